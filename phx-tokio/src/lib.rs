@@ -1,0 +1,1 @@
+//! Phoenix Channels client for tokio.
