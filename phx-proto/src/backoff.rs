@@ -1,0 +1,278 @@
+//! Delays between attempts, as values.
+//!
+//! A [`Backoff`] maps an attempt number to the [`DelayRange`] its delay is drawn from. It holds no
+//! counter and no clock; the machines that use it count attempts and draw once per schedule, so
+//! the sequence of a seed can be explained draw by draw.
+//!
+//! The range of attempt *n* with nominal delay *d* is
+//! `[max(floor, d·(1−jitter)), max(floor, d)]`. Jitter defaults to one half: phoenix.js has none,
+//! and every deploy of a busy server then meets all its clients at once.
+
+use core::time::Duration;
+
+use crate::config::ConfigError;
+use crate::time::nanos;
+
+/// The least delay between attempts unless configured otherwise: even a schedule of zeros cannot
+/// make a client hammer its server.
+const FLOOR: Duration = Duration::from_millis(10);
+
+/// A closed range of delays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DelayRange {
+    min: Duration,
+    max: Duration,
+}
+
+impl DelayRange {
+    /// The range from `min` to `max`, both included.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::EmptyRange`] when `max` is less than `min`.
+    pub const fn new(min: Duration, max: Duration) -> Result<Self, ConfigError> {
+        if max.as_nanos() < min.as_nanos() {
+            return Err(ConfigError::EmptyRange);
+        }
+        Ok(Self { min, max })
+    }
+
+    /// A range from two lengths in milliseconds, in either order.
+    pub(crate) const fn from_millis(min: u64, max: u64) -> Self {
+        Self { min: Duration::from_millis(min), max: Duration::from_millis(max) }
+    }
+
+    /// The shortest delay of the range.
+    #[must_use]
+    pub const fn min(self) -> Duration {
+        self.min
+    }
+
+    /// The longest delay of the range.
+    #[must_use]
+    pub const fn max(self) -> Duration {
+        self.max
+    }
+
+    /// Whether `delay` lies in the range.
+    #[must_use]
+    pub fn contains(self, delay: Duration) -> bool {
+        (self.min..=self.max).contains(&delay)
+    }
+
+    /// The later of two ranges, end by end.
+    pub(crate) fn later(self, other: Self) -> Self {
+        Self { min: self.min.max(other.min), max: self.max.max(other.max) }
+    }
+}
+
+/// A schedule of delays with jitter and a floor.
+///
+/// ```
+/// use core::time::Duration;
+/// use phx_proto::Backoff;
+///
+/// let backoff = Backoff::steps_msec(&[100, 1_000])?;
+/// assert_eq!(backoff.range(1).max(), Duration::from_millis(100));
+/// assert_eq!(backoff.range(2).min(), Duration::from_millis(500));
+/// // The surprising case: the last step repeats for ever.
+/// assert_eq!(backoff.range(99), backoff.range(2));
+/// # Ok::<(), phx_proto::ConfigError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    schedule: Schedule,
+    jitter_ppm: u32,
+    floor: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Schedule {
+    Steps(Vec<Duration>),
+    Exponential { first: Duration, factor_ppm: u64, max: Duration },
+}
+
+impl Backoff {
+    /// One delay per attempt; the last one repeats.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::EmptyBackoff`] when there is no step.
+    pub fn steps(steps: impl Into<Vec<Duration>>) -> Result<Self, ConfigError> {
+        let steps = steps.into();
+        if steps.is_empty() {
+            return Err(ConfigError::EmptyBackoff);
+        }
+        Ok(Self::from_schedule(Schedule::Steps(steps)))
+    }
+
+    /// [`steps`](Self::steps) in milliseconds, as Phoenix's own clients write them.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::EmptyBackoff`] when there is no step.
+    pub fn steps_msec(steps: &[u64]) -> Result<Self, ConfigError> {
+        Self::steps(steps.iter().copied().map(Duration::from_millis).collect::<Vec<_>>())
+    }
+
+    /// `first`, then each delay `factor` times the one before, up to `max`.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::BackoffFactor`] when `factor` is not a number from 1 to 1000.
+    pub fn exponential(
+        first: Duration,
+        factor: f64,
+        max: Duration,
+    ) -> Result<Self, ConfigError> {
+        if !(1.0..=1_000.0).contains(&factor) {
+            return Err(ConfigError::BackoffFactor);
+        }
+        let factor_ppm = (factor * 1e6) as u64;
+        Ok(Self::from_schedule(Schedule::Exponential { first, factor_ppm, max }))
+    }
+
+    const fn from_schedule(schedule: Schedule) -> Self {
+        Self { schedule, jitter_ppm: 500_000, floor: FLOOR }
+    }
+
+    /// The share of each delay that is left to chance: 0 for none, 1 for all of it. Default 0.5.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Jitter`] when `jitter` is not a number from 0 to 1.
+    pub fn jitter(mut self, jitter: f64) -> Result<Self, ConfigError> {
+        if !(0.0..=1.0).contains(&jitter) {
+            return Err(ConfigError::Jitter);
+        }
+        self.jitter_ppm = (jitter * 1e6) as u32;
+        Ok(self)
+    }
+
+    /// The least delay, whatever the schedule says. Default 10 ms.
+    #[must_use]
+    pub const fn floor(mut self, floor: Duration) -> Self {
+        self.floor = floor;
+        self
+    }
+
+    /// The range that the delay before attempt `attempt` (from 1) is drawn from.
+    #[must_use]
+    pub fn range(&self, attempt: u32) -> DelayRange {
+        let nominal = self.nominal(attempt);
+        let chance = u128::from(nanos(nominal)) * u128::from(self.jitter_ppm) / 1_000_000;
+        let chance = Duration::from_nanos(u64::try_from(chance).unwrap_or(u64::MAX));
+        DelayRange {
+            min: nominal.saturating_sub(chance).max(self.floor),
+            max: nominal.max(self.floor),
+        }
+    }
+
+    /// The range of the longest delay there is.
+    #[must_use]
+    pub fn longest(&self) -> DelayRange {
+        self.range(u32::MAX)
+    }
+
+    fn nominal(&self, attempt: u32) -> Duration {
+        let index = attempt.saturating_sub(1);
+        match &self.schedule {
+            Schedule::Steps(steps) => {
+                // Never empty: `steps` refuses that.
+                let last = steps.len() - 1;
+                steps[usize::try_from(index).map_or(last, |index| index.min(last))]
+            }
+            Schedule::Exponential { first, factor_ppm, max } => {
+                let (max, mut delay) = (nanos(*max), nanos(*first));
+                // A factor of exactly 1 never grows, and zero times anything stays zero;
+                // everything else passes any maximum within 64 doublings of 1.000001.
+                if *factor_ppm > 1_000_000 && delay > 0 {
+                    for _ in 0..index {
+                        if delay >= max {
+                            break;
+                        }
+                        let next = u128::from(delay) * u128::from(*factor_ppm) / 1_000_000;
+                        let next = u64::try_from(next).unwrap_or(u64::MAX);
+                        if next == delay {
+                            break;
+                        }
+                        delay = next;
+                    }
+                }
+                Duration::from_nanos(delay.min(max))
+            }
+        }
+    }
+}
+
+/// The default schedules; each is documented at its setter in [`Config`](crate::Config).
+pub(crate) mod defaults {
+    use super::{Backoff, Schedule};
+    use core::time::Duration;
+
+    fn of(steps: &[u64]) -> Backoff {
+        let steps = steps.iter().copied().map(Duration::from_millis).collect();
+        Backoff::from_schedule(Schedule::Steps(steps))
+    }
+
+    pub(crate) fn reconnect_after() -> Backoff {
+        of(&[10, 50, 100, 150, 200, 250, 500, 1_000, 2_000, 5_000])
+    }
+
+    pub(crate) fn refused_after() -> Backoff {
+        of(&[5_000, 15_000, 60_000, 300_000])
+    }
+
+    pub(crate) fn rejoin_after() -> Backoff {
+        of(&[100, 500, 1_000, 2_000, 5_000, 10_000])
+    }
+
+    pub(crate) fn rejected_after() -> Backoff {
+        of(&[1_000, 5_000, 30_000])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn the_floor_holds_against_a_schedule_of_zeros() {
+        let backoff = Backoff::steps_msec(&[0]).unwrap();
+        assert_eq!(backoff.range(1), DelayRange { min: ms(10), max: ms(10) });
+    }
+
+    #[test]
+    fn no_jitter_makes_every_delay_its_nominal_one() {
+        let backoff = Backoff::steps_msec(&[100, 200]).unwrap().jitter(0.0).unwrap();
+        assert_eq!(backoff.range(2), DelayRange { min: ms(200), max: ms(200) });
+    }
+
+    #[test]
+    fn an_exponential_schedule_grows_to_its_maximum_and_stays() {
+        let backoff =
+            Backoff::exponential(ms(100), 2.0, ms(1_000)).unwrap().jitter(0.0).unwrap();
+        let delays: Vec<_> = (1..=6).map(|n| backoff.range(n).max()).collect();
+        assert_eq!(delays, [ms(100), ms(200), ms(400), ms(800), ms(1_000), ms(1_000)]);
+        assert_eq!(backoff.range(u32::MAX).max(), ms(1_000));
+    }
+
+    #[test]
+    fn a_huge_schedule_saturates() {
+        let backoff = Backoff::exponential(Duration::MAX, 1_000.0, Duration::MAX).unwrap();
+        assert!(backoff.range(u32::MAX).min() <= backoff.range(u32::MAX).max());
+    }
+
+    #[test]
+    fn impossible_values_are_refused() {
+        assert_eq!(Backoff::steps([]), Err(ConfigError::EmptyBackoff));
+        assert_eq!(Backoff::exponential(ms(1), 0.5, ms(2)), Err(ConfigError::BackoffFactor));
+        assert_eq!(Backoff::exponential(ms(1), f64::NAN, ms(2)), Err(ConfigError::BackoffFactor));
+        assert_eq!(defaults::rejoin_after().jitter(1.5), Err(ConfigError::Jitter));
+        assert_eq!(DelayRange::new(ms(2), ms(1)), Err(ConfigError::EmptyRange));
+    }
+}

@@ -1,0 +1,127 @@
+//! What a connection attempt presents to the server.
+
+use super::{ConfigError, Secret, Uri};
+
+/// Parameters, headers and token of a connection attempt.
+///
+/// Replaced as a whole by [`Socket::set_credentials`](crate::Socket::set_credentials), never
+/// merged: a token that was taken away must not be sent again. `Debug` shows names only.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Credentials {
+    pub(crate) uri: Option<Uri>,
+    pub(crate) params: Vec<(String, Secret)>,
+    pub(crate) headers: Vec<(String, Secret)>,
+    pub(crate) auth_token: Option<Secret>,
+}
+
+impl Credentials {
+    /// None at all.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Another address for the following attempts, in place of the configured one.
+    #[must_use]
+    pub fn uri(mut self, uri: Uri) -> Self {
+        self.uri = Some(uri);
+        self
+    }
+
+    /// Adds a connect parameter, sent in the query of the upgrade request.
+    ///
+    /// Queries end up in the logs of proxies; a token travels better as
+    /// [`auth_token`](Self::auth_token) or in an `x-` header.
+    #[must_use]
+    pub fn param(mut self, name: impl Into<String>, value: impl Into<Secret>) -> Self {
+        self.params.push((name.into(), value.into()));
+        self
+    }
+
+    /// Adds a header to the upgrade request.
+    ///
+    /// Phoenix hands only headers whose name starts with `x-` to the application
+    /// (`wire/push_whoami_headers`); others are seen by proxies alone.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Header`] for a name that is no token, a value with a control character
+    /// (CR and LF would start another header), or a header that belongs to the upgrade itself.
+    pub fn header(
+        mut self,
+        name: impl Into<String>,
+        value: impl Into<Secret>,
+    ) -> Result<Self, ConfigError> {
+        let (name, value) = (name.into(), value.into());
+        if let Some(problem) = header_problem(&name, value.expose()) {
+            return Err(ConfigError::Header { name, problem });
+        }
+        self.headers.push((name, value));
+        Ok(self)
+    }
+
+    /// The token for Phoenix's `auth_token`, sent as a WebSocket subprotocol.
+    ///
+    /// A server without that option, such as any Phoenix 1.7, ignores it
+    /// (`wire/handshake_auth_token__1.7.24`); the client then warns with
+    /// [`Warning::AuthTokenNotAcknowledged`](crate::Warning::AuthTokenNotAcknowledged).
+    #[must_use]
+    pub fn auth_token(mut self, token: impl Into<Secret>) -> Self {
+        self.auth_token = Some(token.into());
+        self
+    }
+}
+
+fn header_problem(name: &str, value: &str) -> Option<&'static str> {
+    // RFC 9110 section 5.6.2: the characters of a token.
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || !name.bytes().all(is_token) {
+        return Some("its name is not an HTTP token");
+    }
+    let lower = name.to_ascii_lowercase();
+    let owned = matches!(lower.as_str(), "host" | "connection" | "upgrade" | "content-length")
+        || lower == "transfer-encoding"
+        || lower.starts_with("sec-websocket-");
+    if owned {
+        return Some("it belongs to the WebSocket upgrade itself");
+    }
+    if value.bytes().any(|byte| (byte < b' ' && byte != b'\t') || byte == 0x7f) {
+        return Some("its value holds a control character");
+    }
+    if value.trim() != value {
+        return Some("its value starts or ends with white space");
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_cannot_inject_another_one() {
+        for value in ["a\r\nX-Evil: 1", "a\nb", "a\rb", "a\0b", " a", "a\n"] {
+            let error = Credentials::new().header("x-token", value).unwrap_err();
+            assert!(matches!(&error, ConfigError::Header { .. }), "{value:?}");
+            assert!(!error.to_string().contains("Evil"));
+        }
+    }
+
+    #[test]
+    fn headers_of_the_upgrade_itself_are_refused() {
+        for name in ["Host", "upgrade", "Sec-WebSocket-Key", "", "a b", "a:b"] {
+            assert!(Credentials::new().header(name, "v").is_err(), "{name:?}");
+        }
+        assert!(Credentials::new().header("X-API-Key", "k").is_ok());
+    }
+
+    #[test]
+    fn debug_shows_no_value() {
+        let credentials = Credentials::new()
+            .param("token", "s3cret")
+            .header("x-key", "s3cret")
+            .unwrap()
+            .auth_token("s3cret");
+        assert!(!format!("{credentials:?}").contains("s3cret"));
+    }
+}

@@ -1,0 +1,48 @@
+//! What can be wrong with a configuration.
+
+/// Why a configuration value was refused. The caller's to mend; nothing was started.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A schedule of delays without a single step.
+    #[error("a backoff needs at least one step")]
+    EmptyBackoff,
+    /// A range whose end lies before its start.
+    #[error("the end of a range of delays lies before its start")]
+    EmptyRange,
+    /// An exponential factor outside 1 to 1000.
+    #[error("a backoff's factor is a number from 1 to 1000")]
+    BackoffFactor,
+    /// A header that could not be sent, or that would smuggle in another one.
+    #[error("header {name:?} cannot be sent: {problem}")]
+    Header {
+        /// The header's name. Its value is not repeated: it is often a secret.
+        name: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// `ws://` to a host that is not this machine.
+    #[error(
+        "ws:// to {host} would send credentials in the clear: use wss://, or build the \
+         configuration with `Config::insecure`"
+    )]
+    Insecure {
+        /// The host.
+        host: String,
+    },
+    /// A jitter outside 0 to 1.
+    #[error("jitter is a share from 0 to 1")]
+    Jitter,
+    /// The URI cannot be used. Its text is not repeated, as it may hold a token.
+    #[error("the URI cannot be used: {problem}")]
+    Uri {
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A number that must not be zero.
+    #[error("{key} must be at least 1")]
+    Zero {
+        /// The setting.
+        key: &'static str,
+    },
+}

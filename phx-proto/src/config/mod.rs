@@ -1,0 +1,183 @@
+//! Configuration of one connection.
+//!
+//! A [`Config`] is built in code with consuming setters and is valid at every step: whatever
+//! could be impossible is refused where it is given, so nothing downstream checks again. The
+//! defaults are meant for production; each setter says what its default is and why one would
+//! change it.
+
+mod credentials;
+mod error;
+mod policy;
+mod secret;
+mod setters;
+mod uri;
+
+use core::fmt;
+use core::time::Duration;
+use std::sync::Arc;
+
+pub use credentials::Credentials;
+pub use error::ConfigError;
+pub(crate) use policy::{ClosePolicy, StatusPolicy};
+pub use policy::{CloseRule, StatusRule};
+pub use secret::Secret;
+pub use uri::Uri;
+
+use crate::backoff::{Backoff, DelayRange, defaults};
+use crate::join_params::JoinParams;
+use crate::topic::Topic;
+use crate::wire::{Serializer, V2};
+
+/// Everything a [`Socket`](crate::Socket) needs to know.
+///
+/// ```
+/// use core::time::Duration;
+/// use phx_proto::Config;
+///
+/// let config = Config::new("wss://example.com/socket/websocket")?
+///     .param("token", "s3cret")
+///     .heartbeat_interval(Duration::from_secs(20));
+/// assert_eq!(config.uri().host(), "example.com");
+/// // Secrets stay out of logs.
+/// assert!(!format!("{config:?}").contains("s3cret"));
+/// # Ok::<(), phx_proto::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct Config {
+    pub(crate) uri: Uri,
+    pub(crate) allow_insecure: bool,
+    pub(crate) credentials: Credentials,
+    pub(crate) credentials_refreshed: bool,
+    pub(crate) serializer: Arc<dyn Serializer>,
+    pub(crate) auto_joins: Vec<(Topic, JoinParams)>,
+
+    pub(crate) connect_timeout: Duration,
+    pub(crate) close_timeout: Duration,
+    pub(crate) first_retry_spread: DelayRange,
+    pub(crate) reconnect_after: Backoff,
+    pub(crate) refused_after: Backoff,
+    pub(crate) retry_after_max: Duration,
+    pub(crate) stable_after: Duration,
+    pub(crate) max_retries: Option<u32>,
+    pub(crate) max_elapsed: Option<Duration>,
+    pub(crate) close_policy: ClosePolicy,
+    pub(crate) status_policy: StatusPolicy,
+
+    pub(crate) heartbeat_interval: Duration,
+    pub(crate) heartbeat_timeout: Duration,
+    pub(crate) write_stall_timeout: Duration,
+
+    pub(crate) join_timeout: Duration,
+    pub(crate) join_block_max: Duration,
+    pub(crate) join_concurrency: usize,
+    pub(crate) rejoin_after: Backoff,
+    pub(crate) rejected_after: Backoff,
+    pub(crate) join_rejections_max: u32,
+    pub(crate) leave_timeout: Duration,
+
+    pub(crate) push_timeout: Duration,
+    pub(crate) queued_pushes_max: usize,
+    pub(crate) queued_bytes_max: usize,
+    pub(crate) max_push_bytes: usize,
+    pub(crate) max_message_bytes: usize,
+    pub(crate) strict_payloads: bool,
+
+    pub(crate) mailbox_messages_max: usize,
+    pub(crate) mailbox_bytes_max: usize,
+    pub(crate) read_buffer_bytes: usize,
+    pub(crate) write_buffer_bytes: usize,
+}
+
+impl Config {
+    /// A configuration with every default, for the socket at `uri`.
+    ///
+    /// The path of a Phoenix socket usually ends in `/websocket`:
+    /// `wss://example.com/socket/websocket`.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Uri`] for what is no `ws://` or `wss://` URI, and
+    /// [`ConfigError::Insecure`] for `ws://` to a host that is not this machine.
+    pub fn new(uri: &str) -> Result<Self, ConfigError> {
+        let config = Self::insecure(uri)?;
+        config.check_uri(&config.uri, false)?;
+        Ok(Self { allow_insecure: false, ..config })
+    }
+
+    /// Like [`new`](Self::new), but lets `ws://` leave this machine: tokens and messages then
+    /// travel in the clear.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Uri`] for what is no `ws://` or `wss://` URI.
+    pub fn insecure(uri: &str) -> Result<Self, ConfigError> {
+        let seconds = Duration::from_secs;
+        Ok(Self {
+            uri: Uri::parse(uri)?,
+            allow_insecure: true,
+            credentials: Credentials::new(),
+            credentials_refreshed: false,
+            serializer: Arc::new(V2),
+            auto_joins: Vec::new(),
+            connect_timeout: seconds(10),
+            close_timeout: seconds(2),
+            first_retry_spread: DelayRange::from_millis(10, 500),
+            reconnect_after: defaults::reconnect_after(),
+            refused_after: defaults::refused_after(),
+            retry_after_max: seconds(3_600),
+            stable_after: seconds(10),
+            max_retries: None,
+            max_elapsed: None,
+            close_policy: ClosePolicy::default(),
+            status_policy: StatusPolicy::default(),
+            heartbeat_interval: seconds(30),
+            heartbeat_timeout: seconds(10),
+            write_stall_timeout: seconds(30),
+            join_timeout: seconds(10),
+            join_block_max: seconds(60),
+            join_concurrency: 8,
+            rejoin_after: defaults::rejoin_after(),
+            rejected_after: defaults::rejected_after(),
+            join_rejections_max: 3,
+            leave_timeout: seconds(10),
+            push_timeout: seconds(10),
+            queued_pushes_max: 1_024,
+            queued_bytes_max: 8 << 20,
+            max_push_bytes: 8 << 20,
+            max_message_bytes: 64 << 20,
+            strict_payloads: false,
+            mailbox_messages_max: 256,
+            mailbox_bytes_max: 8 << 20,
+            read_buffer_bytes: 16 << 10,
+            write_buffer_bytes: 16 << 10,
+        })
+    }
+
+    /// The configured address.
+    #[must_use]
+    pub const fn uri(&self) -> &Uri {
+        &self.uri
+    }
+
+    /// Whether `uri` may be dialled under this configuration.
+    pub(crate) fn check_uri(&self, uri: &Uri, allow_insecure: bool) -> Result<(), ConfigError> {
+        if uri.is_secure() || allow_insecure || uri.is_loopback() {
+            return Ok(());
+        }
+        Err(ConfigError::Insecure { host: uri.host().to_owned() })
+    }
+}
+
+/// Names the address without its query values, and no secret.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("uri", &self.uri)
+            .field("vsn", &self.serializer.vsn())
+            .field("credentials", &self.credentials)
+            .field("auto_joins", &self.auto_joins.iter().map(|(t, _)| t).collect::<Vec<_>>())
+            .field("max_retries", &self.max_retries)
+            .field("max_elapsed", &self.max_elapsed)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,360 @@
+//! The setters of [`Config`], one for every policy.
+
+use core::time::Duration;
+use std::sync::Arc;
+
+use super::{CloseRule, Config, ConfigError, Credentials, Secret, StatusRule};
+use crate::backoff::{Backoff, DelayRange};
+use crate::join_params::JoinParams;
+use crate::topic::Topic;
+use crate::wire::Serializer;
+
+/// # What an attempt presents
+impl Config {
+    /// Adds a connect parameter; see [`Credentials::param`].
+    #[must_use]
+    pub fn param(mut self, name: impl Into<String>, value: impl Into<Secret>) -> Self {
+        self.credentials = self.credentials.param(name, value);
+        self
+    }
+
+    /// Adds a header; see [`Credentials::header`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Credentials::header`].
+    pub fn header(
+        mut self,
+        name: impl Into<String>,
+        value: impl Into<Secret>,
+    ) -> Result<Self, ConfigError> {
+        self.credentials = self.credentials.header(name, value)?;
+        Ok(self)
+    }
+
+    /// The token for Phoenix's `auth_token`; see [`Credentials::auth_token`].
+    #[must_use]
+    pub fn auth_token(mut self, token: impl Into<Secret>) -> Self {
+        self.credentials = self.credentials.auth_token(token);
+        self
+    }
+
+    /// All of parameters, headers and token at once, in place of those given so far.
+    #[must_use]
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = credentials;
+        self
+    }
+
+    /// Says that credentials are refreshed before each attempt, so that a first 401 is worth
+    /// another try with new ones. Default `false`.
+    ///
+    /// A driver with a credential provider sets this; when driving by hand, set it if you call
+    /// [`Socket::set_credentials`](crate::Socket::set_credentials) on every `Connect`.
+    #[must_use]
+    pub const fn credentials_refreshed(mut self, refreshed: bool) -> Self {
+        self.credentials_refreshed = refreshed;
+        self
+    }
+
+    /// How messages are written. Default [`V2`](crate::wire::V2), Phoenix's own default.
+    #[must_use]
+    pub fn serializer(mut self, serializer: Arc<dyn Serializer>) -> Self {
+        self.serializer = serializer;
+        self
+    }
+
+    /// Adds a topic that is joined in every life of the connection without being asked for.
+    ///
+    /// A rejected auto-join is tried again up to
+    /// [`join_rejections_max`](Self::join_rejections_max) times. Later calls with the same topic
+    /// replace its parameters.
+    #[must_use]
+    pub fn auto_join(mut self, topic: impl Into<Topic>, params: impl Into<JoinParams>) -> Self {
+        let (topic, params) = (topic.into(), params.into());
+        self.auto_joins.retain(|(known, _)| *known != topic);
+        self.auto_joins.push((topic, params));
+        self
+    }
+}
+
+/// # Connection
+impl Config {
+    /// The bound on one attempt, from `Connect` to the open socket: credentials, name
+    /// resolution, TCP, TLS and upgrade together. Default 10 s.
+    #[must_use]
+    pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// How long the peer may take to answer our close frame before TCP is dropped. Default 2 s.
+    #[must_use]
+    pub const fn close_timeout(mut self, timeout: Duration) -> Self {
+        self.close_timeout = timeout;
+        self
+    }
+
+    /// The range of the first retry after an open connection was lost. Default 10 to 500 ms.
+    ///
+    /// A deploy often ends connections without any close frame, so even this retry is spread.
+    #[must_use]
+    pub const fn first_retry_spread(mut self, range: DelayRange) -> Self {
+        self.first_retry_spread = range;
+        self
+    }
+
+    /// Delays between further attempts. Default 10, 50, 100, 150, 200, 250, 500, 1000, 2000,
+    /// 5000 ms with jitter 0.5; the last repeats.
+    #[must_use]
+    pub fn reconnect_after(mut self, backoff: Backoff) -> Self {
+        self.reconnect_after = backoff;
+        self
+    }
+
+    /// Delays after the server refused the upgrade with a status that a retry will hardly
+    /// change, such as 403 or 404. Default 5, 15, 60, 300 s with jitter 0.5; own counter.
+    #[must_use]
+    pub fn refused_after(mut self, backoff: Backoff) -> Self {
+        self.refused_after = backoff;
+        self
+    }
+
+    /// The most that a `Retry-After` header is obeyed. Default 1 h.
+    #[must_use]
+    pub const fn retry_after_max(mut self, max: Duration) -> Self {
+        self.retry_after_max = max;
+        self
+    }
+
+    /// How long a connection, or a joined channel, must have held when it is lost for its
+    /// attempt counter to go back to zero. Default 10 s.
+    ///
+    /// Without it a server that accepts and drops would be asked every few milliseconds.
+    #[must_use]
+    pub const fn stable_after(mut self, after: Duration) -> Self {
+        self.stable_after = after;
+        self
+    }
+
+    /// How many reconnects may be scheduled since the last stable connection. Default: no limit.
+    /// 0 never reconnects.
+    #[must_use]
+    pub const fn max_retries(mut self, max: Option<u32>) -> Self {
+        self.max_retries = max;
+        self
+    }
+
+    /// How long to go on trying, from the first failure since the last stable connection.
+    /// Default: no limit. A delay that would pass it gives up at once.
+    #[must_use]
+    pub const fn max_elapsed(mut self, max: Option<Duration>) -> Self {
+        self.max_elapsed = max;
+        self
+    }
+
+    /// What a close code means. Default: reconnect on every one, 1000 included (Phoenix sends it
+    /// on restarts); 1000, 1001, 1012 and 1013 within 10 ms to 2 s.
+    #[must_use]
+    pub fn close_rule(mut self, code: u16, rule: CloseRule) -> Self {
+        self.close_policy.set(code, rule);
+        self
+    }
+
+    /// What the HTTP status of a refused upgrade means. Default: 401 is
+    /// [`Unauthorized`](StatusRule::Unauthorized); 408, 425, 429 and 5xx are
+    /// [`Backoff`](StatusRule::Backoff); anything else is [`Refused`](StatusRule::Refused).
+    #[must_use]
+    pub fn status_rule(mut self, status: u16, rule: StatusRule) -> Self {
+        self.status_policy.set(status, rule);
+        self
+    }
+}
+
+/// # Liveness
+impl Config {
+    /// The time between heartbeats. Default 30 s; zero turns them off.
+    ///
+    /// Phoenix closes a connection on which it heard nothing for 60 s by default
+    /// (`wire/idle_timeout_close`), so keep well below that.
+    #[must_use]
+    pub const fn heartbeat_interval(mut self, interval: Duration) -> Self {
+        self.heartbeat_interval = interval;
+        self
+    }
+
+    /// How long after it fell due a heartbeat may go unanswered. Default 10 s.
+    #[must_use]
+    pub const fn heartbeat_timeout(mut self, timeout: Duration) -> Self {
+        self.heartbeat_timeout = timeout;
+        self
+    }
+
+    /// With heartbeats off: how long the transport may refuse frames before the connection is
+    /// given up as dead. Default 30 s.
+    #[must_use]
+    pub const fn write_stall_timeout(mut self, timeout: Duration) -> Self {
+        self.write_stall_timeout = timeout;
+        self
+    }
+}
+
+/// # Channels
+impl Config {
+    /// How long the oldest unanswered join may take before it is reported and probed. Default
+    /// 10 s.
+    #[must_use]
+    pub const fn join_timeout(mut self, timeout: Duration) -> Self {
+        self.join_timeout = timeout;
+        self
+    }
+
+    /// How long a join may keep the whole socket silent before the connection is dropped.
+    /// Default 60 s.
+    #[must_use]
+    pub const fn join_block_max(mut self, max: Duration) -> Self {
+        self.join_block_max = max;
+        self
+    }
+
+    /// How many joins may be unanswered at once. Default 8.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Zero`] for 0.
+    pub const fn join_concurrency(mut self, joins: usize) -> Result<Self, ConfigError> {
+        if joins == 0 {
+            return Err(ConfigError::Zero { key: "join_concurrency" });
+        }
+        self.join_concurrency = joins;
+        Ok(self)
+    }
+
+    /// Delays before a crashed channel is joined again. Default 100, 500, 1000, 2000, 5000,
+    /// 10000 ms with jitter 0.5; the last repeats.
+    #[must_use]
+    pub fn rejoin_after(mut self, backoff: Backoff) -> Self {
+        self.rejoin_after = backoff;
+        self
+    }
+
+    /// Delays before a rejected rejoin or auto-join is tried again. Default 1, 5, 30 s with
+    /// jitter 0.5.
+    #[must_use]
+    pub fn rejected_after(mut self, backoff: Backoff) -> Self {
+        self.rejected_after = backoff;
+        self
+    }
+
+    /// How many rejections in a row are followed by another try, for rejoins and auto-joins.
+    /// Default 3.
+    #[must_use]
+    pub const fn join_rejections_max(mut self, max: u32) -> Self {
+        self.join_rejections_max = max;
+        self
+    }
+
+    /// How long a leave may go unanswered. Default 10 s.
+    #[must_use]
+    pub const fn leave_timeout(mut self, timeout: Duration) -> Self {
+        self.leave_timeout = timeout;
+        self
+    }
+}
+
+/// # Pushes, limits and buffers
+impl Config {
+    /// How long a push may take, from the call to its outcome. Default 10 s; each push can have
+    /// its own.
+    #[must_use]
+    pub const fn push_timeout(mut self, timeout: Duration) -> Self {
+        self.push_timeout = timeout;
+        self
+    }
+
+    /// How many pushes may be accepted and not yet written, on all channels together. Default
+    /// 1,024.
+    #[must_use]
+    pub const fn queued_pushes_max(mut self, max: usize) -> Self {
+        self.queued_pushes_max = max;
+        self
+    }
+
+    /// How many payload bytes may be accepted and not yet written. Default 8 MiB.
+    #[must_use]
+    pub const fn queued_bytes_max(mut self, max: usize) -> Self {
+        self.queued_bytes_max = max;
+        self
+    }
+
+    /// The largest frame that is sent. Default 8 MiB; a push beyond it is refused at the call.
+    ///
+    /// Set it to the server's `max_frame_size` if that is smaller: the server closes the whole
+    /// connection otherwise (`wire/frame_too_big`).
+    #[must_use]
+    pub const fn max_push_bytes(mut self, max: usize) -> Self {
+        self.max_push_bytes = max;
+        self
+    }
+
+    /// The largest message that is accepted. Default 64 MiB; a larger one ends the connection
+    /// with close code 1009.
+    #[must_use]
+    pub const fn max_message_bytes(mut self, max: usize) -> Self {
+        self.max_message_bytes = max;
+        self
+    }
+
+    /// Whether payloads are checked to be JSON on arrival. Default `false`: the payload is
+    /// parsed once, by whoever reads it.
+    #[must_use]
+    pub const fn strict_payloads(mut self, strict: bool) -> Self {
+        self.strict_payloads = strict;
+        self
+    }
+
+    /// How many messages, and how many bytes of them, wait for a slow consumer. Default 256 and
+    /// 8 MiB per subscriber. Used by the `driver` feature.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Zero`] for no messages.
+    pub const fn mailbox(mut self, messages: usize, bytes: usize) -> Result<Self, ConfigError> {
+        if messages == 0 {
+            return Err(ConfigError::Zero { key: "mailbox" });
+        }
+        self.mailbox_messages_max = messages;
+        self.mailbox_bytes_max = bytes;
+        Ok(self)
+    }
+
+    /// The socket's read and write buffers in bytes. Default 16 KiB each, good for one busy
+    /// connection; with thousands of idle ones, 4 KiB each. Used by the adapters.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Zero`] for a read buffer of 0.
+    pub const fn buffers(mut self, read: usize, write: usize) -> Result<Self, ConfigError> {
+        if read == 0 {
+            return Err(ConfigError::Zero { key: "buffers" });
+        }
+        self.read_buffer_bytes = read;
+        self.write_buffer_bytes = write;
+        Ok(self)
+    }
+}
+
+/// # What adapters read
+impl Config {
+    /// The largest message that is accepted, in bytes.
+    #[must_use]
+    pub const fn message_bytes_limit(&self) -> usize {
+        self.max_message_bytes
+    }
+
+    /// The sizes of the read and the write buffer, in bytes.
+    #[must_use]
+    pub const fn buffer_bytes(&self) -> (usize, usize) {
+        (self.read_buffer_bytes, self.write_buffer_bytes)
+    }
+}

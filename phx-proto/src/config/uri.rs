@@ -1,0 +1,259 @@
+//! The address of a Phoenix socket: just enough of a URI parser, and one that never prints a
+//! query value, because tokens travel there.
+
+use core::fmt;
+
+use super::ConfigError;
+
+/// `ws://` or `wss://`, host, port, path and query of a socket.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Uri {
+    secure: bool,
+    host: String,
+    port: u16,
+    path: String,
+    query: String,
+}
+
+impl Uri {
+    /// Parses an absolute `ws://` or `wss://` URI.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Uri`], saying what is wrong; the text of the URI is not repeated in the
+    /// error, as it may hold a token.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let bad = |problem| Err(ConfigError::Uri { problem });
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return bad("it has no scheme: write ws://host/path or wss://host/path");
+        };
+        let secure = match scheme.to_ascii_lowercase().as_str() {
+            "ws" => false,
+            "wss" => true,
+            "http" | "https" => {
+                return bad("the scheme of a WebSocket is ws or wss, not http or https");
+            }
+            _ => return bad("the scheme is neither ws nor wss"),
+        };
+        if rest.bytes().any(|byte| byte <= b' ' || byte == 0x7f || byte >= 0x80) {
+            return bad("it holds a space, a control or a character that must be percent-encoded");
+        }
+        let rest = rest.split_once('#').map_or(rest, |(before, _)| before);
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (authority, target) = rest.split_at(end);
+        if authority.contains('@') {
+            return bad("it holds user information: pass credentials as headers or parameters");
+        }
+        let (host, port) = split_port(authority)?;
+        let port = match port {
+            Some(port) => port,
+            None if secure => 443,
+            None => 80,
+        };
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let path = if path.is_empty() { "/" } else { path };
+        Ok(Self {
+            secure,
+            host: host.to_ascii_lowercase(),
+            port,
+            path: path.to_owned(),
+            query: query.to_owned(),
+        })
+    }
+
+    /// Whether the scheme is `wss`.
+    #[must_use]
+    pub const fn is_secure(&self) -> bool {
+        self.secure
+    }
+
+    /// The host: a name, an IPv4 address, or an IPv6 address without its brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port, given or implied by the scheme.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The path, at least `/`.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The path and query, as the request line of the upgrade has them. May hold secrets.
+    #[must_use]
+    pub fn target(&self) -> String {
+        if self.query.is_empty() {
+            self.path.clone()
+        } else {
+            format!("{}?{}", self.path, self.query)
+        }
+    }
+
+    /// The value of the `Host` header: the port only when it is not the scheme's own.
+    #[must_use]
+    pub fn host_header(&self) -> String {
+        let default = if self.secure { 443 } else { 80 };
+        let host = BracketedHost(&self.host);
+        if self.port == default { host.to_string() } else { format!("{host}:{}", self.port) }
+    }
+
+    /// Whether the host is this machine: `localhost`, `127.0.0.0/8` or `::1`.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        if self.host == "localhost" || self.host.ends_with(".localhost") {
+            return true;
+        }
+        self.host.parse::<core::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
+
+    /// The same address with a parameter more in its query, percent-encoded.
+    pub(crate) fn push_param(&mut self, name: &str, value: &str) {
+        if !self.query.is_empty() {
+            self.query.push('&');
+        }
+        percent_encode(name, &mut self.query);
+        self.query.push('=');
+        percent_encode(value, &mut self.query);
+    }
+
+    /// Whether the query has a parameter of this name.
+    pub(crate) fn has_param(&self, name: &str) -> bool {
+        self.query.split('&').any(|pair| pair.split('=').next() == Some(name))
+    }
+}
+
+fn split_port(authority: &str) -> Result<(&str, Option<u16>), ConfigError> {
+    let bad = |problem| Err(ConfigError::Uri { problem });
+    let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
+        let Some((host, after)) = rest.split_once(']') else {
+            return bad("the IPv6 address has no closing bracket");
+        };
+        if host.parse::<core::net::Ipv6Addr>().is_err() {
+            return bad("what stands in brackets is not an IPv6 address");
+        }
+        match after.strip_prefix(':') {
+            Some(port) => (host, Some(port)),
+            None if after.is_empty() => (host, None),
+            None => return bad("something other than a port follows the IPv6 address"),
+        }
+    } else {
+        match authority.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (authority, None),
+        }
+    };
+    if host.is_empty() {
+        return bad("it has no host");
+    }
+    match port {
+        None | Some("") => Ok((host, None)),
+        Some(port) => match port.parse::<u16>() {
+            Ok(number) if number != 0 => Ok((host, Some(number))),
+            _ => bad("the port is not a number from 1 to 65535"),
+        },
+    }
+}
+
+/// Percent-encodes everything but the unreserved characters of RFC 3986 section 2.3.
+fn percent_encode(text: &str, out: &mut String) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push('%');
+            out.push(char::from(HEX[usize::from(byte >> 4)]));
+            out.push(char::from(HEX[usize::from(byte & 15)]));
+        }
+    }
+}
+
+struct BracketedHost<'a>(&'a str);
+
+impl fmt::Display for BracketedHost<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.contains(':') { write!(f, "[{}]", self.0) } else { f.write_str(self.0) }
+    }
+}
+
+/// The URI with its query values hidden: `wss://example.com/socket/websocket?token=…`.
+impl fmt::Display for Uri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.secure { "wss" } else { "ws" };
+        write!(f, "{scheme}://{}{}", self.host_header(), self.path)?;
+        let names = self.query.split('&').filter(|pair| !pair.is_empty());
+        for (index, pair) in names.enumerate() {
+            let separator = if index == 0 { '?' } else { '&' };
+            match pair.split_once('=') {
+                Some((name, _)) => write!(f, "{separator}{name}=…")?,
+                // A bare word may be the token itself.
+                None => write!(f, "{separator}…")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Uri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Uri({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_of_a_uri_are_found() {
+        let uri = Uri::parse("ws://Example.COM:4000/socket/websocket?a=1&b=2#frag").unwrap();
+        assert_eq!((uri.host(), uri.port(), uri.is_secure()), ("example.com", 4000, false));
+        assert_eq!(uri.target(), "/socket/websocket?a=1&b=2");
+        assert_eq!(uri.host_header(), "example.com:4000");
+        let uri = Uri::parse("wss://[::1]").unwrap();
+        assert_eq!((uri.host(), uri.port()), ("::1", 443));
+        assert_eq!((uri.target().as_str(), uri.host_header().as_str()), ("/", "[::1]"));
+    }
+
+    #[test]
+    fn a_uri_prints_without_its_query_values() {
+        let uri = Uri::parse("wss://h/socket/websocket?token=s3cret&s3cret&vsn=2.0.0").unwrap();
+        assert_eq!(uri.to_string(), "wss://h/socket/websocket?token=…&…&vsn=…");
+        assert!(!format!("{uri:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn loopback_is_recognised_by_address_and_by_name() {
+        for host in ["localhost", "127.0.0.1", "127.9.9.9", "[::1]", "LOCALHOST"] {
+            assert!(Uri::parse(&format!("ws://{host}/")).unwrap().is_loopback(), "{host}");
+        }
+        for host in ["example.com", "10.0.0.1", "localhost.example.com", "[::2]"] {
+            assert!(!Uri::parse(&format!("ws://{host}/")).unwrap().is_loopback(), "{host}");
+        }
+    }
+
+    #[test]
+    fn parameters_are_percent_encoded() {
+        let mut uri = Uri::parse("ws://localhost/s?x=1").unwrap();
+        uri.push_param("a b", "ü&=+");
+        assert_eq!(uri.target(), "/s?x=1&a%20b=%C3%BC%26%3D%2B");
+        assert!(uri.has_param("x") && !uri.has_param("a"));
+    }
+
+    #[test]
+    fn every_kind_of_bad_uri_is_refused() {
+        for text in [
+            "", "localhost:4000", "http://h/", "ftp://h/", "ws://", "ws:///path", "ws://h:0/",
+            "ws://h:99999/", "ws://h:x/", "ws://[::1/", "ws://[nope]/", "ws://[::1]x/",
+            "ws://user:pw@h/", "ws://h/a b", "ws://h/\r\nX: y", "ws://h/ü",
+        ] {
+            assert!(matches!(Uri::parse(text), Err(ConfigError::Uri { .. })), "{text:?}");
+        }
+    }
+}
