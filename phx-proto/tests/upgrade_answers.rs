@@ -164,6 +164,7 @@ fn a_101_for_something_else_is_not_an_upgrade() {
     for (from, to) in [
         ("Upgrade: websocket\r\n", "Upgrade: h2c\r\n"),
         ("Upgrade: websocket\r\n", "Upgrade: h2c, websocket\r\n"),
+        ("Upgrade: websocket\r\n", "Upgrade: websocket, h2c\r\n"),
         ("Upgrade: websocket\r\n", ""),
         ("Connection: Upgrade\r\n", "Connection: close\r\n"),
         ("Connection: Upgrade\r\n", ""),
@@ -219,6 +220,18 @@ fn a_head_over_its_limits_is_an_error() {
     answer(&full).expect("as long a head as is allowed");
     let over = switching(&format!("X: {}\r\n", "y".repeat(room + 1)));
     assert_eq!(answer(&over), Err(UpgradeError::HeadTooLarge));
+}
+
+#[test]
+fn a_line_that_never_ends_is_given_up_at_the_limit() {
+    let mut upgrade = upgrade();
+    assert_eq!(
+        upgrade.handle_read(b"HTTP/1.1 200 OK\r\nX: "),
+        Ok(Progress::More)
+    );
+    let reads =
+        (1..).find_map(|reads| upgrade.handle_read(&[b'y'; 1024]).err().map(|e| (reads, e)));
+    assert_eq!(reads, Some((16, UpgradeError::HeadTooLarge)));
 }
 
 #[test]
