@@ -1,0 +1,31 @@
+//! The request on its way out.
+
+use core::fmt;
+
+/// Bytes to be written, and how many of them were.
+pub(super) struct Outbox {
+    bytes: Vec<u8>,
+    /// At most the length of `bytes`.
+    written: usize,
+}
+
+impl Outbox {
+    pub(super) const fn new(bytes: Vec<u8>) -> Self {
+        Self { bytes, written: 0 }
+    }
+
+    pub(super) fn pending(&self) -> &[u8] {
+        &self.bytes[self.written..]
+    }
+
+    pub(super) fn advance(&mut self, n: usize) {
+        self.written = self.written.saturating_add(n).min(self.bytes.len());
+    }
+}
+
+/// Counts only: the bytes may have secrets in them.
+impl fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} bytes written", self.written, self.bytes.len())
+    }
+}

@@ -1,0 +1,186 @@
+//! Writing the request, and refusing what would break it.
+//!
+//! Everything that goes into the head is checked byte by byte first: a header value with a line
+//! break in it is somebody else's header.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sha1::{Digest as _, Sha1};
+
+use super::{UpgradeError, UpgradeRequest};
+
+/// RFC 6455 section 1.3.
+const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// The headers that the machine writes itself, or that would give the request a body: then the
+/// server would take the first frames for it.
+const OWNED: [&str; 5] = [
+    "host",
+    "connection",
+    "upgrade",
+    "content-length",
+    "transfer-encoding",
+];
+const OWNED_PREFIX: &str = "sec-websocket-";
+
+/// The `Sec-WebSocket-Accept` that answers a key (RFC 6455 section 4.2.2): base64 of the SHA-1 of
+/// the base64 of the key and a fixed GUID.
+///
+/// ```
+/// // The example of the RFC.
+/// let key = *b"the sample nonce";
+/// assert_eq!(phx_proto::upgrade::accept_key(key), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+/// ```
+#[must_use]
+pub fn accept_key(key: [u8; 16]) -> String {
+    let mut hash = Sha1::new();
+    hash.update(STANDARD.encode(key));
+    hash.update(ACCEPT_GUID);
+    STANDARD.encode(hash.finalize())
+}
+
+/// The bytes of the upgrade request.
+pub(super) fn encode(request: &UpgradeRequest<'_>) -> Result<Vec<u8>, UpgradeError> {
+    check_host(request.host)?;
+    check_target(request.target)?;
+    check_subprotocols(request.subprotocols)?;
+    for (name, value) in request.headers {
+        check_header(name, value)?;
+    }
+
+    let mut head = Head::new(&["GET ", request.target, " HTTP/1.1"]);
+    head.header("Host", request.host);
+    head.header("Connection", "Upgrade");
+    head.header("Upgrade", "websocket");
+    head.header("Sec-WebSocket-Version", "13");
+    head.header("Sec-WebSocket-Key", &STANDARD.encode(request.key));
+    if !request.subprotocols.is_empty() {
+        // One header with a list: Phoenix reads only the first one.
+        head.header("Sec-WebSocket-Protocol", &request.subprotocols.join(", "));
+    }
+    for (name, value) in request.headers {
+        head.header(name, value);
+    }
+    Ok(head.finish())
+}
+
+/// A request head under construction; what goes in has been checked.
+pub(super) struct Head(String);
+
+impl Head {
+    pub(super) fn new(request_line: &[&str]) -> Self {
+        let mut head = Self(request_line.concat());
+        head.0.push_str("\r\n");
+        head
+    }
+
+    pub(super) fn header(&mut self, name: &str, value: &str) {
+        for part in [name, ": ", value, "\r\n"] {
+            self.0.push_str(part);
+        }
+    }
+
+    pub(super) fn finish(mut self) -> Vec<u8> {
+        self.0.push_str("\r\n");
+        self.0.into_bytes()
+    }
+}
+
+/// A host, with or without a port, that may stand in a `Host` header.
+pub(super) fn check_host(host: &str) -> Result<(), UpgradeError> {
+    let fault = |reason| Err(UpgradeError::InvalidHost { reason });
+    if host.is_empty() {
+        return fault("it is empty");
+    }
+    if !host.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return fault("only visible ASCII may stand there (IDNs in their xn-- form)");
+    }
+    if host.contains('@') {
+        return fault("a user or password does not belong there");
+    }
+    if host.contains(['/', '?', '#', ',', '\\']) {
+        return fault("it has a character in it that no host has");
+    }
+    Ok(())
+}
+
+fn check_target(target: &str) -> Result<(), UpgradeError> {
+    let fault = |reason| Err(UpgradeError::InvalidTarget { reason });
+    if !target.starts_with('/') {
+        return fault("it does not begin with /");
+    }
+    if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return fault("everything but visible ASCII must be percent-encoded");
+    }
+    if target.contains('#') {
+        return fault("a fragment is never sent");
+    }
+    Ok(())
+}
+
+/// A token is stricter than this (RFC 6455 section 4.1), but then an auth token with a `/` in it
+/// could not be sent the way Phoenix wants it.
+fn check_subprotocols(subprotocols: &[String]) -> Result<(), UpgradeError> {
+    for (index, subprotocol) in subprotocols.iter().enumerate() {
+        let fault = |reason| Err(UpgradeError::InvalidSubprotocol { index, reason });
+        if subprotocol.is_empty() {
+            return fault("it is empty");
+        }
+        if !subprotocol
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b',')
+        {
+            return fault("only visible ASCII without commas may stand there");
+        }
+        if subprotocols[..index].contains(subprotocol) {
+            return fault("it was offered before");
+        }
+    }
+    Ok(())
+}
+
+fn check_header(name: &str, value: &str) -> Result<(), UpgradeError> {
+    let fault = |reason| {
+        Err(UpgradeError::InvalidHeader {
+            name: name.to_owned(),
+            reason,
+        })
+    };
+    if name.is_empty() || !name.bytes().all(is_token_byte) {
+        return fault("the name is not a token");
+    }
+    // Line breaks and NUL are the ones that do harm; no other control character is legal either.
+    if value
+        .bytes()
+        .any(|byte| byte.is_ascii_control() && byte != b'\t')
+    {
+        return fault("the value has a line break or another control character in it");
+    }
+    let name = name.to_ascii_lowercase();
+    if OWNED.contains(&name.as_str()) || name.starts_with(OWNED_PREFIX) {
+        return fault("it belongs to the handshake");
+    }
+    Ok(())
+}
+
+/// RFC 9110 section 5.6.2.
+const fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
+        )
+}
