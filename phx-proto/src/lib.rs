@@ -1,17 +1,42 @@
 //! Phoenix Channels as a pure, sans-IO state machine.
 
+mod action;
 mod auth_token;
+mod backoff;
+mod cause;
+mod config;
+#[cfg(feature = "driver")]
+pub mod driver;
+mod error;
 mod http_date;
 mod id;
+mod input;
+mod join_params;
 mod payload;
 mod refusal;
+mod rng;
+mod signal;
 mod time;
+mod topic;
 #[cfg(feature = "upgrade")]
 pub mod upgrade;
 pub mod wire;
 
-pub use crate::auth_token::auth_token_subprotocol;
+pub use crate::action::{Action, ConnectRequest};
+pub use crate::backoff::{Backoff, DelayRange};
+pub use crate::cause::{
+    Cause, ChannelEnd, Interruption, LeaveOutcome, NextStep, NotSentCause, PushOutcome,
+    Rejection, RejectionKind, RejoinCause, Reply, UnknownCause,
+};
+pub use crate::config::{CloseRule, Config, ConfigError, Credentials, Secret, StatusRule, Uri};
+pub use crate::error::{
+    CredentialsError, JoinError, NotOpen, NotRetrying, NotWanted, PushError, PushErrorKind,
+};
 pub use crate::id::{ConnectionId, InterestId, PushId, Ref};
+pub use crate::input::{Ended, Failure, Opened};
+pub use crate::join_params::{JoinAttempt, JoinParams};
 pub use crate::payload::Payload;
 pub use crate::refusal::Refusal;
+pub use crate::signal::{Signal, Warning};
 pub use crate::time::Time;
+pub use crate::topic::Topic;
