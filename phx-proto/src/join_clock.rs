@@ -54,6 +54,10 @@ impl JoinClock {
         self.unanswered.front()
     }
 
+    pub(crate) fn is_unanswered(&self, join_ref: Ref, topic: &str) -> bool {
+        self.unanswered.iter().any(|join| join.join_ref == join_ref && join.topic == *topic)
+    }
+
     /// When the clock of the oldest join began to run.
     pub(crate) const fn started(&self) -> Option<Time> {
         self.started
