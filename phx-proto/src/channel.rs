@@ -154,15 +154,6 @@ impl Want {
         }
     }
 
-    /// The join_ref that frames of the current instance carry.
-    pub(crate) const fn join_ref(&self) -> Option<Ref> {
-        match &self.state {
-            State::Joining { join_ref } => Some(*join_ref),
-            State::Joined(instance) => Some(instance.join_ref),
-            State::Pending | State::Errored { .. } => None,
-        }
-    }
-
     /// Leaves Joined, Joining or Errored for Pending; returns the instance if it was joined.
     /// The rejoin counter starts over only if the instance had been stable.
     pub(crate) fn lose(&mut self, now: Time, stable_after: Duration) -> Option<Instance> {

@@ -31,10 +31,11 @@ pub mod upgrade;
 pub mod wire;
 
 pub use crate::action::{Action, ConnectRequest};
+pub use crate::auth_token::auth_token_subprotocol;
 pub use crate::backoff::{Backoff, DelayRange};
 pub use crate::cause::{
-    Cause, ChannelEnd, Interruption, LeaveOutcome, NextStep, NotSentCause, PushOutcome,
-    Rejection, RejectionKind, RejoinCause, Reply, UnknownCause,
+    Cause, ChannelEnd, Interruption, LeaveOutcome, NextStep, NotSentCause, PushOutcome, Rejection,
+    RejectionKind, RejoinCause, Reply, UnknownCause,
 };
 pub use crate::channel::{ChannelStatus, PendingReason};
 pub use crate::config::{CloseRule, Config, ConfigError, Credentials, Secret, StatusRule, Uri};
@@ -44,13 +45,13 @@ pub use crate::error::{
 pub use crate::id::{ConnectionId, InterestId, PushId, Ref};
 pub use crate::input::{Ended, Failure, Opened};
 pub use crate::join_params::{JoinAttempt, JoinParams};
-pub use crate::payload::Payload;
+pub use crate::payload::{Payload, PayloadError};
 pub use crate::push::PushOptions;
 pub use crate::refusal::Refusal;
 pub use crate::signal::{Signal, Warning};
 pub use crate::socket::{Released, Socket, Status};
 pub use crate::stats::Stats;
 pub use crate::time::Time;
-pub use crate::timer::{TimerKind, Timeout};
+pub use crate::timer::{Timeout, TimerKind};
 pub use crate::topic::Topic;
 pub use crate::wire::Frame;

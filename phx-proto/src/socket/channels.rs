@@ -4,8 +4,8 @@ use super::{LaneItem, Socket};
 use crate::action::Action;
 use crate::backoff::DelayRange;
 use crate::cause::{
-    Cause, ChannelEnd, Interruption, LeaveOutcome, NotSentCause, PushOutcome, RejectionKind,
-    Rejection, RejoinCause, UnknownCause,
+    Cause, ChannelEnd, Interruption, LeaveOutcome, NotSentCause, PushOutcome, Rejection,
+    RejectionKind, RejoinCause, UnknownCause,
 };
 use crate::channel::{Channel, Instance, Leaving, State, Want};
 use crate::error::{JoinError, NotWanted};
@@ -168,8 +168,7 @@ impl Socket {
         topic: &str,
         params: impl Into<JoinParams>,
     ) -> Result<(), NotWanted> {
-        let want =
-            self.wanted_mut(topic).ok_or_else(|| NotWanted { topic: topic.into() })?;
+        let want = self.wanted_mut(topic).ok_or_else(|| NotWanted { topic: topic.into() })?;
         want.params = params.into();
         Ok(())
     }
@@ -306,9 +305,7 @@ impl Socket {
         };
         self.unlane(topic);
         self.signal(Signal::Interrupted { topic: topic.clone(), cause });
-        self.end_pushes(instance.in_flight, |_| {
-            PushOutcome::Unknown(UnknownCause::ChannelCrashed)
-        });
+        self.end_pushes(instance.in_flight, |_| PushOutcome::Unknown(UnknownCause::ChannelCrashed));
         self.rejoin_later(now, topic, RejoinCause::Crashed);
     }
 
@@ -451,8 +448,7 @@ impl Socket {
 
     /// Queued pushes of a channel that is not joined any more cannot be written.
     fn unlane(&mut self, topic: &Topic) {
-        let Some(want) = self.channels.get(topic).and_then(|channel| channel.want.as_ref())
-        else {
+        let Some(want) = self.channels.get(topic).and_then(|channel| channel.want.as_ref()) else {
             return;
         };
         if let Some(live) = &mut self.live {

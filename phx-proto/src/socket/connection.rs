@@ -448,8 +448,7 @@ impl Socket {
     /// The close handshake is over, or was cut short.
     pub(super) fn close_finished(&mut self, now: Time) {
         self.timers.disarm(&TimerKey::Close);
-        let Phase::Closing { id, then } = core::mem::replace(&mut self.phase, Phase::Closed)
-        else {
+        let Phase::Closing { id, then } = core::mem::replace(&mut self.phase, Phase::Closed) else {
             return;
         };
         match then {

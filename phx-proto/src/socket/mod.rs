@@ -24,8 +24,8 @@ mod receive;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use channels::Released;
-pub use connection::Status;
 use connection::Phase;
+pub use connection::Status;
 
 use crate::action::Action;
 use crate::channel::{Channel, ChannelStatus, PendingReason, State, Want};
@@ -199,9 +199,7 @@ impl Socket {
     /// The state of a topic; [`ChannelStatus::Closed`] for one that is not wanted.
     #[must_use]
     pub fn channel_status(&self, topic: &str) -> ChannelStatus {
-        self.channels
-            .get(topic)
-            .map_or(ChannelStatus::Closed, |channel| self.status_of(channel))
+        self.channels.get(topic).map_or(ChannelStatus::Closed, |channel| self.status_of(channel))
     }
 
     /// Every topic that is wanted or being left, in order of topic.

@@ -12,7 +12,7 @@ use crate::id::{ConnectionId, PushId, Ref};
 use crate::join_params::JoinAttempt;
 use crate::payload::Payload;
 use crate::time::Time;
-use crate::timer::{TimerKey, TimerKind, Timeout};
+use crate::timer::{Timeout, TimerKey, TimerKind};
 use crate::topic::Topic;
 use crate::wire::{Frame, Outgoing};
 
@@ -71,8 +71,7 @@ impl Socket {
         let msg_ref = self.mint_ref();
         // Written or not: a serializer that cannot write heartbeats has a dead connection.
         self.live.as_mut()?.heartbeat.written(msg_ref, now);
-        let frame =
-            self.encode(None, msg_ref, PHOENIX, "heartbeat", Payload::empty()).ok()?;
+        let frame = self.encode(None, msg_ref, PHOENIX, "heartbeat", Payload::empty()).ok()?;
         Some(Action::Send { id, frame })
     }
 
@@ -132,7 +131,8 @@ impl Socket {
         let channel = self.channels.get_mut(&topic)?;
         // Of the instance that is being left, or of the one that is joined.
         let join_ref = match &mut channel.leaving {
-            Some(leaving) if leaving.queued.remove(&push_id) => {
+            Some(leaving) if leaving.queued.contains(&push_id) => {
+                leaving.queued.remove(&push_id);
                 leaving.in_flight.insert(push_id);
                 leaving.join_ref
             }

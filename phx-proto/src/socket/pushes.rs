@@ -35,9 +35,11 @@ impl Socket {
         if let Err(kind) = self.check_push(topic, event, &payload, options) {
             return Err(PushError { kind, payload });
         }
-        let Some((topic, joined)) = self.channels.get_key_value(topic).and_then(|(topic, channel)| {
-            Some((topic.clone(), channel.want.as_ref()?.joined().is_some()))
-        }) else {
+        let Some((topic, joined)) =
+            self.channels.get_key_value(topic).and_then(|(topic, channel)| {
+                Some((topic.clone(), channel.want.as_ref()?.joined().is_some()))
+            })
+        else {
             return Err(PushError { kind: PushErrorKind::NotJoined, payload });
         };
         let id = PushId(self.mint_order());
@@ -83,7 +85,8 @@ impl Socket {
             return Err(PushErrorKind::TooLarge { bytes, limit: config.max_push_bytes });
         }
         let queued_bytes = self.pushes.queued_bytes().saturating_add(payload.len());
-        if self.pushes.queued() >= config.queued_pushes_max || queued_bytes > config.queued_bytes_max
+        if self.pushes.queued() >= config.queued_pushes_max
+            || queued_bytes > config.queued_bytes_max
         {
             return Err(PushErrorKind::QueueFull);
         }
