@@ -16,6 +16,8 @@ mod payload;
 mod refusal;
 mod rng;
 mod signal;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod time;
 mod topic;
 #[cfg(feature = "upgrade")]
