@@ -55,6 +55,8 @@ mod handshake;
 mod presence;
 mod server;
 mod socket;
+#[cfg(test)]
+mod tests;
 
 pub use config::{ServerConfig, Version};
 pub use handshake::{Accepted, ConnectRequest, HttpRefusal};
