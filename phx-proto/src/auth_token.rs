@@ -53,10 +53,7 @@ mod tests {
             "base64url.bearer.phx.c2VjcmV0LXRva2VuLTE"
         );
         // wire/handshake_auth_token_variants, connections e and j
-        assert_eq!(
-            auth_token_subprotocol("??>~~~??>"),
-            "base64url.bearer.phx.Pz8+fn5+Pz8+"
-        );
+        assert_eq!(auth_token_subprotocol("??>~~~??>"), "base64url.bearer.phx.Pz8+fn5+Pz8+");
         assert_eq!(auth_token_subprotocol(""), "base64url.bearer.phx.");
     }
 

@@ -120,11 +120,7 @@ impl Backoff {
     /// # Errors
     ///
     /// [`ConfigError::BackoffFactor`] when `factor` is not a number from 1 to 1000.
-    pub fn exponential(
-        first: Duration,
-        factor: f64,
-        max: Duration,
-    ) -> Result<Self, ConfigError> {
+    pub fn exponential(first: Duration, factor: f64, max: Duration) -> Result<Self, ConfigError> {
         if !(1.0..=1_000.0).contains(&factor) {
             return Err(ConfigError::BackoffFactor);
         }
@@ -254,8 +250,7 @@ mod tests {
 
     #[test]
     fn an_exponential_schedule_grows_to_its_maximum_and_stays() {
-        let backoff =
-            Backoff::exponential(ms(100), 2.0, ms(1_000)).unwrap().jitter(0.0).unwrap();
+        let backoff = Backoff::exponential(ms(100), 2.0, ms(1_000)).unwrap().jitter(0.0).unwrap();
         let delays: Vec<_> = (1..=6).map(|n| backoff.range(n).max()).collect();
         assert_eq!(delays, [ms(100), ms(200), ms(400), ms(800), ms(1_000), ms(1_000)]);
         assert_eq!(backoff.range(u32::MAX).max(), ms(1_000));

@@ -11,19 +11,11 @@ const LONGEST_WAIT: u64 = u32::MAX as u64;
 
 const SECONDS_PER_DAY: i64 = 86_400;
 
-const MONTHS: [&str; 12] = [
-    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-];
+const MONTHS: [&str; 12] =
+    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
-const WEEKDAYS: [&str; 7] = [
-    "Sunday",
-    "Monday",
-    "Tuesday",
-    "Wednesday",
-    "Thursday",
-    "Friday",
-    "Saturday",
-];
+const WEEKDAYS: [&str; 7] =
+    ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
 /// How long a `Retry-After` header asks to wait (RFC 9110 section 10.2.3).
 ///
@@ -63,12 +55,9 @@ pub(crate) fn parse(text: &str) -> Option<i64> {
             };
             seconds(year, month, number(day, 2)?, time)
         }
-        [weekday, month, day, time, year] if is_short_day(weekday) => seconds(
-            number(year, 4)?,
-            month,
-            number(day, day.len().min(2))?,
-            time,
-        ),
+        [weekday, month, day, time, year] if is_short_day(weekday) => {
+            seconds(number(year, 4)?, month, number(day, day.len().min(2))?, time)
+        }
         _ => None,
     }
 }
@@ -78,9 +67,7 @@ fn is_long_day(name: &str) -> bool {
 }
 
 fn is_short_day(name: &str) -> bool {
-    WEEKDAYS
-        .iter()
-        .any(|day| day[..3].eq_ignore_ascii_case(name))
+    WEEKDAYS.iter().any(|day| day[..3].eq_ignore_ascii_case(name))
 }
 
 /// Exactly `digits` decimal digits.
@@ -92,17 +79,11 @@ fn number(text: &str, digits: usize) -> Option<i64> {
 fn fields(text: &str, separator: char) -> Option<[&str; 3]> {
     let mut parts = text.split(separator);
     let fields = [parts.next()?, parts.next()?, parts.next()?];
-    if parts.next().is_none() {
-        Some(fields)
-    } else {
-        None
-    }
+    if parts.next().is_none() { Some(fields) } else { None }
 }
 
 fn seconds(year: i64, month: &str, day: i64, time: &str) -> Option<i64> {
-    let month = MONTHS
-        .iter()
-        .position(|name| name.eq_ignore_ascii_case(month))?;
+    let month = MONTHS.iter().position(|name| name.eq_ignore_ascii_case(month))?;
     let [hour, minute, second] = fields(time, ':')?;
     let (hour, minute, second) = (number(hour, 2)?, number(minute, 2)?, number(second, 2)?);
     // A leap second is a legal 60.
@@ -152,10 +133,7 @@ mod tests {
         assert_eq!(parse("Sun, 06 Nov 1994 08:49:37 GMT"), Some(EXAMPLE));
         assert_eq!(parse("Sunday, 06-Nov-94 08:49:37 GMT"), Some(EXAMPLE));
         assert_eq!(parse("Sun Nov  6 08:49:37 1994"), Some(EXAMPLE));
-        assert_eq!(
-            parse("Sun Nov 16 08:49:37 1994"),
-            Some(EXAMPLE + 10 * SECONDS_PER_DAY)
-        );
+        assert_eq!(parse("Sun Nov 16 08:49:37 1994"), Some(EXAMPLE + 10 * SECONDS_PER_DAY));
     }
 
     #[test]
@@ -224,36 +202,19 @@ mod tests {
     #[test]
     fn an_absurd_wait_is_cut_before_it_can_overflow_anything() {
         let longest = Duration::from_secs(LONGEST_WAIT);
-        assert_eq!(
-            retry_after("99999999999999999999999999", None),
-            Some(longest)
-        );
+        assert_eq!(retry_after("99999999999999999999999999", None), Some(longest));
         assert_eq!(retry_after("18446744073709551615", None), Some(longest));
-        let (never, epoch) = (
-            "Fri, 31 Dec 9999 23:59:59 GMT",
-            "Thu, 01 Jan 1970 00:00:00 GMT",
-        );
+        let (never, epoch) = ("Fri, 31 Dec 9999 23:59:59 GMT", "Thu, 01 Jan 1970 00:00:00 GMT");
         assert_eq!(retry_after(never, Some(epoch)), Some(longest));
     }
 
     #[test]
     fn a_retry_after_date_is_measured_against_the_date_of_the_same_response() {
-        let (at, date) = (
-            "Sun, 06 Nov 1994 08:50:37 GMT",
-            "Sun, 06 Nov 1994 08:49:37 GMT",
-        );
+        let (at, date) = ("Sun, 06 Nov 1994 08:50:37 GMT", "Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(retry_after(at, Some(date)), Some(Duration::from_secs(60)));
-        assert_eq!(
-            retry_after(date, Some(at)),
-            Some(Duration::ZERO),
-            "in the past"
-        );
+        assert_eq!(retry_after(date, Some(at)), Some(Duration::ZERO), "in the past");
         assert_eq!(retry_after(at, None), None, "nothing to measure against");
-        assert_eq!(
-            retry_after(at, Some("yesterday")),
-            None,
-            "an unreadable Date"
-        );
+        assert_eq!(retry_after(at, Some("yesterday")), None, "an unreadable Date");
     }
 
     proptest! {

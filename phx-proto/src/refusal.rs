@@ -48,11 +48,7 @@ impl Refusal {
             // A copy, because a slice would keep the whole body alive.
             body = Bytes::copy_from_slice(&body[..Self::MAX_BODY]);
         }
-        Self {
-            status,
-            headers,
-            body,
-        }
+        Self { status, headers, body }
     }
 
     /// The HTTP status code.
@@ -126,10 +122,7 @@ impl fmt::Debug for Refusal {
 
 /// The value of the first header of that name, whatever its case.
 pub(crate) fn header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    headers
-        .iter()
-        .find(|(other, _)| other.eq_ignore_ascii_case(name))
-        .map(|(_, value)| &**value)
+    headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| &**value)
 }
 
 /// Response headers as a log may show them.
@@ -137,10 +130,7 @@ pub(crate) struct LoggedHeaders<'a>(pub(crate) &'a [(String, String)]);
 
 impl fmt::Debug for LoggedHeaders<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = self
-            .0
-            .iter()
-            .map(|(name, value)| (name, logged_value(name, value)));
+        let shown = self.0.iter().map(|(name, value)| (name, logged_value(name, value)));
         f.debug_map().entries(shown).finish()
     }
 }
@@ -166,9 +156,7 @@ mod tests {
     use super::*;
 
     fn refusal(headers: &[(&str, &str)]) -> Refusal {
-        let owned = headers
-            .iter()
-            .map(|&(name, value)| (name.to_owned(), value.to_owned()));
+        let owned = headers.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
         Refusal::new(403, owned.collect(), Bytes::new())
     }
 
@@ -181,11 +169,7 @@ mod tests {
 
     #[test]
     fn headers_are_found_whatever_their_case_and_the_first_wins() {
-        let refusal = refusal(&[
-            ("X-Reason", "full"),
-            ("x-reason", "late"),
-            ("LOCATION", "/"),
-        ]);
+        let refusal = refusal(&[("X-Reason", "full"), ("x-reason", "late"), ("LOCATION", "/")]);
         assert_eq!(refusal.header("x-REASON"), Some("full"));
         assert_eq!(refusal.location(), Some("/"));
         assert_eq!(refusal.header("x-reasons"), None);
@@ -196,10 +180,7 @@ mod tests {
     fn retry_after_uses_the_date_of_the_response() {
         let at = ("retry-after", "Sun, 06 Nov 1994 08:50:37 GMT");
         let date = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
-        assert_eq!(
-            refusal(&[at, date]).retry_after(),
-            Some(Duration::from_secs(60))
-        );
+        assert_eq!(refusal(&[at, date]).retry_after(), Some(Duration::from_secs(60)));
         assert_eq!(refusal(&[at]).retry_after(), None);
         assert_eq!(refusal(&[date]).retry_after(), None);
     }
@@ -218,27 +199,15 @@ mod tests {
         ]);
         let shown = format!("{secrets:?}");
         assert!(!shown.contains("s3cret"), "{shown}");
-        assert!(
-            shown.contains("https://example.org/login?[redacted]"),
-            "{shown}"
-        );
-        let shown = format!(
-            "{:?}",
-            refusal(&[("x-request-id", "F1"), ("keep-alive", "timeout=5")])
-        );
-        assert!(
-            shown.contains("F1") && shown.contains("timeout=5"),
-            "{shown}"
-        );
+        assert!(shown.contains("https://example.org/login?[redacted]"), "{shown}");
+        let shown =
+            format!("{:?}", refusal(&[("x-request-id", "F1"), ("keep-alive", "timeout=5")]));
+        assert!(shown.contains("F1") && shown.contains("timeout=5"), "{shown}");
     }
 
     #[test]
     fn a_404_hints_at_the_usual_path() {
         assert_eq!(refusal(&[]).to_string(), "HTTP 403");
-        assert!(
-            Refusal::new(404, Vec::new(), "")
-                .to_string()
-                .contains("/websocket")
-        );
+        assert!(Refusal::new(404, Vec::new(), "").to_string().contains("/websocket"));
     }
 }

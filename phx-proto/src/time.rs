@@ -26,9 +26,7 @@ use serde::{Deserialize, Serialize};
 /// // The surprising case: going backwards is zero, not a panic.
 /// assert_eq!(start.since(later), Duration::ZERO);
 /// ```
-#[derive(
-    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Time(u64);
 

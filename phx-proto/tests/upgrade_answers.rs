@@ -73,10 +73,7 @@ fn names_and_values_match_whatever_their_case_and_among_other_tokens() {
     ))
     .expect("an upgrade");
     assert_eq!(upgraded.headers.len(), 4);
-    assert_eq!(
-        upgraded.headers[0],
-        ("UPGRADE".to_owned(), "WebSocket".to_owned())
-    );
+    assert_eq!(upgraded.headers[0], ("UPGRADE".to_owned(), "WebSocket".to_owned()));
 }
 
 #[test]
@@ -90,10 +87,7 @@ fn bare_line_feeds_and_folded_lines_are_read() {
 #[test]
 fn a_header_value_that_is_not_utf8_is_no_error() {
     let mut bytes = switching("X-Note: caf?\r\n").into_bytes();
-    let at = bytes
-        .iter()
-        .position(|&byte| byte == b'?')
-        .expect("the placeholder");
+    let at = bytes.iter().position(|&byte| byte == b'?').expect("the placeholder");
     bytes[at] = 0xe9;
     let upgraded = outcome([&bytes[..]]).expect("an upgrade");
     assert_eq!(upgraded.headers[3].1, "caf\u{fffd}");
@@ -116,23 +110,16 @@ fn only_an_offered_subprotocol_may_be_selected() {
         "Sec-WebSocket-Protocol: phoenix\r\nSec-WebSocket-Protocol: phoenix\r\n",
     ] {
         let error = answer(&switching(headers)).expect_err(headers);
-        let UpgradeError::UnexpectedProtocol { offered, .. } = &error else {
-            panic!("{error:?}")
-        };
+        let UpgradeError::UnexpectedProtocol { offered, .. } = &error else { panic!("{error:?}") };
         assert_eq!(offered.len(), 2);
-        assert!(
-            !format!("{error} {error:?}").contains("czNjcmV0"),
-            "{error} shows the token"
-        );
+        assert!(!format!("{error} {error:?}").contains("czNjcmV0"), "{error} shows the token");
         assert!(!error.is_callers());
     }
 }
 
 #[test]
 fn an_extension_is_an_error_because_none_was_offered() {
-    let error = answer(&switching(
-        "Sec-WebSocket-Extensions: permessage-deflate\r\n",
-    ));
+    let error = answer(&switching("Sec-WebSocket-Extensions: permessage-deflate\r\n"));
     let answered = "permessage-deflate".to_owned();
     assert_eq!(error, Err(UpgradeError::UnexpectedExtension { answered }));
 }
@@ -146,10 +133,7 @@ fn a_wrong_or_missing_or_doubled_accept_is_an_error() {
         (other, Some(accept_key([8; 16]))),
         (String::new(), None),
         (line.repeat(2), Some(format!("{0}, {0}", accept_key(KEY)))),
-        (
-            line.to_ascii_lowercase(),
-            Some(accept_key(KEY).to_ascii_lowercase()),
-        ),
+        (line.to_ascii_lowercase(), Some(accept_key(KEY).to_ascii_lowercase())),
     ] {
         match answer(&good.replace(&line, &replacement)) {
             Err(UpgradeError::BadAccept { answered, .. }) => assert_eq!(answered, expected),
@@ -171,23 +155,16 @@ fn a_101_for_something_else_is_not_an_upgrade() {
         ("HTTP/1.1", "HTTP/1.0"),
     ] {
         let error = answer(&good.replace(from, to));
-        assert!(
-            matches!(error, Err(UpgradeError::NotUpgrade { .. })),
-            "{to:?}: {error:?}"
-        );
+        assert!(matches!(error, Err(UpgradeError::NotUpgrade { .. })), "{to:?}: {error:?}");
     }
 }
 
 #[test]
 fn interim_answers_are_skipped() {
     let interim = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n";
-    assert_eq!(
-        answer(&format!("{interim}{}", switching(""))),
-        answer(&switching(""))
-    );
-    let refusal = refusal_at_once(&format!(
-        "{interim}HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n"
-    ));
+    assert_eq!(answer(&format!("{interim}{}", switching(""))), answer(&switching("")));
+    let refusal =
+        refusal_at_once(&format!("{interim}HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n"));
     assert_eq!((refusal.status(), refusal.headers().len()), (403, 1));
 }
 
@@ -203,17 +180,11 @@ fn endless_interim_answers_are_too_large_a_head() {
 fn a_head_over_its_limits_is_an_error() {
     let long = format!("HTTP/1.1 200 OK\r\nX: {}", "y".repeat(16 * 1024));
     assert_eq!(answer(&long), Err(UpgradeError::HeadTooLarge));
-    assert_eq!(
-        outcome(long.as_bytes().chunks(1)),
-        Err(UpgradeError::HeadTooLarge)
-    );
+    assert_eq!(outcome(long.as_bytes().chunks(1)), Err(UpgradeError::HeadTooLarge));
 
     // 97 more make 100.
     answer(&switching(&"X: y\r\n".repeat(97))).expect("as many headers as are allowed");
-    assert_eq!(
-        answer(&switching(&"X: y\r\n".repeat(98))),
-        Err(UpgradeError::HeadTooLarge)
-    );
+    assert_eq!(answer(&switching(&"X: y\r\n".repeat(98))), Err(UpgradeError::HeadTooLarge));
 
     let room = 16 * 1024 - switching("X: \r\n").len();
     let full = switching(&format!("X: {}\r\n", "y".repeat(room)));
@@ -225,10 +196,7 @@ fn a_head_over_its_limits_is_an_error() {
 #[test]
 fn a_line_that_never_ends_is_given_up_at_the_limit() {
     let mut upgrade = upgrade();
-    assert_eq!(
-        upgrade.handle_read(b"HTTP/1.1 200 OK\r\nX: "),
-        Ok(Progress::More)
-    );
+    assert_eq!(upgrade.handle_read(b"HTTP/1.1 200 OK\r\nX: "), Ok(Progress::More));
     let reads =
         (1..100).find_map(|reads| upgrade.handle_read(&[b'y'; 1024]).err().map(|e| (reads, e)));
     assert_eq!(reads, Some((16, UpgradeError::HeadTooLarge)));
@@ -238,18 +206,13 @@ fn a_line_that_never_ends_is_given_up_at_the_limit() {
 fn what_is_not_http_is_noticed_at_its_first_bytes() {
     for (text, evidence) in [
         ("SSH-2.0-OpenSSH_9.2\r\n", "SSH-2.0-OpenSSH_9.2"),
-        (
-            "\x15\x03\x01\x00\x02\x02\x46",
-            "\\x15\\x03\\x01\\x00\\x02\\x02F",
-        ),
+        ("\x15\x03\x01\x00\x02\x02\x46", "\\x15\\x03\\x01\\x00\\x02\\x02F"),
         ("HTTP/2 200\r\n\r\n", "HTTP/2 200"),
         ("HTTP/1.1 2x0 OK\r\n\r\n", "HTTP/1.1 2x0 OK"),
         ("HTTP/1.1 099 Early\r\n\r\n", "HTTP/1.1 099 Early"),
     ] {
         match upgrade().handle_read(text.as_bytes()) {
-            Err(UpgradeError::NotHttp {
-                evidence: found, ..
-            }) => assert_eq!(found, evidence),
+            Err(UpgradeError::NotHttp { evidence: found, .. }) => assert_eq!(found, evidence),
             other => panic!("{text:?} gave {other:?}"),
         }
     }
@@ -259,22 +222,14 @@ fn what_is_not_http_is_noticed_at_its_first_bytes() {
 fn an_echo_of_the_request_does_not_put_its_query_into_the_error() {
     let mut machine = upgrade();
     let request = machine.poll_write().to_vec();
-    let error = machine
-        .handle_read(&request)
-        .expect_err("an echo is no answer");
+    let error = machine.handle_read(&request).expect_err("an echo is no answer");
     let shown = format!("{error} {error:?}");
-    assert!(
-        shown.contains("GET /socket/websocket") && !shown.contains("s3cret"),
-        "{shown}"
-    );
+    assert!(shown.contains("GET /socket/websocket") && !shown.contains("s3cret"), "{shown}");
 }
 
 #[test]
 fn a_malformed_head_is_an_error_even_when_it_never_ends() {
-    let text = format!(
-        "HTTP/1.1 200 OK\r\nX-Long: {}\r\nbad header\r\n\r\n",
-        "y".repeat(80)
-    );
+    let text = format!("HTTP/1.1 200 OK\r\nX-Long: {}\r\nbad header\r\n\r\n", "y".repeat(80));
     let cut = text.find(" header").expect("the bad one") + 1;
     for text in [&text[..], &text[..cut]] {
         let reason = "invalid header name";
@@ -301,9 +256,7 @@ fn a_body_with_a_length_ends_there() {
     assert_eq!(refusal.body_text(), "sor");
 
     let cut = answer("HTTP/1.1 403 No\r\nContent-Length: 9\r\n\r\nsorry");
-    let Err(UpgradeError::Refused(refusal)) = cut else {
-        panic!("{cut:?}")
-    };
+    let Err(UpgradeError::Refused(refusal)) = cut else { panic!("{cut:?}") };
     assert_eq!(refusal.body_text(), "sorry");
 }
 
@@ -311,9 +264,8 @@ fn a_body_with_a_length_ends_there() {
 fn a_chunked_body_is_put_together() {
     let head =
         "HTTP/1.1 500 Oops\r\nContent-Length: 99\r\nTransfer-Encoding: gzip, Chunked\r\n\r\n";
-    let refusal = refusal_at_once(&format!(
-        "{head}3;ext=\"a\"\r\nabc\r\n0A\r\ndefghijklm\r\n0\r\n"
-    ));
+    let refusal =
+        refusal_at_once(&format!("{head}3;ext=\"a\"\r\nabc\r\n0A\r\ndefghijklm\r\n0\r\n"));
     assert_eq!(refusal.body_text(), "abcdefghijklm");
 
     // Where it stops making sense it ends.
@@ -324,11 +276,7 @@ fn a_chunked_body_is_put_together() {
         ("-1\r\n", ""),
         (&format!("1{}\r\n", " ".repeat(200)), ""),
     ] {
-        assert_eq!(
-            refusal_at_once(&format!("{head}{body}")).body_text(),
-            kept,
-            "{body:?}"
-        );
+        assert_eq!(refusal_at_once(&format!("{head}{body}")).body_text(), kept, "{body:?}");
     }
 }
 
@@ -349,25 +297,10 @@ fn a_body_of_unknown_length_ends_with_the_stream() {
 
 #[test]
 fn the_first_kib_of_a_body_is_enough() {
-    for framing in [
-        "",
-        "Content-Length: 5000\r\n",
-        "Transfer-Encoding: chunked\r\n",
-    ] {
-        let size = if framing.contains("chunked") {
-            "1000\r\n"
-        } else {
-            ""
-        };
-        let text = format!(
-            "HTTP/1.1 503 Busy\r\n{framing}\r\n{size}{}",
-            "x".repeat(4096)
-        );
-        assert_eq!(
-            refusal_at_once(&text).body(),
-            &"x".repeat(Refusal::MAX_BODY),
-            "{framing:?}"
-        );
+    for framing in ["", "Content-Length: 5000\r\n", "Transfer-Encoding: chunked\r\n"] {
+        let size = if framing.contains("chunked") { "1000\r\n" } else { "" };
+        let text = format!("HTTP/1.1 503 Busy\r\n{framing}\r\n{size}{}", "x".repeat(4096));
+        assert_eq!(refusal_at_once(&text).body(), &"x".repeat(Refusal::MAX_BODY), "{framing:?}");
     }
 }
 
@@ -382,11 +315,7 @@ fn a_refusal_without_a_body_does_not_wait_for_one() {
         "HTTP/1.1 403 Forbidden\r\nContent-Length: 99999999999999999999999\r\n",
         "HTTP/1.1 403 Forbidden\r\nContent-Length:\r\n",
     ] {
-        assert_eq!(
-            refusal_at_once(&format!("{head}\r\nbody")).body(),
-            "",
-            "{head:?}"
-        );
+        assert_eq!(refusal_at_once(&format!("{head}\r\nbody")).body(), "", "{head:?}");
     }
 }
 
@@ -399,11 +328,7 @@ fn a_redirect_tells_where_to() {
 
 #[test]
 fn input_after_the_outcome_is_an_error_of_the_caller() {
-    for text in [
-        switching(""),
-        "HTTP/1.1 204 Odd\r\n\r\n".to_owned(),
-        "what?".to_owned(),
-    ] {
+    for text in [switching(""), "HTTP/1.1 204 Odd\r\n\r\n".to_owned(), "what?".to_owned()] {
         let mut upgrade = upgrade();
         let first = upgrade.handle_read(text.as_bytes());
         assert!(!matches!(first, Ok(Progress::More)), "{text:?}");
@@ -435,26 +360,20 @@ fn any_answer() -> impl Strategy<Value = Vec<u8>> {
         chunked.to_owned(),
         long_chunk,
         "SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3\r\n".to_owned(),
-        format!(
-            "HTTP/1.1 200 OK\r\n{}bad header here: x\r\n\r\n",
-            "X: y\r\n".repeat(20)
-        ),
+        format!("HTTP/1.1 200 OK\r\n{}bad header here: x\r\n\r\n", "X: y\r\n".repeat(20)),
         format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(101)),
     ])
     .prop_map(String::into_bytes);
     // Some of them damaged in one place.
-    (
-        known,
-        any::<prop::sample::Index>(),
-        prop::option::of(any::<u8>()),
-    )
-        .prop_map(|(mut bytes, at, damage)| {
+    (known, any::<prop::sample::Index>(), prop::option::of(any::<u8>())).prop_map(
+        |(mut bytes, at, damage)| {
             if let Some(byte) = damage {
                 let at = at.index(bytes.len());
                 bytes[at] = byte;
             }
             bytes
-        })
+        },
+    )
 }
 
 /// The reads that result from cutting at these places.
@@ -474,10 +393,9 @@ fn cut<'a>(bytes: &'a [u8], places: &[prop::sample::Index]) -> Vec<&'a [u8]> {
 /// How much of a malformed line had come is the one thing that may differ.
 fn comparable(outcome: Result<Upgraded, UpgradeError>) -> Result<Upgraded, UpgradeError> {
     outcome.map_err(|error| match error {
-        UpgradeError::NotHttp { reason, .. } => UpgradeError::NotHttp {
-            reason,
-            evidence: String::new(),
-        },
+        UpgradeError::NotHttp { reason, .. } => {
+            UpgradeError::NotHttp { reason, evidence: String::new() }
+        }
         error => error,
     })
 }

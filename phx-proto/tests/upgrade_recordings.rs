@@ -30,29 +30,20 @@ fn handshakes(scenario: &str) -> Vec<Handshake> {
     let root = env!("CARGO_MANIFEST_DIR");
     let path = format!("{root}/../tests/fixtures/wire/{scenario}.jsonl");
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-    let lines = text
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).expect("valid JSON"));
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("valid JSON"));
     let http: Vec<Value> = lines.filter(|line| line["kind"] == "http").collect();
     http.chunks(2)
         .map(|pair| {
             let [asked, answered] = pair else {
                 panic!("{scenario}: a request without its answer")
             };
-            assert_eq!(
-                (&asked["dir"], &answered["dir"]),
-                (&"c2s".into(), &"s2c".into())
-            );
+            assert_eq!((&asked["dir"], &answered["dir"]), (&"c2s".into(), &"s2c".into()));
             assert_eq!(asked["conn"], answered["conn"]);
             Handshake {
                 what: format!("wire/{scenario} {}", asked["conn"]),
                 target: asked["path"].as_str().expect("a path").to_owned(),
                 request: serde_json::from_value(asked["headers"].clone()).expect("headers"),
-                status: answered["status"]
-                    .as_u64()
-                    .expect("a status")
-                    .try_into()
-                    .unwrap(),
+                status: answered["status"].as_u64().expect("a status").try_into().unwrap(),
                 response: serde_json::from_value(answered["headers"].clone()).expect("headers"),
                 body: answered["body"].as_str().unwrap_or_default().to_owned(),
             }
@@ -62,9 +53,8 @@ fn handshakes(scenario: &str) -> Vec<Handshake> {
 
 fn upgrade_for(handshake: &Handshake) -> Upgrade {
     let offers = handshake.request.get("sec-websocket-protocol");
-    let subprotocols: Vec<String> = offers
-        .map(|offers| offers.split(", ").map(str::to_owned).collect())
-        .unwrap_or_default();
+    let subprotocols: Vec<String> =
+        offers.map(|offers| offers.split(", ").map(str::to_owned).collect()).unwrap_or_default();
     Upgrade::new(&UpgradeRequest {
         host: "127.0.0.1:4000",
         target: &handshake.target,
@@ -112,11 +102,7 @@ fn replay_one(handshake: &Handshake) -> Result<Upgraded, Refusal> {
     let response = response_bytes(handshake);
     let whole = run(&mut upgrade_for(handshake), &[&response]);
     let single: Vec<&[u8]> = response.chunks(1).collect();
-    assert_eq!(
-        run(&mut upgrade_for(handshake), &single),
-        whole,
-        "{what}, byte by byte"
-    );
+    assert_eq!(run(&mut upgrade_for(handshake), &single), whole, "{what}, byte by byte");
 
     match whole {
         Ok(upgraded) => {
@@ -142,9 +128,7 @@ fn assert_request_is_as_recorded(handshake: &Handshake) {
     let what = &handshake.what;
     let upgrade = upgrade_for(handshake);
     let text = std::str::from_utf8(upgrade.poll_write()).expect("ASCII");
-    let head = text
-        .strip_suffix("\r\n\r\n")
-        .expect("one head and nothing behind it");
+    let head = text.strip_suffix("\r\n\r\n").expect("one head and nothing behind it");
     let mut lines = head.split("\r\n");
     let request_line = format!("GET {} HTTP/1.1", handshake.target);
     assert_eq!(lines.next(), Some(&*request_line), "{what}");
@@ -154,53 +138,36 @@ fn assert_request_is_as_recorded(handshake: &Handshake) {
         let before = headers.insert(name.to_ascii_lowercase(), value.to_owned());
         assert_eq!(before, None, "{what}: {name} twice");
     }
-    assert_eq!(
-        headers.remove("host").as_deref(),
-        Some("127.0.0.1:4000"),
-        "{what}"
-    );
+    assert_eq!(headers.remove("host").as_deref(), Some("127.0.0.1:4000"), "{what}");
     let key = headers.remove("sec-websocket-key");
     assert_eq!(key.as_deref(), Some("MDEyMzQ1Njc4OWFiY2RlZg=="), "{what}");
     let mut recorded = handshake.request.clone();
     // The one header that the recorder sent and this machine never does.
     let extensions = recorded.remove("sec-websocket-extensions");
-    assert_eq!(
-        extensions.is_some(),
-        what.contains("compress_off"),
-        "{what}"
-    );
+    assert_eq!(extensions.is_some(), what.contains("compress_off"), "{what}");
     assert_eq!(headers, recorded, "{what}");
 }
 
 #[test]
 fn plain_handshakes_open_without_a_subprotocol() {
     for scenario in ["handshake_ok", "handshake_compress_off"] {
-        let [Ok(upgraded)] = &replay(scenario, 1)[..] else {
-            panic!("{scenario} was refused")
-        };
+        let [Ok(upgraded)] = &replay(scenario, 1)[..] else { panic!("{scenario} was refused") };
         assert_eq!(upgraded.protocol, None);
     }
 }
 
 #[test]
 fn an_auth_token_is_offered_the_way_the_server_takes_it() {
-    let [Ok(upgraded)] = &replay("handshake_auth_token", 1)[..] else {
-        panic!("refused")
-    };
+    let [Ok(upgraded)] = &replay("handshake_auth_token", 1)[..] else { panic!("refused") };
     assert_eq!(upgraded.protocol.as_deref(), Some("phoenix"));
 
     let recorded = &handshakes("handshake_auth_token")[0].request["sec-websocket-protocol"];
-    assert_eq!(
-        *recorded,
-        format!("phoenix, {}", auth_token_subprotocol("secret-token-1"))
-    );
+    assert_eq!(*recorded, format!("phoenix, {}", auth_token_subprotocol("secret-token-1")));
 }
 
 #[test]
 fn an_answer_that_names_no_subprotocol_is_an_open_socket() {
-    let [Ok(upgraded)] = &replay("handshake_auth_token__1.7.24", 1)[..] else {
-        panic!("refused")
-    };
+    let [Ok(upgraded)] = &replay("handshake_auth_token__1.7.24", 1)[..] else { panic!("refused") };
     assert_eq!(upgraded.protocol, None);
 }
 
@@ -216,15 +183,10 @@ fn the_variants_of_the_auth_token_end_as_recorded() {
 #[test]
 fn refusals_keep_status_body_and_retry_after() {
     let outcomes = replay("handshake_rejected", 3);
-    let [Err(forbidden), Err(busy), Err(raised)] = &outcomes[..] else {
-        panic!("{outcomes:?}")
-    };
+    let [Err(forbidden), Err(busy), Err(raised)] = &outcomes[..] else { panic!("{outcomes:?}") };
     assert_eq!((forbidden.status(), forbidden.body().len()), (403, 0));
     assert_eq!(forbidden.retry_after(), None);
-    assert_eq!(
-        (busy.status(), &*busy.body_text()),
-        (429, "Too many requests")
-    );
+    assert_eq!((busy.status(), &*busy.body_text()), (429, "Too many requests"));
     assert_eq!(busy.retry_after(), Some(Duration::from_secs(1)));
     assert_eq!(raised.status(), 500);
 }
@@ -233,9 +195,7 @@ fn refusals_keep_status_body_and_retry_after() {
 fn versions_end_as_recorded() {
     for scenario in ["handshake_vsn", "handshake_vsn__1.7.24"] {
         let accepted: Vec<bool> = replay(scenario, 10).iter().map(Result::is_ok).collect();
-        let expected = [
-            true, true, true, true, false, false, false, false, false, false,
-        ];
+        let expected = [true, true, true, true, false, false, false, false, false, false];
         assert_eq!(accepted, expected, "{scenario}");
     }
 }
@@ -243,14 +203,9 @@ fn versions_end_as_recorded() {
 #[test]
 fn wrong_paths_are_404_and_a_trailing_slash_is_not() {
     let outcomes = replay("handshake_wrong_path", 4);
-    let [Err(a), Err(b), Ok(_), Err(d)] = &outcomes[..] else {
-        panic!("{outcomes:?}")
-    };
+    let [Err(a), Err(b), Ok(_), Err(d)] = &outcomes[..] else { panic!("{outcomes:?}") };
     for refusal in [a, b, d] {
-        assert_eq!(
-            (refusal.status(), &*refusal.body_text()),
-            (404, "Not Found")
-        );
+        assert_eq!((refusal.status(), &*refusal.body_text()), (404, "Not Found"));
         assert!(refusal.to_string().contains("/websocket"));
     }
 }

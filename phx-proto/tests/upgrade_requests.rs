@@ -16,11 +16,8 @@ const REQUEST: UpgradeRequest<'_> = UpgradeRequest {
     key: *b"the sample nonce",
 };
 
-const CONNECT: ConnectRequest<'_> = ConnectRequest {
-    host: "example.org",
-    port: 443,
-    credentials: None,
-};
+const CONNECT: ConnectRequest<'_> =
+    ConnectRequest { host: "example.org", port: 443, credentials: None };
 
 fn pair(name: &str, value: &str) -> (String, String) {
     (name.to_owned(), value.to_owned())
@@ -32,10 +29,7 @@ fn written(request: &UpgradeRequest<'_>) -> Result<String, UpgradeError> {
 }
 
 fn with_header(name: &str, value: &str) -> Result<String, UpgradeError> {
-    written(&UpgradeRequest {
-        headers: &[pair(name, value)],
-        ..REQUEST
-    })
+    written(&UpgradeRequest { headers: &[pair(name, value)], ..REQUEST })
 }
 
 #[test]
@@ -43,15 +37,8 @@ fn the_request_is_this_to_the_byte() {
     let request = UpgradeRequest {
         host: "[::1]:4000",
         target: "/socket/websocket?vsn=2.0.0&name=a%20b",
-        headers: &[
-            pair("x-device", "4711"),
-            pair("X-Name", "J\u{f6}rg"),
-            pair("x-device", ""),
-        ],
-        subprotocols: &[
-            "phoenix".to_owned(),
-            "base64url.bearer.phx.Pz8/+w".to_owned(),
-        ],
+        headers: &[pair("x-device", "4711"), pair("X-Name", "J\u{f6}rg"), pair("x-device", "")],
+        subprotocols: &["phoenix".to_owned(), "base64url.bearer.phx.Pz8/+w".to_owned()],
         ..REQUEST
     };
     let expected = "GET /socket/websocket?vsn=2.0.0&name=a%20b HTTP/1.1\r\n\
@@ -70,10 +57,7 @@ fn the_request_is_this_to_the_byte() {
 
 #[test]
 fn the_accept_is_that_of_the_rfc() {
-    assert_eq!(
-        accept_key(*b"the sample nonce"),
-        "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-    );
+    assert_eq!(accept_key(*b"the sample nonce"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
 }
 
 #[test]
@@ -92,31 +76,16 @@ fn bytes_written_piecemeal_add_up() {
 
 #[test]
 fn a_header_that_would_inject_another_is_refused() {
-    for value in [
-        "a\r\nX-Admin: 1",
-        "a\nX-Admin: 1",
-        "a\rb",
-        "a\0b",
-        "a\x7fb",
-        "a\x1bb",
-    ] {
+    for value in ["a\r\nX-Admin: 1", "a\nX-Admin: 1", "a\rb", "a\0b", "a\x7fb", "a\x1bb"] {
         let error = with_header("x-name", value).expect_err(value);
-        let UpgradeError::InvalidHeader { name, .. } = &error else {
-            panic!("{error:?}")
-        };
+        let UpgradeError::InvalidHeader { name, .. } = &error else { panic!("{error:?}") };
         assert_eq!(name, "x-name");
         assert!(error.is_callers());
-        assert!(
-            !format!("{error:?} {error}").contains("Admin"),
-            "the value may be secret"
-        );
+        assert!(!format!("{error:?} {error}").contains("Admin"), "the value may be secret");
     }
     for name in ["", "x name", "x:", "x\r\ny", "x\0", "n\u{e4}me", "x\""] {
         let error = with_header(name, "value");
-        assert!(
-            matches!(error, Err(UpgradeError::InvalidHeader { .. })),
-            "{name:?}: {error:?}"
-        );
+        assert!(matches!(error, Err(UpgradeError::InvalidHeader { .. })), "{name:?}: {error:?}");
     }
     with_header("x-tab", "a\tb").expect("tabs are legal");
 }
@@ -136,10 +105,7 @@ fn headers_of_the_handshake_itself_are_refused() {
         "Transfer-Encoding",
     ] {
         let error = with_header(name, "1");
-        assert!(
-            matches!(error, Err(UpgradeError::InvalidHeader { .. })),
-            "{name:?}: {error:?}"
-        );
+        assert!(matches!(error, Err(UpgradeError::InvalidHeader { .. })), "{name:?}: {error:?}");
     }
     with_header("Authorization", "Bearer x").expect("not the machine's");
     with_header("Origin", "https://example.org").expect("not the machine's");
@@ -147,39 +113,16 @@ fn headers_of_the_handshake_itself_are_refused() {
 
 #[test]
 fn targets_and_hosts_that_would_break_the_head_are_refused() {
-    for target in [
-        "",
-        "socket",
-        "*",
-        "/a b",
-        "/a\r\nX: y",
-        "/a\0",
-        "/\u{e4}",
-        "/a#b",
-        "http://x/",
-    ] {
+    for target in ["", "socket", "*", "/a b", "/a\r\nX: y", "/a\0", "/\u{e4}", "/a#b", "http://x/"]
+    {
         let error = written(&UpgradeRequest { target, ..REQUEST });
-        assert!(
-            matches!(error, Err(UpgradeError::InvalidTarget { .. })),
-            "{target:?}: {error:?}"
-        );
+        assert!(matches!(error, Err(UpgradeError::InvalidTarget { .. })), "{target:?}: {error:?}");
     }
-    for host in [
-        "",
-        "a b",
-        "a\r\nX: y",
-        "a\0",
-        "b\u{fc}cher.example",
-        "u:p@host",
-        "a/b",
-        "a?b",
-        "a,b",
-    ] {
+    for host in
+        ["", "a b", "a\r\nX: y", "a\0", "b\u{fc}cher.example", "u:p@host", "a/b", "a?b", "a,b"]
+    {
         let error = written(&UpgradeRequest { host, ..REQUEST });
-        assert!(
-            matches!(error, Err(UpgradeError::InvalidHost { .. })),
-            "{host:?}: {error:?}"
-        );
+        assert!(matches!(error, Err(UpgradeError::InvalidHost { .. })), "{host:?}: {error:?}");
     }
 }
 
@@ -194,10 +137,7 @@ fn subprotocols_that_would_break_the_list_are_refused() {
         (&["a", "b", "a"], 2),
     ] {
         let offers: Vec<String> = offers.iter().map(|&offer| offer.to_owned()).collect();
-        match written(&UpgradeRequest {
-            subprotocols: &offers,
-            ..REQUEST
-        }) {
+        match written(&UpgradeRequest { subprotocols: &offers, ..REQUEST }) {
             Err(UpgradeError::InvalidSubprotocol { index, .. }) => assert_eq!(index, wrong),
             other => panic!("{offers:?}: {other:?}"),
         }
@@ -209,10 +149,7 @@ fn debug_shows_nothing_secret() {
     let request = UpgradeRequest {
         target: "/socket/websocket?token=s3cret",
         headers: &[pair("x-api-key", "s3cret")],
-        subprotocols: &[
-            "phoenix".to_owned(),
-            "base64url.bearer.phx.s3cret".to_owned(),
-        ],
+        subprotocols: &["phoenix".to_owned(), "base64url.bearer.phx.s3cret".to_owned()],
         ..REQUEST
     };
     let mut upgrade = Upgrade::new(&request).expect("a legal request");
@@ -227,40 +164,21 @@ fn debug_shows_nothing_secret() {
          Sec-WebSocket-Protocol: base64url.bearer.phx.s3cret\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
     );
     let mut upgrade = Upgrade::new(&request).expect("a legal request");
-    shown += &format!(
-        "{:?}",
-        upgrade.handle_read(answer.as_bytes()).expect("an upgrade")
-    );
-    let credentials = Some(Credentials {
-        username: "s3cret",
-        password: "s3cret",
-    });
-    let request = ConnectRequest {
-        credentials,
-        ..CONNECT
-    };
+    shown += &format!("{:?}", upgrade.handle_read(answer.as_bytes()).expect("an upgrade"));
+    let credentials = Some(Credentials { username: "s3cret", password: "s3cret" });
+    let request = ConnectRequest { credentials, ..CONNECT };
     let mut connect = Connect::new(&request).expect("a legal request");
     shown += &format!("{request:?} {connect:?}");
     let answer = b"HTTP/1.1 200 Ok\r\nSet-Cookie: s3cret\r\n\r\ns3cret";
     shown += &format!("{:?}", connect.handle_read(answer).expect("a tunnel"));
-    assert!(
-        shown.contains("x-api-key") && shown.contains("/socket/websocket"),
-        "{shown}"
-    );
+    assert!(shown.contains("x-api-key") && shown.contains("/socket/websocket"), "{shown}");
     assert!(!shown.contains("s3cret"), "{shown}");
 }
 
 #[test]
 fn connect_writes_the_authority_twice_and_the_credentials_in_base64() {
-    let credentials = Some(Credentials {
-        username: "Aladdin",
-        password: "open sesame",
-    });
-    let connect = Connect::new(&ConnectRequest {
-        credentials,
-        ..CONNECT
-    })
-    .expect("legal");
+    let credentials = Some(Credentials { username: "Aladdin", password: "open sesame" });
+    let connect = Connect::new(&ConnectRequest { credentials, ..CONNECT }).expect("legal");
     // The credentials are the example of RFC 7617.
     let expected = "CONNECT example.org:443 HTTP/1.1\r\nHost: example.org:443\r\n\
                     Proxy-Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\n\r\n";
@@ -268,12 +186,7 @@ fn connect_writes_the_authority_twice_and_the_credentials_in_base64() {
 
     for host in ["::1", "[::1]"] {
         let connect = Connect::new(&ConnectRequest { host, ..CONNECT }).expect("legal");
-        assert!(
-            connect
-                .poll_write()
-                .starts_with(b"CONNECT [::1]:443 HTTP/1.1\r\n"),
-            "{host}"
-        );
+        assert!(connect.poll_write().starts_with(b"CONNECT [::1]:443 HTTP/1.1\r\n"), "{host}");
     }
 }
 
@@ -281,22 +194,12 @@ fn connect_writes_the_authority_twice_and_the_credentials_in_base64() {
 fn connect_refuses_hosts_and_credentials_that_it_cannot_send() {
     for host in ["", "example.org:443", "a b", "a\r\nX: y", "u@h", "::1::2"] {
         let error = Connect::new(&ConnectRequest { host, ..CONNECT }).map(drop);
-        assert!(
-            matches!(error, Err(UpgradeError::InvalidHost { .. })),
-            "{host:?}: {error:?}"
-        );
+        assert!(matches!(error, Err(UpgradeError::InvalidHost { .. })), "{host:?}: {error:?}");
     }
     for (username, password) in [("a:b", "c"), ("a\n", "c"), ("a", "\0")] {
         let credentials = Some(Credentials { username, password });
-        let error = Connect::new(&ConnectRequest {
-            credentials,
-            ..CONNECT
-        })
-        .map(drop);
-        assert!(
-            matches!(error, Err(UpgradeError::InvalidCredentials { .. })),
-            "{error:?}"
-        );
+        let error = Connect::new(&ConnectRequest { credentials, ..CONNECT }).map(drop);
+        assert!(matches!(error, Err(UpgradeError::InvalidCredentials { .. })), "{error:?}");
     }
 }
 
@@ -327,44 +230,27 @@ fn a_proxy_that_wants_credentials_says_so() {
         error.to_string().contains("407") && error.to_string().contains("credentials"),
         "{error}"
     );
-    let UpgradeError::ProxyRefused(refusal) = error else {
-        panic!("{error:?}")
-    };
+    let UpgradeError::ProxyRefused(refusal) = error else { panic!("{error:?}") };
     assert_eq!((refusal.status(), &*refusal.body_text()), (407, "auth"));
-    assert_eq!(
-        refusal.header("proxy-authenticate"),
-        Some("Basic realm=\"x\"")
-    );
+    assert_eq!(refusal.header("proxy-authenticate"), Some("Basic realm=\"x\""));
 }
 
 #[test]
 fn other_proxy_answers_are_refusals_or_errors_too() {
     let mut connect = Connect::new(&CONNECT).expect("legal");
-    assert_eq!(
-        connect.handle_read(b"HTTP/1.1 502 Bad\r\n\r\nno such host"),
-        Ok(Progress::More)
-    );
+    assert_eq!(connect.handle_read(b"HTTP/1.1 502 Bad\r\n\r\nno such host"), Ok(Progress::More));
     let pending = connect.pending_refusal().expect("the head is known");
     assert_eq!(connect.handle_eof(), UpgradeError::ProxyRefused(pending));
 
     // A proxy that upgrades was not asked to.
     let mut connect = Connect::new(&CONNECT).expect("legal");
     let error = connect.handle_read(b"HTTP/1.1 101 Switching\r\n\r\n");
-    assert!(
-        matches!(error, Err(UpgradeError::ProxyRefused(_))),
-        "{error:?}"
-    );
+    assert!(matches!(error, Err(UpgradeError::ProxyRefused(_))), "{error:?}");
 
     let mut connect = Connect::new(&CONNECT).expect("legal");
     let error = connect.handle_read(b"\x05\xff");
-    assert!(
-        matches!(error, Err(UpgradeError::NotHttp { .. })),
-        "a SOCKS proxy: {error:?}"
-    );
-    assert_eq!(
-        Connect::new(&CONNECT).unwrap().handle_eof(),
-        UpgradeError::Eof { received: 0 }
-    );
+    assert!(matches!(error, Err(UpgradeError::NotHttp { .. })), "a SOCKS proxy: {error:?}");
+    assert_eq!(Connect::new(&CONNECT).unwrap().handle_eof(), UpgradeError::Eof { received: 0 });
 }
 
 proptest! {

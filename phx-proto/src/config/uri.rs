@@ -249,9 +249,22 @@ mod tests {
     #[test]
     fn every_kind_of_bad_uri_is_refused() {
         for text in [
-            "", "localhost:4000", "http://h/", "ftp://h/", "ws://", "ws:///path", "ws://h:0/",
-            "ws://h:99999/", "ws://h:x/", "ws://[::1/", "ws://[nope]/", "ws://[::1]x/",
-            "ws://user:pw@h/", "ws://h/a b", "ws://h/\r\nX: y", "ws://h/ü",
+            "",
+            "localhost:4000",
+            "http://h/",
+            "ftp://h/",
+            "ws://",
+            "ws:///path",
+            "ws://h:0/",
+            "ws://h:99999/",
+            "ws://h:x/",
+            "ws://[::1/",
+            "ws://[nope]/",
+            "ws://[::1]x/",
+            "ws://user:pw@h/",
+            "ws://h/a b",
+            "ws://h/\r\nX: y",
+            "ws://h/ü",
         ] {
             assert!(matches!(Uri::parse(text), Err(ConfigError::Uri { .. })), "{text:?}");
         }

@@ -33,10 +33,7 @@ enum Chunk {
 
 impl Body {
     pub(super) fn new(status: u16, headers: &[(String, String)]) -> Self {
-        Self {
-            kept: Vec::new(),
-            framing: Framing::new(status, headers),
-        }
+        Self { kept: Vec::new(), framing: Framing::new(status, headers) }
     }
 
     pub(super) fn handle_read(&mut self, mut bytes: &[u8]) {
@@ -62,9 +59,7 @@ impl Body {
     fn step<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         match &mut self.framing {
             Framing::Length(left) | Framing::Chunked(Chunk::Data(left)) => {
-                let taken = usize::try_from(*left)
-                    .unwrap_or(usize::MAX)
-                    .min(bytes.len());
+                let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
                 // Not more than `left`, so this cannot wrap.
                 *left -= taken as u64;
                 let (data, rest) = bytes.split_at(taken);
@@ -116,12 +111,8 @@ impl Framing {
             return Self::Complete;
         }
         let all = |wanted: &'static str| {
-            let found = headers
-                .iter()
-                .filter(move |(name, _)| name.eq_ignore_ascii_case(wanted));
-            found
-                .flat_map(|(_, value)| value.split(','))
-                .map(str::trim_ascii)
+            let found = headers.iter().filter(move |(name, _)| name.eq_ignore_ascii_case(wanted));
+            found.flat_map(|(_, value)| value.split(',')).map(str::trim_ascii)
         };
         // Where both are given, Content-Length does not count.
         if let Some(last) = all("transfer-encoding").next_back() {

@@ -155,11 +155,7 @@ impl Upgrade {
             Event::More => Ok(Progress::More),
             Event::Open(head, leftover) => {
                 let protocol = self.judge(&head)?;
-                Ok(Progress::Done(Upgraded {
-                    protocol,
-                    headers: head.headers,
-                    leftover,
-                }))
+                Ok(Progress::Done(Upgraded { protocol, headers: head.headers, leftover }))
             }
             Event::Refused(refusal) => Err(UpgradeError::Refused(refusal)),
         }
@@ -168,9 +164,7 @@ impl Upgrade {
     /// The server ended the stream. That ends the body of a refusal, whose rest may be missing, and
     /// cuts short everything else.
     pub fn handle_eof(&mut self) -> UpgradeError {
-        self.response
-            .handle_eof()
-            .map_or_else(|error| error, UpgradeError::Refused)
+        self.response.handle_eof().map_or_else(|error| error, UpgradeError::Refused)
     }
 
     /// The refusal, while its head is known and its body still on its way: for a caller that will
@@ -185,10 +179,7 @@ impl Upgrade {
     fn judge(&self, head: &Head) -> Result<Option<String>, UpgradeError> {
         let not_upgrade = |reason, name| {
             let evidence = joined(&head.headers, name);
-            Err(UpgradeError::NotUpgrade {
-                reason,
-                evidence: printable(&evidence),
-            })
+            Err(UpgradeError::NotUpgrade { reason, evidence: printable(&evidence) })
         };
         if head.version == 0 {
             let evidence = "HTTP/1.0".to_owned();
@@ -196,9 +187,7 @@ impl Upgrade {
             return Err(UpgradeError::NotUpgrade { reason, evidence });
         }
         let mut upgrades = tokens(&head.headers, "upgrade");
-        if !(upgrades
-            .next()
-            .is_some_and(|token| token.eq_ignore_ascii_case("websocket"))
+        if !(upgrades.next().is_some_and(|token| token.eq_ignore_ascii_case("websocket"))
             && upgrades.next().is_none())
         {
             return not_upgrade("not to websocket", "upgrade");
@@ -219,26 +208,17 @@ impl Upgrade {
         }
 
         // A header with nothing in it selects nothing.
-        if tokens(&head.headers, "sec-websocket-extensions")
-            .next()
-            .is_some()
-        {
+        if tokens(&head.headers, "sec-websocket-extensions").next().is_some() {
             let answered = printable(&joined(&head.headers, "sec-websocket-extensions"));
             return Err(UpgradeError::UnexpectedExtension { answered });
         }
         let mut selected = tokens(&head.headers, "sec-websocket-protocol");
         let protocol = selected.next().map(str::to_owned);
-        let known = protocol
-            .as_ref()
-            .is_none_or(|protocol| self.offered.contains(protocol));
+        let known = protocol.as_ref().is_none_or(|protocol| self.offered.contains(protocol));
         if !known || selected.next().is_some() {
             let answered = joined(&head.headers, "sec-websocket-protocol");
             return Err(UpgradeError::UnexpectedProtocol {
-                offered: self
-                    .offered
-                    .iter()
-                    .map(|offer| logged_protocol(offer))
-                    .collect(),
+                offered: self.offered.iter().map(|offer| logged_protocol(offer)).collect(),
                 answered: printable(&logged_protocol(&answered)),
             });
         }
@@ -251,12 +231,8 @@ fn tokens<'a>(
     headers: &'a [(String, String)],
     name: &'static str,
 ) -> impl Iterator<Item = &'a str> + use<'a> {
-    let values = headers
-        .iter()
-        .filter(move |(other, _)| other.eq_ignore_ascii_case(name));
-    let members = values
-        .flat_map(|(_, value)| value.split(','))
-        .map(str::trim_ascii);
+    let values = headers.iter().filter(move |(other, _)| other.eq_ignore_ascii_case(name));
+    let members = values.flat_map(|(_, value)| value.split(',')).map(str::trim_ascii);
     members.filter(|member| !member.is_empty())
 }
 
@@ -282,11 +258,7 @@ impl fmt::Debug for UpgradeRequest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.target.split('?').next().unwrap_or_default();
         let names: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
-        let offers: Vec<_> = self
-            .subprotocols
-            .iter()
-            .map(|offer| logged_protocol(offer))
-            .collect();
+        let offers: Vec<_> = self.subprotocols.iter().map(|offer| logged_protocol(offer)).collect();
         f.debug_struct("UpgradeRequest")
             .field("host", &self.host)
             .field("path", &path)

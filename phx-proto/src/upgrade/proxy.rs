@@ -107,10 +107,9 @@ impl Connect {
         match self.response.handle_read(bytes)? {
             Event::More => Ok(Progress::More),
             // Content-Length and Transfer-Encoding mean nothing here (RFC 9110 section 9.3.6).
-            Event::Open(head, leftover) => Ok(Progress::Done(Tunnel {
-                headers: head.headers,
-                leftover,
-            })),
+            Event::Open(head, leftover) => {
+                Ok(Progress::Done(Tunnel { headers: head.headers, leftover }))
+            }
             Event::Refused(refusal) => Err(UpgradeError::ProxyRefused(refusal)),
         }
     }
@@ -118,9 +117,7 @@ impl Connect {
     /// The proxy ended the stream. That ends the body of a refusal, whose rest may be missing, and
     /// cuts short everything else.
     pub fn handle_eof(&mut self) -> UpgradeError {
-        self.response
-            .handle_eof()
-            .map_or_else(|error| error, UpgradeError::ProxyRefused)
+        self.response.handle_eof().map_or_else(|error| error, UpgradeError::ProxyRefused)
     }
 
     /// The refusal, while its head is known and its body still on its way: for a caller that will
@@ -139,9 +136,7 @@ fn encode(request: &ConnectRequest<'_>) -> Result<Vec<u8>, UpgradeError> {
     } else if host.parse::<core::net::Ipv6Addr>().is_ok() {
         format!("[{host}]:{port}")
     } else {
-        return Err(UpgradeError::InvalidHost {
-            reason: "the port goes elsewhere",
-        });
+        return Err(UpgradeError::InvalidHost { reason: "the port goes elsewhere" });
     };
 
     let mut head = Head::new(&["CONNECT ", &authority, " HTTP/1.1"]);
@@ -159,17 +154,10 @@ fn basic(credentials: Credentials<'_>) -> Result<String, UpgradeError> {
     if username.contains(':') {
         return fault("a colon would end the user");
     }
-    if username
-        .chars()
-        .chain(password.chars())
-        .any(char::is_control)
-    {
+    if username.chars().chain(password.chars()).any(char::is_control) {
         return fault("control characters are not allowed");
     }
-    Ok(format!(
-        "Basic {}",
-        STANDARD.encode(format!("{username}:{password}"))
-    ))
+    Ok(format!("Basic {}", STANDARD.encode(format!("{username}:{password}"))))
 }
 
 impl fmt::Debug for Credentials<'_> {

@@ -14,13 +14,7 @@ const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// The headers that the machine writes itself, or that would give the request a body: then the
 /// server would take the first frames for it.
-const OWNED: [&str; 5] = [
-    "host",
-    "connection",
-    "upgrade",
-    "content-length",
-    "transfer-encoding",
-];
+const OWNED: [&str; 5] = ["host", "connection", "upgrade", "content-length", "transfer-encoding"];
 const OWNED_PREFIX: &str = "sec-websocket-";
 
 /// The `Sec-WebSocket-Accept` that answers a key (RFC 6455 section 4.2.2): base64 of the SHA-1 of
@@ -126,10 +120,7 @@ fn check_subprotocols(subprotocols: &[String]) -> Result<(), UpgradeError> {
         if subprotocol.is_empty() {
             return fault("it is empty");
         }
-        if !subprotocol
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() && byte != b',')
-        {
+        if !subprotocol.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',') {
             return fault("only visible ASCII without commas may stand there");
         }
         if subprotocols[..index].contains(subprotocol) {
@@ -140,20 +131,12 @@ fn check_subprotocols(subprotocols: &[String]) -> Result<(), UpgradeError> {
 }
 
 fn check_header(name: &str, value: &str) -> Result<(), UpgradeError> {
-    let fault = |reason| {
-        Err(UpgradeError::InvalidHeader {
-            name: name.to_owned(),
-            reason,
-        })
-    };
+    let fault = |reason| Err(UpgradeError::InvalidHeader { name: name.to_owned(), reason });
     if name.is_empty() || !name.bytes().all(is_token_byte) {
         return fault("the name is not a token");
     }
     // Line breaks and NUL are the ones that do harm; no other control character is legal either.
-    if value
-        .bytes()
-        .any(|byte| byte.is_ascii_control() && byte != b'\t')
-    {
+    if value.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t') {
         return fault("the value has a line break or another control character in it");
     }
     let name = name.to_ascii_lowercase();

@@ -71,23 +71,13 @@ pub(super) enum Event {
 
 impl Response {
     pub(super) const fn new(opens: fn(u16) -> bool) -> Self {
-        Self {
-            state: State::Head {
-                buffer: Vec::new(),
-                skipped: 0,
-            },
-            opens,
-            received: 0,
-        }
+        Self { state: State::Head { buffer: Vec::new(), skipped: 0 }, opens, received: 0 }
     }
 
     pub(super) fn handle_read(&mut self, bytes: &[u8]) -> Result<Event, UpgradeError> {
         self.received = self.received.saturating_add(bytes.len());
         match core::mem::replace(&mut self.state, State::Finished) {
-            State::Head {
-                mut buffer,
-                skipped,
-            } => {
+            State::Head { mut buffer, skipped } => {
                 buffer.extend_from_slice(bytes);
                 // A head ends with a line; only what may not be HTTP at all is looked at sooner. That
                 // keeps a head that comes byte by byte from being parsed once a byte.
@@ -112,9 +102,7 @@ impl Response {
                 // Not looked at since its last line, see above; it may be worse than incomplete.
                 match parse(&buffer, MAX_HEAD - skipped) {
                     Err(error) => Err(error),
-                    Ok(_) => Err(UpgradeError::Eof {
-                        received: self.received,
-                    }),
+                    Ok(_) => Err(UpgradeError::Eof { received: self.received }),
                 }
             }
             State::Body { head, body } => Ok(refusal(head, body)),
@@ -125,11 +113,9 @@ impl Response {
     /// The refusal, when its head is complete and its body is still on its way.
     pub(super) fn pending_refusal(&self) -> Option<Refusal> {
         match &self.state {
-            State::Body { head, body } => Some(Refusal::new(
-                head.status,
-                head.headers.clone(),
-                body.kept().to_vec(),
-            )),
+            State::Body { head, body } => {
+                Some(Refusal::new(head.status, head.headers.clone(), body.kept().to_vec()))
+            }
             State::Head { .. } | State::Finished => None,
         }
     }
@@ -192,21 +178,11 @@ fn parse(buffer: &[u8], limit: usize) -> Result<Option<(Head, usize)>, UpgradeEr
             }
             let headers = response.headers.iter().map(|header| {
                 let value = String::from_utf8_lossy(header.value);
-                let value = if value.contains('\n') {
-                    unfolded(&value)
-                } else {
-                    value.into_owned()
-                };
+                let value =
+                    if value.contains('\n') { unfolded(&value) } else { value.into_owned() };
                 (header.name.to_owned(), value)
             });
-            Ok(Some((
-                Head {
-                    version,
-                    status,
-                    headers: headers.collect(),
-                },
-                length,
-            )))
+            Ok(Some((Head { version, status, headers: headers.collect() }, length)))
         }
         Ok(httparse::Status::Partial) if window.len() == limit => Err(UpgradeError::HeadTooLarge),
         Ok(httparse::Status::Partial) => Ok(None),
@@ -226,26 +202,16 @@ fn parse(buffer: &[u8], limit: usize) -> Result<Option<(Head, usize)>, UpgradeEr
 }
 
 fn not_http(reason: &'static str, buffer: &[u8]) -> UpgradeError {
-    let line = buffer
-        .trim_ascii_start()
-        .split(|byte| matches!(byte, b'\r' | b'\n' | b'?'))
-        .next();
+    let line = buffer.trim_ascii_start().split(|byte| matches!(byte, b'\r' | b'\n' | b'?')).next();
     let line = line.unwrap_or_default();
-    let evidence = line[..line.len().min(MAX_EVIDENCE)]
-        .escape_ascii()
-        .to_string();
+    let evidence = line[..line.len().min(MAX_EVIDENCE)].escape_ascii().to_string();
     UpgradeError::NotHttp { reason, evidence }
 }
 
 /// One space for every fold: a line break with the white space around it.
 fn unfolded(value: &str) -> String {
-    let lines = value
-        .lines()
-        .map(|line| line.trim_matches([' ', '\t', '\r']));
-    lines
-        .filter(|line| !line.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ")
+    let lines = value.lines().map(|line| line.trim_matches([' ', '\t', '\r']));
+    lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 impl fmt::Debug for Response {

@@ -1,11 +1,23 @@
 //! Frames and messages: what the bytes on a Phoenix socket mean.
+//!
+//! [`V2`] speaks vsn 2.0.0: JSON arrays as text, and binary frames for binary payloads. A server
+//! that configures another serializer can be spoken to with a [`Serializer`] of one's own.
+
+mod binary;
+mod byte_str;
+mod error;
+mod scan;
+mod text;
 
 use core::fmt;
 
 use bytes::Bytes;
 
+pub use byte_str::ByteStr;
+pub use error::{DecodeError, DecodeProblem, EncodeError, Evidence};
+
 use crate::id::Ref;
-use crate::payload::Payload;
+use crate::payload::{EVIDENCE_MAX, Payload};
 
 /// One WebSocket data frame (a whole message, never a fragment).
 #[derive(Clone, PartialEq, Eq)]
@@ -15,10 +27,6 @@ pub enum Frame {
     /// A binary frame.
     Binary(Bytes),
 }
-
-/// A UTF-8 slice of a frame (zero copy).
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ByteStr(Bytes);
 
 /// A ref or join_ref member as it stood in an incoming message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,7 +40,7 @@ pub enum WireRef {
 }
 
 /// A decoded incoming message.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     /// The channel instance, if the server named one.
     pub join_ref: WireRef,
@@ -45,7 +53,7 @@ pub struct Message {
 }
 
 /// What an incoming message says.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
     /// `phx_reply`: the status and the response, the latter untouched.
     Reply {
@@ -78,46 +86,145 @@ pub struct Outgoing<'a> {
     pub payload: Payload,
 }
 
-/// Why a frame could not be decoded.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DecodeError {
-    /// Placeholder.
-    #[error("placeholder")]
-    Placeholder,
-}
-
-/// Why a message could not be encoded.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum EncodeError {
-    /// Placeholder.
-    #[error("placeholder")]
-    Placeholder,
-}
-
 /// A way to write messages as frames and back, with the version string that asks the server
 /// for it.
 pub trait Serializer: fmt::Debug + Send + Sync {
     /// The `vsn` query parameter that selects this serializer on the server.
     fn vsn(&self) -> &str;
+
     /// Reads one frame.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] for what is not the protocol. It must not panic, whatever the bytes.
     fn decode(&self, frame: &Frame) -> Result<Message, DecodeError>;
+
     /// Writes one message.
+    ///
+    /// # Errors
+    ///
+    /// [`EncodeError`] for what [`check`](Self::check) refuses.
     fn encode(&self, message: Outgoing<'_>) -> Result<Frame, EncodeError>;
+
+    /// Whether such a message can be written, asked when a push is accepted.
+    ///
+    /// # Errors
+    ///
+    /// [`EncodeError`] if not. The default accepts everything.
+    fn check(&self, topic: &str, event: &str, payload: &Payload) -> Result<(), EncodeError> {
+        let _ = (topic, event, payload);
+        Ok(())
+    }
+
+    /// The most bytes that the frame of such a message has beside its payload.
+    fn max_envelope_len(&self, topic: &str, event: &str) -> usize;
 }
 
-impl fmt::Debug for Frame {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Text(bytes) => f.debug_tuple("Text").field(bytes).finish(),
-            Self::Binary(bytes) => f.debug_tuple("Binary").field(bytes).finish(),
+/// vsn 2.0.0, the serializer of every Phoenix since 1.4.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct V2;
+
+impl Serializer for V2 {
+    fn vsn(&self) -> &str {
+        "2.0.0"
+    }
+
+    fn decode(&self, frame: &Frame) -> Result<Message, DecodeError> {
+        match frame {
+            Frame::Text(bytes) => text::decode(bytes),
+            Frame::Binary(bytes) => binary::decode(bytes),
+        }
+    }
+
+    fn encode(&self, message: Outgoing<'_>) -> Result<Frame, EncodeError> {
+        if message.payload.is_binary() {
+            binary::encode(&message).map(Frame::Binary)
+        } else {
+            Ok(Frame::Text(text::encode(message)))
+        }
+    }
+
+    fn check(&self, topic: &str, event: &str, payload: &Payload) -> Result<(), EncodeError> {
+        if payload.is_binary() { binary::check(topic, event) } else { Ok(()) }
+    }
+
+    fn max_envelope_len(&self, topic: &str, event: &str) -> usize {
+        text::max_envelope_len(topic, event)
+    }
+}
+
+/// Parses the payload of a decoded message strictly, as
+/// [`Config::strict_payloads`](crate::Config::strict_payloads) asks.
+///
+/// # Errors
+///
+/// [`DecodeError`] when it is not JSON.
+pub fn check_strict(message: &Message) -> Result<(), DecodeError> {
+    let payload = match &message.body {
+        Body::Reply { response, .. } => response,
+        Body::Event { payload, .. } => payload,
+    };
+    if payload.is_binary() {
+        return Ok(());
+    }
+    match serde_json::from_slice::<serde::de::IgnoredAny>(payload.as_bytes()) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let problem = DecodeProblem::Payload { message: error.to_string() };
+            Err(DecodeError::new(problem, error.column(), payload.as_bytes()))
         }
     }
 }
 
-impl fmt::Debug for ByteStr {
+impl Frame {
+    /// The bytes, of text or not.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(bytes) | Self::Binary(bytes) => bytes,
+        }
+    }
+
+    /// The length in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.as_bytes().len()
+    }
+
+    /// Whether there are no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.as_bytes().is_empty()
+    }
+
+    /// Whether it is a text frame.
+    #[must_use]
+    pub const fn is_text(&self) -> bool {
+        matches!(self, Self::Text(_))
+    }
+}
+
+impl From<&str> for Frame {
+    fn from(text: &str) -> Self {
+        Self::Text(Bytes::copy_from_slice(text.as_bytes()))
+    }
+}
+
+impl From<String> for Frame {
+    fn from(text: String) -> Self {
+        Self::Text(Bytes::from(text))
+    }
+}
+
+/// At most the first 256 bytes.
+impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
+        let (kind, bytes) = match self {
+            Self::Text(bytes) => ("Text", bytes),
+            Self::Binary(bytes) => ("Binary", bytes),
+        };
+        let start = &bytes[..bytes.len().min(EVIDENCE_MAX)];
+        let more = if start.len() < bytes.len() { "…" } else { "" };
+        write!(f, "{kind}(\"{}{more}\", {} bytes)", start.escape_ascii(), bytes.len())
     }
 }

@@ -1,0 +1,95 @@
+//! Strings that are slices of a frame.
+
+use core::borrow::Borrow;
+use core::fmt;
+use core::ops::Deref;
+use core::str::Utf8Error;
+
+use bytes::Bytes;
+use serde::{Serialize, Serializer};
+
+/// A UTF-8 slice of a frame (zero copy).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ByteStr(Bytes);
+
+impl ByteStr {
+    /// The bytes as a string.
+    ///
+    /// # Errors
+    ///
+    /// When they are not UTF-8.
+    pub fn new(bytes: Bytes) -> Result<Self, Utf8Error> {
+        core::str::from_utf8(&bytes)?;
+        Ok(Self(bytes))
+    }
+
+    /// The string. Checks its UTF-8 again, as there is no unsafe code here; topics and events
+    /// are short.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        core::str::from_utf8(&self.0).expect("checked when it was made, and never changed since")
+    }
+}
+
+impl Deref for ByteStr {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl AsRef<str> for ByteStr {
+    fn as_ref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+/// UTF-8 sorts and compares by bytes as it does by characters.
+impl Borrow<str> for ByteStr {
+    fn borrow(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl From<String> for ByteStr {
+    fn from(text: String) -> Self {
+        Self(Bytes::from(text))
+    }
+}
+
+impl From<&str> for ByteStr {
+    fn from(text: &str) -> Self {
+        Self(Bytes::copy_from_slice(text.as_bytes()))
+    }
+}
+
+impl PartialEq<str> for ByteStr {
+    fn eq(&self, other: &str) -> bool {
+        self.0 == other.as_bytes()
+    }
+}
+
+impl PartialEq<&str> for ByteStr {
+    fn eq(&self, other: &&str) -> bool {
+        self.0 == other.as_bytes()
+    }
+}
+
+impl fmt::Debug for ByteStr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+impl fmt::Display for ByteStr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for ByteStr {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self)
+    }
+}

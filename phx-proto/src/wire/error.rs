@@ -1,0 +1,124 @@
+//! What can be wrong with a frame.
+
+use core::fmt;
+
+use crate::payload::EVIDENCE_MAX;
+
+/// Why an incoming frame could not be decoded: the peer's fault. The frame is skipped and the
+/// connection goes on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{problem} at byte {offset} of {evidence}")]
+pub struct DecodeError {
+    /// What was wrong.
+    pub problem: DecodeProblem,
+    /// Where in the frame.
+    pub offset: usize,
+    /// The frame, or the start of it.
+    pub evidence: Evidence,
+}
+
+/// What was wrong with an incoming frame.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeProblem {
+    /// The text is not what the protocol has there.
+    #[error("expected {expected}")]
+    Expected {
+        /// What the protocol has there.
+        expected: &'static str,
+    },
+    /// Bytes that must be text are not UTF-8.
+    #[error("the {field} is not UTF-8")]
+    NotUtf8 {
+        /// Which field.
+        field: &'static str,
+    },
+    /// A binary frame ended before its header said it would.
+    #[error("the frame ends inside its {field}")]
+    Truncated {
+        /// Which field.
+        field: &'static str,
+    },
+    /// A binary frame of a kind that a server does not send.
+    #[error("unknown kind {kind} of binary frame")]
+    UnknownKind {
+        /// Its first byte.
+        kind: u8,
+    },
+    /// A payload that is not JSON, found by strict checking.
+    #[error("the payload is not JSON: {message}")]
+    Payload {
+        /// What the parser said.
+        message: String,
+    },
+    /// What a custom serializer has to say.
+    #[error("{message}")]
+    Other {
+        /// Its words.
+        message: String,
+    },
+}
+
+/// The start of a bad frame, kept for the report: at most 256 bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Evidence {
+    start: Vec<u8>,
+    len: usize,
+}
+
+impl DecodeError {
+    /// An error about `frame`, of which the start is kept.
+    #[must_use]
+    pub fn new(problem: DecodeProblem, offset: usize, frame: &[u8]) -> Self {
+        let start = frame[..frame.len().min(EVIDENCE_MAX)].to_vec();
+        Self { problem, offset, evidence: Evidence { start, len: frame.len() } }
+    }
+}
+
+impl Evidence {
+    /// The start of the frame.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.start
+    }
+
+    /// The length of the whole frame.
+    #[must_use]
+    pub const fn frame_len(&self) -> usize {
+        self.len
+    }
+}
+
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}", self.start.escape_ascii())?;
+        f.write_str(if self.start.len() < self.len { "…\"" } else { "\"" })?;
+        write!(f, " ({} bytes)", self.len)
+    }
+}
+
+impl fmt::Debug for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Why a message could not be encoded: the caller's fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EncodeError {
+    /// A binary frame has one byte for the length of each header field.
+    #[error("a binary payload allows 255 bytes of {field}, this has {len}")]
+    FieldTooLong {
+        /// Which field.
+        field: &'static str,
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// What a custom serializer has to say.
+    #[error("{message}")]
+    Other {
+        /// Its words.
+        message: String,
+    },
+}

@@ -1,0 +1,159 @@
+//! vsn 2.0.0 as text: `[join_ref, ref, topic, event, payload]`.
+//!
+//! Only the envelope is scanned. The payload is what stands between the fourth comma and the
+//! closing bracket, untouched, so decoding costs the same whatever its size. A reply is looked
+//! into as far as its `status` and the extent of its `response`.
+
+use bytes::Bytes;
+
+use super::scan::{Scanner, is_space};
+use super::{Body, DecodeError, Message, Outgoing};
+use crate::payload::Payload;
+
+pub(super) fn decode(frame: &Bytes) -> Result<Message, DecodeError> {
+    let mut scanner = Scanner::new(frame, 0, frame.len());
+    scanner.take(b'[', "an array of five members")?;
+    let join_ref = scanner.wire_ref("a join_ref")?;
+    scanner.take(b',', "a comma behind the join_ref")?;
+    let msg_ref = scanner.wire_ref("a ref")?;
+    scanner.take(b',', "a comma behind the ref")?;
+    let topic = scanner.string("a topic")?;
+    scanner.take(b',', "a comma behind the topic")?;
+    let event = scanner.string("an event")?;
+    scanner.take(b',', "a comma behind the event")?;
+    scanner.peek();
+    let start = scanner.at();
+    let Some(end) = payload_end(frame, start) else {
+        return scanner.expected("a payload and the end of the array");
+    };
+    let body = if event == *"phx_reply" {
+        decode_reply(frame, start, end)?
+    } else {
+        Body::Event { event, payload: Payload::unparsed(frame.slice(start..end)) }
+    };
+    Ok(Message { join_ref, msg_ref, topic, body })
+}
+
+/// Where the payload ends: before the last bracket and the space around it.
+fn payload_end(frame: &[u8], start: usize) -> Option<usize> {
+    let trim = |mut end: usize| {
+        while end > start && is_space(frame[end - 1]) {
+            end -= 1;
+        }
+        end
+    };
+    let end = trim(frame.len());
+    if end <= start || frame[end - 1] != b']' {
+        return None;
+    }
+    let end = trim(end - 1);
+    (end > start).then_some(end)
+}
+
+fn decode_reply(frame: &Bytes, start: usize, end: usize) -> Result<Body, DecodeError> {
+    let mut scanner = Scanner::new(frame, start, end);
+    let (mut status, mut response) = (None, None);
+    scanner.take(b'{', "a reply with status and response")?;
+    if scanner.peek() == Some(b'}') {
+        return scanner.expected("a status in the reply");
+    }
+    loop {
+        let key = scanner.string("a key of the reply")?;
+        scanner.take(b':', "a colon behind the key")?;
+        // The last of several equal keys counts, as in every JSON parser the server uses
+        // (`wire/malformed_duplicate_keys`).
+        match key.as_str() {
+            "status" => status = Some(scanner.string("a status that is a string")?),
+            "response" => {
+                if let Some(replaced) = response.replace(scanner.value("a response")?) {
+                    scanner.check_json(&replaced, "a response")?;
+                }
+            }
+            _ => {
+                let ignored = scanner.value("a value in the reply")?;
+                scanner.check_json(&ignored, "a value in the reply")?;
+            }
+        }
+        match scanner.peek() {
+            Some(b',') => scanner.take(b',', "a comma")?,
+            _ => break,
+        }
+    }
+    scanner.take(b'}', "the end of the reply")?;
+    if scanner.peek().is_some() {
+        return scanner.expected("the end of the array behind the reply");
+    }
+    match (status, response) {
+        (Some(status), Some(response)) => {
+            Ok(Body::Reply { status, response: Payload::unparsed(response) })
+        }
+        (None, _) => scanner.expected("a status in the reply"),
+        (_, None) => scanner.expected("a response in the reply"),
+    }
+}
+
+pub(super) fn encode(message: Outgoing<'_>) -> Bytes {
+    let Outgoing { join_ref, msg_ref, topic, event, payload } = message;
+    let mut front = Vec::with_capacity(max_envelope_len(topic, event));
+    front.push(b'[');
+    match join_ref {
+        Some(join_ref) => push_ref(&mut front, join_ref.as_u64()),
+        None => front.extend_from_slice(b"null"),
+    }
+    front.push(b',');
+    push_ref(&mut front, msg_ref.as_u64());
+    front.push(b',');
+    push_string(&mut front, topic);
+    front.push(b',');
+    push_string(&mut front, event);
+    front.push(b',');
+    payload.enclose(&front)
+}
+
+/// Two refs of 20 digits, the punctuation, and strings in which every byte may need an escape.
+pub(super) fn max_envelope_len(topic: &str, event: &str) -> usize {
+    const FIXED: usize = 2 * (20 + 2) + 2 * 2 + 4 + 2;
+    FIXED + escaped_len(topic) + escaped_len(event)
+}
+
+fn escaped_len(text: &str) -> usize {
+    text.bytes()
+        .map(|byte| match byte {
+            b'"' | b'\\' => 2,
+            0..=0x1f => 6,
+            _ => 1,
+        })
+        .sum()
+}
+
+fn push_ref(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0_u8; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.push(b'"');
+    out.extend_from_slice(&digits[at..]);
+    out.push(b'"');
+}
+
+fn push_string(out: &mut Vec<u8>, text: &str) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    out.push(b'"');
+    for byte in text.bytes() {
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+            0..=0x1f => {
+                let (high, low) = (usize::from(byte >> 4), usize::from(byte & 15));
+                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', HEX[high], HEX[low]]);
+            }
+            _ => out.push(byte),
+        }
+    }
+    out.push(b'"');
+}

@@ -1,0 +1,665 @@
+//! Every row of the connection table, on virtual time: no socket, no sleep.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Hand, config, ms, secs};
+use phx_proto::{
+    Action, Backoff, Cause, ChannelStatus, CloseRule, Credentials, DelayRange, Ended, Failure,
+    NextStep, NotRetrying, Opened, Refusal, Signal, Status, StatusRule, TimerKind, Warning,
+};
+
+fn dial_failure() -> Failure {
+    Failure::Dial { message: "refused".into() }
+}
+
+fn refused(status: u16, headers: &[(&str, &str)]) -> Failure {
+    let headers = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+    Failure::Refused(Refusal::new(status, headers, ""))
+}
+
+/// The range of a delay: whole milliseconds from and to.
+fn check(delay: Duration, from: u64, to: u64, what: &str) {
+    assert!((ms(from)..=ms(to)).contains(&delay), "{what}: {delay:?} is not in {from}..={to} ms");
+}
+
+#[test]
+fn an_attempt_without_an_answer_is_aborted_after_connect_timeout() {
+    let mut hand = Hand::new(config());
+    hand.connect();
+    assert_eq!(hand.socket.poll_timeout().map(|t| t.kind), Some(TimerKind::Connect));
+    hand.advance(ms(9_999));
+    assert!(!hand.has_abort());
+    hand.advance(ms(1));
+    assert!(hand.has_abort());
+    assert_eq!(hand.reconnect_after().1, Cause::ConnectTimeout);
+}
+
+#[test]
+fn the_first_retry_after_a_lost_connection_is_spread_by_its_cause() {
+    for seed in 0..50 {
+        for (code, to) in
+            [(None, 500), (Some(1000), 2_000), (Some(1001), 2_000), (Some(1012), 2_000)]
+        {
+            let mut hand = Hand::with_seed(config(), seed);
+            hand.connect();
+            hand.opened();
+            match code {
+                None => hand.lost(),
+                Some(code) => hand.close_frame(code),
+            }
+            check(hand.reconnect_after().0, 10, to, "first retry");
+        }
+    }
+}
+
+#[test]
+fn the_spread_after_a_deploy_uses_its_whole_range() {
+    let delays: Vec<_> = (0..200)
+        .map(|seed| {
+            let mut hand = Hand::with_seed(config(), seed);
+            hand.connect();
+            hand.opened();
+            hand.close_frame(1012);
+            hand.reconnect_after().0
+        })
+        .collect();
+    assert!(delays.iter().any(|delay| *delay < ms(200)));
+    assert!(delays.iter().any(|delay| *delay > ms(1_800)));
+}
+
+#[test]
+fn further_retries_follow_the_steps_with_jitter_and_the_last_repeats() {
+    for seed in 0..20 {
+        let mut hand = Hand::with_seed(config(), seed);
+        hand.connect();
+        for step in [10, 50, 100, 150, 200, 250, 500, 1_000, 2_000, 5_000, 5_000, 5_000] {
+            hand.failed(dial_failure());
+            let (delay, _) = hand.reconnect_after();
+            check(delay, (step / 2).max(10), step, "step");
+            assert_eq!(hand.until_dial(), delay);
+        }
+    }
+}
+
+#[test]
+fn an_exponential_schedule_can_be_chosen() {
+    let backoff = Backoff::exponential(ms(100), 3.0, secs(1)).unwrap().jitter(0.0).unwrap();
+    let mut hand = Hand::new(config().reconnect_after(backoff));
+    hand.connect();
+    for expected in [100, 300, 900, 1_000] {
+        hand.failed(dial_failure());
+        assert_eq!(hand.until_dial(), ms(expected));
+    }
+}
+
+#[test]
+fn a_server_that_accepts_and_drops_is_not_hammered() {
+    let mut hand = Hand::new(config());
+    hand.connect();
+    let mut last = Duration::ZERO;
+    for _ in 0..12 {
+        hand.opened();
+        hand.advance(secs(1));
+        hand.lost();
+        last = hand.reconnect_after().0;
+        hand.until_dial();
+    }
+    check(last, 2_500, 5_000, "the twelfth loss in a row");
+}
+
+#[test]
+fn the_attempt_counter_starts_over_after_a_stable_connection() {
+    let mut hand = Hand::new(config());
+    hand.connect();
+    for _ in 0..10 {
+        hand.failed(dial_failure());
+        hand.until_dial();
+    }
+    hand.opened();
+    hand.advance(secs(10));
+    hand.lost();
+    check(hand.reconnect_after().0, 10, 500, "after ten stable seconds");
+    hand.until_dial();
+    hand.failed(dial_failure());
+    check(hand.reconnect_after().0, 25, 50, "the second attempt");
+}
+
+#[test]
+fn max_retries_counts_scheduled_reconnects() {
+    for max in [0, 1, 3] {
+        let mut hand = Hand::new(config().max_retries(Some(max)));
+        hand.connect();
+        for _ in 0..max {
+            hand.failed(dial_failure());
+            hand.until_dial();
+        }
+        hand.forget();
+        hand.failed(dial_failure());
+        let cause = Cause::Dial { message: "refused".into() };
+        assert_eq!(hand.socket.status(), Status::GaveUp { cause: cause.clone() });
+        assert_eq!(hand.signals.last(), Some(&Signal::GaveUp { cause }));
+        hand.advance(secs(10_000));
+        assert!(matches!(hand.socket.status(), Status::GaveUp { .. }));
+    }
+}
+
+#[test]
+fn a_delay_that_would_pass_max_elapsed_gives_up_now() {
+    let steps = Backoff::steps_msec(&[400]).unwrap().jitter(0.0).unwrap();
+    let limits = config().reconnect_after(steps).max_elapsed(Some(ms(1_000)));
+    let mut hand = Hand::new(limits);
+    hand.connect();
+    for _ in 0..2 {
+        hand.failed(dial_failure());
+        hand.until_dial();
+    }
+    hand.failed(dial_failure());
+    assert!(matches!(hand.socket.status(), Status::GaveUp { .. }));
+}
+
+#[test]
+fn every_remote_close_code_reconnects_by_default() {
+    for code in [1000, 1001, 1002, 1006, 1008, 1011, 1012, 1013, 4000] {
+        let mut hand = Hand::open(config());
+        hand.close_frame(code);
+        assert!(matches!(hand.socket.status(), Status::Waiting { .. }), "{code}");
+    }
+}
+
+#[test]
+fn the_close_code_table_can_stop_and_can_set_a_range() {
+    let range = DelayRange::new(secs(30), secs(60)).unwrap();
+    let rules =
+        config().close_rule(4001, CloseRule::Stop).close_rule(1013, CloseRule::RetryWithin(range));
+    let mut hand = Hand::open(rules.clone());
+    hand.close_frame(4001);
+    assert!(matches!(hand.socket.status(), Status::GaveUp { .. }));
+    let mut hand = Hand::open(rules);
+    hand.close_frame(1013);
+    check(hand.reconnect_after().0, 30_000, 60_000, "1013");
+}
+
+#[test]
+fn the_first_cause_wins_over_the_reset_that_follows() {
+    let mut hand = Hand::open(config());
+    hand.close_frame(1012);
+    hand.lost();
+    assert_eq!(
+        hand.reconnect_after().1,
+        Cause::RemoteClose { code: Some(1012), reason: String::new() }
+    );
+    assert_eq!(hand.socket.stats().stale_inputs, 1);
+}
+
+#[test]
+fn a_401_stops_unless_credentials_are_refreshed() {
+    let mut hand = Hand::new(config());
+    hand.connect();
+    hand.failed(refused(401, &[]));
+    assert!(matches!(hand.socket.status(), Status::GaveUp { .. }));
+
+    let mut hand = Hand::new(config().credentials_refreshed(true));
+    hand.connect();
+    hand.failed(refused(401, &[]));
+    check(hand.reconnect_after().0, 10, 10, "a first 401 gets fresh credentials soon");
+    hand.until_dial();
+    hand.failed(refused(401, &[]));
+    check(hand.reconnect_after().0, 2_500, 5_000, "a repeated 401 is a refusal");
+}
+
+#[test]
+fn refusals_wait_long_on_their_own_counter() {
+    for status in [301, 400, 403, 404] {
+        let mut hand = Hand::new(config());
+        hand.connect();
+        for step in [5_000, 15_000, 60_000, 300_000, 300_000] {
+            hand.failed(refused(status, &[]));
+            check(hand.reconnect_after().0, step / 2, step, "refusal");
+            hand.until_dial();
+        }
+        // An accepted upgrade ends the row.
+        hand.opened();
+        hand.lost();
+        hand.until_dial();
+        hand.failed(refused(status, &[]));
+        check(hand.reconnect_after().0, 2_500, 5_000, "the first refusal of a new row");
+    }
+}
+
+#[test]
+fn a_busy_server_is_asked_again_with_ordinary_backoff() {
+    for status in [408, 425, 429, 500, 502, 503, 599] {
+        let mut hand = Hand::new(config());
+        hand.connect();
+        hand.failed(refused(status, &[]));
+        check(hand.reconnect_after().0, 10, 10, "busy");
+    }
+}
+
+#[test]
+fn the_status_table_can_be_changed() {
+    let rules = config().status_rule(403, StatusRule::Stop).status_rule(500, StatusRule::Refused);
+    let mut hand = Hand::new(rules.clone());
+    hand.connect();
+    hand.failed(refused(403, &[]));
+    assert!(matches!(hand.socket.status(), Status::GaveUp { .. }));
+    let mut hand = Hand::new(rules);
+    hand.connect();
+    hand.failed(refused(500, &[]));
+    check(hand.reconnect_after().0, 2_500, 5_000, "500 as a refusal");
+}
+
+#[test]
+fn a_404_says_that_the_path_usually_ends_in_websocket() {
+    let Failure::Refused(refusal) = refused(404, &[]) else { unreachable!("built above") };
+    assert!(Cause::Refused(refusal).to_string().contains("/websocket"));
+}
+
+#[test]
+fn retry_after_is_obeyed_in_both_forms_and_up_to_a_maximum() {
+    let date = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
+    let later = ("retry-after", "Sun, 06 Nov 1994 08:50:37 GMT");
+    for seed in 0..20 {
+        for (headers, from, to) in [
+            (vec![("retry-after", "10")], 10_000, 12_000),
+            (vec![date, later], 60_000, 72_000),
+            (vec![("retry-after", "99999")], 3_600_000, 3_600_000),
+            (vec![("retry-after", "soon")], 10, 10),
+        ] {
+            let mut hand = Hand::with_seed(config(), seed);
+            hand.connect();
+            hand.failed(refused(503, &headers));
+            check(hand.reconnect_after().0, from, to, "retry-after");
+        }
+    }
+}
+
+#[test]
+fn a_provider_error_backs_off_and_its_giving_up_is_final() {
+    let mut hand = Hand::new(config().credentials_refreshed(true));
+    hand.connect();
+    hand.failed(Failure::Credentials { message: "vault is sealed".into() });
+    check(hand.reconnect_after().0, 10, 10, "a provider error");
+    hand.until_dial();
+    hand.failed(Failure::CredentialsGaveUp { reason: "signed out".into() });
+    assert!(matches!(hand.socket.status(), Status::GaveUp { .. }));
+}
+
+#[test]
+fn unchanged_credentials_are_final_right_after_a_refusal_and_fine_otherwise() {
+    for status in [401, 403] {
+        let mut hand = Hand::new(config().credentials_refreshed(true));
+        hand.connect();
+        let first = hand.dialled.unwrap();
+        hand.socket.credentials_unchanged(hand.now, first);
+        assert!(matches!(hand.socket.status(), Status::Connecting { .. }));
+        hand.failed(refused(status, &[]));
+        hand.until_dial();
+        let second = hand.dialled.unwrap();
+        hand.socket.credentials_unchanged(hand.now, second);
+        hand.drain();
+        let cause = Cause::CredentialsUnchanged;
+        assert_eq!(hand.socket.status(), Status::GaveUp { cause });
+        assert!(hand.has_abort());
+    }
+}
+
+#[test]
+fn credentials_are_replaced_as_a_whole_and_used_by_the_next_dial() {
+    let hand_config = config().param("token", "old").param("keep", "no");
+    let mut hand = Hand::new(hand_config);
+    hand.socket.set_credentials(Credentials::new().param("token", "new")).unwrap();
+    let target = hand.socket.connect_request().uri.target();
+    assert_eq!(target, "/socket/websocket?token=new&vsn=2.0.0");
+    hand.socket.set_credentials(Credentials::new()).unwrap();
+    assert_eq!(hand.socket.connect_request().uri.target(), "/socket/websocket?vsn=2.0.0");
+}
+
+#[test]
+fn an_auth_token_travels_as_a_subprotocol_and_silence_about_it_is_a_warning() {
+    let mut hand = Hand::new(config().auth_token("secret-token-1"));
+    let request = hand.socket.connect_request();
+    let offered: Vec<_> = request.subprotocols.iter().map(|s| s.expose().to_owned()).collect();
+    assert_eq!(offered, ["phoenix", "base64url.bearer.phx.c2VjcmV0LXRva2VuLTE"]);
+    assert!(!format!("{request:?}").contains("c2VjcmV0"));
+    hand.connect();
+    hand.opened();
+    let warning = Signal::Warning(Warning::AuthTokenNotAcknowledged);
+    assert!(hand.signals.contains(&warning));
+
+    let mut hand = Hand::new(config().auth_token("secret-token-1"));
+    hand.connect();
+    let id = hand.dialled.unwrap();
+    hand.socket.handle_opened(hand.now, id, Opened { protocol: Some("phoenix".into()) });
+    hand.drain();
+    assert!(!hand.signals.contains(&warning));
+}
+
+#[test]
+fn disconnect_wins_in_every_state() {
+    type Prepare = fn(&mut Hand);
+    let states: [(&str, Prepare); 6] = [
+        ("idle", |_| {}),
+        ("connecting", Hand::connect),
+        ("open", |hand| {
+            hand.connect();
+            hand.opened();
+        }),
+        ("waiting", |hand| {
+            hand.connect();
+            hand.failed(dial_failure());
+        }),
+        ("closing", |hand| {
+            hand.connect();
+            hand.opened();
+            hand.socket.disconnect(hand.now);
+            hand.drain();
+        }),
+        ("gave up", |hand| {
+            hand.connect();
+            hand.failed(refused(401, &[]));
+        }),
+    ];
+    for (name, prepare) in states {
+        let mut hand = Hand::new(config());
+        prepare(&mut hand);
+        hand.socket.disconnect(hand.now);
+        hand.drain();
+        hand.advance(secs(1_000));
+        assert_eq!(hand.socket.status(), Status::Closed, "{name}");
+        let closed = hand.signals.iter().filter(|signal| **signal == Signal::Closed).count();
+        assert_eq!(closed, 1, "{name}");
+        assert_eq!(hand.socket.poll_timeout(), None, "{name}");
+    }
+}
+
+#[test]
+fn disconnect_sends_1000_and_aborts_a_peer_that_does_not_answer() {
+    let mut hand = Hand::open(config());
+    hand.socket.disconnect(hand.now);
+    hand.drain();
+    assert_eq!(hand.close_code(), Some(1000));
+    assert_eq!(hand.socket.status(), Status::Closing);
+    hand.advance(ms(1_999));
+    assert!(!hand.has_abort());
+    hand.advance(ms(1));
+    assert!(hand.has_abort());
+    assert_eq!(hand.socket.status(), Status::Closed);
+}
+
+#[test]
+fn connect_while_closing_is_remembered_and_a_later_disconnect_cancels_it() {
+    for cancel in [false, true] {
+        let mut hand = Hand::open(config());
+        let first = hand.dialled;
+        hand.socket.disconnect(hand.now);
+        hand.socket.connect(hand.now);
+        if cancel {
+            hand.socket.disconnect(hand.now);
+        }
+        hand.drain();
+        hand.close_frame(1000);
+        if cancel {
+            assert_eq!(hand.socket.status(), Status::Closed);
+        } else {
+            assert_eq!(hand.socket.status(), Status::Connecting { attempt: 0 });
+            assert!(hand.dialled > first, "a new id");
+        }
+    }
+}
+
+#[test]
+fn connect_after_the_end_is_a_new_life_with_auto_joins_alone() {
+    let auto = config().auto_join("room:auto", phx_proto::JoinParams::none());
+    let mut hand = Hand::open(auto);
+    hand.join("room:a");
+    let first = hand.dialled;
+    hand.socket.disconnect(hand.now);
+    hand.drain();
+    hand.close_frame(1000);
+    assert_eq!(hand.socket.channels().count(), 0);
+    assert!(hand.socket.join(hand.now, "room:a", serde_json::json!({})).is_err());
+    hand.connect();
+    hand.opened();
+    assert!(hand.dialled > first);
+    let topics: Vec<_> = hand.socket.channels().map(|(topic, _)| topic.to_string()).collect();
+    assert_eq!(topics, ["room:auto"]);
+    assert_eq!(hand.count_sent("room:auto", "phx_join"), 2);
+}
+
+#[test]
+fn giving_up_ends_every_channel() {
+    let mut hand = Hand::open(config().max_retries(Some(0)));
+    hand.join("room:a");
+    hand.forget();
+    hand.lost();
+    assert!(hand.signals.iter().any(|signal| matches!(signal, Signal::ChannelClosed { .. })));
+    assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Closed);
+}
+
+#[test]
+fn connect_now_overrides_a_wait_and_redials_while_connecting() {
+    let mut hand = Hand::new(config());
+    assert_eq!(hand.socket.connect_now(hand.now), Err(NotRetrying));
+    hand.connect();
+    hand.failed(refused(403, &[]));
+    hand.socket.connect_now(hand.now).unwrap();
+    hand.drain();
+    assert_eq!(hand.socket.status(), Status::Connecting { attempt: 0 });
+    let before = hand.dialled;
+    hand.socket.connect_now(hand.now).unwrap();
+    hand.drain();
+    assert!(hand.has_abort() && hand.dialled > before);
+    hand.opened();
+    assert_eq!(hand.socket.connect_now(hand.now), Ok(()));
+    hand.socket.disconnect(hand.now);
+    assert_eq!(hand.socket.connect_now(hand.now), Err(NotRetrying));
+    hand.drain();
+    hand.close_frame(1000);
+    assert_eq!(hand.socket.connect_now(hand.now), Err(NotRetrying));
+}
+
+#[test]
+fn a_wake_skips_an_ordinary_wait_but_never_one_the_server_asked_for() {
+    type Fail = fn(&mut Hand);
+    let ordinary = |hand: &mut Hand| hand.failed(dial_failure());
+    let refusal = |hand: &mut Hand| hand.failed(refused(403, &[]));
+    let asked = |hand: &mut Hand| hand.failed(refused(503, &[("retry-after", "60")]));
+    let cases: [(Fail, bool); 3] = [(ordinary, true), (refusal, false), (asked, false)];
+    for (fail, skips) in cases {
+        let mut hand = Hand::new(config());
+        hand.connect();
+        fail(&mut hand);
+        hand.socket.handle_wake(hand.now);
+        hand.drain();
+        assert_eq!(matches!(hand.socket.status(), Status::Connecting { .. }), skips);
+    }
+}
+
+#[test]
+fn wakes_have_an_effect_at_most_once_a_second() {
+    let steps = Backoff::steps_msec(&[60_000]).unwrap();
+    let mut hand = Hand::new(config().reconnect_after(steps));
+    hand.connect();
+    let mut dials = 0;
+    for _ in 0..20 {
+        if matches!(hand.socket.status(), Status::Connecting { .. }) {
+            hand.failed(dial_failure());
+            dials += 1;
+        }
+        hand.socket.handle_wake(hand.now);
+        hand.drain();
+        hand.advance(ms(100));
+    }
+    assert_eq!(dials, 3, "the first, and one for each second begun");
+}
+
+#[test]
+fn a_heartbeat_falls_due_in_the_second_half_of_the_interval_and_then_every_interval() {
+    for seed in 0..20 {
+        let mut hand = Hand::with_seed(config(), seed);
+        hand.connect();
+        hand.opened();
+        let open = hand.now;
+        let mut answered = 0;
+        for _ in 0..20 {
+            hand.advance(secs(5));
+            if hand.count_sent("phoenix", "heartbeat") > answered {
+                hand.answer_heartbeat();
+                answered += 1;
+            }
+        }
+        let beats: Vec<_> = hand.sent.iter().filter(|sent| sent.event == "heartbeat").collect();
+        check(beats[0].at.since(open), 15_000, 30_000, "the first heartbeat");
+        assert!(beats.len() >= 3, "{beats:?}");
+        for pair in beats.windows(2) {
+            assert_eq!(pair[1].at.since(pair[0].at), secs(30));
+        }
+    }
+}
+
+#[test]
+fn inbound_traffic_neither_delays_a_heartbeat_nor_stands_in_for_its_reply() {
+    let mut hand = Hand::joined(config());
+    let mut open_for = 0;
+    while hand.socket.status() == Status::Open {
+        hand.advance(secs(1));
+        hand.receive(&serde_json::json!([null, null, "room:a", "tick", {}]));
+        open_for += 1;
+    }
+    assert_eq!(hand.reconnect_after().1, Cause::HeartbeatTimeout);
+    assert!((25..=40).contains(&open_for), "{open_for} s");
+}
+
+#[test]
+fn a_missed_heartbeat_aborts_and_reconnects() {
+    let mut hand = Hand::open(config().heartbeat_interval(secs(20)));
+    hand.advance(secs(20));
+    assert_eq!(hand.count_sent("phoenix", "heartbeat"), 1);
+    hand.advance(secs(10));
+    assert!(hand.has_abort());
+    assert_eq!(hand.reconnect_after().1, Cause::HeartbeatTimeout);
+}
+
+#[test]
+fn a_peer_that_stopped_reading_is_noticed_through_a_heartbeat_that_was_never_written() {
+    let mut hand = Hand::open(config());
+    hand.writable(false);
+    hand.advance(secs(40));
+    assert_eq!(hand.count_sent("phoenix", "heartbeat"), 0);
+    assert_eq!(hand.reconnect_after().1, Cause::HeartbeatTimeout);
+}
+
+#[test]
+fn with_heartbeats_off_a_write_stall_is_what_tells() {
+    let mut hand = Hand::open(config().heartbeat_interval(Duration::ZERO));
+    hand.advance(secs(1_000));
+    assert_eq!(hand.sent, []);
+    hand.writable(false);
+    hand.advance(secs(29));
+    assert!(!hand.has_abort());
+    hand.advance(secs(1));
+    assert_eq!(hand.reconnect_after().1, Cause::WriteStalled);
+}
+
+#[test]
+fn only_the_reply_with_the_right_topic_and_ref_proves_life() {
+    let mut hand = Hand::open(config());
+    hand.socket.probe(hand.now).unwrap();
+    hand.drain();
+    let msg_ref = hand.last_sent("phoenix", "heartbeat").msg_ref;
+    let ok = serde_json::json!({"status": "ok", "response": {}});
+    hand.receive(&serde_json::json!([null, "999", "phoenix", "phx_reply", ok]));
+    hand.receive(&serde_json::json!([null, msg_ref, "other", "phx_reply", ok]));
+    assert!(!hand.signals.iter().any(|s| matches!(s, Signal::HeartbeatAcked { .. })));
+    hand.advance(ms(40));
+    let refusal = serde_json::json!({"status": "error", "response": {}});
+    hand.receive(&serde_json::json!([null, msg_ref, "phoenix", "phx_reply", refusal]));
+    assert!(hand.signals.contains(&Signal::HeartbeatAcked { rtt: ms(40) }));
+    assert_eq!(hand.socket.stats().last_rtt, Some(ms(40)));
+}
+
+#[test]
+fn a_clock_jump_probes_an_open_connection_before_it_is_declared_dead() {
+    let mut hand = Hand::open(config());
+    hand.sleep(secs(3_600));
+    assert_eq!(hand.socket.status(), Status::Open);
+    assert_eq!(hand.count_sent("phoenix", "heartbeat"), 1);
+    hand.answer_heartbeat();
+    assert_eq!(hand.socket.status(), Status::Open);
+    // The surprising case: coarse ticks must not keep a dead peer alive for ever.
+    for _ in 0..20 {
+        hand.sleep(secs(60));
+    }
+    assert_ne!(hand.socket.status(), Status::Open);
+}
+
+#[test]
+fn inputs_of_an_earlier_connection_change_nothing() {
+    let mut hand = Hand::open(config());
+    let old = hand.dialled.unwrap();
+    hand.lost();
+    hand.until_dial();
+    hand.opened();
+    hand.forget();
+    let before = format!("{:?}", (hand.socket.status(), hand.socket.poll_timeout()));
+    hand.socket.handle_opened(hand.now, old, Opened::default());
+    hand.socket.handle_failed(hand.now, old, dial_failure());
+    hand.socket.handle_closed(hand.now, old, Ended::MessageTooLarge);
+    hand.socket.handle_frame(hand.now, old, phx_proto::Frame::from("garbage"));
+    hand.socket.handle_writable(hand.now, old, false);
+    hand.drain();
+    let after = format!("{:?}", (hand.socket.status(), hand.socket.poll_timeout()));
+    assert_eq!(before, after);
+    assert!(hand.signals.is_empty() && hand.actions.is_empty());
+    assert_eq!(hand.socket.stats().stale_inputs, 5);
+}
+
+#[test]
+fn a_message_over_the_limit_ends_the_connection_with_1009_and_the_next_one_works() {
+    let mut hand = Hand::joined(config().max_message_bytes(200));
+    hand.receive_text(&format!("[null,null,\"room:a\",\"big\",\"{}\"]", "x".repeat(300)));
+    assert_eq!(hand.close_code(), Some(1009));
+    hand.close_frame(1009);
+    assert_eq!(hand.reconnect_after().1, Cause::MessageTooLarge { limit: 200 });
+    hand.until_dial();
+    hand.opened();
+    hand.answer_join("room:a");
+    assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
+}
+
+#[test]
+fn garbage_is_reported_and_the_next_good_frame_still_works() {
+    let mut hand = Hand::joined(config());
+    for garbage in ["", "garbage", "{}", "[1,2]", "[null,null,\"room:a\",\"e\"]", "[null,1,2,3,4]"]
+    {
+        hand.receive_text(garbage);
+        assert!(
+            matches!(hand.take_signals().as_slice(), [Signal::ProtocolError { .. }]),
+            "{garbage:?}"
+        );
+    }
+    hand.receive(&serde_json::json!([null, null, "room:a", "tick", {}]));
+    assert!(matches!(hand.take_signals().as_slice(), [Signal::Message { .. }]));
+    assert_eq!(hand.socket.stats().protocol_errors, 6);
+}
+
+#[test]
+fn disconnected_says_what_follows() {
+    let mut hand = Hand::open(config());
+    hand.forget();
+    hand.lost();
+    let (delay, cause) = hand.reconnect_after();
+    let id = hand.dialled.unwrap();
+    let next = NextStep::Retry { delay, attempt: 1 };
+    assert_eq!(hand.take_signals(), [Signal::Disconnected { id, cause, next }]);
+    assert!(matches!(hand.actions.as_slice(), [Action::ReconnectAfter { attempt: 1, .. }]));
+}
+
+#[test]
+fn a_heartbeat_interval_without_slack_is_a_warning_at_construction() {
+    let hand = Hand::new(config().heartbeat_interval(secs(60)));
+    assert_eq!(hand.signals, [Signal::Warning(Warning::HeartbeatIntervalTooLong)]);
+}
