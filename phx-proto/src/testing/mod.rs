@@ -29,7 +29,9 @@
 //!
 //! What it does not imitate: long-poll; integers wider than 64 bits (they become doubles);
 //! JSON nested deeper than 128 levels (closed as undecodable). Where the real server has races
-//! it always takes one outcome: a leave is finished before the next frame is looked at. A
+//! it always takes one outcome: a leave is finished before the next frame is looked at, unless
+//! both waited behind a slow join and the next one is a rejoin of the topic: then the rejoin
+//! kills the channel before it can answer the leave (`wire/join_timeout_leave_rejoin`). A
 //! `slowconnect` is accepted at once and then handles nothing until the time is over, because
 //! [`Server::connect`] has to answer at once.
 //!
