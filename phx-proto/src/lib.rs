@@ -23,6 +23,8 @@ mod rng;
 mod signal;
 mod socket;
 mod stats;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod time;
 mod timer;
 mod topic;

@@ -1,0 +1,311 @@
+//! The server's own serializers: v2 arrays, v2 binary frames and v1 objects.
+//!
+//! Deliberately independent of [`crate::wire`]: it works on [`serde_json::Value`], because the
+//! server echoes refs and topics of any JSON type (`wire/malformed_topic_number_join`).
+
+use core::fmt;
+
+use bytes::Bytes;
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value, json};
+
+use crate::wire::Frame;
+
+/// The serializer that a socket asked for with `vsn`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Vsn {
+    /// `1.0.0`: objects, no binary.
+    V1,
+    /// `2.0.0`: arrays and binary frames.
+    V2,
+}
+
+/// A payload in either form.
+#[derive(Clone, Debug)]
+pub(super) enum Payload {
+    Json(Value),
+    Binary(Vec<u8>),
+}
+
+/// A message of the client. Members that the server only echoes stay JSON values.
+#[derive(Clone, Debug)]
+pub(super) struct Inbound {
+    pub(super) join_ref: Value,
+    pub(super) msg_ref: Value,
+    pub(super) topic: Value,
+    pub(super) event: Value,
+    pub(super) payload: Payload,
+}
+
+/// Why a frame of the client could not be read; the close code follows from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DecodeFault {
+    /// The serializer raised.
+    Serializer,
+    /// A text frame that is not UTF-8.
+    NotUtf8,
+}
+
+/// A message that the serializer cannot write; it costs the channel that sent it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct EncodeFault;
+
+impl DecodeFault {
+    pub(super) fn close_code(self) -> u16 {
+        match self {
+            Self::Serializer => 1011,
+            Self::NotUtf8 => 1007,
+        }
+    }
+}
+
+pub(super) fn decode(vsn: Vsn, frame: &Frame) -> Result<Inbound, DecodeFault> {
+    match (vsn, frame) {
+        (Vsn::V1, Frame::Text(bytes)) => decode_object(parse(bytes)?),
+        (Vsn::V2, Frame::Text(bytes)) => decode_array(parse(bytes)?),
+        (Vsn::V2, Frame::Binary(bytes)) => decode_binary(bytes),
+        // wire/v1_binary
+        (Vsn::V1, Frame::Binary(_)) => Err(DecodeFault::Serializer),
+    }
+}
+
+/// A `phx_reply`.
+pub(super) fn encode_reply(
+    vsn: Vsn,
+    join_ref: &Value,
+    msg_ref: &Value,
+    topic: &Value,
+    status: &str,
+    response: &Payload,
+) -> Result<Frame, EncodeFault> {
+    match response {
+        Payload::Json(response) => {
+            let payload = json!({ "response": response, "status": status });
+            Ok(text(vsn, join_ref, msg_ref, topic, "phx_reply", &payload))
+        }
+        Payload::Binary(data) => {
+            let (join_ref, msg_ref) = (ref_text(join_ref)?, ref_text(msg_ref)?);
+            binary(vsn, 1, &[&join_ref, &msg_ref, topic_text(topic)?, status], data)
+        }
+    }
+}
+
+/// A message from a channel to its own client.
+pub(super) fn encode_push(
+    vsn: Vsn,
+    join_ref: &Value,
+    topic: &str,
+    event: &str,
+    payload: &Payload,
+) -> Result<Frame, EncodeFault> {
+    match payload {
+        Payload::Json(payload) => {
+            Ok(text(vsn, join_ref, &Value::Null, &Value::from(topic), event, payload))
+        }
+        Payload::Binary(data) => binary(vsn, 0, &[&ref_text(join_ref)?, topic, event], data),
+    }
+}
+
+/// A message to everyone on a topic.
+pub(super) fn encode_broadcast(
+    vsn: Vsn,
+    topic: &str,
+    event: &str,
+    payload: &Payload,
+) -> Result<Frame, EncodeFault> {
+    match payload {
+        Payload::Json(payload) => {
+            Ok(text(vsn, &Value::Null, &Value::Null, &Value::from(topic), event, payload))
+        }
+        Payload::Binary(data) => binary(vsn, 2, &[topic, event], data),
+    }
+}
+
+/// `phx_close` or `phx_error`: the ref repeats the join_ref (`wire/leave_ok`).
+pub(super) fn encode_end(
+    vsn: Vsn,
+    join_ref: &Value,
+    topic: &str,
+    event: &str,
+    payload: &Value,
+) -> Frame {
+    text(vsn, join_ref, join_ref, &Value::from(topic), event, payload)
+}
+
+fn text(
+    vsn: Vsn,
+    join_ref: &Value,
+    msg_ref: &Value,
+    topic: &Value,
+    event: &str,
+    payload: &Value,
+) -> Frame {
+    let message = match vsn {
+        Vsn::V2 => json!([join_ref, msg_ref, topic, event, payload]),
+        Vsn::V1 => json!({ "event": event, "payload": payload, "ref": msg_ref, "topic": topic }),
+    };
+    Frame::Text(Bytes::from(message.to_string()))
+}
+
+/// Kind, one length byte for each part, the parts, the data. A part over 255 bytes does not fit
+/// (`wire/binary_topic_too_long`), and v1 has no binary at all (`wire/v1_binary`).
+fn binary(vsn: Vsn, kind: u8, parts: &[&str], data: &[u8]) -> Result<Frame, EncodeFault> {
+    if vsn == Vsn::V1 {
+        return Err(EncodeFault);
+    }
+    let mut out = vec![kind];
+    for part in parts {
+        out.push(u8::try_from(part.len()).map_err(|_| EncodeFault)?);
+    }
+    for part in parts {
+        out.extend_from_slice(part.as_bytes());
+    }
+    out.extend_from_slice(data);
+    Ok(Frame::Binary(Bytes::from(out)))
+}
+
+/// A ref in a binary frame: numbers in decimal, null as nothing
+/// (`wire/binary_reply_to_text_join_ref_int`).
+fn ref_text(value: &Value) -> Result<String, EncodeFault> {
+    match value {
+        Value::Null => Ok(String::new()),
+        Value::String(text) => Ok(text.clone()),
+        Value::Number(number) => Ok(number.to_string()),
+        Value::Bool(flag) => Ok(flag.to_string()),
+        Value::Array(_) | Value::Object(_) => Err(EncodeFault),
+    }
+}
+
+fn topic_text(topic: &Value) -> Result<&str, EncodeFault> {
+    topic.as_str().ok_or(EncodeFault)
+}
+
+fn decode_array(value: Value) -> Result<Inbound, DecodeFault> {
+    let Value::Array(members) = value else { return Err(DecodeFault::Serializer) };
+    // More than five are fine: wire/malformed_array6.
+    let mut members = members.into_iter();
+    let mut next = || members.next().ok_or(DecodeFault::Serializer);
+    Ok(Inbound {
+        join_ref: next()?,
+        msg_ref: next()?,
+        topic: next()?,
+        event: next()?,
+        payload: Payload::Json(next()?),
+    })
+}
+
+/// All members but `join_ref` must be there, if only as null (`wire/v1_malformed`).
+fn decode_object(value: Value) -> Result<Inbound, DecodeFault> {
+    let Value::Object(mut members) = value else { return Err(DecodeFault::Serializer) };
+    let join_ref = members.remove("join_ref").unwrap_or(Value::Null);
+    let mut take = |name: &str| members.remove(name).ok_or(DecodeFault::Serializer);
+    Ok(Inbound {
+        join_ref,
+        msg_ref: take("ref")?,
+        topic: take("topic")?,
+        event: take("event")?,
+        payload: Payload::Json(take("payload")?),
+    })
+}
+
+/// A push, the only kind that a client may send (`wire/malformed_binary_kind1`).
+///
+/// An event that is not UTF-8 reaches the channel and crashes it there, like any unknown one
+/// (`wire/malformed_binary_bad_utf8_event`); refs and topics that are not could not be answered,
+/// so they count as undecodable.
+fn decode_binary(bytes: &[u8]) -> Result<Inbound, DecodeFault> {
+    let [0, join_ref, msg_ref, topic, event, rest @ ..] = bytes else {
+        return Err(DecodeFault::Serializer);
+    };
+    let (join_ref, rest) = split(rest, *join_ref)?;
+    let (msg_ref, rest) = split(rest, *msg_ref)?;
+    let (topic, rest) = split(rest, *topic)?;
+    let (event, data) = split(rest, *event)?;
+    let utf8 = |part: &[u8]| match core::str::from_utf8(part) {
+        Ok(text) => Ok(Value::from(text)),
+        Err(_) => Err(DecodeFault::Serializer),
+    };
+    Ok(Inbound {
+        join_ref: utf8(join_ref)?,
+        msg_ref: utf8(msg_ref)?,
+        topic: utf8(topic)?,
+        event: Value::from(String::from_utf8_lossy(event).into_owned()),
+        payload: Payload::Binary(data.to_vec()),
+    })
+}
+
+fn split(bytes: &[u8], len: u8) -> Result<(&[u8], &[u8]), DecodeFault> {
+    bytes.split_at_checked(usize::from(len)).ok_or(DecodeFault::Serializer)
+}
+
+fn parse(bytes: &[u8]) -> Result<Value, DecodeFault> {
+    let text = core::str::from_utf8(bytes).map_err(|_| DecodeFault::NotUtf8)?;
+    let Json(value) = serde_json::from_str(text).map_err(|_| DecodeFault::Serializer)?;
+    Ok(value)
+}
+
+/// A JSON value as the server's parser reads it: of members with one name the first counts
+/// (`wire/malformed_duplicate_keys`), and `-0` is `0` (`wire/malformed_numbers`).
+struct Json(Value);
+
+impl<'de> Deserialize<'de> for Json {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(JsonVisitor)
+    }
+}
+
+struct JsonVisitor;
+
+impl<'de> Visitor<'de> for JsonVisitor {
+    type Value = Json;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Json, E> {
+        Ok(Json(Value::Null))
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Json, E> {
+        Ok(Json(Value::Bool(value)))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
+        Ok(Json(Value::from(value)))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
+        Ok(Json(Value::from(value)))
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Json, E> {
+        if value == 0.0 && value.is_sign_negative() {
+            return Ok(Json(Value::from(0)));
+        }
+        serde_json::Number::from_f64(value)
+            .map(|number| Json(Value::Number(number)))
+            .ok_or_else(|| E::custom("number out of range"))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Json, E> {
+        Ok(Json(Value::from(value)))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Json, A::Error> {
+        let mut items = Vec::new();
+        while let Some(Json(item)) = seq.next_element()? {
+            items.push(item);
+        }
+        Ok(Json(Value::Array(items)))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json, A::Error> {
+        let mut members = Map::new();
+        while let Some(name) = map.next_key::<String>()? {
+            let Json(value) = map.next_value()?;
+            members.entry(name).or_insert(value);
+        }
+        Ok(Json(Value::Object(members)))
+    }
+}

@@ -1,0 +1,83 @@
+//! What a test server can be told before it starts.
+
+use core::time::Duration;
+
+/// The Phoenix version whose behaviour is imitated.
+///
+/// They differ in which join_refs a push or leave may carry, in the payload of `phx_error`, in
+/// the close code of a `disconnect`, and in whether `auth_token` exists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Version {
+    /// Phoenix 1.7.24: pushes with any join_ref are delivered; no auth token.
+    V1_7_24,
+    /// Phoenix 1.8.9: a push without a join_ref is dropped in silence.
+    V1_8_9,
+    /// Phoenix 1.8.12.
+    #[default]
+    V1_8_12,
+}
+
+/// The settings of a [`Server`](super::Server).
+///
+/// The defaults are those of the recorded server: Phoenix 1.8.12, 60 seconds of allowed
+/// silence, no limit on the size of a frame, 100 channels a socket, seed 0.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    pub(super) version: Version,
+    pub(super) idle_timeout: Duration,
+    pub(super) max_frame_bytes: Option<usize>,
+    pub(super) max_channels: usize,
+    pub(super) seed: u64,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            version: Version::default(),
+            idle_timeout: Duration::from_secs(60),
+            max_frame_bytes: None,
+            max_channels: 100,
+            seed: 0,
+        }
+    }
+}
+
+impl ServerConfig {
+    /// Which Phoenix to imitate; by default [`Version::V1_8_12`].
+    #[must_use]
+    pub fn version(mut self, version: Version) -> Self {
+        self.version = version;
+        self
+    }
+
+    /// How long a client may send nothing, frames and pings alike, before its socket is closed
+    /// with 1002 (`wire/idle_timeout_close`); by default 60 seconds.
+    #[must_use]
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_timeout = timeout;
+        self
+    }
+
+    /// The largest frame a client may send, in bytes; a larger one closes its socket with 1009
+    /// (`wire/frame_too_big`). By default there is no limit.
+    #[must_use]
+    pub fn max_frame_bytes(mut self, bytes: Option<usize>) -> Self {
+        self.max_frame_bytes = bytes;
+        self
+    }
+
+    /// How many topics one socket may have joined at a time (`wire/join_too_many_channels`); by
+    /// default 100.
+    #[must_use]
+    pub fn max_channels(mut self, channels: usize) -> Self {
+        self.max_channels = channels;
+        self
+    }
+
+    /// The seed of the `phx_ref` values; by default 0.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+}

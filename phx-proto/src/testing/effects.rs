@@ -1,0 +1,221 @@
+//! Carries out what channels do: replies, pushes, broadcasts, presence, and their end.
+
+use serde_json::Value;
+
+use super::channels::Effect;
+use super::codec::{self, EncodeFault, Payload};
+use super::server::{PeerId, Server, Timer};
+use super::socket::{Channel, End};
+use crate::time::Time;
+
+impl Server {
+    /// Runs effects in order, as long as the channel instance lives.
+    pub(super) fn run(
+        &mut self,
+        now: Time,
+        peer: PeerId,
+        topic: &str,
+        instance: u64,
+        msg_ref: &Value,
+        effects: Vec<Effect>,
+    ) {
+        for effect in effects {
+            if self.channel(peer, topic, instance).is_none() {
+                return;
+            }
+            self.apply(now, peer, topic, instance, msg_ref, effect);
+        }
+    }
+
+    fn apply(
+        &mut self,
+        now: Time,
+        peer: PeerId,
+        topic: &str,
+        instance: u64,
+        msg_ref: &Value,
+        effect: Effect,
+    ) {
+        match effect {
+            Effect::Reply { status, response } => {
+                self.reply_or_crash(peer, topic, instance, msg_ref, status, &response);
+            }
+            Effect::ReplyLater { after, response } => {
+                let (topic, msg_ref) = (topic.to_owned(), msg_ref.clone());
+                let timer = Timer::ReplyDue { peer, topic, instance, msg_ref, response };
+                self.arm(now + after, timer);
+            }
+            Effect::Block { sleep, response } => {
+                if let Some(channel) = self.channel_mut(peer, topic, instance) {
+                    channel.blocked = true;
+                }
+                let (topic, msg_ref) = (topic.to_owned(), msg_ref.clone());
+                let timer = Timer::ChannelWakes { peer, topic, instance, msg_ref, response };
+                self.arm(now + sleep, timer);
+            }
+            Effect::Push { event, payload } => {
+                self.push_or_crash(peer, topic, instance, &event, &payload);
+            }
+            Effect::Broadcast { event, payload, to_self } => {
+                let except = (!to_self).then_some(instance);
+                if self.broadcast_from(topic, event, &payload, except).is_err() {
+                    self.end_channel(peer, topic, End::Error);
+                }
+            }
+            Effect::Stop => self.end_channel(peer, topic, End::Close),
+            Effect::Crash => self.end_channel(peer, topic, End::Error),
+            Effect::KillTransport => self.kill(peer),
+            Effect::Disconnect { id } => self.disconnect(&id),
+            Effect::Track { key, meta } => {
+                let diff = self.presence.track(topic, instance, &key, meta);
+                self.send_diff(topic, diff);
+            }
+            Effect::UpdateOwn { meta } => {
+                let key = self.own_key(peer, topic, instance);
+                let diff = self.presence.update(topic, instance, &key, meta);
+                self.send_diff(topic, diff);
+            }
+            Effect::UntrackOwn => {
+                let key = self.own_key(peer, topic, instance);
+                let diff = self.presence.untrack(topic, instance, Some(&key));
+                self.send_diff(topic, diff);
+            }
+            Effect::PushState => {
+                let state = Payload::Json(self.presence.state(topic));
+                self.push_or_crash(peer, topic, instance, "presence_state", &state);
+            }
+            Effect::ReplyState => {
+                let state = Payload::Json(self.presence.state(topic));
+                self.reply_or_crash(peer, topic, instance, msg_ref, "ok", &state);
+            }
+        }
+    }
+
+    /// The sleep of a channel is over: it answers and looks at what came meanwhile.
+    pub(super) fn wake_channel(
+        &mut self,
+        now: Time,
+        peer: PeerId,
+        topic: &str,
+        instance: u64,
+        msg_ref: &Value,
+        response: &Payload,
+    ) {
+        let Some(channel) = self.channel_mut(peer, topic, instance) else { return };
+        channel.blocked = false;
+        self.reply_or_crash(peer, topic, instance, msg_ref, "ok", response);
+        while let Some(channel) = self.channel_mut(peer, topic, instance) {
+            if channel.blocked {
+                return;
+            }
+            let Some(message) = channel.mailbox.pop_front() else { return };
+            self.deliver(now, peer, message);
+        }
+    }
+
+    /// Answers a push; a reply that cannot be written crashes the channel.
+    pub(super) fn reply_or_crash(
+        &mut self,
+        peer: PeerId,
+        topic: &str,
+        instance: u64,
+        msg_ref: &Value,
+        status: &str,
+        response: &Payload,
+    ) {
+        let Some((vsn, channel)) = self.channel(peer, topic, instance) else { return };
+        let (join_ref, name) = (&channel.shown_ref, Value::from(topic));
+        match codec::encode_reply(vsn, join_ref, msg_ref, &name, status, response) {
+            Ok(frame) => self.send_reply(peer, Some(instance), frame),
+            Err(EncodeFault) => self.end_channel(peer, topic, End::Error),
+        }
+    }
+
+    fn push_or_crash(
+        &mut self,
+        peer: PeerId,
+        topic: &str,
+        instance: u64,
+        event: &str,
+        payload: &Payload,
+    ) {
+        let Some((vsn, channel)) = self.channel(peer, topic, instance) else { return };
+        match codec::encode_push(vsn, &channel.shown_ref, topic, event, payload) {
+            Ok(frame) => self.send(peer, frame),
+            Err(EncodeFault) => self.end_channel(peer, topic, End::Error),
+        }
+    }
+
+    /// Sends to every channel on the topic, in the order in which they subscribed. The first
+    /// socket that cannot take the message fails the sender; those before it have it already
+    /// (`wire/v1_v2_mixed_broadcast`).
+    pub(super) fn broadcast_from(
+        &mut self,
+        topic: &str,
+        event: &str,
+        payload: &Payload,
+        except: Option<u64>,
+    ) -> Result<(), EncodeFault> {
+        let mut subscribers: Vec<_> = self
+            .sockets
+            .iter()
+            .filter_map(|(peer, socket)| {
+                let channel = socket.channels.get(topic)?;
+                Some((channel.instance, *peer, socket.admission.vsn))
+            })
+            .filter(|(instance, ..)| Some(*instance) != except)
+            .collect();
+        subscribers.sort_unstable_by_key(|(instance, ..)| *instance);
+        for (_, peer, vsn) in subscribers {
+            let frame = codec::encode_broadcast(vsn, topic, event, payload)?;
+            self.send(peer, frame);
+        }
+        Ok(())
+    }
+
+    /// Ends a channel and tells its client. Its outstanding replies never come
+    /// (`wire/channel_crash`), and the others see its presences leave.
+    pub(super) fn end_channel(&mut self, peer: PeerId, topic: &str, end: End) {
+        let Some(socket) = self.sockets.get_mut(&peer) else { return };
+        let vsn = socket.admission.vsn;
+        let Some(channel) = socket.channels.remove(topic) else { return };
+        let frame = self.end_frame(vsn, &channel.join_ref, topic, end);
+        self.send(peer, frame);
+        self.forget_channel(topic, channel.instance);
+    }
+
+    /// Drops what a channel instance that is gone has left behind.
+    pub(super) fn forget_channel(&mut self, topic: &str, instance: u64) {
+        if let Some(held) = &mut self.held {
+            held.retain(|reply| reply.instance != Some(instance));
+        }
+        self.leave_presence(topic, instance);
+    }
+
+    pub(super) fn leave_presence(&mut self, topic: &str, instance: u64) {
+        let diff = self.presence.untrack(topic, instance, None);
+        self.send_diff(topic, diff);
+    }
+
+    fn send_diff(&mut self, topic: &str, diff: Option<Value>) {
+        if let Some(diff) = diff {
+            // JSON can be written for every serializer, so this does not fail.
+            let _ = self.broadcast_from(topic, "presence_diff", &Payload::Json(diff), None);
+        }
+    }
+
+    fn own_key(&self, peer: PeerId, topic: &str, instance: u64) -> String {
+        self.channel(peer, topic, instance).map(|(_, c)| c.own_key.clone()).unwrap_or_default()
+    }
+
+    fn channel(&self, peer: PeerId, topic: &str, instance: u64) -> Option<(codec::Vsn, &Channel)> {
+        let socket = self.sockets.get(&peer)?;
+        let channel = socket.channels.get(topic).filter(|c| c.instance == instance)?;
+        Some((socket.admission.vsn, channel))
+    }
+
+    fn channel_mut(&mut self, peer: PeerId, topic: &str, instance: u64) -> Option<&mut Channel> {
+        let socket = self.sockets.get_mut(&peer)?;
+        socket.channels.get_mut(topic).filter(|c| c.instance == instance)
+    }
+}

@@ -1,0 +1,410 @@
+//! The server as a whole: connections, time, scripted events.
+
+use core::fmt;
+use std::collections::{BTreeMap, VecDeque};
+
+use serde_json::{Value, json};
+
+use super::codec::{self, Payload};
+use super::config::{ServerConfig, Version};
+use super::handshake::{self, Accepted, ConnectRequest, HttpRefusal};
+use super::presence::Presence;
+use super::socket::{End, Mail, Socket};
+use crate::time::Time;
+use crate::wire::Frame;
+
+/// The name of one connection; never used twice by one server.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerId(u64);
+
+/// What the server wants done to a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Write this frame.
+    Send {
+        /// The connection.
+        peer: PeerId,
+        /// The frame, to be written whole (the server never fragments).
+        frame: Frame,
+    },
+    /// Write a close frame with this code and no reason. A [`Drop`](Self::Drop) of the same
+    /// connection follows at once: the server never waits for the client's half.
+    Close {
+        /// The connection.
+        peer: PeerId,
+        /// The close code.
+        code: u16,
+    },
+    /// End the TCP stream. The connection is not named again.
+    Drop {
+        /// The connection.
+        peer: PeerId,
+    },
+}
+
+/// A Phoenix server with the channels of [the module](super).
+///
+/// Feed it connections, frames and the clock, and take what it wants sent from
+/// [`poll_output`](Self::poll_output) until there is nothing. Inputs for a connection that is
+/// gone are ignored. Every input first lets the time that has passed take effect.
+#[derive(Debug)]
+pub struct Server {
+    pub(super) config: ServerConfig,
+    pub(super) sockets: BTreeMap<PeerId, Socket>,
+    pub(super) outputs: VecDeque<Output>,
+    pub(super) presence: Presence,
+    /// Counts channel instances; the order of instances is the order of subscriptions.
+    pub(super) instances: u64,
+    pub(super) held: Option<Vec<HeldReply>>,
+    timers: BTreeMap<(Time, u64), Timer>,
+    armed: u64,
+    peers: u64,
+    refusals: VecDeque<HttpRefusal>,
+}
+
+/// A reply kept back by [`Server::hold_replies`].
+#[derive(Debug)]
+pub(super) struct HeldReply {
+    pub(super) peer: PeerId,
+    /// The channel whose end takes the reply with it.
+    pub(super) instance: Option<u64>,
+    pub(super) frame: Frame,
+}
+
+/// What happens when a sleep is over.
+#[derive(Debug)]
+pub(super) enum Timer {
+    /// The socket has slept through a join (or a connect).
+    SocketWakes { peer: PeerId },
+    /// A reply of `slow` is due.
+    ReplyDue { peer: PeerId, topic: String, instance: u64, msg_ref: Value, response: Payload },
+    /// A channel has slept through a `block`.
+    ChannelWakes { peer: PeerId, topic: String, instance: u64, msg_ref: Value, response: Payload },
+}
+
+impl Server {
+    /// A server without connections.
+    #[must_use]
+    pub fn new(config: ServerConfig) -> Self {
+        Self {
+            presence: Presence::new(config.seed),
+            config,
+            sockets: BTreeMap::new(),
+            outputs: VecDeque::new(),
+            instances: 0,
+            held: None,
+            timers: BTreeMap::new(),
+            armed: 0,
+            peers: 0,
+            refusals: VecDeque::new(),
+        }
+    }
+
+    /// Answers an upgrade request.
+    ///
+    /// # Errors
+    ///
+    /// The HTTP response of a server that refuses, as recorded in `wire/handshake_rejected`,
+    /// `wire/handshake_vsn`, `wire/handshake_wrong_path` and
+    /// `wire/handshake_auth_token_variants`, or the one that
+    /// [`refuse_next`](Self::refuse_next) scripted.
+    pub fn connect(
+        &mut self,
+        now: Time,
+        request: &ConnectRequest,
+    ) -> Result<Accepted, HttpRefusal> {
+        self.advance(now);
+        if let Some(refusal) = self.refusals.pop_front() {
+            return Err(refusal);
+        }
+        let admission = handshake::admit(self.config.version, request)?;
+        self.peers += 1;
+        let peer = PeerId(self.peers);
+        let protocol = admission.protocol.clone();
+        let sleep = core::time::Duration::from_millis(admission.slow_ms);
+        let mut socket = Socket::new(admission, now);
+        if !sleep.is_zero() {
+            socket.busy = true;
+            self.arm(now + sleep, Timer::SocketWakes { peer });
+        }
+        self.sockets.insert(peer, socket);
+        Ok(Accepted { peer, protocol })
+    }
+
+    /// A text or binary message arrived.
+    pub fn handle_frame(&mut self, now: Time, peer: PeerId, frame: &Frame) {
+        let (Frame::Text(bytes) | Frame::Binary(bytes)) = frame;
+        let mail = match self.config.max_frame_bytes {
+            Some(most) if bytes.len() > most => Mail::Close(1009),
+            _ => Mail::Frame(frame.clone()),
+        };
+        self.receive(now, peer, mail);
+    }
+
+    /// A ping arrived. The pong is the caller's to write; the ping keeps the socket from being
+    /// closed as idle (`wire/idle_timeout_pings`).
+    pub fn handle_ping(&mut self, now: Time, peer: PeerId) {
+        self.advance(now);
+        if let Some(socket) = self.sockets.get_mut(&peer) {
+            socket.heard = now;
+        }
+    }
+
+    /// A close frame arrived; whatever its code, the answer is 1000 (`wire/close_by_client`).
+    pub fn handle_close(&mut self, now: Time, peer: PeerId, _code: Option<u16>) {
+        self.receive(now, peer, Mail::Close(1000));
+    }
+
+    /// The client ended TCP without a close frame. Nothing more is put out for it.
+    pub fn handle_eof(&mut self, now: Time, peer: PeerId) {
+        self.receive(now, peer, Mail::Eof);
+    }
+
+    /// The client broke the WebSocket protocol: an unmasked frame, a reserved opcode, a control
+    /// frame over 125 bytes. The socket is closed with 1002 (`wire/malformed_unmasked_frame`).
+    pub fn handle_violation(&mut self, now: Time, peer: PeerId) {
+        self.receive(now, peer, Mail::Close(1002));
+    }
+
+    /// The clock reached [`poll_timeout`](Self::poll_timeout).
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.advance(now);
+    }
+
+    /// The next thing to do, oldest first.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is next needed, if at all.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let timer = self.timers.keys().next().map(|(due, _)| *due);
+        timer.into_iter().chain(self.next_idle().map(|(due, _)| due)).min()
+    }
+
+    /// Answers the next connect with this response. Several calls queue up.
+    pub fn refuse_next(&mut self, refusal: HttpRefusal) {
+        self.refusals.push_back(refusal);
+    }
+
+    /// Kills the process of one connection: TCP ends without a close frame
+    /// (`wire/transport_killed`).
+    pub fn kill(&mut self, peer: PeerId) {
+        if self.sockets.contains_key(&peer) {
+            self.outputs.push_back(Output::Drop { peer });
+            self.remove(peer);
+        }
+    }
+
+    /// Kills the whole server process: every connection ends without a close frame, nobody is
+    /// told of anything, and new connections are accepted as after a restart.
+    pub fn kill_all(&mut self) {
+        self.end_all(|_| None);
+    }
+
+    /// Crashes every channel on a topic: `phx_error`, as in `wire/channel_crash`.
+    pub fn crash_channel(&mut self, now: Time, topic: &str) {
+        self.end_on_topic(now, topic, End::Error);
+    }
+
+    /// Stops every channel on a topic: `phx_close`, as in `wire/channel_stop_normal`.
+    pub fn close_channel(&mut self, now: Time, topic: &str) {
+        self.end_on_topic(now, topic, End::Close);
+    }
+
+    /// Broadcasts a message to every channel on a topic. Unlike Phoenix, which takes only maps,
+    /// this sends any JSON value.
+    pub fn broadcast(&mut self, now: Time, topic: &str, event: &str, payload: Value) {
+        self.advance(now);
+        // JSON can be written for every serializer, so this does not fail.
+        let _ = self.broadcast_from(topic, event, &Payload::Json(payload), None);
+    }
+
+    /// Broadcasts `disconnect` to the sockets with this id, such as `user:7`: close 1001, on
+    /// 1.7 close 1000 (`wire/close_disconnect_by_id`).
+    pub fn disconnect_id(&mut self, now: Time, id: &str) {
+        self.advance(now);
+        self.disconnect(id);
+    }
+
+    /// Shuts down gracefully: 1012 for sockets with a channel, 1000 for those without
+    /// (`wire/close_graceful_shutdown`). New connections are accepted as after a restart.
+    pub fn shutdown(&mut self, now: Time) {
+        self.advance(now);
+        self.end_all(|socket| Some(if socket.channels.is_empty() { 1000 } else { 1012 }));
+    }
+
+    /// While on, replies to joins, pushes and leaves are kept back; heartbeats are answered and
+    /// pushes and broadcasts go out. Switching it off sends what was kept, in order. A reply to
+    /// a push is lost if its channel ends first.
+    pub fn hold_replies(&mut self, hold: bool) {
+        if hold {
+            self.held.get_or_insert_default();
+            return;
+        }
+        for reply in self.held.take().unwrap_or_default() {
+            self.send(reply.peer, reply.frame);
+        }
+    }
+
+    /// Sends a frame as it is, whatever it holds.
+    pub fn send_raw(&mut self, peer: PeerId, frame: Frame) {
+        self.send(peer, frame);
+    }
+
+    /// The open connections, oldest first.
+    #[must_use]
+    pub fn peers(&self) -> Vec<PeerId> {
+        self.sockets.keys().copied().collect()
+    }
+
+    /// How many sockets have joined this topic.
+    #[must_use]
+    pub fn joined(&self, topic: &str) -> usize {
+        self.sockets.values().filter(|socket| socket.channels.contains_key(topic)).count()
+    }
+
+    /// Hands mail to a socket, which looks at it at once unless it sleeps.
+    fn receive(&mut self, now: Time, peer: PeerId, mail: Mail) {
+        self.advance(now);
+        if let Some(socket) = self.sockets.get_mut(&peer) {
+            socket.heard = now;
+            socket.mailbox.push_back(mail);
+            self.drain(now, peer);
+        }
+    }
+
+    /// Lets everything that is due by `now` happen, each at its own time.
+    fn advance(&mut self, now: Time) {
+        loop {
+            let timer = self.timers.keys().next().copied().filter(|(due, _)| *due <= now);
+            let idle = self.next_idle().filter(|(due, _)| *due <= now);
+            match (timer, idle) {
+                (Some(key), idle) if idle.is_none_or(|(due, _)| key.0 <= due) => {
+                    if let Some(timer) = self.timers.remove(&key) {
+                        self.fire(key.0, timer);
+                    }
+                }
+                (_, Some((_, peer))) => self.close(peer, 1002),
+                (_, None) => return,
+            }
+        }
+    }
+
+    fn fire(&mut self, now: Time, timer: Timer) {
+        match timer {
+            Timer::SocketWakes { peer } => self.wake_socket(now, peer),
+            Timer::ReplyDue { peer, topic, instance, msg_ref, response } => {
+                self.reply_or_crash(peer, &topic, instance, &msg_ref, "ok", &response);
+            }
+            Timer::ChannelWakes { peer, topic, instance, msg_ref, response } => {
+                self.wake_channel(now, peer, &topic, instance, &msg_ref, &response);
+            }
+        }
+    }
+
+    pub(super) fn arm(&mut self, due: Time, timer: Timer) {
+        self.armed += 1;
+        self.timers.insert((due, self.armed), timer);
+    }
+
+    /// The socket that will be idle for too long first. A sleeping one does not look.
+    fn next_idle(&self) -> Option<(Time, PeerId)> {
+        let awake = self.sockets.iter().filter(|(_, socket)| !socket.busy);
+        awake.map(|(peer, socket)| (socket.heard + self.config.idle_timeout, *peer)).min()
+    }
+
+    /// Ends a connection from the server's side.
+    pub(super) fn close(&mut self, peer: PeerId, code: u16) {
+        if self.sockets.contains_key(&peer) {
+            self.outputs.push_back(Output::Close { peer, code });
+            self.outputs.push_back(Output::Drop { peer });
+            self.remove(peer);
+        }
+    }
+
+    /// Forgets a connection. Its channels end with it, and the others see them leave.
+    pub(super) fn remove(&mut self, peer: PeerId) {
+        let Some(socket) = self.sockets.remove(&peer) else { return };
+        if let Some(held) = &mut self.held {
+            held.retain(|reply| reply.peer != peer);
+        }
+        for (topic, channel) in socket.channels {
+            self.leave_presence(&topic, channel.instance);
+        }
+    }
+
+    fn end_all(&mut self, code: impl Fn(&Socket) -> Option<u16>) {
+        for (peer, socket) in core::mem::take(&mut self.sockets) {
+            if let Some(code) = code(&socket) {
+                self.outputs.push_back(Output::Close { peer, code });
+            }
+            self.outputs.push_back(Output::Drop { peer });
+            for (topic, channel) in socket.channels {
+                // Nobody is left to see the diff.
+                let _ = self.presence.untrack(&topic, channel.instance, None);
+            }
+        }
+        if let Some(held) = &mut self.held {
+            held.clear();
+        }
+    }
+
+    fn end_on_topic(&mut self, now: Time, topic: &str, end: End) {
+        self.advance(now);
+        for peer in self.peers() {
+            self.end_channel(peer, topic, end);
+        }
+    }
+
+    pub(super) fn disconnect(&mut self, id: &str) {
+        let code = if self.config.version == Version::V1_7_24 { 1000 } else { 1001 };
+        for peer in self.peers() {
+            let Some(socket) = self.sockets.get_mut(&peer) else { continue };
+            if socket.admission.id.as_deref() != Some(id) {
+                continue;
+            }
+            if socket.busy {
+                socket.mailbox.push_back(Mail::Close(code));
+            } else {
+                self.close(peer, code);
+            }
+        }
+    }
+
+    /// Puts a frame out, or behind what a sleeping socket still has to do.
+    pub(super) fn send(&mut self, peer: PeerId, frame: Frame) {
+        match self.sockets.get_mut(&peer) {
+            Some(socket) if socket.busy => socket.mailbox.push_back(Mail::Send(frame)),
+            Some(_) => self.outputs.push_back(Output::Send { peer, frame }),
+            None => {}
+        }
+    }
+
+    /// The frame that tells a client of the end of its channel.
+    pub(super) fn end_frame(
+        &self,
+        vsn: codec::Vsn,
+        join_ref: &Value,
+        topic: &str,
+        end: End,
+    ) -> Frame {
+        match end {
+            End::Close => codec::encode_end(vsn, join_ref, topic, "phx_close", &json!({})),
+            End::Error => {
+                let payload = match self.config.version {
+                    Version::V1_8_12 => json!({ "reason": "channel_crash" }),
+                    Version::V1_8_9 | Version::V1_7_24 => json!({}),
+                };
+                codec::encode_end(vsn, join_ref, topic, "phx_error", &payload)
+            }
+        }
+    }
+}
+
+impl fmt::Debug for PeerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "peer#{}", self.0)
+    }
+}

@@ -1,0 +1,312 @@
+//! The process of one connection: it reads frames, runs joins, and hands the rest to channels.
+//!
+//! ```text
+//!            frame
+//!   awake ─────────► handle ──► awake
+//!     │ slow join                  ▲
+//!     ▼                            │ time is up: finish the join,
+//!   busy ── mailbox collects ──────┘ then work off the mailbox
+//! ```
+//!
+//! While it is busy it handles nothing at all, heartbeats included
+//! (`wire/join_slow_blocks_socket`), and what its channels send waits too.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde_json::{Value, json};
+
+use super::channels::{self, Effect, JoinVerdict, Kind};
+use super::codec::{self, Inbound, Payload};
+use super::config::Version;
+use super::handshake::Admission;
+use super::server::{HeldReply, Output, PeerId, Server, Timer};
+use crate::time::Time;
+use crate::wire::Frame;
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) admission: Admission,
+    pub(super) channels: BTreeMap<String, Channel>,
+    /// When the client was last heard of.
+    pub(super) heard: Time,
+    /// Whether it sleeps in a join.
+    pub(super) busy: bool,
+    pub(super) mailbox: VecDeque<Mail>,
+    joining: Option<Joining>,
+}
+
+/// One joined topic.
+#[derive(Debug)]
+pub(super) struct Channel {
+    pub(super) instance: u64,
+    pub(super) kind: Kind,
+    /// The join_ref of the join, as it was sent.
+    pub(super) join_ref: Value,
+    /// The join_ref that replies and pushes carry: that of the join, or the join's ref if it
+    /// had none (`wire/join_null_join_ref`).
+    pub(super) shown_ref: Value,
+    /// The key that a presence channel tracks itself under.
+    pub(super) own_key: String,
+    /// Whether it sleeps in a `block`; then messages wait in the mailbox.
+    pub(super) blocked: bool,
+    pub(super) mailbox: VecDeque<Inbound>,
+}
+
+/// What waits for a socket.
+#[derive(Debug)]
+pub(super) enum Mail {
+    Frame(Frame),
+    Send(Frame),
+    Close(u16),
+    Eof,
+}
+
+/// How a channel ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// `phx_close`.
+    Close,
+    /// `phx_error`.
+    Error,
+}
+
+/// An accepted join on its way to the reply.
+#[derive(Debug)]
+struct Joining {
+    topic: String,
+    message: Inbound,
+    kind: Kind,
+    response: Value,
+    after: Vec<Effect>,
+    /// The join_ref of the channel that this one replaces.
+    replaced: Option<Value>,
+}
+
+impl Socket {
+    pub(super) fn new(admission: Admission, now: Time) -> Self {
+        Self {
+            admission,
+            channels: BTreeMap::new(),
+            heard: now,
+            busy: false,
+            mailbox: VecDeque::new(),
+            joining: None,
+        }
+    }
+
+    /// Whether the next thing in the mailbox is a join of this topic.
+    fn next_is_join_of(&self, topic: &Value) -> bool {
+        let Some(Mail::Frame(frame)) = self.mailbox.front() else { return false };
+        codec::decode(self.admission.vsn, frame)
+            .is_ok_and(|next| next.event == "phx_join" && next.topic == *topic)
+    }
+}
+
+impl Server {
+    /// Works off the mailbox of a socket until it is empty or sleeps.
+    pub(super) fn drain(&mut self, now: Time, peer: PeerId) {
+        while let Some(socket) = self.sockets.get_mut(&peer) {
+            if socket.busy {
+                return;
+            }
+            match socket.mailbox.pop_front() {
+                Some(Mail::Frame(frame)) => self.read(now, peer, &frame),
+                Some(Mail::Send(frame)) => self.outputs.push_back(Output::Send { peer, frame }),
+                Some(Mail::Close(code)) => self.close(peer, code),
+                Some(Mail::Eof) => self.remove(peer),
+                None => return,
+            }
+        }
+    }
+
+    /// The sleep of a socket is over.
+    pub(super) fn wake_socket(&mut self, now: Time, peer: PeerId) {
+        let Some(socket) = self.sockets.get_mut(&peer) else { return };
+        socket.busy = false;
+        // What came meanwhile is read only now, and so counts as heard now.
+        socket.heard = now;
+        if let Some(joining) = socket.joining.take() {
+            self.finish_join(now, peer, joining);
+        }
+        self.drain(now, peer);
+    }
+
+    fn read(&mut self, now: Time, peer: PeerId, frame: &Frame) {
+        let Some(socket) = self.sockets.get(&peer) else { return };
+        match codec::decode(socket.admission.vsn, frame) {
+            Ok(message) => self.dispatch(now, peer, message),
+            Err(fault) => self.close(peer, fault.close_code()),
+        }
+    }
+
+    fn dispatch(&mut self, now: Time, peer: PeerId, message: Inbound) {
+        let Some(socket) = self.sockets.get_mut(&peer) else { return };
+        let event = message.event.as_str().unwrap_or("");
+        let topic = message.topic.as_str();
+        if topic == Some("phoenix") && event == "heartbeat" {
+            let (vsn, ok) = (socket.admission.vsn, Payload::Json(json!({})));
+            let frame =
+                codec::encode_reply(vsn, &Value::Null, &message.msg_ref, &message.topic, "ok", &ok);
+            if let Ok(frame) = frame {
+                self.send(peer, frame);
+            }
+            return;
+        }
+        if event == "phx_join" {
+            self.join(now, peer, message);
+            return;
+        }
+        let leave = event == "phx_leave";
+        // Frames that waited in a mailbox are read in one go: the join kills the old channel
+        // before that has looked at the leave (wire/join_timeout_leave_rejoin).
+        if leave && socket.next_is_join_of(&message.topic) {
+            return;
+        }
+        match topic.and_then(|topic| socket.channels.get_mut(topic)) {
+            Some(channel) if channel.blocked => channel.mailbox.push_back(message),
+            Some(_) => self.deliver(now, peer, message),
+            // wire/leave_never_joined
+            None if leave => {
+                let join_ref = message.join_ref.clone();
+                self.answer(peer, &join_ref, &message, "ok", json!({}));
+            }
+            None => self.unmatched(peer, &message),
+        }
+    }
+
+    fn join(&mut self, now: Time, peer: PeerId, message: Inbound) {
+        let topic = message.topic.as_str().unwrap_or("").to_owned();
+        let verdict = channels::join(&topic, &message.payload);
+        let Some(socket) = self.sockets.get(&peer) else { return };
+        let rejoin = socket.channels.contains_key(&topic);
+        let full = socket.channels.len() >= self.config.max_channels;
+        let join_ref = message.join_ref.clone();
+        let refuse = |server: &mut Self, reason: &str| {
+            server.answer(peer, &join_ref, &message, "error", json!({ "reason": reason }));
+        };
+        match verdict {
+            JoinVerdict::Unmatched => self.unmatched(peer, &message),
+            // A rejoin is not counted twice: wire/join_too_many_channels.
+            _ if full && !rejoin => refuse(self, "too many channels joined"),
+            JoinVerdict::Refused(reason) => {
+                let replaced = self.replace_channel(peer, &topic);
+                refuse(self, reason);
+                self.tell_replaced(peer, &topic, replaced);
+            }
+            JoinVerdict::Accepted { kind, response, sleep, after } => {
+                let replaced = self.replace_channel(peer, &topic);
+                let joining = Joining { topic, message, kind, response, after, replaced };
+                if sleep.is_zero() {
+                    self.finish_join(now, peer, joining);
+                } else if let Some(socket) = self.sockets.get_mut(&peer) {
+                    socket.busy = true;
+                    socket.joining = Some(joining);
+                    self.arm(now + sleep, Timer::SocketWakes { peer });
+                }
+            }
+        }
+    }
+
+    /// The order is that of `wire/presence_double_join`: the reply, the close of the replaced
+    /// channel, and only then what the new one has to say.
+    fn finish_join(&mut self, now: Time, peer: PeerId, joining: Joining) {
+        let Joining { topic, message, kind, response, after, replaced } = joining;
+        let Some(socket) = self.sockets.get_mut(&peer) else { return };
+        self.instances += 1;
+        let instance = self.instances;
+        let join_ref = message.join_ref.clone();
+        let shown_ref = if join_ref.is_null() { message.msg_ref.clone() } else { join_ref.clone() };
+        let channel = Channel {
+            instance,
+            kind,
+            join_ref: join_ref.clone(),
+            shown_ref,
+            own_key: channels::own_key(&message.payload),
+            blocked: false,
+            mailbox: VecDeque::new(),
+        };
+        socket.channels.insert(topic.clone(), channel);
+        self.answer(peer, &join_ref, &message, "ok", response);
+        self.tell_replaced(peer, &topic, replaced);
+        self.run(now, peer, &topic, instance, &Value::Null, after);
+    }
+
+    /// Kills the channel that a join replaces, before the join runs.
+    fn replace_channel(&mut self, peer: PeerId, topic: &str) -> Option<Value> {
+        let channel = self.sockets.get_mut(&peer)?.channels.remove(topic)?;
+        self.forget_channel(topic, channel.instance);
+        Some(channel.join_ref)
+    }
+
+    fn tell_replaced(&mut self, peer: PeerId, topic: &str, replaced: Option<Value>) {
+        if let (Some(join_ref), Some(socket)) = (replaced, self.sockets.get(&peer)) {
+            let frame = self.end_frame(socket.admission.vsn, &join_ref, topic, End::Close);
+            self.send(peer, frame);
+        }
+    }
+
+    /// Gives a message to its channel, which drops it in silence if the join_ref is not right.
+    pub(super) fn deliver(&mut self, now: Time, peer: PeerId, message: Inbound) {
+        let Some(topic) = message.topic.as_str() else { return };
+        let Some(socket) = self.sockets.get(&peer) else { return };
+        let Some(channel) = socket.channels.get(topic) else { return };
+        let leave = message.event == "phx_leave";
+        if !accepts(self.config.version, leave, &channel.join_ref, &message.join_ref) {
+            return;
+        }
+        if leave {
+            let shown_ref = channel.shown_ref.clone();
+            self.answer(peer, &shown_ref, &message, "ok", json!({}));
+            self.end_channel(peer, topic, End::Close);
+            return;
+        }
+        let event = message.event.as_str().unwrap_or("");
+        let (kind, instance) = (channel.kind, channel.instance);
+        let effects = channels::handle_in(kind, event, &message.payload, &socket.admission);
+        self.run(now, peer, topic, instance, &message.msg_ref, effects);
+    }
+
+    fn unmatched(&mut self, peer: PeerId, message: &Inbound) {
+        // The join_ref is null even if the request had one: wire/push_unjoined_topic.
+        let response = json!({ "reason": "unmatched topic" });
+        self.answer(peer, &Value::Null, message, "error", response);
+    }
+
+    /// A reply that does not depend on a channel to live on.
+    fn answer(
+        &mut self,
+        peer: PeerId,
+        join_ref: &Value,
+        message: &Inbound,
+        status: &str,
+        response: Value,
+    ) {
+        let Some(socket) = self.sockets.get(&peer) else { return };
+        let (vsn, response) = (socket.admission.vsn, Payload::Json(response));
+        let (msg_ref, topic) = (&message.msg_ref, &message.topic);
+        if let Ok(frame) = codec::encode_reply(vsn, join_ref, msg_ref, topic, status, &response) {
+            self.send_reply(peer, None, frame);
+        }
+    }
+
+    pub(super) fn send_reply(&mut self, peer: PeerId, instance: Option<u64>, frame: Frame) {
+        match &mut self.held {
+            Some(held) => held.push(HeldReply { peer, instance, frame }),
+            None => self.send(peer, frame),
+        }
+    }
+}
+
+/// Whether a push or leave with this join_ref is for this channel. The versions differ.
+fn accepts(version: Version, leave: bool, channel: &Value, message: &Value) -> bool {
+    let same = channel == message;
+    match version {
+        // wire/push_stale_join_ref__1.7.24, wire/leave_wrong_join_ref__1.7.24
+        Version::V1_7_24 => same || !leave,
+        // wire/join_null_join_ref__1.8.9, wire/leave_null_join_ref__1.8.9
+        Version::V1_8_9 => same || (!leave && channel.is_null()),
+        // wire/push_null_join_ref, wire/join_null_join_ref
+        Version::V1_8_12 => same || message.is_null(),
+    }
+}

@@ -1,0 +1,210 @@
+//! What the recordings do not show: the scripted events, sleeping channels, hostile input.
+
+use core::time::Duration;
+
+use serde_json::json;
+
+use super::*;
+use crate::time::Time;
+use crate::wire::Frame;
+
+fn at(ms: u64) -> Time {
+    Time::from_millis(ms)
+}
+
+fn text(message: &str) -> Frame {
+    Frame::Text(message.as_bytes().to_vec().into())
+}
+
+fn open(server: &mut Server, query: &str) -> PeerId {
+    let path = format!("/socket/websocket?vsn=2.0.0{query}");
+    server.connect(Time::ZERO, &ConnectRequest { path, headers: Vec::new() }).unwrap().peer
+}
+
+fn joined(server: &mut Server, topic: &str) -> PeerId {
+    let peer = open(server, "&user_id=1");
+    let join = json!(["1", "1", topic, "phx_join", {}]).to_string();
+    server.handle_frame(Time::ZERO, peer, &text(&join));
+    sent(server);
+    peer
+}
+
+/// Everything that was put out, frames as their text.
+fn sent(server: &mut Server) -> Vec<String> {
+    let mut lines = Vec::new();
+    while let Some(output) = server.poll_output() {
+        lines.push(match output {
+            Output::Send { frame: Frame::Text(bytes), .. } => {
+                String::from_utf8(bytes.to_vec()).unwrap()
+            }
+            Output::Send { frame: Frame::Binary(bytes), .. } => format!("{bytes:?}"),
+            Output::Close { code, .. } => format!("close {code}"),
+            Output::Drop { .. } => "drop".to_owned(),
+        });
+    }
+    lines
+}
+
+#[test]
+fn a_scripted_refusal_is_used_once() {
+    let mut server = Server::new(ServerConfig::default());
+    server.refuse_next(HttpRefusal::new(503, "busy"));
+    let request =
+        ConnectRequest { path: "/socket/websocket?vsn=2.0.0".into(), headers: Vec::new() };
+    assert_eq!(server.connect(at(0), &request).unwrap_err().status, 503);
+    assert!(server.connect(at(0), &request).is_ok());
+}
+
+#[test]
+fn a_request_with_http_fields_has_to_be_an_upgrade_from_an_allowed_origin() {
+    let mut server = Server::new(ServerConfig::default());
+    let mut status = |headers: &[(&str, &str)]| {
+        let headers = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        let request = ConnectRequest { path: "/socket/websocket?vsn=2.0.0".into(), headers };
+        server.connect(at(0), &request).map_or_else(|refusal| refusal.status, |_| 101)
+    };
+    let upgrade =
+        [("Connection", "keep-alive, Upgrade"), ("Upgrade", "websocket"), ("Host", "localhost")];
+    let version = ("Sec-WebSocket-Version", "13");
+    assert_eq!(status(&[("Host", "localhost")]), 400);
+    assert_eq!(status(&upgrade), 400);
+    assert_eq!(status(&[&upgrade[..], &[version]].concat()), 101);
+    assert_eq!(status(&[("Origin", "https://localhost:4000")]), 101);
+    assert_eq!(status(&[("Origin", "https://evil.example")]), 403);
+}
+
+#[test]
+fn scripted_ends_of_a_channel_free_its_topic() {
+    let mut server = Server::new(ServerConfig::default());
+    joined(&mut server, "room:a");
+    server.crash_channel(at(1), "room:a");
+    assert_eq!(sent(&mut server), [r#"["1","1","room:a","phx_error",{"reason":"channel_crash"}]"#]);
+    assert_eq!(server.joined("room:a"), 0);
+    server.close_channel(at(2), "room:a");
+    assert!(sent(&mut server).is_empty());
+    joined(&mut server, "room:a");
+    server.close_channel(at(3), "room:a");
+    assert_eq!(sent(&mut server), [r#"["1","1","room:a","phx_close",{}]"#]);
+}
+
+#[test]
+fn a_killed_server_ends_every_connection_without_a_close_frame() {
+    let mut server = Server::new(ServerConfig::default());
+    joined(&mut server, "presence:p");
+    joined(&mut server, "presence:p");
+    server.kill_all();
+    assert_eq!(sent(&mut server), ["drop", "drop"]);
+    assert!(server.peers().is_empty());
+    assert_eq!(server.poll_timeout(), None);
+}
+
+#[test]
+fn a_disconnect_by_id_spares_other_sockets() {
+    let mut server = Server::new(ServerConfig::default().version(Version::V1_7_24));
+    joined(&mut server, "room:a");
+    let other = open(&mut server, "&user_id=2");
+    server.disconnect_id(at(1), "user:1");
+    assert_eq!(sent(&mut server), ["close 1000", "drop"]);
+    assert_eq!(server.peers(), [other]);
+}
+
+#[test]
+fn held_replies_come_in_order_but_not_those_of_a_dead_channel() {
+    let mut server = Server::new(ServerConfig::default());
+    let peer = joined(&mut server, "room:a");
+    let other = joined(&mut server, "room:b");
+    server.hold_replies(true);
+    server.handle_frame(at(1), peer, &text(r#"["1","2","room:a","ack",{}]"#));
+    server.handle_frame(at(1), other, &text(r#"["1","2","room:b","ack",{}]"#));
+    server.handle_frame(at(1), other, &text(r#"["1","3","room:b","nack",{}]"#));
+    server.handle_frame(at(1), peer, &text(r#"[null,"9","phoenix","heartbeat",{}]"#));
+    server.crash_channel(at(2), "room:a");
+    assert_eq!(
+        sent(&mut server),
+        [
+            r#"[null,"9","phoenix","phx_reply",{"response":{},"status":"ok"}]"#,
+            r#"["1","1","room:a","phx_error",{"reason":"channel_crash"}]"#,
+        ]
+    );
+    server.hold_replies(false);
+    assert_eq!(
+        sent(&mut server),
+        [
+            r#"["1","2","room:b","phx_reply",{"response":{},"status":"ok"}]"#,
+            r#"["1","3","room:b","phx_reply",{"response":{},"status":"error"}]"#,
+        ]
+    );
+}
+
+#[test]
+fn a_blocked_channel_answers_late_and_in_order_while_the_socket_goes_on() {
+    let mut server = Server::new(ServerConfig::default());
+    let peer = joined(&mut server, "room:a");
+    server.handle_frame(at(0), peer, &text(r#"["1","2","room:a","block",{"ms":100}]"#));
+    server.handle_frame(at(10), peer, &text(r#"["1","3","room:a","ack",{}]"#));
+    server.handle_frame(at(10), peer, &text(r#"[null,"4","phoenix","heartbeat",{}]"#));
+    assert_eq!(
+        sent(&mut server),
+        [r#"[null,"4","phoenix","phx_reply",{"response":{},"status":"ok"}]"#]
+    );
+    assert_eq!(server.poll_timeout(), Some(at(100)));
+    server.handle_timeout(at(100));
+    assert_eq!(
+        sent(&mut server),
+        [
+            r#"["1","2","room:a","phx_reply",{"response":{"blocked":100},"status":"ok"}]"#,
+            r#"["1","3","room:a","phx_reply",{"response":{},"status":"ok"}]"#,
+        ]
+    );
+}
+
+#[test]
+fn a_slow_join_holds_back_broadcasts_of_the_other_channels_of_its_socket() {
+    let mut server = Server::new(ServerConfig::default());
+    let peer = joined(&mut server, "room:a");
+    let join = r#"["2","2","slowjoin:1","phx_join",{"ms":50}]"#;
+    server.handle_frame(at(0), peer, &text(join));
+    server.broadcast(at(10), "room:a", "news", json!({ "n": 1 }));
+    assert!(sent(&mut server).is_empty());
+    server.handle_timeout(at(50));
+    assert_eq!(
+        sent(&mut server),
+        [
+            r#"["2","2","slowjoin:1","phx_reply",{"response":{"slept":50,"topic":"slowjoin:1"},"status":"ok"}]"#,
+            r#"[null,null,"room:a","news",{"n":1}]"#,
+        ]
+    );
+}
+
+#[test]
+fn time_that_passed_unnoticed_takes_effect_before_a_late_frame() {
+    let config = ServerConfig::default().idle_timeout(Duration::from_millis(100));
+    let mut server = Server::new(config);
+    let peer = joined(&mut server, "room:a");
+    server.handle_frame(at(150), peer, &text(r#"["1","2","room:a","ack",{}]"#));
+    assert_eq!(sent(&mut server), ["close 1002", "drop"]);
+}
+
+#[test]
+fn a_truncated_binary_frame_closes_the_socket_and_panics_nowhere() {
+    let whole = b"\x00\x01\x01\x06\x0412room:aecho\xff";
+    for len in 0..whole.len() {
+        let mut server = Server::new(ServerConfig::default());
+        let peer = joined(&mut server, "room:a");
+        server.handle_frame(at(1), peer, &Frame::Binary(whole[..len].to_vec().into()));
+        let expected: &[&str] = if len < whole.len() - 1 {
+            &["close 1011", "drop"]
+        } else {
+            &["b\"\\x01\\x01\\x01\\x06\\x0212room:aok\""]
+        };
+        assert_eq!(sent(&mut server), expected, "{len} bytes");
+    }
+}
+
+#[test]
+fn text_that_is_not_utf8_closes_with_1007() {
+    let mut server = Server::new(ServerConfig::default());
+    let peer = joined(&mut server, "room:a");
+    server.handle_frame(at(1), peer, &Frame::Text(b"[\"\xff\"]".to_vec().into()));
+    assert_eq!(sent(&mut server), ["close 1007", "drop"]);
+}
