@@ -230,8 +230,8 @@ impl Channel {
     /// [`LeaveOutcome::Offline`].
     pub async fn leave(self) -> Left {
         let shared = self.inner.shared();
-        let leave = shared.command(|state, now| {
-            match state.socket.release(now, self.inner.interest) {
+        let leave =
+            shared.command(|state, now| match state.socket.release(now, self.inner.interest) {
                 Released::Leaving => {
                     let id = state.await_leave(&self.inner.topic);
                     state.end_topic(&self.inner.topic, &ChannelEnd::Left);
@@ -242,8 +242,7 @@ impl Channel {
                     Err(Left::Detached)
                 }
                 Released::Gone => Err(Left::Gone),
-            }
-        });
+            });
         match leave {
             Ok(id) => Left::Left(PendingLeave { shared, id }.outcome().await),
             Err(left) => left,

@@ -60,10 +60,7 @@ impl Client {
     /// future is dropped.
     pub async fn disconnect(&self) {
         self.handle.shared.command(|state, now| state.socket.disconnect(now));
-        self.watch(|status, gone| {
-            (gone || !matches!(status, Status::Closing)).then_some(())
-        })
-        .await;
+        self.watch(|status, gone| (gone || !matches!(status, Status::Closing)).then_some(())).await;
     }
 
     /// Dials now instead of waiting for the next retry.
@@ -132,10 +129,8 @@ impl Client {
 
     async fn watch<T>(&self, done: impl Fn(&Status, bool) -> Option<T>) -> T {
         let mut watcher = Watcher { shared: &self.handle.shared, id: None };
-        poll_fn(|cx| {
-            self.handle.shared.peek(|state| state.poll_status(&mut watcher.id, cx, &done))
-        })
-        .await
+        poll_fn(|cx| self.handle.shared.peek(|state| state.poll_status(&mut watcher.id, cx, &done)))
+            .await
     }
 }
 

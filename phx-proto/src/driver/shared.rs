@@ -29,7 +29,6 @@ use crate::cause::{ChannelEnd, LeaveOutcome, PushOutcome};
 use crate::channel::ChannelStatus;
 use crate::id::{ConnectionId, InterestId, PushId};
 use crate::input::Ended;
-use crate::payload::Payload;
 use crate::signal::Signal;
 use crate::socket::{Socket, Status};
 use crate::time::Time;
@@ -270,9 +269,7 @@ impl State {
                     self.wakes.extend(slot.waker.take());
                 }
             }
-            Signal::HeartbeatAcked { .. }
-            | Signal::ProtocolError { .. }
-            | Signal::Warning(_) => {}
+            Signal::HeartbeatAcked { .. } | Signal::ProtocolError { .. } | Signal::Warning(_) => {}
         }
     }
 
@@ -408,9 +405,8 @@ impl State {
 
     /// An audience of nobody is not kept.
     fn tidy(&mut self, topic: &Topic) {
-        let empty = |audience: &Audience| {
-            audience.joins.is_empty() && audience.mailboxes.is_empty()
-        };
+        let empty =
+            |audience: &Audience| audience.joins.is_empty() && audience.mailboxes.is_empty();
         if self.topics.get(topic).is_some_and(empty) {
             self.topics.remove(topic);
         }
@@ -441,11 +437,7 @@ impl State {
         id
     }
 
-    pub(super) fn poll_mailbox(
-        &mut self,
-        id: u64,
-        cx: &Context<'_>,
-    ) -> Poll<Option<ChannelEvent>> {
+    pub(super) fn poll_mailbox(&mut self, id: u64, cx: &Context<'_>) -> Poll<Option<ChannelEvent>> {
         let Some(slot) = self.mailboxes.get_mut(&id) else { return Poll::Ready(None) };
         if let Some(event) = slot.value.next() {
             return Poll::Ready(Some(event));
@@ -475,11 +467,7 @@ impl State {
         id
     }
 
-    pub(super) fn poll_signals(
-        &mut self,
-        id: u64,
-        cx: &Context<'_>,
-    ) -> Poll<Option<ClientEvent>> {
+    pub(super) fn poll_signals(&mut self, id: u64, cx: &Context<'_>) -> Poll<Option<ClientEvent>> {
         let gone = self.driver_gone;
         let Some(slot) = self.signals.get_mut(&id) else { return Poll::Ready(None) };
         if slot.value.lagged > 0 {
