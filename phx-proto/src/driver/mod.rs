@@ -1,5 +1,83 @@
 //! The async layer: one driver future and the handles, the same on every runtime.
+//!
+//! An adapter implements [`Runtime`]; everything else is here. [`client`] makes a [`Client`] and
+//! the [`Driver`] that must be polled for anything to happen; [`start`] and [`connect`] spawn it.
+//!
+//! * A [`Client`] is one connection; a [`Channel`] one interest in a topic; [`Messages`] and
+//!   [`Signals`] are streams with bounded mailboxes, where loss is visible and the socket is
+//!   never stopped from reading.
+//! * Commands are answered at once, under one lock that is held for as long as the core takes;
+//!   no user code runs under it but the functions of
+//!   [`JoinParams`](crate::JoinParams::from_fn).
+//! * Dropping a future or a handle takes back what it asked for, synchronously.
 
+mod channel;
+mod client;
+#[allow(clippy::module_inception)]
+mod driver;
+mod error;
+mod mailbox;
+mod messages;
+mod reply;
 mod runtime;
+mod shared;
 
+pub use channel::{Channel, JoinOptions, Left};
+pub use client::Client;
+pub use driver::Driver;
+pub use error::{ConnectError, JoinFailed, JoinObstacle, NotConnected, PushFailed};
+pub use mailbox::MailboxPolicy;
+pub use messages::{ChannelEvent, ClientEvent, Message, Messages, Signals, StreamEnd};
+pub use reply::ErrorReply;
 pub use runtime::{Received, Runtime, Timer, Transport, WriteFailed};
+
+use crate::cause::Cause;
+use crate::config::Config;
+use crate::signal::Signal;
+use crate::socket::Socket;
+
+/// A client and its driver. Nothing is spawned and nothing is dialled: poll the driver, and call
+/// [`Client::connect`].
+pub fn client<R: Runtime>(config: Config, runtime: R) -> (Client, Driver<R>) {
+    let socket = Socket::new(config.clone(), runtime.seed(), runtime.now());
+    let clock = runtime.clone();
+    let shared = shared::Shared::new(socket, move || clock.now());
+    let driver = Driver::new(runtime, config, std::sync::Arc::clone(&shared));
+    (Client::new(shared), driver)
+}
+
+/// Spawns the driver and starts connecting, without waiting for it.
+pub fn start<R: Runtime>(config: Config, runtime: R) -> Client {
+    let (client, driver) = client(config, runtime.clone());
+    client.connect();
+    runtime.spawn(driver);
+    client
+}
+
+/// Spawns the driver, connects and waits for the first open connection. From then on it is kept:
+/// reconnects are automatic.
+///
+/// Cancel safe: dropping the future closes the connection.
+///
+/// # Errors
+///
+/// [`ConnectError`] when the first attempt fails. The client is closed then; nothing goes on in
+/// the background.
+pub async fn connect<R: Runtime>(config: Config, runtime: R) -> Result<Client, ConnectError> {
+    let (client, driver) = client(config, runtime.clone());
+    let mut signals = client.signals();
+    client.connect();
+    runtime.spawn(driver);
+    loop {
+        let cause = match signals.next().await {
+            Some(ClientEvent::Signal(Signal::Connected { .. })) => return Ok(client),
+            Some(ClientEvent::Signal(
+                Signal::Disconnected { cause, .. } | Signal::GaveUp { cause },
+            )) => cause,
+            Some(ClientEvent::Signal(Signal::Closed)) | None => Cause::LocalDisconnect,
+            Some(_) => continue,
+        };
+        client.disconnect().await;
+        return Err(ConnectError::new(cause));
+    }
+}

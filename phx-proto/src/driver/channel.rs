@@ -1,0 +1,330 @@
+//! The handle of a channel.
+
+use core::future::poll_fn;
+use core::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::client::Handle;
+use super::error::PushFailed;
+use super::mailbox::MailboxPolicy;
+use super::messages::{Messages, StreamEnd};
+use super::shared::Shared;
+use crate::cause::{ChannelEnd, LeaveOutcome, PushOutcome, Reply};
+use crate::channel::ChannelStatus;
+use crate::error::NotWanted;
+use crate::id::{InterestId, PushId};
+use crate::join_params::JoinParams;
+use crate::payload::Payload;
+use crate::push::PushOptions;
+use crate::socket::Released;
+use crate::topic::Topic;
+
+/// One interest in a topic, from [`Client::join`](super::Client::join).
+///
+/// Clones share the interest. Several handles of a topic, made by several calls, share one join
+/// on the server; when the last of them is dropped, the topic is left. A channel keeps its client
+/// alive.
+#[derive(Clone, Debug)]
+pub struct Channel {
+    inner: Arc<ChannelInner>,
+}
+
+/// How [`Channel::leave`] ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// The topic was left.
+    Left(LeaveOutcome),
+    /// Others still want the topic: this handle is done with it, and nothing was sent.
+    Detached,
+    /// The channel had ended before.
+    Gone,
+}
+
+#[derive(Debug)]
+pub(super) struct ChannelInner {
+    handle: Arc<Handle>,
+    topic: Topic,
+    interest: InterestId,
+    policy: MailboxPolicy,
+    /// The mailbox from the join call on, until `messages` takes it.
+    first: u64,
+    first_taken: AtomicBool,
+}
+
+impl ChannelInner {
+    pub(super) fn shared(&self) -> &Shared {
+        &self.handle.shared
+    }
+}
+
+impl Drop for ChannelInner {
+    fn drop(&mut self) {
+        let taken = self.first_taken.load(Ordering::Relaxed);
+        self.shared().command(|state, now| {
+            if !taken {
+                state.drop_mailbox(self.first);
+            }
+            state.forget_join(self.interest);
+            if state.socket.release(now, self.interest) == Released::Leaving {
+                state.end_topic(&self.topic, &ChannelEnd::Left);
+            }
+        });
+    }
+}
+
+impl Channel {
+    /// The interest and its first mailbox must exist already.
+    pub(super) fn new(
+        handle: Arc<Handle>,
+        topic: Topic,
+        interest: InterestId,
+        policy: MailboxPolicy,
+        first: u64,
+    ) -> Self {
+        let first_taken = AtomicBool::new(false);
+        Self {
+            inner: Arc::new(ChannelInner { handle, topic, interest, policy, first, first_taken }),
+        }
+    }
+
+    pub(super) async fn joined(&self) -> Result<(), super::JoinFailed> {
+        let id = self.inner.interest;
+        poll_fn(|cx| self.inner.shared().peek(|state| state.poll_join(id, cx))).await
+    }
+
+    /// The topic.
+    #[must_use]
+    pub fn topic(&self) -> &Topic {
+        &self.inner.topic
+    }
+
+    /// The state of the channel.
+    #[must_use]
+    pub fn status(&self) -> ChannelStatus {
+        self.inner.shared().peek(|state| state.socket.channel_status(&self.inner.topic))
+    }
+
+    /// The server's response to the join that holds; none while the channel is not joined.
+    #[must_use]
+    pub fn join_response(&self) -> Option<Payload> {
+        self.inner.shared().peek(|state| state.socket.join_response(&self.inner.topic).cloned())
+    }
+
+    /// Replaces the parameters of the joins to come.
+    ///
+    /// # Errors
+    ///
+    /// [`NotWanted`] when the channel has ended.
+    pub fn set_join_params(&self, params: impl Into<JoinParams>) -> Result<(), NotWanted> {
+        self.inner
+            .shared()
+            .command(|state, _| state.socket.set_join_params(&self.inner.topic, params))
+    }
+
+    /// Pushes and waits for the reply, for up to
+    /// [`Config::push_timeout`](crate::Config::push_timeout).
+    ///
+    /// It waits through disconnects as long as it has not been written. A reply of any status is
+    /// `Ok`; [`Reply::ok`] tells them apart.
+    ///
+    /// Cancel safe: dropping the future withdraws the push. If it was written already, the
+    /// server may handle it all the same.
+    ///
+    /// # Errors
+    ///
+    /// [`PushFailed`]; after a disconnect, [`PushFailed::Unknown`] if it had been written.
+    pub async fn push(
+        &self,
+        event: &str,
+        payload: impl Into<Payload>,
+    ) -> Result<Reply, PushFailed> {
+        self.push_with(event, payload, PushOptions::call()).await
+    }
+
+    /// [`push`](Self::push) with a timeout of its own, or failing fast when not joined.
+    ///
+    /// Cancel safe, and through disconnects, as [`push`](Self::push).
+    ///
+    /// # Errors
+    ///
+    /// [`PushFailed`].
+    pub async fn push_with(
+        &self,
+        event: &str,
+        payload: impl Into<Payload>,
+        options: PushOptions,
+    ) -> Result<Reply, PushFailed> {
+        match self.run(event, payload.into(), PushOptions { cast: false, ..options }).await? {
+            PushOutcome::Reply(reply) => Ok(reply),
+            outcome => Err(failed(outcome)),
+        }
+    }
+
+    /// Pushes without waiting for a reply: done when the frame is handed to the transport.
+    ///
+    /// Cancel safe: dropping the future withdraws the push if it was not written. It waits
+    /// through disconnects, up to the timeout.
+    ///
+    /// # Errors
+    ///
+    /// [`PushFailed::NotAccepted`] and [`PushFailed::NotSent`].
+    pub async fn cast(&self, event: &str, payload: impl Into<Payload>) -> Result<(), PushFailed> {
+        self.cast_with(event, payload, PushOptions::cast()).await
+    }
+
+    /// [`cast`](Self::cast) with a timeout of its own, or failing fast when not joined.
+    ///
+    /// Cancel safe, and through disconnects, as [`cast`](Self::cast).
+    ///
+    /// # Errors
+    ///
+    /// As [`cast`](Self::cast).
+    pub async fn cast_with(
+        &self,
+        event: &str,
+        payload: impl Into<Payload>,
+        options: PushOptions,
+    ) -> Result<(), PushFailed> {
+        match self.run(event, payload.into(), PushOptions { cast: true, ..options }).await? {
+            PushOutcome::Written => Ok(()),
+            outcome => Err(failed(outcome)),
+        }
+    }
+
+    async fn run(
+        &self,
+        event: &str,
+        payload: Payload,
+        options: PushOptions,
+    ) -> Result<PushOutcome, PushFailed> {
+        let shared = self.inner.shared();
+        let id = shared.command(|state, now| {
+            let id = state.socket.push(now, &self.inner.topic, event, payload, options)?;
+            state.await_push(id);
+            Ok::<_, PushFailed>(id)
+        })?;
+        let pending = PendingPush { shared, id };
+        Ok(poll_fn(|cx| shared.peek(|state| state.poll_push(pending.id, cx))).await)
+    }
+
+    /// The events of the channel.
+    ///
+    /// The first call on a handle sees everything since the join was asked for, such as the
+    /// `presence_state` that comes right behind its ok; later calls begin now. Each stream has a
+    /// mailbox of its own, bounded by [`Config::mailbox`](crate::Config::mailbox).
+    pub fn messages(&self) -> Messages {
+        let inner = &self.inner;
+        let mailbox = if inner.first_taken.swap(true, Ordering::Relaxed) {
+            inner.shared().peek(|state| state.add_mailbox(&inner.topic, inner.policy))
+        } else {
+            inner.first
+        };
+        Messages::new(Arc::clone(inner), mailbox)
+    }
+
+    /// Gives this interest up, and leaves the topic if it was the last one. Streams and clones
+    /// of this handle are done with it too.
+    ///
+    /// Cancel safe: the leave goes on when the future is dropped. A disconnect ends it with
+    /// [`LeaveOutcome::Offline`].
+    pub async fn leave(self) -> Left {
+        let shared = self.inner.shared();
+        let leave =
+            shared.command(|state, now| match state.socket.release(now, self.inner.interest) {
+                Released::Leaving => {
+                    let id = state.await_leave(&self.inner.topic);
+                    state.end_topic(&self.inner.topic, &ChannelEnd::Left);
+                    Ok(id)
+                }
+                Released::Detached => {
+                    state.close_mailbox(self.inner.first, StreamEnd::Channel(ChannelEnd::Left));
+                    Err(Left::Detached)
+                }
+                Released::Gone => Err(Left::Gone),
+            });
+        match leave {
+            Ok(id) => Left::Left(PendingLeave { shared, id }.outcome().await),
+            Err(left) => left,
+        }
+    }
+}
+
+fn failed(outcome: PushOutcome) -> PushFailed {
+    match outcome {
+        PushOutcome::TimedOut => PushFailed::TimedOut,
+        PushOutcome::Unknown(cause) => PushFailed::Unknown(cause),
+        PushOutcome::NotSent(cause) => PushFailed::NotSent(cause),
+        // A call cannot end as written, nor a cast with a reply.
+        PushOutcome::Cancelled | PushOutcome::Written | PushOutcome::Reply(_) => {
+            PushFailed::Cancelled
+        }
+    }
+}
+
+/// Withdraws the push when its future is dropped before the outcome.
+struct PendingPush<'a> {
+    shared: &'a Shared,
+    id: PushId,
+}
+
+impl Drop for PendingPush<'_> {
+    fn drop(&mut self) {
+        if self.shared.peek(|state| state.forget_push(self.id)) {
+            self.shared.command(|state, now| state.socket.cancel_push(now, self.id));
+        }
+    }
+}
+
+/// A leave that is awaited; nobody is told when its future is dropped.
+pub(super) struct PendingLeave<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) id: u64,
+}
+
+impl PendingLeave<'_> {
+    pub(super) async fn outcome(self) -> LeaveOutcome {
+        poll_fn(|cx| self.shared.peek(|state| state.poll_leave(self.id, cx))).await
+    }
+}
+
+impl Drop for PendingLeave<'_> {
+    fn drop(&mut self) {
+        self.shared.peek(|state| state.forget_leave(self.id));
+    }
+}
+
+/// How a join is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JoinOptions {
+    pub(super) deadline: Duration,
+    pub(super) mailbox: MailboxPolicy,
+}
+
+impl JoinOptions {
+    /// A deadline of 30 s and [`MailboxPolicy::DropOldest`].
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { deadline: super::shared::JOIN_DEADLINE, mailbox: MailboxPolicy::DropOldest }
+    }
+
+    /// How long to wait for the first ok, from the call.
+    #[must_use]
+    pub const fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// What the mailboxes of this handle do when they are full.
+    #[must_use]
+    pub const fn mailbox(mut self, policy: MailboxPolicy) -> Self {
+        self.mailbox = policy;
+        self
+    }
+}
+
+impl Default for JoinOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}

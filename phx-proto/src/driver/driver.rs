@@ -1,0 +1,310 @@
+//! The driver: one future that carries out what the core decides.
+//!
+//! ```text
+//!   poll ─▶ clock ─▶ todo ─▶ dial ─▶ read ─▶ write ─▶ flush ─┐
+//!     ▲                                                     │ something moved,
+//!     └──── timer, transport, handles wake ◀── Pending ◀────┴ within the budget: again
+//! ```
+//!
+//! Reading never waits for writing: both are polled in every round. A frame is pulled from the
+//! core only when the transport takes one, so nothing is ever held in between. The clock decides
+//! what has expired; the timer only wakes.
+
+use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+use core::time::Duration;
+use std::sync::Arc;
+
+use super::runtime::{Received, Runtime, Timer, Transport};
+use super::shared::Shared;
+use crate::action::Action;
+use crate::config::Config;
+use crate::id::ConnectionId;
+use crate::input::{Ended, Failure, Opened};
+use crate::socket::Status;
+use crate::time::Time;
+
+/// Frames in, frames out and rounds in one poll, before other tasks get their turn.
+const BUDGET: u32 = 128;
+
+/// By how much the wall clock must outrun the monotonic one to mean that the machine slept.
+const SUSPENDED: Duration = Duration::from_secs(2);
+
+type Dial<T> = Pin<Box<dyn Future<Output = Result<(T, Opened), Failure>> + Send>>;
+
+/// The future that keeps one connection: poll it, or hand it to the runtime's `spawn`.
+///
+/// It completes when every handle is dropped and the connection is closed. After an explicit
+/// `disconnect` it stays for a later `connect`. Dropping it ends everything that waits.
+#[must_use = "nothing happens unless the driver is polled"]
+pub struct Driver<R: Runtime> {
+    runtime: R,
+    config: Config,
+    shared: Arc<Shared>,
+    dial: Option<(ConnectionId, Dial<R::Transport>)>,
+    link: Option<Link<R::Transport>>,
+    timer: R::Timer,
+    timer_at: Option<Time>,
+    last_now: Time,
+    last_wall: Time,
+}
+
+struct Link<T> {
+    id: ConnectionId,
+    transport: T,
+    /// What the core was told last.
+    writable: bool,
+    /// The transport takes nothing more; reading says why.
+    broken: bool,
+    flush: bool,
+}
+
+impl<R: Runtime> fmt::Debug for Driver<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// Nothing in a driver is pinned in place: the dial is boxed, the rest is `Unpin` by its traits.
+impl<R: Runtime> Unpin for Driver<R> {}
+
+impl<R: Runtime> Driver<R> {
+    pub(super) fn new(runtime: R, config: Config, shared: Arc<Shared>) -> Self {
+        Self {
+            timer: runtime.timer(),
+            timer_at: None,
+            last_now: runtime.now(),
+            last_wall: runtime.wall(),
+            dial: None,
+            link: None,
+            runtime,
+            config,
+            shared,
+        }
+    }
+
+    /// Expires what is due, and notices a suspended machine.
+    fn check_clock(&mut self, now: Time) {
+        let wall = self.runtime.wall();
+        let slept = wall.since(self.last_wall) > now.since(self.last_now) + SUSPENDED;
+        (self.last_now, self.last_wall) = (now, wall);
+        self.shared.input(now, |state| {
+            if slept {
+                state.socket.handle_wake(now);
+            }
+            state.drain(now);
+            if state.socket.poll_timeout().is_some_and(|next| next.at <= now) {
+                state.socket.handle_timeout(now);
+            }
+            state.expire_joins(now);
+        });
+    }
+
+    /// Carries out what is no frame. Runs user code (the dial), so never under the lock.
+    fn carry_out(&mut self, now: Time) -> bool {
+        let mut moved = false;
+        while let Some(action) = self.shared.peek(|state| state.todo.pop_front()) {
+            moved = true;
+            match action {
+                Action::Connect { id, .. } => {
+                    let request = self.shared.peek(|state| state.socket.connect_request());
+                    self.link = None;
+                    self.dial = Some((id, Box::pin(self.runtime.connect(request, &self.config))));
+                }
+                Action::Abort { id } => {
+                    self.dial.take_if(|(current, _)| *current == id);
+                    self.link.take_if(|link| link.id == id);
+                }
+                Action::Close { id, code, reason } => {
+                    match self.link.as_mut().filter(|link| link.id == id) {
+                        Some(link) => {
+                            link.transport.close(code, reason);
+                            link.flush = true;
+                        }
+                        // The transport ended in the same moment.
+                        None => {
+                            let message = "the connection was already over".to_owned();
+                            let ended = Ended::Lost { message };
+                            self.shared
+                                .input(now, |state| state.socket.handle_closed(now, id, ended));
+                        }
+                    }
+                }
+                Action::Send { .. }
+                | Action::Join { .. }
+                | Action::Signal(_)
+                | Action::ReconnectAfter { .. }
+                | Action::RejoinAfter { .. } => {
+                    debug_assert!(false, "neither frames nor facts are put on the list");
+                }
+            }
+        }
+        moved
+    }
+
+    fn poll_dial(&mut self, now: Time, cx: &mut Context<'_>) -> bool {
+        let Some((id, dial)) = &mut self.dial else { return false };
+        let id = *id;
+        let Poll::Ready(result) = dial.as_mut().poll(cx) else { return false };
+        self.dial = None;
+        match result {
+            Ok((transport, opened)) => {
+                self.link =
+                    Some(Link { id, transport, writable: true, broken: false, flush: false });
+                self.shared.input(now, |state| state.socket.handle_opened(now, id, opened));
+            }
+            Err(failure) => {
+                self.shared.input(now, |state| state.socket.handle_failed(now, id, failure));
+            }
+        }
+        true
+    }
+
+    fn poll_read(&mut self, now: Time, budget: &mut u32, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        while *budget > 0 {
+            let Some(link) = &mut self.link else { break };
+            let Poll::Ready(received) = link.transport.poll_receive(cx) else { break };
+            let id = link.id;
+            *budget -= 1;
+            moved = true;
+            match received {
+                Received::Frame(frame) => {
+                    self.shared.input(now, |state| state.socket.handle_frame(now, id, frame));
+                }
+                Received::Ended(ended) => {
+                    self.link = None;
+                    self.shared.input(now, |state| state.socket.handle_closed(now, id, ended));
+                }
+            }
+            if self.shared.peek(|state| !state.todo.is_empty()) {
+                break;
+            }
+        }
+        moved
+    }
+
+    fn poll_write(&mut self, now: Time, budget: &mut u32, cx: &mut Context<'_>) -> bool {
+        let Some(link) = &mut self.link else { return false };
+        let id = link.id;
+        let mut moved = false;
+        while *budget > 0 && !link.broken {
+            match link.transport.poll_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => {
+                    link.broken = true;
+                    break;
+                }
+                Poll::Pending => {
+                    // A transport that waits for its flush to have room must be flushed.
+                    link.flush = true;
+                    if link.writable {
+                        link.writable = false;
+                        self.shared
+                            .input(now, |state| state.socket.handle_writable(now, id, false));
+                    }
+                    break;
+                }
+            }
+            let regained = !core::mem::replace(&mut link.writable, true);
+            let frame = self.shared.input(now, |state| {
+                if regained {
+                    state.socket.handle_writable(now, id, true);
+                }
+                state.pull_frame(now)
+            });
+            let Some((to, frame)) = frame else { break };
+            moved = true;
+            *budget -= 1;
+            if to == id {
+                link.flush = true;
+                link.broken = link.transport.send(frame).is_err();
+            }
+        }
+        if link.broken && core::mem::replace(&mut link.writable, false) {
+            self.shared.input(now, |state| state.socket.handle_writable(now, id, false));
+        }
+        if link.flush && !link.broken {
+            match link.transport.poll_flush(cx) {
+                Poll::Ready(Ok(())) => {
+                    link.flush = false;
+                    // It may take frames again, and nobody else will say so.
+                    moved |= !link.writable;
+                }
+                Poll::Ready(Err(_)) => link.broken = true,
+                Poll::Pending => {}
+            }
+        }
+        moved
+    }
+
+    /// Sets the timer; true when it is up already and the clock must be asked again.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
+        let next = self.shared.peek(|state| {
+            let core = state.socket.poll_timeout().map(|next| next.at);
+            [core, state.next_deadline()].into_iter().flatten().min()
+        });
+        if next != self.timer_at {
+            self.timer.reset(next);
+            self.timer_at = next;
+        }
+        if next.is_some() && self.timer.poll_expired(cx).is_ready() {
+            // Set anew in the next round, should the clock find that it is early.
+            self.timer_at = None;
+            return true;
+        }
+        false
+    }
+
+    fn is_finished(&self) -> bool {
+        self.shared.peek(|state| {
+            state.abandoned
+                && state.todo.is_empty()
+                && matches!(
+                    state.socket.status(),
+                    Status::Closed | Status::Idle | Status::GaveUp { .. }
+                )
+        })
+    }
+}
+
+impl<R: Runtime> Future for Driver<R> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        this.shared.peek(|state| state.driver = Some(cx.waker().clone()));
+        let mut budget = BUDGET;
+        let mut rounds = BUDGET;
+        loop {
+            let now = this.runtime.now();
+            this.check_clock(now);
+            let mut moved = this.carry_out(now);
+            moved |= this.poll_dial(now, cx);
+            moved |= this.poll_read(now, &mut budget, cx);
+            moved |= this.poll_write(now, &mut budget, cx);
+            if this.is_finished() {
+                this.link = None;
+                return Poll::Ready(());
+            }
+            moved |= this.poll_timer(cx);
+            rounds -= 1;
+            if budget == 0 || rounds == 0 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if !moved && this.shared.peek(|state| state.todo.is_empty()) {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl<R: Runtime> Drop for Driver<R> {
+    fn drop(&mut self) {
+        let now = self.runtime.now();
+        self.shared.input(now, |state| state.end(now));
+    }
+}

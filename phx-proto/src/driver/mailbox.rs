@@ -1,0 +1,292 @@
+//! The mailbox: what waits for a consumer that is slower than the server.
+//!
+//! ```text
+//!   oldest                                                newest
+//!   [gap│message] [gap│message] … [gap│message]  [tail gap]
+//!     └ lagged, interrupted, resumed                └ and closed
+//! ```
+//!
+//! A gap is a summary of everything that happened between two messages, so its size does not
+//! depend on how often the connection came and went. Dropping a message merges the gap before it
+//! into the one behind it: lifecycle events are never lost, and the loss itself becomes visible.
+//! The socket is never stopped from reading.
+
+use std::collections::VecDeque;
+
+use super::messages::{ChannelEvent, Message, StreamEnd};
+use crate::cause::Interruption;
+use crate::payload::Payload;
+
+/// What a full mailbox does with the next message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MailboxPolicy {
+    /// Drops the oldest message: the consumer sees what is recent. The default.
+    #[default]
+    DropOldest,
+    /// Drops the new message: the consumer sees what it has not seen yet, in order.
+    DropNewest,
+    /// Ends the stream, after what it already holds.
+    Close,
+}
+
+/// The bounds of one mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limits {
+    pub(super) messages: usize,
+    pub(super) bytes: usize,
+    pub(super) policy: MailboxPolicy,
+}
+
+/// What waits for one consumer.
+#[derive(Debug)]
+pub(super) struct Mailbox {
+    limits: Limits,
+    entries: VecDeque<Entry>,
+    tail: Gap,
+    bytes: usize,
+    end: Option<StreamEnd>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    before: Gap,
+    message: Message,
+    bytes: usize,
+}
+
+/// What happened between two messages.
+#[derive(Debug, Default)]
+struct Gap {
+    lagged: u64,
+    interrupted: Option<(Interruption, u32)>,
+    resumed: Option<Payload>,
+}
+
+impl Mailbox {
+    pub(super) const fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            entries: VecDeque::new(),
+            tail: Gap { lagged: 0, interrupted: None, resumed: None },
+            bytes: 0,
+            end: None,
+        }
+    }
+
+    /// Adds a message that counts as so many bytes. One message always fits, however large.
+    pub(super) fn message(&mut self, message: Message, bytes: usize) {
+        if self.end.is_some() {
+            return;
+        }
+        while self.is_full_for(bytes) {
+            match self.limits.policy {
+                MailboxPolicy::DropOldest => self.drop_oldest(),
+                MailboxPolicy::DropNewest => {
+                    self.tail.lagged += 1;
+                    return;
+                }
+                MailboxPolicy::Close => {
+                    self.tail.lagged += 1;
+                    self.end = Some(StreamEnd::Overflow);
+                    return;
+                }
+            }
+        }
+        self.bytes = self.bytes.saturating_add(bytes);
+        let before = core::mem::take(&mut self.tail);
+        self.entries.push_back(Entry { before, message, bytes });
+    }
+
+    pub(super) fn interrupted(&mut self, cause: Interruption) {
+        if self.end.is_some() {
+            return;
+        }
+        let count = self.tail.interrupted.as_ref().map_or(0, |(_, count)| *count);
+        self.tail.interrupted = Some((cause, count.saturating_add(1)));
+        self.tail.resumed = None;
+    }
+
+    pub(super) fn resumed(&mut self, response: Payload) {
+        if self.end.is_none() {
+            self.tail.resumed = Some(response);
+        }
+    }
+
+    /// The first end counts; nothing is taken in after it.
+    pub(super) fn close(&mut self, end: StreamEnd) {
+        if self.end.is_none() {
+            self.end = Some(end);
+        }
+    }
+
+    /// The next event; `None` when there is nothing yet. The last one is `Closed`, again and
+    /// again.
+    pub(super) fn next(&mut self) -> Option<ChannelEvent> {
+        let gap = self.entries.front_mut().map_or(&mut self.tail, |entry| &mut entry.before);
+        if let Some(event) = gap.next() {
+            return Some(event);
+        }
+        if let Some(entry) = self.entries.pop_front() {
+            self.bytes = self.bytes.saturating_sub(entry.bytes);
+            return Some(ChannelEvent::Message(entry.message));
+        }
+        self.end.clone().map(ChannelEvent::Closed)
+    }
+
+    fn is_full_for(&self, bytes: usize) -> bool {
+        !self.entries.is_empty()
+            && (self.entries.len() >= self.limits.messages
+                || self.bytes.saturating_add(bytes) > self.limits.bytes)
+    }
+
+    fn drop_oldest(&mut self) {
+        let Some(entry) = self.entries.pop_front() else { return };
+        self.bytes = self.bytes.saturating_sub(entry.bytes);
+        let next = self.entries.front_mut().map_or(&mut self.tail, |entry| &mut entry.before);
+        next.put_before(entry.before);
+        next.lagged += 1;
+    }
+}
+
+impl Gap {
+    fn next(&mut self) -> Option<ChannelEvent> {
+        if self.lagged > 0 {
+            return Some(ChannelEvent::Lagged(core::mem::take(&mut self.lagged)));
+        }
+        if let Some((cause, count)) = self.interrupted.take() {
+            return Some(ChannelEvent::Interrupted { cause, count });
+        }
+        self.resumed.take().map(|response| ChannelEvent::Resumed { response })
+    }
+
+    fn put_before(&mut self, earlier: Self) {
+        self.lagged += earlier.lagged;
+        match (&mut self.interrupted, earlier.interrupted) {
+            (Some((_, count)), Some((_, more))) => *count = count.saturating_add(more),
+            (Some(_), None) => {}
+            (none, interrupted) => {
+                *none = interrupted;
+                if self.resumed.is_none() {
+                    self.resumed = earlier.resumed;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cause::ChannelEnd;
+
+    fn mailbox(messages: usize, bytes: usize, policy: MailboxPolicy) -> Mailbox {
+        Mailbox::new(Limits { messages, bytes, policy })
+    }
+
+    fn message(number: u64) -> Message {
+        Message {
+            event: crate::wire::ByteStr::from("msg"),
+            payload: Payload::from(serde_json::json!(number)),
+        }
+    }
+
+    fn drain(mailbox: &mut Mailbox) -> Vec<String> {
+        let mut seen = Vec::new();
+        while let Some(event) = mailbox.next() {
+            let end = matches!(event, ChannelEvent::Closed(_));
+            seen.push(match event {
+                ChannelEvent::Message(message) => {
+                    message.payload.to_value().map_or("bad".into(), |value| value.to_string())
+                }
+                ChannelEvent::Interrupted { count, .. } => format!("interrupted x{count}"),
+                ChannelEvent::Resumed { .. } => "resumed".into(),
+                ChannelEvent::Lagged(n) => format!("lagged {n}"),
+                ChannelEvent::Closed(_) => "closed".into(),
+            });
+            if end {
+                break;
+            }
+        }
+        seen
+    }
+
+    #[test]
+    fn the_oldest_messages_are_dropped_and_the_loss_is_visible_first() {
+        let mut mailbox = mailbox(2, 1_000, MailboxPolicy::DropOldest);
+        for number in 0..5 {
+            mailbox.message(message(number), 1);
+        }
+        assert_eq!(drain(&mut mailbox), ["lagged 3", "3", "4"]);
+    }
+
+    #[test]
+    fn the_newest_messages_are_dropped_and_the_loss_is_visible_last() {
+        let mut mailbox = mailbox(2, 1_000, MailboxPolicy::DropNewest);
+        for number in 0..5 {
+            mailbox.message(message(number), 1);
+        }
+        assert_eq!(drain(&mut mailbox), ["0", "1", "lagged 3"]);
+    }
+
+    #[test]
+    fn an_overflow_can_end_the_stream() {
+        let mut mailbox = mailbox(1, 1_000, MailboxPolicy::Close);
+        mailbox.message(message(0), 1);
+        mailbox.message(message(1), 1);
+        mailbox.message(message(2), 1);
+        assert_eq!(drain(&mut mailbox), ["0", "lagged 1", "closed"]);
+        assert_eq!(mailbox.next(), Some(ChannelEvent::Closed(StreamEnd::Overflow)));
+    }
+
+    #[test]
+    fn bytes_are_bounded_too_but_one_message_always_fits() {
+        let mut mailbox = mailbox(100, 10, MailboxPolicy::DropOldest);
+        mailbox.message(message(0), 6);
+        mailbox.message(message(1), 6);
+        mailbox.message(message(2), 600);
+        assert_eq!(drain(&mut mailbox), ["lagged 2", "2"]);
+        mailbox.message(message(3), 6);
+        assert_eq!(drain(&mut mailbox), ["3"]);
+    }
+
+    #[test]
+    fn a_gap_stays_between_the_messages_around_it() {
+        let mut mailbox = mailbox(8, 1_000, MailboxPolicy::DropOldest);
+        mailbox.message(message(0), 1);
+        mailbox.interrupted(Interruption::Crashed);
+        mailbox.resumed(Payload::from(serde_json::json!({})));
+        mailbox.message(message(1), 1);
+        assert_eq!(drain(&mut mailbox), ["0", "interrupted x1", "resumed", "1"]);
+    }
+
+    #[test]
+    fn lifecycle_events_are_coalesced_and_never_dropped_with_the_messages() {
+        let mut mailbox = mailbox(1, 1_000, MailboxPolicy::DropOldest);
+        for number in 0..100 {
+            mailbox.interrupted(Interruption::Crashed);
+            mailbox.resumed(Payload::from(serde_json::json!({})));
+            mailbox.message(message(number), 1);
+        }
+        mailbox.interrupted(Interruption::Crashed);
+        assert_eq!(
+            drain(&mut mailbox),
+            ["lagged 99", "interrupted x100", "resumed", "99", "interrupted x1"]
+        );
+    }
+
+    #[test]
+    fn nothing_is_taken_in_after_the_end_and_what_waits_comes_before_it() {
+        let mut mailbox = mailbox(4, 1_000, MailboxPolicy::DropOldest);
+        mailbox.message(message(0), 1);
+        mailbox.close(StreamEnd::Channel(ChannelEnd::Left));
+        mailbox.close(StreamEnd::Overflow);
+        mailbox.message(message(1), 1);
+        mailbox.interrupted(Interruption::Crashed);
+        assert_eq!(drain(&mut mailbox), ["0", "closed"]);
+        assert_eq!(
+            mailbox.next(),
+            Some(ChannelEvent::Closed(StreamEnd::Channel(ChannelEnd::Left)))
+        );
+    }
+}

@@ -1,0 +1,157 @@
+//! What a consumer reads: the events of a channel, the signals of a connection.
+
+use core::pin::Pin;
+use core::task::{Context, Poll};
+use std::sync::Arc;
+
+use futures_core::Stream;
+
+use super::channel::ChannelInner;
+use super::client::Handle;
+use crate::cause::{ChannelEnd, Interruption};
+use crate::payload::Payload;
+use crate::signal::Signal;
+use crate::wire::ByteStr;
+
+/// Something that happened on a channel.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ChannelEvent {
+    /// The server pushed or broadcast.
+    Message(Message),
+    /// The channel is not joined at the moment; it is joined again by itself.
+    Interrupted {
+        /// The latest cause.
+        cause: Interruption,
+        /// How many interruptions this stands for: more than one when the consumer did not look
+        /// in between.
+        count: u32,
+    },
+    /// The channel is joined again. Messages may have been missed.
+    Resumed {
+        /// The server's response to the join.
+        response: Payload,
+    },
+    /// So many messages were dropped here, because the consumer was too slow.
+    Lagged(u64),
+    /// The end of the stream; nothing follows.
+    Closed(StreamEnd),
+}
+
+/// A push or a broadcast from the server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Message {
+    /// The event.
+    pub event: ByteStr,
+    /// The payload, not yet parsed.
+    pub payload: Payload,
+}
+
+/// Why a stream of events ended.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum StreamEnd {
+    /// The channel ended.
+    Channel(ChannelEnd),
+    /// The mailbox was full, and its policy is [`MailboxPolicy::Close`](super::MailboxPolicy).
+    Overflow,
+}
+
+/// The events of a channel, from [`Channel::messages`](super::Channel::messages).
+///
+/// Keeps its channel joined. The stream ends after [`ChannelEvent::Closed`].
+#[derive(Debug)]
+#[must_use = "a stream does nothing unless it is read"]
+pub struct Messages {
+    channel: Arc<ChannelInner>,
+    mailbox: u64,
+    done: bool,
+}
+
+impl Messages {
+    pub(super) const fn new(channel: Arc<ChannelInner>, mailbox: u64) -> Self {
+        Self { channel, mailbox, done: false }
+    }
+
+    /// The next event; `None` after `Closed`.
+    ///
+    /// Cancel safe: an event is taken only when it is returned. A disconnect is an event, not
+    /// the end.
+    pub async fn next(&mut self) -> Option<ChannelEvent> {
+        core::future::poll_fn(|cx| self.poll_event(cx)).await
+    }
+
+    fn poll_event(&mut self, cx: &Context<'_>) -> Poll<Option<ChannelEvent>> {
+        if self.done {
+            return Poll::Ready(None);
+        }
+        let event = self.channel.shared().peek(|state| state.poll_mailbox(self.mailbox, cx));
+        if let Poll::Ready(None | Some(ChannelEvent::Closed(_))) = event {
+            self.done = true;
+        }
+        event
+    }
+}
+
+impl Stream for Messages {
+    type Item = ChannelEvent;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<ChannelEvent>> {
+        self.get_mut().poll_event(cx)
+    }
+}
+
+impl Drop for Messages {
+    fn drop(&mut self) {
+        self.channel.shared().peek(|state| state.drop_mailbox(self.mailbox));
+    }
+}
+
+/// One item of [`Signals`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClientEvent {
+    /// Something happened.
+    Signal(Signal),
+    /// So many signals were dropped here, because the consumer was too slow.
+    Lagged(u64),
+}
+
+/// Every signal of a connection, from [`Client::signals`](super::Client::signals).
+///
+/// Ends when the driver does. Keeps the connection alive.
+#[derive(Debug)]
+#[must_use = "a stream does nothing unless it is read"]
+pub struct Signals {
+    handle: Arc<Handle>,
+    id: u64,
+}
+
+impl Signals {
+    pub(super) const fn new(handle: Arc<Handle>, id: u64) -> Self {
+        Self { handle, id }
+    }
+
+    /// The next signal; `None` once the driver has ended.
+    ///
+    /// Cancel safe: a signal is taken only when it is returned.
+    pub async fn next(&mut self) -> Option<ClientEvent> {
+        core::future::poll_fn(|cx| self.poll_event(cx)).await
+    }
+
+    fn poll_event(&self, cx: &Context<'_>) -> Poll<Option<ClientEvent>> {
+        self.handle.shared.peek(|state| state.poll_signals(self.id, cx))
+    }
+}
+
+impl Stream for Signals {
+    type Item = ClientEvent;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<ClientEvent>> {
+        self.poll_event(cx)
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        self.handle.shared.peek(|state| state.drop_signals(self.id));
+    }
+}

@@ -1,0 +1,584 @@
+//! What handles and driver share: the core, and who waits for what.
+//!
+//! ```text
+//!   handle ──command──▶ ┌──────── State ────────┐ ◀──input── driver
+//!                       │ Socket ──▶ drain()    │
+//!                       │   signals ─▶ waiters, │ ──todo──▶ driver: Connect, Close, Abort
+//!   handle ◀──wake───── │   mailboxes           │
+//!                       └───────────────────────┘
+//! ```
+//!
+//! There is no command channel: a handle locks, calls the core, and has its answer, the payload
+//! handed back included. So dropping a handle or a future is a plain synchronous call. After
+//! every command and input the core's facts are drained, so no fact of the past can meet a waiter
+//! of the present. Frames stay in the core until the driver has a transport that takes them.
+//!
+//! Wakers are collected under the lock and woken after it.
+
+use core::fmt;
+use core::task::{Context, Poll, Waker};
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::error::{JoinFailed, JoinObstacle};
+use super::mailbox::{Limits, Mailbox, MailboxPolicy};
+use super::messages::{ChannelEvent, ClientEvent, Message, StreamEnd};
+use crate::action::Action;
+use crate::cause::{ChannelEnd, LeaveOutcome, PushOutcome};
+use crate::channel::ChannelStatus;
+use crate::id::{ConnectionId, InterestId, PushId};
+use crate::input::Ended;
+use crate::signal::Signal;
+use crate::socket::{Socket, Status};
+use crate::time::Time;
+use crate::timer::TimerKind;
+use crate::topic::Topic;
+use crate::wire::Frame;
+
+/// The lock, and the clock that every command is stamped with.
+pub(super) struct Shared {
+    clock: Box<dyn Fn() -> Time + Send + Sync>,
+    state: Mutex<State>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(super) fn new(
+        socket: Socket,
+        clock: impl Fn() -> Time + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self { clock: Box::new(clock), state: Mutex::new(State::new(socket)) })
+    }
+
+    /// A command of a handle: the driver is woken to carry out what comes of it.
+    pub(super) fn command<T>(&self, command: impl FnOnce(&mut State, Time) -> T) -> T {
+        let now = (self.clock)();
+        self.locked(|state| {
+            let answer = command(state, now);
+            state.drain(now);
+            state.wakes.extend(state.driver.take());
+            answer
+        })
+    }
+
+    /// An input from the driver.
+    pub(super) fn input<T>(&self, now: Time, input: impl FnOnce(&mut State) -> T) -> T {
+        self.locked(|state| {
+            let answer = input(state);
+            state.drain(now);
+            answer
+        })
+    }
+
+    /// A look that makes the core do nothing.
+    pub(super) fn peek<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
+        self.locked(look)
+    }
+
+    fn locked<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        let answer = work(&mut state);
+        let wakes = core::mem::take(&mut state.wakes);
+        drop(state);
+        wakes.into_iter().for_each(Waker::wake);
+        answer
+    }
+
+    /// The core changes nothing before a user's function has returned, so a panic of one leaves
+    /// nothing half done.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Everything behind the lock.
+pub(super) struct State {
+    pub(super) socket: Socket,
+    /// What the driver has to carry out, in order.
+    pub(super) todo: VecDeque<Action>,
+    pub(super) driver: Option<Waker>,
+    pub(super) driver_gone: bool,
+    /// The last handle is gone.
+    pub(super) abandoned: bool,
+    wakes: Vec<Waker>,
+    next_id: u64,
+    topics: BTreeMap<Topic, Audience>,
+    joins: BTreeMap<InterestId, JoinWaiter>,
+    deadlines: BTreeSet<(Time, InterestId)>,
+    mailboxes: BTreeMap<u64, Slot<Mailbox>>,
+    pushes: BTreeMap<PushId, Slot<Option<PushOutcome>>>,
+    leaves: BTreeMap<u64, (Topic, Slot<Option<LeaveOutcome>>)>,
+    signals: BTreeMap<u64, Slot<SignalQueue>>,
+    watchers: BTreeMap<u64, Waker>,
+}
+
+/// Who wants to hear of a topic.
+#[derive(Default)]
+struct Audience {
+    joins: BTreeSet<InterestId>,
+    mailboxes: BTreeSet<u64>,
+}
+
+/// Something that one consumer waits for.
+struct Slot<T> {
+    value: T,
+    waker: Option<Waker>,
+}
+
+struct JoinWaiter {
+    topic: Topic,
+    deadline: Time,
+    last: Option<JoinObstacle>,
+    slot: Slot<Option<Result<(), JoinFailed>>>,
+}
+
+#[derive(Default)]
+struct SignalQueue {
+    queue: VecDeque<Signal>,
+    lagged: u64,
+}
+
+impl<T> Slot<T> {
+    const fn new(value: T) -> Self {
+        Self { value, waker: None }
+    }
+
+    fn park(&mut self, cx: &Context<'_>) {
+        match &mut self.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+    }
+}
+
+impl State {
+    const fn new(socket: Socket) -> Self {
+        Self {
+            socket,
+            todo: VecDeque::new(),
+            driver: None,
+            driver_gone: false,
+            abandoned: false,
+            wakes: Vec::new(),
+            next_id: 0,
+            topics: BTreeMap::new(),
+            joins: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            mailboxes: BTreeMap::new(),
+            pushes: BTreeMap::new(),
+            leaves: BTreeMap::new(),
+            signals: BTreeMap::new(),
+            watchers: BTreeMap::new(),
+        }
+    }
+
+    const fn mint(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+}
+
+/// # What the core says
+impl State {
+    /// Takes every fact out of the core. Frames are left: they are made when pulled.
+    pub(super) fn drain(&mut self, now: Time) {
+        while self.socket.poll_timeout().is_some_and(|next| next.kind == TimerKind::Actions) {
+            match self.socket.poll_action(now) {
+                Some(action) => self.act(action),
+                None => break,
+            }
+        }
+    }
+
+    /// The next frame, with the connection it belongs to.
+    pub(super) fn pull_frame(&mut self, now: Time) -> Option<(ConnectionId, Frame)> {
+        loop {
+            match self.socket.poll_action(now)? {
+                Action::Send { id, frame } | Action::Join { id, frame, .. } => {
+                    return Some((id, frame));
+                }
+                other => self.act(other),
+            }
+        }
+    }
+
+    /// Dispatches a signal, and leaves anything else to the driver.
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Signal(signal) => self.dispatch(signal),
+            Action::ReconnectAfter { .. } | Action::RejoinAfter { .. } => {}
+            Action::Connect { .. }
+            | Action::Close { .. }
+            | Action::Abort { .. }
+            | Action::Send { .. }
+            | Action::Join { .. } => self.todo.push_back(action),
+        }
+    }
+
+    fn dispatch(&mut self, signal: Signal) {
+        self.record(&signal);
+        match signal {
+            Signal::Connecting { .. } | Signal::Connected { .. } => self.wake_watchers(),
+            Signal::Disconnected { cause, .. } => {
+                for waiter in self.joins.values_mut() {
+                    waiter.last = Some(JoinObstacle::Disconnected(cause.clone()));
+                }
+                self.wake_watchers();
+            }
+            Signal::GaveUp { .. } | Signal::Closed => {
+                self.finish_leaves(None, LeaveOutcome::Offline);
+                self.wake_watchers();
+            }
+            Signal::Joined { topic, .. } => self.resolve_joins(&topic, &Ok(())),
+            Signal::Resumed { topic, response } => {
+                self.resolve_joins(&topic, &Ok(()));
+                self.tell(&topic, |mailbox| mailbox.resumed(response.clone()));
+            }
+            Signal::JoinRejected { topic, rejection, last: true } => {
+                self.resolve_joins(&topic, &Err(JoinFailed::Rejected(rejection)));
+            }
+            Signal::JoinRejected { topic, rejection, last: false } => {
+                self.note(&topic, &JoinObstacle::Rejected(rejection));
+            }
+            Signal::JoinTimedOut { topic } => self.note(&topic, &JoinObstacle::TimedOut),
+            Signal::Errored { topic, payload } => {
+                self.note(&topic, &JoinObstacle::Crashed(payload));
+            }
+            Signal::Interrupted { topic, cause } => {
+                self.tell(&topic, |mailbox| mailbox.interrupted(cause.clone()));
+            }
+            Signal::Left { topic, outcome } => self.finish_leaves(Some(&topic), outcome),
+            // Whoever heard of the topic was told when the leave was asked for; by now others
+            // may wait to join it again.
+            Signal::ChannelClosed { cause: ChannelEnd::Left, .. } => {}
+            Signal::ChannelClosed { topic, cause } => self.end_topic(&topic, &cause),
+            Signal::Message { topic, event, payload } => {
+                let bytes = event.len() + payload.len();
+                let message = Message { event, payload };
+                self.tell(&topic, |mailbox| mailbox.message(message.clone(), bytes));
+            }
+            Signal::PushEnded { id, outcome, .. } => {
+                if let Some(slot) = self.pushes.get_mut(&id) {
+                    slot.value = Some(outcome);
+                    self.wakes.extend(slot.waker.take());
+                }
+            }
+            Signal::HeartbeatAcked { .. } | Signal::ProtocolError { .. } | Signal::Warning(_) => {}
+        }
+    }
+
+    /// The driver was dropped: nothing can happen any more, so everything that waits ends now.
+    pub(super) fn end(&mut self, now: Time) {
+        self.driver_gone = true;
+        self.socket.disconnect(now);
+        self.drain(now);
+        if let Some(id) = self.socket.connection_id() {
+            let message = "the driver was dropped".to_owned();
+            self.socket.handle_closed(now, id, Ended::Lost { message });
+        }
+        self.drain(now);
+        self.todo.clear();
+        self.wake_watchers();
+        for slot in self.signals.values_mut() {
+            self.wakes.extend(slot.waker.take());
+        }
+    }
+
+    /// Tells everybody who heard of a topic that it ended.
+    pub(super) fn end_topic(&mut self, topic: &str, cause: &ChannelEnd) {
+        let Some(topic) = self.topics.get_key_value(topic).map(|(topic, _)| topic.clone()) else {
+            return;
+        };
+        self.resolve_joins(&topic, &Err(JoinFailed::Ended(cause.clone())));
+        self.tell(&topic, |mailbox| mailbox.close(StreamEnd::Channel(cause.clone())));
+        self.topics.remove(&topic);
+    }
+
+    fn tell(&mut self, topic: &Topic, tell: impl Fn(&mut Mailbox)) {
+        let Some(audience) = self.topics.get(topic) else { return };
+        for id in &audience.mailboxes {
+            if let Some(slot) = self.mailboxes.get_mut(id) {
+                tell(&mut slot.value);
+                self.wakes.extend(slot.waker.take());
+            }
+        }
+    }
+
+    fn wake_watchers(&mut self) {
+        self.wakes.extend(core::mem::take(&mut self.watchers).into_values());
+    }
+}
+
+/// # Joins
+impl State {
+    /// Waits for a join that the core accepted, until `deadline`.
+    pub(super) fn await_join(&mut self, id: InterestId, topic: &Topic, deadline: Time) {
+        let joined = self.socket.channel_status(topic) == ChannelStatus::Joined;
+        let slot = Slot::new(joined.then_some(Ok(())));
+        let last = match self.socket.status() {
+            Status::Waiting { cause, .. } => Some(JoinObstacle::Disconnected(cause)),
+            _ => None,
+        };
+        self.joins.insert(id, JoinWaiter { topic: topic.clone(), deadline, last, slot });
+        if !joined {
+            self.deadlines.insert((deadline, id));
+            self.topics.entry(topic.clone()).or_default().joins.insert(id);
+        }
+    }
+
+    pub(super) fn poll_join(
+        &mut self,
+        id: InterestId,
+        cx: &Context<'_>,
+    ) -> Poll<Result<(), JoinFailed>> {
+        let Some(waiter) = self.joins.get_mut(&id) else {
+            return Poll::Ready(Err(JoinFailed::Ended(ChannelEnd::Left)));
+        };
+        if let Some(result) = waiter.slot.value.take() {
+            self.forget_join(id);
+            return Poll::Ready(result);
+        }
+        waiter.slot.park(cx);
+        Poll::Pending
+    }
+
+    pub(super) fn forget_join(&mut self, id: InterestId) {
+        if let Some(waiter) = self.joins.remove(&id) {
+            self.deadlines.remove(&(waiter.deadline, id));
+            if let Some(audience) = self.topics.get_mut(&waiter.topic) {
+                audience.joins.remove(&id);
+            }
+            self.tidy(&waiter.topic);
+        }
+    }
+
+    fn resolve_joins(&mut self, topic: &Topic, result: &Result<(), JoinFailed>) {
+        let Some(audience) = self.topics.get_mut(topic) else { return };
+        for id in core::mem::take(&mut audience.joins) {
+            self.resolve_join(id, result.clone());
+        }
+    }
+
+    fn resolve_join(&mut self, id: InterestId, result: Result<(), JoinFailed>) {
+        if let Some(waiter) = self.joins.get_mut(&id) {
+            self.deadlines.remove(&(waiter.deadline, id));
+            waiter.slot.value = Some(result);
+            self.wakes.extend(waiter.slot.waker.take());
+        }
+    }
+
+    fn note(&mut self, topic: &Topic, obstacle: &JoinObstacle) {
+        let Some(audience) = self.topics.get(topic) else { return };
+        for id in &audience.joins {
+            if let Some(waiter) = self.joins.get_mut(id) {
+                waiter.last = Some(obstacle.clone());
+            }
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Time> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// Ends every join whose deadline has passed. Its future releases the interest.
+    pub(super) fn expire_joins(&mut self, now: Time) {
+        while let Some((at, id)) = self.deadlines.first().copied() {
+            if at > now {
+                break;
+            }
+            self.deadlines.remove(&(at, id));
+            if let Some(waiter) = self.joins.get_mut(&id) {
+                let last = waiter.last.take();
+                if let Some(audience) = self.topics.get_mut(&waiter.topic) {
+                    audience.joins.remove(&id);
+                }
+                self.resolve_join(id, Err(JoinFailed::Deadline { last }));
+            }
+        }
+    }
+
+    /// An audience of nobody is not kept.
+    fn tidy(&mut self, topic: &Topic) {
+        let empty =
+            |audience: &Audience| audience.joins.is_empty() && audience.mailboxes.is_empty();
+        if self.topics.get(topic).is_some_and(empty) {
+            self.topics.remove(topic);
+        }
+    }
+}
+
+/// # Mailboxes and signal streams
+impl State {
+    /// A mailbox that hears of the topic from now on; one that is at its end already if the
+    /// topic is not wanted.
+    pub(super) fn add_mailbox(&mut self, topic: &Topic, policy: MailboxPolicy) -> u64 {
+        let config = self.socket.config();
+        let mut mailbox = Mailbox::new(Limits {
+            messages: config.mailbox_messages_max,
+            bytes: config.mailbox_bytes_max,
+            policy,
+        });
+        let id = self.mint();
+        match self.socket.channel_status(topic) {
+            ChannelStatus::Closed | ChannelStatus::Leaving => {
+                mailbox.close(StreamEnd::Channel(ChannelEnd::Left));
+            }
+            _ => {
+                self.topics.entry(topic.clone()).or_default().mailboxes.insert(id);
+            }
+        }
+        self.mailboxes.insert(id, Slot::new(mailbox));
+        id
+    }
+
+    pub(super) fn poll_mailbox(&mut self, id: u64, cx: &Context<'_>) -> Poll<Option<ChannelEvent>> {
+        let Some(slot) = self.mailboxes.get_mut(&id) else { return Poll::Ready(None) };
+        if let Some(event) = slot.value.next() {
+            return Poll::Ready(Some(event));
+        }
+        slot.park(cx);
+        Poll::Pending
+    }
+
+    pub(super) fn close_mailbox(&mut self, id: u64, end: StreamEnd) {
+        if let Some(slot) = self.mailboxes.get_mut(&id) {
+            slot.value.close(end);
+            self.wakes.extend(slot.waker.take());
+        }
+    }
+
+    pub(super) fn drop_mailbox(&mut self, id: u64) {
+        self.mailboxes.remove(&id);
+        self.topics.retain(|_, audience| {
+            audience.mailboxes.remove(&id);
+            !(audience.mailboxes.is_empty() && audience.joins.is_empty())
+        });
+    }
+
+    pub(super) fn add_signals(&mut self) -> u64 {
+        let id = self.mint();
+        self.signals.insert(id, Slot::new(SignalQueue::default()));
+        id
+    }
+
+    pub(super) fn poll_signals(&mut self, id: u64, cx: &Context<'_>) -> Poll<Option<ClientEvent>> {
+        let gone = self.driver_gone;
+        let Some(slot) = self.signals.get_mut(&id) else { return Poll::Ready(None) };
+        if slot.value.lagged > 0 {
+            let lagged = core::mem::take(&mut slot.value.lagged);
+            return Poll::Ready(Some(ClientEvent::Lagged(lagged)));
+        }
+        if let Some(signal) = slot.value.queue.pop_front() {
+            return Poll::Ready(Some(ClientEvent::Signal(signal)));
+        }
+        if gone {
+            return Poll::Ready(None);
+        }
+        slot.park(cx);
+        Poll::Pending
+    }
+
+    pub(super) fn drop_signals(&mut self, id: u64) {
+        self.signals.remove(&id);
+    }
+
+    /// Signals share their payloads with the mailboxes, so only their number is bounded.
+    fn record(&mut self, signal: &Signal) {
+        let max = self.socket.config().mailbox_messages_max;
+        for slot in self.signals.values_mut() {
+            if slot.value.queue.len() >= max {
+                slot.value.queue.pop_front();
+                slot.value.lagged += 1;
+            }
+            slot.value.queue.push_back(signal.clone());
+            self.wakes.extend(slot.waker.take());
+        }
+    }
+}
+
+/// # Pushes, leaves and the state of the connection
+impl State {
+    pub(super) fn await_push(&mut self, id: PushId) {
+        self.pushes.insert(id, Slot::new(None));
+    }
+
+    pub(super) fn poll_push(&mut self, id: PushId, cx: &Context<'_>) -> Poll<PushOutcome> {
+        let Some(slot) = self.pushes.get_mut(&id) else {
+            return Poll::Ready(PushOutcome::Cancelled);
+        };
+        if let Some(outcome) = slot.value.take() {
+            self.pushes.remove(&id);
+            return Poll::Ready(outcome);
+        }
+        slot.park(cx);
+        Poll::Pending
+    }
+
+    pub(super) fn forget_push(&mut self, id: PushId) -> bool {
+        self.pushes.remove(&id).is_some()
+    }
+
+    pub(super) fn await_leave(&mut self, topic: &Topic) -> u64 {
+        let id = self.mint();
+        self.leaves.insert(id, (topic.clone(), Slot::new(None)));
+        id
+    }
+
+    pub(super) fn poll_leave(&mut self, id: u64, cx: &Context<'_>) -> Poll<LeaveOutcome> {
+        let Some((_, slot)) = self.leaves.get_mut(&id) else {
+            return Poll::Ready(LeaveOutcome::Local);
+        };
+        if let Some(outcome) = slot.value {
+            self.leaves.remove(&id);
+            return Poll::Ready(outcome);
+        }
+        slot.park(cx);
+        Poll::Pending
+    }
+
+    pub(super) fn forget_leave(&mut self, id: u64) {
+        self.leaves.remove(&id);
+    }
+
+    fn finish_leaves(&mut self, topic: Option<&Topic>, outcome: LeaveOutcome) {
+        for (of, slot) in self.leaves.values_mut() {
+            if topic.is_none_or(|topic| topic == of) && slot.value.is_none() {
+                slot.value = Some(outcome);
+                self.wakes.extend(slot.waker.take());
+            }
+        }
+    }
+
+    /// Calls `done` with the status now and after every change of the connection.
+    pub(super) fn poll_status<T>(
+        &mut self,
+        watcher: &mut Option<u64>,
+        cx: &Context<'_>,
+        done: impl FnOnce(&Status, bool) -> Option<T>,
+    ) -> Poll<T> {
+        if let Some(answer) = done(&self.socket.status(), self.driver_gone) {
+            if let Some(id) = watcher.take() {
+                self.watchers.remove(&id);
+            }
+            return Poll::Ready(answer);
+        }
+        let id = *watcher.get_or_insert_with(|| self.mint());
+        self.watchers.insert(id, cx.waker().clone());
+        Poll::Pending
+    }
+
+    pub(super) fn forget_watcher(&mut self, watcher: Option<u64>) {
+        if let Some(id) = watcher {
+            self.watchers.remove(&id);
+        }
+    }
+}
+
+/// How long a join may take from call to answer, unless said otherwise.
+pub(super) const JOIN_DEADLINE: Duration = Duration::from_secs(30);
