@@ -222,7 +222,7 @@ impl Config {
     /// # Errors
     ///
     /// [`ConfigError::Zero`] for 0.
-    pub const fn join_concurrency(mut self, joins: usize) -> Result<Self, ConfigError> {
+    pub fn join_concurrency(mut self, joins: usize) -> Result<Self, ConfigError> {
         if joins == 0 {
             return Err(ConfigError::Zero { key: "join_concurrency" });
         }
@@ -319,7 +319,7 @@ impl Config {
     /// # Errors
     ///
     /// [`ConfigError::Zero`] for no messages.
-    pub const fn mailbox(mut self, messages: usize, bytes: usize) -> Result<Self, ConfigError> {
+    pub fn mailbox(mut self, messages: usize, bytes: usize) -> Result<Self, ConfigError> {
         if messages == 0 {
             return Err(ConfigError::Zero { key: "mailbox" });
         }
@@ -334,7 +334,7 @@ impl Config {
     /// # Errors
     ///
     /// [`ConfigError::Zero`] for a read buffer of 0.
-    pub const fn buffers(mut self, read: usize, write: usize) -> Result<Self, ConfigError> {
+    pub fn buffers(mut self, read: usize, write: usize) -> Result<Self, ConfigError> {
         if read == 0 {
             return Err(ConfigError::Zero { key: "buffers" });
         }
