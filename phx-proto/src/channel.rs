@@ -1,0 +1,193 @@
+//! The channel machine: keeps a wanted topic joined.
+//!
+//! ```text
+//!                      slot free, frame pulled           ok
+//!   Closed ──join──▶ Pending ─────────────────▶ Joining ─────▶ Joined
+//!     ▲               ▲  ▲                        │  │           │ │
+//!     │ leave         │  └──── connection lost ───┼──┼───────────┘ │
+//!     │ (Local)       │ due                       │  │ error,      │ phx_error,
+//!     │               │        "join crashed", ◀──┘  │ final       │ "unmatched topic"
+//!     │            Errored ◀── unanswered, rejected  ▼             │
+//!     │               ▲                            Closed          │
+//!     │               └────────────────────────────────────────────┘
+//!     └── acked, timed out, offline ── Leaving ◀──leave── Joining, Joined
+//! ```
+//!
+//! A [`Channel`] is what the core holds for one topic: what is *wanted* of it, and the instance
+//! that is being left, if any. Both can exist at once: a join during a leave waits for its end,
+//! because back to back the leave's reply is often lost (`wire/leave_rejoin_pipelined`).
+//!
+//! Every join makes a new instance with a new join_ref; what the server says about any other
+//! instance is stale (`wire/join_double`: the close of the old one arrives after the ok of the
+//! new one). `phx_close` and `phx_error` carry the join_ref in their ref member too
+//! (`wire/leave_ok`), which is all that vsn 1 has.
+
+use core::time::Duration;
+use std::collections::BTreeSet;
+
+use crate::id::{InterestId, PushId, Ref};
+use crate::join_params::JoinParams;
+use crate::payload::Payload;
+use crate::time::Time;
+
+/// The state of a topic, as seen from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ChannelStatus {
+    /// Not wanted.
+    Closed,
+    /// To be joined as soon as possible.
+    Pending(PendingReason),
+    /// The join is written and unanswered.
+    Joining,
+    /// Joined.
+    Joined,
+    /// The leave is unanswered.
+    Leaving,
+    /// To be joined again at `until`.
+    Errored {
+        /// When.
+        until: Time,
+    },
+}
+
+/// Why a join has not been written yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PendingReason {
+    /// There is no open connection.
+    Offline,
+    /// An earlier instance is still being left.
+    LeaveEnding,
+    /// As many joins are unanswered as may be.
+    Slot,
+    /// The transport takes no frame at the moment, or nobody polled for one.
+    NotWritable,
+}
+
+/// What the core holds for one topic.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Channel {
+    pub(crate) want: Option<Want>,
+    pub(crate) leaving: Option<Leaving>,
+}
+
+/// A wanted topic.
+#[derive(Clone, Debug)]
+pub(crate) struct Want {
+    /// Joins are written in this order.
+    pub(crate) order: u64,
+    pub(crate) params: JoinParams,
+    pub(crate) interests: BTreeSet<InterestId>,
+    /// From the configuration: wanted without any interest.
+    pub(crate) auto: bool,
+    pub(crate) state: State,
+    /// Somebody called `join` and has seen no ok since: a rejection is theirs to handle.
+    pub(crate) first_join_called: bool,
+    pub(crate) ever_joined: bool,
+    pub(crate) attempts: u32,
+    pub(crate) rejoins: u32,
+    pub(crate) rejections: u32,
+    /// Accepted and not yet written.
+    pub(crate) queued: BTreeSet<PushId>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum State {
+    Pending,
+    Joining { join_ref: Ref },
+    Joined(Instance),
+    Errored { until: Time },
+}
+
+/// A joined instance.
+#[derive(Clone, Debug)]
+pub(crate) struct Instance {
+    pub(crate) join_ref: Ref,
+    pub(crate) since: Time,
+    pub(crate) response: Payload,
+    /// Written on this instance and unanswered.
+    pub(crate) in_flight: BTreeSet<PushId>,
+}
+
+/// An instance that is being left.
+#[derive(Clone, Debug)]
+pub(crate) struct Leaving {
+    pub(crate) join_ref: Ref,
+    /// Its place in the lane, behind the pushes accepted before it.
+    pub(crate) order: u64,
+    /// The ref of the leave, once written.
+    pub(crate) leave_ref: Option<Ref>,
+    /// Accepted before the leave and not yet written.
+    pub(crate) queued: BTreeSet<PushId>,
+    pub(crate) in_flight: BTreeSet<PushId>,
+}
+
+impl Want {
+    pub(crate) const fn new(order: u64, params: JoinParams) -> Self {
+        Self {
+            order,
+            params,
+            interests: BTreeSet::new(),
+            auto: false,
+            state: State::Pending,
+            first_join_called: false,
+            ever_joined: false,
+            attempts: 0,
+            rejoins: 0,
+            rejections: 0,
+            queued: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) const fn joined(&self) -> Option<&Instance> {
+        match &self.state {
+            State::Joined(instance) => Some(instance),
+            _ => None,
+        }
+    }
+
+    pub(crate) const fn joined_mut(&mut self) -> Option<&mut Instance> {
+        match &mut self.state {
+            State::Joined(instance) => Some(instance),
+            _ => None,
+        }
+    }
+
+    /// The join_ref that frames of the current instance carry.
+    pub(crate) const fn join_ref(&self) -> Option<Ref> {
+        match &self.state {
+            State::Joining { join_ref } => Some(*join_ref),
+            State::Joined(instance) => Some(instance.join_ref),
+            State::Pending | State::Errored { .. } => None,
+        }
+    }
+
+    /// Leaves Joined, Joining or Errored for Pending; returns the instance if it was joined.
+    /// The rejoin counter starts over only if the instance had been stable.
+    pub(crate) fn lose(&mut self, now: Time, stable_after: Duration) -> Option<Instance> {
+        match core::mem::replace(&mut self.state, State::Pending) {
+            State::Joined(instance) => {
+                if now.since(instance.since) >= stable_after {
+                    self.rejoins = 0;
+                }
+                Some(instance)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Channel {
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.want.is_none() && self.leaving.is_none()
+    }
+
+    /// Whether a join could be written now.
+    pub(crate) const fn is_due(&self) -> bool {
+        match &self.want {
+            Some(want) => matches!(want.state, State::Pending) && self.leaving.is_none(),
+            None => false,
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The join clock: whose turn is it, and is the server still working on it?
+//!
+//! The server runs the joins of a socket one after another and answers nothing meanwhile
+//! (`wire/join_slow_blocks_socket`), so only the *oldest* unanswered join is being worked on and
+//! only its clock runs.
+//!
+//! ```text
+//!   written ──▶ waiting its turn ──▶ running ──join_timeout──▶ overdue ──join_block_max──▶ stalled
+//!                                      │ reply                    │ reply       (abort, reconnect)
+//!                                      ▼                          ▼
+//!                                   answered                   answered (a late ok is a join)
+//!                                                                 │ a later heartbeat is answered
+//!                                                                 ▼
+//!                                                              lost (rejoin with backoff)
+//! ```
+//!
+//! An overdue join is reported and probed with one heartbeat, and no leave is sent: the late ok
+//! would otherwise arrive between the leave and the next join (`wire/join_timeout_leave_rejoin`).
+//! Refs are minted when a frame is written, so comparing refs tells which was written first.
+//!
+//! The value lives and dies with one connection.
+
+use std::collections::VecDeque;
+
+use crate::id::Ref;
+use crate::time::Time;
+use crate::topic::Topic;
+
+/// The unanswered joins of one connection, oldest first.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct JoinClock {
+    unanswered: VecDeque<Unanswered>,
+    started: Option<Time>,
+    overdue: bool,
+    forgiven: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Unanswered {
+    pub(crate) join_ref: Ref,
+    pub(crate) topic: Topic,
+}
+
+impl JoinClock {
+    pub(crate) fn len(&self) -> usize {
+        self.unanswered.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.unanswered.is_empty()
+    }
+
+    pub(crate) fn oldest(&self) -> Option<&Unanswered> {
+        self.unanswered.front()
+    }
+
+    pub(crate) fn is_unanswered(&self, join_ref: Ref, topic: &str) -> bool {
+        self.unanswered.iter().any(|join| join.join_ref == join_ref && join.topic == *topic)
+    }
+
+    /// When the clock of the oldest join began to run.
+    pub(crate) const fn started(&self) -> Option<Time> {
+        self.started
+    }
+
+    /// Whether the oldest join took longer than `join_timeout`.
+    pub(crate) const fn is_overdue(&self) -> bool {
+        self.overdue
+    }
+
+    pub(crate) fn written(&mut self, join_ref: Ref, topic: Topic, now: Time) {
+        self.unanswered.push_back(Unanswered { join_ref, topic });
+        if self.started.is_none() {
+            self.restart(now);
+        }
+    }
+
+    /// Takes a join off the list: it was answered, or its answer will never come.
+    pub(crate) fn remove(&mut self, join_ref: Ref, now: Time) -> Option<Unanswered> {
+        let index = self.unanswered.iter().position(|join| join.join_ref == join_ref)?;
+        let removed = self.unanswered.remove(index);
+        if index == 0 {
+            self.restart(now);
+        }
+        removed
+    }
+
+    pub(crate) const fn expire(&mut self) {
+        self.overdue = true;
+    }
+
+    /// The machine slept: the clock of the oldest join starts over, once.
+    pub(crate) fn wake(&mut self, now: Time) {
+        if !self.forgiven {
+            self.restart(now);
+            self.forgiven = true;
+        }
+    }
+
+    fn restart(&mut self, now: Time) {
+        self.started = (!self.unanswered.is_empty()).then_some(now);
+        self.overdue = false;
+        self.forgiven = false;
+    }
+}

@@ -1,0 +1,523 @@
+//! The connection machine.
+//!
+//! ```text
+//!             connect              opened
+//!   Idle ───────────────▶ Connecting ─────▶ Open ──disconnect──▶ Closing ──ended──▶ Closed
+//!                           ▲  │ failed      │ lost                │ (connect was called)
+//!                 due, wake │  ▼             ▼                     └──▶ Connecting
+//!                           Waiting ◀────────┘
+//!                              │ final, or spent
+//!                              ▼
+//!                           GaveUp             disconnect: to Closed from every state
+//! ```
+//!
+//! A close frame of the server is answered by the transport; every *remote* end leads to a retry
+//! unless a table says otherwise, because servers send 1000 on restarts too
+//! (`wire/close_graceful_shutdown`). Only a local `disconnect` is final by itself.
+//!
+//! What ends a connection is told in this order: the interruption of each channel, the outcomes of
+//! its pushes, `Disconnected`, and then what follows.
+
+use core::time::Duration;
+
+use super::{Live, Socket};
+use crate::action::{Action, ConnectRequest};
+use crate::auth_token::auth_token_subprotocol;
+use crate::cause::{Cause, ChannelEnd, NextStep, NotSentCause, UnknownCause};
+use crate::config::{Credentials, Secret};
+use crate::error::{CredentialsError, NotOpen, NotRetrying};
+use crate::heartbeat::Heartbeat;
+use crate::id::ConnectionId;
+use crate::input::{Ended, Failure, Opened};
+use crate::join_clock::JoinClock;
+use crate::retry::{Decision, Retry};
+use crate::signal::{Signal, Warning};
+use crate::time::Time;
+use crate::timer::TimerKey;
+
+/// The state of the connection, as seen from outside.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Status {
+    /// Never connected.
+    Idle,
+    /// An attempt is being made.
+    Connecting {
+        /// 0 for the first one, then the number of the retry.
+        attempt: u32,
+    },
+    /// Open.
+    Open,
+    /// Waiting for the next attempt.
+    Waiting {
+        /// When it is made.
+        until: Time,
+        /// Which it will be, from 1.
+        attempt: u32,
+        /// Why it is needed.
+        cause: Cause,
+    },
+    /// The close handshake is being made.
+    Closing,
+    /// Closed by `disconnect`.
+    Closed,
+    /// Not tried any more.
+    GaveUp {
+        /// The last cause.
+        cause: Cause,
+    },
+}
+
+/// The state of the connection.
+#[derive(Clone, Debug)]
+pub(super) enum Phase {
+    Idle,
+    Connecting { id: ConnectionId, attempt: u32 },
+    Open { id: ConnectionId },
+    Waiting { until: Time, attempt: u32, cause: Cause, may_skip: bool },
+    Closing { id: ConnectionId, then: AfterClose },
+    Closed,
+    GaveUp { cause: Cause },
+}
+
+/// What follows the close handshake.
+#[derive(Clone, Debug)]
+pub(super) enum AfterClose {
+    /// Nothing.
+    Stay,
+    /// `connect` was called meanwhile.
+    Connect,
+    /// We closed because of the peer, so this is a lost connection.
+    Retry { cause: Cause, open_for: Duration },
+}
+
+impl Phase {
+    pub(super) const fn id(&self) -> Option<ConnectionId> {
+        match self {
+            Self::Connecting { id, .. } | Self::Open { id } | Self::Closing { id, .. } => Some(*id),
+            _ => None,
+        }
+    }
+
+    pub(super) fn status(&self) -> Status {
+        match self {
+            Self::Idle => Status::Idle,
+            Self::Connecting { attempt, .. } => Status::Connecting { attempt: *attempt },
+            Self::Open { .. } => Status::Open,
+            Self::Waiting { until, attempt, cause, .. } => {
+                Status::Waiting { until: *until, attempt: *attempt, cause: cause.clone() }
+            }
+            Self::Closing { .. } => Status::Closing,
+            Self::Closed => Status::Closed,
+            Self::GaveUp { cause } => Status::GaveUp { cause: cause.clone() },
+        }
+    }
+
+    /// Whether topics can be wanted in this state.
+    pub(super) const fn accepts_joins(&self) -> bool {
+        !matches!(
+            self,
+            Self::Closed | Self::GaveUp { .. } | Self::Closing { then: AfterClose::Stay, .. }
+        )
+    }
+}
+
+/// # Commands about the connection
+impl Socket {
+    /// Starts connecting and keeps the connection from then on.
+    ///
+    /// While closing it is remembered. After `Closed` or `GaveUp` it begins a new life: counters
+    /// at zero, no topic wanted but the auto-joins. In every other state it changes nothing.
+    pub fn connect(&mut self, now: Time) {
+        let now = self.advance(now);
+        match &mut self.phase {
+            Phase::Idle => self.dial(now, 0),
+            Phase::Closed | Phase::GaveUp { .. } => {
+                self.begin_life();
+                self.dial(now, 0);
+            }
+            Phase::Closing { then: then @ AfterClose::Stay, .. } => {
+                *then = AfterClose::Connect;
+                self.begin_life();
+            }
+            Phase::Closing { .. }
+            | Phase::Connecting { .. }
+            | Phase::Open { .. }
+            | Phase::Waiting { .. } => {}
+        }
+    }
+
+    /// Closes the connection. Wins in every state: cancels every retry, ends every push and every
+    /// channel at once, and a remembered `connect` too.
+    ///
+    /// It does not flush: a push that was not written ends
+    /// [`NotSent`](crate::PushOutcome::NotSent). An open connection gets a close frame with code
+    /// 1000 and [`Config::close_timeout`](crate::Config::close_timeout) to answer it.
+    pub fn disconnect(&mut self, now: Time) {
+        let now = self.advance(now);
+        self.end_channels(
+            &ChannelEnd::Disconnected,
+            UnknownCause::Disconnected,
+            NotSentCause::Disconnected,
+        );
+        match &mut self.phase {
+            Phase::Open { id } => {
+                let id = *id;
+                self.drop_live();
+                self.start_close(now, id, 1000, AfterClose::Stay);
+            }
+            Phase::Closing { then, .. } => *then = AfterClose::Stay,
+            Phase::Connecting { id, .. } => {
+                let id = *id;
+                self.timers.disarm(&TimerKey::Connect);
+                self.actions.push_back(Action::Abort { id });
+                self.closed(id);
+            }
+            Phase::Waiting { .. } => {
+                self.timers.disarm(&TimerKey::Reconnect);
+                self.phase = Phase::Closed;
+                self.signal(Signal::Closed);
+            }
+            Phase::Idle | Phase::GaveUp { .. } => {
+                self.phase = Phase::Closed;
+                self.signal(Signal::Closed);
+            }
+            Phase::Closed => {}
+        }
+    }
+
+    /// Dials now instead of waiting, with the attempt counters at zero; while connecting, drops
+    /// the attempt and dials anew. Does nothing while open.
+    ///
+    /// # Errors
+    ///
+    /// [`NotRetrying`] when no connection is being kept: idle, closing, closed or given up.
+    pub fn connect_now(&mut self, now: Time) -> Result<(), NotRetrying> {
+        let now = self.advance(now);
+        match self.phase {
+            Phase::Open { .. } => Ok(()),
+            Phase::Waiting { .. } => {
+                self.retry = Retry::default();
+                self.timers.disarm(&TimerKey::Reconnect);
+                self.dial(now, 0);
+                Ok(())
+            }
+            Phase::Connecting { id, .. } => {
+                self.retry = Retry::default();
+                self.actions.push_back(Action::Abort { id });
+                self.signal(Signal::Disconnected {
+                    id,
+                    cause: Cause::Superseded,
+                    next: NextStep::Reconnect,
+                });
+                self.dial(now, 0);
+                Ok(())
+            }
+            Phase::Idle | Phase::Closing { .. } | Phase::Closed | Phase::GaveUp { .. } => {
+                Err(NotRetrying)
+            }
+        }
+    }
+
+    /// Sends a heartbeat now, to find out whether the peer still answers. One that is on its way
+    /// already will do.
+    ///
+    /// # Errors
+    ///
+    /// [`NotOpen`] without an open connection.
+    pub fn probe(&mut self, now: Time) -> Result<(), NotOpen> {
+        let now = self.advance(now);
+        let live = self.live.as_mut().ok_or(NotOpen)?;
+        live.heartbeat.probe(now);
+        self.rearm_heartbeat();
+        Ok(())
+    }
+
+    /// Replaces parameters, headers, token (and address, if given) from the next attempt on, as
+    /// a whole.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialsError`] for an address that may not be dialled; nothing is replaced then.
+    pub fn set_credentials(&mut self, credentials: Credentials) -> Result<(), CredentialsError> {
+        if let Some(uri) = &credentials.uri {
+            self.config.check_uri(uri, self.config.allow_insecure)?;
+        }
+        self.credentials = credentials;
+        Ok(())
+    }
+
+    /// Says, for the attempt `id`, that there are no newer credentials than the last ones.
+    ///
+    /// Right after a 401 or a 403 that is final: the server refused these very credentials.
+    /// Otherwise the attempt goes on with them.
+    pub fn credentials_unchanged(&mut self, now: Time, id: ConnectionId) {
+        let now = self.advance(now);
+        match self.phase {
+            Phase::Connecting { id: current, .. } if current == id => {
+                if self.retry.credentials_refused() {
+                    self.actions.push_back(Action::Abort { id });
+                    self.attempt_failed(now, id, Cause::CredentialsUnchanged);
+                }
+            }
+            _ => self.stats.stale_inputs += 1,
+        }
+    }
+
+    /// Where to dial and what to present there, as of now. Ask at dial time, so that refreshed
+    /// credentials are the ones used.
+    #[must_use]
+    pub fn connect_request(&self) -> ConnectRequest {
+        let credentials = &self.credentials;
+        let mut uri = credentials.uri.as_ref().unwrap_or(&self.config.uri).clone();
+        for (name, value) in &credentials.params {
+            uri.push_param(name, value.expose());
+        }
+        if !uri.has_param("vsn") {
+            uri.push_param("vsn", self.config.serializer.vsn());
+        }
+        let subprotocols = credentials.auth_token.as_ref().map(|token| {
+            let bearer = auth_token_subprotocol(token.expose());
+            vec![Secret::from("phoenix"), Secret::from(bearer)]
+        });
+        ConnectRequest {
+            uri,
+            headers: credentials.headers.clone(),
+            subprotocols: subprotocols.unwrap_or_default(),
+        }
+    }
+}
+
+/// # Inputs about the connection
+impl Socket {
+    /// The attempt `id` succeeded: the socket is open and writable.
+    pub fn handle_opened(&mut self, now: Time, id: ConnectionId, opened: Opened) {
+        let now = self.advance(now);
+        if !matches!(self.phase, Phase::Connecting { id: current, .. } if current == id) {
+            self.stats.stale_inputs += 1;
+            return;
+        }
+        self.timers.disarm(&TimerKey::Connect);
+        self.retry.opened();
+        self.stats.connections += 1;
+        let interval = self.config.heartbeat_interval;
+        // Somewhere in the second half of the interval, so that clients which reconnected
+        // together do not beat together.
+        let first = crate::backoff::DelayRange::new(interval / 2, interval)
+            .map_or(interval, |range| self.rng.draw(range));
+        self.live = Some(Live {
+            id,
+            opened_at: now,
+            writable: true,
+            heartbeat: Heartbeat::new(interval, self.config.heartbeat_timeout, first, now),
+            joins: JoinClock::default(),
+            due_joins: self
+                .channels
+                .iter()
+                .filter(|(_, channel)| channel.is_due())
+                .filter_map(|(topic, channel)| Some((channel.want.as_ref()?.order, topic.clone())))
+                .collect(),
+            lane: std::collections::BTreeMap::new(),
+        });
+        self.phase = Phase::Open { id };
+        self.rearm_heartbeat();
+        self.signal(Signal::Connected { id });
+        if self.credentials.auth_token.is_some() && opened.protocol.is_none() {
+            self.signal(Signal::Warning(Warning::AuthTokenNotAcknowledged));
+        }
+    }
+
+    /// The attempt `id` failed.
+    pub fn handle_failed(&mut self, now: Time, id: ConnectionId, failure: Failure) {
+        let now = self.advance(now);
+        if !matches!(self.phase, Phase::Connecting { id: current, .. } if current == id) {
+            self.stats.stale_inputs += 1;
+            return;
+        }
+        let cause = match failure {
+            Failure::Dial { message } => Cause::Dial { message },
+            Failure::Refused(refusal) => Cause::Refused(refusal),
+            Failure::Credentials { message } => Cause::CredentialsFailed { message },
+            Failure::CredentialsGaveUp { reason } => Cause::CredentialsGaveUp { reason },
+        };
+        self.attempt_failed(now, id, cause);
+    }
+
+    /// The open connection `id` ended, or its close handshake is over.
+    pub fn handle_closed(&mut self, now: Time, id: ConnectionId, ended: Ended) {
+        let now = self.advance(now);
+        match self.phase {
+            Phase::Open { id: current } if current == id => {
+                let cause = match ended {
+                    Ended::CloseFrame { code, reason } => Cause::RemoteClose { code, reason },
+                    Ended::Lost { message } => Cause::TransportLost { message },
+                    Ended::MessageTooLarge => {
+                        Cause::MessageTooLarge { limit: self.config.max_message_bytes }
+                    }
+                };
+                self.connection_lost(now, cause);
+            }
+            Phase::Closing { id: current, .. } if current == id => self.close_finished(now),
+            _ => self.stats.stale_inputs += 1,
+        }
+    }
+
+    /// Whether the transport of `id` takes a frame. It does from the moment it opened; say no
+    /// when it refuses one, and yes when it takes them again.
+    pub fn handle_writable(&mut self, now: Time, id: ConnectionId, writable: bool) {
+        let now = self.advance(now);
+        match &mut self.live {
+            Some(live) if live.id == id => {
+                if live.writable == writable {
+                    return;
+                }
+                live.writable = writable;
+                if writable {
+                    self.timers.disarm(&TimerKey::WriteStall);
+                } else if self.config.heartbeat_interval.is_zero() {
+                    let at = now + self.config.write_stall_timeout;
+                    self.timers.arm(TimerKey::WriteStall, at);
+                }
+            }
+            _ => self.stats.stale_inputs += 1,
+        }
+    }
+}
+
+/// # Transitions
+impl Socket {
+    fn begin_life(&mut self) {
+        self.retry = Retry::default();
+        self.add_auto_joins();
+    }
+
+    pub(super) fn dial(&mut self, now: Time, attempt: u32) {
+        let id = ConnectionId(self.next_connection);
+        self.next_connection += 1;
+        self.phase = Phase::Connecting { id, attempt };
+        self.timers.arm(TimerKey::Connect, now + self.config.connect_timeout);
+        self.signal(Signal::Connecting { id, attempt });
+        self.actions.push_back(Action::Connect { id, attempt });
+    }
+
+    /// The wait is over.
+    pub(super) fn dial_again(&mut self, now: Time) {
+        if let Phase::Waiting { attempt, .. } = self.phase {
+            self.timers.disarm(&TimerKey::Reconnect);
+            self.dial(now, attempt);
+        }
+    }
+
+    pub(super) fn attempt_failed(&mut self, now: Time, id: ConnectionId, cause: Cause) {
+        self.timers.disarm(&TimerKey::Connect);
+        self.stats.failed_attempts += 1;
+        self.schedule(now, id, cause, None);
+    }
+
+    /// The open connection is gone.
+    pub(super) fn connection_lost(&mut self, now: Time, cause: Cause) {
+        let Some(live) = self.drop_live() else { return };
+        self.stats.lost_connections += 1;
+        self.interrupt_channels(now, &cause);
+        self.schedule(now, live.id, cause, Some(now.since(live.opened_at)));
+    }
+
+    /// We drop the open connection without a handshake: the peer is dead.
+    pub(super) fn abort_connection(&mut self, now: Time, cause: Cause) {
+        if let Some(live) = &self.live {
+            self.actions.push_back(Action::Abort { id: live.id });
+            self.connection_lost(now, cause);
+        }
+    }
+
+    /// We close the open connection because of what the peer sent.
+    pub(super) fn close_connection(&mut self, now: Time, code: u16, cause: Cause) {
+        let Some(live) = self.drop_live() else { return };
+        self.stats.lost_connections += 1;
+        self.interrupt_channels(now, &cause);
+        let open_for = now.since(live.opened_at);
+        self.start_close(now, live.id, code, AfterClose::Retry { cause, open_for });
+    }
+
+    fn start_close(&mut self, now: Time, id: ConnectionId, code: u16, then: AfterClose) {
+        self.phase = Phase::Closing { id, then };
+        self.timers.arm(TimerKey::Close, now + self.config.close_timeout);
+        self.actions.push_back(Action::Close { id, code, reason: "" });
+    }
+
+    /// The close handshake is over, or was cut short.
+    pub(super) fn close_finished(&mut self, now: Time) {
+        self.timers.disarm(&TimerKey::Close);
+        let Phase::Closing { id, then } = core::mem::replace(&mut self.phase, Phase::Closed)
+        else {
+            return;
+        };
+        match then {
+            AfterClose::Stay => self.closed(id),
+            AfterClose::Connect => {
+                self.signal(Signal::Disconnected {
+                    id,
+                    cause: Cause::LocalDisconnect,
+                    next: NextStep::Reconnect,
+                });
+                self.dial(now, 0);
+            }
+            AfterClose::Retry { cause, open_for } => self.schedule(now, id, cause, Some(open_for)),
+        }
+    }
+
+    fn closed(&mut self, id: ConnectionId) {
+        self.phase = Phase::Closed;
+        self.signal(Signal::Disconnected {
+            id,
+            cause: Cause::LocalDisconnect,
+            next: NextStep::Stop,
+        });
+        self.signal(Signal::Closed);
+    }
+
+    fn schedule(&mut self, now: Time, id: ConnectionId, cause: Cause, open_for: Option<Duration>) {
+        match self.retry.decide(&self.config, &mut self.rng, now, &cause, open_for) {
+            Decision::Retry { delay, attempt, may_skip } => {
+                let until = now + delay;
+                self.timers.arm(TimerKey::Reconnect, until);
+                self.signal(Signal::Disconnected {
+                    id,
+                    cause: cause.clone(),
+                    next: NextStep::Retry { delay, attempt },
+                });
+                self.phase = Phase::Waiting { until, attempt, cause: cause.clone(), may_skip };
+                self.actions.push_back(Action::ReconnectAfter { delay, attempt, cause });
+            }
+            Decision::Stop => {
+                self.phase = Phase::GaveUp { cause: cause.clone() };
+                self.signal(Signal::Disconnected {
+                    id,
+                    cause: cause.clone(),
+                    next: NextStep::Stop,
+                });
+                self.end_channels(
+                    &ChannelEnd::GaveUp(cause.clone()),
+                    UnknownCause::Disconnected,
+                    NotSentCause::GaveUp,
+                );
+                self.signal(Signal::GaveUp { cause });
+            }
+        }
+    }
+
+    /// Takes everything that belonged to the open connection, deadlines included.
+    fn drop_live(&mut self) -> Option<Live> {
+        let live = self.live.take()?;
+        for key in [
+            TimerKey::HeartbeatDue,
+            TimerKey::HeartbeatReply,
+            TimerKey::WriteStall,
+            TimerKey::JoinClock,
+            TimerKey::JoinBlock,
+        ] {
+            self.timers.disarm(&key);
+        }
+        Some(live)
+    }
+}

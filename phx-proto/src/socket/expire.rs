@@ -1,0 +1,150 @@
+//! Which deadline has passed, and what a clock jump means.
+//!
+//! Only `handle_timeout` expires anything, so a driver that is late is late and nothing else. A
+//! deadline overshot by more than [`JUMP`] means that the machine slept: the peer may well be
+//! alive and its answers in the buffers, so it is probed before it is declared dead.
+
+use core::time::Duration;
+
+use super::Socket;
+use super::connection::Phase;
+use crate::cause::{Cause, LeaveOutcome, RejoinCause};
+use crate::channel::State;
+use crate::signal::Signal;
+use crate::time::Time;
+use crate::timer::TimerKey;
+
+/// How far past its deadline a call is taken for a wake-up from sleep.
+const JUMP: Duration = Duration::from_secs(5);
+
+/// How often a wake-up may have an effect.
+const WAKE_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Socket {
+    /// Expires every deadline that has passed by `now`.
+    ///
+    /// A call that comes more than 5 s after the earliest deadline counts as a
+    /// [wake-up](Self::handle_wake) too.
+    pub fn handle_timeout(&mut self, now: Time) {
+        let now = self.advance(now);
+        if self.timers.next().is_some_and(|next| now.since(next.at) > JUMP) {
+            self.wake(now);
+        }
+        // One pass over what has passed already: with delays of zero configured, what this
+        // arms would otherwise be due again and again.
+        for key in self.timers.expired(now) {
+            if self.timers.take_expired(&key, now) {
+                self.expire(now, key);
+            }
+        }
+    }
+
+    /// The network changed, or the machine woke up: try now what was waiting.
+    ///
+    /// Waiting: skips an ordinary wait, never one that the server asked for. Open: probes the
+    /// peer. Has an effect at most once a second.
+    pub fn handle_wake(&mut self, now: Time) {
+        let now = self.advance(now);
+        self.wake(now);
+    }
+
+    fn wake(&mut self, now: Time) {
+        if self.last_wake.is_some_and(|last| now.since(last) < WAKE_INTERVAL) {
+            return;
+        }
+        self.last_wake = Some(now);
+        match &self.phase {
+            Phase::Waiting { may_skip: true, .. } => self.dial_again(now),
+            Phase::Open { .. } => {
+                if let Some(live) = &mut self.live {
+                    live.heartbeat.wake(now);
+                    live.joins.wake(now);
+                }
+                self.rearm_join_clock();
+            }
+            _ => {}
+        }
+    }
+
+    fn expire(&mut self, now: Time, key: TimerKey) {
+        match key {
+            TimerKey::Connect => {
+                if let Phase::Connecting { id, .. } = self.phase {
+                    self.actions.push_back(crate::Action::Abort { id });
+                    self.attempt_failed(now, id, Cause::ConnectTimeout);
+                }
+            }
+            TimerKey::Reconnect => self.dial_again(now),
+            TimerKey::Close => {
+                if let Phase::Closing { id, .. } = self.phase {
+                    self.actions.push_back(crate::Action::Abort { id });
+                    self.close_finished(now);
+                }
+            }
+            TimerKey::HeartbeatDue => {
+                if let Some(live) = &mut self.live {
+                    live.heartbeat.fall_due(now);
+                }
+                self.rearm_heartbeat();
+            }
+            TimerKey::HeartbeatReply => self.abort_connection(now, Cause::HeartbeatTimeout),
+            TimerKey::WriteStall => {
+                if self.live.as_ref().is_some_and(|live| live.joins.is_empty()) {
+                    self.abort_connection(now, Cause::WriteStalled);
+                } else {
+                    // A server that runs a join does not read; the join clock decides.
+                    let at = now + self.config.write_stall_timeout;
+                    self.timers.arm(TimerKey::WriteStall, at);
+                }
+            }
+            TimerKey::JoinClock => self.join_overdue(now),
+            TimerKey::JoinBlock => {
+                let stalled = self.live.as_ref().and_then(|live| live.joins.oldest()).cloned();
+                if let Some(join) = stalled {
+                    self.abort_connection(now, Cause::JoinStalled { topic: join.topic });
+                }
+            }
+            TimerKey::Rejoin(topic) => self.rejoin_due(&topic),
+            TimerKey::Leave(topic) => self.leave_ended(&topic, LeaveOutcome::TimedOut),
+            TimerKey::Push(id) => {
+                self.end_push(id, crate::push::Push::outcome_at_timeout);
+            }
+        }
+    }
+
+    /// The oldest join took too long: report it and probe the server, once.
+    fn join_overdue(&mut self, now: Time) {
+        let Some(live) = &mut self.live else { return };
+        let Some(join) = live.joins.oldest().cloned() else { return };
+        live.joins.expire();
+        live.heartbeat.probe_after(join.join_ref, now);
+        let joining = self.wanted(&join.topic).is_some_and(
+            |want| matches!(want.state, State::Joining { join_ref } if join_ref == join.join_ref),
+        );
+        if joining {
+            self.signal(Signal::JoinTimedOut { topic: join.topic });
+        }
+        self.rearm_join_clock();
+        self.check_overdue_join(now);
+    }
+
+    /// A heartbeat written after an overdue join was answered and the join was not: its reply
+    /// will never come.
+    pub(super) fn check_overdue_join(&mut self, now: Time) {
+        let Some(live) = &mut self.live else { return };
+        let Some(join) = live.joins.oldest().cloned() else { return };
+        let answered_later =
+            live.heartbeat.last_answered().is_some_and(|answered| answered > join.join_ref);
+        if !live.joins.is_overdue() || !answered_later {
+            return;
+        }
+        live.joins.remove(join.join_ref, now);
+        self.rearm_join_clock();
+        let joining = self.wanted(&join.topic).is_some_and(
+            |want| matches!(want.state, State::Joining { join_ref } if join_ref == join.join_ref),
+        );
+        if joining {
+            self.rejoin_later(now, &join.topic, RejoinCause::JoinUnanswered);
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! [`Socket`]: one Phoenix connection and its channels, as a value.
+//!
+//! The machines live in files of their own; here is what holds them together.
+//!
+//! | file | what it decides |
+//! | --- | --- |
+//! | `connection` | when to dial, close and give up ([`retry`](crate::retry): after which delay) |
+//! | `channels` | what happens to a topic ([`channel`](crate::channel): its states) |
+//! | `pushes` | which outcome a push has ([`push`](crate::push): its states) |
+//! | `receive` | what an incoming frame is about |
+//! | `output` | which frame is next |
+//! | `expire` | which deadline has passed, and what a clock jump means |
+//!
+//! Everything that belongs to one open connection sits in [`Live`], which is dropped whole when
+//! the connection is lost: nothing old can touch anything new.
+
+mod channels;
+mod connection;
+mod expire;
+mod output;
+mod pushes;
+mod receive;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+pub use channels::Released;
+pub use connection::Status;
+use connection::Phase;
+
+use crate::action::Action;
+use crate::channel::{Channel, ChannelStatus, PendingReason, State, Want};
+use crate::config::{Config, Credentials};
+use crate::heartbeat::Heartbeat;
+use crate::id::{ConnectionId, InterestId, PushId, Ref};
+use crate::join_clock::JoinClock;
+use crate::payload::Payload;
+use crate::push::Pushes;
+use crate::retry::Retry;
+use crate::rng::Rng;
+use crate::signal::{Signal, Warning};
+use crate::stats::Stats;
+use crate::time::Time;
+use crate::timer::Timers;
+use crate::topic::Topic;
+
+/// One Phoenix connection and its channels.
+///
+/// # The four families of methods
+///
+/// * **Inspect** (`&self`): [`status`](Self::status), [`channel_status`](Self::channel_status),
+///   [`channels`](Self::channels), [`stats`](Self::stats), … They never change anything.
+/// * **Commands**: what the application wants: [`connect`](Self::connect),
+///   [`disconnect`](Self::disconnect), [`join`](Self::join), [`leave`](Self::leave),
+///   [`push`](Self::push), … They answer at once; what comes of them is a [`Signal`].
+/// * **Inputs** (`handle_*`): what the world did. Those about I/O carry the [`ConnectionId`] they
+///   are about; one of an earlier connection is counted and ignored.
+/// * **Outputs**: [`poll_action`](Self::poll_action), what to do next, and
+///   [`poll_timeout`](Self::poll_timeout), when to call [`handle_timeout`](Self::handle_timeout).
+///
+/// # The loop
+///
+/// 1. Call a command or an input.
+/// 2. Call `poll_action` until it answers `None`, carrying out each action.
+/// 3. Sleep until `poll_timeout().at`, or until the next command or input.
+/// 4. If the deadline has passed, call `handle_timeout`. Go to 2.
+///
+/// An undrained queue is late, never wrong: actions are facts already decided, and frames are
+/// built only when pulled.
+///
+/// # Time
+///
+/// `now` must not go backwards; if it does, the latest time seen counts. Only `handle_timeout`
+/// expires anything.
+///
+/// ```
+/// use phx_proto::{Action, Config, Frame, Opened, Socket, Time};
+/// use serde_json::json;
+///
+/// let now = Time::ZERO;
+/// let config = Config::new("ws://localhost:4000/socket/websocket")?;
+/// let mut socket = Socket::new(config, 1, now);
+/// socket.join(now, "room:lobby", json!({"user": 7}))?;
+/// socket.connect(now);
+///
+/// let id = loop {
+///     match socket.poll_action(now).expect("the dial") {
+///         Action::Connect { id, .. } => break id, // dial socket.connect_request() here
+///         _ => continue,                          // signals
+///     }
+/// };
+/// socket.handle_opened(now, id, Opened::default());
+/// let join = loop {
+///     let action = socket.poll_action(now).expect("the join");
+///     if let Some(frame) = action.into_frame() {
+///         break frame;
+///     }
+/// };
+/// assert_eq!(join, Frame::from(r#"["1","1","room:lobby","phx_join",{"user":7}]"#));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Socket {
+    config: Config,
+    credentials: Credentials,
+    rng: Rng,
+    now: Time,
+    phase: Phase,
+    retry: Retry,
+    live: Option<Live>,
+    channels: BTreeMap<Topic, Channel>,
+    interests: BTreeMap<InterestId, Topic>,
+    pushes: Pushes,
+    timers: Timers,
+    actions: VecDeque<Action>,
+    stats: Stats,
+    last_wake: Option<Time>,
+    next_connection: u64,
+    next_ref: u64,
+    next_interest: u64,
+    /// Pushes, leaves and joins share one sequence: the order in which they were accepted.
+    next_order: u64,
+}
+
+/// Everything that lives and dies with one open connection.
+#[derive(Clone, Debug)]
+struct Live {
+    id: ConnectionId,
+    opened_at: Time,
+    writable: bool,
+    heartbeat: Heartbeat,
+    joins: JoinClock,
+    /// Topics whose join can be written, in the order they were asked for.
+    due_joins: BTreeSet<(u64, Topic)>,
+    /// Frames of channels that can be written, in the order they were accepted.
+    lane: BTreeMap<u64, LaneItem>,
+}
+
+/// A frame that could be written now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum LaneItem {
+    Push(PushId),
+    Leave(Topic),
+}
+
+impl Socket {
+    /// A socket that is idle: [`connect`](Self::connect) starts it.
+    ///
+    /// `seed` decides all jitter. It is required, because a default would synchronise every
+    /// client in the world; with the same seed, configuration and inputs, two sockets produce
+    /// the same bytes. `now` is the caller's clock.
+    #[must_use]
+    pub fn new(config: Config, seed: u64, now: Time) -> Self {
+        let mut socket = Self {
+            credentials: config.credentials.clone(),
+            rng: Rng::new(seed),
+            now,
+            phase: Phase::Idle,
+            retry: Retry::default(),
+            live: None,
+            channels: BTreeMap::new(),
+            interests: BTreeMap::new(),
+            pushes: Pushes::default(),
+            timers: Timers::default(),
+            actions: VecDeque::new(),
+            stats: Stats::default(),
+            last_wake: None,
+            next_connection: 1,
+            next_ref: 1,
+            next_interest: 1,
+            next_order: 1,
+            config,
+        };
+        // Phoenix closes what it has not heard from for 60 s (`wire/idle_timeout_close`).
+        if socket.config.heartbeat_interval.as_secs() >= 60 {
+            socket.signal(Signal::Warning(Warning::HeartbeatIntervalTooLong));
+        }
+        socket.add_auto_joins();
+        socket
+    }
+
+    /// The configuration it was made with.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The connection that is open or being made, if any.
+    #[must_use]
+    pub const fn connection_id(&self) -> Option<ConnectionId> {
+        self.phase.id()
+    }
+
+    /// The state of the connection.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.phase.status()
+    }
+
+    /// The state of a topic; [`ChannelStatus::Closed`] for one that is not wanted.
+    #[must_use]
+    pub fn channel_status(&self, topic: &str) -> ChannelStatus {
+        self.channels
+            .get(topic)
+            .map_or(ChannelStatus::Closed, |channel| self.status_of(channel))
+    }
+
+    /// Every topic that is wanted or being left, in order of topic.
+    pub fn channels(&self) -> impl Iterator<Item = (&Topic, ChannelStatus)> {
+        self.channels.iter().map(|(topic, channel)| (topic, self.status_of(channel)))
+    }
+
+    /// The server's response to the join that holds, while the channel is joined.
+    #[must_use]
+    pub fn join_response(&self, topic: &str) -> Option<&Payload> {
+        let want = self.channels.get(topic)?.want.as_ref()?;
+        want.joined().map(|instance| &instance.response)
+    }
+
+    /// How many interests share a topic.
+    #[must_use]
+    pub fn interests(&self, topic: &str) -> usize {
+        self.wanted(topic).map_or(0, |want| want.interests.len())
+    }
+
+    /// Counters.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats {
+            queued_pushes: self.pushes.queued(),
+            queued_bytes: self.pushes.queued_bytes(),
+            pushes_in_flight: self.pushes.in_flight(),
+            ..self.stats.clone()
+        }
+    }
+
+    fn status_of(&self, channel: &Channel) -> ChannelStatus {
+        let Some(want) = &channel.want else { return ChannelStatus::Leaving };
+        match &want.state {
+            State::Joining { .. } => ChannelStatus::Joining,
+            State::Joined(_) => ChannelStatus::Joined,
+            State::Errored { until } => ChannelStatus::Errored { until: *until },
+            State::Pending => ChannelStatus::Pending(match &self.live {
+                _ if channel.leaving.is_some() => PendingReason::LeaveEnding,
+                None => PendingReason::Offline,
+                Some(live) if live.joins.len() >= self.config.join_concurrency => {
+                    PendingReason::Slot
+                }
+                Some(_) => PendingReason::NotWritable,
+            }),
+        }
+    }
+
+    fn wanted(&self, topic: &str) -> Option<&Want> {
+        self.channels.get(topic)?.want.as_ref()
+    }
+
+    fn wanted_mut(&mut self, topic: &str) -> Option<&mut Want> {
+        self.channels.get_mut(topic)?.want.as_mut()
+    }
+
+    /// Time never goes backwards in here.
+    fn advance(&mut self, now: Time) -> Time {
+        self.now = self.now.max(now);
+        self.now
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        self.actions.push_back(Action::Signal(signal));
+    }
+
+    fn mint_ref(&mut self) -> Ref {
+        let minted = Ref(self.next_ref);
+        self.next_ref += 1;
+        minted
+    }
+
+    const fn mint_order(&mut self) -> u64 {
+        let minted = self.next_order;
+        self.next_order += 1;
+        minted
+    }
+}

@@ -1,0 +1,226 @@
+//! Which frame is next.
+//!
+//! Frames are built when they are pulled, and only while the transport takes them: heartbeat
+//! first, then joins in the order they were asked for, then what channels have to say in the
+//! order it was accepted (a leave behind the pushes before it). So the core knows its backlog,
+//! can expire a queued push, and forgets what belonged to a dead connection.
+
+use super::{LaneItem, Socket};
+use crate::action::Action;
+use crate::cause::{ChannelEnd, NotSentCause, PushOutcome, UnknownCause};
+use crate::id::{ConnectionId, PushId, Ref};
+use crate::join_params::JoinAttempt;
+use crate::payload::Payload;
+use crate::time::Time;
+use crate::timer::{TimerKey, TimerKind, Timeout};
+use crate::topic::Topic;
+use crate::wire::{Frame, Outgoing};
+
+use super::channels::PHOENIX;
+
+impl Socket {
+    /// What to do next; none when there is nothing more for now.
+    ///
+    /// Everything but frames comes first and in order. Frames follow while the connection is
+    /// open and [writable](Self::handle_writable). The number of actions that one input can
+    /// cause is bounded by the number of channels and pushes there are.
+    pub fn poll_action(&mut self, now: Time) -> Option<Action> {
+        let now = self.advance(now);
+        loop {
+            if let Some(action) = self.actions.pop_front() {
+                return Some(action);
+            }
+            let live = self.live.as_ref().filter(|live| live.writable)?;
+            let id = live.id;
+            if live.heartbeat.is_owed() {
+                if let Some(action) = self.pull_heartbeat(now, id) {
+                    return Some(action);
+                }
+            } else if let Some((order, topic)) = self.next_join() {
+                if let Some(action) = self.pull_join(now, id, order, topic) {
+                    return Some(action);
+                }
+            } else if let Some((_, item)) = self.live.as_mut()?.lane.pop_first() {
+                let action = match item {
+                    LaneItem::Push(push) => self.pull_push(id, push),
+                    LaneItem::Leave(topic) => self.pull_leave(id, &topic),
+                };
+                if action.is_some() {
+                    return action;
+                }
+            } else {
+                return None;
+            }
+        }
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout) next, and for what.
+    ///
+    /// It is "now" while actions other than frames wait, and never because of frames: a blocked
+    /// transport must not make a driver spin. Every command, input and `poll_action` may change
+    /// the answer.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Timeout> {
+        if !self.actions.is_empty() {
+            return Some(Timeout { at: self.now, kind: TimerKind::Actions });
+        }
+        self.timers.next()
+    }
+
+    fn pull_heartbeat(&mut self, now: Time, id: ConnectionId) -> Option<Action> {
+        let msg_ref = self.mint_ref();
+        // Written or not: a serializer that cannot write heartbeats has a dead connection.
+        self.live.as_mut()?.heartbeat.written(msg_ref, now);
+        let frame =
+            self.encode(None, msg_ref, PHOENIX, "heartbeat", Payload::empty()).ok()?;
+        Some(Action::Send { id, frame })
+    }
+
+    fn next_join(&self) -> Option<(u64, Topic)> {
+        let live = self.live.as_ref()?;
+        if live.joins.len() >= self.config.join_concurrency {
+            return None;
+        }
+        live.due_joins.first().cloned()
+    }
+
+    fn pull_join(
+        &mut self,
+        now: Time,
+        id: ConnectionId,
+        order: u64,
+        topic: Topic,
+    ) -> Option<Action> {
+        let want = self.wanted(&topic)?;
+        let attempt = JoinAttempt {
+            topic: topic.clone(),
+            attempt: want.attempts.saturating_add(1),
+            rejoin: want.ever_joined,
+        };
+        // The application's function runs before anything changes, so that its panic leaves the
+        // socket as it was.
+        let payload = want.params.payload(&attempt);
+        let checked = self.check_join(&topic, &payload).map_err(|error| error.to_string());
+        self.live.as_mut()?.due_joins.remove(&(order, topic.clone()));
+        let join_ref = self.mint_ref();
+        let encoded = checked.and_then(|()| {
+            self.encode(Some(join_ref), join_ref, &topic, "phx_join", payload)
+                .map_err(|error| error.to_string())
+        });
+        match encoded {
+            Ok(frame) => {
+                self.join_written(now, &topic, join_ref);
+                Some(Action::Join { id, topic, frame })
+            }
+            Err(message) => {
+                self.end_want(
+                    &topic,
+                    ChannelEnd::InvalidParams { message },
+                    UnknownCause::ChannelClosed,
+                    NotSentCause::JoinRejected,
+                );
+                None
+            }
+        }
+    }
+
+    fn pull_push(&mut self, id: ConnectionId, push_id: PushId) -> Option<Action> {
+        let (topic, event, cast) = {
+            let push = self.pushes.get(push_id)?;
+            (push.topic.clone(), push.event.clone(), push.cast)
+        };
+        let channel = self.channels.get_mut(&topic)?;
+        // Of the instance that is being left, or of the one that is joined.
+        let join_ref = match &mut channel.leaving {
+            Some(leaving) if leaving.queued.remove(&push_id) => {
+                leaving.in_flight.insert(push_id);
+                leaving.join_ref
+            }
+            _ => {
+                let want = channel.want.as_mut()?;
+                want.queued.remove(&push_id);
+                let instance = want.joined_mut()?;
+                instance.in_flight.insert(push_id);
+                instance.join_ref
+            }
+        };
+        let msg_ref = self.mint_ref();
+        let payload = self.pushes.write(push_id, msg_ref)?;
+        match self.encode(Some(join_ref), msg_ref, &topic, &event, payload) {
+            Ok(frame) => {
+                if cast {
+                    self.end_push(push_id, |_| PushOutcome::Written);
+                }
+                Some(Action::Send { id, frame })
+            }
+            Err(_) => {
+                self.end_push(push_id, |_| PushOutcome::NotSent(NotSentCause::Encoding));
+                None
+            }
+        }
+    }
+
+    fn pull_leave(&mut self, id: ConnectionId, topic: &Topic) -> Option<Action> {
+        let msg_ref = self.mint_ref();
+        let leaving = self.channels.get_mut(topic)?.leaving.as_mut()?;
+        leaving.leave_ref = Some(msg_ref);
+        let join_ref = leaving.join_ref;
+        let frame =
+            self.encode(Some(join_ref), msg_ref, topic, "phx_leave", Payload::empty()).ok()?;
+        Some(Action::Send { id, frame })
+    }
+
+    fn encode(
+        &mut self,
+        join_ref: Option<Ref>,
+        msg_ref: Ref,
+        topic: &str,
+        event: &str,
+        payload: Payload,
+    ) -> Result<Frame, crate::wire::EncodeError> {
+        let message = Outgoing { join_ref, msg_ref, topic, event, payload };
+        let frame = self.config.serializer.encode(message)?;
+        self.stats.frames_out += 1;
+        self.stats.bytes_out += frame.len() as u64;
+        Ok(frame)
+    }
+
+    /// Arms the deadlines of the heartbeat machine as they are now.
+    pub(super) fn rearm_heartbeat(&mut self) {
+        let Some(live) = &mut self.live else { return };
+        // While a join is unanswered the verdict belongs to the join clock.
+        if live.joins.is_empty() {
+            live.heartbeat.resume(self.now);
+        } else {
+            live.heartbeat.suspend();
+        }
+        let deadlines = [
+            (TimerKey::HeartbeatDue, live.heartbeat.next_due()),
+            (TimerKey::HeartbeatReply, live.heartbeat.deadline()),
+        ];
+        for (key, at) in deadlines {
+            match at {
+                Some(at) => self.timers.arm(key, at),
+                None => self.timers.disarm(&key),
+            }
+        }
+    }
+
+    /// Arms the deadlines of the join clock as they are now, and with them the heartbeat's.
+    pub(super) fn rearm_join_clock(&mut self) {
+        self.timers.disarm(&TimerKey::JoinClock);
+        self.timers.disarm(&TimerKey::JoinBlock);
+        if let Some(live) = &self.live {
+            if let Some(started) = live.joins.started() {
+                if live.joins.is_overdue() {
+                    let at = started + self.config.join_block_max;
+                    self.timers.arm(TimerKey::JoinBlock, at);
+                } else {
+                    let at = started + self.config.join_timeout;
+                    self.timers.arm(TimerKey::JoinClock, at);
+                }
+            }
+        }
+        self.rearm_heartbeat();
+    }
+}

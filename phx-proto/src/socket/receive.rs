@@ -1,0 +1,232 @@
+//! What an incoming frame is about.
+//!
+//! Matched by topic, then by instance: the join_ref of vsn 2, or for `phx_close` and `phx_error`
+//! the ref that repeats it, which is all that vsn 1 sends. Replies are matched by ref, never by
+//! join_ref: that one is null on heartbeat replies and on "unmatched topic"
+//! (`wire/push_unjoined_topic`).
+
+use super::Socket;
+use super::channels::{InstanceKind, PHOENIX, reason_of};
+use crate::cause::{
+    Cause, ChannelEnd, Interruption, LeaveOutcome, NotSentCause, PushOutcome, Reply, UnknownCause,
+};
+use crate::id::{ConnectionId, Ref};
+use crate::payload::Payload;
+use crate::signal::Signal;
+use crate::time::Time;
+use crate::topic::Topic;
+use crate::wire::{Body, ByteStr, DecodeError, Frame, Message, WireRef, check_strict};
+
+impl Socket {
+    /// A frame arrived on connection `id`.
+    ///
+    /// One that is not Phoenix's protocol becomes the signal `ProtocolError` and is skipped; one
+    /// over [`Config::max_message_bytes`](crate::Config::max_message_bytes) ends the connection
+    /// with close code 1009.
+    pub fn handle_frame(&mut self, now: Time, id: ConnectionId, frame: Frame) {
+        let now = self.advance(now);
+        if self.live.as_ref().is_none_or(|live| live.id != id) {
+            self.stats.stale_inputs += 1;
+            return;
+        }
+        self.stats.frames_in += 1;
+        self.stats.bytes_in += frame.len() as u64;
+        let limit = self.config.max_message_bytes;
+        if frame.len() > limit {
+            return self.close_connection(now, 1009, Cause::MessageTooLarge { limit });
+        }
+        match self.decode(&frame) {
+            Ok(message) => self.receive(now, message),
+            Err(error) => {
+                self.stats.protocol_errors += 1;
+                self.signal(Signal::ProtocolError { error });
+            }
+        }
+    }
+
+    fn decode(&self, frame: &Frame) -> Result<Message, DecodeError> {
+        let message = self.config.serializer.decode(frame)?;
+        if self.config.strict_payloads {
+            check_strict(&message)?;
+        }
+        Ok(message)
+    }
+
+    fn receive(&mut self, now: Time, message: Message) {
+        let Message { join_ref, msg_ref, topic, body } = message;
+        match body {
+            Body::Reply { status, response } => {
+                let reply = Reply { status, response };
+                match msg_ref {
+                    WireRef::Ref(msg_ref) => {
+                        self.receive_reply(now, &topic, join_ref, msg_ref, reply);
+                    }
+                    WireRef::Null | WireRef::Foreign => self.stats.stale_frames += 1,
+                }
+            }
+            Body::Event { event, payload } => {
+                let named = match (join_ref, msg_ref) {
+                    (WireRef::Ref(join_ref), _) => Some(Some(join_ref)),
+                    // vsn 1: only close and error have a ref, which is the join_ref.
+                    (WireRef::Null, WireRef::Ref(msg_ref)) => Some(Some(msg_ref)),
+                    (WireRef::Null, WireRef::Null) => Some(None),
+                    (WireRef::Foreign, _) | (WireRef::Null, WireRef::Foreign) => None,
+                };
+                match (named, event.as_str()) {
+                    (Some(named), "phx_close") => self.receive_close(&topic, named),
+                    (Some(named), "phx_error") => {
+                        self.receive_error(now, &topic, named, payload);
+                    }
+                    _ => self.receive_message(&topic, join_ref, event, payload),
+                }
+            }
+        }
+    }
+
+    fn receive_reply(
+        &mut self,
+        now: Time,
+        topic: &str,
+        join_ref: WireRef,
+        msg_ref: Ref,
+        reply: Reply,
+    ) {
+        let Some(live) = &mut self.live else { return };
+        if topic == PHOENIX {
+            match live.heartbeat.answered(msg_ref, now) {
+                Some(rtt) => {
+                    self.stats.last_rtt = Some(rtt);
+                    self.rearm_heartbeat();
+                    self.signal(Signal::HeartbeatAcked { rtt });
+                    self.check_overdue_join(now);
+                }
+                None => self.stats.late_replies += 1,
+            }
+            return;
+        }
+        if live.joins.is_unanswered(msg_ref, topic) {
+            live.joins.remove(msg_ref, now);
+            self.rearm_join_clock();
+            self.receive_join_reply(now, topic, msg_ref, reply);
+            return;
+        }
+        let leave_ref = self
+            .channels
+            .get(topic)
+            .and_then(|channel| channel.leaving.as_ref())
+            .and_then(|leaving| leaving.leave_ref);
+        if leave_ref == Some(msg_ref) {
+            self.leave_ended(&Topic::from(topic), LeaveOutcome::Acked);
+            return;
+        }
+        let lost = self.finds_no_channel(topic, join_ref, msg_ref, &reply);
+        let waiting = self
+            .pushes
+            .by_ref(msg_ref)
+            .filter(|id| self.pushes.get(*id).is_some_and(|push| push.topic == *topic));
+        match waiting {
+            Some(id) => {
+                self.end_push(id, |_| PushOutcome::Reply(reply));
+            }
+            None => self.stats.late_replies += 1,
+        }
+        if lost {
+            self.channel_crashed(now, &Topic::from(topic), Interruption::Unmatched);
+        }
+    }
+
+    fn receive_join_reply(&mut self, now: Time, topic: &str, join_ref: Ref, reply: Reply) {
+        let ok = reply.status == *"ok";
+        match self.instance(topic, Some(join_ref)) {
+            Some(InstanceKind::Joining) if ok => {
+                self.joined(now, &Topic::from(topic), join_ref, reply.response);
+            }
+            Some(InstanceKind::Joining) => {
+                self.join_refused(now, &Topic::from(topic), reply.response);
+            }
+            // The join was left meanwhile: its error means that there is nothing to leave, its
+            // ok that the leave is still to be answered.
+            Some(InstanceKind::Leaving) if !ok => {
+                self.leave_ended(&Topic::from(topic), LeaveOutcome::Acked);
+            }
+            Some(InstanceKind::Leaving) => {}
+            Some(InstanceKind::Joined(_)) | None => self.stats.stale_frames += 1,
+        }
+    }
+
+    /// Whether a reply says that the server has no channel for what we pushed on a channel that
+    /// we hold for joined. Refs grow, so one above the join's was sent with the current join_ref.
+    fn finds_no_channel(
+        &self,
+        topic: &str,
+        join_ref: WireRef,
+        msg_ref: Ref,
+        reply: &Reply,
+    ) -> bool {
+        join_ref == WireRef::Null
+            && reply.status == *"error"
+            && matches!(
+                self.instance(topic, None),
+                Some(InstanceKind::Joined(current)) if msg_ref > current
+            )
+            && msg_ref.0 < self.next_ref
+            && reason_of(&reply.response).as_deref() == Some("unmatched topic")
+    }
+
+    fn receive_close(&mut self, topic: &str, named: Option<Ref>) {
+        let topic = Topic::from(topic);
+        match self.instance(&topic, named) {
+            Some(InstanceKind::Leaving) => self.leave_ended(&topic, LeaveOutcome::Acked),
+            Some(InstanceKind::Joined(_) | InstanceKind::Joining) => self.end_want(
+                &topic,
+                ChannelEnd::ClosedByServer,
+                UnknownCause::ChannelClosed,
+                NotSentCause::ChannelClosed,
+            ),
+            None => self.stats.stale_frames += 1,
+        }
+    }
+
+    fn receive_error(&mut self, now: Time, topic: &str, named: Option<Ref>, payload: Payload) {
+        let topic = Topic::from(topic);
+        match self.instance(&topic, named) {
+            Some(InstanceKind::Leaving) => self.leave_ended(&topic, LeaveOutcome::Acked),
+            Some(InstanceKind::Joined(_) | InstanceKind::Joining) => {
+                self.signal(Signal::Errored { topic: topic.clone(), payload });
+                self.channel_crashed(now, &topic, Interruption::Crashed);
+            }
+            None => self.stats.stale_frames += 1,
+        }
+    }
+
+    fn receive_message(
+        &mut self,
+        topic: &str,
+        join_ref: WireRef,
+        event: ByteStr,
+        payload: Payload,
+    ) {
+        let Some((topic, channel)) = self.channels.get_key_value(topic) else {
+            self.stats.messages_not_joined += 1;
+            return;
+        };
+        let joined = channel.want.as_ref().and_then(|want| want.joined());
+        let current = match (joined, join_ref) {
+            (None, _) => {
+                self.stats.messages_not_joined += 1;
+                return;
+            }
+            // A broadcast has no join_ref (`wire/broadcast_text`).
+            (Some(_), WireRef::Null) => true,
+            (Some(instance), WireRef::Ref(join_ref)) => instance.join_ref == join_ref,
+            (Some(_), WireRef::Foreign) => false,
+        };
+        if current {
+            let topic = topic.clone();
+            self.stats.messages += 1;
+            self.signal(Signal::Message { topic, event, payload });
+        } else {
+            self.stats.stale_frames += 1;
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Counters, for people and for tests.
+
+use core::time::Duration;
+
+/// What happened so far, from [`Socket::stats`](crate::Socket::stats). Counters only grow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Frames handed out to be written.
+    pub frames_out: u64,
+    /// Their bytes.
+    pub bytes_out: u64,
+    /// Frames received on the current connection of their time.
+    pub frames_in: u64,
+    /// Their bytes.
+    pub bytes_in: u64,
+    /// Connections that opened.
+    pub connections: u64,
+    /// Attempts that failed.
+    pub failed_attempts: u64,
+    /// Open connections that were lost.
+    pub lost_connections: u64,
+    /// Messages delivered.
+    pub messages: u64,
+    /// Messages for a topic that is not wanted, or not joined at the moment.
+    pub messages_not_joined: u64,
+    /// Frames of an earlier instance of a channel.
+    pub stale_frames: u64,
+    /// Inputs that carried the id of an earlier connection.
+    pub stale_inputs: u64,
+    /// Replies to nothing that waits: a second reply, or one that came too late.
+    pub late_replies: u64,
+    /// Frames that could not be decoded.
+    pub protocol_errors: u64,
+    /// Pushes accepted and not yet written, now.
+    pub queued_pushes: usize,
+    /// Their payload bytes, now.
+    pub queued_bytes: usize,
+    /// Pushes written and not yet answered, now.
+    pub pushes_in_flight: usize,
+    /// The last heartbeat's round-trip time.
+    pub last_rtt: Option<Duration>,
+}
