@@ -218,7 +218,139 @@ impl AsyncWrite for Io {
 
 #[cfg(test)]
 mod tests {
+    use core::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    const LIMITS: Limits =
+        Limits { message_bytes: 1_024, push_bytes: 1_024, read_buffer: 4_096, write_buffer: 0 };
+
+    /// An open WebSocket and the server's end of its TCP connection.
+    async fn pair(leftover: &'static [u8]) -> (TokioTransport, TcpStream) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        (TokioTransport::new(stream, Bytes::from_static(leftover), LIMITS).await, server)
+    }
+
+    async fn receive(transport: &mut TokioTransport) -> Received {
+        poll_fn(|cx| transport.poll_receive(cx)).await
+    }
+
+    /// The next masked frame of at most 125 bytes: its opcode and its payload.
+    async fn read_masked(server: &mut TcpStream) -> (u8, Vec<u8>) {
+        let mut head = [0; 6];
+        server.read_exact(&mut head).await.unwrap();
+        assert_eq!(head[1] & 0x80, 0x80, "a client masks");
+        let mut payload = vec![0; usize::from(head[1] & 0x7f)];
+        server.read_exact(&mut payload).await.unwrap();
+        for (byte, mask) in payload.iter_mut().zip(head[2..].iter().cycle()) {
+            *byte ^= mask;
+        }
+        (head[0] & 0x0f, payload)
+    }
+
+    fn close_frame(code: u16) -> [u8; 4] {
+        let [high, low] = code.to_be_bytes();
+        [0x88, 2, high, low]
+    }
+
+    #[tokio::test]
+    async fn bytes_read_with_the_upgrade_are_the_first_frames() {
+        let (mut transport, mut server) = pair(b"\x81\x02hi\x82\x03ab").await;
+        let text = Received::Frame(Frame::Text(Bytes::from_static(b"hi")));
+        assert_eq!(receive(&mut transport).await, text);
+        server.write_all(b"c").await.unwrap();
+        let binary = Received::Frame(Frame::Binary(Bytes::from_static(b"abc")));
+        assert_eq!(receive(&mut transport).await, binary);
+    }
+
+    #[tokio::test]
+    async fn a_ping_is_answered_though_nothing_else_is_written() {
+        let (mut transport, mut server) = pair(b"").await;
+        server.write_all(b"\x89\x04ping").await.unwrap();
+        tokio::select! {
+            received = receive(&mut transport) => panic!("a ping is not a message: {received:?}"),
+            pong = read_masked(&mut server) => assert_eq!(pong, (0xa, b"ping".to_vec())),
+        }
+    }
+
+    #[tokio::test]
+    async fn frames_are_written_as_they_are_in_order() {
+        let (mut transport, mut server) = pair(b"").await;
+        for frame in [Frame::Text(Bytes::from_static(b"[]")), Frame::Binary(Bytes::new())] {
+            poll_fn(|cx| transport.poll_ready(cx)).await.unwrap();
+            transport.send(frame).unwrap();
+        }
+        poll_fn(|cx| transport.poll_flush(cx)).await.unwrap();
+        assert_eq!(read_masked(&mut server).await, (1, b"[]".to_vec()));
+        assert_eq!(read_masked(&mut server).await, (2, Vec::new()));
+    }
+
+    #[tokio::test]
+    async fn a_close_frame_is_the_cause_though_a_reset_follows_and_writing_failed() {
+        let (mut transport, mut server) = pair(b"").await;
+        transport.send(Frame::Text(Bytes::from_static(b"unread"))).unwrap();
+        poll_fn(|cx| transport.poll_flush(cx)).await.unwrap();
+        server.readable().await.unwrap();
+        server.write_all(&close_frame(1012)).await.unwrap();
+        // With bytes unread, this is a reset.
+        drop(server);
+        while transport.send(Frame::Text(Bytes::from_static(b"more"))).is_ok() {
+            let _ = poll_fn(|cx| transport.poll_flush(cx)).await;
+            tokio::task::yield_now().await;
+        }
+        let ended = Ended::CloseFrame { code: Some(1012), reason: String::new() };
+        assert_eq!(receive(&mut transport).await, Received::Ended(ended));
+    }
+
+    #[tokio::test]
+    async fn a_close_frame_is_answered() {
+        let (mut transport, mut server) = pair(b"").await;
+        server.write_all(&close_frame(1001)).await.unwrap();
+        let ended = Ended::CloseFrame { code: Some(1001), reason: String::new() };
+        assert_eq!(receive(&mut transport).await, Received::Ended(ended));
+        assert_eq!(read_masked(&mut server).await, (8, 1001_u16.to_be_bytes().to_vec()));
+    }
+
+    #[tokio::test]
+    async fn a_message_over_the_limit_ends_with_1009() {
+        let (mut transport, mut server) = pair(b"").await;
+        server.write_all(b"\x82\x7e\x04\x01").await.unwrap();
+        assert_eq!(receive(&mut transport).await, Received::Ended(Ended::MessageTooLarge));
+        assert_eq!(read_masked(&mut server).await, (8, 1009_u16.to_be_bytes().to_vec()));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_vanishes_is_a_lost_transport() {
+        let (mut transport, server) = pair(b"").await;
+        drop(server);
+        let received = receive(&mut transport).await;
+        assert!(matches!(received, Received::Ended(Ended::Lost { .. })), "{received:?}");
+    }
+
+    #[tokio::test]
+    async fn a_broken_frame_is_told_to_the_server() {
+        let (mut transport, mut server) = pair(b"").await;
+        server.write_all(b"\xf1\x00").await.unwrap();
+        let received = receive(&mut transport).await;
+        assert!(matches!(received, Received::Ended(Ended::Lost { .. })), "{received:?}");
+        assert_eq!(read_masked(&mut server).await, (8, 1002_u16.to_be_bytes().to_vec()));
+    }
+
+    #[tokio::test]
+    async fn closing_sends_the_code_and_waits_for_the_answer() {
+        let (mut transport, mut server) = pair(b"").await;
+        transport.close(1000, "bye");
+        let _ = poll_fn(|cx| transport.poll_flush(cx)).await;
+        assert_eq!(read_masked(&mut server).await, (8, b"\x03\xe8bye".to_vec()));
+        server.write_all(&close_frame(1000)).await.unwrap();
+        let ended = Ended::CloseFrame { code: Some(1000), reason: String::new() };
+        assert_eq!(receive(&mut transport).await, Received::Ended(ended));
+    }
 
     #[test]
     fn a_close_reason_is_cut_between_characters() {
