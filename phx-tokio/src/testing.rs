@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::{SinkExt, StreamExt};
 use phx_proto::driver::Runtime;
-use phx_proto::testing::{ConnectRequest, Output, PeerId, Server, ServerConfig};
+pub use phx_proto::testing::*;
 use phx_proto::wire::Frame;
 use phx_proto::{Payload, Refusal, Time};
 use tokio::net::{TcpListener, TcpStream};
@@ -100,11 +100,39 @@ impl Listener {
         self.shared.with(work)
     }
 
+    /// Broadcasts to everyone who has joined the topic.
+    pub fn broadcast(&self, topic: &str, event: &str, payload: impl Into<Payload>) {
+        let payload = payload.into();
+        self.with(|server, now| server.broadcast(now, topic, event, payload));
+    }
+
+    /// Crashes the topic's channels: `phx_error` to everyone who has joined it.
+    pub fn crash_channel(&self, topic: &str) {
+        self.with(|server, now| server.crash_channel(now, topic));
+    }
+
+    /// Closes every connection as a stopping Phoenix does, waits for the connections to end, and
+    /// stops listening.
+    pub async fn shutdown(&mut self) {
+        self.with(|server, now| server.shutdown(now));
+        let ended = async {
+            while !self.shared.lock().peers.is_empty() {
+                self.shared.gone.notified().await;
+            }
+        };
+        // A client that does not answer the close frame is not waited for.
+        let _ = tokio::time::timeout(SHUTDOWN_WAIT, ended).await;
+        self.kill().await;
+    }
+
     fn start(&mut self, listener: TcpListener) {
         self.tasks.push(tokio::spawn(accept_all(listener, Arc::clone(&self.shared))));
         self.tasks.push(tokio::spawn(keep_time(Arc::clone(&self.shared))));
     }
 }
+
+/// How long `shutdown` waits for clients to answer.
+const SHUTDOWN_WAIT: core::time::Duration = core::time::Duration::from_secs(1);
 
 impl Drop for Listener {
     fn drop(&mut self) {
@@ -121,6 +149,8 @@ struct Shared {
     state: Mutex<State>,
     /// Notified when the server's next deadline may have changed.
     deadline: Notify,
+    /// Notified when a connection has ended.
+    gone: Notify,
 }
 
 #[derive(Debug)]
@@ -140,7 +170,7 @@ enum ToPeer {
 impl Shared {
     fn new(config: ServerConfig) -> Self {
         let state = State { server: Server::new(config), peers: BTreeMap::new() };
-        Self { runtime: TokioRuntime::new(), state: Mutex::new(state), deadline: Notify::new() }
+        Self { runtime: TokioRuntime::new(), state: Mutex::new(state), deadline: Notify::new(), gone: Notify::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -156,4 +186,162 @@ impl Shared {
         self.deadline.notify_one();
         done
     }
+}
+
+impl State {
+    /// Passes on what the server has decided.
+    fn deliver(&mut self) {
+        while let Some(output) = self.server.poll_output() {
+            let (peer, order, last) = match output {
+                Output::Send { peer, frame } => (peer, ToPeer::Send(frame), false),
+                Output::Close { peer, code, reason } => {
+                    (peer, ToPeer::Close { code, reason: reason.to_string() }, false)
+                }
+                Output::Drop { peer } => (peer, ToPeer::Drop, true),
+            };
+            // A peer that is gone already misses nothing.
+            if let Some(way) = self.peers.get(&peer) {
+                let _ = way.send(order);
+            }
+            if last {
+                self.peers.remove(&peer);
+            }
+        }
+    }
+}
+
+/// Fires the server's timers.
+async fn keep_time(shared: Arc<Shared>) {
+    loop {
+        let changed = shared.deadline.notified();
+        let next = shared.lock().server.poll_timeout();
+        match next {
+            None => changed.await,
+            Some(at) => {
+                let wait = at.since(shared.runtime.now());
+                if tokio::time::timeout(wait, changed).await.is_err() {
+                    shared.with(|server, now| server.handle_timeout(now));
+                }
+            }
+        }
+    }
+}
+
+/// Takes connections until it is dropped, and all of them with it.
+async fn accept_all(listener: TcpListener, shared: Arc<Shared>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(serve(stream, Arc::clone(&shared)));
+                }
+                // Out of file descriptors, usually: others may close theirs.
+                Err(_) => tokio::task::yield_now().await,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+/// One connection, from the upgrade to the end.
+async fn serve(stream: TcpStream, shared: Arc<Shared>) {
+    let _ = stream.set_nodelay(true);
+    let (way, mut orders) = mpsc::unbounded_channel();
+    let mut known = None;
+    let upgrade = |request: &Request, response: Response| {
+        let peer = admit(&shared, request, way)?;
+        known = Some(peer);
+        Ok(response)
+    };
+    let accepted = tokio_tungstenite::accept_hdr_async(stream, upgrade).await;
+    let Some(peer) = known else { return };
+    if let Ok(mut socket) = accepted {
+        converse(&mut socket, peer, &mut orders, &shared).await;
+    }
+    shared.with(|server, now| server.handle_eof(now, peer));
+    shared.lock().peers.remove(&peer);
+    shared.gone.notify_one();
+}
+
+/// Asks the server about an upgrade.
+fn admit(
+    shared: &Shared,
+    request: &Request,
+    way: mpsc::UnboundedSender<ToPeer>,
+) -> Result<PeerId, ErrorResponse> {
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    let headers = request.headers().iter().map(|(name, value)| {
+        (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+    });
+    let asked = ConnectRequest { path: path.to_owned(), headers: headers.collect() };
+    let mut state = shared.lock();
+    let answer = state.server.connect(shared.runtime.now(), &asked);
+    if let Ok(peer) = answer {
+        // Before anything is delivered, so that the first frames find their way.
+        state.peers.insert(peer, way);
+    }
+    state.deliver();
+    drop(state);
+    shared.deadline.notify_one();
+    answer.map_err(|refusal| refused(&refusal))
+}
+
+/// A refusal as HTTP.
+fn refused(refusal: &Refusal) -> ErrorResponse {
+    let mut response = ErrorResponse::new(Some(refusal.body_text().into_owned()));
+    *response.status_mut() = http::StatusCode::from_u16(refusal.status())
+        .unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+    for (name, value) in refusal.headers() {
+        let name = http::HeaderName::from_bytes(name.as_bytes());
+        if let (Ok(name), Ok(value)) = (name, http::HeaderValue::from_str(value)) {
+            response.headers_mut().append(name, value);
+        }
+    }
+    response
+}
+
+/// Frames in both directions until one side ends it.
+async fn converse(
+    socket: &mut WebSocketStream<TcpStream>,
+    peer: PeerId,
+    orders: &mut mpsc::UnboundedReceiver<ToPeer>,
+    shared: &Shared,
+) {
+    loop {
+        tokio::select! {
+            message = socket.next() => {
+                let frame = match message {
+                    Some(Ok(Message::Text(text))) => Frame::Text(text.into()),
+                    Some(Ok(Message::Binary(bytes))) => Frame::Binary(bytes),
+                    Some(Ok(Message::Close(frame))) => {
+                        let code = frame.map(|frame| u16::from(frame.code));
+                        shared.with(|server, now| server.handle_close(now, peer, code));
+                        // Reading on writes the answer and ends the stream.
+                        continue;
+                    }
+                    Some(Ok(_)) => continue,
+                    Some(Err(_)) | None => return,
+                };
+                shared.with(|server, now| server.handle_frame(now, peer, &frame));
+            }
+            order = orders.recv() => {
+                let message = match order {
+                    Some(ToPeer::Send(Frame::Text(bytes))) => raw(bytes, Data::Text),
+                    Some(ToPeer::Send(Frame::Binary(bytes))) => raw(bytes, Data::Binary),
+                    Some(ToPeer::Close { code, reason }) => {
+                        Message::Close(Some(CloseFrame { code: code.into(), reason: reason.into() }))
+                    }
+                    Some(ToPeer::Drop) | None => return,
+                };
+                // What went wrong is read, as the end, in the other arm.
+                let _ = socket.send(message).await;
+            }
+        }
+    }
+}
+
+/// As it is, even when a test sends text that is not UTF-8.
+fn raw(bytes: bytes::Bytes, kind: Data) -> Message {
+    Message::Frame(RawFrame::message(bytes, OpCode::Data(kind), true))
 }

@@ -4,7 +4,9 @@ use core::future::Future;
 use core::time::Duration;
 use std::io::{self, Write};
 
-use phx_tokio::{Channel, ChannelEvent, Client, Config, Messages, NextStep, Payload, Signal, Signals};
+use phx_tokio::{
+    Channel, ChannelEvent, Client, ClientEvent, Config, Messages, NextStep, Payload, Signal, Signals,
+};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -84,7 +86,7 @@ async fn goodbye(client: &Client, room: Channel) -> Result<(), Failed> {
 /// The next message of the channel; anything else first is a failure.
 async fn message(messages: &mut Messages) -> Result<Value, Failed> {
     match messages.next().await {
-        Some(ChannelEvent::Message { payload, .. }) => Ok(json_of(&payload)),
+        Some(ChannelEvent::Message(message)) => Ok(json_of(&message.payload)),
         other => Err(Failed::Local(format!("expected a message, got {other:?}"))),
     }
 }
@@ -109,7 +111,8 @@ async fn resumed(messages: &mut Messages) -> Result<Payload, Failed> {
 
 /// The cause and the delay of the next reconnect.
 async fn retry(signals: &mut Signals) -> Result<(String, Duration), Failed> {
-    while let Some(signal) = signals.next().await {
+    while let Some(event) = signals.next().await {
+        let ClientEvent::Signal(signal) = event else { continue };
         if let Signal::Disconnected { cause, next: NextStep::Retry { delay, .. }, .. } = signal {
             return Ok((cause.to_string(), delay));
         }

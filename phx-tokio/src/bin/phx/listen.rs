@@ -1,11 +1,11 @@
 //! `phx listen`: joins topics and prints what happens on them until it is interrupted.
 
-use phx_tokio::{ChannelEvent, Messages};
+use phx_tokio::{ChannelEvent, Interruption, Messages};
 use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::Target;
-use crate::exit::Failed;
+use crate::exit::{self, Failed};
 use crate::output::{Output, json_of};
 use crate::push::{join, open};
 
@@ -46,22 +46,24 @@ async fn all(listeners: &mut JoinSet<Result<(), Failed>>) -> Result<(), Failed> 
 async fn follow(output: Output, topic: &str, mut messages: Messages) -> Result<(), Failed> {
     while let Some(event) = messages.next().await {
         let printed = match event {
-            ChannelEvent::Message { event, payload } => {
-                let more = json!({"event": &*event, "payload": json_of(&payload)});
-                output.event("message", topic, more)
+            ChannelEvent::Message(message) => {
+                let payload = json_of(&message.payload);
+                output.event("message", topic, json!({"event": &*message.event, "payload": payload}))
             }
-            ChannelEvent::Interrupted { cause } => {
-                output.event("interrupted", topic, json!({"cause": cause.to_string()}))
+            ChannelEvent::Interrupted { cause, .. } => {
+                output.event("interrupted", topic, json!({"cause": interruption(&cause)}))
             }
             ChannelEvent::Resumed { response } => {
                 output.event("resumed", topic, json!({"response": json_of(&response)}))
             }
-            ChannelEvent::Lagged { missed } => {
+            ChannelEvent::Lagged(missed) => {
                 output.event("lagged", topic, json!({"missed": missed}))
             }
-            ChannelEvent::Closed { cause } => {
-                let _ = output.event("closed", topic, json!({"cause": cause.to_string()}));
-                return Err(Failed::Unreachable(format!("{topic}: {cause}")));
+            ChannelEvent::Closed(end) => {
+                let failed = exit::ended(topic, &end);
+                // The line on standard error says it too, for those who do not read this one.
+                let _ = output.event("closed", topic, json!({"cause": failed.to_string()}));
+                return Err(failed);
             }
         };
         if printed.is_err() {
@@ -69,4 +71,12 @@ async fn follow(output: Output, topic: &str, mut messages: Messages) -> Result<(
         }
     }
     Ok(())
+}
+
+fn interruption(cause: &Interruption) -> String {
+    match cause {
+        Interruption::Disconnected(cause) => cause.to_string(),
+        Interruption::Crashed => "the channel crashed on the server".to_owned(),
+        _ => "the server does not know the channel any more".to_owned(),
+    }
 }

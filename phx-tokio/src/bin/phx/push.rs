@@ -50,5 +50,5 @@ pub(crate) async fn open(target: &Target) -> Result<Client, Failed> {
 /// Joins, or says in one line why not.
 pub(crate) async fn join(client: &Client, topic: &str) -> Result<Channel, Failed> {
     let joined = client.join(topic, json!({})).await;
-    joined.map_err(|error| Failed::Rejected(format!("{topic}: {error}")))
+    joined.map_err(|error| Failed::join(topic, &error))
 }
