@@ -19,13 +19,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::{SinkExt, StreamExt};
 use phx_proto::driver::Runtime;
 pub use phx_proto::testing::*;
+use phx_proto::Time;
 use phx_proto::wire::Frame;
-use phx_proto::{Payload, Refusal, Time};
+use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::http;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -101,8 +102,7 @@ impl Listener {
     }
 
     /// Broadcasts to everyone who has joined the topic.
-    pub fn broadcast(&self, topic: &str, event: &str, payload: impl Into<Payload>) {
-        let payload = payload.into();
+    pub fn broadcast(&self, topic: &str, event: &str, payload: Value) {
         self.with(|server, now| server.broadcast(now, topic, event, payload));
     }
 
@@ -163,7 +163,7 @@ struct State {
 #[derive(Debug)]
 enum ToPeer {
     Send(Frame),
-    Close { code: u16, reason: String },
+    Close { code: u16 },
     Drop,
 }
 
@@ -194,9 +194,7 @@ impl State {
         while let Some(output) = self.server.poll_output() {
             let (peer, order, last) = match output {
                 Output::Send { peer, frame } => (peer, ToPeer::Send(frame), false),
-                Output::Close { peer, code, reason } => {
-                    (peer, ToPeer::Close { code, reason: reason.to_string() }, false)
-                }
+                Output::Close { peer, code } => (peer, ToPeer::Close { code }, false),
                 Output::Drop { peer } => (peer, ToPeer::Drop, true),
             };
             // A peer that is gone already misses nothing.
@@ -249,9 +247,13 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     let _ = stream.set_nodelay(true);
     let (way, mut orders) = mpsc::unbounded_channel();
     let mut known = None;
-    let upgrade = |request: &Request, response: Response| {
-        let peer = admit(&shared, request, way)?;
-        known = Some(peer);
+    let upgrade = |request: &Request, mut response: Response| {
+        let accepted = admit(&shared, request, way)?;
+        known = Some(accepted.peer);
+        let protocol = accepted.protocol.and_then(|name| http::HeaderValue::from_str(&name).ok());
+        if let Some(protocol) = protocol {
+            response.headers_mut().insert(http::header::SEC_WEBSOCKET_PROTOCOL, protocol);
+        }
         Ok(response)
     };
     let accepted = tokio_tungstenite::accept_hdr_async(stream, upgrade).await;
@@ -269,7 +271,7 @@ fn admit(
     shared: &Shared,
     request: &Request,
     way: mpsc::UnboundedSender<ToPeer>,
-) -> Result<PeerId, ErrorResponse> {
+) -> Result<Accepted, ErrorResponse> {
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     let headers = request.headers().iter().map(|(name, value)| {
         (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
@@ -277,22 +279,22 @@ fn admit(
     let asked = ConnectRequest { path: path.to_owned(), headers: headers.collect() };
     let mut state = shared.lock();
     let answer = state.server.connect(shared.runtime.now(), &asked);
-    if let Ok(peer) = answer {
+    if let Ok(accepted) = &answer {
         // Before anything is delivered, so that the first frames find their way.
-        state.peers.insert(peer, way);
+        state.peers.insert(accepted.peer, way);
     }
     state.deliver();
     drop(state);
     shared.deadline.notify_one();
-    answer.map_err(|refusal| refused(&refusal))
+    answer.map_err(refused)
 }
 
 /// A refusal as HTTP.
-fn refused(refusal: &Refusal) -> ErrorResponse {
-    let mut response = ErrorResponse::new(Some(refusal.body_text().into_owned()));
-    *response.status_mut() = http::StatusCode::from_u16(refusal.status())
+fn refused(refusal: HttpRefusal) -> ErrorResponse {
+    let mut response = ErrorResponse::new(Some(refusal.body));
+    *response.status_mut() = http::StatusCode::from_u16(refusal.status)
         .unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
-    for (name, value) in refusal.headers() {
+    for (name, value) in &refusal.headers {
         let name = http::HeaderName::from_bytes(name.as_bytes());
         if let (Ok(name), Ok(value)) = (name, http::HeaderValue::from_str(value)) {
             response.headers_mut().append(name, value);
@@ -300,6 +302,9 @@ fn refused(refusal: &Refusal) -> ErrorResponse {
     }
     response
 }
+
+/// How long what was said before the end may take to be written.
+const LAST_WORDS: core::time::Duration = core::time::Duration::from_secs(1);
 
 /// Frames in both directions until one side ends it.
 async fn converse(
@@ -320,7 +325,10 @@ async fn converse(
                         // Reading on writes the answer and ends the stream.
                         continue;
                     }
-                    Some(Ok(_)) => continue,
+                    Some(Ok(_)) => {
+                        shared.with(|server, now| server.handle_ping(now, peer));
+                        continue;
+                    }
                     Some(Err(_)) | None => return,
                 };
                 shared.with(|server, now| server.handle_frame(now, peer, &frame));
@@ -329,10 +337,15 @@ async fn converse(
                 let message = match order {
                     Some(ToPeer::Send(Frame::Text(bytes))) => raw(bytes, Data::Text),
                     Some(ToPeer::Send(Frame::Binary(bytes))) => raw(bytes, Data::Binary),
-                    Some(ToPeer::Close { code, reason }) => {
-                        Message::Close(Some(CloseFrame { code: code.into(), reason: reason.into() }))
+                    Some(ToPeer::Close { code }) => {
+                        let reason = Utf8Bytes::default();
+                        Message::Close(Some(CloseFrame { code: code.into(), reason }))
                     }
-                    Some(ToPeer::Drop) | None => return,
+                    Some(ToPeer::Drop) | None => {
+                        // The answer to a client's close frame may still be in the buffer.
+                        let _ = tokio::time::timeout(LAST_WORDS, socket.flush()).await;
+                        return;
+                    }
                 };
                 // What went wrong is read, as the end, in the other arm.
                 let _ = socket.send(message).await;
