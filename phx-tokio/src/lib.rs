@@ -13,8 +13,8 @@
 //!
 //! let mut messages = room.messages();
 //! while let Some(event) = messages.next().await {
-//!     if let ChannelEvent::Message { event, payload, .. } = event {
-//!         println!("{event}: {payload:?}");
+//!     if let ChannelEvent::Message(message) = event {
+//!         println!("{}: {:?}", &*message.event, message.payload);
 //!     }
 //! }
 //! client.disconnect().await;
@@ -57,7 +57,7 @@ pub use crate::transport::TokioTransport;
 ///
 /// Dropping the future ends the attempt.
 pub async fn connect(config: Config) -> Result<Client, ConnectError> {
-    phx_proto::driver::connect(TokioRuntime::new(), config).await
+    phx_proto::driver::connect(config, TokioRuntime::new()).await
 }
 
 /// Starts connecting in the background and goes on until it succeeds, or until what the
@@ -68,12 +68,13 @@ pub async fn connect(config: Config) -> Result<Client, ConnectError> {
 /// Outside of a tokio runtime.
 #[must_use = "dropping the client closes the connection"]
 pub fn start(config: Config) -> Client {
-    phx_proto::driver::start(TokioRuntime::new(), config)
+    phx_proto::driver::start(config, TokioRuntime::new())
 }
 
-/// A client and the future that drives it, for those who spawn it themselves. Nothing happens
-/// until that is polled.
+/// A client and the future that drives it, for those who spawn it themselves.
+///
+/// Nothing is dialled: poll the driver, and call [`Client::connect`].
 #[must_use = "the driver does the work"]
 pub fn client(config: Config) -> (Client, Driver<TokioRuntime>) {
-    phx_proto::driver::client(TokioRuntime::new(), config)
+    phx_proto::driver::client(config, TokioRuntime::new())
 }

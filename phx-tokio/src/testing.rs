@@ -17,21 +17,21 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::{SinkExt, StreamExt};
+use phx_proto::Time;
 use phx_proto::driver::Runtime;
 pub use phx_proto::testing::*;
-use phx_proto::Time;
 use phx_proto::wire::Frame;
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::http;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::frame::Frame as RawFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use crate::runtime::TokioRuntime;
 
@@ -170,7 +170,12 @@ enum ToPeer {
 impl Shared {
     fn new(config: ServerConfig) -> Self {
         let state = State { server: Server::new(config), peers: BTreeMap::new() };
-        Self { runtime: TokioRuntime::new(), state: Mutex::new(state), deadline: Notify::new(), gone: Notify::new() }
+        Self {
+            runtime: TokioRuntime::new(),
+            state: Mutex::new(state),
+            deadline: Notify::new(),
+            gone: Notify::new(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -125,9 +125,10 @@ async fn an_upgrade_without_a_subprotocol_is_open_and_keeps_the_frames_behind_it
         assert!(head.starts_with("GET /socket/websocket?vsn=2.0.0 HTTP/1.1\r\n"), "{head}");
         let key = head
             .lines()
-            .find_map(|line| line.split_once(": ").filter(|(name, _)| {
-                name.eq_ignore_ascii_case("sec-websocket-key")
-            }))
+            .find_map(|line| {
+                line.split_once(": ")
+                    .filter(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-key"))
+            })
             .expect("a key");
         let accept = tokio_tungstenite::tungstenite::handshake::derive_accept_key(key.1.as_bytes());
         let answer = format!(

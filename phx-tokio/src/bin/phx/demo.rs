@@ -5,7 +5,8 @@ use core::time::Duration;
 use std::io::{self, Write};
 
 use phx_tokio::{
-    Channel, ChannelEvent, Client, ClientEvent, Config, Messages, NextStep, Payload, Signal, Signals,
+    Channel, ChannelEvent, Client, ClientEvent, Config, LeaveOutcome, Left, Messages, NextStep,
+    Payload, Signal, Signals,
 };
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -48,7 +49,7 @@ pub(crate) async fn run() -> Result<(), Failed> {
     step("notice the kill", interrupted(&mut messages)).await??;
     say("client", "interrupted: the channel waits for the connection");
 
-    // Two failed attempts, so that the delays can be seen to grow.
+    // The loss and two failed attempts: the delays can be seen to be chosen anew.
     for _ in 0..3 {
         let (cause, delay) = step("choose a delay", retry(&mut signals)).await??;
         say("client", &format!("{cause}; next attempt in {} ms", delay.as_millis()));
@@ -61,6 +62,7 @@ pub(crate) async fn run() -> Result<(), Failed> {
     say("client", &format!("resumed: {TOPIC} is joined again"));
 
     push(&room, json!({"body": "still here"})).await?;
+    drop(messages);
     goodbye(&client, room).await?;
     step("stop the server", listener.shutdown()).await?;
     say("demo", "every step worked");
@@ -76,8 +78,10 @@ async fn push(room: &Channel, payload: Value) -> Result<(), Failed> {
 }
 
 async fn goodbye(client: &Client, room: Channel) -> Result<(), Failed> {
-    let left = step("leave", room.leave()).await?;
-    left.map_err(|error| failed("leave", &error))?;
+    match step("leave", room.leave()).await? {
+        Left::Left(LeaveOutcome::Acked) => {}
+        other => return Err(Failed::Local(format!("demo: leave: {other:?}"))),
+    }
     step("disconnect", client.disconnect()).await?;
     say("client", "left and disconnected");
     Ok(())

@@ -48,7 +48,11 @@ async fn follow(output: Output, topic: &str, mut messages: Messages) -> Result<(
         let printed = match event {
             ChannelEvent::Message(message) => {
                 let payload = json_of(&message.payload);
-                output.event("message", topic, json!({"event": &*message.event, "payload": payload}))
+                output.event(
+                    "message",
+                    topic,
+                    json!({"event": &*message.event, "payload": payload}),
+                )
             }
             ChannelEvent::Interrupted { cause, .. } => {
                 output.event("interrupted", topic, json!({"cause": interruption(&cause)}))

@@ -54,9 +54,7 @@ pub(crate) fn json_of(payload: &Payload) -> Value {
     if payload.is_binary() {
         return json!({"payload_base64": STANDARD.encode(payload.as_bytes())});
     }
-    payload
-        .to_value()
-        .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(payload.as_bytes())))
+    payload.to_value().unwrap_or_else(|_| Value::from(String::from_utf8_lossy(payload.as_bytes())))
 }
 
 fn print(line: &str) -> io::Result<()> {

@@ -25,12 +25,7 @@ pub(crate) async fn run(
     Ok(())
 }
 
-async fn push(
-    client: &Client,
-    topic: &str,
-    event: &str,
-    payload: Value,
-) -> Result<Value, Failed> {
+async fn push(client: &Client, topic: &str, event: &str, payload: Value) -> Result<Value, Failed> {
     let channel = join(client, topic).await?;
     let reply = channel.push(event, payload).await;
     let reply = reply.map_err(|error| Failed::Push(format!("{topic}: {event}: {error}")))?;
