@@ -248,12 +248,13 @@ async fn accept_all(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 /// One connection, from the upgrade to the end.
+#[allow(clippy::result_large_err)] // The callback's type is tungstenite's.
 async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     let _ = stream.set_nodelay(true);
     let (way, mut orders) = mpsc::unbounded_channel();
     let mut known = None;
     let upgrade = |request: &Request, mut response: Response| {
-        let accepted = admit(&shared, request, way)?;
+        let accepted = admit(&shared, request, way).map_err(refused)?;
         known = Some(accepted.peer);
         let protocol = accepted.protocol.and_then(|name| http::HeaderValue::from_str(&name).ok());
         if let Some(protocol) = protocol {
@@ -276,7 +277,7 @@ fn admit(
     shared: &Shared,
     request: &Request,
     way: mpsc::UnboundedSender<ToPeer>,
-) -> Result<Accepted, ErrorResponse> {
+) -> Result<Accepted, HttpRefusal> {
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     let headers = request.headers().iter().map(|(name, value)| {
         (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
@@ -291,7 +292,7 @@ fn admit(
     state.deliver();
     drop(state);
     shared.deadline.notify_one();
-    answer.map_err(refused)
+    answer
 }
 
 /// A refusal as HTTP.
