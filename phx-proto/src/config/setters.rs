@@ -352,6 +352,12 @@ impl Config {
         self.max_message_bytes
     }
 
+    /// The largest frame that is sent, in bytes.
+    #[must_use]
+    pub const fn push_bytes_limit(&self) -> usize {
+        self.max_push_bytes
+    }
+
     /// The sizes of the read and the write buffer, in bytes.
     #[must_use]
     pub const fn buffer_bytes(&self) -> (usize, usize) {

@@ -1,0 +1,140 @@
+//! `phx demo`: a server and a client in one process, on real sockets, with a kill in between.
+
+use core::future::Future;
+use core::time::Duration;
+use std::io::{self, Write};
+
+use phx_tokio::{
+    Channel, ChannelEvent, Client, ClientEvent, Config, LeaveOutcome, Left, Messages, NextStep,
+    Payload, Signal, Signals,
+};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use crate::exit::Failed;
+use crate::output::json_of;
+use crate::serve::listen;
+
+const TOPIC: &str = "room:lobby";
+
+/// How long any one step may take. A few thousandths of it are usual.
+const STEP: Duration = Duration::from_secs(3);
+
+/// Shows every step, and fails with the first that does.
+pub(crate) async fn run() -> Result<(), Failed> {
+    let any_port = ([127, 0, 0, 1], 0).into();
+    let mut listener = step("start the server", listen(any_port)).await??;
+    let url = listener.url();
+    say("server", &format!("listening at {url}"));
+
+    let config = Config::new(&url).map_err(|error| failed("configure", &error))?;
+    let client = step("connect", phx_tokio::connect(config)).await?;
+    let client = client.map_err(|error| failed("connect", &error))?;
+    say("client", "connected");
+
+    let joined = step("join", client.join(TOPIC, json!({}))).await?;
+    let room = joined.map_err(|error| failed("join", &error))?;
+    let mut messages = room.messages();
+    let mut signals = client.signals();
+    say("client", &format!("joined {TOPIC}"));
+
+    push(&room, json!({"body": "hello"})).await?;
+
+    listener.broadcast(TOPIC, "news", json!({"headline": "phx speaks"}));
+    let news = step("receive a broadcast", message(&mut messages)).await??;
+    say("client", &format!("received news {news}"));
+
+    step("kill the server", listener.kill()).await?;
+    say("server", "killed: every TCP connection dropped without a close frame");
+    step("notice the kill", interrupted(&mut messages)).await??;
+    say("client", "interrupted: the channel waits for the connection");
+
+    // The loss and two failed attempts: the delays can be seen to be chosen anew.
+    for _ in 0..3 {
+        let (cause, delay) = step("choose a delay", retry(&mut signals)).await??;
+        say("client", &format!("{cause}; next attempt in {} ms", delay.as_millis()));
+    }
+
+    let restarted = step("restart the server", listener.restart()).await?;
+    restarted.map_err(|error| failed("restart the server", &error))?;
+    say("server", &format!("back at {url}"));
+    step("recover", resumed(&mut messages)).await??;
+    say("client", &format!("resumed: {TOPIC} is joined again"));
+
+    push(&room, json!({"body": "still here"})).await?;
+    drop(messages);
+    goodbye(&client, room).await?;
+    step("stop the server", listener.shutdown()).await?;
+    say("demo", "every step worked");
+    Ok(())
+}
+
+async fn push(room: &Channel, payload: Value) -> Result<(), Failed> {
+    let reply = step("push", room.push("echo", payload.clone())).await?;
+    let reply = reply.map_err(|error| failed("push", &error))?;
+    let response = reply.ok().map_err(|error| failed("push", &error))?;
+    say("client", &format!("pushed {payload}, reply {}", json_of(&response)));
+    Ok(())
+}
+
+async fn goodbye(client: &Client, room: Channel) -> Result<(), Failed> {
+    match step("leave", room.leave()).await? {
+        Left::Left(LeaveOutcome::Acked) => {}
+        other => return Err(Failed::Local(format!("demo: leave: {other:?}"))),
+    }
+    step("disconnect", client.disconnect()).await?;
+    say("client", "left and disconnected");
+    Ok(())
+}
+
+/// The next message of the channel; anything else first is a failure.
+async fn message(messages: &mut Messages) -> Result<Value, Failed> {
+    match messages.next().await {
+        Some(ChannelEvent::Message(message)) => Ok(json_of(&message.payload)),
+        other => Err(Failed::Local(format!("expected a message, got {other:?}"))),
+    }
+}
+
+async fn interrupted(messages: &mut Messages) -> Result<(), Failed> {
+    while let Some(event) = messages.next().await {
+        if matches!(event, ChannelEvent::Interrupted { .. }) {
+            return Ok(());
+        }
+    }
+    Err(Failed::Local("the channel ended instead of being interrupted".to_owned()))
+}
+
+async fn resumed(messages: &mut Messages) -> Result<Payload, Failed> {
+    while let Some(event) = messages.next().await {
+        if let ChannelEvent::Resumed { response } = event {
+            return Ok(response);
+        }
+    }
+    Err(Failed::Local("the channel ended instead of being resumed".to_owned()))
+}
+
+/// The cause and the delay of the next reconnect.
+async fn retry(signals: &mut Signals) -> Result<(String, Duration), Failed> {
+    while let Some(event) = signals.next().await {
+        let ClientEvent::Signal(signal) = event else { continue };
+        if let Signal::Disconnected { cause, next: NextStep::Retry { delay, .. }, .. } = signal {
+            return Ok((cause.to_string(), delay));
+        }
+    }
+    Err(Failed::Local("the client ended instead of trying again".to_owned()))
+}
+
+/// One step, in bounded time.
+async fn step<T>(name: &str, work: impl Future<Output = T>) -> Result<T, Failed> {
+    let done = timeout(STEP, work).await;
+    done.map_err(|_| Failed::Local(format!("demo: {name}: nothing after {} s", STEP.as_secs())))
+}
+
+fn failed(name: &str, error: &dyn core::fmt::Display) -> Failed {
+    Failed::Local(format!("demo: {name}: {error}"))
+}
+
+/// One line of the story. That nobody reads it any more is no reason to stop it.
+fn say(who: &str, what: &str) {
+    let _ = writeln!(io::stdout(), "{who:>7}  {what}");
+}

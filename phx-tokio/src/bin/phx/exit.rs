@@ -1,0 +1,126 @@
+//! How `phx` ends: one line on standard error, and an exit code that a script can tell apart.
+
+use core::fmt;
+use std::process::ExitCode;
+
+use phx_tokio::{Cause, ChannelEnd, JoinFailed, JoinObstacle, Rejection, RejectionKind, StreamEnd};
+
+use crate::output::json_of;
+
+/// The exit codes, as `--help` shows them.
+pub(crate) const CODES: &str = "\
+Exit codes:
+  0  it worked
+  1  a step of the demo failed, or this machine did (a port in use)
+  2  bad usage: an unknown option, a URL that cannot be used, JSON that is none
+  3  the server could not be reached, or the connection was lost for good
+  4  the server refused the upgrade with an HTTP status
+  5  the server rejected a join, or did not answer it
+  6  a push was answered with an error, or not in time";
+
+/// Why a command failed. Its `Display` is one line.
+#[derive(Debug)]
+pub(crate) enum Failed {
+    /// A step of the demo, or something of this machine.
+    Local(String),
+    /// The command line.
+    Usage(String),
+    /// No connection, or none any more.
+    Unreachable(String),
+    /// An HTTP status instead of a WebSocket.
+    Refused(String),
+    /// A join was rejected.
+    Rejected(String),
+    /// A push went wrong.
+    Push(String),
+}
+
+impl Failed {
+    /// What it means for the command that the connection ended, or could not be made.
+    pub(crate) fn connection(url: &str, cause: &Cause) -> Self {
+        // The query may hold a token.
+        let url = url.split(['?', '#']).next().unwrap_or(url);
+        match cause {
+            Cause::Refused(_) => Self::Refused(format!("{url}: {cause}")),
+            _ => Self::Unreachable(format!("{url}: {cause}")),
+        }
+    }
+
+    /// What it means that a join failed.
+    pub(crate) fn join(topic: &str, error: &JoinFailed) -> Self {
+        match error {
+            JoinFailed::Rejected(rejection) => rejected(topic, rejection),
+            JoinFailed::Ended(end) => channel_ended(topic, end),
+            JoinFailed::Deadline { last: Some(JoinObstacle::Disconnected(cause)) } => {
+                Self::Unreachable(format!("{topic}: {cause}"))
+            }
+            JoinFailed::Deadline { last: Some(JoinObstacle::Rejected(rejection)) } => {
+                rejected(topic, rejection)
+            }
+            JoinFailed::NotAccepted(error) => Self::Usage(format!("{topic}: {error}")),
+            error => Self::Rejected(format!("{topic}: {error}")),
+        }
+    }
+
+    pub(crate) const fn code(&self) -> u8 {
+        match self {
+            Self::Local(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Unreachable(_) => 3,
+            Self::Refused(_) => 4,
+            Self::Rejected(_) => 5,
+            Self::Push(_) => 6,
+        }
+    }
+
+    /// Prints the line and gives the code.
+    pub(crate) fn report(&self) -> ExitCode {
+        eprintln!("phx: {self}");
+        ExitCode::from(self.code())
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Local(line)
+        | Self::Usage(line)
+        | Self::Unreachable(line)
+        | Self::Refused(line)
+        | Self::Rejected(line)
+        | Self::Push(line)) = self;
+        // Servers' words may hold line breaks; a script reads one line.
+        f.write_str(&line.replace(['\n', '\r'], " "))
+    }
+}
+
+/// What it means that a channel's events came to an end.
+pub(crate) fn ended(topic: &str, end: &StreamEnd) -> Failed {
+    match end {
+        StreamEnd::Channel(end) => channel_ended(topic, end),
+        _ => Failed::Local(format!("{topic}: too slow for what the server sends")),
+    }
+}
+
+fn channel_ended(topic: &str, end: &ChannelEnd) -> Failed {
+    match end {
+        ChannelEnd::Rejected(rejection) => rejected(topic, rejection),
+        ChannelEnd::GaveUp(Cause::Refused(refusal)) => {
+            Failed::Refused(format!("{topic}: the server refused the upgrade: {refusal}"))
+        }
+        ChannelEnd::GaveUp(cause) => Failed::Unreachable(format!("{topic}: {cause}")),
+        ChannelEnd::ClosedByServer => {
+            Failed::Unreachable(format!("{topic}: the server closed the channel"))
+        }
+        ChannelEnd::InvalidParams { message } => Failed::Usage(format!("{topic}: {message}")),
+        _ => Failed::Unreachable(format!("{topic}: the connection was closed")),
+    }
+}
+
+fn rejected(topic: &str, rejection: &Rejection) -> Failed {
+    let why = match rejection.kind {
+        RejectionKind::UnmatchedTopic => "no channel of the server matches the topic",
+        RejectionKind::TooManyChannels => "the connection has as many channels as it may",
+        _ => "the server rejected the join",
+    };
+    Failed::Rejected(format!("{topic}: {why}: {}", json_of(&rejection.response)))
+}

@@ -1,0 +1,135 @@
+//! `phx`: Phoenix Channels on the command line.
+
+mod demo;
+mod exit;
+mod listen;
+mod output;
+mod push;
+mod serve;
+
+use core::net::SocketAddr;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use phx_tokio::Config;
+
+use crate::exit::Failed;
+
+#[derive(Debug, Parser)]
+#[command(name = "phx", version, about = "Phoenix Channels on the command line")]
+#[command(after_help = exit::CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Watch a server and a client in one process: a push, a broadcast, a kill and a recovery.
+    Demo,
+    /// Run a Phoenix-like server for trying things out.
+    Serve {
+        /// The address to listen on.
+        #[arg(long, default_value = "127.0.0.1:4000")]
+        addr: SocketAddr,
+    },
+    /// Join topics and print what happens: readable lines on a terminal, JSON lines when piped.
+    #[command(after_help = exit::CODES)]
+    Listen {
+        #[command(flatten)]
+        target: Target,
+        /// A topic to join; may be given several times.
+        #[arg(long = "join", value_name = "TOPIC", required = true)]
+        topics: Vec<String>,
+    },
+    /// Push one event and print the reply's response.
+    #[command(after_help = exit::CODES)]
+    Push {
+        #[command(flatten)]
+        target: Target,
+        /// The topic to join.
+        topic: String,
+        /// The event.
+        event: String,
+        /// The payload.
+        #[arg(value_name = "JSON")]
+        payload: String,
+    },
+}
+
+/// The socket to connect to and what to present there.
+#[derive(Args)]
+struct Target {
+    /// The socket, such as ws://127.0.0.1:4000/socket/websocket
+    url: String,
+    /// A connect parameter; may be given several times.
+    #[arg(long = "param", value_name = "NAME=VALUE", value_parser = name_and_value)]
+    params: Vec<(String, String)>,
+    /// A header of the upgrade; may be given several times. Phoenix shows those beginning with x-
+    /// to the socket.
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = name_and_value)]
+    headers: Vec<(String, String)>,
+    /// Let ws:// leave this machine: tokens and messages then travel in the clear.
+    #[arg(long)]
+    allow_insecure: bool,
+}
+
+impl Target {
+    fn config(&self) -> Result<Config, Failed> {
+        let bad = |error: phx_tokio::ConfigError| {
+            let hint = match error {
+                phx_tokio::ConfigError::Insecure { ref host } => format!(
+                    "ws:// to {host} would send everything in the clear: use wss://, or pass \
+                     --allow-insecure"
+                ),
+                ref other => other.to_string(),
+            };
+            Failed::Usage(hint)
+        };
+        let new = if self.allow_insecure { Config::insecure } else { Config::new };
+        let mut config = new(&self.url).map_err(bad)?;
+        for (name, value) in &self.params {
+            config = config.param(name, value.as_str());
+        }
+        for (name, value) in &self.headers {
+            config = config.header(name, value.as_str()).map_err(bad)?;
+        }
+        Ok(config)
+    }
+}
+
+/// Parameters and headers are often secrets, and so is the URL's query.
+impl core::fmt::Debug for Target {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Target").finish_non_exhaustive()
+    }
+}
+
+fn name_and_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write it as NAME=VALUE".to_owned()),
+    }
+}
+
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return Failed::Local(format!("no runtime: {error}")).report(),
+    };
+    let done = runtime.block_on(async {
+        match command {
+            Command::Demo => demo::run().await,
+            Command::Serve { addr } => serve::run(addr).await,
+            Command::Listen { target, topics } => listen::run(&target, topics).await,
+            Command::Push { target, topic, event, payload } => {
+                push::run(&target, &topic, &event, &payload).await
+            }
+        }
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) => failed.report(),
+    }
+}

@@ -1,0 +1,156 @@
+//! The clock, the timer, the dialling and the spawning of tokio, as the driver wants them.
+
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+use core::time::Duration;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::time::SystemTime;
+
+use phx_proto::driver::{Runtime, Timer};
+use phx_proto::{Config, ConnectRequest, Failure, Opened, Time};
+use tokio::time::{Instant, Sleep};
+
+use crate::dial;
+use crate::transport::TokioTransport;
+
+/// Runs a driver on tokio.
+///
+/// The clock is tokio's own, so a test with a paused clock is on virtual time. Dialling, timers
+/// and [`spawn`](Runtime::spawn) need a tokio runtime with I/O and time enabled around them;
+/// making this value does not.
+#[derive(Clone, Debug)]
+pub struct TokioRuntime {
+    origin: Instant,
+}
+
+impl TokioRuntime {
+    /// A runtime whose clock starts now.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { origin: Instant::now() }
+    }
+}
+
+impl Default for TokioRuntime {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Runtime for TokioRuntime {
+    type Transport = TokioTransport;
+    type Timer = TokioTimer;
+
+    fn now(&self) -> Time {
+        Time::default() + self.origin.elapsed()
+    }
+
+    fn wall(&self) -> Time {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        // A clock set before 1970 is a clock that stands still, which wakes nothing.
+        Time::default() + since.unwrap_or_default()
+    }
+
+    fn seed(&self) -> u64 {
+        random_u64()
+    }
+
+    fn timer(&self) -> TokioTimer {
+        TokioTimer { origin: self.origin, at: None, sleep: None }
+    }
+
+    fn connect(
+        &self,
+        request: ConnectRequest,
+        config: &Config,
+    ) -> impl Future<Output = Result<(TokioTransport, Opened), Failure>> + Send + 'static {
+        dial::dial(request, dial::Limits::of(config))
+    }
+
+    fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        // The task ends by itself when its handles are gone, so nobody waits for it.
+        drop(tokio::spawn(future));
+    }
+}
+
+/// A timer of tokio's. Made without a runtime; polled within one.
+#[derive(Debug)]
+pub struct TokioTimer {
+    origin: Instant,
+    at: Option<Instant>,
+    /// Made on the first poll, because `Sleep::new` panics outside of a runtime, and kept, because
+    /// it is reset with every frame.
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Timer for TokioTimer {
+    fn reset(&mut self, at: Option<Time>) {
+        self.at = at.map(|at| {
+            let after = Duration::from_nanos(at.as_nanos());
+            self.origin.checked_add(after).unwrap_or_else(|| self.origin + FAR_FUTURE)
+        });
+        if let (Some(at), Some(sleep)) = (self.at, &mut self.sleep) {
+            sleep.as_mut().reset(at);
+        }
+    }
+
+    fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(at) = self.at else { return Poll::Pending };
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        sleep.as_mut().poll(cx)
+    }
+}
+
+/// A time that no clock reaches, for deadlines that the platform's clock cannot express.
+const FAR_FUTURE: Duration = Duration::from_secs(30 * 365 * 24 * 3_600);
+
+/// Sixty-four bits of the operating system's entropy, by way of the keys of `RandomState`, which
+/// are new for every value of it.
+pub(crate) fn random_u64() -> u64 {
+    RandomState::new().hash_one(0_u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_seed_is_another() {
+        let runtime = TokioRuntime::new();
+        assert_ne!(runtime.seed(), runtime.seed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_wakes_at_its_time_and_not_before() {
+        let runtime = TokioRuntime::new();
+        let mut timer = runtime.timer();
+        let at = runtime.now() + Duration::from_secs(3_600);
+        timer.reset(Some(at));
+        core::future::poll_fn(|cx| timer.poll_expired(cx)).await;
+        assert!(runtime.now() >= at);
+        assert!(runtime.now().since(at) < Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_that_was_reset_forgets_the_earlier_time() {
+        let runtime = TokioRuntime::new();
+        let mut timer = runtime.timer();
+        let start = runtime.now();
+        timer.reset(Some(start + Duration::from_secs(1)));
+        let pending = core::future::poll_fn(|cx| Poll::Ready(timer.poll_expired(cx).is_pending()));
+        assert!(pending.await);
+        timer.reset(None);
+        timer.reset(Some(start + Duration::from_secs(60)));
+        core::future::poll_fn(|cx| timer.poll_expired(cx)).await;
+        assert!(runtime.now().since(start) >= Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_timer_outside_of_a_runtime_can_be_made_and_set() {
+        let mut timer = TokioRuntime::new().timer();
+        timer.reset(Some(Time::from_nanos(u64::MAX)));
+        timer.reset(None);
+    }
+}
