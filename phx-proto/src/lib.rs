@@ -1,4 +1,44 @@
 //! Phoenix Channels as a pure, sans-IO state machine.
+//!
+//! [`Socket`] is one connection to a Phoenix server and its channels, as a value. Frames, transport
+//! events and clock readings go in; [`Action`]s come out: connect, send, join, rejoin-after,
+//! reconnect-after, close, signal. It does no I/O, reads no clock, draws no entropy and spawns
+//! nothing, so it can be embedded in any runtime, driven by hand in a simulation, and fuzzed.
+//!
+//! Most programs want the async handles of an adapter, `phx-tokio` or `phx-smol`; this crate is what
+//! they are made of.
+//!
+//! # The loop
+//!
+//! 1. Tell the socket something: a command ([`Socket::join`]), or what the world did
+//!    ([`Socket::handle_frame`]). Every call takes `now`, a [`Time`] of a clock that is yours.
+//! 2. Carry out [`Socket::poll_action`] until it answers `None`.
+//! 3. Sleep until [`Socket::poll_timeout`] or the next thing to tell; call
+//!    [`Socket::handle_timeout`] when the time has come. Go to 2.
+//!
+//! The documentation of [`Socket`] has a program that does so.
+//!
+//! # What it promises
+//!
+//! * **Deterministic.** Same configuration, seed and inputs: same actions, byte for byte.
+//! * **Nothing old touches anything new.** What lives with a connection is dropped with it; every
+//!   I/O input carries a [`ConnectionId`], every join has a new join_ref.
+//! * **Every accepted push has exactly one [`PushOutcome`]**, and nothing that may have been written
+//!   is written again.
+//! * **Every gap is visible**: [`Signal::Interrupted`], then [`Signal::Resumed`].
+//! * **Bounded.** Queues, waits, evidence: each limit is stated at its setter in [`Config`].
+//! * **Bad input is reported, not fatal**: [`Signal::ProtocolError`]. A panic is a bug of this crate.
+//! * **Secrets stay out of logs**: [`Secret`], [`Uri`] and [`Payload`] do not print what they hold.
+//!
+//! # Features
+//!
+//! None is on by default; the core then needs serde, serde_json, thiserror and bytes.
+//!
+//! | feature | what it adds |
+//! | --- | --- |
+//! | `driver` | async handles and the future that drives them, over any runtime |
+//! | `upgrade` | the HTTP upgrade and proxy CONNECT as pure machines |
+//! | `testing` | a pure Phoenix-like server, for your tests too |
 
 mod action;
 mod auth_token;

@@ -60,8 +60,7 @@ fn decode_reply(frame: &Bytes, start: usize, end: usize) -> Result<Body, DecodeE
     loop {
         let key = scanner.string("a key of the reply")?;
         scanner.take(b':', "a colon behind the key")?;
-        // The last of several equal keys counts, as in every JSON parser the server uses
-        // (`wire/malformed_duplicate_keys`).
+        // Of several equal keys the last counts, as it does for JSON.parse.
         match key.as_str() {
             "status" => status = Some(scanner.string("a status that is a string")?),
             "response" => {
