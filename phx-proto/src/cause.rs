@@ -117,6 +117,8 @@ pub enum Interruption {
     Crashed,
     /// The server answered a push as if the channel did not exist; it is joined again.
     Unmatched,
+    /// [`Socket::rejoin`](crate::Socket::rejoin) was called, by a consumer that fell behind, say.
+    Resync,
 }
 
 /// Why the core goes on to join a channel again after a delay.
@@ -127,6 +129,8 @@ pub enum RejoinCause {
     Crashed,
     /// The join itself crashed on the server ("join crashed").
     JoinCrashed,
+    /// [`Socket::rejoin`](crate::Socket::rejoin) was called.
+    Resync,
     /// The reply to the join will never come: a heartbeat written after it was answered.
     JoinUnanswered,
     /// The server refused the join with this response.
@@ -212,6 +216,9 @@ pub enum UnknownCause {
     ChannelCrashed,
     /// The server closed the channel.
     ChannelClosed,
+    /// The channel is being replaced by a new join (`wire/join_double`: the server answers
+    /// nothing of the old one).
+    ChannelReplaced,
     /// The application left the channel.
     Left,
 }

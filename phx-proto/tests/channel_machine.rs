@@ -629,6 +629,33 @@ fn a_hundred_drops_in_a_row_are_all_recovered() {
 }
 
 #[test]
+fn a_rejoin_on_request_replaces_the_instance_without_a_leave() {
+    let mut hand = Hand::joined(config());
+    let pending =
+        hand.socket.push(hand.now, "room:a", "echo", json!({}), PushOptions::call()).unwrap();
+    hand.drain();
+    let old = hand.join_ref("room:a");
+    hand.socket.rejoin(hand.now, "room:a").unwrap();
+    hand.drain();
+    let outcome = PushOutcome::Unknown(UnknownCause::ChannelReplaced);
+    assert_eq!(
+        hand.take_signals(),
+        [
+            Signal::Interrupted { topic: "room:a".into(), cause: Interruption::Resync },
+            Signal::PushEnded { id: pending, topic: "room:a".into(), outcome },
+        ]
+    );
+    hand.advance(hand.rejoin_after("room:a"));
+    hand.answer_join("room:a");
+    // The close of the old instance arrives behind the ok of the new one.
+    hand.receive(&json!([old, old, "room:a", "phx_close", {}]));
+    assert!(matches!(hand.take_signals().as_slice(), [Signal::Resumed { .. }]));
+    assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
+    assert_eq!(hand.count_sent("room:a", "phx_leave"), 0);
+    assert!(hand.socket.rejoin(hand.now, "room:b").is_err());
+}
+
+#[test]
 fn disconnect_ends_every_channel_at_once() {
     let mut hand = Hand::joined(config());
     hand.join("room:b");

@@ -59,6 +59,8 @@ struct Link<T> {
     /// The transport takes nothing more; reading says why.
     broken: bool,
     flush: bool,
+    /// After the flush, ask once more whether it takes frames.
+    retry_ready: bool,
 }
 
 impl<R: Runtime> fmt::Debug for Driver<R> {
@@ -151,8 +153,14 @@ impl<R: Runtime> Driver<R> {
         self.dial = None;
         match result {
             Ok((transport, opened)) => {
-                self.link =
-                    Some(Link { id, transport, writable: true, broken: false, flush: false });
+                self.link = Some(Link {
+                    id,
+                    transport,
+                    writable: true,
+                    broken: false,
+                    flush: false,
+                    retry_ready: false,
+                });
                 self.shared.input(now, |state| state.socket.handle_opened(now, id, opened));
             }
             Err(failure) => {
@@ -198,9 +206,10 @@ impl<R: Runtime> Driver<R> {
                     break;
                 }
                 Poll::Pending => {
-                    // A transport that waits for its flush to have room must be flushed.
-                    link.flush = true;
                     if link.writable {
+                        // A transport that waits for its flush to have room must be flushed.
+                        link.flush = true;
+                        link.retry_ready = true;
                         link.writable = false;
                         self.shared
                             .input(now, |state| state.socket.handle_writable(now, id, false));
@@ -229,9 +238,11 @@ impl<R: Runtime> Driver<R> {
         if link.flush && !link.broken {
             match link.transport.poll_flush(cx) {
                 Poll::Ready(Ok(())) => {
+                    // It may take frames again, and nobody else will say so. Asked once: a
+                    // transport that still refuses has to wake us itself.
+                    moved |= link.retry_ready && !link.writable;
                     link.flush = false;
-                    // It may take frames again, and nobody else will say so.
-                    moved |= !link.writable;
+                    link.retry_ready = false;
                 }
                 Poll::Ready(Err(_)) => link.broken = true,
                 Poll::Pending => {}

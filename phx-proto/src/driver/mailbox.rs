@@ -26,6 +26,10 @@ pub enum MailboxPolicy {
     DropOldest,
     /// Drops the new message: the consumer sees what it has not seen yet, in order.
     DropNewest,
+    /// Drops everything that waits and joins the channel anew, so that the consumer starts over
+    /// from the server's present state: right for channels that carry state. The consumer sees
+    /// `Lagged`, `Interrupted` and `Resumed`; the other subscribers of the topic see the last two.
+    Rejoin,
     /// Ends the stream, after what it already holds.
     Close,
 }
@@ -74,28 +78,37 @@ impl Mailbox {
         }
     }
 
-    /// Adds a message that counts as so many bytes. One message always fits, however large.
-    pub(super) fn message(&mut self, message: Message, bytes: usize) {
+    /// Adds a message that counts as so many bytes; false when the channel must be joined anew.
+    /// One message always fits, however large.
+    pub(super) fn message(&mut self, message: Message, bytes: usize) -> bool {
         if self.end.is_some() {
-            return;
+            return true;
         }
         while self.is_full_for(bytes) {
             match self.limits.policy {
                 MailboxPolicy::DropOldest => self.drop_oldest(),
                 MailboxPolicy::DropNewest => {
                     self.tail.lagged += 1;
-                    return;
+                    return true;
+                }
+                MailboxPolicy::Rejoin => {
+                    while !self.entries.is_empty() {
+                        self.drop_oldest();
+                    }
+                    self.tail.lagged += 1;
+                    return false;
                 }
                 MailboxPolicy::Close => {
                     self.tail.lagged += 1;
                     self.end = Some(StreamEnd::Overflow);
-                    return;
+                    return true;
                 }
             }
         }
         self.bytes = self.bytes.saturating_add(bytes);
         let before = core::mem::take(&mut self.tail);
         self.entries.push_back(Entry { before, message, bytes });
+        true
     }
 
     pub(super) fn interrupted(&mut self, cause: Interruption) {
@@ -227,6 +240,17 @@ mod tests {
             mailbox.message(message(number), 1);
         }
         assert_eq!(drain(&mut mailbox), ["0", "1", "lagged 3"]);
+    }
+
+    #[test]
+    fn an_overflow_can_ask_for_the_channel_to_be_joined_anew() {
+        let mut mailbox = mailbox(2, 1_000, MailboxPolicy::Rejoin);
+        assert!(mailbox.message(message(0), 1) && mailbox.message(message(1), 1));
+        assert!(!mailbox.message(message(2), 1));
+        mailbox.interrupted(Interruption::Resync);
+        mailbox.resumed(Payload::from(serde_json::json!({})));
+        mailbox.message(message(3), 1);
+        assert_eq!(drain(&mut mailbox), ["lagged 3", "interrupted x1", "resumed", "3"]);
     }
 
     #[test]

@@ -108,6 +108,8 @@ pub(super) struct State {
     pub(super) abandoned: bool,
     wakes: Vec<Waker>,
     next_id: u64,
+    /// Topics to be joined anew, because a mailbox with that policy overflowed.
+    resyncs: Vec<Topic>,
     topics: BTreeMap<Topic, Audience>,
     joins: BTreeMap<InterestId, JoinWaiter>,
     deadlines: BTreeSet<(Time, InterestId)>,
@@ -167,6 +169,7 @@ impl State {
             abandoned: false,
             wakes: Vec::new(),
             next_id: 0,
+            resyncs: Vec::new(),
             topics: BTreeMap::new(),
             joins: BTreeMap::new(),
             deadlines: BTreeSet::new(),
@@ -192,6 +195,10 @@ impl State {
             match self.socket.poll_action(now) {
                 Some(action) => self.act(action),
                 None => break,
+            }
+            for topic in core::mem::take(&mut self.resyncs) {
+                // Not wanted any more: then there is nothing to catch up with.
+                let _ = self.socket.rejoin(now, &topic);
             }
         }
     }
@@ -261,7 +268,11 @@ impl State {
             Signal::Message { topic, event, payload } => {
                 let bytes = event.len() + payload.len();
                 let message = Message { event, payload };
-                self.tell(&topic, |mailbox| mailbox.message(message.clone(), bytes));
+                let mut kept = true;
+                self.tell(&topic, |mailbox| kept &= mailbox.message(message.clone(), bytes));
+                if !kept {
+                    self.resyncs.push(topic);
+                }
             }
             Signal::PushEnded { id, outcome, .. } => {
                 if let Some(slot) = self.pushes.get_mut(&id) {
@@ -300,7 +311,7 @@ impl State {
         self.topics.remove(&topic);
     }
 
-    fn tell(&mut self, topic: &Topic, tell: impl Fn(&mut Mailbox)) {
+    fn tell(&mut self, topic: &Topic, mut tell: impl FnMut(&mut Mailbox)) {
         let Some(audience) = self.topics.get(topic) else { return };
         for id in &audience.mailboxes {
             if let Some(slot) = self.mailboxes.get_mut(id) {

@@ -158,6 +158,26 @@ impl Socket {
         Ok(())
     }
 
+    /// Joins a joined topic anew, to start over from the server's present state: for a consumer
+    /// that lost messages and cannot do without them.
+    ///
+    /// No leave is sent: the new join replaces the old instance on the server
+    /// (`wire/join_double`). It waits as a rejoin after a crash does, so a consumer that keeps
+    /// falling behind does not hammer the server. Subscribers see `Interrupted` and `Resumed`. In
+    /// every other state a join is on its way already, and nothing changes.
+    ///
+    /// # Errors
+    ///
+    /// [`NotWanted`] when the topic is not wanted.
+    pub fn rejoin(&mut self, now: Time, topic: &str) -> Result<(), NotWanted> {
+        let now = self.advance(now);
+        let not_wanted = || NotWanted { topic: topic.into() };
+        if self.wanted(topic).ok_or_else(not_wanted)?.joined().is_some() {
+            self.channel_crashed(now, &topic.into(), Interruption::Resync);
+        }
+        Ok(())
+    }
+
     /// Replaces the parameters of a wanted topic, from its next join on.
     ///
     /// # Errors
@@ -295,7 +315,8 @@ impl Socket {
         }
     }
 
-    /// The server's channel is gone though we want it: `phx_error`, or a push found none.
+    /// The instance is gone though we want the topic: `phx_error`, a push found no channel, or a
+    /// consumer wants to start over.
     pub(super) fn channel_crashed(&mut self, now: Time, topic: &Topic, cause: Interruption) {
         let stable_after = self.config.stable_after;
         let Some(want) = self.wanted_mut(topic) else { return };
@@ -304,9 +325,13 @@ impl Socket {
             return self.rejoin_later(now, topic, RejoinCause::Crashed);
         };
         self.unlane(topic);
+        let (unknown, rejoin) = match cause {
+            Interruption::Resync => (UnknownCause::ChannelReplaced, RejoinCause::Resync),
+            _ => (UnknownCause::ChannelCrashed, RejoinCause::Crashed),
+        };
         self.signal(Signal::Interrupted { topic: topic.clone(), cause });
-        self.end_pushes(instance.in_flight, |_| PushOutcome::Unknown(UnknownCause::ChannelCrashed));
-        self.rejoin_later(now, topic, RejoinCause::Crashed);
+        self.end_pushes(instance.in_flight, |_| PushOutcome::Unknown(unknown));
+        self.rejoin_later(now, topic, rejoin);
     }
 
     /// Joins `topic` again after the delay that its history asks for.
