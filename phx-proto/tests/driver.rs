@@ -9,10 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use phx_proto::driver::{
-    ChannelEvent, Client, Driver, JoinFailed, JoinOptions, Messages, Received, Runtime, Timer,
-    Transport, WriteFailed, client,
+    ChannelEvent, Client, Driver, JoinFailed, JoinOptions, Left, MailboxPolicy, Messages,
+    PushFailed, Received, Runtime, StreamEnd, Timer, Transport, WriteFailed, client,
 };
-use phx_proto::{Config, ConnectRequest, Ended, Failure, Frame, Opened, Status, Time};
+use phx_proto::{
+    Config, ConnectRequest, Ended, Failure, Frame, Interruption, Opened, Status, Time,
+};
 use serde_json::{Value, json};
 
 #[derive(Default)]
@@ -22,6 +24,8 @@ struct World {
     to_client: VecDeque<Received>,
     to_server: Vec<Value>,
     blocked: bool,
+    flushes: u32,
+    flushes_while_blocked: bool,
 }
 
 /// Everything but the driver: the clock and both ends of the one wire there is.
@@ -105,7 +109,13 @@ impl Transport for Wire {
     }
 
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), WriteFailed>> {
-        if self.0.world().blocked { Poll::Pending } else { Poll::Ready(Ok(())) }
+        let mut world = self.0.world();
+        world.flushes += 1;
+        if world.blocked && !world.flushes_while_blocked {
+            Poll::Pending
+        } else {
+            Poll::Ready(Ok(()))
+        }
     }
 
     fn close(&mut self, code: u16, reason: &str) {
@@ -292,6 +302,65 @@ fn a_slow_consumer_sees_how_much_it_missed() {
     assert_eq!(next(&mut messages), Some(ChannelEvent::Lagged(3)));
     assert!(matches!(next(&mut messages), Some(ChannelEvent::Message(_))));
     assert!(matches!(next(&mut messages), Some(ChannelEvent::Message(_))));
+}
+
+#[test]
+fn a_transport_that_refuses_frames_after_a_flush_is_not_asked_again_and_again() {
+    let mut bench = Bench::new(|config| config);
+    let room = bench.joined("room:lobby");
+    bench.memory.world().blocked = true;
+    bench.memory.world().flushes_while_blocked = true;
+    let mut cast = pin!(room.cast("typing", json!({})));
+    assert!(poll(cast.as_mut()).is_pending());
+    bench.memory.world().flushes = 0;
+    bench.settle();
+    let flushes = bench.memory.world().flushes;
+    assert!(flushes <= 2, "{flushes} flushes for one refused frame");
+    bench.memory.world().blocked = false;
+    bench.settle();
+    assert_eq!(ready(cast.as_mut()), Ok(()));
+}
+
+#[test]
+fn an_overflow_can_join_the_channel_anew() {
+    let mut bench = Bench::new(|config| config.mailbox(2, 1 << 20).expect("not zero"));
+    let client = bench.client.clone();
+    let options = JoinOptions::new().mailbox(MailboxPolicy::Rejoin);
+    let mut join = pin!(client.join_with("room:lobby", json!({}), options));
+    assert!(poll(join.as_mut()).is_pending());
+    bench.settle();
+    bench.reply("ok", json!({}));
+    let room = ready(join.as_mut()).expect("joined");
+    let mut messages = room.messages();
+    for n in 0..3 {
+        bench.says(&json!([null, null, "room:lobby", "msg", {"n": n}]));
+    }
+    bench.advance(Duration::from_secs(1));
+    assert_eq!(bench.last_sent()[3], "phx_join");
+    bench.reply("ok", json!({"state": "fresh"}));
+    assert_eq!(next(&mut messages), Some(ChannelEvent::Lagged(3)));
+    assert!(matches!(
+        next(&mut messages),
+        Some(ChannelEvent::Interrupted { cause: Interruption::Resync, .. })
+    ));
+    assert!(matches!(next(&mut messages), Some(ChannelEvent::Resumed { .. })));
+}
+
+#[test]
+fn a_handle_that_detached_is_done_while_the_others_go_on() {
+    let mut bench = Bench::new(|config| config);
+    let room = bench.joined("room:lobby");
+    let other = bench.client.channel("room:lobby").expect("it is wanted");
+    let (clone, mut first, mut second) = (room.clone(), room.messages(), room.messages());
+    let mut others = other.messages();
+    assert_eq!(ready(pin!(room.leave())), Left::Detached);
+    bench.says(&json!([null, null, "room:lobby", "msg", {}]));
+    assert!(matches!(next(&mut first), Some(ChannelEvent::Closed(_))));
+    assert!(matches!(next(&mut second), Some(ChannelEvent::Closed(_))));
+    assert!(matches!(next(&mut others), Some(ChannelEvent::Message(_))));
+    assert!(matches!(ready(pin!(clone.push("late", json!({})))), Err(PushFailed::NotAccepted(_))));
+    assert_eq!(next(&mut clone.messages()), Some(ChannelEvent::Closed(StreamEnd::Gone)));
+    assert_eq!(bench.last_sent()[3], "phx_join", "no leave was sent");
 }
 
 #[test]

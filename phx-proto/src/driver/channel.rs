@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::client::Handle;
 use super::error::PushFailed;
 use super::mailbox::MailboxPolicy;
-use super::messages::{Messages, StreamEnd};
+use super::messages::Messages;
 use super::shared::Shared;
 use crate::cause::{ChannelEnd, LeaveOutcome, PushOutcome, Reply};
 use crate::channel::ChannelStatus;
-use crate::error::NotWanted;
+use crate::error::{NotWanted, PushError, PushErrorKind};
 use crate::id::{InterestId, PushId};
 use crate::join_params::JoinParams;
 use crate::payload::Payload;
@@ -200,6 +200,10 @@ impl Channel {
     ) -> Result<PushOutcome, PushFailed> {
         let shared = self.inner.shared();
         let id = shared.command(|state, now| {
+            if !state.socket.is_interested(self.inner.interest) {
+                // This handle is done, even if others keep the topic joined.
+                return Err(PushError { kind: PushErrorKind::NotJoined, payload }.into());
+            }
             let id = state.socket.push(now, &self.inner.topic, event, payload, options)?;
             state.await_push(id);
             Ok::<_, PushFailed>(id)
@@ -216,7 +220,9 @@ impl Channel {
     pub fn messages(&self) -> Messages {
         let inner = &self.inner;
         let mailbox = if inner.first_taken.swap(true, Ordering::Relaxed) {
-            inner.shared().peek(|state| state.add_mailbox(&inner.topic, inner.policy))
+            inner
+                .shared()
+                .peek(|state| state.add_mailbox(&inner.topic, inner.interest, inner.policy))
         } else {
             inner.first
         };
@@ -238,7 +244,7 @@ impl Channel {
                     Ok(id)
                 }
                 Released::Detached => {
-                    state.close_mailbox(self.inner.first, StreamEnd::Channel(ChannelEnd::Left));
+                    state.detach(&self.inner.topic, self.inner.interest);
                     Err(Left::Detached)
                 }
                 Released::Gone => Err(Left::Gone),

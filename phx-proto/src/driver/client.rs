@@ -171,7 +171,7 @@ impl Client {
         let (topic, params) = (topic.into(), params.into());
         let (interest, mailbox) = self.handle.shared.command(|state, now| {
             let interest = state.socket.join(now, topic.clone(), params)?;
-            let mailbox = state.add_mailbox(&topic, options.mailbox);
+            let mailbox = state.add_mailbox(&topic, interest, options.mailbox);
             state.await_join(interest, &topic, now + options.deadline);
             Ok::<_, JoinFailed>((interest, mailbox))
         })?;
@@ -191,7 +191,7 @@ impl Client {
         let (topic, policy) = (topic.into(), MailboxPolicy::default());
         let (interest, mailbox) = self.handle.shared.command(|state, now| {
             let interest = state.socket.attach(now, &topic)?;
-            Ok::<_, NotWanted>((interest, state.add_mailbox(&topic, policy)))
+            Ok::<_, NotWanted>((interest, state.add_mailbox(&topic, interest, policy)))
         })?;
         Ok(Channel::new(Arc::clone(&self.handle), topic, interest, policy, mailbox))
     }

@@ -52,6 +52,8 @@ pub struct Message {
 pub enum StreamEnd {
     /// The channel ended.
     Channel(ChannelEnd),
+    /// The channel had ended before the stream was made.
+    Gone,
     /// The mailbox was full, and its policy is [`MailboxPolicy::Close`](super::MailboxPolicy).
     Overflow,
 }

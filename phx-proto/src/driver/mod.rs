@@ -21,6 +21,7 @@ mod messages;
 mod reply;
 mod runtime;
 mod shared;
+mod subscribers;
 
 pub use channel::{Channel, JoinOptions, Left};
 pub use client::Client;

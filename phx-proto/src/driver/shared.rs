@@ -22,8 +22,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::error::{JoinFailed, JoinObstacle};
-use super::mailbox::{Limits, Mailbox, MailboxPolicy};
-use super::messages::{ChannelEvent, ClientEvent, Message, StreamEnd};
+use super::mailbox::Mailbox;
+use super::messages::{Message, StreamEnd};
+use super::subscribers::{SignalQueue, Subscriber};
 use crate::action::Action;
 use crate::cause::{ChannelEnd, LeaveOutcome, PushOutcome};
 use crate::channel::ChannelStatus;
@@ -106,31 +107,31 @@ pub(super) struct State {
     pub(super) driver_gone: bool,
     /// The last handle is gone.
     pub(super) abandoned: bool,
-    wakes: Vec<Waker>,
-    next_id: u64,
+    pub(super) wakes: Vec<Waker>,
+    pub(super) next_id: u64,
     /// Topics to be joined anew, because a mailbox with that policy overflowed.
     resyncs: Vec<Topic>,
-    topics: BTreeMap<Topic, Audience>,
+    pub(super) topics: BTreeMap<Topic, Audience>,
     joins: BTreeMap<InterestId, JoinWaiter>,
     deadlines: BTreeSet<(Time, InterestId)>,
-    mailboxes: BTreeMap<u64, Slot<Mailbox>>,
+    pub(super) mailboxes: BTreeMap<u64, Subscriber>,
     pushes: BTreeMap<PushId, Slot<Option<PushOutcome>>>,
     leaves: BTreeMap<u64, (Topic, Slot<Option<LeaveOutcome>>)>,
-    signals: BTreeMap<u64, Slot<SignalQueue>>,
+    pub(super) signals: BTreeMap<u64, Slot<SignalQueue>>,
     watchers: BTreeMap<u64, Waker>,
 }
 
 /// Who wants to hear of a topic.
 #[derive(Default)]
-struct Audience {
-    joins: BTreeSet<InterestId>,
-    mailboxes: BTreeSet<u64>,
+pub(super) struct Audience {
+    pub(super) joins: BTreeSet<InterestId>,
+    pub(super) mailboxes: BTreeSet<u64>,
 }
 
 /// Something that one consumer waits for.
-struct Slot<T> {
-    value: T,
-    waker: Option<Waker>,
+pub(super) struct Slot<T> {
+    pub(super) value: T,
+    pub(super) waker: Option<Waker>,
 }
 
 struct JoinWaiter {
@@ -140,18 +141,12 @@ struct JoinWaiter {
     slot: Slot<Option<Result<(), JoinFailed>>>,
 }
 
-#[derive(Default)]
-struct SignalQueue {
-    queue: VecDeque<Signal>,
-    lagged: u64,
-}
-
 impl<T> Slot<T> {
-    const fn new(value: T) -> Self {
+    pub(super) const fn new(value: T) -> Self {
         Self { value, waker: None }
     }
 
-    fn park(&mut self, cx: &Context<'_>) {
+    pub(super) fn park(&mut self, cx: &Context<'_>) {
         match &mut self.waker {
             Some(waker) => waker.clone_from(cx.waker()),
             none => *none = Some(cx.waker().clone()),
@@ -181,7 +176,7 @@ impl State {
         }
     }
 
-    const fn mint(&mut self) -> u64 {
+    pub(super) const fn mint(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
     }
@@ -314,9 +309,9 @@ impl State {
     fn tell(&mut self, topic: &Topic, mut tell: impl FnMut(&mut Mailbox)) {
         let Some(audience) = self.topics.get(topic) else { return };
         for id in &audience.mailboxes {
-            if let Some(slot) = self.mailboxes.get_mut(id) {
-                tell(&mut slot.value);
-                self.wakes.extend(slot.waker.take());
+            if let Some(subscriber) = self.mailboxes.get_mut(id) {
+                tell(&mut subscriber.slot.value);
+                self.wakes.extend(subscriber.slot.waker.take());
             }
         }
     }
@@ -415,100 +410,11 @@ impl State {
     }
 
     /// An audience of nobody is not kept.
-    fn tidy(&mut self, topic: &Topic) {
+    pub(super) fn tidy(&mut self, topic: &Topic) {
         let empty =
             |audience: &Audience| audience.joins.is_empty() && audience.mailboxes.is_empty();
         if self.topics.get(topic).is_some_and(empty) {
             self.topics.remove(topic);
-        }
-    }
-}
-
-/// # Mailboxes and signal streams
-impl State {
-    /// A mailbox that hears of the topic from now on; one that is at its end already if the
-    /// topic is not wanted.
-    pub(super) fn add_mailbox(&mut self, topic: &Topic, policy: MailboxPolicy) -> u64 {
-        let config = self.socket.config();
-        let mut mailbox = Mailbox::new(Limits {
-            messages: config.mailbox_messages_max,
-            bytes: config.mailbox_bytes_max,
-            policy,
-        });
-        let id = self.mint();
-        match self.socket.channel_status(topic) {
-            ChannelStatus::Closed | ChannelStatus::Leaving => {
-                mailbox.close(StreamEnd::Channel(ChannelEnd::Left));
-            }
-            _ => {
-                self.topics.entry(topic.clone()).or_default().mailboxes.insert(id);
-            }
-        }
-        self.mailboxes.insert(id, Slot::new(mailbox));
-        id
-    }
-
-    pub(super) fn poll_mailbox(&mut self, id: u64, cx: &Context<'_>) -> Poll<Option<ChannelEvent>> {
-        let Some(slot) = self.mailboxes.get_mut(&id) else { return Poll::Ready(None) };
-        if let Some(event) = slot.value.next() {
-            return Poll::Ready(Some(event));
-        }
-        slot.park(cx);
-        Poll::Pending
-    }
-
-    pub(super) fn close_mailbox(&mut self, id: u64, end: StreamEnd) {
-        if let Some(slot) = self.mailboxes.get_mut(&id) {
-            slot.value.close(end);
-            self.wakes.extend(slot.waker.take());
-        }
-    }
-
-    pub(super) fn drop_mailbox(&mut self, id: u64) {
-        self.mailboxes.remove(&id);
-        self.topics.retain(|_, audience| {
-            audience.mailboxes.remove(&id);
-            !(audience.mailboxes.is_empty() && audience.joins.is_empty())
-        });
-    }
-
-    pub(super) fn add_signals(&mut self) -> u64 {
-        let id = self.mint();
-        self.signals.insert(id, Slot::new(SignalQueue::default()));
-        id
-    }
-
-    pub(super) fn poll_signals(&mut self, id: u64, cx: &Context<'_>) -> Poll<Option<ClientEvent>> {
-        let gone = self.driver_gone;
-        let Some(slot) = self.signals.get_mut(&id) else { return Poll::Ready(None) };
-        if slot.value.lagged > 0 {
-            let lagged = core::mem::take(&mut slot.value.lagged);
-            return Poll::Ready(Some(ClientEvent::Lagged(lagged)));
-        }
-        if let Some(signal) = slot.value.queue.pop_front() {
-            return Poll::Ready(Some(ClientEvent::Signal(signal)));
-        }
-        if gone {
-            return Poll::Ready(None);
-        }
-        slot.park(cx);
-        Poll::Pending
-    }
-
-    pub(super) fn drop_signals(&mut self, id: u64) {
-        self.signals.remove(&id);
-    }
-
-    /// Signals share their payloads with the mailboxes, so only their number is bounded.
-    fn record(&mut self, signal: &Signal) {
-        let max = self.socket.config().mailbox_messages_max;
-        for slot in self.signals.values_mut() {
-            if slot.value.queue.len() >= max {
-                slot.value.queue.pop_front();
-                slot.value.lagged += 1;
-            }
-            slot.value.queue.push_back(signal.clone());
-            self.wakes.extend(slot.waker.take());
         }
     }
 }

@@ -214,6 +214,12 @@ impl Socket {
         want.joined().map(|instance| &instance.response)
     }
 
+    /// Whether an interest holds: it was neither released nor did its channel end.
+    #[must_use]
+    pub fn is_interested(&self, interest: InterestId) -> bool {
+        self.interests.contains_key(&interest)
+    }
+
     /// How many interests share a topic.
     #[must_use]
     pub fn interests(&self, topic: &str) -> usize {
