@@ -173,22 +173,22 @@ impl Payload {
         }
     }
 
-    /// The text frame `front` + this payload + `]`: in place when the buffer is ours alone and
+    /// The text frame `front` + this payload + the closing bracket `end`: in place when the buffer is ours alone and
     /// has the room, else with one copy.
-    pub(crate) fn enclose(self, front: &[u8]) -> Bytes {
+    pub(crate) fn enclose(self, front: &[u8], end: u8) -> Bytes {
         let headroom = self.headroom;
         if headroom >= front.len() {
             match self.buffer.try_into_mut() {
                 Ok(mut buffer) => {
                     let start = headroom - front.len();
                     buffer[start..headroom].copy_from_slice(front);
-                    buffer.extend_from_slice(b"]");
+                    buffer.extend_from_slice(&[end]);
                     return buffer.freeze().slice(start..);
                 }
-                Err(shared) => return join(front, &shared[headroom..], b"]"),
+                Err(shared) => return join(front, &shared[headroom..], end),
             }
         }
-        join(front, self.as_bytes(), b"]")
+        join(front, self.as_bytes(), end)
     }
 
     fn json_bytes(&self) -> Result<&[u8], PayloadError> {
@@ -196,11 +196,11 @@ impl Payload {
     }
 }
 
-fn join(front: &[u8], middle: &[u8], end: &[u8]) -> Bytes {
-    let mut joined = Vec::with_capacity(front.len() + middle.len() + end.len());
+fn join(front: &[u8], middle: &[u8], end: u8) -> Bytes {
+    let mut joined = Vec::with_capacity(front.len() + middle.len() + 1);
     joined.extend_from_slice(front);
     joined.extend_from_slice(middle);
-    joined.extend_from_slice(end);
+    joined.push(end);
     Bytes::from(joined)
 }
 
@@ -242,7 +242,7 @@ mod tests {
     fn the_envelope_is_written_into_the_headroom_without_moving_the_payload() {
         let payload = Payload::from(json!({"a": 1}));
         let before = payload.as_bytes().as_ptr();
-        let framed = payload.enclose(b"[1,");
+        let framed = payload.enclose(b"[1,", b']');
         assert_eq!(&framed[..], b"[1,{\"a\":1}]");
         assert_eq!(framed[3..].as_ptr(), before, "no copy");
     }
@@ -251,9 +251,9 @@ mod tests {
     fn a_shared_payload_or_a_long_envelope_is_copied_and_comes_out_the_same() {
         let payload = Payload::from(json!([1]));
         let kept = payload.clone();
-        assert_eq!(&payload.enclose(b"[")[..], b"[[1]]");
+        assert_eq!(&payload.enclose(b"[", b']')[..], b"[[1]]");
         let front = vec![b'x'; HEADROOM + 1];
-        let framed = kept.enclose(&front);
+        let framed = kept.enclose(&front, b']');
         assert_eq!(&framed[..front.len()], &front[..]);
         assert_eq!(&framed[front.len()..], b"[1]]");
     }

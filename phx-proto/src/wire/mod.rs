@@ -1,13 +1,15 @@
 //! Frames and messages: what the bytes on a Phoenix socket mean.
 //!
-//! [`V2`] speaks vsn 2.0.0: JSON arrays as text, and binary frames for binary payloads. A server
-//! that configures another serializer can be spoken to with a [`Serializer`] of one's own.
+//! [`V2`] speaks vsn 2.0.0: JSON arrays as text, and binary frames for binary payloads. [`V1`]
+//! speaks vsn 1.0.0: JSON objects, and nothing binary. A server that configures another serializer
+//! can be spoken to with a [`Serializer`] of one's own.
 
 mod binary;
 mod byte_str;
 mod error;
 mod scan;
 mod text;
+mod v1;
 
 use core::fmt;
 
@@ -150,6 +152,42 @@ impl Serializer for V2 {
 
     fn max_envelope_len(&self, topic: &str, event: &str) -> usize {
         text::max_envelope_len(topic, event)
+    }
+}
+
+/// vsn 1.0.0, what a Phoenix server speaks to clients that name no version.
+///
+/// It has no binary payloads, and a server says only through the `ref` of `phx_close` and
+/// `phx_error` which instance of a channel it means. Choose it for servers that have nothing else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct V1;
+
+impl Serializer for V1 {
+    fn vsn(&self) -> &str {
+        "1.0.0"
+    }
+
+    fn decode(&self, frame: &Frame) -> Result<Message, DecodeError> {
+        match frame {
+            Frame::Text(bytes) => v1::decode(bytes),
+            Frame::Binary(bytes) => {
+                let expected = "text: vsn 1.0.0 has no binary frames";
+                Err(DecodeError::new(DecodeProblem::Expected { expected }, 0, bytes))
+            }
+        }
+    }
+
+    fn encode(&self, message: Outgoing<'_>) -> Result<Frame, EncodeError> {
+        self.check(message.topic, message.event, &message.payload)?;
+        Ok(Frame::Text(v1::encode(message)))
+    }
+
+    fn check(&self, _: &str, _: &str, payload: &Payload) -> Result<(), EncodeError> {
+        if payload.is_binary() { Err(EncodeError::NoBinary) } else { Ok(()) }
+    }
+
+    fn max_envelope_len(&self, topic: &str, event: &str) -> usize {
+        v1::max_envelope_len(topic, event)
     }
 }
 

@@ -50,7 +50,7 @@ fn payload_end(frame: &[u8], start: usize) -> Option<usize> {
     (end > start).then_some(end)
 }
 
-fn decode_reply(frame: &Bytes, start: usize, end: usize) -> Result<Body, DecodeError> {
+pub(super) fn decode_reply(frame: &Bytes, start: usize, end: usize) -> Result<Body, DecodeError> {
     let mut scanner = Scanner::new(frame, start, end);
     let (mut status, mut response) = (None, None);
     scanner.take(b'{', "a reply with status and response")?;
@@ -106,7 +106,7 @@ pub(super) fn encode(message: Outgoing<'_>) -> Bytes {
     front.push(b',');
     push_string(&mut front, event);
     front.push(b',');
-    payload.enclose(&front)
+    payload.enclose(&front, b']')
 }
 
 /// Two refs of 20 digits, the punctuation, and strings in which every byte may need an escape.
@@ -115,7 +115,7 @@ pub(super) fn max_envelope_len(topic: &str, event: &str) -> usize {
     FIXED + escaped_len(topic) + escaped_len(event)
 }
 
-fn escaped_len(text: &str) -> usize {
+pub(super) fn escaped_len(text: &str) -> usize {
     text.bytes()
         .map(|byte| match byte {
             b'"' | b'\\' => 2,
@@ -125,7 +125,7 @@ fn escaped_len(text: &str) -> usize {
         .sum()
 }
 
-fn push_ref(out: &mut Vec<u8>, mut number: u64) {
+pub(super) fn push_ref(out: &mut Vec<u8>, mut number: u64) {
     let mut digits = [0_u8; 20];
     let mut at = digits.len();
     loop {
@@ -141,7 +141,7 @@ fn push_ref(out: &mut Vec<u8>, mut number: u64) {
     out.push(b'"');
 }
 
-fn push_string(out: &mut Vec<u8>, text: &str) {
+pub(super) fn push_string(out: &mut Vec<u8>, text: &str) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     out.push(b'"');
     for byte in text.bytes() {
