@@ -56,6 +56,7 @@ mod input;
 mod join_clock;
 mod join_params;
 mod payload;
+mod presence;
 mod push;
 mod refusal;
 mod retry;
@@ -88,6 +89,9 @@ pub use crate::id::{ConnectionId, InterestId, PushId, Ref};
 pub use crate::input::{Ended, Failure, Opened};
 pub use crate::join_params::{JoinAttempt, JoinParams};
 pub use crate::payload::{Payload, PayloadError};
+pub use crate::presence::{
+    Presence, PresenceChange, PresenceEntry, PresenceError, PresenceMeta,
+};
 pub use crate::push::PushOptions;
 pub use crate::refusal::Refusal;
 pub use crate::signal::{Signal, Warning};
