@@ -89,9 +89,7 @@ pub use crate::id::{ConnectionId, InterestId, PushId, Ref};
 pub use crate::input::{Ended, Failure, Opened};
 pub use crate::join_params::{JoinAttempt, JoinParams};
 pub use crate::payload::{Payload, PayloadError};
-pub use crate::presence::{
-    Presence, PresenceChange, PresenceEntry, PresenceError, PresenceMeta,
-};
+pub use crate::presence::{Presence, PresenceChange, PresenceEntry, PresenceError, PresenceMeta};
 pub use crate::push::PushOptions;
 pub use crate::refusal::Refusal;
 pub use crate::signal::{Signal, Warning};

@@ -126,6 +126,14 @@ impl Mailbox {
         }
     }
 
+    /// Drops everything but the end; how many messages were lost with it.
+    pub(super) fn clear(&mut self) -> u64 {
+        let lost = self.entries.len() as u64;
+        let end = self.end.take();
+        *self = Self { end, ..Self::new(self.limits) };
+        lost
+    }
+
     /// The first end counts; nothing is taken in after it.
     pub(super) fn close(&mut self, end: StreamEnd) {
         if self.end.is_none() {

@@ -18,6 +18,7 @@ mod driver;
 mod error;
 mod mailbox;
 mod messages;
+mod presence;
 mod reply;
 mod runtime;
 mod shared;
@@ -29,6 +30,7 @@ pub use driver::Driver;
 pub use error::{ConnectError, JoinFailed, JoinObstacle, NotConnected, PushFailed};
 pub use mailbox::MailboxPolicy;
 pub use messages::{ChannelEvent, ClientEvent, Message, Messages, Signals, StreamEnd};
+pub use presence::{PresenceEvent, PresenceStream};
 pub use reply::ErrorReply;
 pub use runtime::{Received, Runtime, Timer, Transport, WriteFailed};
 

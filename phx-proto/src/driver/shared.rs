@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::error::{JoinFailed, JoinObstacle};
 use super::mailbox::Mailbox;
 use super::messages::{Message, StreamEnd};
+use super::presence::PresenceLog;
 use super::subscribers::{SignalQueue, Subscriber};
 use crate::action::Action;
 use crate::cause::{ChannelEnd, LeaveOutcome, PushOutcome};
@@ -110,7 +111,7 @@ pub(super) struct State {
     pub(super) wakes: Vec<Waker>,
     pub(super) next_id: u64,
     /// Topics to be joined anew, because a mailbox with that policy overflowed.
-    resyncs: Vec<Topic>,
+    pub(super) resyncs: Vec<Topic>,
     pub(super) topics: BTreeMap<Topic, Audience>,
     joins: BTreeMap<InterestId, JoinWaiter>,
     deadlines: BTreeSet<(Time, InterestId)>,
@@ -126,6 +127,7 @@ pub(super) struct State {
 pub(super) struct Audience {
     pub(super) joins: BTreeSet<InterestId>,
     pub(super) mailboxes: BTreeSet<u64>,
+    pub(super) presence: PresenceLog,
 }
 
 /// Something that one consumer waits for.
@@ -192,8 +194,7 @@ impl State {
                 None => break,
             }
             for topic in core::mem::take(&mut self.resyncs) {
-                // Not wanted any more: then there is nothing to catch up with.
-                let _ = self.socket.rejoin(now, &topic);
+                self.rejoin(now, &topic);
             }
         }
     }
@@ -237,8 +238,12 @@ impl State {
                 self.finish_leaves(None, LeaveOutcome::Offline);
                 self.wake_watchers();
             }
-            Signal::Joined { topic, .. } => self.resolve_joins(&topic, &Ok(())),
+            Signal::Joined { topic, .. } => {
+                self.restart_presence(&topic);
+                self.resolve_joins(&topic, &Ok(()));
+            }
             Signal::Resumed { topic, response } => {
+                self.restart_presence(&topic);
                 self.resolve_joins(&topic, &Ok(()));
                 self.tell(&topic, |mailbox| mailbox.resumed(response.clone()));
             }
@@ -253,6 +258,9 @@ impl State {
                 self.note(&topic, &JoinObstacle::Crashed(payload));
             }
             Signal::Interrupted { topic, cause } => {
+                if let Some(audience) = self.topics.get_mut(&topic) {
+                    audience.presence.stop();
+                }
                 self.tell(&topic, |mailbox| mailbox.interrupted(cause.clone()));
             }
             Signal::Left { topic, outcome } => self.finish_leaves(Some(&topic), outcome),
@@ -261,13 +269,7 @@ impl State {
             Signal::ChannelClosed { cause: ChannelEnd::Left, .. } => {}
             Signal::ChannelClosed { topic, cause } => self.end_topic(&topic, &cause),
             Signal::Message { topic, event, payload } => {
-                let bytes = event.len() + payload.len();
-                let message = Message { event, payload };
-                let mut kept = true;
-                self.tell(&topic, |mailbox| kept &= mailbox.message(message.clone(), bytes));
-                if !kept {
-                    self.resyncs.push(topic);
-                }
+                self.deliver(topic, &Message { event, payload });
             }
             Signal::PushEnded { id, outcome, .. } => {
                 if let Some(slot) = self.pushes.get_mut(&id) {
@@ -304,6 +306,12 @@ impl State {
         self.resolve_joins(&topic, &Err(JoinFailed::Ended(cause.clone())));
         self.tell(&topic, |mailbox| mailbox.close(StreamEnd::Channel(cause.clone())));
         self.topics.remove(&topic);
+    }
+
+    fn restart_presence(&mut self, topic: &Topic) {
+        if let Some(audience) = self.topics.get_mut(topic) {
+            audience.presence.restart();
+        }
     }
 
     fn tell(&mut self, topic: &Topic, mut tell: impl FnMut(&mut Mailbox)) {
