@@ -56,8 +56,8 @@ pub use crate::transport::TokioTransport;
 /// # Cancel safety
 ///
 /// Dropping the future ends the attempt.
-pub async fn connect(config: Config) -> Result<Client, ConnectError> {
-    phx_proto::driver::connect(config, TokioRuntime::new()).await
+pub async fn connect(setup: impl Into<Setup>) -> Result<Client, ConnectError> {
+    phx_proto::driver::connect(setup, TokioRuntime::new()).await
 }
 
 /// Starts connecting in the background and goes on until it succeeds, or until what the
@@ -67,14 +67,14 @@ pub async fn connect(config: Config) -> Result<Client, ConnectError> {
 ///
 /// Outside of a tokio runtime.
 #[must_use = "dropping the client closes the connection"]
-pub fn start(config: Config) -> Client {
-    phx_proto::driver::start(config, TokioRuntime::new())
+pub fn start(setup: impl Into<Setup>) -> Client {
+    phx_proto::driver::start(setup, TokioRuntime::new())
 }
 
 /// A client and the future that drives it, for those who spawn it themselves.
 ///
 /// Nothing is dialled: poll the driver, and call [`Client::connect`].
 #[must_use = "the driver does the work"]
-pub fn client(config: Config) -> (Client, Driver<TokioRuntime>) {
-    phx_proto::driver::client(config, TokioRuntime::new())
+pub fn client(setup: impl Into<Setup>) -> (Client, Driver<TokioRuntime>) {
+    phx_proto::driver::client(setup, TokioRuntime::new())
 }

@@ -27,7 +27,7 @@ use super::messages::{Message, StreamEnd};
 use super::presence::PresenceLog;
 use super::subscribers::{SignalQueue, Subscriber};
 use crate::action::Action;
-use crate::cause::{ChannelEnd, LeaveOutcome, PushOutcome};
+use crate::cause::{Cause, ChannelEnd, LeaveOutcome, PushOutcome};
 use crate::channel::ChannelStatus;
 use crate::id::{ConnectionId, InterestId, PushId};
 use crate::input::Ended;
@@ -110,6 +110,8 @@ pub(super) struct State {
     pub(super) abandoned: bool,
     pub(super) wakes: Vec<Waker>,
     pub(super) next_id: u64,
+    /// Why the connection or attempt before the present one ended.
+    pub(super) last_cause: Option<Cause>,
     /// Topics to be joined anew, because a mailbox with that policy overflowed.
     pub(super) resyncs: Vec<Topic>,
     pub(super) topics: BTreeMap<Topic, Audience>,
@@ -166,6 +168,7 @@ impl State {
             abandoned: false,
             wakes: Vec::new(),
             next_id: 0,
+            last_cause: None,
             resyncs: Vec::new(),
             topics: BTreeMap::new(),
             joins: BTreeMap::new(),
@@ -229,6 +232,8 @@ impl State {
         match signal {
             Signal::Connecting { .. } | Signal::Connected { .. } => self.wake_watchers(),
             Signal::Disconnected { cause, .. } => {
+                self.last_cause =
+                    Some(cause.clone()).filter(|cause| *cause != Cause::LocalDisconnect);
                 for waiter in self.joins.values_mut() {
                     waiter.last = Some(JoinObstacle::Disconnected(cause.clone()));
                 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use phx_proto::driver::{
-    Channel, ChannelEvent, Client, Driver, Messages, Received, Runtime, Timer, Transport,
+    Channel, ChannelEvent, Client, Driver, Messages, Received, Runtime, Setup, Timer, Transport,
     WriteFailed, client,
 };
 use phx_proto::{Config, ConnectRequest, Ended, Failure, Frame, Opened, Time};
@@ -143,7 +143,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    pub fn new(configure: impl FnOnce(Config) -> Config) -> Self {
+    pub fn new<S: Into<Setup>>(configure: impl FnOnce(Config) -> S) -> Self {
         let memory = Memory::default();
         let config = Config::new("ws://localhost:4000/socket/websocket").expect("a valid URI");
         let (client, driver) = client(configure(config), memory.clone());
