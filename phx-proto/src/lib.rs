@@ -77,8 +77,8 @@ pub use crate::action::{Action, ConnectRequest};
 pub use crate::auth_token::auth_token_subprotocol;
 pub use crate::backoff::{Backoff, DelayRange};
 pub use crate::cause::{
-    Cause, ChannelEnd, Interruption, LeaveOutcome, NextStep, NotSentCause, PushOutcome, Rejection,
-    RejectionKind, RejoinCause, Reply, UnknownCause,
+    Cause, CauseKind, ChannelEnd, Interruption, LeaveOutcome, NextStep, NotSentCause, PushOutcome,
+    Rejection, RejectionKind, RejoinCause, Reply, UnknownCause,
 };
 pub use crate::channel::{ChannelStatus, PendingReason};
 pub use crate::config::{CloseRule, Config, ConfigError, Credentials, Secret, StatusRule, Uri};

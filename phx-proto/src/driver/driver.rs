@@ -103,6 +103,7 @@ impl<R: Runtime> Driver<R> {
                 state.socket.handle_timeout(now);
             }
             state.expire_joins(now);
+            state.expire_patience(now);
         });
     }
 

@@ -23,6 +23,7 @@ mod presence;
 mod reply;
 mod runtime;
 mod shared;
+mod shutdown;
 mod subscribers;
 
 pub use channel::{Channel, JoinOptions, Left};
@@ -35,6 +36,7 @@ pub use messages::{ChannelEvent, ClientEvent, Message, Messages, Signals, Stream
 pub use presence::{PresenceEvent, PresenceStream};
 pub use reply::ErrorReply;
 pub use runtime::{Received, Runtime, Timer, Transport, WriteFailed};
+pub use shutdown::Unfinished;
 
 use crate::cause::Cause;
 use crate::signal::Signal;

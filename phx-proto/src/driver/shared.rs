@@ -25,6 +25,7 @@ use super::error::{JoinFailed, JoinObstacle};
 use super::mailbox::Mailbox;
 use super::messages::{Message, StreamEnd};
 use super::presence::PresenceLog;
+use super::shutdown::Patient;
 use super::subscribers::{SignalQueue, Subscriber};
 use crate::action::Action;
 use crate::cause::{Cause, ChannelEnd, LeaveOutcome, PushOutcome};
@@ -60,7 +61,7 @@ impl Shared {
 
     /// A command of a handle: the driver is woken to carry out what comes of it.
     pub(super) fn command<T>(&self, command: impl FnOnce(&mut State, Time) -> T) -> T {
-        let now = (self.clock)();
+        let now = self.now();
         self.locked(|state| {
             let answer = command(state, now);
             state.drain(now);
@@ -76,6 +77,10 @@ impl Shared {
             state.drain(now);
             answer
         })
+    }
+
+    pub(super) fn now(&self) -> Time {
+        (self.clock)()
     }
 
     /// A look that makes the core do nothing.
@@ -122,6 +127,9 @@ pub(super) struct State {
     leaves: BTreeMap<u64, (Topic, Slot<Option<LeaveOutcome>>)>,
     pub(super) signals: BTreeMap<u64, Slot<SignalQueue>>,
     watchers: BTreeMap<u64, Waker>,
+    pub(super) patients: BTreeMap<u64, Patient>,
+    /// Messages that some mailbox had no room for.
+    pub(super) mailbox_drops: u64,
 }
 
 /// Who wants to hear of a topic.
@@ -178,6 +186,8 @@ impl State {
             leaves: BTreeMap::new(),
             signals: BTreeMap::new(),
             watchers: BTreeMap::new(),
+            patients: BTreeMap::new(),
+            mailbox_drops: 0,
         }
     }
 
@@ -200,6 +210,7 @@ impl State {
                 self.rejoin(now, &topic);
             }
         }
+        self.wake_patients();
     }
 
     /// The next frame, with the connection it belongs to.
@@ -402,7 +413,8 @@ impl State {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Time> {
-        self.deadlines.first().map(|(at, _)| *at)
+        let join = self.deadlines.first().map(|(at, _)| *at);
+        [join, self.next_patience()].into_iter().flatten().min()
     }
 
     /// Ends every join whose deadline has passed. Its future releases the interest.

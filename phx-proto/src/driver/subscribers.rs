@@ -96,6 +96,7 @@ impl State {
             let Some(subscriber) = self.mailboxes.get_mut(id) else { continue };
             if presence || !subscriber.presence {
                 kept &= subscriber.slot.value.message(message.clone(), bytes);
+                self.mailbox_drops += subscriber.slot.value.take_dropped();
                 self.wakes.extend(subscriber.slot.waker.take());
             }
         }
@@ -110,7 +111,10 @@ impl State {
 
     /// Drops everything that waits but the end; how many messages there were.
     pub(super) fn clear_mailbox(&mut self, id: u64) -> u64 {
-        self.mailboxes.get_mut(&id).map_or(0, |subscriber| subscriber.slot.value.clear())
+        let Some(subscriber) = self.mailboxes.get_mut(&id) else { return 0 };
+        let lost = subscriber.slot.value.clear();
+        self.mailbox_drops += subscriber.slot.value.take_dropped();
+        lost
     }
 
     pub(super) fn poll_mailbox(&mut self, id: u64, cx: &Context<'_>) -> Poll<Option<ChannelEvent>> {
