@@ -1,5 +1,8 @@
 //! A recording seen from one of its connections.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+
 use crate::recording::{Dir, Event, Recording, What};
 
 /// The wire version of a connection.
@@ -50,11 +53,10 @@ pub struct Conversation {
 impl Conversation {
     /// Every connection of a recording, in the order they were opened.
     ///
-    /// # Panics
+    /// # Errors
     ///
-    /// If a handshake has no answer, or a frame stands in front of it.
-    #[must_use]
-    pub fn all(recording: &Recording) -> Vec<Self> {
+    /// As [`of`](Self::of).
+    pub fn all(recording: &Recording) -> Result<Vec<Self>, String> {
         let mut conns: Vec<&str> = Vec::new();
         for event in recording.events.iter().filter(|event| event.dir != Dir::Server) {
             if !conns.contains(&event.conn.as_str()) {
@@ -66,12 +68,14 @@ impl Conversation {
 
     /// One connection of a recording.
     ///
+    /// # Errors
+    ///
+    /// If the client said something in front of the answer to its handshake.
+    ///
     /// # Panics
     ///
-    /// If there is no such connection, its handshake has no answer, or a frame stands in front
-    /// of it.
-    #[must_use]
-    pub fn of(recording: &Recording, conn: &str) -> Self {
+    /// If there is no such connection, or its handshake has no answer.
+    pub fn of(recording: &Recording, conn: &str) -> Result<Self, String> {
         let on_it = |event: &&Event| event.conn == conn && event.dir != Dir::Server;
         let mut events: Vec<Event> = recording.events.iter().filter(on_it).cloned().collect();
         let name = format!("{} {conn}", recording.name).trim_end().to_owned();
@@ -90,7 +94,7 @@ impl Conversation {
                 assert!(!events.is_empty(), "{name}: a request without an answer");
                 let What::Response { status, headers: answered, body } = events.remove(0).what
                 else {
-                    panic!("{name}: something stands between a request and its answer")
+                    return Err("something is said before the upgrade was answered".to_owned());
                 };
                 let body = body.unwrap_or_default();
                 let answer = Answer { status, headers: answered, body };
@@ -99,7 +103,7 @@ impl Conversation {
             // The first connection has no line of its own.
             _ => opening(&recording.path, Vec::new(), None),
         };
-        Self { name, opening, events }
+        Ok(Self { name, opening, events })
     }
 
     /// The query of the request, its pairs as they stand.
@@ -111,16 +115,15 @@ impl Conversation {
 
     /// The wire version that was asked for.
     ///
-    /// # Panics
+    /// # Errors
     ///
     /// If it is neither 1.0.0 nor 2.0.0.
-    #[must_use]
-    pub fn vsn(&self) -> Vsn {
+    pub fn vsn(&self) -> Result<Vsn, String> {
         let vsn = self.query().find(|(name, _)| *name == "vsn").map(|(_, value)| value);
         match vsn {
-            Some("2.0.0") => Vsn::V2,
-            Some("1.0.0") => Vsn::V1,
-            other => panic!("{}: vsn {other:?}", self.name),
+            Some("2.0.0") => Ok(Vsn::V2),
+            Some("1.0.0") => Ok(Vsn::V1),
+            other => Err(format!("vsn {other:?}")),
         }
     }
 
@@ -129,6 +132,15 @@ impl Conversation {
     pub fn header(&self, name: &str) -> Option<&str> {
         let found = self.opening.headers.iter().find(|(named, _)| named == name);
         found.map(|(_, value)| value.as_str())
+    }
+
+    /// The `auth_token`, if it was offered in the one way that this library offers it: behind
+    /// `phoenix`, in standard base64 without padding (`handshake_auth_token`).
+    #[must_use]
+    pub fn auth_token(&self) -> Option<String> {
+        let offered = self.header("sec-websocket-protocol")?;
+        let token = offered.strip_prefix("phoenix, base64url.bearer.phx.")?;
+        String::from_utf8(STANDARD_NO_PAD.decode(token).ok()?).ok()
     }
 }
 

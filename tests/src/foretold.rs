@@ -109,10 +109,10 @@ pub fn foretell(conversation: &Conversation, pushes: Pushes) -> Result<Foretold,
         line: Line::Open,
         rejoins_late: false,
     };
-    seer.opening(conversation);
+    let vsn = conversation.vsn()?;
+    seer.opening(conversation)?;
     for event in &conversation.events {
-        seer.event(conversation.vsn(), event)
-            .map_err(|problem| format!("at {} ms: {problem}", event.ms))?;
+        seer.event(vsn, event).map_err(|problem| format!("at {} ms: {problem}", event.ms))?;
     }
     seer.goodbye();
     if seer.out.rejoins && seer.rejoins_late {
@@ -142,20 +142,27 @@ impl Seer {
         self.out.told.push(told);
     }
 
-    fn opening(&mut self, conversation: &Conversation) {
+    fn opening(&mut self, conversation: &Conversation) -> Result<(), String> {
+        let offered = conversation.header("sec-websocket-protocol");
+        if conversation.header("sec-websocket-extensions").is_some() {
+            return Err("an extension is offered".to_owned());
+        }
+        if offered.is_some() && conversation.auth_token().is_none() {
+            return Err(format!("the subprotocols {offered:?} are offered"));
+        }
         self.tell(Told::Connecting);
         self.tell(Told::Dial);
         let Some(answer) = &conversation.opening.answer else {
-            return self.tell(Told::Connected);
+            self.tell(Told::Connected);
+            return Ok(());
         };
         if answer.status == 101 {
             self.tell(Told::Connected);
-            let offered = conversation.header("sec-websocket-protocol").is_some();
             let chosen = answer.headers.iter().any(|(name, _)| name == "sec-websocket-protocol");
-            if offered && !chosen {
+            if offered.is_some() && !chosen {
                 self.tell(Told::AuthTokenNotAcknowledged);
             }
-            return;
+            return Ok(());
         }
         let retry_after = answer.headers.iter().find(|(name, _)| name == "retry-after");
         let delay = match (answer.status, retry_after) {
@@ -165,13 +172,14 @@ impl Seer {
             }
             (403 | 404, None) => Delay::msec(2_500, 5_000),
             (500, None) => Delay::msec(10, 10),
-            other => panic!("what follows {other:?} is not known here"),
+            other => return Err(format!("what follows {other:?} is not known here")),
         };
         let (headers, body) = (answer.headers.clone(), answer.body.clone());
         let ending = Ending::Refused(answer.status, headers, body);
         self.line = Line::Down;
         self.tell(Told::Lost(ending.clone(), delay));
         self.tell(Told::ReconnectAfter(ending, delay));
+        Ok(())
     }
 
     fn event(&mut self, vsn: Vsn, event: &Event) -> Result<(), String> {
@@ -187,11 +195,14 @@ impl Seer {
                 self.out.frames_in += 1;
                 self.heard(&read(vsn, event.dir, frame)?, event.ms)
             }
-            (Dir::ClientToServer, What::Close { code: Some(1000) }) => {
+            // The core closes with 1000 and no reason.
+            (Dir::ClientToServer, What::Close { code: Some(1000), reason })
+                if reason.is_empty() && self.line == Line::Open =>
+            {
                 self.disconnect();
                 Ok(())
             }
-            (Dir::ServerToClient, What::Close { code }) => {
+            (Dir::ServerToClient, What::Close { code, .. }) => {
                 self.ended(Ending::CloseFrame(*code));
                 Ok(())
             }

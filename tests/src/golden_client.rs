@@ -12,8 +12,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
 use phx_proto::wire::{Frame, V1};
 use phx_proto::{
     Action, Backoff, ChannelStatus, Config, ConnectionId, Ended, Failure, Opened, Payload, PushId,
@@ -87,10 +85,10 @@ impl Client {
         pushes: Pushes,
         foretold: &Foretold,
     ) -> Result<Self, String> {
-        let config = config(conversation, foretold).map_err(|error| error.to_string())?;
+        let config = config(conversation, foretold)?;
         let now = Time::from_millis(conversation.opening.ms);
         Ok(Self {
-            vsn: conversation.vsn(),
+            vsn: conversation.vsn()?,
             pushes,
             socket: Socket::new(config, 11, now),
             now,
@@ -141,8 +139,8 @@ impl Client {
                 self.socket.handle_frame(self.now, id, frame);
             }
             (Dir::ClientToServer, What::Close { .. }) => self.socket.disconnect(self.now),
-            (Dir::ServerToClient, What::Close { code }) => {
-                let ended = Ended::CloseFrame { code: *code, reason: String::new() };
+            (Dir::ServerToClient, What::Close { code, reason }) => {
+                let ended = Ended::CloseFrame { code: *code, reason: reason.clone() };
                 self.socket.handle_closed(self.now, id, ended);
             }
             (_, What::Eof) => {
@@ -315,18 +313,17 @@ impl Client {
 }
 
 /// The configuration with which a client behaves as the recorder did.
-fn config(
-    conversation: &Conversation,
-    foretold: &Foretold,
-) -> Result<Config, phx_proto::ConfigError> {
+fn config(conversation: &Conversation, foretold: &Foretold) -> Result<Config, String> {
+    let refused = |error: phx_proto::ConfigError| error.to_string();
     let path = conversation.opening.path.split('?').next().unwrap_or_default();
-    let mut config = Config::new(&format!("ws://127.0.0.1:4000{path}"))?
+    let mut config = Config::new(&format!("ws://127.0.0.1:4000{path}"))
+        .map_err(refused)?
         .push_timeout(PATIENCE)
         .join_timeout(PATIENCE)
         .join_block_max(PATIENCE)
         .leave_timeout(foretold.leave_patience.unwrap_or(PATIENCE));
     if !foretold.rejoins {
-        config = config.rejoin_after(Backoff::steps([REJOIN_NEVER])?);
+        config = config.rejoin_after(Backoff::steps([REJOIN_NEVER]).map_err(refused)?);
     }
     for (name, value) in conversation.query().filter(|(name, _)| *name != "vsn") {
         config = config.param(percent_decode(name), percent_decode(value));
@@ -334,15 +331,13 @@ fn config(
     for (name, value) in &conversation.opening.headers {
         let owned = ["connection", "upgrade"].contains(&name.as_str());
         if !owned && !name.starts_with("sec-websocket-") {
-            config = config.header(name, value.as_str())?;
+            config = config.header(name, value.as_str()).map_err(refused)?;
         }
     }
-    if let Some(offered) = conversation.header("sec-websocket-protocol") {
-        let token = offered.rsplit('.').next().unwrap_or_default();
-        let token = STANDARD_NO_PAD.decode(token).expect("an encoded token");
-        config = config.auth_token(String::from_utf8(token).expect("UTF-8"));
+    if let Some(token) = conversation.auth_token() {
+        config = config.auth_token(token);
     }
-    Ok(match conversation.vsn() {
+    Ok(match conversation.vsn()? {
         Vsn::V1 => config.serializer(Arc::new(V1)),
         Vsn::V2 => config,
     })

@@ -127,7 +127,8 @@ pub fn read(vsn: Vsn, sender: Dir, frame: &Frame) -> Result<Reading, String> {
             let [join_ref, msg_ref, topic, event, payload] = &members[..] else {
                 return Err(format!("{} members", members.len()));
             };
-            finish(parse_raw(join_ref)?, parse_raw(msg_ref)?, topic, event, payload)
+            let refs = (parse_raw(join_ref)?, parse_raw(msg_ref)?);
+            finish(sender, refs, topic, event, payload)
         }
         (Vsn::V1, Frame::Text(text)) => {
             let members: BTreeMap<String, Box<RawValue>> = parse(text)?;
@@ -137,8 +138,8 @@ pub fn read(vsn: Vsn, sender: Dir, frame: &Frame) -> Result<Reading, String> {
             }
             let member = |name: &str| members.get(name).ok_or_else(|| format!("no {name}"));
             let join_ref = members.get("join_ref").map_or(Ok(Value::Null), |raw| parse_raw(raw))?;
-            let msg_ref = parse_raw(member("ref")?)?;
-            finish(join_ref, msg_ref, member("topic")?, member("event")?, member("payload")?)
+            let refs = (join_ref, parse_raw(member("ref")?)?);
+            finish(sender, refs, member("topic")?, member("event")?, member("payload")?)
         }
         (Vsn::V2, Frame::Binary(bytes)) => read_binary(sender, bytes),
         (Vsn::V1, Frame::Binary(_)) => Err("binary in vsn 1.0.0".to_owned()),
@@ -146,8 +147,8 @@ pub fn read(vsn: Vsn, sender: Dir, frame: &Frame) -> Result<Reading, String> {
 }
 
 fn finish(
-    join_ref: Value,
-    msg_ref: Value,
+    sender: Dir,
+    (join_ref, msg_ref): (Value, Value),
     topic: &RawValue,
     event: &RawValue,
     payload: &RawValue,
@@ -159,7 +160,8 @@ fn finish(
     }
     let topic: String = parse_raw(topic)?;
     let event: String = parse_raw(event)?;
-    let reply = if event == "phx_reply" {
+    // To the server it is an event like any other (fact 20).
+    let reply = if event == "phx_reply" && sender == Dir::ServerToClient {
         let Reply { status, response } = parse_raw(payload)?;
         Some(ReplyReading { status, response: Data::Json(response.get().to_owned()) })
     } else {
