@@ -66,6 +66,8 @@ pub enum Ending {
     Lost,
     /// The upgrade was answered by an HTTP status, with headers and body.
     Refused(u16, Vec<(String, String)>, String),
+    /// Anything that no recording ends with.
+    Other(String),
 }
 
 /// Why a channel is not joined any more.
@@ -261,7 +263,7 @@ fn ending(cause: &Cause) -> Ending {
             refusal.headers().to_vec(),
             refusal.body_text().into_owned(),
         ),
-        other => panic!("no recording ends with {other:?}"),
+        other => Ending::Other(format!("{other:?}")),
     }
 }
 
