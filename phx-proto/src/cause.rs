@@ -255,6 +255,8 @@ pub enum RejectionKind {
     Application,
     /// No channel of the server matches the topic (`wire/join_unmatched_topic`).
     UnmatchedTopic,
+    /// The server's `join` raised ("join crashed"; `wire/join_crash`). Tried again with backoff.
+    JoinCrashed,
     /// The socket has as many channels as the server allows (`wire/join_too_many_channels`).
     TooManyChannels,
 }
@@ -309,6 +311,9 @@ pub enum UnknownCause {
 pub enum NotSentCause {
     /// Its time ran out while it waited for the channel.
     TimedOut,
+    /// It was to [fail fast](crate::PushOptions::fail_fast), and the channel was interrupted
+    /// before it was written.
+    Interrupted,
     /// The server closed the channel.
     ChannelClosed,
     /// The application left the channel.

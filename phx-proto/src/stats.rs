@@ -4,6 +4,7 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 
 use crate::cause::CauseKind;
+use crate::time::Time;
 
 /// What happened so far, from [`Socket::stats`](crate::Socket::stats). Counters only grow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,4 +48,8 @@ pub struct Stats {
     pub pushes_in_flight: usize,
     /// The last heartbeat's round-trip time.
     pub last_rtt: Option<Duration>,
+    /// How long the last join that was answered with ok took, from its writing.
+    pub last_join: Option<Duration>,
+    /// When the last frame was received.
+    pub last_frame_at: Option<Time>,
 }
