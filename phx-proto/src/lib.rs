@@ -99,7 +99,9 @@ pub use crate::payload::{Payload, PayloadError};
 pub use crate::presence::{Presence, PresenceChange, PresenceEntry, PresenceError, PresenceMeta};
 pub use crate::push::PushOptions;
 pub use crate::refusal::Refusal;
-pub use crate::router::{CloudEvent, EventIds, Routed, Router, TypeScheme, is_attribute_name};
+pub use crate::router::{
+    CloudEvent, EventIds, PatternError, Routed, Router, TopicPattern, TypeScheme, is_attribute_name,
+};
 pub use crate::signal::{Signal, Warning};
 pub use crate::socket::{Released, Socket, Status};
 pub use crate::stats::Stats;

@@ -64,7 +64,7 @@ impl Client {
     /// first. Cancel safe: the closing goes on when the
     /// future is dropped.
     pub async fn disconnect(&self) {
-        self.handle.shared.command(|state, now| state.socket.disconnect(now));
+        self.close();
         self.watch(|status, gone| (gone || !matches!(status, Status::Closing)).then_some(())).await;
     }
 
@@ -132,6 +132,17 @@ impl Client {
     pub fn signals(&self) -> Signals {
         let id = self.handle.shared.peek(|state| state.add_signals());
         Signals::new(Arc::clone(&self.handle), id)
+    }
+
+    /// Signals for a reader that never sleeps while there are some: bounded, but generously.
+    pub(super) fn signals_for_routing(&self) -> Signals {
+        let id = self.handle.shared.peek(|state| state.add_signals_up_to(4_096, 64 << 20));
+        Signals::new(Arc::clone(&self.handle), id)
+    }
+
+    /// [`disconnect`](Self::disconnect) without waiting.
+    pub(super) fn close(&self) {
+        self.handle.shared.command(|state, now| state.socket.disconnect(now));
     }
 
     async fn watch<T>(&self, done: impl Fn(&Status, bool) -> Option<T>) -> T {

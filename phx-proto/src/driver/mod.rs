@@ -11,12 +11,14 @@
 //!   [`JoinParams`](crate::JoinParams::from_fn).
 //! * Dropping a future or a handle takes back what it asked for, synchronously.
 
+mod bus;
 mod channel;
 mod client;
 mod credentials;
 #[allow(clippy::module_inception)]
 mod driver;
 mod error;
+mod keeper;
 mod mailbox;
 mod messages;
 mod presence;
@@ -26,7 +28,9 @@ mod shared;
 mod shutdown;
 mod signals;
 mod subscribers;
+mod supervisor;
 
+pub use bus::{Bus, BusEvent, Subscription};
 pub use channel::{Channel, JoinOptions, Left};
 pub use client::Client;
 pub use credentials::{ConnectAttempt, CredentialsFailed, Provided, Setup};
@@ -39,6 +43,10 @@ pub use reply::ErrorReply;
 pub use runtime::{Received, Runtime, Timer, Transport, WriteFailed};
 pub use shutdown::Unfinished;
 pub use signals::{ClientEvent, Signals};
+pub use supervisor::{
+    ConnectionStatus, Health, StartError, Supervised, SupervisedState, Supervisor,
+    UnknownConnection,
+};
 
 use crate::cause::Cause;
 use crate::signal::Signal;

@@ -23,9 +23,10 @@ pub trait Runtime: Clone + Send + Sync + 'static {
     /// The monotonic clock, from an origin that stays the same for all clones of this value.
     fn now(&self) -> Time;
 
-    /// The wall clock, from any fixed origin. The driver compares its progress with
-    /// [`now`](Self::now) to notice that the machine was suspended; a simulation returns the
-    /// same as `now`.
+    /// The wall clock, from the Unix epoch. The driver compares its progress with
+    /// [`now`](Self::now) to notice that the machine was suspended, and a
+    /// [`Supervisor`](super::Supervisor) dates its events by it; a simulation returns the same
+    /// as `now`.
     fn wall(&self) -> Time;
 
     /// A seed for jitter, different for every call.

@@ -48,7 +48,7 @@ impl Signals {
         core::future::poll_fn(|cx| self.poll_event(cx)).await
     }
 
-    fn poll_event(&self, cx: &Context<'_>) -> Poll<Option<ClientEvent>> {
+    pub(super) fn poll_event(&self, cx: &Context<'_>) -> Poll<Option<ClientEvent>> {
         self.handle.shared.peek(|state| state.poll_signals(self.id, cx))
     }
 }

@@ -159,7 +159,11 @@ impl State {
 impl State {
     pub(super) fn add_signals(&mut self) -> u64 {
         let config = self.socket.config();
-        let queue = SignalQueue::new(config.mailbox_messages_max, config.mailbox_bytes_max);
+        self.add_signals_up_to(config.mailbox_messages_max, config.mailbox_bytes_max)
+    }
+
+    pub(super) fn add_signals_up_to(&mut self, signals: usize, bytes: usize) -> u64 {
+        let queue = SignalQueue::new(signals, bytes);
         let id = self.mint();
         self.signals.insert(id, Slot::new(queue));
         id

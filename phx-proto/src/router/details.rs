@@ -19,6 +19,8 @@ pub(super) struct Details<'a> {
     /// The event of a message.
     pub(super) event: Option<&'a str>,
     pub(super) data: Map<String, Value>,
+    /// The bytes of its payload.
+    pub(super) weight: usize,
 }
 
 impl<'a> Details<'a> {
@@ -101,7 +103,7 @@ impl<'a> Details<'a> {
     }
 
     fn new(family: Family, subject: Option<&'a str>) -> Self {
-        Self { family, subject, event: None, data: Map::new() }
+        Self { family, subject, event: None, data: Map::new(), weight: 0 }
     }
 
     fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
@@ -125,7 +127,8 @@ impl<'a> Details<'a> {
 
     /// JSON as it is, bytes as base64 under the key's own `_base64`. What the server sent as JSON
     /// and is none is its text, so that the data stays valid and nothing is lost.
-    fn payload(self, key: &str, payload: &Payload) -> Self {
+    fn payload(mut self, key: &str, payload: &Payload) -> Self {
+        self.weight += payload.len();
         if payload.is_binary() {
             return self.with(&format!("{key}_base64"), padded(payload.as_bytes()));
         }

@@ -22,12 +22,14 @@ mod attribute;
 mod details;
 mod event;
 mod names;
+mod pattern;
 mod stamp;
 
 use std::collections::BTreeMap;
 
 pub use attribute::is_attribute_name;
 pub use event::CloudEvent;
+pub use pattern::{PatternError, TopicPattern};
 pub use stamp::EventIds;
 
 use details::Details;
@@ -75,6 +77,8 @@ pub struct Routed {
     pub event: CloudEvent,
     /// The bus topics: of the connection, of the channel if it is about one, and of the type.
     pub topics: Vec<String>,
+    /// How many bytes of payload it holds, roughly.
+    pub(crate) weight: usize,
 }
 
 impl Router {
@@ -143,7 +147,7 @@ impl Router {
         id: &str,
         at: Time,
     ) -> Option<Routed> {
-        let Details { family, subject, event, mut data, .. } = details;
+        let Details { family, subject, event, mut data, weight } = details;
         let kind = match self.scheme {
             TypeScheme::Templated => family.templated(name, subject, event),
             TypeScheme::Fixed => family.fixed()?.to_owned(),
@@ -169,7 +173,7 @@ impl Router {
             data,
             attributes: attributes.clone(),
         };
-        Some(Routed { event, topics })
+        Some(Routed { event, topics, weight })
     }
 
     fn topics(&self, name: &str, topic: Option<&str>, kind: &str) -> Vec<String> {

@@ -32,6 +32,7 @@ use crate::input::{Ended, Failure, Opened};
 use crate::join_clock::JoinClock;
 use crate::retry::{Decision, Retry};
 use crate::signal::{Signal, Warning};
+use crate::supervision::Lifecycle;
 use crate::time::Time;
 use crate::timer::TimerKey;
 
@@ -66,6 +67,19 @@ pub enum Status {
         /// The last cause.
         cause: Cause,
     },
+}
+
+impl Status {
+    /// The same in four words.
+    #[must_use]
+    pub const fn lifecycle(&self) -> Lifecycle {
+        match self {
+            Self::Idle | Self::Connecting { .. } | Self::Waiting { .. } => Lifecycle::Initializing,
+            Self::Open => Lifecycle::Ready,
+            Self::Closing => Lifecycle::Closing,
+            Self::Closed | Self::GaveUp { .. } => Lifecycle::Terminated,
+        }
+    }
 }
 
 /// The state of the connection.

@@ -1,0 +1,158 @@
+//! Patterns over bus topics.
+
+/// A pattern of a subscription: literal segments between dots, `*` for any one segment, `**` for
+/// any number of them, none included.
+///
+/// ```
+/// use phx_proto::TopicPattern;
+///
+/// let pattern = TopicPattern::parse("jido.protocol.phoenix.*.room:lobby")?;
+/// assert!(pattern.matches("jido.protocol.phoenix.backend.room:lobby"));
+/// assert!(!pattern.matches("jido.protocol.phoenix.backend"));
+/// assert!(TopicPattern::parse("jido.signal.**")?.matches("jido.signal.phoenix.channel.joined"));
+/// # Ok::<(), phx_proto::PatternError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicPattern {
+    segments: Vec<Segment>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Segment {
+    Literal(Box<str>),
+    One,
+    Any,
+}
+
+/// A text that is no pattern.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{segment:?} is no segment of a pattern: a star stands alone, `*` for one segment and `**` \
+     for any number"
+)]
+pub struct PatternError {
+    /// The segment that is wrong.
+    pub segment: String,
+}
+
+impl TopicPattern {
+    /// Reads a pattern.
+    ///
+    /// # Errors
+    ///
+    /// [`PatternError`] for a star inside a segment: it would match nothing, because a star in a
+    /// name is encoded in a bus topic.
+    pub fn parse(text: &str) -> Result<Self, PatternError> {
+        let segment = |text: &str| match text {
+            "*" => Ok(Segment::One),
+            "**" => Ok(Segment::Any),
+            text if text.contains('*') => Err(PatternError { segment: text.to_owned() }),
+            text => Ok(Segment::Literal(text.into())),
+        };
+        Ok(Self { segments: text.split('.').map(segment).collect::<Result<_, _>>()? })
+    }
+
+    /// Whether a bus topic matches.
+    #[must_use]
+    pub fn matches(&self, topic: &str) -> bool {
+        // Which prefixes of the pattern match what was read so far.
+        let mut reached = vec![false; self.segments.len() + 1];
+        let mut before = reached.clone();
+        reached[0] = true;
+        self.skip_any(&mut reached);
+        for name in topic.split('.') {
+            core::mem::swap(&mut before, &mut reached);
+            reached.fill(false);
+            for (index, segment) in self.segments.iter().enumerate().filter(|(i, _)| before[*i]) {
+                match segment {
+                    Segment::Any => reached[index] = true,
+                    Segment::One => reached[index + 1] = true,
+                    Segment::Literal(literal) => reached[index + 1] |= **literal == *name,
+                }
+            }
+            self.skip_any(&mut reached);
+        }
+        reached[self.segments.len()]
+    }
+
+    /// A `**` may stand for nothing.
+    fn skip_any(&self, reached: &mut [bool]) {
+        for (index, segment) in self.segments.iter().enumerate() {
+            if *segment == Segment::Any && reached[index] {
+                reached[index + 1] = true;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn matches(pattern: &str, topic: &str) -> bool {
+        TopicPattern::parse(pattern).expect("a pattern").matches(topic)
+    }
+
+    #[test]
+    fn literals_and_stars_match_segments() {
+        for (pattern, topic, expected) in [
+            ("a.b", "a.b", true),
+            ("a.b", "a.c", false),
+            ("a.b", "a", false),
+            ("a", "a.b", false),
+            ("a.*", "a.b", true),
+            ("a.*", "a", false),
+            ("a.*", "a.b.c", false),
+            ("*.b", "a.b", true),
+            ("a.**", "a", true),
+            ("a.**", "a.b.c", true),
+            ("**", "", true),
+            ("**.c", "a.b.c", true),
+            ("**.c", "c", true),
+            ("**.c", "c.d", false),
+            ("a.**.c", "a.c", true),
+            ("a.**.c", "a.b.b.c", true),
+            ("a.**.c", "a.b", false),
+            ("**.*", "a", true),
+            ("a.b:c_d", "a.b:c_d", true),
+        ] {
+            assert_eq!(matches(pattern, topic), expected, "{pattern} {topic}");
+        }
+    }
+
+    #[test]
+    fn a_star_inside_a_segment_is_an_error() {
+        for text in ["a*", "a.b*.c", "***", "*a"] {
+            assert!(TopicPattern::parse(text).is_err(), "{text}");
+        }
+    }
+
+    /// The definition, written as slowly as it reads.
+    fn by_definition(pattern: &[&str], topic: &[&str]) -> bool {
+        match (pattern.split_first(), topic.split_first()) {
+            (None, None) => true,
+            (None, Some(_)) => false,
+            (Some((&"**", rest)), _) => {
+                (0..=topic.len()).any(|skipped| by_definition(rest, &topic[skipped..]))
+            }
+            (Some(_), None) => false,
+            (Some((first, rest)), Some((name, names))) => {
+                (*first == "*" || first == name) && by_definition(rest, names)
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn matching_is_as_defined(
+            pattern in prop::collection::vec(prop_oneof!["[ab]", Just("*".to_owned()), Just("**".to_owned())], 1..6),
+            topic in prop::collection::vec("[ab]", 1..7),
+        ) {
+            let (pattern, topic) = (pattern.join("."), topic.join("."));
+            let (one, other): (Vec<_>, Vec<_>) =
+                (pattern.split('.').collect(), topic.split('.').collect());
+            prop_assert_eq!(matches(&pattern, &topic), by_definition(&one, &other));
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! The bus: who gets what, and what a slow subscriber loses.
+
+mod fleet;
+
+use core::future::Future as _;
+use core::task::{Context, Poll, Waker};
+use std::collections::BTreeMap;
+
+use fleet::{subscribe, types};
+use phx_proto::driver::{Bus, BusEvent};
+use phx_proto::{Payload, Routed, Router, Signal, Time};
+use serde_json::json;
+
+fn event(topic: &str, payload: Payload) -> Routed {
+    let signal = Signal::Message { topic: topic.into(), event: "msg".into(), payload };
+    Router::new().route("a", &BTreeMap::new(), &signal, "1", Time::ZERO).expect("it is routed")
+}
+
+fn small(topic: &str) -> Routed {
+    event(topic, Payload::empty())
+}
+
+fn next(subscription: &mut phx_proto::driver::Subscription) -> Poll<Option<BusEvent>> {
+    core::pin::pin!(subscription.next()).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+#[test]
+fn an_event_reaches_every_matching_subscription_once() {
+    let bus = Bus::new();
+    let mut all = subscribe(&bus, "**");
+    let mut lobby = subscribe(&bus, "jido.protocol.phoenix.*.room:lobby");
+    let mut other = subscribe(&bus, "jido.protocol.phoenix.*.room:other");
+    assert_eq!(bus.publish(small("room:lobby")), 2);
+    assert_eq!(types(&mut all), ["phoenix.a.room_lobby.msg"], "once, though three topics match");
+    assert_eq!(types(&mut lobby).len(), 1);
+    assert_eq!(types(&mut other).len(), 0);
+}
+
+#[test]
+fn what_was_published_before_is_not_delivered() {
+    let bus = Bus::new();
+    assert_eq!(bus.publish(small("t")), 0);
+    assert_eq!(types(&mut subscribe(&bus, "**")).len(), 0);
+}
+
+#[test]
+fn a_slow_subscriber_loses_the_oldest_and_sees_how_many() {
+    let bus = Bus::new();
+    let mut slow = subscribe(&bus, "**");
+    (0..1_030).for_each(|n| {
+        bus.publish(small(&format!("t{n}")));
+    });
+    assert_eq!(next(&mut slow), Poll::Ready(Some(BusEvent::Lagged(6))));
+    let Poll::Ready(Some(BusEvent::Event(first))) = next(&mut slow) else { panic!("an event") };
+    assert_eq!(first.event.subject.as_deref(), Some("t6"));
+}
+
+#[test]
+fn bytes_are_bounded_too() {
+    let bus = Bus::new();
+    let mut slow = subscribe(&bus, "**");
+    for _ in 0..12 {
+        bus.publish(event("t", Payload::from(json!("x".repeat(1 << 20)))));
+    }
+    let Poll::Ready(Some(BusEvent::Lagged(lost))) = next(&mut slow) else { panic!("a loss") };
+    assert!((4..=6).contains(&lost), "{lost}");
+}
+
+#[test]
+fn a_closed_bus_ends_its_subscriptions_after_what_waits() {
+    let bus = Bus::new();
+    let mut subscription = subscribe(&bus, "**");
+    assert_eq!(next(&mut subscription), Poll::Pending);
+    bus.publish(small("t"));
+    drop(bus);
+    assert!(matches!(next(&mut subscription), Poll::Ready(Some(BusEvent::Event(_)))));
+    assert_eq!(next(&mut subscription), Poll::Ready(None));
+}
+
+#[test]
+fn a_dropped_subscription_costs_nothing() {
+    let bus = Bus::new();
+    drop(subscribe(&bus, "**"));
+    assert_eq!(bus.publish(small("t")), 0);
+    assert!(format!("{bus:?}").contains("subscriptions: 0"));
+}

@@ -1,0 +1,275 @@
+//! A runtime in memory for many connections: a clock that is set by hand, tasks that are polled by
+//! hand, and a server for each host that the test plays.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part of this")]
+
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker};
+use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use phx_proto::driver::{
+    Bus, BusEvent, Received, Runtime, Subscription, Supervisor, Timer, Transport, WriteFailed,
+};
+use phx_proto::{
+    CloudEvent, Config, ConnectRequest, Ended, Failure, Frame, Opened, Refusal, Router, Time,
+};
+use serde_json::{Value, json};
+
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The server of one host.
+#[derive(Default)]
+pub struct Host {
+    /// It refuses every attempt while it is down.
+    pub down: bool,
+    /// It answers attempts with this status.
+    pub status: Option<u16>,
+    pub dials: usize,
+    pub requests: Vec<ConnectRequest>,
+    /// Joins are answered with an error when their topic is in here.
+    pub rejects: Vec<String>,
+    /// The transport panics when it is read next.
+    pub panics: bool,
+    /// It neither answers nor closes.
+    pub silent: bool,
+    pub received: Vec<Value>,
+    to_client: VecDeque<Received>,
+    /// Dials so far; an old transport of the host is dead.
+    generation: u64,
+}
+
+pub struct State {
+    pub now: Time,
+    hosts: BTreeMap<String, Host>,
+    tasks: Vec<Task>,
+    seeds: u64,
+}
+
+#[derive(Clone)]
+pub struct Fleet(Arc<Mutex<State>>);
+
+pub struct FleetTimer(Fleet, Option<Time>);
+
+pub struct Wire {
+    fleet: Fleet,
+    host: String,
+    generation: u64,
+}
+
+impl Fleet {
+    pub fn new() -> Self {
+        let now = Time::from_millis(1_700_000_000_000);
+        let state = State { now, hosts: BTreeMap::new(), tasks: Vec::new(), seeds: 0 };
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    pub fn supervisor(&self) -> Supervisor {
+        Supervisor::new(self.clone(), Router::new())
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn with_host<T>(&self, host: &str, change: impl FnOnce(&mut Host) -> T) -> T {
+        change(self.state().hosts.entry(host.to_owned()).or_default())
+    }
+
+    /// Polls every task until nothing more is likely to happen.
+    pub fn settle(&self) {
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..12 {
+            let mut tasks = core::mem::take(&mut self.state().tasks);
+            tasks.retain_mut(|task| task.as_mut().poll(&mut cx).is_pending());
+            self.state().tasks.append(&mut tasks);
+        }
+    }
+
+    pub fn advance(&self, by: Duration) {
+        // In steps, so that what one deadline starts meets the next one.
+        for _ in 0..20 {
+            self.state().now += by / 20;
+            self.settle();
+        }
+    }
+
+    pub fn tasks(&self) -> usize {
+        self.state().tasks.len()
+    }
+
+    /// The host goes away without a word.
+    pub fn cut(&self, host: &str) {
+        self.with_host(host, |host| {
+            let message = "cut".to_owned();
+            host.to_client.push_back(Received::Ended(Ended::Lost { message }));
+        });
+        self.settle();
+    }
+
+    pub fn says(&self, host: &str, message: &Value) {
+        let frame = Frame::Text(Bytes::from(message.to_string()));
+        self.with_host(host, |host| host.to_client.push_back(Received::Frame(frame)));
+        self.settle();
+    }
+
+    pub fn dials(&self, host: &str) -> usize {
+        self.with_host(host, |host| host.dials)
+    }
+}
+
+impl Host {
+    /// Answers joins, leaves and heartbeats as a Phoenix server would; nothing else.
+    fn receive(&mut self, message: Value) {
+        let topic = message[2].as_str().unwrap_or_default().to_owned();
+        let known = ["phx_join", "phx_leave", "heartbeat"];
+        if !self.silent && message[3].as_str().is_some_and(|event| known.contains(&event)) {
+            let status = if self.rejects.contains(&topic) { "error" } else { "ok" };
+            let body = json!({"status": status, "response": {"about": topic}});
+            let reply = json!([message[0], message[1], topic, "phx_reply", body]);
+            let frame = Frame::Text(Bytes::from(reply.to_string()));
+            self.to_client.push_back(Received::Frame(frame));
+        }
+        self.received.push(message);
+    }
+}
+
+impl Runtime for Fleet {
+    type Transport = Wire;
+    type Timer = FleetTimer;
+
+    fn now(&self) -> Time {
+        self.state().now
+    }
+
+    fn wall(&self) -> Time {
+        self.now()
+    }
+
+    fn seed(&self) -> u64 {
+        let mut state = self.state();
+        state.seeds += 1;
+        state.seeds
+    }
+
+    fn timer(&self) -> FleetTimer {
+        FleetTimer(self.clone(), None)
+    }
+
+    fn connect(
+        &self,
+        request: ConnectRequest,
+        _: &Config,
+    ) -> impl Future<Output = Result<(Wire, Opened), Failure>> + Send + 'static {
+        let fleet = self.clone();
+        async move {
+            let name = request.uri.host().to_owned();
+            let generation = fleet.with_host(&name, |host| {
+                host.dials += 1;
+                host.requests.push(request);
+                if host.down {
+                    return Err(Failure::Dial { message: "connection refused".into() });
+                }
+                if let Some(status) = host.status {
+                    return Err(Failure::Refused(Refusal::new(status, Vec::new(), "")));
+                }
+                host.generation += 1;
+                host.to_client.clear();
+                Ok(host.generation)
+            })?;
+            Ok((Wire { fleet, host: name, generation }, Opened::default()))
+        }
+    }
+
+    fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        self.state().tasks.push(Box::pin(future));
+    }
+}
+
+impl Timer for FleetTimer {
+    fn reset(&mut self, at: Option<Time>) {
+        self.1 = at;
+    }
+
+    fn poll_expired(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        if self.1.is_some_and(|at| at <= self.0.now()) { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl Transport for Wire {
+    fn poll_receive(&mut self, _: &mut Context<'_>) -> Poll<Received> {
+        let generation = self.generation;
+        self.fleet.with_host(&self.host, |host| {
+            assert!(!core::mem::take(&mut host.panics), "on purpose");
+            if host.generation != generation {
+                return Poll::Pending;
+            }
+            host.to_client.pop_front().map_or(Poll::Pending, Poll::Ready)
+        })
+    }
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), WriteFailed>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn send(&mut self, frame: Frame) -> Result<(), WriteFailed> {
+        let message = serde_json::from_slice(frame.as_bytes()).expect("what is sent is JSON");
+        self.fleet.with_host(&self.host, |host| host.receive(message));
+        Ok(())
+    }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), WriteFailed>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn close(&mut self, code: u16, reason: &str) {
+        let ended = Ended::CloseFrame { code: Some(code), reason: reason.to_owned() };
+        self.fleet.with_host(&self.host, |host| {
+            if !host.silent {
+                host.to_client.push_back(Received::Ended(ended));
+            }
+        });
+    }
+}
+
+/// Everything that a subscription has, as events; panics when some were lost.
+pub fn drain(subscription: &mut Subscription) -> Vec<CloudEvent> {
+    let mut events = Vec::new();
+    loop {
+        let mut next = core::pin::pin!(subscription.next());
+        match next.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Some(BusEvent::Event(routed))) => events.push(routed.event.clone()),
+            Poll::Ready(Some(BusEvent::Lagged(count))) => panic!("{count} events were lost"),
+            Poll::Ready(None) | Poll::Pending => return events,
+        }
+    }
+}
+
+/// The types of the events that a subscription has.
+pub fn types(subscription: &mut Subscription) -> Vec<String> {
+    drain(subscription).into_iter().map(|event| event.kind).collect()
+}
+
+pub fn subscribe(bus: &Bus, pattern: &str) -> Subscription {
+    bus.subscribe(pattern).expect("a pattern")
+}
+
+pub fn config(host: &str) -> Config {
+    Config::insecure(&format!("ws://{host}/socket/websocket")).expect("a URI")
+}
+
+/// The output of a future that is ready within seconds; the tasks are polled in between.
+pub fn run<F: Future>(fleet: &Fleet, future: F) -> F::Output {
+    let mut future = core::pin::pin!(future);
+    for round in 0..50 {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return output;
+        }
+        // What answers at once does; then what has to time out.
+        fleet.advance(Duration::from_millis(if round < 20 { 0 } else { 200 }));
+    }
+    panic!("the future should be ready")
+}

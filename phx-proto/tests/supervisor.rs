@@ -1,0 +1,289 @@
+//! The supervisor: named connections side by side, on virtual time.
+
+mod fleet;
+
+use core::time::Duration;
+
+use fleet::{Fleet, config, drain, run, subscribe, types};
+use phx_proto::driver::{StartError, Supervised, SupervisedState, UnknownConnection};
+use phx_proto::{
+    Cause, Connections, Ending, JoinParams, Lifecycle, Restart, RestartPolicy, Status,
+};
+use serde_json::json;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn supervised(host: &str, restart: Restart) -> Supervised {
+    Supervised::new(config(host)).restart(RestartPolicy::new(restart))
+}
+
+/// Defects 1, 5 and 14 of the model: auto-joins are applied, a server that is down at the start
+/// harms nobody, and configured connections are started.
+#[test]
+fn configured_connections_come_up_with_their_channels_joined_and_a_server_that_is_down_harms_none()
+{
+    let fleet = Fleet::new();
+    fleet.with_host("down", |host| host.down = true);
+    let supervisor = fleet.supervisor();
+    let mut events = subscribe(supervisor.bus(), "jido.protocol.phoenix.up.**");
+    let auto = |host| config(host).auto_join("room:a", JoinParams::from(json!({"x": 1})));
+    let connections = Connections::new()
+        .with("up", auto("up").expect("no reserved topic"))
+        .with("down", auto("down").expect("no reserved topic"));
+    supervisor.start_configured(connections).expect("free names");
+    fleet.settle();
+    assert_eq!(supervisor.list_connections(), ["down", "up"]);
+    let status = supervisor.connection_status("up").expect("known");
+    assert_eq!(status.lifecycle, Lifecycle::Ready);
+    assert_eq!(status.state, SupervisedState::Running(Status::Open));
+    let status = supervisor.connection_status("down").expect("known");
+    assert_eq!(status.lifecycle, Lifecycle::Initializing);
+    assert!(matches!(status.last_cause, Some(Cause::Dial { .. })));
+    assert_eq!((supervisor.health().ready(), supervisor.health().is_healthy()), (1, false));
+    assert_eq!(
+        types(&mut events),
+        ["phoenix.connection.connecting", "phoenix.connection.connected", "phoenix.channel.joined",]
+    );
+    let join = fleet.with_host("up", |host| host.received[0].clone());
+    assert_eq!((&join[3], &join[4]), (&json!("phx_join"), &json!({"x": 1})));
+
+    fleet.with_host("down", |host| host.down = false);
+    fleet.advance(60 * SECOND);
+    assert!(supervisor.health().is_healthy());
+}
+
+#[test]
+fn names_are_unique_until_their_connection_has_ended() {
+    let fleet = Fleet::new();
+    let supervisor = fleet.supervisor();
+    supervisor.start_connection("a", config("one")).expect("a free name");
+    supervisor.start_connection("b", config("one")).expect("one server twice is fine");
+    let error = supervisor.start_connection("a", config("two")).expect_err("taken");
+    assert_eq!(error, StartError::Duplicate { name: "a".into() });
+    let both = Connections::new().with("c", config("one")).with("b", config("one"));
+    assert!(supervisor.start_configured(both).is_err());
+    assert_eq!(supervisor.list_connections(), ["a", "b"], "none of them was started");
+    fleet.settle();
+    run(&fleet, supervisor.stop_connection("a")).expect("known");
+    assert_eq!(supervisor.list_connections(), ["b"]);
+    supervisor.start_connection("a", config("two")).expect("free again");
+    let unknown = UnknownConnection { name: "z".into() };
+    assert_eq!(supervisor.connection_status("z"), Err(unknown.clone()));
+    assert_eq!(run(&fleet, supervisor.stop_connection("z")), Err(unknown));
+}
+
+/// Defects 4 and 10 of the model: topics joined by hand come back, and the others never notice.
+#[test]
+fn a_loss_and_a_crash_of_one_connection_do_not_touch_the_others() {
+    let fleet = Fleet::new();
+    let supervisor = fleet.supervisor();
+    for name in ["a", "b"] {
+        supervisor.start_connection(name, config(name)).expect("a free name");
+    }
+    fleet.settle();
+    let client = supervisor.client("a").expect("it runs");
+    let room = run(&fleet, client.join("room:x", json!({}))).expect("joined");
+    let mut of_b = subscribe(supervisor.bus(), "jido.protocol.phoenix.b.**");
+    let mut of_a = subscribe(supervisor.bus(), "jido.protocol.phoenix.a.**");
+    fleet.cut("a");
+    fleet.advance(5 * SECOND);
+    let seen = types(&mut of_a);
+    assert!(seen.contains(&"phoenix.channel.interrupted".to_owned()), "{seen:?}");
+    assert!(seen.contains(&"phoenix.channel.resumed".to_owned()), "{seen:?}");
+    assert_eq!(types(&mut of_b), Vec::<String>::new());
+    assert_eq!((fleet.dials("a"), fleet.dials("b")), (2, 1));
+    drop(room);
+}
+
+/// Defect 8 of the model, and design 6: spent retries are final under the default policy.
+#[test]
+fn spent_retries_are_final_unless_the_policy_is_permanent() {
+    for (restart, restarted) in
+        [(Restart::Transient, false), (Restart::Temporary, false), (Restart::Permanent, true)]
+    {
+        let fleet = Fleet::new();
+        fleet.with_host("a", |host| host.down = true);
+        let supervisor = fleet.supervisor();
+        let setup = Supervised::new(config("a").max_retries(Some(2)));
+        let policy = RestartPolicy::new(restart);
+        supervisor.start_connection("a", setup.restart(policy)).expect("a free name");
+        fleet.advance(2 * SECOND);
+        assert_eq!(fleet.dials("a"), 3, "one attempt and two retries");
+        let status = supervisor.connection_status("a").expect("it answers in every state");
+        if restarted {
+            assert!(matches!(status.state, SupervisedState::Restarting { .. }), "{status:?}");
+            assert_eq!(status.lifecycle, Lifecycle::Initializing);
+            fleet.with_host("a", |host| host.down = false);
+            fleet.advance(5 * SECOND);
+            let status = supervisor.connection_status("a").expect("known");
+            assert_eq!((status.lifecycle, status.restarts), (Lifecycle::Ready, 1));
+        } else {
+            let ending = Ending::GaveUp;
+            let exhausted = false;
+            assert_eq!(status.state, SupervisedState::Ended { ending, exhausted });
+            assert_eq!(status.lifecycle, Lifecycle::Terminated);
+            assert!(matches!(status.last_cause, Some(Cause::Dial { .. })));
+            fleet.advance(600 * SECOND);
+            assert_eq!(fleet.dials("a"), 3, "and nothing is tried any more");
+            assert_eq!(fleet.tasks(), 0);
+            assert!(supervisor.client("a").is_err());
+            supervisor.start_connection("a", config("b")).expect("the name is free again");
+        }
+    }
+}
+
+/// A panic is contained to its connection, and too many of them are the end of it.
+#[test]
+fn a_panic_restarts_its_connection_until_it_happens_too_often() {
+    let fleet = Fleet::new();
+    let supervisor = fleet.supervisor();
+    let policy = RestartPolicy::new(Restart::Transient).intensity(2, 60 * SECOND);
+    let auto = config("a").auto_join("room:a", JoinParams::none()).expect("no reserved topic");
+    let setup = Supervised::new(auto).restart(policy);
+    supervisor.start_connection("a", setup).expect("a free name");
+    supervisor.start_connection("b", config("b")).expect("a free name");
+    fleet.settle();
+    let mut events = subscribe(supervisor.bus(), "jido.protocol.phoenix.a.**");
+    for round in 1..=2 {
+        let client = supervisor.client("a").expect("it runs");
+        fleet.with_host("a", |host| host.panics = true);
+        fleet.settle();
+        let seen = types(&mut events);
+        assert!(seen.contains(&"phoenix.channel.closed".to_owned()), "it is told: {seen:?}");
+        assert!(client.status() != Status::Open, "the old client is of no use");
+        fleet.advance(2 * SECOND);
+        let status = supervisor.connection_status("a").expect("known");
+        assert_eq!((status.lifecycle, status.restarts), (Lifecycle::Ready, round));
+        let seen = types(&mut events);
+        assert!(seen.contains(&"phoenix.channel.joined".to_owned()), "auto-joins come back");
+    }
+    fleet.with_host("a", |host| host.panics = true);
+    fleet.advance(2 * SECOND);
+    let status = supervisor.connection_status("a").expect("known");
+    let ending = Ending::Crashed;
+    assert_eq!(status.state, SupervisedState::Ended { ending, exhausted: true });
+    let status = supervisor.connection_status("b").expect("known");
+    assert_eq!(status.lifecycle, Lifecycle::Ready, "the other connection never noticed");
+    assert_eq!(fleet.dials("b"), 1);
+}
+
+#[test]
+fn stopping_one_connection_closes_it_and_leaves_the_others() {
+    let fleet = Fleet::new();
+    let supervisor = fleet.supervisor();
+    for name in ["a", "b"] {
+        supervisor.start_connection(name, supervised(name, Restart::Permanent)).expect("free");
+    }
+    fleet.settle();
+    let mut events = subscribe(supervisor.bus(), "jido.protocol.phoenix.a");
+    run(&fleet, supervisor.stop_connection("a")).expect("known");
+    assert_eq!(
+        types(&mut events),
+        ["phoenix.connection.disconnected", "phoenix.connection.closed",]
+    );
+    fleet.advance(600 * SECOND);
+    assert_eq!(fleet.dials("a"), 1, "a permanent one too stays stopped");
+    assert_eq!(supervisor.list_connections(), ["b"]);
+    assert_eq!(fleet.tasks(), 1);
+}
+
+#[test]
+fn a_connection_that_waits_for_its_restart_can_be_stopped() {
+    let fleet = Fleet::new();
+    fleet.with_host("a", |host| host.down = true);
+    let supervisor = fleet.supervisor();
+    let policy = RestartPolicy::new(Restart::Permanent);
+    let setup = Supervised::new(config("a").max_retries(Some(0))).restart(policy);
+    supervisor.start_connection("a", setup).expect("a free name");
+    fleet.settle();
+    let status = supervisor.connection_status("a").expect("known");
+    assert!(matches!(status.state, SupervisedState::Restarting { .. }));
+    run(&fleet, supervisor.stop_connection("a")).expect("known");
+    assert_eq!(fleet.tasks(), 0);
+    fleet.advance(600 * SECOND);
+    assert_eq!(fleet.dials("a"), 1);
+}
+
+#[test]
+fn a_shutdown_ends_everything_in_order_and_reports_what_did_not_finish() {
+    let fleet = Fleet::new();
+    let supervisor = fleet.supervisor();
+    for name in ["a", "b"] {
+        let auto = config(name).auto_join("room:a", JoinParams::none()).expect("no such topic");
+        supervisor.start_connection(name, auto).expect("a free name");
+    }
+    fleet.settle();
+    fleet.with_host("b", |host| host.silent = true);
+    let mut events = subscribe(supervisor.bus(), "**");
+    let mut shutdown = Box::pin(supervisor.shutdown(5 * SECOND));
+    let mut cx = core::task::Context::from_waker(core::task::Waker::noop());
+    let mut unfinished = None;
+    for _ in 0..20 {
+        if let core::task::Poll::Ready(report) = shutdown.as_mut().poll(&mut cx) {
+            unfinished = Some(report);
+            break;
+        }
+        fleet.advance(SECOND);
+    }
+    let unfinished = unfinished.expect("it ends");
+    assert_eq!(unfinished.keys().collect::<Vec<_>>(), ["b"]);
+    assert_eq!(unfinished["b"].leaves, [phx_proto::Topic::from("room:a")]);
+    let left = fleet.with_host("a", |host| host.received.last().cloned()).expect("a leave");
+    assert_eq!(left[3], "phx_leave");
+    assert_eq!(fleet.tasks(), 0);
+    let kinds: Vec<String> = drain(&mut events).into_iter().map(|event| event.kind).collect();
+    assert_eq!(kinds.iter().filter(|kind| *kind == "phoenix.connection.closed").count(), 2);
+    assert_eq!(run(&fleet, events.next()), None, "the bus is closed");
+    assert!(supervisor.list_connections().is_empty());
+}
+
+#[test]
+fn dropping_the_supervisor_closes_its_connections() {
+    let fleet = Fleet::new();
+    let supervisor = fleet.supervisor();
+    supervisor.start_connection("a", config("a")).expect("a free name");
+    fleet.settle();
+    drop(supervisor);
+    fleet.settle();
+    assert_eq!(fleet.tasks(), 0);
+}
+
+/// Defect 12 of the model: what the status says is what the events say.
+#[test]
+fn the_status_answers_in_every_state() {
+    let fleet = Fleet::new();
+    fleet.with_host("a", |host| host.down = true);
+    let supervisor = fleet.supervisor();
+    supervisor.start_connection("a", config("a")).expect("a free name");
+    let status = || supervisor.connection_status("a").expect("known");
+    assert_eq!(status().lifecycle, Lifecycle::Initializing, "before it was polled");
+    fleet.settle();
+    assert!(matches!(status().state, SupervisedState::Running(Status::Waiting { .. })));
+    fleet.with_host("a", |host| host.down = false);
+    fleet.advance(2 * SECOND);
+    assert_eq!(status().state, SupervisedState::Running(Status::Open));
+    fleet.with_host("a", |host| host.silent = true);
+    let client = supervisor.client("a").expect("it runs");
+    let mut disconnect = Box::pin(client.disconnect());
+    let mut cx = core::task::Context::from_waker(core::task::Waker::noop());
+    assert!(disconnect.as_mut().poll(&mut cx).is_pending());
+    fleet.settle();
+    assert_eq!(status().lifecycle, Lifecycle::Closing);
+    fleet.advance(5 * SECOND);
+    assert_eq!(status().lifecycle, Lifecycle::Terminated);
+}
+
+#[test]
+fn ids_of_events_are_unique_and_sorted_and_their_times_are_the_clocks() {
+    let fleet = Fleet::new();
+    let supervisor = fleet.supervisor();
+    let mut events = subscribe(supervisor.bus(), "**");
+    for name in ["a", "b", "c"] {
+        supervisor.start_connection(name, config(name)).expect("a free name");
+    }
+    fleet.settle();
+    let events = drain(&mut events);
+    assert_eq!(events.len(), 6);
+    assert!(events.is_sorted_by(|one, other| one.id < other.id));
+    assert!(events.iter().all(|event| event.time == "2023-11-14T22:13:20.000Z"));
+}
