@@ -41,6 +41,9 @@
 //! | `testing` | a pure Phoenix-like server, for your tests too |
 
 mod action;
+#[cfg(feature = "adapter")]
+#[doc(hidden)]
+pub mod adapter;
 mod auth_token;
 mod backoff;
 mod cause;

@@ -28,17 +28,16 @@
 //! The protocol, all decisions and the handles are those of [`phx_proto`]; this crate adds tokio's
 //! sockets, timers and tasks. Connections are `ws://` for now.
 
-mod dial;
+mod net;
 mod runtime;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod transport;
 
+pub use phx_proto::adapter::WebSocket;
 pub use phx_proto::driver::*;
 pub use phx_proto::*;
 
 pub use crate::runtime::{TokioRuntime, TokioTimer};
-pub use crate::transport::TokioTransport;
 
 /// Connects, and waits until the connection is open.
 ///

@@ -4,16 +4,14 @@ use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 use core::time::Duration;
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 use std::time::SystemTime;
 
+use phx_proto::adapter::{WebSocket, dial, random_u64};
 use phx_proto::driver::{Runtime, Timer};
 use phx_proto::{Config, ConnectRequest, Failure, Opened, Time};
 use tokio::time::{Instant, Sleep};
 
-use crate::dial;
-use crate::transport::TokioTransport;
+use crate::net::{TokioNet, open};
 
 /// Runs a driver on tokio.
 ///
@@ -40,7 +38,7 @@ impl Default for TokioRuntime {
 }
 
 impl Runtime for TokioRuntime {
-    type Transport = TokioTransport;
+    type Transport = WebSocket;
     type Timer = TokioTimer;
 
     fn now(&self) -> Time {
@@ -65,8 +63,12 @@ impl Runtime for TokioRuntime {
         &self,
         request: ConnectRequest,
         config: &Config,
-    ) -> impl Future<Output = Result<(TokioTransport, Opened), Failure>> + Send + 'static {
-        dial::dial(request, dial::Limits::of(config))
+    ) -> impl Future<Output = Result<(WebSocket, Opened), Failure>> + Send + 'static {
+        let config = config.clone();
+        async move {
+            let (stream, upgraded) = dial::<TokioNet>(&request, &config).await?;
+            Ok(open(stream, upgraded, &config).await)
+        }
     }
 
     fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
@@ -105,12 +107,6 @@ impl Timer for TokioTimer {
 
 /// A time that no clock reaches, for deadlines that the platform's clock cannot express.
 const FAR_FUTURE: Duration = Duration::from_secs(30 * 365 * 24 * 3_600);
-
-/// Sixty-four bits of the operating system's entropy, by way of the keys of `RandomState`, which
-/// are new for every value of it.
-pub(crate) fn random_u64() -> u64 {
-    RandomState::new().hash_one(0_u8)
-}
 
 #[cfg(test)]
 mod tests {

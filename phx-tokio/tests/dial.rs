@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 
 use phx_tokio::driver::{Received, Runtime, Transport};
 use phx_tokio::wire::Frame;
-use phx_tokio::{Config, Failure, Opened, Socket, Time, TokioRuntime, TokioTransport};
+use phx_tokio::{Config, Failure, Opened, Socket, Time, TokioRuntime, WebSocket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-type Dialled = Result<(TokioTransport, Opened), Failure>;
+type Dialled = Result<(WebSocket, Opened), Failure>;
 
 async fn dial(url: &str) -> Dialled {
     let config = Config::insecure(url).unwrap();

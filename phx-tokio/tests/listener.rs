@@ -6,37 +6,37 @@ use core::future::poll_fn;
 use phx_tokio::driver::{Received, Runtime, Transport};
 use phx_tokio::testing::{Listener, ServerConfig};
 use phx_tokio::wire::Frame;
-use phx_tokio::{Config, Ended, Failure, Socket, Time, TokioRuntime, TokioTransport};
+use phx_tokio::{Config, Ended, Failure, Socket, Time, TokioRuntime, WebSocket};
 use serde_json::json;
 
 async fn listen() -> Listener {
     Listener::bind(([127, 0, 0, 1], 0).into(), ServerConfig::default()).await.unwrap()
 }
 
-async fn dial(url: &str) -> Result<TokioTransport, Failure> {
+async fn dial(url: &str) -> Result<WebSocket, Failure> {
     let config = Config::new(url).unwrap();
     let request = Socket::new(config.clone(), 1, Time::default()).connect_request();
     TokioRuntime::new().connect(request, &config).await.map(|(transport, _)| transport)
 }
 
-async fn send(transport: &mut TokioTransport, text: &str) {
+async fn send(transport: &mut WebSocket, text: &str) {
     poll_fn(|cx| transport.poll_ready(cx)).await.unwrap();
     transport.send(Frame::Text(text.to_owned().into())).unwrap();
     poll_fn(|cx| transport.poll_flush(cx)).await.unwrap();
 }
 
-async fn receive(transport: &mut TokioTransport) -> Received {
+async fn receive(transport: &mut WebSocket) -> Received {
     poll_fn(|cx| transport.poll_receive(cx)).await
 }
 
-async fn receive_text(transport: &mut TokioTransport) -> String {
+async fn receive_text(transport: &mut WebSocket) -> String {
     match receive(transport).await {
         Received::Frame(Frame::Text(bytes)) => String::from_utf8(bytes.to_vec()).unwrap(),
         other => panic!("expected a text frame, got {other:?}"),
     }
 }
 
-async fn join(transport: &mut TokioTransport) {
+async fn join(transport: &mut WebSocket) {
     send(transport, r#"["1","1","room:lobby","phx_join",{}]"#).await;
     let reply = receive_text(transport).await;
     assert!(reply.contains(r#""status":"ok""#), "{reply}");
