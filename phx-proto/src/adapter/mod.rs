@@ -15,6 +15,8 @@
 mod dial;
 mod exchange;
 mod race;
+#[cfg(feature = "testing")]
+mod serve;
 mod transport;
 
 use core::future::Future;
@@ -26,6 +28,8 @@ use std::hash::BuildHasher;
 use std::io;
 
 pub use self::dial::{dial, upgrade};
+#[cfg(feature = "testing")]
+pub use self::serve::{Admission, Hub, Serve};
 pub use self::transport::{WebSocket, Writes, socket_config};
 
 /// A runtime's sockets and clock, as far as dialling needs them.

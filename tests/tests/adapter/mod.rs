@@ -1,0 +1,7 @@
+//! What both adapters must do, in the words of the runtime-free part of their API. `crate::rt` is
+//! the adapter under test and its runtime.
+
+mod dial;
+mod listener;
+mod loopback;
+mod peer;
