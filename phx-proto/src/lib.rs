@@ -38,6 +38,7 @@
 //! | --- | --- |
 //! | `driver` | async handles and the future that drives them, over any runtime |
 //! | `upgrade` | the HTTP upgrade and proxy CONNECT as pure machines |
+//! | `tls` | [`Tls`](https://docs.rs/phx-proto/latest/phx_proto/struct.Tls.html): whom `wss://` trusts; `tls-native-roots` adds the roots of the system |
 //! | `testing` | a pure Phoenix-like server, for your tests too |
 
 mod action;
@@ -70,6 +71,8 @@ mod stats;
 pub mod testing;
 mod time;
 mod timer;
+#[cfg(feature = "tls")]
+mod tls;
 mod topic;
 #[cfg(feature = "upgrade")]
 pub mod upgrade;
@@ -83,7 +86,9 @@ pub use crate::cause::{
     RejectionKind, RejoinCause, Reply, UnknownCause,
 };
 pub use crate::channel::{ChannelStatus, PendingReason};
-pub use crate::config::{CloseRule, Config, ConfigError, Credentials, Secret, StatusRule, Uri};
+pub use crate::config::{
+    CloseRule, Config, ConfigError, Credentials, Proxy, Secret, StatusRule, Uri,
+};
 pub use crate::error::{
     CredentialsError, JoinError, NotOpen, NotRetrying, NotWanted, PushError, PushErrorKind,
 };
@@ -98,5 +103,9 @@ pub use crate::socket::{Released, Socket, Status};
 pub use crate::stats::Stats;
 pub use crate::time::Time;
 pub use crate::timer::{Timeout, TimerKind};
+#[cfg(feature = "tls")]
+pub use crate::tls::{Roots, Tls, TlsError};
 pub use crate::topic::Topic;
 pub use crate::wire::Frame;
+#[cfg(feature = "tls")]
+pub use rustls;

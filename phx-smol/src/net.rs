@@ -6,10 +6,14 @@ use core::pin::Pin;
 use core::task::{Context, Poll, ready};
 use core::time::Duration;
 use std::io;
+#[cfg(feature = "tls")]
+use std::sync::Arc;
 
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::protocol::Role;
 use phx_proto::adapter::{ByteStream, Net, WebSocket, Writes, socket_config};
+#[cfg(feature = "tls")]
+use phx_proto::rustls::{ClientConfig, pki_types::ServerName};
 use phx_proto::upgrade::Upgraded;
 use phx_proto::{Config, Opened};
 use smol::io::{AsyncRead, AsyncWrite};
@@ -38,6 +42,19 @@ impl Net for SmolNet {
 
     async fn sleep(duration: Duration) {
         smol::Timer::after(duration).await;
+    }
+
+    #[cfg(feature = "tls")]
+    const TLS: bool = true;
+
+    #[cfg(feature = "tls")]
+    async fn secure(
+        stream: Io,
+        name: ServerName<'static>,
+        client: Arc<ClientConfig>,
+    ) -> io::Result<Io> {
+        let connector = futures_rustls::TlsConnector::from(client);
+        Ok(Io::new(connector.connect(name, stream).await?))
     }
 }
 

@@ -6,8 +6,12 @@ use core::pin::Pin;
 use core::task::{Context, Poll, ready};
 use core::time::Duration;
 use std::io;
+#[cfg(feature = "tls")]
+use std::sync::Arc;
 
 use phx_proto::adapter::{ByteStream, Net, WebSocket, Writes, socket_config};
+#[cfg(feature = "tls")]
+use phx_proto::rustls::{ClientConfig, pki_types::ServerName};
 use phx_proto::upgrade::Upgraded;
 use phx_proto::{Config, Opened};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -38,6 +42,19 @@ impl Net for TokioNet {
 
     async fn sleep(duration: Duration) {
         tokio::time::sleep(duration).await;
+    }
+
+    #[cfg(feature = "tls")]
+    const TLS: bool = true;
+
+    #[cfg(feature = "tls")]
+    async fn secure(
+        stream: Io,
+        name: ServerName<'static>,
+        client: Arc<ClientConfig>,
+    ) -> io::Result<Io> {
+        let connector = tokio_rustls::TlsConnector::from(client);
+        Ok(Io::new(connector.connect(name, stream).await?))
     }
 }
 

@@ -2,8 +2,8 @@
 //! the [`Runtime`](crate::driver::Runtime) of the driver that is not the runtime's own.
 //!
 //! ```text
-//!             ┌────────────────── here ──────────────────┐
-//!   Net ─────▶│ dial: race ─▶ upgrade                    │──▶ upgraded stream
+//!             ┌───────────────── here ───────────────────┐
+//!   Net ─────▶│ dial: race ─▶ CONNECT ─▶ TLS ─▶ upgrade  │──▶ upgraded stream
 //!  (adapter)  └──────────────────────────────────────────┘         │ tungstenite's wrapper
 //!             ┌──────────────────────────────────────────┐         ▼ of that runtime
 //!  driver ◀───│ WebSocket: frames in and out, endings     │◀────────┘
@@ -17,6 +17,8 @@ mod exchange;
 mod race;
 #[cfg(feature = "testing")]
 mod serve;
+#[cfg(feature = "tls")]
+mod tls;
 mod transport;
 
 use core::future::Future;
@@ -37,6 +39,9 @@ pub trait Net: 'static {
     /// A connected stream.
     type Stream: ByteStream;
 
+    /// Whether [`secure`](Self::secure) is there.
+    const TLS: bool = false;
+
     /// The addresses of a host.
     fn resolve(
         host: &str,
@@ -50,6 +55,17 @@ pub trait Net: 'static {
 
     /// Ready after a while.
     fn sleep(duration: Duration) -> impl Future<Output = ()> + Send + use<Self>;
+
+    /// Speaks TLS on a stream, as a client.
+    #[cfg(feature = "tls")]
+    fn secure(
+        stream: Self::Stream,
+        name: rustls::pki_types::ServerName<'static>,
+        client: std::sync::Arc<rustls::ClientConfig>,
+    ) -> impl Future<Output = io::Result<Self::Stream>> + Send + use<Self> {
+        drop((stream, name, client));
+        core::future::ready(Err(io::ErrorKind::Unsupported.into()))
+    }
 }
 
 /// Bytes in both directions. Every runtime has traits of its own for that.
