@@ -54,7 +54,8 @@ impl Net for SmolNet {
         client: Arc<ClientConfig>,
     ) -> io::Result<Io> {
         let connector = futures_rustls::TlsConnector::from(client);
-        Ok(Io::new(connector.connect(name, stream).await?))
+        let writes = stream.writes.clone();
+        Ok(Io { stream: Box::new(connector.connect(name, stream).await?), writes })
     }
 }
 
@@ -68,7 +69,7 @@ pub(crate) async fn open(stream: Io, upgraded: Upgraded, config: &Config) -> (We
 }
 
 /// What a WebSocket can run over.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
@@ -76,11 +77,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 /// reading reaches the true end; see [`Writes`].
 pub(crate) struct Io {
     stream: Box<dyn Stream>,
+    /// With TLS, that of the stream under it: there the writes fail.
     writes: Writes,
 }
 
 impl Io {
-    pub(crate) fn new(stream: impl Stream + 'static) -> Self {
+    pub(crate) fn new(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
         Self { stream: Box::new(stream), writes: Writes::default() }
     }
 }

@@ -1,31 +1,72 @@
 //! The clock, the timer, the dialling and the spawning of smol, as the driver wants them.
 
+use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 use core::time::Duration;
+use std::io;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use phx_proto::adapter::{WebSocket, dial, random_u64};
+use phx_proto::adapter::{WebSocket, dial, dial_over, random_u64};
 use phx_proto::driver::{Runtime, Timer};
-use phx_proto::{Config, ConnectRequest, Failure, Opened, Time};
+use phx_proto::{Config, ConnectRequest, Failure, Opened, Time, Uri};
+use smol::io::{AsyncRead, AsyncWrite};
 
-use crate::net::{SmolNet, open};
+use crate::net::{Io, SmolNet, open};
 
 /// Runs a driver on smol.
 ///
 /// The clock is the operating system's. [`spawn`](Runtime::spawn) uses smol's global executor;
 /// dialling and timers work on any executor, because smol's reactor runs on a thread of its own.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SmolRuntime {
     origin: Instant,
+    dialler: Option<Arc<Dialler>>,
 }
+
+type Dialler = dyn Fn(Uri) -> Pin<Box<dyn Future<Output = io::Result<Io>> + Send>> + Send + Sync;
 
 impl SmolRuntime {
     /// A runtime whose clock starts now.
     #[must_use]
     pub fn new() -> Self {
-        Self { origin: Instant::now() }
+        Self { origin: Instant::now(), dialler: None }
+    }
+
+    /// Dials with a function of the caller's own, which yields a stream that leads to the server:
+    /// TCP, proxy and TLS are then all its own business, and the upgrade is asked for on it.
+    ///
+    /// ```no_run
+    /// use phx_smol::SmolRuntime;
+    /// use phx_smol::{Config, driver};
+    ///
+    /// # async fn over_a_unix_socket() -> Result<(), Box<dyn std::error::Error>> {
+    /// let config = Config::new("ws://localhost/socket/websocket")?;
+    /// let runtime = SmolRuntime::new()
+    ///     .dial_with(|_uri| smol::net::unix::UnixStream::connect("/run/backend.sock"));
+    /// let client = driver::connect(config, runtime).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn dial_with<F, S>(mut self, dial: impl Fn(Uri) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = io::Result<S>> + Send + 'static,
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        self.dialler = Some(Arc::new(move |uri| {
+            let stream = dial(uri);
+            Box::pin(async move { Ok(Io::new(stream.await?)) })
+        }));
+        self
+    }
+}
+
+impl fmt::Debug for SmolRuntime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SmolRuntime").field("origin", &self.origin).finish_non_exhaustive()
     }
 }
 
@@ -63,8 +104,12 @@ impl Runtime for SmolRuntime {
         config: &Config,
     ) -> impl Future<Output = Result<(WebSocket, Opened), Failure>> + Send + 'static {
         let config = config.clone();
+        let stream = self.dialler.as_ref().map(|dialler| dialler(request.uri.clone()));
         async move {
-            let (stream, upgraded) = dial::<SmolNet>(&request, &config).await?;
+            let (stream, upgraded) = match stream {
+                None => dial::<SmolNet>(&request, &config).await?,
+                Some(stream) => dial_over::<SmolNet>(stream, &request).await?,
+            };
             Ok(open(stream, upgraded, &config).await)
         }
     }

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use phx_proto::Time;
 use phx_proto::adapter::{Admission, Hub, Serve};
 use phx_proto::driver::Runtime;
+#[cfg(feature = "tls")]
+use phx_proto::rustls;
 pub use phx_proto::testing::*;
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -26,29 +28,60 @@ use crate::runtime::TokioRuntime;
 pub struct Listener {
     addr: SocketAddr,
     config: ServerConfig,
+    #[cfg(feature = "tls")]
+    tls: Option<Arc<rustls::ServerConfig>>,
     hub: Arc<Hub>,
     task: Option<JoinHandle<()>>,
 }
 
 impl Listener {
+    fn new(addr: SocketAddr, config: ServerConfig) -> Self {
+        Self {
+            addr,
+            hub: Arc::new(Hub::new(config.clone(), Time::default)),
+            config,
+            #[cfg(feature = "tls")]
+            tls: None,
+            task: None,
+        }
+    }
+
     /// Listens on `addr`; port 0 takes any that is free.
     ///
     /// # Errors
     ///
     /// Those of binding: the port is in use, or not allowed.
     pub async fn bind(addr: SocketAddr, config: ServerConfig) -> io::Result<Self> {
-        let listener = TcpListener::bind(addr).await?;
-        let addr = listener.local_addr()?;
-        let hub = new_hub(&config);
-        let mut this = Self { addr, config, hub, task: None };
-        this.start(listener);
+        let mut this = Self::new(addr, config);
+        this.restart().await?;
+        Ok(this)
+    }
+
+    /// Listens on `addr` as [`bind`](Self::bind) does, behind TLS.
+    ///
+    /// # Errors
+    ///
+    /// Those of binding.
+    #[cfg(feature = "tls")]
+    pub async fn bind_tls(
+        addr: SocketAddr,
+        config: ServerConfig,
+        tls: Arc<rustls::ServerConfig>,
+    ) -> io::Result<Self> {
+        let mut this = Self::new(addr, config);
+        this.tls = Some(tls);
+        this.restart().await?;
         Ok(this)
     }
 
     /// The address of the socket.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("ws://{}/socket/websocket", self.addr)
+        #[cfg(feature = "tls")]
+        let scheme = if self.tls.is_some() { "wss" } else { "ws" };
+        #[cfg(not(feature = "tls"))]
+        let scheme = "ws";
+        format!("{scheme}://{}/socket/websocket", self.addr)
     }
 
     /// The address it listens on, or listened on before it was killed.
@@ -74,8 +107,13 @@ impl Listener {
     pub async fn restart(&mut self) -> io::Result<()> {
         self.kill().await;
         let listener = TcpListener::bind(self.addr).await?;
-        self.hub = new_hub(&self.config);
-        self.start(listener);
+        self.addr = listener.local_addr()?;
+        let runtime = TokioRuntime::new();
+        let hub = Hub::new(self.config.clone(), move || runtime.now());
+        #[cfg(feature = "tls")]
+        let hub = hub.behind_tls(self.tls.clone());
+        self.hub = Arc::new(hub);
+        self.task = Some(tokio::spawn(Arc::clone(&self.hub).run::<TokioNet>(listener)));
         Ok(())
     }
 
@@ -101,10 +139,6 @@ impl Listener {
         self.hub.emptied::<TokioNet>().await;
         self.kill().await;
     }
-
-    fn start(&mut self, listener: TcpListener) {
-        self.task = Some(tokio::spawn(Arc::clone(&self.hub).run::<TokioNet>(listener)));
-    }
 }
 
 impl Drop for Listener {
@@ -115,11 +149,6 @@ impl Drop for Listener {
     }
 }
 
-fn new_hub(config: &ServerConfig) -> Arc<Hub> {
-    let runtime = TokioRuntime::new();
-    Arc::new(Hub::new(config.clone(), move || runtime.now()))
-}
-
 impl Serve for TokioNet {
     type Listener = TcpListener;
     type Socket = WebSocketStream<Io>;
@@ -128,6 +157,12 @@ impl Serve for TokioNet {
         let (stream, _) = listener.accept().await?;
         let _ = stream.set_nodelay(true);
         Ok(Io::new(stream))
+    }
+
+    #[cfg(feature = "tls")]
+    async fn accept_tls(stream: Io, tls: Arc<rustls::ServerConfig>) -> io::Result<Io> {
+        let acceptor = tokio_rustls::TlsAcceptor::from(tls);
+        Ok(Io::new(acceptor.accept(stream).await?))
     }
 
     fn accept_websocket(

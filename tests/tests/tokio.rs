@@ -5,10 +5,16 @@ mod adapter;
 /// The adapter under test and its runtime.
 mod rt {
     use core::future::Future;
+    use core::net::SocketAddr;
     use core::time::Duration;
+    use std::io;
 
     pub(crate) use phx_tokio as phx;
     pub(crate) use phx_tokio::TokioRuntime as Runtime;
+
+    pub(crate) async fn connect_tcp(addr: SocketAddr) -> io::Result<tokio::net::TcpStream> {
+        tokio::net::TcpStream::connect(addr).await
+    }
 
     /// Runs a test, and fails it when it hangs.
     pub(crate) fn block_on<T>(test: impl Future<Output = T>) -> T {

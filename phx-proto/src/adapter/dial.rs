@@ -10,6 +10,7 @@
 //! timeout on the whole, which is the core's, and every failure is one line that names what
 //! failed.
 
+use core::future::Future;
 use std::io;
 
 use super::exchange::{Broken, exchange};
@@ -42,6 +43,21 @@ pub async fn dial<N: Net>(
     if uri.is_secure() {
         stream = super::tls::secure::<N>(stream, uri, config).await?;
     }
+    let upgraded = upgrade::<N>(&mut stream, request).await?;
+    Ok((stream, upgraded))
+}
+
+/// Dials once, over a stream that the caller has opened.
+///
+/// # Errors
+///
+/// What went wrong on the way.
+pub async fn dial_over<N: Net>(
+    stream: impl Future<Output = io::Result<N::Stream>>,
+    request: &ConnectRequest,
+) -> Result<(N::Stream, Upgraded), Failure> {
+    let stream = stream.await;
+    let mut stream = stream.map_err(|error| failed(format!("no stream was opened: {error}")))?;
     let upgraded = upgrade::<N>(&mut stream, request).await?;
     Ok((stream, upgraded))
 }
@@ -81,12 +97,7 @@ fn tunnel_failed(error: UpgradeError) -> Failure {
 }
 
 /// Asks for the WebSocket on a stream that leads to the server, and reads the answer.
-///
-/// # Errors
-///
-/// [`Failure::Refused`] when the server answers anything but 101; [`Failure::Dial`] when its
-/// answer makes no sense or does not come.
-pub async fn upgrade<N: Net>(
+async fn upgrade<N: Net>(
     stream: &mut N::Stream,
     request: &ConnectRequest,
 ) -> Result<Upgraded, Failure> {

@@ -29,7 +29,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::io;
 
-pub use self::dial::{dial, upgrade};
+pub use self::dial::{dial, dial_over};
 #[cfg(feature = "testing")]
 pub use self::serve::{Admission, Hub, Serve};
 pub use self::transport::{WebSocket, Writes, socket_config};

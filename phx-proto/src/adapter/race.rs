@@ -46,19 +46,19 @@ pub(super) async fn connect<N: Net>(host: &str, port: u16) -> Result<N::Stream, 
     })
 }
 
+/// The address that failed first, if any did.
+type FirstError = Option<(SocketAddr, io::Error)>;
+
 struct Race<N: Net> {
     waiting: VecDeque<SocketAddr>,
     attempts: Vec<(SocketAddr, Pending<io::Result<N::Stream>>)>,
     /// Until when the attempts have the field to themselves.
     next_after: Option<Pending<()>>,
-    first_error: Option<(SocketAddr, io::Error)>,
+    first_error: FirstError,
 }
 
 impl<N: Net> Race<N> {
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<N::Stream, Option<(SocketAddr, io::Error)>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<N::Stream, FirstError>> {
         loop {
             let mut due = self.attempts.is_empty();
             let mut index = 0;

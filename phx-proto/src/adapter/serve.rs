@@ -44,6 +44,16 @@ pub trait Serve: Net {
     /// The next connection.
     fn accept(listener: &Self::Listener) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 
+    /// Speaks TLS on a stream, as a server.
+    #[cfg(feature = "tls")]
+    fn accept_tls(
+        stream: Self::Stream,
+        tls: Arc<rustls::ServerConfig>,
+    ) -> impl Future<Output = io::Result<Self::Stream>> + Send {
+        drop((stream, tls));
+        core::future::ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+
     /// Reads the upgrade and answers it as `admission` says.
     fn accept_websocket(
         stream: Self::Stream,
@@ -55,6 +65,8 @@ pub trait Serve: Net {
 pub struct Hub {
     clock: Box<dyn Fn() -> Time + Send + Sync>,
     state: Mutex<State>,
+    #[cfg(feature = "tls")]
+    tls: Option<Arc<rustls::ServerConfig>>,
 }
 
 struct State {
@@ -90,7 +102,20 @@ impl Hub {
     pub fn new(config: ServerConfig, clock: impl Fn() -> Time + Send + Sync + 'static) -> Self {
         let state =
             State { server: Server::new(config), peers: BTreeMap::new(), timer: None, gone: None };
-        Self { clock: Box::new(clock), state: Mutex::new(state) }
+        Self {
+            clock: Box::new(clock),
+            state: Mutex::new(state),
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
+    }
+
+    /// Speaks TLS with everyone, or with nobody.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn behind_tls(mut self, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
+        self.tls = tls;
+        self
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -148,7 +173,7 @@ impl Hub {
 
     /// Fires the server's timers.
     async fn keep_time<N: Net>(&self) {
-        let mut set: Option<(Time, Pin<Box<dyn Future<Output = ()> + Send>>)> = None;
+        let mut set: Option<(Time, Sleep)> = None;
         poll_fn(|cx| {
             loop {
                 let mut state = self.lock();
@@ -159,7 +184,7 @@ impl Hub {
                 let sleep = match &mut set {
                     Some((set_at, sleep)) if *set_at == at => sleep,
                     other => {
-                        let sleep = Box::pin(N::sleep(at.since((self.clock)())));
+                        let sleep: Sleep = Box::pin(N::sleep(at.since((self.clock)())));
                         &mut other.insert((at, sleep)).1
                     }
                 };
@@ -173,6 +198,14 @@ impl Hub {
 
     /// One connection, from the upgrade to the end.
     async fn serve<N: Serve>(self: Arc<Self>, stream: N::Stream) {
+        #[cfg(feature = "tls")]
+        let stream = match &self.tls {
+            None => stream,
+            Some(tls) => match N::accept_tls(stream, Arc::clone(tls)).await {
+                Ok(stream) => stream,
+                Err(_) => return,
+            },
+        };
         let peer = Arc::default();
         let admission = Admission { hub: Arc::clone(&self), peer: Arc::clone(&peer) };
         let accepted = N::accept_websocket(stream, admission).await;
@@ -257,6 +290,8 @@ impl Hub {
         }
     }
 }
+
+type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// How long what was said before the end may take to be written, and to be answered.
 const LAST_WORDS: Duration = Duration::from_secs(1);

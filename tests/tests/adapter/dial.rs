@@ -113,14 +113,6 @@ fn a_name_that_does_not_resolve_is_named() {
 }
 
 #[test]
-fn tls_is_refused_while_it_is_not_built_in() {
-    block_on(async {
-        let message = line(dial_url("wss://127.0.0.1:1/socket/websocket").await);
-        assert!(message.contains("TLS"), "{message}");
-    })
-}
-
-#[test]
 fn an_upgrade_without_a_subprotocol_is_open_and_keeps_the_frames_behind_it() {
     block_on(async {
         let (addr, _server) = serve_once(|stream| {
