@@ -60,6 +60,11 @@ impl DelayRange {
         (self.min..=self.max).contains(&delay)
     }
 
+    /// The range with no delay under `floor`.
+    pub(crate) fn at_least(self, floor: Duration) -> Self {
+        self.later(Self { min: floor, max: floor })
+    }
+
     /// The later of two ranges, end by end.
     pub(crate) fn later(self, other: Self) -> Self {
         Self { min: self.min.max(other.min), max: self.max.max(other.max) }
@@ -119,12 +124,12 @@ impl Backoff {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::BackoffFactor`] when `factor` is not a number from 1 to 1000.
+    /// [`ConfigError::BackoffFactor`] when `factor` is not a number from 1.01 to 1000.
     pub fn exponential(first: Duration, factor: f64, max: Duration) -> Result<Self, ConfigError> {
-        if !(1.0..=1_000.0).contains(&factor) {
+        if !(1.01..=1_000.0).contains(&factor) {
             return Err(ConfigError::BackoffFactor);
         }
-        let factor_ppm = (factor * 1e6) as u64;
+        let factor_ppm = (factor * 1e6).round() as u64;
         Ok(Self::from_schedule(Schedule::Exponential { first, factor_ppm, max }))
     }
 
@@ -141,7 +146,7 @@ impl Backoff {
         if !(0.0..=1.0).contains(&jitter) {
             return Err(ConfigError::Jitter);
         }
-        self.jitter_ppm = (jitter * 1e6) as u32;
+        self.jitter_ppm = (jitter * 1e6).round() as u32;
         Ok(self)
     }
 
@@ -164,6 +169,11 @@ impl Backoff {
         }
     }
 
+    /// The least delay.
+    pub(crate) const fn least(&self) -> Duration {
+        self.floor
+    }
+
     /// The range of the longest delay there is.
     #[must_use]
     pub fn longest(&self) -> DelayRange {
@@ -180,20 +190,17 @@ impl Backoff {
             }
             Schedule::Exponential { first, factor_ppm, max } => {
                 let (max, mut delay) = (nanos(*max), nanos(*first));
-                // A factor of exactly 1 never grows, and zero times anything stays zero;
-                // everything else passes any maximum within 64 doublings of 1.000001.
-                if *factor_ppm > 1_000_000 && delay > 0 {
-                    for _ in 0..index {
-                        if delay >= max {
-                            break;
-                        }
-                        let next = u128::from(delay) * u128::from(*factor_ppm) / 1_000_000;
-                        let next = u64::try_from(next).unwrap_or(u64::MAX);
-                        if next == delay {
-                            break;
-                        }
-                        delay = next;
+                // A hundredth more each time passes any maximum within some 4,500 steps.
+                for _ in 0..index {
+                    if delay >= max {
+                        break;
                     }
+                    let next = u128::from(delay) * u128::from(*factor_ppm) / 1_000_000;
+                    let next = u64::try_from(next).unwrap_or(u64::MAX);
+                    if next == delay {
+                        break;
+                    }
+                    delay = next;
                 }
                 Duration::from_nanos(delay.min(max))
             }

@@ -125,6 +125,98 @@ impl fmt::Display for Cause {
     }
 }
 
+/// A [`Cause`] without its details, to count by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum CauseKind {
+    /// [`Cause::RemoteClose`].
+    RemoteClose,
+    /// [`Cause::TransportLost`].
+    TransportLost,
+    /// [`Cause::MessageTooLarge`].
+    MessageTooLarge,
+    /// [`Cause::ConnectTimeout`].
+    ConnectTimeout,
+    /// [`Cause::Dial`].
+    Dial,
+    /// [`Cause::Tls`].
+    Tls,
+    /// [`Cause::ProxyRefused`].
+    ProxyRefused,
+    /// [`Cause::Unsupported`].
+    Unsupported,
+    /// [`Cause::Refused`].
+    Refused,
+    /// [`Cause::CredentialsFailed`].
+    CredentialsFailed,
+    /// [`Cause::CredentialsGaveUp`].
+    CredentialsGaveUp,
+    /// [`Cause::CredentialsUnchanged`].
+    CredentialsUnchanged,
+    /// [`Cause::HeartbeatTimeout`].
+    HeartbeatTimeout,
+    /// [`Cause::WriteStalled`].
+    WriteStalled,
+    /// [`Cause::JoinStalled`].
+    JoinStalled,
+    /// [`Cause::Superseded`].
+    Superseded,
+    /// [`Cause::LocalDisconnect`].
+    LocalDisconnect,
+}
+
+impl CauseKind {
+    /// A name for logs and metrics: `heartbeat_timeout`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RemoteClose => "remote_close",
+            Self::TransportLost => "transport_lost",
+            Self::MessageTooLarge => "message_too_large",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::Dial => "dial",
+            Self::Tls => "tls",
+            Self::ProxyRefused => "proxy_refused",
+            Self::Unsupported => "unsupported",
+            Self::Refused => "refused",
+            Self::CredentialsFailed => "credentials_failed",
+            Self::CredentialsGaveUp => "credentials_gave_up",
+            Self::CredentialsUnchanged => "credentials_unchanged",
+            Self::HeartbeatTimeout => "heartbeat_timeout",
+            Self::WriteStalled => "write_stalled",
+            Self::JoinStalled => "join_stalled",
+            Self::Superseded => "superseded",
+            Self::LocalDisconnect => "local_disconnect",
+        }
+    }
+}
+
+impl Cause {
+    /// Which kind of cause it is.
+    #[must_use]
+    pub const fn kind(&self) -> CauseKind {
+        match self {
+            Self::RemoteClose { .. } => CauseKind::RemoteClose,
+            Self::TransportLost { .. } => CauseKind::TransportLost,
+            Self::MessageTooLarge { .. } => CauseKind::MessageTooLarge,
+            Self::ConnectTimeout => CauseKind::ConnectTimeout,
+            Self::Dial { .. } => CauseKind::Dial,
+            Self::Tls { .. } => CauseKind::Tls,
+            Self::ProxyRefused(_) => CauseKind::ProxyRefused,
+            Self::Unsupported { .. } => CauseKind::Unsupported,
+            Self::Refused(_) => CauseKind::Refused,
+            Self::CredentialsFailed { .. } => CauseKind::CredentialsFailed,
+            Self::CredentialsGaveUp { .. } => CauseKind::CredentialsGaveUp,
+            Self::CredentialsUnchanged => CauseKind::CredentialsUnchanged,
+            Self::HeartbeatTimeout => CauseKind::HeartbeatTimeout,
+            Self::WriteStalled => CauseKind::WriteStalled,
+            Self::JoinStalled { .. } => CauseKind::JoinStalled,
+            Self::Superseded => CauseKind::Superseded,
+            Self::LocalDisconnect => CauseKind::LocalDisconnect,
+        }
+    }
+}
+
 /// Why a joined channel stopped being joined while it was still wanted.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -193,6 +285,8 @@ pub enum RejectionKind {
     Application,
     /// No channel of the server matches the topic (`wire/join_unmatched_topic`).
     UnmatchedTopic,
+    /// The server's `join` raised ("join crashed"; `wire/join_crash`). Tried again with backoff.
+    JoinCrashed,
     /// The socket has as many channels as the server allows (`wire/join_too_many_channels`).
     TooManyChannels,
 }
@@ -247,6 +341,9 @@ pub enum UnknownCause {
 pub enum NotSentCause {
     /// Its time ran out while it waited for the channel.
     TimedOut,
+    /// It was to [fail fast](crate::PushOptions::fail_fast), and the channel was interrupted
+    /// before it was written.
+    Interrupted,
     /// The server closed the channel.
     ChannelClosed,
     /// The application left the channel.

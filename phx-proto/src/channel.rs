@@ -19,7 +19,8 @@
 //!
 //! Every join makes a new instance with a new join_ref; what the server says about any other
 //! instance is stale (`wire/join_double`: the close of the old one arrives after the ok of the
-//! new one). `phx_close` and `phx_error` carry the join_ref in their ref member too
+//! new one). A rejoin on request leaves the old instance to be replaced by the new join; until that
+//! is written the server holds it, and it is what a leave leaves. `phx_close` and `phx_error` carry the join_ref in their ref member too
 //! (`wire/leave_ok`), which is all that vsn 1 has.
 
 use core::time::Duration;
@@ -82,6 +83,8 @@ pub(crate) struct Want {
     /// From the configuration: wanted without any interest.
     pub(crate) auto: bool,
     pub(crate) state: State,
+    /// The instance that the server still holds while a rejoin on request waits.
+    pub(crate) surviving: Option<Ref>,
     /// Somebody called `join` and has seen no ok since: a rejection is theirs to handle.
     pub(crate) first_join_called: bool,
     pub(crate) ever_joined: bool,
@@ -131,6 +134,7 @@ impl Want {
             interests: BTreeSet::new(),
             auto: false,
             state: State::Pending,
+            surviving: None,
             first_join_called: false,
             ever_joined: false,
             attempts: 0,
@@ -157,6 +161,7 @@ impl Want {
     /// Leaves Joined, Joining or Errored for Pending; returns the instance if it was joined.
     /// The rejoin counter starts over only if the instance had been stable.
     pub(crate) fn lose(&mut self, now: Time, stable_after: Duration) -> Option<Instance> {
+        self.surviving = None;
         match core::mem::replace(&mut self.state, State::Pending) {
             State::Joined(instance) => {
                 if now.since(instance.since) >= stable_after {

@@ -81,7 +81,9 @@ impl Heartbeat {
         let late = u32::try_from(late).unwrap_or(u32::MAX);
         self.next_due = Some(due + self.interval.saturating_mul(late.saturating_add(1)));
         if self.outstanding.is_none() {
-            self.owe(due);
+            // A caller so late that the time to answer is over too: the peer was not asked yet.
+            let over = due + self.timeout <= now;
+            self.owe(if over { now } else { due });
         }
     }
 

@@ -39,6 +39,7 @@ pub(crate) struct JoinClock {
 pub(crate) struct Unanswered {
     pub(crate) join_ref: Ref,
     pub(crate) topic: Topic,
+    pub(crate) written: Time,
 }
 
 impl JoinClock {
@@ -69,7 +70,7 @@ impl JoinClock {
     }
 
     pub(crate) fn written(&mut self, join_ref: Ref, topic: Topic, now: Time) {
-        self.unanswered.push_back(Unanswered { join_ref, topic });
+        self.unanswered.push_back(Unanswered { join_ref, topic, written: now });
         if self.started.is_none() {
             self.restart(now);
         }

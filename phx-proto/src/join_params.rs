@@ -1,6 +1,7 @@
 //! What a join says to the server, decided per attempt.
 
 use core::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::payload::Payload;
@@ -19,13 +20,18 @@ pub struct JoinAttempt {
     pub rejoin: bool,
 }
 
+/// The function of the join parameters panicked.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the function of the join parameters panicked")]
+pub(crate) struct ParamsPanicked;
+
 type ParamsFn = dyn Fn(&JoinAttempt) -> Payload + Send + Sync;
 
 /// The payload of `phx_join`: fixed, or made anew for each attempt.
 ///
 /// A function serves what changes between attempts: a fresh token, the id of the last message
-/// seen. It must be quick and must not call back into the client. If it panics, the socket is
-/// left as it was.
+/// seen. It must be quick and must not call back into the client. If it panics, the channel ends
+/// with [`ChannelEnd::InvalidParams`](crate::ChannelEnd::InvalidParams) and nothing else happens.
 #[derive(Clone)]
 pub struct JoinParams(Inner);
 
@@ -43,16 +49,22 @@ impl JoinParams {
     }
 
     /// Parameters made by a function, once per attempt.
+    ///
+    /// A function that holds a handle of its own client keeps that client from closing by itself
+    /// when the other handles are dropped.
     #[must_use]
     pub fn from_fn(function: impl Fn(&JoinAttempt) -> Payload + Send + Sync + 'static) -> Self {
         Self(Inner::Function(Arc::new(function)))
     }
 
     /// The payload for this attempt.
-    pub(crate) fn payload(&self, attempt: &JoinAttempt) -> Payload {
+    pub(crate) fn payload(&self, attempt: &JoinAttempt) -> Result<Payload, ParamsPanicked> {
         match &self.0 {
-            Inner::Fixed(payload) => payload.clone(),
-            Inner::Function(function) => function(attempt),
+            Inner::Fixed(payload) => Ok(payload.clone()),
+            // A bug in the parameters of one channel must not take the others down.
+            Inner::Function(function) => {
+                catch_unwind(AssertUnwindSafe(|| function(attempt))).map_err(|_| ParamsPanicked)
+            }
         }
     }
 

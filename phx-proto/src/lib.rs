@@ -60,6 +60,7 @@ mod input;
 mod join_clock;
 mod join_params;
 mod payload;
+mod presence;
 mod push;
 mod refusal;
 mod retry;
@@ -82,8 +83,8 @@ pub use crate::action::{Action, ConnectRequest};
 pub use crate::auth_token::auth_token_subprotocol;
 pub use crate::backoff::{Backoff, DelayRange};
 pub use crate::cause::{
-    Cause, ChannelEnd, Interruption, LeaveOutcome, NextStep, NotSentCause, PushOutcome, Rejection,
-    RejectionKind, RejoinCause, Reply, UnknownCause,
+    Cause, CauseKind, ChannelEnd, Interruption, LeaveOutcome, NextStep, NotSentCause, PushOutcome,
+    Rejection, RejectionKind, RejoinCause, Reply, UnknownCause,
 };
 pub use crate::channel::{ChannelStatus, PendingReason};
 pub use crate::config::{
@@ -96,6 +97,7 @@ pub use crate::id::{ConnectionId, InterestId, PushId, Ref};
 pub use crate::input::{Ended, Failure, Opened};
 pub use crate::join_params::{JoinAttempt, JoinParams};
 pub use crate::payload::{Payload, PayloadError};
+pub use crate::presence::{Presence, PresenceChange, PresenceEntry, PresenceError, PresenceMeta};
 pub use crate::push::PushOptions;
 pub use crate::refusal::Refusal;
 pub use crate::signal::{Signal, Warning};

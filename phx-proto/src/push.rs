@@ -59,8 +59,9 @@ impl PushOptions {
         self
     }
 
-    /// Refuses the push at once when the channel is not joined. By default it waits for the
-    /// join, through disconnects too, until its timeout.
+    /// Refuses the push at once when the channel is not joined, and ends it unsent when the
+    /// channel is interrupted before it was written. By default it waits for the join, through
+    /// disconnects too, until its timeout.
     #[must_use]
     pub const fn fail_fast(mut self) -> Self {
         self.fail_fast = true;
@@ -80,6 +81,7 @@ pub(crate) struct Push {
     pub(crate) topic: Topic,
     pub(crate) event: Box<str>,
     pub(crate) cast: bool,
+    pub(crate) fail_fast: bool,
     state: State,
 }
 
@@ -116,11 +118,12 @@ impl Pushes {
         topic: Topic,
         event: &str,
         payload: Payload,
-        cast: bool,
+        options: PushOptions,
     ) {
         self.queued_bytes += payload.len();
         let state = State::Queued(payload);
-        self.all.insert(id, Push { topic, event: event.into(), cast, state });
+        let PushOptions { cast, fail_fast, .. } = options;
+        self.all.insert(id, Push { topic, event: event.into(), cast, fail_fast, state });
     }
 
     pub(crate) fn get(&self, id: PushId) -> Option<&Push> {

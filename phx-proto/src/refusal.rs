@@ -120,7 +120,8 @@ impl fmt::Debug for Refusal {
         f.debug_struct("Refusal")
             .field("status", &self.status)
             .field("headers", &LoggedHeaders(&self.headers))
-            .field("body", &self.body_text())
+            // An error page may repeat the request, and with it the token.
+            .field("body_bytes", &self.body.len())
             .finish()
     }
 }

@@ -147,6 +147,7 @@ impl Retry {
                     },
                     _ => config.first_retry_spread,
                 };
+                let first = first.at_least(config.reconnect_after.least());
                 // A connection that opens and dies again and again waits as long as one that
                 // never opens.
                 Some((if attempt > 1 { first.later(ordinary) } else { first }, true))

@@ -1,6 +1,10 @@
 //! Counters, for people and for tests.
 
 use core::time::Duration;
+use std::collections::BTreeMap;
+
+use crate::cause::CauseKind;
+use crate::time::Time;
 
 /// What happened so far, from [`Socket::stats`](crate::Socket::stats). Counters only grow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +24,8 @@ pub struct Stats {
     pub failed_attempts: u64,
     /// Open connections that were lost.
     pub lost_connections: u64,
+    /// Why each of them, and each failed attempt, was followed by another: reconnects by cause.
+    pub reconnects: BTreeMap<CauseKind, u64>,
     /// Messages delivered.
     pub messages: u64,
     /// Messages for a topic that is not wanted, or not joined at the moment.
@@ -30,6 +36,8 @@ pub struct Stats {
     pub stale_inputs: u64,
     /// Replies to nothing that waits: a second reply, or one that came too late.
     pub late_replies: u64,
+    /// Messages that a mailbox of the driver had no room for; always 0 when driven by hand.
+    pub mailbox_drops: u64,
     /// Frames that could not be decoded.
     pub protocol_errors: u64,
     /// Pushes accepted and not yet written, now.
@@ -40,4 +48,8 @@ pub struct Stats {
     pub pushes_in_flight: usize,
     /// The last heartbeat's round-trip time.
     pub last_rtt: Option<Duration>,
+    /// How long the last join that was answered with ok took, from its writing.
+    pub last_join: Option<Duration>,
+    /// When the last frame was received.
+    pub last_frame_at: Option<Time>,
 }

@@ -7,6 +7,9 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
+/// The topic of heartbeats, which is no channel.
+pub(crate) const PHOENIX: &str = "phoenix";
+
 /// The name of a channel, such as `room:lobby`. Cheap to clone.
 ///
 /// Phoenix takes any string as a topic (`wire/join_unicode_topic`), so any string is one here.

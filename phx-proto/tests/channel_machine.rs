@@ -341,7 +341,10 @@ fn a_rejection_is_final_for_a_first_join_and_carries_the_servers_words() {
 
 #[test]
 fn a_rejected_rejoin_or_auto_join_is_tried_a_bounded_number_of_times() {
-    let auto = config().auto_join("room:a", JoinParams::none()).heartbeat_interval(secs(0));
+    let auto = config()
+        .auto_join("room:a", JoinParams::none())
+        .expect("no reserved topic")
+        .heartbeat_interval(secs(0));
     let mut first = Hand::open(auto);
     let mut again = Hand::joined(config().heartbeat_interval(secs(0)));
     again.lost();
@@ -365,7 +368,10 @@ fn a_rejected_rejoin_or_auto_join_is_tried_a_bounded_number_of_times() {
 
 #[test]
 fn an_ok_zeroes_the_rejections() {
-    let auto = config().auto_join("room:a", JoinParams::none()).heartbeat_interval(secs(0));
+    let auto = config()
+        .auto_join("room:a", JoinParams::none())
+        .expect("no reserved topic")
+        .heartbeat_interval(secs(0));
     let mut hand = Hand::open(auto);
     for _ in 0..5 {
         reject(&mut hand, "room:a", json!({"reason": "no"}));
@@ -380,7 +386,7 @@ fn an_ok_zeroes_the_rejections() {
 
 #[test]
 fn too_many_channels_waits_the_longest_at_once() {
-    let auto = config().auto_join("room:a", JoinParams::none());
+    let auto = config().auto_join("room:a", JoinParams::none()).expect("no reserved topic");
     let mut hand = Hand::open(auto);
     reject(&mut hand, "room:a", json!({"reason": "too many channels joined"}));
     assert!(hand.rejoin_after("room:a") >= secs(15));
@@ -417,7 +423,8 @@ fn the_last_interest_released_leaves_and_the_others_only_detach() {
 
 #[test]
 fn an_auto_join_stays_when_the_last_interest_goes() {
-    let mut hand = Hand::open(config().auto_join("room:a", JoinParams::none()));
+    let mut hand =
+        Hand::open(config().auto_join("room:a", JoinParams::none()).expect("no reserved topic"));
     let interest = hand.socket.join(hand.now, "room:a", JoinParams::none()).unwrap();
     assert_eq!(hand.socket.release(hand.now, interest), Released::Detached);
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joining);
@@ -447,25 +454,22 @@ fn join_params_are_made_anew_for_every_attempt() {
     assert_eq!(hand.last_sent("room:a", "phx_join").payload, json!({"token": "new"}));
 }
 
+/// User pain 58.
 #[test]
-fn a_panic_in_a_params_function_leaves_the_socket_as_it_was() {
-    use std::sync::atomic::{AtomicBool, Ordering};
-    static PANICS: AtomicBool = AtomicBool::new(true);
+fn a_panic_in_a_params_function_ends_its_channel_and_nothing_else() {
     let mut hand = Hand::open(config());
-    let params = JoinParams::from_fn(|_| {
-        assert!(!PANICS.load(Ordering::Relaxed), "the application's own bug");
-        Payload::empty()
-    });
+    let params = JoinParams::from_fn(|_| panic!("the application's own bug"));
     hand.socket.join(hand.now, "room:a", params).unwrap();
-    let now = hand.now;
-    let socket = &mut hand.socket;
-    let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        while socket.poll_action(now).is_some() {}
-    }));
-    assert!(polled.is_err());
-    PANICS.store(false, Ordering::Relaxed);
-    hand.drain();
-    assert_eq!(hand.last_sent("room:a", "phx_join").msg_ref, "1", "no ref was used up");
+    hand.join("room:b");
+    let ended = hand.signals.iter().find_map(|signal| match signal {
+        Signal::ChannelClosed { topic, cause } => Some((topic.to_string(), cause.clone())),
+        _ => None,
+    });
+    let (topic, cause) = ended.expect("an end");
+    assert_eq!(topic, "room:a");
+    assert!(matches!(cause, ChannelEnd::InvalidParams { message } if message.contains("panicked")));
+    hand.answer_join("room:b");
+    assert_eq!(hand.socket.channel_status("room:b"), ChannelStatus::Joined);
 }
 
 #[test]

@@ -412,7 +412,8 @@ fn connect_while_closing_is_remembered_and_a_later_disconnect_cancels_it() {
 
 #[test]
 fn connect_after_the_end_is_a_new_life_with_auto_joins_alone() {
-    let auto = config().auto_join("room:auto", phx_proto::JoinParams::none());
+    let auto =
+        config().auto_join("room:auto", phx_proto::JoinParams::none()).expect("no reserved topic");
     let mut hand = Hand::open(auto);
     hand.join("room:a");
     let first = hand.dialled;

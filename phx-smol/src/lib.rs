@@ -26,7 +26,15 @@
 //! is joined again, and a consumer sees the gap as `Interrupted` and `Resumed`.
 //!
 //! The protocol, all decisions and the handles are those of [`phx_proto`]; this crate adds smol's
-//! sockets, timers and tasks. Connections are `ws://` for now.
+//! sockets, timers and tasks, on smol's global executor.
+//!
+//! # Features
+//!
+//! | feature | what it adds |
+//! | --- | --- |
+//! | `tls` (default) | `wss://`, over rustls with ring; Mozilla's roots unless [`Config::tls`] says otherwise |
+//! | `tls-native-roots` | [`Roots::native`]: the certificate authorities of the operating system |
+//! | `testing` | [`testing::Listener`]: a Phoenix-like server on a TCP port, for your tests too |
 
 mod net;
 mod runtime;
@@ -48,32 +56,24 @@ pub use crate::runtime::{SmolRuntime, SmolTimer};
 ///
 /// Why the first attempt failed: the server could not be reached, or refused the upgrade.
 ///
-/// # Panics
-///
-/// Outside of a smol runtime.
-///
 /// # Cancel safety
 ///
 /// Dropping the future ends the attempt.
-pub async fn connect(config: Config) -> Result<Client, ConnectError> {
-    phx_proto::driver::connect(config, SmolRuntime::new()).await
+pub async fn connect(setup: impl Into<Setup>) -> Result<Client, ConnectError> {
+    phx_proto::driver::connect(setup, SmolRuntime::new()).await
 }
 
 /// Starts connecting in the background and goes on until it succeeds, or until what the
 /// configuration says about giving up.
-///
-/// # Panics
-///
-/// Outside of a smol runtime.
 #[must_use = "dropping the client closes the connection"]
-pub fn start(config: Config) -> Client {
-    phx_proto::driver::start(config, SmolRuntime::new())
+pub fn start(setup: impl Into<Setup>) -> Client {
+    phx_proto::driver::start(setup, SmolRuntime::new())
 }
 
 /// A client and the future that drives it, for those who spawn it themselves.
 ///
 /// Nothing is dialled: poll the driver, and call [`Client::connect`].
 #[must_use = "the driver does the work"]
-pub fn client(config: Config) -> (Client, Driver<SmolRuntime>) {
-    phx_proto::driver::client(config, SmolRuntime::new())
+pub fn client(setup: impl Into<Setup>) -> (Client, Driver<SmolRuntime>) {
+    phx_proto::driver::client(setup, SmolRuntime::new())
 }

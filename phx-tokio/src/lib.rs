@@ -26,7 +26,16 @@
 //! is joined again, and a consumer sees the gap as `Interrupted` and `Resumed`.
 //!
 //! The protocol, all decisions and the handles are those of [`phx_proto`]; this crate adds tokio's
-//! sockets, timers and tasks. Connections are `ws://` for now.
+//! sockets, timers and tasks.
+//!
+//! # Features
+//!
+//! | feature | what it adds |
+//! | --- | --- |
+//! | `tls` (default) | `wss://`, over rustls with ring; Mozilla's roots unless [`Config::tls`] says otherwise |
+//! | `tls-native-roots` | [`Roots::native`]: the certificate authorities of the operating system |
+//! | `testing` | [`testing::Listener`]: a Phoenix-like server on a TCP port, for your tests too |
+//! | `cli` | the command `phx` |
 
 mod net;
 mod runtime;
@@ -55,8 +64,8 @@ pub use crate::runtime::{TokioRuntime, TokioTimer};
 /// # Cancel safety
 ///
 /// Dropping the future ends the attempt.
-pub async fn connect(config: Config) -> Result<Client, ConnectError> {
-    phx_proto::driver::connect(config, TokioRuntime::new()).await
+pub async fn connect(setup: impl Into<Setup>) -> Result<Client, ConnectError> {
+    phx_proto::driver::connect(setup, TokioRuntime::new()).await
 }
 
 /// Starts connecting in the background and goes on until it succeeds, or until what the
@@ -66,14 +75,14 @@ pub async fn connect(config: Config) -> Result<Client, ConnectError> {
 ///
 /// Outside of a tokio runtime.
 #[must_use = "dropping the client closes the connection"]
-pub fn start(config: Config) -> Client {
-    phx_proto::driver::start(config, TokioRuntime::new())
+pub fn start(setup: impl Into<Setup>) -> Client {
+    phx_proto::driver::start(setup, TokioRuntime::new())
 }
 
 /// A client and the future that drives it, for those who spawn it themselves.
 ///
 /// Nothing is dialled: poll the driver, and call [`Client::connect`].
 #[must_use = "the driver does the work"]
-pub fn client(config: Config) -> (Client, Driver<TokioRuntime>) {
-    phx_proto::driver::client(config, TokioRuntime::new())
+pub fn client(setup: impl Into<Setup>) -> (Client, Driver<TokioRuntime>) {
+    phx_proto::driver::client(setup, TokioRuntime::new())
 }

@@ -67,6 +67,8 @@ pub enum What {
     Close {
         /// Its code, if it had one.
         code: Option<u16>,
+        /// Its reason.
+        reason: String,
     },
     /// TCP ended.
     Eof,
@@ -172,6 +174,7 @@ impl Line {
             "pong" => What::Pong(self.payload()),
             "close" => What::Close {
                 code: self.value["code"].as_u64().and_then(|code| u16::try_from(code).ok()),
+                reason: self.value["reason"].as_str().unwrap_or_default().to_owned(),
             },
             "eof" => What::Eof,
             "open" => What::Open { path: self.text("path") },

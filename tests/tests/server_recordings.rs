@@ -187,7 +187,7 @@ impl Replay {
             What::Frame { frame, .. } => self.server.handle_frame(now, peer, frame),
             What::Ping(payload) if payload.len() > 125 => self.server.handle_violation(now, peer),
             What::Ping(_) => self.server.handle_ping(now, peer),
-            What::Close { code } => self.server.handle_close(now, peer, *code),
+            What::Close { code, .. } => self.server.handle_close(now, peer, *code),
             What::Eof => self.server.handle_eof(now, peer),
             What::Open { .. } | What::Pong(_) => {}
             other => panic!("a client does not do {other:?}"),
@@ -215,7 +215,10 @@ impl Replay {
         while let Some(output) = self.server.poll_output() {
             let (peer, what) = match output {
                 Output::Send { peer, frame } => (peer, What::Frame { frame, violation: false }),
-                Output::Close { peer, code } => (peer, What::Close { code: Some(code) }),
+                Output::Close { peer, code } => {
+                    // Phoenix gives no reason (fact 34).
+                    (peer, What::Close { code: Some(code), reason: String::new() })
+                }
                 Output::Drop { peer } => (peer, What::Eof),
             };
             let conn = self.peers.iter().find(|(_, p)| **p == peer).map(|(conn, _)| conn.clone());

@@ -10,8 +10,8 @@ pub enum ConfigError {
     /// A range whose end lies before its start.
     #[error("the end of a range of delays lies before its start")]
     EmptyRange,
-    /// An exponential factor outside 1 to 1000.
-    #[error("a backoff's factor is a number from 1 to 1000")]
+    /// An exponential factor outside 1.01 to 1000.
+    #[error("a backoff's factor is a number from 1.01 to 1000")]
     BackoffFactor,
     /// A header that could not be sent, or that would smuggle in another one.
     #[error("header {name:?} cannot be sent: {problem}")]
@@ -41,6 +41,9 @@ pub enum ConfigError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// The topic of heartbeats, which is no channel.
+    #[error("the topic \"phoenix\" is reserved for heartbeats and cannot be joined")]
+    ReservedTopic,
     /// The URI cannot be used. Its text is not repeated, as it may hold a token.
     #[error("the URI cannot be used: {problem}")]
     Uri {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{CloseRule, Config, ConfigError, Credentials, Proxy, Secret, StatusRule};
 use crate::backoff::{Backoff, DelayRange};
 use crate::join_params::JoinParams;
-use crate::topic::Topic;
+use crate::topic::{PHOENIX, Topic};
 use crate::wire::Serializer;
 
 /// # What an attempt presents
@@ -69,12 +69,22 @@ impl Config {
     /// A rejected auto-join is tried again up to
     /// [`join_rejections_max`](Self::join_rejections_max) times. Later calls with the same topic
     /// replace its parameters.
-    #[must_use]
-    pub fn auto_join(mut self, topic: impl Into<Topic>, params: impl Into<JoinParams>) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::ReservedTopic`] for `phoenix`, the topic of heartbeats.
+    pub fn auto_join(
+        mut self,
+        topic: impl Into<Topic>,
+        params: impl Into<JoinParams>,
+    ) -> Result<Self, ConfigError> {
         let (topic, params) = (topic.into(), params.into());
+        if &*topic == PHOENIX {
+            return Err(ConfigError::ReservedTopic);
+        }
         self.auto_joins.retain(|(known, _)| *known != topic);
         self.auto_joins.push((topic, params));
-        self
+        Ok(self)
     }
 }
 

@@ -5,10 +5,13 @@ use core::time::Duration;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use serde::de::DeserializeOwned;
+
 use super::client::Handle;
 use super::error::PushFailed;
 use super::mailbox::MailboxPolicy;
 use super::messages::Messages;
+use super::presence::PresenceStream;
 use super::shared::Shared;
 use crate::cause::{ChannelEnd, LeaveOutcome, PushOutcome, Reply};
 use crate::channel::ChannelStatus;
@@ -55,6 +58,10 @@ pub(super) struct ChannelInner {
 impl ChannelInner {
     pub(super) fn shared(&self) -> &Shared {
         &self.handle.shared
+    }
+
+    pub(super) const fn topic(&self) -> &Topic {
+        &self.topic
     }
 }
 
@@ -227,6 +234,37 @@ impl Channel {
             inner.first
         };
         Messages::new(Arc::clone(inner), mailbox)
+    }
+
+    /// Who is present on the channel: a list, and a stream of what changes.
+    ///
+    /// It starts from the state that the server sent after the last join. When that was too long
+    /// ago to be known still (256 diffs, or 1 MiB), or nobody held the channel then, the channel
+    /// is joined anew to get it.
+    ///
+    /// ```
+    /// # async fn example(room: phx_proto::driver::Channel) {
+    /// use phx_proto::driver::PresenceEvent;
+    ///
+    /// let mut presence = room.presence();
+    /// while let Some(event) = presence.next().await {
+    ///     if let PresenceEvent::Change(change) = event {
+    ///         println!("{change:?}: {} present", presence.list().count());
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn presence(&self) -> PresenceStream {
+        self.presence_as()
+    }
+
+    /// [`presence`](Self::presence), with metas of the application's own type.
+    pub fn presence_as<M: Clone + DeserializeOwned>(&self) -> PresenceStream<M> {
+        let inner = &self.inner;
+        let (mailbox, log) = inner
+            .shared()
+            .command(|state, now| state.add_presence(now, &inner.topic, inner.interest));
+        PresenceStream::new(Arc::clone(inner), mailbox, &log)
     }
 
     /// Gives this interest up, and leaves the topic if it was the last one. Streams and clones

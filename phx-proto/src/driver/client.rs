@@ -43,6 +43,10 @@ impl Client {
         Self { handle: Arc::new(Handle { shared }) }
     }
 
+    pub(super) fn shared(&self) -> &Shared {
+        &self.handle.shared
+    }
+
     /// Starts connecting, and keeps the connection from then on. Returns at once; see
     /// [`wait_connected`](Self::wait_connected). Does nothing while connected or connecting.
     pub fn connect(&self) {
@@ -56,7 +60,8 @@ impl Client {
     /// Closes the connection and waits until it is closed, for up to
     /// [`Config::close_timeout`](crate::Config::close_timeout).
     ///
-    /// Every channel and every push ends at once. Cancel safe: the closing goes on when the
+    /// Every channel and every push ends at once; [`shutdown`](Self::shutdown) finishes them
+    /// first. Cancel safe: the closing goes on when the
     /// future is dropped.
     pub async fn disconnect(&self) {
         self.handle.shared.command(|state, now| state.socket.disconnect(now));
@@ -114,10 +119,12 @@ impl Client {
         self.handle.shared.peek(|state| state.socket.status())
     }
 
-    /// Counters.
+    /// Counters, those of the mailboxes included.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.handle.shared.peek(|state| state.socket.stats().clone())
+        self.handle
+            .shared
+            .peek(|state| Stats { mailbox_drops: state.mailbox_drops, ..state.socket.stats() })
     }
 
     /// Every signal from now on, bounded by the number of

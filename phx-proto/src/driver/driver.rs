@@ -1,7 +1,7 @@
 //! The driver: one future that carries out what the core decides.
 //!
 //! ```text
-//!   poll ─▶ clock ─▶ todo ─▶ dial ─▶ read ─▶ write ─▶ flush ─┐
+//!   poll ─▶ clock ─▶ todo ─▶ ask, dial ─▶ read ─▶ write ─▶ flush ─┐
 //!     ▲                                                     │ something moved,
 //!     └──── timer, transport, handles wake ◀── Pending ◀────┴ within the budget: again
 //! ```
@@ -17,10 +17,10 @@ use core::task::{Context, Poll};
 use core::time::Duration;
 use std::sync::Arc;
 
+use super::credentials::{Asking, ConnectAttempt, Provided, Setup};
 use super::runtime::{Received, Runtime, Timer, Transport};
 use super::shared::Shared;
 use crate::action::Action;
-use crate::config::Config;
 use crate::id::ConnectionId;
 use crate::input::{Ended, Failure, Opened};
 use crate::socket::Status;
@@ -41,8 +41,9 @@ type Dial<T> = Pin<Box<dyn Future<Output = Result<(T, Opened), Failure>> + Send>
 #[must_use = "nothing happens unless the driver is polled"]
 pub struct Driver<R: Runtime> {
     runtime: R,
-    config: Config,
+    setup: Setup,
     shared: Arc<Shared>,
+    asking: Option<(ConnectionId, Asking)>,
     dial: Option<(ConnectionId, Dial<R::Transport>)>,
     link: Option<Link<R::Transport>>,
     timer: R::Timer,
@@ -65,7 +66,7 @@ struct Link<T> {
 
 impl<R: Runtime> fmt::Debug for Driver<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Driver").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Driver").field("setup", &self.setup).finish_non_exhaustive()
     }
 }
 
@@ -73,16 +74,17 @@ impl<R: Runtime> fmt::Debug for Driver<R> {
 impl<R: Runtime> Unpin for Driver<R> {}
 
 impl<R: Runtime> Driver<R> {
-    pub(super) fn new(runtime: R, config: Config, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(runtime: R, setup: Setup, shared: Arc<Shared>) -> Self {
         Self {
             timer: runtime.timer(),
             timer_at: None,
             last_now: runtime.now(),
             last_wall: runtime.wall(),
+            asking: None,
             dial: None,
             link: None,
             runtime,
-            config,
+            setup,
             shared,
         }
     }
@@ -101,6 +103,7 @@ impl<R: Runtime> Driver<R> {
                 state.socket.handle_timeout(now);
             }
             state.expire_joins(now);
+            state.expire_patience(now);
         });
     }
 
@@ -110,12 +113,14 @@ impl<R: Runtime> Driver<R> {
         while let Some(action) = self.shared.peek(|state| state.todo.pop_front()) {
             moved = true;
             match action {
-                Action::Connect { id, .. } => {
-                    let request = self.shared.peek(|state| state.socket.connect_request());
+                Action::Connect { id, attempt } => {
                     self.link = None;
-                    self.dial = Some((id, Box::pin(self.runtime.connect(request, &self.config))));
+                    self.dial = None;
+                    self.asking = None;
+                    self.begin(now, id, attempt);
                 }
                 Action::Abort { id } => {
+                    self.asking.take_if(|(current, _)| *current == id);
                     self.dial.take_if(|(current, _)| *current == id);
                     self.link.take_if(|link| link.id == id);
                 }
@@ -144,6 +149,48 @@ impl<R: Runtime> Driver<R> {
             }
         }
         moved
+    }
+
+    /// Asks for credentials, if there is a provider, or dials.
+    fn begin(&mut self, now: Time, id: ConnectionId, attempt: u32) {
+        let Some(provider) = &self.setup.provider else { return self.dial(id) };
+        let after = self.shared.peek(|state| state.last_cause.clone());
+        match Asking::new(&**provider, ConnectAttempt { attempt, after }) {
+            Ok(asking) => self.asking = Some((id, asking)),
+            Err(failure) => {
+                self.shared.input(now, |state| state.socket.handle_failed(now, id, failure));
+            }
+        }
+    }
+
+    fn dial(&mut self, id: ConnectionId) {
+        let request = self.shared.peek(|state| state.socket.connect_request());
+        self.dial = Some((id, Box::pin(self.runtime.connect(request, &self.setup.config))));
+    }
+
+    fn poll_asking(&mut self, now: Time, cx: &mut Context<'_>) -> bool {
+        let Some((id, asking)) = &mut self.asking else { return false };
+        let id = *id;
+        let Poll::Ready(answer) = asking.poll(cx) else { return false };
+        self.asking = None;
+        let goes_on = self.shared.input(now, |state| {
+            let socket = &mut state.socket;
+            match answer {
+                Ok(Provided::Use(credentials)) => {
+                    if let Err(error) = socket.set_credentials(credentials) {
+                        let message = error.to_string();
+                        socket.handle_failed(now, id, Failure::Credentials { message });
+                    }
+                }
+                Ok(_) => socket.credentials_unchanged(now, id),
+                Err(failure) => socket.handle_failed(now, id, failure),
+            }
+            socket.connection_id() == Some(id)
+        });
+        if goes_on {
+            self.dial(id);
+        }
+        true
     }
 
     fn poll_dial(&mut self, now: Time, cx: &mut Context<'_>) -> bool {
@@ -293,6 +340,7 @@ impl<R: Runtime> Future for Driver<R> {
             let now = this.runtime.now();
             this.check_clock(now);
             let mut moved = this.carry_out(now);
+            moved |= this.poll_asking(now, cx);
             moved |= this.poll_dial(now, cx);
             moved |= this.poll_read(now, &mut budget, cx);
             moved |= this.poll_write(now, &mut budget, cx);

@@ -50,6 +50,8 @@ pub(super) struct Mailbox {
     tail: Gap,
     bytes: usize,
     end: Option<StreamEnd>,
+    /// Messages dropped since it was asked last.
+    dropped: u64,
 }
 
 #[derive(Debug)]
@@ -75,6 +77,7 @@ impl Mailbox {
             tail: Gap { lagged: 0, interrupted: None, resumed: None },
             bytes: 0,
             end: None,
+            dropped: 0,
         }
     }
 
@@ -88,18 +91,18 @@ impl Mailbox {
             match self.limits.policy {
                 MailboxPolicy::DropOldest => self.drop_oldest(),
                 MailboxPolicy::DropNewest => {
-                    self.tail.lagged += 1;
+                    self.count_new();
                     return true;
                 }
                 MailboxPolicy::Rejoin => {
                     while !self.entries.is_empty() {
                         self.drop_oldest();
                     }
-                    self.tail.lagged += 1;
+                    self.count_new();
                     return false;
                 }
                 MailboxPolicy::Close => {
-                    self.tail.lagged += 1;
+                    self.count_new();
                     self.end = Some(StreamEnd::Overflow);
                     return true;
                 }
@@ -124,6 +127,19 @@ impl Mailbox {
         if self.end.is_none() {
             self.tail.resumed = Some(response);
         }
+    }
+
+    /// Drops everything but the end; how many messages were lost with it.
+    pub(super) fn clear(&mut self) -> u64 {
+        let lost = self.entries.len() as u64;
+        let end = self.end.take();
+        *self = Self { end, dropped: lost, ..Self::new(self.limits) };
+        lost
+    }
+
+    /// How many messages were dropped since this was asked last.
+    pub(super) const fn take_dropped(&mut self) -> u64 {
+        core::mem::replace(&mut self.dropped, 0)
     }
 
     /// The first end counts; nothing is taken in after it.
@@ -159,6 +175,13 @@ impl Mailbox {
         let next = self.entries.front_mut().map_or(&mut self.tail, |entry| &mut entry.before);
         next.put_before(entry.before);
         next.lagged += 1;
+        self.dropped += 1;
+    }
+
+    /// The new message is the one that is dropped.
+    const fn count_new(&mut self) {
+        self.tail.lagged += 1;
+        self.dropped += 1;
     }
 }
 

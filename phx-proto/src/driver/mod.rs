@@ -13,43 +13,49 @@
 
 mod channel;
 mod client;
+mod credentials;
 #[allow(clippy::module_inception)]
 mod driver;
 mod error;
 mod mailbox;
 mod messages;
+mod presence;
 mod reply;
 mod runtime;
 mod shared;
+mod shutdown;
 mod subscribers;
 
 pub use channel::{Channel, JoinOptions, Left};
 pub use client::Client;
+pub use credentials::{ConnectAttempt, CredentialsFailed, Provided, Setup};
 pub use driver::Driver;
 pub use error::{ConnectError, JoinFailed, JoinObstacle, NotConnected, PushFailed};
 pub use mailbox::MailboxPolicy;
 pub use messages::{ChannelEvent, ClientEvent, Message, Messages, Signals, StreamEnd};
+pub use presence::{PresenceEvent, PresenceStream};
 pub use reply::ErrorReply;
 pub use runtime::{Received, Runtime, Timer, Transport, WriteFailed};
+pub use shutdown::Unfinished;
 
 use crate::cause::Cause;
-use crate::config::Config;
 use crate::signal::Signal;
 use crate::socket::Socket;
 
 /// A client and its driver. Nothing is spawned and nothing is dialled: poll the driver, and call
 /// [`Client::connect`].
-pub fn client<R: Runtime>(config: Config, runtime: R) -> (Client, Driver<R>) {
-    let socket = Socket::new(config.clone(), runtime.seed(), runtime.now());
+pub fn client<R: Runtime>(setup: impl Into<Setup>, runtime: R) -> (Client, Driver<R>) {
+    let setup = setup.into();
+    let socket = Socket::new(setup.config.clone(), runtime.seed(), runtime.now());
     let clock = runtime.clone();
     let shared = shared::Shared::new(socket, move || clock.now());
-    let driver = Driver::new(runtime, config, std::sync::Arc::clone(&shared));
+    let driver = Driver::new(runtime, setup, std::sync::Arc::clone(&shared));
     (Client::new(shared), driver)
 }
 
 /// Spawns the driver and starts connecting, without waiting for it.
-pub fn start<R: Runtime>(config: Config, runtime: R) -> Client {
-    let (client, driver) = client(config, runtime.clone());
+pub fn start<R: Runtime>(setup: impl Into<Setup>, runtime: R) -> Client {
+    let (client, driver) = client(setup, runtime.clone());
     client.connect();
     runtime.spawn(driver);
     client
@@ -64,8 +70,11 @@ pub fn start<R: Runtime>(config: Config, runtime: R) -> Client {
 ///
 /// [`ConnectError`] when the first attempt fails. The client is closed then; nothing goes on in
 /// the background.
-pub async fn connect<R: Runtime>(config: Config, runtime: R) -> Result<Client, ConnectError> {
-    let (client, driver) = client(config, runtime.clone());
+pub async fn connect<R: Runtime>(
+    setup: impl Into<Setup>,
+    runtime: R,
+) -> Result<Client, ConnectError> {
+    let (client, driver) = client(setup, runtime.clone());
     let mut signals = client.signals();
     client.connect();
     runtime.spawn(driver);

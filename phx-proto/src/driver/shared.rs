@@ -24,9 +24,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::error::{JoinFailed, JoinObstacle};
 use super::mailbox::Mailbox;
 use super::messages::{Message, StreamEnd};
+use super::presence::PresenceLog;
+use super::shutdown::Patient;
 use super::subscribers::{SignalQueue, Subscriber};
 use crate::action::Action;
-use crate::cause::{ChannelEnd, LeaveOutcome, PushOutcome};
+use crate::cause::{Cause, ChannelEnd, LeaveOutcome, PushOutcome};
 use crate::channel::ChannelStatus;
 use crate::id::{ConnectionId, InterestId, PushId};
 use crate::input::Ended;
@@ -59,7 +61,7 @@ impl Shared {
 
     /// A command of a handle: the driver is woken to carry out what comes of it.
     pub(super) fn command<T>(&self, command: impl FnOnce(&mut State, Time) -> T) -> T {
-        let now = (self.clock)();
+        let now = self.now();
         self.locked(|state| {
             let answer = command(state, now);
             state.drain(now);
@@ -75,6 +77,10 @@ impl Shared {
             state.drain(now);
             answer
         })
+    }
+
+    pub(super) fn now(&self) -> Time {
+        (self.clock)()
     }
 
     /// A look that makes the core do nothing.
@@ -109,8 +115,10 @@ pub(super) struct State {
     pub(super) abandoned: bool,
     pub(super) wakes: Vec<Waker>,
     pub(super) next_id: u64,
+    /// Why the connection or attempt before the present one ended.
+    pub(super) last_cause: Option<Cause>,
     /// Topics to be joined anew, because a mailbox with that policy overflowed.
-    resyncs: Vec<Topic>,
+    pub(super) resyncs: Vec<Topic>,
     pub(super) topics: BTreeMap<Topic, Audience>,
     joins: BTreeMap<InterestId, JoinWaiter>,
     deadlines: BTreeSet<(Time, InterestId)>,
@@ -119,6 +127,9 @@ pub(super) struct State {
     leaves: BTreeMap<u64, (Topic, Slot<Option<LeaveOutcome>>)>,
     pub(super) signals: BTreeMap<u64, Slot<SignalQueue>>,
     watchers: BTreeMap<u64, Waker>,
+    pub(super) patients: BTreeMap<u64, Patient>,
+    /// Messages that some mailbox had no room for.
+    pub(super) mailbox_drops: u64,
 }
 
 /// Who wants to hear of a topic.
@@ -126,6 +137,7 @@ pub(super) struct State {
 pub(super) struct Audience {
     pub(super) joins: BTreeSet<InterestId>,
     pub(super) mailboxes: BTreeSet<u64>,
+    pub(super) presence: PresenceLog,
 }
 
 /// Something that one consumer waits for.
@@ -164,6 +176,7 @@ impl State {
             abandoned: false,
             wakes: Vec::new(),
             next_id: 0,
+            last_cause: None,
             resyncs: Vec::new(),
             topics: BTreeMap::new(),
             joins: BTreeMap::new(),
@@ -173,6 +186,8 @@ impl State {
             leaves: BTreeMap::new(),
             signals: BTreeMap::new(),
             watchers: BTreeMap::new(),
+            patients: BTreeMap::new(),
+            mailbox_drops: 0,
         }
     }
 
@@ -192,10 +207,10 @@ impl State {
                 None => break,
             }
             for topic in core::mem::take(&mut self.resyncs) {
-                // Not wanted any more: then there is nothing to catch up with.
-                let _ = self.socket.rejoin(now, &topic);
+                self.rejoin(now, &topic);
             }
         }
+        self.wake_patients();
     }
 
     /// The next frame, with the connection it belongs to.
@@ -228,6 +243,8 @@ impl State {
         match signal {
             Signal::Connecting { .. } | Signal::Connected { .. } => self.wake_watchers(),
             Signal::Disconnected { cause, .. } => {
+                self.last_cause =
+                    Some(cause.clone()).filter(|cause| *cause != Cause::LocalDisconnect);
                 for waiter in self.joins.values_mut() {
                     waiter.last = Some(JoinObstacle::Disconnected(cause.clone()));
                 }
@@ -237,8 +254,12 @@ impl State {
                 self.finish_leaves(None, LeaveOutcome::Offline);
                 self.wake_watchers();
             }
-            Signal::Joined { topic, .. } => self.resolve_joins(&topic, &Ok(())),
+            Signal::Joined { topic, .. } => {
+                self.restart_presence(&topic);
+                self.resolve_joins(&topic, &Ok(()));
+            }
             Signal::Resumed { topic, response } => {
+                self.restart_presence(&topic);
                 self.resolve_joins(&topic, &Ok(()));
                 self.tell(&topic, |mailbox| mailbox.resumed(response.clone()));
             }
@@ -253,6 +274,9 @@ impl State {
                 self.note(&topic, &JoinObstacle::Crashed(payload));
             }
             Signal::Interrupted { topic, cause } => {
+                if let Some(audience) = self.topics.get_mut(&topic) {
+                    audience.presence.stop();
+                }
                 self.tell(&topic, |mailbox| mailbox.interrupted(cause.clone()));
             }
             Signal::Left { topic, outcome } => self.finish_leaves(Some(&topic), outcome),
@@ -261,13 +285,7 @@ impl State {
             Signal::ChannelClosed { cause: ChannelEnd::Left, .. } => {}
             Signal::ChannelClosed { topic, cause } => self.end_topic(&topic, &cause),
             Signal::Message { topic, event, payload } => {
-                let bytes = event.len() + payload.len();
-                let message = Message { event, payload };
-                let mut kept = true;
-                self.tell(&topic, |mailbox| kept &= mailbox.message(message.clone(), bytes));
-                if !kept {
-                    self.resyncs.push(topic);
-                }
+                self.deliver(topic, &Message { event, payload });
             }
             Signal::PushEnded { id, outcome, .. } => {
                 if let Some(slot) = self.pushes.get_mut(&id) {
@@ -304,6 +322,12 @@ impl State {
         self.resolve_joins(&topic, &Err(JoinFailed::Ended(cause.clone())));
         self.tell(&topic, |mailbox| mailbox.close(StreamEnd::Channel(cause.clone())));
         self.topics.remove(&topic);
+    }
+
+    fn restart_presence(&mut self, topic: &Topic) {
+        if let Some(audience) = self.topics.get_mut(topic) {
+            audience.presence.restart();
+        }
     }
 
     fn tell(&mut self, topic: &Topic, mut tell: impl FnMut(&mut Mailbox)) {
@@ -389,7 +413,8 @@ impl State {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Time> {
-        self.deadlines.first().map(|(at, _)| *at)
+        let join = self.deadlines.first().map(|(at, _)| *at);
+        [join, self.next_patience()].into_iter().flatten().min()
     }
 
     /// Ends every join whose deadline has passed. Its future releases the interest.

@@ -4,17 +4,22 @@ use core::task::{Context, Poll};
 use std::collections::VecDeque;
 
 use super::mailbox::{Limits, Mailbox, MailboxPolicy};
-use super::messages::{ChannelEvent, ClientEvent, StreamEnd};
+use super::messages::{ChannelEvent, ClientEvent, Message, StreamEnd};
+use super::presence::is_presence;
 use super::shared::{Slot, State};
 use crate::cause::ChannelEnd;
+use crate::channel::ChannelStatus;
 use crate::id::InterestId;
 use crate::signal::Signal;
+use crate::time::Time;
 use crate::topic::Topic;
 
 /// A mailbox, and the handle it belongs to.
 pub(super) struct Subscriber {
     topic: Topic,
     interest: InterestId,
+    /// It hears of presence only.
+    presence: bool,
     pub(super) slot: Slot<Mailbox>,
 }
 
@@ -48,8 +53,68 @@ impl State {
             mailbox.close(StreamEnd::Gone);
         }
         let slot = Slot::new(mailbox);
-        self.mailboxes.insert(id, Subscriber { topic: topic.clone(), interest, slot });
+        let subscriber = Subscriber { topic: topic.clone(), interest, presence: false, slot };
+        self.mailboxes.insert(id, subscriber);
         id
+    }
+
+    /// A mailbox that hears of the presence of the topic, and what was said about it since the
+    /// last join; if that is not known any more, the channel is joined anew.
+    pub(super) fn add_presence(
+        &mut self,
+        now: Time,
+        topic: &Topic,
+        interest: InterestId,
+    ) -> (u64, Vec<Message>) {
+        let id = self.add_mailbox(topic, interest, MailboxPolicy::DropOldest);
+        if let Some(subscriber) = self.mailboxes.get_mut(&id) {
+            subscriber.presence = true;
+        }
+        let log = self.topics.get(topic).and_then(|audience| audience.presence.messages());
+        let log = log.map(<[Message]>::to_vec);
+        if log.is_none() && self.socket.channel_status(topic) == ChannelStatus::Joined {
+            self.rejoin(now, topic);
+        }
+        (id, log.unwrap_or_default())
+    }
+
+    /// Has the channel joined anew. One that is not wanted has nothing to catch up with.
+    pub(super) fn rejoin(&mut self, now: Time, topic: &str) {
+        let _ = self.socket.rejoin(now, topic);
+    }
+
+    /// Hands a message to everyone who wants it.
+    pub(super) fn deliver(&mut self, topic: Topic, message: &Message) {
+        let Some(audience) = self.topics.get_mut(&topic) else { return };
+        let presence = is_presence(&message.event);
+        if presence {
+            audience.presence.record(message);
+        }
+        let bytes = message.event.len() + message.payload.len();
+        let mut kept = true;
+        for id in &audience.mailboxes {
+            let Some(subscriber) = self.mailboxes.get_mut(id) else { continue };
+            if presence || !subscriber.presence {
+                kept &= subscriber.slot.value.message(message.clone(), bytes);
+                self.mailbox_drops += subscriber.slot.value.take_dropped();
+                self.wakes.extend(subscriber.slot.waker.take());
+            }
+        }
+        if !kept {
+            self.resyncs.push(topic);
+        }
+    }
+
+    pub(super) fn take_event(&mut self, id: u64) -> Option<ChannelEvent> {
+        self.mailboxes.get_mut(&id)?.slot.value.next()
+    }
+
+    /// Drops everything that waits but the end; how many messages there were.
+    pub(super) fn clear_mailbox(&mut self, id: u64) -> u64 {
+        let Some(subscriber) = self.mailboxes.get_mut(&id) else { return 0 };
+        let lost = subscriber.slot.value.clear();
+        self.mailbox_drops += subscriber.slot.value.take_dropped();
+        lost
     }
 
     pub(super) fn poll_mailbox(&mut self, id: u64, cx: &Context<'_>) -> Poll<Option<ChannelEvent>> {

@@ -15,10 +15,7 @@ use crate::payload::Payload;
 use crate::signal::Signal;
 use crate::time::Time;
 use crate::timer::TimerKey;
-use crate::topic::Topic;
-
-/// The topic of heartbeats.
-pub(super) const PHOENIX: &str = "phoenix";
+use crate::topic::{PHOENIX, Topic};
 
 /// What became of a released interest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +124,9 @@ impl Socket {
         let leaving = match want.state {
             State::Joining { join_ref } => Some((join_ref, Default::default())),
             State::Joined(Instance { join_ref, in_flight, .. }) => Some((join_ref, in_flight)),
-            State::Pending | State::Errored { .. } => None,
+            State::Pending | State::Errored { .. } => {
+                want.surviving.map(|join_ref| (join_ref, Default::default()))
+            }
         };
         self.signal(Signal::ChannelClosed { topic: topic.clone(), cause: ChannelEnd::Left });
         let Some((join_ref, in_flight)) = leaving else {
@@ -137,15 +136,12 @@ impl Socket {
             }
             return Ok(());
         };
-        let eligible =
-            queued.iter().copied().filter(|id| self.in_lane(*id)).collect::<Vec<PushId>>();
-        self.end_pushes(
-            queued.into_iter().filter(|id| !eligible.contains(id)).collect::<Vec<_>>(),
-            |_| PushOutcome::NotSent(NotSentCause::Left),
-        );
+        let (eligible, stuck): (Vec<PushId>, Vec<PushId>) =
+            queued.into_iter().partition(|id| self.in_lane(*id));
+        self.end_pushes(stuck, |_| PushOutcome::NotSent(NotSentCause::Left));
         let order = self.mint_order();
         if let Some(live) = &mut self.live {
-            live.lane.insert(order, LaneItem::Leave(topic.clone()));
+            live.lane.insert(order, LaneItem::Leave(topic.clone(), join_ref));
         }
         self.timers.arm(TimerKey::Leave(topic.clone()), now + self.config.leave_timeout);
         self.channels.entry(topic).or_default().leaving = Some(Leaving {
@@ -244,6 +240,7 @@ impl Socket {
     pub(super) fn join_written(&mut self, now: Time, topic: &Topic, join_ref: Ref) {
         if let Some(want) = self.wanted_mut(topic) {
             want.state = State::Joining { join_ref };
+            want.surviving = None;
             want.attempts = want.attempts.saturating_add(1);
         }
         if let Some(live) = &mut self.live {
@@ -284,7 +281,10 @@ impl Socket {
         let kind = match reason_of(&response).as_deref() {
             // The server's join raised: it may well work the next time.
             Some("join crashed") => {
-                return self.rejoin_later(now, topic, RejoinCause::JoinCrashed);
+                let rejection = Rejection { kind: RejectionKind::JoinCrashed, response };
+                let topic = topic.clone();
+                self.signal(Signal::JoinRejected { topic: topic.clone(), rejection, last: false });
+                return self.rejoin_later(now, &topic, RejoinCause::JoinCrashed);
             }
             Some("unmatched topic") => RejectionKind::UnmatchedTopic,
             Some("too many channels joined") => RejectionKind::TooManyChannels,
@@ -324,6 +324,9 @@ impl Socket {
             // Crashed while joining.
             return self.rejoin_later(now, topic, RejoinCause::Crashed);
         };
+        if cause == Interruption::Resync {
+            want.surviving = Some(instance.join_ref);
+        }
         self.unlane(topic);
         let (unknown, rejoin) = match cause {
             Interruption::Resync => (UnknownCause::ChannelReplaced, RejoinCause::Resync),
@@ -331,6 +334,7 @@ impl Socket {
         };
         self.signal(Signal::Interrupted { topic: topic.clone(), cause });
         self.end_pushes(instance.in_flight, |_| PushOutcome::Unknown(unknown));
+        self.end_fail_fast(topic);
         self.rejoin_later(now, topic, rejoin);
     }
 
@@ -389,7 +393,7 @@ impl Socket {
             self.channels.remove(topic);
         }
         self.timers.disarm(&TimerKey::Leave(topic.clone()));
-        if let Some(live) = &mut self.live {
+        if let Some(live) = self.live.as_mut().filter(|_| outcome != LeaveOutcome::TimedOut) {
             live.lane.remove(&leaving.order);
         }
         let unknown = match outcome {
@@ -411,10 +415,11 @@ impl Socket {
             let Some(want) = self.wanted_mut(&topic) else { continue };
             if let Some(instance) = want.lose(now, stable_after) {
                 let cause = Interruption::Disconnected(cause.clone());
-                self.signal(Signal::Interrupted { topic, cause });
+                self.signal(Signal::Interrupted { topic: topic.clone(), cause });
                 self.end_pushes(instance.in_flight, |_| {
                     PushOutcome::Unknown(UnknownCause::Disconnected)
                 });
+                self.end_fail_fast(&topic);
             }
         }
         if let Cause::JoinStalled { topic } = cause {
@@ -503,7 +508,12 @@ impl Socket {
                 Some(InstanceKind::Joined(join_ref))
             }
             (State::Joining { join_ref: current }, Some(join_ref)) if *current == join_ref => {
-                Some(InstanceKind::Joining)
+                Some(InstanceKind::Joining(join_ref))
+            }
+            (State::Pending | State::Errored { .. }, Some(join_ref))
+                if want.surviving == Some(join_ref) =>
+            {
+                Some(InstanceKind::Surviving)
             }
             _ => None,
         }
@@ -513,8 +523,10 @@ impl Socket {
 /// Which instance of a channel a frame is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum InstanceKind {
-    Joining,
+    Joining(Ref),
     Joined(Ref),
+    /// It waits to be replaced by a rejoin on request.
+    Surviving,
     Leaving,
 }
 

@@ -482,6 +482,7 @@ impl Socket {
         match self.retry.decide(&self.config, &mut self.rng, now, &cause, open_for) {
             Decision::Retry { delay, attempt, may_skip } => {
                 let until = now + delay;
+                *self.stats.reconnects.entry(cause.kind()).or_default() += 1;
                 self.timers.arm(TimerKey::Reconnect, until);
                 self.signal(Signal::Disconnected {
                     id,

@@ -139,7 +139,8 @@ struct Live {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum LaneItem {
     Push(PushId),
-    Leave(Topic),
+    /// Of the instance with this join_ref, even if nobody waits for its outcome any more.
+    Leave(Topic, Ref),
 }
 
 impl Socket {

@@ -13,10 +13,8 @@ use crate::join_params::JoinAttempt;
 use crate::payload::Payload;
 use crate::time::Time;
 use crate::timer::{Timeout, TimerKey, TimerKind};
-use crate::topic::Topic;
+use crate::topic::{PHOENIX, Topic};
 use crate::wire::{Frame, Outgoing};
-
-use super::channels::PHOENIX;
 
 impl Socket {
     /// What to do next; none when there is nothing more for now.
@@ -43,7 +41,7 @@ impl Socket {
             } else if let Some((_, item)) = self.live.as_mut()?.lane.pop_first() {
                 let action = match item {
                     LaneItem::Push(push) => self.pull_push(id, push),
-                    LaneItem::Leave(topic) => self.pull_leave(id, &topic),
+                    LaneItem::Leave(topic, join_ref) => self.pull_leave(id, &topic, join_ref),
                 };
                 if action.is_some() {
                     return action;
@@ -90,19 +88,24 @@ impl Socket {
         order: u64,
         topic: Topic,
     ) -> Option<Action> {
-        let want = self.wanted(&topic)?;
+        let Some(want) = self.wanted(&topic) else {
+            self.live.as_mut()?.due_joins.remove(&(order, topic));
+            return None;
+        };
         let attempt = JoinAttempt {
             topic: topic.clone(),
             attempt: want.attempts.saturating_add(1),
             rejoin: want.ever_joined,
         };
-        // The application's function runs before anything changes, so that its panic leaves the
-        // socket as it was.
-        let payload = want.params.payload(&attempt);
-        let checked = self.check_join(&topic, &payload).map_err(|error| error.to_string());
+        // The application's function runs before anything changes.
+        let payload = want.params.payload(&attempt).map_err(|error| error.to_string());
+        let checked = payload.and_then(|payload| {
+            self.check_join(&topic, &payload).map_err(|error| error.to_string())?;
+            Ok(payload)
+        });
         self.live.as_mut()?.due_joins.remove(&(order, topic.clone()));
         let join_ref = self.mint_ref();
-        let encoded = checked.and_then(|()| {
+        let encoded = checked.and_then(|payload| {
             self.encode(Some(join_ref), join_ref, &topic, "phx_join", payload)
                 .map_err(|error| error.to_string())
         });
@@ -160,11 +163,14 @@ impl Socket {
         }
     }
 
-    fn pull_leave(&mut self, id: ConnectionId, topic: &Topic) -> Option<Action> {
+    /// A leave that could not be written in time is written all the same: the server still holds
+    /// the channel. To a later instance it means nothing (`wire/leave_wrong_join_ref`).
+    fn pull_leave(&mut self, id: ConnectionId, topic: &Topic, join_ref: Ref) -> Option<Action> {
         let msg_ref = self.mint_ref();
-        let leaving = self.channels.get_mut(topic)?.leaving.as_mut()?;
-        leaving.leave_ref = Some(msg_ref);
-        let join_ref = leaving.join_ref;
+        let leaving = self.channels.get_mut(topic).and_then(|channel| channel.leaving.as_mut());
+        if let Some(leaving) = leaving.filter(|leaving| leaving.join_ref == join_ref) {
+            leaving.leave_ref = Some(msg_ref);
+        }
         let frame =
             self.encode(Some(join_ref), msg_ref, topic, "phx_leave", Payload::empty()).ok()?;
         Some(Action::Send { id, frame })

@@ -1,7 +1,7 @@
 //! The transitions of the push machine; [`push`](crate::push) draws it.
 
 use super::{LaneItem, Socket};
-use crate::cause::PushOutcome;
+use crate::cause::{NotSentCause, PushOutcome};
 use crate::error::{PushError, PushErrorKind};
 use crate::id::PushId;
 use crate::payload::Payload;
@@ -9,6 +9,7 @@ use crate::push::{Push, PushOptions};
 use crate::signal::Signal;
 use crate::time::Time;
 use crate::timer::TimerKey;
+use crate::topic::Topic;
 
 /// # Commands about pushes
 impl Socket {
@@ -48,7 +49,7 @@ impl Socket {
         if let Some(want) = self.wanted_mut(&topic) {
             want.queued.insert(id);
         }
-        self.pushes.insert(id, topic, event, payload, options.cast);
+        self.pushes.insert(id, topic, event, payload, options);
         if let (true, Some(live)) = (joined, &mut self.live) {
             live.lane.insert(id.0, LaneItem::Push(id));
         }
@@ -119,6 +120,14 @@ impl Socket {
         let outcome = outcome(&push);
         self.signal(Signal::PushEnded { id, topic: push.topic, outcome });
         true
+    }
+
+    /// Ends what was to be written at once or not at all: the channel is not joined any more.
+    pub(super) fn end_fail_fast(&mut self, topic: &Topic) {
+        let Some(want) = self.wanted(topic) else { return };
+        let is_fast = |id: &PushId| self.pushes.get(*id).is_some_and(|push| push.fail_fast);
+        let fast: Vec<PushId> = want.queued.iter().copied().filter(is_fast).collect();
+        self.end_pushes(fast, |_| PushOutcome::NotSent(NotSentCause::Interrupted));
     }
 
     /// Ends several pushes, in the order they were accepted.

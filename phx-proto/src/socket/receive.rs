@@ -6,7 +6,7 @@
 //! (`wire/push_unjoined_topic`).
 
 use super::Socket;
-use super::channels::{InstanceKind, PHOENIX, reason_of};
+use super::channels::{InstanceKind, reason_of};
 use crate::cause::{
     Cause, ChannelEnd, Interruption, LeaveOutcome, NotSentCause, PushOutcome, Reply, UnknownCause,
 };
@@ -14,7 +14,7 @@ use crate::id::{ConnectionId, Ref};
 use crate::payload::Payload;
 use crate::signal::Signal;
 use crate::time::Time;
-use crate::topic::Topic;
+use crate::topic::{PHOENIX, Topic};
 use crate::wire::{Body, ByteStr, DecodeError, Frame, Message, WireRef, check_strict};
 
 impl Socket {
@@ -30,6 +30,7 @@ impl Socket {
             return;
         }
         self.stats.frames_in += 1;
+        self.stats.last_frame_at = Some(now);
         self.stats.bytes_in += frame.len() as u64;
         let limit = self.config.max_message_bytes;
         if frame.len() > limit {
@@ -73,7 +74,7 @@ impl Socket {
                     (WireRef::Foreign, _) | (WireRef::Null, WireRef::Foreign) => None,
                 };
                 match (named, event.as_str()) {
-                    (Some(named), "phx_close") => self.receive_close(&topic, named),
+                    (Some(named), "phx_close") => self.receive_close(now, &topic, named),
                     (Some(named), "phx_error") => {
                         self.receive_error(now, &topic, named, payload);
                     }
@@ -105,7 +106,11 @@ impl Socket {
             return;
         }
         if live.joins.is_unanswered(msg_ref, topic) {
-            live.joins.remove(msg_ref, now);
+            if let Some(join) = live.joins.remove(msg_ref, now) {
+                if reply.status == *"ok" {
+                    self.stats.last_join = Some(now.since(join.written));
+                }
+            }
             self.rearm_join_clock();
             self.receive_join_reply(now, topic, msg_ref, reply);
             return;
@@ -138,10 +143,10 @@ impl Socket {
     fn receive_join_reply(&mut self, now: Time, topic: &str, join_ref: Ref, reply: Reply) {
         let ok = reply.status == *"ok";
         match self.instance(topic, Some(join_ref)) {
-            Some(InstanceKind::Joining) if ok => {
+            Some(InstanceKind::Joining(_)) if ok => {
                 self.joined(now, &Topic::from(topic), join_ref, reply.response);
             }
-            Some(InstanceKind::Joining) => {
+            Some(InstanceKind::Joining(_)) => {
                 self.join_refused(now, &Topic::from(topic), reply.response);
             }
             // The join was left meanwhile: its error means that there is nothing to leave, its
@@ -150,7 +155,9 @@ impl Socket {
                 self.leave_ended(&Topic::from(topic), LeaveOutcome::Acked);
             }
             Some(InstanceKind::Leaving) => {}
-            Some(InstanceKind::Joined(_)) | None => self.stats.stale_frames += 1,
+            Some(InstanceKind::Joined(_) | InstanceKind::Surviving) | None => {
+                self.stats.stale_frames += 1;
+            }
         }
     }
 
@@ -173,17 +180,32 @@ impl Socket {
             && reason_of(&reply.response).as_deref() == Some("unmatched topic")
     }
 
-    fn receive_close(&mut self, topic: &str, named: Option<Ref>) {
+    fn receive_close(&mut self, now: Time, topic: &str, named: Option<Ref>) {
         let topic = Topic::from(topic);
         match self.instance(&topic, named) {
             Some(InstanceKind::Leaving) => self.leave_ended(&topic, LeaveOutcome::Acked),
-            Some(InstanceKind::Joined(_) | InstanceKind::Joining) => self.end_want(
-                &topic,
-                ChannelEnd::ClosedByServer,
-                UnknownCause::ChannelClosed,
-                NotSentCause::ChannelClosed,
-            ),
+            Some(
+                kind @ (InstanceKind::Joined(_)
+                | InstanceKind::Joining(_)
+                | InstanceKind::Surviving),
+            ) => {
+                self.join_is_over(now, kind);
+                self.end_want(
+                    &topic,
+                    ChannelEnd::ClosedByServer,
+                    UnknownCause::ChannelClosed,
+                    NotSentCause::ChannelClosed,
+                );
+            }
             None => self.stats.stale_frames += 1,
+        }
+    }
+
+    /// A channel that ended while it was being joined answers its join no more.
+    fn join_is_over(&mut self, now: Time, kind: InstanceKind) {
+        if let (InstanceKind::Joining(join_ref), Some(live)) = (kind, &mut self.live) {
+            live.joins.remove(join_ref, now);
+            self.rearm_join_clock();
         }
     }
 
@@ -191,9 +213,16 @@ impl Socket {
         let topic = Topic::from(topic);
         match self.instance(&topic, named) {
             Some(InstanceKind::Leaving) => self.leave_ended(&topic, LeaveOutcome::Acked),
-            Some(InstanceKind::Joined(_) | InstanceKind::Joining) => {
+            Some(kind @ (InstanceKind::Joined(_) | InstanceKind::Joining(_))) => {
+                self.join_is_over(now, kind);
                 self.signal(Signal::Errored { topic: topic.clone(), payload });
                 self.channel_crashed(now, &topic, Interruption::Crashed);
+            }
+            Some(InstanceKind::Surviving) => {
+                // Nothing is left to leave; the rejoin is on its way already.
+                if let Some(want) = self.wanted_mut(&topic) {
+                    want.surviving = None;
+                }
             }
             None => self.stats.stale_frames += 1,
         }

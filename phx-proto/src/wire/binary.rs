@@ -13,7 +13,6 @@
 
 use bytes::Bytes;
 
-use super::scan::parse_ref;
 use super::{Body, ByteStr, DecodeError, DecodeProblem, EncodeError, Message, Outgoing, WireRef};
 use crate::payload::Payload;
 
@@ -88,7 +87,7 @@ fn field_len(field: &'static str, value: &str) -> Result<u8, EncodeError> {
 }
 
 fn wire_ref(bytes: &[u8]) -> WireRef {
-    if bytes.is_empty() { WireRef::Null } else { parse_ref(bytes) }
+    if bytes.is_empty() { WireRef::Null } else { WireRef::parse(bytes) }
 }
 
 /// The fields behind the lengths, one after another.

@@ -107,8 +107,9 @@ impl fmt::Debug for Evidence {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EncodeError {
-    /// vsn 1.0.0 has no binary payloads (`wire/v1_binary`: the server closes with 1011).
-    #[error("vsn 1.0.0 has no binary payloads")]
+    /// The serializer has no binary payloads; nor has vsn 1.0.0 (`wire/v1_binary`: the server
+    /// closes with 1011).
+    #[error("this serializer has no binary payloads")]
     NoBinary,
     /// A binary frame has one byte for the length of each header field.
     #[error("a binary payload allows 255 bytes of {field}, this has {len}")]

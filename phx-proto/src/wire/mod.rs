@@ -41,6 +41,21 @@ pub enum WireRef {
     Foreign,
 }
 
+impl WireRef {
+    /// Reads the text of a ref that is not null: `1`, `27`, as this client writes them. Anything
+    /// else, such as `01`, is somebody else's.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Self {
+        let canonical =
+            matches!(text.first(), Some(b'1'..=b'9')) && text.iter().all(u8::is_ascii_digit);
+        let number = core::str::from_utf8(text).ok().filter(|_| canonical);
+        match number.and_then(|number| number.parse().ok()) {
+            Some(number) => Self::Ref(Ref(number)),
+            None => Self::Foreign,
+        }
+    }
+}
+
 /// A decoded incoming message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -89,7 +104,9 @@ pub struct Outgoing<'a> {
 }
 
 /// A way to write messages as frames and back, with the version string that asks the server
-/// for it.
+/// for it; chosen with [`Config::serializer`](crate::Config::serializer).
+///
+/// A format that is not JSON translates: a payload on this side is JSON text or plain bytes.
 pub trait Serializer: fmt::Debug + Send + Sync {
     /// The `vsn` query parameter that selects this serializer on the server.
     fn vsn(&self) -> &str;

@@ -7,7 +7,6 @@ use bytes::Bytes;
 
 use super::error::{DecodeError, DecodeProblem};
 use super::{ByteStr, WireRef};
-use crate::id::Ref;
 
 pub(super) struct Scanner<'a> {
     frame: &'a Bytes,
@@ -92,7 +91,7 @@ impl<'a> Scanner<'a> {
     /// Takes a ref: null, a string or number that is a canonical decimal, or anything else.
     pub(super) fn wire_ref(&mut self, expected: &'static str) -> Result<WireRef, DecodeError> {
         match self.peek() {
-            Some(b'"') => Ok(parse_ref(self.string(expected)?.as_bytes())),
+            Some(b'"') => Ok(WireRef::parse(self.string(expected)?.as_bytes())),
             Some(b'n') if self.frame[self.at..self.end].starts_with(b"null") => {
                 self.at += 4;
                 Ok(WireRef::Null)
@@ -102,7 +101,7 @@ impl<'a> Scanner<'a> {
                 // Only refs of ours are worth a fast path; anything else is checked for being
                 // JSON and nothing more.
                 self.check_json(&value, expected)?;
-                Ok(parse_ref(&value))
+                Ok(WireRef::parse(&value))
             }
             None => self.expected(expected),
         }
@@ -157,17 +156,6 @@ impl<'a> Scanner<'a> {
             }
         }
         self.expected(expected)
-    }
-}
-
-/// `1`, as a member or as a whole string: the decimals that this client writes.
-pub(super) fn parse_ref(bytes: &[u8]) -> WireRef {
-    let canonical =
-        matches!(bytes.first(), Some(b'1'..=b'9')) && bytes.iter().all(u8::is_ascii_digit);
-    let number = core::str::from_utf8(bytes).ok().filter(|_| canonical);
-    match number.and_then(|number| number.parse().ok()) {
-        Some(number) => WireRef::Ref(Ref(number)),
-        None => WireRef::Foreign,
     }
 }
 

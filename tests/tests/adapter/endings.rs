@@ -18,7 +18,8 @@ const CLOSE_1012: &[u8] = &[0x88, 2, 0x03, 0xf4];
 
 /// Why a connection ended on which something was joined.
 async fn cause_of_the_end(config: Config) -> Cause {
-    let client = phx::start(config.auto_join("room:lobby", serde_json::json!({})));
+    let config = config.auto_join("room:lobby", serde_json::json!({})).unwrap();
+    let client = phx::start(config);
     let mut signals = client.signals();
     loop {
         match signals.next().await.expect("the driver runs") {

@@ -1,0 +1,99 @@
+//! The arithmetic of presence: what differs between two lists, and a list after a diff.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+
+use super::entry::{PresenceChange, PresenceEntry, PresenceMeta};
+
+type Entries<M> = BTreeMap<String, PresenceEntry<M>>;
+
+/// A `presence_diff`. The server always sends both members (`wire/presence_two_clients`).
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Diff<M> {
+    #[serde(default = "BTreeMap::new")]
+    joins: Entries<M>,
+    #[serde(default = "BTreeMap::new")]
+    leaves: Entries<M>,
+}
+
+impl<M: Clone> Diff<M> {
+    /// What leads from `now` to `state`, meta by meta.
+    pub(super) fn between(now: &Entries<M>, state: Entries<M>) -> Self {
+        let mut leaves: Entries<M> = now
+            .iter()
+            .filter(|(key, _)| !state.contains_key(*key))
+            .map(|(key, entry)| (key.clone(), entry.clone()))
+            .collect();
+        let mut joins = Entries::new();
+        for (key, mut entry) in state {
+            if let Some(before) = now.get(&key) {
+                let mut left = before.clone();
+                left.metas.retain(not_in(&entry.metas));
+                entry.metas.retain(not_in(&before.metas));
+                if !left.metas.is_empty() {
+                    leaves.insert(key.clone(), left);
+                }
+                if entry.metas.is_empty() {
+                    continue;
+                }
+            }
+            joins.insert(key, entry);
+        }
+        Self { joins, leaves }
+    }
+
+    /// Applies the joins and then the leaves. A meta that is there already keeps its content up
+    /// to date and is not doubled; one that is not there cannot leave.
+    pub(super) fn apply(mut self, entries: &mut Entries<M>) -> Vec<PresenceChange<M>> {
+        let mut changes = Vec::new();
+        // What is told as an update is not told as a leave.
+        let mut updated = BTreeSet::new();
+        for (key, joined) in self.joins {
+            let before = entries.remove(&key);
+            let first = before.is_none();
+            let mut metas = before.map(|entry| entry.metas).unwrap_or_default();
+            metas.retain(not_in(&joined.metas));
+            metas.extend(joined.metas.iter().cloned());
+            entries.insert(key.clone(), PresenceEntry { metas, extra: joined.extra });
+
+            let left = self.leaves.get(&key).map_or(&[][..], |entry| &entry.metas);
+            let told = changes.len();
+            let mut came = Vec::new();
+            for after in joined.metas {
+                match left.iter().find(|meta| after.phx_ref_prev.as_ref() == Some(&meta.phx_ref)) {
+                    Some(before) => {
+                        updated.insert((key.clone(), before.phx_ref.clone()));
+                        let before = before.clone();
+                        changes.push(PresenceChange::Update { key: key.clone(), before, after });
+                    }
+                    None => came.push(after),
+                }
+            }
+            if !came.is_empty() || changes.len() == told {
+                changes.push(PresenceChange::Join { key, metas: came, first });
+            }
+        }
+        for (key, left) in &mut self.leaves {
+            let Some(entry) = entries.get_mut(key) else { continue };
+            entry.metas.retain(not_in(&left.metas));
+            let last = entry.metas.is_empty();
+            if last {
+                entries.remove(key);
+            }
+            let before = left.metas.len();
+            left.metas.retain(|meta| !updated.contains(&(key.clone(), meta.phx_ref.clone())));
+            if !left.metas.is_empty() || before == 0 {
+                let metas = core::mem::take(&mut left.metas);
+                changes.push(PresenceChange::Leave { key: key.clone(), metas, last });
+            }
+        }
+        changes
+    }
+}
+
+/// Whether a meta is none of these, by its ref.
+fn not_in<M>(metas: &[PresenceMeta<M>]) -> impl Fn(&PresenceMeta<M>) -> bool {
+    let refs: BTreeSet<&str> = metas.iter().map(|meta| meta.phx_ref.as_str()).collect();
+    move |meta| !refs.contains(meta.phx_ref.as_str())
+}

@@ -1,0 +1,169 @@
+//! Presence as a value: the list, the changes, and what holds them back.
+
+use phx_proto::{Payload, Presence, PresenceChange, PresenceError};
+use serde_json::{Value, json};
+
+/// `f1` under `ann` with nothing else said.
+fn metas(refs: &[&str]) -> Value {
+    let metas: Vec<Value> = refs.iter().map(|phx_ref| json!({ "phx_ref": phx_ref })).collect();
+    json!({ "metas": metas })
+}
+
+fn state(presence: &mut Presence, state: Value) -> Vec<String> {
+    told(presence.sync_state(&Payload::from(state)).expect("a state"))
+}
+
+fn diff(presence: &mut Presence, joins: Value, leaves: Value) -> Vec<String> {
+    let payload = Payload::from(json!({ "joins": joins, "leaves": leaves }));
+    told(presence.sync_diff(&payload).expect("a diff"))
+}
+
+fn told(changes: Vec<PresenceChange>) -> Vec<String> {
+    let refs = |metas: Vec<phx_proto::PresenceMeta>| {
+        metas.into_iter().map(|meta| meta.phx_ref).collect::<Vec<_>>().join(" ")
+    };
+    changes
+        .into_iter()
+        .map(|change| match change {
+            PresenceChange::Join { key, metas, first } => {
+                format!("+{key} {}{}", refs(metas), if first { " first" } else { "" })
+            }
+            PresenceChange::Leave { key, metas, last } => {
+                format!("-{key} {}{}", refs(metas), if last { " last" } else { "" })
+            }
+            PresenceChange::Update { key, before, after } => {
+                format!("~{key} {} {}", before.phx_ref, after.phx_ref)
+            }
+            other => format!("{other:?}"),
+        })
+        .collect()
+}
+
+fn listed(presence: &Presence) -> Vec<String> {
+    presence
+        .list()
+        .map(|(key, entry)| {
+            let refs: Vec<&str> = entry.metas.iter().map(|meta| meta.phx_ref.as_str()).collect();
+            format!("{key} {}", refs.join(" "))
+        })
+        .collect()
+}
+
+/// User pain 62: a diff before the state is neither lost nor taken for the whole list.
+#[test]
+fn a_diff_before_the_state_is_held_back_and_applied_to_it() {
+    let mut presence = Presence::new();
+    presence.joined();
+    assert!(diff(&mut presence, json!({"bob": metas(&["b1"])}), json!({})).is_empty());
+    assert!(presence.is_empty() && !presence.is_synced());
+    let changes = state(&mut presence, json!({"ann": metas(&["a1"])}));
+    assert_eq!(changes, ["+ann a1 first", "+bob b1 first"]);
+    assert_eq!(listed(&presence), ["ann a1", "bob b1"]);
+    assert!(presence.is_synced());
+}
+
+/// `wire/presence_state_and_own_diff`: the state already holds what the diff before it says.
+#[test]
+fn a_meta_that_comes_twice_is_there_once() {
+    let mut presence = Presence::new();
+    diff(&mut presence, json!({"ann": metas(&["a1"])}), json!({}));
+    state(&mut presence, json!({"ann": metas(&["a1"])}));
+    assert_eq!(listed(&presence), ["ann a1"]);
+    diff(&mut presence, json!({"ann": metas(&["a1", "a2"])}), json!({}));
+    assert_eq!(listed(&presence), ["ann a1 a2"]);
+}
+
+/// User pain 62: whoever left during a gap is told as a leave.
+#[test]
+fn a_resync_tells_who_came_and_who_left_in_the_gap() {
+    let mut presence = Presence::new();
+    state(&mut presence, json!({"ann": metas(&["a1", "a2"]), "bob": metas(&["b1"])}));
+    presence.joined();
+    assert_eq!(listed(&presence), ["ann a1 a2", "bob b1"], "the last thing known");
+    let changes = state(&mut presence, json!({"ann": metas(&["a2", "a3"]), "cy": metas(&["c1"])}));
+    assert_eq!(changes, ["+ann a3", "+cy c1 first", "-ann a1", "-bob b1 last"]);
+    assert_eq!(listed(&presence), ["ann a2 a3", "cy c1"]);
+}
+
+/// `wire/presence_update`; user pain 62: an update is not a leave and a join.
+#[test]
+fn an_update_is_one_change() {
+    let mut presence = Presence::new();
+    state(&mut presence, json!({"ann": metas(&["a1", "x"])}));
+    let changes = diff(
+        &mut presence,
+        json!({"ann": {"metas": [{"phx_ref": "a2", "phx_ref_prev": "a1"}, {"phx_ref": "y"}]}}),
+        json!({"ann": metas(&["a1", "x"])}),
+    );
+    assert_eq!(changes, ["~ann a1 a2", "+ann y", "-ann x"]);
+    assert_eq!(listed(&presence), ["ann a2 y"]);
+}
+
+#[test]
+fn a_resync_knows_an_update_too() {
+    let mut presence = Presence::new();
+    state(&mut presence, json!({"ann": metas(&["a1"])}));
+    presence.joined();
+    let after = json!({"ann": {"metas": [{"phx_ref": "a2", "phx_ref_prev": "a1"}]}});
+    assert_eq!(state(&mut presence, after), ["~ann a1 a2"]);
+}
+
+#[test]
+fn a_leave_of_a_key_that_is_not_there_is_nothing() {
+    let mut presence = Presence::new();
+    state(&mut presence, json!({}));
+    assert!(diff(&mut presence, json!({}), json!({"ann": metas(&["a1"])})).is_empty());
+}
+
+/// Design 4.7 and 4.8: 256 diffs are held back, then the channel must be joined anew.
+#[test]
+fn too_many_diffs_before_the_state_are_an_error_until_the_next_join() {
+    let mut presence: Presence = Presence::new();
+    let payload = Payload::from(json!({"joins": {"ann": metas(&["a1"])}, "leaves": {}}));
+    for _ in 0..256 {
+        assert_eq!(presence.sync_diff(&payload), Ok(Vec::new()));
+    }
+    assert_eq!(presence.sync_diff(&payload), Err(PresenceError::OutOfSync));
+    // Told once; neither the state of the old join nor its diffs count any more.
+    assert_eq!(presence.sync_diff(&payload), Ok(Vec::new()));
+    assert!(state(&mut presence, json!({"bob": metas(&["b1"])})).is_empty());
+    assert!(presence.is_empty() && !presence.is_synced());
+    presence.joined();
+    assert_eq!(state(&mut presence, json!({"bob": metas(&["b1"])})), ["+bob b1 first"]);
+}
+
+#[test]
+fn what_is_no_presence_message_is_an_error_and_changes_nothing() {
+    let mut presence = Presence::<Value>::new();
+    state(&mut presence, json!({"ann": metas(&["a1"])}));
+    for bad in [json!([]), json!({"ann": {}}), json!({"ann": {"metas": [{}]}}), json!(null)] {
+        let error = presence.sync_state(&Payload::from(bad.clone()));
+        assert!(matches!(error, Err(PresenceError::Malformed(_))), "{bad}");
+        let error = presence.sync_diff(&Payload::from(json!({ "joins": bad.clone() })));
+        assert!(matches!(error, Err(PresenceError::Malformed(_))), "{bad}");
+    }
+    let error = presence.sync_diff(&Payload::binary("x"));
+    assert!(matches!(error, Err(PresenceError::Malformed(_))));
+    assert_eq!(listed(&presence), ["ann a1"]);
+    assert!(presence.is_synced());
+}
+
+#[test]
+fn metas_have_the_type_of_the_application_and_entries_keep_what_fetch_added() {
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize)]
+    struct Device {
+        name: String,
+    }
+    let mut presence = Presence::<Device>::new();
+    let payload = json!({"7": {
+        "metas": [{"phx_ref": "a1", "name": "phone"}],
+        "user": {"nick": "ann"},
+    }});
+    presence.sync_state(&Payload::from(payload)).expect("a state");
+    let entry = presence.get("7").expect("ann");
+    assert_eq!(entry.metas[0].data, Device { name: "phone".into() });
+    assert_eq!(entry.extra["user"], json!({"nick": "ann"}));
+    let other = json!({"8": {"metas": [{"phx_ref": "b1", "nome": "?"}]}});
+    let error = presence.sync_state(&Payload::from(other)).expect_err("no name");
+    assert!(error.to_string().contains("name"), "{error}");
+}

@@ -1,0 +1,288 @@
+//! The client against every recording that it could have been the client of.
+//!
+//! Both ways: each recorded client frame must be what the client sends when it is told to do so
+//! (JSON with its payload to the byte, binary to the byte, refs renamed by order of first use),
+//! and after each server frame the client must have told exactly what an independent reading of
+//! the recording foretells, nothing more and nothing less.
+
+use phx_proto::Ref;
+use phx_proto::wire::{Body, Message, Serializer, V1, V2, WireRef};
+use phx_tests::classes::{Class, TABLE};
+use phx_tests::conversation::{Conversation, Vsn};
+use phx_tests::foretold::{Pushes, foretell};
+use phx_tests::golden_client::run;
+use phx_tests::reading::{Data, Reading, read};
+use phx_tests::recording::{self, Dir, What};
+use phx_tests::told::Told;
+use serde_json::Value;
+
+/// What was compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Compared {
+    conversations: u64,
+    sent: u64,
+    received: u64,
+    told: u64,
+}
+
+fn play(
+    conversation: &Conversation,
+    pushes: Pushes,
+    compared: &mut Compared,
+) -> Result<(), String> {
+    let foretold = foretell(conversation, pushes)?;
+    let run = run(conversation, pushes, &foretold)?;
+    for index in 0..foretold.told.len().max(run.told.len()) {
+        let (expected, actual) = (foretold.told.get(index), run.told.get(index));
+        let alike = matches!((expected, actual), (Some(e), Some(a)) if Told::allows(e, a));
+        if !alike {
+            return Err(format!("told {index}:\n  foretold {expected:?}\n  ours     {actual:?}"));
+        }
+    }
+    let stats = &run.stats;
+    let counted = [
+        ("frames sent", foretold.frames_out, stats.frames_out),
+        ("frames compared", foretold.frames_out, run.sent),
+        ("frames received", foretold.frames_in, stats.frames_in),
+        ("frames fed", foretold.frames_in, run.received),
+        ("messages", foretold.messages, stats.messages),
+        ("messages dropped", 0, stats.messages_not_joined),
+        ("stale frames", foretold.stale_frames, stats.stale_frames),
+        ("late replies", foretold.late_replies, stats.late_replies),
+        ("stale inputs", foretold.stale_inputs, stats.stale_inputs),
+        ("protocol errors", 0, stats.protocol_errors),
+        ("pushes without an outcome", 0, (stats.queued_pushes + stats.pushes_in_flight) as u64),
+    ];
+    for (what, expected, actual) in counted {
+        if expected != actual {
+            return Err(format!("{what}: {actual}, foretold {expected}"));
+        }
+    }
+    compared.conversations += 1;
+    compared.sent += run.sent;
+    compared.received += run.received;
+    compared.told += run.told.len() as u64;
+    Ok(())
+}
+
+/// Plays conversations and reports all that differ.
+fn play_all(what: &str, conversations: &[Conversation], pushes: Pushes) -> Compared {
+    let mut compared = Compared::default();
+    let mut failures = Vec::new();
+    for conversation in conversations {
+        if let Err(difference) = play(conversation, pushes, &mut compared) {
+            failures.push(format!("{} ({pushes:?}): {difference}", conversation.name));
+        }
+    }
+    println!("{what}, pushes as {pushes:?}: {compared:?}");
+    assert!(failures.is_empty(), "{} differ:\n{}", failures.len(), failures.join("\n"));
+    assert_eq!(compared.conversations, conversations.len() as u64);
+    compared
+}
+
+/// Every connection of the recordings of a class; those that cannot be read are left out, which
+/// only recordings of class Server may be.
+fn connections(class: Class) -> Vec<Conversation> {
+    let of_class = TABLE.iter().filter(|(_, named)| *named == class);
+    let mut conversations = Vec::new();
+    for (name, _) in of_class {
+        match Conversation::all(&recording::load(name)) {
+            Ok(all) => conversations.extend(all),
+            Err(problem) => assert_eq!(class, Class::Server, "{name}: {problem}"),
+        }
+    }
+    conversations
+}
+
+#[test]
+fn a_recording_is_conforming_exactly_if_a_client_could_have_sent_it() {
+    let mut wrong = Vec::new();
+    for (name, class) in TABLE.iter().filter(|(_, class)| *class != Class::OutOfScope) {
+        let verdict = Conversation::all(&recording::load(name)).and_then(|all| {
+            all.iter().try_for_each(|conversation| {
+                foretell(conversation, Pushes::Calls)
+                    .map(drop)
+                    .map_err(|problem| format!("{}: {problem}", conversation.name))
+            })
+        });
+        let judged = if verdict.is_ok() { Class::Conforming } else { Class::Server };
+        match &verdict {
+            Err(reason) => println!("not conforming: {reason:.150}"),
+            Ok(()) => println!("conforming: {name}"),
+        }
+        if judged != *class {
+            wrong.push(format!("{name} is {judged:?}, not {class:?}: {verdict:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_client_sends_and_tells_what_is_recorded() {
+    let compared = play_all("conforming", &connections(Class::Conforming), Pushes::Calls);
+    // Pinned, so that a loader that loses connections or lines is noticed.
+    assert_eq!((compared.conversations, compared.sent, compared.received), (61, 130, 176));
+}
+
+#[test]
+fn casts_look_the_same_on_the_wire_and_their_replies_are_dropped() {
+    play_all("conforming", &connections(Class::Conforming), Pushes::Casts);
+}
+
+/// Of a recording that does not conform: the connections that do.
+#[test]
+fn connections_that_conform_by_themselves_are_played_too() {
+    let mut conversations = connections(Class::Server);
+    conversations.retain(|conversation| foretell(conversation, Pushes::Calls).is_ok());
+    let names: Vec<&str> = conversations.iter().map(|c| c.name.as_str()).collect();
+    println!("{}", names.join(", "));
+    for needed in ["broadcast_binary a", "broadcast_text a", "presence_two_clients a"] {
+        assert!(names.contains(&needed), "{needed}");
+    }
+    for pushes in [Pushes::Calls, Pushes::Casts] {
+        play_all("connections", &conversations, pushes);
+    }
+}
+
+/// A recording that conforms but for a few frames that change nothing for the rest of it.
+struct Cut {
+    name: &'static str,
+    /// The events to leave out, counted from 0.
+    without: &'static [usize],
+    why: &'static str,
+}
+
+const CUTS: &[Cut] = &[
+    Cut {
+        name: "channel_crash",
+        without: &[5, 6],
+        why: "a push behind the phx_error, and its answer",
+    },
+    Cut { name: "channel_crash__1.7.24", without: &[5, 6], why: "the same" },
+    Cut {
+        name: "join_denied",
+        without: &[4, 5],
+        why: "a push to the denied topic, and its answer",
+    },
+    Cut {
+        name: "join_double",
+        without: &[7],
+        why: "a push with the old join_ref, dropped in silence",
+    },
+    Cut { name: "join_double__1.7.24", without: &[7, 8], why: "the same, and its answer" },
+    Cut { name: "join_unmatched_topic", without: &[2, 3], why: "a join_ref that is not the ref" },
+    Cut {
+        name: "v1_heartbeat",
+        without: &[2, 3],
+        why: "a heartbeat with ref null, and its answer",
+    },
+    Cut {
+        name: "v1_with_join_ref",
+        without: &[4],
+        why: "a push with a stale join_ref, dropped in silence",
+    },
+    Cut { name: "v1_with_join_ref__1.7.24", without: &[4, 5], why: "the same, and its answer" },
+];
+
+#[test]
+fn recordings_that_conform_but_for_a_frame_are_played_without_it() {
+    let mut cut = Vec::new();
+    for Cut { name, without, why } in CUTS {
+        let mut conversation = Conversation::of(&recording::load(name), "").expect("readable");
+        assert!(foretell(&conversation, Pushes::Calls).is_err(), "{name}: no need for {why}");
+        for index in without.iter().rev() {
+            conversation.events.remove(*index);
+        }
+        cut.push(conversation);
+    }
+    for pushes in [Pushes::Calls, Pushes::Casts] {
+        play_all("cut", &cut, pushes);
+    }
+}
+
+/// The core closes without a reason; the recorder gave one, which the server ignores (fact 34).
+#[test]
+fn a_close_by_the_client_ends_as_recorded() {
+    let mut conversation =
+        Conversation::of(&recording::load("close_by_client"), "").expect("readable");
+    let reason = conversation.events.iter_mut().find_map(|event| match &mut event.what {
+        What::Close { reason, .. } => Some(reason),
+        _ => None,
+    });
+    assert_eq!(std::mem::take(reason.expect("a close")), "bye");
+    play_all("close_by_client", &[conversation], Pushes::Calls);
+}
+
+#[test]
+fn every_recorded_frame_of_a_server_is_decoded_as_it_reads() {
+    let (mut good, mut bad) = (0, Vec::new());
+    for class in [Class::Conforming, Class::Server] {
+        for conversation in connections(class) {
+            // Fact 36: missing means 1.0.0. The rest of 2.0 is spoken as 2.0.0.
+            let named = conversation.query().any(|(name, _)| name == "vsn");
+            let vsn = conversation.vsn().unwrap_or(if named { Vsn::V2 } else { Vsn::V1 });
+            for event in &conversation.events {
+                let (Dir::ServerToClient, What::Frame { frame, .. }) = (event.dir, &event.what)
+                else {
+                    continue;
+                };
+                let decoded = match vsn {
+                    Vsn::V2 => V2.decode(frame),
+                    Vsn::V1 => V1.decode(frame),
+                };
+                let place = format!("{} at {} ms", conversation.name, event.ms);
+                match (read(vsn, Dir::ServerToClient, frame), decoded) {
+                    (Ok(reading), Ok(message)) => {
+                        assert_reads(&place, &reading, &message);
+                        good += 1;
+                    }
+                    (Err(_), Err(_)) => bad.push(conversation.name.clone()),
+                    (reading, decoded) => panic!("{place}: {reading:?}, but {decoded:?}"),
+                }
+            }
+        }
+    }
+    println!("{good} frames of servers decoded alike; not messages to either: {bad:?}");
+    // Their topic is not a string.
+    assert_eq!(bad, ["malformed_topic_null_join", "malformed_topic_number_join"]);
+    assert_eq!(good, 380);
+}
+
+fn assert_reads(place: &str, reading: &Reading, message: &Message) {
+    let reference = |value: &Value| {
+        let text = match value {
+            Value::Null => return WireRef::Null,
+            // A binary frame has no null.
+            Value::String(text) if text.is_empty() && reading.is_binary() => return WireRef::Null,
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        match text.parse::<u64>() {
+            Ok(number) if number.to_string() == text && number > 0 => {
+                WireRef::Ref(Ref::from_u64(number))
+            }
+            _ => WireRef::Foreign,
+        }
+    };
+    assert_eq!(message.join_ref, reference(&reading.join_ref), "{place}");
+    assert_eq!(message.msg_ref, reference(&reading.msg_ref), "{place}");
+    assert_eq!(&*message.topic, &*reading.topic, "{place}");
+    let (payload, expected) = match (&message.body, &reading.reply) {
+        (Body::Reply { status, response }, Some(reply)) => {
+            assert_eq!(&**status, &*reply.status, "{place}");
+            (response, &reply.response)
+        }
+        (Body::Event { event, payload }, None) => {
+            assert_eq!(&**event, &*reading.event, "{place}");
+            (payload, &reading.payload)
+        }
+        (body, reply) => panic!("{place}: {body:?}, read as {reply:?}"),
+    };
+    match expected {
+        Data::Json(text) => assert_eq!(payload.get().as_ref(), Ok(&&**text), "{place}"),
+        Data::Bytes(bytes) => {
+            assert!(payload.is_binary(), "{place}");
+            assert_eq!(payload.as_bytes(), bytes, "{place}");
+        }
+    }
+}
