@@ -38,7 +38,7 @@
 //! | --- | --- |
 //! | `driver` | async handles and the future that drives them, over any runtime |
 //! | `upgrade` | the HTTP upgrade and proxy CONNECT as pure machines |
-//! | `tls` | [`Tls`](https://docs.rs/phx-proto/latest/phx_proto/struct.Tls.html): whom `wss://` trusts; `tls-native-roots` adds the roots of the system |
+//! | `tls` | [`Tls`]: whom `wss://` trusts; `tls-native-roots` adds the roots of the system |
 //! | `testing` | a pure Phoenix-like server, for your tests too |
 
 mod action;
