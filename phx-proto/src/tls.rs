@@ -69,9 +69,12 @@ impl Tls {
         Ok(self)
     }
 
-    /// The name to verify for this host, and to announce.
-    #[cfg(feature = "adapter")]
-    pub(crate) fn name_for(&self, host: &str) -> Result<ServerName<'static>, TlsError> {
+    /// The name to verify for this host, and to announce: the given one, or the host's own.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError::Name`] for a host that is neither a DNS name nor an IP address.
+    pub fn name_for(&self, host: &str) -> Result<ServerName<'static>, TlsError> {
         match &self.server_name {
             Some(name) => Ok(name.clone()),
             None => ServerName::try_from(host.to_owned())
@@ -80,13 +83,12 @@ impl Tls {
     }
 
     /// The configuration for rustls.
-    #[cfg(feature = "adapter")]
-    pub(crate) fn client(&self) -> Arc<ClientConfig> {
+    #[must_use]
+    pub fn client(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.client)
     }
 
     /// What is used when nothing else is configured: Mozilla's roots, made once.
-    #[cfg(feature = "adapter")]
     pub(crate) fn standard() -> &'static Self {
         static STANDARD: OnceLock<Tls> = OnceLock::new();
         STANDARD.get_or_init(|| Self::new(Roots::webpki()))

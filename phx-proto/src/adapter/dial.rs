@@ -35,7 +35,7 @@ pub async fn dial<N: Net>(
                        feature `tls` of the phx adapter";
         return Err(Failure::Unsupported { message: message.to_owned() });
     }
-    let mut stream = match config.proxy.as_ref().filter(|proxy| proxy.applies_to(uri)) {
+    let mut stream = match config.proxy_to(uri) {
         None => race::connect::<N>(uri.host(), uri.port()).await?,
         Some(proxy) => tunnel::<N>(proxy, uri).await?,
     };
@@ -73,7 +73,10 @@ async fn tunnel<N: Net>(proxy: &Proxy, uri: &Uri) -> Result<N::Stream, Failure> 
     let connect = Connect::new(&upgrade::ConnectRequest {
         host: uri.host(),
         port: uri.port(),
-        credentials: credentials.map(|(username, password)| Credentials { username, password }),
+        credentials: credentials.map(|(username, password)| {
+            let password = password.expose();
+            Credentials { username, password }
+        }),
     });
     let connect = connect.map_err(tunnel_failed)?;
     let tunnel = exchange::<N, _>(&mut stream, connect).await.map_err(|broken| match broken {

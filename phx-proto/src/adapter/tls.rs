@@ -7,7 +7,6 @@ use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 use super::Net;
 use crate::config::{Config, Uri};
 use crate::input::Failure;
-use crate::tls::Tls;
 
 /// Speaks TLS with the server of `uri` on a stream that leads to it.
 pub(super) async fn secure<N: Net>(
@@ -15,7 +14,7 @@ pub(super) async fn secure<N: Net>(
     uri: &Uri,
     config: &Config,
 ) -> Result<N::Stream, Failure> {
-    let tls = config.tls.as_ref().unwrap_or_else(|| Tls::standard());
+    let tls = config.tls_in_use();
     let name = tls
         .name_for(uri.host())
         .map_err(|error| Failure::Unsupported { message: error.to_string() })?;

@@ -77,9 +77,9 @@ impl Proxy {
     }
 
     /// The user and the password, if it is told any.
-    #[cfg(feature = "adapter")]
-    pub(crate) fn user_and_password(&self) -> Option<(&str, &str)> {
-        self.credentials.as_ref().map(|(user, password)| (user.as_str(), password.expose()))
+    #[must_use]
+    pub fn user_and_password(&self) -> Option<(&str, &Secret)> {
+        self.credentials.as_ref().map(|(user, password)| (user.as_str(), password))
     }
 
     /// Whether this host is reached through the proxy.

@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::sync::Arc;
 
-use super::{CloseRule, Config, ConfigError, Credentials, Proxy, Secret, StatusRule};
+use super::{CloseRule, Config, ConfigError, Credentials, Proxy, Secret, StatusRule, Uri};
 use crate::backoff::{Backoff, DelayRange};
 use crate::join_params::JoinParams;
 use crate::topic::{PHOENIX, Topic};
@@ -402,6 +402,19 @@ impl Config {
 
 /// # What adapters read
 impl Config {
+    /// The proxy on the way to this address, if it is reached through one.
+    #[must_use]
+    pub fn proxy_to(&self, uri: &Uri) -> Option<&Proxy> {
+        self.proxy.as_ref().filter(|proxy| proxy.applies_to(uri))
+    }
+
+    /// What was given to [`tls`](Self::tls), or its default.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls_in_use(&self) -> &crate::tls::Tls {
+        self.tls.as_ref().unwrap_or_else(|| crate::tls::Tls::standard())
+    }
+
     /// The largest message that is accepted, in bytes.
     #[must_use]
     pub const fn message_bytes_limit(&self) -> usize {
