@@ -1,7 +1,7 @@
 //! A chat client: what is typed is pushed to a room, what others say is printed.
 //!
 //! ```text
-//! cargo run -p phx-smol --example chat -- ws://127.0.0.1:4000/socket/websocket room:lobby
+//! cargo run -p phx-smol --example chat-smol -- ws://127.0.0.1:4000/socket/websocket room:lobby
 //! ```
 //!
 //! It talks to any Phoenix whose room broadcasts the event `shout`. Stop the server and start it
