@@ -403,6 +403,7 @@ impl Seer {
         }
         let kind = match reading.reason().as_deref() {
             Some("join crashed") => {
+                self.tell(Told::TriedAgain(topic.clone(), "join crashed", response));
                 self.rejoin_later(&topic, "join crashed");
                 return Ok(());
             }

@@ -37,6 +37,8 @@ pub enum Told {
     Resumed(String, Data),
     /// A join was refused for good.
     Rejected(String, &'static str, Data),
+    /// A join was refused and is tried again.
+    TriedAgain(String, &'static str, Data),
     /// `phx_error`.
     Errored(String, Data),
     /// Not joined any more, but still wanted.
@@ -180,6 +182,11 @@ impl Told {
             Signal::Closed => Self::Closed,
             Signal::Joined { topic, response } => Self::Joined(topic.to_string(), data(response)),
             Signal::Resumed { topic, response } => Self::Resumed(topic.to_string(), data(response)),
+            Signal::JoinRejected {
+                topic,
+                rejection: Rejection { kind: RejectionKind::JoinCrashed, response },
+                last: false,
+            } => Self::TriedAgain(topic.to_string(), "join crashed", data(response)),
             Signal::JoinRejected { topic, rejection: Rejection { kind, response }, last: true } => {
                 let kind = match kind {
                     RejectionKind::Application => "application",

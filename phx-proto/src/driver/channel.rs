@@ -124,9 +124,13 @@ impl Channel {
     ///
     /// [`NotWanted`] when the channel has ended.
     pub fn set_join_params(&self, params: impl Into<JoinParams>) -> Result<(), NotWanted> {
-        self.inner
-            .shared()
-            .command(|state, _| state.socket.set_join_params(&self.inner.topic, params))
+        // Converted before the lock is taken: that is user code.
+        let (topic, params) = (&self.inner.topic, params.into());
+        self.inner.shared().command(|state, _| {
+            state.socket.set_join_params(topic, params.clone())?;
+            state.hold(topic.clone(), params.clone());
+            Ok(())
+        })
     }
 
     /// Pushes and waits for the reply, for up to
@@ -226,13 +230,16 @@ impl Channel {
     /// mailbox of its own, bounded by [`Config::mailbox`](crate::Config::mailbox).
     pub fn messages(&self) -> Messages {
         let inner = &self.inner;
-        let mailbox = if inner.first_taken.swap(true, Ordering::Relaxed) {
-            inner
-                .shared()
-                .peek(|state| state.add_mailbox(&inner.topic, inner.interest, inner.policy))
-        } else {
-            inner.first
-        };
+        let taken = inner.first_taken.swap(true, Ordering::Relaxed);
+        let mailbox = inner.shared().command(|state, now| {
+            let mailbox = if taken {
+                state.add_mailbox(&inner.topic, inner.interest, inner.policy)
+            } else {
+                inner.first
+            };
+            state.read_mailbox(now, mailbox);
+            mailbox
+        });
         Messages::new(Arc::clone(inner), mailbox)
     }
 

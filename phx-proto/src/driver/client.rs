@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::channel::{Channel, JoinOptions, PendingLeave};
 use super::error::{JoinFailed, NotConnected};
 use super::mailbox::MailboxPolicy;
-use super::messages::Signals;
 use super::shared::Shared;
+use super::signals::Signals;
 use crate::cause::{ChannelEnd, LeaveOutcome};
 use crate::config::Credentials;
 use crate::error::{CredentialsError, NotOpen, NotRetrying, NotWanted};
@@ -177,7 +177,11 @@ impl Client {
     ) -> Result<Channel, JoinFailed> {
         let (topic, params) = (topic.into(), params.into());
         let (interest, mailbox) = self.handle.shared.command(|state, now| {
-            let interest = state.socket.join(now, topic.clone(), params)?;
+            let shared = state.socket.interests(&topic) > 0;
+            let interest = state.socket.join(now, topic.clone(), params.clone())?;
+            if !shared {
+                state.hold(topic.clone(), params.clone());
+            }
             let mailbox = state.add_mailbox(&topic, interest, options.mailbox);
             state.await_join(interest, &topic, now + options.deadline);
             Ok::<_, JoinFailed>((interest, mailbox))

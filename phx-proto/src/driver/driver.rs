@@ -1,14 +1,15 @@
 //! The driver: one future that carries out what the core decides.
 //!
 //! ```text
-//!   poll ─▶ clock ─▶ todo ─▶ ask, dial ─▶ read ─▶ write ─▶ flush ─┐
+//!   poll ─▶ todo ─▶ ask, dial ─▶ read ─▶ clock ─▶ write ─▶ flush ─┐
 //!     ▲                                                     │ something moved,
 //!     └──── timer, transport, handles wake ◀── Pending ◀────┴ within the budget: again
 //! ```
 //!
-//! Reading never waits for writing: both are polled in every round. A frame is pulled from the
-//! core only when the transport takes one, so nothing is ever held in between. The clock decides
-//! what has expired; the timer only wakes.
+//! Reading never waits for writing, nor writing for reading: both are polled in every round, with
+//! a budget each. A frame is pulled from the core only when the transport takes one, so nothing is
+//! ever held in between. The clock decides what has expired, after what has arrived was read: an
+//! answer that waited in a buffer while the executor was busy is not late. The timer only wakes.
 
 use core::fmt;
 use core::future::Future;
@@ -26,8 +27,14 @@ use crate::input::{Ended, Failure, Opened};
 use crate::socket::Status;
 use crate::time::Time;
 
-/// Frames in, frames out and rounds in one poll, before other tasks get their turn.
-const BUDGET: u32 = 128;
+/// Frames in, and frames out, in one poll, before other tasks get their turn.
+const BUDGET: u32 = 64;
+
+/// Rounds in one poll.
+const ROUNDS: u32 = 128;
+
+/// For how many polls a flood of frames may keep the clock from being asked.
+const POSTPONED_MAX: u32 = 16;
 
 /// By how much the wall clock must outrun the monotonic one to mean that the machine slept.
 const SUSPENDED: Duration = Duration::from_secs(2);
@@ -50,6 +57,8 @@ pub struct Driver<R: Runtime> {
     timer_at: Option<Time>,
     last_now: Time,
     last_wall: Time,
+    /// Polls in a row whose reading did not come to an end.
+    postponed: u32,
 }
 
 struct Link<T> {
@@ -80,6 +89,7 @@ impl<R: Runtime> Driver<R> {
             timer_at: None,
             last_now: runtime.now(),
             last_wall: runtime.wall(),
+            postponed: 0,
             asking: None,
             dial: None,
             link: None,
@@ -89,15 +99,24 @@ impl<R: Runtime> Driver<R> {
         }
     }
 
-    /// Expires what is due, and notices a suspended machine.
-    fn check_clock(&mut self, now: Time) {
+    /// Notices a suspended machine, before its deadlines are looked at.
+    fn notice_sleep(&mut self, now: Time) {
         let wall = self.runtime.wall();
         let slept = wall.since(self.last_wall) > now.since(self.last_now) + SUSPENDED;
         (self.last_now, self.last_wall) = (now, wall);
+        if slept {
+            self.shared.input(now, |state| state.socket.handle_wake(now));
+        }
+    }
+
+    /// Expires what is due, unless more waits to be read first.
+    fn expire(&mut self, now: Time, reads_left: u32) {
+        if reads_left == 0 && self.postponed < POSTPONED_MAX {
+            self.postponed += 1;
+            return;
+        }
+        self.postponed = 0;
         self.shared.input(now, |state| {
-            if slept {
-                state.socket.handle_wake(now);
-            }
             state.drain(now);
             if state.socket.poll_timeout().is_some_and(|next| next.at <= now) {
                 state.socket.handle_timeout(now);
@@ -334,23 +353,24 @@ impl<R: Runtime> Future for Driver<R> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         this.shared.peek(|state| state.driver = Some(cx.waker().clone()));
-        let mut budget = BUDGET;
-        let mut rounds = BUDGET;
+        let (mut reads, mut writes) = (BUDGET, BUDGET);
+        let mut rounds = ROUNDS;
         loop {
             let now = this.runtime.now();
-            this.check_clock(now);
+            this.notice_sleep(now);
             let mut moved = this.carry_out(now);
             moved |= this.poll_asking(now, cx);
             moved |= this.poll_dial(now, cx);
-            moved |= this.poll_read(now, &mut budget, cx);
-            moved |= this.poll_write(now, &mut budget, cx);
+            moved |= this.poll_read(now, &mut reads, cx);
+            this.expire(now, reads);
+            moved |= this.poll_write(now, &mut writes, cx);
             if this.is_finished() {
                 this.link = None;
                 return Poll::Ready(());
             }
             moved |= this.poll_timer(cx);
             rounds -= 1;
-            if budget == 0 || rounds == 0 {
+            if reads == 0 || writes == 0 || rounds == 0 {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }

@@ -29,6 +29,8 @@ pub enum MailboxPolicy {
     /// Drops everything that waits and joins the channel anew, so that the consumer starts over
     /// from the server's present state: right for channels that carry state. The consumer sees
     /// `Lagged`, `Interrupted` and `Resumed`; the other subscribers of the topic see the last two.
+    /// While nobody reads the mailbox of a handle it drops the oldest, and a loss is made good
+    /// when somebody begins to.
     Rejoin,
     /// Ends the stream, after what it already holds.
     Close,
@@ -52,6 +54,8 @@ pub(super) struct Mailbox {
     end: Option<StreamEnd>,
     /// Messages dropped since it was asked last.
     dropped: u64,
+    /// Somebody reads it: a channel is not joined anew for a reader that there is not.
+    read: bool,
 }
 
 #[derive(Debug)]
@@ -78,7 +82,23 @@ impl Mailbox {
             bytes: 0,
             end: None,
             dropped: 0,
+            read: false,
         }
+    }
+
+    /// Says that it is read from now on; false when the channel must be joined anew, because its
+    /// policy says so and something is missing already.
+    pub(super) fn begin(&mut self) -> bool {
+        self.read = true;
+        let lagged =
+            self.tail.lagged > 0 || self.entries.iter().any(|entry| entry.before.lagged > 0);
+        if !lagged || self.limits.policy != MailboxPolicy::Rejoin || self.end.is_some() {
+            return true;
+        }
+        while !self.entries.is_empty() {
+            self.drop_oldest();
+        }
+        false
     }
 
     /// Adds a message that counts as so many bytes; false when the channel must be joined anew.
@@ -89,6 +109,7 @@ impl Mailbox {
         }
         while self.is_full_for(bytes) {
             match self.limits.policy {
+                MailboxPolicy::Rejoin if !self.read => self.drop_oldest(),
                 MailboxPolicy::DropOldest => self.drop_oldest(),
                 MailboxPolicy::DropNewest => {
                     self.count_new();
@@ -133,7 +154,7 @@ impl Mailbox {
     pub(super) fn clear(&mut self) -> u64 {
         let lost = self.entries.len() as u64;
         let end = self.end.take();
-        *self = Self { end, dropped: lost, ..Self::new(self.limits) };
+        *self = Self { end, dropped: lost, read: self.read, ..Self::new(self.limits) };
         lost
     }
 
@@ -217,7 +238,9 @@ mod tests {
     use crate::cause::ChannelEnd;
 
     fn mailbox(messages: usize, bytes: usize, policy: MailboxPolicy) -> Mailbox {
-        Mailbox::new(Limits { messages, bytes, policy })
+        let mut mailbox = Mailbox::new(Limits { messages, bytes, policy });
+        assert!(mailbox.begin());
+        mailbox
     }
 
     fn message(number: u64) -> Message {

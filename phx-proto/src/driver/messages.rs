@@ -1,4 +1,4 @@
-//! What a consumer reads: the events of a channel, the signals of a connection.
+//! What a consumer of a channel reads.
 
 use core::pin::Pin;
 use core::task::{Context, Poll};
@@ -7,10 +7,8 @@ use std::sync::Arc;
 use futures_core::Stream;
 
 use super::channel::ChannelInner;
-use super::client::Handle;
 use crate::cause::{ChannelEnd, Interruption};
 use crate::payload::Payload;
-use crate::signal::Signal;
 use crate::wire::ByteStr;
 
 /// Something that happened on a channel.
@@ -105,55 +103,5 @@ impl Stream for Messages {
 impl Drop for Messages {
     fn drop(&mut self) {
         self.channel.shared().peek(|state| state.drop_mailbox(self.mailbox));
-    }
-}
-
-/// One item of [`Signals`].
-#[derive(Clone, Debug, PartialEq)]
-pub enum ClientEvent {
-    /// Something happened.
-    Signal(Signal),
-    /// So many signals were dropped here, because the consumer was too slow.
-    Lagged(u64),
-}
-
-/// Every signal of a connection, from [`Client::signals`](super::Client::signals).
-///
-/// Ends when the driver does. Keeps the connection alive.
-#[derive(Debug)]
-#[must_use = "a stream does nothing unless it is read"]
-pub struct Signals {
-    handle: Arc<Handle>,
-    id: u64,
-}
-
-impl Signals {
-    pub(super) const fn new(handle: Arc<Handle>, id: u64) -> Self {
-        Self { handle, id }
-    }
-
-    /// The next signal; `None` once the driver has ended.
-    ///
-    /// Cancel safe: a signal is taken only when it is returned.
-    pub async fn next(&mut self) -> Option<ClientEvent> {
-        core::future::poll_fn(|cx| self.poll_event(cx)).await
-    }
-
-    fn poll_event(&self, cx: &Context<'_>) -> Poll<Option<ClientEvent>> {
-        self.handle.shared.peek(|state| state.poll_signals(self.id, cx))
-    }
-}
-
-impl Stream for Signals {
-    type Item = ClientEvent;
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<ClientEvent>> {
-        self.poll_event(cx)
-    }
-}
-
-impl Drop for Signals {
-    fn drop(&mut self) {
-        self.handle.shared.peek(|state| state.drop_signals(self.id));
     }
 }

@@ -24,6 +24,7 @@ mod reply;
 mod runtime;
 mod shared;
 mod shutdown;
+mod signals;
 mod subscribers;
 
 pub use channel::{Channel, JoinOptions, Left};
@@ -32,11 +33,12 @@ pub use credentials::{ConnectAttempt, CredentialsFailed, Provided, Setup};
 pub use driver::Driver;
 pub use error::{ConnectError, JoinFailed, JoinObstacle, NotConnected, PushFailed};
 pub use mailbox::MailboxPolicy;
-pub use messages::{ChannelEvent, ClientEvent, Message, Messages, Signals, StreamEnd};
+pub use messages::{ChannelEvent, Message, Messages, StreamEnd};
 pub use presence::{PresenceEvent, PresenceStream};
 pub use reply::ErrorReply;
 pub use runtime::{Received, Runtime, Timer, Transport, WriteFailed};
 pub use shutdown::Unfinished;
+pub use signals::{ClientEvent, Signals};
 
 use crate::cause::Cause;
 use crate::signal::Signal;

@@ -26,12 +26,14 @@ use super::mailbox::Mailbox;
 use super::messages::{Message, StreamEnd};
 use super::presence::PresenceLog;
 use super::shutdown::Patient;
-use super::subscribers::{SignalQueue, Subscriber};
+use super::signals::SignalQueue;
+use super::subscribers::Subscriber;
 use crate::action::Action;
 use crate::cause::{Cause, ChannelEnd, LeaveOutcome, PushOutcome};
 use crate::channel::ChannelStatus;
 use crate::id::{ConnectionId, InterestId, PushId};
 use crate::input::Ended;
+use crate::join_params::JoinParams;
 use crate::signal::Signal;
 use crate::socket::{Socket, Status};
 use crate::time::Time;
@@ -92,7 +94,10 @@ impl Shared {
         let mut state = self.lock();
         let answer = work(&mut state);
         let wakes = core::mem::take(&mut state.wakes);
+        let discarded = core::mem::take(&mut state.discarded);
         drop(state);
+        // Functions of the application: what they hold may be handles of this very client.
+        drop(discarded);
         wakes.into_iter().for_each(Waker::wake);
         answer
     }
@@ -117,6 +122,10 @@ pub(super) struct State {
     pub(super) next_id: u64,
     /// Why the connection or attempt before the present one ended.
     pub(super) last_cause: Option<Cause>,
+    /// The parameters of every topic that was joined here, so that the core's are never the last
+    /// ones and no function of the application is dropped under the lock.
+    params: BTreeMap<Topic, JoinParams>,
+    discarded: Vec<JoinParams>,
     /// Topics to be joined anew, because a mailbox with that policy overflowed.
     pub(super) resyncs: Vec<Topic>,
     pub(super) topics: BTreeMap<Topic, Audience>,
@@ -177,6 +186,8 @@ impl State {
             wakes: Vec::new(),
             next_id: 0,
             last_cause: None,
+            params: BTreeMap::new(),
+            discarded: Vec::new(),
             resyncs: Vec::new(),
             topics: BTreeMap::new(),
             joins: BTreeMap::new(),
@@ -282,8 +293,11 @@ impl State {
             Signal::Left { topic, outcome } => self.finish_leaves(Some(&topic), outcome),
             // Whoever heard of the topic was told when the leave was asked for; by now others
             // may wait to join it again.
-            Signal::ChannelClosed { cause: ChannelEnd::Left, .. } => {}
-            Signal::ChannelClosed { topic, cause } => self.end_topic(&topic, &cause),
+            Signal::ChannelClosed { topic, cause: ChannelEnd::Left } => self.discard(&topic),
+            Signal::ChannelClosed { topic, cause } => {
+                self.discard(&topic);
+                self.end_topic(&topic, &cause);
+            }
             Signal::Message { topic, event, payload } => {
                 self.deliver(topic, &Message { event, payload });
             }
@@ -295,6 +309,15 @@ impl State {
             }
             Signal::HeartbeatAcked { .. } | Signal::ProtocolError { .. } | Signal::Warning(_) => {}
         }
+    }
+
+    /// Holds on to the parameters of a topic for as long as the core may.
+    pub(super) fn hold(&mut self, topic: Topic, params: JoinParams) {
+        self.discarded.extend(self.params.insert(topic, params));
+    }
+
+    fn discard(&mut self, topic: &Topic) {
+        self.discarded.extend(self.params.remove(topic));
     }
 
     /// The driver was dropped: nothing can happen any more, so everything that waits ends now.

@@ -1,12 +1,13 @@
-//! Who reads along: the mailboxes of channels and the streams of signals.
+//! Who reads along: the mailboxes of channels and the queues of signals.
 
 use core::task::{Context, Poll};
-use std::collections::VecDeque;
 
 use super::mailbox::{Limits, Mailbox, MailboxPolicy};
-use super::messages::{ChannelEvent, ClientEvent, Message, StreamEnd};
+use super::messages::{ChannelEvent, Message, StreamEnd};
 use super::presence::is_presence;
 use super::shared::{Slot, State};
+use super::signals::ClientEvent;
+use super::signals::SignalQueue;
 use crate::cause::ChannelEnd;
 use crate::channel::ChannelStatus;
 use crate::id::InterestId;
@@ -21,13 +22,6 @@ pub(super) struct Subscriber {
     /// It hears of presence only.
     presence: bool,
     pub(super) slot: Slot<Mailbox>,
-}
-
-/// The signals that wait for one consumer.
-#[derive(Default)]
-pub(super) struct SignalQueue {
-    queue: VecDeque<Signal>,
-    lagged: u64,
 }
 
 /// # Mailboxes
@@ -69,6 +63,7 @@ impl State {
         let id = self.add_mailbox(topic, interest, MailboxPolicy::DropOldest);
         if let Some(subscriber) = self.mailboxes.get_mut(&id) {
             subscriber.presence = true;
+            subscriber.slot.value.begin();
         }
         let log = self.topics.get(topic).and_then(|audience| audience.presence.messages());
         let log = log.map(<[Message]>::to_vec);
@@ -76,6 +71,16 @@ impl State {
             self.rejoin(now, topic);
         }
         (id, log.unwrap_or_default())
+    }
+
+    /// Somebody reads this mailbox from now on.
+    pub(super) fn read_mailbox(&mut self, now: Time, id: u64) {
+        let Some(subscriber) = self.mailboxes.get_mut(&id) else { return };
+        if !subscriber.slot.value.begin() {
+            self.mailbox_drops += subscriber.slot.value.take_dropped();
+            let topic = subscriber.topic.clone();
+            self.rejoin(now, &topic);
+        }
     }
 
     /// Has the channel joined anew. One that is not wanted has nothing to catch up with.
@@ -153,20 +158,18 @@ impl State {
 /// # Signals
 impl State {
     pub(super) fn add_signals(&mut self) -> u64 {
+        let config = self.socket.config();
+        let queue = SignalQueue::new(config.mailbox_messages_max, config.mailbox_bytes_max);
         let id = self.mint();
-        self.signals.insert(id, Slot::new(SignalQueue::default()));
+        self.signals.insert(id, Slot::new(queue));
         id
     }
 
     pub(super) fn poll_signals(&mut self, id: u64, cx: &Context<'_>) -> Poll<Option<ClientEvent>> {
         let gone = self.driver_gone;
         let Some(slot) = self.signals.get_mut(&id) else { return Poll::Ready(None) };
-        if slot.value.lagged > 0 {
-            let lagged = core::mem::take(&mut slot.value.lagged);
-            return Poll::Ready(Some(ClientEvent::Lagged(lagged)));
-        }
-        if let Some(signal) = slot.value.queue.pop_front() {
-            return Poll::Ready(Some(ClientEvent::Signal(signal)));
+        if let Some(event) = slot.value.next() {
+            return Poll::Ready(Some(event));
         }
         if gone {
             return Poll::Ready(None);
@@ -179,15 +182,9 @@ impl State {
         self.signals.remove(&id);
     }
 
-    /// Signals share their payloads with the mailboxes, so only their number is bounded.
     pub(super) fn record(&mut self, signal: &Signal) {
-        let max = self.socket.config().mailbox_messages_max;
         for slot in self.signals.values_mut() {
-            if slot.value.queue.len() >= max {
-                slot.value.queue.pop_front();
-                slot.value.lagged += 1;
-            }
-            slot.value.queue.push_back(signal.clone());
+            self.mailbox_drops += slot.value.push(signal);
             self.wakes.extend(slot.waker.take());
         }
     }

@@ -7,7 +7,7 @@ use core::pin::{Pin, pin};
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use phx_proto::driver::{
@@ -27,6 +27,8 @@ pub struct World {
     /// How the next attempts fail.
     pub failures: VecDeque<Failure>,
     pub to_client: VecDeque<Received>,
+    /// Received whenever there is nothing else.
+    pub flood: Option<Value>,
     pub to_server: Vec<Value>,
     pub blocked: bool,
     pub flushes: u32,
@@ -39,7 +41,7 @@ pub struct Memory(Arc<Mutex<World>>);
 
 impl Memory {
     pub fn world(&self) -> MutexGuard<'_, World> {
-        self.0.lock().expect("no test panics with the lock held")
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -105,7 +107,12 @@ impl Timer for MemoryTimer {
 
 impl Transport for Wire {
     fn poll_receive(&mut self, _: &mut Context<'_>) -> Poll<Received> {
-        self.0.world().to_client.pop_front().map_or(Poll::Pending, Poll::Ready)
+        let mut world = self.0.world();
+        let flood = world
+            .flood
+            .as_ref()
+            .map(|message| Received::Frame(Frame::Text(Bytes::from(message.to_string()))));
+        world.to_client.pop_front().or(flood).map_or(Poll::Pending, Poll::Ready)
     }
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), WriteFailed>> {
