@@ -64,11 +64,11 @@ impl Net for FakeNet {
     type Stream = FakeStream;
 
     fn resolve(
-        host: &str,
+        host: String,
         _port: u16,
-    ) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send + use<> {
+    ) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send {
         let found = world(|world| {
-            world.log.push((world.now, host.to_owned()));
+            world.log.push((world.now, host));
             world.addresses.iter().map(|(address, _)| *address).collect()
         });
         core::future::ready(Ok(found))

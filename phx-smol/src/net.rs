@@ -1,6 +1,5 @@
 //! The sockets of smol, as dialling wants them.
 
-use core::future::Future;
 use core::net::SocketAddr;
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
@@ -24,12 +23,11 @@ pub(crate) struct SmolNet;
 impl Net for SmolNet {
     type Stream = Io;
 
-    fn resolve(
-        host: &str,
-        port: u16,
-    ) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send + use<> {
-        let host = host.to_owned();
-        async move { resolve((host, port)).await }
+    #[cfg(feature = "tls")]
+    const TLS: bool = true;
+
+    async fn resolve(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
+        resolve((host, port)).await
     }
 
     async fn connect(address: SocketAddr) -> io::Result<Io> {
@@ -43,9 +41,6 @@ impl Net for SmolNet {
     async fn sleep(duration: Duration) {
         smol::Timer::after(duration).await;
     }
-
-    #[cfg(feature = "tls")]
-    const TLS: bool = true;
 
     #[cfg(feature = "tls")]
     async fn secure(

@@ -1,6 +1,5 @@
 //! The sockets of tokio, as dialling wants them.
 
-use core::future::Future;
 use core::net::SocketAddr;
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
@@ -24,12 +23,11 @@ pub(crate) struct TokioNet;
 impl Net for TokioNet {
     type Stream = Io;
 
-    fn resolve(
-        host: &str,
-        port: u16,
-    ) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send + use<> {
-        let host = host.to_owned();
-        async move { Ok(lookup_host((host.as_str(), port)).await?.collect()) }
+    #[cfg(feature = "tls")]
+    const TLS: bool = true;
+
+    async fn resolve(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
+        Ok(lookup_host((host.as_str(), port)).await?.collect())
     }
 
     async fn connect(address: SocketAddr) -> io::Result<Io> {
@@ -43,9 +41,6 @@ impl Net for TokioNet {
     async fn sleep(duration: Duration) {
         tokio::time::sleep(duration).await;
     }
-
-    #[cfg(feature = "tls")]
-    const TLS: bool = true;
 
     #[cfg(feature = "tls")]
     async fn secure(

@@ -43,18 +43,14 @@ pub trait Net: 'static {
     const TLS: bool = false;
 
     /// The addresses of a host.
-    fn resolve(
-        host: &str,
-        port: u16,
-    ) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send + use<Self>;
+    fn resolve(host: String, port: u16)
+    -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send;
 
     /// Opens a TCP connection.
-    fn connect(
-        address: SocketAddr,
-    ) -> impl Future<Output = io::Result<Self::Stream>> + Send + use<Self>;
+    fn connect(address: SocketAddr) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 
     /// Ready after a while.
-    fn sleep(duration: Duration) -> impl Future<Output = ()> + Send + use<Self>;
+    fn sleep(duration: Duration) -> impl Future<Output = ()> + Send;
 
     /// Speaks TLS on a stream, as a client.
     #[cfg(feature = "tls")]
@@ -62,7 +58,7 @@ pub trait Net: 'static {
         stream: Self::Stream,
         name: rustls::pki_types::ServerName<'static>,
         client: std::sync::Arc<rustls::ClientConfig>,
-    ) -> impl Future<Output = io::Result<Self::Stream>> + Send + use<Self> {
+    ) -> impl Future<Output = io::Result<Self::Stream>> + Send {
         drop((stream, name, client));
         core::future::ready(Err(io::ErrorKind::Unsupported.into()))
     }

@@ -21,7 +21,7 @@ type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Looks the host up and connects to one of its addresses.
 pub(super) async fn connect<N: Net>(host: &str, port: u16) -> Result<N::Stream, Failure> {
-    let addresses = N::resolve(host, port).await.map_err(|error| {
+    let addresses = N::resolve(host.to_owned(), port).await.map_err(|error| {
         let message = format!("the name {host:?} could not be resolved: {error}");
         Failure::Dial { message }
     })?;
