@@ -95,6 +95,7 @@ impl Listener {
         if let Some(task) = self.task.take() {
             // Waiting for it means that the port is free afterwards.
             task.cancel().await;
+            self.hub.forget_peers();
         }
     }
 

@@ -96,6 +96,7 @@ impl Listener {
             task.abort();
             // Waiting for it means that the port is free afterwards.
             let _ = task.await;
+            self.hub.forget_peers();
         }
     }
 

@@ -131,6 +131,11 @@ impl Hub {
         done
     }
 
+    /// Forgets the connections, which were dropped with [`run`](Self::run).
+    pub fn forget_peers(&self) {
+        self.lock().peers.clear();
+    }
+
     /// Ready when no connection is left, or after a second: who does not answer a close frame is
     /// not waited for.
     pub async fn emptied<N: Net>(&self) {
@@ -243,6 +248,9 @@ impl Hub {
             }
             // What goes wrong in writing is read, as the end.
             if Pin::new(&mut *socket).poll_ready(cx).is_pending() {
+                if reading {
+                    continue;
+                }
                 return Poll::Pending;
             }
             let message = match self.order(peer, cx) {

@@ -96,6 +96,32 @@ fn a_close_of_the_client_is_answered() {
     })
 }
 
+/// Whether it comes true within five seconds, while the server runs on other threads.
+fn comes_true(check: impl Fn() -> bool) -> bool {
+    (0..5_000).any(|_| {
+        std::thread::sleep(Duration::from_millis(1));
+        check()
+    })
+}
+
+#[test]
+fn a_client_that_does_not_read_is_still_heard() {
+    block_on(async {
+        let listener = listen().await;
+        let mut transport = dial(&listener.url()).await.unwrap();
+        join(&mut transport).await;
+        // More than the sockets between them hold.
+        let body = json!("x".repeat(1 << 20));
+        for _ in 0..32 {
+            listener.broadcast("room:lobby", "news", body.clone());
+        }
+        for topic in ["room:a", "room:b", "room:c"] {
+            send(&mut transport, &format!(r#"["1","1","{topic}","phx_join",{{}}]"#)).await;
+            assert!(comes_true(|| listener.with(|server, _| server.joined(topic)) == 1), "{topic}");
+        }
+    })
+}
+
 #[test]
 fn refusals_are_http() {
     block_on(async {
