@@ -13,8 +13,8 @@ use crate::rt::phx::{
 };
 use crate::rt::{block_on, phx};
 
-/// Code 1012, as a stopping Phoenix sends it.
-const CLOSE_1012: &[u8] = &[0x88, 2, 0x03, 0xf4];
+/// A ping, whose answer cannot be written any more, and code 1012, as a stopping Phoenix sends it.
+const CLOSE_1012: &[u8] = &[0x89, 0, 0x88, 2, 0x03, 0xf4];
 
 /// Why a connection ended on which something was joined.
 async fn cause_of_the_end(config: Config) -> Cause {
