@@ -2,13 +2,12 @@
 //!
 //! The name Phoenix gave the scheme says base64url, but the server decodes the STANDARD alphabet:
 //! a `-` or `_` is answered with 500, while `+` and `/` work (`wire/handshake_auth_token_variants`).
-//! Padding is optional there; it is left out here, as phoenix.js does. The encoder is written out
-//! because the core depends on no base64 crate.
+//! Padding is optional there; it is left out here, as phoenix.js does.
+
+use crate::base64_text::push_base64;
 
 /// What the server looks for among the offered subprotocols.
 pub(crate) const AUTH_TOKEN_PREFIX: &str = "base64url.bearer.phx.";
-
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// The subprotocol that carries `token`, to be offered *after* `phoenix`.
 ///
@@ -23,17 +22,8 @@ const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 /// ```
 #[must_use]
 pub fn auth_token_subprotocol(token: &str) -> String {
-    let mut encoded = String::with_capacity(AUTH_TOKEN_PREFIX.len() + token.len().div_ceil(3) * 4);
-    encoded.push_str(AUTH_TOKEN_PREFIX);
-    for chunk in token.as_bytes().chunks(3) {
-        let byte = |index: usize| u32::from(chunk.get(index).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        // One byte makes two characters, two make three, three make four.
-        for index in 0..=chunk.len() {
-            let sextet = bits >> (18 - 6 * index) & 0x3f;
-            encoded.push(char::from(ALPHABET[sextet as usize]));
-        }
-    }
+    let mut encoded = AUTH_TOKEN_PREFIX.to_owned();
+    push_base64(&mut encoded, token.as_bytes());
     encoded
 }
 

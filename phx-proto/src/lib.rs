@@ -47,9 +47,11 @@ mod action;
 pub mod adapter;
 mod auth_token;
 mod backoff;
+mod base64_text;
 mod cause;
 mod channel;
 mod config;
+mod connections;
 #[cfg(feature = "driver")]
 pub mod driver;
 mod error;
@@ -65,9 +67,11 @@ mod push;
 mod refusal;
 mod retry;
 mod rng;
+mod router;
 mod signal;
 mod socket;
 mod stats;
+mod supervision;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod time;
@@ -90,6 +94,9 @@ pub use crate::channel::{ChannelStatus, PendingReason};
 pub use crate::config::{
     CloseRule, Config, ConfigError, Credentials, Proxy, Secret, StatusRule, Uri,
 };
+pub use crate::connections::{
+    ConnectionSpec, Connections, ConnectionsError, Problem, ProblemKind, TlsFiles,
+};
 pub use crate::error::{
     CredentialsError, JoinError, NotOpen, NotRetrying, NotWanted, PushError, PushErrorKind,
 };
@@ -100,9 +107,11 @@ pub use crate::payload::{Payload, PayloadError};
 pub use crate::presence::{Presence, PresenceChange, PresenceEntry, PresenceError, PresenceMeta};
 pub use crate::push::PushOptions;
 pub use crate::refusal::Refusal;
+pub use crate::router::{CloudEvent, EventIds, Routed, Router, TypeScheme, is_attribute_name};
 pub use crate::signal::{Signal, Warning};
 pub use crate::socket::{Released, Socket, Status};
 pub use crate::stats::Stats;
+pub use crate::supervision::{Ending, Lifecycle, Restart, RestartPolicy, Supervision, Verdict};
 pub use crate::time::Time;
 pub use crate::timer::{Timeout, TimerKind};
 #[cfg(feature = "tls")]

@@ -4,12 +4,15 @@
 //! some other crate of the program has installed.
 
 use core::fmt;
+use std::io;
 use std::sync::{Arc, OnceLock};
 
 use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
+
+use crate::connections::TlsFiles;
 
 /// The TLS side of a configuration; see [`Config::tls`](crate::Config::tls).
 ///
@@ -50,6 +53,47 @@ impl Tls {
             .map_err(|error| TlsError::Pem { what: "the key", problem: error.to_string() })?;
         let client = builder(roots).with_client_auth_cert(chain, key);
         client.map(Self::of).map_err(|error| TlsError::Identity { problem: error.to_string() })
+    }
+
+    /// What the `tls` key of a document of connections names, with a function that reads a file.
+    /// Without a `ca_file` it is Mozilla's roots that are trusted.
+    ///
+    /// ```no_run
+    /// use phx_proto::{ConnectionSpec, Tls, TlsError};
+    ///
+    /// # fn example(spec: &ConnectionSpec) -> Result<(), TlsError> {
+    /// let mut config = spec.config().clone();
+    /// if let Some(files) = spec.tls_files() {
+    ///     config = config.tls(Tls::from_files(files, |path| std::fs::read(path))?);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError::File`], naming the file, and whatever is wrong with what is in it.
+    pub fn from_files(
+        files: &TlsFiles,
+        read: impl Fn(&str) -> io::Result<Vec<u8>>,
+    ) -> Result<Self, TlsError> {
+        let read = |path: &String| {
+            read(path)
+                .map_err(|error| TlsError::File { path: path.clone(), problem: error.to_string() })
+        };
+        let roots = match &files.ca_file {
+            Some(path) => Roots::pem(&read(path)?)?,
+            None => Roots::webpki(),
+        };
+        let tls = match (&files.cert_file, &files.key_file) {
+            (Some(chain), Some(key)) => Self::with_identity(roots, &read(chain)?, &read(key)?)?,
+            // Reading the document has seen to it that there is none without the other.
+            _ => Self::new(roots),
+        };
+        match &files.server_name {
+            Some(name) => tls.server_name(name),
+            None => Ok(tls),
+        }
     }
 
     fn of(mut client: ClientConfig) -> Self {
@@ -178,6 +222,14 @@ pub enum TlsError {
     Pem {
         /// Which one.
         what: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file that cannot be read.
+    #[error("{path} cannot be read: {problem}")]
+    File {
+        /// Its path.
+        path: String,
         /// What is wrong with it.
         problem: String,
     },

@@ -1,7 +1,7 @@
 //! `wss://`: who is trusted, who is not, and how that is told.
 
 use core::time::Duration;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::sync::Arc;
 
 use serde_json::json;
@@ -12,7 +12,7 @@ use super::peer::serve_once;
 use crate::rt::phx::rustls::crypto::ring;
 use crate::rt::phx::rustls::{ClientConfig, ServerConfig};
 use crate::rt::phx::testing::{self, Listener};
-use crate::rt::phx::{Cause, ChannelEvent, Config, Failure, Roots, Tls, TlsError};
+use crate::rt::phx::{Cause, ChannelEvent, Config, Connections, Failure, Roots, Tls, TlsError};
 use crate::rt::{Runtime, block_on, connect_tcp, phx};
 
 async fn listen(tls: Arc<ServerConfig>) -> Listener {
@@ -110,6 +110,39 @@ fn a_client_certificate_is_shown_to_a_server_that_wants_one() {
         let device = authority.client("device-4711");
         let tls = Tls::with_identity(roots, device.chain.as_bytes(), device.key.as_bytes());
         dial(config.tls(tls.unwrap())).await.map(drop).unwrap();
+    })
+}
+
+#[test]
+fn the_tls_key_of_a_document_is_what_it_names() {
+    block_on(async {
+        let authority = Authority::new();
+        let listener = listen(authority.server_for_known_clients("backend.internal")).await;
+        let device = authority.client("device-4711");
+        let document = json!({"connections": {"backend": {
+            "uri": listener.url(),
+            "tls": {
+                "ca_file": "ca.pem",
+                "cert_file": "device.pem",
+                "key_file": "device.key",
+                "server_name": "backend.internal",
+            },
+        }}});
+        let connections = Connections::from_json(&document.to_string(), |_| None).unwrap();
+        let (_, spec) = connections.iter().next().unwrap();
+        let read = |path: &str| match path {
+            "ca.pem" => Ok(authority.pem.clone().into_bytes()),
+            "device.pem" => Ok(device.chain.clone().into_bytes()),
+            "device.key" => Ok(device.key.clone().into_bytes()),
+            other => panic!("nobody named {other}"),
+        };
+        let files = spec.tls_files().expect("a tls key");
+        let config = spec.config().clone().tls(Tls::from_files(files, read).unwrap());
+        dial(config).await.map(drop).unwrap();
+
+        let missing = Tls::from_files(files, |_| Err(ErrorKind::NotFound.into())).unwrap_err();
+        let TlsError::File { path, .. } = &missing else { panic!("{missing:?}") };
+        assert_eq!(path, "ca.pem");
     })
 }
 

@@ -1,0 +1,43 @@
+//! CloudEvents 1.0, in the JSON format.
+
+use std::collections::BTreeMap;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
+
+/// One event, as CloudEvents 1.0 defines it; serialises as its JSON format does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct CloudEvent {
+    /// `1.0`. When reading, `1.0.2` counts as that: some producers write the version of the text.
+    #[serde(deserialize_with = "version")]
+    pub specversion: String,
+    /// Unique together with the source; sorts by time.
+    pub id: String,
+    /// Who says so.
+    pub source: String,
+    /// What happened.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// About what: the topic, for what happened on a channel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// When, by RFC 3339.
+    pub time: String,
+    /// `application/json`.
+    pub datacontenttype: String,
+    /// The details.
+    pub data: Map<String, Value>,
+    /// Extension attributes.
+    #[serde(flatten)]
+    pub attributes: BTreeMap<String, String>,
+}
+
+fn version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let version = String::deserialize(deserializer)?;
+    match version.as_str() {
+        "1.0" | "1.0.2" => Ok("1.0".to_owned()),
+        _ => Err(D::Error::custom("the specversion is not 1.0")),
+    }
+}

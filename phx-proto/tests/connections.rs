@@ -1,0 +1,276 @@
+//! Connections documents: what is read, and what each mistake is answered with.
+
+use core::time::Duration;
+
+use phx_proto::{
+    ChannelStatus, Connections, PendingReason, Problem, ProblemKind, Restart, Socket, Time,
+};
+use serde::de::IntoDeserializer as _;
+
+const NONE: fn(&str) -> Option<String> = |_| None;
+
+fn environment(name: &str) -> Option<String> {
+    match name {
+        "PHOENIX_API_KEY" => Some("k3y".into()),
+        "PHOENIX_AUTH_TOKEN" => Some("t0ken".into()),
+        "EMPTY" => Some(String::new()),
+        "EVIL" => Some("a\r\nX-Evil: 1".into()),
+        _ => None,
+    }
+}
+
+/// Every line of the error of a document with one connection `a` that has these members.
+fn problems(members: &str) -> Vec<String> {
+    let text = format!(r#"{{"connections": {{"a": {{{members}}}}}}}"#);
+    let error = Connections::from_json(&text, environment).expect_err(&text);
+    error.to_string().lines().map(str::to_owned).collect()
+}
+
+fn read(members: &str) -> Connections {
+    let uri = r#""uri": "ws://localhost/socket/websocket""#;
+    let text = format!(r#"{{"connections": {{"a": {{{uri}, {members}}}}}}}"#);
+    Connections::from_json(&text, environment).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn the_example_is_read_with_its_three_variables() {
+    let text = include_str!("../examples/connections.example.json");
+    let connections = Connections::from_json(text, environment).expect("the example");
+    assert_eq!(connections.len(), 2);
+    let backend = connections.get("backend_service").expect("it is named so");
+    assert_eq!(backend.config().uri().host(), "backend.example.com", "the default");
+    assert_eq!(backend.attributes()["sessionid"], "nightly");
+    let socket = Socket::new(backend.config().clone(), 1, Time::ZERO);
+    let request = socket.connect_request();
+    assert!(request.uri.target().contains("token=t0ken"));
+    assert_eq!(request.headers[0].0, "X-API-Key");
+    assert_eq!(request.headers[0].1.expose(), "k3y");
+    assert_eq!(
+        socket.channel_status("room:jobs"),
+        ChannelStatus::Pending(PendingReason::Offline),
+        "defect 1 of the model: auto-joins are applied"
+    );
+    let local = connections.get("local_tools").expect("it is named so");
+    assert_eq!(local.restart_policy().kind(), Restart::Permanent);
+}
+
+#[test]
+fn without_its_variables_the_example_says_which_and_where() {
+    let text = include_str!("../examples/connections.example.json");
+    let error = Connections::from_json(text, NONE).expect_err("no environment").to_string();
+    assert_eq!(
+        error,
+        "connection \"backend_service\", key \"headers\": the variable PHOENIX_API_KEY is not \
+         set: set it, or write ${PHOENIX_API_KEY:-default}\n\
+         connection \"backend_service\", key \"params\": the variable PHOENIX_AUTH_TOKEN is not \
+         set: set it, or write ${PHOENIX_AUTH_TOKEN:-default}"
+    );
+}
+
+/// The snapshot of every message: each names connection and key and says what to do.
+#[test]
+fn every_mistake_has_a_message_that_says_what_to_do() {
+    let uri = r#""uri": "ws://localhost/socket/websocket""#;
+    for (members, message) in [
+        (
+            r#""uri": "${EMPTY}""#,
+            r#"key "uri": the variable EMPTY is empty: give it a value, or write ${EMPTY:-default}"#,
+        ),
+        (
+            r#""uri": "ws://${HOST""#,
+            r#"key "uri": a reference is written ${NAME} or ${NAME:-default}; write $${ for a plain ${"#,
+        ),
+        ("", r#"key "uri": it is missing: add it"#),
+        (r#""uri": 7"#, r#"key "uri": it must be a string, and it is a number"#),
+        (
+            r#""uri": "http://x""#,
+            r#"key "uri": the URI cannot be used: the scheme of a WebSocket is ws or wss, not http or https"#,
+        ),
+        (
+            r#""uri": "ws://example.com/socket/websocket""#,
+            "key \"uri\": ws:// to example.com would send everything in the clear: use wss://, or set \"allow_insecure\": true",
+        ),
+        (
+            &format!(r#"{uri}, "header": {{}}"#),
+            r#"key "header": there is no such key; did you mean "headers"?"#,
+        ),
+        (&format!(r#"{uri}, "colour": 1"#), r#"key "colour": there is no such key"#),
+        (&format!(r#"{uri}, {uri}"#), r#"key "uri": it is there twice: remove one"#),
+        (
+            &format!(r#"{uri}, "headers": {{"X-Key": "${{EVIL}}"}}"#),
+            r#"key "headers": header "X-Key" cannot be sent: its value holds a control character"#,
+        ),
+        (
+            &format!(r#"{uri}, "headers": "X-Key: 1""#),
+            r#"key "headers": it must be an object, or a list of pairs, and it is a string"#,
+        ),
+        (
+            &format!(r#"{uri}, "max_retries": -1"#),
+            r#"key "max_retries": it must be a whole number that is not negative, nor too large"#,
+        ),
+        (
+            &format!(r#"{uri}, "reconnect": "yes""#),
+            r#"key "reconnect": it must be true or false, and it is a string"#,
+        ),
+        (
+            &format!(r#"{uri}, "reconnect_after_msec": []"#),
+            r#"key "reconnect_after_msec": a backoff needs at least one step"#,
+        ),
+        (
+            &format!(r#"{uri}, "first_retry_spread_msec": [2, 1]"#),
+            r#"key "first_retry_spread_msec": the end of a range of delays lies before its start"#,
+        ),
+        (
+            &format!(r#"{uri}, "auto_join_channels": ["phoenix"]"#),
+            r#"key "auto_join_channels": the topic "phoenix" is reserved for heartbeats and cannot be joined"#,
+        ),
+        (
+            &format!(r#"{uri}, "auto_join_channels": ["a", ["a", {{}}]]"#),
+            r#"key "auto_join_channels": the channel "a" is in it twice"#,
+        ),
+        (&format!(r#"{uri}, "vsn": "3.0.0""#), r#"key "vsn": it must be "2.0.0" or "1.0.0""#),
+        (
+            &format!(r#"{uri}, "attributes": {{"session_id": "1"}}"#),
+            "key \"attributes\": an attribute's name has 1 to 20 characters of a-z and 0-9, and is none of CloudEvents' own",
+        ),
+        (
+            &format!(r#"{uri}, "tls": {{"cafile": "x"}}"#),
+            r#"key "tls": there is no key "cafile" in it; did you mean "ca_file"?"#,
+        ),
+        (
+            &format!(r#"{uri}, "tls": {{"cert_file": "x"}}"#),
+            r#"key "tls": "cert_file" and "key_file" go together"#,
+        ),
+        (
+            &format!(r#"{uri}, "restart": "always""#),
+            r#"key "restart": it must be "transient", "permanent" or "temporary""#,
+        ),
+        (
+            &format!(r#"{uri}, "join_concurrency": 0"#),
+            r#"key "join_concurrency": join_concurrency must be at least 1"#,
+        ),
+    ] {
+        assert_eq!(problems(members), [format!("connection \"a\", {message}")], "{members}");
+    }
+}
+
+#[test]
+fn all_problems_of_a_document_are_told_at_once() {
+    let text = r#"{"connections": {
+        "a": {"uri": "nonsense", "header": 1, "params": {"token": "${NONE}"}},
+        "b": [],
+        "": {"uri": "ws://localhost/"},
+        "c": {"uri": "ws://localhost/"},
+        "c": {"uri": "ws://localhost/"}
+    }, "connection": {}}"#;
+    let error = Connections::from_json(text, NONE).expect_err("much is wrong");
+    let about = |problem: &Problem| (problem.connection.clone(), problem.key.clone());
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(
+        error.problems().iter().map(about).collect::<Vec<_>>(),
+        [
+            (None, some("connection")),
+            (some("a"), some("header")),
+            (some("a"), some("params")),
+            (some("a"), some("uri")),
+            (some("b"), None),
+            (some(""), None),
+            (some("c"), None),
+        ]
+    );
+    assert_eq!(error.problems()[6].kind, ProblemKind::Duplicate);
+}
+
+#[test]
+fn what_is_no_document_is_an_error_that_says_where() {
+    for (text, message) in [
+        ("", "the document cannot be read: EOF while parsing a value at line 1 column 0"),
+        ("{} x", "the document cannot be read: trailing characters at line 1 column 4"),
+        ("{}", "key \"connections\": it is missing: add it"),
+        ("[]", "it must be an object with the key \"connections\", and it is a list"),
+        (r#"{"connections": 1}"#, "key \"connections\": it must be an object, and it is a number"),
+    ] {
+        let error = Connections::from_json(text, NONE).expect_err(text);
+        assert_eq!(error.to_string(), message);
+    }
+}
+
+#[test]
+fn every_key_is_taken_and_none_is_lost() {
+    let members = r#"
+        "allow_insecure": true, "vsn": "1.0.0", "headers": [["X-A", "1"], ["X-A", "2"]],
+        "params": {"n": 7, "yes": true}, "auth_token": "t",
+        "auto_join_channels": {"room:a": {"x": 1}, "room:b": null},
+        "reconnect": true, "max_retries": 5, "max_elapsed_msec": 60000,
+        "reconnect_after_msec": [1], "rejoin_after_msec": [2], "refused_after_msec": [3],
+        "rejected_after_msec": [4], "first_retry_spread_msec": [5, 6],
+        "retry_after_max_msec": 7, "stable_after_msec": 8, "connect_timeout_msec": 9,
+        "close_timeout_msec": 10, "heartbeat_interval_msec": 0, "heartbeat_timeout_msec": 11,
+        "write_stall_timeout_msec": 12, "join_timeout_msec": 13, "join_block_max_msec": 14,
+        "leave_timeout_msec": 15, "push_timeout_msec": 16, "join_concurrency": 17,
+        "join_rejections_max": 18, "queued_pushes_max": 19, "queued_bytes_max": 20,
+        "max_push_bytes": 2100, "max_message_bytes": 22, "mailbox_messages_max": 23,
+        "mailbox_bytes_max": 24, "read_buffer_bytes": 25000, "write_buffer_bytes": 26000,
+        "strict_payloads": true, "tls": {"ca_file": "ca.pem", "server_name": "x"},
+        "restart": "permanent", "max_restarts": 1, "max_restarts_msec": 1000,
+        "attributes": {"sessionid": "s"}"#;
+    let connections = read(members);
+    let spec = connections.get("a").expect("it is named so");
+    let socket = Socket::new(spec.config().clone(), 1, Time::ZERO);
+    let request = socket.connect_request();
+    assert!(request.uri.target().contains("n=7&yes=true&vsn=1.0.0"), "{}", request.uri.target());
+    assert_eq!(request.headers.len(), 2);
+    assert_eq!(request.subprotocols.len(), 2);
+    assert_eq!(socket.channels().count(), 2);
+    let tls = spec.tls_files().expect("a tls key");
+    assert_eq!((tls.ca_file.as_deref(), tls.server_name.as_deref()), (Some("ca.pem"), Some("x")));
+    // Every key but the address is in the list above.
+    for key in include_str!("../src/connections/keys.rs").lines() {
+        let key = key.trim().trim_end_matches(',').trim_matches('"');
+        if key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') && key.len() > 2 {
+            assert!(key == "uri" || members.contains(&format!("\"{key}\"")), "{key}");
+        }
+    }
+}
+
+#[test]
+fn reconnect_false_means_no_retry() {
+    let connections = read(r#""reconnect": false, "max_retries": 5"#);
+    let config = connections.get("a").expect("it is named so").config().clone();
+    let mut socket = Socket::new(config, 1, Time::ZERO);
+    socket.connect(Time::ZERO);
+    let id = socket.connection_id().expect("an attempt");
+    let failure = phx_proto::Failure::Dial { message: "refused".into() };
+    socket.handle_failed(Time::ZERO, id, failure);
+    assert!(matches!(socket.status(), phx_proto::Status::GaveUp { .. }));
+}
+
+#[test]
+fn any_serde_format_can_be_read() {
+    let document = serde_json::json!({"connections": {"a": {"uri": "wss://example.com/x"}}});
+    let connections = Connections::deserialize(document.into_deserializer(), NONE).expect("read");
+    assert!(connections.get("a").is_some());
+}
+
+#[test]
+fn no_secret_is_printed() {
+    let text = r#"{"connections": {"a": {
+        "uri": "wss://example.com/x?key=s3cret", "headers": {"X-Key": "s3cret"},
+        "params": {"token": "s3cret"}, "auth_token": "s3cret",
+        "auto_join_channels": {"room:a": {"token": "s3cret"}}
+    }}}"#;
+    let connections = Connections::from_json(text, NONE).expect("read");
+    assert!(!format!("{connections:?} {connections:#?}").contains("s3cret"));
+    let broken =
+        text.replace("wss://example.com", "ftp://s3cret").replace("\"X-Key\"", "\"X Key\"");
+    let error = Connections::from_json(&broken, NONE).expect_err("no such scheme");
+    assert!(!format!("{error} {error:?}").contains("s3cret"), "{error}");
+}
+
+#[test]
+fn a_document_can_be_built_in_code() {
+    let config = phx_proto::Config::new("wss://example.com/x").expect("a good URI");
+    let config = config.push_timeout(Duration::from_secs(1));
+    let connections = Connections::new().with("a", config);
+    assert_eq!(connections.into_iter().map(|(name, _)| name).collect::<Vec<_>>(), ["a"]);
+}

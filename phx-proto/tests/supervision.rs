@@ -1,0 +1,119 @@
+//! The supervision machine, ending by ending, on virtual time.
+
+use core::time::Duration;
+
+use phx_proto::{Ending, Restart, RestartPolicy, Supervision, Time, Verdict};
+use proptest::prelude::*;
+
+fn supervision(restart: Restart) -> Supervision {
+    Supervision::new(RestartPolicy::new(restart), 7)
+}
+
+const NOW: Time = Time::from_millis(1_000);
+
+#[test]
+fn each_policy_restarts_after_the_endings_of_its_row() {
+    for (restart, ending, restarted) in [
+        (Restart::Permanent, Ending::Closed, false),
+        (Restart::Permanent, Ending::GaveUp, true),
+        (Restart::Permanent, Ending::Crashed, true),
+        (Restart::Transient, Ending::Closed, false),
+        (Restart::Transient, Ending::GaveUp, false),
+        (Restart::Transient, Ending::Crashed, true),
+        (Restart::Temporary, Ending::Closed, false),
+        (Restart::Temporary, Ending::GaveUp, false),
+        (Restart::Temporary, Ending::Crashed, false),
+    ] {
+        let verdict = supervision(restart).ended(NOW, ending);
+        let is_restart = matches!(verdict, Verdict::Restart { .. });
+        assert_eq!(is_restart, restarted, "{restart:?} {ending:?}: {verdict:?}");
+        assert!(restarted || verdict == Verdict::Stop);
+    }
+}
+
+/// Defect 8 of the model: a limit on retries that a restart makes meaningless.
+#[test]
+fn giving_up_is_final_under_transient() {
+    let mut supervision = supervision(Restart::Transient);
+    assert_eq!(supervision.ended(NOW, Ending::GaveUp), Verdict::Stop);
+    assert_eq!(supervision.restarts(), 0);
+}
+
+#[test]
+fn giving_up_is_followed_by_the_long_waits_under_permanent() {
+    let mut supervision = supervision(Restart::Permanent);
+    let mut now = NOW;
+    for seconds in [5, 15, 60, 300, 300] {
+        let Verdict::Restart { delay } = supervision.ended(now, Ending::GaveUp) else {
+            panic!("not restarted")
+        };
+        let nominal = Duration::from_secs(seconds);
+        assert!(delay >= nominal / 2 && delay <= nominal, "{delay:?} of {nominal:?}");
+        now += delay + Duration::from_secs(1);
+    }
+    supervision.stable();
+    let Verdict::Restart { delay } = supervision.ended(now, Ending::GaveUp) else {
+        panic!("not restarted")
+    };
+    assert!(delay <= Duration::from_secs(5), "delays start over after a stable connection");
+    assert_eq!(supervision.restarts(), 6);
+}
+
+#[test]
+fn too_many_restarts_in_too_short_a_time_are_the_end() {
+    let policy = RestartPolicy::new(Restart::Transient).intensity(2, Duration::from_secs(10));
+    let mut supervision = Supervision::new(policy, 7);
+    assert!(matches!(supervision.ended(NOW, Ending::Crashed), Verdict::Restart { .. }));
+    assert!(matches!(supervision.ended(NOW, Ending::Crashed), Verdict::Restart { .. }));
+    assert_eq!(supervision.ended(NOW, Ending::Crashed), Verdict::Exhausted);
+    // Spread out, the same number is fine.
+    let later = NOW + Duration::from_secs(60);
+    assert!(matches!(supervision.ended(later, Ending::Crashed), Verdict::Restart { .. }));
+}
+
+fn restart() -> impl Strategy<Value = Restart> {
+    prop_oneof![Just(Restart::Permanent), Just(Restart::Transient), Just(Restart::Temporary)]
+}
+
+fn ending() -> impl Strategy<Value = Ending> {
+    prop_oneof![Just(Ending::Closed), Just(Ending::GaveUp), Just(Ending::Crashed)]
+}
+
+proptest! {
+    /// Whatever ends when, no window of the policy's length holds more restarts than it allows,
+    /// every delay is one of the schedule's, and the same seed says the same.
+    #[test]
+    fn the_intensity_is_never_exceeded(
+        restart in restart(),
+        max in 0_u32..5,
+        within in 0_u64..20_000,
+        seed in any::<u64>(),
+        ends in prop::collection::vec((0_u64..10_000, ending(), any::<bool>()), 0..60),
+    ) {
+        let within = Duration::from_millis(within);
+        let policy = RestartPolicy::new(restart).intensity(max, within);
+        let mut supervision = Supervision::new(policy.clone(), seed);
+        let mut twin = Supervision::new(policy, seed);
+        let mut now = NOW;
+        let mut starts: Vec<Time> = Vec::new();
+        for (gap, ending, stable) in ends {
+            now += Duration::from_millis(gap);
+            if stable {
+                supervision.stable();
+                twin.stable();
+            }
+            let verdict = supervision.ended(now, ending);
+            prop_assert_eq!(verdict, twin.ended(now, ending));
+            if let Verdict::Restart { delay } = verdict {
+                prop_assert!(delay >= Duration::from_millis(10));
+                prop_assert!(delay <= Duration::from_secs(300));
+                prop_assert!(ending != Ending::Closed);
+                now += delay;
+                starts.push(now);
+                let recent = starts.iter().filter(|start| now.since(**start) <= within).count();
+                prop_assert!(recent <= max as usize, "{recent} of {max}");
+            }
+        }
+        prop_assert_eq!(supervision.restarts(), starts.len() as u64);
+    }
+}
