@@ -35,9 +35,22 @@ pub enum Cause {
     },
     /// The attempt took longer than [`Config::connect_timeout`](crate::Config::connect_timeout).
     ConnectTimeout,
-    /// Name resolution, TCP, TLS or the upgrade failed.
+    /// Name resolution, TCP or the upgrade failed.
     Dial {
         /// What failed.
+        message: String,
+    },
+    /// TLS failed: the server's certificate is not trusted, say.
+    Tls {
+        /// What failed.
+        message: String,
+    },
+    /// The proxy answered with an HTTP status other than 2xx. 407 says that it wants credentials,
+    /// or others than these.
+    ProxyRefused(Refusal),
+    /// The address asks for something that is not built in, or can never work. Final.
+    Unsupported {
+        /// What it is.
         message: String,
     },
     /// The server answered the upgrade with an HTTP status other than 101.
@@ -86,6 +99,11 @@ impl fmt::Display for Cause {
             }
             Self::ConnectTimeout => f.write_str("connecting took too long"),
             Self::Dial { message } => write!(f, "connecting failed: {message}"),
+            Self::Tls { message } => write!(f, "TLS failed: {message}"),
+            Self::ProxyRefused(refusal) => {
+                write!(f, "the proxy refused the tunnel: {refusal}")
+            }
+            Self::Unsupported { message } => f.write_str(message),
             Self::Refused(refusal) => write!(f, "the server refused the upgrade: {refusal}"),
             Self::CredentialsFailed { message } => {
                 write!(f, "the credential provider failed: {message}")
@@ -121,6 +139,12 @@ pub enum CauseKind {
     ConnectTimeout,
     /// [`Cause::Dial`].
     Dial,
+    /// [`Cause::Tls`].
+    Tls,
+    /// [`Cause::ProxyRefused`].
+    ProxyRefused,
+    /// [`Cause::Unsupported`].
+    Unsupported,
     /// [`Cause::Refused`].
     Refused,
     /// [`Cause::CredentialsFailed`].
@@ -151,6 +175,9 @@ impl CauseKind {
             Self::MessageTooLarge => "message_too_large",
             Self::ConnectTimeout => "connect_timeout",
             Self::Dial => "dial",
+            Self::Tls => "tls",
+            Self::ProxyRefused => "proxy_refused",
+            Self::Unsupported => "unsupported",
             Self::Refused => "refused",
             Self::CredentialsFailed => "credentials_failed",
             Self::CredentialsGaveUp => "credentials_gave_up",
@@ -174,6 +201,9 @@ impl Cause {
             Self::MessageTooLarge { .. } => CauseKind::MessageTooLarge,
             Self::ConnectTimeout => CauseKind::ConnectTimeout,
             Self::Dial { .. } => CauseKind::Dial,
+            Self::Tls { .. } => CauseKind::Tls,
+            Self::ProxyRefused(_) => CauseKind::ProxyRefused,
+            Self::Unsupported { .. } => CauseKind::Unsupported,
             Self::Refused(_) => CauseKind::Refused,
             Self::CredentialsFailed { .. } => CauseKind::CredentialsFailed,
             Self::CredentialsGaveUp { .. } => CauseKind::CredentialsGaveUp,

@@ -34,9 +34,21 @@ pub enum Ended {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Failure {
-    /// Name resolution, TCP, TLS or the upgrade failed.
+    /// Name resolution, TCP or the upgrade failed.
     Dial {
         /// What failed.
+        message: String,
+    },
+    /// TLS failed: the server's certificate is not trusted, say.
+    Tls {
+        /// What failed.
+        message: String,
+    },
+    /// The proxy answered with an HTTP status other than 2xx.
+    ProxyRefused(Refusal),
+    /// The address asks for something that is not built in, or can never work.
+    Unsupported {
+        /// What it is.
         message: String,
     },
     /// The server answered with an HTTP status other than 101.

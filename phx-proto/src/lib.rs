@@ -38,9 +38,13 @@
 //! | --- | --- |
 //! | `driver` | async handles and the future that drives them, over any runtime |
 //! | `upgrade` | the HTTP upgrade and proxy CONNECT as pure machines |
+//! | `tls` | [`Tls`]: whom `wss://` trusts; `tls-native-roots` adds the roots of the system |
 //! | `testing` | a pure Phoenix-like server, for your tests too |
 
 mod action;
+#[cfg(feature = "adapter")]
+#[doc(hidden)]
+pub mod adapter;
 mod auth_token;
 mod backoff;
 mod base64_text;
@@ -72,6 +76,8 @@ mod supervision;
 pub mod testing;
 mod time;
 mod timer;
+#[cfg(feature = "tls")]
+mod tls;
 mod topic;
 #[cfg(feature = "upgrade")]
 pub mod upgrade;
@@ -85,7 +91,9 @@ pub use crate::cause::{
     Rejection, RejectionKind, RejoinCause, Reply, UnknownCause,
 };
 pub use crate::channel::{ChannelStatus, PendingReason};
-pub use crate::config::{CloseRule, Config, ConfigError, Credentials, Secret, StatusRule, Uri};
+pub use crate::config::{
+    CloseRule, Config, ConfigError, Credentials, Proxy, Secret, StatusRule, Uri,
+};
 pub use crate::connections::{
     ConnectionSpec, Connections, ConnectionsError, Problem, ProblemKind, TlsFiles,
 };
@@ -108,5 +116,9 @@ pub use crate::stats::Stats;
 pub use crate::supervision::{Ending, Lifecycle, Restart, RestartPolicy, Supervision, Verdict};
 pub use crate::time::Time;
 pub use crate::timer::{Timeout, TimerKind};
+#[cfg(feature = "tls")]
+pub use crate::tls::{Roots, Tls, TlsError};
 pub use crate::topic::Topic;
 pub use crate::wire::Frame;
+#[cfg(feature = "tls")]
+pub use rustls;

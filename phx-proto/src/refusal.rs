@@ -103,10 +103,15 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "HTTP {}", self.status)?;
-        if self.status == 404 {
-            f.write_str(" (the path of a Phoenix socket usually ends in /websocket)")?;
+        match (self.status, self.location()) {
+            (404, _) => f.write_str(" (the path of a Phoenix socket usually ends in /websocket)"),
+            (407, _) => f.write_str(" (the proxy wants credentials, or others than these)"),
+            // Redirects are not followed: what is sent along is not meant for just anyone.
+            (300..=399, Some(location)) => {
+                write!(f, " (it redirects to {})", logged_value("location", location))
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -204,6 +209,14 @@ mod tests {
         let shown =
             format!("{:?}", refusal(&[("x-request-id", "F1"), ("keep-alive", "timeout=5")]));
         assert!(shown.contains("F1") && shown.contains("timeout=5"), "{shown}");
+    }
+
+    #[test]
+    fn a_redirect_names_its_location_without_the_query() {
+        let headers = vec![("Location".to_owned(), "https://h/login?token=s3cret".to_owned())];
+        let shown = Refusal::new(302, headers, "").to_string();
+        assert_eq!(shown, "HTTP 302 (it redirects to https://h/login?[redacted])");
+        assert_eq!(Refusal::new(302, Vec::new(), "").to_string(), "HTTP 302");
     }
 
     #[test]

@@ -117,7 +117,14 @@ impl Retry {
     ) -> Option<(DelayRange, bool)> {
         let ordinary = config.reconnect_after.range(attempt);
         match cause {
-            Cause::CredentialsGaveUp { .. } | Cause::CredentialsUnchanged => None,
+            Cause::CredentialsGaveUp { .. }
+            | Cause::CredentialsUnchanged
+            | Cause::Unsupported { .. } => None,
+            // 5xx is what a proxy says when it does not reach the server; anything else is meant
+            // for us, and a retry will hardly change it.
+            Cause::ProxyRefused(refusal) if refusal.status() < 500 => {
+                Some((self.refused(config), false))
+            }
             Cause::Refused(refusal) => match config.status_policy.rule(refusal.status()) {
                 StatusRule::Backoff => Some((ordinary, true)),
                 StatusRule::Refused => Some((self.refused(config), false)),

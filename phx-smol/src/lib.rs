@@ -1,1 +1,79 @@
 //! Phoenix Channels client for smol.
+//!
+//! ```no_run
+//! use phx_smol::{ChannelEvent, Config};
+//! use serde_json::json;
+//!
+//! # async fn first_five_minutes() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = Config::new("ws://127.0.0.1:4000/socket/websocket")?.param("token", "s3cret");
+//! let client = phx_smol::connect(config).await?;
+//! let room = client.join("room:lobby", json!({"user": 7})).await?; // a refusal is the error
+//! let reply = room.push("new_msg", json!({"body": "hi"})).await?.ok()?; // waits for the reply
+//! room.cast("typing", json!({})).await?; // does not
+//!
+//! let mut messages = room.messages();
+//! while let Some(event) = messages.next().await {
+//!     if let ChannelEvent::Message(message) = event {
+//!         println!("{}: {:?}", &*message.event, message.payload);
+//!     }
+//! }
+//! client.disconnect().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The connection is kept: after a loss it is dialled again with a delay that grows, every channel
+//! is joined again, and a consumer sees the gap as `Interrupted` and `Resumed`.
+//!
+//! The protocol, all decisions and the handles are those of [`phx_proto`]; this crate adds smol's
+//! sockets, timers and tasks, on smol's global executor.
+//!
+//! # Features
+//!
+//! | feature | what it adds |
+//! | --- | --- |
+//! | `tls` (default) | `wss://`, over rustls with ring; Mozilla's roots unless [`Config::tls`] says otherwise |
+//! | `tls-native-roots` | [`Roots::native`]: the certificate authorities of the operating system |
+//! | `testing` | [`testing::Listener`]: a Phoenix-like server on a TCP port, for your tests too |
+
+mod net;
+mod runtime;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use phx_proto::adapter::WebSocket;
+pub use phx_proto::driver::*;
+pub use phx_proto::*;
+
+pub use crate::runtime::{SmolRuntime, SmolTimer};
+
+/// Connects, and waits until the connection is open.
+///
+/// Reconnecting is automatic from then on; when this first attempt fails, nothing goes on in the
+/// background.
+///
+/// # Errors
+///
+/// Why the first attempt failed: the server could not be reached, or refused the upgrade.
+///
+/// # Cancel safety
+///
+/// Dropping the future ends the attempt.
+pub async fn connect(setup: impl Into<Setup>) -> Result<Client, ConnectError> {
+    phx_proto::driver::connect(setup, SmolRuntime::new()).await
+}
+
+/// Starts connecting in the background and goes on until it succeeds, or until what the
+/// configuration says about giving up.
+#[must_use = "dropping the client closes the connection"]
+pub fn start(setup: impl Into<Setup>) -> Client {
+    phx_proto::driver::start(setup, SmolRuntime::new())
+}
+
+/// A client and the future that drives it, for those who spawn it themselves.
+///
+/// Nothing is dialled: poll the driver, and call [`Client::connect`].
+#[must_use = "the driver does the work"]
+pub fn client(setup: impl Into<Setup>) -> (Client, Driver<SmolRuntime>) {
+    phx_proto::driver::client(setup, SmolRuntime::new())
+}

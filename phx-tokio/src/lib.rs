@@ -26,19 +26,27 @@
 //! is joined again, and a consumer sees the gap as `Interrupted` and `Resumed`.
 //!
 //! The protocol, all decisions and the handles are those of [`phx_proto`]; this crate adds tokio's
-//! sockets, timers and tasks. Connections are `ws://` for now.
+//! sockets, timers and tasks.
+//!
+//! # Features
+//!
+//! | feature | what it adds |
+//! | --- | --- |
+//! | `tls` (default) | `wss://`, over rustls with ring; Mozilla's roots unless [`Config::tls`] says otherwise |
+//! | `tls-native-roots` | [`Roots::native`]: the certificate authorities of the operating system |
+//! | `testing` | [`testing::Listener`]: a Phoenix-like server on a TCP port, for your tests too |
+//! | `cli` | the command `phx` |
 
-mod dial;
+mod net;
 mod runtime;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod transport;
 
+pub use phx_proto::adapter::WebSocket;
 pub use phx_proto::driver::*;
 pub use phx_proto::*;
 
 pub use crate::runtime::{TokioRuntime, TokioTimer};
-pub use crate::transport::TokioTransport;
 
 /// Connects, and waits until the connection is open.
 ///

@@ -1,35 +1,74 @@
 //! The clock, the timer, the dialling and the spawning of tokio, as the driver wants them.
 
+use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 use core::time::Duration;
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
+use std::io;
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use phx_proto::adapter::{WebSocket, dial, dial_over, random_u64};
 use phx_proto::driver::{Runtime, Timer};
-use phx_proto::{Config, ConnectRequest, Failure, Opened, Time};
+use phx_proto::{Config, ConnectRequest, Failure, Opened, Time, Uri};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
-use crate::dial;
-use crate::transport::TokioTransport;
+use crate::net::{Io, TokioNet, open};
 
 /// Runs a driver on tokio.
 ///
 /// The clock is tokio's own, so a test with a paused clock is on virtual time. Dialling, timers
 /// and [`spawn`](Runtime::spawn) need a tokio runtime with I/O and time enabled around them;
 /// making this value does not.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct TokioRuntime {
     origin: Instant,
+    dialler: Option<Arc<Dialler>>,
 }
+
+type Dialler = dyn Fn(Uri) -> Pin<Box<dyn Future<Output = io::Result<Io>> + Send>> + Send + Sync;
 
 impl TokioRuntime {
     /// A runtime whose clock starts now.
     #[must_use]
     pub fn new() -> Self {
-        Self { origin: Instant::now() }
+        Self { origin: Instant::now(), dialler: None }
+    }
+
+    /// Dials with a function of the caller's own, which yields a stream that leads to the server:
+    /// TCP, proxy and TLS are then all its own business, and the upgrade is asked for on it.
+    ///
+    /// ```no_run
+    /// use phx_tokio::TokioRuntime;
+    /// use phx_tokio::{Config, driver};
+    ///
+    /// # async fn over_a_unix_socket() -> Result<(), Box<dyn std::error::Error>> {
+    /// let config = Config::new("ws://localhost/socket/websocket")?;
+    /// let runtime = TokioRuntime::new()
+    ///     .dial_with(|_uri| tokio::net::UnixStream::connect("/run/backend.sock"));
+    /// let client = driver::connect(config, runtime).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn dial_with<F, S>(mut self, dial: impl Fn(Uri) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = io::Result<S>> + Send + 'static,
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        self.dialler = Some(Arc::new(move |uri| {
+            let stream = dial(uri);
+            Box::pin(async move { Ok(Io::new(stream.await?)) })
+        }));
+        self
+    }
+}
+
+impl fmt::Debug for TokioRuntime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokioRuntime").field("origin", &self.origin).finish_non_exhaustive()
     }
 }
 
@@ -40,7 +79,7 @@ impl Default for TokioRuntime {
 }
 
 impl Runtime for TokioRuntime {
-    type Transport = TokioTransport;
+    type Transport = WebSocket;
     type Timer = TokioTimer;
 
     fn now(&self) -> Time {
@@ -65,8 +104,16 @@ impl Runtime for TokioRuntime {
         &self,
         request: ConnectRequest,
         config: &Config,
-    ) -> impl Future<Output = Result<(TokioTransport, Opened), Failure>> + Send + 'static {
-        dial::dial(request, dial::Limits::of(config))
+    ) -> impl Future<Output = Result<(WebSocket, Opened), Failure>> + Send + 'static {
+        let config = config.clone();
+        let stream = self.dialler.as_ref().map(|dialler| dialler(request.uri.clone()));
+        async move {
+            let (stream, upgraded) = match stream {
+                None => dial::<TokioNet>(&request, &config).await?,
+                Some(stream) => dial_over::<TokioNet>(stream, &request).await?,
+            };
+            Ok(open(stream, upgraded, &config).await)
+        }
     }
 
     fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
@@ -105,12 +152,6 @@ impl Timer for TokioTimer {
 
 /// A time that no clock reaches, for deadlines that the platform's clock cannot express.
 const FAR_FUTURE: Duration = Duration::from_secs(30 * 365 * 24 * 3_600);
-
-/// Sixty-four bits of the operating system's entropy, by way of the keys of `RandomState`, which
-/// are new for every value of it.
-pub(crate) fn random_u64() -> u64 {
-    RandomState::new().hash_one(0_u8)
-}
 
 #[cfg(test)]
 mod tests {

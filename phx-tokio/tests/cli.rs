@@ -11,6 +11,11 @@ fn phx(args: &[&str]) -> Command {
     command
 }
 
+/// A port that nobody listens on.
+fn free_addr() -> std::net::SocketAddr {
+    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap()
+}
+
 fn run(args: &[&str]) -> Output {
     phx(args).output().unwrap()
 }
@@ -149,4 +154,22 @@ fn the_exit_codes_are_in_the_help() {
     let output = run(&["--help"]);
     assert!(output.status.success());
     assert!(String::from_utf8_lossy(&output.stdout).contains("Exit codes:"));
+}
+
+#[test]
+fn the_proxy_of_the_environment_is_used() {
+    let addr = free_addr();
+    let mut command = phx(&["push", "wss://backend.invalid/socket/websocket", "t", "e", "{}"]);
+    let output = command.env("HTTPS_PROXY", format!("http://{addr}")).output().unwrap();
+    assert_fails(&output, 3, &format!("the proxy: {addr} could not be reached"));
+    let output = command.env("HTTPS_PROXY", "socks5://h").output().unwrap();
+    assert_fails(&output, 2, "HTTPS_PROXY");
+}
+
+#[test]
+fn a_certificate_authority_that_is_none_is_a_usage_error() {
+    let url = "wss://localhost/socket/websocket";
+    for file in ["no/such/file.pem", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")] {
+        assert_fails(&run(&["push", url, "t", "e", "{}", "--ca", file]), 2, file);
+    }
 }

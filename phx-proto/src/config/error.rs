@@ -33,6 +33,14 @@ pub enum ConfigError {
     /// A jitter outside 0 to 1.
     #[error("jitter is a share from 0 to 1")]
     Jitter,
+    /// A proxy that cannot be used. Its text is not repeated, as it may hold a password.
+    #[error("{origin} cannot be used: {problem}")]
+    Proxy {
+        /// Where it was named: a variable of the environment, say.
+        origin: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
     /// The topic of heartbeats, which is no channel.
     #[error("the topic \"phoenix\" is reserved for heartbeats and cannot be joined")]
     ReservedTopic,

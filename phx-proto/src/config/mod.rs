@@ -8,6 +8,7 @@
 mod credentials;
 mod error;
 mod policy;
+mod proxy;
 mod secret;
 mod setters;
 mod uri;
@@ -20,6 +21,7 @@ pub use credentials::Credentials;
 pub use error::ConfigError;
 pub(crate) use policy::{ClosePolicy, StatusPolicy};
 pub use policy::{CloseRule, StatusRule};
+pub use proxy::Proxy;
 pub use secret::Secret;
 pub use uri::Uri;
 
@@ -49,6 +51,9 @@ pub struct Config {
     pub(crate) credentials: Credentials,
     pub(crate) credentials_refreshed: bool,
     pub(crate) serializer: Arc<dyn Serializer>,
+    pub(crate) proxy: Option<Proxy>,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<crate::tls::Tls>,
     pub(crate) auto_joins: Vec<(Topic, JoinParams)>,
 
     pub(crate) connect_timeout: Duration,
@@ -118,6 +123,9 @@ impl Config {
             credentials: Credentials::new(),
             credentials_refreshed: false,
             serializer: Arc::new(V2),
+            proxy: None,
+            #[cfg(feature = "tls")]
+            tls: None,
             auto_joins: Vec::new(),
             connect_timeout: seconds(10),
             close_timeout: seconds(2),
@@ -175,6 +183,7 @@ impl fmt::Debug for Config {
             .field("uri", &self.uri)
             .field("vsn", &self.serializer.vsn())
             .field("credentials", &self.credentials)
+            .field("proxy", &self.proxy)
             .field("auto_joins", &self.auto_joins.iter().map(|(t, _)| t).collect::<Vec<_>>())
             .field("max_retries", &self.max_retries)
             .field("max_elapsed", &self.max_elapsed)

@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::sync::Arc;
 
-use super::{CloseRule, Config, ConfigError, Credentials, Secret, StatusRule};
+use super::{CloseRule, Config, ConfigError, Credentials, Proxy, Secret, StatusRule, Uri};
 use crate::backoff::{Backoff, DelayRange};
 use crate::join_params::JoinParams;
 use crate::topic::{PHOENIX, Topic};
@@ -85,6 +85,52 @@ impl Config {
         self.auto_joins.retain(|(known, _)| *known != topic);
         self.auto_joins.push((topic, params));
         Ok(self)
+    }
+}
+
+/// # The way to the server
+impl Config {
+    /// The HTTP proxy to go through. Default: none, whatever the environment says.
+    #[must_use]
+    pub fn proxy(mut self, proxy: Proxy) -> Self {
+        self.proxy = Some(proxy);
+        self
+    }
+
+    /// The HTTP proxy that the environment names, if any: `https_proxy`, `HTTPS_PROXY`,
+    /// `all_proxy` or `ALL_PROXY` for `wss://`, `http_proxy` or the last two for `ws://`, and none
+    /// for this machine and the hosts in `no_proxy` or `NO_PROXY`.
+    ///
+    /// The environment is asked now, through `lookup`:
+    ///
+    /// ```
+    /// use phx_proto::Config;
+    ///
+    /// let config = Config::new("wss://example.com/socket/websocket")?
+    ///     .proxy_from_env(|name| std::env::var(name).ok())?;
+    /// # Ok::<(), phx_proto::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Proxy`], naming the variable, for what is no `http://` proxy.
+    pub fn proxy_from_env(
+        mut self,
+        lookup: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        if let Some(proxy) = Proxy::from_env(&self.uri, lookup)? {
+            self.proxy = Some(proxy);
+        }
+        Ok(self)
+    }
+
+    /// Whom `wss://` trusts and what it shows: a [`Tls`](crate::Tls), or a caller's own
+    /// `Arc<rustls::ClientConfig>`. Default: Mozilla's roots, and no certificate.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: impl Into<crate::tls::Tls>) -> Self {
+        self.tls = Some(tls.into());
+        self
     }
 }
 
@@ -356,6 +402,19 @@ impl Config {
 
 /// # What adapters read
 impl Config {
+    /// The proxy on the way to this address, if it is reached through one.
+    #[must_use]
+    pub fn proxy_to(&self, uri: &Uri) -> Option<&Proxy> {
+        self.proxy.as_ref().filter(|proxy| proxy.applies_to(uri))
+    }
+
+    /// What was given to [`tls`](Self::tls), or its default.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls_in_use(&self) -> &crate::tls::Tls {
+        self.tls.as_ref().unwrap_or_else(|| crate::tls::Tls::standard())
+    }
+
     /// The largest message that is accepted, in bytes.
     #[must_use]
     pub const fn message_bytes_limit(&self) -> usize {

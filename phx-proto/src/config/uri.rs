@@ -128,7 +128,7 @@ impl Uri {
     }
 }
 
-fn split_port(authority: &str) -> Result<(&str, Option<u16>), ConfigError> {
+pub(super) fn split_port(authority: &str) -> Result<(&str, Option<u16>), ConfigError> {
     let bad = |problem| Err(ConfigError::Uri { problem });
     let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
         let Some((host, after)) = rest.split_once(']') else {

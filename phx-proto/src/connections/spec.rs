@@ -76,8 +76,8 @@ impl ConnectionSpec {
         &self.attributes
     }
 
-    /// The files that its `tls` key names. Whoever can read files turns them into a configuration;
-    /// reading the document does not.
+    /// The files that its `tls` key names. Whoever can read files turns them into a configuration,
+    /// with `Tls::from_files`; reading the document does not.
     #[must_use]
     pub const fn tls_files(&self) -> Option<&TlsFiles> {
         self.tls.as_ref()

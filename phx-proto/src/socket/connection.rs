@@ -350,6 +350,9 @@ impl Socket {
         }
         let cause = match failure {
             Failure::Dial { message } => Cause::Dial { message },
+            Failure::Tls { message } => Cause::Tls { message },
+            Failure::ProxyRefused(refusal) => Cause::ProxyRefused(refusal),
+            Failure::Unsupported { message } => Cause::Unsupported { message },
             Failure::Refused(refusal) => Cause::Refused(refusal),
             Failure::Credentials { message } => Cause::CredentialsFailed { message },
             Failure::CredentialsGaveUp { reason } => Cause::CredentialsGaveUp { reason },

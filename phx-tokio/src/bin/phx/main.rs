@@ -7,11 +7,13 @@ mod output;
 mod push;
 mod serve;
 
+use core::fmt::Display;
 use core::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use phx_tokio::Config;
+use phx_tokio::{Config, Roots, Tls};
 
 use crate::exit::Failed;
 
@@ -57,7 +59,8 @@ enum Command {
     },
 }
 
-/// The socket to connect to and what to present there.
+/// The socket to connect to and what to present there. The way leads through the proxy that the
+/// environment names, if it names one.
 #[derive(Args)]
 struct Target {
     /// The socket, such as ws://127.0.0.1:4000/socket/websocket
@@ -69,6 +72,9 @@ struct Target {
     /// to the socket.
     #[arg(long = "header", value_name = "NAME=VALUE", value_parser = name_and_value)]
     headers: Vec<(String, String)>,
+    /// A PEM file with the certificate authorities to trust, in place of Mozilla's.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// Let ws:// leave this machine: tokens and messages then travel in the clear.
     #[arg(long)]
     allow_insecure: bool,
@@ -94,7 +100,12 @@ impl Target {
         for (name, value) in &self.headers {
             config = config.header(name, value.as_str()).map_err(bad)?;
         }
-        Ok(config)
+        if let Some(file) = &self.ca {
+            let bad = |error: &dyn Display| Failed::Usage(format!("{}: {error}", file.display()));
+            let pem = std::fs::read(file).map_err(|error| bad(&error))?;
+            config = config.tls(Tls::new(Roots::pem(&pem).map_err(|error| bad(&error))?));
+        }
+        config.proxy_from_env(|name| std::env::var(name).ok()).map_err(bad)
     }
 }
 

@@ -1,0 +1,64 @@
+//! What the core makes of an attempt that failed on the way to the server.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Hand, config};
+use phx_proto::{Cause, CauseKind, Failure, NextStep, Refusal, Signal, Status};
+
+/// The cause and the next step that an observer is told of.
+fn told(hand: &mut Hand) -> (Cause, NextStep) {
+    let signals = core::mem::take(&mut hand.signals);
+    let found = signals.into_iter().find_map(|signal| match signal {
+        Signal::Disconnected { cause, next, .. } => Some((cause, next)),
+        _ => None,
+    });
+    found.expect("the failure is told")
+}
+
+fn delay_after(failure: Failure) -> Duration {
+    let mut hand = Hand::new(config());
+    hand.connect();
+    hand.failed(failure);
+    match told(&mut hand) {
+        (_, NextStep::Retry { delay, .. }) => delay,
+        (cause, next) => panic!("expected a retry after {cause}, got {next:?}"),
+    }
+}
+
+#[test]
+fn what_is_not_built_in_is_not_tried_again() {
+    let mut hand = Hand::new(config());
+    hand.connect();
+    hand.failed(Failure::Unsupported { message: "no TLS".to_owned() });
+    let (cause, next) = told(&mut hand);
+    assert_eq!(cause, Cause::Unsupported { message: "no TLS".to_owned() });
+    assert_eq!(next, NextStep::Stop);
+    assert!(matches!(hand.socket.status(), Status::GaveUp { .. }));
+}
+
+#[test]
+fn a_failure_of_tls_is_tried_again_soon_because_certificates_are_renewed() {
+    let delay = delay_after(Failure::Tls { message: "expired".to_owned() });
+    assert!(delay < Duration::from_secs(1), "{delay:?}");
+}
+
+#[test]
+fn a_proxy_that_refuses_us_is_left_alone_for_longer_than_one_that_cannot_reach_the_server() {
+    let refused = |status| delay_after(Failure::ProxyRefused(Refusal::new(status, vec![], "")));
+    assert!(refused(407) >= Duration::from_secs(2), "{:?}", refused(407));
+    assert!(refused(403) >= Duration::from_secs(2), "{:?}", refused(403));
+    assert!(refused(502) < Duration::from_secs(1), "{:?}", refused(502));
+}
+
+#[test]
+fn a_refusal_by_the_proxy_says_nothing_about_the_servers_credentials() {
+    let mut hand = Hand::new(config().credentials_refreshed(true));
+    hand.connect();
+    hand.failed(Failure::ProxyRefused(Refusal::new(401, vec![], "")));
+    let (cause, next) = told(&mut hand);
+    assert_eq!(cause.kind(), CauseKind::ProxyRefused);
+    assert!(matches!(next, NextStep::Retry { .. }), "{next:?}");
+    assert!(cause.to_string().starts_with("the proxy refused the tunnel: HTTP 401"), "{cause}");
+}

@@ -1,0 +1,193 @@
+//! The clock, the timer, the dialling and the spawning of smol, as the driver wants them.
+
+use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+use core::time::Duration;
+use std::io;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use phx_proto::adapter::{WebSocket, dial, dial_over, random_u64};
+use phx_proto::driver::{Runtime, Timer};
+use phx_proto::{Config, ConnectRequest, Failure, Opened, Time, Uri};
+use smol::io::{AsyncRead, AsyncWrite};
+
+use crate::net::{Io, SmolNet, open};
+
+/// Runs a driver on smol.
+///
+/// The clock is the operating system's. [`spawn`](Runtime::spawn) uses smol's global executor;
+/// dialling and timers work on any executor, because smol's reactor runs on a thread of its own.
+#[derive(Clone)]
+pub struct SmolRuntime {
+    origin: Instant,
+    dialler: Option<Arc<Dialler>>,
+}
+
+type Dialler = dyn Fn(Uri) -> Pin<Box<dyn Future<Output = io::Result<Io>> + Send>> + Send + Sync;
+
+impl SmolRuntime {
+    /// A runtime whose clock starts now.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { origin: Instant::now(), dialler: None }
+    }
+
+    /// Dials with a function of the caller's own, which yields a stream that leads to the server:
+    /// TCP, proxy and TLS are then all its own business, and the upgrade is asked for on it.
+    ///
+    /// ```no_run
+    /// use phx_smol::SmolRuntime;
+    /// use phx_smol::{Config, driver};
+    ///
+    /// # async fn over_a_unix_socket() -> Result<(), Box<dyn std::error::Error>> {
+    /// let config = Config::new("ws://localhost/socket/websocket")?;
+    /// let runtime = SmolRuntime::new()
+    ///     .dial_with(|_uri| smol::net::unix::UnixStream::connect("/run/backend.sock"));
+    /// let client = driver::connect(config, runtime).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn dial_with<F, S>(mut self, dial: impl Fn(Uri) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = io::Result<S>> + Send + 'static,
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        self.dialler = Some(Arc::new(move |uri| {
+            let stream = dial(uri);
+            Box::pin(async move { Ok(Io::new(stream.await?)) })
+        }));
+        self
+    }
+}
+
+impl fmt::Debug for SmolRuntime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SmolRuntime").field("origin", &self.origin).finish_non_exhaustive()
+    }
+}
+
+impl Default for SmolRuntime {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Runtime for SmolRuntime {
+    type Transport = WebSocket;
+    type Timer = SmolTimer;
+
+    fn now(&self) -> Time {
+        Time::default() + self.origin.elapsed()
+    }
+
+    fn wall(&self) -> Time {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        // A clock set before 1970 is a clock that stands still, which wakes nothing.
+        Time::default() + since.unwrap_or_default()
+    }
+
+    fn seed(&self) -> u64 {
+        random_u64()
+    }
+
+    fn timer(&self) -> SmolTimer {
+        SmolTimer { origin: self.origin, at: None, timer: smol::Timer::never() }
+    }
+
+    fn connect(
+        &self,
+        request: ConnectRequest,
+        config: &Config,
+    ) -> impl Future<Output = Result<(WebSocket, Opened), Failure>> + Send + 'static {
+        let config = config.clone();
+        let stream = self.dialler.as_ref().map(|dialler| dialler(request.uri.clone()));
+        async move {
+            let (stream, upgraded) = match stream {
+                None => dial::<SmolNet>(&request, &config).await?,
+                Some(stream) => dial_over::<SmolNet>(stream, &request).await?,
+            };
+            Ok(open(stream, upgraded, &config).await)
+        }
+    }
+
+    fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        // The task ends by itself when its handles are gone, so nobody waits for it.
+        smol::spawn(future).detach();
+    }
+}
+
+/// A timer of smol's.
+#[derive(Debug)]
+pub struct SmolTimer {
+    origin: Instant,
+    at: Option<Instant>,
+    timer: smol::Timer,
+}
+
+impl Timer for SmolTimer {
+    fn reset(&mut self, at: Option<Time>) {
+        self.at = at.map(|at| {
+            let after = Duration::from_nanos(at.as_nanos());
+            self.origin.checked_add(after).unwrap_or_else(|| self.origin + FAR_FUTURE)
+        });
+        match self.at {
+            Some(at) => self.timer.set_at(at),
+            None => self.timer = smol::Timer::never(),
+        }
+    }
+
+    fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // A timer of smol's fires once, and is asked again after that.
+        if self.at.is_some_and(|at| at <= Instant::now()) {
+            return Poll::Ready(());
+        }
+        Pin::new(&mut self.timer).poll(cx).map(drop)
+    }
+}
+
+/// A time that no clock reaches, for deadlines that the platform's clock cannot express.
+const FAR_FUTURE: Duration = Duration::from_secs(30 * 365 * 24 * 3_600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_seed_is_another() {
+        let runtime = SmolRuntime::new();
+        assert_ne!(runtime.seed(), runtime.seed());
+    }
+
+    #[test]
+    fn a_timer_wakes_at_its_time_and_not_before() {
+        let runtime = SmolRuntime::new();
+        let mut timer = runtime.timer();
+        let at = runtime.now() + Duration::from_millis(30);
+        timer.reset(Some(at));
+        smol::block_on(core::future::poll_fn(|cx| timer.poll_expired(cx)));
+        assert!(runtime.now() >= at);
+    }
+
+    #[test]
+    fn a_timer_that_was_reset_forgets_the_earlier_time() {
+        let runtime = SmolRuntime::new();
+        let mut timer = runtime.timer();
+        let start = runtime.now();
+        timer.reset(Some(start + Duration::from_millis(10)));
+        timer.reset(None);
+        timer.reset(Some(start + Duration::from_millis(60)));
+        smol::block_on(core::future::poll_fn(|cx| timer.poll_expired(cx)));
+        assert!(runtime.now().since(start) >= Duration::from_millis(60));
+    }
+
+    #[test]
+    fn a_timer_outside_of_a_runtime_can_be_made_and_set() {
+        let mut timer = SmolRuntime::new().timer();
+        timer.reset(Some(Time::from_nanos(u64::MAX)));
+        timer.reset(None);
+    }
+}

@@ -1,0 +1,166 @@
+//! A Phoenix-like server on a TCP port, for tests: [`phx_proto::testing::Server`] over real
+//! sockets.
+
+use core::future::Future;
+use core::net::SocketAddr;
+use std::io;
+use std::sync::Arc;
+
+use async_tungstenite::WebSocketStream;
+use async_tungstenite::tungstenite::Error;
+use phx_proto::Time;
+use phx_proto::adapter::{Admission, Hub, Serve};
+use phx_proto::driver::Runtime;
+#[cfg(feature = "tls")]
+use phx_proto::rustls;
+pub use phx_proto::testing::*;
+use serde_json::Value;
+use smol::Task;
+use smol::net::TcpListener;
+
+use crate::net::{Io, SmolNet};
+use crate::runtime::SmolRuntime;
+
+/// A Phoenix-like server that listens on a TCP port.
+///
+/// Dropping it ends it as [`kill`](Self::kill) does.
+#[derive(Debug)]
+pub struct Listener {
+    addr: SocketAddr,
+    config: ServerConfig,
+    #[cfg(feature = "tls")]
+    tls: Option<Arc<rustls::ServerConfig>>,
+    hub: Arc<Hub>,
+    task: Option<Task<()>>,
+}
+
+impl Listener {
+    fn new(addr: SocketAddr, config: ServerConfig) -> Self {
+        Self {
+            addr,
+            hub: Arc::new(Hub::new(config.clone(), Time::default)),
+            config,
+            #[cfg(feature = "tls")]
+            tls: None,
+            task: None,
+        }
+    }
+
+    /// Listens on `addr`; port 0 takes any that is free.
+    ///
+    /// # Errors
+    ///
+    /// Those of binding: the port is in use, or not allowed.
+    pub async fn bind(addr: SocketAddr, config: ServerConfig) -> io::Result<Self> {
+        let mut this = Self::new(addr, config);
+        this.restart().await?;
+        Ok(this)
+    }
+
+    /// Listens on `addr` as [`bind`](Self::bind) does, behind TLS.
+    ///
+    /// # Errors
+    ///
+    /// Those of binding.
+    #[cfg(feature = "tls")]
+    pub async fn bind_tls(
+        addr: SocketAddr,
+        config: ServerConfig,
+        tls: Arc<rustls::ServerConfig>,
+    ) -> io::Result<Self> {
+        let mut this = Self::new(addr, config);
+        this.tls = Some(tls);
+        this.restart().await?;
+        Ok(this)
+    }
+
+    /// The address of the socket.
+    #[must_use]
+    pub fn url(&self) -> String {
+        #[cfg(feature = "tls")]
+        let scheme = if self.tls.is_some() { "wss" } else { "ws" };
+        #[cfg(not(feature = "tls"))]
+        let scheme = "ws";
+        format!("{scheme}://{}/socket/websocket", self.addr)
+    }
+
+    /// The address it listens on, or listened on before it was killed.
+    #[must_use]
+    pub const fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Drops every TCP connection without a close frame and stops listening, as a crash does.
+    pub async fn kill(&mut self) {
+        if let Some(task) = self.task.take() {
+            // Waiting for it means that the port is free afterwards.
+            task.cancel().await;
+            self.hub.forget_peers();
+        }
+    }
+
+    /// Listens again on the same port, with a server that has forgotten everything.
+    ///
+    /// # Errors
+    ///
+    /// Those of binding.
+    pub async fn restart(&mut self) -> io::Result<()> {
+        self.kill().await;
+        let listener = TcpListener::bind(self.addr).await?;
+        self.addr = listener.local_addr()?;
+        let runtime = SmolRuntime::new();
+        let hub = Hub::new(self.config.clone(), move || runtime.now());
+        #[cfg(feature = "tls")]
+        let hub = hub.behind_tls(self.tls.clone());
+        self.hub = Arc::new(hub);
+        self.task = Some(smol::spawn(Arc::clone(&self.hub).run::<SmolNet>(listener)));
+        Ok(())
+    }
+
+    /// Does something with the server and sends what comes of it.
+    pub fn with<T>(&self, work: impl FnOnce(&mut Server, Time) -> T) -> T {
+        self.hub.with(work)
+    }
+
+    /// Broadcasts to everyone who has joined the topic.
+    pub fn broadcast(&self, topic: &str, event: &str, payload: Value) {
+        self.with(|server, now| server.broadcast(now, topic, event, payload));
+    }
+
+    /// Crashes the topic's channels: `phx_error` to everyone who has joined it.
+    pub fn crash_channel(&self, topic: &str) {
+        self.with(|server, now| server.crash_channel(now, topic));
+    }
+
+    /// Closes every connection as a stopping Phoenix does, waits for the connections to end, and
+    /// stops listening. A client that does not answer is not waited for.
+    pub async fn shutdown(&mut self) {
+        self.with(|server, now| server.shutdown(now));
+        self.hub.emptied::<SmolNet>().await;
+        self.kill().await;
+    }
+}
+
+impl Serve for SmolNet {
+    type Listener = TcpListener;
+    type Socket = WebSocketStream<Io>;
+
+    async fn accept(listener: &TcpListener) -> io::Result<Io> {
+        let (stream, _) = listener.accept().await?;
+        let _ = stream.set_nodelay(true);
+        Ok(Io::new(stream))
+    }
+
+    #[cfg(feature = "tls")]
+    async fn accept_tls(stream: Io, tls: Arc<rustls::ServerConfig>) -> io::Result<Io> {
+        let acceptor = futures_rustls::TlsAcceptor::from(tls);
+        Ok(Io::new(acceptor.accept(stream).await?))
+    }
+
+    fn accept_websocket(
+        stream: Io,
+        admission: Admission,
+    ) -> impl Future<Output = Result<WebSocketStream<Io>, Error>> + Send {
+        async_tungstenite::accept_hdr_async(stream, admission)
+    }
+}

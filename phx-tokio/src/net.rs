@@ -1,0 +1,280 @@
+//! The sockets of tokio, as dialling wants them.
+
+use core::net::SocketAddr;
+use core::pin::Pin;
+use core::task::{Context, Poll, ready};
+use core::time::Duration;
+use std::io;
+#[cfg(feature = "tls")]
+use std::sync::Arc;
+
+use phx_proto::adapter::{ByteStream, Net, WebSocket, Writes, socket_config};
+#[cfg(feature = "tls")]
+use phx_proto::rustls::{ClientConfig, pki_types::ServerName};
+use phx_proto::upgrade::Upgraded;
+use phx_proto::{Config, Opened};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, lookup_host};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::Role;
+
+pub(crate) struct TokioNet;
+
+impl Net for TokioNet {
+    type Stream = Io;
+
+    #[cfg(feature = "tls")]
+    const TLS: bool = true;
+
+    async fn resolve(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
+        Ok(lookup_host((host.as_str(), port)).await?.collect())
+    }
+
+    async fn connect(address: SocketAddr) -> io::Result<Io> {
+        let stream = TcpStream::connect(address).await?;
+        // Channels send small frames that somebody waits for. Where the option cannot be set they
+        // are merely later.
+        let _ = stream.set_nodelay(true);
+        Ok(Io::new(stream))
+    }
+
+    async fn sleep(duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
+
+    #[cfg(feature = "tls")]
+    async fn secure(
+        stream: Io,
+        name: ServerName<'static>,
+        client: Arc<ClientConfig>,
+    ) -> io::Result<Io> {
+        let connector = tokio_rustls::TlsConnector::from(client);
+        let writes = stream.writes.clone();
+        Ok(Io { stream: Box::new(connector.connect(name, stream).await?), writes })
+    }
+}
+
+/// The open WebSocket on a stream that was upgraded.
+pub(crate) async fn open(stream: Io, upgraded: Upgraded, config: &Config) -> (WebSocket, Opened) {
+    let writes = stream.writes.clone();
+    let part = upgraded.leftover.into();
+    let config = Some(socket_config(config));
+    let socket = WebSocketStream::from_partially_read(stream, part, Role::Client, config).await;
+    (WebSocket::new(socket, writes), Opened { protocol: upgraded.protocol })
+}
+
+/// What a WebSocket can run over.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// The byte stream under the WebSocket. After a failed write it swallows what is written, so that
+/// reading reaches the true end; see [`Writes`].
+pub(crate) struct Io {
+    stream: Box<dyn Stream>,
+    /// With TLS, that of the stream under it: there the writes fail.
+    writes: Writes,
+}
+
+impl Io {
+    pub(crate) fn new(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
+        Self { stream: Box::new(stream), writes: Writes::default() }
+    }
+}
+
+impl ByteStream for Io {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(buffer);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+        Poll::Ready(Ok(buffer.filled().len()))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+}
+
+impl AsyncRead for Io {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if !self.writes.failed() {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, bytes)) {
+                Ok(written) => return Poll::Ready(Ok(written)),
+                Err(_) => self.writes.fail(),
+            }
+        }
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.writes.failed() && ready!(Pin::new(&mut self.stream).poll_flush(cx)).is_err() {
+            self.writes.fail();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::future::poll_fn;
+
+    use bytes::Bytes;
+    use phx_proto::Ended;
+    use phx_proto::driver::{Received, Transport};
+    use phx_proto::wire::Frame;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// An open WebSocket and the server's end of its TCP connection.
+    async fn pair(leftover: &'static [u8]) -> (WebSocket, TcpStream) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let config = Config::new("ws://localhost/").unwrap().max_message_bytes(1_024);
+        let config = config.buffers(4_096, 0).unwrap();
+        let leftover = Bytes::from_static(leftover);
+        let upgraded = Upgraded { protocol: None, headers: Vec::new(), leftover };
+        (open(Io::new(stream), upgraded, &config).await.0, server)
+    }
+
+    async fn receive(transport: &mut WebSocket) -> Received {
+        poll_fn(|cx| transport.poll_receive(cx)).await
+    }
+
+    /// The next masked frame of at most 125 bytes: its opcode and its payload.
+    async fn read_masked(server: &mut TcpStream) -> (u8, Vec<u8>) {
+        let mut head = [0; 6];
+        server.read_exact(&mut head).await.unwrap();
+        assert_eq!(head[1] & 0x80, 0x80, "a client masks");
+        let mut payload = vec![0; usize::from(head[1] & 0x7f)];
+        server.read_exact(&mut payload).await.unwrap();
+        for (byte, mask) in payload.iter_mut().zip(head[2..].iter().cycle()) {
+            *byte ^= mask;
+        }
+        (head[0] & 0x0f, payload)
+    }
+
+    fn close_frame(code: u16) -> [u8; 4] {
+        let [high, low] = code.to_be_bytes();
+        [0x88, 2, high, low]
+    }
+
+    #[tokio::test]
+    async fn bytes_read_with_the_upgrade_are_the_first_frames() {
+        let (mut transport, mut server) = pair(b"\x81\x02hi\x82\x03ab").await;
+        let text = Received::Frame(Frame::Text(Bytes::from_static(b"hi")));
+        assert_eq!(receive(&mut transport).await, text);
+        server.write_all(b"c").await.unwrap();
+        let binary = Received::Frame(Frame::Binary(Bytes::from_static(b"abc")));
+        assert_eq!(receive(&mut transport).await, binary);
+    }
+
+    #[tokio::test]
+    async fn a_ping_is_answered_though_nothing_else_is_written() {
+        let (mut transport, mut server) = pair(b"").await;
+        server.write_all(b"\x89\x04ping").await.unwrap();
+        tokio::select! {
+            received = receive(&mut transport) => panic!("a ping is not a message: {received:?}"),
+            pong = read_masked(&mut server) => assert_eq!(pong, (0xa, b"ping".to_vec())),
+        }
+    }
+
+    #[tokio::test]
+    async fn frames_are_written_as_they_are_in_order() {
+        let (mut transport, mut server) = pair(b"").await;
+        for frame in [Frame::Text(Bytes::from_static(b"[]")), Frame::Binary(Bytes::new())] {
+            poll_fn(|cx| transport.poll_ready(cx)).await.unwrap();
+            transport.send(frame).unwrap();
+        }
+        poll_fn(|cx| transport.poll_flush(cx)).await.unwrap();
+        assert_eq!(read_masked(&mut server).await, (1, b"[]".to_vec()));
+        assert_eq!(read_masked(&mut server).await, (2, Vec::new()));
+    }
+
+    #[tokio::test]
+    async fn a_close_frame_is_the_cause_though_a_reset_follows_and_writing_failed() {
+        let (mut transport, mut server) = pair(b"").await;
+        transport.send(Frame::Text(Bytes::from_static(b"unread"))).unwrap();
+        poll_fn(|cx| transport.poll_flush(cx)).await.unwrap();
+        server.readable().await.unwrap();
+        // The answer to the ping cannot be written, which is no reason not to read on.
+        let last = [b"\x89\0".as_slice(), &close_frame(1012)].concat();
+        server.write_all(&last).await.unwrap();
+        // With bytes unread, this is a reset.
+        drop(server);
+        while transport.send(Frame::Text(Bytes::from_static(b"more"))).is_ok() {
+            let _ = poll_fn(|cx| transport.poll_flush(cx)).await;
+            tokio::task::yield_now().await;
+        }
+        let ended = Ended::CloseFrame { code: Some(1012), reason: String::new() };
+        assert_eq!(receive(&mut transport).await, Received::Ended(ended));
+    }
+
+    #[tokio::test]
+    async fn a_close_frame_is_answered() {
+        let (mut transport, mut server) = pair(b"").await;
+        server.write_all(&close_frame(1001)).await.unwrap();
+        let ended = Ended::CloseFrame { code: Some(1001), reason: String::new() };
+        assert_eq!(receive(&mut transport).await, Received::Ended(ended));
+        assert_eq!(read_masked(&mut server).await, (8, 1001_u16.to_be_bytes().to_vec()));
+    }
+
+    #[tokio::test]
+    async fn a_message_over_the_limit_ends_with_1009() {
+        let (mut transport, mut server) = pair(b"").await;
+        server.write_all(b"\x82\x7e\x04\x01").await.unwrap();
+        assert_eq!(receive(&mut transport).await, Received::Ended(Ended::MessageTooLarge));
+        assert_eq!(read_masked(&mut server).await, (8, 1009_u16.to_be_bytes().to_vec()));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_vanishes_is_a_lost_transport() {
+        let (mut transport, server) = pair(b"").await;
+        drop(server);
+        let received = receive(&mut transport).await;
+        assert!(matches!(received, Received::Ended(Ended::Lost { .. })), "{received:?}");
+    }
+
+    #[tokio::test]
+    async fn a_broken_frame_is_told_to_the_server() {
+        let (mut transport, mut server) = pair(b"").await;
+        server.write_all(b"\xf1\x00").await.unwrap();
+        let received = receive(&mut transport).await;
+        assert!(matches!(received, Received::Ended(Ended::Lost { .. })), "{received:?}");
+        assert_eq!(read_masked(&mut server).await, (8, 1002_u16.to_be_bytes().to_vec()));
+    }
+
+    #[tokio::test]
+    async fn closing_sends_the_code_and_waits_for_the_answer() {
+        let (mut transport, mut server) = pair(b"").await;
+        transport.close(1000, "bye");
+        let _ = poll_fn(|cx| transport.poll_flush(cx)).await;
+        assert_eq!(read_masked(&mut server).await, (8, b"\x03\xe8bye".to_vec()));
+        server.write_all(&close_frame(1000)).await.unwrap();
+        let ended = Ended::CloseFrame { code: Some(1000), reason: String::new() };
+        assert_eq!(receive(&mut transport).await, Received::Ended(ended));
+    }
+}

@@ -1,0 +1,90 @@
+//! A certificate authority for one test, and what it signs.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+
+use crate::rt::phx::rustls::crypto::ring;
+use crate::rt::phx::rustls::pki_types::PrivateKeyDer;
+use crate::rt::phx::rustls::server::WebPkiClientVerifier;
+use crate::rt::phx::rustls::{RootCertStore, ServerConfig};
+
+pub(crate) struct Authority {
+    pub(crate) pem: String,
+    roots: RootCertStore,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// A certificate and its key, in PEM.
+pub(crate) struct Identity {
+    pub(crate) chain: String,
+    pub(crate) key: String,
+}
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.der().clone()).unwrap();
+        Self { pem: pem("CERTIFICATE", certificate.der()), roots, issuer: Issuer::new(params, key) }
+    }
+
+    /// The TLS of a server whose certificate bears this name.
+    pub(crate) fn server(&self, name: &str) -> Arc<ServerConfig> {
+        self.server_until(name, 2100, false)
+    }
+
+    /// The same, and the client must show a certificate of this authority.
+    pub(crate) fn server_for_known_clients(&self, name: &str) -> Arc<ServerConfig> {
+        self.server_until(name, 2100, true)
+    }
+
+    pub(crate) fn server_until(
+        &self,
+        name: &str,
+        year: i32,
+        known_clients: bool,
+    ) -> Arc<ServerConfig> {
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2000, 1, 1);
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let provider = Arc::new(ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
+        let builder = builder.with_safe_default_protocol_versions().unwrap();
+        let builder = if known_clients {
+            let roots = Arc::new(self.roots.clone());
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
+            builder.with_client_cert_verifier(verifier.build().unwrap())
+        } else {
+            builder.with_no_client_auth()
+        };
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        Arc::new(builder.with_single_cert(vec![certificate.der().clone()], key).unwrap())
+    }
+
+    pub(crate) fn client(&self, name: &str) -> Identity {
+        let params = CertificateParams::new([name.to_owned()]).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        Identity {
+            chain: pem("CERTIFICATE", certificate.der()),
+            key: pem("PRIVATE KEY", key.serialized_der()),
+        }
+    }
+
+    /// The authority's own certificate, for a rustls of the caller's own.
+    pub(crate) fn roots(&self) -> RootCertStore {
+        self.roots.clone()
+    }
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
+}

@@ -1,0 +1,145 @@
+//! Refused upgrades and ended connections: what the server said is the cause, whatever follows.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::sync::Arc;
+
+use super::certificates::Authority;
+use super::dial::dial;
+use super::peer::{accept_upgrade, read_head, serve_once};
+use crate::rt::phx::rustls::{ServerConnection, StreamOwned};
+use crate::rt::phx::{
+    Cause, ClientEvent, Config, Failure, Refusal, Roots, Signal, StatusRule, Tls,
+};
+use crate::rt::{block_on, phx};
+
+/// A ping, whose answer cannot be written any more, and code 1012, as a stopping Phoenix sends it.
+const CLOSE_1012: &[u8] = &[0x89, 0, 0x88, 2, 0x03, 0xf4];
+
+/// Why a connection ended on which something was joined.
+async fn cause_of_the_end(config: Config) -> Cause {
+    let config = config.auto_join("room:lobby", serde_json::json!({})).unwrap();
+    let client = phx::start(config);
+    let mut signals = client.signals();
+    loop {
+        match signals.next().await.expect("the driver runs") {
+            ClientEvent::Signal(Signal::Disconnected { cause, .. }) => return cause,
+            _ => continue,
+        }
+    }
+}
+
+/// Waits for bytes that are never read, so that closing is a reset (RFC 1122 section 4.2.2.13).
+fn await_unread(stream: &TcpStream) {
+    stream.peek(&mut [0]).unwrap();
+}
+
+#[test]
+fn a_close_frame_is_the_cause_though_a_reset_follows_at_once() {
+    block_on(async {
+        let (addr, server) = serve_once(|stream| {
+            accept_upgrade(stream, b"");
+            await_unread(stream);
+            stream.write_all(CLOSE_1012).unwrap();
+        });
+        // The thread's result is the stream: dropped with it, in the same moment as it is written.
+        drop(server);
+        let config = Config::new(&format!("ws://{addr}/socket/websocket")).unwrap();
+        let cause = cause_of_the_end(config).await;
+        assert_eq!(cause, Cause::RemoteClose { code: Some(1012), reason: String::new() });
+    })
+}
+
+#[test]
+fn a_close_frame_in_tls_is_the_cause_though_a_reset_follows_at_once() {
+    block_on(async {
+        let authority = Authority::new();
+        let tls = authority.server("127.0.0.1");
+        let (addr, server) = serve_once(move |stream| {
+            let connection = ServerConnection::new(Arc::clone(&tls)).unwrap();
+            let mut secured = StreamOwned::new(connection, stream.try_clone().unwrap());
+            accept_upgrade(&mut secured, b"");
+            await_unread(stream);
+            secured.write_all(CLOSE_1012).unwrap();
+        });
+        drop(server);
+        let roots = Roots::pem(authority.pem.as_bytes()).unwrap();
+        let config = Config::new(&format!("wss://{addr}/socket/websocket")).unwrap();
+        let cause = cause_of_the_end(config.tls(Tls::new(roots))).await;
+        assert_eq!(cause, Cause::RemoteClose { code: Some(1012), reason: String::new() });
+    })
+}
+
+#[test]
+fn a_connection_that_is_cut_is_lost() {
+    block_on(async {
+        let (addr, server) = serve_once(|stream| drop(accept_upgrade(stream, b"")));
+        drop(server);
+        let config = Config::new(&format!("ws://{addr}/socket/websocket")).unwrap();
+        let cause = cause_of_the_end(config).await;
+        assert!(matches!(cause, Cause::TransportLost { .. }), "{cause:?}");
+    })
+}
+
+async fn refusal(answer: String) -> Refusal {
+    let (addr, _server) = serve_once(move |stream| {
+        read_head(stream);
+        stream.write_all(answer.as_bytes()).unwrap();
+    });
+    match dial(Config::new(&format!("ws://{addr}/socket/websocket")).unwrap()).await {
+        Err(Failure::Refused(refusal)) => refusal,
+        other => panic!("expected a refusal, got {:?}", other.err()),
+    }
+}
+
+#[test]
+fn a_redirect_is_not_followed_and_names_its_location() {
+    block_on(async {
+        let refusal = refusal(
+            "HTTP/1.1 302 Found\r\nLocation: https://login.example/?back=s3cret\r\n\
+             Content-Length: 0\r\n\r\n"
+                .to_owned(),
+        )
+        .await;
+        assert_eq!(refusal.status(), 302);
+        assert_eq!(refusal.location(), Some("https://login.example/?back=s3cret"));
+        let cause = Cause::Refused(refusal).to_string();
+        assert!(cause.contains("redirects to https://login.example/"), "{cause}");
+        assert!(!cause.contains("s3cret"), "{cause}");
+    })
+}
+
+#[test]
+fn the_first_kib_of_a_refusals_body_is_kept() {
+    block_on(async {
+        let body = "0123456789abcdef".repeat(1 << 12);
+        let length = body.len();
+        let answer = format!(
+            "HTTP/1.1 500 Oops\r\nX-Request-Id: F1\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        let refusal = refusal(answer).await;
+        assert_eq!(refusal.header("x-request-id"), Some("F1"));
+        assert_eq!(refusal.body_text(), body[..Refusal::MAX_BODY]);
+    })
+}
+
+#[test]
+fn the_wait_that_a_refusal_asks_for_is_kept() {
+    block_on(async {
+        let (addr, _server) = serve_once(|stream| {
+            read_head(stream);
+            let answer = "HTTP/1.1 503 Busy\r\nRetry-After: 100\r\nContent-Length: 0\r\n\r\n";
+            stream.write_all(answer.as_bytes()).unwrap();
+        });
+        let config = Config::new(&format!("ws://{addr}/socket/websocket")).unwrap();
+        let client = phx::start(config.status_rule(503, StatusRule::Backoff));
+        let mut signals = client.signals();
+        loop {
+            let event = signals.next().await.expect("the driver runs");
+            let ClientEvent::Signal(Signal::Disconnected { next, .. }) = event else { continue };
+            let phx::NextStep::Retry { delay, .. } = next else { panic!("{next:?}") };
+            assert!((100..=120).contains(&delay.as_secs()), "{delay:?}");
+            break;
+        }
+    })
+}

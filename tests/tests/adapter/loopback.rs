@@ -1,0 +1,171 @@
+//! A client of the public API against a Phoenix-like server on loopback TCP.
+
+use crate::rt::phx::testing::{HttpRefusal, Listener, ServerConfig};
+use crate::rt::phx::wire::Frame;
+use crate::rt::phx::{
+    Cause, ChannelEvent, Client, ClientEvent, Config, Messages, RejectionKind, Signal, Signals,
+};
+use crate::rt::{block_on, phx};
+use serde_json::{Value, json};
+
+async fn listen() -> Listener {
+    Listener::bind(([127, 0, 0, 1], 0).into(), ServerConfig::default()).await.unwrap()
+}
+
+async fn connect(listener: &Listener) -> Client {
+    phx::connect(Config::new(&listener.url()).unwrap()).await.unwrap()
+}
+
+async fn next(messages: &mut Messages) -> ChannelEvent {
+    messages.next().await.expect("the stream goes on")
+}
+
+async fn next_message(messages: &mut Messages) -> (String, Value) {
+    match next(messages).await {
+        ChannelEvent::Message(message) => {
+            (message.event.to_string(), message.payload.to_value().unwrap())
+        }
+        other => panic!("expected a message, got {other:?}"),
+    }
+}
+
+/// The first signal for which `pick` has an answer.
+async fn signal<T>(signals: &mut Signals, pick: impl Fn(Signal) -> Option<T>) -> T {
+    loop {
+        let event = signals.next().await.expect("the driver runs");
+        let ClientEvent::Signal(signal) = event else { continue };
+        if let Some(picked) = pick(signal) {
+            return picked;
+        }
+    }
+}
+
+#[test]
+fn a_push_is_replied_to_and_a_broadcast_is_received() {
+    block_on(async {
+        let listener = listen().await;
+        let client = connect(&listener).await;
+        let room = client.join("room:lobby", json!({"user": 7})).await.unwrap();
+        let mut messages = room.messages();
+
+        let reply = room.push("echo", json!({"body": "hi"})).await.unwrap();
+        assert_eq!(reply.ok().unwrap().to_value().unwrap(), json!({"body": "hi"}));
+
+        listener.broadcast("room:lobby", "news", json!({"n": 1}));
+        assert_eq!(next_message(&mut messages).await, ("news".to_owned(), json!({"n": 1})));
+        client.disconnect().await;
+        assert!(listener.with(|server, _| server.peers().is_empty()));
+    })
+}
+
+#[test]
+fn a_rejected_join_is_typed() {
+    block_on(async {
+        let listener = listen().await;
+        let client = connect(&listener).await;
+        for (topic, kind) in [
+            ("deny:all", RejectionKind::Application),
+            ("no_such:topic", RejectionKind::UnmatchedTopic),
+        ] {
+            match client.join(topic, json!({})).await {
+                Err(phx::JoinFailed::Rejected(rejection)) => assert_eq!(rejection.kind, kind),
+                other => panic!("{topic}: {other:?}"),
+            }
+        }
+    })
+}
+
+#[test]
+fn a_killed_and_restarted_server_is_an_interruption_and_a_resumption() {
+    block_on(async {
+        let mut listener = listen().await;
+        let client = connect(&listener).await;
+        let room = client.join("room:lobby", json!({})).await.unwrap();
+        let mut messages = room.messages();
+
+        listener.kill().await;
+        let event = next(&mut messages).await;
+        assert!(matches!(event, ChannelEvent::Interrupted { .. }), "{event:?}");
+        listener.restart().await.unwrap();
+        let event = next(&mut messages).await;
+        assert!(matches!(event, ChannelEvent::Resumed { .. }), "{event:?}");
+
+        let reply = room.push("echo", json!(2)).await.unwrap();
+        assert_eq!(reply.ok().unwrap().to_value().unwrap(), json!(2));
+    })
+}
+
+#[test]
+fn a_refused_upgrade_is_typed() {
+    block_on(async {
+        let listener = listen().await;
+        for status in [403, 404, 429] {
+            listener.with(|server, _| server.refuse_next(HttpRefusal::new(status, "no")));
+            let error = phx::connect(Config::new(&listener.url()).unwrap()).await;
+            match error.expect_err("it is refused").cause {
+                Cause::Refused(refusal) => {
+                    assert_eq!((refusal.status(), &*refusal.body_text()), (status, "no"));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    })
+}
+
+#[test]
+fn a_message_over_the_limit_ends_the_connection_and_the_next_one_works() {
+    block_on(async {
+        let listener = listen().await;
+        let config = Config::new(&listener.url()).unwrap().max_message_bytes(1_000);
+        let client = phx::connect(config).await.unwrap();
+        let mut signals = client.signals();
+        let room = client.join("room:lobby", json!({})).await.unwrap();
+        let mut messages = room.messages();
+
+        listener.broadcast("room:lobby", "news", json!("x".repeat(1_000)));
+        let cause = signal(&mut signals, |signal| match signal {
+            Signal::Disconnected { cause, .. } => Some(cause),
+            _ => None,
+        });
+        assert_eq!(cause.await, Cause::MessageTooLarge { limit: 1_000 });
+        let event = next(&mut messages).await;
+        assert!(matches!(event, ChannelEvent::Interrupted { .. }), "{event:?}");
+        let event = next(&mut messages).await;
+        assert!(matches!(event, ChannelEvent::Resumed { .. }), "{event:?}");
+
+        listener.broadcast("room:lobby", "news", json!("small"));
+        assert_eq!(next_message(&mut messages).await, ("news".to_owned(), json!("small")));
+    })
+}
+
+#[test]
+fn garbage_is_a_protocol_error_and_the_next_frame_works() {
+    block_on(async {
+        let listener = listen().await;
+        let client = connect(&listener).await;
+        let mut signals = client.signals();
+        let room = client.join("room:lobby", json!({})).await.unwrap();
+        let mut messages = room.messages();
+
+        let garbage = [
+            Frame::Text("no json".into()),
+            Frame::Text("[1]".into()),
+            Frame::Binary("\u{9}".into()),
+        ];
+        let count = garbage.len();
+        listener.with(|server, _| {
+            let peer = server.peers()[0];
+            for frame in garbage {
+                server.send_raw(peer, frame);
+            }
+        });
+        listener.broadcast("room:lobby", "news", json!({}));
+        for _ in 0..count {
+            signal(&mut signals, |signal| {
+                matches!(signal, Signal::ProtocolError { .. }).then_some(())
+            })
+            .await;
+        }
+        assert_eq!(next_message(&mut messages).await, ("news".to_owned(), json!({})));
+    })
+}

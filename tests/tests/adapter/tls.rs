@@ -1,0 +1,244 @@
+//! `wss://`: who is trusted, who is not, and how that is told.
+
+use core::time::Duration;
+use std::io::{ErrorKind, Read, Write};
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::certificates::Authority;
+use super::dial::dial;
+use super::peer::serve_once;
+use crate::rt::phx::rustls::crypto::ring;
+use crate::rt::phx::rustls::{ClientConfig, ServerConfig};
+use crate::rt::phx::testing::{self, Listener};
+use crate::rt::phx::{Cause, ChannelEvent, Config, Connections, Failure, Roots, Tls, TlsError};
+use crate::rt::{Runtime, block_on, connect_tcp, phx};
+
+async fn listen(tls: Arc<ServerConfig>) -> Listener {
+    let addr = ([127, 0, 0, 1], 0).into();
+    Listener::bind_tls(addr, testing::ServerConfig::default(), tls).await.unwrap()
+}
+
+fn trusting(listener: &Listener, authority: &Authority) -> Config {
+    let roots = Roots::pem(authority.pem.as_bytes()).unwrap();
+    Config::new(&listener.url()).unwrap().tls(Tls::new(roots))
+}
+
+/// What is said of an attempt that fails because of TLS.
+async fn failure(config: Config) -> String {
+    match dial(config).await {
+        Err(Failure::Tls { message }) => message,
+        Err(failure) => panic!("expected a failure of TLS, got {failure:?}"),
+        Ok(_) => panic!("expected a failure of TLS"),
+    }
+}
+
+#[test]
+fn a_server_with_a_private_authority_is_joined_and_pushed_to() {
+    block_on(async {
+        let authority = Authority::new();
+        let listener = listen(authority.server("127.0.0.1")).await;
+        assert!(listener.url().starts_with("wss://"));
+        let client = phx::connect(trusting(&listener, &authority)).await.unwrap();
+        let room = client.join("room:lobby", json!({})).await.unwrap();
+        let mut messages = room.messages();
+        // More than fits into one TLS record, or into any buffer.
+        let body = json!("x".repeat(1 << 20));
+        let reply = room.push("echo", body.clone()).await.unwrap();
+        assert_eq!(reply.ok().unwrap().to_value().unwrap(), body);
+        listener.broadcast("room:lobby", "news", body.clone());
+        let event = messages.next().await.expect("the stream goes on");
+        let ChannelEvent::Message(message) = event else { panic!("{event:?}") };
+        assert_eq!(message.payload.to_value().unwrap(), body);
+        client.disconnect().await;
+        assert!(listener.with(|server, _| server.peers().is_empty()));
+    })
+}
+
+#[test]
+fn a_server_whose_authority_is_not_known_is_refused() {
+    block_on(async {
+        let authority = Authority::new();
+        let listener = listen(authority.server("127.0.0.1")).await;
+        let config = Config::new(&listener.url()).unwrap();
+        let message = failure(config.clone()).await;
+        assert!(message.contains("an authority that is not trusted"), "{message}");
+        let error = phx::connect(config).await.expect_err("it is refused");
+        assert!(matches!(error.cause, Cause::Tls { .. }), "{error:?}");
+
+        let message = failure(trusting(&listener, &Authority::new())).await;
+        assert!(message.contains("127.0.0.1"), "{message}");
+    })
+}
+
+#[test]
+fn a_certificate_for_another_name_is_refused_unless_that_name_is_expected() {
+    block_on(async {
+        let authority = Authority::new();
+        let listener = listen(authority.server("backend.internal")).await;
+        let config = trusting(&listener, &authority);
+        let message = failure(config.clone()).await;
+        assert!(message.contains("not accepted") && message.contains("name"), "{message}");
+
+        let tls = Tls::new(Roots::pem(authority.pem.as_bytes()).unwrap());
+        let tls = tls.server_name("backend.internal").unwrap();
+        dial(config.tls(tls)).await.map(drop).unwrap();
+    })
+}
+
+#[test]
+fn an_expired_certificate_is_refused() {
+    block_on(async {
+        let authority = Authority::new();
+        let listener = listen(authority.server_until("127.0.0.1", 2001, false)).await;
+        let message = failure(trusting(&listener, &authority)).await;
+        assert!(message.contains("expired"), "{message}");
+    })
+}
+
+#[test]
+fn a_client_certificate_is_shown_to_a_server_that_wants_one() {
+    block_on(async {
+        let authority = Authority::new();
+        let listener = listen(authority.server_for_known_clients("127.0.0.1")).await;
+        let config = trusting(&listener, &authority);
+        let message = failure(config.clone()).await;
+        assert!(message.contains("CertificateRequired"), "{message}");
+
+        let roots = Roots::pem(authority.pem.as_bytes()).unwrap();
+        let device = authority.client("device-4711");
+        let tls = Tls::with_identity(roots, device.chain.as_bytes(), device.key.as_bytes());
+        dial(config.tls(tls.unwrap())).await.map(drop).unwrap();
+    })
+}
+
+#[test]
+fn the_tls_key_of_a_document_is_what_it_names() {
+    block_on(async {
+        let authority = Authority::new();
+        let listener = listen(authority.server_for_known_clients("backend.internal")).await;
+        let device = authority.client("device-4711");
+        let document = json!({"connections": {"backend": {
+            "uri": listener.url(),
+            "tls": {
+                "ca_file": "ca.pem",
+                "cert_file": "device.pem",
+                "key_file": "device.key",
+                "server_name": "backend.internal",
+            },
+        }}});
+        let connections = Connections::from_json(&document.to_string(), |_| None).unwrap();
+        let (_, spec) = connections.iter().next().unwrap();
+        let read = |path: &str| match path {
+            "ca.pem" => Ok(authority.pem.clone().into_bytes()),
+            "device.pem" => Ok(device.chain.clone().into_bytes()),
+            "device.key" => Ok(device.key.clone().into_bytes()),
+            other => panic!("nobody named {other}"),
+        };
+        let files = spec.tls_files().expect("a tls key");
+        let config = spec.config().clone().tls(Tls::from_files(files, read).unwrap());
+        dial(config).await.map(drop).unwrap();
+
+        let missing = Tls::from_files(files, |_| Err(ErrorKind::NotFound.into())).unwrap_err();
+        let TlsError::File { path, .. } = &missing else { panic!("{missing:?}") };
+        assert_eq!(path, "ca.pem");
+    })
+}
+
+#[test]
+fn a_configuration_of_the_callers_own_is_used_as_it_is() {
+    block_on(async {
+        let authority = Authority::new();
+        let listener = listen(authority.server("127.0.0.1")).await;
+        let own = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(authority.roots())
+            .with_no_client_auth();
+        let config = Config::new(&listener.url()).unwrap().tls(Arc::new(own));
+        dial(config).await.map(drop).unwrap();
+    })
+}
+
+#[test]
+fn a_server_without_tls_is_recognised() {
+    block_on(async {
+        let (addr, _server) = serve_once(|stream| {
+            stream.read_exact(&mut [0; 100]).unwrap();
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+        });
+        let url = format!("wss://{addr}/socket/websocket");
+        let message = failure(Config::new(&url).unwrap()).await;
+        assert!(message.contains("ws://"), "{message}");
+    })
+}
+
+#[test]
+fn a_server_that_accepts_and_says_nothing_is_a_connect_timeout() {
+    block_on(async {
+        for scheme in ["ws", "wss"] {
+            let (addr, _server) = serve_once(|_| ());
+            let config = Config::new(&format!("{scheme}://{addr}/socket/websocket")).unwrap();
+            let config = config.connect_timeout(Duration::from_millis(50));
+            let error = phx::connect(config).await.expect_err("nothing is said");
+            assert_eq!(error.cause, Cause::ConnectTimeout);
+        }
+    })
+}
+
+#[test]
+fn a_killed_and_restarted_server_is_joined_again() {
+    block_on(async {
+        let authority = Authority::new();
+        let mut listener = listen(authority.server("127.0.0.1")).await;
+        let client = phx::connect(trusting(&listener, &authority)).await.unwrap();
+        let room = client.join("room:lobby", json!({})).await.unwrap();
+        let mut messages = room.messages();
+        listener.restart().await.unwrap();
+        let event = messages.next().await.expect("the stream goes on");
+        assert!(matches!(event, ChannelEvent::Interrupted { .. }), "{event:?}");
+        let event = messages.next().await.expect("the stream goes on");
+        assert!(matches!(event, ChannelEvent::Resumed { .. }), "{event:?}");
+    })
+}
+
+#[test]
+fn a_stream_of_the_callers_own_is_upgraded() {
+    block_on(async {
+        let config = testing::ServerConfig::default();
+        let listener = Listener::bind(([127, 0, 0, 1], 0).into(), config).await.unwrap();
+        let addr = listener.addr();
+        // The address is another, and not even resolved.
+        let config = Config::new("wss://elsewhere.invalid/socket/websocket").unwrap();
+        let runtime = Runtime::new().dial_with(move |uri| {
+            assert_eq!(uri.host(), "elsewhere.invalid");
+            connect_tcp(addr)
+        });
+        let client = phx::driver::connect(config, runtime).await.unwrap();
+        client.join("room:lobby", json!({})).await.unwrap();
+
+        let config = Config::new("wss://elsewhere.invalid/socket/websocket").unwrap();
+        let nowhere = ([127, 0, 0, 1], 1).into();
+        let runtime = Runtime::new().dial_with(move |_| connect_tcp(nowhere));
+        let error = phx::driver::connect(config, runtime).await.expect_err("no stream");
+        assert!(matches!(error.cause, Cause::Dial { .. }), "{error:?}");
+    })
+}
+
+#[test]
+fn certificates_and_keys_that_make_no_sense_are_refused_when_they_are_given() {
+    let authority = Authority::new();
+    let roots = || Roots::pem(authority.pem.as_bytes()).unwrap();
+    let device = authority.client("device");
+    let other = authority.client("other");
+    assert!(matches!(Roots::pem(b""), Err(TlsError::Pem { .. })));
+    assert!(matches!(Roots::pem(device.key.as_bytes()), Err(TlsError::Pem { .. })));
+    let identity = |chain: &str, key: &str| {
+        Tls::with_identity(roots(), chain.as_bytes(), key.as_bytes()).map(drop).unwrap_err()
+    };
+    assert!(matches!(identity(&device.chain, ""), TlsError::Pem { .. }));
+    assert!(matches!(identity("", &device.key), TlsError::Pem { .. }));
+    assert!(matches!(identity(&device.chain, &other.key), TlsError::Identity { .. }));
+    assert!(matches!(Tls::new(roots()).server_name("a b"), Err(TlsError::Name { .. })));
+}
