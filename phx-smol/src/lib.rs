@@ -77,3 +77,9 @@ pub fn start(setup: impl Into<Setup>) -> Client {
 pub fn client(setup: impl Into<Setup>) -> (Client, Driver<SmolRuntime>) {
     phx_proto::driver::client(setup, SmolRuntime::new())
 }
+
+/// A supervisor for named connections, whose events go through `router` to its bus.
+#[must_use = "dropping the supervisor closes its connections"]
+pub fn supervisor(router: Router) -> Supervisor {
+    Supervisor::new(SmolRuntime::new(), router)
+}

@@ -86,3 +86,13 @@ pub fn start(setup: impl Into<Setup>) -> Client {
 pub fn client(setup: impl Into<Setup>) -> (Client, Driver<TokioRuntime>) {
     phx_proto::driver::client(setup, TokioRuntime::new())
 }
+
+/// A supervisor for named connections, whose events go through `router` to its bus.
+///
+/// # Panics
+///
+/// Outside of a tokio runtime.
+#[must_use = "dropping the supervisor closes its connections"]
+pub fn supervisor(router: Router) -> Supervisor {
+    Supervisor::new(TokioRuntime::new(), router)
+}
