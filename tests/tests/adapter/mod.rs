@@ -8,4 +8,5 @@ mod listener;
 mod loopback;
 mod peer;
 mod proxy;
+mod supervisor;
 mod tls;
