@@ -91,10 +91,10 @@ fn event() -> impl Strategy<Value = String> {
     ]
 }
 
+type MakeValue = fn() -> BoxedStrategy<String>;
+
 /// An object with some of these keys and others, in any order, some of them twice.
-fn object(
-    known: &'static [(&'static str, fn() -> BoxedStrategy<String>)],
-) -> BoxedStrategy<String> {
+fn object(known: &'static [(&'static str, MakeValue)]) -> BoxedStrategy<String> {
     let member = prop_oneof![
         10 => select(known.to_vec()).prop_flat_map(|(key, value)| {
             (Just(format!("\"{key}\"")), value())
