@@ -12,7 +12,7 @@ use proptest::test_runner::{Config, FileFailurePersistence};
 pub fn cases(count: u32, file: &'static str) -> Config {
     let mut config = Config::with_cases(count.saturating_mul(multiplier()));
     config.failure_persistence = Some(Box::new(FileFailurePersistence::Direct(file)));
-    config.max_shrink_iters = 5_000;
+    config.max_shrink_iters = config.max_shrink_iters.min(5_000);
     config
 }
 

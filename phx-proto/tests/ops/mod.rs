@@ -79,6 +79,8 @@ pub enum Op {
         nth: u8,
         how: Answer,
     },
+    /// It says ok to everything that is unanswered, in order.
+    AnswerAll,
     /// It answers, on this connection, the n-th frame of all there ever were.
     AnswerAny {
         nth: u8,

@@ -62,10 +62,11 @@ type Kind = (u32, bool, BoxedStrategy<Op>);
 fn kinds() -> Vec<Kind> {
     let at = |weight, vital, op: BoxedStrategy<Op>| (weight, vital, op);
     vec![
-        at(6, true, Just(Op::Connect).boxed()),
-        at(16, true, Just(Op::Opened(Conn::Current)).boxed()),
-        at(24, true, Just(Op::ToTimeout).boxed()),
-        at(2, false, Just(Op::Disconnect).boxed()),
+        at(10, true, Just(Op::Connect).boxed()),
+        at(40, true, Just(Op::Opened(Conn::Current)).boxed()),
+        at(20, true, Just(Op::ToTimeout).boxed()),
+        at(16, true, Just(Op::AnswerAll).boxed()),
+        at(1, false, Just(Op::Disconnect).boxed()),
         at(3, false, Just(Op::ConnectNow).boxed()),
         at(3, false, Just(Op::Wake).boxed()),
         at(3, false, Just(Op::Probe).boxed()),
@@ -87,20 +88,20 @@ fn kinds() -> Vec<Kind> {
                 .prop_map(|(topic, params)| Op::SetJoinParams { topic, params })
                 .boxed(),
         ),
-        at(20, false, push().boxed()),
+        at(40, false, push().boxed()),
         at(2, false, any::<u8>().prop_map(|nth| Op::Cancel { nth }).boxed()),
         at(2, false, other_conn().prop_map(Op::Opened).boxed()),
         at(4, false, (conn(), fail()).prop_map(|(conn, fail)| Op::Failed(conn, fail)).boxed()),
         at(4, false, (conn(), end()).prop_map(|(conn, end)| Op::Closed(conn, end)).boxed()),
         at(6, false, (conn(), any::<bool>()).prop_map(|(conn, on)| Op::Writable(conn, on)).boxed()),
-        at(24, true, (nth(), answer()).prop_map(|(nth, how)| Op::Answer { nth, how }).boxed()),
+        at(50, true, (nth(), answer()).prop_map(|(nth, how)| Op::Answer { nth, how }).boxed()),
         at(
             4,
             false,
             (any::<u8>(), answer()).prop_map(|(nth, how)| Op::AnswerAny { nth, how }).boxed(),
         ),
         at(
-            10,
+            16,
             false,
             (topic(), say(), named())
                 .prop_map(|(topic, what, named)| Op::Say { topic, what, named })
@@ -150,12 +151,12 @@ fn push() -> impl Strategy<Value = Op> {
 }
 
 fn fail() -> impl Strategy<Value = Fail> {
-    let status = select(vec![200, 301, 400, 401, 403, 404, 408, 425, 429, 500, 503]);
+    let status = select(vec![200, 301, 400, 403, 404, 408, 425, 429, 500, 503, 401]);
     let retry_after = option::weighted(0.4, prop_oneof![0_u16..100, Just(u16::MAX)]);
     prop_oneof![
-        3 => Just(Fail::Dial),
-        4 => (status, retry_after).prop_map(|(status, after)| Fail::Refused(status, after)),
-        1 => Just(Fail::Credentials),
+        12 => Just(Fail::Dial),
+        16 => (status, retry_after).prop_map(|(status, after)| Fail::Refused(status, after)),
+        4 => Just(Fail::Credentials),
         1 => Just(Fail::CredentialsGaveUp),
     ]
 }
@@ -174,7 +175,7 @@ fn answer() -> impl Strategy<Value = Answer> {
         8 => Just(Answer::Ok),
         1 => Just(Answer::OkBinary),
         2 => (0_u8..4).prop_map(Answer::Error),
-        1 => Just(Answer::Unmatched),
+        2 => Just(Answer::Unmatched),
         1 => Just(Answer::OtherStatus),
     ]
 }
