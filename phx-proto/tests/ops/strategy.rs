@@ -44,10 +44,16 @@ pub fn setup() -> impl Strategy<Value = Setup> {
 /// Up to `most` steps.
 pub fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
     (vec(0_u8..4, kinds().len()), any::<bool>()).prop_flat_map(move |(switches, lazy)| {
-        let kinds = kinds().into_iter().zip(switches);
-        // A quarter of the kinds is off; the first ones keep the connection going.
-        let on = kinds.filter(|((_, vital, _), switch)| *vital || *switch > 0);
-        let op = Union::new_weighted(on.map(|((weight, _, op), _)| (weight, op)).collect());
+        // Some kinds are off, but for those that keep the connection going; some come often.
+        let on = kinds().into_iter().zip(switches).filter_map(|((weight, vital, op), switch)| {
+            let factor = match switch {
+                0 => u32::from(vital),
+                3 => 6,
+                _ => 2,
+            };
+            (factor > 0).then_some((weight * factor, op))
+        });
+        let op = Union::new_weighted(on.collect());
         let polls = if lazy {
             prop_oneof![3 => Just(None), 1 => (0_u8..4).prop_map(Some)].boxed()
         } else {
@@ -91,7 +97,7 @@ fn kinds() -> Vec<Kind> {
         at(40, false, push().boxed()),
         at(2, false, any::<u8>().prop_map(|nth| Op::Cancel { nth }).boxed()),
         at(2, false, other_conn().prop_map(Op::Opened).boxed()),
-        at(4, false, (conn(), fail()).prop_map(|(conn, fail)| Op::Failed(conn, fail)).boxed()),
+        at(8, false, (conn(), fail()).prop_map(|(conn, fail)| Op::Failed(conn, fail)).boxed()),
         at(4, false, (conn(), end()).prop_map(|(conn, end)| Op::Closed(conn, end)).boxed()),
         at(6, false, (conn(), any::<bool>()).prop_map(|(conn, on)| Op::Writable(conn, on)).boxed()),
         at(50, true, (nth(), answer()).prop_map(|(nth, how)| Op::Answer { nth, how }).boxed()),
