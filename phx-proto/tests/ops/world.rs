@@ -6,8 +6,8 @@ use std::time::Duration;
 use phx_proto::wire::V1;
 use phx_proto::{
     Action, Backoff, CloseRule, Config, ConnectionId, Credentials, DelayRange, Ended, Failure,
-    InterestId, JoinParams, Opened, Payload, PushErrorKind, PushId, PushOptions, Refusal, Released,
-    Socket, Status, Time, TimerKind,
+    Frame, InterestId, JoinParams, Opened, Payload, PushErrorKind, PushId, PushOptions, Refusal,
+    Released, Socket, Status, Time, TimerKind,
 };
 use serde_json::{Value, json};
 
@@ -24,6 +24,8 @@ macro_rules! moment {
             setup: &$world.setup,
             policy: &$world.policy,
             drained: $world.pending.is_empty(),
+            dry: $world.dry,
+            writable: $world.writable,
         }
     };
 }
@@ -156,6 +158,10 @@ pub struct World {
     pub pushes: Vec<PushId>,
     params: [JoinParams; 4],
     numbers: u64,
+    /// The last poll found nothing, and nothing was called since.
+    pub dry: bool,
+    /// What the socket was told of the transport of the current connection.
+    pub writable: bool,
     /// Deadlines handled at one instant, with nothing else happening.
     timeouts_here: u32,
 }
@@ -190,6 +196,8 @@ impl World {
             pushes: Vec::new(),
             params,
             numbers: 0,
+            dry: false,
+            writable: true,
             timeouts_here: 0,
         };
         world.look();
@@ -266,7 +274,10 @@ impl World {
     /// One action. Returns whether there was one.
     pub fn poll(&mut self) -> bool {
         self.latest = self.latest.max(self.now);
-        let Some(action) = self.socket.poll_action(self.now) else { return false };
+        let Some(action) = self.socket.poll_action(self.now) else {
+            self.dry = true;
+            return false;
+        };
         let since = self.latest.since(Time::from_nanos(self.setup.origin));
         self.trace.push(Entry::Action(since, action.clone()));
         match &action {
@@ -339,6 +350,7 @@ impl World {
         };
         assert!(self.timeouts_here <= 3, "time does not pass: {timeout:?}");
         self.latest = self.latest.max(self.now);
+        self.dry = false;
         let called = self.carry_out(op);
         self.trace.push(Entry::Called(called.clone()));
         let moment = moment!(self);
@@ -415,18 +427,28 @@ impl World {
                     w.socket.credentials_unchanged(w.now, id);
                 })
             }
-            Op::Opened(conn) => self.input(conn, Input::Opened, |w, id| {
-                w.socket.handle_opened(w.now, id, Opened::default());
-            }),
+            Op::Opened(conn) => {
+                let called = self.input(conn, Input::Opened, |w, id| {
+                    w.socket.handle_opened(w.now, id, Opened::default());
+                });
+                self.writable |= matches!(called, Called::Input { stale: false, .. });
+                called
+            }
             Op::Failed(conn, fail) => self.input(conn, Input::Failed, |w, id| {
                 w.socket.handle_failed(w.now, id, failure(fail));
             }),
             Op::Closed(conn, end) => self.input(conn, Input::Closed, |w, id| {
                 w.socket.handle_closed(w.now, id, ended(end));
             }),
-            Op::Writable(conn, writable) => self.input(conn, Input::Writable, |w, id| {
-                w.socket.handle_writable(w.now, id, writable);
-            }),
+            Op::Writable(conn, writable) => {
+                let called = self.input(conn, Input::Writable, |w, id| {
+                    w.socket.handle_writable(w.now, id, writable);
+                });
+                if matches!(called, Called::Input { stale: false, .. }) {
+                    self.writable = writable;
+                }
+                called
+            }
             Op::FrameOn(conn) => self.input(conn, Input::Frame, |w, id| {
                 let frame =
                     message(w.setup.vsn_1, &json!(null), &json!(null), "room:0", "e", &json!({}));
@@ -528,7 +550,24 @@ impl World {
         let counted = |count: u64| format!("stale_inputs: {count}");
         assert!(before.contains(&counted(stale_inputs)));
         let expected = before.replace(&counted(stale_inputs), &counted(stale_inputs + 1));
-        assert_eq!(format!("{:?}", self.socket), expected, "a stale input changes nothing");
+        assert_same(&format!("{:?}", self.socket), &expected, "a stale input changes nothing");
+    }
+
+    /// A frame; one that can only be about something that is over must change nothing but counters.
+    fn receive(&mut self, id: ConnectionId, frame: Frame, stale: bool) {
+        self.socket.cancel_push(self.now, PushId::from_u64(u64::MAX));
+        let before = stale.then(|| self.shown_without_counters());
+        self.socket.handle_frame(self.now, id, frame);
+        if let Some(before) = before {
+            assert_same(&self.shown_without_counters(), &before, "a stale frame changes nothing");
+        }
+    }
+
+    fn shown_without_counters(&self) -> String {
+        let shown = format!("{:?}", self.socket);
+        let start = shown.find("stats: Stats {").expect("counters");
+        let end = start + shown[start..].find('}').expect("their end");
+        shown[..start].to_owned() + &shown[end..]
     }
 
     /// The frames of this connection that the server has not answered, oldest first.
@@ -554,7 +593,10 @@ impl World {
         }
         let id = self.socket.connection_id().expect("an open connection");
         let sent = &mut self.sent[index];
-        sent.answered = sent.answered || sent.conn == id;
+        // Any "unmatched topic" without a join_ref may say that a channel is lost.
+        let unmatched = matches!(how, Answer::Unmatched | Answer::Error(_));
+        let stale = (sent.answered || sent.conn != id) && !unmatched;
+        sent.answered |= sent.conn == id;
         let sent = sent.clone();
         let join_ref = match how {
             Answer::Unmatched => Value::Null,
@@ -581,7 +623,7 @@ impl World {
                 &payload,
             )
         };
-        self.socket.handle_frame(self.now, id, frame);
+        self.receive(id, frame, stale);
         Called::Reply { topic: sent.topic, msg_ref: sent.msg_ref, ok: status == "ok" }
     }
 
@@ -602,6 +644,12 @@ impl World {
             Named::Foreign => json!("x1"),
             _ => json!(join.map(|join| join.msg_ref.to_string())),
         };
+        let newest = joins.last().filter(|newest| newest.conn == id);
+        let stale = match named {
+            Named::Null => false,
+            Named::Foreign => true,
+            _ => join.is_some_and(|join| newest.is_none_or(|it| it.msg_ref != join.msg_ref)),
+        };
         let event = match what {
             Say::Error => "phx_error",
             Say::Close => "phx_close",
@@ -617,8 +665,22 @@ impl World {
             let msg_ref = if ends { join_ref.clone() } else { Value::Null };
             message(self.setup.vsn_1, &join_ref, &msg_ref, &topic, event, &json!({"k": 1}))
         };
-        self.socket.handle_frame(self.now, id, frame);
+        // Only vsn 1 cannot tell messages of one instance from those of another.
+        let ends = matches!(what, Say::Error | Say::Close);
+        self.receive(id, frame, stale && (ends || !self.setup.vsn_1));
         Called::Frame
+    }
+}
+
+/// Shows where two long texts begin to differ.
+#[track_caller]
+fn assert_same(found: &str, expected: &str, why: &str) {
+    if found != expected {
+        let pairs = found.chars().zip(expected.chars());
+        let same = pairs.take_while(|(one, other)| one == other).count();
+        let part =
+            |text: &str| text.chars().skip(same.saturating_sub(40)).take(120).collect::<String>();
+        panic!("{why}: …{}… is not …{}…", part(found), part(expected));
     }
 }
 

@@ -1,12 +1,18 @@
 //! What is true of channels.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use phx_proto::{Action, ChannelEnd, ChannelStatus, InterestId, Released, Signal, Status};
+use phx_proto::{
+    Action, ChannelEnd, ChannelStatus, InterestId, PendingReason, Released, Signal, Status, Time,
+};
 
 use super::{Checker, Moment};
 use crate::ops::peer::Sent;
 use crate::ops::world::Called;
+
+/// The default of `Config::join_timeout`.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// At most `join_concurrency` joins are unanswered.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +47,73 @@ impl Checker for JoinSlots {
     fn settled(&mut self, at: &Moment<'_>) {
         let joining = |(_, status): &(_, _)| *status == ChannelStatus::Joining;
         assert!(at.socket.channels().filter(joining).count() <= at.setup.join_concurrency);
+    }
+}
+
+/// A join is reported as late no sooner than `join_timeout` after it was written; an answer to the
+/// newest join, or to a leave, decides at once.
+#[derive(Clone, Debug, Default)]
+pub struct JoinClock {
+    /// The newest join of this connection by topic, and when it was written.
+    newest: BTreeMap<String, (u64, Time)>,
+    /// Joins whose reply will be taken for one.
+    unanswered: BTreeSet<u64>,
+    leaves: BTreeMap<String, u64>,
+}
+
+impl Checker for JoinClock {
+    fn called(&mut self, called: &Called, at: &Moment<'_>) {
+        let Called::Reply { topic, msg_ref, ok } = called else { return };
+        if topic == "phoenix" {
+            self.unanswered.retain(|join_ref| join_ref > msg_ref);
+        }
+        let status = at.socket.channel_status(topic);
+        let newest = self.newest.get(topic).is_some_and(|(newest, _)| newest == msg_ref);
+        if self.unanswered.remove(msg_ref) && newest {
+            assert_ne!(status, ChannelStatus::Joining, "{topic}: the join was answered");
+            let joined = status == ChannelStatus::Joined;
+            assert!(!joined || *ok, "{topic}: the join was refused");
+        }
+        if self.leaves.get(topic) == Some(msg_ref) {
+            let leaving =
+                [ChannelStatus::Leaving, ChannelStatus::Pending(PendingReason::LeaveEnding)];
+            assert!(!leaving.contains(&status), "{topic}: the leave was answered");
+        }
+    }
+
+    fn decided(&mut self, action: &Action, at: &Moment<'_>) {
+        match action {
+            Action::Connect { .. } => *self = Self::default(),
+            Action::Signal(Signal::JoinTimedOut { topic }) => {
+                let (_, written) = self.newest.get(topic.as_str()).expect("a join was written");
+                assert!(at.now >= *written + JOIN_TIMEOUT, "{topic} at {}: {self:?}", at.now);
+            }
+            _ => {}
+        }
+    }
+
+    fn written(&mut self, sent: &Sent, at: &Moment<'_>) {
+        if sent.is_join() {
+            self.newest.insert(sent.topic.clone(), (sent.msg_ref, at.now));
+            self.unanswered.insert(sent.msg_ref);
+        } else if sent.is_leave() {
+            self.leaves.insert(sent.topic.clone(), sent.msg_ref);
+        }
+    }
+}
+
+/// While the transport takes frames and everything was polled, no join waits but for a slot or for
+/// the end of a leave.
+#[derive(Clone, Debug, Default)]
+pub struct Prompt;
+
+impl Checker for Prompt {
+    fn settled(&mut self, at: &Moment<'_>) {
+        if at.socket.status() != Status::Open || !at.dry || !at.writable {
+            return;
+        }
+        let waits = ChannelStatus::Pending(PendingReason::NotWritable);
+        assert_eq!(at.socket.channels().find(|(_, status)| *status == waits), None);
     }
 }
 
@@ -129,7 +202,7 @@ pub struct Interests {
 }
 
 impl Checker for Interests {
-    fn called(&mut self, called: &Called, _: &Moment<'_>) {
+    fn called(&mut self, called: &Called, at: &Moment<'_>) {
         match called {
             Called::Join { topic, interest: Some(interest) } => {
                 assert!(self.held.insert(*interest, topic.clone()).is_none(), "ids are new");
@@ -137,6 +210,12 @@ impl Checker for Interests {
             Called::Released { interest, released } => {
                 let held = self.held.remove(interest);
                 assert_eq!(held.is_none(), *released == Released::Gone);
+                let shared = held.as_ref().is_some_and(|of| self.held.values().any(|it| it == of));
+                if shared {
+                    assert_eq!(*released, Released::Detached, "others want {held:?}");
+                } else if held.is_some() && !at.setup.auto_join {
+                    assert_eq!(*released, Released::Leaving, "nobody wants {held:?}");
+                }
                 self.gone.extend(held.map(|_| *interest));
             }
             _ => {}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use phx_proto::{Action, ConnectionId, Signal, Status};
+use phx_proto::{Action, Cause, ConnectionId, Signal, Status};
 
 use super::{Checker, Moment};
 use crate::ops::peer::Sent;
@@ -104,5 +104,45 @@ impl Checker for QuietAfterEnd {
         if ended && at.drained {
             assert_eq!(at.socket.poll_timeout(), None, "nothing runs after the end");
         }
+    }
+}
+
+/// At most one heartbeat is unanswered, and a connection whose every heartbeat was answered does
+/// not end for want of one.
+#[derive(Clone, Debug, Default)]
+pub struct Heartbeats {
+    unanswered: Option<u64>,
+    /// One may be owed and could not be written.
+    owed: bool,
+}
+
+impl Checker for Heartbeats {
+    fn called(&mut self, called: &Called, _: &Moment<'_>) {
+        if let Called::Reply { topic, msg_ref, .. } = called {
+            if topic == "phoenix" && self.unanswered == Some(*msg_ref) {
+                self.unanswered = None;
+            }
+        }
+    }
+
+    fn decided(&mut self, action: &Action, _: &Moment<'_>) {
+        match action {
+            Action::Connect { .. } => self.unanswered = None,
+            Action::ReconnectAfter { cause: Cause::HeartbeatTimeout, .. } => {
+                assert!(self.unanswered.is_some() || self.owed, "every heartbeat was answered");
+            }
+            _ => {}
+        }
+    }
+
+    fn written(&mut self, sent: &Sent, _: &Moment<'_>) {
+        if sent.is_heartbeat() {
+            assert_eq!(self.unanswered, None, "one at a time: {sent:?}");
+            self.unanswered = Some(sent.msg_ref);
+        }
+    }
+
+    fn settled(&mut self, at: &Moment<'_>) {
+        self.owed = !at.dry || !at.writable;
     }
 }

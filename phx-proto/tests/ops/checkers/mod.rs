@@ -22,6 +22,10 @@ pub struct Moment<'a> {
     pub policy: &'a Policy,
     /// No decided action waits to be polled.
     pub drained: bool,
+    /// The last poll found nothing.
+    pub dry: bool,
+    /// The transport takes frames, as far as the socket was told.
+    pub writable: bool,
 }
 
 /// Watches one invariant, and panics when it is broken.
@@ -43,25 +47,31 @@ pub struct Checkers {
     pub order: pushes::Order,
     pub queues: pushes::Bounds,
     pub slots: channels::JoinSlots,
+    pub clock: channels::JoinClock,
+    pub prompt: channels::Prompt,
     pub story: channels::Story,
     pub interests: channels::Interests,
     pub transports: connection::OneTransport,
     pub quiet: connection::QuietAfterEnd,
+    pub heartbeats: connection::Heartbeats,
     pub reconnects: delays::Reconnects,
     pub rejoins: delays::Rejoins,
 }
 
 impl Checkers {
     pub fn each(&mut self, mut show: impl FnMut(&mut dyn Checker)) {
-        let all: [&mut dyn Checker; 10] = [
+        let all: [&mut dyn Checker; 13] = [
             &mut self.outcomes,
             &mut self.order,
             &mut self.queues,
             &mut self.slots,
+            &mut self.clock,
+            &mut self.prompt,
             &mut self.story,
             &mut self.interests,
             &mut self.transports,
             &mut self.quiet,
+            &mut self.heartbeats,
             &mut self.reconnects,
             &mut self.rejoins,
         ];

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use phx_proto::{
-    Action, ChannelEnd, ConnectionId, NotSentCause, PushId, PushOutcome, Signal, Status, Time,
+    Action, ChannelEnd, ChannelStatus, ConnectionId, NotSentCause, PushId, PushOutcome, Signal,
+    Status, Time,
 };
 
 use super::{Checker, Moment};
@@ -104,6 +105,14 @@ impl Checker for OneOutcome {
         assert_eq!(stats.pushes_in_flight, in_flight);
         assert_eq!(stats.queued_pushes, self.open.len() - in_flight);
         assert!(!self.open.values().any(|push| push.cast && push.written.is_some()), "{self:?}");
+        if at.dry && at.writable {
+            // What can be written is written.
+            let waits = |push: &Accepted| {
+                let status = at.socket.channel_status(&push.topic);
+                push.written.is_none() && status == ChannelStatus::Joined
+            };
+            assert!(!self.open.values().any(waits), "{self:?}");
+        }
         if self.timeout {
             assert!(self.open.values().all(|push| push.deadline > at.now), "{self:?}");
         }
