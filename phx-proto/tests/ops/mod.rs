@@ -13,11 +13,15 @@
 
 pub mod checkers;
 pub mod peer;
+pub mod server;
 pub mod settle;
+pub mod setup;
 pub mod strategy;
 pub mod world;
 
 use std::time::Duration;
+
+pub use setup::{Setup, Start};
 
 /// One operation and how much is polled after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,50 +193,6 @@ impl Span {
             Self::Millis(millis) => Duration::from_millis(millis as u64),
             Self::Seconds(seconds) => Duration::from_secs(seconds as u64),
             Self::Hours(hours) => Duration::from_secs(hours as u64 * 3_600),
-        }
-    }
-}
-
-/// What a run is made of, beside its operations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Setup {
-    pub seed: u64,
-    /// Nanoseconds between the origin of the clock and the start.
-    pub origin: u64,
-    pub vsn_1: bool,
-    pub heartbeats: bool,
-    pub strict: bool,
-    pub auto_join: bool,
-    pub credentials_refreshed: bool,
-    pub join_concurrency: usize,
-    pub max_retries: Option<u32>,
-    pub max_elapsed: Option<Duration>,
-    pub start: Start,
-}
-
-/// Where a run begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    Idle,
-    Open,
-    /// Open, with the first two topics joined.
-    Joined,
-}
-
-impl Default for Setup {
-    fn default() -> Self {
-        Self {
-            seed: 7,
-            origin: 1_000_000_000_000_000,
-            vsn_1: false,
-            heartbeats: true,
-            strict: false,
-            auto_join: false,
-            credentials_refreshed: false,
-            join_concurrency: 2,
-            max_retries: None,
-            max_elapsed: None,
-            start: Start::Idle,
         }
     }
 }

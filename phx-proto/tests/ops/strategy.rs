@@ -148,7 +148,8 @@ fn other_conn() -> impl Strategy<Value = Conn> {
 
 fn push() -> impl Strategy<Value = Op> {
     let flags = (any::<bool>(), 0_u8..4, 0_u8..4);
-    (topic(), flags, option::weighted(0.4, span()), any::<u8>()).prop_map(
+    let size = prop_oneof![4 => 0_u8..8, 1 => any::<u8>()];
+    (topic(), flags, option::weighted(0.4, span()), size).prop_map(
         |(topic, (cast, fail_fast, binary), timeout, size)| {
             let kind = PushKind { cast, fail_fast: fail_fast == 0, binary: binary == 0 };
             Op::Push { topic, kind, timeout, size }
@@ -158,7 +159,7 @@ fn push() -> impl Strategy<Value = Op> {
 
 fn fail() -> impl Strategy<Value = Fail> {
     let status = select(vec![200, 301, 400, 403, 404, 408, 425, 429, 500, 503, 401]);
-    let retry_after = option::weighted(0.4, prop_oneof![0_u16..100, Just(u16::MAX)]);
+    let retry_after = option::weighted(0.4, prop_oneof![0_u16..4, 0_u16..100, Just(u16::MAX)]);
     prop_oneof![
         12 => Just(Fail::Dial),
         16 => (status, retry_after).prop_map(|(status, after)| Fail::Refused(status, after)),

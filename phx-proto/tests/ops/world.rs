@@ -3,17 +3,19 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use phx_proto::wire::V1;
 use phx_proto::{
-    Action, Backoff, CloseRule, Config, ConnectionId, Credentials, DelayRange, Ended, Failure,
-    Frame, InterestId, JoinParams, Opened, Payload, PushErrorKind, PushId, PushOptions, Refusal,
-    Released, Socket, Status, Time, TimerKind,
+    Action, ConnectionId, Credentials, Frame, InterestId, JoinParams, Opened, Payload,
+    PushErrorKind, PushId, PushOptions, Released, Socket, Status, Time, TimerKind,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::checkers::{Checkers, Moment};
-use super::peer::{Sent, binary, garbage, message};
-use super::{Answer, Conn, End, Fail, Named, Op, PushKind, Say, Setup, Span, Start, Step};
+use super::peer::{Sent, garbage, message};
+use super::setup::{
+    MAX_MESSAGE_BYTES, MAX_PUSH_BYTES, Policy, QUEUED_BYTES_MAX, QUEUED_PUSHES_MAX, config, ended,
+    failure,
+};
+use super::{Answer, Conn, Op, PushKind, Setup, Span, Start, Step};
 
 /// What a checker can see beside what happens.
 macro_rules! moment {
@@ -30,11 +32,6 @@ macro_rules! moment {
     };
 }
 
-pub const QUEUED_PUSHES_MAX: usize = 6;
-pub const QUEUED_BYTES_MAX: usize = 400;
-pub const MAX_MESSAGE_BYTES: usize = 2_000;
-const MAX_PUSH_BYTES: usize = 1_000;
-
 /// What was called, and what came of it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Called {
@@ -44,6 +41,9 @@ pub enum Called {
         taken: bool,
     },
     Wake,
+    Probe {
+        taken: bool,
+    },
     Join {
         topic: String,
         interest: Option<InterestId>,
@@ -101,42 +101,6 @@ pub enum Entry {
     Called(Called),
     Action(Duration, Action),
     Deadline(Option<(Duration, TimerKind)>),
-}
-
-/// The delays that the configuration allows.
-#[derive(Clone, Debug)]
-pub struct Policy {
-    pub first_retry: DelayRange,
-    pub close_soon: DelayRange,
-    pub reconnect: Backoff,
-    pub refused: Backoff,
-    pub rejoin: Backoff,
-    pub rejected: Backoff,
-    pub stable_after: Duration,
-    pub retry_after_max: Duration,
-    pub rejections_max: u32,
-}
-
-impl Policy {
-    /// The defaults, written out.
-    pub fn new() -> Self {
-        let range = |min, max| {
-            DelayRange::new(Duration::from_millis(min), Duration::from_millis(max))
-                .expect("a range")
-        };
-        let steps = |steps: &[u64]| Backoff::steps_msec(steps).expect("steps");
-        Self {
-            first_retry: range(10, 500),
-            close_soon: range(10, 2_000),
-            reconnect: steps(&[10, 50, 100, 150, 200, 250, 500, 1_000, 2_000, 5_000]),
-            refused: steps(&[5_000, 15_000, 60_000, 300_000]),
-            rejoin: steps(&[100, 500, 1_000, 2_000, 5_000, 10_000]),
-            rejected: steps(&[1_000, 5_000, 30_000]),
-            stable_after: Duration::from_secs(10),
-            retry_after_max: Duration::from_secs(3_600),
-            rejections_max: 3,
-        }
-    }
 }
 
 /// A socket, its driver, its application and its server.
@@ -378,7 +342,7 @@ impl World {
             Op::Probe => {
                 let taken = socket.probe(now).is_ok();
                 assert_eq!(taken, socket.status() == Status::Open);
-                Called::Other
+                Called::Probe { taken }
             }
             Op::SetCredentials => {
                 let credentials = Credentials::new().param("token", "other");
@@ -552,129 +516,11 @@ impl World {
         let expected = before.replace(&counted(stale_inputs), &counted(stale_inputs + 1));
         assert_same(&format!("{:?}", self.socket), &expected, "a stale input changes nothing");
     }
-
-    /// A frame; one that can only be about something that is over must change nothing but counters.
-    fn receive(&mut self, id: ConnectionId, frame: Frame, stale: bool) {
-        self.socket.cancel_push(self.now, PushId::from_u64(u64::MAX));
-        let before = stale.then(|| self.shown_without_counters());
-        self.socket.handle_frame(self.now, id, frame);
-        if let Some(before) = before {
-            assert_same(&self.shown_without_counters(), &before, "a stale frame changes nothing");
-        }
-    }
-
-    fn shown_without_counters(&self) -> String {
-        let shown = format!("{:?}", self.socket);
-        let start = shown.find("stats: Stats {").expect("counters");
-        let end = start + shown[start..].find('}').expect("their end");
-        shown[..start].to_owned() + &shown[end..]
-    }
-
-    /// The frames of this connection that the server has not answered, oldest first.
-    pub fn unanswered(&self) -> Vec<usize> {
-        let Some(id) = self.socket.connection_id() else { return Vec::new() };
-        let open = |sent: &Sent| sent.conn == id && !sent.answered;
-        (0..self.sent.len()).filter(|index| open(&self.sent[*index])).collect()
-    }
-
-    fn answer(&mut self, nth: u8, how: Answer) -> Called {
-        match pick(&self.unanswered(), nth) {
-            Some(index) => self.reply(*index, how),
-            None => Called::Other,
-        }
-    }
-
-    /// Replies, on the current connection, to what was written as the frame `index` of all.
-    pub fn reply(&mut self, index: usize, how: Answer) -> Called {
-        const REASONS: [&str; 4] =
-            ["no", "join crashed", "unmatched topic", "too many channels joined"];
-        if self.socket.status() != Status::Open {
-            return Called::Other;
-        }
-        let id = self.socket.connection_id().expect("an open connection");
-        let sent = &mut self.sent[index];
-        // Any "unmatched topic" without a join_ref may say that a channel is lost.
-        let unmatched = matches!(how, Answer::Unmatched | Answer::Error(_));
-        let stale = (sent.answered || sent.conn != id) && !unmatched;
-        sent.answered |= sent.conn == id;
-        let sent = sent.clone();
-        let join_ref = match how {
-            Answer::Unmatched => Value::Null,
-            _ => json!(sent.join_ref.map(|join_ref| join_ref.to_string())),
-        };
-        let msg_ref = sent.msg_ref.to_string();
-        let (status, response) = match how {
-            Answer::Ok | Answer::OkBinary => ("ok", json!({"to": sent.event})),
-            Answer::Error(reason) => ("error", json!({"reason": REASONS[usize::from(reason) % 4]})),
-            Answer::Unmatched => ("error", json!({"reason": "unmatched topic"})),
-            Answer::OtherStatus => ("maybe", json!([])),
-        };
-        let frame = if how == Answer::OkBinary && !self.setup.vsn_1 {
-            let join_ref = join_ref.as_str().unwrap_or_default();
-            binary(1, &[join_ref, &msg_ref, &sent.topic, status])
-        } else {
-            let payload = json!({"status": status, "response": response});
-            message(
-                self.setup.vsn_1,
-                &join_ref,
-                &json!(msg_ref),
-                &sent.topic,
-                "phx_reply",
-                &payload,
-            )
-        };
-        self.receive(id, frame, stale);
-        Called::Reply { topic: sent.topic, msg_ref: sent.msg_ref, ok: status == "ok" }
-    }
-
-    fn say(&mut self, topic: u8, what: Say, named: Named) -> Called {
-        if self.socket.status() != Status::Open {
-            return Called::Other;
-        }
-        let id = self.socket.connection_id().expect("an open connection");
-        let topic = name(topic);
-        let joins: Vec<&Sent> =
-            self.sent.iter().filter(|sent| sent.is_join() && sent.topic == topic).collect();
-        let join = match named {
-            Named::Current => joins.last().copied(),
-            Named::Earlier(nth) => pick(&joins, nth).copied(),
-            Named::Null | Named::Foreign => None,
-        };
-        let join_ref = match named {
-            Named::Foreign => json!("x1"),
-            _ => json!(join.map(|join| join.msg_ref.to_string())),
-        };
-        let newest = joins.last().filter(|newest| newest.conn == id);
-        let stale = match named {
-            Named::Null => false,
-            Named::Foreign => true,
-            _ => join.is_some_and(|join| newest.is_none_or(|it| it.msg_ref != join.msg_ref)),
-        };
-        let event = match what {
-            Say::Error => "phx_error",
-            Say::Close => "phx_close",
-            Say::Message | Say::BinaryMessage => "said",
-        };
-        let frame = if what == Say::BinaryMessage && !self.setup.vsn_1 {
-            match join_ref.as_str() {
-                Some(join_ref) => binary(0, &[join_ref, &topic, event]),
-                None => binary(2, &[&topic, event]),
-            }
-        } else {
-            let ends = matches!(what, Say::Error | Say::Close);
-            let msg_ref = if ends { join_ref.clone() } else { Value::Null };
-            message(self.setup.vsn_1, &join_ref, &msg_ref, &topic, event, &json!({"k": 1}))
-        };
-        // Only vsn 1 cannot tell messages of one instance from those of another.
-        let ends = matches!(what, Say::Error | Say::Close);
-        self.receive(id, frame, stale && (ends || !self.setup.vsn_1));
-        Called::Frame
-    }
 }
 
 /// Shows where two long texts begin to differ.
 #[track_caller]
-fn assert_same(found: &str, expected: &str, why: &str) {
+pub fn assert_same(found: &str, expected: &str, why: &str) {
     if found != expected {
         let pairs = found.chars().zip(expected.chars());
         let same = pairs.take_while(|(one, other)| one == other).count();
@@ -691,61 +537,4 @@ pub fn name(topic: u8) -> String {
 /// The n-th of these, counted round and round.
 pub fn pick<T>(all: &[T], nth: u8) -> Option<&T> {
     all.get(usize::from(nth).checked_rem(all.len())?)
-}
-
-fn config(setup: &Setup, policy: &Policy) -> Config {
-    let mut config = Config::new("ws://localhost:4000/socket/websocket").expect("a good URI");
-    config = config
-        .first_retry_spread(policy.first_retry)
-        .reconnect_after(policy.reconnect.clone())
-        .refused_after(policy.refused.clone())
-        .rejoin_after(policy.rejoin.clone())
-        .rejected_after(policy.rejected.clone())
-        .stable_after(policy.stable_after)
-        .retry_after_max(policy.retry_after_max)
-        .join_rejections_max(policy.rejections_max)
-        .close_rule(1008, CloseRule::Stop)
-        .join_concurrency(setup.join_concurrency)
-        .expect("more than none")
-        .max_retries(setup.max_retries)
-        .max_elapsed(setup.max_elapsed)
-        .credentials_refreshed(setup.credentials_refreshed)
-        .strict_payloads(setup.strict)
-        .queued_pushes_max(QUEUED_PUSHES_MAX)
-        .queued_bytes_max(QUEUED_BYTES_MAX)
-        .max_message_bytes(MAX_MESSAGE_BYTES)
-        .max_push_bytes(MAX_PUSH_BYTES);
-    if !setup.heartbeats {
-        config = config.heartbeat_interval(Duration::ZERO);
-    }
-    if setup.vsn_1 {
-        config = config.serializer(std::sync::Arc::new(V1));
-    }
-    if setup.auto_join {
-        config = config.auto_join(name(1), JoinParams::none());
-    }
-    config
-}
-
-fn failure(fail: Fail) -> Failure {
-    match fail {
-        Fail::Dial => Failure::Dial { message: "refused".into() },
-        Fail::Refused(status, retry_after) => {
-            let headers = retry_after
-                .map(|seconds| ("Retry-After".to_owned(), seconds.to_string()))
-                .into_iter()
-                .collect();
-            Failure::Refused(Refusal::new(status, headers, ""))
-        }
-        Fail::Credentials => Failure::Credentials { message: "vault sealed".into() },
-        Fail::CredentialsGaveUp => Failure::CredentialsGaveUp { reason: "expired".into() },
-    }
-}
-
-fn ended(end: End) -> Ended {
-    match end {
-        End::Frame(code) => Ended::CloseFrame { code, reason: String::new() },
-        End::Lost => Ended::Lost { message: "reset".into() },
-        End::TooLarge => Ended::MessageTooLarge,
-    }
 }

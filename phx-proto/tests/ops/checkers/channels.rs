@@ -103,11 +103,19 @@ impl Checker for JoinClock {
 }
 
 /// While the transport takes frames and everything was polled, no join waits but for a slot or for
-/// the end of a leave.
+/// the end of a leave; and joins overtake what other channels have to say.
 #[derive(Clone, Debug, Default)]
 pub struct Prompt;
 
 impl Checker for Prompt {
+    fn written(&mut self, sent: &Sent, at: &Moment<'_>) {
+        if !sent.is_join() && !sent.is_heartbeat() {
+            let waits = ChannelStatus::Pending(PendingReason::NotWritable);
+            let waiting = at.socket.channels().find(|(_, status)| *status == waits);
+            assert_eq!(waiting, None, "overtaken by {sent:?}");
+        }
+    }
+
     fn settled(&mut self, at: &Moment<'_>) {
         if at.socket.status() != Status::Open || !at.dry || !at.writable {
             return;

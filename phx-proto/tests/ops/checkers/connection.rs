@@ -107,13 +107,15 @@ impl Checker for QuietAfterEnd {
     }
 }
 
-/// At most one heartbeat is unanswered, and a connection whose every heartbeat was answered does
+/// At most one heartbeat is unanswered, one that is asked for is the next frame, and a connection whose every heartbeat was answered does
 /// not end for want of one.
 #[derive(Clone, Debug, Default)]
 pub struct Heartbeats {
     unanswered: Option<u64>,
     /// One may be owed and could not be written.
     owed: bool,
+    /// One was asked for and is the next frame.
+    probed: bool,
 }
 
 impl Checker for Heartbeats {
@@ -123,11 +125,12 @@ impl Checker for Heartbeats {
                 self.unanswered = None;
             }
         }
+        self.probed |= *called == Called::Probe { taken: true } && self.unanswered.is_none();
     }
 
     fn decided(&mut self, action: &Action, _: &Moment<'_>) {
         match action {
-            Action::Connect { .. } => self.unanswered = None,
+            Action::Connect { .. } => (self.unanswered, self.probed) = (None, false),
             Action::ReconnectAfter { cause: Cause::HeartbeatTimeout, .. } => {
                 assert!(self.unanswered.is_some() || self.owed, "every heartbeat was answered");
             }
@@ -136,6 +139,8 @@ impl Checker for Heartbeats {
     }
 
     fn written(&mut self, sent: &Sent, _: &Moment<'_>) {
+        let probed = std::mem::take(&mut self.probed);
+        assert!(!probed || sent.is_heartbeat(), "a heartbeat is overtaken by {sent:?}");
         if sent.is_heartbeat() {
             assert_eq!(self.unanswered, None, "one at a time: {sent:?}");
             self.unanswered = Some(sent.msg_ref);

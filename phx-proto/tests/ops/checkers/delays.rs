@@ -7,7 +7,8 @@ use phx_proto::{Action, Cause, DelayRange, Refusal, RejoinCause, Signal, Status,
 
 use super::{Checker, Moment};
 use crate::ops::peer::Sent;
-use crate::ops::world::{Called, Input, Policy};
+use crate::ops::setup::Policy;
+use crate::ops::world::{Called, Input};
 
 /// Every `ReconnectAfter` fits the history of the connection; the dial comes when it is over, or
 /// sooner only for a reason; and giving up has a reason too.

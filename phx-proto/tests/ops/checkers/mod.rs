@@ -9,7 +9,8 @@ use phx_proto::{Action, Socket, Time};
 
 use super::Setup;
 use super::peer::Sent;
-use super::world::{Called, Policy};
+use super::setup::Policy;
+use super::world::Called;
 
 /// What a checker can see beside what happens.
 #[derive(Debug)]

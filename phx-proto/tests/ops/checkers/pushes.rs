@@ -9,7 +9,8 @@ use phx_proto::{
 
 use super::{Checker, Moment};
 use crate::ops::peer::Sent;
-use crate::ops::world::{Called, QUEUED_BYTES_MAX, QUEUED_PUSHES_MAX};
+use crate::ops::setup::{QUEUED_BYTES_MAX, QUEUED_PUSHES_MAX};
+use crate::ops::world::Called;
 
 /// Every accepted push ends in exactly one outcome, one that fits what was written and when.
 #[derive(Clone, Debug, Default)]
