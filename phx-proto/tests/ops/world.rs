@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use phx_proto::{
-    Action, ConnectionId, Credentials, Frame, InterestId, JoinParams, Opened, Payload,
-    PushErrorKind, PushId, PushOptions, Released, Socket, Status, Time, TimerKind,
+    Action, ConnectionId, Credentials, InterestId, JoinParams, Opened, Payload, PushErrorKind,
+    PushId, PushOptions, Released, Socket, Status, Time, TimerKind,
 };
 use serde_json::json;
 
@@ -313,9 +313,11 @@ impl World {
             _ => 0,
         };
         assert!(self.timeouts_here <= 3, "time does not pass: {timeout:?}");
-        self.latest = self.latest.max(self.now);
         self.dry = false;
         let called = self.carry_out(op);
+        if tells_the_time(op, &called) {
+            self.latest = self.latest.max(self.now);
+        }
         self.trace.push(Entry::Called(called.clone()));
         let moment = moment!(self);
         self.checkers.each(|checker| checker.called(&called, &moment));
@@ -515,6 +517,21 @@ impl World {
         assert!(before.contains(&counted(stale_inputs)));
         let expected = before.replace(&counted(stale_inputs), &counted(stale_inputs + 1));
         assert_same(&format!("{:?}", self.socket), &expected, "a stale input changes nothing");
+    }
+}
+
+/// Whether the socket was told the time: it cannot know of time that passed unseen.
+fn tells_the_time(op: Op, called: &Called) -> bool {
+    match op {
+        Op::SetCredentials | Op::SetJoinParams { .. } | Op::Backwards { .. } => false,
+        Op::Advance { handle, .. } => handle,
+        Op::Release { .. } => {
+            matches!(called, Called::Released { released: Released::Leaving, .. })
+        }
+        Op::Cancel { .. } | Op::Answer { .. } | Op::AnswerAny { .. } | Op::Say { .. } => {
+            *called != Called::Other
+        }
+        _ => true,
     }
 }
 

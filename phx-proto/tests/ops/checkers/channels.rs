@@ -88,6 +88,9 @@ impl Checker for JoinClock {
                 let (_, written) = self.newest.get(topic.as_str()).expect("a join was written");
                 assert!(at.now >= *written + JOIN_TIMEOUT, "{topic} at {}: {self:?}", at.now);
             }
+            Action::Signal(Signal::Left { topic, .. }) => {
+                self.leaves.remove(topic.as_str());
+            }
             _ => {}
         }
     }
