@@ -663,3 +663,20 @@ fn a_heartbeat_interval_without_slack_is_a_warning_at_construction() {
     let hand = Hand::new(config().heartbeat_interval(secs(60)));
     assert_eq!(hand.signals, [Signal::Warning(Warning::HeartbeatIntervalTooLong)]);
 }
+
+#[test]
+fn a_heartbeat_that_fell_due_during_a_sleep_is_given_time_though_the_wake_up_was_told_before() {
+    let mut hand = Hand::open(config());
+    // The machine slept past the heartbeat and its deadline; the wake-up is told first, and what
+    // it asks for is answered before the deadlines are looked at.
+    hand.now += secs(50);
+    hand.socket.handle_wake(hand.now);
+    hand.drain();
+    hand.answer_heartbeat();
+    hand.sleep(ms(1));
+    assert_eq!(hand.count_sent("phoenix", "heartbeat"), 2);
+    hand.advance(secs(5));
+    assert!(!hand.has_abort(), "{:?}", hand.signals);
+    hand.advance(secs(5));
+    assert!(hand.has_abort(), "and no more than its time");
+}

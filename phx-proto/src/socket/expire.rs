@@ -12,10 +12,7 @@ use crate::cause::{Cause, LeaveOutcome, RejoinCause};
 use crate::channel::State;
 use crate::signal::Signal;
 use crate::time::Time;
-use crate::timer::TimerKey;
-
-/// How far past its deadline a call is taken for a wake-up from sleep.
-const JUMP: Duration = Duration::from_secs(5);
+use crate::timer::{JUMP, TimerKey};
 
 /// How often a wake-up may have an effect.
 const WAKE_INTERVAL: Duration = Duration::from_secs(1);
