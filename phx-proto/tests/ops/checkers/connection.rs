@@ -1,8 +1,9 @@
 //! What is true of the connection.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use phx_proto::{Action, Cause, ConnectionId, Signal, Status};
+use phx_proto::{Action, Cause, ConnectionId, Signal, Status, Time};
 
 use super::{Checker, Moment};
 use crate::ops::peer::Sent;
@@ -107,8 +108,8 @@ impl Checker for QuietAfterEnd {
     }
 }
 
-/// At most one heartbeat is unanswered, one that is asked for is the next frame, and a connection whose every heartbeat was answered does
-/// not end for want of one.
+/// At most one heartbeat is unanswered, one that is asked for is the next frame, and a connection
+/// ends for want of an answer only when there was time to answer.
 #[derive(Clone, Debug, Default)]
 pub struct Heartbeats {
     unanswered: Option<u64>,
@@ -116,6 +117,9 @@ pub struct Heartbeats {
     owed: bool,
     /// One was asked for and is the next frame.
     probed: bool,
+    written: Time,
+    /// On this connection, every frame could be written at once.
+    prompt: bool,
 }
 
 impl Checker for Heartbeats {
@@ -128,26 +132,33 @@ impl Checker for Heartbeats {
         self.probed |= *called == Called::Probe { taken: true } && self.unanswered.is_none();
     }
 
-    fn decided(&mut self, action: &Action, _: &Moment<'_>) {
+    fn decided(&mut self, action: &Action, at: &Moment<'_>) {
         match action {
-            Action::Connect { .. } => (self.unanswered, self.probed) = (None, false),
+            Action::Connect { .. } => {
+                (self.unanswered, self.probed, self.prompt) = (None, false, true);
+            }
             Action::ReconnectAfter { cause: Cause::HeartbeatTimeout, .. } => {
                 assert!(self.unanswered.is_some() || self.owed, "every heartbeat was answered");
+                // Half its timeout may pass before it is written: more counts as a sleep.
+                let fair = at.now >= self.written + Duration::from_secs(5);
+                assert!(fair || !self.prompt, "no time to answer: {self:?} at {}", at.now);
             }
             _ => {}
         }
     }
 
-    fn written(&mut self, sent: &Sent, _: &Moment<'_>) {
+    fn written(&mut self, sent: &Sent, at: &Moment<'_>) {
         let probed = std::mem::take(&mut self.probed);
         assert!(!probed || sent.is_heartbeat(), "a heartbeat is overtaken by {sent:?}");
         if sent.is_heartbeat() {
             assert_eq!(self.unanswered, None, "one at a time: {sent:?}");
             self.unanswered = Some(sent.msg_ref);
+            self.written = at.now;
         }
     }
 
     fn settled(&mut self, at: &Moment<'_>) {
         self.owed = !at.dry || !at.writable;
+        self.prompt &= !self.owed;
     }
 }
