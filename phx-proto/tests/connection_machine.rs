@@ -680,3 +680,21 @@ fn a_heartbeat_that_fell_due_during_a_sleep_is_given_time_though_the_wake_up_was
     hand.advance(secs(5));
     assert!(hand.has_abort(), "and no more than its time");
 }
+
+#[test]
+fn a_transport_that_was_blocked_when_the_machine_fell_asleep_is_probed_before_it_is_given_up() {
+    let mut hand = Hand::open(config().heartbeat_interval(secs(0)));
+    hand.writable(false);
+    hand.sleep(secs(3_600));
+    assert!(!hand.has_abort(), "a clock that jumped proves nothing");
+    let (mut alive, mut dead) = (hand, Hand::open(config().heartbeat_interval(secs(0))));
+    alive.writable(true);
+    alive.answer_heartbeat();
+    alive.advance(secs(100));
+    assert!(!alive.has_abort());
+    dead.writable(false);
+    for _ in 0..3 {
+        dead.sleep(secs(3_600));
+    }
+    assert!(dead.has_abort(), "coarse ticks keep no dead peer alive");
+}

@@ -56,6 +56,11 @@ impl Socket {
                 if let Some(live) = &mut self.live {
                     live.heartbeat.wake(now);
                     live.joins.wake(now);
+                    if !live.writable && self.config.heartbeat_interval.is_zero() {
+                        // The probe has a deadline of its own, so this is not put off for ever.
+                        let at = now + self.config.write_stall_timeout;
+                        self.timers.arm(TimerKey::WriteStall, at);
+                    }
                 }
                 self.rearm_join_clock();
             }
