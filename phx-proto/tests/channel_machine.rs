@@ -676,3 +676,16 @@ fn disconnect_ends_every_channel_at_once() {
     assert_eq!(hand.take_signals(), [gone, Signal::Closed]);
     assert!(hand.actions.iter().any(|action| matches!(action, Action::Close { .. })));
 }
+
+#[test]
+fn an_end_that_names_no_ref_of_ours_is_stale_and_no_message() {
+    for event in ["phx_error", "phx_close"] {
+        let mut hand = Hand::joined(config());
+        hand.receive(&json!(["x1", "x1", "room:a", event, {}]));
+        // As vsn 1 says it, which has no join_ref.
+        hand.receive(&json!([null, "x1", "room:a", event, {}]));
+        assert_eq!(hand.take_signals(), []);
+        assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
+        assert_eq!(hand.socket.stats().stale_frames, 2, "{event}");
+    }
+}

@@ -664,3 +664,38 @@ fn a_heartbeat_interval_without_slack_is_a_warning_at_construction() {
     let hand = Hand::new(config().heartbeat_interval(secs(60)));
     assert_eq!(hand.signals, [Signal::Warning(Warning::HeartbeatIntervalTooLong)]);
 }
+
+#[test]
+fn a_heartbeat_that_fell_due_during_a_sleep_is_given_time_though_the_wake_up_was_told_before() {
+    let mut hand = Hand::open(config());
+    // The machine slept past the heartbeat and its deadline; the wake-up is told first, and what
+    // it asks for is answered before the deadlines are looked at.
+    hand.now += secs(50);
+    hand.socket.handle_wake(hand.now);
+    hand.drain();
+    hand.answer_heartbeat();
+    hand.sleep(ms(1));
+    assert_eq!(hand.count_sent("phoenix", "heartbeat"), 2);
+    hand.advance(secs(5));
+    assert!(!hand.has_abort(), "{:?}", hand.signals);
+    hand.advance(secs(5));
+    assert!(hand.has_abort(), "and no more than its time");
+}
+
+#[test]
+fn a_transport_that_was_blocked_when_the_machine_fell_asleep_is_probed_before_it_is_given_up() {
+    let mut hand = Hand::open(config().heartbeat_interval(secs(0)));
+    hand.writable(false);
+    hand.sleep(secs(3_600));
+    assert!(!hand.has_abort(), "a clock that jumped proves nothing");
+    let (mut alive, mut dead) = (hand, Hand::open(config().heartbeat_interval(secs(0))));
+    alive.writable(true);
+    alive.answer_heartbeat();
+    alive.advance(secs(100));
+    assert!(!alive.has_abort());
+    dead.writable(false);
+    for _ in 0..3 {
+        dead.sleep(secs(3_600));
+    }
+    assert!(dead.has_abort(), "coarse ticks keep no dead peer alive");
+}
