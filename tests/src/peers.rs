@@ -99,7 +99,7 @@ fn install(peers: &Path, aside: &Path, lock: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// Runs a command to its end. The error tells what it wrote to stderr.
+/// Runs a command to its end. The error tells what errors it wrote to stderr.
 fn output(command: &mut Command, within: Duration) -> Result<(String, ExitStatus), String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let failed = |error: io::Error| format!("{name}: {error}");
@@ -118,7 +118,11 @@ fn output(command: &mut Command, within: Duration) -> Result<(String, ExitStatus
         return Err(format!("{name}: not done after {within:?}"));
     };
     if !status.success() {
-        return Err(format!("{name}: {status}: {}", stderr.text()));
+        // npm says much; the first lines of its errors tell which and why.
+        let said = stderr.text();
+        let errors: Vec<&str> =
+            said.lines().filter(|line| line.contains("error")).take(4).collect();
+        return Err(format!("{name}: {status}: {}", errors.join("; ")));
     }
     Ok((stdout.text(), status))
 }
