@@ -305,7 +305,7 @@ const scenarios = {
     bob.told.length = 0
     await disconnected(two)
     ann.channel.leave()
-    await ann.channel.closes.take()
+    await until("both are gone", async () => await ask("joined", { topic }) === 0)
     two.connect()
     await bob.lists({ bob: ["new"] })
     assert(bob.told.includes("leave ann"), String(bob.told))
@@ -332,8 +332,18 @@ const scenarios = {
     const socket = await connected()
     const room = await joined(socket, "room:lobby", {})
     const other = await joined(socket, "room:other", {})
-    assert.deepEqual(await ok(room.leave()), {})
+    const frames = new Queue("a frame of room:lobby")
+    socket.onMessage(frame => { if(frame.topic === "room:lobby"){ frames.put(frame) } })
+    const joinRef = room.joinRef()
+    const leaving = room.leave()
     await room.closes.take()
+    // The client takes a leave for done when it is sent, so what the server says is looked at here.
+    const { event, ref, payload } = await frames.take()
+    assert.deepEqual(
+      { event, ref, payload },
+      { event: "phx_reply", ref: leaving.ref, payload: { status: "ok", response: {} } })
+    const close = await frames.take()
+    assert.deepEqual([close.event, close.join_ref], ["phx_close", joinRef])
     assert.equal(await ask("joined", { topic: "room:lobby" }), 0)
     await joined(socket, "room:lobby", { again: true })
     assert.equal(await ask("joined", { topic: "room:lobby" }), 1)
@@ -350,8 +360,9 @@ const scenarios = {
     hasty.join()
     hasty.leave()
     await hasty.closes.take()
-    await until("it is left", async () => await ask("joined", { topic: "room:hasty" }) === 0)
+    // An answer to something later, so the server has seen both.
     await echoes(second, 3)
+    await until("it is left", async () => await ask("joined", { topic: "room:hasty" }) === 0)
   },
 
   async closes() {
