@@ -5,6 +5,7 @@ pub mod classes;
 pub mod conversation;
 pub mod foretold;
 pub mod golden_client;
+pub mod peers;
 pub mod reading;
 pub mod recording;
 pub mod told;
