@@ -62,6 +62,7 @@ mod refusal;
 mod retry;
 mod rng;
 mod signal;
+mod sizes;
 mod socket;
 mod stats;
 #[cfg(feature = "testing")]
@@ -93,6 +94,7 @@ pub use crate::presence::{Presence, PresenceChange, PresenceEntry, PresenceError
 pub use crate::push::PushOptions;
 pub use crate::refusal::Refusal;
 pub use crate::signal::{Signal, Warning};
+pub use crate::sizes::Sizes;
 pub use crate::socket::{Released, Socket, Status};
 pub use crate::stats::Stats;
 pub use crate::time::Time;
