@@ -52,6 +52,7 @@ fn a_rejoin_carries_the_token_of_its_own_time() {
 /// User pain 15: every way to an attempt leads past the provider.
 #[test]
 fn the_provider_is_asked_after_a_timer_a_wake_and_connect_now_alike() {
+    type Dial = fn(&mut Bench);
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
     let mut bench = Bench::new(|config| {
@@ -61,7 +62,7 @@ fn the_provider_is_asked_after_a_timer_a_wake_and_connect_now_alike() {
             async move { Ok(Provided::Use(Credentials::new().param("token", format!("t{nr}")))) }
         })
     });
-    let ways: [(&str, fn(&mut Bench)); 5] = [
+    let ways: [(&str, Dial); 5] = [
         ("timer", |bench| {
             for _ in 0..60 {
                 if bench.client.status() != Status::Open {
