@@ -10,10 +10,11 @@ use core::pin::pin;
 use common::{Hand, config, ms, secs};
 use memory::{Bench, poll, ready};
 use phx_proto::{
-    Action, Backoff, Cause, ChannelStatus, Ended, Failure, Frame, LeaveOutcome, NextStep,
-    NotRetrying, NotSentCause, Opened, PushOptions, PushOutcome, Refusal, Signal, Socket, Status,
-    Time,
+    Action, Backoff, Cause, ChannelStatus, CloseRule, DelayRange, Ended, Failure, Frame,
+    LeaveOutcome, NextStep, NotRetrying, NotSentCause, Opened, PushOptions, PushOutcome, Refusal,
+    Signal, Socket, Status, Time,
 };
+use proptest::prelude::*;
 use serde_json::json;
 
 fn refused(status: u16, headers: &[(&str, &str)]) -> Failure {
@@ -257,6 +258,49 @@ fn connecting_and_joining_have_deadlines_of_their_own() {
     assert!(hand.signals.iter().all(|signal| !matches!(signal, Signal::JoinTimedOut { .. })));
     hand.advance(ms(1));
     assert!(hand.signals.contains(&Signal::JoinTimedOut { topic: "room:a".into() }));
+}
+
+proptest! {
+    /// User pain 24: "every millisecond" is not to be had, whatever schedule is asked for.
+    #[test]
+    fn no_schedule_makes_a_retry_sooner_than_the_floor(
+        steps in prop::collection::vec(0_u64..30, 1..5),
+        jitter in 0.0_f64..=1.0,
+        seed: u64,
+        failures in prop::collection::vec(0_u8..6, 1..20),
+    ) {
+        let schedule = || Backoff::steps_msec(&steps).unwrap().jitter(jitter).unwrap();
+        let none = DelayRange::new(ms(0), ms(0)).unwrap();
+        let config = config()
+            .reconnect_after(schedule())
+            .refused_after(schedule())
+            .first_retry_spread(none)
+            .close_rule(4_000, CloseRule::RetryWithin(none));
+        let mut hand = Hand::with_seed(config, seed);
+        hand.connect();
+        for failure in failures {
+            match failure {
+                0 => hand.failed(dial_failure()),
+                1 => hand.failed(refused(403, &[])),
+                2 => hand.failed(refused(503, &[("retry-after", "0")])),
+                3 => {
+                    hand.opened();
+                    hand.lost();
+                }
+                4 => {
+                    hand.opened();
+                    hand.close_frame(4_000);
+                }
+                _ => {
+                    hand.opened();
+                    hand.advance(secs(11));
+                    hand.close_frame(1000);
+                }
+            }
+            prop_assert!(hand.reconnect_after().0 >= ms(10), "{:?}", hand.reconnect_after());
+            prop_assert!(hand.until_dial() >= ms(10));
+        }
+    }
 }
 
 #[test]
