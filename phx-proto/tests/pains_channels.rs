@@ -28,12 +28,13 @@ fn lefts(hand: &Hand) -> Vec<LeaveOutcome> {
 /// User pain 52: a leave is over when it is over, and says how.
 #[test]
 fn leave_resolves_when_the_server_has_answered_and_says_if_it_never_did() {
+    type End = fn(&mut Bench);
     let answered = |bench: &mut Bench| {
         bench.reply("ok", json!({}));
     };
     let cut = |bench: &mut Bench| bench.cut();
     let late = |bench: &mut Bench| bench.advance(secs(10));
-    let ends: [(fn(&mut Bench), LeaveOutcome); 3] = [
+    let ends: [(End, LeaveOutcome); 3] = [
         (answered, LeaveOutcome::Acked),
         (cut, LeaveOutcome::Offline),
         (late, LeaveOutcome::TimedOut),
