@@ -34,14 +34,22 @@ fn an_outstanding_heartbeat_goes_with_its_connection() {
 /// User pain 36: nor does what is left of the old connection's deadlines.
 #[test]
 fn no_deadline_of_a_connection_outlives_it() {
-    let mut hand = Hand::joined(config());
-    hand.socket.probe(hand.now).unwrap();
-    hand.join("room:b");
+    for joining in [false, true] {
+        let mut hand = Hand::joined(config());
+        hand.socket.probe(hand.now).unwrap();
+        if joining {
+            hand.join("room:b");
+        }
+        hand.lost();
+        // Only the next dial is armed.
+        let sizes = hand.socket.sizes();
+        assert_eq!(sizes.deadlines, 1, "joining: {joining}");
+        assert_eq!((sizes.unanswered_joins, sizes.due_joins, sizes.due_frames), (0, 0, 0));
+    }
+    let mut hand = Hand::joined(config().heartbeat_interval(secs(0)));
+    hand.writable(false);
     hand.lost();
-    // Only the next dial is armed.
-    assert_eq!(hand.socket.sizes().deadlines, 1);
-    let waiting = hand.socket.sizes();
-    assert_eq!((waiting.unanswered_joins, waiting.due_joins, waiting.due_frames), (0, 0, 0));
+    assert_eq!(hand.socket.sizes().deadlines, 1, "nor that of a write stall");
 }
 
 /// User pain 39: the cause of a close is ours, and is not read from a code that comes after it.

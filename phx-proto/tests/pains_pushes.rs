@@ -120,6 +120,30 @@ fn nothing_is_pipelined_behind_a_join_or_a_rejoin() {
     assert_eq!(again.join_ref, Some(hand.join_ref("room:a")));
 }
 
+/// User pain 45: what a crash found in the queue waits for the rejoin too, and keeps its place.
+#[test]
+fn what_was_queued_when_its_channel_crashed_is_written_once_after_the_rejoin() {
+    for resync in [false, true] {
+        let mut hand = Hand::joined(config());
+        hand.writable(false);
+        let queued = push(&mut hand, "queued");
+        if resync {
+            hand.socket.rejoin(hand.now, "room:a").unwrap();
+        } else {
+            hand.end_channel("room:a", "phx_error");
+        }
+        hand.writable(true);
+        assert_eq!(hand.count_sent("room:a", "queued"), 0, "nothing is joined");
+        push(&mut hand, "later");
+        hand.advance(hand.rejoin_after("room:a"));
+        hand.answer_join("room:a");
+        let events: Vec<_> = hand.sent.iter().map(|sent| sent.event.as_str()).collect();
+        assert_eq!(events, ["phx_join", "phx_join", "queued", "later"], "resync: {resync}");
+        hand.answer("room:a", "queued", "ok", json!({}));
+        assert!(matches!(outcomes(&hand, queued).as_slice(), [PushOutcome::Reply(_)]));
+    }
+}
+
 /// User pain 46: the handle of a push stays, its ref is made when it is written.
 #[test]
 fn a_ref_is_minted_when_its_frame_is_written_and_never_used_twice() {

@@ -86,6 +86,27 @@ fn joins_of_a_topic_never_overlap_and_their_clock_starts_when_they_are_written()
     assert_eq!(hand.count_sent("room:a", "phx_join"), 1);
 }
 
+/// User pain 4: the rejoin that a crash had scheduled is not made on top of the reconnect's.
+#[test]
+fn a_scheduled_rejoin_goes_with_its_connection() {
+    let mut hand = Hand::joined(config());
+    for _ in 0..5 {
+        hand.end_channel("room:a", "phx_error");
+        hand.advance(hand.rejoin_after("room:a"));
+        hand.answer_join("room:a");
+    }
+    hand.end_channel("room:a", "phx_error");
+    assert!(hand.rejoin_after("room:a") >= secs(5));
+    hand.lost();
+    hand.until_dial();
+    hand.opened();
+    hand.answer_join("room:a");
+    let joins = hand.count_sent("room:a", "phx_join");
+    hand.advance(secs(12));
+    assert_eq!(hand.count_sent("room:a", "phx_join"), joins);
+    assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
+}
+
 /// User pain 5: nothing of a join is buffered while offline.
 #[test]
 fn a_join_asked_for_while_offline_is_one_frame_on_open() {

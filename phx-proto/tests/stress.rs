@@ -537,6 +537,7 @@ impl World {
     }
 }
 
+#[allow(clippy::disallowed_methods, reason = "a test may read its environment")]
 fn stress(seed: u64, config: Config) {
     let seed = std::env::var("PHX_SEED").map_or(seed, |text| text.parse().expect("a number"));
     println!("PHX_SEED={seed}");
