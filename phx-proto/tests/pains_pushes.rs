@@ -151,7 +151,9 @@ fn a_ref_is_minted_when_its_frame_is_written_and_never_used_twice() {
     hand.writable(false);
     let cancelled = push(&mut hand, "cancelled");
     let waits = push(&mut hand, "waits");
+    assert_eq!(hand.socket.sizes().due_frames, 2);
     assert!(hand.socket.cancel_push(hand.now, cancelled));
+    assert_eq!(hand.socket.sizes().due_frames, 1);
     hand.lost();
     hand.until_dial();
     hand.opened();
