@@ -417,9 +417,7 @@ impl World {
                     let _ = self.socket.probe(now);
                 }
             }
-            6 => {
-                self.server.broadcast(now, "room:2", "big", json!("x".repeat(30_000)));
-            }
+            6 => self.server.broadcast(now, "room:2", "big", json!("x".repeat(30_000))),
             _ => {
                 self.server.refuse_next(HttpRefusal::new(503, "busy"));
                 self.server.kill(peer);
@@ -435,9 +433,7 @@ impl World {
         }
         match self.dice.roll(12) {
             0..=4 => self.push(&topic),
-            5 => {
-                self.server.crash_channel(now, &topic);
-            }
+            5 => self.server.crash_channel(now, &topic),
             6 => self.server.close_channel(now, &topic),
             7 => {
                 // Left, and wanted again at once or in a while.
@@ -529,15 +525,8 @@ impl World {
                 return self.socket.sizes();
             }
         }
-        panic!(
-            "no rest: {:?} {:?} {:?}",
-            self.socket.status(),
-            self.socket.sizes(),
-            self.socket
-                .channels()
-                .filter(|(_, status)| *status != ChannelStatus::Joined)
-                .collect::<Vec<_>>()
-        );
+        let channels: Vec<_> = self.socket.channels().collect();
+        panic!("no rest: {:?} {:?} {channels:?}", self.socket.status(), self.socket.sizes());
     }
 }
 
