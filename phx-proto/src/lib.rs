@@ -69,6 +69,7 @@ mod retry;
 mod rng;
 mod router;
 mod signal;
+mod sizes;
 mod socket;
 mod stats;
 mod supervision;
@@ -111,6 +112,7 @@ pub use crate::router::{
     CloudEvent, EventIds, PatternError, Routed, Router, TopicPattern, TypeScheme, is_attribute_name,
 };
 pub use crate::signal::{Signal, Warning};
+pub use crate::sizes::Sizes;
 pub use crate::socket::{Released, Socket, Status};
 pub use crate::stats::Stats;
 pub use crate::supervision::{Ending, Lifecycle, Restart, RestartPolicy, Supervision, Verdict};

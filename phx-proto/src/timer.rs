@@ -128,7 +128,6 @@ impl Timers {
         expired
     }
 
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         debug_assert_eq!(self.at.len(), self.order.len());
         self.at.len()
