@@ -1,0 +1,57 @@
+"""Reads the profiles that `benches/instructions` made, prints the table, judges the gates."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+SLACK = 1.10
+# Operations whose cost must not depend on the payload's size, and by how much it may.
+SIZES = {"decode text": 1.05, "decode reply": 1.05, "core: frame in": 1.10}
+
+
+def total(profile: Path) -> int:
+    found = re.search(r"^(?:totals|summary): (\d+)", profile.read_text(), re.MULTILINE)
+    return int(found.group(1)) if found else 0
+
+
+def main() -> int:
+    folder, options = Path(sys.argv[1]), sys.argv[2:]
+    cases = [line.split(" ", 2) for line in (folder / "cases").read_text().splitlines()]
+    profiles = [folder / f"profile.{number}" for number in range(1, len(cases) + 1)]
+    if not all(profile.exists() for profile in profiles):
+        print("not one profile for each case: was `measured` inlined?", file=sys.stderr)
+        return 1
+
+    failures, counts = [], {}
+    print(f"{'instructions per operation':64} {'measured':>9} {'target':>7}")
+    for (repeat, target, name), profile in zip(cases, profiles):
+        repeat, target = int(repeat), int(target)
+        count = counts[name] = round(total(profile) / repeat)
+        over = target and count > target * SLACK
+        mark = "over" if over else "slack" if target and count > target else ""
+        print(f"{name:64} {count:>9,} {target or '':>7} {mark}".rstrip())
+        if over:
+            failures.append(f"{name}: {count:,} is more than 10 % over {target:,}")
+        if count == 0:
+            failures.append(f"{name}: nothing was counted")
+        if "--profile" in options:
+            annotate = ["callgrind_annotate", "--threshold=95", str(profile)]
+            lines = subprocess.run(annotate, capture_output=True, text=True).stdout.splitlines()
+            spent = [re.match(r"\s*([\d,]+) \(.*?\)\s+(?:\S*:)?(.*?) \[", line) for line in lines]
+            for found in filter(None, spent):
+                own = int(found.group(1).replace(",", "")) / repeat
+                print(f"    {own:>9,.0f}  {found.group(2)}")
+
+    for name, small in counts.items():
+        large = counts.get(name.replace("64 B", "16 KiB"), small)
+        allowed = next((by for start, by in SIZES.items() if name.startswith(start)), None)
+        if allowed and large > small * allowed:
+            failures.append(f"{name}: {small:,}, but {large:,} at 16 KiB")
+    for failure in failures:
+        print(f"FAILED: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
