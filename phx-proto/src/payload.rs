@@ -13,7 +13,7 @@ use serde_json::Value;
 
 /// Room in front of a serialised payload: enough for two 20-digit refs, their punctuation, and
 /// topic and event of common length. A longer envelope costs one copy.
-const HEADROOM: usize = 96;
+pub(crate) const HEADROOM: usize = 96;
 
 /// How much of bad input is kept as evidence.
 pub(crate) const EVIDENCE_MAX: usize = 256;

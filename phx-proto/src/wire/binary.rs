@@ -11,8 +11,11 @@
 //! ref (`wire/binary_echo`, `wire/broadcast_binary`). An empty join_ref is a string to the server
 //! and makes it drop the push (`wire/binary_empty_refs`), so a client always sends one.
 
+use core::ops::Range;
+
 use bytes::Bytes;
 
+use super::digits::Digits;
 use super::{Body, ByteStr, DecodeError, DecodeProblem, EncodeError, Message, Outgoing, WireRef};
 use crate::payload::Payload;
 
@@ -27,7 +30,7 @@ pub(super) fn decode(frame: &Bytes) -> Result<Message, DecodeError> {
     match kind {
         PUSH => {
             let mut fields = Fields::new(frame, 3)?;
-            let join_ref = wire_ref(&fields.next("join_ref")?);
+            let join_ref = fields.wire_ref("join_ref")?;
             let topic = fields.text("topic")?;
             let event = fields.text("event")?;
             let body = Body::Event { event, payload: fields.rest() };
@@ -35,8 +38,8 @@ pub(super) fn decode(frame: &Bytes) -> Result<Message, DecodeError> {
         }
         REPLY => {
             let mut fields = Fields::new(frame, 4)?;
-            let join_ref = wire_ref(&fields.next("join_ref")?);
-            let msg_ref = wire_ref(&fields.next("ref")?);
+            let join_ref = fields.wire_ref("join_ref")?;
+            let msg_ref = fields.wire_ref("ref")?;
             let topic = fields.text("topic")?;
             let status = fields.text("status")?;
             let body = Body::Reply { status, response: fields.rest() };
@@ -54,40 +57,38 @@ pub(super) fn decode(frame: &Bytes) -> Result<Message, DecodeError> {
 }
 
 pub(super) fn encode(message: &Outgoing<'_>) -> Result<Bytes, EncodeError> {
-    let join_ref = message.join_ref.map(|join_ref| join_ref.to_string()).unwrap_or_default();
-    let msg_ref = message.msg_ref.to_string();
+    let (mut join_digits, mut msg_digits) = ([0; Digits::MAX], [0; Digits::MAX]);
+    let join_ref = match message.join_ref {
+        Some(join_ref) => Digits::of(join_ref.as_u64(), &mut join_digits),
+        None => &[],
+    };
     let fields = [
-        ("join_ref", join_ref.as_str()),
-        ("ref", msg_ref.as_str()),
-        ("topic", message.topic),
-        ("event", message.event),
+        ("join_ref", join_ref),
+        ("ref", Digits::of(message.msg_ref.as_u64(), &mut msg_digits)),
+        ("topic", message.topic.as_bytes()),
+        ("event", message.event.as_bytes()),
     ];
     let header: usize = fields.iter().map(|(_, value)| 1 + value.len()).sum();
     let mut frame = Vec::with_capacity(1 + header + message.payload.len());
     frame.push(PUSH);
     for (field, value) in fields {
-        frame.push(field_len(field, value)?);
+        frame.push(field_len(field, value.len())?);
     }
     for (_, value) in fields {
-        frame.extend_from_slice(value.as_bytes());
+        frame.extend_from_slice(value);
     }
     frame.extend_from_slice(message.payload.as_bytes());
     Ok(Bytes::from(frame))
 }
 
 pub(super) fn check(topic: &str, event: &str) -> Result<(), EncodeError> {
-    field_len("topic", topic)?;
-    field_len("event", event)?;
+    field_len("topic", topic.len())?;
+    field_len("event", event.len())?;
     Ok(())
 }
 
-fn field_len(field: &'static str, value: &str) -> Result<u8, EncodeError> {
-    let len = value.len();
+fn field_len(field: &'static str, len: usize) -> Result<u8, EncodeError> {
     u8::try_from(len).map_err(|_| EncodeError::FieldTooLong { field, len })
-}
-
-fn wire_ref(bytes: &[u8]) -> WireRef {
-    if bytes.is_empty() { WireRef::Null } else { WireRef::parse(bytes) }
 }
 
 /// The fields behind the lengths, one after another.
@@ -106,22 +107,31 @@ impl<'a> Fields<'a> {
         Ok(Self { frame, lengths, at: 1 + count })
     }
 
-    fn next(&mut self, field: &'static str) -> Result<Bytes, DecodeError> {
+    #[inline]
+    fn next(&mut self, field: &'static str) -> Result<Range<usize>, DecodeError> {
         let (len, lengths) = self.lengths.split_first().unwrap_or((&0, &[]));
         let end = self.at + usize::from(*len);
         if end > self.frame.len() {
             let problem = DecodeProblem::Truncated { field };
             return Err(DecodeError::new(problem, self.frame.len(), self.frame));
         }
-        let found = self.frame.slice(self.at..end);
+        let found = self.at..end;
         self.lengths = lengths;
         self.at = end;
         Ok(found)
     }
 
+    #[inline]
+    fn wire_ref(&mut self, field: &'static str) -> Result<WireRef, DecodeError> {
+        let found = &self.frame[self.next(field)?];
+        Ok(if found.is_empty() { WireRef::Null } else { WireRef::parse(found) })
+    }
+
+    #[inline]
     fn text(&mut self, field: &'static str) -> Result<ByteStr, DecodeError> {
         let at = self.at;
-        ByteStr::new(self.next(field)?)
+        let found = self.next(field)?;
+        ByteStr::new(self.frame.slice(found))
             .map_err(|_| DecodeError::new(DecodeProblem::NotUtf8 { field }, at, self.frame))
     }
 

@@ -19,8 +19,22 @@ impl ByteStr {
     ///
     /// When they are not UTF-8.
     pub fn new(bytes: Bytes) -> Result<Self, Utf8Error> {
-        core::str::from_utf8(&bytes)?;
+        if !bytes.is_ascii() {
+            core::str::from_utf8(&bytes)?;
+        }
         Ok(Self(bytes))
+    }
+
+    /// Bytes that are known to be ASCII.
+    pub(super) fn ascii(bytes: Bytes) -> Self {
+        debug_assert!(bytes.is_ascii());
+        Self(bytes)
+    }
+
+    /// The bytes of the string, without a look at what they are.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 
     /// The string. Checks its UTF-8 again, as there is no unsafe code here; topics and events

@@ -6,6 +6,7 @@
 
 mod binary;
 mod byte_str;
+mod digits;
 mod error;
 mod scan;
 mod text;
@@ -46,10 +47,15 @@ impl WireRef {
     /// else, such as `01`, is somebody else's.
     #[must_use]
     pub fn parse(text: &[u8]) -> Self {
-        let canonical =
-            matches!(text.first(), Some(b'1'..=b'9')) && text.iter().all(u8::is_ascii_digit);
-        let number = core::str::from_utf8(text).ok().filter(|_| canonical);
-        match number.and_then(|number| number.parse().ok()) {
+        let digit = |byte: u8| match byte {
+            b'0'..=b'9' => Some(u64::from(byte - b'0')),
+            _ => None,
+        };
+        let first = text.first().is_some_and(|first| matches!(first, b'1'..=b'9'));
+        let number = text
+            .iter()
+            .try_fold(0_u64, |number, byte| number.checked_mul(10)?.checked_add(digit(*byte)?));
+        match number.filter(|_| first) {
             Some(number) => Self::Ref(Ref(number)),
             None => Self::Foreign,
         }

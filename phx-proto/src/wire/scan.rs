@@ -10,36 +10,38 @@ use super::{ByteStr, WireRef};
 
 pub(super) struct Scanner<'a> {
     frame: &'a Bytes,
-    /// Where scanning stops, for scanning inside a part.
-    end: usize,
+    /// The frame up to where scanning stops, for scanning inside a part.
+    bytes: &'a [u8],
     at: usize,
 }
 
 impl<'a> Scanner<'a> {
-    pub(super) const fn new(frame: &'a Bytes, start: usize, end: usize) -> Self {
-        Self { frame, end, at: start }
+    pub(super) fn new(frame: &'a Bytes, start: usize, end: usize) -> Self {
+        Self { frame, bytes: &frame[..end], at: start }
     }
 
     pub(super) const fn at(&self) -> usize {
         self.at
     }
 
+    #[cold]
     pub(super) fn expected<T>(&self, expected: &'static str) -> Result<T, DecodeError> {
-        Err(self.error(DecodeProblem::Expected { expected }))
+        Err(DecodeError::new(DecodeProblem::Expected { expected }, self.at, self.frame))
     }
 
-    pub(super) fn error(&self, problem: DecodeProblem) -> DecodeError {
-        DecodeError::new(problem, self.at, self.frame)
-    }
-
+    #[inline]
     pub(super) fn peek(&mut self) -> Option<u8> {
-        while self.at < self.end && is_space(self.frame[self.at]) {
+        loop {
+            let byte = *self.bytes.get(self.at)?;
+            if !is_space(byte) {
+                return Some(byte);
+            }
             self.at += 1;
         }
-        (self.at < self.end).then(|| self.frame[self.at])
     }
 
     /// Takes one character of punctuation.
+    #[inline]
     pub(super) fn take(&mut self, byte: u8, expected: &'static str) -> Result<(), DecodeError> {
         if self.peek() != Some(byte) {
             return self.expected(expected);
@@ -48,34 +50,56 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
+    /// Takes what stands here if it is exactly this.
+    #[inline]
+    pub(super) fn take_exactly(&mut self, text: &[u8]) -> bool {
+        let found = self.bytes[self.at..].starts_with(text);
+        if found {
+            self.at += text.len();
+        }
+        found
+    }
+
     /// Takes a string and unescapes it: a slice of the frame unless it has escapes.
+    #[inline]
     pub(super) fn string(&mut self, expected: &'static str) -> Result<ByteStr, DecodeError> {
         if self.peek() != Some(b'"') {
             return self.expected(expected);
         }
+        let start = self.at + 1;
+        // Topics and events are nearly always ASCII: nothing to unescape, no UTF-8 to check.
+        let len = self.bytes[start..].iter().take_while(|byte| is_simple(**byte)).count();
+        let end = start + len;
+        if self.bytes.get(end) == Some(&b'"') {
+            self.at = end + 1;
+            return Ok(ByteStr::ascii(self.frame.slice(start..end)));
+        }
+        self.unusual_string(expected)
+    }
+
+    #[cold]
+    fn unusual_string(&mut self, expected: &'static str) -> Result<ByteStr, DecodeError> {
         let start = self.at;
         let (end, plain) = self.find_string_end(expected)?;
-        let problem = |this: &Self| this.error(DecodeProblem::Expected { expected });
-        self.at = start;
         let found = if plain {
-            ByteStr::new(self.frame.slice(start + 1..end - 1)).map_err(|_| problem(self))?
+            ByteStr::new(self.frame.slice(start + 1..end - 1)).ok()
         } else {
             // Escapes are rare; the parser knows surrogate pairs and what is not allowed.
-            let text: String =
-                serde_json::from_slice(&self.frame[start..end]).map_err(|_| problem(self))?;
-            ByteStr::from(text)
+            serde_json::from_slice::<String>(&self.bytes[start..end]).map(ByteStr::from).ok()
         };
+        let Some(found) = found else { return self.expected(expected) };
         self.at = end;
         Ok(found)
     }
 
     /// The end of the string that starts here, behind its closing quote, and whether it is free
     /// of escapes.
+    #[inline]
     fn find_string_end(&self, expected: &'static str) -> Result<(usize, bool), DecodeError> {
         let mut at = self.at + 1;
         let mut plain = true;
-        while at < self.end {
-            match self.frame[at] {
+        while let Some(byte) = self.bytes.get(at) {
+            match byte {
                 b'"' => return Ok((at + 1, plain)),
                 b'\\' => {
                     plain = false;
@@ -89,22 +113,33 @@ impl<'a> Scanner<'a> {
     }
 
     /// Takes a ref: null, a string or number that is a canonical decimal, or anything else.
+    #[inline]
     pub(super) fn wire_ref(&mut self, expected: &'static str) -> Result<WireRef, DecodeError> {
         match self.peek() {
-            Some(b'"') => Ok(WireRef::parse(self.string(expected)?.as_bytes())),
-            Some(b'n') if self.frame[self.at..self.end].starts_with(b"null") => {
-                self.at += 4;
-                Ok(WireRef::Null)
+            Some(b'"') => {
+                let start = self.at + 1;
+                let digits =
+                    self.bytes[start..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+                let end = start + digits;
+                if self.bytes.get(end) == Some(&b'"') {
+                    self.at = end + 1;
+                    return Ok(WireRef::parse(&self.bytes[start..end]));
+                }
+                Ok(WireRef::parse(self.string(expected)?.as_bytes()))
             }
-            Some(_) => {
-                let value = self.value(expected)?;
-                // Only refs of ours are worth a fast path; anything else is checked for being
-                // JSON and nothing more.
-                self.check_json(&value, expected)?;
-                Ok(WireRef::parse(&value))
-            }
+            Some(b'n') if self.take_exactly(b"null") => Ok(WireRef::Null),
+            Some(_) => self.unusual_ref(expected),
             None => self.expected(expected),
         }
+    }
+
+    #[cold]
+    fn unusual_ref(&mut self, expected: &'static str) -> Result<WireRef, DecodeError> {
+        let value = self.value(expected)?;
+        // Only refs of ours are worth a fast path; anything else is checked for being
+        // JSON and nothing more.
+        self.check_json(&value, expected)?;
+        Ok(WireRef::parse(&value))
     }
 
     /// Checks a value that nobody will read: by its outline alone it could be anything.
@@ -129,7 +164,7 @@ impl<'a> Scanner<'a> {
             b'"' => self.at = self.find_string_end(expected)?.0,
             b'{' | b'[' => self.skip_nested(expected)?,
             _ => {
-                while self.at < self.end && !is_delimiter(self.frame[self.at]) {
+                while self.bytes.get(self.at).is_some_and(|byte| !is_delimiter(*byte)) {
                     self.at += 1;
                 }
                 if self.at == start {
@@ -142,8 +177,8 @@ impl<'a> Scanner<'a> {
 
     fn skip_nested(&mut self, expected: &'static str) -> Result<(), DecodeError> {
         let mut depth = 0_usize;
-        while self.at < self.end {
-            match self.frame[self.at] {
+        while let Some(byte) = self.bytes.get(self.at) {
+            match byte {
                 b'"' => {
                     self.at = self.find_string_end(expected)?.0;
                     continue;
@@ -167,4 +202,18 @@ pub(super) const fn is_space(byte: u8) -> bool {
 
 const fn is_delimiter(byte: u8) -> bool {
     is_space(byte) || matches!(byte, b',' | b']' | b'}' | b'[' | b'{' | b'"' | b':')
+}
+
+/// Whether a byte inside a string is a character that stands for itself.
+const fn is_simple(byte: u8) -> bool {
+    const SIMPLE: [bool; 256] = {
+        let mut simple = [false; 256];
+        let mut byte = 0x20;
+        while byte < 0x80 {
+            simple[byte] = byte != b'"' as usize && byte != b'\\' as usize;
+            byte += 1;
+        }
+        simple
+    };
+    SIMPLE[byte as usize]
 }

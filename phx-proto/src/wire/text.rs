@@ -4,11 +4,15 @@
 //! closing bracket, untouched, so decoding costs the same whatever its size. A reply is looked
 //! into as far as its `status` and the extent of its `response`.
 
+use std::io::{self, Write};
+
 use bytes::Bytes;
 
+use super::digits::Digits;
 use super::scan::{Scanner, is_space};
 use super::{Body, DecodeError, Message, Outgoing};
-use crate::payload::Payload;
+use crate::id::Ref;
+use crate::payload::{HEADROOM, Payload};
 
 pub(super) fn decode(frame: &Bytes) -> Result<Message, DecodeError> {
     let mut scanner = Scanner::new(frame, 0, frame.len());
@@ -26,7 +30,7 @@ pub(super) fn decode(frame: &Bytes) -> Result<Message, DecodeError> {
     let Some(end) = payload_end(frame, start) else {
         return scanner.expected("a payload and the end of the array");
     };
-    let body = if event == *"phx_reply" {
+    let body = if event.as_bytes() == b"phx_reply" {
         decode_reply(frame, start, end)?
     } else {
         Body::Event { event, payload: Payload::unparsed(frame.slice(start..end)) }
@@ -61,9 +65,9 @@ pub(super) fn decode_reply(frame: &Bytes, start: usize, end: usize) -> Result<Bo
         let key = scanner.string("a key of the reply")?;
         scanner.take(b':', "a colon behind the key")?;
         // Of several equal keys the last counts, as it does for JSON.parse.
-        match key.as_str() {
-            "status" => status = Some(scanner.string("a status that is a string")?),
-            "response" => {
+        match key.as_bytes() {
+            b"status" => status = Some(scanner.string("a status that is a string")?),
+            b"response" => {
                 if let Some(replaced) = response.replace(scanner.value("a response")?) {
                     scanner.check_json(&replaced, "a response")?;
                 }
@@ -93,20 +97,38 @@ pub(super) fn decode_reply(frame: &Bytes, start: usize, end: usize) -> Result<Bo
 
 pub(super) fn encode(message: Outgoing<'_>) -> Bytes {
     let Outgoing { join_ref, msg_ref, topic, event, payload } = message;
-    let mut front = Vec::with_capacity(max_envelope_len(topic, event));
-    front.push(b'[');
-    match join_ref {
-        Some(join_ref) => push_ref(&mut front, join_ref.as_u64()),
-        None => front.extend_from_slice(b"null"),
+    // A common envelope fits where it will be written; a longer one takes an allocation.
+    let mut short = [0; HEADROOM];
+    let mut rest = &mut short[..];
+    if write_front(&mut rest, join_ref, msg_ref, topic, event).is_ok() {
+        let len = HEADROOM - rest.len();
+        return payload.enclose(&short[..len], b']');
     }
-    front.push(b',');
-    push_ref(&mut front, msg_ref.as_u64());
-    front.push(b',');
-    push_string(&mut front, topic);
-    front.push(b',');
-    push_string(&mut front, event);
-    front.push(b',');
+    let mut front = Vec::with_capacity(max_envelope_len(topic, event));
+    // Writing to memory that grows does not fail.
+    let _ = write_front(&mut front, join_ref, msg_ref, topic, event);
     payload.enclose(&front, b']')
+}
+
+fn write_front(
+    out: &mut impl Write,
+    join_ref: Option<Ref>,
+    msg_ref: Ref,
+    topic: &str,
+    event: &str,
+) -> io::Result<()> {
+    out.write_all(b"[")?;
+    match join_ref {
+        Some(join_ref) => write_ref(out, join_ref)?,
+        None => out.write_all(b"null")?,
+    }
+    out.write_all(b",")?;
+    write_ref(out, msg_ref)?;
+    out.write_all(b",")?;
+    write_string(out, topic)?;
+    out.write_all(b",")?;
+    write_string(out, event)?;
+    out.write_all(b",")
 }
 
 /// Two refs of 20 digits, the punctuation, and strings in which every byte may need an escape.
@@ -116,43 +138,53 @@ pub(super) fn max_envelope_len(topic: &str, event: &str) -> usize {
 }
 
 pub(super) fn escaped_len(text: &str) -> usize {
-    text.bytes()
-        .map(|byte| match byte {
-            b'"' | b'\\' => 2,
-            0..=0x1f => 6,
-            _ => 1,
-        })
-        .sum()
+    let plain = text.bytes().take_while(|byte| !needs_escape(*byte)).count();
+    let escaped = text.as_bytes()[plain..].iter().map(|byte| match byte {
+        b'"' | b'\\' => 2,
+        0..=0x1f => 6,
+        _ => 1,
+    });
+    plain + escaped.sum::<usize>()
 }
 
-pub(super) fn push_ref(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0_u8; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.push(b'"');
-    out.extend_from_slice(&digits[at..]);
-    out.push(b'"');
+pub(super) fn write_ref(out: &mut impl Write, msg_ref: Ref) -> io::Result<()> {
+    let mut digits = [0; Digits::MAX];
+    out.write_all(b"\"")?;
+    out.write_all(Digits::of(msg_ref.as_u64(), &mut digits))?;
+    out.write_all(b"\"")
 }
 
-pub(super) fn push_string(out: &mut Vec<u8>, text: &str) {
+pub(super) fn write_string(out: &mut impl Write, text: &str) -> io::Result<()> {
     const HEX: &[u8; 16] = b"0123456789abcdef";
-    out.push(b'"');
-    for byte in text.bytes() {
-        match byte {
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
-            0..=0x1f => {
+    out.write_all(b"\"")?;
+    let mut rest = text.as_bytes();
+    loop {
+        let plain = rest.iter().take_while(|byte| !needs_escape(**byte)).count();
+        out.write_all(&rest[..plain])?;
+        match rest.get(plain) {
+            None => break,
+            Some(byte @ (b'"' | b'\\')) => out.write_all(&[b'\\', *byte])?,
+            Some(byte) => {
                 let (high, low) = (usize::from(byte >> 4), usize::from(byte & 15));
-                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', HEX[high], HEX[low]]);
+                out.write_all(&[b'\\', b'u', b'0', b'0', HEX[high], HEX[low]])?;
             }
-            _ => out.push(byte),
         }
+        rest = &rest[plain + 1..];
     }
-    out.push(b'"');
+    out.write_all(b"\"")
+}
+
+const fn needs_escape(byte: u8) -> bool {
+    const ESCAPE: [bool; 256] = {
+        let mut escape = [false; 256];
+        let mut byte = 0;
+        while byte < 0x20 {
+            escape[byte] = true;
+            byte += 1;
+        }
+        escape[b'"' as usize] = true;
+        escape[b'\\' as usize] = true;
+        escape
+    };
+    ESCAPE[byte as usize]
 }

@@ -4,11 +4,14 @@
 //! `ref` member is the join_ref that the client sent with its join, so this client sends one on every
 //! frame. As with vsn 2 the payload is found, not parsed.
 
+use std::io::{self, Write};
+
 use bytes::Bytes;
 
 use super::scan::Scanner;
-use super::text::{decode_reply, escaped_len, push_ref, push_string};
+use super::text::{decode_reply, escaped_len, write_ref, write_string};
 use super::{Body, DecodeError, Message, Outgoing, WireRef};
+use crate::id::Ref;
 use crate::payload::Payload;
 
 pub(super) fn decode(frame: &Bytes) -> Result<Message, DecodeError> {
@@ -62,20 +65,31 @@ pub(super) fn decode(frame: &Bytes) -> Result<Message, DecodeError> {
 pub(super) fn encode(message: Outgoing<'_>) -> Bytes {
     let Outgoing { join_ref, msg_ref, topic, event, payload } = message;
     let mut front = Vec::with_capacity(max_envelope_len(topic, event));
-    front.push(b'{');
-    if let Some(join_ref) = join_ref {
-        front.extend_from_slice(br#""join_ref":"#);
-        push_ref(&mut front, join_ref.as_u64());
-        front.push(b',');
-    }
-    front.extend_from_slice(br#""ref":"#);
-    push_ref(&mut front, msg_ref.as_u64());
-    front.extend_from_slice(br#","topic":"#);
-    push_string(&mut front, topic);
-    front.extend_from_slice(br#","event":"#);
-    push_string(&mut front, event);
-    front.extend_from_slice(br#","payload":"#);
+    // Writing to memory that grows does not fail.
+    let _ = write_front(&mut front, join_ref, msg_ref, topic, event);
     payload.enclose(&front, b'}')
+}
+
+fn write_front(
+    out: &mut impl Write,
+    join_ref: Option<Ref>,
+    msg_ref: Ref,
+    topic: &str,
+    event: &str,
+) -> io::Result<()> {
+    out.write_all(b"{")?;
+    if let Some(join_ref) = join_ref {
+        out.write_all(br#""join_ref":"#)?;
+        write_ref(out, join_ref)?;
+        out.write_all(b",")?;
+    }
+    out.write_all(br#""ref":"#)?;
+    write_ref(out, msg_ref)?;
+    out.write_all(br#","topic":"#)?;
+    write_string(out, topic)?;
+    out.write_all(br#","event":"#)?;
+    write_string(out, event)?;
+    out.write_all(br#","payload":"#)
 }
 
 /// Two refs of 20 digits, the names of the members, and strings with their escapes.
