@@ -75,6 +75,7 @@ mod stats;
 mod supervision;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod table;
 mod time;
 mod timer;
 #[cfg(feature = "tls")]

@@ -144,7 +144,7 @@ impl Socket {
             live.lane.insert(order, LaneItem::Leave(topic.clone(), join_ref));
         }
         self.timers.arm(TimerKey::Leave(topic.clone()), now + self.config.leave_timeout);
-        self.channels.entry(topic).or_default().leaving = Some(Leaving {
+        self.channels.get_or_default(topic).leaving = Some(Leaving {
             join_ref,
             order,
             leave_ref: None,
@@ -206,7 +206,7 @@ impl Socket {
 
     fn want(&mut self, topic: Topic, want: Want) {
         let order = want.order;
-        let channel = self.channels.entry(topic.clone()).or_default();
+        let channel = self.channels.get_or_default(topic.clone());
         channel.want = Some(want);
         if channel.is_due() {
             if let Some(live) = &mut self.live {
@@ -409,7 +409,7 @@ impl Socket {
     /// The connection is lost: every instance ends, every wanted topic waits for the next one.
     pub(super) fn interrupt_channels(&mut self, now: Time, cause: &Cause) {
         let stable_after = self.config.stable_after;
-        for topic in self.channels.keys().cloned().collect::<Vec<_>>() {
+        for topic in self.topics() {
             self.timers.disarm(&TimerKey::Rejoin(topic.clone()));
             self.leave_ended(&topic, LeaveOutcome::Offline);
             let Some(want) = self.wanted_mut(&topic) else { continue };
@@ -427,6 +427,11 @@ impl Socket {
         }
     }
 
+    /// Every topic that is wanted or being left, in order.
+    fn topics(&self) -> Vec<Topic> {
+        self.channels.sorted().map(|(topic, _)| topic.clone()).collect()
+    }
+
     /// Ends every channel: the connection will not come back by itself.
     pub(super) fn end_channels(
         &mut self,
@@ -434,7 +439,7 @@ impl Socket {
         unknown: UnknownCause,
         not_sent: NotSentCause,
     ) {
-        for topic in self.channels.keys().cloned().collect::<Vec<_>>() {
+        for topic in self.topics() {
             self.leave_ended(&topic, LeaveOutcome::Offline);
             self.end_want(&topic, cause.clone(), unknown, not_sent);
         }

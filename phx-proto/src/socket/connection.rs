@@ -327,7 +327,7 @@ impl Socket {
             joins: JoinClock::default(),
             due_joins: self
                 .channels
-                .iter()
+                .sorted()
                 .filter(|(_, channel)| channel.is_due())
                 .filter_map(|(topic, channel)| Some((channel.want.as_ref()?.order, topic.clone())))
                 .collect(),

@@ -40,6 +40,7 @@ use crate::rng::Rng;
 use crate::signal::{Signal, Warning};
 use crate::sizes::Sizes;
 use crate::stats::Stats;
+use crate::table::Table;
 use crate::time::Time;
 use crate::timer::Timers;
 use crate::topic::Topic;
@@ -108,7 +109,7 @@ pub struct Socket {
     phase: Phase,
     retry: Retry,
     live: Option<Live>,
-    channels: BTreeMap<Topic, Channel>,
+    channels: Table<Topic, Channel>,
     interests: BTreeMap<InterestId, Topic>,
     pushes: Pushes,
     timers: Timers,
@@ -159,7 +160,7 @@ impl Socket {
             phase: Phase::Idle,
             retry: Retry::default(),
             live: None,
-            channels: BTreeMap::new(),
+            channels: Table::seeded(seed),
             interests: BTreeMap::new(),
             pushes: Pushes::default(),
             timers: Timers::default(),
@@ -206,7 +207,7 @@ impl Socket {
 
     /// Every topic that is wanted or being left, in order of topic.
     pub fn channels(&self) -> impl Iterator<Item = (&Topic, ChannelStatus)> {
-        self.channels.iter().map(|(topic, channel)| (topic, self.status_of(channel)))
+        self.channels.sorted().map(|(topic, channel)| (topic, self.status_of(channel)))
     }
 
     /// The server's response to the join that holds, while the channel is joined.
@@ -247,7 +248,7 @@ impl Socket {
             channels: self.channels.len(),
             interests: self.interests.len(),
             pushes: self.pushes.queued() + self.pushes.in_flight(),
-            pushes_of_channels: self.channels.values().map(Channel::pushes).sum(),
+            pushes_of_channels: self.channels.sorted().map(|(_, channel)| channel.pushes()).sum(),
             deadlines: self.timers.len(),
             actions: self.actions.len(),
             unanswered_joins: live.map_or(0, |live| live.joins.len()),
