@@ -28,6 +28,7 @@ use std::collections::BTreeSet;
 
 use crate::id::{InterestId, PushId, Ref};
 use crate::join_params::JoinParams;
+use crate::ordered::Ordered;
 use crate::payload::Payload;
 use crate::time::Time;
 
@@ -92,7 +93,7 @@ pub(crate) struct Want {
     pub(crate) rejoins: u32,
     pub(crate) rejections: u32,
     /// Accepted and not yet written.
-    pub(crate) queued: BTreeSet<PushId>,
+    pub(crate) queued: Ordered<PushId>,
 }
 
 #[derive(Clone, Debug)]
@@ -110,7 +111,7 @@ pub(crate) struct Instance {
     pub(crate) since: Time,
     pub(crate) response: Payload,
     /// Written on this instance and unanswered.
-    pub(crate) in_flight: BTreeSet<PushId>,
+    pub(crate) in_flight: Ordered<PushId>,
 }
 
 /// An instance that is being left.
@@ -122,8 +123,8 @@ pub(crate) struct Leaving {
     /// The ref of the leave, once written.
     pub(crate) leave_ref: Option<Ref>,
     /// Accepted before the leave and not yet written.
-    pub(crate) queued: BTreeSet<PushId>,
-    pub(crate) in_flight: BTreeSet<PushId>,
+    pub(crate) queued: Ordered<PushId>,
+    pub(crate) in_flight: Ordered<PushId>,
 }
 
 impl Want {
@@ -140,7 +141,7 @@ impl Want {
             attempts: 0,
             rejoins: 0,
             rejections: 0,
-            queued: BTreeSet::new(),
+            queued: Ordered::new(),
         }
     }
 

@@ -61,6 +61,7 @@ mod id;
 mod input;
 mod join_clock;
 mod join_params;
+mod ordered;
 mod payload;
 mod presence;
 mod push;
@@ -73,9 +74,9 @@ mod sizes;
 mod socket;
 mod stats;
 mod supervision;
+mod table;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod table;
 mod time;
 mod timer;
 #[cfg(feature = "tls")]

@@ -14,11 +14,11 @@
 //! reply is null when the server knew no channel (`wire/push_unjoined_topic`).
 
 use core::time::Duration;
-use std::collections::BTreeMap;
 
 use crate::cause::{NotSentCause, PushOutcome, UnknownCause};
 use crate::id::{PushId, Ref};
 use crate::payload::Payload;
+use crate::table::Table;
 use crate::topic::Topic;
 
 /// How a push is made.
@@ -79,7 +79,6 @@ impl Default for PushOptions {
 #[derive(Clone, Debug)]
 pub(crate) struct Push {
     pub(crate) topic: Topic,
-    pub(crate) event: Box<str>,
     pub(crate) cast: bool,
     pub(crate) fail_fast: bool,
     state: State,
@@ -87,15 +86,15 @@ pub(crate) struct Push {
 
 #[derive(Clone, Debug)]
 enum State {
-    Queued(Payload),
+    Queued(Box<str>, Payload),
     Written(Ref),
 }
 
 /// All pushes without an outcome.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pushes {
-    all: BTreeMap<PushId, Push>,
-    by_ref: BTreeMap<Ref, PushId>,
+    all: Table<PushId, Push>,
+    by_ref: Table<Ref, PushId>,
     queued_bytes: usize,
 }
 
@@ -121,9 +120,9 @@ impl Pushes {
         options: PushOptions,
     ) {
         self.queued_bytes += payload.len();
-        let state = State::Queued(payload);
+        let state = State::Queued(event.into(), payload);
         let PushOptions { cast, fail_fast, .. } = options;
-        self.all.insert(id, Push { topic, event: event.into(), cast, fail_fast, state });
+        self.all.insert(id, Push { topic, cast, fail_fast, state });
     }
 
     pub(crate) fn get(&self, id: PushId) -> Option<&Push> {
@@ -134,14 +133,14 @@ impl Pushes {
         self.by_ref.get(&msg_ref).copied()
     }
 
-    /// Takes the payload of a queued push to be written under `msg_ref`.
-    pub(crate) fn write(&mut self, id: PushId, msg_ref: Ref) -> Option<Payload> {
+    /// Takes the event and the payload of a queued push to be written under `msg_ref`.
+    pub(crate) fn write(&mut self, id: PushId, msg_ref: Ref) -> Option<(Box<str>, Payload)> {
         let push = self.all.get_mut(&id)?;
         match core::mem::replace(&mut push.state, State::Written(msg_ref)) {
-            State::Queued(payload) => {
+            State::Queued(event, payload) => {
                 self.queued_bytes -= payload.len();
                 self.by_ref.insert(msg_ref, id);
-                Some(payload)
+                Some((event, payload))
             }
             written @ State::Written(_) => {
                 // Never twice: put back what was there.
@@ -154,7 +153,7 @@ impl Pushes {
     pub(crate) fn remove(&mut self, id: PushId) -> Option<Push> {
         let push = self.all.remove(&id)?;
         match &push.state {
-            State::Queued(payload) => self.queued_bytes -= payload.len(),
+            State::Queued(_, payload) => self.queued_bytes -= payload.len(),
             State::Written(msg_ref) => {
                 self.by_ref.remove(msg_ref);
             }

@@ -7,9 +7,10 @@
 //! order of expiry is total.
 
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::id::PushId;
+use crate::table::Table;
 use crate::time::Time;
 use crate::topic::Topic;
 
@@ -56,7 +57,7 @@ pub enum TimerKind {
 }
 
 /// A deadline and what it belongs to.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum TimerKey {
     Connect,
     Reconnect,
@@ -92,7 +93,7 @@ impl TimerKey {
 /// All armed deadlines.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Timers {
-    at: BTreeMap<TimerKey, Time>,
+    at: Table<TimerKey, Time>,
     order: BTreeSet<(Time, TimerKey)>,
 }
 

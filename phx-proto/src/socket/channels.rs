@@ -11,6 +11,7 @@ use crate::channel::{Channel, Instance, Leaving, State, Want};
 use crate::error::{JoinError, NotWanted};
 use crate::id::{InterestId, PushId, Ref};
 use crate::join_params::JoinParams;
+use crate::ordered::Ordered;
 use crate::payload::Payload;
 use crate::signal::Signal;
 use crate::time::Time;
@@ -130,27 +131,24 @@ impl Socket {
         };
         self.signal(Signal::ChannelClosed { topic: topic.clone(), cause: ChannelEnd::Left });
         let Some((join_ref, in_flight)) = leaving else {
-            self.end_pushes(queued, |_| PushOutcome::NotSent(NotSentCause::Left));
+            self.end_pushes(queued.into_keys(), |_| PushOutcome::NotSent(NotSentCause::Left));
             if !is_leaving {
                 self.signal(Signal::Left { topic, outcome: LeaveOutcome::Local });
             }
             return Ok(());
         };
         let (eligible, stuck): (Vec<PushId>, Vec<PushId>) =
-            queued.into_iter().partition(|id| self.in_lane(*id));
+            queued.into_keys().partition(|id| self.in_lane(*id));
         self.end_pushes(stuck, |_| PushOutcome::NotSent(NotSentCause::Left));
         let order = self.mint_order();
         if let Some(live) = &mut self.live {
             live.lane.insert(order, LaneItem::Leave(topic.clone(), join_ref));
         }
         self.timers.arm(TimerKey::Leave(topic.clone()), now + self.config.leave_timeout);
-        self.channels.get_or_default(topic).leaving = Some(Leaving {
-            join_ref,
-            order,
-            leave_ref: None,
-            queued: eligible.into_iter().collect(),
-            in_flight,
-        });
+        let mut queued = Ordered::new();
+        eligible.into_iter().for_each(|id| queued.insert(id, ()));
+        self.channels.get_or_default(topic).leaving =
+            Some(Leaving { join_ref, order, leave_ref: None, queued, in_flight });
         Ok(())
     }
 
@@ -263,9 +261,9 @@ impl Socket {
         want.rejections = 0;
         want.first_join_called = false;
         let first = !core::mem::replace(&mut want.ever_joined, true);
-        let queued: Vec<PushId> = want.queued.iter().copied().collect();
+        let queued: Vec<PushId> = want.queued.keys().collect();
         if let Some(live) = &mut self.live {
-            live.lane.extend(queued.into_iter().map(|id| (id.0, LaneItem::Push(id))));
+            queued.into_iter().for_each(|id| live.lane.insert(id.0, LaneItem::Push(id)));
         }
         let topic = topic.clone();
         self.signal(if first {
@@ -333,7 +331,7 @@ impl Socket {
             _ => (UnknownCause::ChannelCrashed, RejoinCause::Crashed),
         };
         self.signal(Signal::Interrupted { topic: topic.clone(), cause });
-        self.end_pushes(instance.in_flight, |_| PushOutcome::Unknown(unknown));
+        self.end_pushes(instance.in_flight.into_keys(), |_| PushOutcome::Unknown(unknown));
         self.end_fail_fast(topic);
         self.rejoin_later(now, topic, rejoin);
     }
@@ -394,14 +392,14 @@ impl Socket {
         }
         self.timers.disarm(&TimerKey::Leave(topic.clone()));
         if let Some(live) = self.live.as_mut().filter(|_| outcome != LeaveOutcome::TimedOut) {
-            live.lane.remove(&leaving.order);
+            live.lane.remove(leaving.order);
         }
         let unknown = match outcome {
             LeaveOutcome::Offline => UnknownCause::Disconnected,
             _ => UnknownCause::Left,
         };
-        self.end_pushes(leaving.queued, |_| PushOutcome::NotSent(NotSentCause::Left));
-        self.end_pushes(leaving.in_flight, |_| PushOutcome::Unknown(unknown));
+        self.end_pushes(leaving.queued.into_keys(), |_| PushOutcome::NotSent(NotSentCause::Left));
+        self.end_pushes(leaving.in_flight.into_keys(), |_| PushOutcome::Unknown(unknown));
         self.signal(Signal::Left { topic: topic.clone(), outcome });
         self.enqueue_join(topic);
     }
@@ -416,7 +414,7 @@ impl Socket {
             if let Some(instance) = want.lose(now, stable_after) {
                 let cause = Interruption::Disconnected(cause.clone());
                 self.signal(Signal::Interrupted { topic: topic.clone(), cause });
-                self.end_pushes(instance.in_flight, |_| {
+                self.end_pushes(instance.in_flight.into_keys(), |_| {
                     PushOutcome::Unknown(UnknownCause::Disconnected)
                 });
                 self.end_fail_fast(&topic);
@@ -458,9 +456,8 @@ impl Socket {
             State::Joined(instance) => instance.in_flight,
             _ => Default::default(),
         };
-        self.end_pushes(want.queued.into_iter().chain(in_flight).collect::<Vec<_>>(), |push| {
-            push.outcome_at_end(unknown, not_sent)
-        });
+        let pushes = want.queued.into_keys().chain(in_flight.into_keys());
+        self.end_pushes(pushes, |push| push.outcome_at_end(unknown, not_sent));
         self.signal(Signal::ChannelClosed { topic: topic.clone(), cause });
     }
 
@@ -487,14 +484,14 @@ impl Socket {
             return;
         };
         if let Some(live) = &mut self.live {
-            for id in &want.queued {
-                live.lane.remove(&id.0);
+            for id in want.queued.keys() {
+                live.lane.remove(id.0);
             }
         }
     }
 
     fn in_lane(&self, id: PushId) -> bool {
-        self.live.as_ref().is_some_and(|live| live.lane.contains_key(&id.0))
+        self.live.as_ref().is_some_and(|live| live.lane.contains(id.0))
     }
 
     /// The instance of `topic` with this join_ref, wanted or being left.

@@ -30,6 +30,7 @@ use crate::heartbeat::Heartbeat;
 use crate::id::ConnectionId;
 use crate::input::{Ended, Failure, Opened};
 use crate::join_clock::JoinClock;
+use crate::ordered::Ordered;
 use crate::retry::{Decision, Retry};
 use crate::signal::{Signal, Warning};
 use crate::supervision::Lifecycle;
@@ -331,7 +332,7 @@ impl Socket {
                 .filter(|(_, channel)| channel.is_due())
                 .filter_map(|(topic, channel)| Some((channel.want.as_ref()?.order, topic.clone())))
                 .collect(),
-            lane: std::collections::BTreeMap::new(),
+            lane: Ordered::new(),
         });
         self.phase = Phase::Open { id };
         self.rearm_heartbeat();

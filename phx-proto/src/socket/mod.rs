@@ -33,6 +33,7 @@ use crate::config::{Config, Credentials};
 use crate::heartbeat::Heartbeat;
 use crate::id::{ConnectionId, InterestId, PushId, Ref};
 use crate::join_clock::JoinClock;
+use crate::ordered::Ordered;
 use crate::payload::Payload;
 use crate::push::Pushes;
 use crate::retry::Retry;
@@ -134,7 +135,7 @@ struct Live {
     /// Topics whose join can be written, in the order they were asked for.
     due_joins: BTreeSet<(u64, Topic)>,
     /// Frames of channels that can be written, in the order they were accepted.
-    lane: BTreeMap<u64, LaneItem>,
+    lane: Ordered<u64, LaneItem>,
 }
 
 /// A frame that could be written now.

@@ -38,7 +38,7 @@ impl Socket {
                 if let Some(action) = self.pull_join(now, id, order, topic) {
                     return Some(action);
                 }
-            } else if let Some((_, item)) = self.live.as_mut()?.lane.pop_first() {
+            } else if let Some(item) = self.live.as_mut()?.lane.pop_first() {
                 let action = match item {
                     LaneItem::Push(push) => self.pull_push(id, push),
                     LaneItem::Leave(topic, join_ref) => self.pull_leave(id, &topic, join_ref),
@@ -127,28 +127,26 @@ impl Socket {
     }
 
     fn pull_push(&mut self, id: ConnectionId, push_id: PushId) -> Option<Action> {
-        let (topic, event, cast) = {
-            let push = self.pushes.get(push_id)?;
-            (push.topic.clone(), push.event.clone(), push.cast)
-        };
+        let push = self.pushes.get(push_id)?;
+        let (topic, cast) = (push.topic.clone(), push.cast);
         let channel = self.channels.get_mut(&topic)?;
         // Of the instance that is being left, or of the one that is joined.
         let join_ref = match &mut channel.leaving {
-            Some(leaving) if leaving.queued.contains(&push_id) => {
-                leaving.queued.remove(&push_id);
-                leaving.in_flight.insert(push_id);
+            Some(leaving) if leaving.queued.contains(push_id) => {
+                leaving.queued.remove(push_id);
+                leaving.in_flight.insert(push_id, ());
                 leaving.join_ref
             }
             _ => {
                 let want = channel.want.as_mut()?;
-                want.queued.remove(&push_id);
+                want.queued.remove(push_id);
                 let instance = want.joined_mut()?;
-                instance.in_flight.insert(push_id);
+                instance.in_flight.insert(push_id, ());
                 instance.join_ref
             }
         };
         let msg_ref = self.mint_ref();
-        let payload = self.pushes.write(push_id, msg_ref)?;
+        let (event, payload) = self.pushes.write(push_id, msg_ref)?;
         match self.encode(Some(join_ref), msg_ref, &topic, &event, payload) {
             Ok(frame) => {
                 if cast {

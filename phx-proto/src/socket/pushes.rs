@@ -47,7 +47,7 @@ impl Socket {
         let timeout = options.timeout.unwrap_or(self.config.push_timeout);
         self.timers.arm(TimerKey::Push(id), now + timeout);
         if let Some(want) = self.wanted_mut(&topic) {
-            want.queued.insert(id);
+            want.queued.insert(id, ());
         }
         self.pushes.insert(id, topic, event, payload, options);
         if let (true, Some(live)) = (joined, &mut self.live) {
@@ -102,19 +102,19 @@ impl Socket {
     ) -> bool {
         let Some(push) = self.pushes.remove(id) else { return false };
         self.timers.disarm(&TimerKey::Push(id));
-        if let Some(live) = &mut self.live {
-            live.lane.remove(&id.0);
+        if let (false, Some(live)) = (push.is_written(), &mut self.live) {
+            live.lane.remove(id.0);
         }
         if let Some(channel) = self.channels.get_mut(&push.topic) {
             if let Some(want) = &mut channel.want {
-                want.queued.remove(&id);
+                want.queued.remove(id);
                 if let Some(instance) = want.joined_mut() {
-                    instance.in_flight.remove(&id);
+                    instance.in_flight.remove(id);
                 }
             }
             if let Some(leaving) = &mut channel.leaving {
-                leaving.queued.remove(&id);
-                leaving.in_flight.remove(&id);
+                leaving.queued.remove(id);
+                leaving.in_flight.remove(id);
             }
         }
         let outcome = outcome(&push);
@@ -126,7 +126,7 @@ impl Socket {
     pub(super) fn end_fail_fast(&mut self, topic: &Topic) {
         let Some(want) = self.wanted(topic) else { return };
         let is_fast = |id: &PushId| self.pushes.get(*id).is_some_and(|push| push.fail_fast);
-        let fast: Vec<PushId> = want.queued.iter().copied().filter(is_fast).collect();
+        let fast: Vec<PushId> = want.queued.keys().filter(is_fast).collect();
         self.end_pushes(fast, |_| PushOutcome::NotSent(NotSentCause::Interrupted));
     }
 
