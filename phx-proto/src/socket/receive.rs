@@ -73,13 +73,13 @@ impl Socket {
                     (WireRef::Null, WireRef::Null) => Some(None),
                     (WireRef::Foreign, _) | (WireRef::Null, WireRef::Foreign) => None,
                 };
-                match (named, event.as_str()) {
-                    (Some(named), "phx_close") => self.receive_close(now, &topic, named),
-                    (Some(named), "phx_error") => {
+                match (named, event.as_bytes()) {
+                    (Some(named), b"phx_close") => self.receive_close(now, &topic, named),
+                    (Some(named), b"phx_error") => {
                         self.receive_error(now, &topic, named, payload);
                     }
                     // A ref that cannot be ours names no instance of ours.
-                    (None, "phx_close" | "phx_error") => self.stats.stale_frames += 1,
+                    (None, b"phx_close" | b"phx_error") => self.stats.stale_frames += 1,
                     _ => self.receive_message(&topic, join_ref, event, payload),
                 }
             }

@@ -31,6 +31,11 @@ impl ByteStr {
         Self(bytes)
     }
 
+    /// A string of the program's own.
+    pub(super) const fn from_static(text: &'static str) -> Self {
+        Self(Bytes::from_static(text.as_bytes()))
+    }
+
     /// The bytes of the string, without a look at what they are.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {

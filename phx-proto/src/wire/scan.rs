@@ -68,13 +68,49 @@ impl<'a> Scanner<'a> {
         }
         let start = self.at + 1;
         // Topics and events are nearly always ASCII: nothing to unescape, no UTF-8 to check.
-        let len = self.bytes[start..].iter().take_while(|byte| is_simple(**byte)).count();
-        let end = start + len;
+        let end = start + simple_len(&self.bytes[start..]);
         if self.bytes.get(end) == Some(&b'"') {
             self.at = end + 1;
             return Ok(ByteStr::ascii(self.frame.slice(start..end)));
         }
         self.unusual_string(expected)
+    }
+
+    /// Takes a key and its colon; tells which of the known ones it is, if any.
+    #[inline]
+    pub(super) fn member<const N: usize>(
+        &mut self,
+        known: [&'static str; N],
+        expected: &'static str,
+    ) -> Result<Option<&'static str>, DecodeError> {
+        self.peek();
+        let start = self.at + 1;
+        // As servers write it: `"key":`.
+        for key in known {
+            let end = start + key.len();
+            if self.bytes.get(start..end) == Some(key.as_bytes())
+                && self.bytes.get(self.at) == Some(&b'"')
+                && self.bytes.get(end..end + 2) == Some(b"\":")
+            {
+                self.at = end + 2;
+                return Ok(Some(key));
+            }
+        }
+        let found = self.string(expected)?;
+        self.take(b':', "a colon behind the key")?;
+        Ok(known.into_iter().find(|key| found == **key))
+    }
+
+    /// Takes the status of a reply. The two usual ones need no slice of the frame.
+    #[inline]
+    pub(super) fn status(&mut self) -> Result<ByteStr, DecodeError> {
+        self.peek();
+        for (quoted, status) in [("\"ok\"", "ok"), ("\"error\"", "error")] {
+            if self.take_exactly(quoted.as_bytes()) {
+                return Ok(ByteStr::from_static(status));
+            }
+        }
+        self.string("a status that is a string")
     }
 
     #[cold]
@@ -177,22 +213,26 @@ impl<'a> Scanner<'a> {
 
     fn skip_nested(&mut self, expected: &'static str) -> Result<(), DecodeError> {
         let mut depth = 0_usize;
-        while let Some(byte) = self.bytes.get(self.at) {
-            match byte {
+        loop {
+            let rest = &self.bytes[self.at..];
+            let Some(next) = rest.iter().position(|byte| is_structure(*byte)) else {
+                self.at = self.bytes.len();
+                return self.expected(expected);
+            };
+            self.at += next;
+            match self.bytes[self.at] {
                 b'"' => {
                     self.at = self.find_string_end(expected)?.0;
                     continue;
                 }
                 b'{' | b'[' => depth += 1,
-                b'}' | b']' => depth -= 1,
-                _ => {}
+                _ => depth -= 1,
             }
             self.at += 1;
             if depth == 0 {
                 return Ok(());
             }
         }
-        self.expected(expected)
     }
 }
 
@@ -204,16 +244,30 @@ const fn is_delimiter(byte: u8) -> bool {
     is_space(byte) || matches!(byte, b',' | b']' | b'}' | b'[' | b'{' | b'"' | b':')
 }
 
-/// Whether a byte inside a string is a character that stands for itself.
-const fn is_simple(byte: u8) -> bool {
-    const SIMPLE: [bool; 256] = {
-        let mut simple = [false; 256];
-        let mut byte = 0x20;
-        while byte < 0x80 {
-            simple[byte] = byte != b'"' as usize && byte != b'\\' as usize;
-            byte += 1;
+/// How many characters that stand for themselves are in front: ASCII, and neither quote,
+/// backslash nor control. Looks at eight bytes at a time.
+#[inline]
+fn simple_len(bytes: &[u8]) -> usize {
+    const EACH: u64 = u64::from_le_bytes([1; 8]);
+    const HIGH: u64 = EACH << 7;
+    // The high bit of each byte below `limit`; wrong only above a byte for which it is right.
+    let below = |word: u64, limit: u8| word.wrapping_sub(EACH * u64::from(limit)) & !word;
+    let mut at = 0;
+    while let Some(word) = bytes[at..].first_chunk() {
+        let word = u64::from_le_bytes(*word);
+        let quotes = below(word ^ (EACH * u64::from(b'"')), 1);
+        let escapes = below(word ^ (EACH * u64::from(b'\\')), 1);
+        let stops = (quotes | escapes | below(word, 0x20) | word) & HIGH;
+        if stops != 0 {
+            return at + (stops.trailing_zeros() / 8) as usize;
         }
-        simple
-    };
-    SIMPLE[byte as usize]
+        at += 8;
+    }
+    let simple = |byte: &u8| matches!(byte, 0x20..0x80) && !matches!(byte, b'"' | b'\\');
+    at + bytes[at..].iter().take_while(|byte| simple(byte)).count()
+}
+
+/// Whether a byte outside of strings opens or closes something.
+const fn is_structure(byte: u8) -> bool {
+    matches!(byte, b'"' | b'{' | b'}' | b'[' | b']')
 }

@@ -62,17 +62,15 @@ pub(super) fn decode_reply(frame: &Bytes, start: usize, end: usize) -> Result<Bo
         return scanner.expected("a status in the reply");
     }
     loop {
-        let key = scanner.string("a key of the reply")?;
-        scanner.take(b':', "a colon behind the key")?;
         // Of several equal keys the last counts, as it does for JSON.parse.
-        match key.as_bytes() {
-            b"status" => status = Some(scanner.string("a status that is a string")?),
-            b"response" => {
+        match scanner.member(["status", "response"], "a key of the reply")? {
+            Some("status") => status = Some(scanner.status()?),
+            Some(_) => {
                 if let Some(replaced) = response.replace(scanner.value("a response")?) {
                     scanner.check_json(&replaced, "a response")?;
                 }
             }
-            _ => {
+            None => {
                 let ignored = scanner.value("a value in the reply")?;
                 scanner.check_json(&ignored, "a value in the reply")?;
             }
