@@ -200,3 +200,14 @@ impl Channel {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_for_a_topic_does_not_grow() {
+        let size = size_of::<(crate::topic::Topic, Channel)>();
+        assert!(size <= 352, "{size} bytes");
+    }
+}

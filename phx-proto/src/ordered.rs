@@ -4,10 +4,11 @@
 //! which allocates and frees a node whenever it goes from empty to one entry and back. What
 //! comes or leaves out of order is found by bisection, at the cost of moving its neighbours.
 
+use core::fmt;
 use std::collections::VecDeque;
 
 /// A sorted ring. A key is inserted once.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Ordered<K, V = ()> {
     ring: VecDeque<(K, V)>,
 }
@@ -66,6 +67,12 @@ impl<K: Ord + Copy, V> Ordered<K, V> {
 
     fn find(&self, key: K) -> Result<usize, usize> {
         self.ring.binary_search_by(|(other, _)| other.cmp(&key))
+    }
+}
+
+impl<K: fmt::Debug, V: fmt::Debug> fmt::Debug for Ordered<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.ring.iter().map(|(key, value)| (key, value))).finish()
     }
 }
 

@@ -190,3 +190,14 @@ impl Push {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_for_a_push_does_not_grow() {
+        let size = size_of::<(PushId, Push)>();
+        assert!(size <= 96, "{size} bytes");
+    }
+}

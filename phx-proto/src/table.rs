@@ -7,11 +7,12 @@
 #![allow(clippy::disallowed_types, reason = "its own order is never seen, see above")]
 
 use core::borrow::Borrow;
+use core::fmt;
 use core::hash::{BuildHasher, Hash, Hasher};
 use std::collections::HashMap;
 
 /// A map for finding one entry among many; iterating is for what happens rarely.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Table<K, V> {
     map: HashMap<K, V, Seeded>,
 }
@@ -86,6 +87,12 @@ impl<K: Hash + Ord, V> Table<K, V> {
         let mut entries: Vec<(&K, &V)> = self.map.iter().collect();
         entries.sort_unstable_by(|one, other| one.0.cmp(other.0));
         entries.into_iter()
+    }
+}
+
+impl<K: Hash + Ord + fmt::Debug, V: fmt::Debug> fmt::Debug for Table<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.sorted()).finish()
     }
 }
 
