@@ -39,6 +39,7 @@
 //! | `driver` | async handles and the future that drives them, over any runtime |
 //! | `upgrade` | the HTTP upgrade and proxy CONNECT as pure machines |
 //! | `tls` | [`Tls`]: whom `wss://` trusts; `tls-native-roots` adds the roots of the system |
+//! | `tracing` | what the driver sees, as events of the `tracing` crate |
 //! | `testing` | a pure Phoenix-like server, for your tests too |
 
 mod action;
