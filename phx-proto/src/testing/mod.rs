@@ -54,12 +54,18 @@ mod codec;
 mod config;
 mod effects;
 mod handshake;
+mod link;
 mod presence;
 mod server;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod trace;
+mod world;
 
 pub use config::{ServerConfig, Version};
 pub use handshake::{Accepted, ConnectRequest, HttpRefusal};
+pub use link::{Cut, Delivery, Direction, Link, Parcel};
 pub use server::{Output, PeerId, Server};
+pub use trace::{ClientId, Event, What};
+pub use world::World;
