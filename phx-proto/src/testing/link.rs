@@ -181,7 +181,8 @@ impl Link {
         self
     }
 
-    /// Cuts the present connection; what is on its way is lost.
+    /// Cuts the present connection; what is on its way is lost. Both ends notice, at the ends of
+    /// dead directions too.
     pub fn cut(&mut self, cut: Cut) -> &mut Self {
         self.note(|| format!("the link is cut ({cut:?})"));
         let now = self.now;
@@ -417,8 +418,10 @@ impl Wire {
         if core::mem::replace(&mut self.severed, true) {
             return;
         }
-        self.up.queue.clear();
-        self.down.queue.clear();
+        for pipe in [&mut self.up, &mut self.down] {
+            pipe.queue.clear();
+            pipe.dead = false;
+        }
         if !self.server_gone {
             self.up.push(now, Parcel::End);
         }
