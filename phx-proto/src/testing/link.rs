@@ -415,13 +415,14 @@ impl Wire {
     }
 
     fn sever(&mut self, now: Time, cut: Cut) {
+        self.up.dead = false;
+        self.down.dead = false;
+        // Of a second cut both ends hear nothing that they do not hear of the first.
         if core::mem::replace(&mut self.severed, true) {
             return;
         }
-        for pipe in [&mut self.up, &mut self.down] {
-            pipe.queue.clear();
-            pipe.dead = false;
-        }
+        self.up.queue.clear();
+        self.down.queue.clear();
         if !self.server_gone {
             self.up.push(now, Parcel::End);
         }

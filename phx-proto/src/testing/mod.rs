@@ -53,6 +53,7 @@ mod channels;
 mod codec;
 mod config;
 mod effects;
+mod engine;
 mod handshake;
 mod link;
 mod presence;
