@@ -57,8 +57,12 @@ mod engine;
 mod handshake;
 mod link;
 mod presence;
+#[cfg(feature = "driver")]
+mod script;
 mod server;
 mod socket;
+#[cfg(feature = "driver")]
+mod stage;
 #[cfg(test)]
 mod tests;
 mod trace;
@@ -67,6 +71,10 @@ mod world;
 pub use config::{ServerConfig, Version};
 pub use handshake::{Accepted, ConnectRequest, HttpRefusal};
 pub use link::{Cut, Delivery, Direction, Link, Parcel};
+#[cfg(feature = "driver")]
+pub use script::{Running, Script, Sent};
 pub use server::{Output, PeerId, Server};
+#[cfg(feature = "driver")]
+pub use stage::{ScriptRuntime, ScriptTimer, ScriptTransport};
 pub use trace::{ClientId, Event, What};
 pub use world::World;
