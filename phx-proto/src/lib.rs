@@ -38,7 +38,7 @@
 //! | --- | --- |
 //! | `driver` | async handles and the future that drives them, over any runtime |
 //! | `upgrade` | the HTTP upgrade and proxy CONNECT as pure machines |
-//! | `testing` | a pure Phoenix-like server, for your tests too |
+//! | `testing` | for your tests too: a pure Phoenix-like server, simulated worlds, and with `driver` a scripted server for programs that use the handles |
 
 mod action;
 mod auth_token;

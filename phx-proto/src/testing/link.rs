@@ -84,7 +84,11 @@ pub struct Delivery {
     pub parcel: Parcel,
 }
 
-/// The link of one client; see [the module](super).
+/// The link of one client: in order like TCP, with latency, and with faults on request.
+///
+/// Faults of the present connection are [`stall`](Self::stall), [`half_open`](Self::half_open),
+/// [`cut`](Self::cut) and [`cut_after`](Self::cut_after); the others wait for the next attempts to
+/// connect, one for each.
 #[derive(Clone, Debug)]
 pub struct Link {
     rng: Rng,

@@ -67,7 +67,7 @@ impl Sent {
     }
 }
 
-/// A server played by the test; see [the module](super).
+/// A server played by the test; see [scripts](super#scripts).
 ///
 /// ```
 /// use phx_proto::Config;

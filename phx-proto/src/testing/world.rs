@@ -45,7 +45,7 @@ use crate::topic::Topic;
 /// More steps than this at one instant mean that something goes round in circles.
 const STEPS_AT_ONCE: u32 = 10_000_000;
 
-/// A simulated world; see [the module](super).
+/// Clients, their links and a server on one virtual clock; see [worlds](super#worlds).
 ///
 /// ```
 /// use core::time::Duration;
