@@ -86,7 +86,7 @@ impl World {
             self.clients[index].link.send(now, id, Direction::Down, answer);
             return;
         }
-        if client.blocked && client.link.is_writable(id) {
+        if client.blocked && client.open == Some(id) && client.link.is_writable(id) {
             client.blocked = false;
             client.socket.handle_writable(now, id, true);
         }

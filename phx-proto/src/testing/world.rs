@@ -410,6 +410,14 @@ impl World {
         &self.clients[client.0].socket
     }
 
+    /// Whether a client is connected and its transport takes frames; not while as many are on
+    /// their way as the [`buffer`](Link::buffer) holds.
+    #[must_use]
+    pub fn is_writable(&self, client: ClientId) -> bool {
+        let client = &self.clients[client.0];
+        client.open.is_some_and(|_| !client.blocked)
+    }
+
     /// Whether a topic is joined, in the client's eyes and in the server's.
     #[must_use]
     pub fn is_joined(&self, client: ClientId, topic: &str) -> bool {

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use phx_proto::testing::{ClientId, Event, What, World};
 use phx_proto::{
-    Action, ChannelStatus, Frame, LeaveOutcome, PushId, PushOutcome, RejoinCause, Signal, Status,
+    Action, ChannelEnd, ChannelStatus, Frame, LeaveOutcome, PushId, PushOutcome, RejoinCause,
+    Signal, Status,
 };
 use serde_json::Value;
 
@@ -16,11 +17,19 @@ pub struct Checks {
     join_concurrency: usize,
     /// Whether the connection is closed and nobody asked for another.
     pub closed: bool,
-    /// Pushes without an outcome, and the number that an `echo` has to come back with.
-    pub pushes: BTreeMap<PushId, Option<u64>>,
+    /// Pushes without an outcome.
+    pub pushes: BTreeMap<PushId, Made>,
     topics: BTreeMap<String, Seen>,
     /// Joins on the present connection that nothing was heard of since.
     unanswered: Vec<(String, String)>,
+}
+
+/// A push that the application made.
+#[derive(Clone, Debug)]
+pub struct Made {
+    pub topic: String,
+    /// The number that an `echo` has to come back with.
+    pub echo: Option<u64>,
 }
 
 /// What is known of one topic.
@@ -32,6 +41,8 @@ struct Seen {
     live: Option<String>,
     /// Why it is all right to join while the server holds an instance.
     may_replace: bool,
+    /// Left, and how that ended is not told yet.
+    leaving: bool,
     /// The number of the last broadcast.
     last_broadcast: u64,
 }
@@ -93,6 +104,13 @@ impl Checks {
                 self.pushes.len()
             ));
         }
+        // What can be written is written, as soon as it can.
+        let must_wait = |made: &&Made| socket.channel_status(&made.topic) != ChannelStatus::Joined;
+        let waiting = self.pushes.values().filter(must_wait).count();
+        if world.is_writable(self.client) && stats.queued_pushes > waiting {
+            let queued = stats.queued_pushes;
+            return Err(format!("{queued} pushes are queued, {waiting} have to wait"));
+        }
         for (topic, status) in socket.channels() {
             let seen = self.topics.get(&**topic).is_some_and(|seen| seen.joined);
             if (status == ChannelStatus::Joined) != seen {
@@ -141,6 +159,9 @@ impl Checks {
         let message = parse(frame).ok_or("an unreadable join was written")?;
         let seen = self.topic(topic);
         let join_ref = message.join_ref.or(message.msg_ref);
+        if seen.leaving {
+            return Err(format!("{topic} was joined before its leave had ended"));
+        }
         if seen.live.is_some() && !seen.may_replace {
             return Err(format!("{topic} was joined while the server holds it: {:?}", seen.live));
         }
@@ -192,12 +213,15 @@ impl Checks {
                     return Err(format!("{topic} was interrupted and was not joined"));
                 }
             }
-            Signal::ChannelClosed { topic, .. } => {
+            Signal::ChannelClosed { topic, cause } => {
                 let seen = self.topic(topic);
+                seen.leaving |= *cause == ChannelEnd::Left;
                 (seen.joined, seen.ever_joined) = (false, false);
             }
-            Signal::Left { topic, outcome } if *outcome == LeaveOutcome::TimedOut => {
-                self.topic(topic).may_replace = true;
+            Signal::Left { topic, outcome } => {
+                let seen = self.topic(topic);
+                seen.leaving = false;
+                seen.may_replace |= *outcome == LeaveOutcome::TimedOut;
             }
             Signal::Message { topic, event, payload } => {
                 let seen = self.topic(topic);
@@ -214,10 +238,10 @@ impl Checks {
                 }
             }
             Signal::PushEnded { id, outcome, .. } => {
-                let Some(number) = self.pushes.remove(id) else {
+                let Some(made) = self.pushes.remove(id) else {
                     return Err(format!("a second outcome of {id:?}: {outcome:?}"));
                 };
-                if let (Some(number), PushOutcome::Reply(reply)) = (number, outcome) {
+                if let (Some(number), PushOutcome::Reply(reply)) = (made.echo, outcome) {
                     let value = reply.response.to_value().unwrap_or_default();
                     if reply.status == *"ok" && value["number"] != number {
                         return Err(format!("{id:?} has the reply of another: {value}"));
