@@ -17,6 +17,8 @@ pub struct Checks {
     join_concurrency: usize,
     /// Whether the connection is closed and nobody asked for another.
     pub closed: bool,
+    /// Whether the application wants a connection.
+    pub wanted: bool,
     /// Pushes without an outcome.
     pub pushes: BTreeMap<PushId, Made>,
     topics: BTreeMap<String, Seen>,
@@ -62,6 +64,7 @@ impl Checks {
             client,
             join_concurrency,
             closed: false,
+            wanted: true,
             pushes: BTreeMap::new(),
             topics: BTreeMap::new(),
             unanswered: Vec::new(),
@@ -274,7 +277,7 @@ pub fn missing(world: &World, checks: &Checks) -> Option<String> {
     }
     match socket.status() {
         Status::Open => {}
-        Status::Idle | Status::Closed | Status::GaveUp { .. } => return None,
+        Status::Closed if !checks.wanted => return None,
         other => return Some(format!("{client} is {other:?}")),
     }
     // A channel whose join always raises is tried again for ever.

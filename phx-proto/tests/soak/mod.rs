@@ -226,6 +226,7 @@ impl Soak {
         match what {
             "join" => {
                 if std::mem::replace(&mut self.checks_of(client).closed, false) {
+                    self.checks_of(client).wanted = true;
                     self.world.connect(client);
                 }
                 let params = params_of(&topic);
@@ -264,6 +265,7 @@ impl Soak {
             }
             "disconnect" => {
                 self.world.disconnect(client);
+                self.checks_of(client).wanted = number < 3;
                 if number < 3 {
                     // What it said before `connect` is looked at before the rule is lifted.
                     self.look()?;
