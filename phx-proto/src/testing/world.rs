@@ -439,6 +439,11 @@ impl World {
         &self.events
     }
 
+    /// Takes what happened since the last call, so that a long run does not remember everything.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        core::mem::take(&mut self.events)
+    }
+
     /// What a client's application saw, and when.
     pub fn signals(&self, client: ClientId) -> impl Iterator<Item = (Time, &Signal)> {
         let events = self.events.iter().filter(move |event| event.client == Some(client));
