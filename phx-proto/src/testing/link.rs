@@ -89,6 +89,25 @@ pub struct Delivery {
 /// Faults of the present connection are [`stall`](Self::stall), [`half_open`](Self::half_open),
 /// [`cut`](Self::cut) and [`cut_after`](Self::cut_after); the others wait for the next attempts to
 /// connect, one for each.
+///
+/// ```
+/// use core::time::Duration;
+/// use phx_proto::testing::{Direction, Link, Parcel};
+/// use phx_proto::{Config, ConnectionId, Frame, Socket, Time};
+///
+/// let config = Config::new("ws://localhost:4000/socket/websocket")?;
+/// let request = Socket::new(config, 7, Time::ZERO).connect_request();
+/// let id = ConnectionId::from_u64(1);
+///
+/// let mut link = Link::new(7);
+/// link.latency(Duration::from_millis(5)..=Duration::from_millis(5));
+/// link.connect(Time::ZERO, id, request);
+/// link.send(Time::from_millis(1), id, Direction::Up, Parcel::Frame(Frame::from("hello")));
+/// assert!(matches!(link.poll(Time::from_millis(5)).unwrap().parcel, Parcel::Request(_)));
+/// assert_eq!(link.poll(Time::from_millis(5)), None);
+/// assert_eq!(link.poll_timeout(), Some(Time::from_millis(6)));
+/// # Ok::<(), phx_proto::ConfigError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Link {
     rng: Rng,
