@@ -43,7 +43,7 @@
 //! | `upgrade` | the HTTP upgrade and proxy CONNECT as pure machines |
 //! | `tls` | `Tls`: whom `wss://` trusts; `tls-native-roots` adds the roots of the system |
 //! | `tracing` | what the driver sees, as events of the `tracing` crate |
-//! | `testing` | a pure Phoenix-like server, for your tests too |
+//! | `testing` | for your tests too: a pure Phoenix-like server, simulated worlds, and with `driver` a scripted server for programs that use the handles |
 
 mod action;
 #[cfg(feature = "adapter")]
