@@ -21,8 +21,6 @@ fn a_server_that_is_there_again_meets_a_tenth_of_the_storm_of_phoenix_js() {
     let back = outage.disaster.away;
     assert!(outage.ours.peak(back) * 10 <= outage.theirs.peak(back), "{outage}");
 
-    // Without a close frame the first retry comes within half a second, to be quick after a cut
-    // of a single client; that is what it costs when all of them are cut.
-    assert!(takeover.ours.peak(whole) * 4 <= takeover.theirs.peak(whole), "{takeover}");
+    assert!(takeover.ours.peak(whole) * 10 <= takeover.theirs.peak(whole), "{takeover}");
     assert!(outage.ours.peak(whole) < outage.theirs.peak(whole), "{outage}");
 }
