@@ -2,10 +2,16 @@
 //! the adapter under test and its runtime.
 
 mod certificates;
+mod conformance;
 mod dial;
 mod endings;
 mod listener;
 mod loopback;
 mod peer;
 mod proxy;
+mod scenarios;
+mod stage;
 mod tls;
+mod tracked;
+
+pub(crate) use tracked::Spawn;
