@@ -5,6 +5,9 @@
 
 use std::collections::BTreeSet;
 use std::process::Command;
+use std::time::{Duration, Instant};
+
+use phx_tests::left_behind;
 
 use super::scenarios;
 use super::stage::{Target, play};
@@ -117,8 +120,56 @@ fn every_scenario_runs_on_every_target_or_says_why_not() {
         assert!(cells.iter().any(Option::is_none), "{scenario} runs nowhere");
     }
     let cells = tests.iter().filter(|test| test.starts_with(&format!("{}::", module_path())));
-    // Those two checks are the only other tests here.
-    assert_eq!(cells.count(), runs + 2);
+    // The three checks are the only other tests here.
+    assert_eq!(cells.count(), runs + 3);
+}
+
+/// Threads and files are counted for a whole process, so this test starts one for itself.
+#[test]
+fn no_thread_and_no_file_is_left_behind() {
+    const ALONE: &str = "PHX_TEST_ALONE";
+    if std::env::var_os(ALONE).is_none() {
+        let name = format!("{}::no_thread_and_no_file_is_left_behind", module_path());
+        let mut this = Command::new(std::env::current_exe().unwrap());
+        this.args(["--exact", &name, "--nocapture"]).env(ALONE, "yes");
+        let output = this.output().unwrap();
+        let said = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        let (out, err) = (said(&output.stdout), said(&output.stderr));
+        assert!(output.status.success() && out.contains("1 passed"), "{out}\n{err}");
+        return;
+    }
+    let targets = [Target::Loopback, Target::Tls, Target::Faulty];
+    // What a runtime makes once and keeps, such as a reactor and its thread, does not count.
+    targets.iter().for_each(|target| play(*target, scenarios::joins));
+    let before = settled();
+    for target in targets {
+        play(target, scenarios::transport_killed);
+        play(target, scenarios::kill_and_restart);
+        play(target, scenarios::refused_upgrades);
+        play(target, scenarios::shutdown_reports_the_rest);
+        play(target, scenarios::dropped_handles);
+        play(target, scenarios::silent_host);
+    }
+    play(Target::Tls, scenarios::wrong_authority);
+    play(Target::Faulty, scenarios::half_open_and_stalled);
+    play(Target::Faulty, scenarios::random_faults);
+    let after = settled();
+    assert!(after.0 <= before.0 && after.1 <= before.1, "{before:?} became {after:?}");
+}
+
+/// Threads and open files, once they have not changed for longer than a pool keeps an idle thread.
+fn settled() -> (usize, usize) {
+    let count = || (left_behind::threads().unwrap(), left_behind::open_files().unwrap());
+    let mut last = (count(), Instant::now());
+    let is_settled = left_behind::comes_true(Duration::from_secs(20), || {
+        let now = count();
+        if now != last.0 {
+            last = (now, Instant::now());
+        }
+        last.1.elapsed() > Duration::from_millis(700)
+    });
+    assert!(is_settled, "threads or files come and go");
+    last.0
 }
 
 /// As the test harness writes it: without the name of the binary.

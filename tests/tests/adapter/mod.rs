@@ -5,6 +5,7 @@ mod certificates;
 mod conformance;
 mod dial;
 mod endings;
+mod graceful;
 mod listener;
 mod loopback;
 mod peer;
