@@ -179,6 +179,18 @@ impl Channel {
         self.want.is_none() && self.leaving.is_none()
     }
 
+    /// Its pushes without an outcome.
+    pub(crate) fn pushes(&self) -> usize {
+        let wanted = self.want.as_ref().map_or(0, |want| {
+            want.queued.len() + want.joined().map_or(0, |instance| instance.in_flight.len())
+        });
+        let leaving = self
+            .leaving
+            .as_ref()
+            .map_or(0, |leaving| leaving.queued.len() + leaving.in_flight.len());
+        wanted + leaving
+    }
+
     /// Whether a join could be written now.
     pub(crate) const fn is_due(&self) -> bool {
         match &self.want {

@@ -22,6 +22,7 @@ use core::time::Duration;
 
 use crate::id::Ref;
 use crate::time::Time;
+use crate::timer::JUMP;
 
 /// Heartbeats of one connection.
 #[derive(Clone, Debug)]
@@ -77,13 +78,16 @@ impl Heartbeat {
     pub(crate) fn fall_due(&mut self, now: Time) {
         let Some(due) = self.next_due else { return };
         // Kept on its grid, skipping what a late caller missed: at most one is outstanding.
-        let late = now.since(due).as_nanos() / self.interval.as_nanos().max(1);
-        let late = u32::try_from(late).unwrap_or(u32::MAX);
-        self.next_due = Some(due + self.interval.saturating_mul(late.saturating_add(1)));
+        let late = now.since(due);
+        let missed = late.as_nanos() / self.interval.as_nanos().max(1);
+        let missed = u32::try_from(missed).unwrap_or(u32::MAX);
+        self.next_due = Some(due + self.interval.saturating_mul(missed.saturating_add(1)));
         if self.outstanding.is_none() {
-            // A caller so late that the time to answer is over too: the peer was not asked yet.
-            let over = due + self.timeout <= now;
-            self.owe(if over { now } else { due });
+            // A caller so late that the time to answer is over, or who slept: the peer was not
+            // asked yet, so its time begins now. The wake-up itself may have been told, and
+            // answered, before.
+            let unasked = late > JUMP || due + self.timeout <= now;
+            self.owe(if unasked { now } else { due });
         }
     }
 

@@ -39,6 +39,7 @@
 //! | `driver` | async handles and the future that drives them, over any runtime |
 //! | `upgrade` | the HTTP upgrade and proxy CONNECT as pure machines |
 //! | `tls` | [`Tls`]: whom `wss://` trusts; `tls-native-roots` adds the roots of the system |
+//! | `tracing` | what the driver sees, as events of the `tracing` crate |
 //! | `testing` | a pure Phoenix-like server, for your tests too |
 
 mod action;
@@ -69,6 +70,7 @@ mod retry;
 mod rng;
 mod router;
 mod signal;
+mod sizes;
 mod socket;
 mod stats;
 mod supervision;
@@ -111,6 +113,7 @@ pub use crate::router::{
     CloudEvent, EventIds, PatternError, Routed, Router, TopicPattern, TypeScheme, is_attribute_name,
 };
 pub use crate::signal::{Signal, Warning};
+pub use crate::sizes::Sizes;
 pub use crate::socket::{Released, Socket, Status};
 pub use crate::stats::Stats;
 pub use crate::supervision::{Ending, Lifecycle, Restart, RestartPolicy, Supervision, Verdict};

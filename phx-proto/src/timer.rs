@@ -6,11 +6,15 @@
 //! a lazy heap would hold mostly garbage. Equal times fall back on the order of the keys, so the
 //! order of expiry is total.
 
+use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::PushId;
 use crate::time::Time;
 use crate::topic::Topic;
+
+/// How far past its deadline a call is taken for a wake-up from sleep.
+pub(crate) const JUMP: Duration = Duration::from_secs(5);
 
 /// The earliest deadline, from [`Socket::poll_timeout`](crate::Socket::poll_timeout).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +128,6 @@ impl Timers {
         expired
     }
 
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         debug_assert_eq!(self.at.len(), self.order.len());
         self.at.len()

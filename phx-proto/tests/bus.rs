@@ -37,6 +37,15 @@ fn an_event_reaches_every_matching_subscription_once() {
 }
 
 #[test]
+fn several_patterns_in_one_subscription_deliver_an_event_once() {
+    let bus = Bus::new();
+    let mut both = bus.subscribe_any(["**", "jido.protocol.**"]).expect("patterns");
+    bus.publish(small("t"));
+    assert_eq!(types(&mut both).len(), 1);
+    assert!(bus.subscribe_any(["**", "a*"]).is_err());
+}
+
+#[test]
 fn what_was_published_before_is_not_delivered() {
     let bus = Bus::new();
     assert_eq!(bus.publish(small("t")), 0);

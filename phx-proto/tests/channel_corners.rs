@@ -124,7 +124,7 @@ fn phoenix_cannot_be_an_auto_join() {
     assert_eq!(error, ConfigError::ReservedTopic);
 }
 
-/// S1 of the server's facts: "unmatched topic" comes with a null join_ref
+/// S1: "unmatched topic" comes with a null join_ref
 /// (`wire/join_unmatched_topic`).
 #[test]
 fn a_join_of_an_unmatched_topic_is_refused_though_the_reply_names_no_join_ref() {

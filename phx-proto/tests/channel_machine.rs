@@ -26,6 +26,7 @@ fn reject(hand: &mut Hand, topic: &str, response: Value) {
     hand.answer(topic, "phx_join", "error", response);
 }
 
+/// User pain 2.
 #[test]
 fn joins_are_derived_from_the_wanted_topics_on_every_open_in_the_order_asked() {
     let mut hand = Hand::new(config());
@@ -61,6 +62,7 @@ fn every_join_has_a_new_ref_which_is_its_join_ref() {
     assert_ne!(first.msg_ref, second.msg_ref);
 }
 
+/// User pain 4.
 #[test]
 fn at_most_join_concurrency_joins_are_unanswered() {
     let mut hand = Hand::open(config().join_concurrency(2).unwrap());
@@ -75,6 +77,7 @@ fn at_most_join_concurrency_joins_are_unanswered() {
     assert_eq!(hand.sent[2].topic, "room:c");
 }
 
+/// User pain 9: a rejoin is not a first join.
 #[test]
 fn a_disconnect_interrupts_and_the_next_ok_resumes_with_the_response() {
     let mut hand = Hand::joined(config());
@@ -189,6 +192,7 @@ fn a_heartbeat_behind_a_slow_join_gets_its_time_after_the_join() {
     assert_eq!(hand.reconnect_after().1, Cause::HeartbeatTimeout);
 }
 
+/// User pain 3.
 #[test]
 fn a_crashed_channel_is_joined_again_with_growing_delays() {
     let mut hand = Hand::joined(config());
@@ -244,6 +248,7 @@ fn on_a_new_connection_every_wanted_topic_is_due_at_once() {
     assert_eq!(hand.count_sent("room:a", "phx_join"), joins + 1);
 }
 
+/// User pain 3: the zombie that only a push finds.
 #[test]
 fn an_unmatched_topic_reply_on_a_joined_channel_ends_the_push_and_rejoins() {
     let mut hand = Hand::joined(config());
@@ -316,6 +321,7 @@ fn a_join_that_crashes_on_the_server_is_tried_again() {
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
 }
 
+/// User pain 8.
 #[test]
 fn a_rejection_is_final_for_a_first_join_and_carries_the_servers_words() {
     for (response, kind) in [
@@ -339,6 +345,7 @@ fn a_rejection_is_final_for_a_first_join_and_carries_the_servers_words() {
     }
 }
 
+/// User pain 8.
 #[test]
 fn a_rejected_rejoin_or_auto_join_is_tried_a_bounded_number_of_times() {
     let auto = config()
@@ -392,6 +399,8 @@ fn too_many_channels_waits_the_longest_at_once() {
     assert!(hand.rejoin_after("room:a") >= secs(15));
 }
 
+/// User pain 54: joining is idempotent.
+/// User pain 55.
 #[test]
 fn a_join_of_a_wanted_topic_is_shared_if_equal_and_an_error_if_not() {
     let mut hand = Hand::open(config());
@@ -405,6 +414,7 @@ fn a_join_of_a_wanted_topic_is_shared_if_equal_and_an_error_if_not() {
     assert_eq!(hand.socket.interests("room:a"), 2);
 }
 
+/// User pain 55.
 #[test]
 fn the_last_interest_released_leaves_and_the_others_only_detach() {
     let mut hand = Hand::open(config());
@@ -430,6 +440,7 @@ fn an_auto_join_stays_when_the_last_interest_goes() {
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joining);
 }
 
+/// User pain 9: with what was seen last, say.
 #[test]
 fn join_params_are_made_anew_for_every_attempt() {
     let params = JoinParams::from_fn(|attempt| {
@@ -495,6 +506,7 @@ fn the_heartbeat_topic_cannot_be_joined() {
     assert_eq!(error, JoinError::Reserved { topic: "phoenix".into() });
 }
 
+/// User pain 52.
 #[test]
 fn leave_is_acked_by_whichever_of_its_ends_comes_first() {
     type End = fn(&mut Hand);
@@ -518,6 +530,7 @@ fn leave_is_acked_by_whichever_of_its_ends_comes_first() {
     }
 }
 
+/// User pain 52.
 #[test]
 fn leave_ends_timed_out_offline_or_local_when_the_server_does_not_answer() {
     let mut hand = Hand::joined(config());
@@ -539,6 +552,7 @@ fn leave_ends_timed_out_offline_or_local_when_the_server_does_not_answer() {
     assert_eq!(hand.sent, []);
 }
 
+/// User pain 53.
 #[test]
 fn leave_cancels_a_pending_rejoin() {
     let mut hand = Hand::joined(config());
@@ -549,6 +563,7 @@ fn leave_cancels_a_pending_rejoin() {
     assert_eq!(hand.count_sent("room:a", "phx_join"), 1);
 }
 
+/// User pain 53.
 #[test]
 fn leave_while_joining_is_sent_at_once_and_a_late_ok_is_swallowed() {
     let mut hand = Hand::open(config());
@@ -573,6 +588,7 @@ fn a_refused_join_ends_its_leave_as_well() {
     assert_eq!(hand.take_signals(), [left("room:a", LeaveOutcome::Acked)]);
 }
 
+/// User pain 54.
 #[test]
 fn a_join_while_leaving_waits_for_the_end_and_a_further_leave_cancels_it() {
     let mut hand = Hand::joined(config());
@@ -618,6 +634,7 @@ fn the_leave_is_the_last_frame_of_its_channel_behind_the_pushes_before_it() {
     assert!(hand.signals.contains(&Signal::PushEnded { id, topic: "room:a".into(), outcome }));
 }
 
+/// User pain 7.
 #[test]
 fn a_hundred_drops_in_a_row_are_all_recovered() {
     let mut hand = Hand::joined(config());
@@ -675,4 +692,17 @@ fn disconnect_ends_every_channel_at_once() {
     let gone = Signal::Disconnected { id, cause: Cause::LocalDisconnect, next: NextStep::Stop };
     assert_eq!(hand.take_signals(), [gone, Signal::Closed]);
     assert!(hand.actions.iter().any(|action| matches!(action, Action::Close { .. })));
+}
+
+#[test]
+fn an_end_that_names_no_ref_of_ours_is_stale_and_no_message() {
+    for event in ["phx_error", "phx_close"] {
+        let mut hand = Hand::joined(config());
+        hand.receive(&json!(["x1", "x1", "room:a", event, {}]));
+        // As vsn 1 says it, which has no join_ref.
+        hand.receive(&json!([null, "x1", "room:a", event, {}]));
+        assert_eq!(hand.take_signals(), []);
+        assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
+        assert_eq!(hand.socket.stats().stale_frames, 2, "{event}");
+    }
 }

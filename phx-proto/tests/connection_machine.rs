@@ -24,6 +24,7 @@ fn check(delay: Duration, from: u64, to: u64, what: &str) {
     assert!((ms(from)..=ms(to)).contains(&delay), "{what}: {delay:?} is not in {from}..={to} ms");
 }
 
+/// User pain 31.
 #[test]
 fn an_attempt_without_an_answer_is_aborted_after_connect_timeout() {
     let mut hand = Hand::new(config());
@@ -36,6 +37,7 @@ fn an_attempt_without_an_answer_is_aborted_after_connect_timeout() {
     assert_eq!(hand.reconnect_after().1, Cause::ConnectTimeout);
 }
 
+/// User pain 22.
 #[test]
 fn the_first_retry_after_a_lost_connection_is_spread_by_its_cause() {
     for seed in 0..50 {
@@ -54,6 +56,7 @@ fn the_first_retry_after_a_lost_connection_is_spread_by_its_cause() {
     }
 }
 
+/// User pain 22.
 #[test]
 fn the_spread_after_a_deploy_uses_its_whole_range() {
     let delays: Vec<_> = (0..200)
@@ -94,6 +97,7 @@ fn an_exponential_schedule_can_be_chosen() {
     }
 }
 
+/// User pain 25.
 #[test]
 fn a_server_that_accepts_and_drops_is_not_hammered() {
     let mut hand = Hand::new(config());
@@ -126,6 +130,7 @@ fn the_attempt_counter_starts_over_after_a_stable_connection() {
     check(hand.reconnect_after().0, 25, 50, "the second attempt");
 }
 
+/// User pain 23.
 #[test]
 fn max_retries_counts_scheduled_reconnects() {
     for max in [0, 1, 3] {
@@ -145,6 +150,7 @@ fn max_retries_counts_scheduled_reconnects() {
     }
 }
 
+/// User pain 23.
 #[test]
 fn a_delay_that_would_pass_max_elapsed_gives_up_now() {
     let steps = Backoff::steps_msec(&[400]).unwrap().jitter(0.0).unwrap();
@@ -159,6 +165,7 @@ fn a_delay_that_would_pass_max_elapsed_gives_up_now() {
     assert!(matches!(hand.socket.status(), Status::GaveUp { .. }));
 }
 
+/// User pain 26.
 #[test]
 fn every_remote_close_code_reconnects_by_default() {
     for code in [1000, 1001, 1002, 1006, 1008, 1011, 1012, 1013, 4000] {
@@ -168,6 +175,7 @@ fn every_remote_close_code_reconnects_by_default() {
     }
 }
 
+/// User pain 26: whoever wants the opposite.
 #[test]
 fn the_close_code_table_can_stop_and_can_set_a_range() {
     let range = DelayRange::new(secs(30), secs(60)).unwrap();
@@ -238,6 +246,7 @@ fn a_busy_server_is_asked_again_with_ordinary_backoff() {
     }
 }
 
+/// User pain 17.
 #[test]
 fn the_status_table_can_be_changed() {
     let rules = config().status_rule(403, StatusRule::Stop).status_rule(500, StatusRule::Refused);
@@ -257,6 +266,7 @@ fn a_404_says_that_the_path_usually_ends_in_websocket() {
     assert!(Cause::Refused(refusal).to_string().contains("/websocket"));
 }
 
+/// User pain 22: the server may set the window.
 #[test]
 fn retry_after_is_obeyed_in_both_forms_and_up_to_a_maximum() {
     let date = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
@@ -337,6 +347,7 @@ fn an_auth_token_travels_as_a_subprotocol_and_silence_about_it_is_a_warning() {
     assert!(!hand.signals.contains(&warning));
 }
 
+/// User pain 27.
 #[test]
 fn disconnect_wins_in_every_state() {
     type Prepare = fn(&mut Hand);
@@ -440,6 +451,7 @@ fn giving_up_ends_every_channel() {
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Closed);
 }
 
+/// User pain 29.
 #[test]
 fn connect_now_overrides_a_wait_and_redials_while_connecting() {
     let mut hand = Hand::new(config());
@@ -521,6 +533,8 @@ fn a_heartbeat_falls_due_in_the_second_half_of_the_interval_and_then_every_inter
     }
 }
 
+/// User pain 34: TCP does not tell; only the reply does.
+/// User pain 35.
 #[test]
 fn inbound_traffic_neither_delays_a_heartbeat_nor_stands_in_for_its_reply() {
     let mut hand = Hand::joined(config());
@@ -534,6 +548,7 @@ fn inbound_traffic_neither_delays_a_heartbeat_nor_stands_in_for_its_reply() {
     assert!((25..=40).contains(&open_for), "{open_for} s");
 }
 
+/// User pain 33.
 #[test]
 fn a_missed_heartbeat_aborts_and_reconnects() {
     let mut hand = Hand::open(config().heartbeat_interval(secs(20)));
@@ -544,6 +559,7 @@ fn a_missed_heartbeat_aborts_and_reconnects() {
     assert_eq!(hand.reconnect_after().1, Cause::HeartbeatTimeout);
 }
 
+/// User pain 33: half-open in the other direction.
 #[test]
 fn a_peer_that_stopped_reading_is_noticed_through_a_heartbeat_that_was_never_written() {
     let mut hand = Hand::open(config());
@@ -565,6 +581,7 @@ fn with_heartbeats_off_a_write_stall_is_what_tells() {
     assert_eq!(hand.reconnect_after().1, Cause::WriteStalled);
 }
 
+/// User pain 37.
 #[test]
 fn only_the_reply_with_the_right_topic_and_ref_proves_life() {
     let mut hand = Hand::open(config());
@@ -582,6 +599,7 @@ fn only_the_reply_with_the_right_topic_and_ref_proves_life() {
     assert_eq!(hand.socket.stats().last_rtt, Some(ms(40)));
 }
 
+/// User pain 40.
 #[test]
 fn a_clock_jump_probes_an_open_connection_before_it_is_declared_dead() {
     let mut hand = Hand::open(config());
@@ -597,6 +615,7 @@ fn a_clock_jump_probes_an_open_connection_before_it_is_declared_dead() {
     assert_ne!(hand.socket.status(), Status::Open);
 }
 
+/// User pain 28.
 #[test]
 fn inputs_of_an_earlier_connection_change_nothing() {
     let mut hand = Hand::open(config());
@@ -618,6 +637,7 @@ fn inputs_of_an_earlier_connection_change_nothing() {
     assert_eq!(hand.socket.stats().stale_inputs, 5);
 }
 
+/// User pain 48.
 #[test]
 fn a_message_over_the_limit_ends_the_connection_with_1009_and_the_next_one_works() {
     let mut hand = Hand::joined(config().max_message_bytes(200));
@@ -647,6 +667,7 @@ fn garbage_is_reported_and_the_next_good_frame_still_works() {
     assert_eq!(hand.socket.stats().protocol_errors, 6);
 }
 
+/// User pain 61.
 #[test]
 fn disconnected_says_what_follows() {
     let mut hand = Hand::open(config());
@@ -659,8 +680,44 @@ fn disconnected_says_what_follows() {
     assert!(matches!(hand.actions.as_slice(), [Action::ReconnectAfter { attempt: 1, .. }]));
 }
 
+/// User pain 38.
 #[test]
 fn a_heartbeat_interval_without_slack_is_a_warning_at_construction() {
     let hand = Hand::new(config().heartbeat_interval(secs(60)));
     assert_eq!(hand.signals, [Signal::Warning(Warning::HeartbeatIntervalTooLong)]);
+}
+
+#[test]
+fn a_heartbeat_that_fell_due_during_a_sleep_is_given_time_though_the_wake_up_was_told_before() {
+    let mut hand = Hand::open(config());
+    // The machine slept past the heartbeat and its deadline; the wake-up is told first, and what
+    // it asks for is answered before the deadlines are looked at.
+    hand.now += secs(50);
+    hand.socket.handle_wake(hand.now);
+    hand.drain();
+    hand.answer_heartbeat();
+    hand.sleep(ms(1));
+    assert_eq!(hand.count_sent("phoenix", "heartbeat"), 2);
+    hand.advance(secs(5));
+    assert!(!hand.has_abort(), "{:?}", hand.signals);
+    hand.advance(secs(5));
+    assert!(hand.has_abort(), "and no more than its time");
+}
+
+#[test]
+fn a_transport_that_was_blocked_when_the_machine_fell_asleep_is_probed_before_it_is_given_up() {
+    let mut hand = Hand::open(config().heartbeat_interval(secs(0)));
+    hand.writable(false);
+    hand.sleep(secs(3_600));
+    assert!(!hand.has_abort(), "a clock that jumped proves nothing");
+    let (mut alive, mut dead) = (hand, Hand::open(config().heartbeat_interval(secs(0))));
+    alive.writable(true);
+    alive.answer_heartbeat();
+    alive.advance(secs(100));
+    assert!(!alive.has_abort());
+    dead.writable(false);
+    for _ in 0..3 {
+        dead.sleep(secs(3_600));
+    }
+    assert!(dead.has_abort(), "coarse ticks keep no dead peer alive");
 }

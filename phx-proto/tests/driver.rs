@@ -40,6 +40,7 @@ fn a_refused_join_carries_the_servers_words() {
     assert!(matches!(ready(join.as_mut()), Err(JoinFailed::Rejected(_))));
 }
 
+/// User pain 10.
 #[test]
 fn a_gap_is_visible_between_the_messages_around_it() {
     let mut bench = Bench::new(|config| config);
@@ -59,6 +60,7 @@ fn a_gap_is_visible_between_the_messages_around_it() {
     assert!(poll(pin!(messages.next())).is_pending());
 }
 
+/// User pain 59: a join is cancel-safe.
 #[test]
 fn dropping_a_join_releases_its_interest() {
     let mut bench = Bench::new(|config| config);
@@ -193,6 +195,7 @@ fn disconnect_ends_the_streams_and_the_driver_stays_for_another_connect() {
     assert!(matches!(client.status(), Status::Open));
 }
 
+/// User pain 60.
 #[test]
 fn dropping_the_last_handle_closes_and_completes_the_driver() {
     let mut bench = Bench::new(|config| config);

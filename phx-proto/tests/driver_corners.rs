@@ -70,6 +70,7 @@ fn what_arrived_while_the_executor_was_busy_is_read_before_deadlines_are_looked_
     }
 }
 
+/// User pain 61.
 #[test]
 fn the_deadline_of_a_join_says_that_the_join_kept_crashing() {
     let mut bench = Bench::new(|config| config);

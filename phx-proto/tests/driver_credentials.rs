@@ -42,7 +42,9 @@ fn refused(status: u16) -> Failure {
     Failure::Refused(Refusal::new(status, Vec::new(), ""))
 }
 
-/// User pains 11, 12 and 14.
+/// User pain 11: asked per attempt.
+/// User pain 12: and awaited.
+/// User pain 14: replaced as a whole.
 #[test]
 fn every_attempt_uses_what_the_provider_says_then_in_place_of_all_before() {
     let count = AtomicUsize::new(0);

@@ -108,6 +108,41 @@ fn a_resync_knows_an_update_too() {
     assert_eq!(state(&mut presence, after), ["~ann a1 a2"]);
 }
 
+/// Every meta is told once: the second one that names the same predecessor merely joined, and the
+/// second of two that left under one ref merely left.
+#[test]
+fn each_meta_is_told_by_one_change() {
+    let linked = |to: &str| json!({"phx_ref": to, "phx_ref_prev": "a1"});
+    let mut presence = Presence::new();
+    state(&mut presence, json!({"ann": metas(&["a1"])}));
+    let joins = json!({"ann": {"metas": [linked("a2"), linked("a3")]}});
+    let changes = diff(&mut presence, joins, json!({"ann": metas(&["a1"])}));
+    assert_eq!(changes, ["~ann a1 a2", "+ann a3"]);
+
+    let mut presence = Presence::new();
+    state(&mut presence, json!({"ann": metas(&["a1", "a1"])}));
+    let joins = json!({"ann": {"metas": [linked("a2")]}});
+    let changes = diff(&mut presence, joins, json!({"ann": metas(&["a1", "a1"])}));
+    assert_eq!(changes, ["~ann a1 a2", "-ann a1"]);
+}
+
+/// Someone who keeps count of the keys by `first` and `last` must hear of each.
+#[test]
+fn an_update_never_hides_that_a_key_came_or_went() {
+    let after = || json!({"ann": {"metas": [{"phx_ref": "a2", "phx_ref_prev": "a1"}]}});
+    let mut presence = Presence::new();
+    state(&mut presence, json!({}));
+    let changes = diff(&mut presence, after(), json!({"ann": metas(&["a1"])}));
+    assert_eq!(changes, ["+ann a2 first", "-ann a1"]);
+
+    let mut presence = Presence::new();
+    state(&mut presence, json!({"ann": metas(&["a1"])}));
+    let itself = json!({"ann": {"metas": [{"phx_ref": "a1", "phx_ref_prev": "a1"}]}});
+    let changes = diff(&mut presence, itself, json!({"ann": metas(&["a1"])}));
+    assert_eq!(changes, ["+ann a1", "-ann a1 last"]);
+    assert!(presence.is_empty());
+}
+
 #[test]
 fn a_leave_of_a_key_that_is_not_there_is_nothing() {
     let mut presence = Presence::new();

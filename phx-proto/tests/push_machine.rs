@@ -44,6 +44,7 @@ fn a_reply_is_the_outcome_whatever_its_status() {
     }
 }
 
+/// User pain 45.
 #[test]
 fn a_push_waits_for_the_join_and_is_written_in_order_after_its_ok() {
     let mut hand = Hand::new(config());
@@ -76,6 +77,7 @@ fn heartbeat_and_joins_overtake_a_backlog_of_pushes() {
     assert_eq!(hand.sent.len(), 102);
 }
 
+/// User pain 47.
 #[test]
 fn a_written_push_times_out_and_its_late_reply_is_counted() {
     let mut hand = Hand::joined(config());
@@ -113,6 +115,7 @@ fn a_second_reply_to_one_push_changes_nothing() {
     assert_eq!(hand.socket.stats().late_replies, 1);
 }
 
+/// User pain 44.
 #[test]
 fn what_was_written_ends_unknown_at_once_and_what_was_not_goes_out_later_once() {
     let mut hand = Hand::joined(config());
@@ -192,6 +195,7 @@ fn queued_pushes_end_with_a_final_rejection_a_leave_and_giving_up() {
     assert_eq!(outcomes(&hand, id), [PushOutcome::NotSent(NotSentCause::GaveUp)]);
 }
 
+/// User pain 42.
 #[test]
 fn fail_fast_refuses_unless_joined_and_hands_the_payload_back() {
     let mut hand = Hand::open(config());
@@ -213,6 +217,7 @@ fn a_push_to_a_topic_that_is_not_wanted_is_refused() {
     assert_eq!(error.kind, PushErrorKind::NotJoined);
 }
 
+/// User pain 43.
 #[test]
 fn the_queue_is_bounded_by_count_and_by_bytes() {
     let mut hand = Hand::new(config().queued_pushes_max(2).queued_bytes_max(100));
@@ -231,6 +236,7 @@ fn the_queue_is_bounded_by_count_and_by_bytes() {
     assert_eq!((stats.queued_pushes, stats.queued_bytes), (2, 100));
 }
 
+/// User pain 48.
 #[test]
 fn a_push_over_the_frame_limit_or_the_binary_field_limit_is_refused_at_the_call() {
     let mut hand = Hand::joined(config().max_push_bytes(1_000));
@@ -277,6 +283,7 @@ fn a_cancelled_push_is_not_written_and_a_written_one_only_forgotten() {
     }
 }
 
+/// User pain 50.
 #[test]
 fn nothing_is_left_behind_after_many_pushes() {
     let mut hand = Hand::joined(config().heartbeat_interval(secs(0)));

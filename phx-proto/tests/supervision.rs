@@ -107,7 +107,9 @@ proptest! {
             if let Verdict::Restart { delay } = verdict {
                 prop_assert!(delay >= Duration::from_millis(10));
                 prop_assert!(delay <= Duration::from_secs(300));
-                prop_assert!(ending != Ending::Closed);
+                prop_assert!(ending != Ending::Closed && restart != Restart::Temporary);
+                // Spent retries are final, however often.
+                prop_assert!(restart == Restart::Permanent || ending == Ending::Crashed);
                 now += delay;
                 starts.push(now);
                 let recent = starts.iter().filter(|start| now.since(**start) <= within).count();

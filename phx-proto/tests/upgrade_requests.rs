@@ -74,6 +74,7 @@ fn bytes_written_piecemeal_add_up() {
     assert!(upgrade.poll_write().is_empty());
 }
 
+/// User pain 20.
 #[test]
 fn a_header_that_would_inject_another_is_refused() {
     for value in ["a\r\nX-Admin: 1", "a\nX-Admin: 1", "a\rb", "a\0b", "a\x7fb", "a\x1bb"] {

@@ -34,6 +34,7 @@
 //! | --- | --- |
 //! | `tls` (default) | `wss://`, over rustls with ring; Mozilla's roots unless [`Config::tls`] says otherwise |
 //! | `tls-native-roots` | [`Roots::native`]: the certificate authorities of the operating system |
+//! | `tracing` | what happens, as events of the `tracing` crate with the target `phx` |
 //! | `testing` | [`testing::Listener`]: a Phoenix-like server on a TCP port, for your tests too |
 //! | `cli` | the command `phx` |
 
@@ -85,4 +86,14 @@ pub fn start(setup: impl Into<Setup>) -> Client {
 #[must_use = "the driver does the work"]
 pub fn client(setup: impl Into<Setup>) -> (Client, Driver<TokioRuntime>) {
     phx_proto::driver::client(setup, TokioRuntime::new())
+}
+
+/// A supervisor for named connections, whose events go through `router` to its bus.
+///
+/// # Panics
+///
+/// Outside of a tokio runtime.
+#[must_use = "dropping the supervisor closes its connections"]
+pub fn supervisor(router: Router) -> Supervisor {
+    Supervisor::new(TokioRuntime::new(), router)
 }

@@ -167,6 +167,11 @@ impl Config {
         &self.uri
     }
 
+    /// The topics that are joined without being asked for.
+    pub fn auto_joined(&self) -> impl Iterator<Item = &Topic> {
+        self.auto_joins.iter().map(|(topic, _)| topic)
+    }
+
     /// Whether `uri` may be dialled under this configuration.
     pub(crate) fn check_uri(&self, uri: &Uri, allow_insecure: bool) -> Result<(), ConfigError> {
         if uri.is_secure() || allow_insecure || uri.is_loopback() {

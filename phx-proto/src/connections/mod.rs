@@ -113,6 +113,32 @@ impl Connections {
         self
     }
 
+    /// Reads the files that `tls` keys name, with a function that reads a file:
+    /// `|path| std::fs::read(path)`.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectionsError`], with every file that cannot be used.
+    #[cfg(feature = "tls")]
+    pub fn load_tls(
+        mut self,
+        read: impl Fn(&str) -> std::io::Result<Vec<u8>>,
+    ) -> Result<Self, ConnectionsError> {
+        let mut problems = Vec::new();
+        for (name, spec) in &mut self.specs {
+            let Some(files) = spec.tls.take() else { continue };
+            match crate::tls::Tls::from_files(&files, &read) {
+                Ok(tls) => spec.config = spec.config.clone().tls(tls),
+                Err(error) => {
+                    let kind = ProblemKind::Invalid { message: error.to_string() };
+                    let (connection, key) = (Some(name.clone()), Some("tls".to_owned()));
+                    problems.push(Problem { connection, key, kind });
+                }
+            }
+        }
+        if problems.is_empty() { Ok(self) } else { Err(ConnectionsError { problems }) }
+    }
+
     /// The connection of that name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&ConnectionSpec> {

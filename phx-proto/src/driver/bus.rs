@@ -61,7 +61,7 @@ struct State {
 }
 
 struct Queue {
-    pattern: TopicPattern,
+    patterns: Vec<TopicPattern>,
     events: VecDeque<Arc<Routed>>,
     bytes: usize,
     lagged: u64,
@@ -84,8 +84,22 @@ impl Bus {
     ///
     /// [`PatternError`] for a text that is no pattern.
     pub fn subscribe(&self, pattern: &str) -> Result<Subscription, PatternError> {
+        self.subscribe_any([pattern])
+    }
+
+    /// [`subscribe`](Self::subscribe) to several patterns: an event that matches more than one
+    /// comes once.
+    ///
+    /// # Errors
+    ///
+    /// [`PatternError`] for a text that is no pattern.
+    pub fn subscribe_any<'a>(
+        &self,
+        patterns: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Subscription, PatternError> {
+        let patterns = patterns.into_iter().map(TopicPattern::parse);
         let queue = Queue {
-            pattern: TopicPattern::parse(pattern)?,
+            patterns: patterns.collect::<Result<_, _>>()?,
             events: VecDeque::new(),
             bytes: 0,
             lagged: 0,
@@ -105,7 +119,7 @@ impl Bus {
         let (routed, mut wakers, mut count) = (Arc::new(routed), Vec::new(), 0);
         let mut state = self.publisher.state.lock();
         for queue in state.queues.values_mut() {
-            if routed.topics.iter().any(|topic| queue.pattern.matches(topic)) {
+            if queue.wants(&routed) {
                 queue.push(Arc::clone(&routed));
                 wakers.extend(queue.waker.take());
                 count += 1;
@@ -151,6 +165,11 @@ impl Locked {
 }
 
 impl Queue {
+    fn wants(&self, routed: &Routed) -> bool {
+        let matched = |pattern: &TopicPattern| routed.topics.iter().any(|t| pattern.matches(t));
+        self.patterns.iter().any(matched)
+    }
+
     /// One event always fits, however large.
     fn push(&mut self, routed: Arc<Routed>) {
         self.bytes = self.bytes.saturating_add(routed.weight);

@@ -54,6 +54,8 @@ pub struct Supervised {
     pub(super) setup: Setup,
     pub(super) policy: RestartPolicy,
     pub(super) attributes: BTreeMap<String, String>,
+    /// The document named files for TLS and nobody read them.
+    unread_files: bool,
 }
 
 /// How one connection is.
@@ -132,6 +134,12 @@ pub enum StartError {
         /// The name.
         name: String,
     },
+    /// Its `tls` key names files that nobody has read: call `Connections::load_tls` first.
+    #[error("the files of the \"tls\" key of {name:?} were not read")]
+    UnreadFiles {
+        /// The name.
+        name: String,
+    },
 }
 
 /// One named connection, as supervisor and keeper share it.
@@ -157,7 +165,7 @@ impl Supervised {
     #[must_use]
     pub fn new(setup: impl Into<Setup>) -> Self {
         let policy = RestartPolicy::default();
-        Self { setup: setup.into(), policy, attributes: BTreeMap::new() }
+        Self { setup: setup.into(), policy, attributes: BTreeMap::new(), unread_files: false }
     }
 
     /// When it is started again after it ended.
@@ -182,8 +190,8 @@ impl From<Setup> for Supervised {
 
 impl From<ConnectionSpec> for Supervised {
     fn from(spec: ConnectionSpec) -> Self {
-        let ConnectionSpec { config, restart, attributes, .. } = spec;
-        Self { setup: config.into(), policy: restart, attributes }
+        let ConnectionSpec { config, restart, attributes, tls } = spec;
+        Self { setup: config.into(), policy: restart, attributes, unread_files: tls.is_some() }
     }
 }
 
@@ -220,13 +228,16 @@ impl Supervisor {
     ///
     /// # Errors
     ///
-    /// [`StartError::Duplicate`].
+    /// [`StartError`]; nothing was started then.
     pub fn start_connection(
         &self,
         name: impl Into<String>,
         supervised: impl Into<Supervised>,
     ) -> Result<(), StartError> {
-        let name = name.into();
+        let (name, supervised) = (name.into(), supervised.into());
+        if supervised.unread_files {
+            return Err(StartError::UnreadFiles { name });
+        }
         let entry = Arc::new(Entry::new(name.clone()));
         let mut entries = self.inner.lock();
         if entries.get(&name).is_some_and(|entry| !entry.is_done()) {
@@ -234,7 +245,7 @@ impl Supervisor {
         }
         entries.insert(name, Arc::clone(&entry));
         drop(entries);
-        (self.inner.spawn)(supervised.into(), entry);
+        (self.inner.spawn)(supervised, entry);
         Ok(())
     }
 
@@ -242,7 +253,8 @@ impl Supervisor {
     ///
     /// # Errors
     ///
-    /// [`StartError::Duplicate`], when one of the names is taken; none is started then.
+    /// [`StartError`], when one of the names is taken, or files of one were not read; none is
+    /// started then.
     pub fn start_configured(&self, connections: Connections) -> Result<(), StartError> {
         let entries = self.inner.lock();
         let taken = |name: &&str| entries.get(*name).is_some_and(|entry| !entry.is_done());
@@ -250,6 +262,9 @@ impl Supervisor {
             return Err(StartError::Duplicate { name: name.to_owned() });
         }
         drop(entries);
+        if let Some((name, _)) = connections.iter().find(|(_, spec)| spec.tls.is_some()) {
+            return Err(StartError::UnreadFiles { name: name.to_owned() });
+        }
         connections.into_iter().try_for_each(|(name, spec)| self.start_connection(name, spec))
     }
 

@@ -45,10 +45,10 @@ impl<M: Clone> Diff<M> {
 
     /// Applies the joins and then the leaves. A meta that is there already keeps its content up
     /// to date and is not doubled; one that is not there cannot leave.
-    pub(super) fn apply(mut self, entries: &mut Entries<M>) -> Vec<PresenceChange<M>> {
+    pub(super) fn apply(self, entries: &mut Entries<M>) -> Vec<PresenceChange<M>> {
         let mut changes = Vec::new();
-        // What is told as an update is not told as a leave.
-        let mut updated = BTreeSet::new();
+        // Where the metas are, among those that left, that are told as part of an update.
+        let mut replaced = BTreeMap::<String, BTreeSet<usize>>::new();
         for (key, joined) in self.joins {
             let before = entries.remove(&key);
             let first = before.is_none();
@@ -58,34 +58,42 @@ impl<M: Clone> Diff<M> {
             entries.insert(key.clone(), PresenceEntry { metas, extra: joined.extra });
 
             let left = self.leaves.get(&key).map_or(&[][..], |entry| &entry.metas);
+            let stays = not_in(left);
             let told = changes.len();
             let mut came = Vec::new();
             for after in joined.metas {
-                match left.iter().find(|meta| after.phx_ref_prev.as_ref() == Some(&meta.phx_ref)) {
-                    Some(before) => {
-                        updated.insert((key.clone(), before.phx_ref.clone()));
-                        let before = before.clone();
-                        changes.push(PresenceChange::Update { key: key.clone(), before, after });
-                    }
-                    None => came.push(after),
+                // Nothing else may hide in an update: not that the key came, nor that it went,
+                // nor a second meta with the same predecessor.
+                let before = left.iter().enumerate().find(|(at, meta)| {
+                    !first
+                        && after.phx_ref_prev.as_ref() == Some(&meta.phx_ref)
+                        && stays(&after)
+                        && !replaced.get(&key).is_some_and(|taken| taken.contains(at))
+                });
+                if let Some((at, before)) = before {
+                    replaced.entry(key.clone()).or_default().insert(at);
+                    let before = before.clone();
+                    changes.push(PresenceChange::Update { key: key.clone(), before, after });
+                } else {
+                    came.push(after);
                 }
             }
             if !came.is_empty() || changes.len() == told {
                 changes.push(PresenceChange::Join { key, metas: came, first });
             }
         }
-        for (key, left) in &mut self.leaves {
-            let Some(entry) = entries.get_mut(key) else { continue };
+        for (key, left) in self.leaves {
+            let Some(entry) = entries.get_mut(&key) else { continue };
             entry.metas.retain(not_in(&left.metas));
             let last = entry.metas.is_empty();
             if last {
-                entries.remove(key);
+                entries.remove(&key);
             }
-            let before = left.metas.len();
-            left.metas.retain(|meta| !updated.contains(&(key.clone(), meta.phx_ref.clone())));
-            if !left.metas.is_empty() || before == 0 {
-                let metas = core::mem::take(&mut left.metas);
-                changes.push(PresenceChange::Leave { key: key.clone(), metas, last });
+            let taken = replaced.remove(&key).unwrap_or_default();
+            if taken.is_empty() || taken.len() < left.metas.len() {
+                let metas = left.metas.into_iter().enumerate();
+                let metas = metas.filter(|(at, _)| !taken.contains(at)).map(|(_, meta)| meta);
+                changes.push(PresenceChange::Leave { key, metas: metas.collect(), last });
             }
         }
         changes

@@ -12,10 +12,7 @@ use crate::cause::{Cause, LeaveOutcome, RejoinCause};
 use crate::channel::State;
 use crate::signal::Signal;
 use crate::time::Time;
-use crate::timer::TimerKey;
-
-/// How far past its deadline a call is taken for a wake-up from sleep.
-const JUMP: Duration = Duration::from_secs(5);
+use crate::timer::{JUMP, TimerKey};
 
 /// How often a wake-up may have an effect.
 const WAKE_INTERVAL: Duration = Duration::from_secs(1);
@@ -59,6 +56,11 @@ impl Socket {
                 if let Some(live) = &mut self.live {
                     live.heartbeat.wake(now);
                     live.joins.wake(now);
+                    if !live.writable && self.config.heartbeat_interval.is_zero() {
+                        // The probe has a deadline of its own, so this is not put off for ever.
+                        let at = now + self.config.write_stall_timeout;
+                        self.timers.arm(TimerKey::WriteStall, at);
+                    }
                 }
                 self.rearm_join_clock();
             }

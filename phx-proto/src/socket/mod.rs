@@ -38,6 +38,7 @@ use crate::push::Pushes;
 use crate::retry::Retry;
 use crate::rng::Rng;
 use crate::signal::{Signal, Warning};
+use crate::sizes::Sizes;
 use crate::stats::Stats;
 use crate::time::Time;
 use crate::timer::Timers;
@@ -236,6 +237,29 @@ impl Socket {
             pushes_in_flight: self.pushes.in_flight(),
             ..self.stats.clone()
         }
+    }
+
+    /// How many live entries each table has.
+    #[must_use]
+    pub fn sizes(&self) -> Sizes {
+        let live = self.live.as_ref();
+        Sizes {
+            channels: self.channels.len(),
+            interests: self.interests.len(),
+            pushes: self.pushes.queued() + self.pushes.in_flight(),
+            pushes_of_channels: self.channels.values().map(Channel::pushes).sum(),
+            deadlines: self.timers.len(),
+            actions: self.actions.len(),
+            unanswered_joins: live.map_or(0, |live| live.joins.len()),
+            due_joins: live.map_or(0, |live| live.due_joins.len()),
+            due_frames: live.map_or(0, |live| live.lane.len()),
+        }
+    }
+
+    /// The one counter that is looked at after every step.
+    #[cfg(feature = "tracing")]
+    pub(crate) const fn late_replies(&self) -> u64 {
+        self.stats.late_replies
     }
 
     fn status_of(&self, channel: &Channel) -> ChannelStatus {

@@ -78,6 +78,8 @@ impl Socket {
                     (Some(named), "phx_error") => {
                         self.receive_error(now, &topic, named, payload);
                     }
+                    // A ref that cannot be ours names no instance of ours.
+                    (None, "phx_close" | "phx_error") => self.stats.stale_frames += 1,
                     _ => self.receive_message(&topic, join_ref, event, payload),
                 }
             }

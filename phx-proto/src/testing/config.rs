@@ -28,6 +28,7 @@ pub struct ServerConfig {
     pub(super) max_frame_bytes: Option<usize>,
     pub(super) max_channels: usize,
     pub(super) seed: u64,
+    pub(super) token: Option<String>,
 }
 
 impl Default for ServerConfig {
@@ -38,6 +39,7 @@ impl Default for ServerConfig {
             max_frame_bytes: None,
             max_channels: 100,
             seed: 0,
+            token: None,
         }
     }
 }
@@ -71,6 +73,14 @@ impl ServerConfig {
     #[must_use]
     pub fn max_channels(mut self, channels: usize) -> Self {
         self.max_channels = channels;
+        self
+    }
+
+    /// The connect parameter `token` that every socket must present; without it the connect
+    /// callback says no, which is a 403. By default none is asked for.
+    #[must_use]
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(token.into());
         self
     }
 

@@ -10,7 +10,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde_json::{Map, Value};
 
 use super::codec::Vsn;
-use super::config::Version;
+use super::config::{ServerConfig, Version};
 use super::server::PeerId;
 
 /// What a client asks for when it opens a WebSocket.
@@ -83,7 +83,11 @@ impl HttpRefusal {
     }
 }
 
-pub(super) fn admit(version: Version, request: &ConnectRequest) -> Result<Admission, HttpRefusal> {
+pub(super) fn admit(
+    config: &ServerConfig,
+    request: &ConnectRequest,
+) -> Result<Admission, HttpRefusal> {
+    let (version, token) = (config.version, config.token.as_deref());
     let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
     // A trailing slash makes no difference: wire/handshake_wrong_path.
     if !path.split('/').filter(|part| !part.is_empty()).eq(["socket", "websocket"]) {
@@ -102,6 +106,10 @@ pub(super) fn admit(version: Version, request: &ConnectRequest) -> Result<Admiss
         }
         Some("raise") => return Err(HttpRefusal::raised()),
         _ => {}
+    }
+    let presented = params.get("token").and_then(Value::as_str);
+    if token.is_some_and(|token| presented != Some(token)) {
+        return Err(HttpRefusal::new(403, ""));
     }
     if !is_upgrade(request) {
         return Err(HttpRefusal::error_page(400, "Bad Request"));

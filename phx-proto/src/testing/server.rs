@@ -117,7 +117,7 @@ impl Server {
         if let Some(refusal) = self.refusals.pop_front() {
             return Err(refusal);
         }
-        let admission = handshake::admit(self.config.version, request)?;
+        let admission = handshake::admit(&self.config, request)?;
         self.peers += 1;
         let peer = PeerId(self.peers);
         let protocol = admission.protocol.clone();

@@ -222,7 +222,12 @@ pub fn check_strict(message: &Message) -> Result<(), DecodeError> {
     if payload.is_binary() {
         return Ok(());
     }
-    match serde_json::from_slice::<serde::de::IgnoredAny>(payload.as_bytes()) {
+    // The parser skips over strings without looking at their bytes.
+    let text = core::str::from_utf8(payload.as_bytes()).map_err(|error| {
+        let problem = DecodeProblem::NotUtf8 { field: "payload" };
+        DecodeError::new(problem, error.valid_up_to(), payload.as_bytes())
+    })?;
+    match serde_json::from_str::<serde::de::IgnoredAny>(text) {
         Ok(_) => Ok(()),
         Err(error) => {
             let problem = DecodeProblem::Payload { message: error.to_string() };

@@ -113,9 +113,11 @@ impl<'a> Scanner<'a> {
         value: &[u8],
         expected: &'static str,
     ) -> Result<(), DecodeError> {
-        match serde_json::from_slice::<serde::de::IgnoredAny>(value) {
-            Ok(_) => Ok(()),
-            Err(_) => self.expected(expected),
+        // The parser skips over strings without looking at their bytes.
+        let text = core::str::from_utf8(value).ok();
+        match text.map(serde_json::from_str::<serde::de::IgnoredAny>) {
+            Some(Ok(_)) => Ok(()),
+            _ => self.expected(expected),
         }
     }
 

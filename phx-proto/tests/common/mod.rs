@@ -2,8 +2,10 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use phx_proto::wire::V1;
 use phx_proto::{
     Action, Cause, Config, ConnectionId, Ended, Failure, Frame, Opened, Signal, Socket, Time,
 };
@@ -19,6 +21,11 @@ pub const fn secs(secs: u64) -> Duration {
 
 pub fn config() -> Config {
     Config::new("ws://localhost:4000/socket/websocket").expect("a good URI")
+}
+
+/// The same, speaking vsn 1.0.0.
+pub fn config_v1() -> Config {
+    config().serializer(Arc::new(V1))
 }
 
 /// A frame as written: join_ref, ref, topic, event, payload.
@@ -126,8 +133,31 @@ impl Hand {
         self.drain();
     }
 
+    /// Receives `[join_ref, ref, topic, event, payload]` as the server writes it in the version
+    /// that is spoken: in vsn 1 nothing of the server has a join_ref (`wire/v1_with_join_ref`).
     pub fn receive(&mut self, message: &Value) {
-        self.receive_text(&message.to_string());
+        if self.speaks_v1() {
+            let [_, msg_ref, topic, event, payload] =
+                message.as_array().expect("an array").as_slice()
+            else {
+                panic!("five members: {message}")
+            };
+            let message =
+                json!({"ref": msg_ref, "topic": topic, "event": event, "payload": payload});
+            self.receive_text(&message.to_string());
+        } else {
+            self.receive_text(&message.to_string());
+        }
+    }
+
+    pub fn receive_binary(&mut self, frame: &[u8]) {
+        let id = self.dialled.expect("a dial");
+        self.socket.handle_frame(self.now, id, Frame::Binary(frame.to_vec().into()));
+        self.drain();
+    }
+
+    fn speaks_v1(&self) -> bool {
+        self.socket.connect_request().uri.target().contains("vsn=1.0.0")
     }
 
     pub fn receive_text(&mut self, text: &str) {
@@ -274,9 +304,40 @@ impl Hand {
 }
 
 fn parse(at: Time, frame: &Frame) -> Sent {
-    assert!(frame.is_text(), "a text frame");
+    if !frame.is_text() {
+        return parse_binary(at, frame);
+    }
     let text = std::str::from_utf8(frame.as_bytes()).expect("UTF-8");
+    if text.starts_with('{') {
+        let message: Value = serde_json::from_str(text).expect("an object");
+        let string = |key: &str| message[key].as_str().map(str::to_owned);
+        return Sent {
+            at,
+            join_ref: string("join_ref"),
+            msg_ref: string("ref").expect("a ref"),
+            topic: string("topic").expect("a topic"),
+            event: string("event").expect("an event"),
+            payload: message["payload"].clone(),
+        };
+    }
     let (join_ref, msg_ref, topic, event, payload) =
         serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
     Sent { at, join_ref, msg_ref, topic, event, payload }
+}
+
+/// A client's binary push, kind 0, has a ref (`wire/binary_echo`). The payload is what the tests
+/// put in: a JSON array of its bytes.
+fn parse_binary(at: Time, frame: &Frame) -> Sent {
+    let [0, join_ref, msg_ref, topic, event, rest @ ..] = frame.as_bytes() else {
+        panic!("a push: {frame:?}")
+    };
+    let mut rest = rest;
+    let mut field = |len: &u8| {
+        let (field, after) = rest.split_at(usize::from(*len));
+        rest = after;
+        String::from_utf8(field.to_vec()).expect("UTF-8")
+    };
+    let fields = [join_ref, msg_ref, topic, event].map(&mut field);
+    let [join_ref, msg_ref, topic, event] = fields;
+    Sent { at, join_ref: Some(join_ref), msg_ref, topic, event, payload: json!(rest) }
 }

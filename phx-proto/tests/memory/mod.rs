@@ -21,6 +21,8 @@ use serde_json::{Value, json};
 #[derive(Default)]
 pub struct World {
     pub now: Time,
+    /// By how much the wall clock is ahead of the other one: the time that the machine slept.
+    pub slept: Duration,
     pub dials: usize,
     /// What each attempt asked for.
     pub requests: Vec<ConnectRequest>,
@@ -60,7 +62,8 @@ impl Runtime for Memory {
     }
 
     fn wall(&self) -> Time {
-        self.now()
+        let world = self.world();
+        world.now + world.slept
     }
 
     fn seed(&self) -> u64 {

@@ -12,6 +12,7 @@ mod peer;
 mod proxy;
 mod scenarios;
 mod stage;
+mod supervisor;
 mod tls;
 mod tracked;
 

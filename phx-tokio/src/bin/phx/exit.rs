@@ -12,7 +12,7 @@ pub(crate) const CODES: &str = "\
 Exit codes:
   0  it worked
   1  a step of the demo failed, or this machine did (a port in use)
-  2  bad usage: an unknown option, a URL that cannot be used, JSON that is none
+  2  bad usage: an unknown option, a URL or a file that cannot be used, JSON that is none
   3  the server could not be reached, or the connection was lost for good
   4  the server refused the upgrade with an HTTP status
   5  the server rejected a join, or did not answer it
@@ -25,6 +25,8 @@ pub(crate) enum Failed {
     Local(String),
     /// The command line.
     Usage(String),
+    /// A file with mistakes in it: one line for each.
+    File(Vec<String>),
     /// No connection, or none any more.
     Unreachable(String),
     /// An HTTP status instead of a WebSocket.
@@ -65,7 +67,7 @@ impl Failed {
     pub(crate) const fn code(&self) -> u8 {
         match self {
             Self::Local(_) => 1,
-            Self::Usage(_) => 2,
+            Self::Usage(_) | Self::File(_) => 2,
             Self::Unreachable(_) => 3,
             Self::Refused(_) => 4,
             Self::Rejected(_) => 5,
@@ -82,12 +84,18 @@ impl Failed {
 
 impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Self::File(lines) = self {
+            return f.write_str(&lines.join("\nphx: "));
+        }
         let (Self::Local(line)
         | Self::Usage(line)
         | Self::Unreachable(line)
         | Self::Refused(line)
         | Self::Rejected(line)
-        | Self::Push(line)) = self;
+        | Self::Push(line)) = self
+        else {
+            return Ok(());
+        };
         // Servers' words may hold line breaks; a script reads one line.
         f.write_str(&line.replace(['\n', '\r'], " "))
     }

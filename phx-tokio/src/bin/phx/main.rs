@@ -1,5 +1,6 @@
 //! `phx`: Phoenix Channels on the command line.
 
+mod connections;
 mod demo;
 mod exit;
 mod listen;
@@ -9,6 +10,7 @@ mod serve;
 
 use core::fmt::Display;
 use core::net::SocketAddr;
+use core::time::Duration;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -34,6 +36,33 @@ enum Command {
         /// The address to listen on.
         #[arg(long, default_value = "127.0.0.1:4000")]
         addr: SocketAddr,
+        /// Refuse every socket that does not present this connect parameter `token`.
+        #[arg(long, value_name = "VALUE")]
+        token: Option<String>,
+    },
+    /// Keep the named connections of a file, and print what happens on them as CloudEvents, one
+    /// JSON object a line. The log is on standard error. Ends in order on SIGINT and SIGTERM, and
+    /// at once on a second one.
+    #[command(after_help = exit::CODES)]
+    Run {
+        /// The connections, such as connections.json
+        file: PathBuf,
+        /// Print only events with a bus topic like this, such as 'jido.signal.phoenix.channel.*';
+        /// may be given several times.
+        #[arg(long = "subscribe", value_name = "PATTERN", default_value = "jido.protocol.**")]
+        patterns: Vec<String>,
+        /// Name events by the three fixed types, in place of one for each thing that happens.
+        #[arg(long)]
+        fixed: bool,
+        /// How long to wait for replies and leaves when shutting down.
+        #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+        grace: u64,
+    },
+    /// Say what is in a file of connections, or everything that is wrong with it.
+    #[command(after_help = exit::CODES)]
+    Check {
+        /// The connections, such as connections.json
+        file: PathBuf,
     },
     /// Join topics and print what happens: readable lines on a terminal, JSON lines when piped.
     #[command(after_help = exit::CODES)]
@@ -132,13 +161,20 @@ fn main() -> ExitCode {
     let done = runtime.block_on(async {
         match command {
             Command::Demo => demo::run().await,
-            Command::Serve { addr } => serve::run(addr).await,
+            Command::Serve { addr, token } => serve::run(addr, token).await,
+            Command::Run { file, patterns, fixed, grace } => {
+                let grace = Duration::from_secs(grace);
+                connections::run(connections::Run { file: &file, patterns, fixed, grace }).await
+            }
+            Command::Check { file } => connections::check(&file),
             Command::Listen { target, topics } => listen::run(&target, topics).await,
             Command::Push { target, topic, event, payload } => {
                 push::run(&target, &topic, &event, &payload).await
             }
         }
     });
+    // Reading standard input cannot be cancelled, so it must not be waited for.
+    runtime.shutdown_background();
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => failed.report(),

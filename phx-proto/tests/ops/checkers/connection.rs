@@ -1,0 +1,164 @@
+//! What is true of the connection.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use phx_proto::{Action, Cause, ConnectionId, Signal, Status, Time};
+
+use super::{Checker, Moment};
+use crate::ops::peer::Sent;
+use crate::ops::world::{Called, Input};
+
+/// There is at most one transport: a new one is dialled only when the old one failed, ended or was
+/// dropped. Each is told of in order, and its end exactly once.
+#[derive(Clone, Debug, Default)]
+pub struct OneTransport {
+    /// Whether its close handshake was started.
+    transport: Option<(ConnectionId, bool)>,
+    /// What the application was told of, and whether it was open.
+    told: BTreeMap<ConnectionId, bool>,
+    last: Option<ConnectionId>,
+}
+
+impl Checker for OneTransport {
+    fn called(&mut self, called: &Called, _: &Moment<'_>) {
+        if let Called::Input { what: Input::Failed | Input::Closed, stale: false, id } = called {
+            assert_eq!(self.transport.take().map(|(id, _)| id), Some(*id));
+        }
+    }
+
+    fn decided(&mut self, action: &Action, _: &Moment<'_>) {
+        match action {
+            Action::Connect { id, .. } => {
+                assert_eq!(self.transport, None, "{id:?} is a second transport");
+                assert!(self.last < Some(*id), "ids grow");
+                self.last = Some(*id);
+                self.transport = Some((*id, false));
+            }
+            Action::Close { id, .. } => {
+                assert_eq!(self.transport, Some((*id, false)), "there is one to close");
+                self.transport = Some((*id, true));
+            }
+            Action::Abort { id } => {
+                let known = self.transport.take();
+                assert_eq!(known.map(|(id, _)| id), Some(*id), "there is one to drop");
+            }
+            Action::Signal(Signal::Connecting { id, .. }) => {
+                assert_eq!(self.told.insert(*id, false), None);
+                assert_eq!(self.told.len(), 1, "the earlier one has ended: {self:?}");
+            }
+            Action::Signal(Signal::Connected { id }) => {
+                assert_eq!(self.told.insert(*id, true), Some(false), "{id:?}");
+            }
+            Action::Signal(Signal::Disconnected { id, .. }) => {
+                assert!(self.told.remove(id).is_some(), "{id:?} ended twice");
+            }
+            _ => {}
+        }
+    }
+
+    fn settled(&mut self, at: &Moment<'_>) {
+        let status = at.socket.status();
+        let held = self.transport.map(|(id, _)| id);
+        assert_eq!(held, at.socket.connection_id(), "{status:?}");
+        let expected = match status {
+            Status::Connecting { .. } | Status::Open => Some(false),
+            Status::Closing => Some(true),
+            _ => None,
+        };
+        assert_eq!(self.transport.map(|(_, closing)| closing), expected, "{status:?}");
+        assert_eq!(self.told.len(), usize::from(held.is_some()), "{status:?}: {self:?}");
+    }
+}
+
+/// After `Closed` or `GaveUp` nothing comes out, and no deadline runs, until the next `connect`;
+/// a `disconnect` after `GaveUp` may say `Closed`.
+#[derive(Clone, Debug, Default)]
+pub struct QuietAfterEnd {
+    ended: bool,
+    disconnect: bool,
+}
+
+impl Checker for QuietAfterEnd {
+    fn called(&mut self, called: &Called, _: &Moment<'_>) {
+        self.disconnect = *called == Called::Disconnect;
+        if *called == Called::Connect {
+            self.ended = false;
+        }
+    }
+
+    fn decided(&mut self, action: &Action, _: &Moment<'_>) {
+        let closed = *action == Action::Signal(Signal::Closed);
+        assert!(!self.ended || (self.disconnect && closed), "after the end: {action:?}");
+        if closed || matches!(action, Action::Signal(Signal::GaveUp { .. })) {
+            self.ended = true;
+        }
+    }
+
+    fn written(&mut self, sent: &Sent, _: &Moment<'_>) {
+        assert!(!self.ended, "after the end: {sent:?}");
+    }
+
+    fn settled(&mut self, at: &Moment<'_>) {
+        let ended = matches!(at.socket.status(), Status::Closed | Status::GaveUp { .. });
+        assert_eq!(self.ended, ended, "the end is told");
+        if ended && at.drained {
+            assert_eq!(at.socket.poll_timeout(), None, "nothing runs after the end");
+        }
+    }
+}
+
+/// At most one heartbeat is unanswered, one that is asked for is the next frame, and a connection
+/// ends for want of an answer only when there was time to answer.
+#[derive(Clone, Debug, Default)]
+pub struct Heartbeats {
+    unanswered: Option<u64>,
+    /// One may be owed and could not be written.
+    owed: bool,
+    /// One was asked for and is the next frame.
+    probed: bool,
+    written: Time,
+    /// On this connection, every frame could be written at once.
+    prompt: bool,
+}
+
+impl Checker for Heartbeats {
+    fn called(&mut self, called: &Called, _: &Moment<'_>) {
+        if let Called::Reply { topic, msg_ref, .. } = called {
+            if topic == "phoenix" && self.unanswered == Some(*msg_ref) {
+                self.unanswered = None;
+            }
+        }
+        self.probed |= *called == Called::Probe { taken: true } && self.unanswered.is_none();
+    }
+
+    fn decided(&mut self, action: &Action, at: &Moment<'_>) {
+        match action {
+            Action::Connect { .. } => {
+                (self.unanswered, self.probed, self.prompt) = (None, false, true);
+            }
+            Action::ReconnectAfter { cause: Cause::HeartbeatTimeout, .. } => {
+                assert!(self.unanswered.is_some() || self.owed, "every heartbeat was answered");
+                // Half its timeout may pass before it is written: more counts as a sleep.
+                let fair = at.now >= self.written + Duration::from_secs(5);
+                assert!(fair || !self.prompt, "no time to answer: {self:?} at {}", at.now);
+            }
+            _ => {}
+        }
+    }
+
+    fn written(&mut self, sent: &Sent, at: &Moment<'_>) {
+        let probed = std::mem::take(&mut self.probed);
+        assert!(!probed || sent.is_heartbeat(), "a heartbeat is overtaken by {sent:?}");
+        if sent.is_heartbeat() {
+            assert_eq!(self.unanswered, None, "one at a time: {sent:?}");
+            self.unanswered = Some(sent.msg_ref);
+            self.written = at.now;
+        }
+    }
+
+    fn settled(&mut self, at: &Moment<'_>) {
+        self.owed = !at.dry || !at.writable;
+        self.prompt &= !self.owed;
+    }
+}

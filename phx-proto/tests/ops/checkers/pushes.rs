@@ -1,0 +1,221 @@
+//! What is true of pushes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use phx_proto::{
+    Action, ChannelEnd, ChannelStatus, ConnectionId, Interruption, NotSentCause, PushId,
+    PushOutcome, Signal, Status, Time,
+};
+
+use super::{Checker, Moment};
+use crate::ops::peer::Sent;
+use crate::ops::setup::{QUEUED_BYTES_MAX, QUEUED_PUSHES_MAX};
+use crate::ops::world::Called;
+
+/// Every accepted push ends in exactly one outcome, one that fits what was written and when.
+#[derive(Clone, Debug, Default)]
+pub struct OneOutcome {
+    open: BTreeMap<PushId, Accepted>,
+    by_number: BTreeMap<u64, PushId>,
+    /// What the last call was about.
+    replied: Option<u64>,
+    cancelled: Option<PushId>,
+    timeout: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Accepted {
+    topic: String,
+    cast: bool,
+    deadline: Time,
+    written: Option<u64>,
+}
+
+impl OneOutcome {
+    /// How many have no outcome yet.
+    pub fn open(&self) -> usize {
+        self.open.len()
+    }
+}
+
+impl Checker for OneOutcome {
+    fn called(&mut self, called: &Called, at: &Moment<'_>) {
+        (self.replied, self.cancelled) = (None, None);
+        self.timeout = *called == Called::Timeout;
+        match called {
+            Called::Push { number, id: Some(id), topic, cast, timeout } => {
+                let accepted = Accepted {
+                    topic: topic.clone(),
+                    cast: *cast,
+                    deadline: at.now + *timeout,
+                    written: None,
+                };
+                assert!(self.open.insert(*id, accepted).is_none(), "{id:?} is taken");
+                assert!(self.by_number.values().all(|known| known < id), "ids grow");
+                self.by_number.insert(*number, *id);
+            }
+            Called::Cancel { id, taken } => {
+                assert_eq!(*taken, self.open.contains_key(id), "cancelling {id:?}");
+                self.cancelled = Some(*id);
+            }
+            Called::Reply { topic, msg_ref, .. } => {
+                let answers =
+                    |push: &Accepted| push.written == Some(*msg_ref) && push.topic == *topic;
+                self.replied = self.open.values().any(answers).then_some(*msg_ref);
+            }
+            _ => {}
+        }
+    }
+
+    fn decided(&mut self, action: &Action, at: &Moment<'_>) {
+        let Action::Signal(Signal::PushEnded { id, topic, outcome }) = action else { return };
+        let push = self.open.remove(id).unwrap_or_else(|| panic!("{id:?} ended: {outcome:?}"));
+        assert_eq!(*topic, *push.topic);
+        let (written, late) = (push.written.is_some(), at.now >= push.deadline);
+        let fits = match outcome {
+            PushOutcome::Reply(_) => {
+                let asked = push.written.is_some() && self.replied == push.written;
+                self.replied = None;
+                asked && !push.cast
+            }
+            PushOutcome::Written => written && push.cast,
+            PushOutcome::TimedOut => written && late && self.timeout,
+            PushOutcome::Unknown(_) => written && !push.cast,
+            PushOutcome::NotSent(NotSentCause::TimedOut) => !written && late && self.timeout,
+            PushOutcome::NotSent(NotSentCause::Encoding) => false,
+            PushOutcome::NotSent(_) => !written,
+            PushOutcome::Cancelled => self.cancelled == Some(*id),
+            _ => false,
+        };
+        assert!(fits, "{outcome:?} of {push:?} at {}", at.now);
+    }
+
+    fn written(&mut self, sent: &Sent, _: &Moment<'_>) {
+        let Some(number) = sent.number.filter(|_| sent.event == "e") else { return };
+        let id = self.by_number.get(&number).expect("an accepted push");
+        let push = self.open.get_mut(id).unwrap_or_else(|| panic!("{id:?} ended and is written"));
+        assert_eq!(push.written, None, "{id:?} is written twice");
+        assert_eq!(push.topic, sent.topic);
+        push.written = Some(sent.msg_ref);
+    }
+
+    fn settled(&mut self, at: &Moment<'_>) {
+        assert_eq!(self.replied, None, "a reply to a push is its outcome");
+        let in_flight = self.open.values().filter(|push| push.written.is_some()).count();
+        let stats = at.socket.stats();
+        assert_eq!(stats.pushes_in_flight, in_flight);
+        assert_eq!(stats.queued_pushes, self.open.len() - in_flight);
+        assert!(!self.open.values().any(|push| push.cast && push.written.is_some()), "{self:?}");
+        if at.dry && at.writable {
+            // What can be written is written.
+            let waits = |push: &Accepted| {
+                let status = at.socket.channel_status(&push.topic);
+                push.written.is_none() && status == ChannelStatus::Joined
+            };
+            assert!(!self.open.values().any(waits), "{self:?}");
+        }
+        if self.timeout {
+            assert!(self.open.values().all(|push| push.deadline > at.now), "{self:?}");
+        }
+        if matches!(at.socket.status(), Status::Closed | Status::GaveUp { .. } | Status::Closing) {
+            let wanted = at.socket.channels().next().is_some();
+            assert!(wanted || self.open.is_empty(), "left behind: {self:?}");
+        }
+        if matches!(at.socket.status(), Status::Closed | Status::GaveUp { .. }) {
+            assert!(self.open.is_empty(), "left behind: {self:?}");
+        }
+    }
+}
+
+/// Refs grow, and a channel's frames go out on an instance that the server confirmed, in the order
+/// they were accepted, the leave last.
+#[derive(Clone, Debug, Default)]
+pub struct Order {
+    last_ref: u64,
+    last_number: BTreeMap<String, u64>,
+    joins: BTreeMap<u64, (ConnectionId, String)>,
+    confirmed: BTreeSet<u64>,
+    /// The instance that holds, by topic.
+    current: BTreeMap<String, u64>,
+    dead: BTreeSet<u64>,
+    surviving: BTreeSet<u64>,
+}
+
+impl Checker for Order {
+    fn called(&mut self, called: &Called, _: &Moment<'_>) {
+        if let Called::Reply { msg_ref, ok: true, .. } = called {
+            if self.joins.contains_key(msg_ref) {
+                self.confirmed.insert(*msg_ref);
+            }
+        }
+    }
+
+    fn decided(&mut self, action: &Action, _: &Moment<'_>) {
+        let Action::Signal(signal) = action else { return };
+        match signal {
+            Signal::Joined { topic, .. } | Signal::Resumed { topic, .. } => {
+                let newest = self.joins.iter().rfind(|(_, (_, of))| *topic == **of);
+                let newest = *newest.expect("a join was written").0;
+                assert!(self.confirmed.contains(&newest), "joined without the server's ok");
+                self.current.insert(topic.to_string(), newest);
+            }
+            // The server holds the instance until the next join replaces it: it can be left.
+            Signal::Interrupted { topic, cause: Interruption::Resync } => {
+                self.surviving.extend(self.current.remove(topic.as_str()));
+            }
+            Signal::Interrupted { topic, .. } => {
+                self.dead.extend(self.current.remove(topic.as_str()));
+            }
+            Signal::ChannelClosed { topic, cause } => {
+                let current = self.current.remove(topic.as_str());
+                // What could be written before a leave still goes out before it.
+                if *cause != ChannelEnd::Left {
+                    self.dead.extend(current);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn written(&mut self, sent: &Sent, at: &Moment<'_>) {
+        assert!(sent.msg_ref > self.last_ref, "refs grow");
+        self.last_ref = sent.msg_ref;
+        assert_eq!(at.socket.status(), Status::Open, "{sent:?}");
+        assert_eq!(at.socket.connection_id(), Some(sent.conn), "{sent:?}");
+        if sent.is_heartbeat() {
+            assert_eq!(sent.join_ref, None);
+            return;
+        }
+        let join_ref = sent.join_ref.expect("a join_ref on every frame of a channel");
+        if sent.is_join() {
+            assert_eq!(join_ref, sent.msg_ref, "a join's ref is its join_ref");
+            self.joins.insert(join_ref, (sent.conn, sent.topic.clone()));
+            return;
+        }
+        let instance = (sent.conn, sent.topic.clone());
+        assert_eq!(self.joins.get(&join_ref), Some(&instance), "{sent:?}");
+        assert!(!self.dead.contains(&join_ref), "the instance is over: {sent:?}");
+        if sent.is_leave() {
+            self.dead.insert(join_ref);
+            return;
+        }
+        assert!(!self.surviving.contains(&join_ref), "the instance is being replaced: {sent:?}");
+        assert!(self.confirmed.contains(&join_ref), "before the join's ok: {sent:?}");
+        let number = sent.number.expect("a push");
+        let last = self.last_number.insert(sent.topic.clone(), number);
+        assert!(last.is_none_or(|last| last < number), "out of order: {sent:?}");
+    }
+}
+
+/// What waits is bounded, by count and by bytes.
+#[derive(Clone, Debug, Default)]
+pub struct Bounds;
+
+impl Checker for Bounds {
+    fn settled(&mut self, at: &Moment<'_>) {
+        let stats = at.socket.stats();
+        assert!(stats.queued_pushes <= QUEUED_PUSHES_MAX, "{stats:?}");
+        assert!(stats.queued_bytes <= QUEUED_BYTES_MAX, "{stats:?}");
+        assert_eq!(stats.queued_pushes == 0, stats.queued_bytes == 0, "{stats:?}");
+    }
+}

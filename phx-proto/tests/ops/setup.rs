@@ -1,0 +1,152 @@
+//! How a socket is set up for a run, and the limits and delays that follow.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use phx_proto::wire::V1;
+use phx_proto::{Backoff, CloseRule, Config, DelayRange, Ended, Failure, JoinParams, Refusal};
+
+use super::world::name;
+use super::{End, Fail};
+
+pub const QUEUED_PUSHES_MAX: usize = 6;
+pub const QUEUED_BYTES_MAX: usize = 400;
+pub const MAX_MESSAGE_BYTES: usize = 2_000;
+pub const MAX_PUSH_BYTES: usize = 1_000;
+
+/// What a run is made of, beside its operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setup {
+    pub seed: u64,
+    /// Nanoseconds between the origin of the clock and the start.
+    pub origin: u64,
+    pub vsn_1: bool,
+    pub heartbeats: bool,
+    pub strict: bool,
+    pub auto_join: bool,
+    pub credentials_refreshed: bool,
+    pub join_concurrency: usize,
+    pub max_retries: Option<u32>,
+    pub max_elapsed: Option<Duration>,
+    pub start: Start,
+}
+
+/// Where a run begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    Idle,
+    Open,
+    /// Open, with the first two topics joined.
+    Joined,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            seed: 7,
+            origin: 1_000_000_000_000_000,
+            vsn_1: false,
+            heartbeats: true,
+            strict: false,
+            auto_join: false,
+            credentials_refreshed: false,
+            join_concurrency: 2,
+            max_retries: None,
+            max_elapsed: None,
+            start: Start::Idle,
+        }
+    }
+}
+
+/// The delays that the configuration allows.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    pub first_retry: DelayRange,
+    pub close_soon: DelayRange,
+    pub reconnect: Backoff,
+    pub refused: Backoff,
+    pub rejoin: Backoff,
+    pub rejected: Backoff,
+    pub stable_after: Duration,
+    pub retry_after_max: Duration,
+    pub rejections_max: u32,
+}
+
+impl Policy {
+    /// The defaults, written out.
+    pub fn new() -> Self {
+        let range = |min, max| {
+            DelayRange::new(Duration::from_millis(min), Duration::from_millis(max))
+                .expect("a range")
+        };
+        let steps = |steps: &[u64]| Backoff::steps_msec(steps).expect("steps");
+        Self {
+            first_retry: range(10, 500),
+            close_soon: range(10, 2_000),
+            reconnect: steps(&[10, 50, 100, 150, 200, 250, 500, 1_000, 2_000, 5_000]),
+            refused: steps(&[5_000, 15_000, 60_000, 300_000]),
+            rejoin: steps(&[100, 500, 1_000, 2_000, 5_000, 10_000]),
+            rejected: steps(&[1_000, 5_000, 30_000]),
+            stable_after: Duration::from_secs(10),
+            retry_after_max: Duration::from_secs(3_600),
+            rejections_max: 3,
+        }
+    }
+}
+
+pub fn config(setup: &Setup, policy: &Policy) -> Config {
+    let mut config = Config::new("ws://localhost:4000/socket/websocket").expect("a good URI");
+    config = config
+        .first_retry_spread(policy.first_retry)
+        .reconnect_after(policy.reconnect.clone())
+        .refused_after(policy.refused.clone())
+        .rejoin_after(policy.rejoin.clone())
+        .rejected_after(policy.rejected.clone())
+        .stable_after(policy.stable_after)
+        .retry_after_max(policy.retry_after_max)
+        .join_rejections_max(policy.rejections_max)
+        .close_rule(1008, CloseRule::Stop)
+        .join_concurrency(setup.join_concurrency)
+        .expect("more than none")
+        .max_retries(setup.max_retries)
+        .max_elapsed(setup.max_elapsed)
+        .credentials_refreshed(setup.credentials_refreshed)
+        .strict_payloads(setup.strict)
+        .queued_pushes_max(QUEUED_PUSHES_MAX)
+        .queued_bytes_max(QUEUED_BYTES_MAX)
+        .max_message_bytes(MAX_MESSAGE_BYTES)
+        .max_push_bytes(MAX_PUSH_BYTES);
+    if !setup.heartbeats {
+        config = config.heartbeat_interval(Duration::ZERO);
+    }
+    if setup.vsn_1 {
+        config = config.serializer(Arc::new(V1));
+    }
+    if setup.auto_join {
+        config = config.auto_join(name(1), JoinParams::none()).expect("no reserved topic");
+    }
+    config
+}
+
+pub fn failure(fail: Fail) -> Failure {
+    match fail {
+        Fail::Dial => Failure::Dial { message: "refused".into() },
+        Fail::Refused(status, retry_after) => {
+            let headers = retry_after
+                .map(|seconds| ("Retry-After".to_owned(), seconds.to_string()))
+                .into_iter()
+                .collect();
+            Failure::Refused(Refusal::new(status, headers, ""))
+        }
+        Fail::Credentials => Failure::Credentials { message: "vault sealed".into() },
+        Fail::CredentialsGaveUp => Failure::CredentialsGaveUp { reason: "expired".into() },
+    }
+}
+
+pub fn ended(end: End) -> Ended {
+    match end {
+        End::Frame(code) => Ended::CloseFrame { code, reason: String::new() },
+        End::Lost => Ended::Lost { message: "reset".into() },
+        End::TooLarge => Ended::MessageTooLarge,
+    }
+}

@@ -1,0 +1,557 @@
+//! Carries operations out, and shows the checkers everything that comes of them.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use phx_proto::{
+    Action, ConnectionId, Credentials, InterestId, JoinParams, Opened, Payload, PushErrorKind,
+    PushId, PushOptions, Released, Socket, Status, Time, TimerKind,
+};
+use serde_json::json;
+
+use super::checkers::{Checkers, Moment};
+use super::peer::{Sent, garbage, message};
+use super::setup::{
+    MAX_MESSAGE_BYTES, MAX_PUSH_BYTES, Policy, QUEUED_BYTES_MAX, QUEUED_PUSHES_MAX, config, ended,
+    failure,
+};
+use super::{Answer, Conn, Op, PushKind, Setup, Span, Start, Step};
+
+/// What a checker can see beside what happens.
+macro_rules! moment {
+    ($world:expr) => {
+        Moment {
+            now: $world.latest,
+            socket: &$world.socket,
+            setup: &$world.setup,
+            policy: &$world.policy,
+            drained: $world.pending.is_empty(),
+            dry: $world.dry,
+            writable: $world.writable,
+        }
+    };
+}
+
+/// What was called, and what came of it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Called {
+    Connect,
+    Disconnect,
+    ConnectNow {
+        taken: bool,
+    },
+    Wake,
+    Probe {
+        taken: bool,
+    },
+    Join {
+        topic: String,
+        interest: Option<InterestId>,
+    },
+    Released {
+        interest: InterestId,
+        released: Released,
+    },
+    Leave {
+        topic: String,
+        taken: bool,
+    },
+    Push {
+        number: u64,
+        id: Option<PushId>,
+        topic: String,
+        cast: bool,
+        timeout: Duration,
+    },
+    Cancel {
+        id: PushId,
+        taken: bool,
+    },
+    /// An input about the connection; a stale one is ignored.
+    Input {
+        id: ConnectionId,
+        what: Input,
+        stale: bool,
+    },
+    /// A reply to what was written under this ref.
+    Reply {
+        topic: String,
+        msg_ref: u64,
+        ok: bool,
+    },
+    /// Any other frame on the current connection.
+    Frame,
+    Timeout,
+    Other,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    Opened,
+    Failed,
+    Closed,
+    Writable,
+    Frame,
+    CredentialsUnchanged,
+}
+
+/// One line of the trace: times are since the origin of the clock.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Entry {
+    Called(Called),
+    Action(Duration, Action),
+    Deadline(Option<(Duration, TimerKind)>),
+}
+
+/// A socket, its driver, its application and its server.
+#[derive(Clone, Debug)]
+pub struct World {
+    pub setup: Setup,
+    pub policy: Policy,
+    pub socket: Socket,
+    pub now: Time,
+    /// The latest time the socket was told.
+    pub latest: Time,
+    pub checkers: Checkers,
+    /// Actions that are decided and not yet polled.
+    pub pending: VecDeque<Action>,
+    pub sent: Vec<Sent>,
+    pub trace: Vec<Entry>,
+    pub conns: Vec<ConnectionId>,
+    pub interests: Vec<InterestId>,
+    pub pushes: Vec<PushId>,
+    params: [JoinParams; 4],
+    numbers: u64,
+    /// The last poll found nothing, and nothing was called since.
+    pub dry: bool,
+    /// What the socket was told of the transport of the current connection.
+    pub writable: bool,
+    /// Deadlines handled at one instant, with nothing else happening.
+    timeouts_here: u32,
+}
+
+impl World {
+    pub fn new(setup: Setup) -> Self {
+        let policy = Policy::new();
+        let now = Time::from_nanos(setup.origin);
+        let params = [
+            JoinParams::none(),
+            JoinParams::from(json!({"p": 1})),
+            JoinParams::from_fn(|attempt| Payload::from(json!({"attempt": attempt.attempt}))),
+            // Cannot be sent every second time.
+            JoinParams::from_fn(|attempt| {
+                let length = if attempt.attempt % 2 == 0 { MAX_PUSH_BYTES } else { 1 };
+                Payload::from(json!({"x": "x".repeat(length)}))
+            }),
+        ];
+        let socket = Socket::new(config(&setup, &policy), setup.seed, now);
+        let mut world = Self {
+            setup,
+            policy,
+            socket,
+            now,
+            latest: now,
+            checkers: Checkers::default(),
+            pending: VecDeque::new(),
+            sent: Vec::new(),
+            trace: Vec::new(),
+            conns: Vec::new(),
+            interests: Vec::new(),
+            pushes: Vec::new(),
+            params,
+            numbers: 0,
+            dry: false,
+            writable: true,
+            timeouts_here: 0,
+        };
+        world.look();
+        world.drain();
+        world.start();
+        world
+    }
+
+    fn start(&mut self) {
+        let all = |op| Step { op, polls: None };
+        if self.setup.start != Start::Idle {
+            self.step(all(Op::Connect));
+            self.step(all(Op::Opened(Conn::Current)));
+        }
+        if self.setup.start == Start::Joined {
+            for topic in 0..2 {
+                self.step(all(Op::Join { topic, params: 0 }));
+            }
+            for _ in 0..3 {
+                self.step(all(Op::Answer { nth: 0, how: Answer::Ok }));
+            }
+        }
+    }
+
+    /// One operation, the polls that follow it, and every check.
+    pub fn step(&mut self, step: Step) {
+        if step.op == Op::AnswerAll {
+            for _ in 0..self.unanswered().len() {
+                self.call(Op::Answer { nth: 0, how: Answer::Ok });
+            }
+        } else {
+            self.call(step.op);
+        }
+        match step.polls {
+            None => self.drain(),
+            Some(polls) => {
+                for _ in 0..polls {
+                    if !self.poll() {
+                        break;
+                    }
+                }
+            }
+        }
+        self.after_step();
+    }
+
+    pub fn steps(&mut self, steps: &[Step]) {
+        for step in steps {
+            self.step(*step);
+        }
+    }
+
+    pub fn after_step(&mut self) {
+        let timeout = self.socket.poll_timeout();
+        let actions = timeout.is_some_and(|timeout| timeout.kind == TimerKind::Actions);
+        assert_eq!(actions, !self.pending.is_empty(), "the deadline says what waits: {timeout:?}");
+        let origin = Time::from_nanos(self.setup.origin);
+        self.trace.push(Entry::Deadline(timeout.map(|it| (it.at.since(origin), it.kind))));
+        let moment = moment!(self);
+        self.checkers.each(|checker| checker.settled(&moment));
+    }
+
+    /// Everything there is to poll.
+    pub fn drain(&mut self) {
+        for _ in 0..10_000 {
+            if !self.poll() {
+                assert!(self.pending.is_empty(), "an action was lost: {:?}", self.pending);
+                return;
+            }
+        }
+        panic!("the socket never stops talking");
+    }
+
+    /// One action. Returns whether there was one.
+    pub fn poll(&mut self) -> bool {
+        self.latest = self.latest.max(self.now);
+        let Some(action) = self.socket.poll_action(self.now) else {
+            self.dry = true;
+            return false;
+        };
+        let since = self.latest.since(Time::from_nanos(self.setup.origin));
+        self.trace.push(Entry::Action(since, action.clone()));
+        match &action {
+            Action::Send { id, frame } | Action::Join { id, frame, .. } => {
+                assert!(self.pending.is_empty(), "a frame overtook {:?}", self.pending);
+                let sent = Sent::parse(*id, self.latest, frame, self.setup.vsn_1);
+                if let Action::Join { topic, .. } = &action {
+                    assert!(sent.is_join() && *topic == *sent.topic);
+                }
+                self.sent.push(sent.clone());
+                let moment = moment!(self);
+                self.checkers.each(|checker| checker.written(&sent, &moment));
+            }
+            fact => match self.pending.pop_front() {
+                Some(expected) => assert_eq!(*fact, expected, "in the order they were decided"),
+                // Decided while a frame was being built.
+                None => self.decided(&action),
+            },
+        }
+        self.look();
+        true
+    }
+
+    /// Shows the checkers what has been decided and is not yet polled.
+    fn look(&mut self) {
+        let waits = self.socket.poll_timeout().is_some_and(|it| it.kind == TimerKind::Actions);
+        if !waits {
+            return;
+        }
+        let mut copy = self.socket.clone();
+        let mut known = 0;
+        while copy.poll_timeout().is_some_and(|it| it.kind == TimerKind::Actions) {
+            let action = copy.poll_action(self.now).expect("an action waits");
+            if let Some(pending) = self.pending.get(known) {
+                assert_eq!(action, *pending, "what is decided stays");
+            } else {
+                self.pending.push_back(action.clone());
+                self.decided(&action);
+            }
+            known += 1;
+        }
+        assert!(known >= self.pending.len(), "an action was lost: {:?}", self.pending);
+    }
+
+    fn decided(&mut self, action: &Action) {
+        if let Action::Connect { id, .. } = action {
+            self.conns.push(*id);
+        }
+        let moment = moment!(self);
+        self.checkers.each(|checker| checker.decided(action, &moment));
+    }
+
+    /// Carries an operation out, without polling anything.
+    pub fn call(&mut self, op: Op) {
+        let timeout = self.socket.poll_timeout();
+        match op {
+            Op::Advance { by, .. } => self.now += by.length(),
+            Op::Backwards { by } => self.now = self.now - by.length(),
+            Op::ToTimeout => self.now = timeout.map_or(self.now, |it| self.now.max(it.at)),
+            _ => {}
+        }
+        self.timeouts_here = match timeout {
+            // What is handled late may arm what is late too, but it ends.
+            Some(it)
+                if op == Op::ToTimeout && it.at <= self.latest && it.kind != TimerKind::Actions =>
+            {
+                self.timeouts_here + 1
+            }
+            _ => 0,
+        };
+        assert!(self.timeouts_here <= 3, "time does not pass: {timeout:?}");
+        self.dry = false;
+        let called = self.carry_out(op);
+        if tells_the_time(op, &called) {
+            self.latest = self.latest.max(self.now);
+        }
+        self.trace.push(Entry::Called(called.clone()));
+        let moment = moment!(self);
+        self.checkers.each(|checker| checker.called(&called, &moment));
+        self.look();
+    }
+
+    fn carry_out(&mut self, op: Op) -> Called {
+        let now = self.now;
+        let socket = &mut self.socket;
+        match op {
+            Op::Connect => {
+                socket.connect(now);
+                Called::Connect
+            }
+            Op::Disconnect => {
+                socket.disconnect(now);
+                Called::Disconnect
+            }
+            Op::ConnectNow => Called::ConnectNow { taken: socket.connect_now(now).is_ok() },
+            Op::Wake => {
+                socket.handle_wake(now);
+                Called::Wake
+            }
+            Op::Probe => {
+                let taken = socket.probe(now).is_ok();
+                assert_eq!(taken, socket.status() == Status::Open);
+                Called::Probe { taken }
+            }
+            Op::SetCredentials => {
+                let credentials = Credentials::new().param("token", "other");
+                socket.set_credentials(credentials).expect("no address to refuse");
+                Called::Other
+            }
+            Op::Join { topic, params } => {
+                let params = self.params[usize::from(params) % 4].clone();
+                let interest = socket.join(now, name(topic), params).ok();
+                self.interests.extend(interest);
+                Called::Join { topic: name(topic), interest }
+            }
+            Op::Attach { topic } => {
+                let interest = socket.attach(now, &name(topic)).ok();
+                self.interests.extend(interest);
+                Called::Join { topic: name(topic), interest }
+            }
+            Op::Release { nth } => {
+                let Some(interest) = pick(&self.interests, nth).copied() else {
+                    return Called::Other;
+                };
+                let released = socket.release(now, interest);
+                assert!(!socket.is_interested(interest));
+                Called::Released { interest, released }
+            }
+            Op::Leave { topic } => {
+                let taken = socket.leave(now, &name(topic)).is_ok();
+                Called::Leave { topic: name(topic), taken }
+            }
+            Op::Rejoin { topic } => {
+                let _ = socket.rejoin(now, &name(topic));
+                Called::Other
+            }
+            Op::SetJoinParams { topic, params } => {
+                let params = self.params[usize::from(params) % 4].clone();
+                let _ = socket.set_join_params(&name(topic), params);
+                Called::Other
+            }
+            Op::Push { topic, kind, timeout, size } => self.push(topic, kind, timeout, size),
+            Op::Cancel { nth } => {
+                let Some(id) = pick(&self.pushes, nth).copied() else { return Called::Other };
+                Called::Cancel { id, taken: socket.cancel_push(now, id) }
+            }
+            Op::CredentialsUnchanged(conn) => {
+                self.input(conn, Input::CredentialsUnchanged, |w, id| {
+                    w.socket.credentials_unchanged(w.now, id);
+                })
+            }
+            Op::Opened(conn) => {
+                let called = self.input(conn, Input::Opened, |w, id| {
+                    w.socket.handle_opened(w.now, id, Opened::default());
+                });
+                self.writable |= matches!(called, Called::Input { stale: false, .. });
+                called
+            }
+            Op::Failed(conn, fail) => self.input(conn, Input::Failed, |w, id| {
+                w.socket.handle_failed(w.now, id, failure(fail));
+            }),
+            Op::Closed(conn, end) => self.input(conn, Input::Closed, |w, id| {
+                w.socket.handle_closed(w.now, id, ended(end));
+            }),
+            Op::Writable(conn, writable) => {
+                let called = self.input(conn, Input::Writable, |w, id| {
+                    w.socket.handle_writable(w.now, id, writable);
+                });
+                if matches!(called, Called::Input { stale: false, .. }) {
+                    self.writable = writable;
+                }
+                called
+            }
+            Op::FrameOn(conn) => self.input(conn, Input::Frame, |w, id| {
+                let frame =
+                    message(w.setup.vsn_1, &json!(null), &json!(null), "room:0", "e", &json!({}));
+                w.socket.handle_frame(w.now, id, frame);
+            }),
+            Op::Answer { nth, how } => self.answer(nth, how),
+            Op::AnswerAll => unreachable!("many calls, made by `step`"),
+            Op::AnswerAny { nth, how } => match self.sent.len() {
+                0 => Called::Other,
+                len => self.reply(usize::from(nth) % len, how),
+            },
+            Op::Say { topic, what, named } => self.say(topic, what, named),
+            Op::Garbage { nth } => self.input(Conn::Current, Input::Frame, |w, id| {
+                w.socket.handle_frame(w.now, id, garbage(nth, MAX_MESSAGE_BYTES));
+            }),
+            Op::Advance { handle: false, .. } | Op::Backwards { .. } => Called::Other,
+            Op::Advance { handle: true, .. } | Op::ToTimeout => {
+                socket.handle_timeout(now);
+                Called::Timeout
+            }
+        }
+    }
+
+    fn push(&mut self, topic: u8, kind: PushKind, timeout: Option<Span>, size: u8) -> Called {
+        self.numbers += 1;
+        let number = self.numbers;
+        let topic = name(topic);
+        let pad = ".".repeat(usize::from(size));
+        let payload = if kind.binary {
+            Payload::binary(format!("{number} {pad}"))
+        } else {
+            Payload::from(json!({"n": number, "pad": pad}))
+        };
+        let mut options = if kind.cast { PushOptions::cast() } else { PushOptions::call() };
+        if kind.fail_fast {
+            options = options.fail_fast();
+        }
+        let length = timeout.map_or(Duration::from_secs(10), Span::length);
+        if timeout.is_some() {
+            options = options.timeout(length);
+        }
+        let before = self.socket.stats();
+        let pushed = self.socket.push(self.now, &topic, "e", payload.clone(), options);
+        if let Err(error) = &pushed {
+            assert_eq!(error.payload, payload, "handed back");
+            assert_eq!(before, self.socket.stats(), "nothing was queued");
+        }
+        let full = before.queued_pushes >= QUEUED_PUSHES_MAX
+            || before.queued_bytes + payload.len() > QUEUED_BYTES_MAX;
+        match &pushed {
+            Ok(_) => assert!(!full, "taken though the queue is full"),
+            Err(error) if error.kind == PushErrorKind::QueueFull => assert!(full, "not full"),
+            Err(_) => {}
+        }
+        let id = pushed.ok();
+        self.pushes.extend(id);
+        Called::Push { number, id, topic, cast: kind.cast, timeout: length }
+    }
+
+    /// An input about a connection. A stale one must change nothing but its counter.
+    fn input(
+        &mut self,
+        conn: Conn,
+        what: Input,
+        input: impl Fn(&mut Self, ConnectionId),
+    ) -> Called {
+        let current = self.socket.connection_id();
+        let id = match conn {
+            Conn::Current => current.or(self.conns.last().copied()),
+            Conn::Earlier(nth) => pick(&self.conns, nth).copied(),
+            Conn::Never => None,
+        };
+        let id = id.unwrap_or(ConnectionId::from_u64(1_000_000));
+        let phase_fits = match self.socket.status() {
+            Status::Connecting { .. } => {
+                matches!(what, Input::Opened | Input::Failed | Input::CredentialsUnchanged)
+            }
+            Status::Open => matches!(what, Input::Closed | Input::Writable | Input::Frame),
+            Status::Closing => what == Input::Closed,
+            _ => false,
+        };
+        let stale = !phase_fits || current != Some(id);
+        if stale {
+            self.stale(|world| input(world, id));
+        } else {
+            let before = self.socket.stats().stale_inputs;
+            input(self, id);
+            assert_eq!(self.socket.stats().stale_inputs, before, "{what:?} of {id} is not stale");
+        }
+        Called::Input { id, what, stale }
+    }
+
+    fn stale(&mut self, input: impl Fn(&mut Self)) {
+        // Tells the socket the time and nothing else.
+        self.socket.cancel_push(self.now, PushId::from_u64(u64::MAX));
+        let stale_inputs = self.socket.stats().stale_inputs;
+        let before = format!("{:?}", self.socket);
+        input(self);
+        let counted = |count: u64| format!("stale_inputs: {count}");
+        assert!(before.contains(&counted(stale_inputs)));
+        let expected = before.replace(&counted(stale_inputs), &counted(stale_inputs + 1));
+        assert_same(&format!("{:?}", self.socket), &expected, "a stale input changes nothing");
+    }
+}
+
+/// Whether the socket was told the time: it cannot know of time that passed unseen.
+fn tells_the_time(op: Op, called: &Called) -> bool {
+    match op {
+        Op::SetCredentials | Op::SetJoinParams { .. } | Op::Backwards { .. } => false,
+        Op::Advance { handle, .. } => handle,
+        Op::Release { .. } => {
+            matches!(called, Called::Released { released: Released::Leaving, .. })
+        }
+        Op::Cancel { .. } | Op::Answer { .. } | Op::AnswerAny { .. } | Op::Say { .. } => {
+            *called != Called::Other
+        }
+        _ => true,
+    }
+}
+
+/// Shows where two long texts begin to differ.
+#[track_caller]
+pub fn assert_same(found: &str, expected: &str, why: &str) {
+    if found != expected {
+        let pairs = found.chars().zip(expected.chars());
+        let same = pairs.take_while(|(one, other)| one == other).count();
+        let part =
+            |text: &str| text.chars().skip(same.saturating_sub(40)).take(120).collect::<String>();
+        panic!("{why}: …{}… is not …{}…", part(found), part(expected));
+    }
+}
+
+pub fn name(topic: u8) -> String {
+    format!("room:{topic}")
+}
+
+/// The n-th of these, counted round and round.
+pub fn pick<T>(all: &[T], nth: u8) -> Option<&T> {
+    all.get(usize::from(nth).checked_rem(all.len())?)
+}

@@ -1,0 +1,257 @@
+//! What users of other clients report about tokens and refusals (user pains 11 to 21). The
+//! provider's own tests are in `driver_credentials.rs`; the tables of statuses in
+//! `connection_machine.rs`.
+
+mod common;
+mod memory;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::{Hand, config, secs};
+use memory::Bench;
+use phx_proto::driver::{ClientEvent, Provided, Setup};
+use phx_proto::{
+    Backoff, Cause, ChannelEnd, Config, Credentials, CredentialsError, Ended, Failure, JoinParams,
+    NextStep, Payload, Refusal, Signal, Status, Uri,
+};
+use serde_json::json;
+
+/// User pain 13: a join's parameters are asked for anew too, so an hour later they hold the token
+/// of then.
+#[test]
+fn a_rejoin_carries_the_token_of_its_own_time() {
+    let token = Arc::new(AtomicUsize::new(1));
+    let source = Arc::clone(&token);
+    let params = JoinParams::from_fn(move |_| {
+        Payload::from(json!({"token": source.load(Ordering::Relaxed)}))
+    });
+    let mut hand = Hand::open(config());
+    hand.socket.join(hand.now, "room:a", params).unwrap();
+    hand.drain();
+    hand.answer_join("room:a");
+    // After a crash.
+    token.store(2, Ordering::Relaxed);
+    hand.end_channel("room:a", "phx_error");
+    hand.advance(secs(1));
+    assert_eq!(hand.last_sent("room:a", "phx_join").payload, json!({"token": 2}));
+    hand.answer_join("room:a");
+    // After an outage.
+    token.store(3, Ordering::Relaxed);
+    hand.lost();
+    hand.until_dial();
+    hand.opened();
+    assert_eq!(hand.last_sent("room:a", "phx_join").payload, json!({"token": 3}));
+    // After a refusal.
+    token.store(4, Ordering::Relaxed);
+    hand.answer("room:a", "phx_join", "error", json!({"reason": "expired"}));
+    hand.advance(secs(2));
+    assert_eq!(hand.last_sent("room:a", "phx_join").payload, json!({"token": 4}));
+}
+
+/// User pain 15: every way to an attempt leads past the provider.
+#[test]
+fn the_provider_is_asked_after_a_timer_a_wake_and_connect_now_alike() {
+    type Dial = fn(&mut Bench);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let mut bench = Bench::new(|config| {
+        let steps = Backoff::steps_msec(&[60_000]).expect("a schedule");
+        Setup::new(config.reconnect_after(steps)).credentials(move |_| {
+            let nr = count.fetch_add(1, Ordering::Relaxed);
+            async move { Ok(Provided::Use(Credentials::new().param("token", format!("t{nr}")))) }
+        })
+    });
+    let ways: [(&str, Dial); 5] = [
+        ("timer", |bench| {
+            for _ in 0..60 {
+                if bench.client.status() != Status::Open {
+                    bench.advance(secs(1));
+                }
+            }
+        }),
+        ("wake", |bench| {
+            bench.memory.world().slept += secs(10);
+            bench.settle();
+        }),
+        ("connect_now", |bench| {
+            bench.client.connect_now().expect("it is being kept");
+            bench.settle();
+        }),
+        ("clock jump", |bench| bench.advance(secs(600))),
+        ("disconnect and connect", |bench| {
+            bench.client.set_credentials(Credentials::new()).expect("no address in it");
+            let client = bench.client.clone();
+            let mut disconnect = core::pin::pin!(client.disconnect());
+            assert!(memory::poll(disconnect.as_mut()).is_ready(), "nothing is open");
+            bench.client.connect();
+            bench.settle();
+        }),
+    ];
+    for (round, (way, dial)) in ways.into_iter().enumerate() {
+        assert_eq!(bench.client.status(), Status::Open, "before {way}");
+        assert_eq!(asked.load(Ordering::Relaxed), 2 * round + 1, "before {way}");
+        // A stable connection is lost; the first retry is soon, and fails.
+        bench.advance(secs(11));
+        let failure = Failure::Dial { message: "no route".into() };
+        bench.memory.world().failures.push_back(failure);
+        bench.cut();
+        bench.advance(secs(2));
+        assert!(matches!(bench.client.status(), Status::Waiting { .. }), "before {way}");
+        dial(&mut bench);
+        assert_eq!(bench.client.status(), Status::Open, "after {way}");
+        let world = bench.memory.world();
+        let target = world.requests.last().expect("a request").uri.target();
+        assert!(target.contains(&format!("token=t{}", 2 * round + 2)), "after {way}: {target}");
+    }
+}
+
+/// User pain 16: a refusal by the server and a network that is down are different causes.
+#[test]
+fn a_refused_token_and_a_network_that_is_down_look_different() {
+    let causes = [
+        Failure::Refused(Refusal::new(403, Vec::new(), "")),
+        Failure::Dial { message: "no route".into() },
+    ]
+    .map(|failure| {
+        let mut hand = Hand::new(config());
+        hand.connect();
+        hand.failed(failure);
+        hand.reconnect_after().1
+    });
+    assert!(matches!(&causes[0], Cause::Refused(refusal) if refusal.status() == 403));
+    assert!(matches!(&causes[1], Cause::Dial { .. }));
+    assert_ne!(causes[0].kind(), causes[1].kind());
+}
+
+/// User pain 17: what a status means is a table, and the server's own code is in the body.
+#[test]
+fn the_body_of_a_refusal_is_there_to_be_read() {
+    let body = r#"{"type":"about:blank","code":"token_expired"}"#;
+    let headers = vec![("content-type".to_owned(), "application/problem+json".to_owned())];
+    let mut hand = Hand::new(config());
+    hand.connect();
+    hand.failed(Failure::Refused(Refusal::new(403, headers, body)));
+    let Cause::Refused(refusal) = hand.reconnect_after().1 else { panic!("refused") };
+    let problem: serde_json::Value = serde_json::from_slice(refusal.body()).expect("JSON");
+    assert_eq!(problem["code"], "token_expired");
+    assert_eq!(refusal.header("Content-Type"), Some("application/problem+json"));
+}
+
+/// User pain 19: nothing that is printed holds the token, wherever it was put.
+#[test]
+fn a_token_is_in_nothing_that_is_printed() {
+    let secret = "hunter2-hunter2";
+    let uri = format!("ws://localhost:4000/socket/websocket?api_key={secret}");
+    let config = Config::new(&uri)
+        .expect("a good URI")
+        .param("token", secret)
+        .header("x-token", secret)
+        .expect("a good header")
+        .auth_token(secret);
+    let mut hand = Hand::new(config.clone());
+    hand.join("room:a");
+    hand.connect();
+    let request = hand.socket.connect_request();
+    assert!(request.uri.target().contains(secret), "it is sent");
+    let encoded = request.subprotocols[1].expose().to_owned();
+    for printed in [
+        format!("{config:?}"),
+        format!("{request:?}"),
+        format!("{}", request.uri),
+        format!("{:?}", hand.socket),
+        format!("{:?}", hand.actions),
+        format!("{:?}", hand.signals),
+    ] {
+        assert!(!printed.contains(secret) && !printed.contains(&encoded), "{printed}");
+    }
+}
+
+/// User pain 20: a token with a line break would be a header of its own.
+#[test]
+fn a_header_that_would_break_the_request_is_an_error_and_no_panic() {
+    for value in ["a\nb", "a\r\nx-admin: 1", "a\0b"] {
+        assert!(config().header("authorization", value).is_err(), "{value:?}");
+    }
+    for name in ["", "a b", "a\n", "a:"] {
+        assert!(config().header(name, "v").is_err(), "{name:?}");
+    }
+    // A parameter and a subprotocol are encoded, so anything goes.
+    let hand = Hand::new(config().param("token", "a b\r\n&c").auth_token("a b\r\n"));
+    let request = hand.socket.connect_request();
+    let target = request.uri.target();
+    assert!(target.contains("token=a%20b%0D%0A%26c"), "{target}");
+    assert!(request.subprotocols[1].expose().chars().all(|c| c.is_ascii_graphic()));
+}
+
+/// User pain 21: the server's last words reach the application, in the core and through the
+/// driver.
+#[test]
+fn the_reason_of_a_close_frame_is_told() {
+    let reason = "token expired, bye".to_owned();
+    let mut hand = Hand::joined(config());
+    hand.ended(Ended::CloseFrame { code: Some(4001), reason: reason.clone() });
+    let cause = Cause::RemoteClose { code: Some(4001), reason: reason.clone() };
+    let (delay, told) = hand.reconnect_after();
+    assert_eq!(told, cause);
+    let id = hand.dialled.expect("a dial");
+    let next = NextStep::Retry { delay, attempt: 1 };
+    assert!(hand.signals.contains(&Signal::Disconnected { id, cause: cause.clone(), next }));
+    assert!(cause.to_string().contains("4001") && cause.to_string().contains("token expired"));
+
+    let mut bench = Bench::new(|config| config);
+    let mut signals = bench.client.signals();
+    let ended = Ended::CloseFrame { code: Some(4001), reason };
+    bench.memory.world().to_client.push_back(phx_proto::driver::Received::Ended(ended));
+    bench.settle();
+    let mut told = Vec::new();
+    while let core::task::Poll::Ready(Some(event)) = memory::poll(core::pin::pin!(signals.next())) {
+        if let ClientEvent::Signal(Signal::Disconnected { cause, .. }) = event {
+            told.push(cause);
+        }
+    }
+    assert_eq!(told, [cause]);
+}
+
+/// User pain 21: "go away" of a channel is told too.
+#[test]
+fn the_words_of_a_refused_rejoin_are_told_every_time_and_end_the_channel_in_the_end() {
+    let mut hand = Hand::joined(config().heartbeat_interval(secs(0)).join_rejections_max(1));
+    hand.lost();
+    hand.until_dial();
+    hand.opened();
+    let words = json!({"reason": "token expired"});
+    for last in [false, true] {
+        hand.forget();
+        hand.answer("room:a", "phx_join", "error", words.clone());
+        let signals = hand.take_signals();
+        let Some(Signal::JoinRejected { rejection, last: told, .. }) = signals.first() else {
+            panic!("{signals:#?}")
+        };
+        assert_eq!((rejection.response.to_value().unwrap(), *told), (words.clone(), last));
+        if last {
+            let cause = ChannelEnd::Rejected(rejection.clone());
+            let closed = Signal::ChannelClosed { topic: "room:a".into(), cause };
+            assert_eq!(signals.last(), Some(&closed));
+        } else {
+            hand.advance(secs(1));
+        }
+    }
+}
+
+#[test]
+fn credentials_may_not_lead_off_loopback_without_tls() {
+    let off = |uri: &str| Credentials::new().param("t", "1").uri(Uri::parse(uri).expect("good"));
+    let mut hand = Hand::new(config().param("old", "1"));
+    let error = hand.socket.set_credentials(off("ws://example.com/socket/websocket"));
+    assert!(matches!(error, Err(CredentialsError::Config(_))), "{error:?}");
+    let target = hand.socket.connect_request().uri.target();
+    assert!(target.contains("old=1") && !target.contains("t=1"), "nothing is replaced: {target}");
+    hand.socket.set_credentials(off("wss://example.com/socket/websocket")).unwrap();
+    assert_eq!(hand.socket.connect_request().uri.host(), "example.com");
+    hand.socket.set_credentials(off("ws://127.0.0.1:9/socket/websocket")).unwrap();
+    let insecure = Config::insecure("ws://example.org/socket/websocket").expect("a good URI");
+    let mut hand = Hand::new(insecure);
+    hand.socket.set_credentials(off("ws://example.com/socket/websocket")).unwrap();
+    assert_eq!(hand.socket.connect_request().uri.host(), "example.com");
+}

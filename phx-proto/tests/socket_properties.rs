@@ -1,0 +1,258 @@
+//! Properties of the core, on any sequence of operations there is.
+//!
+//! Every property watches every checker of `ops/checkers` too, after every step.
+
+mod cases;
+mod ops;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use cases::{cases, regressions};
+use ops::peer::Sent;
+use ops::settle::Peace;
+use ops::strategy;
+use ops::world::{Called, Entry, World};
+use ops::{Conn, End, Op, Setup, Step};
+use phx_proto::{Action, ChannelStatus, Signal, Status};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::Config;
+
+fn config(count: u32) -> Config {
+    cases(count, regressions!("socket_properties"))
+}
+
+fn ran(setup: Setup, steps: &[Step]) -> World {
+    let mut world = World::new(setup);
+    world.steps(steps);
+    world
+}
+
+/// More than the longest waits there can be: a push of three hours, behind a `Retry-After` of an
+/// hour and a fifth.
+const LONG: Duration = Duration::from_secs(5 * 3_600);
+
+fn peace() -> impl Strategy<Value = Peace> {
+    prop_oneof![Just(Peace::Answered), Just(Peace::Forgotten)]
+}
+
+proptest! {
+    #![proptest_config(config(400))]
+
+    #[test]
+    fn no_sequence_of_operations_breaks_an_invariant((setup, steps) in strategy::run(80)) {
+        ran(setup, &steps);
+    }
+}
+
+proptest! {
+    #![proptest_config(config(120))]
+
+    #[test]
+    fn long_sequences_break_no_invariant_either((setup, steps) in strategy::run(400)) {
+        ran(setup, &steps);
+    }
+
+    #[test]
+    fn the_same_seed_and_inputs_give_the_same_actions_and_so_does_a_clone(
+        (setup, steps) in strategy::run(60),
+        at in any::<proptest::sample::Index>(),
+    ) {
+        let at = at.index(steps.len() + 1);
+        let mut one = ran(setup, &steps[..at]);
+        let mut clone = one.clone();
+        one.steps(&steps[at..]);
+        clone.steps(&steps[at..]);
+        let again = ran(setup, &steps);
+        prop_assert_eq!(&one.trace, &clone.trace);
+        prop_assert_eq!(&one.trace, &again.trace);
+        prop_assert_eq!(format!("{:?}", one.socket), format!("{:?}", again.socket));
+    }
+
+    #[test]
+    fn shifting_all_times_shifts_the_deadlines_and_nothing_else(
+        (setup, steps) in strategy::run(60),
+        shift in 1_u64..1 << 61,
+    ) {
+        let here = ran(setup, &steps);
+        let there = ran(Setup { origin: setup.origin + shift, ..setup }, &steps);
+        // The trace counts from the origin.
+        prop_assert_eq!(&here.trace, &there.trace);
+        let (mut here, there) = (here.socket.stats(), there.socket.stats());
+        here.last_frame_at = here.last_frame_at.map(|at| at + Duration::from_nanos(shift));
+        prop_assert_eq!(here, there);
+    }
+
+    #[test]
+    fn polling_when_there_is_nothing_changes_nothing((setup, steps) in strategy::run(40)) {
+        let mut world = World::new(setup);
+        for step in steps {
+            world.step(Step { polls: None, ..step });
+            let before = format!("{:?}", world.socket);
+            for _ in 0..3 {
+                prop_assert_eq!(world.socket.poll_action(world.now), None);
+            }
+            let _ = (world.socket.poll_timeout(), world.socket.stats(), world.socket.status());
+            prop_assert_eq!(format!("{:?}", world.socket), before);
+        }
+    }
+
+    #[test]
+    fn a_driver_that_does_not_drain_writes_no_more_frames_and_no_other_pushes(
+        (setup, steps) in strategy::run(40),
+        burst in strategy::steps(20),
+        polls in proptest::collection::vec(0_u8..3, 20),
+    ) {
+        // At one instant, and nothing that depends on what was written.
+        let burst = burst.iter().map(|step| step.op).filter(|op| !matches!(
+            op,
+            Op::Answer { .. } | Op::AnswerAny { .. } | Op::AnswerAll | Op::Say { .. }
+                | Op::Cancel { .. } | Op::ToTimeout | Op::Advance { .. } | Op::Backwards { .. }
+        ));
+        let mut eager = ran(setup, &steps);
+        eager.drain();
+        let mut lazy = eager.clone();
+        let before = eager.sent.len();
+        for (op, polls) in burst.zip(polls) {
+            eager.step(Step { op, polls: None });
+            lazy.step(Step { op, polls: Some(polls) });
+        }
+        lazy.drain();
+        // The bound of the queue can bite the lazy one, and spare it later what the other suffers.
+        let accepted = |world: &World| -> BTreeSet<u64> {
+            let pushed = world.trace.iter().filter_map(|entry| match entry {
+                Entry::Called(Called::Push { number, id: Some(_), .. }) => Some(*number),
+                _ => None,
+            });
+            pushed.collect()
+        };
+        if !accepted(&lazy).is_subset(&accepted(&eager)) {
+            return Ok(());
+        }
+        let (eager, lazy) = (&eager.sent[before..], &lazy.sent[before..]);
+        prop_assert!(lazy.len() <= eager.len(), "{:?} {:?}", lazy, eager);
+        let numbers = |sent: &[Sent]| -> BTreeSet<u64> {
+            sent.iter().filter_map(|sent| sent.number).collect()
+        };
+        prop_assert!(numbers(lazy).is_subset(&numbers(eager)), "{:?} {:?}", lazy, eager);
+    }
+
+    #[test]
+    fn once_faults_stop_every_wanted_channel_is_joined_and_every_push_has_its_outcome(
+        (setup, steps) in strategy::run(80),
+        peace in peace(),
+    ) {
+        let mut world = ran(setup, &steps);
+        prop_assert!(world.settle(peace, LONG), "{:?} {:?}", world.socket.status(), world.socket);
+        if world.socket.status() == Status::Open {
+            for (topic, status) in world.socket.channels() {
+                prop_assert_eq!(status, ChannelStatus::Joined, "{}", topic);
+            }
+        }
+    }
+
+    #[test]
+    fn after_leaving_and_disconnecting_nothing_is_left_behind(
+        (setup, steps) in strategy::run(80),
+        peace in peace(),
+    ) {
+        let mut world = ran(setup, &steps);
+        let topics: Vec<u8> = (0..6).collect();
+        for topic in topics {
+            world.step(Step { op: Op::Leave { topic }, polls: None });
+        }
+        prop_assert!(world.settle(peace, LONG));
+        if world.socket.status() == Status::Open {
+            prop_assert_eq!(world.socket.channels().count(), 0);
+            let shown = format!("{:?}", world.socket);
+            for empty in ["due_joins: {}", "lane: {}", "interests: {}", "by_ref: {}"] {
+                prop_assert!(shown.contains(empty), "{} in {}", empty, shown);
+            }
+        }
+        world.step(Step { op: Op::Disconnect, polls: None });
+        world.step(Step { op: Op::Closed(Conn::Current, End::Lost), polls: None });
+        prop_assert_eq!(world.socket.status(), Status::Closed);
+        prop_assert_eq!(world.socket.poll_timeout(), None);
+        prop_assert_eq!(world.socket.poll_action(world.now), None);
+        let stats = world.socket.stats();
+        let left = (stats.queued_pushes, stats.queued_bytes, stats.pushes_in_flight);
+        prop_assert_eq!(left, (0, 0, 0));
+        let shown = format!("{:?}", world.socket);
+        for empty in [
+            "live: None",
+            "channels: {}",
+            "interests: {}",
+            "pushes: Pushes { all: {}, by_ref: {}, queued_bytes: 0 }",
+            "timers: Timers { at: {}, order: {} }",
+            "actions: []",
+        ] {
+            prop_assert!(shown.contains(empty), "{} in {}", empty, shown);
+        }
+    }
+}
+
+/// What happened, in two or three words: `push NotSent Left`.
+fn label(entry: &Entry) -> Option<String> {
+    let Entry::Action(_, action) = entry else { return None };
+    // The name of a variant, and of the one inside of it.
+    let name = |value: &dyn std::fmt::Debug| {
+        let shown = format!("{value:?}");
+        let mut words = shown.split(|c: char| !c.is_alphanumeric());
+        let first = words.next().unwrap_or_default().to_owned();
+        match words.next() {
+            Some(second)
+                if !matches!(second, "" | "Reply" | "Refusal" | "Rejection" | "Payload") =>
+            {
+                format!("{first} {second}")
+            }
+            _ => first,
+        }
+    };
+    Some(match action {
+        Action::ReconnectAfter { cause, .. } => format!("reconnect {}", name(cause)),
+        Action::RejoinAfter { cause, .. } => format!("rejoin {}", name(cause)),
+        Action::Signal(Signal::PushEnded { outcome, .. }) => format!("push {}", name(outcome)),
+        Action::Signal(Signal::GaveUp { cause }) => format!("gave up {}", name(cause)),
+        Action::Signal(Signal::Left { outcome, .. }) => format!("left {}", name(outcome)),
+        Action::Signal(Signal::ChannelClosed { cause, .. }) => format!("end {}", name(cause)),
+        Action::Signal(Signal::Interrupted { cause, .. }) => format!("gap {}", name(cause)),
+        other => name(other),
+    })
+}
+
+/// The properties would hold of operations that never get anywhere.
+#[test]
+fn random_operations_reach_everything_that_can_happen() {
+    const WANTED: &str = "Abort, Close, Connect, Join, Send, Signal Closed, Signal Connected, \
+        Signal Errored, Signal HeartbeatAcked, Signal JoinRejected, Signal JoinTimedOut, \
+        Signal Joined, Signal Message, Signal ProtocolError, Signal Resumed, end ClosedByServer, \
+        end Disconnected, end GaveUp ConnectTimeout, end InvalidParams, end Left, end Rejected, \
+        gap Crashed, gap Disconnected HeartbeatTimeout, gap Disconnected JoinStalled, \
+        gap Disconnected MessageTooLarge, gap Disconnected RemoteClose, \
+        gap Disconnected TransportLost, gap Disconnected WriteStalled, gap Resync, gap Unmatched, \
+        gave up RemoteClose, left Acked, left Local, left Offline, left TimedOut, push Cancelled, \
+        push NotSent ChannelClosed, push NotSent Disconnected, push NotSent GaveUp, \
+        push NotSent JoinRejected, push NotSent Left, push NotSent TimedOut, push Reply, \
+        push TimedOut, push Unknown ChannelClosed, push Unknown ChannelCrashed, \
+        push Unknown ChannelReplaced, push Unknown Disconnected, push Unknown Left, push Written, \
+        reconnect ConnectTimeout, reconnect CredentialsFailed, reconnect Dial, \
+        reconnect HeartbeatTimeout, reconnect JoinStalled, reconnect MessageTooLarge, \
+        reconnect Refused, reconnect RemoteClose, reconnect TransportLost, \
+        reconnect WriteStalled, rejoin Crashed, rejoin JoinCrashed, rejoin JoinUnanswered, \
+        rejoin Rejected, rejoin Resync";
+    let mut missing: BTreeSet<&str> = WANTED.split(", ").collect();
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let strategy = strategy::run(200);
+    for run in 0..2_000 {
+        let (setup, steps) = strategy.new_tree(&mut runner).expect("a run").current();
+        for label in ran(setup, &steps).trace.iter().filter_map(label) {
+            missing.remove(label.as_str());
+        }
+        if missing.is_empty() {
+            println!("all after {run} runs");
+            return;
+        }
+    }
+    panic!("never seen: {missing:?}");
+}

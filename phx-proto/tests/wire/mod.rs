@@ -1,0 +1,6 @@
+//! What the wire properties share: an independent reading of frames, and text that is nearly JSON.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+
+pub mod near_json;
+pub mod strict;

@@ -1,0 +1,337 @@
+//! `phx run` and `phx check`: the binary keeps named connections through what happens to their
+//! servers.
+
+#![cfg(unix)]
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+/// How long any one thing may take. A few hundredths of it are usual.
+const SOON: Duration = Duration::from_secs(30);
+
+fn phx(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_phx"));
+    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn free_addr() -> SocketAddr {
+    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap()
+}
+
+fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+/// A process that ends with the test.
+struct Process {
+    child: Child,
+    stdin: ChildStdin,
+    lines: Receiver<String>,
+    errors: Receiver<String>,
+}
+
+impl Process {
+    fn start(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let stdin = child.stdin.take().unwrap();
+        let (to_lines, lines) = channel();
+        let (to_errors, errors) = channel();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        std::thread::spawn(move || {
+            stdout.lines().map_while(Result::ok).try_for_each(|line| to_lines.send(line))
+        });
+        std::thread::spawn(move || {
+            stderr.lines().map_while(Result::ok).try_for_each(|line| to_errors.send(line))
+        });
+        Self { child, stdin, lines, errors }
+    }
+
+    /// `phx serve`, once it listens.
+    fn serve(addr: SocketAddr, token: Option<&str>) -> Self {
+        let addr = addr.to_string();
+        let mut args = vec!["serve", "--addr", &addr];
+        args.extend(token.iter().flat_map(|token| ["--token", token]));
+        let process = Self::start(phx(&args));
+        process.lines.recv_timeout(SOON).expect("the address it listens on");
+        process
+    }
+
+    fn types(&mut self, line: &str) {
+        writeln!(self.stdin, "{line}").unwrap();
+    }
+
+    /// Ends by itself, with this code; what its log says.
+    #[track_caller]
+    fn ends_with(&mut self, code: i32) -> Vec<String> {
+        let start = Instant::now();
+        while start.elapsed() < SOON {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                let errors: Vec<String> = self.errors.iter().collect();
+                assert_eq!(status.code(), Some(code), "{errors:#?}");
+                return errors;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("it does not end");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The events that a `phx run` prints.
+struct Events {
+    process: Process,
+    seen: Vec<Value>,
+}
+
+impl Events {
+    fn of(process: Process) -> Self {
+        Self { process, seen: Vec::new() }
+    }
+
+    /// Reads until an event of the connection has this type and is about this topic; how many
+    /// events had been seen before it.
+    #[track_caller]
+    fn until(&mut self, connection: &str, kind: &str, subject: Option<&str>) -> Value {
+        loop {
+            let Ok(line) = self.process.lines.recv_timeout(SOON) else {
+                panic!("no {kind} of {connection} in {:#?}", self.seen)
+            };
+            let event: Value = serde_json::from_str(&line).expect("one JSON object a line");
+            assert_eq!(event["specversion"], "1.0");
+            self.seen.push(event.clone());
+            if event["type"] == kind
+                && event["data"]["connection_name"] == connection
+                && subject.is_none_or(|subject| event["subject"] == subject)
+            {
+                return event;
+            }
+        }
+    }
+
+    fn count(&self, connection: &str) -> usize {
+        let of = |event: &&Value| event["data"]["connection_name"] == connection;
+        self.seen.iter().filter(of).count()
+    }
+}
+
+/// A file that is removed with the test.
+struct File(PathBuf);
+
+impl File {
+    fn new(name: &str, content: &Value) -> Self {
+        let path = std::env::temp_dir().join(format!("phx-{}-{name}.json", std::process::id()));
+        std::fs::write(&path, content.to_string()).unwrap();
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn uri(addr: SocketAddr) -> String {
+    format!("ws://{addr}/socket/websocket")
+}
+
+#[test]
+fn run_keeps_each_connection_through_what_happens_to_the_others() {
+    let (first, second) = (free_addr(), free_addr());
+    let file = File::new(
+        "three",
+        &json!({"connections": {
+            "alpha": {
+                "uri": uri(first), "params": {"token": "${PHX_TEST_TOKEN}"},
+                "auto_join_channels": ["room:a"], "attributes": {"sessionid": "s1"},
+            },
+            "beta": {
+                "uri": uri(first), "params": {"token": "${PHX_TEST_TOKEN}"},
+                "auto_join_channels": ["deny:b", "room:b"],
+                "rejected_after_msec": [20], "reconnect": false, "restart": "temporary",
+            },
+            "gamma": {"uri": uri(second), "auto_join_channels": ["room:c"]},
+        }}),
+    );
+    let mut server = Process::serve(first, Some("t0k3n"));
+    let mut command = phx(&["run", file.path()]);
+    command.env("PHX_TEST_TOKEN", "t0k3n");
+    let mut events = Events::of(Process::start(command));
+
+    // Up: one with its token, one with a channel that is refused, one without a server.
+    let joined = events.until("alpha", "phoenix.channel.joined", Some("room:a"));
+    assert_eq!((&joined["sessionid"], &joined["source"]), (&json!("s1"), &json!("/phoenix/alpha")));
+    let rejected = events.until("beta", "phoenix.channel.closed", Some("deny:b"));
+    assert_eq!(rejected["data"]["response"], json!({"reason": "unauthorized"}));
+    let down = events.until("gamma", "phoenix.connection.disconnected", None);
+    assert_eq!(down["data"]["reason"], "dial");
+
+    // The server of the third one comes up.
+    let _other = Process::serve(second, None);
+    events.until("gamma", "phoenix.channel.joined", Some("room:c"));
+    let gamma = events.count("gamma");
+
+    // A message, and a crash of one channel.
+    server.types(r#"broadcast room:a news {"n":1}"#);
+    let message = events.until("alpha", "phoenix.alpha.room_a.news", Some("room:a"));
+    assert_eq!(message["data"]["payload"], json!({"n": 1}));
+    server.types("crash room:a");
+    events.until("alpha", "phoenix.channel.interrupted", Some("room:a"));
+    events.until("alpha", "phoenix.channel.resumed", Some("room:a"));
+
+    // The first server is killed: one of its connections was told not to come back.
+    drop(server);
+    let gave_up = events.until("beta", "phoenix.connection.gave_up", None);
+    assert_eq!(gave_up["data"]["reason"], "transport_lost");
+    let mut server = Process::serve(first, Some("t0k3n"));
+    events.until("alpha", "phoenix.channel.resumed", Some("room:a"));
+    server.types(r#"broadcast room:a news {"n":2}"#);
+    events.until("alpha", "phoenix.alpha.room_a.news", None);
+    assert_eq!(events.count("gamma"), gamma, "the third one never noticed");
+
+    // The end, in order.
+    let beta = events.count("beta");
+    signal(&events.process.child, "-TERM");
+    let left = events.until("alpha", "phoenix.channel.left", Some("room:a"));
+    assert_eq!(left["data"]["outcome"], "acked");
+    let log = events.process.ends_with(0);
+    assert!(log[0].contains("keeping 3 connections"), "{log:?}");
+    let rest: Vec<String> = events.process.lines.iter().collect();
+    assert!(rest.iter().any(|line| line.contains("gamma") && line.contains("connection.closed")));
+    assert_eq!(events.count("beta"), beta, "what has ended says nothing more");
+    let all = format!("{:?}{rest:?}{log:?}", events.seen);
+    assert!(!all.contains("t0k3n"), "no secret is printed");
+}
+
+#[test]
+fn run_prints_only_what_is_subscribed_to_and_knows_the_fixed_types() {
+    let addr = free_addr();
+    let _server = Process::serve(addr, None);
+    let file = File::new(
+        "fixed",
+        &json!({"connections": {
+            "a": {"uri": uri(addr), "auto_join_channels": ["room:a"]},
+        }}),
+    );
+    let pattern = "jido.signal.jido_coder.phoenix.channel.*";
+    let process = Process::start(phx(&["run", file.path(), "--fixed", "--subscribe", pattern]));
+    let mut events = Events::of(process);
+    events.until("a", "jido_coder.phoenix.channel.state", Some("room:a"));
+    assert_eq!(events.seen.len(), 1);
+    assert_eq!(events.seen[0]["source"], "/jido_coder/phoenix");
+    signal(&events.process.child, "-INT");
+    events.process.ends_with(0);
+}
+
+#[test]
+fn run_ends_with_a_code_of_its_own_when_no_connection_is_kept_any_more() {
+    let file = File::new(
+        "gone",
+        &json!({"connections": {
+            "a": {"uri": uri(free_addr()), "max_retries": 1, "first_retry_spread_msec": [1, 2]},
+        }}),
+    );
+    let mut process = Process::start(phx(&["run", file.path()]));
+    let log = process.ends_with(3);
+    let last = log.last().expect("it says why");
+    assert!(last.contains("every connection has ended: a: connecting failed"), "{log:?}");
+}
+
+#[test]
+fn a_second_signal_ends_run_at_once() {
+    let addr = free_addr();
+    let server = Process::serve(addr, None);
+    let file = File::new(
+        "twice",
+        &json!({"connections": {
+            "a": {"uri": uri(addr), "auto_join_channels": ["room:a"]},
+        }}),
+    );
+    let process = Process::start(phx(&["run", file.path(), "--grace", "600"]));
+    let mut events = Events::of(process);
+    events.until("a", "phoenix.channel.joined", None);
+    // A server that does not answer the leave.
+    signal(&server.child, "-STOP");
+    signal(&events.process.child, "-TERM");
+    events.until("a", "phoenix.channel.closed", None);
+    signal(&events.process.child, "-TERM");
+    events.process.ends_with(1);
+    signal(&server.child, "-CONT");
+}
+
+#[test]
+fn check_says_what_a_file_holds() {
+    let file = File::new(
+        "good",
+        &json!({"connections": {
+            "a": {"uri": "wss://example.com/socket/websocket?key=s3cret", "auto_join_channels": ["x"]},
+            "b": {"uri": "ws://localhost/socket/websocket"},
+        }}),
+    );
+    let output = phx(&["check", file.path()]).output().unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text.lines().count(), 2, "{text}");
+    assert!(text.starts_with("a: wss://example.com/socket/websocket"), "{text}");
+    assert!(text.contains(", x\n") && text.contains("no channels"), "{text}");
+    assert!(!text.contains("s3cret"), "{text}");
+}
+
+#[test]
+fn check_and_run_tell_everything_that_is_wrong_with_a_file_one_line_each() {
+    let file = File::new(
+        "bad",
+        &json!({"connections": {
+            "a": {"uri": "wss://example.com/", "header": {}, "params": {"t": "${PHX_NO_SUCH}"}},
+            "b": {"tls": {"ca_file": "/nonexistent/ca.pem"}},
+        }}),
+    );
+    for command in ["check", "run"] {
+        let output = phx(&[command, file.path()]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(text.lines().count(), 3, "{text}");
+        assert!(text.contains("did you mean \"headers\"?"), "{text}");
+        assert!(text.contains("PHX_NO_SUCH"), "{text}");
+        assert!(text.contains("connection \"b\", key \"uri\": it is missing"), "{text}");
+    }
+}
+
+#[test]
+fn a_file_for_tls_that_cannot_be_read_is_named() {
+    let file = File::new(
+        "tls",
+        &json!({"connections": {
+            "a": {"uri": "wss://example.com/", "tls": {"ca_file": "/nonexistent/ca.pem"}},
+        }}),
+    );
+    let output = phx(&["run", file.path()]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("key \"tls\"") && text.contains("/nonexistent/ca.pem"), "{text}");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_bad_usage() {
+    let output = phx(&["check", "/nonexistent/connections.json"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}

@@ -1,0 +1,264 @@
+//! The official client, run by node: its packages, and a process to talk to in lines of JSON.
+//!
+//! ```text
+//! available() ── node? npm? ── node_modules as the lock says? ──no──▶ npm ci, aside, then renamed
+//!      │ Err(why): the caller skips, visibly; a failure where PHX_REQUIRE_PEERS is set
+//!      ▼ Ok
+//! Node::start(script, args) ◀── one JSON value a line, each way ──▶ node
+//! ```
+
+use core::time::Duration;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
+use std::{fs, io, process, thread};
+
+use serde_json::Value;
+
+/// Where `package.json` and the scripts are.
+const PEERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers");
+/// How long `npm ci` may take.
+const INSTALL_MAX: Duration = Duration::from_secs(120);
+/// How long `node --version` may take.
+const VERSION_MAX: Duration = Duration::from_secs(20);
+/// The oldest node that the scripts run on.
+const NODE_MIN: u32 = 18;
+/// The copy of the lock that was installed, kept with what was installed.
+const INSTALLED: &str = "node_modules/.phx-installed-lock.json";
+
+/// Whether the official client can be run here. Where it cannot, says so on stderr and returns
+/// `false`.
+///
+/// # Panics
+///
+/// Where it cannot and `PHX_REQUIRE_PEERS` is set, or where the lock and the packages disagree.
+pub fn available(test: &str) -> bool {
+    static ANSWER: OnceLock<Result<(), String>> = OnceLock::new();
+    let Err(why) = ANSWER.get_or_init(prepare) else { return true };
+    let required = std::env::var_os("PHX_REQUIRE_PEERS").is_some_and(|value| !value.is_empty());
+    assert!(!required, "PHX_REQUIRE_PEERS is set and the official client cannot be run: {why}");
+    // Not `eprintln`, which the test harness keeps to itself when a test passes.
+    let _ = writeln!(io::stderr(), "SKIPPED {test}: the official client cannot be run: {why}");
+    false
+}
+
+fn prepare() -> Result<(), String> {
+    let version = output(Command::new("node").arg("--version"), VERSION_MAX)?.0;
+    let major = version.trim().trim_start_matches('v').split('.').next().unwrap_or_default();
+    match major.parse::<u32>() {
+        Ok(major) if major >= NODE_MIN => {}
+        _ => return Err(format!("node {NODE_MIN} or newer is needed, not {}", version.trim())),
+    }
+    let peers = Path::new(PEERS);
+    let lock = fs::read(peers.join("package-lock.json")).map_err(|error| error.to_string())?;
+    if is_installed(peers, &lock) {
+        return Ok(());
+    }
+    // Installed aside and renamed when complete: several test programs may do so at a time, and
+    // one that is killed leaves nothing that looks installed.
+    let aside = peers.join(format!(".installing-{}", process::id()));
+    let installed = install(peers, &aside, &lock);
+    let _ = fs::remove_dir_all(&aside);
+    installed
+}
+
+/// Whether `node_modules` is what this lock asks for.
+fn is_installed(peers: &Path, lock: &[u8]) -> bool {
+    fs::read(peers.join(INSTALLED)).is_ok_and(|installed| installed == lock)
+}
+
+fn install(peers: &Path, aside: &Path, lock: &[u8]) -> Result<(), String> {
+    let at = |error: io::Error| format!("{}: {error}", aside.display());
+    fs::create_dir_all(aside).map_err(at)?;
+    for name in ["package.json", "package-lock.json", ".npmrc"] {
+        fs::copy(peers.join(name), aside.join(name)).map_err(at)?;
+    }
+    let mut npm = Command::new("npm");
+    npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"]);
+    npm.args(["--fetch-retries=1", "--fetch-timeout=30000"]);
+    output(npm.current_dir(aside), INSTALL_MAX).inspect_err(|error| {
+        // These are mistakes of ours, or worse, and no reason to skip.
+        let ours = ["EUSAGE", "EINTEGRITY", "ETARGET", "EJSONPARSE"];
+        assert!(!ours.iter().any(|code| error.contains(code)), "npm ci: {error}");
+    })?;
+    fs::write(aside.join(INSTALLED), lock).map_err(at)?;
+    let (from, to) = (aside.join("node_modules"), peers.join("node_modules"));
+    if fs::rename(&from, &to).is_err() {
+        // An older one is there, or another test program was faster.
+        if is_installed(peers, lock) {
+            return Ok(());
+        }
+        fs::rename(&to, aside.join("old")).map_err(at)?;
+        if let Err(error) = fs::rename(&from, &to) {
+            return is_installed(peers, lock).then_some(()).ok_or_else(|| at(error));
+        }
+    }
+    Ok(())
+}
+
+/// Runs a command to its end. The error tells what errors it wrote to stderr.
+fn output(command: &mut Command, within: Duration) -> Result<(String, ExitStatus), String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let failed = |error: io::Error| format!("{name}: {error}");
+    let mut child = Killed(
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(failed)?,
+    );
+    let stdout = child.0.stdout.take().map(collect).unwrap_or_default();
+    let stderr = child.0.stderr.take().map(collect).unwrap_or_default();
+    let status = child.wait(within).map_err(failed)?;
+    let Some(status) = status else {
+        return Err(format!("{name}: not done after {within:?}"));
+    };
+    if !status.success() {
+        // npm says much; the first lines of its errors tell which and why.
+        let said = stderr.text();
+        let errors: Vec<&str> =
+            said.lines().filter(|line| line.contains("error")).take(4).collect();
+        return Err(format!("{name}: {status}: {}", errors.join("; ")));
+    }
+    Ok((stdout.text(), status))
+}
+
+/// A child that does not outlive its owner.
+#[derive(Debug)]
+struct Killed(Child);
+
+impl Killed {
+    /// `None`: it still runs.
+    fn wait(&mut self, within: Duration) -> io::Result<Option<ExitStatus>> {
+        let until = Instant::now() + within;
+        loop {
+            if let Some(status) = self.0.try_wait()? {
+                return Ok(Some(status));
+            }
+            if Instant::now() >= until {
+                return Ok(None);
+            }
+            // The standard library has no wait with a deadline.
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What a stream has said so far, read by a thread of its own.
+#[derive(Clone, Debug, Default)]
+struct Collected(Arc<Mutex<Vec<u8>>>, Arc<Mutex<Option<Receiver<()>>>>);
+
+impl Collected {
+    /// All of it if the stream ends soon, else what there is.
+    fn text(&self) -> String {
+        if let Some(ended) = self.1.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // The sender says nothing; it is dropped at the end of the stream.
+            let _ = ended.recv_timeout(Duration::from_secs(2));
+        }
+        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+fn collect(mut stream: impl Read + Send + 'static) -> Collected {
+    let (end, ended) = mpsc::channel();
+    let collected = Collected(Arc::default(), Arc::new(Mutex::new(Some(ended))));
+    let bytes = Arc::clone(&collected.0);
+    thread::spawn(move || {
+        let _end: mpsc::Sender<()> = end;
+        let mut chunk = [0; 4096];
+        while let Ok(n @ 1..) = stream.read(&mut chunk) {
+            bytes.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&chunk[..n]);
+        }
+    });
+    collected
+}
+
+/// A script that runs, and is killed when this is dropped.
+#[derive(Debug)]
+pub struct Node {
+    child: Killed,
+    stdin: Option<ChildStdin>,
+    lines: Receiver<String>,
+    stderr: Collected,
+}
+
+impl Node {
+    /// Starts a script of `tests/peers`. Call [`available`] first.
+    ///
+    /// # Panics
+    ///
+    /// When node cannot be started.
+    #[must_use]
+    pub fn start(script: &str, args: &[&str]) -> Self {
+        let mut command = Command::new("node");
+        command.arg(PathBuf::from(PEERS).join(script)).args(args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = Killed(command.spawn().expect("node starts"));
+        let stdin = child.0.stdin.take();
+        let stdout = child.0.stdout.take().expect("piped");
+        let stderr = collect(child.0.stderr.take().expect("piped"));
+        let (told, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if told.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, stdin, lines, stderr }
+    }
+
+    /// Writes one line.
+    ///
+    /// # Panics
+    ///
+    /// When the script has ended.
+    pub fn say(&mut self, value: &Value) {
+        let stdin = self.stdin.as_mut().expect("stdin is open");
+        if let Err(error) = writeln!(stdin, "{value}").and_then(|()| stdin.flush()) {
+            panic!("the script has ended ({error}): {}", self.stderr.text());
+        }
+    }
+
+    /// Reads one line; `None` at the end of them.
+    ///
+    /// # Panics
+    ///
+    /// When none comes in time, or one that is no JSON.
+    pub fn hear(&mut self, within: Duration) -> Option<Value> {
+        match self.lines.recv_timeout(within) {
+            Ok(line) => match serde_json::from_str(&line) {
+                Ok(value) => Some(value),
+                Err(error) => panic!("the script wrote {line:?}: {error}"),
+            },
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => {
+                panic!("the script said nothing for {within:?}: {}", self.stderr.text())
+            }
+        }
+    }
+
+    /// Closes its stdin and waits for its end: how it ended, and what it wrote to stderr.
+    ///
+    /// # Panics
+    ///
+    /// When it does not end in time.
+    pub fn end(mut self, within: Duration) -> (ExitStatus, String) {
+        drop(self.stdin.take());
+        let status = self.child.wait(within).expect("its status is known");
+        let stderr = self.stderr.text();
+        (status.unwrap_or_else(|| panic!("the script did not end in {within:?}: {stderr}")), stderr)
+    }
+}

@@ -1,0 +1,86 @@
+//! Named connections over real sockets.
+
+use core::time::Duration;
+
+use crate::rt::phx::testing::{Listener, ServerConfig};
+use crate::rt::phx::{
+    BusEvent, CloudEvent, Connections, Lifecycle, Router, Subscription, Supervisor,
+};
+use crate::rt::{block_on, phx};
+
+async fn listen() -> Listener {
+    Listener::bind(([127, 0, 0, 1], 0).into(), ServerConfig::default()).await.unwrap()
+}
+
+fn document(first: &Listener, second: &Listener) -> Connections {
+    let text = format!(
+        r#"{{"connections": {{
+            "a": {{"uri": "{}", "auto_join_channels": ["room:a"]}},
+            "b": {{"uri": "{}", "auto_join_channels": ["room:b"]}}
+        }}}}"#,
+        first.url(),
+        second.url(),
+    );
+    Connections::from_json(&text, |_| None).unwrap()
+}
+
+/// The next event of this type.
+async fn until(events: &mut Subscription, kind: &str) -> CloudEvent {
+    loop {
+        match events.next().await.expect("the bus is open") {
+            BusEvent::Event(routed) if routed.event.kind == kind => return routed.event.clone(),
+            BusEvent::Event(_) => {}
+            BusEvent::Lagged(count) => panic!("{count} events were lost"),
+        }
+    }
+}
+
+fn subscribe(supervisor: &Supervisor, name: &str) -> Subscription {
+    supervisor.bus().subscribe(&format!("jido.protocol.phoenix.{name}.**")).unwrap()
+}
+
+#[test]
+fn named_connections_survive_the_kill_of_one_server_and_end_in_order() {
+    block_on(async {
+        let (mut first, second) = (listen().await, listen().await);
+        let supervisor = phx::supervisor(Router::new());
+        let (mut of_a, mut of_b) = (subscribe(&supervisor, "a"), subscribe(&supervisor, "b"));
+        supervisor.start_configured(document(&first, &second)).unwrap();
+        until(&mut of_a, "phoenix.channel.joined").await;
+        until(&mut of_b, "phoenix.channel.joined").await;
+        assert!(supervisor.health().is_healthy());
+
+        first.kill().await;
+        until(&mut of_a, "phoenix.channel.interrupted").await;
+        first.restart().await.unwrap();
+        until(&mut of_a, "phoenix.channel.resumed").await;
+        let status = supervisor.connection_status("a").unwrap();
+        assert_eq!((status.lifecycle, status.restarts), (Lifecycle::Ready, 0));
+
+        let unfinished = supervisor.shutdown(Duration::from_secs(5)).await;
+        assert!(unfinished.is_empty(), "{unfinished:?}");
+        // The first that the other connection hears of after its join is its own end.
+        let BusEvent::Event(routed) = of_b.next().await.unwrap() else { panic!("an event") };
+        assert_eq!(routed.event.data["reason"], "left");
+        until(&mut of_b, "phoenix.connection.closed").await;
+        assert_eq!(of_b.next().await, None);
+        assert!(second.with(|server, _| server.peers().is_empty()));
+    })
+}
+
+#[test]
+fn a_name_can_be_stopped_and_started_again() {
+    block_on(async {
+        let (first, second) = (listen().await, listen().await);
+        let supervisor = phx::supervisor(Router::new());
+        let mut events = subscribe(&supervisor, "a");
+        supervisor.start_configured(document(&first, &second)).unwrap();
+        until(&mut events, "phoenix.channel.joined").await;
+        supervisor.stop_connection("a").await.unwrap();
+        until(&mut events, "phoenix.connection.closed").await;
+        assert_eq!(supervisor.list_connections(), ["b"]);
+        let spec = document(&first, &second).get("a").unwrap().clone();
+        supervisor.start_connection("a", spec).unwrap();
+        until(&mut events, "phoenix.channel.joined").await;
+    })
+}
