@@ -82,7 +82,7 @@ conformance! {
     dropped_handles:                yes      yes yes    yes;
     half_open_and_stalled:          ("no proxy") ("no proxy") yes ("no proxy");
     slow_link:                      ("no proxy") ("no proxy") yes ("no proxy");
-    cut_at_every_byte:              ("no proxy") ("no proxy") yes ("no proxy");
+    cut_anywhere:                   ("no proxy") ("no proxy") yes ("no proxy");
     random_faults:                  ("no proxy") ("no proxy") yes ("no proxy");
 }
 
@@ -144,14 +144,11 @@ fn no_thread_and_no_file_is_left_behind() {
     let before = settled();
     for target in targets {
         play(target, scenarios::transport_killed);
-        play(target, scenarios::kill_and_restart);
-        play(target, scenarios::refused_upgrades);
         play(target, scenarios::shutdown_reports_the_rest);
         play(target, scenarios::dropped_handles);
-        play(target, scenarios::silent_host);
     }
     play(Target::Tls, scenarios::wrong_authority);
-    play(Target::Faulty, scenarios::half_open_and_stalled);
+    play(Target::Faulty, scenarios::kill_and_restart);
     play(Target::Faulty, scenarios::random_faults);
     let after = settled();
     assert!(after.0 <= before.0 && after.1 <= before.1, "{before:?} became {after:?}");

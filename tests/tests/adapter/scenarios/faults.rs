@@ -62,11 +62,12 @@ pub(in super::super) async fn slow_link(stage: &mut Stage) {
     echoes(&room, json!({})).await;
 }
 
-pub(in super::super) async fn cut_at_every_byte(stage: &mut Stage) {
+pub(in super::super) async fn cut_anywhere(stage: &mut Stage) {
     let client = stage.connect().await;
     let room = client.join(stage.topic("room", ""), json!({})).await.unwrap();
     // Through the answer to the upgrade, the reply to the join and that to a push.
-    for bytes in (1..=400).step_by(7) {
+    let first = 1 + stage.dice().below(11);
+    for bytes in (first..=400).step_by(11) {
         let before = stage.proxy().accepted();
         stage.proxy().cut_next_after(bytes);
         assert_eq!(stage.proxy().cut(), 1);
