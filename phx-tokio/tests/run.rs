@@ -69,15 +69,15 @@ impl Process {
         writeln!(self.stdin, "{line}").unwrap();
     }
 
-    /// Ends by itself, with this code.
+    /// Ends by itself, with this code; what its log says.
     #[track_caller]
-    fn ends_with(&mut self, code: i32) {
+    fn ends_with(&mut self, code: i32) -> Vec<String> {
         let start = Instant::now();
         while start.elapsed() < SOON {
             if let Some(status) = self.child.try_wait().unwrap() {
                 let errors: Vec<String> = self.errors.iter().collect();
                 assert_eq!(status.code(), Some(code), "{errors:#?}");
-                return;
+                return errors;
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -213,11 +213,12 @@ fn run_keeps_each_connection_through_what_happens_to_the_others() {
     signal(&events.process.child, "-TERM");
     let left = events.until("alpha", "phoenix.channel.left", Some("room:a"));
     assert_eq!(left["data"]["outcome"], "acked");
-    events.process.ends_with(0);
+    let log = events.process.ends_with(0);
+    assert!(log[0].contains("keeping 3 connections"), "{log:?}");
     let rest: Vec<String> = events.process.lines.iter().collect();
     assert!(rest.iter().any(|line| line.contains("gamma") && line.contains("connection.closed")));
     assert_eq!(events.count("beta"), beta, "what has ended says nothing more");
-    let all = format!("{:?}{rest:?}", events.seen);
+    let all = format!("{:?}{rest:?}{log:?}", events.seen);
     assert!(!all.contains("t0k3n"), "no secret is printed");
 }
 
@@ -250,7 +251,9 @@ fn run_ends_with_a_code_of_its_own_when_no_connection_is_kept_any_more() {
         }}),
     );
     let mut process = Process::start(phx(&["run", file.path()]));
-    process.ends_with(3);
+    let log = process.ends_with(3);
+    let last = log.last().expect("it says why");
+    assert!(last.contains("every connection has ended: a: connecting failed"), "{log:?}");
 }
 
 #[test]

@@ -29,6 +29,8 @@ mod shutdown;
 mod signals;
 mod subscribers;
 mod supervisor;
+#[cfg(feature = "tracing")]
+mod trace;
 
 pub use bus::{Bus, BusEvent, Subscription};
 pub use channel::{Channel, JoinOptions, Left};

@@ -95,7 +95,15 @@ impl Shared {
         let answer = work(&mut state);
         let wakes = core::mem::take(&mut state.wakes);
         let discarded = core::mem::take(&mut state.discarded);
+        #[cfg(feature = "tracing")]
+        let trace = {
+            let late = state.socket.late_replies();
+            state.trace.late_replies(late);
+            state.trace.take()
+        };
         drop(state);
+        #[cfg(feature = "tracing")]
+        trace.tell();
         // Functions of the application: what they hold may be handles of this very client.
         drop(discarded);
         wakes.into_iter().for_each(Waker::wake);
@@ -137,6 +145,8 @@ pub(super) struct State {
     pub(super) signals: BTreeMap<u64, Slot<SignalQueue>>,
     watchers: BTreeMap<u64, Waker>,
     pub(super) patients: BTreeMap<u64, Patient>,
+    #[cfg(feature = "tracing")]
+    trace: super::trace::Trace,
     /// Messages that some mailbox had no room for.
     pub(super) mailbox_drops: u64,
 }
@@ -176,7 +186,7 @@ impl<T> Slot<T> {
 }
 
 impl State {
-    const fn new(socket: Socket) -> Self {
+    fn new(socket: Socket) -> Self {
         Self {
             socket,
             todo: VecDeque::new(),
@@ -198,6 +208,8 @@ impl State {
             signals: BTreeMap::new(),
             watchers: BTreeMap::new(),
             patients: BTreeMap::new(),
+            #[cfg(feature = "tracing")]
+            trace: super::trace::Trace::new(),
             mailbox_drops: 0,
         }
     }
@@ -251,6 +263,8 @@ impl State {
 
     fn dispatch(&mut self, signal: Signal) {
         self.record(&signal);
+        #[cfg(feature = "tracing")]
+        self.trace.record(&signal);
         match signal {
             Signal::Connecting { .. } | Signal::Connected { .. } => self.wake_watchers(),
             Signal::Disconnected { cause, .. } => {

@@ -258,6 +258,12 @@ impl Socket {
         }
     }
 
+    /// The one counter that is looked at after every step.
+    #[cfg(feature = "tracing")]
+    pub(crate) const fn late_replies(&self) -> u64 {
+        self.stats.late_replies
+    }
+
     fn status_of(&self, channel: &Channel) -> ChannelStatus {
         let Some(want) = &channel.want else { return ChannelStatus::Leaving };
         match &want.state {

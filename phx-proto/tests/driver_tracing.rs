@@ -1,0 +1,92 @@
+//! What the driver says to `tracing`.
+
+mod memory;
+
+use core::fmt::Write as _;
+use core::time::Duration;
+use std::sync::{Arc, Mutex};
+
+use memory::Bench;
+use serde_json::json;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
+
+/// Keeps every event as a line, and calls back into the client, as a subscriber may that sends
+/// its log over the very connection it is about.
+#[derive(Clone, Default)]
+struct Lines {
+    lines: Arc<Mutex<Vec<(Level, String)>>>,
+    client: Arc<Mutex<Option<phx_proto::driver::Client>>>,
+}
+
+struct Line(String);
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn core::fmt::Debug) {
+        let _ = match field.name() {
+            "message" => write!(self.0, "{value:?}"),
+            name => write!(self.0, " {name}={value:?}"),
+        };
+    }
+}
+
+impl Subscriber for Lines {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "phx"
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        if let Some(client) = &*self.client.lock().expect("no panic") {
+            let _ = client.status();
+        }
+        let mut line = Line(String::new());
+        event.record(&mut line);
+        self.lines.lock().expect("no panic").push((*event.metadata().level(), line.0));
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+#[test]
+fn everything_that_happens_is_told_and_nothing_of_it_is_an_error_or_a_payload() {
+    let subscriber = Lines::default();
+    let _guard = tracing::subscriber::set_default(subscriber.clone());
+    let mut bench = Bench::new(|config| config);
+    *subscriber.client.lock().expect("no panic") = Some(bench.client.clone());
+    let room = bench.joined("room:lobby");
+    bench.says(&json!([null, null, "room:lobby", "msg", {"token": "s3cret"}]));
+    bench.says(&json!(["1", "77", "room:lobby", "phx_reply", {"status": "ok", "response": {}}]));
+    bench.cut();
+    bench.advance(Duration::from_secs(3));
+    bench.reply("ok", json!({}));
+    drop(room);
+    bench.settle();
+    let lines = subscriber.lines.lock().expect("no panic").clone();
+    let told = |level: Level, part: &str| {
+        assert!(
+            lines.iter().any(|(of, line)| *of == level && line.contains(part)),
+            "{level} {part} in {lines:#?}"
+        );
+    };
+    told(Level::DEBUG, "connecting");
+    told(Level::INFO, "connected");
+    told(Level::INFO, "joined topic=room:lobby");
+    told(Level::TRACE, "message topic=room:lobby");
+    told(Level::DEBUG, "a reply to nothing that waits total=1");
+    told(Level::WARN, "disconnected, trying again cause=the connection was lost: cut");
+    told(Level::INFO, "joined again topic=room:lobby");
+    assert!(lines.iter().all(|(level, _)| *level != Level::ERROR));
+    assert!(lines.iter().all(|(_, line)| !line.contains("s3cret")));
+    *subscriber.client.lock().expect("no panic") = None;
+}
