@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use ops::settle::Peace;
 use ops::world::World;
-use ops::{Answer, Conn, End, Named, Op, PushKind, Say, Setup, Start, Step};
+use ops::{Answer, Conn, End, Fail, Named, Op, PushKind, Say, Setup, Start, Step};
 
 /// How long the words are, without `PHX_DEPTH`.
 const DEPTH: u32 = 6;
@@ -36,6 +36,8 @@ struct Tiny {
     name: &'static str,
     setup: Setup,
     alphabet: &'static [Op],
+    /// How much longer the words are, where there are few states.
+    deeper: u32,
     /// Fewer states than this at `DEPTH`, and the search has lost its way.
     states_min: usize,
 }
@@ -43,7 +45,7 @@ struct Tiny {
 const OK: Op = Op::Answer { nth: 0, how: Answer::Ok };
 const NO: Op = Op::Answer { nth: 0, how: Answer::Error(0) };
 const OPENED: Op = Op::Opened(Conn::Current);
-const FAILED: Op = Op::Failed(Conn::Current, ops::Fail::Dial);
+const FAILED: Op = Op::Failed(Conn::Current, Fail::Dial);
 const LOST: Op = Op::Closed(Conn::Current, End::Lost);
 const BLOCKED: Op = Op::Writable(Conn::Current, false);
 const WRITABLE: Op = Op::Writable(Conn::Current, true);
@@ -86,6 +88,7 @@ const FROM_IDLE: Tiny = Tiny {
         NO,
         Op::ToTimeout,
     ],
+    deeper: 0,
     states_min: 10_000,
 };
 
@@ -108,6 +111,7 @@ const FROM_JOINED: Tiny = Tiny {
         WRITABLE,
         Op::ToTimeout,
     ],
+    deeper: 0,
     states_min: 90_000,
 };
 
@@ -133,8 +137,34 @@ const FROM_OPEN: Tiny = Tiny {
         say(0, Say::Message, Named::Null),
         Op::ToTimeout,
     ],
+    deeper: 0,
     states_min: 50_000,
 };
+
+/// From nothing, without channels: what ends attempts and connections, and what follows.
+const FROM_FAILING: Tiny = Tiny {
+    name: "failing",
+    setup: Setup { heartbeats: false, credentials_refreshed: true, ..SETUP },
+    alphabet: &[
+        Op::Connect,
+        Op::Disconnect,
+        Op::Wake,
+        OPENED,
+        FAILED,
+        Op::Failed(Conn::Current, Fail::Refused(403, None)),
+        Op::Failed(Conn::Current, Fail::Refused(401, None)),
+        Op::Failed(Conn::Current, Fail::Refused(503, Some(7))),
+        Op::CredentialsUnchanged(Conn::Current),
+        LOST,
+        Op::Closed(Conn::Current, End::Frame(Some(1012))),
+        Op::Closed(Conn::Current, End::Frame(Some(1008))),
+        Op::ToTimeout,
+    ],
+    deeper: 1,
+    states_min: 9_000,
+};
+
+const WORLDS: [&Tiny; 4] = [&FROM_IDLE, &FROM_JOINED, &FROM_OPEN, &FROM_FAILING];
 
 const SETUP: Setup = Setup {
     seed: 7,
@@ -167,6 +197,7 @@ impl Search {
     fn run(tiny: &'static Tiny) {
         assert!(tiny.alphabet.len() >= 12);
         let depth = setting("PHX_DEPTH").map_or(DEPTH, |text| text.parse().expect("a number"));
+        let depth = depth + tiny.deeper;
         let (seen, word) = (HashMap::new(), Vec::new());
         let mut search = Self { tiny, pruned: true, word, seen, steps: 0, settled: 0 };
         search.enter(&World::new(tiny.setup), depth);
@@ -180,7 +211,7 @@ impl Search {
             search.seen.len(),
             search.settled
         );
-        if depth >= DEPTH {
+        if depth >= DEPTH + tiny.deeper {
             assert!(search.seen.len() >= tiny.states_min, "the search has lost its way");
         }
     }
@@ -250,10 +281,15 @@ fn every_short_sequence_from_an_open_connection_in_vsn_1_holds() {
     Search::run(&FROM_OPEN);
 }
 
+#[test]
+fn every_short_sequence_of_failures_holds() {
+    Search::run(&FROM_FAILING);
+}
+
 /// Sharing the future of like states loses no state.
 #[test]
 fn the_search_comes_to_the_same_states_as_one_that_shares_nothing() {
-    for tiny in [&FROM_IDLE, &FROM_JOINED, &FROM_OPEN] {
+    for tiny in WORLDS {
         let search = |pruned| {
             let (seen, word) = (HashMap::new(), Vec::new());
             let mut search = Search { tiny, pruned, word, seen, steps: 0, settled: 0 };
@@ -274,8 +310,8 @@ fn the_word_that_is_asked_for_is_carried_out() {
     let word = setting("PHX_WORD").unwrap_or_else(|| "idle 0 3 6 11 10 11".into());
     let mut parts = word.split(' ');
     let name = parts.next().expect("the name of a world");
-    let tiny = [&FROM_IDLE, &FROM_JOINED, &FROM_OPEN].into_iter().find(|it| it.name == name);
-    let tiny = tiny.expect("idle, joined or open");
+    let tiny = WORLDS.into_iter().find(|it| it.name == name);
+    let tiny = tiny.expect("one of the worlds");
     let mut world = World::new(tiny.setup);
     let mut shown = 0;
     for letter in parts {
