@@ -83,7 +83,8 @@ pub(crate) struct Want {
     /// From the configuration: wanted without any interest.
     pub(crate) auto: bool,
     pub(crate) state: State,
-    /// The instance that the server still holds while a rejoin on request waits.
+    /// The instance that the server still holds while a rejoin on request waits, or may hold
+    /// while the rejoin after a lost reply waits.
     pub(crate) surviving: Option<Ref>,
     /// Somebody called `join` and has seen no ok since: a rejection is theirs to handle.
     pub(crate) first_join_called: bool,

@@ -30,6 +30,9 @@
 //! * **Bad input is reported, not fatal**: [`Signal::ProtocolError`]. A panic is a bug of this crate.
 //! * **Secrets stay out of logs**: [`Secret`], [`Uri`] and [`Payload`] do not print what they hold.
 //!
+//! The [`manual`] has pages about the loop, the policies, credentials, backpressure, testing, other
+//! runtimes, and for those who come from phoenix.js or Slipstream.
+//!
 //! # Features
 //!
 //! None is on by default; the core then needs serde, serde_json, thiserror and bytes.
@@ -38,9 +41,9 @@
 //! | --- | --- |
 //! | `driver` | async handles and the future that drives them, over any runtime |
 //! | `upgrade` | the HTTP upgrade and proxy CONNECT as pure machines |
-//! | `tls` | [`Tls`]: whom `wss://` trusts; `tls-native-roots` adds the roots of the system |
+//! | `tls` | `Tls`: whom `wss://` trusts; `tls-native-roots` adds the roots of the system |
 //! | `tracing` | what the driver sees, as events of the `tracing` crate |
-//! | `testing` | a pure Phoenix-like server, for your tests too |
+//! | `testing` | for your tests too: a pure Phoenix-like server, simulated worlds, and with `driver` a scripted server for programs that use the handles |
 
 mod action;
 #[cfg(feature = "adapter")]
@@ -62,6 +65,7 @@ mod id;
 mod input;
 mod join_clock;
 mod join_params;
+pub mod manual;
 mod payload;
 mod presence;
 mod push;

@@ -236,3 +236,19 @@ fn a_driver_late_by_more_than_a_short_heartbeat_timeout_still_asks_the_peer_firs
     hand.advance(ms(1));
     assert!(matches!(hand.socket.status(), Status::Waiting { .. }));
 }
+
+#[test]
+fn a_leave_after_a_join_whose_answer_is_given_up_leaves_what_the_server_may_hold() {
+    let mut hand = Hand::open(config());
+    hand.join("room:a");
+    let join_ref = hand.join_ref("room:a");
+    // The join is overdue, and the heartbeat that probes it is answered: no reply will come.
+    hand.advance(secs(10));
+    hand.answer_heartbeat();
+    assert!(matches!(hand.socket.channel_status("room:a"), ChannelStatus::Errored { .. }));
+    hand.leave("room:a");
+    let leave = hand.last_sent("room:a", "phx_leave");
+    assert_eq!(leave.join_ref, Some(join_ref), "else the server keeps the channel for ever");
+    hand.answer("room:a", "phx_leave", "ok", json!({}));
+    assert_eq!(left(&hand), [LeaveOutcome::Acked]);
+}

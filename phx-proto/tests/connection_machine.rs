@@ -42,7 +42,7 @@ fn an_attempt_without_an_answer_is_aborted_after_connect_timeout() {
 fn the_first_retry_after_a_lost_connection_is_spread_by_its_cause() {
     for seed in 0..50 {
         for (code, to) in
-            [(None, 500), (Some(1000), 2_000), (Some(1001), 2_000), (Some(1012), 2_000)]
+            [(None, 1_500), (Some(1000), 2_000), (Some(1001), 2_000), (Some(1012), 2_000)]
         {
             let mut hand = Hand::with_seed(config(), seed);
             hand.connect();
@@ -124,7 +124,7 @@ fn the_attempt_counter_starts_over_after_a_stable_connection() {
     hand.opened();
     hand.advance(secs(10));
     hand.lost();
-    check(hand.reconnect_after().0, 10, 500, "after ten stable seconds");
+    check(hand.reconnect_after().0, 10, 1_500, "after ten stable seconds");
     hand.until_dial();
     hand.failed(dial_failure());
     check(hand.reconnect_after().0, 25, 50, "the second attempt");

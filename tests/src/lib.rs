@@ -1,10 +1,13 @@
-//! Helpers shared by the workspace tests: the recordings, what each of them is good for, and a
-//! client driven through them.
+//! Helpers shared by the workspace tests: the recordings, what each of them is good for, a client
+//! driven through them, and a proxy that breaks connections.
 
 pub mod classes;
 pub mod conversation;
+pub mod dice;
+pub mod fault_proxy;
 pub mod foretold;
 pub mod golden_client;
+pub mod left_behind;
 pub mod peers;
 pub mod reading;
 pub mod recording;

@@ -129,7 +129,7 @@ impl Config {
             auto_joins: Vec::new(),
             connect_timeout: seconds(10),
             close_timeout: seconds(2),
-            first_retry_spread: DelayRange::from_millis(10, 500),
+            first_retry_spread: DelayRange::from_millis(10, 1_500),
             reconnect_after: defaults::reconnect_after(),
             refused_after: defaults::refused_after(),
             retry_after_max: seconds(3_600),

@@ -146,6 +146,10 @@ impl Socket {
             |want| matches!(want.state, State::Joining { join_ref } if join_ref == join.join_ref),
         );
         if joining {
+            if let Some(want) = self.wanted_mut(&join.topic) {
+                // The reply was lost; the channel may well be there.
+                want.surviving = Some(join.join_ref);
+            }
             self.rejoin_later(now, &join.topic, RejoinCause::JoinUnanswered);
         }
     }

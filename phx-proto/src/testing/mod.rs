@@ -1,4 +1,43 @@
-//! A Phoenix server to test against, on virtual time.
+//! Phoenix to test against, on virtual time: nothing here opens a socket, reads a clock or sleeps.
+//!
+//! | to test | use | what it is |
+//! | --- | --- | --- |
+//! | a program that uses the async handles | `Script` (with feature `driver`) | the test plays the server: `accept_connect`, `assert_join`, `push`, `reply`, `disconnect` |
+//! | how clients and a server fare together | [`World`] | any number of cores, a [`Link`] for each, one server, one clock, one seed, one trace |
+//! | a client of any make | [`Server`] | a Phoenix-like server, frames in and frames out |
+//!
+//! # Worlds
+//!
+//! A [`World`] is deterministic: its seed decides every latency and every client's jitter, and the
+//! same calls give the same [`trace`](World::trace), byte for byte. Time is free, so an hour of
+//! outage is simulated in about a millisecond. Faults are injected into a [`Link`] (stall, half-open, cut
+//! after so many frames, refused and dropped connects, HTTP refusals) or into the server (kill,
+//! restart, shut down, crash a channel). The trace is what to read when a test fails, and what to
+//! commit as a golden file:
+//!
+//! ```text
+//! t=50ms client#1 Interrupted room:lobby (transport lost)
+//! t=50ms client#1 ReconnectAfter 328ms (attempt 1, transport lost)
+//! t=378ms client#1 Connect (attempt 1)
+//! ```
+//!
+//! To find bugs rather than to show that there are none, let [`World::draw`] choose what happens
+//! next, and check after every [`World::step`] what must always hold; then stop hurting it, and
+//! check that what is wanted comes about. A failing seed is the whole bug report.
+//!
+//! # Scripts
+//!
+//! A `Script` is the network, the clock, the executor and the server of the program under test.
+//! Its verbs let everything go on that can before they look. Those that expect something let
+//! virtual time pass until it is there; if it never comes, the panic shows what did happen. What
+//! an `assert_` verb found is taken: the next one looks for the next. Heartbeats are answered by
+//! the script.
+//!
+//! No executor is needed: `Script::spawn` runs futures, and the verbs poll them. In a test of
+//! tokio or smol, where parts of the program run on that executor, await `Script::settled` before
+//! a verb, so that they have their turn.
+//!
+//! # The server
 //!
 //! [`Server`] is a pure state machine: HTTP upgrades, frames and clock readings go in, frames
 //! and closes come out. It opens no socket, reads no clock and draws no entropy, so one seed and
@@ -53,13 +92,28 @@ mod channels;
 mod codec;
 mod config;
 mod effects;
+mod engine;
 mod handshake;
+mod link;
 mod presence;
+#[cfg(feature = "driver")]
+mod script;
 mod server;
 mod socket;
+#[cfg(feature = "driver")]
+mod stage;
 #[cfg(test)]
 mod tests;
+mod trace;
+mod world;
 
 pub use config::{ServerConfig, Version};
 pub use handshake::{Accepted, ConnectRequest, HttpRefusal};
+pub use link::{Cut, Delivery, Direction, Link, Parcel};
+#[cfg(feature = "driver")]
+pub use script::{Running, Script, Sent};
 pub use server::{Output, PeerId, Server};
+#[cfg(feature = "driver")]
+pub use stage::{ScriptRuntime, ScriptTimer, ScriptTransport};
+pub use trace::{ClientId, Event, What};
+pub use world::World;

@@ -1,7 +1,7 @@
 //! The server as a whole: connections, time, scripted events.
 
 use core::fmt;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde_json::{Value, json};
 
@@ -56,6 +56,8 @@ pub struct Server {
     /// Counts channel instances; the order of instances is the order of subscriptions.
     pub(super) instances: u64,
     pub(super) held: Option<Vec<HeldReply>>,
+    /// When each socket that is awake was last heard of.
+    awake: BTreeSet<(Time, PeerId)>,
     timers: BTreeMap<(Time, u64), Timer>,
     armed: u64,
     peers: u64,
@@ -93,6 +95,7 @@ impl Server {
             outputs: VecDeque::new(),
             instances: 0,
             held: None,
+            awake: BTreeSet::new(),
             timers: BTreeMap::new(),
             armed: 0,
             peers: 0,
@@ -122,12 +125,12 @@ impl Server {
         let peer = PeerId(self.peers);
         let protocol = admission.protocol.clone();
         let sleep = core::time::Duration::from_millis(admission.slow_ms);
-        let mut socket = Socket::new(admission, now);
+        self.sockets.insert(peer, Socket::new(admission, now));
+        self.awake.insert((now, peer));
         if !sleep.is_zero() {
-            socket.busy = true;
+            self.fall_asleep(peer);
             self.arm(now + sleep, Timer::SocketWakes { peer });
         }
-        self.sockets.insert(peer, socket);
         Ok(Accepted { peer, protocol })
     }
 
@@ -145,9 +148,7 @@ impl Server {
     /// closed as idle (`wire/idle_timeout_pings`).
     pub fn handle_ping(&mut self, now: Time, peer: PeerId) {
         self.advance(now);
-        if let Some(socket) = self.sockets.get_mut(&peer) {
-            socket.heard = now;
-        }
+        self.heard(now, peer);
     }
 
     /// A close frame arrived; whatever its code, the answer is 1000 (`wire/close_by_client`).
@@ -265,12 +266,17 @@ impl Server {
         self.sockets.values().filter(|socket| socket.channels.contains_key(topic)).count()
     }
 
+    /// The topics that a connection has joined, in order of topic.
+    pub fn topics(&self, peer: PeerId) -> impl Iterator<Item = &str> {
+        self.sockets.get(&peer).into_iter().flat_map(|s| s.channels.keys().map(String::as_str))
+    }
+
     /// Hands mail to a socket, which looks at it at once unless it sleeps.
     fn receive(&mut self, now: Time, peer: PeerId, mail: Mail) {
         self.advance(now);
         if let Some(socket) = self.sockets.get_mut(&peer) {
-            socket.heard = now;
             socket.mailbox.push_back(mail);
+            self.heard(now, peer);
             self.drain(now, peer);
         }
     }
@@ -311,8 +317,31 @@ impl Server {
 
     /// The socket that will be idle for too long first. A sleeping one does not look.
     fn next_idle(&self) -> Option<(Time, PeerId)> {
-        let awake = self.sockets.iter().filter(|(_, socket)| !socket.busy);
-        awake.map(|(peer, socket)| (socket.heard + self.config.idle_timeout, *peer)).min()
+        self.awake.first().map(|(heard, peer)| (*heard + self.config.idle_timeout, *peer))
+    }
+
+    /// Something of a socket was heard.
+    fn heard(&mut self, now: Time, peer: PeerId) {
+        let Some(socket) = self.sockets.get_mut(&peer) else { return };
+        let before = core::mem::replace(&mut socket.heard, now);
+        if self.awake.remove(&(before, peer)) {
+            self.awake.insert((now, peer));
+        }
+    }
+
+    /// A socket handles nothing from now on.
+    pub(super) fn fall_asleep(&mut self, peer: PeerId) {
+        let Some(socket) = self.sockets.get_mut(&peer) else { return };
+        socket.busy = true;
+        self.awake.remove(&(socket.heard, peer));
+    }
+
+    /// A socket is back; what came meanwhile is read only now, and so counts as heard now.
+    pub(super) fn wake_up(&mut self, now: Time, peer: PeerId) {
+        let Some(socket) = self.sockets.get_mut(&peer) else { return };
+        socket.busy = false;
+        socket.heard = now;
+        self.awake.insert((now, peer));
     }
 
     /// Ends a connection from the server's side.
@@ -327,6 +356,7 @@ impl Server {
     /// Forgets a connection. Its channels end with it, and the others see them leave.
     pub(super) fn remove(&mut self, peer: PeerId) {
         let Some(socket) = self.sockets.remove(&peer) else { return };
+        self.awake.remove(&(socket.heard, peer));
         if let Some(held) = &mut self.held {
             held.retain(|reply| reply.peer != peer);
         }
@@ -336,6 +366,7 @@ impl Server {
     }
 
     fn end_all(&mut self, code: impl Fn(&Socket) -> Option<u16>) {
+        self.awake.clear();
         for (peer, socket) in core::mem::take(&mut self.sockets) {
             if let Some(code) = code(&socket) {
                 self.outputs.push_back(Output::Close { peer, code });

@@ -122,10 +122,8 @@ impl Server {
 
     /// The sleep of a socket is over.
     pub(super) fn wake_socket(&mut self, now: Time, peer: PeerId) {
+        self.wake_up(now, peer);
         let Some(socket) = self.sockets.get_mut(&peer) else { return };
-        socket.busy = false;
-        // What came meanwhile is read only now, and so counts as heard now.
-        socket.heard = now;
         if let Some(joining) = socket.joining.take() {
             self.finish_join(now, peer, joining);
         }
@@ -200,8 +198,8 @@ impl Server {
                 if sleep.is_zero() {
                     self.finish_join(now, peer, joining);
                 } else if let Some(socket) = self.sockets.get_mut(&peer) {
-                    socket.busy = true;
                     socket.joining = Some(joining);
+                    self.fall_asleep(peer);
                     self.arm(now + sleep, Timer::SocketWakes { peer });
                 }
             }

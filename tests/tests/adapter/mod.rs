@@ -2,11 +2,18 @@
 //! the adapter under test and its runtime.
 
 mod certificates;
+mod conformance;
 mod dial;
 mod endings;
+mod graceful;
 mod listener;
 mod loopback;
 mod peer;
 mod proxy;
+mod scenarios;
+mod stage;
 mod supervisor;
 mod tls;
+mod tracked;
+
+pub(crate) use tracked::Spawn;

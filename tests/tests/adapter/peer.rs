@@ -43,6 +43,21 @@ pub(crate) fn accept_upgrade(stream: &mut (impl Read + Write), behind: &[u8]) ->
     head
 }
 
+/// The next frame, which a client masks, of at most 125 bytes: its opcode and its payload.
+pub(crate) fn read_masked(stream: &mut impl Read) -> (u8, Vec<u8>) {
+    let mut head = [0; 6];
+    stream.read_exact(&mut head).unwrap();
+    assert_eq!(head[1] & 0x80, 0x80, "a client masks");
+    let length = usize::from(head[1] & 0x7f);
+    assert!(length <= 125, "a short frame");
+    let mut payload = vec![0; length];
+    stream.read_exact(&mut payload).unwrap();
+    for (byte, mask) in payload.iter_mut().zip(head[2..].iter().cycle()) {
+        *byte ^= mask;
+    }
+    (head[0] & 0x0f, payload)
+}
+
 /// The value of a header of a request's head.
 pub(crate) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     let lines = head.lines().filter_map(|line| line.split_once(": "));

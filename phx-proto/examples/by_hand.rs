@@ -1,0 +1,49 @@
+//! The core by hand: no runtime, no socket, no clock but a variable.
+
+use phx_proto::testing::{ConnectRequest, Output, Server, ServerConfig};
+use phx_proto::{Action, Config, Opened, Signal, Socket, Time};
+use serde_json::json;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut now = Time::ZERO;
+    let mut server = Server::new(ServerConfig::default());
+    let mut socket = Socket::new(Config::new("ws://localhost/socket/websocket")?, 42, now);
+    let (mut connection, mut peer) = (None, None);
+    socket.join(now, "room:lobby", json!({"user": 7}))?;
+    socket.connect(now);
+
+    // Two minutes, of which a few microseconds pass.
+    while now < Time::from_millis(120_000) {
+        while let Some(action) = socket.poll_action(now) {
+            match action {
+                Action::Connect { id, .. } => {
+                    let path = socket.connect_request().uri.target();
+                    let request = ConnectRequest { path, headers: Vec::new() };
+                    let accepted = server.connect(now, &request).expect("the server takes us");
+                    (connection, peer) = (Some(id), Some(accepted.peer));
+                    socket.handle_opened(now, id, Opened::default());
+                }
+                Action::Send { frame, .. } | Action::Join { frame, .. } => {
+                    server.handle_frame(now, peer.expect("an open connection"), &frame);
+                }
+                Action::Signal(Signal::HeartbeatAcked { .. }) => println!("{now} still there"),
+                Action::Signal(signal) => println!("{now} {signal:?}"),
+                other => println!("{now} {other:?}"),
+            }
+        }
+        match (server.poll_output(), connection) {
+            (Some(Output::Send { frame, .. }), Some(id)) => socket.handle_frame(now, id, frame),
+            _ => {
+                // Nothing is on its way: jump to the next deadline.
+                now = socket.poll_timeout().expect("a heartbeat falls due").at;
+                socket.handle_timeout(now);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_example_runs_to_its_end() {
+    main().unwrap();
+}

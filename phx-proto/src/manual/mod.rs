@@ -1,0 +1,37 @@
+//! The manual: how to use what is here, and why it is as it is.
+//!
+//! | page | about |
+//! | --- | --- |
+//! | [`run_loop`] | the loop of a driver, step by step |
+//! | [`time_and_randomness`] | why `now` is an argument and a seed is required |
+//! | [`policies`] | every decision and its default, with the argument for it |
+//! | [`credentials`] | tokens that expire, and how they travel |
+//! | [`backpressure`] | what happens when somebody is too slow |
+//! | [`presence`] | the list of who is there |
+//! | [`testing_your_client`] | your own code against a server that you play |
+//! | [`other_runtimes`] | embedding the driver in a runtime of your own |
+//! | [`from_phoenix_js`] | names, for those who come from phoenix.js |
+//! | [`from_slipstream`] | names, for those who come from Slipstream |
+//!
+//! The pages are modules without items.
+
+#[doc = include_str!("run_loop.md")]
+pub mod run_loop {}
+#[doc = include_str!("time_and_randomness.md")]
+pub mod time_and_randomness {}
+#[doc = include_str!("policies.md")]
+pub mod policies {}
+#[doc = include_str!("credentials.md")]
+pub mod credentials {}
+#[doc = include_str!("backpressure.md")]
+pub mod backpressure {}
+#[doc = include_str!("presence.md")]
+pub mod presence {}
+#[doc = include_str!("testing_your_client.md")]
+pub mod testing_your_client {}
+#[doc = include_str!("other_runtimes.md")]
+pub mod other_runtimes {}
+#[doc = include_str!("from_phoenix_js.md")]
+pub mod from_phoenix_js {}
+#[doc = include_str!("from_slipstream.md")]
+pub mod from_slipstream {}

@@ -1,0 +1,228 @@
+//! How a [`World`] turns: what each step does, and who carries what to whom.
+//!
+//! ```text
+//!   step ─▶ Restart                       the port is open again
+//!        ─▶ Server    its timers          ─▶ flush_server: outputs onto the links
+//!        ─▶ Client    a delivery, or else a deadline
+//!                       up: at_server     ─▶ flush_server
+//!                       down: at_client   ─▶ drain: the core's actions onto its link
+//! ```
+//!
+//! Every change of a client ends in `reschedule`, which keeps its one entry in the agenda: the
+//! earlier of its core's deadline and its link's next delivery. The server is never asked about a
+//! connection by the client's id, nor the client by the server's: the two names meet only here.
+
+use super::handshake;
+use super::link::{Direction, Parcel};
+use super::server::Output;
+use super::trace::{ClientId, Event, What};
+use super::world::{Client, World};
+use crate::action::{Action, ConnectRequest};
+use crate::id::ConnectionId;
+use crate::input::{Ended, Failure, Opened};
+use crate::refusal::Refusal;
+use crate::time::Time;
+
+/// What the next step is about; of several at one time, the first of these.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Next {
+    Restart,
+    Server,
+    Client(usize),
+}
+
+/// # How it works
+impl World {
+    pub(super) fn record(&mut self, client: Option<usize>, what: What) {
+        let event = Event { at: self.now, client: client.map(ClientId), what };
+        if (self.keeps)(&event) {
+            self.events.push(event);
+        }
+    }
+
+    /// Takes up what the test did since the last step.
+    pub(super) fn settle(&mut self) {
+        self.flush_server();
+        while let Some(client) = self.touched.pop_first() {
+            for note in self.clients[client].link.take_notes() {
+                self.record(Some(client), What::Note(note));
+            }
+            self.reschedule(client);
+        }
+    }
+
+    fn reschedule(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        let timeout = client.socket.poll_timeout().map(|timeout| timeout.at);
+        let due = timeout.into_iter().chain(client.link.poll_timeout()).min();
+        let before = core::mem::replace(&mut client.due, due);
+        if before != due {
+            if let Some(before) = before {
+                self.agenda.remove(&(before, index));
+            }
+            self.agenda.extend(due.map(|due| (due, index)));
+        }
+    }
+
+    pub(super) fn step_client(&mut self, index: usize) {
+        let now = self.now;
+        let client = &mut self.clients[index];
+        match client.link.poll(now) {
+            Some(delivery) => match delivery.direction {
+                Direction::Up => self.at_server(index, delivery.connection, delivery.parcel),
+                Direction::Down => self.at_client(index, delivery.connection, delivery.parcel),
+            },
+            None => client.socket.handle_timeout(now),
+        }
+        self.drain(index);
+    }
+
+    /// Something of a client reached the server.
+    fn at_server(&mut self, index: usize, id: ConnectionId, parcel: Parcel) {
+        let now = self.now;
+        let client = &mut self.clients[index];
+        if let Parcel::Request(request) = parcel {
+            let answer = self.answer(index, id, &request);
+            self.clients[index].link.send(now, id, Direction::Down, answer);
+            return;
+        }
+        if client.blocked && client.open == Some(id) && client.link.is_writable(id) {
+            client.blocked = false;
+            client.socket.handle_writable(now, id, true);
+        }
+        let Some(peer) = client.peers.get(&id).copied() else { return };
+        match parcel {
+            Parcel::Frame(frame) => self.server.handle_frame(now, peer, &frame),
+            Parcel::Close(code) => self.server.handle_close(now, peer, code),
+            Parcel::End => {
+                client.peers.remove(&id);
+                self.peers.remove(&peer);
+                self.server.handle_eof(now, peer);
+            }
+            Parcel::Request(_) | Parcel::Opened(_) | Parcel::Failed(_) => {}
+        }
+        self.flush_server();
+    }
+
+    fn answer(&mut self, index: usize, id: ConnectionId, request: &ConnectRequest) -> Parcel {
+        if !self.listening {
+            return Parcel::Failed(Failure::Dial { message: "connection refused".to_owned() });
+        }
+        match self.server.connect(self.now, &handshake::ConnectRequest::from(request)) {
+            Ok(accepted) => {
+                self.peers.insert(accepted.peer, (index, id));
+                self.clients[index].peers.insert(id, accepted.peer);
+                Parcel::Opened(Opened { protocol: accepted.protocol })
+            }
+            Err(no) => {
+                Parcel::Failed(Failure::Refused(Refusal::new(no.status, no.headers, no.body)))
+            }
+        }
+    }
+
+    /// Something reached the client.
+    fn at_client(&mut self, index: usize, id: ConnectionId, parcel: Parcel) {
+        let now = self.now;
+        if let Parcel::Frame(frame) = &parcel {
+            self.record(Some(index), What::Received(frame.clone()));
+        }
+        let client = &mut self.clients[index];
+        let lost = || "the connection was lost".to_owned();
+        match parcel {
+            Parcel::Opened(opened) => {
+                client.open = Some(id);
+                client.blocked = false;
+                client.socket.handle_opened(now, id, opened);
+            }
+            Parcel::Failed(failure) => client.socket.handle_failed(now, id, failure),
+            Parcel::Frame(frame) => client.socket.handle_frame(now, id, frame),
+            Parcel::Close(code) => {
+                client.hang_up(now, id);
+                let ended = Ended::CloseFrame { code, reason: String::new() };
+                client.socket.handle_closed(now, id, ended);
+            }
+            Parcel::End if client.open == Some(id) => {
+                client.hang_up(now, id);
+                client.socket.handle_closed(now, id, Ended::Lost { message: lost() });
+            }
+            Parcel::End => client.socket.handle_failed(now, id, Failure::Dial { message: lost() }),
+            Parcel::Request(_) => {}
+        }
+    }
+
+    /// Puts on the links what the server has to say.
+    pub(super) fn flush_server(&mut self) {
+        while let Some(output) = self.server.poll_output() {
+            let (Output::Send { peer, .. } | Output::Close { peer, .. } | Output::Drop { peer }) =
+                output;
+            let Some((index, id)) = self.peers.get(&peer).copied() else { continue };
+            let client = &mut self.clients[index];
+            match output {
+                Output::Send { frame, .. } => {
+                    client.link.send(self.now, id, Direction::Down, Parcel::Frame(frame));
+                }
+                Output::Close { code, .. } => {
+                    client.link.send(self.now, id, Direction::Down, Parcel::Close(Some(code)));
+                }
+                Output::Drop { .. } => {
+                    client.link.hang_up(self.now, id, Direction::Down);
+                    client.peers.remove(&id);
+                    self.peers.remove(&peer);
+                }
+            }
+            self.reschedule(index);
+        }
+    }
+
+    /// Carries out what a client's core wants done.
+    pub(super) fn drain(&mut self, index: usize) {
+        let now = self.now;
+        while let Some(action) = self.clients[index].socket.poll_action(now) {
+            self.record(Some(index), What::Action(action.clone()));
+            let client = &mut self.clients[index];
+            match action {
+                Action::Connect { id, .. } => {
+                    let request = client.socket.connect_request();
+                    client.link.connect(now, id, request);
+                }
+                Action::Send { id, frame } | Action::Join { id, frame, .. } => {
+                    client.link.send(now, id, Direction::Up, Parcel::Frame(frame));
+                    if !client.link.is_writable(id) {
+                        client.blocked = true;
+                        client.socket.handle_writable(now, id, false);
+                    }
+                }
+                Action::Close { id, code, .. } => {
+                    client.link.send(now, id, Direction::Up, Parcel::Close(Some(code)));
+                }
+                Action::Abort { id } => client.hang_up(now, id),
+                Action::ReconnectAfter { .. } | Action::RejoinAfter { .. } | Action::Signal(_) => {}
+            }
+        }
+        self.reschedule(index);
+    }
+}
+
+impl Client {
+    fn hang_up(&mut self, now: Time, id: ConnectionId) {
+        self.link.hang_up(now, id, Direction::Up);
+        if self.open == Some(id) {
+            self.open = None;
+            self.blocked = false;
+        }
+    }
+}
+
+/// What the server sees of a request of the core.
+impl From<&ConnectRequest> for handshake::ConnectRequest {
+    fn from(request: &ConnectRequest) -> Self {
+        let plain =
+            |(name, value): &(String, crate::Secret)| (name.clone(), value.expose().to_owned());
+        let mut headers: Vec<(String, String)> = request.headers.iter().map(plain).collect();
+        if !request.subprotocols.is_empty() {
+            let offers: Vec<&str> = request.subprotocols.iter().map(|s| s.expose()).collect();
+            headers.push(("sec-websocket-protocol".to_owned(), offers.join(", ")));
+        }
+        Self { path: request.uri.target(), headers }
+    }
+}

@@ -1,0 +1,473 @@
+//! What lies between one client and the server: an in-order link on virtual time.
+//!
+//! ```text
+//!   client ──Up──▶ [frame at 12ms][frame at 15ms] ──▶ server      one such pair for each
+//!   client ◀─Down─ [reply at 17ms]             ◀── server         connection that is not over
+//! ```
+//!
+//! A [`Link`] is TCP as far as Phoenix can tell: what arrives, arrives in order, and the end of
+//! the stream arrives behind everything that was sent before it. Each [`Parcel`] is delivered
+//! after a latency that is drawn from the link's own seed, never before the one in front of it.
+//! It reads no clock: whoever drives it says what time it is, takes what is due from
+//! [`poll`](Link::poll), and comes back at [`poll_timeout`](Link::poll_timeout).
+//!
+//! Faults are of two kinds. Some are about the connection there is: [`stall`](Link::stall),
+//! [`half_open`](Link::half_open), [`cut`](Link::cut), [`cut_after`](Link::cut_after). The others
+//! wait for the next attempts to connect, one for each: [`refuse_connects`](Link::refuse_connects),
+//! [`refuse_upgrades`](Link::refuse_upgrades), [`drop_connects`](Link::drop_connects),
+//! [`ignore_connects`](Link::ignore_connects). [`heal`](Link::heal) ends them all.
+//!
+//! A direction that went dead keeps what is written to it, as a kernel keeps what the peer does
+//! not acknowledge: the sender finds out by a full [`buffer`](Link::buffer) or by silence.
+//!
+//! [`World`](super::World) has one link for each client and drives it; a link can be driven by
+//! hand too.
+
+use core::ops::RangeInclusive;
+use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::action::ConnectRequest;
+use crate::backoff::DelayRange;
+use crate::id::ConnectionId;
+use crate::input::{Failure, Opened};
+use crate::refusal::Refusal;
+use crate::rng::Rng;
+use crate::time::Time;
+use crate::wire::Frame;
+
+const NO_TIME: DelayRange = DelayRange::from_millis(0, 0);
+
+/// A way through the link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Direction {
+    /// From the client to the server.
+    Up,
+    /// From the server to the client.
+    Down,
+}
+
+/// How a connection is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// The stream just ends, as when a process is killed or a proxy resets.
+    Lost,
+    /// The client reads a close frame with this code first, as from a proxy that shuts down.
+    Close(u16),
+}
+
+/// What travels.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Parcel {
+    /// The client asks for a connection.
+    Request(Box<ConnectRequest>),
+    /// The server took it.
+    Opened(Opened),
+    /// The attempt failed.
+    Failed(Failure),
+    /// A frame.
+    Frame(Frame),
+    /// A close frame with its code.
+    Close(Option<u16>),
+    /// The end of the stream.
+    End,
+}
+
+/// A parcel that has arrived.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delivery {
+    /// Whose it is.
+    pub connection: ConnectionId,
+    /// Where it was going.
+    pub direction: Direction,
+    /// What it is.
+    pub parcel: Parcel,
+}
+
+/// The link of one client: in order like TCP, with latency, and with faults on request.
+///
+/// Faults of the present connection are [`stall`](Self::stall), [`half_open`](Self::half_open),
+/// [`cut`](Self::cut) and [`cut_after`](Self::cut_after); the others wait for the next attempts to
+/// connect, one for each.
+///
+/// ```
+/// use core::time::Duration;
+/// use phx_proto::testing::{Direction, Link, Parcel};
+/// use phx_proto::{Config, ConnectionId, Frame, Socket, Time};
+///
+/// let config = Config::new("ws://localhost:4000/socket/websocket")?;
+/// let request = Socket::new(config, 7, Time::ZERO).connect_request();
+/// let id = ConnectionId::from_u64(1);
+///
+/// let mut link = Link::new(7);
+/// link.latency(Duration::from_millis(5)..=Duration::from_millis(5));
+/// link.connect(Time::ZERO, id, request);
+/// link.send(Time::from_millis(1), id, Direction::Up, Parcel::Frame(Frame::from("hello")));
+/// assert!(matches!(link.poll(Time::from_millis(5)).unwrap().parcel, Parcel::Request(_)));
+/// assert_eq!(link.poll(Time::from_millis(5)), None);
+/// assert_eq!(link.poll_timeout(), Some(Time::from_millis(6)));
+/// # Ok::<(), phx_proto::ConfigError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Link {
+    rng: Rng,
+    now: Time,
+    latency: DelayRange,
+    buffer: usize,
+    stalled_until: Time,
+    fates: VecDeque<Fate>,
+    next_cuts: Vec<(Direction, u64, Cut)>,
+    wires: BTreeMap<ConnectionId, Wire>,
+    /// What was done to it, for a trace; kept only when somebody asks for it.
+    notes: Option<Vec<String>>,
+}
+
+/// What becomes of an attempt to connect.
+#[derive(Clone, Debug)]
+enum Fate {
+    Fail(Failure),
+    Ignore,
+    Drop,
+}
+
+/// One connection.
+#[derive(Clone, Debug, Default)]
+struct Wire {
+    up: Pipe,
+    down: Pipe,
+    /// The client's end is closed: nothing more is delivered to it.
+    client_gone: bool,
+    /// The server's end is closed, or there never was one.
+    server_gone: bool,
+    /// Nothing that is sent from now on arrives.
+    severed: bool,
+    drop_when_open: bool,
+}
+
+/// One direction of a connection.
+#[derive(Clone, Debug, Default)]
+struct Pipe {
+    queue: VecDeque<(Time, Parcel)>,
+    last: Time,
+    dead: bool,
+    cut_after: Option<(u64, Cut)>,
+}
+
+/// # Settings and faults
+impl Link {
+    /// A link without latency and without faults.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self {
+            rng: Rng::new(seed),
+            now: Time::ZERO,
+            latency: NO_TIME,
+            buffer: 256,
+            stalled_until: Time::ZERO,
+            fates: VecDeque::new(),
+            next_cuts: Vec::new(),
+            wires: BTreeMap::new(),
+            notes: None,
+        }
+    }
+
+    /// How long a parcel travels, one way; each draws its own. By default no time at all.
+    ///
+    /// A range that is the wrong way round is taken for its start.
+    pub fn latency(&mut self, range: RangeInclusive<Duration>) -> &mut Self {
+        let (min, max) = (*range.start(), *range.end());
+        self.latency = DelayRange::new(min, max.max(min)).unwrap_or(NO_TIME);
+        self
+    }
+
+    /// How many frames the client may have on their way before its transport takes no more; by
+    /// default 256.
+    pub fn buffer(&mut self, frames: usize) -> &mut Self {
+        self.buffer = frames.max(1);
+        self
+    }
+
+    /// Delivers nothing for this long, and then everything, in order.
+    pub fn stall(&mut self, length: Duration) -> &mut Self {
+        self.note(|| format!("the link stalls for {}ms", length.as_millis()));
+        self.stalled_until = self.stalled_until.max(self.now + length);
+        self
+    }
+
+    /// Lets one direction of the present connection die in silence: what is in it and whatever is
+    /// sent on it never arrives, the end of the stream included.
+    pub fn half_open(&mut self, direction: Direction) -> &mut Self {
+        self.note(|| format!("the link goes dead {direction:?}"));
+        for wire in self.wires.values_mut() {
+            wire.pipe(direction).dead = true;
+        }
+        self
+    }
+
+    /// Cuts the present connection; what is on its way is lost. Both ends notice, at the ends of
+    /// dead directions too.
+    pub fn cut(&mut self, cut: Cut) -> &mut Self {
+        self.note(|| format!("the link is cut ({cut:?})"));
+        let now = self.now;
+        self.wires.values_mut().for_each(|wire| wire.sever(now, cut));
+        self
+    }
+
+    /// Cuts the present connection, or else the next one, when this many more frames have arrived
+    /// in this direction. What is behind them is lost.
+    pub fn cut_after(&mut self, direction: Direction, frames: u64, cut: Cut) -> &mut Self {
+        self.note(|| format!("the link will be cut after {frames} frames {direction:?} ({cut:?})"));
+        match self.wires.values_mut().next_back() {
+            Some(wire) => wire.cut_after(self.now, direction, frames, cut),
+            None => self.next_cuts.push((direction, frames, cut)),
+        }
+        self
+    }
+
+    /// Fails the next attempts to connect, as a port without a listener does.
+    pub fn refuse_connects(&mut self, attempts: usize) -> &mut Self {
+        self.note(|| format!("the next {attempts} connects will be refused"));
+        let message = "connection refused".to_owned();
+        self.push_fates(attempts, &Fate::Fail(Failure::Dial { message }))
+    }
+
+    /// Answers the next attempts to connect with an HTTP status, and with `Retry-After` if given
+    /// (seconds, or an HTTP date).
+    pub fn refuse_upgrades(
+        &mut self,
+        attempts: usize,
+        status: u16,
+        retry_after: Option<&str>,
+    ) -> &mut Self {
+        self.note(|| format!("the next {attempts} upgrades will be answered with {status}"));
+        let headers = retry_after.map(|after| ("retry-after".to_owned(), after.to_owned()));
+        let refusal = Refusal::new(status, headers.into_iter().collect(), "");
+        self.push_fates(attempts, &Fate::Fail(Failure::Refused(refusal)))
+    }
+
+    /// Accepts the next attempts to connect and drops each connection as soon as it is open.
+    pub fn drop_connects(&mut self, attempts: usize) -> &mut Self {
+        self.note(|| format!("the next {attempts} connections will be dropped"));
+        self.push_fates(attempts, &Fate::Drop)
+    }
+
+    /// Leaves the next attempts to connect without an answer, as a firewall does.
+    pub fn ignore_connects(&mut self, attempts: usize) -> &mut Self {
+        self.note(|| format!("the next {attempts} connects will be ignored"));
+        self.push_fates(attempts, &Fate::Ignore)
+    }
+
+    /// Ends every fault that is under way or planned. A direction that died stays dead: what TCP
+    /// lost it cannot make up for, so that connection has to be found out and replaced.
+    pub fn heal(&mut self) -> &mut Self {
+        self.note(|| "the link is healed".to_owned());
+        self.stalled_until = Time::ZERO;
+        self.fates.clear();
+        self.next_cuts.clear();
+        for wire in self.wires.values_mut() {
+            wire.up.cut_after = None;
+            wire.down.cut_after = None;
+            wire.drop_when_open = false;
+        }
+        self
+    }
+
+    fn note(&mut self, note: impl FnOnce() -> String) {
+        if let Some(notes) = &mut self.notes {
+            notes.push(note());
+        }
+    }
+
+    /// Takes what was done since the last call, and keeps notes from now on.
+    pub(super) fn take_notes(&mut self) -> Vec<String> {
+        self.notes.replace(Vec::new()).unwrap_or_default()
+    }
+
+    fn push_fates(&mut self, attempts: usize, fate: &Fate) -> &mut Self {
+        self.fates.extend(core::iter::repeat_n(fate.clone(), attempts));
+        self
+    }
+}
+
+/// # Driving it
+impl Link {
+    /// Says what time it is, for faults that start now. It never goes back.
+    pub fn set_now(&mut self, now: Time) -> &mut Self {
+        self.now = self.now.max(now);
+        self
+    }
+
+    /// The client dials: the request travels up, unless a fault is waiting for it.
+    pub fn connect(&mut self, now: Time, id: ConnectionId, request: ConnectRequest) {
+        self.set_now(now);
+        let mut wire = Wire::default();
+        for (direction, frames, cut) in core::mem::take(&mut self.next_cuts) {
+            wire.cut_after(now, direction, frames, cut);
+        }
+        match self.fates.pop_front() {
+            Some(Fate::Fail(failure)) => {
+                wire.server_gone = true;
+                // There and back.
+                let back = now + self.rng.draw(self.latency) + self.rng.draw(self.latency);
+                wire.down.push(back, Parcel::Failed(failure));
+                self.wires.insert(id, wire);
+                return;
+            }
+            Some(Fate::Ignore) => {
+                wire.up.dead = true;
+                wire.server_gone = true;
+            }
+            Some(Fate::Drop) => wire.drop_when_open = true,
+            None => {}
+        }
+        self.wires.insert(id, wire);
+        self.send(now, id, Direction::Up, Parcel::Request(Box::new(request)));
+    }
+
+    /// Sends a parcel on a connection; one that is over takes nothing.
+    pub fn send(&mut self, now: Time, id: ConnectionId, direction: Direction, parcel: Parcel) {
+        self.set_now(now);
+        let Some(wire) = self.wires.get_mut(&id).filter(|wire| !wire.severed) else { return };
+        let receiver_gone = match direction {
+            Direction::Up => wire.server_gone && !wire.up.dead,
+            Direction::Down => wire.client_gone,
+        };
+        if receiver_gone {
+            return;
+        }
+        wire.server_gone |= matches!(parcel, Parcel::Failed(_));
+        let drop = wire.drop_when_open && matches!(parcel, Parcel::Opened(_));
+        let at = now + self.rng.draw(self.latency);
+        wire.pipe(direction).push(at, parcel);
+        if drop {
+            wire.severed = true;
+            wire.down.push(at, Parcel::End);
+            wire.up.push(now, Parcel::End);
+        }
+    }
+
+    /// The sender of this direction closes its end: it reads nothing more, and the end of the
+    /// stream travels behind what it has sent.
+    pub fn hang_up(&mut self, now: Time, id: ConnectionId, sender: Direction) {
+        self.send(now, id, sender, Parcel::End);
+        if let Some(wire) = self.wires.get_mut(&id) {
+            match sender {
+                Direction::Up => {
+                    wire.client_gone = true;
+                    wire.down.queue.clear();
+                }
+                Direction::Down => {
+                    wire.server_gone = true;
+                    wire.up.queue.clear();
+                }
+            }
+        }
+        self.bury(id);
+    }
+
+    /// Whether the client's transport takes another frame.
+    #[must_use]
+    pub fn is_writable(&self, id: ConnectionId) -> bool {
+        self.wires.get(&id).is_none_or(|wire| wire.up.queue.len() < self.buffer)
+    }
+
+    /// The next parcel that has arrived by now, earliest first.
+    pub fn poll(&mut self, now: Time) -> Option<Delivery> {
+        self.set_now(now);
+        let (at, id, direction) = self.next()?;
+        if at > now {
+            return None;
+        }
+        let wire = self.wires.get_mut(&id)?;
+        let (_, parcel) = wire.pipe(direction).queue.pop_front()?;
+        match (&parcel, direction) {
+            (Parcel::Frame(_), _) => {
+                if let Some(cut) = wire.pipe(direction).count_frame() {
+                    wire.sever(now, cut);
+                }
+            }
+            (Parcel::End, Direction::Up) => wire.server_gone = true,
+            (Parcel::End | Parcel::Failed(_), Direction::Down) => wire.client_gone = true,
+            _ => {}
+        }
+        self.bury(id);
+        Some(Delivery { connection: id, direction, parcel })
+    }
+
+    /// When the next parcel arrives, if any is on its way.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        self.next().map(|(at, ..)| at)
+    }
+
+    /// The earliest parcel; of several the one of the oldest connection, and up before down.
+    fn next(&self) -> Option<(Time, ConnectionId, Direction)> {
+        let heads = self.wires.iter().flat_map(|(id, wire)| {
+            let head = |pipe: &Pipe, direction| {
+                let (at, _) = pipe.queue.front().filter(|_| !pipe.dead)?;
+                Some((self.stalled_until.max(*at), *id, direction))
+            };
+            [head(&wire.up, Direction::Up), head(&wire.down, Direction::Down)]
+        });
+        heads.flatten().min()
+    }
+
+    /// Forgets a connection when nothing of it can be delivered any more.
+    fn bury(&mut self, id: ConnectionId) {
+        let over = |wire: &Wire| wire.client_gone && (wire.server_gone || wire.up.dead);
+        if self.wires.get(&id).is_some_and(over) {
+            self.wires.remove(&id);
+        }
+    }
+}
+
+impl Wire {
+    const fn pipe(&mut self, direction: Direction) -> &mut Pipe {
+        match direction {
+            Direction::Up => &mut self.up,
+            Direction::Down => &mut self.down,
+        }
+    }
+
+    fn cut_after(&mut self, now: Time, direction: Direction, frames: u64, cut: Cut) {
+        if frames == 0 {
+            self.sever(now, cut);
+        } else {
+            self.pipe(direction).cut_after = Some((frames, cut));
+        }
+    }
+
+    fn sever(&mut self, now: Time, cut: Cut) {
+        self.up.dead = false;
+        self.down.dead = false;
+        // Of a second cut both ends hear nothing that they do not hear of the first.
+        if core::mem::replace(&mut self.severed, true) {
+            return;
+        }
+        self.up.queue.clear();
+        self.down.queue.clear();
+        if !self.server_gone {
+            self.up.push(now, Parcel::End);
+        }
+        if !self.client_gone {
+            if let Cut::Close(code) = cut {
+                self.down.push(now, Parcel::Close(Some(code)));
+            }
+            self.down.push(now, Parcel::End);
+        }
+    }
+}
+
+impl Pipe {
+    fn push(&mut self, at: Time, parcel: Parcel) {
+        self.last = self.last.max(at);
+        self.queue.push_back((self.last, parcel));
+    }
+
+    /// Counts one frame that has arrived; the cut that was planned behind it, if any.
+    fn count_frame(&mut self) -> Option<Cut> {
+        let (frames, cut) = self.cut_after?;
+        self.cut_after = (frames > 1).then_some((frames - 1, cut));
+        (frames <= 1).then_some(cut)
+    }
+}

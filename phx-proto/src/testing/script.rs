@@ -1,0 +1,553 @@
+//! A server played by the test, for programs that use the async handles.
+//!
+//! ```text
+//!   your async fn ──▶ Client, Channel ──▶ Driver ──▶ in-memory transport ──▶ Script: what the
+//!                 ◀──                 ◀──        ◀──                    ◀──  test says and asserts
+//! ```
+//!
+//! A [`Script`] stands in for the network and the server of the client under test: clock, timers,
+//! connections and executor, all in memory. Its verbs are those of a server's life:
+//! accept a connect, expect a join, reply, push, drop the connection. Before each of them
+//! everything that can go on goes on. A verb that expects something lets *virtual* time pass
+//! until it is there, at most for the script's [`patience`](Script::patience), so reconnects and
+//! timeouts are tested in no time; when it does not come, the message of the panic shows what did
+//! happen.
+//!
+//! What an `assert_` verb found is taken: the next one looks for the next. Heartbeats are answered
+//! by the script. Only the newest connection is spoken to.
+//!
+//! Nothing here needs an executor: [`Script::spawn`] runs futures, and the verbs poll them. In a
+//! test of tokio or smol, where some of the program runs on that executor, put
+//! [`Script::settled`] in front of a verb: it lets the other tasks of a single-threaded executor
+//! run until they have nothing to do.
+
+use core::future::{Future, poll_fn};
+use core::task::{Context, Poll};
+use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::Value;
+
+use super::codec::{self, Vsn};
+use super::stage::{ScriptRuntime, Stage, Task, Wire};
+use crate::action::ConnectRequest;
+use crate::driver::{Client, Received, Runtime as _, Setup};
+use crate::input::{Ended, Failure};
+use crate::payload::Payload;
+use crate::refusal::Refusal;
+use crate::time::Time;
+
+/// How often the tasks may be polled before something is taken to go round in circles.
+const ROUNDS: u32 = 100_000;
+
+/// How often [`Script::settled`] gives way to the other tasks of the executor.
+const TURNS: u32 = 32;
+
+/// A frame that the client sent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sent {
+    /// When.
+    pub at: Time,
+    /// Its topic.
+    pub topic: String,
+    /// Its event.
+    pub event: String,
+    /// Its payload.
+    pub payload: Payload,
+    pub(super) join_ref: Value,
+    pub(super) msg_ref: Value,
+}
+
+impl Sent {
+    /// The payload as a JSON value; null if it is binary.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        self.payload.to_value().unwrap_or_default()
+    }
+}
+
+/// A server played by the test; see [scripts](super#scripts).
+///
+/// ```
+/// use phx_proto::Config;
+/// use phx_proto::driver::Client;
+/// use phx_proto::testing::Script;
+/// use serde_json::json;
+///
+/// async fn greet(client: Client) -> String {
+///     let room = client.join("room:lobby", json!({})).await.expect("a room");
+///     let reply = room.push("hello", json!({"from": "me"})).await.expect("a reply");
+///     reply.status.to_string()
+/// }
+///
+/// let script = Script::new();
+/// let client = script.client(Config::new("ws://localhost:4000/socket/websocket")?);
+/// let greeting = script.spawn(greet(client));
+///
+/// script.connect_and_assert_join("room:lobby");
+/// let hello = script.assert_push("room:lobby", "hello");
+/// assert_eq!(hello.json(), json!({"from": "me"}));
+/// script.reply(&hello, "ok", json!({}));
+/// assert_eq!(script.finish(greeting), "ok");
+/// # Ok::<(), phx_proto::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct Script {
+    stage: ScriptRuntime,
+    tasks: Arc<Mutex<Vec<Task>>>,
+    patience: Duration,
+    quiet: Duration,
+}
+
+/// A future that [`Script::spawn`] runs.
+#[derive(Debug)]
+pub struct Running<T>(Arc<Mutex<Option<T>>>);
+
+/// # Setting the scene
+impl Script {
+    /// A stage without clients, at time zero.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            stage: ScriptRuntime::default(),
+            tasks: Arc::default(),
+            patience: Duration::from_secs(60),
+            quiet: Duration::from_millis(100),
+        }
+    }
+
+    /// How long, in virtual time, the verbs wait for what they expect; by default a minute.
+    #[must_use]
+    pub const fn patience(mut self, most: Duration) -> Self {
+        self.patience = most;
+        self
+    }
+
+    /// How long, in virtual time, nothing must come for `refute_` verbs; by default 100 ms.
+    #[must_use]
+    pub const fn quiet(mut self, length: Duration) -> Self {
+        self.quiet = length;
+        self
+    }
+
+    /// A client that has started to connect. Its driver runs on this script.
+    pub fn client(&self, setup: impl Into<Setup>) -> Client {
+        crate::driver::start(setup, self.runtime())
+    }
+
+    /// The runtime, for programs that make their clients themselves, and for
+    /// [sleeping](ScriptRuntime::sleep) in virtual time.
+    #[must_use]
+    pub fn runtime(&self) -> ScriptRuntime {
+        self.stage.clone()
+    }
+
+    /// Runs a future; the verbs poll it.
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Running<T> {
+        let slot = Arc::new(Mutex::new(None));
+        let result = Arc::clone(&slot);
+        self.stage.add_task(async move {
+            let output = future.await;
+            *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(output);
+        });
+        Running(slot)
+    }
+
+    /// What a spawned future came to, once it is over.
+    ///
+    /// # Panics
+    ///
+    /// When it does not end in time.
+    #[track_caller]
+    pub fn finish<T>(&self, running: Running<T>) -> T {
+        let slot = running.0;
+        self.expect("an end of the task", |_| {
+            slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+        })
+    }
+
+    /// The time.
+    #[must_use]
+    pub fn now(&self) -> Time {
+        self.stage.now()
+    }
+
+    /// Lets this much virtual time pass.
+    pub fn advance(&self, length: Duration) {
+        let end = self.now() + length;
+        while self.move_on(end) {}
+        self.stage.set_now(end);
+        self.settle();
+    }
+
+    /// Lets everything go on that can, without any time passing: the tasks of this script and
+    /// those of the single-threaded executor that this future is awaited on.
+    pub async fn settled(&self) {
+        for _ in 0..TURNS {
+            self.settle();
+            let mut gave_way = false;
+            poll_fn(|cx: &mut Context<'_>| {
+                if core::mem::replace(&mut gave_way, true) {
+                    return Poll::Ready(());
+                }
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            })
+            .await;
+        }
+        self.settle();
+    }
+
+    /// What happened so far, one line for each event.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.stage.lock().log.iter().map(|line| format!("{line}\n")).collect()
+    }
+}
+
+/// # Connections
+impl Script {
+    /// Waits for the client to dial and accepts it; returns what it asked for.
+    ///
+    /// # Panics
+    ///
+    /// When it does not dial in time.
+    #[track_caller]
+    pub fn accept_connect(&self) -> ConnectRequest {
+        let (number, request) = self.expect("an attempt to connect", first_dial);
+        let vsn = if request.uri.target().contains("vsn=1.") { Vsn::V1 } else { Vsn::V2 };
+        {
+            let mut stage = self.stage.lock();
+            stage.note("the server accepts");
+            stage.heard.clear();
+            let (to_client, joins) = (VecDeque::new(), BTreeMap::new());
+            stage.wires.insert(number, Wire { vsn, to_client, joins, is_over: false });
+        }
+        self.stage.answer(number, Ok(vsn));
+        self.settle();
+        request
+    }
+
+    /// Waits for the client to dial and answers with an HTTP status.
+    ///
+    /// # Panics
+    ///
+    /// When it does not dial in time.
+    #[track_caller]
+    pub fn refuse_connect(&self, status: u16) -> ConnectRequest {
+        let (number, request) = self.expect("an attempt to connect", first_dial);
+        self.stage.lock().note(&format!("the server refuses with {status}"));
+        self.stage.answer(number, Err(Failure::Refused(Refusal::new(status, Vec::new(), ""))));
+        self.settle();
+        request
+    }
+
+    /// Asserts that the client does not dial.
+    ///
+    /// # Panics
+    ///
+    /// When it does.
+    #[track_caller]
+    pub fn refute_connect(&self) {
+        self.refute("an attempt to connect", |stage| !stage.dials.is_empty());
+    }
+
+    /// Accepts the connection and the join of a topic, with an empty response.
+    ///
+    /// # Panics
+    ///
+    /// When one of them does not come in time.
+    #[track_caller]
+    pub fn connect_and_assert_join(&self, topic: &str) -> Sent {
+        self.accept_connect();
+        let join = self.assert_join(topic);
+        self.reply(&join, "ok", Value::Object(serde_json::Map::new()));
+        join
+    }
+
+    /// Drops the connection without a close frame, as a server does that is killed.
+    ///
+    /// # Panics
+    ///
+    /// When there is none.
+    #[track_caller]
+    pub fn disconnect(&self) {
+        self.send(Received::Ended(Ended::Lost { message: "dropped by the script".to_owned() }));
+    }
+
+    /// Closes the connection with a close frame.
+    ///
+    /// # Panics
+    ///
+    /// When there is none.
+    #[track_caller]
+    pub fn close(&self, code: u16) {
+        let reason = String::new();
+        self.send(Received::Ended(Ended::CloseFrame { code: Some(code), reason }));
+    }
+
+    /// Asserts that the client closes or drops its connection.
+    ///
+    /// # Panics
+    ///
+    /// When it does not in time.
+    #[track_caller]
+    pub fn assert_disconnect(&self) {
+        self.expect("an end of the connection", |stage| {
+            stage.wires.values().all(|wire| wire.is_over).then_some(())
+        });
+    }
+}
+
+/// # Channels
+impl Script {
+    /// Expects a join of the topic.
+    ///
+    /// # Panics
+    ///
+    /// When none comes in time.
+    #[track_caller]
+    pub fn assert_join(&self, topic: &str) -> Sent {
+        self.assert_push(topic, "phx_join")
+    }
+
+    /// Asserts that the topic is not joined.
+    ///
+    /// # Panics
+    ///
+    /// When it is.
+    #[track_caller]
+    pub fn refute_join(&self, topic: &str) {
+        self.refute_push(topic, "phx_join");
+    }
+
+    /// Expects a leave of the topic; [`reply`](Self::reply) to it.
+    ///
+    /// # Panics
+    ///
+    /// When none comes in time.
+    #[track_caller]
+    pub fn assert_leave(&self, topic: &str) -> Sent {
+        self.assert_push(topic, "phx_leave")
+    }
+
+    /// Asserts that the topic is not left.
+    ///
+    /// # Panics
+    ///
+    /// When it is.
+    #[track_caller]
+    pub fn refute_leave(&self, topic: &str) {
+        self.refute_push(topic, "phx_leave");
+    }
+
+    /// Expects a push of this event on the topic.
+    ///
+    /// # Panics
+    ///
+    /// When none comes in time.
+    #[track_caller]
+    pub fn assert_push(&self, topic: &str, event: &str) -> Sent {
+        self.expect(&format!("a {event} of {topic:?}"), |stage| {
+            let nth = stage.heard.iter().position(|sent| sent.is(topic, event))?;
+            Some(stage.heard.remove(nth))
+        })
+    }
+
+    /// Asserts that this event is not pushed on the topic.
+    ///
+    /// # Panics
+    ///
+    /// When it is.
+    #[track_caller]
+    pub fn refute_push(&self, topic: &str, event: &str) {
+        self.refute(&format!("a {event} of {topic:?}"), |stage| {
+            stage.heard.iter().any(|sent| sent.is(topic, event))
+        });
+    }
+
+    /// Replies to a join, a leave or a push.
+    ///
+    /// # Panics
+    ///
+    /// When there is no connection.
+    #[track_caller]
+    pub fn reply(&self, to: &Sent, status: &str, response: impl Into<Payload>) {
+        let response = payload(response.into());
+        let topic = Value::from(to.topic.as_str());
+        self.say(|vsn| {
+            codec::encode_reply(vsn, &to.join_ref, &to.msg_ref, &topic, status, &response)
+        });
+    }
+
+    /// Pushes a message to the client.
+    ///
+    /// # Panics
+    ///
+    /// When the client did not join the topic on the present connection.
+    #[track_caller]
+    pub fn push(&self, topic: &str, event: &str, message: impl Into<Payload>) {
+        let message = payload(message.into());
+        let join_ref = self.join_ref(topic);
+        self.say(|vsn| codec::encode_push(vsn, &join_ref, topic, event, &message));
+    }
+
+    /// Crashes the channel: `phx_error`.
+    ///
+    /// # Panics
+    ///
+    /// When the client did not join the topic on the present connection.
+    #[track_caller]
+    pub fn crash_channel(&self, topic: &str) {
+        self.end_channel(topic, "phx_error");
+    }
+
+    /// Closes the channel: `phx_close`.
+    ///
+    /// # Panics
+    ///
+    /// When the client did not join the topic on the present connection.
+    #[track_caller]
+    pub fn close_channel(&self, topic: &str) {
+        self.end_channel(topic, "phx_close");
+    }
+
+    #[track_caller]
+    fn end_channel(&self, topic: &str, event: &str) {
+        let (join_ref, empty) = (self.join_ref(topic), Value::Object(serde_json::Map::new()));
+        self.say(|vsn| Ok(codec::encode_end(vsn, &join_ref, topic, event, &empty)));
+    }
+}
+
+/// # How it works
+impl Script {
+    /// Polls every task that was woken, until none is.
+    fn settle(&self) {
+        for _ in 0..ROUNDS {
+            let mut tasks = self.lock_tasks();
+            tasks.extend(self.stage.take_spawned().into_iter().map(Task::new));
+            // Not under the lock: a task may use the script.
+            let mut all = core::mem::take(&mut *tasks);
+            drop(tasks);
+            let moved = all.iter().any(Task::is_woken);
+            all.retain_mut(|task| !task.poll());
+            self.lock_tasks().splice(0..0, all);
+            if !moved {
+                return;
+            }
+        }
+        panic!("the tasks never come to rest; what happened:\n{}", self.log());
+    }
+
+    fn lock_tasks(&self) -> std::sync::MutexGuard<'_, Vec<Task>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves the clock to the next timer; false when there is none until `end`.
+    fn move_on(&self, end: Time) -> bool {
+        self.settle();
+        let next = self.stage.lock().next_timer().filter(|at| *at <= end);
+        if let Some(at) = next {
+            self.stage.set_now(at);
+            self.settle();
+        }
+        next.is_some()
+    }
+
+    #[track_caller]
+    fn expect<T>(&self, what: &str, mut look: impl FnMut(&mut Stage) -> Option<T>) -> T {
+        let end = self.now() + self.patience;
+        loop {
+            self.settle();
+            let found = look(&mut self.stage.lock());
+            if let Some(found) = found {
+                return found;
+            }
+            if !self.move_on(end) {
+                let seconds = self.patience.as_secs_f64();
+                panic!(
+                    "{what} was expected within {seconds}s and did not come; what happened:\n{}",
+                    self.log()
+                );
+            }
+        }
+    }
+
+    #[track_caller]
+    fn refute(&self, what: &str, is_there: impl Fn(&Stage) -> bool) {
+        self.advance(self.quiet);
+        let found = is_there(&self.stage.lock());
+        assert!(!found, "{what} came and should not have; what happened:\n{}", self.log());
+    }
+
+    #[track_caller]
+    fn send(&self, received: Received) {
+        self.settle();
+        let sent = self.stage.send(received);
+        assert!(sent, "there is no connection; what happened:\n{}", self.log());
+        self.settle();
+    }
+
+    #[track_caller]
+    fn say(&self, frame: impl FnOnce(Vsn) -> Result<crate::wire::Frame, codec::EncodeFault>) {
+        let vsn = self.stage.lock().wires.values().next_back().map_or(Vsn::V2, |wire| wire.vsn);
+        match frame(vsn) {
+            Ok(frame) => self.send(Received::Frame(frame)),
+            Err(codec::EncodeFault) => {
+                panic!("this cannot be written; what happened:\n{}", self.log())
+            }
+        }
+    }
+
+    #[track_caller]
+    fn join_ref(&self, topic: &str) -> Value {
+        self.settle();
+        let stage = self.stage.lock();
+        let wire = stage.wires.values().next_back();
+        let found = wire.and_then(|wire| wire.joins.get(topic).cloned());
+        drop(stage);
+        found.unwrap_or_else(|| panic!("{topic:?} is not joined; what happened:\n{}", self.log()))
+    }
+}
+
+impl Sent {
+    fn is(&self, topic: &str, event: &str) -> bool {
+        self.topic == topic && self.event == event
+    }
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl core::fmt::Debug for Script {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Script").field("now", &self.now()).finish_non_exhaustive()
+    }
+}
+
+/// What the task came to, for those who await it.
+impl<T> Running<T> {
+    /// Whether it is over.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+}
+
+fn first_dial(stage: &mut Stage) -> Option<(u64, ConnectRequest)> {
+    stage.dials.first_key_value().map(|(number, request)| (*number, request.clone()))
+}
+
+fn payload(payload: Payload) -> codec::Payload {
+    match payload.to_value() {
+        Ok(value) if !payload.is_binary() => codec::Payload::Json(value),
+        _ => codec::Payload::Binary(payload.as_bytes().to_vec()),
+    }
+}

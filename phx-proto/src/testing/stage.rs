@@ -1,0 +1,389 @@
+//! What stands behind a [`Script`](super::Script): a clock, timers, the wires and the tasks.
+//!
+//! The stage implements the driver's [`Runtime`] and [`Transport`] in memory. Nothing on it moves
+//! by itself: frames are there at once, a timer expires when the script moves the clock, and a
+//! task is polled when the script says so and something woke it. Real wakers are called all the
+//! same, so that a driver which runs on another executor is woken there.
+
+use core::fmt;
+use core::future::{Future, poll_fn};
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker};
+use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Wake;
+
+use serde_json::{Value, json};
+
+use super::codec::{self, Vsn};
+use super::script::Sent;
+use super::trace::Shown;
+use crate::action::ConnectRequest;
+use crate::config::Config;
+use crate::driver::{Received, Runtime, Timer, Transport, WriteFailed};
+use crate::input::{Ended, Failure, Opened};
+use crate::payload::Payload;
+use crate::time::Time;
+use crate::wire::Frame;
+
+/// Everything but the tasks.
+#[derive(Default)]
+pub(super) struct Stage {
+    pub(super) now: Time,
+    /// Attempts to connect that nobody has answered, by number.
+    pub(super) dials: BTreeMap<u64, ConnectRequest>,
+    verdicts: BTreeMap<u64, Result<Vsn, Failure>>,
+    /// The connections, by the number of their attempt; the last one is the present one.
+    pub(super) wires: BTreeMap<u64, Wire>,
+    /// What the client sent and no assertion has taken.
+    pub(super) heard: Vec<Sent>,
+    pub(super) log: Vec<String>,
+    spawned: Vec<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    timers: BTreeMap<u64, (Time, Waker)>,
+    wakers: BTreeMap<u64, Waker>,
+    numbers: u64,
+}
+
+/// One connection, as long as the client's end exists.
+pub(super) struct Wire {
+    pub(super) vsn: Vsn,
+    pub(super) to_client: VecDeque<Received>,
+    /// The join_ref of every topic that was joined on it.
+    pub(super) joins: BTreeMap<String, Value>,
+    /// Whether one of the two ends has closed it.
+    pub(super) is_over: bool,
+}
+
+/// The runtime of the clients of a [`Script`](super::Script): virtual time, wires in memory.
+#[derive(Clone, Default)]
+pub struct ScriptRuntime(Arc<Mutex<Stage>>);
+
+impl ScriptRuntime {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Stage> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the stage and then wakes, outside the lock, whoever the change concerns.
+    fn change<R>(&self, change: impl FnOnce(&mut Stage) -> (R, Vec<Waker>)) -> R {
+        let (result, wakers) = change(&mut self.lock());
+        wakers.into_iter().for_each(Waker::wake);
+        result
+    }
+
+    /// Moves the clock.
+    pub(super) fn set_now(&self, now: Time) {
+        self.change(|stage| {
+            stage.now = stage.now.max(now);
+            let due = |(_, (at, _)): &(&u64, &mut (Time, Waker))| *at <= now;
+            let due: Vec<u64> =
+                stage.timers.iter_mut().filter(due).map(|(number, _)| *number).collect();
+            let timers = due.iter().filter_map(|number| stage.timers.remove(number));
+            ((), timers.map(|(_, waker)| waker).collect())
+        });
+    }
+
+    /// The server's answer to an attempt.
+    pub(super) fn answer(&self, number: u64, verdict: Result<Vsn, Failure>) {
+        self.change(|stage| {
+            stage.dials.remove(&number);
+            stage.verdicts.insert(number, verdict);
+            ((), stage.wakers.remove(&number).into_iter().collect())
+        });
+    }
+
+    /// Something for the client to receive on its present connection; false without one.
+    pub(super) fn send(&self, received: Received) -> bool {
+        self.change(|stage| {
+            let Some((number, wire)) = stage.wires.last_entry().map(|e| (*e.key(), e.into_mut()))
+            else {
+                return (false, Vec::new());
+            };
+            if wire.is_over {
+                return (false, Vec::new());
+            }
+            wire.is_over = matches!(received, Received::Ended(_));
+            let line = match &received {
+                Received::Frame(frame) => format!("server: {}", Shown(frame)),
+                Received::Ended(Ended::CloseFrame { code: Some(code), .. }) => {
+                    format!("the server closes the connection with {code}")
+                }
+                Received::Ended(_) => "the server drops the connection".to_owned(),
+            };
+            wire.to_client.push_back(received);
+            stage.note(&line);
+            (true, stage.wakers.remove(&number).into_iter().collect())
+        })
+    }
+
+    /// Waits in virtual time, for the program under test.
+    pub async fn sleep(&self, length: Duration) {
+        let mut timer = self.timer();
+        timer.reset(Some(self.now() + length));
+        poll_fn(|cx| timer.poll_expired(cx)).await;
+    }
+
+    /// Tasks that were spawned since the last call.
+    pub(super) fn take_spawned(&self) -> Vec<Pin<Box<dyn Future<Output = ()> + Send>>> {
+        core::mem::take(&mut self.lock().spawned)
+    }
+
+    pub(super) fn add_task(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.lock().spawned.push(Box::pin(task));
+    }
+}
+
+impl Stage {
+    pub(super) fn note(&mut self, line: &str) {
+        let line = format!("t={}ms {line}", self.now.as_millis());
+        self.log.push(line);
+    }
+
+    pub(super) fn next_timer(&self) -> Option<Time> {
+        self.timers.values().map(|(at, _)| *at).min()
+    }
+
+    fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    /// A frame of the client. Heartbeats are answered at once, so that no script has to.
+    fn receive(&mut self, number: u64, frame: &Frame) {
+        let Some(wire) = self.wires.get_mut(&number) else { return };
+        let Ok(inbound) = codec::decode(wire.vsn, frame) else {
+            self.note(&format!("client: unreadable {}", Shown(frame)));
+            return;
+        };
+        if inbound.topic == "phoenix" && inbound.event == "heartbeat" {
+            let ok = codec::Payload::Json(json!({}));
+            let (join_ref, topic) = (&inbound.join_ref, &inbound.topic);
+            let reply = codec::encode_reply(wire.vsn, join_ref, &inbound.msg_ref, topic, "ok", &ok);
+            wire.to_client.extend(reply.map(Received::Frame));
+            // One line for as many as there are in a row.
+            const BEATS: &str = "client: heartbeats, answered";
+            if !self.log.last().is_some_and(|line| line.ends_with(BEATS)) {
+                self.note(BEATS);
+            }
+            return;
+        }
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let sent = Sent {
+            at: self.now,
+            topic: text(&inbound.topic),
+            event: text(&inbound.event),
+            payload: match inbound.payload {
+                codec::Payload::Json(value) => Payload::from(value),
+                codec::Payload::Binary(bytes) => Payload::binary(bytes),
+            },
+            join_ref: inbound.join_ref,
+            msg_ref: inbound.msg_ref,
+        };
+        if sent.event == "phx_join" {
+            wire.joins.insert(sent.topic.clone(), sent.join_ref.clone());
+        }
+        self.heard.push(sent);
+        self.note(&format!("client: {}", Shown(frame)));
+    }
+}
+
+/// Virtual time and wires in memory.
+impl Runtime for ScriptRuntime {
+    type Transport = ScriptTransport;
+    type Timer = ScriptTimer;
+
+    fn now(&self) -> Time {
+        self.lock().now
+    }
+
+    fn wall(&self) -> Time {
+        self.lock().now
+    }
+
+    fn seed(&self) -> u64 {
+        self.lock().number()
+    }
+
+    fn timer(&self) -> ScriptTimer {
+        let number = self.lock().number();
+        ScriptTimer { stage: self.clone(), number, at: None }
+    }
+
+    fn connect(
+        &self,
+        request: ConnectRequest,
+        _: &Config,
+    ) -> impl Future<Output = Result<(ScriptTransport, Opened), Failure>> + Send + 'static {
+        let mut stage = self.lock();
+        let number = stage.number();
+        stage.note(&format!("client: dials {}", request.uri));
+        stage.dials.insert(number, request);
+        Dial { stage: self.clone(), number }
+    }
+
+    fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        self.add_task(future);
+    }
+}
+
+/// An attempt to connect that waits for the script.
+struct Dial {
+    stage: ScriptRuntime,
+    number: u64,
+}
+
+impl Future for Dial {
+    type Output = Result<(ScriptTransport, Opened), Failure>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut stage = self.stage.lock();
+        let Some(verdict) = stage.verdicts.remove(&self.number) else {
+            stage.wakers.insert(self.number, cx.waker().clone());
+            return Poll::Pending;
+        };
+        let (stage, number) = (self.stage.clone(), self.number);
+        Poll::Ready(verdict.map(|_| (ScriptTransport { stage, number }, Opened::default())))
+    }
+}
+
+impl Drop for Dial {
+    fn drop(&mut self) {
+        let mut stage = self.stage.lock();
+        stage.verdicts.remove(&self.number);
+        stage.wakers.remove(&self.number);
+        if stage.dials.remove(&self.number).is_some() {
+            stage.note("client: gives the attempt up");
+        }
+    }
+}
+
+/// The client's end of a wire.
+#[derive(Debug)]
+pub struct ScriptTransport {
+    stage: ScriptRuntime,
+    number: u64,
+}
+
+impl Transport for ScriptTransport {
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Received> {
+        let mut stage = self.stage.lock();
+        let wire = stage.wires.get_mut(&self.number);
+        if let Some(received) = wire.and_then(|wire| wire.to_client.pop_front()) {
+            return Poll::Ready(received);
+        }
+        stage.wakers.insert(self.number, cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), WriteFailed>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn send(&mut self, frame: Frame) -> Result<(), WriteFailed> {
+        self.stage.change(|stage| {
+            let over = stage.wires.get(&self.number).is_none_or(|wire| wire.is_over);
+            if over {
+                return (Err(WriteFailed), Vec::new());
+            }
+            stage.receive(self.number, &frame);
+            (Ok(()), stage.wakers.remove(&self.number).into_iter().collect())
+        })
+    }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), WriteFailed>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn close(&mut self, code: u16, _: &str) {
+        self.stage.change(|stage| {
+            stage.note(&format!("client: closes with {code}"));
+            if let Some(wire) = stage.wires.get_mut(&self.number) {
+                wire.is_over = true;
+                let ended = Ended::CloseFrame { code: Some(1000), reason: String::new() };
+                wire.to_client.push_back(Received::Ended(ended));
+            }
+            ((), stage.wakers.remove(&self.number).into_iter().collect())
+        });
+    }
+}
+
+impl Drop for ScriptTransport {
+    fn drop(&mut self) {
+        let mut stage = self.stage.lock();
+        stage.wakers.remove(&self.number);
+        if stage.wires.remove(&self.number).is_some_and(|wire| !wire.is_over) {
+            stage.note("client: drops the connection");
+        }
+    }
+}
+
+/// A timer of virtual time.
+#[derive(Debug)]
+pub struct ScriptTimer {
+    stage: ScriptRuntime,
+    number: u64,
+    at: Option<Time>,
+}
+
+impl Timer for ScriptTimer {
+    fn reset(&mut self, at: Option<Time>) {
+        self.at = at;
+        self.stage.lock().timers.remove(&self.number);
+    }
+
+    fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(at) = self.at else { return Poll::Pending };
+        let mut stage = self.stage.lock();
+        if at <= stage.now {
+            return Poll::Ready(());
+        }
+        stage.timers.insert(self.number, (at, cx.waker().clone()));
+        Poll::Pending
+    }
+}
+
+impl Drop for ScriptTimer {
+    fn drop(&mut self) {
+        self.stage.lock().timers.remove(&self.number);
+    }
+}
+
+impl fmt::Debug for ScriptRuntime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScriptRuntime").field("now", &self.now()).finish_non_exhaustive()
+    }
+}
+
+/// A future and whether it asked to be polled.
+pub(super) struct Task {
+    future: Pin<Box<dyn Future<Output = ()> + Send>>,
+    woken: Arc<Woken>,
+}
+
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+impl Task {
+    pub(super) fn new(future: Pin<Box<dyn Future<Output = ()> + Send>>) -> Self {
+        Self { future, woken: Arc::new(Woken(AtomicBool::new(true))) }
+    }
+
+    pub(super) fn is_woken(&self) -> bool {
+        self.woken.0.load(Ordering::Acquire)
+    }
+
+    /// Polls it if it asked for that; true when it is over.
+    pub(super) fn poll(&mut self) -> bool {
+        if !self.woken.0.swap(false, Ordering::AcqRel) {
+            return false;
+        }
+        let waker = Waker::from(Arc::clone(&self.woken));
+        self.future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready()
+    }
+}

@@ -1,0 +1,469 @@
+//! Clients, links and a server in one process, on virtual time.
+//!
+//! ```text
+//!   test ─commands─▶ Socket ─▶ Link ─▶ ┐
+//!        ─faults──▶  Socket ─▶ Link ─▶ ├▶ Server      one clock, one seed, one trace
+//!                    Socket ─▶ Link ─▶ ┘
+//! ```
+//!
+//! A [`World`] keeps an agenda of when each client (its deadlines, what arrives on its link) and
+//! the server are next to be looked at. [`step`](World::step) moves the clock to the earliest of
+//! them and lets that one thing happen; what it causes at the same instant are further steps. So
+//! a test can look at every state there is, and an hour of silence costs nothing. At one instant
+//! the order is: a restart of the server, the server, the clients by number; a client reads what
+//! has arrived before it looks at its deadlines, as the drivers do.
+//!
+//! Everything random (latencies, the clients' jitter, [`World::draw`]) comes from the one seed, so
+//! a seed and the calls of the test are the whole run: the [`trace`](World::trace) is the same,
+//! byte for byte.
+//!
+//! Calls of the test happen at [`World::now`]; the actions they cause are carried out at once,
+//! and what they put on the links is delivered by the following steps.
+
+use core::ops::RangeInclusive;
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::config::ServerConfig;
+use super::engine::Next;
+use super::link::Link;
+use super::server::{PeerId, Server};
+use super::trace::{ClientId, Event, What};
+use crate::config::Config;
+use crate::id::{ConnectionId, InterestId, PushId};
+use crate::join_params::JoinParams;
+use crate::payload::Payload;
+use crate::push::PushOptions;
+use crate::rng::Rng;
+use crate::signal::Signal;
+use crate::socket::Socket;
+use crate::time::Time;
+use crate::topic::Topic;
+
+/// More steps than this at one instant mean that something goes round in circles.
+const STEPS_AT_ONCE: u32 = 10_000_000;
+
+/// Clients, their links and a server on one virtual clock; see [worlds](super#worlds).
+///
+/// ```
+/// use core::time::Duration;
+/// use phx_proto::testing::World;
+/// use phx_proto::{ChannelStatus, Config};
+/// use serde_json::json;
+///
+/// let mut world = World::new(7);
+/// let client = world.client(Config::new("ws://localhost:4000/socket/websocket")?);
+/// world.link(client).latency(Duration::from_millis(5)..=Duration::from_millis(20));
+/// world.join(client, "room:lobby", json!({}));
+/// world.run_until(|world| world.is_joined(client, "room:lobby"));
+///
+/// world.kill_server();
+/// world.restart_server_after(Duration::from_secs(30));
+/// world.run_for(Duration::from_secs(20));
+/// assert!(!world.is_joined(client, "room:lobby"));
+/// world.run_for(Duration::from_secs(20));
+/// assert!(world.is_joined(client, "room:lobby"));
+/// assert!(world.trace().contains("client#1 Resumed room:lobby"));
+/// # Ok::<(), phx_proto::ConfigError>(())
+/// ```
+#[derive(Debug)]
+pub struct World {
+    pub(super) now: Time,
+    rng: Rng,
+    patience: Duration,
+    pub(super) server: Server,
+    pub(super) listening: bool,
+    pub(super) restart_at: Option<Time>,
+    pub(super) clients: Vec<Client>,
+    latency: RangeInclusive<Duration>,
+    pub(super) peers: BTreeMap<PeerId, (usize, ConnectionId)>,
+    pub(super) agenda: BTreeSet<(Time, usize)>,
+    /// Clients that the test may have changed since the last step.
+    pub(super) touched: BTreeSet<usize>,
+    pub(super) events: Vec<Event>,
+    pub(super) keeps: fn(&Event) -> bool,
+    steps_at_once: u32,
+    steps: u64,
+}
+
+/// A client with its link.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) socket: Socket,
+    pub(super) link: Link,
+    /// The entry in the agenda.
+    pub(super) due: Option<Time>,
+    /// The connection that the client's transport holds open.
+    pub(super) open: Option<ConnectionId>,
+    /// Whether the transport refused a frame and has not asked for one since.
+    pub(super) blocked: bool,
+    pub(super) peers: BTreeMap<ConnectionId, PeerId>,
+}
+
+/// # Making one
+impl World {
+    /// A world with a server and no clients, at time zero.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self::with_server(seed, ServerConfig::default())
+    }
+
+    /// The same with a server of your own making.
+    #[must_use]
+    pub fn with_server(seed: u64, config: ServerConfig) -> Self {
+        Self {
+            now: Time::ZERO,
+            rng: Rng::new(seed),
+            patience: Duration::from_secs(3_600),
+            server: Server::new(config),
+            listening: true,
+            restart_at: None,
+            clients: Vec::new(),
+            latency: Duration::ZERO..=Duration::ZERO,
+            peers: BTreeMap::new(),
+            agenda: BTreeSet::new(),
+            touched: BTreeSet::new(),
+            events: Vec::new(),
+            keeps: |_| true,
+            steps_at_once: 0,
+            steps: 0,
+        }
+    }
+
+    /// The latency of the links of clients that are added from now on; by default none.
+    pub fn latency(&mut self, range: RangeInclusive<Duration>) -> &mut Self {
+        self.latency = range;
+        self
+    }
+
+    /// How long [`run_until`](Self::run_until) waits; by default an hour of virtual time.
+    pub fn patience(&mut self, most: Duration) -> &mut Self {
+        self.patience = most;
+        self
+    }
+
+    /// Keeps only some events from now on, for worlds that are too large to remember everything.
+    pub fn keep_only(&mut self, keeps: fn(&Event) -> bool) -> &mut Self {
+        self.keeps = keeps;
+        self
+    }
+
+    /// Adds a client that starts connecting at once.
+    pub fn client(&mut self, config: Config) -> ClientId {
+        let id = self.idle_client(config);
+        self.connect(id);
+        id
+    }
+
+    /// Adds a client that does nothing until [`connect`](Self::connect).
+    pub fn idle_client(&mut self, config: Config) -> ClientId {
+        let id = ClientId(self.clients.len());
+        let socket = Socket::new(config, self.rng.next_u64(), self.now);
+        let mut link = Link::new(self.rng.next_u64());
+        link.set_now(self.now).latency(self.latency.clone());
+        link.take_notes();
+        let (peers, due) = (BTreeMap::new(), None);
+        self.clients.push(Client { socket, link, due, open: None, blocked: false, peers });
+        self.drain(id.0);
+        id
+    }
+}
+
+/// # What clients do
+impl World {
+    /// Calls anything on a client's socket and carries out what follows from it.
+    pub fn command<R>(&mut self, client: ClientId, call: impl FnOnce(&mut Socket, Time) -> R) -> R {
+        self.settle();
+        let result = call(&mut self.clients[client.0].socket, self.now);
+        self.drain(client.0);
+        result
+    }
+
+    /// Starts connecting.
+    pub fn connect(&mut self, client: ClientId) {
+        self.command(client, Socket::connect);
+    }
+
+    /// Closes the client's connection for good.
+    pub fn disconnect(&mut self, client: ClientId) {
+        self.command(client, Socket::disconnect);
+    }
+
+    /// Wants a topic.
+    ///
+    /// # Panics
+    ///
+    /// When the core does not accept it; use [`command`](Self::command) to see the error.
+    #[track_caller]
+    pub fn join(
+        &mut self,
+        client: ClientId,
+        topic: impl Into<Topic>,
+        params: impl Into<JoinParams>,
+    ) -> InterestId {
+        match self.command(client, |socket, now| socket.join(now, topic, params)) {
+            Ok(interest) => interest,
+            Err(error) => panic!("{client} cannot join: {error}"),
+        }
+    }
+
+    /// Leaves a topic.
+    ///
+    /// # Panics
+    ///
+    /// When it is not wanted.
+    #[track_caller]
+    pub fn leave(&mut self, client: ClientId, topic: &str) {
+        if let Err(error) = self.command(client, |socket, now| socket.leave(now, topic)) {
+            panic!("{client} cannot leave: {error}");
+        }
+    }
+
+    /// Pushes an event, with a reply expected.
+    ///
+    /// # Panics
+    ///
+    /// When the core does not accept it; use [`command`](Self::command) to see the error.
+    #[track_caller]
+    pub fn push(
+        &mut self,
+        client: ClientId,
+        topic: &str,
+        event: &str,
+        payload: impl Into<Payload>,
+    ) -> PushId {
+        let options = PushOptions::call();
+        match self.command(client, |s, now| s.push(now, topic, event, payload, options)) {
+            Ok(id) => id,
+            Err(error) => panic!("{client} cannot push: {error}"),
+        }
+    }
+}
+
+/// # Faults and the server
+impl World {
+    /// The link of a client, to hurt it.
+    pub fn link(&mut self, client: ClientId) -> &mut Link {
+        self.touched.insert(client.0);
+        self.clients[client.0].link.set_now(self.now)
+    }
+
+    /// The server. What it puts out is carried by the next step.
+    pub const fn server(&mut self) -> &mut Server {
+        &mut self.server
+    }
+
+    /// Kills the server: every connection ends without a close frame, and nobody listens on its
+    /// port any more.
+    pub fn kill_server(&mut self) {
+        self.note("the server is killed");
+        self.server.kill_all();
+        self.listening = false;
+        self.flush_server();
+    }
+
+    /// Shuts the server down as a deploy does, with close frames; nobody listens any more.
+    pub fn shut_server_down(&mut self) {
+        self.note("the server shuts down");
+        self.server.shutdown(self.now);
+        self.listening = false;
+        self.flush_server();
+    }
+
+    /// The server listens again.
+    pub fn restart_server(&mut self) {
+        self.note("the server is back");
+        self.listening = true;
+        self.restart_at = None;
+    }
+
+    /// The server listens again after this time.
+    pub fn restart_server_after(&mut self, delay: Duration) {
+        self.restart_at = Some(self.now + delay);
+    }
+
+    /// Crashes every channel on a topic.
+    pub fn crash_channel(&mut self, topic: &str) {
+        self.note(&format!("{topic} crashes"));
+        self.server.crash_channel(self.now, topic);
+        self.flush_server();
+    }
+
+    /// Ends every channel on a topic.
+    pub fn close_channel(&mut self, topic: &str) {
+        self.note(&format!("{topic} is closed"));
+        self.server.close_channel(self.now, topic);
+        self.flush_server();
+    }
+
+    /// Broadcasts a message to everyone on a topic.
+    pub fn broadcast(&mut self, topic: &str, event: &str, payload: Value) {
+        self.server.broadcast(self.now, topic, event, payload);
+        self.flush_server();
+    }
+
+    /// A number below `bound` from the world's seed, for tests that choose at random.
+    pub fn draw(&mut self, bound: u64) -> u64 {
+        if bound == 0 { 0 } else { self.rng.next_u64() % bound }
+    }
+
+    /// Writes a line into the trace.
+    pub fn note(&mut self, note: &str) {
+        self.record(None, What::Note(note.to_owned()));
+    }
+}
+
+/// # Time
+impl World {
+    /// Lets the next thing happen if it happens by `limit`; false when there is none.
+    ///
+    /// # Panics
+    ///
+    /// When time has stood still for ten million steps.
+    pub fn step(&mut self, limit: Time) -> bool {
+        self.settle();
+        let restart = self.restart_at.map(|at| (at, Next::Restart));
+        let server = self.server.poll_timeout().map(|at| (at, Next::Server));
+        let client = self.agenda.first().map(|(at, client)| (*at, Next::Client(*client)));
+        let Some((at, next)) = [restart, server, client].into_iter().flatten().min() else {
+            return false;
+        };
+        if at > limit {
+            return false;
+        }
+        self.steps_at_once = if at > self.now { 0 } else { self.steps_at_once + 1 };
+        assert!(self.steps_at_once < STEPS_AT_ONCE, "time stands still:\n{}", self.trace_tail());
+        self.steps += 1;
+        self.now = self.now.max(at);
+        match next {
+            Next::Restart => self.restart_server(),
+            Next::Server => {
+                self.server.handle_timeout(self.now);
+                self.flush_server();
+            }
+            Next::Client(client) => self.step_client(client),
+        }
+        true
+    }
+
+    /// Lets this much time pass.
+    pub fn run_for(&mut self, length: Duration) {
+        let end = self.now + length;
+        while self.step(end) {}
+        self.now = end;
+    }
+
+    /// Lets time pass until something is true.
+    ///
+    /// # Panics
+    ///
+    /// When it is not within the world's [`patience`](Self::patience); the message ends with what
+    /// happened last.
+    #[track_caller]
+    pub fn run_until(&mut self, is_true: impl FnMut(&Self) -> bool) {
+        let patience = self.patience;
+        if !self.runs_into(patience, is_true) {
+            panic!("not true within {}s:\n{}", patience.as_secs_f64(), self.trace_tail());
+        }
+    }
+
+    /// Lets time pass until something is true, at most for `most`; says whether it is.
+    pub fn runs_into(&mut self, most: Duration, mut is_true: impl FnMut(&Self) -> bool) -> bool {
+        let end = self.now + most;
+        loop {
+            self.settle();
+            if is_true(self) {
+                return true;
+            }
+            if !self.step(end) {
+                self.now = end;
+                return is_true(self);
+            }
+        }
+    }
+}
+
+/// # Looking
+impl World {
+    /// The time.
+    #[must_use]
+    pub const fn now(&self) -> Time {
+        self.now
+    }
+
+    /// How many steps there were.
+    #[must_use]
+    pub const fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// All clients, in the order they were added.
+    pub fn clients(&self) -> impl Iterator<Item = ClientId> + use<> {
+        (0..self.clients.len()).map(ClientId)
+    }
+
+    /// The core of a client.
+    #[must_use]
+    pub fn socket(&self, client: ClientId) -> &Socket {
+        &self.clients[client.0].socket
+    }
+
+    /// Whether a client is connected and its transport takes frames; not while as many are on
+    /// their way as the [`buffer`](Link::buffer) holds.
+    #[must_use]
+    pub fn is_writable(&self, client: ClientId) -> bool {
+        let client = &self.clients[client.0];
+        client.open.is_some_and(|_| !client.blocked)
+    }
+
+    /// Whether a topic is joined, in the client's eyes and in the server's.
+    #[must_use]
+    pub fn is_joined(&self, client: ClientId, topic: &str) -> bool {
+        let status = self.socket(client).channel_status(topic);
+        status == crate::ChannelStatus::Joined
+            && self.server_topics(client).any(|joined| joined == topic)
+    }
+
+    /// The topics that the server holds joined on the client's present connection.
+    pub fn server_topics(&self, client: ClientId) -> impl Iterator<Item = &str> {
+        let client = &self.clients[client.0];
+        let peer = client.open.and_then(|id| client.peers.get(&id));
+        peer.into_iter().flat_map(|peer| self.server.topics(*peer))
+    }
+
+    /// Everything that happened, in order.
+    #[must_use]
+    pub fn events(&self) -> &[Event] {
+        &self.events
+    }
+
+    /// Takes what happened since the last call, so that a long run does not remember everything.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        core::mem::take(&mut self.events)
+    }
+
+    /// What a client's application saw, and when.
+    pub fn signals(&self, client: ClientId) -> impl Iterator<Item = (Time, &Signal)> {
+        let events = self.events.iter().filter(move |event| event.client == Some(client));
+        events.filter_map(|event| Some((event.at, event.signal()?)))
+    }
+
+    /// Everything that happened, as text: one line for each event.
+    #[must_use]
+    pub fn trace(&self) -> String {
+        lines(&self.events)
+    }
+
+    /// The end of the trace, for the message of a failing test.
+    #[must_use]
+    pub fn trace_tail(&self) -> String {
+        lines(&self.events[self.events.len().saturating_sub(60)..])
+    }
+}
+
+fn lines(events: &[Event]) -> String {
+    let shown = events.iter().filter(|event| event.is_shown());
+    shown.map(|event| format!("{event}\n")).collect()
+}

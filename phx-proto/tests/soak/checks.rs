@@ -1,0 +1,306 @@
+//! What must hold after every step, judged from the outside: by the frames on the wire, the
+//! signals to the application, and what the test itself asked for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use phx_proto::testing::{ClientId, Event, What, World};
+use phx_proto::{
+    Action, ChannelEnd, ChannelStatus, Frame, LeaveOutcome, PushId, PushOutcome, RejoinCause,
+    Signal, Status,
+};
+use serde_json::Value;
+
+/// What is known of one client.
+#[derive(Debug)]
+pub struct Checks {
+    client: ClientId,
+    join_concurrency: usize,
+    /// Whether the connection is closed and nobody asked for another.
+    pub closed: bool,
+    /// Whether the application wants a connection.
+    pub wanted: bool,
+    /// Pushes without an outcome.
+    pub pushes: BTreeMap<PushId, Made>,
+    topics: BTreeMap<String, Seen>,
+    /// Joins on the present connection that nothing was heard of since.
+    unanswered: Vec<(String, String)>,
+}
+
+/// A push that the application made.
+#[derive(Clone, Debug)]
+pub struct Made {
+    pub topic: String,
+    /// The number that an `echo` has to come back with.
+    pub echo: Option<u64>,
+}
+
+/// What is known of one topic.
+#[derive(Debug, Default)]
+struct Seen {
+    joined: bool,
+    ever_joined: bool,
+    /// The join_ref of the instance that the server may hold, as far as the client can know.
+    live: Option<String>,
+    /// Why it is all right to join while the server holds an instance.
+    may_replace: bool,
+    /// Left, and how that ended is not told yet.
+    leaving: bool,
+    /// The number of the last broadcast.
+    last_broadcast: u64,
+}
+
+/// A frame as either serializer writes it.
+struct Message {
+    join_ref: Option<String>,
+    msg_ref: Option<String>,
+    topic: String,
+    event: String,
+    payload: Value,
+}
+
+impl Checks {
+    pub fn new(client: ClientId, join_concurrency: usize) -> Self {
+        Self {
+            client,
+            join_concurrency,
+            closed: false,
+            wanted: true,
+            pushes: BTreeMap::new(),
+            topics: BTreeMap::new(),
+            unanswered: Vec::new(),
+        }
+    }
+
+    /// Looks at one event; the error says which invariant it breaks.
+    pub fn look(&mut self, event: &Event) -> Result<(), String> {
+        match &event.what {
+            What::Received(frame) => {
+                if let Some(message) = parse(frame) {
+                    self.received(&message);
+                }
+                Ok(())
+            }
+            What::Action(action) => {
+                if self.closed {
+                    return Err(format!("{action:?} after Closed"));
+                }
+                self.action(action)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks at the state between two steps.
+    pub fn state(&self, world: &World) -> Result<(), String> {
+        let socket = world.socket(self.client);
+        let joining =
+            socket.channels().filter(|(_, status)| *status == ChannelStatus::Joining).count();
+        if joining > self.join_concurrency {
+            return Err(format!("{joining} channels are joining"));
+        }
+        let stats = socket.stats();
+        let open = stats.queued_pushes + stats.pushes_in_flight;
+        // A cast that is written has its outcome at once, and so has everything else that ends.
+        if open != self.pushes.len() {
+            return Err(format!(
+                "{open} pushes in the core, {} without an outcome",
+                self.pushes.len()
+            ));
+        }
+        // What can be written is written, as soon as it can.
+        let must_wait = |made: &&Made| socket.channel_status(&made.topic) != ChannelStatus::Joined;
+        let waiting = self.pushes.values().filter(must_wait).count();
+        if world.is_writable(self.client) && stats.queued_pushes > waiting {
+            let queued = stats.queued_pushes;
+            return Err(format!("{queued} pushes are queued, {waiting} have to wait"));
+        }
+        for (topic, status) in socket.channels() {
+            let seen = self.topics.get(&**topic).is_some_and(|seen| seen.joined);
+            if (status == ChannelStatus::Joined) != seen {
+                return Err(format!("{topic} is {status:?}, but by its signals {seen}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn action(&mut self, action: &Action) -> Result<(), String> {
+        match action {
+            Action::Connect { .. } => {
+                self.unanswered.clear();
+                self.topics.values_mut().for_each(|seen| seen.live = None);
+            }
+            Action::Join { topic, frame, .. } => self.join_written(topic, frame)?,
+            Action::Send { frame, .. } => {
+                let message = parse(frame).ok_or("an unreadable frame was written")?;
+                if message.event == "phx_leave" {
+                    let seen = self.topic(&message.topic);
+                    if seen.live == message.join_ref {
+                        seen.live = None;
+                    }
+                } else if message.topic != "phoenix" {
+                    let left = message.join_ref.is_some()
+                        && self.topic(&message.topic).live != message.join_ref;
+                    if left {
+                        return Err(format!("a push to {} of no live instance", message.topic));
+                    }
+                }
+            }
+            Action::RejoinAfter { topic, cause, .. } => {
+                if matches!(cause, RejoinCause::JoinUnanswered) {
+                    // The server may hold it or not: nothing was heard.
+                    self.unanswered.retain(|(waiting, _)| **waiting != **topic);
+                }
+                self.topic(topic).may_replace = true;
+            }
+            Action::Signal(signal) => self.signal(signal)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn join_written(&mut self, topic: &str, frame: &Frame) -> Result<(), String> {
+        let message = parse(frame).ok_or("an unreadable join was written")?;
+        let seen = self.topic(topic);
+        let join_ref = message.join_ref.or(message.msg_ref);
+        if seen.leaving {
+            return Err(format!("{topic} was joined before its leave had ended"));
+        }
+        if seen.live.is_some() && !seen.may_replace {
+            return Err(format!("{topic} was joined while the server holds it: {:?}", seen.live));
+        }
+        seen.live.clone_from(&join_ref);
+        seen.may_replace = false;
+        self.unanswered.push((topic.to_owned(), join_ref.unwrap_or_default()));
+        if self.unanswered.len() > self.join_concurrency {
+            return Err(format!("{} joins are unanswered", self.unanswered.len()));
+        }
+        Ok(())
+    }
+
+    fn received(&mut self, message: &Message) {
+        let named = message.join_ref.clone().or_else(|| message.msg_ref.clone());
+        let ends = matches!(message.event.as_str(), "phx_close" | "phx_error");
+        let refused = message.event == "phx_reply" && message.payload["status"] != "ok";
+        let about_join = |(topic, join_ref): &(String, String)| {
+            *topic == message.topic
+                && (message.msg_ref.as_ref() == Some(join_ref)
+                    || ends && named.as_ref() == Some(join_ref))
+        };
+        self.unanswered.retain(|join| !about_join(join));
+        if message.topic == "phoenix" {
+            // A heartbeat written after a join was answered and the join was not: the core may
+            // take its reply for lost from now on.
+            let number = |text: &str| text.parse::<u64>().unwrap_or(0);
+            let answered = message.msg_ref.as_deref().map_or(0, number);
+            self.unanswered.retain(|(_, join_ref)| number(join_ref) > answered);
+        }
+        let seen = self.topic(&message.topic);
+        if (ends && seen.live == named) || (refused && seen.live == message.msg_ref) {
+            seen.live = None;
+        }
+    }
+
+    fn signal(&mut self, signal: &Signal) -> Result<(), String> {
+        match signal {
+            Signal::Joined { topic, .. } | Signal::Resumed { topic, .. } => {
+                let first = matches!(signal, Signal::Joined { .. });
+                let seen = self.topic(topic);
+                if seen.joined || seen.ever_joined == first {
+                    return Err(format!("{signal:?} while {seen:?}"));
+                }
+                (seen.joined, seen.ever_joined) = (true, true);
+            }
+            Signal::Interrupted { topic, .. } => {
+                let seen = self.topic(topic);
+                if !std::mem::replace(&mut seen.joined, false) {
+                    return Err(format!("{topic} was interrupted and was not joined"));
+                }
+            }
+            Signal::ChannelClosed { topic, cause } => {
+                let seen = self.topic(topic);
+                seen.leaving |= *cause == ChannelEnd::Left;
+                (seen.joined, seen.ever_joined) = (false, false);
+            }
+            Signal::Left { topic, outcome } => {
+                let seen = self.topic(topic);
+                seen.leaving = false;
+                seen.may_replace |= *outcome == LeaveOutcome::TimedOut;
+            }
+            Signal::Message { topic, event, payload } => {
+                let seen = self.topic(topic);
+                if !seen.joined {
+                    return Err(format!("a message for {topic}, which is not joined"));
+                }
+                let number = payload.to_value().ok().and_then(|value| value["number"].as_u64());
+                if let (true, Some(number)) = (*event == *"news", number) {
+                    if number <= seen.last_broadcast {
+                        let last = seen.last_broadcast;
+                        return Err(format!("broadcast {number} of {topic} after {last}"));
+                    }
+                    seen.last_broadcast = number;
+                }
+            }
+            Signal::PushEnded { id, outcome, .. } => {
+                let Some(made) = self.pushes.remove(id) else {
+                    return Err(format!("a second outcome of {id:?}: {outcome:?}"));
+                };
+                if let (Some(number), PushOutcome::Reply(reply)) = (made.echo, outcome) {
+                    let value = reply.response.to_value().unwrap_or_default();
+                    if reply.status == *"ok" && value["number"] != number {
+                        return Err(format!("{id:?} has the reply of another: {value}"));
+                    }
+                }
+            }
+            Signal::Closed => {
+                self.closed = true;
+                if !self.pushes.is_empty() {
+                    return Err(format!("closed with {} pushes", self.pushes.len()));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn topic(&mut self, topic: &str) -> &mut Seen {
+        self.topics.entry(topic.to_owned()).or_default()
+    }
+}
+
+/// What is still missing for peace: every wanted channel joined on both sides, and nothing else
+/// on the server; every push ended; no leave under way.
+pub fn missing(world: &World, checks: &Checks) -> Option<String> {
+    let client = checks.client;
+    let socket = world.socket(client);
+    if !checks.pushes.is_empty() {
+        return Some(format!("{client}: {} pushes have no outcome", checks.pushes.len()));
+    }
+    match socket.status() {
+        Status::Open => {}
+        Status::Closed if !checks.wanted => return None,
+        other => return Some(format!("{client} is {other:?}")),
+    }
+    // A channel whose join always raises is tried again for ever.
+    let steady = || socket.channels().filter(|(topic, _)| !topic.starts_with("boom:"));
+    if let Some((topic, status)) = steady().find(|(_, status)| *status != ChannelStatus::Joined) {
+        return Some(format!("{client}: {topic} is {status:?}"));
+    }
+    let wanted: BTreeSet<&str> = steady().map(|(topic, _)| &**topic).collect();
+    let held: BTreeSet<&str> = world.server_topics(client).collect();
+    (wanted != held).then(|| format!("{client}: wanted {wanted:?}, on the server {held:?}"))
+}
+
+fn parse(frame: &Frame) -> Option<Message> {
+    let value: Value = serde_json::from_slice(frame.as_bytes()).ok()?;
+    let part = |index: usize, name: &str| {
+        if value.is_array() { value[index].clone() } else { value[name].clone() }
+    };
+    let text = |value: Value| value.as_str().map(str::to_owned);
+    Some(Message {
+        join_ref: text(part(0, "join_ref")),
+        msg_ref: text(part(1, "ref")),
+        topic: text(part(2, "topic"))?,
+        event: text(part(3, "event"))?,
+        payload: part(4, "payload"),
+    })
+}

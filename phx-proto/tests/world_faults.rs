@@ -1,0 +1,307 @@
+//! Each fault that a link or a server can have, with the promise that it puts to the test.
+
+use std::time::Duration;
+
+use phx_proto::testing::{ClientId, Cut, Direction, Event, What, World};
+use phx_proto::{
+    Action, Cause, ChannelStatus, Config, NotSentCause, PushId, PushOptions, PushOutcome, Signal,
+    Status, Time, UnknownCause,
+};
+use serde_json::json;
+
+const LOBBY: &str = "room:lobby";
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+fn config() -> Config {
+    Config::new("ws://localhost:4000/socket/websocket").expect("a good URI")
+}
+
+/// A client that is joined, 10 ms from its server.
+fn joined() -> (World, ClientId) {
+    let mut world = World::new(7);
+    world.latency(ms(10)..=ms(10));
+    let client = world.client(config());
+    world.join(client, LOBBY, json!({}));
+    world.run_until(|world| world.is_joined(client, LOBBY));
+    // Longer than `stable_after`, so that each test begins a history of its own.
+    world.run_for(secs(11));
+    (world, client)
+}
+
+fn outcome(world: &World, client: ClientId, push: PushId) -> Option<PushOutcome> {
+    world.signals(client).find_map(|(_, signal)| match signal {
+        Signal::PushEnded { id, outcome, .. } if *id == push => Some(outcome.clone()),
+        _ => None,
+    })
+}
+
+/// When the client dialled.
+fn dials(world: &World) -> Vec<Time> {
+    let is_dial = |e: &&Event| matches!(e.what, What::Action(Action::Connect { .. }));
+    world.events().iter().filter(is_dial).map(|event| event.at).collect()
+}
+
+/// Why the connection ended, each time.
+fn causes(world: &World, client: ClientId) -> Vec<Cause> {
+    let cause = |(_, signal): (_, &Signal)| match signal {
+        Signal::Disconnected { cause, .. } => Some(cause.clone()),
+        _ => None,
+    };
+    world.signals(client).filter_map(cause).collect()
+}
+
+#[test]
+fn latency_that_varies_delays_and_never_reorders() {
+    let (mut world, client) = joined();
+    world.link(client).latency(ms(0)..=ms(3_000));
+    let pushes: Vec<PushId> = (0..50)
+        .map(|number| {
+            world.broadcast(LOBBY, "news", json!({"number": number}));
+            world.run_for(ms(20));
+            world.push(client, LOBBY, "echo", json!({"number": number}))
+        })
+        .collect();
+    world.run_for(secs(10));
+    let mut replied = Vec::new();
+    let mut heard = Vec::new();
+    for (_, signal) in world.signals(client) {
+        match signal {
+            Signal::PushEnded { id, .. } => replied.push(*id),
+            Signal::Message { payload, .. } => {
+                heard.push(payload.to_value().expect("JSON")["number"].as_u64().expect("a number"));
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(replied, pushes);
+    assert!(heard.into_iter().eq(0..50));
+}
+
+#[test]
+fn a_stall_that_is_shorter_than_the_heartbeat_allows_costs_nothing_but_time() {
+    let (mut world, client) = joined();
+    world.link(client).stall(secs(9));
+    let push = world.push(client, LOBBY, "echo", json!({}));
+    world.run_for(secs(60));
+    assert!(matches!(outcome(&world, client, push), Some(PushOutcome::Reply(_))));
+    assert_eq!(causes(&world, client), []);
+}
+
+#[test]
+fn a_stall_without_end_is_a_dead_connection_and_its_push_has_an_unknown_fate() {
+    let (mut world, client) = joined();
+    world.link(client).stall(secs(3_600));
+    let push = world.command(client, |socket, now| {
+        let patient = PushOptions::call().timeout(secs(600));
+        socket.push(now, LOBBY, "echo", json!({}), patient).expect("it is accepted")
+    });
+    world.run_for(secs(41));
+    let unknown = PushOutcome::Unknown(UnknownCause::Disconnected);
+    assert_eq!(outcome(&world, client, push), Some(unknown));
+    assert_eq!(causes(&world, client)[0], Cause::HeartbeatTimeout);
+}
+
+#[test]
+fn a_direction_that_dies_in_silence_is_noticed_within_a_heartbeat_and_its_timeout() {
+    for direction in [Direction::Up, Direction::Down] {
+        let (mut world, client) = joined();
+        let died = world.now();
+        world.link(client).half_open(direction);
+        world.run_until(|world| world.socket(client).status() != Status::Open);
+        assert!(world.now().since(died) <= secs(40), "{direction:?}: {}", world.trace());
+        assert_eq!(causes(&world, client), [Cause::HeartbeatTimeout]);
+        world.run_until(|world| world.is_joined(client, LOBBY));
+        // The server finds its dead end by itself, and then holds the new one alone.
+        world.run_for(secs(70));
+        assert_eq!(world.server().joined(LOBBY), 1);
+    }
+}
+
+#[test]
+fn a_push_that_was_cut_off_is_unknown_at_once_and_never_written_again() {
+    for (direction, cut) in [
+        (Direction::Up, Cut::Lost),
+        (Direction::Down, Cut::Lost),
+        (Direction::Up, Cut::Close(1012)),
+        (Direction::Down, Cut::Close(1000)),
+    ] {
+        let (mut world, client) = joined();
+        // Up: the push arrives and its reply does not; down: the message before the reply does.
+        world.link(client).cut_after(direction, 1, cut);
+        let push = world.push(client, LOBBY, "shout", json!({"number": 1}));
+        world.run_until(|world| world.socket(client).stats().lost_connections == 1);
+        let unknown = PushOutcome::Unknown(UnknownCause::Disconnected);
+        assert_eq!(outcome(&world, client, push), Some(unknown), "{direction:?} {cut:?}");
+        world.run_for(secs(60));
+        assert!(world.is_joined(client, LOBBY), "whatever the close code");
+        assert_eq!(
+            world.trace().matches("\"shout\",{\"number\":1}]").count(),
+            match direction {
+                Direction::Up => 1,
+                Direction::Down => 2,
+            }
+        );
+    }
+}
+
+#[test]
+fn a_push_during_an_outage_waits_and_is_written_once_or_says_that_it_was_not() {
+    let (mut world, client) = joined();
+    world.kill_server();
+    world.restart_server_after(secs(20));
+    world.run_for(secs(5));
+    let impatient = world.push(client, LOBBY, "echo", json!({"number": 1}));
+    let patient = world.command(client, |socket, now| {
+        let patient = PushOptions::call().timeout(secs(60));
+        socket.push(now, LOBBY, "echo", json!({"number": 2}), patient).expect("it is accepted")
+    });
+    world.run_for(secs(30));
+    let timed_out = PushOutcome::NotSent(NotSentCause::TimedOut);
+    assert_eq!(outcome(&world, client, impatient), Some(timed_out));
+    assert!(matches!(outcome(&world, client, patient), Some(PushOutcome::Reply(_))));
+    assert!(!world.trace().contains("{\"number\":1}"), "what was not sent was not sent");
+}
+
+#[test]
+fn refused_connects_are_tried_again_with_growing_patience() {
+    let (mut world, client) = joined();
+    world.link(client).refuse_connects(8).cut(Cut::Lost);
+    world.run_until(|world| world.socket(client).status() != Status::Open);
+    world.run_until(|world| world.is_joined(client, LOBBY));
+    let dials = dials(&world);
+    let waits: Vec<Duration> = dials.windows(2).map(|pair| pair[1].since(pair[0])).collect();
+    // Beside the first of all: eight refused, and the one that was not.
+    assert_eq!(dials.len(), 10);
+    assert!(waits[8] > ms(1_000) && waits[8] < ms(2_100), "{waits:?}");
+    assert!(waits[3..].windows(2).all(|pair| pair[1] * 10 >= pair[0] * 6), "{waits:?}");
+}
+
+#[test]
+fn a_server_that_accepts_and_drops_is_not_hammered() {
+    let mut world = World::new(7);
+    let client = world.idle_client(config());
+    world.link(client).drop_connects(1_000);
+    world.connect(client);
+    world.run_for(secs(60));
+    let attempts = dials(&world).len();
+    assert!((15..=35).contains(&attempts), "{attempts} attempts in a minute");
+    let opened = world.signals(client).filter(|(_, s)| matches!(s, Signal::Connected { .. }));
+    assert_eq!(opened.count(), attempts, "each of them opened");
+}
+
+#[test]
+fn retry_after_is_waited_for_and_not_for_long_more() {
+    let mut world = World::new(7);
+    let client = world.idle_client(config());
+    world.link(client).refuse_upgrades(1, 429, Some("30"));
+    world.connect(client);
+    world.run_until(|world| world.socket(client).status() == Status::Open);
+    let now = world.now();
+    assert!((Time::ZERO + secs(30)..=Time::ZERO + secs(36)).contains(&now), "{now}");
+}
+
+#[test]
+fn a_401_ends_it_a_403_asks_again_slowly_and_a_503_soon() {
+    let first_wait = |status| {
+        let mut world = World::new(7);
+        let client = world.idle_client(config());
+        world.link(client).refuse_upgrades(1, status, None);
+        world.connect(client);
+        world.run_for(secs(60));
+        let dials = dials(&world);
+        dials.get(1).map(|second| second.since(dials[0]))
+    };
+    assert_eq!(first_wait(401), None);
+    assert!(first_wait(403).is_some_and(|wait| wait >= ms(2_500) && wait <= secs(5)));
+    assert!(first_wait(503).is_some_and(|wait| wait <= ms(500)));
+}
+
+#[test]
+fn an_attempt_that_nobody_answers_is_given_up_after_the_connect_timeout() {
+    let mut world = World::new(7);
+    let client = world.idle_client(config());
+    world.link(client).ignore_connects(1);
+    world.connect(client);
+    world.run_for(secs(9));
+    assert_eq!(world.socket(client).status(), Status::Connecting { attempt: 0 });
+    world.run_for(secs(2));
+    assert_eq!(causes(&world, client), [Cause::ConnectTimeout]);
+    assert_eq!(world.socket(client).status(), Status::Open);
+}
+
+#[test]
+fn a_full_buffer_holds_frames_back_in_the_core_and_loses_none() {
+    let (mut world, client) = joined();
+    world.link(client).buffer(2).stall(secs(5));
+    let pushes: Vec<PushId> =
+        (0..20).map(|n| world.push(client, LOBBY, "echo", json!({"number": n}))).collect();
+    assert_eq!(world.socket(client).stats().queued_pushes, 18, "two are on their way");
+    world.run_for(secs(8));
+    let replied =
+        |push: &PushId| matches!(outcome(&world, client, *push), Some(PushOutcome::Reply(_)));
+    assert!(pushes.iter().all(replied), "{}", world.trace());
+    assert_eq!(causes(&world, client), []);
+}
+
+#[test]
+fn a_crash_of_a_channel_is_mended_on_the_same_connection_and_its_close_is_not() {
+    let (mut world, client) = joined();
+    world.crash_channel(LOBBY);
+    world.run_until(|world| !world.is_joined(client, LOBBY));
+    world.run_until(|world| world.is_joined(client, LOBBY));
+    world.close_channel(LOBBY);
+    world.run_for(secs(60));
+    assert_eq!(world.socket(client).channel_status(LOBBY), ChannelStatus::Closed);
+    assert_eq!(causes(&world, client), []);
+}
+
+#[test]
+fn a_client_closes_for_good_and_the_server_hears_of_it() {
+    let (mut world, client) = joined();
+    world.disconnect(client);
+    world.run_for(secs(60));
+    assert_eq!(world.server().peers(), []);
+    let last = world.signals(client).last().map(|(_, signal)| signal.clone());
+    assert_eq!(last, Some(Signal::Closed));
+    assert_eq!(dials(&world).len(), 1);
+}
+
+#[test]
+fn the_fault_of_one_link_is_nothing_to_the_other_clients() {
+    let mut world = World::new(7);
+    world.latency(ms(5)..=ms(50));
+    let clients: Vec<ClientId> = (0..50).map(|_| world.client(config())).collect();
+    for client in &clients {
+        world.join(*client, LOBBY, json!({}));
+    }
+    world.run_until(|world| clients.iter().all(|client| world.is_joined(*client, LOBBY)));
+    world.link(clients[20]).cut(Cut::Lost);
+    world.run_for(secs(5));
+    let cut_off: Vec<&ClientId> =
+        clients.iter().filter(|client| !causes(&world, **client).is_empty()).collect();
+    assert_eq!(cut_off, [&clients[20]]);
+    assert_eq!(world.server().joined(LOBBY), 50, "and that one is back");
+}
+
+#[test]
+fn a_restart_brings_a_thousand_clients_back_at_different_times() {
+    let mut world = World::new(7);
+    let clients: Vec<ClientId> = (0..1_000).map(|_| world.client(config())).collect();
+    world.run_for(secs(15));
+    let killed = world.now();
+    world.kill_server();
+    world.restart_server();
+    world.run_for(secs(5));
+    assert!(clients.iter().all(|client| world.socket(*client).status() == Status::Open));
+    let mut back: Vec<Time> = dials(&world).into_iter().filter(|at| *at > killed).collect();
+    back.sort_unstable();
+    back.dedup();
+    assert_eq!(back.len(), 1_000, "no two at the same nanosecond");
+}

@@ -1,0 +1,41 @@
+//! A token that expires: a fresh one for every attempt to connect.
+//!
+//! ```text
+//! cargo run -p phx-smol --example token_refresh-smol -- ws://127.0.0.1:4000/socket/websocket
+//! ```
+
+use std::error::Error;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use phx_smol::{Cause, ClientEvent, Config, Credentials, CredentialsFailed, Provided, Setup};
+
+/// Where a real program asks its identity provider.
+async fn fetch_token() -> Result<String, std::io::Error> {
+    static COUNT: AtomicU32 = AtomicU32::new(1);
+    Ok(format!("token-{}", COUNT.fetch_add(1, Ordering::Relaxed)))
+}
+
+async fn run(uri: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let setup = Setup::new(Config::new(uri)?).credentials(|attempt| async move {
+        // The server did not like the last one, and there will be no other kind.
+        if matches!(&attempt.after, Some(Cause::Refused(refusal)) if refusal.status() == 403) {
+            return Ok(Provided::GiveUp("this account may not connect".into()));
+        }
+        let token = fetch_token().await.map_err(CredentialsFailed::new)?;
+        println!("attempt {} with {token}", attempt.attempt);
+        Ok(Provided::Use(Credentials::new().auth_token(token)))
+    });
+    let client = phx_smol::start(setup);
+    let mut signals = client.signals();
+    while let Some(event) = signals.next().await {
+        if let ClientEvent::Signal(signal) = event {
+            println!("{signal:?}");
+        }
+    }
+    Ok(())
+}
+
+fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+    let uri = std::env::args().nth(1).ok_or("usage: token_refresh <ws:// or wss:// address>")?;
+    smol::block_on(run(&uri))
+}

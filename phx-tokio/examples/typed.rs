@@ -1,0 +1,40 @@
+//! Payloads with types of your own, both ways.
+//!
+//! ```text
+//! cargo run -p phx-tokio --example typed-tokio -- ws://127.0.0.1:4000/socket/websocket
+//! ```
+
+use std::error::Error;
+
+use phx_tokio::{ChannelEvent, Config, Payload};
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Order {
+    id: u32,
+    items: Vec<String>,
+}
+
+async fn run(uri: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let client = phx_tokio::connect(Config::new(uri)?).await?;
+    let room = client.join("room:orders", Payload::json(&())?).await?;
+    let mut messages = room.messages();
+
+    // Serialised once, at the call, into the buffer that becomes the frame.
+    let order = Order { id: 7, items: vec!["tea".into(), "milk".into()] };
+    let reply = room.push("echo", Payload::json(&order)?).await?.ok()?;
+    assert_eq!(reply.deserialize::<Order>()?, order);
+
+    // Parsed once, by whoever reads it; a message of another shape is an error of this line.
+    room.cast("shout", Payload::json(&order)?).await?;
+    if let Some(ChannelEvent::Message(message)) = messages.next().await {
+        println!("{}: {:?}", &*message.event, message.payload.deserialize::<Order>()?);
+    }
+    client.disconnect().await;
+    Ok(())
+}
+
+fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+    let uri = std::env::args().nth(1).ok_or("usage: typed <ws:// or wss:// address>")?;
+    tokio::runtime::Runtime::new()?.block_on(run(&uri))
+}

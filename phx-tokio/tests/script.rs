@@ -1,0 +1,48 @@
+//! `testing::Script` where the program under test runs on tokio.
+
+use phx_proto::Config;
+use phx_proto::driver::{ChannelEvent, Client};
+use phx_proto::testing::Script;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+/// Hands every alarm to another task.
+async fn alarms(client: Client, to: mpsc::Sender<u64>) {
+    let room = client.join("alarms", json!({})).await.expect("a room");
+    let mut events = room.messages();
+    while let Some(event) = events.next().await {
+        if let ChannelEvent::Message(message) = event {
+            let level = message.payload.to_value().expect("JSON")["level"].as_u64();
+            to.send(level.expect("a level")).await.expect("a listener");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_program_of_several_tasks_of_tokio_is_scripted_in_virtual_time() {
+    let script = Script::new();
+    let client = script.client(Config::new("ws://localhost/socket/websocket").expect("a URI"));
+    let (to, mut levels) = mpsc::channel(1);
+    let program = tokio::spawn(alarms(client.clone(), to));
+    let echo = tokio::spawn(async move {
+        let room = client.channel("alarms").expect("it is joined");
+        while let Some(level) = levels.recv().await {
+            room.cast("heard", json!({"level": level})).await.expect("it is sent");
+        }
+    });
+
+    // The other tasks run while this one waits, and only then.
+    script.settled().await;
+    script.connect_and_assert_join("alarms");
+    for level in [3, 4, 5] {
+        script.push("alarms", "alarm", json!({"level": level}));
+        script.settled().await;
+        assert_eq!(script.assert_push("alarms", "heard").json(), json!({"level": level}));
+    }
+    script.disconnect();
+    script.connect_and_assert_join("alarms");
+    script.close_channel("alarms");
+    script.settled().await;
+    program.await.expect("it ends with its channel");
+    echo.await.expect("it ends with the program");
+}

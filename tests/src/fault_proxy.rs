@@ -1,0 +1,458 @@
+//! A TCP proxy that goes wrong on command.
+//!
+//! ```text
+//!   client ──▶ near ── up ──▶ far ──▶ server       one thread for each arrow in the middle;
+//!          ◀──      ◀─ down ──    ◀──              both have a Manner of passing bytes on
+//! ```
+//!
+//! Standard threads and blocking sockets: it belongs to no runtime, so it cannot fail together
+//! with the one under test. What is live at the moment and what comes later are told apart: a
+//! middlebox that forgot a connection does no harm to the next one.
+//!
+//! [`FaultProxy::close`] (or dropping it) ends every connection and joins every thread.
+
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+
+use crate::dice::Dice;
+
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// From the client to the server.
+    Up,
+    /// From the server to the client.
+    Down,
+}
+
+/// How bytes are passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// As they were read.
+    Whole,
+    /// In pieces of one byte up to so many.
+    Split {
+        /// The most bytes of a piece.
+        most: usize,
+    },
+    /// Gathered, and written at once when nothing more has come for so long.
+    Coalesce {
+        /// How long to wait for more.
+        wait: Duration,
+    },
+    /// A few bytes at a time.
+    Slow {
+        /// How many.
+        bytes: usize,
+        /// How often.
+        every: Duration,
+    },
+    /// Read and thrown away: the connection is half open.
+    Swallow,
+    /// Not even read.
+    Stall,
+}
+
+impl Manner {
+    /// One that passes everything on, sooner or later.
+    pub fn harmless(dice: &mut Dice) -> Self {
+        match dice.below(4) {
+            0 => Self::Whole,
+            1 => Self::Split { most: 1 + dice.below(8) },
+            2 => Self::Split { most: 1 + dice.below(2_000) },
+            _ => Self::Coalesce { wait: Duration::from_micros(100 + dice.number() % 2_000) },
+        }
+    }
+}
+
+/// How a connection is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// FIN to both ends.
+    Cut,
+    /// RST to both ends.
+    Reset,
+}
+
+/// The connections that the proxy lets live at one time; others are dropped at once.
+const LIVE_MAX: usize = 256;
+
+/// How long an order may take to be carried out.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a write may block before it is looked at whether the connection is over.
+const WRITE_TICK: Duration = Duration::from_millis(20);
+
+/// Pieces between which it waits, so that the receiver is likely to see them one by one.
+const SEPARATE_PIECES: u32 = 64;
+
+/// A proxy on a loopback port of its own.
+#[derive(Debug)]
+pub struct FaultProxy {
+    addr: SocketAddr,
+    shared: Arc<Shared>,
+    accepting: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    upstream: SocketAddr,
+    state: Mutex<State>,
+    /// A connection came or went.
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    stopping: bool,
+    dice: Dice,
+    /// The manners of connections to come.
+    up: Manner,
+    down: Manner,
+    /// After how many bytes down the next connection is cut.
+    cut_next: Option<usize>,
+    accepted: u64,
+    live: BTreeMap<u64, Arc<Pair>>,
+}
+
+/// One connection: its two sockets, and how it is treated.
+#[derive(Debug)]
+struct Pair {
+    near: TcpStream,
+    far: TcpStream,
+    flow: Mutex<Flow>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct Flow {
+    up: Manner,
+    down: Manner,
+    /// How many bytes may still go down before it is cut.
+    down_left: Option<usize>,
+    over: bool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl FaultProxy {
+    /// A proxy that passes everything on as it is.
+    ///
+    /// # Errors
+    ///
+    /// Those of binding a loopback port.
+    pub fn start(upstream: SocketAddr, dice: Dice) -> io::Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        let addr = listener.local_addr()?;
+        let state = State {
+            stopping: false,
+            dice,
+            up: Manner::Whole,
+            down: Manner::Whole,
+            cut_next: None,
+            accepted: 0,
+            live: BTreeMap::new(),
+        };
+        let shared =
+            Arc::new(Shared { upstream, state: Mutex::new(state), changed: Condvar::new() });
+        let own = Arc::clone(&shared);
+        let accepting = Some(thread::spawn(move || own.accept(&listener)));
+        Ok(Self { addr, shared, accepting })
+    }
+
+    /// Where clients connect to.
+    pub const fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// How connections to come are treated.
+    pub fn treat_new(&self, up: Manner, down: Manner) {
+        let mut state = lock(&self.shared.state);
+        (state.up, state.down) = (up, down);
+    }
+
+    /// How those that live now are treated, in one direction.
+    pub fn treat_live(&self, way: Way, manner: Manner) {
+        for pair in lock(&self.shared.state).live.values() {
+            let mut flow = lock(&pair.flow);
+            match way {
+                Way::Up => flow.up = manner,
+                Way::Down => flow.down = manner,
+            }
+            pair.changed.notify_all();
+        }
+    }
+
+    /// Cuts the next connection in the middle: after so many bytes from the server.
+    pub fn cut_next_after(&self, bytes: usize) {
+        lock(&self.shared.state).cut_next = Some(bytes);
+    }
+
+    /// Ends those that live now as a stopping peer does: FIN to both ends. Waits until they are
+    /// gone; how many there were.
+    pub fn cut(&self) -> usize {
+        self.end_live(Ending::Cut)
+    }
+
+    /// Ends those that live now as a crash does: RST to both ends. Waits until they are gone; how
+    /// many there were.
+    pub fn reset(&self) -> usize {
+        self.end_live(Ending::Reset)
+    }
+
+    /// How many connections came so far.
+    pub fn accepted(&self) -> u64 {
+        lock(&self.shared.state).accepted
+    }
+
+    /// How many connections live.
+    pub fn live(&self) -> usize {
+        lock(&self.shared.state).live.len()
+    }
+
+    /// Ends everything and joins every thread.
+    ///
+    /// # Panics
+    ///
+    /// When one of its threads did.
+    pub fn close(mut self) {
+        self.stop();
+    }
+
+    fn end_live(&self, ending: Ending) -> usize {
+        let mut state = lock(&self.shared.state);
+        let doomed: Vec<u64> = state.live.keys().copied().collect();
+        for pair in state.live.values() {
+            pair.end(ending);
+        }
+        let end = Instant::now() + PATIENCE;
+        while doomed.iter().any(|id| state.live.contains_key(id)) {
+            let left = end.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "a connection does not end: {:?}", state.live);
+            let waited = self.shared.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        doomed.len()
+    }
+
+    fn stop(&mut self) {
+        let Some(accepting) = self.accepting.take() else { return };
+        lock(&self.shared.state).stopping = true;
+        // It may sit in `accept`.
+        let _ = TcpStream::connect(self.addr);
+        let joined = accepting.join();
+        if !thread::panicking() {
+            joined.expect("a thread of the proxy panicked");
+        }
+    }
+}
+
+impl Drop for FaultProxy {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Shared {
+    fn accept(self: &Arc<Self>, listener: &TcpListener) {
+        let mut threads: Vec<JoinHandle<()>> = Vec::new();
+        while !lock(&self.state).stopping {
+            let Ok((near, _)) = listener.accept() else { break };
+            let mut state = lock(&self.state);
+            if state.stopping || state.live.len() >= LIVE_MAX {
+                continue;
+            }
+            state.accepted += 1;
+            let id = state.accepted;
+            drop(state);
+            let own = Arc::clone(self);
+            threads.push(thread::spawn(move || own.serve(id, near)));
+            let (ended, live) = threads.into_iter().partition(JoinHandle::is_finished);
+            threads = live;
+            join_all(ended);
+        }
+        for pair in lock(&self.state).live.values() {
+            pair.end(Ending::Cut);
+        }
+        join_all(threads);
+    }
+
+    /// One connection, from its first byte to its end.
+    fn serve(&self, id: u64, near: TcpStream) {
+        // A server that is down is a client that is hung up on.
+        let Ok(far) = TcpStream::connect(self.upstream) else { return };
+        for socket in [&near, &far] {
+            let _ = socket.set_nodelay(true);
+            let _ = socket.set_write_timeout(Some(WRITE_TICK));
+        }
+        let mut state = lock(&self.state);
+        if state.stopping {
+            return;
+        }
+        let flow =
+            Flow { up: state.up, down: state.down, down_left: state.cut_next.take(), over: false };
+        let (up_dice, down_dice) = (state.dice.fork(), state.dice.fork());
+        let pair = Arc::new(Pair { near, far, flow: Mutex::new(flow), changed: Condvar::new() });
+        state.live.insert(id, Arc::clone(&pair));
+        drop(state);
+        self.changed.notify_all();
+        thread::scope(|scope| {
+            scope.spawn(|| pair.pump(Way::Up, up_dice));
+            pair.pump(Way::Down, down_dice);
+        });
+        let mut state = lock(&self.state);
+        state.live.remove(&id);
+        // The sockets are closed before anybody hears that they are gone.
+        drop(pair);
+        drop(state);
+        self.changed.notify_all();
+    }
+}
+
+fn join_all(threads: Vec<JoinHandle<()>>) {
+    for thread in threads {
+        thread.join().expect("a connection's thread panicked");
+    }
+}
+
+impl Pair {
+    fn end(&self, ending: Ending) {
+        lock(&self.flow).over = true;
+        self.changed.notify_all();
+        for socket in [&self.near, &self.far] {
+            if ending == Ending::Reset {
+                // Closing is a reset from now on, and this wakes the reader without a FIN.
+                let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+                let _ = socket.shutdown(Shutdown::Read);
+            } else {
+                let _ = socket.shutdown(Shutdown::Both);
+            }
+        }
+    }
+
+    /// Passes bytes on in one direction until that ends.
+    fn pump(&self, way: Way, mut dice: Dice) {
+        let (mut from, to) = match way {
+            Way::Up => (&self.near, &self.far),
+            Way::Down => (&self.far, &self.near),
+        };
+        let mut buffer = vec![0; 16 * 1024];
+        let mut pieces = 0;
+        loop {
+            if self.manner(way).is_none() {
+                return;
+            }
+            let mut bytes = match from.read(&mut buffer) {
+                Ok(0) => {
+                    // The other direction may go on, unless this is how a reset wakes its reader.
+                    if self.manner(way).is_some() {
+                        let _ = to.shutdown(Shutdown::Write);
+                    }
+                    return;
+                }
+                Ok(count) => buffer[..count].to_vec(),
+                Err(_) => return self.end(Ending::Reset),
+            };
+            // It may have been told otherwise while it waited for these bytes.
+            let Some(manner) = self.manner(way) else { return };
+            let passed = match manner {
+                Manner::Swallow => Ok(()),
+                Manner::Coalesce { wait } => {
+                    gather(from, &mut bytes, wait);
+                    self.pass(way, to, &bytes)
+                }
+                Manner::Split { most } => self.pass_split(way, to, &bytes, || {
+                    pieces += 1;
+                    let pause = Duration::from_micros(u64::from(pieces < SEPARATE_PIECES) * 50);
+                    (1 + dice.below(most), pause)
+                }),
+                Manner::Slow { bytes: few, every } => {
+                    self.pass_split(way, to, &bytes, || (few.max(1), every))
+                }
+                Manner::Whole | Manner::Stall => self.pass(way, to, &bytes),
+            };
+            if passed.is_err() {
+                return self.end(Ending::Cut);
+            }
+        }
+    }
+
+    /// How to go on, once that is not to stall; none when it is over.
+    fn manner(&self, way: Way) -> Option<Manner> {
+        let mut flow = lock(&self.flow);
+        loop {
+            let manner = if way == Way::Up { flow.up } else { flow.down };
+            if flow.over {
+                return None;
+            }
+            if manner != Manner::Stall {
+                return Some(manner);
+            }
+            flow = self.changed.wait(flow).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn pass_split(
+        &self,
+        way: Way,
+        to: &TcpStream,
+        mut bytes: &[u8],
+        mut next: impl FnMut() -> (usize, Duration),
+    ) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let (count, pause) = next();
+            let (piece, rest) = bytes.split_at(count.min(bytes.len()));
+            self.pass(way, to, piece)?;
+            bytes = rest;
+            if !pause.is_zero() {
+                thread::sleep(pause);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes, unless or until the connection is over; an error when it is to be cut.
+    fn pass(&self, way: Way, mut to: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+        let mut is_last = false;
+        if let (Way::Down, Some(left)) = (way, &mut lock(&self.flow).down_left) {
+            is_last = bytes.len() >= *left;
+            bytes = &bytes[..bytes.len().min(*left)];
+            *left -= bytes.len();
+        }
+        while !bytes.is_empty() {
+            if lock(&self.flow).over {
+                return Err(ErrorKind::NotConnected.into());
+            }
+            match to.write(bytes) {
+                Ok(count) => bytes = &bytes[count..],
+                // The receiver does not read.
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if is_last { Err(ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
+    }
+}
+
+/// Adds what comes until nothing has come for so long, or it is much.
+fn gather(mut from: &TcpStream, bytes: &mut Vec<u8>, wait: Duration) {
+    let mut buffer = vec![0; 16 * 1024];
+    let _ = from.set_read_timeout(Some(wait.max(Duration::from_micros(1))));
+    while bytes.len() < 256 * 1024 {
+        match from.read(&mut buffer) {
+            // The end is read once more by who called.
+            Ok(0) | Err(_) => break,
+            Ok(count) => bytes.extend_from_slice(&buffer[..count]),
+        }
+    }
+    let _ = from.set_read_timeout(None);
+}

@@ -1,0 +1,175 @@
+//! Which scenario runs against which target, and the check that nothing is skipped in silence.
+//!
+//! A cell of the table is `yes`, or says in brackets why not. Every `yes` is a test of its own,
+//! `conformance::<scenario>::<target>`.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use phx_tests::left_behind;
+
+use super::scenarios;
+use super::stage::{Target, play};
+
+macro_rules! cell {
+    ($scenario:ident $test:ident $target:ident yes) => {
+        #[test]
+        fn $test() {
+            super::play(super::Target::$target, super::scenarios::$scenario);
+        }
+    };
+    ($scenario:ident $test:ident $target:ident ($why:literal)) => {};
+}
+
+macro_rules! reason {
+    (yes) => {
+        None
+    };
+    (($why:literal)) => {
+        Some($why)
+    };
+}
+
+macro_rules! conformance {
+    ($($scenario:ident: $loopback:tt $tls:tt $faulty:tt $phoenix:tt;)*) => {
+        $(mod $scenario {
+            cell!($scenario loopback Loopback $loopback);
+            cell!($scenario tls Tls $tls);
+            cell!($scenario faulty Faulty $faulty);
+            cell!($scenario phoenix Phoenix $phoenix);
+        })*
+
+        /// Each scenario with why it does not run on a target.
+        const TABLE: &[(&str, [Option<&str>; 4])] = &[$((
+            stringify!($scenario),
+            [reason!($loopback), reason!($tls), reason!($faulty), reason!($phoenix)],
+        )),*];
+    };
+}
+
+const TARGETS: [&str; 4] = ["loopback", "tls", "faulty", "phoenix"];
+
+conformance! {
+//  scenario                        loopback tls faulty phoenix
+    joins:                          yes      yes yes    yes;
+    auto_joins:                     yes      yes yes    yes;
+    leaves:                         yes      yes yes    yes;
+    replies_of_every_status:        yes      yes yes    yes;
+    binary_both_ways:               yes      yes yes    yes;
+    broadcasts:                     yes      yes yes    yes;
+    presence:                       yes      yes yes    yes;
+    crash_and_rejoin:               yes      yes yes    yes;
+    stop_by_the_server:             yes      yes yes    yes;
+    transport_killed:               yes      yes yes    yes;
+    kicked_by_id:                   yes      yes yes    yes;
+    kill_and_restart:               yes      yes yes    ("it is not ours to restart");
+    graceful_stop_of_the_server:    yes      yes yes    ("it is not ours to stop");
+    hundred_drops:                  yes      yes yes    yes;
+    idle_timeout:                   yes      yes yes    ("its timeout is 60 s, which is too long to wait for");
+    mebibytes:                      yes      yes yes    yes;
+    refused_upgrades:               yes      yes yes    yes;
+    refused_reconnects:             yes      yes yes    ("its refusals cannot be scripted");
+    who_am_i:                       yes      yes yes    yes;
+    auth_token:                     yes      yes yes    yes;
+    wrong_authority:                ("no TLS") yes ("no TLS") ("no TLS");
+    silent_host:                    yes      yes yes    ("no Phoenix is silent");
+    slow_consumer:                  yes      yes yes    yes;
+    fifty_channels:                 yes      yes yes    yes;
+    unicode_topics:                 yes      yes yes    yes;
+    shutdown_finishes_pushes:       yes      yes yes    yes;
+    shutdown_reports_the_rest:      yes      yes yes    yes;
+    dropped_handles:                yes      yes yes    yes;
+    half_open_and_stalled:          ("no proxy") ("no proxy") yes ("no proxy");
+    slow_link:                      ("no proxy") ("no proxy") yes ("no proxy");
+    cut_anywhere:                   ("no proxy") ("no proxy") yes ("no proxy");
+    random_faults:                  ("no proxy") ("no proxy") yes ("no proxy");
+}
+
+#[test]
+fn every_scenario_is_in_the_table() {
+    let lines = scenarios::SOURCES.iter().flat_map(|source| source.lines());
+    let names = lines.filter_map(|line| line.strip_prefix("pub(in super::super) async fn "));
+    let written: BTreeSet<&str> = names.filter_map(|rest| rest.split('(').next()).collect();
+    let listed: BTreeSet<&str> = TABLE.iter().map(|(name, _)| *name).collect();
+    assert_eq!(written, listed);
+    assert_eq!(listed.len(), TABLE.len(), "each once");
+}
+
+/// Asks the test binary itself, so a test that a macro dropped is missed.
+#[test]
+fn every_scenario_runs_on_every_target_or_says_why_not() {
+    let this = std::env::current_exe().unwrap();
+    let output = Command::new(this).args(["--list", "--format", "terse"]).output().unwrap();
+    let output = String::from_utf8(output.stdout).unwrap();
+    let tests: BTreeSet<&str> =
+        output.lines().filter_map(|line| line.strip_suffix(": test")).collect();
+    let mut runs = 0;
+    for (scenario, cells) in TABLE {
+        for (target, why) in TARGETS.iter().zip(cells) {
+            let test = format!("{}::{scenario}::{target}", module_path());
+            match why {
+                None => assert!(tests.contains(&*test), "{test} is not among the tests"),
+                Some(why) => {
+                    assert!(!why.is_empty(), "{test} is skipped without a reason");
+                    assert!(!tests.contains(&*test), "{test}");
+                }
+            }
+            runs += usize::from(why.is_none());
+        }
+        assert!(cells.iter().any(Option::is_none), "{scenario} runs nowhere");
+    }
+    let cells = tests.iter().filter(|test| test.starts_with(&format!("{}::", module_path())));
+    // The three checks are the only other tests here.
+    assert_eq!(cells.count(), runs + 3);
+}
+
+/// Threads and files are counted for a whole process, so this test starts one for itself.
+#[test]
+fn no_thread_and_no_file_is_left_behind() {
+    const ALONE: &str = "PHX_TEST_ALONE";
+    if std::env::var_os(ALONE).is_none() {
+        let name = format!("{}::no_thread_and_no_file_is_left_behind", module_path());
+        let mut this = Command::new(std::env::current_exe().unwrap());
+        this.args(["--exact", &name, "--nocapture"]).env(ALONE, "yes");
+        let output = this.output().unwrap();
+        let said = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        let (out, err) = (said(&output.stdout), said(&output.stderr));
+        assert!(output.status.success() && out.contains("1 passed"), "{out}\n{err}");
+        return;
+    }
+    let targets = [Target::Loopback, Target::Tls, Target::Faulty];
+    // What a runtime makes once and keeps, such as a reactor and its thread, does not count.
+    targets.iter().for_each(|target| play(*target, scenarios::joins));
+    let before = settled();
+    for target in targets {
+        play(target, scenarios::transport_killed);
+        play(target, scenarios::shutdown_reports_the_rest);
+        play(target, scenarios::dropped_handles);
+    }
+    play(Target::Tls, scenarios::wrong_authority);
+    play(Target::Faulty, scenarios::kill_and_restart);
+    play(Target::Faulty, scenarios::random_faults);
+    let after = settled();
+    assert!(after.0 <= before.0 && after.1 <= before.1, "{before:?} became {after:?}");
+}
+
+/// Threads and open files, once they have not changed for longer than a pool keeps an idle thread.
+fn settled() -> (usize, usize) {
+    let count = || (left_behind::threads().unwrap(), left_behind::open_files().unwrap());
+    let mut last = (count(), Instant::now());
+    let is_settled = left_behind::comes_true(Duration::from_secs(20), || {
+        let now = count();
+        if now != last.0 {
+            last = (now, Instant::now());
+        }
+        last.1.elapsed() > Duration::from_millis(700)
+    });
+    assert!(is_settled, "threads or files come and go");
+    last.0
+}
+
+/// As the test harness writes it: without the name of the binary.
+fn module_path() -> &'static str {
+    module_path!().split_once("::").expect("a module of the binary").1
+}

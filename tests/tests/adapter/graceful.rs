@@ -1,0 +1,279 @@
+//! Ends that were asked for: what goes over the wire, how long is waited for the peer, and what is
+//! left of a client whose runtime is gone.
+
+use core::time::Duration;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use futures_util::FutureExt;
+use serde_json::json;
+
+use super::peer::{accept_upgrade, read_masked};
+use super::stage::{signal, until};
+use super::tracked::Tracked;
+use crate::rt::phx::testing::{Listener, ServerConfig};
+use crate::rt::phx::{
+    Cause, ChannelEvent, Client, Config, NotConnected, NotRetrying, Payload, Signal, Status,
+};
+use crate::rt::{block_on, in_a_runtime_that_ends, phx};
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What is done with one connection, once it is upgraded.
+type Script = Box<dyn FnOnce(&mut TcpStream) + Send>;
+
+/// A server that accepts upgrades and does with each of its connections what it is told to.
+struct Peer {
+    addr: SocketAddr,
+    thread: JoinHandle<()>,
+}
+
+impl Peer {
+    /// One script for each connection to come.
+    fn start(scripts: Vec<Script>) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let thread = thread::spawn(move || {
+            for script in scripts {
+                let (mut stream, _) = listener.accept().unwrap();
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                accept_upgrade(&mut stream, b"");
+                script(&mut stream);
+            }
+        });
+        Self { addr, thread }
+    }
+
+    fn config(&self) -> Config {
+        Config::new(&format!("ws://{}/socket/websocket", self.addr)).unwrap()
+    }
+
+    /// Every script has run to its end, and none of them failed.
+    fn end(self) {
+        self.thread.join().expect("the peer saw what it expected");
+    }
+}
+
+async fn connect(tracked: &Tracked, config: Config) -> Client {
+    phx::driver::connect(config, tracked.clone()).await.unwrap()
+}
+
+/// The code of the close frame that comes, behind any other frames.
+fn read_close(stream: &mut TcpStream) -> u16 {
+    loop {
+        let (opcode, payload) = read_masked(stream);
+        if opcode == 8 {
+            return u16::from_be_bytes([payload[0], payload[1]]);
+        }
+    }
+}
+
+const CLOSE_1000: &[u8] = &[0x88, 2, 0x03, 0xe8];
+
+#[test]
+fn a_disconnect_is_a_close_1000_that_waits_for_its_answer() {
+    block_on(async {
+        let (closing, is_closing) = mpsc::channel();
+        let (answer, may_answer) = mpsc::channel();
+        let peer = Peer::start(vec![Box::new(move |stream| {
+            assert_eq!(read_close(stream), 1000);
+            closing.send(()).unwrap();
+            may_answer.recv_timeout(PATIENCE).unwrap();
+            stream.write_all(CLOSE_1000).unwrap();
+            // And the client ends TCP.
+            assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+        })]);
+        let tracked = Tracked::new();
+        let config = peer.config().close_timeout(Duration::from_secs(60));
+        let client = connect(&tracked, config).await;
+        let mut disconnect = Box::pin(client.disconnect());
+        assert!((&mut disconnect).now_or_never().is_none());
+        until("the close frame is there", || is_closing.try_recv().is_ok()).await;
+        assert!((&mut disconnect).now_or_never().is_none(), "it does not wait for the answer");
+        assert_eq!(client.status(), Status::Closing);
+        answer.send(()).unwrap();
+        disconnect.await;
+        assert_eq!(client.status(), Status::Closed);
+        peer.end();
+        drop(client);
+        until("the driver ends", || tracked.live() == 0).await;
+    })
+}
+
+#[test]
+fn a_peer_that_does_not_answer_a_close_is_waited_for_up_to_the_bound() {
+    block_on(async {
+        let peer = Peer::start(vec![Box::new(move |stream| {
+            assert_eq!(read_close(stream), 1000);
+            assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+        })]);
+        let tracked = Tracked::new();
+        let client = connect(&tracked, peer.config().close_timeout(MS(100))).await;
+        let start = Instant::now();
+        client.disconnect().await;
+        assert!(start.elapsed() >= MS(100));
+        assert_eq!(client.status(), Status::Closed);
+        peer.end();
+    })
+}
+
+#[test]
+fn the_close_of_the_peer_is_answered_with_its_code() {
+    block_on(async {
+        let (seen, codes) = mpsc::channel();
+        let close_with = |code: u16| {
+            let seen = seen.clone();
+            let [high, low] = code.to_be_bytes();
+            Box::new(move |stream: &mut TcpStream| {
+                stream.write_all(&[0x88, 2, high, low]).unwrap();
+                seen.send(read_close(stream)).unwrap();
+                assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+            }) as Script
+        };
+        let sent = [1000, 1001, 1002, 1011, 1012, 4000];
+        let peer = Peer::start(sent.map(close_with).into());
+        let tracked = Tracked::new();
+        for code in sent {
+            let (client, driver) = phx::driver::client(peer.config(), tracked.clone());
+            let mut signals = client.signals();
+            client.connect();
+            phx::driver::Runtime::spawn(&tracked, driver);
+            let cause = signal(&mut signals, |signal| match signal {
+                Signal::Disconnected { cause, .. } => Some(cause),
+                _ => None,
+            });
+            let expected = Cause::RemoteClose { code: Some(code), reason: String::new() };
+            assert_eq!(cause.await, expected);
+        }
+        peer.end();
+        assert_eq!(codes.try_iter().collect::<Vec<_>>(), sent);
+        until("the drivers end", || tracked.live() == 0).await;
+    })
+}
+
+#[test]
+fn a_dropped_client_of_a_peer_that_is_silent_ends_within_the_bound() {
+    block_on(async {
+        let (done, is_done) = mpsc::channel::<()>();
+        let peer = Peer::start(vec![Box::new(move |_| {
+            let _ = is_done.recv_timeout(PATIENCE);
+        })]);
+        let tracked = Tracked::new();
+        drop(connect(&tracked, peer.config().close_timeout(MS(50))).await);
+        until("the driver ends", || tracked.live() == 0).await;
+        drop(done);
+        peer.end();
+    })
+}
+
+#[test]
+fn a_dropped_client_of_a_peer_that_does_not_read_ends_within_the_bound() {
+    block_on(async {
+        let (done, is_done) = mpsc::channel::<()>();
+        let peer = Peer::start(vec![Box::new(move |stream| {
+            read_masked(stream);
+            let ok = br#"["1","1","room:lobby","phx_reply",{"status":"ok","response":{}}]"#;
+            stream.write_all(&[0x81, ok.len() as u8]).unwrap();
+            stream.write_all(ok).unwrap();
+            let _ = is_done.recv_timeout(PATIENCE);
+        })]);
+        let tracked = Tracked::new();
+        let client = connect(&tracked, peer.config().close_timeout(MS(50))).await;
+        let room = client.join("room:lobby", json!({})).await.unwrap();
+        // More than the sockets between them hold, so that the close frame has no room either.
+        let mut pushes = Vec::new();
+        until("nothing more can be written", || {
+            let room = room.clone();
+            let much = Payload::binary(vec![7; 1 << 20]);
+            let mut push = Box::pin(async move { room.push("much", much).await });
+            let refused = (&mut push).now_or_never().is_some();
+            pushes.push(push);
+            refused
+        })
+        .await;
+        assert!(client.stats().queued_pushes > 0);
+        drop((pushes, client, room));
+        until("the driver ends", || tracked.live() == 0).await;
+        drop(done);
+        peer.end();
+    })
+}
+
+async fn listen() -> Listener {
+    Listener::bind(([127, 0, 0, 1], 0).into(), ServerConfig::default()).await.unwrap()
+}
+
+#[test]
+fn a_client_whose_runtime_ends_in_mid_flight_is_told_and_answers_at_once() {
+    let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let silent = format!("ws://{}/socket/websocket", silent.local_addr().unwrap());
+    let (tracked, clients, room, mut messages, push) = in_a_runtime_that_ends(async |spawn| {
+        let tracked = Tracked::spawning(spawn);
+        let listener = listen().await;
+        let open = connect(&tracked, Config::new(&listener.url()).unwrap()).await;
+        let room = open.join("room:lobby", json!({})).await.unwrap();
+        let messages = room.messages();
+        let own = room.clone();
+        let mut push = Box::pin(async move { own.push("noreply", json!({})).await });
+        assert!((&mut push).now_or_never().is_none());
+        until("it is sent", || open.stats().pushes_in_flight == 1).await;
+
+        let dialling = phx::driver::start(Config::new(&silent).unwrap(), tracked.clone());
+        until("it dials", || matches!(dialling.status(), Status::Connecting { .. })).await;
+        let gone = Config::new("ws://127.0.0.1:1/socket/websocket").unwrap();
+        let waiting = phx::driver::start(gone, tracked.clone());
+        until("an attempt has failed", || waiting.stats().failed_attempts > 0).await;
+        let closing = connect(&tracked, Config::new(&listener.url()).unwrap()).await;
+        assert!(closing.disconnect().now_or_never().is_none());
+        assert_eq!(tracked.live(), 4);
+        (tracked, [open, dialling, waiting, closing], room, messages, push)
+    });
+    assert_eq!(tracked.live(), 0, "every task is gone");
+    assert!(!tracked.panicked(), "a task panicked");
+    block_on(async {
+        push.await.expect_err("its fate is unknown");
+        let mut last = None;
+        while let Some(event) = messages.next().await {
+            last = Some(event);
+        }
+        assert!(matches!(last, Some(ChannelEvent::Closed(_))), "{last:?}");
+        for client in &clients {
+            let closed = client.wait_connected().await;
+            assert_eq!(closed, Err(NotConnected::DriverGone));
+            client.connect();
+            assert_eq!(client.connect_now(), Err(NotRetrying));
+            client.join("room:other", json!({})).await.expect_err("nobody drives it");
+            assert_eq!(client.shutdown(Duration::from_secs(60)).await.pushes, 0);
+            client.disconnect().await;
+        }
+        room.push("echo", json!({})).await.expect_err("nobody drives it");
+        room.leave().await;
+    });
+    // Outside of any runtime.
+    drop((clients, messages));
+}
+
+#[test]
+fn a_runtime_ends_while_its_clients_are_all_over_the_place() {
+    for round in 0..20 {
+        let (tracked, _clients) = in_a_runtime_that_ends(async |spawn| {
+            let tracked = Tracked::spawning(spawn);
+            let listener = listen().await;
+            let config = Config::new(&listener.url()).unwrap();
+            let config = config.auto_join("room:lobby", json!({"push_after": 100})).unwrap();
+            let start = |_| phx::driver::start(config.clone(), tracked.clone());
+            let clients: Vec<Client> = (0..5).map(start).collect();
+            // At another moment every time: dialling, upgrading, joining, receiving.
+            for _ in 0..round {
+                crate::rt::sleep(Duration::from_micros(100)).await;
+            }
+            (tracked, clients)
+        });
+        assert_eq!(tracked.live(), 0, "every task is gone");
+        assert!(!tracked.panicked(), "a task panicked");
+    }
+}

@@ -1,0 +1,147 @@
+//! How a connection is made, what it presents, and who is not let in.
+
+use core::time::Duration;
+use std::net::TcpListener;
+
+use phx_tests::fault_proxy::Manner;
+use serde_json::json;
+
+use super::super::certificates::Authority;
+use super::super::stage::{Stage, Target, signal};
+use super::{echoes, interrupted, json_of, ok, resumed};
+use crate::rt::phx::testing::HttpRefusal;
+use crate::rt::phx::{
+    Backoff, Cause, Config, JoinFailed, JoinObstacle, JoinOptions, NextStep, Roots, Signal, Tls,
+    Warning,
+};
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+
+pub(in super::super) async fn refused_upgrades(stage: &mut Stage) {
+    let nowhere = stage.url().replace("/socket/websocket", "/nowhere/websocket");
+    assert_ne!(nowhere, stage.url());
+    for (config, status, retry_after) in [
+        (stage.config().param("reject", "yes"), 403, None),
+        (stage.config_to(&nowhere), 404, None),
+        (stage.config().param("reject", "rate"), 429, Some(Duration::from_secs(1))),
+        (stage.config().param("reject", "raise"), 500, None),
+    ] {
+        let error = stage.connect_with(config).await.expect_err("it is refused");
+        match &error.cause {
+            Cause::Refused(refusal) => {
+                assert_eq!((refusal.status(), refusal.retry_after()), (status, retry_after));
+                assert_eq!(status == 429, refusal.body_text() == "Too many requests");
+            }
+            other => panic!("{status}: {other:?}"),
+        }
+        assert!(error.to_string().contains(&status.to_string()), "{error}");
+    }
+}
+
+pub(in super::super) async fn refused_reconnects(stage: &mut Stage) {
+    // 403 and 404 wait by a schedule of their own, which is too patient for a test.
+    let patience = Backoff::steps_msec(&[30]).unwrap().jitter(0.0).unwrap();
+    let (client, mut signals) = stage.start_watched(stage.config().refused_after(patience));
+    client.wait_connected().await.unwrap();
+    let room = client.join(stage.topic("room", ""), json!({})).await.unwrap();
+    let mut messages = room.messages();
+    let busy = |header: &str| {
+        let mut refusal = HttpRefusal::new(503, "busy");
+        refusal.headers.push(("retry-after".to_owned(), header.to_owned()));
+        refusal
+    };
+    for (refusal, least, most) in [
+        (HttpRefusal::new(403, ""), MS(30), MS(30)),
+        (HttpRefusal::new(404, "Not Found"), MS(30), MS(30)),
+        // The wait that was asked for, and up to a fifth more, so that not all come at once.
+        (busy("1"), MS(1_000), MS(1_200)),
+    ] {
+        let status = refusal.status;
+        stage.server().with(|server, _| {
+            server.refuse_next(refusal);
+            let peer = server.peers()[0];
+            server.kill(peer);
+        });
+        interrupted(&mut messages).await;
+        let delay = signal(&mut signals, |signal| match signal {
+            Signal::Disconnected { cause: Cause::Refused(refusal), next, .. } => {
+                assert_eq!(refusal.status(), status);
+                let NextStep::Retry { delay, .. } = next else { panic!("{next:?}") };
+                Some(delay)
+            }
+            _ => None,
+        })
+        .await;
+        assert!((least..=most).contains(&delay), "{status}: {delay:?}");
+        resumed(&mut messages).await;
+        echoes(&room, json!({"after": status})).await;
+    }
+}
+
+pub(in super::super) async fn who_am_i(stage: &mut Stage) {
+    let config = stage.config().param("user_id", "4 2&ü=").param("a[b]", "c d");
+    let config = config.header("x-my-token", "abc").unwrap();
+    let config = config.header("authorization", "Bearer s3cret").unwrap();
+    let client = stage.connect_with(config).await.unwrap();
+    let room = client.join(stage.topic("room", ""), json!({})).await.unwrap();
+    let me = json_of(&ok(&room, "whoami", json!({})).await);
+    assert_eq!(me["params"], json!({"user_id": "4 2&ü=", "a": {"b": "c d"}, "vsn": "2.0.0"}));
+    // Only x- headers reach the socket: wire/push_whoami_headers.
+    assert_eq!(me["x_headers"], json!({"x-my-token": "abc"}));
+    assert_eq!(me["transport"], "websocket");
+    assert_eq!(me["auth_token"], json!(null));
+}
+
+pub(in super::super) async fn auth_token(stage: &mut Stage) {
+    // In base64 it has what the standard alphabet and the one of URLs do not share.
+    let token = "??>~~~??>s3cret";
+    let (client, mut signals) = stage.start_watched(stage.config().auth_token(token));
+    let room = client.join(stage.topic("room", ""), json!({})).await.unwrap();
+    let me = json_of(&ok(&room, "whoami", json!({})).await);
+    if stage.target() == Target::Phoenix && me["auth_token"].is_null() {
+        // Phoenix 1.7 does not look at it (wire/handshake_auth_token__1.7.24), and that is told.
+        let warned = |signal| matches!(signal, Signal::Warning(Warning::AuthTokenNotAcknowledged));
+        signal(&mut signals, |signal| warned(signal).then_some(())).await;
+    } else {
+        assert_eq!(me["auth_token"], token);
+    }
+}
+
+pub(in super::super) async fn wrong_authority(stage: &mut Stage) {
+    let stranger = Authority::new();
+    let strange = Tls::new(Roots::pem(stranger.pem.as_bytes()).unwrap());
+    let untold = Config::new(&stage.url()).unwrap();
+    for config in [stage.config().tls(strange), untold] {
+        let error = stage.connect_with(config).await.expect_err("it is not trusted");
+        assert!(matches!(error.cause, Cause::Tls { .. }), "{error:?}");
+    }
+    let client = stage.connect().await;
+    let room = client.join(stage.topic("room", ""), json!({})).await.unwrap();
+    echoes(&room, json!({"trusted": true})).await;
+}
+
+pub(in super::super) async fn silent_host(stage: &mut Stage) {
+    // Accepted by the kernel, and never by anybody.
+    let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let scheme = if stage.target() == Target::Tls { "wss" } else { "ws" };
+    let addr = silent.local_addr().unwrap();
+    let mut url = format!("{scheme}://{addr}/socket/websocket");
+    if stage.target() == Target::Faulty {
+        url = stage.url();
+        stage.proxy().treat_new(Manner::Stall, Manner::Stall);
+    }
+    let config = stage.config_to(&url).connect_timeout(MS(100));
+    let error = stage.connect_with(config.clone()).await.expect_err("nothing is said");
+    assert_eq!(error.cause, Cause::ConnectTimeout);
+
+    // Who joins all the same is told at the deadline what stood in the way.
+    let (client, _signals) = stage.start_watched(config);
+    let options = JoinOptions::new().deadline(MS(400));
+    match client.join_with(stage.topic("room", ""), json!({}), options).await {
+        Err(JoinFailed::Deadline { last }) => {
+            assert_eq!(last, Some(JoinObstacle::Disconnected(Cause::ConnectTimeout)));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(client.stats().connections, 0);
+}

@@ -1,0 +1,148 @@
+//! What only the proxy can do: connections that are half open, stalled, slow, or cut anywhere.
+
+use core::time::Duration;
+
+use phx_tests::fault_proxy::{Manner, Way};
+use serde_json::json;
+
+use super::super::stage::{Stage, harmless, until};
+use super::{echoes, interrupted, json_of, ok, resumed};
+use crate::rt::phx::{
+    Cause, ChannelEvent, ChannelStatus, Config, Interruption, Payload, PushOptions,
+};
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+
+/// Notices a dead peer soon, and not so soon that a busy machine looks dead.
+fn watchful(stage: &Stage) -> Config {
+    stage.config().heartbeat_interval(MS(100)).heartbeat_timeout(MS(500))
+}
+
+pub(in super::super) async fn half_open_and_stalled(stage: &mut Stage) {
+    let client = stage.connect_with(watchful(stage)).await.unwrap();
+    let room = client.join(stage.topic("room", ""), json!({})).await.unwrap();
+    let mut messages = room.messages();
+    for manner in [Manner::Swallow, Manner::Stall] {
+        for way in [Way::Up, Way::Down] {
+            stage.proxy().treat_live(way, manner);
+            let cause = interrupted(&mut messages).await;
+            let expected = Interruption::Disconnected(Cause::HeartbeatTimeout);
+            assert_eq!(cause, expected, "{manner:?} {way:?}");
+            resumed(&mut messages).await;
+            echoes(&room, json!({"after": format!("{manner:?} {way:?}")})).await;
+        }
+    }
+    // A peer that takes nothing more, while there is much to be sent.
+    stage.proxy().treat_live(Way::Up, Manner::Stall);
+    let much = Payload::binary(vec![7; 1 << 20]);
+    for _ in 0..6 {
+        // The queue is bounded, so the last of them may be refused.
+        let push = room.cast_with("ack", much.clone(), PushOptions::cast().timeout(MS(50)));
+        let _ = push.await;
+    }
+    let cause = interrupted(&mut messages).await;
+    assert_eq!(cause, Interruption::Disconnected(Cause::HeartbeatTimeout));
+    resumed(&mut messages).await;
+    echoes(&room, json!({})).await;
+}
+
+pub(in super::super) async fn slow_link(stage: &mut Stage) {
+    let slow = Manner::Slow { bytes: 50, every: MS(1) };
+    stage.proxy().treat_new(slow, slow);
+    let client = stage.connect().await;
+    let room = client.join(stage.topic("room", ""), json!({})).await.unwrap();
+    let mut messages = room.messages();
+    echoes(&room, json!({"text": "x".repeat(5_000)})).await;
+    let reply = ok(&room, "echo", Payload::binary(vec![1; 5_000])).await;
+    assert_eq!(reply.as_bytes(), [1; 5_000]);
+    // Faults on top: it comes back over a link that stays slow.
+    stage.proxy().reset();
+    interrupted(&mut messages).await;
+    resumed(&mut messages).await;
+    echoes(&room, json!({})).await;
+}
+
+pub(in super::super) async fn cut_anywhere(stage: &mut Stage) {
+    let client = stage.connect().await;
+    let room = client.join(stage.topic("room", ""), json!({})).await.unwrap();
+    // Through the answer to the upgrade, the reply to the join and that to a push.
+    let first = 1 + stage.dice().below(11);
+    for bytes in (first..=400).step_by(11) {
+        let before = stage.proxy().accepted();
+        stage.proxy().cut_next_after(bytes);
+        assert_eq!(stage.proxy().cut(), 1);
+        let mut pushes = 0;
+        // Every reply is more bytes down, so the cut comes, wherever it is.
+        while stage.proxy().accepted() < before + 2 {
+            let _ = room.push("echo", json!({"bytes": bytes})).await;
+            pushes += 1;
+            assert!(pushes < 100, "it is never cut after {bytes} bytes");
+        }
+        echoes(&room, json!({"bytes": bytes})).await;
+        until("one connection is left", || stage.proxy().live() == 1).await;
+    }
+    assert_eq!(stage.drivers(), 1);
+}
+
+pub(in super::super) async fn random_faults(stage: &mut Stage) {
+    let client = stage.connect_with(watchful(stage).connect_timeout(MS(500))).await.unwrap();
+    let mut rooms = Vec::new();
+    for suffix in ["-a", "-b", "-c"] {
+        rooms.push(client.join(stage.topic("room", suffix), json!({})).await.unwrap());
+    }
+    let mut messages = rooms[0].messages();
+    for round in 0..30 {
+        let dice = stage.dice();
+        let way = if dice.below(2) == 0 { Way::Up } else { Way::Down };
+        let (fault, (up, down)) = (dice.below(7), harmless(dice));
+        let after = 1 + dice.below(600);
+        println!("{round}: fault {fault} {way:?}, then {up:?} and {down:?}");
+        let proxy = stage.proxy();
+        proxy.treat_new(up, down);
+        match fault {
+            0 => drop(proxy.cut()),
+            1 => drop(proxy.reset()),
+            2 => proxy.treat_live(way, Manner::Swallow),
+            3 => proxy.treat_live(way, Manner::Stall),
+            4 => proxy.treat_live(way, Manner::Slow { bytes: 20, every: MS(1) }),
+            5 => proxy.cut_next_after(after),
+            _ => proxy.treat_new(Manner::Stall, Manner::Whole),
+        }
+        // Every push ends, one way or another, and in time.
+        let short = PushOptions::call().timeout(MS(60));
+        for room in &rooms {
+            let _ = room.push_with("echo", json!({"round": round}), short).await;
+        }
+    }
+    // Safety was that nothing panicked; this is liveness: once the faults stop, all is well again.
+    let proxy = stage.proxy();
+    proxy.treat_new(Manner::Whole, Manner::Whole);
+    proxy.reset();
+    for room in &rooms {
+        until("it answers", || room.status() == ChannelStatus::Joined).await;
+        // It may be the one before the reset still, so that a first push is lost with it.
+        let _ = room.push("echo", json!({})).await;
+        echoes(room, json!({"well": "again"})).await;
+    }
+    let stats = client.stats();
+    assert_eq!((stats.queued_pushes, stats.pushes_in_flight, stats.queued_bytes), (0, 0, 0));
+    assert_eq!(stats.protocol_errors, 0);
+    // The consumer saw interruptions and resumptions in turn.
+    ok(&rooms[0], "shout", json!({"last": true})).await;
+    let mut joined = true;
+    loop {
+        match messages.next().await.expect("the stream goes on") {
+            ChannelEvent::Interrupted { .. } => joined = false,
+            ChannelEvent::Resumed { .. } => {
+                assert!(!joined, "resumed without an interruption");
+                joined = true;
+            }
+            ChannelEvent::Message(message) => {
+                assert_eq!(json_of(&message.payload), json!({"last": true}));
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(joined);
+}

@@ -1,0 +1,242 @@
+//! Where a conformance scenario plays: a server of some kind, the way to it, and at the end the
+//! question what was left behind.
+
+use core::time::Duration;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::Once;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Instant, SystemTime};
+
+use phx_tests::dice::Dice;
+use phx_tests::fault_proxy::{FaultProxy, Manner};
+use phx_tests::left_behind::sockets_at;
+
+use super::certificates::Authority;
+use super::tracked::Tracked;
+use crate::rt::phx::testing::{Listener, ServerConfig};
+use crate::rt::phx::{
+    Backoff, Client, ClientEvent, Config, ConnectError, DelayRange, Roots, Signal, Signals, Tls,
+};
+use crate::rt::{block_on, phx, sleep};
+
+/// What the scenarios run against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// `testing::Listener` on loopback.
+    Loopback,
+    /// The same behind TLS, with a certificate authority of the test's own.
+    Tls,
+    /// The same behind a proxy that mistreats bytes, and breaks connections when told to.
+    Faulty,
+    /// The server that `PHX_URL` names: a real Phoenix, as in `tests/phoenix`.
+    Phoenix,
+}
+
+pub(super) struct Stage {
+    target: Target,
+    runtime: Tracked,
+    phoenix: Option<String>,
+    server: Option<Listener>,
+    authority: Option<Authority>,
+    proxy: Option<FaultProxy>,
+    dice: Dice,
+    unique: String,
+}
+
+/// Plays one scenario on one target, and sees to it that nothing is left behind.
+pub(super) fn play(target: Target, scenario: impl AsyncFnOnce(&mut Stage)) {
+    let phoenix = match target {
+        Target::Phoenix => match std::env::var("PHX_URL") {
+            Ok(url) => Some(url),
+            Err(_) => return say_that_phoenix_is_skipped(),
+        },
+        _ => None,
+    };
+    block_on(async {
+        let mut stage = Stage::new(target, phoenix).await;
+        scenario(&mut stage).await;
+        stage.end().await;
+    })
+}
+
+/// Past the test harness, which hides what a passing test prints.
+fn say_that_phoenix_is_skipped() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let _ = writeln!(
+            io::stderr(),
+            "PHX_URL is not set: the conformance scenarios against a real Phoenix are SKIPPED \
+             (tests/phoenix is a server for them)"
+        );
+    });
+}
+
+impl Stage {
+    async fn new(target: Target, phoenix: Option<String>) -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        // Topics of their own for every run, because a real server outlives it.
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let unique = format!("{:x}-{:x}-{count:x}", since.as_micros(), std::process::id());
+        let mut stage = Self {
+            target,
+            runtime: Tracked::new(),
+            phoenix,
+            server: None,
+            authority: (target == Target::Tls).then(Authority::new),
+            proxy: None,
+            dice: Dice::thrown(),
+            unique,
+        };
+        if target != Target::Phoenix {
+            stage.serve(ServerConfig::default()).await;
+        }
+        stage
+    }
+
+    /// Puts a server with other settings in the place of the one that is there.
+    pub(super) async fn serve(&mut self, config: ServerConfig) {
+        let addr = ([127, 0, 0, 1], 0).into();
+        let server = match &self.authority {
+            None => Listener::bind(addr, config).await,
+            Some(own) => Listener::bind_tls(addr, config, own.server("127.0.0.1")).await,
+        };
+        let server = server.expect("a loopback port");
+        if self.target == Target::Faulty {
+            let proxy = FaultProxy::start(server.addr(), self.dice.fork()).expect("a port");
+            let (up, down) = harmless(&mut self.dice);
+            println!("up {up:?}, down {down:?}");
+            proxy.treat_new(up, down);
+            self.proxy = Some(proxy);
+        }
+        self.server = Some(server);
+    }
+
+    pub(super) const fn target(&self) -> Target {
+        self.target
+    }
+
+    /// The server, when it is one of ours.
+    pub(super) fn server(&mut self) -> &mut Listener {
+        self.server.as_mut().expect("the table keeps this from a server that is not ours")
+    }
+
+    pub(super) fn proxy(&self) -> &FaultProxy {
+        self.proxy.as_ref().expect("the table keeps this to the proxy")
+    }
+
+    pub(super) fn dice(&mut self) -> &mut Dice {
+        &mut self.dice
+    }
+
+    /// The topic of this run with this prefix and suffix.
+    pub(super) fn topic(&self, prefix: &str, suffix: &str) -> String {
+        format!("{prefix}:{}{suffix}", self.unique)
+    }
+
+    pub(super) fn url(&self) -> String {
+        if let Some(url) = &self.phoenix {
+            return url.clone();
+        }
+        let server = self.server.as_ref().expect("a server");
+        match &self.proxy {
+            None => server.url(),
+            Some(proxy) => format!("ws://{}/socket/websocket", proxy.addr()),
+        }
+    }
+
+    /// The way to the server, with retries that suit a test.
+    pub(super) fn config(&self) -> Config {
+        self.config_to(&self.url())
+    }
+
+    pub(super) fn config_to(&self, url: &str) -> Config {
+        let ms = Duration::from_millis;
+        let config = match self.target {
+            Target::Phoenix => Config::insecure(url),
+            _ => Config::new(url),
+        };
+        let config = config
+            .expect("an address")
+            .first_retry_spread(DelayRange::new(ms(1), ms(5)).expect("a range"))
+            .reconnect_after(Backoff::steps_msec(&[10, 20]).expect("steps"))
+            .rejoin_after(Backoff::steps_msec(&[10, 20]).expect("steps"));
+        match &self.authority {
+            None => config,
+            Some(own) => config.tls(Tls::new(Roots::pem(own.pem.as_bytes()).expect("a CA"))),
+        }
+    }
+
+    pub(super) async fn connect(&self) -> Client {
+        self.connect_with(self.config()).await.expect("it connects")
+    }
+
+    pub(super) async fn connect_with(&self, config: Config) -> Result<Client, ConnectError> {
+        phx::driver::connect(config, self.runtime.clone()).await
+    }
+
+    /// A client that is connecting, and all of its signals from the first one on.
+    pub(super) fn start_watched(&self, config: Config) -> (Client, Signals) {
+        let (client, driver) = phx::driver::client(config, self.runtime.clone());
+        let signals = client.signals();
+        client.connect();
+        phx::driver::Runtime::spawn(&self.runtime, driver);
+        (client, signals)
+    }
+
+    /// How many drivers run.
+    pub(super) fn drivers(&self) -> usize {
+        self.runtime.live()
+    }
+
+    /// Every handle is dropped by now: the drivers end, and so do the connections.
+    async fn end(mut self) {
+        until("every driver ends", || self.runtime.live() == 0).await;
+        assert!(!self.runtime.panicked(), "a driver panicked");
+        let mut ports: Vec<SocketAddr> = Vec::new();
+        if let Some(proxy) = self.proxy.take() {
+            ports.push(proxy.addr());
+            proxy.close();
+        }
+        if let Some(mut server) = self.server.take() {
+            ports.push(server.addr());
+            until("the server has no client", || server.with(|s, _| s.peers().is_empty())).await;
+            server.kill().await;
+        }
+        for port in ports {
+            until("no socket is left", || sockets_at(port).expect("/proc") == 0).await;
+        }
+    }
+}
+
+/// Manners of passing everything on, up and down. The server takes an upgrade request in more than
+/// 64 pieces for an attack (tungstenite's `AttackCheck`), so pieces may not be that small on the way
+/// up.
+pub(super) fn harmless(dice: &mut Dice) -> (Manner, Manner) {
+    let up = match Manner::harmless(dice) {
+        Manner::Split { most } => Manner::Split { most: most.max(16) },
+        other => other,
+    };
+    (up, Manner::harmless(dice))
+}
+
+/// Waits until it is true, for up to 20 s.
+pub(super) async fn until(what: &str, mut check: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !check() {
+        assert!(Instant::now() < end, "{what}: not within 20 s");
+        sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// The first signal for which `pick` has an answer.
+pub(super) async fn signal<T>(signals: &mut Signals, pick: impl Fn(Signal) -> Option<T>) -> T {
+    loop {
+        let event = signals.next().await.expect("the driver runs");
+        let ClientEvent::Signal(signal) = event else { continue };
+        if let Some(picked) = pick(signal) {
+            return picked;
+        }
+    }
+}
