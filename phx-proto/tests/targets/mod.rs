@@ -14,10 +14,13 @@ mod socket_ops;
 pub use config::config;
 pub use decode::{decode_binary, decode_text};
 pub use presence::presence;
-pub use socket_ops::{read_run, socket_ops};
+pub use socket_ops::socket_ops;
+
+/// What a target does with bytes.
+pub type Target = fn(&[u8]);
 
 /// Each target by its name.
-pub const ALL: [(&str, fn(&[u8])); 5] = [
+pub const ALL: [(&str, Target); 5] = [
     ("decode_text", decode_text),
     ("decode_binary", decode_binary),
     ("socket_ops", socket_ops),
