@@ -8,7 +8,10 @@
 //! * without `live.lane.remove` in `end_push`: what is pulled under the id of an ended push is
 //!   nothing, so only a little memory waits for the transport;
 //! * without `msg_ref.0 < self.next_ref` in `finds_no_channel`: the server of the world answers
-//!   only what was written, never a ref of the future.
+//!   only what was written, never a ref of the future;
+//! * a join clock that every answer restarts, not only that of the oldest join, and a wake that may
+//!   come more than once a second: no checker here holds a verdict to its latest moment, or counts
+//!   wakes.
 
 mod cases;
 mod ops;
