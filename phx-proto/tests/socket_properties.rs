@@ -3,7 +3,7 @@
 //! Every property watches every checker of `ops/checkers` too, after every step.
 //!
 //! "Catches" names a change of one line of the core that was tried by hand and fails the property.
-//! Of thirty changes tried, these survive both this file and `exhaustive.rs`:
+//! Of the changes tried, these survive both this file and `exhaustive.rs`:
 //!
 //! * without `live.lane.remove` in `end_push`: what is pulled under the id of an ended push is
 //!   nothing, so only a little memory waits for the transport;
@@ -11,7 +11,9 @@
 //!   only what was written, never a ref of the future;
 //! * a join clock that every answer restarts, not only that of the oldest join, and a wake that may
 //!   come more than once a second: no checker here holds a verdict to its latest moment, or counts
-//!   wakes.
+//!   wakes;
+//! * a join that was left and then refused does not end its leave at once: the leave ends by its
+//!   own reply or deadline, and no checker says how soon.
 
 mod cases;
 mod ops;
