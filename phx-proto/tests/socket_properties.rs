@@ -88,6 +88,8 @@ proptest! {
         prop_assert_eq!(format!("{:?}", one.socket), format!("{:?}", again.socket));
     }
 
+    /// Catches a delay that depends on the reading of the clock (a first heartbeat later by
+    /// `now.as_nanos() % 7`).
     #[test]
     fn shifting_all_times_shifts_the_deadlines_and_nothing_else(
         (setup, steps) in strategy::run(60),
@@ -102,6 +104,7 @@ proptest! {
         prop_assert_eq!(here, there);
     }
 
+    /// Catches a poll that finds nothing and mints a ref all the same.
     #[test]
     fn polling_when_there_is_nothing_changes_nothing((setup, steps) in strategy::run(40)) {
         let mut world = World::new(setup);
