@@ -202,3 +202,17 @@ fn metas_have_the_type_of_the_application_and_entries_keep_what_fetch_added() {
     let error = presence.sync_state(&Payload::from(other)).expect_err("no name");
     assert!(error.to_string().contains("name"), "{error}");
 }
+
+/// Adding the changes up gives the list, also when one diff brings a meta and its successor.
+#[test]
+fn a_meta_that_comes_and_is_replaced_in_one_diff_is_told_as_a_join_and_a_leave() {
+    let mut presence = Presence::new();
+    state(&mut presence, json!({"ann": metas(&["a1"])}));
+    let joins = json!({"ann": {"metas": [
+        {"phx_ref": "a3", "phx_ref_prev": "a2"},
+        {"phx_ref": "a2"},
+    ]}});
+    let changes = diff(&mut presence, joins, json!({"ann": metas(&["a2"])}));
+    assert_eq!(changes, ["+ann a3 a2", "-ann a2"]);
+    assert_eq!(listed(&presence), ["ann a1 a3"]);
+}

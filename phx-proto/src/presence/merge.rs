@@ -59,15 +59,17 @@ impl<M: Clone> Diff<M> {
 
             let left = self.leaves.get(&key).map_or(&[][..], |entry| &entry.metas);
             let stays = not_in(left);
+            let known: Vec<bool> = left.iter().map(not_in(&joined.metas)).collect();
             let told = changes.len();
             let mut came = Vec::new();
             for after in joined.metas {
                 // Nothing else may hide in an update: not that the key came, nor that it went,
-                // nor a second meta with the same predecessor.
+                // nor that the predecessor came too, nor a second meta with the same predecessor.
                 let before = left.iter().enumerate().find(|(at, meta)| {
                     !first
                         && after.phx_ref_prev.as_ref() == Some(&meta.phx_ref)
                         && stays(&after)
+                        && known[*at]
                         && !replaced.get(&key).is_some_and(|taken| taken.contains(at))
                 });
                 if let Some((at, before)) = before {

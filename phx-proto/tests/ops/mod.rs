@@ -6,12 +6,14 @@
 //! * [`World`](world::World) carries operations out: it is the driver, the application and a server
 //!   without manners. It writes a [trace](world::Entry) of everything that came out.
 //! * [`checkers`] watch one invariant each, after every step.
+//! * [`fingerprint`] tells whether two worlds have the same future.
 //! * [`settle`] plays a server that behaves, for what must happen in the end.
 //! * [`strategy`] makes operations at random, some kinds switched off per run.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 pub mod checkers;
+pub mod fingerprint;
 pub mod peer;
 pub mod server;
 pub mod settle;

@@ -121,13 +121,14 @@ pub struct World {
     pub interests: Vec<InterestId>,
     pub pushes: Vec<PushId>,
     params: [JoinParams; 4],
-    numbers: u64,
+    /// How many pushes there were.
+    pub numbers: u64,
     /// The last poll found nothing, and nothing was called since.
     pub dry: bool,
     /// What the socket was told of the transport of the current connection.
     pub writable: bool,
     /// Deadlines handled at one instant, with nothing else happening.
-    timeouts_here: u32,
+    pub timeouts_here: u32,
 }
 
 impl World {

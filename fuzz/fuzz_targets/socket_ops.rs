@@ -1,0 +1,4 @@
+//! `targets::socket_ops` under libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| phx_fuzz::targets::socket_ops(data));

@@ -1,0 +1,29 @@
+//! What the fuzz targets do with their bytes: one function each.
+//!
+//! `fuzz/` runs them under libFuzzer; `corpus.rs` runs them over the committed corpora with a plain
+//! `cargo test`, so that what was found once stays found, on any toolchain.
+
+#![allow(dead_code, unreachable_pub, reason = "each user takes its part")]
+
+mod config;
+mod decode;
+mod presence;
+mod reader;
+mod socket_ops;
+
+pub use config::config;
+pub use decode::{decode_binary, decode_text};
+pub use presence::presence;
+pub use socket_ops::socket_ops;
+
+/// What a target does with bytes.
+pub type Target = fn(&[u8]);
+
+/// Each target by its name.
+pub const ALL: [(&str, Target); 5] = [
+    ("decode_text", decode_text),
+    ("decode_binary", decode_binary),
+    ("socket_ops", socket_ops),
+    ("presence", presence),
+    ("config", config),
+];

@@ -1,0 +1,151 @@
+//! Presence states and diffs in any order, some of them nothing that a server sends.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use phx_proto::{Payload, Presence, PresenceChange};
+use serde_json::{Map, Value, json};
+
+use super::reader::Reader;
+
+/// The refs under each key.
+type Refs = BTreeMap<String, BTreeSet<String>>;
+
+/// The list is what its changes add up to; a state that comes alone is the list; what cannot be
+/// read changes nothing.
+pub fn presence(data: &[u8]) {
+    let mut presence = Presence::<Value>::new();
+    let mut told = Refs::new();
+    let mut held = 0;
+    let mut reader = Reader(data);
+    while step(&mut presence, &mut told, &mut held, &mut reader).is_some() {
+        assert_eq!(refs(&presence), told);
+        assert_eq!((presence.len(), presence.is_empty()), (told.len(), told.is_empty()));
+        assert!(told.keys().all(|key| presence.get(key).is_some()));
+    }
+}
+
+fn step(
+    presence: &mut Presence<Value>,
+    told: &mut Refs,
+    held: &mut usize,
+    reader: &mut Reader<'_>,
+) -> Option<()> {
+    match reader.below(8)? {
+        0 => {
+            presence.joined();
+            *held = 0;
+            assert!(!presence.is_synced());
+        }
+        1 => {
+            presence.lost();
+            assert!(!presence.is_synced());
+        }
+        2 => {
+            // Whatever is left is the text of one message.
+            let payload = Payload::binary(reader.0.to_vec());
+            reader.0 = &[];
+            for payload in [payload.clone(), text(&payload)] {
+                fold(told, presence.sync_diff(&payload).unwrap_or_default());
+                fold(told, presence.sync_state(&payload).unwrap_or_default());
+            }
+        }
+        3 | 4 => {
+            let state = entries(reader)?;
+            let synced = presence.is_synced();
+            let changes = presence.sync_state(&Payload::from(state.clone())).expect("a state");
+            fold(told, changes);
+            if presence.is_synced() && (synced || *held == 0) {
+                assert_eq!(with_metas(told), with_metas(&wanted(&state)));
+            }
+            *held = 0;
+        }
+        _ => {
+            let (joins, leaves) = (entries(reader)?, entries(reader)?);
+            let synced = presence.is_synced();
+            let payload = Payload::from(json!({"joins": joins, "leaves": leaves}));
+            let changes = presence.sync_diff(&payload).expect("a diff, and not too many");
+            assert!(synced || changes.is_empty());
+            *held += usize::from(!synced);
+            fold(told, changes);
+        }
+    }
+    Some(())
+}
+
+fn text(payload: &Payload) -> Payload {
+    serde_json::from_slice::<Value>(payload.as_bytes())
+        .map_or_else(|_| payload.clone(), Payload::from)
+}
+
+/// Some keys, each with some metas.
+fn entries(reader: &mut Reader<'_>) -> Option<Value> {
+    let mut entries = Map::new();
+    for _ in 0..reader.below(4)? {
+        let key = ["ann", "bob", "cy"][usize::from(reader.below(3)?)];
+        let mut metas = Vec::new();
+        for _ in 0..reader.below(4)? {
+            let refs = reader.byte()?;
+            let mut meta = json!({"phx_ref": format!("F{}", refs & 7), "n": refs});
+            if refs & 8 != 0 {
+                meta["phx_ref_prev"] = json!(format!("F{}", refs >> 4 & 7));
+            }
+            metas.push(meta);
+        }
+        entries.insert(key.to_owned(), json!({ "metas": metas }));
+    }
+    Some(Value::from(entries))
+}
+
+fn fold(told: &mut Refs, changes: Vec<PresenceChange>) {
+    for change in changes {
+        match change {
+            PresenceChange::Join { key, metas, first } => {
+                assert_eq!(first, !told.contains_key(&key), "first: {key}");
+                let refs = told.entry(key).or_default();
+                refs.extend(metas.into_iter().map(|meta| meta.phx_ref));
+            }
+            PresenceChange::Leave { key, metas, last } => {
+                let refs = told.get_mut(&key).expect("who leaves was there");
+                for meta in metas {
+                    refs.remove(&meta.phx_ref);
+                }
+                // The rest of an update is told, so nothing that is left can be forgotten.
+                assert_eq!(last, refs.is_empty(), "last: {key}");
+                if last {
+                    told.remove(&key);
+                }
+            }
+            PresenceChange::Update { key, before, after } => {
+                assert_eq!(after.phx_ref_prev.as_ref(), Some(&before.phx_ref));
+                let refs = told.get_mut(&key).expect("who is updated was there");
+                refs.remove(&before.phx_ref);
+                refs.insert(after.phx_ref);
+            }
+            other => panic!("unknown: {other:?}"),
+        }
+    }
+}
+
+fn refs(presence: &Presence<Value>) -> Refs {
+    let entry = |entry: &phx_proto::PresenceEntry<Value>| {
+        entry.metas.iter().map(|meta| meta.phx_ref.clone()).collect()
+    };
+    presence.list().map(|(key, it)| (key.to_owned(), entry(it))).collect()
+}
+
+fn wanted(state: &Value) -> Refs {
+    let metas = |entry: &Value| -> BTreeSet<String> {
+        let metas = entry["metas"].as_array().expect("metas");
+        metas.iter().map(|meta| meta["phx_ref"].as_str().expect("a ref").to_owned()).collect()
+    };
+    let state = state.as_object().expect("an object");
+    state.iter().map(|(key, entry)| (key.clone(), metas(entry))).collect()
+}
+
+/// Without the keys that have no metas, which no server sends.
+fn with_metas(refs: &Refs) -> Refs {
+    refs.iter()
+        .filter(|(_, refs)| !refs.is_empty())
+        .map(|(key, refs)| (key.clone(), refs.clone()))
+        .collect()
+}
