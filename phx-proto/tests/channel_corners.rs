@@ -252,3 +252,18 @@ fn a_leave_after_a_join_whose_answer_is_given_up_leaves_what_the_server_may_hold
     hand.answer("room:a", "phx_leave", "ok", json!({}));
     assert_eq!(left(&hand), [LeaveOutcome::Acked]);
 }
+
+/// The server answers joins in order, but a proxy or another server may not.
+#[test]
+fn the_answer_of_a_younger_join_does_not_restart_the_clock_of_the_oldest() {
+    let mut hand = Hand::open(config());
+    hand.join("room:a");
+    hand.join("room:b");
+    hand.advance(secs(9));
+    hand.answer_join("room:b");
+    hand.forget();
+    hand.advance(ms(999));
+    assert_eq!(hand.take_signals(), []);
+    hand.advance(ms(1));
+    assert_eq!(hand.take_signals(), [Signal::JoinTimedOut { topic: "room:a".into() }]);
+}
