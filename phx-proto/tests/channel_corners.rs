@@ -3,10 +3,10 @@
 
 mod common;
 
-use common::{Hand, config, ms, secs};
+use common::{Hand, config, secs};
 use phx_proto::{
     ChannelEnd, ChannelStatus, ConfigError, Interruption, JoinParams, LeaveOutcome, NotSentCause,
-    PendingReason, PushOptions, PushOutcome, RejectionKind, Signal, Status,
+    PendingReason, PushOptions, PushOutcome, RejectionKind, Signal,
 };
 use serde_json::json;
 
@@ -225,19 +225,6 @@ fn an_interruption_for_a_rejoin_on_request_names_itself() {
 }
 
 #[test]
-fn a_driver_late_by_more_than_a_short_heartbeat_timeout_still_asks_the_peer_first() {
-    let mut hand = Hand::open(config().heartbeat_interval(secs(10)).heartbeat_timeout(secs(2)));
-    hand.now = hand.socket.poll_timeout().expect("a heartbeat").at + secs(3);
-    hand.socket.handle_timeout(hand.now);
-    hand.drain();
-    assert_eq!(hand.count_sent("phoenix", "heartbeat"), 1);
-    hand.advance(ms(1_999));
-    assert_eq!(hand.socket.status(), Status::Open);
-    hand.advance(ms(1));
-    assert!(matches!(hand.socket.status(), Status::Waiting { .. }));
-}
-
-#[test]
 fn a_leave_after_a_join_whose_answer_is_given_up_leaves_what_the_server_may_hold() {
     let mut hand = Hand::open(config());
     hand.join("room:a");
@@ -251,19 +238,4 @@ fn a_leave_after_a_join_whose_answer_is_given_up_leaves_what_the_server_may_hold
     assert_eq!(leave.join_ref, Some(join_ref), "else the server keeps the channel for ever");
     hand.answer("room:a", "phx_leave", "ok", json!({}));
     assert_eq!(left(&hand), [LeaveOutcome::Acked]);
-}
-
-/// The server answers joins in order, but a proxy or another server may not.
-#[test]
-fn the_answer_of_a_younger_join_does_not_restart_the_clock_of_the_oldest() {
-    let mut hand = Hand::open(config());
-    hand.join("room:a");
-    hand.join("room:b");
-    hand.advance(secs(9));
-    hand.answer_join("room:b");
-    hand.forget();
-    hand.advance(ms(999));
-    assert_eq!(hand.take_signals(), []);
-    hand.advance(ms(1));
-    assert_eq!(hand.take_signals(), [Signal::JoinTimedOut { topic: "room:a".into() }]);
 }

@@ -1,5 +1,5 @@
 //! What users of other clients report about heartbeats (user pains 33 to 41). Most of it is proven
-//! row by row in `connection_machine.rs`.
+//! row by row in `heartbeat_machine.rs`.
 
 mod common;
 

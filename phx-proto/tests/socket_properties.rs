@@ -11,7 +11,7 @@
 //! * without `msg_ref.0 < self.next_ref` in `finds_no_channel`: the server of the world answers
 //!   only what was written, never a ref of the future;
 //! * a join clock that every answer restarts, not only that of the oldest join: no checker here
-//!   holds a verdict to its latest moment (`channel_corners.rs` does);
+//!   holds a verdict to its latest moment (`join_clock_machine.rs` does);
 //! * a wake that may come more than once a second: no checker counts wakes
 //!   (`connection_machine.rs` does);
 //! * a join that was left and then refused does not end its leave at once: the leave ends by its

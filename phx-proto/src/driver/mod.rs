@@ -7,8 +7,8 @@
 //!   [`Signals`] are streams with bounded mailboxes, where loss is visible and the socket is
 //!   never stopped from reading.
 //! * Commands are answered at once, under one lock that is held for as long as the core takes;
-//!   no user code runs under it but the functions of
-//!   [`JoinParams`](crate::JoinParams::from_fn).
+//!   no user code runs under it but serializers and the functions of
+//!   [`JoinParams`](crate::JoinParams::from_fn), neither of which may call back into its client.
 //! * Dropping a future or a handle takes back what it asked for, synchronously.
 
 mod bus;

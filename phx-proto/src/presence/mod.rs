@@ -61,12 +61,12 @@ const HELD_BYTES_MAX: usize = 8 << 20;
 #[derive(Clone, Debug)]
 pub struct Presence<M = Value> {
     entries: BTreeMap<String, PresenceEntry<M>>,
-    sync: Sync<M>,
+    progress: Progress<M>,
 }
 
 /// How the list stands to the server's.
 #[derive(Clone, Debug)]
-enum Sync<M> {
+enum Progress<M> {
     /// The state of the present join has not come.
     Waiting {
         held: Vec<Diff<M>>,
@@ -77,7 +77,7 @@ enum Sync<M> {
     Lost,
 }
 
-impl<M> Sync<M> {
+impl<M> Progress<M> {
     const fn waiting() -> Self {
         Self::Waiting { held: Vec::new(), bytes: 0 }
     }
@@ -101,25 +101,25 @@ impl<M> Presence<M> {
     /// Nobody, waiting for the first state.
     #[must_use]
     pub const fn new() -> Self {
-        Self { entries: BTreeMap::new(), sync: Sync::waiting() }
+        Self { entries: BTreeMap::new(), progress: Progress::waiting() }
     }
 
     /// Says that the channel was joined, for the first time or again: a state follows, and diffs
     /// are held back until it comes. The list stays until then.
     pub fn joined(&mut self) {
-        self.sync = Sync::waiting();
+        self.progress = Progress::waiting();
     }
 
     /// Says that messages of the channel were lost: nothing counts until the next
     /// [`joined`](Self::joined).
     pub fn lost(&mut self) {
-        self.sync = Sync::Lost;
+        self.progress = Progress::Lost;
     }
 
     /// Whether the list follows the server's; not so between a join and its state.
     #[must_use]
     pub const fn is_synced(&self) -> bool {
-        matches!(self.sync, Sync::Synced)
+        matches!(self.progress, Progress::Synced)
     }
 
     /// Every presence, in order of its key.
@@ -158,12 +158,12 @@ impl<M: Clone + DeserializeOwned> Presence<M> {
         payload: &Payload,
     ) -> Result<Vec<PresenceChange<M>>, PresenceError> {
         let state = payload.deserialize()?;
-        let held = match &mut self.sync {
-            Sync::Waiting { held, .. } => core::mem::take(held),
-            Sync::Synced => Vec::new(),
-            Sync::Lost => return Ok(Vec::new()),
+        let held = match &mut self.progress {
+            Progress::Waiting { held, .. } => core::mem::take(held),
+            Progress::Synced => Vec::new(),
+            Progress::Lost => return Ok(Vec::new()),
         };
-        self.sync = Sync::Synced;
+        self.progress = Progress::Synced;
         let mut changes = Diff::between(&self.entries, state).apply(&mut self.entries);
         for diff in held {
             changes.append(&mut diff.apply(&mut self.entries));
@@ -182,10 +182,10 @@ impl<M: Clone + DeserializeOwned> Presence<M> {
         payload: &Payload,
     ) -> Result<Vec<PresenceChange<M>>, PresenceError> {
         let diff: Diff<M> = payload.deserialize()?;
-        match &mut self.sync {
-            Sync::Synced => return Ok(diff.apply(&mut self.entries)),
-            Sync::Lost => return Ok(Vec::new()),
-            Sync::Waiting { held, bytes } => {
+        match &mut self.progress {
+            Progress::Synced => return Ok(diff.apply(&mut self.entries)),
+            Progress::Lost => return Ok(Vec::new()),
+            Progress::Waiting { held, bytes } => {
                 *bytes = bytes.saturating_add(payload.len());
                 if held.len() < HELD_DIFFS_MAX && *bytes <= HELD_BYTES_MAX {
                     held.push(diff);
@@ -193,7 +193,7 @@ impl<M: Clone + DeserializeOwned> Presence<M> {
                 }
             }
         }
-        self.sync = Sync::Lost;
+        self.progress = Progress::Lost;
         Err(PresenceError::OutOfSync)
     }
 }

@@ -28,6 +28,11 @@ pub fn config_v1() -> Config {
     config().serializer(Arc::new(V1))
 }
 
+/// The range of a delay: whole milliseconds from and to.
+pub fn check(delay: Duration, from: u64, to: u64, what: &str) {
+    assert!((ms(from)..=ms(to)).contains(&delay), "{what}: {delay:?} is not in {from}..={to} ms");
+}
+
 /// A frame as written: join_ref, ref, topic, event, payload.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sent {
