@@ -180,7 +180,7 @@ fn refused_connects_are_tried_again_with_growing_patience() {
     // Beside the first of all: eight refused, and the one that was not.
     assert_eq!(dials.len(), 10);
     // A refused dial takes no time here, an accepted one at most the latency of the link.
-    let within = |wait: &Duration, from, to| *wait >= ms(from) && *wait <= ms(to + 100);
+    let within = |wait: &Duration, from: u64, to: u64| *wait >= ms(from) && *wait <= ms(to + 100);
     assert!(within(&waits[1], 1_000, 2_000), "{waits:?}");
     assert!(waits[2..].iter().all(|wait| within(wait, 2_500, 5_000)), "{waits:?}");
 }
