@@ -129,6 +129,27 @@ impl Client {
 
     /// Every signal from now on, bounded by the number of
     /// [`Config::mailbox`](crate::Config::mailbox): a slow consumer sees `Lagged`.
+    ///
+    /// With [`start`](super::start) the first `Connected` may be over before the call; with
+    /// [`client`](super::client) nothing happens before the driver is polled.
+    ///
+    /// ```
+    /// # async fn example(client: phx_proto::driver::Client) {
+    /// use phx_proto::Signal;
+    /// use phx_proto::driver::ClientEvent;
+    ///
+    /// let mut signals = client.signals();
+    /// while let Some(event) = signals.next().await {
+    ///     match event {
+    ///         ClientEvent::Signal(Signal::Disconnected { cause, next, .. }) => {
+    ///             println!("lost: {cause}; then: {next:?}");
+    ///         }
+    ///         ClientEvent::Signal(Signal::GaveUp { cause }) => println!("gave up: {cause}"),
+    ///         _ => {}
+    ///     }
+    /// }
+    /// # }
+    /// ```
     pub fn signals(&self) -> Signals {
         let id = self.handle.shared.peek(|state| state.add_signals());
         Signals::new(Arc::clone(&self.handle), id)
