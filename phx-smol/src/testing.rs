@@ -23,6 +23,26 @@ use crate::runtime::SmolRuntime;
 
 /// A Phoenix-like server that listens on a TCP port.
 ///
+/// ```
+/// use phx_smol::Config;
+/// use phx_smol::testing::{Listener, ServerConfig};
+/// use serde_json::json;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # smol::block_on(async {
+/// let mut server = Listener::bind(([127, 0, 0, 1], 0).into(), ServerConfig::default()).await?;
+/// let client = phx_smol::connect(Config::new(&server.url())?).await?;
+/// let room = client.join("room:lobby", json!({})).await?;
+/// server.kill().await; // no close frame
+/// server.restart().await?; // the same port, and nothing is remembered
+/// let reply = room.push("echo", json!({"still": "here"})).await?.ok()?; // after the rejoin
+/// assert_eq!(reply.to_value()?, json!({"still": "here"}));
+/// client.disconnect().await;
+/// # Ok(())
+/// # })
+/// # }
+/// ```
+///
 /// Dropping it ends it as [`kill`](Self::kill) does.
 #[derive(Debug)]
 pub struct Listener {

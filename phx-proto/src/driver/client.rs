@@ -17,6 +17,19 @@ use crate::stats::Stats;
 use crate::topic::Topic;
 
 /// One connection. Clones share it; when the last handle of any kind is dropped, it is closed.
+///
+/// Made by `connect` or `start` of an adapter. Its methods can be called from any thread, and
+/// those that are not async never wait.
+///
+/// ```
+/// # use phx_proto::driver::{Client, JoinFailed};
+/// # async fn example(client: Client) -> Result<(), JoinFailed> {
+/// let room = client.join("room:lobby", serde_json::json!({"user": 7})).await?;
+/// println!("{:?}, {} messages so far", client.status(), client.stats().messages);
+/// # let _ = room;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Client {
     handle: Arc<Handle>,
@@ -98,6 +111,17 @@ impl Client {
     /// Waits until the connection is open, through retries, for as long as that takes.
     ///
     /// Cancel safe: it only looks.
+    ///
+    /// ```
+    /// # use phx_proto::driver::{Client, NotConnected};
+    /// # async fn example(client: Client) {
+    /// match client.wait_connected().await {
+    ///     Ok(()) => println!("open"),
+    ///     Err(NotConnected::GaveUp(cause)) => println!("no use: {cause}"),
+    ///     Err(other) => println!("{other}: call `connect`"),
+    /// }
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -182,6 +206,18 @@ impl Client {
     ///
     /// Cancel safe: dropping the future releases its interest in the topic.
     ///
+    /// ```
+    /// # use phx_proto::driver::{Client, JoinFailed};
+    /// # async fn example(client: Client) {
+    /// match client.join("room:lobby", serde_json::json!({"user": 7})).await {
+    ///     Ok(room) => println!("joined {}", room.topic()),
+    ///     Err(JoinFailed::Rejected(no)) => println!("refused: {:?}", no.response.get()),
+    ///     Err(JoinFailed::Deadline { last }) => println!("not in 30 s; last seen: {last:?}"),
+    ///     Err(other) => println!("{other}"),
+    /// }
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`JoinFailed`]: the server's refusal with its own words, a leave, the end of the
@@ -197,6 +233,22 @@ impl Client {
     /// [`join`](Self::join) with a deadline and a mailbox policy of its own.
     ///
     /// Cancel safe, and through disconnects, as [`join`](Self::join).
+    ///
+    /// ```
+    /// # use phx_proto::driver::{Client, JoinFailed};
+    /// # async fn example(client: Client) -> Result<(), JoinFailed> {
+    /// use core::time::Duration;
+    /// use phx_proto::JoinParams;
+    /// use phx_proto::driver::{JoinOptions, MailboxPolicy};
+    ///
+    /// let options = JoinOptions::new()
+    ///     .deadline(Duration::from_secs(5))
+    ///     .mailbox(MailboxPolicy::DropNewest);
+    /// let prices = client.join_with("prices", JoinParams::none(), options).await?;
+    /// # let _ = prices;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -226,6 +278,17 @@ impl Client {
     }
 
     /// One more handle of a topic that is wanted already (an auto-join, say), joined or not.
+    ///
+    /// ```
+    /// # use phx_proto::NotWanted;
+    /// # use phx_proto::driver::Client;
+    /// # async fn example(client: Client) -> Result<(), NotWanted> {
+    /// // The configuration says `auto_join("room:lobby", …)`.
+    /// let mut events = client.channel("room:lobby")?.messages();
+    /// # let _ = events.next().await;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
