@@ -68,6 +68,8 @@ impl Listener {
 
     /// Listens on `addr`; port 0 takes any that is free.
     ///
+    /// Cancel safe: dropping the future listens to nothing.
+    ///
     /// # Errors
     ///
     /// Those of binding: the port is in use, or not allowed.
@@ -78,6 +80,8 @@ impl Listener {
     }
 
     /// Listens on `addr` as [`bind`](Self::bind) does, behind TLS.
+    ///
+    /// Cancel safe, as [`bind`](Self::bind).
     ///
     /// # Errors
     ///
@@ -111,6 +115,9 @@ impl Listener {
     }
 
     /// Drops every TCP connection without a close frame and stops listening, as a crash does.
+    ///
+    /// Not cancel safe: when the future is dropped it still ends, but the port may be in use for a
+    /// moment, and the server still knows its peers.
     pub async fn kill(&mut self) {
         if let Some(task) = self.task.take() {
             task.abort();
@@ -121,6 +128,8 @@ impl Listener {
     }
 
     /// Listens again on the same port, with a server that has forgotten everything.
+    ///
+    /// Not cancel safe: when the future is dropped it is killed, and not back.
     ///
     /// # Errors
     ///
@@ -155,6 +164,9 @@ impl Listener {
 
     /// Closes every connection as a stopping Phoenix does, waits for the connections to end, and
     /// stops listening. A client that does not answer is not waited for.
+    ///
+    /// Not cancel safe: when the future is dropped the connections are closing, and it still
+    /// listens.
     pub async fn shutdown(&mut self) {
         self.with(|server, now| server.shutdown(now));
         self.hub.emptied::<TokioNet>().await;

@@ -68,6 +68,34 @@ fn an_example_is_under_60_lines() {
     }
 }
 
+/// What stands behind a line: the doc comment of an item.
+fn docs_above(lines: &[&str], item: usize) -> String {
+    let above = lines[..item].iter().rev().map(|line| line.trim());
+    let above = above.take_while(|line| line.starts_with("///") || line.starts_with("#["));
+    above.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn every_async_fn_says_what_happens_when_it_is_dropped() {
+    let folders =
+        ["phx-proto/src/driver", "phx-proto/src/testing", "phx-tokio/src", "phx-smol/src"];
+    let mut count = 0;
+    for folder in folders {
+        for file in names(folder, ".rs") {
+            let source = read(&format!("{folder}/{file}.rs"));
+            let lines: Vec<&str> = source.lines().collect();
+            for (item, line) in lines.iter().enumerate() {
+                if line.trim_start().starts_with("pub async fn") {
+                    let docs = docs_above(&lines, item).to_lowercase();
+                    assert!(docs.contains("cancel safe"), "{folder}/{file}.rs: {line}");
+                    count += 1;
+                }
+            }
+        }
+    }
+    assert!(count > 20, "{count} are found");
+}
+
 #[test]
 fn the_oldest_rust_is_the_same_everywhere() {
     let manifest = read("Cargo.toml");
