@@ -30,6 +30,10 @@ pub mod presence {}
 #[doc = include_str!("testing_your_client.md")]
 pub mod testing_your_client {}
 #[doc = include_str!("other_runtimes.md")]
+#[cfg_attr(all(feature = "driver", feature = "testing"), doc = "```no_run")]
+#[cfg_attr(not(all(feature = "driver", feature = "testing")), doc = "```ignore")]
+#[doc = include_str!("../../examples/own_runtime.rs")]
+#[doc = "```"]
 pub mod other_runtimes {}
 #[doc = include_str!("from_phoenix_js.md")]
 pub mod from_phoenix_js {}

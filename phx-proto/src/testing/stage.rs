@@ -117,7 +117,7 @@ impl ScriptRuntime {
         })
     }
 
-    /// Waits in virtual time, for the program under test.
+    /// Waits in virtual time, for the program under test. Cancel safe.
     pub async fn sleep(&self, length: Duration) {
         let mut timer = self.timer();
         timer.reset(Some(self.now() + length));
