@@ -39,7 +39,7 @@
 //!
 //! | feature | what it adds |
 //! | --- | --- |
-//! | `driver` | async handles and the future that drives them, over any runtime |
+//! | `driver` | async handles and the future that drives them, over any runtime; recordings that can be replayed |
 //! | `upgrade` | the HTTP upgrade and proxy CONNECT as pure machines |
 //! | `tls` | `Tls`: whom `wss://` trusts; `tls-native-roots` adds the roots of the system |
 //! | `tracing` | what the driver sees, as events of the `tracing` crate |
@@ -70,6 +70,8 @@ mod ordered;
 mod payload;
 mod presence;
 mod push;
+#[cfg(feature = "driver")]
+pub mod recording;
 mod refusal;
 mod retry;
 mod rng;
@@ -87,6 +89,8 @@ mod timer;
 #[cfg(feature = "tls")]
 mod tls;
 mod topic;
+#[cfg(any(feature = "driver", feature = "testing"))]
+mod trace;
 #[cfg(feature = "upgrade")]
 pub mod upgrade;
 pub mod wire;
