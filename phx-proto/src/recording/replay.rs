@@ -243,7 +243,7 @@ impl Replay<'_> {
                 if replayed.as_ref() != Some(recorded) {
                     return diverged(recorded.clone(), replayed);
                 }
-                told(false, recorded.clone()).filter(|_| recorded != "accepted")
+                told(false, format!("= {recorded}")).filter(|_| recorded != "accepted")
             }
             What::Sent(_) | What::Out(_) => {
                 let replayed = player.act(*at);
