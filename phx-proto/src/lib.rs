@@ -135,3 +135,8 @@ pub use crate::topic::Topic;
 pub use crate::wire::Frame;
 #[cfg(feature = "tls")]
 pub use rustls;
+
+/// The examples of the readme.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
