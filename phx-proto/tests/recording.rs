@@ -116,7 +116,7 @@ fn eventful(recorder: &Recorder, config: Config) {
     let now = says(&mut socket, ok(3, "room:fresh"));
     let call = PushOptions::call();
     socket.push(now, "room:lobby", "secret", json!({"s": SECRET}), call).unwrap();
-    let bytes = Payload::binary(SECRET.as_bytes().to_vec());
+    let bytes = Payload::binary(SECRET.as_bytes());
     socket.push(now, "room:lobby", "bytes", bytes, call.timeout(Duration::from_secs(3))).unwrap();
     socket.push(now, "room:nowhere", "secret", json!({"s": SECRET}), call).unwrap_err();
     says(&mut socket, text(json!([null, null, "room:lobby", "news", {"s": SECRET}])));
