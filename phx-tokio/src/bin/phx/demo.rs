@@ -5,8 +5,8 @@ use core::time::Duration;
 use std::io::{self, Write};
 
 use phx_tokio::{
-    Cause, Channel, ChannelEvent, Client, ClientEvent, Config, LeaveOutcome, Left, Messages,
-    NextStep, Payload, Signal, Signals,
+    Cause, Channel, ChannelEvent, Client, ClientEvent, Config, DelayRange, LeaveOutcome, Left,
+    Messages, NextStep, Payload, Signal, Signals,
 };
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -28,7 +28,11 @@ pub(crate) async fn run() -> Result<(), Failed> {
     let url = listener.url();
     say("server", &format!("listening at {url}"));
 
+    // Alone with its server it need not keep apart from others: the recovery fits into a step.
+    let soon = DelayRange::new(Duration::from_millis(10), Duration::from_millis(200));
+    let soon = soon.map_err(|error| failed("configure", &error))?;
     let config = Config::new(&url).map_err(|error| failed("configure", &error))?;
+    let config = config.first_retry_spread(soon);
     let client = step("connect", phx_tokio::connect(config)).await?;
     let client = client.map_err(|error| failed("connect", &error))?;
     say("client", "connected");
