@@ -93,7 +93,7 @@
 //!
 //! | feature | what it adds |
 //! | --- | --- |
-//! | `driver` | async handles and the future that drives them, over any runtime |
+//! | `driver` | async handles and the future that drives them, over any runtime; recordings that can be replayed |
 //! | `upgrade` | the HTTP upgrade and proxy CONNECT as pure machines |
 //! | `tls` | `Tls`: whom `wss://` trusts; `tls-native-roots` adds the roots of the system |
 //! | `tracing` | what the driver sees, as events of the `tracing` crate |
@@ -127,6 +127,8 @@ mod payload;
 mod presence;
 mod push;
 mod pushes;
+#[cfg(feature = "driver")]
+pub mod recording;
 mod refusal;
 mod retry;
 mod rng;
@@ -144,6 +146,8 @@ mod timer;
 #[cfg(feature = "tls")]
 mod tls;
 mod topic;
+#[cfg(any(feature = "driver", feature = "testing"))]
+mod trace;
 #[cfg(feature = "upgrade")]
 pub mod upgrade;
 pub mod wire;
@@ -188,3 +192,8 @@ pub use crate::topic::Topic;
 pub use crate::wire::Frame;
 #[cfg(feature = "tls")]
 pub use rustls;
+
+/// The examples of the readme.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -96,3 +96,8 @@ pub fn client(setup: impl Into<Setup>) -> (Client, Driver<SmolRuntime>) {
 pub fn supervisor(router: Router) -> Supervisor {
     Supervisor::new(SmolRuntime::new(), router)
 }
+
+/// The examples of the readme.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

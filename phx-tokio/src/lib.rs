@@ -110,3 +110,8 @@ pub fn client(setup: impl Into<Setup>) -> (Client, Driver<TokioRuntime>) {
 pub fn supervisor(router: Router) -> Supervisor {
     Supervisor::new(TokioRuntime::new(), router)
 }
+
+/// The examples of the readme.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

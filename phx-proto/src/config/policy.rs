@@ -31,7 +31,7 @@ pub enum StatusRule {
 /// Close codes to rules, with a rule for the rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ClosePolicy {
-    rules: BTreeMap<u16, CloseRule>,
+    pub(crate) rules: BTreeMap<u16, CloseRule>,
 }
 
 impl Default for ClosePolicy {
@@ -58,7 +58,7 @@ impl ClosePolicy {
 /// HTTP statuses to rules, with defaults by class.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct StatusPolicy {
-    rules: BTreeMap<u16, StatusRule>,
+    pub(crate) rules: BTreeMap<u16, StatusRule>,
 }
 
 impl StatusPolicy {

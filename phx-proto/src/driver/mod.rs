@@ -51,14 +51,15 @@ pub use supervisor::{
 };
 
 use crate::cause::Cause;
+use crate::recording::RecordedSocket;
 use crate::signal::Signal;
-use crate::socket::Socket;
 
 /// A client and its driver. Nothing is spawned and nothing is dialled: poll the driver, and call
 /// [`Client::connect`].
 pub fn client<R: Runtime>(setup: impl Into<Setup>, runtime: R) -> (Client, Driver<R>) {
     let setup = setup.into();
-    let socket = Socket::new(setup.config.clone(), runtime.seed(), runtime.now());
+    let (config, recorder) = (setup.config.clone(), setup.recorder.as_ref());
+    let socket = RecordedSocket::new(config, runtime.seed(), runtime.now(), recorder);
     let clock = runtime.clone();
     let shared = shared::Shared::new(socket, move || clock.now());
     let driver = Driver::new(runtime, setup, std::sync::Arc::clone(&shared));

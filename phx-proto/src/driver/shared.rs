@@ -34,8 +34,9 @@ use crate::channel::ChannelStatus;
 use crate::id::{ConnectionId, InterestId, PushId};
 use crate::input::Ended;
 use crate::join_params::JoinParams;
+use crate::recording::{RecordedSocket, Tape};
 use crate::signal::Signal;
-use crate::socket::{Socket, Status};
+use crate::socket::Status;
 use crate::time::Time;
 use crate::timer::TimerKind;
 use crate::topic::Topic;
@@ -45,6 +46,8 @@ use crate::wire::Frame;
 pub(super) struct Shared {
     clock: Box<dyn Fn() -> Time + Send + Sync>,
     state: Mutex<State>,
+    /// Where a recording goes, if there is one.
+    tape: Option<Arc<Tape>>,
 }
 
 impl fmt::Debug for Shared {
@@ -55,10 +58,11 @@ impl fmt::Debug for Shared {
 
 impl Shared {
     pub(super) fn new(
-        socket: Socket,
+        socket: RecordedSocket,
         clock: impl Fn() -> Time + Send + Sync + 'static,
     ) -> Arc<Self> {
-        Arc::new(Self { clock: Box::new(clock), state: Mutex::new(State::new(socket)) })
+        let tape = socket.tape();
+        Arc::new(Self { clock: Box::new(clock), state: Mutex::new(State::new(socket)), tape })
     }
 
     /// A command of a handle: the driver is woken to carry out what comes of it.
@@ -102,6 +106,9 @@ impl Shared {
             state.trace.take()
         };
         drop(state);
+        if let Some(tape) = &self.tape {
+            tape.flush();
+        }
         #[cfg(feature = "tracing")]
         trace.tell();
         // Functions of the application: what they hold may be handles of this very client.
@@ -119,7 +126,7 @@ impl Shared {
 
 /// Everything behind the lock.
 pub(super) struct State {
-    pub(super) socket: Socket,
+    pub(super) socket: RecordedSocket,
     /// What the driver has to carry out, in order.
     pub(super) todo: VecDeque<Action>,
     pub(super) driver: Option<Waker>,
@@ -186,7 +193,7 @@ impl<T> Slot<T> {
 }
 
 impl State {
-    fn new(socket: Socket) -> Self {
+    fn new(socket: RecordedSocket) -> Self {
         Self {
             socket,
             todo: VecDeque::new(),

@@ -9,6 +9,7 @@
 //! | [`backpressure`] | what happens when somebody is too slow |
 //! | [`presence`] | the list of who is there |
 //! | [`testing_your_client`] | your own code against a server that you play |
+//! | [`recording`](crate::recording) | what a client did, in a file: how to report a bug (feature `driver`) |
 //! | [`other_runtimes`] | embedding the driver in a runtime of your own |
 //! | [`from_phoenix_js`] | names, for those who come from phoenix.js |
 //! | [`from_slipstream`] | names, for those who come from Slipstream |
