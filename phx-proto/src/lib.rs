@@ -164,7 +164,8 @@ pub use crate::config::{
     CloseRule, Config, ConfigError, Credentials, Proxy, Secret, StatusRule, Uri,
 };
 pub use crate::connections::{
-    ConnectionSpec, Connections, ConnectionsError, Problem, ProblemKind, TlsFiles,
+    ConnectionChanges, ConnectionSpec, Connections, ConnectionsError, Problem, ProblemKind,
+    TlsFiles,
 };
 pub use crate::error::{
     CredentialsError, JoinError, NotOpen, NotRetrying, NotWanted, PushError, PushErrorKind,

@@ -33,6 +33,15 @@ use crate::connections::TlsFiles;
 pub struct Tls {
     client: Arc<ClientConfig>,
     server_name: Option<ServerName<'static>>,
+    /// What it was made of, when that was files: rustls' configurations cannot be compared.
+    files: Option<Arc<Contents>>,
+}
+
+/// The contents of the files of [`TlsFiles`].
+#[derive(PartialEq, Eq)]
+struct Contents {
+    ca: Option<Vec<u8>>,
+    identity: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Tls {
@@ -81,15 +90,23 @@ impl Tls {
             read(path)
                 .map_err(|error| TlsError::File { path: path.clone(), problem: error.to_string() })
         };
-        let roots = match &files.ca_file {
-            Some(path) => Roots::pem(&read(path)?)?,
+        let contents = Contents {
+            ca: files.ca_file.as_ref().map(read).transpose()?,
+            identity: match (&files.cert_file, &files.key_file) {
+                (Some(chain), Some(key)) => Some((read(chain)?, read(key)?)),
+                // Reading the document has seen to it that there is none without the other.
+                _ => None,
+            },
+        };
+        let roots = match &contents.ca {
+            Some(pem) => Roots::pem(pem)?,
             None => Roots::webpki(),
         };
-        let tls = match (&files.cert_file, &files.key_file) {
-            (Some(chain), Some(key)) => Self::with_identity(roots, &read(chain)?, &read(key)?)?,
-            // Reading the document has seen to it that there is none without the other.
-            _ => Self::new(roots),
+        let mut tls = match &contents.identity {
+            Some((chain, key)) => Self::with_identity(roots, chain, key)?,
+            None => Self::new(roots),
         };
+        tls.files = Some(Arc::new(contents));
         match &files.server_name {
             Some(name) => tls.server_name(name),
             None => Ok(tls),
@@ -132,6 +149,15 @@ impl Tls {
         Arc::clone(&self.client)
     }
 
+    /// Whether both were made of files with the same contents, or are the very same.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let files = match (&self.files, &other.files) {
+            (Some(one), Some(two)) => one == two,
+            _ => false,
+        };
+        self.server_name == other.server_name && (files || Arc::ptr_eq(&self.client, &other.client))
+    }
+
     /// What is used when nothing else is configured: Mozilla's roots, made once.
     pub(crate) fn standard() -> &'static Self {
         static STANDARD: OnceLock<Tls> = OnceLock::new();
@@ -142,7 +168,7 @@ impl Tls {
 /// A configuration of the caller's own, used as it is.
 impl From<Arc<ClientConfig>> for Tls {
     fn from(client: Arc<ClientConfig>) -> Self {
-        Self { client, server_name: None }
+        Self { client, server_name: None, files: None }
     }
 }
 

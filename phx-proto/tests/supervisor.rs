@@ -205,6 +205,28 @@ fn a_connection_that_waits_for_its_restart_can_be_stopped() {
 }
 
 #[test]
+fn one_connection_is_ended_in_order_while_the_others_go_on() {
+    let fleet = Fleet::new();
+    let supervisor = fleet.supervisor();
+    for name in ["a", "b"] {
+        let auto = config(name).auto_join("room:a", JoinParams::none()).expect("no such topic");
+        supervisor.start_connection(name, auto).expect("a free name");
+    }
+    fleet.settle();
+    let unfinished = run(&fleet, supervisor.shutdown_connection("a", 5 * SECOND)).expect("known");
+    assert!(unfinished.is_empty());
+    let left = fleet.with_host("a", |host| host.received.last().cloned()).expect("a leave");
+    assert_eq!(left[3], "phx_leave", "stop_connection would have closed the socket at once");
+    assert_eq!((supervisor.list_connections(), fleet.tasks()), (vec!["b".to_owned()], 1));
+    assert_eq!(fleet.dials("b"), 1);
+    supervisor.start_connection("a", config("a")).expect("the name is free again");
+    fleet.settle();
+    assert!(supervisor.health().is_healthy());
+    let gone = run(&fleet, supervisor.shutdown_connection("z", SECOND));
+    assert_eq!(gone, Err(UnknownConnection { name: "z".into() }));
+}
+
+#[test]
 fn a_shutdown_ends_everything_in_order_and_reports_what_did_not_finish() {
     let fleet = Fleet::new();
     let supervisor = fleet.supervisor();

@@ -9,6 +9,7 @@ mod credentials;
 mod error;
 mod policy;
 mod proxy;
+mod same;
 mod secret;
 mod setters;
 mod uri;

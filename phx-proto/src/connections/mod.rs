@@ -15,6 +15,7 @@
 //! and the keys of a connection are those of [`ConnectionSpec`]. Variables are looked up by a
 //! function of the caller's, so reading a document touches neither environment nor files.
 
+mod changes;
 mod error;
 mod keys;
 mod node;
@@ -26,6 +27,7 @@ use std::collections::BTreeMap;
 
 use serde::de::{Deserialize, Deserializer};
 
+pub use changes::ConnectionChanges;
 pub use error::{ConnectionsError, Problem, ProblemKind};
 pub use spec::{ConnectionSpec, TlsFiles};
 

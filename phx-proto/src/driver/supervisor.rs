@@ -301,11 +301,29 @@ impl Supervisor {
         let entry = self.entry(name)?;
         entry.stop();
         entry.ended().await;
-        let mut entries = self.inner.lock();
-        if entries.get(name).is_some_and(|current| Arc::ptr_eq(current, &entry)) {
-            entries.remove(name);
-        }
+        self.forget(name, &entry);
         Ok(())
+    }
+
+    /// Ends a connection in order, as [`shutdown`](Self::shutdown) does all of them: waits for its
+    /// pushes, leaves its channels, closes its socket, and forgets its name. Reports what could
+    /// not be finished within `grace`. The other connections and the bus go on.
+    ///
+    /// Cancel safe: dropping the future leaves undone what was not done yet, but the connection
+    /// is not restarted any more; call it again, or [`stop_connection`](Self::stop_connection).
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownConnection`].
+    pub async fn shutdown_connection(
+        &self,
+        name: &str,
+        grace: Duration,
+    ) -> Result<Unfinished, UnknownConnection> {
+        let entry = self.entry(name)?;
+        let unfinished = entry.end(grace).await;
+        self.forget(name, &entry);
+        Ok(unfinished)
     }
 
     /// The names of all connections, those that ended included, in order.
@@ -360,13 +378,7 @@ impl Supervisor {
         let entries: Vec<Arc<Entry>> = self.inner.lock().values().cloned().collect();
         let ends = entries.into_iter().map(|entry| {
             Box::pin(async move {
-                let client = entry.begin_stop();
-                let unfinished = match client {
-                    Some(client) => client.shutdown(grace).await,
-                    None => Unfinished::default(),
-                };
-                entry.stop();
-                entry.ended().await;
+                let unfinished = entry.end(grace).await;
                 (entry.name.clone(), unfinished)
             })
         });
@@ -374,6 +386,14 @@ impl Supervisor {
         self.inner.lock().clear();
         self.inner.bus.close();
         unfinished.into_iter().filter(|(_, unfinished)| !unfinished.is_empty()).collect()
+    }
+
+    /// Unless the name has been given to another connection meanwhile.
+    fn forget(&self, name: &str, entry: &Arc<Entry>) {
+        let mut entries = self.inner.lock();
+        if entries.get(name).is_some_and(|current| Arc::ptr_eq(current, entry)) {
+            entries.remove(name);
+        }
     }
 
     fn entry(&self, name: &str) -> Result<Arc<Entry>, UnknownConnection> {
@@ -463,6 +483,17 @@ impl Entry {
         if let Some(client) = self.begin_stop() {
             client.close();
         }
+    }
+
+    /// Ends it in order, and says what was not finished.
+    async fn end(&self, grace: Duration) -> Unfinished {
+        let unfinished = match self.begin_stop() {
+            Some(client) => client.shutdown(grace).await,
+            None => Unfinished::default(),
+        };
+        self.stop();
+        self.ended().await;
+        unfinished
     }
 
     /// Waits until its keeper has ended.

@@ -1,0 +1,75 @@
+//! What differs between two sets of connections: what a reload has to do.
+
+use super::{ConnectionSpec, Connections};
+
+/// The names of two sets of connections, by what became of them; from [`Connections::changes`].
+/// Each name is in one of the lists, and each list is sorted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectionChanges {
+    /// Only in the new set.
+    pub added: Vec<String>,
+    /// Only in the old one.
+    pub removed: Vec<String>,
+    /// In both, and not the same.
+    pub changed: Vec<String>,
+    /// In both, and the same.
+    pub unchanged: Vec<String>,
+}
+
+impl ConnectionChanges {
+    /// Whether nothing differs.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty()
+    }
+}
+
+impl Connections {
+    /// What differs between these connections and `next`.
+    ///
+    /// Two specs are the same when everything that was configured is, secrets and the contents
+    /// of files for TLS included; how it was written does not matter.
+    ///
+    /// ```
+    /// use phx_proto::Connections;
+    ///
+    /// let read = |text| Connections::from_json(text, |_| None);
+    /// let before = read(r#"{"connections": {
+    ///     "a": {"uri": "wss://a.example.com/"}, "b": {"uri": "wss://b.example.com/"}}}"#)?;
+    /// let after = read(r#"{"connections": {
+    ///     "b": {"uri": "wss://b.example.com/", "vsn": "2.0.0"}, "c": {"uri": "wss://c.example.com/"}}}"#)?;
+    /// let changes = before.changes(&after);
+    /// assert_eq!((&*changes.added, &*changes.removed), (&["c".into()][..], &["a".into()][..]));
+    /// assert_eq!(changes.unchanged, ["b"], "what is written out is the default");
+    /// # Ok::<(), phx_proto::ConnectionsError>(())
+    /// ```
+    #[must_use]
+    pub fn changes(&self, next: &Self) -> ConnectionChanges {
+        let mut changes = ConnectionChanges::default();
+        for (name, spec) in self.iter() {
+            let list = match next.get(name) {
+                None => &mut changes.removed,
+                Some(other) if spec.is_same(other) => &mut changes.unchanged,
+                Some(_) => &mut changes.changed,
+            };
+            list.push(name.to_owned());
+        }
+        let added = next.iter().map(|(name, _)| name).filter(|name| self.get(name).is_none());
+        changes.added = added.map(str::to_owned).collect();
+        changes
+    }
+}
+
+impl ConnectionSpec {
+    /// Whether everything that was configured is the same, secrets included. Files for TLS count
+    /// by their contents once they are read, and by their names before.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let Self { config, restart, attributes, tls } = self;
+        config.is_same(&other.config)
+            && *restart == other.restart
+            && *attributes == other.attributes
+            && *tls == other.tls
+    }
+}

@@ -1,0 +1,150 @@
+//! What a reload has to do: which connections of two documents are the same.
+
+use phx_proto::Connections;
+use serde_json::{Value, json};
+
+fn read(connections: &Value) -> Connections {
+    let text = json!({ "connections": connections }).to_string();
+    let lookup = |name: &str| (name == "TOKEN").then(|| "s3cret".to_owned());
+    Connections::from_json(&text, lookup).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A connection with this key, beside its address.
+fn with(key: &str, value: &Value) -> Connections {
+    let mut spec = json!({"uri": "ws://localhost/socket/websocket"});
+    spec[key] = value.clone();
+    read(&json!({ "a": spec }))
+}
+
+#[test]
+fn names_are_added_removed_changed_or_unchanged() {
+    let uri = |n: u8| json!({"uri": format!("wss://{n}.example.com/socket/websocket")});
+    let before = read(&json!({"gone": uri(1), "other": uri(2), "same": uri(3)}));
+    let after = read(&json!({"new": uri(1), "other": uri(4), "same": uri(3)}));
+    let changes = before.changes(&after);
+    assert_eq!(changes.added, ["new"]);
+    assert_eq!(changes.removed, ["gone"]);
+    assert_eq!(changes.changed, ["other"]);
+    assert_eq!(changes.unchanged, ["same"]);
+    assert!(!changes.is_empty());
+    assert!(before.changes(&before.clone()).is_empty());
+    assert_eq!(Connections::new().changes(&before).added, ["gone", "other", "same"]);
+    assert_eq!(before.changes(&Connections::new()).removed, ["gone", "other", "same"]);
+}
+
+/// Two values of every key, neither of them the default.
+fn every_key() -> Vec<(&'static str, Value, Value)> {
+    let millis = |key| (key, json!(71_000), json!(72_000));
+    let steps = |key| (key, json!([71_000]), json!([71_000, 72_000]));
+    let number = |key| (key, json!(7_100), json!(7_200));
+    let mut keys = vec![
+        ("allow_insecure", json!(true), json!(false)),
+        ("attributes", json!({"sessionid": "x"}), json!({"sessionid": "y"})),
+        ("auth_token", json!("s3cret"), json!("another")),
+        ("auto_join_channels", json!({"room:a": {"x": 1}}), json!({"room:a": {"x": 2}})),
+        ("first_retry_spread_msec", json!([1, 2]), json!([1, 3])),
+        ("headers", json!({"x-key": "s3cret"}), json!({"x-key": "another"})),
+        ("join_concurrency", json!(2), json!(3)),
+        ("params", json!({"token": "s3cret"}), json!({"token": "another"})),
+        ("reconnect", json!(false), json!(true)),
+        ("restart", json!("permanent"), json!("temporary")),
+        ("strict_payloads", json!(true), json!(false)),
+        ("tls", json!({"ca_file": "a.pem"}), json!({"ca_file": "b.pem"})),
+        ("uri", json!("ws://localhost/a?key=s3cret"), json!("ws://localhost/a?key=another")),
+        ("vsn", json!("1.0.0"), json!("2.0.0")),
+    ];
+    keys.extend(["reconnect", "rejoin", "refused", "rejected"].map(|what| match what {
+        "reconnect" => steps("reconnect_after_msec"),
+        "rejoin" => steps("rejoin_after_msec"),
+        "refused" => steps("refused_after_msec"),
+        _ => steps("rejected_after_msec"),
+    }));
+    keys.extend(
+        [
+            "close_timeout_msec",
+            "connect_timeout_msec",
+            "heartbeat_interval_msec",
+            "heartbeat_timeout_msec",
+            "join_block_max_msec",
+            "join_timeout_msec",
+            "leave_timeout_msec",
+            "max_elapsed_msec",
+            "max_restarts_msec",
+            "push_timeout_msec",
+            "retry_after_max_msec",
+            "stable_after_msec",
+            "write_stall_timeout_msec",
+        ]
+        .map(millis),
+    );
+    keys.extend(
+        [
+            "join_rejections_max",
+            "mailbox_bytes_max",
+            "mailbox_messages_max",
+            "max_message_bytes",
+            "max_push_bytes",
+            "max_restarts",
+            "max_retries",
+            "queued_bytes_max",
+            "queued_pushes_max",
+            "read_buffer_bytes",
+            "write_buffer_bytes",
+        ]
+        .map(number),
+    );
+    keys
+}
+
+#[test]
+fn each_key_by_itself_makes_a_difference() {
+    let keys = every_key();
+    for (key, one, two) in &keys {
+        let (one, two) = (with(key, one), with(key, two));
+        assert_eq!(one.changes(&two).changed, ["a"], "{key}");
+        assert_eq!(one.changes(&one.clone()).unchanged, ["a"], "{key}");
+        assert!(!format!("{:?}", one.changes(&two)).contains("s3cret"));
+    }
+    for key in include_str!("../src/connections/keys.rs").split('"') {
+        let is_key = key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        if is_key && (key.ends_with("_msec") || key.ends_with("_max") || key.ends_with("_bytes")) {
+            assert!(keys.iter().any(|(known, ..)| *known == key), "{key}");
+        }
+    }
+}
+
+#[test]
+fn how_a_document_is_written_makes_none() {
+    let plain = with("heartbeat_interval_msec", &json!(30_000));
+    assert!(plain.changes(&with("vsn", &json!("2.0.0"))).is_empty(), "both are defaults");
+    assert!(plain.changes(&with("max_retries", &Value::Null)).is_empty());
+    let pairs = with("params", &json!([["n", "7"]]));
+    assert!(pairs.changes(&with("params", &json!({"n": 7}))).is_empty());
+    let filled = with("auth_token", &json!("${TOKEN}"));
+    assert!(filled.changes(&with("auth_token", &json!("s3cret"))).is_empty());
+    let topics = with("auto_join_channels", &json!(["room:a"]));
+    assert!(topics.changes(&with("auto_join_channels", &json!({"room:a": null}))).is_empty());
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn files_for_tls_count_by_what_is_in_them() {
+    let own = |name: &str| {
+        use base64::Engine as _;
+        let key = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
+        let text = base64::engine::general_purpose::STANDARD.encode(key.cert.der());
+        format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n").into_bytes()
+    };
+    let (first, second) = (own("localhost"), own("localhost"));
+    let loaded = |file: &str, pem: &[u8]| {
+        let connections = with("tls", &json!({ "ca_file": file }));
+        connections.load_tls(|_| Ok(pem.to_vec())).unwrap_or_else(|error| panic!("{error}"))
+    };
+    let before = loaded("a.pem", &first);
+    assert!(before.changes(&loaded("moved.pem", &first)).is_empty(), "the same content");
+    assert_eq!(before.changes(&loaded("a.pem", &second)).changed, ["a"], "a new certificate");
+    let named = with("tls", &json!({"server_name": "localhost"}));
+    let named = named.load_tls(|_| unreachable!("no file")).expect("a name");
+    assert_eq!(before.changes(&named).changed, ["a"]);
+    assert!(!format!("{before:?}").contains("BEGIN"));
+}
