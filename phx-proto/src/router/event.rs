@@ -6,6 +6,9 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
+use super::stamp::rfc3339;
+use crate::time::Time;
+
 /// One event, as CloudEvents 1.0 defines it; serialises as its JSON format does.
 ///
 /// ```
@@ -45,6 +48,38 @@ pub struct CloudEvent {
     /// Extension attributes.
     #[serde(flatten)]
     pub attributes: BTreeMap<String, String>,
+}
+
+impl CloudEvent {
+    /// An event of a program's own, for whoever reads it beside those of a
+    /// [`Router`](crate::Router). `id` must be new each time, `at` counts from the Unix epoch.
+    ///
+    /// ```
+    /// use phx_proto::{CloudEvent, Time};
+    ///
+    /// let mut event = CloudEvent::new("/agent", "agent.started", "1", Time::from_millis(1));
+    /// event.data.insert("version".to_owned(), 7.into());
+    /// assert_eq!(event.time, "1970-01-01T00:00:00.001Z");
+    /// ```
+    #[must_use]
+    pub fn new(
+        source: impl Into<String>,
+        kind: impl Into<String>,
+        id: impl Into<String>,
+        at: Time,
+    ) -> Self {
+        Self {
+            specversion: "1.0".to_owned(),
+            id: id.into(),
+            source: source.into(),
+            kind: kind.into(),
+            subject: None,
+            time: rfc3339(at),
+            datacontenttype: "application/json".to_owned(),
+            data: Map::new(),
+            attributes: BTreeMap::new(),
+        }
+    }
 }
 
 fn version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {

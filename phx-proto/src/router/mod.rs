@@ -34,7 +34,6 @@ pub use stamp::EventIds;
 
 use details::Details;
 use names::{push_segment, push_type_part};
-use stamp::rfc3339;
 
 use crate::signal::Signal;
 use crate::time::Time;
@@ -173,15 +172,10 @@ impl Router {
         });
         let topics = self.topics(name, subject, &kind);
         let event = CloudEvent {
-            specversion: "1.0".to_owned(),
-            id: id.to_owned(),
-            source,
-            kind,
             subject: subject.map(str::to_owned),
-            time: rfc3339(at),
-            datacontenttype: "application/json".to_owned(),
             data,
             attributes: attributes.clone(),
+            ..CloudEvent::new(source, kind, id, at)
         };
         Some(Routed { event, topics, weight })
     }

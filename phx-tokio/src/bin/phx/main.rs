@@ -9,6 +9,7 @@ mod output;
 mod push;
 mod record;
 mod replay;
+mod run;
 mod serve;
 mod style;
 
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
             Command::Serve { addr, token } => serve::run(addr, token).await,
             Command::Run { file, patterns, fixed, grace } => {
                 let grace = Duration::from_secs(grace);
-                connections::run(connections::Run { file: &file, patterns, fixed, grace }).await
+                run::run(run::Run { file, patterns, fixed, grace }).await
             }
             Command::Check { file } => connections::check(&file),
             Command::Listen { target, topics } => listen::run(&target, topics).await,
