@@ -50,7 +50,13 @@ Exit codes: 0 it was interrupted, 1 this machine failed (a port in use).";
 
 const RUN: &str = "\
 Events are printed one JSON object a line, the log goes to standard error.
-SIGINT and SIGTERM end it in order, a second one ends it at once.
+SIGINT and SIGTERM end it in order, a second one ends it at once. SIGHUP reads
+the file again: only what differs is stopped and started. Standard input, when
+it is no terminal, takes orders, one JSON object a line:
+  {\"id\": \"1\", \"push\": {\"connection\": \"backend\", \"topic\": \"room:lobby\",
+    \"event\": \"shout\", \"payload\": {\"body\": \"hi\"}}}   (on one line)
+and cast, join (with params) and leave. What became of an order is an event
+with its id: phx.control.done, .failed or .malformed.
 
 Examples:
   phx run connections.json

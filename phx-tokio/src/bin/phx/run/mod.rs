@@ -6,6 +6,8 @@
 //!   SIGHUP ────┴ reload ┘ └─ control ──────┘
 //! ```
 
+mod control;
+mod order;
 mod reload;
 mod reports;
 mod signals;
@@ -18,6 +20,7 @@ use phx_tokio::{Ending, Lifecycle, Router, SupervisedState, Supervisor, TypeSche
 
 use crate::connections::read;
 use crate::exit::Failed;
+use control::Control;
 use reload::Reload;
 use reports::{Reports, log};
 use signals::{Asked, Reloads};
@@ -58,16 +61,20 @@ pub(crate) async fn run(run: Run) -> Result<(), Failed> {
             kept,
         },
     );
+    let mut control = Control::new(supervisor.clone(), reports.clone());
     let ended: Option<Failed> = tokio::select! {
         () = asked.once() => None,
         // Nobody reads any more: `phx run … | head`.
         _ = &mut printer => return Ok(()),
         ended = all_ended(&supervisor, reloading) => Some(ended),
         never = reload.at_each(reloads, reloading) => never,
+        () = control.obey() => None,
     };
     log("shutting down; once more ends it at once");
     tokio::select! {
         unfinished = supervisor.shutdown(run.grace) => {
+            // Their connections are closed, so each has its outcome.
+            control.finish().await;
             for (name, unfinished) in &unfinished {
                 log_unfinished(name, unfinished);
             }
@@ -78,7 +85,7 @@ pub(crate) async fn run(run: Run) -> Result<(), Failed> {
         }
     }
     // The bus is closed and nobody can report, so the printer ends after what waits.
-    drop(reports);
+    drop((control, reports));
     let _ = printer.await;
     ended.map_or(Ok(()), Err)
 }

@@ -1,0 +1,308 @@
+//! Control: orders on standard input, and what became of each.
+//!
+//! ```text
+//!   standard input ─▶ lines (a thread: reading blocks) ─▶ Order ─▶ begun, in order of the lines
+//!                                                           │            │ ends when it ends
+//!                                                malformed ─┴────────────┴─▶ reports
+//! ```
+//!
+//! Orders are begun one after another, so pushes on a channel keep their order, and wait side by
+//! side. When [`OUTSTANDING_MAX`] wait, no further line is read until one has ended.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, IsTerminal, Read};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use core::future::{Future, poll_fn};
+use core::pin::Pin;
+use core::task::Poll;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use phx_tokio::{
+    Channel, ChannelStatus, JoinFailed, LeaveOutcome, Payload, PushFailed, PushOptions, Supervisor,
+};
+use serde_json::{Map, Value};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::order::{Command, Malformed, Order};
+use super::reports::{Reports, log};
+
+/// Orders that were begun and have not ended.
+const OUTSTANDING_MAX: usize = 256;
+
+/// The longest line: a binary payload of the default `max_push_bytes`, as base64, and some room.
+const LINE_MAX: usize = 16 << 20;
+
+/// The channels that orders joined, by connection and topic: a handle that is dropped leaves.
+type Joined = Arc<Mutex<BTreeMap<(String, String), Channel>>>;
+
+/// Carries out what standard input asks for.
+pub(super) struct Control {
+    supervisor: Supervisor,
+    reports: Reports,
+    joined: Joined,
+    outstanding: JoinSet<()>,
+}
+
+/// A line and its number, from 1.
+struct Line {
+    number: u64,
+    /// None when it was too long.
+    text: Option<Vec<u8>>,
+}
+
+impl Control {
+    pub(super) fn new(supervisor: Supervisor, reports: Reports) -> Self {
+        Self { supervisor, reports, joined: Joined::default(), outstanding: JoinSet::new() }
+    }
+
+    /// Carries out orders; after the end of standard input, waits for ever.
+    ///
+    /// Dropping the future loses no order that was begun.
+    pub(super) async fn obey(&mut self) {
+        // Reading from the terminal would stop a run in the background.
+        if io::stdin().is_terminal() {
+            return core::future::pending().await;
+        }
+        let mut lines = lines();
+        loop {
+            let room = self.outstanding.len() < OUTSTANDING_MAX;
+            tokio::select! {
+                Some(_) = self.outstanding.join_next(), if !self.outstanding.is_empty() => {}
+                line = lines.recv(), if room => match line {
+                    Some(line) => self.begin(line).await,
+                    None => break,
+                },
+            }
+        }
+        log("standard input has ended: no more control");
+        core::future::pending().await
+    }
+
+    /// Waits until every order that was begun has been answered.
+    pub(super) async fn finish(&mut self) {
+        while self.outstanding.join_next().await.is_some() {}
+    }
+
+    async fn begin(&mut self, line: Line) {
+        let (supervisor, reports) = (self.supervisor.clone(), self.reports.clone());
+        let joined = Arc::clone(&self.joined);
+        let mut work = Box::pin(async move {
+            let number = line.number;
+            let order = match line.text.as_deref().map(Order::parse) {
+                Some(Ok(order)) => order,
+                Some(Err(bad)) => return malformed(&reports, number, bad).await,
+                None => {
+                    let message = format!("the line has more than {LINE_MAX} bytes");
+                    return malformed(&reports, number, Malformed { id: None, message }).await;
+                }
+            };
+            drop(line);
+            carry_out(order, number, &supervisor, &joined, &reports).await;
+        });
+        // Begun here: what follows on the next line comes after it.
+        let ended = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx).is_ready())).await;
+        if !ended {
+            self.outstanding.spawn(work as Pin<Box<dyn Future<Output = ()> + Send>>);
+        }
+    }
+}
+
+/// Standard input by lines. Ends with it, and when nobody wants more.
+fn lines() -> mpsc::Receiver<Line> {
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::task::spawn_blocking(move || {
+        let mut input = io::stdin().lock();
+        for number in 1.. {
+            let Some(text) = line(&mut input) else { return };
+            let blank = text.as_ref().is_some_and(|text| text.trim_ascii().is_empty());
+            if !blank && sender.blocking_send(Line { number, text }).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// The next line, or `None` at the end of the input; of one that is too long nothing is kept.
+fn line(input: &mut impl BufRead) -> Option<Option<Vec<u8>>> {
+    let mut text = Vec::new();
+    let limit = u64::try_from(LINE_MAX).unwrap_or(u64::MAX);
+    if input.by_ref().take(limit).read_until(b'\n', &mut text).ok()? == 0 {
+        return None;
+    }
+    if text.len() < LINE_MAX || text.ends_with(b"\n") {
+        return Some(Some(text));
+    }
+    drop(text);
+    input.skip_until(b'\n').ok()?;
+    Some(None)
+}
+
+async fn malformed(reports: &Reports, line: u64, bad: Malformed) {
+    let mut data = Map::new();
+    if let Some(id) = bad.id {
+        data.insert("id".to_owned(), id.into());
+    }
+    data.insert("line".to_owned(), line.into());
+    data.insert("message".to_owned(), bad.message.into());
+    reports.tell("phx.control.malformed", None, data).await;
+}
+
+/// What an order came to: the details of its success, or why not.
+type Outcome = Result<Map<String, Value>, Why>;
+
+/// Why an order failed: a word for programs, a sentence for people, and what the server said.
+struct Why {
+    reason: &'static str,
+    message: String,
+    response: Map<String, Value>,
+}
+
+impl Why {
+    fn new(reason: &'static str, error: &impl ToString) -> Self {
+        Self { reason, message: error.to_string(), response: Map::new() }
+    }
+}
+
+async fn carry_out(
+    order: Order,
+    line: u64,
+    supervisor: &Supervisor,
+    joined: &Joined,
+    reports: &Reports,
+) {
+    let Order { id, command, connection, topic } = order;
+    let mut data = Map::new();
+    data.insert("id".to_owned(), id.into());
+    data.insert("line".to_owned(), line.into());
+    data.insert("command".to_owned(), command.name().into());
+    data.insert("connection_name".to_owned(), connection.as_str().into());
+    data.insert("topic".to_owned(), topic.as_str().into());
+    if let Command::Push { event, .. } | Command::Cast { event, .. } = &command {
+        data.insert("event".to_owned(), event.as_str().into());
+    }
+    let (kind, more) = match outcome(command, &connection, &topic, supervisor, joined).await {
+        Ok(more) => ("phx.control.done", more),
+        Err(why) => {
+            let mut more = why.response;
+            more.insert("reason".to_owned(), why.reason.into());
+            more.insert("message".to_owned(), why.message.into());
+            ("phx.control.failed", more)
+        }
+    };
+    data.extend(more);
+    reports.tell(kind, Some(topic), data).await;
+}
+
+async fn outcome(
+    command: Command,
+    connection: &str,
+    topic: &str,
+    supervisor: &Supervisor,
+    joined: &Joined,
+) -> Outcome {
+    let client = supervisor.client(connection);
+    let client = client.map_err(|error| Why::new("unknown_connection", &error))?;
+    let channel = || {
+        let channel = client.channel(topic);
+        channel.map_err(|error| Why::new("not_joined", &error))
+    };
+    match command {
+        Command::Push { event, payload, timeout } => {
+            let options = PushOptions::call();
+            let options = timeout.map_or(options, |timeout| options.timeout(timeout));
+            let reply = channel()?.push_with(&event, payload, options).await.map_err(not_pushed)?;
+            let mut done = response(&reply.response);
+            done.insert("status".to_owned(), (*reply.status).into());
+            Ok(done)
+        }
+        Command::Cast { event, payload, timeout } => {
+            let options = PushOptions::cast();
+            let options = timeout.map_or(options, |timeout| options.timeout(timeout));
+            channel()?.cast_with(&event, payload, options).await.map_err(not_pushed)?;
+            Ok(Map::new())
+        }
+        Command::Join { params } => {
+            let channel = client.join(topic, params).await.map_err(|error| not_joined(&error))?;
+            let done = channel.join_response().as_ref().map(response).unwrap_or_default();
+            let mut joined = joined.lock().unwrap_or_else(PoisonError::into_inner);
+            // Of connections that ended meanwhile, and of topics that were left.
+            joined.retain(|_, channel| channel.status() != ChannelStatus::Closed);
+            joined.insert((connection.to_owned(), topic.to_owned()), channel);
+            Ok(done)
+        }
+        Command::Leave => {
+            let left = client.leave_topic(topic).await;
+            let left = left.map_err(|error| Why::new("not_joined", &error))?;
+            let outcome = match left {
+                LeaveOutcome::Acked => "acked",
+                LeaveOutcome::TimedOut => "timed_out",
+                LeaveOutcome::Offline => "offline",
+                _ => "local",
+            };
+            Ok([("outcome".to_owned(), outcome.into())].into_iter().collect())
+        }
+    }
+}
+
+fn not_joined(error: &JoinFailed) -> Why {
+    match error {
+        JoinFailed::NotAccepted(error) => Why::new("not_accepted", error),
+        JoinFailed::Rejected(rejection) => Why {
+            response: response(&rejection.response),
+            ..Why::new("rejected", &"the server refused the join")
+        },
+        JoinFailed::Deadline { .. } => Why::new("timed_out", error),
+        _ => Why::new("ended", error),
+    }
+}
+
+/// As the types of events name it, so that a caller knows whether to repeat it.
+fn not_pushed(error: PushFailed) -> Why {
+    let reason = match &error {
+        PushFailed::NotAccepted(_) => "not_accepted",
+        PushFailed::TimedOut => "timed_out",
+        PushFailed::Unknown(_) => "unknown",
+        PushFailed::NotSent(_) => "not_sent",
+        _ => "cancelled",
+    };
+    Why::new(reason, &error)
+}
+
+/// As the data of events holds payloads.
+fn response(payload: &Payload) -> Map<String, Value> {
+    let (key, value) = if payload.is_binary() {
+        ("response_base64", STANDARD.encode(payload.as_bytes()).into())
+    } else {
+        match payload.to_value() {
+            Ok(value) => ("response", value),
+            Err(_) => ("response_text", String::from_utf8_lossy(payload.as_bytes()).into()),
+        }
+    };
+    [(key.to_owned(), value)].into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_whole_and_one_that_is_too_long_is_skipped() {
+        let long = "x".repeat(LINE_MAX + 7);
+        let text = format!("one\n{long}\nthree\n\nlast");
+        let mut input = text.as_bytes();
+        assert_eq!(line(&mut input), Some(Some(b"one\n".to_vec())));
+        assert_eq!(line(&mut input), Some(None));
+        assert_eq!(line(&mut input), Some(Some(b"three\n".to_vec())));
+        assert_eq!(line(&mut input), Some(Some(b"\n".to_vec())));
+        assert_eq!(line(&mut input), Some(Some(b"last".to_vec())));
+        assert_eq!(line(&mut input), None);
+        let exact = format!("{}\nnext", "x".repeat(LINE_MAX - 1));
+        let mut input = exact.as_bytes();
+        assert_eq!(line(&mut input).unwrap().unwrap().len(), LINE_MAX);
+        assert_eq!(line(&mut input), Some(Some(b"next".to_vec())));
+    }
+}

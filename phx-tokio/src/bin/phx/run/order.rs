@@ -1,0 +1,250 @@
+//! What a control line asks for, or what is wrong with it.
+//!
+//! ```json
+//! {"id": "7", "push": {"connection": "backend", "topic": "room:a", "event": "buy", "payload": {}}}
+//! ```
+//!
+//! Messages name keys and kinds of values, never a value: payloads are often secret.
+
+use core::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use phx_tokio::Payload;
+use serde_json::{Map, Value};
+
+/// The longest id: it is kept while its order is carried out, and it is the caller's.
+const ID_MAX: usize = 256;
+
+/// One order.
+#[derive(Debug)]
+pub(super) struct Order {
+    /// The caller's own, and part of the answer.
+    pub(super) id: String,
+    pub(super) command: Command,
+    pub(super) connection: String,
+    pub(super) topic: String,
+}
+
+#[derive(Debug)]
+pub(super) enum Command {
+    Push { event: String, payload: Payload, timeout: Option<Duration> },
+    Cast { event: String, payload: Payload, timeout: Option<Duration> },
+    Join { params: Payload },
+    Leave,
+}
+
+impl Command {
+    pub(super) const fn name(&self) -> &'static str {
+        match self {
+            Self::Push { .. } => "push",
+            Self::Cast { .. } => "cast",
+            Self::Join { .. } => "join",
+            Self::Leave => "leave",
+        }
+    }
+}
+
+/// A line that is no order.
+#[derive(Debug)]
+pub(super) struct Malformed {
+    /// The caller's id, if as much could be read.
+    pub(super) id: Option<String>,
+    pub(super) message: String,
+}
+
+impl Order {
+    pub(super) fn parse(line: &[u8]) -> Result<Self, Malformed> {
+        let bad = |id: Option<&String>, message: String| Malformed { id: id.cloned(), message };
+        let mut members = match serde_json::from_slice(line) {
+            Ok(Value::Object(members)) => members,
+            Ok(other) => {
+                let message = format!("a line is an object, not {}", kind(&other));
+                return Err(bad(None, message));
+            }
+            Err(error) => return Err(bad(None, format!("the line is no JSON: {error}"))),
+        };
+        let id = match members.remove("id") {
+            Some(Value::String(id)) if !id.is_empty() && id.len() <= ID_MAX => id,
+            Some(_) => {
+                let message = format!("the key \"id\" is a string of 1 to {ID_MAX} bytes");
+                return Err(bad(None, message));
+            }
+            None => return Err(bad(None, "the key \"id\" is missing".to_owned())),
+        };
+        Self::of(&id, members).map_err(|message| bad(Some(&id), message))
+    }
+
+    fn of(id: &str, members: Map<String, Value>) -> Result<Self, String> {
+        const WANTED: &str =
+            "beside \"id\" there is one of \"push\", \"cast\", \"join\" and \"leave\"";
+        let mut members = members.into_iter();
+        let (Some((name, value)), None) = (members.next(), members.next()) else {
+            return Err(WANTED.to_owned());
+        };
+        if !["push", "cast", "join", "leave"].contains(&name.as_str()) {
+            return Err(WANTED.to_owned());
+        }
+        let Value::Object(members) = value else {
+            return Err(format!("the key {name:?} is an object, not {}", kind(&value)));
+        };
+        let mut details = Details { of: &name, members };
+        let (connection, topic) = (details.text("connection")?, details.text("topic")?);
+        let command = match name.as_str() {
+            "join" => Command::Join { params: details.json("params") },
+            "leave" => Command::Leave,
+            push => {
+                let event = details.text("event")?;
+                let (payload, timeout) = (details.payload()?, details.msec("timeout_msec")?);
+                match push {
+                    "push" => Command::Push { event, payload, timeout },
+                    _ => Command::Cast { event, payload, timeout },
+                }
+            }
+        };
+        details.nothing_else()?;
+        Ok(Self { id: id.to_owned(), command, connection, topic })
+    }
+}
+
+/// What is inside of a command.
+struct Details<'a> {
+    of: &'a str,
+    members: Map<String, Value>,
+}
+
+impl Details<'_> {
+    fn text(&mut self, key: &str) -> Result<String, String> {
+        match self.members.remove(key) {
+            Some(Value::String(text)) => Ok(text),
+            Some(other) => Err(format!("{:?}: {key:?} is a string, not {}", self.of, kind(&other))),
+            None => Err(format!("{:?}: {key:?} is missing", self.of)),
+        }
+    }
+
+    fn msec(&mut self, key: &str) -> Result<Option<Duration>, String> {
+        match self.members.remove(key) {
+            None => Ok(None),
+            Some(value) => match value.as_u64() {
+                Some(msec) => Ok(Some(Duration::from_millis(msec))),
+                None => Err(format!("{:?}: {key:?} is a whole number of milliseconds", self.of)),
+            },
+        }
+    }
+
+    /// `{}` when there is none, which Phoenix expects then.
+    fn json(&mut self, key: &str) -> Payload {
+        self.members.remove(key).map_or_else(Payload::empty, Payload::from)
+    }
+
+    fn payload(&mut self) -> Result<Payload, String> {
+        let Some(value) = self.members.remove("payload_base64") else {
+            return Ok(self.json("payload"));
+        };
+        if self.members.contains_key("payload") {
+            return Err(format!("{:?}: there is a \"payload\" and a \"payload_base64\"", self.of));
+        }
+        let bytes = value.as_str().and_then(|text| STANDARD.decode(text).ok());
+        let bytes = bytes.ok_or_else(|| format!("{:?}: \"payload_base64\" is no base64", self.of));
+        bytes.map(Payload::binary)
+    }
+
+    fn nothing_else(&self) -> Result<(), String> {
+        match self.members.keys().next() {
+            None => Ok(()),
+            Some(key) => Err(format!("{:?}: there is no key {key:?}", self.of)),
+        }
+    }
+}
+
+const fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_is_read() {
+        let read =
+            |line: &str| Order::parse(line.as_bytes()).unwrap_or_else(|bad| panic!("{bad:?}"));
+        let push = read(
+            r#"{"id": "7", "push": {"connection": "a", "topic": "t", "event": "e",
+                "payload": {"x": 1}, "timeout_msec": 5}}"#,
+        );
+        assert_eq!((&*push.id, &*push.connection, &*push.topic), ("7", "a", "t"));
+        let Command::Push { event, payload, timeout } = push.command else { panic!("a push") };
+        assert_eq!((&*event, payload.to_value().unwrap()), ("e", serde_json::json!({"x": 1})));
+        assert_eq!(timeout, Some(Duration::from_millis(5)));
+
+        let cast = r#"{"id": "7", "cast": {"connection": "a", "topic": "t", "event": "e",
+            "payload_base64": "AP8="}}"#;
+        let Command::Cast { payload, .. } = read(cast).command else { panic!("a cast") };
+        assert_eq!((payload.is_binary(), payload.as_bytes()), (true, &[0, 255][..]));
+
+        let join = r#"{"id": "7", "join": {"connection": "a", "topic": "t", "params": {"n": 1}}}"#;
+        assert_eq!(read(join).command.name(), "join");
+        let leave = r#"{"id": "7", "leave": {"connection": "a", "topic": "t"}}"#;
+        assert_eq!(read(leave).command.name(), "leave");
+    }
+
+    #[test]
+    fn every_mistake_is_named_and_no_value_is_repeated() {
+        for (line, id, message) in [
+            ("{", None, "no JSON"),
+            ("\u{0}", None, "no JSON"),
+            ("[\"s3cret\"]", None, "an object, not a list"),
+            ("{}", None, "\"id\" is missing"),
+            (r#"{"id": 7}"#, None, "\"id\" is a string"),
+            (r#"{"id": ""}"#, None, "\"id\" is a string"),
+            (r#"{"id": "x"}"#, Some("x"), "one of \"push\""),
+            (r#"{"id": "x", "shove": {}}"#, Some("x"), "one of \"push\""),
+            (r#"{"id": "x", "push": {}, "join": {}}"#, Some("x"), "one of \"push\""),
+            (r#"{"id": "x", "push": "s3cret"}"#, Some("x"), "\"push\" is an object, not a string"),
+            (r#"{"id": "x", "leave": {"topic": "t"}}"#, Some("x"), "\"connection\" is missing"),
+            (
+                r#"{"id": "x", "leave": {"connection": "a", "topic": 1}}"#,
+                Some("x"),
+                "\"topic\" is a string, not a number",
+            ),
+            (
+                r#"{"id": "x", "leave": {"connection": "a", "topic": "t", "event": "s3cret"}}"#,
+                Some("x"),
+                "no key \"event\"",
+            ),
+            (
+                r#"{"id": "x", "push": {"connection": "a", "topic": "t", "event": "e",
+                    "payload_base64": "s3cret!"}}"#,
+                Some("x"),
+                "no base64",
+            ),
+            (
+                r#"{"id": "x", "push": {"connection": "a", "topic": "t", "event": "e",
+                    "payload": {}, "payload_base64": ""}}"#,
+                Some("x"),
+                "a \"payload\" and",
+            ),
+            (
+                r#"{"id": "x", "push": {"connection": "a", "topic": "t", "event": "e",
+                    "timeout_msec": -1}}"#,
+                Some("x"),
+                "a whole number of milliseconds",
+            ),
+        ] {
+            let bad = Order::parse(line.as_bytes()).expect_err(line);
+            assert_eq!(bad.id.as_deref(), id, "{line}");
+            assert!(bad.message.contains(message), "{line}: {}", bad.message);
+            assert!(!bad.message.contains("s3cret"), "{}", bad.message);
+        }
+        let long = format!(r#"{{"id": "{}"}}"#, "x".repeat(ID_MAX + 1));
+        assert!(Order::parse(long.as_bytes()).unwrap_err().message.contains("1 to 256"));
+    }
+}

@@ -1,0 +1,221 @@
+//! Orders on standard input of `phx run`, and the events that answer them.
+
+#![cfg(unix)]
+
+mod running;
+
+use std::fs::File as StdFile;
+use std::process::Stdio;
+
+use running::{Events, File, Process, free_addr, phx, signal, uri};
+use serde_json::{Value, json};
+
+/// A server, and a run with one connection to it that joins `room:a`.
+struct Stage {
+    server: Process,
+    events: Events,
+    _file: File,
+}
+
+impl Stage {
+    fn new(name: &str) -> Self {
+        let addr = free_addr();
+        let server = Process::serve(addr, None);
+        let file = File::new(
+            name,
+            &json!({"connections": {
+                "a": {"uri": uri(addr), "auto_join_channels": ["room:a"]},
+                "down": {"uri": uri(free_addr()), "auto_join_channels": ["room:d"]},
+            }}),
+        );
+        let mut events = Events::of(Process::start(phx(&["run", file.path()])));
+        events.until("a", "phoenix.channel.joined", Some("room:a"));
+        Self { server, events, _file: file }
+    }
+
+    fn order(&mut self, order: &Value) {
+        self.events.process.types(&order.to_string());
+    }
+
+    /// The data of the answer to the order with this id.
+    #[track_caller]
+    fn answer(&mut self, kind: &str, id: &str) -> Value {
+        let event = self.events.find(|event| event["data"]["id"] == id);
+        assert_eq!((&event["type"], &event["source"]), (&json!(kind), &json!("/phx/run")));
+        event["data"].clone()
+    }
+
+    #[track_caller]
+    fn ends(mut self) -> Vec<String> {
+        signal(&self.events.process.child, "-TERM");
+        self.events.process.ends_with(0)
+    }
+}
+
+fn push(id: &str, connection: &str, topic: &str, event: &str, payload: &Value) -> Value {
+    json!({"id": id, "push": {
+        "connection": connection, "topic": topic, "event": event, "payload": payload,
+    }})
+}
+
+#[test]
+fn each_order_is_carried_out_and_answered_with_its_id() {
+    let mut stage = Stage::new("orders");
+    stage.order(&push("p1", "a", "room:a", "echo", &json!({"n": 1})));
+    let done = stage.answer("phx.control.done", "p1");
+    assert_eq!((&done["command"], &done["status"]), (&json!("push"), &json!("ok")));
+    assert_eq!((&done["response"], &done["line"]), (&json!({"n": 1}), &json!(1)));
+    assert_eq!((&done["connection_name"], &done["topic"]), (&json!("a"), &json!("room:a")));
+
+    stage.order(&json!({"id": "j1", "join": {
+        "connection": "a", "topic": "room:b", "params": {"user": 7},
+    }}));
+    // At once: it waits for the join.
+    stage.order(&push("p2", "a", "room:b", "echo", &json!({"n": 2})));
+    stage.answer("phx.control.done", "j1");
+    assert_eq!(stage.answer("phx.control.done", "p2")["response"], json!({"n": 2}));
+
+    // The channel stays joined: what is said there comes as an event.
+    stage.server.types(r#"broadcast room:b news {"n":3}"#);
+    stage.events.until("a", "phoenix.a.room_b.news", None);
+
+    stage.order(&json!({"id": "b1", "push": {
+        "connection": "a", "topic": "room:b", "event": "echo", "payload_base64": "AP8=",
+    }}));
+    let done = stage.answer("phx.control.done", "b1");
+    assert_eq!(done["response_base64"], "AP8=", "{done}");
+
+    stage.order(&json!({"id": "c1", "cast": {
+        "connection": "a", "topic": "room:b", "event": "shout", "payload": {"n": 4},
+    }}));
+    stage.answer("phx.control.done", "c1");
+
+    stage.order(&json!({"id": "l1", "leave": {"connection": "a", "topic": "room:b"}}));
+    assert_eq!(stage.answer("phx.control.done", "l1")["outcome"], "acked");
+    stage.order(&push("p3", "a", "room:b", "echo", &json!({})));
+    assert_eq!(stage.answer("phx.control.failed", "p3")["reason"], "not_joined");
+    stage.ends();
+}
+
+#[test]
+fn what_cannot_be_done_says_why() {
+    let mut stage = Stage::new("failures");
+    stage.order(&push("1", "z", "room:a", "echo", &json!({})));
+    let failed = stage.answer("phx.control.failed", "1");
+    assert_eq!(failed["reason"], "unknown_connection");
+    assert_eq!(failed["message"], "there is no connection \"z\"");
+    stage.order(&json!({"id": "2", "join": {"connection": "a", "topic": "deny:x"}}));
+    let failed = stage.answer("phx.control.failed", "2");
+    assert_eq!(failed["reason"], "rejected");
+    assert_eq!(failed["response"], json!({"reason": "unauthorized"}));
+    stage.order(&json!({"id": "3", "push": {
+        "connection": "down", "topic": "room:d", "event": "echo", "timeout_msec": 50,
+    }}));
+    assert_eq!(stage.answer("phx.control.failed", "3")["reason"], "not_sent");
+    stage.order(&json!({"id": "4", "leave": {"connection": "a", "topic": "room:z"}}));
+    assert_eq!(stage.answer("phx.control.failed", "4")["reason"], "not_joined");
+    // An answer that is no ok is an answer all the same.
+    stage.order(&push("5", "a", "room:a", "nack", &json!({})));
+    assert_eq!(stage.answer("phx.control.done", "5")["status"], "error");
+    stage.ends();
+}
+
+#[test]
+fn a_malformed_line_is_answered_with_its_number_and_harms_nothing() {
+    let mut stage = Stage::new("malformed");
+    stage.events.process.types("{");
+    stage.events.process.types("");
+    stage.events.process.types(r#"{"id": "x", "push": {"topic": "s3cret", "connection": 7}}"#);
+    let first = stage.events.report("phx.control.malformed");
+    assert_eq!((&first["data"]["line"], &first["data"]["id"]), (&json!(1), &Value::Null));
+    assert!(first["data"]["message"].as_str().unwrap().contains("no JSON"), "{first}");
+    let second = stage.answer("phx.control.malformed", "x");
+    assert_eq!(second["line"], 3);
+    assert_eq!(second["message"], "\"push\": \"connection\" is a string, not a number");
+
+    // One that is too long to be read is skipped, and the next one is not.
+    stage.events.process.types(&"x".repeat((16 << 20) + 1));
+    stage.order(&push("after", "a", "room:a", "echo", &json!({"n": 1})));
+    let long = stage.events.report("phx.control.malformed");
+    assert_eq!(long["data"]["line"], 4);
+    assert_eq!(stage.answer("phx.control.done", "after")["line"], 5);
+    let events = format!("{:?}", stage.events.seen);
+    let log = stage.ends();
+    assert!(!format!("{events}{log:?}").contains("s3cret"), "{log:?}");
+}
+
+#[test]
+fn orders_on_a_channel_keep_their_order() {
+    let mut stage = Stage::new("order");
+    for n in 0..100 {
+        stage.order(&json!({"id": format!("c{n}"), "cast": {
+            "connection": "a", "topic": "room:a", "event": "shout", "payload": {"n": n},
+        }}));
+    }
+    for n in 0..100 {
+        let heard = stage.events.until("a", "phoenix.a.room_a.shout", None);
+        assert_eq!(heard["data"]["payload"], json!({"n": n}));
+    }
+    stage.ends();
+}
+
+#[test]
+fn more_orders_than_may_wait_are_all_answered() {
+    let mut stage = Stage::new("many");
+    signal(&stage.server.child, "-STOP");
+    const COUNT: usize = 300;
+    for n in 0..COUNT {
+        stage.order(&json!({"id": format!("m{n}"), "push": {
+            "connection": "a", "topic": "room:a", "event": "echo", "timeout_msec": 200,
+        }}));
+    }
+    for _ in 0..COUNT {
+        let failed = stage.events.report("phx.control.failed");
+        assert_eq!(failed["data"]["reason"], "timed_out");
+    }
+    signal(&stage.server.child, "-CONT");
+    stage.ends();
+}
+
+#[test]
+fn the_end_of_standard_input_ends_control_and_not_the_run() {
+    let mut stage = Stage::new("eof");
+    stage.order(&push("last", "a", "room:a", "echo", &json!({})));
+    drop(stage.events.process.stdin.take());
+    stage.answer("phx.control.done", "last");
+    stage.server.types(r#"broadcast room:a news {"n":1}"#);
+    stage.events.until("a", "phoenix.a.room_a.news", None);
+    let log = stage.ends();
+    assert!(log.iter().any(|line| line.contains("no more control")), "{log:?}");
+}
+
+/// As `phx run … < /dev/null`, and `phx run … &` in a script.
+#[test]
+fn a_run_without_standard_input_runs() {
+    let addr = free_addr();
+    let _server = Process::serve(addr, None);
+    let file = File::new(
+        "null",
+        &json!({"connections": {"a": {"uri": uri(addr), "auto_join_channels": ["room:a"]}}}),
+    );
+    for stdin in [Stdio::null(), Stdio::from(StdFile::open("/").unwrap())] {
+        let mut command = phx(&["run", file.path()]);
+        command.stdin(stdin);
+        let mut events = Events::of(Process::start(command));
+        events.until("a", "phoenix.channel.joined", Some("room:a"));
+        signal(&events.process.child, "-TERM");
+        events.process.ends_with(0);
+    }
+}
+
+#[test]
+fn an_order_that_waits_is_answered_when_the_run_ends() {
+    let mut stage = Stage::new("end");
+    stage.order(&json!({"id": "w", "join": {"connection": "down", "topic": "room:e"}}));
+    stage.order(&push("known", "a", "room:a", "echo", &json!({})));
+    stage.answer("phx.control.done", "known");
+    signal(&stage.events.process.child, "-TERM");
+    let ended = stage.answer("phx.control.failed", "w");
+    assert_eq!(ended["reason"], "ended");
+    stage.events.process.ends_with(0);
+}
