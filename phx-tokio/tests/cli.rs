@@ -202,8 +202,18 @@ impl Drop for Temporary {
 }
 
 /// Every `phx` there is to ask for help.
-const COMMANDS: [&[&str]; 8] =
-    [&[], &["demo"], &["serve"], &["listen"], &["push"], &["run"], &["check"], &["replay"]];
+const COMMANDS: [&[&str]; 10] = [
+    &[],
+    &["demo"],
+    &["serve"],
+    &["listen"],
+    &["push"],
+    &["run"],
+    &["check"],
+    &["replay"],
+    &["completions"],
+    &["man"],
+];
 
 fn help(command: &[&str]) -> String {
     let output = run(&[command, &["--help"]].concat());
@@ -439,4 +449,54 @@ fn what_is_piped_has_no_colour() {
         let output = phx(args).env("TERM", "xterm-256color").output().unwrap();
         assert!(!output.stdout.contains(&0x1b) && !output.stderr.contains(&0x1b));
     }
+}
+
+#[test]
+fn completions_and_manual_pages_know_every_command() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = run(&["completions", shell]);
+        let script = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success());
+        for command in COMMANDS.iter().filter_map(|command| command.first()) {
+            assert!(script.contains(command), "{shell}: {command}");
+        }
+        assert!(script.contains("subscribe"), "{shell}: the options too");
+    }
+    for command in COMMANDS {
+        let output = run(&[&["man"], command].concat());
+        let page = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success());
+        let title = [&["phx"], command].concat().join("-");
+        assert!(page.contains(&format!(".TH {title} 1")), "{page}");
+        // As escaped for roff.
+        let name = title.replace('-', "\\-");
+        assert!(page.contains(&format!("{name} \\- ")), "{page}");
+        assert!(page.contains("Exit codes:"), "{command:?}");
+    }
+    assert_fails(&run(&["man", "dance"]), 2, "no command \"dance\"");
+    assert_eq!(run(&["completions", "dance"]).status.code(), Some(2));
+}
+
+/// What a shell says to a script that it only reads.
+#[cfg(unix)]
+#[test]
+fn bash_understands_its_completions() {
+    let script = run(&["completions", "bash"]).stdout;
+    let file = Temporary::new("completions.bash");
+    std::fs::write(&file.0, script).unwrap();
+    let complete = "source \"$1\"; COMP_WORDS=(phx ru); COMP_CWORD=1; _phx phx ru phx; \
+                    echo \"${COMPREPLY[*]}\"";
+    let mut bash = Command::new("bash");
+    let Ok(output) = bash.args(["-c", complete, "bash", file.path()]).output() else { return };
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "run");
+}
+
+#[test]
+fn the_schema_is_printed_in_place_of_a_check() {
+    let output = run(&["check", "--schema"]);
+    assert!(output.status.success());
+    let schema: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(schema, phx_tokio::Connections::json_schema());
+    assert_eq!(run(&["check"]).status.code(), Some(2));
+    assert_eq!(run(&["check", "--schema", "connections.json"]).status.code(), Some(2));
 }

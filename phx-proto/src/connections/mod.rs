@@ -20,6 +20,7 @@ mod error;
 mod keys;
 mod node;
 mod read;
+mod schema;
 mod spec;
 mod variables;
 

@@ -7,7 +7,7 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use super::error::{ConnectionsError, Problem, ProblemKind};
-use super::keys::{CONNECTION, suggestion};
+use super::keys::{self, is_known, suggestion};
 use super::node::Node;
 use super::spec::{ConnectionSpec, TlsFiles};
 use super::variables::fill;
@@ -66,8 +66,10 @@ fn connections(document: Node, problems: &mut Vec<Problem>) -> Members {
                         note(Some("connections"), wrong_type("an object", &other));
                         found = Some(Vec::new());
                     }
+                    // What an editor checks the document by.
+                    ("$schema", Node::Text(_)) => {}
                     (other, _) => {
-                        let suggestion = suggestion(other, &["connections"]);
+                        let suggestion = suggestion(other, ["connections"]);
                         note(Some(other), ProblemKind::UnknownKey { suggestion });
                     }
                 }
@@ -102,10 +104,14 @@ impl Reader<'_> {
         };
         let mut known: BTreeMap<String, Node> = BTreeMap::new();
         for (key, mut node) in members {
-            if !CONNECTION.contains(&key.as_str()) {
-                let suggestion = suggestion(&key, CONNECTION);
+            if !is_known(&key) {
+                let suggestion = suggestion(&key, keys::connection());
                 self.note(Some(&key), ProblemKind::UnknownKey { suggestion });
                 continue;
+            }
+            if key == "uri" && node == Node::Null {
+                // There is no default to ask for.
+                self.note(Some(&key), ProblemKind::Missing);
             }
             if let Err(problem) = node.try_map_texts(&mut |text| fill(text, self.lookup)) {
                 self.note(Some(&key), problem.into());
@@ -280,14 +286,13 @@ fn set_around(spec: &mut ConnectionSpec, key: &str, node: Node) -> Read<()> {
         "max_restarts_msec" => {
             spec.restart = policy.clone().intensity(policy.max_restarts, msec(node)?);
         }
-        // `CONNECTION` lists what is matched here and in `set`; a test holds them together.
+        // The table of keys lists what is matched here and in `set`; a test holds them together.
         _ => return Err(ProblemKind::UnknownKey { suggestion: None }),
     }
     Ok(())
 }
 
 fn tls_files(node: Node) -> Read<TlsFiles> {
-    const KEYS: &[&str] = &["ca_file", "cert_file", "key_file", "server_name"];
     let Node::Object(members) = node else { return Err(wrong_type("an object", &node)) };
     let mut files = TlsFiles::default();
     for (key, node) in members {
@@ -297,7 +302,8 @@ fn tls_files(node: Node) -> Read<TlsFiles> {
             "key_file" => &mut files.key_file,
             "server_name" => &mut files.server_name,
             other => {
-                let hint = suggestion(other, KEYS).map(|near| format!("; did you mean {near:?}?"));
+                let hint = suggestion(other, keys::TLS.iter().map(|(key, _)| *key))
+                    .map(|near| format!("; did you mean {near:?}?"));
                 let hint = hint.unwrap_or_default();
                 return Err(invalid(format!("there is no key {other:?} in it{hint}")));
             }

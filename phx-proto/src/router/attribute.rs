@@ -1,7 +1,7 @@
 //! The names that CloudEvents allows for extension attributes.
 
 /// Names that the specification uses itself, or that its JSON format does.
-const TAKEN: &[&str] = &[
+pub(crate) const TAKEN: &[&str] = &[
     "data",
     "data_base64",
     "datacontenttype",

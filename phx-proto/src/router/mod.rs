@@ -27,6 +27,7 @@ mod stamp;
 
 use std::collections::BTreeMap;
 
+pub(crate) use attribute::TAKEN as TAKEN_ATTRIBUTES;
 pub use attribute::is_attribute_name;
 pub use event::CloudEvent;
 pub use pattern::{PatternError, TopicPattern};

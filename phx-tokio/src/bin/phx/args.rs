@@ -6,6 +6,7 @@ use core::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 use phx_tokio::{Config, Roots, Setup, Tls};
 
 use crate::exit::Failed;
@@ -66,10 +67,12 @@ Exit codes: 0 it was told to end, 1 it was told twice, 2 a file or pattern that
 cannot be used, 3 every connection has ended.";
 
 const CHECK: &str = "\
-Values of the query of an address are not printed, nor is any other secret.
+Values of the query of an address are not printed, nor is any other secret. The
+schema is for editors: name it in the file as \"$schema\".
 
 Examples:
   phx check connections.json
+  phx check --schema
 
 Exit codes: 0 it can be used, 2 it cannot.";
 
@@ -107,6 +110,28 @@ Examples:
 
 Exit codes: 0 it does the same, 1 it does something else, 2 this is no recording
 or it was cut short.";
+
+const COMPLETIONS: &str = "\
+Examples:
+  phx completions bash
+  phx completions zsh
+  phx completions fish
+
+Put what is printed where the shell looks for it: for bash
+~/.local/share/bash-completion/completions/phx, for fish
+~/.config/fish/completions/phx.fish, for zsh a file _phx in a folder of fpath.
+
+Exit codes: 0 it was printed, 1 it could not be, 2 there is no such shell.";
+
+const MAN: &str = "\
+Examples:
+  phx man
+  phx man run
+
+`phx man | man -l -` shows it; share/man/man1/phx.1 and phx-run.1 are the places
+to keep them.
+
+Exit codes: 0 it was printed, 1 it could not be, 2 there is no such command.";
 
 #[derive(Debug, Parser)]
 #[command(name = "phx", version, about = "Phoenix Channels on the command line")]
@@ -175,13 +200,29 @@ pub(crate) enum Command {
     #[command(after_help = CHECK)]
     Check {
         /// The connections, such as connections.json
-        file: PathBuf,
+        #[arg(required_unless_present = "schema")]
+        file: Option<PathBuf>,
+        /// Print the JSON Schema of such a file instead
+        #[arg(long, conflicts_with = "file")]
+        schema: bool,
     },
     /// Print the trace of a recording, by doing it all again
     #[command(after_help = REPLAY)]
     Replay {
         /// What `--record` wrote
         file: PathBuf,
+    },
+    /// Print a script that completes `phx` in a shell
+    #[command(after_help = COMPLETIONS)]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page of `phx`, or of a command
+    #[command(after_help = MAN)]
+    Man {
+        /// One of its commands, such as run
+        command: Option<String>,
     },
 }
 

@@ -4,6 +4,7 @@ mod args;
 mod connections;
 mod demo;
 mod exit;
+mod generate;
 mod listen;
 mod output;
 mod push;
@@ -35,7 +36,10 @@ fn main() -> ExitCode {
                 let grace = Duration::from_secs(grace);
                 run::run(run::Run { file, patterns, fixed, grace }).await
             }
-            Command::Check { file } => connections::check(&file),
+            Command::Check { file: Some(file), .. } => connections::check(&file),
+            Command::Check { file: None, .. } => generate::schema(),
+            Command::Completions { shell } => generate::completions(shell),
+            Command::Man { command } => generate::man(command.as_deref()),
             Command::Listen { target, topics } => listen::run(&target, topics).await,
             Command::Replay { file } => replay::run(&file),
             Command::Push { target, topic, event, payload } => {

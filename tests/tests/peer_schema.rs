@@ -1,0 +1,153 @@
+//! The JSON Schema of a file of connections, judged by Ajv: it accepts what the reader accepts, and
+//! refuses what the reader refuses for its shape.
+
+use core::time::Duration;
+use std::cell::RefCell;
+
+use phx_proto::Connections;
+use phx_tests::peers::{Node, available};
+use serde_json::{Value, json};
+
+/// How long one document may take.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+
+/// Ajv, with our schema.
+struct Schema(RefCell<Node>);
+
+impl Schema {
+    fn start(test: &str) -> Option<Self> {
+        if !available(test) {
+            return None;
+        }
+        let mut node = Node::start("schema.mjs", &[]);
+        node.say(&Connections::json_schema());
+        assert_eq!(node.hear(ANSWER_MAX).expect("it goes on"), json!({"compiled": true}));
+        Some(Self(RefCell::new(node)))
+    }
+
+    /// Whether it accepts the document, and what it has against it.
+    fn judge(&self, document: &Value) -> (bool, Value) {
+        let mut node = self.0.borrow_mut();
+        node.say(document);
+        let answer = node.hear(ANSWER_MAX).expect("it goes on");
+        (answer["valid"] == true, answer["errors"].clone())
+    }
+}
+
+/// With every variable that has no default.
+fn read(document: &Value) -> Result<Connections, String> {
+    let set = |name: &str| (name != "PHOENIX_BACKEND_URL").then(|| "1.0.0".to_owned());
+    let read = Connections::from_json(&document.to_string(), set);
+    read.map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_schema_accepts_the_example_and_says_what_is_wrong_with_others() {
+    let Some(schema) = Schema::start("schema") else { return };
+    let example = include_str!("../../phx-proto/examples/connections.example.json");
+    let example: Value = serde_json::from_str(example).expect("the example");
+    let (valid, errors) = schema.judge(&example);
+    assert!(valid, "{errors:#}");
+
+    let mut named = example.clone();
+    named["$schema"] = "connections.schema.json".into();
+    assert!(schema.judge(&named).0 && read(&named).is_ok(), "for editors");
+
+    for (pointer, value, wrong) in [
+        ("/connections/backend_service/header", json!({}), "additionalProperties"),
+        ("/connections/backend_service/max_retries", json!("10"), "type"),
+        ("/connections/backend_service/heartbeat_interval_msec", json!(-1), "minimum"),
+        ("/connections/local_tools/restart", json!("always"), "enum"),
+        ("/connections/local_tools/uri", json!(null), "type"),
+        ("/connection", json!({}), "additionalProperties"),
+    ] {
+        let mut bad = example.clone();
+        let (parent, key) = pointer.rsplit_once('/').expect("a pointer");
+        bad.pointer_mut(parent).expect("it is there")[key] = value;
+        let (valid, errors) = schema.judge(&bad);
+        assert!(!valid, "{pointer}");
+        assert!(errors.to_string().contains(&format!("\"keyword\":\"{wrong}\"")), "{errors:#}");
+        assert!(read(&bad).is_err(), "{pointer}");
+    }
+    assert!(!schema.judge(&json!({"connections": {"": {"uri": "ws://localhost/"}}})).0);
+    assert!(!schema.judge(&json!({})).0);
+}
+
+/// What may stand anywhere, good at one key and bad at another.
+fn values() -> Vec<Value> {
+    let texts = ["x", "", "1.0.0", "2.0.0", "3.0.0", "transient", "${V}", "sessionid", "phoenix"];
+    let mut values: Vec<Value> = texts.map(Value::from).into();
+    values.extend([0, 1, 7, u32::MAX.into(), u64::from(u32::MAX) + 1, u64::MAX].map(Value::from));
+    values.extend([
+        json!(null),
+        json!(true),
+        json!(false),
+        json!(-1),
+        json!(1.5),
+        json!([]),
+        json!([1]),
+        json!([1, 2]),
+        json!([1, 2, 3]),
+        json!([1, "2"]),
+        json!([-1, 2]),
+        json!(["x"]),
+        json!(["phoenix"]),
+        json!(["x", "y"]),
+        json!([["x", "y"]]),
+        json!([["x", 7]]),
+        json!([["x", null]]),
+        json!([["x", {"y": 1}]]),
+        json!([["x"]]),
+        json!([["x", "y", "z"]]),
+        json!([["Session", "y"]]),
+        json!([[7, "y"]]),
+        json!([null]),
+        json!({}),
+        json!({"x": "y"}),
+        json!({"x": 7}),
+        json!({"x": true}),
+        json!({"x": null}),
+        json!({"x": {}}),
+        json!({"x": []}),
+        json!({"session_id": "x"}),
+        json!({"time": "x"}),
+        json!({"phoenix": {}}),
+        json!({"ca_file": "x"}),
+        json!({"ca_file": 7}),
+        json!({"ca_file": null}),
+        json!({"cert_file": "x"}),
+        json!({"key_file": "x"}),
+        json!({"cert_file": "x", "key_file": "x"}),
+        json!({"server_name": "x", "colour": "x"}),
+    ]);
+    values
+}
+
+#[test]
+fn reader_and_schema_agree_about_every_key_and_every_kind_of_value() {
+    let Some(schema) = Schema::start("schema") else { return };
+    let keys = Connections::json_schema()["$defs"]["connection"]["properties"].clone();
+    let mut accepted = 0;
+    for key in keys.as_object().expect("the keys").keys().map(String::as_str) {
+        for value in values() {
+            let mut spec = json!({"uri": "ws://localhost/socket/websocket"});
+            spec[key] = value.clone();
+            let document = json!({"connections": {"a": spec}});
+            let (valid, errors) = schema.judge(&document);
+            let read = read(&document).map(|_| ());
+            let beyond_a_schema = match key {
+                // Which texts are addresses.
+                "uri" => value.is_string(),
+                // What a variable holds.
+                "restart" => value == "${V}",
+                // 64 bits are more than JavaScript's numbers can tell apart.
+                _ => value == json!(u64::MAX),
+            };
+            if !beyond_a_schema {
+                assert_eq!(valid, read.is_ok(), "{key}: {value}: {read:?} {errors}");
+            }
+            accepted += usize::from(valid);
+        }
+    }
+    assert!(accepted > 200, "{accepted} were accepted");
+}
