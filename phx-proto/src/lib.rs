@@ -121,6 +121,7 @@ mod input;
 mod join_clock;
 mod join_params;
 pub mod manual;
+pub mod metrics;
 mod ordered;
 
 mod payload;

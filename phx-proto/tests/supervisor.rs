@@ -296,6 +296,25 @@ fn the_status_answers_in_every_state() {
 }
 
 #[test]
+fn metrics_are_those_of_each_connection_and_end_with_it() {
+    let fleet = Fleet::new();
+    fleet.with_host("down", |host| host.down = true);
+    let supervisor = fleet.supervisor();
+    supervisor.start_connection("a", supervised("a", Restart::Transient)).expect("a free name");
+    let spent = Supervised::new(config("down").max_retries(Some(0)));
+    supervisor.start_connection("down", spent).expect("a free name");
+    fleet.settle();
+    let metrics = supervisor.metrics();
+    let [a, down] = &metrics[..] else { panic!("{metrics:?}") };
+    assert_eq!((&*a.name, a.lifecycle), ("a", Lifecycle::Ready));
+    assert_eq!(a.stats.as_ref().expect("it runs").connections, 1);
+    assert_eq!((&*down.name, down.lifecycle), ("down", Lifecycle::Terminated));
+    assert_eq!(down.stats, None);
+    let page = phx_proto::metrics::openmetrics(&metrics);
+    assert!(page.contains("phx_connections_opened_total{connection=\"a\"} 1\n"), "{page}");
+}
+
+#[test]
 fn ids_of_events_are_unique_and_sorted_and_their_times_are_the_clocks() {
     let fleet = Fleet::new();
     let supervisor = fleet.supervisor();

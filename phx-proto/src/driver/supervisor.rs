@@ -31,6 +31,7 @@ use super::shutdown::Unfinished;
 use crate::cause::Cause;
 use crate::config::Config;
 use crate::connections::{ConnectionSpec, Connections};
+use crate::metrics::ConnectionMetrics;
 use crate::router::{EventIds, Router};
 use crate::socket::Status;
 use crate::supervision::{Ending, Lifecycle, RestartPolicy};
@@ -356,6 +357,21 @@ impl Supervisor {
         Health { connections: entries.iter().map(status).collect() }
     }
 
+    /// What every connection counts, for [`metrics::openmetrics`](crate::metrics::openmetrics).
+    /// Those that have ended are there, without counters.
+    ///
+    /// ```
+    /// # fn example(supervisor: phx_proto::driver::Supervisor) {
+    /// let page = phx_proto::metrics::openmetrics(&supervisor.metrics());
+    /// # let _ = page;
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn metrics(&self) -> Vec<ConnectionMetrics> {
+        let entries: Vec<Arc<Entry>> = self.inner.lock().values().cloned().collect();
+        entries.iter().map(|entry| entry.metrics()).collect()
+    }
+
     /// The client of a connection. A restart makes another one, so ask again after one; a client
     /// whose connection ended says so by its errors.
     ///
@@ -466,6 +482,14 @@ impl Entry {
             SupervisedState::Running(status) => status.lifecycle(),
         };
         status
+    }
+
+    fn metrics(&self) -> ConnectionMetrics {
+        let ConnectionStatus { lifecycle, restarts, .. } = self.status();
+        let client = self.lock().client.clone();
+        // Asked without the lock of the entry: a client has one of its own.
+        let stats = client.map(|client| client.stats());
+        ConnectionMetrics::new(self.name.as_str(), lifecycle, restarts, stats)
     }
 
     /// Keeps it from being restarted, and returns its client, if it runs.

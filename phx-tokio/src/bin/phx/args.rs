@@ -62,8 +62,9 @@ with its id: phx.control.done, .failed or .malformed.
 Examples:
   phx run connections.json
   phx run connections.json --subscribe 'jido.signal.phoenix.channel.*'
+  phx run connections.json --metrics 127.0.0.1:9464 --metrics-every 60
 
-Exit codes: 0 it was told to end, 1 it was told twice, 2 a file or pattern that
+Exit codes: 0 it was told to end, 1 it was told twice or a port is in use, 2 a file or pattern that
 cannot be used, 3 every connection has ended.";
 
 const CHECK: &str = "\
@@ -195,6 +196,14 @@ pub(crate) enum Command {
         /// How long replies may take at the end
         #[arg(long, value_name = "SECONDS", default_value_t = 5)]
         grace: u64,
+        /// Serve the counters of every connection as
+        /// OpenMetrics, at http://IP:PORT/metrics
+        #[arg(long, value_name = "IP:PORT", verbatim_doc_comment)]
+        metrics: Option<SocketAddr>,
+        /// Print them as an event this often
+        #[arg(long, value_name = "SECONDS")]
+        #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
+        metrics_every: Option<u64>,
     },
     /// Say what is in a file of connections, or what is wrong with it
     #[command(after_help = CHECK)]

@@ -32,9 +32,11 @@ fn main() -> ExitCode {
         match command {
             Command::Demo => demo::run().await,
             Command::Serve { addr, token } => serve::run(addr, token).await,
-            Command::Run { file, patterns, fixed, grace } => {
+            Command::Run { file, patterns, fixed, grace, metrics, metrics_every } => {
                 let grace = Duration::from_secs(grace);
-                run::run(run::Run { file, patterns, fixed, grace }).await
+                let metrics_every = metrics_every.map(Duration::from_secs);
+                let run = run::Run { file, patterns, fixed, grace, metrics, metrics_every };
+                run::run(run).await
             }
             Command::Check { file: Some(file), .. } => connections::check(&file),
             Command::Check { file: None, .. } => generate::schema(),

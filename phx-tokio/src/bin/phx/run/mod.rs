@@ -3,15 +3,19 @@
 //! ```text
 //!              ┌─▶ Supervisor ─▶ Bus ──▶ reports ─▶ standard output
 //!   the file ──┤       ▲ ▲                 ▲
-//!   SIGHUP ────┴ reload ┘ └─ control ──────┘
+//!   SIGHUP ────┴ reload ┘ ├─ control ──────┤
+//!                         └─ metrics ──────┘
 //! ```
 
 mod control;
+mod metrics;
 mod order;
 mod reload;
 mod reports;
 mod signals;
 
+use core::future::pending;
+use core::net::SocketAddr;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::path::PathBuf;
@@ -31,6 +35,10 @@ pub(crate) struct Run {
     pub(crate) patterns: Vec<String>,
     pub(crate) fixed: bool,
     pub(crate) grace: Duration,
+    /// Where to serve metrics.
+    pub(crate) metrics: Option<SocketAddr>,
+    /// How often to tell them as an event.
+    pub(crate) metrics_every: Option<Duration>,
 }
 
 /// Keeps the connections of a file until it is told to end, and prints their events.
@@ -42,6 +50,10 @@ pub(crate) async fn run(run: Run) -> Result<(), Failed> {
     let patterns = run.patterns.iter().map(String::as_str);
     let subscription = supervisor.bus().subscribe_any(patterns);
     let subscription = subscription.map_err(|error| Failed::Usage(error.to_string()))?;
+    let listener = match run.metrics {
+        Some(addr) => Some(metrics::bind(addr).await?),
+        None => None,
+    };
     let (reports, told) = Reports::new();
     let mut printer = tokio::spawn(reports::print(subscription, told));
     let mut asked = Asked::new().map_err(local)?;
@@ -62,6 +74,18 @@ pub(crate) async fn run(run: Run) -> Result<(), Failed> {
         },
     );
     let mut control = Control::new(supervisor.clone(), reports.clone());
+    let serve = async {
+        match listener {
+            Some(listener) => metrics::serve(listener, supervisor.clone()).await,
+            None => pending().await,
+        }
+    };
+    let tell = async {
+        match run.metrics_every {
+            Some(every) => metrics::tell(every, supervisor.clone(), reports.clone()).await,
+            None => pending().await,
+        }
+    };
     let ended: Option<Failed> = tokio::select! {
         () = asked.once() => None,
         // Nobody reads any more: `phx run … | head`.
@@ -69,6 +93,8 @@ pub(crate) async fn run(run: Run) -> Result<(), Failed> {
         ended = all_ended(&supervisor, reloading) => Some(ended),
         never = reload.at_each(reloads, reloading) => never,
         () = control.obey() => None,
+        never = serve => never,
+        never = tell => never,
     };
     log("shutting down; once more ends it at once");
     tokio::select! {

@@ -1,0 +1,175 @@
+//! `phx run --metrics` and `--metrics-every`: what a scraper gets, judged by a parser that is not
+//! ours, and what is printed.
+
+#![cfg(unix)]
+
+mod running;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+
+use running::{Events, File, Process, SOON, free_addr, phx, signal, uri};
+use serde_json::{Value, json};
+
+/// A run with two connections, one of them without a server, that serves metrics.
+struct Stage {
+    events: Events,
+    metrics: SocketAddr,
+    _server: Process,
+    _file: File,
+}
+
+impl Stage {
+    fn new(name: &str, connection: &str, more: &[&str]) -> Self {
+        let addr = free_addr();
+        let server = Process::serve(addr, None);
+        let file = File::new(
+            name,
+            &json!({"connections": {
+                connection: {"uri": uri(addr), "auto_join_channels": ["room:a"]},
+                "down": {"uri": uri(free_addr()), "max_retries": 0},
+            }}),
+        );
+        let args = ["run", file.path(), "--metrics", "127.0.0.1:0"];
+        let mut events = Events::of(Process::start(phx(&[&args, more].concat())));
+        let log = events.process.errors.recv_timeout(SOON).expect("where they are");
+        let url = log.strip_prefix("phx: metrics: http://").expect("an address");
+        let metrics = url.strip_suffix("/metrics").expect("a path").parse().expect("a port");
+        events.until("down", "phoenix.connection.gave_up", None);
+        if !events.seen.iter().any(|event| event["subject"] == "room:a") {
+            events.until(connection, "phoenix.channel.joined", Some("room:a"));
+        }
+        Self { events, metrics, _server: server, _file: file }
+    }
+
+    /// Head and body of the answer to these bytes.
+    fn ask(&self, request: &[u8]) -> (String, String) {
+        let mut stream = TcpStream::connect(self.metrics).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        // It may have answered before it was told everything.
+        let _ = stream.write_all(request);
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer}"));
+        (head.to_owned(), body.to_owned())
+    }
+
+    fn page(&self) -> (String, String) {
+        self.ask(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n")
+    }
+
+    fn ends(mut self) {
+        signal(&self.events.process.child, "-TERM");
+        self.events.process.ends_with(0);
+    }
+}
+
+/// The families of a page as prometheus_client reads them; none where that cannot be had.
+fn parsed(page: &str) -> Option<Vec<Value>> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/peers/openmetrics.py");
+    let mut python = Command::new("python3");
+    python.arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let why = match python.spawn() {
+        Err(error) => format!("python3: {error}"),
+        Ok(mut child) => {
+            child.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
+            let output = child.wait_with_output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            if output.status.code() != Some(77) {
+                assert!(output.status.success(), "{said}\n{page}");
+                return Some(serde_json::from_slice(&output.stdout).unwrap());
+            }
+            said
+        }
+    };
+    let required = std::env::var_os("PHX_REQUIRE_PEERS").is_some_and(|value| !value.is_empty());
+    assert!(!required, "PHX_REQUIRE_PEERS is set and the parser cannot be had: {why}");
+    // Not `eprintln`, which the test harness keeps to itself when a test passes.
+    let _ = writeln!(std::io::stderr(), "SKIPPED the parser of OpenMetrics: {why}");
+    None
+}
+
+#[test]
+fn a_scraper_gets_the_counters_of_every_connection() {
+    // A name that needs escapes.
+    let name = "a\"b\\c\n1";
+    let stage = Stage::new("metrics", name, &[]);
+    let (head, page) = stage.page();
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    let kind = "Content-Type: application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert!(head.contains(kind) && head.contains("\r\nConnection: close"), "{head}");
+    assert!(head.contains(&format!("Content-Length: {}", page.len())), "{head}");
+    let (head_only, nothing) = stage.ask(b"HEAD /metrics HTTP/1.1\r\n\r\n");
+    assert!(head_only.starts_with("HTTP/1.1 200 OK\r\n") && nothing.is_empty());
+    stage.ends();
+
+    let Some(families) = parsed(&page) else { return };
+    let family = |wanted: &str| {
+        let found = families.iter().find(|family| family["name"] == wanted);
+        found.unwrap_or_else(|| panic!("{wanted} is not in {page}"))
+    };
+    let of = |wanted: &str, connection: &str| {
+        let samples = family(wanted)["samples"].as_array().unwrap();
+        let mine = samples.iter().filter(|sample| sample[1]["connection"] == connection);
+        mine.cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(of("phx_connections_opened", name)[0][2], 1.0);
+    assert_eq!(of("phx_connections_opened", "down"), [Value::Null; 0], "it has ended");
+    assert!(of("phx_frames_sent", name)[0][2].as_f64() >= Some(1.0), "the join");
+    assert_eq!(of("phx_frames_sent", name)[0][0], "phx_frames_sent_total");
+    assert_eq!(family("phx_sent_bytes")["unit"], "bytes");
+    assert_eq!(family("phx_join_duration_seconds")["type"], "gauge");
+    let states = of("phx_connection_lifecycle", "down");
+    let is: Vec<&Value> = states.iter().filter(|state| state[2] == 1.0).collect();
+    assert_eq!(is[0][1]["phx_connection_lifecycle"], "terminated", "{states:?}");
+    for family in &families {
+        assert!(family["help"].as_str().is_some_and(|help| help.ends_with('.')), "{family}");
+        assert_ne!(family["type"], "unknown");
+    }
+}
+
+#[test]
+fn what_is_no_request_for_the_page_is_told_so() {
+    let stage = Stage::new("requests", "a", &[]);
+    let long = format!("GET /metrics HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(9_000));
+    for (request, status) in [
+        (&b"GET / HTTP/1.1\r\n\r\n"[..], "404 Not Found"),
+        (b"POST /metrics HTTP/1.1\r\n\r\n", "405 Method Not Allowed"),
+        (b"\x16\x03\x01\x02\x00", "400 Bad Request"),
+        (long.as_bytes(), "431 Request Header Fields Too Large"),
+    ] {
+        let (head, _) = stage.ask(request);
+        assert!(head.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{head}");
+    }
+    // Those who connect and say nothing keep nobody out.
+    let silent: Vec<_> = (0..8).map(|_| TcpStream::connect(stage.metrics).unwrap()).collect();
+    assert!(stage.page().0.starts_with("HTTP/1.1 200 OK"));
+    drop(silent);
+    stage.ends();
+}
+
+#[test]
+fn metrics_come_as_an_event_when_asked_for() {
+    let mut stage = Stage::new("every", "a", &["--metrics-every", "1"]);
+    let event = stage.events.report("phx.metrics");
+    let connections = &event["data"]["connections"];
+    assert_eq!(connections["a"]["phx_connections_opened_total"], 1);
+    assert_eq!(connections["a"]["phx_connection_lifecycle"], "ready");
+    assert_eq!(connections["down"]["phx_connection_lifecycle"], "terminated");
+    stage.events.report("phx.metrics");
+    stage.ends();
+}
+
+#[test]
+fn a_busy_port_is_an_error_at_the_start() {
+    let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    let file = File::new("busy", &json!({"connections": {"a": {"uri": uri(free_addr())}}}));
+    let output = phx(&["run", file.path(), "--metrics", &addr]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains(&format!("metrics: {addr}: Address already in use")), "{said}");
+    assert!(output.stdout.is_empty(), "nothing has begun");
+}
