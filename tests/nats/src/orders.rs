@@ -1,0 +1,84 @@
+//! The reverse: a request to [`SUBJECT`] is a push on a channel, and its reply is the response.
+//!
+//! Request: `{"connection": …, "topic": …, "event": …, "payload": …}`. Reply: `{"status": …,
+//! "response": …}`, or `{"error": …}`, after which `"sent"` says whether the server may have got it.
+
+use std::sync::Arc;
+
+use async_nats::{Client, Message, SubscribeError};
+use futures_util::StreamExt;
+use phx_tokio::{PushFailed, Supervisor};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::counters::Counters;
+
+/// Where requests go. Processes that share it share the work: each request reaches one of them.
+pub const SUBJECT: &str = "phx.push";
+
+/// Requests that are carried out at a time. More wait in the client of NATS, which counts what it
+/// has no room for.
+const OUTSTANDING_MAX: usize = 256;
+
+/// Carries out requests until the future is dropped.
+pub async fn obey(
+    client: Client,
+    supervisor: Supervisor,
+    counters: Arc<Counters>,
+) -> Result<(), SubscribeError> {
+    let mut requests = client.queue_subscribe(SUBJECT, "phx".to_owned()).await?;
+    let mut outstanding = JoinSet::new();
+    loop {
+        let room = outstanding.len() < OUTSTANDING_MAX;
+        tokio::select! {
+            Some(_) = outstanding.join_next(), if !outstanding.is_empty() => {}
+            request = requests.next(), if room => {
+                let Some(request) = request else { return Ok(()) };
+                let (client, supervisor) = (client.clone(), supervisor.clone());
+                let counters = Arc::clone(&counters);
+                outstanding.spawn(async move {
+                    let reply = carry_out(&request, &supervisor).await;
+                    Counters::add(&counters.orders, 1);
+                    if let Some(to) = request.reply {
+                        // Whoever asked sees a timeout when the broker is gone.
+                        let _ = client.publish(to, reply.to_string().into()).await;
+                    }
+                });
+            }
+        }
+    }
+}
+
+async fn carry_out(request: &Message, supervisor: &Supervisor) -> Value {
+    let failed = |error: String, sent: bool| json!({"error": error, "sent": sent});
+    let Ok(order) = serde_json::from_slice::<Value>(&request.payload) else {
+        return failed("the request is no JSON".to_owned(), false);
+    };
+    let text = |key: &str| {
+        let text = order[key].as_str().map(str::to_owned);
+        text.ok_or_else(|| format!("the request has no string {key:?}"))
+    };
+    let parts = (|| Ok::<_, String>((text("connection")?, text("topic")?, text("event")?)))();
+    let (connection, topic, event) = match parts {
+        Ok(parts) => parts,
+        Err(error) => return failed(error, false),
+    };
+    let client = match supervisor.client(&connection) {
+        Ok(client) => client,
+        Err(error) => return failed(error.to_string(), false),
+    };
+    let channel = match client.channel(topic) {
+        Ok(channel) => channel,
+        Err(error) => return failed(error.to_string(), false),
+    };
+    match channel.push(&event, order["payload"].clone()).await {
+        Ok(reply) => json!({
+            "status": &*reply.status,
+            "response": reply.response.to_value().unwrap_or(Value::Null),
+        }),
+        Err(error) => {
+            let sent = matches!(error, PushFailed::TimedOut | PushFailed::Unknown(_));
+            failed(error.to_string(), sent)
+        }
+    }
+}

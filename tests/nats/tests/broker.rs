@@ -1,0 +1,309 @@
+//! The example with a real broker, a `nats-server` of its own on a loopback port that is killed and
+//! started again; the Phoenix-like server is in this process.
+//!
+//! Between the example and the broker is a gate: it opens once the test itself has subscribed, so
+//! nothing is forwarded before somebody hears it.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+
+use async_nats::{Client, ConnectOptions, Subscriber};
+use futures_util::StreamExt;
+use phx_tokio::testing::{Listener, ServerConfig};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// How long any one thing may take.
+const SOON: Duration = Duration::from_secs(30);
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A process that ends with the test.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The broker, and how to reach it directly.
+fn broker(port: u16) -> Process {
+    // Debian puts it where only root looks.
+    let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
+    let mut command = Command::new("nats-server");
+    command.args(["--addr", "127.0.0.1", "--port", &port.to_string()]).env("PATH", path);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let child = command.spawn().expect("nats-server: install it with your package manager");
+    Process(child)
+}
+
+/// A client of the broker itself, once the broker answers.
+async fn direct(port: u16) -> Client {
+    let connect = async {
+        loop {
+            match ConnectOptions::new().connect(format!("nats://127.0.0.1:{port}")).await {
+                Ok(client) => return client,
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    timeout(SOON, connect).await.expect("the broker answers")
+}
+
+/// Hears everything below `jido`, from now on.
+async fn subscribe(client: &Client) -> Subscriber {
+    let subscriber = client.subscribe("jido.>").await.unwrap();
+    // The broker knows of it: it has answered what came behind.
+    let mut own = client.subscribe("own").await.unwrap();
+    client.publish("own", "".into()).await.unwrap();
+    timeout(SOON, own.next()).await.expect("it comes back");
+    subscriber
+}
+
+/// Lets the example through to the broker, or not.
+struct Gate {
+    addr: SocketAddr,
+    open: Option<JoinHandle<()>>,
+}
+
+impl Gate {
+    fn closed() -> Self {
+        Self { addr: SocketAddr::from(([127, 0, 0, 1], free_port())), open: None }
+    }
+
+    async fn open(&mut self, broker: u16) {
+        let listener = TcpListener::bind(self.addr).await.unwrap();
+        self.open = Some(tokio::spawn(async move {
+            let mut streams = tokio::task::JoinSet::new();
+            while let Ok((mut example, _)) = listener.accept().await {
+                streams.spawn(async move {
+                    let Ok(mut broker) = TcpStream::connect(("127.0.0.1", broker)).await else {
+                        return;
+                    };
+                    let _ = tokio::io::copy_bidirectional(&mut example, &mut broker).await;
+                });
+            }
+        }));
+    }
+
+    async fn close(&mut self) {
+        if let Some(open) = self.open.take() {
+            open.abort();
+            let _ = open.await;
+        }
+    }
+}
+
+/// The example, and a server with a room for it.
+struct Stage {
+    server: Listener,
+    gate: Gate,
+    example: Process,
+    counters: Receiver<String>,
+    file: PathBuf,
+}
+
+impl Stage {
+    async fn new(name: &str, more: &[&str]) -> Self {
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        let server = Listener::bind(any_port, ServerConfig::default()).await.unwrap();
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.json"));
+        let connections = json!({"connections": {
+            "backend": {"uri": server.url(), "auto_join_channels": ["room:a b"]},
+        }});
+        std::fs::write(&file, connections.to_string()).unwrap();
+        let gate = Gate::closed();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_phx-nats"));
+        command.arg(&file).arg(format!("nats://{}", gate.addr)).args(more);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let (sender, counters) = channel();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        let stage = Self { server, gate, example: Process(child), counters, file };
+        let joined = async {
+            while stage.server.with(|server, _| server.joined("room:a b")) == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(SOON, joined).await.expect("the room is joined without the broker");
+        stage
+    }
+
+    /// Waits until the counters are like this; what they are then.
+    async fn counted(&self, like: impl Fn(&Value) -> bool) -> Value {
+        let counters = async {
+            let mut last = Value::Null;
+            loop {
+                match self.counters.try_recv() {
+                    Ok(line) => last = serde_json::from_str(&line).expect("JSON"),
+                    Err(_) if like(&last) => return last,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
+            }
+        };
+        timeout(SOON, counters).await.expect("the counters come to that")
+    }
+
+    fn broadcast(&self, numbers: core::ops::Range<u32>) {
+        for n in numbers {
+            self.server.broadcast("room:a b", "news", json!({"n": n}));
+        }
+    }
+
+    /// Ends it in order, and returns the last counters.
+    async fn ends(&mut self) -> Value {
+        let id = self.example.0.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+        let end = async {
+            loop {
+                if let Some(status) = self.example.0.try_wait().unwrap() {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let status = timeout(SOON, end).await.expect("it ends");
+        assert!(status.success(), "{status}");
+        let last = self.counters.iter().last().expect("the last counters");
+        serde_json::from_str(&last).unwrap()
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.file);
+    }
+}
+
+/// The subject of the channel.
+const CHANNEL: &str = "jido.protocol.phoenix.backend.room:a%20b";
+
+/// The numbers of the news that come, until the last of them; repetitions left out.
+async fn news(events: &mut Subscriber, last: u32) -> Vec<u64> {
+    let mut ids = Vec::new();
+    let mut numbers = Vec::new();
+    while numbers.last() != Some(&u64::from(last)) {
+        let message = timeout(SOON, events.next()).await;
+        let message = message.unwrap_or_else(|_| panic!("not all came: {numbers:?}")).unwrap();
+        let event: Value = serde_json::from_slice(&message.payload).expect("a CloudEvent");
+        let id = message.headers.as_ref().and_then(|headers| headers.get("Nats-Msg-Id"));
+        assert_eq!(event["id"], id.expect("an id").as_str());
+        if event["data"]["event"] == "news" && !ids.contains(&event["id"]) {
+            assert_eq!(message.subject.as_str(), CHANNEL);
+            ids.push(event["id"].clone());
+            numbers.push(event["data"]["payload"]["n"].as_u64().expect("a number"));
+        }
+    }
+    numbers
+}
+
+const PATTERN: &str = "jido.protocol.phoenix.backend.*";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_survive_a_broker_that_is_killed_and_started_again() {
+    let port = free_port();
+    let mut stage = Stage::new("killed", &[PATTERN]).await;
+    let first = broker(port);
+    let mut events = subscribe(&direct(port).await).await;
+    stage.gate.open(port).await;
+    stage.broadcast(0..10);
+    assert_eq!(news(&mut events, 9).await, (0..10).collect::<Vec<_>>());
+
+    // Killed with messages on their way; more come while it is away.
+    stage.broadcast(10..100);
+    drop(first);
+    stage.gate.close().await;
+    stage.broadcast(100..200);
+    stage.counted(|counters| counters["waiting"].as_u64() >= Some(100)).await;
+
+    let _second = broker(port);
+    let mut events = subscribe(&direct(port).await).await;
+    stage.gate.open(port).await;
+    let after = news(&mut events, 199).await;
+    // What the first broker had confirmed was with it; nothing after that is missing.
+    let expected: Vec<u64> = (after[0]..200).collect();
+    assert_eq!(after, expected);
+    assert!(after[0] <= 100, "{after:?}");
+    let counters = stage.counted(|counters| counters["waiting"] == 0).await;
+    assert_eq!((&counters["dropped"], &counters["lagged"]), (&json!(0), &json!(0)));
+    let last = stage.ends().await;
+    assert_eq!(last["waiting"], 0, "the end was forwarded too");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_does_not_come_costs_the_oldest_events_and_they_are_counted() {
+    let mut stage = Stage::new("away", &[PATTERN, "20"]).await;
+    // The join, and 100 messages, for 20 places.
+    stage.broadcast(0..100);
+    let counters = stage.counted(|counters| counters["dropped"] == 81).await;
+    assert_eq!((&counters["waiting"], &counters["forwarded"]), (&json!(20), &json!(0)));
+
+    let port = free_port();
+    let _broker = broker(port);
+    let mut events = subscribe(&direct(port).await).await;
+    stage.gate.open(port).await;
+    assert_eq!(news(&mut events, 99).await, (80..100).collect::<Vec<_>>(), "the newest ones");
+    let counters = stage.counted(|counters| counters["forwarded"] == 20).await;
+    assert_eq!(counters["dropped"], 81);
+    stage.ends().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_never_comes_does_not_keep_the_end_waiting() {
+    let mut stage = Stage::new("never", &[PATTERN]).await;
+    stage.broadcast(0..3);
+    stage.counted(|counters| counters["waiting"] == 4).await;
+    let last = stage.ends().await;
+    assert_eq!(last["forwarded"], 0);
+    assert!(last["waiting"].as_u64() >= Some(4), "given up, and told: {last}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_a_push_and_its_reply_the_response() {
+    let port = free_port();
+    let mut stage = Stage::new("orders", &[]).await;
+    let _broker = broker(port);
+    let client = direct(port).await;
+    stage.gate.open(port).await;
+    let ask = async |order: &Value| -> Value {
+        // Until the example has subscribed, nobody is there to answer.
+        let answer = async {
+            loop {
+                match client.request("phx.push", order.to_string().into()).await {
+                    Ok(answer) => return serde_json::from_slice(&answer.payload).expect("JSON"),
+                    Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+        };
+        timeout(SOON, answer).await.expect("an answer")
+    };
+    let order = json!({
+        "connection": "backend", "topic": "room:a b", "event": "echo", "payload": {"n": 7},
+    });
+    assert_eq!(ask(&order).await, json!({"status": "ok", "response": {"n": 7}}));
+    for (key, value, error) in [
+        ("connection", json!("other"), "there is no connection \"other\""),
+        ("topic", json!("room:b"), "\"room:b\" has not been joined"),
+        ("event", json!(7), "the request has no string \"event\""),
+    ] {
+        let mut bad = order.clone();
+        bad[key] = value;
+        let answer = ask(&bad).await;
+        assert_eq!((&answer["error"], &answer["sent"]), (&json!(error), &json!(false)));
+    }
+    let last = stage.ends().await;
+    assert_eq!(last["orders"], 4);
+}
