@@ -3,7 +3,11 @@
 //! Ours are real cores with the default configuration, in a simulated world; next to them the same
 //! number of clients with the schedule of phoenix.js, which all do the same at the same time.
 //!
-//! `cargo run --release -p phx-proto --features testing --example storm [CLIENTS]`
+//! `cargo run --release -p phx-proto --features testing --example storm [CLIENTS [FILE.svg]]`
+//! prints numbers, or writes a picture of them.
+
+#[path = "storm/draw.rs"]
+mod draw;
 
 use std::fmt;
 use std::time::Duration;
@@ -11,6 +15,8 @@ use std::time::Duration;
 use phx_proto::testing::{Event, What, World};
 use phx_proto::{Action, Config, Time};
 use serde_json::json;
+
+pub use draw::draw;
 
 /// What phoenix.js waits before each attempt, in milliseconds; no jitter, the last one repeats.
 const PHOENIX_JS: [u64; 10] = [10, 50, 100, 150, 200, 250, 500, 1_000, 2_000, 5_000];
@@ -149,10 +155,16 @@ impl fmt::Display for Storm {
 }
 
 #[allow(dead_code, reason = "the test calls the rest")]
-fn main() {
-    let clients = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(100_000);
-    println!("{clients} clients; attempts to connect per 100 ms\n");
-    for disaster in DISASTERS {
-        println!("{}", storm(clients, disaster));
+fn main() -> std::io::Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let clients = arguments.next().and_then(|text| text.parse().ok()).unwrap_or(100_000);
+    let storms = DISASTERS.map(|disaster| storm(clients, disaster));
+    if let Some(file) = arguments.next() {
+        return std::fs::write(file, draw(clients, &storms));
     }
+    println!("{clients} clients; attempts to connect per 100 ms\n");
+    for storm in storms {
+        println!("{storm}");
+    }
+    Ok(())
 }

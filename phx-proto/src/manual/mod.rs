@@ -5,6 +5,7 @@
 //! | [`run_loop`] | the loop of a driver, step by step |
 //! | [`time_and_randomness`] | why `now` is an argument and a seed is required |
 //! | [`policies`] | every decision and its default, with the argument for it |
+//! | [`storm`] | what clients do to a server that comes back, drawn |
 //! | [`credentials`] | tokens that expire, and how they travel |
 //! | [`backpressure`] | what happens when somebody is too slow |
 //! | [`presence`] | the list of who is there |
@@ -22,6 +23,13 @@ pub mod run_loop {}
 pub mod time_and_randomness {}
 #[doc = include_str!("policies.md")]
 pub mod policies {}
+#[doc = include_str!("storm.md")]
+#[doc = include_str!("storm.svg")]
+///
+/// Drawn by `cargo run --release -p phx-proto --features testing --example storm 2000 storm.svg`; without
+/// a file the example prints the numbers, by default for 100,000 clients. A test holds the picture to what
+/// the code does.
+pub mod storm {}
 #[doc = include_str!("credentials.md")]
 pub mod credentials {}
 #[doc = include_str!("backpressure.md")]
