@@ -41,6 +41,25 @@ fn every_page_of_the_manual_is_in_its_table_of_contents() {
 }
 
 #[test]
+fn the_page_for_operators_names_every_event_and_every_option_of_run() {
+    let page = read("phx-proto/src/manual/operating.md");
+    let folder = "phx-tokio/src/bin/phx/run";
+    let mut events = Vec::new();
+    for file in names(folder, ".rs") {
+        let source = read(&format!("{folder}/{file}.rs"));
+        let quoted = source.split('"').filter(|text| text.starts_with("phx."));
+        events.extend(quoted.map(str::to_owned));
+    }
+    assert!(events.len() >= 6, "{events:?}");
+    for event in events {
+        assert!(page.contains(&format!("| `{event}` |")), "{event}");
+    }
+    for option in ["--subscribe", "--grace", "--metrics", "--metrics-every", "--schema"] {
+        assert!(page.contains(option), "{option}");
+    }
+}
+
+#[test]
 fn the_readme_names_every_example_and_every_feature() {
     let readme = read("README.md");
     for folder in ["phx-proto/examples", "phx-tokio/examples"] {

@@ -11,6 +11,7 @@
 //! | [`presence`] | the list of who is there |
 //! | [`testing_your_client`] | your own code against a server that you play |
 //! | [`recording`](crate::recording) | what a client did, in a file: how to report a bug (feature `driver`) |
+//! | [`operating`] | `phx run` as a service: reload, control, metrics, more than one process (feature `driver`) |
 //! | [`other_runtimes`] | embedding the driver in a runtime of your own |
 //! | [`from_phoenix_js`] | names, for those who come from phoenix.js |
 //! | [`from_slipstream`] | names, for those who come from Slipstream |
@@ -38,6 +39,9 @@ pub mod backpressure {}
 pub mod presence {}
 #[doc = include_str!("testing_your_client.md")]
 pub mod testing_your_client {}
+#[cfg(feature = "driver")]
+#[doc = include_str!("operating.md")]
+pub mod operating {}
 #[doc = include_str!("other_runtimes.md")]
 #[cfg_attr(all(feature = "driver", feature = "testing"), doc = "```no_run")]
 #[cfg_attr(not(all(feature = "driver", feature = "testing")), doc = "```ignore")]
