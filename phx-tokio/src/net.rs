@@ -8,7 +8,8 @@ use std::io;
 #[cfg(feature = "tls")]
 use std::sync::Arc;
 
-use phx_proto::adapter::{ByteStream, Net, WebSocket, Writes, socket_config};
+use bytes::Bytes;
+use phx_proto::adapter::{ByteStream, Net, WebSocket, Writes, socket_config, take_front};
 #[cfg(feature = "tls")]
 use phx_proto::rustls::{ClientConfig, pki_types::ServerName};
 use phx_proto::upgrade::Upgraded;
@@ -50,16 +51,23 @@ impl Net for TokioNet {
     ) -> io::Result<Io> {
         let connector = tokio_rustls::TlsConnector::from(client);
         let writes = stream.writes.clone();
-        Ok(Io { stream: Box::new(connector.connect(name, stream).await?), writes })
+        let stream = Box::new(connector.connect(name, stream).await?);
+        Ok(Io { stream, writes, leftover: Bytes::new() })
     }
 }
 
 /// The open WebSocket on a stream that was upgraded.
-pub(crate) async fn open(stream: Io, upgraded: Upgraded, config: &Config) -> (WebSocket, Opened) {
+pub(crate) async fn open(
+    mut stream: Io,
+    upgraded: Upgraded,
+    config: &Config,
+) -> (WebSocket, Opened) {
     let writes = stream.writes.clone();
-    let part = upgraded.leftover.into();
+    // Given to tungstenite, it would become the read buffer: one that is as small as this is, and
+    // that grows by a frame at a time, which makes a system call of every frame.
+    stream.leftover = upgraded.leftover;
     let config = Some(socket_config(config));
-    let socket = WebSocketStream::from_partially_read(stream, part, Role::Client, config).await;
+    let socket = WebSocketStream::from_raw_socket(stream, Role::Client, config).await;
     (WebSocket::new(socket, writes), Opened { protocol: upgraded.protocol })
 }
 
@@ -74,11 +82,13 @@ pub(crate) struct Io {
     stream: Box<dyn Stream>,
     /// With TLS, that of the stream under it: there the writes fail.
     writes: Writes,
+    /// What was read with the upgrade and comes first.
+    leftover: Bytes,
 }
 
 impl Io {
     pub(crate) fn new(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
-        Self { stream: Box::new(stream), writes: Writes::default() }
+        Self { stream: Box::new(stream), writes: Writes::default(), leftover: Bytes::new() }
     }
 }
 
@@ -104,6 +114,10 @@ impl AsyncRead for Io {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.leftover.is_empty() {
+            buffer.put_slice(&take_front(&mut self.leftover, buffer.remaining()));
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
@@ -139,7 +153,6 @@ impl AsyncWrite for Io {
 mod tests {
     use core::future::poll_fn;
 
-    use bytes::Bytes;
     use phx_proto::Ended;
     use phx_proto::driver::{Received, Transport};
     use phx_proto::wire::Frame;

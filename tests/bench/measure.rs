@@ -4,12 +4,11 @@
 use core::time::Duration;
 use std::fs;
 
-use rustix::time::{ClockId, clock_gettime};
+use cpu_time::ProcessTime;
 
 /// User and system time of every thread of this process.
 pub(crate) fn cpu() -> Duration {
-    let spent = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(spent.tv_sec.unsigned_abs(), u32::try_from(spent.tv_nsec).unwrap_or(0))
+    ProcessTime::now().as_duration()
 }
 
 /// The resident memory of this process, in bytes.

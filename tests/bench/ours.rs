@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use futures_util::join;
+
 use super::Failure;
 use super::floor::number_in;
 use super::frames::{Body, Echo, FILLER, Flood, Numbered, topic};
@@ -64,10 +66,11 @@ impl Ours {
         let (before, start) = (cpu(), Instant::now());
         let flood = Payload::json(&Flood { count: all, body, topics })?;
         let room = self.rooms[0].clone();
-        room.push("flood", flood).await?.ok()?;
         let streams = core::mem::take(&mut self.streams);
         let consumers = streams.into_iter().map(|stream| consume(stream, body, all / topics));
-        for done in rt::all(consumers).await {
+        let (consumed, answer) = join!(rt::all(consumers), room.push("flood", flood));
+        answer?.ok()?;
+        for done in consumed {
             let (stream, lost) = done?;
             self.streams.push(stream);
             self.lost += lost;
