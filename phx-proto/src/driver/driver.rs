@@ -8,14 +8,16 @@
 //!
 //! Reading never waits for writing, nor writing for reading: both are polled in every round, with
 //! a budget each. A frame is pulled from the core only when the transport takes one, so nothing is
-//! ever held in between. The clock decides what has expired, after what has arrived was read: an
+//! ever held in between. What is read is gathered first and handed over as one batch, so the lock
+//! is taken, and a consumer woken, once for many frames. The clock decides what has expired, after what has arrived was read: an
 //! answer that waited in a buffer while the executor was busy is not late. The timer only wakes.
 
 use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, Waker};
 use core::time::Duration;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::credentials::{Asking, ConnectAttempt, Provided, Setup};
@@ -26,9 +28,16 @@ use crate::id::ConnectionId;
 use crate::input::{Ended, Failure, Opened};
 use crate::socket::Status;
 use crate::time::Time;
+use crate::wire::Frame;
 
 /// Frames in, and frames out, in one poll, before other tasks get their turn.
 const BUDGET: u32 = 64;
+
+/// How many bytes of frames are gathered before they are handed over; one frame always is.
+const GATHERED_MAX: usize = 64 << 10;
+
+/// Room for so many frames and wakers is kept while nothing comes.
+const ROOM_KEPT: usize = 4;
 
 /// Rounds in one poll.
 const ROUNDS: u32 = 128;
@@ -54,7 +63,12 @@ pub struct Driver<R: Runtime> {
     dial: Option<(ConnectionId, Dial<R::Transport>)>,
     link: Option<Link<R::Transport>>,
     timer: R::Timer,
+    /// When the timer wakes: at the next deadline, or before it.
     timer_at: Option<Time>,
+    /// Whom it wakes.
+    timer_waker: Option<Waker>,
+    /// Room for the wakers of a batch.
+    wakers: Vec<Waker>,
     last_now: Time,
     last_wall: Time,
     /// Polls in a row whose reading did not come to an end.
@@ -64,6 +78,12 @@ pub struct Driver<R: Runtime> {
 struct Link<T> {
     id: ConnectionId,
     transport: T,
+    /// Read, and not yet handed to the core.
+    gathered: VecDeque<Frame>,
+    /// What follows it; nothing is read after that.
+    ended: Option<Ended>,
+    /// In this poll, nothing more was there to be read; the transport wakes us when there is.
+    dry: bool,
     /// What the core was told last.
     writable: bool,
     /// The transport takes nothing more; reading says why.
@@ -79,6 +99,30 @@ impl<R: Runtime> fmt::Debug for Driver<R> {
     }
 }
 
+impl<T: Transport> Link<T> {
+    /// Reads frames until there are enough of them, or none is left.
+    fn gather(&mut self, budget: &mut u32, cx: &mut Context<'_>) {
+        let mut bytes = 0;
+        while *budget > 0 && bytes < GATHERED_MAX && !self.dry && self.ended.is_none() {
+            let Poll::Ready(received) = self.transport.poll_receive(cx) else {
+                self.dry = true;
+                break;
+            };
+            *budget -= 1;
+            match received {
+                Received::Frame(frame) => {
+                    bytes += frame.len();
+                    self.gathered.push_back(frame);
+                }
+                Received::Ended(ended) => {
+                    self.ended = Some(ended);
+                    self.broken = true;
+                }
+            }
+        }
+    }
+}
+
 /// Nothing in a driver is pinned in place: the dial is boxed, the rest is `Unpin` by its traits.
 impl<R: Runtime> Unpin for Driver<R> {}
 
@@ -87,6 +131,8 @@ impl<R: Runtime> Driver<R> {
         Self {
             timer: runtime.timer(),
             timer_at: None,
+            timer_waker: None,
+            wakers: Vec::new(),
             last_now: runtime.now(),
             last_wall: runtime.wall(),
             postponed: 0,
@@ -222,6 +268,9 @@ impl<R: Runtime> Driver<R> {
                 self.link = Some(Link {
                     id,
                     transport,
+                    gathered: VecDeque::new(),
+                    ended: None,
+                    dry: false,
                     writable: true,
                     broken: false,
                     flush: false,
@@ -237,27 +286,34 @@ impl<R: Runtime> Driver<R> {
     }
 
     fn poll_read(&mut self, now: Time, budget: &mut u32, cx: &mut Context<'_>) -> bool {
-        let mut moved = false;
-        while *budget > 0 {
-            let Some(link) = &mut self.link else { break };
-            let Poll::Ready(received) = link.transport.poll_receive(cx) else { break };
-            let id = link.id;
-            *budget -= 1;
-            moved = true;
-            match received {
-                Received::Frame(frame) => {
-                    self.shared.input(now, |state| state.socket.handle_frame(now, id, frame));
-                }
-                Received::Ended(ended) => {
-                    self.link = None;
-                    self.shared.input(now, |state| state.socket.handle_closed(now, id, ended));
-                }
-            }
-            if self.shared.peek(|state| !state.todo.is_empty()) {
-                break;
-            }
+        let Some(link) = &mut self.link else { return false };
+        link.gather(budget, cx);
+        if link.gathered.is_empty() && link.ended.is_none() {
+            return false;
         }
-        moved
+        let id = link.id;
+        let mut over = false;
+        self.shared.batch(&mut self.wakers, |state| {
+            // What is to be done about one frame is done before the next is looked at.
+            while state.todo.is_empty() {
+                if let Some(frame) = link.gathered.pop_front() {
+                    state.socket.handle_frame(now, id, frame);
+                } else if let Some(ended) = link.ended.take() {
+                    over = true;
+                    state.socket.handle_closed(now, id, ended);
+                } else {
+                    break;
+                }
+                state.drain(now);
+            }
+        });
+        if over {
+            self.link = None;
+        } else if link.dry && link.gathered.is_empty() {
+            link.gathered.shrink_to(ROOM_KEPT);
+            self.wakers.shrink_to(ROOM_KEPT);
+        }
+        true
     }
 
     fn poll_write(&mut self, now: Time, budget: &mut u32, cx: &mut Context<'_>) -> bool {
@@ -318,19 +374,34 @@ impl<R: Runtime> Driver<R> {
     }
 
     /// Sets the timer; true when it is up already and the clock must be asked again.
-    fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
+    fn poll_timer(&mut self, now: Time, cx: &mut Context<'_>) -> bool {
         let next = self.shared.peek(|state| {
             let core = state.socket.poll_timeout().map(|next| next.at);
             [core, state.next_deadline()].into_iter().flatten().min()
         });
-        if next != self.timer_at {
-            self.timer.reset(next);
-            self.timer_at = next;
+        // A timer that wakes too early only wakes; so it is not set anew for every deadline that
+        // comes and goes, as that of every push does.
+        let Some(next) = next else { return false };
+        let earlier = self.timer_at.is_none_or(|at| next < at);
+        if earlier {
+            self.timer.reset(Some(next));
+            self.timer_at = Some(next);
         }
-        if next.is_some() && self.timer.poll_expired(cx).is_ready() {
+        let waits = !earlier
+            && self.timer_at.is_some_and(|at| now < at)
+            && self.timer_waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if waits {
+            return false;
+        }
+        if self.timer.poll_expired(cx).is_ready() {
             // Set anew in the next round, should the clock find that it is early.
             self.timer_at = None;
+            self.timer_waker = None;
             return true;
+        }
+        match &mut self.timer_waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
         }
         false
     }
@@ -352,7 +423,10 @@ impl<R: Runtime> Future for Driver<R> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        this.shared.peek(|state| state.driver = Some(cx.waker().clone()));
+        this.shared.peek(|state| state.listen(cx));
+        if let Some(link) = &mut this.link {
+            link.dry = false;
+        }
         let (mut reads, mut writes) = (BUDGET, BUDGET);
         let mut rounds = ROUNDS;
         loop {
@@ -368,7 +442,7 @@ impl<R: Runtime> Future for Driver<R> {
                 this.link = None;
                 return Poll::Ready(());
             }
-            moved |= this.poll_timer(cx);
+            moved |= this.poll_timer(now, cx);
             rounds -= 1;
             if reads == 0 || writes == 0 || rounds == 0 {
                 cx.waker().wake_by_ref();

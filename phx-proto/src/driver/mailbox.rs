@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A gap is a summary of everything that happened between two messages, so its size does not
-//! depend on how often the connection came and went. Dropping a message merges the gap before it
+//! depend on how often the connection came and went; there is memory for it only when something
+//! happened. Dropping a message merges the gap before it
 //! into the one behind it: lifecycle events are never lost, and the loss itself becomes visible.
 //! The socket is never stopped from reading.
 
@@ -49,7 +50,7 @@ pub(super) struct Limits {
 pub(super) struct Mailbox {
     limits: Limits,
     entries: VecDeque<Entry>,
-    tail: Gap,
+    tail: Option<Box<Gap>>,
     bytes: usize,
     end: Option<StreamEnd>,
     /// Messages dropped since it was asked last.
@@ -60,7 +61,7 @@ pub(super) struct Mailbox {
 
 #[derive(Debug)]
 struct Entry {
-    before: Gap,
+    before: Option<Box<Gap>>,
     message: Message,
     bytes: usize,
 }
@@ -78,7 +79,7 @@ impl Mailbox {
         Self {
             limits,
             entries: VecDeque::new(),
-            tail: Gap { lagged: 0, interrupted: None, resumed: None },
+            tail: None,
             bytes: 0,
             end: None,
             dropped: 0,
@@ -90,8 +91,8 @@ impl Mailbox {
     /// policy says so and something is missing already.
     pub(super) fn begin(&mut self) -> bool {
         self.read = true;
-        let lagged =
-            self.tail.lagged > 0 || self.entries.iter().any(|entry| entry.before.lagged > 0);
+        let gaps = self.entries.iter().map(|entry| &entry.before).chain([&self.tail]);
+        let lagged = gaps.flatten().any(|gap| gap.lagged > 0);
         if !lagged || self.limits.policy != MailboxPolicy::Rejoin || self.end.is_some() {
             return true;
         }
@@ -130,7 +131,7 @@ impl Mailbox {
             }
         }
         self.bytes = self.bytes.saturating_add(bytes);
-        let before = core::mem::take(&mut self.tail);
+        let before = self.tail.take();
         self.entries.push_back(Entry { before, message, bytes });
         true
     }
@@ -139,14 +140,15 @@ impl Mailbox {
         if self.end.is_some() {
             return;
         }
-        let count = self.tail.interrupted.as_ref().map_or(0, |(_, count)| *count);
-        self.tail.interrupted = Some((cause, count.saturating_add(1)));
-        self.tail.resumed = None;
+        let tail = self.tail.get_or_insert_default();
+        let count = tail.interrupted.as_ref().map_or(0, |(_, count)| *count);
+        tail.interrupted = Some((cause, count.saturating_add(1)));
+        tail.resumed = None;
     }
 
     pub(super) fn resumed(&mut self, response: Payload) {
         if self.end.is_none() {
-            self.tail.resumed = Some(response);
+            self.tail.get_or_insert_default().resumed = Some(response);
         }
     }
 
@@ -174,9 +176,10 @@ impl Mailbox {
     /// again.
     pub(super) fn next(&mut self) -> Option<ChannelEvent> {
         let gap = self.entries.front_mut().map_or(&mut self.tail, |entry| &mut entry.before);
-        if let Some(event) = gap.next() {
+        if let Some(event) = gap.as_mut().and_then(|gap| gap.next()) {
             return Some(event);
         }
+        *gap = None;
         if let Some(entry) = self.entries.pop_front() {
             self.bytes = self.bytes.saturating_sub(entry.bytes);
             return Some(ChannelEvent::Message(entry.message));
@@ -194,14 +197,21 @@ impl Mailbox {
         let Some(entry) = self.entries.pop_front() else { return };
         self.bytes = self.bytes.saturating_sub(entry.bytes);
         let next = self.entries.front_mut().map_or(&mut self.tail, |entry| &mut entry.before);
-        next.put_before(entry.before);
+        let next = match (entry.before, next) {
+            (Some(before), Some(next)) => {
+                next.put_before(*before);
+                next
+            }
+            (Some(before), next) => next.insert(before),
+            (None, next) => next.get_or_insert_default(),
+        };
         next.lagged += 1;
         self.dropped += 1;
     }
 
     /// The new message is the one that is dropped.
-    const fn count_new(&mut self) {
-        self.tail.lagged += 1;
+    fn count_new(&mut self) {
+        self.tail.get_or_insert_default().lagged += 1;
         self.dropped += 1;
     }
 }

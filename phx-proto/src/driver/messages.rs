@@ -1,12 +1,13 @@
 //! What a consumer of a channel reads.
 
 use core::pin::Pin;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, ready};
 use std::sync::Arc;
 
 use futures_core::Stream;
 
 use super::channel::ChannelInner;
+use super::subscribers::Subscriber;
 use crate::cause::{ChannelEnd, Interruption};
 use crate::payload::Payload;
 use crate::wire::ByteStr;
@@ -63,12 +64,12 @@ pub enum StreamEnd {
 #[must_use = "a stream does nothing unless it is read"]
 pub struct Messages {
     channel: Arc<ChannelInner>,
-    mailbox: u64,
+    mailbox: Arc<Subscriber>,
     done: bool,
 }
 
 impl Messages {
-    pub(super) const fn new(channel: Arc<ChannelInner>, mailbox: u64) -> Self {
+    pub(super) const fn new(channel: Arc<ChannelInner>, mailbox: Arc<Subscriber>) -> Self {
         Self { channel, mailbox, done: false }
     }
 
@@ -84,11 +85,9 @@ impl Messages {
         if self.done {
             return Poll::Ready(None);
         }
-        let event = self.channel.shared().peek(|state| state.poll_mailbox(self.mailbox, cx));
-        if let Poll::Ready(None | Some(ChannelEvent::Closed(_))) = event {
-            self.done = true;
-        }
-        event
+        let event = ready!(self.mailbox.poll_event(cx));
+        self.done = matches!(event, ChannelEvent::Closed(_));
+        Poll::Ready(Some(event))
     }
 }
 
@@ -102,6 +101,6 @@ impl Stream for Messages {
 
 impl Drop for Messages {
     fn drop(&mut self) {
-        self.channel.shared().peek(|state| state.drop_mailbox(self.mailbox));
+        self.channel.shared().peek(|state| state.drop_mailbox(&self.mailbox));
     }
 }

@@ -58,9 +58,10 @@ use crate::socket::Socket;
 /// [`Client::connect`].
 pub fn client<R: Runtime>(setup: impl Into<Setup>, runtime: R) -> (Client, Driver<R>) {
     let setup = setup.into();
-    let socket = Socket::new(setup.config.clone(), runtime.seed(), runtime.now());
+    let seed = runtime.seed();
+    let socket = Socket::new(setup.config.clone(), seed, runtime.now());
     let clock = runtime.clone();
-    let shared = shared::Shared::new(socket, move || clock.now());
+    let shared = shared::Shared::new(socket, seed, move || clock.now());
     let driver = Driver::new(runtime, setup, std::sync::Arc::clone(&shared));
     (Client::new(shared), driver)
 }

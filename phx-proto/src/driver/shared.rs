@@ -36,6 +36,7 @@ use crate::input::Ended;
 use crate::join_params::JoinParams;
 use crate::signal::Signal;
 use crate::socket::{Socket, Status};
+use crate::table::Table;
 use crate::time::Time;
 use crate::timer::TimerKind;
 use crate::topic::Topic;
@@ -54,11 +55,13 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
+    /// `seed` is for the tables whose keys somebody else may choose.
     pub(super) fn new(
         socket: Socket,
+        seed: u64,
         clock: impl Fn() -> Time + Send + Sync + 'static,
     ) -> Arc<Self> {
-        Arc::new(Self { clock: Box::new(clock), state: Mutex::new(State::new(socket)) })
+        Arc::new(Self { clock: Box::new(clock), state: Mutex::new(State::new(socket, seed)) })
     }
 
     /// A command of a handle: the driver is woken to carry out what comes of it.
@@ -90,6 +93,18 @@ impl Shared {
         self.locked(look)
     }
 
+    /// Many inputs from the driver under one lock. `work` drains after each of them, as
+    /// [`input`](Self::input) does. `wakers` is the room for those who are woken, kept by the caller
+    /// from one batch to the next.
+    pub(super) fn batch(&self, wakers: &mut Vec<Waker>, work: impl FnOnce(&mut State)) {
+        self.locked(|state| {
+            core::mem::swap(&mut state.wakes.more, wakers);
+            work(state);
+            core::mem::swap(&mut state.wakes.more, wakers);
+        });
+        wakers.drain(..).for_each(Waker::wake);
+    }
+
     fn locked<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let answer = work(&mut state);
@@ -106,7 +121,7 @@ impl Shared {
         trace.tell();
         // Functions of the application: what they hold may be handles of this very client.
         drop(discarded);
-        wakes.into_iter().for_each(Waker::wake);
+        wakes.wake();
         answer
     }
 
@@ -126,7 +141,7 @@ pub(super) struct State {
     pub(super) driver_gone: bool,
     /// The last handle is gone.
     pub(super) abandoned: bool,
-    pub(super) wakes: Vec<Waker>,
+    pub(super) wakes: Wakes,
     pub(super) next_id: u64,
     /// Why the connection or attempt before the present one ended.
     pub(super) last_cause: Option<Cause>,
@@ -136,11 +151,10 @@ pub(super) struct State {
     discarded: Vec<JoinParams>,
     /// Topics to be joined anew, because a mailbox with that policy overflowed.
     pub(super) resyncs: Vec<Topic>,
-    pub(super) topics: BTreeMap<Topic, Audience>,
+    pub(super) topics: Table<Topic, Audience>,
     joins: BTreeMap<InterestId, JoinWaiter>,
     deadlines: BTreeSet<(Time, InterestId)>,
-    pub(super) mailboxes: BTreeMap<u64, Subscriber>,
-    pushes: BTreeMap<PushId, Slot<Option<PushOutcome>>>,
+    pushes: Table<PushId, Slot<Option<PushOutcome>>>,
     leaves: BTreeMap<u64, (Topic, Slot<Option<LeaveOutcome>>)>,
     pub(super) signals: BTreeMap<u64, Slot<SignalQueue>>,
     watchers: BTreeMap<u64, Waker>,
@@ -151,11 +165,34 @@ pub(super) struct State {
     pub(super) mailbox_drops: u64,
 }
 
+/// Whom to wake once the lock is gone. One needs no memory, as that is what there is nearly always.
+#[derive(Default)]
+pub(super) struct Wakes {
+    first: Option<Waker>,
+    more: Vec<Waker>,
+}
+
+impl Wakes {
+    pub(super) fn extend(&mut self, wakers: impl IntoIterator<Item = Waker>) {
+        for waker in wakers {
+            if self.first.is_none() {
+                self.first = Some(waker);
+            } else {
+                self.more.push(waker);
+            }
+        }
+    }
+
+    fn wake(self) {
+        self.first.into_iter().chain(self.more).for_each(Waker::wake);
+    }
+}
+
 /// Who wants to hear of a topic.
 #[derive(Default)]
 pub(super) struct Audience {
     pub(super) joins: BTreeSet<InterestId>,
-    pub(super) mailboxes: BTreeSet<u64>,
+    pub(super) mailboxes: Vec<Arc<Subscriber>>,
     pub(super) presence: PresenceLog,
 }
 
@@ -186,24 +223,23 @@ impl<T> Slot<T> {
 }
 
 impl State {
-    fn new(socket: Socket) -> Self {
+    fn new(socket: Socket, seed: u64) -> Self {
         Self {
             socket,
             todo: VecDeque::new(),
             driver: None,
             driver_gone: false,
             abandoned: false,
-            wakes: Vec::new(),
+            wakes: Wakes::default(),
             next_id: 0,
             last_cause: None,
             params: BTreeMap::new(),
             discarded: Vec::new(),
             resyncs: Vec::new(),
-            topics: BTreeMap::new(),
+            topics: Table::seeded(seed),
             joins: BTreeMap::new(),
             deadlines: BTreeSet::new(),
-            mailboxes: BTreeMap::new(),
-            pushes: BTreeMap::new(),
+            pushes: Table::default(),
             leaves: BTreeMap::new(),
             signals: BTreeMap::new(),
             watchers: BTreeMap::new(),
@@ -211,6 +247,13 @@ impl State {
             #[cfg(feature = "tracing")]
             trace: super::trace::Trace::new(),
             mailbox_drops: 0,
+        }
+    }
+
+    /// Has the driver woken by the next command.
+    pub(super) fn listen(&mut self, cx: &Context<'_>) {
+        if self.driver.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+            self.driver = Some(cx.waker().clone());
         }
     }
 
@@ -313,7 +356,7 @@ impl State {
                 self.end_topic(&topic, &cause);
             }
             Signal::Message { topic, event, payload } => {
-                self.deliver(topic, &Message { event, payload });
+                self.deliver(topic, Message { event, payload });
             }
             Signal::PushEnded { id, outcome, .. } => {
                 if let Some(slot) = self.pushes.get_mut(&id) {
@@ -369,11 +412,10 @@ impl State {
 
     fn tell(&mut self, topic: &Topic, mut tell: impl FnMut(&mut Mailbox)) {
         let Some(audience) = self.topics.get(topic) else { return };
-        for id in &audience.mailboxes {
-            if let Some(subscriber) = self.mailboxes.get_mut(id) {
-                tell(&mut subscriber.slot.value);
-                self.wakes.extend(subscriber.slot.waker.take());
-            }
+        for subscriber in &audience.mailboxes {
+            let mut slot = subscriber.lock();
+            tell(&mut slot.value);
+            self.wakes.extend(slot.waker.take());
         }
     }
 
@@ -395,7 +437,7 @@ impl State {
         self.joins.insert(id, JoinWaiter { topic: topic.clone(), deadline, last, slot });
         if !joined {
             self.deadlines.insert((deadline, id));
-            self.topics.entry(topic.clone()).or_default().joins.insert(id);
+            self.topics.get_or_default(topic.clone()).joins.insert(id);
         }
     }
 
@@ -483,8 +525,8 @@ impl State {
 
 /// # Pushes, leaves and the state of the connection
 impl State {
-    pub(super) fn await_push(&mut self, id: PushId) {
-        self.pushes.insert(id, Slot::new(None));
+    pub(super) fn await_push(&mut self, id: PushId, waker: Waker) {
+        self.pushes.insert(id, Slot { value: None, waker: Some(waker) });
     }
 
     pub(super) fn poll_push(&mut self, id: PushId, cx: &Context<'_>) -> Poll<PushOutcome> {
