@@ -26,7 +26,6 @@ use super::shared::Shared;
 use crate::action::Action;
 use crate::id::ConnectionId;
 use crate::input::{Ended, Failure, Opened};
-use crate::socket::Status;
 use crate::time::Time;
 use crate::wire::Frame;
 
@@ -99,6 +98,13 @@ impl<R: Runtime> fmt::Debug for Driver<R> {
     }
 }
 
+impl<T> Link<T> {
+    /// Whether there may be something that the core was not told.
+    fn has_more(&self) -> bool {
+        !self.dry || !self.gathered.is_empty()
+    }
+}
+
 impl<T: Transport> Link<T> {
     /// Reads frames until there are enough of them, or none is left.
     fn gather(&mut self, budget: &mut u32, cx: &mut Context<'_>) {
@@ -157,6 +163,9 @@ impl<R: Runtime> Driver<R> {
 
     /// Expires what is due, unless more waits to be read first.
     fn expire(&mut self, now: Time, reads_left: u32) {
+        if reads_left > 0 && self.link.as_ref().is_some_and(Link::has_more) {
+            return; // the next round reads on
+        }
         if reads_left == 0 && self.postponed < POSTPONED_MAX {
             self.postponed += 1;
             return;
@@ -285,6 +294,7 @@ impl<R: Runtime> Driver<R> {
         true
     }
 
+    /// True when there is more to be read, or nothing any more.
     fn poll_read(&mut self, now: Time, budget: &mut u32, cx: &mut Context<'_>) -> bool {
         let Some(link) = &mut self.link else { return false };
         link.gather(budget, cx);
@@ -309,17 +319,20 @@ impl<R: Runtime> Driver<R> {
         });
         if over {
             self.link = None;
-        } else if link.dry && link.gathered.is_empty() {
+            return true;
+        }
+        let more = link.has_more();
+        if !more {
             link.gathered.shrink_to(ROOM_KEPT);
             self.wakers.shrink_to(ROOM_KEPT);
         }
-        true
+        more
     }
 
+    /// True when the transport, which refused a frame, must be asked once more.
     fn poll_write(&mut self, now: Time, budget: &mut u32, cx: &mut Context<'_>) -> bool {
         let Some(link) = &mut self.link else { return false };
         let id = link.id;
-        let mut moved = false;
         while *budget > 0 && !link.broken {
             match link.transport.poll_ready(cx) {
                 Poll::Ready(Ok(())) => {}
@@ -347,7 +360,6 @@ impl<R: Runtime> Driver<R> {
                 state.pull_frame(now)
             });
             let Some((to, frame)) = frame else { break };
-            moved = true;
             *budget -= 1;
             if to == id {
                 link.flush = true;
@@ -357,12 +369,13 @@ impl<R: Runtime> Driver<R> {
         if link.broken && core::mem::replace(&mut link.writable, false) {
             self.shared.input(now, |state| state.socket.handle_writable(now, id, false));
         }
+        let mut again = false;
         if link.flush && !link.broken {
             match link.transport.poll_flush(cx) {
                 Poll::Ready(Ok(())) => {
                     // It may take frames again, and nobody else will say so. Asked once: a
                     // transport that still refuses has to wake us itself.
-                    moved |= link.retry_ready && !link.writable;
+                    again = link.retry_ready && !link.writable;
                     link.flush = false;
                     link.retry_ready = false;
                 }
@@ -370,15 +383,11 @@ impl<R: Runtime> Driver<R> {
                 Poll::Pending => {}
             }
         }
-        moved
+        again
     }
 
     /// Sets the timer; true when it is up already and the clock must be asked again.
-    fn poll_timer(&mut self, now: Time, cx: &mut Context<'_>) -> bool {
-        let next = self.shared.peek(|state| {
-            let core = state.socket.poll_timeout().map(|next| next.at);
-            [core, state.next_deadline()].into_iter().flatten().min()
-        });
+    fn poll_timer(&mut self, now: Time, next: Option<Time>, cx: &mut Context<'_>) -> bool {
         // A timer that wakes too early only wakes; so it is not set anew for every deadline that
         // comes and goes, as that of every push does.
         let Some(next) = next else { return false };
@@ -406,16 +415,23 @@ impl<R: Runtime> Driver<R> {
         false
     }
 
-    fn is_finished(&self) -> bool {
+    fn outlook(&self) -> Outlook {
         self.shared.peek(|state| {
-            state.abandoned
-                && state.todo.is_empty()
-                && matches!(
-                    state.socket.status(),
-                    Status::Closed | Status::Idle | Status::GaveUp { .. }
-                )
+            let core = state.socket.poll_timeout().map(|next| next.at);
+            Outlook {
+                finished: state.is_finished(),
+                next: [core, state.next_deadline()].into_iter().flatten().min(),
+                todo: !state.todo.is_empty(),
+            }
         })
     }
+}
+
+/// What there is to wait for after a round.
+struct Outlook {
+    finished: bool,
+    next: Option<Time>,
+    todo: bool,
 }
 
 impl<R: Runtime> Future for Driver<R> {
@@ -438,17 +454,18 @@ impl<R: Runtime> Future for Driver<R> {
             moved |= this.poll_read(now, &mut reads, cx);
             this.expire(now, reads);
             moved |= this.poll_write(now, &mut writes, cx);
-            if this.is_finished() {
+            let outlook = this.outlook();
+            if outlook.finished {
                 this.link = None;
                 return Poll::Ready(());
             }
-            moved |= this.poll_timer(now, cx);
+            moved |= this.poll_timer(now, outlook.next, cx);
             rounds -= 1;
             if reads == 0 || writes == 0 || rounds == 0 {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            if !moved && this.shared.peek(|state| state.todo.is_empty()) {
+            if !moved && !outlook.todo {
                 return Poll::Pending;
             }
         }

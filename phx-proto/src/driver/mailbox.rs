@@ -104,6 +104,7 @@ impl Mailbox {
 
     /// Adds a message that counts as so many bytes; false when the channel must be joined anew.
     /// One message always fits, however large.
+    #[inline]
     pub(super) fn message(&mut self, message: Message, bytes: usize) -> bool {
         if self.end.is_some() {
             return true;
@@ -174,6 +175,7 @@ impl Mailbox {
 
     /// The next event; `None` when there is nothing yet. The last one is `Closed`, again and
     /// again.
+    #[inline]
     pub(super) fn next(&mut self) -> Option<ChannelEvent> {
         let gap = self.entries.front_mut().map_or(&mut self.tail, |entry| &mut entry.before);
         if let Some(event) = gap.as_mut().and_then(|gap| gap.next()) {

@@ -81,6 +81,7 @@ impl Messages {
         core::future::poll_fn(|cx| self.poll_event(cx)).await
     }
 
+    #[inline]
     fn poll_event(&mut self, cx: &Context<'_>) -> Poll<Option<ChannelEvent>> {
         if self.done {
             return Poll::Ready(None);

@@ -19,6 +19,7 @@ use super::messages::{ChannelEvent, Message, StreamEnd};
 use super::subscribers::Subscriber;
 use crate::cause::Interruption;
 use crate::presence::{Presence, PresenceChange, PresenceEntry, PresenceError};
+use crate::wire::ByteStr;
 
 /// Something that happened to the presences of a channel.
 #[derive(Clone, Debug, PartialEq)]
@@ -228,8 +229,8 @@ const STATE: &str = "presence_state";
 const DIFF: &str = "presence_diff";
 
 /// Whether an event is about presence.
-pub(super) fn is_presence(event: &str) -> bool {
-    event == STATE || event == DIFF
+pub(super) fn is_presence(event: &ByteStr) -> bool {
+    *event == STATE || *event == DIFF
 }
 
 /// The presence messages since the last join, for a consumer that comes later than the state.

@@ -250,6 +250,13 @@ impl State {
         }
     }
 
+    /// Nobody can want anything of the connection any more, and it is over.
+    pub(super) fn is_finished(&self) -> bool {
+        self.abandoned
+            && self.todo.is_empty()
+            && matches!(self.socket.status(), Status::Closed | Status::Idle | Status::GaveUp { .. })
+    }
+
     /// Has the driver woken by the next command.
     pub(super) fn listen(&mut self, cx: &Context<'_>) {
         if self.driver.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {

@@ -41,6 +41,7 @@ impl Subscriber {
     }
 
     /// The next event, for who waits for it.
+    #[inline]
     pub(super) fn poll_event(&self, cx: &Context<'_>) -> Poll<ChannelEvent> {
         let mut slot = self.lock();
         if let Some(event) = slot.value.next() {
@@ -136,7 +137,7 @@ impl State {
         if presence {
             audience.presence.record(&message);
         }
-        let bytes = message.event.len() + message.payload.len();
+        let bytes = message.event.as_bytes().len() + message.payload.len();
         let mut kept = true;
         let mut message = Some(message);
         let wanted = |subscriber: &&Arc<Subscriber>| presence || !subscriber.presence;
