@@ -7,6 +7,7 @@
 use core::future::poll_fn;
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
+use core::time::Duration;
 use std::collections::HashMap;
 use std::net::TcpStream;
 use std::time::Instant;
@@ -15,11 +16,11 @@ use futures_util::{SinkExt, StreamExt};
 
 use super::Failure;
 use super::frames::{Body, Echo, FILLER, Flood, Numbered, topic};
-use super::measure::{Round, cpu, median};
+use super::measure::{Round, cpu, median, resident};
 use super::workloads::Job;
 use crate::rt::tungstenite::protocol::WebSocketConfig;
 use crate::rt::tungstenite::{self, Message};
-use crate::rt::{WebSocketStream, web_socket};
+use crate::rt::{self, WebSocketStream, web_socket};
 
 pub(crate) struct Floor {
     socket: WebSocketStream,
@@ -106,7 +107,7 @@ impl Floor {
         })
         .await?;
         let (wall, cpu) = (start.elapsed(), cpu() - before);
-        let latency = core::time::Duration::from_nanos(median(latencies) as u64);
+        let latency = Duration::from_nanos(median(latencies) as u64);
         Ok(Round { messages: all, cpu, wall, latency })
     }
 
@@ -194,9 +195,18 @@ impl Floor {
         Ok(Round { messages: all, cpu, wall, ..Round::default() })
     }
 
-    /// Reads on and does nothing, as an idle connection.
-    pub(crate) async fn idle(mut self) {
-        while let Some(Ok(_)) = self.socket.next().await {}
+    /// Reads on and does nothing for a while; the memory of the process after it.
+    pub(crate) async fn idle_for(mut self, time: Duration) -> u64 {
+        let reading = async { while let Some(Ok(_)) = self.socket.next().await {} };
+        let waiting = async {
+            rt::sleep(time).await;
+            resident()
+        };
+        futures_util::pin_mut!(reading, waiting);
+        match futures_util::future::select(waiting, reading).await {
+            futures_util::future::Either::Left((resident, _)) => resident,
+            futures_util::future::Either::Right(_) => 0,
+        }
     }
 }
 

@@ -16,6 +16,9 @@ pub(crate) async fn web_socket(stream: TcpStream, config: WebSocketConfig) -> We
     WebSocketStream::from_raw_socket(stream, Role::Client, Some(config)).await
 }
 
+/// What an idle connection may take, in KiB.
+pub(crate) const IDLE_TARGET: f64 = 14.0;
+
 /// Runs all of it on the thread of the executor; this one waits.
 pub(crate) fn block_on<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
     smol::block_on(smol::spawn(work))

@@ -17,6 +17,9 @@ pub(crate) async fn web_socket(stream: TcpStream, config: WebSocketConfig) -> We
     WebSocketStream::from_raw_socket(stream, Role::Client, Some(config)).await
 }
 
+/// What an idle connection may take, in KiB.
+pub(crate) const IDLE_TARGET: f64 = 12.0;
+
 /// Runs all of it on one thread.
 pub(crate) fn block_on<T>(work: impl Future<Output = T> + Send + 'static) -> T {
     let mut builder = tokio::runtime::Builder::new_current_thread();

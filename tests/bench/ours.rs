@@ -10,7 +10,7 @@ use super::floor::number_in;
 use super::frames::{Body, Echo, FILLER, Flood, Numbered, topic};
 use super::measure::{Round, cpu, median};
 use super::workloads::Job;
-use crate::phx::{self, Channel, ChannelEvent, Client, Config, Messages, Payload};
+use crate::phx::{self, Channel, ChannelEvent, ChannelStatus, Client, Config, Messages, Payload};
 use crate::rt;
 
 pub(crate) struct Ours {
@@ -83,6 +83,29 @@ impl Ours {
 
     pub(crate) const fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// The stream of the only room.
+    pub(crate) fn stream(&mut self) -> &mut Messages {
+        &mut self.streams[0]
+    }
+
+    /// Joins the rooms up to this number.
+    pub(crate) async fn join_more(&mut self, topics: u64) -> Result<(), Failure> {
+        for number in self.rooms.len() as u64..topics {
+            let room = self.client.join(topic(number), Payload::empty()).await?;
+            self.streams.push(room.messages());
+            self.rooms.push(room);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_joined(&self) -> bool {
+        self.rooms.iter().all(|room| room.status() == ChannelStatus::Joined)
+    }
+
+    pub(crate) fn room(&self) -> Channel {
+        self.rooms[0].clone()
     }
 }
 
