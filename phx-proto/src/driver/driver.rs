@@ -20,9 +20,9 @@ use core::time::Duration;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::credentials::{Asking, ConnectAttempt, Provided, Setup};
+use super::credentials::{Asking, ConnectAttempt, Provided, Provider};
 use super::runtime::{Received, Runtime, Timer, Transport};
-use super::shared::Shared;
+use super::shared::{Shared, State};
 use crate::action::Action;
 use crate::id::ConnectionId;
 use crate::input::{Ended, Failure, Opened};
@@ -56,7 +56,7 @@ type Dial<T> = Pin<Box<dyn Future<Output = Result<(T, Opened), Failure>> + Send>
 #[must_use = "nothing happens unless the driver is polled"]
 pub struct Driver<R: Runtime> {
     runtime: R,
-    setup: Setup,
+    provider: Option<Arc<Provider>>,
     shared: Arc<Shared>,
     asking: Option<(ConnectionId, Asking)>,
     dial: Option<(ConnectionId, Dial<R::Transport>)>,
@@ -94,7 +94,7 @@ struct Link<T> {
 
 impl<R: Runtime> fmt::Debug for Driver<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Driver").field("setup", &self.setup).finish_non_exhaustive()
+        f.debug_struct("Driver").finish_non_exhaustive()
     }
 }
 
@@ -133,7 +133,7 @@ impl<T: Transport> Link<T> {
 impl<R: Runtime> Unpin for Driver<R> {}
 
 impl<R: Runtime> Driver<R> {
-    pub(super) fn new(runtime: R, setup: Setup, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(runtime: R, provider: Option<Arc<Provider>>, shared: Arc<Shared>) -> Self {
         Self {
             timer: runtime.timer(),
             timer_at: None,
@@ -146,7 +146,7 @@ impl<R: Runtime> Driver<R> {
             dial: None,
             link: None,
             runtime,
-            setup,
+            provider,
             shared,
         }
     }
@@ -184,7 +184,7 @@ impl<R: Runtime> Driver<R> {
     /// Carries out what is no frame. Runs user code (the dial), so never under the lock.
     fn carry_out(&mut self, now: Time) -> bool {
         let mut moved = false;
-        while let Some(action) = self.shared.peek(|state| state.todo.pop_front()) {
+        while let Some(action) = self.shared.peek(State::next_todo) {
             moved = true;
             match action {
                 Action::Connect { id, attempt } => {
@@ -227,7 +227,7 @@ impl<R: Runtime> Driver<R> {
 
     /// Asks for credentials, if there is a provider, or dials.
     fn begin(&mut self, now: Time, id: ConnectionId, attempt: u32) {
-        let Some(provider) = &self.setup.provider else { return self.dial(id) };
+        let Some(provider) = &self.provider else { return self.dial(id) };
         let after = self.shared.peek(|state| state.last_cause.clone());
         match Asking::new(&**provider, ConnectAttempt { attempt, after }) {
             Ok(asking) => self.asking = Some((id, asking)),
@@ -238,8 +238,10 @@ impl<R: Runtime> Driver<R> {
     }
 
     fn dial(&mut self, id: ConnectionId) {
-        let request = self.shared.peek(|state| state.socket.connect_request());
-        self.dial = Some((id, Box::pin(self.runtime.connect(request, &self.setup.config))));
+        let (request, config) = self
+            .shared
+            .peek(|state| (state.socket.connect_request(), state.socket.config().clone()));
+        self.dial = Some((id, Box::pin(self.runtime.connect(request, &config))));
     }
 
     fn poll_asking(&mut self, now: Time, cx: &mut Context<'_>) -> bool {

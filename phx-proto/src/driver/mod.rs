@@ -57,12 +57,12 @@ use crate::socket::Socket;
 /// A client and its driver. Nothing is spawned and nothing is dialled: poll the driver, and call
 /// [`Client::connect`].
 pub fn client<R: Runtime>(setup: impl Into<Setup>, runtime: R) -> (Client, Driver<R>) {
-    let setup = setup.into();
     let seed = runtime.seed();
-    let socket = Socket::new(setup.config.clone(), seed, runtime.now());
+    let Setup { config, provider } = setup.into();
+    let socket = Socket::new(config, seed, runtime.now());
     let clock = runtime.clone();
     let shared = shared::Shared::new(socket, seed, move || clock.now());
-    let driver = Driver::new(runtime, setup, std::sync::Arc::clone(&shared));
+    let driver = Driver::new(runtime, provider, std::sync::Arc::clone(&shared));
     (Client::new(shared), driver)
 }
 

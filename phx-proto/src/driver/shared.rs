@@ -147,16 +147,16 @@ pub(super) struct State {
     pub(super) last_cause: Option<Cause>,
     /// The parameters of every topic that was joined here, so that the core's are never the last
     /// ones and no function of the application is dropped under the lock.
-    params: BTreeMap<Topic, JoinParams>,
+    params: Table<Topic, JoinParams>,
     discarded: Vec<JoinParams>,
     /// Topics to be joined anew, because a mailbox with that policy overflowed.
     pub(super) resyncs: Vec<Topic>,
     pub(super) topics: Table<Topic, Audience>,
-    joins: BTreeMap<InterestId, JoinWaiter>,
+    joins: BTreeMap<InterestId, Box<JoinWaiter>>,
     deadlines: BTreeSet<(Time, InterestId)>,
     pushes: Table<PushId, Slot<Option<PushOutcome>>>,
     leaves: BTreeMap<u64, (Topic, Slot<Option<LeaveOutcome>>)>,
-    pub(super) signals: BTreeMap<u64, Slot<SignalQueue>>,
+    pub(super) signals: BTreeMap<u64, Box<Slot<SignalQueue>>>,
     watchers: BTreeMap<u64, Waker>,
     pub(super) patients: BTreeMap<u64, Patient>,
     #[cfg(feature = "tracing")]
@@ -233,7 +233,7 @@ impl State {
             wakes: Wakes::default(),
             next_id: 0,
             last_cause: None,
-            params: BTreeMap::new(),
+            params: Table::seeded(seed),
             discarded: Vec::new(),
             resyncs: Vec::new(),
             topics: Table::seeded(seed),
@@ -248,6 +248,15 @@ impl State {
             trace: super::trace::Trace::new(),
             mailbox_drops: 0,
         }
+    }
+
+    /// The next thing for the driver to carry out. There rarely is one, so no room is kept for it.
+    pub(super) fn next_todo(&mut self) -> Option<Action> {
+        let action = self.todo.pop_front();
+        if self.todo.is_empty() {
+            self.todo = VecDeque::new();
+        }
+        action
     }
 
     /// Nobody can want anything of the connection any more, and it is over.
@@ -441,7 +450,8 @@ impl State {
             Status::Waiting { cause, .. } => Some(JoinObstacle::Disconnected(cause)),
             _ => None,
         };
-        self.joins.insert(id, JoinWaiter { topic: topic.clone(), deadline, last, slot });
+        let waiter = JoinWaiter { topic: topic.clone(), deadline, last, slot };
+        self.joins.insert(id, Box::new(waiter));
         if !joined {
             self.deadlines.insert((deadline, id));
             self.topics.get_or_default(topic.clone()).joins.insert(id);
@@ -467,6 +477,10 @@ impl State {
     pub(super) fn forget_join(&mut self, id: InterestId) {
         if let Some(waiter) = self.joins.remove(&id) {
             self.deadlines.remove(&(waiter.deadline, id));
+            // A search tree keeps its last node, and most connections never join again.
+            if self.joins.is_empty() {
+                (self.joins, self.deadlines) = (BTreeMap::new(), BTreeSet::new());
+            }
             if let Some(audience) = self.topics.get_mut(&waiter.topic) {
                 audience.joins.remove(&id);
             }
