@@ -151,6 +151,8 @@ impl AsyncWrite for Io {
 #[cfg(test)]
 mod tests {
     use core::future::poll_fn;
+    use core::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::Arc;
 
     use phx_proto::Ended;
     use phx_proto::driver::{Received, Transport};
@@ -190,6 +192,43 @@ mod tests {
         (head[0] & 0x0f, payload)
     }
 
+    /// Bytes that are all there, and how often they were asked for.
+    struct Prepared {
+        bytes: Bytes,
+        reads: Arc<AtomicUsize>,
+    }
+
+    impl AsyncRead for Prepared {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut [u8],
+        ) -> Poll<io::Result<usize>> {
+            self.reads.fetch_add(1, Ordering::Relaxed);
+            let front = take_front(&mut self.bytes, buffer.len());
+            buffer[..front.len()].copy_from_slice(&front);
+            Poll::Ready(Ok(front.len()))
+        }
+    }
+
+    impl AsyncWrite for Prepared {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
     fn close_frame(code: u16) -> [u8; 4] {
         let [high, low] = code.to_be_bytes();
         [0x88, 2, high, low]
@@ -204,6 +243,25 @@ mod tests {
             server.write_all(b"c").await.unwrap();
             let binary = Received::Frame(Frame::Binary(Bytes::from_static(b"abc")));
             assert_eq!(receive(&mut transport).await, binary);
+        })
+    }
+
+    #[test]
+    fn what_came_with_the_upgrade_does_not_make_the_reads_after_it_small() {
+        smol::block_on(async {
+            let frames = Bytes::from(b"\x81\x02hi".repeat(1_000));
+            let reads = Arc::new(AtomicUsize::new(0));
+            let stream = Io::new(Prepared { bytes: frames, reads: Arc::clone(&reads) });
+            let config = Config::new("ws://localhost/").unwrap().buffers(1_024, 0).unwrap();
+            let leftover = Bytes::from_static(b"\x81\x02hi");
+            let upgraded = Upgraded { protocol: None, headers: Vec::new(), leftover };
+            let mut transport = open(stream, upgraded, &config).await.0;
+            let mut kept = Vec::new();
+            for _ in 0..1_001 {
+                kept.push(receive(&mut transport).await);
+            }
+            let reads = reads.load(Ordering::Relaxed);
+            assert!(reads <= 8, "{reads} reads of 1,024 bytes for 4,000");
         })
     }
 
