@@ -181,32 +181,52 @@ impl Backoff {
         self.range(u32::MAX)
     }
 
-    fn nominal(&self, attempt: u32) -> Duration {
-        let index = attempt.saturating_sub(1);
+    /// The first attempt whose delay, before jitter, is not shorter than `delay`; when there is
+    /// none, the first from which on the delay stays the same.
+    pub(crate) fn reaching(&self, delay: Duration) -> u32 {
+        // Nothing is shorter than the floor.
+        let delay = if delay > self.floor { delay } else { Duration::ZERO };
         match &self.schedule {
             Schedule::Steps(steps) => {
-                // Never empty: `steps` refuses that.
-                let last = steps.len() - 1;
-                steps[usize::try_from(index).map_or(last, |index| index.min(last))]
+                let found = steps.iter().position(|step| *step >= delay);
+                u32::try_from(found.map_or(steps.len(), |index| index + 1)).unwrap_or(u32::MAX)
             }
             Schedule::Exponential { first, factor_ppm, max } => {
-                let (max, mut delay) = (nanos(*max), nanos(*first));
-                // A hundredth more each time passes any maximum within some 4,500 steps.
-                for _ in 0..index {
-                    if delay >= max {
-                        break;
-                    }
-                    let next = u128::from(delay) * u128::from(*factor_ppm) / 1_000_000;
-                    let next = u64::try_from(next).unwrap_or(u64::MAX);
-                    if next == delay {
-                        break;
-                    }
-                    delay = next;
-                }
-                Duration::from_nanos(delay.min(max))
+                let aim = nanos(delay.min(*max));
+                let shorter = growing(nanos(*first), *factor_ppm).take_while(|delay| *delay < aim);
+                u32::try_from(shorter.count() + 1).unwrap_or(u32::MAX)
             }
         }
     }
+
+    fn nominal(&self, attempt: u32) -> Duration {
+        let index = usize::try_from(attempt.saturating_sub(1)).unwrap_or(usize::MAX);
+        match &self.schedule {
+            // Never empty: `steps` refuses that.
+            Schedule::Steps(steps) => steps[index.min(steps.len() - 1)],
+            Schedule::Exponential { first, factor_ppm, max } => {
+                let max = nanos(*max);
+                let mut found = nanos(*first);
+                for delay in growing(found, *factor_ppm).take(index.saturating_add(1)) {
+                    found = delay.min(max);
+                    if found == max {
+                        break;
+                    }
+                }
+                Duration::from_nanos(found)
+            }
+        }
+    }
+}
+
+/// `first` and each delay a factor longer than the one before, until one cannot be longer: by a
+/// hundredth each time, that passes any maximum within some 4,500 steps.
+fn growing(first: u64, factor_ppm: u64) -> impl Iterator<Item = u64> {
+    core::iter::successors(Some(first), move |delay| {
+        let next = u128::from(*delay) * u128::from(factor_ppm) / 1_000_000;
+        let next = u64::try_from(next).unwrap_or(u64::MAX);
+        (next != *delay).then_some(next)
+    })
 }
 
 /// The default schedules; each is documented at its setter in [`Config`](crate::Config).
@@ -279,6 +299,20 @@ mod tests {
         let delays: Vec<_> = (1..=6).map(|n| backoff.range(n).max()).collect();
         assert_eq!(delays, [ms(100), ms(200), ms(400), ms(800), ms(1_000), ms(1_000)]);
         assert_eq!(backoff.range(u32::MAX).max(), ms(1_000));
+    }
+
+    #[test]
+    fn the_attempt_that_reaches_a_delay_is_the_first_or_the_longest() {
+        let steps = Backoff::steps_msec(&[10, 100, 1_000]).unwrap();
+        let doubling = Backoff::exponential(ms(10), 2.0, ms(100)).unwrap();
+        for (delay, of_steps, of_doubling) in
+            [(0, 1, 1), (10, 1, 1), (11, 2, 2), (100, 2, 5), (101, 3, 5), (9_999, 3, 5)]
+        {
+            assert_eq!(steps.reaching(ms(delay)), of_steps, "{delay} ms by steps");
+            assert_eq!(doubling.reaching(ms(delay)), of_doubling, "{delay} ms by doubling");
+        }
+        let stuck = Backoff::exponential(ms(0), 2.0, ms(100)).unwrap();
+        assert_eq!((stuck.reaching(ms(50)), stuck.nominal(9)), (2, ms(0)));
     }
 
     #[test]

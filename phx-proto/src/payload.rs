@@ -5,15 +5,22 @@
 //! envelope can be written in front of it when the frame is pulled.
 
 use core::fmt;
+use core::ops::Range;
+use std::io::{self, Write};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::wire::first_of_members;
+
 /// Room in front of a serialised payload: enough for two 20-digit refs, their punctuation, and
 /// topic and event of common length. A longer envelope costs one copy.
-pub(crate) const HEADROOM: usize = 96;
+const HEADROOM: usize = 96;
+
+/// Room for a payload of common length, so that serialising it need not ask for more.
+const USUAL: usize = 160;
 
 /// How much of bad input is kept as evidence.
 pub(crate) const EVIDENCE_MAX: usize = 256;
@@ -36,8 +43,21 @@ pub(crate) const EVIDENCE_MAX: usize = 256;
 #[derive(Clone)]
 pub struct Payload {
     buffer: Bytes,
-    headroom: usize,
-    binary: bool,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Serialised here, with headroom in front and one byte behind for the end of the envelope.
+    Own,
+    /// Bytes copied here, with headroom in front.
+    OwnBinary,
+    /// A slice that should be one JSON value; nobody has looked yet.
+    Found,
+    /// A slice that should be one JSON value, and may go on with further members of the reply
+    /// that it is the response of. See `wire/compact`.
+    Member,
+    Binary,
 }
 
 /// Why a payload could not be made or read.
@@ -69,54 +89,75 @@ impl Payload {
     /// [`PayloadError::Unwritable`], for a map whose keys are not strings or a failing
     /// `Serialize`.
     pub fn json(value: &(impl Serialize + ?Sized)) -> Result<Self, PayloadError> {
-        let mut buffer = vec![0; HEADROOM];
-        serde_json::to_writer(&mut buffer, value)
+        let mut room = Room(BytesMut::with_capacity(HEADROOM + USUAL));
+        room.0.resize(HEADROOM, 0);
+        serde_json::to_writer(&mut room, value)
             .map_err(|error| PayloadError::Unwritable { message: error.to_string() })?;
-        // The closing bracket of the frame.
-        buffer.reserve(1);
-        // By way of `BytesMut`, which can be taken back without a copy.
-        let buffer = BytesMut::from(Bytes::from(buffer)).freeze();
-        Ok(Self { buffer, headroom: HEADROOM, binary: false })
+        room.0.extend_from_slice(&[0]);
+        // Split off, it is shared memory already: to take it back and to give it away again as
+        // the frame then allocates nothing.
+        Ok(Self { buffer: room.0.split().freeze(), kind: Kind::Own })
     }
 
-    /// A binary payload.
+    /// A binary payload, copied once into the buffer that becomes the frame.
     #[must_use]
-    pub fn binary(bytes: impl Into<Bytes>) -> Self {
-        Self { buffer: bytes.into(), headroom: 0, binary: true }
+    pub fn binary(bytes: impl AsRef<[u8]>) -> Self {
+        let bytes = bytes.as_ref();
+        let mut buffer = BytesMut::with_capacity(HEADROOM + bytes.len() + 1);
+        buffer.resize(HEADROOM, 0);
+        buffer.extend_from_slice(bytes);
+        // As with JSON; what is left over makes it shared memory.
+        Self { buffer: buffer.split().freeze(), kind: Kind::OwnBinary }
+    }
+
+    /// A binary payload that shares its bytes: taken without a copy, and copied when a frame is
+    /// written. For what is received, and for bytes that are held anyway and pushed often.
+    #[must_use]
+    pub fn binary_shared(bytes: impl Into<Bytes>) -> Self {
+        Self { buffer: bytes.into(), kind: Kind::Binary }
     }
 
     /// The empty JSON object, which Phoenix expects where there is nothing to say.
     #[must_use]
     pub const fn empty() -> Self {
-        Self { buffer: Bytes::from_static(b"{}"), headroom: 0, binary: false }
+        Self { buffer: Bytes::from_static(b"{}"), kind: Kind::Found }
     }
 
     /// A slice of a frame that should be one JSON value; nobody has looked yet.
     pub(crate) const fn unparsed(buffer: Bytes) -> Self {
-        Self { buffer, headroom: 0, binary: false }
+        Self { buffer, kind: Kind::Found }
+    }
+
+    /// A slice of a frame that begins with what should be one JSON value, the response of a
+    /// reply, and may go on with further members of that reply.
+    pub(crate) const fn member(buffer: Bytes) -> Self {
+        Self { buffer, kind: Kind::Member }
     }
 
     /// Whether it is bytes rather than JSON.
     #[must_use]
     pub const fn is_binary(&self) -> bool {
-        self.binary
+        matches!(self.kind, Kind::Binary | Kind::OwnBinary)
     }
 
     /// The bytes: of the JSON text, or as they are.
+    ///
+    /// The response of a reply is walked through to find its end; [`deserialize`](Self::deserialize)
+    /// does without.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.buffer[self.headroom..]
+        &self.buffer[self.range()]
     }
 
     /// Its length in bytes.
     #[must_use]
-    pub const fn len(&self) -> usize {
-        self.buffer.len() - self.headroom
+    pub fn len(&self) -> usize {
+        self.range().len()
     }
 
     /// Whether it has no bytes at all, as a binary payload may.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
@@ -126,8 +167,10 @@ impl Payload {
     ///
     /// [`PayloadError`] for a binary payload, or text that is not UTF-8.
     pub fn get(&self) -> Result<&str, PayloadError> {
-        core::str::from_utf8(self.json_bytes()?)
-            .map_err(|error| PayloadError::Unreadable { message: error.to_string() })
+        if self.is_binary() {
+            return Err(PayloadError::Binary);
+        }
+        core::str::from_utf8(self.as_bytes()).map_err(unreadable)
     }
 
     /// Parses the JSON as a `T`.
@@ -136,8 +179,17 @@ impl Payload {
     ///
     /// [`PayloadError`], for what is not JSON, not a `T`, or nested deeper than 128 levels.
     pub fn deserialize<T: DeserializeOwned>(&self) -> Result<T, PayloadError> {
-        serde_json::from_slice(self.json_bytes()?)
-            .map_err(|error| PayloadError::Unreadable { message: error.to_string() })
+        let text = match self.kind {
+            Kind::Own => self.as_bytes(),
+            Kind::Found | Kind::Member => &self.buffer,
+            Kind::Binary | Kind::OwnBinary => return Err(PayloadError::Binary),
+        };
+        match serde_json::from_slice(text) {
+            Err(_) if self.is_followed_by_members() => {
+                serde_json::from_slice(self.as_bytes()).map_err(unreadable)
+            }
+            read => read.map_err(unreadable),
+        }
     }
 
     /// Parses the JSON as a [`Value`].
@@ -155,10 +207,11 @@ impl Payload {
     /// compact what you store for long.
     #[must_use]
     pub fn into_compact(self) -> Self {
-        if self.headroom > 0 {
-            return self;
+        match self.kind {
+            Kind::Own | Kind::OwnBinary => self,
+            Kind::Found | Kind::Member => Self::unparsed(Bytes::copy_from_slice(self.as_bytes())),
+            Kind::Binary => Self::binary_shared(Bytes::copy_from_slice(&self.buffer)),
         }
-        Self { buffer: Bytes::copy_from_slice(&self.buffer), ..self }
     }
 
     /// Whether two payloads say the same: equal as JSON values, or equal as bytes.
@@ -173,35 +226,83 @@ impl Payload {
         }
     }
 
-    /// The text frame `front` + this payload + the closing bracket `end`: in place when the buffer is ours alone and
-    /// has the room, else with one copy.
-    pub(crate) fn enclose(self, front: &[u8], end: u8) -> Bytes {
-        let headroom = self.headroom;
-        if headroom >= front.len() {
+    /// The frame of `front_len` bytes that `write_front` writes, this payload, and the byte `end` if
+    /// it is JSON: in place when the buffer is ours alone and has the room, else with one copy.
+    #[inline]
+    pub(crate) fn enclose(
+        mut self,
+        front_len: usize,
+        write_front: impl FnOnce(&mut [u8]),
+        end: u8,
+    ) -> Bytes {
+        if matches!(self.kind, Kind::Own | Kind::OwnBinary) && front_len <= HEADROOM {
             match self.buffer.try_into_mut() {
                 Ok(mut buffer) => {
-                    let start = headroom - front.len();
-                    buffer[start..headroom].copy_from_slice(front);
-                    buffer.extend_from_slice(&[end]);
-                    return buffer.freeze().slice(start..);
+                    write_front(&mut buffer[HEADROOM - front_len..HEADROOM]);
+                    if let (Kind::Own, Some(last)) = (self.kind, buffer.last_mut()) {
+                        *last = end;
+                    }
+                    let mut frame = buffer.freeze();
+                    frame.advance(HEADROOM - front_len);
+                    return frame;
                 }
-                Err(shared) => return join(front, &shared[headroom..], end),
+                Err(shared) => self.buffer = shared,
             }
         }
-        join(front, self.as_bytes(), end)
+        self.enclose_copy(front_len, write_front, end)
     }
 
-    fn json_bytes(&self) -> Result<&[u8], PayloadError> {
-        if self.binary { Err(PayloadError::Binary) } else { Ok(self.as_bytes()) }
+    #[cold]
+    fn enclose_copy(self, front_len: usize, write_front: impl FnOnce(&mut [u8]), end: u8) -> Bytes {
+        let payload = self.as_bytes();
+        let mut frame = Vec::with_capacity(front_len + payload.len() + 1);
+        frame.resize(front_len, 0);
+        write_front(&mut frame);
+        frame.extend_from_slice(payload);
+        if !self.is_binary() {
+            frame.push(end);
+        }
+        Bytes::from(frame)
+    }
+
+    /// Whether it is the response of a reply, with further members behind it, which are good JSON.
+    fn is_followed_by_members(&self) -> bool {
+        self.kind == Kind::Member && self.len() < self.buffer.len()
+    }
+
+    fn range(&self) -> Range<usize> {
+        match self.kind {
+            Kind::Own => HEADROOM..self.buffer.len() - 1,
+            Kind::OwnBinary => HEADROOM..self.buffer.len(),
+            Kind::Found | Kind::Binary => 0..self.buffer.len(),
+            Kind::Member => first_of_members(&self.buffer),
+        }
     }
 }
 
-fn join(front: &[u8], middle: &[u8], end: u8) -> Bytes {
-    let mut joined = Vec::with_capacity(front.len() + middle.len() + 1);
-    joined.extend_from_slice(front);
-    joined.extend_from_slice(middle);
-    joined.push(end);
-    Bytes::from(joined)
+fn unreadable(error: impl fmt::Display) -> PayloadError {
+    PayloadError::Unreadable { message: error.to_string() }
+}
+
+/// A buffer to serialise into.
+struct Room(BytesMut);
+
+impl Write for Room {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    #[inline]
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl From<Value> for Payload {
@@ -220,7 +321,7 @@ impl From<&Self> for Payload {
 /// The same kind and the same bytes.
 impl PartialEq for Payload {
     fn eq(&self, other: &Self) -> bool {
-        self.binary == other.binary && self.as_bytes() == other.as_bytes()
+        self.is_binary() == other.is_binary() && self.as_bytes() == other.as_bytes()
     }
 }
 
@@ -228,7 +329,7 @@ impl Eq for Payload {}
 
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if self.binary { "binary" } else { "json" };
+        let kind = if self.is_binary() { "binary" } else { "json" };
         write!(f, "Payload({kind}, {} bytes)", self.len())
     }
 }
@@ -242,7 +343,7 @@ mod tests {
     fn the_envelope_is_written_into_the_headroom_without_moving_the_payload() {
         let payload = Payload::from(json!({"a": 1}));
         let before = payload.as_bytes().as_ptr();
-        let framed = payload.enclose(b"[1,", b']');
+        let framed = payload.enclose(3, |front| front.copy_from_slice(b"[1,"), b']');
         assert_eq!(&framed[..], b"[1,{\"a\":1}]");
         assert_eq!(framed[3..].as_ptr(), before, "no copy");
     }
@@ -251,9 +352,9 @@ mod tests {
     fn a_shared_payload_or_a_long_envelope_is_copied_and_comes_out_the_same() {
         let payload = Payload::from(json!([1]));
         let kept = payload.clone();
-        assert_eq!(&payload.enclose(b"[", b']')[..], b"[[1]]");
+        assert_eq!(&payload.enclose(1, |front| front.fill(b'['), b']')[..], b"[[1]]");
         let front = vec![b'x'; HEADROOM + 1];
-        let framed = kept.enclose(&front, b']');
+        let framed = kept.enclose(front.len(), |into| into.copy_from_slice(&front), b']');
         assert_eq!(&framed[..front.len()], &front[..]);
         assert_eq!(&framed[front.len()..], b"[1]]");
     }
@@ -264,6 +365,29 @@ mod tests {
         let two = Payload::unparsed(Bytes::from_static(b"{\"b\":2,\"a\":1}"));
         assert!(one != two && one.same_json(&two));
         assert!(!Payload::binary("{}").same_json(&Payload::empty()));
+    }
+
+    #[test]
+    fn further_members_of_a_reply_are_not_part_of_its_response() {
+        let member = |text: &'static str| Payload::member(Bytes::from_static(text.as_bytes()));
+        for (found, response) in [
+            (r#"{"a":"}"}"#, r#"{"a":"}"}"#),
+            (r#"[1] , "x":{},"y":"\"""#, "[1]"),
+            (r#"1,"response":2,"x":3"#, "2"),
+        ] {
+            let payload = member(found);
+            assert_eq!(payload.get(), Ok(response));
+            assert_eq!(payload.to_value(), Ok(serde_json::from_str(response).unwrap()));
+            assert_eq!(payload.clone().into_compact().buffer, response.as_bytes());
+            assert!(payload.len() == response.len() && payload == payload.clone().into_compact());
+        }
+        for bad in ["{}{}", r#"1,"x""#, r#"1,"x":"#, r#"1,"x":tru"#, "1,", "\u{7f}", r#"1,"x":[}"#]
+        {
+            assert!(
+                matches!(member(bad).to_value(), Err(PayloadError::Unreadable { .. })),
+                "{bad}"
+            );
+        }
     }
 
     #[test]

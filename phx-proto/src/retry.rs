@@ -8,7 +8,8 @@
 //!   which wait?  open connection lost ─▶ first_retry_spread, or the close code's range,
 //!                                        and never sooner than reconnect_after says
 //!                refused (403, 404, …) ─▶ refused_after, own counter
-//!                anything else ─────────▶ reconnect_after
+//!                anything else ─────────▶ reconnect_after; once an open connection was lost,
+//!                                        without the steps shorter than the spread was
 //!         │ Retry-After: max(wait, it) + 0–20 %
 //!         ▼
 //!   over max_retries or past max_elapsed? ──▶ Stop
@@ -20,6 +21,11 @@
 //! The attempt counter goes back to zero only when the lost connection had been open for
 //! `stable_after`, so a server that accepts and drops is not hammered. One random draw is made
 //! per decision.
+//!
+//! The short steps of `reconnect_after` are for a client that starts before its server. A client
+//! that lost an open connection is one of many that lost theirs in the same instant: to spread
+//! their first retries over a second, and then let each make six more within half a second, would
+//! bring the stampede back (`examples/storm`).
 
 use core::time::Duration;
 
@@ -41,6 +47,8 @@ pub(crate) enum Decision {
 pub(crate) struct Retry {
     /// Reconnects scheduled since the last stable connection.
     attempts: u32,
+    /// Steps of `reconnect_after` that are left out because an open connection was lost.
+    skipped: u32,
     /// Refusals in a row.
     refusals: u32,
     /// The last attempt was answered 401 or 403.
@@ -115,7 +123,7 @@ impl Retry {
         attempt: u32,
         was_open: bool,
     ) -> Option<(DelayRange, bool)> {
-        let ordinary = config.reconnect_after.range(attempt);
+        let ordinary = config.reconnect_after.range(attempt.saturating_add(self.skipped));
         match cause {
             Cause::CredentialsGaveUp { .. }
             | Cause::CredentialsUnchanged
@@ -148,6 +156,8 @@ impl Retry {
                     _ => config.first_retry_spread,
                 };
                 let first = first.at_least(config.reconnect_after.least());
+                let reaching = config.reconnect_after.reaching(first.max());
+                self.skipped = self.skipped.max(reaching.saturating_sub(attempt.saturating_add(1)));
                 // A connection that opens and dies again and again waits as long as one that
                 // never opens.
                 Some((if attempt > 1 { first.later(ordinary) } else { first }, true))

@@ -122,7 +122,46 @@ fn the_attempt_counter_starts_over_after_a_stable_connection() {
     check(hand.reconnect_after().0, 10, 1_500, "after ten stable seconds");
     hand.until_dial();
     hand.failed(dial_failure());
-    check(hand.reconnect_after().0, 25, 50, "the second attempt");
+    check(hand.reconnect_after().0, 1_000, 2_000, "the second attempt");
+}
+
+#[test]
+fn after_an_open_connection_was_lost_the_steps_shorter_than_the_spread_are_left_out() {
+    let spread = |max| DelayRange::new(ms(10), ms(max)).expect("a range");
+    for (max, steps) in [
+        (1_500, &[2_000, 5_000, 5_000][..]),
+        (400, &[500, 1_000, 2_000, 5_000]),
+        // Who chooses a short spread gets the short steps.
+        (50, &[50, 100, 150, 200]),
+        (9_999, &[5_000, 5_000]),
+    ] {
+        let mut hand = Hand::new(config().first_retry_spread(spread(max)));
+        hand.connect();
+        hand.opened();
+        hand.lost();
+        check(hand.reconnect_after().0, 10, max, "the first retry");
+        for step in steps {
+            hand.until_dial();
+            hand.failed(dial_failure());
+            check(hand.reconnect_after().0, step / 2, *step, "a step");
+        }
+        // A gateway that answers for a server that is not back is in the same outage.
+        hand.until_dial();
+        hand.failed(refused(503, &[]));
+        check(hand.reconnect_after().0, steps[steps.len() - 1] / 2, 5_000, "503");
+    }
+}
+
+#[test]
+fn a_second_loss_in_a_row_neither_restarts_nor_shortens_the_steps() {
+    let mut hand = Hand::new(config());
+    hand.connect();
+    for (from, to) in [(10, 1_500), (1_000, 2_000), (2_500, 5_000)] {
+        hand.opened();
+        hand.lost();
+        check(hand.reconnect_after().0, from, to, "a connection that does not hold");
+        hand.until_dial();
+    }
 }
 
 /// User pain 23.

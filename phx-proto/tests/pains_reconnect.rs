@@ -483,7 +483,7 @@ fn a_join_waits_through_disconnects() {
     for _ in 0..3 {
         bench.cut();
         assert!(poll(join.as_mut()).is_pending());
-        bench.advance(secs(3));
+        bench.advance(secs(6));
         assert_eq!(bench.last_sent()[3], "phx_join");
     }
     bench.reply("ok", json!({}));

@@ -9,7 +9,7 @@ mod storm;
 use storm::{DISASTERS, storm};
 
 /// Enough for the shape; the example does 100,000.
-const CLIENTS: usize = 1_000;
+const CLIENTS: usize = 5_000;
 
 #[test]
 fn a_server_that_is_there_again_meets_a_tenth_of_the_storm_of_phoenix_js() {
@@ -17,10 +17,9 @@ fn a_server_that_is_there_again_meets_a_tenth_of_the_storm_of_phoenix_js() {
 
     let whole = Duration::ZERO;
     assert!(deploy.ours.peak(whole) * 10 <= deploy.theirs.peak(whole), "{deploy}");
-    // From when somebody listens again; what dials a closed port before that loads nobody.
-    let back = outage.disaster.away;
-    assert!(outage.ours.peak(back) * 10 <= outage.theirs.peak(back), "{outage}");
-
     assert!(takeover.ours.peak(whole) * 10 <= takeover.theirs.peak(whole), "{takeover}");
-    assert!(outage.ours.peak(whole) < outage.theirs.peak(whole), "{outage}");
+    // From the kill on, with what dials a closed port; and from when somebody listens again.
+    let back = outage.disaster.away;
+    assert!(outage.ours.peak(whole) * 10 <= outage.theirs.peak(whole), "{outage}");
+    assert!(outage.ours.peak(back) * 10 <= outage.theirs.peak(back), "{outage}");
 }

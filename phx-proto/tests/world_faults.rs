@@ -179,8 +179,10 @@ fn refused_connects_are_tried_again_with_growing_patience() {
     let waits: Vec<Duration> = dials.windows(2).map(|pair| pair[1].since(pair[0])).collect();
     // Beside the first of all: eight refused, and the one that was not.
     assert_eq!(dials.len(), 10);
-    assert!(waits[8] > ms(1_000) && waits[8] < ms(2_100), "{waits:?}");
-    assert!(waits[3..].windows(2).all(|pair| pair[1] * 10 >= pair[0] * 6), "{waits:?}");
+    // A refused dial takes no time here, an accepted one at most the latency of the link.
+    let within = |wait: &Duration, from: u64, to: u64| *wait >= ms(from) && *wait <= ms(to + 100);
+    assert!(within(&waits[1], 1_000, 2_000), "{waits:?}");
+    assert!(waits[2..].iter().all(|wait| within(wait, 2_500, 5_000)), "{waits:?}");
 }
 
 #[test]

@@ -155,7 +155,9 @@ impl Config {
     ///
     /// A deploy often ends connections without any close frame, so even this retry is spread: far
     /// enough that a hundred thousand clients of one server do not dial within a few tenths of a
-    /// second (the example `storm`). A client that is alone may choose less.
+    /// second (the example `storm`). For the same reason the retries after it leave out the steps of
+    /// [`reconnect_after`](Self::reconnect_after) that are shorter than the end of this range. A
+    /// client that is alone may choose less.
     #[must_use]
     pub const fn first_retry_spread(mut self, range: DelayRange) -> Self {
         self.first_retry_spread = range;
@@ -164,6 +166,11 @@ impl Config {
 
     /// Delays between further attempts. Default 10, 50, 100, 150, 200, 250, 500, 1000, 2000,
     /// 5000 ms with jitter 0.5; the last repeats.
+    ///
+    /// A client that starts before its server takes them one by one. Once an open connection was
+    /// lost, the steps shorter than the [`first_retry_spread`](Self::first_retry_spread), or than
+    /// the range of the close code, are left out until a connection has been stable: by default
+    /// the second retry comes 1 to 2 s after the first, the third 2.5 to 5 s after that.
     #[must_use]
     pub fn reconnect_after(mut self, backoff: Backoff) -> Self {
         self.reconnect_after = backoff;

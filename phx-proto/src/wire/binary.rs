@@ -11,11 +11,10 @@
 //! ref (`wire/binary_echo`, `wire/broadcast_binary`). An empty join_ref is a string to the server
 //! and makes it drop the push (`wire/binary_empty_refs`), so a client always sends one.
 
-use core::ops::Range;
-
 use bytes::Bytes;
 
-use super::digits::Digits;
+use super::front::{Front, digits_len};
+use super::simple::is_ascii;
 use super::{Body, ByteStr, DecodeError, DecodeProblem, EncodeError, Message, Outgoing, WireRef};
 use crate::payload::Payload;
 
@@ -24,61 +23,110 @@ const REPLY: u8 = 1;
 const BROADCAST: u8 = 2;
 
 pub(super) fn decode(frame: &Bytes) -> Result<Message, DecodeError> {
-    let Some(&kind) = frame.first() else {
-        return Err(DecodeError::new(DecodeProblem::Truncated { field: "kind" }, 0, frame));
-    };
-    match kind {
-        PUSH => {
-            let mut fields = Fields::new(frame, 3)?;
-            let join_ref = fields.wire_ref("join_ref")?;
-            let topic = fields.text("topic")?;
-            let event = fields.text("event")?;
-            let body = Body::Event { event, payload: fields.rest() };
+    match frame[..] {
+        [PUSH, join_ref, topic, event, ..] => {
+            let topic_at = 4 + usize::from(join_ref);
+            let event_at = topic_at + usize::from(topic);
+            let data_at = event_at + usize::from(event);
+            if data_at > frame.len() {
+                let ends = [("join_ref", topic_at), ("topic", event_at), ("event", data_at)];
+                return truncated(frame, &ends);
+            }
+            let (topic, event, payload) = named(frame, "event", topic_at, event_at, data_at)?;
+            let (join_ref, body) = (wire_ref(&frame[4..topic_at]), Body::Event { event, payload });
             Ok(Message { join_ref, msg_ref: WireRef::Null, topic, body })
         }
-        REPLY => {
-            let mut fields = Fields::new(frame, 4)?;
-            let join_ref = fields.wire_ref("join_ref")?;
-            let msg_ref = fields.wire_ref("ref")?;
-            let topic = fields.text("topic")?;
-            let status = fields.text("status")?;
-            let body = Body::Reply { status, response: fields.rest() };
-            Ok(Message { join_ref, msg_ref, topic, body })
+        [REPLY, join_ref, msg_ref, topic, status, ..] => {
+            let ref_at = 5 + usize::from(join_ref);
+            let topic_at = ref_at + usize::from(msg_ref);
+            let status_at = topic_at + usize::from(topic);
+            let data_at = status_at + usize::from(status);
+            if data_at > frame.len() {
+                let refs = [("join_ref", ref_at), ("ref", topic_at)];
+                return truncated(
+                    frame,
+                    &[refs[0], refs[1], ("topic", status_at), ("status", data_at)],
+                );
+            }
+            let (topic, status, response) = named(frame, "status", topic_at, status_at, data_at)?;
+            let join_ref = wire_ref(&frame[5..ref_at]);
+            let msg_ref = wire_ref(&frame[ref_at..topic_at]);
+            Ok(Message { join_ref, msg_ref, topic, body: Body::Reply { status, response } })
         }
-        BROADCAST => {
-            let mut fields = Fields::new(frame, 2)?;
-            let topic = fields.text("topic")?;
-            let event = fields.text("event")?;
-            let body = Body::Event { event, payload: fields.rest() };
+        [BROADCAST, topic, event, ..] => {
+            let event_at = 3 + usize::from(topic);
+            let data_at = event_at + usize::from(event);
+            if data_at > frame.len() {
+                return truncated(frame, &[("topic", event_at), ("event", data_at)]);
+            }
+            let (topic, event, payload) = named(frame, "event", 3, event_at, data_at)?;
+            let body = Body::Event { event, payload };
             Ok(Message { join_ref: WireRef::Null, msg_ref: WireRef::Null, topic, body })
         }
-        _ => Err(DecodeError::new(DecodeProblem::UnknownKind { kind }, 0, frame)),
+        [PUSH | REPLY | BROADCAST, ..] => truncated(frame, &[("header", usize::MAX)]),
+        [kind, ..] => Err(DecodeError::new(DecodeProblem::UnknownKind { kind }, 0, frame)),
+        [] => truncated(frame, &[("kind", 1)]),
     }
 }
 
-pub(super) fn encode(message: &Outgoing<'_>) -> Result<Bytes, EncodeError> {
-    let (mut join_digits, mut msg_digits) = ([0; Digits::MAX], [0; Digits::MAX]);
-    let join_ref = match message.join_ref {
-        Some(join_ref) => Digits::of(join_ref.as_u64(), &mut join_digits),
-        None => &[],
-    };
-    let fields = [
-        ("join_ref", join_ref),
-        ("ref", Digits::of(message.msg_ref.as_u64(), &mut msg_digits)),
-        ("topic", message.topic.as_bytes()),
-        ("event", message.event.as_bytes()),
+#[inline]
+fn wire_ref(text: &[u8]) -> WireRef {
+    if text.is_empty() { WireRef::Null } else { WireRef::parse(text) }
+}
+
+/// The topic, the event or status behind it, and the data behind that.
+#[inline(always)]
+fn named(
+    frame: &Bytes,
+    field: &'static str,
+    topic_at: usize,
+    name_at: usize,
+    data_at: usize,
+) -> Result<(ByteStr, ByteStr, Payload), DecodeError> {
+    let (topic, name) = (frame.slice(topic_at..name_at), frame.slice(name_at..data_at));
+    let data = Payload::binary_shared(frame.slice(data_at..));
+    if is_ascii(&frame[topic_at..data_at]) {
+        return Ok((ByteStr::ascii(topic), ByteStr::ascii(name), data));
+    }
+    let not_utf8 = |field, at| DecodeError::new(DecodeProblem::NotUtf8 { field }, at, frame);
+    let topic = ByteStr::new(topic).map_err(|_| not_utf8("topic", topic_at))?;
+    let name = ByteStr::new(name).map_err(|_| not_utf8(field, name_at))?;
+    Ok((topic, name, data))
+}
+
+/// Says inside of which of the fields, each with the place where it ends, the frame ended.
+#[cold]
+fn truncated<T>(frame: &Bytes, ends: &[(&'static str, usize)]) -> Result<T, DecodeError> {
+    let cut = ends.iter().find(|(_, end)| *end > frame.len());
+    let problem = DecodeProblem::Truncated { field: cut.map_or("header", |(field, _)| field) };
+    Err(DecodeError::new(problem, frame.len(), frame))
+}
+
+pub(super) fn encode(message: Outgoing<'_>) -> Result<Bytes, EncodeError> {
+    let Outgoing { join_ref, msg_ref, topic, event, payload } = message;
+    let (join_len, ref_len) = (join_ref.map_or(0, digits_len), digits_len(msg_ref));
+    let lengths = [
+        PUSH,
+        join_len as u8,
+        ref_len as u8,
+        field_len("topic", topic.len())?,
+        field_len("event", event.len())?,
     ];
-    let header: usize = fields.iter().map(|(_, value)| 1 + value.len()).sum();
-    let mut frame = Vec::with_capacity(1 + header + message.payload.len());
-    frame.push(PUSH);
-    for (field, value) in fields {
-        frame.push(field_len(field, value.len())?);
-    }
-    for (_, value) in fields {
-        frame.extend_from_slice(value);
-    }
-    frame.extend_from_slice(message.payload.as_bytes());
-    Ok(Bytes::from(frame))
+    let len = lengths.len() + join_len + ref_len + topic.len() + event.len();
+    Ok(payload.enclose(
+        len,
+        |room| {
+            let mut front = Front(room);
+            front.put(&lengths);
+            if let Some(join_ref) = join_ref {
+                front.put_digits(join_ref, join_len);
+            }
+            front.put_digits(msg_ref, ref_len);
+            front.put(topic.as_bytes());
+            front.put(event.as_bytes());
+        },
+        b']',
+    ))
 }
 
 pub(super) fn check(topic: &str, event: &str) -> Result<(), EncodeError> {
@@ -89,53 +137,4 @@ pub(super) fn check(topic: &str, event: &str) -> Result<(), EncodeError> {
 
 fn field_len(field: &'static str, len: usize) -> Result<u8, EncodeError> {
     u8::try_from(len).map_err(|_| EncodeError::FieldTooLong { field, len })
-}
-
-/// The fields behind the lengths, one after another.
-struct Fields<'a> {
-    frame: &'a Bytes,
-    lengths: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Fields<'a> {
-    fn new(frame: &'a Bytes, count: usize) -> Result<Self, DecodeError> {
-        let Some(lengths) = frame.get(1..=count) else {
-            let problem = DecodeProblem::Truncated { field: "header" };
-            return Err(DecodeError::new(problem, frame.len(), frame));
-        };
-        Ok(Self { frame, lengths, at: 1 + count })
-    }
-
-    #[inline]
-    fn next(&mut self, field: &'static str) -> Result<Range<usize>, DecodeError> {
-        let (len, lengths) = self.lengths.split_first().unwrap_or((&0, &[]));
-        let end = self.at + usize::from(*len);
-        if end > self.frame.len() {
-            let problem = DecodeProblem::Truncated { field };
-            return Err(DecodeError::new(problem, self.frame.len(), self.frame));
-        }
-        let found = self.at..end;
-        self.lengths = lengths;
-        self.at = end;
-        Ok(found)
-    }
-
-    #[inline]
-    fn wire_ref(&mut self, field: &'static str) -> Result<WireRef, DecodeError> {
-        let found = &self.frame[self.next(field)?];
-        Ok(if found.is_empty() { WireRef::Null } else { WireRef::parse(found) })
-    }
-
-    #[inline]
-    fn text(&mut self, field: &'static str) -> Result<ByteStr, DecodeError> {
-        let at = self.at;
-        let found = self.next(field)?;
-        ByteStr::new(self.frame.slice(found))
-            .map_err(|_| DecodeError::new(DecodeProblem::NotUtf8 { field }, at, self.frame))
-    }
-
-    fn rest(&self) -> Payload {
-        Payload::binary(self.frame.slice(self.at..))
-    }
 }

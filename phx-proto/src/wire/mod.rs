@@ -6,9 +6,11 @@
 
 mod binary;
 mod byte_str;
-mod digits;
+mod compact;
 mod error;
+mod front;
 mod scan;
+mod simple;
 mod text;
 mod v1;
 
@@ -18,6 +20,7 @@ use bytes::Bytes;
 
 pub use byte_str::ByteStr;
 pub use error::{DecodeError, DecodeProblem, EncodeError, Evidence};
+pub(crate) use scan::first_of_members;
 
 use crate::id::Ref;
 use crate::payload::Payload;
@@ -163,7 +166,7 @@ impl Serializer for V2 {
 
     fn encode(&self, message: Outgoing<'_>) -> Result<Frame, EncodeError> {
         if message.payload.is_binary() {
-            binary::encode(&message).map(Frame::Binary)
+            binary::encode(message).map(Frame::Binary)
         } else {
             Ok(Frame::Text(text::encode(message)))
         }
@@ -228,16 +231,17 @@ pub fn check_strict(message: &Message) -> Result<(), DecodeError> {
     if payload.is_binary() {
         return Ok(());
     }
+    let found = payload.as_bytes();
     // The parser skips over strings without looking at their bytes.
-    let text = core::str::from_utf8(payload.as_bytes()).map_err(|error| {
+    let text = core::str::from_utf8(found).map_err(|error| {
         let problem = DecodeProblem::NotUtf8 { field: "payload" };
-        DecodeError::new(problem, error.valid_up_to(), payload.as_bytes())
+        DecodeError::new(problem, error.valid_up_to(), found)
     })?;
     match serde_json::from_str::<serde::de::IgnoredAny>(text) {
         Ok(_) => Ok(()),
         Err(error) => {
             let problem = DecodeProblem::Payload { message: error.to_string() };
-            Err(DecodeError::new(problem, error.column(), payload.as_bytes()))
+            Err(DecodeError::new(problem, error.column(), found))
         }
     }
 }

@@ -3,9 +3,12 @@
 //! A [`Scanner`] walks over bytes. Strings and values are found, not read: what is inside them is
 //! for whoever reads the payload. Nothing recurses, so no nesting can exhaust the stack.
 
+use core::ops::Range;
+
 use bytes::Bytes;
 
 use super::error::{DecodeError, DecodeProblem};
+use super::simple::simple_len;
 use super::{ByteStr, WireRef};
 
 pub(super) struct Scanner<'a> {
@@ -192,8 +195,13 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Takes one value of any kind, by its outline: brackets are counted, strings are skipped.
+    /// Takes one value of any kind, by its outline.
     pub(super) fn value(&mut self, expected: &'static str) -> Result<Bytes, DecodeError> {
+        Ok(self.frame.slice(self.extent(expected)?))
+    }
+
+    /// Takes one value of any kind, by its outline: brackets are counted, strings are skipped.
+    fn extent(&mut self, expected: &'static str) -> Result<Range<usize>, DecodeError> {
         let Some(first) = self.peek() else { return self.expected(expected) };
         let start = self.at;
         match first {
@@ -208,7 +216,7 @@ impl<'a> Scanner<'a> {
                 }
             }
         }
-        Ok(self.frame.slice(start..self.at))
+        Ok(start..self.at)
     }
 
     fn skip_nested(&mut self, expected: &'static str) -> Result<(), DecodeError> {
@@ -244,27 +252,25 @@ const fn is_delimiter(byte: u8) -> bool {
     is_space(byte) || matches!(byte, b',' | b']' | b'}' | b'[' | b'{' | b'"' | b':')
 }
 
-/// How many characters that stand for themselves are in front: ASCII, and neither quote,
-/// backslash nor control. Looks at eight bytes at a time.
-#[inline]
-fn simple_len(bytes: &[u8]) -> usize {
-    const EACH: u64 = u64::from_le_bytes([1; 8]);
-    const HIGH: u64 = EACH << 7;
-    // The high bit of each byte below `limit`; wrong only above a byte for which it is right.
-    let below = |word: u64, limit: u8| word.wrapping_sub(EACH * u64::from(limit)) & !word;
-    let mut at = 0;
-    while let Some(word) = bytes[at..].first_chunk() {
-        let word = u64::from_le_bytes(*word);
-        let quotes = below(word ^ (EACH * u64::from(b'"')), 1);
-        let escapes = below(word ^ (EACH * u64::from(b'\\')), 1);
-        let stops = (quotes | escapes | below(word, 0x20) | word) & HIGH;
-        if stops != 0 {
-            return at + (stops.trailing_zeros() / 8) as usize;
+/// Where the value of `"response"` stands in text that begins with one and may go on with more
+/// members of the same object: the last one, as for JSON.parse. All of the text when it is not that.
+pub(crate) fn first_of_members(text: &Bytes) -> Range<usize> {
+    let read = || {
+        let mut scanner = Scanner::new(text, 0, text.len());
+        let mut found = scanner.extent("a response")?;
+        while scanner.peek().is_some() {
+            scanner.take(b',', "a comma behind the response")?;
+            let key = scanner.string("a key of the reply")?;
+            scanner.take(b':', "a colon behind the key")?;
+            let mut other = scanner.extent("a value in the reply")?;
+            if key == *"response" {
+                core::mem::swap(&mut found, &mut other);
+            }
+            scanner.check_json(&text[other], "a value in the reply")?;
         }
-        at += 8;
-    }
-    let simple = |byte: &u8| matches!(byte, 0x20..0x80) && !matches!(byte, b'"' | b'\\');
-    at + bytes[at..].iter().take_while(|byte| simple(byte)).count()
+        Ok::<_, DecodeError>(found)
+    };
+    read().unwrap_or(0..text.len())
 }
 
 /// Whether a byte outside of strings opens or closes something.

@@ -1,20 +1,25 @@
 //! vsn 2.0.0 as text: `[join_ref, ref, topic, event, payload]`.
 //!
 //! Only the envelope is scanned. The payload is what stands between the fourth comma and the
-//! closing bracket, untouched, so decoding costs the same whatever its size. A reply is looked
-//! into as far as its `status` and the extent of its `response`.
-
-use std::io::{self, Write};
+//! closing bracket, untouched, so decoding costs the same whatever its size. What is not written
+//! as [`compact`] expects it is read by the scanner here, which takes any JSON; of a reply it
+//! reads the `status` and the extent of the `response`.
 
 use bytes::Bytes;
 
-use super::digits::Digits;
+use super::front::{Front, digits_len, string_len};
 use super::scan::{Scanner, is_space};
-use super::{Body, DecodeError, Message, Outgoing};
-use crate::id::Ref;
-use crate::payload::{HEADROOM, Payload};
+use super::{Body, DecodeError, Message, Outgoing, compact};
+use crate::payload::Payload;
 
 pub(super) fn decode(frame: &Bytes) -> Result<Message, DecodeError> {
+    match compact::decode(frame) {
+        Some(message) => Ok(message),
+        None => scan(frame),
+    }
+}
+
+fn scan(frame: &Bytes) -> Result<Message, DecodeError> {
     let mut scanner = Scanner::new(frame, 0, frame.len());
     scanner.take(b'[', "an array of five members")?;
     let join_ref = scanner.wire_ref("a join_ref")?;
@@ -95,94 +100,40 @@ pub(super) fn decode_reply(frame: &Bytes, start: usize, end: usize) -> Result<Bo
 
 pub(super) fn encode(message: Outgoing<'_>) -> Bytes {
     let Outgoing { join_ref, msg_ref, topic, event, payload } = message;
-    // A common envelope fits where it will be written; a longer one takes an allocation.
-    let mut short = [0; HEADROOM];
-    let mut rest = &mut short[..];
-    if write_front(&mut rest, join_ref, msg_ref, topic, event).is_ok() {
-        let len = HEADROOM - rest.len();
-        return payload.enclose(&short[..len], b']');
-    }
-    let mut front = Vec::with_capacity(max_envelope_len(topic, event));
-    // Writing to memory that grows does not fail.
-    let _ = write_front(&mut front, join_ref, msg_ref, topic, event);
-    payload.enclose(&front, b']')
-}
-
-fn write_front(
-    out: &mut impl Write,
-    join_ref: Option<Ref>,
-    msg_ref: Ref,
-    topic: &str,
-    event: &str,
-) -> io::Result<()> {
-    out.write_all(b"[")?;
-    match join_ref {
-        Some(join_ref) => write_ref(out, join_ref)?,
-        None => out.write_all(b"null")?,
-    }
-    out.write_all(b",")?;
-    write_ref(out, msg_ref)?;
-    out.write_all(b",")?;
-    write_string(out, topic)?;
-    out.write_all(b",")?;
-    write_string(out, event)?;
-    out.write_all(b",")
-}
-
-/// Two refs of 20 digits, the punctuation, and strings in which every byte may need an escape.
-pub(super) fn max_envelope_len(topic: &str, event: &str) -> usize {
-    const FIXED: usize = 2 * (20 + 2) + 2 * 2 + 4 + 2;
-    FIXED + escaped_len(topic) + escaped_len(event)
-}
-
-pub(super) fn escaped_len(text: &str) -> usize {
-    let plain = text.bytes().take_while(|byte| !needs_escape(*byte)).count();
-    let escaped = text.as_bytes()[plain..].iter().map(|byte| match byte {
-        b'"' | b'\\' => 2,
-        0..=0x1f => 6,
-        _ => 1,
-    });
-    plain + escaped.sum::<usize>()
-}
-
-pub(super) fn write_ref(out: &mut impl Write, msg_ref: Ref) -> io::Result<()> {
-    let mut digits = [0; Digits::MAX];
-    out.write_all(b"\"")?;
-    out.write_all(Digits::of(msg_ref.as_u64(), &mut digits))?;
-    out.write_all(b"\"")
-}
-
-pub(super) fn write_string(out: &mut impl Write, text: &str) -> io::Result<()> {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    out.write_all(b"\"")?;
-    let mut rest = text.as_bytes();
-    loop {
-        let plain = rest.iter().take_while(|byte| !needs_escape(**byte)).count();
-        out.write_all(&rest[..plain])?;
-        match rest.get(plain) {
-            None => break,
-            Some(byte @ (b'"' | b'\\')) => out.write_all(&[b'\\', *byte])?,
-            Some(byte) => {
-                let (high, low) = (usize::from(byte >> 4), usize::from(byte & 15));
-                out.write_all(&[b'\\', b'u', b'0', b'0', HEX[high], HEX[low]])?;
+    let (topic_len, event_len) = (string_len(topic), string_len(event));
+    let (join_len, ref_len) = (join_ref.map_or(0, digits_len), digits_len(msg_ref));
+    let open = if join_ref.is_some() { OPEN } else { OPEN_NULL };
+    let refs = open.len() + join_len + if join_ref.is_some() { NEXT.len() } else { 0 } + ref_len;
+    let len = refs + 2 * NEXT.len() + topic_len + event_len + LAST.len();
+    payload.enclose(
+        len,
+        |room| {
+            let mut front = Front(room);
+            if let Some(join_ref) = join_ref {
+                front.put(OPEN);
+                front.put_digits(join_ref, join_len);
+                front.put(NEXT);
+            } else {
+                front.put(OPEN_NULL);
             }
-        }
-        rest = &rest[plain + 1..];
-    }
-    out.write_all(b"\"")
+            front.put_digits(msg_ref, ref_len);
+            front.put(NEXT);
+            front.put_string(topic, topic_len);
+            front.put(NEXT);
+            front.put_string(event, event_len);
+            front.put(LAST);
+        },
+        b']',
+    )
 }
 
-const fn needs_escape(byte: u8) -> bool {
-    const ESCAPE: [bool; 256] = {
-        let mut escape = [false; 256];
-        let mut byte = 0;
-        while byte < 0x20 {
-            escape[byte] = true;
-            byte += 1;
-        }
-        escape[b'"' as usize] = true;
-        escape[b'\\' as usize] = true;
-        escape
-    };
-    ESCAPE[byte as usize]
+const OPEN: &[u8] = b"[\"";
+const OPEN_NULL: &[u8] = b"[null,\"";
+const NEXT: &[u8] = b"\",\"";
+const LAST: &[u8] = b"\",";
+
+/// Two refs of 20 digits, the strings, and the punctuation.
+pub(super) fn max_envelope_len(topic: &str, event: &str) -> usize {
+    const FIXED: usize = r#"["","","","",]"#.len() + 2 * 20;
+    FIXED + string_len(topic) + string_len(event)
 }

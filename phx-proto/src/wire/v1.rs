@@ -4,14 +4,12 @@
 //! `ref` member is the join_ref that the client sent with its join, so this client sends one on every
 //! frame. As with vsn 2 the payload is found, not parsed.
 
-use std::io::{self, Write};
-
 use bytes::Bytes;
 
+use super::front::{Front, digits_len, string_len};
 use super::scan::Scanner;
-use super::text::{decode_reply, escaped_len, write_ref, write_string};
+use super::text::decode_reply;
 use super::{Body, DecodeError, Message, Outgoing, WireRef};
-use crate::id::Ref;
 use crate::payload::Payload;
 
 pub(super) fn decode(frame: &Bytes) -> Result<Message, DecodeError> {
@@ -64,37 +62,42 @@ pub(super) fn decode(frame: &Bytes) -> Result<Message, DecodeError> {
 
 pub(super) fn encode(message: Outgoing<'_>) -> Bytes {
     let Outgoing { join_ref, msg_ref, topic, event, payload } = message;
-    let mut front = Vec::with_capacity(max_envelope_len(topic, event));
-    // Writing to memory that grows does not fail.
-    let _ = write_front(&mut front, join_ref, msg_ref, topic, event);
-    payload.enclose(&front, b'}')
+    let (topic_len, event_len) = (string_len(topic), string_len(event));
+    let (join_len, ref_len) = (join_ref.map_or(0, digits_len), digits_len(msg_ref));
+    let open = if join_ref.is_some() { OPEN_JOIN.len() + join_len + REF.len() } else { OPEN.len() };
+    let len = open + ref_len + TOPIC.len() + topic_len + EVENT.len() + event_len + PAYLOAD.len();
+    payload.enclose(
+        len,
+        |room| {
+            let mut front = Front(room);
+            if let Some(join_ref) = join_ref {
+                front.put(OPEN_JOIN);
+                front.put_digits(join_ref, join_len);
+                front.put(REF);
+            } else {
+                front.put(OPEN);
+            }
+            front.put_digits(msg_ref, ref_len);
+            front.put(TOPIC);
+            front.put_string(topic, topic_len);
+            front.put(EVENT);
+            front.put_string(event, event_len);
+            front.put(PAYLOAD);
+        },
+        b'}',
+    )
 }
 
-fn write_front(
-    out: &mut impl Write,
-    join_ref: Option<Ref>,
-    msg_ref: Ref,
-    topic: &str,
-    event: &str,
-) -> io::Result<()> {
-    out.write_all(b"{")?;
-    if let Some(join_ref) = join_ref {
-        out.write_all(br#""join_ref":"#)?;
-        write_ref(out, join_ref)?;
-        out.write_all(b",")?;
-    }
-    out.write_all(br#""ref":"#)?;
-    write_ref(out, msg_ref)?;
-    out.write_all(br#","topic":"#)?;
-    write_string(out, topic)?;
-    out.write_all(br#","event":"#)?;
-    write_string(out, event)?;
-    out.write_all(br#","payload":"#)
-}
+const OPEN: &[u8] = br#"{"ref":""#;
+const OPEN_JOIN: &[u8] = br#"{"join_ref":""#;
+const REF: &[u8] = br#"","ref":""#;
+const TOPIC: &[u8] = br#"","topic":""#;
+const EVENT: &[u8] = br#"","event":""#;
+const PAYLOAD: &[u8] = br#"","payload":"#;
 
 /// Two refs of 20 digits, the names of the members, and strings with their escapes.
 pub(super) fn max_envelope_len(topic: &str, event: &str) -> usize {
     const FIXED: usize =
         r#"{"join_ref":"","ref":"","topic":"","event":"","payload":}"#.len() + 2 * 20;
-    FIXED + escaped_len(topic) + escaped_len(event)
+    FIXED + string_len(topic) + string_len(event)
 }

@@ -42,7 +42,7 @@ fn step(
         }
         2 => {
             // Whatever is left is the text of one message.
-            let payload = Payload::binary(reader.0.to_vec());
+            let payload = Payload::binary(reader.0);
             reader.0 = &[];
             for payload in [payload.clone(), text(&payload)] {
                 fold(told, presence.sync_diff(&payload).unwrap_or_default());

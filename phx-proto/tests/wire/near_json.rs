@@ -151,6 +151,28 @@ pub fn v2_frame() -> impl Strategy<Value = Vec<u8>> {
     damaged(text)
 }
 
+/// A reply of vsn 2.0.0 as Phoenix writes it, or nearly, with further members that it never has.
+pub fn compact_reply() -> impl Strategy<Value = Vec<u8>> {
+    let status = || select(vec!["\"ok\"", "\"error\"", "\"okay\"", "\"\"", "ok", "null"]);
+    let key = select(vec!["\"response\"", "\"x\"", "\"\\\"\"", "\"\"", "x"]);
+    let more = vec((space(), key, value()), 0..3).prop_map(|members| {
+        let member = |(space, key, value)| format!("{space},{key}:{value}");
+        members.into_iter().map(member).collect::<String>()
+    });
+    let usual = prop_oneof![4 => Just(String::new()), 1 => more];
+    let text = (any::<bool>(), status(), value(), usual, reference()).prop_map(
+        |(status_first, status, response, more, msg_ref)| {
+            let reply = if status_first {
+                format!("{{\"status\":{status},\"response\":{response}{more}}}")
+            } else {
+                format!("{{\"response\":{response}{more},\"status\":{status}}}")
+            };
+            format!("[null,{msg_ref},\"room:a\",\"phx_reply\",{reply}]")
+        },
+    );
+    damaged(text)
+}
+
 /// A vsn 1.0.0 text frame, or nearly.
 pub fn v1_frame() -> impl Strategy<Value = Vec<u8>> {
     let message = object(&[

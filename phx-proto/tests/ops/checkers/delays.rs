@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use phx_proto::{Action, Cause, DelayRange, Refusal, RejoinCause, Signal, Status, Time};
+use phx_proto::{Action, Backoff, Cause, DelayRange, Refusal, RejoinCause, Signal, Status, Time};
 
 use super::{Checker, Moment};
 use crate::ops::peer::Sent;
@@ -15,6 +15,8 @@ use crate::ops::world::{Called, Input};
 #[derive(Clone, Debug, Default)]
 pub struct Reconnects {
     attempts: u32,
+    /// Steps left out since an open connection was lost.
+    skipped: u32,
     refusals: u32,
     unauthorized: bool,
     failing_since: Option<Time>,
@@ -36,7 +38,7 @@ struct Wait {
 
 impl Reconnects {
     fn reset(&mut self) {
-        (self.attempts, self.refusals, self.unauthorized) = (0, 0, false);
+        (self.attempts, self.skipped, self.refusals, self.unauthorized) = (0, 0, 0, false);
         self.failing_since = None;
     }
 
@@ -61,7 +63,7 @@ impl Reconnects {
         at: &Moment<'_>,
     ) -> Option<(DelayRange, bool)> {
         let policy: &Policy = at.policy;
-        let ordinary = policy.reconnect.range(attempt);
+        let ordinary = policy.reconnect.range(attempt + self.skipped);
         let mut refused = || {
             self.refusals += 1;
             Some((policy.refused.range(self.refusals), false))
@@ -86,6 +88,8 @@ impl Reconnects {
                     }
                     _ => policy.first_retry,
                 };
+                let next = first_not_shorter(&policy.reconnect, first.max());
+                self.skipped = self.skipped.max(next.saturating_sub(attempt + 1));
                 if attempt == 1 {
                     return Some((first, true));
                 }
@@ -95,6 +99,15 @@ impl Reconnects {
             _ => Some((ordinary, true)),
         }
     }
+}
+
+/// The attempt from which on the schedule is not shorter than this, or does not grow any more.
+fn first_not_shorter(schedule: &Backoff, delay: Duration) -> u32 {
+    const LAST: u32 = 64;
+    let same = |attempt: u32| schedule.range(attempt) == schedule.range(LAST);
+    (1..=LAST)
+        .find(|attempt| schedule.range(*attempt).max() >= delay || (*attempt..LAST).all(same))
+        .unwrap_or(LAST)
 }
 
 impl Checker for Reconnects {
