@@ -35,8 +35,11 @@ const BUDGET: u32 = 64;
 /// How many bytes of frames are gathered before they are handed over; one frame always is.
 const GATHERED_MAX: usize = 64 << 10;
 
-/// Room for so many frames and wakers is kept while nothing comes.
-const ROOM_KEPT: usize = 4;
+/// How much room is left for the next batch, after one of so many frames: a busy connection keeps
+/// what it has, one that has become idle does not.
+const fn room_for(batch: usize, capacity: usize) -> usize {
+    if batch * 8 < capacity { 4 } else { capacity }
+}
 
 /// Rounds in one poll.
 const ROUNDS: u32 = 128;
@@ -304,6 +307,7 @@ impl<R: Runtime> Driver<R> {
             return false;
         }
         let id = link.id;
+        let batch = link.gathered.len();
         let mut over = false;
         self.shared.batch(&mut self.wakers, |state| {
             // What is to be done about one frame is done before the next is looked at.
@@ -323,12 +327,9 @@ impl<R: Runtime> Driver<R> {
             self.link = None;
             return true;
         }
-        let more = link.has_more();
-        if !more {
-            link.gathered.shrink_to(ROOM_KEPT);
-            self.wakers.shrink_to(ROOM_KEPT);
-        }
-        more
+        link.gathered.shrink_to(room_for(batch, link.gathered.capacity()));
+        self.wakers.shrink_to(room_for(batch, self.wakers.capacity()));
+        link.has_more()
     }
 
     /// True when the transport, which refused a frame, must be asked once more.

@@ -184,7 +184,10 @@ impl Wakes {
     }
 
     fn wake(self) {
-        self.first.into_iter().chain(self.more).for_each(Waker::wake);
+        if let Some(first) = self.first {
+            first.wake();
+            self.more.into_iter().for_each(Waker::wake);
+        }
     }
 }
 
@@ -288,7 +291,7 @@ impl State {
                 Some(action) => self.act(action),
                 None => break,
             }
-            for topic in core::mem::take(&mut self.resyncs) {
+            while let Some(topic) = self.resyncs.pop() {
                 self.rejoin(now, &topic);
             }
         }
