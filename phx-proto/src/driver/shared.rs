@@ -13,6 +13,8 @@
 //! every command and input the core's facts are drained, so no fact of the past can meet a waiter
 //! of the present. Frames stay in the core until the driver has a transport that takes them.
 //!
+//! A mailbox has a lock of its own, which a consumer takes alone and the driver takes inside this one.
+//!
 //! Wakers are collected under the lock and woken after it.
 
 use core::fmt;
@@ -295,7 +297,9 @@ impl State {
                 self.rejoin(now, &topic);
             }
         }
-        self.wake_patients();
+        if !self.patients.is_empty() {
+            self.wake_patients();
+        }
     }
 
     /// The next frame, with the connection it belongs to.
@@ -324,7 +328,9 @@ impl State {
     }
 
     fn dispatch(&mut self, signal: Signal) {
-        self.record(&signal);
+        if !self.signals.is_empty() {
+            self.record(&signal);
+        }
         #[cfg(feature = "tracing")]
         self.trace.record(&signal);
         match signal {

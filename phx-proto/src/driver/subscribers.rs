@@ -140,17 +140,20 @@ impl State {
         }
         let bytes = message.event.as_bytes().len() + message.payload.len();
         let mut kept = true;
-        let mut message = Some(message);
-        let wanted = |subscriber: &&Arc<Subscriber>| presence || !subscriber.presence;
-        let mut subscribers = audience.mailboxes.iter().filter(wanted).peekable();
-        while let Some(subscriber) = subscribers.next() {
-            // The last one gets the message itself.
-            let next = subscribers.peek().is_some().then(|| message.clone()).flatten();
-            let Some(message) = core::mem::replace(&mut message, next) else { break };
+        let (drops, wakes) = (&mut self.mailbox_drops, &mut self.wakes);
+        let mut hand = |subscriber: &Subscriber, message: Message| {
             let mut slot = subscriber.lock();
             kept &= slot.value.message(message, bytes);
-            self.mailbox_drops += slot.value.take_dropped();
-            self.wakes.extend(slot.waker.take());
+            *drops += slot.value.take_dropped();
+            wakes.extend(slot.waker.take());
+        };
+        // The last one gets the message itself.
+        let Some((last, others)) = audience.mailboxes.split_last() else { return };
+        for other in others.iter().filter(|other| presence || !other.presence) {
+            hand(other, message.clone());
+        }
+        if presence || !last.presence {
+            hand(last, message);
         }
         if !kept {
             self.resyncs.push(topic);
