@@ -381,6 +381,9 @@ impl Config {
     /// How many messages, and how many bytes of them, wait for a slow consumer. Default 256 and
     /// 8 MiB per subscriber. Used by the `driver` feature.
     ///
+    /// A stream takes up to an eighth of that number in hand at once. Those count as waiting, and
+    /// are not dropped any more.
+    ///
     /// # Errors
     ///
     /// [`ConfigError::Zero`] for no messages.

@@ -11,6 +11,9 @@
 //! happened. Dropping a message merges the gap before it
 //! into the one behind it: lifecycle events are never lost, and the loss itself becomes visible.
 //! The socket is never stopped from reading.
+//!
+//! A reader that has fallen behind takes several messages at once, so that it does not meet the
+//! driver at the lock for each of them. They count as waiting until it comes back.
 
 use std::collections::VecDeque;
 
@@ -45,6 +48,9 @@ pub(super) struct Limits {
     pub(super) policy: MailboxPolicy,
 }
 
+/// A reader may have an eighth of what a mailbox may hold in hand.
+const LENT_PART: usize = 8;
+
 /// What waits for one consumer.
 #[derive(Debug)]
 pub(super) struct Mailbox {
@@ -52,6 +58,8 @@ pub(super) struct Mailbox {
     entries: VecDeque<Entry>,
     tail: Option<Box<Gap>>,
     bytes: usize,
+    /// How many messages the reader has in hand, and their bytes.
+    lent: (usize, usize),
     end: Option<StreamEnd>,
     /// Messages dropped since it was asked last.
     dropped: u64,
@@ -81,6 +89,7 @@ impl Mailbox {
             entries: VecDeque::new(),
             tail: None,
             bytes: 0,
+            lent: (0, 0),
             end: None,
             dropped: 0,
             read: false,
@@ -189,10 +198,36 @@ impl Mailbox {
         self.end.clone().map(ChannelEvent::Closed)
     }
 
+    /// Moves what waits to the reader's hand, which is empty: messages with nothing between them,
+    /// up to a part of the bound. What is in hand cannot be dropped any more, so a reader that
+    /// starts over after a loss takes nothing in advance.
+    #[inline]
+    pub(super) fn lend(&mut self, hand: &mut VecDeque<Message>) {
+        self.lent = (0, 0);
+        let max = match self.limits.policy {
+            MailboxPolicy::Rejoin => 0,
+            _ => self.limits.messages / LENT_PART,
+        };
+        let plain = |entry: &&Entry| entry.before.is_none();
+        let count = self.entries.iter().take(max).take_while(plain).count();
+        if count < 2 {
+            return;
+        }
+        let mut bytes = 0;
+        hand.extend(self.entries.drain(..count).map(|entry| {
+            bytes += entry.bytes;
+            entry.message
+        }));
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.lent = (count, bytes);
+    }
+
     fn is_full_for(&self, bytes: usize) -> bool {
+        let (lent, lent_bytes) = self.lent;
+        let held = self.bytes.saturating_add(lent_bytes);
         !self.entries.is_empty()
-            && (self.entries.len() >= self.limits.messages
-                || self.bytes.saturating_add(bytes) > self.limits.bytes)
+            && (self.entries.len() + lent >= self.limits.messages
+                || held.saturating_add(bytes) > self.limits.bytes)
     }
 
     fn drop_oldest(&mut self) {
@@ -330,6 +365,41 @@ mod tests {
         assert_eq!(drain(&mut mailbox), ["lagged 2", "2"]);
         mailbox.message(message(3), 6);
         assert_eq!(drain(&mut mailbox), ["3"]);
+    }
+
+    #[test]
+    fn what_the_reader_has_in_hand_counts_as_waiting_and_comes_before_what_was_lost() {
+        let mut mailbox = mailbox(16, 1_000, MailboxPolicy::DropOldest);
+        (0..5).for_each(|number| drop(mailbox.message(message(number), 1)));
+        let mut hand = VecDeque::new();
+        mailbox.lend(&mut hand);
+        assert_eq!(hand, [message(0), message(1)]);
+        (5..30).for_each(|number| drop(mailbox.message(message(number), 1)));
+        let waiting = drain(&mut mailbox);
+        assert_eq!((waiting[0].as_str(), waiting[1].as_str()), ("lagged 14", "16"));
+        assert_eq!(waiting.len(), 1 + 14, "16 messages with the two in hand");
+    }
+
+    #[test]
+    fn nothing_is_taken_in_advance_across_a_gap_or_by_a_reader_that_would_start_over() {
+        let mut hand = VecDeque::new();
+        let mut mailbox = mailbox(64, 1_000, MailboxPolicy::DropOldest);
+        for number in 0..4 {
+            mailbox.message(message(number), 1);
+            if number == 1 {
+                mailbox.interrupted(Interruption::Crashed);
+            }
+        }
+        mailbox.lend(&mut hand);
+        assert_eq!(hand, [message(0), message(1)]);
+        assert_eq!(drain(&mut mailbox), ["interrupted x1", "2", "3"]);
+
+        let limits = Limits { messages: 64, bytes: 1_000, policy: MailboxPolicy::Rejoin };
+        let mut mailbox = Mailbox::new(limits);
+        (0..4).for_each(|number| drop(mailbox.message(message(number), 1)));
+        hand.clear();
+        mailbox.lend(&mut hand);
+        assert_eq!((hand.len(), drain(&mut mailbox).len()), (0, 4));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use futures_core::Stream;
@@ -65,12 +66,14 @@ pub enum StreamEnd {
 pub struct Messages {
     channel: Arc<ChannelInner>,
     mailbox: Arc<Subscriber>,
+    /// Taken out of the mailbox already.
+    hand: VecDeque<Message>,
     done: bool,
 }
 
 impl Messages {
     pub(super) const fn new(channel: Arc<ChannelInner>, mailbox: Arc<Subscriber>) -> Self {
-        Self { channel, mailbox, done: false }
+        Self { channel, mailbox, hand: VecDeque::new(), done: false }
     }
 
     /// The next event; `None` after `Closed`.
@@ -86,7 +89,10 @@ impl Messages {
         if self.done {
             return Poll::Ready(None);
         }
-        let event = ready!(self.mailbox.poll_event(cx));
+        if let Some(message) = self.hand.pop_front() {
+            return Poll::Ready(Some(ChannelEvent::Message(message)));
+        }
+        let event = ready!(self.mailbox.poll_events(&mut self.hand, cx));
         self.done = matches!(event, ChannelEvent::Closed(_));
         Poll::Ready(Some(event))
     }

@@ -2,7 +2,7 @@
 
 use core::fmt;
 use core::task::{Context, Poll};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::mailbox::{Limits, Mailbox, MailboxPolicy};
@@ -41,7 +41,29 @@ impl Subscriber {
         self.lock().value.next()
     }
 
-    /// The next event, for who waits for it.
+    /// The next event, for who waits for it; `hand`, which is empty, gets what may follow.
+    #[inline]
+    pub(super) fn poll_events(
+        &self,
+        hand: &mut VecDeque<Message>,
+        cx: &Context<'_>,
+    ) -> Poll<ChannelEvent> {
+        let mut slot = self.lock();
+        slot.value.lend(hand);
+        if let Some(message) = hand.pop_front() {
+            return Poll::Ready(ChannelEvent::Message(message));
+        }
+        if let Some(event) = slot.value.next() {
+            return Poll::Ready(event);
+        }
+        slot.park(cx);
+        drop(slot);
+        // An idle consumer keeps no room.
+        *hand = VecDeque::new();
+        Poll::Pending
+    }
+
+    /// The next event, for who waits for it and takes them one by one.
     #[inline]
     pub(super) fn poll_event(&self, cx: &Context<'_>) -> Poll<ChannelEvent> {
         let mut slot = self.lock();
