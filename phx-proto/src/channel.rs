@@ -26,11 +26,12 @@
 use core::time::Duration;
 use std::collections::BTreeSet;
 
-use crate::id::{InterestId, PushId, Ref};
+use crate::id::{InterestId, Ref};
 use crate::join_params::JoinParams;
-use crate::ordered::Ordered;
 use crate::payload::Payload;
+use crate::pushes::Group;
 use crate::time::Time;
+use crate::topic::Topic;
 
 /// The state of a topic, as seen from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +78,7 @@ pub(crate) struct Channel {
 /// A wanted topic.
 #[derive(Clone, Debug)]
 pub(crate) struct Want {
+    pub(crate) topic: Topic,
     /// Joins are written in this order.
     pub(crate) order: u64,
     pub(crate) params: JoinParams,
@@ -93,8 +95,8 @@ pub(crate) struct Want {
     pub(crate) attempts: u32,
     pub(crate) rejoins: u32,
     pub(crate) rejections: u32,
-    /// Accepted and not yet written.
-    pub(crate) queued: Ordered<PushId>,
+    /// Accepted and without an outcome; none before the first.
+    pub(crate) pushes: Option<Group>,
 }
 
 #[derive(Clone, Debug)]
@@ -111,8 +113,6 @@ pub(crate) struct Instance {
     pub(crate) join_ref: Ref,
     pub(crate) since: Time,
     pub(crate) response: Payload,
-    /// Written on this instance and unanswered.
-    pub(crate) in_flight: Ordered<PushId>,
 }
 
 /// An instance that is being left.
@@ -123,14 +123,14 @@ pub(crate) struct Leaving {
     pub(crate) order: u64,
     /// The ref of the leave, once written.
     pub(crate) leave_ref: Option<Ref>,
-    /// Accepted before the leave and not yet written.
-    pub(crate) queued: Ordered<PushId>,
-    pub(crate) in_flight: Ordered<PushId>,
+    /// Accepted before the leave, and written or about to be.
+    pub(crate) pushes: Option<Group>,
 }
 
 impl Want {
-    pub(crate) const fn new(order: u64, params: JoinParams) -> Self {
+    pub(crate) const fn new(topic: Topic, order: u64, params: JoinParams) -> Self {
         Self {
+            topic,
             order,
             params,
             interests: BTreeSet::new(),
@@ -142,19 +142,12 @@ impl Want {
             attempts: 0,
             rejoins: 0,
             rejections: 0,
-            queued: Ordered::new(),
+            pushes: None,
         }
     }
 
     pub(crate) const fn joined(&self) -> Option<&Instance> {
         match &self.state {
-            State::Joined(instance) => Some(instance),
-            _ => None,
-        }
-    }
-
-    pub(crate) const fn joined_mut(&mut self) -> Option<&mut Instance> {
-        match &mut self.state {
             State::Joined(instance) => Some(instance),
             _ => None,
         }
@@ -181,16 +174,11 @@ impl Channel {
         self.want.is_none() && self.leaving.is_none()
     }
 
-    /// Its pushes without an outcome.
-    pub(crate) fn pushes(&self) -> usize {
-        let wanted = self.want.as_ref().map_or(0, |want| {
-            want.queued.len() + want.joined().map_or(0, |instance| instance.in_flight.len())
-        });
-        let leaving = self
-            .leaving
-            .as_ref()
-            .map_or(0, |leaving| leaving.queued.len() + leaving.in_flight.len());
-        wanted + leaving
+    /// Those of its pushes that have no outcome.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = &Group> {
+        let wanted = self.want.as_ref().and_then(|want| want.pushes.as_ref());
+        let leaving = self.leaving.as_ref().and_then(|leaving| leaving.pushes.as_ref());
+        wanted.into_iter().chain(leaving)
     }
 
     /// Whether a join could be written now.
@@ -208,7 +196,7 @@ mod tests {
 
     #[test]
     fn what_is_held_for_a_topic_does_not_grow() {
-        let size = size_of::<(crate::topic::Topic, Channel)>();
+        let size = size_of::<(Topic, Channel)>();
         assert!(size <= 352, "{size} bytes");
     }
 }

@@ -56,6 +56,7 @@ mod cause;
 mod channel;
 mod config;
 mod connections;
+mod deadlines;
 #[cfg(feature = "driver")]
 pub mod driver;
 mod error;
@@ -67,9 +68,11 @@ mod join_clock;
 mod join_params;
 pub mod manual;
 mod ordered;
+
 mod payload;
 mod presence;
 mod push;
+mod pushes;
 mod refusal;
 mod retry;
 mod rng;

@@ -2,7 +2,9 @@
 //!
 //! Pushes are accepted, written and answered in order, so a sorted ring beats a search tree,
 //! which allocates and frees a node whenever it goes from empty to one entry and back. What
-//! comes or leaves out of order is found by bisection, at the cost of moving its neighbours.
+//! leaves out of order is found by bisection and leaves a gap; gaps go when they reach the front,
+//! and all of them when they are the half, so no removal costs more than its bisection and a
+//! constant share of that. Only what comes out of order moves its neighbours.
 
 use core::fmt;
 use std::collections::VecDeque;
@@ -10,8 +12,13 @@ use std::collections::VecDeque;
 /// A sorted ring. A key is inserted once.
 #[derive(Clone)]
 pub(crate) struct Ordered<K, V = ()> {
-    ring: VecDeque<(K, V)>,
+    /// Neither its first nor its last entry is a gap.
+    ring: VecDeque<(K, Option<V>)>,
+    gaps: usize,
 }
+
+/// Fewer gaps than this are not worth a pass over the ring.
+const GAPS_MIN: usize = 32;
 
 impl<K, V> Default for Ordered<K, V> {
     fn default() -> Self {
@@ -21,48 +28,87 @@ impl<K, V> Default for Ordered<K, V> {
 
 impl<K, V> Ordered<K, V> {
     pub(crate) const fn new() -> Self {
-        Self { ring: VecDeque::new() }
+        Self { ring: VecDeque::new(), gaps: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.ring.len()
+        self.ring.len() - self.gaps
     }
 }
 
 impl<K: Ord + Copy, V> Ordered<K, V> {
+    #[inline]
     pub(crate) fn insert(&mut self, key: K, value: V) {
-        if self.ring.back().is_none_or(|(last, _)| *last < key) {
-            self.ring.push_back((key, value));
+        if self.last().is_none_or(|last| last < key) {
+            self.ring.push_back((key, Some(value)));
             return;
         }
         match self.find(key) {
-            Ok(at) => self.ring[at].1 = value,
-            Err(at) => self.ring.insert(at, (key, value)),
+            Ok(at) => {
+                if self.ring[at].1.replace(value).is_none() {
+                    self.gaps -= 1;
+                }
+            }
+            Err(at) => self.ring.insert(at, (key, Some(value))),
         }
     }
 
+    #[inline]
     pub(crate) fn remove(&mut self, key: K) -> Option<V> {
-        if self.ring.front().is_some_and(|(first, _)| *first == key) {
-            return self.pop_first();
+        if self.first().is_some_and(|(first, _)| first == key) {
+            return self.pop_first().map(|(_, value)| value);
         }
+        self.remove_behind(key)
+    }
+
+    fn remove_behind(&mut self, key: K) -> Option<V> {
         let at = self.find(key).ok()?;
-        self.ring.remove(at).map(|(_, value)| value)
+        let value = self.ring[at].1.take()?;
+        self.gaps += 1;
+        while self.ring.back().is_some_and(|(_, value)| value.is_none()) {
+            self.ring.pop_back();
+            self.gaps -= 1;
+        }
+        if self.gaps >= GAPS_MIN && self.gaps * 2 > self.ring.len() {
+            self.ring.retain(|(_, value)| value.is_some());
+            self.gaps = 0;
+        }
+        Some(value)
     }
 
-    pub(crate) fn pop_first(&mut self) -> Option<V> {
-        self.ring.pop_front().map(|(_, value)| value)
+    /// The entry with the lowest key.
+    #[inline]
+    pub(crate) fn first(&self) -> Option<(K, &V)> {
+        self.ring.front().and_then(|(key, value)| Some((*key, value.as_ref()?)))
     }
 
-    pub(crate) fn contains(&self, key: K) -> bool {
-        self.find(key).is_ok()
+    /// The highest key.
+    #[inline]
+    pub(crate) fn last(&self) -> Option<K> {
+        self.ring.back().map(|(key, _)| *key)
     }
 
-    pub(crate) fn keys(&self) -> impl Iterator<Item = K> {
-        self.ring.iter().map(|(key, _)| *key)
+    #[inline]
+    pub(crate) fn pop_first(&mut self) -> Option<(K, V)> {
+        let (key, value) = self.ring.pop_front()?;
+        while self.ring.front().is_some_and(|(_, value)| value.is_none()) {
+            self.ring.pop_front();
+            self.gaps -= 1;
+        }
+        value.map(|value| (key, value))
     }
 
-    pub(crate) fn into_keys(self) -> impl Iterator<Item = K> {
-        self.ring.into_iter().map(|(key, _)| key)
+    #[inline]
+    pub(crate) fn get(&self, key: K) -> Option<&V> {
+        match self.first() {
+            Some((first, value)) if first == key => Some(value),
+            _ => self.ring[self.find(key).ok()?].1.as_ref(),
+        }
+    }
+
+    /// The entries in the order of their keys.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (K, &V)> {
+        self.ring.iter().filter_map(|(key, value)| Some((*key, value.as_ref()?)))
     }
 
     fn find(&self, key: K) -> Result<usize, usize> {
@@ -70,33 +116,66 @@ impl<K: Ord + Copy, V> Ordered<K, V> {
     }
 }
 
-impl<K: fmt::Debug, V: fmt::Debug> fmt::Debug for Ordered<K, V> {
+impl<K: Ord + Copy + fmt::Debug, V: fmt::Debug> fmt::Debug for Ordered<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.ring.iter().map(|(key, value)| (key, value))).finish()
+        f.debug_map().entries(self.iter()).finish()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
+
+    use crate::rng::Rng;
 
     #[test]
-    fn it_stays_sorted_whatever_the_order_of_coming_and_leaving() {
-        let mut ordered = Ordered::new();
-        for key in [3, 5, 9, 4, 1, 7] {
-            ordered.insert(key, key * 10);
+    fn it_is_a_sorted_map_whatever_the_order_of_coming_and_leaving() {
+        let mut rng = Rng::new(7);
+        let mut draw = |most: u64| rng.next_u64() % most;
+        for round in 0..200 {
+            let (mut ordered, mut model) = (Ordered::new(), BTreeMap::new());
+            let mut next = 0;
+            for step in 0..300 {
+                match draw(6) {
+                    0..3 => {
+                        next += 1 + draw(2);
+                        ordered.insert(next, step);
+                        model.insert(next, step);
+                    }
+                    3 => {
+                        let key = draw(next + 1);
+                        ordered.insert(key, step);
+                        model.insert(key, step);
+                    }
+                    4 => assert_eq!(ordered.pop_first(), model.pop_first()),
+                    _ => {
+                        let key = draw(next + 1);
+                        assert_eq!(ordered.remove(key), model.remove(&key));
+                    }
+                }
+                if round % 3 == 0 {
+                    // Many leave from the middle.
+                    let key = draw(next + 1);
+                    assert_eq!(ordered.remove(key), model.remove(&key));
+                }
+                assert_eq!(ordered.len(), model.len());
+                assert_eq!(ordered.last(), model.keys().next_back().copied());
+                let key = draw(next + 1);
+                assert_eq!(ordered.get(key), model.get(&key));
+            }
+            assert!(ordered.iter().eq(model.iter().map(|(key, value)| (*key, value))));
         }
-        assert_eq!(ordered.keys().collect::<Vec<_>>(), [1, 3, 4, 5, 7, 9]);
-        assert_eq!(
-            (ordered.remove(4), ordered.remove(4), ordered.remove(1)),
-            (Some(40), None, Some(10))
-        );
-        assert!(ordered.contains(7) && !ordered.contains(4));
-        assert_eq!((ordered.pop_first(), ordered.len()), (Some(30), 3));
-        ordered.insert(5, 0);
-        assert_eq!(
-            (ordered.remove(5), ordered.into_keys().collect::<Vec<_>>()),
-            (Some(0), vec![7, 9])
-        );
+    }
+
+    #[test]
+    fn what_stays_in_front_does_not_keep_what_left_behind_it() {
+        let mut ordered = Ordered::new();
+        ordered.insert(0, ());
+        for key in 1..100_000_u64 {
+            ordered.insert(key, ());
+            ordered.remove(key.saturating_sub(10).max(1));
+        }
+        assert!(ordered.ring.len() < 100, "{} places for {}", ordered.ring.len(), ordered.len());
     }
 }

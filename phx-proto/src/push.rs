@@ -8,17 +8,17 @@
 //!   either, withdrawn ──▶ Cancelled          └─ (a cast ends here: Written)
 //! ```
 //!
-//! A push keeps its [`PushId`] for life. Its wire ref is minted when the frame is pulled, so
+//! A push keeps its [`PushId`](crate::PushId) for life. Its wire ref is minted when the frame is pulled, so
 //! nothing that was waiting carries a ref of another connection, and nothing that may have been
 //! written is ever written again. Replies are matched by ref alone (and topic): the join_ref of a
-//! reply is null when the server knew no channel (`wire/push_unjoined_topic`).
+//! reply is null when the server knew no channel (`wire/push_unjoined_topic`). All pushes, and how one
+//! is found, are in [`pushes`](crate::pushes).
 
 use core::time::Duration;
 
 use crate::cause::{NotSentCause, PushOutcome, UnknownCause};
-use crate::id::{PushId, Ref};
+use crate::id::Ref;
 use crate::payload::Payload;
-use crate::table::Table;
 use crate::topic::Topic;
 
 /// How a push is made.
@@ -90,81 +90,46 @@ enum State {
     Written(Ref),
 }
 
-/// All pushes without an outcome.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Pushes {
-    all: Table<PushId, Push>,
-    by_ref: Table<Ref, PushId>,
-    queued_bytes: usize,
-}
-
-impl Pushes {
-    pub(crate) fn queued(&self) -> usize {
-        self.all.len() - self.by_ref.len()
-    }
-
-    pub(crate) const fn queued_bytes(&self) -> usize {
-        self.queued_bytes
-    }
-
-    pub(crate) fn in_flight(&self) -> usize {
-        self.by_ref.len()
-    }
-
-    pub(crate) fn insert(
-        &mut self,
-        id: PushId,
+impl Push {
+    pub(crate) fn queued(
         topic: Topic,
         event: &str,
         payload: Payload,
-        options: PushOptions,
-    ) {
-        self.queued_bytes += payload.len();
-        let state = State::Queued(event.into(), payload);
-        let PushOptions { cast, fail_fast, .. } = options;
-        self.all.insert(id, Push { topic, cast, fail_fast, state });
+        PushOptions { cast, fail_fast, .. }: PushOptions,
+    ) -> Self {
+        Self { topic, cast, fail_fast, state: State::Queued(event.into(), payload) }
     }
 
-    pub(crate) fn get(&self, id: PushId) -> Option<&Push> {
-        self.all.get(&id)
-    }
-
-    pub(crate) fn by_ref(&self, msg_ref: Ref) -> Option<PushId> {
-        self.by_ref.get(&msg_ref).copied()
-    }
-
-    /// Takes the event and the payload of a queued push to be written under `msg_ref`.
-    pub(crate) fn write(&mut self, id: PushId, msg_ref: Ref) -> Option<(Box<str>, Payload)> {
-        let push = self.all.get_mut(&id)?;
-        match core::mem::replace(&mut push.state, State::Written(msg_ref)) {
-            State::Queued(event, payload) => {
-                self.queued_bytes -= payload.len();
-                self.by_ref.insert(msg_ref, id);
-                Some((event, payload))
-            }
-            written @ State::Written(_) => {
-                // Never twice: put back what was there.
-                push.state = written;
-                None
-            }
+    /// Takes the event and the payload to be written under `msg_ref`; none if they were taken.
+    pub(crate) fn write(&mut self, msg_ref: Ref) -> Option<(Box<str>, Payload)> {
+        if self.is_written() {
+            // Never twice.
+            return None;
+        }
+        match core::mem::replace(&mut self.state, State::Written(msg_ref)) {
+            State::Queued(event, payload) => Some((event, payload)),
+            State::Written(_) => None,
         }
     }
 
-    pub(crate) fn remove(&mut self, id: PushId) -> Option<Push> {
-        let push = self.all.remove(&id)?;
-        match &push.state {
-            State::Queued(_, payload) => self.queued_bytes -= payload.len(),
-            State::Written(msg_ref) => {
-                self.by_ref.remove(msg_ref);
-            }
-        }
-        Some(push)
-    }
-}
-
-impl Push {
     pub(crate) const fn is_written(&self) -> bool {
-        matches!(self.state, State::Written(_))
+        self.written().is_some()
+    }
+
+    /// The ref it was written under.
+    pub(crate) const fn written(&self) -> Option<Ref> {
+        match self.state {
+            State::Queued(..) => None,
+            State::Written(msg_ref) => Some(msg_ref),
+        }
+    }
+
+    /// The bytes of its payload while it is queued.
+    pub(crate) fn queued_len(&self) -> usize {
+        match &self.state {
+            State::Queued(_, payload) => payload.len(),
+            State::Written(_) => 0,
+        }
     }
 
     /// The outcome when its channel or connection ends: what can be said depends on whether it
@@ -188,16 +153,5 @@ impl Push {
         } else {
             PushOutcome::NotSent(NotSentCause::TimedOut)
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_held_for_a_push_does_not_grow() {
-        let size = size_of::<(PushId, Push)>();
-        assert!(size <= 96, "{size} bytes");
     }
 }

@@ -69,6 +69,8 @@ pub(crate) enum TimerKey {
     JoinBlock,
     Rejoin(Topic),
     Leave(Topic),
+    /// Never armed here: the deadlines of pushes are many and kept apart, in
+    /// [`deadlines`](crate::deadlines). They pass in one order with the others.
     Push(PushId),
 }
 
@@ -116,8 +118,8 @@ impl Timers {
     }
 
     /// The deadlines that have passed, earliest first. They stay armed.
-    pub(crate) fn expired(&self, now: Time) -> Vec<TimerKey> {
-        self.order.iter().take_while(|(at, _)| *at <= now).map(|(_, key)| key.clone()).collect()
+    pub(crate) fn expired(&self, now: Time) -> impl Iterator<Item = (Time, TimerKey)> {
+        self.order.iter().take_while(move |(at, _)| *at <= now).cloned()
     }
 
     /// Takes a deadline if it is still armed and has passed.
@@ -153,15 +155,13 @@ mod tests {
     #[test]
     fn deadlines_expire_in_order_of_time_then_name() {
         let mut timers = Timers::default();
-        timers.arm(TimerKey::Push(PushId(2)), Time::from_millis(1));
-        timers.arm(TimerKey::Push(PushId(1)), Time::from_millis(1));
+        timers.arm(TimerKey::Leave("b".into()), Time::from_millis(1));
+        timers.arm(TimerKey::Leave("a".into()), Time::from_millis(1));
         timers.arm(TimerKey::Close, Time::from_millis(1));
         timers.arm(TimerKey::Connect, Time::from_millis(2));
-        let expired = timers.expired(Time::from_millis(1));
-        assert_eq!(
-            expired,
-            [TimerKey::Close, TimerKey::Push(PushId(1)), TimerKey::Push(PushId(2))]
-        );
+        let expired: Vec<_> = timers.expired(Time::from_millis(1)).map(|(_, key)| key).collect();
+        let leaves = ["a", "b"].map(|topic| TimerKey::Leave(topic.into()));
+        assert_eq!(expired, [TimerKey::Close, leaves[0].clone(), leaves[1].clone()]);
         assert!(!timers.take_expired(&TimerKey::Connect, Time::from_millis(1)));
         assert!(timers.take_expired(&TimerKey::Connect, Time::from_millis(2)));
     }

@@ -210,7 +210,8 @@ proptest! {
             "live: None",
             "channels: {}",
             "interests: {}",
-            "pushes: Pushes { all: {}, by_ref: {}, queued_bytes: 0 }",
+            "pushes: Pushes { all: {}, by_ref: {}, ",
+            "deadlines: Deadlines { in_order: {}, others: {} }, groups: 0, queued_bytes: 0 }",
             "timers: Timers { at: {}, order: {} }",
             "actions: []",
         ] {

@@ -27,8 +27,9 @@ pub use uri::Uri;
 
 use crate::backoff::{Backoff, DelayRange, defaults};
 use crate::join_params::JoinParams;
+use crate::payload::Payload;
 use crate::topic::Topic;
-use crate::wire::{Serializer, V2};
+use crate::wire::{EncodeError, Serializer, V2};
 
 /// Everything a [`Socket`](crate::Socket) needs to know.
 ///
@@ -172,6 +173,25 @@ impl Config {
         self.auto_joins.iter().map(|(topic, _)| topic)
     }
 
+    /// Whether a message can be written, and is not larger than a frame may be.
+    pub(crate) fn check_frame(
+        &self,
+        topic: &str,
+        event: &str,
+        payload: &Payload,
+    ) -> Result<(), Unfit> {
+        self.serializer.check(topic, event, payload).map_err(Unfit::Encode)?;
+        let (len, limit) = (payload.len(), self.max_push_bytes);
+        // Names have to be walked through to know how many escapes they need, which hardly ever
+        // decides.
+        let most = len.saturating_add(self.serializer.envelope_bound(topic, event));
+        if most <= limit {
+            return Ok(());
+        }
+        let bytes = len.saturating_add(self.serializer.max_envelope_len(topic, event));
+        if bytes > limit { Err(Unfit::TooLarge { bytes, limit }) } else { Ok(()) }
+    }
+
     /// Whether `uri` may be dialled under this configuration.
     pub(crate) fn check_uri(&self, uri: &Uri, allow_insecure: bool) -> Result<(), ConfigError> {
         if uri.is_secure() || allow_insecure || uri.is_loopback() {
@@ -179,6 +199,13 @@ impl Config {
         }
         Err(ConfigError::Insecure { host: uri.host().to_owned() })
     }
+}
+
+/// Why a message cannot be written.
+#[derive(Debug)]
+pub(crate) enum Unfit {
+    Encode(EncodeError),
+    TooLarge { bytes: usize, limit: usize },
 }
 
 /// Names the address without its query values, and no secret.

@@ -8,11 +8,12 @@ use crate::cause::{
     RejectionKind, RejoinCause, UnknownCause,
 };
 use crate::channel::{Channel, Instance, Leaving, State, Want};
+use crate::config::Unfit;
 use crate::error::{JoinError, NotWanted};
-use crate::id::{InterestId, PushId, Ref};
+use crate::id::{InterestId, Ref};
 use crate::join_params::JoinParams;
-use crate::ordered::Ordered;
 use crate::payload::Payload;
+use crate::push::Push;
 use crate::signal::Signal;
 use crate::time::Time;
 use crate::timer::TimerKey;
@@ -65,7 +66,7 @@ impl Socket {
             return Err(JoinError::ConflictingParams { topic });
         }
         if self.wanted(&topic).is_none() {
-            let mut want = Want::new(self.mint_order(), params);
+            let mut want = Want::new(topic.clone(), self.mint_order(), params);
             want.first_join_called = true;
             self.want(topic.clone(), want);
         }
@@ -121,34 +122,34 @@ impl Socket {
         }
         let is_leaving = channel.leaving.is_some();
         let Some(mut want) = self.take_want(&topic) else { return Err(not_wanted()) };
-        let queued = core::mem::take(&mut want.queued);
+        let could_be_written = want.joined().is_some() && self.live.is_some();
+        let pushes = want.pushes.take();
         let leaving = match want.state {
-            State::Joining { join_ref } => Some((join_ref, Default::default())),
-            State::Joined(Instance { join_ref, in_flight, .. }) => Some((join_ref, in_flight)),
-            State::Pending | State::Errored { .. } => {
-                want.surviving.map(|join_ref| (join_ref, Default::default()))
+            State::Joining { join_ref } | State::Joined(Instance { join_ref, .. }) => {
+                Some(join_ref)
             }
+            State::Pending | State::Errored { .. } => want.surviving,
         };
         self.signal(Signal::ChannelClosed { topic: topic.clone(), cause: ChannelEnd::Left });
-        let Some((join_ref, in_flight)) = leaving else {
-            self.end_pushes(queued.into_keys(), |_| PushOutcome::NotSent(NotSentCause::Left));
+        let Some(join_ref) = leaving else {
+            self.end_group(pushes, |_| PushOutcome::NotSent(NotSentCause::Left));
             if !is_leaving {
                 self.signal(Signal::Left { topic, outcome: LeaveOutcome::Local });
             }
             return Ok(());
         };
-        let (eligible, stuck): (Vec<PushId>, Vec<PushId>) =
-            queued.into_keys().partition(|id| self.in_lane(*id));
-        self.end_pushes(stuck, |_| PushOutcome::NotSent(NotSentCause::Left));
+        // What is in the lane could be written already and goes out before the leave.
+        if let (Some(group), false) = (&pushes, could_be_written) {
+            let not_sent = |_: &Push| PushOutcome::NotSent(NotSentCause::Left);
+            self.end_members(group, |push| !push.is_written(), not_sent);
+        }
         let order = self.mint_order();
         if let Some(live) = &mut self.live {
             live.lane.insert(order, LaneItem::Leave(topic.clone(), join_ref));
         }
         self.timers.arm(TimerKey::Leave(topic.clone()), now + self.config.leave_timeout);
-        let mut queued = Ordered::new();
-        eligible.into_iter().for_each(|id| queued.insert(id, ()));
         self.channels.get_or_default(topic).leaving =
-            Some(Leaving { join_ref, order, leave_ref: None, queued, in_flight });
+            Some(Leaving { join_ref, order, leave_ref: None, pushes });
         Ok(())
     }
 
@@ -196,7 +197,7 @@ impl Socket {
                 want.auto = true;
                 continue;
             }
-            let mut want = Want::new(self.mint_order(), params);
+            let mut want = Want::new(topic.clone(), self.mint_order(), params);
             want.auto = true;
             self.want(topic, want);
         }
@@ -225,13 +226,10 @@ impl Socket {
 
     /// Whether a join with this payload can be written at all.
     pub(super) fn check_join(&self, topic: &Topic, payload: &Payload) -> Result<(), JoinError> {
-        let serializer = &self.config.serializer;
-        serializer.check(topic, "phx_join", payload)?;
-        let bytes = payload.len() + serializer.max_envelope_len(topic, "phx_join");
-        if bytes > self.config.max_push_bytes {
-            return Err(JoinError::TooLarge { limit: self.config.max_push_bytes });
-        }
-        Ok(())
+        self.config.check_frame(topic, "phx_join", payload).map_err(|unfit| match unfit {
+            Unfit::Encode(error) => JoinError::Encode(error),
+            Unfit::TooLarge { limit, .. } => JoinError::TooLarge { limit },
+        })
     }
 
     /// The join of `topic` was written.
@@ -251,19 +249,18 @@ impl Socket {
     pub(super) fn joined(&mut self, now: Time, topic: &Topic, join_ref: Ref, response: Payload) {
         // Kept for later callers, so it must not pin the read buffer.
         let response = response.into_compact();
-        let Some(want) = self.wanted_mut(topic) else { return };
-        want.state = State::Joined(Instance {
-            join_ref,
-            since: now,
-            response: response.clone(),
-            in_flight: Default::default(),
-        });
+        let Some(want) = self.channels.get_mut(&**topic).and_then(|channel| channel.want.as_mut())
+        else {
+            return;
+        };
+        want.state = State::Joined(Instance { join_ref, since: now, response: response.clone() });
         want.rejections = 0;
         want.first_join_called = false;
         let first = !core::mem::replace(&mut want.ever_joined, true);
-        let queued: Vec<PushId> = want.queued.keys().collect();
-        if let Some(live) = &mut self.live {
-            queued.into_iter().for_each(|id| live.lane.insert(id.0, LaneItem::Push(id)));
+        if let (Some(group), Some(live)) = (&want.pushes, &mut self.live) {
+            for (place, id, _) in self.pushes.members(group) {
+                live.lane.insert(id.0, LaneItem::Push(place));
+            }
         }
         let topic = topic.clone();
         self.signal(if first {
@@ -331,7 +328,7 @@ impl Socket {
             _ => (UnknownCause::ChannelCrashed, RejoinCause::Crashed),
         };
         self.signal(Signal::Interrupted { topic: topic.clone(), cause });
-        self.end_pushes(instance.in_flight.into_keys(), |_| PushOutcome::Unknown(unknown));
+        self.end_written(topic, unknown);
         self.end_fail_fast(topic);
         self.rejoin_later(now, topic, rejoin);
     }
@@ -398,8 +395,7 @@ impl Socket {
             LeaveOutcome::Offline => UnknownCause::Disconnected,
             _ => UnknownCause::Left,
         };
-        self.end_pushes(leaving.queued.into_keys(), |_| PushOutcome::NotSent(NotSentCause::Left));
-        self.end_pushes(leaving.in_flight.into_keys(), |_| PushOutcome::Unknown(unknown));
+        self.end_group(leaving.pushes, |push| push.outcome_at_end(unknown, NotSentCause::Left));
         self.signal(Signal::Left { topic: topic.clone(), outcome });
         self.enqueue_join(topic);
     }
@@ -411,12 +407,10 @@ impl Socket {
             self.timers.disarm(&TimerKey::Rejoin(topic.clone()));
             self.leave_ended(&topic, LeaveOutcome::Offline);
             let Some(want) = self.wanted_mut(&topic) else { continue };
-            if let Some(instance) = want.lose(now, stable_after) {
+            if want.lose(now, stable_after).is_some() {
                 let cause = Interruption::Disconnected(cause.clone());
                 self.signal(Signal::Interrupted { topic: topic.clone(), cause });
-                self.end_pushes(instance.in_flight.into_keys(), |_| {
-                    PushOutcome::Unknown(UnknownCause::Disconnected)
-                });
+                self.end_written(&topic, UnknownCause::Disconnected);
                 self.end_fail_fast(&topic);
             }
         }
@@ -452,12 +446,7 @@ impl Socket {
         not_sent: NotSentCause,
     ) {
         let Some(want) = self.take_want(topic) else { return };
-        let in_flight = match want.state {
-            State::Joined(instance) => instance.in_flight,
-            _ => Default::default(),
-        };
-        let pushes = want.queued.into_keys().chain(in_flight.into_keys());
-        self.end_pushes(pushes, |push| push.outcome_at_end(unknown, not_sent));
+        self.end_group(want.pushes, |push| push.outcome_at_end(unknown, not_sent));
         self.signal(Signal::ChannelClosed { topic: topic.clone(), cause });
     }
 
@@ -480,18 +469,13 @@ impl Socket {
 
     /// Queued pushes of a channel that is not joined any more cannot be written.
     fn unlane(&mut self, topic: &Topic) {
-        let Some(want) = self.channels.get(topic).and_then(|channel| channel.want.as_ref()) else {
-            return;
-        };
-        if let Some(live) = &mut self.live {
-            for id in want.queued.keys() {
+        let group =
+            self.channels.get(&**topic).and_then(|channel| channel.want.as_ref()?.pushes.as_ref());
+        if let (Some(group), Some(live)) = (group, &mut self.live) {
+            for (_, id, _) in self.pushes.members(group) {
                 live.lane.remove(id.0);
             }
         }
-    }
-
-    fn in_lane(&self, id: PushId) -> bool {
-        self.live.as_ref().is_some_and(|live| live.lane.contains(id.0))
     }
 
     /// The instance of `topic` with this join_ref, wanted or being left.

@@ -10,9 +10,10 @@ use super::Socket;
 use super::connection::Phase;
 use crate::cause::{Cause, LeaveOutcome, RejoinCause};
 use crate::channel::State;
+use crate::push::Push;
 use crate::signal::Signal;
 use crate::time::Time;
-use crate::timer::{JUMP, TimerKey};
+use crate::timer::{JUMP, Timeout, TimerKey, TimerKind};
 
 /// How often a wake-up may have an effect.
 const WAKE_INTERVAL: Duration = Duration::from_secs(1);
@@ -24,15 +25,30 @@ impl Socket {
     /// [wake-up](Self::handle_wake) too.
     pub fn handle_timeout(&mut self, now: Time) {
         let now = self.advance(now);
-        if self.timers.next().is_some_and(|next| now.since(next.at) > JUMP) {
+        let Some(next) = self.next_deadline().filter(|next| next.at <= now) else { return };
+        if now.since(next.at) > JUMP {
             self.wake(now);
         }
         // One pass over what has passed already: with delays of zero configured, what this
         // arms would otherwise be due again and again.
-        for key in self.timers.expired(now) {
-            if self.timers.take_expired(&key, now) {
+        let overdue = self.pushes.overdue(now).into_iter();
+        let pushes = overdue.map(|(at, id)| (at, TimerKey::Push(id)));
+        let mut passed: Vec<(Time, TimerKey)> = self.timers.expired(now).chain(pushes).collect();
+        passed.sort_unstable();
+        for (_, key) in passed {
+            if matches!(key, TimerKey::Push(_)) || self.timers.take_expired(&key, now) {
                 self.expire(now, key);
             }
+        }
+    }
+
+    /// The earliest deadline of all.
+    pub(super) fn next_deadline(&self) -> Option<Timeout> {
+        let push = self.pushes.next_deadline();
+        match (self.timers.next(), push) {
+            (Some(timer), Some(at)) if at < timer.at => Some(Timeout { at, kind: TimerKind::Push }),
+            (None, Some(at)) => Some(Timeout { at, kind: TimerKind::Push }),
+            (timer, _) => timer,
         }
     }
 
@@ -109,7 +125,9 @@ impl Socket {
             TimerKey::Rejoin(topic) => self.rejoin_due(&topic),
             TimerKey::Leave(topic) => self.leave_ended(&topic, LeaveOutcome::TimedOut),
             TimerKey::Push(id) => {
-                self.end_push(id, crate::push::Push::outcome_at_timeout);
+                if let Some(place) = self.pushes.place(id) {
+                    self.end_push(place, Push::outcome_at_timeout);
+                }
             }
         }
     }

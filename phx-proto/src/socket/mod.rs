@@ -31,11 +31,11 @@ use crate::action::Action;
 use crate::channel::{Channel, ChannelStatus, PendingReason, State, Want};
 use crate::config::{Config, Credentials};
 use crate::heartbeat::Heartbeat;
-use crate::id::{ConnectionId, InterestId, PushId, Ref};
+use crate::id::{ConnectionId, InterestId, Ref};
 use crate::join_clock::JoinClock;
 use crate::ordered::Ordered;
 use crate::payload::Payload;
-use crate::push::Pushes;
+use crate::pushes::{Group, Place, Pushes};
 use crate::retry::Retry;
 use crate::rng::Rng;
 use crate::signal::{Signal, Warning};
@@ -141,7 +141,7 @@ struct Live {
 /// A frame that could be written now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum LaneItem {
-    Push(PushId),
+    Push(Place),
     /// Of the instance with this join_ref, even if nobody waits for its outcome any more.
     Leave(Topic, Ref),
 }
@@ -245,12 +245,16 @@ impl Socket {
     #[must_use]
     pub fn sizes(&self) -> Sizes {
         let live = self.live.as_ref();
+        let channels: Vec<&Channel> = self.channels.sorted().map(|(_, channel)| channel).collect();
+        let groups: Vec<&Group> = channels.iter().flat_map(|channel| channel.groups()).collect();
+        debug_assert_eq!(groups.len(), self.pushes.groups(), "every group is held");
+        let pushes_of_channels = groups.iter().map(|group| self.pushes.members(group).count());
         Sizes {
             channels: self.channels.len(),
             interests: self.interests.len(),
             pushes: self.pushes.queued() + self.pushes.in_flight(),
-            pushes_of_channels: self.channels.sorted().map(|(_, channel)| channel.pushes()).sum(),
-            deadlines: self.timers.len(),
+            pushes_of_channels: pushes_of_channels.sum(),
+            deadlines: self.timers.len() + self.pushes.deadlines(),
             actions: self.actions.len(),
             unanswered_joins: live.map_or(0, |live| live.joins.len()),
             due_joins: live.map_or(0, |live| live.due_joins.len()),

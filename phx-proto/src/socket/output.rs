@@ -5,12 +5,13 @@
 //! order it was accepted (a leave behind the pushes before it). So the core knows its backlog,
 //! can expire a queued push, and forgets what belonged to a dead connection.
 
-use super::{LaneItem, Socket};
+use super::{LaneItem, Live, Socket};
 use crate::action::Action;
 use crate::cause::{ChannelEnd, NotSentCause, PushOutcome, UnknownCause};
-use crate::id::{ConnectionId, PushId, Ref};
+use crate::id::{ConnectionId, Ref};
 use crate::join_params::JoinAttempt;
 use crate::payload::Payload;
+use crate::pushes::Place;
 use crate::time::Time;
 use crate::timer::{Timeout, TimerKey, TimerKind};
 use crate::topic::{PHOENIX, Topic};
@@ -28,27 +29,45 @@ impl Socket {
             if let Some(action) = self.actions.pop_front() {
                 return Some(action);
             }
-            let live = self.live.as_ref().filter(|live| live.writable)?;
-            let id = live.id;
-            if live.heartbeat.is_owed() {
-                if let Some(action) = self.pull_heartbeat(now, id) {
-                    return Some(action);
-                }
-            } else if let Some((order, topic)) = self.next_join() {
-                if let Some(action) = self.pull_join(now, id, order, topic) {
-                    return Some(action);
-                }
-            } else if let Some(item) = self.live.as_mut()?.lane.pop_first() {
-                let action = match item {
-                    LaneItem::Push(push) => self.pull_push(id, push),
-                    LaneItem::Leave(topic, join_ref) => self.pull_leave(id, &topic, join_ref),
-                };
-                if action.is_some() {
-                    return action;
-                }
-            } else {
+            if !self.has_frames() {
                 return None;
             }
+            if let Some(action) = self.pull(now) {
+                return Some(action);
+            }
+        }
+    }
+
+    /// Whether there is a frame to write and a transport that takes it.
+    fn has_frames(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| {
+            live.writable
+                && (live.lane.len() > 0
+                    || live.heartbeat.is_owed()
+                    || (!live.due_joins.is_empty() && self.has_slot(live)))
+        })
+    }
+
+    /// Whether one more join may be unanswered.
+    fn has_slot(&self, live: &Live) -> bool {
+        live.joins.len() < self.config.join_concurrency
+    }
+
+    /// Takes the next frame; none when what wanted to write it could not or has ended.
+    fn pull(&mut self, now: Time) -> Option<Action> {
+        let live = self.live.as_ref()?;
+        let id = live.id;
+        if live.heartbeat.is_owed() {
+            return self.pull_heartbeat(now, id);
+        }
+        if self.has_slot(live) {
+            if let Some((order, topic)) = live.due_joins.first().cloned() {
+                return self.pull_join(now, id, order, topic);
+            }
+        }
+        match self.live.as_mut()?.lane.pop_first()? {
+            (_, LaneItem::Push(place)) => self.pull_push(id, place),
+            (_, LaneItem::Leave(topic, join_ref)) => self.pull_leave(id, &topic, join_ref),
         }
     }
 
@@ -62,7 +81,7 @@ impl Socket {
         if !self.actions.is_empty() {
             return Some(Timeout { at: self.now, kind: TimerKind::Actions });
         }
-        self.timers.next()
+        self.next_deadline()
     }
 
     fn pull_heartbeat(&mut self, now: Time, id: ConnectionId) -> Option<Action> {
@@ -71,14 +90,6 @@ impl Socket {
         self.live.as_mut()?.heartbeat.written(msg_ref, now);
         let frame = self.encode(None, msg_ref, PHOENIX, "heartbeat", Payload::empty()).ok()?;
         Some(Action::Send { id, frame })
-    }
-
-    fn next_join(&self) -> Option<(u64, Topic)> {
-        let live = self.live.as_ref()?;
-        if live.joins.len() >= self.config.join_concurrency {
-            return None;
-        }
-        live.due_joins.first().cloned()
     }
 
     fn pull_join(
@@ -126,36 +137,27 @@ impl Socket {
         }
     }
 
-    fn pull_push(&mut self, id: ConnectionId, push_id: PushId) -> Option<Action> {
-        let push = self.pushes.get(push_id)?;
+    fn pull_push(&mut self, id: ConnectionId, place: Place) -> Option<Action> {
+        let (_, push) = self.pushes.get(place)?;
         let (topic, cast) = (push.topic.clone(), push.cast);
-        let channel = self.channels.get_mut(&topic)?;
+        let channel = self.channels.get(&*topic)?;
         // Of the instance that is being left, or of the one that is joined.
-        let join_ref = match &mut channel.leaving {
-            Some(leaving) if leaving.queued.contains(push_id) => {
-                leaving.queued.remove(push_id);
-                leaving.in_flight.insert(push_id, ());
-                leaving.join_ref
-            }
-            _ => {
-                let want = channel.want.as_mut()?;
-                want.queued.remove(push_id);
-                let instance = want.joined_mut()?;
-                instance.in_flight.insert(push_id, ());
-                instance.join_ref
-            }
+        let is_left = |group| self.pushes.is_in(place, group);
+        let join_ref = match &channel.leaving {
+            Some(leaving) if leaving.pushes.as_ref().is_some_and(is_left) => leaving.join_ref,
+            _ => channel.want.as_ref()?.joined()?.join_ref,
         };
         let msg_ref = self.mint_ref();
-        let (event, payload) = self.pushes.write(push_id, msg_ref)?;
+        let (event, payload) = self.pushes.write(place, msg_ref)?;
         match self.encode(Some(join_ref), msg_ref, &topic, &event, payload) {
             Ok(frame) => {
                 if cast {
-                    self.end_push(push_id, |_| PushOutcome::Written);
+                    self.end_push(place, |_| PushOutcome::Written);
                 }
                 Some(Action::Send { id, frame })
             }
             Err(_) => {
-                self.end_push(push_id, |_| PushOutcome::NotSent(NotSentCause::Encoding));
+                self.end_push(place, |_| PushOutcome::NotSent(NotSentCause::Encoding));
                 None
             }
         }

@@ -1,14 +1,15 @@
 //! The transitions of the push machine; [`push`](crate::push) draws it.
 
 use super::{LaneItem, Socket};
-use crate::cause::{NotSentCause, PushOutcome};
+use crate::cause::{NotSentCause, PushOutcome, UnknownCause};
+use crate::config::{Config, Unfit};
 use crate::error::{PushError, PushErrorKind};
 use crate::id::PushId;
 use crate::payload::Payload;
 use crate::push::{Push, PushOptions};
+use crate::pushes::{Group, Place, Pushes};
 use crate::signal::Signal;
 use crate::time::Time;
-use crate::timer::TimerKey;
 use crate::topic::Topic;
 
 /// # Commands about pushes
@@ -33,25 +34,29 @@ impl Socket {
     ) -> Result<PushId, PushError> {
         let now = self.advance(now);
         let payload = payload.into();
-        if let Err(kind) = self.check_push(topic, event, &payload, options) {
-            return Err(PushError { kind, payload });
-        }
-        let Some((topic, joined)) =
-            self.channels.get_key_value(topic).and_then(|(topic, channel)| {
-                Some((topic.clone(), channel.want.as_ref()?.joined().is_some()))
-            })
+        let Some(want) = self.channels.get_mut(topic).and_then(|channel| channel.want.as_mut())
         else {
             return Err(PushError { kind: PushErrorKind::NotJoined, payload });
         };
-        let id = PushId(self.mint_order());
-        let timeout = options.timeout.unwrap_or(self.config.push_timeout);
-        self.timers.arm(TimerKey::Push(id), now + timeout);
-        if let Some(want) = self.wanted_mut(&topic) {
-            want.queued.insert(id, ());
+        let joined = want.joined().is_some();
+        let accepted = if options.fail_fast && !joined {
+            Err(PushErrorKind::NotJoined)
+        } else if matches!(event, "phx_join" | "phx_leave") {
+            Err(PushErrorKind::ReservedEvent)
+        } else {
+            check_push(&self.config, &self.pushes, topic, event, &payload)
+        };
+        if let Err(kind) = accepted {
+            return Err(PushError { kind, payload });
         }
-        self.pushes.insert(id, topic, event, payload, options);
+        let group = want.pushes.get_or_insert_with(|| self.pushes.group());
+        let id = PushId(self.next_order);
+        self.next_order += 1;
+        let deadline = now + options.timeout.unwrap_or(self.config.push_timeout);
+        let push = Push::queued(want.topic.clone(), event, payload, options);
+        let place = self.pushes.insert(id, push, deadline, group);
         if let (true, Some(live)) = (joined, &mut self.live) {
-            live.lane.insert(id.0, LaneItem::Push(id));
+            live.lane.insert(id.0, LaneItem::Push(place));
         }
         Ok(id)
     }
@@ -60,62 +65,23 @@ impl Socket {
     /// then counts as late. Returns whether there was one to withdraw.
     pub fn cancel_push(&mut self, now: Time, id: PushId) -> bool {
         self.advance(now);
-        self.end_push(id, |_| PushOutcome::Cancelled)
+        match self.pushes.place(id) {
+            Some(place) => self.end_push(place, |_| PushOutcome::Cancelled),
+            None => false,
+        }
     }
 }
 
 impl Socket {
-    fn check_push(
-        &self,
-        topic: &str,
-        event: &str,
-        payload: &Payload,
-        options: PushOptions,
-    ) -> Result<(), PushErrorKind> {
-        let want = self.wanted(topic).ok_or(PushErrorKind::NotJoined)?;
-        if options.fail_fast && want.joined().is_none() {
-            return Err(PushErrorKind::NotJoined);
-        }
-        if matches!(event, "phx_join" | "phx_leave") {
-            return Err(PushErrorKind::ReservedEvent);
-        }
-        let (config, serializer) = (&self.config, &self.config.serializer);
-        serializer.check(topic, event, payload)?;
-        let bytes = payload.len().saturating_add(serializer.max_envelope_len(topic, event));
-        if bytes > config.max_push_bytes {
-            return Err(PushErrorKind::TooLarge { bytes, limit: config.max_push_bytes });
-        }
-        let queued_bytes = self.pushes.queued_bytes().saturating_add(payload.len());
-        if self.pushes.queued() >= config.queued_pushes_max
-            || queued_bytes > config.queued_bytes_max
-        {
-            return Err(PushErrorKind::QueueFull);
-        }
-        Ok(())
-    }
-
     /// Ends a push with the one outcome it has, wherever it was.
     pub(super) fn end_push(
         &mut self,
-        id: PushId,
+        place: Place,
         outcome: impl FnOnce(&Push) -> PushOutcome,
     ) -> bool {
-        let Some(push) = self.pushes.remove(id) else { return false };
-        self.timers.disarm(&TimerKey::Push(id));
+        let Some((id, push)) = self.pushes.remove(place) else { return false };
         if let (false, Some(live)) = (push.is_written(), &mut self.live) {
             live.lane.remove(id.0);
-        }
-        if let Some(channel) = self.channels.get_mut(&push.topic) {
-            if let Some(want) = &mut channel.want {
-                want.queued.remove(id);
-                if let Some(instance) = want.joined_mut() {
-                    instance.in_flight.remove(id);
-                }
-            }
-            if let Some(leaving) = &mut channel.leaving {
-                leaving.queued.remove(id);
-                leaving.in_flight.remove(id);
-            }
         }
         let outcome = outcome(&push);
         self.signal(Signal::PushEnded { id, topic: push.topic, outcome });
@@ -124,22 +90,59 @@ impl Socket {
 
     /// Ends what was to be written at once or not at all: the channel is not joined any more.
     pub(super) fn end_fail_fast(&mut self, topic: &Topic) {
-        let Some(want) = self.wanted(topic) else { return };
-        let is_fast = |id: &PushId| self.pushes.get(*id).is_some_and(|push| push.fail_fast);
-        let fast: Vec<PushId> = want.queued.keys().filter(is_fast).collect();
-        self.end_pushes(fast, |_| PushOutcome::NotSent(NotSentCause::Interrupted));
+        let Some(group) = self.wanted(topic).and_then(|want| want.pushes.clone()) else { return };
+        let fast = |push: &Push| push.fail_fast && !push.is_written();
+        self.end_members(&group, fast, |_| PushOutcome::NotSent(NotSentCause::Interrupted));
     }
 
-    /// Ends several pushes, in the order they were accepted.
-    pub(super) fn end_pushes(
+    /// Ends what was written on an instance that is gone.
+    pub(super) fn end_written(&mut self, topic: &Topic, unknown: UnknownCause) {
+        let Some(group) = self.wanted(topic).and_then(|want| want.pushes.clone()) else { return };
+        self.end_members(&group, Push::is_written, |_| PushOutcome::Unknown(unknown));
+    }
+
+    /// Ends some of a group, in the order they were accepted.
+    pub(super) fn end_members(
         &mut self,
-        ids: impl IntoIterator<Item = PushId>,
+        group: &Group,
+        which: impl Fn(&Push) -> bool,
         outcome: impl Fn(&Push) -> PushOutcome,
     ) {
-        let mut ids: Vec<PushId> = ids.into_iter().collect();
-        ids.sort_unstable();
-        for id in ids {
-            self.end_push(id, &outcome);
+        let members = self.pushes.members(group);
+        let ending: Vec<Place> =
+            members.filter(|(_, _, push)| which(push)).map(|(place, ..)| place).collect();
+        for place in ending {
+            self.end_push(place, &outcome);
         }
     }
+
+    /// Ends a group, in the order its pushes were accepted.
+    pub(super) fn end_group(
+        &mut self,
+        group: Option<Group>,
+        outcome: impl Fn(&Push) -> PushOutcome,
+    ) {
+        let Some(group) = group else { return };
+        self.end_members(&group, |_| true, outcome);
+        self.pushes.disband(group);
+    }
+}
+
+/// Whether the push can be written, and there is room for it until it is.
+fn check_push(
+    config: &Config,
+    pushes: &Pushes,
+    topic: &str,
+    event: &str,
+    payload: &Payload,
+) -> Result<(), PushErrorKind> {
+    config.check_frame(topic, event, payload).map_err(|unfit| match unfit {
+        Unfit::Encode(error) => PushErrorKind::Encode(error),
+        Unfit::TooLarge { bytes, limit } => PushErrorKind::TooLarge { bytes, limit },
+    })?;
+    let queued_bytes = pushes.queued_bytes().saturating_add(payload.len());
+    if pushes.queued() >= config.queued_pushes_max || queued_bytes > config.queued_bytes_max {
+        return Err(PushErrorKind::QueueFull);
+    }
+    Ok(())
 }

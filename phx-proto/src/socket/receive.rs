@@ -12,6 +12,7 @@ use crate::cause::{
 };
 use crate::id::{ConnectionId, Ref};
 use crate::payload::Payload;
+use crate::pushes::Place;
 use crate::signal::Signal;
 use crate::time::Time;
 use crate::topic::{PHOENIX, Topic};
@@ -58,11 +59,14 @@ impl Socket {
         match body {
             Body::Reply { status, response } => {
                 let reply = Reply { status, response };
-                match msg_ref {
-                    WireRef::Ref(msg_ref) => {
-                        self.receive_reply(now, &topic, join_ref, msg_ref, reply);
-                    }
-                    WireRef::Null | WireRef::Foreign => self.stats.stale_frames += 1,
+                let WireRef::Ref(msg_ref) = msg_ref else {
+                    self.stats.stale_frames += 1;
+                    return;
+                };
+                // Nearly every reply answers a push. A ref is minted once, so it is nothing else.
+                match self.answered(&topic, msg_ref) {
+                    Some(place) => self.push_answered(now, &topic, join_ref, msg_ref, place, reply),
+                    None => self.receive_reply(now, &topic, join_ref, msg_ref, reply),
                 }
             }
             Body::Event { event, payload } => {
@@ -126,19 +130,32 @@ impl Socket {
             self.leave_ended(&Topic::from(topic), LeaveOutcome::Acked);
             return;
         }
-        let lost = self.finds_no_channel(topic, join_ref, msg_ref, &reply);
-        let waiting = self
-            .pushes
-            .by_ref(msg_ref)
-            .filter(|id| self.pushes.get(*id).is_some_and(|push| push.topic == *topic));
-        match waiting {
-            Some(id) => {
-                self.end_push(id, |_| PushOutcome::Reply(reply));
-            }
-            None => self.stats.late_replies += 1,
-        }
-        if lost {
+        self.stats.late_replies += 1;
+        if join_ref == WireRef::Null && self.finds_no_channel(topic, msg_ref, &reply) {
             self.channel_crashed(now, &Topic::from(topic), Interruption::Unmatched);
+        }
+    }
+
+    /// The push that was written under this ref to this topic.
+    fn answered(&self, topic: &ByteStr, msg_ref: Ref) -> Option<Place> {
+        let place = self.pushes.by_ref(msg_ref)?;
+        let (_, push) = self.pushes.get(place)?;
+        (push.topic.as_bytes() == topic.as_bytes()).then_some(place)
+    }
+
+    fn push_answered(
+        &mut self,
+        now: Time,
+        topic: &ByteStr,
+        join_ref: WireRef,
+        msg_ref: Ref,
+        place: Place,
+        reply: Reply,
+    ) {
+        let lost = join_ref == WireRef::Null && self.finds_no_channel(topic, msg_ref, &reply);
+        self.end_push(place, |_| PushOutcome::Reply(reply));
+        if lost {
+            self.channel_crashed(now, &Topic::from(topic.as_str()), Interruption::Unmatched);
         }
     }
 
@@ -163,17 +180,10 @@ impl Socket {
         }
     }
 
-    /// Whether a reply says that the server has no channel for what we pushed on a channel that
-    /// we hold for joined. Refs grow, so one above the join's was sent with the current join_ref.
-    fn finds_no_channel(
-        &self,
-        topic: &str,
-        join_ref: WireRef,
-        msg_ref: Ref,
-        reply: &Reply,
-    ) -> bool {
-        join_ref == WireRef::Null
-            && reply.status == *"error"
+    /// Whether a reply with a null join_ref says that the server has no channel for what we pushed
+    /// on a channel that we hold for joined. Refs grow, so one above the join's was sent with the current join_ref.
+    fn finds_no_channel(&self, topic: &str, msg_ref: Ref, reply: &Reply) -> bool {
+        reply.status == *"error"
             && matches!(
                 self.instance(topic, None),
                 Some(InstanceKind::Joined(current)) if msg_ref > current

@@ -146,6 +146,14 @@ pub trait Serializer: fmt::Debug + Send + Sync {
 
     /// The most bytes that the frame of such a message has beside its payload.
     fn max_envelope_len(&self, topic: &str, event: &str) -> usize;
+
+    /// A bound on [`max_envelope_len`](Self::max_envelope_len) that is cheaper to compute, for
+    /// telling that a frame is not nearly too large.
+    ///
+    /// The default computes the other.
+    fn envelope_bound(&self, topic: &str, event: &str) -> usize {
+        self.max_envelope_len(topic, event)
+    }
 }
 
 /// vsn 2.0.0, the serializer of every Phoenix since 1.4.
@@ -178,6 +186,10 @@ impl Serializer for V2 {
 
     fn max_envelope_len(&self, topic: &str, event: &str) -> usize {
         text::max_envelope_len(topic, event)
+    }
+
+    fn envelope_bound(&self, topic: &str, event: &str) -> usize {
+        front::envelope_bound(topic, event)
     }
 }
 
@@ -214,6 +226,10 @@ impl Serializer for V1 {
 
     fn max_envelope_len(&self, topic: &str, event: &str) -> usize {
         v1::max_envelope_len(topic, event)
+    }
+
+    fn envelope_bound(&self, topic: &str, event: &str) -> usize {
+        front::envelope_bound(topic, event)
     }
 }
 
