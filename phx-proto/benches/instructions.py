@@ -7,10 +7,7 @@ from pathlib import Path
 SLACK = 1.10
 # What misses its target by more than the slack, and what it cost when that was last looked at.
 # It may not get dearer; the entry goes when the target is met.
-MISSED = {
-    "core: push written, reply matched, 1 channels, 64 B": 4_893,
-    "core: push written, reply matched, 1000 channels, 64 B": 5_411,
-}
+MISSED: dict[str, int] = {}
 # Operations whose cost must not depend on the payload's size, and by how much it may.
 SIZES = {"decode text": 1.05, "decode reply": 1.05, "core: frame in": 1.10}
 

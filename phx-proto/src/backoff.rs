@@ -87,13 +87,13 @@ impl DelayRange {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backoff {
-    schedule: Schedule,
-    jitter_ppm: u32,
-    floor: Duration,
+    pub(crate) schedule: Schedule,
+    pub(crate) jitter_ppm: u32,
+    pub(crate) floor: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Schedule {
+pub(crate) enum Schedule {
     Steps(Cow<'static, [Duration]>),
     Exponential { first: Duration, factor_ppm: u64, max: Duration },
 }

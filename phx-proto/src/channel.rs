@@ -1,16 +1,37 @@
 //! The channel machine: keeps a wanted topic joined.
 //!
 //! ```text
-//!                      slot free, frame pulled           ok
-//!   Closed ──join──▶ Pending ─────────────────▶ Joining ─────▶ Joined
-//!     ▲               ▲  ▲                        │  │           │ │
-//!     │ leave         │  └──── connection lost ───┼──┼───────────┘ │
-//!     │ (Local)       │ due                       │  │ error,      │ phx_error,
-//!     │               │        "join crashed", ◀──┘  │ final       │ "unmatched topic"
-//!     │            Errored ◀── unanswered, rejected  ▼             │
-//!     │               ▲                            Closed          │
-//!     │               └────────────────────────────────────────────┘
-//!     └── acked, timed out, offline ── Leaving ◀──leave── Joining, Joined
+//!          join             slot free, frame pulled          ok           leave
+//!   Closed ─────▶ Pending ─────────────────────────▶ Joining ────▶ Joined ──────▶ Leaving
+//!     ▲             ▲ ▲                                │  │          │  │            │
+//!     │         due │ └──────── connection lost ───────┼──┼──────────┘  │            │
+//!     │             Errored ◀───────── failed ─────────┘  └─▶ Closed    │            │
+//!     │                ▲                                                │            │
+//!     │                └─── phx_error, "unmatched topic", rejoin ───────┘            │
+//!     └───────────────────── acked, timed out, offline ──────────────────────────────┘
+//! ```
+//!
+//! All there is, held to what happens by `tests/diagrams.rs`:
+//!
+//! ```text
+//!   Closed  → Pending  join; connect, for a topic that is joined automatically
+//!   Pending → Joining  a slot is free and the frame is pulled
+//!           → Leaving  leave, while an earlier instance is there to be left
+//!           → Closed   leave; disconnect; gave up; parameters that cannot be sent
+//!   Joining → Joined   ok
+//!           → Errored  crashed, unanswered, or a rejection that is worth another try
+//!           → Pending  connection lost
+//!           → Leaving  leave
+//!           → Closed   a final rejection, phx_close; disconnect; gave up
+//!   Joined  → Errored  phx_error, "unmatched topic", rejoin
+//!           → Pending  connection lost
+//!           → Leaving  leave
+//!           → Closed   phx_close; disconnect; gave up
+//!   Errored → Pending  due, or connection lost
+//!           → Leaving  leave, while the server may hold the earlier instance
+//!           → Closed   leave, phx_close; disconnect; gave up
+//!   Leaving → Pending  join
+//!           → Closed   acked, timed out, offline
 //! ```
 //!
 //! A [`Channel`] is what the core holds for one topic: what is *wanted* of it, and the instance

@@ -50,6 +50,17 @@ impl JoinParams {
 
     /// Parameters made by a function, once per attempt.
     ///
+    /// ```
+    /// use phx_proto::{JoinParams, Payload};
+    /// use serde_json::json;
+    ///
+    /// let params = JoinParams::from_fn(|attempt| {
+    ///     // After a gap the server need not send what was there before.
+    ///     Payload::from(json!({"history": !attempt.rejoin}))
+    /// });
+    /// # let _ = params;
+    /// ```
+    ///
     /// A function that holds a handle of its own client keeps that client from closing by itself
     /// when the other handles are dropped.
     #[must_use]

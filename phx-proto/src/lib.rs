@@ -5,18 +5,70 @@
 //! reconnect-after, close, signal. It does no I/O, reads no clock, draws no entropy and spawns
 //! nothing, so it can be embedded in any runtime, driven by hand in a simulation, and fuzzed.
 //!
-//! Most programs want the async handles of an adapter, `phx-tokio` or `phx-smol`; this crate is what
-//! they are made of.
+//! Most programs want the async handles of an adapter, `phx-tokio` or `phx-smol`, which re-export
+//! everything here; this crate is what they are made of.
 //!
 //! # The loop
 //!
 //! 1. Tell the socket something: a command ([`Socket::join`]), or what the world did
 //!    ([`Socket::handle_frame`]). Every call takes `now`, a [`Time`] of a clock that is yours.
-//! 2. Carry out [`Socket::poll_action`] until it answers `None`.
-//! 3. Sleep until [`Socket::poll_timeout`] or the next thing to tell; call
-//!    [`Socket::handle_timeout`] when the time has come. Go to 2.
+//! 2. Carry out [`Socket::poll_action`] until it answers `None`. An [`Action`] is an order (dial,
+//!    write, close) or a [`Signal`] for the application.
+//! 3. Sleep until [`Socket::poll_timeout`] or the next thing to tell.
+//! 4. When the deadline has come, call [`Socket::handle_timeout`]. Go to 2.
 //!
-//! The documentation of [`Socket`] has a program that does so.
+//! A whole program, with a server that is a function and a minute that takes no time. The cable is
+//! cut when the reply has come, and the channel is joined again by itself:
+//!
+//! ```
+//! use phx_proto::{Action, Config, Ended, Frame, Opened, PushOptions, Signal, Socket, Time};
+//! use serde_json::{Value, json};
+//!
+//! /// Says ok to everything, with what it was told.
+//! fn answer(frame: &Frame) -> Frame {
+//!     let sent: Value = serde_json::from_slice(frame.as_bytes()).expect("vsn 2 is JSON");
+//!     let reply = json!({"status": "ok", "response": sent[4]});
+//!     Frame::from(json!([sent[0], sent[1], sent[2], "phx_reply", reply]).to_string())
+//! }
+//!
+//! let mut now = Time::ZERO;
+//! let config = Config::new("ws://localhost:4000/socket/websocket")?;
+//! let mut socket = Socket::new(config, 42, now); // 42: draw it from entropy
+//! socket.connect(now);
+//! socket.join(now, "room:lobby", json!({"user": 7}))?;
+//! let hello = json!({"body": "hello"});
+//! socket.push(now, "room:lobby", "new_msg", hello, PushOptions::call())?; // waits for the join
+//!
+//! let mut story = Vec::new();
+//! while now < Time::from_millis(60_000) {
+//!     while let Some(action) = socket.poll_action(now) {
+//!         match action {
+//!             // Here a driver dials `socket.connect_request()`; this one is there at once.
+//!             Action::Connect { id, .. } => socket.handle_opened(now, id, Opened::default()),
+//!             Action::Send { id, frame } | Action::Join { id, frame, .. } => {
+//!                 socket.handle_frame(now, id, answer(&frame));
+//!             }
+//!             Action::Signal(Signal::Joined { .. }) => story.push("joined"),
+//!             Action::Signal(Signal::PushEnded { .. }) => {
+//!                 story.push("replied");
+//!                 let id = socket.connection_id().expect("it is open");
+//!                 let cut = Ended::Lost { message: "the cable was cut".into() };
+//!                 socket.handle_closed(now, id, cut);
+//!             }
+//!             Action::Signal(Signal::Interrupted { .. }) => story.push("interrupted"),
+//!             Action::Signal(Signal::Resumed { .. }) => story.push("resumed"),
+//!             _ => {} // other signals, and facts such as `ReconnectAfter`
+//!         }
+//!     }
+//!     // Nothing else will happen before the next retry or heartbeat: jump there.
+//!     now = socket.poll_timeout().expect("a deadline").at;
+//!     socket.handle_timeout(now);
+//! }
+//! assert_eq!(story, ["joined", "replied", "interrupted", "resumed"]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! [`manual::run_loop`] says what a driver over real sockets must see to besides.
 //!
 //! # What it promises
 //!
@@ -30,8 +82,10 @@
 //! * **Bad input is reported, not fatal**: [`Signal::ProtocolError`]. A panic is a bug of this crate.
 //! * **Secrets stay out of logs**: [`Secret`], [`Uri`] and [`Payload`] do not print what they hold.
 //!
-//! The [`manual`] has pages about the loop, the policies, credentials, backpressure, testing, other
-//! runtimes, and for those who come from phoenix.js or Slipstream.
+//! The [`manual`] has pages about the loop, the policies, credentials, backpressure, presence,
+//! testing, other runtimes, and for those who come from phoenix.js or Slipstream. Where a comment
+//! names `wire/<something>`, it is the recording of a real Phoenix server that shows the fact; they
+//! are in `tests/fixtures/wire` of the repository.
 //!
 //! # Features
 //!
@@ -39,7 +93,7 @@
 //!
 //! | feature | what it adds |
 //! | --- | --- |
-//! | `driver` | async handles and the future that drives them, over any runtime |
+//! | `driver` | async handles and the future that drives them, over any runtime; recordings that can be replayed |
 //! | `upgrade` | the HTTP upgrade and proxy CONNECT as pure machines |
 //! | `tls` | `Tls`: whom `wss://` trusts; `tls-native-roots` adds the roots of the system |
 //! | `tracing` | what the driver sees, as events of the `tracing` crate |
@@ -73,6 +127,8 @@ mod payload;
 mod presence;
 mod push;
 mod pushes;
+#[cfg(feature = "driver")]
+pub mod recording;
 mod refusal;
 mod retry;
 mod rng;
@@ -90,6 +146,8 @@ mod timer;
 #[cfg(feature = "tls")]
 mod tls;
 mod topic;
+#[cfg(any(feature = "driver", feature = "testing"))]
+mod trace;
 #[cfg(feature = "upgrade")]
 pub mod upgrade;
 pub mod wire;
@@ -134,3 +192,8 @@ pub use crate::topic::Topic;
 pub use crate::wire::Frame;
 #[cfg(feature = "tls")]
 pub use rustls;
+
+/// The examples of the readme.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

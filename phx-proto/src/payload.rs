@@ -151,6 +151,7 @@ impl Payload {
 
     /// Its length in bytes.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
         self.range().len()
     }
@@ -270,6 +271,7 @@ impl Payload {
         self.kind == Kind::Member && self.len() < self.buffer.len()
     }
 
+    #[inline]
     fn range(&self) -> Range<usize> {
         match self.kind {
             Kind::Own => HEADROOM..self.buffer.len() - 1,

@@ -86,37 +86,40 @@ pub(crate) struct Push {
 
 #[derive(Clone, Debug)]
 enum State {
-    Queued(Box<str>, Payload),
+    Queued(Payload),
     Written(Ref),
 }
 
 impl Push {
-    pub(crate) fn queued(
+    #[inline]
+    pub(crate) const fn queued(
         topic: Topic,
-        event: &str,
         payload: Payload,
         PushOptions { cast, fail_fast, .. }: PushOptions,
     ) -> Self {
-        Self { topic, cast, fail_fast, state: State::Queued(event.into(), payload) }
+        Self { topic, cast, fail_fast, state: State::Queued(payload) }
     }
 
-    /// Takes the event and the payload to be written under `msg_ref`; none if they were taken.
-    pub(crate) fn write(&mut self, msg_ref: Ref) -> Option<(Box<str>, Payload)> {
+    /// Takes the payload to be written under `msg_ref`; none if it was taken.
+    #[inline]
+    pub(crate) fn write(&mut self, msg_ref: Ref) -> Option<Payload> {
         if self.is_written() {
             // Never twice.
             return None;
         }
         match core::mem::replace(&mut self.state, State::Written(msg_ref)) {
-            State::Queued(event, payload) => Some((event, payload)),
+            State::Queued(payload) => Some(payload),
             State::Written(_) => None,
         }
     }
 
+    #[inline]
     pub(crate) const fn is_written(&self) -> bool {
         self.written().is_some()
     }
 
     /// The ref it was written under.
+    #[inline]
     pub(crate) const fn written(&self) -> Option<Ref> {
         match self.state {
             State::Queued(..) => None,
@@ -125,9 +128,10 @@ impl Push {
     }
 
     /// The bytes of its payload while it is queued.
+    #[inline]
     pub(crate) fn queued_len(&self) -> usize {
         match &self.state {
-            State::Queued(_, payload) => payload.len(),
+            State::Queued(payload) => payload.len(),
             State::Written(_) => 0,
         }
     }

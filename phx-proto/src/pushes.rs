@@ -20,6 +20,7 @@ use crate::ordered::Ordered;
 use crate::payload::Payload;
 use crate::push::Push;
 use crate::time::Time;
+use crate::topic::Topic;
 
 /// Where a push lies, until it has its outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,8 @@ pub(crate) struct Pushes {
 #[derive(Clone, Debug)]
 struct Entry {
     push: Option<Push>,
+    /// Its event; kept when the push is gone, for the memory.
+    event: String,
     id: PushId,
     deadline: Time,
     group: u32,
@@ -62,13 +65,27 @@ struct Entry {
 struct Ends {
     first: Option<Place>,
     last: Option<Place>,
+    /// The instance that its pushes are written on, or were last.
+    instance: Option<Ref>,
+}
+
+/// A push that is to be written.
+#[derive(Debug)]
+pub(crate) struct Due<'a> {
+    pub(crate) join_ref: Option<Ref>,
+    pub(crate) topic: &'a Topic,
+    pub(crate) event: &'a str,
+    pub(crate) payload: Payload,
+    pub(crate) cast: bool,
 }
 
 impl Pushes {
+    #[inline]
     pub(crate) fn queued(&self) -> usize {
         self.by_id.len() - self.by_ref.len()
     }
 
+    #[inline]
     pub(crate) const fn queued_bytes(&self) -> usize {
         self.queued_bytes
     }
@@ -87,44 +104,45 @@ impl Pushes {
         self.deadlines.len()
     }
 
-    /// An empty group.
-    pub(crate) fn group(&mut self) -> Group {
-        let group = self.free_groups.pop().unwrap_or_else(|| {
-            self.groups.push(Ends::default());
-            index(self.groups.len() - 1)
-        });
-        Group(group)
+    /// An empty group, whose pushes are written on this instance.
+    pub(crate) fn group(&mut self, instance: Option<Ref>) -> Group {
+        let ends = Ends { instance, ..Ends::default() };
+        Group(match self.free_groups.pop() {
+            Some(group) => {
+                self.groups[group as usize] = ends;
+                group
+            }
+            None => {
+                self.groups.push(ends);
+                index(self.groups.len() - 1)
+            }
+        })
+    }
+
+    /// The pushes of a group are written on this instance from now on.
+    pub(crate) fn written_on(&mut self, group: &Group, instance: Ref) {
+        self.groups[group.0 as usize].instance = Some(instance);
     }
 
     /// Takes a push into a group, behind the ones that are there.
+    #[inline]
     pub(crate) fn insert(
         &mut self,
         id: PushId,
         push: Push,
+        event: &str,
         deadline: Time,
         group: &Group,
     ) -> Place {
         self.queued_bytes += push.queued_len();
+        let place = self.free_place();
         let ends = &mut self.groups[group.0 as usize];
-        let entry = Entry {
-            push: Some(push),
-            id,
-            deadline,
-            group: group.0,
-            before: ends.last,
-            behind: None,
-        };
-        let place = match self.free {
-            Some(place) => {
-                let free = core::mem::replace(&mut self.places[place.0 as usize], entry);
-                self.free = free.behind;
-                place
-            }
-            None => {
-                self.places.push(entry);
-                Place(index(self.places.len() - 1))
-            }
-        };
+        let entry = &mut self.places[place.0 as usize];
+        entry.push = Some(push);
+        entry.event.clear();
+        entry.event.push_str(event);
+        (entry.id, entry.deadline, entry.group) = (id, deadline, group.0);
+        (entry.before, entry.behind) = (ends.last, None);
         match ends.last.replace(place) {
             Some(last) => self.places[last.0 as usize].behind = Some(place),
             None => ends.first = Some(place),
@@ -134,38 +152,58 @@ impl Pushes {
         place
     }
 
+    #[inline]
+    fn free_place(&mut self) -> Place {
+        if let Some(place) = self.free {
+            self.free = self.places[place.0 as usize].behind;
+            return place;
+        }
+        self.places.push(Entry {
+            push: None,
+            event: String::new(),
+            id: PushId(0),
+            deadline: Time::ZERO,
+            group: 0,
+            before: None,
+            behind: None,
+        });
+        Place(index(self.places.len() - 1))
+    }
+
     pub(crate) fn place(&self, id: PushId) -> Option<Place> {
         self.by_id.get(id).copied()
     }
 
+    #[inline]
     pub(crate) fn by_ref(&self, msg_ref: Ref) -> Option<Place> {
         self.by_ref.get(msg_ref).copied()
     }
 
     /// A push that has no outcome yet, which is what everybody who holds a place holds it for.
+    #[inline]
     pub(crate) fn get(&self, place: Place) -> Option<(PushId, &Push)> {
         let entry = &self.places[place.0 as usize];
         Some((entry.id, entry.push.as_ref()?))
     }
 
-    pub(crate) fn is_in(&self, place: Place, group: &Group) -> bool {
-        self.places[place.0 as usize].group == group.0
-    }
-
-    /// Takes the event and the payload of a queued push to be written under `msg_ref`.
-    pub(crate) fn write(&mut self, place: Place, msg_ref: Ref) -> Option<(Box<str>, Payload)> {
-        let push = self.places[place.0 as usize].push.as_mut()?;
-        let (event, payload) = push.write(msg_ref)?;
+    /// Marks a queued push as written under `msg_ref`, and lends what is to be written.
+    #[inline]
+    pub(crate) fn write(&mut self, place: Place, msg_ref: Ref) -> Option<Due<'_>> {
+        let Entry { push, event, group, .. } = &mut self.places[place.0 as usize];
+        let push = push.as_mut()?;
+        let payload = push.write(msg_ref)?;
         self.queued_bytes -= payload.len();
         self.by_ref.insert(msg_ref, place);
-        Some((event, payload))
+        let join_ref = self.groups[*group as usize].instance;
+        Some(Due { join_ref, topic: &push.topic, event, payload, cast: push.cast })
     }
 
     /// Takes a push out of everything.
+    #[inline]
     pub(crate) fn remove(&mut self, place: Place) -> Option<(PushId, Push)> {
         let entry = &mut self.places[place.0 as usize];
         let push = entry.push.take()?;
-        let Entry { id, deadline, group, before, behind, .. } = *entry;
+        let &mut Entry { id, deadline, group, before, behind, .. } = entry;
         let ends = &mut self.groups[group as usize];
         match before {
             Some(before) => self.places[before.0 as usize].behind = behind,
@@ -243,12 +281,12 @@ fn index(at: usize) -> u32 {
 mod tests {
     use super::*;
     use crate::push::PushOptions;
-    use crate::topic::Topic;
 
     fn accept(pushes: &mut Pushes, id: u64, group: &Group) -> Place {
         let (at, topic) = (Time::from_millis(id * 10), Topic::from("room:a"));
         let options = PushOptions::call();
-        pushes.insert(PushId(id), Push::queued(topic, "e", Payload::empty(), options), at, group)
+        let push = Push::queued(topic, Payload::empty(), options);
+        pushes.insert(PushId(id), push, "e", at, group)
     }
 
     fn ids(pushes: &Pushes, group: &Group) -> Vec<u64> {
@@ -258,12 +296,13 @@ mod tests {
     #[test]
     fn a_push_is_found_by_id_by_ref_and_in_its_group_until_it_is_removed() {
         let mut pushes = Pushes::default();
-        let (one, other) = (pushes.group(), pushes.group());
+        let (one, other) = (pushes.group(Some(Ref(5))), pushes.group(None));
         let places: Vec<Place> = (1..=4)
             .map(|id| accept(&mut pushes, id, if id == 2 { &other } else { &one }))
             .collect();
         assert_eq!((ids(&pushes, &one), ids(&pushes, &other)), (vec![1, 3, 4], vec![2]));
-        assert!(pushes.write(places[2], Ref(7)).is_some());
+        let due = pushes.write(places[2], Ref(7)).expect("it is queued");
+        assert_eq!((due.join_ref, due.event, due.topic.as_str()), (Some(Ref(5)), "e", "room:a"));
         assert!(pushes.write(places[2], Ref(8)).is_none(), "never twice");
         assert_eq!((pushes.by_ref(Ref(7)), pushes.by_ref(Ref(8))), (Some(places[2]), None));
         assert_eq!((pushes.queued(), pushes.in_flight(), pushes.queued_bytes()), (3, 1, 6));
@@ -273,7 +312,8 @@ mod tests {
             assert_eq!(ids(&pushes, &one), left);
         }
         assert_eq!((pushes.by_ref(Ref(7)), pushes.place(PushId(2))), (None, Some(places[1])));
-        assert!(pushes.is_in(places[1], &other) && !pushes.is_in(places[1], &one));
+        pushes.written_on(&other, Ref(6));
+        assert_eq!(pushes.write(places[1], Ref(9)).and_then(|due| due.join_ref), Some(Ref(6)));
         assert_eq!(pushes.next_deadline(), Some(Time::from_millis(20)));
         pushes.disband(one);
         assert_eq!((pushes.groups(), pushes.deadlines()), (1, 1));
@@ -282,7 +322,7 @@ mod tests {
     #[test]
     fn what_a_burst_needed_is_given_back_when_it_is_over() {
         let mut pushes = Pushes::default();
-        let group = pushes.group();
+        let group = pushes.group(None);
         let places: Vec<Place> = (1..=1_000).map(|id| accept(&mut pushes, id, &group)).collect();
         places.into_iter().for_each(|place| assert!(pushes.remove(place).is_some()));
         assert_eq!((pushes.places.capacity(), pushes.queued_bytes()), (0, 0));
@@ -293,6 +333,6 @@ mod tests {
     #[test]
     fn what_is_held_for_a_push_does_not_grow() {
         let size = size_of::<Entry>();
-        assert!(size <= 144, "{size} bytes");
+        assert!(size <= 152, "{size} bytes");
     }
 }

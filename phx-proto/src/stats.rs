@@ -7,6 +7,18 @@ use crate::cause::CauseKind;
 use crate::time::Time;
 
 /// What happened so far, from [`Socket::stats`](crate::Socket::stats). Counters only grow.
+///
+/// ```
+/// use phx_proto::Stats;
+///
+/// fn show(stats: &Stats) {
+///     println!("{} lost, {} in the queue", stats.lost_connections, stats.queued_pushes);
+///     for (cause, count) in &stats.reconnects {
+///         println!("{} {count}", cause.name());
+///     }
+/// }
+/// # show(&Stats::default());
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {

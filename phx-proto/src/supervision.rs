@@ -100,6 +100,16 @@ pub enum Verdict {
 }
 
 /// The restarts of one connection.
+///
+/// ```
+/// use phx_proto::{Ending, Restart, RestartPolicy, Supervision, Time, Verdict};
+///
+/// let mut supervision = Supervision::new(RestartPolicy::new(Restart::Transient), 7);
+/// let verdict = supervision.ended(Time::ZERO, Ending::Crashed);
+/// assert!(matches!(verdict, Verdict::Restart { .. }));
+/// // Giving up is final, unless it is `Permanent`.
+/// assert_eq!(supervision.ended(Time::from_millis(1_000), Ending::GaveUp), Verdict::Stop);
+/// ```
 #[derive(Clone, Debug)]
 pub struct Supervision {
     policy: RestartPolicy,

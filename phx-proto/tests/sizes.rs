@@ -13,7 +13,9 @@ fn at_most(size: usize, bound: usize) {
 
 #[test]
 fn the_values_of_the_interface_do_not_grow() {
-    at_most(size_of::<Socket>(), 2088);
+    // Pushes lie in rings, which are larger than the tables they replace when empty, and cost a
+    // third of them for each push.
+    at_most(size_of::<Socket>(), 2240);
     at_most(size_of::<Action>(), 112);
     at_most(size_of::<Signal>(), 112);
     at_most(size_of::<Message>(), 152);

@@ -24,7 +24,7 @@ async fn chat(uri: &str, topic: &str) -> Result<(), Box<dyn Error + Send + Sync>
     thread::spawn(move || {
         for line in stdin().lines().map_while(Result::ok) {
             match block_on(room.push("shout", json!({ "body": line }))) {
-                Ok(reply) => eprintln!("({})", &*reply.status),
+                Ok(reply) => eprintln!("({})", reply.status),
                 Err(error) => eprintln!("(not said: {error})"),
             }
         }
@@ -33,8 +33,9 @@ async fn chat(uri: &str, topic: &str) -> Result<(), Box<dyn Error + Send + Sync>
 
     while let Some(event) = messages.next().await {
         match event {
-            ChannelEvent::Message(message) if &*message.event == "shout" => {
-                println!("{}", message.payload.to_value()?["body"]);
+            ChannelEvent::Message(message) if message.event == *"shout" => {
+                let said = message.payload.to_value()?;
+                println!("{}", said["body"].as_str().unwrap_or("(something)"));
             }
             ChannelEvent::Interrupted { .. } => eprintln!("(gone)"),
             ChannelEvent::Resumed { .. } => eprintln!("(back)"),

@@ -26,7 +26,9 @@ async fn run(uri: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
         Ok(Provided::Use(Credentials::new().auth_token(token)))
     });
     let client = phx_smol::start(setup);
-    let mut signals = client.signals();
+    let mut signals = client.signals(); // from now on: the first `Connected` may be over
+    client.wait_connected().await?;
+    println!("connected");
     while let Some(event) = signals.next().await {
         if let ClientEvent::Signal(signal) = event {
             println!("{signal:?}");

@@ -25,8 +25,20 @@
 //! The connection is kept: after a loss it is dialled again with a delay that grows, every channel
 //! is joined again, and a consumer sees the gap as `Interrupted` and `Resumed`.
 //!
+//! A program also needs `smol`, whose `block_on` runs it.
+//!
 //! The protocol, all decisions and the handles are those of [`phx_proto`]; this crate adds smol's
 //! sockets, timers and tasks, on smol's global executor.
+//!
+//! # Where to read on
+//!
+//! * [`connect`] waits for the first connection, [`start`] does not, [`client`] spawns nothing, and
+//!   [`supervisor`] keeps many under names.
+//! * [`Config`] has a setter for each decision; [`Client`], [`Channel`] and [`Messages`] are the
+//!   handles. Each async function says what happens when its future is dropped.
+//! * The [`manual`] has pages about credentials, backpressure, presence, policies and testing.
+//! * The examples in the repository are short and run as they are: `chat`, `typed`, `binary`,
+//!   `presence`, `token_refresh`, `supervised`, `custom_tls`.
 //!
 //! # Features
 //!
@@ -84,3 +96,8 @@ pub fn client(setup: impl Into<Setup>) -> (Client, Driver<SmolRuntime>) {
 pub fn supervisor(router: Router) -> Supervisor {
     Supervisor::new(SmolRuntime::new(), router)
 }
+
+/// The examples of the readme.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -25,8 +25,21 @@
 //! The connection is kept: after a loss it is dialled again with a delay that grows, every channel
 //! is joined again, and a consumer sees the gap as `Interrupted` and `Resumed`.
 //!
+//! A program also needs `tokio` with the features `macros` and `rt-multi-thread`, or a runtime of its
+//! own making with I/O and time enabled.
+//!
 //! The protocol, all decisions and the handles are those of [`phx_proto`]; this crate adds tokio's
 //! sockets, timers and tasks.
+//!
+//! # Where to read on
+//!
+//! * [`connect`] waits for the first connection, [`start`] does not, [`client`] spawns nothing, and
+//!   [`supervisor`] keeps many under names.
+//! * [`Config`] has a setter for each decision; [`Client`], [`Channel`] and [`Messages`] are the
+//!   handles. Each async function says what happens when its future is dropped.
+//! * The [`manual`] has pages about credentials, backpressure, presence, policies and testing.
+//! * The examples in the repository are short and run as they are: `chat`, `typed`, `binary`,
+//!   `presence`, `token_refresh`, `supervised`, `custom_tls`.
 //!
 //! # Features
 //!
@@ -97,3 +110,8 @@ pub fn client(setup: impl Into<Setup>) -> (Client, Driver<TokioRuntime>) {
 pub fn supervisor(router: Router) -> Supervisor {
     Supervisor::new(TokioRuntime::new(), router)
 }
+
+/// The examples of the readme.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

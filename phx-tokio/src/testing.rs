@@ -23,6 +23,26 @@ use crate::runtime::TokioRuntime;
 
 /// A Phoenix-like server that listens on a TCP port.
 ///
+/// ```
+/// use phx_tokio::Config;
+/// use phx_tokio::testing::{Listener, ServerConfig};
+/// use serde_json::json;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// let mut server = Listener::bind(([127, 0, 0, 1], 0).into(), ServerConfig::default()).await?;
+/// let client = phx_tokio::connect(Config::new(&server.url())?).await?;
+/// let room = client.join("room:lobby", json!({})).await?;
+/// server.kill().await; // no close frame
+/// server.restart().await?; // the same port, and nothing is remembered
+/// let reply = room.push("echo", json!({"still": "here"})).await?.ok()?; // after the rejoin
+/// assert_eq!(reply.to_value()?, json!({"still": "here"}));
+/// client.disconnect().await;
+/// # Ok(())
+/// # })
+/// # }
+/// ```
+///
 /// Dropping it ends it as [`kill`](Self::kill) does.
 #[derive(Debug)]
 pub struct Listener {
@@ -48,6 +68,8 @@ impl Listener {
 
     /// Listens on `addr`; port 0 takes any that is free.
     ///
+    /// Cancel safe: dropping the future listens to nothing.
+    ///
     /// # Errors
     ///
     /// Those of binding: the port is in use, or not allowed.
@@ -58,6 +80,8 @@ impl Listener {
     }
 
     /// Listens on `addr` as [`bind`](Self::bind) does, behind TLS.
+    ///
+    /// Cancel safe, as [`bind`](Self::bind).
     ///
     /// # Errors
     ///
@@ -91,6 +115,9 @@ impl Listener {
     }
 
     /// Drops every TCP connection without a close frame and stops listening, as a crash does.
+    ///
+    /// Not cancel safe: when the future is dropped it still ends, but the port may be in use for a
+    /// moment, and the server still knows its peers.
     pub async fn kill(&mut self) {
         if let Some(task) = self.task.take() {
             task.abort();
@@ -101,6 +128,8 @@ impl Listener {
     }
 
     /// Listens again on the same port, with a server that has forgotten everything.
+    ///
+    /// Not cancel safe: when the future is dropped it is killed, and not back.
     ///
     /// # Errors
     ///
@@ -135,6 +164,9 @@ impl Listener {
 
     /// Closes every connection as a stopping Phoenix does, waits for the connections to end, and
     /// stops listening. A client that does not answer is not waited for.
+    ///
+    /// Not cancel safe: when the future is dropped the connections are closing, and it still
+    /// listens.
     pub async fn shutdown(&mut self) {
         self.with(|server, now| server.shutdown(now));
         self.hub.emptied::<TokioNet>().await;

@@ -4,6 +4,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde_json::{Value, json};
 
 fn phx(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_phx"));
@@ -171,5 +174,269 @@ fn a_certificate_authority_that_is_none_is_a_usage_error() {
     let url = "wss://localhost/socket/websocket";
     for file in ["no/such/file.pem", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")] {
         assert_fails(&run(&["push", url, "t", "e", "{}", "--ca", file]), 2, file);
+    }
+}
+
+/// A file that is gone with the test.
+struct Temporary(std::path::PathBuf);
+
+impl Temporary {
+    fn new(name: &str) -> Self {
+        let name = format!("phx-cli-{}-{name}", std::process::id());
+        Self(std::env::temp_dir().join(name))
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+
+    fn text(&self) -> String {
+        std::fs::read_to_string(&self.0).unwrap()
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Every `phx` there is to ask for help.
+const COMMANDS: [&[&str]; 8] =
+    [&[], &["demo"], &["serve"], &["listen"], &["push"], &["run"], &["check"], &["replay"]];
+
+fn help(command: &[&str]) -> String {
+    let output = run(&[command, &["--help"]].concat());
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn every_help_has_examples_and_exit_codes_and_fits_80_columns() {
+    for command in COMMANDS {
+        let help = help(command);
+        for line in help.lines() {
+            assert!(line.chars().count() <= 80, "{command:?}: {line}");
+        }
+        assert!(help.contains("\n  phx "), "{command:?} has no example");
+        assert!(help.contains("Exit codes:"), "{command:?} has no exit codes");
+    }
+}
+
+/// The examples of a command, lines that go on joined.
+fn examples(command: &str) -> Vec<String> {
+    let help = help(&[command]).replace("\\\n", "");
+    let examples = help.lines().filter(|line| line.starts_with("  phx "));
+    examples.map(|line| line.trim().to_owned()).collect()
+}
+
+#[cfg(unix)]
+#[test]
+fn the_examples_of_the_help_work_against_phx_serve() {
+    let mut serve = phx(&["serve", "--addr", "127.0.0.1:0"]).spawn().unwrap();
+    let mut url = String::new();
+    BufReader::new(serve.stdout.as_mut().unwrap()).read_line(&mut url).unwrap();
+    let serve = Serve { child: serve, url: url.trim().to_owned() };
+    let folder = Temporary::new("examples");
+    std::fs::create_dir(&folder.0).unwrap();
+    let connections = json!({"connections": {"a": {
+        "uri": serve.url,
+        "auto_join_channels": ["room:lobby"],
+    }}});
+    std::fs::write(folder.0.join("connections.json"), connections.to_string()).unwrap();
+    let bin = std::path::Path::new(env!("CARGO_BIN_EXE_phx")).parent().unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let shell = |example: &str| {
+        let example = example.replace("ws://127.0.0.1:4000/socket/websocket", &serve.url);
+        let example = example.replace("--addr 127.0.0.1:4000", "--addr 127.0.0.1:0");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("exec {example}")]).env("PATH", &path).current_dir(&folder.0);
+        shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        shell
+    };
+    // Those that end by themselves.
+    for command in ["demo", "push", "check"] {
+        for example in examples(command) {
+            let output = shell(&example).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{example}: {said}");
+        }
+    }
+    // Those that go on: they say something, and end well when they are interrupted.
+    for command in ["listen", "run"] {
+        for example in examples(command) {
+            // A pipeline is not the process to interrupt.
+            let (example, _) = example.split_once(" | ").unwrap_or((&example, ""));
+            let mut child = shell(example).spawn().unwrap();
+            let (line, _more) = first_line(&mut child);
+            let json: serde_json::Result<Value> = serde_json::from_str(&line);
+            assert!(json.is_ok(), "{example}: {line}");
+            interrupt(&child);
+            let output = child.wait_with_output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{example}: {said}");
+        }
+    }
+    // What one of them recorded; the other examples there are for `listen`.
+    let replay = examples("replay").pop().unwrap();
+    assert!(replay.starts_with("phx replay "), "{replay}");
+    let output = shell(&replay).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    std::fs::remove_dir_all(&folder.0).unwrap();
+}
+
+/// The first line that a process prints, and where the others will be; in bounded time.
+#[cfg(unix)]
+#[track_caller]
+fn first_line(child: &mut Child) -> (String, impl Read + use<>) {
+    let mut reader = BufReader::new(child.stdout.take().unwrap());
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let _ = reader.read_line(&mut line);
+        let _ = sender.send((line, reader));
+    });
+    receiver.recv_timeout(Duration::from_secs(20)).unwrap_or_else(|_| {
+        child.kill().unwrap();
+        panic!("it said nothing")
+    })
+}
+
+/// What ctrl-c sends.
+#[cfg(unix)]
+fn interrupt(child: &Child) {
+    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_recorded_session_with_a_crash_and_a_killed_connection_is_replayed() {
+    const SECRET: &str = "s3cret-4711";
+    let file = Temporary::new("session.jsonl");
+    let mut command = phx(&["serve", "--addr", "127.0.0.1:0", "--token", SECRET]);
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    let mut url = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut url).unwrap();
+    let mut serve = Serve { child, url: url.trim().to_owned() };
+
+    let url = format!("{}?key={SECRET}&{SECRET}", serve.url);
+    let (param, header) = (format!("token={SECRET}"), format!("x-key={SECRET}"));
+    let arguments = [
+        &["listen", &url, "--join", "room:lobby", "--record", file.path()][..],
+        &["--param", &param, "--header", &header],
+    ];
+    let mut listen = phx(&arguments.concat()).spawn().unwrap();
+    let mut events = BufReader::new(listen.stdout.take().unwrap());
+    let mut wait_for = |kind: &str| {
+        let mut line = String::new();
+        while !line.contains(&format!("\"type\":\"{kind}\"")) {
+            line.clear();
+            assert_ne!(events.read_line(&mut line).unwrap(), 0, "no {kind}");
+        }
+    };
+    let mut type_in = |line: &str| writeln!(serve.child.stdin.as_mut().unwrap(), "{line}").unwrap();
+    wait_for("joined");
+    type_in(&format!("broadcast room:lobby news {{\"token\":\"{SECRET}\"}}"));
+    wait_for("message");
+    type_in("crash room:lobby");
+    wait_for("interrupted");
+    wait_for("resumed");
+    type_in("kill");
+    wait_for("interrupted");
+    wait_for("resumed");
+    interrupt(&listen);
+    assert!(listen.wait().unwrap().success());
+
+    let recorded = file.text();
+    assert!(!recorded.contains(SECRET), "{recorded}");
+    let output = run(&["replay", file.path()]);
+    let trace = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{trace}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!trace.contains(SECRET) && !trace.contains('\x1b'), "{trace}");
+    let story = [
+        "client#1 connect\n",
+        "client#1 Connected\n",
+        "client#1 join room:lobby\n",
+        "\"phx_join\"",
+        "client#1 Joined room:lobby\n",
+        "client#1 Message room:lobby news\n",
+        "client#1 Interrupted room:lobby (Crashed)\n",
+        "client#1 RejoinAfter room:lobby",
+        "client#1 Resumed room:lobby\n",
+        "client#1 closed (lost: ",
+        "client#1 Interrupted room:lobby (transport lost)\n",
+        "client#1 ReconnectAfter ",
+        "client#1 Connected\n",
+        "\"phx_join\"",
+        "client#1 Resumed room:lobby\n",
+        "client#1 disconnect\n",
+        "client#1 Closed\n",
+    ];
+    let mut rest = &*trace;
+    for line in story {
+        rest = rest.split_once(line).unwrap_or_else(|| panic!("{line} is missing:\n{trace}")).1;
+    }
+
+    // Another outcome, and a file that was cut short.
+    let other = Temporary::new("other.jsonl");
+    std::fs::write(&other.0, recorded.replace("(attempt 1, transport lost)", "(attempt 9)"))
+        .unwrap();
+    let output = run(&["replay", other.path()]);
+    assert_fails(&output, 1, "the replay `ReconnectAfter ");
+    std::fs::write(&other.0, &recorded[..recorded.len() - 4]).unwrap();
+    let last = recorded.lines().count();
+    assert_fails(&run(&["replay", other.path()]), 2, &format!("line {last}: "));
+}
+
+#[test]
+fn payloads_are_recorded_when_asked_for_and_join_parameters_never() {
+    let serve = Serve::start();
+    let file = Temporary::new("payloads.jsonl");
+    let push = ["push", &serve.url, "room:lobby", "echo", r#"{"body":"hi there"}"#];
+    let record = ["--record", file.path()];
+    assert!(run(&[&push[..], &record].concat()).status.success());
+    assert!(!file.text().contains("hi there"));
+    assert!(run(&[&push[..], &record, &["--record-payloads"]].concat()).status.success());
+    assert_eq!(file.text().matches("hi there").count(), 3, "pushed, sent, and answered");
+    assert!(run(&["replay", file.path()]).status.success());
+    let output = run(&[&push[..], &["--record-payloads"]].concat());
+    assert_eq!(output.status.code(), Some(2), "it needs a file");
+}
+
+#[test]
+fn an_attempt_that_fails_is_recorded_too() {
+    let (url, server) = answering("HTTP/1.1 503 No\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n");
+    let file = Temporary::new("failed.jsonl");
+    let output = run(&["listen", &url, "--join", "t", "--record", file.path()]);
+    assert_fails(&output, 4, "HTTP 503");
+    server.join().unwrap();
+    let trace = String::from_utf8(run(&["replay", file.path()]).stdout).unwrap();
+    assert!(trace.contains("failed (refused: 503)"), "{trace}");
+}
+
+#[test]
+fn a_recording_that_cannot_be_written_or_read_names_the_file() {
+    let file = "/nonexistent/folder/x.jsonl";
+    let listen = ["listen", "ws://localhost:1/", "--join", "t", "--record", file];
+    assert_fails(&run(&listen), 2, file);
+    assert_fails(&run(&["replay", file]), 2, file);
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    assert_fails(&run(&["replay", manifest]), 2, "line 1: this is not how a recording begins");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_recording_that_broke_off_fails_the_command() {
+    let serve = Serve::start();
+    let push = ["push", &serve.url, "room:lobby", "echo", "{}", "--record", "/dev/full"];
+    assert_fails(&run(&push), 1, "/dev/full: the recording is not whole");
+}
+
+#[test]
+fn what_is_piped_has_no_colour() {
+    for args in [&["demo"][..], &["push", "http://x/", "t", "e", "{}"]] {
+        let output = phx(args).env("TERM", "xterm-256color").output().unwrap();
+        assert!(!output.stdout.contains(&0x1b) && !output.stderr.contains(&0x1b));
     }
 }

@@ -12,3 +12,8 @@ pub mod peers;
 pub mod reading;
 pub mod recording;
 pub mod told;
+
+/// The programs of the README are compiled with the doctests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

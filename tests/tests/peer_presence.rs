@@ -1,4 +1,4 @@
-//! `Presence` against the official client's, on the same states and diffs (DESIGN 4.7): the lists
+//! `Presence` against the official client's, on the same states and diffs: the lists
 //! are equal, and so are the changes once an `Update` is read as a join and a leave.
 //!
 //! What the two are not compared on, because no Phoenix server sends it: what is no presence
@@ -546,7 +546,7 @@ fn added_up(changes: &[PresenceChange]) -> Metas {
 /// The one difference. The official client keeps the diffs that it held back when the channel is
 /// joined anew before their state came, and applies them to the state of the new join: whoever
 /// came before the gap and left in it stays for ever. Ours forgets them: the new state holds what
-/// they said (DESIGN 4.2, nothing old touches anything new).
+/// they said (nothing old touches anything new).
 #[test]
 fn diffs_held_back_for_one_join_are_not_applied_to_the_next_ones_state() {
     if !available("held back for another join") {

@@ -6,6 +6,16 @@ use super::{ConfigError, Secret, Uri};
 ///
 /// Replaced as a whole by [`Socket::set_credentials`](crate::Socket::set_credentials), never
 /// merged: a token that was taken away must not be sent again. `Debug` shows names only.
+///
+/// ```
+/// use phx_proto::Credentials;
+///
+/// let credentials = Credentials::new().auth_token("s3cret").header("x-device", "7")?;
+/// assert!(!format!("{credentials:?}").contains("s3cret"));
+/// // A value cannot smuggle in another header.
+/// assert!(Credentials::new().header("x-device", "7\r\nx-admin: yes").is_err());
+/// # Ok::<(), phx_proto::ConfigError>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Credentials {
     pub(crate) uri: Option<Uri>,

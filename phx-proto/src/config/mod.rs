@@ -174,6 +174,7 @@ impl Config {
     }
 
     /// Whether a message can be written, and is not larger than a frame may be.
+    #[inline]
     pub(crate) fn check_frame(
         &self,
         topic: &str,

@@ -33,7 +33,7 @@ pub enum StatusRule {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ClosePolicy {
     /// In order of code. Every connection has it, so the default takes no memory.
-    rules: Cow<'static, [(u16, CloseRule)]>,
+    pub(crate) rules: Cow<'static, [(u16, CloseRule)]>,
 }
 
 impl Default for ClosePolicy {
@@ -67,7 +67,7 @@ impl ClosePolicy {
 /// HTTP statuses to rules, with defaults by class.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct StatusPolicy {
-    rules: BTreeMap<u16, StatusRule>,
+    pub(crate) rules: BTreeMap<u16, StatusRule>,
 }
 
 impl StatusPolicy {

@@ -40,6 +40,15 @@ impl Proxy {
     /// `http://host:port`, with `user:password@` before the host if the proxy wants them,
     /// percent-encoded. The scheme may be left out; the port is 80 unless it is given.
     ///
+    /// ```
+    /// use phx_proto::{Config, Proxy};
+    ///
+    /// let proxy = Proxy::parse("http://user:s3cret@proxy.internal:3128")?;
+    /// assert!(!format!("{proxy:?}").contains("s3cret"));
+    /// let config = Config::new("wss://example.com/socket/websocket")?.proxy(proxy);
+    /// # Ok::<(), phx_proto::ConfigError>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ConfigError::Proxy`], which does not repeat the text, as it may hold a password.

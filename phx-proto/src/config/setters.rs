@@ -1,4 +1,5 @@
-//! The setters of [`Config`], one for every policy.
+//! The setters of [`Config`], one for every policy. What they say of zero and of the longest
+//! times is held by `tests/config_extremes.rs`.
 
 use core::time::Duration;
 use std::sync::Arc;
@@ -58,6 +59,14 @@ impl Config {
     }
 
     /// How messages are written. Default [`V2`](crate::wire::V2), Phoenix's own default.
+    ///
+    /// ```
+    /// use phx_proto::{Config, wire::V1};
+    /// use std::sync::Arc;
+    ///
+    /// let old = Config::new("ws://localhost:4000/socket/websocket")?.serializer(Arc::new(V1));
+    /// # Ok::<(), phx_proto::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn serializer(mut self, serializer: Arc<dyn Serializer>) -> Self {
         self.serializer = serializer;
@@ -68,7 +77,17 @@ impl Config {
     ///
     /// A rejected auto-join is tried again up to
     /// [`join_rejections_max`](Self::join_rejections_max) times. Later calls with the same topic
-    /// replace its parameters.
+    /// replace its parameters. With the driver, `Client::channel` gives a handle of it.
+    ///
+    /// ```
+    /// use phx_proto::{Config, JoinParams};
+    ///
+    /// let config = Config::new("ws://localhost:4000/socket/websocket")?
+    ///     .auto_join("room:lobby", JoinParams::none())?
+    ///     .auto_join("room:jobs", serde_json::json!({"since": 0}))?;
+    /// assert_eq!(config.auto_joined().count(), 2);
+    /// # Ok::<(), phx_proto::ConfigError>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -135,16 +154,21 @@ impl Config {
 }
 
 /// # Connection
+///
+/// Every length of time is allowed. One that is too long for the clock never ends, and with none at
+/// all what it bounds has failed by the time it is looked at.
 impl Config {
     /// The bound on one attempt, from `Connect` to the open socket: credentials, name
-    /// resolution, TCP, TLS and upgrade together. Default 10 s.
+    /// resolution, TCP, TLS and upgrade together. Default 10 s. It leaves room for nothing when it
+    /// is zero: no attempt succeeds.
     #[must_use]
     pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// How long the peer may take to answer our close frame before TCP is dropped. Default 2 s.
+    /// How long the peer may take to answer our close frame before TCP is dropped. Default 2 s;
+    /// with zero the frame is written, if it can be at once, and not waited for.
     #[must_use]
     pub const fn close_timeout(mut self, timeout: Duration) -> Self {
         self.close_timeout = timeout;
@@ -158,6 +182,15 @@ impl Config {
     /// second (the example `storm`). For the same reason the retries after it leave out the steps of
     /// [`reconnect_after`](Self::reconnect_after) that are shorter than the end of this range. A
     /// client that is alone may choose less.
+    ///
+    /// ```
+    /// use core::time::Duration;
+    /// use phx_proto::{Config, DelayRange};
+    ///
+    /// let range = DelayRange::new(Duration::from_millis(10), Duration::from_millis(100))?;
+    /// let alone = Config::new("ws://localhost:4000/socket/websocket")?.first_retry_spread(range);
+    /// # Ok::<(), phx_proto::ConfigError>(())
+    /// ```
     #[must_use]
     pub const fn first_retry_spread(mut self, range: DelayRange) -> Self {
         self.first_retry_spread = range;
@@ -171,6 +204,15 @@ impl Config {
     /// lost, the steps shorter than the [`first_retry_spread`](Self::first_retry_spread), or than
     /// the range of the close code, are left out until a connection has been stable: by default
     /// the second retry comes 1 to 2 s after the first, the third 2.5 to 5 s after that.
+    ///
+    /// ```
+    /// use core::time::Duration;
+    /// use phx_proto::{Backoff, Config};
+    ///
+    /// let patient = Backoff::exponential(Duration::from_secs(1), 2.0, Duration::from_secs(60))?;
+    /// let config = Config::new("wss://example.com/socket/websocket")?.reconnect_after(patient);
+    /// # Ok::<(), phx_proto::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn reconnect_after(mut self, backoff: Backoff) -> Self {
         self.reconnect_after = backoff;
@@ -185,7 +227,7 @@ impl Config {
         self
     }
 
-    /// The most that a `Retry-After` header is obeyed. Default 1 h.
+    /// The most that a `Retry-After` header is obeyed. Default 1 h; with zero it is not obeyed.
     #[must_use]
     pub const fn retry_after_max(mut self, max: Duration) -> Self {
         self.retry_after_max = max;
@@ -195,7 +237,8 @@ impl Config {
     /// How long a connection, or a joined channel, must have held when it is lost for its
     /// attempt counter to go back to zero. Default 10 s.
     ///
-    /// Without it a server that accepts and drops would be asked every few milliseconds.
+    /// Without it, and so with zero, a server that accepts and drops would be asked at the first
+    /// step for ever.
     #[must_use]
     pub const fn stable_after(mut self, after: Duration) -> Self {
         self.stable_after = after;
@@ -203,7 +246,7 @@ impl Config {
     }
 
     /// How many reconnects may be scheduled since the last stable connection. Default: no limit.
-    /// 0 never reconnects.
+    /// 0 never reconnects; what comes after the last one is `GaveUp`.
     #[must_use]
     pub const fn max_retries(mut self, max: Option<u32>) -> Self {
         self.max_retries = max;
@@ -211,7 +254,19 @@ impl Config {
     }
 
     /// How long to go on trying, from the first failure since the last stable connection.
-    /// Default: no limit. A delay that would pass it gives up at once.
+    /// Default: no limit. A delay that would pass it gives up at once, so zero does at the first
+    /// failure.
+    ///
+    /// ```
+    /// use core::time::Duration;
+    /// use phx_proto::Config;
+    ///
+    /// // A tool: a few tries, and not for long.
+    /// let config = Config::new("wss://example.com/socket/websocket")?
+    ///     .max_retries(Some(5))
+    ///     .max_elapsed(Some(Duration::from_secs(30)));
+    /// # Ok::<(), phx_proto::ConfigError>(())
+    /// ```
     #[must_use]
     pub const fn max_elapsed(mut self, max: Option<Duration>) -> Self {
         self.max_elapsed = max;
@@ -220,6 +275,15 @@ impl Config {
 
     /// What a close code means. Default: reconnect on every one, 1000 included (Phoenix sends it
     /// on restarts); 1000, 1001, 1012 and 1013 within 10 ms to 2 s.
+    ///
+    /// ```
+    /// use phx_proto::{CloseRule, Config};
+    ///
+    /// // This server says 4001 when the account was closed.
+    /// let config = Config::new("wss://example.com/socket/websocket")?
+    ///     .close_rule(4001, CloseRule::Stop);
+    /// # Ok::<(), phx_proto::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn close_rule(mut self, code: u16, rule: CloseRule) -> Self {
         self.close_policy.set(code, rule);
@@ -229,6 +293,16 @@ impl Config {
     /// What the HTTP status of a refused upgrade means. Default: 401 is
     /// [`Unauthorized`](StatusRule::Unauthorized); 408, 425, 429 and 5xx are
     /// [`Backoff`](StatusRule::Backoff); anything else is [`Refused`](StatusRule::Refused).
+    ///
+    /// ```
+    /// use phx_proto::{Config, StatusRule};
+    ///
+    /// // Behind this gateway a 404 is a deploy, and a 403 is final.
+    /// let config = Config::new("wss://example.com/socket/websocket")?
+    ///     .status_rule(404, StatusRule::Backoff)
+    ///     .status_rule(403, StatusRule::Stop);
+    /// # Ok::<(), phx_proto::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn status_rule(mut self, status: u16, rule: StatusRule) -> Self {
         self.status_policy.set(status, rule);
@@ -241,7 +315,8 @@ impl Config {
     /// The time between heartbeats. Default 30 s; zero turns them off.
     ///
     /// Phoenix closes a connection on which it heard nothing for 60 s by default
-    /// (`wire/idle_timeout_close`), so keep well below that.
+    /// (`wire/idle_timeout_close`), so keep well below that: from 60 s on there is a
+    /// [`Warning::HeartbeatIntervalTooLong`](crate::Warning::HeartbeatIntervalTooLong).
     #[must_use]
     pub const fn heartbeat_interval(mut self, interval: Duration) -> Self {
         self.heartbeat_interval = interval;
@@ -249,6 +324,9 @@ impl Config {
     }
 
     /// How long after it fell due a heartbeat may go unanswered. Default 10 s.
+    ///
+    /// It must leave room for the slowest round trip, and for the event loop of a busy server;
+    /// less than a second will cut connections that are well.
     #[must_use]
     pub const fn heartbeat_timeout(mut self, timeout: Duration) -> Self {
         self.heartbeat_timeout = timeout;
@@ -267,7 +345,7 @@ impl Config {
 /// # Channels
 impl Config {
     /// How long the oldest unanswered join may take before it is reported and probed. Default
-    /// 10 s.
+    /// 10 s. It ends nothing by itself: a late ok still counts.
     #[must_use]
     pub const fn join_timeout(mut self, timeout: Duration) -> Self {
         self.join_timeout = timeout;
@@ -275,14 +353,15 @@ impl Config {
     }
 
     /// How long a join may keep the whole socket silent before the connection is dropped.
-    /// Default 60 s.
+    /// Default 60 s, counted as [`join_timeout`](Self::join_timeout) is: from when it is the oldest
+    /// that is unanswered.
     #[must_use]
     pub const fn join_block_max(mut self, max: Duration) -> Self {
         self.join_block_max = max;
         self
     }
 
-    /// How many joins may be unanswered at once. Default 8.
+    /// How many joins may be unanswered at once, from 1. Default 8.
     ///
     /// # Errors
     ///
@@ -312,14 +391,14 @@ impl Config {
     }
 
     /// How many rejections in a row are followed by another try, for rejoins and auto-joins.
-    /// Default 3.
+    /// Default 3; with 0 the first one is final.
     #[must_use]
     pub const fn join_rejections_max(mut self, max: u32) -> Self {
         self.join_rejections_max = max;
         self
     }
 
-    /// How long a leave may go unanswered. Default 10 s.
+    /// How long a leave may go unanswered. Default 10 s; a join of the same topic waits as long.
     #[must_use]
     pub const fn leave_timeout(mut self, timeout: Duration) -> Self {
         self.leave_timeout = timeout;
@@ -330,7 +409,7 @@ impl Config {
 /// # Pushes, limits and buffers
 impl Config {
     /// How long a push may take, from the call to its outcome. Default 10 s; each push can have
-    /// its own.
+    /// its own ([`PushOptions::timeout`](crate::PushOptions::timeout)).
     #[must_use]
     pub const fn push_timeout(mut self, timeout: Duration) -> Self {
         self.push_timeout = timeout;
@@ -338,21 +417,24 @@ impl Config {
     }
 
     /// How many pushes may be accepted and not yet written, on all channels together. Default
-    /// 1,024.
+    /// 1,024; 0 takes no push at all, because each of them waits for the transport first.
     #[must_use]
     pub const fn queued_pushes_max(mut self, max: usize) -> Self {
         self.queued_pushes_max = max;
         self
     }
 
-    /// How many payload bytes may be accepted and not yet written. Default 8 MiB.
+    /// How many payload bytes may be accepted and not yet written. Default 8 MiB. A payload that
+    /// is larger than this is never taken, so raise it together with
+    /// [`max_push_bytes`](Self::max_push_bytes).
     #[must_use]
     pub const fn queued_bytes_max(mut self, max: usize) -> Self {
         self.queued_bytes_max = max;
         self
     }
 
-    /// The largest frame that is sent. Default 8 MiB; a push beyond it is refused at the call.
+    /// The largest frame that is sent, in bytes. Default 8 MiB; a push or a join beyond it is
+    /// refused at the call.
     ///
     /// Set it to the server's `max_frame_size` if that is smaller: the server closes the whole
     /// connection otherwise (`wire/frame_too_big`).
@@ -362,8 +444,8 @@ impl Config {
         self
     }
 
-    /// The largest message that is accepted. Default 64 MiB; a larger one ends the connection
-    /// with close code 1009.
+    /// The largest message that is accepted, in bytes. Default 64 MiB; a larger one ends the
+    /// connection with close code 1009, and the connection is made again.
     #[must_use]
     pub const fn max_message_bytes(mut self, max: usize) -> Self {
         self.max_message_bytes = max;
@@ -371,7 +453,8 @@ impl Config {
     }
 
     /// Whether payloads are checked to be JSON on arrival. Default `false`: the payload is
-    /// parsed once, by whoever reads it.
+    /// parsed once, by whoever reads it. When it is checked, what is no JSON is a
+    /// [`Signal::ProtocolError`](crate::Signal::ProtocolError) and is not delivered.
     #[must_use]
     pub const fn strict_payloads(mut self, strict: bool) -> Self {
         self.strict_payloads = strict;
@@ -411,6 +494,13 @@ impl Config {
     /// The socket's read and write buffers in bytes. Default 16 KiB each, good for one busy
     /// connection; with thousands of idle ones, see
     /// [`for_many_connections`](Self::for_many_connections). Used by the adapters.
+    ///
+    /// ```
+    /// let one_of_many = phx_proto::Config::new("wss://example.com/socket/websocket")?
+    ///     .buffers(4 << 10, 4 << 10)?
+    ///     .mailbox(16, 64 << 10)?;
+    /// # Ok::<(), phx_proto::ConfigError>(())
+    /// ```
     ///
     /// # Errors
     ///

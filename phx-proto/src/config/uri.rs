@@ -18,6 +18,15 @@ pub struct Uri {
 impl Uri {
     /// Parses an absolute `ws://` or `wss://` URI.
     ///
+    /// ```
+    /// use phx_proto::Uri;
+    ///
+    /// let uri = Uri::parse("wss://example.com/socket/websocket?token=s3cret")?;
+    /// assert!(uri.is_secure() && uri.host() == "example.com");
+    /// assert!(!format!("{uri} {uri:?}").contains("s3cret"));
+    /// # Ok::<(), phx_proto::ConfigError>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ConfigError::Uri`], saying what is wrong; the text of the URI is not repeated in the

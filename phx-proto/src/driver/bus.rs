@@ -80,6 +80,20 @@ impl Bus {
     ///
     /// Up to 1,024 events and 8 MiB of their payloads wait for a slow subscriber.
     ///
+    /// ```
+    /// # use phx_proto::driver::{Bus, BusEvent};
+    /// # async fn example(bus: Bus) -> Result<(), phx_proto::PatternError> {
+    /// let mut joins = bus.subscribe("jido.signal.phoenix.channel.joined")?;
+    /// while let Some(event) = joins.next().await {
+    ///     match event {
+    ///         BusEvent::Event(routed) => println!("{:?}", routed.event.subject),
+    ///         BusEvent::Lagged(count) => println!("{count} were missed"),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`PatternError`] for a text that is no pattern.

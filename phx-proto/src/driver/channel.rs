@@ -31,6 +31,17 @@ use crate::topic::Topic;
 /// Clones share the interest. Several handles of a topic, made by several calls, share one join
 /// on the server; when the last of them is dropped, the topic is left. A channel keeps its client
 /// alive.
+///
+/// ```
+/// # use phx_proto::driver::Channel;
+/// # async fn example(room: Channel) -> Result<(), Box<dyn std::error::Error>> {
+/// let reply = room.push("new_msg", serde_json::json!({"body": "hi"})).await?.ok()?;
+/// println!("{}", reply.get()?); // the response, as JSON text
+/// room.cast("typing", serde_json::json!({})).await?; // no reply
+/// room.leave().await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Channel {
     inner: Arc<ChannelInner>,
@@ -121,7 +132,16 @@ impl Channel {
         self.inner.shared().peek(|state| state.socket.join_response(&self.inner.topic).cloned())
     }
 
-    /// Replaces the parameters of the joins to come.
+    /// Replaces the parameters of the joins to come, for every handle of the topic. The channel
+    /// stays as it is until it is joined again.
+    ///
+    /// ```
+    /// # use phx_proto::NotWanted;
+    /// # fn example(room: phx_proto::driver::Channel) -> Result<(), NotWanted> {
+    /// room.set_join_params(serde_json::json!({"token": "a fresh one"}))?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -144,6 +164,19 @@ impl Channel {
     ///
     /// Cancel safe: dropping the future withdraws the push. If it was written already, the
     /// server may handle it all the same.
+    ///
+    /// ```
+    /// # use phx_proto::driver::{Channel, PushFailed};
+    /// # async fn example(orders: Channel) {
+    /// match orders.push("buy", serde_json::json!({"id": 7})).await {
+    ///     Ok(reply) if reply.is_ok() => println!("bought"),
+    ///     Ok(reply) => println!("{}: {:?}", reply.status, reply.response.get()),
+    ///     Err(PushFailed::NotSent(_) | PushFailed::NotAccepted(_)) => println!("safe to repeat"),
+    ///     Err(PushFailed::TimedOut | PushFailed::Unknown(_)) => println!("ask before you repeat"),
+    ///     Err(other) => println!("{other}"),
+    /// }
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -255,6 +288,22 @@ impl Channel {
     /// The first call on a handle sees everything since the join was asked for, such as the
     /// `presence_state` that comes right behind its ok; later calls begin now. Each stream has a
     /// mailbox of its own, bounded by [`Config::mailbox`](crate::Config::mailbox).
+    ///
+    /// ```
+    /// # use phx_proto::driver::{Channel, ChannelEvent};
+    /// # async fn example(room: Channel) {
+    /// let mut events = room.messages();
+    /// while let Some(event) = events.next().await {
+    ///     match event {
+    ///         ChannelEvent::Message(message) => println!("{}", message.event),
+    ///         ChannelEvent::Interrupted { cause, .. } => println!("gone: {cause:?}"),
+    ///         ChannelEvent::Resumed { .. } => println!("back; something may have been missed"),
+    ///         ChannelEvent::Lagged(count) => println!("too slow for {count} messages"),
+    ///         ChannelEvent::Closed(end) => println!("the end: {end:?}"),
+    ///     }
+    /// }
+    /// # }
+    /// ```
     pub fn messages(&self) -> Messages {
         let inner = &self.inner;
         let taken = inner.first_taken.swap(true, Ordering::Relaxed);

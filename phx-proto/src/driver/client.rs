@@ -17,6 +17,19 @@ use crate::stats::Stats;
 use crate::topic::Topic;
 
 /// One connection. Clones share it; when the last handle of any kind is dropped, it is closed.
+///
+/// Made by `connect` or `start` of an adapter. Its methods can be called from any thread, and
+/// those that are not async never wait.
+///
+/// ```
+/// # use phx_proto::driver::{Client, JoinFailed};
+/// # async fn example(client: Client) -> Result<(), JoinFailed> {
+/// let room = client.join("room:lobby", serde_json::json!({"user": 7})).await?;
+/// println!("{:?}, {} messages so far", client.status(), client.stats().messages);
+/// # let _ = room;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Client {
     handle: Arc<Handle>,
@@ -99,6 +112,17 @@ impl Client {
     ///
     /// Cancel safe: it only looks.
     ///
+    /// ```
+    /// # use phx_proto::driver::{Client, NotConnected};
+    /// # async fn example(client: Client) {
+    /// match client.wait_connected().await {
+    ///     Ok(()) => println!("open"),
+    ///     Err(NotConnected::GaveUp(cause)) => println!("no use: {cause}"),
+    ///     Err(other) => println!("{other}: call `connect`"),
+    /// }
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`NotConnected`] when the connection is closed, gave up or was not started.
@@ -129,6 +153,27 @@ impl Client {
 
     /// Every signal from now on, bounded by the number of
     /// [`Config::mailbox`](crate::Config::mailbox): a slow consumer sees `Lagged`.
+    ///
+    /// With [`start`](super::start) the first `Connected` may be over before the call; with
+    /// [`client`](super::client) nothing happens before the driver is polled.
+    ///
+    /// ```
+    /// # async fn example(client: phx_proto::driver::Client) {
+    /// use phx_proto::Signal;
+    /// use phx_proto::driver::ClientEvent;
+    ///
+    /// let mut signals = client.signals();
+    /// while let Some(event) = signals.next().await {
+    ///     match event {
+    ///         ClientEvent::Signal(Signal::Disconnected { cause, next, .. }) => {
+    ///             println!("lost: {cause}; then: {next:?}");
+    ///         }
+    ///         ClientEvent::Signal(Signal::GaveUp { cause }) => println!("gave up: {cause}"),
+    ///         _ => {}
+    ///     }
+    /// }
+    /// # }
+    /// ```
     pub fn signals(&self) -> Signals {
         let id = self.handle.shared.peek(|state| state.add_signals());
         Signals::new(Arc::clone(&self.handle), id)
@@ -161,6 +206,18 @@ impl Client {
     ///
     /// Cancel safe: dropping the future releases its interest in the topic.
     ///
+    /// ```
+    /// # use phx_proto::driver::{Client, JoinFailed};
+    /// # async fn example(client: Client) {
+    /// match client.join("room:lobby", serde_json::json!({"user": 7})).await {
+    ///     Ok(room) => println!("joined {}", room.topic()),
+    ///     Err(JoinFailed::Rejected(no)) => println!("refused: {:?}", no.response.get()),
+    ///     Err(JoinFailed::Deadline { last }) => println!("not in 30 s; last seen: {last:?}"),
+    ///     Err(other) => println!("{other}"),
+    /// }
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`JoinFailed`]: the server's refusal with its own words, a leave, the end of the
@@ -176,6 +233,22 @@ impl Client {
     /// [`join`](Self::join) with a deadline and a mailbox policy of its own.
     ///
     /// Cancel safe, and through disconnects, as [`join`](Self::join).
+    ///
+    /// ```
+    /// # use phx_proto::driver::{Client, JoinFailed};
+    /// # async fn example(client: Client) -> Result<(), JoinFailed> {
+    /// use core::time::Duration;
+    /// use phx_proto::JoinParams;
+    /// use phx_proto::driver::{JoinOptions, MailboxPolicy};
+    ///
+    /// let options = JoinOptions::new()
+    ///     .deadline(Duration::from_secs(5))
+    ///     .mailbox(MailboxPolicy::DropNewest);
+    /// let prices = client.join_with("prices", JoinParams::none(), options).await?;
+    /// # let _ = prices;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -205,6 +278,17 @@ impl Client {
     }
 
     /// One more handle of a topic that is wanted already (an auto-join, say), joined or not.
+    ///
+    /// ```
+    /// # use phx_proto::NotWanted;
+    /// # use phx_proto::driver::Client;
+    /// # async fn example(client: Client) -> Result<(), NotWanted> {
+    /// // The configuration says `auto_join("room:lobby", …)`.
+    /// let mut events = client.channel("room:lobby")?.messages();
+    /// # let _ = events.next().await;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use crate::cause::Cause;
 use crate::config::{Config, Credentials};
 use crate::input::Failure;
+use crate::recording::Recorder;
 
 /// One attempt to connect, as seen by a credential provider.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,13 +89,14 @@ pub(super) type Provider = dyn Fn(ConnectAttempt) -> Asked + Send + Sync;
 pub struct Setup {
     pub(super) config: Config,
     pub(super) provider: Option<Arc<Provider>>,
+    pub(super) recorder: Option<Recorder>,
 }
 
 impl Setup {
     /// Nothing but the configuration.
     #[must_use]
     pub const fn new(config: Config) -> Self {
-        Self { config, provider: None }
+        Self { config, provider: None, recorder: None }
     }
 
     /// Asks `provider` for credentials before every attempt to connect.
@@ -113,6 +115,15 @@ impl Setup {
         self.provider = Some(Arc::new(move |attempt| Box::pin(provider(attempt))));
         self
     }
+
+    /// Takes down everything that the core of the client is told and does, for a bug report that
+    /// others can replay; see [`recording`](crate::recording) for what is in it. By default
+    /// nothing is recorded, which costs one branch a step.
+    #[must_use]
+    pub fn record(mut self, recorder: Recorder) -> Self {
+        self.recorder = Some(recorder);
+        self
+    }
 }
 
 impl From<Config> for Setup {
@@ -126,6 +137,7 @@ impl fmt::Debug for Setup {
         f.debug_struct("Setup")
             .field("config", &self.config)
             .field("credentials", &self.provider.as_ref().map(|_| "provider"))
+            .field("recorder", &self.recorder)
             .finish()
     }
 }

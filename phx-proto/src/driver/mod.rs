@@ -51,15 +51,15 @@ pub use supervisor::{
 };
 
 use crate::cause::Cause;
+use crate::recording::RecordedSocket;
 use crate::signal::Signal;
-use crate::socket::Socket;
 
 /// A client and its driver. Nothing is spawned and nothing is dialled: poll the driver, and call
 /// [`Client::connect`].
 pub fn client<R: Runtime>(setup: impl Into<Setup>, runtime: R) -> (Client, Driver<R>) {
     let seed = runtime.seed();
-    let Setup { config, provider } = setup.into();
-    let socket = Socket::new(config, seed, runtime.now());
+    let Setup { config, provider, recorder } = setup.into();
+    let socket = RecordedSocket::new(config, seed, runtime.now(), recorder.as_ref());
     let clock = runtime.clone();
     let shared = shared::Shared::new(socket, seed, move || clock.now());
     let driver = Driver::new(runtime, provider, std::sync::Arc::clone(&shared));

@@ -36,8 +36,9 @@ use crate::channel::ChannelStatus;
 use crate::id::{ConnectionId, InterestId, PushId};
 use crate::input::Ended;
 use crate::join_params::JoinParams;
+use crate::recording::{RecordedSocket, Tape};
 use crate::signal::Signal;
-use crate::socket::{Socket, Status};
+use crate::socket::Status;
 use crate::table::Table;
 use crate::time::Time;
 use crate::timer::TimerKind;
@@ -48,6 +49,8 @@ use crate::wire::Frame;
 pub(super) struct Shared {
     clock: Box<dyn Fn() -> Time + Send + Sync>,
     state: Mutex<State>,
+    /// Where a recording goes, if there is one.
+    tape: Option<Arc<Tape>>,
 }
 
 impl fmt::Debug for Shared {
@@ -59,11 +62,12 @@ impl fmt::Debug for Shared {
 impl Shared {
     /// `seed` is for the tables whose keys somebody else may choose.
     pub(super) fn new(
-        socket: Socket,
+        socket: RecordedSocket,
         seed: u64,
         clock: impl Fn() -> Time + Send + Sync + 'static,
     ) -> Arc<Self> {
-        Arc::new(Self { clock: Box::new(clock), state: Mutex::new(State::new(socket, seed)) })
+        let tape = socket.tape();
+        Arc::new(Self { clock: Box::new(clock), state: Mutex::new(State::new(socket, seed)), tape })
     }
 
     /// A command of a handle: the driver is woken to carry out what comes of it.
@@ -119,6 +123,9 @@ impl Shared {
             state.trace.take()
         };
         drop(state);
+        if let Some(tape) = &self.tape {
+            tape.flush();
+        }
         #[cfg(feature = "tracing")]
         trace.tell();
         // Functions of the application: what they hold may be handles of this very client.
@@ -136,7 +143,7 @@ impl Shared {
 
 /// Everything behind the lock.
 pub(super) struct State {
-    pub(super) socket: Socket,
+    pub(super) socket: RecordedSocket,
     /// What the driver has to carry out, in order.
     pub(super) todo: VecDeque<Action>,
     pub(super) driver: Option<Waker>,
@@ -228,7 +235,7 @@ impl<T> Slot<T> {
 }
 
 impl State {
-    fn new(socket: Socket, seed: u64) -> Self {
+    fn new(socket: RecordedSocket, seed: u64) -> Self {
         Self {
             socket,
             todo: VecDeque::new(),

@@ -38,6 +38,27 @@ use crate::time::Time;
 
 /// Keeps named connections. Clones are the same supervisor; when the last one is dropped, its
 /// connections are closed.
+///
+/// ```
+/// # use phx_proto::driver::Supervisor;
+/// # async fn example(supervisor: Supervisor) -> Result<(), Box<dyn std::error::Error>> {
+/// use core::time::Duration;
+/// use phx_proto::driver::Supervised;
+/// use phx_proto::{Config, Restart, RestartPolicy};
+///
+/// let config = Config::new("wss://example.com/socket/websocket")?;
+/// let always = RestartPolicy::new(Restart::Permanent);
+/// supervisor.start_connection("backend", Supervised::new(config).restart(always))?;
+///
+/// let room = supervisor.client("backend")?.join("room:lobby", serde_json::json!({})).await?;
+/// println!("{:?}", supervisor.connection_status("backend")?.lifecycle);
+/// # let _ = room;
+///
+/// let unfinished = supervisor.shutdown(Duration::from_secs(5)).await;
+/// assert!(unfinished.is_empty());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Supervisor {
     inner: Arc<Inner>,
@@ -303,6 +324,13 @@ impl Supervisor {
     }
 
     /// How all connections are.
+    ///
+    /// ```
+    /// # fn example(supervisor: phx_proto::driver::Supervisor) {
+    /// let health = supervisor.health();
+    /// println!("{} of {} ready", health.ready(), health.connections.len());
+    /// # }
+    /// ```
     #[must_use]
     pub fn health(&self) -> Health {
         let entries = self.inner.lock();

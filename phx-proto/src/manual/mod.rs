@@ -9,6 +9,7 @@
 //! | [`backpressure`] | what happens when somebody is too slow |
 //! | [`presence`] | the list of who is there |
 //! | [`testing_your_client`] | your own code against a server that you play |
+//! | [`recording`](crate::recording) | what a client did, in a file: how to report a bug (feature `driver`) |
 //! | [`other_runtimes`] | embedding the driver in a runtime of your own |
 //! | [`from_phoenix_js`] | names, for those who come from phoenix.js |
 //! | [`from_slipstream`] | names, for those who come from Slipstream |
@@ -30,6 +31,10 @@ pub mod presence {}
 #[doc = include_str!("testing_your_client.md")]
 pub mod testing_your_client {}
 #[doc = include_str!("other_runtimes.md")]
+#[cfg_attr(all(feature = "driver", feature = "testing"), doc = "```no_run")]
+#[cfg_attr(not(all(feature = "driver", feature = "testing")), doc = "```ignore")]
+#[doc = include_str!("../../examples/own_runtime.rs")]
+#[doc = "```"]
 pub mod other_runtimes {}
 #[doc = include_str!("from_phoenix_js.md")]
 pub mod from_phoenix_js {}

@@ -7,6 +7,19 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 /// One event, as CloudEvents 1.0 defines it; serialises as its JSON format does.
+///
+/// ```
+/// use phx_proto::CloudEvent;
+///
+/// let text = r#"{"specversion": "1.0", "id": "1", "source": "/phoenix/backend",
+///     "type": "phoenix.channel.joined", "subject": "room:lobby",
+///     "time": "2026-08-22T12:00:00.000Z", "datacontenttype": "application/json",
+///     "data": {}, "sessionid": "nightly"}"#;
+/// let event: CloudEvent = serde_json::from_str(text)?;
+/// assert_eq!(event.subject.as_deref(), Some("room:lobby"));
+/// assert_eq!(event.attributes["sessionid"], "nightly");
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct CloudEvent {

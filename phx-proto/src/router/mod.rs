@@ -89,6 +89,16 @@ impl Router {
     }
 
     /// How types are named. Default [`TypeScheme::Templated`].
+    ///
+    /// ```
+    /// use phx_proto::{ConnectionId, Router, Signal, Time, TypeScheme};
+    ///
+    /// let router = Router::new().scheme(TypeScheme::Fixed).prefix("acme");
+    /// let signal = Signal::Connected { id: ConnectionId::from_u64(1) };
+    /// let routed = router.route("backend", &Default::default(), &signal, "1", Time::ZERO).unwrap();
+    /// assert_eq!(routed.event.kind, "jido_coder.phoenix.connection.state");
+    /// assert_eq!(routed.topics[0], "acme.protocol.phoenix.backend");
+    /// ```
     #[must_use]
     pub const fn scheme(mut self, scheme: TypeScheme) -> Self {
         self.scheme = scheme;

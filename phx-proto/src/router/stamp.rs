@@ -9,6 +9,15 @@ use crate::time::Time;
 /// a counter within the millisecond, then chance.
 ///
 /// The ids of one value only grow, also when the clock does not.
+///
+/// ```
+/// use phx_proto::{EventIds, Time};
+///
+/// let mut ids = EventIds::new(7);
+/// let at = Time::from_millis(1_700_000_000_000);
+/// let (first, second) = (ids.next(at), ids.next(at));
+/// assert!(first < second && first.starts_with("018bcfe5-6800-7"));
+/// ```
 #[derive(Clone, Debug)]
 pub struct EventIds {
     rng: Rng,

@@ -258,6 +258,7 @@ impl Socket {
         want.first_join_called = false;
         let first = !core::mem::replace(&mut want.ever_joined, true);
         if let (Some(group), Some(live)) = (&want.pushes, &mut self.live) {
+            self.pushes.written_on(group, join_ref);
             for (place, id, _) in self.pushes.members(group) {
                 live.lane.insert(id.0, LaneItem::Push(place));
             }

@@ -1,14 +1,34 @@
 //! The connection machine.
 //!
 //! ```text
-//!             connect              opened
-//!   Idle ───────────────▶ Connecting ─────▶ Open ──disconnect──▶ Closing ──ended──▶ Closed
-//!                           ▲  │ failed      │ lost                │ (connect was called)
-//!                 due, wake │  ▼             ▼                     └──▶ Connecting
+//!             connect              opened        disconnect           ended
+//!   Idle ───────────────▶ Connecting ─────▶ Open ──────────▶ Closing ──────▶ Closed
+//!                           ▲  │ failed      │ lost             │ (connect was called)
+//!                 due, wake │  ▼             ▼                  └──▶ Connecting
 //!                           Waiting ◀────────┘
-//!                              │ final, or spent
-//!                              ▼
-//!                           GaveUp             disconnect: to Closed from every state
+//! ```
+//!
+//! All there is, held to what happens by `tests/diagrams.rs`:
+//!
+//! ```text
+//!   Idle       → Connecting  connect
+//!              → Closed      disconnect
+//!   Connecting → Open        opened
+//!              → Waiting     failed, or connect_timeout
+//!              → GaveUp      failed, and that was final or the last retry
+//!              → Closed      disconnect
+//!   Open       → Waiting     lost
+//!              → GaveUp      lost, and that was final or the last retry
+//!              → Closing     disconnect, or a message that is too large
+//!   Waiting    → Connecting  due, wake, connect_now
+//!              → Closed      disconnect
+//!   Closing    → Closed      ended
+//!              → Connecting  ended, and connect was called
+//!              → Waiting     ended, and it was closed for what the peer did
+//!              → GaveUp      the same, and that was the last retry
+//!   Closed     → Connecting  connect
+//!   GaveUp     → Connecting  connect
+//!              → Closed      disconnect
 //! ```
 //!
 //! A close frame of the server is answered by the transport; every *remote* end leads to a retry

@@ -33,6 +33,8 @@ use crate::config::{Config, Credentials};
 use crate::heartbeat::Heartbeat;
 use crate::id::{ConnectionId, InterestId, Ref};
 use crate::join_clock::JoinClock;
+#[cfg(feature = "driver")]
+use crate::join_params::JoinParams;
 use crate::ordered::Ordered;
 use crate::payload::Payload;
 use crate::pushes::{Group, Place, Pushes};
@@ -228,6 +230,12 @@ impl Socket {
     #[must_use]
     pub fn interests(&self, topic: &str) -> usize {
         self.wanted(topic).map_or(0, |want| want.interests.len())
+    }
+
+    /// Whether a join with these parameters would be refused for those that hold.
+    #[cfg(feature = "driver")]
+    pub(crate) fn conflicts(&self, topic: &str, params: &JoinParams) -> bool {
+        self.wanted(topic).is_some_and(|want| !want.params.same(params))
     }
 
     /// Counters.

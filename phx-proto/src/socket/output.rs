@@ -8,14 +8,16 @@
 use super::{LaneItem, Live, Socket};
 use crate::action::Action;
 use crate::cause::{ChannelEnd, NotSentCause, PushOutcome, UnknownCause};
+use crate::config::Config;
 use crate::id::{ConnectionId, Ref};
 use crate::join_params::JoinAttempt;
 use crate::payload::Payload;
-use crate::pushes::Place;
+use crate::pushes::{Due, Place};
+use crate::stats::Stats;
 use crate::time::Time;
 use crate::timer::{Timeout, TimerKey, TimerKind};
 use crate::topic::{PHOENIX, Topic};
-use crate::wire::{Frame, Outgoing};
+use crate::wire::{EncodeError, Frame, Outgoing};
 
 impl Socket {
     /// What to do next; none when there is nothing more for now.
@@ -137,30 +139,18 @@ impl Socket {
         }
     }
 
+    /// What is in the lane is of an instance that is joined, or being left.
     fn pull_push(&mut self, id: ConnectionId, place: Place) -> Option<Action> {
-        let (_, push) = self.pushes.get(place)?;
-        let (topic, cast) = (push.topic.clone(), push.cast);
-        let channel = self.channels.get(&*topic)?;
-        // Of the instance that is being left, or of the one that is joined.
-        let is_left = |group| self.pushes.is_in(place, group);
-        let join_ref = match &channel.leaving {
-            Some(leaving) if leaving.pushes.as_ref().is_some_and(is_left) => leaving.join_ref,
-            _ => channel.want.as_ref()?.joined()?.join_ref,
-        };
         let msg_ref = self.mint_ref();
-        let (event, payload) = self.pushes.write(place, msg_ref)?;
-        match self.encode(Some(join_ref), msg_ref, &topic, &event, payload) {
-            Ok(frame) => {
-                if cast {
-                    self.end_push(place, |_| PushOutcome::Written);
-                }
-                Some(Action::Send { id, frame })
-            }
-            Err(_) => {
-                self.end_push(place, |_| PushOutcome::NotSent(NotSentCause::Encoding));
-                None
-            }
+        let Due { join_ref, topic, event, payload, cast } = self.pushes.write(place, msg_ref)?;
+        let message = Outgoing { join_ref, msg_ref, topic, event, payload };
+        let frame = encode(&self.config, &mut self.stats, message);
+        if cast && frame.is_ok() {
+            self.end_push(place, |_| PushOutcome::Written);
+        } else if frame.is_err() {
+            self.end_push(place, |_| PushOutcome::NotSent(NotSentCause::Encoding));
         }
+        Some(Action::Send { id, frame: frame.ok()? })
     }
 
     /// A leave that could not be written in time is written all the same: the server still holds
@@ -183,12 +173,9 @@ impl Socket {
         topic: &str,
         event: &str,
         payload: Payload,
-    ) -> Result<Frame, crate::wire::EncodeError> {
+    ) -> Result<Frame, EncodeError> {
         let message = Outgoing { join_ref, msg_ref, topic, event, payload };
-        let frame = self.config.serializer.encode(message)?;
-        self.stats.frames_out += 1;
-        self.stats.bytes_out += frame.len() as u64;
-        Ok(frame)
+        encode(&self.config, &mut self.stats, message)
     }
 
     /// Arms the deadlines of the heartbeat machine as they are now.
@@ -229,4 +216,11 @@ impl Socket {
         }
         self.rearm_heartbeat();
     }
+}
+
+fn encode(config: &Config, stats: &mut Stats, message: Outgoing<'_>) -> Result<Frame, EncodeError> {
+    let frame = config.serializer.encode(message)?;
+    stats.frames_out += 1;
+    stats.bytes_out += frame.len() as u64;
+    Ok(frame)
 }

@@ -38,8 +38,8 @@ impl Socket {
         else {
             return Err(PushError { kind: PushErrorKind::NotJoined, payload });
         };
-        let joined = want.joined().is_some();
-        let accepted = if options.fail_fast && !joined {
+        let instance = want.joined().map(|instance| instance.join_ref);
+        let accepted = if options.fail_fast && instance.is_none() {
             Err(PushErrorKind::NotJoined)
         } else if matches!(event, "phx_join" | "phx_leave") {
             Err(PushErrorKind::ReservedEvent)
@@ -49,13 +49,13 @@ impl Socket {
         if let Err(kind) = accepted {
             return Err(PushError { kind, payload });
         }
-        let group = want.pushes.get_or_insert_with(|| self.pushes.group());
+        let group = want.pushes.get_or_insert_with(|| self.pushes.group(instance));
         let id = PushId(self.next_order);
         self.next_order += 1;
         let deadline = now + options.timeout.unwrap_or(self.config.push_timeout);
-        let push = Push::queued(want.topic.clone(), event, payload, options);
-        let place = self.pushes.insert(id, push, deadline, group);
-        if let (true, Some(live)) = (joined, &mut self.live) {
+        let push = Push::queued(want.topic.clone(), payload, options);
+        let place = self.pushes.insert(id, push, event, deadline, group);
+        if let (Some(_), Some(live)) = (instance, &mut self.live) {
             live.lane.insert(id.0, LaneItem::Push(place));
         }
         Ok(id)
@@ -129,6 +129,7 @@ impl Socket {
 }
 
 /// Whether the push can be written, and there is room for it until it is.
+#[inline]
 fn check_push(
     config: &Config,
     pushes: &Pushes,

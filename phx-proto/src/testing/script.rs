@@ -186,6 +186,8 @@ impl Script {
 
     /// Lets everything go on that can, without any time passing: the tasks of this script and
     /// those of the single-threaded executor that this future is awaited on.
+    ///
+    /// Cancel safe: dropping the future stops looking, and takes nothing back.
     pub async fn settled(&self) {
         for _ in 0..TURNS {
             self.settle();

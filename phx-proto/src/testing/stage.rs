@@ -19,13 +19,13 @@ use serde_json::{Value, json};
 
 use super::codec::{self, Vsn};
 use super::script::Sent;
-use super::trace::Shown;
 use crate::action::ConnectRequest;
 use crate::config::Config;
 use crate::driver::{Received, Runtime, Timer, Transport, WriteFailed};
 use crate::input::{Ended, Failure, Opened};
 use crate::payload::Payload;
 use crate::time::Time;
+use crate::trace::Shown;
 use crate::wire::Frame;
 
 /// Everything but the tasks.
@@ -117,7 +117,7 @@ impl ScriptRuntime {
         })
     }
 
-    /// Waits in virtual time, for the program under test.
+    /// Waits in virtual time, for the program under test. Cancel safe.
     pub async fn sleep(&self, length: Duration) {
         let mut timer = self.timer();
         timer.reset(Some(self.now() + length));

@@ -56,22 +56,17 @@ fn wire_ref(bytes: &[u8]) -> Option<(WireRef, &[u8])> {
     if let Some(rest) = bytes.strip_prefix(b"null,") {
         return Some((WireRef::Null, rest));
     }
-    let digits = bytes.strip_prefix(b"\"")?;
-    let mut number = 0;
-    // Nineteen digits always fit into 64 bits; longer ones are rare.
-    for (len, byte) in digits.iter().take(20).enumerate() {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            let canonical = len > 0 && digits[0] != b'0';
-            let rest = digits[len..].strip_prefix(b"\",")?;
-            return canonical.then_some((WireRef::Ref(Ref(number)), rest));
-        }
-        if len == 19 {
-            return None;
-        }
-        number = number * 10 + u64::from(digit);
+    let [b'"', first @ b'1'..=b'9', rest @ ..] = bytes else { return None };
+    let (mut number, mut rest) = (u64::from(first - b'0'), rest);
+    while let [digit @ b'0'..=b'9', behind @ ..] = rest {
+        number = number.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
+        rest = behind;
     }
-    None
+    // Nineteen digits always fit into 64 bits; longer ones are rare.
+    if bytes.len() - rest.len() > 1 + 19 {
+        return None;
+    }
+    Some((WireRef::Ref(Ref(number)), rest.strip_prefix(b"\",")?))
 }
 
 /// Reads a reply, which is the payload at `start` of the frame.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use phx_proto::{
     Action, ConnectionId, Credentials, InterestId, JoinParams, Opened, Payload, PushErrorKind,
-    PushId, PushOptions, Released, Socket, Status, Time, TimerKind,
+    PushId, PushOptions, Released, Status, Time, TimerKind,
 };
 use serde_json::json;
 
@@ -16,6 +16,12 @@ use super::setup::{
     failure,
 };
 use super::{Answer, Conn, Op, PushKind, Setup, Span, Start, Step};
+
+/// The socket itself, or one that can be recorded; a clone of it is not.
+#[cfg(feature = "driver")]
+pub type TestedSocket = phx_proto::recording::RecordedSocket;
+#[cfg(not(feature = "driver"))]
+pub type TestedSocket = phx_proto::Socket;
 
 /// What a checker can see beside what happens.
 macro_rules! moment {
@@ -108,7 +114,7 @@ pub enum Entry {
 pub struct World {
     pub setup: Setup,
     pub policy: Policy,
-    pub socket: Socket,
+    pub socket: TestedSocket,
     pub now: Time,
     /// The latest time the socket was told.
     pub latest: Time,
@@ -134,7 +140,24 @@ pub struct World {
 impl World {
     pub fn new(setup: Setup) -> Self {
         let policy = Policy::new();
-        let now = Time::from_nanos(setup.origin);
+        let (config, now) = (config(&setup, &policy), Time::from_nanos(setup.origin));
+        #[cfg(feature = "driver")]
+        let socket = TestedSocket::new(config, setup.seed, now, None);
+        #[cfg(not(feature = "driver"))]
+        let socket = TestedSocket::new(config, setup.seed, now);
+        Self::with(setup, policy, socket, now)
+    }
+
+    /// The same, taken down.
+    #[cfg(feature = "driver")]
+    pub fn recorded(setup: Setup, recorder: &phx_proto::recording::Recorder) -> Self {
+        let policy = Policy::new();
+        let (config, now) = (config(&setup, &policy), Time::from_nanos(setup.origin));
+        let socket = TestedSocket::new(config, setup.seed, now, Some(recorder));
+        Self::with(setup, policy, socket, now)
+    }
+
+    fn with(setup: Setup, policy: Policy, socket: TestedSocket, now: Time) -> Self {
         let params = [
             JoinParams::none(),
             JoinParams::from(json!({"p": 1})),
@@ -145,7 +168,6 @@ impl World {
                 Payload::from(json!({"x": "x".repeat(length)}))
             }),
         ];
-        let socket = Socket::new(config(&setup, &policy), setup.seed, now);
         let mut world = Self {
             setup,
             policy,

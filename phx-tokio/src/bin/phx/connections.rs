@@ -7,8 +7,10 @@ use std::path::Path;
 use phx_tokio::{
     BusEvent, Connections, Ending, Lifecycle, Router, SupervisedState, Supervisor, TypeScheme,
 };
+use serde_json::json;
 
 use crate::exit::Failed;
+use crate::output::Output;
 
 /// What `phx run` is told on the command line.
 pub(crate) struct Run<'a> {
@@ -21,15 +23,17 @@ pub(crate) struct Run<'a> {
 /// Says what a file holds, or everything that is wrong with it.
 pub(crate) fn check(file: &Path) -> Result<(), Failed> {
     let connections = read(file)?;
-    let mut out = io::stdout().lock();
+    let output = Output::new();
     for (name, spec) in connections.iter() {
-        let topics: Vec<String> = spec.config().auto_joined().map(ToString::to_string).collect();
+        let topics: Vec<&str> = spec.config().auto_joined().map(|topic| topic.as_str()).collect();
         let channels = match topics.len() {
-            0 => "no channels".to_owned(),
-            _ => topics.join(", "),
+            0 => "joins nothing by itself".to_owned(),
+            _ => format!("joins {}", topics.join(", ")),
         };
-        // Without the query: it may hold a token.
-        if writeln!(out, "{name}: {}, {channels}", spec.config().uri()).is_err() {
+        // Without the values of its query: they may be tokens.
+        let uri = spec.config().uri().to_string();
+        let object = json!({"name": name, "uri": uri, "channels": topics});
+        if output.entry(name, &[&uri, &channels], &object).is_err() {
             break;
         }
     }

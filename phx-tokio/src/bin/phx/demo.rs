@@ -5,8 +5,8 @@ use core::time::Duration;
 use std::io::{self, Write};
 
 use phx_tokio::{
-    Channel, ChannelEvent, Client, ClientEvent, Config, LeaveOutcome, Left, Messages, NextStep,
-    Payload, Signal, Signals,
+    Cause, Channel, ChannelEvent, Client, ClientEvent, Config, DelayRange, LeaveOutcome, Left,
+    Messages, NextStep, Payload, Signal, Signals,
 };
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use crate::exit::Failed;
 use crate::output::json_of;
 use crate::serve::listen;
+use crate::style::{Style, Tone};
 
 const TOPIC: &str = "room:lobby";
 
@@ -27,7 +28,11 @@ pub(crate) async fn run() -> Result<(), Failed> {
     let url = listener.url();
     say("server", &format!("listening at {url}"));
 
+    // Alone with its server it need not keep apart from others: the recovery fits into a step.
+    let soon = DelayRange::new(Duration::from_millis(10), Duration::from_millis(200));
+    let soon = soon.map_err(|error| failed("configure", &error))?;
     let config = Config::new(&url).map_err(|error| failed("configure", &error))?;
+    let config = config.first_retry_spread(soon);
     let client = step("connect", phx_tokio::connect(config)).await?;
     let client = client.map_err(|error| failed("connect", &error))?;
     say("client", "connected");
@@ -45,13 +50,18 @@ pub(crate) async fn run() -> Result<(), Failed> {
     say("client", &format!("received news {news}"));
 
     step("kill the server", listener.kill()).await?;
-    say("server", "killed: every TCP connection dropped without a close frame");
+    tell("server", Tone::Bad, "killed: every TCP connection dropped without a close frame");
     step("notice the kill", interrupted(&mut messages)).await??;
-    say("client", "interrupted: the channel waits for the connection");
+    tell("client", Tone::Gap, "interrupted: the channel waits for the connection");
 
     // The loss and two failed attempts: the delays can be seen to be chosen anew.
     for _ in 0..3 {
         let (cause, delay) = step("choose a delay", retry(&mut signals)).await??;
+        let cause = match cause {
+            Cause::TransportLost { .. } => "the connection was lost".to_owned(),
+            Cause::Dial { .. } => "nobody listens there".to_owned(),
+            other => other.to_string(),
+        };
         say("client", &format!("{cause}; next attempt in {} ms", delay.as_millis()));
     }
 
@@ -59,13 +69,13 @@ pub(crate) async fn run() -> Result<(), Failed> {
     restarted.map_err(|error| failed("restart the server", &error))?;
     say("server", &format!("back at {url}"));
     step("recover", resumed(&mut messages)).await??;
-    say("client", &format!("resumed: {TOPIC} is joined again"));
+    tell("client", Tone::Good, &format!("resumed: {TOPIC} is joined again"));
 
     push(&room, json!({"body": "still here"})).await?;
     drop(messages);
     goodbye(&client, room).await?;
     step("stop the server", listener.shutdown()).await?;
-    say("demo", "every step worked");
+    tell("demo", Tone::Good, "every step worked");
     Ok(())
 }
 
@@ -114,11 +124,11 @@ async fn resumed(messages: &mut Messages) -> Result<Payload, Failed> {
 }
 
 /// The cause and the delay of the next reconnect.
-async fn retry(signals: &mut Signals) -> Result<(String, Duration), Failed> {
+async fn retry(signals: &mut Signals) -> Result<(Cause, Duration), Failed> {
     while let Some(event) = signals.next().await {
         let ClientEvent::Signal(signal) = event else { continue };
         if let Signal::Disconnected { cause, next: NextStep::Retry { delay, .. }, .. } = signal {
-            return Ok((cause.to_string(), delay));
+            return Ok((cause, delay));
         }
     }
     Err(Failed::Local("the client ended instead of trying again".to_owned()))
@@ -134,7 +144,14 @@ fn failed(name: &str, error: &dyn core::fmt::Display) -> Failed {
     Failed::Local(format!("demo: {name}: {error}"))
 }
 
-/// One line of the story. That nobody reads it any more is no reason to stop it.
+/// One line of the story.
 fn say(who: &str, what: &str) {
-    let _ = writeln!(io::stdout(), "{who:>7}  {what}");
+    tell(who, Tone::Plain, what);
+}
+
+/// One line of the story in a colour. That nobody reads it any more is no reason to stop it.
+fn tell(who: &str, tone: Tone, what: &str) {
+    let style = Style::stdout();
+    let who = style.paint(Tone::Name, format!("{who:>7}"));
+    let _ = writeln!(io::stdout(), "{who}  {}", style.paint(tone, what));
 }

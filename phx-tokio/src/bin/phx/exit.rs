@@ -6,22 +6,12 @@ use std::process::ExitCode;
 use phx_tokio::{Cause, ChannelEnd, JoinFailed, JoinObstacle, Rejection, RejectionKind, StreamEnd};
 
 use crate::output::json_of;
-
-/// The exit codes, as `--help` shows them.
-pub(crate) const CODES: &str = "\
-Exit codes:
-  0  it worked
-  1  a step of the demo failed, or this machine did (a port in use)
-  2  bad usage: an unknown option, a URL or a file that cannot be used, JSON that is none
-  3  the server could not be reached, or the connection was lost for good
-  4  the server refused the upgrade with an HTTP status
-  5  the server rejected a join, or did not answer it
-  6  a push was answered with an error, or not in time";
+use crate::style::{Style, Tone};
 
 /// Why a command failed. Its `Display` is one line.
 #[derive(Debug)]
 pub(crate) enum Failed {
-    /// A step of the demo, or something of this machine.
+    /// A step of the demo, a replay that went another way, or something of this machine.
     Local(String),
     /// The command line.
     Usage(String),
@@ -75,9 +65,13 @@ impl Failed {
         }
     }
 
-    /// Prints the line and gives the code.
+    /// Prints it, on standard error, and gives the code.
     pub(crate) fn report(&self) -> ExitCode {
-        eprintln!("phx: {self}");
+        let style = Style::stderr();
+        let text = self.to_string();
+        for line in text.lines() {
+            eprintln!("{} {}", style.paint(Tone::Bad, "phx:"), style.paint(Tone::Plain, line));
+        }
         ExitCode::from(self.code())
     }
 }
@@ -85,7 +79,7 @@ impl Failed {
 impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Self::File(lines) = self {
-            return f.write_str(&lines.join("\nphx: "));
+            return f.write_str(&lines.join("\n"));
         }
         let (Self::Local(line)
         | Self::Usage(line)

@@ -4,20 +4,30 @@ use phx_tokio::{ChannelEvent, Interruption, Messages};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::Target;
+use crate::args::Target;
 use crate::exit::{self, Failed};
 use crate::output::{Output, json_of};
-use crate::push::{join, open};
+use crate::push::{join, with_client};
+use crate::style::Tone;
 
 /// Runs until the user stops it, nobody reads its output, or every channel has ended.
 pub(crate) async fn run(target: &Target, topics: Vec<String>) -> Result<(), Failed> {
+    with_client(target, async |client| {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => Ok(()),
+            end = listen(client, topics) => end,
+        }
+    })
+    .await
+}
+
+async fn listen(client: &phx_tokio::Client, topics: Vec<String>) -> Result<(), Failed> {
     let output = Output::new();
-    let client = open(target).await?;
     let mut listeners = JoinSet::new();
     for topic in topics {
-        let channel = join(&client, &topic).await?;
+        let channel = join(client, &topic).await?;
         let messages = channel.messages();
-        if output.event("joined", &topic, json!({})).is_err() {
+        if output.event("joined", &topic, (Tone::Good, "joined", ""), json!({})).is_err() {
             return Ok(());
         }
         listeners.spawn(async move {
@@ -26,16 +36,7 @@ pub(crate) async fn run(target: &Target, topics: Vec<String>) -> Result<(), Fail
             end
         });
     }
-    let done = tokio::select! {
-        _ = tokio::signal::ctrl_c() => Ok(()),
-        end = all(&mut listeners) => end,
-    };
-    client.disconnect().await;
-    done
-}
-
-/// Waits for every listener; the first that failed decides.
-async fn all(listeners: &mut JoinSet<Result<(), Failed>>) -> Result<(), Failed> {
+    // Waits for every listener; the first that failed decides.
     while let Some(end) = listeners.join_next().await {
         end.map_err(|error| Failed::Local(error.to_string()))??;
     }
@@ -47,26 +48,31 @@ async fn follow(output: Output, topic: &str, mut messages: Messages) -> Result<(
     while let Some(event) = messages.next().await {
         let printed = match event {
             ChannelEvent::Message(message) => {
-                let payload = json_of(&message.payload);
-                output.event(
-                    "message",
-                    topic,
-                    json!({"event": &*message.event, "payload": payload}),
-                )
+                let (event, payload) = (&*message.event, json_of(&message.payload));
+                let words = (Tone::Plain, event, &*payload.to_string());
+                output.event("message", topic, words, json!({"event": event, "payload": payload}))
             }
             ChannelEvent::Interrupted { cause, .. } => {
-                output.event("interrupted", topic, json!({"cause": interruption(&cause)}))
+                let cause = interruption(&cause);
+                let words = (Tone::Gap, "interrupted:", &*cause);
+                output.event("interrupted", topic, words, json!({"cause": cause}))
             }
             ChannelEvent::Resumed { response } => {
-                output.event("resumed", topic, json!({"response": json_of(&response)}))
+                let response = json_of(&response);
+                let words = (Tone::Good, "joined again", &*response.to_string());
+                output.event("resumed", topic, words, json!({"response": response}))
             }
             ChannelEvent::Lagged(missed) => {
-                output.event("lagged", topic, json!({"missed": missed}))
+                let words = (Tone::Gap, "too slow:", &*format!("{missed} messages were dropped"));
+                output.event("lagged", topic, words, json!({"missed": missed}))
             }
             ChannelEvent::Closed(end) => {
                 let failed = exit::ended(topic, &end);
-                // The line on standard error says it too, for those who do not read this one.
-                let _ = output.event("closed", topic, json!({"cause": failed.to_string()}));
+                let cause = failed.to_string();
+                // The line on standard error says it too, for those who do not read this one; a
+                // terminal shows both, and need not say it twice.
+                let words = (Tone::Bad, "closed", "");
+                let _ = output.event("closed", topic, words, json!({"cause": cause}));
                 return Err(failed);
             }
         };

@@ -3,7 +3,7 @@
 use phx_tokio::{Channel, Client};
 use serde_json::{Value, json};
 
-use crate::Target;
+use crate::args::Target;
 use crate::exit::Failed;
 use crate::output::{Output, json_of};
 
@@ -16,10 +16,8 @@ pub(crate) async fn run(
 ) -> Result<(), Failed> {
     let payload: Value = serde_json::from_str(payload)
         .map_err(|error| Failed::Usage(format!("the payload is no JSON: {error}")))?;
-    let client = open(target).await?;
-    let done = push(&client, topic, event, payload).await;
-    client.disconnect().await;
-    let response = done?;
+    let response =
+        with_client(target, async |client| push(client, topic, event, payload).await).await?;
     // Nobody reads it: then it need not be printed.
     let _ = Output::new().value(&response);
     Ok(())
@@ -36,10 +34,24 @@ async fn push(client: &Client, topic: &str, event: &str, payload: Value) -> Resu
     }
 }
 
-/// Connects, or says in one line why not.
-pub(crate) async fn open(target: &Target) -> Result<Client, Failed> {
-    let connected = phx_tokio::connect(target.config()?).await;
-    connected.map_err(|error| Failed::connection(&target.url, &error.cause))
+/// Connects, does something with the client, and disconnects; says in one line what failed, and
+/// whether the recording did.
+pub(crate) async fn with_client<T>(
+    target: &Target,
+    work: impl AsyncFnOnce(&Client) -> Result<T, Failed>,
+) -> Result<T, Failed> {
+    let (setup, record) = target.setup()?;
+    let done = match phx_tokio::connect(setup).await {
+        Ok(client) => {
+            let done = work(&client).await;
+            client.disconnect().await;
+            done
+        }
+        Err(error) => Err(Failed::connection(&target.url, &error.cause)),
+    };
+    let recorded = record.map_or(Ok(()), |record| record.finish());
+    let done = done?;
+    recorded.map(|()| done)
 }
 
 /// Joins, or says in one line why not.

@@ -1,0 +1,13 @@
+#![doc = include_str!("../manual/recording.md")]
+
+mod config;
+mod hidden;
+mod line;
+mod replay;
+mod socket;
+mod tape;
+
+pub use replay::{Divergence, Recording, RecordingError, Replay, TraceLine};
+pub use socket::RecordedSocket;
+pub use tape::Recorder;
+pub(crate) use tape::Tape;

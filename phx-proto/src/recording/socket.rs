@@ -1,0 +1,414 @@
+//! A [`Socket`] whose every input is taken down.
+
+use core::fmt;
+use core::ops::Deref;
+use std::sync::Arc;
+
+use super::config::{ConfigRecord, CredentialsRecord, ParamsRecord};
+use super::hidden::{FrameRecord, PayloadRecord};
+use super::line::{EndedRecord, FailureRecord, Input, Line, Start, What};
+use super::tape::{Recorder, Tape};
+use crate::action::Action;
+use crate::config::{Config, Credentials};
+use crate::error::{CredentialsError, JoinError, NotOpen, NotRetrying, NotWanted, PushError};
+use crate::id::{ConnectionId, InterestId, PushId};
+use crate::input::{Ended, Failure, Opened};
+use crate::join_params::JoinParams;
+use crate::payload::Payload;
+use crate::push::PushOptions;
+use crate::signal::Signal;
+use crate::socket::{Released, Socket};
+use crate::time::Time;
+use crate::topic::Topic;
+use crate::trace::write_action;
+use crate::wire::{Frame, Serializer};
+
+/// A [`Socket`] that hands a [`Recorder`] everything it is told and does.
+///
+/// Its commands, inputs and `poll_action` are those of the socket, which is documented there; what
+/// only looks is the socket's own, by `Deref`. Without a recorder each costs one branch.
+pub struct RecordedSocket {
+    socket: Socket,
+    log: Option<Box<Log>>,
+}
+
+/// What a recorded socket remembers of its recording.
+struct Log {
+    tape: Arc<Tape>,
+    client: u64,
+    payloads: bool,
+    serializer: Arc<dyn Serializer>,
+    message_bytes_max: usize,
+    /// The latest time the socket was told, as it clamps what comes after.
+    latest: Time,
+}
+
+impl RecordedSocket {
+    /// [`Socket::new`], recorded if there is a recorder.
+    #[must_use]
+    pub fn new(config: Config, seed: u64, now: Time, recorder: Option<&Recorder>) -> Self {
+        let log = recorder.map(|recorder| {
+            let log = Log {
+                tape: Arc::clone(&recorder.tape),
+                client: recorder.tape.number(),
+                payloads: recorder.payloads,
+                serializer: Arc::clone(&config.serializer),
+                message_bytes_max: config.max_message_bytes,
+                latest: now,
+            };
+            let (payloads, config) = (log.payloads, ConfigRecord::of(&config));
+            log.write(What::Start(Box::new(Start { seed, payloads, config })));
+            Box::new(log)
+        });
+        Self { socket: Socket::new(config, seed, now), log }
+    }
+
+    /// Hands the lines that wait to the sink of the recorder. Dropping the socket does too.
+    pub fn flush(&self) {
+        if let Some(log) = &self.log {
+            log.tape.flush();
+        }
+    }
+
+    pub(crate) fn tape(&self) -> Option<Arc<Tape>> {
+        self.log.as_ref().map(|log| Arc::clone(&log.tape))
+    }
+
+    #[inline]
+    fn note(&mut self, now: Time, input: impl FnOnce(&Log) -> Input) {
+        if let Some(log) = &mut self.log {
+            log.advance(now);
+            log.write(What::In(input(log)));
+        }
+    }
+
+    /// For commands that take no time.
+    fn note_untimed(&self, input: impl FnOnce() -> Input) {
+        if let Some(log) = &self.log {
+            log.write(What::In(input()));
+        }
+    }
+
+    fn answer<T, E: fmt::Display>(
+        &self,
+        answer: Result<T, E>,
+        in_words: impl FnOnce(&T) -> String,
+    ) -> Result<T, E> {
+        if let Some(log) = &self.log {
+            let words = match &answer {
+                Ok(accepted) => in_words(accepted),
+                Err(error) => format!("refused: {error}"),
+            };
+            log.write(What::Answer(words));
+        }
+        answer
+    }
+}
+
+/// # Commands
+impl RecordedSocket {
+    /// [`Socket::connect`].
+    pub fn connect(&mut self, now: Time) {
+        self.note(now, |_| Input::Connect);
+        self.socket.connect(now);
+    }
+
+    /// [`Socket::disconnect`].
+    pub fn disconnect(&mut self, now: Time) {
+        self.note(now, |_| Input::Disconnect);
+        self.socket.disconnect(now);
+    }
+
+    /// [`Socket::connect_now`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn connect_now(&mut self, now: Time) -> Result<(), NotRetrying> {
+        self.note(now, |_| Input::ConnectNow);
+        let answer = self.socket.connect_now(now);
+        self.answer(answer, accepted)
+    }
+
+    /// [`Socket::probe`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn probe(&mut self, now: Time) -> Result<(), NotOpen> {
+        self.note(now, |_| Input::Probe);
+        let answer = self.socket.probe(now);
+        self.answer(answer, accepted)
+    }
+
+    /// [`Socket::join`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn join(
+        &mut self,
+        now: Time,
+        topic: impl Into<Topic>,
+        params: impl Into<JoinParams>,
+    ) -> Result<InterestId, JoinError> {
+        let (topic, params) = (topic.into(), params.into());
+        if self.log.is_some() {
+            let conflicting = self.socket.conflicts(&topic, &params);
+            self.note(now, |_| Input::Join {
+                topic: topic.to_string(),
+                params: ParamsRecord::of(&params),
+                conflicting,
+            });
+        }
+        let answer = self.socket.join(now, topic, params);
+        self.answer(answer, |interest| format!("{interest:?}"))
+    }
+
+    /// [`Socket::attach`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn attach(&mut self, now: Time, topic: &str) -> Result<InterestId, NotWanted> {
+        self.note(now, |_| Input::Attach { topic: topic.to_owned() });
+        let answer = self.socket.attach(now, topic);
+        self.answer(answer, |interest| format!("{interest:?}"))
+    }
+
+    /// [`Socket::release`].
+    pub fn release(&mut self, now: Time, interest: InterestId) -> Released {
+        self.note(now, |_| Input::Release { interest: interest.as_u64() });
+        self.socket.release(now, interest)
+    }
+
+    /// [`Socket::leave`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn leave(&mut self, now: Time, topic: &str) -> Result<(), NotWanted> {
+        self.note(now, |_| Input::Leave { topic: topic.to_owned() });
+        let answer = self.socket.leave(now, topic);
+        self.answer(answer, accepted)
+    }
+
+    /// [`Socket::rejoin`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn rejoin(&mut self, now: Time, topic: &str) -> Result<(), NotWanted> {
+        self.note(now, |_| Input::Rejoin { topic: topic.to_owned() });
+        let answer = self.socket.rejoin(now, topic);
+        self.answer(answer, accepted)
+    }
+
+    /// [`Socket::set_join_params`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn set_join_params(
+        &mut self,
+        topic: &str,
+        params: impl Into<JoinParams>,
+    ) -> Result<(), NotWanted> {
+        let params = params.into();
+        self.note_untimed(|| Input::SetJoinParams {
+            topic: topic.to_owned(),
+            params: ParamsRecord::of(&params),
+        });
+        let answer = self.socket.set_join_params(topic, params);
+        self.answer(answer, accepted)
+    }
+
+    /// [`Socket::push`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn push(
+        &mut self,
+        now: Time,
+        topic: &str,
+        event: &str,
+        payload: impl Into<Payload>,
+        options: PushOptions,
+    ) -> Result<PushId, PushError> {
+        let payload = payload.into();
+        self.note(now, |log| Input::Push {
+            topic: topic.to_owned(),
+            event: event.to_owned(),
+            payload: match log.payloads {
+                true => PayloadRecord::whole(&payload),
+                false => PayloadRecord::hidden(&payload),
+            },
+            cast: options.cast,
+            fail_fast: options.fail_fast,
+            timeout: options.timeout.map(Into::into),
+        });
+        let answer = self.socket.push(now, topic, event, payload, options);
+        self.answer(answer, |push| format!("{push:?}"))
+    }
+
+    /// [`Socket::cancel_push`].
+    pub fn cancel_push(&mut self, now: Time, id: PushId) -> bool {
+        self.note(now, |_| Input::CancelPush { push: id.as_u64() });
+        self.socket.cancel_push(now, id)
+    }
+
+    /// [`Socket::set_credentials`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn set_credentials(&mut self, credentials: Credentials) -> Result<(), CredentialsError> {
+        self.note_untimed(|| Input::SetCredentials(CredentialsRecord::of(&credentials)));
+        let answer = self.socket.set_credentials(credentials);
+        self.answer(answer, accepted)
+    }
+
+    /// [`Socket::credentials_unchanged`].
+    pub fn credentials_unchanged(&mut self, now: Time, id: ConnectionId) {
+        self.note(now, |_| Input::CredentialsUnchanged { conn: id.as_u64() });
+        self.socket.credentials_unchanged(now, id);
+    }
+}
+
+/// # Inputs
+impl RecordedSocket {
+    /// [`Socket::handle_opened`].
+    pub fn handle_opened(&mut self, now: Time, id: ConnectionId, opened: Opened) {
+        self.note(now, |_| Input::Opened {
+            conn: id.as_u64(),
+            // A server that repeats the offer repeats the token with it.
+            protocol: opened.protocol.as_deref().map(|protocol| match protocol {
+                "phoenix" => "phoenix".to_owned(),
+                _ => "other".to_owned(),
+            }),
+        });
+        self.socket.handle_opened(now, id, opened);
+    }
+
+    /// [`Socket::handle_failed`].
+    pub fn handle_failed(&mut self, now: Time, id: ConnectionId, failure: Failure) {
+        let conn = id.as_u64();
+        self.note(now, |_| Input::Failed { conn, failure: FailureRecord::of(&failure) });
+        self.socket.handle_failed(now, id, failure);
+    }
+
+    /// [`Socket::handle_closed`].
+    pub fn handle_closed(&mut self, now: Time, id: ConnectionId, ended: Ended) {
+        let conn = id.as_u64();
+        self.note(now, |_| Input::Closed { conn, ended: EndedRecord::of(&ended) });
+        self.socket.handle_closed(now, id, ended);
+    }
+
+    /// [`Socket::handle_frame`].
+    #[inline]
+    pub fn handle_frame(&mut self, now: Time, id: ConnectionId, frame: Frame) {
+        self.note(now, |log| Input::Frame { conn: id.as_u64(), frame: log.received(&frame) });
+        self.socket.handle_frame(now, id, frame);
+    }
+
+    /// [`Socket::handle_writable`].
+    pub fn handle_writable(&mut self, now: Time, id: ConnectionId, writable: bool) {
+        self.note(now, |_| Input::Writable { conn: id.as_u64(), writable });
+        self.socket.handle_writable(now, id, writable);
+    }
+
+    /// [`Socket::handle_timeout`].
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.note(now, |_| Input::Timeout);
+        self.socket.handle_timeout(now);
+    }
+
+    /// [`Socket::handle_wake`].
+    pub fn handle_wake(&mut self, now: Time) {
+        self.note(now, |_| Input::Wake);
+        self.socket.handle_wake(now);
+    }
+
+    /// [`Socket::poll_action`].
+    #[inline]
+    pub fn poll_action(&mut self, now: Time) -> Option<Action> {
+        let action = self.socket.poll_action(now);
+        if let Some(log) = &mut self.log {
+            // What there was nothing to do at counts too: time does not go back behind it.
+            log.advance(now);
+            if let Some(action) = &action {
+                log.write(told(action, &*log.serializer, log.payloads));
+            }
+        }
+        action
+    }
+}
+
+/// A clone goes its own way, and is not recorded.
+impl Clone for RecordedSocket {
+    fn clone(&self) -> Self {
+        Self { socket: self.socket.clone(), log: None }
+    }
+}
+
+impl Deref for RecordedSocket {
+    type Target = Socket;
+
+    fn deref(&self) -> &Socket {
+        &self.socket
+    }
+}
+
+impl Drop for RecordedSocket {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+impl fmt::Debug for RecordedSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.socket.fmt(f)
+    }
+}
+
+impl Log {
+    fn advance(&mut self, now: Time) {
+        self.latest = self.latest.max(now);
+    }
+
+    fn write(&self, what: What) {
+        self.tape.push(&Line { client: self.client, at: self.latest, what });
+    }
+
+    fn received(&self, frame: &Frame) -> FrameRecord {
+        if frame.len() > self.message_bytes_max {
+            return FrameRecord::unreadable(frame);
+        }
+        FrameRecord::received(frame, &*self.serializer, self.payloads)
+    }
+}
+
+/// An action as the recording has it.
+pub(super) fn told(action: &Action, serializer: &dyn Serializer, payloads: bool) -> What {
+    struct InWords<'a>(&'a Action);
+    impl fmt::Display for InWords<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write_action(f, self.0)
+        }
+    }
+    match action {
+        Action::Send { frame, .. } | Action::Join { frame, .. } => {
+            What::Sent(FrameRecord::sent(frame, serializer, payloads))
+        }
+        // Without its evidence, which is the frame.
+        Action::Signal(Signal::ProtocolError { error }) => {
+            What::Out(format!("ProtocolError {} at byte {}", error.problem, error.offset))
+        }
+        other => What::Out(InWords(other).to_string()),
+    }
+}
+
+fn accepted((): &()) -> String {
+    "accepted".to_owned()
+}

@@ -1,0 +1,91 @@
+//! Where the lines go.
+//!
+//! Lines are made while the core is locked, in order, and wait here; whoever made some hands them
+//! on once the lock is gone, because the sink is code of the application.
+
+use core::fmt;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::line::{FORMAT, Header, Line};
+
+/// Takes down what clients are told and do; see [the module](super).
+///
+/// Clones write to one sink. Each client that is made with it has a number of its own in the
+/// lines, from 1.
+#[derive(Clone)]
+pub struct Recorder {
+    pub(super) tape: Arc<Tape>,
+    pub(super) payloads: bool,
+}
+
+/// A sink, and the lines that wait for it.
+pub(crate) struct Tape {
+    lines: Mutex<VecDeque<String>>,
+    sink: Mutex<Box<Sink>>,
+    clients: AtomicU64,
+}
+
+type Sink = dyn FnMut(&str) + Send;
+
+impl Recorder {
+    /// Hands every line, without its end, to `sink`: in order, and never two at once.
+    ///
+    /// The sink is called by whichever thread made the core do something, so it should be quick,
+    /// and it may not call back into a client that it records. It has every line of a call by the
+    /// time that the call returns.
+    ///
+    /// What payloads say is left out: their lengths are told. Credentials, values of the query
+    /// and join parameters are never told.
+    #[must_use]
+    pub fn new(sink: impl FnMut(&str) + Send + 'static) -> Self {
+        let header =
+            Header { phx_recording: FORMAT, version: env!("CARGO_PKG_VERSION").to_owned() };
+        let lines = serde_json::to_string(&header).into_iter().collect();
+        let tape = Tape {
+            lines: Mutex::new(lines),
+            sink: Mutex::new(Box::new(sink)),
+            clients: AtomicU64::new(0),
+        };
+        Self { tape: Arc::new(tape), payloads: false }
+    }
+
+    /// Tells the payloads of messages, pushes and replies too. Join parameters are still left
+    /// out; a token that the application sends in a push is not.
+    #[must_use]
+    pub const fn with_payloads(mut self) -> Self {
+        self.payloads = true;
+        self
+    }
+}
+
+impl fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recorder").field("payloads", &self.payloads).finish_non_exhaustive()
+    }
+}
+
+impl Tape {
+    /// The number of a new client.
+    pub(super) fn number(&self) -> u64 {
+        self.clients.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Puts a line at the end. Made of plain data, so writing it cannot fail.
+    pub(super) fn push(&self, line: &Line) {
+        if let Ok(line) = serde_json::to_string(line) {
+            self.lines.lock().unwrap_or_else(PoisonError::into_inner).push_back(line);
+        }
+    }
+
+    /// Hands what waits to the sink.
+    pub(crate) fn flush(&self) {
+        let mut sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let line = self.lines.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let Some(line) = line else { return };
+            sink(&line);
+        }
+    }
+}

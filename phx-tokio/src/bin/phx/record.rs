@@ -1,0 +1,53 @@
+//! `--record FILE`: takes down what the client is told and does, for a bug report.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use phx_tokio::recording::Recorder;
+
+use crate::exit::Failed;
+
+/// A recording that is being written.
+#[derive(Clone, Debug)]
+pub(crate) struct Record {
+    path: PathBuf,
+    /// Why it could not be written to its end.
+    failed: Arc<Mutex<Option<io::Error>>>,
+}
+
+impl Record {
+    /// Creates the file, for its owner alone, and what writes to it.
+    pub(crate) fn create(path: &Path, payloads: bool) -> Result<(Self, Recorder), Failed> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(path);
+        let mut file: File =
+            file.map_err(|error| Failed::File(vec![format!("{}: {error}", path.display())]))?;
+        let record = Self { path: path.to_owned(), failed: Arc::default() };
+        let failed = Arc::clone(&record.failed);
+        let recorder = Recorder::new(move |line| {
+            let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+            if failed.is_none() {
+                // In one piece: whoever is killed leaves whole lines behind.
+                *failed = file.write_all(format!("{line}\n").as_bytes()).err();
+            }
+        });
+        Ok((record, if payloads { recorder.with_payloads() } else { recorder }))
+    }
+
+    /// Says where the recording is, or why it is not whole.
+    pub(crate) fn finish(&self) -> Result<(), Failed> {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = self.path.display();
+        match &*failed {
+            Some(error) => {
+                Err(Failed::Local(format!("{path}: the recording is not whole: {error}")))
+            }
+            None => Ok(()),
+        }
+    }
+}

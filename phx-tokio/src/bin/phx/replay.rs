@@ -1,0 +1,47 @@
+//! `phx replay`: drives the core through a recording and prints its trace.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use phx_tokio::recording::{Recording, TraceLine};
+
+use crate::exit::Failed;
+use crate::style::{Style, Tone};
+
+/// Prints the trace, up to where the replay does something else.
+pub(crate) fn run(file: &Path) -> Result<(), Failed> {
+    let bad =
+        |error: &dyn core::fmt::Display| Failed::File(vec![format!("{}: {error}", file.display())]);
+    let text = std::fs::read_to_string(file).map_err(|error| bad(&error))?;
+    let recording = Recording::parse(&text).map_err(|error| bad(&error))?;
+    let (style, mut out) = (Style::stdout(), io::stdout().lock());
+    for line in recording.replay() {
+        let line = line.map_err(|divergence| {
+            let here = env!("CARGO_PKG_VERSION");
+            let version = recording.version();
+            Failed::Local(format!(
+                "{}: {divergence} (recorded by {version}, this is {here})",
+                file.display()
+            ))
+        })?;
+        if writeln!(out, "{}", painted(style, &line)).is_err() {
+            // Nobody reads any more: `phx replay … | head`.
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn painted(style: Style, line: &TraceLine) -> String {
+    let whole = line.to_string();
+    let (front, text) = whole.split_at(whole.len() - line.text.len());
+    let tone = match line.text.split([' ', '(']).next().unwrap_or_default() {
+        "Connected" | "Joined" | "Resumed" => Tone::Good,
+        "Disconnected" | "Interrupted" | "Errored" | "JoinTimedOut" => Tone::Gap,
+        "GaveUp" | "JoinRejected" | "ProtocolError" | "failed" => Tone::Bad,
+        "=" if line.text.starts_with("= refused") => Tone::Bad,
+        _ if line.is_input => Tone::Name,
+        _ => Tone::Plain,
+    };
+    format!("{}{}", style.paint(Tone::Quiet, front), style.paint(tone, text))
+}

@@ -1,0 +1,109 @@
+//! What the documents say about the code, as far as a program can tell.
+
+use std::fs;
+use std::path::Path;
+
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn names(folder: &str, end: &str) -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder);
+    let names = fs::read_dir(path).unwrap().map(|it| it.unwrap().file_name().into_string());
+    names.filter_map(|name| name.unwrap().strip_suffix(end).map(str::to_owned)).collect()
+}
+
+#[test]
+fn every_setter_of_the_configuration_has_its_argument_in_the_manual() {
+    let page = read("phx-proto/src/manual/policies.md");
+    let source = read("phx-proto/src/config/setters.rs");
+    let setters = source.split("/// # What adapters read").next().unwrap();
+    let lines = setters.lines().filter(|line| line.starts_with("    pub "));
+    let names = lines.filter_map(|line| line.split("fn ").nth(1)?.split('(').next());
+    let names: Vec<&str> = names.collect();
+    assert!(names.len() > 30, "{names:?}");
+    let missing: Vec<_> =
+        names.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty(), "{missing:?} are not on the page of policies");
+}
+
+#[test]
+fn every_page_of_the_manual_is_in_its_table_of_contents() {
+    let contents = read("phx-proto/src/manual/mod.rs");
+    for page in names("phx-proto/src/manual", ".md") {
+        assert!(contents.contains(&format!("//! | [`{page}`]")), "{page}");
+        // A module of its own, or the documentation of what it is about.
+        let module = format!("pub mod {page} {{}}");
+        let link = format!("[`{page}`](crate::{page})");
+        assert!(contents.contains(&module) || contents.contains(&link), "{page}");
+    }
+}
+
+#[test]
+fn the_readme_names_every_example_and_every_feature() {
+    let readme = read("README.md");
+    for folder in ["phx-proto/examples", "phx-tokio/examples"] {
+        for example in names(folder, ".rs") {
+            assert!(readme.contains(&format!("`{example}`")), "{folder}/{example}");
+        }
+    }
+    for manifest in ["phx-proto/Cargo.toml", "phx-tokio/Cargo.toml", "phx-smol/Cargo.toml"] {
+        let manifest = read(manifest);
+        let features = manifest.split("[features]\n").nth(1).unwrap().split("\n[").next().unwrap();
+        for (feature, _) in features.lines().filter_map(|line| line.split_once(" = ")) {
+            // For adapters, not for applications.
+            let told = feature == "default" || feature == "adapter";
+            assert!(told || readme.contains(&format!("`{feature}`")), "{feature}");
+        }
+    }
+}
+
+/// Two are longer and say why: a whole runtime, and a measurement.
+#[test]
+fn an_example_is_under_60_lines() {
+    for folder in ["phx-proto/examples", "phx-tokio/examples", "phx-smol/examples"] {
+        for example in names(folder, ".rs") {
+            let lines = read(&format!("{folder}/{example}.rs")).lines().count();
+            let long = example == "own_runtime" || example == "storm";
+            assert!(lines < 60 || long, "{folder}/{example} has {lines} lines");
+        }
+    }
+}
+
+/// What stands behind a line: the doc comment of an item.
+fn docs_above(lines: &[&str], item: usize) -> String {
+    let above = lines[..item].iter().rev().map(|line| line.trim());
+    let above = above.take_while(|line| line.starts_with("///") || line.starts_with("#["));
+    above.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn every_async_fn_says_what_happens_when_it_is_dropped() {
+    let folders =
+        ["phx-proto/src/driver", "phx-proto/src/testing", "phx-tokio/src", "phx-smol/src"];
+    let mut count = 0;
+    for folder in folders {
+        for file in names(folder, ".rs") {
+            let source = read(&format!("{folder}/{file}.rs"));
+            let lines: Vec<&str> = source.lines().collect();
+            for (item, line) in lines.iter().enumerate() {
+                if line.trim_start().starts_with("pub async fn") {
+                    let docs = docs_above(&lines, item).to_lowercase();
+                    assert!(docs.contains("cancel safe"), "{folder}/{file}.rs: {line}");
+                    count += 1;
+                }
+            }
+        }
+    }
+    assert!(count > 20, "{count} are found");
+}
+
+#[test]
+fn the_oldest_rust_is_the_same_everywhere() {
+    let manifest = read("Cargo.toml");
+    let version = manifest.split("rust-version = \"").nth(1).unwrap().split('"').next().unwrap();
+    for document in ["README.md", "CONTRIBUTING.md"] {
+        assert!(read(document).contains(&format!("Rust {version} or later")), "{document}");
+    }
+}
