@@ -214,10 +214,11 @@ impl Mailbox {
             return;
         }
         let mut bytes = 0;
-        hand.extend(self.entries.drain(..count).map(|entry| {
+        hand.reserve(count);
+        for entry in (0..count).map_while(|_| self.entries.pop_front()) {
             bytes += entry.bytes;
-            entry.message
-        }));
+            hand.push_back(entry.message);
+        }
         self.bytes = self.bytes.saturating_sub(bytes);
         self.lent = (count, bytes);
     }
