@@ -24,7 +24,7 @@ use crate::runtime::SmolRuntime;
 /// A Phoenix-like server that listens on a TCP port.
 ///
 /// ```
-/// use phx_smol::Config;
+/// use phx_smol::{ChannelEvent, Config};
 /// use phx_smol::testing::{Listener, ServerConfig};
 /// use serde_json::json;
 ///
@@ -33,9 +33,15 @@ use crate::runtime::SmolRuntime;
 /// let mut server = Listener::bind(([127, 0, 0, 1], 0).into(), ServerConfig::default()).await?;
 /// let client = phx_smol::connect(Config::new(&server.url())?).await?;
 /// let room = client.join("room:lobby", json!({})).await?;
+/// let mut events = room.messages();
 /// server.kill().await; // no close frame
 /// server.restart().await?; // the same port, and nothing is remembered
-/// let reply = room.push("echo", json!({"still": "here"})).await?.ok()?; // after the rejoin
+/// while let Some(event) = events.next().await {
+///     if matches!(event, ChannelEvent::Resumed { .. }) {
+///         break; // a push before it could have gone to the server that is gone
+///     }
+/// }
+/// let reply = room.push("echo", json!({"still": "here"})).await?.ok()?;
 /// assert_eq!(reply.to_value()?, json!({"still": "here"}));
 /// client.disconnect().await;
 /// # Ok(())
