@@ -53,7 +53,7 @@ impl<K: Ord + Copy, V> Ordered<K, V> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn remove(&mut self, key: K) -> Option<V> {
         if self.first().is_some_and(|(first, _)| first == key) {
             return self.pop_first().map(|(_, value)| value);
@@ -77,25 +77,31 @@ impl<K: Ord + Copy, V> Ordered<K, V> {
     }
 
     /// The entry with the lowest key.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn first(&self) -> Option<(K, &V)> {
         self.ring.front().and_then(|(key, value)| Some((*key, value.as_ref()?)))
     }
 
     /// The highest key.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn last(&self) -> Option<K> {
         self.ring.back().map(|(key, _)| *key)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pop_first(&mut self) -> Option<(K, V)> {
         let (key, value) = self.ring.pop_front()?;
+        if self.gaps > 0 {
+            self.drop_gaps_in_front();
+        }
+        value.map(|value| (key, value))
+    }
+
+    fn drop_gaps_in_front(&mut self) {
         while self.ring.front().is_some_and(|(_, value)| value.is_none()) {
             self.ring.pop_front();
             self.gaps -= 1;
         }
-        value.map(|value| (key, value))
     }
 
     #[inline]

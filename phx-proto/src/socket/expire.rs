@@ -5,6 +5,7 @@
 //! alive and its answers in the buffers, so it is probed before it is declared dead.
 
 use core::time::Duration;
+use std::collections::VecDeque;
 
 use super::Socket;
 use super::connection::Phase;
@@ -102,6 +103,10 @@ impl Socket {
             TimerKey::HeartbeatDue => {
                 if let Some(live) = &mut self.live {
                     live.heartbeat.fall_due(now);
+                }
+                if self.actions.is_empty() {
+                    // A connection that is idle keeps no room for what a busy one decides.
+                    self.actions = VecDeque::new();
                 }
                 self.rearm_heartbeat();
             }
