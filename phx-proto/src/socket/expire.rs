@@ -104,10 +104,7 @@ impl Socket {
                 if let Some(live) = &mut self.live {
                     live.heartbeat.fall_due(now);
                 }
-                if self.actions.is_empty() {
-                    // A connection that is idle keeps no room for what a busy one decides.
-                    self.actions = VecDeque::new();
-                }
+                self.give_back();
                 self.rearm_heartbeat();
             }
             TimerKey::HeartbeatReply => self.abort_connection(now, Cause::HeartbeatTimeout),
@@ -135,6 +132,17 @@ impl Socket {
                 }
             }
         }
+    }
+
+    /// A connection that has become idle keeps no room for what a busy one had.
+    fn give_back(&mut self) {
+        if self.actions.is_empty() {
+            self.actions = VecDeque::new();
+        }
+        if let Some(live) = &mut self.live {
+            live.lane.give_back();
+        }
+        self.pushes.give_back();
     }
 
     /// The oldest join took too long: report it and probe the server, once.
