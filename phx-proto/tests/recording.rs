@@ -14,7 +14,7 @@ use ops::strategy;
 use ops::world::World;
 use phx_proto::driver::Setup;
 use phx_proto::recording::{RecordedSocket, Recorder, Recording, RecordingError};
-use phx_proto::wire::V1;
+use phx_proto::wire::{DecodeError, EncodeError, Message, Outgoing, Serializer, V1, V2};
 use phx_proto::{
     Action, Config, ConnectionId, Credentials, Ended, Failure, Frame, JoinParams, Opened, Payload,
     PushOptions, Refusal, Time,
@@ -92,6 +92,13 @@ fn eventful(recorder: &Recorder, config: Config) {
     let refusal = Refusal::new(503, headers, SECRET);
     socket.handle_failed(ms(5), id, Failure::Refused(refusal));
     drain(&mut socket, ms(5));
+    let due = socket.poll_timeout().unwrap().at;
+    socket.handle_timeout(due);
+    let id = drain(&mut socket, due).unwrap();
+    // An HTTP client says where it asked, with the query.
+    let message = format!("GET https://auth.example.com/?key={SECRET}: timed out");
+    socket.handle_failed(due, id, Failure::Credentials { message });
+    drain(&mut socket, due);
     socket.set_credentials(Credentials::new().param("token", SECRET).auth_token(SECRET)).unwrap();
     let due = socket.poll_timeout().unwrap().at;
     socket.handle_timeout(due);
@@ -202,11 +209,64 @@ fn with_payloads_messages_are_told_and_join_parameters_are_not() {
     assert!(text.contains(SECRET));
 }
 
+/// Frames that look like others: the header of vsn 2.0.0's binary pushes in front of its text.
+#[derive(Debug)]
+struct InDisguise;
+
+const DISGUISE: [u8; 5] = [0, 0, 0, 1, 50];
+
+impl Serializer for InDisguise {
+    fn vsn(&self) -> &str {
+        "disguise"
+    }
+
+    fn decode(&self, frame: &Frame) -> Result<Message, DecodeError> {
+        let text = frame.as_bytes().strip_prefix(&DISGUISE).unwrap_or_default();
+        V2.decode(&Frame::Text(text.to_vec().into()))
+    }
+
+    fn encode(&self, message: Outgoing<'_>) -> Result<Frame, EncodeError> {
+        let frame = V2.encode(message)?;
+        Ok(Frame::Binary([&DISGUISE, frame.as_bytes()].concat().into()))
+    }
+
+    fn max_envelope_len(&self, topic: &str, event: &str) -> usize {
+        DISGUISE.len() + V2.max_envelope_len(topic, event)
+    }
+}
+
+#[test]
+fn join_parameters_in_the_frames_of_another_serializer_are_not_told_either() {
+    for payloads in [false, true] {
+        let tape = Tape::default();
+        let recorder = tape.recorder();
+        let recorder = if payloads { recorder.with_payloads() } else { recorder };
+        let config = Config::new("ws://localhost:4000/socket/websocket").unwrap();
+        let config = config.serializer(Arc::new(InDisguise));
+        let mut socket = RecordedSocket::new(config, 7, ms(0), Some(&recorder));
+        socket.connect(ms(0));
+        socket.join(ms(0), "a", json!({"token": SECRET})).unwrap();
+        while socket.poll_action(ms(0)).is_some() {}
+        let id = socket.connection_id().unwrap();
+        socket.handle_opened(ms(1), id, Opened::default());
+        while socket.poll_action(ms(1)).is_some() {}
+        drop(socket);
+        let text = tape.text();
+        assert!(text.contains("\"sent\""), "{text}");
+        let hex: String = SECRET.bytes().map(|byte| format!("{byte:02x}")).collect();
+        assert!(!text.contains(SECRET) && !text.contains(&hex), "{text}");
+    }
+}
+
 #[test]
 fn vsn_1_is_replayed_too() {
     let tape = Tape::default();
     let config = Config::new("ws://localhost:4000/socket/websocket").unwrap();
-    let config = config.serializer(Arc::new(V1));
+    let reply = json!({"topic": "room:lobby", "event": "phx_reply", "ref": "1",
+        "payload": {"status": "ok", "response": {"a": 1}}});
+    let reply = Frame::from(reply.to_string());
+    // As large as allowed, and no larger when it is played again.
+    let config = config.serializer(Arc::new(V1)).max_message_bytes(reply.len());
     let mut socket = RecordedSocket::new(config, 7, ms(0), Some(&tape.recorder()));
     socket.connect(ms(0));
     socket.join(ms(0), "room:lobby", json!({})).unwrap();
@@ -214,9 +274,7 @@ fn vsn_1_is_replayed_too() {
     let id = socket.connection_id().unwrap();
     socket.handle_opened(ms(1), id, Opened::default());
     while socket.poll_action(ms(1)).is_some() {}
-    let reply = json!({"topic": "room:lobby", "event": "phx_reply", "ref": "1",
-        "payload": {"status": "ok", "response": {"a": 1}}});
-    socket.handle_frame(ms(2), id, Frame::from(reply.to_string()));
+    socket.handle_frame(ms(2), id, reply);
     while socket.poll_action(ms(2)).is_some() {}
     drop(socket);
     let trace = tape.trace();
