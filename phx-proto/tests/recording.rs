@@ -258,6 +258,35 @@ fn join_parameters_in_the_frames_of_another_serializer_are_not_told_either() {
     }
 }
 
+/// Conflicts depend on what parameters say, which is not told.
+#[test]
+fn parameters_conflict_in_a_replay_if_they_did() {
+    let tape = Tape::default();
+    let auto = JoinParams::from_fn(|_| Payload::from(json!({"auto": 1})));
+    let config = Config::new("ws://localhost:4000/socket/websocket").unwrap();
+    let config = config.auto_join("auto", auto.clone()).unwrap();
+    let mut socket = RecordedSocket::new(config, 7, ms(0), Some(&tape.recorder()));
+    // Too short for two fillers to differ.
+    socket.join(ms(0), "short", json!(1)).unwrap();
+    socket.join(ms(0), "short", json!(2)).unwrap_err();
+    socket.join(ms(0), "short", json!(1)).unwrap();
+    socket.join(ms(0), "none", json!({})).unwrap();
+    socket.join(ms(0), "none", json!([])).unwrap_err();
+    // The same text as what is held would have, if that were not told apart.
+    socket.join(ms(0), "long", json!({"a": 1})).unwrap();
+    socket.join(ms(0), "long", json!({})).unwrap_err();
+    // A topic of the configuration with other parameters, for one life.
+    socket.join(ms(0), "auto", auto.clone()).unwrap();
+    socket.leave(ms(0), "auto").unwrap();
+    socket.join(ms(0), "auto", json!({"mine": 1})).unwrap();
+    socket.disconnect(ms(1));
+    socket.connect(ms(2));
+    socket.join(ms(2), "auto", json!({"mine": 1})).unwrap_err();
+    socket.join(ms(2), "auto", auto).unwrap();
+    drop(socket);
+    tape.trace();
+}
+
 #[test]
 fn vsn_1_is_replayed_too() {
     let tape = Tape::default();

@@ -128,7 +128,9 @@ impl PayloadRecord {
         match self {
             Self::Hidden(length) => Payload::unparsed(Bytes::from(match length.get() {
                 0 => Vec::new(),
-                1 => vec![b'0'],
+                // A string would have no room for the byte.
+                1 => vec![b'0' + (byte & 1)],
+                2 if byte & 1 == 1 => b"[]".to_vec(),
                 length => {
                     let mut text = vec![byte; length];
                     (text[0], text[length - 1]) = (b'"', b'"');
