@@ -69,7 +69,7 @@ impl<K: Ord + Copy, V> Ordered<K, V> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn remove(&mut self, key: K) -> Option<V> {
         if self.first().is_some_and(|(first, _)| first == key) {
             return self.pop_first().map(|(_, value)| value);
@@ -97,25 +97,38 @@ impl<K: Ord + Copy, V> Ordered<K, V> {
     }
 
     /// The entry with the lowest key.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn first(&self) -> Option<(K, &V)> {
         self.ring.front().and_then(|(key, value)| Some((*key, value.as_ref()?)))
     }
 
     /// The highest key.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn last(&self) -> Option<K> {
         self.ring.back().map(|(key, _)| *key)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pop_first(&mut self) -> Option<(K, V)> {
         let (key, value) = self.ring.pop_front()?;
+        if self.gaps > 0 {
+            self.drop_gaps_in_front();
+        }
+        value.map(|value| (key, value))
+    }
+
+    fn drop_gaps_in_front(&mut self) {
         while self.ring.front().is_some_and(|(_, value)| value.is_none()) {
             self.ring.pop_front();
             self.gaps -= 1;
         }
-        value.map(|value| (key, value))
+    }
+
+    /// Gives back the room that a busy time needed, if there is no entry now.
+    pub(crate) fn give_back(&mut self) {
+        if self.ring.is_empty() {
+            self.ring = VecDeque::new();
+        }
     }
 
     #[inline]
@@ -124,6 +137,16 @@ impl<K: Ord + Copy, V> Ordered<K, V> {
             Some((first, value)) if first == key => Some(value),
             _ => self.ring[self.find(key).ok()?].1.as_ref(),
         }
+    }
+
+    #[inline]
+    #[cfg(feature = "driver")]
+    pub(crate) fn get_mut(&mut self, key: K) -> Option<&mut V> {
+        let at = match self.first() {
+            Some((first, _)) if first == key => 0,
+            _ => self.find(key).ok()?,
+        };
+        self.ring.get_mut(at)?.1.as_mut()
     }
 
     /// The entries in the order of their keys.
@@ -194,6 +217,21 @@ mod tests {
                 assert_eq!(ordered.get(key), model.get(&key));
             }
             assert!(ordered.iter().eq(model.iter().map(|(key, value)| (*key, value))));
+        }
+    }
+
+    #[test]
+    fn room_is_given_back_when_there_is_no_entry_whatever_the_order_they_left_in() {
+        for in_order in [true, false] {
+            let mut ordered = Ordered::new();
+            (0..1_000).for_each(|key| ordered.insert(key, ()));
+            for key in 0..1_000 {
+                ordered.give_back();
+                assert!(ordered.remove(if in_order { key } else { 999 - key }).is_some());
+            }
+            assert!(ordered.ring.capacity() >= 1_000);
+            ordered.give_back();
+            assert_eq!((ordered.len(), ordered.ring.capacity()), (0, 0));
         }
     }
 

@@ -31,9 +31,6 @@ pub(crate) struct Place(u32);
 #[derive(Clone, Debug)]
 pub(crate) struct Group(u32);
 
-/// Places that are kept for further pushes when there is none.
-const PLACES_KEPT: usize = 64;
-
 /// The longest event whose memory is kept for that of a further push.
 const EVENT_KEPT: usize = 256;
 
@@ -226,12 +223,6 @@ impl Pushes {
             None => self.queued_bytes -= push.queued_len(),
         }
         self.places[place.0 as usize].behind = self.free.replace(place);
-        if self.by_id.len() == 0 && self.places.len() > PLACES_KEPT {
-            // What a burst needed is given back.
-            (self.places, self.free) = (Vec::new(), None);
-            (self.by_id, self.by_ref) = (Ordered::new(), Ordered::new());
-            self.deadlines = Deadlines::default();
-        }
         Some((id, push))
     }
 
@@ -246,7 +237,17 @@ impl Pushes {
         )
     }
 
-    /// Gives back an empty group.
+    /// Gives back the room that a busy time needed, if there is no push now.
+    pub(crate) fn give_back(&mut self) {
+        if self.by_id.len() == 0 {
+            (self.places, self.free) = (Vec::new(), None);
+            self.by_id.give_back();
+            self.by_ref.give_back();
+            self.deadlines = Deadlines::default();
+        }
+    }
+
+    /// Takes back an empty group.
     pub(crate) fn disband(&mut self, group: Group) {
         debug_assert!(self.groups[group.0 as usize].first.is_none(), "{group:?} is not empty");
         self.free_groups.push(group.0);
@@ -330,7 +331,11 @@ mod tests {
         let mut pushes = Pushes::default();
         let group = pushes.group(None);
         let places: Vec<Place> = (1..=1_000).map(|id| accept(&mut pushes, id, &group)).collect();
-        places.into_iter().for_each(|place| assert!(pushes.remove(place).is_some()));
+        for place in places {
+            pushes.give_back();
+            assert!(pushes.remove(place).is_some());
+        }
+        pushes.give_back();
         assert_eq!((pushes.places.capacity(), pushes.queued_bytes()), (0, 0));
         let place = accept(&mut pushes, 1_001, &group);
         assert_eq!(pushes.place(PushId(1_001)), Some(place));

@@ -68,13 +68,6 @@ impl<K: Hash + Ord, V> Table<K, V> {
         self.map.remove(key)
     }
 
-    pub(crate) fn remove_entry<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<(K, V)>
-    where
-        K: Borrow<Q>,
-    {
-        self.map.remove_entry(key)
-    }
-
     pub(crate) fn get_or_default(&mut self, key: K) -> &mut V
     where
         V: Default,

@@ -36,12 +36,12 @@ use crate::channel::ChannelStatus;
 use crate::id::{ConnectionId, InterestId, PushId};
 use crate::input::Ended;
 use crate::join_params::JoinParams;
+use crate::ordered::Ordered;
 use crate::recording::{RecordedSocket, Tape};
 use crate::signal::Signal;
 use crate::socket::Status;
 use crate::table::Table;
 use crate::time::Time;
-use crate::timer::TimerKind;
 use crate::topic::Topic;
 use crate::wire::Frame;
 
@@ -163,7 +163,7 @@ pub(super) struct State {
     pub(super) topics: Table<Topic, Audience>,
     joins: BTreeMap<InterestId, Box<JoinWaiter>>,
     deadlines: BTreeSet<(Time, InterestId)>,
-    pushes: Table<PushId, Slot<Option<PushOutcome>>>,
+    pushes: Ordered<PushId, Slot<Option<PushOutcome>>>,
     leaves: BTreeMap<u64, (Topic, Slot<Option<LeaveOutcome>>)>,
     pub(super) signals: BTreeMap<u64, Box<Slot<SignalQueue>>>,
     watchers: BTreeMap<u64, Waker>,
@@ -251,7 +251,7 @@ impl State {
             topics: Table::seeded(seed),
             joins: BTreeMap::new(),
             deadlines: BTreeSet::new(),
-            pushes: Table::default(),
+            pushes: Ordered::new(),
             leaves: BTreeMap::new(),
             signals: BTreeMap::new(),
             watchers: BTreeMap::new(),
@@ -295,7 +295,7 @@ impl State {
 impl State {
     /// Takes every fact out of the core. Frames are left: they are made when pulled.
     pub(super) fn drain(&mut self, now: Time) {
-        while self.socket.poll_timeout().is_some_and(|next| next.kind == TimerKind::Actions) {
+        while self.socket.has_actions() {
             match self.socket.poll_action(now) {
                 Some(action) => self.act(action),
                 None => break,
@@ -391,12 +391,14 @@ impl State {
                 self.deliver(topic, Message { event, payload });
             }
             Signal::PushEnded { id, outcome, .. } => {
-                if let Some(slot) = self.pushes.get_mut(&id) {
+                if let Some(slot) = self.pushes.get_mut(id) {
                     slot.value = Some(outcome);
                     self.wakes.extend(slot.waker.take());
                 }
             }
-            Signal::HeartbeatAcked { .. } | Signal::ProtocolError { .. } | Signal::Warning(_) => {}
+            // As often as the core does it.
+            Signal::HeartbeatAcked { .. } => self.pushes.give_back(),
+            Signal::ProtocolError { .. } | Signal::Warning(_) => {}
         }
     }
 
@@ -567,11 +569,11 @@ impl State {
     }
 
     pub(super) fn poll_push(&mut self, id: PushId, cx: &Context<'_>) -> Poll<PushOutcome> {
-        let Some(slot) = self.pushes.get_mut(&id) else {
+        let Some(slot) = self.pushes.get_mut(id) else {
             return Poll::Ready(PushOutcome::Cancelled);
         };
         if let Some(outcome) = slot.value.take() {
-            self.pushes.remove(&id);
+            self.pushes.remove(id);
             return Poll::Ready(outcome);
         }
         slot.park(cx);
@@ -579,7 +581,7 @@ impl State {
     }
 
     pub(super) fn forget_push(&mut self, id: PushId) -> bool {
-        self.pushes.remove(&id).is_some()
+        self.pushes.remove(id).is_some()
     }
 
     pub(super) fn await_leave(&mut self, topic: &Topic) -> u64 {

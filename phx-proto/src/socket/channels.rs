@@ -88,10 +88,10 @@ impl Socket {
 
     /// Gives an interest back. The last one of a topic that is not an auto-join leaves it.
     pub fn release(&mut self, now: Time, interest: InterestId) -> Released {
-        let Some(topic) = self.interests.remove(&interest) else { return Released::Gone };
+        let Some(topic) = self.interests.remove(interest) else { return Released::Gone };
         let Some(want) = self.wanted_mut(&topic) else { return Released::Gone };
-        want.interests.remove(&interest);
-        if want.auto || !want.interests.is_empty() {
+        want.interests.remove(interest);
+        if want.auto || want.interests.len() > 0 {
             return Released::Detached;
         }
         match self.leave(now, &topic) {
@@ -218,7 +218,7 @@ impl Socket {
         let interest = InterestId(self.next_interest);
         self.next_interest += 1;
         if let Some(want) = self.wanted_mut(&topic) {
-            want.interests.insert(interest);
+            want.interests.insert(interest, ());
         }
         self.interests.insert(interest, topic);
         interest
@@ -458,7 +458,7 @@ impl Socket {
             self.channels.remove(topic);
         }
         self.timers.disarm(&TimerKey::Rejoin(topic.clone()));
-        for interest in &want.interests {
+        for (interest, ()) in want.interests.iter() {
             self.interests.remove(interest);
         }
         if let Some(live) = &mut self.live {
