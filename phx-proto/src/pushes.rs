@@ -349,6 +349,7 @@ mod tests {
             let push = Push::queued(Topic::from("t"), Payload::empty(), PushOptions::call());
             let place = pushes.insert(PushId(id), push, &event, Time::ZERO, &group);
             assert!(pushes.remove(place).is_some());
+            assert_eq!(pushes.places.len(), 1, "a place is used again");
             let kept = pushes.places[place.0 as usize].event.capacity();
             assert!(kept <= EVENT_KEPT && (id == 2 || kept > 0), "{kept} bytes");
         }

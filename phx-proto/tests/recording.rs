@@ -287,6 +287,66 @@ fn parameters_conflict_in_a_replay_if_they_did() {
     tape.trace();
 }
 
+/// A socket with an open connection that wants `room:a`, whose join is not answered.
+fn opened(config: Config, recorder: &Recorder) -> (RecordedSocket, ConnectionId) {
+    let mut socket = RecordedSocket::new(config, 7, ms(0), Some(recorder));
+    socket.connect(ms(0));
+    socket.join(ms(0), "room:a", json!({"fixed": 1})).unwrap();
+    while socket.poll_action(ms(0)).is_some() {}
+    let id = socket.connection_id().unwrap();
+    socket.handle_opened(ms(1), id, Opened::default());
+    while socket.poll_action(ms(1)).is_some() {}
+    (socket, id)
+}
+
+#[test]
+fn what_a_strict_configuration_refuses_is_refused_in_a_replay() {
+    let tape = Tape::default();
+    let config = Config::new("ws://localhost:4000/socket/websocket").unwrap();
+    let (mut socket, id) = opened(config.strict_payloads(true), &tape.recorder());
+    let ok = r#"["1","1","room:a","phx_reply",{"status":"ok","response":{}}]"#;
+    let no_utf8 = b"[null,null,\"room:a\",\"e\",\"\xff\"]".to_vec();
+    let no_json = r#"[null,null,"room:a","e",tru]"#;
+    for frame in [Frame::from(ok), Frame::Text(no_utf8.into()), Frame::from(no_json)] {
+        socket.handle_frame(ms(2), id, frame);
+        while socket.poll_action(ms(2)).is_some() {}
+    }
+    assert_eq!(socket.stats().protocol_errors, 2);
+    drop(socket);
+    assert_eq!(tape.trace().matches("ProtocolError").count(), 2);
+}
+
+#[test]
+fn of_a_frame_that_is_too_large_only_the_length_is_told() {
+    let tape = Tape::default();
+    let config = Config::new("ws://localhost:4000/socket/websocket").unwrap();
+    let config = config.max_message_bytes(100);
+    let (mut socket, id) = opened(config, &tape.recorder().with_payloads());
+    let large = json!([null, null, "room:a", "large", "x".repeat(100)]).to_string();
+    socket.handle_frame(ms(2), id, Frame::from(large));
+    while socket.poll_action(ms(2)).is_some() {}
+    drop(socket);
+    assert!(!tape.text().contains("xxx"), "{}", tape.text());
+    assert!(tape.trace().contains("Close 1009"));
+}
+
+#[test]
+fn a_function_that_replaces_fixed_parameters_is_replayed() {
+    let tape = Tape::default();
+    let config = Config::new("ws://localhost:4000/socket/websocket").unwrap();
+    let (mut socket, id) = opened(config, &tape.recorder());
+    let made = JoinParams::from_fn(|attempt| Payload::from(json!({"attempt": attempt.attempt})));
+    socket.set_join_params("room:a", made).unwrap();
+    let crash = r#"["1","1","room:a","phx_error",{}]"#;
+    socket.handle_frame(ms(2), id, Frame::from(crash));
+    while socket.poll_action(ms(2)).is_some() {}
+    let due = socket.poll_timeout().unwrap().at;
+    socket.handle_timeout(due);
+    while socket.poll_action(due).is_some() {}
+    drop(socket);
+    assert_eq!(tape.trace().matches("phx_join").count(), 2, "{}", tape.trace());
+}
+
 #[test]
 fn vsn_1_is_replayed_too() {
     let tape = Tape::default();
@@ -370,6 +430,12 @@ fn a_replay_says_where_it_does_otherwise() {
     assert_eq!(divergence.line, line);
     assert_eq!(divergence.recorded, "Joined room:other");
     assert_eq!(divergence.replayed.as_deref(), Some("Joined room:lobby"));
+    // A frame of another topic.
+    let frame = |topic: &str| format!(r#""topic":"{topic}","event":"phx_join""#);
+    let other = text.replace(&frame("room:lobby"), &frame("room:other"));
+    assert_ne!(other, text);
+    let divergence = Recording::parse(&other).unwrap().replay().find_map(Result::err).unwrap();
+    assert!(divergence.recorded.contains("room:other"), "{divergence}");
     // It ends there.
     assert!(recording.replay().last().unwrap().is_err());
     // Without its input it has nothing to do.
