@@ -311,6 +311,8 @@ mod tests {
             assert_eq!(steps.reaching(ms(delay)), of_steps, "{delay} ms by steps");
             assert_eq!(doubling.reaching(ms(delay)), of_doubling, "{delay} ms by doubling");
         }
+        let zeros = Backoff::steps_msec(&[0, 0, 1_000]).unwrap();
+        assert_eq!((zeros.reaching(ms(10)), zeros.reaching(ms(11))), (1, 3), "the floor counts");
         let stuck = Backoff::exponential(ms(0), 2.0, ms(100)).unwrap();
         assert_eq!((stuck.reaching(ms(50)), stuck.nominal(9)), (2, ms(0)));
     }

@@ -4,7 +4,8 @@
 //! which allocates and frees a node whenever it goes from empty to one entry and back. What
 //! leaves out of order is found by bisection and leaves a gap; gaps go when they reach the front,
 //! and all of them when they are the half, so no removal costs more than its bisection and a
-//! constant share of that. Only what comes out of order moves its neighbours.
+//! constant share of that. Only what comes out of order moves its neighbours, and what comes so in
+//! numbers (the pushes that waited for a join, behind those of another channel) is merged in.
 
 use core::fmt;
 use std::collections::VecDeque;
@@ -53,6 +54,21 @@ impl<K: Ord + Copy, V> Ordered<K, V> {
         }
     }
 
+    /// Inserts many that are in order, and none of them here already, in one pass over all.
+    pub(crate) fn extend(&mut self, entries: impl IntoIterator<Item = (K, V)>) {
+        let mut entries = entries.into_iter().peekable();
+        let Some((first, _)) = entries.peek() else { return };
+        let in_order = self.last().is_none_or(|last| last < *first);
+        if !in_order {
+            self.drop_gaps();
+        }
+        self.ring.extend(entries.map(|(key, value)| (key, Some(value))));
+        if !in_order {
+            // Two runs, which a stable sort merges.
+            self.ring.make_contiguous().sort_by(|(one, _), (other, _)| one.cmp(other));
+        }
+    }
+
     #[inline(always)]
     pub(crate) fn remove(&mut self, key: K) -> Option<V> {
         if self.first().is_some_and(|(first, _)| first == key) {
@@ -70,10 +86,14 @@ impl<K: Ord + Copy, V> Ordered<K, V> {
             self.gaps -= 1;
         }
         if self.gaps >= GAPS_MIN && self.gaps * 2 > self.ring.len() {
-            self.ring.retain(|(_, value)| value.is_some());
-            self.gaps = 0;
+            self.drop_gaps();
         }
         Some(value)
+    }
+
+    fn drop_gaps(&mut self) {
+        self.ring.retain(|(_, value)| value.is_some());
+        self.gaps = 0;
     }
 
     /// The entry with the lowest key.
@@ -148,7 +168,7 @@ impl<K: Ord + Copy + fmt::Debug, V: fmt::Debug> fmt::Debug for Ordered<K, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use crate::rng::Rng;
 
@@ -160,7 +180,7 @@ mod tests {
             let (mut ordered, mut model) = (Ordered::new(), BTreeMap::new());
             let mut next = 0;
             for step in 0..300 {
-                match draw(6) {
+                match draw(7) {
                     0..3 => {
                         next += 1 + draw(2);
                         ordered.insert(next, step);
@@ -172,6 +192,15 @@ mod tests {
                         model.insert(key, step);
                     }
                     4 => assert_eq!(ordered.pop_first(), model.pop_first()),
+                    5 => {
+                        let keys: BTreeSet<u64> = (0..draw(20)).map(|_| draw(next + 5)).collect();
+                        let new = |key: &u64| !model.contains_key(key);
+                        let new: Vec<_> =
+                            keys.into_iter().filter(new).map(|key| (key, step)).collect();
+                        next = new.last().map_or(next, |(key, _)| next.max(*key));
+                        ordered.extend(new.iter().copied());
+                        model.extend(new);
+                    }
                     _ => {
                         let key = draw(next + 1);
                         assert_eq!(ordered.remove(key), model.remove(&key));

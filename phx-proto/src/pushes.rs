@@ -31,6 +31,9 @@ pub(crate) struct Place(u32);
 #[derive(Clone, Debug)]
 pub(crate) struct Group(u32);
 
+/// The longest event whose memory is kept for that of a further push.
+const EVENT_KEPT: usize = 256;
+
 #[derive(Clone, Default)]
 pub(crate) struct Pushes {
     places: Vec<Entry>,
@@ -48,7 +51,7 @@ pub(crate) struct Pushes {
 #[derive(Clone, Debug)]
 struct Entry {
     push: Option<Push>,
-    /// Its event; kept when the push is gone, for the memory.
+    /// Its event; kept when the push is gone, for the memory, unless it is long.
     event: String,
     id: PushId,
     deadline: Time,
@@ -200,6 +203,9 @@ impl Pushes {
     pub(crate) fn remove(&mut self, place: Place) -> Option<(PushId, Push)> {
         let entry = &mut self.places[place.0 as usize];
         let push = entry.push.take()?;
+        if entry.event.capacity() > EVENT_KEPT {
+            entry.event = String::new();
+        }
         let &mut Entry { id, deadline, group, before, behind, .. } = entry;
         let ends = &mut self.groups[group as usize];
         match before {
@@ -333,6 +339,20 @@ mod tests {
         assert_eq!((pushes.places.capacity(), pushes.queued_bytes()), (0, 0));
         let place = accept(&mut pushes, 1_001, &group);
         assert_eq!(pushes.place(PushId(1_001)), Some(place));
+    }
+
+    #[test]
+    fn a_place_keeps_no_long_event_when_its_push_is_gone() {
+        let mut pushes = Pushes::default();
+        let group = pushes.group(None);
+        for (id, event) in [(1, "new_msg".to_owned()), (2, "e".repeat(100_000))] {
+            let push = Push::queued(Topic::from("t"), Payload::empty(), PushOptions::call());
+            let place = pushes.insert(PushId(id), push, &event, Time::ZERO, &group);
+            assert!(pushes.remove(place).is_some());
+            assert_eq!(pushes.places.len(), 1, "a place is used again");
+            let kept = pushes.places[place.0 as usize].event.capacity();
+            assert!(kept <= EVENT_KEPT && (id == 2 || kept > 0), "{kept} bytes");
+        }
     }
 
     #[test]

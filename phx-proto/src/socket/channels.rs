@@ -259,9 +259,8 @@ impl Socket {
         let first = !core::mem::replace(&mut want.ever_joined, true);
         if let (Some(group), Some(live)) = (&want.pushes, &mut self.live) {
             self.pushes.written_on(group, join_ref);
-            for (place, id, _) in self.pushes.members(group) {
-                live.lane.insert(id.0, LaneItem::Push(place));
-            }
+            let members = self.pushes.members(group);
+            live.lane.extend(members.map(|(place, id, _)| (id.0, LaneItem::Push(place))));
         }
         let topic = topic.clone();
         self.signal(if first {

@@ -239,6 +239,12 @@ impl Socket {
         self.wanted(topic).is_some_and(|want| !want.params.same(params))
     }
 
+    /// What a topic is joined with, if it is wanted.
+    #[cfg(feature = "driver")]
+    pub(crate) fn join_params(&self, topic: &str) -> Option<&JoinParams> {
+        Some(&self.wanted(topic)?.params)
+    }
+
     /// Counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
