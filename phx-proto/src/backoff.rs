@@ -9,6 +9,7 @@
 //! and every deploy of a busy server then meets all its clients at once.
 
 use core::time::Duration;
+use std::borrow::Cow;
 
 use crate::config::ConfigError;
 use crate::time::nanos;
@@ -93,7 +94,7 @@ pub struct Backoff {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Schedule {
-    Steps(Vec<Duration>),
+    Steps(Cow<'static, [Duration]>),
     Exponential { first: Duration, factor_ppm: u64, max: Duration },
 }
 
@@ -108,7 +109,7 @@ impl Backoff {
         if steps.is_empty() {
             return Err(ConfigError::EmptyBackoff);
         }
-        Ok(Self::from_schedule(Schedule::Steps(steps)))
+        Ok(Self::from_schedule(Schedule::Steps(Cow::Owned(steps))))
     }
 
     /// [`steps`](Self::steps) in milliseconds, as Phoenix's own clients write them.
@@ -230,28 +231,45 @@ fn growing(first: u64, factor_ppm: u64) -> impl Iterator<Item = u64> {
 
 /// The default schedules; each is documented at its setter in [`Config`](crate::Config).
 pub(crate) mod defaults {
-    use super::{Backoff, Schedule};
     use core::time::Duration;
+    use std::borrow::Cow;
 
-    fn of(steps: &[u64]) -> Backoff {
-        let steps = steps.iter().copied().map(Duration::from_millis).collect();
-        Backoff::from_schedule(Schedule::Steps(steps))
+    use super::{Backoff, Schedule};
+
+    /// Every connection has them, so they take no memory.
+    const fn ms<const N: usize>(steps: [u64; N]) -> [Duration; N] {
+        let mut durations = [Duration::ZERO; N];
+        let mut at = 0;
+        while at < N {
+            durations[at] = Duration::from_millis(steps[at]);
+            at += 1;
+        }
+        durations
     }
 
-    pub(crate) fn reconnect_after() -> Backoff {
-        of(&[10, 50, 100, 150, 200, 250, 500, 1_000, 2_000, 5_000])
+    const RECONNECT: &[Duration] = &ms([10, 50, 100, 150, 200, 250, 500, 1_000, 2_000, 5_000]);
+    const REFUSED: &[Duration] = &ms([5_000, 15_000, 60_000, 300_000]);
+    const REJOIN: &[Duration] = &ms([100, 500, 1_000, 2_000, 5_000, 10_000]);
+    const REJECTED: &[Duration] = &ms([1_000, 5_000, 30_000]);
+
+    const fn of(steps: &'static [Duration]) -> Backoff {
+        Backoff::from_schedule(Schedule::Steps(Cow::Borrowed(steps)))
     }
 
-    pub(crate) fn refused_after() -> Backoff {
-        of(&[5_000, 15_000, 60_000, 300_000])
+    pub(crate) const fn reconnect_after() -> Backoff {
+        of(RECONNECT)
     }
 
-    pub(crate) fn rejoin_after() -> Backoff {
-        of(&[100, 500, 1_000, 2_000, 5_000, 10_000])
+    pub(crate) const fn refused_after() -> Backoff {
+        of(REFUSED)
     }
 
-    pub(crate) fn rejected_after() -> Backoff {
-        of(&[1_000, 5_000, 30_000])
+    pub(crate) const fn rejoin_after() -> Backoff {
+        of(REJOIN)
+    }
+
+    pub(crate) const fn rejected_after() -> Backoff {
+        of(REJECTED)
     }
 }
 
@@ -293,6 +311,8 @@ mod tests {
             assert_eq!(steps.reaching(ms(delay)), of_steps, "{delay} ms by steps");
             assert_eq!(doubling.reaching(ms(delay)), of_doubling, "{delay} ms by doubling");
         }
+        let zeros = Backoff::steps_msec(&[0, 0, 1_000]).unwrap();
+        assert_eq!((zeros.reaching(ms(10)), zeros.reaching(ms(11))), (1, 3), "the floor counts");
         let stuck = Backoff::exponential(ms(0), 2.0, ms(100)).unwrap();
         assert_eq!((stuck.reaching(ms(50)), stuck.nominal(9)), (2, ms(0)));
     }

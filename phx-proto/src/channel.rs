@@ -45,10 +45,10 @@
 //! (`wire/leave_ok`), which is all that vsn 1 has.
 
 use core::time::Duration;
-use std::collections::BTreeSet;
 
 use crate::id::{InterestId, Ref};
 use crate::join_params::JoinParams;
+use crate::ordered::Ordered;
 use crate::payload::Payload;
 use crate::pushes::Group;
 use crate::time::Time;
@@ -103,7 +103,8 @@ pub(crate) struct Want {
     /// Joins are written in this order.
     pub(crate) order: u64,
     pub(crate) params: JoinParams,
-    pub(crate) interests: BTreeSet<InterestId>,
+    /// Whoever wants it, in the order of asking.
+    pub(crate) interests: Ordered<InterestId>,
     /// From the configuration: wanted without any interest.
     pub(crate) auto: bool,
     pub(crate) state: State,
@@ -154,7 +155,7 @@ impl Want {
             topic,
             order,
             params,
-            interests: BTreeSet::new(),
+            interests: Ordered::new(),
             auto: false,
             state: State::Pending,
             surviving: None,

@@ -4,7 +4,8 @@
 //! which allocates and frees a node whenever it goes from empty to one entry and back. What
 //! leaves out of order is found by bisection and leaves a gap; gaps go when they reach the front,
 //! and all of them when they are the half, so no removal costs more than its bisection and a
-//! constant share of that. Only what comes out of order moves its neighbours.
+//! constant share of that. Only what comes out of order moves its neighbours, and what comes so in
+//! numbers (the pushes that waited for a join, behind those of another channel) is merged in.
 
 use core::fmt;
 use std::collections::VecDeque;
@@ -53,7 +54,22 @@ impl<K: Ord + Copy, V> Ordered<K, V> {
         }
     }
 
-    #[inline]
+    /// Inserts many that are in order, and none of them here already, in one pass over all.
+    pub(crate) fn extend(&mut self, entries: impl IntoIterator<Item = (K, V)>) {
+        let mut entries = entries.into_iter().peekable();
+        let Some((first, _)) = entries.peek() else { return };
+        let in_order = self.last().is_none_or(|last| last < *first);
+        if !in_order {
+            self.drop_gaps();
+        }
+        self.ring.extend(entries.map(|(key, value)| (key, Some(value))));
+        if !in_order {
+            // Two runs, which a stable sort merges.
+            self.ring.make_contiguous().sort_by(|(one, _), (other, _)| one.cmp(other));
+        }
+    }
+
+    #[inline(always)]
     pub(crate) fn remove(&mut self, key: K) -> Option<V> {
         if self.first().is_some_and(|(first, _)| first == key) {
             return self.pop_first().map(|(_, value)| value);
@@ -70,32 +86,49 @@ impl<K: Ord + Copy, V> Ordered<K, V> {
             self.gaps -= 1;
         }
         if self.gaps >= GAPS_MIN && self.gaps * 2 > self.ring.len() {
-            self.ring.retain(|(_, value)| value.is_some());
-            self.gaps = 0;
+            self.drop_gaps();
         }
         Some(value)
     }
 
+    fn drop_gaps(&mut self) {
+        self.ring.retain(|(_, value)| value.is_some());
+        self.gaps = 0;
+    }
+
     /// The entry with the lowest key.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn first(&self) -> Option<(K, &V)> {
         self.ring.front().and_then(|(key, value)| Some((*key, value.as_ref()?)))
     }
 
     /// The highest key.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn last(&self) -> Option<K> {
         self.ring.back().map(|(key, _)| *key)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pop_first(&mut self) -> Option<(K, V)> {
         let (key, value) = self.ring.pop_front()?;
+        if self.gaps > 0 {
+            self.drop_gaps_in_front();
+        }
+        value.map(|value| (key, value))
+    }
+
+    fn drop_gaps_in_front(&mut self) {
         while self.ring.front().is_some_and(|(_, value)| value.is_none()) {
             self.ring.pop_front();
             self.gaps -= 1;
         }
-        value.map(|value| (key, value))
+    }
+
+    /// Gives back the room that a busy time needed, if there is no entry now.
+    pub(crate) fn give_back(&mut self) {
+        if self.ring.is_empty() {
+            self.ring = VecDeque::new();
+        }
     }
 
     #[inline]
@@ -104,6 +137,16 @@ impl<K: Ord + Copy, V> Ordered<K, V> {
             Some((first, value)) if first == key => Some(value),
             _ => self.ring[self.find(key).ok()?].1.as_ref(),
         }
+    }
+
+    #[inline]
+    #[cfg(feature = "driver")]
+    pub(crate) fn get_mut(&mut self, key: K) -> Option<&mut V> {
+        let at = match self.first() {
+            Some((first, _)) if first == key => 0,
+            _ => self.find(key).ok()?,
+        };
+        self.ring.get_mut(at)?.1.as_mut()
     }
 
     /// The entries in the order of their keys.
@@ -125,7 +168,7 @@ impl<K: Ord + Copy + fmt::Debug, V: fmt::Debug> fmt::Debug for Ordered<K, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use crate::rng::Rng;
 
@@ -137,7 +180,7 @@ mod tests {
             let (mut ordered, mut model) = (Ordered::new(), BTreeMap::new());
             let mut next = 0;
             for step in 0..300 {
-                match draw(6) {
+                match draw(7) {
                     0..3 => {
                         next += 1 + draw(2);
                         ordered.insert(next, step);
@@ -149,6 +192,15 @@ mod tests {
                         model.insert(key, step);
                     }
                     4 => assert_eq!(ordered.pop_first(), model.pop_first()),
+                    5 => {
+                        let keys: BTreeSet<u64> = (0..draw(20)).map(|_| draw(next + 5)).collect();
+                        let new = |key: &u64| !model.contains_key(key);
+                        let new: Vec<_> =
+                            keys.into_iter().filter(new).map(|key| (key, step)).collect();
+                        next = new.last().map_or(next, |(key, _)| next.max(*key));
+                        ordered.extend(new.iter().copied());
+                        model.extend(new);
+                    }
                     _ => {
                         let key = draw(next + 1);
                         assert_eq!(ordered.remove(key), model.remove(&key));
@@ -165,6 +217,21 @@ mod tests {
                 assert_eq!(ordered.get(key), model.get(&key));
             }
             assert!(ordered.iter().eq(model.iter().map(|(key, value)| (*key, value))));
+        }
+    }
+
+    #[test]
+    fn room_is_given_back_when_there_is_no_entry_whatever_the_order_they_left_in() {
+        for in_order in [true, false] {
+            let mut ordered = Ordered::new();
+            (0..1_000).for_each(|key| ordered.insert(key, ()));
+            for key in 0..1_000 {
+                ordered.give_back();
+                assert!(ordered.remove(if in_order { key } else { 999 - key }).is_some());
+            }
+            assert!(ordered.ring.capacity() >= 1_000);
+            ordered.give_back();
+            assert_eq!((ordered.len(), ordered.ring.capacity()), (0, 0));
         }
     }
 

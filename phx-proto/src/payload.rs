@@ -149,11 +149,21 @@ impl Payload {
         &self.buffer[self.range()]
     }
 
-    /// Its length in bytes.
+    /// Its length in bytes, for which the response of a reply is walked through as by
+    /// [`as_bytes`](Self::as_bytes).
     #[must_use]
     #[inline]
     pub fn len(&self) -> usize {
         self.range().len()
+    }
+
+    /// The bytes it keeps in memory, told without a look at them: for those who count what waits.
+    #[cfg(feature = "driver")]
+    pub(crate) fn kept_len(&self) -> usize {
+        match self.kind {
+            Kind::Member => self.buffer.len(),
+            _ => self.len(),
+        }
     }
 
     /// Whether it has no bytes at all, as a binary payload may.

@@ -31,8 +31,8 @@ pub(crate) struct Place(u32);
 #[derive(Clone, Debug)]
 pub(crate) struct Group(u32);
 
-/// Places that are kept for further pushes when there is none.
-const PLACES_KEPT: usize = 64;
+/// The longest event whose memory is kept for that of a further push.
+const EVENT_KEPT: usize = 256;
 
 #[derive(Clone, Default)]
 pub(crate) struct Pushes {
@@ -51,7 +51,7 @@ pub(crate) struct Pushes {
 #[derive(Clone, Debug)]
 struct Entry {
     push: Option<Push>,
-    /// Its event; kept when the push is gone, for the memory.
+    /// Its event; kept when the push is gone, for the memory, unless it is long.
     event: String,
     id: PushId,
     deadline: Time,
@@ -203,6 +203,9 @@ impl Pushes {
     pub(crate) fn remove(&mut self, place: Place) -> Option<(PushId, Push)> {
         let entry = &mut self.places[place.0 as usize];
         let push = entry.push.take()?;
+        if entry.event.capacity() > EVENT_KEPT {
+            entry.event = String::new();
+        }
         let &mut Entry { id, deadline, group, before, behind, .. } = entry;
         let ends = &mut self.groups[group as usize];
         match before {
@@ -220,12 +223,6 @@ impl Pushes {
             None => self.queued_bytes -= push.queued_len(),
         }
         self.places[place.0 as usize].behind = self.free.replace(place);
-        if self.by_id.len() == 0 && self.places.len() > PLACES_KEPT {
-            // What a burst needed is given back.
-            (self.places, self.free) = (Vec::new(), None);
-            (self.by_id, self.by_ref) = (Ordered::new(), Ordered::new());
-            self.deadlines = Deadlines::default();
-        }
         Some((id, push))
     }
 
@@ -240,7 +237,17 @@ impl Pushes {
         )
     }
 
-    /// Gives back an empty group.
+    /// Gives back the room that a busy time needed, if there is no push now.
+    pub(crate) fn give_back(&mut self) {
+        if self.by_id.len() == 0 {
+            (self.places, self.free) = (Vec::new(), None);
+            self.by_id.give_back();
+            self.by_ref.give_back();
+            self.deadlines = Deadlines::default();
+        }
+    }
+
+    /// Takes back an empty group.
     pub(crate) fn disband(&mut self, group: Group) {
         debug_assert!(self.groups[group.0 as usize].first.is_none(), "{group:?} is not empty");
         self.free_groups.push(group.0);
@@ -324,10 +331,28 @@ mod tests {
         let mut pushes = Pushes::default();
         let group = pushes.group(None);
         let places: Vec<Place> = (1..=1_000).map(|id| accept(&mut pushes, id, &group)).collect();
-        places.into_iter().for_each(|place| assert!(pushes.remove(place).is_some()));
+        for place in places {
+            pushes.give_back();
+            assert!(pushes.remove(place).is_some());
+        }
+        pushes.give_back();
         assert_eq!((pushes.places.capacity(), pushes.queued_bytes()), (0, 0));
         let place = accept(&mut pushes, 1_001, &group);
         assert_eq!(pushes.place(PushId(1_001)), Some(place));
+    }
+
+    #[test]
+    fn a_place_keeps_no_long_event_when_its_push_is_gone() {
+        let mut pushes = Pushes::default();
+        let group = pushes.group(None);
+        for (id, event) in [(1, "new_msg".to_owned()), (2, "e".repeat(100_000))] {
+            let push = Push::queued(Topic::from("t"), Payload::empty(), PushOptions::call());
+            let place = pushes.insert(PushId(id), push, &event, Time::ZERO, &group);
+            assert!(pushes.remove(place).is_some());
+            assert_eq!(pushes.places.len(), 1, "a place is used again");
+            let kept = pushes.places[place.0 as usize].event.capacity();
+            assert!(kept <= EVENT_KEPT && (id == 2 || kept > 0), "{kept} bytes");
+        }
     }
 
     #[test]

@@ -1,16 +1,16 @@
 //! Deadlines as values, each with a name.
 //!
 //! Nothing here waits. A machine arms a deadline, [`Socket::poll_timeout`](crate::Socket::poll_timeout)
-//! tells the driver the earliest, and only `handle_timeout` expires any. Deadlines are kept in an
-//! ordered set beside an index, because nearly every one of them is cancelled (replies arrive):
-//! a lazy heap would hold mostly garbage. Equal times fall back on the order of the keys, so the
-//! order of expiry is total.
+//! tells the driver the earliest, and only `handle_timeout` expires any. A connection has one deadline of
+//! each kind, which needs no search; those of channels are in an ordered set beside an index,
+//! because nearly every one of them is cancelled: a lazy heap would hold mostly garbage. Equal
+//! times fall back on the order of the keys, so the order of expiry is total.
 
+use core::fmt;
 use core::time::Duration;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::PushId;
-use crate::table::Table;
 use crate::time::Time;
 use crate::topic::Topic;
 
@@ -57,7 +57,7 @@ pub enum TimerKind {
 }
 
 /// A deadline and what it belongs to.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum TimerKey {
     Connect,
     Reconnect,
@@ -90,41 +90,108 @@ impl TimerKey {
             Self::Push(_) => TimerKind::Push,
         }
     }
+
+    /// Its place among those of the connection.
+    const fn of_connection(&self) -> Option<usize> {
+        match self {
+            Self::Connect => Some(0),
+            Self::Reconnect => Some(1),
+            Self::Close => Some(2),
+            Self::HeartbeatDue => Some(3),
+            Self::HeartbeatReply => Some(4),
+            Self::WriteStall => Some(5),
+            Self::JoinClock => Some(6),
+            Self::JoinBlock => Some(7),
+            Self::Rejoin(_) | Self::Leave(_) | Self::Push(_) => None,
+        }
+    }
 }
 
-/// All armed deadlines.
-#[derive(Clone, Debug, Default)]
+/// All armed deadlines but those of pushes.
+#[derive(Clone, Default)]
 pub(crate) struct Timers {
-    at: Table<TimerKey, Time>,
+    /// Of the connection, by their place in [`CONNECTION`].
+    connection: [Option<Time>; CONNECTION.len()],
+    /// Of channels. An idle connection has none, so nothing is kept for them then.
+    at: BTreeMap<TimerKey, Time>,
     order: BTreeSet<(Time, TimerKey)>,
 }
+
+/// The deadlines of which a connection has one each.
+const CONNECTION: [TimerKey; 8] = [
+    TimerKey::Connect,
+    TimerKey::Reconnect,
+    TimerKey::Close,
+    TimerKey::HeartbeatDue,
+    TimerKey::HeartbeatReply,
+    TimerKey::WriteStall,
+    TimerKey::JoinClock,
+    TimerKey::JoinBlock,
+];
 
 impl Timers {
     /// Arms a deadline, in place of an earlier one with the same key.
     pub(crate) fn arm(&mut self, key: TimerKey, at: Time) {
-        self.disarm(&key);
-        self.order.insert((at, key.clone()));
-        self.at.insert(key, at);
-    }
-
-    pub(crate) fn disarm(&mut self, key: &TimerKey) {
-        if let Some((key, at)) = self.at.remove_entry(key) {
-            self.order.remove(&(at, key));
+        match key.of_connection() {
+            Some(place) => self.connection[place] = Some(at),
+            None => {
+                self.disarm(&key);
+                self.order.insert((at, key.clone()));
+                self.at.insert(key, at);
+            }
         }
     }
 
-    pub(crate) fn next(&self) -> Option<Timeout> {
-        self.order.first().map(|(at, key)| Timeout { at: *at, kind: key.kind() })
+    pub(crate) fn disarm(&mut self, key: &TimerKey) {
+        match key.of_connection() {
+            Some(place) => self.connection[place] = None,
+            None => self.disarm_channel(key),
+        }
     }
 
-    /// The deadlines that have passed, earliest first. They stay armed.
+    fn disarm_channel(&mut self, key: &TimerKey) {
+        if let Some((key, at)) = self.at.remove_entry(key) {
+            self.order.remove(&(at, key));
+        }
+        if self.at.is_empty() {
+            // An empty tree keeps a node.
+            (self.at, self.order) = (BTreeMap::new(), BTreeSet::new());
+        }
+    }
+
+    /// The earliest. Of equal ones the first in the order of the keys.
+    pub(crate) fn next(&self) -> Option<Timeout> {
+        let mut next: Option<(Time, &TimerKey)> = None;
+        for (at, key) in self.connection.iter().zip(&CONNECTION) {
+            if let Some(at) = *at {
+                if next.is_none_or(|(earliest, _)| at < earliest) {
+                    next = Some((at, key));
+                }
+            }
+        }
+        if let Some((at, key)) = self.order.first() {
+            if next.is_none_or(|(earliest, _)| *at < earliest) {
+                next = Some((*at, key));
+            }
+        }
+        next.map(|(at, key)| Timeout { at, kind: key.kind() })
+    }
+
+    /// The deadlines that have passed. They stay armed.
     pub(crate) fn expired(&self, now: Time) -> impl Iterator<Item = (Time, TimerKey)> {
-        self.order.iter().take_while(move |(at, _)| *at <= now).cloned()
+        let connection = self.connection.iter().zip(&CONNECTION);
+        let connection = connection.filter_map(|(at, key)| Some(((*at)?, key.clone())));
+        let channels = self.order.iter().take_while(move |(at, _)| *at <= now).cloned();
+        connection.filter(move |(at, _)| *at <= now).chain(channels)
     }
 
     /// Takes a deadline if it is still armed and has passed.
     pub(crate) fn take_expired(&mut self, key: &TimerKey, now: Time) -> bool {
-        let expired = self.at.get(key).is_some_and(|at| *at <= now);
+        let at = match key.of_connection() {
+            Some(place) => self.connection[place],
+            None => self.at.get(key).copied(),
+        };
+        let expired = at.is_some_and(|at| at <= now);
         if expired {
             self.disarm(key);
         }
@@ -133,7 +200,18 @@ impl Timers {
 
     pub(crate) fn len(&self) -> usize {
         debug_assert_eq!(self.at.len(), self.order.len());
-        self.at.len()
+        self.connection.iter().flatten().count() + self.at.len()
+    }
+}
+
+/// What is armed, earliest first.
+impl fmt::Debug for Timers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let connection = self.connection.iter().zip(&CONNECTION);
+        let connection = connection.filter_map(|(at, key)| Some(((*at)?, key)));
+        let all: BTreeSet<(Time, &TimerKey)> =
+            connection.chain(self.order.iter().map(|(at, key)| (*at, key))).collect();
+        f.debug_set().entries(all).finish()
     }
 }
 
@@ -153,13 +231,38 @@ mod tests {
     }
 
     #[test]
+    fn every_deadline_of_the_connection_has_the_place_that_it_is_looked_for_at() {
+        for (place, key) in CONNECTION.iter().enumerate() {
+            assert_eq!(key.of_connection(), Some(place), "{key:?}");
+        }
+        assert!(CONNECTION.is_sorted());
+    }
+
+    #[test]
+    fn the_next_is_the_earliest_whoever_it_belongs_to() {
+        let mut timers = Timers::default();
+        let at = Time::from_millis;
+        let next = |timers: &Timers| timers.next().map(|next| (next.at, next.kind));
+        timers.arm(TimerKey::Rejoin("a".into()), at(7));
+        assert_eq!(next(&timers), Some((at(7), TimerKind::Rejoin)));
+        timers.arm(TimerKey::HeartbeatDue, at(7));
+        timers.arm(TimerKey::Close, at(9));
+        assert_eq!(next(&timers), Some((at(7), TimerKind::HeartbeatDue)), "equal: in their order");
+        timers.arm(TimerKey::Leave("a".into()), at(6));
+        assert_eq!(next(&timers), Some((at(6), TimerKind::Leave)));
+        assert_eq!(timers.len(), 4);
+    }
+
+    #[test]
     fn deadlines_expire_in_order_of_time_then_name() {
         let mut timers = Timers::default();
         timers.arm(TimerKey::Leave("b".into()), Time::from_millis(1));
         timers.arm(TimerKey::Leave("a".into()), Time::from_millis(1));
         timers.arm(TimerKey::Close, Time::from_millis(1));
         timers.arm(TimerKey::Connect, Time::from_millis(2));
-        let expired: Vec<_> = timers.expired(Time::from_millis(1)).map(|(_, key)| key).collect();
+        let mut expired: Vec<_> = timers.expired(Time::from_millis(1)).collect();
+        expired.sort();
+        let expired: Vec<_> = expired.into_iter().map(|(_, key)| key).collect();
         let leaves = ["a", "b"].map(|topic| TimerKey::Leave(topic.into()));
         assert_eq!(expired, [TimerKey::Close, leaves[0].clone(), leaves[1].clone()]);
         assert!(!timers.take_expired(&TimerKey::Connect, Time::from_millis(1)));

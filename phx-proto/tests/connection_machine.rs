@@ -166,6 +166,20 @@ fn a_second_loss_in_a_row_neither_restarts_nor_shortens_the_steps() {
 
 /// User pain 23.
 #[test]
+fn a_stable_connection_brings_the_steps_back_that_a_longer_spread_left_out() {
+    let range = DelayRange::new(secs(4), secs(5)).unwrap();
+    let mut hand = Hand::open(config().close_rule(4001, CloseRule::RetryWithin(range)));
+    hand.close_frame(4001);
+    hand.until_dial();
+    hand.opened();
+    hand.advance(secs(10));
+    hand.lost();
+    hand.until_dial();
+    hand.failed(dial_failure());
+    check(hand.reconnect_after().0, 1_000, 2_000, "as after any loss");
+}
+
+#[test]
 fn max_retries_counts_scheduled_reconnects() {
     for max in [0, 1, 3] {
         let mut hand = Hand::new(config().max_retries(Some(max)));

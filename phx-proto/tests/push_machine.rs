@@ -303,3 +303,32 @@ fn nothing_is_left_behind_after_many_pushes() {
     assert_eq!((stats.queued_pushes, stats.queued_bytes, stats.pushes_in_flight), (0, 0, 0));
     assert_eq!(hand.socket.poll_timeout(), None);
 }
+
+#[test]
+fn what_passed_during_a_sleep_is_told_in_the_order_in_which_it_passed() {
+    let mut hand = Hand::open(config().heartbeat_interval(secs(0)));
+    hand.join("room:a");
+    let early = push_with(&mut hand, "early", PushOptions::call().timeout(secs(9)));
+    let late = push_with(&mut hand, "late", PushOptions::call().timeout(secs(11)));
+    hand.forget();
+    hand.sleep(secs(12));
+    let ended = |id: PushId| {
+        hand.signals.iter().position(
+            |signal| matches!(signal, Signal::PushEnded { id: ended, .. } if *ended == id),
+        )
+    };
+    let overdue = Signal::JoinTimedOut { topic: "room:a".into() };
+    let overdue = hand.signals.iter().position(|signal| *signal == overdue);
+    assert!(ended(early).is_some() && ended(early) < overdue && overdue < ended(late));
+}
+
+#[test]
+fn every_frame_that_is_written_is_counted_with_its_bytes() {
+    let mut hand = Hand::joined(config());
+    let before = hand.socket.stats();
+    push_with(&mut hand, "e", PushOptions::cast());
+    let stats = hand.socket.stats();
+    let frame = r#"["1","2","room:a","e",{"e":"e"}]"#;
+    assert_eq!(stats.frames_out, before.frames_out + 1);
+    assert_eq!(stats.bytes_out, before.bytes_out + frame.len() as u64);
+}

@@ -14,7 +14,7 @@ use ops::strategy;
 use ops::world::World;
 use phx_proto::driver::Setup;
 use phx_proto::recording::{RecordedSocket, Recorder, Recording, RecordingError};
-use phx_proto::wire::V1;
+use phx_proto::wire::{DecodeError, EncodeError, Message, Outgoing, Serializer, V1, V2};
 use phx_proto::{
     Action, Config, ConnectionId, Credentials, Ended, Failure, Frame, JoinParams, Opened, Payload,
     PushOptions, Refusal, Time,
@@ -92,6 +92,13 @@ fn eventful(recorder: &Recorder, config: Config) {
     let refusal = Refusal::new(503, headers, SECRET);
     socket.handle_failed(ms(5), id, Failure::Refused(refusal));
     drain(&mut socket, ms(5));
+    let due = socket.poll_timeout().unwrap().at;
+    socket.handle_timeout(due);
+    let id = drain(&mut socket, due).unwrap();
+    // An HTTP client says where it asked, with the query.
+    let message = format!("GET https://auth.example.com/?key={SECRET}: timed out");
+    socket.handle_failed(due, id, Failure::Credentials { message });
+    drain(&mut socket, due);
     socket.set_credentials(Credentials::new().param("token", SECRET).auth_token(SECRET)).unwrap();
     let due = socket.poll_timeout().unwrap().at;
     socket.handle_timeout(due);
@@ -202,11 +209,153 @@ fn with_payloads_messages_are_told_and_join_parameters_are_not() {
     assert!(text.contains(SECRET));
 }
 
+/// Frames that look like others: the header of vsn 2.0.0's binary pushes in front of its text.
+#[derive(Debug)]
+struct InDisguise;
+
+const DISGUISE: [u8; 5] = [0, 0, 0, 1, 50];
+
+impl Serializer for InDisguise {
+    fn vsn(&self) -> &str {
+        "disguise"
+    }
+
+    fn decode(&self, frame: &Frame) -> Result<Message, DecodeError> {
+        let text = frame.as_bytes().strip_prefix(&DISGUISE).unwrap_or_default();
+        V2.decode(&Frame::Text(text.to_vec().into()))
+    }
+
+    fn encode(&self, message: Outgoing<'_>) -> Result<Frame, EncodeError> {
+        let frame = V2.encode(message)?;
+        Ok(Frame::Binary([&DISGUISE, frame.as_bytes()].concat().into()))
+    }
+
+    fn max_envelope_len(&self, topic: &str, event: &str) -> usize {
+        DISGUISE.len() + V2.max_envelope_len(topic, event)
+    }
+}
+
+#[test]
+fn join_parameters_in_the_frames_of_another_serializer_are_not_told_either() {
+    for payloads in [false, true] {
+        let tape = Tape::default();
+        let recorder = tape.recorder();
+        let recorder = if payloads { recorder.with_payloads() } else { recorder };
+        let config = Config::new("ws://localhost:4000/socket/websocket").unwrap();
+        let config = config.serializer(Arc::new(InDisguise));
+        let mut socket = RecordedSocket::new(config, 7, ms(0), Some(&recorder));
+        socket.connect(ms(0));
+        socket.join(ms(0), "a", json!({"token": SECRET})).unwrap();
+        while socket.poll_action(ms(0)).is_some() {}
+        let id = socket.connection_id().unwrap();
+        socket.handle_opened(ms(1), id, Opened::default());
+        while socket.poll_action(ms(1)).is_some() {}
+        drop(socket);
+        let text = tape.text();
+        assert!(text.contains("\"sent\""), "{text}");
+        let hex: String = SECRET.bytes().map(|byte| format!("{byte:02x}")).collect();
+        assert!(!text.contains(SECRET) && !text.contains(&hex), "{text}");
+    }
+}
+
+/// Conflicts depend on what parameters say, which is not told.
+#[test]
+fn parameters_conflict_in_a_replay_if_they_did() {
+    let tape = Tape::default();
+    let auto = JoinParams::from_fn(|_| Payload::from(json!({"auto": 1})));
+    let config = Config::new("ws://localhost:4000/socket/websocket").unwrap();
+    let config = config.auto_join("auto", auto.clone()).unwrap();
+    let mut socket = RecordedSocket::new(config, 7, ms(0), Some(&tape.recorder()));
+    // Too short for two fillers to differ.
+    socket.join(ms(0), "short", json!(1)).unwrap();
+    socket.join(ms(0), "short", json!(2)).unwrap_err();
+    socket.join(ms(0), "short", json!(1)).unwrap();
+    socket.join(ms(0), "none", json!({})).unwrap();
+    socket.join(ms(0), "none", json!([])).unwrap_err();
+    // The same text as what is held would have, if that were not told apart.
+    socket.join(ms(0), "long", json!({"a": 1})).unwrap();
+    socket.join(ms(0), "long", json!({})).unwrap_err();
+    // A topic of the configuration with other parameters, for one life.
+    socket.join(ms(0), "auto", auto.clone()).unwrap();
+    socket.leave(ms(0), "auto").unwrap();
+    socket.join(ms(0), "auto", json!({"mine": 1})).unwrap();
+    socket.disconnect(ms(1));
+    socket.connect(ms(2));
+    socket.join(ms(2), "auto", json!({"mine": 1})).unwrap_err();
+    socket.join(ms(2), "auto", auto).unwrap();
+    drop(socket);
+    tape.trace();
+}
+
+/// A socket with an open connection that wants `room:a`, whose join is not answered.
+fn opened(config: Config, recorder: &Recorder) -> (RecordedSocket, ConnectionId) {
+    let mut socket = RecordedSocket::new(config, 7, ms(0), Some(recorder));
+    socket.connect(ms(0));
+    socket.join(ms(0), "room:a", json!({"fixed": 1})).unwrap();
+    while socket.poll_action(ms(0)).is_some() {}
+    let id = socket.connection_id().unwrap();
+    socket.handle_opened(ms(1), id, Opened::default());
+    while socket.poll_action(ms(1)).is_some() {}
+    (socket, id)
+}
+
+#[test]
+fn what_a_strict_configuration_refuses_is_refused_in_a_replay() {
+    let tape = Tape::default();
+    let config = Config::new("ws://localhost:4000/socket/websocket").unwrap();
+    let (mut socket, id) = opened(config.strict_payloads(true), &tape.recorder());
+    let ok = r#"["1","1","room:a","phx_reply",{"status":"ok","response":{}}]"#;
+    let no_utf8 = b"[null,null,\"room:a\",\"e\",\"\xff\"]".to_vec();
+    let no_json = r#"[null,null,"room:a","e",tru]"#;
+    for frame in [Frame::from(ok), Frame::Text(no_utf8.into()), Frame::from(no_json)] {
+        socket.handle_frame(ms(2), id, frame);
+        while socket.poll_action(ms(2)).is_some() {}
+    }
+    assert_eq!(socket.stats().protocol_errors, 2);
+    drop(socket);
+    assert_eq!(tape.trace().matches("ProtocolError").count(), 2);
+}
+
+#[test]
+fn of_a_frame_that_is_too_large_only_the_length_is_told() {
+    let tape = Tape::default();
+    let config = Config::new("ws://localhost:4000/socket/websocket").unwrap();
+    let config = config.max_message_bytes(100);
+    let (mut socket, id) = opened(config, &tape.recorder().with_payloads());
+    let large = json!([null, null, "room:a", "large", "x".repeat(100)]).to_string();
+    socket.handle_frame(ms(2), id, Frame::from(large));
+    while socket.poll_action(ms(2)).is_some() {}
+    drop(socket);
+    assert!(!tape.text().contains("xxx"), "{}", tape.text());
+    assert!(tape.trace().contains("Close 1009"));
+}
+
+#[test]
+fn a_function_that_replaces_fixed_parameters_is_replayed() {
+    let tape = Tape::default();
+    let config = Config::new("ws://localhost:4000/socket/websocket").unwrap();
+    let (mut socket, id) = opened(config, &tape.recorder());
+    let made = JoinParams::from_fn(|attempt| Payload::from(json!({"attempt": attempt.attempt})));
+    socket.set_join_params("room:a", made).unwrap();
+    let crash = r#"["1","1","room:a","phx_error",{}]"#;
+    socket.handle_frame(ms(2), id, Frame::from(crash));
+    while socket.poll_action(ms(2)).is_some() {}
+    let due = socket.poll_timeout().unwrap().at;
+    socket.handle_timeout(due);
+    while socket.poll_action(due).is_some() {}
+    drop(socket);
+    assert_eq!(tape.trace().matches("phx_join").count(), 2, "{}", tape.trace());
+}
+
 #[test]
 fn vsn_1_is_replayed_too() {
     let tape = Tape::default();
     let config = Config::new("ws://localhost:4000/socket/websocket").unwrap();
-    let config = config.serializer(Arc::new(V1));
+    let reply = json!({"topic": "room:lobby", "event": "phx_reply", "ref": "1",
+        "payload": {"status": "ok", "response": {"a": 1}}});
+    let reply = Frame::from(reply.to_string());
+    // As large as allowed, and no larger when it is played again.
+    let config = config.serializer(Arc::new(V1)).max_message_bytes(reply.len());
     let mut socket = RecordedSocket::new(config, 7, ms(0), Some(&tape.recorder()));
     socket.connect(ms(0));
     socket.join(ms(0), "room:lobby", json!({})).unwrap();
@@ -214,9 +363,7 @@ fn vsn_1_is_replayed_too() {
     let id = socket.connection_id().unwrap();
     socket.handle_opened(ms(1), id, Opened::default());
     while socket.poll_action(ms(1)).is_some() {}
-    let reply = json!({"topic": "room:lobby", "event": "phx_reply", "ref": "1",
-        "payload": {"status": "ok", "response": {"a": 1}}});
-    socket.handle_frame(ms(2), id, Frame::from(reply.to_string()));
+    socket.handle_frame(ms(2), id, reply);
     while socket.poll_action(ms(2)).is_some() {}
     drop(socket);
     let trace = tape.trace();
@@ -283,6 +430,12 @@ fn a_replay_says_where_it_does_otherwise() {
     assert_eq!(divergence.line, line);
     assert_eq!(divergence.recorded, "Joined room:other");
     assert_eq!(divergence.replayed.as_deref(), Some("Joined room:lobby"));
+    // A frame of another topic.
+    let frame = |topic: &str| format!(r#""topic":"{topic}","event":"phx_join""#);
+    let other = text.replace(&frame("room:lobby"), &frame("room:other"));
+    assert_ne!(other, text);
+    let divergence = Recording::parse(&other).unwrap().replay().find_map(Result::err).unwrap();
+    assert!(divergence.recorded.contains("room:other"), "{divergence}");
     // It ends there.
     assert!(recording.replay().last().unwrap().is_err());
     // Without its input it has nothing to do.

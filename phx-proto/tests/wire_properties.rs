@@ -343,6 +343,26 @@ fn what_is_not_utf8_is_not_json_to_the_strict_check_nor_in_a_member_that_nobody_
     assert!(read(ignored).is_err());
 }
 
+#[test]
+fn a_binary_frame_may_end_behind_its_fields() {
+    for (kind, fields) in [(0, &["1", "t", "e"][..]), (1, &["1", "2", "t", "ok"]), (2, &["t", "e"])]
+    {
+        let message = V2.decode(&binary_frame(kind, fields, b"")).expect("a frame without data");
+        let payload = payload_of(&message);
+        assert!(payload.is_binary() && payload.is_empty(), "kind {kind}");
+    }
+}
+
+/// The brace is cut off behind the response, so it must be one.
+#[test]
+fn a_reply_that_ends_with_anything_but_its_brace_is_refused() {
+    for end in ["{}x", "{}]", "[1]]", "1\"", "12", "true"] {
+        let frame = format!(r#"[null,"1","t","phx_reply",{{"status":"ok","response":{end}]"#);
+        assert!(V2.decode(&Frame::from(&*frame)).is_err(), "{frame}");
+        assert_eq!(read_v2(frame.as_bytes()), None);
+    }
+}
+
 /// Keys twice are nobody's JSON, and no Phoenix writes them; still, one reading of them is ours.
 #[test]
 fn of_a_status_given_twice_the_last_counts_unless_it_stands_between_a_response_and_other_members() {

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::protocol::Role;
-use phx_proto::adapter::{ByteStream, Net, WebSocket, Writes, socket_config};
+use bytes::Bytes;
+use phx_proto::adapter::{ByteStream, Net, WebSocket, Writes, socket_config, take_front};
 #[cfg(feature = "tls")]
 use phx_proto::rustls::{ClientConfig, pki_types::ServerName};
 use phx_proto::upgrade::Upgraded;
@@ -50,16 +51,23 @@ impl Net for SmolNet {
     ) -> io::Result<Io> {
         let connector = futures_rustls::TlsConnector::from(client);
         let writes = stream.writes.clone();
-        Ok(Io { stream: Box::new(connector.connect(name, stream).await?), writes })
+        let stream = Box::new(connector.connect(name, stream).await?);
+        Ok(Io { stream, writes, leftover: Bytes::new() })
     }
 }
 
 /// The open WebSocket on a stream that was upgraded.
-pub(crate) async fn open(stream: Io, upgraded: Upgraded, config: &Config) -> (WebSocket, Opened) {
+pub(crate) async fn open(
+    mut stream: Io,
+    upgraded: Upgraded,
+    config: &Config,
+) -> (WebSocket, Opened) {
     let writes = stream.writes.clone();
-    let part = upgraded.leftover.into();
+    // Given to tungstenite, it would become the read buffer: one that is as small as this is, and
+    // that grows by a frame at a time, which makes a system call of every frame.
+    stream.leftover = upgraded.leftover;
     let config = Some(socket_config(config));
-    let socket = WebSocketStream::from_partially_read(stream, part, Role::Client, config).await;
+    let socket = WebSocketStream::from_raw_socket(stream, Role::Client, config).await;
     (WebSocket::new(socket, writes), Opened { protocol: upgraded.protocol })
 }
 
@@ -74,11 +82,13 @@ pub(crate) struct Io {
     stream: Box<dyn Stream>,
     /// With TLS, that of the stream under it: there the writes fail.
     writes: Writes,
+    /// What was read with the upgrade and comes first.
+    leftover: Bytes,
 }
 
 impl Io {
     pub(crate) fn new(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
-        Self { stream: Box::new(stream), writes: Writes::default() }
+        Self { stream: Box::new(stream), writes: Writes::default(), leftover: Bytes::new() }
     }
 }
 
@@ -102,6 +112,11 @@ impl AsyncRead for Io {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
+        if !self.leftover.is_empty() {
+            let front = take_front(&mut self.leftover, buffer.len());
+            buffer[..front.len()].copy_from_slice(&front);
+            return Poll::Ready(Ok(front.len()));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
@@ -136,8 +151,9 @@ impl AsyncWrite for Io {
 #[cfg(test)]
 mod tests {
     use core::future::poll_fn;
+    use core::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::Arc;
 
-    use bytes::Bytes;
     use phx_proto::Ended;
     use phx_proto::driver::{Received, Transport};
     use phx_proto::wire::Frame;
@@ -176,6 +192,43 @@ mod tests {
         (head[0] & 0x0f, payload)
     }
 
+    /// Bytes that are all there, and how often they were asked for.
+    struct Prepared {
+        bytes: Bytes,
+        reads: Arc<AtomicUsize>,
+    }
+
+    impl AsyncRead for Prepared {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut [u8],
+        ) -> Poll<io::Result<usize>> {
+            self.reads.fetch_add(1, Ordering::Relaxed);
+            let front = take_front(&mut self.bytes, buffer.len());
+            buffer[..front.len()].copy_from_slice(&front);
+            Poll::Ready(Ok(front.len()))
+        }
+    }
+
+    impl AsyncWrite for Prepared {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
     fn close_frame(code: u16) -> [u8; 4] {
         let [high, low] = code.to_be_bytes();
         [0x88, 2, high, low]
@@ -190,6 +243,25 @@ mod tests {
             server.write_all(b"c").await.unwrap();
             let binary = Received::Frame(Frame::Binary(Bytes::from_static(b"abc")));
             assert_eq!(receive(&mut transport).await, binary);
+        })
+    }
+
+    #[test]
+    fn what_came_with_the_upgrade_does_not_make_the_reads_after_it_small() {
+        smol::block_on(async {
+            let frames = Bytes::from(b"\x81\x02hi".repeat(1_000));
+            let reads = Arc::new(AtomicUsize::new(0));
+            let stream = Io::new(Prepared { bytes: frames, reads: Arc::clone(&reads) });
+            let config = Config::new("ws://localhost/").unwrap().buffers(1_024, 0).unwrap();
+            let leftover = Bytes::from_static(b"\x81\x02hi");
+            let upgraded = Upgraded { protocol: None, headers: Vec::new(), leftover };
+            let mut transport = open(stream, upgraded, &config).await.0;
+            let mut kept = Vec::new();
+            for _ in 0..1_001 {
+                kept.push(receive(&mut transport).await);
+            }
+            let reads = reads.load(Ordering::Relaxed);
+            assert!(reads <= 8, "{reads} reads of 1,024 bytes for 4,000");
         })
     }
 

@@ -32,7 +32,7 @@ use std::io;
 pub use self::dial::{dial, dial_over};
 #[cfg(feature = "testing")]
 pub use self::serve::{Admission, Hub, Serve};
-pub use self::transport::{WebSocket, Writes, socket_config};
+pub use self::transport::{WebSocket, Writes, socket_config, take_front};
 
 /// A runtime's sockets and clock, as far as dialling needs them.
 pub trait Net: 'static {

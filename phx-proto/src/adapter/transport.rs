@@ -24,6 +24,7 @@ use core::task::{Context, Poll, ready};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use futures_core::Stream;
 use futures_sink::Sink;
 use tungstenite::error::{CapacityError, ProtocolError};
@@ -201,6 +202,14 @@ where
     fn close(&mut self, code: u16, reason: &str) {
         self.start_close(code.into(), reason);
     }
+}
+
+/// Takes so many bytes from the front, or all there are.
+#[doc(hidden)]
+#[must_use]
+pub fn take_front(bytes: &mut Bytes, max: usize) -> Bytes {
+    // Nothing is kept alive once all of it is taken.
+    if bytes.len() <= max { core::mem::take(bytes) } else { bytes.split_to(max) }
 }
 
 /// What pongs may take in the write buffer beside the frames.

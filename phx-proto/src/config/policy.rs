@@ -1,5 +1,6 @@
 //! Decisions that are tables: what a close code and what a refused upgrade mean.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::backoff::DelayRange;
@@ -31,7 +32,8 @@ pub enum StatusRule {
 /// Close codes to rules, with a rule for the rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ClosePolicy {
-    pub(crate) rules: BTreeMap<u16, CloseRule>,
+    /// In order of code. Every connection has it, so the default takes no memory.
+    pub(crate) rules: Cow<'static, [(u16, CloseRule)]>,
 }
 
 impl Default for ClosePolicy {
@@ -39,19 +41,26 @@ impl Default for ClosePolicy {
     /// its `disconnect` broadcast does (`wire/close_disconnect_by_id`), 1013 is "try again
     /// later". All of them hit many clients at once, hence the wider spread.
     fn default() -> Self {
-        let spread = CloseRule::RetryWithin(DelayRange::from_millis(10, 2_000));
-        Self { rules: [1000, 1001, 1012, 1013].into_iter().map(|code| (code, spread)).collect() }
+        const SPREAD: CloseRule = CloseRule::RetryWithin(DelayRange::from_millis(10, 2_000));
+        const RULES: &[(u16, CloseRule)] =
+            &[(1000, SPREAD), (1001, SPREAD), (1012, SPREAD), (1013, SPREAD)];
+        Self { rules: Cow::Borrowed(RULES) }
     }
 }
 
 impl ClosePolicy {
     pub(crate) fn set(&mut self, code: u16, rule: CloseRule) {
-        self.rules.insert(code, rule);
+        let rules = self.rules.to_mut();
+        match rules.binary_search_by_key(&code, |(code, _)| *code) {
+            Ok(at) => rules[at].1 = rule,
+            Err(at) => rules.insert(at, (code, rule)),
+        }
     }
 
     /// The rule for a close frame with this code, or without one.
     pub(crate) fn rule(&self, code: Option<u16>) -> CloseRule {
-        code.and_then(|code| self.rules.get(&code).copied()).unwrap_or(CloseRule::Retry)
+        let found = self.rules.iter().find(|(other, _)| Some(*other) == code);
+        found.map_or(CloseRule::Retry, |(_, rule)| *rule)
     }
 }
 

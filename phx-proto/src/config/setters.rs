@@ -464,6 +464,9 @@ impl Config {
     /// How many messages, and how many bytes of them, wait for a slow consumer. Default 256 and
     /// 8 MiB per subscriber. Used by the `driver` feature.
     ///
+    /// A stream takes up to an eighth of that number in hand at once. Those count as waiting, and
+    /// are not dropped any more.
+    ///
     /// # Errors
     ///
     /// [`ConfigError::Zero`] for no messages.
@@ -476,8 +479,21 @@ impl Config {
         Ok(self)
     }
 
+    /// The buffers of a connection that is one of thousands and idle most of the time: 4 KiB for
+    /// reading, 4 KiB for writing.
+    ///
+    /// It saves 12 KiB of resident memory a connection. What it costs is a system call for every
+    /// 4 KiB that are read in a burst, where the default has one for every 16 KiB.
+    #[must_use]
+    pub const fn for_many_connections(mut self) -> Self {
+        self.read_buffer_bytes = 4 << 10;
+        self.write_buffer_bytes = 4 << 10;
+        self
+    }
+
     /// The socket's read and write buffers in bytes. Default 16 KiB each, good for one busy
-    /// connection; with thousands of idle ones, 4 KiB each. Used by the adapters.
+    /// connection; with thousands of idle ones, see
+    /// [`for_many_connections`](Self::for_many_connections). Used by the adapters.
     ///
     /// ```
     /// let one_of_many = phx_proto::Config::new("wss://example.com/socket/websocket")?

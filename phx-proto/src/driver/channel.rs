@@ -1,6 +1,7 @@
 //! The handle of a channel.
 
 use core::future::poll_fn;
+use core::task::{Poll, ready};
 use core::time::Duration;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +13,8 @@ use super::error::PushFailed;
 use super::mailbox::MailboxPolicy;
 use super::messages::Messages;
 use super::presence::PresenceStream;
-use super::shared::Shared;
+use super::shared::{Shared, State};
+use super::subscribers::Subscriber;
 use crate::cause::{ChannelEnd, LeaveOutcome, PushOutcome, Reply};
 use crate::channel::ChannelStatus;
 use crate::error::{NotWanted, PushError, PushErrorKind};
@@ -21,6 +23,7 @@ use crate::join_params::JoinParams;
 use crate::payload::Payload;
 use crate::push::PushOptions;
 use crate::socket::Released;
+use crate::time::Time;
 use crate::topic::Topic;
 
 /// One interest in a topic, from [`Client::join`](super::Client::join).
@@ -62,7 +65,7 @@ pub(super) struct ChannelInner {
     interest: InterestId,
     policy: MailboxPolicy,
     /// The mailbox from the join call on, until `messages` takes it.
-    first: u64,
+    first: Arc<Subscriber>,
     first_taken: AtomicBool,
 }
 
@@ -81,7 +84,7 @@ impl Drop for ChannelInner {
         let taken = self.first_taken.load(Ordering::Relaxed);
         self.shared().command(|state, now| {
             if !taken {
-                state.drop_mailbox(self.first);
+                state.drop_mailbox(&self.first);
             }
             state.forget_join(self.interest);
             if state.socket.release(now, self.interest) == Released::Leaving {
@@ -98,7 +101,7 @@ impl Channel {
         topic: Topic,
         interest: InterestId,
         policy: MailboxPolicy,
-        first: u64,
+        first: Arc<Subscriber>,
     ) -> Self {
         let first_taken = AtomicBool::new(false);
         Self {
@@ -243,17 +246,41 @@ impl Channel {
         options: PushOptions,
     ) -> Result<PushOutcome, PushFailed> {
         let shared = self.inner.shared();
-        let id = shared.command(|state, now| {
-            if !state.socket.is_interested(self.inner.interest) {
-                // This handle is done, even if others keep the topic joined.
-                return Err(PushError { kind: PushErrorKind::NotJoined, payload }.into());
+        let mut payload = Some(payload);
+        let mut pending = PendingPush { shared, id: None };
+        poll_fn(|cx| {
+            if let Some(id) = pending.id {
+                let outcome = ready!(shared.peek(|state| state.poll_push(id, cx)));
+                pending.id = None;
+                return Poll::Ready(Ok(outcome));
             }
-            let id = state.socket.push(now, &self.inner.topic, event, payload, options)?;
-            state.await_push(id);
-            Ok::<_, PushFailed>(id)
-        })?;
-        let pending = PendingPush { shared, id };
-        Ok(poll_fn(|cx| shared.peek(|state| state.poll_push(pending.id, cx))).await)
+            let payload = payload.take().unwrap_or_else(Payload::empty);
+            let waker = cx.waker().clone();
+            let accepted = shared.command(|state, now| {
+                let id = self.accept(state, now, event, payload, options)?;
+                state.await_push(id, waker);
+                Ok::<_, PushFailed>(id)
+            });
+            // Woken when the outcome is there, which may be already.
+            pending.id = Some(accepted?);
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn accept(
+        &self,
+        state: &mut State,
+        now: Time,
+        event: &str,
+        payload: Payload,
+        options: PushOptions,
+    ) -> Result<PushId, PushError> {
+        if !state.socket.is_interested(self.inner.interest) {
+            // This handle is done, even if others keep the topic joined.
+            return Err(PushError { kind: PushErrorKind::NotJoined, payload });
+        }
+        state.socket.push(now, &self.inner.topic, event, payload, options)
     }
 
     /// The events of the channel.
@@ -284,9 +311,9 @@ impl Channel {
             let mailbox = if taken {
                 state.add_mailbox(&inner.topic, inner.interest, inner.policy)
             } else {
-                inner.first
+                Arc::clone(&inner.first)
             };
-            state.read_mailbox(now, mailbox);
+            state.read_mailbox(now, &mailbox);
             mailbox
         });
         Messages::new(Arc::clone(inner), mailbox)
@@ -365,13 +392,15 @@ fn failed(outcome: PushOutcome) -> PushFailed {
 /// Withdraws the push when its future is dropped before the outcome.
 struct PendingPush<'a> {
     shared: &'a Shared,
-    id: PushId,
+    /// From when it was accepted until its outcome was taken.
+    id: Option<PushId>,
 }
 
 impl Drop for PendingPush<'_> {
     fn drop(&mut self) {
-        if self.shared.peek(|state| state.forget_push(self.id)) {
-            self.shared.command(|state, now| state.socket.cancel_push(now, self.id));
+        let Some(id) = self.id else { return };
+        if self.shared.peek(|state| state.forget_push(id)) {
+            self.shared.command(|state, now| state.socket.cancel_push(now, id));
         }
     }
 }

@@ -67,7 +67,7 @@ impl CredentialsFailed {
 
 type Answer = Result<Provided, CredentialsFailed>;
 type Asked = Pin<Box<dyn Future<Output = Answer> + Send>>;
-type Provider = dyn Fn(ConnectAttempt) -> Asked + Send + Sync;
+pub(super) type Provider = dyn Fn(ConnectAttempt) -> Asked + Send + Sync;
 
 /// What a client is made from: a [`Config`], and functions that a configuration cannot hold.
 ///

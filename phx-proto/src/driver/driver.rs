@@ -8,27 +8,38 @@
 //!
 //! Reading never waits for writing, nor writing for reading: both are polled in every round, with
 //! a budget each. A frame is pulled from the core only when the transport takes one, so nothing is
-//! ever held in between. The clock decides what has expired, after what has arrived was read: an
+//! ever held in between. What is read is gathered first and handed over as one batch, so the lock
+//! is taken, and a consumer woken, once for many frames. The clock decides what has expired, after what has arrived was read: an
 //! answer that waited in a buffer while the executor was busy is not late. The timer only wakes.
 
 use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, Waker};
 use core::time::Duration;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::credentials::{Asking, ConnectAttempt, Provided, Setup};
+use super::credentials::{Asking, ConnectAttempt, Provided, Provider};
 use super::runtime::{Received, Runtime, Timer, Transport};
-use super::shared::Shared;
+use super::shared::{Shared, State};
 use crate::action::Action;
 use crate::id::ConnectionId;
 use crate::input::{Ended, Failure, Opened};
-use crate::socket::Status;
 use crate::time::Time;
+use crate::wire::Frame;
 
 /// Frames in, and frames out, in one poll, before other tasks get their turn.
 const BUDGET: u32 = 64;
+
+/// How many bytes of frames are gathered before they are handed over; one frame always is.
+const GATHERED_MAX: usize = 64 << 10;
+
+/// How much room is left for the next batch, after one of so many frames: a busy connection keeps
+/// what it has, one that has become idle does not.
+const fn room_for(batch: usize, capacity: usize) -> usize {
+    if batch * 8 < capacity { 4 } else { capacity }
+}
 
 /// Rounds in one poll.
 const ROUNDS: u32 = 128;
@@ -48,13 +59,18 @@ type Dial<T> = Pin<Box<dyn Future<Output = Result<(T, Opened), Failure>> + Send>
 #[must_use = "nothing happens unless the driver is polled"]
 pub struct Driver<R: Runtime> {
     runtime: R,
-    setup: Setup,
+    provider: Option<Arc<Provider>>,
     shared: Arc<Shared>,
     asking: Option<(ConnectionId, Asking)>,
     dial: Option<(ConnectionId, Dial<R::Transport>)>,
     link: Option<Link<R::Transport>>,
     timer: R::Timer,
+    /// When the timer wakes: at the next deadline, or before it.
     timer_at: Option<Time>,
+    /// Whom it wakes.
+    timer_waker: Option<Waker>,
+    /// Room for the wakers of a batch.
+    wakers: Vec<Waker>,
     last_now: Time,
     last_wall: Time,
     /// Polls in a row whose reading did not come to an end.
@@ -64,6 +80,12 @@ pub struct Driver<R: Runtime> {
 struct Link<T> {
     id: ConnectionId,
     transport: T,
+    /// Read, and not yet handed to the core.
+    gathered: VecDeque<Frame>,
+    /// What follows it; nothing is read after that.
+    ended: Option<Ended>,
+    /// In this poll, nothing more was there to be read; the transport wakes us when there is.
+    dry: bool,
     /// What the core was told last.
     writable: bool,
     /// The transport takes nothing more; reading says why.
@@ -75,7 +97,38 @@ struct Link<T> {
 
 impl<R: Runtime> fmt::Debug for Driver<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Driver").field("setup", &self.setup).finish_non_exhaustive()
+        f.debug_struct("Driver").finish_non_exhaustive()
+    }
+}
+
+impl<T> Link<T> {
+    /// Whether there may be something that the core was not told.
+    fn has_more(&self) -> bool {
+        !self.dry || !self.gathered.is_empty()
+    }
+}
+
+impl<T: Transport> Link<T> {
+    /// Reads frames until there are enough of them, or none is left.
+    fn gather(&mut self, budget: &mut u32, cx: &mut Context<'_>) {
+        let mut bytes = 0;
+        while *budget > 0 && bytes < GATHERED_MAX && !self.dry && self.ended.is_none() {
+            let Poll::Ready(received) = self.transport.poll_receive(cx) else {
+                self.dry = true;
+                break;
+            };
+            *budget -= 1;
+            match received {
+                Received::Frame(frame) => {
+                    bytes += frame.len();
+                    self.gathered.push_back(frame);
+                }
+                Received::Ended(ended) => {
+                    self.ended = Some(ended);
+                    self.broken = true;
+                }
+            }
+        }
     }
 }
 
@@ -83,10 +136,12 @@ impl<R: Runtime> fmt::Debug for Driver<R> {
 impl<R: Runtime> Unpin for Driver<R> {}
 
 impl<R: Runtime> Driver<R> {
-    pub(super) fn new(runtime: R, setup: Setup, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(runtime: R, provider: Option<Arc<Provider>>, shared: Arc<Shared>) -> Self {
         Self {
             timer: runtime.timer(),
             timer_at: None,
+            timer_waker: None,
+            wakers: Vec::new(),
             last_now: runtime.now(),
             last_wall: runtime.wall(),
             postponed: 0,
@@ -94,7 +149,7 @@ impl<R: Runtime> Driver<R> {
             dial: None,
             link: None,
             runtime,
-            setup,
+            provider,
             shared,
         }
     }
@@ -111,6 +166,9 @@ impl<R: Runtime> Driver<R> {
 
     /// Expires what is due, unless more waits to be read first.
     fn expire(&mut self, now: Time, reads_left: u32) {
+        if reads_left > 0 && self.link.as_ref().is_some_and(Link::has_more) {
+            return; // the next round reads on
+        }
         if reads_left == 0 && self.postponed < POSTPONED_MAX {
             self.postponed += 1;
             return;
@@ -129,7 +187,7 @@ impl<R: Runtime> Driver<R> {
     /// Carries out what is no frame. Runs user code (the dial), so never under the lock.
     fn carry_out(&mut self, now: Time) -> bool {
         let mut moved = false;
-        while let Some(action) = self.shared.peek(|state| state.todo.pop_front()) {
+        while let Some(action) = self.shared.peek(State::next_todo) {
             moved = true;
             match action {
                 Action::Connect { id, attempt } => {
@@ -172,7 +230,7 @@ impl<R: Runtime> Driver<R> {
 
     /// Asks for credentials, if there is a provider, or dials.
     fn begin(&mut self, now: Time, id: ConnectionId, attempt: u32) {
-        let Some(provider) = &self.setup.provider else { return self.dial(id) };
+        let Some(provider) = &self.provider else { return self.dial(id) };
         let after = self.shared.peek(|state| state.last_cause.clone());
         match Asking::new(&**provider, ConnectAttempt { attempt, after }) {
             Ok(asking) => self.asking = Some((id, asking)),
@@ -183,8 +241,10 @@ impl<R: Runtime> Driver<R> {
     }
 
     fn dial(&mut self, id: ConnectionId) {
-        let request = self.shared.peek(|state| state.socket.connect_request());
-        self.dial = Some((id, Box::pin(self.runtime.connect(request, &self.setup.config))));
+        let (request, config) = self
+            .shared
+            .peek(|state| (state.socket.connect_request(), state.socket.config().clone()));
+        self.dial = Some((id, Box::pin(self.runtime.connect(request, &config))));
     }
 
     fn poll_asking(&mut self, now: Time, cx: &mut Context<'_>) -> bool {
@@ -222,6 +282,9 @@ impl<R: Runtime> Driver<R> {
                 self.link = Some(Link {
                     id,
                     transport,
+                    gathered: VecDeque::new(),
+                    ended: None,
+                    dry: false,
                     writable: true,
                     broken: false,
                     flush: false,
@@ -236,34 +299,43 @@ impl<R: Runtime> Driver<R> {
         true
     }
 
+    /// True when there is more to be read, or nothing any more.
     fn poll_read(&mut self, now: Time, budget: &mut u32, cx: &mut Context<'_>) -> bool {
-        let mut moved = false;
-        while *budget > 0 {
-            let Some(link) = &mut self.link else { break };
-            let Poll::Ready(received) = link.transport.poll_receive(cx) else { break };
-            let id = link.id;
-            *budget -= 1;
-            moved = true;
-            match received {
-                Received::Frame(frame) => {
-                    self.shared.input(now, |state| state.socket.handle_frame(now, id, frame));
-                }
-                Received::Ended(ended) => {
-                    self.link = None;
-                    self.shared.input(now, |state| state.socket.handle_closed(now, id, ended));
-                }
-            }
-            if self.shared.peek(|state| !state.todo.is_empty()) {
-                break;
-            }
+        let Some(link) = &mut self.link else { return false };
+        link.gather(budget, cx);
+        if link.gathered.is_empty() && link.ended.is_none() {
+            return false;
         }
-        moved
+        let id = link.id;
+        let batch = link.gathered.len();
+        let mut over = false;
+        self.shared.batch(&mut self.wakers, |state| {
+            // What is to be done about one frame is done before the next is looked at.
+            while state.todo.is_empty() {
+                if let Some(frame) = link.gathered.pop_front() {
+                    state.socket.handle_frame(now, id, frame);
+                } else if let Some(ended) = link.ended.take() {
+                    over = true;
+                    state.socket.handle_closed(now, id, ended);
+                } else {
+                    break;
+                }
+                state.drain(now);
+            }
+        });
+        if over {
+            self.link = None;
+            return true;
+        }
+        link.gathered.shrink_to(room_for(batch, link.gathered.capacity()));
+        self.wakers.shrink_to(room_for(batch, self.wakers.capacity()));
+        link.has_more()
     }
 
+    /// True when the transport, which refused a frame, must be asked once more.
     fn poll_write(&mut self, now: Time, budget: &mut u32, cx: &mut Context<'_>) -> bool {
         let Some(link) = &mut self.link else { return false };
         let id = link.id;
-        let mut moved = false;
         while *budget > 0 && !link.broken {
             match link.transport.poll_ready(cx) {
                 Poll::Ready(Ok(())) => {}
@@ -291,7 +363,6 @@ impl<R: Runtime> Driver<R> {
                 state.pull_frame(now)
             });
             let Some((to, frame)) = frame else { break };
-            moved = true;
             *budget -= 1;
             if to == id {
                 link.flush = true;
@@ -301,12 +372,13 @@ impl<R: Runtime> Driver<R> {
         if link.broken && core::mem::replace(&mut link.writable, false) {
             self.shared.input(now, |state| state.socket.handle_writable(now, id, false));
         }
+        let mut again = false;
         if link.flush && !link.broken {
             match link.transport.poll_flush(cx) {
                 Poll::Ready(Ok(())) => {
                     // It may take frames again, and nobody else will say so. Asked once: a
                     // transport that still refuses has to wake us itself.
-                    moved |= link.retry_ready && !link.writable;
+                    again = link.retry_ready && !link.writable;
                     link.flush = false;
                     link.retry_ready = false;
                 }
@@ -314,37 +386,55 @@ impl<R: Runtime> Driver<R> {
                 Poll::Pending => {}
             }
         }
-        moved
+        again
     }
 
     /// Sets the timer; true when it is up already and the clock must be asked again.
-    fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
-        let next = self.shared.peek(|state| {
-            let core = state.socket.poll_timeout().map(|next| next.at);
-            [core, state.next_deadline()].into_iter().flatten().min()
-        });
-        if next != self.timer_at {
-            self.timer.reset(next);
-            self.timer_at = next;
+    fn poll_timer(&mut self, now: Time, next: Option<Time>, cx: &mut Context<'_>) -> bool {
+        // A timer that wakes too early only wakes; so it is not set anew for every deadline that
+        // comes and goes, as that of every push does.
+        let Some(next) = next else { return false };
+        let earlier = self.timer_at.is_none_or(|at| next < at);
+        if earlier {
+            self.timer.reset(Some(next));
+            self.timer_at = Some(next);
         }
-        if next.is_some() && self.timer.poll_expired(cx).is_ready() {
+        let waits = !earlier
+            && self.timer_at.is_some_and(|at| now < at)
+            && self.timer_waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if waits {
+            return false;
+        }
+        if self.timer.poll_expired(cx).is_ready() {
             // Set anew in the next round, should the clock find that it is early.
             self.timer_at = None;
+            self.timer_waker = None;
             return true;
+        }
+        match &mut self.timer_waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
         }
         false
     }
 
-    fn is_finished(&self) -> bool {
+    fn outlook(&self) -> Outlook {
         self.shared.peek(|state| {
-            state.abandoned
-                && state.todo.is_empty()
-                && matches!(
-                    state.socket.status(),
-                    Status::Closed | Status::Idle | Status::GaveUp { .. }
-                )
+            let core = state.socket.poll_timeout().map(|next| next.at);
+            Outlook {
+                finished: state.is_finished(),
+                next: [core, state.next_deadline()].into_iter().flatten().min(),
+                todo: !state.todo.is_empty(),
+            }
         })
     }
+}
+
+/// What there is to wait for after a round.
+struct Outlook {
+    finished: bool,
+    next: Option<Time>,
+    todo: bool,
 }
 
 impl<R: Runtime> Future for Driver<R> {
@@ -352,7 +442,10 @@ impl<R: Runtime> Future for Driver<R> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        this.shared.peek(|state| state.driver = Some(cx.waker().clone()));
+        this.shared.peek(|state| state.listen(cx));
+        if let Some(link) = &mut this.link {
+            link.dry = false;
+        }
         let (mut reads, mut writes) = (BUDGET, BUDGET);
         let mut rounds = ROUNDS;
         loop {
@@ -364,17 +457,18 @@ impl<R: Runtime> Future for Driver<R> {
             moved |= this.poll_read(now, &mut reads, cx);
             this.expire(now, reads);
             moved |= this.poll_write(now, &mut writes, cx);
-            if this.is_finished() {
+            let outlook = this.outlook();
+            if outlook.finished {
                 this.link = None;
                 return Poll::Ready(());
             }
-            moved |= this.poll_timer(cx);
+            moved |= this.poll_timer(now, outlook.next, cx);
             rounds -= 1;
             if reads == 0 || writes == 0 || rounds == 0 {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            if !moved && this.shared.peek(|state| state.todo.is_empty()) {
+            if !moved && !outlook.todo {
                 return Poll::Pending;
             }
         }

@@ -7,9 +7,13 @@
 //! ```
 //!
 //! A gap is a summary of everything that happened between two messages, so its size does not
-//! depend on how often the connection came and went. Dropping a message merges the gap before it
+//! depend on how often the connection came and went; there is memory for it only when something
+//! happened. Dropping a message merges the gap before it
 //! into the one behind it: lifecycle events are never lost, and the loss itself becomes visible.
 //! The socket is never stopped from reading.
+//!
+//! A reader that has fallen behind takes several messages at once, so that it does not meet the
+//! driver at the lock for each of them. They count as waiting until it comes back.
 
 use std::collections::VecDeque;
 
@@ -44,13 +48,18 @@ pub(super) struct Limits {
     pub(super) policy: MailboxPolicy,
 }
 
+/// A reader may have an eighth of what a mailbox may hold in hand.
+const LENT_PART: usize = 8;
+
 /// What waits for one consumer.
 #[derive(Debug)]
 pub(super) struct Mailbox {
     limits: Limits,
     entries: VecDeque<Entry>,
-    tail: Gap,
+    tail: Option<Box<Gap>>,
     bytes: usize,
+    /// How many messages the reader has in hand, and their bytes.
+    lent: (usize, usize),
     end: Option<StreamEnd>,
     /// Messages dropped since it was asked last.
     dropped: u64,
@@ -60,7 +69,7 @@ pub(super) struct Mailbox {
 
 #[derive(Debug)]
 struct Entry {
-    before: Gap,
+    before: Option<Box<Gap>>,
     message: Message,
     bytes: usize,
 }
@@ -78,8 +87,9 @@ impl Mailbox {
         Self {
             limits,
             entries: VecDeque::new(),
-            tail: Gap { lagged: 0, interrupted: None, resumed: None },
+            tail: None,
             bytes: 0,
+            lent: (0, 0),
             end: None,
             dropped: 0,
             read: false,
@@ -90,8 +100,8 @@ impl Mailbox {
     /// policy says so and something is missing already.
     pub(super) fn begin(&mut self) -> bool {
         self.read = true;
-        let lagged =
-            self.tail.lagged > 0 || self.entries.iter().any(|entry| entry.before.lagged > 0);
+        let gaps = self.entries.iter().map(|entry| &entry.before).chain([&self.tail]);
+        let lagged = gaps.flatten().any(|gap| gap.lagged > 0);
         if !lagged || self.limits.policy != MailboxPolicy::Rejoin || self.end.is_some() {
             return true;
         }
@@ -103,6 +113,7 @@ impl Mailbox {
 
     /// Adds a message that counts as so many bytes; false when the channel must be joined anew.
     /// One message always fits, however large.
+    #[inline]
     pub(super) fn message(&mut self, message: Message, bytes: usize) -> bool {
         if self.end.is_some() {
             return true;
@@ -130,7 +141,7 @@ impl Mailbox {
             }
         }
         self.bytes = self.bytes.saturating_add(bytes);
-        let before = core::mem::take(&mut self.tail);
+        let before = self.tail.take();
         self.entries.push_back(Entry { before, message, bytes });
         true
     }
@@ -139,14 +150,15 @@ impl Mailbox {
         if self.end.is_some() {
             return;
         }
-        let count = self.tail.interrupted.as_ref().map_or(0, |(_, count)| *count);
-        self.tail.interrupted = Some((cause, count.saturating_add(1)));
-        self.tail.resumed = None;
+        let tail = self.tail.get_or_insert_default();
+        let count = tail.interrupted.as_ref().map_or(0, |(_, count)| *count);
+        tail.interrupted = Some((cause, count.saturating_add(1)));
+        tail.resumed = None;
     }
 
     pub(super) fn resumed(&mut self, response: Payload) {
         if self.end.is_none() {
-            self.tail.resumed = Some(response);
+            self.tail.get_or_insert_default().resumed = Some(response);
         }
     }
 
@@ -172,11 +184,13 @@ impl Mailbox {
 
     /// The next event; `None` when there is nothing yet. The last one is `Closed`, again and
     /// again.
+    #[inline]
     pub(super) fn next(&mut self) -> Option<ChannelEvent> {
         let gap = self.entries.front_mut().map_or(&mut self.tail, |entry| &mut entry.before);
-        if let Some(event) = gap.next() {
+        if let Some(event) = gap.as_mut().and_then(|gap| gap.next()) {
             return Some(event);
         }
+        *gap = None;
         if let Some(entry) = self.entries.pop_front() {
             self.bytes = self.bytes.saturating_sub(entry.bytes);
             return Some(ChannelEvent::Message(entry.message));
@@ -184,24 +198,58 @@ impl Mailbox {
         self.end.clone().map(ChannelEvent::Closed)
     }
 
+    /// Moves what waits to the reader's hand, which is empty: messages with nothing between them,
+    /// up to a part of the bound. What is in hand cannot be dropped any more, so a reader that
+    /// starts over after a loss takes nothing in advance.
+    #[inline]
+    pub(super) fn lend(&mut self, hand: &mut VecDeque<Message>) {
+        self.lent = (0, 0);
+        let max = match self.limits.policy {
+            MailboxPolicy::Rejoin => 0,
+            _ => self.limits.messages / LENT_PART,
+        };
+        let plain = |entry: &&Entry| entry.before.is_none();
+        let count = self.entries.iter().take(max).take_while(plain).count();
+        if count < 2 {
+            return;
+        }
+        let mut bytes = 0;
+        hand.reserve(count);
+        for entry in (0..count).map_while(|_| self.entries.pop_front()) {
+            bytes += entry.bytes;
+            hand.push_back(entry.message);
+        }
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.lent = (count, bytes);
+    }
+
     fn is_full_for(&self, bytes: usize) -> bool {
+        let (lent, lent_bytes) = self.lent;
+        let held = self.bytes.saturating_add(lent_bytes);
         !self.entries.is_empty()
-            && (self.entries.len() >= self.limits.messages
-                || self.bytes.saturating_add(bytes) > self.limits.bytes)
+            && (self.entries.len() + lent >= self.limits.messages
+                || held.saturating_add(bytes) > self.limits.bytes)
     }
 
     fn drop_oldest(&mut self) {
         let Some(entry) = self.entries.pop_front() else { return };
         self.bytes = self.bytes.saturating_sub(entry.bytes);
         let next = self.entries.front_mut().map_or(&mut self.tail, |entry| &mut entry.before);
-        next.put_before(entry.before);
+        let next = match (entry.before, next) {
+            (Some(before), Some(next)) => {
+                next.put_before(*before);
+                next
+            }
+            (Some(before), next) => next.insert(before),
+            (None, next) => next.get_or_insert_default(),
+        };
         next.lagged += 1;
         self.dropped += 1;
     }
 
     /// The new message is the one that is dropped.
-    const fn count_new(&mut self) {
-        self.tail.lagged += 1;
+    fn count_new(&mut self) {
+        self.tail.get_or_insert_default().lagged += 1;
         self.dropped += 1;
     }
 }
@@ -318,6 +366,47 @@ mod tests {
         assert_eq!(drain(&mut mailbox), ["lagged 2", "2"]);
         mailbox.message(message(3), 6);
         assert_eq!(drain(&mut mailbox), ["3"]);
+    }
+
+    #[test]
+    fn what_the_reader_has_in_hand_counts_as_waiting_and_comes_before_what_was_lost() {
+        let mut mailbox = mailbox(16, 1_000, MailboxPolicy::DropOldest);
+        for number in 0..5 {
+            mailbox.message(message(number), 1);
+        }
+        let mut hand = VecDeque::new();
+        mailbox.lend(&mut hand);
+        assert_eq!(hand, [message(0), message(1)]);
+        for number in 5..30 {
+            mailbox.message(message(number), 1);
+        }
+        let waiting = drain(&mut mailbox);
+        assert_eq!((waiting[0].as_str(), waiting[1].as_str()), ("lagged 14", "16"));
+        assert_eq!(waiting.len(), 1 + 14, "16 messages with the two in hand");
+    }
+
+    #[test]
+    fn nothing_is_taken_in_advance_across_a_gap_or_by_a_reader_that_would_start_over() {
+        let mut hand = VecDeque::new();
+        let mut mailbox = mailbox(64, 1_000, MailboxPolicy::DropOldest);
+        for number in 0..4 {
+            mailbox.message(message(number), 1);
+            if number == 1 {
+                mailbox.interrupted(Interruption::Crashed);
+            }
+        }
+        mailbox.lend(&mut hand);
+        assert_eq!(hand, [message(0), message(1)]);
+        assert_eq!(drain(&mut mailbox), ["interrupted x1", "2", "3"]);
+
+        let limits = Limits { messages: 64, bytes: 1_000, policy: MailboxPolicy::Rejoin };
+        let mut mailbox = Mailbox::new(limits);
+        for number in 0..4 {
+            mailbox.message(message(number), 1);
+        }
+        hand.clear();
+        mailbox.lend(&mut hand);
+        assert_eq!((hand.len(), drain(&mut mailbox).len()), (0, 4));
     }
 
     #[test]

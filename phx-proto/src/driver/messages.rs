@@ -1,12 +1,14 @@
 //! What a consumer of a channel reads.
 
 use core::pin::Pin;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, ready};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use futures_core::Stream;
 
 use super::channel::ChannelInner;
+use super::subscribers::Subscriber;
 use crate::cause::{ChannelEnd, Interruption};
 use crate::payload::Payload;
 use crate::wire::ByteStr;
@@ -63,13 +65,15 @@ pub enum StreamEnd {
 #[must_use = "a stream does nothing unless it is read"]
 pub struct Messages {
     channel: Arc<ChannelInner>,
-    mailbox: u64,
+    mailbox: Arc<Subscriber>,
+    /// Taken out of the mailbox already.
+    hand: VecDeque<Message>,
     done: bool,
 }
 
 impl Messages {
-    pub(super) const fn new(channel: Arc<ChannelInner>, mailbox: u64) -> Self {
-        Self { channel, mailbox, done: false }
+    pub(super) const fn new(channel: Arc<ChannelInner>, mailbox: Arc<Subscriber>) -> Self {
+        Self { channel, mailbox, hand: VecDeque::new(), done: false }
     }
 
     /// The next event; `None` after `Closed`.
@@ -80,15 +84,17 @@ impl Messages {
         core::future::poll_fn(|cx| self.poll_event(cx)).await
     }
 
+    #[inline]
     fn poll_event(&mut self, cx: &Context<'_>) -> Poll<Option<ChannelEvent>> {
         if self.done {
             return Poll::Ready(None);
         }
-        let event = self.channel.shared().peek(|state| state.poll_mailbox(self.mailbox, cx));
-        if let Poll::Ready(None | Some(ChannelEvent::Closed(_))) = event {
-            self.done = true;
+        if let Some(message) = self.hand.pop_front() {
+            return Poll::Ready(Some(ChannelEvent::Message(message)));
         }
-        event
+        let event = ready!(self.mailbox.poll_events(&mut self.hand, cx));
+        self.done = matches!(event, ChannelEvent::Closed(_));
+        Poll::Ready(Some(event))
     }
 }
 
@@ -102,6 +108,6 @@ impl Stream for Messages {
 
 impl Drop for Messages {
     fn drop(&mut self) {
-        self.channel.shared().peek(|state| state.drop_mailbox(self.mailbox));
+        self.channel.shared().peek(|state| state.drop_mailbox(&self.mailbox));
     }
 }

@@ -57,12 +57,12 @@ use crate::signal::Signal;
 /// A client and its driver. Nothing is spawned and nothing is dialled: poll the driver, and call
 /// [`Client::connect`].
 pub fn client<R: Runtime>(setup: impl Into<Setup>, runtime: R) -> (Client, Driver<R>) {
-    let setup = setup.into();
-    let (config, recorder) = (setup.config.clone(), setup.recorder.as_ref());
-    let socket = RecordedSocket::new(config, runtime.seed(), runtime.now(), recorder);
+    let seed = runtime.seed();
+    let Setup { config, provider, recorder } = setup.into();
+    let socket = RecordedSocket::new(config, seed, runtime.now(), recorder.as_ref());
     let clock = runtime.clone();
-    let shared = shared::Shared::new(socket, move || clock.now());
-    let driver = Driver::new(runtime, setup, std::sync::Arc::clone(&shared));
+    let shared = shared::Shared::new(socket, seed, move || clock.now());
+    let driver = Driver::new(runtime, provider, std::sync::Arc::clone(&shared));
     (Client::new(shared), driver)
 }
 

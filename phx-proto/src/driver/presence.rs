@@ -6,7 +6,7 @@
 //! ```
 
 use core::pin::Pin;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, ready};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -16,8 +16,10 @@ use serde_json::Value;
 
 use super::channel::ChannelInner;
 use super::messages::{ChannelEvent, Message, StreamEnd};
+use super::subscribers::Subscriber;
 use crate::cause::Interruption;
 use crate::presence::{Presence, PresenceChange, PresenceEntry, PresenceError};
+use crate::wire::ByteStr;
 
 /// Something that happened to the presences of a channel.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,7 +61,7 @@ pub enum PresenceEvent<M = Value> {
 #[must_use = "a list is kept up to date only by reading its events"]
 pub struct PresenceStream<M = Value> {
     channel: Arc<ChannelInner>,
-    mailbox: u64,
+    mailbox: Arc<Subscriber>,
     presence: Presence<M>,
     ready: VecDeque<PresenceEvent<M>>,
     done: bool,
@@ -89,7 +91,11 @@ impl<M> PresenceStream<M> {
 
 impl<M: Clone + DeserializeOwned> PresenceStream<M> {
     /// Begins with what was said since the last join.
-    pub(super) fn new(channel: Arc<ChannelInner>, mailbox: u64, log: &[Message]) -> Self {
+    pub(super) fn new(
+        channel: Arc<ChannelInner>,
+        mailbox: Arc<Subscriber>,
+        log: &[Message],
+    ) -> Self {
         let (presence, ready) = (Presence::new(), VecDeque::new());
         let mut stream = Self { channel, mailbox, presence, ready, done: false };
         for message in log {
@@ -135,7 +141,7 @@ impl<M: Clone + DeserializeOwned> PresenceStream<M> {
                 Some(_) => continue,
                 None => {}
             }
-            match self.channel.shared().peek(|state| state.take_event(self.mailbox)) {
+            match self.mailbox.take_event() {
                 Some(event) => self.apply(event),
                 None => break None,
             }
@@ -152,11 +158,8 @@ impl<M: Clone + DeserializeOwned> PresenceStream<M> {
             if self.done {
                 return Poll::Ready(None);
             }
-            match self.channel.shared().peek(|state| state.poll_mailbox(self.mailbox, cx)) {
-                Poll::Ready(Some(event)) => self.apply(event),
-                Poll::Ready(None) => self.done = true,
-                Poll::Pending => return Poll::Pending,
-            }
+            let event = ready!(self.mailbox.poll_event(cx));
+            self.apply(event);
         }
     }
 
@@ -200,7 +203,7 @@ impl<M: Clone + DeserializeOwned> PresenceStream<M> {
     fn resync(&mut self, dropped: u64) {
         self.presence.lost();
         let more = self.channel.shared().command(|state, now| {
-            let dropped = state.clear_mailbox(self.mailbox);
+            let dropped = state.clear_mailbox(&self.mailbox);
             state.rejoin(now, self.channel.topic());
             dropped
         });
@@ -218,7 +221,7 @@ impl<M: Clone + DeserializeOwned> Stream for PresenceStream<M> {
 
 impl<M> Drop for PresenceStream<M> {
     fn drop(&mut self) {
-        self.channel.shared().peek(|state| state.drop_mailbox(self.mailbox));
+        self.channel.shared().peek(|state| state.drop_mailbox(&self.mailbox));
     }
 }
 
@@ -226,8 +229,8 @@ const STATE: &str = "presence_state";
 const DIFF: &str = "presence_diff";
 
 /// Whether an event is about presence.
-pub(super) fn is_presence(event: &str) -> bool {
-    event == STATE || event == DIFF
+pub(super) fn is_presence(event: &ByteStr) -> bool {
+    *event == STATE || *event == DIFF
 }
 
 /// The presence messages since the last join, for a consumer that comes later than the state.

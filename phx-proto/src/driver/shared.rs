@@ -13,6 +13,8 @@
 //! every command and input the core's facts are drained, so no fact of the past can meet a waiter
 //! of the present. Frames stay in the core until the driver has a transport that takes them.
 //!
+//! A mailbox has a lock of its own, which a consumer takes alone and the driver takes inside this one.
+//!
 //! Wakers are collected under the lock and woken after it.
 
 use core::fmt;
@@ -34,11 +36,12 @@ use crate::channel::ChannelStatus;
 use crate::id::{ConnectionId, InterestId, PushId};
 use crate::input::Ended;
 use crate::join_params::JoinParams;
+use crate::ordered::Ordered;
 use crate::recording::{RecordedSocket, Tape};
 use crate::signal::Signal;
 use crate::socket::Status;
+use crate::table::Table;
 use crate::time::Time;
-use crate::timer::TimerKind;
 use crate::topic::Topic;
 use crate::wire::Frame;
 
@@ -57,12 +60,14 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
+    /// `seed` is for the tables whose keys somebody else may choose.
     pub(super) fn new(
         socket: RecordedSocket,
+        seed: u64,
         clock: impl Fn() -> Time + Send + Sync + 'static,
     ) -> Arc<Self> {
         let tape = socket.tape();
-        Arc::new(Self { clock: Box::new(clock), state: Mutex::new(State::new(socket)), tape })
+        Arc::new(Self { clock: Box::new(clock), state: Mutex::new(State::new(socket, seed)), tape })
     }
 
     /// A command of a handle: the driver is woken to carry out what comes of it.
@@ -94,6 +99,18 @@ impl Shared {
         self.locked(look)
     }
 
+    /// Many inputs from the driver under one lock. `work` drains after each of them, as
+    /// [`input`](Self::input) does. `wakers` is the room for those who are woken, kept by the caller
+    /// from one batch to the next.
+    pub(super) fn batch(&self, wakers: &mut Vec<Waker>, work: impl FnOnce(&mut State)) {
+        self.locked(|state| {
+            core::mem::swap(&mut state.wakes.more, wakers);
+            work(state);
+            core::mem::swap(&mut state.wakes.more, wakers);
+        });
+        wakers.drain(..).for_each(Waker::wake);
+    }
+
     fn locked<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let answer = work(&mut state);
@@ -113,7 +130,7 @@ impl Shared {
         trace.tell();
         // Functions of the application: what they hold may be handles of this very client.
         drop(discarded);
-        wakes.into_iter().for_each(Waker::wake);
+        wakes.wake();
         answer
     }
 
@@ -133,23 +150,22 @@ pub(super) struct State {
     pub(super) driver_gone: bool,
     /// The last handle is gone.
     pub(super) abandoned: bool,
-    pub(super) wakes: Vec<Waker>,
+    pub(super) wakes: Wakes,
     pub(super) next_id: u64,
     /// Why the connection or attempt before the present one ended.
     pub(super) last_cause: Option<Cause>,
     /// The parameters of every topic that was joined here, so that the core's are never the last
     /// ones and no function of the application is dropped under the lock.
-    params: BTreeMap<Topic, JoinParams>,
+    params: Table<JoinParams>,
     discarded: Vec<JoinParams>,
     /// Topics to be joined anew, because a mailbox with that policy overflowed.
     pub(super) resyncs: Vec<Topic>,
-    pub(super) topics: BTreeMap<Topic, Audience>,
-    joins: BTreeMap<InterestId, JoinWaiter>,
+    pub(super) topics: Table<Audience>,
+    joins: BTreeMap<InterestId, Box<JoinWaiter>>,
     deadlines: BTreeSet<(Time, InterestId)>,
-    pub(super) mailboxes: BTreeMap<u64, Subscriber>,
-    pushes: BTreeMap<PushId, Slot<Option<PushOutcome>>>,
+    pushes: Ordered<PushId, Slot<Option<PushOutcome>>>,
     leaves: BTreeMap<u64, (Topic, Slot<Option<LeaveOutcome>>)>,
-    pub(super) signals: BTreeMap<u64, Slot<SignalQueue>>,
+    pub(super) signals: BTreeMap<u64, Box<Slot<SignalQueue>>>,
     watchers: BTreeMap<u64, Waker>,
     pub(super) patients: BTreeMap<u64, Patient>,
     #[cfg(feature = "tracing")]
@@ -158,11 +174,37 @@ pub(super) struct State {
     pub(super) mailbox_drops: u64,
 }
 
+/// Whom to wake once the lock is gone. One needs no memory, as that is what there is nearly always.
+#[derive(Default)]
+pub(super) struct Wakes {
+    first: Option<Waker>,
+    more: Vec<Waker>,
+}
+
+impl Wakes {
+    pub(super) fn extend(&mut self, wakers: impl IntoIterator<Item = Waker>) {
+        for waker in wakers {
+            if self.first.is_none() {
+                self.first = Some(waker);
+            } else {
+                self.more.push(waker);
+            }
+        }
+    }
+
+    fn wake(self) {
+        if let Some(first) = self.first {
+            first.wake();
+            self.more.into_iter().for_each(Waker::wake);
+        }
+    }
+}
+
 /// Who wants to hear of a topic.
 #[derive(Default)]
 pub(super) struct Audience {
     pub(super) joins: BTreeSet<InterestId>,
-    pub(super) mailboxes: BTreeSet<u64>,
+    pub(super) mailboxes: Vec<Arc<Subscriber>>,
     pub(super) presence: PresenceLog,
 }
 
@@ -193,24 +235,23 @@ impl<T> Slot<T> {
 }
 
 impl State {
-    fn new(socket: RecordedSocket) -> Self {
+    fn new(socket: RecordedSocket, seed: u64) -> Self {
         Self {
             socket,
             todo: VecDeque::new(),
             driver: None,
             driver_gone: false,
             abandoned: false,
-            wakes: Vec::new(),
+            wakes: Wakes::default(),
             next_id: 0,
             last_cause: None,
-            params: BTreeMap::new(),
+            params: Table::seeded(seed),
             discarded: Vec::new(),
             resyncs: Vec::new(),
-            topics: BTreeMap::new(),
+            topics: Table::seeded(seed),
             joins: BTreeMap::new(),
             deadlines: BTreeSet::new(),
-            mailboxes: BTreeMap::new(),
-            pushes: BTreeMap::new(),
+            pushes: Ordered::new(),
             leaves: BTreeMap::new(),
             signals: BTreeMap::new(),
             watchers: BTreeMap::new(),
@@ -218,6 +259,29 @@ impl State {
             #[cfg(feature = "tracing")]
             trace: super::trace::Trace::new(),
             mailbox_drops: 0,
+        }
+    }
+
+    /// The next thing for the driver to carry out. There rarely is one, so no room is kept for it.
+    pub(super) fn next_todo(&mut self) -> Option<Action> {
+        let action = self.todo.pop_front();
+        if self.todo.is_empty() {
+            self.todo = VecDeque::new();
+        }
+        action
+    }
+
+    /// Nobody can want anything of the connection any more, and it is over.
+    pub(super) fn is_finished(&self) -> bool {
+        self.abandoned
+            && self.todo.is_empty()
+            && matches!(self.socket.status(), Status::Closed | Status::Idle | Status::GaveUp { .. })
+    }
+
+    /// Has the driver woken by the next command.
+    pub(super) fn listen(&mut self, cx: &Context<'_>) {
+        if self.driver.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+            self.driver = Some(cx.waker().clone());
         }
     }
 
@@ -231,16 +295,18 @@ impl State {
 impl State {
     /// Takes every fact out of the core. Frames are left: they are made when pulled.
     pub(super) fn drain(&mut self, now: Time) {
-        while self.socket.poll_timeout().is_some_and(|next| next.kind == TimerKind::Actions) {
+        while self.socket.has_actions() {
             match self.socket.poll_action(now) {
                 Some(action) => self.act(action),
                 None => break,
             }
-            for topic in core::mem::take(&mut self.resyncs) {
+            while let Some(topic) = self.resyncs.pop() {
                 self.rejoin(now, &topic);
             }
         }
-        self.wake_patients();
+        if !self.patients.is_empty() {
+            self.wake_patients();
+        }
     }
 
     /// The next frame, with the connection it belongs to.
@@ -269,7 +335,9 @@ impl State {
     }
 
     fn dispatch(&mut self, signal: Signal) {
-        self.record(&signal);
+        if !self.signals.is_empty() {
+            self.record(&signal);
+        }
         #[cfg(feature = "tracing")]
         self.trace.record(&signal);
         match signal {
@@ -320,15 +388,17 @@ impl State {
                 self.end_topic(&topic, &cause);
             }
             Signal::Message { topic, event, payload } => {
-                self.deliver(topic, &Message { event, payload });
+                self.deliver(topic, Message { event, payload });
             }
             Signal::PushEnded { id, outcome, .. } => {
-                if let Some(slot) = self.pushes.get_mut(&id) {
+                if let Some(slot) = self.pushes.get_mut(id) {
                     slot.value = Some(outcome);
                     self.wakes.extend(slot.waker.take());
                 }
             }
-            Signal::HeartbeatAcked { .. } | Signal::ProtocolError { .. } | Signal::Warning(_) => {}
+            // As often as the core does it.
+            Signal::HeartbeatAcked { .. } => self.pushes.give_back(),
+            Signal::ProtocolError { .. } | Signal::Warning(_) => {}
         }
     }
 
@@ -376,11 +446,10 @@ impl State {
 
     fn tell(&mut self, topic: &Topic, mut tell: impl FnMut(&mut Mailbox)) {
         let Some(audience) = self.topics.get(topic) else { return };
-        for id in &audience.mailboxes {
-            if let Some(subscriber) = self.mailboxes.get_mut(id) {
-                tell(&mut subscriber.slot.value);
-                self.wakes.extend(subscriber.slot.waker.take());
-            }
+        for subscriber in &audience.mailboxes {
+            let mut slot = subscriber.lock();
+            tell(&mut slot.value);
+            self.wakes.extend(slot.waker.take());
         }
     }
 
@@ -399,10 +468,11 @@ impl State {
             Status::Waiting { cause, .. } => Some(JoinObstacle::Disconnected(cause)),
             _ => None,
         };
-        self.joins.insert(id, JoinWaiter { topic: topic.clone(), deadline, last, slot });
+        let waiter = JoinWaiter { topic: topic.clone(), deadline, last, slot };
+        self.joins.insert(id, Box::new(waiter));
         if !joined {
             self.deadlines.insert((deadline, id));
-            self.topics.entry(topic.clone()).or_default().joins.insert(id);
+            self.topics.get_or_default(topic.clone()).joins.insert(id);
         }
     }
 
@@ -425,6 +495,10 @@ impl State {
     pub(super) fn forget_join(&mut self, id: InterestId) {
         if let Some(waiter) = self.joins.remove(&id) {
             self.deadlines.remove(&(waiter.deadline, id));
+            // A search tree keeps its last node, and most connections never join again.
+            if self.joins.is_empty() {
+                (self.joins, self.deadlines) = (BTreeMap::new(), BTreeSet::new());
+            }
             if let Some(audience) = self.topics.get_mut(&waiter.topic) {
                 audience.joins.remove(&id);
             }
@@ -490,16 +564,16 @@ impl State {
 
 /// # Pushes, leaves and the state of the connection
 impl State {
-    pub(super) fn await_push(&mut self, id: PushId) {
-        self.pushes.insert(id, Slot::new(None));
+    pub(super) fn await_push(&mut self, id: PushId, waker: Waker) {
+        self.pushes.insert(id, Slot { value: None, waker: Some(waker) });
     }
 
     pub(super) fn poll_push(&mut self, id: PushId, cx: &Context<'_>) -> Poll<PushOutcome> {
-        let Some(slot) = self.pushes.get_mut(&id) else {
+        let Some(slot) = self.pushes.get_mut(id) else {
             return Poll::Ready(PushOutcome::Cancelled);
         };
         if let Some(outcome) = slot.value.take() {
-            self.pushes.remove(&id);
+            self.pushes.remove(id);
             return Poll::Ready(outcome);
         }
         slot.park(cx);
@@ -507,7 +581,7 @@ impl State {
     }
 
     pub(super) fn forget_push(&mut self, id: PushId) -> bool {
-        self.pushes.remove(&id).is_some()
+        self.pushes.remove(id).is_some()
     }
 
     pub(super) fn await_leave(&mut self, topic: &Topic) -> u64 {

@@ -153,11 +153,11 @@ const fn subject(signal: &Signal) -> Option<Subject<'_>> {
 /// What a signal keeps in memory, roughly: its payload.
 fn bytes(signal: &Signal) -> usize {
     match signal {
-        Signal::Message { event, payload, .. } => event.len() + payload.len(),
-        Signal::PushEnded { outcome: PushOutcome::Reply(reply), .. } => reply.response.len(),
-        Signal::Joined { response, .. } | Signal::Resumed { response, .. } => response.len(),
-        Signal::Errored { payload, .. } => payload.len(),
-        Signal::JoinRejected { rejection, .. } => rejection.response.len(),
+        Signal::Message { event, payload, .. } => event.len() + payload.kept_len(),
+        Signal::PushEnded { outcome: PushOutcome::Reply(reply), .. } => reply.response.kept_len(),
+        Signal::Joined { response, .. } | Signal::Resumed { response, .. } => response.kept_len(),
+        Signal::Errored { payload, .. } => payload.kept_len(),
+        Signal::JoinRejected { rejection, .. } => rejection.response.kept_len(),
         _ => 0,
     }
 }
@@ -165,7 +165,8 @@ fn bytes(signal: &Signal) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::ConnectionId;
+    use crate::cause::Reply;
+    use crate::id::{ConnectionId, PushId};
     use crate::payload::Payload;
 
     fn message(text: &str) -> Signal {
@@ -210,6 +211,16 @@ mod tests {
                 ClientEvent::Signal(newest),
             ]
         );
+    }
+
+    #[test]
+    fn a_reply_counts_as_what_it_keeps_in_memory() {
+        let large = format!(r#"1,"x":"{}""#, "x".repeat(1_000));
+        let kept = large.len();
+        let response = Payload::member(large.into());
+        let outcome = PushOutcome::Reply(Reply { status: "ok".into(), response });
+        let (id, topic) = (PushId::from_u64(1), "room:a".into());
+        assert_eq!(bytes(&Signal::PushEnded { id, topic, outcome }), kept);
     }
 
     #[test]

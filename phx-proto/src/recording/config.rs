@@ -13,7 +13,7 @@ use crate::time::nanos;
 use crate::wire::{V1, V2};
 
 /// What stands where a secret stood.
-const HIDDEN: &str = "hidden";
+pub(super) const HIDDEN: &str = "hidden";
 
 /// A length of time in nanoseconds; the longest is as good as for ever.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize, Serializer as SerdeSerializer};
 use crate::id::Ref;
 use crate::payload::Payload;
 use crate::trace::Shown;
-use crate::wire::{Body, Frame, Serializer, WireRef, check_strict};
+use crate::wire::{Body, Frame, Serializer, V2, WireRef, check_strict};
 
 /// The reasons of the server's own by which the core tells refusals apart: no secrets.
 const KNOWN_REASONS: [&str; 3] = ["join crashed", "unmatched topic", "too many channels joined"];
@@ -128,7 +128,9 @@ impl PayloadRecord {
         match self {
             Self::Hidden(length) => Payload::unparsed(Bytes::from(match length.get() {
                 0 => Vec::new(),
-                1 => vec![b'0'],
+                // A string would have no room for the byte.
+                1 => vec![b'0' + (byte & 1)],
+                2 if byte & 1 == 1 => b"[]".to_vec(),
                 length => {
                     let mut text = vec![byte; length];
                     (text[0], text[length - 1]) = (b'"', b'"');
@@ -174,20 +176,28 @@ impl FrameRecord {
         Self::envelope(frame, serializer)
     }
 
-    /// A frame that goes to the server. The parameters of a join are where tokens travel: they
-    /// are not told even where payloads are.
+    /// A frame that goes to the server.
     pub(super) fn sent(frame: &Frame, serializer: &dyn Serializer, whole: bool) -> Self {
-        let hidden = match frame {
-            // The server's frames have other headers than the client's.
-            Frame::Binary(bytes) => MessageRecord::binary_push(bytes)
-                .map_or_else(|| Self::unreadable(frame), |message| Self::Message(message.into())),
-            Frame::Text(_) => Self::envelope(frame, serializer),
-        };
-        if hidden.joined().is_some() || !whole {
-            hidden
-        } else {
+        if whole {
             Self::received(frame, serializer, true)
+        } else {
+            Self::written(frame, serializer)
         }
+    }
+
+    /// The join of a topic. Its parameters are where tokens travel: they are not told even where
+    /// payloads are, whatever the frame looks like.
+    pub(super) fn join(frame: &Frame, serializer: &dyn Serializer) -> Self {
+        Self::written(frame, serializer)
+    }
+
+    fn written(frame: &Frame, serializer: &dyn Serializer) -> Self {
+        let Frame::Binary(bytes) = frame else { return Self::envelope(frame, serializer) };
+        // The server's frames have other headers than the client's, and those of another
+        // serializer nobody knows: what looks like a topic may be a token.
+        let message =
+            if serializer.vsn() == V2.vsn() { MessageRecord::binary_push(bytes) } else { None };
+        message.map_or_else(|| Self::unreadable(frame), |message| Self::Message(message.into()))
     }
 
     fn envelope(frame: &Frame, serializer: &dyn Serializer) -> Self {
@@ -286,14 +296,18 @@ impl MessageRecord {
     }
 
     fn to_text(&self, vsn_1: bool) -> Vec<u8> {
-        let (join_ref, msg_ref) = (member(self.join_ref), member(self.msg_ref));
         let topic = quoted(&self.topic);
         let event = quoted(self.event.as_deref().unwrap_or("phx_reply"));
         let front = if vsn_1 {
-            format!(
-                r#"{{"join_ref":{join_ref},"ref":{msg_ref},"topic":{topic},"event":{event},"payload":"#
-            )
+            // Nothing that need not be there: what was small enough must stay so.
+            let named = |name, number: Option<u64>| {
+                number.map_or_else(String::new, |number| format!(r#""{name}":"{number}","#))
+            };
+            let (join_ref, msg_ref) =
+                (named("join_ref", self.join_ref), named("ref", self.msg_ref));
+            format!(r#"{{{join_ref}{msg_ref}"topic":{topic},"event":{event},"payload":"#)
         } else {
+            let (join_ref, msg_ref) = (member(self.join_ref), member(self.msg_ref));
             format!("[{join_ref},{msg_ref},{topic},{event},")
         };
         let mut text = front.into_bytes();

@@ -4,7 +4,7 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::config::{ConfigRecord, CredentialsRecord, Nanos, ParamsRecord};
+use super::config::{ConfigRecord, CredentialsRecord, HIDDEN, Nanos, ParamsRecord};
 use super::hidden::{FrameRecord, PayloadRecord};
 use crate::input::{Ended, Failure};
 use crate::refusal::Refusal;
@@ -169,8 +169,12 @@ impl FailureRecord {
             Failure::ProxyRefused(refusal) => Self::ProxyRefused(RefusalRecord::of(&refusal)),
             Failure::Unsupported { message } => Self::Unsupported { message },
             Failure::Refused(refusal) => Self::Refused(RefusalRecord::of(&refusal)),
-            Failure::Credentials { message } => Self::Credentials { message },
-            Failure::CredentialsGaveUp { reason } => Self::CredentialsGaveUp { reason },
+            // The words of a provider are those of the application, or of its HTTP client, which
+            // says where it asked and may say with what.
+            Failure::Credentials { .. } => Self::Credentials { message: HIDDEN.to_owned() },
+            Failure::CredentialsGaveUp { .. } => {
+                Self::CredentialsGaveUp { reason: HIDDEN.to_owned() }
+            }
         }
     }
 

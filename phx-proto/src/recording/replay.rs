@@ -180,8 +180,6 @@ struct Player {
     socket: Socket,
     payloads: bool,
     vsn_1: bool,
-    /// The parameters that every topic was last given.
-    params: BTreeMap<String, JoinParams>,
     joins: Arc<Mutex<Joins>>,
     answer: Option<String>,
 }
@@ -315,17 +313,13 @@ impl Joins {
 impl Player {
     fn new(start: &Start, mut config: Config, at: Time, joins: Joins) -> Self {
         let joins = Arc::new(Mutex::new(joins));
-        let mut params = BTreeMap::new();
         for (topic, record) in &start.config.auto_joins {
-            let made = join_params(&joins, record);
-            config.auto_joins.push((Topic::from(topic.as_str()), made.clone()));
-            params.insert(topic.clone(), made);
+            config.auto_joins.push((Topic::from(topic.as_str()), join_params(&joins, record)));
         }
         Self {
             socket: Socket::new(config, start.seed, at),
             payloads: start.payloads,
             vsn_1: start.config.is_vsn_1(),
-            params,
             joins,
             answer: None,
         }
@@ -339,7 +333,8 @@ impl Player {
     /// The parameters of a join: the very ones that the topic has, unless they were others.
     fn params(&self, topic: &str, record: &ParamsRecord, conflicting: bool) -> JoinParams {
         let made = join_params(&self.joins, record);
-        match (conflicting, self.socket.conflicts(topic, &made), record, self.params.get(topic)) {
+        let held = self.socket.join_params(topic);
+        match (conflicting, self.socket.conflicts(topic, &made), record, held) {
             (false, true, _, Some(held)) => held.clone(),
             (true, false, ParamsRecord::Fixed(payload), _) => payload.filled(b'y').into(),
             _ => made,
@@ -362,10 +357,7 @@ impl Player {
             Input::Probe => accepted(socket.probe(at)),
             Input::Join { topic, params, conflicting } => {
                 let params = self.params(topic, params, *conflicting);
-                let joined = self.socket.join(at, topic.as_str(), params.clone());
-                if joined.is_ok() {
-                    self.params.insert(topic.clone(), params);
-                }
+                let joined = self.socket.join(at, topic.as_str(), params);
                 answer(joined, |interest| format!("{interest:?}"))
             }
             Input::Attach { topic } => {
@@ -378,9 +370,7 @@ impl Player {
             Input::Leave { topic } => accepted(socket.leave(at, topic)),
             Input::Rejoin { topic } => accepted(socket.rejoin(at, topic)),
             Input::SetJoinParams { topic, params } => {
-                let params = join_params(&self.joins, params);
-                self.params.insert(topic.clone(), params.clone());
-                accepted(socket.set_join_params(topic, params))
+                accepted(socket.set_join_params(topic, join_params(&self.joins, params)))
             }
             Input::Push { topic, event, payload, cast, fail_fast, timeout } => {
                 let (cast, fail_fast) = (*cast, *fail_fast);

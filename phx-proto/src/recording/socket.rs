@@ -398,9 +398,8 @@ pub(super) fn told(action: &Action, serializer: &dyn Serializer, payloads: bool)
         }
     }
     match action {
-        Action::Send { frame, .. } | Action::Join { frame, .. } => {
-            What::Sent(FrameRecord::sent(frame, serializer, payloads))
-        }
+        Action::Send { frame, .. } => What::Sent(FrameRecord::sent(frame, serializer, payloads)),
+        Action::Join { frame, .. } => What::Sent(FrameRecord::join(frame, serializer)),
         // Without its evidence, which is the frame.
         Action::Signal(Signal::ProtocolError { error }) => {
             What::Out(format!("ProtocolError {} at byte {}", error.problem, error.offset))

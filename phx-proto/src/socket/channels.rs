@@ -88,10 +88,10 @@ impl Socket {
 
     /// Gives an interest back. The last one of a topic that is not an auto-join leaves it.
     pub fn release(&mut self, now: Time, interest: InterestId) -> Released {
-        let Some(topic) = self.interests.remove(&interest) else { return Released::Gone };
+        let Some(topic) = self.interests.remove(interest) else { return Released::Gone };
         let Some(want) = self.wanted_mut(&topic) else { return Released::Gone };
-        want.interests.remove(&interest);
-        if want.auto || !want.interests.is_empty() {
+        want.interests.remove(interest);
+        if want.auto || want.interests.len() > 0 {
             return Released::Detached;
         }
         match self.leave(now, &topic) {
@@ -218,7 +218,7 @@ impl Socket {
         let interest = InterestId(self.next_interest);
         self.next_interest += 1;
         if let Some(want) = self.wanted_mut(&topic) {
-            want.interests.insert(interest);
+            want.interests.insert(interest, ());
         }
         self.interests.insert(interest, topic);
         interest
@@ -259,9 +259,8 @@ impl Socket {
         let first = !core::mem::replace(&mut want.ever_joined, true);
         if let (Some(group), Some(live)) = (&want.pushes, &mut self.live) {
             self.pushes.written_on(group, join_ref);
-            for (place, id, _) in self.pushes.members(group) {
-                live.lane.insert(id.0, LaneItem::Push(place));
-            }
+            let members = self.pushes.members(group);
+            live.lane.extend(members.map(|(place, id, _)| (id.0, LaneItem::Push(place))));
         }
         let topic = topic.clone();
         self.signal(if first {
@@ -459,7 +458,7 @@ impl Socket {
             self.channels.remove(topic);
         }
         self.timers.disarm(&TimerKey::Rejoin(topic.clone()));
-        for interest in &want.interests {
+        for (interest, ()) in want.interests.iter() {
             self.interests.remove(interest);
         }
         if let Some(live) = &mut self.live {

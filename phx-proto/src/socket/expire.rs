@@ -5,6 +5,7 @@
 //! alive and its answers in the buffers, so it is probed before it is declared dead.
 
 use core::time::Duration;
+use std::collections::VecDeque;
 
 use super::Socket;
 use super::connection::Phase;
@@ -103,6 +104,7 @@ impl Socket {
                 if let Some(live) = &mut self.live {
                     live.heartbeat.fall_due(now);
                 }
+                self.give_back();
                 self.rearm_heartbeat();
             }
             TimerKey::HeartbeatReply => self.abort_connection(now, Cause::HeartbeatTimeout),
@@ -130,6 +132,17 @@ impl Socket {
                 }
             }
         }
+    }
+
+    /// A connection that has become idle keeps no room for what a busy one had.
+    fn give_back(&mut self) {
+        if self.actions.is_empty() {
+            self.actions = VecDeque::new();
+        }
+        if let Some(live) = &mut self.live {
+            live.lane.give_back();
+        }
+        self.pushes.give_back();
     }
 
     /// The oldest join took too long: report it and probe the server, once.

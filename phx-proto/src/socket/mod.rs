@@ -21,7 +21,7 @@ mod output;
 mod pushes;
 mod receive;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 pub use channels::Released;
 use connection::Phase;
@@ -112,8 +112,9 @@ pub struct Socket {
     phase: Phase,
     retry: Retry,
     live: Option<Live>,
-    channels: Table<Topic, Channel>,
-    interests: BTreeMap<InterestId, Topic>,
+    /// Boxed, as the table has room for more than there are.
+    channels: Table<Box<Channel>>,
+    interests: Ordered<InterestId, Topic>,
     pushes: Pushes,
     timers: Timers,
     actions: VecDeque<Action>,
@@ -164,7 +165,7 @@ impl Socket {
             retry: Retry::default(),
             live: None,
             channels: Table::seeded(seed),
-            interests: BTreeMap::new(),
+            interests: Ordered::new(),
             pushes: Pushes::default(),
             timers: Timers::default(),
             actions: VecDeque::new(),
@@ -223,7 +224,7 @@ impl Socket {
     /// Whether an interest holds: it was neither released nor did its channel end.
     #[must_use]
     pub fn is_interested(&self, interest: InterestId) -> bool {
-        self.interests.contains_key(&interest)
+        self.interests.get(interest).is_some()
     }
 
     /// How many interests share a topic.
@@ -236,6 +237,12 @@ impl Socket {
     #[cfg(feature = "driver")]
     pub(crate) fn conflicts(&self, topic: &str, params: &JoinParams) -> bool {
         self.wanted(topic).is_some_and(|want| !want.params.same(params))
+    }
+
+    /// What a topic is joined with, if it is wanted.
+    #[cfg(feature = "driver")]
+    pub(crate) fn join_params(&self, topic: &str) -> Option<&JoinParams> {
+        Some(&self.wanted(topic)?.params)
     }
 
     /// Counters.
@@ -253,7 +260,8 @@ impl Socket {
     #[must_use]
     pub fn sizes(&self) -> Sizes {
         let live = self.live.as_ref();
-        let channels: Vec<&Channel> = self.channels.sorted().map(|(_, channel)| channel).collect();
+        let channels: Vec<&Channel> =
+            self.channels.sorted().map(|(_, channel)| &**channel).collect();
         let groups: Vec<&Group> = channels.iter().flat_map(|channel| channel.groups()).collect();
         debug_assert_eq!(groups.len(), self.pushes.groups(), "every group is held");
         let pushes_of_channels = groups.iter().map(|group| self.pushes.members(group).count());
@@ -308,6 +316,10 @@ impl Socket {
     }
 
     fn signal(&mut self, signal: Signal) {
+        if self.actions.capacity() == 0 {
+            // All that the answer to a heartbeat needs.
+            self.actions.reserve_exact(1);
+        }
         self.actions.push_back(Action::Signal(signal));
     }
 

@@ -73,6 +73,13 @@ impl Socket {
         }
     }
 
+    /// Whether actions other than frames wait.
+    #[inline]
+    #[cfg(feature = "driver")]
+    pub(crate) fn has_actions(&self) -> bool {
+        !self.actions.is_empty()
+    }
+
     /// When to call [`handle_timeout`](Self::handle_timeout) next, and for what.
     ///
     /// It is "now" while actions other than frames wait, and never because of frames: a blocked

@@ -28,7 +28,7 @@ pub(super) const fn envelope_bound(topic: &str, event: &str) -> usize {
 }
 
 /// The length of a string as JSON, with its escapes and without its quotes.
-#[inline]
+#[inline(always)]
 pub(super) fn string_len(text: &str) -> usize {
     let plain = simple_len(text.as_bytes());
     let rest = &text.as_bytes()[plain..];

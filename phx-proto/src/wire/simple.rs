@@ -5,7 +5,7 @@ const HIGH: u64 = EACH << 7;
 
 /// How many characters are in front that JSON writes as they are and that take one byte: ASCII,
 /// and neither quote, backslash nor control.
-#[inline]
+#[inline(always)]
 pub(super) fn simple_len(bytes: &[u8]) -> usize {
     let mut at = 0;
     while let Some(word) = bytes[at..].first_chunk() {
@@ -24,7 +24,7 @@ pub(super) fn simple_len(bytes: &[u8]) -> usize {
 }
 
 /// Fewer than eight bytes.
-#[inline]
+#[inline(always)]
 fn short_len(bytes: &[u8]) -> usize {
     if let (Some(low), Some(high)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
         let [low, high] = [*low, *high].map(|half| u64::from(u32::from_le_bytes(half)));

@@ -21,9 +21,17 @@ pub struct Read {
     pub payload: String,
 }
 
+type Five = (Box<RawValue>, Box<RawValue>, String, String, Box<RawValue>);
+
+/// Whether it is a reply of vsn 2.0.0 whose status is given more than once.
+pub fn has_several_statuses(frame: &[u8]) -> bool {
+    let Ok((_, _, _, event, payload)) = serde_json::from_slice::<Five>(frame) else { return false };
+    let members = serde_json::from_str::<Pairs>(payload.get()).map_or(Vec::new(), |pairs| pairs.0);
+    event == "phx_reply" && members.iter().filter(|(key, _)| key == "status").count() > 1
+}
+
 /// A vsn 2.0.0 text frame: an array of exactly five members.
 pub fn read_v2(frame: &[u8]) -> Option<Read> {
-    type Five = (Box<RawValue>, Box<RawValue>, String, String, Box<RawValue>);
     let text = std::str::from_utf8(frame).ok()?;
     let (join_ref, msg_ref, topic, event, payload): Five = serde_json::from_str(text).ok()?;
     let (what, payload) = read_body(event, payload.get())?;

@@ -1,0 +1,260 @@
+//! The floor: the least that a Channels client can do, on the same runtime and the same transport.
+//!
+//! It scans the envelope, finds the channel, matches the ref and reads one field of the payload
+//! with serde. It writes in batches. It has no API, no timeouts, no heartbeat and no second
+//! connection, and it believes everything the server says.
+
+use core::future::poll_fn;
+use core::pin::Pin;
+use core::task::{Context, Poll, ready};
+use core::time::Duration;
+use std::collections::HashMap;
+use std::net::TcpStream;
+use std::time::Instant;
+
+use futures_util::{SinkExt, StreamExt};
+
+use super::Failure;
+use super::frames::{Body, Echo, FILLER, Flood, Numbered, topic};
+use super::measure::{Round, cpu, median, resident};
+use super::workloads::Job;
+use crate::rt::tungstenite::protocol::WebSocketConfig;
+use crate::rt::tungstenite::{self, Message};
+use crate::rt::{self, WebSocketStream, web_socket};
+
+pub(crate) struct Floor {
+    socket: WebSocketStream,
+    channels: HashMap<String, Joined>,
+    pending: HashMap<u64, Option<Instant>>,
+    next_ref: u64,
+    /// Something was written and not flushed.
+    dirty: bool,
+}
+
+struct Joined {
+    join_ref: u64,
+    received: u64,
+}
+
+/// A message in pieces.
+struct Scanned<'a> {
+    msg_ref: Option<u64>,
+    topic: &'a str,
+    event: &'a str,
+    payload: &'a [u8],
+}
+
+impl Floor {
+    /// A connection with so many channels, whose buffers have these sizes.
+    pub(crate) async fn open(port: u16, topics: u64, buffers: usize) -> Result<Self, Failure> {
+        let stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_nodelay(true)?;
+        let url = format!("ws://127.0.0.1:{port}/socket/websocket?vsn=2.0.0");
+        let (socket, _) = tungstenite::client(url, stream).map_err(|error| error.to_string())?;
+        let config = WebSocketConfig::default();
+        let config = config.read_buffer_size(buffers).write_buffer_size(buffers);
+        let socket = web_socket(socket.into_inner(), config).await;
+        let (channels, pending) = (HashMap::new(), HashMap::new());
+        let mut floor = Self { socket, channels, pending, next_ref: 1, dirty: false };
+        for number in 0..topics {
+            floor.join(topic(number)).await?;
+        }
+        Ok(floor)
+    }
+
+    async fn join(&mut self, topic: String) -> Result<(), Failure> {
+        let join_ref = self.mint();
+        let join = format!(r#"["{join_ref}","{join_ref}","{topic}","phx_join",{{}}]"#);
+        self.channels.insert(topic, Joined { join_ref, received: 0 });
+        self.socket.send(Message::text(join)).await?;
+        self.socket.next().await.ok_or("a reply")??;
+        Ok(())
+    }
+
+    const fn mint(&mut self) -> u64 {
+        self.next_ref += 1;
+        self.next_ref
+    }
+
+    pub(crate) async fn run(&mut self, job: Job) -> Result<Round, Failure> {
+        match job {
+            Job::Echo { body, outstanding, messages } => {
+                self.echo(body, outstanding, messages).await
+            }
+            Job::Receive { body, topics, messages } => self.receive(body, topics, messages).await,
+        }
+    }
+
+    async fn echo(&mut self, body: Body, outstanding: u64, all: u64) -> Result<Round, Failure> {
+        let mut latencies = Vec::new();
+        let (before, start) = (cpu(), Instant::now());
+        let (mut sent, mut answered) = (0, 0);
+        poll_fn(|cx| {
+            loop {
+                while sent < all && self.pending.len() < outstanding as usize {
+                    ready!(self.socket.poll_ready_unpin(cx))?;
+                    self.push(body, sent, outstanding == 1)?;
+                    sent += 1;
+                }
+                let message = ready!(self.poll_message(cx))?;
+                let asked = self.read_reply(&message)?;
+                latencies.extend(asked.map(|asked| asked.elapsed().as_nanos() as f64));
+                answered += 1;
+                if answered == all {
+                    return Poll::Ready(Ok::<_, Failure>(()));
+                }
+            }
+        })
+        .await?;
+        let (wall, cpu) = (start.elapsed(), cpu() - before);
+        let latency = Duration::from_nanos(median(latencies) as u64);
+        Ok(Round { messages: all, cpu, wall, latency })
+    }
+
+    /// The next message; before it waits for one, what was written goes out.
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Failure>> {
+        match Pin::new(&mut self.socket).poll_next_unpin(cx) {
+            Poll::Ready(message) => Poll::Ready(Ok(message.ok_or("the connection ended")??)),
+            Poll::Pending => {
+                if self.dirty {
+                    ready!(self.socket.poll_flush_unpin(cx))?;
+                    self.dirty = false;
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    fn push(&mut self, body: Body, number: u64, timed: bool) -> Result<(), Failure> {
+        use std::io::Write as _;
+        const TOPIC: &str = "room:0";
+        let msg_ref = self.mint();
+        let join_ref = self.channels[TOPIC].join_ref;
+        let mut frame = Vec::with_capacity(128);
+        let message = if body == Body::Binary {
+            let (join_ref, msg_ref) = (join_ref.to_string(), msg_ref.to_string());
+            frame.extend_from_slice(&[0, join_ref.len() as u8, msg_ref.len() as u8, 6, 4]);
+            for part in [&join_ref, &msg_ref, TOPIC, "echo"] {
+                frame.extend_from_slice(part.as_bytes());
+            }
+            frame.extend_from_slice(&body.payload(number));
+            Message::binary(frame)
+        } else {
+            write!(frame, r#"["{join_ref}","{msg_ref}","{TOPIC}","echo","#)?;
+            serde_json::to_writer(&mut frame, &Echo { n: number, body: FILLER })?;
+            frame.push(b']');
+            Message::text(String::from_utf8(frame)?)
+        };
+        self.pending.insert(msg_ref, timed.then(Instant::now));
+        self.socket.start_send_unpin(message)?;
+        self.dirty = true;
+        Ok(())
+    }
+
+    /// Matches a reply and reads what it carries; when it was asked for, if that is of interest.
+    fn read_reply(&mut self, message: &Message) -> Result<Option<Instant>, Failure> {
+        let scanned = scan(message)?;
+        self.channels.get(scanned.topic).ok_or("a channel")?;
+        let asked = self.pending.remove(&scanned.msg_ref.ok_or("a ref")?).ok_or("a push")?;
+        std::hint::black_box(if scanned.event == "ok" {
+            number_in(scanned.payload)?
+        } else {
+            let open = br#"{"status":"ok","response":"#;
+            let response = scanned.payload.strip_prefix(open).ok_or("a response")?;
+            let response = &response[..response.len() - 1];
+            serde_json::from_slice::<Numbered>(response)?.n
+        });
+        Ok(asked)
+    }
+
+    async fn receive(&mut self, body: Body, topics: u64, all: u64) -> Result<Round, Failure> {
+        let (before, start) = (cpu(), Instant::now());
+        let join_ref = self.channels["room:0"].join_ref;
+        let msg_ref = self.mint();
+        let flood = serde_json::to_string(&Flood { count: all, body, topics })?;
+        let flood = format!(r#"["{join_ref}","{msg_ref}","room:0","flood",{flood}]"#);
+        self.socket.send(Message::text(flood)).await?;
+        self.socket.next().await.ok_or("a reply")??;
+        let mut received = 0;
+        poll_fn(|cx| {
+            while received < all {
+                let message = ready!(self.poll_message(cx))?;
+                let scanned = scan(&message)?;
+                let channel = self.channels.get_mut(scanned.topic).ok_or("a channel")?;
+                channel.received += 1;
+                std::hint::black_box(match message {
+                    Message::Binary(_) => number_in(scanned.payload)?,
+                    _ => serde_json::from_slice::<Numbered>(scanned.payload)?.n,
+                });
+                received += 1;
+            }
+            Poll::Ready(Ok::<_, Failure>(()))
+        })
+        .await?;
+        let (wall, cpu) = (start.elapsed(), cpu() - before);
+        Ok(Round { messages: all, cpu, wall, ..Round::default() })
+    }
+
+    /// Reads on and does nothing for a while; the memory of the process after it.
+    pub(crate) async fn idle_for(mut self, time: Duration) -> u64 {
+        let reading = async { while let Some(Ok(_)) = self.socket.next().await {} };
+        let waiting = async {
+            rt::sleep(time).await;
+            resident()
+        };
+        futures_util::pin_mut!(reading, waiting);
+        match futures_util::future::select(waiting, reading).await {
+            futures_util::future::Either::Left((resident, _)) => resident,
+            futures_util::future::Either::Right(_) => 0,
+        }
+    }
+}
+
+fn scan(message: &Message) -> Result<Scanned<'_>, Failure> {
+    match message {
+        Message::Text(text) => Ok(scan_text(text).ok_or("an envelope")?),
+        Message::Binary(bytes) => Ok(scan_binary(bytes).ok_or("a binary envelope")?),
+        _ => Err("neither text nor binary".into()),
+    }
+}
+
+fn scan_text(text: &str) -> Option<Scanned<'_>> {
+    let rest = text.strip_prefix('[')?;
+    let (_, rest) = rest.split_once(',')?;
+    let (msg_ref, rest) = rest.split_once(',')?;
+    let (topic, rest) = rest.strip_prefix('"')?.split_once('"')?;
+    let (event, rest) = rest.strip_prefix(",\"")?.split_once('"')?;
+    let payload = rest.strip_prefix(',')?.strip_suffix(']')?.as_bytes();
+    let msg_ref = msg_ref.strip_prefix('"').and_then(|quoted| quoted.strip_suffix('"'));
+    Some(Scanned { msg_ref: msg_ref.and_then(|number| number.parse().ok()), topic, event, payload })
+}
+
+fn scan_binary(bytes: &[u8]) -> Option<Scanned<'_>> {
+    let (kind, rest) = bytes.split_first()?;
+    let (refs, topic, event, rest) = match kind {
+        1 => {
+            let [join_ref, msg_ref, topic, status, rest @ ..] = rest else { return None };
+            let (refs, rest) = rest.split_at_checked(usize::from(join_ref + msg_ref))?;
+            (&refs[usize::from(*join_ref)..], *topic, *status, rest)
+        }
+        2 => {
+            let [topic, event, rest @ ..] = rest else { return None };
+            (&[][..], *topic, *event, rest)
+        }
+        _ => return None,
+    };
+    let (topic, rest) = rest.split_at_checked(usize::from(topic))?;
+    let (event, payload) = rest.split_at_checked(usize::from(event))?;
+    Some(Scanned {
+        msg_ref: core::str::from_utf8(refs).ok().and_then(|number| number.parse().ok()),
+        topic: core::str::from_utf8(topic).ok()?,
+        event: core::str::from_utf8(event).ok()?,
+        payload,
+    })
+}
+
+/// The number at the front of a binary payload.
+pub(crate) fn number_in(payload: &[u8]) -> Result<u64, Failure> {
+    let (number, _) = payload.split_first_chunk().ok_or("eight bytes")?;
+    Ok(u64::from_be_bytes(*number))
+}

@@ -1,0 +1,54 @@
+//! The benchmark of both adapters, written once. `examples/bench.rs` of each of them includes it,
+//! with the runtime as `rt` and the adapter as `phx`.
+//!
+//! Ours and the floor take turns in one process, so that whatever else the machine does meets both;
+//! what is compared is CPU time, and the median of the ratios.
+
+mod floor;
+mod frames;
+mod idle;
+mod measure;
+mod ours;
+mod server;
+mod storm;
+mod workloads;
+
+/// Why there is no result.
+pub(crate) type Failure = Box<dyn core::error::Error + Send + Sync>;
+
+const USAGE: &str = "\
+usage: bench                                    everything
+       bench ratios [PREFIX [ROUNDS]]           CPU time beside the floor's
+       bench idle                               memory of idle connections
+       bench heartbeats CONNECTIONS             whether they are spread
+       bench storm                              a consumer that does not keep up
+       bench once WORKLOAD ours|floor MESSAGES  one workload, for a profiler";
+
+/// Of each side; an odd number has one in the middle.
+const ROUNDS: usize = 9;
+
+/// Does what the arguments say.
+pub(crate) fn run() -> Result<(), Failure> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["serve"] => server::serve(),
+        [] => {
+            workloads::table("", ROUNDS)?;
+            idle::table()?;
+            idle::heartbeats(10_000)?;
+            storm::run()
+        }
+        ["ratios"] => workloads::table("", ROUNDS),
+        ["idle"] => idle::table(),
+        ["idle", side, preset, connections, channels] => {
+            idle::alone(side, preset, connections.parse()?, channels.parse()?)
+        }
+        ["heartbeats", connections] => idle::heartbeats(connections.parse()?),
+        ["storm"] => storm::run(),
+        ["ratios", prefix] => workloads::table(prefix, ROUNDS),
+        ["ratios", prefix, rounds] => workloads::table(prefix, rounds.parse()?),
+        ["once", name, side, messages] => workloads::once(name, side, messages.parse()?),
+        _ => Err(USAGE.into()),
+    }
+}

@@ -1,0 +1,47 @@
+//! A consumer that does not keep up: nothing may be lost that is not counted, and what waits for it
+//! may take no more memory than the mailbox is allowed.
+
+use core::time::Duration;
+
+use super::Failure;
+use super::frames::{Body, Flood};
+use super::measure::resident;
+use super::ours::{self, Ours};
+use super::server::Server;
+use crate::phx::{ChannelEvent, Payload};
+use crate::rt;
+
+/// 200 MB.
+const MESSAGES: u64 = 200_000;
+
+pub(crate) fn run() -> Result<(), Failure> {
+    let server = Server::start()?;
+    let port = server.port;
+    rt::block_on(async move {
+        let mut ours = Ours::open(ours::config(port)?, 1).await?;
+        let before = resident();
+        let flood = Flood { count: MESSAGES, body: Body::Records, topics: 1 };
+        ours.room().push("flood", Payload::json(&flood)?).await?.ok()?;
+        let mut most = 0;
+        while ours.client().stats().frames_in < MESSAGES {
+            most = most.max(resident());
+            rt::sleep(Duration::from_millis(1)).await;
+        }
+        let (mut seen, mut lost) = (0, 0);
+        while seen + lost < MESSAGES {
+            match ours.stream().next().await {
+                Some(ChannelEvent::Message(_)) => seen += 1,
+                Some(ChannelEvent::Lagged(count)) => lost += count,
+                other => return Err(format!("instead of a message: {other:?}").into()),
+            }
+        }
+        let counted = ours.client().stats().mailbox_drops;
+        println!("\na storm of {MESSAGES} messages of 1 KiB to a consumer that reads none of them");
+        println!("read after it: {seen}, told to be lost: {lost}, in the statistics: {counted}");
+        println!(
+            "memory grew by {:.1} MiB; the mailbox may hold 8 MiB",
+            most.saturating_sub(before) as f64 / f64::from(1 << 20)
+        );
+        if counted != lost { Err("the statistics say otherwise".into()) } else { Ok(()) }
+    })
+}

@@ -1,0 +1,162 @@
+//! The workloads that have a ratio to the floor, and the table of them.
+
+use super::Failure;
+use super::floor::Floor;
+use super::frames::Body;
+use super::measure::{Round, median};
+use super::ours::{self, Ours};
+use super::server::Server;
+use crate::rt;
+
+/// What is done in one round.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Job {
+    /// Pushes that the server echoes, so many of them unanswered at any time.
+    Echo { body: Body, outstanding: u64, messages: u64 },
+    /// Broadcasts on so many topics, in turns.
+    Receive { body: Body, topics: u64, messages: u64 },
+}
+
+/// A job with what is expected of its CPU time, as a multiple of the floor's.
+pub(crate) struct Workload {
+    pub(crate) name: &'static str,
+    job: Job,
+    target: f64,
+    stretch: f64,
+}
+
+const fn echo(
+    name: &'static str,
+    body: Body,
+    [outstanding, messages]: [u64; 2],
+    [target, stretch]: [f64; 2],
+) -> Workload {
+    Workload { name, job: Job::Echo { body, outstanding, messages }, target, stretch }
+}
+
+const fn receive(
+    name: &'static str,
+    body: Body,
+    [topics, messages]: [u64; 2],
+    [target, stretch]: [f64; 2],
+) -> Workload {
+    Workload { name, job: Job::Receive { body, topics, messages }, target, stretch }
+}
+
+/// In the order of the table.
+pub(crate) const WORKLOADS: [Workload; 11] = [
+    receive("receive-64", Body::Small, [1, 200_000], [1.3, 1.15]),
+    receive("receive-1k", Body::Records, [1, 40_000], [1.15, 1.05]),
+    receive("receive-16k", Body::ManyRecords, [1, 3_000], [1.15, 1.05]),
+    receive("receive-binary", Body::Binary, [1, 200_000], [1.3, 1.15]),
+    receive("channels-1000", Body::Small, [1_000, 100_000], [1.8, 1.3]),
+    echo("echo-1", Body::Small, [1, 4_000], [1.25, 1.1]),
+    echo("echo-64", Body::Small, [64, 64_000], [1.35, 1.2]),
+    echo("echo-1024", Body::Small, [1_024, 102_400], [1.9, 1.4]),
+    // Its target is 1.2 times what one message costs with 1,024 outstanding, see the table.
+    echo("echo-10000", Body::Small, [10_000, 100_000], [0.0, 0.0]),
+    echo("echo-binary-1", Body::Binary, [1, 4_000], [1.3, 1.15]),
+    echo("echo-binary-64", Body::Binary, [64, 64_000], [1.3, 1.15]),
+];
+
+impl Workload {
+    const fn topics(&self) -> u64 {
+        match self.job {
+            Job::Receive { topics, .. } => topics,
+            Job::Echo { .. } => 1,
+        }
+    }
+
+    /// The same job with another number of messages.
+    fn shortened(&self, messages: u64) -> Job {
+        match self.job {
+            Job::Echo { body, outstanding, .. } => Job::Echo { body, outstanding, messages },
+            Job::Receive { body, topics, .. } => Job::Receive { body, topics, messages },
+        }
+    }
+}
+
+/// Runs one workload on one side only, for a profiler.
+pub(crate) fn once(name: &str, side: &str, messages: u64) -> Result<(), Failure> {
+    let workload = WORKLOADS.iter().find(|workload| workload.name == name).ok_or("no such name")?;
+    let job = workload.shortened(messages);
+    let topics = workload.topics();
+    let server = Server::start()?;
+    let port = server.port;
+    let floor = side == "floor";
+    let round = rt::block_on(async move {
+        if floor {
+            Floor::open(port, topics, BUFFERS).await?.run(job).await
+        } else {
+            Ours::open(ours::config(port)?, topics).await?.run(job).await
+        }
+    })?;
+    println!("{name} {side}: {:.0} ns of CPU time a message", round.cpu_each());
+    Ok(())
+}
+
+/// The default of `Config::buffers`, which the floor is given too.
+pub(crate) const BUFFERS: usize = 16 << 10;
+
+/// Prints the table of every workload whose name starts so.
+pub(crate) fn table(prefix: &str, rounds: usize) -> Result<(), Failure> {
+    let server = Server::start()?;
+    println!(
+        "{:16} {:>9} {:>9} {:>7} {:>7} {:>7}   {:>9} {:>18}",
+        "workload", "floor ns", "ours ns", "ratio", "target", "stretch", "rate", "latency, us"
+    );
+    let mut at_1024 = None;
+    for workload in WORKLOADS.iter().filter(|workload| workload.name.starts_with(prefix)) {
+        let (job, topics, port) = (workload.job, workload.topics(), server.port);
+        let (rounds, lost) = rt::block_on(async move {
+            let mut floor = Floor::open(port, topics, BUFFERS).await?;
+            let mut ours = Ours::open(ours::config(port)?, topics).await?;
+            // Not counted: memory is touched and caches are filled.
+            floor.run(job).await?;
+            ours.run(job).await?;
+            let mut pairs = Vec::new();
+            for _ in 0..rounds {
+                pairs.push([floor.run(job).await?, ours.run(job).await?]);
+            }
+            Ok::<_, Failure>((pairs, ours.lost))
+        })?;
+        let ours = print(workload, &rounds, lost, at_1024);
+        if workload.name == "echo-1024" {
+            at_1024 = Some(ours);
+        }
+    }
+    Ok(())
+}
+
+/// Prints a line, and returns what one message of ours costs in it.
+fn print(workload: &Workload, rounds: &[[Round; 2]], lost: u64, at_1024: Option<f64>) -> f64 {
+    let of = |what: fn(&[Round; 2]) -> f64| median(rounds.iter().map(what));
+    let floor = of(|[floor, _]| floor.cpu_each());
+    let ours = of(|[_, ours]| ours.cpu_each());
+    let ratio = of(|[floor, ours]| ours.cpu_each() / floor.cpu_each());
+    let (mut target, stretch) = (workload.target, workload.stretch);
+    if workload.name == "echo-10000" {
+        target = at_1024.map_or(0.0, |at_1024| 1.2 * at_1024 / floor);
+    }
+    print!("{:16} {floor:>9.0} {ours:>9.0} {ratio:>7.2} ", workload.name);
+    print!("{} {}", number(target), number(stretch));
+    if let Job::Echo { outstanding, .. } = workload.job {
+        let rate = of(|[floor, ours]| ours.rate() / floor.rate());
+        print!("   {rate:>7.2} x");
+        if outstanding == 1 {
+            let floor = of(|[floor, _]| floor.latency.as_nanos() as f64 / 1e3);
+            let ours = of(|[_, ours]| ours.latency.as_nanos() as f64 / 1e3);
+            print!(" {ours:>8.1} / {floor:.1}");
+        }
+    }
+    let missed = target > 0.0 && ratio > target;
+    println!("{}", if missed { "   MISSED" } else { "" });
+    if lost > 0 {
+        println!("{:16} {lost} messages found a full mailbox", "");
+    }
+    ours
+}
+
+fn number(value: f64) -> String {
+    if value > 0.0 { format!("{value:>7.2}") } else { format!("{:>7}", "") }
+}
