@@ -4,6 +4,7 @@
 
 mod running;
 
+use base64::Engine as _;
 use running::{Counter, Events, File, Process, free_addr, phx, signal, uri};
 use serde_json::json;
 
@@ -158,6 +159,46 @@ fn a_connection_that_had_given_up_is_started_by_a_change_and_the_run_outlives_th
     file.write(&json!({"connections": {"spent": {"uri": uri(addr), "max_retries": 1}}}));
     signal(&events.process.child, "-HUP");
     events.until("spent", "phoenix.connection.connected", None);
+    signal(&events.process.child, "-TERM");
+    events.process.ends_with(0);
+}
+
+#[test]
+fn a_renewed_certificate_is_a_change_though_the_file_says_the_same() {
+    let pem = || {
+        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let text = base64::engine::general_purpose::STANDARD.encode(own.cert.der());
+        format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
+    };
+    let name = format!("phx-{}-renewed.pem", std::process::id());
+    let ca = std::env::temp_dir().join(name);
+    std::fs::write(&ca, pem()).unwrap();
+    let file = File::new(
+        "renewed",
+        &json!({"connections": {
+            "private": {
+                "uri": format!("wss://localhost:{}/socket/websocket", free_addr().port()),
+                "tls": {"ca_file": ca.to_str().unwrap()},
+            },
+            "public": {"uri": uri(free_addr())},
+        }}),
+    );
+    let mut events = Events::of(Process::start(phx(&["run", file.path()])));
+    events.until("private", "phoenix.connection.connecting", None);
+    signal(&events.process.child, "-HUP");
+    let done = events.report("phx.reload.done");
+    assert_eq!(done["data"]["unchanged"], json!(["private", "public"]));
+
+    std::fs::write(&ca, pem()).unwrap();
+    signal(&events.process.child, "-HUP");
+    let done = events.report("phx.reload.done");
+    assert_eq!(done["data"]["changed"], json!(["private"]));
+
+    std::fs::remove_file(&ca).unwrap();
+    signal(&events.process.child, "-HUP");
+    let refused = events.report("phx.reload.refused");
+    let problem = refused["data"]["problems"][0].as_str().unwrap();
+    assert!(problem.contains("key \"tls\"") && problem.contains("renewed.pem"), "{problem}");
     signal(&events.process.child, "-TERM");
     events.process.ends_with(0);
 }
