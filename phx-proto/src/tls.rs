@@ -32,13 +32,19 @@ use crate::connections::TlsFiles;
 #[derive(Clone)]
 pub struct Tls {
     client: Arc<ClientConfig>,
+    /// Apart, because few have any of it and every connection would have the room for it.
+    more: Option<Arc<More>>,
+}
+
+#[derive(Clone, Default)]
+struct More {
     server_name: Option<ServerName<'static>>,
     /// What it was made of, when that was files: rustls' configurations cannot be compared.
-    files: Option<Arc<Contents>>,
+    files: Option<Contents>,
 }
 
 /// The contents of the files of [`TlsFiles`].
-#[derive(PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 struct Contents {
     ca: Option<Vec<u8>>,
     identity: Option<(Vec<u8>, Vec<u8>)>,
@@ -106,7 +112,7 @@ impl Tls {
             Some((chain, key)) => Self::with_identity(roots, chain, key)?,
             None => Self::new(roots),
         };
-        tls.files = Some(Arc::new(contents));
+        tls.more().files = Some(contents);
         match &files.server_name {
             Some(name) => tls.server_name(name),
             None => Ok(tls),
@@ -126,8 +132,17 @@ impl Tls {
     /// [`TlsError::Name`] for what is neither a DNS name nor an IP address.
     pub fn server_name(mut self, name: &str) -> Result<Self, TlsError> {
         let parsed = ServerName::try_from(name.to_owned());
-        self.server_name = Some(parsed.map_err(|_| TlsError::Name { name: name.to_owned() })?);
+        let parsed = parsed.map_err(|_| TlsError::Name { name: name.to_owned() })?;
+        self.more().server_name = Some(parsed);
         Ok(self)
+    }
+
+    fn more(&mut self) -> &mut More {
+        Arc::make_mut(self.more.get_or_insert_default())
+    }
+
+    fn given_name(&self) -> Option<&ServerName<'static>> {
+        self.more.as_ref()?.server_name.as_ref()
     }
 
     /// The name to verify for this host, and to announce: the given one, or the host's own.
@@ -136,7 +151,7 @@ impl Tls {
     ///
     /// [`TlsError::Name`] for a host that is neither a DNS name nor an IP address.
     pub fn name_for(&self, host: &str) -> Result<ServerName<'static>, TlsError> {
-        match &self.server_name {
+        match self.given_name() {
             Some(name) => Ok(name.clone()),
             None => ServerName::try_from(host.to_owned())
                 .map_err(|_| TlsError::Name { name: host.to_owned() }),
@@ -151,11 +166,13 @@ impl Tls {
 
     /// Whether both were made of files with the same contents, or are the very same.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        let files = match (&self.files, &other.files) {
-            (Some(one), Some(two)) => one == two,
+        let files = |tls: &Self| tls.more.clone().filter(|more| more.files.is_some());
+        let same_files = match (files(self), files(other)) {
+            (Some(one), Some(two)) => one.files == two.files,
             _ => false,
         };
-        self.server_name == other.server_name && (files || Arc::ptr_eq(&self.client, &other.client))
+        self.given_name() == other.given_name()
+            && (same_files || Arc::ptr_eq(&self.client, &other.client))
     }
 
     /// What is used when nothing else is configured: Mozilla's roots, made once.
@@ -168,13 +185,13 @@ impl Tls {
 /// A configuration of the caller's own, used as it is.
 impl From<Arc<ClientConfig>> for Tls {
     fn from(client: Arc<ClientConfig>) -> Self {
-        Self { client, server_name: None, files: None }
+        Self { client, more: None }
     }
 }
 
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tls").field("server_name", &self.server_name).finish_non_exhaustive()
+        f.debug_struct("Tls").field("server_name", &self.given_name()).finish_non_exhaustive()
     }
 }
 
