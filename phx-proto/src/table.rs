@@ -1,155 +1,263 @@
-//! A hash map that is the same from run to run.
+//! What is held for each topic, found by its name.
 //!
-//! Among 1,000 topics a search tree compares ten strings to find one; this compares one. The
-//! core is a pure function of its inputs, so the hash is seeded by the caller, never by the
-//! system, and nothing ever sees the map's own order: what is iterated is sorted first.
+//! Among 1,000 topics a search tree compares ten strings to find one; this compares one. And it
+//! compares bytes, so a name that is a slice of a frame need not be checked for being UTF-8 first.
+//!
+//! ```text
+//!   index    one of each hash: its other half, and the place ──▶ places   topic, value
+//!            open addressing, linear probing, at most 3/4 full
+//! ```
+//!
+//! The core is a pure function of its inputs, so the hash is seeded by the caller, never by the
+//! system, and nothing ever sees the table's own order: what is iterated is sorted first.
 
-#![allow(clippy::disallowed_types, reason = "its own order is never seen, see above")]
-
-use core::borrow::Borrow;
 use core::fmt;
-use core::hash::{BuildHasher, Hash, Hasher};
-use std::collections::HashMap;
 
-/// A map for finding one entry among many; iterating is for what happens rarely.
+use crate::topic::Topic;
+use crate::wire::ByteStr;
+
+/// A map for finding one topic among many; iterating is for what happens rarely.
 #[derive(Clone)]
-pub(crate) struct Table<K, V> {
-    map: HashMap<K, V, Seeded>,
+pub(crate) struct Table<V> {
+    seed: u64,
+    index: Vec<Cell>,
+    places: Vec<Option<(Topic, V)>>,
+    /// Places without a topic.
+    free: Vec<u32>,
 }
 
-impl<K, V> Default for Table<K, V> {
-    fn default() -> Self {
-        Self::seeded(0)
+/// A cell of the index.
+#[derive(Clone, Copy)]
+struct Cell {
+    hash: u32,
+    /// One more than the place; zero for none.
+    place: u32,
+}
+
+const EMPTY: Cell = Cell { hash: 0, place: 0 };
+
+/// A name of a topic, whoever holds it.
+pub(crate) trait Name {
+    fn bytes(&self) -> &[u8];
+}
+
+impl Name for str {
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        self.as_bytes()
     }
 }
 
-impl<K, V> Table<K, V> {
-    /// With a seed of its own, for keys that somebody else may choose.
-    pub(crate) fn seeded(seed: u64) -> Self {
-        Self { map: HashMap::with_hasher(Seeded(seed)) }
+impl Name for Topic {
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        self.as_str().as_bytes()
+    }
+}
+
+impl Name for ByteStr {
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}
+
+impl<V> Table<V> {
+    /// With a seed of its own, as somebody else may choose the topics.
+    pub(crate) const fn seeded(seed: u64) -> Self {
+        Self { seed, index: Vec::new(), places: Vec::new(), free: Vec::new() }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.map.len()
-    }
-}
-
-impl<K: Hash + Ord, V> Table<K, V> {
-    pub(crate) fn get<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&V>
-    where
-        K: Borrow<Q>,
-    {
-        self.map.get(key)
-    }
-
-    pub(crate) fn get_mut<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
-    where
-        K: Borrow<Q>,
-    {
-        self.map.get_mut(key)
-    }
-
-    pub(crate) fn get_key_value<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<(&K, &V)>
-    where
-        K: Borrow<Q>,
-    {
-        self.map.get_key_value(key)
+        self.places.len() - self.free.len()
     }
 
     #[inline]
-    pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
-        self.map.insert(key, value)
+    pub(crate) fn get<N: Name + ?Sized>(&self, name: &N) -> Option<&V> {
+        self.get_key_value(name).map(|(_, value)| value)
     }
 
-    pub(crate) fn remove<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<V>
-    where
-        K: Borrow<Q>,
-    {
-        self.map.remove(key)
+    #[inline]
+    pub(crate) fn get_key_value<N: Name + ?Sized>(&self, name: &N) -> Option<(&Topic, &V)> {
+        let place = self.index[self.find(name.bytes())?].place - 1;
+        self.places[place as usize].as_ref().map(|(topic, value)| (topic, value))
     }
 
-    pub(crate) fn get_or_default(&mut self, key: K) -> &mut V
+    #[inline]
+    pub(crate) fn get_mut<N: Name + ?Sized>(&mut self, name: &N) -> Option<&mut V> {
+        let place = self.index[self.find(name.bytes())?].place - 1;
+        self.places[place as usize].as_mut().map(|(_, value)| value)
+    }
+
+    pub(crate) fn insert(&mut self, topic: Topic, value: V) -> Option<V> {
+        if let Some(present) = self.get_mut(&topic) {
+            return Some(core::mem::replace(present, value));
+        }
+        self.add(topic, value);
+        None
+    }
+
+    pub(crate) fn get_or_default(&mut self, topic: Topic) -> &mut V
     where
         V: Default,
     {
-        self.map.entry(key).or_default()
+        let place = match self.find(topic.bytes()) {
+            Some(at) => self.index[at].place - 1,
+            None => self.add(topic, V::default()),
+        };
+        &mut self.places[place as usize].as_mut().expect("a place in the index is taken").1
     }
 
-    /// Every entry, in the order of the keys.
-    pub(crate) fn sorted(&self) -> impl Iterator<Item = (&K, &V)> {
-        let mut entries: Vec<(&K, &V)> = self.map.iter().collect();
+    pub(crate) fn remove<N: Name + ?Sized>(&mut self, name: &N) -> Option<V> {
+        let at = self.find(name.bytes())?;
+        let place = self.index[at].place - 1;
+        self.close_gap(at);
+        self.free.push(place);
+        let (_, value) = self.places[place as usize].take()?;
+        if self.len() == 0 {
+            // What many topics needed is given back when there is none.
+            *self = Self::seeded(self.seed);
+        }
+        Some(value)
+    }
+
+    /// Every entry, in the order of the topics.
+    pub(crate) fn sorted(&self) -> impl Iterator<Item = (&Topic, &V)> {
+        let mut entries: Vec<(&Topic, &V)> =
+            self.places.iter().flatten().map(|(topic, value)| (topic, value)).collect();
         entries.sort_unstable_by(|one, other| one.0.cmp(other.0));
         entries.into_iter()
     }
+
+    /// Where the topic is in the index.
+    #[inline]
+    fn find(&self, name: &[u8]) -> Option<usize> {
+        let mask = self.index.len().checked_sub(1)?;
+        let hash = hash(self.seed, name);
+        let mut at = hash as usize & mask;
+        loop {
+            let cell = self.index[at];
+            if cell.place == 0 {
+                return None;
+            }
+            if cell.hash == high(hash) {
+                let place = &self.places[cell.place as usize - 1];
+                if place.as_ref().is_some_and(|(topic, _)| topic.bytes() == name) {
+                    return Some(at);
+                }
+            }
+            at = (at + 1) & mask;
+        }
+    }
+
+    /// Adds a topic that is not there; tells its place.
+    fn add(&mut self, topic: Topic, value: V) -> u32 {
+        if (self.len() + 1) * 4 > self.index.len() * 3 {
+            self.grow();
+        }
+        let hash = hash(self.seed, topic.bytes());
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.places.push(None);
+            u32::try_from(self.places.len() - 1).expect("fewer topics than memory could hold")
+        });
+        self.places[place as usize] = Some((topic, value));
+        self.point(hash, place);
+        place
+    }
+
+    /// Points the first free cell for the hash to the place.
+    fn point(&mut self, hash: u64, place: u32) {
+        let mask = self.index.len() - 1;
+        let mut at = hash as usize & mask;
+        while self.index[at].place != 0 {
+            at = (at + 1) & mask;
+        }
+        self.index[at] = Cell { hash: high(hash), place: place + 1 };
+    }
+
+    fn grow(&mut self) {
+        let len = (self.index.len() * 2).max(2);
+        self.index = vec![EMPTY; len];
+        for place in 0..self.places.len() {
+            if let Some((topic, _)) = &self.places[place] {
+                let hash = hash(self.seed, topic.bytes());
+                self.point(hash, place as u32);
+            }
+        }
+    }
+
+    /// Empties a cell, and moves back what was put behind it for want of room.
+    fn close_gap(&mut self, mut gap: usize) {
+        let mask = self.index.len() - 1;
+        let mut at = gap;
+        loop {
+            at = (at + 1) & mask;
+            let cell = self.index[at];
+            if cell.place == 0 {
+                break;
+            }
+            let Some((topic, _)) = &self.places[cell.place as usize - 1] else { break };
+            let home = hash(self.seed, topic.bytes()) as usize & mask;
+            // It may move if the gap is not in front of where it belongs.
+            if at.wrapping_sub(home) & mask >= at.wrapping_sub(gap) & mask {
+                self.index[gap] = cell;
+                gap = at;
+            }
+        }
+        self.index[gap] = EMPTY;
+    }
 }
 
-impl<K: Hash + Ord + fmt::Debug, V: fmt::Debug> fmt::Debug for Table<K, V> {
+impl<V: fmt::Debug> fmt::Debug for Table<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.sorted()).finish()
     }
 }
 
-/// Makes hashers that start from a seed.
-#[derive(Clone, Debug)]
-struct Seeded(u64);
-
-impl BuildHasher for Seeded {
-    type Hasher = Folded;
-
-    fn build_hasher(&self) -> Folded {
-        Folded(self.0)
-    }
+/// The half of a hash that does not say where its cell is.
+#[inline]
+const fn high(hash: u64) -> u32 {
+    (hash >> 32) as u32
 }
 
-/// Multiplies eight bytes at a time into the state and folds the product's halves together.
-#[derive(Debug)]
-struct Folded(u64);
-
-impl Folded {
-    #[inline]
-    const fn fold(&mut self, word: u64) {
-        const ODD: u128 = 0x9e37_79b9_7f4a_7c15;
-        let product = (self.0 ^ word) as u128 * ODD;
-        // The complement, so that zero in does not mean zero out.
-        self.0 = !((product >> 64) as u64 ^ product as u64);
+/// Multiplies eight bytes at a time into the state and folds the product's halves together; the
+/// last eight overlap those before them.
+#[inline]
+fn hash(seed: u64, bytes: &[u8]) -> u64 {
+    let mut hash = seed ^ bytes.len() as u64;
+    let mut rest = bytes;
+    while let Some((word, behind)) = rest.split_first_chunk() {
+        hash = fold(hash, u64::from_le_bytes(*word));
+        rest = behind;
     }
-}
-
-impl Hasher for Folded {
-    #[inline]
-    fn write(&mut self, mut bytes: &[u8]) {
-        while let Some((word, rest)) = bytes.split_first_chunk() {
-            self.fold(u64::from_le_bytes(*word));
-            bytes = rest;
+    let last = match (bytes.last_chunk(), bytes.first_chunk(), bytes.last_chunk()) {
+        (Some(word), ..) => u64::from_le_bytes(*word),
+        (None, Some(low), Some(high)) => {
+            u64::from(u32::from_le_bytes(*low)) | u64::from(u32::from_le_bytes(*high)) << 32
         }
-        let last = bytes.iter().fold(0, |word, byte| (word << 8) | u64::from(*byte));
-        self.fold(last ^ ((bytes.len() as u64) << 56));
-    }
+        _ => bytes.iter().fold(0, |word, byte| (word << 8) | u64::from(*byte)),
+    };
+    fold(hash, last)
+}
 
-    #[inline]
-    fn write_u8(&mut self, byte: u8) {
-        self.0 ^= u64::from(byte);
-    }
-
-    #[inline]
-    fn write_u64(&mut self, word: u64) {
-        self.fold(word);
-    }
-
-    #[inline]
-    fn finish(&self) -> u64 {
-        self.0
-    }
+#[inline]
+const fn fold(hash: u64, word: u64) -> u64 {
+    const ODD: u128 = 0x9e37_79b9_7f4a_7c15;
+    let product = (hash ^ word) as u128 * ODD;
+    // The complement, so that zero in does not mean zero out.
+    !((product >> 64) as u64 ^ product as u64)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
-    use crate::topic::Topic;
+    use crate::rng::Rng;
 
     #[test]
     fn entries_are_found_replaced_removed_and_listed_in_order() {
-        let mut table: Table<Topic, u32> = Table::seeded(7);
+        let mut table: Table<u32> = Table::seeded(7);
         for (at, topic) in ["room:b", "room:a", "", "a much longer topic:42"].iter().enumerate() {
             assert_eq!(table.insert(Topic::from(*topic), at as u32), None);
         }
@@ -161,12 +269,35 @@ mod tests {
     }
 
     #[test]
+    fn it_is_a_map_whatever_comes_and_leaves() {
+        let mut rng = Rng::new(7);
+        let mut draw = |most: u64| rng.next_u64() % most;
+        for seed in 0..100 {
+            let (mut table, mut model) = (Table::seeded(seed), BTreeMap::new());
+            for step in 0..400 {
+                // Few topics, so that cells are shared and freed all the time.
+                let topic = Topic::from(format!("t{}", draw(if seed % 2 == 0 { 12 } else { 100 })));
+                match draw(4) {
+                    0 => assert_eq!(table.insert(topic.clone(), step), model.insert(topic, step)),
+                    1 => {
+                        *table.get_or_default(topic.clone()) += 1;
+                        *model.entry(topic).or_default() += 1;
+                    }
+                    2 => assert_eq!(table.remove(&topic), model.remove(&topic)),
+                    _ => assert_eq!(table.get_mut(&topic), model.get_mut(&topic)),
+                }
+                assert_eq!(table.len(), model.len());
+            }
+            assert!(table.sorted().eq(model.iter()));
+            model.keys().for_each(|topic| assert_eq!(table.get(topic), model.get(topic)));
+        }
+    }
+
+    #[test]
     fn topics_that_differ_in_one_byte_spread_over_all_buckets() {
-        let hasher = Seeded(1);
         let mut buckets = [0_u32; 256];
         for at in 0..25_600 {
-            let hash = hasher.hash_one(Topic::from(format!("room:{at}")));
-            buckets[(hash & 255) as usize] += 1;
+            buckets[(hash(1, format!("room:{at}").as_bytes()) & 255) as usize] += 1;
         }
         let (least, most) = (buckets.iter().min(), buckets.iter().max());
         assert!(least > Some(&50) && most < Some(&150), "{least:?} to {most:?} of 100");

@@ -156,11 +156,11 @@ pub(super) struct State {
     pub(super) last_cause: Option<Cause>,
     /// The parameters of every topic that was joined here, so that the core's are never the last
     /// ones and no function of the application is dropped under the lock.
-    params: Table<Topic, JoinParams>,
+    params: Table<JoinParams>,
     discarded: Vec<JoinParams>,
     /// Topics to be joined anew, because a mailbox with that policy overflowed.
     pub(super) resyncs: Vec<Topic>,
-    pub(super) topics: Table<Topic, Audience>,
+    pub(super) topics: Table<Audience>,
     joins: BTreeMap<InterestId, Box<JoinWaiter>>,
     deadlines: BTreeSet<(Time, InterestId)>,
     pushes: Ordered<PushId, Slot<Option<PushOutcome>>>,

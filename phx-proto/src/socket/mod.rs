@@ -113,7 +113,7 @@ pub struct Socket {
     retry: Retry,
     live: Option<Live>,
     /// Boxed, as the table has room for more than there are.
-    channels: Table<Topic, Box<Channel>>,
+    channels: Table<Box<Channel>>,
     interests: Ordered<InterestId, Topic>,
     pushes: Pushes,
     timers: Timers,

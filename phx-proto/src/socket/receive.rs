@@ -242,7 +242,7 @@ impl Socket {
 
     fn receive_message(
         &mut self,
-        topic: &str,
+        topic: &ByteStr,
         join_ref: WireRef,
         event: ByteStr,
         payload: Payload,
