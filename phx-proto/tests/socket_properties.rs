@@ -3,13 +3,11 @@
 //! Every property watches every checker of `ops/checkers` too, after every step.
 //!
 //! "Catches" names a change of one line of the core that was tried by hand and fails the property.
-//! Of the changes tried, these survive both this file and `exhaustive.rs`; the first two and the last
+//! Of the changes tried, these survive this file; the first two and the last
 //! change nothing that can be told, the others are caught by tables instead:
 //!
 //! * without `!push.is_written()` in `end_fail_fast`: what was written has ended just before;
 //! * without `take_expired` in `handle_timeout`: what an expiry disarms finds its state gone;
-//! * without `live.lane.remove` in `end_push`: what is pulled is whatever lies in the place of the
-//!   ended push by then (`pains_pushes.rs` sees its ref);
 //! * without `msg_ref.0 < self.next_ref` in `finds_no_channel`: the server of the world answers
 //!   only what was written, never a ref of the future;
 //! * without `join_ref == WireRef::Null` in `push_answered`: the world's channels never answer a push
