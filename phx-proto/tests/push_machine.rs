@@ -352,3 +352,13 @@ fn the_escapes_of_a_name_count_against_the_limit_of_a_frame() {
     let kind = refused.expect_err("300 bytes of escapes").kind;
     assert!(matches!(kind, PushErrorKind::TooLarge { limit: 200, .. }), "{kind:?}");
 }
+
+/// It can be no answer to anything, so it says nothing about the channel either.
+#[test]
+fn an_unmatched_reply_to_a_ref_of_the_future_crashes_nothing() {
+    let mut hand = Hand::joined(config());
+    let unmatched = json!({"status": "error", "response": {"reason": "unmatched topic"}});
+    hand.receive(&json!([null, "999", "room:a", "phx_reply", unmatched]));
+    assert_eq!(hand.socket.stats().late_replies, 1);
+    assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
+}

@@ -3,13 +3,13 @@
 //! Every property watches every checker of `ops/checkers` too, after every step.
 //!
 //! "Catches" names a change of one line of the core that was tried by hand and fails the property.
-//! Of the changes tried, these survive this file; the first two and the last
-//! change nothing that can be told, the others are caught by tables instead:
+//! Of the changes tried, these survive this file; the first two and the last change nothing that
+//! can be told, the others are caught by tables instead:
 //!
 //! * without `!push.is_written()` in `end_fail_fast`: what was written has ended just before;
 //! * without `take_expired` in `handle_timeout`: what an expiry disarms finds its state gone;
 //! * without `msg_ref.0 < self.next_ref` in `finds_no_channel`: the server of the world answers
-//!   only what was written, never a ref of the future;
+//!   only what was written, never a ref of the future (`push_machine.rs`);
 //! * without `join_ref == WireRef::Null` in `push_answered`: the world's channels never answer a push
 //!   as a server without the channel does (`push_machine.rs`);
 //! * without `live.lane.remove` in `leave_ended`: a leave too many means nothing to the server
