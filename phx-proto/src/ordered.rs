@@ -65,7 +65,7 @@ impl<K: Ord + Copy, V> Ordered<K, V> {
         self.ring.extend(entries.map(|(key, value)| (key, Some(value))));
         if !in_order {
             // Two runs, which a stable sort merges.
-            self.ring.make_contiguous().sort_by_key(|(one, _)| *one);
+            self.ring.make_contiguous().sort_by_key(|(key, _)| *key);
         }
     }
 

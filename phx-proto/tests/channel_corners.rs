@@ -239,3 +239,18 @@ fn a_leave_after_a_join_whose_answer_is_given_up_leaves_what_the_server_may_hold
     hand.answer("room:a", "phx_leave", "ok", json!({}));
     assert_eq!(left(&hand), [LeaveOutcome::Acked]);
 }
+
+#[test]
+fn a_leave_that_ended_before_it_was_written_is_not_written() {
+    let mut hand = Hand::open(config());
+    hand.join("room:a");
+    let join_ref = hand.join_ref("room:a");
+    hand.writable(false);
+    hand.leave("room:a");
+    let refused = json!({"status": "error", "response": {}});
+    hand.receive(&json!([join_ref, join_ref, "room:a", "phx_reply", refused]));
+    let outcome = LeaveOutcome::Acked;
+    assert!(hand.signals.contains(&Signal::Left { topic: "room:a".into(), outcome }));
+    hand.writable(true);
+    assert_eq!(hand.count_sent("room:a", "phx_leave"), 0);
+}

@@ -4,8 +4,8 @@ mod common;
 
 use common::{Hand, config, ms, secs};
 use phx_proto::{
-    NotSentCause, Payload, PushErrorKind, PushId, PushOptions, PushOutcome, Reply, Signal,
-    UnknownCause,
+    ChannelStatus, NotSentCause, Payload, PushErrorKind, PushId, PushOptions, PushOutcome, Reply,
+    Signal, UnknownCause,
 };
 use serde_json::json;
 
@@ -331,4 +331,34 @@ fn every_frame_that_is_written_is_counted_with_its_bytes() {
     let frame = r#"["1","2","room:a","e",{"e":"e"}]"#;
     assert_eq!(stats.frames_out, before.frames_out + 1);
     assert_eq!(stats.bytes_out, before.bytes_out + frame.len() as u64);
+}
+
+/// Only a reply without a join_ref says that the server has no channel; any other is the channel's own.
+#[test]
+fn an_answer_of_the_channel_that_reads_like_one_without_it_crashes_nothing() {
+    let mut hand = Hand::joined(config());
+    let id = push(&mut hand, "e");
+    hand.answer("room:a", "e", "error", json!({"reason": "unmatched topic"}));
+    assert!(matches!(outcomes(&hand, id)[..], [PushOutcome::Reply(_)]));
+    assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
+}
+
+#[test]
+fn the_escapes_of_a_name_count_against_the_limit_of_a_frame() {
+    let mut hand = Hand::joined(config().max_push_bytes(200));
+    let event = "\u{1}".repeat(50);
+    let options = PushOptions::call();
+    let refused = hand.socket.push(hand.now, "room:a", &event, json!({}), options);
+    let kind = refused.expect_err("300 bytes of escapes").kind;
+    assert!(matches!(kind, PushErrorKind::TooLarge { limit: 200, .. }), "{kind:?}");
+}
+
+/// It can be no answer to anything, so it says nothing about the channel either.
+#[test]
+fn an_unmatched_reply_to_a_ref_of_the_future_crashes_nothing() {
+    let mut hand = Hand::joined(config());
+    let unmatched = json!({"status": "error", "response": {"reason": "unmatched topic"}});
+    hand.receive(&json!([null, "999", "room:a", "phx_reply", unmatched]));
+    assert_eq!(hand.socket.stats().late_replies, 1);
+    assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
 }

@@ -3,19 +3,26 @@
 //! Every property watches every checker of `ops/checkers` too, after every step.
 //!
 //! "Catches" names a change of one line of the core that was tried by hand and fails the property.
-//! Of the changes tried, these survive both this file and `exhaustive.rs`; the last three are caught
-//! by tables instead:
+//! Of the changes tried, these survive this file; the first two and the last change nothing that
+//! can be told, the others are caught by tables instead:
 //!
-//! * without `live.lane.remove` in `end_push`: what is pulled under the id of an ended push is
-//!   nothing, so only a little memory waits for the transport (`Socket::sizes` shows it);
+//! * without `!push.is_written()` in `end_fail_fast`: what was written has ended just before;
+//! * without `take_expired` in `handle_timeout`: what an expiry disarms finds its state gone;
 //! * without `msg_ref.0 < self.next_ref` in `finds_no_channel`: the server of the world answers
-//!   only what was written, never a ref of the future;
+//!   only what was written, never a ref of the future (`push_machine.rs`);
+//! * without `join_ref == WireRef::Null` in `push_answered`: the world's channels never answer a push
+//!   as a server without the channel does (`push_machine.rs`);
+//! * without `live.lane.remove` in `leave_ended`: a leave too many means nothing to the server
+//!   (`channel_corners.rs`);
+//! * timers and pushes that pass in two orders, not one: no checker compares them
+//!   (`push_machine.rs`);
 //! * a join clock that every answer restarts, not only that of the oldest join: no checker here
 //!   holds a verdict to its latest moment (`join_clock_machine.rs` does);
 //! * a wake that may come more than once a second: no checker counts wakes
 //!   (`connection_machine.rs` does);
 //! * a join that was left and then refused does not end its leave at once: the leave ends by its
-//!   own reply or deadline, and no checker says how soon (`channel_machine.rs` does).
+//!   own reply or deadline, and no checker says how soon (`channel_machine.rs` does);
+//! * gaps that stay when `Ordered::extend` sorts: of two equal keys a bisection finds the later one.
 
 mod cases;
 mod ops;

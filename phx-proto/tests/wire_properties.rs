@@ -199,7 +199,9 @@ proptest! {
         for serializer in [&V2 as &dyn Serializer, &V1] {
             let payload = Payload::from(value.clone());
             prop_assert_eq!(serializer.check(&topic, &event, &payload), Ok(()));
-            let most = payload.len() + serializer.max_envelope_len(&topic, &event);
+            let envelope = serializer.max_envelope_len(&topic, &event);
+            prop_assert!(envelope <= serializer.envelope_bound(&topic, &event));
+            let most = payload.len() + envelope;
             let (topic, event) = (topic.as_str(), event.as_str());
             let message = Outgoing { join_ref, msg_ref, topic, event, payload };
             let frame = serializer.encode(message).expect("encodable");
