@@ -259,6 +259,7 @@ fn the_examples_of_the_help_work_against_phx_serve() {
     let shell = |example: &str| {
         let example = example.replace("ws://127.0.0.1:4000/socket/websocket", &serve.url);
         let example = example.replace("--addr 127.0.0.1:4000", "--addr 127.0.0.1:0");
+        let example = example.replace("--metrics 127.0.0.1:9464", "--metrics 127.0.0.1:0");
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("exec {example}")]).env("PATH", &path).current_dir(&folder.0);
         shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -64,8 +64,8 @@ Examples:
   phx run connections.json --subscribe 'jido.signal.phoenix.channel.*'
   phx run connections.json --metrics 127.0.0.1:9464 --metrics-every 60
 
-Exit codes: 0 it was told to end, 1 it was told twice or a port is in use, 2 a file or pattern that
-cannot be used, 3 every connection has ended.";
+Exit codes: 0 it was told to end, 1 it was told twice or a port is in use, 2 a
+file or pattern that cannot be used, 3 every connection has ended.";
 
 const CHECK: &str = "\
 Values of the query of an address are not printed, nor is any other secret. The
@@ -189,12 +189,13 @@ pub(crate) enum Command {
         #[arg(long = "subscribe", value_name = "PATTERN", default_value = "jido.protocol.**")]
         #[arg(verbatim_doc_comment)]
         patterns: Vec<String>,
-        /// Name events by the three fixed types, in place of
-        /// one for each thing that happens
+        /// Name events by the three fixed types, in
+        /// place of one for each thing that happens
         #[arg(long, verbatim_doc_comment)]
         fixed: bool,
-        /// How long replies may take at the end
-        #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+        /// How long replies may take at the
+        /// end
+        #[arg(long, value_name = "SECONDS", default_value_t = 5, verbatim_doc_comment)]
         grace: u64,
         /// Serve the counters of every connection as
         /// OpenMetrics, at http://IP:PORT/metrics

@@ -7,6 +7,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Requests to end, from the terminal or the service manager.
 pub(super) struct Asked {
+    // Both from the start: what comes before somebody waits must not end the process.
+    #[cfg(unix)]
+    interrupt: Signal,
     #[cfg(unix)]
     terminate: Signal,
 }
@@ -15,6 +18,8 @@ impl Asked {
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
             #[cfg(unix)]
+            interrupt: signal(SignalKind::interrupt())?,
+            #[cfg(unix)]
             terminate: signal(SignalKind::terminate())?,
         })
     }
@@ -22,7 +27,7 @@ impl Asked {
     pub(super) async fn once(&mut self) {
         #[cfg(unix)]
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
+            _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
         #[cfg(not(unix))]
