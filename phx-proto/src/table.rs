@@ -89,6 +89,7 @@ impl<V> Table<V> {
         self.places[place as usize].as_mut().map(|(_, value)| value)
     }
 
+    #[cfg(any(test, feature = "driver"))]
     pub(crate) fn insert(&mut self, topic: Topic, value: V) -> Option<V> {
         if let Some(present) = self.get_mut(&topic) {
             return Some(core::mem::replace(present, value));
