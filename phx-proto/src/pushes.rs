@@ -7,8 +7,8 @@
 //!   a topic, or an instance that is being left ──▶ Group: first, last
 //! ```
 //!
-//! What is done for every push (accepted, written, answered) touches no search tree, hashes
-//! nothing and, once the tables have grown to what is outstanding at a time, allocates nothing.
+//! What is done for every push (accepted, written, answered) touches no search tree unless its
+//! deadline comes out of order ([`deadlines`](crate::deadlines)), hashes nothing and, once the tables have grown to what is outstanding at a time, allocates nothing.
 //! What ends many pushes at once walks through their group.
 
 use core::fmt;
