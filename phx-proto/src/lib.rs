@@ -99,101 +99,115 @@
 //! | `tracing` | what the driver sees, as events of the `tracing` crate |
 //! | `testing` | for your tests too: a pure Phoenix-like server, simulated worlds, and with `driver` a scripted server for programs that use the handles |
 
-mod action;
-#[cfg(feature = "adapter")]
-#[doc(hidden)]
-pub mod adapter;
-mod auth_token;
-mod backoff;
-mod base64_text;
-mod cause;
-mod channel;
-mod config;
-mod connections;
-mod deadlines;
 #[cfg(feature = "driver")]
-pub mod driver;
-mod error;
-mod heartbeat;
-mod http_date;
+mod client;
+mod collections;
+mod config;
+mod event;
 mod id;
-mod input;
-mod join_clock;
-mod join_params;
 pub mod manual;
-pub mod metrics;
-mod ordered;
-
-mod payload;
 mod presence;
-mod push;
-mod pushes;
 #[cfg(feature = "driver")]
 pub mod recording;
-mod refusal;
-mod retry;
-mod rng;
-mod router;
-mod signal;
-mod sizes;
+mod service;
 mod socket;
-mod stats;
-mod supervision;
-mod table;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod time;
-mod timer;
-#[cfg(feature = "tls")]
-mod tls;
 mod topic;
-#[cfg(any(feature = "driver", feature = "testing"))]
-mod trace;
+#[cfg(feature = "adapter")]
+mod transport;
 #[cfg(feature = "upgrade")]
-pub mod upgrade;
+mod websocket;
 pub mod wire;
 
-pub use crate::action::{Action, ConnectRequest};
-pub use crate::auth_token::auth_token_subprotocol;
-pub use crate::backoff::{Backoff, DelayRange};
-pub use crate::cause::{
-    Cause, CauseKind, ChannelEnd, Interruption, LeaveOutcome, NextStep, NotSentCause, PushOutcome,
-    Rejection, RejectionKind, RejoinCause, Reply, UnknownCause,
-};
-pub use crate::channel::{ChannelStatus, PendingReason};
+pub use crate::config::auth_token::auth_token_subprotocol;
+pub use crate::config::backoff::{Backoff, DelayRange};
+pub use crate::config::join_params::{JoinAttempt, JoinParams};
+#[cfg(feature = "tls")]
+pub use crate::config::tls::{Roots, Tls, TlsError};
 pub use crate::config::{
     CloseRule, Config, ConfigError, Credentials, Proxy, Secret, StatusRule, Uri,
 };
-pub use crate::connections::{
+pub use crate::event::action::{Action, ConnectRequest};
+pub use crate::event::cause::{
+    Cause, CauseKind, ChannelEnd, Interruption, LeaveOutcome, NextStep, NotSentCause, PushOutcome,
+    Rejection, RejectionKind, RejoinCause, Reply, UnknownCause,
+};
+pub use crate::event::error::{
+    CredentialsError, JoinError, NotOpen, NotRetrying, NotWanted, PushError, PushErrorKind,
+};
+pub use crate::event::input::{Ended, Failure, Opened};
+pub use crate::event::refusal::Refusal;
+pub use crate::event::signal::{Signal, Warning};
+pub use crate::event::sizes::Sizes;
+pub use crate::event::stats::Stats;
+pub use crate::id::{ConnectionId, InterestId, PushId, Ref};
+pub use crate::presence::{Presence, PresenceChange, PresenceEntry, PresenceError, PresenceMeta};
+pub use crate::service::document::{
     ConnectionChanges, ConnectionSpec, Connections, ConnectionsError, Problem, ProblemKind,
     TlsFiles,
 };
-pub use crate::error::{
-    CredentialsError, JoinError, NotOpen, NotRetrying, NotWanted, PushError, PushErrorKind,
-};
-pub use crate::id::{ConnectionId, InterestId, PushId, Ref};
-pub use crate::input::{Ended, Failure, Opened};
-pub use crate::join_params::{JoinAttempt, JoinParams};
-pub use crate::payload::{Payload, PayloadError};
-pub use crate::presence::{Presence, PresenceChange, PresenceEntry, PresenceError, PresenceMeta};
-pub use crate::push::PushOptions;
-pub use crate::refusal::Refusal;
-pub use crate::router::{
+pub use crate::service::router::{
     CloudEvent, EventIds, PatternError, Routed, Router, TopicPattern, TypeScheme, is_attribute_name,
 };
-pub use crate::signal::{Signal, Warning};
-pub use crate::sizes::Sizes;
+pub use crate::service::supervision::{
+    Ending, Lifecycle, Restart, RestartPolicy, Supervision, Verdict,
+};
+pub use crate::socket::channel::{ChannelStatus, PendingReason};
+pub use crate::socket::push::PushOptions;
+pub use crate::socket::timer::{Timeout, TimerKind};
 pub use crate::socket::{Released, Socket, Status};
-pub use crate::stats::Stats;
-pub use crate::supervision::{Ending, Lifecycle, Restart, RestartPolicy, Supervision, Verdict};
 pub use crate::time::Time;
-pub use crate::timer::{Timeout, TimerKind};
-#[cfg(feature = "tls")]
-pub use crate::tls::{Roots, Tls, TlsError};
 pub use crate::topic::Topic;
 pub use crate::wire::Frame;
+pub use crate::wire::payload::{Payload, PayloadError};
 #[cfg(feature = "tls")]
 pub use rustls;
+
+pub use crate::service::metrics;
+#[cfg(feature = "upgrade")]
+pub use crate::websocket::upgrade;
+
+#[cfg(feature = "driver")]
+pub mod driver {
+    //! The async layer: one driver future and the handles, the same on every runtime.
+    //!
+    //! An adapter implements [`Runtime`]; everything else is here. [`client`] makes a [`Client`] and
+    //! the [`Driver`] that must be polled for anything to happen; [`start`] and [`connect`] spawn it.
+    //!
+    //! * A [`Client`] is one connection; a [`Channel`] one interest in a topic; [`Messages`] and
+    //!   [`Signals`] are streams with bounded mailboxes, where loss is visible and the socket is
+    //!   never stopped from reading.
+    //! * Commands are answered at once, under one lock that is held for as long as the core takes;
+    //!   no user code runs under it but serializers and the functions of
+    //!   [`JoinParams`](crate::JoinParams::from_fn), neither of which may call back into its client.
+    //! * Dropping a future or a handle takes back what it asked for, synchronously.
+
+    pub use crate::client::{
+        Channel, ChannelEvent, Client, ClientEvent, ConnectAttempt, ConnectError,
+        CredentialsFailed, Driver, ErrorReply, JoinFailed, JoinObstacle, JoinOptions, Left,
+        MailboxPolicy, Message, Messages, NotConnected, PresenceEvent, PresenceStream, Provided,
+        PushFailed, Received, Runtime, Setup, Signals, StreamEnd, Timer, Transport, Unfinished,
+        WriteFailed, client, connect, start,
+    };
+    pub use crate::service::bus::{Bus, BusEvent, Subscription};
+    pub use crate::service::supervisor::{
+        ConnectionStatus, Health, StartError, Supervised, SupervisedState, Supervisor,
+        UnknownConnection,
+    };
+}
+
+#[cfg(feature = "adapter")]
+#[doc(hidden)]
+pub mod adapter {
+    //! What the adapters share. For the authors of adapters; not part of what the crates promise to
+    //! keep stable.
+
+    #[cfg(feature = "testing")]
+    pub use crate::testing::listener::{Admission, Hub, Serve};
+    pub use crate::transport::*;
+}
 
 /// The examples of the readme.
 #[cfg(doctest)]

@@ -5,13 +5,18 @@
 //! defaults are meant for production; each setter says what its default is and why one would
 //! change it.
 
+pub(crate) mod auth_token;
+pub(crate) mod backoff;
 mod credentials;
 mod error;
+pub(crate) mod join_params;
 mod policy;
 mod proxy;
 mod same;
 mod secret;
 mod setters;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 mod uri;
 
 use core::fmt;
@@ -26,10 +31,10 @@ pub use proxy::Proxy;
 pub use secret::Secret;
 pub use uri::Uri;
 
-use crate::backoff::{Backoff, DelayRange, defaults};
-use crate::join_params::JoinParams;
-use crate::payload::Payload;
+use crate::config::backoff::{Backoff, DelayRange, defaults};
+use crate::config::join_params::JoinParams;
 use crate::topic::Topic;
+use crate::wire::payload::Payload;
 use crate::wire::{EncodeError, Serializer, V2};
 
 /// Everything a [`Socket`](crate::Socket) needs to know.
@@ -55,7 +60,7 @@ pub struct Config {
     pub(crate) serializer: Arc<dyn Serializer>,
     pub(crate) proxy: Option<Proxy>,
     #[cfg(feature = "tls")]
-    pub(crate) tls: Option<crate::tls::Tls>,
+    pub(crate) tls: Option<crate::config::tls::Tls>,
     pub(crate) auto_joins: Vec<(Topic, JoinParams)>,
 
     pub(crate) connect_timeout: Duration,

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use crate::backoff::DelayRange;
+use crate::config::backoff::DelayRange;
 
 /// What to do after the server closed the connection with some code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use super::{CloseRule, Config, ConfigError, Credentials, Proxy, Secret, StatusRule, Uri};
-use crate::backoff::{Backoff, DelayRange};
-use crate::join_params::JoinParams;
+use crate::config::backoff::{Backoff, DelayRange};
+use crate::config::join_params::JoinParams;
 use crate::topic::{PHOENIX, Topic};
 use crate::wire::Serializer;
 
@@ -147,7 +147,7 @@ impl Config {
     /// `Arc<rustls::ClientConfig>`. Default: Mozilla's roots, and no certificate.
     #[cfg(feature = "tls")]
     #[must_use]
-    pub fn tls(mut self, tls: impl Into<crate::tls::Tls>) -> Self {
+    pub fn tls(mut self, tls: impl Into<crate::config::tls::Tls>) -> Self {
         self.tls = Some(tls.into());
         self
     }
@@ -526,8 +526,8 @@ impl Config {
     /// What was given to [`tls`](Self::tls), or its default.
     #[cfg(feature = "tls")]
     #[must_use]
-    pub fn tls_in_use(&self) -> &crate::tls::Tls {
-        self.tls.as_ref().unwrap_or_else(|| crate::tls::Tls::standard())
+    pub fn tls_in_use(&self) -> &crate::config::tls::Tls {
+        self.tls.as_ref().unwrap_or_else(|| crate::config::tls::Tls::standard())
     }
 
     /// The largest message that is accepted, in bytes.

@@ -29,7 +29,7 @@ use serde_json::Value;
 pub use entry::{PresenceChange, PresenceEntry, PresenceMeta};
 use merge::Diff;
 
-use crate::payload::{Payload, PayloadError};
+use crate::wire::payload::{Payload, PayloadError};
 
 /// Diffs held back while the state is awaited.
 const HELD_DIFFS_MAX: usize = 256;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::hidden::PayloadRecord;
-use crate::backoff::{Backoff, DelayRange, Schedule};
+use crate::config::backoff::{Backoff, DelayRange, Schedule};
+use crate::config::join_params::JoinParams;
 use crate::config::{CloseRule, Config, ConfigError, Credentials, StatusRule, Uri};
-use crate::join_params::JoinParams;
 use crate::time::nanos;
 use crate::wire::{V1, V2};
 

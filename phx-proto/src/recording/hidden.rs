@@ -11,9 +11,9 @@ use bytes::Bytes;
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize, Serializer as SerdeSerializer};
 
+use crate::event::trace::Shown;
 use crate::id::Ref;
-use crate::payload::Payload;
-use crate::trace::Shown;
+use crate::wire::payload::Payload;
 use crate::wire::{Body, Frame, Serializer, V2, WireRef, check_strict};
 
 /// The reasons of the server's own by which the core tells refusals apart: no secrets.

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::config::{ConfigRecord, CredentialsRecord, HIDDEN, Nanos, ParamsRecord};
 use super::hidden::{FrameRecord, PayloadRecord};
-use crate::input::{Ended, Failure};
-use crate::refusal::Refusal;
+use crate::event::input::{Ended, Failure};
+use crate::event::refusal::Refusal;
 use crate::time::Time;
 
 /// The version of the format. A change that an older reader would misread is a new one.

@@ -8,14 +8,14 @@ use super::config::ParamsRecord;
 use super::line::{FORMAT, Header, Input, Line, Start, What};
 use super::socket::told;
 use crate::config::Config;
+use crate::config::join_params::JoinParams;
+use crate::event::input::Opened;
 use crate::id::{ConnectionId, InterestId, PushId};
-use crate::input::Opened;
-use crate::join_params::JoinParams;
-use crate::payload::Payload;
-use crate::push::PushOptions;
 use crate::socket::Socket;
+use crate::socket::push::PushOptions;
 use crate::time::Time;
 use crate::topic::Topic;
+use crate::wire::payload::Payload;
 
 /// A recording that was read; see [the module](super).
 #[derive(Clone, Debug)]

@@ -8,19 +8,21 @@ use super::config::{ConfigRecord, CredentialsRecord, ParamsRecord};
 use super::hidden::{FrameRecord, PayloadRecord};
 use super::line::{EndedRecord, FailureRecord, Input, Line, Start, What};
 use super::tape::{Recorder, Tape};
-use crate::action::Action;
+use crate::config::join_params::JoinParams;
 use crate::config::{Config, Credentials};
-use crate::error::{CredentialsError, JoinError, NotOpen, NotRetrying, NotWanted, PushError};
+use crate::event::action::Action;
+use crate::event::error::{
+    CredentialsError, JoinError, NotOpen, NotRetrying, NotWanted, PushError,
+};
+use crate::event::input::{Ended, Failure, Opened};
+use crate::event::signal::Signal;
+use crate::event::trace::write_action;
 use crate::id::{ConnectionId, InterestId, PushId};
-use crate::input::{Ended, Failure, Opened};
-use crate::join_params::JoinParams;
-use crate::payload::Payload;
-use crate::push::PushOptions;
-use crate::signal::Signal;
+use crate::socket::push::PushOptions;
 use crate::socket::{Released, Socket};
 use crate::time::Time;
 use crate::topic::Topic;
-use crate::trace::write_action;
+use crate::wire::payload::Payload;
 use crate::wire::{Frame, Serializer};
 
 /// A [`Socket`] that hands a [`Recorder`] everything it is told and does.

@@ -41,21 +41,21 @@
 use core::time::Duration;
 
 use super::{Live, Socket};
-use crate::action::{Action, ConnectRequest};
-use crate::auth_token::auth_token_subprotocol;
-use crate::cause::{Cause, ChannelEnd, NextStep, NotSentCause, UnknownCause};
+use crate::collections::ordered::Ordered;
+use crate::config::auth_token::auth_token_subprotocol;
 use crate::config::{Credentials, Secret};
-use crate::error::{CredentialsError, NotOpen, NotRetrying};
-use crate::heartbeat::Heartbeat;
+use crate::event::action::{Action, ConnectRequest};
+use crate::event::cause::{Cause, ChannelEnd, NextStep, NotSentCause, UnknownCause};
+use crate::event::error::{CredentialsError, NotOpen, NotRetrying};
+use crate::event::input::{Ended, Failure, Opened};
+use crate::event::signal::{Signal, Warning};
 use crate::id::ConnectionId;
-use crate::input::{Ended, Failure, Opened};
-use crate::join_clock::JoinClock;
-use crate::ordered::Ordered;
-use crate::retry::{Decision, Retry};
-use crate::signal::{Signal, Warning};
-use crate::supervision::Lifecycle;
+use crate::service::supervision::Lifecycle;
+use crate::socket::heartbeat::Heartbeat;
+use crate::socket::join_clock::JoinClock;
+use crate::socket::retry::{Decision, Retry};
+use crate::socket::timer::TimerKey;
 use crate::time::Time;
-use crate::timer::TimerKey;
 
 /// The state of the connection, as seen from outside.
 #[derive(Clone, Debug, PartialEq)]
@@ -338,7 +338,7 @@ impl Socket {
         let interval = self.config.heartbeat_interval;
         // Somewhere in the second half of the interval, so that clients which reconnected
         // together do not beat together.
-        let first = crate::backoff::DelayRange::new(interval / 2, interval)
+        let first = crate::config::backoff::DelayRange::new(interval / 2, interval)
             .map_or(interval, |range| self.rng.draw(range));
         self.live = Some(Live {
             id,

@@ -9,12 +9,13 @@ use std::collections::VecDeque;
 
 use super::Socket;
 use super::connection::Phase;
-use crate::cause::{Cause, LeaveOutcome, RejoinCause};
-use crate::channel::State;
-use crate::push::Push;
-use crate::signal::Signal;
+use crate::event::action::Action;
+use crate::event::cause::{Cause, LeaveOutcome, RejoinCause};
+use crate::event::signal::Signal;
+use crate::socket::channel::State;
+use crate::socket::push::Push;
+use crate::socket::timer::{JUMP, Timeout, TimerKey, TimerKind};
 use crate::time::Time;
-use crate::timer::{JUMP, Timeout, TimerKey, TimerKind};
 
 /// How often a wake-up may have an effect.
 const WAKE_INTERVAL: Duration = Duration::from_secs(1);
@@ -89,14 +90,14 @@ impl Socket {
         match key {
             TimerKey::Connect => {
                 if let Phase::Connecting { id, .. } = self.phase {
-                    self.actions.push_back(crate::Action::Abort { id });
+                    self.actions.push_back(Action::Abort { id });
                     self.attempt_failed(now, id, Cause::ConnectTimeout);
                 }
             }
             TimerKey::Reconnect => self.dial_again(now),
             TimerKey::Close => {
                 if let Phase::Closing { id, .. } = self.phase {
-                    self.actions.push_back(crate::Action::Abort { id });
+                    self.actions.push_back(Action::Abort { id });
                     self.close_finished(now);
                 }
             }

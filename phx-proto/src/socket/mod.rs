@@ -14,39 +14,44 @@
 //! Everything that belongs to one open connection sits in [`Live`], which is dropped whole when
 //! the connection is lost: nothing old can touch anything new.
 
-mod channels;
+pub(crate) mod channel;
 mod connection;
 mod expire;
-mod output;
-mod pushes;
+mod heartbeat;
+mod join_clock;
+pub(crate) mod push;
 mod receive;
+mod retry;
+pub(crate) mod rng;
+mod send;
+pub(crate) mod timer;
 
 use std::collections::{BTreeSet, VecDeque};
 
-pub use channels::Released;
+pub use channel::transitions::Released;
 use connection::Phase;
 pub use connection::Status;
 
-use crate::action::Action;
-use crate::channel::{Channel, ChannelStatus, PendingReason, State, Want};
-use crate::config::{Config, Credentials};
-use crate::heartbeat::Heartbeat;
-use crate::id::{ConnectionId, InterestId, Ref};
-use crate::join_clock::JoinClock;
+use crate::collections::ordered::Ordered;
+use crate::collections::table::Table;
 #[cfg(feature = "driver")]
-use crate::join_params::JoinParams;
-use crate::ordered::Ordered;
-use crate::payload::Payload;
-use crate::pushes::{Group, Place, Pushes};
-use crate::retry::Retry;
-use crate::rng::Rng;
-use crate::signal::{Signal, Warning};
-use crate::sizes::Sizes;
-use crate::stats::Stats;
-use crate::table::Table;
+use crate::config::join_params::JoinParams;
+use crate::config::{Config, Credentials};
+use crate::event::action::Action;
+use crate::event::signal::{Signal, Warning};
+use crate::event::sizes::Sizes;
+use crate::event::stats::Stats;
+use crate::id::{ConnectionId, InterestId, Ref};
+use crate::socket::channel::{Channel, ChannelStatus, PendingReason, State, Want};
+use crate::socket::heartbeat::Heartbeat;
+use crate::socket::join_clock::JoinClock;
+use crate::socket::push::slab::{Group, Place, Pushes};
+use crate::socket::retry::Retry;
+use crate::socket::rng::Rng;
+use crate::socket::timer::Timers;
 use crate::time::Time;
-use crate::timer::Timers;
 use crate::topic::Topic;
+use crate::wire::payload::Payload;
 
 /// One Phoenix connection and its channels.
 ///

@@ -6,16 +6,16 @@
 //! (`wire/push_unjoined_topic`).
 
 use super::Socket;
-use super::channels::{InstanceKind, reason_of};
-use crate::cause::{
+use super::channel::transitions::{InstanceKind, reason_of};
+use crate::event::cause::{
     Cause, ChannelEnd, Interruption, LeaveOutcome, NotSentCause, PushOutcome, Reply, UnknownCause,
 };
+use crate::event::signal::Signal;
 use crate::id::{ConnectionId, Ref};
-use crate::payload::Payload;
-use crate::pushes::Place;
-use crate::signal::Signal;
+use crate::socket::push::slab::Place;
 use crate::time::Time;
 use crate::topic::{PHOENIX, Topic};
+use crate::wire::payload::Payload;
 use crate::wire::{Body, ByteStr, DecodeError, Frame, Message, WireRef, check_strict};
 
 impl Socket {

@@ -17,10 +17,11 @@ use super::link::{Direction, Parcel};
 use super::server::Output;
 use super::trace::{ClientId, Event, What};
 use super::world::{Client, World};
-use crate::action::{Action, ConnectRequest};
+use crate::config::Secret;
+use crate::event::action::{Action, ConnectRequest};
+use crate::event::input::{Ended, Failure, Opened};
+use crate::event::refusal::Refusal;
 use crate::id::ConnectionId;
-use crate::input::{Ended, Failure, Opened};
-use crate::refusal::Refusal;
 use crate::time::Time;
 
 /// What the next step is about; of several at one time, the first of these.
@@ -217,7 +218,7 @@ impl Client {
 impl From<&ConnectRequest> for handshake::ConnectRequest {
     fn from(request: &ConnectRequest) -> Self {
         let plain =
-            |(name, value): &(String, crate::Secret)| (name.clone(), value.expose().to_owned());
+            |(name, value): &(String, Secret)| (name.clone(), value.expose().to_owned());
         let mut headers: Vec<(String, String)> = request.headers.iter().map(plain).collect();
         if !request.subprotocols.is_empty() {
             let offers: Vec<&str> = request.subprotocols.iter().map(|s| s.expose()).collect();

@@ -27,12 +27,12 @@ use core::ops::RangeInclusive;
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::action::ConnectRequest;
-use crate::backoff::DelayRange;
+use crate::config::backoff::DelayRange;
+use crate::event::action::ConnectRequest;
+use crate::event::input::{Failure, Opened};
+use crate::event::refusal::Refusal;
 use crate::id::ConnectionId;
-use crate::input::{Failure, Opened};
-use crate::refusal::Refusal;
-use crate::rng::Rng;
+use crate::socket::rng::Rng;
 use crate::time::Time;
 use crate::wire::Frame;
 

@@ -95,6 +95,8 @@ mod effects;
 mod engine;
 mod handshake;
 mod link;
+#[cfg(feature = "adapter")]
+pub(crate) mod listener;
 mod presence;
 #[cfg(feature = "driver")]
 mod script;

@@ -31,12 +31,12 @@ use serde_json::Value;
 
 use super::codec::{self, Vsn};
 use super::stage::{ScriptRuntime, Stage, Task, Wire};
-use crate::action::ConnectRequest;
-use crate::driver::{Client, Received, Runtime as _, Setup};
-use crate::input::{Ended, Failure};
-use crate::payload::Payload;
-use crate::refusal::Refusal;
+use crate::client::{Client, Received, Runtime as _, Setup};
+use crate::event::action::ConnectRequest;
+use crate::event::input::{Ended, Failure};
+use crate::event::refusal::Refusal;
 use crate::time::Time;
+use crate::wire::payload::Payload;
 
 /// How often the tasks may be polled before something is taken to go round in circles.
 const ROUNDS: u32 = 100_000;
@@ -133,7 +133,7 @@ impl Script {
 
     /// A client that has started to connect. Its driver runs on this script.
     pub fn client(&self, setup: impl Into<Setup>) -> Client {
-        crate::driver::start(setup, self.runtime())
+        crate::client::start(setup, self.runtime())
     }
 
     /// The runtime, for programs that make their clients themselves, and for

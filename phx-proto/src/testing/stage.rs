@@ -19,14 +19,14 @@ use serde_json::{Value, json};
 
 use super::codec::{self, Vsn};
 use super::script::Sent;
-use crate::action::ConnectRequest;
+use crate::client::{Received, Runtime, Timer, Transport, WriteFailed};
 use crate::config::Config;
-use crate::driver::{Received, Runtime, Timer, Transport, WriteFailed};
-use crate::input::{Ended, Failure, Opened};
-use crate::payload::Payload;
+use crate::event::action::ConnectRequest;
+use crate::event::input::{Ended, Failure, Opened};
+use crate::event::trace::Shown;
 use crate::time::Time;
-use crate::trace::Shown;
 use crate::wire::Frame;
+use crate::wire::payload::Payload;
 
 /// Everything but the tasks.
 #[derive(Default)]

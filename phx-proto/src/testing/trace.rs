@@ -12,10 +12,10 @@
 
 use core::fmt;
 
-use crate::action::Action;
-use crate::signal::Signal;
+use crate::event::action::Action;
+use crate::event::signal::Signal;
+use crate::event::trace::{Shown, write_action};
 use crate::time::Time;
-use crate::trace::{Shown, write_action};
 use crate::wire::Frame;
 
 /// A client of a [`World`](super::World): the first is `client#1`.

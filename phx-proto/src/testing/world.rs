@@ -32,15 +32,16 @@ use super::link::Link;
 use super::server::{PeerId, Server};
 use super::trace::{ClientId, Event, What};
 use crate::config::Config;
+use crate::config::join_params::JoinParams;
+use crate::event::signal::Signal;
 use crate::id::{ConnectionId, InterestId, PushId};
-use crate::join_params::JoinParams;
-use crate::payload::Payload;
-use crate::push::PushOptions;
-use crate::rng::Rng;
-use crate::signal::Signal;
 use crate::socket::Socket;
+use crate::socket::channel::ChannelStatus;
+use crate::socket::push::PushOptions;
+use crate::socket::rng::Rng;
 use crate::time::Time;
 use crate::topic::Topic;
+use crate::wire::payload::Payload;
 
 /// More steps than this at one instant mean that something goes round in circles.
 const STEPS_AT_ONCE: u32 = 10_000_000;
@@ -422,7 +423,7 @@ impl World {
     #[must_use]
     pub fn is_joined(&self, client: ClientId, topic: &str) -> bool {
         let status = self.socket(client).channel_status(topic);
-        status == crate::ChannelStatus::Joined
+        status == ChannelStatus::Joined
             && self.server_topics(client).any(|joined| joined == topic)
     }
 

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use super::front::{Front, digits_len};
 use super::simple::is_ascii;
 use super::{Body, ByteStr, DecodeError, DecodeProblem, EncodeError, Message, Outgoing, WireRef};
-use crate::payload::Payload;
+use crate::wire::payload::Payload;
 
 const PUSH: u8 = 0;
 const REPLY: u8 = 1;

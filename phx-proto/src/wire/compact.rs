@@ -18,7 +18,7 @@ use bytes::Bytes;
 use super::simple::simple_len;
 use super::{Body, ByteStr, Message, WireRef};
 use crate::id::Ref;
-use crate::payload::Payload;
+use crate::wire::payload::Payload;
 
 /// Reads a whole message.
 #[inline]

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::payload::EVIDENCE_MAX;
+use crate::wire::payload::EVIDENCE_MAX;
 
 /// Why an incoming frame could not be decoded: the peer's fault. The frame is skipped and the
 /// connection goes on.

@@ -4,11 +4,13 @@
 //! speaks vsn 1.0.0: JSON objects, and nothing binary. A server that configures another serializer
 //! can be spoken to with a [`Serializer`] of one's own.
 
+pub(crate) mod base64_text;
 mod binary;
 mod byte_str;
 mod compact;
 mod error;
 mod front;
+pub(crate) mod payload;
 mod scan;
 mod simple;
 mod text;
@@ -23,7 +25,7 @@ pub use error::{DecodeError, DecodeProblem, EncodeError, Evidence};
 pub(crate) use scan::first_of_members;
 
 use crate::id::Ref;
-use crate::payload::Payload;
+use crate::wire::payload::Payload;
 
 /// One WebSocket data frame (a whole message, never a fragment).
 #[derive(Clone, PartialEq, Eq)]

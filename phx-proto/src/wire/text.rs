@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::front::{Front, digits_len, string_len};
 use super::scan::{Scanner, is_space};
 use super::{Body, DecodeError, Message, Outgoing, compact};
-use crate::payload::Payload;
+use crate::wire::payload::Payload;
 
 pub(super) fn decode(frame: &Bytes) -> Result<Message, DecodeError> {
     match compact::decode(frame) {

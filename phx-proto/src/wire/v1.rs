@@ -10,7 +10,7 @@ use super::front::{Front, digits_len, string_len};
 use super::scan::Scanner;
 use super::text::decode_reply;
 use super::{Body, DecodeError, Message, Outgoing, WireRef};
-use crate::payload::Payload;
+use crate::wire::payload::Payload;
 
 pub(super) fn decode(frame: &Bytes) -> Result<Message, DecodeError> {
     let mut scanner = Scanner::new(frame, 0, frame.len());

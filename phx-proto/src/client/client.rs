@@ -1,0 +1,336 @@
+//! The handle of a connection.
+
+use core::future::poll_fn;
+use std::sync::Arc;
+
+use super::channel::{Channel, JoinOptions, PendingLeave};
+use super::error::{JoinFailed, NotConnected};
+use super::mailbox::MailboxPolicy;
+use super::signals::Signals;
+use super::state::Shared;
+use crate::config::Credentials;
+use crate::config::join_params::JoinParams;
+use crate::event::cause::{ChannelEnd, LeaveOutcome};
+use crate::event::error::{CredentialsError, NotOpen, NotRetrying, NotWanted};
+use crate::event::stats::Stats;
+use crate::socket::Status;
+use crate::topic::Topic;
+
+/// One connection. Clones share it; when the last handle of any kind is dropped, it is closed.
+///
+/// Made by `connect` or `start` of an adapter. Its methods can be called from any thread, and
+/// those that are not async never wait.
+///
+/// ```
+/// # use phx_proto::driver::{Client, JoinFailed};
+/// # async fn example(client: Client) -> Result<(), JoinFailed> {
+/// let room = client.join("room:lobby", serde_json::json!({"user": 7})).await?;
+/// println!("{:?}, {} messages so far", client.status(), client.stats().messages);
+/// # let _ = room;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Client {
+    handle: Arc<Handle>,
+}
+
+/// What every handle holds: the last one to go closes the connection.
+#[derive(Debug)]
+pub(super) struct Handle {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.command(|state, now| {
+            state.abandoned = true;
+            state.socket.disconnect(now);
+        });
+    }
+}
+
+/// # The connection
+impl Client {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { handle: Arc::new(Handle { shared }) }
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.handle.shared
+    }
+
+    /// Starts connecting, and keeps the connection from then on. Returns at once; see
+    /// [`wait_connected`](Self::wait_connected). Does nothing while connected or connecting.
+    pub fn connect(&self) {
+        self.handle.shared.command(|state, now| {
+            if !state.driver_gone {
+                state.socket.connect(now);
+            }
+        });
+    }
+
+    /// Closes the connection and waits until it is closed, for up to
+    /// [`Config::close_timeout`](crate::Config::close_timeout).
+    ///
+    /// Every channel and every push ends at once; [`shutdown`](Self::shutdown) finishes them
+    /// first. Cancel safe: the closing goes on when the
+    /// future is dropped.
+    pub async fn disconnect(&self) {
+        self.close();
+        self.watch(|status, gone| (gone || !matches!(status, Status::Closing)).then_some(())).await;
+    }
+
+    /// Dials now instead of waiting for the next retry.
+    ///
+    /// # Errors
+    ///
+    /// [`NotRetrying`] when no connection is being kept.
+    pub fn connect_now(&self) -> Result<(), NotRetrying> {
+        self.handle.shared.command(|state, now| state.socket.connect_now(now))
+    }
+
+    /// Sends a heartbeat now, to find out whether the peer still answers.
+    ///
+    /// # Errors
+    ///
+    /// [`NotOpen`] without an open connection.
+    pub fn probe(&self) -> Result<(), NotOpen> {
+        self.handle.shared.command(|state, now| state.socket.probe(now))
+    }
+
+    /// Replaces the credentials from the next attempt on.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialsError`] for an address that may not be dialled.
+    pub fn set_credentials(&self, credentials: Credentials) -> Result<(), CredentialsError> {
+        self.handle.shared.command(|state, _| state.socket.set_credentials(credentials))
+    }
+
+    /// Waits until the connection is open, through retries, for as long as that takes.
+    ///
+    /// Cancel safe: it only looks.
+    ///
+    /// ```
+    /// # use phx_proto::driver::{Client, NotConnected};
+    /// # async fn example(client: Client) {
+    /// match client.wait_connected().await {
+    ///     Ok(()) => println!("open"),
+    ///     Err(NotConnected::GaveUp(cause)) => println!("no use: {cause}"),
+    ///     Err(other) => println!("{other}: call `connect`"),
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`NotConnected`] when the connection is closed, gave up or was not started.
+    pub async fn wait_connected(&self) -> Result<(), NotConnected> {
+        self.watch(|status, gone| match status {
+            _ if gone => Some(Err(NotConnected::DriverGone)),
+            Status::Open => Some(Ok(())),
+            Status::GaveUp { cause } => Some(Err(NotConnected::GaveUp(cause.clone()))),
+            Status::Idle | Status::Closed => Some(Err(NotConnected::Closed)),
+            _ => None,
+        })
+        .await
+    }
+
+    /// The state of the connection.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.handle.shared.peek(|state| state.socket.status())
+    }
+
+    /// Counters, those of the mailboxes included.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.handle
+            .shared
+            .peek(|state| Stats { mailbox_drops: state.mailbox_drops, ..state.socket.stats() })
+    }
+
+    /// Every signal from now on, bounded by the number of
+    /// [`Config::mailbox`](crate::Config::mailbox): a slow consumer sees `Lagged`.
+    ///
+    /// With [`start`](super::start) the first `Connected` may be over before the call; with
+    /// [`client`](super::client) nothing happens before the driver is polled.
+    ///
+    /// ```
+    /// # async fn example(client: phx_proto::driver::Client) {
+    /// use phx_proto::Signal;
+    /// use phx_proto::driver::ClientEvent;
+    ///
+    /// let mut signals = client.signals();
+    /// while let Some(event) = signals.next().await {
+    ///     match event {
+    ///         ClientEvent::Signal(Signal::Disconnected { cause, next, .. }) => {
+    ///             println!("lost: {cause}; then: {next:?}");
+    ///         }
+    ///         ClientEvent::Signal(Signal::GaveUp { cause }) => println!("gave up: {cause}"),
+    ///         _ => {}
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn signals(&self) -> Signals {
+        let id = self.handle.shared.peek(|state| state.add_signals());
+        Signals::new(Arc::clone(&self.handle), id)
+    }
+
+    /// Signals for a reader that never sleeps while there are some: bounded, but generously.
+    pub(crate) fn signals_for_routing(&self) -> Signals {
+        let id = self.handle.shared.peek(|state| state.add_signals_up_to(4_096, 64 << 20));
+        Signals::new(Arc::clone(&self.handle), id)
+    }
+
+    /// [`disconnect`](Self::disconnect) without waiting.
+    pub(crate) fn close(&self) {
+        self.handle.shared.command(|state, now| state.socket.disconnect(now));
+    }
+
+    async fn watch<T>(&self, done: impl Fn(&Status, bool) -> Option<T>) -> T {
+        let mut watcher = Watcher { shared: &self.handle.shared, id: None };
+        poll_fn(|cx| self.handle.shared.peek(|state| state.poll_status(&mut watcher.id, cx, &done)))
+            .await
+    }
+}
+
+/// # Channels
+impl Client {
+    /// Joins a topic and waits for the first ok, for up to 30 s.
+    ///
+    /// It waits through disconnects, join timeouts and crashes. Joining a topic that is joined
+    /// with equal parameters is one more interest in it, and sends nothing.
+    ///
+    /// Cancel safe: dropping the future releases its interest in the topic.
+    ///
+    /// ```
+    /// # use phx_proto::driver::{Client, JoinFailed};
+    /// # async fn example(client: Client) {
+    /// match client.join("room:lobby", serde_json::json!({"user": 7})).await {
+    ///     Ok(room) => println!("joined {}", room.topic()),
+    ///     Err(JoinFailed::Rejected(no)) => println!("refused: {:?}", no.response.get()),
+    ///     Err(JoinFailed::Deadline { last }) => println!("not in 30 s; last seen: {last:?}"),
+    ///     Err(other) => println!("{other}"),
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`JoinFailed`]: the server's refusal with its own words, a leave, the end of the
+    /// connection, or the deadline with the last cause seen.
+    pub async fn join(
+        &self,
+        topic: impl Into<Topic>,
+        params: impl Into<JoinParams>,
+    ) -> Result<Channel, JoinFailed> {
+        self.join_with(topic, params, JoinOptions::new()).await
+    }
+
+    /// [`join`](Self::join) with a deadline and a mailbox policy of its own.
+    ///
+    /// Cancel safe, and through disconnects, as [`join`](Self::join).
+    ///
+    /// ```
+    /// # use phx_proto::driver::{Client, JoinFailed};
+    /// # async fn example(client: Client) -> Result<(), JoinFailed> {
+    /// use core::time::Duration;
+    /// use phx_proto::JoinParams;
+    /// use phx_proto::driver::{JoinOptions, MailboxPolicy};
+    ///
+    /// let options = JoinOptions::new()
+    ///     .deadline(Duration::from_secs(5))
+    ///     .mailbox(MailboxPolicy::DropNewest);
+    /// let prices = client.join_with("prices", JoinParams::none(), options).await?;
+    /// # let _ = prices;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`join`](Self::join).
+    pub async fn join_with(
+        &self,
+        topic: impl Into<Topic>,
+        params: impl Into<JoinParams>,
+        options: JoinOptions,
+    ) -> Result<Channel, JoinFailed> {
+        let (topic, params) = (topic.into(), params.into());
+        let (interest, mailbox) = self.handle.shared.command(|state, now| {
+            let shared = state.socket.interests(&topic) > 0;
+            let interest = state.socket.join(now, topic.clone(), params.clone())?;
+            if !shared {
+                state.hold(topic.clone(), params.clone());
+            }
+            let mailbox = state.add_mailbox(&topic, interest, options.mailbox);
+            state.await_join(interest, &topic, now + options.deadline);
+            Ok::<_, JoinFailed>((interest, mailbox))
+        })?;
+        // From here on, dropping the channel releases the interest.
+        let handle = Arc::clone(&self.handle);
+        let channel = Channel::new(handle, topic, interest, options.mailbox, mailbox);
+        channel.joined().await?;
+        Ok(channel)
+    }
+
+    /// One more handle of a topic that is wanted already (an auto-join, say), joined or not.
+    ///
+    /// ```
+    /// # use phx_proto::NotWanted;
+    /// # use phx_proto::driver::Client;
+    /// # async fn example(client: Client) -> Result<(), NotWanted> {
+    /// // The configuration says `auto_join("room:lobby", …)`.
+    /// let mut events = client.channel("room:lobby")?.messages();
+    /// # let _ = events.next().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`NotWanted`] for any other topic.
+    pub fn channel(&self, topic: impl Into<Topic>) -> Result<Channel, NotWanted> {
+        let (topic, policy) = (topic.into(), MailboxPolicy::default());
+        let (interest, mailbox) = self.handle.shared.command(|state, now| {
+            let interest = state.socket.attach(now, &topic)?;
+            Ok::<_, NotWanted>((interest, state.add_mailbox(&topic, interest, policy)))
+        })?;
+        Ok(Channel::new(Arc::clone(&self.handle), topic, interest, policy, mailbox))
+    }
+
+    /// Leaves a topic for every handle of it; their streams end.
+    ///
+    /// Cancel safe: the leave goes on when the future is dropped. A disconnect ends it with
+    /// [`LeaveOutcome::Offline`].
+    ///
+    /// # Errors
+    ///
+    /// [`NotWanted`] when the topic is neither wanted nor being left.
+    pub async fn leave_topic(&self, topic: &str) -> Result<LeaveOutcome, NotWanted> {
+        let shared = &self.handle.shared;
+        let id = shared.command(|state, now| {
+            state.socket.leave(now, topic)?;
+            let id = state.await_leave(&Topic::from(topic));
+            state.end_topic(topic, &ChannelEnd::Left);
+            Ok(id)
+        })?;
+        Ok(PendingLeave { shared, id }.outcome().await)
+    }
+}
+
+/// Forgets its waker when the future that watches is dropped.
+struct Watcher<'a> {
+    shared: &'a Shared,
+    id: Option<u64>,
+}
+
+impl Drop for Watcher<'_> {
+    fn drop(&mut self) {
+        let id = self.id.take();
+        self.shared.peek(|state| state.forget_watcher(id));
+    }
+}

@@ -1,0 +1,483 @@
+//! The driver: one future that carries out what the core decides.
+//!
+//! ```text
+//!   poll ─▶ todo ─▶ ask, dial ─▶ read ─▶ clock ─▶ write ─▶ flush ─┐
+//!     ▲                                                     │ something moved,
+//!     └──── timer, transport, handles wake ◀── Pending ◀────┴ within the budget: again
+//! ```
+//!
+//! Reading never waits for writing, nor writing for reading: both are polled in every round, with
+//! a budget each. A frame is pulled from the core only when the transport takes one, so nothing is
+//! ever held in between. What is read is gathered first and handed over as one batch, so the lock
+//! is taken, and a consumer woken, once for many frames. The clock decides what has expired, after what has arrived was read: an
+//! answer that waited in a buffer while the executor was busy is not late. The timer only wakes.
+
+use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker};
+use core::time::Duration;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::runtime::{Received, Runtime, Timer, Transport};
+use super::setup::{Asking, ConnectAttempt, Provided, Provider};
+use super::state::{Shared, State};
+use crate::event::action::Action;
+use crate::event::input::{Ended, Failure, Opened};
+use crate::id::ConnectionId;
+use crate::time::Time;
+use crate::wire::Frame;
+
+/// Frames in, and frames out, in one poll, before other tasks get their turn.
+const BUDGET: u32 = 64;
+
+/// How many bytes of frames are gathered before they are handed over; one frame always is.
+const GATHERED_MAX: usize = 64 << 10;
+
+/// How much room is left for the next batch, after one of so many frames: a busy connection keeps
+/// what it has, one that has become idle does not.
+const fn room_for(batch: usize, capacity: usize) -> usize {
+    if batch * 8 < capacity { 4 } else { capacity }
+}
+
+/// Rounds in one poll.
+const ROUNDS: u32 = 128;
+
+/// For how many polls a flood of frames may keep the clock from being asked.
+const POSTPONED_MAX: u32 = 16;
+
+/// By how much the wall clock must outrun the monotonic one to mean that the machine slept.
+const SUSPENDED: Duration = Duration::from_secs(2);
+
+type Dial<T> = Pin<Box<dyn Future<Output = Result<(T, Opened), Failure>> + Send>>;
+
+/// The future that keeps one connection: poll it, or hand it to the runtime's `spawn`.
+///
+/// It completes when every handle is dropped and the connection is closed. After an explicit
+/// `disconnect` it stays for a later `connect`. Dropping it ends everything that waits.
+#[must_use = "nothing happens unless the driver is polled"]
+pub struct Driver<R: Runtime> {
+    runtime: R,
+    provider: Option<Arc<Provider>>,
+    shared: Arc<Shared>,
+    asking: Option<(ConnectionId, Asking)>,
+    dial: Option<(ConnectionId, Dial<R::Transport>)>,
+    link: Option<Link<R::Transport>>,
+    timer: R::Timer,
+    /// When the timer wakes: at the next deadline, or before it.
+    timer_at: Option<Time>,
+    /// Whom it wakes.
+    timer_waker: Option<Waker>,
+    /// Room for the wakers of a batch.
+    wakers: Vec<Waker>,
+    last_now: Time,
+    last_wall: Time,
+    /// Polls in a row whose reading did not come to an end.
+    postponed: u32,
+}
+
+struct Link<T> {
+    id: ConnectionId,
+    transport: T,
+    /// Read, and not yet handed to the core.
+    gathered: VecDeque<Frame>,
+    /// What follows it; nothing is read after that.
+    ended: Option<Ended>,
+    /// In this poll, nothing more was there to be read; the transport wakes us when there is.
+    dry: bool,
+    /// What the core was told last.
+    writable: bool,
+    /// The transport takes nothing more; reading says why.
+    broken: bool,
+    flush: bool,
+    /// After the flush, ask once more whether it takes frames.
+    retry_ready: bool,
+}
+
+impl<R: Runtime> fmt::Debug for Driver<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver").finish_non_exhaustive()
+    }
+}
+
+impl<T> Link<T> {
+    /// Whether there may be something that the core was not told.
+    fn has_more(&self) -> bool {
+        !self.dry || !self.gathered.is_empty()
+    }
+}
+
+impl<T: Transport> Link<T> {
+    /// Reads frames until there are enough of them, or none is left.
+    fn gather(&mut self, budget: &mut u32, cx: &mut Context<'_>) {
+        let mut bytes = 0;
+        while *budget > 0 && bytes < GATHERED_MAX && !self.dry && self.ended.is_none() {
+            let Poll::Ready(received) = self.transport.poll_receive(cx) else {
+                self.dry = true;
+                break;
+            };
+            *budget -= 1;
+            match received {
+                Received::Frame(frame) => {
+                    bytes += frame.len();
+                    self.gathered.push_back(frame);
+                }
+                Received::Ended(ended) => {
+                    self.ended = Some(ended);
+                    self.broken = true;
+                }
+            }
+        }
+    }
+}
+
+/// Nothing in a driver is pinned in place: the dial is boxed, the rest is `Unpin` by its traits.
+impl<R: Runtime> Unpin for Driver<R> {}
+
+impl<R: Runtime> Driver<R> {
+    pub(super) fn new(runtime: R, provider: Option<Arc<Provider>>, shared: Arc<Shared>) -> Self {
+        Self {
+            timer: runtime.timer(),
+            timer_at: None,
+            timer_waker: None,
+            wakers: Vec::new(),
+            last_now: runtime.now(),
+            last_wall: runtime.wall(),
+            postponed: 0,
+            asking: None,
+            dial: None,
+            link: None,
+            runtime,
+            provider,
+            shared,
+        }
+    }
+
+    /// Notices a suspended machine, before its deadlines are looked at.
+    fn notice_sleep(&mut self, now: Time) {
+        let wall = self.runtime.wall();
+        let slept = wall.since(self.last_wall) > now.since(self.last_now) + SUSPENDED;
+        (self.last_now, self.last_wall) = (now, wall);
+        if slept {
+            self.shared.input(now, |state| state.socket.handle_wake(now));
+        }
+    }
+
+    /// Expires what is due, unless more waits to be read first.
+    fn expire(&mut self, now: Time, reads_left: u32) {
+        if reads_left > 0 && self.link.as_ref().is_some_and(Link::has_more) {
+            return; // the next round reads on
+        }
+        if reads_left == 0 && self.postponed < POSTPONED_MAX {
+            self.postponed += 1;
+            return;
+        }
+        self.postponed = 0;
+        self.shared.input(now, |state| {
+            state.drain(now);
+            if state.socket.poll_timeout().is_some_and(|next| next.at <= now) {
+                state.socket.handle_timeout(now);
+            }
+            state.expire_joins(now);
+            state.expire_patience(now);
+        });
+    }
+
+    /// Carries out what is no frame. Runs user code (the dial), so never under the lock.
+    fn carry_out(&mut self, now: Time) -> bool {
+        let mut moved = false;
+        while let Some(action) = self.shared.peek(State::next_todo) {
+            moved = true;
+            match action {
+                Action::Connect { id, attempt } => {
+                    self.link = None;
+                    self.dial = None;
+                    self.asking = None;
+                    self.begin(now, id, attempt);
+                }
+                Action::Abort { id } => {
+                    self.asking.take_if(|(current, _)| *current == id);
+                    self.dial.take_if(|(current, _)| *current == id);
+                    self.link.take_if(|link| link.id == id);
+                }
+                Action::Close { id, code, reason } => {
+                    match self.link.as_mut().filter(|link| link.id == id) {
+                        Some(link) => {
+                            link.transport.close(code, reason);
+                            link.flush = true;
+                        }
+                        // The transport ended in the same moment.
+                        None => {
+                            let message = "the connection was already over".to_owned();
+                            let ended = Ended::Lost { message };
+                            self.shared
+                                .input(now, |state| state.socket.handle_closed(now, id, ended));
+                        }
+                    }
+                }
+                Action::Send { .. }
+                | Action::Join { .. }
+                | Action::Signal(_)
+                | Action::ReconnectAfter { .. }
+                | Action::RejoinAfter { .. } => {
+                    debug_assert!(false, "neither frames nor facts are put on the list");
+                }
+            }
+        }
+        moved
+    }
+
+    /// Asks for credentials, if there is a provider, or dials.
+    fn begin(&mut self, now: Time, id: ConnectionId, attempt: u32) {
+        let Some(provider) = &self.provider else { return self.dial(id) };
+        let after = self.shared.peek(|state| state.last_cause.clone());
+        match Asking::new(&**provider, ConnectAttempt { attempt, after }) {
+            Ok(asking) => self.asking = Some((id, asking)),
+            Err(failure) => {
+                self.shared.input(now, |state| state.socket.handle_failed(now, id, failure));
+            }
+        }
+    }
+
+    fn dial(&mut self, id: ConnectionId) {
+        let (request, config) = self
+            .shared
+            .peek(|state| (state.socket.connect_request(), state.socket.config().clone()));
+        self.dial = Some((id, Box::pin(self.runtime.connect(request, &config))));
+    }
+
+    fn poll_asking(&mut self, now: Time, cx: &mut Context<'_>) -> bool {
+        let Some((id, asking)) = &mut self.asking else { return false };
+        let id = *id;
+        let Poll::Ready(answer) = asking.poll(cx) else { return false };
+        self.asking = None;
+        let goes_on = self.shared.input(now, |state| {
+            let socket = &mut state.socket;
+            match answer {
+                Ok(Provided::Use(credentials)) => {
+                    if let Err(error) = socket.set_credentials(credentials) {
+                        let message = error.to_string();
+                        socket.handle_failed(now, id, Failure::Credentials { message });
+                    }
+                }
+                Ok(_) => socket.credentials_unchanged(now, id),
+                Err(failure) => socket.handle_failed(now, id, failure),
+            }
+            socket.connection_id() == Some(id)
+        });
+        if goes_on {
+            self.dial(id);
+        }
+        true
+    }
+
+    fn poll_dial(&mut self, now: Time, cx: &mut Context<'_>) -> bool {
+        let Some((id, dial)) = &mut self.dial else { return false };
+        let id = *id;
+        let Poll::Ready(result) = dial.as_mut().poll(cx) else { return false };
+        self.dial = None;
+        match result {
+            Ok((transport, opened)) => {
+                self.link = Some(Link {
+                    id,
+                    transport,
+                    gathered: VecDeque::new(),
+                    ended: None,
+                    dry: false,
+                    writable: true,
+                    broken: false,
+                    flush: false,
+                    retry_ready: false,
+                });
+                self.shared.input(now, |state| state.socket.handle_opened(now, id, opened));
+            }
+            Err(failure) => {
+                self.shared.input(now, |state| state.socket.handle_failed(now, id, failure));
+            }
+        }
+        true
+    }
+
+    /// True when there is more to be read, or nothing any more.
+    fn poll_read(&mut self, now: Time, budget: &mut u32, cx: &mut Context<'_>) -> bool {
+        let Some(link) = &mut self.link else { return false };
+        link.gather(budget, cx);
+        if link.gathered.is_empty() && link.ended.is_none() {
+            return false;
+        }
+        let id = link.id;
+        let batch = link.gathered.len();
+        let mut over = false;
+        self.shared.batch(&mut self.wakers, |state| {
+            // What is to be done about one frame is done before the next is looked at.
+            while state.todo.is_empty() {
+                if let Some(frame) = link.gathered.pop_front() {
+                    state.socket.handle_frame(now, id, frame);
+                } else if let Some(ended) = link.ended.take() {
+                    over = true;
+                    state.socket.handle_closed(now, id, ended);
+                } else {
+                    break;
+                }
+                state.drain(now);
+            }
+        });
+        if over {
+            self.link = None;
+            return true;
+        }
+        link.gathered.shrink_to(room_for(batch, link.gathered.capacity()));
+        self.wakers.shrink_to(room_for(batch, self.wakers.capacity()));
+        link.has_more()
+    }
+
+    /// True when the transport, which refused a frame, must be asked once more.
+    fn poll_write(&mut self, now: Time, budget: &mut u32, cx: &mut Context<'_>) -> bool {
+        let Some(link) = &mut self.link else { return false };
+        let id = link.id;
+        while *budget > 0 && !link.broken {
+            match link.transport.poll_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => {
+                    link.broken = true;
+                    break;
+                }
+                Poll::Pending => {
+                    if link.writable {
+                        // A transport that waits for its flush to have room must be flushed.
+                        link.flush = true;
+                        link.retry_ready = true;
+                        link.writable = false;
+                        self.shared
+                            .input(now, |state| state.socket.handle_writable(now, id, false));
+                    }
+                    break;
+                }
+            }
+            let regained = !core::mem::replace(&mut link.writable, true);
+            let frame = self.shared.input(now, |state| {
+                if regained {
+                    state.socket.handle_writable(now, id, true);
+                }
+                state.pull_frame(now)
+            });
+            let Some((to, frame)) = frame else { break };
+            *budget -= 1;
+            if to == id {
+                link.flush = true;
+                link.broken = link.transport.send(frame).is_err();
+            }
+        }
+        if link.broken && core::mem::replace(&mut link.writable, false) {
+            self.shared.input(now, |state| state.socket.handle_writable(now, id, false));
+        }
+        let mut again = false;
+        if link.flush && !link.broken {
+            match link.transport.poll_flush(cx) {
+                Poll::Ready(Ok(())) => {
+                    // It may take frames again, and nobody else will say so. Asked once: a
+                    // transport that still refuses has to wake us itself.
+                    again = link.retry_ready && !link.writable;
+                    link.flush = false;
+                    link.retry_ready = false;
+                }
+                Poll::Ready(Err(_)) => link.broken = true,
+                Poll::Pending => {}
+            }
+        }
+        again
+    }
+
+    /// Sets the timer; true when it is up already and the clock must be asked again.
+    fn poll_timer(&mut self, now: Time, next: Option<Time>, cx: &mut Context<'_>) -> bool {
+        // A timer that wakes too early only wakes; so it is not set anew for every deadline that
+        // comes and goes, as that of every push does.
+        let Some(next) = next else { return false };
+        let earlier = self.timer_at.is_none_or(|at| next < at);
+        if earlier {
+            self.timer.reset(Some(next));
+            self.timer_at = Some(next);
+        }
+        let waits = !earlier
+            && self.timer_at.is_some_and(|at| now < at)
+            && self.timer_waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if waits {
+            return false;
+        }
+        if self.timer.poll_expired(cx).is_ready() {
+            // Set anew in the next round, should the clock find that it is early.
+            self.timer_at = None;
+            self.timer_waker = None;
+            return true;
+        }
+        match &mut self.timer_waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        false
+    }
+
+    fn outlook(&self) -> Outlook {
+        self.shared.peek(|state| {
+            let core = state.socket.poll_timeout().map(|next| next.at);
+            Outlook {
+                finished: state.is_finished(),
+                next: [core, state.next_deadline()].into_iter().flatten().min(),
+                todo: !state.todo.is_empty(),
+            }
+        })
+    }
+}
+
+/// What there is to wait for after a round.
+struct Outlook {
+    finished: bool,
+    next: Option<Time>,
+    todo: bool,
+}
+
+impl<R: Runtime> Future for Driver<R> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        this.shared.peek(|state| state.listen(cx));
+        if let Some(link) = &mut this.link {
+            link.dry = false;
+        }
+        let (mut reads, mut writes) = (BUDGET, BUDGET);
+        let mut rounds = ROUNDS;
+        loop {
+            let now = this.runtime.now();
+            this.notice_sleep(now);
+            let mut moved = this.carry_out(now);
+            moved |= this.poll_asking(now, cx);
+            moved |= this.poll_dial(now, cx);
+            moved |= this.poll_read(now, &mut reads, cx);
+            this.expire(now, reads);
+            moved |= this.poll_write(now, &mut writes, cx);
+            let outlook = this.outlook();
+            if outlook.finished {
+                this.link = None;
+                return Poll::Ready(());
+            }
+            moved |= this.poll_timer(now, outlook.next, cx);
+            rounds -= 1;
+            if reads == 0 || writes == 0 || rounds == 0 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if !moved && !outlook.todo {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl<R: Runtime> Drop for Driver<R> {
+    fn drop(&mut self) {
+        let now = self.runtime.now();
+        self.shared.input(now, |state| state.end(now));
+    }
+}

@@ -1,0 +1,113 @@
+//! What a consumer of a channel reads.
+
+use core::pin::Pin;
+use core::task::{Context, Poll, ready};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use futures_core::Stream;
+
+use super::channel::ChannelInner;
+use super::subscribers::Subscriber;
+use crate::event::cause::{ChannelEnd, Interruption};
+use crate::wire::ByteStr;
+use crate::wire::payload::Payload;
+
+/// Something that happened on a channel.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ChannelEvent {
+    /// The server pushed or broadcast.
+    Message(Message),
+    /// The channel is not joined at the moment; it is joined again by itself.
+    Interrupted {
+        /// The latest cause.
+        cause: Interruption,
+        /// How many interruptions this stands for: more than one when the consumer did not look
+        /// in between.
+        count: u32,
+    },
+    /// The channel is joined again. Messages may have been missed.
+    Resumed {
+        /// The server's response to the join.
+        response: Payload,
+    },
+    /// So many messages were dropped here, because the consumer was too slow.
+    Lagged(u64),
+    /// The end of the stream; nothing follows.
+    Closed(StreamEnd),
+}
+
+/// A push or a broadcast from the server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Message {
+    /// The event.
+    pub event: ByteStr,
+    /// The payload, not yet parsed.
+    pub payload: Payload,
+}
+
+/// Why a stream of events ended.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum StreamEnd {
+    /// The channel ended.
+    Channel(ChannelEnd),
+    /// The channel had ended before the stream was made.
+    Gone,
+    /// The mailbox was full, and its policy is [`MailboxPolicy::Close`](super::MailboxPolicy).
+    Overflow,
+}
+
+/// The events of a channel, from [`Channel::messages`](super::Channel::messages).
+///
+/// Keeps its channel joined. The stream ends after [`ChannelEvent::Closed`].
+#[derive(Debug)]
+#[must_use = "a stream does nothing unless it is read"]
+pub struct Messages {
+    channel: Arc<ChannelInner>,
+    mailbox: Arc<Subscriber>,
+    /// Taken out of the mailbox already.
+    hand: VecDeque<Message>,
+    done: bool,
+}
+
+impl Messages {
+    pub(super) const fn new(channel: Arc<ChannelInner>, mailbox: Arc<Subscriber>) -> Self {
+        Self { channel, mailbox, hand: VecDeque::new(), done: false }
+    }
+
+    /// The next event; `None` after `Closed`.
+    ///
+    /// Cancel safe: an event is taken only when it is returned. A disconnect is an event, not
+    /// the end.
+    pub async fn next(&mut self) -> Option<ChannelEvent> {
+        core::future::poll_fn(|cx| self.poll_event(cx)).await
+    }
+
+    #[inline]
+    fn poll_event(&mut self, cx: &Context<'_>) -> Poll<Option<ChannelEvent>> {
+        if self.done {
+            return Poll::Ready(None);
+        }
+        if let Some(message) = self.hand.pop_front() {
+            return Poll::Ready(Some(ChannelEvent::Message(message)));
+        }
+        let event = ready!(self.mailbox.poll_events(&mut self.hand, cx));
+        self.done = matches!(event, ChannelEvent::Closed(_));
+        Poll::Ready(Some(event))
+    }
+}
+
+impl Stream for Messages {
+    type Item = ChannelEvent;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<ChannelEvent>> {
+        self.get_mut().poll_event(cx)
+    }
+}
+
+impl Drop for Messages {
+    fn drop(&mut self) {
+        self.channel.shared().peek(|state| state.drop_mailbox(&self.mailbox));
+    }
+}

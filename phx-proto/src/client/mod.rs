@@ -1,0 +1,89 @@
+//! The async client: one driver future and the handles, the same on every runtime.
+//!
+//! Public as [`driver`](crate::driver), whose documentation begins with how the parts meet.
+
+mod channel;
+#[allow(clippy::module_inception)]
+mod client;
+mod driver;
+mod error;
+mod mailbox;
+mod messages;
+mod presence;
+mod reply;
+mod runtime;
+mod setup;
+mod shutdown;
+mod signals;
+mod state;
+mod subscribers;
+#[cfg(feature = "tracing")]
+mod trace;
+
+pub use channel::{Channel, JoinOptions, Left};
+pub use client::Client;
+pub use driver::Driver;
+pub use error::{ConnectError, JoinFailed, JoinObstacle, NotConnected, PushFailed};
+pub use mailbox::MailboxPolicy;
+pub use messages::{ChannelEvent, Message, Messages, StreamEnd};
+pub use presence::{PresenceEvent, PresenceStream};
+pub use reply::ErrorReply;
+pub use runtime::{Received, Runtime, Timer, Transport, WriteFailed};
+pub use setup::{ConnectAttempt, CredentialsFailed, Provided, Setup};
+pub use shutdown::Unfinished;
+pub use signals::{ClientEvent, Signals};
+
+use crate::event::cause::Cause;
+use crate::event::signal::Signal;
+use crate::recording::RecordedSocket;
+
+/// A client and its driver. Nothing is spawned and nothing is dialled: poll the driver, and call
+/// [`Client::connect`].
+pub fn client<R: Runtime>(setup: impl Into<Setup>, runtime: R) -> (Client, Driver<R>) {
+    let seed = runtime.seed();
+    let Setup { config, provider, recorder } = setup.into();
+    let socket = RecordedSocket::new(config, seed, runtime.now(), recorder.as_ref());
+    let clock = runtime.clone();
+    let shared = state::Shared::new(socket, seed, move || clock.now());
+    let driver = Driver::new(runtime, provider, std::sync::Arc::clone(&shared));
+    (Client::new(shared), driver)
+}
+
+/// Spawns the driver and starts connecting, without waiting for it.
+pub fn start<R: Runtime>(setup: impl Into<Setup>, runtime: R) -> Client {
+    let (client, driver) = client(setup, runtime.clone());
+    client.connect();
+    runtime.spawn(driver);
+    client
+}
+
+/// Spawns the driver, connects and waits for the first open connection. From then on it is kept:
+/// reconnects are automatic.
+///
+/// Cancel safe: dropping the future closes the connection.
+///
+/// # Errors
+///
+/// [`ConnectError`] when the first attempt fails. The client is closed then; nothing goes on in
+/// the background.
+pub async fn connect<R: Runtime>(
+    setup: impl Into<Setup>,
+    runtime: R,
+) -> Result<Client, ConnectError> {
+    let (client, driver) = client(setup, runtime.clone());
+    let mut signals = client.signals();
+    client.connect();
+    runtime.spawn(driver);
+    loop {
+        let cause = match signals.next().await {
+            Some(ClientEvent::Signal(Signal::Connected { .. })) => return Ok(client),
+            Some(ClientEvent::Signal(
+                Signal::Disconnected { cause, .. } | Signal::GaveUp { cause },
+            )) => cause,
+            Some(ClientEvent::Signal(Signal::Closed)) | None => Cause::LocalDisconnect,
+            Some(_) => continue,
+        };
+        client.disconnect().await;
+        return Err(ConnectError::new(cause));
+    }
+}

@@ -1,0 +1,36 @@
+//! What a reply means to the caller.
+
+use crate::event::cause::Reply;
+use crate::wire::ByteStr;
+use crate::wire::payload::Payload;
+
+impl Reply {
+    /// Whether the status is `ok`.
+    #[must_use]
+    pub fn is_ok(&self) -> bool {
+        &*self.status == "ok"
+    }
+
+    /// The response, if the status is `ok`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorReply`] for every other status: `error`, or whatever the server's channel says.
+    pub fn ok(self) -> Result<Payload, ErrorReply> {
+        if self.is_ok() {
+            Ok(self.response)
+        } else {
+            Err(ErrorReply { status: self.status, response: self.response })
+        }
+    }
+}
+
+/// The server handled a push and answered with another status than `ok`.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("the server replied {status:?}: {response:?}")]
+pub struct ErrorReply {
+    /// The status, usually `error`.
+    pub status: ByteStr,
+    /// The response: any JSON value, or bytes.
+    pub response: Payload,
+}

@@ -1,0 +1,100 @@
+//! What a driver needs from the world: a clock, a timer, a way to dial, a place to run.
+//!
+//! [`Runtime`] and [`Transport`] are all that an adapter implements. Everything is poll-based,
+//! so that one future can read while a write is blocked, and nothing is lost when a poll is not
+//! followed by another.
+
+use core::future::Future;
+use core::task::{Context, Poll};
+
+use crate::config::Config;
+use crate::event::action::ConnectRequest;
+use crate::event::input::{Ended, Failure, Opened};
+use crate::time::Time;
+use crate::wire::Frame;
+
+/// A runtime: clock, timers, dialling and spawning.
+pub trait Runtime: Clone + Send + Sync + 'static {
+    /// An open WebSocket.
+    type Transport: Transport;
+    /// A timer that can be set again and again.
+    type Timer: Timer;
+
+    /// The monotonic clock, from an origin that stays the same for all clones of this value.
+    fn now(&self) -> Time;
+
+    /// The wall clock, from the Unix epoch. The driver compares its progress with
+    /// [`now`](Self::now) to notice that the machine was suspended, and a
+    /// [`Supervisor`](super::Supervisor) dates its events by it; a simulation returns the same
+    /// as `now`.
+    fn wall(&self) -> Time;
+
+    /// A seed for jitter, different for every call.
+    fn seed(&self) -> u64;
+
+    /// A timer that is not set.
+    fn timer(&self) -> Self::Timer;
+
+    /// Dials: resolves, connects, upgrades. Dropped when the core aborts the attempt; the
+    /// connect timeout is the core's, so none is needed here.
+    ///
+    /// `config` holds the limits and buffer sizes; address and credentials come from `request`.
+    fn connect(
+        &self,
+        request: ConnectRequest,
+        config: &Config,
+    ) -> impl Future<Output = Result<(Self::Transport, Opened), Failure>> + Send + 'static;
+
+    /// Runs a future to its end in the background.
+    fn spawn(&self, future: impl Future<Output = ()> + Send + 'static);
+}
+
+/// A timer. It only wakes; the clock decides what has expired.
+pub trait Timer: Send + Unpin + 'static {
+    /// Sets the timer to wake at `at`, or never.
+    fn reset(&mut self, at: Option<Time>);
+
+    /// Ready once the set time has come; pending for ever while not set.
+    fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+}
+
+/// An open WebSocket, message by message. Answers pings and close frames by itself.
+pub trait Transport: Send + Unpin + 'static {
+    /// The next message, or how the connection ended. Not polled again after `Ended`.
+    ///
+    /// Reading must go on while writing is blocked.
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Received>;
+
+    /// Ready when one more frame can be taken. An error is reported by `poll_receive` too, so it
+    /// carries nothing here.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteFailed>>;
+
+    /// Takes one frame, after `poll_ready` was ready.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteFailed`] when the connection is over; `poll_receive` says why.
+    fn send(&mut self, frame: Frame) -> Result<(), WriteFailed>;
+
+    /// Ready when everything taken is with the operating system.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteFailed>>;
+
+    /// Starts the close handshake: a close frame with this code and reason follows what was
+    /// sent. Then polled through `poll_flush` and `poll_receive` until that reports the end.
+    fn close(&mut self, code: u16, reason: &str);
+}
+
+/// What `poll_receive` yields.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Received {
+    /// A data frame.
+    Frame(Frame),
+    /// The end of the connection. A close frame that was read is the cause even when a reset
+    /// follows at once, as Phoenix does it (`wire/close_graceful_shutdown`).
+    Ended(Ended),
+}
+
+/// The transport takes no more frames; `poll_receive` says why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the transport takes no more frames")]
+pub struct WriteFailed;

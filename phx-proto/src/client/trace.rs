@@ -1,0 +1,100 @@
+//! What happens, as events of the `tracing` crate.
+//!
+//! The target is `phx`, and the span is the one in which the client was made, so that a program
+//! with many connections can tell them apart. Levels: `info` for what an operator expects to see,
+//! `warn` for what somebody may have to do something about, `debug` and `trace` for the rest. There
+//! is no `error`: nothing in here is a bug of the program. No payload is written.
+//!
+//! A subscriber is code of the application, so it is called after the lock is gone.
+
+use tracing::{Span, debug, info, trace, warn};
+
+use crate::event::cause::{NextStep, PushOutcome};
+use crate::event::signal::Signal;
+
+/// What was signalled under the lock and is told after it.
+#[derive(Debug)]
+pub(super) struct Trace {
+    span: Span,
+    signals: Vec<Signal>,
+    late_replies: u64,
+    told_late: u64,
+}
+
+impl Trace {
+    pub(super) fn new() -> Self {
+        Self { span: Span::current(), signals: Vec::new(), late_replies: 0, told_late: 0 }
+    }
+
+    pub(super) fn record(&mut self, signal: &Signal) {
+        self.signals.push(signal.clone());
+    }
+
+    pub(super) const fn late_replies(&mut self, count: u64) {
+        self.late_replies = count;
+    }
+
+    /// Takes what there is to tell.
+    pub(super) fn take(&mut self) -> Self {
+        let told_late = core::mem::replace(&mut self.told_late, self.late_replies);
+        Self {
+            span: self.span.clone(),
+            signals: core::mem::take(&mut self.signals),
+            late_replies: self.late_replies,
+            told_late,
+        }
+    }
+
+    pub(super) fn tell(self) {
+        let _entered = self.span.enter();
+        self.signals.iter().for_each(tell);
+        if self.late_replies > self.told_late {
+            debug!(target: "phx", total = self.late_replies, "a reply to nothing that waits");
+        }
+    }
+}
+
+fn tell(signal: &Signal) {
+    match signal {
+        Signal::Connecting { attempt, .. } => debug!(target: "phx", attempt, "connecting"),
+        Signal::Connected { .. } => info!(target: "phx", "connected"),
+        Signal::Disconnected { cause, next: NextStep::Retry { delay, attempt }, .. } => {
+            warn!(target: "phx", %cause, ?delay, attempt, "disconnected, trying again");
+        }
+        Signal::Disconnected { cause, .. } => info!(target: "phx", %cause, "disconnected"),
+        Signal::GaveUp { cause } => warn!(target: "phx", %cause, "gave up"),
+        Signal::Closed => info!(target: "phx", "closed"),
+        Signal::Joined { topic, .. } => info!(target: "phx", %topic, "joined"),
+        Signal::Resumed { topic, .. } => info!(target: "phx", %topic, "joined again"),
+        Signal::JoinRejected { topic, rejection, last } => {
+            warn!(target: "phx", %topic, kind = ?rejection.kind, last, "join rejected");
+        }
+        Signal::JoinTimedOut { topic } => warn!(target: "phx", %topic, "join unanswered"),
+        Signal::Errored { topic, .. } => warn!(target: "phx", %topic, "channel crashed"),
+        Signal::Interrupted { topic, .. } => debug!(target: "phx", %topic, "interrupted"),
+        Signal::Left { topic, outcome } => debug!(target: "phx", %topic, ?outcome, "left"),
+        Signal::ChannelClosed { topic, .. } => info!(target: "phx", %topic, "channel closed"),
+        Signal::Message { topic, event, payload } => {
+            trace!(target: "phx", %topic, event = event.as_str(), bytes = payload.len(), "message");
+        }
+        Signal::PushEnded { id, topic, outcome } => {
+            trace!(target: "phx", %id, %topic, outcome = outcome_name(outcome), "push ended");
+        }
+        Signal::HeartbeatAcked { rtt } => trace!(target: "phx", ?rtt, "heartbeat answered"),
+        Signal::ProtocolError { error } => {
+            warn!(target: "phx", problem = %error.problem, "a frame that is not the protocol");
+        }
+        Signal::Warning(warning) => warn!(target: "phx", ?warning, "warning"),
+    }
+}
+
+const fn outcome_name(outcome: &PushOutcome) -> &'static str {
+    match outcome {
+        PushOutcome::Reply(_) => "reply",
+        PushOutcome::Written => "written",
+        PushOutcome::TimedOut => "timed out",
+        PushOutcome::Unknown(_) => "unknown",
+        PushOutcome::NotSent(_) => "not sent",
+        PushOutcome::Cancelled => "cancelled",
+    }
+}

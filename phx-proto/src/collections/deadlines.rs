@@ -1,0 +1,84 @@
+//! The deadlines of pushes.
+//!
+//! Most pushes are given the same time, so their deadlines come in order and nearly all are
+//! cancelled in order, when replies arrive: a ring takes them at the cost of looking at its ends. A
+//! deadline that comes out of order goes into a tree, at the cost of a search. Equal times fall
+//! back on the order in which the pushes were accepted, so the order of expiry is total.
+
+use std::collections::BTreeSet;
+
+use crate::collections::ordered::Ordered;
+use crate::id::PushId;
+use crate::time::Time;
+
+/// When each push has waited long enough.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Deadlines {
+    in_order: Ordered<(Time, PushId)>,
+    others: BTreeSet<(Time, PushId)>,
+}
+
+impl Deadlines {
+    #[inline]
+    pub(crate) fn insert(&mut self, at: Time, id: PushId) {
+        if self.in_order.last().is_none_or(|last| last < (at, id)) {
+            self.in_order.insert((at, id), ());
+        } else {
+            self.others.insert((at, id));
+        }
+    }
+
+    #[inline]
+    pub(crate) fn remove(&mut self, at: Time, id: PushId) {
+        if self.in_order.remove((at, id)).is_none() {
+            self.others.remove(&(at, id));
+        }
+    }
+
+    /// The earliest.
+    #[inline]
+    pub(crate) fn first(&self) -> Option<Time> {
+        let first = self.in_order.first().map(|((at, _), ())| at);
+        match self.others.first() {
+            Some((at, _)) => Some(first.map_or(*at, |first| first.min(*at))),
+            None => first,
+        }
+    }
+
+    /// What has passed, earliest first.
+    pub(crate) fn passed(&self, now: Time) -> Vec<(Time, PushId)> {
+        let in_order = self.in_order.iter().map(|(key, ())| key);
+        let mut passed: Vec<_> = in_order.take_while(|(at, _)| *at <= now).collect();
+        if !self.others.is_empty() {
+            passed.extend(self.others.iter().take_while(|(at, _)| *at <= now));
+            passed.sort_unstable();
+        }
+        passed
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.in_order.len() + self.others.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn they_pass_in_order_of_time_then_of_acceptance_whatever_the_order_they_came_in() {
+        let mut deadlines = Deadlines::default();
+        let key = |ms, id| (Time::from_millis(ms), PushId(id));
+        for (ms, id) in [(50, 1), (10, 2), (50, 3), (60, 4), (50, 5), (10, 6)] {
+            deadlines.insert(Time::from_millis(ms), PushId(id));
+        }
+        assert_eq!((deadlines.len(), deadlines.first()), (6, Some(Time::from_millis(10))));
+        deadlines.remove(Time::from_millis(10), PushId(2));
+        deadlines.remove(Time::from_millis(50), PushId(3));
+        // Nobody's.
+        deadlines.remove(Time::from_millis(50), PushId(2));
+        let passed = [key(10, 6), key(50, 1), key(50, 5)];
+        assert_eq!(deadlines.passed(Time::from_millis(59)), passed);
+        assert_eq!(deadlines.len(), 4, "they stay until they are removed");
+    }
+}

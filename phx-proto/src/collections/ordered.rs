@@ -1,0 +1,248 @@
+//! A map for keys that come in ascending and leave from the front, nearly always.
+//!
+//! Pushes are accepted, written and answered in order, so a sorted ring beats a search tree,
+//! which allocates and frees a node whenever it goes from empty to one entry and back. What
+//! leaves out of order is found by bisection and leaves a gap; gaps go when they reach the front,
+//! and all of them when they are the half, so no removal costs more than its bisection and a
+//! constant share of that. Only what comes out of order moves its neighbours, and what comes so in
+//! numbers (the pushes that waited for a join, behind those of another channel) is merged in.
+
+use core::fmt;
+use std::collections::VecDeque;
+
+/// A sorted ring. A key is inserted once.
+#[derive(Clone)]
+pub(crate) struct Ordered<K, V = ()> {
+    /// Neither its first nor its last entry is a gap.
+    ring: VecDeque<(K, Option<V>)>,
+    gaps: usize,
+}
+
+/// Fewer gaps than this are not worth a pass over the ring.
+const GAPS_MIN: usize = 32;
+
+impl<K, V> Default for Ordered<K, V> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<K, V> Ordered<K, V> {
+    pub(crate) const fn new() -> Self {
+        Self { ring: VecDeque::new(), gaps: 0 }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.ring.len() - self.gaps
+    }
+}
+
+impl<K: Ord + Copy, V> Ordered<K, V> {
+    #[inline]
+    pub(crate) fn insert(&mut self, key: K, value: V) {
+        if self.last().is_none_or(|last| last < key) {
+            self.ring.push_back((key, Some(value)));
+            return;
+        }
+        match self.find(key) {
+            Ok(at) => {
+                if self.ring[at].1.replace(value).is_none() {
+                    self.gaps -= 1;
+                }
+            }
+            Err(at) => self.ring.insert(at, (key, Some(value))),
+        }
+    }
+
+    /// Inserts many that are in order, and none of them here already, in one pass over all.
+    pub(crate) fn extend(&mut self, entries: impl IntoIterator<Item = (K, V)>) {
+        let mut entries = entries.into_iter().peekable();
+        let Some((first, _)) = entries.peek() else { return };
+        let in_order = self.last().is_none_or(|last| last < *first);
+        if !in_order {
+            self.drop_gaps();
+        }
+        self.ring.extend(entries.map(|(key, value)| (key, Some(value))));
+        if !in_order {
+            // Two runs, which a stable sort merges.
+            self.ring.make_contiguous().sort_by_key(|(key, _)| *key);
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn remove(&mut self, key: K) -> Option<V> {
+        if self.first().is_some_and(|(first, _)| first == key) {
+            return self.pop_first().map(|(_, value)| value);
+        }
+        self.remove_behind(key)
+    }
+
+    fn remove_behind(&mut self, key: K) -> Option<V> {
+        let at = self.find(key).ok()?;
+        let value = self.ring[at].1.take()?;
+        self.gaps += 1;
+        while self.ring.back().is_some_and(|(_, value)| value.is_none()) {
+            self.ring.pop_back();
+            self.gaps -= 1;
+        }
+        if self.gaps >= GAPS_MIN && self.gaps * 2 > self.ring.len() {
+            self.drop_gaps();
+        }
+        Some(value)
+    }
+
+    fn drop_gaps(&mut self) {
+        self.ring.retain(|(_, value)| value.is_some());
+        self.gaps = 0;
+    }
+
+    /// The entry with the lowest key.
+    #[inline(always)]
+    pub(crate) fn first(&self) -> Option<(K, &V)> {
+        self.ring.front().and_then(|(key, value)| Some((*key, value.as_ref()?)))
+    }
+
+    /// The highest key.
+    #[inline(always)]
+    pub(crate) fn last(&self) -> Option<K> {
+        self.ring.back().map(|(key, _)| *key)
+    }
+
+    #[inline(always)]
+    pub(crate) fn pop_first(&mut self) -> Option<(K, V)> {
+        let (key, value) = self.ring.pop_front()?;
+        if self.gaps > 0 {
+            self.drop_gaps_in_front();
+        }
+        value.map(|value| (key, value))
+    }
+
+    fn drop_gaps_in_front(&mut self) {
+        while self.ring.front().is_some_and(|(_, value)| value.is_none()) {
+            self.ring.pop_front();
+            self.gaps -= 1;
+        }
+    }
+
+    /// Gives back the room that a busy time needed, if there is no entry now.
+    pub(crate) fn give_back(&mut self) {
+        if self.ring.is_empty() {
+            self.ring = VecDeque::new();
+        }
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, key: K) -> Option<&V> {
+        match self.first() {
+            Some((first, value)) if first == key => Some(value),
+            _ => self.ring[self.find(key).ok()?].1.as_ref(),
+        }
+    }
+
+    #[inline]
+    #[cfg(feature = "driver")]
+    pub(crate) fn get_mut(&mut self, key: K) -> Option<&mut V> {
+        let at = match self.first() {
+            Some((first, _)) if first == key => 0,
+            _ => self.find(key).ok()?,
+        };
+        self.ring.get_mut(at)?.1.as_mut()
+    }
+
+    /// The entries in the order of their keys.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (K, &V)> {
+        self.ring.iter().filter_map(|(key, value)| Some((*key, value.as_ref()?)))
+    }
+
+    fn find(&self, key: K) -> Result<usize, usize> {
+        self.ring.binary_search_by(|(other, _)| other.cmp(&key))
+    }
+}
+
+impl<K: Ord + Copy + fmt::Debug, V: fmt::Debug> fmt::Debug for Ordered<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use crate::socket::rng::Rng;
+
+    #[test]
+    fn it_is_a_sorted_map_whatever_the_order_of_coming_and_leaving() {
+        let mut rng = Rng::new(7);
+        let mut draw = |most: u64| rng.next_u64() % most;
+        for round in 0..200 {
+            let (mut ordered, mut model) = (Ordered::new(), BTreeMap::new());
+            let mut next = 0;
+            for step in 0..300 {
+                match draw(7) {
+                    0..3 => {
+                        next += 1 + draw(2);
+                        ordered.insert(next, step);
+                        model.insert(next, step);
+                    }
+                    3 => {
+                        let key = draw(next + 1);
+                        ordered.insert(key, step);
+                        model.insert(key, step);
+                    }
+                    4 => assert_eq!(ordered.pop_first(), model.pop_first()),
+                    5 => {
+                        let keys: BTreeSet<u64> = (0..draw(20)).map(|_| draw(next + 5)).collect();
+                        let new = |key: &u64| !model.contains_key(key);
+                        let new: Vec<_> =
+                            keys.into_iter().filter(new).map(|key| (key, step)).collect();
+                        next = new.last().map_or(next, |(key, _)| next.max(*key));
+                        ordered.extend(new.iter().copied());
+                        model.extend(new);
+                    }
+                    _ => {
+                        let key = draw(next + 1);
+                        assert_eq!(ordered.remove(key), model.remove(&key));
+                    }
+                }
+                if round % 3 == 0 {
+                    // Many leave from the middle.
+                    let key = draw(next + 1);
+                    assert_eq!(ordered.remove(key), model.remove(&key));
+                }
+                assert_eq!(ordered.len(), model.len());
+                assert_eq!(ordered.last(), model.keys().next_back().copied());
+                let key = draw(next + 1);
+                assert_eq!(ordered.get(key), model.get(&key));
+            }
+            assert!(ordered.iter().eq(model.iter().map(|(key, value)| (*key, value))));
+        }
+    }
+
+    #[test]
+    fn room_is_given_back_when_there_is_no_entry_whatever_the_order_they_left_in() {
+        for in_order in [true, false] {
+            let mut ordered = Ordered::new();
+            (0..1_000).for_each(|key| ordered.insert(key, ()));
+            for key in 0..1_000 {
+                ordered.give_back();
+                assert!(ordered.remove(if in_order { key } else { 999 - key }).is_some());
+            }
+            assert!(ordered.ring.capacity() >= 1_000);
+            ordered.give_back();
+            assert_eq!((ordered.len(), ordered.ring.capacity()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn what_stays_in_front_does_not_keep_what_left_behind_it() {
+        let mut ordered = Ordered::new();
+        ordered.insert(0, ());
+        for key in 1..100_000_u64 {
+            ordered.insert(key, ());
+            ordered.remove(key.saturating_sub(10).max(1));
+        }
+        assert!(ordered.ring.len() < 100, "{} places for {}", ordered.ring.len(), ordered.len());
+    }
+}

@@ -1,0 +1,113 @@
+//! What a join says to the server, decided per attempt.
+
+use core::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crate::topic::Topic;
+use crate::wire::payload::Payload;
+
+/// One attempt to join, as seen by a [`JoinParams`] function.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct JoinAttempt {
+    /// The topic.
+    pub topic: Topic,
+    /// Which attempt this is since the topic was asked for, from 1.
+    pub attempt: u32,
+    /// Whether the channel has been joined before, so that the consumer may have missed
+    /// messages.
+    pub rejoin: bool,
+}
+
+/// The function of the join parameters panicked.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the function of the join parameters panicked")]
+pub(crate) struct ParamsPanicked;
+
+type ParamsFn = dyn Fn(&JoinAttempt) -> Payload + Send + Sync;
+
+/// The payload of `phx_join`: fixed, or made anew for each attempt.
+///
+/// A function serves what changes between attempts: a fresh token, the id of the last message
+/// seen. It must be quick and must not call back into the client. If it panics, the channel ends
+/// with [`ChannelEnd::InvalidParams`](crate::ChannelEnd::InvalidParams) and nothing else happens.
+#[derive(Clone)]
+pub struct JoinParams(Inner);
+
+#[derive(Clone)]
+enum Inner {
+    Fixed(Payload),
+    Function(Arc<ParamsFn>),
+}
+
+impl JoinParams {
+    /// No parameters: `{}`.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(Inner::Fixed(Payload::empty()))
+    }
+
+    /// Parameters made by a function, once per attempt.
+    ///
+    /// ```
+    /// use phx_proto::{JoinParams, Payload};
+    /// use serde_json::json;
+    ///
+    /// let params = JoinParams::from_fn(|attempt| {
+    ///     // After a gap the server need not send what was there before.
+    ///     Payload::from(json!({"history": !attempt.rejoin}))
+    /// });
+    /// # let _ = params;
+    /// ```
+    ///
+    /// A function that holds a handle of its own client keeps that client from closing by itself
+    /// when the other handles are dropped.
+    #[must_use]
+    pub fn from_fn(function: impl Fn(&JoinAttempt) -> Payload + Send + Sync + 'static) -> Self {
+        Self(Inner::Function(Arc::new(function)))
+    }
+
+    /// The payload for this attempt.
+    pub(crate) fn payload(&self, attempt: &JoinAttempt) -> Result<Payload, ParamsPanicked> {
+        match &self.0 {
+            Inner::Fixed(payload) => Ok(payload.clone()),
+            // A bug in the parameters of one channel must not take the others down.
+            Inner::Function(function) => {
+                catch_unwind(AssertUnwindSafe(|| function(attempt))).map_err(|_| ParamsPanicked)
+            }
+        }
+    }
+
+    /// The payload, if it is known without an attempt.
+    pub(crate) fn fixed(&self) -> Option<&Payload> {
+        match &self.0 {
+            Inner::Fixed(payload) => Some(payload),
+            Inner::Function(_) => None,
+        }
+    }
+
+    /// Whether two callers ask for the same: equal as JSON, or the very same function.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Inner::Fixed(one), Inner::Fixed(two)) => one.same_json(two),
+            (Inner::Function(one), Inner::Function(two)) => Arc::ptr_eq(one, two),
+            _ => false,
+        }
+    }
+}
+
+impl<T: Into<Payload>> From<T> for JoinParams {
+    fn from(payload: T) -> Self {
+        Self(Inner::Fixed(payload.into()))
+    }
+}
+
+impl fmt::Debug for JoinParams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Inner::Fixed(payload) => f.debug_tuple("Fixed").field(payload).finish(),
+            Inner::Function(_) => f.write_str("Function"),
+        }
+    }
+}

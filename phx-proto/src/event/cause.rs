@@ -1,0 +1,390 @@
+//! Why things ended: connections, channels, pushes and leaves.
+//!
+//! Causes are kept whole (close code, HTTP answer, the server's own words), because a policy can
+//! only be right about what it can see.
+
+use core::fmt;
+use core::time::Duration;
+
+use crate::event::refusal::Refusal;
+use crate::topic::Topic;
+use crate::wire::ByteStr;
+use crate::wire::payload::Payload;
+
+/// Why a connection, or an attempt at one, ended.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The server sent a close frame.
+    RemoteClose {
+        /// Its code, if it had one.
+        code: Option<u16>,
+        /// Its reason; Phoenix leaves it empty.
+        reason: String,
+    },
+    /// The transport ended without a close frame: a killed server, a cut network, a reset.
+    TransportLost {
+        /// What the transport said.
+        message: String,
+    },
+    /// A message was larger than [`Config::max_message_bytes`](crate::Config::max_message_bytes);
+    /// the connection was closed with code 1009.
+    MessageTooLarge {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The attempt took longer than [`Config::connect_timeout`](crate::Config::connect_timeout).
+    ConnectTimeout,
+    /// Name resolution, TCP or the upgrade failed.
+    Dial {
+        /// What failed.
+        message: String,
+    },
+    /// TLS failed: the server's certificate is not trusted, say.
+    Tls {
+        /// What failed.
+        message: String,
+    },
+    /// The proxy answered with an HTTP status other than 2xx. 407 says that it wants credentials,
+    /// or others than these.
+    ProxyRefused(Refusal),
+    /// The address asks for something that is not built in, or can never work. Final.
+    Unsupported {
+        /// What it is.
+        message: String,
+    },
+    /// The server answered the upgrade with an HTTP status other than 101.
+    Refused(Refusal),
+    /// The credential provider failed; the attempt counts as a failure with backoff.
+    CredentialsFailed {
+        /// What it said.
+        message: String,
+    },
+    /// The credential provider gave up. Final.
+    CredentialsGaveUp {
+        /// Its reason.
+        reason: String,
+    },
+    /// The credential provider had nothing new after the server refused what it gave. Final.
+    CredentialsUnchanged,
+    /// A heartbeat went unanswered.
+    HeartbeatTimeout,
+    /// The transport took no frame for too long.
+    WriteStalled,
+    /// A join kept the socket silent for longer than
+    /// [`Config::join_block_max`](crate::Config::join_block_max).
+    JoinStalled {
+        /// The topic whose join it was; it is joined last on the next connection.
+        topic: Topic,
+    },
+    /// [`Socket::connect_now`](crate::Socket::connect_now) replaced the attempt.
+    Superseded,
+    /// [`Socket::disconnect`](crate::Socket::disconnect) was called.
+    LocalDisconnect,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RemoteClose { code, reason } => {
+                match code {
+                    Some(code) => write!(f, "the server closed the connection with code {code}")?,
+                    None => f.write_str("the server closed the connection without a code")?,
+                }
+                if reason.is_empty() { Ok(()) } else { write!(f, ": {reason:?}") }
+            }
+            Self::TransportLost { message } => write!(f, "the connection was lost: {message}"),
+            Self::MessageTooLarge { limit } => {
+                write!(f, "the server sent a message of more than {limit} bytes")
+            }
+            Self::ConnectTimeout => f.write_str("connecting took too long"),
+            Self::Dial { message } => write!(f, "connecting failed: {message}"),
+            Self::Tls { message } => write!(f, "TLS failed: {message}"),
+            Self::ProxyRefused(refusal) => {
+                write!(f, "the proxy refused the tunnel: {refusal}")
+            }
+            Self::Unsupported { message } => f.write_str(message),
+            Self::Refused(refusal) => write!(f, "the server refused the upgrade: {refusal}"),
+            Self::CredentialsFailed { message } => {
+                write!(f, "the credential provider failed: {message}")
+            }
+            Self::CredentialsGaveUp { reason } => {
+                write!(f, "the credential provider gave up: {reason}")
+            }
+            Self::CredentialsUnchanged => {
+                f.write_str("the server refused the credentials and there are no others")
+            }
+            Self::HeartbeatTimeout => f.write_str("a heartbeat went unanswered"),
+            Self::WriteStalled => f.write_str("the transport took no frame for too long"),
+            Self::JoinStalled { topic } => {
+                write!(f, "the join of {topic:?} kept the socket silent for too long")
+            }
+            Self::Superseded => f.write_str("the attempt was replaced by a new one"),
+            Self::LocalDisconnect => f.write_str("disconnect was called"),
+        }
+    }
+}
+
+/// A [`Cause`] without its details, to count by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum CauseKind {
+    /// [`Cause::RemoteClose`].
+    RemoteClose,
+    /// [`Cause::TransportLost`].
+    TransportLost,
+    /// [`Cause::MessageTooLarge`].
+    MessageTooLarge,
+    /// [`Cause::ConnectTimeout`].
+    ConnectTimeout,
+    /// [`Cause::Dial`].
+    Dial,
+    /// [`Cause::Tls`].
+    Tls,
+    /// [`Cause::ProxyRefused`].
+    ProxyRefused,
+    /// [`Cause::Unsupported`].
+    Unsupported,
+    /// [`Cause::Refused`].
+    Refused,
+    /// [`Cause::CredentialsFailed`].
+    CredentialsFailed,
+    /// [`Cause::CredentialsGaveUp`].
+    CredentialsGaveUp,
+    /// [`Cause::CredentialsUnchanged`].
+    CredentialsUnchanged,
+    /// [`Cause::HeartbeatTimeout`].
+    HeartbeatTimeout,
+    /// [`Cause::WriteStalled`].
+    WriteStalled,
+    /// [`Cause::JoinStalled`].
+    JoinStalled,
+    /// [`Cause::Superseded`].
+    Superseded,
+    /// [`Cause::LocalDisconnect`].
+    LocalDisconnect,
+}
+
+impl CauseKind {
+    /// A name for logs and metrics: `heartbeat_timeout`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RemoteClose => "remote_close",
+            Self::TransportLost => "transport_lost",
+            Self::MessageTooLarge => "message_too_large",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::Dial => "dial",
+            Self::Tls => "tls",
+            Self::ProxyRefused => "proxy_refused",
+            Self::Unsupported => "unsupported",
+            Self::Refused => "refused",
+            Self::CredentialsFailed => "credentials_failed",
+            Self::CredentialsGaveUp => "credentials_gave_up",
+            Self::CredentialsUnchanged => "credentials_unchanged",
+            Self::HeartbeatTimeout => "heartbeat_timeout",
+            Self::WriteStalled => "write_stalled",
+            Self::JoinStalled => "join_stalled",
+            Self::Superseded => "superseded",
+            Self::LocalDisconnect => "local_disconnect",
+        }
+    }
+}
+
+impl Cause {
+    /// Which kind of cause it is.
+    #[must_use]
+    pub const fn kind(&self) -> CauseKind {
+        match self {
+            Self::RemoteClose { .. } => CauseKind::RemoteClose,
+            Self::TransportLost { .. } => CauseKind::TransportLost,
+            Self::MessageTooLarge { .. } => CauseKind::MessageTooLarge,
+            Self::ConnectTimeout => CauseKind::ConnectTimeout,
+            Self::Dial { .. } => CauseKind::Dial,
+            Self::Tls { .. } => CauseKind::Tls,
+            Self::ProxyRefused(_) => CauseKind::ProxyRefused,
+            Self::Unsupported { .. } => CauseKind::Unsupported,
+            Self::Refused(_) => CauseKind::Refused,
+            Self::CredentialsFailed { .. } => CauseKind::CredentialsFailed,
+            Self::CredentialsGaveUp { .. } => CauseKind::CredentialsGaveUp,
+            Self::CredentialsUnchanged => CauseKind::CredentialsUnchanged,
+            Self::HeartbeatTimeout => CauseKind::HeartbeatTimeout,
+            Self::WriteStalled => CauseKind::WriteStalled,
+            Self::JoinStalled { .. } => CauseKind::JoinStalled,
+            Self::Superseded => CauseKind::Superseded,
+            Self::LocalDisconnect => CauseKind::LocalDisconnect,
+        }
+    }
+}
+
+/// Why a joined channel stopped being joined while it was still wanted.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Interruption {
+    /// The connection was lost; the channel is joined again once there is another.
+    Disconnected(Cause),
+    /// The server's channel crashed (`phx_error`); it is joined again after a delay.
+    Crashed,
+    /// The server answered a push as if the channel did not exist; it is joined again.
+    Unmatched,
+    /// [`Socket::rejoin`](crate::Socket::rejoin) was called, by a consumer that fell behind, say.
+    Resync,
+}
+
+/// Why the core goes on to join a channel again after a delay.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum RejoinCause {
+    /// The server's channel crashed (`phx_error`), or answered a push as if it did not exist.
+    Crashed,
+    /// The join itself crashed on the server ("join crashed").
+    JoinCrashed,
+    /// [`Socket::rejoin`](crate::Socket::rejoin) was called.
+    Resync,
+    /// The reply to the join will never come: a heartbeat written after it was answered.
+    JoinUnanswered,
+    /// The server refused the join with this response.
+    Rejected(Payload),
+}
+
+/// Why a channel ended. It is not joined again by itself.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum ChannelEnd {
+    /// The server closed the channel (`phx_close`).
+    ClosedByServer,
+    /// The server refused the join for good.
+    Rejected(Rejection),
+    /// The application left.
+    Left,
+    /// The join parameters could not be sent.
+    InvalidParams {
+        /// What is wrong with them.
+        message: String,
+    },
+    /// The connection gave up.
+    GaveUp(Cause),
+    /// `disconnect` was called.
+    Disconnected,
+}
+
+/// A refused join.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rejection {
+    /// What kind of refusal it is.
+    pub kind: RejectionKind,
+    /// The server's response, untouched.
+    pub response: Payload,
+}
+
+/// The refusals that Phoenix itself makes, told apart from the application's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RejectionKind {
+    /// The channel's `join` said no; the response holds its reason.
+    Application,
+    /// No channel of the server matches the topic (`wire/join_unmatched_topic`).
+    UnmatchedTopic,
+    /// The server's `join` raised ("join crashed"; `wire/join_crash`). Tried again with backoff.
+    JoinCrashed,
+    /// The socket has as many channels as the server allows (`wire/join_too_many_channels`).
+    TooManyChannels,
+}
+
+/// How a push ended. Every accepted push has exactly one outcome.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum PushOutcome {
+    /// The server replied.
+    Reply(Reply),
+    /// A cast was written; nothing more is known of it.
+    Written,
+    /// It was written, and no reply came in time. The server may have handled it.
+    TimedOut,
+    /// It was written, and no reply can come any more. The server may have handled it.
+    Unknown(UnknownCause),
+    /// It was never written: safe to push again.
+    NotSent(NotSentCause),
+    /// The caller withdrew it.
+    Cancelled,
+}
+
+/// A reply to a push.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reply {
+    /// `ok`, `error`, or whatever the server says (`wire/push_replies`).
+    pub status: ByteStr,
+    /// The response: any JSON value, or bytes.
+    pub response: Payload,
+}
+
+/// Why the fate of a written push is unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UnknownCause {
+    /// The connection was lost.
+    Disconnected,
+    /// The server's channel crashed (`wire/channel_crash`: no reply is sent).
+    ChannelCrashed,
+    /// The server closed the channel.
+    ChannelClosed,
+    /// The channel is being replaced by a new join (`wire/join_double`: the server answers
+    /// nothing of the old one).
+    ChannelReplaced,
+    /// The application left the channel.
+    Left,
+}
+
+/// Why a push was never written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NotSentCause {
+    /// Its time ran out while it waited for the channel.
+    TimedOut,
+    /// It was to [fail fast](crate::PushOptions::fail_fast), and the channel was interrupted
+    /// before it was written.
+    Interrupted,
+    /// The server closed the channel.
+    ChannelClosed,
+    /// The application left the channel.
+    Left,
+    /// The server refused the join for good.
+    JoinRejected,
+    /// The connection gave up.
+    GaveUp,
+    /// `disconnect` was called.
+    Disconnected,
+    /// It could not be encoded, or grew over the limit with its envelope.
+    Encoding,
+}
+
+/// How a leave ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LeaveOutcome {
+    /// The server confirmed it, in one of the ways it does (`wire/leave_ok`).
+    Acked,
+    /// The server did not confirm it in time.
+    TimedOut,
+    /// The connection was lost first, which ends the channel too.
+    Offline,
+    /// Nothing of the channel was on the server.
+    Local,
+}
+
+/// What happens next after a connection was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NextStep {
+    /// Another attempt follows after this delay.
+    Retry {
+        /// The delay that was chosen.
+        delay: Duration,
+        /// Which attempt it will be, from 1.
+        attempt: u32,
+    },
+    /// A new connection was asked for and is dialled at once.
+    Reconnect,
+    /// Nothing: the connection gave up, or was closed on request.
+    Stop,
+}

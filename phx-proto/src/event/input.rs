@@ -1,0 +1,66 @@
+//! What the world did: the arguments of the `handle_*` methods.
+
+use crate::event::refusal::Refusal;
+
+/// What an opened connection agreed on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// The subprotocol that the server chose, if any.
+    pub protocol: Option<String>,
+}
+
+/// How an open connection ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ended {
+    /// A close frame was read. Report this even when a reset follows at once: the close frame is
+    /// the cause.
+    CloseFrame {
+        /// Its code, if it had one.
+        code: Option<u16>,
+        /// Its reason.
+        reason: String,
+    },
+    /// The transport ended or failed without a close frame.
+    Lost {
+        /// What the transport said.
+        message: String,
+    },
+    /// The transport gave up on a message over the limit.
+    MessageTooLarge,
+}
+
+/// How an attempt to connect failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Failure {
+    /// Name resolution, TCP or the upgrade failed.
+    Dial {
+        /// What failed.
+        message: String,
+    },
+    /// TLS failed: the server's certificate is not trusted, say.
+    Tls {
+        /// What failed.
+        message: String,
+    },
+    /// The proxy answered with an HTTP status other than 2xx.
+    ProxyRefused(Refusal),
+    /// The address asks for something that is not built in, or can never work.
+    Unsupported {
+        /// What it is.
+        message: String,
+    },
+    /// The server answered with an HTTP status other than 101.
+    Refused(Refusal),
+    /// The credential provider failed for now.
+    Credentials {
+        /// What it said.
+        message: String,
+    },
+    /// The credential provider gave up for good.
+    CredentialsGaveUp {
+        /// Its reason.
+        reason: String,
+    },
+}

@@ -1,0 +1,14 @@
+//! Plain data that goes into the machine and comes out of it: inputs, actions, signals, causes,
+//! errors and counters.
+
+pub(crate) mod action;
+pub(crate) mod cause;
+pub(crate) mod error;
+mod http_date;
+pub(crate) mod input;
+pub(crate) mod refusal;
+pub(crate) mod signal;
+pub(crate) mod sizes;
+pub(crate) mod stats;
+#[cfg(any(feature = "driver", feature = "testing"))]
+pub(crate) mod trace;

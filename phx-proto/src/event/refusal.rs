@@ -1,0 +1,227 @@
+//! An HTTP answer that refused a connection.
+
+use core::fmt;
+use core::time::Duration;
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use crate::config::auth_token::AUTH_TOKEN_PREFIX;
+use crate::event::http_date;
+
+/// An HTTP answer that refused a connection: its status, its headers and how its body begins.
+///
+/// Phoenix refuses with 403 and an empty body when `connect/3` returns an error, unless the
+/// endpoint has its own error handler; it answers 500 when `connect/3` raises
+/// (`wire/handshake_rejected`) and 404 on a path without a socket (`wire/handshake_wrong_path`).
+///
+/// `Debug` is fit for a log: values of headers that may carry a secret (cookies, anything about
+/// authentication, tokens and keys) and the query of a `Location` are not printed.
+///
+/// ```
+/// use core::time::Duration;
+/// use phx_proto::Refusal;
+///
+/// let headers = vec![("Retry-After".to_owned(), "30".to_owned())];
+/// let refusal = Refusal::new(429, headers, "Too many requests");
+/// assert_eq!(refusal.status(), 429);
+/// assert_eq!(refusal.header("retry-after"), Some("30"));
+/// assert_eq!(refusal.retry_after(), Some(Duration::from_secs(30)));
+/// assert_eq!(refusal.body_text(), "Too many requests");
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Refusal {
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: Bytes,
+}
+
+impl Refusal {
+    /// How much of the body is kept, in bytes.
+    pub const MAX_BODY: usize = 1024;
+
+    /// A refusal from its parts; of the body the first [`MAX_BODY`](Self::MAX_BODY) bytes are kept.
+    #[must_use]
+    pub fn new(status: u16, headers: Vec<(String, String)>, body: impl Into<Bytes>) -> Self {
+        let mut body = body.into();
+        if body.len() > Self::MAX_BODY {
+            // A copy, because a slice would keep the whole body alive.
+            body = Bytes::copy_from_slice(&body[..Self::MAX_BODY]);
+        }
+        Self { status, headers, body }
+    }
+
+    /// The HTTP status code.
+    #[must_use]
+    pub const fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The headers in the order they came, names spelled as they came, repeated ones repeated.
+    #[must_use]
+    pub fn headers(&self) -> &[(String, String)] {
+        &self.headers
+    }
+
+    /// The value of the first header of that name, whatever its case.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        header(&self.headers, name)
+    }
+
+    /// The first [`MAX_BODY`](Self::MAX_BODY) bytes of the body, or all of it.
+    #[must_use]
+    pub const fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// The body as text; what is not UTF-8 becomes U+FFFD.
+    #[must_use]
+    pub fn body_text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.body)
+    }
+
+    /// Where a redirect points, as the server wrote it: possibly relative, possibly with secrets
+    /// in its query.
+    #[must_use]
+    pub fn location(&self) -> Option<&str> {
+        self.header("location")
+    }
+
+    /// How long the server asks to be left alone.
+    ///
+    /// `Retry-After` in seconds, or a date measured against the response's own `Date`: zero when it
+    /// is past, `None` when there is no `Date` to measure against. Not limited in any useful way:
+    /// a server may say a century.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        http_date::retry_after(self.header("retry-after")?, self.header("date"))
+    }
+}
+
+/// `HTTP 403`, with a hint where the status has a usual cause.
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HTTP {}", self.status)?;
+        match (self.status, self.location()) {
+            (404, _) => f.write_str(" (the path of a Phoenix socket usually ends in /websocket)"),
+            (407, _) => f.write_str(" (the proxy wants credentials, or others than these)"),
+            // Redirects are not followed: what is sent along is not meant for just anyone.
+            (300..=399, Some(location)) => {
+                write!(f, " (it redirects to {})", logged_value("location", location))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refusal")
+            .field("status", &self.status)
+            .field("headers", &LoggedHeaders(&self.headers))
+            // An error page may repeat the request, and with it the token.
+            .field("body_bytes", &self.body.len())
+            .finish()
+    }
+}
+
+/// The value of the first header of that name, whatever its case.
+pub(crate) fn header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| &**value)
+}
+
+/// Response headers as a log may show them.
+pub(crate) struct LoggedHeaders<'a>(pub(crate) &'a [(String, String)]);
+
+impl fmt::Debug for LoggedHeaders<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = self.0.iter().map(|(name, value)| (name, logged_value(name, value)));
+        f.debug_map().entries(shown).finish()
+    }
+}
+
+/// The value of a response header without what may be a secret. Matches parts of names, so that
+/// `Set-Cookie`, `WWW-Authenticate`, `Proxy-Authenticate`, `X-Csrf-Token` and `X-Api-Key` are all
+/// caught; better one header too many than one too few.
+fn logged_value<'a>(name: &str, value: &'a str) -> Cow<'a, str> {
+    const SECRET: [&str; 6] = ["auth", "cookie", "token", "secret", "session", "-key"];
+    let name = name.to_ascii_lowercase();
+    if SECRET.iter().any(|part| name.contains(part)) || value.contains(AUTH_TOKEN_PREFIX) {
+        return Cow::Borrowed("[redacted]");
+    }
+    match value.split_once('?') {
+        // A redirect often repeats the query it was asked with, token and all.
+        Some((path, _)) if name.contains("location") => Cow::Owned(format!("{path}?[redacted]")),
+        _ => Cow::Borrowed(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(headers: &[(&str, &str)]) -> Refusal {
+        let owned = headers.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
+        Refusal::new(403, owned.collect(), Bytes::new())
+    }
+
+    #[test]
+    fn only_the_first_kib_of_the_body_is_kept() {
+        let refusal = Refusal::new(500, Vec::new(), vec![b'x'; Refusal::MAX_BODY + 1]);
+        assert_eq!(refusal.body().len(), Refusal::MAX_BODY);
+        assert_eq!(Refusal::new(500, Vec::new(), "short").body(), "short");
+    }
+
+    #[test]
+    fn headers_are_found_whatever_their_case_and_the_first_wins() {
+        let refusal = refusal(&[("X-Reason", "full"), ("x-reason", "late"), ("LOCATION", "/")]);
+        assert_eq!(refusal.header("x-REASON"), Some("full"));
+        assert_eq!(refusal.location(), Some("/"));
+        assert_eq!(refusal.header("x-reasons"), None);
+        assert_eq!(refusal.headers().len(), 3);
+    }
+
+    #[test]
+    fn retry_after_uses_the_date_of_the_response() {
+        let at = ("retry-after", "Sun, 06 Nov 1994 08:50:37 GMT");
+        let date = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(refusal(&[at, date]).retry_after(), Some(Duration::from_secs(60)));
+        assert_eq!(refusal(&[at]).retry_after(), None);
+        assert_eq!(refusal(&[date]).retry_after(), None);
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let secrets = refusal(&[
+            ("Set-Cookie", "id=s3cret"),
+            ("authorization", "Bearer s3cret"),
+            ("WWW-Authenticate", "Basic realm=s3cret"),
+            ("Proxy-Authenticate", "Basic realm=s3cret"),
+            ("x-csrf-token", "s3cret"),
+            ("X-Api-Key", "s3cret"),
+            ("Location", "https://example.org/login?token=s3cret"),
+            ("sec-websocket-protocol", "base64url.bearer.phx.s3cret"),
+        ]);
+        let shown = format!("{secrets:?}");
+        assert!(!shown.contains("s3cret"), "{shown}");
+        assert!(shown.contains("https://example.org/login?[redacted]"), "{shown}");
+        let shown =
+            format!("{:?}", refusal(&[("x-request-id", "F1"), ("keep-alive", "timeout=5")]));
+        assert!(shown.contains("F1") && shown.contains("timeout=5"), "{shown}");
+    }
+
+    #[test]
+    fn a_redirect_names_its_location_without_the_query() {
+        let headers = vec![("Location".to_owned(), "https://h/login?token=s3cret".to_owned())];
+        let shown = Refusal::new(302, headers, "").to_string();
+        assert_eq!(shown, "HTTP 302 (it redirects to https://h/login?[redacted])");
+        assert_eq!(Refusal::new(302, Vec::new(), "").to_string(), "HTTP 302");
+    }
+
+    #[test]
+    fn a_404_hints_at_the_usual_path() {
+        assert_eq!(refusal(&[]).to_string(), "HTTP 403");
+        assert!(Refusal::new(404, Vec::new(), "").to_string().contains("/websocket"));
+    }
+}

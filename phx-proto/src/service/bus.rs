@@ -1,0 +1,261 @@
+//! The bus inside the process: events by topic pattern.
+//!
+//! ```text
+//!   supervisor ──publish──▶ Bus ──┬─▶ Subscription "jido.protocol.phoenix.backend.**"
+//!                                 └─▶ Subscription "jido.signal.phoenix.channel.*"
+//! ```
+//!
+//! Publishing never waits: each subscription has a queue with bounds, and one that is full loses
+//! its oldest event and says how many it lost. An event that matches a pattern by several of its
+//! topics is delivered once.
+
+use core::fmt;
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_core::Stream;
+
+use crate::service::router::{PatternError, Routed, TopicPattern};
+
+/// Events that wait for one subscriber.
+const EVENTS_MAX: usize = 1_024;
+/// Their payload bytes.
+const BYTES_MAX: usize = 8 << 20;
+
+/// A bus. Clones are the same bus; it closes when the last of them is dropped.
+#[derive(Clone)]
+pub struct Bus {
+    publisher: Arc<Publisher>,
+}
+
+/// What a subscription yields.
+#[derive(Clone, Debug, PartialEq)]
+pub enum BusEvent {
+    /// An event and its topics.
+    Event(Arc<Routed>),
+    /// So many events were dropped here, because the subscriber was too slow.
+    Lagged(u64),
+}
+
+/// The events that match a pattern, from [`Bus::subscribe`]. Ends when the bus is closed.
+#[derive(Debug)]
+#[must_use = "a subscription does nothing unless it is read"]
+pub struct Subscription {
+    state: Arc<Locked>,
+    id: u64,
+}
+
+struct Publisher {
+    state: Arc<Locked>,
+}
+
+struct Locked(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    queues: BTreeMap<u64, Queue>,
+    next_id: u64,
+    closed: bool,
+}
+
+struct Queue {
+    patterns: Vec<TopicPattern>,
+    events: VecDeque<Arc<Routed>>,
+    bytes: usize,
+    lagged: u64,
+    waker: Option<Waker>,
+}
+
+impl Bus {
+    /// A bus without subscribers.
+    #[must_use]
+    pub fn new() -> Self {
+        let state = Arc::new(Locked(Mutex::default()));
+        Self { publisher: Arc::new(Publisher { state }) }
+    }
+
+    /// Everything from now on whose bus topics match `pattern`; see [`TopicPattern`].
+    ///
+    /// Up to 1,024 events and 8 MiB of their payloads wait for a slow subscriber.
+    ///
+    /// ```
+    /// # use phx_proto::driver::{Bus, BusEvent};
+    /// # async fn example(bus: Bus) -> Result<(), phx_proto::PatternError> {
+    /// let mut joins = bus.subscribe("jido.signal.phoenix.channel.joined")?;
+    /// while let Some(event) = joins.next().await {
+    ///     match event {
+    ///         BusEvent::Event(routed) => println!("{:?}", routed.event.subject),
+    ///         BusEvent::Lagged(count) => println!("{count} were missed"),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`PatternError`] for a text that is no pattern.
+    pub fn subscribe(&self, pattern: &str) -> Result<Subscription, PatternError> {
+        self.subscribe_any([pattern])
+    }
+
+    /// [`subscribe`](Self::subscribe) to several patterns: an event that matches more than one
+    /// comes once.
+    ///
+    /// # Errors
+    ///
+    /// [`PatternError`] for a text that is no pattern.
+    pub fn subscribe_any<'a>(
+        &self,
+        patterns: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Subscription, PatternError> {
+        let patterns = patterns.into_iter().map(TopicPattern::parse);
+        let queue = Queue {
+            patterns: patterns.collect::<Result<_, _>>()?,
+            events: VecDeque::new(),
+            bytes: 0,
+            lagged: 0,
+            waker: None,
+        };
+        let shared = &self.publisher.state;
+        let mut state = shared.lock();
+        state.next_id += 1;
+        let id = state.next_id;
+        state.queues.insert(id, queue);
+        Ok(Subscription { state: Arc::clone(shared), id })
+    }
+
+    /// Hands an event to every subscription that matches one of its topics; how many that were.
+    /// Never waits for any of them.
+    pub fn publish(&self, routed: Routed) -> usize {
+        let (routed, mut wakers, mut count) = (Arc::new(routed), Vec::new(), 0);
+        let mut state = self.publisher.state.lock();
+        for queue in state.queues.values_mut() {
+            if queue.wants(&routed) {
+                queue.push(Arc::clone(&routed));
+                wakers.extend(queue.waker.take());
+                count += 1;
+            }
+        }
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+        count
+    }
+
+    /// Ends every subscription, after what waits for it. Later events go nowhere.
+    pub fn close(&self) {
+        self.publisher.state.close();
+    }
+}
+
+impl Default for Bus {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.state.close();
+    }
+}
+
+impl Locked {
+    /// No user code runs under it.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        let queues = state.queues.values_mut();
+        let wakers: Vec<Waker> = queues.filter_map(|queue| queue.waker.take()).collect();
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Queue {
+    fn wants(&self, routed: &Routed) -> bool {
+        let matched = |pattern: &TopicPattern| routed.topics.iter().any(|t| pattern.matches(t));
+        self.patterns.iter().any(matched)
+    }
+
+    /// One event always fits, however large.
+    fn push(&mut self, routed: Arc<Routed>) {
+        self.bytes = self.bytes.saturating_add(routed.weight);
+        self.events.push_back(routed);
+        while self.events.len() > 1 && (self.events.len() > EVENTS_MAX || self.bytes > BYTES_MAX) {
+            if let Some(dropped) = self.events.pop_front() {
+                self.bytes = self.bytes.saturating_sub(dropped.weight);
+                self.lagged += 1;
+            }
+        }
+    }
+
+    fn next(&mut self) -> Option<BusEvent> {
+        if self.lagged > 0 {
+            return Some(BusEvent::Lagged(core::mem::take(&mut self.lagged)));
+        }
+        let routed = self.events.pop_front()?;
+        self.bytes = self.bytes.saturating_sub(routed.weight);
+        Some(BusEvent::Event(routed))
+    }
+}
+
+impl Subscription {
+    /// The next event; `None` once the bus is closed and everything was read.
+    ///
+    /// Cancel safe: an event is taken only when it is returned.
+    pub async fn next(&mut self) -> Option<BusEvent> {
+        core::future::poll_fn(|cx| self.poll_event(cx)).await
+    }
+
+    fn poll_event(&self, cx: &Context<'_>) -> Poll<Option<BusEvent>> {
+        let mut state = self.state.lock();
+        let closed = state.closed;
+        let Some(queue) = state.queues.get_mut(&self.id) else { return Poll::Ready(None) };
+        match queue.next() {
+            Some(event) => Poll::Ready(Some(event)),
+            None if closed => Poll::Ready(None),
+            None => {
+                queue.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Stream for Subscription {
+    type Item = BusEvent;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<BusEvent>> {
+        self.poll_event(cx)
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let queue = self.state.lock().queues.remove(&self.id);
+        drop(queue);
+    }
+}
+
+impl fmt::Debug for Bus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.publisher.state.fmt(f)
+    }
+}
+
+impl fmt::Debug for Locked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.lock();
+        f.debug_struct("Bus")
+            .field("subscriptions", &state.queues.len())
+            .field("closed", &state.closed)
+            .finish()
+    }
+}

@@ -1,0 +1,181 @@
+//! Named connections, read from a document.
+//!
+//! ```text
+//!   text ─▶ Node (every key kept) ─▶ ${variables} ─▶ one ConnectionSpec for each name
+//!                │                        │                    │
+//!                └──── problems, with connection and key ◀─────┘   all of them, or all specs
+//! ```
+//!
+//! The document is
+//!
+//! ```json
+//! {"connections": {"backend_service": {"uri": "wss://example.com/socket/websocket"}}}
+//! ```
+//!
+//! and the keys of a connection are those of [`ConnectionSpec`]. Variables are looked up by a
+//! function of the caller's, so reading a document touches neither environment nor files.
+
+mod changes;
+mod error;
+mod keys;
+mod node;
+mod read;
+mod schema;
+mod spec;
+mod variables;
+
+use std::collections::BTreeMap;
+
+use serde::de::{Deserialize, Deserializer};
+
+pub use changes::ConnectionChanges;
+pub use error::{ConnectionsError, Problem, ProblemKind};
+pub use spec::{ConnectionSpec, TlsFiles};
+
+use node::Node;
+
+/// Connections by name, each with its configuration, from a document.
+///
+/// ```
+/// use phx_proto::Connections;
+///
+/// let text = r#"{"connections": {
+///     "backend_service": {
+///         "uri": "${PHOENIX_BACKEND_URL:-ws://localhost:4000/socket/websocket}",
+///         "params": {"token": "${PHOENIX_AUTH_TOKEN}"},
+///         "auto_join_channels": ["room:lobby", ["room:vip", {"level": 3}]]
+///     }
+/// }}"#;
+/// let environment = |name: &str| (name == "PHOENIX_AUTH_TOKEN").then(|| "s3cret".to_owned());
+/// let connections = Connections::from_json(text, environment)?;
+/// let spec = connections.get("backend_service").unwrap();
+/// assert_eq!(spec.config().uri().host(), "localhost");
+/// assert!(!format!("{connections:?}").contains("s3cret"));
+///
+/// // Without the variable the error says where and what to do.
+/// let error = Connections::from_json(text, |_| None).unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     "connection \"backend_service\", key \"params\": the variable PHOENIX_AUTH_TOKEN is not \
+///      set: set it, or write ${PHOENIX_AUTH_TOKEN:-default}"
+/// );
+/// # Ok::<(), phx_proto::ConnectionsError>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Connections {
+    specs: BTreeMap<String, ConnectionSpec>,
+}
+
+impl Connections {
+    /// None.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads a JSON document. `lookup` answers what a `${NAME}` stands for; a program passes its
+    /// environment: `|name| std::env::var(name).ok()`.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectionsError`], with every problem there is.
+    pub fn from_json(
+        text: &str,
+        lookup: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConnectionsError> {
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let read = Node::deserialize(&mut deserializer)
+            .and_then(|document| deserializer.end().map(|()| document));
+        Self::from_node(read.map_err(|error| unreadable(&error))?, &lookup)
+    }
+
+    /// Reads a document of any format that serde knows and that says what its values are.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_json`](Self::from_json).
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+        lookup: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConnectionsError> {
+        let document = Node::deserialize(deserializer).map_err(|error| unreadable(&error))?;
+        Self::from_node(document, &lookup)
+    }
+
+    fn from_node(
+        document: Node,
+        lookup: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConnectionsError> {
+        read::document(document, lookup).map(|specs| Self { specs })
+    }
+
+    /// Adds a connection, in place of one that has the name already.
+    #[must_use]
+    pub fn with(mut self, name: impl Into<String>, spec: impl Into<ConnectionSpec>) -> Self {
+        self.specs.insert(name.into(), spec.into());
+        self
+    }
+
+    /// Reads the files that `tls` keys name, with a function that reads a file:
+    /// `|path| std::fs::read(path)`.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectionsError`], with every file that cannot be used.
+    #[cfg(feature = "tls")]
+    pub fn load_tls(
+        mut self,
+        read: impl Fn(&str) -> std::io::Result<Vec<u8>>,
+    ) -> Result<Self, ConnectionsError> {
+        let mut problems = Vec::new();
+        for (name, spec) in &mut self.specs {
+            let Some(files) = spec.tls.take() else { continue };
+            match crate::config::tls::Tls::from_files(&files, &read) {
+                Ok(tls) => spec.config = spec.config.clone().tls(tls),
+                Err(error) => {
+                    let kind = ProblemKind::Invalid { message: error.to_string() };
+                    let (connection, key) = (Some(name.clone()), Some("tls".to_owned()));
+                    problems.push(Problem { connection, key, kind });
+                }
+            }
+        }
+        if problems.is_empty() { Ok(self) } else { Err(ConnectionsError { problems }) }
+    }
+
+    /// The connection of that name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&ConnectionSpec> {
+        self.specs.get(name)
+    }
+
+    /// Every connection, in order of its name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &ConnectionSpec)> {
+        self.specs.iter().map(|(name, spec)| (name.as_str(), spec))
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.specs.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.specs.is_empty()
+    }
+}
+
+impl IntoIterator for Connections {
+    type Item = (String, ConnectionSpec);
+    type IntoIter = std::collections::btree_map::IntoIter<String, ConnectionSpec>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.specs.into_iter()
+    }
+}
+
+fn unreadable(error: &dyn core::fmt::Display) -> ConnectionsError {
+    let kind = ProblemKind::Unreadable { message: error.to_string() };
+    ConnectionsError { problems: vec![Problem { connection: None, key: None, kind }] }
+}

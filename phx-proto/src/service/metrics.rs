@@ -1,0 +1,396 @@
+//! Counters for monitoring: what connections count, as OpenMetrics text or as JSON.
+//!
+//! A pure function of what it is given: nothing is kept between two pages, so counters begin at 0
+//! again with a connection that is restarted, as those of a process that is restarted do.
+//!
+//! ```
+//! use phx_proto::metrics::{ConnectionMetrics, openmetrics};
+//! use phx_proto::{Lifecycle, Stats};
+//!
+//! let backend = ConnectionMetrics::new("backend", Lifecycle::Ready, 0, Some(Stats::default()));
+//! let page = openmetrics(&[backend]);
+//! assert!(page.contains("phx_frames_sent_total{connection=\"backend\"} 0\n"));
+//! assert!(page.ends_with("# EOF\n"));
+//! ```
+
+use core::fmt::{self, Display, Write as _};
+use core::time::Duration;
+
+use serde_json::{Map, Number, Value};
+
+use crate::event::stats::Stats;
+use crate::service::supervision::Lifecycle;
+
+/// The media type of [`openmetrics`], for the header `Content-Type`.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What one connection counts at one time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectionMetrics {
+    /// Its name, the label `connection` of everything it counts.
+    pub name: String,
+    /// How it is.
+    pub lifecycle: Lifecycle,
+    /// How often it was restarted.
+    pub restarts: u64,
+    /// What it counted since it was last started; none while it does not run.
+    pub stats: Option<Stats>,
+}
+
+impl ConnectionMetrics {
+    /// What a connection of this name counts.
+    #[must_use]
+    pub fn new(
+        name: impl Into<String>,
+        lifecycle: Lifecycle,
+        restarts: u64,
+        stats: Option<Stats>,
+    ) -> Self {
+        Self { name: name.into(), lifecycle, restarts, stats }
+    }
+}
+
+/// A page in the OpenMetrics text format 1.0, complete with its `# EOF`. Every name of a connection
+/// is to be there once.
+#[must_use]
+pub fn openmetrics(connections: &[ConnectionMetrics]) -> String {
+    let mut page = String::new();
+    let tables: Vec<_> = connections.iter().map(|one| (one, table(one))).collect();
+    // Families stay together, whatever the number of connections.
+    let names = table(&ConnectionMetrics::new("", Lifecycle::Ready, 0, Some(Stats::default())));
+    for (index, (family, _)) in names.iter().enumerate() {
+        family.describe(&mut page);
+        for (connection, table) in &tables {
+            for (label, value) in table[index].1.samples() {
+                let Family { name, kind, .. } = family;
+                let label = label.map(|(key, value)| format!(",{key}=\"{}\"", Escaped(value)));
+                // Writing to a string cannot fail.
+                let _ = writeln!(
+                    page,
+                    "{name}{}{{connection=\"{}\"{}}} {value}",
+                    kind.suffix(),
+                    Escaped(&connection.name),
+                    label.unwrap_or_default(),
+                );
+            }
+        }
+    }
+    page.push_str("# EOF\n");
+    page
+}
+
+/// The same as JSON, by connection: an object of the names of the samples, and of objects where
+/// there is a further label.
+///
+/// ```
+/// use phx_proto::metrics::{ConnectionMetrics, json};
+/// use phx_proto::{Lifecycle, Stats};
+///
+/// let backend = ConnectionMetrics::new("backend", Lifecycle::Ready, 2, Some(Stats::default()));
+/// let metrics = json(&[backend]);
+/// assert_eq!(metrics["backend"]["phx_connection_restarts_total"], 2);
+/// assert_eq!(metrics["backend"]["phx_connection_lifecycle"], "ready");
+/// ```
+#[must_use]
+pub fn json(connections: &[ConnectionMetrics]) -> Map<String, Value> {
+    let object = |connection: &ConnectionMetrics| {
+        let mut object = Map::new();
+        for (family, measured) in table(connection) {
+            let value = match measured {
+                Measured::One(Some(amount)) => amount.into(),
+                Measured::One(None) => continue,
+                Measured::By(_, amounts) => amounts
+                    .into_iter()
+                    .map(|(label, amount)| (label.to_owned(), amount.into()))
+                    .collect::<Map<_, _>>()
+                    .into(),
+                Measured::State(lifecycle) => lifecycle.name().into(),
+            };
+            object.insert(format!("{}{}", family.name, family.kind.suffix()), value);
+        }
+        object
+    };
+    connections.iter().map(|one| (one.name.clone(), object(one).into())).collect()
+}
+
+/// Samples that belong together.
+struct Family {
+    name: &'static str,
+    kind: Kind,
+    unit: Option<&'static str>,
+    help: &'static str,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
+    StateSet,
+}
+
+impl Kind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::StateSet => "stateset",
+        }
+    }
+
+    const fn suffix(self) -> &'static str {
+        match self {
+            Self::Counter => "_total",
+            Self::Gauge | Self::StateSet => "",
+        }
+    }
+}
+
+impl Family {
+    fn describe(&self, page: &mut String) {
+        let Self { name, kind, unit, help } = self;
+        // Writing to a string cannot fail.
+        let _ = writeln!(page, "# TYPE {name} {}", kind.name());
+        if let Some(unit) = unit {
+            let _ = writeln!(page, "# UNIT {name} {unit}");
+        }
+        let _ = writeln!(page, "# HELP {name} {help}");
+    }
+}
+
+/// What a family holds for one connection.
+enum Measured {
+    One(Option<Amount>),
+    By(&'static str, Vec<(&'static str, Amount)>),
+    State(Lifecycle),
+}
+
+type Label = Option<(&'static str, &'static str)>;
+
+impl Measured {
+    fn samples(&self) -> Vec<(Label, Amount)> {
+        const STATES: [Lifecycle; 4] =
+            [Lifecycle::Initializing, Lifecycle::Ready, Lifecycle::Closing, Lifecycle::Terminated];
+        match self {
+            Self::One(amount) => amount.iter().map(|amount| (None, *amount)).collect(),
+            Self::By(key, amounts) => {
+                amounts.iter().map(|(value, amount)| (Some((*key, *value)), *amount)).collect()
+            }
+            // The label of a state set has the name of its family.
+            Self::State(now) => STATES
+                .iter()
+                .map(|state| {
+                    (Some((LIFECYCLE, state.name())), Amount::Count((state == now).into()))
+                })
+                .collect(),
+        }
+    }
+}
+
+const LIFECYCLE: &str = "phx_connection_lifecycle";
+
+#[derive(Clone, Copy)]
+enum Amount {
+    Count(u64),
+    Time(Duration),
+}
+
+impl Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Count(count) => write!(f, "{count}"),
+            Self::Time(time) => write!(f, "{}.{:09}", time.as_secs(), time.subsec_nanos()),
+        }
+    }
+}
+
+impl From<Amount> for Value {
+    fn from(amount: Amount) -> Self {
+        match amount {
+            Amount::Count(count) => count.into(),
+            Amount::Time(time) => {
+                Number::from_f64(time.as_secs_f64()).map_or(Self::Null, Self::Number)
+            }
+        }
+    }
+}
+
+/// Every family, and what it holds for a connection; always the same families.
+fn table(connection: &ConnectionMetrics) -> Vec<(Family, Measured)> {
+    let ConnectionMetrics { name: _, lifecycle, restarts, stats } = connection;
+    let family = |name, kind, unit, help| Family { name, kind, unit, help };
+    let counter = |name, help| family(name, Kind::Counter, None, help);
+    let gauge = |name, help| family(name, Kind::Gauge, None, help);
+    let bytes = |name, kind, help| family(name, kind, Some("bytes"), help);
+    let seconds = |name, help| family(name, Kind::Gauge, Some("seconds"), help);
+
+    let runs = stats.is_some();
+    let nothing = Stats::default();
+    // Every field is named: one that is added does not compile until it is shown, or left out.
+    let Stats {
+        frames_out,
+        bytes_out,
+        frames_in,
+        bytes_in,
+        connections,
+        failed_attempts,
+        lost_connections,
+        reconnects,
+        messages,
+        messages_not_joined,
+        stale_frames,
+        stale_inputs,
+        late_replies,
+        mailbox_drops,
+        protocol_errors,
+        queued_pushes,
+        queued_bytes,
+        pushes_in_flight,
+        last_rtt,
+        last_join,
+        // A time of the runtime's own clock, which nobody outside of it can read.
+        last_frame_at: _,
+    } = stats.as_ref().unwrap_or(&nothing);
+    let count = |count: u64| Measured::One(runs.then_some(Amount::Count(count)));
+    let size = |size: usize| count(u64::try_from(size).unwrap_or(u64::MAX));
+    let time = |time: Option<Duration>| Measured::One(time.map(Amount::Time));
+    let causes = reconnects.iter().map(|(cause, count)| (cause.name(), Amount::Count(*count)));
+
+    vec![
+        (
+            family(LIFECYCLE, Kind::StateSet, None, "How the connection is."),
+            Measured::State(*lifecycle),
+        ),
+        (
+            counter("phx_connection_restarts", "Restarts by the supervisor."),
+            Measured::One(Some(Amount::Count(*restarts))),
+        ),
+        (counter("phx_connections_opened", "Connections that opened."), count(*connections)),
+        (
+            counter("phx_connect_failures", "Attempts to connect that failed."),
+            count(*failed_attempts),
+        ),
+        (
+            counter("phx_connections_lost", "Open connections that were lost."),
+            count(*lost_connections),
+        ),
+        (
+            counter(
+                "phx_reconnects",
+                "Losses and failures that another attempt followed, by cause.",
+            ),
+            Measured::By("cause", causes.collect()),
+        ),
+        (counter("phx_frames_sent", "Frames handed out to be written."), count(*frames_out)),
+        (bytes("phx_sent_bytes", Kind::Counter, "Bytes of the frames sent."), count(*bytes_out)),
+        (counter("phx_frames_received", "Frames received."), count(*frames_in)),
+        (
+            bytes("phx_received_bytes", Kind::Counter, "Bytes of the frames received."),
+            count(*bytes_in),
+        ),
+        (counter("phx_messages", "Messages delivered."), count(*messages)),
+        (
+            counter("phx_messages_not_joined", "Messages for a topic that is not joined."),
+            count(*messages_not_joined),
+        ),
+        (
+            counter("phx_messages_dropped", "Messages that mailboxes had no room for."),
+            count(*mailbox_drops),
+        ),
+        (
+            counter("phx_stale_frames", "Frames of an earlier instance of a channel."),
+            count(*stale_frames),
+        ),
+        (counter("phx_stale_inputs", "Inputs of an earlier connection."), count(*stale_inputs)),
+        (
+            counter("phx_late_replies", "Replies to nothing that waits for one."),
+            count(*late_replies),
+        ),
+        (
+            counter("phx_protocol_errors", "Frames that could not be decoded."),
+            count(*protocol_errors),
+        ),
+        (gauge("phx_queued_pushes", "Pushes accepted and not written yet."), size(*queued_pushes)),
+        (bytes("phx_queued_bytes", Kind::Gauge, "Their payload bytes."), size(*queued_bytes)),
+        (
+            gauge("phx_pushes_in_flight", "Pushes written and not answered yet."),
+            size(*pushes_in_flight),
+        ),
+        (
+            seconds("phx_heartbeat_rtt_seconds", "Round trip of the last heartbeat."),
+            time(*last_rtt),
+        ),
+        (
+            seconds("phx_join_duration_seconds", "From writing to ok of the last join."),
+            time(*last_join),
+        ),
+    ]
+}
+
+/// The value of a label: `\`, `"` and line breaks escaped.
+struct Escaped<'a>(&'a str);
+
+impl Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for letter in self.0.chars() {
+            match letter {
+                '\\' => f.write_str("\\\\")?,
+                '"' => f.write_str("\\\"")?,
+                '\n' => f.write_str("\\n")?,
+                letter => f.write_char(letter)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::cause::CauseKind;
+
+    fn page(connections: &[ConnectionMetrics]) -> Vec<String> {
+        openmetrics(connections).lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn families_stay_together_and_are_described_once() {
+        let mut stats = Stats { bytes_in: 7, ..Stats::default() };
+        stats.reconnects.insert(CauseKind::TransportLost, 3);
+        let running = ConnectionMetrics::new("a", Lifecycle::Ready, 1, Some(stats));
+        let ended = ConnectionMetrics::new("b", Lifecycle::Terminated, 0, None);
+        let lines = page(&[running, ended]);
+        let at =
+            |line: &str| lines.iter().position(|it| it == line).unwrap_or_else(|| panic!("{line}"));
+        let first = at("# TYPE phx_received_bytes counter");
+        assert_eq!(lines[first + 1], "# UNIT phx_received_bytes bytes");
+        assert_eq!(lines[first + 2], "# HELP phx_received_bytes Bytes of the frames received.");
+        assert_eq!(lines[first + 3], "phx_received_bytes_total{connection=\"a\"} 7");
+        assert!(lines[first + 4].starts_with("# TYPE "), "b does not run");
+        at("phx_reconnects_total{connection=\"a\",cause=\"transport_lost\"} 3");
+        at("phx_connection_restarts_total{connection=\"b\"} 0");
+        at("phx_connection_lifecycle{connection=\"b\",phx_connection_lifecycle=\"terminated\"} 1");
+        at("phx_connection_lifecycle{connection=\"b\",phx_connection_lifecycle=\"ready\"} 0");
+        assert_eq!(lines.last().map(String::as_str), Some("# EOF"));
+    }
+
+    #[test]
+    fn names_are_escaped_and_times_are_exact() {
+        let rtt = Some(Duration::from_nanos(1_002_003_004));
+        let stats = Stats { last_rtt: rtt, ..Stats::default() };
+        let odd = ConnectionMetrics::new("a\"b\\c\nd", Lifecycle::Ready, 0, Some(stats));
+        let lines = page(&[odd]);
+        let line = r#"phx_heartbeat_rtt_seconds{connection="a\"b\\c\nd"} 1.002003004"#;
+        assert!(lines.iter().any(|it| it == line), "{lines:#?}");
+        assert!(
+            !lines.iter().any(|line| line.starts_with("phx_join_duration_seconds{")),
+            "unknown"
+        );
+    }
+
+    #[test]
+    fn a_page_without_connections_is_a_page() {
+        let lines = page(&[]);
+        assert!(lines.iter().all(|line| line.starts_with('#')));
+    }
+}

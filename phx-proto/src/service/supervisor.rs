@@ -1,0 +1,609 @@
+//! Named connections, each kept by a task of its own.
+//!
+//! ```text
+//!   start_connection ─▶ Entry ◀─ status, client, stop
+//!                         │
+//!                       keeper (one task): Driver ─▶ signals ─▶ Router ─▶ Bus
+//!                         │ ended
+//!                         ▼
+//!                       Supervision ─▶ restart after a delay, or stay ended
+//! ```
+//!
+//! A keeper owns the driver of its connection and polls it inside `catch_unwind`, so nothing that
+//! happens on one connection reaches another. It reads the signals right after the driver made
+//! them, in the same task, so the queue between the two stays short; were it to overflow, an event
+//! says by how much.
+
+use core::fmt;
+use core::future::{Future, poll_fn};
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker};
+use core::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::bus::Bus;
+use super::keeper::{Outlet, keep};
+use crate::client::Client;
+use crate::client::Runtime;
+use crate::client::Setup;
+use crate::client::Unfinished;
+use crate::config::Config;
+use crate::event::cause::Cause;
+use crate::service::document::{ConnectionSpec, Connections};
+use crate::service::metrics::ConnectionMetrics;
+use crate::service::router::{EventIds, Router};
+use crate::service::supervision::{Ending, Lifecycle, RestartPolicy};
+use crate::socket::Status;
+use crate::time::Time;
+
+/// Keeps named connections. Clones are the same supervisor; when the last one is dropped, its
+/// connections are closed.
+///
+/// ```
+/// # use phx_proto::driver::Supervisor;
+/// # async fn example(supervisor: Supervisor) -> Result<(), Box<dyn std::error::Error>> {
+/// use core::time::Duration;
+/// use phx_proto::driver::Supervised;
+/// use phx_proto::{Config, Restart, RestartPolicy};
+///
+/// let config = Config::new("wss://example.com/socket/websocket")?;
+/// let always = RestartPolicy::new(Restart::Permanent);
+/// supervisor.start_connection("backend", Supervised::new(config).restart(always))?;
+///
+/// let room = supervisor.client("backend")?.join("room:lobby", serde_json::json!({})).await?;
+/// println!("{:?}", supervisor.connection_status("backend")?.lifecycle);
+/// # let _ = room;
+///
+/// let unfinished = supervisor.shutdown(Duration::from_secs(5)).await;
+/// assert!(unfinished.is_empty());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Supervisor {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    entries: Mutex<BTreeMap<String, Arc<Entry>>>,
+    spawn: Box<dyn Fn(Supervised, Arc<Entry>) + Send + Sync>,
+    bus: Bus,
+}
+
+/// What a supervisor keeps: how to connect, when to restart, what to add to its events.
+#[derive(Clone, Debug)]
+pub struct Supervised {
+    pub(super) setup: Setup,
+    pub(super) policy: RestartPolicy,
+    pub(super) attributes: BTreeMap<String, String>,
+    /// The document named files for TLS and nobody read them.
+    unread_files: bool,
+}
+
+/// How one connection is.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ConnectionStatus {
+    /// In four words.
+    pub lifecycle: Lifecycle,
+    /// In detail.
+    pub state: SupervisedState,
+    /// How often it was restarted.
+    pub restarts: u64,
+    /// Why it was last lost, or ended.
+    pub last_cause: Option<Cause>,
+}
+
+/// The state of a supervised connection.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum SupervisedState {
+    /// It runs, in this state.
+    Running(Status),
+    /// It ended and is started again at this time of its runtime's clock.
+    Restarting {
+        /// When.
+        until: Time,
+        /// How it ended.
+        ending: Ending,
+    },
+    /// It ended and stays so.
+    Ended {
+        /// How.
+        ending: Ending,
+        /// Whether it would have been restarted, had that not happened too often.
+        exhausted: bool,
+    },
+}
+
+/// How all connections are.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Health {
+    /// Each of them.
+    pub connections: BTreeMap<String, ConnectionStatus>,
+}
+
+impl Health {
+    /// How many are open.
+    #[must_use]
+    pub fn ready(&self) -> usize {
+        self.connections.values().filter(|status| status.lifecycle == Lifecycle::Ready).count()
+    }
+
+    /// Whether all of them are open.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.ready() == self.connections.len()
+    }
+}
+
+/// There is no connection of that name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no connection {name:?}")]
+pub struct UnknownConnection {
+    /// The name.
+    pub name: String,
+}
+
+/// A connection could not be started.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A connection of that name is running. Stop it first, or choose another name.
+    #[error("there is a connection {name:?} already")]
+    Duplicate {
+        /// The name.
+        name: String,
+    },
+    /// Its `tls` key names files that nobody has read: call `Connections::load_tls` first.
+    #[error("the files of the \"tls\" key of {name:?} were not read")]
+    UnreadFiles {
+        /// The name.
+        name: String,
+    },
+}
+
+/// One named connection, as supervisor and keeper share it.
+pub(super) struct Entry {
+    pub(super) name: String,
+    state: Mutex<EntryState>,
+}
+
+struct EntryState {
+    client: Option<Client>,
+    state: SupervisedState,
+    restarts: u64,
+    last_cause: Option<Cause>,
+    stop: bool,
+    /// The keeper has ended.
+    done: bool,
+    keeper: Option<Waker>,
+    waiting: Vec<Waker>,
+}
+
+impl Supervised {
+    /// With the default restart policy and no attributes.
+    #[must_use]
+    pub fn new(setup: impl Into<Setup>) -> Self {
+        let policy = RestartPolicy::default();
+        Self { setup: setup.into(), policy, attributes: BTreeMap::new(), unread_files: false }
+    }
+
+    /// When it is started again after it ended.
+    #[must_use]
+    pub fn restart(mut self, policy: RestartPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+}
+
+impl From<Config> for Supervised {
+    fn from(config: Config) -> Self {
+        Self::new(config)
+    }
+}
+
+impl From<Setup> for Supervised {
+    fn from(setup: Setup) -> Self {
+        Self::new(setup)
+    }
+}
+
+impl From<ConnectionSpec> for Supervised {
+    fn from(spec: ConnectionSpec) -> Self {
+        let ConnectionSpec { config, restart, attributes, tls } = spec;
+        Self { setup: config.into(), policy: restart, attributes, unread_files: tls.is_some() }
+    }
+}
+
+impl Supervisor {
+    /// A supervisor without connections. Their events go through `router` to
+    /// [`bus`](Self::bus).
+    #[must_use]
+    pub fn new<R: Runtime>(runtime: R, router: Router) -> Self {
+        let bus = Bus::new();
+        let ids = Arc::new(Mutex::new(EventIds::new(runtime.seed())));
+        let outlet_bus = bus.clone();
+        let spawn = move |supervised: Supervised, entry: Arc<Entry>| {
+            let outlet = Outlet {
+                bus: outlet_bus.clone(),
+                router: router.clone(),
+                ids: Arc::clone(&ids),
+                attributes: supervised.attributes.clone(),
+            };
+            runtime.spawn(keep(runtime.clone(), supervised, entry, outlet));
+        };
+        let entries = Mutex::default();
+        Self { inner: Arc::new(Inner { entries, spawn: Box::new(spawn), bus }) }
+    }
+
+    /// The bus that every event of every connection goes to.
+    #[must_use]
+    pub fn bus(&self) -> &Bus {
+        &self.inner.bus
+    }
+
+    /// Starts a connection under a name and keeps it. Several connections to one server are fine.
+    ///
+    /// A name whose connection has ended is free again.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; nothing was started then.
+    pub fn start_connection(
+        &self,
+        name: impl Into<String>,
+        supervised: impl Into<Supervised>,
+    ) -> Result<(), StartError> {
+        let (name, supervised) = (name.into(), supervised.into());
+        if supervised.unread_files {
+            return Err(StartError::UnreadFiles { name });
+        }
+        let entry = Arc::new(Entry::new(name.clone()));
+        let mut entries = self.inner.lock();
+        if entries.get(&name).is_some_and(|entry| !entry.is_done()) {
+            return Err(StartError::Duplicate { name });
+        }
+        entries.insert(name, Arc::clone(&entry));
+        drop(entries);
+        (self.inner.spawn)(supervised, entry);
+        Ok(())
+    }
+
+    /// Starts every connection of a document.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`], when one of the names is taken, or files of one were not read; none is
+    /// started then.
+    pub fn start_configured(&self, connections: Connections) -> Result<(), StartError> {
+        let entries = self.inner.lock();
+        let taken = |name: &&str| entries.get(*name).is_some_and(|entry| !entry.is_done());
+        if let Some(name) = connections.iter().map(|(name, _)| name).find(taken) {
+            return Err(StartError::Duplicate { name: name.to_owned() });
+        }
+        drop(entries);
+        if let Some((name, _)) = connections.iter().find(|(_, spec)| spec.tls.is_some()) {
+            return Err(StartError::UnreadFiles { name: name.to_owned() });
+        }
+        connections.into_iter().try_for_each(|(name, spec)| self.start_connection(name, spec))
+    }
+
+    /// Closes a connection, waits until it is closed, and forgets its name.
+    ///
+    /// Cancel safe: the closing goes on when the future is dropped; the name is free then too.
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownConnection`].
+    pub async fn stop_connection(&self, name: &str) -> Result<(), UnknownConnection> {
+        let entry = self.entry(name)?;
+        entry.stop();
+        entry.ended().await;
+        self.forget(name, &entry);
+        Ok(())
+    }
+
+    /// Ends a connection in order, as [`shutdown`](Self::shutdown) does all of them: waits for its
+    /// pushes, leaves its channels, closes its socket, and forgets its name. Reports what could
+    /// not be finished within `grace`. The other connections and the bus go on.
+    ///
+    /// Cancel safe: dropping the future leaves undone what was not done yet, but the connection
+    /// is not restarted any more; call it again, or [`stop_connection`](Self::stop_connection).
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownConnection`].
+    pub async fn shutdown_connection(
+        &self,
+        name: &str,
+        grace: Duration,
+    ) -> Result<Unfinished, UnknownConnection> {
+        let entry = self.entry(name)?;
+        let unfinished = entry.end(grace).await;
+        self.forget(name, &entry);
+        Ok(unfinished)
+    }
+
+    /// The names of all connections, those that ended included, in order.
+    #[must_use]
+    pub fn list_connections(&self) -> Vec<String> {
+        self.inner.lock().keys().cloned().collect()
+    }
+
+    /// How a connection is; answers in every state.
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownConnection`].
+    pub fn connection_status(&self, name: &str) -> Result<ConnectionStatus, UnknownConnection> {
+        Ok(self.entry(name)?.status())
+    }
+
+    /// How all connections are.
+    ///
+    /// ```
+    /// # fn example(supervisor: phx_proto::driver::Supervisor) {
+    /// let health = supervisor.health();
+    /// println!("{} of {} ready", health.ready(), health.connections.len());
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let entries = self.inner.lock();
+        let status = |(name, entry): (&String, &Arc<Entry>)| (name.clone(), entry.status());
+        Health { connections: entries.iter().map(status).collect() }
+    }
+
+    /// What every connection counts, for [`metrics::openmetrics`](crate::metrics::openmetrics).
+    /// Those that have ended are there, without counters.
+    ///
+    /// ```
+    /// # fn example(supervisor: phx_proto::driver::Supervisor) {
+    /// let page = phx_proto::metrics::openmetrics(&supervisor.metrics());
+    /// # let _ = page;
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn metrics(&self) -> Vec<ConnectionMetrics> {
+        let entries: Vec<Arc<Entry>> = self.inner.lock().values().cloned().collect();
+        entries.iter().map(|entry| entry.metrics()).collect()
+    }
+
+    /// The client of a connection. A restart makes another one, so ask again after one; a client
+    /// whose connection ended says so by its errors.
+    ///
+    /// Closing it with [`Client::disconnect`] ends the connection; start it again by its name.
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownConnection`], also for one that has ended or waits for its restart.
+    pub fn client(&self, name: &str) -> Result<Client, UnknownConnection> {
+        let client = self.entry(name)?.lock().client.clone();
+        client.ok_or_else(|| UnknownConnection { name: name.to_owned() })
+    }
+
+    /// Ends every connection in order, all at once: waits for their pushes, leaves their
+    /// channels, closes their sockets ([`Client::shutdown`]), and closes the bus. Reports what
+    /// could not be finished within `grace`, by connection.
+    ///
+    /// Cancel safe: dropping the future leaves undone what was not done yet.
+    pub async fn shutdown(&self, grace: Duration) -> BTreeMap<String, Unfinished> {
+        let entries: Vec<Arc<Entry>> = self.inner.lock().values().cloned().collect();
+        let ends = entries.into_iter().map(|entry| {
+            Box::pin(async move {
+                let unfinished = entry.end(grace).await;
+                (entry.name.clone(), unfinished)
+            })
+        });
+        let unfinished = all(ends.collect()).await;
+        self.inner.lock().clear();
+        self.inner.bus.close();
+        unfinished.into_iter().filter(|(_, unfinished)| !unfinished.is_empty()).collect()
+    }
+
+    /// Unless the name has been given to another connection meanwhile.
+    fn forget(&self, name: &str, entry: &Arc<Entry>) {
+        let mut entries = self.inner.lock();
+        if entries.get(name).is_some_and(|current| Arc::ptr_eq(current, entry)) {
+            entries.remove(name);
+        }
+    }
+
+    fn entry(&self, name: &str) -> Result<Arc<Entry>, UnknownConnection> {
+        let found = self.inner.lock().get(name).cloned();
+        found.ok_or_else(|| UnknownConnection { name: name.to_owned() })
+    }
+}
+
+impl fmt::Debug for Supervisor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Supervisor").field("connections", &self.list_connections()).finish()
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Entry>>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        for entry in self.lock().values() {
+            entry.stop();
+        }
+    }
+}
+
+impl Entry {
+    fn new(name: String) -> Self {
+        let state = EntryState {
+            client: None,
+            state: SupervisedState::Running(Status::Idle),
+            restarts: 0,
+            last_cause: None,
+            stop: false,
+            done: false,
+            keeper: None,
+            waiting: Vec::new(),
+        };
+        Self { name, state: Mutex::new(state) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, EntryState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_done(&self) -> bool {
+        self.lock().done
+    }
+
+    fn status(&self) -> ConnectionStatus {
+        let (client, mut status) = {
+            let state = self.lock();
+            let status = ConnectionStatus {
+                lifecycle: Lifecycle::Initializing,
+                state: state.state.clone(),
+                restarts: state.restarts,
+                last_cause: state.last_cause.clone(),
+            };
+            (state.client.clone(), status)
+        };
+        // Asked without the lock of the entry: a client has one of its own.
+        if let (SupervisedState::Running(running), Some(client)) = (&mut status.state, &client) {
+            *running = client.status();
+        }
+        status.lifecycle = match &status.state {
+            SupervisedState::Restarting { .. } => Lifecycle::Initializing,
+            SupervisedState::Ended { .. } => Lifecycle::Terminated,
+            SupervisedState::Running(status) => status.lifecycle(),
+        };
+        status
+    }
+
+    fn metrics(&self) -> ConnectionMetrics {
+        let ConnectionStatus { lifecycle, restarts, .. } = self.status();
+        let client = self.lock().client.clone();
+        // Asked without the lock of the entry: a client has one of its own.
+        let stats = client.map(|client| client.stats());
+        ConnectionMetrics::new(self.name.as_str(), lifecycle, restarts, stats)
+    }
+
+    /// Keeps it from being restarted, and returns its client, if it runs.
+    fn begin_stop(&self) -> Option<Client> {
+        let mut state = self.lock();
+        state.stop = true;
+        let (client, keeper) = (state.client.clone(), state.keeper.take());
+        drop(state);
+        keeper.into_iter().for_each(Waker::wake);
+        client
+    }
+
+    /// Ends it: closes its connection, or its wait for a restart.
+    fn stop(&self) {
+        if let Some(client) = self.begin_stop() {
+            client.close();
+        }
+    }
+
+    /// Ends it in order, and says what was not finished.
+    async fn end(&self, grace: Duration) -> Unfinished {
+        let unfinished = match self.begin_stop() {
+            Some(client) => client.shutdown(grace).await,
+            None => Unfinished::default(),
+        };
+        self.stop();
+        self.ended().await;
+        unfinished
+    }
+
+    /// Waits until its keeper has ended.
+    async fn ended(&self) {
+        poll_fn(|cx| {
+            let mut state = self.lock();
+            if state.done {
+                return Poll::Ready(());
+            }
+            if !state.waiting.iter().any(|waiting| waiting.will_wake(cx.waker())) {
+                state.waiting.push(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// # For the keeper
+impl Entry {
+    /// The connection runs. Should it have been stopped meanwhile, it is closed at once.
+    pub(super) fn runs(&self, client: &Client) {
+        let mut state = self.lock();
+        state.client = Some(client.clone());
+        state.state = SupervisedState::Running(Status::Idle);
+        let stop = state.stop;
+        drop(state);
+        if stop {
+            client.close();
+        }
+    }
+
+    pub(super) fn lost(&self, cause: Cause) {
+        self.lock().last_cause = Some(cause);
+    }
+
+    /// The connection is over; its client is let go, outside of the lock.
+    pub(super) fn is(&self, is: SupervisedState, restarts: u64) {
+        let mut state = self.lock();
+        state.state = is;
+        state.restarts = restarts;
+        let client = state.client.take();
+        drop(state);
+        drop(client);
+    }
+
+    /// Ready when it is to stop; wakes the keeper when that changes.
+    pub(super) fn poll_stop(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.stop {
+            return Poll::Ready(());
+        }
+        state.keeper = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.lock().stop
+    }
+
+    /// The keeper ends.
+    pub(super) fn done(&self) {
+        let mut state = self.lock();
+        state.done = true;
+        let (client, waiting) = (state.client.take(), core::mem::take(&mut state.waiting));
+        drop(state);
+        drop(client);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+}
+
+type Boxed<F> = Pin<Box<F>>;
+
+/// Waits for all of them, side by side.
+async fn all<F: Future>(mut futures: Vec<Boxed<F>>) -> Vec<F::Output> {
+    let mut outputs = Vec::with_capacity(futures.len());
+    poll_fn(|cx| {
+        futures.retain_mut(|future| match future.as_mut().poll(cx) {
+            Poll::Ready(output) => {
+                outputs.push(output);
+                false
+            }
+            Poll::Pending => true,
+        });
+        if futures.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    outputs
+}

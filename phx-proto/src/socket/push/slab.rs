@@ -1,0 +1,363 @@
+//! All pushes without an outcome, and the ways to find one.
+//!
+//! ```text
+//!   PushId ──▶ by_id ──┐
+//!   Ref ─────▶ by_ref ─┼──▶ Place ──▶ places: the push, its neighbours in its group
+//!   Time ────▶ deadlines
+//!   a topic, or an instance that is being left ──▶ Group: first, last
+//! ```
+//!
+//! What is done for every push (accepted, written, answered) touches no search tree unless its
+//! deadline comes out of order ([`Deadlines`]), hashes nothing and, once the tables have grown to what is outstanding at a time, allocates nothing.
+//! What ends many pushes at once walks through their group.
+
+use core::fmt;
+use std::collections::BTreeMap;
+
+use crate::collections::deadlines::Deadlines;
+use crate::collections::ordered::Ordered;
+use crate::id::{PushId, Ref};
+use crate::socket::push::Push;
+use crate::time::Time;
+use crate::topic::Topic;
+use crate::wire::payload::Payload;
+
+/// Where a push lies, until it has its outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place(u32);
+
+/// The pushes of one wanted topic, or of one instance that is being left, in the order they were
+/// accepted. Whoever holds one hands it on or [disbands](Pushes::disband) it.
+#[derive(Clone, Debug)]
+pub(crate) struct Group(u32);
+
+/// The longest event whose memory is kept for that of a further push.
+const EVENT_KEPT: usize = 256;
+
+#[derive(Clone, Default)]
+pub(crate) struct Pushes {
+    places: Vec<Entry>,
+    /// The first of the places without a push; `behind` leads on to the others.
+    free: Option<Place>,
+    by_id: Ordered<PushId, Place>,
+    by_ref: Ordered<Ref, Place>,
+    deadlines: Deadlines,
+    groups: Vec<Ends>,
+    /// Groups that nobody holds.
+    free_groups: Vec<u32>,
+    queued_bytes: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    push: Option<Push>,
+    /// Its event; kept when the push is gone, for the memory, unless it is long.
+    event: String,
+    id: PushId,
+    deadline: Time,
+    group: u32,
+    before: Option<Place>,
+    behind: Option<Place>,
+}
+
+/// The ends of a group.
+#[derive(Clone, Debug, Default)]
+struct Ends {
+    first: Option<Place>,
+    last: Option<Place>,
+    /// The instance that its pushes are written on, or were last.
+    instance: Option<Ref>,
+}
+
+/// A push that is to be written.
+#[derive(Debug)]
+pub(crate) struct Due<'a> {
+    pub(crate) join_ref: Option<Ref>,
+    pub(crate) topic: &'a Topic,
+    pub(crate) event: &'a str,
+    pub(crate) payload: Payload,
+    pub(crate) cast: bool,
+}
+
+impl Pushes {
+    #[inline]
+    pub(crate) fn queued(&self) -> usize {
+        self.by_id.len() - self.by_ref.len()
+    }
+
+    #[inline]
+    pub(crate) const fn queued_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.by_ref.len()
+    }
+
+    /// How many groups somebody holds.
+    pub(crate) fn groups(&self) -> usize {
+        self.groups.len() - self.free_groups.len()
+    }
+
+    /// Armed deadlines.
+    pub(crate) fn deadlines(&self) -> usize {
+        self.deadlines.len()
+    }
+
+    /// An empty group, whose pushes are written on this instance.
+    pub(crate) fn group(&mut self, instance: Option<Ref>) -> Group {
+        let ends = Ends { instance, ..Ends::default() };
+        Group(match self.free_groups.pop() {
+            Some(group) => {
+                self.groups[group as usize] = ends;
+                group
+            }
+            None => {
+                self.groups.push(ends);
+                index(self.groups.len() - 1)
+            }
+        })
+    }
+
+    /// The pushes of a group are written on this instance from now on.
+    pub(crate) fn written_on(&mut self, group: &Group, instance: Ref) {
+        self.groups[group.0 as usize].instance = Some(instance);
+    }
+
+    /// Takes a push into a group, behind the ones that are there.
+    #[inline]
+    pub(crate) fn insert(
+        &mut self,
+        id: PushId,
+        push: Push,
+        event: &str,
+        deadline: Time,
+        group: &Group,
+    ) -> Place {
+        self.queued_bytes += push.queued_len();
+        let place = self.free_place();
+        let ends = &mut self.groups[group.0 as usize];
+        let entry = &mut self.places[place.0 as usize];
+        entry.push = Some(push);
+        entry.event.clear();
+        entry.event.push_str(event);
+        (entry.id, entry.deadline, entry.group) = (id, deadline, group.0);
+        (entry.before, entry.behind) = (ends.last, None);
+        match ends.last.replace(place) {
+            Some(last) => self.places[last.0 as usize].behind = Some(place),
+            None => ends.first = Some(place),
+        }
+        self.by_id.insert(id, place);
+        self.deadlines.insert(deadline, id);
+        place
+    }
+
+    #[inline]
+    fn free_place(&mut self) -> Place {
+        if let Some(place) = self.free {
+            self.free = self.places[place.0 as usize].behind;
+            return place;
+        }
+        self.places.push(Entry {
+            push: None,
+            event: String::new(),
+            id: PushId(0),
+            deadline: Time::ZERO,
+            group: 0,
+            before: None,
+            behind: None,
+        });
+        Place(index(self.places.len() - 1))
+    }
+
+    pub(crate) fn place(&self, id: PushId) -> Option<Place> {
+        self.by_id.get(id).copied()
+    }
+
+    #[inline]
+    pub(crate) fn by_ref(&self, msg_ref: Ref) -> Option<Place> {
+        self.by_ref.get(msg_ref).copied()
+    }
+
+    /// A push that has no outcome yet, which is what everybody who holds a place holds it for.
+    #[inline]
+    pub(crate) fn get(&self, place: Place) -> Option<(PushId, &Push)> {
+        let entry = &self.places[place.0 as usize];
+        Some((entry.id, entry.push.as_ref()?))
+    }
+
+    /// Marks a queued push as written under `msg_ref`, and lends what is to be written.
+    #[inline]
+    pub(crate) fn write(&mut self, place: Place, msg_ref: Ref) -> Option<Due<'_>> {
+        let Entry { push, event, group, .. } = &mut self.places[place.0 as usize];
+        let push = push.as_mut()?;
+        let payload = push.write(msg_ref)?;
+        self.queued_bytes -= payload.len();
+        self.by_ref.insert(msg_ref, place);
+        let join_ref = self.groups[*group as usize].instance;
+        Some(Due { join_ref, topic: &push.topic, event, payload, cast: push.cast })
+    }
+
+    /// Takes a push out of everything.
+    #[inline]
+    pub(crate) fn remove(&mut self, place: Place) -> Option<(PushId, Push)> {
+        let entry = &mut self.places[place.0 as usize];
+        let push = entry.push.take()?;
+        if entry.event.capacity() > EVENT_KEPT {
+            entry.event = String::new();
+        }
+        let &mut Entry { id, deadline, group, before, behind, .. } = entry;
+        let ends = &mut self.groups[group as usize];
+        match before {
+            Some(before) => self.places[before.0 as usize].behind = behind,
+            None => ends.first = behind,
+        }
+        match behind {
+            Some(behind) => self.places[behind.0 as usize].before = before,
+            None => ends.last = before,
+        }
+        self.by_id.remove(id);
+        self.deadlines.remove(deadline, id);
+        match push.written() {
+            Some(msg_ref) => drop(self.by_ref.remove(msg_ref)),
+            None => self.queued_bytes -= push.queued_len(),
+        }
+        self.places[place.0 as usize].behind = self.free.replace(place);
+        Some((id, push))
+    }
+
+    /// The pushes of a group, in the order they were accepted.
+    pub(crate) fn members(&self, group: &Group) -> impl Iterator<Item = (Place, PushId, &Push)> {
+        let first = self.groups[group.0 as usize].first;
+        core::iter::successors(first, |place| self.places[place.0 as usize].behind).filter_map(
+            |place| {
+                let (id, push) = self.get(place)?;
+                Some((place, id, push))
+            },
+        )
+    }
+
+    /// Gives back the room that a busy time needed, if there is no push now.
+    pub(crate) fn give_back(&mut self) {
+        if self.by_id.len() == 0 {
+            (self.places, self.free) = (Vec::new(), None);
+            self.by_id.give_back();
+            self.by_ref.give_back();
+            self.deadlines = Deadlines::default();
+        }
+    }
+
+    /// Takes back an empty group.
+    pub(crate) fn disband(&mut self, group: Group) {
+        debug_assert!(self.groups[group.0 as usize].first.is_none(), "{group:?} is not empty");
+        self.free_groups.push(group.0);
+    }
+
+    /// When the first of them has waited long enough.
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        self.deadlines.first()
+    }
+
+    /// Those that have waited long enough, in the order in which their time was up.
+    pub(crate) fn overdue(&self, now: Time) -> Vec<(Time, PushId)> {
+        self.deadlines.passed(now)
+    }
+}
+
+/// What there is, without the places that are kept for what may come.
+impl fmt::Debug for Pushes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all: BTreeMap<PushId, &Push> =
+            self.by_id.iter().filter_map(|(_, place)| self.get(*place)).collect();
+        f.debug_struct("Pushes")
+            .field("all", &all)
+            .field("by_ref", &self.by_ref)
+            .field("deadlines", &self.deadlines)
+            .field("groups", &self.groups())
+            .field("queued_bytes", &self.queued_bytes)
+            .finish()
+    }
+}
+
+/// Four thousand million pushes at a time do not fit into memory.
+fn index(at: usize) -> u32 {
+    u32::try_from(at).expect("fewer pushes than memory could hold")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::socket::push::PushOptions;
+
+    fn accept(pushes: &mut Pushes, id: u64, group: &Group) -> Place {
+        let (at, topic) = (Time::from_millis(id * 10), Topic::from("room:a"));
+        let options = PushOptions::call();
+        let push = Push::queued(topic, Payload::empty(), options);
+        pushes.insert(PushId(id), push, "e", at, group)
+    }
+
+    fn ids(pushes: &Pushes, group: &Group) -> Vec<u64> {
+        pushes.members(group).map(|(_, id, _)| id.0).collect()
+    }
+
+    #[test]
+    fn a_push_is_found_by_id_by_ref_and_in_its_group_until_it_is_removed() {
+        let mut pushes = Pushes::default();
+        let (one, other) = (pushes.group(Some(Ref(5))), pushes.group(None));
+        let places: Vec<Place> = (1..=4)
+            .map(|id| accept(&mut pushes, id, if id == 2 { &other } else { &one }))
+            .collect();
+        assert_eq!((ids(&pushes, &one), ids(&pushes, &other)), (vec![1, 3, 4], vec![2]));
+        let due = pushes.write(places[2], Ref(7)).expect("it is queued");
+        assert_eq!((due.join_ref, due.event, due.topic.as_str()), (Some(Ref(5)), "e", "room:a"));
+        assert!(pushes.write(places[2], Ref(8)).is_none(), "never twice");
+        assert_eq!((pushes.by_ref(Ref(7)), pushes.by_ref(Ref(8))), (Some(places[2]), None));
+        assert_eq!((pushes.queued(), pushes.in_flight(), pushes.queued_bytes()), (3, 1, 6));
+        for (at, left) in [(2, vec![1, 4]), (0, vec![4]), (3, vec![])] {
+            assert!(pushes.remove(places[at]).is_some());
+            assert!(pushes.remove(places[at]).is_none());
+            assert_eq!(ids(&pushes, &one), left);
+        }
+        assert_eq!((pushes.by_ref(Ref(7)), pushes.place(PushId(2))), (None, Some(places[1])));
+        pushes.written_on(&other, Ref(6));
+        assert_eq!(pushes.write(places[1], Ref(9)).and_then(|due| due.join_ref), Some(Ref(6)));
+        assert_eq!(pushes.next_deadline(), Some(Time::from_millis(20)));
+        pushes.disband(one);
+        assert_eq!((pushes.groups(), pushes.deadlines()), (1, 1));
+    }
+
+    #[test]
+    fn what_a_burst_needed_is_given_back_when_it_is_over() {
+        let mut pushes = Pushes::default();
+        let group = pushes.group(None);
+        let places: Vec<Place> = (1..=1_000).map(|id| accept(&mut pushes, id, &group)).collect();
+        for place in places {
+            pushes.give_back();
+            assert!(pushes.remove(place).is_some());
+        }
+        pushes.give_back();
+        assert_eq!((pushes.places.capacity(), pushes.queued_bytes()), (0, 0));
+        let place = accept(&mut pushes, 1_001, &group);
+        assert_eq!(pushes.place(PushId(1_001)), Some(place));
+    }
+
+    #[test]
+    fn a_place_keeps_no_long_event_when_its_push_is_gone() {
+        let mut pushes = Pushes::default();
+        let group = pushes.group(None);
+        for (id, event) in [(1, "new_msg".to_owned()), (2, "e".repeat(100_000))] {
+            let push = Push::queued(Topic::from("t"), Payload::empty(), PushOptions::call());
+            let place = pushes.insert(PushId(id), push, &event, Time::ZERO, &group);
+            assert!(pushes.remove(place).is_some());
+            assert_eq!(pushes.places.len(), 1, "a place is used again");
+            let kept = pushes.places[place.0 as usize].event.capacity();
+            assert!(kept <= EVENT_KEPT && (id == 2 || kept > 0), "{kept} bytes");
+        }
+    }
+
+    #[test]
+    fn what_is_held_for_a_push_does_not_grow() {
+        let size = size_of::<Entry>();
+        assert!(size <= 152, "{size} bytes");
+    }
+}

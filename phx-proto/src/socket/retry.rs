@@ -1,0 +1,174 @@
+//! The retry policy: after a connection was lost or an attempt failed, when to dial again, if at
+//! all.
+//!
+//! ```text
+//!   lost or failed ──▶ final by table? ──▶ Stop
+//!         │ no
+//!         ▼
+//!   which wait?  open connection lost ─▶ first_retry_spread, or the close code's range,
+//!                                        and never sooner than reconnect_after says
+//!                refused (403, 404, …) ─▶ refused_after, own counter
+//!                anything else ─────────▶ reconnect_after; once an open connection was lost,
+//!                                        without the steps shorter than the spread was
+//!         │ Retry-After: max(wait, it) + 0–20 %
+//!         ▼
+//!   over max_retries or past max_elapsed? ──▶ Stop
+//!         │ no
+//!         ▼
+//!   Retry { delay, attempt, may_skip }
+//! ```
+//!
+//! The attempt counter goes back to zero only when the lost connection had been open for
+//! `stable_after`, so a server that accepts and drops is not hammered. One random draw is made
+//! per decision.
+//!
+//! The short steps of `reconnect_after` are for a client that starts before its server. A client
+//! that lost an open connection is one of many that lost theirs in the same instant: to spread
+//! their first retries over a second, and then let each make six more within half a second, would
+//! bring the stampede back (`examples/storm`).
+
+use core::time::Duration;
+
+use crate::config::backoff::DelayRange;
+use crate::config::{CloseRule, Config, StatusRule};
+use crate::event::cause::Cause;
+use crate::event::refusal::Refusal;
+use crate::socket::rng::{Rng, spread};
+use crate::time::{Time, nanos};
+
+/// What to do after a failure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    Retry { delay: Duration, attempt: u32, may_skip: bool },
+    Stop,
+}
+
+/// The counters behind the decisions.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Retry {
+    /// Reconnects scheduled since the last stable connection.
+    attempts: u32,
+    /// Steps of `reconnect_after` that are left out because an open connection was lost.
+    skipped: u32,
+    /// Refusals in a row.
+    refusals: u32,
+    /// The last attempt was answered 401 or 403.
+    credentials_refused: bool,
+    /// A 401 was already given one ordinary retry.
+    unauthorized: bool,
+    failing_since: Option<Time>,
+}
+
+impl Retry {
+    /// The server accepted an attempt.
+    pub(crate) const fn opened(&mut self) {
+        self.refusals = 0;
+        self.unauthorized = false;
+        self.credentials_refused = false;
+    }
+
+    pub(crate) const fn credentials_refused(&self) -> bool {
+        self.credentials_refused
+    }
+
+    /// Decides after an attempt failed (`open_for` is none) or an open connection was lost.
+    pub(crate) fn decide(
+        &mut self,
+        config: &Config,
+        rng: &mut Rng,
+        now: Time,
+        cause: &Cause,
+        open_for: Option<Duration>,
+    ) -> Decision {
+        if open_for.is_some_and(|open_for| open_for >= config.stable_after) {
+            *self = Self::default();
+        }
+        let failing_since = *self.failing_since.get_or_insert(now);
+        let refusal = match cause {
+            Cause::Refused(refusal) => Some(refusal),
+            _ => None,
+        };
+        self.credentials_refused =
+            refusal.is_some_and(|refusal| matches!(refusal.status(), 401 | 403));
+
+        let attempt = self.attempts.saturating_add(1);
+        let Some((range, ordinary)) = self.range(config, cause, attempt, open_for.is_some()) else {
+            return Decision::Stop;
+        };
+        let random = rng.next_u64();
+        let mut delay = spread(range, random);
+        let retry_after = refusal.and_then(Refusal::retry_after);
+        if let Some(retry_after) = retry_after {
+            let asked = retry_after.min(config.retry_after_max).max(delay);
+            // Up to a fifth more, so that clients told the same do not come back together.
+            let most = Duration::from_nanos(nanos(asked).saturating_add(nanos(asked) / 5));
+            let most = most.min(config.retry_after_max.max(asked));
+            delay = spread(DelayRange::new(asked, most).unwrap_or(range), random);
+        }
+
+        let elapsed = now.since(failing_since).saturating_add(delay);
+        if config.max_retries.is_some_and(|max| attempt > max)
+            || config.max_elapsed.is_some_and(|max| elapsed > max)
+        {
+            return Decision::Stop;
+        }
+        self.attempts = attempt;
+        Decision::Retry { delay, attempt, may_skip: ordinary && retry_after.is_none() }
+    }
+
+    /// The range to draw from and whether it is an ordinary wait; none when the cause is final.
+    fn range(
+        &mut self,
+        config: &Config,
+        cause: &Cause,
+        attempt: u32,
+        was_open: bool,
+    ) -> Option<(DelayRange, bool)> {
+        let ordinary = config.reconnect_after.range(attempt.saturating_add(self.skipped));
+        match cause {
+            Cause::CredentialsGaveUp { .. }
+            | Cause::CredentialsUnchanged
+            | Cause::Unsupported { .. } => None,
+            // 5xx is what a proxy says when it does not reach the server; anything else is meant
+            // for us, and a retry will hardly change it.
+            Cause::ProxyRefused(refusal) if refusal.status() < 500 => {
+                Some((self.refused(config), false))
+            }
+            Cause::Refused(refusal) => match config.status_policy.rule(refusal.status()) {
+                StatusRule::Backoff => Some((ordinary, true)),
+                StatusRule::Refused => Some((self.refused(config), false)),
+                StatusRule::Stop => None,
+                StatusRule::Unauthorized if !config.credentials_refreshed => None,
+                StatusRule::Unauthorized if self.unauthorized => {
+                    Some((self.refused(config), false))
+                }
+                StatusRule::Unauthorized => {
+                    self.unauthorized = true;
+                    Some((ordinary, true))
+                }
+            },
+            _ if was_open => {
+                let first = match cause {
+                    Cause::RemoteClose { code, .. } => match config.close_policy.rule(*code) {
+                        CloseRule::Retry => config.first_retry_spread,
+                        CloseRule::RetryWithin(range) => range,
+                        CloseRule::Stop => return None,
+                    },
+                    _ => config.first_retry_spread,
+                };
+                let first = first.at_least(config.reconnect_after.least());
+                let reaching = config.reconnect_after.reaching(first.max());
+                self.skipped = self.skipped.max(reaching.saturating_sub(attempt.saturating_add(1)));
+                // A connection that opens and dies again and again waits as long as one that
+                // never opens.
+                Some((if attempt > 1 { first.later(ordinary) } else { first }, true))
+            }
+            _ => Some((ordinary, true)),
+        }
+    }
+
+    fn refused(&mut self, config: &Config) -> DelayRange {
+        self.refusals = self.refusals.saturating_add(1);
+        config.refused_after.range(self.refusals)
+    }
+}

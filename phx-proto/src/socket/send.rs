@@ -1,0 +1,233 @@
+//! Which frame is next.
+//!
+//! Frames are built when they are pulled, and only while the transport takes them: heartbeat
+//! first, then joins in the order they were asked for, then what channels have to say in the
+//! order it was accepted (a leave behind the pushes before it). So the core knows its backlog,
+//! can expire a queued push, and forgets what belonged to a dead connection.
+
+use super::{LaneItem, Live, Socket};
+use crate::config::Config;
+use crate::config::join_params::JoinAttempt;
+use crate::event::action::Action;
+use crate::event::cause::{ChannelEnd, NotSentCause, PushOutcome, UnknownCause};
+use crate::event::stats::Stats;
+use crate::id::{ConnectionId, Ref};
+use crate::socket::push::slab::{Due, Place};
+use crate::socket::timer::{Timeout, TimerKey, TimerKind};
+use crate::time::Time;
+use crate::topic::{PHOENIX, Topic};
+use crate::wire::payload::Payload;
+use crate::wire::{EncodeError, Frame, Outgoing};
+
+impl Socket {
+    /// What to do next; none when there is nothing more for now.
+    ///
+    /// Everything but frames comes first and in order. Frames follow while the connection is
+    /// open and [writable](Self::handle_writable). The number of actions that one input can
+    /// cause is bounded by the number of channels and pushes there are.
+    pub fn poll_action(&mut self, now: Time) -> Option<Action> {
+        let now = self.advance(now);
+        loop {
+            if let Some(action) = self.actions.pop_front() {
+                return Some(action);
+            }
+            if !self.has_frames() {
+                return None;
+            }
+            if let Some(action) = self.pull(now) {
+                return Some(action);
+            }
+        }
+    }
+
+    /// Whether there is a frame to write and a transport that takes it.
+    fn has_frames(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| {
+            live.writable
+                && (live.lane.len() > 0
+                    || live.heartbeat.is_owed()
+                    || (!live.due_joins.is_empty() && self.has_slot(live)))
+        })
+    }
+
+    /// Whether one more join may be unanswered.
+    fn has_slot(&self, live: &Live) -> bool {
+        live.joins.len() < self.config.join_concurrency
+    }
+
+    /// Takes the next frame; none when what wanted to write it could not or has ended.
+    fn pull(&mut self, now: Time) -> Option<Action> {
+        let live = self.live.as_ref()?;
+        let id = live.id;
+        if live.heartbeat.is_owed() {
+            return self.pull_heartbeat(now, id);
+        }
+        if self.has_slot(live) {
+            if let Some((order, topic)) = live.due_joins.first().cloned() {
+                return self.pull_join(now, id, order, topic);
+            }
+        }
+        match self.live.as_mut()?.lane.pop_first()? {
+            (_, LaneItem::Push(place)) => self.pull_push(id, place),
+            (_, LaneItem::Leave(topic, join_ref)) => self.pull_leave(id, &topic, join_ref),
+        }
+    }
+
+    /// Whether actions other than frames wait.
+    #[inline]
+    #[cfg(feature = "driver")]
+    pub(crate) fn has_actions(&self) -> bool {
+        !self.actions.is_empty()
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout) next, and for what.
+    ///
+    /// It is "now" while actions other than frames wait, and never because of frames: a blocked
+    /// transport must not make a driver spin. Every command, input and `poll_action` may change
+    /// the answer.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Timeout> {
+        if !self.actions.is_empty() {
+            return Some(Timeout { at: self.now, kind: TimerKind::Actions });
+        }
+        self.next_deadline()
+    }
+
+    fn pull_heartbeat(&mut self, now: Time, id: ConnectionId) -> Option<Action> {
+        let msg_ref = self.mint_ref();
+        // Written or not: a serializer that cannot write heartbeats has a dead connection.
+        self.live.as_mut()?.heartbeat.written(msg_ref, now);
+        let frame = self.encode(None, msg_ref, PHOENIX, "heartbeat", Payload::empty()).ok()?;
+        Some(Action::Send { id, frame })
+    }
+
+    fn pull_join(
+        &mut self,
+        now: Time,
+        id: ConnectionId,
+        order: u64,
+        topic: Topic,
+    ) -> Option<Action> {
+        let Some(want) = self.wanted(&topic) else {
+            self.live.as_mut()?.due_joins.remove(&(order, topic));
+            return None;
+        };
+        let attempt = JoinAttempt {
+            topic: topic.clone(),
+            attempt: want.attempts.saturating_add(1),
+            rejoin: want.ever_joined,
+        };
+        // The application's function runs before anything changes.
+        let payload = want.params.payload(&attempt).map_err(|error| error.to_string());
+        let checked = payload.and_then(|payload| {
+            self.check_join(&topic, &payload).map_err(|error| error.to_string())?;
+            Ok(payload)
+        });
+        self.live.as_mut()?.due_joins.remove(&(order, topic.clone()));
+        let join_ref = self.mint_ref();
+        let encoded = checked.and_then(|payload| {
+            self.encode(Some(join_ref), join_ref, &topic, "phx_join", payload)
+                .map_err(|error| error.to_string())
+        });
+        match encoded {
+            Ok(frame) => {
+                self.join_written(now, &topic, join_ref);
+                Some(Action::Join { id, topic, frame })
+            }
+            Err(message) => {
+                self.end_want(
+                    &topic,
+                    ChannelEnd::InvalidParams { message },
+                    UnknownCause::ChannelClosed,
+                    NotSentCause::JoinRejected,
+                );
+                None
+            }
+        }
+    }
+
+    /// What is in the lane is of an instance that is joined, or being left.
+    fn pull_push(&mut self, id: ConnectionId, place: Place) -> Option<Action> {
+        let msg_ref = self.mint_ref();
+        let Due { join_ref, topic, event, payload, cast } = self.pushes.write(place, msg_ref)?;
+        let message = Outgoing { join_ref, msg_ref, topic, event, payload };
+        let frame = encode(&self.config, &mut self.stats, message);
+        if cast && frame.is_ok() {
+            self.end_push(place, |_| PushOutcome::Written);
+        } else if frame.is_err() {
+            self.end_push(place, |_| PushOutcome::NotSent(NotSentCause::Encoding));
+        }
+        Some(Action::Send { id, frame: frame.ok()? })
+    }
+
+    /// A leave that could not be written in time is written all the same: the server still holds
+    /// the channel. To a later instance it means nothing (`wire/leave_wrong_join_ref`).
+    fn pull_leave(&mut self, id: ConnectionId, topic: &Topic, join_ref: Ref) -> Option<Action> {
+        let msg_ref = self.mint_ref();
+        let leaving = self.channels.get_mut(topic).and_then(|channel| channel.leaving.as_mut());
+        if let Some(leaving) = leaving.filter(|leaving| leaving.join_ref == join_ref) {
+            leaving.leave_ref = Some(msg_ref);
+        }
+        let frame =
+            self.encode(Some(join_ref), msg_ref, topic, "phx_leave", Payload::empty()).ok()?;
+        Some(Action::Send { id, frame })
+    }
+
+    fn encode(
+        &mut self,
+        join_ref: Option<Ref>,
+        msg_ref: Ref,
+        topic: &str,
+        event: &str,
+        payload: Payload,
+    ) -> Result<Frame, EncodeError> {
+        let message = Outgoing { join_ref, msg_ref, topic, event, payload };
+        encode(&self.config, &mut self.stats, message)
+    }
+
+    /// Arms the deadlines of the heartbeat machine as they are now.
+    pub(super) fn rearm_heartbeat(&mut self) {
+        let Some(live) = &mut self.live else { return };
+        // While a join is unanswered the verdict belongs to the join clock.
+        if live.joins.is_empty() {
+            live.heartbeat.resume(self.now);
+        } else {
+            live.heartbeat.suspend();
+        }
+        let deadlines = [
+            (TimerKey::HeartbeatDue, live.heartbeat.next_due()),
+            (TimerKey::HeartbeatReply, live.heartbeat.deadline()),
+        ];
+        for (key, at) in deadlines {
+            match at {
+                Some(at) => self.timers.arm(key, at),
+                None => self.timers.disarm(&key),
+            }
+        }
+    }
+
+    /// Arms the deadlines of the join clock as they are now, and with them the heartbeat's.
+    pub(super) fn rearm_join_clock(&mut self) {
+        self.timers.disarm(&TimerKey::JoinClock);
+        self.timers.disarm(&TimerKey::JoinBlock);
+        if let Some(live) = &self.live {
+            if let Some(started) = live.joins.started() {
+                if live.joins.is_overdue() {
+                    let at = started + self.config.join_block_max;
+                    self.timers.arm(TimerKey::JoinBlock, at);
+                } else {
+                    let at = started + self.config.join_timeout;
+                    self.timers.arm(TimerKey::JoinClock, at);
+                }
+            }
+        }
+        self.rearm_heartbeat();
+    }
+}
+
+fn encode(config: &Config, stats: &mut Stats, message: Outgoing<'_>) -> Result<Frame, EncodeError> {
+    let frame = config.serializer.encode(message)?;
+    stats.frames_out += 1;
+    stats.bytes_out += frame.len() as u64;
+    Ok(frame)
+}

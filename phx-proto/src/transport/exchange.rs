@@ -1,0 +1,114 @@
+//! Carrying a pure HTTP machine's bytes over a stream.
+
+use core::future::{Future, poll_fn};
+use core::pin::pin;
+use core::task::Poll;
+use core::time::Duration;
+use std::io;
+
+use super::{ByteStream, Net};
+use crate::event::refusal::Refusal;
+use crate::websocket::upgrade::{Connect, Progress, Tunnel, Upgrade, UpgradeError, Upgraded};
+
+/// How long the body of a refusal may take once its head is here: the status is what counts.
+const REFUSAL_BODY_WAIT: Duration = Duration::from_secs(1);
+
+/// How an exchange went wrong.
+pub(super) enum Broken {
+    /// The peer's answer, or what was to be asked.
+    Http(UpgradeError),
+    /// The stream under it.
+    Io(io::Error),
+}
+
+/// [`Upgrade`] and [`Connect`], which have the same shape.
+pub(super) trait Machine {
+    type Done;
+    fn poll_write(&self) -> &[u8];
+    fn handle_written(&mut self, n: usize);
+    fn handle_read(&mut self, bytes: &[u8]) -> Result<Progress<Self::Done>, UpgradeError>;
+    fn handle_eof(&mut self) -> UpgradeError;
+    fn pending_refusal(&self) -> Option<Refusal>;
+    /// The refusal as this machine would have reported it, had its body been complete.
+    fn refused(refusal: Refusal) -> UpgradeError;
+}
+
+macro_rules! machine {
+    ($machine:ty, $done:ty, $refused:expr) => {
+        impl Machine for $machine {
+            type Done = $done;
+            fn poll_write(&self) -> &[u8] {
+                Self::poll_write(self)
+            }
+            fn handle_written(&mut self, n: usize) {
+                Self::handle_written(self, n);
+            }
+            fn handle_read(&mut self, bytes: &[u8]) -> Result<Progress<$done>, UpgradeError> {
+                Self::handle_read(self, bytes)
+            }
+            fn handle_eof(&mut self) -> UpgradeError {
+                Self::handle_eof(self)
+            }
+            fn pending_refusal(&self) -> Option<Refusal> {
+                Self::pending_refusal(self)
+            }
+            fn refused(refusal: Refusal) -> UpgradeError {
+                $refused(refusal)
+            }
+        }
+    };
+}
+
+machine!(Upgrade, Upgraded, UpgradeError::Refused);
+machine!(Connect, Tunnel, UpgradeError::ProxyRefused);
+
+/// Writes the request and reads until the machine is done.
+pub(super) async fn exchange<N: Net, M: Machine>(
+    stream: &mut N::Stream,
+    mut machine: M,
+) -> Result<M::Done, Broken> {
+    while !machine.poll_write().is_empty() {
+        // A server may answer and close before it has read everything: what it said is still
+        // there to be read, and says more than the failed write.
+        match poll_fn(|cx| stream.poll_write(cx, machine.poll_write())).await {
+            Ok(0) | Err(_) => break,
+            Ok(n) => machine.handle_written(n),
+        }
+    }
+    let _ = poll_fn(|cx| stream.poll_flush(cx)).await;
+
+    let mut buffer = [0; 2_048];
+    while machine.pending_refusal().is_none() {
+        let n = poll_fn(|cx| stream.poll_read(cx, &mut buffer)).await.map_err(Broken::Io)?;
+        if let Some(done) = take(&mut machine, &buffer[..n]).map_err(Broken::Http)? {
+            return Ok(done);
+        }
+    }
+    let mut late = pin!(N::sleep(REFUSAL_BODY_WAIT));
+    loop {
+        let read = poll_fn(|cx| match stream.poll_read(cx, &mut buffer) {
+            Poll::Ready(Ok(n)) => Poll::Ready(Some(n)),
+            Poll::Ready(Err(_)) => Poll::Ready(None),
+            Poll::Pending => late.as_mut().poll(cx).map(|()| None),
+        });
+        let result = match (read.await, machine.pending_refusal()) {
+            (None, Some(refusal)) => Err(M::refused(refusal)),
+            (None, None) => Err(machine.handle_eof()),
+            (Some(n), _) => take(&mut machine, &buffer[..n]),
+        };
+        if let Some(done) = result.map_err(Broken::Http)? {
+            return Ok(done);
+        }
+    }
+}
+
+/// Passes on what was read, where nothing is the end.
+fn take<M: Machine>(machine: &mut M, bytes: &[u8]) -> Result<Option<M::Done>, UpgradeError> {
+    if bytes.is_empty() {
+        return Err(machine.handle_eof());
+    }
+    match machine.handle_read(bytes)? {
+        Progress::Done(done) => Ok(Some(done)),
+        Progress::More => Ok(None),
+    }
+}

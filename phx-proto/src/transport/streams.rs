@@ -1,0 +1,254 @@
+//! One open WebSocket over tungstenite, whichever runtime's wrapper is around it.
+//!
+//! ```text
+//!          send, close                          poll_receive
+//!               │                                    ▲
+//!        ┌──────▼───────── tungstenite ──────────────┴──────┐
+//!        │  masks, frames, answers pings and close frames   │
+//!        └──────┬───────────────────────────────────▲───────┘
+//!               │        ┌─ the adapter's Io ──┐    │
+//!               └───────▶│ a failed write only │────┘
+//!                        │ stops the writing   │
+//!                        └──── TCP or TLS ─────┘
+//! ```
+//!
+//! Reading decides how a connection ended. A write that fails first must not hide the close frame
+//! that is still to be read: a stopping Phoenix sends one and then resets the connection
+//! (`wire/close_graceful_shutdown`). So the adapter's stream swallows what is written after a
+//! failed write and lets the reading go on to the true end, which a broken connection reaches at
+//! once. It says so in [`Writes`].
+
+use core::fmt;
+use core::pin::Pin;
+use core::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use futures_core::Stream;
+use futures_sink::Sink;
+use tungstenite::error::{CapacityError, ProtocolError};
+use tungstenite::protocol::WebSocketConfig;
+use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
+use tungstenite::protocol::frame::{CloseFrame, Frame as RawFrame};
+use tungstenite::{Error, Message};
+
+use crate::client::{Received, Transport, WriteFailed};
+use crate::config::Config;
+use crate::event::input::Ended;
+use crate::wire::Frame;
+
+/// An open WebSocket, the same type on every runtime.
+pub struct WebSocket(Box<dyn Transport>);
+
+impl WebSocket {
+    /// From a runtime's wrapper of tungstenite and what the stream under it says of its writes.
+    #[doc(hidden)]
+    pub fn new<S>(socket: S, writes: Writes) -> Self
+    where
+        S: Stream<Item = Result<Message, Error>> + Sink<Message, Error = Error>,
+        S: Send + Unpin + 'static,
+    {
+        Self(Box::new(Socket { socket, writes }))
+    }
+}
+
+impl fmt::Debug for WebSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WebSocket").finish_non_exhaustive()
+    }
+}
+
+impl Transport for WebSocket {
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Received> {
+        self.0.poll_receive(cx)
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteFailed>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn send(&mut self, frame: Frame) -> Result<(), WriteFailed> {
+        self.0.send(frame)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteFailed>> {
+        self.0.poll_flush(cx)
+    }
+
+    fn close(&mut self, code: u16, reason: &str) {
+        self.0.close(code, reason);
+    }
+}
+
+/// Whether a stream takes bytes, shared by the stream that finds out and the WebSocket on it.
+#[derive(Clone, Debug, Default)]
+pub struct Writes(Arc<AtomicBool>);
+
+impl Writes {
+    /// A write failed: what is written from now on is lost.
+    pub fn fail(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a write has failed.
+    #[must_use]
+    pub fn failed(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn state(&self) -> Result<(), WriteFailed> {
+        if self.failed() { Err(WriteFailed) } else { Ok(()) }
+    }
+}
+
+struct Socket<S> {
+    socket: S,
+    writes: Writes,
+}
+
+impl<S> Socket<S>
+where
+    S: Sink<Message, Error = Error> + Unpin,
+{
+    /// Queues a close frame, and has it written if the connection takes it at once.
+    fn start_close(&mut self, code: CloseCode, reason: &str) {
+        let frame = CloseFrame { code, reason: within_control_frame(reason).into() };
+        // Fails when a close frame went out before, or when nothing can be written any more.
+        let _ = Pin::new(&mut self.socket).start_send(Message::Close(Some(frame)));
+    }
+
+    /// The end, after telling the server why when the fault is in what it sent.
+    fn ended(&mut self, error: Error) -> Ended {
+        let lost = |message: String| Ended::Lost { message };
+        match error {
+            Error::Capacity(CapacityError::MessageTooLong { .. }) => {
+                self.start_close(CloseCode::Size, "");
+                Ended::MessageTooLarge
+            }
+            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
+                lost("the server ended it without a close frame".to_owned())
+            }
+            Error::Protocol(error) => {
+                self.start_close(CloseCode::Protocol, "");
+                lost(format!("the server broke the WebSocket protocol: {error}"))
+            }
+            Error::Utf8(_) => {
+                self.start_close(CloseCode::Invalid, "");
+                lost("the server sent a text frame that is not UTF-8".to_owned())
+            }
+            Error::Io(error) => lost(error.to_string()),
+            error => lost(error.to_string()),
+        }
+    }
+}
+
+impl<S> Transport for Socket<S>
+where
+    S: Stream<Item = Result<Message, Error>> + Sink<Message, Error = Error>,
+    S: Send + Unpin + 'static,
+{
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Received> {
+        loop {
+            let message = match ready!(Pin::new(&mut self.socket).poll_next(cx)) {
+                Some(Ok(message)) => message,
+                Some(Err(error)) => return Poll::Ready(Received::Ended(self.ended(error))),
+                None => {
+                    let message = "the connection is over".to_owned();
+                    return Poll::Ready(Received::Ended(Ended::Lost { message }));
+                }
+            };
+            return Poll::Ready(match message {
+                Message::Text(text) => Received::Frame(Frame::Text(text.into())),
+                Message::Binary(bytes) => Received::Frame(Frame::Binary(bytes)),
+                Message::Close(frame) => {
+                    // The answering close frame waits in the buffer. It is written if the
+                    // connection takes it; the end is not held up for it.
+                    let _ = Pin::new(&mut self.socket).poll_flush(cx);
+                    let (code, reason) = match frame {
+                        Some(frame) => (Some(frame.code.into()), frame.reason.to_string()),
+                        None => (None, String::new()),
+                    };
+                    Received::Ended(Ended::CloseFrame { code, reason })
+                }
+                // The next read writes the pong that a ping has queued, so polling goes on until
+                // nothing is there to be read.
+                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
+            });
+        }
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteFailed>> {
+        let ready = ready!(Pin::new(&mut self.socket).poll_ready(cx));
+        Poll::Ready(ready.map_err(|_| WriteFailed).and_then(|()| self.writes.state()))
+    }
+
+    fn send(&mut self, frame: Frame) -> Result<(), WriteFailed> {
+        // As a raw frame, because a text message would be checked to be UTF-8 once more.
+        let (bytes, kind) = match frame {
+            Frame::Text(bytes) => (bytes, Data::Text),
+            Frame::Binary(bytes) => (bytes, Data::Binary),
+        };
+        let message = Message::Frame(RawFrame::message(bytes, OpCode::Data(kind), true));
+        Pin::new(&mut self.socket).start_send(message).map_err(|_| WriteFailed)?;
+        self.writes.state()
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteFailed>> {
+        let flushed = ready!(Pin::new(&mut self.socket).poll_flush(cx));
+        Poll::Ready(flushed.map_err(|_| WriteFailed).and_then(|()| self.writes.state()))
+    }
+
+    fn close(&mut self, code: u16, reason: &str) {
+        self.start_close(code.into(), reason);
+    }
+}
+
+/// Takes so many bytes from the front, or all there are.
+#[doc(hidden)]
+#[must_use]
+pub fn take_front(bytes: &mut Bytes, max: usize) -> Bytes {
+    // Nothing is kept alive once all of it is taken.
+    if bytes.len() <= max { core::mem::take(bytes) } else { bytes.split_to(max) }
+}
+
+/// What pongs may take in the write buffer beside the frames.
+const PONGS: usize = 4_096;
+
+/// The limits and the buffers of tungstenite.
+#[doc(hidden)]
+#[must_use]
+pub fn socket_config(config: &Config) -> WebSocketConfig {
+    let (read_buffer, write_buffer) = config.buffer_bytes();
+    // The buffer never holds more than its size and one frame on top, because no frame is taken
+    // while a write is blocked. The bound is for the pongs to a peer that pings and does not read.
+    let write_max = write_buffer.saturating_add(config.push_bytes_limit()).saturating_add(PONGS);
+    WebSocketConfig::default()
+        .read_buffer_size(read_buffer)
+        .write_buffer_size(write_buffer.min(write_max - 1))
+        .max_write_buffer_size(write_max)
+        .max_message_size(Some(config.message_bytes_limit()))
+        .max_frame_size(Some(config.message_bytes_limit()))
+}
+
+/// As much of a close reason as fits a control frame: 125 bytes less the code (RFC 6455
+/// section 5.5).
+fn within_control_frame(reason: &str) -> &str {
+    let mut end = reason.len().min(123);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    &reason[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_close_reason_is_cut_between_characters() {
+        let reason = "ä".repeat(100);
+        assert_eq!(within_control_frame(&reason).len(), 122);
+        assert_eq!(within_control_frame("bye"), "bye");
+    }
+}

@@ -1,0 +1,3 @@
+//! WebSocket as pure machines: bytes in, bytes out.
+
+pub mod upgrade;

@@ -1,0 +1,146 @@
+//! The start of a refusal's body, whatever way its end is told (RFC 9112 section 6.3).
+//!
+//! Nothing here is an error: a refusal is worth more than its body. Framing that makes no sense
+//! ends the body where it stops making sense.
+
+use crate::event::refusal::Refusal;
+
+/// A line with the size of a chunk is a few bytes; extensions may make it longer, but not this long.
+const MAX_SIZE_LINE: usize = 128;
+
+pub(super) struct Body {
+    kept: Vec<u8>,
+    framing: Framing,
+}
+
+enum Framing {
+    /// Bytes that are still to come.
+    Length(u64),
+    Chunked(Chunk),
+    UntilEof,
+    /// Nothing (more) is to come, or to be understood.
+    Complete,
+}
+
+enum Chunk {
+    /// Reading the line with the size; what there is of it so far.
+    Size(Vec<u8>),
+    /// Bytes of data that are still to come.
+    Data(u64),
+    /// Reading the line break behind the data.
+    End,
+}
+
+impl Body {
+    pub(super) fn new(status: u16, headers: &[(String, String)]) -> Self {
+        Self { kept: Vec::new(), framing: Framing::new(status, headers) }
+    }
+
+    pub(super) fn handle_read(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() && !self.is_complete() {
+            bytes = self.step(bytes);
+        }
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.kept.len() >= Refusal::MAX_BODY
+            || matches!(self.framing, Framing::Complete | Framing::Length(0))
+    }
+
+    pub(super) fn kept(&self) -> &[u8] {
+        &self.kept
+    }
+
+    pub(super) fn into_kept(self) -> Vec<u8> {
+        self.kept
+    }
+
+    /// Takes at least one byte, unless the body is complete, and returns the rest.
+    fn step<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        match &mut self.framing {
+            Framing::Length(left) | Framing::Chunked(Chunk::Data(left)) => {
+                let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                // Not more than `left`, so this cannot wrap.
+                *left -= taken as u64;
+                let (data, rest) = bytes.split_at(taken);
+                keep(&mut self.kept, data);
+                if let Framing::Chunked(chunk @ Chunk::Data(0)) = &mut self.framing {
+                    *chunk = Chunk::End;
+                }
+                rest
+            }
+            Framing::UntilEof => {
+                keep(&mut self.kept, bytes);
+                &[]
+            }
+            Framing::Chunked(Chunk::Size(line)) => {
+                let Some((&byte, rest)) = bytes.split_first() else {
+                    return bytes;
+                };
+                line.push(byte);
+                if byte == b'\n' || line.len() >= MAX_SIZE_LINE {
+                    self.framing = match httparse::parse_chunk_size(line) {
+                        // The last chunk has no data; trailers are of no interest.
+                        Ok(httparse::Status::Complete((_, size))) if size > 0 => {
+                            Framing::Chunked(Chunk::Data(size))
+                        }
+                        _ => Framing::Complete,
+                    };
+                }
+                rest
+            }
+            Framing::Chunked(chunk @ Chunk::End) => {
+                let Some((byte, rest)) = bytes.split_first() else {
+                    return bytes;
+                };
+                match byte {
+                    b'\r' => {}
+                    b'\n' => *chunk = Chunk::Size(Vec::new()),
+                    _ => self.framing = Framing::Complete,
+                }
+                rest
+            }
+            Framing::Complete => bytes,
+        }
+    }
+}
+
+impl Framing {
+    fn new(status: u16, headers: &[(String, String)]) -> Self {
+        if matches!(status, 100..=199 | 204 | 304) {
+            return Self::Complete;
+        }
+        let all = |wanted: &'static str| {
+            let found = headers.iter().filter(move |(name, _)| name.eq_ignore_ascii_case(wanted));
+            found.flat_map(|(_, value)| value.split(',')).map(str::trim_ascii)
+        };
+        // Where both are given, Content-Length does not count.
+        if let Some(last) = all("transfer-encoding").next_back() {
+            return if last.eq_ignore_ascii_case("chunked") {
+                Self::Chunked(Chunk::Size(Vec::new()))
+            } else {
+                Self::UntilEof
+            };
+        }
+        let mut lengths = all("content-length");
+        match lengths.next() {
+            None => Self::UntilEof,
+            // A length may be repeated, not contradicted.
+            Some(length) if lengths.all(|other| other == length) => parse_length(length),
+            Some(_) => Self::Complete,
+        }
+    }
+}
+
+fn parse_length(text: &str) -> Framing {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse() {
+        Ok(length) if digits => Framing::Length(length),
+        _ => Framing::Complete,
+    }
+}
+
+fn keep(kept: &mut Vec<u8>, data: &[u8]) {
+    let room = Refusal::MAX_BODY.saturating_sub(kept.len());
+    kept.extend_from_slice(&data[..data.len().min(room)]);
+}

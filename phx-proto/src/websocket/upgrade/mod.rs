@@ -1,0 +1,288 @@
+//! The HTTP/1.1 upgrade of a stream to a WebSocket, and the tunnel through a proxy before it:
+//! bytes in, bytes out.
+//!
+//! ```text
+//!             +-- poll_write --> bytes to the server --> handle_written --+
+//! new(..) --> |                                                           |--> Done(Upgraded)
+//!             +-- handle_read <-- bytes from the server ------------------+    or an UpgradeError
+//!                 handle_eof  <-- the stream ended
+//! ```
+//!
+//! Write until [`poll_write`](Upgrade::poll_write) is empty, then read until
+//! [`handle_read`](Upgrade::handle_read) gives an outcome; how the bytes are cut makes no difference.
+//! A machine that is dropped at any point has lost nothing but the attempt. It has no clock: when
+//! the caller's deadline passes, [`Upgrade::pending_refusal`] tells whether the server had already
+//! refused and was only slow with the body. Send no frame before `Done`: those are usually lost
+//! (`wire/handshake_pipelined_frame`).
+//!
+//! This is not tungstenite's own client handshake because that one treats an answer that names no
+//! subprotocol, although one was offered, as an error. Phoenix 1.7 answers like that whenever an
+//! auth token is offered (`wire/handshake_auth_token__1.7.24`). Here it is
+//! [`Upgraded::protocol`]` == None`.
+//!
+//! ```
+//! use phx_proto::upgrade::{Progress, Upgrade, UpgradeRequest, accept_key};
+//!
+//! # fn main() -> Result<(), phx_proto::upgrade::UpgradeError> {
+//! let key = [7; 16]; // 16 random bytes, new for every attempt
+//! let mut upgrade = Upgrade::new(&UpgradeRequest {
+//!     host: "127.0.0.1:4000",
+//!     target: "/socket/websocket?vsn=2.0.0",
+//!     headers: &[("x-device".to_owned(), "4711".to_owned())],
+//!     subprotocols: &[],
+//!     key,
+//! })?;
+//! assert!(upgrade.poll_write().starts_with(b"GET /socket/websocket?vsn=2.0.0 HTTP/1.1\r\n"));
+//! upgrade.handle_written(upgrade.poll_write().len());
+//!
+//! let accept = accept_key(key);
+//! let answer = format!(
+//!     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+//!      Sec-WebSocket-Accept: {accept}\r\n\r\n\u{1}"
+//! );
+//! let Progress::Done(upgraded) = upgrade.handle_read(answer.as_bytes())? else { unreachable!() };
+//! // Frames may follow the head in the same read: they belong to whoever reads on.
+//! assert_eq!(upgraded.leftover, "\u{1}");
+//! # Ok(())
+//! # }
+//! ```
+
+mod body;
+mod error;
+mod outbox;
+mod proxy;
+mod request;
+mod response;
+
+use core::fmt;
+
+use bytes::Bytes;
+
+pub use self::error::UpgradeError;
+pub use self::proxy::{Connect, ConnectRequest, Credentials, Tunnel};
+pub use self::request::accept_key;
+
+use self::outbox::Outbox;
+use self::response::{Event, Head, Response};
+use crate::config::auth_token::AUTH_TOKEN_PREFIX;
+use crate::event::refusal::{LoggedHeaders, Refusal, header};
+
+/// What to ask the server for. `Debug` shows the host, the path and the names of the headers.
+#[derive(Clone, Copy)]
+pub struct UpgradeRequest<'a> {
+    /// The value of the `Host` header: `host` or `host:port`, an IPv6 address in brackets.
+    pub host: &'a str,
+    /// The path and the query, percent-encoded: `/socket/websocket?vsn=2.0.0`.
+    pub target: &'a str,
+    /// More headers, sent behind the machine's own, in this order. Phoenix lets only those beginning
+    /// with `x-` reach the socket. `Host`, `Connection`, `Upgrade`, `Sec-WebSocket-*` and those that
+    /// announce a body are refused.
+    pub headers: &'a [(String, String)],
+    /// The subprotocols to offer, the preferred one first; empty for none. An auth token goes in as
+    /// `phoenix` and [`auth_token_subprotocol`](crate::auth_token_subprotocol).
+    pub subprotocols: &'a [String],
+    /// 16 random bytes, new for every attempt. They keep caches from answering, and are no secret.
+    pub key: [u8; 16],
+}
+
+/// One upgrade, from the request to its outcome. See the [module](self).
+pub struct Upgrade {
+    outbox: Outbox,
+    response: Response,
+    expected_accept: String,
+    offered: Vec<String>,
+}
+
+/// How an exchange stands after a read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress<T> {
+    /// Nothing is decided: read on.
+    More,
+    /// The stream is open; the machine is done.
+    Done(T),
+}
+
+/// A stream that speaks WebSocket now.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Upgraded {
+    /// The subprotocol that the server selected. `None` is no error, whatever was offered: Phoenix
+    /// 1.7 never selects one.
+    pub protocol: Option<String>,
+    /// The headers of the answer, in the order and spelling they came.
+    pub headers: Vec<(String, String)>,
+    /// What was read past the head: the beginning of the first frames.
+    pub leftover: Bytes,
+}
+
+impl Upgrade {
+    /// Checks and writes the request.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidHost`, `InvalidTarget`, `InvalidHeader` or `InvalidSubprotocol`, when it could not be
+    /// sent as it is; line breaks anywhere are among the causes.
+    pub fn new(request: &UpgradeRequest<'_>) -> Result<Self, UpgradeError> {
+        Ok(Self {
+            outbox: Outbox::new(request::encode(request)?),
+            response: Response::new(|status| status == 101),
+            expected_accept: accept_key(request.key),
+            offered: request.subprotocols.to_vec(),
+        })
+    }
+
+    /// What is still to be written; empty when everything was.
+    #[must_use]
+    pub fn poll_write(&self) -> &[u8] {
+        self.outbox.pending()
+    }
+
+    /// The first `n` bytes of [`poll_write`](Self::poll_write) have been written. More than there
+    /// are counts as all.
+    pub fn handle_written(&mut self, n: usize) {
+        self.outbox.advance(n);
+    }
+
+    /// Takes bytes that the server sent. An empty slice is not the end of the stream: that is
+    /// [`handle_eof`](Self::handle_eof).
+    ///
+    /// # Errors
+    ///
+    /// [`UpgradeError::Refused`] when the server answered with another status than 101 and its body
+    /// is complete or exceeds 1 KiB; the other variants that blame the peer when the answer makes no
+    /// sense; [`UpgradeError::Finished`] when the outcome was given before.
+    pub fn handle_read(&mut self, bytes: &[u8]) -> Result<Progress<Upgraded>, UpgradeError> {
+        match self.response.handle_read(bytes)? {
+            Event::More => Ok(Progress::More),
+            Event::Open(head, leftover) => {
+                let protocol = self.judge(&head)?;
+                Ok(Progress::Done(Upgraded { protocol, headers: head.headers, leftover }))
+            }
+            Event::Refused(refusal) => Err(UpgradeError::Refused(refusal)),
+        }
+    }
+
+    /// The server ended the stream. That ends the body of a refusal, whose rest may be missing, and
+    /// cuts short everything else.
+    pub fn handle_eof(&mut self) -> UpgradeError {
+        self.response.handle_eof().map_or_else(|error| error, UpgradeError::Refused)
+    }
+
+    /// The refusal, while its head is known and its body still on its way: for a caller that will
+    /// wait no longer.
+    #[must_use]
+    pub fn pending_refusal(&self) -> Option<Refusal> {
+        self.response.pending_refusal()
+    }
+
+    /// Whether a 101 is what was asked for (RFC 6455 section 4.1), and the subprotocol that it
+    /// selects.
+    fn judge(&self, head: &Head) -> Result<Option<String>, UpgradeError> {
+        let not_upgrade = |reason, name| {
+            let evidence = joined(&head.headers, name);
+            Err(UpgradeError::NotUpgrade { reason, evidence: printable(&evidence) })
+        };
+        if head.version == 0 {
+            let evidence = "HTTP/1.0".to_owned();
+            let reason = "in a version of HTTP that has no upgrades";
+            return Err(UpgradeError::NotUpgrade { reason, evidence });
+        }
+        let mut upgrades = tokens(&head.headers, "upgrade");
+        if !(upgrades.next().is_some_and(|token| token.eq_ignore_ascii_case("websocket"))
+            && upgrades.next().is_none())
+        {
+            return not_upgrade("not to websocket", "upgrade");
+        }
+        let mut connection = tokens(&head.headers, "connection");
+        if !connection.any(|token| token.eq_ignore_ascii_case("upgrade")) {
+            return not_upgrade("without saying so in Connection", "connection");
+        }
+
+        let answered = joined(&head.headers, "sec-websocket-accept");
+        if answered != self.expected_accept {
+            return Err(UpgradeError::BadAccept {
+                expected: self.expected_accept.clone(),
+                answered: header(&head.headers, "sec-websocket-accept")
+                    .is_some()
+                    .then(|| printable(&answered)),
+            });
+        }
+
+        // A header with nothing in it selects nothing.
+        if tokens(&head.headers, "sec-websocket-extensions").next().is_some() {
+            let answered = printable(&joined(&head.headers, "sec-websocket-extensions"));
+            return Err(UpgradeError::UnexpectedExtension { answered });
+        }
+        let mut selected = tokens(&head.headers, "sec-websocket-protocol");
+        let protocol = selected.next().map(str::to_owned);
+        let known = protocol.as_ref().is_none_or(|protocol| self.offered.contains(protocol));
+        if !known || selected.next().is_some() {
+            let answered = joined(&head.headers, "sec-websocket-protocol");
+            return Err(UpgradeError::UnexpectedProtocol {
+                offered: self.offered.iter().map(|offer| logged_protocol(offer)).collect(),
+                answered: printable(&logged_protocol(&answered)),
+            });
+        }
+        Ok(protocol)
+    }
+}
+
+/// The members of all headers of that name, each a comma-separated list; empty ones left out.
+fn tokens<'a>(
+    headers: &'a [(String, String)],
+    name: &'static str,
+) -> impl Iterator<Item = &'a str> + use<'a> {
+    let values = headers.iter().filter(move |(other, _)| other.eq_ignore_ascii_case(name));
+    let members = values.flat_map(|(_, value)| value.split(',')).map(str::trim_ascii);
+    members.filter(|member| !member.is_empty())
+}
+
+/// All headers of that name as one, empty when there is none (RFC 9110 section 5.3).
+fn joined(headers: &[(String, String)], name: &'static str) -> String {
+    tokens(headers, name).collect::<Vec<_>>().join(", ")
+}
+
+/// The peer's words, fit for a line in a log.
+fn printable(text: &str) -> String {
+    text.escape_debug().to_string()
+}
+
+/// A subprotocol without the auth token that may be its whole rest.
+fn logged_protocol(protocol: &str) -> String {
+    match protocol.find(AUTH_TOKEN_PREFIX) {
+        Some(at) => format!("{}[redacted]", &protocol[..at + AUTH_TOKEN_PREFIX.len()]),
+        None => protocol.to_owned(),
+    }
+}
+
+impl fmt::Debug for UpgradeRequest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.target.split('?').next().unwrap_or_default();
+        let names: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
+        let offers: Vec<_> = self.subprotocols.iter().map(|offer| logged_protocol(offer)).collect();
+        f.debug_struct("UpgradeRequest")
+            .field("host", &self.host)
+            .field("path", &path)
+            .field("headers", &names)
+            .field("subprotocols", &offers)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Upgrade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upgrade")
+            .field("outbox", &self.outbox)
+            .field("response", &self.response)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Upgraded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upgraded")
+            .field("protocol", &self.protocol.as_deref().map(logged_protocol))
+            .field("headers", &LoggedHeaders(&self.headers))
+            .field("leftover", &self.leftover.len())
+            .finish()
+    }
+}

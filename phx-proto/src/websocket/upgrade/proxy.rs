@@ -1,0 +1,176 @@
+//! The tunnel through an HTTP proxy: `CONNECT`, then the stream is the server's.
+//!
+//! The same shape as [`Upgrade`](super::Upgrade), and the same reader behind it; only the request
+//! and the status that counts as success differ.
+
+use core::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+
+use super::outbox::Outbox;
+use super::request::{Head, check_host};
+use super::response::{Event, Response};
+use super::{Progress, UpgradeError};
+use crate::event::refusal::{LoggedHeaders, Refusal};
+
+/// Where the proxy is to connect to.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectRequest<'a> {
+    /// The server's name or address; an IPv6 address with or without its brackets.
+    pub host: &'a str,
+    /// The server's port.
+    pub port: u16,
+    /// For a proxy that wants to know who is asking.
+    pub credentials: Option<Credentials<'a>>,
+}
+
+/// A user and a password for HTTP's Basic scheme, sent as `Proxy-Authorization`. `Debug` shows
+/// neither.
+#[derive(Clone, Copy)]
+pub struct Credentials<'a> {
+    /// The user; without colons, which would end it.
+    pub username: &'a str,
+    /// The password.
+    pub password: &'a str,
+}
+
+/// One request for a tunnel, from the request to its outcome.
+///
+/// ```
+/// use phx_proto::upgrade::{Connect, ConnectRequest, Progress};
+///
+/// # fn main() -> Result<(), phx_proto::upgrade::UpgradeError> {
+/// let request = ConnectRequest { host: "example.org", port: 443, credentials: None };
+/// let mut connect = Connect::new(&request)?;
+/// assert_eq!(
+///     connect.poll_write(),
+///     b"CONNECT example.org:443 HTTP/1.1\r\nHost: example.org:443\r\n\r\n"
+/// );
+/// connect.handle_written(connect.poll_write().len());
+/// let progress = connect.handle_read(b"HTTP/1.1 200 Connection established\r\n\r\n")?;
+/// assert!(matches!(progress, Progress::Done(_)));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Connect {
+    outbox: Outbox,
+    response: Response,
+}
+
+/// A stream on whose far end is the server now.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Tunnel {
+    /// The headers of the proxy's answer, in the order and spelling they came.
+    pub headers: Vec<(String, String)>,
+    /// What was read past the head: the server's first bytes. Usually none, because in TLS and in
+    /// HTTP the client speaks first.
+    pub leftover: Bytes,
+}
+
+impl Connect {
+    /// Checks and writes the request.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidHost` or `InvalidCredentials`, when it could not be sent as it is.
+    pub fn new(request: &ConnectRequest<'_>) -> Result<Self, UpgradeError> {
+        Ok(Self {
+            outbox: Outbox::new(encode(request)?),
+            response: Response::new(|status| matches!(status, 200..=299)),
+        })
+    }
+
+    /// What is still to be written; empty when everything was.
+    #[must_use]
+    pub fn poll_write(&self) -> &[u8] {
+        self.outbox.pending()
+    }
+
+    /// The first `n` bytes of [`poll_write`](Self::poll_write) have been written. More than there
+    /// are counts as all.
+    pub fn handle_written(&mut self, n: usize) {
+        self.outbox.advance(n);
+    }
+
+    /// Takes bytes that the proxy sent. An empty slice is not the end of the stream: that is
+    /// [`handle_eof`](Self::handle_eof).
+    ///
+    /// # Errors
+    ///
+    /// [`UpgradeError::ProxyRefused`] when the proxy answered with another status than 2xx and its
+    /// body is complete or exceeds 1 KiB; `NotHttp` or `HeadTooLarge`;
+    /// [`UpgradeError::Finished`] when the outcome was given before.
+    pub fn handle_read(&mut self, bytes: &[u8]) -> Result<Progress<Tunnel>, UpgradeError> {
+        match self.response.handle_read(bytes)? {
+            Event::More => Ok(Progress::More),
+            // Content-Length and Transfer-Encoding mean nothing here (RFC 9110 section 9.3.6).
+            Event::Open(head, leftover) => {
+                Ok(Progress::Done(Tunnel { headers: head.headers, leftover }))
+            }
+            Event::Refused(refusal) => Err(UpgradeError::ProxyRefused(refusal)),
+        }
+    }
+
+    /// The proxy ended the stream. That ends the body of a refusal, whose rest may be missing, and
+    /// cuts short everything else.
+    pub fn handle_eof(&mut self) -> UpgradeError {
+        self.response.handle_eof().map_or_else(|error| error, UpgradeError::ProxyRefused)
+    }
+
+    /// The refusal, while its head is known and its body still on its way: for a caller that will
+    /// wait no longer.
+    #[must_use]
+    pub fn pending_refusal(&self) -> Option<Refusal> {
+        self.response.pending_refusal()
+    }
+}
+
+fn encode(request: &ConnectRequest<'_>) -> Result<Vec<u8>, UpgradeError> {
+    let (host, port) = (request.host, request.port);
+    check_host(host)?;
+    let authority = if host.starts_with('[') && host.ends_with(']') || !host.contains(':') {
+        format!("{host}:{port}")
+    } else if host.parse::<core::net::Ipv6Addr>().is_ok() {
+        format!("[{host}]:{port}")
+    } else {
+        return Err(UpgradeError::InvalidHost { reason: "the port goes elsewhere" });
+    };
+
+    let mut head = Head::new(&["CONNECT ", &authority, " HTTP/1.1"]);
+    head.header("Host", &authority);
+    if let Some(credentials) = request.credentials {
+        head.header("Proxy-Authorization", &basic(credentials)?);
+    }
+    Ok(head.finish())
+}
+
+/// RFC 7617, in UTF-8.
+fn basic(credentials: Credentials<'_>) -> Result<String, UpgradeError> {
+    let Credentials { username, password } = credentials;
+    let fault = |reason| Err(UpgradeError::InvalidCredentials { reason });
+    if username.contains(':') {
+        return fault("a colon would end the user");
+    }
+    if username.chars().chain(password.chars()).any(char::is_control) {
+        return fault("control characters are not allowed");
+    }
+    Ok(format!("Basic {}", STANDARD.encode(format!("{username}:{password}"))))
+}
+
+impl fmt::Debug for Credentials<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials([redacted])")
+    }
+}
+
+impl fmt::Debug for Tunnel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tunnel")
+            .field("headers", &LoggedHeaders(&self.headers))
+            .field("leftover", &self.leftover.len())
+            .finish()
+    }
+}
