@@ -154,8 +154,8 @@ impl Client {
     /// Every signal from now on, bounded by the number of
     /// [`Config::mailbox`](crate::Config::mailbox): a slow consumer sees `Lagged`.
     ///
-    /// With [`start`](super::start) the first `Connected` may be over before the call; with
-    /// [`client`](super::client) nothing happens before the driver is polled.
+    /// With [`start`](crate::driver::start) the first `Connected` may be over before the call; with
+    /// [`client`](crate::driver::client) nothing happens before the driver is polled.
     ///
     /// ```
     /// # async fn example(client: phx_proto::driver::Client) {

@@ -14,7 +14,7 @@
 //!
 //! The server answers nothing while it runs a join (`wire/join_slow_blocks_socket`), so the socket
 //! suspends the deadline while a join is unanswered: the verdict then belongs to the
-//! [join clock](crate::join_clock).
+//! [join clock](crate::socket::join_clock).
 //!
 //! The value lives and dies with one connection.
 

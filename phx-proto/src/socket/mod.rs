@@ -4,11 +4,13 @@
 //!
 //! | file | what it decides |
 //! | --- | --- |
-//! | `connection` | when to dial, close and give up ([`retry`](crate::retry): after which delay) |
-//! | `channels` | what happens to a topic ([`channel`](crate::channel): its states) |
-//! | `pushes` | which outcome a push has ([`push`](crate::push): its states) |
+//! | `connection` | when to dial, close and give up ([`retry`]: after which delay) |
+//! | `channel/` | what happens to a topic: its states and its transitions |
+//! | `push/` | which outcome a push has: its states and its transitions |
+//! | `heartbeat` | whether the peer still answers |
+//! | `join_clock` | whose join the server is working on |
 //! | `receive` | what an incoming frame is about |
-//! | `output` | which frame is next |
+//! | `send` | which frame is next |
 //! | `expire` | which deadline has passed, and what a clock jump means |
 //!
 //! Everything that belongs to one open connection sits in [`Live`], which is dropped whole when

@@ -70,7 +70,7 @@ pub(crate) enum TimerKey {
     Rejoin(Topic),
     Leave(Topic),
     /// Never armed here: the deadlines of pushes are many and kept apart, in
-    /// [`deadlines`](crate::deadlines). They pass in one order with the others.
+    /// [`deadlines`](crate::collections::deadlines). They pass in one order with the others.
     Push(PushId),
 }
 

@@ -1,4 +1,4 @@
-//! The transitions of the channel machine; [`channel`](crate::channel) draws it.
+//! The transitions of the channel machine; [`channel`](crate::socket::channel) draws it.
 
 use crate::config::Unfit;
 use crate::config::backoff::DelayRange;

@@ -1,4 +1,4 @@
-//! The transitions of the push machine; [`push`](crate::push) draws it.
+//! The transitions of the push machine; [`push`](crate::socket::push) draws it.
 
 use crate::config::{Config, Unfit};
 use crate::event::cause::{NotSentCause, PushOutcome, UnknownCause};
