@@ -37,8 +37,11 @@ struct Machine {
 const CONNECTION: Machine =
     Machine { known_by: "Idle", source: "src/socket/connection.rs", states: "pub enum Status {" };
 
-const CHANNEL: Machine =
-    Machine { known_by: "Joining", source: "src/socket/channel/mod.rs", states: "pub enum ChannelStatus {" };
+const CHANNEL: Machine = Machine {
+    known_by: "Joining",
+    source: "src/socket/channel/mod.rs",
+    states: "pub enum ChannelStatus {",
+};
 
 const DOCUMENTS: [&str; 2] = ["../README.md", "../ARCHITECTURE.md"];
 

@@ -99,8 +99,13 @@ fn docs_above(lines: &[&str], item: usize) -> String {
 
 #[test]
 fn every_async_fn_says_what_happens_when_it_is_dropped() {
-    let folders =
-        ["phx-proto/src/client", "phx-proto/src/service", "phx-proto/src/testing", "phx-tokio/src", "phx-smol/src"];
+    let folders = [
+        "phx-proto/src/client",
+        "phx-proto/src/service",
+        "phx-proto/src/testing",
+        "phx-tokio/src",
+        "phx-smol/src",
+    ];
     let mut count = 0;
     for folder in folders {
         for file in names(folder, ".rs") {

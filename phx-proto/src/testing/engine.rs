@@ -217,8 +217,7 @@ impl Client {
 /// What the server sees of a request of the core.
 impl From<&ConnectRequest> for handshake::ConnectRequest {
     fn from(request: &ConnectRequest) -> Self {
-        let plain =
-            |(name, value): &(String, Secret)| (name.clone(), value.expose().to_owned());
+        let plain = |(name, value): &(String, Secret)| (name.clone(), value.expose().to_owned());
         let mut headers: Vec<(String, String)> = request.headers.iter().map(plain).collect();
         if !request.subprotocols.is_empty() {
             let offers: Vec<&str> = request.subprotocols.iter().map(|s| s.expose()).collect();

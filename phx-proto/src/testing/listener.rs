@@ -137,7 +137,7 @@ impl Hub {
     }
 
     /// Ready when no connection is left, or after a second: who does not answer a close frame is
-    /// not waited for.
+    /// not waited for. Cancel safe.
     pub async fn emptied<N: Net>(&self) {
         let mut late = pin!(N::sleep(LAST_WORDS));
         poll_fn(|cx| {
@@ -152,7 +152,7 @@ impl Hub {
         .await;
     }
 
-    /// Takes connections and serves them, until it is dropped, and all of them with it.
+    /// Takes connections and serves them, until it is dropped, and all of them with it. Cancel safe.
     pub async fn run<N: Serve>(self: Arc<Self>, listener: N::Listener) {
         let mut time = pin!(self.keep_time::<N>());
         let mut accept = Box::pin(N::accept(&listener));

@@ -423,8 +423,7 @@ impl World {
     #[must_use]
     pub fn is_joined(&self, client: ClientId, topic: &str) -> bool {
         let status = self.socket(client).channel_status(topic);
-        status == ChannelStatus::Joined
-            && self.server_topics(client).any(|joined| joined == topic)
+        status == ChannelStatus::Joined && self.server_topics(client).any(|joined| joined == topic)
     }
 
     /// The topics that the server holds joined on the client's present connection.

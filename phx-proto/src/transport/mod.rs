@@ -15,9 +15,9 @@
 mod dial;
 mod exchange;
 mod race;
+mod streams;
 #[cfg(feature = "tls")]
 mod tls;
-mod streams;
 
 use core::future::Future;
 use core::net::SocketAddr;
