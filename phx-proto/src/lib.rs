@@ -137,7 +137,7 @@ pub use crate::event::cause::{
 pub use crate::event::error::{
     CredentialsError, JoinError, NotOpen, NotRetrying, NotWanted, PushError, PushErrorKind,
 };
-pub use crate::event::input::{Ended, Failure, Opened};
+pub use crate::event::input::{Ended, Failure, Opened, Progress};
 pub use crate::event::refusal::Refusal;
 pub use crate::event::signal::{Signal, Warning};
 pub use crate::event::sizes::Sizes;

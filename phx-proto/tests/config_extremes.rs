@@ -46,6 +46,7 @@ fn all_lengths(length: Duration) -> Config {
         .heartbeat_interval(length)
         .heartbeat_timeout(length)
         .write_stall_timeout(length)
+        .progress_max(length)
         .join_timeout(length)
         .join_block_max(length)
         .leave_timeout(length)

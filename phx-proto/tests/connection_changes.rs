@@ -70,6 +70,7 @@ fn every_key() -> Vec<(&'static str, Value, Value)> {
             "leave_timeout_msec",
             "max_elapsed_msec",
             "max_restarts_msec",
+            "progress_max_msec",
             "push_timeout_msec",
             "retry_after_max_msec",
             "stable_after_msec",
@@ -89,6 +90,8 @@ fn every_key() -> Vec<(&'static str, Value, Value)> {
             "queued_bytes_max",
             "queued_pushes_max",
             "read_buffer_bytes",
+            "receive_rate_min",
+            "send_rate_min",
             "write_buffer_bytes",
         ]
         .map(number),

@@ -49,6 +49,9 @@ impl Config {
             heartbeat_interval,
             heartbeat_timeout,
             write_stall_timeout,
+            receive_rate_min,
+            send_rate_min,
+            progress_max,
             join_timeout,
             join_block_max,
             join_concurrency,
@@ -101,7 +104,10 @@ impl Config {
             && *status_policy == other.status_policy
             && *heartbeat_interval == other.heartbeat_interval
             && *heartbeat_timeout == other.heartbeat_timeout
-            && *write_stall_timeout == other.write_stall_timeout;
+            && *write_stall_timeout == other.write_stall_timeout
+            && *receive_rate_min == other.receive_rate_min
+            && *send_rate_min == other.send_rate_min
+            && *progress_max == other.progress_max;
         let channels = *join_timeout == other.join_timeout
             && *join_block_max == other.join_block_max
             && *join_concurrency == other.join_concurrency

@@ -334,10 +334,50 @@ impl Config {
     }
 
     /// With heartbeats off: how long the transport may refuse frames before the connection is
-    /// given up as dead. Default 30 s.
+    /// given up as dead. Default 30 s. Bytes written meanwhile extend it, by
+    /// [`send_rate_min`](Self::send_rate_min).
     #[must_use]
     pub const fn write_stall_timeout(mut self, timeout: Duration) -> Self {
         self.write_stall_timeout = timeout;
+        self
+    }
+
+    /// The slowest link from the server, in bytes per second. Default 1,024; with zero, bytes that
+    /// are read extend no deadline.
+    ///
+    /// A heartbeat's reply, and a join's, queue behind what is on its way already. So every byte
+    /// read while one of them is awaited extends its deadline by its time at this rate, at most by
+    /// [`progress_max`](Self::progress_max). A lower rate finds a dead connection that still
+    /// trickles later; a higher one cuts links that are slower.
+    #[must_use]
+    pub const fn receive_rate_min(mut self, bytes_per_second: u64) -> Self {
+        self.receive_rate_min = bytes_per_second;
+        self
+    }
+
+    /// The slowest link to the server, in bytes per second. Default 8,192; with zero, bytes that
+    /// are written extend no deadline.
+    ///
+    /// A heartbeat, and a join, queue behind what was written before them. So every byte that lies
+    /// ahead of one, and that no answer has proven received, extends its deadline by its time at
+    /// this rate, at most by [`progress_max`](Self::progress_max). The operating system takes
+    /// megabytes before it says that nothing leaves; at a lower rate those hide a dead connection
+    /// for longer.
+    #[must_use]
+    pub const fn send_rate_min(mut self, bytes_per_second: u64) -> Self {
+        self.send_rate_min = bytes_per_second;
+        self
+    }
+
+    /// By how much bytes may extend the deadline of one answer. Default 10 min.
+    ///
+    /// A dead connection is found at the latest this long, and
+    /// [`heartbeat_timeout`](Self::heartbeat_timeout), after a heartbeat fell due. It also bounds the
+    /// largest message of a slow link: a message that takes longer than this to transfer never
+    /// arrives.
+    #[must_use]
+    pub const fn progress_max(mut self, longest: Duration) -> Self {
+        self.progress_max = longest;
         self
     }
 }

@@ -9,6 +9,20 @@ pub struct Opened {
     pub protocol: Option<String>,
 }
 
+/// How many bytes a connection has moved since it opened, counted below TLS.
+///
+/// Totals, so a report that is left out loses nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes read from the peer. Leave out those that lay in a buffer while the process did not
+    /// run: they are no evidence that the peer is alive now.
+    pub read: u64,
+    /// Bytes that the operating system took to be sent.
+    pub written: u64,
+    /// Every frame handed to the transport is among them.
+    pub flushed: bool,
+}
+
 /// How an open connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

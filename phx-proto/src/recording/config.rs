@@ -44,6 +44,9 @@ pub(super) struct ConfigRecord {
     heartbeat_interval: Nanos,
     heartbeat_timeout: Nanos,
     write_stall_timeout: Nanos,
+    receive_rate_min: u64,
+    send_rate_min: u64,
+    progress_max: Nanos,
     join_timeout: Nanos,
     join_block_max: Nanos,
     join_concurrency: usize,
@@ -152,6 +155,9 @@ impl ConfigRecord {
             heartbeat_interval: config.heartbeat_interval.into(),
             heartbeat_timeout: config.heartbeat_timeout.into(),
             write_stall_timeout: config.write_stall_timeout.into(),
+            receive_rate_min: config.receive_rate_min,
+            send_rate_min: config.send_rate_min,
+            progress_max: config.progress_max.into(),
             join_timeout: config.join_timeout.into(),
             join_block_max: config.join_block_max.into(),
             join_concurrency: config.join_concurrency,
@@ -197,6 +203,9 @@ impl ConfigRecord {
         config.heartbeat_interval = self.heartbeat_interval.into();
         config.heartbeat_timeout = self.heartbeat_timeout.into();
         config.write_stall_timeout = self.write_stall_timeout.into();
+        config.receive_rate_min = self.receive_rate_min;
+        config.send_rate_min = self.send_rate_min;
+        config.progress_max = self.progress_max.into();
         config.join_timeout = self.join_timeout.into();
         config.join_block_max = self.join_block_max.into();
         config.rejoin_after = self.rejoin_after.backoff()?;

@@ -124,6 +124,12 @@ pub(super) enum Input {
         conn: u64,
         writable: bool,
     },
+    Progress {
+        conn: u64,
+        read: u64,
+        written: u64,
+        flushed: bool,
+    },
     Timeout,
     Wake,
 }
@@ -258,6 +264,10 @@ impl fmt::Display for Input {
             Self::Frame { frame, .. } => write!(f, "<- {frame}"),
             Self::Writable { writable: true, .. } => f.write_str("writable"),
             Self::Writable { writable: false, .. } => f.write_str("not writable"),
+            Self::Progress { read, written, flushed, .. } => {
+                let flushed = if *flushed { ", flushed" } else { "" };
+                write!(f, "progress ({read} read, {written} written{flushed})")
+            }
             Self::Timeout => f.write_str("timeout"),
             Self::Wake => f.write_str("wake"),
         }

@@ -9,7 +9,7 @@ use super::line::{FORMAT, Header, Input, Line, Start, What};
 use super::socket::told;
 use crate::config::Config;
 use crate::config::join_params::JoinParams;
-use crate::event::input::Opened;
+use crate::event::input::{Opened, Progress};
 use crate::id::{ConnectionId, InterestId, PushId};
 use crate::socket::Socket;
 use crate::socket::push::PushOptions;
@@ -409,6 +409,11 @@ impl Player {
             }
             Input::Writable { conn: id, writable } => {
                 socket.handle_writable(at, conn(id), *writable);
+                None
+            }
+            Input::Progress { conn: id, read, written, flushed } => {
+                let progress = Progress { read: *read, written: *written, flushed: *flushed };
+                socket.handle_progress(at, conn(id), progress);
                 None
             }
             Input::Timeout => {

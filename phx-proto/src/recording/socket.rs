@@ -14,7 +14,7 @@ use crate::event::action::Action;
 use crate::event::error::{
     CredentialsError, JoinError, NotOpen, NotRetrying, NotWanted, PushError,
 };
-use crate::event::input::{Ended, Failure, Opened};
+use crate::event::input::{Ended, Failure, Opened, Progress};
 use crate::event::signal::Signal;
 use crate::event::trace::write_action;
 use crate::id::{ConnectionId, InterestId, PushId};
@@ -318,6 +318,13 @@ impl RecordedSocket {
     pub fn handle_writable(&mut self, now: Time, id: ConnectionId, writable: bool) {
         self.note(now, |_| Input::Writable { conn: id.as_u64(), writable });
         self.socket.handle_writable(now, id, writable);
+    }
+
+    /// [`Socket::handle_progress`].
+    pub fn handle_progress(&mut self, now: Time, id: ConnectionId, progress: Progress) {
+        let (conn, Progress { read, written, flushed }) = (id.as_u64(), progress);
+        self.note(now, |_| Input::Progress { conn, read, written, flushed });
+        self.socket.handle_progress(now, id, progress);
     }
 
     /// [`Socket::handle_timeout`].

@@ -47,12 +47,13 @@ use crate::config::{Credentials, Secret};
 use crate::event::action::{Action, ConnectRequest};
 use crate::event::cause::{Cause, ChannelEnd, NextStep, NotSentCause, UnknownCause};
 use crate::event::error::{CredentialsError, NotOpen, NotRetrying};
-use crate::event::input::{Ended, Failure, Opened};
+use crate::event::input::{Ended, Failure, Opened, Progress};
 use crate::event::signal::{Signal, Warning};
-use crate::id::ConnectionId;
+use crate::id::{ConnectionId, Ref};
 use crate::service::supervision::Lifecycle;
 use crate::socket::heartbeat::Heartbeat;
 use crate::socket::join_clock::JoinClock;
+use crate::socket::progress::Ledger;
 use crate::socket::retry::{Decision, Retry};
 use crate::socket::timer::TimerKey;
 use crate::time::Time;
@@ -263,7 +264,7 @@ impl Socket {
     pub fn probe(&mut self, now: Time) -> Result<(), NotOpen> {
         let now = self.advance(now);
         let live = self.live.as_mut().ok_or(NotOpen)?;
-        live.heartbeat.probe(now);
+        live.heartbeat.probe(now, &live.ledger);
         self.rearm_heartbeat();
         Ok(())
     }
@@ -333,6 +334,7 @@ impl Socket {
             return;
         }
         self.timers.disarm(&TimerKey::Connect);
+        self.woken = false;
         self.retry.opened();
         self.stats.connections += 1;
         let interval = self.config.heartbeat_interval;
@@ -344,6 +346,8 @@ impl Socket {
             id,
             opened_at: now,
             writable: true,
+            stalled: None,
+            ledger: Ledger::new(&self.config),
             heartbeat: Heartbeat::new(interval, self.config.heartbeat_timeout, first, now),
             joins: JoinClock::default(),
             due_joins: self
@@ -410,15 +414,43 @@ impl Socket {
                     return;
                 }
                 live.writable = writable;
-                if writable {
-                    self.timers.disarm(&TimerKey::WriteStall);
-                } else if self.config.heartbeat_interval.is_zero() {
-                    let at = now + self.config.write_stall_timeout;
-                    self.timers.arm(TimerKey::WriteStall, at);
-                }
+                live.stalled = (!writable).then(|| (now, live.ledger.written()));
+                self.rearm_write_stall();
             }
             _ => self.stats.stale_inputs += 1,
         }
+    }
+
+    /// How many bytes the transport of `id` has moved. They extend the deadlines of what is
+    /// unanswered: see [`Config::receive_rate_min`](crate::Config::receive_rate_min).
+    ///
+    /// Report the totals right before a [`handle_timeout`](Self::handle_timeout) whose time has
+    /// come, and about twice a second while the socket [awaits an answer](Self::awaits_answer); also
+    /// once some 16 KiB were written, before the next frame is pulled. A report that is missing or
+    /// old makes deadlines later, never earlier, but for the first: without it bytes buy no time.
+    pub fn handle_progress(&mut self, now: Time, id: ConnectionId, progress: Progress) {
+        self.advance(now);
+        match &mut self.live {
+            Some(live) if live.id == id => {
+                live.ledger.report(progress, Ref(self.next_ref));
+                if progress.flushed {
+                    live.heartbeat.flushed(&live.ledger);
+                    live.joins.flushed(&live.ledger);
+                }
+                self.rearm_join_clock();
+                self.rearm_write_stall();
+            }
+            _ => self.stats.stale_inputs += 1,
+        }
+    }
+
+    /// Whether the verdict on the open connection depends on an answer or on its taking a frame, so
+    /// that [progress](Self::handle_progress) matters.
+    #[must_use]
+    pub fn awaits_answer(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| {
+            live.heartbeat.is_unanswered() || !live.joins.is_empty() || live.stalled.is_some()
+        })
     }
 }
 
@@ -433,6 +465,7 @@ impl Socket {
         let id = ConnectionId(self.next_connection);
         self.next_connection += 1;
         self.phase = Phase::Connecting { id, attempt };
+        self.woken = false;
         self.timers.arm(TimerKey::Connect, now + self.config.connect_timeout);
         self.signal(Signal::Connecting { id, attempt });
         self.actions.push_back(Action::Connect { id, attempt });
@@ -526,6 +559,9 @@ impl Socket {
                 });
                 self.phase = Phase::Waiting { until, attempt, cause: cause.clone(), may_skip };
                 self.actions.push_back(Action::ReconnectAfter { delay, attempt, cause });
+                if core::mem::take(&mut self.woken) && may_skip {
+                    self.skip_wait(now);
+                }
             }
             Decision::Stop => {
                 self.phase = Phase::GaveUp { cause: cause.clone() };

@@ -1,14 +1,18 @@
-//! Which deadline has passed, and what a clock jump means.
+//! Which deadline has passed, and what lateness and wake-ups mean.
 //!
-//! Only `handle_timeout` expires anything, so a driver that is late is late and nothing else. A
-//! deadline overshot by more than [`JUMP`] means that the machine slept: the peer may well be
-//! alive and its answers in the buffers, so it is probed before it is declared dead.
+//! Only `handle_timeout` expires anything. Three things look alike and are told apart:
+//!
+//! | what | seen by | what follows |
+//! | --- | --- | --- |
+//! | lateness: a stopped process, a starved runtime | a deadline passed more than [`JUMP`] ago | the peer may be alive and its answers in the buffers, so it is probed, and deadlines of answers are extended once. A wait for the next attempt stays: a starved process must keep its backoff |
+//! | a wake-up: resume, another network | `handle_wake` | the same, and an ordinary wait for the next attempt is skipped |
+//! | a slow link | bytes moved | deadlines of answers are extended ([`progress`](crate::socket::progress)) |
 
 use core::time::Duration;
 use std::collections::VecDeque;
 
 use super::Socket;
-use super::connection::Phase;
+use super::connection::{AfterClose, Phase};
 use crate::event::action::Action;
 use crate::event::cause::{Cause, LeaveOutcome, RejoinCause};
 use crate::event::signal::Signal;
@@ -23,13 +27,14 @@ const WAKE_INTERVAL: Duration = Duration::from_secs(1);
 impl Socket {
     /// Expires every deadline that has passed by `now`.
     ///
-    /// A call that comes more than 5 s after the earliest deadline counts as a
-    /// [wake-up](Self::handle_wake) too.
+    /// Report [progress](Self::handle_progress) before it. A call that comes more than 5 s after the
+    /// earliest deadline is taken for a stopped process: the peer is probed, and the deadlines of a
+    /// heartbeat and of a join are extended once.
     pub fn handle_timeout(&mut self, now: Time) {
         let now = self.advance(now);
         let Some(next) = self.next_deadline().filter(|next| next.at <= now) else { return };
         if now.since(next.at) > JUMP {
-            self.wake(now);
+            self.forgive(now);
         }
         // One pass over what has passed already: with delays of zero configured, what this
         // arms would otherwise be due again and again.
@@ -56,34 +61,58 @@ impl Socket {
 
     /// The network changed, or the machine woke up: try now what was waiting.
     ///
-    /// Waiting: skips an ordinary wait, never one that the server asked for. Open: probes the
-    /// peer. Has an effect at most once a second.
+    /// Waiting: skips an ordinary wait, never one that the server asked for. Connecting: the same, if
+    /// the attempt fails. Open: probes the peer. Has an effect at most once a second; a wait is
+    /// then shortened to that second.
     pub fn handle_wake(&mut self, now: Time) {
         let now = self.advance(now);
-        self.wake(now);
-    }
-
-    fn wake(&mut self, now: Time) {
-        if self.last_wake.is_some_and(|last| now.since(last) < WAKE_INTERVAL) {
-            return;
-        }
-        self.last_wake = Some(now);
         match &self.phase {
-            Phase::Waiting { may_skip: true, .. } => self.dial_again(now),
+            Phase::Connecting { .. } | Phase::Closing { then: AfterClose::Retry { .. }, .. } => {
+                self.woken = true;
+            }
+            Phase::Waiting { may_skip: true, .. } => self.skip_wait(now),
             Phase::Open { .. } => {
-                if let Some(live) = &mut self.live {
-                    live.heartbeat.wake(now);
-                    live.joins.wake(now);
-                    if !live.writable && self.config.heartbeat_interval.is_zero() {
-                        // The probe has a deadline of its own, so this is not put off for ever.
-                        let at = now + self.config.write_stall_timeout;
-                        self.timers.arm(TimerKey::WriteStall, at);
-                    }
+                if self.may_wake_at() <= now {
+                    self.last_wake = Some(now);
+                    self.forgive(now);
                 }
-                self.rearm_join_clock();
             }
             _ => {}
         }
+    }
+
+    /// When a wake-up may have an effect again.
+    fn may_wake_at(&self) -> Time {
+        self.last_wake.map_or(Time::ZERO, |last| last + WAKE_INTERVAL)
+    }
+
+    /// Dials now instead of waiting, or when a second has passed since the last wake-up.
+    pub(super) fn skip_wait(&mut self, now: Time) {
+        let at = self.may_wake_at().max(now);
+        let Phase::Waiting { until, .. } = &mut self.phase else { return };
+        if *until <= at {
+            return;
+        }
+        *until = at;
+        self.last_wake = Some(at);
+        if at > now {
+            self.timers.arm(TimerKey::Reconnect, at);
+        } else {
+            self.dial_again(now);
+        }
+    }
+
+    /// Probes an open connection, and starts the time for its answers anew, once.
+    fn forgive(&mut self, now: Time) {
+        let Some(live) = &mut self.live else { return };
+        live.heartbeat.forgive(now, &live.ledger);
+        live.joins.forgive(now, &live.ledger);
+        if let Some((since, written)) = &mut live.stalled {
+            // The probe has a deadline of its own, so this is not put off for ever.
+            (*since, *written) = (now, live.ledger.written());
+        }
+        self.rearm_write_stall();
+        self.rearm_join_clock();
     }
 
     fn expire(&mut self, now: Time, key: TimerKey) {
@@ -103,19 +132,20 @@ impl Socket {
             }
             TimerKey::HeartbeatDue => {
                 if let Some(live) = &mut self.live {
-                    live.heartbeat.fall_due(now);
+                    live.heartbeat.fall_due(now, &live.ledger);
                 }
                 self.give_back();
                 self.rearm_heartbeat();
             }
             TimerKey::HeartbeatReply => self.abort_connection(now, Cause::HeartbeatTimeout),
             TimerKey::WriteStall => {
-                if self.live.as_ref().is_some_and(|live| live.joins.is_empty()) {
-                    self.abort_connection(now, Cause::WriteStalled);
-                } else {
+                match &mut self.live {
                     // A server that runs a join does not read; the join clock decides.
-                    let at = now + self.config.write_stall_timeout;
-                    self.timers.arm(TimerKey::WriteStall, at);
+                    Some(live) if !live.joins.is_empty() => {
+                        live.stalled = Some((now, live.ledger.written()));
+                        self.rearm_write_stall();
+                    }
+                    _ => self.abort_connection(now, Cause::WriteStalled),
                 }
             }
             TimerKey::JoinClock => self.join_overdue(now),
@@ -151,7 +181,7 @@ impl Socket {
         let Some(live) = &mut self.live else { return };
         let Some(join) = live.joins.oldest().cloned() else { return };
         live.joins.expire();
-        live.heartbeat.probe_after(join.join_ref, now);
+        live.heartbeat.probe_after(join.join_ref, now, &live.ledger);
         let joining = self.wanted(&join.topic).is_some_and(
             |want| matches!(want.state, State::Joining { join_ref } if join_ref == join.join_ref),
         );
@@ -172,7 +202,7 @@ impl Socket {
         if !live.joins.is_overdue() || !answered_later {
             return;
         }
-        live.joins.remove(join.join_ref, now);
+        live.joins.remove(join.join_ref, now, &live.ledger);
         self.rearm_join_clock();
         let joining = self.wanted(&join.topic).is_some_and(
             |want| matches!(want.state, State::Joining { join_ref } if join_ref == join.join_ref),

@@ -18,11 +18,16 @@
 //! would otherwise arrive between the leave and the next join (`wire/join_timeout_leave_rejoin`).
 //! Refs are minted when a frame is written, so comparing refs tells which was written first.
 //!
+//! Both times are extended by the bytes that the connection has moved since the clock started, as the
+//! [ledger](crate::socket::progress) says: a long reply on a slow link is not a join that stalls.
+//!
 //! The value lives and dies with one connection.
 
+use core::time::Duration;
 use std::collections::VecDeque;
 
 use crate::id::Ref;
+use crate::socket::progress::{Baseline, Ledger};
 use crate::time::Time;
 use crate::topic::Topic;
 
@@ -30,7 +35,7 @@ use crate::topic::Topic;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct JoinClock {
     unanswered: VecDeque<Unanswered>,
-    started: Option<Time>,
+    started: Option<(Time, Baseline)>,
     overdue: bool,
     forgiven: bool,
 }
@@ -59,9 +64,17 @@ impl JoinClock {
         self.unanswered.iter().any(|join| join.join_ref == join_ref && join.topic == *topic)
     }
 
-    /// When the clock of the oldest join began to run.
-    pub(crate) const fn started(&self) -> Option<Time> {
-        self.started
+    /// When the oldest join has taken `limit`, with what the bytes since then buy on top.
+    pub(crate) fn deadline(&self, limit: Duration, ledger: &Ledger) -> Option<Time> {
+        let (started, baseline) = self.started.as_ref()?;
+        Some(*started + limit + ledger.bought(baseline))
+    }
+
+    /// Everything written is with the operating system, joins included.
+    pub(crate) fn flushed(&mut self, ledger: &Ledger) {
+        if let Some((_, baseline)) = &mut self.started {
+            ledger.flush(baseline);
+        }
     }
 
     /// Whether the oldest join took longer than `join_timeout`.
@@ -69,19 +82,24 @@ impl JoinClock {
         self.overdue
     }
 
-    pub(crate) fn written(&mut self, join_ref: Ref, topic: Topic, now: Time) {
+    pub(crate) fn written(&mut self, join_ref: Ref, topic: Topic, now: Time, ledger: &Ledger) {
         self.unanswered.push_back(Unanswered { join_ref, topic, written: now });
         if self.started.is_none() {
-            self.restart(now);
+            self.restart(now, ledger);
         }
     }
 
     /// Takes a join off the list: it was answered, or its answer will never come.
-    pub(crate) fn remove(&mut self, join_ref: Ref, now: Time) -> Option<Unanswered> {
+    pub(crate) fn remove(
+        &mut self,
+        join_ref: Ref,
+        now: Time,
+        ledger: &Ledger,
+    ) -> Option<Unanswered> {
         let index = self.unanswered.iter().position(|join| join.join_ref == join_ref)?;
         let removed = self.unanswered.remove(index);
         if index == 0 {
-            self.restart(now);
+            self.restart(now, ledger);
         }
         removed
     }
@@ -90,16 +108,16 @@ impl JoinClock {
         self.overdue = true;
     }
 
-    /// The machine slept: the clock of the oldest join starts over, once.
-    pub(crate) fn wake(&mut self, now: Time) {
+    /// The caller was late: the clock of the oldest join starts over, once.
+    pub(crate) fn forgive(&mut self, now: Time, ledger: &Ledger) {
         if !self.forgiven {
-            self.restart(now);
+            self.restart(now, ledger);
             self.forgiven = true;
         }
     }
 
-    fn restart(&mut self, now: Time) {
-        self.started = (!self.unanswered.is_empty()).then_some(now);
+    fn restart(&mut self, now: Time, ledger: &Ledger) {
+        self.started = (!self.unanswered.is_empty()).then(|| (now, ledger.baseline()));
         self.overdue = false;
         self.forgiven = false;
     }

@@ -9,6 +9,7 @@
 //! | `push/` | which outcome a push has: its states and its transitions |
 //! | `heartbeat` | whether the peer still answers |
 //! | `join_clock` | whose join the server is working on |
+//! | `progress` | how much time the bytes that were moved buy |
 //! | `receive` | what an incoming frame is about |
 //! | `send` | which frame is next |
 //! | `expire` | which deadline has passed, and what a clock jump means |
@@ -21,6 +22,7 @@ mod connection;
 mod expire;
 mod heartbeat;
 mod join_clock;
+mod progress;
 pub(crate) mod push;
 mod receive;
 mod retry;
@@ -47,6 +49,7 @@ use crate::id::{ConnectionId, InterestId, Ref};
 use crate::socket::channel::{Channel, ChannelStatus, PendingReason, State, Want};
 use crate::socket::heartbeat::Heartbeat;
 use crate::socket::join_clock::JoinClock;
+use crate::socket::progress::Ledger;
 use crate::socket::push::slab::{Group, Place, Pushes};
 use crate::socket::retry::Retry;
 use crate::socket::rng::Rng;
@@ -126,7 +129,10 @@ pub struct Socket {
     timers: Timers,
     actions: VecDeque<Action>,
     stats: Stats,
+    /// When a wake-up last had an effect, or will have.
     last_wake: Option<Time>,
+    /// A wake-up came during the attempt: should it fail, the wait after it is skipped.
+    woken: bool,
     next_connection: u64,
     next_ref: u64,
     next_interest: u64,
@@ -140,6 +146,10 @@ struct Live {
     id: ConnectionId,
     opened_at: Time,
     writable: bool,
+    /// Since when the transport takes no frame, and how many bytes were written then. With
+    /// heartbeats off, this has a deadline.
+    stalled: Option<(Time, u64)>,
+    ledger: Ledger,
     heartbeat: Heartbeat,
     joins: JoinClock,
     /// Topics whose join can be written, in the order they were asked for.
@@ -178,6 +188,7 @@ impl Socket {
             actions: VecDeque::new(),
             stats: Stats::default(),
             last_wake: None,
+            woken: false,
             next_connection: 1,
             next_ref: 1,
             next_interest: 1,

@@ -64,6 +64,9 @@ impl Socket {
                     return;
                 };
                 // Nearly every reply answers a push. A ref is minted once, so it is nothing else.
+                if let Some(live) = self.live.as_mut().filter(|_| msg_ref.0 < self.next_ref) {
+                    live.ledger.answered(msg_ref);
+                }
                 match self.answered(&topic, msg_ref) {
                     Some(place) => self.push_answered(now, &topic, join_ref, msg_ref, place, reply),
                     None => self.receive_reply(now, &topic, join_ref, msg_ref, reply),
@@ -100,7 +103,7 @@ impl Socket {
     ) {
         let Some(live) = &mut self.live else { return };
         if topic == PHOENIX {
-            match live.heartbeat.answered(msg_ref, now) {
+            match live.heartbeat.answered(msg_ref, now, &live.ledger) {
                 Some(rtt) => {
                     self.stats.last_rtt = Some(rtt);
                     self.rearm_heartbeat();
@@ -112,7 +115,7 @@ impl Socket {
             return;
         }
         if live.joins.is_unanswered(msg_ref, topic) {
-            if let Some(join) = live.joins.remove(msg_ref, now) {
+            if let Some(join) = live.joins.remove(msg_ref, now, &live.ledger) {
                 if reply.status == *"ok" {
                     self.stats.last_join = Some(now.since(join.written));
                 }
@@ -216,7 +219,7 @@ impl Socket {
     /// A channel that ended while it was being joined answers its join no more.
     fn join_is_over(&mut self, now: Time, kind: InstanceKind) {
         if let (InstanceKind::Joining(join_ref), Some(live)) = (kind, &mut self.live) {
-            live.joins.remove(join_ref, now);
+            live.joins.remove(join_ref, now, &live.ledger);
             self.rearm_join_clock();
         }
     }

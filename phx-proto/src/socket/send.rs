@@ -190,13 +190,13 @@ impl Socket {
         let Some(live) = &mut self.live else { return };
         // While a join is unanswered the verdict belongs to the join clock.
         if live.joins.is_empty() {
-            live.heartbeat.resume(self.now);
+            live.heartbeat.resume(self.now, &live.ledger);
         } else {
             live.heartbeat.suspend();
         }
         let deadlines = [
             (TimerKey::HeartbeatDue, live.heartbeat.next_due()),
-            (TimerKey::HeartbeatReply, live.heartbeat.deadline()),
+            (TimerKey::HeartbeatReply, live.heartbeat.deadline(&live.ledger)),
         ];
         for (key, at) in deadlines {
             match at {
@@ -211,17 +211,28 @@ impl Socket {
         self.timers.disarm(&TimerKey::JoinClock);
         self.timers.disarm(&TimerKey::JoinBlock);
         if let Some(live) = &self.live {
-            if let Some(started) = live.joins.started() {
-                if live.joins.is_overdue() {
-                    let at = started + self.config.join_block_max;
-                    self.timers.arm(TimerKey::JoinBlock, at);
-                } else {
-                    let at = started + self.config.join_timeout;
-                    self.timers.arm(TimerKey::JoinClock, at);
-                }
+            let (key, limit) = match live.joins.is_overdue() {
+                true => (TimerKey::JoinBlock, self.config.join_block_max),
+                false => (TimerKey::JoinClock, self.config.join_timeout),
+            };
+            if let Some(at) = live.joins.deadline(limit, &live.ledger) {
+                self.timers.arm(key, at);
             }
         }
         self.rearm_heartbeat();
+    }
+
+    /// Arms the deadline of a transport that takes no frame. With heartbeats on there is none: a
+    /// heartbeat that cannot be written has one of its own.
+    pub(super) fn rearm_write_stall(&mut self) {
+        let stalled = self.live.as_ref().and_then(|live| {
+            let (since, written) = live.stalled?;
+            Some(since + self.config.write_stall_timeout + live.ledger.bought_by_writing(written))
+        });
+        match stalled.filter(|_| self.config.heartbeat_interval.is_zero()) {
+            Some(at) => self.timers.arm(TimerKey::WriteStall, at),
+            None => self.timers.disarm(&TimerKey::WriteStall),
+        }
     }
 }
 

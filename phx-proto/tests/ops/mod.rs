@@ -79,6 +79,13 @@ pub enum Op {
     Failed(Conn, Fail),
     Closed(Conn, End),
     Writable(Conn, bool),
+    /// The transport moved so many KiB more each way, and has flushed or not.
+    Progress {
+        conn: Conn,
+        read: u8,
+        written: u8,
+        flushed: bool,
+    },
 
     /// The server answers the n-th unanswered frame of this connection.
     Answer {

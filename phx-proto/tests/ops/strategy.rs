@@ -100,6 +100,7 @@ fn kinds() -> Vec<Kind> {
         at(8, false, (conn(), fail()).prop_map(|(conn, fail)| Op::Failed(conn, fail)).boxed()),
         at(4, false, (conn(), end()).prop_map(|(conn, end)| Op::Closed(conn, end)).boxed()),
         at(6, false, (conn(), any::<bool>()).prop_map(|(conn, on)| Op::Writable(conn, on)).boxed()),
+        at(6, false, progress().boxed()),
         at(50, true, (nth(), answer()).prop_map(|(nth, how)| Op::Answer { nth, how }).boxed()),
         at(
             4,
@@ -144,6 +145,16 @@ fn conn() -> impl Strategy<Value = Conn> {
 
 fn other_conn() -> impl Strategy<Value = Conn> {
     prop_oneof![4 => any::<u8>().prop_map(Conn::Earlier), 1 => Just(Conn::Never)]
+}
+
+fn progress() -> impl Strategy<Value = Op> {
+    let kib = || prop_oneof![2 => Just(0_u8), 2 => 1_u8..8, 1 => any::<u8>()];
+    (conn(), kib(), kib(), any::<bool>()).prop_map(|(conn, read, written, flushed)| Op::Progress {
+        conn,
+        read,
+        written,
+        flushed,
+    })
 }
 
 fn push() -> impl Strategy<Value = Op> {

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use phx_proto::{
-    Action, ConnectionId, Credentials, InterestId, JoinParams, Opened, Payload, PushErrorKind,
-    PushId, PushOptions, Released, Status, Time, TimerKind,
+    Action, ConnectionId, Credentials, InterestId, JoinParams, Opened, Payload, Progress,
+    PushErrorKind, PushId, PushOptions, Released, Status, Time, TimerKind,
 };
 use serde_json::json;
 
@@ -97,6 +97,7 @@ pub enum Input {
     Failed,
     Closed,
     Writable,
+    Progress,
     Frame,
     CredentialsUnchanged,
 }
@@ -122,6 +123,8 @@ pub struct World {
     /// Actions that are decided and not yet polled.
     pub pending: VecDeque<Action>,
     pub sent: Vec<Sent>,
+    /// Bytes read and written on the present connection, as last reported.
+    moved: (u64, u64),
     pub trace: Vec<Entry>,
     pub conns: Vec<ConnectionId>,
     pub interests: Vec<InterestId>,
@@ -177,6 +180,7 @@ impl World {
             checkers: Checkers::default(),
             pending: VecDeque::new(),
             sent: Vec::new(),
+            moved: (0, 0),
             trace: Vec::new(),
             conns: Vec::new(),
             interests: Vec::new(),
@@ -420,7 +424,9 @@ impl World {
                 let called = self.input(conn, Input::Opened, |w, id| {
                     w.socket.handle_opened(w.now, id, Opened::default());
                 });
-                self.writable |= matches!(called, Called::Input { stale: false, .. });
+                if matches!(called, Called::Input { stale: false, .. }) {
+                    (self.writable, self.moved) = (true, (0, 0));
+                }
                 called
             }
             Op::Failed(conn, fail) => self.input(conn, Input::Failed, |w, id| {
@@ -437,6 +443,14 @@ impl World {
                     self.writable = writable;
                 }
                 called
+            }
+            Op::Progress { conn, read, written, flushed } => {
+                self.moved.0 += u64::from(read) << 10;
+                self.moved.1 += u64::from(written) << 10;
+                let (read, written) = self.moved;
+                self.input(conn, Input::Progress, |w, id| {
+                    w.socket.handle_progress(w.now, id, Progress { read, written, flushed });
+                })
             }
             Op::FrameOn(conn) => self.input(conn, Input::Frame, |w, id| {
                 let frame =
@@ -515,7 +529,9 @@ impl World {
             Status::Connecting { .. } => {
                 matches!(what, Input::Opened | Input::Failed | Input::CredentialsUnchanged)
             }
-            Status::Open => matches!(what, Input::Closed | Input::Writable | Input::Frame),
+            Status::Open => {
+                !matches!(what, Input::Opened | Input::Failed | Input::CredentialsUnchanged)
+            }
             Status::Closing => what == Input::Closed,
             _ => false,
         };

@@ -26,6 +26,7 @@ use crate::service::supervision::RestartPolicy;
 /// | `first_retry_spread_msec` | `[from, to]` |
 /// | `retry_after_max_msec`, `stable_after_msec`, `connect_timeout_msec`, `close_timeout_msec` | |
 /// | `heartbeat_interval_msec` (0 for none), `heartbeat_timeout_msec`, `write_stall_timeout_msec` | |
+/// | `receive_rate_min`, `send_rate_min` (bytes per second), `progress_max_msec` | |
 /// | `join_timeout_msec`, `join_block_max_msec`, `leave_timeout_msec`, `push_timeout_msec` | |
 /// | `join_concurrency`, `join_rejections_max` | |
 /// | `queued_pushes_max`, `queued_bytes_max`, `max_push_bytes`, `max_message_bytes` | |

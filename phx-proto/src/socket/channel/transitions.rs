@@ -244,7 +244,7 @@ impl Socket {
             want.attempts = want.attempts.saturating_add(1);
         }
         if let Some(live) = &mut self.live {
-            live.joins.written(join_ref, topic.clone(), now);
+            live.joins.written(join_ref, topic.clone(), now, &live.ledger);
         }
         self.rearm_join_clock();
     }

@@ -25,7 +25,7 @@ pub struct Reconnects {
     closed_after: Option<Duration>,
     ended: bool,
     waiting: Option<Wait>,
-    /// The last call can cut an ordinary wait short.
+    /// A wake-up since the last attempt began cuts an ordinary wait short.
     woken: bool,
     now_asked: bool,
 }
@@ -113,8 +113,7 @@ fn first_not_shorter(schedule: &Backoff, delay: Duration) -> u32 {
 impl Checker for Reconnects {
     fn called(&mut self, called: &Called, at: &Moment<'_>) {
         self.now_asked = matches!(called, Called::ConnectNow { taken: true } | Called::Connect);
-        // A deadline that is handled late counts as a wake-up.
-        self.woken = matches!(called, Called::Wake | Called::Timeout);
+        self.woken |= *called == Called::Wake && at.socket.status() != Status::Open;
         match called {
             Called::Connect if self.ended => {
                 self.reset();
@@ -171,9 +170,10 @@ impl Checker for Reconnects {
                 self.waiting = Some(Wait { until, ordinary: ordinary && asked.is_none() });
             }
             Action::Connect { id, attempt } => {
+                let woken = std::mem::take(&mut self.woken);
                 if let Some(wait) = self.waiting.take() {
                     let early = at.now < wait.until;
-                    let excused = self.now_asked || (self.woken && wait.ordinary);
+                    let excused = self.now_asked || (woken && wait.ordinary);
                     assert!(!early || excused, "{id:?} is dialled before {}", wait.until);
                 }
                 assert_eq!(*attempt, self.attempts, "{action:?}");
