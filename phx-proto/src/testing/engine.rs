@@ -73,7 +73,10 @@ impl World {
                 Direction::Up => self.at_server(index, delivery.connection, delivery.parcel),
                 Direction::Down => self.at_client(index, delivery.connection, delivery.parcel),
             },
-            None => client.socket.handle_timeout(now),
+            None => {
+                client.report(now);
+                client.socket.handle_timeout(now);
+            }
         }
         self.drain(index);
     }
@@ -103,6 +106,15 @@ impl World {
             Parcel::Request(_) | Parcel::Opened(_) | Parcel::Failed(_) => {}
         }
         self.flush_server();
+    }
+
+    /// Lets the server hear the parts of frames that have reached it.
+    pub(super) fn hear_parts_of_frames(&mut self) {
+        for (peer, (index, id)) in &self.peers {
+            if self.clients[*index].link.is_amid_frame(self.now, *id) {
+                self.server.handle_bytes(self.now, *peer);
+            }
+        }
     }
 
     fn answer(&mut self, index: usize, id: ConnectionId, request: &ConnectRequest) -> Parcel {
@@ -178,6 +190,7 @@ impl World {
     /// Carries out what a client's core wants done.
     pub(super) fn drain(&mut self, index: usize) {
         let now = self.now;
+        self.clients[index].report(now);
         while let Some(action) = self.clients[index].socket.poll_action(now) {
             self.record(Some(index), What::Action(action.clone()));
             let client = &mut self.clients[index];
@@ -205,6 +218,14 @@ impl World {
 }
 
 impl Client {
+    /// Tells the core how many bytes a slow link has carried.
+    fn report(&mut self, now: Time) {
+        let Some(id) = self.open else { return };
+        if let Some(progress) = self.link.progress(now, id) {
+            self.socket.handle_progress(now, id, progress);
+        }
+    }
+
     fn hang_up(&mut self, now: Time, id: ConnectionId) {
         self.link.hang_up(now, id, Direction::Up);
         if self.open == Some(id) {

@@ -17,6 +17,9 @@
 //! [`refuse_upgrades`](Link::refuse_upgrades), [`drop_connects`](Link::drop_connects),
 //! [`ignore_connects`](Link::ignore_connects). [`heal`](Link::heal) ends them all.
 //!
+//! A direction may have a [`bandwidth`](Link::bandwidth): a frame then takes its time, everything
+//! behind it waits, and the link counts bytes as a transport does ([`progress`](Link::progress)).
+//!
 //! A direction that went dead keeps what is written to it, as a kernel keeps what the peer does
 //! not acknowledge: the sender finds out by a full [`buffer`](Link::buffer) or by silence.
 //!
@@ -29,12 +32,18 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::config::backoff::DelayRange;
 use crate::event::action::ConnectRequest;
-use crate::event::input::{Failure, Opened};
+use crate::event::input::{Failure, Opened, Progress};
 use crate::event::refusal::Refusal;
 use crate::id::ConnectionId;
 use crate::socket::rng::Rng;
 use crate::time::Time;
 use crate::wire::Frame;
+
+/// How many bytes the client's operating system takes for a direction that is slow.
+const SEND_BUFFER: u64 = 64 << 10;
+
+/// What a frame costs beside its payload.
+const FRAME_HEADER: u64 = 14;
 
 const NO_TIME: DelayRange = DelayRange::from_millis(0, 0);
 
@@ -114,6 +123,8 @@ pub struct Link {
     now: Time,
     latency: DelayRange,
     buffer: usize,
+    bandwidth: [Option<u64>; 2],
+    stalled_from: Time,
     stalled_until: Time,
     fates: VecDeque<Fate>,
     next_cuts: Vec<(Direction, u64, Cut)>,
@@ -147,10 +158,24 @@ struct Wire {
 /// One direction of a connection.
 #[derive(Clone, Debug, Default)]
 struct Pipe {
-    queue: VecDeque<(Time, Parcel)>,
+    queue: VecDeque<Transit>,
     last: Time,
-    dead: bool,
+    /// When what was sent is out of the sender's way.
+    free: Time,
+    /// Bytes of the frames that were sent, and of those that have arrived.
+    sent: u64,
+    arrived: u64,
+    dead: Option<Time>,
     cut_after: Option<(u64, Cut)>,
+}
+
+/// A parcel on its way: its first byte arrives at `from`, its last one at `at`.
+#[derive(Clone, Debug)]
+struct Transit {
+    parcel: Parcel,
+    bytes: u64,
+    from: Time,
+    at: Time,
 }
 
 /// # Settings and faults
@@ -163,6 +188,8 @@ impl Link {
             now: Time::ZERO,
             latency: NO_TIME,
             buffer: 256,
+            bandwidth: [None; 2],
+            stalled_from: Time::ZERO,
             stalled_until: Time::ZERO,
             fates: VecDeque::new(),
             next_cuts: Vec::new(),
@@ -187,9 +214,22 @@ impl Link {
         self
     }
 
+    /// How many bytes per second frames travel at in a direction, from the next one on; by default,
+    /// and with zero, they take no time but the latency.
+    ///
+    /// The client's transport then takes no frame while 64 KiB are on their way.
+    pub fn bandwidth(&mut self, direction: Direction, bytes_per_second: u64) -> &mut Self {
+        self.note(|| format!("the link carries {bytes_per_second} bytes/s {direction:?}"));
+        self.bandwidth[direction as usize] = (bytes_per_second > 0).then_some(bytes_per_second);
+        self
+    }
+
     /// Delivers nothing for this long, and then everything, in order.
     pub fn stall(&mut self, length: Duration) -> &mut Self {
         self.note(|| format!("the link stalls for {}ms", length.as_millis()));
+        if self.stalled_until <= self.now {
+            self.stalled_from = self.now;
+        }
         self.stalled_until = self.stalled_until.max(self.now + length);
         self
     }
@@ -199,7 +239,7 @@ impl Link {
     pub fn half_open(&mut self, direction: Direction) -> &mut Self {
         self.note(|| format!("the link goes dead {direction:?}"));
         for wire in self.wires.values_mut() {
-            wire.pipe(direction).dead = true;
+            wire.pipe(direction).dead.get_or_insert(self.now);
         }
         self
     }
@@ -309,12 +349,12 @@ impl Link {
                 wire.server_gone = true;
                 // There and back.
                 let back = now + self.rng.draw(self.latency) + self.rng.draw(self.latency);
-                wire.down.push(back, Parcel::Failed(failure));
+                wire.down.push(back, Parcel::Failed(failure), 0);
                 self.wires.insert(id, wire);
                 return;
             }
             Some(Fate::Ignore) => {
-                wire.up.dead = true;
+                wire.up.dead = Some(now);
                 wire.server_gone = true;
             }
             Some(Fate::Drop) => wire.drop_when_open = true,
@@ -329,7 +369,7 @@ impl Link {
         self.set_now(now);
         let Some(wire) = self.wires.get_mut(&id).filter(|wire| !wire.severed) else { return };
         let receiver_gone = match direction {
-            Direction::Up => wire.server_gone && !wire.up.dead,
+            Direction::Up => wire.server_gone && wire.up.dead.is_none(),
             Direction::Down => wire.client_gone,
         };
         if receiver_gone {
@@ -337,12 +377,13 @@ impl Link {
         }
         wire.server_gone |= matches!(parcel, Parcel::Failed(_));
         let drop = wire.drop_when_open && matches!(parcel, Parcel::Opened(_));
-        let at = now + self.rng.draw(self.latency);
-        wire.pipe(direction).push(at, parcel);
+        let latency = self.rng.draw(self.latency);
+        let rate = self.bandwidth[direction as usize];
+        wire.pipe(direction).send(now, latency, rate, parcel);
         if drop {
             wire.severed = true;
-            wire.down.push(at, Parcel::End);
-            wire.up.push(now, Parcel::End);
+            wire.down.push(now + latency, Parcel::End, 0);
+            wire.up.push(now, Parcel::End, 0);
         }
     }
 
@@ -368,7 +409,35 @@ impl Link {
     /// Whether the client's transport takes another frame.
     #[must_use]
     pub fn is_writable(&self, id: ConnectionId) -> bool {
-        self.wires.get(&id).is_none_or(|wire| wire.up.queue.len() < self.buffer)
+        self.wires.get(&id).is_none_or(|wire| {
+            let slow = self.bandwidth[Direction::Up as usize].is_some();
+            let full = slow && wire.up.sent - wire.up.arrived >= SEND_BUFFER;
+            wire.up.queue.len() < self.buffer && !full
+        })
+    }
+
+    /// What the client's transport has read and written by now; none on a link without a bandwidth,
+    /// where nothing waits behind anything.
+    ///
+    /// Written is what its operating system took: what has arrived, and 64 KiB more.
+    #[must_use]
+    pub fn progress(&self, now: Time, id: ConnectionId) -> Option<Progress> {
+        if self.bandwidth == [None; 2] {
+            return None;
+        }
+        let wire = self.wires.get(&id)?;
+        let at = if now < self.stalled_until { now.min(self.stalled_from) } else { now };
+        let written = wire.up.sent.min(wire.up.arrived_by(at) + SEND_BUFFER);
+        let flushed = written == wire.up.sent;
+        Some(Progress { read: wire.down.arrived_by(at), written, flushed })
+    }
+
+    /// Whether a part of a frame has reached the server, and the rest has not.
+    pub(super) fn is_amid_frame(&self, now: Time, id: ConnectionId) -> bool {
+        self.wires.get(&id).is_some_and(|wire| {
+            let begun = wire.up.queue.front().is_some_and(|transit| transit.from <= now);
+            begun && wire.up.dead.is_none() && now >= self.stalled_until
+        })
     }
 
     /// The next parcel that has arrived by now, earliest first.
@@ -379,7 +448,8 @@ impl Link {
             return None;
         }
         let wire = self.wires.get_mut(&id)?;
-        let (_, parcel) = wire.pipe(direction).queue.pop_front()?;
+        let Transit { parcel, bytes, .. } = wire.pipe(direction).queue.pop_front()?;
+        wire.pipe(direction).arrived += bytes;
         match (&parcel, direction) {
             (Parcel::Frame(_), _) => {
                 if let Some(cut) = wire.pipe(direction).count_frame() {
@@ -404,8 +474,8 @@ impl Link {
     fn next(&self) -> Option<(Time, ConnectionId, Direction)> {
         let heads = self.wires.iter().flat_map(|(id, wire)| {
             let head = |pipe: &Pipe, direction| {
-                let (at, _) = pipe.queue.front().filter(|_| !pipe.dead)?;
-                Some((self.stalled_until.max(*at), *id, direction))
+                let transit = pipe.queue.front().filter(|_| pipe.dead.is_none())?;
+                Some((self.stalled_until.max(transit.at), *id, direction))
             };
             [head(&wire.up, Direction::Up), head(&wire.down, Direction::Down)]
         });
@@ -414,7 +484,7 @@ impl Link {
 
     /// Forgets a connection when nothing of it can be delivered any more.
     fn bury(&mut self, id: ConnectionId) {
-        let over = |wire: &Wire| wire.client_gone && (wire.server_gone || wire.up.dead);
+        let over = |wire: &Wire| wire.client_gone && (wire.server_gone || wire.up.dead.is_some());
         if self.wires.get(&id).is_some_and(over) {
             self.wires.remove(&id);
         }
@@ -438,8 +508,8 @@ impl Wire {
     }
 
     fn sever(&mut self, now: Time, cut: Cut) {
-        self.up.dead = false;
-        self.down.dead = false;
+        self.up.dead = None;
+        self.down.dead = None;
         // Of a second cut both ends hear nothing that they do not hear of the first.
         if core::mem::replace(&mut self.severed, true) {
             return;
@@ -447,21 +517,52 @@ impl Wire {
         self.up.queue.clear();
         self.down.queue.clear();
         if !self.server_gone {
-            self.up.push(now, Parcel::End);
+            self.up.push(now, Parcel::End, 0);
         }
         if !self.client_gone {
             if let Cut::Close(code) = cut {
-                self.down.push(now, Parcel::Close(Some(code)));
+                self.down.push(now, Parcel::Close(Some(code)), 0);
             }
-            self.down.push(now, Parcel::End);
+            self.down.push(now, Parcel::End, 0);
         }
     }
 }
 
 impl Pipe {
-    fn push(&mut self, at: Time, parcel: Parcel) {
+    /// Puts a parcel on its way: behind what is before it, and at the rate of the link.
+    fn send(&mut self, now: Time, latency: Duration, rate: Option<u64>, parcel: Parcel) {
+        let Parcel::Frame(frame) = &parcel else {
+            return self.push(now.max(self.free) + latency, parcel, 0);
+        };
+        let bytes = frame.len() as u64 + FRAME_HEADER;
+        let nanos = rate.map_or(0, |rate| bytes.saturating_mul(1_000_000_000) / rate);
+        let start = now.max(self.free);
+        self.free = start + Duration::from_nanos(nanos);
+        self.push(self.free + latency, parcel, bytes);
+        if let Some(transit) = self.queue.back_mut() {
+            transit.from = start + latency;
+        }
+    }
+
+    fn push(&mut self, at: Time, parcel: Parcel, bytes: u64) {
         self.last = self.last.max(at);
-        self.queue.push_back((self.last, parcel));
+        self.sent += bytes;
+        self.queue.push_back(Transit { parcel, bytes, from: self.last, at: self.last });
+    }
+
+    /// How many bytes have arrived, with those of a frame that is still arriving.
+    fn arrived_by(&self, now: Time) -> u64 {
+        let now = self.dead.map_or(now, |dead| now.min(dead));
+        let part = |transit: &Transit| {
+            let (so_far, all) = (now.since(transit.from), transit.at.since(transit.from));
+            if so_far >= all {
+                return transit.bytes;
+            }
+            let part = u128::from(transit.bytes) * so_far.as_nanos() / all.as_nanos().max(1);
+            u64::try_from(part).unwrap_or(transit.bytes)
+        };
+        let begun = self.queue.iter().take_while(|transit| transit.from < now);
+        self.arrived + begun.map(part).sum::<u64>()
     }
 
     /// Counts one frame that has arrived; the cut that was planned behind it, if any.

@@ -151,6 +151,13 @@ impl Server {
         self.heard(now, peer);
     }
 
+    /// A part of a message arrived, and not yet the rest. It keeps the socket from being closed as
+    /// idle: servers look at bytes, not at messages.
+    pub fn handle_bytes(&mut self, now: Time, peer: PeerId) {
+        self.heard(now, peer);
+        self.advance(now);
+    }
+
     /// A close frame arrived; whatever its code, the answer is 1000 (`wire/close_by_client`).
     pub fn handle_close(&mut self, now: Time, peer: PeerId, _code: Option<u16>) {
         self.receive(now, peer, Mail::Close(1000));

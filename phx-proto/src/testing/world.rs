@@ -341,6 +341,7 @@ impl World {
         match next {
             Next::Restart => self.restart_server(),
             Next::Server => {
+                self.hear_parts_of_frames();
                 self.server.handle_timeout(self.now);
                 self.flush_server();
             }

@@ -19,8 +19,17 @@ use serde_json::{Value, json};
 
 /// How long everything may take to come about once nothing goes wrong any more: the longest wait
 /// that the defaults can have begun (300 s after repeated refusals, half as much again for jitter
-/// there is none), and what a dead connection takes to be noticed.
-const PEACE: Duration = Duration::from_secs(600);
+/// there is none), and what a dead connection takes to be noticed: on a slow link, `progress_max`
+/// more.
+const PEACE: Duration = Duration::from_secs(600 + 600);
+
+/// How long a large message is: half a minute on the slowest link.
+const LARGE: usize = 40_000;
+
+/// Bytes per second of a link, from the server and to it; zero is no limit. Never below the least
+/// rates, where nothing is promised.
+const BANDWIDTHS: [(u64, u64); 6] =
+    [(0, 0), (0, 0), (0, 0), (1_500, 10_000), (20_000, 20_000), (200_000, 50_000)];
 
 const TOPICS: [&str; 8] = [
     "room:a",
@@ -34,7 +43,7 @@ const TOPICS: [&str; 8] = [
 ];
 
 /// What applications do; the names are the documentation.
-const WISHES: [&str; 18] = [
+const WISHES: [&str; 20] = [
     "join",
     "join",
     "join",
@@ -53,6 +62,8 @@ const WISHES: [&str; 18] = [
     "probe",
     "disconnect",
     "broadcast",
+    "large_broadcast",
+    "large_push",
 ];
 
 /// What goes wrong.
@@ -153,7 +164,9 @@ impl Soak {
         }
         let client = world.client(config);
         let buffer = pick(world, &[1, 3, 256]);
-        world.link(client).buffer(buffer);
+        let (down, up) = pick(world, &BANDWIDTHS);
+        let link = world.link(client).buffer(buffer);
+        link.bandwidth(Direction::Down, down).bandwidth(Direction::Up, up);
         self.clients.push((client, heartbeat > 0));
         self.checks.push(Checks::new(client, joins));
     }
@@ -236,9 +249,10 @@ impl Soak {
             "leave" => {
                 let _ = self.world.command(client, |s, now| s.leave(now, &topic));
             }
-            "push" => self.push(client, &topic, PushOptions::call()),
-            "cast" => self.push(client, &topic, PushOptions::cast()),
-            "fail_fast" => self.push(client, &topic, PushOptions::call().fail_fast()),
+            "push" => self.push(client, &topic, PushOptions::call(), 0),
+            "large_push" => self.push(client, &topic, PushOptions::call(), LARGE),
+            "cast" => self.push(client, &topic, PushOptions::cast(), 0),
+            "fail_fast" => self.push(client, &topic, PushOptions::call().fail_fast(), 0),
             "cancel" => {
                 let oldest = self.checks_of(client).pushes.keys().next().copied();
                 if let Some(id) = oldest {
@@ -273,9 +287,11 @@ impl Soak {
                     self.world.connect(client);
                 }
             }
-            "broadcast" => {
+            "broadcast" | "large_broadcast" => {
                 self.numbers += 1;
-                self.world.broadcast(&topic, "news", json!({"number": self.numbers}));
+                let pad = if what == "broadcast" { 0 } else { LARGE };
+                let news = json!({"number": self.numbers, "pad": "x".repeat(pad)});
+                self.world.broadcast(&topic, "news", news);
             }
             "stall" => {
                 let length = pick(&mut self.world, &[10, 1_000, 20_000, 90_000]);
@@ -350,7 +366,7 @@ impl Soak {
         wanted[usize::try_from(nth).unwrap_or(0)].clone()
     }
 
-    fn push(&mut self, client: ClientId, topic: &str, options: PushOptions) {
+    fn push(&mut self, client: ClientId, topic: &str, options: PushOptions, pad: usize) {
         self.numbers += 1;
         let number = self.numbers;
         // What a channel does not know crashes it, so that is rare.
@@ -382,7 +398,10 @@ impl Soak {
         };
         let event = pick(&mut self.world, events);
         let wait = pick(&mut self.world, &[1, 500, 12_000]);
-        let payload = json!({"number": number, "ms": wait, "n": 3, "user_id": "7", "meta": {}});
+        let mut payload = json!({"number": number, "ms": wait, "n": 3, "user_id": "7", "meta": {}});
+        if pad > 0 {
+            payload["pad"] = "x".repeat(pad).into();
+        }
         let made = self.world.command(client, |s, now| s.push(now, topic, event, payload, options));
         if let Ok(id) = made {
             let made = Made { topic: topic.to_owned(), echo: (event == "echo").then_some(number) };
