@@ -11,7 +11,7 @@ use std::sync::Arc;
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::protocol::Role;
 use bytes::Bytes;
-use phx_proto::adapter::{ByteStream, Net, WebSocket, Writes, socket_config, take_front};
+use phx_proto::adapter::{ByteStream, Meter, Net, WebSocket, socket_config, take_front};
 #[cfg(feature = "tls")]
 use phx_proto::rustls::{ClientConfig, pki_types::ServerName};
 use phx_proto::upgrade::Upgraded;
@@ -50,9 +50,9 @@ impl Net for SmolNet {
         client: Arc<ClientConfig>,
     ) -> io::Result<Io> {
         let connector = futures_rustls::TlsConnector::from(client);
-        let writes = stream.writes.clone();
+        let meter = stream.meter.clone();
         let stream = Box::new(connector.connect(name, stream).await?);
-        Ok(Io { stream, writes, leftover: Bytes::new() })
+        Ok(Io { stream, meter, counts: false, leftover: Bytes::new() })
     }
 }
 
@@ -62,13 +62,13 @@ pub(crate) async fn open(
     upgraded: Upgraded,
     config: &Config,
 ) -> (WebSocket, Opened) {
-    let writes = stream.writes.clone();
+    let meter = stream.meter.clone();
     // Given to tungstenite, it would become the read buffer: one that is as small as this is, and
     // that grows by a frame at a time, which makes a system call of every frame.
     stream.leftover = upgraded.leftover;
     let config = Some(socket_config(config));
     let socket = WebSocketStream::from_raw_socket(stream, Role::Client, config).await;
-    (WebSocket::new(socket, writes), Opened { protocol: upgraded.protocol })
+    (WebSocket::new(socket, meter), Opened { protocol: upgraded.protocol })
 }
 
 /// What a WebSocket can run over.
@@ -77,18 +77,20 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// The byte stream under the WebSocket. After a failed write it swallows what is written, so that
-/// reading reaches the true end; see [`Writes`].
+/// reading reaches the true end; see [`Meter`].
 pub(crate) struct Io {
     stream: Box<dyn Stream>,
-    /// With TLS, that of the stream under it: there the writes fail.
-    writes: Writes,
+    /// With TLS, that of the stream under it: there the writes fail, and bytes are counted.
+    meter: Meter,
+    counts: bool,
     /// What was read with the upgrade and comes first.
     leftover: Bytes,
 }
 
 impl Io {
     pub(crate) fn new(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
-        Self { stream: Box::new(stream), writes: Writes::default(), leftover: Bytes::new() }
+        let meter = Meter::default();
+        Self { stream: Box::new(stream), meter, counts: true, leftover: Bytes::new() }
     }
 }
 
@@ -117,7 +119,11 @@ impl AsyncRead for Io {
             buffer[..front.len()].copy_from_slice(&front);
             return Poll::Ready(Ok(front.len()));
         }
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        if self.counts {
+            self.meter.read(read);
+        }
+        Poll::Ready(Ok(read))
     }
 }
 
@@ -127,18 +133,23 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if !self.writes.failed() {
+        if !self.meter.failed() {
             match ready!(Pin::new(&mut self.stream).poll_write(cx, bytes)) {
-                Ok(written) => return Poll::Ready(Ok(written)),
-                Err(_) => self.writes.fail(),
+                Ok(written) => {
+                    if self.counts {
+                        self.meter.wrote(written);
+                    }
+                    return Poll::Ready(Ok(written));
+                }
+                Err(_) => self.meter.fail(),
             }
         }
         Poll::Ready(Ok(bytes.len()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.writes.failed() && ready!(Pin::new(&mut self.stream).poll_flush(cx)).is_err() {
-            self.writes.fail();
+        if !self.meter.failed() && ready!(Pin::new(&mut self.stream).poll_flush(cx)).is_err() {
+            self.meter.fail();
         }
         Poll::Ready(Ok(()))
     }

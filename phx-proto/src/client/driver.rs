@@ -11,6 +11,12 @@
 //! ever held in between. What is read is gathered first and handed over as one batch, so the lock
 //! is taken, and a consumer woken, once for many frames. The clock decides what has expired, after what has arrived was read: an
 //! answer that waited in a buffer while the executor was busy is not late. The timer only wakes.
+//!
+//! Bytes extend deadlines, so the driver reports the transport's totals to the core right before it
+//! expires anything, twice a second while an answer is awaited, and for every [`REPORT_BYTES`] that
+//! were written. Bytes that may have lain in a buffer while the process did not run are left out:
+//! after a gap in polling, reads count again once the transport was found empty, or
+//! [`CATCH_UP_BYTES`] were read.
 
 use core::fmt;
 use core::future::Future;
@@ -24,7 +30,7 @@ use super::runtime::{Received, Runtime, Timer, Transport};
 use super::setup::{Asking, ConnectAttempt, Provided, Provider};
 use super::state::{Shared, State};
 use crate::event::action::Action;
-use crate::event::input::{Ended, Failure, Opened};
+use crate::event::input::{Ended, Failure, Opened, Progress};
 use crate::id::ConnectionId;
 use crate::time::Time;
 use crate::wire::Frame;
@@ -50,6 +56,20 @@ const POSTPONED_MAX: u32 = 16;
 /// By how much the wall clock must outrun the monotonic one to mean that the machine slept.
 const SUSPENDED: Duration = Duration::from_secs(2);
 
+/// How often progress is reported while an answer is awaited.
+const REPORT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How many bytes are written before progress is reported once more: what an answer proves received
+/// is known to that many.
+const REPORT_BYTES: u64 = 16 << 10;
+
+/// How long the driver may go without being polled, while an answer is awaited, before what it reads
+/// may have lain in a buffer.
+const GAP: Duration = Duration::from_secs(1);
+
+/// How many bytes a receive buffer may have held: more than any ordinary system's.
+const CATCH_UP_BYTES: u64 = 8 << 20;
+
 type Dial<T> = Pin<Box<dyn Future<Output = Result<(T, Opened), Failure>> + Send>>;
 
 /// The future that keeps one connection: poll it, or hand it to the runtime's `spawn`.
@@ -73,6 +93,8 @@ pub struct Driver<R: Runtime> {
     wakers: Vec<Waker>,
     last_now: Time,
     last_wall: Time,
+    /// When to report progress next, while an answer is awaited.
+    report_at: Option<Time>,
     /// Polls in a row whose reading did not come to an end.
     postponed: u32,
 }
@@ -86,6 +108,14 @@ struct Link<T> {
     ended: Option<Ended>,
     /// In this poll, nothing more was there to be read; the transport wakes us when there is.
     dry: bool,
+    /// What was reported last.
+    reported: Progress,
+    /// A frame was sent since: that it was flushed is news.
+    sent: bool,
+    /// Bytes read that are no evidence of life.
+    stale: u64,
+    /// Since so many bytes were read, they may have come from a buffer.
+    catching_up: Option<u64>,
     /// What the core was told last.
     writable: bool,
     /// The transport takes nothing more; reading says why.
@@ -109,6 +139,40 @@ impl<T> Link<T> {
 }
 
 impl<T: Transport> Link<T> {
+    /// The bytes that the transport has moved, without those that are no evidence.
+    fn progress(&mut self) -> Progress {
+        let Progress { read, written, .. } = self.transport.progress();
+        let fresh = self.catching_up.unwrap_or(read);
+        Progress { read: fresh - self.stale, written, flushed: !self.flush }
+    }
+
+    /// The driver was not polled for a while: what is there to be read may have been there before.
+    fn begin_to_catch_up(&mut self) {
+        let read = self.transport.progress().read;
+        self.catching_up.get_or_insert(read);
+    }
+
+    /// What is read counts again, once all that may have waited was read.
+    fn catch_up(&mut self) {
+        let Some(from) = self.catching_up else { return };
+        let behind = self.transport.progress().read - from;
+        if self.dry || behind >= CATCH_UP_BYTES {
+            self.stale += behind;
+            self.catching_up = None;
+        }
+    }
+
+    /// What to report, if it is news.
+    fn news(&mut self) -> Option<(ConnectionId, Progress)> {
+        let progress = self.progress();
+        if progress == self.reported && !(self.sent && progress.flushed) {
+            return None;
+        }
+        self.sent &= !progress.flushed;
+        self.reported = progress;
+        Some((self.id, progress))
+    }
+
     /// Reads frames until there are enough of them, or none is left.
     fn gather(&mut self, budget: &mut u32, cx: &mut Context<'_>) {
         let mut bytes = 0;
@@ -129,6 +193,7 @@ impl<T: Transport> Link<T> {
                 }
             }
         }
+        self.catch_up();
     }
 }
 
@@ -144,6 +209,7 @@ impl<R: Runtime> Driver<R> {
             wakers: Vec::new(),
             last_now: runtime.now(),
             last_wall: runtime.wall(),
+            report_at: None,
             postponed: 0,
             asking: None,
             dial: None,
@@ -154,10 +220,14 @@ impl<R: Runtime> Driver<R> {
         }
     }
 
-    /// Notices a suspended machine, before its deadlines are looked at.
+    /// Notices a suspended machine, or a driver that was not polled, before deadlines are looked at.
     fn notice_sleep(&mut self, now: Time) {
         let wall = self.runtime.wall();
-        let slept = wall.since(self.last_wall) > now.since(self.last_now) + SUSPENDED;
+        let gap = now.since(self.last_now);
+        let slept = wall.since(self.last_wall) > gap + SUSPENDED;
+        if let Some(link) = self.link.as_mut().filter(|_| slept || gap > GAP) {
+            link.begin_to_catch_up();
+        }
         (self.last_now, self.last_wall) = (now, wall);
         if slept {
             self.shared.input(now, |state| state.socket.handle_wake(now));
@@ -174,8 +244,13 @@ impl<R: Runtime> Driver<R> {
             return;
         }
         self.postponed = 0;
+        let may_be_due = self.timer_at.is_none_or(|at| at <= now);
+        let news = self.link.as_mut().filter(|_| may_be_due).and_then(Link::news);
         self.shared.input(now, |state| {
             state.drain(now);
+            if let Some((id, progress)) = news {
+                state.socket.handle_progress(now, id, progress);
+            }
             if state.socket.poll_timeout().is_some_and(|next| next.at <= now) {
                 state.socket.handle_timeout(now);
             }
@@ -285,6 +360,10 @@ impl<R: Runtime> Driver<R> {
                     gathered: VecDeque::new(),
                     ended: None,
                     dry: false,
+                    reported: Progress::default(),
+                    sent: false,
+                    stale: 0,
+                    catching_up: None,
                     writable: true,
                     broken: false,
                     flush: false,
@@ -336,6 +415,8 @@ impl<R: Runtime> Driver<R> {
     fn poll_write(&mut self, now: Time, budget: &mut u32, cx: &mut Context<'_>) -> bool {
         let Some(link) = &mut self.link else { return false };
         let id = link.id;
+        let written = link.transport.progress().written - link.reported.written;
+        let mut news = (written >= REPORT_BYTES).then(|| link.news()).flatten();
         while *budget > 0 && !link.broken {
             match link.transport.poll_ready(cx) {
                 Poll::Ready(Ok(())) => {}
@@ -360,14 +441,21 @@ impl<R: Runtime> Driver<R> {
                 if regained {
                     state.socket.handle_writable(now, id, true);
                 }
+                if let Some((id, progress)) = news.take() {
+                    state.socket.handle_progress(now, id, progress);
+                }
                 state.pull_frame(now)
             });
             let Some((to, frame)) = frame else { break };
             *budget -= 1;
             if to == id {
                 link.flush = true;
+                link.sent = true;
                 link.broken = link.transport.send(frame).is_err();
             }
+        }
+        if let Some((id, progress)) = news {
+            self.shared.input(now, |state| state.socket.handle_progress(now, id, progress));
         }
         if link.broken && core::mem::replace(&mut link.writable, false) {
             self.shared.input(now, |state| state.socket.handle_writable(now, id, false));
@@ -387,6 +475,22 @@ impl<R: Runtime> Driver<R> {
             }
         }
         again
+    }
+
+    /// Reports progress when that is due; when it is due next, while an answer is awaited.
+    fn report(&mut self, now: Time, awaits_answer: bool) -> Option<Time> {
+        let link = self.link.as_mut().filter(|_| awaits_answer);
+        self.report_at = match (self.report_at, link) {
+            (_, None) => None,
+            (Some(at), Some(_)) if now < at => Some(at),
+            (_, Some(link)) => {
+                if let Some((id, progress)) = link.news() {
+                    self.shared.input(now, |state| state.socket.handle_progress(now, id, progress));
+                }
+                Some(now + REPORT_INTERVAL)
+            }
+        };
+        self.report_at
     }
 
     /// Sets the timer; true when it is up already and the clock must be asked again.
@@ -424,6 +528,7 @@ impl<R: Runtime> Driver<R> {
             Outlook {
                 finished: state.is_finished(),
                 next: [core, state.next_deadline()].into_iter().flatten().min(),
+                awaits_answer: state.socket.awaits_answer(),
                 todo: !state.todo.is_empty(),
             }
         })
@@ -434,6 +539,7 @@ impl<R: Runtime> Driver<R> {
 struct Outlook {
     finished: bool,
     next: Option<Time>,
+    awaits_answer: bool,
     todo: bool,
 }
 
@@ -462,7 +568,9 @@ impl<R: Runtime> Future for Driver<R> {
                 this.link = None;
                 return Poll::Ready(());
             }
-            moved |= this.poll_timer(now, outlook.next, cx);
+            let report = this.report(now, outlook.awaits_answer);
+            let next = outlook.next.into_iter().chain(report).min();
+            moved |= this.poll_timer(now, next, cx);
             rounds -= 1;
             if reads == 0 || writes == 0 || rounds == 0 {
                 cx.waker().wake_by_ref();

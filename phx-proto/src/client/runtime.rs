@@ -9,7 +9,7 @@ use core::task::{Context, Poll};
 
 use crate::config::Config;
 use crate::event::action::ConnectRequest;
-use crate::event::input::{Ended, Failure, Opened};
+use crate::event::input::{Ended, Failure, Opened, Progress};
 use crate::time::Time;
 use crate::wire::Frame;
 
@@ -78,6 +78,15 @@ pub trait Transport: Send + Unpin + 'static {
 
     /// Ready when everything taken is with the operating system.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteFailed>>;
+
+    /// How many bytes were read and written since the connection opened, counted below TLS; whether
+    /// everything is flushed is the driver's to know.
+    ///
+    /// They keep a slow link from being taken for a dead one. A transport that does not count says
+    /// zero, as it does by default: bytes then buy no time.
+    fn progress(&mut self) -> Progress {
+        Progress::default()
+    }
 
     /// Starts the close handshake: a close frame with this code and reason follows what was
     /// sent. Then polled through `poll_flush` and `poll_receive` until that reports the end.

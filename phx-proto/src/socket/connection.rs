@@ -440,6 +440,8 @@ impl Socket {
                 self.rearm_join_clock();
                 self.rearm_write_stall();
             }
+            // Not open yet, or closing: nothing waits for an answer.
+            _ if self.phase.id() == Some(id) => {}
             _ => self.stats.stale_inputs += 1,
         }
     }

@@ -28,7 +28,7 @@ use std::hash::BuildHasher;
 use std::io;
 
 pub use self::dial::{dial, dial_over};
-pub use self::streams::{WebSocket, Writes, socket_config, take_front};
+pub use self::streams::{Meter, WebSocket, socket_config, take_front};
 
 /// A runtime's sockets and clock, as far as dialling needs them.
 pub trait Net: 'static {

@@ -16,13 +16,13 @@
 //! that is still to be read: a stopping Phoenix sends one and then resets the connection
 //! (`wire/close_graceful_shutdown`). So the adapter's stream swallows what is written after a
 //! failed write and lets the reading go on to the true end, which a broken connection reaches at
-//! once. It says so in [`Writes`].
+//! once. It says so in [`Meter`], where it also counts the bytes that it moves.
 
 use core::fmt;
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use futures_core::Stream;
@@ -35,21 +35,21 @@ use tungstenite::{Error, Message};
 
 use crate::client::{Received, Transport, WriteFailed};
 use crate::config::Config;
-use crate::event::input::Ended;
+use crate::event::input::{Ended, Progress};
 use crate::wire::Frame;
 
 /// An open WebSocket, the same type on every runtime.
 pub struct WebSocket(Box<dyn Transport>);
 
 impl WebSocket {
-    /// From a runtime's wrapper of tungstenite and what the stream under it says of its writes.
+    /// From a runtime's wrapper of tungstenite and the meter of the stream beneath it.
     #[doc(hidden)]
-    pub fn new<S>(socket: S, writes: Writes) -> Self
+    pub fn new<S>(socket: S, meter: Meter) -> Self
     where
         S: Stream<Item = Result<Message, Error>> + Sink<Message, Error = Error>,
         S: Send + Unpin + 'static,
     {
-        Self(Box::new(Socket { socket, writes }))
+        Self(Box::new(Socket { socket, meter, seen: (0, 0), moved: Progress::default() }))
     }
 }
 
@@ -76,35 +76,67 @@ impl Transport for WebSocket {
         self.0.poll_flush(cx)
     }
 
+    fn progress(&mut self) -> Progress {
+        self.0.progress()
+    }
+
     fn close(&mut self, code: u16, reason: &str) {
         self.0.close(code, reason);
     }
 }
 
-/// Whether a stream takes bytes, shared by the stream that finds out and the WebSocket on it.
+/// What a byte stream moves, and whether it still takes bytes: shared by the stream, which counts,
+/// and the WebSocket on it. With TLS, the stream beneath it counts.
 #[derive(Clone, Debug, Default)]
-pub struct Writes(Arc<AtomicBool>);
+pub struct Meter(Arc<Counts>);
 
-impl Writes {
+/// Totals that wrap around: not every target has 64-bit atomics.
+#[derive(Debug, Default)]
+struct Counts {
+    failed: AtomicBool,
+    read: AtomicUsize,
+    written: AtomicUsize,
+}
+
+impl Meter {
     /// A write failed: what is written from now on is lost.
     pub fn fail(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.failed.store(true, Ordering::Relaxed);
     }
 
     /// Whether a write has failed.
     #[must_use]
     pub fn failed(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.failed.load(Ordering::Relaxed)
+    }
+
+    /// Counts bytes that were read.
+    #[inline]
+    pub fn read(&self, bytes: usize) {
+        self.0.read.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts bytes that were written.
+    #[inline]
+    pub fn wrote(&self, bytes: usize) {
+        self.0.written.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn state(&self) -> Result<(), WriteFailed> {
         if self.failed() { Err(WriteFailed) } else { Ok(()) }
     }
+
+    fn counts(&self) -> (usize, usize) {
+        (self.0.read.load(Ordering::Relaxed), self.0.written.load(Ordering::Relaxed))
+    }
 }
 
 struct Socket<S> {
     socket: S,
-    writes: Writes,
+    meter: Meter,
+    /// The counts of the meter when they were last looked at, and the totals since the opening.
+    seen: (usize, usize),
+    moved: Progress,
 }
 
 impl<S> Socket<S>
@@ -180,7 +212,7 @@ where
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteFailed>> {
         let ready = ready!(Pin::new(&mut self.socket).poll_ready(cx));
-        Poll::Ready(ready.map_err(|_| WriteFailed).and_then(|()| self.writes.state()))
+        Poll::Ready(ready.map_err(|_| WriteFailed).and_then(|()| self.meter.state()))
     }
 
     fn send(&mut self, frame: Frame) -> Result<(), WriteFailed> {
@@ -191,12 +223,20 @@ where
         };
         let message = Message::Frame(RawFrame::message(bytes, OpCode::Data(kind), true));
         Pin::new(&mut self.socket).start_send(message).map_err(|_| WriteFailed)?;
-        self.writes.state()
+        self.meter.state()
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteFailed>> {
         let flushed = ready!(Pin::new(&mut self.socket).poll_flush(cx));
-        Poll::Ready(flushed.map_err(|_| WriteFailed).and_then(|()| self.writes.state()))
+        Poll::Ready(flushed.map_err(|_| WriteFailed).and_then(|()| self.meter.state()))
+    }
+
+    fn progress(&mut self) -> Progress {
+        let (read, written) = self.meter.counts();
+        self.moved.read += read.wrapping_sub(self.seen.0) as u64;
+        self.moved.written += written.wrapping_sub(self.seen.1) as u64;
+        self.seen = (read, written);
+        self.moved
     }
 
     fn close(&mut self, code: u16, reason: &str) {

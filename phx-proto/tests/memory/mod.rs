@@ -14,7 +14,7 @@ use phx_proto::driver::{
     Channel, ChannelEvent, Client, Driver, Messages, Received, Runtime, Setup, Timer, Transport,
     WriteFailed, client,
 };
-use phx_proto::{Config, ConnectRequest, Ended, Failure, Frame, Opened, Time};
+use phx_proto::{Config, ConnectRequest, Ended, Failure, Frame, Opened, Progress, Time};
 use serde_json::{Value, json};
 
 /// Everything but the driver: the clock and both ends of the one wire there is.
@@ -35,6 +35,10 @@ pub struct World {
     pub blocked: bool,
     pub flushes: u32,
     pub flushes_while_blocked: bool,
+    /// What the wire says that it has moved.
+    pub moved: Progress,
+    /// Bytes that the next read takes from the operating system.
+    pub unread: u64,
 }
 
 /// A shared [`World`].
@@ -111,6 +115,7 @@ impl Timer for MemoryTimer {
 impl Transport for Wire {
     fn poll_receive(&mut self, _: &mut Context<'_>) -> Poll<Received> {
         let mut world = self.0.world();
+        world.moved.read += std::mem::take(&mut world.unread);
         let flood = world
             .flood
             .as_ref()
@@ -137,6 +142,10 @@ impl Transport for Wire {
         } else {
             Poll::Ready(Ok(()))
         }
+    }
+
+    fn progress(&mut self) -> Progress {
+        self.0.world().moved
     }
 
     fn close(&mut self, code: u16, reason: &str) {

@@ -526,6 +526,7 @@ impl World {
         };
         let id = id.unwrap_or(ConnectionId::from_u64(1_000_000));
         let phase_fits = match self.socket.status() {
+            _ if what == Input::Progress => true,
             Status::Connecting { .. } => {
                 matches!(what, Input::Opened | Input::Failed | Input::CredentialsUnchanged)
             }
