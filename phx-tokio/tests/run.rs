@@ -117,7 +117,8 @@ fn a_second_signal_ends_run_at_once() {
     let file = File::new(
         "twice",
         &json!({"connections": {
-            "a": {"uri": uri(addr), "auto_join_channels": ["room:a"]},
+            "a": {"uri": uri(addr), "auto_join_channels": ["room:a"],
+                "leave_timeout_msec": 600_000},
         }}),
     );
     let process = Process::start(phx(&["run", file.path(), "--grace", "600"]));
@@ -126,6 +127,8 @@ fn a_second_signal_ends_run_at_once() {
     // A server that does not answer the leave.
     signal(&server.child, "-STOP");
     signal(&events.process.child, "-TERM");
+    // The first one was taken, or the second might be one with it.
+    events.process.logs("shutting down");
     events.until("a", "phoenix.channel.closed", None);
     signal(&events.process.child, "-TERM");
     events.process.ends_with(1);
