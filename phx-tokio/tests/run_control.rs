@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fs::File as StdFile;
 use std::process::Stdio;
 
-use running::{Events, File, Process, free_addr, phx, signal, uri};
+use running::{Events, File, Process, free_addr, phx, signal, stop, uri};
 use serde_json::{Value, json};
 
 /// A server, and a run with one connection to it that joins `room:a`.
@@ -163,7 +163,7 @@ fn orders_on_a_channel_keep_their_order() {
 #[test]
 fn more_orders_than_may_wait_are_all_answered() {
     let mut stage = Stage::new("many");
-    signal(&stage.server.child, "-STOP");
+    stop(&stage.server.child);
     const COUNT: usize = 300;
     for n in 0..COUNT {
         // The first is sent long before its time is over, and then the others still wait.

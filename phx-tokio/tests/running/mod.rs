@@ -43,6 +43,24 @@ pub(crate) fn signal(child: &Child, name: &str) {
     assert!(sent.success());
 }
 
+/// Stops a process, which takes effect a little after the signal was sent: in Linux that is waited
+/// for, thread by thread.
+#[track_caller]
+pub(crate) fn stop(child: &Child) {
+    signal(child, "-STOP");
+    let end = Instant::now() + SOON;
+    let tasks = format!("/proc/{}/task", child.id());
+    let is_stopped = |task: std::io::Result<std::fs::DirEntry>| {
+        let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
+        // The state is behind the name, which is in parentheses.
+        stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+    };
+    while cfg!(target_os = "linux") && !std::fs::read_dir(&tasks).unwrap().all(is_stopped) {
+        assert!(Instant::now() < end, "it does not stop");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
 /// A process that ends with the test.
 pub(crate) struct Process {
     pub(crate) child: Child,
