@@ -4,9 +4,14 @@
 //! to another test in the same moment. Then a server cannot be started on it again, or a client
 //! that is to be refused finds somebody who listens.
 
+use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::thread;
+use std::time::Instant;
 
 use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::waiting::{DEADLINE, TICK};
 
 /// A loopback port that nobody else is given while this value lives.
 ///
@@ -49,9 +54,29 @@ impl Default for Reserved {
     }
 }
 
+/// Starts a server again on its port, once that is free.
+///
+/// While a process is forked and its program not yet executed, it holds every socket that was open
+/// here, so in a test program that starts processes a port may be in use for a moment longer than
+/// its listener. Blocks for as long as that takes.
+///
+/// # Errors
+///
+/// Those of binding. That the port is in use is one after [`DEADLINE`].
+pub async fn start_again(mut start: impl AsyncFnMut() -> io::Result<()>) -> io::Result<()> {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        match start().await {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < end => {
+                thread::sleep(TICK);
+            }
+            other => return other,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::io::ErrorKind;
     use std::net::{TcpListener, TcpStream};
 
     use super::*;

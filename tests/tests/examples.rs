@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use phx_tests::ports::Reserved;
+use phx_tests::ports::{Reserved, start_again};
 use phx_tests::waiting::DEADLINE;
 use phx_tokio::rustls::ServerConfig as TlsConfig;
 use phx_tokio::rustls::crypto::ring;
@@ -154,7 +154,8 @@ impl Stage {
 
     /// Drops every connection, and is back at once.
     fn bounce(&mut self) {
-        self.runtime.block_on(self.server.restart()).expect("the same port");
+        let restarted = start_again(async || self.server.restart().await);
+        self.runtime.block_on(restarted).expect("the same port");
     }
 }
 

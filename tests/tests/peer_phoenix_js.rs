@@ -9,7 +9,7 @@ use core::time::Duration;
 
 use phx_proto::Time;
 use phx_tests::peers::{Node, available};
-use phx_tests::ports::Reserved;
+use phx_tests::ports::{Reserved, start_again};
 use phx_tests::waiting::DEADLINE;
 use phx_tokio::testing::{Listener, ServerConfig, Version};
 use serde_json::{Value, json};
@@ -69,7 +69,7 @@ async fn perform(server: &mut Listener, asked: &Value) -> Value {
         "crash" => server.crash_channel(text("topic")),
         "kill" => server.kill().await,
         "shutdown" => server.shutdown().await,
-        "restart" => server.restart().await.expect("the port is free"),
+        "restart" => start_again(async || server.restart().await).await.expect("the same port"),
         _ => panic!("unknown: {asked}"),
     }
     Value::Null

@@ -6,7 +6,7 @@
 
 use core::net::SocketAddr;
 use core::time::Duration;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -111,7 +111,16 @@ impl Gate {
     }
 
     async fn open(&mut self, broker: u16) {
-        let listener = TcpListener::bind(self.port.addr).await.unwrap();
+        // A process that another test starts holds the sockets of this one until its program runs.
+        let bind = async {
+            loop {
+                match TcpListener::bind(self.port.addr).await {
+                    Err(error) if error.kind() == ErrorKind::AddrInUse => sleep(TICK).await,
+                    bound => return bound.unwrap(),
+                }
+            }
+        };
+        let listener = timeout(SOON, bind).await.expect("the port is free again");
         self.open = Some(tokio::spawn(async move {
             let mut streams = tokio::task::JoinSet::new();
             while let Ok((mut example, _)) = listener.accept().await {

@@ -4,7 +4,7 @@
 use core::future::poll_fn;
 use core::time::Duration;
 
-use phx_tests::ports::Reserved;
+use phx_tests::ports::{Reserved, start_again};
 
 use super::stage::until;
 use crate::rt::block_on;
@@ -70,7 +70,7 @@ fn a_kill_ends_connections_without_a_close_frame_and_frees_the_port() {
         assert!(matches!(dial(&listener.url()).await, Err(Failure::Dial { .. })));
 
         let url = listener.url();
-        listener.restart().await.unwrap();
+        start_again(async || listener.restart().await).await.unwrap();
         assert_eq!(listener.url(), url);
         join(&mut dial(&url).await.unwrap()).await;
     })

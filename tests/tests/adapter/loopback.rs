@@ -1,6 +1,6 @@
 //! A client of the public API against a Phoenix-like server on loopback TCP.
 
-use phx_tests::ports::Reserved;
+use phx_tests::ports::{Reserved, start_again};
 
 use super::stage::{signal, until};
 use crate::rt::phx::testing::{HttpRefusal, Listener, ServerConfig};
@@ -77,7 +77,7 @@ fn a_killed_and_restarted_server_is_an_interruption_and_a_resumption() {
         listener.kill().await;
         let event = next(&mut messages).await;
         assert!(matches!(event, ChannelEvent::Interrupted { .. }), "{event:?}");
-        listener.restart().await.unwrap();
+        start_again(async || listener.restart().await).await.unwrap();
         let event = next(&mut messages).await;
         assert!(matches!(event, ChannelEvent::Resumed { .. }), "{event:?}");
 

@@ -14,7 +14,7 @@ use futures_util::future::{Either, select};
 use phx_tests::dice::Dice;
 use phx_tests::fault_proxy::{FaultProxy, Manner};
 use phx_tests::left_behind::sockets_at;
-use phx_tests::ports::Reserved;
+use phx_tests::ports::{Reserved, start_again};
 use phx_tests::waiting::{DEADLINE, TICK};
 
 use super::certificates::Authority;
@@ -122,6 +122,12 @@ impl Stage {
             self.proxy = Some(proxy);
         }
         self.server = Some(server);
+    }
+
+    /// Starts the server again that was stopped or killed.
+    pub(super) async fn restart(&mut self) {
+        let server = self.server();
+        start_again(async || server.restart().await).await.expect("the same port");
     }
 
     pub(super) const fn target(&self) -> Target {

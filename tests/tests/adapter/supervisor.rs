@@ -1,6 +1,6 @@
 //! Named connections over real sockets.
 
-use phx_tests::ports::Reserved;
+use phx_tests::ports::{Reserved, start_again};
 use phx_tests::waiting::DEADLINE;
 
 use super::stage;
@@ -56,7 +56,7 @@ fn named_connections_survive_the_kill_of_one_server_and_end_in_order() {
 
         first.kill().await;
         until(&mut of_a, "phoenix.channel.interrupted").await;
-        first.restart().await.unwrap();
+        start_again(async || first.restart().await).await.unwrap();
         until(&mut of_a, "phoenix.channel.resumed").await;
         let status = supervisor.connection_status("a").unwrap();
         assert_eq!((status.lifecycle, status.restarts), (Lifecycle::Ready, 0));

@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::io::{ErrorKind, Read, Write};
 use std::sync::Arc;
 
-use phx_tests::ports::Reserved;
+use phx_tests::ports::{Reserved, start_again};
 use serde_json::json;
 
 use super::certificates::Authority;
@@ -199,7 +199,7 @@ fn a_killed_and_restarted_server_is_joined_again() {
         let client = phx::connect(trusting(&listener, &authority)).await.unwrap();
         let room = client.join("room:lobby", json!({})).await.unwrap();
         let mut messages = room.messages();
-        listener.restart().await.unwrap();
+        start_again(async || listener.restart().await).await.unwrap();
         let event = messages.next().await.expect("the stream goes on");
         assert!(matches!(event, ChannelEvent::Interrupted { .. }), "{event:?}");
         let event = messages.next().await.expect("the stream goes on");

@@ -79,7 +79,7 @@ pub(in super::super) async fn kill_and_restart(stage: &mut Stage) {
         let push = ok(&rooms[0], "echo", json!({"round": round}));
         let restart = async {
             until("it tries", || client.stats().failed_attempts > round).await;
-            stage.server().restart().await.unwrap();
+            stage.restart().await;
         };
         let (reply, ()) = futures_util::join!(push, restart);
         assert_eq!(json_of(&reply), json!({"round": round}));
@@ -99,7 +99,7 @@ pub(in super::super) async fn graceful_stop_of_the_server(stage: &mut Stage) {
     // wire/close_graceful_shutdown
     let expected = Cause::RemoteClose { code: Some(1012), reason: String::new() };
     assert_eq!(lost(&mut messages).await, expected);
-    stage.server().restart().await.unwrap();
+    stage.restart().await;
     resumed(&mut messages).await;
     echoes(&room, json!({})).await;
 }
