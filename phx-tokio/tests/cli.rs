@@ -1,22 +1,19 @@
 //! The binary itself: what it prints, and the exit codes that scripts rely on.
 
+mod running;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
+use running::{SOON, free_addr, uri};
 use serde_json::{Value, json};
 
 fn phx(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_phx"));
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
-}
-
-/// A port that nobody listens on.
-fn free_addr() -> std::net::SocketAddr {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap()
 }
 
 fn run(args: &[&str]) -> Output {
@@ -101,9 +98,7 @@ fn ws_to_another_machine_names_the_option_that_allows_it() {
 
 #[test]
 fn a_refused_port_is_unreachable() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("ws://{}/socket/websocket", listener.local_addr().unwrap());
-    drop(listener);
+    let url = uri(free_addr());
     assert_fails(&run(&["push", &url, "t", "e", "{}"]), 3, "could not be reached");
 }
 
@@ -307,7 +302,7 @@ fn first_line(child: &mut Child) -> (String, impl Read + use<>) {
         let _ = reader.read_line(&mut line);
         let _ = sender.send((line, reader));
     });
-    receiver.recv_timeout(Duration::from_secs(20)).unwrap_or_else(|_| {
+    receiver.recv_timeout(SOON).unwrap_or_else(|_| {
         child.kill().unwrap();
         panic!("it said nothing")
     })

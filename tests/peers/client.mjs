@@ -11,8 +11,12 @@ import { WebSocket } from "ws"
 
 const [scenario, url] = process.argv.slice(2)
 
-// Nothing below waits longer than this for one thing.
-const PATIENCE = 15_000
+// Nothing below waits longer than this for one thing. It passes only when something is wrong.
+const PATIENCE = 60_000
+// What is over only when the server's clock is set ahead.
+const HOUR = 3_600_000
+// The same, and shorter than the server's idle timeout.
+const HALF_A_MINUTE = 30_000
 
 // Asking.
 
@@ -24,6 +28,9 @@ async function ask(name, rest = {}) {
   assert(!done, `no answer to ${name}`)
   return JSON.parse(value).answer
 }
+
+// Sets the clock of the server ahead to a time that it told, and so much more.
+const reach = (now, later) => ask("reach", { at: now + later })
 
 // Waiting.
 
@@ -179,9 +186,10 @@ const scenarios = {
 
     // A late reply finds its push, behind the one of a later push.
     const order = []
-    const slow = ok(room.push("slow", { ms: 80 })).then(() => order.push("slow"))
-    const fast = ok(room.push("echo", {})).then(() => order.push("fast"))
-    await Promise.all([slow, fast])
+    const slow = ok(room.push("slow", { ms: HALF_A_MINUTE })).then(() => order.push("slow"))
+    await ok(room.push("echo", {})).then(() => order.push("fast"))
+    await reach(await ask("now"), HALF_A_MINUTE)
+    await slow
     assert.deepEqual(order, ["fast", "slow"])
 
     room.push("push_me", { n: 3 })
@@ -312,15 +320,21 @@ const scenarios = {
   },
 
   async heartbeat() {
-    // The server closes a socket that is silent for one and a half seconds: see the Rust side.
-    const silent = await connected({ heartbeatIntervalMs: 600_000 })
-    const alive = await connected({ heartbeatIntervalMs: 100 })
+    // The server closes a socket that is silent for an hour: see the Rust side.
+    const silent = await connected({ heartbeatIntervalMs: 10 * HOUR })
+    const alive = await connected({ heartbeatIntervalMs: 20 })
     let beats = 0
     alive.onMessage(({ topic, event, payload }) => {
       if(topic !== "phoenix"){ return }
       assert.deepEqual([event, payload], ["phx_reply", { status: "ok", response: {} }])
       beats += 1
     })
+    // From now on the server hears nothing of the one, and heartbeats of the other: of those that
+    // are answered, all but the first were sent after this, and the last more than 1 ms after it.
+    const now = await ask("now")
+    beats = 0
+    await until("three heartbeats", () => beats >= 3)
+    await reach(now + 1, HOUR)
     assert.equal((await silent.closed.take()).code, 1002)
     await until("twenty heartbeats", () => beats >= 20)
     assert.deepEqual(alive.closed.items, [])
@@ -374,8 +388,10 @@ const scenarios = {
       if(event === "stop_reply"){ assert.deepEqual(await ok(push), { bye: true }) }
       await room.closes.take()
       assert.deepEqual(room.errors.items, [])
-      // It does not come back by itself, which would take 20 ms.
-      await pause(100)
+      // It does not come back by itself, which would take 20 ms: a timer that is set later, and for
+      // longer, is later than that, and what is answered then was sent behind that join.
+      await pause(40)
+      await echoes(other, event)
       assert.deepEqual(room.joins.items, [])
       assert.equal(await ask("joined", { topic: "room:lobby" }), 0)
     }

@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 
 use crate::dice::Dice;
+use crate::ports::Reserved;
+use crate::waiting::DEADLINE;
 
 /// Which way bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,9 +85,6 @@ enum Ending {
 /// The connections that the proxy lets live at one time; others are dropped at once.
 const LIVE_MAX: usize = 256;
 
-/// How long an order may take to be carried out.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 /// How long a write may block before it is looked at whether the connection is over.
 const WRITE_TICK: Duration = Duration::from_millis(20);
 
@@ -95,7 +94,7 @@ const SEPARATE_PIECES: u32 = 64;
 /// A proxy on a loopback port of its own.
 #[derive(Debug)]
 pub struct FaultProxy {
-    addr: SocketAddr,
+    port: Arc<Reserved>,
     shared: Arc<Shared>,
     accepting: Option<JoinHandle<()>>,
 }
@@ -136,6 +135,8 @@ struct Flow {
     down: Manner,
     /// How many bytes may still go down before it is cut.
     down_left: Option<usize>,
+    /// How many bytes were thrown away.
+    swallowed: usize,
     over: bool,
 }
 
@@ -150,8 +151,8 @@ impl FaultProxy {
     ///
     /// Those of binding a loopback port.
     pub fn start(upstream: SocketAddr, dice: Dice) -> io::Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0))?;
-        let addr = listener.local_addr()?;
+        let port = Arc::new(Reserved::new());
+        let listener = TcpListener::bind(port.addr())?;
         let state = State {
             stopping: false,
             dice,
@@ -165,12 +166,17 @@ impl FaultProxy {
             Arc::new(Shared { upstream, state: Mutex::new(state), changed: Condvar::new() });
         let own = Arc::clone(&shared);
         let accepting = Some(thread::spawn(move || own.accept(&listener)));
-        Ok(Self { addr, shared, accepting })
+        Ok(Self { port, shared, accepting })
     }
 
     /// Where clients connect to.
-    pub const fn addr(&self) -> SocketAddr {
-        self.addr
+    pub fn addr(&self) -> SocketAddr {
+        self.port.addr()
+    }
+
+    /// The port, which stays reserved for as long as this is kept.
+    pub fn port(&self) -> Arc<Reserved> {
+        Arc::clone(&self.port)
     }
 
     /// How connections to come are treated.
@@ -218,6 +224,11 @@ impl FaultProxy {
         lock(&self.shared.state).live.len()
     }
 
+    /// How many bytes the connections that live have swallowed.
+    pub fn swallowed(&self) -> usize {
+        lock(&self.shared.state).live.values().map(|pair| lock(&pair.flow).swallowed).sum()
+    }
+
     /// Ends everything and joins every thread.
     ///
     /// # Panics
@@ -233,7 +244,7 @@ impl FaultProxy {
         for pair in state.live.values() {
             pair.end(ending);
         }
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + DEADLINE;
         while doomed.iter().any(|id| state.live.contains_key(id)) {
             let left = end.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "a connection does not end: {:?}", state.live);
@@ -247,7 +258,7 @@ impl FaultProxy {
         let Some(accepting) = self.accepting.take() else { return };
         lock(&self.shared.state).stopping = true;
         // It may sit in `accept`.
-        let _ = TcpStream::connect(self.addr);
+        let _ = TcpStream::connect(self.port.addr());
         let joined = accepting.join();
         if !thread::panicking() {
             joined.expect("a thread of the proxy panicked");
@@ -297,8 +308,13 @@ impl Shared {
         if state.stopping {
             return;
         }
-        let flow =
-            Flow { up: state.up, down: state.down, down_left: state.cut_next.take(), over: false };
+        let flow = Flow {
+            up: state.up,
+            down: state.down,
+            down_left: state.cut_next.take(),
+            swallowed: 0,
+            over: false,
+        };
         let (up_dice, down_dice) = (state.dice.fork(), state.dice.fork());
         let pair = Arc::new(Pair { near, far, flow: Mutex::new(flow), changed: Condvar::new() });
         state.live.insert(id, Arc::clone(&pair));
@@ -364,7 +380,10 @@ impl Pair {
             // It may have been told otherwise while it waited for these bytes.
             let Some(manner) = self.manner(way) else { return };
             let passed = match manner {
-                Manner::Swallow => Ok(()),
+                Manner::Swallow => {
+                    lock(&self.flow).swallowed += bytes.len();
+                    Ok(())
+                }
                 Manner::Coalesce { wait } => {
                     gather(from, &mut bytes, wait);
                     self.pass(way, to, &bytes)

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
 
 /// How many files, sockets included, are open.
 ///
@@ -49,16 +48,4 @@ pub fn sockets_at(addr: SocketAddr) -> io::Result<usize> {
         ends.iter().any(|end| end.ends_with(&port)) && own.iter().any(|own| own == inode)
     });
     Ok(at_port.count())
-}
-
-/// Waits until it is true, for so long; whether it became true.
-pub fn comes_true(within: Duration, mut check: impl FnMut() -> bool) -> bool {
-    let end = Instant::now() + within;
-    while !check() {
-        if Instant::now() > end {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    true
 }

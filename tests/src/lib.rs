@@ -1,5 +1,6 @@
 //! Helpers shared by the workspace tests: the recordings, what each of them is good for, a client
-//! driven through them, and a proxy that breaks connections.
+//! driven through them, a proxy that breaks connections, reserved ports, and waiting with a
+//! deadline.
 
 pub mod classes;
 pub mod conversation;
@@ -9,9 +10,11 @@ pub mod foretold;
 pub mod golden_client;
 pub mod left_behind;
 pub mod peers;
+pub mod ports;
 pub mod reading;
 pub mod recording;
 pub mod told;
+pub mod waiting;
 
 /// The programs of the README are compiled with the doctests.
 #[cfg(doctest)]

@@ -18,12 +18,12 @@ use std::{fs, io, process, thread};
 
 use serde_json::Value;
 
+use crate::waiting::{DEADLINE, TICK};
+
 /// Where `package.json` and the scripts are.
 const PEERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers");
 /// How long `npm ci` may take.
 const INSTALL_MAX: Duration = Duration::from_secs(120);
-/// How long `node --version` may take.
-const VERSION_MAX: Duration = Duration::from_secs(20);
 /// The oldest node that the scripts run on.
 const NODE_MIN: u32 = 18;
 /// The copy of the lock that was installed, kept with what was installed.
@@ -46,7 +46,7 @@ pub fn available(test: &str) -> bool {
 }
 
 fn prepare() -> Result<(), String> {
-    let version = output(Command::new("node").arg("--version"), VERSION_MAX)?.0;
+    let version = output(Command::new("node").arg("--version"), DEADLINE)?.0;
     let major = version.trim().trim_start_matches('v').split('.').next().unwrap_or_default();
     match major.parse::<u32>() {
         Ok(major) if major >= NODE_MIN => {}
@@ -143,7 +143,7 @@ impl Killed {
                 return Ok(None);
             }
             // The standard library has no wait with a deadline.
-            thread::sleep(Duration::from_millis(5));
+            thread::sleep(TICK);
         }
     }
 }
@@ -160,11 +160,11 @@ impl Drop for Killed {
 struct Collected(Arc<Mutex<Vec<u8>>>, Arc<Mutex<Option<Receiver<()>>>>);
 
 impl Collected {
-    /// All of it if the stream ends soon, else what there is.
+    /// All of it if the stream ends in time, else what there is.
     fn text(&self) -> String {
         if let Some(ended) = self.1.lock().unwrap_or_else(PoisonError::into_inner).take() {
             // The sender says nothing; it is dropped at the end of the stream.
-            let _ = ended.recv_timeout(Duration::from_secs(2));
+            let _ = ended.recv_timeout(DEADLINE);
         }
         let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&bytes).into_owned()

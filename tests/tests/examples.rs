@@ -5,16 +5,17 @@
 //! package, so this test asks for them.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::LazyLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use phx_tests::ports::{Reserved, start_again};
+use phx_tests::waiting::DEADLINE;
 use phx_tokio::rustls::ServerConfig as TlsConfig;
 use phx_tokio::rustls::crypto::ring;
 use phx_tokio::rustls::pki_types::PrivateKeyDer;
@@ -23,9 +24,6 @@ use serde_json::json;
 use tokio::runtime::Runtime;
 
 const RUNTIMES: [&str; 2] = ["tokio", "smol"];
-
-/// How long a line may take to come.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where the examples are, as they are now: nothing is compiled when all tests were.
 static EXAMPLES: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -75,7 +73,7 @@ impl Example {
     /// Waits for a line with this in it, on standard output or error.
     #[track_caller]
     fn says(&mut self, what: &str) {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + DEADLINE;
         loop {
             let left = end.saturating_duration_since(Instant::now());
             match self.lines.recv_timeout(left) {
@@ -97,7 +95,7 @@ impl Example {
     #[track_caller]
     fn ends(mut self) {
         drop(self.child.stdin.take());
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + DEADLINE;
         loop {
             match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
                 Ok(line) => self.said.push(line),
@@ -131,32 +129,33 @@ fn read(stream: impl Read + Send + 'static, lines: Sender<String>) {
 struct Stage {
     runtime: Runtime,
     server: Listener,
-}
-
-fn any_port() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], 0))
+    /// That of the server, which may be stopped and started on it again.
+    _port: Reserved,
 }
 
 impl Stage {
     fn new() -> Self {
         let runtime = Runtime::new().expect("a runtime");
-        let server = runtime.block_on(Listener::bind(any_port(), ServerConfig::default()));
-        Self { runtime, server: server.expect("a port") }
+        let port = Reserved::new();
+        let server = runtime.block_on(Listener::bind(port.addr(), ServerConfig::default()));
+        Self { runtime, server: server.expect("a port"), _port: port }
     }
 
     fn behind_tls(tls: TlsConfig) -> Self {
         let runtime = Runtime::new().expect("a runtime");
+        let port = Reserved::new();
         let server = runtime.block_on(Listener::bind_tls(
-            any_port(),
+            port.addr(),
             ServerConfig::default(),
             Arc::new(tls),
         ));
-        Self { runtime, server: server.expect("a port") }
+        Self { runtime, server: server.expect("a port"), _port: port }
     }
 
     /// Drops every connection, and is back at once.
     fn bounce(&mut self) {
-        self.runtime.block_on(self.server.restart()).expect("the same port");
+        let restarted = start_again(async || self.server.restart().await);
+        self.runtime.block_on(restarted).expect("the same port");
     }
 }
 

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use phx_tests::dice::Dice;
 use phx_tests::fault_proxy::{FaultProxy, Manner, Way};
-use phx_tests::left_behind::{comes_true, sockets_at};
-
-const PATIENCE: Duration = Duration::from_secs(10);
+use phx_tests::left_behind::sockets_at;
+use phx_tests::ports::Reserved;
+use phx_tests::waiting::{DEADLINE, comes_true};
 
 /// A proxy, and the two ends of one connection through it.
 struct Line {
@@ -30,32 +30,41 @@ impl Line {
         let client = TcpStream::connect(proxy.addr()).unwrap();
         let (server, _) = listener.accept().unwrap();
         for socket in [&client, &server] {
-            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket.set_read_timeout(Some(DEADLINE)).unwrap();
             socket.set_nodelay(true).unwrap();
         }
-        assert!(comes_true(PATIENCE, || proxy.live() == 1));
+        assert!(comes_true(|| proxy.live() == 1));
         Self { proxy, client, server }
     }
 
     /// Ends it, and sees to it that nothing of the proxy is left.
     fn end(self) {
-        let addr = self.proxy.addr();
+        // Reserved until it was looked at, so that no other test's sockets are counted.
+        let port = self.proxy.port();
         self.proxy.close();
         drop((self.client, self.server));
-        assert_eq!(sockets_at(addr).unwrap(), 0, "the proxy left sockets behind");
+        assert_eq!(sockets_at(port.addr()).unwrap(), 0, "the proxy left sockets behind");
     }
 }
 
-/// What can be read until the end, or nothing more comes for a while.
-fn read_some(stream: &mut TcpStream) -> Vec<u8> {
-    stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+/// What can be read until the end of the stream.
+fn read_all(stream: &mut TcpStream) -> Vec<u8> {
     let mut seen = Vec::new();
-    let mut buffer = [0; 4_096];
-    while let Ok(count @ 1..) = stream.read(&mut buffer) {
-        seen.extend_from_slice(&buffer[..count]);
-    }
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.read_to_end(&mut seen).unwrap();
     seen
+}
+
+/// How many reads it takes to receive so many bytes.
+fn reads_of(stream: &mut TcpStream, bytes: usize) -> usize {
+    let mut buffer = vec![0; bytes];
+    let (mut reads, mut seen) = (0, 0);
+    while seen < bytes {
+        let count = stream.read(&mut buffer[seen..]).unwrap();
+        assert_ne!(count, 0, "the stream ended");
+        seen += count;
+        reads += 1;
+    }
+    reads
 }
 
 fn pattern(length: usize) -> Vec<u8> {
@@ -89,26 +98,32 @@ fn every_harmless_manner_passes_every_byte_both_ways_in_order() {
 
 #[test]
 fn bytes_that_are_split_arrive_in_pieces_and_coalesced_ones_in_one() {
+    // A reader that is late finds all pieces at once, so it may take more than one attempt.
     let split = Manner::Split { most: 3 };
-    let mut line = Line::with(|proxy| proxy.treat_new(split, split));
-    line.client.write_all(&pattern(60)).unwrap();
-    // Who reads at once sees less than all of it.
-    let mut buffer = [0; 60];
-    let mut reads = 0;
-    let mut seen = 0;
-    while seen < 60 {
-        seen += line.server.read(&mut buffer).unwrap();
-        reads += 1;
-    }
-    assert!(reads > 1, "all in one piece");
-    line.end();
+    let arrives_in_pieces = || {
+        let mut line = Line::with(|proxy| proxy.treat_new(split, split));
+        line.client.write_all(&pattern(60)).unwrap();
+        let reads = reads_of(&mut line.server, 60);
+        line.end();
+        reads > 1
+    };
+    assert!(comes_true(arrives_in_pieces), "always in one piece");
 
-    let coalesce = Manner::Coalesce { wait: Duration::from_millis(200) };
+    // The end of the stream ends the wait for more, so the wait can be longer than any pause here.
+    let coalesce = Manner::Coalesce { wait: DEADLINE };
     let mut line = Line::with(|proxy| proxy.treat_new(coalesce, coalesce));
     for byte in 0..20 {
         line.client.write_all(&[byte]).unwrap();
     }
-    assert_eq!(line.server.read(&mut buffer).unwrap(), 20);
+    line.client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(reads_of(&mut line.server, 20), 1);
+    line.end();
+
+    // Without it, what was gathered is written once the wait is over.
+    let coalesce = Manner::Coalesce { wait: Duration::from_millis(20) };
+    let mut line = Line::with(|proxy| proxy.treat_new(coalesce, coalesce));
+    line.client.write_all(b"x").unwrap();
+    line.server.read_exact(&mut [0]).unwrap();
     line.end();
 }
 
@@ -139,7 +154,7 @@ fn a_reset_of_one_end_is_passed_on() {
     drop(line.client);
     let error = line.server.read(&mut [0]).expect_err("a reset");
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-    assert!(comes_true(PATIENCE, || line.proxy.live() == 0));
+    assert!(comes_true(|| line.proxy.live() == 0));
     line.proxy.close();
 }
 
@@ -149,11 +164,17 @@ fn a_half_open_connection_loses_one_direction_and_keeps_the_other() {
     line.proxy.treat_live(Way::Up, Manner::Swallow);
     line.client.write_all(b"lost").unwrap();
     line.server.write_all(b"kept").unwrap();
-    assert_eq!(read_some(&mut line.client), b"kept");
-    assert_eq!(read_some(&mut line.server), b"");
+    let mut kept = [0; 4];
+    line.client.read_exact(&mut kept).unwrap();
+    assert_eq!(&kept, b"kept");
+    assert!(comes_true(|| line.proxy.swallowed() == 4), "it was passed on, or is still held");
+    // What was swallowed would arrive before what follows it.
     line.proxy.treat_live(Way::Up, Manner::Whole);
     line.client.write_all(b"again").unwrap();
-    assert_eq!(read_some(&mut line.server), b"again");
+    line.client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_all(&mut line.server), b"again");
+    line.server.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_all(&mut line.client), b"");
     line.end();
 }
 
@@ -196,20 +217,16 @@ fn a_slow_direction_takes_its_time() {
 fn the_next_connection_is_cut_after_so_many_bytes_from_the_server() {
     let mut line = Line::with(|proxy| proxy.cut_next_after(7));
     line.server.write_all(b"0123456789").unwrap();
-    let mut seen = Vec::new();
-    line.client.read_to_end(&mut seen).unwrap();
-    assert_eq!(seen, b"0123456");
+    assert_eq!(read_all(&mut line.client), b"0123456");
     line.end();
 }
 
 #[test]
 fn a_server_that_is_down_is_a_client_that_is_hung_up_on() {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let addr = listener.local_addr().unwrap();
-    drop(listener);
-    let proxy = FaultProxy::start(addr, Dice::new(1)).unwrap();
+    let nobody = Reserved::new();
+    let proxy = FaultProxy::start(nobody.addr(), Dice::new(1)).unwrap();
     let mut client = TcpStream::connect(proxy.addr()).unwrap();
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.set_read_timeout(Some(DEADLINE)).unwrap();
     assert_eq!(client.read(&mut [0]).unwrap(), 0);
     proxy.close();
 }

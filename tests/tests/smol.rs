@@ -12,6 +12,7 @@ mod rt {
 
     pub(crate) use phx_smol as phx;
     pub(crate) use phx_smol::SmolRuntime as Runtime;
+    use phx_tests::waiting::TEST_DEADLINE;
     use smol::future::FutureExt;
 
     use crate::adapter::Spawn;
@@ -42,8 +43,8 @@ mod rt {
     /// Runs a test, and fails it when it hangs.
     pub(crate) fn block_on<T>(test: impl Future<Output = T>) -> T {
         smol::block_on(test.or(async {
-            smol::Timer::after(Duration::from_secs(60)).await;
-            panic!("it does not end within 60 s")
+            smol::Timer::after(TEST_DEADLINE).await;
+            panic!("it hangs")
         }))
     }
 }

@@ -10,6 +10,7 @@ mod rt {
     use std::io;
     use std::sync::Arc;
 
+    use phx_tests::waiting::{DEADLINE, TEST_DEADLINE};
     pub(crate) use phx_tokio as phx;
     pub(crate) use phx_tokio::TokioRuntime as Runtime;
 
@@ -29,15 +30,14 @@ mod rt {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let spawn: Spawn = Arc::new(|task| drop(tokio::spawn(task)));
         let done = runtime.block_on(work(spawn));
-        runtime.shutdown_timeout(Duration::from_secs(10));
+        runtime.shutdown_timeout(DEADLINE);
         done
     }
 
     /// Runs a test, and fails it when it hangs.
     pub(crate) fn block_on<T>(test: impl Future<Output = T>) -> T {
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        runtime.block_on(async {
-            tokio::time::timeout(Duration::from_secs(60), test).await.expect("it ends within 60 s")
-        })
+        runtime
+            .block_on(async { tokio::time::timeout(TEST_DEADLINE, test).await.expect("it hangs") })
     }
 }

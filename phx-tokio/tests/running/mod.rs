@@ -6,15 +6,16 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tokio::net::TcpSocket;
 
-/// How long any one thing may take. A few hundredths of it are usual.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+/// How long any one thing may take. It passes only in a test that fails.
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 pub(crate) fn phx(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_phx"));
@@ -22,13 +23,42 @@ pub(crate) fn phx(args: &[&str]) -> Command {
     command
 }
 
+/// A loopback port that nobody listens on, and that nobody else is given while the tests run: a
+/// port that is bound and given back may be another process's in the same moment.
+///
+/// Its socket is bound and does not listen. With `SO_REUSEADDR`, Linux lets a server bind the same
+/// port, as often as it likes, and does not choose it for anyone who asks for port 0.
 pub(crate) fn free_addr() -> SocketAddr {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap()
+    static RESERVED: Mutex<Vec<TcpSocket>> = Mutex::new(Vec::new());
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let addr = socket.local_addr().unwrap();
+    RESERVED.lock().unwrap().push(socket);
+    addr
 }
 
 pub(crate) fn signal(child: &Child, name: &str) {
     let sent = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
     assert!(sent.success());
+}
+
+/// Stops a process, which takes effect a little after the signal was sent: in Linux that is waited
+/// for, thread by thread.
+#[track_caller]
+pub(crate) fn stop(child: &Child) {
+    signal(child, "-STOP");
+    let end = Instant::now() + SOON;
+    let tasks = format!("/proc/{}/task", child.id());
+    let is_stopped = |task: std::io::Result<std::fs::DirEntry>| {
+        let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
+        // The state is behind the name, which is in parentheses.
+        stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+    };
+    while cfg!(target_os = "linux") && !std::fs::read_dir(&tasks).unwrap().all(is_stopped) {
+        assert!(Instant::now() < end, "it does not stop");
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// A process that ends with the test.
@@ -71,19 +101,32 @@ impl Process {
         writeln!(self.stdin.as_mut().unwrap(), "{line}").unwrap();
     }
 
-    /// Ends by itself, with this code; what its log says.
+    /// Reads its log until a line has this in it.
+    #[track_caller]
+    pub(crate) fn logs(&self, what: &str) {
+        loop {
+            let line = self.errors.recv_timeout(SOON).unwrap_or_else(|why| panic!("{what}: {why}"));
+            if line.contains(what) {
+                return;
+            }
+        }
+    }
+
+    /// Ends by itself, with this code; what its log says that was not read.
     #[track_caller]
     pub(crate) fn ends_with(&mut self, code: i32) -> Vec<String> {
-        let start = Instant::now();
-        while start.elapsed() < SOON {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                let errors: Vec<String> = self.errors.iter().collect();
-                assert_eq!(status.code(), Some(code), "{errors:#?}");
-                return errors;
+        let end = Instant::now() + SOON;
+        let mut errors = Vec::new();
+        loop {
+            match self.errors.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(line) => errors.push(line),
+                // It ends with its standard error.
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("it does not end: {errors:#?}"),
             }
-            std::thread::sleep(Duration::from_millis(5));
         }
-        panic!("it does not end");
+        assert_eq!(self.child.wait().unwrap().code(), Some(code), "{errors:#?}");
+        errors
     }
 }
 

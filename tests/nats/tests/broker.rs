@@ -6,24 +6,53 @@
 
 use core::net::SocketAddr;
 use core::time::Duration;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
 
 use async_nats::{Client, ConnectOptions, Subscriber};
 use futures_util::StreamExt;
 use phx_tokio::testing::{Listener, ServerConfig};
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-/// How long any one thing may take.
-const SOON: Duration = Duration::from_secs(30);
+/// How long any one thing may take. It passes only in a test that fails.
+const SOON: Duration = Duration::from_secs(60);
 
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// How often a condition is checked that nothing announces.
+const TICK: Duration = Duration::from_millis(5);
+
+/// Waits until the condition holds.
+async fn until(what: &str, mut check: impl FnMut() -> bool) {
+    let wait = async {
+        while !check() {
+            sleep(TICK).await;
+        }
+    };
+    timeout(SOON, wait).await.expect(what);
+}
+
+/// A loopback port that nobody else is given while this value lives. Its socket is bound and does
+/// not listen; with `SO_REUSEADDR`, which Go sets too, Linux lets a listener bind the same port.
+struct Reserved {
+    addr: SocketAddr,
+    _socket: TcpSocket,
+}
+
+impl Reserved {
+    fn new() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        Self { addr: socket.local_addr().unwrap(), _socket: socket }
+    }
+
+    const fn port(&self) -> u16 {
+        self.addr.port()
+    }
 }
 
 /// A process that ends with the test.
@@ -53,7 +82,7 @@ async fn direct(port: u16) -> Client {
         loop {
             match ConnectOptions::new().connect(format!("nats://127.0.0.1:{port}")).await {
                 Ok(client) => return client,
-                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                Err(_) => sleep(TICK).await,
             }
         }
     };
@@ -72,17 +101,26 @@ async fn subscribe(client: &Client) -> Subscriber {
 
 /// Lets the example through to the broker, or not.
 struct Gate {
-    addr: SocketAddr,
+    port: Reserved,
     open: Option<JoinHandle<()>>,
 }
 
 impl Gate {
     fn closed() -> Self {
-        Self { addr: SocketAddr::from(([127, 0, 0, 1], free_port())), open: None }
+        Self { port: Reserved::new(), open: None }
     }
 
     async fn open(&mut self, broker: u16) {
-        let listener = TcpListener::bind(self.addr).await.unwrap();
+        // A process that another test starts holds the sockets of this one until its program runs.
+        let bind = async {
+            loop {
+                match TcpListener::bind(self.port.addr).await {
+                    Err(error) if error.kind() == ErrorKind::AddrInUse => sleep(TICK).await,
+                    bound => return bound.unwrap(),
+                }
+            }
+        };
+        let listener = timeout(SOON, bind).await.expect("the port is free again");
         self.open = Some(tokio::spawn(async move {
             let mut streams = tokio::task::JoinSet::new();
             while let Ok((mut example, _)) = listener.accept().await {
@@ -109,7 +147,9 @@ struct Stage {
     server: Listener,
     gate: Gate,
     example: Process,
-    counters: Receiver<String>,
+    counters: UnboundedReceiver<String>,
+    /// The counters that were printed last.
+    last: Value,
     file: PathBuf,
 }
 
@@ -124,37 +164,33 @@ impl Stage {
         std::fs::write(&file, connections.to_string()).unwrap();
         let gate = Gate::closed();
         let mut command = Command::new(env!("CARGO_BIN_EXE_phx-nats"));
-        command.arg(&file).arg(format!("nats://{}", gate.addr)).args(more);
+        command.arg(&file).arg(format!("nats://{}", gate.port.addr)).args(more);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
-        let (sender, counters) = channel();
+        let (sender, counters) = unbounded_channel();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         std::thread::spawn(move || {
             stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
         });
-        let stage = Self { server, gate, example: Process(child), counters, file };
-        let joined = async {
-            while stage.server.with(|server, _| server.joined("room:a b")) == 0 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        timeout(SOON, joined).await.expect("the room is joined without the broker");
+        let example = Process(child);
+        let stage = Self { server, gate, example, counters, last: Value::Null, file };
+        let joined = || stage.server.with(|server, _| server.joined("room:a b")) > 0;
+        until("the room is joined without the broker", joined).await;
         stage
     }
 
+    /// The next counters that are printed; none when the example has ended.
+    async fn next_counters(&mut self) -> Option<Value> {
+        let line = timeout(SOON, self.counters.recv()).await.expect("counters, or the end")?;
+        Some(serde_json::from_str(&line).expect("JSON"))
+    }
+
     /// Waits until the counters are like this; what they are then.
-    async fn counted(&self, like: impl Fn(&Value) -> bool) -> Value {
-        let counters = async {
-            let mut last = Value::Null;
-            loop {
-                match self.counters.try_recv() {
-                    Ok(line) => last = serde_json::from_str(&line).expect("JSON"),
-                    Err(_) if like(&last) => return last,
-                    Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-                }
-            }
-        };
-        timeout(SOON, counters).await.expect("the counters come to that")
+    async fn counted(&mut self, like: impl Fn(&Value) -> bool) -> Value {
+        while !like(&self.last) {
+            self.last = self.next_counters().await.expect("it has not ended");
+        }
+        self.last.clone()
     }
 
     fn broadcast(&self, numbers: core::ops::Range<u32>) {
@@ -167,18 +203,13 @@ impl Stage {
     async fn ends(&mut self) -> Value {
         let id = self.example.0.id().to_string();
         assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
-        let end = async {
-            loop {
-                if let Some(status) = self.example.0.try_wait().unwrap() {
-                    return status;
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        let status = timeout(SOON, end).await.expect("it ends");
+        // It ends with its standard output.
+        while let Some(counters) = self.next_counters().await {
+            self.last = counters;
+        }
+        let status = self.example.0.wait().unwrap();
         assert!(status.success(), "{status}");
-        let last = self.counters.iter().last().expect("the last counters");
-        serde_json::from_str(&last).unwrap()
+        self.last.clone()
     }
 }
 
@@ -214,7 +245,8 @@ const PATTERN: &str = "jido.protocol.phoenix.backend.*";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_survive_a_broker_that_is_killed_and_started_again() {
-    let port = free_port();
+    let reserved = Reserved::new();
+    let port = reserved.port();
     let mut stage = Stage::new("killed", &[PATTERN]).await;
     let first = broker(port);
     let mut events = subscribe(&direct(port).await).await;
@@ -251,7 +283,8 @@ async fn a_broker_that_does_not_come_costs_the_oldest_events_and_they_are_counte
     let counters = stage.counted(|counters| counters["dropped"] == 81).await;
     assert_eq!((&counters["waiting"], &counters["forwarded"]), (&json!(20), &json!(0)));
 
-    let port = free_port();
+    let reserved = Reserved::new();
+    let port = reserved.port();
     let _broker = broker(port);
     let mut events = subscribe(&direct(port).await).await;
     stage.gate.open(port).await;
@@ -273,7 +306,8 @@ async fn a_broker_that_never_comes_does_not_keep_the_end_waiting() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_is_a_push_and_its_reply_the_response() {
-    let port = free_port();
+    let reserved = Reserved::new();
+    let port = reserved.port();
     let mut stage = Stage::new("orders", &[]).await;
     let _broker = broker(port);
     let client = direct(port).await;
@@ -284,7 +318,7 @@ async fn a_request_is_a_push_and_its_reply_the_response() {
             loop {
                 match client.request("phx.push", order.to_string().into()).await {
                     Ok(answer) => return serde_json::from_slice(&answer.payload).expect("JSON"),
-                    Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                    Err(_) => sleep(TICK).await,
                 }
             }
         };

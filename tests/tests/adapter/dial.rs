@@ -2,7 +2,8 @@
 
 use core::future::poll_fn;
 use std::io::Write;
-use std::net::TcpListener;
+
+use phx_tests::ports::Reserved;
 
 use super::peer::{accept_upgrade, read_head, serve_once};
 use crate::rt::phx::driver::{Received, Runtime as _, Transport};
@@ -96,9 +97,8 @@ fn a_server_that_hangs_up_in_the_upgrade_is_a_failure() {
 #[test]
 fn a_refused_port_is_named() {
     block_on(async {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let addr = listener.local_addr().unwrap();
-        drop(listener);
+        let nobody = Reserved::new();
+        let addr = nobody.addr();
         let message = line(dial_url(&format!("ws://{addr}/socket/websocket")).await);
         assert!(message.starts_with(&format!("{addr} could not be reached: ")), "{message}");
     })

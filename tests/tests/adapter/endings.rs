@@ -7,11 +7,11 @@ use std::sync::Arc;
 use super::certificates::Authority;
 use super::dial::dial;
 use super::peer::{accept_upgrade, read_head, serve_once};
+use super::stage::signal;
+use super::tracked::Tracked;
+use crate::rt::block_on;
 use crate::rt::phx::rustls::{ServerConnection, StreamOwned};
-use crate::rt::phx::{
-    Cause, ClientEvent, Config, Failure, Refusal, Roots, Signal, StatusRule, Tls,
-};
-use crate::rt::{block_on, phx};
+use crate::rt::phx::{Cause, Config, Failure, NextStep, Refusal, Roots, Signal, StatusRule, Tls};
 
 /// A ping, whose answer cannot be written any more, and code 1012, as a stopping Phoenix sends it.
 const CLOSE_1012: &[u8] = &[0x89, 0, 0x88, 2, 0x03, 0xf4];
@@ -19,14 +19,12 @@ const CLOSE_1012: &[u8] = &[0x89, 0, 0x88, 2, 0x03, 0xf4];
 /// Why a connection ended on which something was joined.
 async fn cause_of_the_end(config: Config) -> Cause {
     let config = config.auto_join("room:lobby", serde_json::json!({})).unwrap();
-    let client = phx::start(config);
-    let mut signals = client.signals();
-    loop {
-        match signals.next().await.expect("the driver runs") {
-            ClientEvent::Signal(Signal::Disconnected { cause, .. }) => return cause,
-            _ => continue,
-        }
-    }
+    let (_client, mut signals) = Tracked::new().start_watched(config);
+    let cause = signal(&mut signals, |signal| match signal {
+        Signal::Disconnected { cause, .. } => Some(cause),
+        _ => None,
+    });
+    cause.await
 }
 
 /// Waits for bytes that are never read, so that closing is a reset (RFC 1122 section 4.2.2.13).
@@ -132,14 +130,14 @@ fn the_wait_that_a_refusal_asks_for_is_kept() {
             stream.write_all(answer.as_bytes()).unwrap();
         });
         let config = Config::new(&format!("ws://{addr}/socket/websocket")).unwrap();
-        let client = phx::start(config.status_rule(503, StatusRule::Backoff));
-        let mut signals = client.signals();
-        loop {
-            let event = signals.next().await.expect("the driver runs");
-            let ClientEvent::Signal(Signal::Disconnected { next, .. }) = event else { continue };
-            let phx::NextStep::Retry { delay, .. } = next else { panic!("{next:?}") };
-            assert!((100..=120).contains(&delay.as_secs()), "{delay:?}");
-            break;
-        }
+        let config = config.status_rule(503, StatusRule::Backoff);
+        let (_client, mut signals) = Tracked::new().start_watched(config);
+        let next = signal(&mut signals, |signal| match signal {
+            Signal::Disconnected { next, .. } => Some(next),
+            _ => None,
+        });
+        let next = next.await;
+        let NextStep::Retry { delay, .. } = next else { panic!("{next:?}") };
+        assert!((100..=120).contains(&delay.as_secs()), "{delay:?}");
     })
 }

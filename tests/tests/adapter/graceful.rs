@@ -1,18 +1,20 @@
 //! Ends that were asked for: what goes over the wire, how long is waited for the peer, and what is
 //! left of a client whose runtime is gone.
 
+use core::pin::pin;
 use core::time::Duration;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
 
-use futures_util::FutureExt;
+use futures_util::future::select;
+use phx_tests::ports::Reserved;
+use phx_tests::waiting::DEADLINE;
 use serde_json::json;
 
 use super::peer::{accept_upgrade, read_masked};
-use super::stage::{signal, until};
+use super::stage::{driven_until, signal, until};
 use super::tracked::Tracked;
 use crate::rt::phx::testing::{Listener, ServerConfig};
 use crate::rt::phx::{
@@ -21,7 +23,7 @@ use crate::rt::phx::{
 use crate::rt::{block_on, in_a_runtime_that_ends, phx};
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
-const PATIENCE: Duration = Duration::from_secs(20);
+const HOUR: Duration = Duration::from_secs(3_600);
 
 /// What is done with one connection, once it is upgraded.
 type Script = Box<dyn FnOnce(&mut TcpStream) + Send>;
@@ -40,7 +42,7 @@ impl Peer {
         let thread = thread::spawn(move || {
             for script in scripts {
                 let (mut stream, _) = listener.accept().unwrap();
-                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                stream.set_read_timeout(Some(DEADLINE)).unwrap();
                 accept_upgrade(&mut stream, b"");
                 script(&mut stream);
             }
@@ -82,18 +84,20 @@ fn a_disconnect_is_a_close_1000_that_waits_for_its_answer() {
         let peer = Peer::start(vec![Box::new(move |stream| {
             assert_eq!(read_close(stream), 1000);
             closing.send(()).unwrap();
-            may_answer.recv_timeout(PATIENCE).unwrap();
+            // More than the sockets between them hold: it is written only if the client still reads.
+            let news = [&[0x82, 127][..], &u64::to_be_bytes(1 << 20), &[7; 1 << 20]].concat();
+            for _ in 0..32 {
+                stream.write_all(&news).expect("the client waits for the answer");
+            }
+            may_answer.recv_timeout(DEADLINE).unwrap();
             stream.write_all(CLOSE_1000).unwrap();
             // And the client ends TCP.
             assert_eq!(stream.read(&mut [0]).unwrap(), 0);
         })]);
         let tracked = Tracked::new();
-        let config = peer.config().close_timeout(Duration::from_secs(60));
-        let client = connect(&tracked, config).await;
+        let client = connect(&tracked, peer.config().close_timeout(HOUR)).await;
         let mut disconnect = Box::pin(client.disconnect());
-        assert!((&mut disconnect).now_or_never().is_none());
-        until("the close frame is there", || is_closing.try_recv().is_ok()).await;
-        assert!((&mut disconnect).now_or_never().is_none(), "it does not wait for the answer");
+        driven_until(&mut disconnect, "the close frame", || is_closing.try_recv().is_ok()).await;
         assert_eq!(client.status(), Status::Closing);
         answer.send(()).unwrap();
         disconnect.await;
@@ -107,15 +111,18 @@ fn a_disconnect_is_a_close_1000_that_waits_for_its_answer() {
 #[test]
 fn a_peer_that_does_not_answer_a_close_is_waited_for_up_to_the_bound() {
     block_on(async {
+        let (closing, is_closing) = mpsc::channel();
         let peer = Peer::start(vec![Box::new(move |stream| {
             assert_eq!(read_close(stream), 1000);
+            closing.send(()).unwrap();
             assert_eq!(stream.read(&mut [0]).unwrap(), 0);
         })]);
         let tracked = Tracked::new();
-        let client = connect(&tracked, peer.config().close_timeout(MS(100))).await;
-        let start = Instant::now();
-        client.disconnect().await;
-        assert!(start.elapsed() >= MS(100));
+        let client = connect(&tracked, peer.config().close_timeout(HOUR)).await;
+        let mut disconnect = Box::pin(client.disconnect());
+        driven_until(&mut disconnect, "the close frame", || is_closing.try_recv().is_ok()).await;
+        tracked.clock().leap(HOUR);
+        disconnect.await;
         assert_eq!(client.status(), Status::Closed);
         peer.end();
     })
@@ -137,11 +144,10 @@ fn the_close_of_the_peer_is_answered_with_its_code() {
         let sent = [1000, 1001, 1002, 1011, 1012, 4000];
         let peer = Peer::start(sent.map(close_with).into());
         let tracked = Tracked::new();
+        // Another attempt would take the place of the next client.
+        let config = peer.config().max_retries(Some(0));
         for code in sent {
-            let (client, driver) = phx::driver::client(peer.config(), tracked.clone());
-            let mut signals = client.signals();
-            client.connect();
-            phx::driver::Runtime::spawn(&tracked, driver);
+            let (_client, mut signals) = tracked.start_watched(config.clone());
             let cause = signal(&mut signals, |signal| match signal {
                 Signal::Disconnected { cause, .. } => Some(cause),
                 _ => None,
@@ -160,7 +166,7 @@ fn a_dropped_client_of_a_peer_that_is_silent_ends_within_the_bound() {
     block_on(async {
         let (done, is_done) = mpsc::channel::<()>();
         let peer = Peer::start(vec![Box::new(move |_| {
-            let _ = is_done.recv_timeout(PATIENCE);
+            let _ = is_done.recv_timeout(DEADLINE);
         })]);
         let tracked = Tracked::new();
         drop(connect(&tracked, peer.config().close_timeout(MS(50))).await);
@@ -179,24 +185,26 @@ fn a_dropped_client_of_a_peer_that_does_not_read_ends_within_the_bound() {
             let ok = br#"["1","1","room:lobby","phx_reply",{"status":"ok","response":{}}]"#;
             stream.write_all(&[0x81, ok.len() as u8]).unwrap();
             stream.write_all(ok).unwrap();
-            let _ = is_done.recv_timeout(PATIENCE);
+            let _ = is_done.recv_timeout(DEADLINE);
         })]);
         let tracked = Tracked::new();
-        let client = connect(&tracked, peer.config().close_timeout(MS(50))).await;
+        let config = peer.config().close_timeout(MS(50)).push_timeout(HOUR);
+        let config = config.max_push_bytes(64 << 20).queued_bytes_max(64 << 20);
+        let client = connect(&tracked, config).await;
         let room = client.join("room:lobby", json!({})).await.unwrap();
-        // More than the sockets between them hold, so that the close frame has no room either.
-        let mut pushes = Vec::new();
-        until("nothing more can be written", || {
-            let room = room.clone();
-            let much = Payload::binary(vec![7; 1 << 20]);
-            let mut push = Box::pin(async move { room.push("much", much).await });
-            let refused = (&mut push).now_or_never().is_some();
-            pushes.push(push);
-            refused
+        // More than the sockets between them hold: the close frame, like the second push, waits
+        // behind the first one for ever.
+        let much = Payload::binary(vec![7; 32 << 20]);
+        let mut pushes = Box::pin(async {
+            select(pin!(room.push("a", much.clone())), pin!(room.push("b", much.clone()))).await;
+        });
+        driven_until(&mut pushes, "the first is being written", || {
+            let stats = client.stats();
+            (stats.pushes_in_flight, stats.queued_pushes) == (1, 1)
         })
         .await;
-        assert!(client.stats().queued_pushes > 0);
-        drop((pushes, client, room));
+        drop(pushes);
+        drop((client, room));
         until("the driver ends", || tracked.live() == 0).await;
         drop(done);
         peer.end();
@@ -211,6 +219,11 @@ async fn listen() -> Listener {
 fn a_client_whose_runtime_ends_in_mid_flight_is_told_and_answers_at_once() {
     let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let silent = format!("ws://{}/socket/websocket", silent.local_addr().unwrap());
+    let nobody = Reserved::new();
+    let (done, is_done) = mpsc::channel::<()>();
+    let mute = Peer::start(vec![Box::new(move |_| {
+        let _ = is_done.recv_timeout(DEADLINE);
+    })]);
     let (tracked, clients, room, mut messages, push) = in_a_runtime_that_ends(async |spawn| {
         let tracked = Tracked::spawning(spawn);
         let listener = listen().await;
@@ -219,21 +232,25 @@ fn a_client_whose_runtime_ends_in_mid_flight_is_told_and_answers_at_once() {
         let messages = room.messages();
         let own = room.clone();
         let mut push = Box::pin(async move { own.push("noreply", json!({})).await });
-        assert!((&mut push).now_or_never().is_none());
-        until("it is sent", || open.stats().pushes_in_flight == 1).await;
+        driven_until(&mut push, "it is sent", || open.stats().pushes_in_flight == 1).await;
 
         let dialling = phx::driver::start(Config::new(&silent).unwrap(), tracked.clone());
         until("it dials", || matches!(dialling.status(), Status::Connecting { .. })).await;
-        let gone = Config::new("ws://127.0.0.1:1/socket/websocket").unwrap();
+        let gone = Config::new(&format!("ws://{}/socket/websocket", nobody.addr())).unwrap();
         let waiting = phx::driver::start(gone, tracked.clone());
         until("an attempt has failed", || waiting.stats().failed_attempts > 0).await;
-        let closing = connect(&tracked, Config::new(&listener.url()).unwrap()).await;
-        assert!(closing.disconnect().now_or_never().is_none());
+        let closing = connect(&tracked, mute.config().close_timeout(HOUR)).await;
+        driven_until(&mut pin!(closing.disconnect()), "it closes", || {
+            closing.status() == Status::Closing
+        })
+        .await;
         assert_eq!(tracked.live(), 4);
         (tracked, [open, dialling, waiting, closing], room, messages, push)
     });
     assert_eq!(tracked.live(), 0, "every task is gone");
     assert!(!tracked.panicked(), "a task panicked");
+    drop(done);
+    mute.end();
     block_on(async {
         push.await.expect_err("its fate is unknown");
         let mut last = None;

@@ -4,6 +4,9 @@
 use core::future::poll_fn;
 use core::time::Duration;
 
+use phx_tests::ports::{Reserved, start_again};
+
+use super::stage::until;
 use crate::rt::block_on;
 use crate::rt::phx::driver::{Received, Transport};
 use crate::rt::phx::testing::{Listener, ServerConfig};
@@ -57,7 +60,8 @@ fn a_join_is_answered_and_a_broadcast_arrives() {
 #[test]
 fn a_kill_ends_connections_without_a_close_frame_and_frees_the_port() {
     block_on(async {
-        let mut listener = listen().await;
+        let port = Reserved::new();
+        let mut listener = Listener::bind(port.addr(), ServerConfig::default()).await.unwrap();
         let mut transport = dial(&listener.url()).await.unwrap();
         join(&mut transport).await;
         listener.kill().await;
@@ -66,7 +70,7 @@ fn a_kill_ends_connections_without_a_close_frame_and_frees_the_port() {
         assert!(matches!(dial(&listener.url()).await, Err(Failure::Dial { .. })));
 
         let url = listener.url();
-        listener.restart().await.unwrap();
+        start_again(async || listener.restart().await).await.unwrap();
         assert_eq!(listener.url(), url);
         join(&mut dial(&url).await.unwrap()).await;
     })
@@ -96,14 +100,6 @@ fn a_close_of_the_client_is_answered() {
     })
 }
 
-/// Whether it comes true within five seconds, while the server runs on other threads.
-fn comes_true(check: impl Fn() -> bool) -> bool {
-    (0..5_000).any(|_| {
-        std::thread::sleep(Duration::from_millis(1));
-        check()
-    })
-}
-
 #[test]
 fn a_client_that_does_not_read_is_still_heard() {
     block_on(async {
@@ -117,7 +113,7 @@ fn a_client_that_does_not_read_is_still_heard() {
         }
         for topic in ["room:a", "room:b", "room:c"] {
             send(&mut transport, &format!(r#"["1","1","{topic}","phx_join",{{}}]"#)).await;
-            assert!(comes_true(|| listener.with(|server, _| server.joined(topic)) == 1), "{topic}");
+            until(topic, || listener.with(|server, _| server.joined(topic)) == 1).await;
         }
     })
 }

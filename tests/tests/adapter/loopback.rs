@@ -1,10 +1,11 @@
 //! A client of the public API against a Phoenix-like server on loopback TCP.
 
+use phx_tests::ports::{Reserved, start_again};
+
+use super::stage::{signal, until};
 use crate::rt::phx::testing::{HttpRefusal, Listener, ServerConfig};
 use crate::rt::phx::wire::Frame;
-use crate::rt::phx::{
-    Cause, ChannelEvent, Client, ClientEvent, Config, Messages, RejectionKind, Signal, Signals,
-};
+use crate::rt::phx::{Cause, ChannelEvent, Client, Config, Messages, RejectionKind, Signal};
 use crate::rt::{block_on, phx};
 use serde_json::{Value, json};
 
@@ -29,17 +30,6 @@ async fn next_message(messages: &mut Messages) -> (String, Value) {
     }
 }
 
-/// The first signal for which `pick` has an answer.
-async fn signal<T>(signals: &mut Signals, pick: impl Fn(Signal) -> Option<T>) -> T {
-    loop {
-        let event = signals.next().await.expect("the driver runs");
-        let ClientEvent::Signal(signal) = event else { continue };
-        if let Some(picked) = pick(signal) {
-            return picked;
-        }
-    }
-}
-
 #[test]
 fn a_push_is_replied_to_and_a_broadcast_is_received() {
     block_on(async {
@@ -54,7 +44,7 @@ fn a_push_is_replied_to_and_a_broadcast_is_received() {
         listener.broadcast("room:lobby", "news", json!({"n": 1}));
         assert_eq!(next_message(&mut messages).await, ("news".to_owned(), json!({"n": 1})));
         client.disconnect().await;
-        assert!(listener.with(|server, _| server.peers().is_empty()));
+        until("it is gone", || listener.with(|server, _| server.peers().is_empty())).await;
     })
 }
 
@@ -78,7 +68,8 @@ fn a_rejected_join_is_typed() {
 #[test]
 fn a_killed_and_restarted_server_is_an_interruption_and_a_resumption() {
     block_on(async {
-        let mut listener = listen().await;
+        let port = Reserved::new();
+        let mut listener = Listener::bind(port.addr(), ServerConfig::default()).await.unwrap();
         let client = connect(&listener).await;
         let room = client.join("room:lobby", json!({})).await.unwrap();
         let mut messages = room.messages();
@@ -86,7 +77,7 @@ fn a_killed_and_restarted_server_is_an_interruption_and_a_resumption() {
         listener.kill().await;
         let event = next(&mut messages).await;
         assert!(matches!(event, ChannelEvent::Interrupted { .. }), "{event:?}");
-        listener.restart().await.unwrap();
+        start_again(async || listener.restart().await).await.unwrap();
         let event = next(&mut messages).await;
         assert!(matches!(event, ChannelEvent::Resumed { .. }), "{event:?}");
 

@@ -2,6 +2,7 @@
 //! the adapter under test and its runtime.
 
 mod certificates;
+mod clock;
 mod conformance;
 mod dial;
 mod endings;

@@ -6,6 +6,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use phx_tests::ports::Reserved;
 use serde_json::json;
 
 use super::certificates::Authority;
@@ -147,7 +148,8 @@ fn what_goes_wrong_at_the_proxy_is_said_to_be_the_proxys() {
         assert_eq!(refusal.status(), 502);
         assert_eq!(proxy.asked(), ["backend.invalid:443"]);
 
-        let free = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+        let nobody = Reserved::new();
+        let free = nobody.addr();
         let message = line(dial(through(free)).await);
         assert!(message.starts_with(&format!("the proxy: {free} could not be")), "{message}");
 

@@ -1,18 +1,24 @@
 //! Where a conformance scenario plays: a server of some kind, the way to it, and at the end the
 //! question what was left behind.
 
+use core::fmt::Debug;
+use core::future::Future;
+use core::pin::pin;
 use core::time::Duration;
 use std::io::{self, Write};
-use std::net::SocketAddr;
-use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Once};
 use std::time::{Instant, SystemTime};
 
+use futures_util::future::{Either, select};
 use phx_tests::dice::Dice;
 use phx_tests::fault_proxy::{FaultProxy, Manner};
 use phx_tests::left_behind::sockets_at;
+use phx_tests::ports::{Reserved, start_again};
+use phx_tests::waiting::{DEADLINE, TICK};
 
 use super::certificates::Authority;
+use super::clock::Clock;
 use super::tracked::Tracked;
 use crate::rt::phx::testing::{Listener, ServerConfig};
 use crate::rt::phx::{
@@ -40,6 +46,8 @@ pub(super) struct Stage {
     server: Option<Listener>,
     authority: Option<Authority>,
     proxy: Option<FaultProxy>,
+    /// Of every server and proxy there was. Nobody else's sockets are counted at the end.
+    ports: Vec<Arc<Reserved>>,
     dice: Dice,
     unique: String,
 }
@@ -86,6 +94,7 @@ impl Stage {
             server: None,
             authority: (target == Target::Tls).then(Authority::new),
             proxy: None,
+            ports: Vec::new(),
             dice: Dice::thrown(),
             unique,
         };
@@ -97,20 +106,28 @@ impl Stage {
 
     /// Puts a server with other settings in the place of the one that is there.
     pub(super) async fn serve(&mut self, config: ServerConfig) {
-        let addr = ([127, 0, 0, 1], 0).into();
+        let port = Arc::new(Reserved::new());
         let server = match &self.authority {
-            None => Listener::bind(addr, config).await,
-            Some(own) => Listener::bind_tls(addr, config, own.server("127.0.0.1")).await,
+            None => Listener::bind(port.addr(), config).await,
+            Some(own) => Listener::bind_tls(port.addr(), config, own.server("127.0.0.1")).await,
         };
+        self.ports.push(port);
         let server = server.expect("a loopback port");
         if self.target == Target::Faulty {
             let proxy = FaultProxy::start(server.addr(), self.dice.fork()).expect("a port");
             let (up, down) = harmless(&mut self.dice);
             println!("up {up:?}, down {down:?}");
             proxy.treat_new(up, down);
+            self.ports.push(proxy.port());
             self.proxy = Some(proxy);
         }
         self.server = Some(server);
+    }
+
+    /// Starts the server again that was stopped or killed.
+    pub(super) async fn restart(&mut self) {
+        let server = self.server();
+        start_again(async || server.restart().await).await.expect("the same port");
     }
 
     pub(super) const fn target(&self) -> Target {
@@ -146,7 +163,8 @@ impl Stage {
         }
     }
 
-    /// The way to the server, with retries that suit a test.
+    /// The way to the server, with retries that suit a test, and timeouts that only a fault
+    /// reaches.
     pub(super) fn config(&self) -> Config {
         self.config_to(&self.url())
     }
@@ -161,7 +179,13 @@ impl Stage {
             .expect("an address")
             .first_retry_spread(DelayRange::new(ms(1), ms(5)).expect("a range"))
             .reconnect_after(Backoff::steps_msec(&[10, 20]).expect("steps"))
-            .rejoin_after(Backoff::steps_msec(&[10, 20]).expect("steps"));
+            .rejoin_after(Backoff::steps_msec(&[10, 20]).expect("steps"))
+            .connect_timeout(DEADLINE)
+            .heartbeat_timeout(DEADLINE)
+            .write_stall_timeout(DEADLINE)
+            .join_timeout(DEADLINE)
+            .leave_timeout(DEADLINE)
+            .push_timeout(DEADLINE);
         match &self.authority {
             None => config,
             Some(own) => config.tls(Tls::new(Roots::pem(own.pem.as_bytes()).expect("a CA"))),
@@ -178,11 +202,12 @@ impl Stage {
 
     /// A client that is connecting, and all of its signals from the first one on.
     pub(super) fn start_watched(&self, config: Config) -> (Client, Signals) {
-        let (client, driver) = phx::driver::client(config, self.runtime.clone());
-        let signals = client.signals();
-        client.connect();
-        phx::driver::Runtime::spawn(&self.runtime, driver);
-        (client, signals)
+        self.runtime.start_watched(config)
+    }
+
+    /// The clock of every client here. A server has its own.
+    pub(super) const fn clock(&self) -> &Clock {
+        self.runtime.clock()
     }
 
     /// How many drivers run.
@@ -194,18 +219,15 @@ impl Stage {
     async fn end(mut self) {
         until("every driver ends", || self.runtime.live() == 0).await;
         assert!(!self.runtime.panicked(), "a driver panicked");
-        let mut ports: Vec<SocketAddr> = Vec::new();
         if let Some(proxy) = self.proxy.take() {
-            ports.push(proxy.addr());
             proxy.close();
         }
         if let Some(mut server) = self.server.take() {
-            ports.push(server.addr());
             until("the server has no client", || server.with(|s, _| s.peers().is_empty())).await;
             server.kill().await;
         }
-        for port in ports {
-            until("no socket is left", || sockets_at(port).expect("/proc") == 0).await;
+        for port in &self.ports {
+            until("no socket is left", || sockets_at(port.addr()).expect("/proc") == 0).await;
         }
     }
 }
@@ -221,12 +243,24 @@ pub(super) fn harmless(dice: &mut Dice) -> (Manner, Manner) {
     (up, Manner::harmless(dice))
 }
 
-/// Waits until it is true, for up to 20 s.
+/// Waits until the condition holds, for up to [`DEADLINE`].
 pub(super) async fn until(what: &str, mut check: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + DEADLINE;
     while !check() {
-        assert!(Instant::now() < end, "{what}: not within 20 s");
-        sleep(Duration::from_millis(2)).await;
+        assert!(Instant::now() < end, "{what}: not within {DEADLINE:?}");
+        sleep(TICK).await;
+    }
+}
+
+/// Drives `work` until the condition holds. The caller knows what `work` waits for, and that it has
+/// not happened: ending before the condition holds is a failure.
+pub(super) async fn driven_until<F>(work: &mut F, what: &str, check: impl FnMut() -> bool)
+where
+    F: Future<Output: Debug> + Unpin,
+{
+    match select(work, pin!(until(what, check))).await {
+        Either::Left((early, _)) => panic!("{early:?} before {what}"),
+        Either::Right(((), _)) => {}
     }
 }
 

@@ -1,7 +1,9 @@
 //! Named connections over real sockets.
 
-use core::time::Duration;
+use phx_tests::ports::{Reserved, start_again};
+use phx_tests::waiting::DEADLINE;
 
+use super::stage;
 use crate::rt::phx::testing::{Listener, ServerConfig};
 use crate::rt::phx::{
     BusEvent, CloudEvent, Connections, Lifecycle, Router, Subscription, Supervisor,
@@ -42,7 +44,9 @@ fn subscribe(supervisor: &Supervisor, name: &str) -> Subscription {
 #[test]
 fn named_connections_survive_the_kill_of_one_server_and_end_in_order() {
     block_on(async {
-        let (mut first, second) = (listen().await, listen().await);
+        let port = Reserved::new();
+        let mut first = Listener::bind(port.addr(), ServerConfig::default()).await.unwrap();
+        let second = listen().await;
         let supervisor = phx::supervisor(Router::new());
         let (mut of_a, mut of_b) = (subscribe(&supervisor, "a"), subscribe(&supervisor, "b"));
         supervisor.start_configured(document(&first, &second)).unwrap();
@@ -52,19 +56,19 @@ fn named_connections_survive_the_kill_of_one_server_and_end_in_order() {
 
         first.kill().await;
         until(&mut of_a, "phoenix.channel.interrupted").await;
-        first.restart().await.unwrap();
+        start_again(async || first.restart().await).await.unwrap();
         until(&mut of_a, "phoenix.channel.resumed").await;
         let status = supervisor.connection_status("a").unwrap();
         assert_eq!((status.lifecycle, status.restarts), (Lifecycle::Ready, 0));
 
-        let unfinished = supervisor.shutdown(Duration::from_secs(5)).await;
+        let unfinished = supervisor.shutdown(DEADLINE).await;
         assert!(unfinished.is_empty(), "{unfinished:?}");
         // The first that the other connection hears of after its join is its own end.
         let BusEvent::Event(routed) = of_b.next().await.unwrap() else { panic!("an event") };
         assert_eq!(routed.event.data["reason"], "left");
         until(&mut of_b, "phoenix.connection.closed").await;
         assert_eq!(of_b.next().await, None);
-        assert!(second.with(|server, _| server.peers().is_empty()));
+        stage::until("it is gone", || second.with(|server, _| server.peers().is_empty())).await;
     })
 }
 

@@ -4,11 +4,13 @@ use core::time::Duration;
 use std::io::{ErrorKind, Read, Write};
 use std::sync::Arc;
 
+use phx_tests::ports::{Reserved, start_again};
 use serde_json::json;
 
 use super::certificates::Authority;
 use super::dial::dial;
 use super::peer::serve_once;
+use super::stage::until;
 use crate::rt::phx::rustls::crypto::ring;
 use crate::rt::phx::rustls::{ClientConfig, ServerConfig};
 use crate::rt::phx::testing::{self, Listener};
@@ -52,7 +54,7 @@ fn a_server_with_a_private_authority_is_joined_and_pushed_to() {
         let ChannelEvent::Message(message) = event else { panic!("{event:?}") };
         assert_eq!(message.payload.to_value().unwrap(), body);
         client.disconnect().await;
-        assert!(listener.with(|server, _| server.peers().is_empty()));
+        until("it is gone", || listener.with(|server, _| server.peers().is_empty())).await;
     })
 }
 
@@ -191,11 +193,13 @@ fn a_server_that_accepts_and_says_nothing_is_a_connect_timeout() {
 fn a_killed_and_restarted_server_is_joined_again() {
     block_on(async {
         let authority = Authority::new();
-        let mut listener = listen(authority.server("127.0.0.1")).await;
+        let port = Reserved::new();
+        let (config, tls) = (testing::ServerConfig::default(), authority.server("127.0.0.1"));
+        let mut listener = Listener::bind_tls(port.addr(), config, tls).await.unwrap();
         let client = phx::connect(trusting(&listener, &authority)).await.unwrap();
         let room = client.join("room:lobby", json!({})).await.unwrap();
         let mut messages = room.messages();
-        listener.restart().await.unwrap();
+        start_again(async || listener.restart().await).await.unwrap();
         let event = messages.next().await.expect("the stream goes on");
         assert!(matches!(event, ChannelEvent::Interrupted { .. }), "{event:?}");
         let event = messages.next().await.expect("the stream goes on");
@@ -219,7 +223,8 @@ fn a_stream_of_the_callers_own_is_upgraded() {
         client.join("room:lobby", json!({})).await.unwrap();
 
         let config = Config::new("wss://elsewhere.invalid/socket/websocket").unwrap();
-        let nowhere = ([127, 0, 0, 1], 1).into();
+        let nobody = Reserved::new();
+        let nowhere = nobody.addr();
         let runtime = Runtime::new().dial_with(move |_| connect_tcp(nowhere));
         let error = phx::driver::connect(config, runtime).await.expect_err("no stream");
         assert!(matches!(error.cause, Cause::Dial { .. }), "{error:?}");

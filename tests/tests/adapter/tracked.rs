@@ -1,14 +1,15 @@
 //! The runtime under test, with an eye on its tasks: which of them have not ended, and whether one
-//! of them panicked.
+//! of them panicked; and with a clock that can be set ahead.
 
 use core::future::Future;
 use core::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use super::clock::{Clock, Timer};
 use crate::rt::Runtime;
 use crate::rt::phx::driver;
-use crate::rt::phx::{Config, ConnectRequest, Failure, Opened, Time};
+use crate::rt::phx::{Client, Config, ConnectRequest, Failure, Opened, Signals, Time};
 
 /// Runs a task in the background.
 pub(crate) type Spawn = Arc<dyn Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync>;
@@ -18,6 +19,7 @@ pub(crate) struct Tracked {
     inner: Runtime,
     tasks: Arc<Tasks>,
     spawn: Option<Spawn>,
+    clock: Clock,
 }
 
 #[derive(Default)]
@@ -28,12 +30,26 @@ struct Tasks {
 
 impl Tracked {
     pub(crate) fn new() -> Self {
-        Self { inner: Runtime::new(), tasks: Arc::default(), spawn: None }
+        Self { inner: Runtime::new(), tasks: Arc::default(), spawn: None, clock: Clock::default() }
     }
 
     /// Spawns elsewhere than the adapter does.
     pub(crate) fn spawning(spawn: Spawn) -> Self {
         Self { spawn: Some(spawn), ..Self::new() }
+    }
+
+    /// The clock of every client that it drives.
+    pub(crate) const fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// A client that is connecting, and all of its signals from the first one on.
+    pub(crate) fn start_watched(&self, config: Config) -> (Client, Signals) {
+        let (client, driver) = driver::client(config, self.clone());
+        let signals = client.signals();
+        client.connect();
+        driver::Runtime::spawn(self, driver);
+        (client, signals)
     }
 
     /// How many tasks were neither completed nor dropped.
@@ -60,14 +76,14 @@ impl Drop for Alive {
 
 impl driver::Runtime for Tracked {
     type Transport = <Runtime as driver::Runtime>::Transport;
-    type Timer = <Runtime as driver::Runtime>::Timer;
+    type Timer = Timer;
 
     fn now(&self) -> Time {
-        self.inner.now()
+        self.inner.now() + self.clock.ahead()
     }
 
     fn wall(&self) -> Time {
-        self.inner.wall()
+        self.inner.wall() + self.clock.ahead()
     }
 
     fn seed(&self) -> u64 {
@@ -75,7 +91,7 @@ impl driver::Runtime for Tracked {
     }
 
     fn timer(&self) -> Self::Timer {
-        self.inner.timer()
+        self.clock.timer(self.inner.timer())
     }
 
     fn connect(

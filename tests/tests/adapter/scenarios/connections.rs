@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::super::certificates::Authority;
 use super::super::stage::{Stage, Target, signal};
-use super::{echoes, interrupted, json_of, ok, resumed};
+use super::{HOUR, echoes, interrupted, json_of, ok, resumed};
 use crate::rt::phx::testing::HttpRefusal;
 use crate::rt::phx::{
     Backoff, Cause, Config, JoinFailed, JoinObstacle, JoinOptions, NextStep, Roots, Signal, Tls,
@@ -135,9 +135,15 @@ pub(in super::super) async fn silent_host(stage: &mut Stage) {
     assert_eq!(error.cause, Cause::ConnectTimeout);
 
     // Who joins all the same is told at the deadline what stood in the way.
-    let (client, _signals) = stage.start_watched(config);
-    let options = JoinOptions::new().deadline(MS(400));
-    match client.join_with(stage.topic("room", ""), json!({}), options).await {
+    let (client, mut signals) = stage.start_watched(config);
+    let options = JoinOptions::new().deadline(HOUR);
+    let join = client.join_with(stage.topic("room", ""), json!({}), options);
+    let deadline = async {
+        let failed = |signal| matches!(signal, Signal::Disconnected { .. }).then_some(());
+        signal(&mut signals, failed).await;
+        stage.clock().leap(HOUR);
+    };
+    match futures_util::join!(join, deadline).0 {
         Err(JoinFailed::Deadline { last }) => {
             assert_eq!(last, Some(JoinObstacle::Disconnected(Cause::ConnectTimeout)));
         }

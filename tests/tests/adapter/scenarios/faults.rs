@@ -8,23 +8,36 @@ use serde_json::json;
 use super::super::stage::{Stage, harmless, until};
 use super::{echoes, interrupted, json_of, ok, resumed};
 use crate::rt::phx::{
-    Cause, ChannelEvent, ChannelStatus, Config, Interruption, Payload, PushOptions,
+    Cause, ChannelEvent, ChannelStatus, Client, Interruption, Payload, PushOptions,
 };
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
-/// Notices a dead peer soon, and not so soon that a busy machine looks dead.
-fn watchful(stage: &Stage) -> Config {
-    stage.config().heartbeat_interval(MS(100)).heartbeat_timeout(MS(500))
+/// More than the interval of heartbeats, and than the time for an answer.
+const LEAP: Duration = Duration::from_secs(61);
+
+/// Sets the clock ahead until the client gives up its connection, because a heartbeat is not
+/// answered.
+async fn time_passes_until_lost(stage: &Stage, client: &Client) {
+    let before = client.stats().lost_connections;
+    until("the dead peer is noticed", || {
+        let is_lost = client.stats().lost_connections > before;
+        if !is_lost {
+            stage.clock().leap(LEAP);
+        }
+        is_lost
+    })
+    .await;
 }
 
 pub(in super::super) async fn half_open_and_stalled(stage: &mut Stage) {
-    let client = stage.connect_with(watchful(stage)).await.unwrap();
+    let client = stage.connect().await;
     let room = client.join(stage.topic("room", ""), json!({})).await.unwrap();
     let mut messages = room.messages();
     for manner in [Manner::Swallow, Manner::Stall] {
         for way in [Way::Up, Way::Down] {
             stage.proxy().treat_live(way, manner);
+            time_passes_until_lost(stage, &client).await;
             let cause = interrupted(&mut messages).await;
             let expected = Interruption::Disconnected(Cause::HeartbeatTimeout);
             assert_eq!(cause, expected, "{manner:?} {way:?}");
@@ -40,6 +53,7 @@ pub(in super::super) async fn half_open_and_stalled(stage: &mut Stage) {
         let push = room.cast_with("ack", much.clone(), PushOptions::cast().timeout(MS(50)));
         let _ = push.await;
     }
+    time_passes_until_lost(stage, &client).await;
     let cause = interrupted(&mut messages).await;
     assert_eq!(cause, Interruption::Disconnected(Cause::HeartbeatTimeout));
     resumed(&mut messages).await;
@@ -85,7 +99,7 @@ pub(in super::super) async fn cut_anywhere(stage: &mut Stage) {
 }
 
 pub(in super::super) async fn random_faults(stage: &mut Stage) {
-    let client = stage.connect_with(watchful(stage).connect_timeout(MS(500))).await.unwrap();
+    let client = stage.connect().await;
     let mut rooms = Vec::new();
     for suffix in ["-a", "-b", "-c"] {
         rooms.push(client.join(stage.topic("room", suffix), json!({})).await.unwrap());
@@ -96,7 +110,8 @@ pub(in super::super) async fn random_faults(stage: &mut Stage) {
         let way = if dice.below(2) == 0 { Way::Up } else { Way::Down };
         let (fault, (up, down)) = (dice.below(7), harmless(dice));
         let after = 1 + dice.below(600);
-        println!("{round}: fault {fault} {way:?}, then {up:?} and {down:?}");
+        let leaps = dice.below(4);
+        println!("{round}: fault {fault} {way:?}, then {up:?} and {down:?}, {leaps} leaps");
         let proxy = stage.proxy();
         proxy.treat_new(up, down);
         match fault {
@@ -113,10 +128,17 @@ pub(in super::super) async fn random_faults(stage: &mut Stage) {
         for room in &rooms {
             let _ = room.push_with("echo", json!({"round": round}), short).await;
         }
+        // Time for a heartbeat and for its answer, so that a dead connection is noticed, and for
+        // an attempt that stalls.
+        for _ in 0..leaps {
+            stage.clock().leap(LEAP);
+        }
     }
     // Safety was that nothing panicked; this is liveness: once the faults stop, all is well again.
     let proxy = stage.proxy();
     proxy.treat_new(Manner::Whole, Manner::Whole);
+    // The last one that was to be cut may not have come yet.
+    proxy.cut_next_after(usize::MAX);
     proxy.reset();
     for room in &rooms {
         until("it answers", || room.status() == ChannelStatus::Joined).await;

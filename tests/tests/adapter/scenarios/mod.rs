@@ -12,9 +12,14 @@ pub(super) use connections::*;
 pub(super) use endings::*;
 pub(super) use faults::*;
 
+use core::time::Duration;
+
 use serde_json::Value;
 
 use crate::rt::phx::{Channel, ChannelEvent, Interruption, Message, Messages, Payload};
+
+/// A timeout that passes only when the clock is set ahead.
+const HOUR: Duration = Duration::from_secs(3_600);
 
 /// What is written here, for the check that all of it is run.
 pub(super) const SOURCES: [&str; 4] = [

@@ -1,0 +1,91 @@
+//! A clock that runs as the adapter's does and can be set ahead: a test whose subject is a timeout
+//! configures one that no busy machine reaches, and lets it pass when everything before it has
+//! happened.
+
+use core::task::{Context, Poll, Waker};
+use core::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use crate::rt::Runtime;
+use crate::rt::phx::Time;
+use crate::rt::phx::driver;
+
+type RuntimeTimer = <Runtime as driver::Runtime>::Timer;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A clock; clones are the same one.
+#[derive(Clone, Default)]
+pub(crate) struct Clock(Arc<Mutex<Ahead>>);
+
+#[derive(Default)]
+struct Ahead {
+    /// How far it is ahead of the adapter's clock.
+    by: Duration,
+    timers: Vec<Weak<Mutex<Set>>>,
+}
+
+impl Clock {
+    /// Lets so much time pass at once, for the clients alone. A driver that finds itself more than
+    /// 5 s late takes that for a suspended machine, and asks a silent peer once more.
+    pub(crate) fn leap(&self, by: Duration) {
+        let mut ahead = lock(&self.0);
+        ahead.by += by;
+        ahead.timers.retain(|timer| timer.strong_count() > 0);
+        let timers: Vec<_> = ahead.timers.iter().filter_map(Weak::upgrade).collect();
+        let mut wakers = Vec::new();
+        for timer in timers {
+            let mut timer = lock(&timer);
+            timer.apply(ahead.by);
+            wakers.extend(timer.waker.clone());
+        }
+        drop(ahead);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    pub(super) fn ahead(&self) -> Duration {
+        lock(&self.0).by
+    }
+
+    pub(super) fn timer(&self, inner: RuntimeTimer) -> Timer {
+        let set = Arc::new(Mutex::new(Set { inner, at: None, waker: None }));
+        lock(&self.0).timers.push(Arc::downgrade(&set));
+        Timer { set, clock: self.clone() }
+    }
+}
+
+/// A timer of the adapter's, set earlier by as much as the clock is ahead.
+pub(crate) struct Timer {
+    set: Arc<Mutex<Set>>,
+    clock: Clock,
+}
+
+struct Set {
+    inner: RuntimeTimer,
+    at: Option<Time>,
+    waker: Option<Waker>,
+}
+
+impl Set {
+    fn apply(&mut self, ahead: Duration) {
+        driver::Timer::reset(&mut self.inner, self.at.map(|at| at - ahead));
+    }
+}
+
+impl driver::Timer for Timer {
+    fn reset(&mut self, at: Option<Time>) {
+        // The clock is locked first here and in a leap, so none comes in between.
+        let ahead = lock(&self.clock.0);
+        let mut set = lock(&self.set);
+        set.at = at;
+        set.apply(ahead.by);
+    }
+
+    fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut set = lock(&self.set);
+        set.waker = Some(cx.waker().clone());
+        driver::Timer::poll_expired(&mut set.inner, cx)
+    }
+}
