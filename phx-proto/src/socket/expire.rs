@@ -71,11 +71,9 @@ impl Socket {
                 self.woken = true;
             }
             Phase::Waiting { may_skip: true, .. } => self.skip_wait(now),
-            Phase::Open { .. } => {
-                if self.may_wake_at() <= now {
-                    self.last_wake = Some(now);
-                    self.forgive(now);
-                }
+            Phase::Open { .. } if self.may_wake_at() <= now => {
+                self.last_wake = Some(now);
+                self.forgive(now);
             }
             _ => {}
         }

@@ -12,6 +12,7 @@ mod loopback;
 mod peer;
 mod proxy;
 mod scenarios;
+mod slow_link;
 mod stage;
 mod supervisor;
 mod tls;

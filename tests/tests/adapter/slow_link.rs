@@ -1,0 +1,176 @@
+//! Slow links over real sockets: a proxy shapes both directions, or swallows one.
+//!
+//! Public reports of what happens otherwise: a transfer that is longer than a heartbeat may take is
+//! cut, and begins again, for ever (`phoenixframework/phoenix#3083`).
+
+use core::time::Duration;
+use std::time::Instant;
+
+use phx_tests::dice::Dice;
+use phx_tests::fault_proxy::{FaultProxy, Manner, Way};
+use serde_json::json;
+
+use super::certificates::Authority;
+use super::stage::{signal, until};
+use super::tracked::Tracked;
+use crate::rt::block_on;
+use crate::rt::phx::testing::{Listener, ServerConfig};
+use crate::rt::phx::{
+    Cause, ChannelEvent, Client, Config, PushOptions, Roots, Signal, Signals, Tls,
+};
+
+const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+/// A server, a proxy that carries so many bytes per second each way, and a client of the two.
+struct Link {
+    proxy: FaultProxy,
+    client: Client,
+    signals: Signals,
+    server: Listener,
+    runtime: Tracked,
+}
+
+/// Twenty portions a second.
+const fn carries(bytes_per_second: usize) -> Manner {
+    Manner::Slow { bytes: bytes_per_second / 20, every: Duration::from_millis(50) }
+}
+
+impl Link {
+    async fn new(tls: bool, rate: usize, configure: impl FnOnce(Config) -> Config) -> Self {
+        let addr = ([127, 0, 0, 1], 0).into();
+        let authority = tls.then(Authority::new);
+        let server = match &authority {
+            None => Listener::bind(addr, ServerConfig::default()).await,
+            Some(own) => {
+                Listener::bind_tls(addr, ServerConfig::default(), own.server("127.0.0.1")).await
+            }
+        };
+        let server = server.expect("a loopback port");
+        let proxy = FaultProxy::start(server.addr(), Dice::thrown()).expect("a port");
+        proxy.treat_new(carries(rate), carries(rate));
+        let scheme = if tls { "wss" } else { "ws" };
+        let mut config =
+            Config::new(&format!("{scheme}://{}/socket/websocket", proxy.addr())).unwrap();
+        if let Some(own) = authority {
+            config = config.tls(Tls::new(Roots::pem(own.pem.as_bytes()).expect("a CA")));
+        }
+        let runtime = Tracked::new();
+        let (client, signals) = runtime.start_watched(configure(config));
+        Self { proxy, client, signals, server, runtime }
+    }
+
+    /// A message of so many bytes from the server, or a push to it with its reply, without a
+    /// reconnect; how long it took.
+    async fn transfer(self, way: Way, bytes: usize) -> Duration {
+        let room = self.client.join("room:slow", json!({})).await.unwrap();
+        let mut events = room.messages();
+        let start = Instant::now();
+        match way {
+            Way::Down => {
+                room.cast("big", json!({"bytes": bytes})).await.unwrap();
+                match events.next().await {
+                    Some(ChannelEvent::Message(message)) => {
+                        assert!(message.payload.get().unwrap().len() >= bytes);
+                    }
+                    other => panic!("{other:?} before the message"),
+                }
+            }
+            Way::Up => {
+                let options = PushOptions::call().timeout(secs(600));
+                let payload = json!({"pad": "x".repeat(bytes)});
+                room.push_with("ack", payload, options).await.unwrap().ok().unwrap();
+            }
+        }
+        let took = start.elapsed();
+        assert_eq!(self.client.stats().connections, 1, "{way:?} {bytes}");
+        drop((room, events));
+        self.end().await;
+        took
+    }
+
+    async fn end(self) {
+        let Self { proxy, client, signals, mut server, runtime } = self;
+        client.disconnect().await;
+        drop((client, signals));
+        until("the driver ends", || runtime.live() == 0).await;
+        proxy.close();
+        server.kill().await;
+    }
+}
+
+/// Heartbeats every second, which may take 5 s, and transfers that take longer, so that each one
+/// would be declared dead.
+#[test]
+fn transfers_outlast_heartbeat_timeout() {
+    let hasty = |config: Config| {
+        config.heartbeat_interval(secs(1)).heartbeat_timeout(secs(5)).buffers(4_096, 0).unwrap()
+    };
+    block_on(async {
+        let mut transfers = Vec::new();
+        for tls in [false, true] {
+            for way in [Way::Up, Way::Down] {
+                for bytes in [3_200_000, 4_000_000, 4_800_000] {
+                    transfers.push(async move {
+                        Link::new(tls, 400_000, hasty).await.transfer(way, bytes).await
+                    });
+                }
+            }
+        }
+        for took in futures_util::future::join_all(transfers).await {
+            assert!(took >= secs(7), "{took:?} proves nothing");
+        }
+    })
+}
+
+/// With every default, as it was reported; some minutes.
+#[test]
+#[ignore = "takes two minutes; `cargo test -p phx-tests -- --ignored --nocapture defaults`"]
+fn transfers_succeed_with_defaults() {
+    block_on(async {
+        let mut transfers = Vec::new();
+        for tls in [false, true] {
+            for (way, bytes, rate) in [
+                (Way::Down, 1_500_000, 30_000),
+                (Way::Down, 6_000_000, 125_000),
+                (Way::Up, 1_200_000, 20_000),
+            ] {
+                transfers.push(async move {
+                    let link = Link::new(tls, rate, |config| config).await;
+                    let took = link.transfer(way, bytes).await;
+                    println!("tls {tls}, {way:?}, {bytes} bytes at {rate} bytes/s: {took:?}");
+                });
+            }
+        }
+        futures_util::future::join_all(transfers).await;
+    })
+}
+
+/// A direction that swallows everything is found, though the other one goes on.
+#[test]
+fn swallowed_direction_is_found() {
+    for way in [Way::Up, Way::Down] {
+        block_on(async {
+            let hasty = |config: Config| {
+                let config = config.heartbeat_interval(secs(1)).heartbeat_timeout(secs(2));
+                config.progress_max(secs(5))
+            };
+            let mut link = Link::new(false, 400_000, hasty).await;
+            let room = link.client.join("room:slow", json!({})).await.unwrap();
+            link.proxy.treat_live(way, Manner::Swallow);
+            // Something goes on in both directions.
+            for _ in 0..20 {
+                link.server.broadcast("room:slow", "tick", json!({"pad": "x".repeat(1_000)}));
+                room.cast("noreply", json!({"pad": "x".repeat(1_000)})).await.unwrap();
+            }
+            let cause = signal(&mut link.signals, |signal| match signal {
+                Signal::Disconnected { cause, .. } => Some(cause),
+                _ => None,
+            });
+            assert_eq!(cause.await, Cause::HeartbeatTimeout);
+            drop(room);
+            link.end().await;
+        })
+    }
+}
