@@ -81,7 +81,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 pub(crate) struct Io {
     stream: Box<dyn Stream>,
     /// With TLS, that of the stream under it: there the writes fail, and bytes are counted.
-    meter: Meter,
+    pub(crate) meter: Meter,
     counts: bool,
     /// What was read with the upgrade and comes first.
     leftover: Bytes,

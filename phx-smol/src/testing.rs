@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::Error;
 use phx_proto::Time;
-use phx_proto::adapter::{Admission, Hub, Serve};
+use phx_proto::adapter::{Admission, Hub, Meter, Serve};
 use phx_proto::driver::Runtime;
 #[cfg(feature = "tls")]
 use phx_proto::rustls;
@@ -193,6 +193,10 @@ impl Serve for SmolNet {
     async fn accept_tls(stream: Io, tls: Arc<rustls::ServerConfig>) -> io::Result<Io> {
         let acceptor = futures_rustls::TlsAcceptor::from(tls);
         Ok(Io::new(acceptor.accept(stream).await?))
+    }
+
+    fn meter(stream: &Io) -> Meter {
+        stream.meter.clone()
     }
 
     fn accept_websocket(

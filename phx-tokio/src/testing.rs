@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use phx_proto::Time;
-use phx_proto::adapter::{Admission, Hub, Serve};
+use phx_proto::adapter::{Admission, Hub, Meter, Serve};
 use phx_proto::driver::Runtime;
 #[cfg(feature = "tls")]
 use phx_proto::rustls;
@@ -202,6 +202,10 @@ impl Serve for TokioNet {
     async fn accept_tls(stream: Io, tls: Arc<rustls::ServerConfig>) -> io::Result<Io> {
         let acceptor = tokio_rustls::TlsAcceptor::from(tls);
         Ok(Io::new(acceptor.accept(stream).await?))
+    }
+
+    fn meter(stream: &Io) -> Meter {
+        stream.meter.clone()
     }
 
     fn accept_websocket(

@@ -31,7 +31,7 @@ use tungstenite::{Error, Message, Utf8Bytes};
 
 use super::{Accepted, ConnectRequest, HttpRefusal, Output, PeerId, Server, ServerConfig};
 use crate::time::Time;
-use crate::transport::Net;
+use crate::transport::{Meter, Net};
 use crate::wire::Frame;
 
 /// A runtime's sockets, as far as serving needs them.
@@ -53,6 +53,9 @@ pub trait Serve: Net {
         drop((stream, tls));
         core::future::ready(Err(io::ErrorKind::Unsupported.into()))
     }
+
+    /// The meter of a stream that was accepted.
+    fn meter(stream: &Self::Stream) -> Meter;
 
     /// Reads the upgrade and answers it as `admission` says.
     fn accept_websocket(
@@ -211,13 +214,14 @@ impl Hub {
                 Err(_) => return,
             },
         };
+        let mut heard = Heard { meter: N::meter(&stream), bytes: 0 };
         let peer = Arc::default();
         let admission = Admission { hub: Arc::clone(&self), peer: Arc::clone(&peer) };
         let accepted = N::accept_websocket(stream, admission).await;
         let peer = *peer.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(peer) = peer else { return };
         if let Ok(mut socket) = accepted {
-            poll_fn(|cx| self.poll_converse(&mut socket, peer, cx)).await;
+            poll_fn(|cx| self.poll_converse(&mut socket, peer, &mut heard, cx)).await;
             // The answer to a client's close frame may still be in the buffer.
             let mut late = pin!(N::sleep(LAST_WORDS));
             poll_fn(|cx| match Pin::new(&mut socket).poll_flush(cx) {
@@ -233,7 +237,13 @@ impl Hub {
     }
 
     /// Frames in both directions; ready when one side has ended it.
-    fn poll_converse<S>(&self, socket: &mut S, peer: PeerId, cx: &mut Context<'_>) -> Poll<()>
+    fn poll_converse<S>(
+        &self,
+        socket: &mut S,
+        peer: PeerId,
+        heard: &mut Heard,
+        cx: &mut Context<'_>,
+    ) -> Poll<()>
     where
         S: Stream<Item = Result<Message, Error>> + Sink<Message, Error = Error> + Unpin,
     {
@@ -243,7 +253,12 @@ impl Hub {
                 match Pin::new(&mut *socket).poll_next(cx) {
                     Poll::Ready(Some(Ok(message))) => self.receive(peer, message),
                     Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
-                    Poll::Pending => reading = false,
+                    Poll::Pending => {
+                        reading = false;
+                        if heard.more() {
+                            self.with(|server, now| server.handle_bytes(now, peer));
+                        }
+                    }
                 }
             }
             // What goes wrong in writing is read, as the end.
@@ -300,6 +315,20 @@ impl Hub {
 }
 
 type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The bytes of one connection: a part of a message keeps it from being closed as idle.
+struct Heard {
+    meter: Meter,
+    bytes: usize,
+}
+
+impl Heard {
+    /// Whether more bytes have arrived since the last call.
+    fn more(&mut self) -> bool {
+        let bytes = self.meter.bytes_read();
+        core::mem::replace(&mut self.bytes, bytes) != bytes
+    }
+}
 
 /// How long what was said before the end may take to be written, and to be answered.
 const LAST_WORDS: Duration = Duration::from_secs(1);

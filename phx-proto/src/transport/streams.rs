@@ -122,6 +122,12 @@ impl Meter {
         self.0.written.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// How many bytes were read, modulo the size of the counter.
+    #[cfg(feature = "testing")]
+    pub(crate) fn bytes_read(&self) -> usize {
+        self.0.read.load(Ordering::Relaxed)
+    }
+
     fn state(&self) -> Result<(), WriteFailed> {
         if self.failed() { Err(WriteFailed) } else { Ok(()) }
     }

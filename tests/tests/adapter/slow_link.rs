@@ -39,13 +39,20 @@ const fn carries(bytes_per_second: usize) -> Manner {
 
 impl Link {
     async fn new(tls: bool, rate: usize, configure: impl FnOnce(Config) -> Config) -> Self {
+        Self::serving(ServerConfig::default(), tls, rate, configure).await
+    }
+
+    async fn serving(
+        server: ServerConfig,
+        tls: bool,
+        rate: usize,
+        configure: impl FnOnce(Config) -> Config,
+    ) -> Self {
         let addr = ([127, 0, 0, 1], 0).into();
         let authority = tls.then(Authority::new);
         let server = match &authority {
-            None => Listener::bind(addr, ServerConfig::default()).await,
-            Some(own) => {
-                Listener::bind_tls(addr, ServerConfig::default(), own.server("127.0.0.1")).await
-            }
+            None => Listener::bind(addr, server).await,
+            Some(own) => Listener::bind_tls(addr, server, own.server("127.0.0.1")).await,
         };
         let server = server.expect("a loopback port");
         let proxy = FaultProxy::start(server.addr(), Dice::thrown()).expect("a port");
@@ -173,4 +180,27 @@ fn swallowed_direction_is_found() {
             link.end().await;
         })
     }
+}
+
+/// The server hears the parts of a message, as Cowboy and Bandit do, and closes none as idle.
+#[test]
+fn server_hears_parts_of_message() {
+    block_on(async {
+        let idle = ServerConfig::default().idle_timeout(secs(6));
+        let mut link = Link::serving(idle, false, 100_000, |config| config).await;
+        let room = link.client.join("room:slow", json!({})).await.unwrap();
+        let options = PushOptions::call().timeout(secs(600));
+        // It takes ten seconds.
+        let payload = json!({"pad": "x".repeat(1_000_000)});
+        room.push_with("ack", payload, options).await.unwrap().ok().unwrap();
+        drop(room);
+        // Nothing is heard now, until it closes.
+        let cause = signal(&mut link.signals, |signal| match signal {
+            Signal::Disconnected { cause, .. } => Some(cause),
+            _ => None,
+        });
+        let closed = Cause::RemoteClose { code: Some(1002), reason: String::new() };
+        assert_eq!(cause.await, closed);
+        link.end().await;
+    })
 }
