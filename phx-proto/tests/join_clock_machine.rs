@@ -95,3 +95,51 @@ fn the_answer_of_a_younger_join_does_not_restart_the_clock_of_the_oldest() {
     hand.advance(ms(1));
     assert_eq!(hand.take_signals(), [Signal::JoinTimedOut { topic: "room:a".into() }]);
 }
+
+/// The server answers joins one after another and a heartbeat behind them, so the answer to a
+/// heartbeat says of every join that was written before it that its reply is lost: eight lost
+/// replies cost one `join_timeout`, not eight.
+#[test]
+fn lost_join_replies_recover_together() {
+    let mut hand = Hand::open(config());
+    for topic in 0..8 {
+        hand.join(&format!("room:{topic}"));
+    }
+    hand.advance(secs(10));
+    // Written behind the probe, so nothing is known of it.
+    hand.answer("room:3", "phx_join", "ok", json!({}));
+    hand.join("room:late");
+    hand.answer_heartbeat();
+    for topic in (0..8).filter(|topic| *topic != 3) {
+        let delay = hand.rejoin_after(&format!("room:{topic}"));
+        assert!((ms(50)..=ms(100)).contains(&delay), "{delay:?}");
+    }
+    assert_eq!(hand.socket.channel_status("room:3"), ChannelStatus::Joined);
+    assert_eq!(hand.socket.channel_status("room:late"), ChannelStatus::Joining);
+    hand.advance(ms(100));
+    for topic in (0..8).filter(|topic| *topic != 3) {
+        assert_eq!(hand.count_sent(&format!("room:{topic}"), "phx_join"), 2);
+    }
+    // The clock of the one that is left began to run when the others were given up.
+    hand.forget();
+    hand.advance(ms(9_899));
+    assert!(hand.signals.is_empty(), "{:?}", hand.signals);
+    hand.advance(ms(1));
+    assert!(hand.signals.contains(&Signal::JoinTimedOut { topic: "room:late".into() }));
+}
+
+/// A heartbeat that was answered before the oldest join became overdue is as good a witness.
+#[test]
+fn overdue_join_is_lost_by_an_earlier_heartbeat() {
+    let mut hand = Hand::open(config());
+    hand.join("room:a");
+    hand.join("room:b");
+    hand.socket.probe(hand.now).unwrap();
+    hand.drain();
+    hand.answer_heartbeat();
+    hand.advance(ms(9_999));
+    assert_eq!(hand.socket.channel_status("room:b"), ChannelStatus::Joining);
+    hand.advance(ms(1));
+    hand.rejoin_after("room:a");
+    hand.rejoin_after("room:b");
+}
