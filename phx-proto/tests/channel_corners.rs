@@ -254,3 +254,46 @@ fn a_leave_that_ended_before_it_was_written_is_not_written() {
     hand.writable(true);
     assert_eq!(hand.count_sent("room:a", "phx_leave"), 0);
 }
+
+/// A consumer that sees the end of its channel has seen the outcome of every push that ended with it.
+#[test]
+fn pushes_end_before_their_channel() {
+    type Ending = fn(&mut Hand);
+    let endings: [(&str, Ending); 4] = [
+        ("leave while joined", |hand| hand.leave("room:a")),
+        ("leave while joining", |hand| {
+            hand.lost();
+            hand.until_dial();
+            hand.opened();
+            hand.leave("room:a");
+        }),
+        ("leave while offline", |hand| {
+            hand.lost();
+            hand.leave("room:a");
+        }),
+        ("close", |hand| hand.end_channel("room:a", "phx_close")),
+    ];
+    for (what, ending) in endings {
+        let mut hand = Hand::joined(config());
+        hand.lost();
+        hand.until_dial();
+        hand.opened();
+        for _ in 0..2 {
+            hand.socket.push(hand.now, "room:a", "e", json!({}), PushOptions::call()).unwrap();
+        }
+        if what == "close" || what == "leave while joined" {
+            hand.answer_join("room:a");
+        }
+        hand.forget();
+        ending(&mut hand);
+        let ended = |signal: &Signal| matches!(signal, Signal::PushEnded { .. });
+        let closed = |signal: &Signal| matches!(signal, Signal::ChannelClosed { .. });
+        let at = hand.signals.iter().position(closed).expect("the channel ended");
+        let last = hand.signals.iter().rposition(ended);
+        match last {
+            Some(last) => assert!(last < at, "{what}: {:?}", hand.signals),
+            // They were written and are answered, or end with the leave.
+            None => assert_eq!(what, "leave while joined"),
+        }
+    }
+}

@@ -102,8 +102,8 @@ impl Socket {
 
     /// Leaves a topic, whoever shares it. Legal in every state; cancels a pending rejoin.
     ///
-    /// The signal `ChannelClosed` follows at once and ends it for its subscribers; `Left`
-    /// follows with the outcome: at once when the server knows nothing of the channel, else when
+    /// The outcomes of the pushes that end with it and then the signal `ChannelClosed` follow at
+    /// once, which ends it for its subscribers; `Left` follows with the outcome: at once when the server knows nothing of the channel, else when
     /// the server has answered, or after [`Config::leave_timeout`](crate::Config::leave_timeout).
     /// Pushes that could be written already go out before the leave; the others end
     /// [`NotSent`](crate::PushOutcome::NotSent).
@@ -130,9 +130,10 @@ impl Socket {
             }
             State::Pending | State::Errored { .. } => want.surviving,
         };
-        self.signal(Signal::ChannelClosed { topic: topic.clone(), cause: ChannelEnd::Left });
+        let closed = Signal::ChannelClosed { topic: topic.clone(), cause: ChannelEnd::Left };
         let Some(join_ref) = leaving else {
             self.end_group(pushes, |_| PushOutcome::NotSent(NotSentCause::Left));
+            self.signal(closed);
             if !is_leaving {
                 self.signal(Signal::Left { topic, outcome: LeaveOutcome::Local });
             }
@@ -143,6 +144,7 @@ impl Socket {
             let not_sent = |_: &Push| PushOutcome::NotSent(NotSentCause::Left);
             self.end_members(group, |push| !push.is_written(), not_sent);
         }
+        self.signal(closed);
         let order = self.mint_order();
         if let Some(live) = &mut self.live {
             live.lane.insert(order, LaneItem::Leave(topic.clone(), join_ref));
