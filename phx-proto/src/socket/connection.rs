@@ -53,6 +53,7 @@ use crate::id::ConnectionId;
 use crate::service::supervision::Lifecycle;
 use crate::socket::heartbeat::Heartbeat;
 use crate::socket::join_clock::JoinClock;
+use crate::socket::push::abandoned::Abandoned;
 use crate::socket::retry::{Decision, Retry};
 use crate::socket::timer::TimerKey;
 use crate::time::Time;
@@ -352,6 +353,7 @@ impl Socket {
                 .filter(|(_, channel)| channel.is_due())
                 .filter_map(|(topic, channel)| Some((channel.want.as_ref()?.order, topic.clone())))
                 .collect(),
+            abandoned: Abandoned::default(),
             lane: Ordered::new(),
         });
         self.phase = Phase::Open { id };

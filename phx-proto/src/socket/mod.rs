@@ -47,6 +47,7 @@ use crate::id::{ConnectionId, InterestId, Ref};
 use crate::socket::channel::{Channel, ChannelStatus, PendingReason, State, Want};
 use crate::socket::heartbeat::Heartbeat;
 use crate::socket::join_clock::JoinClock;
+use crate::socket::push::abandoned::Abandoned;
 use crate::socket::push::slab::{Group, Place, Pushes};
 use crate::socket::retry::Retry;
 use crate::socket::rng::Rng;
@@ -144,6 +145,8 @@ struct Live {
     joins: JoinClock,
     /// Topics whose join can be written, in the order they were asked for.
     due_joins: BTreeSet<(u64, Topic)>,
+    /// Pushes that the server may still answer though they have their outcome.
+    abandoned: Abandoned,
     /// Frames of channels that can be written, in the order they were accepted.
     lane: Ordered<u64, LaneItem>,
 }

@@ -55,18 +55,22 @@ impl World {
         let sent = &mut self.sent[index];
         // Any "unmatched topic" without a join_ref may say that a channel is lost.
         let unmatched = matches!(how, Answer::Unmatched | Answer::Error(_));
-        let stale = (sent.answered || sent.conn != id) && !unmatched;
-        sent.answered |= sent.conn == id;
-        let sent = sent.clone();
+        let astray = how == Answer::Astray;
+        let stale = astray || ((sent.answered || sent.conn != id) && !unmatched);
+        sent.answered |= sent.conn == id && !astray;
+        let mut sent = sent.clone();
+        if astray {
+            sent.topic = name(u8::from(sent.topic == name(0)));
+        }
         let join_ref = match how {
-            Answer::Unmatched => Value::Null,
+            Answer::Unmatched | Answer::Astray => Value::Null,
             _ => json!(sent.join_ref.map(|join_ref| join_ref.to_string())),
         };
         let msg_ref = sent.msg_ref.to_string();
         let (status, response) = match how {
             Answer::Ok | Answer::OkBinary => ("ok", json!({"to": sent.event})),
             Answer::Error(reason) => ("error", json!({"reason": REASONS[usize::from(reason) % 4]})),
-            Answer::Unmatched => ("error", json!({"reason": "unmatched topic"})),
+            Answer::Unmatched | Answer::Astray => ("error", json!({"reason": "unmatched topic"})),
             Answer::OtherStatus => ("maybe", json!([])),
         };
         let frame = if how == Answer::OkBinary && !self.setup.vsn_1 {
@@ -84,6 +88,9 @@ impl World {
             )
         };
         self.receive(id, frame, stale);
+        if astray {
+            return Called::Frame;
+        }
         Called::Reply { topic: sent.topic, msg_ref: sent.msg_ref, ok: status == "ok" }
     }
 

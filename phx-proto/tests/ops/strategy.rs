@@ -183,6 +183,7 @@ fn answer() -> impl Strategy<Value = Answer> {
         1 => Just(Answer::OkBinary),
         2 => (0_u8..4).prop_map(Answer::Error),
         2 => Just(Answer::Unmatched),
+        1 => Just(Answer::Astray),
         1 => Just(Answer::OtherStatus),
     ]
 }

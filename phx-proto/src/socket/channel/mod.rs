@@ -119,6 +119,8 @@ pub(crate) struct Want {
     pub(crate) attempts: u32,
     pub(crate) rejoins: u32,
     pub(crate) rejections: u32,
+    /// When the server last answered a push as if the channel did not exist.
+    pub(crate) unmatched_at: Option<Time>,
     /// Accepted and without an outcome; none before the first.
     pub(crate) pushes: Option<Group>,
 }
@@ -166,6 +168,7 @@ impl Want {
             attempts: 0,
             rejoins: 0,
             rejections: 0,
+            unmatched_at: None,
             pushes: None,
         }
     }
