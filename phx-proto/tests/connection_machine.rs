@@ -621,3 +621,51 @@ fn disconnected_says_what_follows() {
     assert_eq!(hand.take_signals(), [Signal::Disconnected { id, cause, next }]);
     assert!(matches!(hand.actions.as_slice(), [Action::ReconnectAfter { attempt: 1, .. }]));
 }
+
+/// A driver may learn of the end of a connection before it has reported the start, or the other way
+/// round. What it names ends all the same.
+#[test]
+fn end_of_the_attempt_is_a_failed_attempt() {
+    let mut hand = Hand::new(config());
+    hand.connect();
+    hand.lost();
+    assert_eq!(hand.reconnect_after().1, Cause::TransportLost { message: "reset".into() });
+    assert_eq!(hand.socket.stats().failed_attempts, 1);
+    assert_eq!(hand.socket.stats().stale_inputs, 0);
+    hand.until_dial();
+    assert_eq!(hand.socket.poll_timeout().map(|t| t.kind), Some(TimerKind::Connect));
+    // A close frame says that the connection was open: its rule holds.
+    let mut hand = Hand::new(config().close_rule(4000, CloseRule::Stop));
+    hand.connect();
+    hand.close_frame(4000);
+    assert!(matches!(hand.socket.status(), Status::GaveUp { .. }));
+    let mut hand = Hand::new(config());
+    hand.connect();
+    hand.close_frame(1012);
+    check(hand.reconnect_after().0, 10, 2_000, "a restart");
+    hand.until_dial();
+    hand.ended(Ended::MessageTooLarge);
+    assert!(matches!(hand.reconnect_after().1, Cause::MessageTooLarge { .. }));
+}
+
+#[test]
+fn failure_of_an_open_connection_is_its_loss() {
+    let mut hand = Hand::joined(config());
+    hand.failed(dial_failure());
+    assert_eq!(hand.reconnect_after().1, Cause::Dial { message: "refused".into() });
+    assert_eq!(hand.socket.stats().lost_connections, 1);
+    assert_eq!(hand.socket.stats().stale_inputs, 0);
+    let interrupted = |signal: &Signal| matches!(signal, Signal::Interrupted { .. });
+    assert!(hand.signals.iter().any(interrupted), "{:?}", hand.signals);
+    assert_eq!(hand.socket.poll_timeout().map(|t| t.kind), Some(TimerKind::Reconnect));
+}
+
+#[test]
+fn failure_while_closing_ends_the_close() {
+    let mut hand = Hand::open(config());
+    hand.socket.disconnect(hand.now);
+    hand.drain();
+    hand.failed(dial_failure());
+    assert_eq!(hand.socket.status(), Status::Closed);
+    assert_eq!(hand.socket.poll_timeout(), None);
+}

@@ -364,13 +364,9 @@ impl Socket {
         }
     }
 
-    /// The attempt `id` failed.
+    /// The attempt `id` failed. If it was reported as opened before, the connection ends with this
+    /// cause.
     pub fn handle_failed(&mut self, now: Time, id: ConnectionId, failure: Failure) {
-        let now = self.advance(now);
-        if !matches!(self.phase, Phase::Connecting { id: current, .. } if current == id) {
-            self.stats.stale_inputs += 1;
-            return;
-        }
         let cause = match failure {
             Failure::Dial { message } => Cause::Dial { message },
             Failure::Tls { message } => Cause::Tls { message },
@@ -380,23 +376,30 @@ impl Socket {
             Failure::Credentials { message } => Cause::CredentialsFailed { message },
             Failure::CredentialsGaveUp { reason } => Cause::CredentialsGaveUp { reason },
         };
-        self.attempt_failed(now, id, cause);
+        self.end(now, id, cause);
     }
 
-    /// The open connection `id` ended, or its close handshake is over.
+    /// The open connection `id` ended, or its close handshake is over. If it was not reported as
+    /// opened before, the attempt has failed with this cause.
     pub fn handle_closed(&mut self, now: Time, id: ConnectionId, ended: Ended) {
+        let cause = match ended {
+            Ended::CloseFrame { code, reason } => Cause::RemoteClose { code, reason },
+            Ended::Lost { message } => Cause::TransportLost { message },
+            Ended::MessageTooLarge => {
+                Cause::MessageTooLarge { limit: self.config.max_message_bytes }
+            }
+        };
+        self.end(now, id, cause);
+    }
+
+    /// Ends the connection or the attempt `id`, in whatever state it is.
+    fn end(&mut self, now: Time, id: ConnectionId, cause: Cause) {
         let now = self.advance(now);
         match self.phase {
-            Phase::Open { id: current } if current == id => {
-                let cause = match ended {
-                    Ended::CloseFrame { code, reason } => Cause::RemoteClose { code, reason },
-                    Ended::Lost { message } => Cause::TransportLost { message },
-                    Ended::MessageTooLarge => {
-                        Cause::MessageTooLarge { limit: self.config.max_message_bytes }
-                    }
-                };
-                self.connection_lost(now, cause);
+            Phase::Connecting { id: current, .. } if current == id => {
+                self.attempt_failed(now, id, cause);
             }
+            Phase::Open { id: current } if current == id => self.connection_lost(now, cause),
             Phase::Closing { id: current, .. } if current == id => self.close_finished(now),
             _ => self.stats.stale_inputs += 1,
         }

@@ -513,10 +513,15 @@ impl World {
         let id = id.unwrap_or(ConnectionId::from_u64(1_000_000));
         let phase_fits = match self.socket.status() {
             Status::Connecting { .. } => {
-                matches!(what, Input::Opened | Input::Failed | Input::CredentialsUnchanged)
+                matches!(
+                    what,
+                    Input::Opened | Input::Failed | Input::Closed | Input::CredentialsUnchanged
+                )
             }
-            Status::Open => matches!(what, Input::Closed | Input::Writable | Input::Frame),
-            Status::Closing => what == Input::Closed,
+            Status::Open => {
+                matches!(what, Input::Failed | Input::Closed | Input::Writable | Input::Frame)
+            }
+            Status::Closing => matches!(what, Input::Failed | Input::Closed),
             _ => false,
         };
         let stale = !phase_fits || current != Some(id);
