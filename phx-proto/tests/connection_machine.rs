@@ -323,7 +323,7 @@ fn retry_after_is_obeyed_in_both_forms_and_up_to_a_maximum() {
         for (headers, from, to) in [
             (vec![("retry-after", "10")], 10_000, 12_000),
             (vec![date, later], 60_000, 72_000),
-            (vec![("retry-after", "99999")], 3_600_000, 3_600_000),
+            (vec![("retry-after", "99999")], 3_600_000, 4_320_000),
             (vec![("retry-after", "soon")], 10, 10),
         ] {
             let mut hand = Hand::with_seed(config(), seed);
@@ -668,4 +668,20 @@ fn failure_while_closing_ends_the_close() {
     hand.failed(dial_failure());
     assert_eq!(hand.socket.status(), Status::Closed);
     assert_eq!(hand.socket.poll_timeout(), None);
+}
+
+/// Thousands of clients that are told the same hour must not come back in the same second.
+#[test]
+fn retry_after_at_its_cap_is_spread() {
+    let mut delays = Vec::new();
+    for seed in 0..50 {
+        let mut hand = Hand::with_seed(config(), seed);
+        hand.connect();
+        hand.failed(refused(503, &[("retry-after", "7200")]));
+        let (delay, _) = hand.reconnect_after();
+        check(delay, 3_600_000, 4_320_000, "an hour and up to a fifth more");
+        delays.push(delay);
+    }
+    let (least, most) = (delays.iter().min().unwrap(), delays.iter().max().unwrap());
+    assert!(*most - *least > secs(600), "{least:?} to {most:?}");
 }

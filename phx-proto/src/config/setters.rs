@@ -227,7 +227,8 @@ impl Config {
         self
     }
 
-    /// The most that a `Retry-After` header is obeyed. Default 1 h; with zero it is not obeyed.
+    /// The most that a `Retry-After` header is obeyed, before the spread of up to a fifth that every
+    /// such delay gets. Default 1 h; with zero it is not obeyed.
     #[must_use]
     pub const fn retry_after_max(mut self, max: Duration) -> Self {
         self.retry_after_max = max;

@@ -110,12 +110,10 @@ impl Socket {
             }
             TimerKey::HeartbeatReply => self.abort_connection(now, Cause::HeartbeatTimeout),
             TimerKey::WriteStall => {
+                // A server that runs a join does not read; the join clock decides, and the time
+                // begins again when no join is unanswered.
                 if self.live.as_ref().is_some_and(|live| live.joins.is_empty()) {
                     self.abort_connection(now, Cause::WriteStalled);
-                } else {
-                    // A server that runs a join does not read; the join clock decides.
-                    let at = now + self.config.write_stall_timeout;
-                    self.timers.arm(TimerKey::WriteStall, at);
                 }
             }
             TimerKey::JoinClock => self.join_overdue(now),

@@ -104,7 +104,6 @@ impl Retry {
             let asked = retry_after.min(config.retry_after_max).max(delay);
             // Up to a fifth more, so that clients told the same do not come back together.
             let most = Duration::from_nanos(nanos(asked).saturating_add(nanos(asked) / 5));
-            let most = most.min(config.retry_after_max.max(asked));
             delay = spread(DelayRange::new(asked, most).unwrap_or(range), random);
         }
 

@@ -222,6 +222,20 @@ impl Socket {
             }
         }
         self.rearm_heartbeat();
+        self.rearm_write_stall();
+    }
+
+    /// Arms the deadline of a transport that takes no frame, if it is needed and not armed.
+    fn rearm_write_stall(&mut self) {
+        let stalled =
+            self.live.as_ref().is_some_and(|live| !live.writable && live.joins.is_empty());
+        if stalled
+            && self.config.heartbeat_interval.is_zero()
+            && !self.timers.is_armed(&TimerKey::WriteStall)
+        {
+            let at = self.now + self.config.write_stall_timeout;
+            self.timers.arm(TimerKey::WriteStall, at);
+        }
     }
 }
 

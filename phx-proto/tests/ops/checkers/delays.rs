@@ -156,8 +156,7 @@ impl Checker for Reconnects {
                 let range = asked.map_or(range, |asked| {
                     let asked = asked.min(most);
                     let (min, max) = (range.min().max(asked), range.max().max(asked));
-                    let max = (max + max / 5).min(most.max(range.max()));
-                    DelayRange::new(min, max).expect("a range")
+                    DelayRange::new(min, max + max / 5).expect("a range")
                 });
                 assert!(range.contains(*delay), "{action:?} is not within {range:?}");
                 assert!(at.setup.max_retries.is_none_or(|max| *attempt <= max), "{action:?}");
