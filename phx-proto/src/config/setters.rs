@@ -364,6 +364,10 @@ impl Config {
 
     /// How many joins may be unanswered at once, from 1. Default 8.
     ///
+    /// When the server closes two connections in a row within 2 s of joins, as servers with a limit
+    /// of joins do, they are written at half of the rate that was answered, and faster again when
+    /// that works.
+    ///
     /// # Errors
     ///
     /// [`ConfigError::Zero`] for 0.

@@ -53,6 +53,7 @@ use crate::id::ConnectionId;
 use crate::service::supervision::Lifecycle;
 use crate::socket::heartbeat::Heartbeat;
 use crate::socket::join_clock::JoinClock;
+use crate::socket::join_pace::JoinPace;
 use crate::socket::push::abandoned::Abandoned;
 use crate::socket::retry::{Decision, Retry};
 use crate::socket::timer::TimerKey;
@@ -199,7 +200,7 @@ impl Socket {
         match &mut self.phase {
             Phase::Open { id } => {
                 let id = *id;
-                self.drop_live();
+                self.drop_live(now, false);
                 self.start_close(now, id, 1000, AfterClose::Stay);
             }
             Phase::Closing { then, .. } => *then = AfterClose::Stay,
@@ -431,6 +432,7 @@ impl Socket {
 impl Socket {
     fn begin_life(&mut self) {
         self.retry = Retry::default();
+        self.pace = JoinPace::default();
         self.add_auto_joins();
     }
 
@@ -459,7 +461,9 @@ impl Socket {
 
     /// The open connection is gone.
     pub(super) fn connection_lost(&mut self, now: Time, cause: Cause) {
-        let Some(live) = self.drop_live() else { return };
+        // A transport that is lost without a close frame may have been cut by anything on the way.
+        let by_peer = matches!(cause, Cause::RemoteClose { .. });
+        let Some(live) = self.drop_live(now, by_peer) else { return };
         self.stats.lost_connections += 1;
         self.interrupt_channels(now, &cause);
         self.schedule(now, live.id, cause, Some(now.since(live.opened_at)));
@@ -475,7 +479,7 @@ impl Socket {
 
     /// We close the open connection because of what the peer sent.
     pub(super) fn close_connection(&mut self, now: Time, code: u16, cause: Cause) {
-        let Some(live) = self.drop_live() else { return };
+        let Some(live) = self.drop_live(now, false) else { return };
         self.stats.lost_connections += 1;
         self.interrupt_channels(now, &cause);
         let open_for = now.since(live.opened_at);
@@ -550,14 +554,16 @@ impl Socket {
     }
 
     /// Takes everything that belonged to the open connection, deadlines included.
-    fn drop_live(&mut self) -> Option<Live> {
+    fn drop_live(&mut self, now: Time, by_peer: bool) -> Option<Live> {
         let live = self.live.take()?;
+        self.pace.ended(now, by_peer, live.joins.is_empty() && live.due_joins.is_empty());
         for key in [
             TimerKey::HeartbeatDue,
             TimerKey::HeartbeatReply,
             TimerKey::WriteStall,
             TimerKey::JoinClock,
             TimerKey::JoinBlock,
+            TimerKey::JoinPace,
         ] {
             self.timers.disarm(&key);
         }

@@ -123,6 +123,8 @@ impl Socket {
                     self.abort_connection(now, Cause::JoinStalled { topic: join.topic });
                 }
             }
+            // Time has passed, which is all that the next join waits for.
+            TimerKey::JoinPace => {}
             TimerKey::Rejoin(topic) => self.rejoin_due(&topic),
             TimerKey::Leave(topic) => self.leave_ended(&topic, LeaveOutcome::TimedOut),
             TimerKey::Push(id) => {

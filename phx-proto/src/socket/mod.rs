@@ -9,6 +9,7 @@
 //! | `push/` | which outcome a push has: its states and its transitions |
 //! | `heartbeat` | whether the peer still answers |
 //! | `join_clock` | whose join the server is working on |
+//! | `join_pace` | how fast joins are written to a server that closes for them |
 //! | `receive` | what an incoming frame is about |
 //! | `send` | which frame is next |
 //! | `expire` | which deadline has passed, and what a clock jump means |
@@ -21,6 +22,7 @@ mod connection;
 mod expire;
 mod heartbeat;
 mod join_clock;
+mod join_pace;
 pub(crate) mod push;
 mod receive;
 mod retry;
@@ -47,6 +49,7 @@ use crate::id::{ConnectionId, InterestId, Ref};
 use crate::socket::channel::{Channel, ChannelStatus, PendingReason, State, Want};
 use crate::socket::heartbeat::Heartbeat;
 use crate::socket::join_clock::JoinClock;
+use crate::socket::join_pace::JoinPace;
 use crate::socket::push::abandoned::Abandoned;
 use crate::socket::push::slab::{Group, Place, Pushes};
 use crate::socket::retry::Retry;
@@ -119,6 +122,7 @@ pub struct Socket {
     now: Time,
     phase: Phase,
     retry: Retry,
+    pace: JoinPace,
     live: Option<Live>,
     /// Boxed, as the table has room for more than there are.
     channels: Table<Box<Channel>>,
@@ -173,6 +177,7 @@ impl Socket {
             now,
             phase: Phase::Idle,
             retry: Retry::default(),
+            pace: JoinPace::default(),
             live: None,
             channels: Table::seeded(seed),
             interests: Ordered::new(),
@@ -306,6 +311,7 @@ impl Socket {
                 Some(live) if live.joins.len() >= self.config.join_concurrency => {
                     PendingReason::Slot
                 }
+                Some(_) if !self.is_paced_in() => PendingReason::Paced,
                 Some(_) => PendingReason::NotWritable,
             }),
         }

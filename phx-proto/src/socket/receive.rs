@@ -113,6 +113,7 @@ impl Socket {
             return;
         }
         if live.joins.is_unanswered(msg_ref, topic) {
+            self.pace.answered();
             if let Some(join) = live.joins.remove(msg_ref, now) {
                 if reply.status == *"ok" {
                     self.stats.last_join = Some(now.since(join.written));

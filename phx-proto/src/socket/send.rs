@@ -50,9 +50,14 @@ impl Socket {
         })
     }
 
-    /// Whether one more join may be unanswered.
+    /// Whether one more join may be unanswered, and may be written already.
     fn has_slot(&self, live: &Live) -> bool {
-        live.joins.len() < self.config.join_concurrency
+        live.joins.len() < self.config.join_concurrency && self.is_paced_in()
+    }
+
+    /// Whether the pace of joins lets one more be written now.
+    pub(super) fn is_paced_in(&self) -> bool {
+        self.pace.next().is_none_or(|at| at <= self.now)
     }
 
     /// Takes the next frame; none when what wanted to write it could not or has ended.

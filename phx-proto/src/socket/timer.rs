@@ -49,6 +49,8 @@ pub enum TimerKind {
     JoinClock,
     /// When a join has kept the socket silent for too long.
     JoinBlock,
+    /// When the next join may be written to a server that closes when they come too fast.
+    JoinPace,
     /// When to join a channel again.
     Rejoin,
     /// When a leave has gone unanswered for too long.
@@ -68,6 +70,7 @@ pub(crate) enum TimerKey {
     WriteStall,
     JoinClock,
     JoinBlock,
+    JoinPace,
     Rejoin(Topic),
     Leave(Topic),
     /// Never armed here: the deadlines of pushes are many and kept apart, in
@@ -86,6 +89,7 @@ impl TimerKey {
             Self::WriteStall => TimerKind::WriteStall,
             Self::JoinClock => TimerKind::JoinClock,
             Self::JoinBlock => TimerKind::JoinBlock,
+            Self::JoinPace => TimerKind::JoinPace,
             Self::Rejoin(_) => TimerKind::Rejoin,
             Self::Leave(_) => TimerKind::Leave,
             Self::Push(_) => TimerKind::Push,
@@ -103,6 +107,7 @@ impl TimerKey {
             Self::WriteStall => Some(5),
             Self::JoinClock => Some(6),
             Self::JoinBlock => Some(7),
+            Self::JoinPace => Some(8),
             Self::Rejoin(_) | Self::Leave(_) | Self::Push(_) => None,
         }
     }
@@ -119,7 +124,7 @@ pub(crate) struct Timers {
 }
 
 /// The deadlines of which a connection has one each.
-const CONNECTION: [TimerKey; 8] = [
+const CONNECTION: [TimerKey; 9] = [
     TimerKey::Connect,
     TimerKey::Reconnect,
     TimerKey::Close,
@@ -128,6 +133,7 @@ const CONNECTION: [TimerKey; 8] = [
     TimerKey::WriteStall,
     TimerKey::JoinClock,
     TimerKey::JoinBlock,
+    TimerKey::JoinPace,
 ];
 
 impl Timers {

@@ -87,6 +87,8 @@ pub enum PendingReason {
     LeaveEnding,
     /// As many joins are unanswered as may be.
     Slot,
+    /// The server closed connections when joins came too fast, and the time of this one has not come.
+    Paced,
     /// The transport takes no frame at the moment, or nobody polled for one.
     NotWritable,
 }

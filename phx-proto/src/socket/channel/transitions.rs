@@ -246,7 +246,11 @@ impl Socket {
             want.attempts = want.attempts.saturating_add(1);
         }
         if let Some(live) = &mut self.live {
+            self.pace.written(now, live.joins.is_empty());
             live.joins.written(join_ref, topic.clone(), now);
+        }
+        if let Some(at) = self.pace.next() {
+            self.timers.arm(TimerKey::JoinPace, at);
         }
         self.rearm_join_clock();
     }
