@@ -210,7 +210,8 @@ impl Client {
         if self.socket.channel_status(topic) == ChannelStatus::Joined {
             // A second join of a joined topic is a rejoin, with what the server is told now.
             let set = self.socket.set_join_params(topic, payload);
-            set.and_then(|()| self.socket.rejoin(self.now, topic)).map_err(|e| e.to_string())?;
+            set.map_err(|error| error.to_string())?;
+            self.socket.rejoin(self.now, topic).map_err(|error| error.to_string())?;
             self.drain();
             return self.jump(TimerKind::Rejoin);
         }

@@ -9,6 +9,7 @@ pub(crate) mod auth_token;
 pub(crate) mod backoff;
 mod credentials;
 mod error;
+pub(crate) mod http;
 pub(crate) mod join_params;
 mod policy;
 mod proxy;

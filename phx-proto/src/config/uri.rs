@@ -4,6 +4,7 @@
 use core::fmt;
 
 use super::ConfigError;
+use super::http::host_problem;
 
 /// `ws://` or `wss://`, host, port, path and query of a socket.
 #[derive(Clone, PartialEq, Eq)]
@@ -50,9 +51,6 @@ impl Uri {
         let rest = rest.split_once('#').map_or(rest, |(before, _)| before);
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, target) = rest.split_at(end);
-        if authority.contains('@') {
-            return bad("it holds user information: pass credentials as headers or parameters");
-        }
         let (host, port) = split_port(authority)?;
         let port = match port {
             Some(port) => port,
@@ -143,6 +141,9 @@ pub(super) fn split_port(authority: &str) -> Result<(&str, Option<u16>), ConfigE
         let Some((host, after)) = rest.split_once(']') else {
             return bad("the IPv6 address has no closing bracket");
         };
+    if let Some(problem) = host_problem(authority) {
+        return bad(problem);
+    }
         if host.parse::<core::net::Ipv6Addr>().is_err() {
             return bad("what stands in brackets is not an IPv6 address");
         }
@@ -157,8 +158,11 @@ pub(super) fn split_port(authority: &str) -> Result<(&str, Option<u16>), ConfigE
             None => (authority, None),
         }
     };
-    if host.is_empty() {
-        return bad("it has no host");
+    if host.contains(['[', ']']) {
+        return bad("brackets are for IPv6 addresses");
+    }
+    if let Some(problem) = host_problem(host) {
+        return bad(problem);
     }
     match port {
         None | Some("") => Ok((host, None)),

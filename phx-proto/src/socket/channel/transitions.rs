@@ -59,9 +59,7 @@ impl Socket {
         if &*topic == PHOENIX {
             return Err(JoinError::Reserved { topic });
         }
-        if let Some(payload) = params.fixed() {
-            self.check_join(&topic, payload)?;
-        }
+        self.check_params(&topic, &params)?;
         if self.wanted(&topic).is_some_and(|want| !want.params.same(&params)) {
             return Err(JoinError::ConflictingParams { topic });
         }
@@ -179,14 +177,20 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// [`NotWanted`] when it is not wanted.
+    /// [`JoinError`] when it is not wanted, or when the join could not be sent with them; it goes on
+    /// with the ones before.
     pub fn set_join_params(
         &mut self,
         topic: &str,
         params: impl Into<JoinParams>,
-    ) -> Result<(), NotWanted> {
-        let want = self.wanted_mut(topic).ok_or_else(|| NotWanted { topic: topic.into() })?;
-        want.params = params.into();
+    ) -> Result<(), JoinError> {
+        let params = params.into();
+        let not_wanted = || NotWanted { topic: topic.into() };
+        let topic = self.wanted(topic).ok_or_else(not_wanted)?.topic.clone();
+        self.check_params(&topic, &params)?;
+        if let Some(want) = self.wanted_mut(&topic) {
+            want.params = params;
+        }
         Ok(())
     }
 }
@@ -224,6 +228,11 @@ impl Socket {
         }
         self.interests.insert(interest, topic);
         interest
+    }
+
+    /// Whether a join with these parameters can be written at all, as far as that is known before it.
+    fn check_params(&self, topic: &Topic, params: &JoinParams) -> Result<(), JoinError> {
+        params.fixed().map_or(Ok(()), |payload| self.check_join(topic, payload))
     }
 
     /// Whether a join with this payload can be written at all.
