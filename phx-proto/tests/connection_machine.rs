@@ -369,16 +369,20 @@ fn credentials_are_replaced_as_a_whole_and_used_by_the_next_dial() {
     let hand_config = config().param("token", "old").param("keep", "no");
     let mut hand = Hand::new(hand_config);
     hand.socket.set_credentials(Credentials::new().param("token", "new")).unwrap();
-    let target = hand.socket.connect_request().uri.target();
+    let target =
+        hand.socket.connect_request().expect("an address that may be dialled").uri.target();
     assert_eq!(target, "/socket/websocket?token=new&vsn=2.0.0");
     hand.socket.set_credentials(Credentials::new()).unwrap();
-    assert_eq!(hand.socket.connect_request().uri.target(), "/socket/websocket?vsn=2.0.0");
+    assert_eq!(
+        hand.socket.connect_request().expect("an address that may be dialled").uri.target(),
+        "/socket/websocket?vsn=2.0.0"
+    );
 }
 
 #[test]
 fn an_auth_token_travels_as_a_subprotocol_and_silence_about_it_is_a_warning() {
     let mut hand = Hand::new(config().auth_token("secret-token-1"));
-    let request = hand.socket.connect_request();
+    let request = hand.socket.connect_request().expect("an address that may be dialled");
     let offered: Vec<_> = request.subprotocols.iter().map(|s| s.expose().to_owned()).collect();
     assert_eq!(offered, ["phoenix", "base64url.bearer.phx.c2VjcmV0LXRva2VuLTE"]);
     assert!(!format!("{request:?}").contains("c2VjcmV0"));

@@ -339,7 +339,7 @@ fn config(conversation: &Conversation, foretold: &Foretold) -> Result<Config, St
         config = config.auth_token(token);
     }
     Ok(match conversation.vsn()? {
-        Vsn::V1 => config.serializer(Arc::new(V1)),
+        Vsn::V1 => config.serializer(Arc::new(V1)).expect("no vsn in the address"),
         Vsn::V2 => config,
     })
 }
@@ -347,7 +347,7 @@ fn config(conversation: &Conversation, foretold: &Foretold) -> Result<Config, St
 /// Whether the client would ask for the recorded upgrade: path, query (in any order), headers of
 /// the application and subprotocols.
 fn check_request(conversation: &Conversation, socket: &Socket) -> Result<(), String> {
-    let request = socket.connect_request();
+    let request = socket.connect_request().expect("an address that may be dialled");
     let target = request.uri.target();
     let sorted = |target: &str| {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));

@@ -43,7 +43,7 @@ use core::time::Duration;
 use super::{Live, Socket};
 use crate::collections::ordered::Ordered;
 use crate::config::auth_token::auth_token_subprotocol;
-use crate::config::{Credentials, Secret};
+use crate::config::{ConfigError, Credentials, Secret};
 use crate::event::action::{Action, ConnectRequest};
 use crate::event::cause::{Cause, ChannelEnd, NextStep, NotSentCause, UnknownCause};
 use crate::event::error::{CredentialsError, NotOpen, NotRetrying};
@@ -278,7 +278,7 @@ impl Socket {
     /// [`CredentialsError`] for an address that may not be dialled; nothing is replaced then.
     pub fn set_credentials(&mut self, credentials: Credentials) -> Result<(), CredentialsError> {
         if let Some(uri) = &credentials.uri {
-            self.config.check_uri(uri, self.config.allow_insecure)?;
+            self.config.check_uri(uri)?;
         }
         self.credentials = credentials;
         Ok(())
@@ -303,25 +303,31 @@ impl Socket {
 
     /// Where to dial and what to present there, as of now. Ask at dial time, so that refreshed
     /// credentials are the ones used.
-    #[must_use]
-    pub fn connect_request(&self) -> ConnectRequest {
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for what may not be dialled, whichever call it came from: `ws://` that would
+    /// leave this machine without [`Config::insecure`](crate::Config::insecure), or a `vsn` other
+    /// than the serializer's. Report it with [`Failure::Unsupported`], as no retry changes it.
+    pub fn connect_request(&self) -> Result<ConnectRequest, ConfigError> {
         let credentials = &self.credentials;
         let mut uri = credentials.uri.as_ref().unwrap_or(&self.config.uri).clone();
         for (name, value) in &credentials.params {
             uri.push_param(name, value.expose());
         }
-        if !uri.has_param("vsn") {
+        if uri.params("vsn").next().is_none() {
             uri.push_param("vsn", self.config.serializer.vsn());
         }
+        self.config.check_uri(&uri)?;
         let subprotocols = credentials.auth_token.as_ref().map(|token| {
             let bearer = auth_token_subprotocol(token.expose());
             vec![Secret::from("phoenix"), Secret::from(bearer)]
         });
-        ConnectRequest {
+        Ok(ConnectRequest {
             uri,
             headers: credentials.headers.clone(),
             subprotocols: subprotocols.unwrap_or_default(),
-        }
+        })
     }
 }
 
