@@ -17,7 +17,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         while let Some(action) = socket.poll_action(now) {
             match action {
                 Action::Connect { id, .. } => {
-                    let path = socket.connect_request().uri.target();
+                    let path = socket
+                        .connect_request()
+                        .expect("an address that may be dialled")
+                        .uri
+                        .target();
                     let request = ConnectRequest { path, headers: Vec::new() };
                     let accepted = server.connect(now, &request).expect("the server takes us");
                     (connection, peer) = (Some(id), Some(accepted.peer));

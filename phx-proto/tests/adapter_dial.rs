@@ -140,7 +140,9 @@ fn run<T>(future: impl Future<Output = T>) -> Option<T> {
 
 fn dial_once(uri: &str) -> Option<Result<(), Failure>> {
     let config = Config::insecure(uri).unwrap();
-    let request = Socket::new(config.clone(), 1, Time::default()).connect_request();
+    let request = Socket::new(config.clone(), 1, Time::default())
+        .connect_request()
+        .expect("an address that may be dialled");
     run(dial::<FakeNet>(&request, &config)).map(|dialled| dialled.map(drop))
 }
 

@@ -254,3 +254,117 @@ fn a_leave_that_ended_before_it_was_written_is_not_written() {
     hand.writable(true);
     assert_eq!(hand.count_sent("room:a", "phx_leave"), 0);
 }
+
+/// Only who pushed to a channel can learn from the reply that the server has none: a reply that
+/// answers a push to another topic says nothing about the topic that it names.
+#[test]
+fn unmatched_reply_to_another_topic_crashes_nothing() {
+    type Ending = fn(&mut Hand);
+    let endings: [(&str, PushOptions, Ending); 4] = [
+        ("waiting", PushOptions::call(), |_| {}),
+        ("a cast", PushOptions::cast(), |_| {}),
+        ("late", PushOptions::call(), |hand| hand.advance(secs(10))),
+        ("withdrawn", PushOptions::call(), |hand| {
+            let id = hand.socket.push(hand.now, "room:b", "e", json!({}), PushOptions::call());
+            hand.drain();
+            assert!(hand.socket.cancel_push(hand.now, id.unwrap()));
+        }),
+    ];
+    for (what, options, ending) in endings {
+        for named in ["room:b", "room:a"] {
+            let mut hand = Hand::joined(config().heartbeat_interval(secs(0)));
+            hand.join("room:b");
+            hand.answer_join("room:b");
+            hand.socket.push(hand.now, "room:b", "e", json!({}), options).unwrap();
+            hand.drain();
+            ending(&mut hand);
+            let sent = hand.last_sent("room:b", "e");
+            let unmatched = json!({"status": "error", "response": {"reason": "unmatched topic"}});
+            hand.receive(&json!([null, sent.msg_ref, named, "phx_reply", unmatched]));
+            let errored =
+                |topic| matches!(hand.socket.channel_status(topic), ChannelStatus::Errored { .. });
+            assert!(!errored("room:a"), "{what}, {named}");
+            assert_eq!(errored("room:b"), named == "room:b", "{what}, {named}");
+        }
+    }
+}
+
+/// Nor does a reply under the ref of what is no push: a join, a leave, a heartbeat.
+#[test]
+fn unmatched_reply_to_no_push_crashes_nothing() {
+    let mut hand = Hand::joined(config());
+    hand.join("room:b");
+    hand.socket.probe(hand.now).unwrap();
+    hand.drain();
+    for sent in [hand.last_sent("room:b", "phx_join"), hand.last_sent("phoenix", "heartbeat")] {
+        let unmatched = json!({"status": "error", "response": {"reason": "unmatched topic"}});
+        hand.receive(&json!([null, sent.msg_ref, "room:a", "phx_reply", unmatched]));
+        assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined, "{sent:?}");
+    }
+}
+
+/// What is remembered of pushes whose reply may still come is bounded: of more casts than that the
+/// last ones count.
+#[test]
+fn unmatched_replies_to_many_casts_rejoin_once() {
+    let mut hand = Hand::joined(config());
+    for _ in 0..200 {
+        hand.socket.push(hand.now, "room:a", "e", json!({}), PushOptions::cast()).unwrap();
+    }
+    hand.drain();
+    let refs: Vec<_> = hand.sent.iter().filter(|sent| sent.event == "e").cloned().collect();
+    assert_eq!(refs.len(), 200);
+    for sent in refs {
+        let unmatched = json!({"status": "error", "response": {"reason": "unmatched topic"}});
+        hand.receive(&json!([null, sent.msg_ref, "room:a", "phx_reply", unmatched]));
+    }
+    let rejoins = |signal: &&Signal| {
+        matches!(signal, Signal::Interrupted { cause: Interruption::Unmatched, .. })
+    };
+    assert_eq!(hand.signals.iter().filter(rejoins).count(), 1);
+    hand.advance(secs(1));
+    assert_eq!(hand.count_sent("room:a", "phx_join"), 2);
+}
+
+/// A consumer that sees the end of its channel has seen the outcome of every push that ended with it.
+#[test]
+fn pushes_end_before_their_channel() {
+    type Ending = fn(&mut Hand);
+    let endings: [(&str, Ending); 4] = [
+        ("leave while joined", |hand| hand.leave("room:a")),
+        ("leave while joining", |hand| {
+            hand.lost();
+            hand.until_dial();
+            hand.opened();
+            hand.leave("room:a");
+        }),
+        ("leave while offline", |hand| {
+            hand.lost();
+            hand.leave("room:a");
+        }),
+        ("close", |hand| hand.end_channel("room:a", "phx_close")),
+    ];
+    for (what, ending) in endings {
+        let mut hand = Hand::joined(config());
+        hand.lost();
+        hand.until_dial();
+        hand.opened();
+        for _ in 0..2 {
+            hand.socket.push(hand.now, "room:a", "e", json!({}), PushOptions::call()).unwrap();
+        }
+        if what == "close" || what == "leave while joined" {
+            hand.answer_join("room:a");
+        }
+        hand.forget();
+        ending(&mut hand);
+        let ended = |signal: &Signal| matches!(signal, Signal::PushEnded { .. });
+        let closed = |signal: &Signal| matches!(signal, Signal::ChannelClosed { .. });
+        let at = hand.signals.iter().position(closed).expect("the channel ended");
+        let last = hand.signals.iter().rposition(ended);
+        match last {
+            Some(last) => assert!(last < at, "{what}: {:?}", hand.signals),
+            // They were written and are answered, or end with the leave.
+            None => assert_eq!(what, "leave while joined"),
+        }
+    }
+}

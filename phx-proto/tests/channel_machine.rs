@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Hand, config, ms, secs};
+use common::{Hand, config, config_v1, ms, secs};
 use phx_proto::{
     Action, Cause, ChannelEnd, ChannelStatus, Interruption, JoinError, JoinParams, LeaveOutcome,
     NextStep, Payload, PendingReason, PushOptions, PushOutcome, RejectionKind, Released, Signal,
@@ -388,6 +388,29 @@ fn join_params_are_made_anew_for_every_attempt() {
     hand.until_dial();
     hand.opened();
     assert_eq!(hand.last_sent("room:a", "phx_join").payload, json!({"token": "new"}));
+}
+
+/// New parameters are held to what a join is held to, and refused ones change nothing.
+#[test]
+fn set_join_params_is_checked_as_join_is() {
+    let mut hand = Hand::joined(config().max_push_bytes(200));
+    let large = json!({"x": "x".repeat(200)});
+    let refused = hand.socket.set_join_params("room:a", large.clone());
+    assert_eq!(refused, Err(JoinError::TooLarge { limit: 200 }));
+    assert_eq!(
+        hand.socket.join(hand.now, "room:b", large),
+        Err(JoinError::TooLarge { limit: 200 })
+    );
+    let refused = hand.socket.set_join_params("room:b", json!({}));
+    assert!(matches!(refused, Err(JoinError::NotWanted(_))), "{refused:?}");
+    hand.lost();
+    hand.until_dial();
+    hand.opened();
+    assert_eq!(hand.last_sent("room:a", "phx_join").payload, json!({}));
+
+    let mut hand = Hand::joined(config_v1());
+    let refused = hand.socket.set_join_params("room:a", Payload::binary([1]));
+    assert!(matches!(refused, Err(JoinError::Encode(_))), "{refused:?}");
 }
 
 /// User pain 58.

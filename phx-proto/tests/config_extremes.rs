@@ -8,7 +8,7 @@ use std::time::Duration;
 use common::{Hand, config, secs};
 use phx_proto::{
     Action, Backoff, Cause, CloseRule, Config, DelayRange, Failure, NotSentCause, PushErrorKind,
-    PushOptions, PushOutcome, Refusal, Signal, Status,
+    PushOptions, PushOutcome, Refusal, Signal, Status, Time,
 };
 use serde_json::json;
 
@@ -141,4 +141,63 @@ fn with_no_time_to_close_the_transport_is_dropped_when_it_is_looked_at() {
     due_now(&mut hand);
     assert_eq!(hand.socket.status(), Status::Closed);
     assert!(matches!(hand.actions.last(), Some(Action::Abort { .. })), "{:?}", hand.actions);
+}
+
+/// Without heartbeats the write stall is what ends a dead connection; while a join is unanswered it
+/// waits for the join, and must not be due again and again meanwhile.
+#[test]
+fn write_stall_of_zero_does_not_spin() {
+    for timeout in [Duration::ZERO, Duration::from_nanos(1)] {
+        let config = config().heartbeat_interval(Duration::ZERO).write_stall_timeout(timeout);
+        let mut hand = Hand::open(config.clone());
+        hand.join("room:a");
+        hand.writable(false);
+        // It panics when time does not pass.
+        hand.advance(secs(5));
+        assert_eq!(hand.socket.status(), Status::Open, "the join decides");
+        hand.answer_join("room:a");
+        assert_eq!(hand.socket.status(), Status::Open);
+        hand.advance(timeout);
+        assert!(matches!(hand.socket.status(), Status::Waiting { cause: Cause::WriteStalled, .. }));
+
+        let mut hand = Hand::open(config);
+        hand.join("room:a");
+        hand.writable(false);
+        hand.advance(secs(5));
+        hand.writable(true);
+        hand.answer_join("room:a");
+        hand.advance(secs(5));
+        assert_eq!(hand.socket.status(), Status::Open, "it takes frames again");
+    }
+}
+
+/// The last instant there is counts as never, so a clock that has arrived there finds nothing due
+/// again and again.
+#[test]
+fn documented_loop_ends_at_the_last_instant() {
+    for start in [Time::MAX, Time::from_nanos(u64::MAX - 1)] {
+        let mut hand = Hand::new(config().auto_join("room:b", json!({})).expect("fits"));
+        hand.now = start;
+        hand.connect();
+        hand.opened();
+        hand.join("room:a");
+        hand.socket.push(hand.now, "room:a", "e", json!({}), PushOptions::call()).unwrap();
+        hand.drain();
+        hand.now = Time::MAX;
+        for step in 0.. {
+            assert!(step < 100, "never ends: {:?}", hand.socket.poll_timeout());
+            match hand.socket.poll_timeout() {
+                Some(timeout) if timeout.at <= hand.now => due_now(&mut hand),
+                _ => break,
+            }
+        }
+        hand.lost();
+        for step in 0.. {
+            assert!(step < 100, "never ends: {:?}", hand.socket.poll_timeout());
+            match hand.socket.poll_timeout() {
+                Some(timeout) if timeout.at <= hand.now => due_now(&mut hand),
+                _ => break,
+            }
+        }
+    }
 }

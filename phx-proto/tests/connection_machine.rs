@@ -323,7 +323,7 @@ fn retry_after_is_obeyed_in_both_forms_and_up_to_a_maximum() {
         for (headers, from, to) in [
             (vec![("retry-after", "10")], 10_000, 12_000),
             (vec![date, later], 60_000, 72_000),
-            (vec![("retry-after", "99999")], 3_600_000, 3_600_000),
+            (vec![("retry-after", "99999")], 3_600_000, 4_320_000),
             (vec![("retry-after", "soon")], 10, 10),
         ] {
             let mut hand = Hand::with_seed(config(), seed);
@@ -369,16 +369,20 @@ fn credentials_are_replaced_as_a_whole_and_used_by_the_next_dial() {
     let hand_config = config().param("token", "old").param("keep", "no");
     let mut hand = Hand::new(hand_config);
     hand.socket.set_credentials(Credentials::new().param("token", "new")).unwrap();
-    let target = hand.socket.connect_request().uri.target();
+    let target =
+        hand.socket.connect_request().expect("an address that may be dialled").uri.target();
     assert_eq!(target, "/socket/websocket?token=new&vsn=2.0.0");
     hand.socket.set_credentials(Credentials::new()).unwrap();
-    assert_eq!(hand.socket.connect_request().uri.target(), "/socket/websocket?vsn=2.0.0");
+    assert_eq!(
+        hand.socket.connect_request().expect("an address that may be dialled").uri.target(),
+        "/socket/websocket?vsn=2.0.0"
+    );
 }
 
 #[test]
 fn an_auth_token_travels_as_a_subprotocol_and_silence_about_it_is_a_warning() {
     let mut hand = Hand::new(config().auth_token("secret-token-1"));
-    let request = hand.socket.connect_request();
+    let request = hand.socket.connect_request().expect("an address that may be dialled");
     let offered: Vec<_> = request.subprotocols.iter().map(|s| s.expose().to_owned()).collect();
     assert_eq!(offered, ["phoenix", "base64url.bearer.phx.c2VjcmV0LXRva2VuLTE"]);
     assert!(!format!("{request:?}").contains("c2VjcmV0"));
@@ -620,4 +624,68 @@ fn disconnected_says_what_follows() {
     let next = NextStep::Retry { delay, attempt: 1 };
     assert_eq!(hand.take_signals(), [Signal::Disconnected { id, cause, next }]);
     assert!(matches!(hand.actions.as_slice(), [Action::ReconnectAfter { attempt: 1, .. }]));
+}
+
+/// A driver may learn of the end of a connection before it has reported the start, or the other way
+/// round. What it names ends all the same.
+#[test]
+fn end_of_the_attempt_is_a_failed_attempt() {
+    let mut hand = Hand::new(config());
+    hand.connect();
+    hand.lost();
+    assert_eq!(hand.reconnect_after().1, Cause::TransportLost { message: "reset".into() });
+    assert_eq!(hand.socket.stats().failed_attempts, 1);
+    assert_eq!(hand.socket.stats().stale_inputs, 0);
+    hand.until_dial();
+    assert_eq!(hand.socket.poll_timeout().map(|t| t.kind), Some(TimerKind::Connect));
+    // A close frame says that the connection was open: its rule holds.
+    let mut hand = Hand::new(config().close_rule(4000, CloseRule::Stop));
+    hand.connect();
+    hand.close_frame(4000);
+    assert!(matches!(hand.socket.status(), Status::GaveUp { .. }));
+    let mut hand = Hand::new(config());
+    hand.connect();
+    hand.close_frame(1012);
+    check(hand.reconnect_after().0, 10, 2_000, "a restart");
+    hand.until_dial();
+    hand.ended(Ended::MessageTooLarge);
+    assert!(matches!(hand.reconnect_after().1, Cause::MessageTooLarge { .. }));
+}
+
+#[test]
+fn failure_of_an_open_connection_is_its_loss() {
+    let mut hand = Hand::joined(config());
+    hand.failed(dial_failure());
+    assert_eq!(hand.reconnect_after().1, Cause::Dial { message: "refused".into() });
+    assert_eq!(hand.socket.stats().lost_connections, 1);
+    assert_eq!(hand.socket.stats().stale_inputs, 0);
+    let interrupted = |signal: &Signal| matches!(signal, Signal::Interrupted { .. });
+    assert!(hand.signals.iter().any(interrupted), "{:?}", hand.signals);
+    assert_eq!(hand.socket.poll_timeout().map(|t| t.kind), Some(TimerKind::Reconnect));
+}
+
+#[test]
+fn failure_while_closing_ends_the_close() {
+    let mut hand = Hand::open(config());
+    hand.socket.disconnect(hand.now);
+    hand.drain();
+    hand.failed(dial_failure());
+    assert_eq!(hand.socket.status(), Status::Closed);
+    assert_eq!(hand.socket.poll_timeout(), None);
+}
+
+/// Thousands of clients that are told the same hour must not come back in the same second.
+#[test]
+fn retry_after_at_its_cap_is_spread() {
+    let mut delays = Vec::new();
+    for seed in 0..50 {
+        let mut hand = Hand::with_seed(config(), seed);
+        hand.connect();
+        hand.failed(refused(503, &[("retry-after", "7200")]));
+        let (delay, _) = hand.reconnect_after();
+        check(delay, 3_600_000, 4_320_000, "an hour and up to a fifth more");
+        delays.push(delay);
+    }
+    let (least, most) = (delays.iter().min().unwrap(), delays.iter().max().unwrap());
+    assert!(*most - *least > secs(600), "{least:?} to {most:?}");
 }

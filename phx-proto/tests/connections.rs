@@ -41,7 +41,7 @@ fn the_example_is_read_with_its_three_variables() {
     assert_eq!(backend.config().uri().host(), "backend.example.com", "the default");
     assert_eq!(backend.attributes()["sessionid"], "nightly");
     let socket = Socket::new(backend.config().clone(), 1, Time::ZERO);
-    let request = socket.connect_request();
+    let request = socket.connect_request().expect("an address that may be dialled");
     assert!(request.uri.target().contains("token=t0ken"));
     assert_eq!(request.headers[0].0, "X-API-Key");
     assert_eq!(request.headers[0].1.expose(), "k3y");
@@ -219,7 +219,7 @@ fn every_key_is_taken_and_none_is_lost() {
     let connections = read(members);
     let spec = connections.get("a").expect("it is named so");
     let socket = Socket::new(spec.config().clone(), 1, Time::ZERO);
-    let request = socket.connect_request();
+    let request = socket.connect_request().expect("an address that may be dialled");
     assert!(request.uri.target().contains("n=7&yes=true&vsn=1.0.0"), "{}", request.uri.target());
     assert_eq!(request.headers.len(), 2);
     assert_eq!(request.subprotocols.len(), 2);
@@ -274,4 +274,24 @@ fn a_document_can_be_built_in_code() {
     let config = config.push_timeout(Duration::from_secs(1));
     let connections = Connections::new().with("a", config);
     assert_eq!(connections.into_iter().map(|(name, _)| name).collect::<Vec<_>>(), ["a"]);
+}
+
+/// A `vsn` in the address counts as the key does, and both have to say the same.
+#[test]
+fn vsn_of_a_document_is_that_of_the_address() {
+    let vsn = |members: &str| {
+        let text = format!(r#"{{"connections": {{"a": {{{members}}}}}}}"#);
+        let connections = Connections::from_json(&text, NONE).expect("a document");
+        let config = connections.get("a").expect("it is there").config().clone();
+        let request = Socket::new(config, 1, Time::ZERO).connect_request().expect("an address");
+        request.uri.target().split_once("vsn=").map(|(_, vsn)| vsn.to_owned())
+    };
+    assert_eq!(vsn(r#""uri": "wss://h/s?vsn=1.0.0""#).as_deref(), Some("1.0.0"));
+    assert_eq!(vsn(r#""uri": "wss://h/s?vsn=1.0.0", "vsn": "1.0.0""#).as_deref(), Some("1.0.0"));
+    let contradiction = problems(r#""uri": "wss://h/s?vsn=1.0.0", "vsn": "2.0.0""#);
+    assert_eq!(contradiction.len(), 1, "{contradiction:?}");
+    assert!(contradiction[0].contains("key \"vsn\"") && contradiction[0].contains("2.0.0"));
+    let unknown = problems(r#""uri": "wss://h/s?vsn=9.0.0""#);
+    assert_eq!(unknown.len(), 1, "{unknown:?}");
+    assert!(unknown[0].contains("key \"uri\"") && unknown[0].contains("`Serializer`"));
 }

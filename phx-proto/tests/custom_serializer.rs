@@ -93,7 +93,11 @@ struct Line {
 
 impl Line {
     fn open() -> Self {
-        let socket = Socket::new(config().serializer(Arc::new(MessagePack)), 1, NOW);
+        let socket = Socket::new(
+            config().serializer(Arc::new(MessagePack)).expect("no vsn in the address"),
+            1,
+            NOW,
+        );
         let mut line = Self { socket, id: None, sent: vec![], signals: vec![] };
         line.socket.connect(NOW);
         line.drain();
@@ -133,7 +137,14 @@ impl Line {
 #[test]
 fn a_serializer_of_ones_own_carries_joins_pushes_replies_and_messages() {
     let mut line = Line::open();
-    assert!(line.socket.connect_request().uri.target().contains("vsn=msgpack-1"));
+    assert!(
+        line.socket
+            .connect_request()
+            .expect("an address that may be dialled")
+            .uri
+            .target()
+            .contains("vsn=msgpack-1")
+    );
     line.socket.join(NOW, "room:a", json!({"user": 7})).expect("an accepted join");
     line.drain();
     let join = &line.sent[0];

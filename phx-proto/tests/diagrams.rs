@@ -179,7 +179,7 @@ fn watched() -> Watch {
     let mut watch = Watch::default();
     let mut runner = TestRunner::deterministic();
     let strategy = strategy::run(120);
-    for nth in 0..cases(800, regressions!("diagrams")).cases {
+    for nth in 0..cases(1_200, regressions!("diagrams")).cases {
         let (mut setup, steps) = strategy.new_tree(&mut runner).expect("a run").current();
         if nth % 4 == 0 {
             // Giving up is rare otherwise.

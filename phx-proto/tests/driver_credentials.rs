@@ -191,3 +191,17 @@ fn disconnect_wins_over_a_provider_that_has_not_answered() {
     bench.advance(LONG);
     assert_eq!(bench.memory.world().dials, 0);
 }
+
+/// The driver dials nothing that the core refuses, and does not try again: no retry changes it.
+#[test]
+fn refused_address_is_not_dialled() {
+    let elsewhere =
+        Credentials::new().auth_token("t").uri(Uri::parse("ws://example.com/s").unwrap());
+    let bench = Bench::new(|config| Setup::new(config.credentials(elsewhere)));
+    let status = bench.client.status();
+    let Status::GaveUp { cause: Cause::Unsupported { message } } = status else {
+        panic!("{status:?}")
+    };
+    assert!(message.contains("ws:// to example.com"), "{message}");
+    assert_eq!(queries(&bench), Vec::<String>::new());
+}

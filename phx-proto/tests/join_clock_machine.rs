@@ -1,9 +1,10 @@
-//! The join clock on virtual time: whose turn it is, and what follows when no answer comes.
+//! The join clock and the pace of joins on virtual time: whose turn it is, and what follows when no
+//! answer comes, or the end of the connection.
 
 mod common;
 
 use common::{Hand, config, ms, secs};
-use phx_proto::{Cause, ChannelStatus, Signal, Status};
+use phx_proto::{Cause, ChannelStatus, PendingReason, Signal, Status, Time, TimerKind};
 use serde_json::json;
 
 #[test]
@@ -94,4 +95,229 @@ fn the_answer_of_a_younger_join_does_not_restart_the_clock_of_the_oldest() {
     assert_eq!(hand.take_signals(), []);
     hand.advance(ms(1));
     assert_eq!(hand.take_signals(), [Signal::JoinTimedOut { topic: "room:a".into() }]);
+}
+
+/// The server answers joins one after another and a heartbeat behind them, so the answer to a
+/// heartbeat says of every join that was written before it that its reply is lost: eight lost
+/// replies cost one `join_timeout`, not eight.
+#[test]
+fn lost_join_replies_recover_together() {
+    let mut hand = Hand::open(config());
+    for topic in 0..8 {
+        hand.join(&format!("room:{topic}"));
+    }
+    hand.advance(secs(10));
+    // Written behind the probe, so nothing is known of it.
+    hand.answer("room:3", "phx_join", "ok", json!({}));
+    hand.join("room:late");
+    hand.answer_heartbeat();
+    for topic in (0..8).filter(|topic| *topic != 3) {
+        let delay = hand.rejoin_after(&format!("room:{topic}"));
+        assert!((ms(50)..=ms(100)).contains(&delay), "{delay:?}");
+    }
+    assert_eq!(hand.socket.channel_status("room:3"), ChannelStatus::Joined);
+    assert_eq!(hand.socket.channel_status("room:late"), ChannelStatus::Joining);
+    hand.advance(ms(100));
+    for topic in (0..8).filter(|topic| *topic != 3) {
+        assert_eq!(hand.count_sent(&format!("room:{topic}"), "phx_join"), 2);
+    }
+    // The clock of the one that is left began to run when the others were given up.
+    hand.forget();
+    hand.advance(ms(9_899));
+    assert!(hand.signals.is_empty(), "{:?}", hand.signals);
+    hand.advance(ms(1));
+    assert!(hand.signals.contains(&Signal::JoinTimedOut { topic: "room:late".into() }));
+}
+
+/// A heartbeat that was answered before the oldest join became overdue is as good a witness.
+#[test]
+fn overdue_join_is_lost_by_an_earlier_heartbeat() {
+    let mut hand = Hand::open(config());
+    hand.join("room:a");
+    hand.join("room:b");
+    hand.socket.probe(hand.now).unwrap();
+    hand.drain();
+    hand.answer_heartbeat();
+    hand.advance(ms(9_999));
+    assert_eq!(hand.socket.channel_status("room:b"), ChannelStatus::Joining);
+    hand.advance(ms(1));
+    hand.rejoin_after("room:a");
+    hand.rejoin_after("room:b");
+}
+
+/// A server with a limit of joins in any second, which closes the connection when there are more.
+struct Limited {
+    hand: Hand,
+    limit: usize,
+    connections: u32,
+}
+
+impl Limited {
+    fn new(topics: usize, limit: usize) -> Self {
+        let mut hand = Hand::new(config());
+        for topic in 0..topics {
+            hand.join(&format!("room:{topic}"));
+        }
+        hand.connect();
+        hand.opened();
+        Self { hand, limit, connections: 1 }
+    }
+
+    fn joined(&self) -> usize {
+        let joined =
+            |(_, status): &(&phx_proto::Topic, ChannelStatus)| *status == ChannelStatus::Joined;
+        self.hand.socket.channels().filter(joined).count()
+    }
+
+    /// Answers joins, a millisecond after each, until all are joined or the limit is passed. Returns
+    /// when each was written.
+    fn connection(&mut self) -> (Vec<Time>, bool) {
+        let topics = self.hand.socket.channels().count();
+        let mut answered = 0;
+        loop {
+            let joins: Vec<_> =
+                self.hand.sent.iter().filter(|sent| sent.event == "phx_join").cloned().collect();
+            let times: Vec<_> = joins.iter().map(|sent| sent.at).collect();
+            let fast = times
+                .windows(self.limit + 1)
+                .any(|window| window[self.limit].since(window[0]) < secs(1));
+            if fast {
+                self.hand.close_frame(4000);
+                return (times, false);
+            }
+            if self.joined() == topics {
+                return (times, true);
+            }
+            if let Some(sent) = joins.get(answered) {
+                answered += 1;
+                self.hand.advance(ms(1));
+                let ok = json!({"status": "ok", "response": {}});
+                self.hand.receive(&json!([
+                    sent.msg_ref,
+                    sent.msg_ref,
+                    sent.topic,
+                    "phx_reply",
+                    ok
+                ]));
+            } else {
+                self.hand.advance(ms(5));
+            }
+        }
+    }
+
+    fn reconnect(&mut self) {
+        self.hand.sent.clear();
+        self.hand.until_dial();
+        self.hand.opened();
+        self.connections += 1;
+    }
+}
+
+/// supabase/realtime#1691: the server closes when joins come too fast, and every reconnect repeats the
+/// burst.
+#[test]
+fn joins_are_paced_until_the_server_keeps_the_connection() {
+    let mut server = Limited::new(100, 20);
+    let (first, all) = server.connection();
+    assert!(!all && first.len() > 20);
+    server.reconnect();
+    let (second, all) = server.connection();
+    assert!(!all, "the second connection is as fast as the first one");
+    assert!(second.last().unwrap().since(second[0]) < ms(50));
+    loop {
+        server.reconnect();
+        let (times, all) = server.connection();
+        let gaps: Vec<_> = times.windows(2).map(|pair| pair[1].since(pair[0])).collect();
+        let least = gaps.iter().min().unwrap();
+        assert!(*least > ms(1), "paced: {gaps:?}");
+        if all {
+            break;
+        }
+        assert!(server.connections < 10, "{} of 100 joined", server.joined());
+    }
+    // Kept for a while, the next one is a quarter faster, and not closed for it.
+    let gap = |times: &[Time]| times[1].since(times[0]);
+    server.hand.sent.clear();
+    server.hand.advance(secs(3));
+    server.hand.lost();
+    server.reconnect();
+    let (times, all) = server.connection();
+    assert!(all, "the limit is 50 ms apart, this was {:?}", gap(&times));
+}
+
+#[test]
+fn paced_join_has_a_reason_and_a_deadline() {
+    let mut hand = Hand::new(config());
+    for topic in 0..3 {
+        hand.join(&format!("room:{topic}"));
+    }
+    hand.connect();
+    for _ in 0..2 {
+        hand.opened();
+        hand.advance(ms(100));
+        hand.answer_join("room:0");
+        hand.close_frame(1000);
+        hand.until_dial();
+    }
+    hand.sent.clear();
+    hand.opened();
+    assert_eq!(hand.sent.len(), 1, "the first is written at once");
+    let paced = ChannelStatus::Pending(PendingReason::Paced);
+    assert_eq!(hand.socket.channel_status("room:1"), paced);
+    let timeout = hand.socket.poll_timeout().unwrap();
+    assert_eq!((timeout.at, timeout.kind), (hand.now + ms(200), TimerKind::JoinPace));
+    hand.advance(ms(199));
+    assert_eq!(hand.sent.len(), 1);
+    hand.advance(ms(1));
+    assert_eq!(hand.sent.len(), 2);
+    // A join that is asked for in between waits for its turn, too.
+    hand.join("room:4");
+    assert_eq!(hand.socket.channel_status("room:4"), paced);
+    hand.advance(ms(400));
+    assert_eq!(hand.sent.len(), 4);
+    // A new life knows nothing of it.
+    hand.socket.disconnect(hand.now);
+    hand.lost();
+    hand.connect();
+    hand.join("room:0");
+    hand.join("room:1");
+    hand.sent.clear();
+    hand.opened();
+    assert_eq!(hand.sent.len(), 2);
+}
+
+/// A killed server is no limit: a thousand channels come back as fast as they are answered, after one
+/// that says goodbye, and after any number of them that do not or that came later than the joins.
+#[test]
+fn kill_paces_nothing() {
+    let mut hand = Hand::new(config());
+    for topic in 0..1_000 {
+        hand.join(&format!("room:{topic}"));
+    }
+    hand.connect();
+    for round in 0..6 {
+        hand.sent.clear();
+        hand.opened();
+        let start = hand.now;
+        for index in 0..1_000 {
+            let sent = hand.sent[index].clone();
+            let ok = json!({"status": "ok", "response": {}});
+            hand.receive(&json!([sent.msg_ref, sent.msg_ref, sent.topic, "phx_reply", ok]));
+        }
+        assert_eq!(hand.now, start);
+        assert_eq!(hand.sent.len(), 1_000, "round {round}");
+        match round {
+            0 | 1 => {
+                hand.advance(ms(100));
+                hand.lost();
+            }
+            2 => hand.close_frame(1012),
+            3 => {
+                hand.advance(ms(2_001));
+                hand.close_frame(1012);
+            }
+            _ => hand.close_frame(1012),
+        }
+        hand.until_dial();
+    }
 }

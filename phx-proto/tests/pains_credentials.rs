@@ -2,19 +2,23 @@
 //! provider's own tests are in `driver_credentials.rs`; the tables of statuses in
 //! `connection_machine.rs`.
 
+mod cases;
 mod common;
 mod memory;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use cases::{cases, regressions};
 use common::{Hand, config, secs};
 use memory::Bench;
 use phx_proto::driver::{ClientEvent, Provided, Setup};
+use phx_proto::wire::{Serializer, V1, V2};
 use phx_proto::{
-    Backoff, Cause, ChannelEnd, Config, Credentials, CredentialsError, Ended, Failure, JoinParams,
-    NextStep, Payload, Refusal, Signal, Status, Uri,
+    Backoff, Cause, ChannelEnd, ChannelStatus, Config, ConfigError, Credentials, CredentialsError,
+    Ended, Failure, JoinParams, NextStep, Payload, Refusal, Signal, Status, Uri,
 };
+use proptest::prelude::*;
 use serde_json::json;
 
 /// User pain 13: a join's parameters are asked for anew too, so an hour later they hold the token
@@ -152,7 +156,7 @@ fn a_token_is_in_nothing_that_is_printed() {
     let mut hand = Hand::new(config.clone());
     hand.join("room:a");
     hand.connect();
-    let request = hand.socket.connect_request();
+    let request = hand.socket.connect_request().expect("an address that may be dialled");
     assert!(request.uri.target().contains(secret), "it is sent");
     let encoded = request.subprotocols[1].expose().to_owned();
     for printed in [
@@ -178,7 +182,7 @@ fn a_header_that_would_break_the_request_is_an_error_and_no_panic() {
     }
     // A parameter and a subprotocol are encoded, so anything goes.
     let hand = Hand::new(config().param("token", "a b\r\n&c").auth_token("a b\r\n"));
-    let request = hand.socket.connect_request();
+    let request = hand.socket.connect_request().expect("an address that may be dialled");
     let target = request.uri.target();
     assert!(target.contains("token=a%20b%0D%0A%26c"), "{target}");
     assert!(request.subprotocols[1].expose().chars().all(|c| c.is_ascii_graphic()));
@@ -245,13 +249,176 @@ fn credentials_may_not_lead_off_loopback_without_tls() {
     let mut hand = Hand::new(config().param("old", "1"));
     let error = hand.socket.set_credentials(off("ws://example.com/socket/websocket"));
     assert!(matches!(error, Err(CredentialsError::Config(_))), "{error:?}");
-    let target = hand.socket.connect_request().uri.target();
+    let target =
+        hand.socket.connect_request().expect("an address that may be dialled").uri.target();
     assert!(target.contains("old=1") && !target.contains("t=1"), "nothing is replaced: {target}");
     hand.socket.set_credentials(off("wss://example.com/socket/websocket")).unwrap();
-    assert_eq!(hand.socket.connect_request().uri.host(), "example.com");
+    assert_eq!(
+        hand.socket.connect_request().expect("an address that may be dialled").uri.host(),
+        "example.com"
+    );
     hand.socket.set_credentials(off("ws://127.0.0.1:9/socket/websocket")).unwrap();
     let insecure = Config::insecure("ws://example.org/socket/websocket").expect("a good URI");
     let mut hand = Hand::new(insecure);
     hand.socket.set_credentials(off("ws://example.com/socket/websocket")).unwrap();
-    assert_eq!(hand.socket.connect_request().uri.host(), "example.com");
+    assert_eq!(
+        hand.socket.connect_request().expect("an address that may be dialled").uri.host(),
+        "example.com"
+    );
+}
+
+/// No order of calls sends credentials in the clear to another machine.
+#[test]
+fn clear_text_is_never_dialled_unasked() {
+    type Make = fn() -> Config;
+    let elsewhere =
+        || Credentials::new().auth_token("t").uri(Uri::parse("ws://example.com/s").unwrap());
+    let secure = || Config::new("wss://example.com/socket/websocket").unwrap();
+    let local = || Config::new("ws://localhost:4000/socket/websocket").unwrap();
+    for config in [secure(), local()] {
+        for config in [
+            config.clone().credentials(elsewhere()),
+            config.clone().credentials(elsewhere()).credentials_refreshed(true),
+            config.clone().header("x-a", "b").unwrap().credentials(elsewhere()).param("a", "b"),
+        ] {
+            let mut hand = Hand::new(config);
+            hand.connect();
+            let refused = hand.socket.connect_request();
+            assert!(matches!(refused, Err(ConfigError::Insecure { .. })), "{refused:?}");
+            // It is not dialled with what was there before, either.
+            let error = hand.socket.set_credentials(elsewhere()).unwrap_err();
+            assert!(matches!(error, CredentialsError::Config(ConfigError::Insecure { .. })));
+            hand.socket.set_credentials(Credentials::new()).unwrap();
+            hand.socket.connect_request().expect("the configured address");
+        }
+    }
+    let asked: [Make; 2] = [
+        || Config::insecure("ws://example.com/socket/websocket").unwrap(),
+        || Config::insecure("wss://example.com/socket/websocket").unwrap(),
+    ];
+    for config in asked {
+        let hand = Hand::new(config().credentials(elsewhere()));
+        hand.socket.connect_request().expect("it was asked for");
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(300, regressions!("pains_credentials")))]
+
+    /// Whatever is called in whatever order, a request for `ws://` off this machine is made only of a
+    /// configuration that asked for it.
+    #[test]
+    fn no_request_leaves_in_the_clear_unasked(
+        insecure in any::<bool>(),
+        start in 0_usize..4,
+        calls in proptest::collection::vec((any::<bool>(), 0_usize..4), 0..4),
+    ) {
+        const URIS: [&str; 4] = [
+            "ws://example.com/s", "wss://example.com/s", "ws://127.0.0.1/s", "ws://[::2]/s?vsn=2.0.0",
+        ];
+        let made = if insecure { Config::insecure(URIS[start]) } else { Config::new(URIS[start]) };
+        let Ok(mut config) = made else { return Ok(()) };
+        let credentials = |nth: usize| Credentials::new().uri(Uri::parse(URIS[nth]).unwrap());
+        for (at_construction, nth) in &calls {
+            if *at_construction {
+                config = config.credentials(credentials(*nth));
+            }
+        }
+        let mut hand = Hand::new(config);
+        for (at_construction, nth) in &calls {
+            if !at_construction {
+                let _ = hand.socket.set_credentials(credentials(*nth));
+            }
+        }
+        if let Ok(request) = hand.socket.connect_request() {
+            prop_assert!(insecure || request.uri.is_secure() || request.uri.is_loopback());
+        } else {
+            prop_assert!(!insecure);
+        }
+    }
+}
+
+/// Nine of ten Supabase addresses that are pasted from a browser have a `vsn` in them.
+#[test]
+fn vsn_in_the_address_chooses_the_serializer() {
+    let vsn = |config: Config| {
+        let request = Hand::new(config).socket.connect_request().expect("an address");
+        request.uri.target().split_once('?').map(|(_, query)| query.to_owned()).unwrap()
+    };
+    let of = |query: &str| Config::new(&format!("wss://h/socket/websocket{query}"));
+    assert_eq!(vsn(of("").unwrap()), "vsn=2.0.0");
+    assert_eq!(vsn(of("?apikey=k&vsn=1.0.0").unwrap()), "apikey=k&vsn=1.0.0");
+    let mut hand = Hand::new(of("?vsn=1.0.0").unwrap());
+    hand.join("room:a");
+    hand.connect();
+    hand.opened();
+    hand.answer_join("room:a");
+    assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined, "an object was read");
+    assert_eq!(vsn(of("?vsn=2%2E0.0").unwrap()), "vsn=2%2E0.0");
+    // What says the same twice is no contradiction; anything else is one where it is made.
+    of("?vsn=1.0.0").unwrap().serializer(Arc::new(V1)).expect("the same");
+    for (query, serializer) in
+        [("?vsn=1.0.0", Arc::new(V2) as Arc<dyn Serializer>), ("?vsn=2.0.0", Arc::new(V1))]
+    {
+        let error = of(query).unwrap().serializer(serializer).unwrap_err();
+        assert!(matches!(error, ConfigError::Vsn { .. }), "{error:?}");
+    }
+    assert!(matches!(of("?vsn=1.0.0&vsn=2.0.0"), Err(ConfigError::Vsn { .. })));
+    for query in ["?vsn=3.0.0", "?vsn", "?vsn=", "?vsn=%ff"] {
+        let error = of(query).unwrap_err();
+        assert_eq!(error, ConfigError::UnknownVsn, "{query}");
+        assert!(error.to_string().contains("`Serializer`"), "{error}");
+    }
+    // Parameters and the address of credentials are held to the serializer too.
+    let hand = Hand::new(of("").unwrap().param("vsn", "1.0.0"));
+    assert!(matches!(hand.socket.connect_request(), Err(ConfigError::Vsn { .. })));
+    let old = || Credentials::new().uri(Uri::parse("wss://h/s?vsn=1.0.0").unwrap());
+    let mut hand = Hand::new(of("").unwrap());
+    let refused = hand.socket.set_credentials(old());
+    assert!(matches!(refused, Err(CredentialsError::Config(ConfigError::Vsn { .. }))));
+    let hand = Hand::new(of("").unwrap().credentials(old()));
+    assert!(matches!(hand.socket.connect_request(), Err(ConfigError::Vsn { .. })));
+}
+
+/// A host, a header's name and a header's value are judged alike wherever they are given, so nothing is
+/// accepted that the request then refuses for ever.
+#[test]
+fn hosts_and_headers_have_one_rule() {
+    for host in ["a,b", "a\\b", "a\"b", "a<b", "a[b", "a]b", "u@h", "a^b", "a{b}"] {
+        assert!(Uri::parse(&format!("ws://{host}/s")).is_err(), "{host}");
+        assert!(
+            phx_proto::Proxy::parse(&format!("http://{host}:1")).is_err() || host == "u@h",
+            "{host}"
+        );
+    }
+    let headers = [
+        ("x-a", "b", true),
+        ("x-a", " b", false),
+        ("x-a", "b ", false),
+        ("x-a", "b\tc", true),
+        ("x-a", "b\r\nc", false),
+        ("x a", "b", false),
+        ("", "b", false),
+        ("host", "b", false),
+        ("Sec-WebSocket-Key", "b", false),
+        ("content-length", "0", false),
+        ("x-ä", "b", false),
+    ];
+    for (name, value, good) in headers {
+        assert_eq!(config().header(name, value).is_ok(), good, "{name:?}: {value:?}");
+        assert_eq!(Credentials::new().header(name, value).is_ok(), good, "{name:?}: {value:?}");
+        let headers = [(name.to_owned(), value.to_owned())];
+        let request = phx_proto::upgrade::UpgradeRequest {
+            target: "/s",
+            host: "h",
+            headers: &headers,
+            subprotocols: &[],
+            key: [0; 16],
+        };
+        assert_eq!(phx_proto::upgrade::Upgrade::new(&request).is_ok(), good, "{name:?}: {value:?}");
+        let document =
+            json!({"connections": {"a": {"uri": "wss://h/s", "headers": {name: value}}}});
+        let read = phx_proto::Connections::from_json(&document.to_string(), |_| None);
+        assert_eq!(read.is_ok(), good, "{name:?}: {value:?}");
+    }
 }

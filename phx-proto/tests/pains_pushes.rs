@@ -349,7 +349,8 @@ impl Serializer for Moody {
 
 #[test]
 fn what_cannot_be_written_after_all_is_not_sent_and_holds_up_nothing() {
-    let mut hand = Hand::joined(config().serializer(Arc::new(Moody)));
+    let mut hand =
+        Hand::joined(config().serializer(Arc::new(Moody)).expect("no vsn in the address"));
     for options in [PushOptions::call(), PushOptions::cast()] {
         let bad = hand.socket.push(hand.now, "room:a", "unspeakable", json!({}), options).unwrap();
         let good = hand.socket.push(hand.now, "room:a", "fine", json!({}), options).unwrap();

@@ -242,7 +242,7 @@ fn join_parameters_in_the_frames_of_another_serializer_are_not_told_either() {
         let recorder = tape.recorder();
         let recorder = if payloads { recorder.with_payloads() } else { recorder };
         let config = Config::new("ws://localhost:4000/socket/websocket").unwrap();
-        let config = config.serializer(Arc::new(InDisguise));
+        let config = config.serializer(Arc::new(InDisguise)).expect("no vsn in the address");
         let mut socket = RecordedSocket::new(config, 7, ms(0), Some(&recorder));
         socket.connect(ms(0));
         socket.join(ms(0), "a", json!({"token": SECRET})).unwrap();
@@ -349,13 +349,23 @@ fn a_function_that_replaces_fixed_parameters_is_replayed() {
 
 #[test]
 fn vsn_1_is_replayed_too() {
+    for query in ["", "?apikey=s3cret&vsn=1.0.0"] {
+        vsn_1_is_replayed(query);
+    }
+}
+
+fn vsn_1_is_replayed(query: &str) {
     let tape = Tape::default();
-    let config = Config::new("ws://localhost:4000/socket/websocket").unwrap();
+    let uri = format!("ws://localhost:4000/socket/websocket{query}");
+    let config = Config::new(&uri).unwrap();
     let reply = json!({"topic": "room:lobby", "event": "phx_reply", "ref": "1",
         "payload": {"status": "ok", "response": {"a": 1}}});
     let reply = Frame::from(reply.to_string());
     // As large as allowed, and no larger when it is played again.
-    let config = config.serializer(Arc::new(V1)).max_message_bytes(reply.len());
+    let config = config
+        .serializer(Arc::new(V1))
+        .expect("no vsn in the address")
+        .max_message_bytes(reply.len());
     let mut socket = RecordedSocket::new(config, 7, ms(0), Some(&tape.recorder()));
     socket.connect(ms(0));
     socket.join(ms(0), "room:lobby", json!({})).unwrap();

@@ -307,14 +307,14 @@ fn a_refused_connect_is_kept_with_its_status_headers_and_body() {
 fn an_auth_token_is_in_the_standard_alphabet_unpadded_and_silence_about_it_is_no_error() {
     // Bytes that give '+', '/' and padding in base64.
     let mut hand = Hand::new(config().auth_token("\u{3ff}?>~~"));
-    let request = hand.socket.connect_request();
+    let request = hand.socket.connect_request().expect("an address that may be dialled");
     let offered: Vec<_> = request.subprotocols.iter().map(|s| s.expose().to_owned()).collect();
     assert_eq!(offered[0], "phoenix");
     let token = offered[1].strip_prefix("base64url.bearer.phx.").expect("the prefix");
     assert_eq!(token, "z78/Pn5+");
     let mut unpadded = Hand::new(config().auth_token("a"));
     unpadded.connect();
-    let request = unpadded.socket.connect_request();
+    let request = unpadded.socket.connect_request().expect("an address that may be dialled");
     assert_eq!(request.subprotocols[1].expose(), "base64url.bearer.phx.YQ");
 
     hand.connect();

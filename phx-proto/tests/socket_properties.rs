@@ -8,8 +8,6 @@
 //!
 //! * without `!push.is_written()` in `end_fail_fast`: what was written has ended just before;
 //! * without `take_expired` in `handle_timeout`: what an expiry disarms finds its state gone;
-//! * without `msg_ref.0 < self.next_ref` in `finds_no_channel`: the server of the world answers
-//!   only what was written, never a ref of the future (`push_machine.rs`);
 //! * without `join_ref == WireRef::Null` in `push_answered`: the world's channels never answer a push
 //!   as a server without the channel does (`push_machine.rs`);
 //! * without `live.lane.remove` in `leave_ended`: a leave too many means nothing to the server
@@ -36,7 +34,7 @@ use ops::settle::Peace;
 use ops::strategy;
 use ops::world::{Called, Entry, World};
 use ops::{Conn, End, Op, Setup, Step};
-use phx_proto::{Action, ChannelStatus, Signal, Status};
+use phx_proto::{Action, ChannelStatus, Signal, Status, Time};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::Config;
@@ -181,6 +179,24 @@ proptest! {
         if world.socket.status() == Status::Open {
             for (topic, status) in world.socket.channels() {
                 prop_assert_eq!(status, ChannelStatus::Joined, "{}", topic);
+            }
+        }
+    }
+
+    /// Catches a deadline that is armed at the last instant, where nothing later can replace it, and a
+    /// write stall of zero that is armed again while a join is unanswered.
+    #[test]
+    fn documented_loop_ends_whatever_the_time((setup, steps) in strategy::run(60)) {
+        let mut world = ran(setup, &steps);
+        world.drain();
+        for now in [world.now, Time::MAX] {
+            world.now = now;
+            let mut rounds = 0;
+            while let Some(timeout) = world.socket.poll_timeout().filter(|it| it.at <= now) {
+                rounds += 1;
+                prop_assert!(rounds < 200, "due again and again: {:?}", timeout);
+                world.socket.handle_timeout(now);
+                while world.socket.poll_action(now).is_some() {}
             }
         }
     }

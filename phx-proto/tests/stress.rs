@@ -299,7 +299,12 @@ impl World {
                 self.socket.handle_failed(self.now, id, failure);
             }
             Dialling::Answered => {
-                let path = self.socket.connect_request().uri.target();
+                let path = self
+                    .socket
+                    .connect_request()
+                    .expect("an address that may be dialled")
+                    .uri
+                    .target();
                 let request = ConnectRequest { path, headers: Vec::new() };
                 match self.server.connect(self.now, &request) {
                     Ok(accepted) => {

@@ -3,8 +3,9 @@
 mod common;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use common::config;
+use common::{Hand, config, config_v1};
 use phx_proto::wire::{
     Body, DecodeProblem, EncodeError, Message, Outgoing, Serializer, V1, WireRef,
 };
@@ -15,7 +16,7 @@ use phx_proto::{
 use serde_json::{Value, json};
 
 fn v1() -> Config {
-    config().serializer(Arc::new(V1))
+    config().serializer(Arc::new(V1)).expect("no vsn in the address")
 }
 
 /// A socket with `room:a` joined, and the frames it wrote.
@@ -68,7 +69,14 @@ impl Line {
 #[test]
 fn the_version_is_asked_for_and_the_join_carries_its_join_ref() {
     let line = Line::joined();
-    assert!(line.socket.connect_request().uri.target().ends_with("?vsn=1.0.0"));
+    assert!(
+        line.socket
+            .connect_request()
+            .expect("an address that may be dialled")
+            .uri
+            .target()
+            .ends_with("?vsn=1.0.0")
+    );
     assert_eq!(
         line.sent,
         [json!({
@@ -207,4 +215,47 @@ fn every_recorded_version_1_message_of_a_server_can_be_read() {
         }
     }
     assert!(read >= 15, "{read} messages");
+}
+
+/// In vsn 1 no reply names a join, so the words "unmatched topic" may be an application's own: they
+/// make the channel join again once in `stable_after`, not for each push.
+#[test]
+fn unmatched_rejoins_once_per_stable_after() {
+    let unmatched = |hand: &mut Hand| {
+        hand.socket.push(hand.now, "room:a", "e", json!({}), PushOptions::call()).unwrap();
+        hand.drain();
+        let sent = hand.last_sent("room:a", "e");
+        let payload = json!({"status": "error", "response": {"reason": "unmatched topic"}});
+        hand.receive(&json!([null, sent.msg_ref, "room:a", "phx_reply", payload]));
+    };
+    for (config, limited) in [(config_v1(), true), (config(), false)] {
+        let mut hand = Hand::joined(config.heartbeat_interval(Duration::ZERO));
+        unmatched_of(&mut hand, unmatched, true);
+        hand.advance(Duration::from_secs(1));
+        hand.answer_join("room:a");
+        unmatched_of(&mut hand, unmatched, !limited);
+        if limited {
+            // It counts across connections.
+            hand.lost();
+            hand.until_dial();
+            hand.opened();
+            hand.answer_join("room:a");
+            unmatched_of(&mut hand, unmatched, false);
+            hand.advance(Duration::from_secs(9));
+            unmatched_of(&mut hand, unmatched, true);
+        }
+    }
+}
+
+fn unmatched_of(hand: &mut Hand, unmatched: impl Fn(&mut Hand), rejoins: bool) {
+    assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
+    hand.forget();
+    unmatched(hand);
+    let errored = matches!(hand.socket.channel_status("room:a"), ChannelStatus::Errored { .. });
+    assert_eq!(errored, rejoins, "{:?}", hand.signals);
+    // The push has its outcome either way.
+    let replied = |signal: &Signal| {
+        matches!(signal, Signal::PushEnded { outcome: PushOutcome::Reply(_), .. })
+    };
+    assert!(hand.signals.iter().any(replied));
 }

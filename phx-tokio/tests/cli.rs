@@ -496,3 +496,17 @@ fn the_schema_is_printed_in_place_of_a_check() {
     assert_eq!(run(&["check"]).status.code(), Some(2));
     assert_eq!(run(&["check", "--schema", "connections.json"]).status.code(), Some(2));
 }
+
+/// Addresses are pasted with their `vsn`, which says what the command speaks.
+#[test]
+fn vsn_of_the_url_is_spoken() {
+    let serve = Serve::start();
+    for vsn in ["1.0.0", "2.0.0"] {
+        let url = format!("{}?vsn={vsn}", serve.url);
+        let output = run(&["push", &url, "room:lobby", "echo", r#"{"a":1}"#]);
+        assert_eq!(output.status.code(), Some(0), "{vsn}: {output:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), r#"{"a":1}"#, "{vsn}");
+    }
+    let unknown = format!("{}?vsn=7.0.0", serve.url);
+    assert_fails(&run(&["push", &unknown, "room:lobby", "echo", "{}"]), 2, "vsn");
+}

@@ -210,7 +210,8 @@ impl Client {
         if self.socket.channel_status(topic) == ChannelStatus::Joined {
             // A second join of a joined topic is a rejoin, with what the server is told now.
             let set = self.socket.set_join_params(topic, payload);
-            set.and_then(|()| self.socket.rejoin(self.now, topic)).map_err(|e| e.to_string())?;
+            set.map_err(|error| error.to_string())?;
+            self.socket.rejoin(self.now, topic).map_err(|error| error.to_string())?;
             self.drain();
             return self.jump(TimerKind::Rejoin);
         }
@@ -338,7 +339,7 @@ fn config(conversation: &Conversation, foretold: &Foretold) -> Result<Config, St
         config = config.auth_token(token);
     }
     Ok(match conversation.vsn()? {
-        Vsn::V1 => config.serializer(Arc::new(V1)),
+        Vsn::V1 => config.serializer(Arc::new(V1)).expect("no vsn in the address"),
         Vsn::V2 => config,
     })
 }
@@ -346,7 +347,7 @@ fn config(conversation: &Conversation, foretold: &Foretold) -> Result<Config, St
 /// Whether the client would ask for the recorded upgrade: path, query (in any order), headers of
 /// the application and subprotocols.
 fn check_request(conversation: &Conversation, socket: &Socket) -> Result<(), String> {
-    let request = socket.connect_request();
+    let request = socket.connect_request().expect("an address that may be dialled");
     let target = request.uri.target();
     let sorted = |target: &str| {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));

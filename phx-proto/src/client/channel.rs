@@ -17,7 +17,7 @@ use super::state::{Shared, State};
 use super::subscribers::Subscriber;
 use crate::config::join_params::JoinParams;
 use crate::event::cause::{ChannelEnd, LeaveOutcome, PushOutcome, Reply};
-use crate::event::error::{NotWanted, PushError, PushErrorKind};
+use crate::event::error::{JoinError, PushError, PushErrorKind};
 use crate::id::{InterestId, PushId};
 use crate::socket::Released;
 use crate::socket::channel::ChannelStatus;
@@ -136,8 +136,8 @@ impl Channel {
     /// stays as it is until it is joined again.
     ///
     /// ```
-    /// # use phx_proto::NotWanted;
-    /// # fn example(room: phx_proto::driver::Channel) -> Result<(), NotWanted> {
+    /// # use phx_proto::JoinError;
+    /// # fn example(room: phx_proto::driver::Channel) -> Result<(), JoinError> {
     /// room.set_join_params(serde_json::json!({"token": "a fresh one"}))?;
     /// # Ok(())
     /// # }
@@ -145,8 +145,8 @@ impl Channel {
     ///
     /// # Errors
     ///
-    /// [`NotWanted`] when the channel has ended.
-    pub fn set_join_params(&self, params: impl Into<JoinParams>) -> Result<(), NotWanted> {
+    /// [`JoinError`] when the channel has ended, or its join could not be sent with them.
+    pub fn set_join_params(&self, params: impl Into<JoinParams>) -> Result<(), JoinError> {
         // Converted before the lock is taken: that is user code.
         let (topic, params) = (&self.inner.topic, params.into());
         self.inner.shared().command(|state, _| {

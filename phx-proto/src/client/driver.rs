@@ -305,7 +305,7 @@ impl<R: Runtime> Driver<R> {
 
     /// Asks for credentials, if there is a provider, or dials.
     fn begin(&mut self, now: Time, id: ConnectionId, attempt: u32) {
-        let Some(provider) = &self.provider else { return self.dial(id) };
+        let Some(provider) = &self.provider else { return self.dial(now, id) };
         let after = self.shared.peek(|state| state.last_cause.clone());
         match Asking::new(&**provider, ConnectAttempt { attempt, after }) {
             Ok(asking) => self.asking = Some((id, asking)),
@@ -315,11 +315,19 @@ impl<R: Runtime> Driver<R> {
         }
     }
 
-    fn dial(&mut self, id: ConnectionId) {
+    fn dial(&mut self, now: Time, id: ConnectionId) {
         let (request, config) = self
             .shared
             .peek(|state| (state.socket.connect_request(), state.socket.config().clone()));
-        self.dial = Some((id, Box::pin(self.runtime.connect(request, &config))));
+        match request {
+            Ok(request) => {
+                self.dial = Some((id, Box::pin(self.runtime.connect(request, &config))));
+            }
+            Err(error) => {
+                let failure = Failure::Unsupported { message: error.to_string() };
+                self.shared.input(now, |state| state.socket.handle_failed(now, id, failure));
+            }
+        }
     }
 
     fn poll_asking(&mut self, now: Time, cx: &mut Context<'_>) -> bool {
@@ -342,7 +350,7 @@ impl<R: Runtime> Driver<R> {
             socket.connection_id() == Some(id)
         });
         if goes_on {
-            self.dial(id);
+            self.dial(now, id);
         }
         true
     }

@@ -121,7 +121,8 @@ impl Backoff {
         Self::steps(steps.iter().copied().map(Duration::from_millis).collect::<Vec<_>>())
     }
 
-    /// `first`, then each delay `factor` times the one before, up to `max`.
+    /// `first`, then each delay `factor` times the one before, up to `max`. With a `first` of zero
+    /// they grow from the [floor](Self::floor), or from a millisecond if that is zero too.
     ///
     /// # Errors
     ///
@@ -193,10 +194,16 @@ impl Backoff {
             }
             Schedule::Exponential { first, factor_ppm, max } => {
                 let aim = nanos(delay.min(*max));
-                let shorter = growing(nanos(*first), *factor_ppm).take_while(|delay| *delay < aim);
+                let shorter = growing(self.start(*first), *factor_ppm).take_while(|it| *it < aim);
                 u32::try_from(shorter.count() + 1).unwrap_or(u32::MAX)
             }
         }
+    }
+
+    /// The first of the delays that grow: nothing grows from zero.
+    fn start(&self, first: Duration) -> u64 {
+        let start = if first.is_zero() { self.floor } else { first };
+        nanos(if start.is_zero() { Duration::from_millis(1) } else { start })
     }
 
     fn nominal(&self, attempt: u32) -> Duration {
@@ -206,7 +213,7 @@ impl Backoff {
             Schedule::Steps(steps) => steps[index.min(steps.len() - 1)],
             Schedule::Exponential { first, factor_ppm, max } => {
                 let max = nanos(*max);
-                let mut found = nanos(*first);
+                let mut found = self.start(*first);
                 for delay in growing(found, *factor_ppm).take(index.saturating_add(1)) {
                     found = delay.min(max);
                     if found == max {
@@ -219,12 +226,12 @@ impl Backoff {
     }
 }
 
-/// `first` and each delay a factor longer than the one before, until one cannot be longer: by a
-/// hundredth each time, that passes any maximum within some 4,500 steps.
+/// `first` and each delay a factor longer than the one before, by a nanosecond at least, until one
+/// cannot be longer: by a hundredth each time, that passes any maximum within some 4,500 steps.
 fn growing(first: u64, factor_ppm: u64) -> impl Iterator<Item = u64> {
     core::iter::successors(Some(first), move |delay| {
         let next = u128::from(*delay) * u128::from(factor_ppm) / 1_000_000;
-        let next = u64::try_from(next).unwrap_or(u64::MAX);
+        let next = u64::try_from(next).unwrap_or(u64::MAX).max(delay.saturating_add(1));
         (next != *delay).then_some(next)
     })
 }
@@ -313,8 +320,26 @@ mod tests {
         }
         let zeros = Backoff::steps_msec(&[0, 0, 1_000]).unwrap();
         assert_eq!((zeros.reaching(ms(10)), zeros.reaching(ms(11))), (1, 3), "the floor counts");
-        let stuck = Backoff::exponential(ms(0), 2.0, ms(100)).unwrap();
-        assert_eq!((stuck.reaching(ms(50)), stuck.nominal(9)), (2, ms(0)));
+        let from_zero = Backoff::exponential(ms(0), 2.0, ms(100)).unwrap();
+        assert_eq!((from_zero.reaching(ms(10)), from_zero.reaching(ms(50))), (1, 4));
+    }
+
+    #[test]
+    fn exponential_schedule_grows_from_nothing() {
+        let no_jitter = |first, factor| {
+            Backoff::exponential(first, factor, ms(1_000)).unwrap().jitter(0.0).unwrap()
+        };
+        let from_zero = no_jitter(ms(0), 2.0);
+        let delays: Vec<_> = (1..=4).map(|n| from_zero.range(n).max()).collect();
+        assert_eq!(delays, [ms(10), ms(20), ms(40), ms(80)], "zero is the floor");
+        let delays: Vec<_> =
+            (1..=3).map(|n| from_zero.clone().floor(ms(0)).range(n).max()).collect();
+        assert_eq!(delays, [ms(1), ms(2), ms(4)], "or a millisecond without one");
+        let tiny = no_jitter(Duration::from_nanos(1), 1.01);
+        assert_eq!(tiny.range(u32::MAX).max(), ms(1_000), "a hundredth of a nanosecond is a step");
+        assert_eq!(no_jitter(ms(0), 2.0).longest().max(), ms(1_000));
+        let nothing = Backoff::exponential(ms(0), 2.0, ms(0)).unwrap();
+        assert_eq!((nothing.range(9).max(), nothing.reaching(ms(50))), (ms(10), 1));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a connection attempt presents to the server.
 
+use super::http::header_problem;
 use super::{ConfigError, Secret, Uri};
 
 /// Parameters, headers and token of a connection attempt.
@@ -80,28 +81,6 @@ impl Credentials {
         self.auth_token = Some(token.into());
         self
     }
-}
-
-fn header_problem(name: &str, value: &str) -> Option<&'static str> {
-    // RFC 9110 section 5.6.2: the characters of a token.
-    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    if name.is_empty() || !name.bytes().all(is_token) {
-        return Some("its name is not an HTTP token");
-    }
-    let lower = name.to_ascii_lowercase();
-    let owned = matches!(lower.as_str(), "host" | "connection" | "upgrade" | "content-length")
-        || lower == "transfer-encoding"
-        || lower.starts_with("sec-websocket-");
-    if owned {
-        return Some("it belongs to the WebSocket upgrade itself");
-    }
-    if value.bytes().any(|byte| (byte < b' ' && byte != b'\t') || byte == 0x7f) {
-        return Some("its value holds a control character");
-    }
-    if value.trim() != value {
-        return Some("its value starts or ends with white space");
-    }
-    None
 }
 
 #[cfg(test)]

@@ -50,6 +50,21 @@ pub enum ConfigError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// The query asks for another version of the protocol than the serializer speaks.
+    #[error(
+        "the query asks for another vsn than {spoken}, which the serializer speaks: leave vsn out \
+         of the URI and the parameters"
+    )]
+    Vsn {
+        /// The vsn of the serializer.
+        spoken: String,
+    },
+    /// The URI asks for a version of the protocol that is not known here. It is not repeated.
+    #[error(
+        "the vsn in the URI is neither 2.0.0 nor 1.0.0: leave it out, and give \
+         `Config::serializer` a `Serializer` that speaks it"
+    )]
+    UnknownVsn,
     /// A number that must not be zero.
     #[error("{key} must be at least 1")]
     Zero {

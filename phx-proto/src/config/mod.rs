@@ -9,6 +9,7 @@ pub(crate) mod auth_token;
 pub(crate) mod backoff;
 mod credentials;
 mod error;
+pub(crate) mod http;
 pub(crate) mod join_params;
 mod policy;
 mod proxy;
@@ -35,7 +36,7 @@ use crate::config::backoff::{Backoff, DelayRange, defaults};
 use crate::config::join_params::JoinParams;
 use crate::topic::Topic;
 use crate::wire::payload::Payload;
-use crate::wire::{EncodeError, Serializer, V2};
+use crate::wire::{EncodeError, Serializer, V1, V2};
 
 /// Everything a [`Socket`](crate::Socket) needs to know.
 ///
@@ -107,16 +108,18 @@ impl Config {
     /// A configuration with every default, for the socket at `uri`.
     ///
     /// The path of a Phoenix socket usually ends in `/websocket`:
-    /// `wss://example.com/socket/websocket`.
+    /// `wss://example.com/socket/websocket`. A `vsn` in its query chooses the
+    /// [`serializer`](Self::serializer).
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Uri`] for what is no `ws://` or `wss://` URI, and
-    /// [`ConfigError::Insecure`] for `ws://` to a host that is not this machine.
+    /// [`ConfigError::Uri`] for what is no `ws://` or `wss://` URI, [`ConfigError::Insecure`] for
+    /// `ws://` to a host that is not this machine, and [`ConfigError::UnknownVsn`] for a `vsn` that is
+    /// neither 2.0.0 nor 1.0.0.
     pub fn new(uri: &str) -> Result<Self, ConfigError> {
-        let config = Self::insecure(uri)?;
-        config.check_uri(&config.uri, false)?;
-        Ok(Self { allow_insecure: false, ..config })
+        let config = Self { allow_insecure: false, ..Self::insecure(uri)? };
+        config.check_uri(&config.uri)?;
+        Ok(config)
     }
 
     /// Like [`new`](Self::new), but lets `ws://` leave this machine: tokens and messages then
@@ -124,15 +127,17 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Uri`] for what is no `ws://` or `wss://` URI.
+    /// As [`new`](Self::new), but for [`ConfigError::Insecure`].
     pub fn insecure(uri: &str) -> Result<Self, ConfigError> {
         let seconds = Duration::from_secs;
-        Ok(Self {
-            uri: Uri::parse(uri)?,
+        let uri = Uri::parse(uri)?;
+        let serializer = serializer_of(&uri)?;
+        let config = Self {
+            uri,
             allow_insecure: true,
             credentials: Credentials::new(),
             credentials_refreshed: false,
-            serializer: Arc::new(V2),
+            serializer,
             proxy: None,
             #[cfg(feature = "tls")]
             tls: None,
@@ -171,7 +176,9 @@ impl Config {
             mailbox_bytes_max: 8 << 20,
             read_buffer_bytes: 16 << 10,
             write_buffer_bytes: 16 << 10,
-        })
+        };
+        config.check_uri(&config.uri)?;
+        Ok(config)
     }
 
     /// The configured address.
@@ -205,12 +212,26 @@ impl Config {
         if bytes > limit { Err(Unfit::TooLarge { bytes, limit }) } else { Ok(()) }
     }
 
-    /// Whether `uri` may be dialled under this configuration.
-    pub(crate) fn check_uri(&self, uri: &Uri, allow_insecure: bool) -> Result<(), ConfigError> {
-        if uri.is_secure() || allow_insecure || uri.is_loopback() {
-            return Ok(());
+    /// Whether `uri` may be dialled under this configuration: in the clear only where that was
+    /// allowed, and for the version that the serializer speaks.
+    pub(crate) fn check_uri(&self, uri: &Uri) -> Result<(), ConfigError> {
+        if !(uri.is_secure() || self.allow_insecure || uri.is_loopback()) {
+            return Err(ConfigError::Insecure { host: uri.host().to_owned() });
         }
-        Err(ConfigError::Insecure { host: uri.host().to_owned() })
+        let spoken = self.serializer.vsn();
+        if uri.params("vsn").any(|vsn| vsn != spoken) {
+            return Err(ConfigError::Vsn { spoken: spoken.to_owned() });
+        }
+        Ok(())
+    }
+}
+
+/// The serializer that the query of an address asks for.
+fn serializer_of(uri: &Uri) -> Result<Arc<dyn Serializer>, ConfigError> {
+    match uri.params("vsn").next().as_deref() {
+        None | Some("2.0.0") => Ok(Arc::new(V2)),
+        Some("1.0.0") => Ok(Arc::new(V1)),
+        Some(_) => Err(ConfigError::UnknownVsn),
     }
 }
 

@@ -3,7 +3,7 @@
 use core::fmt;
 use core::net::IpAddr;
 
-use super::uri::split_port;
+use super::uri::{percent_decode, split_port};
 use super::{ConfigError, Secret, Uri};
 
 /// An HTTP proxy that is asked for a tunnel with `CONNECT`, for `ws://` and `wss://` alike.
@@ -194,21 +194,6 @@ fn is_within(address: IpAddr, network: IpAddr, bits: u32) -> bool {
         }
         _ => false,
     }
-}
-
-fn percent_decode(text: &str) -> Option<String> {
-    let mut bytes = text.bytes();
-    let mut decoded = Vec::with_capacity(text.len());
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            decoded.push(byte);
-            continue;
-        }
-        let high = char::from(bytes.next()?).to_digit(16)?;
-        let low = char::from(bytes.next()?).to_digit(16)?;
-        decoded.push(u8::try_from(high * 16 + low).ok()?);
-    }
-    String::from_utf8(decoded).ok()
 }
 
 impl fmt::Debug for Proxy {

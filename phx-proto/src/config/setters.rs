@@ -40,7 +40,8 @@ impl Config {
         self
     }
 
-    /// All of parameters, headers and token at once, in place of those given so far.
+    /// All of parameters, headers, token and address at once, in place of those given so far. An
+    /// address that may not be dialled ends the first attempt.
     #[must_use]
     pub fn credentials(mut self, credentials: Credentials) -> Self {
         self.credentials = credentials;
@@ -58,19 +59,24 @@ impl Config {
         self
     }
 
-    /// How messages are written. Default [`V2`](crate::wire::V2), Phoenix's own default.
+    /// How messages are written. Default: what a `vsn` in the query of the address asks for, else
+    /// [`V2`](crate::wire::V2), Phoenix's own default.
     ///
     /// ```
     /// use phx_proto::{Config, wire::V1};
     /// use std::sync::Arc;
     ///
-    /// let old = Config::new("ws://localhost:4000/socket/websocket")?.serializer(Arc::new(V1));
+    /// let old = Config::new("ws://localhost:4000/socket/websocket")?.serializer(Arc::new(V1))?;
     /// # Ok::<(), phx_proto::ConfigError>(())
     /// ```
-    #[must_use]
-    pub fn serializer(mut self, serializer: Arc<dyn Serializer>) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Vsn`] when the address asks for another version.
+    pub fn serializer(mut self, serializer: Arc<dyn Serializer>) -> Result<Self, ConfigError> {
         self.serializer = serializer;
-        self
+        self.check_uri(&self.uri)?;
+        Ok(self)
     }
 
     /// Adds a topic that is joined in every life of the connection without being asked for.
@@ -227,7 +233,8 @@ impl Config {
         self
     }
 
-    /// The most that a `Retry-After` header is obeyed. Default 1 h; with zero it is not obeyed.
+    /// The most that a `Retry-After` header is obeyed, before the spread of up to a fifth that every
+    /// such delay gets. Default 1 h; with zero it is not obeyed.
     #[must_use]
     pub const fn retry_after_max(mut self, max: Duration) -> Self {
         self.retry_after_max = max;
@@ -402,6 +409,10 @@ impl Config {
     }
 
     /// How many joins may be unanswered at once, from 1. Default 8.
+    ///
+    /// When the server closes two connections in a row within 2 s of joins, as servers with a limit
+    /// of joins do, they are written at half of the rate that was answered, and faster again when
+    /// that works.
     ///
     /// # Errors
     ///

@@ -4,6 +4,7 @@
 use core::fmt;
 
 use super::ConfigError;
+use super::http::host_problem;
 
 /// `ws://` or `wss://`, host, port, path and query of a socket.
 #[derive(Clone, PartialEq, Eq)]
@@ -50,9 +51,6 @@ impl Uri {
         let rest = rest.split_once('#').map_or(rest, |(before, _)| before);
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, target) = rest.split_at(end);
-        if authority.contains('@') {
-            return bad("it holds user information: pass credentials as headers or parameters");
-        }
         let (host, port) = split_port(authority)?;
         let port = match port {
             Some(port) => port,
@@ -131,14 +129,21 @@ impl Uri {
         percent_encode(value, &mut self.query);
     }
 
-    /// Whether the query has a parameter of this name.
-    pub(crate) fn has_param(&self, name: &str) -> bool {
-        self.query.split('&').any(|pair| pair.split('=').next() == Some(name))
+    /// The values of the parameters of this name in the query. One that is not UTF-8 is empty.
+    pub(crate) fn params<'a>(&'a self, name: &'a str) -> impl Iterator<Item = String> + 'a {
+        let decoded = |text| percent_decode(text).unwrap_or_default();
+        self.query.split('&').filter_map(move |pair| {
+            let (found, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decoded(found) == name).then(|| decoded(value))
+        })
     }
 }
 
 pub(super) fn split_port(authority: &str) -> Result<(&str, Option<u16>), ConfigError> {
     let bad = |problem| Err(ConfigError::Uri { problem });
+    if let Some(problem) = host_problem(authority) {
+        return bad(problem);
+    }
     let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
         let Some((host, after)) = rest.split_once(']') else {
             return bad("the IPv6 address has no closing bracket");
@@ -157,8 +162,11 @@ pub(super) fn split_port(authority: &str) -> Result<(&str, Option<u16>), ConfigE
             None => (authority, None),
         }
     };
-    if host.is_empty() {
-        return bad("it has no host");
+    if host.contains(['[', ']']) {
+        return bad("brackets are for IPv6 addresses");
+    }
+    if let Some(problem) = host_problem(host) {
+        return bad(problem);
     }
     match port {
         None | Some("") => Ok((host, None)),
@@ -167,6 +175,22 @@ pub(super) fn split_port(authority: &str) -> Result<(&str, Option<u16>), ConfigE
             _ => bad("the port is not a number from 1 to 65535"),
         },
     }
+}
+
+/// The text with its percent-encoded bytes decoded; none for what is not UTF-8 then.
+pub(super) fn percent_decode(text: &str) -> Option<String> {
+    let mut bytes = text.bytes();
+    let mut decoded = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            decoded.push(byte);
+            continue;
+        }
+        let high = char::from(bytes.next()?).to_digit(16)?;
+        let low = char::from(bytes.next()?).to_digit(16)?;
+        decoded.push(u8::try_from(high * 16 + low).ok()?);
+    }
+    String::from_utf8(decoded).ok()
 }
 
 /// Percent-encodes everything but the unreserved characters of RFC 3986 section 2.3.
@@ -252,7 +276,9 @@ mod tests {
         let mut uri = Uri::parse("ws://localhost/s?x=1").unwrap();
         uri.push_param("a b", "ü&=+");
         assert_eq!(uri.target(), "/s?x=1&a%20b=%C3%BC%26%3D%2B");
-        assert!(uri.has_param("x") && !uri.has_param("a"));
+        assert_eq!(uri.params("x").collect::<Vec<_>>(), ["1"]);
+        assert_eq!(uri.params("a b").collect::<Vec<_>>(), ["ü&=+"]);
+        assert_eq!(uri.params("a").count(), 0);
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub struct NotRetrying;
 #[error("the connection is not open")]
 pub struct NotOpen;
 
-/// Why a join was not accepted.
+/// Why a join, or new parameters of one, was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum JoinError {
@@ -38,6 +38,9 @@ pub enum JoinError {
     /// The join could never be written.
     #[error("the join cannot be sent: {0}")]
     Encode(#[from] EncodeError),
+    /// There is no join to have these parameters.
+    #[error(transparent)]
+    NotWanted(#[from] NotWanted),
     /// The join frame would be larger than [`Config::max_push_bytes`](crate::Config::max_push_bytes).
     #[error("the join would be larger than {limit} bytes")]
     TooLarge {

@@ -363,6 +363,8 @@ fn hidden_uri(uri: &Uri) -> String {
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
     let pairs =
         query.split('&').filter(|pair| !pair.is_empty()).map(|pair| match pair.split_once('=') {
+            // What chooses the serializer is no secret.
+            Some(("vsn", vsn)) => format!("vsn={vsn}"),
             Some((name, _)) => format!("{name}={HIDDEN}"),
             // A bare word may be the token itself.
             None => HIDDEN.to_owned(),

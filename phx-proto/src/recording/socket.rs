@@ -215,7 +215,7 @@ impl RecordedSocket {
         &mut self,
         topic: &str,
         params: impl Into<JoinParams>,
-    ) -> Result<(), NotWanted> {
+    ) -> Result<(), JoinError> {
         let params = params.into();
         self.note_untimed(|| Input::SetJoinParams {
             topic: topic.to_owned(),

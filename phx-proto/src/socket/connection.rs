@@ -43,7 +43,7 @@ use core::time::Duration;
 use super::{Live, Socket};
 use crate::collections::ordered::Ordered;
 use crate::config::auth_token::auth_token_subprotocol;
-use crate::config::{Credentials, Secret};
+use crate::config::{ConfigError, Credentials, Secret};
 use crate::event::action::{Action, ConnectRequest};
 use crate::event::cause::{Cause, ChannelEnd, NextStep, NotSentCause, UnknownCause};
 use crate::event::error::{CredentialsError, NotOpen, NotRetrying};
@@ -53,7 +53,9 @@ use crate::id::{ConnectionId, Ref};
 use crate::service::supervision::Lifecycle;
 use crate::socket::heartbeat::Heartbeat;
 use crate::socket::join_clock::JoinClock;
+use crate::socket::join_pace::JoinPace;
 use crate::socket::progress::Ledger;
+use crate::socket::push::abandoned::Abandoned;
 use crate::socket::retry::{Decision, Retry};
 use crate::socket::timer::TimerKey;
 use crate::time::Time;
@@ -199,7 +201,7 @@ impl Socket {
         match &mut self.phase {
             Phase::Open { id } => {
                 let id = *id;
-                self.drop_live();
+                self.drop_live(now, false);
                 self.start_close(now, id, 1000, AfterClose::Stay);
             }
             Phase::Closing { then, .. } => *then = AfterClose::Stay,
@@ -277,7 +279,7 @@ impl Socket {
     /// [`CredentialsError`] for an address that may not be dialled; nothing is replaced then.
     pub fn set_credentials(&mut self, credentials: Credentials) -> Result<(), CredentialsError> {
         if let Some(uri) = &credentials.uri {
-            self.config.check_uri(uri, self.config.allow_insecure)?;
+            self.config.check_uri(uri)?;
         }
         self.credentials = credentials;
         Ok(())
@@ -302,25 +304,31 @@ impl Socket {
 
     /// Where to dial and what to present there, as of now. Ask at dial time, so that refreshed
     /// credentials are the ones used.
-    #[must_use]
-    pub fn connect_request(&self) -> ConnectRequest {
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for what may not be dialled, whichever call it came from: `ws://` that would
+    /// leave this machine without [`Config::insecure`](crate::Config::insecure), or a `vsn` other
+    /// than the serializer's. Report it with [`Failure::Unsupported`], as no retry changes it.
+    pub fn connect_request(&self) -> Result<ConnectRequest, ConfigError> {
         let credentials = &self.credentials;
         let mut uri = credentials.uri.as_ref().unwrap_or(&self.config.uri).clone();
         for (name, value) in &credentials.params {
             uri.push_param(name, value.expose());
         }
-        if !uri.has_param("vsn") {
+        if uri.params("vsn").next().is_none() {
             uri.push_param("vsn", self.config.serializer.vsn());
         }
+        self.config.check_uri(&uri)?;
         let subprotocols = credentials.auth_token.as_ref().map(|token| {
             let bearer = auth_token_subprotocol(token.expose());
             vec![Secret::from("phoenix"), Secret::from(bearer)]
         });
-        ConnectRequest {
+        Ok(ConnectRequest {
             uri,
             headers: credentials.headers.clone(),
             subprotocols: subprotocols.unwrap_or_default(),
-        }
+        })
     }
 }
 
@@ -356,6 +364,7 @@ impl Socket {
                 .filter(|(_, channel)| channel.is_due())
                 .filter_map(|(topic, channel)| Some((channel.want.as_ref()?.order, topic.clone())))
                 .collect(),
+            abandoned: Abandoned::default(),
             lane: Ordered::new(),
         });
         self.phase = Phase::Open { id };
@@ -366,13 +375,9 @@ impl Socket {
         }
     }
 
-    /// The attempt `id` failed.
+    /// The attempt `id` failed. If it was reported as opened before, the connection ends with this
+    /// cause.
     pub fn handle_failed(&mut self, now: Time, id: ConnectionId, failure: Failure) {
-        let now = self.advance(now);
-        if !matches!(self.phase, Phase::Connecting { id: current, .. } if current == id) {
-            self.stats.stale_inputs += 1;
-            return;
-        }
         let cause = match failure {
             Failure::Dial { message } => Cause::Dial { message },
             Failure::Tls { message } => Cause::Tls { message },
@@ -382,23 +387,30 @@ impl Socket {
             Failure::Credentials { message } => Cause::CredentialsFailed { message },
             Failure::CredentialsGaveUp { reason } => Cause::CredentialsGaveUp { reason },
         };
-        self.attempt_failed(now, id, cause);
+        self.end(now, id, cause);
     }
 
-    /// The open connection `id` ended, or its close handshake is over.
+    /// The open connection `id` ended, or its close handshake is over. If it was not reported as
+    /// opened before, the attempt has failed with this cause.
     pub fn handle_closed(&mut self, now: Time, id: ConnectionId, ended: Ended) {
+        let cause = match ended {
+            Ended::CloseFrame { code, reason } => Cause::RemoteClose { code, reason },
+            Ended::Lost { message } => Cause::TransportLost { message },
+            Ended::MessageTooLarge => {
+                Cause::MessageTooLarge { limit: self.config.max_message_bytes }
+            }
+        };
+        self.end(now, id, cause);
+    }
+
+    /// Ends the connection or the attempt `id`, in whatever state it is.
+    fn end(&mut self, now: Time, id: ConnectionId, cause: Cause) {
         let now = self.advance(now);
         match self.phase {
-            Phase::Open { id: current } if current == id => {
-                let cause = match ended {
-                    Ended::CloseFrame { code, reason } => Cause::RemoteClose { code, reason },
-                    Ended::Lost { message } => Cause::TransportLost { message },
-                    Ended::MessageTooLarge => {
-                        Cause::MessageTooLarge { limit: self.config.max_message_bytes }
-                    }
-                };
-                self.connection_lost(now, cause);
+            Phase::Connecting { id: current, .. } if current == id => {
+                self.attempt_failed(now, id, cause);
             }
+            Phase::Open { id: current } if current == id => self.connection_lost(now, cause),
             Phase::Closing { id: current, .. } if current == id => self.close_finished(now),
             _ => self.stats.stale_inputs += 1,
         }
@@ -460,6 +472,7 @@ impl Socket {
 impl Socket {
     fn begin_life(&mut self) {
         self.retry = Retry::default();
+        self.pace = JoinPace::default();
         self.add_auto_joins();
     }
 
@@ -489,7 +502,9 @@ impl Socket {
 
     /// The open connection is gone.
     pub(super) fn connection_lost(&mut self, now: Time, cause: Cause) {
-        let Some(live) = self.drop_live() else { return };
+        // A transport that is lost without a close frame may have been cut by anything on the way.
+        let by_peer = matches!(cause, Cause::RemoteClose { .. });
+        let Some(live) = self.drop_live(now, by_peer) else { return };
         self.stats.lost_connections += 1;
         self.interrupt_channels(now, &cause);
         self.schedule(now, live.id, cause, Some(now.since(live.opened_at)));
@@ -505,7 +520,7 @@ impl Socket {
 
     /// We close the open connection because of what the peer sent.
     pub(super) fn close_connection(&mut self, now: Time, code: u16, cause: Cause) {
-        let Some(live) = self.drop_live() else { return };
+        let Some(live) = self.drop_live(now, false) else { return };
         self.stats.lost_connections += 1;
         self.interrupt_channels(now, &cause);
         let open_for = now.since(live.opened_at);
@@ -583,14 +598,16 @@ impl Socket {
     }
 
     /// Takes everything that belonged to the open connection, deadlines included.
-    fn drop_live(&mut self) -> Option<Live> {
+    fn drop_live(&mut self, now: Time, by_peer: bool) -> Option<Live> {
         let live = self.live.take()?;
+        self.pace.ended(now, by_peer, live.joins.is_empty() && live.due_joins.is_empty());
         for key in [
             TimerKey::HeartbeatDue,
             TimerKey::HeartbeatReply,
             TimerKey::WriteStall,
             TimerKey::JoinClock,
             TimerKey::JoinBlock,
+            TimerKey::JoinPace,
         ] {
             self.timers.disarm(&key);
         }

@@ -136,16 +136,7 @@ impl Socket {
                 self.rearm_heartbeat();
             }
             TimerKey::HeartbeatReply => self.abort_connection(now, Cause::HeartbeatTimeout),
-            TimerKey::WriteStall => {
-                match &mut self.live {
-                    // A server that runs a join does not read; the join clock decides.
-                    Some(live) if !live.joins.is_empty() => {
-                        live.stalled = Some((now, live.ledger.written()));
-                        self.rearm_write_stall();
-                    }
-                    _ => self.abort_connection(now, Cause::WriteStalled),
-                }
-            }
+            TimerKey::WriteStall => self.abort_connection(now, Cause::WriteStalled),
             TimerKey::JoinClock => self.join_overdue(now),
             TimerKey::JoinBlock => {
                 let stalled = self.live.as_ref().and_then(|live| live.joins.oldest()).cloned();
@@ -153,6 +144,8 @@ impl Socket {
                     self.abort_connection(now, Cause::JoinStalled { topic: join.topic });
                 }
             }
+            // Time has passed, which is all that the next join waits for.
+            TimerKey::JoinPace => {}
             TimerKey::Rejoin(topic) => self.rejoin_due(&topic),
             TimerKey::Leave(topic) => self.leave_ended(&topic, LeaveOutcome::TimedOut),
             TimerKey::Push(id) => {
@@ -190,27 +183,27 @@ impl Socket {
         self.check_overdue_join(now);
     }
 
-    /// A heartbeat written after an overdue join was answered and the join was not: its reply
-    /// will never come.
+    /// A heartbeat written after an overdue join was answered and the join was not: its reply will
+    /// never come, nor that of any other join written before that heartbeat.
     pub(super) fn check_overdue_join(&mut self, now: Time) {
-        let Some(live) = &mut self.live else { return };
-        let Some(join) = live.joins.oldest().cloned() else { return };
-        let answered_later =
-            live.heartbeat.last_answered().is_some_and(|answered| answered > join.join_ref);
-        if !live.joins.is_overdue() || !answered_later {
+        let Some(live) = self.live.as_mut().filter(|live| live.joins.is_overdue()) else { return };
+        let Some(answered) = live.heartbeat.last_answered() else { return };
+        let lost = live.joins.take_lost(answered, now, &live.ledger);
+        if lost.is_empty() {
             return;
         }
-        live.joins.remove(join.join_ref, now, &live.ledger);
         self.rearm_join_clock();
-        let joining = self.wanted(&join.topic).is_some_and(
-            |want| matches!(want.state, State::Joining { join_ref } if join_ref == join.join_ref),
-        );
-        if joining {
-            if let Some(want) = self.wanted_mut(&join.topic) {
-                // The reply was lost; the channel may well be there.
-                want.surviving = Some(join.join_ref);
+        for join in lost {
+            let joining = self.wanted(&join.topic).is_some_and(
+                |want| matches!(want.state, State::Joining { join_ref } if join_ref == join.join_ref),
+            );
+            if joining {
+                if let Some(want) = self.wanted_mut(&join.topic) {
+                    // The reply was lost; the channel may well be there.
+                    want.surviving = Some(join.join_ref);
+                }
+                self.rejoin_later(now, &join.topic, RejoinCause::JoinUnanswered);
             }
-            self.rejoin_later(now, &join.topic, RejoinCause::JoinUnanswered);
         }
     }
 }

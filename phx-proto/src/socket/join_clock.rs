@@ -11,7 +11,8 @@
 //!                                   answered                   answered (a late ok is a join)
 //!                                                                 │ a later heartbeat is answered
 //!                                                                 ▼
-//!                                                              lost (rejoin with backoff)
+//!                                   lost, with all that were written before that heartbeat
+//!                                   (rejoin with backoff)
 //! ```
 //!
 //! An overdue join is reported and probed with one heartbeat, and no leave is sent: the late ok
@@ -102,6 +103,22 @@ impl JoinClock {
             self.restart(now, ledger);
         }
         removed
+    }
+
+    /// Takes the joins that were written before `answered`, a heartbeat that the server answered:
+    /// it answers in order, so their replies are lost.
+    pub(crate) fn take_lost(
+        &mut self,
+        answered: Ref,
+        now: Time,
+        ledger: &Ledger,
+    ) -> Vec<Unanswered> {
+        let count = self.unanswered.partition_point(|join| join.join_ref < answered);
+        let lost: Vec<_> = self.unanswered.drain(..count).collect();
+        if !lost.is_empty() {
+            self.restart(now, ledger);
+        }
+        lost
     }
 
     pub(crate) const fn expire(&mut self) {

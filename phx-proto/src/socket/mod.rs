@@ -9,6 +9,7 @@
 //! | `push/` | which outcome a push has: its states and its transitions |
 //! | `heartbeat` | whether the peer still answers |
 //! | `join_clock` | whose join the server is working on |
+//! | `join_pace` | how fast joins are written to a server that closes for them |
 //! | `progress` | how much time the bytes that were moved buy |
 //! | `receive` | what an incoming frame is about |
 //! | `send` | which frame is next |
@@ -22,6 +23,7 @@ mod connection;
 mod expire;
 mod heartbeat;
 mod join_clock;
+mod join_pace;
 mod progress;
 pub(crate) mod push;
 mod receive;
@@ -49,7 +51,9 @@ use crate::id::{ConnectionId, InterestId, Ref};
 use crate::socket::channel::{Channel, ChannelStatus, PendingReason, State, Want};
 use crate::socket::heartbeat::Heartbeat;
 use crate::socket::join_clock::JoinClock;
+use crate::socket::join_pace::JoinPace;
 use crate::socket::progress::Ledger;
+use crate::socket::push::abandoned::Abandoned;
 use crate::socket::push::slab::{Group, Place, Pushes};
 use crate::socket::retry::Retry;
 use crate::socket::rng::Rng;
@@ -121,6 +125,7 @@ pub struct Socket {
     now: Time,
     phase: Phase,
     retry: Retry,
+    pace: JoinPace,
     live: Option<Live>,
     /// Boxed, as the table has room for more than there are.
     channels: Table<Box<Channel>>,
@@ -154,6 +159,8 @@ struct Live {
     joins: JoinClock,
     /// Topics whose join can be written, in the order they were asked for.
     due_joins: BTreeSet<(u64, Topic)>,
+    /// Pushes that the server may still answer though they have their outcome.
+    abandoned: Abandoned,
     /// Frames of channels that can be written, in the order they were accepted.
     lane: Ordered<u64, LaneItem>,
 }
@@ -180,6 +187,7 @@ impl Socket {
             now,
             phase: Phase::Idle,
             retry: Retry::default(),
+            pace: JoinPace::default(),
             live: None,
             channels: Table::seeded(seed),
             interests: Ordered::new(),
@@ -314,6 +322,7 @@ impl Socket {
                 Some(live) if live.joins.len() >= self.config.join_concurrency => {
                     PendingReason::Slot
                 }
+                Some(_) if !self.is_paced_in() => PendingReason::Paced,
                 Some(_) => PendingReason::NotWritable,
             }),
         }

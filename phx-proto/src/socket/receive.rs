@@ -106,6 +106,7 @@ impl Socket {
             match live.heartbeat.answered(msg_ref, now, &live.ledger) {
                 Some(rtt) => {
                     self.stats.last_rtt = Some(rtt);
+                    live.abandoned.drop_before(msg_ref);
                     self.rearm_heartbeat();
                     self.signal(Signal::HeartbeatAcked { rtt });
                     self.check_overdue_join(now);
@@ -115,6 +116,7 @@ impl Socket {
             return;
         }
         if live.joins.is_unanswered(msg_ref, topic) {
+            self.pace.answered();
             if let Some(join) = live.joins.remove(msg_ref, now, &live.ledger) {
                 if reply.status == *"ok" {
                     self.stats.last_join = Some(now.since(join.written));
@@ -134,8 +136,9 @@ impl Socket {
             return;
         }
         self.stats.late_replies += 1;
-        if join_ref == WireRef::Null && self.finds_no_channel(topic, msg_ref, &reply) {
-            self.channel_crashed(now, &Topic::from(topic), Interruption::Unmatched);
+        let was_push = self.live.as_mut().is_some_and(|live| live.abandoned.take(msg_ref, topic));
+        if was_push && join_ref == WireRef::Null && self.finds_no_channel(topic, msg_ref, &reply) {
+            self.channel_unmatched(now, topic);
         }
     }
 
@@ -158,8 +161,22 @@ impl Socket {
         let lost = join_ref == WireRef::Null && self.finds_no_channel(topic, msg_ref, &reply);
         self.end_push(place, |_| PushOutcome::Reply(reply));
         if lost {
-            self.channel_crashed(now, &Topic::from(topic.as_str()), Interruption::Unmatched);
+            self.channel_unmatched(now, topic.as_str());
         }
+    }
+
+    /// The server has no channel for a push that was written on the joined instance. Where replies
+    /// never name their join, the words may be an application's own, so they count once in
+    /// `stable_after`.
+    fn channel_unmatched(&mut self, now: Time, topic: &str) {
+        let (certain, stable_after) =
+            (self.config.serializer.names_joins(), self.config.stable_after);
+        let Some(want) = self.wanted_mut(topic) else { return };
+        if !certain && want.unmatched_at.is_some_and(|at| now.since(at) < stable_after) {
+            return;
+        }
+        want.unmatched_at = Some(now);
+        self.channel_crashed(now, &Topic::from(topic), Interruption::Unmatched);
     }
 
     fn receive_join_reply(&mut self, now: Time, topic: &str, join_ref: Ref, reply: Reply) {
@@ -183,15 +200,15 @@ impl Socket {
         }
     }
 
-    /// Whether a reply with a null join_ref says that the server has no channel for what we pushed
-    /// on a channel that we hold for joined. Refs grow, so one above the join's was sent with the current join_ref.
+    /// Whether a reply with a null join_ref, to a push to `topic`, says that the server has no channel
+    /// for what we pushed on a channel that we hold for joined. Refs grow, so one above the join's was
+    /// sent with the current join_ref.
     fn finds_no_channel(&self, topic: &str, msg_ref: Ref, reply: &Reply) -> bool {
         reply.status == *"error"
             && matches!(
                 self.instance(topic, None),
                 Some(InstanceKind::Joined(current)) if msg_ref > current
             )
-            && msg_ref.0 < self.next_ref
             && reason_of(&reply.response).as_deref() == Some("unmatched topic")
     }
 

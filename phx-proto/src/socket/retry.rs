@@ -92,7 +92,9 @@ impl Retry {
             refusal.is_some_and(|refusal| matches!(refusal.status(), 401 | 403));
 
         let attempt = self.attempts.saturating_add(1);
-        let Some((range, ordinary)) = self.range(config, cause, attempt, open_for.is_some()) else {
+        // A close frame says that there was a connection, whether its start was reported or not.
+        let was_open = open_for.is_some() || matches!(cause, Cause::RemoteClose { .. });
+        let Some((range, ordinary)) = self.range(config, cause, attempt, was_open) else {
             return Decision::Stop;
         };
         let random = rng.next_u64();
@@ -102,7 +104,6 @@ impl Retry {
             let asked = retry_after.min(config.retry_after_max).max(delay);
             // Up to a fifth more, so that clients told the same do not come back together.
             let most = Duration::from_nanos(nanos(asked).saturating_add(nanos(asked) / 5));
-            let most = most.min(config.retry_after_max.max(asked));
             delay = spread(DelayRange::new(asked, most).unwrap_or(range), random);
         }
 

@@ -50,9 +50,14 @@ impl Socket {
         })
     }
 
-    /// Whether one more join may be unanswered.
+    /// Whether one more join may be unanswered, and may be written already.
     fn has_slot(&self, live: &Live) -> bool {
-        live.joins.len() < self.config.join_concurrency
+        live.joins.len() < self.config.join_concurrency && self.is_paced_in()
+    }
+
+    /// Whether the pace of joins lets one more be written now.
+    pub(super) fn is_paced_in(&self) -> bool {
+        self.pace.next().is_none_or(|at| at <= self.now)
     }
 
     /// Takes the next frame; none when what wanted to write it could not or has ended.
@@ -220,16 +225,25 @@ impl Socket {
             }
         }
         self.rearm_heartbeat();
+        self.rearm_write_stall();
     }
 
     /// Arms the deadline of a transport that takes no frame. With heartbeats on there is none: a
-    /// heartbeat that cannot be written has one of its own.
+    /// heartbeat that cannot be written has one of its own. Nor while a join is unanswered: a server
+    /// that runs one does not read, and the time begins again after it.
     pub(super) fn rearm_write_stall(&mut self) {
-        let stalled = self.live.as_ref().and_then(|live| {
-            let (since, written) = live.stalled?;
-            Some(since + self.config.write_stall_timeout + live.ledger.bought_by_writing(written))
+        let running = self.timers.is_armed(&TimerKey::WriteStall);
+        let off = self.config.heartbeat_interval.is_zero();
+        let live = self.live.as_mut().filter(|live| off && live.joins.is_empty());
+        let at = live.and_then(|live| {
+            let (since, written) = live.stalled.as_mut()?;
+            if !running {
+                (*since, *written) = (self.now, live.ledger.written());
+            }
+            let bought = live.ledger.bought_by_writing(*written);
+            Some(*since + self.config.write_stall_timeout + bought)
         });
-        match stalled.filter(|_| self.config.heartbeat_interval.is_zero()) {
+        match at {
             Some(at) => self.timers.arm(TimerKey::WriteStall, at),
             None => self.timers.disarm(&TimerKey::WriteStall),
         }

@@ -4,7 +4,8 @@
 //! tells the driver the earliest, and only `handle_timeout` expires any. A connection has one deadline of
 //! each kind, which needs no search; those of channels are in an ordered set beside an index,
 //! because nearly every one of them is cancelled: a lazy heap would hold mostly garbage. Equal
-//! times fall back on the order of the keys, so the order of expiry is total.
+//! times fall back on the order of the keys, so the order of expiry is total. The last instant,
+//! [`Time::MAX`], is no deadline: what would fall due there never does.
 
 use core::fmt;
 use core::time::Duration;
@@ -48,6 +49,8 @@ pub enum TimerKind {
     JoinClock,
     /// When a join has kept the socket silent for too long.
     JoinBlock,
+    /// When the next join may be written to a server that closes when they come too fast.
+    JoinPace,
     /// When to join a channel again.
     Rejoin,
     /// When a leave has gone unanswered for too long.
@@ -67,6 +70,7 @@ pub(crate) enum TimerKey {
     WriteStall,
     JoinClock,
     JoinBlock,
+    JoinPace,
     Rejoin(Topic),
     Leave(Topic),
     /// Never armed here: the deadlines of pushes are many and kept apart, in
@@ -85,6 +89,7 @@ impl TimerKey {
             Self::WriteStall => TimerKind::WriteStall,
             Self::JoinClock => TimerKind::JoinClock,
             Self::JoinBlock => TimerKind::JoinBlock,
+            Self::JoinPace => TimerKind::JoinPace,
             Self::Rejoin(_) => TimerKind::Rejoin,
             Self::Leave(_) => TimerKind::Leave,
             Self::Push(_) => TimerKind::Push,
@@ -102,6 +107,7 @@ impl TimerKey {
             Self::WriteStall => Some(5),
             Self::JoinClock => Some(6),
             Self::JoinBlock => Some(7),
+            Self::JoinPace => Some(8),
             Self::Rejoin(_) | Self::Leave(_) | Self::Push(_) => None,
         }
     }
@@ -118,7 +124,7 @@ pub(crate) struct Timers {
 }
 
 /// The deadlines of which a connection has one each.
-const CONNECTION: [TimerKey; 8] = [
+const CONNECTION: [TimerKey; 9] = [
     TimerKey::Connect,
     TimerKey::Reconnect,
     TimerKey::Close,
@@ -127,11 +133,16 @@ const CONNECTION: [TimerKey; 8] = [
     TimerKey::WriteStall,
     TimerKey::JoinClock,
     TimerKey::JoinBlock,
+    TimerKey::JoinPace,
 ];
 
 impl Timers {
-    /// Arms a deadline, in place of an earlier one with the same key.
+    /// Arms a deadline, in place of an earlier one with the same key. [`Time::MAX`] is never: there
+    /// is no later time to arm it for again.
     pub(crate) fn arm(&mut self, key: TimerKey, at: Time) {
+        if at == Time::MAX {
+            return self.disarm(&key);
+        }
         match key.of_connection() {
             Some(place) => self.connection[place] = Some(at),
             None => {
@@ -185,13 +196,20 @@ impl Timers {
         connection.filter(move |(at, _)| *at <= now).chain(channels)
     }
 
-    /// Takes a deadline if it is still armed and has passed.
-    pub(crate) fn take_expired(&mut self, key: &TimerKey, now: Time) -> bool {
-        let at = match key.of_connection() {
+    fn at(&self, key: &TimerKey) -> Option<Time> {
+        match key.of_connection() {
             Some(place) => self.connection[place],
             None => self.at.get(key).copied(),
-        };
-        let expired = at.is_some_and(|at| at <= now);
+        }
+    }
+
+    pub(crate) fn is_armed(&self, key: &TimerKey) -> bool {
+        self.at(key).is_some()
+    }
+
+    /// Takes a deadline if it is still armed and has passed.
+    pub(crate) fn take_expired(&mut self, key: &TimerKey, now: Time) -> bool {
+        let expired = self.at(key).is_some_and(|at| at <= now);
         if expired {
             self.disarm(key);
         }

@@ -105,7 +105,7 @@ pub struct Delivery {
 /// use phx_proto::{Config, ConnectionId, Frame, Socket, Time};
 ///
 /// let config = Config::new("ws://localhost:4000/socket/websocket")?;
-/// let request = Socket::new(config, 7, Time::ZERO).connect_request();
+/// let request = Socket::new(config, 7, Time::ZERO).connect_request()?;
 /// let id = ConnectionId::from_u64(1);
 ///
 /// let mut link = Link::new(7);

@@ -2,6 +2,7 @@
 
 use core::borrow::Borrow;
 use core::fmt;
+use core::hash::{Hash, Hasher};
 use core::ops::Deref;
 use core::str::Utf8Error;
 
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use serde::{Serialize, Serializer};
 
 /// A UTF-8 slice of a frame (zero copy).
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteStr(Bytes);
 
 impl ByteStr {
@@ -64,6 +65,13 @@ impl AsRef<str> for ByteStr {
     }
 }
 
+/// Hashes as the `str` that it borrows as.
+impl Hash for ByteStr {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
 /// UTF-8 sorts and compares by bytes as it does by characters.
 impl Borrow<str> for ByteStr {
     fn borrow(&self) -> &str {
@@ -110,5 +118,25 @@ impl fmt::Display for ByteStr {
 impl Serialize for ByteStr {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeSet, HashSet};
+
+    use super::*;
+
+    /// `Borrow` promises it, and a set that is asked with a `&str` relies on it.
+    #[test]
+    fn hashes_as_it_borrows() {
+        let names = ["", "room:a", "é", "a longer name than fits into a word"];
+        #[expect(clippy::disallowed_types, reason = "of the test alone")]
+        let set: HashSet<ByteStr> = names.into_iter().map(ByteStr::from).collect();
+        let tree: BTreeSet<ByteStr> = names.into_iter().map(ByteStr::from).collect();
+        for name in names {
+            assert!(set.contains(name), "{name:?}");
+            assert!(tree.contains(name), "{name:?}");
+        }
     }
 }

@@ -72,7 +72,9 @@ fn wire_ref(bytes: &[u8]) -> Option<(WireRef, &[u8])> {
 /// Reads a reply, which is the payload at `start` of the frame.
 ///
 /// A status at the very end is a member of the reply itself, as the last brace closes the reply
-/// and a quote inside of a string has a backslash before it.
+/// and a quote inside of a string has a backslash before it. Of several statuses the one in front
+/// counts, else the last one, so the response need not be searched for others; the scanner of
+/// [`text`](super::text) follows the same rule.
 #[inline]
 fn reply(frame: &Bytes, start: usize, payload: &[u8]) -> Option<Body> {
     let (status, rest, end) = if let Some(rest) = payload.strip_prefix(b"{\"response\":") {
@@ -88,8 +90,8 @@ fn reply(frame: &Bytes, start: usize, payload: &[u8]) -> Option<Body> {
             Some(rest) => ("ok", rest),
             None => ("error", payload.strip_prefix(b"{\"status\":\"error\",\"response\":")?),
         };
-        // A second status at the end would be the one that counts.
-        if rest.ends_with(b"\"}") || rest.last() != Some(&b'}') {
+        // The status in front counts, whatever follows.
+        if rest.last() != Some(&b'}') {
             return None;
         }
         (status, rest, 1)

@@ -136,6 +136,15 @@ pub trait Serializer: fmt::Debug + Send + Sync {
     /// [`EncodeError`] for what [`check`](Self::check) refuses.
     fn encode(&self, message: Outgoing<'_>) -> Result<Frame, EncodeError>;
 
+    /// Whether a reply names the join of the channel that it came from, as the replies of vsn 2.0.0 do.
+    ///
+    /// Only Phoenix's own "unmatched topic" has a null join_ref there, and the channel is joined again.
+    /// Without, as in vsn 1.0.0, the same words may be an application's: they make a channel join
+    /// again at most once in [`Config::stable_after`](crate::Config::stable_after). The default is yes.
+    fn names_joins(&self) -> bool {
+        true
+    }
+
     /// Whether such a message can be written, asked when a push is accepted.
     ///
     /// # Errors
@@ -198,7 +207,10 @@ impl Serializer for V2 {
 /// vsn 1.0.0, what a Phoenix server speaks to clients that name no version.
 ///
 /// It has no binary payloads, and a server says only through the `ref` of `phx_close` and
-/// `phx_error` which instance of a channel it means. Choose it for servers that have nothing else.
+/// `phx_error` which instance of a channel it means. An error reply with the reason "unmatched topic"
+/// makes a channel join again, but at most once in
+/// [`Config::stable_after`](crate::Config::stable_after), because an application may use the same
+/// words. Choose it for servers that have nothing else.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct V1;
 
@@ -224,6 +236,11 @@ impl Serializer for V1 {
 
     fn check(&self, _: &str, _: &str, payload: &Payload) -> Result<(), EncodeError> {
         if payload.is_binary() { Err(EncodeError::NoBinary) } else { Ok(()) }
+    }
+
+    /// No reply of vsn 1.0.0 has a join_ref (`wire/v1_with_join_ref`).
+    fn names_joins(&self) -> bool {
+        false
     }
 
     fn max_envelope_len(&self, topic: &str, event: &str) -> usize {

@@ -62,24 +62,40 @@ fn payload_end(frame: &[u8], start: usize) -> Option<usize> {
 pub(super) fn decode_reply(frame: &Bytes, start: usize, end: usize) -> Result<Body, DecodeError> {
     let mut scanner = Scanner::new(frame, start, end);
     let (mut status, mut response) = (None, None);
+    let (mut is_first, mut status_is_first) = (true, false);
     scanner.take(b'{', "a reply with status and response")?;
     if scanner.peek() == Some(b'}') {
         return scanner.expected("a status in the reply");
     }
     loop {
-        // Of several equal keys the last counts, as it does for JSON.parse.
         match scanner.member(["status", "response"], "a key of the reply")? {
-            Some("status") => status = Some(scanner.status()?),
-            Some(_) => {
+            // Of several statuses the one in front counts, else the last one. No Phoenix writes
+            // two; this is the rule that `compact` follows without a look at the response.
+            Some("status") if is_first => {
+                status = Some(Ok(scanner.status()?));
+                status_is_first = true;
+            }
+            Some("status") if !status_is_first => {
+                let read = scanner.status();
+                if read.is_err() {
+                    // Only the one that counts has to be a string.
+                    let ignored = scanner.value("a status")?;
+                    scanner.check_json(&ignored, "a status")?;
+                }
+                status = Some(read);
+            }
+            // Of several responses the last counts, as it does for JSON.parse.
+            Some("response") => {
                 if let Some(replaced) = response.replace(scanner.value("a response")?) {
                     scanner.check_json(&replaced, "a response")?;
                 }
             }
-            None => {
+            _ => {
                 let ignored = scanner.value("a value in the reply")?;
                 scanner.check_json(&ignored, "a value in the reply")?;
             }
         }
+        is_first = false;
         match scanner.peek() {
             Some(b',') => scanner.take(b',', "a comma")?,
             _ => break,
@@ -91,7 +107,7 @@ pub(super) fn decode_reply(frame: &Bytes, start: usize, end: usize) -> Result<Bo
     }
     match (status, response) {
         (Some(status), Some(response)) => {
-            Ok(Body::Reply { status, response: Payload::unparsed(response) })
+            Ok(Body::Reply { status: status?, response: Payload::unparsed(response) })
         }
         (None, _) => scanner.expected("a status in the reply"),
         (_, None) => scanner.expected("a response in the reply"),

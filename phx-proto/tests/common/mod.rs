@@ -25,7 +25,7 @@ pub fn config() -> Config {
 
 /// The same, speaking vsn 1.0.0.
 pub fn config_v1() -> Config {
-    config().serializer(Arc::new(V1))
+    config().serializer(Arc::new(V1)).expect("no vsn in the address")
 }
 
 /// The range of a delay: whole milliseconds from and to.
@@ -162,7 +162,12 @@ impl Hand {
     }
 
     fn speaks_v1(&self) -> bool {
-        self.socket.connect_request().uri.target().contains("vsn=1.0.0")
+        self.socket
+            .connect_request()
+            .expect("an address that may be dialled")
+            .uri
+            .target()
+            .contains("vsn=1.0.0")
     }
 
     pub fn receive_text(&mut self, text: &str) {

@@ -164,6 +164,8 @@ pub enum Answer {
     Error(u8),
     /// The "unmatched topic" error, which names no join.
     Unmatched,
+    /// The same, under the name of another topic than the frame was for.
+    Astray,
     OtherStatus,
 }
 

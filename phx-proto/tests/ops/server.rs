@@ -8,7 +8,8 @@ use super::world::{Called, World, assert_same, name, pick};
 use super::{Answer, Named, Say};
 
 impl World {
-    /// A frame; one that can only be about something that is over must change nothing but counters.
+    /// A frame; one that can only be about something that is over must change nothing but counters,
+    /// and what it proves that the server has received.
     fn receive(&mut self, id: ConnectionId, frame: Frame, stale: bool) {
         self.socket.cancel_push(self.now, PushId::from_u64(u64::MAX));
         let before = stale.then(|| self.shown_without_counters());
@@ -19,15 +20,18 @@ impl World {
     }
 
     fn shown_without_counters(&self) -> String {
-        let shown = format!("{:?}", self.socket);
-        let start = shown.find("stats: Stats {").expect("counters");
-        let mut depth = 0;
-        let ends = |(_, letter): &(usize, char)| {
-            depth += i32::from(*letter == '{') - i32::from(*letter == '}');
-            *letter == '}' && depth == 0
-        };
-        let (length, _) = shown[start..].char_indices().find(ends).expect("their end");
-        shown[..start].to_owned() + &shown[start + length..]
+        let mut shown = format!("{:?}", self.socket);
+        for counters in ["stats: Stats {", "ledger: Ledger {"] {
+            let Some(start) = shown.find(counters) else { continue };
+            let mut depth = 0;
+            let ends = |(_, letter): &(usize, char)| {
+                depth += i32::from(*letter == '{') - i32::from(*letter == '}');
+                *letter == '}' && depth == 0
+            };
+            let (length, _) = shown[start..].char_indices().find(ends).expect("their end");
+            shown.replace_range(start..start + length, "");
+        }
+        shown
     }
 
     /// The frames of this connection that the server has not answered, oldest first.
@@ -55,18 +59,22 @@ impl World {
         let sent = &mut self.sent[index];
         // Any "unmatched topic" without a join_ref may say that a channel is lost.
         let unmatched = matches!(how, Answer::Unmatched | Answer::Error(_));
-        let stale = (sent.answered || sent.conn != id) && !unmatched;
-        sent.answered |= sent.conn == id;
-        let sent = sent.clone();
+        let astray = how == Answer::Astray;
+        let stale = astray || ((sent.answered || sent.conn != id) && !unmatched);
+        sent.answered |= sent.conn == id && !astray;
+        let mut sent = sent.clone();
+        if astray {
+            sent.topic = name(u8::from(sent.topic == name(0)));
+        }
         let join_ref = match how {
-            Answer::Unmatched => Value::Null,
+            Answer::Unmatched | Answer::Astray => Value::Null,
             _ => json!(sent.join_ref.map(|join_ref| join_ref.to_string())),
         };
         let msg_ref = sent.msg_ref.to_string();
         let (status, response) = match how {
             Answer::Ok | Answer::OkBinary => ("ok", json!({"to": sent.event})),
             Answer::Error(reason) => ("error", json!({"reason": REASONS[usize::from(reason) % 4]})),
-            Answer::Unmatched => ("error", json!({"reason": "unmatched topic"})),
+            Answer::Unmatched | Answer::Astray => ("error", json!({"reason": "unmatched topic"})),
             Answer::OtherStatus => ("maybe", json!([])),
         };
         let frame = if how == Answer::OkBinary && !self.setup.vsn_1 {
@@ -84,6 +92,9 @@ impl World {
             )
         };
         self.receive(id, frame, stale);
+        if astray {
+            return Called::Frame;
+        }
         Called::Reply { topic: sent.topic, msg_ref: sent.msg_ref, ok: status == "ok" }
     }
 

@@ -97,8 +97,8 @@ fn kinds() -> Vec<Kind> {
         at(40, false, push().boxed()),
         at(2, false, any::<u8>().prop_map(|nth| Op::Cancel { nth }).boxed()),
         at(2, false, other_conn().prop_map(Op::Opened).boxed()),
-        at(8, false, (conn(), fail()).prop_map(|(conn, fail)| Op::Failed(conn, fail)).boxed()),
-        at(4, false, (conn(), end()).prop_map(|(conn, end)| Op::Closed(conn, end)).boxed()),
+        at(4, false, (conn(), fail()).prop_map(|(conn, fail)| Op::Failed(conn, fail)).boxed()),
+        at(3, false, (conn(), end()).prop_map(|(conn, end)| Op::Closed(conn, end)).boxed()),
         at(6, false, (conn(), any::<bool>()).prop_map(|(conn, on)| Op::Writable(conn, on)).boxed()),
         at(6, false, progress().boxed()),
         at(50, true, (nth(), answer()).prop_map(|(nth, how)| Op::Answer { nth, how }).boxed()),
@@ -194,6 +194,7 @@ fn answer() -> impl Strategy<Value = Answer> {
         1 => Just(Answer::OkBinary),
         2 => (0_u8..4).prop_map(Answer::Error),
         2 => Just(Answer::Unmatched),
+        1 => Just(Answer::Astray),
         1 => Just(Answer::OtherStatus),
     ]
 }

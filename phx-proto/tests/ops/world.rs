@@ -528,12 +528,13 @@ impl World {
         let phase_fits = match self.socket.status() {
             _ if what == Input::Progress => true,
             Status::Connecting { .. } => {
-                matches!(what, Input::Opened | Input::Failed | Input::CredentialsUnchanged)
+                matches!(
+                    what,
+                    Input::Opened | Input::Failed | Input::Closed | Input::CredentialsUnchanged
+                )
             }
-            Status::Open => {
-                !matches!(what, Input::Opened | Input::Failed | Input::CredentialsUnchanged)
-            }
-            Status::Closing => what == Input::Closed,
+            Status::Open => !matches!(what, Input::Opened | Input::CredentialsUnchanged),
+            Status::Closing => matches!(what, Input::Failed | Input::Closed),
             _ => false,
         };
         let stale = !phase_fits || current != Some(id);

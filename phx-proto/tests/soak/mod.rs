@@ -160,7 +160,7 @@ impl Soak {
             .join_concurrency(joins)
             .expect("some joins");
         if world.draw(3) == 0 {
-            config = config.serializer(Arc::new(V1));
+            config = config.serializer(Arc::new(V1)).expect("no vsn in the address");
         }
         let client = world.client(config);
         let buffer = pick(world, &[1, 3, 256]);

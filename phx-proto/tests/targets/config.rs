@@ -53,7 +53,7 @@ fn dial(mut socket: Socket) {
         dialled |= matches!(action, Action::Connect { .. });
     }
     assert!(dialled);
-    let request = socket.connect_request();
+    let request = socket.connect_request().expect("an address that may be dialled");
     let uri = &request.uri;
     let target = uri.target();
     assert!(target.starts_with('/') && target.contains("vsn="), "{target}");

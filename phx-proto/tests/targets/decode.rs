@@ -4,17 +4,12 @@ use bytes::Bytes;
 use phx_proto::Frame;
 use phx_proto::wire::{Body, DecodeError, Message, Serializer, V1, V2, check_strict};
 
-use crate::wire::strict::{has_several_statuses, read_parts, read_v1, read_v2};
+use crate::wire::strict::{read_parts, read_v1, read_v2};
 
-/// Text frames in both versions. What they hold is what `serde_json` finds in them, or both refuse;
-/// but of several statuses another may count (`wire_properties` says which).
+/// Text frames in both versions. What they hold is what `serde_json` finds in them, or both refuse.
 pub fn decode_text(data: &[u8]) {
-    let several = has_several_statuses(data);
     for (serializer, strict) in [(&V2 as &dyn Serializer, read_v2(data)), (&V1, read_v1(data))] {
         let decoded = exercise(serializer, &Frame::Text(Bytes::copy_from_slice(data)));
-        if several {
-            continue;
-        }
         let parts = decoded.as_ref().ok().and_then(read_parts);
         assert_eq!(parts, strict, "vsn {}", serializer.vsn());
         let checked = decoded.is_ok_and(|message| check_strict(&message).is_ok());

@@ -154,8 +154,9 @@ pub fn v2_frame() -> impl Strategy<Value = Vec<u8>> {
 /// A reply of vsn 2.0.0 as Phoenix writes it, or nearly, with further members that it never has.
 pub fn compact_reply() -> impl Strategy<Value = Vec<u8>> {
     let status = || select(vec!["\"ok\"", "\"error\"", "\"okay\"", "\"\"", "ok", "null"]);
-    let key = select(vec!["\"response\"", "\"x\"", "\"\\\"\"", "\"\"", "x"]);
-    let more = vec((space(), key, value()), 0..3).prop_map(|members| {
+    let key = select(vec!["\"response\"", "\"status\"", "\"x\"", "\"\\\"\"", "\"\"", "x"]);
+    let status_or_value = prop_oneof![1 => status().prop_map(str::to_owned), 2 => value()];
+    let more = vec((space(), key, status_or_value), 0..3).prop_map(|members| {
         let member = |(space, key, value)| format!("{space},{key}:{value}");
         members.into_iter().map(member).collect::<String>()
     });

@@ -23,13 +23,6 @@ pub struct Read {
 
 type Five = (Box<RawValue>, Box<RawValue>, String, String, Box<RawValue>);
 
-/// Whether it is a reply of vsn 2.0.0 whose status is given more than once.
-pub fn has_several_statuses(frame: &[u8]) -> bool {
-    let Ok((_, _, _, event, payload)) = serde_json::from_slice::<Five>(frame) else { return false };
-    let members = serde_json::from_str::<Pairs>(payload.get()).map_or(Vec::new(), |pairs| pairs.0);
-    event == "phx_reply" && members.iter().filter(|(key, _)| key == "status").count() > 1
-}
-
 /// A vsn 2.0.0 text frame: an array of exactly five members.
 pub fn read_v2(frame: &[u8]) -> Option<Read> {
     let text = std::str::from_utf8(frame).ok()?;
@@ -82,15 +75,12 @@ fn read_body(event: String, payload: &str) -> Option<(String, String)> {
     if event != "phx_reply" {
         return Some((event, payload.to_owned()));
     }
-    let (mut status, mut response) = (None, None);
-    for (key, value) in serde_json::from_str::<Pairs>(payload).ok()?.0 {
-        match key.as_str() {
-            "status" => status = Some(read_string(value.get())?),
-            "response" => response = Some(value),
-            _ => {}
-        }
-    }
-    Some((format!("phx_reply/{}", status?), response?.get().to_owned()))
+    let members = serde_json::from_str::<Pairs>(payload).ok()?.0;
+    let last = |name: &str| members.iter().rfind(|(key, _)| key == name);
+    // Of several statuses the one in front counts, else the last one.
+    let status = members.first().filter(|(key, _)| key == "status").or_else(|| last("status"));
+    let status = read_string(status?.1.get())?;
+    Some((format!("phx_reply/{status}"), last("response")?.1.get().to_owned()))
 }
 
 fn read_string(text: &str) -> Option<String> {

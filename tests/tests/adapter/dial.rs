@@ -15,7 +15,9 @@ pub(crate) type Dialled = Result<(WebSocket, Opened), Failure>;
 
 /// One attempt, without a core that would make another.
 pub(crate) async fn dial(config: Config) -> Dialled {
-    let request = Socket::new(config.clone(), 1, Time::default()).connect_request();
+    let request = Socket::new(config.clone(), 1, Time::default())
+        .connect_request()
+        .expect("an address that may be dialled");
     Runtime::new().connect(request, &config).await
 }
 

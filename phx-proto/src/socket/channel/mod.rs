@@ -87,6 +87,8 @@ pub enum PendingReason {
     LeaveEnding,
     /// As many joins are unanswered as may be.
     Slot,
+    /// The server closed connections when joins came too fast, and the time of this one has not come.
+    Paced,
     /// The transport takes no frame at the moment, or nobody polled for one.
     NotWritable,
 }
@@ -119,6 +121,8 @@ pub(crate) struct Want {
     pub(crate) attempts: u32,
     pub(crate) rejoins: u32,
     pub(crate) rejections: u32,
+    /// When the server last answered a push as if the channel did not exist.
+    pub(crate) unmatched_at: Option<Time>,
     /// Accepted and without an outcome; none before the first.
     pub(crate) pushes: Option<Group>,
 }
@@ -166,6 +170,7 @@ impl Want {
             attempts: 0,
             rejoins: 0,
             rejections: 0,
+            unmatched_at: None,
             pushes: None,
         }
     }

@@ -59,9 +59,7 @@ impl Socket {
         if &*topic == PHOENIX {
             return Err(JoinError::Reserved { topic });
         }
-        if let Some(payload) = params.fixed() {
-            self.check_join(&topic, payload)?;
-        }
+        self.check_params(&topic, &params)?;
         if self.wanted(&topic).is_some_and(|want| !want.params.same(&params)) {
             return Err(JoinError::ConflictingParams { topic });
         }
@@ -102,8 +100,8 @@ impl Socket {
 
     /// Leaves a topic, whoever shares it. Legal in every state; cancels a pending rejoin.
     ///
-    /// The signal `ChannelClosed` follows at once and ends it for its subscribers; `Left`
-    /// follows with the outcome: at once when the server knows nothing of the channel, else when
+    /// The outcomes of the pushes that end with it and then the signal `ChannelClosed` follow at
+    /// once, which ends it for its subscribers; `Left` follows with the outcome: at once when the server knows nothing of the channel, else when
     /// the server has answered, or after [`Config::leave_timeout`](crate::Config::leave_timeout).
     /// Pushes that could be written already go out before the leave; the others end
     /// [`NotSent`](crate::PushOutcome::NotSent).
@@ -130,9 +128,10 @@ impl Socket {
             }
             State::Pending | State::Errored { .. } => want.surviving,
         };
-        self.signal(Signal::ChannelClosed { topic: topic.clone(), cause: ChannelEnd::Left });
+        let closed = Signal::ChannelClosed { topic: topic.clone(), cause: ChannelEnd::Left };
         let Some(join_ref) = leaving else {
             self.end_group(pushes, |_| PushOutcome::NotSent(NotSentCause::Left));
+            self.signal(closed);
             if !is_leaving {
                 self.signal(Signal::Left { topic, outcome: LeaveOutcome::Local });
             }
@@ -143,6 +142,7 @@ impl Socket {
             let not_sent = |_: &Push| PushOutcome::NotSent(NotSentCause::Left);
             self.end_members(group, |push| !push.is_written(), not_sent);
         }
+        self.signal(closed);
         let order = self.mint_order();
         if let Some(live) = &mut self.live {
             live.lane.insert(order, LaneItem::Leave(topic.clone(), join_ref));
@@ -177,14 +177,20 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// [`NotWanted`] when it is not wanted.
+    /// [`JoinError`] when it is not wanted, or when the join could not be sent with them; it goes on
+    /// with the ones before.
     pub fn set_join_params(
         &mut self,
         topic: &str,
         params: impl Into<JoinParams>,
-    ) -> Result<(), NotWanted> {
-        let want = self.wanted_mut(topic).ok_or_else(|| NotWanted { topic: topic.into() })?;
-        want.params = params.into();
+    ) -> Result<(), JoinError> {
+        let params = params.into();
+        let not_wanted = || NotWanted { topic: topic.into() };
+        let topic = self.wanted(topic).ok_or_else(not_wanted)?.topic.clone();
+        self.check_params(&topic, &params)?;
+        if let Some(want) = self.wanted_mut(&topic) {
+            want.params = params;
+        }
         Ok(())
     }
 }
@@ -224,6 +230,11 @@ impl Socket {
         interest
     }
 
+    /// Whether a join with these parameters can be written at all, as far as that is known before it.
+    fn check_params(&self, topic: &Topic, params: &JoinParams) -> Result<(), JoinError> {
+        params.fixed().map_or(Ok(()), |payload| self.check_join(topic, payload))
+    }
+
     /// Whether a join with this payload can be written at all.
     pub(in crate::socket) fn check_join(
         &self,
@@ -244,7 +255,11 @@ impl Socket {
             want.attempts = want.attempts.saturating_add(1);
         }
         if let Some(live) = &mut self.live {
+            self.pace.written(now, live.joins.is_empty());
             live.joins.written(join_ref, topic.clone(), now, &live.ledger);
+        }
+        if let Some(at) = self.pace.next() {
+            self.timers.arm(TimerKey::JoinPace, at);
         }
         self.rearm_join_clock();
     }

@@ -14,6 +14,7 @@
 //! reply is null when the server knew no channel (`wire/push_unjoined_topic`). All pushes, and how one
 //! is found, are in [`slab`].
 
+pub(crate) mod abandoned;
 pub(crate) mod slab;
 mod transitions;
 

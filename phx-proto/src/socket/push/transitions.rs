@@ -80,10 +80,14 @@ impl Socket {
         outcome: impl FnOnce(&Push) -> PushOutcome,
     ) -> bool {
         let Some((id, push)) = self.pushes.remove(place) else { return false };
-        if let (false, Some(live)) = (push.is_written(), &mut self.live) {
-            live.lane.remove(id.0);
-        }
         let outcome = outcome(&push);
+        if let Some(live) = &mut self.live {
+            match (push.written(), &outcome) {
+                (None, _) => drop(live.lane.remove(id.0)),
+                (Some(_), PushOutcome::Reply(_)) => {}
+                (Some(msg_ref), _) => live.abandoned.add(msg_ref, push.topic.clone()),
+            }
+        }
         self.signal(Signal::PushEnded { id, topic: push.topic, outcome });
         true
     }

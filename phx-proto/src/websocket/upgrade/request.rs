@@ -8,14 +8,10 @@ use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest as _, Sha1};
 
 use super::{UpgradeError, UpgradeRequest};
+use crate::config::http::{header_problem, host_problem};
 
 /// RFC 6455 section 1.3.
 const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-
-/// The headers that the machine writes itself, or that would give the request a body: then the
-/// server would take the first frames for it.
-const OWNED: [&str; 5] = ["host", "connection", "upgrade", "content-length", "transfer-encoding"];
-const OWNED_PREFIX: &str = "sec-websocket-";
 
 /// The `Sec-WebSocket-Accept` that answers a key (RFC 6455 section 4.2.2): base64 of the SHA-1 of
 /// the base64 of the key and a fixed GUID.
@@ -82,20 +78,7 @@ impl Head {
 
 /// A host, with or without a port, that may stand in a `Host` header.
 pub(super) fn check_host(host: &str) -> Result<(), UpgradeError> {
-    let fault = |reason| Err(UpgradeError::InvalidHost { reason });
-    if host.is_empty() {
-        return fault("it is empty");
-    }
-    if !host.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return fault("only visible ASCII may stand there (IDNs in their xn-- form)");
-    }
-    if host.contains('@') {
-        return fault("a user or password does not belong there");
-    }
-    if host.contains(['/', '?', '#', ',', '\\']) {
-        return fault("it has a character in it that no host has");
-    }
-    Ok(())
+    host_problem(host).map_or(Ok(()), |reason| Err(UpgradeError::InvalidHost { reason }))
 }
 
 fn check_target(target: &str) -> Result<(), UpgradeError> {
@@ -132,38 +115,5 @@ fn check_subprotocols(subprotocols: &[String]) -> Result<(), UpgradeError> {
 
 fn check_header(name: &str, value: &str) -> Result<(), UpgradeError> {
     let fault = |reason| Err(UpgradeError::InvalidHeader { name: name.to_owned(), reason });
-    if name.is_empty() || !name.bytes().all(is_token_byte) {
-        return fault("the name is not a token");
-    }
-    // Line breaks and NUL are the ones that do harm; no other control character is legal either.
-    if value.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t') {
-        return fault("the value has a line break or another control character in it");
-    }
-    let name = name.to_ascii_lowercase();
-    if OWNED.contains(&name.as_str()) || name.starts_with(OWNED_PREFIX) {
-        return fault("it belongs to the handshake");
-    }
-    Ok(())
-}
-
-/// RFC 9110 section 5.6.2.
-const fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'!' | b'#'
-                | b'$'
-                | b'%'
-                | b'&'
-                | b'\''
-                | b'*'
-                | b'+'
-                | b'-'
-                | b'.'
-                | b'^'
-                | b'_'
-                | b'`'
-                | b'|'
-                | b'~'
-        )
+    header_problem(name, value).map_or(Ok(()), fault)
 }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use phx_proto::{
-    Action, ChannelEnd, ChannelStatus, InterestId, PendingReason, Released, Signal, Status, Time,
+    Action, Cause, ChannelEnd, ChannelStatus, InterestId, PendingReason, Released, Signal, Status,
+    Time,
 };
 
 use super::{Checker, Moment};
@@ -271,5 +272,46 @@ impl Checker for Interests {
         for gone in &self.gone {
             assert!(!at.socket.is_interested(*gone), "{gone:?}");
         }
+    }
+}
+
+/// Joins are paced only after the server ended two connections in a row soon after a join.
+#[derive(Clone, Debug, Default)]
+pub struct Pace {
+    cuts: u32,
+    last_join: Option<Time>,
+    /// Paced once, and not begun anew since.
+    paced: bool,
+}
+
+impl Checker for Pace {
+    fn called(&mut self, called: &Called, _: &Moment<'_>) {
+        if *called == Called::Disconnect {
+            *self = Self::default();
+        }
+    }
+
+    fn decided(&mut self, action: &Action, at: &Moment<'_>) {
+        let Action::Signal(Signal::Disconnected { cause, .. }) = action else { return };
+        let Some(last) = self.last_join.take() else { return };
+        let by_peer = matches!(cause, Cause::RemoteClose { .. });
+        if by_peer && at.now.since(last) <= Duration::from_secs(2) {
+            self.cuts += 1;
+        } else {
+            self.cuts = 0;
+        }
+        self.paced |= self.cuts >= 2;
+    }
+
+    fn written(&mut self, sent: &Sent, at: &Moment<'_>) {
+        if sent.is_join() {
+            self.last_join = Some(at.now);
+        }
+    }
+
+    fn settled(&mut self, at: &Moment<'_>) {
+        let waits = ChannelStatus::Pending(PendingReason::Paced);
+        let waiting = at.socket.channels().find(|(_, status)| *status == waits);
+        assert!(self.paced || waiting.is_none(), "{waiting:?} waits: {self:?}");
     }
 }

@@ -43,14 +43,14 @@ impl Reconnects {
     }
 
     /// The failure or loss that is being decided on: starts over after a stable connection.
-    fn lost(&mut self, at: &Moment<'_>) -> bool {
+    fn lost(&mut self, cause: &Cause, at: &Moment<'_>) -> bool {
         let since = |opened: Time| at.now.since(opened);
         let open_for = self.closed_after.take().or(self.opened_at.take().map(since));
         if open_for.is_some_and(|open_for| open_for >= at.policy.stable_after) {
             self.reset();
         }
         self.failing_since.get_or_insert(at.now);
-        open_for.is_some()
+        open_for.is_some() || matches!(cause, Cause::RemoteClose { .. })
     }
 
     /// The range of the next delay without `Retry-After`, and whether the wait can be cut short;
@@ -141,7 +141,7 @@ impl Checker for Reconnects {
             }
             Action::ReconnectAfter { delay, attempt, cause } => {
                 assert!(!self.ended, "after disconnect: {action:?}");
-                let was_open = self.lost(at);
+                let was_open = self.lost(cause, at);
                 self.attempts += 1;
                 assert_eq!(*attempt, self.attempts, "{action:?}");
                 let Some((range, ordinary)) = self.range(cause, *attempt, was_open, at) else {
@@ -155,8 +155,7 @@ impl Checker for Reconnects {
                 let range = asked.map_or(range, |asked| {
                     let asked = asked.min(most);
                     let (min, max) = (range.min().max(asked), range.max().max(asked));
-                    let max = (max + max / 5).min(most.max(range.max()));
-                    DelayRange::new(min, max).expect("a range")
+                    DelayRange::new(min, max + max / 5).expect("a range")
                 });
                 assert!(range.contains(*delay), "{action:?} is not within {range:?}");
                 assert!(at.setup.max_retries.is_none_or(|max| *attempt <= max), "{action:?}");
@@ -179,7 +178,7 @@ impl Checker for Reconnects {
                 assert_eq!(*attempt, self.attempts, "{action:?}");
             }
             Action::Signal(Signal::GaveUp { cause }) => {
-                let was_open = self.lost(at);
+                let was_open = self.lost(cause, at);
                 let attempt = self.attempts + 1;
                 let longest = match cause {
                     Cause::Refused(refusal) => Refusal::retry_after(refusal).map(|asked| asked * 2),

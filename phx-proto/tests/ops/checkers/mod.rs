@@ -51,6 +51,7 @@ pub struct Checkers {
     pub clock: channels::JoinClock,
     pub prompt: channels::Prompt,
     pub story: channels::Story,
+    pub pace: channels::Pace,
     pub interests: channels::Interests,
     pub transports: connection::OneTransport,
     pub quiet: connection::QuietAfterEnd,
@@ -61,7 +62,7 @@ pub struct Checkers {
 
 impl Checkers {
     pub fn each(&mut self, mut show: impl FnMut(&mut dyn Checker)) {
-        let all: [&mut dyn Checker; 13] = [
+        let all: [&mut dyn Checker; 14] = [
             &mut self.outcomes,
             &mut self.order,
             &mut self.queues,
@@ -69,6 +70,7 @@ impl Checkers {
             &mut self.clock,
             &mut self.prompt,
             &mut self.story,
+            &mut self.pace,
             &mut self.interests,
             &mut self.transports,
             &mut self.quiet,

@@ -21,6 +21,8 @@ pub struct OneOutcome {
     replied: Option<u64>,
     cancelled: Option<PushId>,
     timeout: bool,
+    /// Topics that ended in the last call: no push of theirs ends behind them.
+    ended: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -42,6 +44,7 @@ impl Checker for OneOutcome {
     fn called(&mut self, called: &Called, at: &Moment<'_>) {
         (self.replied, self.cancelled) = (None, None);
         self.timeout = *called == Called::Timeout;
+        self.ended.clear();
         match called {
             Called::Push { number, id: Some(id), topic, cast, timeout } => {
                 let accepted = Accepted {
@@ -68,7 +71,13 @@ impl Checker for OneOutcome {
     }
 
     fn decided(&mut self, action: &Action, at: &Moment<'_>) {
+        if let Action::Signal(Signal::ChannelClosed { topic, .. }) = action {
+            self.ended.insert(topic.to_string());
+        }
         let Action::Signal(Signal::PushEnded { id, topic, outcome }) = action else { return };
+        // A cast that could be written already is written before the leave, which is later.
+        let behind = self.ended.contains(topic.as_str()) && *outcome != PushOutcome::Written;
+        assert!(!behind, "{id:?} ends behind {topic}");
         let push = self.open.remove(id).unwrap_or_else(|| panic!("{id:?} ended: {outcome:?}"));
         assert_eq!(*topic, *push.topic);
         let (written, late) = (push.written.is_some(), at.now >= push.deadline);
