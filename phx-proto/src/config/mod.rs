@@ -12,12 +12,13 @@ mod error;
 pub(crate) mod join_params;
 mod policy;
 mod proxy;
+mod punycode;
 mod same;
 mod secret;
 mod setters;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;
-mod uri;
+pub(crate) mod uri;
 
 use core::fmt;
 use core::time::Duration;

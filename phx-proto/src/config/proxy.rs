@@ -3,7 +3,7 @@
 use core::fmt;
 use core::net::IpAddr;
 
-use super::uri::split_port;
+use super::uri::{self, lower_case, split_port};
 use super::{ConfigError, Secret, Uri};
 
 /// An HTTP proxy that is asked for a tunnel with `CONNECT`, for `ws://` and `wss://` alike.
@@ -95,7 +95,7 @@ impl Proxy {
     #[must_use]
     pub fn applies_to(&self, uri: &Uri) -> bool {
         let (host, port) = (uri.host(), uri.port());
-        let address = host.parse::<IpAddr>().ok();
+        let address = uri::address(host);
         let is_port = |wanted: &Option<u16>| wanted.is_none_or(|wanted| wanted == port);
         !self.except.iter().any(|except| match except {
             Except::All => true,
@@ -156,7 +156,7 @@ fn parse(text: &str) -> Result<Proxy, &'static str> {
         ConfigError::Uri { problem } => problem,
         _ => "its host or port makes no sense",
     })?;
-    let host = host.to_ascii_lowercase();
+    let host = lower_case(&host);
     Ok(Proxy { host, port: port.unwrap_or(80), credentials, except: Vec::new() })
 }
 
@@ -164,7 +164,7 @@ fn parse_except(entry: &str) -> Option<Except> {
     if entry == "*" {
         return Some(Except::All);
     }
-    if let Ok(address) = entry.parse() {
+    if let Some(address) = uri::address(entry) {
         return Some(Except::Address(address, None));
     }
     if let Some((network, bits)) = entry.split_once('/') {
@@ -173,7 +173,7 @@ fn parse_except(entry: &str) -> Option<Except> {
         return Some(Except::Network(network, bits));
     }
     let (host, port) = split_port(entry).ok()?;
-    if let Ok(address) = host.parse() {
+    if let Some(address) = uri::address(&host) {
         return Some(Except::Address(address, port));
     }
     let domain = host.trim_start_matches('*').trim_start_matches('.').to_ascii_lowercase();
@@ -281,6 +281,7 @@ mod tests {
             ("10.1.2.3/32", "wss://10.1.2.3/", "wss://10.1.2.2/"),
             ("fd00::/8", "wss://[fd12::1]/", "wss://[fe80::1]/"),
             ("[::1]:444", "wss://[::1]:444/", "wss://[::1]/"),
+            ("10.1.2.3", "wss://[::ffff:10.1.2.3]/", "wss://[::ffff:10.1.2.4]/"),
             ("0.0.0.0/0", "wss://1.2.3.4/", "wss://[::1]/"),
         ] {
             assert!(!applies(except, without), "{except} excepts {without}");

@@ -12,6 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 
+use crate::config::uri::without_zone;
 use crate::service::document::TlsFiles;
 
 /// The TLS side of a configuration; see [`Config::tls`](crate::Config::tls).
@@ -153,7 +154,7 @@ impl Tls {
     pub fn name_for(&self, host: &str) -> Result<ServerName<'static>, TlsError> {
         match self.given_name() {
             Some(name) => Ok(name.clone()),
-            None => ServerName::try_from(host.to_owned())
+            None => ServerName::try_from(without_zone(host).to_owned())
                 .map_err(|_| TlsError::Name { name: host.to_owned() }),
         }
     }

@@ -360,5 +360,5 @@ fn hidden_uri(uri: &Uri) -> String {
         });
     let query = pairs.collect::<Vec<_>>().join("&");
     let separator = if query.is_empty() { "" } else { "?" };
-    format!("{scheme}://{}{path}{separator}{query}", uri.host_header())
+    format!("{scheme}://{}{path}{separator}{query}", uri.authority())
 }
