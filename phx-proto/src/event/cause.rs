@@ -6,6 +6,7 @@
 use core::fmt;
 use core::time::Duration;
 
+use crate::event::excerpt::{Excerpt, reason};
 use crate::event::refusal::Refusal;
 use crate::topic::Topic;
 use crate::wire::ByteStr;
@@ -91,7 +92,7 @@ impl fmt::Display for Cause {
                     Some(code) => write!(f, "the server closed the connection with code {code}")?,
                     None => f.write_str("the server closed the connection without a code")?,
                 }
-                if reason.is_empty() { Ok(()) } else { write!(f, ": {reason:?}") }
+                if reason.is_empty() { Ok(()) } else { write!(f, ": {}", Excerpt(reason)) }
             }
             Self::TransportLost { message } => write!(f, "the connection was lost: {message}"),
             Self::MessageTooLarge { limit } => {
@@ -121,6 +122,16 @@ impl fmt::Display for Cause {
             }
             Self::Superseded => f.write_str("the attempt was replaced by a new one"),
             Self::LocalDisconnect => f.write_str("disconnect was called"),
+        }
+    }
+}
+
+/// The source is the HTTP answer, where there is one.
+impl core::error::Error for Cause {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Refused(refusal) | Self::ProxyRefused(refusal) => Some(refusal),
+            _ => None,
         }
     }
 }
@@ -231,6 +242,17 @@ pub enum Interruption {
     Resync,
 }
 
+impl fmt::Display for Interruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disconnected(cause) => cause.fmt(f),
+            Self::Crashed => f.write_str("the channel crashed on the server"),
+            Self::Unmatched => f.write_str("the server does not know the channel any more"),
+            Self::Resync => f.write_str("the channel is joined anew on request"),
+        }
+    }
+}
+
 /// Why the core goes on to join a channel again after a delay.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -268,7 +290,31 @@ pub enum ChannelEnd {
     Disconnected,
 }
 
-/// A refused join.
+impl fmt::Display for ChannelEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClosedByServer => f.write_str("the server closed the channel"),
+            Self::Rejected(rejection) => write!(f, "the server refused the join: {rejection}"),
+            Self::Left => f.write_str("the application left the channel"),
+            Self::InvalidParams { message } => {
+                write!(f, "the join parameters cannot be sent: {message}")
+            }
+            Self::GaveUp(cause) => write!(f, "the connection gave up: {cause}"),
+            Self::Disconnected => f.write_str("disconnect was called"),
+        }
+    }
+}
+
+/// A refused join. `Display` gives the server's reason, on one line and not more than 200
+/// characters of it.
+///
+/// ```
+/// use phx_proto::{Payload, Rejection, RejectionKind};
+///
+/// let response = Payload::from(serde_json::json!({"reason": "unauthorized"}));
+/// let rejection = Rejection { kind: RejectionKind::Application, response };
+/// assert_eq!(rejection.to_string(), "unauthorized");
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rejection {
     /// What kind of refusal it is.
@@ -276,6 +322,25 @@ pub struct Rejection {
     /// The server's response, untouched.
     pub response: Payload,
 }
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            RejectionKind::Application => f.write_str(&reason(&self.response)),
+            RejectionKind::UnmatchedTopic => {
+                f.write_str("no channel of the server matches the topic")
+            }
+            RejectionKind::JoinCrashed => {
+                f.write_str("the channel crashed in its join: the server's log says why")
+            }
+            RejectionKind::TooManyChannels => {
+                f.write_str("the connection has as many channels as the server allows")
+            }
+        }
+    }
+}
+
+impl core::error::Error for Rejection {}
 
 /// The refusals that Phoenix itself makes, told apart from the application's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -335,6 +400,18 @@ pub enum UnknownCause {
     Left,
 }
 
+impl fmt::Display for UnknownCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Disconnected => "the connection was lost",
+            Self::ChannelCrashed => "the channel crashed on the server",
+            Self::ChannelClosed => "the server closed the channel",
+            Self::ChannelReplaced => "the channel is joined again",
+            Self::Left => "the application left the channel",
+        })
+    }
+}
+
 /// Why a push was never written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -356,6 +433,21 @@ pub enum NotSentCause {
     Disconnected,
     /// It could not be encoded, or grew over the limit with its envelope.
     Encoding,
+}
+
+impl fmt::Display for NotSentCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TimedOut => "its time ran out while it waited for the channel",
+            Self::Interrupted => "the channel was interrupted",
+            Self::ChannelClosed => "the server closed the channel",
+            Self::Left => "the application left the channel",
+            Self::JoinRejected => "the server refused the join",
+            Self::GaveUp => "the connection gave up",
+            Self::Disconnected => "disconnect was called",
+            Self::Encoding => "it cannot be encoded, or is too large with its envelope",
+        })
+    }
 }
 
 /// How a leave ended.

@@ -3,9 +3,8 @@
 use core::fmt;
 use std::process::ExitCode;
 
-use phx_tokio::{Cause, ChannelEnd, JoinFailed, JoinObstacle, Rejection, RejectionKind, StreamEnd};
+use phx_tokio::{Cause, ChannelEnd, JoinFailed, JoinObstacle, Rejection, StreamEnd};
 
-use crate::output::json_of;
 use crate::style::{Style, Tone};
 
 /// Why a command failed. Its `Display` is one line.
@@ -119,10 +118,5 @@ fn channel_ended(topic: &str, end: &ChannelEnd) -> Failed {
 }
 
 fn rejected(topic: &str, rejection: &Rejection) -> Failed {
-    let why = match rejection.kind {
-        RejectionKind::UnmatchedTopic => "no channel of the server matches the topic",
-        RejectionKind::TooManyChannels => "the connection has as many channels as it may",
-        _ => "the server rejected the join",
-    };
-    Failed::Rejected(format!("{topic}: {why}: {}", json_of(&rejection.response)))
+    Failed::Rejected(format!("{topic}: the server refused the join: {rejection}"))
 }

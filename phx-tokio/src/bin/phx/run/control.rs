@@ -253,7 +253,7 @@ fn not_joined(error: &JoinFailed) -> Why {
         JoinFailed::NotAccepted(error) => Why::new("not_accepted", error),
         JoinFailed::Rejected(rejection) => Why {
             response: response(&rejection.response),
-            ..Why::new("rejected", &"the server refused the join")
+            ..Why::new("rejected", error)
         },
         JoinFailed::Deadline { .. } => Why::new("timed_out", error),
         _ => Why::new("ended", error),
