@@ -131,8 +131,8 @@ pub use crate::config::{
 };
 pub use crate::event::action::{Action, ConnectRequest};
 pub use crate::event::cause::{
-    Cause, CauseKind, ChannelEnd, Interruption, LeaveOutcome, NextStep, NotSentCause, PushOutcome,
-    Rejection, RejectionKind, RejoinCause, Reply, UnknownCause,
+    Cause, CauseKind, ChannelEnd, DialKind, Interruption, LeaveOutcome, NextStep, NotSentCause,
+    PushOutcome, Rejection, RejectionKind, RejoinCause, Reply, UnknownCause,
 };
 pub use crate::event::error::{
     CredentialsError, JoinError, NotOpen, NotRetrying, NotWanted, PushError, PushErrorKind,

@@ -10,16 +10,17 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
 use phx_proto::adapter::{ByteStream, Net, dial};
-use phx_proto::{Config, Failure, Socket, Time};
+use phx_proto::{Config, DialKind, Failure, Socket, Time};
 
 /// What an address does when it is connected to.
 #[derive(Clone, Copy)]
 enum Manner {
     Silent,
     Refuses { after: u64 },
+    Fails(io::ErrorKind),
     Connects { after: u64 },
 }
-use Manner::{Connects, Refuses, Silent};
+use Manner::{Connects, Fails, Refuses, Silent};
 
 /// The network and the clock of one test, which has a thread of its own.
 #[derive(Default)]
@@ -28,6 +29,8 @@ struct World {
     /// When somebody wants to be polled again.
     wakes: Vec<u64>,
     addresses: Vec<(SocketAddr, Manner)>,
+    /// Why no name is resolved, if none is.
+    unresolvable: Option<io::ErrorKind>,
     /// What was tried, and when.
     log: Vec<(u64, String)>,
     /// What every stream says, in the order and at the time.
@@ -69,9 +72,12 @@ impl Net for FakeNet {
     ) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send {
         let found = world(|world| {
             world.log.push((world.now, host));
-            world.addresses.iter().map(|(address, _)| *address).collect()
+            match world.unresolvable {
+                Some(kind) => Err(kind.into()),
+                None => Ok(world.addresses.iter().map(|(address, _)| *address).collect()),
+            }
         });
-        core::future::ready(Ok(found))
+        core::future::ready(found)
     }
 
     async fn connect(address: SocketAddr) -> io::Result<FakeStream> {
@@ -86,6 +92,7 @@ impl Net for FakeNet {
                 wait(after).await;
                 Err(io::ErrorKind::ConnectionRefused.into())
             }
+            Fails(kind) => Err(kind.into()),
             Connects { after } => {
                 wait(after).await;
                 world(|world| world.log.push((world.now, format!("{address} connected"))));
@@ -158,7 +165,7 @@ fn log(entries: &[(u64, &str)]) -> Vec<(u64, String)> {
 
 fn message(dialled: Option<Result<(), Failure>>) -> String {
     match dialled {
-        Some(Err(Failure::Dial { message })) => message,
+        Some(Err(Failure::Dial { message, .. })) => message,
         other => panic!("expected a failure to dial, got {other:?}"),
     }
 }
@@ -223,6 +230,50 @@ fn when_every_address_fails_the_first_is_named() {
 #[test]
 fn a_name_without_addresses_is_named() {
     assert_eq!(message(dial_once("ws://backend/")), "the name \"backend\" has no address");
+}
+
+/// The kind of a failure to dial a host with these addresses, and the address that is named.
+fn kind(addresses: &[(&str, Manner)]) -> (DialKind, String) {
+    let parsed = addresses.iter().map(|(address, manner)| (address.parse().unwrap(), *manner));
+    world(|world| world.addresses = parsed.collect());
+    match dial_once("ws://backend/") {
+        Some(Err(Failure::Dial { kind, message })) => (kind, message),
+        other => panic!("expected a failure to dial, got {other:?}"),
+    }
+}
+
+#[test]
+fn dial_failure_has_the_kind_of_its_error() {
+    for (error, expected) in [
+        (io::ErrorKind::ConnectionRefused, DialKind::Refused),
+        (io::ErrorKind::HostUnreachable, DialKind::Unreachable),
+        (io::ErrorKind::NetworkUnreachable, DialKind::Unreachable),
+        (io::ErrorKind::NetworkDown, DialKind::Unreachable),
+        (io::ErrorKind::AddrNotAvailable, DialKind::Unreachable),
+        (io::ErrorKind::TimedOut, DialKind::TimedOut),
+        (io::ErrorKind::ConnectionReset, DialKind::Other),
+        (io::ErrorKind::PermissionDenied, DialKind::Other),
+    ] {
+        assert_eq!(kind(&[("10.0.0.1:80", Fails(error))]).0, expected, "{error:?}");
+    }
+    assert_eq!(kind(&[]).0, DialKind::Dns);
+    // The server hangs up in the upgrade.
+    assert_eq!(kind(&[("10.0.0.1:80", Connects { after: 0 })]).0, DialKind::Other);
+    world(|world| world.unresolvable = Some(io::ErrorKind::TimedOut));
+    assert_eq!(kind(&[("10.0.0.1:80", Silent)]).0, DialKind::Dns);
+}
+
+/// RFC 6724 puts IPv6 first, and a host without it says "network is unreachable" at once.
+#[test]
+fn unreachable_family_does_not_hide_a_refused_port() {
+    let unreachable = Fails(io::ErrorKind::NetworkUnreachable);
+    let (kind_of, message) =
+        kind(&[("[fd00::1]:80", unreachable), ("10.0.0.1:80", Refuses { after: 1 })]);
+    assert_eq!(kind_of, DialKind::Refused);
+    assert!(message.contains("10.0.0.1:80"), "{message}");
+    let (kind_of, message) = kind(&[("[fd00::1]:80", unreachable), ("[fd00::2]:80", unreachable)]);
+    assert_eq!(kind_of, DialKind::Unreachable);
+    assert!(message.contains("[fd00::1]:80"), "{message}");
 }
 
 #[test]

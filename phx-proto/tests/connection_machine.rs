@@ -11,7 +11,7 @@ use phx_proto::{
 };
 
 fn dial_failure() -> Failure {
-    Failure::Dial { message: "refused".into() }
+    Failure::Dial { kind: phx_proto::DialKind::Refused, message: "refused".into() }
 }
 
 fn refused(status: u16, headers: &[(&str, &str)]) -> Failure {
@@ -190,7 +190,7 @@ fn max_retries_counts_scheduled_reconnects() {
         }
         hand.forget();
         hand.failed(dial_failure());
-        let cause = Cause::Dial { message: "refused".into() };
+        let cause = Cause::Dial { kind: phx_proto::DialKind::Refused, message: "refused".into() };
         assert_eq!(hand.socket.status(), Status::GaveUp { cause: cause.clone() });
         assert_eq!(hand.signals.last(), Some(&Signal::GaveUp { cause }));
         hand.advance(secs(10_000));

@@ -240,7 +240,8 @@ fn reconnect_false_means_no_retry() {
     let mut socket = Socket::new(config, 1, Time::ZERO);
     socket.connect(Time::ZERO);
     let id = socket.connection_id().expect("an attempt");
-    let failure = phx_proto::Failure::Dial { message: "refused".into() };
+    let failure =
+        phx_proto::Failure::Dial { kind: phx_proto::DialKind::Refused, message: "refused".into() };
     socket.handle_failed(Time::ZERO, id, failure);
     assert!(matches!(socket.status(), phx_proto::Status::GaveUp { .. }));
 }

@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Hand, config};
-use phx_proto::{Cause, CauseKind, Failure, NextStep, Refusal, Signal, Status};
+use phx_proto::{Cause, CauseKind, DialKind, Failure, NextStep, Refusal, Signal, Status};
 
 /// The cause and the next step that an observer is told of.
 fn told(hand: &mut Hand) -> (Cause, NextStep) {
@@ -61,4 +61,29 @@ fn a_refusal_by_the_proxy_says_nothing_about_the_servers_credentials() {
     assert_eq!(cause.kind(), CauseKind::ProxyRefused);
     assert!(matches!(next, NextStep::Retry { .. }), "{next:?}");
     assert!(cause.to_string().starts_with("the proxy refused the tunnel: HTTP 401"), "{cause}");
+}
+
+/// Every kind, in the cause, in the counters and in the words of a log.
+#[test]
+fn kind_of_a_dial_failure_is_counted() {
+    for (kind, name) in [
+        (DialKind::Dns, "dial_dns"),
+        (DialKind::Refused, "dial_refused"),
+        (DialKind::Unreachable, "dial_unreachable"),
+        (DialKind::TimedOut, "dial_timed_out"),
+        (DialKind::Tls, "dial_tls"),
+        (DialKind::Other, "dial_other"),
+    ] {
+        let mut hand = Hand::new(config());
+        hand.connect();
+        hand.failed(Failure::Dial { kind, message: "it failed".to_owned() });
+        let (cause, _) = told(&mut hand);
+        assert_eq!(cause.dial_kind(), Some(kind));
+        assert_eq!(cause.kind().name(), name);
+        assert_eq!(hand.socket.stats().reconnects[&CauseKind::Dial(kind)], 1);
+    }
+    let tls = Cause::Tls { message: String::new() };
+    assert_eq!(tls.dial_kind(), Some(DialKind::Tls));
+    assert_eq!(Cause::ConnectTimeout.dial_kind(), Some(DialKind::TimedOut));
+    assert_eq!(Cause::HeartbeatTimeout.dial_kind(), None);
 }

@@ -6,6 +6,8 @@
 use core::fmt;
 use core::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::event::excerpt::{Excerpt, reason};
 use crate::event::refusal::Refusal;
 use crate::topic::Topic;
@@ -38,6 +40,8 @@ pub enum Cause {
     ConnectTimeout,
     /// Name resolution, TCP or the upgrade failed.
     Dial {
+        /// Which of these, and how.
+        kind: DialKind,
         /// What failed.
         message: String,
     },
@@ -99,7 +103,7 @@ impl fmt::Display for Cause {
                 write!(f, "the server sent a message of more than {limit} bytes")
             }
             Self::ConnectTimeout => f.write_str("connecting took too long"),
-            Self::Dial { message } => write!(f, "connecting failed: {message}"),
+            Self::Dial { message, .. } => write!(f, "connecting failed: {message}"),
             Self::Tls { message } => write!(f, "TLS failed: {message}"),
             Self::ProxyRefused(refusal) => {
                 write!(f, "the proxy refused the tunnel: {refusal}")
@@ -126,6 +130,42 @@ impl fmt::Display for Cause {
     }
 }
 
+/// How an attempt failed before there was an HTTP answer.
+///
+/// ```
+/// use phx_proto::{Cause, DialKind};
+///
+/// fn advice(cause: &Cause) -> &'static str {
+///     match cause.dial_kind() {
+///         Some(DialKind::Dns) => "is the name right?",
+///         Some(DialKind::Refused) => "does the server run?",
+///         Some(DialKind::Unreachable) => "is there a network?",
+///         _ => "see the message",
+///     }
+/// }
+/// # let refused = Cause::Dial { kind: DialKind::Refused, message: String::new() };
+/// # assert_eq!(advice(&refused), "does the server run?");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum DialKind {
+    /// The name could not be resolved, or has no address.
+    Dns,
+    /// The server's machine, or a proxy in its name, refused the connection: nothing listens on
+    /// the port.
+    Refused,
+    /// There is no way to the address: no route, no network.
+    Unreachable,
+    /// The operating system or the proxy gave up waiting. An attempt that outlasts
+    /// [`Config::connect_timeout`](crate::Config::connect_timeout) is [`Cause::ConnectTimeout`].
+    TimedOut,
+    /// TLS failed, which is [`Cause::Tls`].
+    Tls,
+    /// Anything else: a stream that ended in the middle, an answer that makes no sense.
+    Other,
+}
+
 /// The source is the HTTP answer, where there is one.
 impl core::error::Error for Cause {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
@@ -149,7 +189,7 @@ pub enum CauseKind {
     /// [`Cause::ConnectTimeout`].
     ConnectTimeout,
     /// [`Cause::Dial`].
-    Dial,
+    Dial(DialKind),
     /// [`Cause::Tls`].
     Tls,
     /// [`Cause::ProxyRefused`].
@@ -185,7 +225,12 @@ impl CauseKind {
             Self::TransportLost => "transport_lost",
             Self::MessageTooLarge => "message_too_large",
             Self::ConnectTimeout => "connect_timeout",
-            Self::Dial => "dial",
+            Self::Dial(DialKind::Dns) => "dial_dns",
+            Self::Dial(DialKind::Refused) => "dial_refused",
+            Self::Dial(DialKind::Unreachable) => "dial_unreachable",
+            Self::Dial(DialKind::TimedOut) => "dial_timed_out",
+            Self::Dial(DialKind::Tls) => "dial_tls",
+            Self::Dial(DialKind::Other) => "dial_other",
             Self::Tls => "tls",
             Self::ProxyRefused => "proxy_refused",
             Self::Unsupported => "unsupported",
@@ -211,7 +256,7 @@ impl Cause {
             Self::TransportLost { .. } => CauseKind::TransportLost,
             Self::MessageTooLarge { .. } => CauseKind::MessageTooLarge,
             Self::ConnectTimeout => CauseKind::ConnectTimeout,
-            Self::Dial { .. } => CauseKind::Dial,
+            Self::Dial { kind, .. } => CauseKind::Dial(*kind),
             Self::Tls { .. } => CauseKind::Tls,
             Self::ProxyRefused(_) => CauseKind::ProxyRefused,
             Self::Unsupported { .. } => CauseKind::Unsupported,
@@ -224,6 +269,20 @@ impl Cause {
             Self::JoinStalled { .. } => CauseKind::JoinStalled,
             Self::Superseded => CauseKind::Superseded,
             Self::LocalDisconnect => CauseKind::LocalDisconnect,
+        }
+    }
+}
+
+impl Cause {
+    /// How dialling failed, if it did: the kind of [`Dial`](Self::Dial), [`DialKind::Tls`] for
+    /// [`Tls`](Self::Tls), [`DialKind::TimedOut`] for [`ConnectTimeout`](Self::ConnectTimeout).
+    #[must_use]
+    pub const fn dial_kind(&self) -> Option<DialKind> {
+        match self {
+            Self::Dial { kind, .. } => Some(*kind),
+            Self::Tls { .. } => Some(DialKind::Tls),
+            Self::ConnectTimeout => Some(DialKind::TimedOut),
+            _ => None,
         }
     }
 }

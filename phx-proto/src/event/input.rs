@@ -1,5 +1,6 @@
 //! What the world did: the arguments of the `handle_*` methods.
 
+use crate::event::cause::DialKind;
 use crate::event::refusal::Refusal;
 
 /// What an opened connection agreed on.
@@ -36,6 +37,8 @@ pub enum Ended {
 pub enum Failure {
     /// Name resolution, TCP or the upgrade failed.
     Dial {
+        /// Which of these, and how.
+        kind: DialKind,
         /// What failed.
         message: String,
     },

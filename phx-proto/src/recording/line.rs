@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::{ConfigRecord, CredentialsRecord, HIDDEN, Nanos, ParamsRecord};
 use super::hidden::{FrameRecord, PayloadRecord};
+use crate::event::cause::DialKind;
 use crate::event::input::{Ended, Failure};
 use crate::event::refusal::Refusal;
 use crate::time::Time;
@@ -132,7 +133,7 @@ pub(super) enum Input {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum FailureRecord {
-    Dial { message: String },
+    Dial { kind: DialKind, message: String },
     Tls { message: String },
     ProxyRefused(RefusalRecord),
     Unsupported { message: String },
@@ -164,7 +165,7 @@ pub(super) enum EndedRecord {
 impl FailureRecord {
     pub(super) fn of(failure: &Failure) -> Self {
         match failure.clone() {
-            Failure::Dial { message } => Self::Dial { message },
+            Failure::Dial { kind, message } => Self::Dial { kind, message },
             Failure::Tls { message } => Self::Tls { message },
             Failure::ProxyRefused(refusal) => Self::ProxyRefused(RefusalRecord::of(&refusal)),
             Failure::Unsupported { message } => Self::Unsupported { message },
@@ -180,7 +181,7 @@ impl FailureRecord {
 
     pub(super) fn failure(&self) -> Failure {
         match self.clone() {
-            Self::Dial { message } => Failure::Dial { message },
+            Self::Dial { kind, message } => Failure::Dial { kind, message },
             Self::Tls { message } => Failure::Tls { message },
             Self::ProxyRefused(refusal) => Failure::ProxyRefused(refusal.refusal()),
             Self::Unsupported { message } => Failure::Unsupported { message },
@@ -267,7 +268,7 @@ impl fmt::Display for Input {
 impl fmt::Display for FailureRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Dial { message } => write!(f, "dial: {message}"),
+            Self::Dial { message, .. } => write!(f, "dial: {message}"),
             Self::Tls { message } => write!(f, "TLS: {message}"),
             Self::ProxyRefused(refusal) => write!(f, "refused by the proxy: {}", refusal.status),
             Self::Unsupported { message } => f.write_str(message),

@@ -370,7 +370,7 @@ impl Socket {
             return;
         }
         let cause = match failure {
-            Failure::Dial { message } => Cause::Dial { message },
+            Failure::Dial { kind, message } => Cause::Dial { kind, message },
             Failure::Tls { message } => Cause::Tls { message },
             Failure::ProxyRefused(refusal) => Cause::ProxyRefused(refusal),
             Failure::Unsupported { message } => Cause::Unsupported { message },

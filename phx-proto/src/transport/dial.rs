@@ -17,6 +17,7 @@ use super::exchange::{Broken, exchange};
 use super::{Net, race, random_u64};
 use crate::config::{Config, Proxy, Uri};
 use crate::event::action::ConnectRequest;
+use crate::event::cause::DialKind;
 use crate::event::input::Failure;
 use crate::websocket::upgrade::{
     self, Connect, Credentials, Upgrade, UpgradeError, UpgradeRequest, Upgraded,
@@ -59,7 +60,10 @@ pub async fn dial_over<N: Net>(
     request: &ConnectRequest,
 ) -> Result<(N::Stream, Upgraded), Failure> {
     let stream = stream.await;
-    let mut stream = stream.map_err(|error| failed(format!("no stream was opened: {error}")))?;
+    let mut stream = stream.map_err(|error| Failure::Dial {
+        kind: kind_of(&error),
+        message: format!("no stream was opened: {error}"),
+    })?;
     let upgraded = upgrade::<N>(&mut stream, request).await?;
     Ok((stream, upgraded))
 }
@@ -68,7 +72,9 @@ pub async fn dial_over<N: Net>(
 async fn tunnel<N: Net>(proxy: &Proxy, uri: &Uri) -> Result<N::Stream, Failure> {
     let connected = race::connect::<N>(proxy.host(), proxy.port()).await;
     let mut stream = connected.map_err(|failure| match failure {
-        Failure::Dial { message } => failed(format!("the proxy: {message}")),
+        Failure::Dial { kind, message } => {
+            Failure::Dial { kind, message: format!("the proxy: {message}") }
+        }
         failure => failure,
     })?;
     let credentials = proxy.user_and_password();
@@ -83,7 +89,10 @@ async fn tunnel<N: Net>(proxy: &Proxy, uri: &Uri) -> Result<N::Stream, Failure> 
     let connect = connect.map_err(tunnel_failed)?;
     let tunnel = exchange::<N, _>(&mut stream, connect).await.map_err(|broken| match broken {
         Broken::Http(error) => tunnel_failed(error),
-        Broken::Io(error) => failed(format!("the proxy: the connection was lost: {error}")),
+        Broken::Io(error) => Failure::Dial {
+            kind: kind_of(&error),
+            message: format!("the proxy: the connection was lost: {error}"),
+        },
     })?;
     if tunnel.leftover.is_empty() {
         Ok(stream)
@@ -132,7 +141,10 @@ fn lost(error: &io::Error) -> Failure {
     if super::tls::is_tls(error) {
         return Failure::Tls { message: error.to_string() };
     }
-    failed(format!("the connection was lost in the upgrade: {error}"))
+    Failure::Dial {
+        kind: kind_of(error),
+        message: format!("the connection was lost in the upgrade: {error}"),
+    }
 }
 
 fn upgrade_failed(error: UpgradeError) -> Failure {
@@ -149,5 +161,18 @@ fn random_key() -> [u8; 16] {
 }
 
 fn failed(message: impl Into<String>) -> Failure {
-    Failure::Dial { message: message.into() }
+    Failure::Dial { kind: DialKind::Other, message: message.into() }
+}
+
+/// What the operating system says about a connection, in the kinds that a caller tells apart.
+pub(super) fn kind_of(error: &io::Error) -> DialKind {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => DialKind::Refused,
+        io::ErrorKind::HostUnreachable
+        | io::ErrorKind::NetworkUnreachable
+        | io::ErrorKind::NetworkDown
+        | io::ErrorKind::AddrNotAvailable => DialKind::Unreachable,
+        io::ErrorKind::TimedOut => DialKind::TimedOut,
+        _ => DialKind::Other,
+    }
 }

@@ -12,6 +12,8 @@ use std::collections::VecDeque;
 use std::io;
 
 use super::Net;
+use super::dial::kind_of;
+use crate::event::cause::DialKind;
 use crate::event::input::Failure;
 
 /// How long one address may be silent before the next is tried beside it (RFC 8305 section 5).
@@ -23,7 +25,7 @@ type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub(super) async fn connect<N: Net>(host: &str, port: u16) -> Result<N::Stream, Failure> {
     let addresses = N::resolve(host.to_owned(), port).await.map_err(|error| {
         let message = format!("the name {host:?} could not be resolved: {error}");
-        Failure::Dial { message }
+        Failure::Dial { kind: DialKind::Dns, message }
     })?;
     let count = addresses.len();
     let mut race = Race::<N> {
@@ -33,6 +35,7 @@ pub(super) async fn connect<N: Net>(host: &str, port: u16) -> Result<N::Stream, 
         first_error: None,
     };
     poll_fn(|cx| race.poll(cx)).await.map_err(|first_error| {
+        let kind = first_error.as_ref().map_or(DialKind::Dns, |(_, error)| kind_of(error));
         let message = match first_error {
             None => format!("the name {host:?} has no address"),
             Some((address, error)) if count == 1 => {
@@ -42,11 +45,12 @@ pub(super) async fn connect<N: Net>(host: &str, port: u16) -> Result<N::Stream, 
                 "none of the {count} addresses of {host:?} could be reached; {address}: {error}"
             ),
         };
-        Failure::Dial { message }
+        Failure::Dial { kind, message }
     })
 }
 
-/// The address that failed first, if any did.
+/// The address that failed first, if any did; one that was reached at all before one that was not,
+/// because a host without IPv6 says of every such address that it is unreachable.
 type FirstError = Option<(SocketAddr, io::Error)>;
 
 struct Race<N: Net> {
@@ -67,7 +71,14 @@ impl<N: Net> Race<N> {
                     Poll::Pending => index += 1,
                     Poll::Ready(Ok(stream)) => return Poll::Ready(Ok(stream)),
                     Poll::Ready(Err(error)) => {
-                        self.first_error.get_or_insert((*address, error));
+                        let unreachable = |error| kind_of(error) == DialKind::Unreachable;
+                        if self
+                            .first_error
+                            .as_ref()
+                            .is_none_or(|(_, first)| unreachable(first) && !unreachable(&error))
+                        {
+                            self.first_error = Some((*address, error));
+                        }
                         drop(self.attempts.remove(index));
                         due = true;
                     }
