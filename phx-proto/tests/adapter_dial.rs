@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
 use phx_proto::adapter::{ByteStream, Net, dial};
-use phx_proto::{Config, DialKind, Failure, Socket, Time};
+use phx_proto::{Config, DialKind, Failure, Proxy, Socket, Time, Uri};
 
 /// What an address does when it is connected to.
 #[derive(Clone, Copy)]
@@ -298,4 +298,71 @@ fn a_refusals_body_that_trickles_in_is_waited_for_for_a_second_in_all() {
     };
     assert_eq!((refusal.status(), &*refusal.body_text()), (503, "xxx"));
     assert_eq!(world(|world| world.now), 6_000);
+}
+
+/// Dials with this configuration; what was tried, and what became of it.
+fn dialled(config: &Config) -> (Vec<String>, Option<Result<(), Failure>>) {
+    let request = Socket::new(config.clone(), 1, Time::default()).connect_request();
+    let outcome = run(dial::<FakeNet>(&request, config)).map(|dialled| dialled.map(drop));
+    let log = world(|world| core::mem::take(&mut world.log));
+    (log.into_iter().map(|(_, what)| what).collect(), outcome)
+}
+
+fn resolves_to(addresses: &[&str]) {
+    world(|world| {
+        let addresses = addresses.iter().map(|address| address.parse().unwrap());
+        world.addresses = addresses.map(|address| (address, Refuses { after: 1 })).collect();
+    });
+}
+
+/// Names below `localhost` are looked up in the DNS by many a resolver.
+#[test]
+fn clear_text_follows_no_name_off_this_machine() {
+    resolves_to(&["10.0.0.1:80", "127.0.0.1:80", "[::ffff:10.0.0.2]:80", "[::1]:80"]);
+    let config = Config::new("ws://a.localhost/").unwrap();
+    let (tried, _) = dialled(&config);
+    assert_eq!(tried, ["a.localhost", "127.0.0.1:80", "[::1]:80"]);
+
+    resolves_to(&["10.0.0.1:80"]);
+    let (tried, outcome) = dialled(&config);
+    assert_eq!(tried, ["a.localhost"]);
+    let message = message(outcome);
+    assert!(message.contains("leads to 10.0.0.1, which is not this machine"), "{message}");
+
+    let (tried, _) = dialled(&Config::insecure("ws://a.localhost/").unwrap());
+    assert_eq!(tried, ["a.localhost", "10.0.0.1:80"]);
+}
+
+/// A proxy is the first to read what is sent in the clear.
+#[test]
+fn clear_text_goes_through_no_proxy_of_another_machine() {
+    resolves_to(&["127.0.0.1:80"]);
+    let through = |proxy: &str| Proxy::parse(proxy).unwrap();
+    let config = Config::new("ws://localhost/").unwrap();
+    let (tried, outcome) = dialled(&config.clone().proxy(through("proxy.internal")));
+    assert_eq!(tried, [""; 0]);
+    let Some(Err(Failure::Unsupported { message })) = outcome else { panic!("{outcome:?}") };
+    assert!(message.starts_with("ws:// to proxy.internal would send"), "{message}");
+
+    let (tried, _) = dialled(&config.proxy(through("localhost:1")));
+    assert_eq!(tried, ["localhost", "127.0.0.1:80"]);
+    let insecure = Config::insecure("ws://localhost/").unwrap();
+    let (tried, _) = dialled(&insecure.proxy(through("proxy.internal")));
+    assert_eq!(tried, ["proxy.internal", "127.0.0.1:80"]);
+}
+
+#[test]
+fn connect_to_is_dialled_in_place_of_the_host() {
+    resolves_to(&["10.0.0.1:80"]);
+    let config = Config::insecure("ws://backend/").unwrap().connect_to("forwarded:81").unwrap();
+    assert_eq!(dialled(&config).0, ["forwarded", "10.0.0.1:80"]);
+    // One that the environment names and that cannot be used is judged now.
+    let bad = |name: &str| (name == "ALL_PROXY").then(|| "ftp://proxy".to_owned());
+    let near = Config::insecure("ws://localhost/").unwrap().proxy_from_env(bad).unwrap();
+    assert_eq!(dialled(&near).0, ["localhost", "10.0.0.1:80"]);
+    let mut request = Socket::new(near.clone(), 1, Time::default()).connect_request();
+    request.uri = Uri::parse("ws://backend/").unwrap();
+    let outcome = run(dial::<FakeNet>(&request, &near)).map(|dialled| dialled.map(drop));
+    let Some(Err(Failure::Unsupported { message })) = outcome else { panic!("{outcome:?}") };
+    assert!(message.starts_with("ALL_PROXY cannot be used"), "{message}");
 }

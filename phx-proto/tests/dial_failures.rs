@@ -5,7 +5,9 @@ mod common;
 use std::time::Duration;
 
 use common::{Hand, config};
-use phx_proto::{Cause, CauseKind, DialKind, Failure, NextStep, Refusal, Signal, Status};
+use phx_proto::{
+    Cause, CauseKind, DialKind, Failure, NextStep, Refusal, Signal, SocksRefusal, Status,
+};
 
 /// The cause and the next step that an observer is told of.
 fn told(hand: &mut Hand) -> (Cause, NextStep) {
@@ -86,4 +88,14 @@ fn kind_of_a_dial_failure_is_counted() {
     assert_eq!(tls.dial_kind(), Some(DialKind::Tls));
     assert_eq!(Cause::ConnectTimeout.dial_kind(), Some(DialKind::TimedOut));
     assert_eq!(Cause::HeartbeatTimeout.dial_kind(), None);
+}
+
+/// A wrong password is not tried every five seconds: proxies lock accounts.
+#[test]
+fn socks_refusal_waits_as_long_as_a_407() {
+    for refusal in [SocksRefusal::Credentials, SocksRefusal::NotAllowed] {
+        let delay = delay_after(Failure::SocksRefused(refusal));
+        assert!(delay >= Duration::from_secs(2), "{refusal}: {delay:?}");
+    }
+    assert_eq!(Cause::SocksRefused(SocksRefusal::NotAllowed).kind().name(), "socks_refused");
 }

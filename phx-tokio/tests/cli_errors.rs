@@ -51,3 +51,45 @@ fn refused_join_prints_the_servers_reason() {
     let line = line(&output, 5);
     assert!(line.ends_with("deny:all: the server refused the join: unauthorized"), "{line}");
 }
+
+#[test]
+fn connect_to_is_dialled_in_place_of_the_url() {
+    let serve = Serve::start();
+    let addr = serve.url.strip_prefix("ws://").unwrap().split('/').next().unwrap();
+    let push = |url: &str, more: &[&str]| {
+        let args = [&["push", url, "room:lobby", "echo", "{}"], more].concat();
+        phx(&args).output().unwrap()
+    };
+    let output = push("ws://localhost:1/socket/websocket", &["--connect-to", addr]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let url = "ws://backend.invalid/socket/websocket";
+    let output = push(url, &["--connect-to", addr, "--allow-insecure"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let refused = line(&push(&serve.url, &["--connect-to", "10.0.0.1:80"]), 2);
+    assert!(refused.contains("ws:// to 10.0.0.1") && refused.contains("--allow-insecure"));
+    let refused = line(&push(&serve.url, &["--connect-to", "10.0.0.1:x"]), 2);
+    assert!(refused.contains("the address to connect to cannot be used"), "{refused}");
+}
+
+/// A proxy for another purpose, in the environment of every shell.
+#[test]
+fn bad_proxy_of_the_environment_spares_this_machine() {
+    let serve = Serve::start();
+    let push = |url: &str| {
+        let mut command = phx(&["push", url, "room:lobby", "echo", "{}"]);
+        command.env("ALL_PROXY", "ftp://user:s3cret@proxy").output().unwrap()
+    };
+    let output = push(&serve.url);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let refused = line(&push("wss://backend.invalid/socket/websocket"), 2);
+    assert!(refused.contains("ALL_PROXY cannot be used"), "{refused}");
+    assert!(!refused.contains("s3cret"), "{refused}");
+}
+
+#[test]
+fn unicode_host_is_named_in_ascii() {
+    let refused =
+        line(&phx(&["listen", "wss://bücher.example/s", "--join", "t"]).output().unwrap(), 2);
+    assert!(refused.contains("xn--bcher-kva.example"), "{refused}");
+}

@@ -4,6 +4,12 @@
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
+    /// An address to connect to that is none.
+    #[error("the address to connect to cannot be used: {problem}")]
+    ConnectTo {
+        /// What is wrong with it.
+        problem: &'static str,
+    },
     /// A schedule of delays without a single step.
     #[error("a backoff needs at least one step")]
     EmptyBackoff,

@@ -11,8 +11,9 @@ mod credentials;
 mod error;
 pub(crate) mod join_params;
 mod policy;
-mod proxy;
+pub(crate) mod proxy;
 mod punycode;
+mod route;
 mod same;
 mod secret;
 mod setters;
@@ -59,7 +60,9 @@ pub struct Config {
     pub(crate) credentials: Credentials,
     pub(crate) credentials_refreshed: bool,
     pub(crate) serializer: Arc<dyn Serializer>,
-    pub(crate) proxy: Option<Proxy>,
+    pub(crate) proxy: Option<Arc<Proxy>>,
+    pub(crate) environment: Option<Arc<proxy::Environment>>,
+    pub(crate) connect_to: Option<Arc<route::Target>>,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<crate::config::tls::Tls>,
     pub(crate) auto_joins: Vec<(Topic, JoinParams)>,
@@ -132,6 +135,8 @@ impl Config {
             credentials_refreshed: false,
             serializer: Arc::new(V2),
             proxy: None,
+            environment: None,
+            connect_to: None,
             #[cfg(feature = "tls")]
             tls: None,
             auto_joins: Vec::new(),
@@ -199,14 +204,6 @@ impl Config {
         let bytes = len.saturating_add(self.serializer.max_envelope_len(topic, event));
         if bytes > limit { Err(Unfit::TooLarge { bytes, limit }) } else { Ok(()) }
     }
-
-    /// Whether `uri` may be dialled under this configuration.
-    pub(crate) fn check_uri(&self, uri: &Uri, allow_insecure: bool) -> Result<(), ConfigError> {
-        if uri.is_secure() || allow_insecure || uri.is_loopback() {
-            return Ok(());
-        }
-        Err(ConfigError::Insecure { host: uri.host().to_owned() })
-    }
 }
 
 /// Why a message cannot be written.
@@ -224,6 +221,7 @@ impl fmt::Debug for Config {
             .field("vsn", &self.serializer.vsn())
             .field("credentials", &self.credentials)
             .field("proxy", &self.proxy)
+            .field("connect_to", &self.connect_to)
             .field("auto_joins", &self.auto_joins.iter().map(|(t, _)| t).collect::<Vec<_>>())
             .field("max_retries", &self.max_retries)
             .field("max_elapsed", &self.max_elapsed)

@@ -4,7 +4,8 @@
 use core::time::Duration;
 use std::sync::Arc;
 
-use super::{CloseRule, Config, ConfigError, Credentials, Proxy, Secret, StatusRule, Uri};
+use super::proxy::Environment;
+use super::{CloseRule, Config, ConfigError, Credentials, Proxy, Secret, StatusRule};
 use crate::config::backoff::{Backoff, DelayRange};
 use crate::config::join_params::JoinParams;
 use crate::topic::{PHOENIX, Topic};
@@ -109,37 +110,44 @@ impl Config {
 
 /// # The way to the server
 impl Config {
-    /// The HTTP proxy to go through. Default: none, whatever the environment says.
+    /// The proxy to go through, for every host that it does not
+    /// [except](Proxy::except), this machine included. Default: none, whatever the environment
+    /// says.
     #[must_use]
     pub fn proxy(mut self, proxy: Proxy) -> Self {
-        self.proxy = Some(proxy);
+        self.proxy = Some(Arc::new(proxy));
         self
     }
 
-    /// The HTTP proxy that the environment names, if any: `https_proxy`, `HTTPS_PROXY`,
-    /// `all_proxy` or `ALL_PROXY` for `wss://`, `http_proxy` or the last two for `ws://`, and none
-    /// for this machine and the hosts in `no_proxy` or `NO_PROXY`.
+    /// The proxy that the environment names, if any: `https_proxy`, `HTTPS_PROXY`, `all_proxy` or
+    /// `ALL_PROXY` for `wss://`, `http_proxy` or the last two for `ws://`. Never for this machine,
+    /// nor for the hosts in `no_proxy` or `NO_PROXY`; and not when one is set with
+    /// [`proxy`](Self::proxy), which comes first.
     ///
-    /// The environment is asked now, through `lookup`:
+    /// The environment is asked now, through `lookup`. What it says is judged when it would be
+    /// used: a proxy that cannot be used is no error for an address that is reached without it.
     ///
     /// ```
     /// use phx_proto::Config;
     ///
     /// let config = Config::new("wss://example.com/socket/websocket")?
     ///     .proxy_from_env(|name| std::env::var(name).ok())?;
+    /// // The surprising case: nothing is wrong with a proxy that is not used.
+    /// let bad = |name: &str| (name == "ALL_PROXY").then(|| "ftp://proxy".to_owned());
+    /// assert!(Config::new("wss://localhost/socket/websocket")?.proxy_from_env(bad).is_ok());
     /// # Ok::<(), phx_proto::ConfigError>(())
     /// ```
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Proxy`], naming the variable, for what is no `http://` proxy.
+    /// [`ConfigError::Proxy`], naming the variable, when the configured address would be reached
+    /// through a proxy that cannot be used.
     pub fn proxy_from_env(
         mut self,
         lookup: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
-        if let Some(proxy) = Proxy::from_env(&self.uri, lookup)? {
-            self.proxy = Some(proxy);
-        }
+        self.environment = Environment::read(lookup).map(Arc::new);
+        self.proxy_to(&self.uri)?;
         Ok(self)
     }
 
@@ -517,12 +525,6 @@ impl Config {
 
 /// # What adapters read
 impl Config {
-    /// The proxy on the way to this address, if it is reached through one.
-    #[must_use]
-    pub fn proxy_to(&self, uri: &Uri) -> Option<&Proxy> {
-        self.proxy.as_ref().filter(|proxy| proxy.applies_to(uri))
-    }
-
     /// What was given to [`tls`](Self::tls), or its default.
     #[cfg(feature = "tls")]
     #[must_use]

@@ -117,7 +117,7 @@ impl Uri {
 
     /// Host and port as they stand in a URI: the host header, and the zone.
     pub(crate) fn authority(&self) -> String {
-        self.with_port(&self.host.replace('%', "%25"))
+        self.with_port(&self.host)
     }
 
     fn with_port(&self, host: &str) -> String {
@@ -251,11 +251,16 @@ fn percent_encode(text: &str, out: &mut String) {
     }
 }
 
-struct BracketedHost<'a>(&'a str);
+/// A host as it stands in a URI: an IPv6 address in brackets.
+pub(super) struct BracketedHost<'a>(pub(super) &'a str);
 
 impl fmt::Display for BracketedHost<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.contains(':') { write!(f, "[{}]", self.0) } else { f.write_str(self.0) }
+        if self.0.contains(':') {
+            write!(f, "[{}]", self.0.replace('%', "%25"))
+        } else {
+            f.write_str(self.0)
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::event::excerpt::{Excerpt, reason};
-use crate::event::refusal::Refusal;
+use crate::event::refusal::{Refusal, SocksRefusal};
 use crate::topic::Topic;
 use crate::wire::ByteStr;
 use crate::wire::payload::Payload;
@@ -53,6 +53,8 @@ pub enum Cause {
     /// The proxy answered with an HTTP status other than 2xx. 407 says that it wants credentials,
     /// or others than these.
     ProxyRefused(Refusal),
+    /// The SOCKS5 proxy refused the tunnel: it wants credentials, or forbids the address.
+    SocksRefused(SocksRefusal),
     /// The address asks for something that is not built in, or can never work. Final.
     Unsupported {
         /// What it is.
@@ -106,6 +108,9 @@ impl fmt::Display for Cause {
             Self::Dial { message, .. } => write!(f, "connecting failed: {message}"),
             Self::Tls { message } => write!(f, "TLS failed: {message}"),
             Self::ProxyRefused(refusal) => {
+                write!(f, "the proxy refused the tunnel: {refusal}")
+            }
+            Self::SocksRefused(refusal) => {
                 write!(f, "the proxy refused the tunnel: {refusal}")
             }
             Self::Unsupported { message } => f.write_str(message),
@@ -171,6 +176,7 @@ impl core::error::Error for Cause {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
             Self::Refused(refusal) | Self::ProxyRefused(refusal) => Some(refusal),
+            Self::SocksRefused(refusal) => Some(refusal),
             _ => None,
         }
     }
@@ -194,6 +200,8 @@ pub enum CauseKind {
     Tls,
     /// [`Cause::ProxyRefused`].
     ProxyRefused,
+    /// [`Cause::SocksRefused`].
+    SocksRefused,
     /// [`Cause::Unsupported`].
     Unsupported,
     /// [`Cause::Refused`].
@@ -233,6 +241,7 @@ impl CauseKind {
             Self::Dial(DialKind::Other) => "dial_other",
             Self::Tls => "tls",
             Self::ProxyRefused => "proxy_refused",
+            Self::SocksRefused => "socks_refused",
             Self::Unsupported => "unsupported",
             Self::Refused => "refused",
             Self::CredentialsFailed => "credentials_failed",
@@ -259,6 +268,7 @@ impl Cause {
             Self::Dial { kind, .. } => CauseKind::Dial(*kind),
             Self::Tls { .. } => CauseKind::Tls,
             Self::ProxyRefused(_) => CauseKind::ProxyRefused,
+            Self::SocksRefused(_) => CauseKind::SocksRefused,
             Self::Unsupported { .. } => CauseKind::Unsupported,
             Self::Refused(_) => CauseKind::Refused,
             Self::CredentialsFailed { .. } => CauseKind::CredentialsFailed,

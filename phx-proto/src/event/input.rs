@@ -1,7 +1,7 @@
 //! What the world did: the arguments of the `handle_*` methods.
 
 use crate::event::cause::DialKind;
-use crate::event::refusal::Refusal;
+use crate::event::refusal::{Refusal, SocksRefusal};
 
 /// What an opened connection agreed on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,6 +49,8 @@ pub enum Failure {
     },
     /// The proxy answered with an HTTP status other than 2xx.
     ProxyRefused(Refusal),
+    /// The SOCKS5 proxy refused the tunnel.
+    SocksRefused(SocksRefusal),
     /// The address asks for something that is not built in, or can never work.
     Unsupported {
         /// What it is.

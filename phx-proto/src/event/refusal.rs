@@ -5,6 +5,7 @@ use core::time::Duration;
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::config::auth_token::AUTH_TOKEN_PREFIX;
 use crate::event::http_date;
@@ -116,6 +117,19 @@ impl fmt::Display for Refusal {
 }
 
 impl core::error::Error for Refusal {}
+
+/// Why a SOCKS5 proxy refused a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum SocksRefusal {
+    /// It wants a user and a password, or others than it was given.
+    #[error("it wants a user and a password, or others than these")]
+    Credentials,
+    /// Its rules forbid the address.
+    #[error("its rules do not allow this address")]
+    NotAllowed,
+}
 
 impl fmt::Debug for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,7 +8,7 @@ use super::config::{ConfigRecord, CredentialsRecord, HIDDEN, Nanos, ParamsRecord
 use super::hidden::{FrameRecord, PayloadRecord};
 use crate::event::cause::DialKind;
 use crate::event::input::{Ended, Failure};
-use crate::event::refusal::Refusal;
+use crate::event::refusal::{Refusal, SocksRefusal};
 use crate::time::Time;
 
 /// The version of the format. A change that an older reader would misread is a new one.
@@ -136,6 +136,7 @@ pub(super) enum FailureRecord {
     Dial { kind: DialKind, message: String },
     Tls { message: String },
     ProxyRefused(RefusalRecord),
+    SocksRefused(SocksRefusal),
     Unsupported { message: String },
     Refused(RefusalRecord),
     Credentials { message: String },
@@ -168,6 +169,7 @@ impl FailureRecord {
             Failure::Dial { kind, message } => Self::Dial { kind, message },
             Failure::Tls { message } => Self::Tls { message },
             Failure::ProxyRefused(refusal) => Self::ProxyRefused(RefusalRecord::of(&refusal)),
+            Failure::SocksRefused(refusal) => Self::SocksRefused(refusal),
             Failure::Unsupported { message } => Self::Unsupported { message },
             Failure::Refused(refusal) => Self::Refused(RefusalRecord::of(&refusal)),
             // The words of a provider are those of the application, or of its HTTP client, which
@@ -184,6 +186,7 @@ impl FailureRecord {
             Self::Dial { kind, message } => Failure::Dial { kind, message },
             Self::Tls { message } => Failure::Tls { message },
             Self::ProxyRefused(refusal) => Failure::ProxyRefused(refusal.refusal()),
+            Self::SocksRefused(refusal) => Failure::SocksRefused(refusal),
             Self::Unsupported { message } => Failure::Unsupported { message },
             Self::Refused(refusal) => Failure::Refused(refusal.refusal()),
             Self::Credentials { message } => Failure::Credentials { message },
@@ -271,6 +274,7 @@ impl fmt::Display for FailureRecord {
             Self::Dial { message, .. } => write!(f, "dial: {message}"),
             Self::Tls { message } => write!(f, "TLS: {message}"),
             Self::ProxyRefused(refusal) => write!(f, "refused by the proxy: {}", refusal.status),
+            Self::SocksRefused(refusal) => write!(f, "refused by the proxy: {refusal}"),
             Self::Unsupported { message } => f.write_str(message),
             Self::Refused(refusal) => write!(f, "refused: {}", refusal.status),
             Self::Credentials { message } => write!(f, "credentials: {message}"),

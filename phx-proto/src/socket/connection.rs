@@ -317,7 +317,7 @@ impl Socket {
         });
         ConnectRequest {
             uri,
-            headers: credentials.headers.clone(),
+            headers: credentials.sent_headers(),
             subprotocols: subprotocols.unwrap_or_default(),
         }
     }
@@ -373,6 +373,7 @@ impl Socket {
             Failure::Dial { kind, message } => Cause::Dial { kind, message },
             Failure::Tls { message } => Cause::Tls { message },
             Failure::ProxyRefused(refusal) => Cause::ProxyRefused(refusal),
+            Failure::SocksRefused(refusal) => Cause::SocksRefused(refusal),
             Failure::Unsupported { message } => Cause::Unsupported { message },
             Failure::Refused(refusal) => Cause::Refused(refusal),
             Failure::Credentials { message } => Cause::CredentialsFailed { message },

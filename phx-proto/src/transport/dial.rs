@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! host ─resolve─▶ addresses ─race─▶ stream ─CONNECT─▶ ─TLS─▶ ─upgrade─▶ upgraded stream
-//!          │                  │          proxy only   wss only │
+//!          │                  │     or SOCKS5: proxy  wss only │
 //!          └─────── Dial ─────┴── Dial | ProxyRefused ─┴─ Tls ─┴─ Dial | Refused
+//!                                      | SocksRefused
 //! ```
 //!
 //! The name is looked up for every attempt: a server that moved is found again. There is no
@@ -15,12 +16,13 @@ use std::io;
 
 use super::exchange::{Broken, exchange};
 use super::{Net, race, random_u64};
-use crate::config::{Config, Proxy, Uri};
+use crate::config::uri::without_zone;
+use crate::config::{Config, ConfigError, Proxy, proxy};
 use crate::event::action::ConnectRequest;
 use crate::event::cause::DialKind;
 use crate::event::input::Failure;
 use crate::websocket::upgrade::{
-    self, Connect, Credentials, Upgrade, UpgradeError, UpgradeRequest, Upgraded,
+    self, Connect, Credentials, Socks5, Upgrade, UpgradeError, UpgradeRequest, Upgraded,
 };
 
 /// Dials once.
@@ -38,9 +40,12 @@ pub async fn dial<N: Net>(
                        feature `tls` of the phx adapter";
         return Err(Failure::Unsupported { message: message.to_owned() });
     }
-    let mut stream = match config.proxy_to(uri) {
-        None => race::connect::<N>(uri.host(), uri.port()).await?,
-        Some(proxy) => tunnel::<N>(proxy, uri).await?,
+    let proxy = config.proxy_to(uri).map_err(unusable)?;
+    let only_here = config.check_route(uri, proxy).map_err(unusable)?;
+    let (host, port) = config.dial_target(uri);
+    let mut stream = match proxy {
+        None => race::connect::<N>(host, port, only_here).await?,
+        Some(proxy) => tunnel::<N>(proxy, host, port, only_here).await?,
     };
     #[cfg(feature = "tls")]
     if uri.is_secure() {
@@ -69,8 +74,36 @@ pub async fn dial_over<N: Net>(
 }
 
 /// A stream through the proxy to the server.
-async fn tunnel<N: Net>(proxy: &Proxy, uri: &Uri) -> Result<N::Stream, Failure> {
-    let connected = race::connect::<N>(proxy.host(), proxy.port()).await;
+async fn tunnel<N: Net>(
+    proxy: &Proxy,
+    host: &str,
+    port: u16,
+    only_here: bool,
+) -> Result<N::Stream, Failure> {
+    // An interface of this machine means nothing to the proxy.
+    let host = without_zone(host);
+    if proxy.kind() != proxy::Kind::Socks5 {
+        return tunnel_to::<N>(proxy, host, port, only_here).await;
+    }
+    let mut failure = None;
+    for address in race::resolve::<N>(host, port, only_here).await? {
+        let address = address.ip().to_string();
+        match tunnel_to::<N>(proxy, &address, port, only_here).await {
+            // The next address may do better; anything else is about the proxy.
+            Err(unreached @ Failure::Dial { .. }) => failure.get_or_insert(unreached),
+            outcome => return outcome,
+        };
+    }
+    Err(failure.unwrap_or_else(|| race::no_address(host)))
+}
+
+async fn tunnel_to<N: Net>(
+    proxy: &Proxy,
+    host: &str,
+    port: u16,
+    only_here: bool,
+) -> Result<N::Stream, Failure> {
+    let connected = race::connect::<N>(proxy.host(), proxy.port(), only_here).await;
     let mut stream = connected.map_err(|failure| match failure {
         Failure::Dial { kind, message } => {
             Failure::Dial { kind, message: format!("the proxy: {message}") }
@@ -78,16 +111,25 @@ async fn tunnel<N: Net>(proxy: &Proxy, uri: &Uri) -> Result<N::Stream, Failure> 
         failure => failure,
     })?;
     let credentials = proxy.user_and_password();
-    let connect = Connect::new(&upgrade::ConnectRequest {
-        host: uri.host(),
-        port: uri.port(),
+    let request = upgrade::ConnectRequest {
+        host,
+        port,
         credentials: credentials.map(|(username, password)| {
             let password = password.expose();
             Credentials { username, password }
         }),
-    });
-    let connect = connect.map_err(tunnel_failed)?;
-    let tunnel = exchange::<N, _>(&mut stream, connect).await.map_err(|broken| match broken {
+    };
+    let tunnel = match proxy.kind() {
+        proxy::Kind::Http => {
+            let connect = Connect::new(&request).map_err(tunnel_failed)?;
+            exchange::<N, _>(&mut stream, connect).await
+        }
+        proxy::Kind::Socks5 | proxy::Kind::Socks5h => {
+            let socks = Socks5::new(&request).map_err(tunnel_failed)?;
+            exchange::<N, _>(&mut stream, socks).await
+        }
+    };
+    let tunnel = tunnel.map_err(|broken| match broken {
         Broken::Http(error) => tunnel_failed(error),
         Broken::Io(error) => Failure::Dial {
             kind: kind_of(&error),
@@ -102,9 +144,24 @@ async fn tunnel<N: Net>(proxy: &Proxy, uri: &Uri) -> Result<N::Stream, Failure> 
     }
 }
 
+/// A configuration under which this address cannot be dialled.
+fn unusable(error: ConfigError) -> Failure {
+    Failure::Unsupported { message: error.to_string() }
+}
+
 fn tunnel_failed(error: UpgradeError) -> Failure {
     match error {
         UpgradeError::ProxyRefused(refusal) => Failure::ProxyRefused(refusal),
+        UpgradeError::SocksRefused(refusal) => Failure::SocksRefused(refusal),
+        UpgradeError::SocksFailed { code } => {
+            let kind = match code {
+                3 | 4 => DialKind::Unreachable,
+                5 => DialKind::Refused,
+                6 => DialKind::TimedOut,
+                _ => DialKind::Other,
+            };
+            Failure::Dial { kind, message: error.to_string() }
+        }
         error if error.is_callers() => Failure::Unsupported { message: error.to_string() },
         error => failed(format!("the proxy: {error}")),
     }

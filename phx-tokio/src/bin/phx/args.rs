@@ -254,6 +254,10 @@ pub(crate) struct Target {
     /// trust, in place of Mozilla's
     #[arg(long, value_name = "FILE", verbatim_doc_comment)]
     ca: Option<PathBuf>,
+    /// Dial this address in place of the URL's; the Host
+    /// header and the name to verify stay the URL's
+    #[arg(long, value_name = "HOST:PORT", verbatim_doc_comment)]
+    connect_to: Option<String>,
     /// Let ws:// leave this machine: tokens and messages
     /// then travel in the clear
     #[arg(long, verbatim_doc_comment)]
@@ -290,6 +294,9 @@ impl Target {
         };
         let new = if self.allow_insecure { Config::insecure } else { Config::new };
         let mut config = new(&self.url).map_err(bad)?;
+        if let Some(address) = &self.connect_to {
+            config = config.connect_to(address).map_err(bad)?;
+        }
         for (name, value) in &self.params {
             config = config.param(name, value.as_str());
         }
