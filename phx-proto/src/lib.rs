@@ -132,7 +132,7 @@ pub use crate::config::{
 pub use crate::event::action::{Action, ConnectRequest};
 pub use crate::event::cause::{
     Cause, CauseKind, ChannelEnd, DialKind, Interruption, LeaveOutcome, NextStep, NotSentCause,
-    PushOutcome, Rejection, RejectionKind, RejoinCause, Reply, UnknownCause,
+    PushOutcome, Rejection, RejectionKind, RejoinCause, Reply, TlsKind, UnknownCause,
 };
 pub use crate::event::error::{
     CredentialsError, JoinError, NotOpen, NotRetrying, NotWanted, PushError, PushErrorKind,

@@ -10,7 +10,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
 use phx_proto::adapter::{ByteStream, Net, dial};
-use phx_proto::{Config, DialKind, Failure, Proxy, Socket, Time, Uri};
+use phx_proto::{
+    Cause, Config, DialKind, Failure, Proxy, Refusal, Socket, SocksRefusal, Time, Uri,
+};
 
 /// What an address does when it is connected to.
 #[derive(Clone, Copy)]
@@ -365,4 +367,56 @@ fn connect_to_is_dialled_in_place_of_the_host() {
     let outcome = run(dial::<FakeNet>(&request, &near)).map(|dialled| dialled.map(drop));
     let Some(Err(Failure::Unsupported { message })) = outcome else { panic!("{outcome:?}") };
     assert!(message.starts_with("ALL_PROXY cannot be used"), "{message}");
+}
+
+/// The words that the page of the manual is searched for, and messages that have them. Those of TLS
+/// are in the tests of both adapters.
+#[test]
+fn manual_has_the_words_of_the_messages() {
+    let config = |uri: &str| Config::insecure(uri).unwrap();
+    let said = |script: &[u8]| {
+        resolves_to(&[]);
+        world(|world| {
+            world.addresses = vec![("10.0.0.1:80".parse().unwrap(), Connects { after: 0 })];
+            world.script = [(world.now, script.to_vec())].into();
+        });
+        message(dialled(&config("ws://backend/")).1)
+    };
+    let refusal = |status| Cause::Refused(Refusal::new(status, Vec::new(), "")).to_string();
+    world(|world| world.unresolvable = Some(io::ErrorKind::NotFound));
+    let unresolved = message(dialled(&config("ws://backend/")).1);
+    world(|world| world.unresolvable = None);
+    let messages = [
+        ("could not be resolved", unresolved),
+        ("has no address", kind(&[]).1),
+        ("refused", kind(&[("10.0.0.1:80", Refuses { after: 0 })]).1),
+        ("unreachable", kind(&[("10.0.0.1:80", Fails(io::ErrorKind::NetworkUnreachable))]).1),
+        ("took too long", Cause::ConnectTimeout.to_string()),
+        ("a wss:// address", said(b"\x15\x03\x03\x00\x02\x02\x46")),
+        ("a wss:// address", said(b"")),
+        ("/websocket", refusal(404)),
+        ("check_origin", refusal(403)),
+        ("vsn", refusal(403)),
+        ("proxy", Cause::ProxyRefused(Refusal::new(407, Vec::new(), "")).to_string()),
+        ("proxy", Cause::SocksRefused(SocksRefusal::Credentials).to_string()),
+        ("proxy", refusal(426)),
+        ("in the clear", Config::new("ws://backend/").unwrap_err().to_string()),
+        ("xn--", Config::new("ws://b\u{fc}cher.example/").unwrap_err().to_string()),
+    ];
+    let page = include_str!("../src/manual/when_it_does_not_connect.md");
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| `")).collect();
+    for (word, message) in &messages {
+        assert!(message.contains(word), "{word}: {message}");
+        assert!(rows.iter().any(|row| row.contains(&format!("`{word}`"))), "{word} has no row");
+    }
+    // Each row leads to a heading.
+    for row in rows {
+        let anchor = row.split("](#").nth(1).and_then(|rest| rest.split(')').next()).unwrap();
+        let heading = page.lines().filter_map(|line| line.strip_prefix("# ")).any(|heading| {
+            let kept = |c: char| c.is_alphanumeric() || c == ' ' || c == '-' || c == '_';
+            let id: String = heading.to_lowercase().chars().filter(|c| kept(*c)).collect();
+            id.replace(' ', "-") == anchor
+        });
+        assert!(heading, "{anchor}");
+    }
 }

@@ -7,6 +7,8 @@
 
 pub(crate) mod auth_token;
 pub(crate) mod backoff;
+#[cfg(feature = "tls")]
+mod certificate;
 mod credentials;
 mod error;
 pub(crate) mod join_params;
@@ -20,6 +22,8 @@ mod setters;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;
 pub(crate) mod uri;
+#[cfg(feature = "tls")]
+mod verifier;
 
 use core::fmt;
 use core::time::Duration;

@@ -9,7 +9,7 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::event::excerpt::{Excerpt, reason};
-use crate::event::refusal::{Refusal, SocksRefusal};
+use crate::event::refusal::{OfProxy, Refusal, SocksRefusal};
 use crate::topic::Topic;
 use crate::wire::ByteStr;
 use crate::wire::payload::Payload;
@@ -47,6 +47,8 @@ pub enum Cause {
     },
     /// TLS failed: the server's certificate is not trusted, say.
     Tls {
+        /// Whose fault it is, to say what to do about it.
+        kind: TlsKind,
         /// What failed.
         message: String,
     },
@@ -106,9 +108,12 @@ impl fmt::Display for Cause {
             }
             Self::ConnectTimeout => f.write_str("connecting took too long"),
             Self::Dial { message, .. } => write!(f, "connecting failed: {message}"),
-            Self::Tls { message } => write!(f, "TLS failed: {message}"),
+            Self::Tls { kind, message } => {
+                write!(f, "TLS failed: {message}")?;
+                kind.advice().map_or(Ok(()), |advice| write!(f, "; {advice}"))
+            }
             Self::ProxyRefused(refusal) => {
-                write!(f, "the proxy refused the tunnel: {refusal}")
+                write!(f, "the proxy refused the tunnel: {}", OfProxy(refusal))
             }
             Self::SocksRefused(refusal) => {
                 write!(f, "the proxy refused the tunnel: {refusal}")
@@ -171,11 +176,58 @@ pub enum DialKind {
     Other,
 }
 
-/// The source is the HTTP answer, where there is one.
+/// Why TLS failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum TlsKind {
+    /// The server's certificate is signed by an authority that is not trusted.
+    UnknownIssuer,
+    /// The server's certificate bears other names.
+    WrongName,
+    /// The server's certificate has expired, or this machine's clock is ahead.
+    Expired,
+    /// The server's certificate is not valid yet, or this machine's clock is behind.
+    NotYetValid,
+    /// The server's certificate cannot be used for another reason, which the message has.
+    BadCertificate,
+    /// The server wants a certificate of the client, and was shown none. With TLS 1.3 it says so
+    /// only after the handshake.
+    CertificateRequired,
+    /// The server does not accept the certificate that it was shown.
+    CertificateRefused,
+    /// What answers does not speak TLS.
+    NotTls,
+    /// The connection ended in the handshake.
+    Lost,
+    /// Anything else.
+    Other,
+}
+
+impl TlsKind {
+    /// What to do about it, in terms of this crate and of the keys of a connections document.
+    const fn advice(self) -> Option<&'static str> {
+        match self {
+            Self::UnknownIssuer => Some(
+                "if it is the right one, trust its authority with `Roots::pem` (the key `ca_file`)",
+            ),
+            Self::WrongName => Some(
+                "if it is the right one, say which name to verify with `Tls::server_name` (the key \
+                 `server_name`)",
+            ),
+            Self::CertificateRequired => Some(
+                "configure one with `Tls::with_identity` (the keys `cert_file` and `key_file`)",
+            ),
+            _ => None,
+        }
+    }
+}
+
+/// The source is the server's HTTP answer, where there is one.
 impl core::error::Error for Cause {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
-            Self::Refused(refusal) | Self::ProxyRefused(refusal) => Some(refusal),
+            Self::Refused(refusal) => Some(refusal),
             Self::SocksRefused(refusal) => Some(refusal),
             _ => None,
         }

@@ -1,6 +1,6 @@
 //! What the world did: the arguments of the `handle_*` methods.
 
-use crate::event::cause::DialKind;
+use crate::event::cause::{DialKind, TlsKind};
 use crate::event::refusal::{Refusal, SocksRefusal};
 
 /// What an opened connection agreed on.
@@ -44,6 +44,8 @@ pub enum Failure {
     },
     /// TLS failed: the server's certificate is not trusted, say.
     Tls {
+        /// Whose fault it is.
+        kind: TlsKind,
         /// What failed.
         message: String,
     },

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::{ConfigRecord, CredentialsRecord, HIDDEN, Nanos, ParamsRecord};
 use super::hidden::{FrameRecord, PayloadRecord};
-use crate::event::cause::DialKind;
+use crate::event::cause::{DialKind, TlsKind};
 use crate::event::input::{Ended, Failure};
 use crate::event::refusal::{Refusal, SocksRefusal};
 use crate::time::Time;
@@ -134,7 +134,7 @@ pub(super) enum Input {
 #[serde(rename_all = "snake_case")]
 pub(super) enum FailureRecord {
     Dial { kind: DialKind, message: String },
-    Tls { message: String },
+    Tls { kind: TlsKind, message: String },
     ProxyRefused(RefusalRecord),
     SocksRefused(SocksRefusal),
     Unsupported { message: String },
@@ -167,7 +167,7 @@ impl FailureRecord {
     pub(super) fn of(failure: &Failure) -> Self {
         match failure.clone() {
             Failure::Dial { kind, message } => Self::Dial { kind, message },
-            Failure::Tls { message } => Self::Tls { message },
+            Failure::Tls { kind, message } => Self::Tls { kind, message },
             Failure::ProxyRefused(refusal) => Self::ProxyRefused(RefusalRecord::of(&refusal)),
             Failure::SocksRefused(refusal) => Self::SocksRefused(refusal),
             Failure::Unsupported { message } => Self::Unsupported { message },
@@ -184,7 +184,7 @@ impl FailureRecord {
     pub(super) fn failure(&self) -> Failure {
         match self.clone() {
             Self::Dial { kind, message } => Failure::Dial { kind, message },
-            Self::Tls { message } => Failure::Tls { message },
+            Self::Tls { kind, message } => Failure::Tls { kind, message },
             Self::ProxyRefused(refusal) => Failure::ProxyRefused(refusal.refusal()),
             Self::SocksRefused(refusal) => Failure::SocksRefused(refusal),
             Self::Unsupported { message } => Failure::Unsupported { message },
@@ -272,7 +272,7 @@ impl fmt::Display for FailureRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Dial { message, .. } => write!(f, "dial: {message}"),
-            Self::Tls { message } => write!(f, "TLS: {message}"),
+            Self::Tls { message, .. } => write!(f, "TLS: {message}"),
             Self::ProxyRefused(refusal) => write!(f, "refused by the proxy: {}", refusal.status),
             Self::SocksRefused(refusal) => write!(f, "refused by the proxy: {refusal}"),
             Self::Unsupported { message } => f.write_str(message),

@@ -371,7 +371,7 @@ impl Socket {
         }
         let cause = match failure {
             Failure::Dial { kind, message } => Cause::Dial { kind, message },
-            Failure::Tls { message } => Cause::Tls { message },
+            Failure::Tls { kind, message } => Cause::Tls { kind, message },
             Failure::ProxyRefused(refusal) => Cause::ProxyRefused(refusal),
             Failure::SocksRefused(refusal) => Cause::SocksRefused(refusal),
             Failure::Unsupported { message } => Cause::Unsupported { message },

@@ -17,7 +17,7 @@ use std::io;
 use super::exchange::{Broken, exchange};
 use super::{Net, race, random_u64};
 use crate::config::uri::without_zone;
-use crate::config::{Config, ConfigError, Proxy, proxy};
+use crate::config::{Config, ConfigError, Proxy, Uri, proxy};
 use crate::event::action::ConnectRequest;
 use crate::event::cause::DialKind;
 use crate::event::input::Failure;
@@ -51,7 +51,8 @@ pub async fn dial<N: Net>(
     if uri.is_secure() {
         stream = super::tls::secure::<N>(stream, uri, config).await?;
     }
-    let upgraded = upgrade::<N>(&mut stream, request).await?;
+    let upgraded = upgrade::<N>(&mut stream, request).await;
+    let upgraded = upgraded.map_err(|failed| not_upgraded(failed, uri, config))?;
     Ok((stream, upgraded))
 }
 
@@ -69,7 +70,11 @@ pub async fn dial_over<N: Net>(
         kind: kind_of(&error),
         message: format!("no stream was opened: {error}"),
     })?;
-    let upgraded = upgrade::<N>(&mut stream, request).await?;
+    let upgraded = upgrade::<N>(&mut stream, request).await;
+    let upgraded = upgraded.map_err(|failed| match failed {
+        Broken::Http(error) => upgrade_failed(error),
+        Broken::Io(error) => lost(&error, ""),
+    })?;
     Ok((stream, upgraded))
 }
 
@@ -171,7 +176,7 @@ fn tunnel_failed(error: UpgradeError) -> Failure {
 async fn upgrade<N: Net>(
     stream: &mut N::Stream,
     request: &ConnectRequest,
-) -> Result<Upgraded, Failure> {
+) -> Result<Upgraded, Broken> {
     let headers = request.headers.iter();
     let headers: Vec<_> =
         headers.map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
@@ -184,23 +189,47 @@ async fn upgrade<N: Net>(
         subprotocols: &offers,
         key: random_key(),
     })
-    .map_err(upgrade_failed)?;
-    exchange::<N, _>(stream, upgrade).await.map_err(|broken| match broken {
-        Broken::Http(error) => upgrade_failed(error),
-        Broken::Io(error) => lost(&error),
-    })
+    .map_err(Broken::Http)?;
+    exchange::<N, _>(stream, upgrade).await
 }
 
-/// The stream broke before the answer was there. With TLS 1.3 this is also how a server says that
-/// it does not accept our certificate.
-fn lost(error: &io::Error) -> Failure {
+/// What a failed upgrade means, on the way that this configuration takes.
+fn not_upgraded(broken: Broken, uri: &Uri, config: &Config) -> Failure {
     #[cfg(feature = "tls")]
-    if super::tls::is_tls(error) {
-        return Failure::Tls { message: error.to_string() };
+    if let Broken::Io(error) = &broken {
+        if let Some(failure) = super::tls::failure(uri, config, error) {
+            return failure;
+        }
     }
+    #[cfg(feature = "tls")]
+    let shows = config.tls_in_use().shown().is_some();
+    #[cfg(not(feature = "tls"))]
+    let (shows, _) = (true, config);
+    let hint = match (uri.is_secure(), shows) {
+        // A port that speaks TLS answers with an alert, or hangs up.
+        (false, _) => "; a port that speaks TLS does that, which is a wss:// address",
+        (true, false) => "; a server that wants a certificate of the client does that",
+        (true, true) => "",
+    };
+    match broken {
+        Broken::Http(UpgradeError::NotHttp { evidence, .. })
+            if !uri.is_secure() && evidence.starts_with("\\x15\\x03") =>
+        {
+            failed("what answers speaks TLS: this is a wss:// address")
+        }
+        Broken::Http(error @ UpgradeError::Eof { received: 0 }) => {
+            failed(format!("the upgrade failed: {error}{hint}"))
+        }
+        Broken::Http(error) => upgrade_failed(error),
+        Broken::Io(error) => lost(&error, hint),
+    }
+}
+
+/// The stream broke before the answer was there.
+fn lost(error: &io::Error, hint: &str) -> Failure {
     Failure::Dial {
         kind: kind_of(error),
-        message: format!("the connection was lost in the upgrade: {error}"),
+        message: format!("the connection was lost in the upgrade: {error}{hint}"),
     }
 }
 

@@ -8,6 +8,7 @@ mod endings;
 mod graceful;
 mod listener;
 mod loopback;
+mod openssl;
 mod peer;
 mod proxy;
 mod route;

@@ -48,7 +48,7 @@ fn connect_to_keeps_the_name_of_the_certificate() {
         client.join("room:lobby", json!({})).await.unwrap();
         // The address that is dialled has no say in whom to trust.
         let refused = dial(config("wss://other.example/socket/websocket")).await;
-        let Err(Failure::Tls { message }) = refused else { panic!("{:?}", refused.err()) };
+        let Err(Failure::Tls { message, .. }) = refused else { panic!("{:?}", refused.err()) };
         assert!(message.contains("other.example"), "{message}");
     })
 }

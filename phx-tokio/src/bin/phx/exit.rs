@@ -3,7 +3,7 @@
 use core::fmt;
 use std::process::ExitCode;
 
-use phx_tokio::{Cause, ChannelEnd, JoinFailed, JoinObstacle, Rejection, StreamEnd};
+use phx_tokio::{Cause, ChannelEnd, JoinFailed, JoinObstacle, Rejection, StreamEnd, TlsKind};
 
 use crate::style::{Style, Tone};
 
@@ -31,9 +31,10 @@ impl Failed {
     pub(crate) fn connection(url: &str, cause: &Cause) -> Self {
         // The query may hold a token.
         let url = url.split(['?', '#']).next().unwrap_or(url);
+        let text = format!("{url}: {}", in_terms_of_options(cause));
         match cause {
-            Cause::Refused(_) => Self::Refused(format!("{url}: {cause}")),
-            _ => Self::Unreachable(format!("{url}: {cause}")),
+            Cause::Refused(_) => Self::Refused(text),
+            _ => Self::Unreachable(text),
         }
     }
 
@@ -43,7 +44,7 @@ impl Failed {
             JoinFailed::Rejected(rejection) => rejected(topic, rejection),
             JoinFailed::Ended(end) => channel_ended(topic, end),
             JoinFailed::Deadline { last: Some(JoinObstacle::Disconnected(cause)) } => {
-                Self::Unreachable(format!("{topic}: {cause}"))
+                Self::Unreachable(format!("{topic}: {}", in_terms_of_options(cause)))
             }
             JoinFailed::Deadline { last: Some(JoinObstacle::Rejected(rejection)) } => {
                 rejected(topic, rejection)
@@ -108,13 +109,26 @@ fn channel_ended(topic: &str, end: &ChannelEnd) -> Failed {
         ChannelEnd::GaveUp(Cause::Refused(refusal)) => {
             Failed::Refused(format!("{topic}: the server refused the upgrade: {refusal}"))
         }
-        ChannelEnd::GaveUp(cause) => Failed::Unreachable(format!("{topic}: {cause}")),
+        ChannelEnd::GaveUp(cause) => {
+            Failed::Unreachable(format!("{topic}: {}", in_terms_of_options(cause)))
+        }
         ChannelEnd::ClosedByServer => {
             Failed::Unreachable(format!("{topic}: the server closed the channel"))
         }
         ChannelEnd::InvalidParams { message } => Failed::Usage(format!("{topic}: {message}")),
         _ => Failed::Unreachable(format!("{topic}: the connection was closed")),
     }
+}
+
+/// What went wrong, with the options of this command where the library names its functions.
+fn in_terms_of_options(cause: &Cause) -> String {
+    let Cause::Tls { kind, message } = cause else { return cause.to_string() };
+    let advice = match kind {
+        TlsKind::UnknownIssuer => "; if it is the right one, pass its authority with --ca FILE",
+        TlsKind::CertificateRequired => "; pass one with --cert FILE and --key FILE",
+        _ => "",
+    };
+    format!("TLS failed: {message}{advice}")
 }
 
 fn rejected(topic: &str, rejection: &Rejection) -> Failed {
