@@ -9,8 +9,6 @@
 //!
 //! Header `Host` and the name in TLS are always those of the URI.
 
-use std::sync::Arc;
-
 use super::uri::{self, lower_case, split_port};
 use super::{Config, ConfigError, Proxy, Uri};
 
@@ -22,7 +20,7 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    fn parse(address: &str) -> Result<Self, ConfigError> {
+    pub(super) fn parse(address: &str) -> Result<Self, ConfigError> {
         let bad = |problem| ConfigError::ConnectTo { problem };
         uri::check_ascii(address)?;
         if address.contains("://") {
@@ -64,36 +62,6 @@ pub(crate) fn check_clear_text(
 }
 
 impl Config {
-    /// Dials this address in place of the URI's host and port, for a port-forward, an ingress or a
-    /// tunnel: `127.0.0.1:8443`, `[::1]:8443`, or a host alone, which keeps the port. Default: none.
-    ///
-    /// The header `Host` and the name that the server's certificate must bear stay the URI's. It is
-    /// used for every attempt, also when credentials come with another URI; proxies and their
-    /// exceptions are matched against this address. A caller's own stream (`dial_with`) is not
-    /// affected.
-    ///
-    /// ```
-    /// use phx_proto::Config;
-    ///
-    /// // kubectl port-forward service/backend 8443:443
-    /// let config = Config::new("wss://backend.example.com/socket/websocket")?
-    ///     .connect_to("127.0.0.1:8443")?;
-    /// assert_eq!(config.dial_target(config.uri()), ("127.0.0.1", 8443));
-    /// // The surprising case: clear text may not leave this machine this way either.
-    /// assert!(Config::new("ws://localhost/socket/websocket")?.connect_to("10.0.0.1:80").is_err());
-    /// # Ok::<(), phx_proto::ConfigError>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::ConnectTo`] for what is no address, and [`ConfigError::Insecure`] when a
-    /// `ws://` URI would leave this machine.
-    pub fn connect_to(mut self, address: &str) -> Result<Self, ConfigError> {
-        self.connect_to = Some(Arc::new(Target::parse(address)?));
-        self.check_uri(&self.uri, self.allow_insecure)?;
-        Ok(self)
-    }
-
     /// Whether `uri` may be dialled under this configuration, proxies aside.
     pub(crate) fn check_uri(&self, uri: &Uri, allow_insecure: bool) -> Result<(), ConfigError> {
         check_clear_text(uri, self.dial_target(uri).0, allow_insecure)

@@ -5,6 +5,7 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use super::proxy::Environment;
+use super::route::Target;
 use super::{CloseRule, Config, ConfigError, Credentials, Proxy, Secret, StatusRule};
 use crate::config::backoff::{Backoff, DelayRange};
 use crate::config::join_params::JoinParams;
@@ -110,6 +111,36 @@ impl Config {
 
 /// # The way to the server
 impl Config {
+    /// Dials this address in place of the URI's host and port, for a port-forward, an ingress or a
+    /// tunnel: `127.0.0.1:8443`, `[::1]:8443`, or a host alone, which keeps the port. Default: none.
+    ///
+    /// The header `Host` and the name that the server's certificate must bear stay the URI's. It is
+    /// used for every attempt, also when credentials come with another URI; proxies and their
+    /// exceptions are matched against this address. A caller's own stream (`dial_with`) is not
+    /// affected.
+    ///
+    /// ```
+    /// use phx_proto::Config;
+    ///
+    /// // kubectl port-forward service/backend 8443:443
+    /// let config = Config::new("wss://backend.example.com/socket/websocket")?
+    ///     .connect_to("127.0.0.1:8443")?;
+    /// assert_eq!(config.dial_target(config.uri()), ("127.0.0.1", 8443));
+    /// // The surprising case: clear text may not leave this machine this way either.
+    /// assert!(Config::new("ws://localhost/socket/websocket")?.connect_to("10.0.0.1:80").is_err());
+    /// # Ok::<(), phx_proto::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::ConnectTo`] for what is no address, and [`ConfigError::Insecure`] when a
+    /// `ws://` URI would leave this machine.
+    pub fn connect_to(mut self, address: &str) -> Result<Self, ConfigError> {
+        self.connect_to = Some(Arc::new(Target::parse(address)?));
+        self.check_uri(&self.uri, self.allow_insecure)?;
+        Ok(self)
+    }
+
     /// The proxy to go through, for every host that it does not
     /// [except](Proxy::except), this machine included. Default: none, whatever the environment
     /// says.
