@@ -122,7 +122,7 @@ impl fmt::Display for Refusal {
             ),
             (404, _) => f.write_str(" (the path of a Phoenix socket usually ends in /websocket)"),
             (407, _) => f.write_str(" (the proxy wants credentials, or others than these)"),
-            (426, _) => {
+            (200..=299 | 426, _) => {
                 f.write_str(" (what answers speaks no WebSocket there: is a proxy in the way?)")
             }
             // Redirects are not followed: what is sent along is not meant for just anyone.
@@ -271,6 +271,7 @@ mod tests {
         assert!(refusal(&[]).to_string().contains("check_origin"));
         let plain = |body: &str| Refusal::new(400, Vec::new(), body.to_owned()).to_string();
         assert_eq!(plain("no"), "HTTP 400");
+        assert!(Refusal::new(200, Vec::new(), "").to_string().contains("a proxy in the way"));
         assert!(plain("The plain HTTP request was sent to HTTPS port").contains("wss://"));
         assert!(Refusal::new(404, Vec::new(), "").to_string().contains("/websocket"));
     }

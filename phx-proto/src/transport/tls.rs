@@ -147,7 +147,12 @@ fn wrong_name(host: &str, presented: &[String]) -> String {
             command(host)
         );
     }
-    let shown = presented.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
+    // `DnsName("backend.internal")`, `IpAddress(10.0.0.1)`.
+    let bare = |name: &String| {
+        let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+        inner.unwrap_or(name).trim_matches('"').to_owned()
+    };
+    let shown = presented.iter().take(8).map(bare).collect::<Vec<_>>().join(", ");
     let more = if presented.len() > 8 { " and others" } else { "" };
     format!("it bears other names: {shown}{more}")
 }

@@ -152,6 +152,17 @@ fn certificate_without_a_name_names_the_command_for_one() {
         let tls = Tls::new(Roots::pem(&cert).unwrap()).server_name("other.example").unwrap();
         let (kind, _) = failure(Config::new(&listener.url()).unwrap().tls(tls)).await;
         assert_eq!(kind, TlsKind::WrongName);
+
+        // Those that it does bear are named.
+        let authority = Authority::new();
+        for name in ["backend.example", "10.0.0.1"] {
+            let addr = ([127, 0, 0, 1], 0).into();
+            let (config, tls) = (testing::ServerConfig::default(), authority.server(name));
+            let listener = Listener::bind_tls(addr, config, tls).await.unwrap();
+            let (kind, message) = failure(trusting(&listener, authority.pem.as_bytes())).await;
+            assert_eq!(kind, TlsKind::WrongName);
+            assert!(message.ends_with(&format!("it bears other names: {name}")), "{message}");
+        }
     })
 }
 
