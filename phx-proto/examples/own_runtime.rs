@@ -74,6 +74,7 @@ impl Runtime for Own {
             let now = runtime.now();
             let accepted = runtime.server.lock().unwrap().connect(now, &request);
             let refused = |refusal: phx_proto::testing::HttpRefusal| Failure::Dial {
+                kind: phx_proto::DialKind::Other,
                 message: format!("HTTP {}", refusal.status),
             };
             let peer = accepted.map_err(refused)?.peer;

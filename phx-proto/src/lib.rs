@@ -94,7 +94,7 @@
 //! | feature | what it adds |
 //! | --- | --- |
 //! | `driver` | async handles and the future that drives them, over any runtime; recordings that can be replayed |
-//! | `upgrade` | the HTTP upgrade and proxy CONNECT as pure machines |
+//! | `upgrade` | the HTTP upgrade, and the tunnel through an HTTP or SOCKS5 proxy, as pure machines |
 //! | `tls` | `Tls`: whom `wss://` trusts; `tls-native-roots` adds the roots of the system |
 //! | `tracing` | what the driver sees, as events of the `tracing` crate |
 //! | `testing` | for your tests too: a pure Phoenix-like server, simulated worlds, and with `driver` a scripted server for programs that use the handles |
@@ -131,14 +131,14 @@ pub use crate::config::{
 };
 pub use crate::event::action::{Action, ConnectRequest};
 pub use crate::event::cause::{
-    Cause, CauseKind, ChannelEnd, Interruption, LeaveOutcome, NextStep, NotSentCause, PushOutcome,
-    Rejection, RejectionKind, RejoinCause, Reply, UnknownCause,
+    Cause, CauseKind, ChannelEnd, DialKind, Interruption, LeaveOutcome, NextStep, NotSentCause,
+    PushOutcome, Rejection, RejectionKind, RejoinCause, Reply, TlsKind, UnknownCause,
 };
 pub use crate::event::error::{
     CredentialsError, JoinError, NotOpen, NotRetrying, NotWanted, PushError, PushErrorKind,
 };
 pub use crate::event::input::{Ended, Failure, Opened, Progress};
-pub use crate::event::refusal::Refusal;
+pub use crate::event::refusal::{Refusal, SocksRefusal};
 pub use crate::event::signal::{Signal, Warning};
 pub use crate::event::sizes::Sizes;
 pub use crate::event::stats::Stats;

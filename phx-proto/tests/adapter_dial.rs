@@ -10,16 +10,19 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
 use phx_proto::adapter::{ByteStream, Net, dial};
-use phx_proto::{Config, Failure, Socket, Time};
+use phx_proto::{
+    Cause, Config, DialKind, Failure, Proxy, Refusal, Socket, SocksRefusal, Time, Uri,
+};
 
 /// What an address does when it is connected to.
 #[derive(Clone, Copy)]
 enum Manner {
     Silent,
     Refuses { after: u64 },
+    Fails(io::ErrorKind),
     Connects { after: u64 },
 }
-use Manner::{Connects, Refuses, Silent};
+use Manner::{Connects, Fails, Refuses, Silent};
 
 /// The network and the clock of one test, which has a thread of its own.
 #[derive(Default)]
@@ -28,6 +31,8 @@ struct World {
     /// When somebody wants to be polled again.
     wakes: Vec<u64>,
     addresses: Vec<(SocketAddr, Manner)>,
+    /// Why no name is resolved, if none is.
+    unresolvable: Option<io::ErrorKind>,
     /// What was tried, and when.
     log: Vec<(u64, String)>,
     /// What every stream says, in the order and at the time.
@@ -69,9 +74,12 @@ impl Net for FakeNet {
     ) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send {
         let found = world(|world| {
             world.log.push((world.now, host));
-            world.addresses.iter().map(|(address, _)| *address).collect()
+            match world.unresolvable {
+                Some(kind) => Err(kind.into()),
+                None => Ok(world.addresses.iter().map(|(address, _)| *address).collect()),
+            }
         });
-        core::future::ready(Ok(found))
+        core::future::ready(found)
     }
 
     async fn connect(address: SocketAddr) -> io::Result<FakeStream> {
@@ -86,6 +94,7 @@ impl Net for FakeNet {
                 wait(after).await;
                 Err(io::ErrorKind::ConnectionRefused.into())
             }
+            Fails(kind) => Err(kind.into()),
             Connects { after } => {
                 wait(after).await;
                 world(|world| world.log.push((world.now, format!("{address} connected"))));
@@ -160,7 +169,7 @@ fn log(entries: &[(u64, &str)]) -> Vec<(u64, String)> {
 
 fn message(dialled: Option<Result<(), Failure>>) -> String {
     match dialled {
-        Some(Err(Failure::Dial { message })) => message,
+        Some(Err(Failure::Dial { message, .. })) => message,
         other => panic!("expected a failure to dial, got {other:?}"),
     }
 }
@@ -227,6 +236,50 @@ fn a_name_without_addresses_is_named() {
     assert_eq!(message(dial_once("ws://backend/")), "the name \"backend\" has no address");
 }
 
+/// The kind of a failure to dial a host with these addresses, and the address that is named.
+fn kind(addresses: &[(&str, Manner)]) -> (DialKind, String) {
+    let parsed = addresses.iter().map(|(address, manner)| (address.parse().unwrap(), *manner));
+    world(|world| world.addresses = parsed.collect());
+    match dial_once("ws://backend/") {
+        Some(Err(Failure::Dial { kind, message })) => (kind, message),
+        other => panic!("expected a failure to dial, got {other:?}"),
+    }
+}
+
+#[test]
+fn dial_failure_has_the_kind_of_its_error() {
+    for (error, expected) in [
+        (io::ErrorKind::ConnectionRefused, DialKind::Refused),
+        (io::ErrorKind::HostUnreachable, DialKind::Unreachable),
+        (io::ErrorKind::NetworkUnreachable, DialKind::Unreachable),
+        (io::ErrorKind::NetworkDown, DialKind::Unreachable),
+        (io::ErrorKind::AddrNotAvailable, DialKind::Unreachable),
+        (io::ErrorKind::TimedOut, DialKind::TimedOut),
+        (io::ErrorKind::ConnectionReset, DialKind::Other),
+        (io::ErrorKind::PermissionDenied, DialKind::Other),
+    ] {
+        assert_eq!(kind(&[("10.0.0.1:80", Fails(error))]).0, expected, "{error:?}");
+    }
+    assert_eq!(kind(&[]).0, DialKind::Dns);
+    // The server hangs up in the upgrade.
+    assert_eq!(kind(&[("10.0.0.1:80", Connects { after: 0 })]).0, DialKind::Other);
+    world(|world| world.unresolvable = Some(io::ErrorKind::TimedOut));
+    assert_eq!(kind(&[("10.0.0.1:80", Silent)]).0, DialKind::Dns);
+}
+
+/// RFC 6724 puts IPv6 first, and a host without it says "network is unreachable" at once.
+#[test]
+fn unreachable_family_does_not_hide_a_refused_port() {
+    let unreachable = Fails(io::ErrorKind::NetworkUnreachable);
+    let (kind_of, message) =
+        kind(&[("[fd00::1]:80", unreachable), ("10.0.0.1:80", Refuses { after: 1 })]);
+    assert_eq!(kind_of, DialKind::Refused);
+    assert!(message.contains("10.0.0.1:80"), "{message}");
+    let (kind_of, message) = kind(&[("[fd00::1]:80", unreachable), ("[fd00::2]:80", unreachable)]);
+    assert_eq!(kind_of, DialKind::Unreachable);
+    assert!(message.contains("[fd00::1]:80"), "{message}");
+}
+
 #[test]
 fn wss_without_tls_is_refused_before_anything_is_looked_up() {
     let Some(Err(Failure::Unsupported { message })) = dial_once("wss://backend/") else {
@@ -249,4 +302,123 @@ fn a_refusals_body_that_trickles_in_is_waited_for_for_a_second_in_all() {
     };
     assert_eq!((refusal.status(), &*refusal.body_text()), (503, "xxx"));
     assert_eq!(world(|world| world.now), 6_000);
+}
+
+/// Dials with this configuration; what was tried, and what became of it.
+fn dialled(config: &Config) -> (Vec<String>, Option<Result<(), Failure>>) {
+    let request = Socket::new(config.clone(), 1, Time::default()).connect_request();
+    let outcome = run(dial::<FakeNet>(&request, config)).map(|dialled| dialled.map(drop));
+    let log = world(|world| core::mem::take(&mut world.log));
+    (log.into_iter().map(|(_, what)| what).collect(), outcome)
+}
+
+fn resolves_to(addresses: &[&str]) {
+    world(|world| {
+        let addresses = addresses.iter().map(|address| address.parse().unwrap());
+        world.addresses = addresses.map(|address| (address, Refuses { after: 1 })).collect();
+    });
+}
+
+/// Names below `localhost` are looked up in the DNS by many a resolver.
+#[test]
+fn clear_text_follows_no_name_off_this_machine() {
+    resolves_to(&["10.0.0.1:80", "127.0.0.1:80", "[::ffff:10.0.0.2]:80", "[::1]:80"]);
+    let config = Config::new("ws://a.localhost/").unwrap();
+    let (tried, _) = dialled(&config);
+    assert_eq!(tried, ["a.localhost", "127.0.0.1:80", "[::1]:80"]);
+
+    resolves_to(&["10.0.0.1:80"]);
+    let (tried, outcome) = dialled(&config);
+    assert_eq!(tried, ["a.localhost"]);
+    let message = message(outcome);
+    assert!(message.contains("leads to 10.0.0.1, which is not this machine"), "{message}");
+
+    let (tried, _) = dialled(&Config::insecure("ws://a.localhost/").unwrap());
+    assert_eq!(tried, ["a.localhost", "10.0.0.1:80"]);
+}
+
+/// A proxy is the first to read what is sent in the clear.
+#[test]
+fn clear_text_goes_through_no_proxy_of_another_machine() {
+    resolves_to(&["127.0.0.1:80"]);
+    let through = |proxy: &str| Proxy::parse(proxy).unwrap();
+    let config = Config::new("ws://localhost/").unwrap();
+    let (tried, outcome) = dialled(&config.clone().proxy(through("proxy.internal")));
+    assert_eq!(tried, [""; 0]);
+    let Some(Err(Failure::Unsupported { message })) = outcome else { panic!("{outcome:?}") };
+    assert!(message.starts_with("ws:// to proxy.internal would send"), "{message}");
+
+    let (tried, _) = dialled(&config.proxy(through("localhost:1")));
+    assert_eq!(tried, ["localhost", "127.0.0.1:80"]);
+    let insecure = Config::insecure("ws://localhost/").unwrap();
+    let (tried, _) = dialled(&insecure.proxy(through("proxy.internal")));
+    assert_eq!(tried, ["proxy.internal", "127.0.0.1:80"]);
+}
+
+#[test]
+fn connect_to_is_dialled_in_place_of_the_host() {
+    resolves_to(&["10.0.0.1:80"]);
+    let config = Config::insecure("ws://backend/").unwrap().connect_to("forwarded:81").unwrap();
+    assert_eq!(dialled(&config).0, ["forwarded", "10.0.0.1:80"]);
+    // One that the environment names and that cannot be used is judged now.
+    let bad = |name: &str| (name == "ALL_PROXY").then(|| "ftp://proxy".to_owned());
+    let near = Config::insecure("ws://localhost/").unwrap().proxy_from_env(bad).unwrap();
+    assert_eq!(dialled(&near).0, ["localhost", "10.0.0.1:80"]);
+    let mut request = Socket::new(near.clone(), 1, Time::default()).connect_request();
+    request.uri = Uri::parse("ws://backend/").unwrap();
+    let outcome = run(dial::<FakeNet>(&request, &near)).map(|dialled| dialled.map(drop));
+    let Some(Err(Failure::Unsupported { message })) = outcome else { panic!("{outcome:?}") };
+    assert!(message.starts_with("ALL_PROXY cannot be used"), "{message}");
+}
+
+/// The words that the page of the manual is searched for, and messages that have them. Those of TLS
+/// are in the tests of both adapters.
+#[test]
+fn manual_has_the_words_of_the_messages() {
+    let config = |uri: &str| Config::insecure(uri).unwrap();
+    let said = |script: &[u8]| {
+        resolves_to(&[]);
+        world(|world| {
+            world.addresses = vec![("10.0.0.1:80".parse().unwrap(), Connects { after: 0 })];
+            world.script = [(world.now, script.to_vec())].into();
+        });
+        message(dialled(&config("ws://backend/")).1)
+    };
+    let refusal = |status| Cause::Refused(Refusal::new(status, Vec::new(), "")).to_string();
+    world(|world| world.unresolvable = Some(io::ErrorKind::NotFound));
+    let unresolved = message(dialled(&config("ws://backend/")).1);
+    world(|world| world.unresolvable = None);
+    let messages = [
+        ("could not be resolved", unresolved),
+        ("has no address", kind(&[]).1),
+        ("refused", kind(&[("10.0.0.1:80", Refuses { after: 0 })]).1),
+        ("unreachable", kind(&[("10.0.0.1:80", Fails(io::ErrorKind::NetworkUnreachable))]).1),
+        ("took too long", Cause::ConnectTimeout.to_string()),
+        ("a wss:// address", said(b"\x15\x03\x03\x00\x02\x02\x46")),
+        ("a wss:// address", said(b"")),
+        ("/websocket", refusal(404)),
+        ("check_origin", refusal(403)),
+        ("vsn", refusal(403)),
+        ("proxy", Cause::ProxyRefused(Refusal::new(407, Vec::new(), "")).to_string()),
+        ("proxy", Cause::SocksRefused(SocksRefusal::Credentials).to_string()),
+        ("proxy", refusal(426)),
+        ("in the clear", Config::new("ws://backend/").unwrap_err().to_string()),
+        ("xn--", Config::new("ws://b\u{fc}cher.example/").unwrap_err().to_string()),
+    ];
+    let page = include_str!("../src/manual/when_it_does_not_connect.md");
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| `")).collect();
+    for (word, message) in &messages {
+        assert!(message.contains(word), "{word}: {message}");
+        assert!(rows.iter().any(|row| row.contains(&format!("`{word}`"))), "{word} has no row");
+    }
+    // Each row leads to a heading.
+    for row in rows {
+        let anchor = row.split("](#").nth(1).and_then(|rest| rest.split(')').next()).unwrap();
+        let heading = page.lines().filter_map(|line| line.strip_prefix("# ")).any(|heading| {
+            let kept = |c: char| c.is_alphanumeric() || c == ' ' || c == '-' || c == '_';
+            let id: String = heading.to_lowercase().chars().filter(|c| kept(*c)).collect();
+            id.replace(' ', "-") == anchor
+        });
+        assert!(heading, "{anchor}");
+    }
 }

@@ -18,7 +18,7 @@ fn refused(status: u16, retry_after: &str) -> Failure {
 }
 
 fn dial() -> Failure {
-    Failure::Dial { message: "nobody listens".into() }
+    Failure::Dial { kind: phx_proto::DialKind::Refused, message: "nobody listens".into() }
 }
 
 /// Handles what is due now, with no time passing.

@@ -42,6 +42,7 @@ fn every_key() -> Vec<(&'static str, Value, Value)> {
         ("attributes", json!({"sessionid": "x"}), json!({"sessionid": "y"})),
         ("auth_token", json!("s3cret"), json!("another")),
         ("auto_join_channels", json!({"room:a": {"x": 1}}), json!({"room:a": {"x": 2}})),
+        ("connect_to", json!("127.0.0.1:1"), json!("127.0.0.1:2")),
         ("first_retry_spread_msec", json!([1, 2]), json!([1, 3])),
         ("headers", json!({"x-key": "s3cret"}), json!({"x-key": "another"})),
         ("join_concurrency", json!(2), json!(3)),

@@ -11,7 +11,7 @@ use phx_proto::{
 };
 
 fn dial_failure() -> Failure {
-    Failure::Dial { message: "refused".into() }
+    Failure::Dial { kind: phx_proto::DialKind::Refused, message: "refused".into() }
 }
 
 fn refused(status: u16, headers: &[(&str, &str)]) -> Failure {
@@ -190,7 +190,7 @@ fn max_retries_counts_scheduled_reconnects() {
         }
         hand.forget();
         hand.failed(dial_failure());
-        let cause = Cause::Dial { message: "refused".into() };
+        let cause = Cause::Dial { kind: phx_proto::DialKind::Refused, message: "refused".into() };
         assert_eq!(hand.socket.status(), Status::GaveUp { cause: cause.clone() });
         assert_eq!(hand.signals.last(), Some(&Signal::GaveUp { cause }));
         hand.advance(secs(10_000));
@@ -656,7 +656,8 @@ fn end_of_the_attempt_is_a_failed_attempt() {
 fn failure_of_an_open_connection_is_its_loss() {
     let mut hand = Hand::joined(config());
     hand.failed(dial_failure());
-    assert_eq!(hand.reconnect_after().1, Cause::Dial { message: "refused".into() });
+    let refused = Cause::Dial { kind: phx_proto::DialKind::Refused, message: "refused".into() };
+    assert_eq!(hand.reconnect_after().1, refused);
     assert_eq!(hand.socket.stats().lost_connections, 1);
     assert_eq!(hand.socket.stats().stale_inputs, 0);
     let interrupted = |signal: &Signal| matches!(signal, Signal::Interrupted { .. });

@@ -199,7 +199,7 @@ fn what_is_no_document_is_an_error_that_says_where() {
 #[test]
 fn every_key_is_taken_and_none_is_lost() {
     let members = r#"
-        "allow_insecure": true, "vsn": "1.0.0", "headers": [["X-A", "1"], ["X-A", "2"]],
+        "allow_insecure": true, "connect_to": "127.0.0.1:1", "vsn": "1.0.0", "headers": [["X-A", "1"], ["X-A", "2"]],
         "params": {"n": 7, "yes": true}, "auth_token": "t",
         "auto_join_channels": {"room:a": {"x": 1}, "room:b": null},
         "reconnect": true, "max_retries": 5, "max_elapsed_msec": 60000,
@@ -221,7 +221,9 @@ fn every_key_is_taken_and_none_is_lost() {
     let socket = Socket::new(spec.config().clone(), 1, Time::ZERO);
     let request = socket.connect_request().expect("an address that may be dialled");
     assert!(request.uri.target().contains("n=7&yes=true&vsn=1.0.0"), "{}", request.uri.target());
-    assert_eq!(request.headers.len(), 2);
+    let names: Vec<&str> = request.headers.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["X-A", "X-A", "User-Agent"]);
+    assert_eq!(spec.config().dial_target(&request.uri), ("127.0.0.1", 1));
     assert_eq!(request.subprotocols.len(), 2);
     assert_eq!(socket.channels().count(), 2);
     let tls = spec.tls_files().expect("a tls key");
@@ -241,7 +243,8 @@ fn reconnect_false_means_no_retry() {
     let mut socket = Socket::new(config, 1, Time::ZERO);
     socket.connect(Time::ZERO);
     let id = socket.connection_id().expect("an attempt");
-    let failure = phx_proto::Failure::Dial { message: "refused".into() };
+    let failure =
+        phx_proto::Failure::Dial { kind: phx_proto::DialKind::Refused, message: "refused".into() };
     socket.handle_failed(Time::ZERO, id, failure);
     assert!(matches!(socket.status(), phx_proto::Status::GaveUp { .. }));
 }

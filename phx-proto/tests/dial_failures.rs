@@ -5,7 +5,9 @@ mod common;
 use std::time::Duration;
 
 use common::{Hand, config};
-use phx_proto::{Cause, CauseKind, Failure, NextStep, Refusal, Signal, Status};
+use phx_proto::{
+    Cause, CauseKind, DialKind, Failure, NextStep, Refusal, Signal, SocksRefusal, Status, TlsKind,
+};
 
 /// The cause and the next step that an observer is told of.
 fn told(hand: &mut Hand) -> (Cause, NextStep) {
@@ -40,7 +42,7 @@ fn what_is_not_built_in_is_not_tried_again() {
 
 #[test]
 fn a_failure_of_tls_is_tried_again_soon_because_certificates_are_renewed() {
-    let delay = delay_after(Failure::Tls { message: "expired".to_owned() });
+    let delay = delay_after(Failure::Tls { kind: TlsKind::Expired, message: "expired".to_owned() });
     assert!(delay < Duration::from_secs(1), "{delay:?}");
 }
 
@@ -60,5 +62,43 @@ fn a_refusal_by_the_proxy_says_nothing_about_the_servers_credentials() {
     let (cause, next) = told(&mut hand);
     assert_eq!(cause.kind(), CauseKind::ProxyRefused);
     assert!(matches!(next, NextStep::Retry { .. }), "{next:?}");
-    assert!(cause.to_string().starts_with("the proxy refused the tunnel: HTTP 401"), "{cause}");
+    assert_eq!(cause.to_string(), "the proxy refused the tunnel: HTTP 401");
+    // What Phoenix means by a status is no hint here.
+    let forbidden = Cause::ProxyRefused(Refusal::new(403, vec![], ""));
+    assert_eq!(forbidden.to_string(), "the proxy refused the tunnel: HTTP 403");
+}
+
+/// Every kind, in the cause, in the counters and in the words of a log.
+#[test]
+fn kind_of_a_dial_failure_is_counted() {
+    for (kind, name) in [
+        (DialKind::Dns, "dial_dns"),
+        (DialKind::Refused, "dial_refused"),
+        (DialKind::Unreachable, "dial_unreachable"),
+        (DialKind::TimedOut, "dial_timed_out"),
+        (DialKind::Tls, "dial_tls"),
+        (DialKind::Other, "dial_other"),
+    ] {
+        let mut hand = Hand::new(config());
+        hand.connect();
+        hand.failed(Failure::Dial { kind, message: "it failed".to_owned() });
+        let (cause, _) = told(&mut hand);
+        assert_eq!(cause.dial_kind(), Some(kind));
+        assert_eq!(cause.kind().name(), name);
+        assert_eq!(hand.socket.stats().reconnects[&CauseKind::Dial(kind)], 1);
+    }
+    let tls = Cause::Tls { kind: TlsKind::Other, message: String::new() };
+    assert_eq!(tls.dial_kind(), Some(DialKind::Tls));
+    assert_eq!(Cause::ConnectTimeout.dial_kind(), Some(DialKind::TimedOut));
+    assert_eq!(Cause::HeartbeatTimeout.dial_kind(), None);
+}
+
+/// A wrong password is not tried every five seconds: proxies lock accounts.
+#[test]
+fn socks_refusal_waits_as_long_as_a_407() {
+    for refusal in [SocksRefusal::Credentials, SocksRefusal::NotAllowed] {
+        let delay = delay_after(Failure::SocksRefused(refusal));
+        assert!(delay >= Duration::from_secs(2), "{refusal}: {delay:?}");
+    }
+    assert_eq!(Cause::SocksRefused(SocksRefusal::NotAllowed).kind().name(), "socks_refused");
 }

@@ -95,7 +95,7 @@ fn unchanged_is_final_right_after_a_refusal_and_goes_on_otherwise() {
         (refused(401), true),
         (refused(403), true),
         (refused(503), false),
-        (Failure::Dial { message: "no route".into() }, false),
+        (Failure::Dial { kind: phx_proto::DialKind::Refused, message: "no route".into() }, false),
     ] {
         let mut bench = Bench::new(|config| setup(config, |_| Ok(Provided::Unchanged)).0);
         assert_eq!(bench.client.status(), Status::Open, "unchanged at first means the configured");

@@ -97,7 +97,8 @@ fn the_provider_is_asked_after_a_timer_a_wake_and_connect_now_alike() {
         assert_eq!(asked.load(Ordering::Relaxed), 2 * round + 1, "before {way}");
         // A stable connection is lost; the first retry is soon, and fails.
         bench.advance(secs(11));
-        let failure = Failure::Dial { message: "no route".into() };
+        let failure =
+            Failure::Dial { kind: phx_proto::DialKind::Refused, message: "no route".into() };
         bench.memory.world().failures.push_back(failure);
         bench.cut();
         bench.advance(secs(2));
@@ -115,7 +116,7 @@ fn the_provider_is_asked_after_a_timer_a_wake_and_connect_now_alike() {
 fn a_refused_token_and_a_network_that_is_down_look_different() {
     let causes = [
         Failure::Refused(Refusal::new(403, Vec::new(), "")),
-        Failure::Dial { message: "no route".into() },
+        Failure::Dial { kind: phx_proto::DialKind::Refused, message: "no route".into() },
     ]
     .map(|failure| {
         let mut hand = Hand::new(config());

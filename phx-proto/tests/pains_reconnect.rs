@@ -23,7 +23,7 @@ fn refused(status: u16, headers: &[(&str, &str)]) -> Failure {
 }
 
 fn dial_failure() -> Failure {
-    Failure::Dial { message: "refused".into() }
+    Failure::Dial { kind: phx_proto::DialKind::Refused, message: "refused".into() }
 }
 
 /// User pain 1: "joined" belongs to a connection; no channel outlives it, whoever ended it.

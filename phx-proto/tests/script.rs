@@ -80,7 +80,7 @@ fn a_refused_join_a_crash_and_a_close_reach_the_program() {
     // The program leaves at once, and the crash left nothing to join again or to leave.
     script.refute_join("room:lobby");
     script.refute_leave("room:lobby");
-    assert!(script.finish(running).expect("joined").contains("Crashed"));
+    assert!(script.finish(running).expect("joined").contains("crashed on the server"));
 }
 
 #[test]

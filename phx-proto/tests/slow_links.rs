@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use common::{Hand, config, ms, secs};
 use phx_proto::testing::{ClientId, Direction, World};
-use phx_proto::{Cause, Config, Payload, Progress, PushOptions, PushOutcome, Signal, Status};
+use phx_proto::{
+    Cause, Config, DialKind, Failure, Payload, Progress, PushOptions, PushOutcome, Signal, Status,
+};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -33,6 +35,10 @@ fn joined(config: Config, down: u64, up: u64) -> (World, ClientId) {
     world.link(client).bandwidth(Direction::Down, down).bandwidth(Direction::Up, up);
     world.run_for(secs(1));
     (world, client)
+}
+
+fn dial_failure() -> Failure {
+    Failure::Dial { kind: DialKind::Unreachable, message: "no way".to_owned() }
 }
 
 fn big(bytes: usize) -> Value {
@@ -504,7 +510,7 @@ fn late_timeout_keeps_reconnect_wait() {
     hand.connect();
     hand.socket.join(hand.now, "room:a", json!({})).unwrap();
     hand.socket.push(hand.now, "room:a", "e", json!({}), PushOptions::call()).unwrap();
-    hand.failed(phx_proto::Failure::Dial { message: "refused".into() });
+    hand.failed(dial_failure());
     // The push's deadline is handled 20 s late.
     hand.now += secs(21);
     hand.socket.handle_timeout(hand.now);
@@ -516,23 +522,22 @@ fn late_timeout_keeps_reconnect_wait() {
 #[test]
 fn wake_while_connecting_is_remembered() {
     let step = phx_proto::Backoff::steps_msec(&[60_000]).unwrap().jitter(0.0).unwrap();
-    let refused = || phx_proto::Failure::Dial { message: "unreachable".into() };
     let mut hand = Hand::new(config().reconnect_after(step));
     hand.connect();
     hand.socket.handle_wake(hand.now);
     hand.now += ms(300);
-    hand.failed(refused());
+    hand.failed(dial_failure());
     assert!(matches!(hand.socket.status(), Status::Connecting { attempt: 1 }));
     // The next one comes within a second of that: the wait ends with the second.
     hand.now += ms(300);
     hand.socket.handle_wake(hand.now);
-    hand.failed(refused());
+    hand.failed(dial_failure());
     let Status::Waiting { until, .. } = hand.socket.status() else { panic!("it waits") };
     assert_eq!(until.since(hand.now), ms(700));
     hand.advance(ms(700));
     assert!(matches!(hand.socket.status(), Status::Connecting { attempt: 2 }));
     // Without another one, the wait is the schedule's.
-    hand.failed(refused());
+    hand.failed(dial_failure());
     let Status::Waiting { until, .. } = hand.socket.status() else { panic!("it waits") };
     assert_eq!(until.since(hand.now), secs(60));
 }
@@ -543,10 +548,10 @@ fn second_wake_shortens_wait() {
     let step = phx_proto::Backoff::steps_msec(&[60_000]).unwrap().jitter(0.0).unwrap();
     let mut hand = Hand::new(config().reconnect_after(step));
     hand.connect();
-    hand.failed(phx_proto::Failure::Dial { message: "refused".into() });
+    hand.failed(dial_failure());
     hand.socket.handle_wake(hand.now);
     hand.drain();
-    hand.failed(phx_proto::Failure::Dial { message: "refused".into() });
+    hand.failed(dial_failure());
     hand.socket.handle_wake(hand.now);
     let Status::Waiting { until, .. } = hand.socket.status() else { panic!("it waits") };
     assert_eq!(until.since(hand.now), secs(1));

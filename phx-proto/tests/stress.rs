@@ -295,7 +295,8 @@ impl World {
         match how {
             Dialling::Hangs => {}
             Dialling::Fails => {
-                let failure = Failure::Dial { message: "refused".into() };
+                let failure =
+                    Failure::Dial { kind: phx_proto::DialKind::Refused, message: "refused".into() };
                 self.socket.handle_failed(self.now, id, failure);
             }
             Dialling::Answered => {

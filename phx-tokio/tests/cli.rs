@@ -160,7 +160,7 @@ fn the_proxy_of_the_environment_is_used() {
     let mut command = phx(&["push", "wss://backend.invalid/socket/websocket", "t", "e", "{}"]);
     let output = command.env("HTTPS_PROXY", format!("http://{addr}")).output().unwrap();
     assert_fails(&output, 3, &format!("the proxy: {addr} could not be reached"));
-    let output = command.env("HTTPS_PROXY", "socks5://h").output().unwrap();
+    let output = command.env("HTTPS_PROXY", "socks4://h").output().unwrap();
     assert_fails(&output, 2, "HTTPS_PROXY");
 }
 

@@ -37,7 +37,7 @@ fn run_keeps_each_connection_through_what_happens_to_the_others() {
     let rejected = events.until("beta", "phoenix.channel.closed", Some("deny:b"));
     assert_eq!(rejected["data"]["response"], json!({"reason": "unauthorized"}));
     let down = events.until("gamma", "phoenix.connection.disconnected", None);
-    assert_eq!(down["data"]["reason"], "dial");
+    assert_eq!(down["data"]["reason"], "dial_refused");
 
     // The server of the third one comes up.
     let _other = Process::serve(second, None);

@@ -9,6 +9,7 @@ pub mod fault_proxy;
 pub mod foretold;
 pub mod golden_client;
 pub mod left_behind;
+pub mod openssl;
 pub mod peers;
 pub mod ports;
 pub mod reading;

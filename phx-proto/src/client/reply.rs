@@ -1,6 +1,7 @@
 //! What a reply means to the caller.
 
 use crate::event::cause::Reply;
+use crate::event::excerpt::reason;
 use crate::wire::ByteStr;
 use crate::wire::payload::Payload;
 
@@ -27,7 +28,7 @@ impl Reply {
 
 /// The server handled a push and answered with another status than `ok`.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("the server replied {status:?}: {response:?}")]
+#[error("the server replied {status:?}: {}", reason(.response))]
 pub struct ErrorReply {
     /// The status, usually `error`.
     pub status: ByteStr,

@@ -51,6 +51,9 @@ impl Credentials {
 
     /// Adds a header to the upgrade request.
     ///
+    /// `User-Agent` is `phx/` and the version of this crate unless it is given here, because there
+    /// are firewalls that refuse requests without one; given as an empty value, none is sent.
+    ///
     /// Phoenix hands only headers whose name starts with `x-` to the application
     /// (`wire/push_whoami_headers`); others are seen by proxies alone.
     ///
@@ -83,6 +86,23 @@ impl Credentials {
     }
 }
 
+/// The name that is told to servers and to what is between.
+const USER_AGENT: &str = concat!("phx/", env!("CARGO_PKG_VERSION"));
+
+impl Credentials {
+    /// The headers to send: those that were added, and the default `User-Agent`.
+    pub(crate) fn sent_headers(&self) -> Vec<(String, Secret)> {
+        let is_agent = |name: &str| name.eq_ignore_ascii_case("user-agent");
+        let mut headers = self.headers.clone();
+        if headers.iter().any(|(name, _)| is_agent(name)) {
+            headers.retain(|(name, value)| !is_agent(name) || !value.expose().is_empty());
+        } else {
+            headers.push(("User-Agent".to_owned(), USER_AGENT.into()));
+        }
+        headers
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,6 +122,23 @@ mod tests {
             assert!(Credentials::new().header(name, "v").is_err(), "{name:?}");
         }
         assert!(Credentials::new().header("X-API-Key", "k").is_ok());
+    }
+
+    /// Cloudflare and others answer 403 to requests without the header.
+    #[test]
+    fn user_agent_has_a_default_that_can_be_replaced() {
+        let sent = |credentials: Credentials| -> Vec<(String, String)> {
+            let headers = credentials.sent_headers().into_iter();
+            headers.map(|(name, value)| (name, value.expose().to_owned())).collect()
+        };
+        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let plain = || Credentials::new().header("x-a", "").unwrap();
+        let version = concat!("phx/", env!("CARGO_PKG_VERSION"));
+        assert_eq!(sent(plain()), [header("x-a", ""), header("User-Agent", version)]);
+        let own = plain().header("user-agent", "acme/1").unwrap();
+        assert_eq!(sent(own), [header("x-a", ""), header("user-agent", "acme/1")]);
+        let none = plain().header("USER-AGENT", "").unwrap();
+        assert_eq!(sent(none), [header("x-a", "")]);
     }
 
     #[test]

@@ -4,6 +4,12 @@
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
+    /// An address to connect to that is none.
+    #[error("the address to connect to cannot be used: {problem}")]
+    ConnectTo {
+        /// What is wrong with it.
+        problem: &'static str,
+    },
     /// A schedule of delays without a single step.
     #[error("a backoff needs at least one step")]
     EmptyBackoff,
@@ -44,6 +50,14 @@ pub enum ConfigError {
     /// The topic of heartbeats, which is no channel.
     #[error("the topic \"phoenix\" is reserved for heartbeats and cannot be joined")]
     ReservedTopic,
+    /// A host name that is not ASCII.
+    #[error("the host {host:?} is not ASCII: {}", xn(.ascii.as_deref()))]
+    UnicodeHost {
+        /// The host.
+        host: String,
+        /// What to write in its place, if it can be told without tables of Unicode.
+        ascii: Option<String>,
+    },
     /// The URI cannot be used. Its text is not repeated, as it may hold a token.
     #[error("the URI cannot be used: {problem}")]
     Uri {
@@ -71,4 +85,11 @@ pub enum ConfigError {
         /// The setting.
         key: &'static str,
     },
+}
+
+fn xn(ascii: Option<&str>) -> String {
+    match ascii {
+        Some(ascii) => format!("write {ascii:?}"),
+        None => "write the xn-- form of its internationalized name".to_owned(),
+    }
 }

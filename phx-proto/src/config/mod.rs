@@ -7,18 +7,24 @@
 
 pub(crate) mod auth_token;
 pub(crate) mod backoff;
+#[cfg(feature = "tls")]
+mod certificate;
 mod credentials;
 mod error;
 pub(crate) mod http;
 pub(crate) mod join_params;
 mod policy;
-mod proxy;
+pub(crate) mod proxy;
+mod punycode;
+mod route;
 mod same;
 mod secret;
 mod setters;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;
-mod uri;
+pub(crate) mod uri;
+#[cfg(feature = "tls")]
+mod verifier;
 
 use core::fmt;
 use core::time::Duration;
@@ -59,7 +65,9 @@ pub struct Config {
     pub(crate) credentials: Credentials,
     pub(crate) credentials_refreshed: bool,
     pub(crate) serializer: Arc<dyn Serializer>,
-    pub(crate) proxy: Option<Proxy>,
+    pub(crate) proxy: Option<Arc<Proxy>>,
+    pub(crate) environment: Option<Arc<proxy::Environment>>,
+    pub(crate) connect_to: Option<Arc<route::Target>>,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<crate::config::tls::Tls>,
     pub(crate) auto_joins: Vec<(Topic, JoinParams)>,
@@ -139,6 +147,8 @@ impl Config {
             credentials_refreshed: false,
             serializer,
             proxy: None,
+            environment: None,
+            connect_to: None,
             #[cfg(feature = "tls")]
             tls: None,
             auto_joins: Vec::new(),
@@ -211,19 +221,6 @@ impl Config {
         let bytes = len.saturating_add(self.serializer.max_envelope_len(topic, event));
         if bytes > limit { Err(Unfit::TooLarge { bytes, limit }) } else { Ok(()) }
     }
-
-    /// Whether `uri` may be dialled under this configuration: in the clear only where that was
-    /// allowed, and for the version that the serializer speaks.
-    pub(crate) fn check_uri(&self, uri: &Uri) -> Result<(), ConfigError> {
-        if !(uri.is_secure() || self.allow_insecure || uri.is_loopback()) {
-            return Err(ConfigError::Insecure { host: uri.host().to_owned() });
-        }
-        let spoken = self.serializer.vsn();
-        if uri.params("vsn").any(|vsn| vsn != spoken) {
-            return Err(ConfigError::Vsn { spoken: spoken.to_owned() });
-        }
-        Ok(())
-    }
 }
 
 /// The serializer that the query of an address asks for.
@@ -250,6 +247,7 @@ impl fmt::Debug for Config {
             .field("vsn", &self.serializer.vsn())
             .field("credentials", &self.credentials)
             .field("proxy", &self.proxy)
+            .field("connect_to", &self.connect_to)
             .field("auto_joins", &self.auto_joins.iter().map(|(t, _)| t).collect::<Vec<_>>())
             .field("max_retries", &self.max_retries)
             .field("max_elapsed", &self.max_elapsed)

@@ -1,12 +1,13 @@
-//! The HTTP proxy on the way to the server, and the hosts that are reached without it.
+//! The proxy on the way to the server, HTTP or SOCKS5, and the hosts that are reached without it.
 
 use core::fmt;
 use core::net::IpAddr;
 
-use super::uri::{percent_decode, split_port};
+use super::uri::{self, lower_case, percent_decode, split_port};
 use super::{ConfigError, Secret, Uri};
 
-/// An HTTP proxy that is asked for a tunnel with `CONNECT`, for `ws://` and `wss://` alike.
+/// A proxy that is asked for a tunnel, for `ws://` and `wss://` alike: an HTTP proxy with `CONNECT`,
+/// or a SOCKS5 proxy.
 ///
 /// TLS, where there is any, is spoken through the tunnel with the server itself.
 ///
@@ -20,10 +21,22 @@ use super::{ConfigError, Secret, Uri};
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Proxy {
+    kind: Kind,
     host: String,
     port: u16,
     credentials: Option<(String, Secret)>,
     except: Vec<Except>,
+}
+
+/// What is spoken with the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// `CONNECT`.
+    Http,
+    /// The name of the server is resolved on this side.
+    Socks5,
+    /// The name of the server is resolved by the proxy.
+    Socks5h,
 }
 
 /// Hosts that are reached without the proxy.
@@ -37,8 +50,12 @@ enum Except {
 }
 
 impl Proxy {
-    /// `http://host:port`, with `user:password@` before the host if the proxy wants them,
-    /// percent-encoded. The scheme may be left out; the port is 80 unless it is given.
+    /// `http://host:port`, `socks5://host:port` or `socks5h://host:port`, with `user:password@`
+    /// before the host if the proxy wants them, percent-encoded. Without a scheme it is `http`;
+    /// without a port it is 80, or 1080 for SOCKS5.
+    ///
+    /// With `socks5` the name of the server is resolved here, with `socks5h` by the proxy, as an
+    /// HTTP proxy does.
     ///
     /// ```
     /// use phx_proto::{Config, Proxy};
@@ -56,7 +73,8 @@ impl Proxy {
         parse(text).map_err(|problem| ConfigError::Proxy { origin: "the proxy", problem })
     }
 
-    /// A user and a password for the proxy (HTTP's Basic scheme).
+    /// A user and a password for the proxy (HTTP's Basic scheme, or those of SOCKS5, which has room
+    /// for 255 bytes each).
     #[must_use]
     pub fn credentials(mut self, user: impl Into<String>, password: impl Into<Secret>) -> Self {
         self.credentials = Some((user.into(), password.into()));
@@ -69,8 +87,23 @@ impl Proxy {
     /// or `*` for all. What is none of these matches nothing.
     #[must_use]
     pub fn except(mut self, hosts: &str) -> Self {
-        self.except = hosts.split(',').filter_map(|entry| parse_except(entry.trim())).collect();
+        self.except = exceptions(hosts);
         self
+    }
+
+    /// What is spoken with it: `http`, `socks5` or `socks5h`.
+    #[must_use]
+    pub const fn scheme(&self) -> &'static str {
+        match self.kind {
+            Kind::Http => "http",
+            Kind::Socks5 => "socks5",
+            Kind::Socks5h => "socks5h",
+        }
+    }
+
+    #[cfg(feature = "adapter")]
+    pub(crate) const fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// The proxy's host: a name, an IPv4 address, or an IPv6 address without its brackets.
@@ -91,54 +124,87 @@ impl Proxy {
         self.credentials.as_ref().map(|(user, password)| (user.as_str(), password))
     }
 
-    /// Whether this host is reached through the proxy.
+    /// Whether this address is reached through the proxy.
     #[must_use]
     pub fn applies_to(&self, uri: &Uri) -> bool {
-        let (host, port) = (uri.host(), uri.port());
-        let address = host.parse::<IpAddr>().ok();
-        let is_port = |wanted: &Option<u16>| wanted.is_none_or(|wanted| wanted == port);
-        !self.except.iter().any(|except| match except {
-            Except::All => true,
-            Except::Domain(domain, at) => {
-                let below = host.strip_suffix(domain.as_str());
-                is_port(at) && below.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-            }
-            Except::Network(network, bits) => {
-                address.is_some_and(|address| is_within(address, *network, *bits))
-            }
-            Except::Address(known, at) => is_port(at) && address == Some(*known),
-        })
+        self.leads_to(uri.host(), uri.port())
     }
 
-    /// The proxy that the environment names for this address, by way of a function that looks a
-    /// variable up; see [`Config::proxy_from_env`](super::Config::proxy_from_env).
-    pub(super) fn from_env(
-        uri: &Uri,
-        lookup: impl Fn(&str) -> Option<String>,
-    ) -> Result<Option<Self>, ConfigError> {
-        // `HTTP_PROXY` is left out because a CGI server sets it to what a client sent as the
-        // header `Proxy`.
-        let names: &[&'static str] = if uri.is_secure() {
-            &["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]
-        } else {
-            &["http_proxy", "all_proxy", "ALL_PROXY"]
-        };
-        let set = |name: &str| lookup(name).filter(|value| !value.trim().is_empty());
-        let found = names.iter().find_map(|&name| Some((name, set(name)?)));
-        let Some((origin, text)) = found else { return Ok(None) };
-        let proxy = parse(text.trim()).map_err(|problem| ConfigError::Proxy { origin, problem })?;
-        let except = set("no_proxy").or_else(|| set("NO_PROXY")).unwrap_or_default();
-        let proxy = proxy.except(&except);
-        // What is meant by such a variable is never this machine itself.
-        Ok((!uri.is_loopback() && proxy.applies_to(uri)).then_some(proxy))
+    pub(super) fn leads_to(&self, host: &str, port: u16) -> bool {
+        !is_excepted(&self.except, host, port)
     }
 }
 
+fn is_excepted(except: &[Except], host: &str, port: u16) -> bool {
+    let address = uri::address(host);
+    let is_port = |wanted: &Option<u16>| wanted.is_none_or(|wanted| wanted == port);
+    except.iter().any(|except| match except {
+        Except::All => true,
+        Except::Domain(domain, at) => {
+            let below = host.strip_suffix(domain.as_str());
+            is_port(at) && below.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        }
+        Except::Network(network, bits) => {
+            address.is_some_and(|address| is_within(address, *network, *bits))
+        }
+        Except::Address(known, at) => is_port(at) && address == Some(*known),
+    })
+}
+
+/// The proxies that the environment names. One that cannot be used is an error only for who would
+/// use it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Environment {
+    secure: Option<Result<Proxy, ConfigError>>,
+    clear: Option<Result<Proxy, ConfigError>>,
+    except: Vec<Except>,
+}
+
+impl Environment {
+    /// What is there, by way of a function that looks a variable up; none when nothing is.
+    pub(super) fn read(lookup: impl Fn(&str) -> Option<String>) -> Option<Self> {
+        let set = |name: &str| lookup(name).filter(|value| !value.trim().is_empty());
+        let named = |names: &[&'static str]| {
+            let (origin, text) = names.iter().find_map(|&name| Some((name, set(name)?)))?;
+            Some(parse(text.trim()).map_err(|problem| ConfigError::Proxy { origin, problem }))
+        };
+        let environment = Self {
+            secure: named(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]),
+            // `HTTP_PROXY` is left out because a CGI server sets it to what a client sent as the
+            // header `Proxy`.
+            clear: named(&["http_proxy", "all_proxy", "ALL_PROXY"]),
+            except: exceptions(&set("no_proxy").or_else(|| set("NO_PROXY")).unwrap_or_default()),
+        };
+        (environment.secure.is_some() || environment.clear.is_some()).then_some(environment)
+    }
+
+    /// The proxy on the way to this host.
+    pub(super) fn proxy_to(
+        &self,
+        secure: bool,
+        host: &str,
+        port: u16,
+    ) -> Result<Option<&Proxy>, ConfigError> {
+        // What is meant by such a variable is never this machine itself.
+        if uri::is_loopback(host) || is_excepted(&self.except, host, port) {
+            return Ok(None);
+        }
+        let named = if secure { &self.secure } else { &self.clear };
+        named.as_ref().map(Result::as_ref).transpose().map_err(Clone::clone)
+    }
+}
+
+fn exceptions(hosts: &str) -> Vec<Except> {
+    hosts.split(',').filter_map(|entry| parse_except(entry.trim())).collect()
+}
+
 fn parse(text: &str) -> Result<Proxy, &'static str> {
-    let rest = match text.split_once("://") {
-        None => text,
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
-        Some(_) => return Err("only http:// proxies are spoken to"),
+    let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
+    let kind = match scheme.to_ascii_lowercase().as_str() {
+        "http" => Kind::Http,
+        "socks5" => Kind::Socks5,
+        "socks5h" => Kind::Socks5h,
+        _ => return Err("its scheme is none of http, socks5 and socks5h"),
     };
     if rest.bytes().any(|byte| !byte.is_ascii_graphic()) {
         return Err("it holds a space, a control or a character that must be percent-encoded");
@@ -156,15 +222,16 @@ fn parse(text: &str) -> Result<Proxy, &'static str> {
         ConfigError::Uri { problem } => problem,
         _ => "its host or port makes no sense",
     })?;
-    let host = host.to_ascii_lowercase();
-    Ok(Proxy { host, port: port.unwrap_or(80), credentials, except: Vec::new() })
+    let host = lower_case(&host);
+    let port = port.unwrap_or(if kind == Kind::Http { 80 } else { 1080 });
+    Ok(Proxy { kind, host, port, credentials, except: Vec::new() })
 }
 
 fn parse_except(entry: &str) -> Option<Except> {
     if entry == "*" {
         return Some(Except::All);
     }
-    if let Ok(address) = entry.parse() {
+    if let Some(address) = uri::address(entry) {
         return Some(Except::Address(address, None));
     }
     if let Some((network, bits)) = entry.split_once('/') {
@@ -173,7 +240,7 @@ fn parse_except(entry: &str) -> Option<Except> {
         return Some(Except::Network(network, bits));
     }
     let (host, port) = split_port(entry).ok()?;
-    if let Ok(address) = host.parse() {
+    if let Some(address) = uri::address(&host) {
         return Some(Except::Address(address, port));
     }
     let domain = host.trim_start_matches('*').trim_start_matches('.').to_ascii_lowercase();
@@ -199,6 +266,7 @@ fn is_within(address: IpAddr, network: IpAddr, bits: u32) -> bool {
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Proxy")
+            .field("scheme", &self.scheme())
             .field("host", &self.host)
             .field("port", &self.port)
             .field("credentials", &self.credentials.as_ref().map(|_| "[redacted]"))
@@ -210,11 +278,13 @@ impl fmt::Debug for Proxy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     fn from_env(uri: &str, variables: &[(&str, &str)]) -> Result<Option<Proxy>, ConfigError> {
-        Proxy::from_env(&Uri::parse(uri).unwrap(), |name| {
+        let config = Config::insecure(uri).unwrap().proxy_from_env(|name| {
             variables.iter().find(|(known, _)| *known == name).map(|(_, v)| (*v).to_owned())
-        })
+        })?;
+        Ok(config.proxy_to(config.uri())?.cloned())
     }
 
     fn host_from_env(uri: &str, variables: &[(&str, &str)]) -> Option<String> {
@@ -228,6 +298,9 @@ mod tests {
         assert_eq!(proxy.credentials, Some(("u@s".to_owned(), Secret::from("p:w"))));
         let proxy = Proxy::parse("[::1]").unwrap();
         assert_eq!((proxy.host(), proxy.port(), &proxy.credentials), ("::1", 80, &None));
+        let proxy = Proxy::parse("SOCKS5h://u:p@proxy").unwrap();
+        assert_eq!((proxy.scheme(), proxy.host(), proxy.port()), ("socks5h", "proxy", 1080));
+        assert_eq!(Proxy::parse("socks5://[::1]:9050").unwrap().scheme(), "socks5");
     }
 
     #[test]
@@ -236,7 +309,8 @@ mod tests {
             "",
             "http://",
             "https://proxy:3128",
-            "socks5://proxy:1080",
+            "socks4://proxy:1080",
+            "socks5://",
             "http://proxy:x",
             "http://proxy:0",
             "http://a b",
@@ -266,6 +340,7 @@ mod tests {
             ("10.1.2.3/32", "wss://10.1.2.3/", "wss://10.1.2.2/"),
             ("fd00::/8", "wss://[fd12::1]/", "wss://[fe80::1]/"),
             ("[::1]:444", "wss://[::1]:444/", "wss://[::1]/"),
+            ("10.1.2.3", "wss://[::ffff:10.1.2.3]/", "wss://[::ffff:10.1.2.4]/"),
             ("0.0.0.0/0", "wss://1.2.3.4/", "wss://[::1]/"),
         ] {
             assert!(!applies(except, without), "{except} excepts {without}");
@@ -294,7 +369,46 @@ mod tests {
         assert_eq!(host_from_env("wss://a.internal/", &except), None);
         assert_eq!(host_from_env("wss://a.external/", &except).as_deref(), Some("p"));
         assert_eq!(host_from_env("wss://localhost/", &[proxy]), None);
-        let error = from_env("wss://h/", &[("HTTPS_PROXY", "socks5://p")]).unwrap_err();
+        let error = from_env("wss://h/", &[("HTTPS_PROXY", "ftp://p")]).unwrap_err();
         assert!(error.to_string().contains("HTTPS_PROXY"), "{error}");
+    }
+
+    /// ALL_PROXY of another tool must not keep anyone from a host that is reached without it.
+    #[test]
+    fn bad_proxy_of_the_environment_is_judged_when_it_would_be_used() {
+        let bad = ("ALL_PROXY", "socks4://p");
+        for uri in ["ws://localhost/", "ws://127.0.0.1/", "wss://[::ffff:127.0.0.1]/"] {
+            assert_eq!(from_env(uri, &[bad]), Ok(None), "{uri}");
+        }
+        assert_eq!(from_env("wss://a.internal/", &[bad, ("no_proxy", "internal")]), Ok(None));
+        assert_eq!(host_from_env("wss://h/", &[("https_proxy", "p"), bad]).as_deref(), Some("p"));
+        assert!(from_env("ws://h/", &[("https_proxy", "p"), bad]).is_err());
+
+        // The address that credentials bring along is judged when it is dialled.
+        let config = Config::new("wss://localhost/").unwrap();
+        let config = config.proxy_from_env(|name| (name == "all_proxy").then(|| "ftp://p".into()));
+        let config = config.unwrap();
+        assert!(config.proxy_to(&Uri::parse("wss://elsewhere/").unwrap()).is_err());
+        // What is dialled decides, not what is asked for there.
+        let elsewhere = Config::new("wss://elsewhere/").unwrap().connect_to("localhost").unwrap();
+        let lookup = |name: &str| (name == "all_proxy").then(|| "ftp://p".to_owned());
+        assert!(elsewhere.clone().proxy_from_env(lookup).is_ok());
+        let nearby = config.clone().connect_to("elsewhere").unwrap();
+        assert!(nearby.proxy_from_env(lookup).is_err());
+    }
+
+    #[test]
+    fn proxy_set_in_code_is_always_used() {
+        let lookup = |name: &str| (name == "ALL_PROXY").then(|| "environment".to_owned());
+        let proxy = || Proxy::parse("code").unwrap();
+        for uri in ["wss://h/", "wss://localhost/"] {
+            let config = Config::new(uri).unwrap();
+            let before = config.clone().proxy(proxy()).proxy_from_env(lookup).unwrap();
+            let after = config.proxy_from_env(lookup).unwrap().proxy(proxy());
+            for config in [before, after] {
+                let used = config.proxy_to(config.uri()).unwrap().map(Proxy::host);
+                assert_eq!(used, Some("code"), "{uri}");
+            }
+        }
     }
 }

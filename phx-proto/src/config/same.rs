@@ -32,6 +32,8 @@ impl Config {
             credentials_refreshed,
             serializer,
             proxy,
+            environment,
+            connect_to,
             #[cfg(feature = "tls")]
             tls,
             auto_joins,
@@ -90,7 +92,9 @@ impl Config {
             && *allow_insecure == other.allow_insecure
             && *credentials == other.credentials
             && *credentials_refreshed == other.credentials_refreshed
-            && *proxy == other.proxy;
+            && *proxy == other.proxy
+            && *environment == other.environment
+            && *connect_to == other.connect_to;
         let connection = *connect_timeout == other.connect_timeout
             && *close_timeout == other.close_timeout
             && *first_retry_spread == other.first_retry_spread

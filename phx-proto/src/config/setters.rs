@@ -4,7 +4,9 @@
 use core::time::Duration;
 use std::sync::Arc;
 
-use super::{CloseRule, Config, ConfigError, Credentials, Proxy, Secret, StatusRule, Uri};
+use super::proxy::Environment;
+use super::route::Target;
+use super::{CloseRule, Config, ConfigError, Credentials, Proxy, Secret, StatusRule};
 use crate::config::backoff::{Backoff, DelayRange};
 use crate::config::join_params::JoinParams;
 use crate::topic::{PHOENIX, Topic};
@@ -115,37 +117,74 @@ impl Config {
 
 /// # The way to the server
 impl Config {
-    /// The HTTP proxy to go through. Default: none, whatever the environment says.
+    /// Dials this address in place of the URI's host and port, for a port-forward, an ingress or a
+    /// tunnel: `127.0.0.1:8443`, `[::1]:8443`, or a host alone, which keeps the port. Default: none.
+    ///
+    /// The header `Host` and the name that the server's certificate must bear stay the URI's. It is
+    /// used for every attempt, also when credentials come with another URI; proxies and their
+    /// exceptions are matched against this address. A caller's own stream (`dial_with`) is not
+    /// affected.
+    ///
+    /// ```
+    /// use phx_proto::Config;
+    ///
+    /// // kubectl port-forward service/backend 8443:443
+    /// let config = Config::new("wss://backend.example.com/socket/websocket")?
+    ///     .connect_to("127.0.0.1:8443")?;
+    /// assert_eq!(config.dial_target(config.uri()), ("127.0.0.1", 8443));
+    /// // The surprising case: clear text may not leave this machine this way either.
+    /// assert!(Config::new("ws://localhost/socket/websocket")?.connect_to("10.0.0.1:80").is_err());
+    /// # Ok::<(), phx_proto::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::ConnectTo`] for what is no address, and [`ConfigError::Insecure`] when a
+    /// `ws://` URI would leave this machine.
+    pub fn connect_to(mut self, address: &str) -> Result<Self, ConfigError> {
+        self.connect_to = Some(Arc::new(Target::parse(address)?));
+        self.check_uri(&self.uri)?;
+        Ok(self)
+    }
+
+    /// The proxy to go through, for every host that it does not
+    /// [except](Proxy::except), this machine included. Default: none, whatever the environment
+    /// says.
     #[must_use]
     pub fn proxy(mut self, proxy: Proxy) -> Self {
-        self.proxy = Some(proxy);
+        self.proxy = Some(Arc::new(proxy));
         self
     }
 
-    /// The HTTP proxy that the environment names, if any: `https_proxy`, `HTTPS_PROXY`,
-    /// `all_proxy` or `ALL_PROXY` for `wss://`, `http_proxy` or the last two for `ws://`, and none
-    /// for this machine and the hosts in `no_proxy` or `NO_PROXY`.
+    /// The proxy that the environment names, if any: `https_proxy`, `HTTPS_PROXY`, `all_proxy` or
+    /// `ALL_PROXY` for `wss://`, `http_proxy` or the last two for `ws://`. Never for this machine,
+    /// nor for the hosts in `no_proxy` or `NO_PROXY`; and not when one is set with
+    /// [`proxy`](Self::proxy), which comes first.
     ///
-    /// The environment is asked now, through `lookup`:
+    /// The environment is asked now, through `lookup`. What it says is judged when it would be
+    /// used: a proxy that cannot be used is no error for an address that is reached without it.
     ///
     /// ```
     /// use phx_proto::Config;
     ///
     /// let config = Config::new("wss://example.com/socket/websocket")?
     ///     .proxy_from_env(|name| std::env::var(name).ok())?;
+    /// // The surprising case: nothing is wrong with a proxy that is not used.
+    /// let bad = |name: &str| (name == "ALL_PROXY").then(|| "ftp://proxy".to_owned());
+    /// assert!(Config::new("wss://localhost/socket/websocket")?.proxy_from_env(bad).is_ok());
     /// # Ok::<(), phx_proto::ConfigError>(())
     /// ```
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Proxy`], naming the variable, for what is no `http://` proxy.
+    /// [`ConfigError::Proxy`], naming the variable, when the configured address would be reached
+    /// through a proxy that cannot be used.
     pub fn proxy_from_env(
         mut self,
         lookup: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
-        if let Some(proxy) = Proxy::from_env(&self.uri, lookup)? {
-            self.proxy = Some(proxy);
-        }
+        self.environment = Environment::read(lookup).map(Arc::new);
+        self.proxy_to(&self.uri)?;
         Ok(self)
     }
 
@@ -568,12 +607,6 @@ impl Config {
 
 /// # What adapters read
 impl Config {
-    /// The proxy on the way to this address, if it is reached through one.
-    #[must_use]
-    pub fn proxy_to(&self, uri: &Uri) -> Option<&Proxy> {
-        self.proxy.as_ref().filter(|proxy| proxy.applies_to(uri))
-    }
-
     /// What was given to [`tls`](Self::tls), or its default.
     #[cfg(feature = "tls")]
     #[must_use]

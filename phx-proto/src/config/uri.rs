@@ -2,9 +2,11 @@
 //! query value, because tokens travel there.
 
 use core::fmt;
+use core::net::{IpAddr, Ipv6Addr};
+use std::borrow::Cow;
 
-use super::ConfigError;
 use super::http::host_problem;
+use super::{ConfigError, punycode};
 
 /// `ws://` or `wss://`, host, port, path and query of a socket.
 #[derive(Clone, PartialEq, Eq)]
@@ -45,12 +47,12 @@ impl Uri {
             }
             _ => return bad("the scheme is neither ws nor wss"),
         };
-        if rest.bytes().any(|byte| byte <= b' ' || byte == 0x7f || byte >= 0x80) {
-            return bad("it holds a space, a control or a character that must be percent-encoded");
-        }
         let rest = rest.split_once('#').map_or(rest, |(before, _)| before);
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, target) = rest.split_at(end);
+        if target.bytes().any(|byte| byte <= b' ' || byte == 0x7f || byte >= 0x80) {
+            return bad("it holds a space, a control or a character that must be percent-encoded");
+        }
         let (host, port) = split_port(authority)?;
         let port = match port {
             Some(port) => port,
@@ -61,7 +63,7 @@ impl Uri {
         let path = if path.is_empty() { "/" } else { path };
         Ok(Self {
             secure,
-            host: host.to_ascii_lowercase(),
+            host: lower_case(&host),
             port,
             path: path.to_owned(),
             query: query.to_owned(),
@@ -74,7 +76,8 @@ impl Uri {
         self.secure
     }
 
-    /// The host: a name, an IPv4 address, or an IPv6 address without its brackets.
+    /// The host: a name, an IPv4 address, or an IPv6 address without its brackets, with its zone
+    /// if it has one (`fe80::1%eth0`).
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
@@ -102,21 +105,29 @@ impl Uri {
         }
     }
 
-    /// The value of the `Host` header: the port only when it is not the scheme's own.
+    /// The value of the `Host` header: the port only when it is not the scheme's own, and never
+    /// the zone of an IPv6 address, which means nothing to another machine (RFC 6874 section 4).
     #[must_use]
     pub fn host_header(&self) -> String {
+        self.with_port(without_zone(&self.host))
+    }
+
+    /// Host and port as they stand in a URI: the host header, and the zone.
+    pub(crate) fn authority(&self) -> String {
+        self.with_port(&self.host)
+    }
+
+    fn with_port(&self, host: &str) -> String {
         let default = if self.secure { 443 } else { 80 };
-        let host = BracketedHost(&self.host);
+        let host = BracketedHost(host);
         if self.port == default { host.to_string() } else { format!("{host}:{}", self.port) }
     }
 
-    /// Whether the host is this machine: `localhost`, `127.0.0.0/8` or `::1`.
+    /// Whether the host is this machine: `localhost`, `127.0.0.0/8`, `::1`, or one of these IPv4
+    /// addresses written as IPv6 (`::ffff:127.0.0.1`).
     #[must_use]
     pub fn is_loopback(&self) -> bool {
-        if self.host == "localhost" || self.host.ends_with(".localhost") {
-            return true;
-        }
-        self.host.parse::<core::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        is_loopback(&self.host)
     }
 
     /// The same address with a parameter more in its query, percent-encoded.
@@ -139,8 +150,47 @@ impl Uri {
     }
 }
 
-pub(super) fn split_port(authority: &str) -> Result<(&str, Option<u16>), ConfigError> {
+/// Whether a host, as [`Uri::host`] has it, is this machine.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || address(host).is_some_and(|address| address.is_loopback())
+}
+
+/// The address that a host is, if it is one; IPv4 in IPv6 is IPv4.
+pub(crate) fn address(host: &str) -> Option<IpAddr> {
+    without_zone(host).parse().ok().map(|address: IpAddr| address.to_canonical())
+}
+
+/// A host without the zone of an IPv6 address.
+pub(crate) fn without_zone(host: &str) -> &str {
+    host.split_once('%').map_or(host, |(address, _)| address)
+}
+
+/// Names of hosts have no case; those of interfaces, which are zones, do.
+pub(super) fn lower_case(host: &str) -> String {
+    match host.split_once('%') {
+        Some((address, zone)) => format!("{}%{zone}", address.to_ascii_lowercase()),
+        None => host.to_ascii_lowercase(),
+    }
+}
+
+/// An error for a host, with or without a port, that is not ASCII.
+pub(super) fn check_ascii(authority: &str) -> Result<(), ConfigError> {
+    let host = authority.split(':').next().unwrap_or_default();
+    // Longer than any name is.
+    if host.is_ascii() || host.len() > 253 || host.chars().any(char::is_control) {
+        return Ok(());
+    }
+    Err(ConfigError::UnicodeHost { host: host.to_owned(), ascii: punycode::to_ascii(host) })
+}
+
+/// Host and port of an authority. The host is as [`Uri::host`] has it, but for its case.
+pub(super) fn split_port(authority: &str) -> Result<(Cow<'_, str>, Option<u16>), ConfigError> {
     let bad = |problem| Err(ConfigError::Uri { problem });
+    if !authority.contains('@') {
+        check_ascii(authority)?;
+    }
     if let Some(problem) = host_problem(authority) {
         return bad(problem);
     }
@@ -148,24 +198,38 @@ pub(super) fn split_port(authority: &str) -> Result<(&str, Option<u16>), ConfigE
         let Some((host, after)) = rest.split_once(']') else {
             return bad("the IPv6 address has no closing bracket");
         };
-        if host.parse::<core::net::Ipv6Addr>().is_err() {
+        let (address, zone) = match host.split_once('%') {
+            // `%25` is how RFC 6874 writes the `%` in a URI; a bare one is what people paste.
+            Some((address, zone)) => (address, Some(zone.strip_prefix("25").unwrap_or(zone))),
+            None => (host, None),
+        };
+        if address.parse::<Ipv6Addr>().is_err() {
             return bad("what stands in brackets is not an IPv6 address");
         }
+        let host = match zone {
+            None => Cow::Borrowed(host),
+            Some(zone) if is_zone(zone) => Cow::Owned(format!("{address}%{zone}")),
+            Some(_) => return bad("the zone of the IPv6 address is no name of an interface"),
+        };
         match after.strip_prefix(':') {
             Some(port) => (host, Some(port)),
             None if after.is_empty() => (host, None),
             None => return bad("something other than a port follows the IPv6 address"),
         }
     } else {
-        match authority.split_once(':') {
+        let (host, port) = match authority.split_once(':') {
             Some((host, port)) => (host, Some(port)),
             None => (authority, None),
+        };
+        if host.contains('%') {
+            return bad("the host is percent-encoded: write its xn-- form");
         }
+        (Cow::Borrowed(host), port)
     };
     if host.contains(['[', ']']) {
         return bad("brackets are for IPv6 addresses");
     }
-    if let Some(problem) = host_problem(host) {
+    if let Some(problem) = host_problem(&host) {
         return bad(problem);
     }
     match port {
@@ -193,6 +257,12 @@ pub(super) fn percent_decode(text: &str) -> Option<String> {
     String::from_utf8(decoded).ok()
 }
 
+/// The name or the number of a network interface, of unreserved characters.
+fn is_zone(zone: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    !zone.is_empty() && zone.bytes().all(allowed)
+}
+
 /// Percent-encodes everything but the unreserved characters of RFC 3986 section 2.3.
 fn percent_encode(text: &str, out: &mut String) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
@@ -207,11 +277,16 @@ fn percent_encode(text: &str, out: &mut String) {
     }
 }
 
-struct BracketedHost<'a>(&'a str);
+/// A host as it stands in a URI: an IPv6 address in brackets.
+pub(super) struct BracketedHost<'a>(pub(super) &'a str);
 
 impl fmt::Display for BracketedHost<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.contains(':') { write!(f, "[{}]", self.0) } else { f.write_str(self.0) }
+        if self.0.contains(':') {
+            write!(f, "[{}]", self.0.replace('%', "%25"))
+        } else {
+            f.write_str(self.0)
+        }
     }
 }
 
@@ -219,7 +294,7 @@ impl fmt::Display for BracketedHost<'_> {
 impl fmt::Display for Uri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.secure { "wss" } else { "ws" };
-        write!(f, "{scheme}://{}{}", self.host_header(), self.path)?;
+        write!(f, "{scheme}://{}{}", self.authority(), self.path)?;
         let names = self.query.split('&').filter(|pair| !pair.is_empty());
         for (index, pair) in names.enumerate() {
             let separator = if index == 0 { '?' } else { '&' };
@@ -263,12 +338,46 @@ mod tests {
 
     #[test]
     fn loopback_is_recognised_by_address_and_by_name() {
-        for host in ["localhost", "127.0.0.1", "127.9.9.9", "[::1]", "LOCALHOST"] {
+        for host in [
+            "localhost",
+            "127.0.0.1",
+            "127.9.9.9",
+            "[::1]",
+            "LOCALHOST",
+            "[::ffff:127.0.0.1]",
+            "[::FFFF:7f00:2]",
+            "[::1%25lo]",
+        ] {
             assert!(Uri::parse(&format!("ws://{host}/")).unwrap().is_loopback(), "{host}");
         }
-        for host in ["example.com", "10.0.0.1", "localhost.example.com", "[::2]"] {
+        for host in
+            ["example.com", "10.0.0.1", "localhost.example.com", "[::2]", "[::ffff:10.0.0.1]"]
+        {
             assert!(!Uri::parse(&format!("ws://{host}/")).unwrap().is_loopback(), "{host}");
         }
+    }
+
+    /// RFC 6874: the zone is dialled and never sent.
+    #[test]
+    fn zone_of_ipv6_address_is_kept() {
+        for text in ["ws://[fe80::1%25eth0]:4000/s", "ws://[fe80::1%eth0]:4000/s"] {
+            let uri = Uri::parse(text).unwrap();
+            assert_eq!((uri.host(), uri.port()), ("fe80::1%eth0", 4000));
+            assert_eq!(uri.host_header(), "[fe80::1]:4000");
+            assert_eq!(uri.to_string(), "ws://[fe80::1%25eth0]:4000/s");
+            assert_eq!(Uri::parse(&uri.to_string()).unwrap(), uri);
+        }
+    }
+
+    #[test]
+    fn unicode_host_names_its_ascii_form() {
+        let error = Uri::parse("wss://Bücher.example:4000/s?token=s3cret").unwrap_err();
+        let expected = "the host \"Bücher.example\" is not ASCII: write \"xn--bcher-kva.example\"";
+        assert_eq!(error.to_string(), expected);
+        let error = Uri::parse("wss://bu\u{308}cher.example/").unwrap_err();
+        assert!(error.to_string().contains("the xn-- form"), "{error}");
+        let error = Uri::parse("wss://s3cret:pässword@bücher.example/").unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("pässword"), "{error}");
     }
 
     #[test]
@@ -300,6 +409,10 @@ mod tests {
             "ws://h/a b",
             "ws://h/\r\nX: y",
             "ws://h/ü",
+            "ws://h%c3%bc/",
+            "ws://[fe80::1%25]/",
+            "ws://[fe80::1%25e/0]/",
+            "ws://\u{9b}ü/",
         ] {
             assert!(matches!(Uri::parse(text), Err(ConfigError::Uri { .. })), "{text:?}");
         }

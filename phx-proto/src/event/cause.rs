@@ -6,7 +6,10 @@
 use core::fmt;
 use core::time::Duration;
 
-use crate::event::refusal::Refusal;
+use serde::{Deserialize, Serialize};
+
+use crate::event::excerpt::{Excerpt, reason};
+use crate::event::refusal::{OfProxy, Refusal, SocksRefusal};
 use crate::topic::Topic;
 use crate::wire::ByteStr;
 use crate::wire::payload::Payload;
@@ -37,17 +40,23 @@ pub enum Cause {
     ConnectTimeout,
     /// Name resolution, TCP or the upgrade failed.
     Dial {
+        /// Which of these, and how.
+        kind: DialKind,
         /// What failed.
         message: String,
     },
     /// TLS failed: the server's certificate is not trusted, say.
     Tls {
+        /// Whose fault it is, to say what to do about it.
+        kind: TlsKind,
         /// What failed.
         message: String,
     },
     /// The proxy answered with an HTTP status other than 2xx. 407 says that it wants credentials,
     /// or others than these.
     ProxyRefused(Refusal),
+    /// The SOCKS5 proxy refused the tunnel: it wants credentials, or forbids the address.
+    SocksRefused(SocksRefusal),
     /// The address asks for something that is not built in, or can never work. Final.
     Unsupported {
         /// What it is.
@@ -91,16 +100,22 @@ impl fmt::Display for Cause {
                     Some(code) => write!(f, "the server closed the connection with code {code}")?,
                     None => f.write_str("the server closed the connection without a code")?,
                 }
-                if reason.is_empty() { Ok(()) } else { write!(f, ": {reason:?}") }
+                if reason.is_empty() { Ok(()) } else { write!(f, ": {}", Excerpt(reason)) }
             }
             Self::TransportLost { message } => write!(f, "the connection was lost: {message}"),
             Self::MessageTooLarge { limit } => {
                 write!(f, "the server sent a message of more than {limit} bytes")
             }
             Self::ConnectTimeout => f.write_str("connecting took too long"),
-            Self::Dial { message } => write!(f, "connecting failed: {message}"),
-            Self::Tls { message } => write!(f, "TLS failed: {message}"),
+            Self::Dial { message, .. } => write!(f, "connecting failed: {message}"),
+            Self::Tls { kind, message } => {
+                write!(f, "TLS failed: {message}")?;
+                kind.advice().map_or(Ok(()), |advice| write!(f, "; {advice}"))
+            }
             Self::ProxyRefused(refusal) => {
+                write!(f, "the proxy refused the tunnel: {}", OfProxy(refusal))
+            }
+            Self::SocksRefused(refusal) => {
                 write!(f, "the proxy refused the tunnel: {refusal}")
             }
             Self::Unsupported { message } => f.write_str(message),
@@ -125,6 +140,100 @@ impl fmt::Display for Cause {
     }
 }
 
+/// How an attempt failed before there was an HTTP answer.
+///
+/// ```
+/// use phx_proto::{Cause, DialKind};
+///
+/// fn advice(cause: &Cause) -> &'static str {
+///     match cause.dial_kind() {
+///         Some(DialKind::Dns) => "is the name right?",
+///         Some(DialKind::Refused) => "does the server run?",
+///         Some(DialKind::Unreachable) => "is there a network?",
+///         _ => "see the message",
+///     }
+/// }
+/// # let refused = Cause::Dial { kind: DialKind::Refused, message: String::new() };
+/// # assert_eq!(advice(&refused), "does the server run?");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum DialKind {
+    /// The name could not be resolved, or has no address.
+    Dns,
+    /// The server's machine, or a proxy in its name, refused the connection: nothing listens on
+    /// the port.
+    Refused,
+    /// There is no way to the address: no route, no network.
+    Unreachable,
+    /// The operating system or the proxy gave up waiting. An attempt that outlasts
+    /// [`Config::connect_timeout`](crate::Config::connect_timeout) is [`Cause::ConnectTimeout`].
+    TimedOut,
+    /// TLS failed, which is [`Cause::Tls`].
+    Tls,
+    /// Anything else: a stream that ended in the middle, an answer that makes no sense.
+    Other,
+}
+
+/// Why TLS failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum TlsKind {
+    /// The server's certificate is signed by an authority that is not trusted.
+    UnknownIssuer,
+    /// The server's certificate bears other names.
+    WrongName,
+    /// The server's certificate has expired, or this machine's clock is ahead.
+    Expired,
+    /// The server's certificate is not valid yet, or this machine's clock is behind.
+    NotYetValid,
+    /// The server's certificate cannot be used for another reason, which the message has.
+    BadCertificate,
+    /// The server wants a certificate of the client, and was shown none. With TLS 1.3 it says so
+    /// only after the handshake.
+    CertificateRequired,
+    /// The server does not accept the certificate that it was shown.
+    CertificateRefused,
+    /// What answers does not speak TLS.
+    NotTls,
+    /// The connection ended in the handshake.
+    Lost,
+    /// Anything else.
+    Other,
+}
+
+impl TlsKind {
+    /// What to do about it, in terms of this crate and of the keys of a connections document.
+    const fn advice(self) -> Option<&'static str> {
+        match self {
+            Self::UnknownIssuer => Some(
+                "if it is the right one, trust its authority with `Roots::pem` (the key `ca_file`)",
+            ),
+            Self::WrongName => Some(
+                "if it is the right one, say which name to verify with `Tls::server_name` (the key \
+                 `server_name`)",
+            ),
+            Self::CertificateRequired => Some(
+                "configure one with `Tls::with_identity` (the keys `cert_file` and `key_file`)",
+            ),
+            _ => None,
+        }
+    }
+}
+
+/// The source is the server's HTTP answer, where there is one.
+impl core::error::Error for Cause {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Refused(refusal) => Some(refusal),
+            Self::SocksRefused(refusal) => Some(refusal),
+            _ => None,
+        }
+    }
+}
+
 /// A [`Cause`] without its details, to count by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -138,11 +247,13 @@ pub enum CauseKind {
     /// [`Cause::ConnectTimeout`].
     ConnectTimeout,
     /// [`Cause::Dial`].
-    Dial,
+    Dial(DialKind),
     /// [`Cause::Tls`].
     Tls,
     /// [`Cause::ProxyRefused`].
     ProxyRefused,
+    /// [`Cause::SocksRefused`].
+    SocksRefused,
     /// [`Cause::Unsupported`].
     Unsupported,
     /// [`Cause::Refused`].
@@ -174,9 +285,15 @@ impl CauseKind {
             Self::TransportLost => "transport_lost",
             Self::MessageTooLarge => "message_too_large",
             Self::ConnectTimeout => "connect_timeout",
-            Self::Dial => "dial",
+            Self::Dial(DialKind::Dns) => "dial_dns",
+            Self::Dial(DialKind::Refused) => "dial_refused",
+            Self::Dial(DialKind::Unreachable) => "dial_unreachable",
+            Self::Dial(DialKind::TimedOut) => "dial_timed_out",
+            Self::Dial(DialKind::Tls) => "dial_tls",
+            Self::Dial(DialKind::Other) => "dial_other",
             Self::Tls => "tls",
             Self::ProxyRefused => "proxy_refused",
+            Self::SocksRefused => "socks_refused",
             Self::Unsupported => "unsupported",
             Self::Refused => "refused",
             Self::CredentialsFailed => "credentials_failed",
@@ -200,9 +317,10 @@ impl Cause {
             Self::TransportLost { .. } => CauseKind::TransportLost,
             Self::MessageTooLarge { .. } => CauseKind::MessageTooLarge,
             Self::ConnectTimeout => CauseKind::ConnectTimeout,
-            Self::Dial { .. } => CauseKind::Dial,
+            Self::Dial { kind, .. } => CauseKind::Dial(*kind),
             Self::Tls { .. } => CauseKind::Tls,
             Self::ProxyRefused(_) => CauseKind::ProxyRefused,
+            Self::SocksRefused(_) => CauseKind::SocksRefused,
             Self::Unsupported { .. } => CauseKind::Unsupported,
             Self::Refused(_) => CauseKind::Refused,
             Self::CredentialsFailed { .. } => CauseKind::CredentialsFailed,
@@ -213,6 +331,20 @@ impl Cause {
             Self::JoinStalled { .. } => CauseKind::JoinStalled,
             Self::Superseded => CauseKind::Superseded,
             Self::LocalDisconnect => CauseKind::LocalDisconnect,
+        }
+    }
+}
+
+impl Cause {
+    /// How dialling failed, if it did: the kind of [`Dial`](Self::Dial), [`DialKind::Tls`] for
+    /// [`Tls`](Self::Tls), [`DialKind::TimedOut`] for [`ConnectTimeout`](Self::ConnectTimeout).
+    #[must_use]
+    pub const fn dial_kind(&self) -> Option<DialKind> {
+        match self {
+            Self::Dial { kind, .. } => Some(*kind),
+            Self::Tls { .. } => Some(DialKind::Tls),
+            Self::ConnectTimeout => Some(DialKind::TimedOut),
+            _ => None,
         }
     }
 }
@@ -229,6 +361,17 @@ pub enum Interruption {
     Unmatched,
     /// [`Socket::rejoin`](crate::Socket::rejoin) was called, by a consumer that fell behind, say.
     Resync,
+}
+
+impl fmt::Display for Interruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disconnected(cause) => cause.fmt(f),
+            Self::Crashed => f.write_str("the channel crashed on the server"),
+            Self::Unmatched => f.write_str("the server does not know the channel any more"),
+            Self::Resync => f.write_str("the channel is joined anew on request"),
+        }
+    }
 }
 
 /// Why the core goes on to join a channel again after a delay.
@@ -268,7 +411,31 @@ pub enum ChannelEnd {
     Disconnected,
 }
 
-/// A refused join.
+impl fmt::Display for ChannelEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClosedByServer => f.write_str("the server closed the channel"),
+            Self::Rejected(rejection) => write!(f, "the server refused the join: {rejection}"),
+            Self::Left => f.write_str("the application left the channel"),
+            Self::InvalidParams { message } => {
+                write!(f, "the join parameters cannot be sent: {message}")
+            }
+            Self::GaveUp(cause) => write!(f, "the connection gave up: {cause}"),
+            Self::Disconnected => f.write_str("disconnect was called"),
+        }
+    }
+}
+
+/// A refused join. `Display` gives the server's reason, on one line and not more than 200
+/// characters of it.
+///
+/// ```
+/// use phx_proto::{Payload, Rejection, RejectionKind};
+///
+/// let response = Payload::from(serde_json::json!({"reason": "unauthorized"}));
+/// let rejection = Rejection { kind: RejectionKind::Application, response };
+/// assert_eq!(rejection.to_string(), "unauthorized");
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rejection {
     /// What kind of refusal it is.
@@ -276,6 +443,25 @@ pub struct Rejection {
     /// The server's response, untouched.
     pub response: Payload,
 }
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            RejectionKind::Application => f.write_str(&reason(&self.response)),
+            RejectionKind::UnmatchedTopic => {
+                f.write_str("no channel of the server matches the topic")
+            }
+            RejectionKind::JoinCrashed => {
+                f.write_str("the channel crashed in its join: the server's log says why")
+            }
+            RejectionKind::TooManyChannels => {
+                f.write_str("the connection has as many channels as the server allows")
+            }
+        }
+    }
+}
+
+impl core::error::Error for Rejection {}
 
 /// The refusals that Phoenix itself makes, told apart from the application's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -335,6 +521,18 @@ pub enum UnknownCause {
     Left,
 }
 
+impl fmt::Display for UnknownCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Disconnected => "the connection was lost",
+            Self::ChannelCrashed => "the channel crashed on the server",
+            Self::ChannelClosed => "the server closed the channel",
+            Self::ChannelReplaced => "the channel is joined again",
+            Self::Left => "the application left the channel",
+        })
+    }
+}
+
 /// Why a push was never written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -356,6 +554,21 @@ pub enum NotSentCause {
     Disconnected,
     /// It could not be encoded, or grew over the limit with its envelope.
     Encoding,
+}
+
+impl fmt::Display for NotSentCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TimedOut => "its time ran out while it waited for the channel",
+            Self::Interrupted => "the channel was interrupted",
+            Self::ChannelClosed => "the server closed the channel",
+            Self::Left => "the application left the channel",
+            Self::JoinRejected => "the server refused the join",
+            Self::GaveUp => "the connection gave up",
+            Self::Disconnected => "disconnect was called",
+            Self::Encoding => "it cannot be encoded, or is too large with its envelope",
+        })
+    }
 }
 
 /// How a leave ended.

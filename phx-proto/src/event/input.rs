@@ -1,6 +1,7 @@
 //! What the world did: the arguments of the `handle_*` methods.
 
-use crate::event::refusal::Refusal;
+use crate::event::cause::{DialKind, TlsKind};
+use crate::event::refusal::{Refusal, SocksRefusal};
 
 /// What an opened connection agreed on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,16 +51,22 @@ pub enum Ended {
 pub enum Failure {
     /// Name resolution, TCP or the upgrade failed.
     Dial {
+        /// Which of these, and how.
+        kind: DialKind,
         /// What failed.
         message: String,
     },
     /// TLS failed: the server's certificate is not trusted, say.
     Tls {
+        /// Whose fault it is.
+        kind: TlsKind,
         /// What failed.
         message: String,
     },
     /// The proxy answered with an HTTP status other than 2xx.
     ProxyRefused(Refusal),
+    /// The SOCKS5 proxy refused the tunnel.
+    SocksRefused(SocksRefusal),
     /// The address asks for something that is not built in, or can never work.
     Unsupported {
         /// What it is.

@@ -4,6 +4,7 @@
 pub(crate) mod action;
 pub(crate) mod cause;
 pub(crate) mod error;
+pub(crate) mod excerpt;
 mod http_date;
 pub(crate) mod input;
 pub(crate) mod refusal;

@@ -5,6 +5,7 @@ use core::time::Duration;
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::config::auth_token::AUTH_TOKEN_PREFIX;
 use crate::event::http_date;
@@ -88,6 +89,14 @@ impl Refusal {
         self.header("location")
     }
 
+    /// What nginx, Apache and Go say to a plain request on a port that speaks TLS.
+    fn mentions_https(&self) -> bool {
+        let body = self.body_text();
+        ["HTTPS port", "HTTPS server", "speaking plain HTTP to an SSL"]
+            .iter()
+            .any(|words| body.contains(words))
+    }
+
     /// How long the server asks to be left alone.
     ///
     /// `Retry-After` in seconds, or a date measured against the response's own `Date`: zero when it
@@ -104,8 +113,18 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "HTTP {}", self.status)?;
         match (self.status, self.location()) {
+            (400, _) if self.mentions_https() => {
+                f.write_str(" (the port speaks TLS: this is a wss:// address)")
+            }
+            (403, _) => f.write_str(
+                " (Phoenix says so when the socket's connect/3 refuses, when check_origin does not \
+                 allow the header Origin, and when it does not know the vsn)",
+            ),
             (404, _) => f.write_str(" (the path of a Phoenix socket usually ends in /websocket)"),
             (407, _) => f.write_str(" (the proxy wants credentials, or others than these)"),
+            (200..=299 | 426, _) => {
+                f.write_str(" (what answers speaks no WebSocket there: is a proxy in the way?)")
+            }
             // Redirects are not followed: what is sent along is not meant for just anyone.
             (300..=399, Some(location)) => {
                 write!(f, " (it redirects to {})", logged_value("location", location))
@@ -113,6 +132,33 @@ impl fmt::Display for Refusal {
             _ => Ok(()),
         }
     }
+}
+
+impl core::error::Error for Refusal {}
+
+/// The same of a proxy, which has nothing to do with Phoenix.
+pub(crate) struct OfProxy<'a>(pub(crate) &'a Refusal);
+
+impl fmt::Display for OfProxy<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.status {
+            407 => self.0.fmt(f),
+            status => write!(f, "HTTP {status}"),
+        }
+    }
+}
+
+/// Why a SOCKS5 proxy refused a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum SocksRefusal {
+    /// It wants a user and a password, or others than it was given.
+    #[error("it wants a user and a password, or others than these")]
+    Credentials,
+    /// Its rules forbid the address.
+    #[error("its rules do not allow this address")]
+    NotAllowed,
 }
 
 impl fmt::Debug for Refusal {
@@ -220,8 +266,13 @@ mod tests {
     }
 
     #[test]
-    fn a_404_hints_at_the_usual_path() {
-        assert_eq!(refusal(&[]).to_string(), "HTTP 403");
+    fn status_with_a_usual_cause_has_a_hint() {
+        assert_eq!(Refusal::new(410, Vec::new(), "").to_string(), "HTTP 410");
+        assert!(refusal(&[]).to_string().contains("check_origin"));
+        let plain = |body: &str| Refusal::new(400, Vec::new(), body.to_owned()).to_string();
+        assert_eq!(plain("no"), "HTTP 400");
+        assert!(Refusal::new(200, Vec::new(), "").to_string().contains("a proxy in the way"));
+        assert!(plain("The plain HTTP request was sent to HTTPS port").contains("wss://"));
         assert!(Refusal::new(404, Vec::new(), "").to_string().contains("/websocket"));
     }
 }

@@ -10,6 +10,7 @@
 //! | [`backpressure`] | what happens when somebody is too slow |
 //! | [`presence`] | the list of who is there |
 //! | [`testing_your_client`] | your own code against a server that you play |
+//! | [`when_it_does_not_connect`] | by what a message says: why, and what to do |
 //! | [`recording`](crate::recording) | what a client did, in a file: how to report a bug (feature `driver`) |
 //! | [`operating`] | `phx run` as a service: reload, control, metrics, more than one process (feature `driver`) |
 //! | [`other_runtimes`] | embedding the driver in a runtime of your own |
@@ -33,6 +34,8 @@ pub mod policies {}
 pub mod storm {}
 #[doc = include_str!("credentials.md")]
 pub mod credentials {}
+#[doc = include_str!("when_it_does_not_connect.md")]
+pub mod when_it_does_not_connect {}
 #[doc = include_str!("backpressure.md")]
 pub mod backpressure {}
 #[doc = include_str!("presence.md")]

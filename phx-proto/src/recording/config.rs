@@ -26,6 +26,8 @@ pub(super) struct Nanos(u64);
 pub(super) struct ConfigRecord {
     uri: String,
     allow_insecure: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    connect_to: Option<String>,
     credentials: CredentialsRecord,
     credentials_refreshed: bool,
     vsn: String,
@@ -135,6 +137,7 @@ impl ConfigRecord {
         Self {
             uri: hidden_uri(&config.uri),
             allow_insecure: config.allow_insecure,
+            connect_to: config.connect_to.as_ref().map(ToString::to_string),
             credentials: CredentialsRecord::of(&config.credentials),
             credentials_refreshed: config.credentials_refreshed,
             vsn: config.serializer.vsn().to_owned(),
@@ -177,6 +180,10 @@ impl ConfigRecord {
     /// The configuration, without its auto-joins: their parameters are the replay's to make.
     pub(super) fn config(&self) -> Result<Config, BadConfig> {
         let config = Config::insecure(&self.uri)?.join_concurrency(self.join_concurrency)?;
+        let config = match &self.connect_to {
+            Some(address) => config.connect_to(address)?,
+            None => config,
+        };
         let mut config = Config { allow_insecure: self.allow_insecure, ..config };
         match &*self.vsn {
             "1.0.0" => config.serializer = Arc::new(V1),
@@ -371,5 +378,5 @@ fn hidden_uri(uri: &Uri) -> String {
         });
     let query = pairs.collect::<Vec<_>>().join("&");
     let separator = if query.is_empty() { "" } else { "?" };
-    format!("{scheme}://{}{path}{separator}{query}", uri.host_header())
+    format!("{scheme}://{}{path}{separator}{query}", uri.authority())
 }

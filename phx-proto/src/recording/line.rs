@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::config::{ConfigRecord, CredentialsRecord, HIDDEN, Nanos, ParamsRecord};
 use super::hidden::{FrameRecord, PayloadRecord};
+use crate::event::cause::{DialKind, TlsKind};
 use crate::event::input::{Ended, Failure};
-use crate::event::refusal::Refusal;
+use crate::event::refusal::{Refusal, SocksRefusal};
 use crate::time::Time;
 
 /// The version of the format. A change that an older reader would misread is a new one.
@@ -138,9 +139,10 @@ pub(super) enum Input {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum FailureRecord {
-    Dial { message: String },
-    Tls { message: String },
+    Dial { kind: DialKind, message: String },
+    Tls { kind: TlsKind, message: String },
     ProxyRefused(RefusalRecord),
+    SocksRefused(SocksRefusal),
     Unsupported { message: String },
     Refused(RefusalRecord),
     Credentials { message: String },
@@ -170,9 +172,10 @@ pub(super) enum EndedRecord {
 impl FailureRecord {
     pub(super) fn of(failure: &Failure) -> Self {
         match failure.clone() {
-            Failure::Dial { message } => Self::Dial { message },
-            Failure::Tls { message } => Self::Tls { message },
+            Failure::Dial { kind, message } => Self::Dial { kind, message },
+            Failure::Tls { kind, message } => Self::Tls { kind, message },
             Failure::ProxyRefused(refusal) => Self::ProxyRefused(RefusalRecord::of(&refusal)),
+            Failure::SocksRefused(refusal) => Self::SocksRefused(refusal),
             Failure::Unsupported { message } => Self::Unsupported { message },
             Failure::Refused(refusal) => Self::Refused(RefusalRecord::of(&refusal)),
             // The words of a provider are those of the application, or of its HTTP client, which
@@ -186,9 +189,10 @@ impl FailureRecord {
 
     pub(super) fn failure(&self) -> Failure {
         match self.clone() {
-            Self::Dial { message } => Failure::Dial { message },
-            Self::Tls { message } => Failure::Tls { message },
+            Self::Dial { kind, message } => Failure::Dial { kind, message },
+            Self::Tls { kind, message } => Failure::Tls { kind, message },
             Self::ProxyRefused(refusal) => Failure::ProxyRefused(refusal.refusal()),
+            Self::SocksRefused(refusal) => Failure::SocksRefused(refusal),
             Self::Unsupported { message } => Failure::Unsupported { message },
             Self::Refused(refusal) => Failure::Refused(refusal.refusal()),
             Self::Credentials { message } => Failure::Credentials { message },
@@ -277,9 +281,10 @@ impl fmt::Display for Input {
 impl fmt::Display for FailureRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Dial { message } => write!(f, "dial: {message}"),
-            Self::Tls { message } => write!(f, "TLS: {message}"),
+            Self::Dial { message, .. } => write!(f, "dial: {message}"),
+            Self::Tls { message, .. } => write!(f, "TLS: {message}"),
             Self::ProxyRefused(refusal) => write!(f, "refused by the proxy: {}", refusal.status),
+            Self::SocksRefused(refusal) => write!(f, "refused by the proxy: {refusal}"),
             Self::Unsupported { message } => f.write_str(message),
             Self::Refused(refusal) => write!(f, "refused: {}", refusal.status),
             Self::Credentials { message } => write!(f, "credentials: {message}"),

@@ -326,7 +326,7 @@ impl Socket {
         });
         Ok(ConnectRequest {
             uri,
-            headers: credentials.headers.clone(),
+            headers: credentials.sent_headers(),
             subprotocols: subprotocols.unwrap_or_default(),
         })
     }
@@ -379,9 +379,10 @@ impl Socket {
     /// cause.
     pub fn handle_failed(&mut self, now: Time, id: ConnectionId, failure: Failure) {
         let cause = match failure {
-            Failure::Dial { message } => Cause::Dial { message },
-            Failure::Tls { message } => Cause::Tls { message },
+            Failure::Dial { kind, message } => Cause::Dial { kind, message },
+            Failure::Tls { kind, message } => Cause::Tls { kind, message },
             Failure::ProxyRefused(refusal) => Cause::ProxyRefused(refusal),
+            Failure::SocksRefused(refusal) => Cause::SocksRefused(refusal),
             Failure::Unsupported { message } => Cause::Unsupported { message },
             Failure::Refused(refusal) => Cause::Refused(refusal),
             Failure::Credentials { message } => Cause::CredentialsFailed { message },

@@ -135,6 +135,7 @@ impl Retry {
             Cause::ProxyRefused(refusal) if refusal.status() < 500 => {
                 Some((self.refused(config), false))
             }
+            Cause::SocksRefused(_) => Some((self.refused(config), false)),
             Cause::Refused(refusal) => match config.status_policy.rule(refusal.status()) {
                 StatusRule::Backoff => Some((ordinary, true)),
                 StatusRule::Refused => Some((self.refused(config), false)),

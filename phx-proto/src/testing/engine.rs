@@ -19,6 +19,7 @@ use super::trace::{ClientId, Event, What};
 use super::world::{Client, World};
 use crate::config::Secret;
 use crate::event::action::{Action, ConnectRequest};
+use crate::event::cause::DialKind;
 use crate::event::input::{Ended, Failure, Opened};
 use crate::event::refusal::Refusal;
 use crate::id::ConnectionId;
@@ -119,7 +120,10 @@ impl World {
 
     fn answer(&mut self, index: usize, id: ConnectionId, request: &ConnectRequest) -> Parcel {
         if !self.listening {
-            return Parcel::Failed(Failure::Dial { message: "connection refused".to_owned() });
+            return Parcel::Failed(Failure::Dial {
+                kind: DialKind::Refused,
+                message: "connection refused".to_owned(),
+            });
         }
         match self.server.connect(self.now, &handshake::ConnectRequest::from(request)) {
             Ok(accepted) => {
@@ -158,7 +162,11 @@ impl World {
                 client.hang_up(now, id);
                 client.socket.handle_closed(now, id, Ended::Lost { message: lost() });
             }
-            Parcel::End => client.socket.handle_failed(now, id, Failure::Dial { message: lost() }),
+            Parcel::End => client.socket.handle_failed(
+                now,
+                id,
+                Failure::Dial { kind: DialKind::Other, message: lost() },
+            ),
             Parcel::Request(_) => {}
         }
     }

@@ -32,6 +32,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::config::backoff::DelayRange;
 use crate::event::action::ConnectRequest;
+use crate::event::cause::DialKind;
 use crate::event::input::{Failure, Opened, Progress};
 use crate::event::refusal::Refusal;
 use crate::id::ConnectionId;
@@ -268,7 +269,7 @@ impl Link {
     pub fn refuse_connects(&mut self, attempts: usize) -> &mut Self {
         self.note(|| format!("the next {attempts} connects will be refused"));
         let message = "connection refused".to_owned();
-        self.push_fates(attempts, &Fate::Fail(Failure::Dial { message }))
+        self.push_fates(attempts, &Fate::Fail(Failure::Dial { kind: DialKind::Refused, message }))
     }
 
     /// Answers the next attempts to connect with an HTTP status, and with `Retry-After` if given

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! host ─resolve─▶ addresses ─race─▶ stream ─CONNECT─▶ ─TLS─▶ ─upgrade─▶ upgraded stream
-//!          │                  │          proxy only   wss only │
+//!          │                  │     or SOCKS5: proxy  wss only │
 //!          └─────── Dial ─────┴── Dial | ProxyRefused ─┴─ Tls ─┴─ Dial | Refused
+//!                                      | SocksRefused
 //! ```
 //!
 //! The name is looked up for every attempt: a server that moved is found again. There is no
@@ -15,11 +16,13 @@ use std::io;
 
 use super::exchange::{Broken, exchange};
 use super::{Net, race, random_u64};
-use crate::config::{Config, Proxy, Uri};
+use crate::config::uri::without_zone;
+use crate::config::{Config, ConfigError, Proxy, Uri, proxy};
 use crate::event::action::ConnectRequest;
+use crate::event::cause::DialKind;
 use crate::event::input::Failure;
 use crate::websocket::upgrade::{
-    self, Connect, Credentials, Upgrade, UpgradeError, UpgradeRequest, Upgraded,
+    self, Connect, Credentials, Socks5, Upgrade, UpgradeError, UpgradeRequest, Upgraded,
 };
 
 /// Dials once.
@@ -37,15 +40,19 @@ pub async fn dial<N: Net>(
                        feature `tls` of the phx adapter";
         return Err(Failure::Unsupported { message: message.to_owned() });
     }
-    let mut stream = match config.proxy_to(uri) {
-        None => race::connect::<N>(uri.host(), uri.port()).await?,
-        Some(proxy) => tunnel::<N>(proxy, uri).await?,
+    let proxy = config.proxy_to(uri).map_err(unusable)?;
+    let only_here = config.check_route(uri, proxy).map_err(unusable)?;
+    let (host, port) = config.dial_target(uri);
+    let mut stream = match proxy {
+        None => race::connect::<N>(host, port, only_here).await?,
+        Some(proxy) => tunnel::<N>(proxy, host, port, only_here).await?,
     };
     #[cfg(feature = "tls")]
     if uri.is_secure() {
         stream = super::tls::secure::<N>(stream, uri, config).await?;
     }
-    let upgraded = upgrade::<N>(&mut stream, request).await?;
+    let upgraded = upgrade::<N>(&mut stream, request).await;
+    let upgraded = upgraded.map_err(|failed| not_upgraded(failed, uri, config))?;
     Ok((stream, upgraded))
 }
 
@@ -59,31 +66,80 @@ pub async fn dial_over<N: Net>(
     request: &ConnectRequest,
 ) -> Result<(N::Stream, Upgraded), Failure> {
     let stream = stream.await;
-    let mut stream = stream.map_err(|error| failed(format!("no stream was opened: {error}")))?;
-    let upgraded = upgrade::<N>(&mut stream, request).await?;
+    let mut stream = stream.map_err(|error| Failure::Dial {
+        kind: kind_of(&error),
+        message: format!("no stream was opened: {error}"),
+    })?;
+    let upgraded = upgrade::<N>(&mut stream, request).await;
+    let upgraded = upgraded.map_err(|failed| match failed {
+        Broken::Http(error) => upgrade_failed(error),
+        Broken::Io(error) => lost(&error, ""),
+    })?;
     Ok((stream, upgraded))
 }
 
 /// A stream through the proxy to the server.
-async fn tunnel<N: Net>(proxy: &Proxy, uri: &Uri) -> Result<N::Stream, Failure> {
-    let connected = race::connect::<N>(proxy.host(), proxy.port()).await;
+async fn tunnel<N: Net>(
+    proxy: &Proxy,
+    host: &str,
+    port: u16,
+    only_here: bool,
+) -> Result<N::Stream, Failure> {
+    // An interface of this machine means nothing to the proxy.
+    let host = without_zone(host);
+    if proxy.kind() != proxy::Kind::Socks5 {
+        return tunnel_to::<N>(proxy, host, port, only_here).await;
+    }
+    let mut failure = None;
+    for address in race::resolve::<N>(host, port, only_here).await? {
+        let address = address.ip().to_string();
+        match tunnel_to::<N>(proxy, &address, port, only_here).await {
+            // The next address may do better; anything else is about the proxy.
+            Err(unreached @ Failure::Dial { .. }) => failure.get_or_insert(unreached),
+            outcome => return outcome,
+        };
+    }
+    Err(failure.unwrap_or_else(|| race::no_address(host)))
+}
+
+async fn tunnel_to<N: Net>(
+    proxy: &Proxy,
+    host: &str,
+    port: u16,
+    only_here: bool,
+) -> Result<N::Stream, Failure> {
+    let connected = race::connect::<N>(proxy.host(), proxy.port(), only_here).await;
     let mut stream = connected.map_err(|failure| match failure {
-        Failure::Dial { message } => failed(format!("the proxy: {message}")),
+        Failure::Dial { kind, message } => {
+            Failure::Dial { kind, message: format!("the proxy: {message}") }
+        }
         failure => failure,
     })?;
     let credentials = proxy.user_and_password();
-    let connect = Connect::new(&upgrade::ConnectRequest {
-        host: uri.host(),
-        port: uri.port(),
+    let request = upgrade::ConnectRequest {
+        host,
+        port,
         credentials: credentials.map(|(username, password)| {
             let password = password.expose();
             Credentials { username, password }
         }),
-    });
-    let connect = connect.map_err(tunnel_failed)?;
-    let tunnel = exchange::<N, _>(&mut stream, connect).await.map_err(|broken| match broken {
+    };
+    let tunnel = match proxy.kind() {
+        proxy::Kind::Http => {
+            let connect = Connect::new(&request).map_err(tunnel_failed)?;
+            exchange::<N, _>(&mut stream, connect).await
+        }
+        proxy::Kind::Socks5 | proxy::Kind::Socks5h => {
+            let socks = Socks5::new(&request).map_err(tunnel_failed)?;
+            exchange::<N, _>(&mut stream, socks).await
+        }
+    };
+    let tunnel = tunnel.map_err(|broken| match broken {
         Broken::Http(error) => tunnel_failed(error),
-        Broken::Io(error) => failed(format!("the proxy: the connection was lost: {error}")),
+        Broken::Io(error) => Failure::Dial {
+            kind: kind_of(&error),
+            message: format!("the proxy: the connection was lost: {error}"),
+        },
     })?;
     if tunnel.leftover.is_empty() {
         Ok(stream)
@@ -93,9 +149,24 @@ async fn tunnel<N: Net>(proxy: &Proxy, uri: &Uri) -> Result<N::Stream, Failure> 
     }
 }
 
+/// A configuration under which this address cannot be dialled.
+fn unusable(error: ConfigError) -> Failure {
+    Failure::Unsupported { message: error.to_string() }
+}
+
 fn tunnel_failed(error: UpgradeError) -> Failure {
     match error {
         UpgradeError::ProxyRefused(refusal) => Failure::ProxyRefused(refusal),
+        UpgradeError::SocksRefused(refusal) => Failure::SocksRefused(refusal),
+        UpgradeError::SocksFailed { code } => {
+            let kind = match code {
+                3 | 4 => DialKind::Unreachable,
+                5 => DialKind::Refused,
+                6 => DialKind::TimedOut,
+                _ => DialKind::Other,
+            };
+            Failure::Dial { kind, message: error.to_string() }
+        }
         error if error.is_callers() => Failure::Unsupported { message: error.to_string() },
         error => failed(format!("the proxy: {error}")),
     }
@@ -105,7 +176,7 @@ fn tunnel_failed(error: UpgradeError) -> Failure {
 async fn upgrade<N: Net>(
     stream: &mut N::Stream,
     request: &ConnectRequest,
-) -> Result<Upgraded, Failure> {
+) -> Result<Upgraded, Broken> {
     let headers = request.headers.iter();
     let headers: Vec<_> =
         headers.map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
@@ -118,21 +189,48 @@ async fn upgrade<N: Net>(
         subprotocols: &offers,
         key: random_key(),
     })
-    .map_err(upgrade_failed)?;
-    exchange::<N, _>(stream, upgrade).await.map_err(|broken| match broken {
-        Broken::Http(error) => upgrade_failed(error),
-        Broken::Io(error) => lost(&error),
-    })
+    .map_err(Broken::Http)?;
+    exchange::<N, _>(stream, upgrade).await
 }
 
-/// The stream broke before the answer was there. With TLS 1.3 this is also how a server says that
-/// it does not accept our certificate.
-fn lost(error: &io::Error) -> Failure {
+/// What a failed upgrade means, on the way that this configuration takes.
+fn not_upgraded(broken: Broken, uri: &Uri, config: &Config) -> Failure {
     #[cfg(feature = "tls")]
-    if super::tls::is_tls(error) {
-        return Failure::Tls { message: error.to_string() };
+    if let Broken::Io(error) = &broken {
+        if let Some(failure) = super::tls::failure(uri, config, error) {
+            return failure;
+        }
     }
-    failed(format!("the connection was lost in the upgrade: {error}"))
+    #[cfg(feature = "tls")]
+    let shows = config.tls_in_use().shown().is_some();
+    #[cfg(not(feature = "tls"))]
+    let (shows, _) = (true, config);
+    let hint = match (uri.is_secure(), shows) {
+        // A port that speaks TLS answers with an alert, or hangs up.
+        (false, _) => "; a port that speaks TLS does that, which is a wss:// address",
+        (true, false) => "; a server that wants a certificate of the client does that",
+        (true, true) => "",
+    };
+    match broken {
+        Broken::Http(UpgradeError::NotHttp { evidence, .. })
+            if !uri.is_secure() && evidence.starts_with("\\x15\\x03") =>
+        {
+            failed("what answers speaks TLS: this is a wss:// address")
+        }
+        Broken::Http(error @ UpgradeError::Eof { received: 0 }) => {
+            failed(format!("the upgrade failed: {error}{hint}"))
+        }
+        Broken::Http(error) => upgrade_failed(error),
+        Broken::Io(error) => lost(&error, hint),
+    }
+}
+
+/// The stream broke before the answer was there.
+fn lost(error: &io::Error, hint: &str) -> Failure {
+    Failure::Dial {
+        kind: kind_of(error),
+        message: format!("the connection was lost in the upgrade: {error}{hint}"),
+    }
 }
 
 fn upgrade_failed(error: UpgradeError) -> Failure {
@@ -149,5 +247,18 @@ fn random_key() -> [u8; 16] {
 }
 
 fn failed(message: impl Into<String>) -> Failure {
-    Failure::Dial { message: message.into() }
+    Failure::Dial { kind: DialKind::Other, message: message.into() }
+}
+
+/// What the operating system says about a connection, in the kinds that a caller tells apart.
+pub(super) fn kind_of(error: &io::Error) -> DialKind {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => DialKind::Refused,
+        io::ErrorKind::HostUnreachable
+        | io::ErrorKind::NetworkUnreachable
+        | io::ErrorKind::NetworkDown
+        | io::ErrorKind::AddrNotAvailable => DialKind::Unreachable,
+        io::ErrorKind::TimedOut => DialKind::TimedOut,
+        _ => DialKind::Other,
+    }
 }

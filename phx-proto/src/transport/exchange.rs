@@ -1,4 +1,4 @@
-//! Carrying a pure HTTP machine's bytes over a stream.
+//! Carrying a pure machine's bytes over a stream.
 
 use core::future::{Future, poll_fn};
 use core::pin::pin;
@@ -8,7 +8,9 @@ use std::io;
 
 use super::{ByteStream, Net};
 use crate::event::refusal::Refusal;
-use crate::websocket::upgrade::{Connect, Progress, Tunnel, Upgrade, UpgradeError, Upgraded};
+use crate::websocket::upgrade::{
+    Connect, Progress, Socks5, Tunnel, Upgrade, UpgradeError, Upgraded,
+};
 
 /// How long the body of a refusal may take once its head is here: the status is what counts.
 const REFUSAL_BODY_WAIT: Duration = Duration::from_secs(1);
@@ -21,7 +23,7 @@ pub(super) enum Broken {
     Io(io::Error),
 }
 
-/// [`Upgrade`] and [`Connect`], which have the same shape.
+/// [`Upgrade`], [`Connect`] and [`Socks5`], which have the same shape.
 pub(super) trait Machine {
     type Done;
     fn poll_write(&self) -> &[u8];
@@ -62,23 +64,37 @@ macro_rules! machine {
 machine!(Upgrade, Upgraded, UpgradeError::Refused);
 machine!(Connect, Tunnel, UpgradeError::ProxyRefused);
 
-/// Writes the request and reads until the machine is done.
+/// A refusal is complete with its code: there is no body to wait for.
+impl Machine for Socks5 {
+    type Done = Tunnel;
+    fn poll_write(&self) -> &[u8] {
+        Self::poll_write(self)
+    }
+    fn handle_written(&mut self, n: usize) {
+        Self::handle_written(self, n);
+    }
+    fn handle_read(&mut self, bytes: &[u8]) -> Result<Progress<Tunnel>, UpgradeError> {
+        Self::handle_read(self, bytes)
+    }
+    fn handle_eof(&mut self) -> UpgradeError {
+        Self::handle_eof(self)
+    }
+    fn pending_refusal(&self) -> Option<Refusal> {
+        None
+    }
+    fn refused(refusal: Refusal) -> UpgradeError {
+        UpgradeError::ProxyRefused(refusal)
+    }
+}
+
+/// Writes what the machine has to say and reads, by turns, until it is done.
 pub(super) async fn exchange<N: Net, M: Machine>(
     stream: &mut N::Stream,
     mut machine: M,
 ) -> Result<M::Done, Broken> {
-    while !machine.poll_write().is_empty() {
-        // A server may answer and close before it has read everything: what it said is still
-        // there to be read, and says more than the failed write.
-        match poll_fn(|cx| stream.poll_write(cx, machine.poll_write())).await {
-            Ok(0) | Err(_) => break,
-            Ok(n) => machine.handle_written(n),
-        }
-    }
-    let _ = poll_fn(|cx| stream.poll_flush(cx)).await;
-
     let mut buffer = [0; 2_048];
     while machine.pending_refusal().is_none() {
+        write::<N, _>(stream, &mut machine).await;
         let n = poll_fn(|cx| stream.poll_read(cx, &mut buffer)).await.map_err(Broken::Io)?;
         if let Some(done) = take(&mut machine, &buffer[..n]).map_err(Broken::Http)? {
             return Ok(done);
@@ -100,6 +116,25 @@ pub(super) async fn exchange<N: Net, M: Machine>(
             return Ok(done);
         }
     }
+}
+
+/// Writes all that there is to write.
+async fn write<N: Net, M: Machine>(stream: &mut N::Stream, machine: &mut M) {
+    if machine.poll_write().is_empty() {
+        return;
+    }
+    while !machine.poll_write().is_empty() {
+        // A server may answer and close before it has read everything: what it said is still
+        // there to be read, and says more than the failed write.
+        match poll_fn(|cx| stream.poll_write(cx, machine.poll_write())).await {
+            Ok(0) | Err(_) => {
+                machine.handle_written(usize::MAX);
+                return;
+            }
+            Ok(n) => machine.handle_written(n),
+        }
+    }
+    let _ = poll_fn(|cx| stream.poll_flush(cx)).await;
 }
 
 /// Passes on what was read, where nothing is the end.

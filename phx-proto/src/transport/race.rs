@@ -12,6 +12,8 @@ use std::collections::VecDeque;
 use std::io;
 
 use super::Net;
+use super::dial::kind_of;
+use crate::event::cause::DialKind;
 use crate::event::input::Failure;
 
 /// How long one address may be silent before the next is tried beside it (RFC 8305 section 5).
@@ -19,12 +21,13 @@ const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 
 type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// Looks the host up and connects to one of its addresses.
-pub(super) async fn connect<N: Net>(host: &str, port: u16) -> Result<N::Stream, Failure> {
-    let addresses = N::resolve(host.to_owned(), port).await.map_err(|error| {
-        let message = format!("the name {host:?} could not be resolved: {error}");
-        Failure::Dial { message }
-    })?;
+/// Looks the host up and connects to one of its addresses; see [`resolve`].
+pub(super) async fn connect<N: Net>(
+    host: &str,
+    port: u16,
+    only_here: bool,
+) -> Result<N::Stream, Failure> {
+    let addresses = resolve::<N>(host, port, only_here).await?;
     let count = addresses.len();
     let mut race = Race::<N> {
         waiting: interleaved(addresses).into(),
@@ -33,20 +36,51 @@ pub(super) async fn connect<N: Net>(host: &str, port: u16) -> Result<N::Stream, 
         first_error: None,
     };
     poll_fn(|cx| race.poll(cx)).await.map_err(|first_error| {
-        let message = match first_error {
-            None => format!("the name {host:?} has no address"),
-            Some((address, error)) if count == 1 => {
-                format!("{address} could not be reached: {error}")
-            }
-            Some((address, error)) => format!(
+        let Some((address, error)) = first_error else { return no_address(host) };
+        let kind = kind_of(&error);
+        let message = if count == 1 {
+            format!("{address} could not be reached: {error}")
+        } else {
+            format!(
                 "none of the {count} addresses of {host:?} could be reached; {address}: {error}"
-            ),
+            )
         };
-        Failure::Dial { message }
+        Failure::Dial { kind, message }
     })
 }
 
-/// The address that failed first, if any did.
+/// Looks a host up. Only its addresses on this machine are given if only these may be dialled,
+/// because a name such as `a.localhost` leads wherever a resolver says.
+pub(super) async fn resolve<N: Net>(
+    host: &str,
+    port: u16,
+    only_here: bool,
+) -> Result<Vec<SocketAddr>, Failure> {
+    let mut addresses = N::resolve(host.to_owned(), port).await.map_err(|error| {
+        let message = format!("the name {host:?} could not be resolved: {error}");
+        Failure::Dial { kind: DialKind::Dns, message }
+    })?;
+    if let (true, Some(first)) = (only_here, addresses.first().copied()) {
+        addresses.retain(|address| address.ip().to_canonical().is_loopback());
+        if addresses.is_empty() {
+            let message = format!(
+                "the name {host:?} leads to {}, which is not this machine: ws:// to there would \
+                 send everything in the clear",
+                first.ip()
+            );
+            return Err(Failure::Dial { kind: DialKind::Other, message });
+        }
+    }
+    Ok(addresses)
+}
+
+pub(super) fn no_address(host: &str) -> Failure {
+    let message = format!("the name {host:?} has no address");
+    Failure::Dial { kind: DialKind::Dns, message }
+}
+
+/// The address that failed first, if any did; one that was reached at all before one that was not,
+/// because a host without IPv6 says of every such address that it is unreachable.
 type FirstError = Option<(SocketAddr, io::Error)>;
 
 struct Race<N: Net> {
@@ -67,7 +101,14 @@ impl<N: Net> Race<N> {
                     Poll::Pending => index += 1,
                     Poll::Ready(Ok(stream)) => return Poll::Ready(Ok(stream)),
                     Poll::Ready(Err(error)) => {
-                        self.first_error.get_or_insert((*address, error));
+                        let unreachable = |error| kind_of(error) == DialKind::Unreachable;
+                        if self
+                            .first_error
+                            .as_ref()
+                            .is_none_or(|(_, first)| unreachable(first) && !unreachable(&error))
+                        {
+                            self.first_error = Some((*address, error));
+                        }
                         drop(self.attempts.remove(index));
                         due = true;
                     }

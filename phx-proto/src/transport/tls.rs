@@ -2,10 +2,12 @@
 
 use std::io;
 
+use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 
 use super::Net;
 use crate::config::{Config, Uri};
+use crate::event::cause::TlsKind;
 use crate::event::input::Failure;
 
 /// Speaks TLS with the server of `uri` on a stream that leads to it.
@@ -19,36 +21,203 @@ pub(super) async fn secure<N: Net>(
         .name_for(uri.host())
         .map_err(|error| Failure::Unsupported { message: error.to_string() })?;
     let secured = N::secure(stream, name, tls.client()).await;
-    secured.map_err(|error| Failure::Tls { message: message(uri.host(), &error) })
+    secured.map_err(|error| failure(uri, config, &error).unwrap_or_else(|| lost(uri, &error)))
 }
 
-/// Whether it is TLS that failed, and not the connection under it.
-pub(super) fn is_tls(error: &io::Error) -> bool {
-    tls_error(error).is_some()
+/// The failure, if it is TLS that failed, and not the connection under it. With TLS 1.3 a server
+/// judges the client's certificate after the handshake, so this may be asked in the upgrade too.
+pub(super) fn failure(uri: &Uri, config: &Config, error: &io::Error) -> Option<Failure> {
+    let error = error.get_ref()?.downcast_ref()?;
+    let (kind, message) = problem(uri.host(), config, error);
+    Some(Failure::Tls { kind, message })
 }
 
-fn tls_error(error: &io::Error) -> Option<&Error> {
-    error.get_ref()?.downcast_ref()
+fn lost(uri: &Uri, error: &io::Error) -> Failure {
+    let message = format!(
+        "the connection to {:?} was lost in the handshake ({error}): a port that does not speak TLS \
+         does that, which is a ws:// address, and so does a proxy or a firewall in the way",
+        uri.host()
+    );
+    Failure::Tls { kind: TlsKind::Lost, message }
 }
 
-fn message(host: &str, error: &io::Error) -> String {
-    let Some(tls) = tls_error(error) else {
-        return format!("the connection to {host:?} was lost in the handshake: {error}");
-    };
-    match tls {
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) => format!(
-            "the certificate of {host:?} is signed by an authority that is not trusted; if it is \
-             the right one, configure its certificate with `Tls` ({tls})"
+/// How a server's own certificate is made.
+fn command(host: &str) -> String {
+    let kind = if host.parse::<core::net::IpAddr>().is_ok() { "IP" } else { "DNS" };
+    format!(
+        "`openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 365 -subj \
+         /CN={host} -addext subjectAltName={kind}:{host} -addext basicConstraints=critical,CA:FALSE`"
+    )
+}
+
+fn problem(host: &str, config: &Config, error: &Error) -> (TlsKind, String) {
+    let not_accepted = format!("the certificate of {host:?} is not accepted: ");
+    match error {
+        Error::InvalidCertificate(error) => {
+            let (kind, what) = match error {
+                CertificateError::UnknownIssuer => (
+                    TlsKind::UnknownIssuer,
+                    format!(
+                        "it is signed by an authority that is not trusted; trusted are {}",
+                        config.tls_in_use().trusted()
+                    ),
+                ),
+                CertificateError::BadSignature => (
+                    TlsKind::UnknownIssuer,
+                    format!(
+                        "an authority of that name is among {} and did not sign it, or the server \
+                         does not hold its key: was the authority made anew?",
+                        config.tls_in_use().trusted()
+                    ),
+                ),
+                CertificateError::NotValidForNameContext { presented, .. } => {
+                    (TlsKind::WrongName, wrong_name(host, presented))
+                }
+                CertificateError::NotValidForName => {
+                    (TlsKind::WrongName, "it bears another name".to_owned())
+                }
+                CertificateError::ExpiredContext { time, not_after } => (
+                    TlsKind::Expired,
+                    format!(
+                        "it expired on {}, and this machine's clock says {}: renew it, or set the \
+                         clock",
+                        date(*not_after),
+                        date(*time)
+                    ),
+                ),
+                CertificateError::NotValidYetContext { time, not_before } => (
+                    TlsKind::NotYetValid,
+                    format!(
+                        "it is not valid before {}, and this machine's clock says {}: set the clock, \
+                         or wait",
+                        date(*not_before),
+                        date(*time)
+                    ),
+                ),
+                error => (TlsKind::BadCertificate, bad_certificate(host, error)),
+            };
+            (kind, not_accepted + &what)
+        }
+        Error::InvalidMessage(InvalidMessage::InvalidContentType) => (
+            TlsKind::NotTls,
+            format!(
+                "what answers at {host:?} does not speak TLS: is this a ws:// address, or is there a \
+                 proxy in the way? ({error})"
+            ),
         ),
-        Error::InvalidCertificate(_) => {
-            format!("the certificate of {host:?} is not accepted: {tls}")
-        }
-        Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            format!("what answers at {host:?} does not speak TLS: is this a ws:// address? ({tls})")
-        }
         Error::AlertReceived(AlertDescription::CertificateRequired) => {
-            format!("{host:?} wants a certificate: configure one with `Tls::with_identity` ({tls})")
+            (TlsKind::CertificateRequired, format!("{host:?} wants a certificate ({error})"))
         }
-        _ => format!("the handshake with {host:?} failed: {tls}"),
+        // TLS 1.2 has no alert of its own for a certificate that is missing.
+        Error::AlertReceived(AlertDescription::HandshakeFailure)
+            if config.tls_in_use().shown().is_none() =>
+        {
+            let message = format!(
+                "{host:?} refuses the handshake: it may want a certificate, or ciphers that are not \
+                 offered ({error})"
+            );
+            (TlsKind::Other, message)
+        }
+        Error::AlertReceived(alert)
+            if is_about_certificate(*alert)
+                // The signature in it, or by it.
+                || *alert == AlertDescription::DecryptError
+                    && config.tls_in_use().shown().is_some() =>
+        {
+            let shown = config.tls_in_use().shown().unwrap_or("the certificate it was shown");
+            let why = match alert {
+                AlertDescription::DecryptError => "a signature in it, or by its key, is wrong",
+                AlertDescription::CertificateExpired => "it has expired, or is not valid yet",
+                AlertDescription::UnknownCA => "it is signed by an authority that it does not know",
+                _ => "it is not one that it takes",
+            };
+            let look = "`openssl x509 -noout -dates -issuer -in` shows what is in it";
+            let message = format!("{host:?} refuses {shown}: {why}; {look} ({error})");
+            (TlsKind::CertificateRefused, message)
+        }
+        _ => (TlsKind::Other, format!("the handshake with {host:?} failed: {error}")),
+    }
+}
+
+fn wrong_name(host: &str, presented: &[String]) -> String {
+    if presented.is_empty() {
+        return format!(
+            "it bears no name in subjectAltName, and its common name does not count: make it with \
+             one, {}",
+            command(host)
+        );
+    }
+    // `DnsName("backend.internal")`, `IpAddress(10.0.0.1)`.
+    let bare = |name: &String| {
+        let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+        inner.unwrap_or(name).trim_matches('"').to_owned()
+    };
+    let shown = presented.iter().take(8).map(bare).collect::<Vec<_>>().join(", ");
+    let more = if presented.len() > 8 { " and others" } else { "" };
+    format!("it bears other names: {shown}{more}")
+}
+
+/// rustls keeps what webpki says of these behind a type of its own.
+fn bad_certificate(host: &str, error: &CertificateError) -> String {
+    let shown = format!("{error:?}");
+    if shown.contains("CaUsedAsEndEntity") {
+        return format!(
+            "it says that it is an authority (CA:TRUE), as `openssl req -x509` makes them, and a \
+             server's own must not: make it with {}",
+            command(host)
+        );
+    }
+    if shown.contains("UnsupportedCertVersion") {
+        return format!("it is of X.509 version 1: make one of version 3, {}", command(host));
+    }
+    error.to_string()
+}
+
+const fn is_about_certificate(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied
+    )
+}
+
+/// The day in UTC.
+fn date(time: UnixTime) -> String {
+    // Days from 0000-03-01, so that leap days come last in a year.
+    let days = time.as_secs() / 86_400 + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (year, month) = (year + era * 400 + u64::from(month >= 10), (month + 2) % 12 + 1);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Held to `date -u -d @N +%F`.
+    #[test]
+    fn days_are_those_of_the_calendar() {
+        for (seconds, day) in [
+            (0, "1970-01-01"),
+            (951_782_399, "2000-02-28"),
+            (951_782_400, "2000-02-29"),
+            (951_868_800, "2000-03-01"),
+            (978_307_200, "2001-01-01"),
+            (1_735_689_599, "2024-12-31"),
+            (4_107_542_400, "2100-03-01"),
+            (253_402_300_799, "9999-12-31"),
+        ] {
+            let time = UnixTime::since_unix_epoch(core::time::Duration::from_secs(seconds));
+            assert_eq!(date(time), day);
+        }
     }
 }

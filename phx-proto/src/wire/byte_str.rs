@@ -122,6 +122,7 @@ impl Serialize for ByteStr {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_types, reason = "a set of the test alone")]
 mod tests {
     use std::collections::{BTreeSet, HashSet};
 
@@ -131,7 +132,6 @@ mod tests {
     #[test]
     fn hashes_as_it_borrows() {
         let names = ["", "room:a", "é", "a longer name than fits into a word"];
-        #[expect(clippy::disallowed_types, reason = "of the test alone")]
         let set: HashSet<ByteStr> = names.into_iter().map(ByteStr::from).collect();
         let tree: BTreeSet<ByteStr> = names.into_iter().map(ByteStr::from).collect();
         for name in names {

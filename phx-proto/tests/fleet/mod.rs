@@ -171,7 +171,10 @@ impl Runtime for Fleet {
                 host.dials += 1;
                 host.requests.push(request);
                 if host.down {
-                    return Err(Failure::Dial { message: "connection refused".into() });
+                    return Err(Failure::Dial {
+                        kind: phx_proto::DialKind::Refused,
+                        message: "connection refused".into(),
+                    });
                 }
                 if let Some(status) = host.status {
                     return Err(Failure::Refused(Refusal::new(status, Vec::new(), "")));

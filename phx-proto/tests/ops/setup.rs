@@ -130,7 +130,9 @@ pub fn config(setup: &Setup, policy: &Policy) -> Config {
 
 pub fn failure(fail: Fail) -> Failure {
     match fail {
-        Fail::Dial => Failure::Dial { message: "refused".into() },
+        Fail::Dial => {
+            Failure::Dial { kind: phx_proto::DialKind::Refused, message: "refused".into() }
+        }
         Fail::Refused(status, retry_after) => {
             let headers = retry_after
                 .map(|seconds| ("Retry-After".to_owned(), seconds.to_string()))

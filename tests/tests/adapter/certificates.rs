@@ -25,7 +25,12 @@ pub(crate) struct Identity {
 
 impl Authority {
     pub(crate) fn new() -> Self {
+        Self::named("authority")
+    }
+
+    pub(crate) fn named(name: &str) -> Self {
         let mut params = CertificateParams::new([]).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
@@ -50,9 +55,18 @@ impl Authority {
         year: i32,
         known_clients: bool,
     ) -> Arc<ServerConfig> {
+        self.server_with(name, (2000, year), known_clients)
+    }
+
+    /// The same with a certificate for these years.
+    pub(crate) fn server_between(&self, name: &str, from: i32, until: i32) -> Arc<ServerConfig> {
+        self.server_with(name, (from, until), false)
+    }
+
+    fn server_with(&self, name: &str, years: (i32, i32), known_clients: bool) -> Arc<ServerConfig> {
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
-        params.not_before = rcgen::date_time_ymd(2000, 1, 1);
-        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        params.not_before = rcgen::date_time_ymd(years.0, 1, 1);
+        params.not_after = rcgen::date_time_ymd(years.1, 1, 1);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let provider = Arc::new(ring::default_provider());

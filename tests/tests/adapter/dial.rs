@@ -38,7 +38,7 @@ async fn dial_answering(answer: impl Into<Vec<u8>>) -> Dialled {
 /// The line of a failure that is not a refusal.
 pub(crate) fn line(dialled: Dialled) -> String {
     match dialled {
-        Err(Failure::Dial { message }) => {
+        Err(Failure::Dial { message, .. }) => {
             assert!(!message.contains('\n'), "one line: {message:?}");
             message
         }

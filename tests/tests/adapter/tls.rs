@@ -30,7 +30,7 @@ fn trusting(listener: &Listener, authority: &Authority) -> Config {
 /// What is said of an attempt that fails because of TLS.
 async fn failure(config: Config) -> String {
     match dial(config).await {
-        Err(Failure::Tls { message }) => message,
+        Err(Failure::Tls { message, .. }) => message,
         Err(failure) => panic!("expected a failure of TLS, got {failure:?}"),
         Ok(_) => panic!("expected a failure of TLS"),
     }

@@ -46,6 +46,7 @@ pub(super) const CONNECTION: &[(&str, Shape, &str)] = &[
     ),
     ("close_timeout_msec", Shape::Msec, "How long a close may take."),
     ("connect_timeout_msec", Shape::Msec, "How long an attempt to connect may take."),
+    ("connect_to", Shape::Text, "host:port to dial in place of the URI's; Host and TLS name stay."),
     ("first_retry_spread_msec", Shape::Range, "[from, to] of the first retry after a loss."),
     ("headers", Shape::Pairs, "Headers of the upgrade; Phoenix shows the socket those with x-."),
     ("heartbeat_interval_msec", Shape::Msec, "How often a heartbeat is sent; 0 for never."),

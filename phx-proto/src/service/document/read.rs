@@ -154,15 +154,7 @@ impl Reader<'_> {
             Some(Node::Null) => return stand_in(),
             Some(node) => text(node).and_then(|uri| {
                 let config = if insecure { Config::insecure(&uri) } else { Config::new(&uri) };
-                config.map_err(|error| match error {
-                    ConfigError::Insecure { host } => ProblemKind::Invalid {
-                        message: format!(
-                            "ws:// to {host} would send everything in the clear: use wss://, or \
-                             set \"allow_insecure\": true"
-                        ),
-                    },
-                    other => other.into(),
-                })
+                config.map_err(in_terms_of_keys)
             }),
             None => Err(ProblemKind::Missing),
         };
@@ -173,6 +165,19 @@ impl Reader<'_> {
                 stand_in()
             }
         }
+    }
+}
+
+/// An error that names the key to set, where the configuration would name its constructor.
+fn in_terms_of_keys(error: ConfigError) -> ProblemKind {
+    match error {
+        ConfigError::Insecure { host } => ProblemKind::Invalid {
+            message: format!(
+                "ws:// to {host} would send everything in the clear: use wss://, or set \
+                 \"allow_insecure\": true"
+            ),
+        },
+        other => other.into(),
     }
 }
 
@@ -196,6 +201,7 @@ fn set(mut spec: ConnectionSpec, key: &str, node: Node) -> Read<ConnectionSpec> 
             pairs(node)?.into_iter().fold(config, |config, (name, value)| config.param(name, value))
         }
         "auth_token" => config.auth_token(text(node)?),
+        "connect_to" => config.connect_to(&text(node)?).map_err(in_terms_of_keys)?,
         "auto_join_channels" => channels(node)?
             .into_iter()
             .try_fold(config, |config, (topic, params)| config.auto_join(topic, params))?,

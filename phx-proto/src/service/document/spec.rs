@@ -16,6 +16,7 @@ use crate::service::supervision::RestartPolicy;
 /// | --- | --- |
 /// | `uri` | `ws://` or `wss://`, with its path |
 /// | `allow_insecure` | lets `ws://` leave this machine |
+/// | `connect_to` | `host:port` to dial in place of the URI's; `Host` and the TLS name stay |
 /// | `vsn` | `"2.0.0"` or `"1.0.0"`; default: that of the query of `uri`, else `"2.0.0"` |
 /// | `headers`, `params` | an object, or a list of pairs |
 /// | `auth_token` | the token of Phoenix's `auth_token` |

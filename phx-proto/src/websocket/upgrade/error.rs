@@ -1,6 +1,6 @@
 //! Why an upgrade, or a tunnel through a proxy, did not happen.
 
-use crate::event::refusal::Refusal;
+use crate::event::refusal::{Refusal, SocksRefusal};
 
 /// Why an upgrade, or a tunnel through a proxy, did not happen.
 ///
@@ -43,7 +43,7 @@ pub enum UpgradeError {
         reason: &'static str,
     },
 
-    /// Proxy credentials that HTTP's Basic scheme cannot carry.
+    /// Proxy credentials that HTTP's Basic scheme, or SOCKS5, cannot carry.
     #[error("invalid proxy credentials: {reason}")]
     InvalidCredentials {
         /// What is wrong with them.
@@ -62,6 +62,24 @@ pub enum UpgradeError {
     /// credentials.
     #[error("the proxy refused the tunnel: HTTP {status}{hint}", status = .0.status(), hint = proxy_hint(.0))]
     ProxyRefused(Refusal),
+
+    /// The SOCKS5 proxy wants (other) credentials, or its rules forbid the address.
+    #[error("the proxy refused the tunnel: {0}")]
+    SocksRefused(SocksRefusal),
+
+    /// The SOCKS5 proxy did not reach the server.
+    #[error("the proxy did not reach the server: {}", socks_reply(*.code))]
+    SocksFailed {
+        /// The code of its reply (RFC 1928 section 6).
+        code: u8,
+    },
+
+    /// What came back is not SOCKS5.
+    #[error("the answer is not SOCKS5: it has {byte:#04x} in it{}", http_hint(*.byte))]
+    NotSocks {
+        /// The first byte that does not belong there.
+        byte: u8,
+    },
 
     /// What came back is not HTTP/1.
     #[error("the answer is not HTTP: {reason}, it begins with \"{evidence}\"")]
@@ -136,6 +154,25 @@ impl UpgradeError {
                 | Self::Finished
         )
     }
+}
+
+/// The replies of RFC 1928 section 6.
+fn socks_reply(code: u8) -> String {
+    match code {
+        1 => "it has a general failure".to_owned(),
+        3 => "the network is unreachable".to_owned(),
+        4 => "the host is unreachable".to_owned(),
+        5 => "the connection was refused".to_owned(),
+        6 => "it took too long".to_owned(),
+        7 => "it does not make connections".to_owned(),
+        8 => "it does not know this type of address".to_owned(),
+        code => format!("reply {code}, which has no meaning"),
+    }
+}
+
+/// `HTTP/1.1 400 Bad Request` is what an HTTP proxy says to a greeting.
+const fn http_hint(byte: u8) -> &'static str {
+    if byte == b'H' { " (if it is an HTTP proxy, write http://)" } else { "" }
 }
 
 fn proxy_hint(refusal: &Refusal) -> &'static str {

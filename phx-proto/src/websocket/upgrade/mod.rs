@@ -53,6 +53,7 @@ mod outbox;
 mod proxy;
 mod request;
 mod response;
+mod socks5;
 
 use core::fmt;
 
@@ -61,6 +62,7 @@ use bytes::Bytes;
 pub use self::error::UpgradeError;
 pub use self::proxy::{Connect, ConnectRequest, Credentials, Tunnel};
 pub use self::request::accept_key;
+pub use self::socks5::Socks5;
 
 use self::outbox::Outbox;
 use self::response::{Event, Head, Response};

@@ -14,6 +14,11 @@ impl Outbox {
         Self { bytes, written: 0 }
     }
 
+    /// Appends what follows from an answer.
+    pub(super) fn extend(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
     pub(super) fn pending(&self) -> &[u8] {
         &self.bytes[self.written..]
     }

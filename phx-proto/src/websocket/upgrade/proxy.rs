@@ -26,11 +26,11 @@ pub struct ConnectRequest<'a> {
     pub credentials: Option<Credentials<'a>>,
 }
 
-/// A user and a password for HTTP's Basic scheme, sent as `Proxy-Authorization`. `Debug` shows
-/// neither.
+/// A user and a password: for HTTP's Basic scheme, sent as `Proxy-Authorization`, or for SOCKS5,
+/// where each has at most 255 bytes. `Debug` shows neither.
 #[derive(Clone, Copy)]
 pub struct Credentials<'a> {
-    /// The user; without colons, which would end it.
+    /// The user; without colons for HTTP, where one would end it.
     pub username: &'a str,
     /// The password.
     pub password: &'a str,
@@ -63,7 +63,7 @@ pub struct Connect {
 /// A stream on whose far end is the server now.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Tunnel {
-    /// The headers of the proxy's answer, in the order and spelling they came.
+    /// The headers of the proxy's answer, in the order and spelling they came. SOCKS5 has none.
     pub headers: Vec<(String, String)>,
     /// What was read past the head: the server's first bytes. Usually none, because in TLS and in
     /// HTTP the client speaks first.

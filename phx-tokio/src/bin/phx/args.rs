@@ -1,13 +1,13 @@
 //! The command line. Lines of its help are broken by hand: they fit a terminal of 80 columns, and
 //! no crate is needed to measure it. A test runs the examples.
 
-use core::fmt::{self, Display};
+use core::fmt;
 use core::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use phx_tokio::{Config, Roots, Setup, Tls};
+use phx_tokio::{Config, Setup, Tls, TlsFiles};
 
 use crate::exit::Failed;
 use crate::record::Record;
@@ -254,6 +254,17 @@ pub(crate) struct Target {
     /// trust, in place of Mozilla's
     #[arg(long, value_name = "FILE", verbatim_doc_comment)]
     ca: Option<PathBuf>,
+    /// A PEM file with the certificate to show, and its
+    /// chain
+    #[arg(long, value_name = "FILE", requires = "key", verbatim_doc_comment)]
+    cert: Option<PathBuf>,
+    /// A PEM file with the key of that certificate
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+    /// Dial this host:port in place of the URL's; the Host
+    /// header and the name to verify stay the URL's
+    #[arg(long, value_name = "ADDR", verbatim_doc_comment)]
+    connect_to: Option<String>,
     /// Let ws:// leave this machine: tokens and messages
     /// then travel in the clear
     #[arg(long, verbatim_doc_comment)]
@@ -290,16 +301,23 @@ impl Target {
         };
         let new = if self.allow_insecure { Config::insecure } else { Config::new };
         let mut config = new(&self.url).map_err(bad)?;
+        if let Some(address) = &self.connect_to {
+            config = config.connect_to(address).map_err(bad)?;
+        }
         for (name, value) in &self.params {
             config = config.param(name, value.as_str());
         }
         for (name, value) in &self.headers {
             config = config.header(name, value.as_str()).map_err(bad)?;
         }
-        if let Some(file) = &self.ca {
-            let bad = |error: &dyn Display| Failed::Usage(format!("{}: {error}", file.display()));
-            let pem = std::fs::read(file).map_err(|error| bad(&error))?;
-            config = config.tls(Tls::new(Roots::pem(&pem).map_err(|error| bad(&error))?));
+        if self.ca.is_some() || self.cert.is_some() {
+            let path = |file: &PathBuf| file.display().to_string();
+            let mut files = TlsFiles::default();
+            files.ca_file = self.ca.as_ref().map(path);
+            files.cert_file = self.cert.as_ref().map(path);
+            files.key_file = self.key.as_ref().map(path);
+            let tls = Tls::from_files(&files, |path| std::fs::read(path));
+            config = config.tls(tls.map_err(|error| Failed::Usage(error.to_string()))?);
         }
         config.proxy_from_env(|name| std::env::var(name).ok()).map_err(bad)
     }

@@ -3,9 +3,8 @@
 use core::fmt;
 use std::process::ExitCode;
 
-use phx_tokio::{Cause, ChannelEnd, JoinFailed, JoinObstacle, Rejection, RejectionKind, StreamEnd};
+use phx_tokio::{Cause, ChannelEnd, JoinFailed, JoinObstacle, Rejection, StreamEnd, TlsKind};
 
-use crate::output::json_of;
 use crate::style::{Style, Tone};
 
 /// Why a command failed. Its `Display` is one line.
@@ -32,9 +31,10 @@ impl Failed {
     pub(crate) fn connection(url: &str, cause: &Cause) -> Self {
         // The query may hold a token.
         let url = url.split(['?', '#']).next().unwrap_or(url);
+        let text = format!("{url}: {}", in_terms_of_options(cause));
         match cause {
-            Cause::Refused(_) => Self::Refused(format!("{url}: {cause}")),
-            _ => Self::Unreachable(format!("{url}: {cause}")),
+            Cause::Refused(_) => Self::Refused(text),
+            _ => Self::Unreachable(text),
         }
     }
 
@@ -44,7 +44,7 @@ impl Failed {
             JoinFailed::Rejected(rejection) => rejected(topic, rejection),
             JoinFailed::Ended(end) => channel_ended(topic, end),
             JoinFailed::Deadline { last: Some(JoinObstacle::Disconnected(cause)) } => {
-                Self::Unreachable(format!("{topic}: {cause}"))
+                Self::Unreachable(format!("{topic}: {}", in_terms_of_options(cause)))
             }
             JoinFailed::Deadline { last: Some(JoinObstacle::Rejected(rejection)) } => {
                 rejected(topic, rejection)
@@ -109,7 +109,9 @@ fn channel_ended(topic: &str, end: &ChannelEnd) -> Failed {
         ChannelEnd::GaveUp(Cause::Refused(refusal)) => {
             Failed::Refused(format!("{topic}: the server refused the upgrade: {refusal}"))
         }
-        ChannelEnd::GaveUp(cause) => Failed::Unreachable(format!("{topic}: {cause}")),
+        ChannelEnd::GaveUp(cause) => {
+            Failed::Unreachable(format!("{topic}: {}", in_terms_of_options(cause)))
+        }
         ChannelEnd::ClosedByServer => {
             Failed::Unreachable(format!("{topic}: the server closed the channel"))
         }
@@ -118,11 +120,17 @@ fn channel_ended(topic: &str, end: &ChannelEnd) -> Failed {
     }
 }
 
-fn rejected(topic: &str, rejection: &Rejection) -> Failed {
-    let why = match rejection.kind {
-        RejectionKind::UnmatchedTopic => "no channel of the server matches the topic",
-        RejectionKind::TooManyChannels => "the connection has as many channels as it may",
-        _ => "the server rejected the join",
+/// What went wrong, with the options of this command where the library names its functions.
+fn in_terms_of_options(cause: &Cause) -> String {
+    let Cause::Tls { kind, message } = cause else { return cause.to_string() };
+    let advice = match kind {
+        TlsKind::UnknownIssuer => "; if it is the right one, pass its authority with --ca FILE",
+        TlsKind::CertificateRequired => "; pass one with --cert FILE and --key FILE",
+        _ => "",
     };
-    Failed::Rejected(format!("{topic}: {why}: {}", json_of(&rejection.response)))
+    format!("TLS failed: {message}{advice}")
+}
+
+fn rejected(topic: &str, rejection: &Rejection) -> Failed {
+    Failed::Rejected(format!("{topic}: the server refused the join: {rejection}"))
 }

@@ -1,6 +1,6 @@
 //! `phx listen`: joins topics and prints what happens on them until it is interrupted.
 
-use phx_tokio::{ChannelEvent, Interruption, Messages};
+use phx_tokio::{ChannelEvent, Messages};
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -53,7 +53,7 @@ async fn follow(output: Output, topic: &str, mut messages: Messages) -> Result<(
                 output.event("message", topic, words, json!({"event": event, "payload": payload}))
             }
             ChannelEvent::Interrupted { cause, .. } => {
-                let cause = interruption(&cause);
+                let cause = cause.to_string();
                 let words = (Tone::Gap, "interrupted:", &*cause);
                 output.event("interrupted", topic, words, json!({"cause": cause}))
             }
@@ -81,12 +81,4 @@ async fn follow(output: Output, topic: &str, mut messages: Messages) -> Result<(
         }
     }
     Ok(())
-}
-
-fn interruption(cause: &Interruption) -> String {
-    match cause {
-        Interruption::Disconnected(cause) => cause.to_string(),
-        Interruption::Crashed => "the channel crashed on the server".to_owned(),
-        _ => "the server does not know the channel any more".to_owned(),
-    }
 }

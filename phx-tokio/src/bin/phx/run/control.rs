@@ -251,10 +251,9 @@ async fn outcome(
 fn not_joined(error: &JoinFailed) -> Why {
     match error {
         JoinFailed::NotAccepted(error) => Why::new("not_accepted", error),
-        JoinFailed::Rejected(rejection) => Why {
-            response: response(&rejection.response),
-            ..Why::new("rejected", &"the server refused the join")
-        },
+        JoinFailed::Rejected(rejection) => {
+            Why { response: response(&rejection.response), ..Why::new("rejected", error) }
+        }
         JoinFailed::Deadline { .. } => Why::new("timed_out", error),
         _ => Why::new("ended", error),
     }
