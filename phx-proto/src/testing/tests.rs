@@ -208,3 +208,29 @@ fn text_that_is_not_utf8_closes_with_1007() {
     server.handle_frame(at(1), peer, &Frame::Text(b"[\"\xff\"]".to_vec().into()));
     assert_eq!(sent(&mut server), ["close 1007", "drop"]);
 }
+
+/// What is echoed is what was pushed, whatever features of serde_json another crate turns on.
+#[test]
+fn numbers_are_echoed_as_numbers() {
+    use super::codec::{Payload, Vsn, decode};
+    let read = |payload: &str| {
+        let frame = Frame::from(format!(r#"["1","2","t","e",{payload}]"#));
+        let inbound = decode(Vsn::V2, &frame).ok()?;
+        let Payload::Json(value) = inbound.payload else { return None };
+        Some(value.to_string())
+    };
+    for (payload, echoed) in [
+        ("12", "12"),
+        ("-12", "-12"),
+        ("-0", "0"),
+        ("-0.0", "0"),
+        ("0.5", "0.5"),
+        ("18446744073709551615", "18446744073709551615"),
+        ("[1,{\"a\":2,\"a\":3}]", "[1,{\"a\":2}]"),
+        ("1.50", "1.5"),
+    ] {
+        assert_eq!(read(payload).as_deref(), Some(echoed), "{payload}");
+    }
+    assert_eq!(read("1e999"), None, "no float of 64 bits");
+    assert_eq!(read(&"[".repeat(200)), None);
+}
