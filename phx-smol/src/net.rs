@@ -11,7 +11,9 @@ use std::sync::Arc;
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::protocol::Role;
 use bytes::Bytes;
-use phx_proto::adapter::{ByteStream, Net, WebSocket, Writes, socket_config, take_front};
+use phx_proto::adapter::{
+    ByteStream, CloseWatch, Net, WebSocket, Writes, socket_config, take_front,
+};
 #[cfg(feature = "tls")]
 use phx_proto::rustls::{ClientConfig, pki_types::ServerName};
 use phx_proto::upgrade::Upgraded;
@@ -52,7 +54,7 @@ impl Net for SmolNet {
         let connector = futures_rustls::TlsConnector::from(client);
         let writes = stream.writes.clone();
         let stream = Box::new(connector.connect(name, stream).await?);
-        Ok(Io { stream, writes, leftover: Bytes::new() })
+        Ok(Io { stream, writes, leftover: Bytes::new(), close: None })
     }
 }
 
@@ -66,9 +68,10 @@ pub(crate) async fn open(
     // Given to tungstenite, it would become the read buffer: one that is as small as this is, and
     // that grows by a frame at a time, which makes a system call of every frame.
     stream.leftover = upgraded.leftover;
+    let close = stream.close.insert(CloseWatch::default()).seen();
     let config = Some(socket_config(config));
     let socket = WebSocketStream::from_raw_socket(stream, Role::Client, config).await;
-    (WebSocket::new(socket, writes), Opened { protocol: upgraded.protocol })
+    (WebSocket::new(socket, writes, close), Opened { protocol: upgraded.protocol })
 }
 
 /// What a WebSocket can run over.
@@ -84,11 +87,18 @@ pub(crate) struct Io {
     writes: Writes,
     /// What was read with the upgrade and comes first.
     leftover: Bytes,
+    /// Reads along once the stream is a WebSocket.
+    close: Option<CloseWatch>,
 }
 
 impl Io {
     pub(crate) fn new(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
-        Self { stream: Box::new(stream), writes: Writes::default(), leftover: Bytes::new() }
+        Self {
+            stream: Box::new(stream),
+            writes: Writes::default(),
+            leftover: Bytes::new(),
+            close: None,
+        }
     }
 }
 
@@ -112,12 +122,17 @@ impl AsyncRead for Io {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        if !self.leftover.is_empty() {
+        let read = if self.leftover.is_empty() {
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?
+        } else {
             let front = take_front(&mut self.leftover, buffer.len());
             buffer[..front.len()].copy_from_slice(&front);
-            return Poll::Ready(Ok(front.len()));
+            front.len()
+        };
+        if let Some(close) = &mut self.close {
+            close.read(&buffer[..read]);
         }
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        Poll::Ready(Ok(read))
     }
 }
 
