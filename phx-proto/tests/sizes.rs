@@ -15,8 +15,9 @@ fn at_most(size: usize, bound: usize) {
 fn the_values_of_the_interface_do_not_grow() {
     // With the deadlines of the connection, the rings of its pushes and the table of its topics: in
     // return an idle connection keeps no node of a tree, and a push costs a third of what it did.
-    // The pace of joins outlives connections, and knows its last burst.
-    at_most(size_of::<Socket>(), 2480);
+    // The pace of joins outlives connections, and knows its last burst; so does the address that was
+    // open, for the first 404 there.
+    at_most(size_of::<Socket>(), 2504);
     at_most(size_of::<Action>(), 112);
     at_most(size_of::<Signal>(), 112);
     at_most(size_of::<Message>(), 152);
