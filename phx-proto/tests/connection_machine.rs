@@ -275,6 +275,10 @@ fn refusals_wait_long_on_their_own_counter() {
             check(hand.reconnect_after().0, step / 2, step, "refusal");
             hand.until_dial();
         }
+        if status == 404 {
+            // After an accepted upgrade that is another matter.
+            continue;
+        }
         // An accepted upgrade ends the row.
         hand.opened();
         hand.lost();
@@ -689,4 +693,84 @@ fn retry_after_at_its_cap_is_spread() {
     }
     let (least, most) = (delays.iter().min().unwrap(), delays.iter().max().unwrap());
     assert!(*most - *least > secs(600), "{least:?} to {most:?}");
+}
+
+/// A router without a backend answers 404 for the length of a deploy: where a connection was open
+/// before, that is no wrong path.
+#[test]
+fn not_found_after_an_open_connection_is_a_deploy() {
+    let mut hand = Hand::new(config().heartbeat_interval(Duration::ZERO));
+    hand.connect();
+    hand.opened();
+    hand.advance(secs(60));
+    hand.lost();
+    hand.until_dial();
+    let first = hand.now;
+    loop {
+        let waited = hand.now.since(first);
+        hand.failed(refused(404, &[]));
+        let (delay, _) = hand.reconnect_after();
+        if waited >= secs(120) {
+            check(delay, 2_500, 5_000, "refused_after from its first step");
+            break;
+        }
+        check(delay, 500, 5_000, "reconnect_after");
+        assert!(hand.socket.stats().failed_attempts < 100);
+        hand.until_dial();
+    }
+    // Two minutes are over: now it is refused for good.
+    hand.until_dial();
+    hand.failed(refused(404, &[]));
+    check(hand.reconnect_after().0, 7_500, 15_000, "refused_after");
+    // Once it was open again, the minutes begin anew.
+    hand.until_dial();
+    hand.opened();
+    hand.advance(secs(10));
+    hand.lost();
+    hand.until_dial();
+    hand.failed(refused(404, &[]));
+    check(hand.reconnect_after().0, 500, 2_000, "reconnect_after");
+    // Another refusal is another matter.
+    hand.until_dial();
+    hand.failed(refused(403, &[]));
+    check(hand.reconnect_after().0, 2_500, 5_000, "refused_after");
+}
+
+#[test]
+fn not_found_elsewhere_is_refused() {
+    let at = |uri: &str| Credentials::new().uri(phx_proto::Uri::parse(uri).unwrap());
+    let delay = |uri: &str, rule: Option<StatusRule>| {
+        let config = match rule {
+            Some(rule) => config().status_rule(404, rule),
+            None => config(),
+        };
+        let mut hand = Hand::new(config.heartbeat_interval(Duration::ZERO));
+        hand.connect();
+        hand.opened();
+        hand.advance(secs(60));
+        hand.lost();
+        hand.until_dial();
+        hand.socket.set_credentials(at(uri)).unwrap();
+        hand.failed(refused(404, &[]));
+        match hand.socket.status() {
+            Status::Waiting { .. } => Some(hand.reconnect_after().0),
+            _ => None,
+        }
+    };
+    let same = "ws://localhost:4000/socket/websocket?token=another";
+    check(delay(same, None).unwrap(), 500, 2_000, "the query does not count");
+    for other in [
+        "wss://localhost:4000/socket/websocket",
+        "ws://127.0.0.1:4000/socket/websocket",
+        "ws://localhost:4001/socket/websocket",
+        "ws://localhost:4000/socket",
+    ] {
+        check(delay(other, None).unwrap(), 2_500, 5_000, other);
+    }
+    assert_eq!(delay(same, Some(StatusRule::Stop)), None, "a rule of one's own holds");
+    // Never open: the path is wrong.
+    let mut hand = Hand::new(config());
+    hand.connect();
+    hand.failed(refused(404, &[]));
+    check(hand.reconnect_after().0, 2_500, 5_000, "refused_after");
 }

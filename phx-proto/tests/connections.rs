@@ -6,6 +6,7 @@ use phx_proto::{
     ChannelStatus, Connections, PendingReason, Problem, ProblemKind, Restart, Socket, Time,
 };
 use serde::de::IntoDeserializer as _;
+use serde_json::{Value, json};
 
 const NONE: fn(&str) -> Option<String> = |_| None;
 
@@ -297,4 +298,41 @@ fn vsn_of_a_document_is_that_of_the_address() {
     let unknown = problems(r#""uri": "wss://h/s?vsn=9.0.0""#);
     assert_eq!(unknown.len(), 1, "{unknown:?}");
     assert!(unknown[0].contains("key \"uri\"") && unknown[0].contains("`Serializer`"));
+}
+
+/// Join parameters go to the server as they stand in the document, whatever features of serde_json
+/// another crate turns on; `deserialize` reads them alike.
+#[test]
+fn numbers_of_join_parameters_are_numbers() {
+    let document = json!({"connections": {"a": {
+        "uri": "ws://localhost/socket/websocket",
+        "max_retries": 3,
+        "auto_join_channels": [["room:a", {"since": 12, "ratio": 0.5, "below": [-7]}]],
+    }}});
+    let text = document.to_string();
+    let from_text = Connections::from_json(&text, NONE).expect("a document");
+    let from_value = Connections::deserialize(document, NONE).expect("a document");
+    let mut deserializer = serde_json::Deserializer::from_str(&text);
+    let from_reader = Connections::deserialize(&mut deserializer, NONE).expect("a document");
+    for connections in [from_text, from_value, from_reader] {
+        let config = connections.get("a").expect("it is there").config().clone();
+        let mut socket = Socket::new(config, 1, Time::ZERO);
+        socket.connect(Time::ZERO);
+        while socket.poll_action(Time::ZERO).is_some() {}
+        let id = socket.connection_id().expect("an attempt");
+        socket.handle_opened(Time::ZERO, id, phx_proto::Opened::default());
+        let join = std::iter::from_fn(|| socket.poll_action(Time::ZERO))
+            .find_map(phx_proto::Action::into_frame)
+            .expect("the join");
+        let join: Value = serde_json::from_slice(join.as_bytes()).expect("JSON");
+        assert_eq!(join[4], json!({"since": 12, "ratio": 0.5, "below": [-7]}));
+    }
+}
+
+/// What is nested deeper than serde_json reads is an error, not the end of the stack.
+#[test]
+fn deep_document_is_unreadable() {
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let error = Connections::from_json(&deep, NONE).expect_err("too deep");
+    assert!(error.to_string().contains("cannot be read"), "{error}");
 }

@@ -216,3 +216,41 @@ fn a_meta_that_comes_and_is_replaced_in_one_diff_is_told_as_a_join_and_a_leave()
     assert_eq!(changes, ["+ann a3 a2", "-ann a2"]);
     assert_eq!(listed(&presence), ["ann a1 a3"]);
 }
+
+/// Another crate may turn on features of serde_json that change how a number is shown to a visitor.
+#[test]
+fn numbers_of_metas_are_numbers() {
+    #[derive(Clone, Debug, PartialEq, serde::Deserialize)]
+    struct Meta {
+        online_at: u64,
+        score: f64,
+        #[serde(default)]
+        delta: Option<i32>,
+    }
+    let state = Payload::from(json!({"ann": {
+        "metas": [{"phx_ref": "F1", "online_at": 1_700_000_000, "score": 0.5, "delta": -3}],
+        "age": 42,
+    }}));
+    let mut typed = Presence::<Meta>::new();
+    typed.joined();
+    typed.sync_state(&state).expect("metas of that type");
+    let entry = typed.get("ann").unwrap();
+    let meta = Meta { online_at: 1_700_000_000, score: 0.5, delta: Some(-3) };
+    assert_eq!((&entry.metas[0].data, &entry.extra["age"]), (&meta, &json!(42)));
+    let mut untyped = Presence::<Value>::new();
+    untyped.joined();
+    untyped.sync_state(&state).expect("any metas");
+    let entry = untyped.get("ann").unwrap();
+    let again = serde_json::to_string(entry).expect("JSON");
+    assert_eq!(serde_json::from_str::<Value>(&again).unwrap(), state.to_value().unwrap()["ann"]);
+    for bad in [
+        json!({"ann": {"metas": [{"online_at": 1, "score": 1.0}]}}),
+        json!({"ann": {"metas": [{"phx_ref": 1, "online_at": 1, "score": 1.0}]}}),
+        json!({"ann": {"metas": [{"phx_ref": "F", "online_at": -1, "score": 1.0}]}}),
+        json!({"ann": {}}),
+        json!({"ann": []}),
+    ] {
+        typed.joined();
+        assert!(typed.sync_state(&Payload::from(bad.clone())).is_err(), "{bad}");
+    }
+}

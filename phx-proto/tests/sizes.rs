@@ -16,8 +16,9 @@ fn the_values_of_the_interface_do_not_grow() {
     // With the deadlines of the connection, the rings of its pushes and the table of its topics: in
     // return an idle connection keeps no node of a tree, and a push costs a third of what it did.
     // With what bytes moved buy: the ledger, and a baseline for each answer awaited. The pace of joins
-    // outlives connections, and knows its last burst.
-    at_most(size_of::<Socket>(), 2640);
+    // outlives connections, and knows its last burst; so does the address that was open, for the first
+    // 404 there.
+    at_most(size_of::<Socket>(), 2672);
     at_most(size_of::<Action>(), 112);
     at_most(size_of::<Signal>(), 112);
     at_most(size_of::<Message>(), 152);

@@ -3,7 +3,9 @@
 #![cfg(feature = "upgrade")]
 
 use phx_proto::Refusal;
-use phx_proto::upgrade::{Progress, Upgrade, UpgradeError, UpgradeRequest, Upgraded, accept_key};
+use phx_proto::upgrade::{
+    Connect, ConnectRequest, Progress, Upgrade, UpgradeError, UpgradeRequest, Upgraded, accept_key,
+};
 use proptest::prelude::*;
 
 const KEY: [u8; 16] = [7; 16];
@@ -168,29 +170,80 @@ fn interim_answers_are_skipped() {
     assert_eq!((refusal.status(), refusal.headers().len()), (403, 1));
 }
 
-#[test]
-fn endless_interim_answers_are_too_large_a_head() {
-    let mut upgrade = upgrade();
-    let error =
-        (0..1_000).find_map(|_| upgrade.handle_read(b"HTTP/1.1 100 Continue\r\n\r\n").err());
-    assert_eq!(error, Some(UpgradeError::HeadTooLarge));
+/// A head over the limit is a refusal with its status, whatever that is.
+#[track_caller]
+fn assert_too_long(text: &str, status: u16, headers: usize) {
+    let whole = answer(text);
+    let Err(UpgradeError::Refused(refusal)) = &whole else { panic!("{whole:?}") };
+    assert_eq!((refusal.status(), refusal.headers().len()), (status, headers));
+    assert_eq!(outcome(text.as_bytes().chunks(1)), whole);
 }
 
 #[test]
-fn a_head_over_its_limits_is_an_error() {
-    let long = format!("HTTP/1.1 200 OK\r\nX: {}", "y".repeat(16 * 1024));
-    assert_eq!(answer(&long), Err(UpgradeError::HeadTooLarge));
-    assert_eq!(outcome(long.as_bytes().chunks(1)), Err(UpgradeError::HeadTooLarge));
+fn endless_interim_answers_are_refused() {
+    let mut upgrade = upgrade();
+    let error =
+        (0..1_000).find_map(|_| upgrade.handle_read(b"HTTP/1.1 100 Continue\r\n\r\n").err());
+    let expected = |error: &UpgradeError| match error {
+        UpgradeError::Refused(refusal) => refusal.status() == 100,
+        UpgradeError::HeadTooLarge => true,
+        _ => false,
+    };
+    assert!(error.as_ref().is_some_and(expected), "{error:?}");
+}
 
-    // 97 more make 100.
-    answer(&switching(&"X: y\r\n".repeat(97))).expect("as many headers as are allowed");
-    assert_eq!(answer(&switching(&"X: y\r\n".repeat(98))), Err(UpgradeError::HeadTooLarge));
-
+#[test]
+fn head_over_the_limit_keeps_its_status() {
+    let fill = "y".repeat(16 * 1024);
+    assert_too_long(&format!("HTTP/1.1 401 No\r\nA: b\r\nX: {fill}"), 401, 1);
+    assert_too_long(&format!("HTTP/1.1 503 No\r\nRetry-After: 7\r\nX: {fill}\r\n\r\n"), 503, 1);
     let room = 16 * 1024 - switching("X: \r\n").len();
     let full = switching(&format!("X: {}\r\n", "y".repeat(room)));
     answer(&full).expect("as long a head as is allowed");
-    let over = switching(&format!("X: {}\r\n", "y".repeat(room + 1)));
-    assert_eq!(answer(&over), Err(UpgradeError::HeadTooLarge));
+    assert_too_long(&switching(&format!("X: {}\r\n", "y".repeat(room + 1))), 101, 4);
+    let line = format!("HTTP/1.1 200 {fill}");
+    assert_eq!(answer(&line), Err(UpgradeError::HeadTooLarge), "no status line that is whole");
+    assert_eq!(outcome(line.as_bytes().chunks(1)), Err(UpgradeError::HeadTooLarge));
+}
+
+/// RFC 9112 lets a client read what it can: one bad line of a proxy must not hide that a server said
+/// 401, nor when to come back, nor close a WebSocket that was opened.
+#[test]
+fn bad_header_line_hides_nothing() {
+    for bad in [
+        "no header at all",
+        "bad name: x",
+        "x\u{e4}: y",
+        ": nothing",
+        "X-Nul: a\0b",
+        "X-Cr: a\rb",
+        "X-Bell: \u{7}",
+        "X-Space : a",
+        "X: a\r\n folded \u{1}",
+        "bad line\r\n folded: on",
+    ] {
+        let head = format!("{bad}\r\nRetry-After: 7\r\n{bad}\r\n");
+        let refusal =
+            refusal_at_once(&format!("HTTP/1.1 401 No\r\n{head}Content-Length: 0\r\n\r\n"));
+        assert_eq!(refusal.status(), 401, "{bad:?}");
+        let retry_after = ("Retry-After".to_owned(), "7".to_owned());
+        let length = ("Content-Length".to_owned(), "0".to_owned());
+        assert_eq!(refusal.headers(), [retry_after, length], "{bad:?}");
+        let upgraded = answer(&switching(&head)).expect("an upgrade");
+        assert_eq!(upgraded.headers.len(), 4, "{bad:?}");
+        assert_eq!(outcome(switching(&head).as_bytes().chunks(1)), Ok(upgraded));
+    }
+    // What the handshake needs has to be there all the same.
+    let broken = switching("").replace("Sec-WebSocket-Accept:", "Sec-WebSocket-Accept :");
+    assert!(matches!(answer(&broken), Err(UpgradeError::BadAccept { answered: None, .. })));
+}
+
+#[test]
+fn number_of_headers_is_no_limit() {
+    let many = "X: y\r\n".repeat(400);
+    assert_eq!(answer(&switching(&many)).expect("an upgrade").headers.len(), 403);
+    let refusal = refusal_at_once(&format!("HTTP/1.1 403 No\r\n{many}Content-Length: 0\r\n\r\n"));
+    assert_eq!(refusal.headers().len(), 401);
 }
 
 #[test]
@@ -199,7 +252,8 @@ fn a_line_that_never_ends_is_given_up_at_the_limit() {
     assert_eq!(upgrade.handle_read(b"HTTP/1.1 200 OK\r\nX: "), Ok(Progress::More));
     let reads =
         (1..100).find_map(|reads| upgrade.handle_read(&[b'y'; 1024]).err().map(|e| (reads, e)));
-    assert_eq!(reads, Some((16, UpgradeError::HeadTooLarge)));
+    let Some((16, UpgradeError::Refused(refusal))) = reads else { panic!("{reads:?}") };
+    assert_eq!((refusal.status(), &refusal.body()[..]), (200, &b""[..]));
 }
 
 #[test]
@@ -227,17 +281,21 @@ fn an_echo_of_the_request_does_not_put_its_query_into_the_error() {
     assert!(shown.contains("GET /socket/websocket") && !shown.contains("s3cret"), "{shown}");
 }
 
+/// A proxy answers a CONNECT in the same words.
 #[test]
-fn a_malformed_head_is_an_error_even_when_it_never_ends() {
-    let text = format!("HTTP/1.1 200 OK\r\nX-Long: {}\r\nbad header\r\n\r\n", "y".repeat(80));
-    let cut = text.find(" header").expect("the bad one") + 1;
-    for text in [&text[..], &text[..cut]] {
-        let reason = "invalid header name";
-        let evidence = "HTTP/1.1 200 OK".to_owned();
-        let expected = Err(UpgradeError::NotHttp { reason, evidence });
-        assert_eq!(answer(text), expected);
-        assert_eq!(outcome(text.as_bytes().chunks(1)), expected);
-    }
+fn connect_keeps_the_status_of_a_bad_head() {
+    let request = ConnectRequest { host: "h", port: 443, credentials: None };
+    let answer =
+        |text: &str| Connect::new(&request).expect("a request").handle_read(text.as_bytes());
+    let refused = answer("HTTP/1.1 407 No\r\nbad line\r\nContent-Length: 0\r\n\r\n");
+    let Err(UpgradeError::ProxyRefused(refusal)) = refused else { panic!("{refused:?}") };
+    assert_eq!(refusal.status(), 407);
+    let opened = answer("HTTP/1.1 200 Ok\r\nbad line\r\nA: b\r\n\r\nrest");
+    let Ok(Progress::Done(tunnel)) = opened else { panic!("{opened:?}") };
+    assert_eq!((tunnel.headers.len(), &tunnel.leftover[..]), (1, &b"rest"[..]));
+    let long = answer(&format!("HTTP/1.1 502 No\r\nX: {}", "y".repeat(16 * 1024)));
+    let Err(UpgradeError::ProxyRefused(refusal)) = long else { panic!("{long:?}") };
+    assert_eq!(refusal.status(), 502);
 }
 
 #[test]
@@ -362,6 +420,7 @@ fn any_answer() -> impl Strategy<Value = Vec<u8>> {
         "SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3\r\n".to_owned(),
         format!("HTTP/1.1 200 OK\r\n{}bad header here: x\r\n\r\n", "X: y\r\n".repeat(20)),
         format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(101)),
+        format!("HTTP/1.1 401 No\r\nRetry-After: 1\r\nX: {}", "y".repeat(17_000)),
     ])
     .prop_map(String::into_bytes);
     // Some of them damaged in one place.

@@ -9,7 +9,9 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use phx_proto::adapter::{ByteStream, Meter, Net, WebSocket, socket_config, take_front};
+use phx_proto::adapter::{
+    ByteStream, CloseWatch, Meter, Net, WebSocket, socket_config, take_front,
+};
 #[cfg(feature = "tls")]
 use phx_proto::rustls::{ClientConfig, pki_types::ServerName};
 use phx_proto::upgrade::Upgraded;
@@ -52,7 +54,7 @@ impl Net for TokioNet {
         let connector = tokio_rustls::TlsConnector::from(client);
         let meter = stream.meter.clone();
         let stream = Box::new(connector.connect(name, stream).await?);
-        Ok(Io { stream, meter, counts: false, leftover: Bytes::new() })
+        Ok(Io { stream, meter, counts: false, leftover: Bytes::new(), close: None })
     }
 }
 
@@ -66,9 +68,10 @@ pub(crate) async fn open(
     // Given to tungstenite, it would become the read buffer: one that is as small as this is, and
     // that grows by a frame at a time, which makes a system call of every frame.
     stream.leftover = upgraded.leftover;
+    let close = stream.close.insert(CloseWatch::default()).seen();
     let config = Some(socket_config(config));
     let socket = WebSocketStream::from_raw_socket(stream, Role::Client, config).await;
-    (WebSocket::new(socket, meter), Opened { protocol: upgraded.protocol })
+    (WebSocket::new(socket, meter, close), Opened { protocol: upgraded.protocol })
 }
 
 /// What a WebSocket can run over.
@@ -85,12 +88,19 @@ pub(crate) struct Io {
     counts: bool,
     /// What was read with the upgrade and comes first.
     leftover: Bytes,
+    /// Reads along once the stream is a WebSocket.
+    close: Option<CloseWatch>,
 }
 
 impl Io {
     pub(crate) fn new(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
-        let meter = Meter::default();
-        Self { stream: Box::new(stream), meter, counts: true, leftover: Bytes::new() }
+        Self {
+            stream: Box::new(stream),
+            meter: Meter::default(),
+            counts: true,
+            leftover: Bytes::new(),
+            close: None,
+        }
     }
 }
 
@@ -116,14 +126,17 @@ impl AsyncRead for Io {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.leftover.is_empty() {
-            buffer.put_slice(&take_front(&mut self.leftover, buffer.remaining()));
-            return Poll::Ready(Ok(()));
-        }
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        if self.counts {
-            self.meter.read(buffer.filled().len() - before);
+        if self.leftover.is_empty() {
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+            if self.counts {
+                self.meter.read(buffer.filled().len() - before);
+            }
+        } else {
+            buffer.put_slice(&take_front(&mut self.leftover, buffer.remaining()));
+        }
+        if let Some(close) = &mut self.close {
+            close.read(&buffer.filled()[before..]);
         }
         Poll::Ready(Ok(()))
     }

@@ -8,7 +8,7 @@ const OWNED_PREFIX: &str = "sec-websocket-";
 
 /// What is wrong with a header, if anything: line breaks in it would be somebody else's header.
 pub(crate) fn header_problem(name: &str, value: &str) -> Option<&'static str> {
-    if name.is_empty() || !name.bytes().all(is_token_byte) {
+    if !is_token(name) {
         return Some("its name is not an HTTP token");
     }
     let lower = name.to_ascii_lowercase();
@@ -41,7 +41,11 @@ pub(crate) fn host_problem(host: &str) -> Option<&'static str> {
     None
 }
 
-/// RFC 9110 section 5.6.2.
+/// Whether it is a name of a header (RFC 9110 section 5.6.2).
+pub(crate) fn is_token(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(is_token_byte)
+}
+
 const fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(

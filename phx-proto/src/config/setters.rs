@@ -266,6 +266,9 @@ impl Config {
 
     /// Delays after the server refused the upgrade with a status that a retry will hardly
     /// change, such as 403 or 404. Default 5, 15, 60, 300 s with jitter 0.5; own counter.
+    ///
+    /// A 404 where a connection was open before (same scheme, host, port and path) is what a router
+    /// answers during a deploy: for 2 min from the first one it waits as other failures do.
     #[must_use]
     pub fn refused_after(mut self, backoff: Backoff) -> Self {
         self.refused_after = backoff;

@@ -130,6 +130,12 @@ impl Uri {
         is_loopback(&self.host)
     }
 
+    /// Whether both have the same scheme, host, port and path, whatever their queries.
+    pub(crate) fn is_same_endpoint(&self, other: &Self) -> bool {
+        (self.secure, &self.host, self.port, &self.path)
+            == (other.secure, &other.host, other.port, &other.path)
+    }
+
     /// The same address with a parameter more in its query, percent-encoded.
     pub(crate) fn push_param(&mut self, name: &str, value: &str) {
         if !self.query.is_empty() {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::entry::{PresenceChange, PresenceEntry, PresenceMeta};
 
@@ -10,6 +11,7 @@ type Entries<M> = BTreeMap<String, PresenceEntry<M>>;
 
 /// A `presence_diff`. The server always sends both members (`wire/presence_two_clients`).
 #[derive(Clone, Debug, Deserialize)]
+#[serde(bound(deserialize = "M: DeserializeOwned"))]
 pub(super) struct Diff<M> {
     #[serde(default = "BTreeMap::new")]
     joins: Entries<M>,

@@ -2,7 +2,9 @@
 
 use core::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 
 use super::config::{ConfigRecord, CredentialsRecord, HIDDEN, Nanos, ParamsRecord};
 use super::hidden::{FrameRecord, PayloadRecord};
@@ -24,7 +26,7 @@ pub(super) struct Header {
 }
 
 /// Every other line.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Line {
     /// Whose: the clients of one recorder are numbered from 1.
     pub(super) client: u64,
@@ -33,6 +35,21 @@ pub(super) struct Line {
     /// What.
     #[serde(flatten)]
     pub(super) what: What,
+}
+
+/// As in the entries of a presence: not by `flatten`, which keeps no number of serde_json's feature
+/// `arbitrary_precision`.
+impl<'de> Deserialize<'de> for Line {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut what = Map::<String, Value>::deserialize(deserializer)?;
+        let mut take = |name| what.remove(name).ok_or_else(|| D::Error::missing_field(name));
+        let (client, at) = (take("client")?, take("at")?);
+        Ok(Self {
+            client: serde_json::from_value(client).map_err(D::Error::custom)?,
+            at: serde_json::from_value(at).map_err(D::Error::custom)?,
+            what: serde_json::from_value(Value::Object(what)).map_err(D::Error::custom)?,
+        })
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -43,7 +43,7 @@ use core::time::Duration;
 use super::{Live, Socket};
 use crate::collections::ordered::Ordered;
 use crate::config::auth_token::auth_token_subprotocol;
-use crate::config::{ConfigError, Credentials, Secret};
+use crate::config::{ConfigError, Credentials, Secret, Uri};
 use crate::event::action::{Action, ConnectRequest};
 use crate::event::cause::{Cause, ChannelEnd, NextStep, NotSentCause, UnknownCause};
 use crate::event::error::{CredentialsError, NotOpen, NotRetrying};
@@ -302,6 +302,11 @@ impl Socket {
         }
     }
 
+    /// The address of the next attempt, without the parameters.
+    fn address(&self) -> &Uri {
+        self.credentials.uri.as_ref().unwrap_or(&self.config.uri)
+    }
+
     /// Where to dial and what to present there, as of now. Ask at dial time, so that refreshed
     /// credentials are the ones used.
     ///
@@ -312,7 +317,7 @@ impl Socket {
     /// than the serializer's. Report it with [`Failure::Unsupported`], as no retry changes it.
     pub fn connect_request(&self) -> Result<ConnectRequest, ConfigError> {
         let credentials = &self.credentials;
-        let mut uri = credentials.uri.as_ref().unwrap_or(&self.config.uri).clone();
+        let mut uri = self.address().clone();
         for (name, value) in &credentials.params {
             uri.push_param(name, value.expose());
         }
@@ -344,6 +349,9 @@ impl Socket {
         self.timers.disarm(&TimerKey::Connect);
         self.woken = false;
         self.retry.opened();
+        if !self.opened_at.as_deref().is_some_and(|it| it.is_same_endpoint(self.address())) {
+            self.opened_at = Some(Box::new(self.address().clone()));
+        }
         self.stats.connections += 1;
         let interval = self.config.heartbeat_interval;
         // Somewhere in the second half of the interval, so that clients which reconnected
@@ -565,7 +573,8 @@ impl Socket {
     }
 
     fn schedule(&mut self, now: Time, id: ConnectionId, cause: Cause, open_for: Option<Duration>) {
-        match self.retry.decide(&self.config, &mut self.rng, now, &cause, open_for) {
+        let known = self.opened_at.as_deref().is_some_and(|it| it.is_same_endpoint(self.address()));
+        match self.retry.decide(&self.config, &mut self.rng, now, &cause, open_for, known) {
             Decision::Retry { delay, attempt, may_skip } => {
                 let until = now + delay;
                 *self.stats.reconnects.entry(cause.kind()).or_default() += 1;

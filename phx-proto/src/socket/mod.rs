@@ -42,7 +42,7 @@ use crate::collections::ordered::Ordered;
 use crate::collections::table::Table;
 #[cfg(feature = "driver")]
 use crate::config::join_params::JoinParams;
-use crate::config::{Config, Credentials};
+use crate::config::{Config, Credentials, Uri};
 use crate::event::action::Action;
 use crate::event::signal::{Signal, Warning};
 use crate::event::sizes::Sizes;
@@ -125,6 +125,8 @@ pub struct Socket {
     now: Time,
     phase: Phase,
     retry: Retry,
+    /// The address of the last connection that was open.
+    opened_at: Option<Box<Uri>>,
     pace: JoinPace,
     live: Option<Live>,
     /// Boxed, as the table has room for more than there are.
@@ -187,6 +189,7 @@ impl Socket {
             now,
             phase: Phase::Idle,
             retry: Retry::default(),
+            opened_at: None,
             pace: JoinPace::default(),
             live: None,
             channels: Table::seeded(seed),

@@ -7,7 +7,8 @@
 //!         ▼
 //!   which wait?  open connection lost ─▶ first_retry_spread, or the close code's range,
 //!                                        and never sooner than reconnect_after says
-//!                refused (403, 404, …) ─▶ refused_after, own counter
+//!                refused (403, 404, …) ─▶ refused_after, own counter; a 404 where a connection
+//!                                        was open before: for 2 min as anything else
 //!                anything else ─────────▶ reconnect_after; once an open connection was lost,
 //!                                        without the steps shorter than the spread was
 //!         │ Retry-After: max(wait, it) + 0–20 %
@@ -22,6 +23,9 @@
 //! `stable_after`, so a server that accepts and drops is not hammered. One random draw is made
 //! per decision.
 //!
+//! A router in front of a server that is being replaced answers 404 for as long as it has none. Where a
+//! connection was open before, the path is right, so the 404 is taken for such a deploy at first.
+//!
 //! The short steps of `reconnect_after` are for a client that starts before its server. A client
 //! that lost an open connection is one of many that lost theirs in the same instant: to spread
 //! their first retries over a second, and then let each make six more within half a second, would
@@ -35,6 +39,9 @@ use crate::event::cause::Cause;
 use crate::event::refusal::Refusal;
 use crate::socket::rng::{Rng, spread};
 use crate::time::{Time, nanos};
+
+/// How long a 404 is taken for a deploy, where a connection was open before.
+const DEPLOY: Duration = Duration::from_secs(120);
 
 /// What to do after a failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +63,8 @@ pub(crate) struct Retry {
     credentials_refused: bool,
     /// A 401 was already given one ordinary retry.
     unauthorized: bool,
+    /// The first 404 since the server accepted an attempt, at an address where it had.
+    gone_since: Option<Time>,
     failing_since: Option<Time>,
 }
 
@@ -64,6 +73,7 @@ impl Retry {
     pub(crate) const fn opened(&mut self) {
         self.refusals = 0;
         self.unauthorized = false;
+        self.gone_since = None;
         self.credentials_refused = false;
     }
 
@@ -71,7 +81,8 @@ impl Retry {
         self.credentials_refused
     }
 
-    /// Decides after an attempt failed (`open_for` is none) or an open connection was lost.
+    /// Decides after an attempt failed (`open_for` is none) or an open connection was lost. `known` says
+    /// that a connection to this address was open before.
     pub(crate) fn decide(
         &mut self,
         config: &Config,
@@ -79,6 +90,7 @@ impl Retry {
         now: Time,
         cause: &Cause,
         open_for: Option<Duration>,
+        known: bool,
     ) -> Decision {
         if open_for.is_some_and(|open_for| open_for >= config.stable_after) {
             *self = Self::default();
@@ -88,13 +100,18 @@ impl Retry {
             Cause::Refused(refusal) => Some(refusal),
             _ => None,
         };
+        let is_deploy = known && refusal.is_some_and(|refusal| refusal.status() == 404) && {
+            let first = *self.gone_since.get_or_insert(now);
+            now.since(first) < DEPLOY
+        };
         self.credentials_refused =
             refusal.is_some_and(|refusal| matches!(refusal.status(), 401 | 403));
 
         let attempt = self.attempts.saturating_add(1);
         // A close frame says that there was a connection, whether its start was reported or not.
         let was_open = open_for.is_some() || matches!(cause, Cause::RemoteClose { .. });
-        let Some((range, ordinary)) = self.range(config, cause, attempt, was_open) else {
+        let Some((range, ordinary)) = self.range(config, cause, attempt, was_open, is_deploy)
+        else {
             return Decision::Stop;
         };
         let random = rng.next_u64();
@@ -124,6 +141,7 @@ impl Retry {
         cause: &Cause,
         attempt: u32,
         was_open: bool,
+        is_deploy: bool,
     ) -> Option<(DelayRange, bool)> {
         let ordinary = config.reconnect_after.range(attempt.saturating_add(self.skipped));
         match cause {
@@ -138,6 +156,7 @@ impl Retry {
             Cause::SocksRefused(_) => Some((self.refused(config), false)),
             Cause::Refused(refusal) => match config.status_policy.rule(refusal.status()) {
                 StatusRule::Backoff => Some((ordinary, true)),
+                StatusRule::Refused if is_deploy => Some((ordinary, true)),
                 StatusRule::Refused => Some((self.refused(config), false)),
                 StatusRule::Stop => None,
                 StatusRule::Unauthorized if !config.credentials_refreshed => None,

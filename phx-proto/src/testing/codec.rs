@@ -3,13 +3,12 @@
 //! Deliberately independent of [`crate::wire`]: it works on [`serde_json::Value`], because the
 //! server echoes refs and topics of any JSON type (`wire/malformed_topic_number_join`).
 
-use core::fmt;
-
 use bytes::Bytes;
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Value, json};
+use serde_json::value::RawValue;
+use serde_json::{Map, Number, Value, json};
 
 use crate::wire::Frame;
+use crate::wire::raw::members;
 
 /// The serializer that a socket asked for with `vsn`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -240,72 +239,44 @@ fn split(bytes: &[u8], len: u8) -> Result<(&[u8], &[u8]), DecodeFault> {
 
 fn parse(bytes: &[u8]) -> Result<Value, DecodeFault> {
     let text = core::str::from_utf8(bytes).map_err(|_| DecodeFault::NotUtf8)?;
-    let Json(value) = serde_json::from_str(text).map_err(|_| DecodeFault::Serializer)?;
-    Ok(value)
+    // Nested no deeper than serde_json reads.
+    let read = serde_json::from_str::<Value>(text);
+    read.and_then(|_| serde_json::from_str::<&RawValue>(text.trim()))
+        .map_err(|_| DecodeFault::Serializer)
+        .and_then(json_of)
 }
 
 /// A JSON value as the server's parser reads it: of members with one name the first counts
 /// (`wire/malformed_duplicate_keys`), and `-0` is `0` (`wire/malformed_numbers`).
-struct Json(Value);
-
-impl<'de> Deserialize<'de> for Json {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(JsonVisitor)
+fn json_of(raw: &RawValue) -> Result<Value, DecodeFault> {
+    if let Some(members) = members(raw) {
+        let mut object = Map::new();
+        for (name, raw) in members {
+            let value = json_of(raw)?;
+            object.entry(name).or_insert(value);
+        }
+        return Ok(Value::Object(object));
+    }
+    if let Ok(list) = serde_json::from_str::<Vec<&RawValue>>(raw.get()) {
+        return list.into_iter().map(json_of).collect();
+    }
+    match serde_json::from_str(raw.get()).map_err(|_| DecodeFault::Serializer)? {
+        Value::Number(number) => number_of(&number),
+        other => Ok(other),
     }
 }
 
-struct JsonVisitor;
-
-impl<'de> Visitor<'de> for JsonVisitor {
-    type Value = Json;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
+/// The number itself, whatever its digits: the server keeps 64 bits of a fraction.
+fn number_of(number: &Number) -> Result<Value, DecodeFault> {
+    if let Some(number) = number.as_i64() {
+        return Ok(Value::from(number));
     }
-
-    fn visit_unit<E>(self) -> Result<Json, E> {
-        Ok(Json(Value::Null))
+    if let Some(number) = number.as_u64() {
+        return Ok(Value::from(number));
     }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Json, E> {
-        Ok(Json(Value::Bool(value)))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
-        Ok(Json(Value::from(value)))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
-        Ok(Json(Value::from(value)))
-    }
-
-    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Json, E> {
-        if value == 0.0 && value.is_sign_negative() {
-            return Ok(Json(Value::from(0)));
-        }
-        serde_json::Number::from_f64(value)
-            .map(|number| Json(Value::Number(number)))
-            .ok_or_else(|| E::custom("number out of range"))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Json, E> {
-        Ok(Json(Value::from(value)))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Json, A::Error> {
-        let mut items = Vec::new();
-        while let Some(Json(item)) = seq.next_element()? {
-            items.push(item);
-        }
-        Ok(Json(Value::Array(items)))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json, A::Error> {
-        let mut members = Map::new();
-        while let Some(name) = map.next_key::<String>()? {
-            let Json(value) = map.next_value()?;
-            members.entry(name).or_insert(value);
-        }
-        Ok(Json(Value::Object(members)))
+    match number.as_f64() {
+        Some(number) if number == 0.0 && number.is_sign_negative() => Ok(Value::from(0)),
+        Some(number) => Number::from_f64(number).map(Value::Number).ok_or(DecodeFault::Serializer),
+        None => Err(DecodeFault::Serializer),
     }
 }

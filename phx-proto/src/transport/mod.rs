@@ -29,6 +29,7 @@ use std::io;
 
 pub use self::dial::{dial, dial_over};
 pub use self::streams::{Meter, WebSocket, socket_config, take_front};
+pub use crate::websocket::close_watch::{CloseWatch, SeenClose, SentClose};
 
 /// A runtime's sockets and clock, as far as dialling needs them.
 pub trait Net: 'static {

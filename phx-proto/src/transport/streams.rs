@@ -36,6 +36,7 @@ use tungstenite::{Error, Message};
 use crate::client::{Received, Transport, WriteFailed};
 use crate::config::Config;
 use crate::event::input::{Ended, Progress};
+use crate::websocket::close_watch::{SeenClose, SentClose};
 use crate::wire::Frame;
 
 /// An open WebSocket, the same type on every runtime.
@@ -44,12 +45,13 @@ pub struct WebSocket(Box<dyn Transport>);
 impl WebSocket {
     /// From a runtime's wrapper of tungstenite and the meter of the stream beneath it.
     #[doc(hidden)]
-    pub fn new<S>(socket: S, meter: Meter) -> Self
+    pub fn new<S>(socket: S, meter: Meter, close: SeenClose) -> Self
     where
         S: Stream<Item = Result<Message, Error>> + Sink<Message, Error = Error>,
         S: Send + Unpin + 'static,
     {
-        Self(Box::new(Socket { socket, meter, seen: (0, 0), moved: Progress::default() }))
+        let moved = Progress::default();
+        Self(Box::new(Socket { socket, meter, seen: (0, 0), moved, close }))
     }
 }
 
@@ -143,6 +145,8 @@ struct Socket<S> {
     /// The counts of the meter when they were last looked at, and the totals since the opening.
     seen: (usize, usize),
     moved: Progress,
+    /// The close frame as the server sent it: tungstenite changes its code.
+    close: SeenClose,
 }
 
 impl<S> Socket<S>
@@ -156,8 +160,22 @@ where
         let _ = Pin::new(&mut self.socket).start_send(Message::Close(Some(frame)));
     }
 
-    /// The end, after telling the server why when the fault is in what it sent.
+    /// The close frame that the server sent, if it did.
+    fn sent_close(&self) -> Option<Ended> {
+        let SentClose { code, reason } = self.close.get()?.clone();
+        Some(Ended::CloseFrame { code, reason })
+    }
+
+    /// The end, after telling the server why when the fault is in what it sent. A close frame is the
+    /// end whatever is wrong with its reason.
     fn ended(&mut self, error: Error) -> Ended {
+        let is_too_long = matches!(error, Error::Capacity(CapacityError::MessageTooLong { .. }));
+        let close = if is_too_long { None } else { self.sent_close() };
+        let ended = self.fault(error);
+        close.unwrap_or(ended)
+    }
+
+    fn fault(&mut self, error: Error) -> Ended {
         let lost = |message: String| Ended::Lost { message };
         match error {
             Error::Capacity(CapacityError::MessageTooLong { .. }) => {
@@ -203,11 +221,13 @@ where
                     // The answering close frame waits in the buffer. It is written if the
                     // connection takes it; the end is not held up for it.
                     let _ = Pin::new(&mut self.socket).poll_flush(cx);
-                    let (code, reason) = match frame {
-                        Some(frame) => (Some(frame.code.into()), frame.reason.to_string()),
-                        None => (None, String::new()),
-                    };
-                    Received::Ended(Ended::CloseFrame { code, reason })
+                    Received::Ended(self.sent_close().unwrap_or_else(|| {
+                        let (code, reason) = match frame {
+                            Some(frame) => (Some(frame.code.into()), frame.reason.to_string()),
+                            None => (None, String::new()),
+                        };
+                        Ended::CloseFrame { code, reason }
+                    }))
                 }
                 // The next read writes the pong that a ping has queued, so polling goes on until
                 // nothing is there to be read.

@@ -11,6 +11,7 @@ mod compact;
 mod error;
 mod front;
 pub(crate) mod payload;
+pub(crate) mod raw;
 mod scan;
 mod simple;
 mod text;

@@ -9,9 +9,12 @@ use super::dial::dial;
 use super::peer::{accept_upgrade, read_head, serve_once};
 use super::stage::signal;
 use super::tracked::Tracked;
-use crate::rt::block_on;
 use crate::rt::phx::rustls::{ServerConnection, StreamOwned};
-use crate::rt::phx::{Cause, Config, Failure, NextStep, Refusal, Roots, Signal, StatusRule, Tls};
+use crate::rt::phx::{
+    Cause, ClientEvent, CloseRule, Config, Failure, NextStep, Refusal, Roots, Signal, StatusRule,
+    Tls,
+};
+use crate::rt::{block_on, phx};
 
 /// A ping, whose answer cannot be written any more, and code 1012, as a stopping Phoenix sends it.
 const CLOSE_1012: &[u8] = &[0x89, 0, 0x88, 2, 0x03, 0xf4];
@@ -65,6 +68,68 @@ fn a_close_frame_in_tls_is_the_cause_though_a_reset_follows_at_once() {
         let config = Config::new(&format!("wss://{addr}/socket/websocket")).unwrap();
         let cause = cause_of_the_end(config.tls(Tls::new(roots))).await;
         assert_eq!(cause, Cause::RemoteClose { code: Some(1012), reason: String::new() });
+    })
+}
+
+/// What a server said is what a close rule is asked about: tungstenite reports 1002 for codes that it
+/// does not know, and nothing for a reason that is not UTF-8. With the upgrade or after it, in TLS or not.
+#[test]
+fn close_frame_is_reported_as_sent() {
+    block_on(async {
+        for (payload, code, reason) in [
+            (&b"\x03\xe8"[..], Some(1000), ""),
+            (b"\x03\xf6bye", Some(1014), "bye"),
+            (b"\x03\xf8", Some(1016), ""),
+            (b"\x0b\xb7", Some(2999), ""),
+            (b"\x13\x88late", Some(5000), "late"),
+            (b"\x03\xf4\xff\xfe", Some(1012), "\u{fffd}\u{fffd}"),
+            (b"", None, ""),
+        ] {
+            for with_upgrade in [true, false] {
+                let frame = [&[0x88, payload.len() as u8][..], payload].concat();
+                let (addr, _server) = serve_once(move |stream| {
+                    if with_upgrade {
+                        accept_upgrade(stream, &frame);
+                    } else {
+                        accept_upgrade(stream, b"");
+                        await_unread(stream);
+                        stream.write_all(&frame).unwrap();
+                    }
+                    // Until the client has gone, so that nothing but the close frame ends it.
+                    let _ = std::io::copy(stream, &mut std::io::sink());
+                });
+                let config = Config::new(&format!("ws://{addr}/socket/websocket")).unwrap();
+                let cause = cause_of_the_end(config).await;
+                assert_eq!(cause, Cause::RemoteClose { code, reason: reason.to_owned() });
+            }
+        }
+    })
+}
+
+#[test]
+fn rule_of_an_unusual_code_is_followed() {
+    block_on(async {
+        let authority = Authority::new();
+        let tls = authority.server("127.0.0.1");
+        let (addr, _server) = serve_once(move |stream| {
+            let connection = ServerConnection::new(Arc::clone(&tls)).unwrap();
+            let mut secured = StreamOwned::new(connection, stream.try_clone().unwrap());
+            accept_upgrade(&mut secured, b"");
+            await_unread(stream);
+            secured.write_all(b"\x88\x02\x07\xd0").unwrap();
+            let _ = std::io::copy(&mut secured, &mut std::io::sink());
+        });
+        let roots = Roots::pem(authority.pem.as_bytes()).unwrap();
+        let config = Config::new(&format!("wss://{addr}/socket/websocket")).unwrap();
+        let config = config.tls(Tls::new(roots)).close_rule(2000, CloseRule::Stop);
+        let client = phx::start(config.auto_join("room:lobby", serde_json::json!({})).unwrap());
+        let mut signals = client.signals();
+        loop {
+            let event = signals.next().await.expect("the driver runs");
+            let ClientEvent::Signal(Signal::GaveUp { cause }) = event else { continue };
+            assert_eq!(cause, Cause::RemoteClose { code: Some(2000), reason: String::new() });
+            break;
+        }
     })
 }
 

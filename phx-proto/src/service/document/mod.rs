@@ -27,6 +27,7 @@ mod variables;
 use std::collections::BTreeMap;
 
 use serde::de::{Deserialize, Deserializer};
+use serde_json::Value;
 
 pub use changes::ConnectionChanges;
 pub use error::{ConnectionsError, Problem, ProblemKind};
@@ -83,13 +84,12 @@ impl Connections {
         text: &str,
         lookup: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, ConnectionsError> {
-        let mut deserializer = serde_json::Deserializer::from_str(text);
-        let read = Node::deserialize(&mut deserializer)
-            .and_then(|document| deserializer.end().map(|()| document));
-        Self::from_node(read.map_err(|error| unreadable(&error))?, &lookup)
+        let document = Node::from_json(text).map_err(|error| unreadable(&error))?;
+        Self::from_node(document, &lookup)
     }
 
-    /// Reads a document of any format that serde knows and that says what its values are.
+    /// Reads a document of any format that serde knows and that says what its values are. What counts
+    /// of equal keys is for that format to say; [`from_json`](Self::from_json) refuses them.
     ///
     /// # Errors
     ///
@@ -98,8 +98,8 @@ impl Connections {
         deserializer: D,
         lookup: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, ConnectionsError> {
-        let document = Node::deserialize(deserializer).map_err(|error| unreadable(&error))?;
-        Self::from_node(document, &lookup)
+        let document = Value::deserialize(deserializer).map_err(|error| unreadable(&error))?;
+        Self::from_node(Node::from_value(document), &lookup)
     }
 
     fn from_node(

@@ -3,10 +3,10 @@
 //! A generic map would keep the last of two equal keys and lose the other without a word; here
 //! the second one is an error that names it.
 
-use core::fmt;
-
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value};
+
+use crate::wire::raw::members;
 
 /// One value of the document.
 #[derive(Clone, PartialEq)]
@@ -72,66 +72,36 @@ impl Node {
     }
 }
 
-impl<'de> Deserialize<'de> for Node {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(NodeVisitor)
-    }
-}
-
-struct NodeVisitor;
-
-impl<'de> Visitor<'de> for NodeVisitor {
-    type Value = Node;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
+impl Node {
+    /// Reads a JSON text, with every key of its objects.
+    pub(super) fn from_json(text: &str) -> serde_json::Result<Self> {
+        // Nested no deeper than serde_json reads, and with its words about what is wrong.
+        serde_json::from_str::<Value>(text)?;
+        serde_json::from_str::<&RawValue>(text.trim()).map(Self::from_raw)
     }
 
-    fn visit_unit<E>(self) -> Result<Node, E> {
-        Ok(Node::Null)
-    }
-
-    fn visit_none<E>(self) -> Result<Node, E> {
-        Ok(Node::Null)
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
-        Node::deserialize(deserializer)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
-        Ok(Node::Bool(value))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
-        Ok(Node::Number(value.into()))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
-        Ok(Node::Number(value.into()))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
-        Ok(Number::from_f64(value).map_or(Node::Null, Node::Number))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Node, E> {
-        Ok(Node::Text(value.to_owned()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Node, A::Error> {
-        let mut nodes = Vec::new();
-        while let Some(node) = list.next_element()? {
-            nodes.push(node);
+    fn from_raw(raw: &RawValue) -> Self {
+        if let Some(members) = members(raw) {
+            let members = members.into_iter();
+            return Self::Object(members.map(|(key, raw)| (key, Self::from_raw(raw))).collect());
         }
-        Ok(Node::List(nodes))
+        match serde_json::from_str::<Vec<&RawValue>>(raw.get()) {
+            Ok(list) => Self::List(list.into_iter().map(Self::from_raw).collect()),
+            Err(_) => serde_json::from_str(raw.get()).map_or(Self::Null, Self::from_value),
+        }
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Node, A::Error> {
-        let mut members = Vec::new();
-        while let Some(member) = object.next_entry()? {
-            members.push(member);
+    /// A value that serde_json read.
+    pub(super) fn from_value(value: Value) -> Self {
+        match value {
+            Value::Null => Self::Null,
+            Value::Bool(value) => Self::Bool(value),
+            Value::Number(value) => Self::Number(value),
+            Value::String(value) => Self::Text(value),
+            Value::Array(list) => Self::List(list.into_iter().map(Self::from_value).collect()),
+            Value::Object(members) => Self::Object(
+                members.into_iter().map(|(key, value)| (key, Self::from_value(value))).collect(),
+            ),
         }
-        Ok(Node::Object(members))
     }
 }

@@ -91,9 +91,9 @@ pub enum UpgradeError {
         evidence: String,
     },
 
-    /// The head of the answer has over 16 KiB (with the heads of interim 1xx answers), or over 100
-    /// headers.
-    #[error("the head of the answer is over 16 KiB or 100 headers")]
+    /// The first 16 KiB of the answer (with the heads of interim 1xx answers) hold no status. Where
+    /// they do, a head that is longer is a refusal with that status.
+    #[error("the head of the answer is over 16 KiB")]
     HeadTooLarge,
 
     /// Status 101, but not for a WebSocket.

@@ -17,7 +17,8 @@
 //!
 //! The outcome does not depend on how the bytes were cut into reads: every decision is a function of
 //! the bytes so far. (Only how early a malformed head is noticed varies.) A refusal is worth more
-//! than its body, so a body that is malformed, cut short or too long never hides the status.
+//! than its body and its headers, so neither a body that is malformed, cut short or too long, nor a
+//! header line that is no header, nor a head that is too long hides the status.
 
 use core::fmt;
 
@@ -25,12 +26,11 @@ use bytes::Bytes;
 
 use super::UpgradeError;
 use super::body::Body;
+use crate::config::http::is_token;
 use crate::event::refusal::Refusal;
 
 /// Everything before the body, with the heads of interim answers, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
-/// How many headers an answer may have.
-const MAX_HEADERS: usize = 100;
 /// How much of an answer that is not HTTP is kept as evidence, in bytes.
 const MAX_EVIDENCE: usize = 64;
 
@@ -54,8 +54,8 @@ enum State {
     Finished,
 }
 
-/// The head of an answer. Header values are as they came, but for line folding, which became
-/// spaces, and bytes that are not UTF-8, which became U+FFFD.
+/// The head of an answer, without the lines that are no headers. Header values are as they came, but
+/// for line folding, which became spaces, and bytes that are not UTF-8, which became U+FFFD.
 pub(super) struct Head {
     /// The minor version of HTTP/1.
     pub(super) version: u8,
@@ -100,10 +100,8 @@ impl Response {
         match core::mem::replace(&mut self.state, State::Finished) {
             State::Head { buffer, skipped } => {
                 // Not looked at since its last line, see above; it may be worse than incomplete.
-                match parse(&buffer, MAX_HEAD - skipped) {
-                    Err(error) => Err(error),
-                    Ok(_) => Err(UpgradeError::Eof { received: self.received }),
-                }
+                parse(&buffer, MAX_HEAD - skipped)?;
+                Err(UpgradeError::Eof { received: self.received })
             }
             State::Body { head, body } => Ok(refusal(head, body)),
             State::Finished => Err(UpgradeError::Finished),
@@ -126,9 +124,16 @@ impl Response {
         mut skipped: usize,
     ) -> Result<Event, UpgradeError> {
         loop {
-            let Some((head, length)) = parse(&buffer, MAX_HEAD - skipped)? else {
-                self.state = State::Head { buffer, skipped };
-                return Ok(Event::More);
+            let (head, length) = match parse(&buffer, MAX_HEAD - skipped)? {
+                Found::Incomplete => {
+                    self.state = State::Head { buffer, skipped };
+                    return Ok(Event::More);
+                }
+                // Whatever its status, what follows it cannot be found.
+                Found::TooLong(head) => {
+                    return Ok(Event::Refused(Refusal::new(head.status, head.headers, "")));
+                }
+                Found::Complete(head, length) => (head, length),
             };
             if (self.opens)(head.status) {
                 return Ok(Event::Open(head, Bytes::from(buffer).slice(length..)));
@@ -157,47 +162,108 @@ fn refusal(head: Head, body: Body) -> Refusal {
     Refusal::new(head.status, head.headers, body.into_kept())
 }
 
-/// The head at the start of `buffer` and its length, or `None` when it is not complete. `limit` is
-/// how long it may be.
-fn parse(buffer: &[u8], limit: usize) -> Result<Option<(Head, usize)>, UpgradeError> {
-    // Nothing behind the limit is looked at, so that an error does not depend on what came with it.
+/// What stands at the start of a buffer.
+enum Found {
+    Incomplete,
+    /// A head of this many bytes.
+    Complete(Head, usize),
+    /// A head that is longer than it may be: its status, and the headers of the lines that are there.
+    TooLong(Head),
+}
+
+/// Looks for the head at the start of `buffer`. `limit` is how long it may be.
+///
+/// The status counts whatever stands below it, so a line that is no header is left out, as is one with a
+/// control character in its value: one bad line of a proxy must not hide a 401 or a `Retry-After`.
+fn parse(buffer: &[u8], limit: usize) -> Result<Found, UpgradeError> {
+    // Nothing behind the limit is looked at, so that an outcome does not depend on what came with it.
     let window = &buffer[..buffer.len().min(limit)];
-    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let mut response = httparse::Response::new(&mut headers);
-    let parsed = httparse::ParserConfig::default()
-        // RFC 9112 section 5.2: a user agent reads folded lines as one.
-        .allow_obsolete_multiline_headers_in_responses(true)
-        .parse_response(&mut response, window);
-    match parsed {
-        Ok(httparse::Status::Complete(length)) => {
-            let (Some(version), Some(status)) = (response.version, response.code) else {
-                return Err(not_http("no status", buffer));
-            };
-            if status < 100 {
-                return Err(not_http("invalid status code", buffer));
-            }
-            let headers = response.headers.iter().map(|header| {
-                let value = String::from_utf8_lossy(header.value);
-                let value =
-                    if value.contains('\n') { unfolded(&value) } else { value.into_owned() };
-                (header.name.to_owned(), value)
-            });
-            Ok(Some((Head { version, status, headers: headers.collect() }, length)))
+    let blank = window.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    let first_line = window[blank..].iter().position(|byte| *byte == b'\n');
+    let first_line_end = first_line.map(|at| blank + at + 1);
+    let mut response = httparse::Response::new(&mut []);
+    response
+        .parse(&window[blank..first_line_end.unwrap_or(window.len())])
+        .map_err(|error| not_http(in_words(error), buffer))?;
+    let (Some(end), Some(version), Some(status)) =
+        (first_line_end, response.version, response.code)
+    else {
+        let full = window.len() == limit;
+        return if full { Err(UpgradeError::HeadTooLarge) } else { Ok(Found::Incomplete) };
+    };
+    if status < 100 {
+        return Err(not_http("invalid status code", buffer));
+    }
+    let mut headers = Headers::default();
+    let mut at = end;
+    for line in window[end..].split_inclusive(|byte| *byte == b'\n') {
+        let Some(text) = line.strip_suffix(b"\n") else { break };
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        at += line.len();
+        if text.is_empty() {
+            return Ok(Found::Complete(Head { version, status, headers: headers.read }, at));
         }
-        Ok(httparse::Status::Partial) if window.len() == limit => Err(UpgradeError::HeadTooLarge),
-        Ok(httparse::Status::Partial) => Ok(None),
-        Err(httparse::Error::TooManyHeaders) => Err(UpgradeError::HeadTooLarge),
-        Err(error) => Err(not_http(
-            match error {
-                httparse::Error::HeaderName => "invalid header name",
-                httparse::Error::HeaderValue => "invalid header value",
-                httparse::Error::NewLine => "invalid line break",
-                httparse::Error::Status => "invalid status line",
-                httparse::Error::Version => "invalid HTTP version",
-                httparse::Error::Token | httparse::Error::TooManyHeaders => "invalid head",
-            },
-            buffer,
-        )),
+        headers.line(text);
+    }
+    if window.len() < limit {
+        return Ok(Found::Incomplete);
+    }
+    Ok(Found::TooLong(Head { version, status, headers: headers.read }))
+}
+
+/// Headers, read line by line.
+#[derive(Default)]
+struct Headers {
+    read: Vec<(String, String)>,
+    /// The last line was left out, and so is what it is folded into.
+    left_out: bool,
+}
+
+impl Headers {
+    fn line(&mut self, line: &[u8]) {
+        // RFC 9112 section 5.2: a user agent reads folded lines as one.
+        if matches!(line.first(), Some(b' ' | b'\t')) {
+            match (self.read.last_mut(), value(line)) {
+                (Some((_, whole)), Some(more)) if !self.left_out => {
+                    if !whole.is_empty() && !more.is_empty() {
+                        whole.push(' ');
+                    }
+                    whole.push_str(&more);
+                }
+                // What the header says is not known whole.
+                (Some(_), None) if !self.left_out => {
+                    self.read.pop();
+                    self.left_out = true;
+                }
+                _ => {}
+            }
+            return;
+        }
+        let colon = line.iter().position(|byte| *byte == b':');
+        let read = colon.and_then(|at| {
+            let name = core::str::from_utf8(&line[..at]).ok()?;
+            Some((is_token(name).then(|| name.to_owned())?, value(&line[at + 1..])?))
+        });
+        self.left_out = read.is_none();
+        self.read.extend(read);
+    }
+}
+
+/// A header's value; none if it has a control character in it.
+fn value(bytes: &[u8]) -> Option<String> {
+    let is_bad = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
+    if bytes.iter().any(is_bad) {
+        return None;
+    }
+    Some(String::from_utf8_lossy(bytes).trim_matches([' ', '\t']).to_owned())
+}
+
+const fn in_words(error: httparse::Error) -> &'static str {
+    match error {
+        httparse::Error::NewLine => "invalid line break",
+        httparse::Error::Status => "invalid status line",
+        httparse::Error::Version => "invalid HTTP version",
+        _ => "invalid head",
     }
 }
 
@@ -206,12 +272,6 @@ fn not_http(reason: &'static str, buffer: &[u8]) -> UpgradeError {
     let line = line.unwrap_or_default();
     let evidence = line[..line.len().min(MAX_EVIDENCE)].escape_ascii().to_string();
     UpgradeError::NotHttp { reason, evidence }
-}
-
-/// One space for every fold: a line break with the white space around it.
-fn unfolded(value: &str) -> String {
-    let lines = value.lines().map(|line| line.trim_matches([' ', '\t', '\r']));
-    lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 impl fmt::Debug for Response {

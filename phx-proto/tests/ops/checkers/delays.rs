@@ -19,6 +19,9 @@ pub struct Reconnects {
     skipped: u32,
     refusals: u32,
     unauthorized: bool,
+    /// A connection was open once.
+    ever_open: bool,
+    gone_since: Option<Time>,
     failing_since: Option<Time>,
     opened_at: Option<Time>,
     /// How long the connection had been open when its close handshake was started.
@@ -39,7 +42,7 @@ struct Wait {
 impl Reconnects {
     fn reset(&mut self) {
         (self.attempts, self.skipped, self.refusals, self.unauthorized) = (0, 0, 0, false);
-        self.failing_since = None;
+        (self.failing_since, self.gone_since) = (None, None);
     }
 
     /// The failure or loss that is being decided on: starts over after a stable connection.
@@ -77,6 +80,14 @@ impl Reconnects {
                 401 => {
                     self.unauthorized = true;
                     Some((ordinary, true))
+                }
+                404 if self.ever_open => {
+                    let first = *self.gone_since.get_or_insert(at.now);
+                    if at.now.since(first) < Duration::from_secs(120) {
+                        Some((ordinary, true))
+                    } else {
+                        refused()
+                    }
                 }
                 _ => refused(),
             },
@@ -129,6 +140,7 @@ impl Checker for Reconnects {
             Called::Input { what: Input::Opened, stale: false, .. } => {
                 self.opened_at = Some(at.now);
                 (self.refusals, self.unauthorized) = (0, false);
+                (self.ever_open, self.gone_since) = (true, None);
             }
             _ => {}
         }

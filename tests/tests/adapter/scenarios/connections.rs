@@ -52,7 +52,7 @@ pub(in super::super) async fn refused_reconnects(stage: &mut Stage) {
     };
     for (refusal, least, most) in [
         (HttpRefusal::new(403, ""), MS(30), MS(30)),
-        (HttpRefusal::new(404, "Not Found"), MS(30), MS(30)),
+        (HttpRefusal::new(410, "Gone"), MS(30), MS(30)),
         // The wait that was asked for, and up to a fifth more, so that not all come at once.
         (busy("1"), MS(1_000), MS(1_200)),
     ] {
