@@ -3,10 +3,13 @@
 use core::fmt;
 use std::process::ExitCode;
 
-use phx_tokio::{Cause, ChannelEnd, JoinFailed, JoinObstacle, Rejection, RejectionKind, StreamEnd};
+use phx_tokio::{
+    Cause, ChannelEnd, JoinFailed, JoinObstacle, Payload, Refusal, Rejection, RejectionKind,
+    StreamEnd,
+};
 
+use crate::log;
 use crate::output::json_of;
-use crate::style::{Style, Tone};
 
 /// Why a command failed. Its `Display` is one line.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ pub(crate) enum Failed {
     Rejected(String),
     /// A push went wrong.
     Push(String),
+    /// Fewer messages came than were asked for.
+    TooFew(String),
 }
 
 impl Failed {
@@ -33,7 +38,9 @@ impl Failed {
         // The query may hold a token.
         let url = url.split(['?', '#']).next().unwrap_or(url);
         match cause {
-            Cause::Refused(_) => Self::Refused(format!("{url}: {cause}")),
+            Cause::Refused(refusal) => {
+                Self::Refused(format!("{url}: {cause}{}", retry_after(refusal)))
+            }
             _ => Self::Unreachable(format!("{url}: {cause}")),
         }
     }
@@ -62,15 +69,14 @@ impl Failed {
             Self::Refused(_) => 4,
             Self::Rejected(_) => 5,
             Self::Push(_) => 6,
+            Self::TooFew(_) => 7,
         }
     }
 
     /// Prints it, on standard error, and gives the code.
     pub(crate) fn report(&self) -> ExitCode {
-        let style = Style::stderr();
-        let text = self.to_string();
-        for line in text.lines() {
-            eprintln!("{} {}", style.paint(Tone::Bad, "phx:"), style.paint(Tone::Plain, line));
+        for line in self.to_string().lines() {
+            log::failure(line);
         }
         ExitCode::from(self.code())
     }
@@ -86,7 +92,8 @@ impl fmt::Display for Failed {
         | Self::Unreachable(line)
         | Self::Refused(line)
         | Self::Rejected(line)
-        | Self::Push(line)) = self
+        | Self::Push(line)
+        | Self::TooFew(line)) = self
         else {
             return Ok(());
         };
@@ -107,7 +114,8 @@ fn channel_ended(topic: &str, end: &ChannelEnd) -> Failed {
     match end {
         ChannelEnd::Rejected(rejection) => rejected(topic, rejection),
         ChannelEnd::GaveUp(Cause::Refused(refusal)) => {
-            Failed::Refused(format!("{topic}: the server refused the upgrade: {refusal}"))
+            let retry = retry_after(refusal);
+            Failed::Refused(format!("{topic}: the server refused the upgrade: {refusal}{retry}"))
         }
         ChannelEnd::GaveUp(cause) => Failed::Unreachable(format!("{topic}: {cause}")),
         ChannelEnd::ClosedByServer => {
@@ -124,5 +132,23 @@ fn rejected(topic: &str, rejection: &Rejection) -> Failed {
         RejectionKind::TooManyChannels => "the connection has as many channels as it may",
         _ => "the server rejected the join",
     };
-    Failed::Rejected(format!("{topic}: {why}: {}", json_of(&rejection.response)))
+    Failed::Rejected(format!("{topic}: {why}: {}", reason(&rejection.response)))
+}
+
+/// A server's reason as JSON on one line, cut where it is long.
+pub(crate) fn reason(response: &Payload) -> String {
+    const LETTERS_MAX: usize = 300;
+    let text = json_of(response);
+    match text.char_indices().nth(LETTERS_MAX) {
+        Some((cut, _)) => format!("{}… ({} bytes)", &text[..cut], text.len()),
+        None => text.into_owned(),
+    }
+}
+
+/// How long the server asks to be left alone, if it does.
+fn retry_after(refusal: &Refusal) -> String {
+    match refusal.retry_after() {
+        Some(after) => format!("; it asks to retry after {} s", after.as_secs()),
+        None => String::new(),
+    }
 }
