@@ -10,8 +10,7 @@ use crate::output::entry;
 use crate::source;
 
 /// Shown for a file that is JSON of something else.
-const EXAMPLE: &str = r#"there is no key "connections"; a file of connections looks like this:
-{"connections": {
+const EXAMPLE: &str = r#"{"connections": {
   "backend": {
     "uri": "wss://example.com/socket/websocket",
     "params": {"token": "${TOKEN}"},
@@ -48,7 +47,9 @@ pub(crate) fn read(file: &Path) -> Result<Connections, Failed> {
     let text = source::text_file(file)?;
     if let Ok(Value::Object(members)) = serde_json::from_str(&text) {
         if !members.contains_key("connections") {
-            return Err(bad(&EXAMPLE));
+            let first = format!("{}: there is no key \"connections\", as in:", file.display());
+            let lines = core::iter::once(first).chain(EXAMPLE.lines().map(str::to_owned));
+            return Err(Failed::File(lines.collect()));
         }
     }
     let connections = Connections::from_json(&text, |name| std::env::var(name).ok());

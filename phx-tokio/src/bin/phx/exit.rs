@@ -54,7 +54,7 @@ impl Failed {
                 Self::Unreachable(format!("{topic}: {cause}"))
             }
             JoinFailed::Deadline { last: Some(JoinObstacle::Rejected(rejection)) } => {
-                rejected(topic, rejection)
+                Self::Rejected(format!("{topic}: not joined in time: {}", refusal(rejection)))
             }
             JoinFailed::NotAccepted(error) => Self::Usage(format!("{topic}: {error}")),
             error => Self::Rejected(format!("{topic}: {error}")),
@@ -127,12 +127,18 @@ fn channel_ended(topic: &str, end: &ChannelEnd) -> Failed {
 }
 
 fn rejected(topic: &str, rejection: &Rejection) -> Failed {
+    Failed::Rejected(format!("{topic}: {}", refusal(rejection)))
+}
+
+/// What a server refused a join for.
+pub(crate) fn refusal(rejection: &Rejection) -> String {
     let why = match rejection.kind {
         RejectionKind::UnmatchedTopic => "no channel of the server matches the topic",
         RejectionKind::TooManyChannels => "the connection has as many channels as it may",
+        RejectionKind::JoinCrashed => "the join crashed on the server",
         _ => "the server rejected the join",
     };
-    Failed::Rejected(format!("{topic}: {why}: {}", reason(&rejection.response)))
+    format!("{why}: {}", reason(&rejection.response))
 }
 
 /// A server's reason as JSON on one line, cut where it is long.

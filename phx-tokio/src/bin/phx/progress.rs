@@ -4,10 +4,10 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use phx_tokio::{Client, ClientEvent, NextStep, RejectionKind, Signal, Topic};
+use phx_tokio::{Client, ClientEvent, NextStep, Signal, Topic};
 use tokio::task::JoinHandle;
 
-use crate::exit::reason;
+use crate::exit::refusal;
 use crate::limit::{Limit, kind_of_problem};
 use crate::log::log;
 use crate::output::time_of_day;
@@ -83,11 +83,7 @@ impl Report {
                 self.joined.remove(&topic);
             }
             Signal::JoinRejected { topic, rejection, last: false } => {
-                let what = match rejection.kind {
-                    RejectionKind::JoinCrashed => "the join crashed on the server",
-                    _ => "the server rejected the join",
-                };
-                log(&format!("{topic}: {what}: {}; trying again", reason(&rejection.response)));
+                log(&format!("{topic}: {}; trying again", refusal(&rejection)));
             }
             Signal::JoinTimedOut { topic } => {
                 log(&format!("{topic}: the join is not answered yet"));

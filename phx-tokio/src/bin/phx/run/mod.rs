@@ -123,8 +123,8 @@ pub(crate) async fn run(run: Run) -> Result<(), Failed> {
         log("shutting down; another signal ends it at once");
     }
     let end = async {
-        // The last quarter is for close frames and the output.
-        let unfinished = supervisor.shutdown(run.grace * 3 / 4).await;
+        // The other half is for close frames, which may take 2 s, and for the output.
+        let unfinished = supervisor.shutdown(run.grace / 2).await;
         // Their connections are closed, so each order has its outcome.
         control.finish().await;
         for (name, unfinished) in &unfinished {
