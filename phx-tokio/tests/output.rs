@@ -123,6 +123,24 @@ fn run_signal_delivered_twice_is_one() {
     assert_eq!(process.code(), Some(0), "{}", process.errors.text());
 }
 
+/// The grace period bounds the whole end, a server that answers no close frame included.
+#[test]
+fn run_with_silent_server_ends_within_grace() {
+    let mut serve = Process::start(phx(&["serve", "--addr", "127.0.0.1:0"]));
+    let url = serve.first_line();
+    let file = process::Temporary::new("silent.json");
+    let connection = serde_json::json!({
+        "uri": url.trim(), "auto_join_channels": ["room:a"], "close_timeout_msec": 600_000,
+    });
+    file.write(serde_json::json!({"connections": {"a": connection}}).to_string());
+    let mut process = Process::start(phx(&["run", file.path(), "--grace", "1"]));
+    process.said().until("channel.joined");
+    serve.signal(Signal::STOP);
+    process.signal(Signal::TERM);
+    assert_eq!(process.code(), Some(0));
+    assert!(process.errors.all().contains("the grace period is over"));
+}
+
 #[track_caller]
 fn listen_ends(start: Start) {
     let stand = Stand::new();

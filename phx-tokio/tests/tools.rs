@@ -392,3 +392,29 @@ fn client_certificate_is_presented() {
     let half = [&push[..], &["--cert", cert.path()]].concat();
     assert_eq!(run(&half).status.code(), Some(2));
 }
+
+/// The commands of the operators' page are commands of this version.
+#[test]
+fn commands_of_the_operators_page_are_understood() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../phx-proto/src/manual/operating.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let mut seen = 0;
+    for line in page.lines() {
+        let Some((_, args)) = line.split_once("phx run ") else { continue };
+        let command =
+            !line.contains('`') && !line.contains("fifo") && line.contains("connections.json");
+        if !command || line.starts_with("phx: ") {
+            continue;
+        }
+        let args: Vec<&str> = args.split(['>', '<', '|', '&']).next().unwrap().split(' ').collect();
+        let args = args.into_iter().filter(|arg| !arg.is_empty() && *arg != "2");
+        let args = args.map(|arg| if arg.ends_with(".json") { "/nonexistent.json" } else { arg });
+        let args: Vec<&str> = core::iter::once("run").chain(args).collect();
+        let output = run(&args);
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {log}");
+        assert!(log.contains("/nonexistent.json: No such file"), "{args:?}: {log}");
+        seen += 1;
+    }
+    assert!(seen >= 5, "{seen}");
+}

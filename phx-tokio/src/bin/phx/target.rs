@@ -151,6 +151,9 @@ impl Target {
                     "ws:// to {host} would send everything in the clear: use wss://, or pass \
                      --allow-insecure"
                 ),
+                phx_tokio::ConfigError::Uri { problem } => {
+                    format!("the URL cannot be used: {problem}")
+                }
                 ref other => other.to_string(),
             };
             Failed::Usage(hint)
