@@ -55,9 +55,12 @@ fn written(process: &mut Process) -> Vec<Value> {
 
 /// One signal ends the run within its grace period; written and unwritten events are all there are.
 #[track_caller]
-fn run_ends_within_grace(start: Start) {
+fn run_ends_within_grace(start: Start, more: usize) {
     let stand = Stand::new();
     let (mut process, _file) = stuck_run(&stand, start, "2");
+    let messages = MESSAGES + more;
+    stand.flood("room:a", more);
+    stand.received();
     process.signal(Signal::TERM);
     assert_eq!(process.code(), Some(1));
     let log = process.errors.all();
@@ -66,20 +69,20 @@ fn run_ends_within_grace(start: Start) {
     let written = written(&mut process);
     let news = written.iter().filter(|event| event["type"] == "phoenix.a.room_a.news").count();
     assert!((1..MESSAGES).contains(&news), "{news}");
-    // Two of the connection and two joins in front; four about the channel that crashed and was
-    // joined again; up to five about the end.
+    // Two of the connection and two joins in front; four each time about the channel that crashed
+    // and was joined again; up to five about the end.
     let all = written.len() + lost;
-    assert!((MESSAGES + 7..=MESSAGES + 14).contains(&all), "{} + {lost}", written.len());
+    assert!((messages + 11..=messages + 18).contains(&all), "{} + {lost}", written.len());
 }
 
 #[test]
 fn run_with_stuck_output_ends_within_grace() {
-    run_ends_within_grace(phx);
+    run_ends_within_grace(phx, 3_000);
 }
 
 #[test]
 fn run_with_stuck_output_ends_on_one_cpu() {
-    run_ends_within_grace(phx_on_one_cpu);
+    run_ends_within_grace(phx_on_one_cpu, 0);
 }
 
 /// A second signal ends the run at once, whatever the grace period.
@@ -136,33 +139,43 @@ fn run_with_silent_server_ends_within_grace() {
     let mut process = Process::start(phx(&["run", file.path(), "--grace", "1"]));
     process.said().until("channel.joined");
     serve.signal(Signal::STOP);
+    serve.is_stopped();
     process.signal(Signal::TERM);
     assert_eq!(process.code(), Some(0));
     assert!(process.errors.all().contains("the grace period is over"));
 }
 
 #[track_caller]
-fn listen_ends(start: Start) {
+fn listen_ends(start: Start, more: usize) {
     let stand = Stand::new();
     let mut process = stuck_listen(&stand, start);
+    let messages = MESSAGES + more;
+    stand.flood("room:a", more);
+    stand.received();
     process.signal(Signal::TERM);
     assert_eq!(process.code(), Some(1));
     let lost = number_before(" lines could not be written", &process.errors.all());
     let written = written(&mut process);
     assert_eq!(written[0]["type"], "joined");
-    // Two joins, one of which was interrupted and resumed.
+    // Two joins, one of which was interrupted and resumed twice.
     let all = written.len() + lost;
-    assert!((MESSAGES + 3..=MESSAGES + 4).contains(&all), "{} + {lost}", written.len());
+    assert!(all <= messages + 6, "{} + {lost}", written.len());
+    match more {
+        0 => assert!(all >= messages + 5, "{} + {lost}", written.len()),
+        // A line that says that messages were dropped is one line. The queue of the output holds
+        // 1,024, and what waits behind it is counted, too.
+        _ => assert!(lost > 1_200, "{} + {lost}", written.len()),
+    }
 }
 
 #[test]
 fn listen_with_stuck_output_ends() {
-    listen_ends(phx);
+    listen_ends(phx, 3_000);
 }
 
 #[test]
 fn listen_with_stuck_output_ends_on_one_cpu() {
-    listen_ends(phx_on_one_cpu);
+    listen_ends(phx_on_one_cpu, 0);
 }
 
 /// The reader stopped, and so did the server: nothing is orderly any more.

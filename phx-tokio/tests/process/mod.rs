@@ -155,6 +155,20 @@ impl Process {
         });
     }
 
+    /// Waits until every thread of it is stopped.
+    #[track_caller]
+    pub(crate) fn is_stopped(&self) {
+        let tasks = format!("/proc/{}/task", self.child.id());
+        let is_stopped = |task: std::fs::DirEntry| {
+            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap();
+            stat.rsplit(')').next().unwrap().trim_start().starts_with('T')
+        };
+        wait("the stop", || {
+            let mut tasks = std::fs::read_dir(&tasks).unwrap().map(Result::unwrap);
+            tasks.all(is_stopped).then_some(())
+        });
+    }
+
     /// Waits for the end; its exit code.
     #[track_caller]
     pub(crate) fn code(&mut self) -> Option<i32> {
@@ -214,11 +228,12 @@ impl Stand {
     /// Waits until something was done by a client, for as many times.
     #[track_caller]
     pub(crate) fn sees(&self, what: &str, times: usize) {
-        wait(what, || {
-            let seen = self.seen.lock().unwrap();
-            (seen.iter().filter(|seen| format!("{seen:?}").contains(what)).count() >= times)
-                .then_some(())
-        });
+        wait(what, || (self.count(what) >= times).then_some(()));
+    }
+
+    fn count(&self, what: &str) -> usize {
+        let seen = self.seen.lock().unwrap();
+        seen.iter().filter(|seen| format!("{seen:?}").contains(what)).count()
     }
 
     pub(crate) fn broadcast(&self, topic: &str, event: &str, payload: &Value) {
@@ -240,9 +255,10 @@ impl Stand {
     #[track_caller]
     pub(crate) fn received(&self) {
         let joined = "Joined { peer: peer#1, topic: \"room:z\"";
-        self.sees(joined, 1);
+        let before = self.count(joined).max(1);
+        self.sees(joined, before);
         self.listener.crash_channel("room:z");
-        self.sees(joined, 2);
+        self.sees(joined, before + 1);
     }
 
     /// A file with one connection to it, `a`, that joins `room:a` and `room:z`.

@@ -27,9 +27,10 @@ use crate::style::Tone;
 use crate::target::{Connected, Target};
 use crate::writer::Gone;
 
-/// How long an end may take that was asked for.
-const END: Duration = Duration::from_secs(2);
-/// What is kept of that for counting what was not written.
+/// How long an end may take that was asked for: 2 s, less what counting, the last lines of the log
+/// and the process itself take.
+const END: Duration = Duration::from_millis(1_500);
+/// How long counting what was not written may take.
 const COUNTING: Duration = Duration::from_millis(100);
 
 /// What `phx listen` takes from the command line.
@@ -121,7 +122,7 @@ pub(crate) async fn run(listen: Listen) -> Result<(), Failed> {
     let mut at_once = false;
     {
         let mut end = core::pin::pin!(end);
-        let mut limit = stop.is_asked().then(|| Instant::now() + END - COUNTING);
+        let mut limit = stop.is_asked().then(|| Instant::now() + END);
         loop {
             tokio::select! {
                 biased;
@@ -130,7 +131,7 @@ pub(crate) async fn run(listen: Listen) -> Result<(), Failed> {
                         at_once = true;
                         break;
                     }
-                    limit = Some(Instant::now() + END - COUNTING);
+                    limit = Some(Instant::now() + END);
                 }
                 () = passed(limit) => break,
                 () = &mut end => break,
@@ -254,12 +255,13 @@ impl Printer {
                 ChannelEvent::Closed(end) => Some(exit::ended(topic, end)),
                 _ => None,
             };
+            let stands_for = if let ChannelEvent::Lagged(count) = event { count } else { 1 };
             if let Some(line) = self.line(topic, event) {
                 match self.print(line, &mut stages).await {
                     Printed::Yes => {}
                     Printed::Gone => return (0, Ok(())),
                     Printed::No => {
-                        let mut lost = 1;
+                        let mut lost = stands_for;
                         while let Some(event) = at_hand(&mut messages).await {
                             lost += match event {
                                 ChannelEvent::Lagged(count) => count,

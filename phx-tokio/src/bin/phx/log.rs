@@ -12,7 +12,7 @@ use crate::style::{Style, Tone, escaped};
 use crate::writer::Writer;
 
 /// How long the last lines may take when the process ends.
-const LAST_LINES: Duration = Duration::from_secs(1);
+pub(crate) const LAST_LINES: Duration = Duration::from_millis(250);
 
 /// None where a thread cannot be had.
 static WRITER: OnceLock<Option<Writer>> = OnceLock::new();

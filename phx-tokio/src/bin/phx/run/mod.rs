@@ -29,7 +29,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::connections::read;
 use crate::exit::Failed;
-use crate::log::log;
+use crate::log::{LAST_LINES, log};
 use crate::output::Output;
 use crate::signals::{Reloads, Request, Stop};
 use crate::writer::Gone;
@@ -118,7 +118,8 @@ pub(crate) async fn run(run: Run) -> Result<(), Failed> {
         never = tell => never,
         never = log_gave_up(gave_up) => never,
     };
-    let until = Instant::now() + run.grace;
+    // What counting and the last lines of the log take is a part of it.
+    let until = Instant::now() + run.grace.saturating_sub(COUNTING + LAST_LINES);
     if ended.is_none() {
         log("shutting down; another signal ends it at once");
     }
