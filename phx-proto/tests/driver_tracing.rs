@@ -90,3 +90,33 @@ fn everything_that_happens_is_told_and_nothing_of_it_is_an_error_or_a_payload() 
     assert!(lines.iter().all(|(_, line)| !line.contains("s3cret")));
     *subscriber.client.lock().expect("no panic") = None;
 }
+
+/// A server that sends garbage costs a line for each kind of it a minute, and no frame is uncounted.
+#[test]
+fn bad_frames_are_told_by_kind_with_a_count() {
+    let subscriber = Lines::default();
+    let _guard = tracing::subscriber::set_default(subscriber.clone());
+    let mut bench = Bench::new(|config| config.heartbeat_interval(Duration::from_secs(3_600)));
+    let room = bench.joined("room:lobby");
+    let bad = || -> Vec<u64> {
+        let lines = subscriber.lines.lock().expect("no panic").clone();
+        let bad = lines.iter().filter(|(_, line)| line.starts_with("frames that are not"));
+        let count = bad.map(|(level, line)| {
+            assert_eq!(*level, Level::WARN);
+            line.rsplit_once("count=").expect("a count").1.parse().expect("a number")
+        });
+        count.collect()
+    };
+    for _ in 0..500 {
+        bench.says(&json!({"not": "a list"}));
+        bench.says(&json!([null, null, 7, "msg", {}]));
+    }
+    assert_eq!(bad(), [1, 1], "the first of each kind");
+    bench.advance(Duration::from_secs(59));
+    bench.says(&json!([null, null, "room:lobby", "msg", {}]));
+    assert_eq!(bad(), [1, 1]);
+    bench.advance(Duration::from_secs(1));
+    bench.says(&json!([null, null, "room:lobby", "msg", {}]));
+    assert_eq!(bad(), [1, 1, 499, 499], "a minute later the rest");
+    drop(room);
+}

@@ -197,12 +197,13 @@ impl Drop for Temporary {
 }
 
 /// Every `phx` there is to ask for help.
-const COMMANDS: [&[&str]; 10] = [
+const COMMANDS: [&[&str]; 11] = [
     &[],
     &["demo"],
     &["serve"],
     &["listen"],
     &["push"],
+    &["cast"],
     &["run"],
     &["check"],
     &["replay"],
@@ -249,6 +250,7 @@ fn the_examples_of_the_help_work_against_phx_serve() {
         "auto_join_channels": ["room:lobby"],
     }}});
     std::fs::write(folder.0.join("connections.json"), connections.to_string()).unwrap();
+    std::fs::write(folder.0.join("event.json"), "{\"n\": 1}").unwrap();
     let bin = std::path::Path::new(env!("CARGO_BIN_EXE_phx")).parent().unwrap();
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
     let shell = |example: &str| {
@@ -261,7 +263,7 @@ fn the_examples_of_the_help_work_against_phx_serve() {
         shell
     };
     // Those that end by themselves.
-    for command in ["demo", "push", "check"] {
+    for command in ["demo", "push", "cast", "check"] {
         for example in examples(command) {
             let output = shell(&example).output().unwrap();
             let said = String::from_utf8_lossy(&output.stderr);

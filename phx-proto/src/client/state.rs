@@ -120,7 +120,7 @@ impl Shared {
         let trace = {
             let late = state.socket.late_replies();
             state.trace.late_replies(late);
-            state.trace.take()
+            state.trace.take(|| self.now())
         };
         drop(state);
         if let Some(tape) = &self.tape {

@@ -7,39 +7,79 @@
 //!
 //! A subscriber is code of the application, so it is called after the lock is gone.
 
+use core::time::Duration;
+use std::collections::BTreeMap;
+
 use tracing::{Span, debug, info, trace, warn};
 
 use crate::event::cause::{NextStep, PushOutcome};
 use crate::event::signal::Signal;
+use crate::time::Time;
+use crate::wire::DecodeProblem;
 
 /// What was signalled under the lock and is told after it.
 #[derive(Debug)]
 pub(super) struct Trace {
     span: Span,
     signals: Vec<Signal>,
+    bad_frames: BTreeMap<&'static str, BadFrames>,
     late_replies: u64,
     told_late: u64,
 }
 
+/// How often bad frames of one kind are told: the first at once, then a count.
+const BAD_FRAMES_EVERY: Duration = Duration::from_secs(60);
+
+/// Bad frames of one kind.
+#[derive(Debug, Default)]
+struct BadFrames {
+    /// How many were not told yet, and what was wrong with the last of them.
+    untold: u64,
+    problem: String,
+    /// When some were last told.
+    told: Option<Time>,
+}
+
 impl Trace {
     pub(super) fn new() -> Self {
-        Self { span: Span::current(), signals: Vec::new(), late_replies: 0, told_late: 0 }
+        Self {
+            span: Span::current(),
+            signals: Vec::new(),
+            bad_frames: BTreeMap::new(),
+            late_replies: 0,
+            told_late: 0,
+        }
     }
 
     pub(super) fn record(&mut self, signal: &Signal) {
-        self.signals.push(signal.clone());
+        if let Signal::ProtocolError { error } = signal {
+            let bad = self.bad_frames.entry(kind(&error.problem)).or_default();
+            bad.untold += 1;
+            bad.problem = error.problem.to_string();
+        } else {
+            self.signals.push(signal.clone());
+        }
     }
 
     pub(super) const fn late_replies(&mut self, count: u64) {
         self.late_replies = count;
     }
 
-    /// Takes what there is to tell.
-    pub(super) fn take(&mut self) -> Self {
+    /// Takes what there is to tell. The clock is read when there are bad frames.
+    pub(super) fn take(&mut self, now: impl Fn() -> Time) -> Self {
         let told_late = core::mem::replace(&mut self.told_late, self.late_replies);
+        let mut bad_frames = BTreeMap::new();
+        for (kind, bad) in &mut self.bad_frames {
+            let is_due = |told: Time| now().since(told) >= BAD_FRAMES_EVERY;
+            if bad.untold > 0 && bad.told.is_none_or(is_due) {
+                let told = BadFrames { told: Some(now()), ..BadFrames::default() };
+                bad_frames.insert(*kind, core::mem::replace(bad, told));
+            }
+        }
         Self {
             span: self.span.clone(),
             signals: core::mem::take(&mut self.signals),
+            bad_frames,
             late_replies: self.late_replies,
             told_late,
         }
@@ -48,6 +88,9 @@ impl Trace {
     pub(super) fn tell(self) {
         let _entered = self.span.enter();
         self.signals.iter().for_each(tell);
+        for BadFrames { untold, problem, .. } in self.bad_frames.values() {
+            warn!(target: "phx", problem, count = untold, "frames that are not the protocol");
+        }
         if self.late_replies > self.told_late {
             debug!(target: "phx", total = self.late_replies, "a reply to nothing that waits");
         }
@@ -81,10 +124,21 @@ fn tell(signal: &Signal) {
             trace!(target: "phx", %id, %topic, outcome = outcome_name(outcome), "push ended");
         }
         Signal::HeartbeatAcked { rtt } => trace!(target: "phx", ?rtt, "heartbeat answered"),
-        Signal::ProtocolError { error } => {
-            warn!(target: "phx", problem = %error.problem, "a frame that is not the protocol");
-        }
+        // Counted by kind.
+        Signal::ProtocolError { .. } => {}
         Signal::Warning(warning) => warn!(target: "phx", ?warning, "warning"),
+    }
+}
+
+/// What is wrong with a frame, without what differs from one frame to the next.
+const fn kind(problem: &DecodeProblem) -> &'static str {
+    match problem {
+        DecodeProblem::Expected { expected } => expected,
+        DecodeProblem::NotUtf8 { .. } => "not UTF-8",
+        DecodeProblem::Truncated { .. } => "truncated",
+        DecodeProblem::UnknownKind { .. } => "unknown kind",
+        DecodeProblem::Payload { .. } => "payload",
+        DecodeProblem::Other { .. } => "other",
     }
 }
 

@@ -19,10 +19,6 @@ use crate::wire::{Body, Frame, Serializer, V2, WireRef, check_strict};
 /// The reasons of the server's own by which the core tells refusals apart: no secrets.
 const KNOWN_REASONS: [&str; 3] = ["join crashed", "unmatched topic", "too many channels joined"];
 
-/// The most bytes that a length in a recording may claim, so that a mistake in a file is an error
-/// and not a machine without memory.
-const LENGTH_MAX: u64 = 1 << 30;
-
 /// A payload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -73,7 +69,7 @@ pub(super) struct MessageRecord {
     payload: PayloadRecord,
 }
 
-/// A length in bytes that can be made.
+/// A length in bytes, which a replay makes a filler of: see [`PayloadRecord::claims`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub(super) struct Length(u64);
@@ -141,6 +137,16 @@ impl PayloadRecord {
             Self::HiddenInvalid(length) => Payload::unparsed(Bytes::from(vec![byte; length.get()])),
             Self::Json(text) => Payload::unparsed(Bytes::copy_from_slice(text.as_bytes())),
             Self::Binary(Hex(bytes)) => Payload::binary(bytes.clone()),
+        }
+    }
+
+    /// The bytes of the filler that it asks for, which are not in the recording.
+    pub(super) const fn claims(&self) -> u64 {
+        match self {
+            Self::Hidden(length) | Self::HiddenBinary(length) | Self::HiddenInvalid(length) => {
+                length.0
+            }
+            Self::Json(_) | Self::Binary(_) => 0,
         }
     }
 
@@ -231,6 +237,15 @@ impl FrameRecord {
     pub(super) fn unreadable(frame: &Frame) -> Self {
         let length = Length(frame.len() as u64);
         if frame.is_text() { Self::UnreadableText(length) } else { Self::UnreadableBinary(length) }
+    }
+
+    /// The bytes of the filler that it asks for, which are not in the recording.
+    pub(super) const fn claims(&self) -> u64 {
+        match self {
+            Self::Message(message) => message.payload.claims(),
+            Self::UnreadableText(length) | Self::UnreadableBinary(length) => length.0,
+            Self::Text(_) | Self::Binary(_) => 0,
+        }
     }
 
     /// The topic and the payload, if it is a join.
@@ -369,11 +384,7 @@ impl Length {
 
 impl<'de> Deserialize<'de> for Length {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let length = u64::deserialize(deserializer)?;
-        if length > LENGTH_MAX {
-            return Err(D::Error::custom("a length of more than 1 GiB"));
-        }
-        Ok(Self(length))
+        u64::deserialize(deserializer).map(Self)
     }
 }
 

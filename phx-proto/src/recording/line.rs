@@ -152,6 +152,28 @@ pub(super) enum Input {
     Wake,
 }
 
+impl What {
+    /// The bytes of the fillers that it asks for, which are not in the recording.
+    pub(super) fn claims(&self) -> u64 {
+        let params = |params: &ParamsRecord| match params {
+            ParamsRecord::Fixed(payload) => payload.claims(),
+            ParamsRecord::Function => 0,
+        };
+        match self {
+            Self::Start(start) => {
+                let joins = start.config.auto_joins.iter();
+                joins.map(|(_, record)| params(record)).fold(0, u64::saturating_add)
+            }
+            Self::In(
+                Input::Join { params: record, .. } | Input::SetJoinParams { params: record, .. },
+            ) => params(record),
+            Self::In(Input::Push { payload, .. }) => payload.claims(),
+            Self::In(Input::Frame { frame, .. }) | Self::Sent(frame) => frame.claims(),
+            Self::In(_) | Self::Answer(_) | Self::Out(_) => 0,
+        }
+    }
+}
+
 /// A [`Failure`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

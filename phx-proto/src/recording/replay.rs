@@ -17,6 +17,15 @@ use crate::time::Time;
 use crate::topic::Topic;
 use crate::wire::payload::Payload;
 
+/// The bytes that the lengths of a recording may claim in all, beside [`CLAIMS_PER_BYTE`]: a message
+/// of the default [`Config::max_message_bytes`], received and answered.
+const CLAIMS_MAX: u64 = 128 << 20;
+
+/// The bytes that they may claim for each byte of the recording. A line of a frame has about a
+/// hundred bytes, so these are frames of 100 KiB on average. A few kilobytes that claim a gigabyte
+/// are refused before anything is allocated for them.
+const CLAIMS_PER_BYTE: u64 = 1_024;
+
 /// A recording that was read; see [the module](super).
 #[derive(Clone, Debug)]
 pub struct Recording {
@@ -122,9 +131,20 @@ impl Recording {
             return Err(RecordingError::Format { found: phx_recording });
         }
         let mut clients = Vec::new();
+        let length = u64::try_from(text.len()).unwrap_or(u64::MAX);
+        let claims_max = length.saturating_mul(CLAIMS_PER_BYTE).saturating_add(CLAIMS_MAX);
+        let mut claims = 0_u64;
         let read = |(number, text): (usize, &str)| {
             let bad = |problem| RecordingError::Line { line: number, problem };
             let line: Line = serde_json::from_str(text).map_err(|error| bad(in_words(&error)))?;
+            claims = claims.saturating_add(line.what.claims());
+            if claims > claims_max {
+                let problem = format!(
+                    "the payloads up to here would have {claims} bytes, and a recording of this \
+                     size has at most {claims_max}"
+                );
+                return Err(bad(problem));
+            }
             let known = clients.contains(&line.client);
             let config = match &line.what {
                 What::Start(_) if known => {

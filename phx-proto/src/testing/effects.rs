@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::channels::Effect;
 use super::codec::{self, EncodeFault, Payload};
+use super::observer::Observation;
 use super::server::{PeerId, Server, Timer};
 use super::socket::{Channel, End};
 use crate::time::Time;
@@ -179,6 +180,7 @@ impl Server {
         let Some(socket) = self.sockets.get_mut(&peer) else { return };
         let vsn = socket.admission.vsn;
         let Some(channel) = socket.channels.remove(topic) else { return };
+        self.observer.see(|| Observation::ChannelEnded { peer, topic: topic.to_owned() });
         let frame = self.end_frame(vsn, &channel.join_ref, topic, end);
         self.send(peer, frame);
         self.forget_channel(topic, channel.instance);

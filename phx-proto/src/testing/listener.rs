@@ -159,17 +159,26 @@ impl Hub {
     pub async fn run<N: Serve>(self: Arc<Self>, listener: N::Listener) {
         let mut time = pin!(self.keep_time::<N>());
         let mut accept = Box::pin(N::accept(&listener));
+        let mut pause: Option<Sleep> = None;
         let mut connections = FuturesUnordered::new();
         poll_fn(|cx| {
             let _: Poll<()> = time.as_mut().poll(cx);
-            while let Poll::Ready(accepted) = accept.as_mut().poll(cx) {
+            loop {
+                if let Some(sleep) = &mut pause {
+                    if sleep.as_mut().poll(cx).is_pending() {
+                        break;
+                    }
+                    pause = None;
+                }
+                let Poll::Ready(accepted) = accept.as_mut().poll(cx) else { break };
                 accept.set(N::accept(&listener));
                 match accepted {
                     Ok(stream) => connections.push(Arc::clone(&self).serve::<N>(stream)),
-                    Err(_) => {
-                        // Out of file descriptors, usually: others may close theirs.
-                        cx.waker().wake_by_ref();
-                        break;
+                    Err(error) => {
+                        // Out of file descriptors, usually: the same attempt fails at once, for as
+                        // long as the clients keep theirs.
+                        self.lock().server.accept_failed(&error);
+                        pause = Some(Box::pin(N::sleep(ACCEPT_AGAIN)));
                     }
                 }
             }
@@ -313,6 +322,9 @@ impl Hub {
         }
     }
 }
+
+/// The pause after a connection could not be accepted.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(500);
 
 type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
 

@@ -97,6 +97,7 @@ mod handshake;
 mod link;
 #[cfg(feature = "adapter")]
 pub(crate) mod listener;
+mod observer;
 mod presence;
 #[cfg(feature = "driver")]
 mod script;
@@ -112,6 +113,7 @@ mod world;
 pub use config::{ServerConfig, Version};
 pub use handshake::{Accepted, ConnectRequest, HttpRefusal};
 pub use link::{Cut, Delivery, Direction, Link, Parcel};
+pub use observer::Observation;
 #[cfg(feature = "driver")]
 pub use script::{Running, Script, Sent};
 pub use server::{Output, PeerId, Server};

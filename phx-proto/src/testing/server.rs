@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::codec::{self, Payload};
 use super::config::{ServerConfig, Version};
 use super::handshake::{self, Accepted, ConnectRequest, HttpRefusal};
+use super::observer::{Observation, Observer};
 use super::presence::Presence;
 use super::socket::{End, Mail, Socket};
 use crate::time::Time;
@@ -62,6 +63,7 @@ pub struct Server {
     armed: u64,
     peers: u64,
     refusals: VecDeque<HttpRefusal>,
+    pub(super) observer: Observer,
 }
 
 /// A reply kept back by [`Server::hold_replies`].
@@ -100,7 +102,20 @@ impl Server {
             armed: 0,
             peers: 0,
             refusals: VecDeque::new(),
+            observer: Observer::default(),
         }
+    }
+
+    /// Calls `observe` with everything that clients do from now on, such as for a log. It replaces
+    /// an earlier function, and must not block: the server waits for it.
+    pub fn observe(&mut self, observe: impl FnMut(&Observation) + Send + 'static) {
+        self.observer = Observer::new(observe);
+    }
+
+    /// A connection could not be accepted.
+    #[cfg(feature = "adapter")]
+    pub(crate) fn accept_failed(&mut self, error: &std::io::Error) {
+        self.observer.see(|| Observation::AcceptFailed { message: error.to_string() });
     }
 
     /// Answers an upgrade request.
@@ -117,16 +132,24 @@ impl Server {
         request: &ConnectRequest,
     ) -> Result<Accepted, HttpRefusal> {
         self.advance(now);
-        if let Some(refusal) = self.refusals.pop_front() {
-            return Err(refusal);
-        }
-        let admission = handshake::admit(&self.config, request)?;
+        let admission = match self.refusals.pop_front() {
+            Some(refusal) => Err(refusal),
+            None => handshake::admit(&self.config, request),
+        };
+        let admission = match admission {
+            Ok(admission) => admission,
+            Err(refusal) => {
+                self.observer.see(|| Observation::Refused { status: refusal.status });
+                return Err(refusal);
+            }
+        };
         self.peers += 1;
         let peer = PeerId(self.peers);
         let protocol = admission.protocol.clone();
         let sleep = core::time::Duration::from_millis(admission.slow_ms);
         self.sockets.insert(peer, Socket::new(admission, now));
         self.awake.insert((now, peer));
+        self.observer.see(|| Observation::Connected { peer });
         if !sleep.is_zero() {
             self.fall_asleep(peer);
             self.arm(now + sleep, Timer::SocketWakes { peer });
@@ -364,6 +387,7 @@ impl Server {
     pub(super) fn remove(&mut self, peer: PeerId) {
         let Some(socket) = self.sockets.remove(&peer) else { return };
         self.awake.remove(&(socket.heard, peer));
+        self.observer.see(|| Observation::Disconnected { peer });
         if let Some(held) = &mut self.held {
             held.retain(|reply| reply.peer != peer);
         }
@@ -379,6 +403,7 @@ impl Server {
                 self.outputs.push_back(Output::Close { peer, code });
             }
             self.outputs.push_back(Output::Drop { peer });
+            self.observer.see(|| Observation::Disconnected { peer });
             for (topic, channel) in socket.channels {
                 // Nobody is left to see the diff.
                 let _ = self.presence.untrack(&topic, channel.instance, None);

@@ -19,6 +19,7 @@ use super::channels::{self, Effect, JoinVerdict, Kind};
 use super::codec::{self, Inbound, Payload};
 use super::config::Version;
 use super::handshake::Admission;
+use super::observer::Observation;
 use super::server::{HeldReply, Output, PeerId, Server, Timer};
 use crate::time::Time;
 use crate::wire::Frame;
@@ -174,17 +175,22 @@ impl Server {
     }
 
     fn join(&mut self, now: Time, peer: PeerId, message: Inbound) {
-        let topic = message.topic.as_str().unwrap_or("").to_owned();
+        let topic_of = |message: &Inbound| message.topic.as_str().unwrap_or("").to_owned();
+        let topic = topic_of(&message);
         let verdict = channels::join(&topic, &message.payload);
         let Some(socket) = self.sockets.get(&peer) else { return };
         let rejoin = socket.channels.contains_key(&topic);
         let full = socket.channels.len() >= self.config.max_channels;
         let join_ref = message.join_ref.clone();
         let refuse = |server: &mut Self, reason: &str| {
+            server.observer.see(|| Observation::JoinRefused { peer, topic: topic_of(&message) });
             server.answer(peer, &join_ref, &message, "error", json!({ "reason": reason }));
         };
         match verdict {
-            JoinVerdict::Unmatched => self.unmatched(peer, &message),
+            JoinVerdict::Unmatched => {
+                self.observer.see(|| Observation::JoinRefused { peer, topic });
+                self.unmatched(peer, &message);
+            }
             // A rejoin is not counted twice: wire/join_too_many_channels.
             _ if full && !rejoin => refuse(self, "too many channels joined"),
             JoinVerdict::Refused(reason) => {
@@ -225,6 +231,7 @@ impl Server {
             mailbox: VecDeque::new(),
         };
         socket.channels.insert(topic.clone(), channel);
+        self.observer.see(|| Observation::Joined { peer, topic: topic.clone() });
         self.answer(peer, &join_ref, &message, "ok", response);
         self.tell_replaced(peer, &topic, replaced);
         self.run(now, peer, &topic, instance, &Value::Null, after);

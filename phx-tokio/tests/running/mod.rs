@@ -112,6 +112,19 @@ impl Process {
         }
     }
 
+    /// Ends with this code when it gets the signal again and again; what its log says.
+    #[track_caller]
+    pub(crate) fn ends_by(&mut self, name: &str, code: i32) -> Vec<String> {
+        let start = Instant::now();
+        while start.elapsed() < SOON && self.child.try_wait().unwrap().is_none() {
+            // It may end in between.
+            let mut kill = Command::new("kill");
+            let _ = kill.args([name, &self.child.id().to_string()]).stderr(Stdio::null()).status();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.ends_with(code)
+    }
+
     /// Ends by itself, with this code; what its log says that was not read.
     #[track_caller]
     pub(crate) fn ends_with(&mut self, code: i32) -> Vec<String> {

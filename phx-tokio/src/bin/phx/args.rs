@@ -1,34 +1,37 @@
 //! The command line. Lines of its help are broken by hand: they fit a terminal of 80 columns, and
 //! no crate is needed to measure it. A test runs the examples.
 
-use core::fmt;
 use core::net::SocketAddr;
+use core::time::Duration;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use clap_complete::Shell;
-use phx_tokio::{Config, Setup, Tls, TlsFiles};
 
-use crate::exit::Failed;
-use crate::record::Record;
+use crate::duration;
+use crate::listen::Listen;
+use crate::push::Push;
+use crate::serve::Serve;
 
 const PHX: &str = "\
 Try it, with `phx serve` in another terminal:
   phx listen ws://127.0.0.1:4000/socket/websocket --join room:lobby
   phx push ws://127.0.0.1:4000/socket/websocket room:lobby shout '{\"body\":\"hi\"}'
 
-People get lines, in colour unless NO_COLOR is set; pipes get JSON.
+On a terminal there are lines, in colour unless NO_COLOR is set; in a pipe there
+is JSON.
 
 Exit codes:
-  0  it worked
-  1  a step of the demo failed, a replay went another way than its recording,
-     or this machine failed (a port in use)
-  2  bad usage: an unknown option, a URL or a file that cannot be used, JSON
-     that is none
+  0  it worked, or ended in order when it was told to
+  1  this machine failed: a port in use, an output that is not read or whose
+     reader is gone (`phx run`); a step of the demo failed; a replay went
+     another way than its recording; it was told to end at once
+  2  bad usage: an unknown option, a URL, payload or file that cannot be used
   3  the server could not be reached, or the connection was lost for good
   4  the server refused the upgrade with an HTTP status
   5  the server rejected a join, or did not answer it
-  6  a push was answered with an error, or not in time";
+  6  a push was answered with an error, or not in time
+  7  fewer messages than --count came within the time of --for";
 
 const DEMO: &str = "\
 Everything happens on loopback sockets of a free port, within some seconds.
@@ -40,20 +43,22 @@ Exit codes: 0 it worked, 1 a step failed.";
 
 const SERVE: &str = "\
 Topics that start with room: can be joined by anyone. An event `echo` is
-answered with its payload, and `shout` goes to everyone on the topic. What can
-be typed while it serves is printed when it starts.
+answered with its payload, and `shout` goes to everyone on the topic. Type help
+while it serves for what can be done to the clients. On a terminal it shows who
+connects and joins.
 
 Examples:
   phx serve
-  phx serve --addr 127.0.0.1:0 --token s3cret
+  TOKEN=s3cret phx serve --addr 127.0.0.1:0 --token-env TOKEN
 
-Exit codes: 0 it was interrupted, 1 this machine failed (a port in use).";
+Exit codes: 0 it was told to end, 1 this machine failed (a port in use).";
 
 const RUN: &str = "\
-Events are printed one JSON object a line, the log goes to standard error.
-SIGINT and SIGTERM end it in order, a second one ends it at once. SIGHUP reads
-the file again: only what differs is stopped and started. Standard input, when
-it is no terminal, takes orders, one JSON object a line:
+Events are printed as lines on a terminal and as one JSON object a line in a
+pipe; the log goes to standard error. SIGINT and SIGTERM end it in order within
+--grace, whether or not its output is read; another one ends it at once. SIGHUP
+reads the file again: only what differs is stopped and started. Standard input,
+when it is no terminal, takes orders, one JSON object a line:
   {\"id\": \"1\", \"push\": {\"connection\": \"backend\", \"topic\": \"room:lobby\",
     \"event\": \"shout\", \"payload\": {\"body\": \"hi\"}}}   (on one line)
 and cast, join (with params) and leave. What became of an order is an event
@@ -64,8 +69,9 @@ Examples:
   phx run connections.json --subscribe 'jido.signal.phoenix.channel.*'
   phx run connections.json --metrics 127.0.0.1:9464 --metrics-every 60
 
-Exit codes: 0 it was told to end, 1 it was told twice or a port is in use, 2 a
-file or pattern that cannot be used, 3 every connection has ended.";
+Exit codes: 0 it was told to end, 1 the reader of its output is gone, output was
+lost at the end, it was told twice to end, or a port is in use, 2 a file or
+pattern that cannot be used, 3 every connection has ended.";
 
 const CHECK: &str = "\
 Values of the query of an address are not printed, nor is any other secret. The
@@ -78,25 +84,45 @@ Examples:
 Exit codes: 0 it can be used, 2 it cannot.";
 
 const LISTEN: &str = "\
-It goes on through lost connections and crashed channels, and says so; it ends
-when it is interrupted, or when the server closes a channel for good.
+It goes on through lost connections and crashed channels; attempts and causes
+are on standard error. It ends when it is told to, when its reader goes away,
+or when the server closes a channel for good. SIGINT and SIGTERM end it within
+2 seconds, a second one at once.
 
 Examples, with `phx serve` in another terminal:
   phx listen ws://127.0.0.1:4000/socket/websocket --join room:lobby
   phx listen ws://127.0.0.1:4000/socket/websocket --join room:lobby | head -n 1
   phx listen ws://127.0.0.1:4000/socket/websocket \\
-    --join room:lobby --join room:jobs --param token=s3cret --record bug.jsonl
+    --join room:lobby --join room:jobs --record bug.jsonl
+  TOKEN=s3cret phx listen ws://127.0.0.1:4000/socket/websocket \\
+    --token-env TOKEN --join room:lobby
 
-Exit codes: 0 it was interrupted, 2 bad usage, 3 unreachable or closed by the
-server, 4 the upgrade was refused, 5 a join was rejected.";
+To wait for one event and print its payload:
+  --event done --count 1 --for 10s --raw
+
+Exit codes: 0 it was told to end, or has what was asked for, 1 output was lost,
+2 bad usage, 3 unreachable or closed by the server, 4 the upgrade was refused,
+5 a join was rejected, 7 fewer messages than --count came in time.";
 
 const PUSH: &str = "\
 Examples, with `phx serve` in another terminal:
   phx push ws://127.0.0.1:4000/socket/websocket room:lobby echo '{\"body\":\"hi\"}'
-  phx push ws://127.0.0.1:4000/socket/websocket room:lobby shout '{\"body\":\"hi\"}'
+  phx push ws://127.0.0.1:4000/socket/websocket room:lobby echo - < event.json
+  phx push ws://127.0.0.1:4000/socket/websocket room:lobby echo \\
+    --repeat 3 --interval 10ms
 
 Exit codes: 0 it was answered with ok, 2 bad usage, 3 unreachable, 4 the upgrade
 was refused, 5 the join was rejected, 6 answered with an error or not in time.";
+
+const CAST: &str = "\
+It ends when the server has confirmed that the channel was left, and so has
+received the event.
+
+Examples, with `phx serve` in another terminal:
+  phx cast ws://127.0.0.1:4000/socket/websocket room:lobby shout '{\"body\":\"hi\"}'
+
+Exit codes: 0 it was sent, 2 bad usage, 3 unreachable, 4 the upgrade was
+refused, 5 the join was rejected, 6 it was not sent in time.";
 
 const REPLAY: &str = "\
 A line that begins with a small letter or `<-` is what the client was told; `=`
@@ -148,37 +174,17 @@ pub(crate) enum Command {
     #[command(after_help = DEMO)]
     Demo,
     /// Run a Phoenix-like server to try things out with
-    #[command(after_help = SERVE)]
-    Serve {
-        /// Where to listen; port 0 is any
-        #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:4000")]
-        addr: SocketAddr,
-        /// Refuse every socket whose parameter `token` is another
-        #[arg(long, value_name = "VALUE", verbatim_doc_comment)]
-        token: Option<String>,
-    },
+    #[command(after_help = SERVE, next_line_help = true)]
+    Serve(Serve),
     /// Join topics and print what happens on them
-    #[command(after_help = LISTEN)]
-    Listen {
-        #[command(flatten)]
-        target: Target,
-        /// A topic to join; may be given several times
-        #[arg(long = "join", value_name = "TOPIC", required = true)]
-        topics: Vec<String>,
-    },
+    #[command(after_help = LISTEN, next_line_help = true)]
+    Listen(Box<Listen>),
     /// Push one event and print the response
-    #[command(after_help = PUSH)]
-    Push {
-        #[command(flatten)]
-        target: Target,
-        /// The topic to join
-        topic: String,
-        /// The event
-        event: String,
-        /// The payload
-        #[arg(value_name = "JSON")]
-        payload: String,
-    },
+    #[command(after_help = PUSH, next_line_help = true)]
+    Push(Box<Push>),
+    /// Push one event and wait for no response
+    #[command(after_help = CAST, next_line_help = true)]
+    Cast(Box<Push>),
     /// Keep the named connections of a file and print CloudEvents
     #[command(after_help = RUN)]
     Run {
@@ -193,10 +199,11 @@ pub(crate) enum Command {
         /// place of one for each thing that happens
         #[arg(long, verbatim_doc_comment)]
         fixed: bool,
-        /// How long replies may take at the
-        /// end
-        #[arg(long, value_name = "SECONDS", default_value_t = 5, verbatim_doc_comment)]
-        grace: u64,
+        /// How long the end may take, output
+        /// included, such as 5s
+        #[arg(long, value_name = "TIME", default_value = "5s", verbatim_doc_comment)]
+        #[arg(value_parser = duration::parse)]
+        grace: Duration,
         /// Serve the counters of every connection as
         /// OpenMetrics, at http://IP:PORT/metrics
         #[arg(long, value_name = "IP:PORT", verbatim_doc_comment)]
@@ -234,105 +241,4 @@ pub(crate) enum Command {
         /// One of its commands, such as run
         command: Option<String>,
     },
-}
-
-/// The socket to connect to and what to present there. The way leads through the proxy that the
-/// environment names, if it names one.
-#[derive(Args)]
-pub(crate) struct Target {
-    /// The socket, such as ws://127.0.0.1:4000/socket/websocket
-    pub(crate) url: String,
-    /// A connect parameter; may be given several times
-    #[arg(long = "param", value_name = "NAME=VALUE", value_parser = name_and_value)]
-    params: Vec<(String, String)>,
-    /// A header of the upgrade; may be given several
-    /// times. Phoenix shows the socket those with x-
-    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = name_and_value)]
-    #[arg(verbatim_doc_comment)]
-    headers: Vec<(String, String)>,
-    /// A PEM file with the certificate authorities to
-    /// trust, in place of Mozilla's
-    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
-    ca: Option<PathBuf>,
-    /// A PEM file with the certificate to show, and its
-    /// chain
-    #[arg(long, value_name = "FILE", requires = "key", verbatim_doc_comment)]
-    cert: Option<PathBuf>,
-    /// A PEM file with the key of that certificate
-    #[arg(long, value_name = "FILE", requires = "cert")]
-    key: Option<PathBuf>,
-    /// Dial this host:port in place of the URL's; the Host
-    /// header and the name to verify stay the URL's
-    #[arg(long, value_name = "ADDR", verbatim_doc_comment)]
-    connect_to: Option<String>,
-    /// Let ws:// leave this machine: tokens and messages
-    /// then travel in the clear
-    #[arg(long, verbatim_doc_comment)]
-    allow_insecure: bool,
-    /// Write what the client is told and does to a file,
-    /// for `phx replay` and for bug reports; credentials,
-    /// join parameters and payloads are left out
-    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
-    record: Option<PathBuf>,
-    /// Record the payloads of messages, pushes and replies
-    #[arg(long, requires = "record")]
-    record_payloads: bool,
-}
-
-impl Target {
-    /// What to connect with, and the recording that was asked for.
-    pub(crate) fn setup(&self) -> Result<(Setup, Option<Record>), Failed> {
-        let setup = Setup::new(self.config()?);
-        let Some(path) = &self.record else { return Ok((setup, None)) };
-        let (record, recorder) = Record::create(path, self.record_payloads)?;
-        Ok((setup.record(recorder), Some(record)))
-    }
-
-    fn config(&self) -> Result<Config, Failed> {
-        let bad = |error: phx_tokio::ConfigError| {
-            let hint = match error {
-                phx_tokio::ConfigError::Insecure { ref host } => format!(
-                    "ws:// to {host} would send everything in the clear: use wss://, or pass \
-                     --allow-insecure"
-                ),
-                ref other => other.to_string(),
-            };
-            Failed::Usage(hint)
-        };
-        let new = if self.allow_insecure { Config::insecure } else { Config::new };
-        let mut config = new(&self.url).map_err(bad)?;
-        if let Some(address) = &self.connect_to {
-            config = config.connect_to(address).map_err(bad)?;
-        }
-        for (name, value) in &self.params {
-            config = config.param(name, value.as_str());
-        }
-        for (name, value) in &self.headers {
-            config = config.header(name, value.as_str()).map_err(bad)?;
-        }
-        if self.ca.is_some() || self.cert.is_some() {
-            let path = |file: &PathBuf| file.display().to_string();
-            let mut files = TlsFiles::default();
-            files.ca_file = self.ca.as_ref().map(path);
-            files.cert_file = self.cert.as_ref().map(path);
-            files.key_file = self.key.as_ref().map(path);
-            let tls = Tls::from_files(&files, |path| std::fs::read(path));
-            config = config.tls(tls.map_err(|error| Failed::Usage(error.to_string()))?);
-        }
-        config.proxy_from_env(|name| std::env::var(name).ok()).map_err(bad)
-    }
-}
-
-/// Parameters and headers are often secrets, and so is the URL's query.
-impl fmt::Debug for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Target").finish_non_exhaustive()
-    }
-}
-
-fn name_and_value(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("write it as NAME=VALUE".to_owned()),
-    }
 }

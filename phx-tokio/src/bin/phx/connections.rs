@@ -3,15 +3,24 @@
 use std::path::Path;
 
 use phx_tokio::Connections;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::exit::Failed;
-use crate::output::Output;
+use crate::output::entry;
+use crate::source;
+
+/// Shown for a file that is JSON of something else.
+const EXAMPLE: &str = r#"{"connections": {
+  "backend": {
+    "uri": "wss://example.com/socket/websocket",
+    "params": {"token": "${TOKEN}"},
+    "auto_join_channels": ["room:lobby"]
+  }
+}}"#;
 
 /// Says what a file holds, or everything that is wrong with it.
 pub(crate) fn check(file: &Path) -> Result<(), Failed> {
     let connections = read(file)?;
-    let output = Output::new();
     for (name, spec) in connections.iter() {
         let topics: Vec<&str> = spec.config().auto_joined().map(|topic| topic.as_str()).collect();
         let channels = match topics.len() {
@@ -21,7 +30,7 @@ pub(crate) fn check(file: &Path) -> Result<(), Failed> {
         // Without the values of its query: they may be tokens.
         let uri = spec.config().uri().to_string();
         let object = json!({"name": name, "uri": uri, "channels": topics});
-        if output.entry(name, &[&uri, &channels], &object).is_err() {
+        if entry(name, &[&uri, &channels], &object).is_err() {
             break;
         }
     }
@@ -35,7 +44,14 @@ pub(crate) fn read(file: &Path) -> Result<Connections, Failed> {
             error.to_string().lines().map(|line| format!("{}: {line}", file.display())).collect();
         Failed::File(lines)
     };
-    let text = std::fs::read_to_string(file).map_err(|error| bad(&error))?;
+    let text = source::text_file(file)?;
+    if let Ok(Value::Object(members)) = serde_json::from_str(&text) {
+        if !members.contains_key("connections") {
+            let first = format!("{}: there is no key \"connections\", as in:", file.display());
+            let lines = core::iter::once(first).chain(EXAMPLE.lines().map(str::to_owned));
+            return Err(Failed::File(lines.collect()));
+        }
+    }
     let connections = Connections::from_json(&text, |name| std::env::var(name).ok());
     let connections = connections.map_err(|error| bad(&error))?;
     connections.load_tls(|path| std::fs::read(path)).map_err(|error| bad(&error))

@@ -12,7 +12,6 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::exit::Failed;
-use crate::output::json_of;
 use crate::serve::listen;
 use crate::style::{Style, Tone};
 
@@ -83,7 +82,7 @@ async fn push(room: &Channel, payload: Value) -> Result<(), Failed> {
     let reply = step("push", room.push("echo", payload.clone())).await?;
     let reply = reply.map_err(|error| failed("push", &error))?;
     let response = reply.ok().map_err(|error| failed("push", &error))?;
-    say("client", &format!("pushed {payload}, reply {}", json_of(&response)));
+    say("client", &format!("pushed {payload}, reply {}", value(&response)));
     Ok(())
 }
 
@@ -100,9 +99,13 @@ async fn goodbye(client: &Client, room: Channel) -> Result<(), Failed> {
 /// The next message of the channel; anything else first is a failure.
 async fn message(messages: &mut Messages) -> Result<Value, Failed> {
     match messages.next().await {
-        Some(ChannelEvent::Message(message)) => Ok(json_of(&message.payload)),
+        Some(ChannelEvent::Message(message)) => Ok(value(&message.payload)),
         other => Err(Failed::Local(format!("expected a message, got {other:?}"))),
     }
+}
+
+fn value(payload: &Payload) -> Value {
+    payload.to_value().unwrap_or_default()
 }
 
 async fn interrupted(messages: &mut Messages) -> Result<(), Failed> {

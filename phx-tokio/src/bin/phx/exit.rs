@@ -3,9 +3,12 @@
 use core::fmt;
 use std::process::ExitCode;
 
-use phx_tokio::{Cause, ChannelEnd, JoinFailed, JoinObstacle, Rejection, StreamEnd, TlsKind};
+use phx_tokio::{
+    Cause, ChannelEnd, JoinFailed, JoinObstacle, Payload, Refusal, Rejection, StreamEnd, TlsKind,
+};
 
-use crate::style::{Style, Tone};
+use crate::log;
+use crate::output::json_of;
 
 /// Why a command failed. Its `Display` is one line.
 #[derive(Debug)]
@@ -24,6 +27,8 @@ pub(crate) enum Failed {
     Rejected(String),
     /// A push went wrong.
     Push(String),
+    /// Fewer messages came than were asked for.
+    TooFew(String),
 }
 
 impl Failed {
@@ -33,7 +38,7 @@ impl Failed {
         let url = url.split(['?', '#']).next().unwrap_or(url);
         let text = format!("{url}: {}", in_terms_of_options(cause));
         match cause {
-            Cause::Refused(_) => Self::Refused(text),
+            Cause::Refused(refusal) => Self::Refused(format!("{text}{}", retry_after(refusal))),
             _ => Self::Unreachable(text),
         }
     }
@@ -47,7 +52,7 @@ impl Failed {
                 Self::Unreachable(format!("{topic}: {}", in_terms_of_options(cause)))
             }
             JoinFailed::Deadline { last: Some(JoinObstacle::Rejected(rejection)) } => {
-                rejected(topic, rejection)
+                Self::Rejected(format!("{topic}: not joined in time: {}", refusal(rejection)))
             }
             JoinFailed::NotAccepted(error) => Self::Usage(format!("{topic}: {error}")),
             error => Self::Rejected(format!("{topic}: {error}")),
@@ -62,15 +67,14 @@ impl Failed {
             Self::Refused(_) => 4,
             Self::Rejected(_) => 5,
             Self::Push(_) => 6,
+            Self::TooFew(_) => 7,
         }
     }
 
     /// Prints it, on standard error, and gives the code.
     pub(crate) fn report(&self) -> ExitCode {
-        let style = Style::stderr();
-        let text = self.to_string();
-        for line in text.lines() {
-            eprintln!("{} {}", style.paint(Tone::Bad, "phx:"), style.paint(Tone::Plain, line));
+        for line in self.to_string().lines() {
+            log::failure(line);
         }
         ExitCode::from(self.code())
     }
@@ -86,7 +90,8 @@ impl fmt::Display for Failed {
         | Self::Unreachable(line)
         | Self::Refused(line)
         | Self::Rejected(line)
-        | Self::Push(line)) = self
+        | Self::Push(line)
+        | Self::TooFew(line)) = self
         else {
             return Ok(());
         };
@@ -107,7 +112,8 @@ fn channel_ended(topic: &str, end: &ChannelEnd) -> Failed {
     match end {
         ChannelEnd::Rejected(rejection) => rejected(topic, rejection),
         ChannelEnd::GaveUp(Cause::Refused(refusal)) => {
-            Failed::Refused(format!("{topic}: the server refused the upgrade: {refusal}"))
+            let retry = retry_after(refusal);
+            Failed::Refused(format!("{topic}: the server refused the upgrade: {refusal}{retry}"))
         }
         ChannelEnd::GaveUp(cause) => {
             Failed::Unreachable(format!("{topic}: {}", in_terms_of_options(cause)))
@@ -132,5 +138,28 @@ fn in_terms_of_options(cause: &Cause) -> String {
 }
 
 fn rejected(topic: &str, rejection: &Rejection) -> Failed {
-    Failed::Rejected(format!("{topic}: the server refused the join: {rejection}"))
+    Failed::Rejected(format!("{topic}: {}", refusal(rejection)))
+}
+
+/// What a server refused a join for.
+pub(crate) fn refusal(rejection: &Rejection) -> String {
+    format!("the server refused the join: {rejection}")
+}
+
+/// A server's reason as JSON on one line, cut where it is long.
+pub(crate) fn reason(response: &Payload) -> String {
+    const LETTERS_MAX: usize = 300;
+    let text = json_of(response);
+    match text.char_indices().nth(LETTERS_MAX) {
+        Some((cut, _)) => format!("{}… ({} bytes)", &text[..cut], text.len()),
+        None => text.into_owned(),
+    }
+}
+
+/// How long the server asks to be left alone, if it does.
+fn retry_after(refusal: &Refusal) -> String {
+    match refusal.retry_after() {
+        Some(after) => format!("; it asks to retry after {} s", after.as_secs()),
+        None => String::new(),
+    }
 }

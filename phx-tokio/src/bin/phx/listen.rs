@@ -1,84 +1,375 @@
-//! `phx listen`: joins topics and prints what happens on them until it is interrupted.
+//! `phx listen`: joins topics and prints what happens on them until it is told to end.
+//!
+//! ```text
+//!   Messages of each topic ─▶ follow (a task each) ─▶ Writer ─▶ standard output
+//!                                  ▲ stage
+//!   signal, --count, --for ────────┘
+//! ```
+//!
+//! While the output is not read, messages wait in the mailbox of their topic, whose bounds drop the
+//! oldest; how many is the event `lagged`.
 
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use clap::Args;
 use phx_tokio::{ChannelEvent, Messages};
-use serde_json::json;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 
-use crate::args::Target;
 use crate::exit::{self, Failed};
-use crate::output::{Output, json_of};
-use crate::push::{join, with_client};
+use crate::output::{Members, Output, json_of};
+use crate::signals::{Request, Stop};
 use crate::style::Tone;
+use crate::target::{Connected, Target};
+use crate::writer::Gone;
 
-/// Runs until the user stops it, nobody reads its output, or every channel has ended.
-pub(crate) async fn run(target: &Target, topics: Vec<String>) -> Result<(), Failed> {
-    with_client(target, async |client| {
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => Ok(()),
-            end = listen(client, topics) => end,
-        }
-    })
-    .await
+/// How long an end may take that was asked for: 2 s, less what counting, the last lines of the log
+/// and the process itself take.
+const END: Duration = Duration::from_millis(1_500);
+/// How long counting what was not written may take.
+const COUNTING: Duration = Duration::from_millis(100);
+
+/// What `phx listen` takes from the command line.
+#[derive(Debug, Args)]
+pub(crate) struct Listen {
+    #[command(flatten)]
+    target: Target,
+    /// A topic to join; may be given several times
+    #[arg(short = 'j', long = "join", value_name = "TOPIC", required = true)]
+    topics: Vec<String>,
+    /// Print only messages with this event; may be given several times
+    #[arg(short, long = "event", value_name = "NAME")]
+    events: Vec<String>,
+    /// End after this many messages
+    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// End after this time, such as 10s or 5m
+    #[arg(long = "for", value_name = "TIME", value_parser = crate::duration::parse)]
+    duration: Option<Duration>,
+    /// Print the payloads of messages and nothing else, one a line
+    #[arg(long)]
+    raw: bool,
 }
 
-async fn listen(client: &phx_tokio::Client, topics: Vec<String>) -> Result<(), Failed> {
-    let output = Output::new();
+/// How far a listener goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    /// It prints what comes.
+    Follow,
+    /// It prints what is there.
+    Drain,
+    /// It counts what is there.
+    Count,
+}
+
+/// What the listeners share.
+struct Printer {
+    output: Output,
+    events: BTreeSet<String>,
+    raw: bool,
+    /// Messages that are still to be printed, of `--count`.
+    left: Option<AtomicU64>,
+    /// The last of them was printed.
+    enough: Notify,
+}
+
+/// Runs until it is told to end, the reader of its output goes away, or every channel has ended.
+pub(crate) async fn run(listen: Listen) -> Result<(), Failed> {
+    let mut stop = Stop::new().map_err(|error| Failed::Local(error.to_string()))?;
+    let output = Output::start()?;
+    let until = listen.duration.map(|duration| Instant::now() + duration);
+    let connected = tokio::select! {
+        biased;
+        _ = stop.request() => return Ok(()),
+        gone = output.closed() => return over(gone),
+        () = passed(until) => return listen.too_few(listen.count),
+        connected = listen.target.connect() => connected?,
+    };
+    let printer = Arc::new(Printer {
+        output: output.clone(),
+        events: listen.events.iter().cloned().collect(),
+        raw: listen.raw,
+        left: listen.count.map(AtomicU64::new),
+        enough: Notify::new(),
+    });
+    let (stage, stages) = watch::channel(Stage::Follow);
     let mut listeners = JoinSet::new();
-    for topic in topics {
-        let channel = join(client, &topic).await?;
-        let messages = channel.messages();
-        if output.event("joined", &topic, (Tone::Good, "joined", ""), json!({})).is_err() {
-            return Ok(());
+    let done = tokio::select! {
+        biased;
+        _ = stop.request() => Ok(()),
+        () = printer.enough.notified() => Ok(()),
+        gone = output.closed() => over(gone),
+        () = passed(until) => listen.too_few(printer.missing()),
+        done = follow_all(&connected, &listen.topics, &printer, &stages, &mut listeners) => done,
+    };
+
+    // Nothing new comes; what is there is printed, for as long as that may take.
+    let mut lost = 0;
+    let end = async {
+        let _ = stage.send(Stage::Drain);
+        tokio::join!(connected.client.disconnect(), async {
+            while let Some(ended) = listeners.join_next().await {
+                lost += ended.map_or(0, |(lost, _)| lost);
+            }
+        });
+        let _ = output.writer().flushed().await;
+    };
+    let mut at_once = false;
+    {
+        let mut end = core::pin::pin!(end);
+        let mut limit = stop.is_asked().then(|| Instant::now() + END);
+        loop {
+            tokio::select! {
+                biased;
+                request = stop.request() => {
+                    if request == Request::AtOnce {
+                        at_once = true;
+                        break;
+                    }
+                    limit = Some(Instant::now() + END);
+                }
+                () = passed(limit) => break,
+                () = &mut end => break,
+            }
         }
+    }
+    let _ = stage.send(Stage::Count);
+    let counted = async {
+        while let Some(ended) = listeners.join_next().await {
+            lost += ended.map_or(0, |(lost, _)| lost);
+        }
+    };
+    let _ = tokio::time::timeout(COUNTING, counted).await;
+    let lost = lost + output.writer().unwritten() as u64;
+    let recorded = connected.recorded();
+    match output.writer().gone() {
+        // Lines that are left over were for the reader, who does not want them.
+        Some(gone) => over(gone)?,
+        None => Output::lost(lost)?,
+    }
+    if at_once {
+        return Err(Failed::Local("it was told twice to end, and ended at once".to_owned()));
+    }
+    done.and(recorded)
+}
+
+impl Listen {
+    /// What it means that the time is over, with as many messages missing.
+    fn too_few(&self, missing: Option<u64>) -> Result<(), Failed> {
+        match (missing, self.count) {
+            (Some(missing), Some(count)) if missing > 0 => Err(Failed::TooFew(format!(
+                "{} of {count} messages came in {}",
+                count - missing,
+                crate::duration::shown(self.duration.unwrap_or_default())
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What it means that nothing can be written any more.
+fn over(gone: Gone) -> Result<(), Failed> {
+    match gone {
+        // Such as `phx listen … | head`.
+        Gone::Reader => Ok(()),
+        Gone::Failed(why) => Err(Failed::Local(format!("standard output: {why}"))),
+    }
+}
+
+async fn passed(until: Option<Instant>) {
+    match until {
+        Some(until) => sleep_until(until).await,
+        None => core::future::pending().await,
+    }
+}
+
+/// Joins the topics and follows each; the first channel that fails decides.
+async fn follow_all(
+    connected: &Connected,
+    topics: &[String],
+    printer: &Arc<Printer>,
+    stages: &watch::Receiver<Stage>,
+    listeners: &mut JoinSet<(u64, Result<(), Failed>)>,
+) -> Result<(), Failed> {
+    for topic in topics {
+        let channel = connected.join(topic).await?;
+        let messages = channel.messages();
+        let (printer, topic, stages) = (Arc::clone(printer), topic.clone(), stages.clone());
         listeners.spawn(async move {
-            let end = follow(output, &topic, messages).await;
+            let line = printer.note("joined", &topic, (Tone::Good, "joined", ""), &Members::new());
+            let printed = match line {
+                Some(line) => printer.print(line, &mut stages.clone()).await,
+                None => Printed::Yes,
+            };
+            let ended = match printed {
+                Printed::Yes => printer.follow(&topic, messages, stages).await,
+                no => (u64::from(no == Printed::No), Ok(())),
+            };
             drop(channel);
-            end
+            ended
         });
     }
-    // Waits for every listener; the first that failed decides.
-    while let Some(end) = listeners.join_next().await {
-        end.map_err(|error| Failed::Local(error.to_string()))??;
+    while let Some(ended) = listeners.join_next().await {
+        let (_, ended) = ended.map_err(|error| Failed::Local(error.to_string()))?;
+        ended?;
     }
     Ok(())
 }
 
-/// Prints the events of one channel until it ends, or until nobody reads.
-async fn follow(output: Output, topic: &str, mut messages: Messages) -> Result<(), Failed> {
-    while let Some(event) = messages.next().await {
-        let printed = match event {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Printed {
+    Yes,
+    /// The output took it not, and the time is over.
+    No,
+    /// The output is gone, and counts what it did not write itself.
+    Gone,
+}
+
+impl Printer {
+    /// Prints the events of one channel until it ends, as far as the stage says. How many could not
+    /// be printed, and why the channel ended.
+    async fn follow(
+        &self,
+        topic: &str,
+        mut messages: Messages,
+        mut stages: watch::Receiver<Stage>,
+    ) -> (u64, Result<(), Failed>) {
+        loop {
+            let event = tokio::select! {
+                biased;
+                event = messages.next() => event,
+                () = reached(&mut stages, Stage::Drain) => None,
+            };
+            let Some(event) = event else { return (0, Ok(())) };
+            let is_message = matches!(event, ChannelEvent::Message(_));
+            if is_message && !self.wants(&event) {
+                continue;
+            }
+            let closed = match &event {
+                ChannelEvent::Closed(_) if *stages.borrow() > Stage::Follow => return (0, Ok(())),
+                ChannelEvent::Closed(end) => Some(exit::ended(topic, end)),
+                _ => None,
+            };
+            let stands_for = if let ChannelEvent::Lagged(count) = event { count } else { 1 };
+            if let Some(line) = self.line(topic, event) {
+                match self.print(line, &mut stages).await {
+                    Printed::Yes => {}
+                    Printed::Gone => return (0, Ok(())),
+                    Printed::No => {
+                        let mut lost = stands_for;
+                        while let Some(event) = at_hand(&mut messages).await {
+                            lost += match event {
+                                ChannelEvent::Lagged(count) => count,
+                                ChannelEvent::Message(_) if self.wants(&event) => 1,
+                                _ => 0,
+                            };
+                        }
+                        return (lost, Ok(()));
+                    }
+                }
+            }
+            if is_message && self.left.as_ref().is_some_and(|left| left.load(Ordering::SeqCst) == 0)
+            {
+                self.enough.notify_one();
+            }
+            if let Some(closed) = closed {
+                return (0, Err(closed));
+            }
+        }
+    }
+
+    async fn print(&self, line: String, stages: &mut watch::Receiver<Stage>) -> Printed {
+        tokio::select! {
+            biased;
+            sent = self.output.writer().send(line) => match sent {
+                Ok(()) => Printed::Yes,
+                Err(_) => Printed::Gone,
+            },
+            () = reached(stages, Stage::Count) => Printed::No,
+        }
+    }
+
+    /// Whether a message is to be printed.
+    fn wants(&self, event: &ChannelEvent) -> bool {
+        let ChannelEvent::Message(message) = event else { return true };
+        self.events.is_empty() || self.events.contains(&*message.event)
+    }
+
+    /// How many messages of `--count` have not come.
+    fn missing(&self) -> Option<u64> {
+        self.left.as_ref().map(|left| left.load(Ordering::SeqCst))
+    }
+
+    /// The line of something that is no message.
+    fn note(
+        &self,
+        kind: &str,
+        topic: &str,
+        words: (Tone, &str, &str),
+        members: &Members,
+    ) -> Option<String> {
+        (!self.raw).then(|| self.output.event(kind, topic, words, members))
+    }
+
+    /// The line of an event; none for one that is not printed.
+    fn line(&self, topic: &str, event: ChannelEvent) -> Option<String> {
+        match event {
             ChannelEvent::Message(message) => {
+                if let Some(left) = &self.left {
+                    // A ticket for each; those that come too late are not printed.
+                    let one_less = |left: u64| left.checked_sub(1);
+                    left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).ok()?;
+                }
                 let (event, payload) = (&*message.event, json_of(&message.payload));
-                let words = (Tone::Plain, event, &*payload.to_string());
-                output.event("message", topic, words, json!({"event": event, "payload": payload}))
+                if self.raw {
+                    return Some(self.output.payload(&payload));
+                }
+                let members = Members::new().text("event", event).json("payload", &payload);
+                self.note("message", topic, (Tone::Plain, event, &payload), &members)
             }
             ChannelEvent::Interrupted { cause, .. } => {
                 let cause = cause.to_string();
-                let words = (Tone::Gap, "interrupted:", &*cause);
-                output.event("interrupted", topic, words, json!({"cause": cause}))
+                let members = Members::new().text("cause", &cause);
+                self.note("interrupted", topic, (Tone::Gap, "interrupted:", &cause), &members)
             }
             ChannelEvent::Resumed { response } => {
                 let response = json_of(&response);
-                let words = (Tone::Good, "joined again", &*response.to_string());
-                output.event("resumed", topic, words, json!({"response": response}))
+                let members = Members::new().json("response", &response);
+                self.note("resumed", topic, (Tone::Good, "joined again", &response), &members)
             }
             ChannelEvent::Lagged(missed) => {
-                let words = (Tone::Gap, "too slow:", &*format!("{missed} messages were dropped"));
-                output.event("lagged", topic, words, json!({"missed": missed}))
+                let words = format!("{missed} messages were dropped");
+                let members = Members::new().json("missed", &missed.to_string());
+                self.note("lagged", topic, (Tone::Gap, "too slow:", &words), &members)
             }
             ChannelEvent::Closed(end) => {
-                let failed = exit::ended(topic, &end);
-                let cause = failed.to_string();
-                // The line on standard error says it too, for those who do not read this one; a
-                // terminal shows both, and need not say it twice.
-                let words = (Tone::Bad, "closed", "");
-                let _ = output.event("closed", topic, words, json!({"cause": cause}));
-                return Err(failed);
+                let cause = exit::ended(topic, &end).to_string();
+                let members = Members::new().text("cause", &cause);
+                // The line on standard error says why; a terminal shows both.
+                self.note("closed", topic, (Tone::Bad, "closed", ""), &members)
             }
-        };
-        if printed.is_err() {
-            return Ok(());
         }
     }
-    Ok(())
+}
+
+/// The next event if it is there already.
+async fn at_hand(messages: &mut Messages) -> Option<ChannelEvent> {
+    tokio::select! {
+        biased;
+        event = messages.next() => event,
+        () = core::future::ready(()) => None,
+    }
+}
+
+/// Waits until the end has come that far.
+async fn reached(stages: &mut watch::Receiver<Stage>, stage: Stage) {
+    // The sender lives as long as the listeners matter.
+    if stages.wait_for(|now| *now >= stage).await.is_err() {
+        core::future::pending().await
+    }
 }

@@ -3,16 +3,24 @@
 mod args;
 mod connections;
 mod demo;
+mod duration;
 mod exit;
 mod generate;
+mod limit;
 mod listen;
+mod log;
 mod output;
+mod progress;
 mod push;
 mod record;
 mod replay;
 mod run;
 mod serve;
+mod signals;
+mod source;
 mod style;
+mod target;
+mod writer;
 
 use core::time::Duration;
 use std::process::ExitCode;
@@ -26,14 +34,17 @@ fn main() -> ExitCode {
     let command = Cli::parse().command;
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
-        Err(error) => return Failed::Local(format!("no runtime: {error}")).report(),
+        Err(error) => {
+            let code = Failed::Local(format!("no runtime: {error}")).report();
+            log::flush();
+            return code;
+        }
     };
     let done = runtime.block_on(async {
         match command {
             Command::Demo => demo::run().await,
-            Command::Serve { addr, token } => serve::run(addr, token).await,
+            Command::Serve(serve) => serve::run(serve).await,
             Command::Run { file, patterns, fixed, grace, metrics, metrics_every } => {
-                let grace = Duration::from_secs(grace);
                 let metrics_every = metrics_every.map(Duration::from_secs);
                 let run = run::Run { file, patterns, fixed, grace, metrics, metrics_every };
                 run::run(run).await
@@ -42,17 +53,18 @@ fn main() -> ExitCode {
             Command::Check { file: None, .. } => generate::schema(),
             Command::Completions { shell } => generate::completions(shell),
             Command::Man { command } => generate::man(command.as_deref()),
-            Command::Listen { target, topics } => listen::run(&target, topics).await,
+            Command::Listen(listen) => listen::run(*listen).await,
             Command::Replay { file } => replay::run(&file),
-            Command::Push { target, topic, event, payload } => {
-                push::run(&target, &topic, &event, &payload).await
-            }
+            Command::Push(push) => push::push(*push).await,
+            Command::Cast(push) => push::cast(*push).await,
         }
     });
     // Reading standard input cannot be cancelled, so it must not be waited for.
     runtime.shutdown_background();
-    match done {
+    let code = match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => failed.report(),
-    }
+    };
+    log::flush();
+    code
 }

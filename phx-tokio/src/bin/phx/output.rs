@@ -1,103 +1,225 @@
-//! What `phx` prints: readable lines on a terminal, one JSON object a line otherwise.
+//! Standard output: readable lines on a terminal, one JSON object a line otherwise.
+//!
+//! Payloads pass as the text that the server sent, byte for byte: numbers, order and repetition of
+//! keys, escapes. Only line breaks between tokens become spaces, so that an object stays one line.
 
+use core::fmt::Write as _;
+use core::time::Duration;
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use phx_tokio::Payload;
-use serde_json::{Value, json};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
+use crate::exit::Failed;
 use crate::style::{Style, Tone};
+use crate::writer::{Gone, Writer};
 
-/// Standard output, in one of two forms.
-#[derive(Clone, Copy, Debug)]
+/// Standard output, in one of two forms, behind a [`Writer`]. Clones share it.
+#[derive(Clone)]
 pub(crate) struct Output {
     human: bool,
     style: Style,
+    writer: Writer,
 }
 
 impl Output {
-    /// The form that suits whoever reads.
-    pub(crate) fn new() -> Self {
-        Self { human: io::stdout().is_terminal(), style: Style::stdout() }
+    /// Starts writing in the form that suits the reader.
+    pub(crate) fn start() -> Result<Self, Failed> {
+        let writer = Writer::start("standard output", io::stdout())
+            .and_then(|writer| watch_reader(writer.clone()).map(|()| writer));
+        let writer = writer.map_err(|error| Failed::Local(format!("standard output: {error}")))?;
+        Ok(Self { human: io::stdout().is_terminal(), style: Style::stdout(), writer })
     }
 
-    /// Prints something that happened on a topic: for people the time, the topic and `words`; for
-    /// programs `type`, `topic` and what else there is.
-    ///
-    /// # Errors
-    ///
-    /// When nobody reads any more (`phx listen … | head`).
+    /// Whether the reader is a terminal.
+    pub(crate) const fn is_human(&self) -> bool {
+        self.human
+    }
+
+    pub(crate) const fn style(&self) -> Style {
+        self.style
+    }
+
+    /// The queue of lines.
+    pub(crate) const fn writer(&self) -> &Writer {
+        &self.writer
+    }
+
+    /// Something that happened on a topic: for people the time, the topic and `words`; for programs
+    /// an object with `type`, `topic` and the members.
     pub(crate) fn event(
-        self,
+        &self,
         kind: &str,
         topic: &str,
         words: (Tone, &str, &str),
-        more: Value,
-    ) -> io::Result<()> {
+        members: &Members,
+    ) -> String {
         if !self.human {
-            let mut line = json!({"type": kind, "topic": topic});
-            if let (Value::Object(line), Value::Object(more)) = (&mut line, more) {
-                line.extend(more);
-            }
-            return print(&line.to_string());
+            let (kind, topic) = (quoted(kind), quoted(topic));
+            return format!("{{\"type\":{kind},\"topic\":{topic}{}}}", members.0);
         }
         let (tone, what, rest) = words;
         let style = self.style;
         let (time, topic) = (style.paint(Tone::Quiet, clock()), style.paint(Tone::Name, topic));
         let line = format!("{time} {topic} {}", style.paint(tone, what));
-        print(&if rest.is_empty() {
-            line
-        } else {
-            format!("{line} {}", style.paint(Tone::Plain, rest))
-        })
+        if rest.is_empty() { line } else { format!("{line} {}", style.paint(Tone::Plain, rest)) }
     }
 
-    /// Prints a value by itself.
-    ///
-    /// # Errors
-    ///
-    /// When nobody reads any more.
-    pub(crate) fn value(self, value: &Value) -> io::Result<()> {
-        if !self.human {
-            return print(&value.to_string());
-        }
-        print(&self.style.paint(Tone::Plain, format!("{value:#}")))
+    /// A payload by itself.
+    pub(crate) fn payload(&self, text: &str) -> String {
+        if self.human { self.style.paint(Tone::Plain, text) } else { text.to_owned() }
     }
 
-    /// Prints an entry of a list: for people its name and a line for each of `words`, for programs
-    /// the object.
-    ///
-    /// # Errors
-    ///
-    /// When nobody reads any more.
-    pub(crate) fn entry(self, name: &str, words: &[&str], object: &Value) -> io::Result<()> {
-        if !self.human {
-            return print(&object.to_string());
+    /// Waits until nothing can be written any more. A pipe whose reader goes away is noticed without
+    /// a write, so that `phx listen … | head -n 1` ends when it has its line.
+    pub(crate) async fn closed(&self) -> Gone {
+        self.writer.closed().await
+    }
+
+    /// The lines that could not be written, as the failure of an end that was to be orderly.
+    pub(crate) fn lost(lines: u64) -> Result<(), Failed> {
+        match lines {
+            0 => Ok(()),
+            1 => Err(Failed::Local("1 line could not be written: the output is not read".into())),
+            lines => Err(Failed::Local(format!(
+                "{lines} lines could not be written: the output is not read"
+            ))),
         }
-        let words = words.iter().map(|line| format!("\n  {}", self.style.paint(Tone::Plain, line)));
-        print(&format!("{}{}", self.style.paint(Tone::Name, name), words.collect::<String>()))
     }
 }
 
-/// A payload as JSON; bytes as `{"payload_base64": …}`; what is no JSON as the text it is.
-pub(crate) fn json_of(payload: &Payload) -> Value {
+/// Watches for the reader of standard output to close it, without writing anything: on a thread,
+/// which is blocked until then.
+#[cfg(unix)]
+fn watch_reader(writer: Writer) -> io::Result<()> {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let watch = move || {
+        let stdout = io::stdout();
+        loop {
+            // An error or the end of the other side is reported without being asked for.
+            let mut polled = [PollFd::new(&stdout, PollFlags::empty())];
+            match poll(&mut polled, None) {
+                Ok(_) if !polled[0].revents().is_empty() => return writer.reader_is_gone(),
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                // The next write finds out.
+                Err(_) => return,
+            }
+        }
+    };
+    std::thread::Builder::new().name("reader".to_owned()).spawn(watch).map(drop)
+}
+
+/// The next write finds out.
+#[cfg(not(unix))]
+fn watch_reader(_: Writer) -> io::Result<()> {
+    Ok(())
+}
+
+/// Prints an entry of a list at once: for people its name and a line for each of `words`, for
+/// programs the object.
+///
+/// # Errors
+///
+/// When nobody reads any more.
+pub(crate) fn entry(name: &str, words: &[&str], object: &Value) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if out.is_terminal() {
+        let style = Style::stdout();
+        writeln!(out, "{}", style.paint(Tone::Name, name))?;
+        for line in words {
+            writeln!(out, "  {}", style.paint(Tone::Plain, line))?;
+        }
+    } else {
+        writeln!(out, "{object}")?;
+    }
+    out.flush()
+}
+
+/// Members of a JSON object, behind others.
+#[derive(Debug, Default)]
+pub(crate) struct Members(String);
+
+impl Members {
+    pub(crate) const fn new() -> Self {
+        Self(String::new())
+    }
+
+    /// One whose value is a string.
+    pub(crate) fn text(self, key: &str, value: &str) -> Self {
+        let value = quoted(value);
+        self.json(key, &value)
+    }
+
+    /// One whose value is JSON already.
+    pub(crate) fn json(mut self, key: &str, value: &str) -> Self {
+        // Writing to a string cannot fail.
+        let _ = write!(self.0, ",{}:{value}", quoted(key));
+        self
+    }
+}
+
+fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+/// A payload as JSON on one line: its own text; bytes as `{"payload_base64": …}`; what is no JSON
+/// as a string.
+pub(crate) fn json_of(payload: &Payload) -> Cow<'_, str> {
     if payload.is_binary() {
-        return json!({"payload_base64": STANDARD.encode(payload.as_bytes())});
+        let text = STANDARD.encode(payload.as_bytes());
+        return Cow::Owned(format!("{{\"payload_base64\":\"{text}\"}}"));
     }
-    payload.to_value().unwrap_or_else(|_| Value::from(String::from_utf8_lossy(payload.as_bytes())))
+    match payload.get().map(serde_json::from_str::<&RawValue>) {
+        Ok(Ok(raw)) => one_line(raw.get()),
+        _ => Cow::Owned(quoted(&String::from_utf8_lossy(payload.as_bytes()))),
+    }
 }
 
-/// The time of day in UTC: the standard library knows no other.
-fn clock() -> String {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let (hours, minutes, seconds) = (since / 3_600 % 24, since / 60 % 60, since % 60);
+/// JSON without its line breaks: inside of a string there can be none.
+fn one_line(json: &str) -> Cow<'_, str> {
+    if json.contains(['\n', '\r']) {
+        Cow::Owned(json.replace(['\n', '\r'], " "))
+    } else {
+        Cow::Borrowed(json)
+    }
+}
+
+/// The time of day, in UTC: the standard library knows no other.
+pub(crate) fn clock() -> String {
+    time_of_day(Duration::ZERO)
+}
+
+/// The time of day after a delay, in UTC.
+pub(crate) fn time_of_day(delay: Duration) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let at = now.saturating_add(delay).as_secs();
+    let (hours, minutes, seconds) = (at / 3_600 % 24, at / 60 % 60, at % 60);
     format!("{hours:02}:{minutes:02}:{seconds:02}Z")
 }
 
-fn print(line: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{line}")?;
-    out.flush()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a parser would change stays as it is; only line breaks go.
+    #[test]
+    fn payload_text_passes_through() {
+        let text = r#"{"b":1.0e0,"a":123456789012345678901234567890,"b":"\ud83d\/","a":-0}"#;
+        let payload = Payload::json(serde_json::from_str::<&RawValue>(text).unwrap()).unwrap();
+        assert_eq!(json_of(&payload), text);
+        let broken = serde_json::from_str::<&RawValue>("[1,\r\n 2]").unwrap();
+        assert_eq!(json_of(&Payload::json(broken).unwrap()), "[1,   2]");
+        assert_eq!(json_of(&Payload::binary([0, 255])), r#"{"payload_base64":"AP8="}"#);
+    }
+
+    #[test]
+    fn members_follow_others() {
+        let members = Members::new().text("e\n", "a\"b").json("payload", "{}");
+        assert_eq!(members.0, r#","e\n":"a\"b","payload":{}"#);
+    }
 }

@@ -1,61 +1,147 @@
-//! `phx push`: joins a topic, pushes one event and prints the response.
+//! `phx push` and `phx cast`: join a topic, push an event once or several times.
 
-use phx_tokio::{Channel, Client};
-use serde_json::{Value, json};
+use core::time::Duration;
 
-use crate::args::Target;
-use crate::exit::Failed;
+use clap::Args;
+use phx_tokio::{Channel, Payload, PushOptions};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::exit::{Failed, reason};
 use crate::output::{Output, json_of};
+use crate::source;
+use crate::target::{Connected, Target};
+use crate::writer::Gone;
 
-/// Pushes once.
-pub(crate) async fn run(
-    target: &Target,
-    topic: &str,
-    event: &str,
-    payload: &str,
-) -> Result<(), Failed> {
-    let payload: Value = serde_json::from_str(payload)
-        .map_err(|error| Failed::Usage(format!("the payload is no JSON: {error}")))?;
-    let response =
-        with_client(target, async |client| push(client, topic, event, payload).await).await?;
-    // Nobody reads it: then it need not be printed.
-    let _ = Output::new().value(&response);
-    Ok(())
+/// How long the server may take to confirm that the channel was left, after a cast: it has handled
+/// then what came before.
+const LEAVE: Duration = Duration::from_secs(2);
+
+/// What `phx push` and `phx cast` take from the command line.
+#[derive(Debug, Args)]
+pub(crate) struct Push {
+    #[command(flatten)]
+    target: Target,
+    /// The topic to join
+    topic: String,
+    /// The event
+    event: String,
+    /// JSON, @FILE to read a file, or - for standard input
+    #[arg(value_name = "PAYLOAD", default_value = "{}")]
+    payload: String,
+    /// Read the payload from a file, whatever its name
+    #[arg(long, value_name = "FILE", conflicts_with = "payload")]
+    file: Option<std::path::PathBuf>,
+    /// Push the payload's bytes as they are, as a binary frame
+    #[arg(short, long)]
+    binary: bool,
+    /// Push it this many times
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    repeat: u64,
+    /// Wait from one push to the next, such as 500ms
+    #[arg(long, value_name = "TIME", value_parser = crate::duration::parse)]
+    #[arg(requires = "repeat")]
+    interval: Option<Duration>,
 }
 
-async fn push(client: &Client, topic: &str, event: &str, payload: Value) -> Result<Value, Failed> {
-    let channel = join(client, topic).await?;
-    let reply = channel.push(event, payload).await;
-    let reply = reply.map_err(|error| Failed::Push(format!("{topic}: {event}: {error}")))?;
-    let response = json_of(&reply.response);
-    match &*reply.status {
-        "ok" => Ok(response),
-        status => Err(Failed::Push(format!("{topic}: {event} was answered {status}: {response}"))),
+/// Pushes and prints the responses.
+pub(crate) async fn push(push: Push) -> Result<(), Failed> {
+    let payload = push.payload()?;
+    let output = Output::start()?;
+    let out = &output;
+    push.run(async |connected, channel| {
+        push.each(async || {
+            let (topic, event) = (&push.topic, &push.event);
+            let options = PushOptions::call();
+            let options = connected.remaining().map_or(options, |left| options.timeout(left));
+            let reply = channel.push_with(event, payload.clone(), options).await;
+            let reply =
+                reply.map_err(|error| Failed::Push(format!("{topic}: {event}: {error}")))?;
+            if &*reply.status != "ok" {
+                let (status, why) = (&reply.status, reason(&reply.response));
+                let answer = format!("{topic}: {event} was answered {status}: {why}");
+                return Err(Failed::Push(answer));
+            }
+            match out.writer().send(out.payload(&json_of(&reply.response))).await {
+                // It need not be printed then.
+                Ok(()) | Err(Gone::Reader) => Ok(()),
+                Err(Gone::Failed(why)) => Err(Failed::Local(format!("standard output: {why}"))),
+            }
+        })
+        .await
+    })
+    .await?;
+    match output.writer().flushed().await {
+        Ok(()) | Err(Gone::Reader) => Ok(()),
+        Err(Gone::Failed(why)) => Err(Failed::Local(format!("standard output: {why}"))),
     }
 }
 
-/// Connects, does something with the client, and disconnects; says in one line what failed, and
-/// whether the recording did.
-pub(crate) async fn with_client<T>(
-    target: &Target,
-    work: impl AsyncFnOnce(&Client) -> Result<T, Failed>,
-) -> Result<T, Failed> {
-    let (setup, record) = target.setup()?;
-    let done = match phx_tokio::connect(setup).await {
-        Ok(client) => {
-            let done = work(&client).await;
-            client.disconnect().await;
-            done
-        }
-        Err(error) => Err(Failed::connection(&target.url, &error.cause)),
-    };
-    let recorded = record.map_or(Ok(()), |record| record.finish());
-    let done = done?;
-    recorded.map(|()| done)
+/// Pushes without waiting for replies.
+pub(crate) async fn cast(push: Push) -> Result<(), Failed> {
+    let payload = push.payload()?;
+    push.run(async |connected, channel| {
+        push.each(async || {
+            let (topic, event) = (&push.topic, &push.event);
+            let options = PushOptions::cast();
+            let options = connected.remaining().map_or(options, |left| options.timeout(left));
+            let done = channel.cast_with(event, payload.clone(), options).await;
+            done.map_err(|error| Failed::Push(format!("{topic}: {event}: {error}")))
+        })
+        .await?;
+        let _ = timeout(LEAVE, channel.clone().leave()).await;
+        Ok(())
+    })
+    .await
 }
 
-/// Joins, or says in one line why not.
-pub(crate) async fn join(client: &Client, topic: &str) -> Result<Channel, Failed> {
-    let joined = client.join(topic, json!({})).await;
-    joined.map_err(|error| Failed::join(topic, &error))
+impl Push {
+    /// The payload, before anything is connected.
+    fn payload(&self) -> Result<Payload, Failed> {
+        if self.event.starts_with("phx_") {
+            let event = &self.event;
+            return Err(Failed::Usage(format!(
+                "the event {event:?} is reserved for the protocol: joining and leaving are done by phx"
+            )));
+        }
+        let bytes = match &self.file {
+            Some(file) => source::payload_file(file)?,
+            None => source::bytes(&self.payload)?,
+        };
+        if self.binary {
+            return Ok(Payload::binary(bytes));
+        }
+        let bad = |error| Failed::Usage(format!("the payload is no JSON: {error}"));
+        source::json(&bytes).map_err(bad)
+    }
+
+    /// Connects, joins, does the work, and disconnects.
+    async fn run(
+        &self,
+        work: impl AsyncFnOnce(&Connected, &Channel) -> Result<(), Failed>,
+    ) -> Result<(), Failed> {
+        let connected = self.target.connect().await?;
+        let done = async {
+            let channel = connected.join(&self.topic).await?;
+            work(&connected, &channel).await
+        };
+        let done = done.await;
+        connected.client.disconnect().await;
+        let recorded = connected.recorded();
+        done.and(recorded)
+    }
+
+    /// Does it as often as was asked for, and ends with the first failure.
+    async fn each(&self, work: impl AsyncFn() -> Result<(), Failed>) -> Result<(), Failed> {
+        let pause = self.interval.unwrap_or_default();
+        let mut ticks = interval(pause.max(Duration::from_nanos(1)));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        for _ in 0..self.repeat {
+            if !pause.is_zero() {
+                ticks.tick().await;
+            }
+            work().await?;
+        }
+        Ok(())
+    }
 }

@@ -6,13 +6,14 @@ use std::path::Path;
 use phx_tokio::recording::{Recording, TraceLine};
 
 use crate::exit::Failed;
+use crate::source;
 use crate::style::{Style, Tone};
 
 /// Prints the trace, up to where the replay does something else.
 pub(crate) fn run(file: &Path) -> Result<(), Failed> {
     let bad =
         |error: &dyn core::fmt::Display| Failed::File(vec![format!("{}: {error}", file.display())]);
-    let text = std::fs::read_to_string(file).map_err(|error| bad(&error))?;
+    let text = source::text_file(file)?;
     let recording = Recording::parse(&text).map_err(|error| bad(&error))?;
     let (style, mut out) = (Style::stdout(), io::stdout().lock());
     for line in recording.replay() {

@@ -1,46 +1,142 @@
 //! `phx serve`: a Phoenix-like server to try things out with.
 
 use core::net::SocketAddr;
-use std::io;
+use core::time::Duration;
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+use std::time::Instant;
 
-use phx_tokio::testing::{Listener, ServerConfig};
+use clap::Args;
+use phx_tokio::testing::{Listener, Observation, ServerConfig};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::exit::Failed;
+use crate::limit::Limit;
+use crate::log::{log, plain};
+use crate::output::{Output, clock};
+use crate::signals::Stop;
+use crate::style::{Style, Tone, escaped};
+use crate::target::secret;
 
 /// What can be typed while it serves.
-const COMMANDS: &str = "\
-serving until ctrl-c; topics and events are those of phx_proto::testing::Server. Type
-  broadcast TOPIC EVENT JSON   to everyone on the topic
-  crash TOPIC                  every channel on it
-  close TOPIC                  every channel on it
-  kick USER_ID                 the sockets that connected with it
-  kill                         every connection, without a close frame";
+const COMMANDS: [&str; 6] = [
+    "  broadcast TOPIC EVENT JSON   to everyone on the topic",
+    "  crash TOPIC                  every channel on it",
+    "  close TOPIC                  every channel on it",
+    "  kick USER_ID                 the sockets that connected with it",
+    "  kill                         every connection, without a close frame",
+    "  help                         this list",
+];
 
-/// Serves until it is interrupted; then closes every connection as a stopping Phoenix does.
-pub(crate) async fn run(addr: SocketAddr, token: Option<String>) -> Result<(), Failed> {
+/// How long an orderly end may take.
+const END: Duration = Duration::from_secs(2);
+/// How often a failing accept is reported.
+const FAILURES_EVERY: Duration = Duration::from_secs(10);
+
+/// What `phx serve` takes from the command line.
+#[derive(Args)]
+pub(crate) struct Serve {
+    /// Where to listen; port 0 is any
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:4000")]
+    addr: SocketAddr,
+    /// Refuse sockets with another parameter `token` than this variable's
+    #[arg(long, value_name = "VARIABLE")]
+    token_env: Option<String>,
+    /// Refuse sockets with another parameter `token` than this file's
+    #[arg(long, value_name = "FILE", conflicts_with = "token_env")]
+    token_file: Option<PathBuf>,
+    /// Refuse sockets with another parameter `token` than this
+    #[arg(long, value_name = "VALUE", conflicts_with_all = ["token_env", "token_file"])]
+    token: Option<String>,
+}
+
+impl core::fmt::Debug for Serve {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Serve").field("addr", &self.addr).finish_non_exhaustive()
+    }
+}
+
+/// Serves until it is told to end; then closes every connection as a stopping Phoenix does.
+pub(crate) async fn run(serve: Serve) -> Result<(), Failed> {
+    let mut stop = Stop::new().map_err(|error| Failed::Local(error.to_string()))?;
     let config = ServerConfig::default();
+    let token = match serve.token {
+        Some(token) => Some(token.into()),
+        None => secret(serve.token_env.as_deref(), serve.token_file.as_ref())?,
+    };
     let config = match token {
-        Some(token) => config.token(token),
+        Some(token) => config.token(token.expose()),
         None => config,
     };
-    let mut listener = bind(addr, config).await?;
-    println!("{}", listener.url());
-    eprintln!("{COMMANDS}");
+    let output = Output::start()?;
+    let mut listener = bind(serve.addr, config).await?;
+    let mut failures = Limit::new(FAILURES_EVERY);
+    let people = io::stderr().is_terminal();
+    listener.with(|server, _| {
+        server.observe(move |observation| match observation {
+            Observation::AcceptFailed { message } => {
+                let now = Instant::now();
+                let due = failures.due(now).map(|(_, message)| message);
+                if let Some(message) = failures.report(now, "", message.clone()).or(due) {
+                    log(&format!("no connection is accepted at the moment: {message}"));
+                }
+            }
+            observation if people => tell(observation),
+            _ => {}
+        });
+    });
+    // The queue has space: it is the first line.
+    let _ = output.writer().try_send(listener.url());
+    plain("serving until ctrl-c; topics and events are those of phx_proto::testing::Server. Type");
+    COMMANDS.into_iter().for_each(plain);
     let mut typed = lines();
     loop {
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => break,
+            biased;
+            _ = stop.request() => break,
             Some(line) = typed.recv() => {
                 if let Err(problem) = obey(&listener, &line) {
-                    eprintln!("{problem}");
+                    plain(&escaped(&problem));
                 }
             }
         }
     }
-    listener.shutdown().await;
+    tokio::select! {
+        biased;
+        _ = stop.request() => {}
+        () = tokio::time::sleep(END) => {}
+        () = listener.shutdown() => {}
+    }
     Ok(())
+}
+
+/// One line about what a client did.
+fn tell(observation: &Observation) {
+    let style = Style::stderr();
+    let (who, tone, what) = match observation {
+        Observation::Connected { peer } => {
+            (format!("{peer:?}"), Tone::Good, "connected".to_owned())
+        }
+        Observation::Refused { status } => {
+            ("upgrade".to_owned(), Tone::Bad, format!("refused with HTTP {status}"))
+        }
+        Observation::Joined { peer, topic } => {
+            (format!("{peer:?}"), Tone::Good, format!("joined {topic}"))
+        }
+        Observation::JoinRefused { peer, topic } => {
+            (format!("{peer:?}"), Tone::Bad, format!("was refused {topic}"))
+        }
+        Observation::ChannelEnded { peer, topic } => {
+            (format!("{peer:?}"), Tone::Gap, format!("is no longer on {topic}"))
+        }
+        Observation::Disconnected { peer } => {
+            (format!("{peer:?}"), Tone::Gap, "disconnected".to_owned())
+        }
+        _ => return,
+    };
+    let (time, who) = (style.paint(Tone::Quiet, clock()), style.paint(Tone::Name, who));
+    plain(&format!("{time} {who} {}", style.paint(tone, what)));
 }
 
 /// Starts the server that `demo` shows.
@@ -72,6 +168,7 @@ fn obey(listener: &Listener, line: &str) -> Result<(), String> {
     let mut next = || words.next().unwrap_or_default();
     match (next(), next(), next(), next()) {
         ("", ..) => {}
+        ("help", "", "", "") => COMMANDS.into_iter().for_each(plain),
         ("broadcast", topic, event, json) if !event.is_empty() => {
             let payload: Value =
                 serde_json::from_str(json).map_err(|error| format!("no JSON: {error}"))?;
@@ -85,7 +182,9 @@ fn obey(listener: &Listener, line: &str) -> Result<(), String> {
             listener.with(|server, now| server.disconnect_id(now, &format!("user:{id}")));
         }
         ("kill", "", "", "") => listener.with(|server, _| server.kill_all()),
-        (other, ..) => return Err(format!("{other:?} is not understood that way")),
+        (other, ..) => {
+            return Err(format!("{other:?} is not understood that way: type help"));
+        }
     }
     Ok(())
 }

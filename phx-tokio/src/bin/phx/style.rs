@@ -1,6 +1,7 @@
-//! Colour, for people: on a terminal that has it, unless they said that they want none.
+//! Text for people: colour on a terminal that has it, and escapes for what a terminal would obey.
 
 use core::fmt;
+use std::borrow::Cow;
 use std::io::{self, IsTerminal};
 
 /// What a colour means here.
@@ -40,10 +41,10 @@ impl Style {
         Self { coloured: stream.is_terminal() && wanted }
     }
 
-    /// The text in the colour of its meaning, and without control characters: what servers say
-    /// must not move the cursor.
+    /// The text in the colour of its meaning, on one line and [escaped]: what a server sends must
+    /// neither move the cursor nor look like a line of `phx`.
     pub(crate) fn paint(self, tone: Tone, text: impl fmt::Display) -> String {
-        let text = clean(&text.to_string());
+        let text = escaped(&text.to_string()).into_owned();
         let code = match tone {
             Tone::Good => "32",
             Tone::Gap => "33",
@@ -64,18 +65,50 @@ fn wants_colour(variable: impl Fn(&str) -> Option<String>) -> bool {
     !(no_color || off || dumb)
 }
 
-/// The text with its control characters, but for line breaks, made visible.
-fn clean(text: &str) -> String {
-    if !text.chars().any(|c| c.is_control() && c != '\n') {
-        return text.to_owned();
+/// The text with line breaks, control characters (C0, DEL, C1) and invisible format characters
+/// written as escapes, as in `\u{202e}`.
+pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_escaped) {
+        return Cow::Borrowed(text);
     }
-    let shown = |c: char| match c {
-        '\n' => c.to_string(),
-        c if c.is_control() => c.escape_default().to_string(),
-        c => c.to_string(),
-    };
-    text.chars().map(shown).collect()
+    let mut shown = String::with_capacity(text.len() + 16);
+    for letter in text.chars() {
+        if is_escaped(letter) {
+            shown.extend(letter.escape_default());
+        } else {
+            shown.push(letter);
+        }
+    }
+    Cow::Owned(shown)
 }
+
+fn is_escaped(letter: char) -> bool {
+    letter.is_control() || FORMAT.iter().any(|(first, last)| (*first..=*last).contains(&letter))
+}
+
+/// Characters of the general categories Cf (format), Zl and Zp (line and paragraph separators),
+/// and what Unicode keeps for more of them.
+const FORMAT: [(char, char); 19] = [
+    ('\u{ad}', '\u{ad}'),
+    ('\u{600}', '\u{605}'),
+    ('\u{61c}', '\u{61c}'),
+    ('\u{6dd}', '\u{6dd}'),
+    ('\u{70f}', '\u{70f}'),
+    ('\u{890}', '\u{891}'),
+    ('\u{8e2}', '\u{8e2}'),
+    ('\u{180e}', '\u{180e}'),
+    ('\u{200b}', '\u{200f}'),
+    ('\u{2028}', '\u{202e}'),
+    ('\u{2060}', '\u{206f}'),
+    ('\u{feff}', '\u{feff}'),
+    ('\u{fff0}', '\u{fffb}'),
+    ('\u{110bd}', '\u{110bd}'),
+    ('\u{110cd}', '\u{110cd}'),
+    ('\u{13430}', '\u{1343f}'),
+    ('\u{1bca0}', '\u{1bca3}'),
+    ('\u{1d173}', '\u{1d17a}'),
+    ('\u{e0000}', '\u{e0fff}'),
+];
 
 #[cfg(test)]
 mod tests {
@@ -95,6 +128,22 @@ mod tests {
     fn what_a_server_says_cannot_move_the_cursor() {
         let style = Style { coloured: true };
         assert_eq!(style.paint(Tone::Plain, "a\x1b[2J\u{9b}b\r"), "a\\u{1b}[2J\\u{9b}b\\r");
-        assert_eq!(style.paint(Tone::Good, "a\nb"), "\x1b[32ma\nb\x1b[0m");
+        assert_eq!(style.paint(Tone::Good, "a\nb"), "\x1b[32ma\\nb\x1b[0m");
+    }
+
+    /// Every kind of character that can hide or forge text is escaped; text is left alone.
+    #[test]
+    fn format_characters_are_escaped() {
+        for letter in
+            "\0\t\r\n\u{7f}\u{80}\u{85}\u{9f}\u{ad}\u{61c}\u{180e}\u{200b}\u{200e}\u{2028}\
+                       \u{2029}\u{202a}\u{202e}\u{2060}\u{2066}\u{2069}\u{206f}\u{feff}\u{fff9}\
+                       \u{1d173}\u{e0001}\u{e007f}"
+                .chars()
+        {
+            let shown = escaped(letter.encode_utf8(&mut [0; 4])).into_owned();
+            assert_eq!(shown, letter.escape_default().to_string());
+        }
+        let text = "żółw 🐢 \\ \"quoted\" \u{a0} \u{2027} \u{202f} \u{fffd}";
+        assert_eq!(escaped(text), text);
     }
 }

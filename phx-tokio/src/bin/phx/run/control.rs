@@ -27,7 +27,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::order::{Command, Malformed, Order};
-use super::reports::{Reports, log};
+use super::reports::Reports;
+use crate::log::log;
 
 /// Orders that were begun and have not ended.
 const OUTSTANDING_MAX: usize = 256;
@@ -148,7 +149,7 @@ async fn malformed(reports: &Reports, line: u64, bad: Malformed) {
     }
     data.insert("line".to_owned(), line.into());
     data.insert("message".to_owned(), bad.message.into());
-    reports.tell("phx.control.malformed", None, data).await;
+    reports.answer("phx.control.malformed", None, data).await;
 }
 
 /// What an order came to: the details of its success, or why not.
@@ -194,7 +195,7 @@ async fn carry_out(
         }
     };
     data.extend(more);
-    reports.tell(kind, Some(topic), data).await;
+    reports.answer(kind, Some(topic), data).await;
 }
 
 async fn outcome(

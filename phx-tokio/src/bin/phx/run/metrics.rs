@@ -1,155 +1,146 @@
 //! Metrics of `phx run`: a page over HTTP, and an event every so often.
 //!
-//! As little of HTTP/1.1 as a scraper needs: one request a connection, GET or HEAD, answered and
-//! closed; a head of at most [`HEAD_MAX`] bytes that comes within [`PATIENCE`].
+//! HTTP is hyper's, one request a connection. A client that is slow to ask, or idle instead of
+//! reading the answer, is cut off after a while; when there are too many connections, the oldest
+//! makes place for the newest, so that slow clients cannot keep a scraper out.
 
+use core::convert::Infallible;
+use core::future::{poll_fn, ready};
 use core::net::SocketAddr;
 use core::time::Duration;
-use std::sync::Arc;
+use std::collections::VecDeque;
 
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use phx_tokio::Supervisor;
-use phx_tokio::metrics::{CONTENT_TYPE, json, openmetrics};
+use phx_tokio::metrics::{self, json, openmetrics};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::time::{MissedTickBehavior, interval_at, sleep, timeout};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 
-use super::reports::{Reports, log};
+use super::reports::Reports;
 use crate::exit::Failed;
+use crate::log::log;
 
 /// The largest head of a request.
 const HEAD_MAX: usize = 8 << 10;
-/// The most headers of a request.
-const HEADERS_MAX: usize = 64;
-/// How long a request may take, answer included.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Requests at a time; more wait in the queue of the system.
-const REQUESTS_MAX: usize = 16;
+/// How long a head may take.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection may take in all: one whose client does not read is idle until then.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long the client may take to close its end behind the answer.
+const LINGER: Duration = Duration::from_secs(1);
+/// Connections at a time.
+const CONNECTIONS_MAX: usize = 16;
+/// The pause after a connection could not be accepted.
+const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 
 /// Takes the port, so that one that is taken already is known before anything has begun.
 pub(super) async fn bind(addr: SocketAddr) -> Result<TcpListener, Failed> {
     let bad = |error: std::io::Error| Failed::Local(format!("metrics: {addr}: {error}"));
     let listener = TcpListener::bind(addr).await.map_err(bad)?;
-    log(&format!("metrics: http://{}/metrics", listener.local_addr().map_err(bad)?));
+    let addr = listener.local_addr().map_err(bad)?;
+    log(&format!("metrics: http://{addr}/metrics"));
+    if !addr.ip().to_canonical().is_loopback() {
+        log(&format!(
+            "warning: metrics: {addr} is no loopback address: everyone who reaches it can read \
+             them, without TLS and without a password"
+        ));
+    }
     Ok(listener)
 }
 
 /// Serves the page until the future is dropped.
 pub(super) async fn serve(listener: TcpListener, supervisor: Supervisor) -> ! {
-    let room = Arc::new(Semaphore::new(REQUESTS_MAX));
+    let mut connections = JoinSet::new();
+    let mut oldest_first: VecDeque<AbortHandle> = VecDeque::new();
     loop {
-        // Nobody closes it.
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { continue };
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+        };
+        match accepted {
             Ok((stream, _)) => {
-                let supervisor = supervisor.clone();
-                tokio::spawn(async move {
-                    // Whoever asks and does not read, or does not ask, is not waited for.
-                    let _ = timeout(PATIENCE, answer(stream, &supervisor)).await;
-                    drop(permit);
-                });
+                oldest_first.retain(|connection| !connection.is_finished());
+                if oldest_first.len() >= CONNECTIONS_MAX {
+                    if let Some(oldest) = oldest_first.pop_front() {
+                        oldest.abort();
+                    }
+                }
+                oldest_first.push_back(connections.spawn(converse(stream, supervisor.clone())));
             }
             Err(error) => {
                 // Out of file descriptors, say: it passes, and is not tried in a tight loop.
                 log(&format!("metrics: {error}"));
-                sleep(Duration::from_secs(1)).await;
+                sleep(ACCEPT_AGAIN).await;
             }
         }
     }
 }
 
-/// Tells the metrics as an event, again and again.
+/// Prints the metrics as an event, again and again.
 pub(super) async fn tell(every: Duration, supervisor: Supervisor, reports: Reports) -> ! {
-    let mut ticks = interval_at(tokio::time::Instant::now() + every, every);
+    let mut ticks = interval_at(Instant::now() + every, every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let connections = json(&supervisor.metrics());
         let data = [("connections".to_owned(), connections.into())].into_iter().collect();
-        reports.tell("phx.metrics", None, data).await;
+        reports.offer("phx.metrics", data);
     }
 }
 
-async fn answer(mut stream: TcpStream, supervisor: &Supervisor) -> std::io::Result<()> {
-    let mut head = Vec::new();
-    let request = loop {
-        if let Some(request) = Request::read(&head) {
-            break request;
-        }
-        if head.len() >= HEAD_MAX {
-            break Request::TooLarge;
-        }
-        let left = u64::try_from(HEAD_MAX - head.len()).unwrap_or(0);
-        if (&mut stream).take(left).read_buf(&mut head).await? == 0 {
-            // It went away, or will say no more.
-            return Ok(());
-        }
-    };
-    stream.write_all(&request.response(|| openmetrics(&supervisor.metrics()))).await?;
-    stream.shutdown().await?;
+/// Serves one connection.
+async fn converse(stream: TcpStream, supervisor: Supervisor) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let answer = answer(&request, || openmetrics(&supervisor.metrics()));
+        ready(Ok::<_, Infallible>(answer))
+    });
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_MAX)
+        .keep_alive(false)
+        .title_case_headers(true)
+        .serve_connection(TokioIo::new(stream), service);
+    // What goes wrong is the client's doing, which has its answer or is gone.
+    let served = poll_fn(|cx| connection.poll_without_shutdown(cx).map(|_| ()));
+    if timeout(IDLE_TIMEOUT, served).await.is_err() {
+        return;
+    }
     // What it still sends is read: closing on unread bytes would reset the answer away.
+    let mut stream = connection.into_parts().io.into_inner();
+    let _ = stream.shutdown().await;
     let mut rest = [0; 1024];
-    while stream.read(&mut rest).await? > 0 {}
-    Ok(())
+    let _ =
+        timeout(LINGER, async { while stream.read(&mut rest).await.is_ok_and(|n| n > 0) {} }).await;
 }
 
-/// What is asked for, as far as it matters here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Request {
-    Page { body: bool },
-    NotFound,
-    NotAllowed,
-    TooLarge,
-    Bad,
-}
-
-impl Request {
-    /// None while the head is not complete.
-    fn read(head: &[u8]) -> Option<Self> {
-        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-        let mut request = httparse::Request::new(&mut headers);
-        match request.parse(head) {
-            Ok(httparse::Status::Partial) => return None,
-            Ok(httparse::Status::Complete(_)) => {}
-            Err(httparse::Error::TooManyHeaders) => return Some(Self::TooLarge),
-            Err(_) => return Some(Self::Bad),
+fn answer<B>(request: &Request<B>, page: impl FnOnce() -> String) -> Response<Full<Bytes>> {
+    const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let (status, kind, text) = match request.uri().path() {
+        _ if !is_read => {
+            (StatusCode::METHOD_NOT_ALLOWED, PLAIN, "GET and HEAD are served\n".into())
         }
-        let path = request.path.unwrap_or_default().split('?').next();
-        Some(match (request.method, path) {
-            (Some(method @ ("GET" | "HEAD")), Some("/metrics")) => {
-                Self::Page { body: method == "GET" }
-            }
-            (Some("GET" | "HEAD"), _) => Self::NotFound,
-            _ => Self::NotAllowed,
-        })
+        "/metrics" => (StatusCode::OK, HeaderValue::from_static(metrics::CONTENT_TYPE), page()),
+        _ => (StatusCode::NOT_FOUND, PLAIN, "the metrics are at /metrics\n".into()),
+    };
+    // The answer to HEAD has the length of the page, and hyper leaves the body out.
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     }
-
-    fn response(self, page: impl FnOnce() -> String) -> Vec<u8> {
-        let plain = "text/plain; charset=utf-8";
-        let (status, more, kind, text) = match self {
-            Self::Page { .. } => ("200 OK", "", CONTENT_TYPE, page()),
-            Self::NotFound => ("404 Not Found", "", plain, "the metrics are at /metrics\n".into()),
-            Self::NotAllowed => {
-                let allow = "Allow: GET, HEAD\r\n";
-                ("405 Method Not Allowed", allow, plain, "GET and HEAD are served\n".into())
-            }
-            Self::TooLarge => {
-                let status = "431 Request Header Fields Too Large";
-                (status, "", plain, "the head of the request is too large\n".into())
-            }
-            Self::Bad => ("400 Bad Request", "", plain, "this is no HTTP/1.1 request\n".into()),
-        };
-        let head = format!(
-            "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\
-             Cache-Control: no-store\r\n{more}Connection: close\r\n\r\n",
-            text.len()
-        );
-        let mut response = head.into_bytes();
-        if self != (Self::Page { body: false }) {
-            response.extend_from_slice(text.as_bytes());
-        }
-        response
-    }
+    response
 }
 
 #[cfg(test)]
@@ -157,21 +148,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_asked_for_is_understood() {
-        for (head, request) in [
-            ("", None),
-            ("GET /metrics HTTP/1.1\r\nHost: x\r\n", None),
-            ("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", Some(Request::Page { body: true })),
-            ("GET /metrics?x=1 HTTP/1.1\r\n\r\n", Some(Request::Page { body: true })),
-            ("HEAD /metrics HTTP/1.0\r\n\r\n", Some(Request::Page { body: false })),
-            ("GET / HTTP/1.1\r\n\r\n", Some(Request::NotFound)),
-            ("POST /metrics HTTP/1.1\r\n\r\n", Some(Request::NotAllowed)),
-            ("\u{16}\u{3}\u{1}", Some(Request::Bad)),
-            ("GET /metrics HTTP/9\r\n\r\n", Some(Request::Bad)),
+    fn requests_are_answered_by_method_and_path() {
+        for (method, path, status) in [
+            (Method::GET, "/metrics", 200),
+            (Method::HEAD, "/metrics?x=1", 200),
+            (Method::GET, "/", 404),
+            (Method::GET, "/metrics/", 404),
+            (Method::POST, "/metrics", 405),
+            (Method::DELETE, "/", 405),
         ] {
-            assert_eq!(Request::read(head.as_bytes()), request, "{head:?}");
+            let request = Request::builder().method(method.clone()).uri(path).body(()).unwrap();
+            let answer = answer(&request, || "page".to_owned());
+            assert_eq!(answer.status(), status, "{method} {path}");
+            assert_eq!(answer.headers().contains_key(ALLOW), status == 405);
         }
-        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(HEADERS_MAX + 1));
-        assert_eq!(Request::read(many.as_bytes()), Some(Request::TooLarge));
     }
 }

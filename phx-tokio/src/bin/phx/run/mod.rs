@@ -8,11 +8,11 @@
 //! ```
 
 mod control;
+mod lines;
 mod metrics;
 mod order;
 mod reload;
 mod reports;
-mod signals;
 
 use core::future::pending;
 use core::net::SocketAddr;
@@ -20,20 +20,36 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::path::PathBuf;
 
-use phx_tokio::{Ending, Lifecycle, Router, SupervisedState, Supervisor, TypeScheme, Unfinished};
+use phx_tokio::{
+    BusEvent, Ending, Lifecycle, Router, Subscription, SupervisedState, Supervisor, TypeScheme,
+    Unfinished,
+};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::connections::read;
 use crate::exit::Failed;
+use crate::log::{LAST_LINES, log};
+use crate::output::Output;
+use crate::signals::{Reloads, Request, Stop};
+use crate::writer::Gone;
 use control::Control;
 use reload::Reload;
-use reports::{Reports, log};
-use signals::{Asked, Reloads};
+use reports::Reports;
+
+/// Events that say that a connection gave up, in either naming.
+const GAVE_UP: [&str; 2] =
+    ["jido.signal.phoenix.connection.gave_up", "jido.signal.jido_coder.phoenix.connection.state"];
+
+/// How long counting what is left may take, once the rest of the end was cut.
+const COUNTING: Duration = Duration::from_millis(100);
 
 /// What `phx run` is told on the command line.
 pub(crate) struct Run {
     pub(crate) file: PathBuf,
     pub(crate) patterns: Vec<String>,
     pub(crate) fixed: bool,
+    /// How long the whole end may take.
     pub(crate) grace: Duration,
     /// Where to serve metrics.
     pub(crate) metrics: Option<SocketAddr>,
@@ -54,9 +70,13 @@ pub(crate) async fn run(run: Run) -> Result<(), Failed> {
         Some(addr) => Some(metrics::bind(addr).await?),
         None => None,
     };
-    let (reports, told) = Reports::new();
-    let mut printer = tokio::spawn(reports::print(subscription, told));
-    let mut asked = Asked::new().map_err(local)?;
+    let gave_up = supervisor.bus().subscribe_any(GAVE_UP);
+    let gave_up = gave_up.map_err(|error| Failed::Local(error.to_string()))?;
+    let output = Output::start()?;
+    let (reports, printer) = Reports::new(subscription, output.clone());
+    let (cut, cut_seen) = watch::channel(false);
+    let mut printer = tokio::spawn(printer.print(cut_seen));
+    let mut stop = Stop::new().map_err(local)?;
     let reloads = Reloads::new().map_err(local)?;
     log(&format!("keeping {} connections", connections.len()));
     let kept = connections.clone();
@@ -87,33 +107,95 @@ pub(crate) async fn run(run: Run) -> Result<(), Failed> {
         }
     };
     let ended: Option<Failed> = tokio::select! {
-        () = asked.once() => None,
-        // Nobody reads any more: `phx run … | head`.
-        _ = &mut printer => return Ok(()),
+        biased;
+        _ = stop.request() => None,
+        // A supervisor of processes is to start it again, with an output that is read.
+        gone = output.closed() => Some(gone_by(gone)),
         ended = all_ended(&supervisor, reloading) => Some(ended),
         never = reload.at_each(reloads, reloading) => never,
         () = control.obey() => None,
         never = serve => never,
         never = tell => never,
+        never = log_gave_up(gave_up) => never,
     };
-    log("shutting down; once more ends it at once");
-    tokio::select! {
-        unfinished = supervisor.shutdown(run.grace) => {
-            // Their connections are closed, so each has its outcome.
-            control.finish().await;
-            for (name, unfinished) in &unfinished {
-                log_unfinished(name, unfinished);
-            }
+    // What counting and the last lines of the log take is a part of it.
+    let until = Instant::now() + run.grace.saturating_sub(COUNTING + LAST_LINES);
+    if ended.is_none() {
+        log("shutting down; another signal ends it at once");
+    }
+    let end = async {
+        // The other half is for close frames, which may take 2 s, and for the output.
+        let unfinished = supervisor.shutdown(run.grace / 2).await;
+        // Their connections are closed, so each order has its outcome.
+        control.finish().await;
+        for (name, unfinished) in &unfinished {
+            log_unfinished(name, unfinished);
         }
-        () = asked.once() => {
-            log("ended at once");
-            return Err(Failed::Local("it was told to end at once".to_owned()));
+        // The bus is closed and nobody can report, so the printer ends after what waits.
+        drop((control, reports));
+        let left = (&mut printer).await.unwrap_or(0);
+        let _ = output.writer().flushed().await;
+        left
+    };
+    let mut left = tokio::select! {
+        biased;
+        () = at_once(&mut stop) => {
+            log("told twice to end: ended at once");
+            None
+        }
+        left = end => Some(left),
+        () = sleep_until(until) => {
+            log("the grace period is over");
+            None
+        }
+    };
+    if left.is_none() {
+        let _ = cut.send(true);
+        if !printer.is_finished() {
+            left = timeout(COUNTING, printer).await.ok().and_then(Result::ok);
         }
     }
-    // The bus is closed and nobody can report, so the printer ends after what waits.
-    drop((control, reports));
-    let _ = printer.await;
-    ended.map_or(Ok(()), Err)
+    let lost = left.unwrap_or(0) + output.writer().unwritten() as u64;
+    match (ended, output.writer().gone()) {
+        (Some(ended), _) => Err(ended),
+        // The reader was told to end, too, such as by ctrl-c.
+        (None, Some(Gone::Reader)) => Ok(()),
+        (None, Some(gone)) => Err(gone_by(gone)),
+        (None, None) => {
+            Output::lost(lost)?;
+            if stop.is_asked_twice() {
+                return Err(Failed::Local("it was told twice to end, and ended at once".into()));
+            }
+            Ok(())
+        }
+    }
+}
+
+/// What it means that nothing can be written any more.
+fn gone_by(gone: Gone) -> Failed {
+    Failed::Local(match gone {
+        Gone::Reader => "standard output: its reader is gone".to_owned(),
+        Gone::Failed(why) => format!("standard output: {why}"),
+    })
+}
+
+/// Waits for a request to end at once.
+async fn at_once(stop: &mut Stop) {
+    while stop.request().await != Request::AtOnce {}
+}
+
+/// Says on standard error when a connection gave up, whatever is printed.
+async fn log_gave_up(mut events: Subscription) -> ! {
+    while let Some(event) = events.next().await {
+        let BusEvent::Event(routed) = event else { continue };
+        let text = |key: &str| routed.event.data.get(key).and_then(|value| value.as_str());
+        if text("state") == Some("gave_up") {
+            let name = text("connection_name").unwrap_or_default();
+            let why = text("message").unwrap_or("no cause is known");
+            log(&format!("{name}: gave up: {why}"));
+        }
+    }
+    pending().await
 }
 
 /// Says what a connection could not finish before it ended.

@@ -18,9 +18,10 @@ use phx_tokio::{Connections, StartError, Supervisor};
 use serde_json::{Map, Value, json};
 use tokio::task::JoinSet;
 
-use super::reports::{Reports, log};
-use super::signals::Reloads;
+use super::reports::Reports;
 use crate::connections::read;
+use crate::log::log;
+use crate::signals::Reloads;
 
 /// What is kept, and what changes it.
 pub(super) struct Reload {
@@ -55,7 +56,7 @@ impl Reload {
                     log(&format!("not reloaded: {problem}"));
                 }
                 let data = object(json!({"file": file, "problems": problems}));
-                return self.reports.tell("phx.reload.refused", None, data).await;
+                return self.reports.offer("phx.reload.refused", data);
             }
         };
         let changes = self.kept.changes(&next);
@@ -95,7 +96,7 @@ impl Reload {
             "changed": changes.changed,
             "unchanged": changes.unchanged,
         }));
-        self.reports.tell("phx.reload.done", None, data).await;
+        self.reports.offer("phx.reload.done", data);
     }
 }
 

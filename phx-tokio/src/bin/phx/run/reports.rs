@@ -2,20 +2,27 @@
 //!
 //! ```text
 //!   Bus ──subscription──┐
-//!                       ├─▶ printer (one task) ─▶ standard output
+//!                       ├─▶ printer (one task) ─▶ Writer ─▶ standard output
 //!   reload, control, ───┘
 //!   metrics: reports
 //! ```
 //!
-//! One task writes, because standard output may be a pipe that nobody empties: what waits for it
-//! then is the reports, not the connections.
+//! Only the printer waits for an output that is not read. The subscription is bounded then, and so
+//! are the reports: what is dropped is counted, and the count is an event as soon as there is space.
 
-use std::io::{self, Write};
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use phx_tokio::{BusEvent, CloudEvent, EventIds, Runtime, Subscription, TokioRuntime};
 use serde_json::{Map, Value};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+
+use super::lines::line;
+use crate::limit::{Limit, kind_of_problem};
+use crate::log::log;
+use crate::output::Output;
 
 /// Where the events of `phx run` itself come from.
 const SOURCE: &str = "/phx/run";
@@ -23,69 +30,207 @@ const SOURCE: &str = "/phx/run";
 /// Reports that wait for the printer.
 const WAITING_MAX: usize = 64;
 
-/// Tells what `phx run` did, as events beside those of the connections. Printed whatever is
-/// subscribed to: whoever asked for something waits for the answer.
+/// How often bad frames of one connection and kind are an event.
+const BAD_FRAMES_EVERY: Duration = Duration::from_secs(10);
+
+/// Reports what `phx run` did, as events beside those of the connections. They are printed whatever
+/// is subscribed to: the sender of an order waits for its answer.
 #[derive(Clone)]
 pub(super) struct Reports {
     sender: mpsc::Sender<CloudEvent>,
+    stamps: Stamps,
+    lost: Arc<AtomicU64>,
+}
+
+/// Makes events.
+#[derive(Clone)]
+struct Stamps {
     ids: Arc<Mutex<EventIds>>,
     runtime: TokioRuntime,
 }
 
-impl Reports {
-    pub(super) fn new() -> (Self, mpsc::Receiver<CloudEvent>) {
-        let runtime = TokioRuntime::new();
-        let ids = Arc::new(Mutex::new(EventIds::new(runtime.seed())));
-        let (sender, receiver) = mpsc::channel(WAITING_MAX);
-        (Self { sender, ids, runtime }, receiver)
-    }
+/// Prints both kinds of events.
+pub(super) struct Printer {
+    subscription: Subscription,
+    reports: mpsc::Receiver<CloudEvent>,
+    stamps: Stamps,
+    /// Reports that found no space.
+    lost: Arc<AtomicU64>,
+    output: Output,
+    bad_frames: Limit<CloudEvent>,
+}
 
-    /// Hands an event to the printer, and waits while too many wait for it already.
-    pub(super) async fn tell(&self, kind: &str, subject: Option<String>, data: Map<String, Value>) {
+impl Stamps {
+    fn event(&self, kind: &str, data: Map<String, Value>) -> CloudEvent {
         let at = self.runtime.wall();
         let id = self.ids.lock().unwrap_or_else(PoisonError::into_inner).next(at);
         let mut event = CloudEvent::new(SOURCE, kind, id, at);
-        (event.subject, event.data) = (subject, data);
-        // Nobody reads any more, and the run ends for that reason.
-        let _ = self.sender.send(event).await;
+        event.data = data;
+        event
     }
 }
 
-/// Prints both kinds of events as JSON lines, until the bus is closed and no report can come any
-/// more, or until nobody reads.
-pub(super) async fn print(mut subscription: Subscription, mut reports: mpsc::Receiver<CloudEvent>) {
-    let (mut bus_open, mut reports_open) = (true, true);
-    while bus_open || reports_open {
-        let line = tokio::select! {
-            event = subscription.next(), if bus_open => match event {
-                Some(BusEvent::Event(routed)) => serde_json::to_string(&routed.event),
-                Some(BusEvent::Lagged(missed)) => {
-                    log(&format!("{missed} events were not printed: the output is too slow"));
-                    continue;
-                }
-                None => {
-                    bus_open = false;
-                    continue;
-                }
-            },
-            report = reports.recv(), if reports_open => match report {
-                Some(event) => serde_json::to_string(&event),
-                None => {
-                    reports_open = false;
-                    continue;
-                }
-            },
+impl Reports {
+    /// The reports, and the printer of them and of a subscription.
+    pub(super) fn new(subscription: Subscription, output: Output) -> (Self, Printer) {
+        let runtime = TokioRuntime::new();
+        let ids = Arc::new(Mutex::new(EventIds::new(runtime.seed())));
+        let (stamps, lost) = (Stamps { ids, runtime }, Arc::default());
+        let (sender, reports) = mpsc::channel(WAITING_MAX);
+        let printer = Printer {
+            subscription,
+            reports,
+            stamps: stamps.clone(),
+            lost: Arc::clone(&lost),
+            output,
+            bad_frames: Limit::new(BAD_FRAMES_EVERY),
         };
-        let Ok(line) = line else { continue };
-        let mut out = io::stdout().lock();
-        if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
-            return;
+        (Self { sender, stamps, lost }, printer)
+    }
+
+    /// Hands the answer to an order to the printer, and waits while too many wait for it already:
+    /// no further order is read then.
+    pub(super) async fn answer(
+        &self,
+        kind: &str,
+        subject: Option<String>,
+        data: Map<String, Value>,
+    ) {
+        let mut event = self.stamps.event(kind, data);
+        event.subject = subject;
+        // Nobody reads any more, and the run ends for that reason.
+        let _ = self.sender.send(event).await;
+    }
+
+    /// Hands an event to the printer; drops and counts it while too many wait for it.
+    pub(super) fn offer(&self, kind: &str, data: Map<String, Value>) {
+        if self.sender.try_send(self.stamps.event(kind, data)).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-/// One line on standard error.
-pub(super) fn log(line: &str) {
-    // Nobody listens: then nobody misses it.
-    let _ = writeln!(io::stderr().lock(), "phx: {line}");
+impl Printer {
+    /// Prints until the bus is closed and no report can come any more, or until nothing can be
+    /// written. When `cut` turns true it counts what is left instead; how many that were.
+    pub(super) async fn print(mut self, mut cut: watch::Receiver<bool>) -> u64 {
+        let (mut bus_open, mut reports_open) = (true, true);
+        while bus_open || reports_open {
+            let dropped = self.lost.swap(0, Ordering::Relaxed);
+            if dropped > 0 {
+                let event = self.dropped(dropped);
+                if let Err(left) = self.write(&event, &mut cut).await {
+                    return left;
+                }
+            }
+            let due = self.bad_frames.next();
+            let due = async move {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due.into()).await,
+                    None => core::future::pending().await,
+                }
+            };
+            let event = tokio::select! {
+                biased;
+                () = turned(&mut cut) => return self.rest().await,
+                report = self.reports.recv(), if reports_open => {
+                    reports_open = report.is_some();
+                    report
+                }
+                event = self.subscription.next(), if bus_open => {
+                    bus_open = event.is_some();
+                    event.and_then(|event| self.routed(event))
+                }
+                () = due => self.bad_frames_due(),
+            };
+            let Some(event) = event else { continue };
+            if let Err(left) = self.write(&event, &mut cut).await {
+                return left;
+            }
+        }
+        while let Some((count, event)) = self.bad_frames.rest() {
+            if let Err(left) = self.write(&counted(event, count), &mut cut).await {
+                return left;
+            }
+        }
+        0
+    }
+
+    /// Writes an event; what is left when it is not to be waited for any longer.
+    async fn write(
+        &mut self,
+        event: &CloudEvent,
+        cut: &mut watch::Receiver<bool>,
+    ) -> Result<(), u64> {
+        let Some(line) = line(&self.output, event) else { return Ok(()) };
+        tokio::select! {
+            biased;
+            sent = self.output.writer().send(line) => match sent {
+                Ok(()) => return Ok(()),
+                // The run ends for that reason.
+                Err(_) => return Err(0),
+            },
+            () = turned(cut) => {}
+        }
+        Err(1 + self.rest().await)
+    }
+
+    /// How many events are left.
+    async fn rest(&mut self) -> u64 {
+        let mut left = self.lost.swap(0, Ordering::Relaxed);
+        while self.reports.try_recv().is_ok() {
+            left += 1;
+        }
+        loop {
+            let event = tokio::select! {
+                biased;
+                event = self.subscription.next() => event,
+                () = core::future::ready(()) => None,
+            };
+            left += match event {
+                Some(BusEvent::Lagged(count)) => count,
+                Some(BusEvent::Event(_)) => 1,
+                None => return left,
+            };
+        }
+    }
+
+    /// The event to print for one of the bus, if it is not held back.
+    fn routed(&mut self, event: BusEvent) -> Option<CloudEvent> {
+        let routed = match event {
+            BusEvent::Lagged(count) => return Some(self.dropped(count)),
+            BusEvent::Event(routed) => routed,
+        };
+        let event = routed.event.clone();
+        if event.kind != "phoenix.connection.protocol_error" {
+            return Some(event);
+        }
+        let text = |key: &str| event.data.get(key).and_then(Value::as_str).unwrap_or_default();
+        let kind = format!("{}\n{}", text("connection_name"), kind_of_problem(text("reason")));
+        self.bad_frames.report(Instant::now(), &kind, event)
+    }
+
+    fn bad_frames_due(&mut self) -> Option<CloudEvent> {
+        let (count, event) = self.bad_frames.due(Instant::now())?;
+        Some(counted(event, count))
+    }
+
+    fn dropped(&self, count: u64) -> CloudEvent {
+        log(&format!("{count} events were dropped: the output is not read, or too slowly"));
+        let data = [("count".to_owned(), count.into())].into_iter().collect();
+        self.stamps.event("phx.output.dropped", data)
+    }
+}
+
+/// The last of several bad frames, with how many it stands for.
+fn counted(mut event: CloudEvent, count: u64) -> CloudEvent {
+    event.data.insert("count".to_owned(), count.into());
+    event
+}
+
+async fn turned(cut: &mut watch::Receiver<bool>) {
+    // The sender lives as long as the printer matters.
+    if cut.wait_for(|cut| *cut).await.is_err() {
+        core::future::pending().await
+    }
 }

@@ -1,0 +1,104 @@
+//! Where values come from that do not belong on a command line, which every user of the machine can
+//! read: environment variables, files and standard input.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use phx_tokio::{Payload, Secret};
+use serde_json::value::RawValue;
+
+use crate::exit::Failed;
+
+/// The largest file with a secret. A token has a few kilobytes.
+const SECRET_MAX: u64 = 64 << 10;
+/// The largest payload or document. The default `max_push_bytes` is less.
+const TEXT_MAX: u64 = 64 << 20;
+
+/// What some editors write in front of a text.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
+/// The secret in an environment variable.
+pub(crate) fn variable(name: &str) -> Result<Secret, Failed> {
+    match std::env::var(name) {
+        Ok(value) if value.is_empty() => {
+            Err(Failed::Usage(format!("the variable {name} is empty")))
+        }
+        Ok(value) => Ok(Secret::from(value)),
+        Err(std::env::VarError::NotPresent) => {
+            Err(Failed::Usage(format!("the variable {name} is not set")))
+        }
+        Err(std::env::VarError::NotUnicode(_)) => {
+            Err(Failed::Usage(format!("the variable {name} is not UTF-8")))
+        }
+    }
+}
+
+/// The secret in a file: its text without the line break at its end.
+pub(crate) fn secret_file(path: &Path) -> Result<Secret, Failed> {
+    let bytes = file(path, SECRET_MAX)?;
+    let text = text_of(bytes, path)?;
+    let secret = text.strip_suffix('\n').unwrap_or(&text);
+    let secret = secret.strip_suffix('\r').unwrap_or(secret);
+    if secret.is_empty() {
+        return Err(bad(path, &"the file is empty"));
+    }
+    Ok(Secret::from(secret))
+}
+
+/// The text of a file, without a byte order mark.
+pub(crate) fn text_file(path: &Path) -> Result<String, Failed> {
+    text_of(file(path, u64::MAX)?, path)
+}
+
+/// The bytes of a file with a payload.
+pub(crate) fn payload_file(path: &Path) -> Result<Vec<u8>, Failed> {
+    file(path, TEXT_MAX)
+}
+
+/// The bytes that an argument stands for: `-` is standard input, `@FILE` a file, and anything else
+/// is itself.
+pub(crate) fn bytes(argument: &str) -> Result<Vec<u8>, Failed> {
+    if argument == "-" {
+        let stdin = Path::new("standard input");
+        return limited(io::stdin().lock(), TEXT_MAX).map_err(|error| bad(stdin, &error));
+    }
+    match argument.strip_prefix('@') {
+        Some(path) => file(Path::new(path), TEXT_MAX),
+        None => Ok(argument.as_bytes().to_vec()),
+    }
+}
+
+/// JSON as it is written, byte for byte, as a payload.
+pub(crate) fn json(bytes: &[u8]) -> Result<Payload, String> {
+    let text = core::str::from_utf8(without_mark(bytes)).map_err(|error| error.to_string())?;
+    let raw: &RawValue = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    Payload::json(raw).map_err(|error| error.to_string())
+}
+
+fn file(path: &Path, max: u64) -> Result<Vec<u8>, Failed> {
+    let read = File::open(path).and_then(|file| limited(file, max));
+    read.map_err(|error| bad(path, &error))
+}
+
+fn limited(input: impl Read, max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = input.take(max.saturating_add(1)).read_to_end(&mut bytes)?;
+    if read as u64 > max {
+        return Err(io::Error::other(format!("it has more than {max} bytes")));
+    }
+    Ok(bytes)
+}
+
+fn text_of(bytes: Vec<u8>, path: &Path) -> Result<String, Failed> {
+    let text = String::from_utf8(without_mark(&bytes).to_vec());
+    text.map_err(|_| bad(path, &"this is not UTF-8 text"))
+}
+
+fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)
+}
+
+fn bad(path: &Path, error: &dyn core::fmt::Display) -> Failed {
+    Failed::File(vec![format!("{}: {error}", path.display())])
+}

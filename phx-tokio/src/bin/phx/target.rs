@@ -1,0 +1,280 @@
+//! What `phx listen`, `phx push` and `phx cast` connect to, and what they present there.
+
+use core::fmt::{self, Display};
+use core::time::Duration;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+use phx_tokio::{Channel, Client, Config, JoinOptions, JoinParams, Payload, Setup, Tls, TlsFiles};
+use serde_json::{Map, Value};
+
+use crate::exit::Failed;
+use crate::progress::Progress;
+use crate::record::Record;
+use crate::{duration, source};
+
+/// The socket to connect to and what to present there. The connection goes through the proxy that
+/// the environment names, if it names one.
+#[derive(Args)]
+pub(crate) struct Target {
+    /// The socket, such as ws://127.0.0.1:4000/socket/websocket
+    pub(crate) url: String,
+
+    /// Send the connect parameter `token`, from a variable
+    #[arg(long, value_name = "VARIABLE")]
+    token_env: Option<String>,
+    /// Send the connect parameter `token`, from a file
+    #[arg(long, value_name = "FILE", conflicts_with = "token_env")]
+    token_file: Option<PathBuf>,
+    /// Send the auth token of Phoenix 1.8, from a variable
+    #[arg(long, value_name = "VARIABLE")]
+    auth_token_env: Option<String>,
+    /// Send the auth token of Phoenix 1.8, from a file
+    #[arg(long, value_name = "FILE", conflicts_with = "auth_token_env")]
+    auth_token_file: Option<PathBuf>,
+    /// Send a connect parameter, from a variable
+    #[arg(long, value_name = "NAME=VARIABLE", value_parser = name_and_value)]
+    param_env: Vec<(String, String)>,
+    /// Send a connect parameter, from a file
+    #[arg(long, value_name = "NAME=FILE", value_parser = name_and_value)]
+    param_file: Vec<(String, String)>,
+    /// Send a header of the upgrade, from a variable
+    #[arg(long, value_name = "NAME=VARIABLE", value_parser = name_and_value)]
+    header_env: Vec<(String, String)>,
+    /// Send a header of the upgrade, from a file
+    #[arg(long, value_name = "NAME=FILE", value_parser = name_and_value)]
+    header_file: Vec<(String, String)>,
+    /// Add a string to the join parameters, from a variable
+    #[arg(long, value_name = "NAME=VARIABLE", value_parser = name_and_value)]
+    join_param_env: Vec<(String, String)>,
+    /// Add a string to the join parameters, from a file
+    #[arg(long, value_name = "NAME=FILE", value_parser = name_and_value)]
+    join_param_file: Vec<(String, String)>,
+
+    /// Send a connect parameter; every user of this machine can see it
+    #[arg(long = "param", value_name = "NAME=VALUE", value_parser = name_and_value)]
+    params: Vec<(String, String)>,
+    /// Send a header of the upgrade; Phoenix shows the socket those with x-
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = name_and_value)]
+    headers: Vec<(String, String)>,
+    /// Join with these parameters; @FILE reads a file, - standard input
+    #[arg(long, value_name = "JSON")]
+    join_params: Option<String>,
+
+    /// Trust the certificate authorities of a PEM file, not Mozilla's
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Present a client certificate: a PEM file with its chain
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// The private key of the client certificate: a PEM file
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+    /// Dial this host:port; Host and the name in TLS stay the URL's
+    #[arg(long, value_name = "ADDR")]
+    connect_to: Option<String>,
+    /// Let ws:// leave this machine: all of it travels in the clear
+    #[arg(long)]
+    allow_insecure: bool,
+
+    /// Give up when it is not done within this time, such as 10s
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub(crate) timeout: Option<Duration>,
+    /// Print no attempts and causes on standard error, only the failure
+    #[arg(short, long)]
+    quiet: bool,
+    /// Write what the client is told and does to a file, for `phx replay`
+    /// and bug reports; secrets, join parameters and payloads are left out
+    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
+    record: Option<PathBuf>,
+    /// Record the payloads of messages, pushes and replies
+    #[arg(long, requires = "record")]
+    record_payloads: bool,
+}
+
+/// A connection, and what goes on beside it.
+pub(crate) struct Connected {
+    pub(crate) client: Client,
+    params: JoinParams,
+    /// When everything that waits gives up.
+    until: Option<Instant>,
+    record: Option<Record>,
+    /// Reports attempts until it is dropped.
+    _progress: Progress,
+}
+
+impl Target {
+    /// Connects, or says in one line why not.
+    pub(crate) async fn connect(&self) -> Result<Connected, Failed> {
+        let until = self.timeout.map(|timeout| Instant::now() + timeout);
+        let params = self.join_params()?;
+        let setup = Setup::new(self.config()?);
+        let (setup, record) = match &self.record {
+            None => (setup, None),
+            Some(path) => {
+                let (record, recorder) = Record::create(path, self.record_payloads)?;
+                (setup.record(recorder), Some(record))
+            }
+        };
+        let connecting = phx_tokio::connect(setup);
+        let connected = match until {
+            None => connecting.await,
+            Some(until) => match tokio::time::timeout_at(until.into(), connecting).await {
+                Ok(connected) => connected,
+                Err(_) => {
+                    let timeout = duration::shown(self.timeout.unwrap_or_default());
+                    let url = self.url_without_query();
+                    return Err(Failed::Unreachable(format!("{url}: no connection in {timeout}")));
+                }
+            },
+        };
+        match connected {
+            Ok(client) => {
+                let progress = Progress::start(&client, self.url_without_query(), self.quiet);
+                Ok(Connected { client, params, until, record, _progress: progress })
+            }
+            Err(error) => {
+                let recorded = record.map_or(Ok(()), |record| record.finish());
+                let failed = Failed::connection(self.url_without_query(), &error.cause);
+                recorded.and(Err(failed))
+            }
+        }
+    }
+
+    /// The query may hold a token.
+    fn url_without_query(&self) -> &str {
+        self.url.split(['?', '#']).next().unwrap_or(&self.url)
+    }
+
+    fn config(&self) -> Result<Config, Failed> {
+        let bad = |error: phx_tokio::ConfigError| {
+            let hint = match error {
+                phx_tokio::ConfigError::Insecure { ref host } => format!(
+                    "ws:// to {host} would send everything in the clear: use wss://, or pass \
+                     --allow-insecure"
+                ),
+                phx_tokio::ConfigError::Uri { problem } => {
+                    format!("the URL cannot be used: {problem}")
+                }
+                ref other => other.to_string(),
+            };
+            Failed::Usage(hint)
+        };
+        let new = if self.allow_insecure { Config::insecure } else { Config::new };
+        let mut config = new(&self.url).map_err(bad)?;
+        if let Some(address) = &self.connect_to {
+            config = config.connect_to(address).map_err(bad)?;
+        }
+        for (name, value) in &self.params {
+            config = config.param(name, value.as_str());
+        }
+        for (name, variable) in &self.param_env {
+            config = config.param(name, source::variable(variable)?);
+        }
+        for (name, file) in &self.param_file {
+            config = config.param(name, source::secret_file(file.as_ref())?);
+        }
+        if let Some(token) = secret(self.token_env.as_deref(), self.token_file.as_ref())? {
+            config = config.param("token", token);
+        }
+        for (name, value) in &self.headers {
+            config = config.header(name, value.as_str()).map_err(bad)?;
+        }
+        for (name, variable) in &self.header_env {
+            config = config.header(name, source::variable(variable)?).map_err(bad)?;
+        }
+        for (name, file) in &self.header_file {
+            config = config.header(name, source::secret_file(file.as_ref())?).map_err(bad)?;
+        }
+        if let Some(token) = secret(self.auth_token_env.as_deref(), self.auth_token_file.as_ref())?
+        {
+            config = config.auth_token(token);
+        }
+        if let Some(tls) = self.tls()? {
+            config = config.tls(tls);
+        }
+        config.proxy_from_env(|name| std::env::var(name).ok()).map_err(bad)
+    }
+
+    fn tls(&self) -> Result<Option<Tls>, Failed> {
+        if self.ca.is_none() && self.cert.is_none() {
+            return Ok(None);
+        }
+        let path = |file: &PathBuf| file.display().to_string();
+        let mut files = TlsFiles::default();
+        files.ca_file = self.ca.as_ref().map(path);
+        files.cert_file = self.cert.as_ref().map(path);
+        files.key_file = self.key.as_ref().map(path);
+        let tls = Tls::from_files(&files, |path| std::fs::read(path));
+        tls.map(Some).map_err(|error| Failed::Usage(error.to_string()))
+    }
+
+    fn join_params(&self) -> Result<JoinParams, Failed> {
+        let bad = |error: &dyn Display| Failed::Usage(format!("--join-params: {error}"));
+        let given = match &self.join_params {
+            None => Payload::empty(),
+            Some(argument) => {
+                source::json(&source::bytes(argument)?).map_err(|error| bad(&error))?
+            }
+        };
+        if self.join_param_env.is_empty() && self.join_param_file.is_empty() {
+            return Ok(given.into());
+        }
+        let members = given.deserialize::<Map<String, Value>>();
+        let mut members = members.map_err(|_| bad(&"parameters are added to an object only"))?;
+        for (name, variable) in &self.join_param_env {
+            members.insert(name.clone(), source::variable(variable)?.expose().into());
+        }
+        for (name, file) in &self.join_param_file {
+            members.insert(name.clone(), source::secret_file(file.as_ref())?.expose().into());
+        }
+        Ok(Payload::from(Value::Object(members)).into())
+    }
+}
+
+impl Connected {
+    /// Joins, or says in one line why not.
+    pub(crate) async fn join(&self, topic: &str) -> Result<Channel, Failed> {
+        let options = JoinOptions::new();
+        let options = self.remaining().map_or(options, |remaining| options.deadline(remaining));
+        let joined = self.client.join_with(topic, self.params.clone(), options).await;
+        joined.map_err(|error| Failed::join(topic, &error))
+    }
+
+    /// How long what is waited for may take.
+    pub(crate) fn remaining(&self) -> Option<Duration> {
+        self.until.map(|until| until.saturating_duration_since(Instant::now()))
+    }
+
+    /// Says whether the recording is whole.
+    pub(crate) fn recorded(&self) -> Result<(), Failed> {
+        self.record.as_ref().map_or(Ok(()), Record::finish)
+    }
+}
+
+/// Parameters and headers are often secrets, and so is the URL's query.
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target").finish_non_exhaustive()
+    }
+}
+
+/// A secret that one of two options names.
+pub(crate) fn secret(
+    variable: Option<&str>,
+    file: Option<&PathBuf>,
+) -> Result<Option<phx_tokio::Secret>, Failed> {
+    match (variable, file) {
+        (Some(variable), _) => source::variable(variable).map(Some),
+        (None, Some(file)) => source::secret_file(file).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
+fn name_and_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write it as NAME=VALUE".to_owned()),
+    }
+}

@@ -1,0 +1,199 @@
+//! Servers, clients and files that mean harm: what they cost is bounded.
+
+#![cfg(target_os = "linux")]
+
+mod process;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+use std::time::Duration;
+
+use phx_tokio::wire::Frame;
+use process::{Process, SOON, Stand, Temporary, phx, wait};
+use rustix::process::Signal;
+use serde_json::Value;
+
+const BAD_FRAMES: u64 = 2_000;
+
+/// Frames of two kinds that are not the protocol, to every client.
+fn send_bad_frames(stand: &Stand) {
+    stand.server(|server| {
+        for peer in server.peers() {
+            for n in 0..BAD_FRAMES / 2 {
+                server.send_raw(peer, Frame::Text(format!("no protocol {n}").into()));
+                server.send_raw(peer, Frame::Binary(vec![7, 0, 0].into()));
+            }
+        }
+    });
+}
+
+/// Each kind of bad frame is an event at once, and then a count.
+#[test]
+fn bad_frames_are_counted_by_kind() {
+    let stand = Stand::new();
+    let file = stand.connections();
+    let mut process = Process::start(phx(&["run", file.path()]));
+    let said = process.said();
+    stand.sees("Joined", 2);
+    send_bad_frames(&stand);
+    stand.received();
+    process.signal(Signal::TERM);
+    assert_eq!(process.code(), Some(0));
+    let all = said.all();
+    let events = all.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let bad: Vec<Value> =
+        events.filter(|event| event["type"] == "phoenix.connection.protocol_error").collect();
+    assert!((3..=6).contains(&bad.len()), "{bad:#?}");
+    let count = |event: &Value| event["data"]["count"].as_u64().unwrap_or(1);
+    // What the bus had no space for is counted as dropped.
+    let dropped: u64 = all
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .filter(|event| event["type"] == "phx.output.dropped")
+        .map(|event| event["data"]["count"].as_u64().unwrap())
+        .sum();
+    let sum = bad.iter().map(count).sum::<u64>() + dropped;
+    assert!((BAD_FRAMES..=BAD_FRAMES + 20).contains(&sum), "{sum}, {dropped} dropped");
+}
+
+/// `phx listen` says on standard error that frames are skipped, once for each kind.
+#[test]
+fn bad_frames_do_not_flood_the_log() {
+    let stand = Stand::new();
+    let join = ["listen", &stand.url(), "--join", "room:z"];
+    let mut process = Process::start(phx(&join));
+    let _said = process.said();
+    stand.sees("Joined", 1);
+    send_bad_frames(&stand);
+    stand.received();
+    process.errors.until("a frame was skipped");
+    process.signal(Signal::TERM);
+    assert_eq!(process.code(), Some(0));
+    let log = process.errors.all();
+    assert_eq!(log.matches("a frame was skipped").count(), 2, "{log}");
+    assert!(log.lines().count() < 20, "{log}");
+}
+
+/// A run that serves metrics, and where.
+fn scraped(stand: &Stand, addr: &str) -> (Process, SocketAddr, Temporary) {
+    let file = stand.connections();
+    let process = Process::start(phx(&["run", file.path(), "--metrics", addr]));
+    let log = process.errors.until("/metrics");
+    let port = log.split("http://").nth(1).unwrap().split('/').next().unwrap();
+    let port = port.rsplit(':').next().unwrap().parse().unwrap();
+    (process, ([127, 0, 0, 1], port).into(), file)
+}
+
+/// Sockets that ask slowly, or not at all, keep no scraper out, however many they are.
+#[test]
+fn slow_sockets_keep_no_scraper_out() {
+    let stand = Stand::new();
+    let (process, addr, _file) = scraped(&stand, "127.0.0.1:0");
+    let slow: Vec<TcpStream> = (0..256)
+        .map(|n| {
+            let mut slow = TcpStream::connect(addr).unwrap();
+            if n % 2 == 0 {
+                slow.write_all(b"GET /metrics HTTP/1.1\r\nX-").unwrap();
+            }
+            slow
+        })
+        .collect();
+    let mut scraper = TcpStream::connect(addr).unwrap();
+    scraper.set_read_timeout(Some(SOON / 2)).unwrap();
+    scraper.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut page = String::new();
+    scraper.read_to_string(&mut page).unwrap();
+    assert!(page.starts_with("HTTP/1.1 200 OK"), "{page}");
+    // Those that are still connected are cut off after a while.
+    for mut slow in slow {
+        slow.set_read_timeout(Some(SOON)).unwrap();
+        let mut rest = Vec::new();
+        if let Err(error) = slow.read_to_end(&mut rest) {
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        }
+    }
+    drop(process);
+}
+
+/// Metrics that others than this machine can read come with a warning.
+#[test]
+fn metrics_for_everyone_are_warned_about() {
+    let stand = Stand::new();
+    let (process, _, _file) = scraped(&stand, "0.0.0.0:0");
+    process.errors.until("is no loopback address");
+    let (process, _, _file) = scraped(&stand, "127.0.0.1:0");
+    process.errors.until("keeping 1 connection");
+    assert!(!process.errors.text().contains("loopback"), "{}", process.errors.text());
+}
+
+/// A recording that claims large payloads is refused before anything is allocated for them.
+#[test]
+fn recording_that_claims_a_gigabyte_is_refused() {
+    let stand = Stand::new();
+    let file = Temporary::new("claims.jsonl");
+    let payload = format!("\"{}\"", "x".repeat(4_321));
+    let push = ["push", &stand.url(), "room:a", "echo", &payload, "--record", file.path()];
+    assert!(phx(&push).output().unwrap().status.success());
+    let good = file.text();
+    assert!(good.len() < 6_000 && good.contains(":4323}"), "{good}");
+    let one = good.replace(":4323}", ":1073741824}");
+    // Many that are each allowed.
+    let push = good.lines().find(|line| line.contains("\"push\"")).unwrap();
+    let many = good.replace(push, &format!("{push}\n").repeat(30)).replace(":4323}", ":60000000}");
+    for text in [one, many] {
+        file.write(text);
+        // With memory for what is good and not for what is claimed.
+        let mut shell = Command::new("sh");
+        let script = "ulimit -v 1000000; exec \"$0\" replay \"$1\"";
+        let output = shell.args(["-c", script, env!("CARGO_BIN_EXE_phx"), file.path()]).output();
+        let output = output.unwrap();
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{log}");
+        assert!(log.contains("line ") && log.contains("bytes"), "{log}");
+    }
+    file.write(good);
+    assert!(phx(&["replay", file.path()]).output().unwrap().status.success());
+}
+
+/// Clock ticks of CPU time that a process has used.
+fn ticks(process: &Process) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.child.id())).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+/// `phx serve` out of file descriptors waits, says so once, and goes on when there are some again.
+#[test]
+fn serve_without_descriptors_backs_off() {
+    let mut shell = phx(&[]);
+    shell = {
+        let mut limited = Command::new("sh");
+        let script = "ulimit -n 40; exec \"$0\" serve --addr 127.0.0.1:0";
+        limited.args(["-c", script]).arg(shell.get_program());
+        limited.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        limited.stderr(std::process::Stdio::piped());
+        limited
+    };
+    let mut process = Process::start(shell);
+    let url = process.first_line();
+    let addr = url.trim().trim_start_matches("ws://").split('/').next().unwrap().to_owned();
+    let greedy: Vec<TcpStream> = (0..64).map(|_| TcpStream::connect(&addr).unwrap()).collect();
+    process.errors.until("no connection is accepted at the moment");
+    let before = ticks(&process);
+    // A window to measure in, which proves nothing by itself: a loop would use all of it.
+    std::thread::sleep(Duration::from_millis(600));
+    let used = ticks(&process) - before;
+    assert!(used < 10, "{used} ticks");
+    assert_eq!(process.errors.text().matches("no connection is accepted").count(), 1);
+    drop(greedy);
+    wait("a connection again", || {
+        phx(&["push", url.trim(), "room:a", "echo"])
+            .output()
+            .unwrap()
+            .status
+            .success()
+            .then_some(())
+    });
+}

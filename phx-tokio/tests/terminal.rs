@@ -1,0 +1,154 @@
+//! What a hostile server can put on a terminal, and what people see there.
+
+#![cfg(target_os = "linux")]
+
+mod process;
+
+use std::process::Command;
+
+use process::{Process, Said, Stand, Temporary, Terminal, phx};
+use rustix::process::Signal;
+use serde_json::json;
+
+/// A line break, an escape sequence, DEL, C1 controls, and characters that hide or turn text.
+const HOSTILE: &str = "x\n12:00:00Z room:a forged\r\u{1b}[2J\u{7f}\u{85}\u{9b}2J\u{ad}\u{200b}\u{2028}forged\
+                       \u{2029}\u{202e}\u{2066}\u{feff}\u{e0041}";
+
+/// A process on a terminal, without colours: whatever escapes there are came from the server.
+fn on_terminal(mut command: Command) -> (Process, Said) {
+    let terminal = Terminal::new();
+    command.env("NO_COLOR", "1").stdout(terminal.stdio()).stderr(terminal.stdio());
+    let process = Process::start(command);
+    (process, terminal.screen())
+}
+
+/// Nothing on the screen but text and the ends of lines, which a terminal writes as two characters.
+#[track_caller]
+fn assert_plain(screen: &str) {
+    for line in screen.split("\r\n") {
+        for letter in line.chars() {
+            let hidden = "\u{ad}\u{200b}\u{2028}\u{2029}\u{202e}\u{2066}\u{feff}\u{e0041}";
+            assert!(!letter.is_control() && !hidden.contains(letter), "{letter:?} in {line:?}");
+        }
+        assert!(!line.starts_with("12:00:00Z"), "a forged line: {screen}");
+    }
+}
+
+/// Lines of the screen with this text.
+fn count(screen: &str, text: &str) -> usize {
+    screen.split("\r\n").filter(|line| line.contains(text)).count()
+}
+
+#[test]
+fn listen_shows_hostile_messages_on_one_line() {
+    let stand = Stand::new();
+    let (process, screen) = on_terminal(phx(&["listen", &stand.url(), "--join", "room:a"]));
+    screen.until("joined");
+    stand.broadcast("room:a", HOSTILE, &json!({HOSTILE: HOSTILE}));
+    stand.broadcast("room:a", "last", &json!(null));
+    let all = screen.until("last null");
+    assert_plain(&all);
+    assert_eq!(count(&all, "room:a"), 3, "{all}");
+    assert_eq!(all.matches("\\n12:00:00Z").count(), 3, "{all}");
+    process.signal(Signal::TERM);
+    assert_plain(&screen.all());
+}
+
+/// A topic may come from somebody else, too.
+#[test]
+fn hostile_topics_are_escaped() {
+    let stand = Stand::new();
+    let topic = format!("room:{HOSTILE}");
+    let (process, screen) = on_terminal(phx(&["listen", &stand.url(), "--join", &topic]));
+    screen.until("joined");
+    assert_plain(&screen.text());
+    process.signal(Signal::TERM);
+    let (_process, screen) = on_terminal(phx(&["push", &stand.url(), HOSTILE, "echo", "{}"]));
+    let all = screen.all();
+    assert!(all.contains("no channel of the server matches"), "{all}");
+    assert_plain(&all);
+}
+
+#[test]
+fn push_shows_hostile_responses_on_one_line() {
+    let stand = Stand::new();
+    let payload = json!({"a": HOSTILE, HOSTILE: []}).to_string();
+    let (mut process, screen) =
+        on_terminal(phx(&["push", &stand.url(), "room:a", "echo", &payload]));
+    assert_eq!(process.code(), Some(0));
+    let all = screen.all();
+    assert_plain(&all);
+    assert_eq!(count(&all, "forged"), 1, "{all}");
+    // A refusal is on standard error.
+    let (mut process, screen) =
+        on_terminal(phx(&["push", &stand.url(), "room:a", "nack", &payload]));
+    assert_eq!(process.code(), Some(6));
+    assert_plain(&screen.all());
+}
+
+/// `phx run` has words for people, and escapes in them; a pipe has JSON.
+#[test]
+fn run_shows_lines_on_a_terminal() {
+    let mut stand = Stand::new();
+    let file = stand.connections();
+    let (mut process, screen) = on_terminal(phx(&["run", file.path()]));
+    stand.sees("Joined", 2);
+    stand.broadcast("room:a", HOSTILE, &json!({HOSTILE: HOSTILE}));
+    stand.broadcast("room:a", "news", &json!({"n": 1}));
+    let all = screen.until(r#"Z a room:a news {"n":1}"#);
+    assert_plain(&all);
+    assert!(all.contains("Z a room:a joined"), "{all}");
+    assert!(!all.contains("specversion"), "{all}");
+    stand.kill();
+    let all = screen.until("next attempt at ");
+    let at = all.split("next attempt at ").nth(1).unwrap();
+    let shape: String =
+        at.chars().take(9).map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    assert_eq!(shape, "00:00:00Z", "{all}");
+    process.signal(Signal::TERM);
+    assert_eq!(process.code(), Some(0));
+    assert_plain(&screen.all());
+}
+
+#[test]
+fn replay_escapes_what_a_recording_holds() {
+    let stand = Stand::new();
+    let file = Temporary::new("hostile.jsonl");
+    let topic = format!("room:{HOSTILE}");
+    let args =
+        ["push", &stand.url(), &topic, "echo", "{}", "--record", file.path(), "--record-payloads"];
+    assert!(phx(&args).output().unwrap().status.success());
+    let (mut process, screen) = on_terminal(phx(&["replay", file.path()]));
+    assert_eq!(process.code(), Some(0));
+    let all = screen.all();
+    assert!(all.contains("forged"), "{all}");
+    assert_plain(&all);
+}
+
+#[test]
+fn serve_logs_clients_and_understands_help() {
+    let terminal = Terminal::new();
+    let mut command = phx(&["serve", "--addr", "127.0.0.1:0"]);
+    command.env("NO_COLOR", "1").stderr(terminal.stdio());
+    let mut process = Process::start(command);
+    let screen = terminal.screen();
+    let url = process.first_line();
+    let topic = format!("room:{HOSTILE}");
+    assert!(phx(&["push", url.trim(), &topic, "echo", "{}"]).output().unwrap().status.success());
+    let all = screen.until("disconnected");
+    for what in ["peer#1 connected", "peer#1 joined room:x\\n12:00"] {
+        assert!(all.contains(what), "{what} is missing in {all}");
+    }
+    assert!(
+        !phx(&["push", url.trim(), "other:a", "echo", "{}"]).output().unwrap().status.success()
+    );
+    screen.until("peer#2 was refused other:a");
+    let before = screen.text().matches("broadcast TOPIC EVENT JSON").count();
+    process.types("help");
+    process.types("dance\u{9b}2J");
+    let all = screen.until("type help");
+    assert_eq!(all.matches("broadcast TOPIC EVENT JSON").count(), before + 1, "{all}");
+    assert_plain(&all);
+    process.signal(Signal::TERM);
+    assert_eq!(process.code(), Some(0));
+}

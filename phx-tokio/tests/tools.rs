@@ -1,0 +1,420 @@
+//! What people expect of `phx listen`, `phx push` and `phx cast`: payloads that pass through,
+//! options of such tools, causes while they wait, and ends in order.
+
+#![cfg(target_os = "linux")]
+
+mod process;
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::process::Output;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use phx_tokio::rustls;
+use phx_tokio::testing::{Listener, ServerConfig};
+use phx_tokio::wire::Frame;
+use process::{Process, Stand, Temporary, phx};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+/// What a parser that builds values would change: order and repetition of keys, numbers, escapes.
+const VERBATIM: &str =
+    r#"{"b":1.0e0,"a":123456789012345678901234567890,"b":"\ud83d\ude00\/\u00e9","c":-0}"#;
+
+#[track_caller]
+fn stdout_of(output: &Output) -> &str {
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{log}");
+    core::str::from_utf8(&output.stdout).unwrap()
+}
+
+fn run(args: &[&str]) -> Output {
+    phx(args).output().unwrap()
+}
+
+/// The output of a command that is given this standard input.
+fn fed(args: &[&str], input: &[u8]) -> Output {
+    let mut child = phx(args).spawn().unwrap();
+    // It may refuse before it reads.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    child.wait_with_output().unwrap()
+}
+
+/// The frames that a recording of a push says were sent, in full.
+fn pushed(recording: &Temporary) -> String {
+    let text = recording.text();
+    let line = text.lines().find(|line| line.contains("\"sent\"") && line.contains("echo"));
+    line.unwrap_or_else(|| panic!("{text}")).to_owned()
+}
+
+#[test]
+fn listen_prints_payloads_byte_for_byte() {
+    let stand = Stand::new();
+    let mut process = Process::start(phx(&["listen", &stand.url(), "--join", "room:a"]));
+    let mut raw = Process::start(phx(&["listen", &stand.url(), "--join", "room:a", "--raw"]));
+    let (said, raw_said) = (process.said(), raw.said());
+    stand.sees("Joined", 2);
+    stand.server(|server| {
+        for peer in server.peers() {
+            let text = format!("[null,null,\"room:a\",\"e\",{VERBATIM}]");
+            server.send_raw(peer, Frame::Text(text.into()));
+            let text = "[null,null,\"room:a\",\"broken\",{\"a\":\r\n [1]}]";
+            server.send_raw(peer, Frame::Text(text.into()));
+        }
+    });
+    let all = said.until("broken");
+    let line = format!(
+        "{{\"type\":\"message\",\"topic\":\"room:a\",\"event\":\"e\",\"payload\":{VERBATIM}}}"
+    );
+    assert_eq!(all.lines().nth(1), Some(&*line));
+    said.until("\"payload\":{\"a\":   [1]}}\n");
+    raw_said.until("[1]}\n");
+    assert_eq!(raw_said.text(), format!("{VERBATIM}\n{{\"a\":   [1]}}\n"));
+    for mut process in [process, raw] {
+        process.signal(Signal::TERM);
+        assert_eq!(process.code(), Some(0));
+    }
+}
+
+/// An argument, standard input and a file hold a payload; it is sent as it is.
+#[test]
+fn push_sends_payloads_byte_for_byte() {
+    let stand = Stand::new();
+    let url = stand.url();
+    let (file, recording) = (Temporary::new("payload.json"), Temporary::new("push.jsonl"));
+    // Editors put a byte order mark in front and a line break behind.
+    file.write(format!("\u{feff}{VERBATIM}\n"));
+    let at_file = format!("@{}", file.path());
+    let record = ["--record", recording.path(), "--record-payloads"];
+    for payload in [&[VERBATIM][..], &["-"], &[&at_file], &["--file", file.path()]] {
+        let args = [&["push", &url, "room:a", "echo"][..], payload, &record].concat();
+        let output = fed(&args, file.text().as_bytes());
+        let response: Value = serde_json::from_str(stdout_of(&output)).unwrap();
+        assert_eq!(response["c"], 0, "{payload:?}");
+        let sent = Value::from(VERBATIM).to_string();
+        let sent = sent.trim_matches('"');
+        assert!(pushed(&recording).contains(sent), "{payload:?}: {}", pushed(&recording));
+    }
+    // Without one it is an empty object, which Phoenix expects then.
+    assert_eq!(stdout_of(&run(&["push", &url, "room:a", "echo"])), "{}\n");
+    let output = fed(&["push", &url, "room:a", "echo", "-"], b"{");
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(run(&["push", &url, "room:a", "echo", "@/nonexistent"]).status.code(), Some(2));
+}
+
+#[test]
+fn push_sends_bytes() {
+    let stand = Stand::new();
+    let url = stand.url();
+    let bytes = [0, 255, b'{', b'\n', 0xef, 0xbb, 0xbf];
+    let output = fed(&["push", &url, "room:a", "echo", "--binary", "-"], &bytes);
+    let wanted = format!("{{\"payload_base64\":\"{}\"}}\n", STANDARD.encode(bytes));
+    assert_eq!(stdout_of(&output), wanted);
+}
+
+#[test]
+fn push_repeats() {
+    let stand = Stand::new();
+    let push = ["push", &stand.url(), "room:a", "echo", "7", "--repeat", "3"];
+    assert_eq!(stdout_of(&run(&push)), "7\n7\n7\n");
+    let slowly = [&push[..], &["--interval", "20ms"]].concat();
+    assert_eq!(stdout_of(&run(&slowly)), "7\n7\n7\n");
+    // It ends with the first that fails.
+    let nack = ["push", &stand.url(), "room:a", "nack", "{}", "--repeat", "3"];
+    let output = run(&nack);
+    assert_eq!(output.status.code(), Some(6));
+    assert!(output.stdout.is_empty());
+}
+
+/// A cast prints nothing and has arrived when it ends.
+#[test]
+fn cast_arrives() {
+    let stand = Stand::new();
+    let url = stand.url();
+    let mut process = Process::start(phx(&["listen", &url, "--join", "room:a"]));
+    let said = process.said();
+    said.until("joined");
+    let cast = ["cast", &url, "room:a", "shout", r#"{"n":1}"#, "--repeat", "2"];
+    assert_eq!(stdout_of(&run(&cast)), "");
+    stand.broadcast("room:a", "last", &json!({}));
+    let all = said.until("last");
+    assert_eq!(all.matches(r#""event":"shout","payload":{"n":1}"#).count(), 2, "{all}");
+}
+
+/// The events of the protocol are no events to push.
+#[test]
+fn protocol_events_are_bad_usage() {
+    let stand = Stand::new();
+    for (command, event) in [("push", "phx_leave"), ("cast", "phx_join"), ("push", "phx_reply")] {
+        let output = run(&[command, &stand.url(), "room:a", event, "{}"]);
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{log}");
+        assert!(log.contains("reserved"), "{log}");
+    }
+}
+
+#[test]
+fn listen_ends_after_a_count() {
+    let stand = Stand::new();
+    let args = ["listen", &stand.url(), "--join", "room:a", "--join", "room:b"];
+    let some = ["--count", "3", "--event", "news", "--event", "end", "--raw"];
+    let mut process = Process::start(phx(&[&args[..], &some].concat()));
+    let said = process.said();
+    stand.sees("Joined", 2);
+    for n in 0..5 {
+        stand.broadcast("room:a", "other", &json!(n));
+        stand.broadcast("room:a", "news", &json!(n));
+    }
+    assert_eq!(process.code(), Some(0));
+    assert_eq!(said.all(), "0\n1\n2\n");
+}
+
+#[test]
+fn listen_ends_after_a_time() {
+    let stand = Stand::new();
+    let listen = ["listen", &stand.url(), "--join", "room:a", "--for", "300ms"];
+    let output = run(&listen);
+    assert_eq!(stdout_of(&output), "{\"type\":\"joined\",\"topic\":\"room:a\"}\n");
+    // Fewer messages than were waited for are a failure of their own.
+    let output = run(&[&listen[..], &["--count", "1"]].concat());
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(7), "{log}");
+    assert!(log.contains("0 of 1 messages came in 300 ms"), "{log}");
+}
+
+/// SIGTERM and SIGINT are ends in order: the server sees a leave of the socket, and the code is 0.
+#[test]
+fn signals_end_listen_and_serve_in_order() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let stand = Stand::new();
+        let mut process = Process::start(phx(&["listen", &stand.url(), "--join", "room:a"]));
+        process.first_line();
+        process.signal(signal);
+        assert_eq!(process.code(), Some(0));
+        stand.sees("Disconnected", 1);
+        let mut serve = Process::start(phx(&["serve", "--addr", "127.0.0.1:0"]));
+        let url = serve.first_line();
+        let mut listen = Process::start(phx(&["listen", url.trim(), "--join", "room:a"]));
+        listen.first_line();
+        serve.signal(signal);
+        assert_eq!(serve.code(), Some(0));
+        // A stopping Phoenix closes with 1012.
+        listen.errors.until("code 1012");
+    }
+}
+
+/// A signal ends a listen that is connecting to a server that does not answer.
+#[test]
+fn signal_ends_listen_while_it_connects() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}/socket/websocket", silent.local_addr().unwrap());
+    let mut process = Process::start(phx(&["listen", &url, "--join", "room:a"]));
+    let _connected = silent.accept().unwrap();
+    process.signal(Signal::TERM);
+    assert_eq!(process.code(), Some(0));
+}
+
+/// A join that crashes on the server is not waited for in silence, and not for ever.
+#[test]
+fn crashing_joins_are_told_while_they_are_tried() {
+    let stand = Stand::new();
+    let url = stand.url();
+    for args in [&["push", &url, "boom:a", "echo", "{}"][..], &["listen", &url, "--join", "boom:a"]]
+    {
+        let mut process = Process::start(phx(args));
+        let log = process.errors.until("trying again");
+        assert!(log.contains("phx: boom:a: the join crashed on the server"), "{log}");
+        assert!(log.contains("join crashed"), "{log}");
+        process.child.kill().unwrap();
+        let limited = [args, &["--timeout", "300ms", "--quiet"]].concat();
+        let output = run(&limited);
+        assert_eq!(output.status.code(), Some(5));
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(log.lines().count(), 1, "{log}");
+        assert!(log.contains("boom:a") && log.contains("in time"), "{log}");
+    }
+}
+
+/// `--timeout` bounds the connection and the reply, too.
+#[test]
+fn timeout_bounds_every_step() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}/socket/websocket", silent.local_addr().unwrap());
+    let output = run(&["push", &url, "room:a", "echo", "{}", "--timeout", "200ms"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no connection in 200 ms"));
+    let stand = Stand::new();
+    let output = run(&["push", &stand.url(), "room:a", "noreply", "{}", "--timeout", "500ms"]);
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(6), "{log}");
+    assert!(log.contains("no reply came in time"), "{log}");
+}
+
+/// A connection that is lost says why and when the next attempt is; `-q` does not.
+#[test]
+fn listen_tells_the_time_of_the_next_attempt() {
+    let mut stand = Stand::new();
+    let args = ["listen", &stand.url(), "--join", "room:a"];
+    let mut process = Process::start(phx(&args));
+    let mut quiet = Process::start(phx(&[&args[..], &["-q"]].concat()));
+    process.first_line();
+    let said = quiet.said();
+    said.until("joined");
+    stand.kill();
+    let log = process.errors.until("next attempt at ");
+    let at = log.split("next attempt at ").nth(1).unwrap();
+    let shape: String =
+        at.chars().take(9).map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    assert_eq!(shape, "00:00:00Z", "{log}");
+    process.errors.until("(retry 1)");
+    said.until("interrupted");
+    quiet.signal(Signal::TERM);
+    assert_eq!(quiet.code(), Some(0));
+    assert_eq!(quiet.errors.all(), "");
+}
+
+/// A run says on standard error that a connection gave up, whatever is subscribed to.
+#[test]
+fn run_logs_connections_that_gave_up() {
+    let stand = Stand::new();
+    for fixed in [&[][..], &["--fixed"]] {
+        let file = Temporary::new("gave-up.json");
+        let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let down = json!({"uri": format!("ws://{gone}/socket/websocket"), "max_retries": 0});
+        file.write(json!({"connections": {"up": {"uri": stand.url()}, "down": down}}).to_string());
+        let run = ["run", file.path(), "--subscribe", "jido.signal.nothing"];
+        let mut process = Process::start(phx(&[&run[..], fixed].concat()));
+        let said = process.said();
+        let log = process.errors.until("gave up");
+        assert!(log.contains("phx: down: gave up: connecting failed"), "{log}");
+        process.signal(Signal::TERM);
+        assert_eq!(process.code(), Some(0));
+        assert_eq!(said.all(), "");
+    }
+}
+
+/// What is no file of connections is told so, with one that is.
+#[test]
+fn check_shows_a_file_of_connections() {
+    let file = Temporary::new("other.json");
+    for other in [r#"{"name": "phx"}"#, "{}"] {
+        file.write(other);
+        let output = run(&["check", file.path()]);
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{log}");
+        assert!(log.contains("there is no key \"connections\""), "{log}");
+        let example: String =
+            log.lines().skip(1).map(|line| line.strip_prefix("phx: ").unwrap()).collect();
+        file.write(&example);
+        let mut check = phx(&["check", file.path()]);
+        let output = check.env("TOKEN", "s3cret").output().unwrap();
+        assert!(stdout_of(&output).contains("backend"));
+    }
+}
+
+/// Editors of other systems put a byte order mark in front of a file.
+#[test]
+fn byte_order_marks_are_read_over() {
+    let stand = Stand::new();
+    let connections = stand.connections();
+    connections.write(format!("\u{feff}{}", connections.text()));
+    assert!(stdout_of(&run(&["check", connections.path()])).contains("room:a"));
+    let recording = Temporary::new("mark.jsonl");
+    let push = ["push", &stand.url(), "room:a", "echo", "{}", "--record", recording.path()];
+    stdout_of(&run(&push));
+    recording.write(format!("\u{feff}{}", recording.text()));
+    assert!(stdout_of(&run(&["replay", recording.path()])).contains("Connected"));
+}
+
+/// A server that wants to be left alone for a while has its wish repeated.
+#[test]
+fn refusal_shows_retry_after() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}/socket/websocket", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, mut head) = (stream.unwrap(), Vec::new());
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                head.push(byte[0]);
+            }
+            let answer = "HTTP/1.1 429 No\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n";
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    let output = run(&["push", &url, "room:a", "echo", "{}"]);
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{log}");
+    assert!(log.contains("HTTP 429") && log.contains("retry after 7 s"), "{log}");
+}
+
+/// A server that asks for a client certificate gets it.
+#[test]
+fn client_certificate_is_presented() {
+    let pem = |label: &str, der: &[u8]| {
+        let text = STANDARD.encode(der);
+        format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
+    };
+    let made = || rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (server, client) = (made(), made());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(client.cert.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+        Arc::new(roots),
+        Arc::clone(&provider),
+    );
+    let key =
+        rustls::pki_types::PrivateKeyDer::try_from(server.signing_key.serialize_der()).unwrap();
+    let tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(vec![server.cert.der().clone()], key)
+        .unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let any = ([127, 0, 0, 1], 0).into();
+    let listener = Listener::bind_tls(any, ServerConfig::default(), Arc::new(tls));
+    let listener = runtime.block_on(listener).unwrap();
+    let url = format!("wss://localhost:{}/socket/websocket", listener.addr().port());
+    let (ca, cert, key) =
+        (Temporary::new("ca.pem"), Temporary::new("cert.pem"), Temporary::new("key.pem"));
+    ca.write(pem("CERTIFICATE", server.cert.der()));
+    cert.write(pem("CERTIFICATE", client.cert.der()));
+    key.write(pem("PRIVATE KEY", &client.signing_key.serialize_der()));
+    let push = ["push", &url, "room:a", "echo", "1", "--ca", ca.path()];
+    let with = [&push[..], &["--cert", cert.path(), "--key", key.path()]].concat();
+    assert_eq!(stdout_of(&run(&with)), "1\n");
+    assert!(!run(&push).status.success());
+    let half = [&push[..], &["--cert", cert.path()]].concat();
+    assert_eq!(run(&half).status.code(), Some(2));
+}
+
+/// The commands of the operators' page are commands of this version.
+#[test]
+fn commands_of_the_operators_page_are_understood() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../phx-proto/src/manual/operating.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let mut seen = 0;
+    for line in page.lines() {
+        let Some((_, args)) = line.split_once("phx run ") else { continue };
+        let command =
+            !line.contains('`') && !line.contains("fifo") && line.contains("connections.json");
+        if !command || line.starts_with("phx: ") {
+            continue;
+        }
+        let args: Vec<&str> = args.split(['>', '<', '|', '&']).next().unwrap().split(' ').collect();
+        let args = args.into_iter().filter(|arg| !arg.is_empty() && *arg != "2");
+        let args = args.map(|arg| if arg.ends_with(".json") { "/nonexistent.json" } else { arg });
+        let args: Vec<&str> = core::iter::once("run").chain(args).collect();
+        let output = run(&args);
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {log}");
+        assert!(log.contains("/nonexistent.json: No such file"), "{args:?}: {log}");
+        seen += 1;
+    }
+    assert!(seen >= 5, "{seen}");
+}
