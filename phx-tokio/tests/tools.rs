@@ -225,8 +225,8 @@ fn crashing_joins_are_told_while_they_are_tried() {
     {
         let mut process = Process::start(phx(args));
         let log = process.errors.until("trying again");
-        assert!(log.contains("phx: boom:a: the join crashed on the server"), "{log}");
-        assert!(log.contains("join crashed"), "{log}");
+        assert!(log.contains("phx: boom:a: the server refused the join: "), "{log}");
+        assert!(log.contains("crashed in its join"), "{log}");
         process.child.kill().unwrap();
         let limited = [args, &["--timeout", "300ms", "--quiet"]].concat();
         let output = run(&limited);
