@@ -165,15 +165,14 @@ impl Replay {
         let now = Time::from_millis(event.ms);
         let path = match &event.what {
             What::Request { method, path, headers } => {
-                assert_eq!(method, "GET");
-                return self.connect(event, path, headers);
+                return self.connect(event, method, path, headers);
             }
             What::Open { path } => path.clone(),
             _ => self.default_path.clone(),
         };
         if !self.peers.contains_key(&event.conn) {
             // The first connection has no line of its own.
-            let request = ConnectRequest { path, headers: Vec::new() };
+            let request = ConnectRequest { path, ..ConnectRequest::default() };
             let accepted = self.server.connect(now, &request);
             let accepted = accepted.expect("the recorded server accepted it");
             self.peers.insert(event.conn.clone(), accepted.peer);
@@ -194,8 +193,14 @@ impl Replay {
         }
     }
 
-    fn connect(&mut self, event: &Event, path: &str, headers: &[(String, String)]) {
-        let request = ConnectRequest { path: path.to_owned(), headers: headers.to_vec() };
+    fn connect(&mut self, event: &Event, method: &str, path: &str, headers: &[(String, String)]) {
+        let mut headers = headers.to_vec();
+        if headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-version")) {
+            // Left out of every recording.
+            headers.push(("sec-websocket-key".to_owned(), "dGhlIHNhbXBsZSBub25jZQ==".to_owned()));
+        }
+        let (method, path) = (method.to_owned(), path.to_owned());
+        let request = ConnectRequest { method, path, headers };
         let response = match self.server.connect(Time::from_millis(event.ms), &request) {
             Ok(accepted) => {
                 self.peers.insert(event.conn.clone(), accepted.peer);
