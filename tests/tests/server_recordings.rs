@@ -141,8 +141,15 @@ impl Replay {
                     replay.client(event, upgrade_unanswered(&recording.events[..index], event));
                 }
                 Dir::Server => {
-                    assert_eq!(event.what, What::Signal("SIGTERM".to_owned()));
-                    replay.server.shutdown(Time::from_millis(event.ms));
+                    let (server, now) = (&mut replay.server, Time::from_millis(event.ms));
+                    match &event.what {
+                        What::Signal(signal) if signal == "SIGTERM" => server.shutdown(now),
+                        // A killed server says nothing.
+                        What::Signal(signal) if signal == "SIGKILL" => {
+                            server.peers().into_iter().for_each(|peer| server.kill(peer));
+                        }
+                        other => panic!("nobody does {other:?} to a server"),
+                    }
                 }
                 Dir::ServerToClient => {}
             }
