@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                         .expect("an address that may be dialled")
                         .uri
                         .target();
-                    let request = ConnectRequest { path, headers: Vec::new() };
+                    let request = ConnectRequest { path, ..ConnectRequest::default() };
                     let accepted = server.connect(now, &request).expect("the server takes us");
                     (connection, peer) = (Some(id), Some(accepted.peer));
                     socket.handle_opened(now, id, Opened::default());

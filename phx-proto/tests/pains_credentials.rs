@@ -423,3 +423,62 @@ fn hosts_and_headers_have_one_rule() {
         assert_eq!(read.is_ok(), good, "{name:?}: {value:?}");
     }
 }
+
+/// What errors print is looked through for a planted token, as everything else is: frames that cannot be
+/// read, payloads of another type, refusals. Each has a method that shows what a person needs.
+#[test]
+fn no_error_prints_what_a_server_said() {
+    const TOKEN: &str = "s3cret-t0ken";
+    #[derive(Debug, serde::Deserialize)]
+    struct Numbers {
+        #[allow(dead_code, reason = "only its type matters")]
+        id: u64,
+    }
+    let mut shown = Vec::new();
+    let mut show = |error: &dyn std::error::Error| {
+        shown.push(format!("{error} {error:?} {error:#?}"));
+    };
+    for text in [
+        format!("{TOKEN}"),
+        format!(r#"[1,2,"{TOKEN}",{TOKEN}]"#),
+        format!(r#"[null,null,"room:a","e",{{"{TOKEN}"}}"#),
+    ] {
+        for serializer in [&V2 as &dyn Serializer, &V1] {
+            let error = serializer.decode(&text.as_str().into()).unwrap_err();
+            show(&error);
+            assert!(error.evidence.escaped().contains(TOKEN), "{}", error.evidence.escaped());
+        }
+    }
+    for value in [json!({"id": TOKEN}), json!(TOKEN), json!([TOKEN])] {
+        let error = Payload::from(value).deserialize::<Numbers>().unwrap_err();
+        show(&error);
+        let phx_proto::PayloadError::Unreadable { message, detail } = error else { panic!() };
+        assert!(message.contains("line 1 column "), "{message}");
+        assert!(!detail.expose().is_empty());
+    }
+    struct Failing;
+    impl serde::Serialize for Failing {
+        fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+            Err(serde::ser::Error::custom(TOKEN))
+        }
+    }
+    let error = Payload::json(&Failing).unwrap_err();
+    show(&error);
+    let mut presence = phx_proto::Presence::<u64>::new();
+    presence.joined();
+    let state = Payload::from(json!({"ann": {"metas": [{"phx_ref": "F1", "is": TOKEN}]}}));
+    show(&presence.sync_state(&state).unwrap_err());
+    let mut hand = Hand::joined(config());
+    hand.receive_text(&format!(r#"["{TOKEN}", {TOKEN}"#));
+    assert!(matches!(hand.signals.last(), Some(Signal::ProtocolError { .. })));
+    shown.push(format!("{:?}", hand.signals));
+    let headers =
+        [("Location", format!("https://u:{TOKEN}@h/#{TOKEN}")), ("Link", TOKEN.to_owned())];
+    let headers = headers.map(|(name, value)| (name.to_owned(), value)).to_vec();
+    let refusal = Refusal::new(302, headers, TOKEN);
+    let cause = Cause::Refused(refusal);
+    shown.push(format!("{cause} {cause:?}"));
+    for shown in shown {
+        assert!(!shown.contains(TOKEN), "{shown}");
+    }
+}

@@ -306,7 +306,7 @@ impl World {
                     .expect("an address that may be dialled")
                     .uri
                     .target();
-                let request = ConnectRequest { path, headers: Vec::new() };
+                let request = ConnectRequest { path, ..ConnectRequest::default() };
                 match self.server.connect(self.now, &request) {
                     Ok(accepted) => {
                         let (up, down) = (Pipe(VecDeque::new()), Pipe(VecDeque::new()));

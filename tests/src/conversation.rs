@@ -89,6 +89,9 @@ impl Conversation {
                 events.remove(0);
                 opening(path, Vec::new(), None)
             }
+            What::Request { method, .. } if method != "GET" => {
+                return Err(format!("an upgrade by {method}"));
+            }
             What::Request { path, headers, .. } => {
                 events.remove(0);
                 assert!(!events.is_empty(), "{name}: a request without an answer");

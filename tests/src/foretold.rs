@@ -7,7 +7,7 @@
 //! Every conversation ends with a `disconnect`, so that each push has its outcome and each
 //! channel its end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -40,6 +40,8 @@ pub struct Foretold {
     pub late_replies: u64,
     /// Delivered messages.
     pub messages: u64,
+    /// Messages of a topic that was left, which it must drop.
+    pub dropped: u64,
     /// Frames from the server.
     pub frames_in: u64,
     /// Frames to the server.
@@ -105,6 +107,7 @@ pub fn foretell(conversation: &Conversation, pushes: Pushes) -> Result<Foretold,
         joins: BTreeMap::new(),
         waiting: BTreeMap::new(),
         heartbeat: None,
+        in_flight: BTreeSet::new(),
         calls: 0,
         line: Line::Open,
         rejoins_late: false,
@@ -132,6 +135,8 @@ struct Seer {
     waiting: BTreeMap<String, Waiting>,
     /// The ref of the unanswered heartbeat, and when it was written.
     heartbeat: Option<(String, u64)>,
+    /// Refs of the client that no reply has named yet.
+    in_flight: BTreeSet<String>,
     calls: usize,
     line: Line,
     rejoins_late: bool,
@@ -219,6 +224,9 @@ impl Seer {
     fn said(&mut self, reading: &Reading, ms: u64) -> Result<(), String> {
         let topic = &reading.topic;
         let msg_ref = string(&reading.msg_ref)?;
+        if !self.in_flight.insert(msg_ref.clone()) {
+            return Err("a ref that is in flight already".to_owned());
+        }
         if topic == "phoenix" && reading.event == "heartbeat" {
             if !reading.join_ref.is_null() || self.heartbeat.is_some() {
                 return Err("a heartbeat with a join_ref, or a second one".to_owned());
@@ -334,6 +342,8 @@ impl Seer {
                     self.out.messages += 1;
                     self.tell(Told::Message(topic, event.to_owned(), reading.payload.clone()));
                 }
+                // The server sends on until it has seen the leave.
+                None => self.out.dropped += 1,
                 _ => return Err("a message outside of a joined channel".to_owned()),
             },
         }
@@ -347,6 +357,7 @@ impl Seer {
         ms: u64,
     ) -> Result<(), String> {
         let (topic, msg_ref) = (reading.topic.clone(), string(&reading.msg_ref)?);
+        self.in_flight.remove(&msg_ref);
         if topic == "phoenix" {
             let (beat, written) = self.heartbeat.take().ok_or("an answer to no heartbeat")?;
             if beat != msg_ref {

@@ -1,5 +1,6 @@
 //! The loader of `tests/fixtures/wire/*.jsonl`, whose format its README describes.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
@@ -125,6 +126,17 @@ pub fn names() -> Vec<String> {
 pub fn load(name: &str) -> Recording {
     let text = fs::read_to_string(directory().join(format!("{name}.jsonl")))
         .unwrap_or_else(|error| panic!("{name}: {error}"));
+    parse(name, &text)
+}
+
+/// Reads the text of a recording. The fragments of a message are put together: it is there when the last
+/// one is.
+///
+/// # Panics
+///
+/// As [`load`].
+#[must_use]
+pub fn parse(name: &str, text: &str) -> Recording {
     let mut lines = text.lines().enumerate().map(|(number, line)| {
         let value: Value = serde_json::from_str(line)
             .unwrap_or_else(|error| panic!("{name}:{}: {error}", number + 1));
@@ -136,7 +148,41 @@ pub fn load(name: &str) -> Recording {
         phoenix: header.text("phoenix"),
         path: header.text("path"),
         server: header.value["server"].as_str().map(str::to_owned),
-        events: lines.map(|line| line.event()).collect(),
+        events: whole(lines),
+    }
+}
+
+/// The events of the lines, fragments put together; each connection has at most one message begun.
+fn whole(lines: impl Iterator<Item = Line>) -> Vec<Event> {
+    let mut events = Vec::new();
+    let mut begun: BTreeMap<(String, bool), Event> = BTreeMap::new();
+    for line in lines {
+        let is_last = line.value["fin"].as_bool() != Some(false);
+        let mut event = line.event();
+        let place = (event.conn.clone(), event.dir == Dir::ClientToServer);
+        if line.value["opcode"] == 0 {
+            let first = begun.remove(&place);
+            let first = first.unwrap_or_else(|| panic!("{}: continues nothing", line.place));
+            event = Event { ms: event.ms, ..first.followed_by(&line.payload()) };
+        }
+        if is_last {
+            events.push(event);
+        } else {
+            let before = begun.insert(place, event);
+            assert!(before.is_none(), "{}: a message inside of another", line.place);
+        }
+    }
+    assert!(begun.is_empty(), "a message without its last fragment");
+    events
+}
+
+impl Event {
+    /// The same with the next fragment of its message behind it.
+    fn followed_by(mut self, more: &[u8]) -> Self {
+        let What::Frame { frame, .. } = &mut self.what else { panic!("no message: {self:?}") };
+        let bytes = Bytes::from([frame.as_bytes(), more].concat());
+        *frame = if frame.is_text() { Frame::Text(bytes) } else { Frame::Binary(bytes) };
+        self
     }
 }
 
@@ -163,8 +209,8 @@ impl Line {
     }
 
     fn what(&self) -> What {
-        let violation = self.value.get("unmasked").is_some() || self.value.get("opcode").is_some();
-        assert!(self.value.get("fin").is_none(), "{}: a fragment", self.place);
+        let opcode = self.value.get("opcode").filter(|opcode| **opcode != 0);
+        let violation = self.value.get("unmasked").is_some() || opcode.is_some();
         match self.text("kind").as_str() {
             "text" => What::Frame { frame: Frame::Text(Bytes::from(self.payload())), violation },
             "binary" => {

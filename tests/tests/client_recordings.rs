@@ -46,7 +46,7 @@ fn play(
         ("frames received", foretold.frames_in, stats.frames_in),
         ("frames fed", foretold.frames_in, run.received),
         ("messages", foretold.messages, stats.messages),
-        ("messages dropped", 0, stats.messages_not_joined),
+        ("messages dropped", foretold.dropped, stats.messages_not_joined),
         ("stale frames", foretold.stale_frames, stats.stale_frames),
         ("late replies", foretold.late_replies, stats.late_replies),
         ("stale inputs", foretold.stale_inputs, stats.stale_inputs),
@@ -285,4 +285,71 @@ fn assert_reads(place: &str, reading: &Reading, message: &Message) {
             assert_eq!(payload.as_bytes(), bytes, "{place}");
         }
     }
+}
+
+/// A recording of one connection, made up of these lines.
+fn made_up(lines: &[&str]) -> recording::Recording {
+    let header = r#"{"phoenix": "1.8.12", "path": "/socket/websocket?vsn=2.0.0"}"#;
+    recording::parse("made up", &[&[header], lines].concat().join("\n"))
+}
+
+fn line(ms: u64, dir: &str, text: &str) -> String {
+    let text = Value::from(text);
+    format!(r#"{{"ms": {ms}, "dir": "{dir}", "kind": "text", "text": {text}}}"#)
+}
+
+#[test]
+fn fragments_of_a_recording_are_one_message() {
+    let recording = made_up(&[
+        r#"{"ms": 1, "dir": "c2s", "kind": "text", "base64": "WzEs", "fin": false}"#,
+        r#"{"ms": 2, "dir": "c2s", "kind": "ping", "base64": ""}"#,
+        r#"{"ms": 3, "dir": "c2s", "kind": "binary", "base64": "MiwzLA==", "opcode": 0, "fin": false}"#,
+        r#"{"ms": 4, "dir": "c2s", "kind": "binary", "base64": "NF0=", "opcode": 0}"#,
+    ]);
+    let whole = What::Frame { frame: "[1,2,3,4]".into(), violation: false };
+    let found: Vec<_> = recording.events.iter().map(|event| (event.ms, &event.what)).collect();
+    assert_eq!(found, [(2, &What::Ping(Vec::new())), (4, &whole)]);
+}
+
+const JOIN: &str = r#"["1","1","room:a","phx_join",{}]"#;
+const JOINED: &str = r#"["1","1","room:a","phx_reply",{"status":"ok","response":{}}]"#;
+
+#[test]
+fn ref_that_is_in_flight_is_not_used_again() {
+    let verdict = |lines: &[(&str, &str)]| {
+        let lines: Vec<String> = lines.iter().map(|(dir, text)| line(1, dir, text)).collect();
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        let all = Conversation::all(&made_up(&lines)).expect("a conversation");
+        foretell(&all[0], Pushes::Calls).map(drop)
+    };
+    let push = r#"["1","2","room:a","e",{}]"#;
+    let reply = r#"["1","2","room:a","phx_reply",{"status":"ok","response":{}}]"#;
+    let joined = [("c2s", JOIN), ("s2c", JOINED)];
+    verdict(&[&joined[..], &[("c2s", push), ("s2c", reply)]].concat()).expect("conforming");
+    let twice = verdict(&[&joined[..], &[("c2s", push), ("c2s", push)]].concat());
+    assert!(twice.is_err_and(|problem| problem.contains("in flight")));
+}
+
+/// The server goes on sending until it has seen the leave; the client drops what comes then.
+#[test]
+fn messages_behind_a_leave_are_dropped() {
+    let leave = r#"["1","2","room:a","phx_leave",{}]"#;
+    let news = r#"[null,null,"room:a","news",{}]"#;
+    let left = r#"["1","2","room:a","phx_reply",{"status":"ok","response":{}}]"#;
+    let lines = [("c2s", JOIN), ("s2c", JOINED), ("c2s", leave), ("s2c", news), ("s2c", left)];
+    let lines: Vec<String> = lines.iter().map(|(dir, text)| line(1, dir, text)).collect();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let all = Conversation::all(&made_up(&lines)).expect("a conversation");
+    assert_eq!(foretell(&all[0], Pushes::Calls).expect("conforming").dropped, 1);
+    let mut compared = Compared::default();
+    play(&all[0], Pushes::Calls, &mut compared).expect("as foretold");
+}
+
+#[test]
+fn post_is_no_conversation_of_ours() {
+    let recording = made_up(&[
+        r#"{"ms": 0, "dir": "c2s", "kind": "http", "method": "POST", "path": "/socket/websocket"}"#,
+        r#"{"ms": 1, "dir": "s2c", "kind": "http", "status": 400}"#,
+    ]);
+    assert!(Conversation::all(&recording).is_err_and(|problem| problem.contains("POST")));
 }

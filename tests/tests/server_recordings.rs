@@ -141,8 +141,15 @@ impl Replay {
                     replay.client(event, upgrade_unanswered(&recording.events[..index], event));
                 }
                 Dir::Server => {
-                    assert_eq!(event.what, What::Signal("SIGTERM".to_owned()));
-                    replay.server.shutdown(Time::from_millis(event.ms));
+                    let (server, now) = (&mut replay.server, Time::from_millis(event.ms));
+                    match &event.what {
+                        What::Signal(signal) if signal == "SIGTERM" => server.shutdown(now),
+                        // A killed server says nothing.
+                        What::Signal(signal) if signal == "SIGKILL" => {
+                            server.peers().into_iter().for_each(|peer| server.kill(peer));
+                        }
+                        other => panic!("nobody does {other:?} to a server"),
+                    }
                 }
                 Dir::ServerToClient => {}
             }
@@ -165,15 +172,14 @@ impl Replay {
         let now = Time::from_millis(event.ms);
         let path = match &event.what {
             What::Request { method, path, headers } => {
-                assert_eq!(method, "GET");
-                return self.connect(event, path, headers);
+                return self.connect(event, method, path, headers);
             }
             What::Open { path } => path.clone(),
             _ => self.default_path.clone(),
         };
         if !self.peers.contains_key(&event.conn) {
             // The first connection has no line of its own.
-            let request = ConnectRequest { path, headers: Vec::new() };
+            let request = ConnectRequest { path, ..ConnectRequest::default() };
             let accepted = self.server.connect(now, &request);
             let accepted = accepted.expect("the recorded server accepted it");
             self.peers.insert(event.conn.clone(), accepted.peer);
@@ -194,8 +200,14 @@ impl Replay {
         }
     }
 
-    fn connect(&mut self, event: &Event, path: &str, headers: &[(String, String)]) {
-        let request = ConnectRequest { path: path.to_owned(), headers: headers.to_vec() };
+    fn connect(&mut self, event: &Event, method: &str, path: &str, headers: &[(String, String)]) {
+        let mut headers = headers.to_vec();
+        if headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-version")) {
+            // Left out of every recording.
+            headers.push(("sec-websocket-key".to_owned(), "dGhlIHNhbXBsZSBub25jZQ==".to_owned()));
+        }
+        let (method, path) = (method.to_owned(), path.to_owned());
+        let request = ConnectRequest { method, path, headers };
         let response = match self.server.connect(Time::from_millis(event.ms), &request) {
             Ok(accepted) => {
                 self.peers.insert(event.conn.clone(), accepted.peer);

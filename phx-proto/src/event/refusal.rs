@@ -190,17 +190,50 @@ impl fmt::Debug for LoggedHeaders<'_> {
 /// The value of a response header without what may be a secret. Matches parts of names, so that
 /// `Set-Cookie`, `WWW-Authenticate`, `Proxy-Authenticate`, `X-Csrf-Token` and `X-Api-Key` are all
 /// caught; better one header too many than one too few.
+///
+/// Of an address the query, the fragment and the user information are left out: a redirect often repeats
+/// the query it was asked with, token and all. `Link`, `Refresh` and `Referer` hold addresses among other
+/// words, so nothing of them is shown, nor of any other header with such an address in it.
 fn logged_value<'a>(name: &str, value: &'a str) -> Cow<'a, str> {
-    const SECRET: [&str; 6] = ["auth", "cookie", "token", "secret", "session", "-key"];
+    const SECRET: [&str; 9] =
+        ["auth", "cookie", "token", "secret", "session", "-key", "link", "refresh", "refer"];
     let name = name.to_ascii_lowercase();
     if SECRET.iter().any(|part| name.contains(part)) || value.contains(AUTH_TOKEN_PREFIX) {
         return Cow::Borrowed("[redacted]");
     }
-    match value.split_once('?') {
-        // A redirect often repeats the query it was asked with, token and all.
-        Some((path, _)) if name.contains("location") => Cow::Owned(format!("{path}?[redacted]")),
-        _ => Cow::Borrowed(value),
+    if name.contains("location") {
+        return logged_address(value);
     }
+    let has_address = value.contains("//") || value.contains('/') && value.contains('?');
+    if has_address && value.contains(['?', '#', '@']) {
+        return Cow::Borrowed("[redacted]");
+    }
+    Cow::Borrowed(value)
+}
+
+/// An address without its user information, query and fragment.
+fn logged_address(address: &str) -> Cow<'_, str> {
+    let end = address.find(['?', '#']).unwrap_or(address.len());
+    let (path, rest) = address.split_at(end);
+    let authority = path.find("//").map_or(path.len(), |at| at + 2);
+    let authority_end = path[authority..].find(['/', '\\']).map_or(path.len(), |at| authority + at);
+    let user = path[authority..authority_end].rfind('@').map(|at| authority + at);
+    if user.is_none() && rest.is_empty() {
+        return Cow::Borrowed(address);
+    }
+    let mut shown = path[..authority.min(path.len())].to_owned();
+    match user {
+        Some(at) => {
+            shown.push_str("[redacted]");
+            shown.push_str(&path[at..]);
+        }
+        None => shown.push_str(&path[authority..]),
+    }
+    if let Some(separator) = rest.get(..1) {
+        shown.push_str(separator);
+        shown.push_str("[redacted]");
+    }
+    Cow::Owned(shown)
 }
 
 #[cfg(test)]
@@ -247,6 +280,15 @@ mod tests {
             ("x-csrf-token", "s3cret"),
             ("X-Api-Key", "s3cret"),
             ("Location", "https://example.org/login?token=s3cret"),
+            ("Content-Location", "https://example.org/#s3cret"),
+            ("X-Location", "https://u:s3cret@example.org/"),
+            ("Location", "//u:s3cret@example.org/a?b#c"),
+            ("Link", "<https://example.org/s3cret>; rel=next"),
+            ("Refresh", "0; url=/login/s3cret"),
+            ("Referer", "https://example.org/s3cret"),
+            ("Report-To", "https://example.org/r?t=s3cret"),
+            ("X-Original", "/socket/websocket?token=s3cret"),
+            ("X-Via", "http://u:s3cret@proxy"),
             ("sec-websocket-protocol", "base64url.bearer.phx.s3cret"),
         ]);
         let shown = format!("{secrets:?}");
@@ -263,6 +305,17 @@ mod tests {
         let shown = Refusal::new(302, headers, "").to_string();
         assert_eq!(shown, "HTTP 302 (it redirects to https://h/login?[redacted])");
         assert_eq!(Refusal::new(302, Vec::new(), "").to_string(), "HTTP 302");
+        for (location, shown) in [
+            ("/login#s3cret", "/login#[redacted]"),
+            ("https://u:s3cret@h/login", "https://[redacted]@h/login"),
+            ("https://u:p@s3cret@h", "https://[redacted]@h"),
+            ("//u:s3cret@h/?a#b", "//[redacted]@h/?[redacted]"),
+            ("https://h/@team", "https://h/@team"),
+        ] {
+            let headers = vec![("Location".to_owned(), location.to_owned())];
+            let refusal = Refusal::new(302, headers, "").to_string();
+            assert_eq!(refusal, format!("HTTP 302 (it redirects to {shown})"));
+        }
     }
 
     #[test]

@@ -255,6 +255,6 @@ impl From<&ConnectRequest> for handshake::ConnectRequest {
             let offers: Vec<&str> = request.subprotocols.iter().map(|s| s.expose()).collect();
             headers.push(("sec-websocket-protocol".to_owned(), offers.join(", ")));
         }
-        Self { path: request.uri.target(), headers }
+        Self { path: request.uri.target(), headers, ..Self::default() }
     }
 }

@@ -16,11 +16,13 @@ use super::server::PeerId;
 /// What a client asks for when it opens a WebSocket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConnectRequest {
+    /// The HTTP method; empty for `GET`.
+    pub method: String,
     /// The request target: the path with its query, such as `/socket/websocket?vsn=2.0.0`.
     pub path: String,
     /// The header fields, names in any case. A request without any of `host`, `connection`,
-    /// `upgrade` and `sec-websocket-version` is taken for an upgrade whose HTTP part was left
-    /// out; with any of them it has to be a proper one.
+    /// `upgrade`, `sec-websocket-key` and `sec-websocket-version` is taken for an upgrade whose HTTP
+    /// part was left out; with any of them it has to be a proper one.
     pub headers: Vec<(String, String)>,
 }
 
@@ -111,8 +113,9 @@ pub(super) fn admit(
     if token.is_some_and(|token| presented != Some(token)) {
         return Err(HttpRefusal::new(403, ""));
     }
-    if !is_upgrade(request) {
-        return Err(HttpRefusal::error_page(400, "Bad Request"));
+    if let Some(problem) = upgrade_problem(request) {
+        let plain = HttpRefusal::new(400, &problem);
+        return Err(plain.header("content-type", "text/plain; charset=utf-8"));
     }
     let text = |name: &str| params.get(name).and_then(Value::as_str);
     Ok(Admission {
@@ -130,18 +133,25 @@ fn field<'a>(request: &'a ConnectRequest, name: &str) -> Option<&'a str> {
     request.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
 }
 
-fn is_upgrade(request: &ConnectRequest) -> bool {
-    let http = ["host", "connection", "upgrade", "sec-websocket-version"];
-    if http.iter().all(|name| field(request, name).is_none()) {
-        return true;
+/// What keeps a request from being an upgrade: the words are the body of the answer.
+fn upgrade_problem(request: &ConnectRequest) -> Option<String> {
+    if !matches!(request.method.as_str(), "" | "GET") {
+        return Some(format!("HTTP method {} unsupported", request.method));
     }
-    let lists = |name, token: &str| {
+    let http = ["host", "connection", "upgrade", "sec-websocket-key", "sec-websocket-version"];
+    if http.iter().all(|name| field(request, name).is_none()) {
+        return None;
+    }
+    let lacks = |name, token: &str| {
         let value = field(request, name).unwrap_or("");
-        value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token))
+        let found = value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token));
+        (!found).then(|| format!("'{name}' header must contain '{token}', got [{value:?}]"))
     };
-    lists("connection", "upgrade")
-        && lists("upgrade", "websocket")
-        && lists("sec-websocket-version", "13")
+    let key = field(request, "sec-websocket-key").is_none_or(str::is_empty);
+    lacks("upgrade", "websocket")
+        .or_else(|| lacks("connection", "upgrade"))
+        .or_else(|| key.then(|| "'sec-websocket-key' header is absent".to_owned()))
+        .or_else(|| lacks("sec-websocket-version", "13"))
 }
 
 /// Only `x-` fields reach the socket (`wire/push_whoami_headers`).

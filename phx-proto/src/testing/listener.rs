@@ -377,7 +377,11 @@ impl Admission {
         let headers = request.headers().iter().map(|(name, value)| {
             (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
         });
-        let asked = ConnectRequest { path: path.to_owned(), headers: headers.collect() };
+        let asked = ConnectRequest {
+            method: request.method().as_str().to_owned(),
+            path: path.to_owned(),
+            headers: headers.collect(),
+        };
         let mut state = self.hub.lock();
         let answer = state.server.connect((self.hub.clock)(), &asked);
         if let Ok(accepted) = &answer {

@@ -80,7 +80,7 @@
 //! use phx_proto::wire::Frame;
 //!
 //! let mut server = Server::new(ServerConfig::default());
-//! let request = ConnectRequest { path: "/socket/websocket?vsn=2.0.0".into(), headers: vec![] };
+//! let request = ConnectRequest { path: "/socket/websocket?vsn=2.0.0".into(), ..Default::default() };
 //! let peer = server.connect(Time::ZERO, &request).unwrap().peer;
 //! let join = br#"["1","1","room:lobby","phx_join",{}]"#;
 //! server.handle_frame(Time::ZERO, peer, &Frame::Text(join.as_slice().into()));

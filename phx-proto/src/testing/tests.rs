@@ -18,7 +18,7 @@ fn text(message: &str) -> Frame {
 
 fn open(server: &mut Server, query: &str) -> PeerId {
     let path = format!("/socket/websocket?vsn=2.0.0{query}");
-    server.connect(Time::ZERO, &ConnectRequest { path, headers: Vec::new() }).unwrap().peer
+    server.connect(Time::ZERO, &ConnectRequest { path, ..ConnectRequest::default() }).unwrap().peer
 }
 
 fn joined(server: &mut Server, topic: &str) -> PeerId {
@@ -50,7 +50,7 @@ fn a_scripted_refusal_is_used_once() {
     let mut server = Server::new(ServerConfig::default());
     server.refuse_next(HttpRefusal::new(503, "busy"));
     let request =
-        ConnectRequest { path: "/socket/websocket?vsn=2.0.0".into(), headers: Vec::new() };
+        ConnectRequest { path: "/socket/websocket?vsn=2.0.0".into(), ..ConnectRequest::default() };
     assert_eq!(server.connect(at(0), &request).unwrap_err().status, 503);
     assert!(server.connect(at(0), &request).is_ok());
 }
@@ -58,19 +58,37 @@ fn a_scripted_refusal_is_used_once() {
 #[test]
 fn a_request_with_http_fields_has_to_be_an_upgrade_from_an_allowed_origin() {
     let mut server = Server::new(ServerConfig::default());
-    let mut status = |headers: &[(&str, &str)]| {
+    let mut answer = |method: &str, headers: &[(&str, &str)]| {
         let headers = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-        let request = ConnectRequest { path: "/socket/websocket?vsn=2.0.0".into(), headers };
-        server.connect(at(0), &request).map_or_else(|refusal| refusal.status, |_| 101)
+        let path = "/socket/websocket?vsn=2.0.0".into();
+        let request = ConnectRequest { method: method.to_owned(), path, headers };
+        match server.connect(at(0), &request) {
+            Ok(_) => (101, String::new()),
+            Err(refusal) => (refusal.status, refusal.body),
+        }
     };
     let upgrade =
         [("Connection", "keep-alive, Upgrade"), ("Upgrade", "websocket"), ("Host", "localhost")];
     let version = ("Sec-WebSocket-Version", "13");
-    assert_eq!(status(&[("Host", "localhost")]), 400);
-    assert_eq!(status(&upgrade), 400);
-    assert_eq!(status(&[&upgrade[..], &[version]].concat()), 101);
-    assert_eq!(status(&[("Origin", "https://localhost:4000")]), 101);
-    assert_eq!(status(&[("Origin", "https://evil.example")]), 403);
+    let key = ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
+    let whole = [&upgrade[..], &[version, key]].concat();
+    assert_eq!(answer("GET", &whole).0, 101);
+    assert_eq!(answer("GET", &[("Origin", "https://localhost:4000")]).0, 101);
+    assert_eq!(answer("GET", &[("Origin", "https://evil.example")]).0, 403);
+    // What is wrong is said as plain text, whatever else the request has.
+    for (method, headers, problem) in [
+        ("GET", &[("Host", "localhost")][..], "'upgrade' header must contain 'websocket'"),
+        ("GET", &[&upgrade[..], &[version]].concat(), "'sec-websocket-key' header is absent"),
+        ("GET", &[&upgrade[..], &[version, ("sec-websocket-key", "")]].concat(), "is absent"),
+        ("GET", &[&upgrade[..], &[key]].concat(), "'sec-websocket-version' header must contain"),
+        ("GET", &[version, key, ("Upgrade", "websocket")], "'connection' header must contain"),
+        ("POST", &whole, "HTTP method POST unsupported"),
+        ("POST", &[], "HTTP method POST unsupported"),
+    ] {
+        let (status, body) = answer(method, headers);
+        assert_eq!(status, 400, "{method} {headers:?}");
+        assert!(body.contains(problem), "{body}");
+    }
 }
 
 #[test]

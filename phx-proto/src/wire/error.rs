@@ -7,7 +7,7 @@ use crate::wire::payload::EVIDENCE_MAX;
 /// Why an incoming frame could not be decoded: the peer's fault. The frame is skipped and the
 /// connection goes on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{problem} at byte {offset} of {evidence}")]
+#[error("{problem} at byte {offset} of a frame of {} bytes", .evidence.frame_len())]
 pub struct DecodeError {
     /// What was wrong.
     pub problem: DecodeProblem,
@@ -60,6 +60,9 @@ pub enum DecodeProblem {
 }
 
 /// The start of a bad frame, kept for the report: at most 256 bytes.
+///
+/// `Debug` shows the length of the frame only: what a frame says may be secret, even more so in a frame
+/// that is not what it should be. [`escaped`](Self::escaped) shows what is kept of it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Evidence {
     start: Vec<u8>,
@@ -82,6 +85,13 @@ impl Evidence {
         &self.start
     }
 
+    /// The start of the frame in quotes, as printable ASCII; with an ellipsis if there was more of it.
+    #[must_use]
+    pub fn escaped(&self) -> String {
+        let more = if self.start.len() < self.len { "…" } else { "" };
+        format!("\"{}{more}\"", self.start.escape_ascii())
+    }
+
     /// The length of the whole frame.
     #[must_use]
     pub const fn frame_len(&self) -> usize {
@@ -89,17 +99,33 @@ impl Evidence {
     }
 }
 
-impl fmt::Display for Evidence {
+impl fmt::Debug for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{}", self.start.escape_ascii())?;
-        f.write_str(if self.start.len() < self.len { "…\"" } else { "\"" })?;
-        write!(f, " ({} bytes)", self.len)
+        write!(f, "Evidence({} bytes)", self.len)
     }
 }
 
-impl fmt::Debug for Evidence {
+/// Words of a parser or a serializer, which may repeat what they are about.
+///
+/// `Debug` does not show them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Detail(String);
+
+impl Detail {
+    pub(crate) const fn new(words: String) -> Self {
+        Self(words)
+    }
+
+    /// The words, with whatever they repeat of the payload.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Detail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
+        f.write_str("[redacted]")
     }
 }
 

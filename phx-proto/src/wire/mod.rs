@@ -22,7 +22,7 @@ use core::fmt;
 use bytes::Bytes;
 
 pub use byte_str::ByteStr;
-pub use error::{DecodeError, DecodeProblem, EncodeError, Evidence};
+pub use error::{DecodeError, DecodeProblem, Detail, EncodeError, Evidence};
 pub(crate) use scan::first_of_members;
 
 use crate::id::Ref;

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::wire::first_of_members;
+use crate::wire::{Detail, first_of_members};
 
 /// Room in front of a serialised payload: enough for two 20-digit refs, their punctuation, and
 /// topic and event of common length. A longer envelope costs one copy.
@@ -70,14 +70,16 @@ pub enum PayloadError {
     /// The payload is not JSON, or not of the shape that was asked for.
     #[error("the payload cannot be read as asked: {message}")]
     Unreadable {
-        /// What the parser said, with line and column.
+        /// What is wrong and where, without what stands there.
         message: String,
+        /// What the parser said, which may quote the payload.
+        detail: Detail,
     },
     /// A value could not be written as JSON.
-    #[error("the value cannot be written as JSON: {message}")]
+    #[error("the value cannot be written as JSON")]
     Unwritable {
-        /// What the serializer said.
-        message: String,
+        /// What the serializer said, which may quote the value.
+        detail: Detail,
     },
 }
 
@@ -92,7 +94,7 @@ impl Payload {
         let mut room = Room(BytesMut::with_capacity(HEADROOM + USUAL));
         room.0.resize(HEADROOM, 0);
         serde_json::to_writer(&mut room, value)
-            .map_err(|error| PayloadError::Unwritable { message: error.to_string() })?;
+            .map_err(|error| PayloadError::Unwritable { detail: Detail::new(error.to_string()) })?;
         room.0.extend_from_slice(&[0]);
         // Split off, it is shared memory already: to take it back and to give it away again as
         // the frame then allocates nothing.
@@ -181,7 +183,7 @@ impl Payload {
         if self.is_binary() {
             return Err(PayloadError::Binary);
         }
-        core::str::from_utf8(self.as_bytes()).map_err(unreadable)
+        core::str::from_utf8(self.as_bytes()).map_err(not_utf8)
     }
 
     /// Parses the JSON as a `T`.
@@ -292,8 +294,19 @@ impl Payload {
     }
 }
 
-fn unreadable(error: impl fmt::Display) -> PayloadError {
-    PayloadError::Unreadable { message: error.to_string() }
+fn unreadable(error: serde_json::Error) -> PayloadError {
+    // The words about a value of the wrong type quote it; those about bad JSON do not.
+    let message = if error.is_data() {
+        format!("another type is expected at line {} column {}", error.line(), error.column())
+    } else {
+        error.to_string()
+    };
+    PayloadError::Unreadable { message, detail: Detail::new(error.to_string()) }
+}
+
+fn not_utf8(error: core::str::Utf8Error) -> PayloadError {
+    let message = error.to_string();
+    PayloadError::Unreadable { detail: Detail::new(message.clone()), message }
 }
 
 /// A buffer to serialise into.
