@@ -329,6 +329,10 @@ fn config(conversation: &Conversation, foretold: &Foretold) -> Result<Config, St
     for (name, value) in conversation.query().filter(|(name, _)| *name != "vsn") {
         config = config.param(percent_decode(name), percent_decode(value));
     }
+    // What was recorded was sent by a raw WebSocket, which has no name.
+    if !conversation.opening.headers.iter().any(|(name, _)| name == "user-agent") {
+        config = config.header("user-agent", "").map_err(refused)?;
+    }
     for (name, value) in &conversation.opening.headers {
         let owned = ["connection", "upgrade"].contains(&name.as_str());
         if !owned && !name.starts_with("sec-websocket-") {

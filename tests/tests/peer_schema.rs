@@ -137,7 +137,7 @@ fn reader_and_schema_agree_about_every_key_and_every_kind_of_value() {
             let read = read(&document).map(|_| ());
             let beyond_a_schema = match key {
                 // Which texts are addresses.
-                "uri" => value.is_string(),
+                "uri" | "connect_to" => value.is_string(),
                 // What a variable holds.
                 "restart" => value == "${V}",
                 // 64 bits are more than JavaScript's numbers can tell apart.

@@ -11,7 +11,7 @@ pub(super) fn pem_problem(text: &[u8], wanted: &str, file: &str) -> Option<Strin
     }
     if begins("ENCRYPTED PRIVATE KEY") || has("Proc-Type: 4,ENCRYPTED") {
         return Some(format!(
-            "it is encrypted, and there is nobody to ask for its passphrase: write it without one, \
+            "it is encrypted, and no passphrase is asked for: write it without one, \
              `openssl pkey -in {file} -out {file}.plain`"
         ));
     }

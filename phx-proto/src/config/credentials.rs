@@ -86,7 +86,7 @@ impl Credentials {
     }
 }
 
-/// The name that is told to servers and to what is between.
+/// The client's name, for servers and the proxies on the way.
 const USER_AGENT: &str = concat!("phx/", env!("CARGO_PKG_VERSION"));
 
 impl Credentials {

@@ -42,7 +42,7 @@ pub struct Tls {
 #[derive(Clone, Default)]
 struct More {
     server_name: Option<ServerName<'static>>,
-    /// Whose certificates are trusted: `those of ca.pem`.
+    /// The authorities that are trusted, in words: `those of ca.pem`.
     trusted: Option<String>,
     /// The certificate that is shown: `device.pem`.
     shown: Option<String>,
@@ -89,7 +89,7 @@ impl Tls {
         let subject = subject.map(|name| format!(" (CN={name})")).unwrap_or_default();
         if leaf.is_some_and(|leaf| leaf.version == 1) {
             let problem = format!(
-                "the certificate{subject} is of X.509 version 1, which TLS has no use for: sign it \
+                "the certificate{subject} is of X.509 version 1, which is not accepted: sign it \
                  as version 3, `openssl x509 -req -in device.csr -CA ca.pem -CAkey ca.key -days 365 \
                  -extfile v3.ext -out device.pem` with the line basicConstraints=CA:FALSE in v3.ext"
             );
