@@ -14,6 +14,8 @@ use crate::style::Tone;
 pub(crate) async fn run(target: &Target, topics: Vec<String>) -> Result<(), Failed> {
     with_client(target, async |client| {
         tokio::select! {
+            // Its first poll installs the handler, so it comes before anything is printed.
+            biased;
             _ = tokio::signal::ctrl_c() => Ok(()),
             end = listen(client, topics) => end,
         }

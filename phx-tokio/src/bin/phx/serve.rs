@@ -1,5 +1,6 @@
 //! `phx serve`: a Phoenix-like server to try things out with.
 
+use core::future::pending;
 use core::net::SocketAddr;
 use std::io;
 
@@ -26,21 +27,27 @@ pub(crate) async fn run(addr: SocketAddr, token: Option<String>) -> Result<(), F
         None => config,
     };
     let mut listener = bind(addr, config).await?;
-    println!("{}", listener.url());
-    eprintln!("{COMMANDS}");
-    let mut typed = lines();
-    loop {
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => break,
-            Some(line) = typed.recv() => {
-                if let Err(problem) = obey(&listener, &line) {
-                    eprintln!("{problem}");
-                }
-            }
-        }
+    tokio::select! {
+        // Its first poll installs the handler, so it comes before anything is printed.
+        biased;
+        _ = tokio::signal::ctrl_c() => {}
+        () = serve(&listener) => {}
     }
     listener.shutdown().await;
     Ok(())
+}
+
+/// Says where it listens, and carries out what is typed.
+async fn serve(listener: &Listener) {
+    println!("{}", listener.url());
+    eprintln!("{COMMANDS}");
+    let mut typed = lines();
+    while let Some(line) = typed.recv().await {
+        if let Err(problem) = obey(listener, &line) {
+            eprintln!("{problem}");
+        }
+    }
+    pending().await
 }
 
 /// Starts the server that `demo` shows.
