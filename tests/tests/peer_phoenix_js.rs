@@ -11,7 +11,7 @@ use phx_proto::Time;
 use phx_tests::peers::{Node, available};
 use phx_tests::ports::{Reserved, start_again};
 use phx_tests::waiting::DEADLINE;
-use phx_tokio::testing::{Listener, ServerConfig, Version};
+use phx_tokio::testing::{HttpRefusal, Listener, ServerConfig, Version};
 use serde_json::{Value, json};
 
 /// How long a scenario may say nothing. Its own deadline is shorter, so that it says what it
@@ -68,7 +68,12 @@ async fn perform(server: &mut Listener, asked: &Value) -> Value {
         "broadcast" => server.broadcast(text("topic"), text("event"), asked["payload"].clone()),
         "crash" => server.crash_channel(text("topic")),
         "kill" => server.kill().await,
-        "shutdown" => server.shutdown().await,
+        "shutdown" => {
+            // It listens until its connections have ended, and takes nobody in.
+            let refusal = || HttpRefusal::new(503, "stopping");
+            server.with(|server, _| (0..100).for_each(|_| server.refuse_next(refusal())));
+            server.shutdown().await;
+        }
         "restart" => start_again(async || server.restart().await).await.expect("the same port"),
         _ => panic!("unknown: {asked}"),
     }

@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 
 use futures_util::future::select;
 use phx_tests::ports::Reserved;
-use phx_tests::waiting::DEADLINE;
+use phx_tests::waiting::{DEADLINE, TEST_DEADLINE};
 use serde_json::json;
 
 use super::peer::{accept_upgrade, read_masked};
@@ -166,7 +166,7 @@ fn a_dropped_client_of_a_peer_that_is_silent_ends_within_the_bound() {
     block_on(async {
         let (done, is_done) = mpsc::channel::<()>();
         let peer = Peer::start(vec![Box::new(move |_| {
-            let _ = is_done.recv_timeout(DEADLINE);
+            let _ = is_done.recv_timeout(TEST_DEADLINE);
         })]);
         let tracked = Tracked::new();
         drop(connect(&tracked, peer.config().close_timeout(MS(50))).await);
@@ -185,7 +185,7 @@ fn a_dropped_client_of_a_peer_that_does_not_read_ends_within_the_bound() {
             let ok = br#"["1","1","room:lobby","phx_reply",{"status":"ok","response":{}}]"#;
             stream.write_all(&[0x81, ok.len() as u8]).unwrap();
             stream.write_all(ok).unwrap();
-            let _ = is_done.recv_timeout(DEADLINE);
+            let _ = is_done.recv_timeout(TEST_DEADLINE);
         })]);
         let tracked = Tracked::new();
         let config = peer.config().close_timeout(MS(50)).push_timeout(HOUR);
@@ -222,7 +222,7 @@ fn a_client_whose_runtime_ends_in_mid_flight_is_told_and_answers_at_once() {
     let nobody = Reserved::new();
     let (done, is_done) = mpsc::channel::<()>();
     let mute = Peer::start(vec![Box::new(move |_| {
-        let _ = is_done.recv_timeout(DEADLINE);
+        let _ = is_done.recv_timeout(TEST_DEADLINE);
     })]);
     let (tracked, clients, room, mut messages, push) = in_a_runtime_that_ends(async |spawn| {
         let tracked = Tracked::spawning(spawn);

@@ -12,8 +12,8 @@ use super::super::stage::{Stage, Target, driven_until, signal, until};
 use super::{HOUR, echoes, interrupted, json_of, next, next_json, ok, resumed};
 use crate::rt::phx::testing::ServerConfig;
 use crate::rt::phx::{
-    Cause, ChannelEnd, ChannelEvent, CloseRule, Interruption, Messages, NotSentCause, PushFailed,
-    PushOptions, Signal, Status, StreamEnd, UnknownCause,
+    Cause, ChannelEnd, ChannelEvent, CloseRule, DelayRange, Interruption, Messages, NotSentCause,
+    PushFailed, PushOptions, Signal, Status, StreamEnd, UnknownCause,
 };
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -91,7 +91,9 @@ pub(in super::super) async fn kill_and_restart(stage: &mut Stage) {
 }
 
 pub(in super::super) async fn graceful_stop_of_the_server(stage: &mut Stage) {
-    let config = stage.config().close_rule(1012, CloseRule::Retry);
+    // A stopping server still listens, so one that comes back at once is interrupted once more.
+    let later = DelayRange::new(HOUR, HOUR).unwrap();
+    let config = stage.config().close_rule(1012, CloseRule::Retry).first_retry_spread(later);
     let client = stage.connect_with(config).await.unwrap();
     let room = client.join(stage.topic("room", ""), json!({})).await.unwrap();
     let mut messages = room.messages();
@@ -100,6 +102,7 @@ pub(in super::super) async fn graceful_stop_of_the_server(stage: &mut Stage) {
     let expected = Cause::RemoteClose { code: Some(1012), reason: String::new() };
     assert_eq!(lost(&mut messages).await, expected);
     stage.restart().await;
+    stage.clock().leap(HOUR);
     resumed(&mut messages).await;
     echoes(&room, json!({})).await;
 }
