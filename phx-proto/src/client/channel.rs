@@ -15,6 +15,7 @@ use super::messages::Messages;
 use super::presence::PresenceStream;
 use super::state::{Shared, State};
 use super::subscribers::Subscriber;
+use super::waiters::WaiterId;
 use crate::config::join_params::JoinParams;
 use crate::event::cause::{ChannelEnd, LeaveOutcome, PushOutcome, Reply};
 use crate::event::error::{NotWanted, PushError, PushErrorKind};
@@ -82,15 +83,17 @@ impl ChannelInner {
 impl Drop for ChannelInner {
     fn drop(&mut self) {
         let taken = self.first_taken.load(Ordering::Relaxed);
-        self.shared().command(|state, now| {
+        let waiter = self.shared().command(|state, now| {
             if !taken {
                 state.drop_mailbox(&self.first);
             }
-            state.forget_join(self.interest);
+            let waiter = state.forget_join(self.interest);
             if state.socket.release(now, self.interest) == Released::Leaving {
                 state.end_topic(&self.topic, &ChannelEnd::Left);
             }
+            waiter
         });
+        drop(waiter);
     }
 }
 
@@ -110,8 +113,11 @@ impl Channel {
     }
 
     pub(super) async fn joined(&self) -> Result<(), super::JoinFailed> {
-        let id = self.inner.interest;
-        poll_fn(|cx| self.inner.shared().peek(|state| state.poll_join(id, cx))).await
+        let (shared, interest) = (self.inner.shared(), self.inner.interest);
+        let joined =
+            poll_fn(|cx| shared.poll_waiter(cx, |state| state.join_result(interest))).await;
+        drop(shared.peek(|state| state.forget_join(interest)));
+        joined
     }
 
     /// The topic.
@@ -246,19 +252,22 @@ impl Channel {
         options: PushOptions,
     ) -> Result<PushOutcome, PushFailed> {
         let shared = self.inner.shared();
+        // The core drops its payload under the lock, so that must not be the last one of memory
+        // that the application owns. This one outlives it.
+        let _kept = payload.shared();
         let mut payload = Some(payload);
         let mut pending = PendingPush { shared, id: None };
         poll_fn(|cx| {
             if let Some(id) = pending.id {
-                let outcome = ready!(shared.peek(|state| state.poll_push(id, cx)));
+                let outcome = ready!(shared.poll_waiter(cx, |state| state.push_outcome(id)));
                 pending.id = None;
                 return Poll::Ready(Ok(outcome));
             }
             let payload = payload.take().unwrap_or_else(Payload::empty);
-            let waker = cx.waker().clone();
+            let mut waker = Some(cx.waker().clone());
             let accepted = shared.command(|state, now| {
                 let id = self.accept(state, now, event, payload, options)?;
-                state.await_push(id, waker);
+                state.await_push(id, waker.take());
                 Ok::<_, PushFailed>(id)
             });
             // Woken when the outcome is there, which may be already.
@@ -399,7 +408,8 @@ struct PendingPush<'a> {
 impl Drop for PendingPush<'_> {
     fn drop(&mut self) {
         let Some(id) = self.id else { return };
-        if self.shared.peek(|state| state.forget_push(id)) {
+        let waiter = self.shared.peek(|state| state.waiters.remove(WaiterId::Push(id)));
+        if waiter.is_some() {
             self.shared.command(|state, now| state.socket.cancel_push(now, id));
         }
     }
@@ -408,18 +418,18 @@ impl Drop for PendingPush<'_> {
 /// A leave that is awaited; nobody is told when its future is dropped.
 pub(super) struct PendingLeave<'a> {
     pub(super) shared: &'a Shared,
-    pub(super) id: u64,
+    pub(super) id: WaiterId,
 }
 
 impl PendingLeave<'_> {
     pub(super) async fn outcome(self) -> LeaveOutcome {
-        poll_fn(|cx| self.shared.peek(|state| state.poll_leave(self.id, cx))).await
+        poll_fn(|cx| self.shared.poll_waiter(cx, |state| state.leave_outcome(self.id))).await
     }
 }
 
 impl Drop for PendingLeave<'_> {
     fn drop(&mut self) {
-        self.shared.peek(|state| state.forget_leave(self.id));
+        drop(self.shared.peek(|state| state.waiters.remove(self.id)));
     }
 }
 

@@ -8,6 +8,7 @@ use super::error::{JoinFailed, NotConnected};
 use super::mailbox::MailboxPolicy;
 use super::signals::Signals;
 use super::state::Shared;
+use super::waiters::WaiterId;
 use crate::config::Credentials;
 use crate::config::join_params::JoinParams;
 use crate::event::cause::{ChannelEnd, LeaveOutcome};
@@ -191,9 +192,15 @@ impl Client {
     }
 
     async fn watch<T>(&self, done: impl Fn(&Status, bool) -> Option<T>) -> T {
-        let mut watcher = Watcher { shared: &self.handle.shared, id: None };
-        poll_fn(|cx| self.handle.shared.peek(|state| state.poll_status(&mut watcher.id, cx, &done)))
-            .await
+        let shared = &self.handle.shared;
+        let mut watcher = Watcher { shared, id: None };
+        poll_fn(|cx| {
+            shared.poll_waiter(cx, |state| match done(&state.socket.status(), state.driver_gone) {
+                Some(answer) => Ok(answer),
+                None => Err(*watcher.id.get_or_insert_with(|| state.await_status())),
+            })
+        })
+        .await
     }
 }
 
@@ -325,12 +332,13 @@ impl Client {
 /// Forgets its waker when the future that watches is dropped.
 struct Watcher<'a> {
     shared: &'a Shared,
-    id: Option<u64>,
+    id: Option<WaiterId>,
 }
 
 impl Drop for Watcher<'_> {
     fn drop(&mut self) {
-        let id = self.id.take();
-        self.shared.peek(|state| state.forget_watcher(id));
+        if let Some(id) = self.id {
+            drop(self.shared.peek(|state| state.waiters.remove(id)));
+        }
     }
 }

@@ -69,6 +69,8 @@ pub struct Driver<R: Runtime> {
     timer_at: Option<Time>,
     /// Whom it wakes.
     timer_waker: Option<Waker>,
+    /// A clone of the task's waker, to be parked under the lock.
+    spare: Option<Waker>,
     /// Room for the wakers of a batch.
     wakers: Vec<Waker>,
     last_now: Time,
@@ -141,6 +143,7 @@ impl<R: Runtime> Driver<R> {
             timer: runtime.timer(),
             timer_at: None,
             timer_waker: None,
+            spare: None,
             wakers: Vec::new(),
             last_now: runtime.now(),
             last_wall: runtime.wall(),
@@ -152,6 +155,14 @@ impl<R: Runtime> Driver<R> {
             provider,
             shared,
         }
+    }
+
+    /// Has the driver woken by the next command.
+    fn listen(&mut self, cx: &Context<'_>) {
+        if self.spare.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+            self.spare = Some(cx.waker().clone());
+        }
+        self.shared.peek(|state| state.listen(cx.waker(), &mut self.spare));
     }
 
     /// Notices a suspended machine, before its deadlines are looked at.
@@ -179,8 +190,7 @@ impl<R: Runtime> Driver<R> {
             if state.socket.poll_timeout().is_some_and(|next| next.at <= now) {
                 state.socket.handle_timeout(now);
             }
-            state.expire_joins(now);
-            state.expire_patience(now);
+            state.expire_waiters(now);
         });
     }
 
@@ -309,11 +319,13 @@ impl<R: Runtime> Driver<R> {
         let id = link.id;
         let batch = link.gathered.len();
         let mut over = false;
+        let mut handled = 0;
         self.shared.batch(&mut self.wakers, |state| {
             // What is to be done about one frame is done before the next is looked at.
             while state.todo.is_empty() {
-                if let Some(frame) = link.gathered.pop_front() {
-                    state.socket.handle_frame(now, id, frame);
+                if let Some(frame) = link.gathered.get(handled) {
+                    handled += 1;
+                    state.socket.handle_frame(now, id, frame.clone());
                 } else if let Some(ended) = link.ended.take() {
                     over = true;
                     state.socket.handle_closed(now, id, ended);
@@ -323,6 +335,8 @@ impl<R: Runtime> Driver<R> {
                 state.drain(now);
             }
         });
+        // The memory behind a frame may be the transport's own, so the last of it is dropped here.
+        link.gathered.drain(..handled);
         if over {
             self.link = None;
             return true;
@@ -423,7 +437,7 @@ impl<R: Runtime> Driver<R> {
             let core = state.socket.poll_timeout().map(|next| next.at);
             Outlook {
                 finished: state.is_finished(),
-                next: [core, state.next_deadline()].into_iter().flatten().min(),
+                next: [core, state.waiters.next_deadline()].into_iter().flatten().min(),
                 todo: !state.todo.is_empty(),
             }
         })
@@ -442,7 +456,7 @@ impl<R: Runtime> Future for Driver<R> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        this.shared.peek(|state| state.listen(cx));
+        this.listen(cx);
         if let Some(link) = &mut this.link {
             link.dry = false;
         }
@@ -478,6 +492,6 @@ impl<R: Runtime> Future for Driver<R> {
 impl<R: Runtime> Drop for Driver<R> {
     fn drop(&mut self) {
         let now = self.runtime.now();
-        self.shared.input(now, |state| state.end(now));
+        drop(self.shared.input(now, |state| state.end(now)));
     }
 }

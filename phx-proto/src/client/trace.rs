@@ -15,15 +15,14 @@ use crate::event::signal::Signal;
 /// What was signalled under the lock and is told after it.
 #[derive(Debug)]
 pub(super) struct Trace {
-    span: Span,
     signals: Vec<Signal>,
     late_replies: u64,
     told_late: u64,
 }
 
 impl Trace {
-    pub(super) fn new() -> Self {
-        Self { span: Span::current(), signals: Vec::new(), late_replies: 0, told_late: 0 }
+    pub(super) const fn new() -> Self {
+        Self { signals: Vec::new(), late_replies: 0, told_late: 0 }
     }
 
     pub(super) fn record(&mut self, signal: &Signal) {
@@ -38,15 +37,14 @@ impl Trace {
     pub(super) fn take(&mut self) -> Self {
         let told_late = core::mem::replace(&mut self.told_late, self.late_replies);
         Self {
-            span: self.span.clone(),
             signals: core::mem::take(&mut self.signals),
             late_replies: self.late_replies,
             told_late,
         }
     }
 
-    pub(super) fn tell(self) {
-        let _entered = self.span.enter();
+    pub(super) fn tell(self, span: &Span) {
+        let _entered = span.enter();
         self.signals.iter().for_each(tell);
         if self.late_replies > self.told_late {
             debug!(target: "phx", total = self.late_replies, "a reply to nothing that waits");
