@@ -13,7 +13,7 @@ use std::task::Wake;
 use bytes::Bytes;
 use memory::{Bench, poll, ready};
 use phx_proto::driver::{Bus, Client, JoinOptions, MailboxPolicy, Received};
-use phx_proto::{Frame, Payload, PushOptions, Status};
+use phx_proto::{ChannelStatus, Frame, JoinParams, Payload, PushOptions, Status};
 use serde_json::{Value, json};
 
 /// Runs each scenario in a thread of its own, so that a deadlock fails the test instead of hanging
@@ -357,4 +357,153 @@ fn messages_that_a_mailbox_drops_are_dropped_after_the_lock() {
         };
         (format!("{policy:?}, read: {read}"), scenario)
     }));
+}
+
+/// What a function of join parameters does to its client, the first time that it is called.
+type Function = fn(&Client);
+
+/// A function that calls back once, and counts its calls.
+fn calling_back(client: &Client, function: Function) -> (JoinParams, Arc<Mutex<usize>>) {
+    let (client, calls) = (client.clone(), Arc::new(Mutex::new(0)));
+    let counted = Arc::clone(&calls);
+    let params = JoinParams::from_fn(move |_| {
+        let nth = {
+            let mut calls = counted.lock().expect("no panic");
+            *calls += 1;
+            *calls
+        };
+        if nth == 1 {
+            function(&client);
+        }
+        Payload::from(json!({ "nth": nth }))
+    });
+    (params, calls)
+}
+
+fn joins_of(bench: &Bench, topic: &str) -> Vec<Value> {
+    let world = bench.memory.world();
+    let joins = world.to_server.iter().filter(|sent| sent[2] == topic && sent[3] == "phx_join");
+    joins.map(|sent| sent[4].clone()).collect()
+}
+
+#[test]
+fn join_functions_may_call_their_client() {
+    // Whether what was made is still wanted after it, and the status of its topic.
+    let cases: &[(&str, Function, &[u64], ChannelStatus)] = &[
+        ("looks", |client| drop((client.status(), client.stats())), &[1], ChannelStatus::Joining),
+        (
+            "joins another topic",
+            |client| assert!(poll(pin!(client.join("room:c", json!({})))).is_pending()),
+            &[1],
+            ChannelStatus::Joining,
+        ),
+        ("probes", |client| client.probe().expect("open"), &[2], ChannelStatus::Joining),
+        (
+            "replaces its parameters",
+            |client| {
+                let room = client.channel("room:b").expect("wanted");
+                room.set_join_params(json!({"nth": 7})).expect("wanted");
+            },
+            &[7],
+            ChannelStatus::Joining,
+        ),
+        (
+            "leaves its topic",
+            |client| drop(poll(pin!(client.leave_topic("room:b")))),
+            &[],
+            ChannelStatus::Closed,
+        ),
+        (
+            "disconnects",
+            |client| assert!(poll(pin!(client.disconnect())).is_pending()),
+            &[],
+            ChannelStatus::Closed,
+        ),
+        ("panics", |_| panic!("the application's own bug"), &[], ChannelStatus::Closed),
+    ];
+    must_end(cases.iter().map(|(name, function, written, status)| {
+        let scenario = move || {
+            let (mut bench, room) = bench();
+            let (params, _) = calling_back(&bench.client, *function);
+            let client = bench.client.clone();
+            let mut join = Box::pin(client.join("room:b", params));
+            assert!(poll(join.as_mut()).is_pending());
+            bench.settle();
+            let written: Vec<Value> = written.iter().map(|nth| json!({ "nth": nth })).collect();
+            assert_eq!(joins_of(&bench, "room:b"), written);
+            let wanted = *status == ChannelStatus::Joining;
+            assert_eq!(client.channel("room:b").is_ok(), wanted);
+            assert_eq!(poll(join.as_mut()).is_pending(), wanted);
+            drop(room);
+        };
+        ((*name).to_owned(), scenario)
+    }));
+}
+
+/// The consumer holds a mutex that the function takes, and asks for the status under it.
+#[test]
+#[allow(clippy::disallowed_methods, reason = "a deadlock takes two threads")]
+fn join_functions_may_take_the_locks_of_consumers() {
+    let scenario = || {
+        let (mut bench, room) = bench();
+        let shared = Arc::new(Mutex::new(0));
+        let (called, is_called) = mpsc::channel();
+        let held = Arc::clone(&shared);
+        let params = JoinParams::from_fn(move |_| {
+            let _ = called.send(());
+            Payload::from(json!({"seen": *held.lock().expect("no panic")}))
+        });
+        let guard = shared.lock().expect("no panic");
+        let client = bench.client.clone();
+        let mut join = Box::pin(client.join("room:b", params));
+        assert!(poll(join.as_mut()).is_pending());
+        let driver = std::thread::spawn(move || {
+            bench.settle();
+            bench
+        });
+        is_called.recv().expect("the function is called");
+        assert_eq!(room.status(), ChannelStatus::Joined);
+        drop(guard);
+        let bench = driver.join().expect("no panic");
+        assert_eq!(joins_of(&bench, "room:b"), [json!({"seen": 0})]);
+    };
+    must_end([("a mutex".to_owned(), scenario)]);
+}
+
+/// A function that changes what it is called for, time after time, does not keep the executor.
+#[test]
+fn driver_yields_after_two_stale_functions() {
+    let scenario = || {
+        let (mut bench, _room) = bench();
+        let calls = Arc::new(Mutex::new(0));
+        let (counted, client) = (Arc::clone(&calls), bench.client.clone());
+        let params = JoinParams::from_fn(move |_| {
+            *counted.lock().expect("no panic") += 1;
+            client.probe().expect("open");
+            Payload::empty()
+        });
+        let client = bench.client.clone();
+        let mut join = Box::pin(client.join("room:b", params));
+        assert!(poll(join.as_mut()).is_pending());
+        let woken = Arc::new(Woken::default());
+        for polls in 1..4 {
+            let waker = Waker::from(Arc::clone(&woken));
+            assert!(poll_with(bench.driver.as_mut(), &waker).is_pending());
+            // A heartbeat is owed once: until it is answered, a probe changes nothing.
+            let calls = *calls.lock().expect("no panic");
+            assert!(calls <= 2 * polls, "{calls} calls in {polls} polls");
+        }
+        assert!(woken.0.load(core::sync::atomic::Ordering::Relaxed));
+    };
+    must_end([("probes".to_owned(), scenario)]);
+}
+
+/// Remembers that it was woken.
+#[derive(Default)]
+struct Woken(core::sync::atomic::AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, core::sync::atomic::Ordering::Relaxed);
+    }
 }

@@ -22,12 +22,14 @@ use std::sync::Arc;
 
 use super::runtime::{Received, Runtime, Timer, Transport};
 use super::setup::{Asking, ConnectAttempt, Provided, Provider};
-use super::state::{Shared, State};
+use super::state::{Pulled, Shared, State};
 use crate::event::action::Action;
 use crate::event::input::{Ended, Failure, Opened};
 use crate::id::ConnectionId;
+use crate::socket::{JoinTicket, Supplied};
 use crate::time::Time;
 use crate::wire::Frame;
+use crate::wire::payload::Payload;
 
 /// Frames in, and frames out, in one poll, before other tasks get their turn.
 const BUDGET: u32 = 64;
@@ -69,6 +71,8 @@ pub struct Driver<R: Runtime> {
     timer_at: Option<Time>,
     /// Whom it wakes.
     timer_waker: Option<Waker>,
+    /// In this poll, what was evaluated for a join was not wanted any more.
+    stale: bool,
     /// A clone of the task's waker, to be parked under the lock.
     spare: Option<Waker>,
     /// Room for the wakers of a batch.
@@ -143,6 +147,7 @@ impl<R: Runtime> Driver<R> {
             timer: runtime.timer(),
             timer_at: None,
             timer_waker: None,
+            stale: false,
             spare: None,
             wakers: Vec::new(),
             last_now: runtime.now(),
@@ -370,14 +375,27 @@ impl<R: Runtime> Driver<R> {
                 }
             }
             let regained = !core::mem::replace(&mut link.writable, true);
-            let frame = self.shared.input(now, |state| {
+            let pulled = self.shared.input(now, |state| {
                 if regained {
                     state.socket.handle_writable(now, id, true);
                 }
-                state.pull_frame(now)
+                state.pull(now)
             });
-            let Some((to, frame)) = frame else { break };
+            let Some(pulled) = pulled else { break };
             *budget -= 1;
+            let (to, frame) = match pulled {
+                Pulled::Frame(to, frame) => (to, frame),
+                Pulled::Evaluate(ticket) => match evaluate(&self.shared, &self.runtime, &ticket) {
+                    Supplied::Join(Action::Join { id, frame, .. }) => (id, frame),
+                    // A function that changes what it is called for, time after time, must not keep
+                    // the executor.
+                    Supplied::Stale if core::mem::replace(&mut self.stale, true) => {
+                        *budget = 0;
+                        break;
+                    }
+                    _ => continue,
+                },
+            };
             if to == id {
                 link.flush = true;
                 link.broken = link.transport.send(frame).is_err();
@@ -444,6 +462,16 @@ impl<R: Runtime> Driver<R> {
     }
 }
 
+/// Evaluates the parameters of a join and supplies them. The function is the application's, so
+/// nothing is locked while it runs.
+fn evaluate<R: Runtime>(shared: &Shared, runtime: &R, ticket: &JoinTicket) -> Supplied {
+    let params = ticket.evaluate();
+    // The core drops its payload under the lock; this one outlives it.
+    let _kept = params.as_ref().ok().and_then(Payload::shared);
+    let now = runtime.now();
+    shared.input(now, |state| state.supply(now, ticket, params))
+}
+
 /// What there is to wait for after a round.
 struct Outlook {
     finished: bool,
@@ -460,6 +488,7 @@ impl<R: Runtime> Future for Driver<R> {
         if let Some(link) = &mut this.link {
             link.dry = false;
         }
+        this.stale = false;
         let (mut reads, mut writes) = (BUDGET, BUDGET);
         let mut rounds = ROUNDS;
         loop {

@@ -32,18 +32,19 @@ use super::presence::PresenceLog;
 use super::subscribers::Subscriber;
 use super::waiters::{JoinWait, Parked, Wait, Waiter, WaiterId, Waiters, poll_parked};
 use crate::collections::table::Table;
-use crate::config::join_params::JoinParams;
+use crate::config::join_params::{JoinParams, ParamsPanicked};
 use crate::event::action::Action;
 use crate::event::cause::{Cause, ChannelEnd, LeaveOutcome, PushOutcome};
 use crate::event::input::Ended;
 use crate::event::signal::Signal;
 use crate::id::{ConnectionId, InterestId, PushId};
 use crate::recording::{RecordedSocket, Tape};
-use crate::socket::Status;
 use crate::socket::channel::ChannelStatus;
+use crate::socket::{JoinTicket, Status, Step, Supplied};
 use crate::time::Time;
 use crate::topic::Topic;
 use crate::wire::Frame;
+use crate::wire::payload::Payload;
 
 /// The lock, and the clock that every command is stamped with.
 pub(super) struct Shared {
@@ -222,6 +223,14 @@ impl Wakes {
     }
 }
 
+/// What the driver writes next.
+pub(super) enum Pulled {
+    /// A frame, and the connection it belongs to.
+    Frame(ConnectionId, Frame),
+    /// A join whose parameters are evaluated first, without the lock.
+    Evaluate(JoinTicket),
+}
+
 /// Who wants to hear of a topic.
 #[derive(Default)]
 pub(super) struct Audience {
@@ -299,16 +308,28 @@ impl State {
         }
     }
 
-    /// The next frame, with the connection it belongs to.
-    pub(super) fn pull_frame(&mut self, now: Time) -> Option<(ConnectionId, Frame)> {
+    /// The next frame, or what is to be evaluated for it.
+    pub(super) fn pull(&mut self, now: Time) -> Option<Pulled> {
         loop {
-            match self.socket.poll_action(now)? {
-                Action::Send { id, frame } | Action::Join { id, frame, .. } => {
-                    return Some((id, frame));
+            match self.socket.poll_step(now)? {
+                Step::Action(Action::Send { id, frame } | Action::Join { id, frame, .. }) => {
+                    return Some(Pulled::Frame(id, frame));
                 }
-                other => self.act(other),
+                Step::Action(other) => self.act(other),
+                Step::Evaluate(ticket) => return Some(Pulled::Evaluate(ticket)),
             }
         }
+    }
+
+    /// Supplies what was evaluated.
+    pub(super) fn supply(
+        &mut self,
+        now: Time,
+        ticket: &JoinTicket,
+        params: Result<Payload, ParamsPanicked>,
+    ) -> Supplied {
+        self.drain(now);
+        self.socket.supply_join(now, ticket, params)
     }
 
     /// Dispatches a signal, and leaves anything else to the driver.

@@ -11,6 +11,7 @@
 //! | `join_clock` | whose join the server is working on |
 //! | `receive` | what an incoming frame is about |
 //! | `send` | which frame is next |
+//! | `ticket` | whether join parameters that a function made are still wanted |
 //! | `expire` | which deadline has passed, and what a clock jump means |
 //!
 //! Everything that belongs to one open connection sits in [`Live`], which is dropped whole when
@@ -26,6 +27,7 @@ mod receive;
 mod retry;
 pub(crate) mod rng;
 mod send;
+mod ticket;
 pub(crate) mod timer;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -33,6 +35,7 @@ use std::collections::{BTreeSet, VecDeque};
 pub use channel::transitions::Released;
 use connection::Phase;
 pub use connection::Status;
+pub use ticket::{JoinTicket, Step, Supplied};
 
 use crate::collections::ordered::Ordered;
 use crate::collections::table::Table;
