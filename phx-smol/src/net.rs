@@ -11,7 +11,7 @@ use std::sync::Arc;
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::protocol::Role;
 use bytes::Bytes;
-use phx_proto::adapter::{ByteStream, Net, WebSocket, Writes, socket_config, take_front};
+use phx_proto::adapter::{ByteStream, Net, Reads, WebSocket, Writes, socket_config, take_front};
 #[cfg(feature = "tls")]
 use phx_proto::rustls::{ClientConfig, pki_types::ServerName};
 use phx_proto::upgrade::Upgraded;
@@ -52,7 +52,7 @@ impl Net for SmolNet {
         let connector = futures_rustls::TlsConnector::from(client);
         let writes = stream.writes.clone();
         let stream = Box::new(connector.connect(name, stream).await?);
-        Ok(Io { stream, writes, leftover: Bytes::new() })
+        Ok(Io { stream, writes, reads: None, leftover: Bytes::new() })
     }
 }
 
@@ -66,9 +66,11 @@ pub(crate) async fn open(
     // Given to tungstenite, it would become the read buffer: one that is as small as this is, and
     // that grows by a frame at a time, which makes a system call of every frame.
     stream.leftover = upgraded.leftover;
+    let reads = Reads::default();
+    stream.reads = Some(reads.clone());
     let config = Some(socket_config(config));
     let socket = WebSocketStream::from_raw_socket(stream, Role::Client, config).await;
-    (WebSocket::new(socket, writes), Opened { protocol: upgraded.protocol })
+    (WebSocket::new(socket, writes, reads), Opened { protocol: upgraded.protocol })
 }
 
 /// What a WebSocket can run over.
@@ -82,13 +84,16 @@ pub(crate) struct Io {
     stream: Box<dyn Stream>,
     /// With TLS, that of the stream under it: there the writes fail.
     writes: Writes,
+    /// From when tungstenite reads.
+    reads: Option<Reads>,
     /// What was read with the upgrade and comes first.
     leftover: Bytes,
 }
 
 impl Io {
     pub(crate) fn new(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
-        Self { stream: Box::new(stream), writes: Writes::default(), leftover: Bytes::new() }
+        let (stream, writes) = (Box::new(stream), Writes::default());
+        Self { stream, writes, reads: None, leftover: Bytes::new() }
     }
 }
 
@@ -112,12 +117,20 @@ impl AsyncRead for Io {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        if !self.leftover.is_empty() {
+        if self.reads.as_ref().is_some_and(|reads| !reads.may_read()) {
+            return Poll::Pending;
+        }
+        let length = if self.leftover.is_empty() {
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?
+        } else {
             let front = take_front(&mut self.leftover, buffer.len());
             buffer[..front.len()].copy_from_slice(&front);
-            return Poll::Ready(Ok(front.len()));
+            front.len()
+        };
+        if let Some(reads) = &self.reads {
+            reads.took(&mut buffer[..length]);
         }
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        Poll::Ready(Ok(length))
     }
 }
 
@@ -176,7 +189,12 @@ mod tests {
     }
 
     async fn receive(transport: &mut WebSocket) -> Received {
-        poll_fn(|cx| transport.poll_receive(cx)).await
+        loop {
+            let received = poll_fn(|cx| transport.poll_receive(cx)).await;
+            if !matches!(received, Received::Control | Received::Part) {
+                return received;
+            }
+        }
     }
 
     /// The next masked frame of at most 125 bytes: its opcode and its payload.

@@ -1,7 +1,8 @@
 //! The sockets of tokio, as dialling wants them.
 
+use core::future::{Future, poll_fn};
 use core::net::SocketAddr;
-use core::pin::Pin;
+use core::pin::{Pin, pin};
 use core::task::{Context, Poll, ready};
 use core::time::Duration;
 use std::io;
@@ -9,7 +10,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use phx_proto::adapter::{ByteStream, Net, WebSocket, Writes, socket_config, take_front};
+use phx_proto::adapter::{ByteStream, Net, Reads, WebSocket, Writes, socket_config, take_front};
 #[cfg(feature = "tls")]
 use phx_proto::rustls::{ClientConfig, pki_types::ServerName};
 use phx_proto::upgrade::Upgraded;
@@ -52,7 +53,7 @@ impl Net for TokioNet {
         let connector = tokio_rustls::TlsConnector::from(client);
         let writes = stream.writes.clone();
         let stream = Box::new(connector.connect(name, stream).await?);
-        Ok(Io { stream, writes, leftover: Bytes::new() })
+        Ok(Io { stream, writes, reads: None, leftover: Bytes::new() })
     }
 }
 
@@ -66,9 +67,11 @@ pub(crate) async fn open(
     // Given to tungstenite, it would become the read buffer: one that is as small as this is, and
     // that grows by a frame at a time, which makes a system call of every frame.
     stream.leftover = upgraded.leftover;
+    let reads = Reads::default();
+    stream.reads = Some(reads.clone());
     let config = Some(socket_config(config));
     let socket = WebSocketStream::from_raw_socket(stream, Role::Client, config).await;
-    (WebSocket::new(socket, writes), Opened { protocol: upgraded.protocol })
+    (WebSocket::new(socket, writes, reads), Opened { protocol: upgraded.protocol })
 }
 
 /// What a WebSocket can run over.
@@ -82,29 +85,44 @@ pub(crate) struct Io {
     stream: Box<dyn Stream>,
     /// With TLS, that of the stream under it: there the writes fail.
     writes: Writes,
+    /// From when tungstenite reads.
+    reads: Option<Reads>,
     /// What was read with the upgrade and comes first.
     leftover: Bytes,
 }
 
 impl Io {
     pub(crate) fn new(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
-        Self { stream: Box::new(stream), writes: Writes::default(), leftover: Bytes::new() }
+        let (stream, writes) = (Box::new(stream), Writes::default());
+        Self { stream, writes, reads: None, leftover: Bytes::new() }
+    }
+
+    /// Polls the stream outside of tokio's cooperative budget: `Pending` must mean that there is
+    /// nothing to read, or no room to write. The driver has a budget of its own.
+    fn poll<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut poll: impl FnMut(Pin<&mut dyn Stream>, &mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        let stream = &mut *self.stream;
+        let polled = poll_fn(|cx| poll(Pin::new(&mut *stream), cx));
+        pin!(tokio::task::unconstrained(polled)).poll(cx)
     }
 }
 
 impl ByteStream for Io {
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut buffer = ReadBuf::new(buffer);
-        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+        ready!(self.poll(cx, |stream, cx| stream.poll_read(cx, &mut buffer)))?;
         Poll::Ready(Ok(buffer.filled().len()))
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        self.poll(cx, |stream, cx| stream.poll_write(cx, bytes))
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        self.poll(cx, |stream, cx| stream.poll_flush(cx))
     }
 }
 
@@ -114,11 +132,19 @@ impl AsyncRead for Io {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.leftover.is_empty() {
-            buffer.put_slice(&take_front(&mut self.leftover, buffer.remaining()));
-            return Poll::Ready(Ok(()));
+        if self.reads.as_ref().is_some_and(|reads| !reads.may_read()) {
+            return Poll::Pending;
         }
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        if self.leftover.is_empty() {
+            ready!(self.poll(cx, |stream, cx| stream.poll_read(cx, buffer)))?;
+        } else {
+            buffer.put_slice(&take_front(&mut self.leftover, buffer.remaining()));
+        }
+        if let Some(reads) = &self.reads {
+            reads.took(&mut buffer.filled_mut()[before..]);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -129,7 +155,7 @@ impl AsyncWrite for Io {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         if !self.writes.failed() {
-            match ready!(Pin::new(&mut self.stream).poll_write(cx, bytes)) {
+            match ready!(self.poll(cx, |stream, cx| stream.poll_write(cx, bytes))) {
                 Ok(written) => return Poll::Ready(Ok(written)),
                 Err(_) => self.writes.fail(),
             }
@@ -138,7 +164,9 @@ impl AsyncWrite for Io {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.writes.failed() && ready!(Pin::new(&mut self.stream).poll_flush(cx)).is_err() {
+        if !self.writes.failed()
+            && ready!(self.poll(cx, |stream, cx| stream.poll_flush(cx))).is_err()
+        {
             self.writes.fail();
         }
         Poll::Ready(Ok(()))
@@ -176,7 +204,12 @@ mod tests {
     }
 
     async fn receive(transport: &mut WebSocket) -> Received {
-        poll_fn(|cx| transport.poll_receive(cx)).await
+        loop {
+            let received = poll_fn(|cx| transport.poll_receive(cx)).await;
+            if !matches!(received, Received::Control | Received::Part) {
+                return received;
+            }
+        }
     }
 
     /// The next masked frame of at most 125 bytes: its opcode and its payload.

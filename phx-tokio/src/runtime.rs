@@ -107,13 +107,14 @@ impl Runtime for TokioRuntime {
     ) -> impl Future<Output = Result<(WebSocket, Opened), Failure>> + Send + 'static {
         let config = config.clone();
         let stream = self.dialler.as_ref().map(|dialler| dialler(request.uri.clone()));
-        async move {
+        // Outside of tokio's cooperative budget, as everything that the driver polls.
+        tokio::task::unconstrained(async move {
             let (stream, upgraded) = match stream {
                 None => dial::<TokioNet>(&request, &config).await?,
                 Some(stream) => dial_over::<TokioNet>(stream, &request).await?,
             };
             Ok(open(stream, upgraded, &config).await)
-        }
+        })
     }
 
     fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
@@ -146,7 +147,8 @@ impl Timer for TokioTimer {
     fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(at) = self.at else { return Poll::Pending };
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
-        sleep.as_mut().poll(cx)
+        // With the budget of its task used up, a sleep is pending without having registered.
+        Pin::new(&mut tokio::task::unconstrained(sleep.as_mut())).poll(cx)
     }
 }
 

@@ -6,6 +6,8 @@ mod adapter;
 mod rt {
     use core::future::Future;
     use core::net::SocketAddr;
+    use core::pin::Pin;
+    use core::task::{Context, Poll};
     use core::time::Duration;
     use std::io;
     use std::sync::Arc;
@@ -13,8 +15,9 @@ mod rt {
     pub(crate) use phx_smol as phx;
     pub(crate) use phx_smol::SmolRuntime as Runtime;
     use smol::future::FutureExt;
+    use smol::io::{AsyncRead, AsyncWrite};
 
-    use crate::adapter::Spawn;
+    use crate::adapter::{Script, Spawn};
 
     pub(crate) async fn connect_tcp(addr: SocketAddr) -> io::Result<smol::net::TcpStream> {
         smol::net::TcpStream::connect(addr).await
@@ -45,5 +48,50 @@ mod rt {
             smol::Timer::after(Duration::from_secs(60)).await;
             panic!("it does not end within 60 s")
         }))
+    }
+
+    /// Runs something in the background.
+    pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+        smol::spawn(task).detach();
+    }
+
+    /// A task of smol's has no cooperative budget.
+    pub(crate) fn exhaust_budget() {}
+
+    /// A stream that a test plays.
+    pub(crate) struct Scripted(Box<dyn Script>);
+
+    impl Scripted {
+        pub(crate) fn new(script: impl Script) -> Self {
+            Self(Box::new(script))
+        }
+    }
+
+    impl AsyncRead for Scripted {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buffer: &mut [u8],
+        ) -> Poll<io::Result<usize>> {
+            self.0.read(cx, buffer)
+        }
+    }
+
+    impl AsyncWrite for Scripted {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.0.write(bytes)
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
     }
 }

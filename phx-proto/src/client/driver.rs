@@ -9,8 +9,25 @@
 //! Reading never waits for writing, nor writing for reading: both are polled in every round, with
 //! a budget each. A frame is pulled from the core only when the transport takes one, so nothing is
 //! ever held in between. What is read is gathered first and handed over as one batch, so the lock
-//! is taken, and a consumer woken, once for many frames. The clock decides what has expired, after what has arrived was read: an
-//! answer that waited in a buffer while the executor was busy is not late. The timer only wakes.
+//! is taken, and a consumer woken, once for many frames. The clock decides what has expired, after
+//! what has arrived was read: an answer that waited in a buffer while the executor was busy is not
+//! late. The timer only wakes.
+//!
+//! # What runs where
+//!
+//! | what | on which task | under the lock |
+//! | --- | --- | --- |
+//! | the core: every command, every input, every frame that is decoded or built | the caller's, or the driver's | yes |
+//! | serializers | as the core | yes, by their contract |
+//! | credential providers, functions of join parameters | the driver's | no |
+//! | the transport, the timer, the clock, the dialling | the driver's | no |
+//! | wakers: cloned, woken, dropped | whoever polls, or makes something happen | no |
+//! | drops of payloads, parameters, signals and messages of the application's | as the wakers | no |
+//! | recorders and `tracing` subscribers | whoever makes something happen | no |
+//!
+//! One poll is bounded: so many frames in, control frames and reads without a message included, so
+//! many frames out, so many functions in vain, so many rounds. When one of the bounds is reached the
+//! driver wakes itself and returns.
 
 use core::fmt;
 use core::future::Future;
@@ -31,8 +48,13 @@ use crate::time::Time;
 use crate::wire::Frame;
 use crate::wire::payload::Payload;
 
-/// Frames in, and frames out, in one poll, before other tasks get their turn.
+/// Frames in, control frames included, and frames out, in one poll, before other tasks get their
+/// turn.
 const BUDGET: u32 = 64;
+
+/// A read that completes no message counts as so many frames: it may be a whole buffer of the
+/// smallest pieces.
+const PART: u32 = 16;
 
 /// How many bytes of frames are gathered before they are handed over; one frame always is.
 const GATHERED_MAX: usize = 64 << 10;
@@ -125,6 +147,8 @@ impl<T: Transport> Link<T> {
             };
             *budget -= 1;
             match received {
+                Received::Control => {}
+                Received::Part => *budget = budget.saturating_sub(PART - 1),
                 Received::Frame(frame) => {
                     bytes += frame.len();
                     self.gathered.push_back(frame);

@@ -14,6 +14,7 @@
 
 mod dial;
 mod exchange;
+mod incoming;
 mod race;
 mod streams;
 #[cfg(feature = "tls")]
@@ -28,6 +29,7 @@ use std::hash::BuildHasher;
 use std::io;
 
 pub use self::dial::{dial, dial_over};
+pub use self::incoming::Reads;
 pub use self::streams::{WebSocket, Writes, socket_config, take_front};
 
 /// A runtime's sockets and clock, as far as dialling needs them.
