@@ -9,7 +9,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
-use phx_proto::adapter::{ByteStream, Net, dial};
+use phx_proto::adapter::{ByteStream, Net, Resolver, dial};
 use phx_proto::{Config, Failure, Socket, Time};
 
 /// What an address does when it is connected to.
@@ -62,17 +62,6 @@ struct FakeStream;
 
 impl Net for FakeNet {
     type Stream = FakeStream;
-
-    fn resolve(
-        host: String,
-        _port: u16,
-    ) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send {
-        let found = world(|world| {
-            world.log.push((world.now, host));
-            world.addresses.iter().map(|(address, _)| *address).collect()
-        });
-        core::future::ready(Ok(found))
-    }
 
     async fn connect(address: SocketAddr) -> io::Result<FakeStream> {
         let manner = world(|world| {
@@ -138,10 +127,20 @@ fn run<T>(future: impl Future<Output = T>) -> Option<T> {
     panic!("it does not end");
 }
 
+fn resolver() -> Resolver {
+    Resolver::new(|host, _port| {
+        let found = world(|world| {
+            world.log.push((world.now, host));
+            world.addresses.iter().map(|(address, _)| *address).collect()
+        });
+        core::future::ready(Ok(found))
+    })
+}
+
 fn dial_once(uri: &str) -> Option<Result<(), Failure>> {
     let config = Config::insecure(uri).unwrap();
     let request = Socket::new(config.clone(), 1, Time::default()).connect_request();
-    run(dial::<FakeNet>(&request, &config)).map(|dialled| dialled.map(drop))
+    run(dial::<FakeNet>(&request, &config, &resolver())).map(|dialled| dialled.map(drop))
 }
 
 /// Dials a host with these addresses, whose server hangs up at once; what was tried and when.

@@ -122,8 +122,7 @@ fn bench() -> (Bench, phx_proto::driver::Channel) {
 
 type Case = (&'static str, fn(&mut Bench, phx_proto::driver::Channel));
 
-/// async-task's `Waker` owns the task and `Drop` of a task runs its destructors
-/// (smol-rs/async-task#14).
+/// The waker of the async book's executor owns its task, and whatever that holds.
 #[test]
 fn wakers_are_not_dropped_under_a_lock() {
     let cases: &[Case] = &[
@@ -223,8 +222,7 @@ fn wakers_are_not_dropped_under_a_lock() {
     }));
 }
 
-/// `Bytes::from_owner` runs the owner's destructor wherever the last slice is dropped
-/// (tokio-rs/bytes#742).
+/// `Bytes::from_owner` runs the destructor of the owner wherever the last slice is dropped.
 #[test]
 fn payload_owners_are_not_dropped_under_a_lock() {
     let cases: &[Case] = &[

@@ -17,7 +17,7 @@ use phx_proto::rustls::{ClientConfig, pki_types::ServerName};
 use phx_proto::upgrade::Upgraded;
 use phx_proto::{Config, Opened};
 use smol::io::{AsyncRead, AsyncWrite};
-use smol::net::{TcpStream, resolve};
+use smol::net::TcpStream;
 
 pub(crate) struct SmolNet;
 
@@ -26,10 +26,6 @@ impl Net for SmolNet {
 
     #[cfg(feature = "tls")]
     const TLS: bool = true;
-
-    async fn resolve(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
-        resolve((host, port)).await
-    }
 
     async fn connect(address: SocketAddr) -> io::Result<Io> {
         let stream = TcpStream::connect(address).await?;

@@ -16,7 +16,7 @@ use phx_proto::rustls::{ClientConfig, pki_types::ServerName};
 use phx_proto::upgrade::Upgraded;
 use phx_proto::{Config, Opened};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
@@ -27,10 +27,6 @@ impl Net for TokioNet {
 
     #[cfg(feature = "tls")]
     const TLS: bool = true;
-
-    async fn resolve(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
-        Ok(lookup_host((host.as_str(), port)).await?.collect())
-    }
 
     async fn connect(address: SocketAddr) -> io::Result<Io> {
         let stream = TcpStream::connect(address).await?;

@@ -50,6 +50,16 @@ mod rt {
         }))
     }
 
+    /// As `block_on`, while the only blocking thread of the process waits for the end of it.
+    pub(crate) fn without_blocking_threads<T>(test: impl Future<Output = T>) -> T {
+        assert_eq!(std::env::var("BLOCKING_MAX_THREADS").as_deref(), Ok("1"));
+        let (keep, ended) = std::sync::mpsc::channel::<()>();
+        smol::unblock(move || ended.recv()).detach();
+        let done = block_on(test);
+        drop(keep);
+        done
+    }
+
     /// Runs something in the background.
     pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) {
         smol::spawn(task).detach();

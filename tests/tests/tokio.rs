@@ -45,6 +45,18 @@ mod rt {
         })
     }
 
+    /// As `block_on`, while the only blocking thread of the runtime waits for the end of it.
+    pub(crate) fn without_blocking_threads<T>(test: impl Future<Output = T>) -> T {
+        let (_keep, ended) = std::sync::mpsc::channel::<()>();
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.enable_all().max_blocking_threads(1).build().unwrap();
+        drop(runtime.spawn_blocking(move || ended.recv()));
+        let limit = Duration::from_secs(60);
+        let done = runtime.block_on(async { tokio::time::timeout(limit, test).await });
+        runtime.shutdown_background();
+        done.expect("it ends within 60 s")
+    }
+
     /// Runs something in the background.
     pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) {
         drop(tokio::spawn(task));

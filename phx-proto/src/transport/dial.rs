@@ -14,7 +14,7 @@ use core::future::Future;
 use std::io;
 
 use super::exchange::{Broken, exchange};
-use super::{Net, race, random_u64};
+use super::{Net, Resolver, race, random_u64};
 use crate::config::{Config, Proxy, Uri};
 use crate::event::action::ConnectRequest;
 use crate::event::input::Failure;
@@ -30,6 +30,7 @@ use crate::websocket::upgrade::{
 pub async fn dial<N: Net>(
     request: &ConnectRequest,
     config: &Config,
+    resolver: &Resolver,
 ) -> Result<(N::Stream, Upgraded), Failure> {
     let uri = &request.uri;
     if uri.is_secure() && !N::TLS {
@@ -38,8 +39,8 @@ pub async fn dial<N: Net>(
         return Err(Failure::Unsupported { message: message.to_owned() });
     }
     let mut stream = match config.proxy_to(uri) {
-        None => race::connect::<N>(uri.host(), uri.port()).await?,
-        Some(proxy) => tunnel::<N>(proxy, uri).await?,
+        None => race::connect::<N>(resolver, uri.host(), uri.port()).await?,
+        Some(proxy) => tunnel::<N>(resolver, proxy, uri).await?,
     };
     #[cfg(feature = "tls")]
     if uri.is_secure() {
@@ -65,8 +66,12 @@ pub async fn dial_over<N: Net>(
 }
 
 /// A stream through the proxy to the server.
-async fn tunnel<N: Net>(proxy: &Proxy, uri: &Uri) -> Result<N::Stream, Failure> {
-    let connected = race::connect::<N>(proxy.host(), proxy.port()).await;
+async fn tunnel<N: Net>(
+    resolver: &Resolver,
+    proxy: &Proxy,
+    uri: &Uri,
+) -> Result<N::Stream, Failure> {
+    let connected = race::connect::<N>(resolver, proxy.host(), proxy.port()).await;
     let mut stream = connected.map_err(|failure| match failure {
         Failure::Dial { message } => failed(format!("the proxy: {message}")),
         failure => failure,

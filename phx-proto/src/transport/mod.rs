@@ -16,6 +16,7 @@ mod dial;
 mod exchange;
 mod incoming;
 mod race;
+mod resolve;
 mod streams;
 #[cfg(feature = "tls")]
 mod tls;
@@ -30,6 +31,7 @@ use std::io;
 
 pub use self::dial::{dial, dial_over};
 pub use self::incoming::Reads;
+pub use self::resolve::Resolver;
 pub use self::streams::{WebSocket, Writes, socket_config, take_front};
 
 /// A runtime's sockets and clock, as far as dialling needs them.
@@ -39,10 +41,6 @@ pub trait Net: 'static {
 
     /// Whether [`secure`](Self::secure) is there.
     const TLS: bool = false;
-
-    /// The addresses of a host.
-    fn resolve(host: String, port: u16)
-    -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send;
 
     /// Opens a TCP connection.
     fn connect(address: SocketAddr) -> impl Future<Output = io::Result<Self::Stream>> + Send;

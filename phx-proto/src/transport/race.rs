@@ -11,7 +11,7 @@ use core::time::Duration;
 use std::collections::VecDeque;
 use std::io;
 
-use super::Net;
+use super::{Net, Resolver};
 use crate::event::input::Failure;
 
 /// How long one address may be silent before the next is tried beside it (RFC 8305 section 5).
@@ -20,8 +20,12 @@ const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Looks the host up and connects to one of its addresses.
-pub(super) async fn connect<N: Net>(host: &str, port: u16) -> Result<N::Stream, Failure> {
-    let addresses = N::resolve(host.to_owned(), port).await.map_err(|error| {
+pub(super) async fn connect<N: Net>(
+    resolver: &Resolver,
+    host: &str,
+    port: u16,
+) -> Result<N::Stream, Failure> {
+    let addresses = resolver.resolve(host, port).await.map_err(|error| {
         let message = format!("the name {host:?} could not be resolved: {error}");
         Failure::Dial { message }
     })?;

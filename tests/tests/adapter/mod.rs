@@ -11,6 +11,7 @@ mod listener;
 mod loopback;
 mod peer;
 mod proxy;
+mod resolve;
 mod scenarios;
 mod scheduler;
 mod scripted;
