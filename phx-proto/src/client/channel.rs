@@ -65,8 +65,9 @@ pub(super) struct ChannelInner {
     topic: Topic,
     interest: InterestId,
     policy: MailboxPolicy,
-    /// The mailbox from the join call on, until `messages` takes it.
-    first: Arc<Subscriber>,
+    /// The mailbox from the join call on, until `messages` takes it. A handle that did not join has
+    /// none.
+    first: Option<Arc<Subscriber>>,
     first_taken: AtomicBool,
 }
 
@@ -84,8 +85,8 @@ impl Drop for ChannelInner {
     fn drop(&mut self) {
         let taken = self.first_taken.load(Ordering::Relaxed);
         let waiter = self.shared().command(|state, now| {
-            if !taken {
-                state.drop_mailbox(&self.first);
+            if let (Some(first), false) = (&self.first, taken) {
+                state.drop_mailbox(first);
             }
             let waiter = state.forget_join(self.interest);
             if state.socket.release(now, self.interest) == Released::Leaving {
@@ -98,13 +99,13 @@ impl Drop for ChannelInner {
 }
 
 impl Channel {
-    /// The interest and its first mailbox must exist already.
+    /// The interest, and the mailbox of one that joined, must exist already.
     pub(super) fn new(
         handle: Arc<Handle>,
         topic: Topic,
         interest: InterestId,
         policy: MailboxPolicy,
-        first: Arc<Subscriber>,
+        first: Option<Arc<Subscriber>>,
     ) -> Self {
         let first_taken = AtomicBool::new(false);
         Self {
@@ -208,10 +209,7 @@ impl Channel {
         payload: impl Into<Payload>,
         options: PushOptions,
     ) -> Result<Reply, PushFailed> {
-        match self.run(event, payload.into(), PushOptions { cast: false, ..options }).await? {
-            PushOutcome::Reply(reply) => Ok(reply),
-            outcome => Err(failed(outcome)),
-        }
+        replied(self.run(event, payload.into(), PushOptions { cast: false, ..options }).await?)
     }
 
     /// Pushes without waiting for a reply: done when the frame is handed to the transport.
@@ -239,10 +237,7 @@ impl Channel {
         payload: impl Into<Payload>,
         options: PushOptions,
     ) -> Result<(), PushFailed> {
-        match self.run(event, payload.into(), PushOptions { cast: true, ..options }).await? {
-            PushOutcome::Written => Ok(()),
-            outcome => Err(failed(outcome)),
-        }
+        written(self.run(event, payload.into(), PushOptions { cast: true, ..options }).await?)
     }
 
     async fn run(
@@ -251,52 +246,23 @@ impl Channel {
         payload: Payload,
         options: PushOptions,
     ) -> Result<PushOutcome, PushFailed> {
-        let shared = self.inner.shared();
-        // The core drops its payload under the lock, so that must not be the last one of memory
-        // that the application owns. This one outlives it.
-        let _kept = payload.shared();
-        let mut payload = Some(payload);
-        let mut pending = PendingPush { shared, id: None };
-        poll_fn(|cx| {
-            if let Some(id) = pending.id {
-                let outcome = ready!(shared.poll_waiter(cx, |state| state.push_outcome(id)));
-                pending.id = None;
-                return Poll::Ready(Ok(outcome));
+        let Self { inner } = self;
+        push_and_wait(inner.shared(), payload, |state, now, payload| {
+            if !state.socket.is_interested(inner.interest) {
+                // This handle is done, even if others keep the topic joined.
+                return Err(PushError { kind: PushErrorKind::NotJoined, payload });
             }
-            let payload = payload.take().unwrap_or_else(Payload::empty);
-            let mut waker = Some(cx.waker().clone());
-            let accepted = shared.command(|state, now| {
-                let id = self.accept(state, now, event, payload, options)?;
-                state.await_push(id, waker.take());
-                Ok::<_, PushFailed>(id)
-            });
-            // Woken when the outcome is there, which may be already.
-            pending.id = Some(accepted?);
-            Poll::Pending
+            state.socket.push(now, &inner.topic, event, payload, options)
         })
         .await
     }
 
-    fn accept(
-        &self,
-        state: &mut State,
-        now: Time,
-        event: &str,
-        payload: Payload,
-        options: PushOptions,
-    ) -> Result<PushId, PushError> {
-        if !state.socket.is_interested(self.inner.interest) {
-            // This handle is done, even if others keep the topic joined.
-            return Err(PushError { kind: PushErrorKind::NotJoined, payload });
-        }
-        state.socket.push(now, &self.inner.topic, event, payload, options)
-    }
-
     /// The events of the channel.
     ///
-    /// The first call on a handle sees everything since the join was asked for, such as the
-    /// `presence_state` that comes right behind its ok; later calls begin now. Each stream has a
-    /// mailbox of its own, bounded by [`Config::mailbox`](crate::Config::mailbox).
+    /// The first call on a handle of [`Client::join`](super::Client::join) sees everything since the
+    /// join was asked for, such as the `presence_state` that comes right behind its ok. Later calls,
+    /// and those on a handle of [`Client::channel`](super::Client::channel), begin now. Each stream
+    /// has a mailbox of its own, bounded by [`Config::mailbox`](crate::Config::mailbox).
     ///
     /// ```
     /// # use phx_proto::driver::{Channel, ChannelEvent};
@@ -317,10 +283,9 @@ impl Channel {
         let inner = &self.inner;
         let taken = inner.first_taken.swap(true, Ordering::Relaxed);
         let mailbox = inner.shared().command(|state, now| {
-            let mailbox = if taken {
-                state.add_mailbox(&inner.topic, inner.interest, inner.policy)
-            } else {
-                Arc::clone(&inner.first)
+            let mailbox = match &inner.first {
+                Some(first) if !taken => Arc::clone(first),
+                _ => state.add_mailbox(&inner.topic, inner.interest, inner.policy),
             };
             state.read_mailbox(now, &mailbox);
             mailbox
@@ -383,6 +348,53 @@ impl Channel {
             Ok(id) => Left::Left(PendingLeave { shared, id }.outcome().await),
             Err(left) => left,
         }
+    }
+}
+
+/// Pushes and waits for the outcome; withdraws the push when the future is dropped before that.
+pub(super) async fn push_and_wait(
+    shared: &Shared,
+    payload: Payload,
+    mut accept: impl FnMut(&mut State, Time, Payload) -> Result<PushId, PushError>,
+) -> Result<PushOutcome, PushFailed> {
+    // The core drops its payload under the lock, so that must not be the last one of memory
+    // that the application owns. This one outlives it.
+    let _kept = payload.shared();
+    let mut payload = Some(payload);
+    let mut pending = PendingPush { shared, id: None };
+    poll_fn(|cx| {
+        if let Some(id) = pending.id {
+            let outcome = ready!(shared.poll_waiter(cx, |state| state.push_outcome(id)));
+            pending.id = None;
+            return Poll::Ready(Ok(outcome));
+        }
+        let payload = payload.take().unwrap_or_else(Payload::empty);
+        let mut waker = Some(cx.waker().clone());
+        let accepted = shared.command(|state, now| {
+            let id = accept(state, now, payload)?;
+            state.await_push(id, waker.take());
+            Ok::<_, PushFailed>(id)
+        });
+        // Woken when the outcome is there, which may be already.
+        pending.id = Some(accepted?);
+        Poll::Pending
+    })
+    .await
+}
+
+/// What the outcome of a call is to its caller.
+pub(super) fn replied(outcome: PushOutcome) -> Result<Reply, PushFailed> {
+    match outcome {
+        PushOutcome::Reply(reply) => Ok(reply),
+        outcome => Err(failed(outcome)),
+    }
+}
+
+/// What the outcome of a cast is to its caller.
+pub(super) fn written(outcome: PushOutcome) -> Result<(), PushFailed> {
+    match outcome {
+        PushOutcome::Written => Ok(()),
+        outcome => Err(failed(outcome)),
     }
 }
 
