@@ -103,6 +103,8 @@ pub struct Driver<R: Runtime> {
     last_wall: Time,
     /// Polls in a row whose reading did not come to an end.
     postponed: u32,
+    /// A poll has begun and not ended: it panicked, if this is seen outside of it.
+    polling: bool,
 }
 
 struct Link<T> {
@@ -177,6 +179,7 @@ impl<R: Runtime> Driver<R> {
             last_now: runtime.now(),
             last_wall: runtime.wall(),
             postponed: 0,
+            polling: false,
             asking: None,
             dial: None,
             link: None,
@@ -508,6 +511,16 @@ impl<R: Runtime> Future for Driver<R> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
+        this.polling = true;
+        let polled = this.poll_rounds(cx);
+        this.polling = false;
+        polled
+    }
+}
+
+impl<R: Runtime> Driver<R> {
+    fn poll_rounds(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self;
         this.listen(cx);
         if let Some(link) = &mut this.link {
             link.dry = false;
@@ -545,6 +558,6 @@ impl<R: Runtime> Future for Driver<R> {
 impl<R: Runtime> Drop for Driver<R> {
     fn drop(&mut self) {
         let now = self.runtime.now();
-        drop(self.shared.input(now, |state| state.end(now)));
+        drop(self.shared.input(now, |state| state.end(now, self.polling)));
     }
 }

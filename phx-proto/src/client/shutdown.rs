@@ -23,13 +23,15 @@ pub struct Unfinished {
     pub pushes: usize,
     /// Topics whose leave the server had not confirmed.
     pub leaves: Vec<Topic>,
+    /// The task of a supervised connection had not ended: its executor does not poll it.
+    pub running: bool,
 }
 
 impl Unfinished {
     /// Whether everything was finished.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.pushes == 0 && self.leaves.is_empty()
+        self.pushes == 0 && self.leaves.is_empty() && !self.running
     }
 }
 
@@ -71,7 +73,7 @@ impl Client {
         });
         drop(patience);
         self.disconnect().await;
-        Unfinished { pushes, leaves }
+        Unfinished { pushes, leaves, running: false }
     }
 }
 

@@ -433,9 +433,13 @@ impl State {
 
     /// The driver was dropped: nothing can happen any more, so everything that waits ends now.
     /// Returns the driver's waker, to be dropped after the lock.
-    pub(super) fn end(&mut self, now: Time) -> Option<Waker> {
+    pub(super) fn end(&mut self, now: Time, panicked: bool) -> Option<Waker> {
         self.driver_gone = true;
-        self.socket.disconnect(now);
+        if panicked {
+            self.socket.handle_panicked(now);
+        } else {
+            self.socket.disconnect(now);
+        }
         self.drain(now);
         if let Some(id) = self.socket.connection_id() {
             let message = "the driver was dropped".to_owned();

@@ -81,6 +81,9 @@ pub enum Cause {
     Superseded,
     /// [`Socket::disconnect`](crate::Socket::disconnect) was called.
     LocalDisconnect,
+    /// The driver panicked: a bug of its transport, its runtime or a serializer. Final for this
+    /// driver; a supervisor starts another one.
+    DriverPanicked,
 }
 
 impl fmt::Display for Cause {
@@ -121,6 +124,7 @@ impl fmt::Display for Cause {
             }
             Self::Superseded => f.write_str("the attempt was replaced by a new one"),
             Self::LocalDisconnect => f.write_str("disconnect was called"),
+            Self::DriverPanicked => f.write_str("the driver panicked"),
         }
     }
 }
@@ -163,6 +167,8 @@ pub enum CauseKind {
     Superseded,
     /// [`Cause::LocalDisconnect`].
     LocalDisconnect,
+    /// [`Cause::DriverPanicked`].
+    DriverPanicked,
 }
 
 impl CauseKind {
@@ -187,6 +193,7 @@ impl CauseKind {
             Self::JoinStalled => "join_stalled",
             Self::Superseded => "superseded",
             Self::LocalDisconnect => "local_disconnect",
+            Self::DriverPanicked => "driver_panicked",
         }
     }
 }
@@ -213,6 +220,7 @@ impl Cause {
             Self::JoinStalled { .. } => CauseKind::JoinStalled,
             Self::Superseded => CauseKind::Superseded,
             Self::LocalDisconnect => CauseKind::LocalDisconnect,
+            Self::DriverPanicked => CauseKind::DriverPanicked,
         }
     }
 }

@@ -126,6 +126,8 @@ pub(super) enum Input {
     },
     Timeout,
     Wake,
+    /// The driver panicked.
+    Panicked,
 }
 
 /// A [`Failure`].
@@ -260,6 +262,7 @@ impl fmt::Display for Input {
             Self::Writable { writable: false, .. } => f.write_str("not writable"),
             Self::Timeout => f.write_str("timeout"),
             Self::Wake => f.write_str("wake"),
+            Self::Panicked => f.write_str("the driver panicked"),
         }
     }
 }

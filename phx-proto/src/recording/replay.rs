@@ -429,6 +429,10 @@ impl Player {
                 socket.handle_wake(at);
                 None
             }
+            Input::Panicked => {
+                socket.handle_panicked(at);
+                None
+            }
         };
     }
 }

@@ -326,6 +326,12 @@ impl RecordedSocket {
         self.socket.handle_timeout(now);
     }
 
+    /// [`Socket::handle_panicked`].
+    pub fn handle_panicked(&mut self, now: Time) {
+        self.note(now, |_| Input::Panicked);
+        self.socket.handle_panicked(now);
+    }
+
     /// [`Socket::handle_wake`].
     pub fn handle_wake(&mut self, now: Time) {
         self.note(now, |_| Input::Wake);

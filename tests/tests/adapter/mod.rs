@@ -8,6 +8,7 @@ mod endings;
 mod floods;
 mod graceful;
 mod listener;
+mod locks;
 mod loopback;
 mod peer;
 mod proxy;
