@@ -8,7 +8,9 @@ use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 
 use fleet::{Fleet, config, drain, run, subscribe, types};
-use phx_proto::driver::{JoinFailed, StartError, Supervised, SupervisedState, UnknownConnection};
+use phx_proto::driver::{
+    JoinFailed, StartError, Supervised, SupervisedState, Supervisor, UnknownConnection,
+};
 use phx_proto::{
     Cause, ChannelEnd, Connections, Ending, JoinParams, Lifecycle, Restart, RestartPolicy, Status,
 };
@@ -394,12 +396,14 @@ fn start_without_an_executor_leaves_no_name_taken() {
     assert!(supervisor.health().is_healthy());
 }
 
+/// A way to wait for the end of `a`, and whether it says that its task goes on.
+type Waits = for<'a> fn(&'a Supervisor) -> Pin<Box<dyn Future<Output = Option<bool>> + 'a>>;
+
 /// An executor that does not poll its tasks any more must not hang the one who waits for them.
 #[test]
 fn every_wait_is_bounded_by_the_grace() {
     let close_timeout = 2 * SECOND;
-    type Wait<'a> = Pin<Box<dyn Future<Output = Option<bool>> + 'a>>;
-    let waits: &[(&str, Duration, for<'a> fn(&'a phx_proto::driver::Supervisor) -> Wait<'a>)] = &[
+    let waits: &[(&str, Duration, Waits)] = &[
         ("stop_connection", Duration::ZERO, |supervisor| {
             Box::pin(async { supervisor.stop_connection("a").await.ok().map(|()| true) })
         }),

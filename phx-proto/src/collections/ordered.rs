@@ -259,7 +259,7 @@ mod tests {
         (0..1_000).for_each(|key| ordered.insert(key, key));
         ordered.shrink();
         assert!(ordered.ring.capacity() >= 1_000, "all of it is in use");
-        (1..999).for_each(|key| drop(ordered.remove(key)));
+        (1..999).for_each(|key| assert_eq!(ordered.remove(key), Some(key)));
         ordered.shrink();
         assert!(ordered.ring.capacity() <= 16, "{}", ordered.ring.capacity());
         assert_eq!(ordered.iter_mut().map(|(key, _)| key).collect::<Vec<_>>(), [0, 999]);
