@@ -123,7 +123,7 @@ pub mod wire;
 
 pub use crate::config::auth_token::auth_token_subprotocol;
 pub use crate::config::backoff::{Backoff, DelayRange};
-pub use crate::config::join_params::{JoinAttempt, JoinParams};
+pub use crate::config::join_params::{JoinAttempt, JoinParams, ParamsPanicked};
 #[cfg(feature = "tls")]
 pub use crate::config::tls::{Roots, Tls, TlsError};
 pub use crate::config::{
@@ -157,7 +157,7 @@ pub use crate::service::supervision::{
 pub use crate::socket::channel::{ChannelStatus, PendingReason};
 pub use crate::socket::push::PushOptions;
 pub use crate::socket::timer::{Timeout, TimerKind};
-pub use crate::socket::{Released, Socket, Status};
+pub use crate::socket::{JoinTicket, Released, Socket, Status, Step, Supplied};
 pub use crate::time::Time;
 pub use crate::topic::Topic;
 pub use crate::wire::Frame;
@@ -180,8 +180,11 @@ pub mod driver {
     //!   [`Signals`] are streams with bounded mailboxes, where loss is visible and the socket is
     //!   never stopped from reading.
     //! * Commands are answered at once, under one lock that is held for as long as the core takes;
-    //!   no user code runs under it but serializers and the functions of
-    //!   [`JoinParams`](crate::JoinParams::from_fn), neither of which may call back into its client.
+    //!   nothing of the application's runs under it but [serializers](crate::wire::Serializer), whose
+    //!   contract forbids that they call back.
+    //! * The driver's task calls the functions of [`JoinParams`](crate::JoinParams::from_fn) and
+    //!   credential providers, between two holds of the lock. Wakers, payloads and whatever else may
+    //!   own something of the application's are cloned and dropped outside of it.
     //! * Dropping a future or a handle takes back what it asked for, synchronously.
 
     pub use crate::client::{

@@ -9,7 +9,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
-use phx_proto::adapter::{ByteStream, Net, dial};
+use phx_proto::adapter::{ByteStream, Net, Resolver, dial};
 use phx_proto::{
     Cause, Config, DialKind, Failure, Proxy, Refusal, Socket, SocksRefusal, Time, Uri,
 };
@@ -67,20 +67,6 @@ struct FakeStream;
 
 impl Net for FakeNet {
     type Stream = FakeStream;
-
-    fn resolve(
-        host: String,
-        _port: u16,
-    ) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send {
-        let found = world(|world| {
-            world.log.push((world.now, host));
-            match world.unresolvable {
-                Some(kind) => Err(kind.into()),
-                None => Ok(world.addresses.iter().map(|(address, _)| *address).collect()),
-            }
-        });
-        core::future::ready(found)
-    }
 
     async fn connect(address: SocketAddr) -> io::Result<FakeStream> {
         let manner = world(|world| {
@@ -147,12 +133,22 @@ fn run<T>(future: impl Future<Output = T>) -> Option<T> {
     panic!("it does not end");
 }
 
+fn resolver() -> Resolver {
+    Resolver::new(|host, _port| {
+        let found = world(|world| {
+            world.log.push((world.now, host));
+            world.addresses.iter().map(|(address, _)| *address).collect()
+        });
+        core::future::ready(Ok(found))
+    })
+}
+
 fn dial_once(uri: &str) -> Option<Result<(), Failure>> {
     let config = Config::insecure(uri).unwrap();
     let request = Socket::new(config.clone(), 1, Time::default())
         .connect_request()
         .expect("an address that may be dialled");
-    run(dial::<FakeNet>(&request, &config)).map(|dialled| dialled.map(drop))
+    run(dial::<FakeNet>(&request, &config, &resolver())).map(|dialled| dialled.map(drop))
 }
 
 /// Dials a host with these addresses, whose server hangs up at once; what was tried and when.
@@ -307,7 +303,7 @@ fn a_refusals_body_that_trickles_in_is_waited_for_for_a_second_in_all() {
 /// Dials with this configuration; what was tried, and what became of it.
 fn dialled(config: &Config) -> (Vec<String>, Option<Result<(), Failure>>) {
     let request = Socket::new(config.clone(), 1, Time::default()).connect_request().unwrap();
-    let outcome = run(dial::<FakeNet>(&request, config)).map(|dialled| dialled.map(drop));
+    let outcome = run(dial::<FakeNet>(&request, config, &resolver())).map(|dialled| dialled.map(drop));
     let log = world(|world| core::mem::take(&mut world.log));
     (log.into_iter().map(|(_, what)| what).collect(), outcome)
 }
@@ -366,7 +362,7 @@ fn connect_to_is_dialled_in_place_of_the_host() {
     assert_eq!(dialled(&near).0, ["localhost", "10.0.0.1:80"]);
     let mut request = Socket::new(near.clone(), 1, Time::default()).connect_request().unwrap();
     request.uri = Uri::parse("ws://backend/").unwrap();
-    let outcome = run(dial::<FakeNet>(&request, &near)).map(|dialled| dialled.map(drop));
+    let outcome = run(dial::<FakeNet>(&request, &near, &resolver())).map(|dialled| dialled.map(drop));
     let Some(Err(Failure::Unsupported { message })) = outcome else { panic!("{outcome:?}") };
     assert!(message.starts_with("ALL_PROXY cannot be used"), "{message}");
 }

@@ -31,6 +31,14 @@ impl Visit for Line {
     }
 }
 
+impl Lines {
+    fn call_back(&self) {
+        if let Some(client) = &*self.client.lock().expect("no panic") {
+            let _ = client.status();
+        }
+    }
+}
+
 impl Subscriber for Lines {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.target() == "phx"
@@ -45,17 +53,48 @@ impl Subscriber for Lines {
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        if let Some(client) = &*self.client.lock().expect("no panic") {
-            let _ = client.status();
-        }
+        self.call_back();
         let mut line = Line(String::new());
         event.record(&mut line);
         self.lines.lock().expect("no panic").push((*event.metadata().level(), line.0));
     }
 
-    fn enter(&self, _: &Id) {}
+    fn enter(&self, _: &Id) {
+        self.call_back();
+    }
 
-    fn exit(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {
+        self.call_back();
+    }
+
+    fn clone_span(&self, id: &Id) -> Id {
+        self.call_back();
+        id.clone()
+    }
+
+    fn try_close(&self, _: Id) -> bool {
+        self.call_back();
+        true
+    }
+}
+
+/// A subscriber runs on every clone and drop of a span.
+#[test]
+#[allow(clippy::disallowed_methods, reason = "a deadlock can be seen only from another thread")]
+fn spans_are_not_touched_under_a_lock() {
+    let (done, wait) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let subscriber = Lines::default();
+        let _guard = tracing::subscriber::set_default(subscriber.clone());
+        let span = tracing::info_span!(target: "phx", "mine");
+        let mut bench = span.in_scope(|| Bench::new(|config| config));
+        *subscriber.client.lock().expect("no panic") = Some(bench.client.clone());
+        let _room = bench.joined("room:lobby");
+        *subscriber.client.lock().expect("no panic") = None;
+        let _ = done.send(());
+    });
+    let ended = wait.recv_timeout(Duration::from_secs(10));
+    ended.expect("neither a deadlock nor a panic");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use common::{Hand, config, config_v1, ms, secs};
 use memory::{Bench, next, poll, ready};
-use phx_proto::driver::{ChannelEvent, JoinOptions, MailboxPolicy, StreamEnd};
+use phx_proto::driver::{ChannelEvent, JoinOptions, MailboxPolicy, PushFailed, StreamEnd};
 use phx_proto::wire::{DecodeError, EncodeError, Message, Outgoing, Serializer, V2};
 use phx_proto::{
     Cause, ChannelStatus, Frame, JoinParams, NotSentCause, Payload, PushErrorKind, PushId,
@@ -503,4 +503,63 @@ fn a_message_right_behind_the_ok_of_the_join_is_the_first_of_the_stream() {
     let mut later = room.messages();
     bench.says(&message(2));
     assert_eq!((number(next(&mut messages)), number(next(&mut later))), (2, 2));
+}
+
+/// 256 outstanding pushes through handles of their own made broadcasts seven times slower, and
+/// their mailboxes, which nobody reads, counted drops.
+#[test]
+fn handles_that_only_push_have_no_mailbox() {
+    let mut bench = Bench::new(|config| config.mailbox(4, 10_000).expect("not zero"));
+    let room = bench.joined("room:lobby");
+    let mut messages = room.messages();
+    let client = bench.client.clone();
+    let handles: Vec<_> =
+        (0..256).map(|_| client.channel("room:lobby").expect("it is wanted")).collect();
+    let mut pushes: Vec<_> =
+        handles.iter().map(|handle| Box::pin(handle.push("ask", json!({})))).collect();
+    pushes.iter_mut().for_each(|push| assert!(poll(push.as_mut()).is_pending()));
+    for n in 0..20 {
+        bench.says(&message(n));
+        assert_eq!(number(next(&mut messages)), n);
+    }
+    assert_eq!(bench.client.stats().mailbox_drops, 0);
+    drop(pushes);
+    // A stream of such a handle begins when it is asked for.
+    let mut later = handles[0].messages();
+    bench.says(&message(20));
+    assert_eq!((number(next(&mut messages)), number(next(&mut later))), (20, 20));
+    let mut second = handles[0].messages();
+    bench.says(&message(21));
+    assert_eq!((number(next(&mut later)), number(next(&mut second))), (21, 21));
+}
+
+#[test]
+fn client_pushes_without_a_handle() {
+    let mut bench = Bench::new(|config| config);
+    let room = bench.joined("room:lobby");
+    let client = bench.client.clone();
+    let mut push = pin!(client.push("room:lobby", "ask", json!({"n": 1})));
+    assert!(poll(push.as_mut()).is_pending());
+    bench.settle();
+    assert_eq!((&bench.last_sent()[3], &bench.last_sent()[4]), (&json!("ask"), &json!({"n": 1})));
+    bench.reply("ok", json!({"n": 2}));
+    let reply = ready(push.as_mut()).expect("a reply");
+    assert_eq!(reply.response.to_value().expect("JSON"), json!({"n": 2}));
+
+    let mut cast = pin!(client.cast("room:lobby", "note", json!({})));
+    assert!(poll(cast.as_mut()).is_pending());
+    bench.settle();
+    assert_eq!(bench.last_sent()[3], "note");
+    ready(cast.as_mut()).expect("written");
+
+    let unwanted = ready(pin!(client.push("room:other", "ask", json!({}))));
+    let Err(PushFailed::NotAccepted(error)) = unwanted else { panic!("{unwanted:?}") };
+    assert_eq!(error.kind, PushErrorKind::NotJoined);
+
+    // It does not hold the topic.
+    let mut waiting = Box::pin(client.push("room:lobby", "ask", json!({})));
+    assert!(poll(waiting.as_mut()).is_pending());
+    drop((room, waiting));
+    bench.settle();
+    assert_eq!(bench.last_sent()[3], "phx_leave");
 }

@@ -2,12 +2,17 @@
 
 mod fleet;
 
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 
 use fleet::{Fleet, config, drain, run, subscribe, types};
-use phx_proto::driver::{StartError, Supervised, SupervisedState, UnknownConnection};
+use phx_proto::driver::{
+    JoinFailed, StartError, Supervised, SupervisedState, Supervisor, UnknownConnection,
+};
 use phx_proto::{
-    Cause, Connections, Ending, JoinParams, Lifecycle, Restart, RestartPolicy, Status,
+    Cause, ChannelEnd, Connections, Ending, JoinParams, Lifecycle, Restart, RestartPolicy, Status,
 };
 use serde_json::json;
 
@@ -327,4 +332,141 @@ fn ids_of_events_are_unique_and_sorted_and_their_times_are_the_clocks() {
     assert_eq!(events.len(), 6);
     assert!(events.is_sorted_by(|one, other| one.id < other.id));
     assert!(events.iter().all(|event| event.time == "2023-11-14T22:13:20.000Z"));
+}
+
+fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// It was forgotten with the others, ran on, and nobody could stop it.
+#[test]
+fn connection_started_during_shutdown_does_not_leak() {
+    let fleet = Fleet::new();
+    let supervisor = fleet.supervisor();
+    supervisor.start_connection("a", config("a")).expect("a free name");
+    fleet.settle();
+    fleet.with_host("a", |host| host.silent = true);
+    let mut shutdown = Box::pin(supervisor.shutdown(5 * SECOND));
+    assert!(poll_once(shutdown.as_mut()).is_pending());
+    let late = supervisor.start_connection("late", config("late"));
+    assert_eq!(late, Err(StartError::ShutDown { name: "late".into() }));
+    let several = Connections::new().with("later", config("later"));
+    assert!(matches!(supervisor.start_configured(several), Err(StartError::ShutDown { .. })));
+    let _ = run(&fleet, shutdown);
+    fleet.settle();
+    assert_eq!((fleet.tasks(), fleet.dials("late")), (0, 0));
+    let after = supervisor.start_connection("after", config("a"));
+    assert_eq!(after, Err(StartError::ShutDown { name: "after".into() }));
+}
+
+/// A runtime that ends right after the start, say.
+#[test]
+fn keeper_dropped_before_its_first_poll_hangs_nothing() {
+    for polls in [0, 1] {
+        let fleet = Fleet::new();
+        let supervisor = fleet.supervisor();
+        supervisor.start_connection("a", config("a")).expect("a free name");
+        (0..polls).for_each(|_| fleet.settle());
+        fleet.drop_tasks();
+        let status = supervisor.connection_status("a").expect("known");
+        assert_eq!(status.lifecycle, Lifecycle::Terminated, "{polls} polls");
+        assert!(matches!(status.state, SupervisedState::Ended { .. }), "{:?}", status.state);
+        supervisor.start_connection("a", config("a")).expect("the name is free");
+        fleet.drop_tasks();
+        run(&fleet, supervisor.stop_connection("a")).expect("known");
+        assert!(supervisor.list_connections().is_empty());
+    }
+}
+
+/// Outside of a tokio runtime a spawn panics.
+#[test]
+fn start_without_an_executor_leaves_no_name_taken() {
+    let fleet = Fleet::new();
+    let supervisor = fleet.supervisor();
+    fleet.state().outside = true;
+    let start = || supervisor.start_connection("a", config("a"));
+    let started = std::panic::catch_unwind(std::panic::AssertUnwindSafe(start));
+    assert!(started.is_err(), "it says so");
+    assert!(supervisor.list_connections().is_empty());
+    let unfinished = run(&fleet, supervisor.shutdown_connection("a", SECOND));
+    assert_eq!(unfinished, Err(UnknownConnection { name: "a".into() }));
+    fleet.state().outside = false;
+    supervisor.start_connection("a", config("a")).expect("a free name");
+    fleet.settle();
+    assert!(supervisor.health().is_healthy());
+}
+
+/// A way to wait for the end of `a`, and whether it says that its task goes on.
+type Waits = for<'a> fn(&'a Supervisor) -> Pin<Box<dyn Future<Output = Option<bool>> + 'a>>;
+
+/// An executor that does not poll its tasks any more must not hang the one who waits for them.
+#[test]
+fn every_wait_is_bounded_by_the_grace() {
+    let close_timeout = 2 * SECOND;
+    let waits: &[(&str, Duration, Waits)] = &[
+        ("stop_connection", Duration::ZERO, |supervisor| {
+            Box::pin(async { supervisor.stop_connection("a").await.ok().map(|()| true) })
+        }),
+        ("shutdown_connection", 5 * SECOND, |supervisor| {
+            Box::pin(async {
+                let unfinished = supervisor.shutdown_connection("a", 5 * SECOND).await;
+                unfinished.ok().map(|unfinished| unfinished.running)
+            })
+        }),
+        ("shutdown", 5 * SECOND, |supervisor| {
+            Box::pin(async {
+                let unfinished = supervisor.shutdown(5 * SECOND).await;
+                unfinished.get("a").map(|unfinished| unfinished.running)
+            })
+        }),
+    ];
+    for polls in [0, 1] {
+        for (name, grace, wait) in waits {
+            let fleet = Fleet::new();
+            let supervisor = fleet.supervisor();
+            supervisor.start_connection("a", config("a")).expect("a free name");
+            (0..polls).for_each(|_| fleet.settle());
+            let mut waiting = wait(&supervisor);
+            let (start, step) = (fleet.state().now, Duration::from_millis(100));
+            let done = loop {
+                if let Poll::Ready(done) = poll_once(waiting.as_mut()) {
+                    break done;
+                }
+                fleet.state().now += step;
+                let waited = fleet.state().now.since(start);
+                assert!(waited <= *grace + close_timeout + 2 * SECOND, "{name}: {waited:?}");
+            };
+            assert_eq!(done, Some(true), "{name}: it says that the task did not end");
+            assert!(supervisor.list_connections().is_empty(), "{name}");
+        }
+    }
+}
+
+/// What waited was told that `disconnect` was called.
+#[test]
+fn panicked_driver_is_reported_as_such() {
+    let fleet = Fleet::new();
+    let supervisor = fleet.supervisor();
+    supervisor.start_connection("a", supervised("a", Restart::Temporary)).expect("a free name");
+    fleet.settle();
+    fleet.with_host("a", |host| host.silent = true);
+    let client = supervisor.client("a").expect("it runs");
+    let mut join = Box::pin(client.join("room:a", json!({})));
+    assert!(poll_once(join.as_mut()).is_pending());
+    fleet.settle();
+    let mut events = subscribe(supervisor.bus(), "jido.protocol.phoenix.a.**");
+    fleet.with_host("a", |host| host.panics = true);
+    fleet.settle();
+    assert_eq!(client.status(), Status::GaveUp { cause: Cause::DriverPanicked });
+    let ended = JoinFailed::Ended(ChannelEnd::GaveUp(Cause::DriverPanicked));
+    let Poll::Ready(Err(failed)) = poll_once(join.as_mut()) else { panic!("it fails") };
+    assert_eq!(failed, ended);
+    let status = supervisor.connection_status("a").expect("known");
+    assert_eq!(status.last_cause, Some(Cause::DriverPanicked));
+    assert!(matches!(status.state, SupervisedState::Ended { ending: Ending::Crashed, .. }));
+    let events = drain(&mut events);
+    let told = events.iter().map(|event| serde_json::Value::from(event.data.clone()).to_string());
+    let told: Vec<String> = told.collect();
+    assert!(told.iter().any(|data| data.contains("the driver panicked")), "{told:?}");
+    assert!(told.iter().all(|data| !data.contains("disconnect was called")), "{told:?}");
 }

@@ -12,14 +12,14 @@ use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::protocol::Role;
 use bytes::Bytes;
 use phx_proto::adapter::{
-    ByteStream, CloseWatch, Meter, Net, WebSocket, socket_config, take_front,
+    ByteStream, CloseWatch, Meter, Net, Reads, WebSocket, socket_config, take_front,
 };
 #[cfg(feature = "tls")]
 use phx_proto::rustls::{ClientConfig, pki_types::ServerName};
 use phx_proto::upgrade::Upgraded;
 use phx_proto::{Config, Opened};
 use smol::io::{AsyncRead, AsyncWrite};
-use smol::net::{TcpStream, resolve};
+use smol::net::TcpStream;
 
 pub(crate) struct SmolNet;
 
@@ -28,10 +28,6 @@ impl Net for SmolNet {
 
     #[cfg(feature = "tls")]
     const TLS: bool = true;
-
-    async fn resolve(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
-        resolve((host, port)).await
-    }
 
     async fn connect(address: SocketAddr) -> io::Result<Io> {
         let stream = TcpStream::connect(address).await?;
@@ -54,7 +50,8 @@ impl Net for SmolNet {
         let connector = futures_rustls::TlsConnector::from(client);
         let meter = stream.meter.clone();
         let stream = Box::new(connector.connect(name, stream).await?);
-        Ok(Io { stream, meter, counts: false, leftover: Bytes::new(), close: None })
+        let leftover = Bytes::new();
+        Ok(Io { stream, meter, counts: false, reads: None, leftover, close: None })
     }
 }
 
@@ -68,10 +65,12 @@ pub(crate) async fn open(
     // Given to tungstenite, it would become the read buffer: one that is as small as this is, and
     // that grows by a frame at a time, which makes a system call of every frame.
     stream.leftover = upgraded.leftover;
+    let reads = Reads::default();
+    stream.reads = Some(reads.clone());
     let close = stream.close.insert(CloseWatch::default()).seen();
     let config = Some(socket_config(config));
     let socket = WebSocketStream::from_raw_socket(stream, Role::Client, config).await;
-    (WebSocket::new(socket, meter, close), Opened { protocol: upgraded.protocol })
+    (WebSocket::new(socket, meter, reads, close), Opened { protocol: upgraded.protocol })
 }
 
 /// What a WebSocket can run over.
@@ -86,6 +85,8 @@ pub(crate) struct Io {
     /// With TLS, that of the stream under it: there the writes fail, and bytes are counted.
     pub(crate) meter: Meter,
     counts: bool,
+    /// From when tungstenite reads.
+    reads: Option<Reads>,
     /// What was read with the upgrade and comes first.
     leftover: Bytes,
     /// Reads along once the stream is a WebSocket.
@@ -98,6 +99,7 @@ impl Io {
             stream: Box::new(stream),
             meter: Meter::default(),
             counts: true,
+            reads: None,
             leftover: Bytes::new(),
             close: None,
         }
@@ -124,7 +126,10 @@ impl AsyncRead for Io {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let read = if self.leftover.is_empty() {
+        if self.reads.as_ref().is_some_and(|reads| !reads.may_read()) {
+            return Poll::Pending;
+        }
+        let length = if self.leftover.is_empty() {
             let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
             if self.counts {
                 self.meter.read(read);
@@ -136,9 +141,12 @@ impl AsyncRead for Io {
             front.len()
         };
         if let Some(close) = &mut self.close {
-            close.read(&buffer[..read]);
+            close.read(&buffer[..length]);
         }
-        Poll::Ready(Ok(read))
+        if let Some(reads) = &self.reads {
+            reads.took(&mut buffer[..length]);
+        }
+        Poll::Ready(Ok(length))
     }
 }
 
@@ -202,7 +210,12 @@ mod tests {
     }
 
     async fn receive(transport: &mut WebSocket) -> Received {
-        poll_fn(|cx| transport.poll_receive(cx)).await
+        loop {
+            let received = poll_fn(|cx| transport.poll_receive(cx)).await;
+            if !matches!(received, Received::Control | Received::Part) {
+                return received;
+            }
+        }
     }
 
     /// The next masked frame of at most 125 bytes: its opcode and its payload.

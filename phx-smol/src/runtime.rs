@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::future::Future;
+use core::net::SocketAddr;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 use core::time::Duration;
@@ -9,7 +10,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use phx_proto::adapter::{WebSocket, dial, dial_over, random_u64};
+use phx_proto::adapter::{Resolver, WebSocket, dial, dial_over, random_u64};
 use phx_proto::driver::{Runtime, Timer};
 use phx_proto::{Config, ConnectRequest, Failure, Opened, Time, Uri};
 use smol::io::{AsyncRead, AsyncWrite};
@@ -24,6 +25,7 @@ use crate::net::{Io, SmolNet, open};
 pub struct SmolRuntime {
     origin: Instant,
     dialler: Option<Arc<Dialler>>,
+    resolver: Resolver,
 }
 
 type Dialler = dyn Fn(Uri) -> Pin<Box<dyn Future<Output = io::Result<Io>> + Send>> + Send + Sync;
@@ -32,7 +34,7 @@ impl SmolRuntime {
     /// A runtime whose clock starts now.
     #[must_use]
     pub fn new() -> Self {
-        Self { origin: Instant::now(), dialler: None }
+        Self { origin: Instant::now(), dialler: None, resolver: Resolver::system() }
     }
 
     /// Dials with a function of the caller's own, which yields a stream that leads to the server:
@@ -60,6 +62,38 @@ impl SmolRuntime {
             let stream = dial(uri);
             Box::pin(async move { Ok(Io::new(stream.await?)) })
         }));
+        self
+    }
+}
+
+impl SmolRuntime {
+    /// Looks names up with a function of the caller's own, which takes a host and a port: another
+    /// protocol, or answers of its own. Addresses are not looked up.
+    ///
+    /// By default the system's resolver is asked, on at most four threads of the process for all of
+    /// its connections, and once for all attempts that wait for the same host.
+    ///
+    /// ```no_run
+    /// use phx_smol::SmolRuntime;
+    /// use phx_smol::{Config, driver};
+    ///
+    /// # async fn to_one_of_ours() -> Result<(), Box<dyn std::error::Error>> {
+    /// let config = Config::new("wss://backend.internal/socket/websocket")?;
+    /// let runtime = SmolRuntime::new()
+    ///     .resolve_with(|_host, port| async move { Ok(vec![([10, 0, 0, 7], port).into()]) });
+    /// let client = driver::connect(config, runtime).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn resolve_with<F>(
+        mut self,
+        resolve: impl Fn(String, u16) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static,
+    {
+        self.resolver = Resolver::new(resolve);
         self
     }
 }
@@ -103,11 +137,11 @@ impl Runtime for SmolRuntime {
         request: ConnectRequest,
         config: &Config,
     ) -> impl Future<Output = Result<(WebSocket, Opened), Failure>> + Send + 'static {
-        let config = config.clone();
+        let (config, resolver) = (config.clone(), self.resolver.clone());
         let stream = self.dialler.as_ref().map(|dialler| dialler(request.uri.clone()));
         async move {
             let (stream, upgraded) = match stream {
-                None => dial::<SmolNet>(&request, &config).await?,
+                None => dial::<SmolNet>(&request, &config, &resolver).await?,
                 Some(stream) => dial_over::<SmolNet>(stream, &request).await?,
             };
             Ok(open(stream, upgraded, &config).await)

@@ -1,7 +1,8 @@
 //! The sockets of tokio, as dialling wants them.
 
+use core::future::{Future, poll_fn};
 use core::net::SocketAddr;
-use core::pin::Pin;
+use core::pin::{Pin, pin};
 use core::task::{Context, Poll, ready};
 use core::time::Duration;
 use std::io;
@@ -10,14 +11,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use phx_proto::adapter::{
-    ByteStream, CloseWatch, Meter, Net, WebSocket, socket_config, take_front,
+    ByteStream, CloseWatch, Meter, Net, Reads, WebSocket, socket_config, take_front,
 };
 #[cfg(feature = "tls")]
 use phx_proto::rustls::{ClientConfig, pki_types::ServerName};
 use phx_proto::upgrade::Upgraded;
 use phx_proto::{Config, Opened};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
@@ -28,10 +29,6 @@ impl Net for TokioNet {
 
     #[cfg(feature = "tls")]
     const TLS: bool = true;
-
-    async fn resolve(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
-        Ok(lookup_host((host.as_str(), port)).await?.collect())
-    }
 
     async fn connect(address: SocketAddr) -> io::Result<Io> {
         let stream = TcpStream::connect(address).await?;
@@ -54,7 +51,8 @@ impl Net for TokioNet {
         let connector = tokio_rustls::TlsConnector::from(client);
         let meter = stream.meter.clone();
         let stream = Box::new(connector.connect(name, stream).await?);
-        Ok(Io { stream, meter, counts: false, leftover: Bytes::new(), close: None })
+        let leftover = Bytes::new();
+        Ok(Io { stream, meter, counts: false, reads: None, leftover, close: None })
     }
 }
 
@@ -68,10 +66,12 @@ pub(crate) async fn open(
     // Given to tungstenite, it would become the read buffer: one that is as small as this is, and
     // that grows by a frame at a time, which makes a system call of every frame.
     stream.leftover = upgraded.leftover;
+    let reads = Reads::default();
+    stream.reads = Some(reads.clone());
     let close = stream.close.insert(CloseWatch::default()).seen();
     let config = Some(socket_config(config));
     let socket = WebSocketStream::from_raw_socket(stream, Role::Client, config).await;
-    (WebSocket::new(socket, meter, close), Opened { protocol: upgraded.protocol })
+    (WebSocket::new(socket, meter, reads, close), Opened { protocol: upgraded.protocol })
 }
 
 /// What a WebSocket can run over.
@@ -86,6 +86,8 @@ pub(crate) struct Io {
     /// With TLS, that of the stream under it: there the writes fail, and bytes are counted.
     pub(crate) meter: Meter,
     counts: bool,
+    /// From when tungstenite reads.
+    reads: Option<Reads>,
     /// What was read with the upgrade and comes first.
     leftover: Bytes,
     /// Reads along once the stream is a WebSocket.
@@ -98,25 +100,38 @@ impl Io {
             stream: Box::new(stream),
             meter: Meter::default(),
             counts: true,
+            reads: None,
             leftover: Bytes::new(),
             close: None,
         }
+    }
+
+    /// Polls the stream outside of tokio's cooperative budget: `Pending` must mean that there is
+    /// nothing to read, or no room to write. The driver has a budget of its own.
+    fn poll<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut poll: impl FnMut(Pin<&mut dyn Stream>, &mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        let stream = &mut *self.stream;
+        let polled = poll_fn(|cx| poll(Pin::new(&mut *stream), cx));
+        pin!(tokio::task::unconstrained(polled)).poll(cx)
     }
 }
 
 impl ByteStream for Io {
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut buffer = ReadBuf::new(buffer);
-        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+        ready!(self.poll(cx, |stream, cx| stream.poll_read(cx, &mut buffer)))?;
         Poll::Ready(Ok(buffer.filled().len()))
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        self.poll(cx, |stream, cx| stream.poll_write(cx, bytes))
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        self.poll(cx, |stream, cx| stream.poll_flush(cx))
     }
 }
 
@@ -126,9 +141,12 @@ impl AsyncRead for Io {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.reads.as_ref().is_some_and(|reads| !reads.may_read()) {
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         if self.leftover.is_empty() {
-            ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+            ready!(self.poll(cx, |stream, cx| stream.poll_read(cx, buffer)))?;
             if self.counts {
                 self.meter.read(buffer.filled().len() - before);
             }
@@ -137,6 +155,9 @@ impl AsyncRead for Io {
         }
         if let Some(close) = &mut self.close {
             close.read(&buffer.filled()[before..]);
+        }
+        if let Some(reads) = &self.reads {
+            reads.took(&mut buffer.filled_mut()[before..]);
         }
         Poll::Ready(Ok(()))
     }
@@ -149,7 +170,7 @@ impl AsyncWrite for Io {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         if !self.meter.failed() {
-            match ready!(Pin::new(&mut self.stream).poll_write(cx, bytes)) {
+            match ready!(self.poll(cx, |stream, cx| stream.poll_write(cx, bytes))) {
                 Ok(written) => {
                     if self.counts {
                         self.meter.wrote(written);
@@ -163,7 +184,9 @@ impl AsyncWrite for Io {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.meter.failed() && ready!(Pin::new(&mut self.stream).poll_flush(cx)).is_err() {
+        if !self.meter.failed()
+            && ready!(self.poll(cx, |stream, cx| stream.poll_flush(cx))).is_err()
+        {
             self.meter.fail();
         }
         Poll::Ready(Ok(()))
@@ -201,7 +224,12 @@ mod tests {
     }
 
     async fn receive(transport: &mut WebSocket) -> Received {
-        poll_fn(|cx| transport.poll_receive(cx)).await
+        loop {
+            let received = poll_fn(|cx| transport.poll_receive(cx)).await;
+            if !matches!(received, Received::Control | Received::Part) {
+                return received;
+            }
+        }
     }
 
     /// The next masked frame of at most 125 bytes: its opcode and its payload.

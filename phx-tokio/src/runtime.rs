@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::future::Future;
+use core::net::SocketAddr;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 use core::time::Duration;
@@ -9,7 +10,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use phx_proto::adapter::{WebSocket, dial, dial_over, random_u64};
+use phx_proto::adapter::{Resolver, WebSocket, dial, dial_over, random_u64};
 use phx_proto::driver::{Runtime, Timer};
 use phx_proto::{Config, ConnectRequest, Failure, Opened, Time, Uri};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -26,6 +27,7 @@ use crate::net::{Io, TokioNet, open};
 pub struct TokioRuntime {
     origin: Instant,
     dialler: Option<Arc<Dialler>>,
+    resolver: Resolver,
 }
 
 type Dialler = dyn Fn(Uri) -> Pin<Box<dyn Future<Output = io::Result<Io>> + Send>> + Send + Sync;
@@ -34,7 +36,7 @@ impl TokioRuntime {
     /// A runtime whose clock starts now.
     #[must_use]
     pub fn new() -> Self {
-        Self { origin: Instant::now(), dialler: None }
+        Self { origin: Instant::now(), dialler: None, resolver: Resolver::system() }
     }
 
     /// Dials with a function of the caller's own, which yields a stream that leads to the server:
@@ -62,6 +64,38 @@ impl TokioRuntime {
             let stream = dial(uri);
             Box::pin(async move { Ok(Io::new(stream.await?)) })
         }));
+        self
+    }
+}
+
+impl TokioRuntime {
+    /// Looks names up with a function of the caller's own, which takes a host and a port: another
+    /// protocol, or answers of its own. Addresses are not looked up.
+    ///
+    /// By default the system's resolver is asked, on at most four threads of the process for all of
+    /// its connections, and once for all attempts that wait for the same host.
+    ///
+    /// ```no_run
+    /// use phx_tokio::TokioRuntime;
+    /// use phx_tokio::{Config, driver};
+    ///
+    /// # async fn to_one_of_ours() -> Result<(), Box<dyn std::error::Error>> {
+    /// let config = Config::new("wss://backend.internal/socket/websocket")?;
+    /// let runtime = TokioRuntime::new()
+    ///     .resolve_with(|_host, port| async move { Ok(vec![([10, 0, 0, 7], port).into()]) });
+    /// let client = driver::connect(config, runtime).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn resolve_with<F>(
+        mut self,
+        resolve: impl Fn(String, u16) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static,
+    {
+        self.resolver = Resolver::new(resolve);
         self
     }
 }
@@ -105,15 +139,16 @@ impl Runtime for TokioRuntime {
         request: ConnectRequest,
         config: &Config,
     ) -> impl Future<Output = Result<(WebSocket, Opened), Failure>> + Send + 'static {
-        let config = config.clone();
+        let (config, resolver) = (config.clone(), self.resolver.clone());
         let stream = self.dialler.as_ref().map(|dialler| dialler(request.uri.clone()));
-        async move {
+        // Outside of tokio's cooperative budget, as everything that the driver polls.
+        tokio::task::unconstrained(async move {
             let (stream, upgraded) = match stream {
-                None => dial::<TokioNet>(&request, &config).await?,
+                None => dial::<TokioNet>(&request, &config, &resolver).await?,
                 Some(stream) => dial_over::<TokioNet>(stream, &request).await?,
             };
             Ok(open(stream, upgraded, &config).await)
-        }
+        })
     }
 
     fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
@@ -146,7 +181,8 @@ impl Timer for TokioTimer {
     fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(at) = self.at else { return Poll::Pending };
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
-        sleep.as_mut().poll(cx)
+        // With the budget of its task used up, a sleep is pending without having registered.
+        Pin::new(&mut tokio::task::unconstrained(sleep.as_mut())).poll(cx)
     }
 }
 

@@ -6,6 +6,8 @@ mod adapter;
 mod rt {
     use core::future::Future;
     use core::net::SocketAddr;
+    use core::pin::Pin;
+    use core::task::{Context, Poll};
     use core::time::Duration;
     use std::io;
     use std::sync::Arc;
@@ -14,8 +16,9 @@ mod rt {
     pub(crate) use phx_smol::SmolRuntime as Runtime;
     use phx_tests::waiting::TEST_DEADLINE;
     use smol::future::FutureExt;
+    use smol::io::{AsyncRead, AsyncWrite};
 
-    use crate::adapter::Spawn;
+    use crate::adapter::{Script, Spawn};
 
     pub(crate) async fn connect_tcp(addr: SocketAddr) -> io::Result<smol::net::TcpStream> {
         smol::net::TcpStream::connect(addr).await
@@ -46,5 +49,60 @@ mod rt {
             smol::Timer::after(TEST_DEADLINE).await;
             panic!("it hangs")
         }))
+    }
+
+    /// As `block_on`, while the only blocking thread of the process waits for the end of it.
+    pub(crate) fn without_blocking_threads<T>(test: impl Future<Output = T>) -> T {
+        assert_eq!(std::env::var("BLOCKING_MAX_THREADS").as_deref(), Ok("1"));
+        let (keep, ended) = std::sync::mpsc::channel::<()>();
+        smol::unblock(move || ended.recv()).detach();
+        let done = block_on(test);
+        drop(keep);
+        done
+    }
+
+    /// Runs something in the background.
+    pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+        smol::spawn(task).detach();
+    }
+
+    /// A task of smol's has no cooperative budget.
+    pub(crate) fn exhaust_budget() {}
+
+    /// A stream that a test plays.
+    pub(crate) struct Scripted(Box<dyn Script>);
+
+    impl Scripted {
+        pub(crate) fn new(script: impl Script) -> Self {
+            Self(Box::new(script))
+        }
+    }
+
+    impl AsyncRead for Scripted {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buffer: &mut [u8],
+        ) -> Poll<io::Result<usize>> {
+            self.0.read(cx, buffer)
+        }
+    }
+
+    impl AsyncWrite for Scripted {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.0.write(bytes)
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
     }
 }

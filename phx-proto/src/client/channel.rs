@@ -15,6 +15,7 @@ use super::messages::Messages;
 use super::presence::PresenceStream;
 use super::state::{Shared, State};
 use super::subscribers::Subscriber;
+use super::waiters::WaiterId;
 use crate::config::join_params::JoinParams;
 use crate::event::cause::{ChannelEnd, LeaveOutcome, PushOutcome, Reply};
 use crate::event::error::{JoinError, PushError, PushErrorKind};
@@ -64,8 +65,9 @@ pub(super) struct ChannelInner {
     topic: Topic,
     interest: InterestId,
     policy: MailboxPolicy,
-    /// The mailbox from the join call on, until `messages` takes it.
-    first: Arc<Subscriber>,
+    /// The mailbox from the join call on, until `messages` takes it. A handle that did not join has
+    /// none.
+    first: Option<Arc<Subscriber>>,
     first_taken: AtomicBool,
 }
 
@@ -82,26 +84,28 @@ impl ChannelInner {
 impl Drop for ChannelInner {
     fn drop(&mut self) {
         let taken = self.first_taken.load(Ordering::Relaxed);
-        self.shared().command(|state, now| {
-            if !taken {
-                state.drop_mailbox(&self.first);
+        let waiter = self.shared().command(|state, now| {
+            if let (Some(first), false) = (&self.first, taken) {
+                state.drop_mailbox(first);
             }
-            state.forget_join(self.interest);
+            let waiter = state.forget_join(self.interest);
             if state.socket.release(now, self.interest) == Released::Leaving {
                 state.end_topic(&self.topic, &ChannelEnd::Left);
             }
+            waiter
         });
+        drop(waiter);
     }
 }
 
 impl Channel {
-    /// The interest and its first mailbox must exist already.
+    /// The interest, and the mailbox of one that joined, must exist already.
     pub(super) fn new(
         handle: Arc<Handle>,
         topic: Topic,
         interest: InterestId,
         policy: MailboxPolicy,
-        first: Arc<Subscriber>,
+        first: Option<Arc<Subscriber>>,
     ) -> Self {
         let first_taken = AtomicBool::new(false);
         Self {
@@ -110,8 +114,11 @@ impl Channel {
     }
 
     pub(super) async fn joined(&self) -> Result<(), super::JoinFailed> {
-        let id = self.inner.interest;
-        poll_fn(|cx| self.inner.shared().peek(|state| state.poll_join(id, cx))).await
+        let (shared, interest) = (self.inner.shared(), self.inner.interest);
+        let joined =
+            poll_fn(|cx| shared.poll_waiter(cx, |state| state.join_result(interest))).await;
+        drop(shared.peek(|state| state.forget_join(interest)));
+        joined
     }
 
     /// The topic.
@@ -202,10 +209,7 @@ impl Channel {
         payload: impl Into<Payload>,
         options: PushOptions,
     ) -> Result<Reply, PushFailed> {
-        match self.run(event, payload.into(), PushOptions { cast: false, ..options }).await? {
-            PushOutcome::Reply(reply) => Ok(reply),
-            outcome => Err(failed(outcome)),
-        }
+        replied(self.run(event, payload.into(), PushOptions { cast: false, ..options }).await?)
     }
 
     /// Pushes without waiting for a reply: done when the frame is handed to the transport.
@@ -233,10 +237,7 @@ impl Channel {
         payload: impl Into<Payload>,
         options: PushOptions,
     ) -> Result<(), PushFailed> {
-        match self.run(event, payload.into(), PushOptions { cast: true, ..options }).await? {
-            PushOutcome::Written => Ok(()),
-            outcome => Err(failed(outcome)),
-        }
+        written(self.run(event, payload.into(), PushOptions { cast: true, ..options }).await?)
     }
 
     async fn run(
@@ -245,49 +246,23 @@ impl Channel {
         payload: Payload,
         options: PushOptions,
     ) -> Result<PushOutcome, PushFailed> {
-        let shared = self.inner.shared();
-        let mut payload = Some(payload);
-        let mut pending = PendingPush { shared, id: None };
-        poll_fn(|cx| {
-            if let Some(id) = pending.id {
-                let outcome = ready!(shared.peek(|state| state.poll_push(id, cx)));
-                pending.id = None;
-                return Poll::Ready(Ok(outcome));
+        let Self { inner } = self;
+        push_and_wait(inner.shared(), payload, |state, now, payload| {
+            if !state.socket.is_interested(inner.interest) {
+                // This handle is done, even if others keep the topic joined.
+                return Err(PushError { kind: PushErrorKind::NotJoined, payload });
             }
-            let payload = payload.take().unwrap_or_else(Payload::empty);
-            let waker = cx.waker().clone();
-            let accepted = shared.command(|state, now| {
-                let id = self.accept(state, now, event, payload, options)?;
-                state.await_push(id, waker);
-                Ok::<_, PushFailed>(id)
-            });
-            // Woken when the outcome is there, which may be already.
-            pending.id = Some(accepted?);
-            Poll::Pending
+            state.socket.push(now, &inner.topic, event, payload, options)
         })
         .await
     }
 
-    fn accept(
-        &self,
-        state: &mut State,
-        now: Time,
-        event: &str,
-        payload: Payload,
-        options: PushOptions,
-    ) -> Result<PushId, PushError> {
-        if !state.socket.is_interested(self.inner.interest) {
-            // This handle is done, even if others keep the topic joined.
-            return Err(PushError { kind: PushErrorKind::NotJoined, payload });
-        }
-        state.socket.push(now, &self.inner.topic, event, payload, options)
-    }
-
     /// The events of the channel.
     ///
-    /// The first call on a handle sees everything since the join was asked for, such as the
-    /// `presence_state` that comes right behind its ok; later calls begin now. Each stream has a
-    /// mailbox of its own, bounded by [`Config::mailbox`](crate::Config::mailbox).
+    /// The first call on a handle of [`Client::join`](super::Client::join) sees everything since the
+    /// join was asked for, such as the `presence_state` that comes right behind its ok. Later calls,
+    /// and those on a handle of [`Client::channel`](super::Client::channel), begin now. Each stream
+    /// has a mailbox of its own, bounded by [`Config::mailbox`](crate::Config::mailbox).
     ///
     /// ```
     /// # use phx_proto::driver::{Channel, ChannelEvent};
@@ -308,10 +283,9 @@ impl Channel {
         let inner = &self.inner;
         let taken = inner.first_taken.swap(true, Ordering::Relaxed);
         let mailbox = inner.shared().command(|state, now| {
-            let mailbox = if taken {
-                state.add_mailbox(&inner.topic, inner.interest, inner.policy)
-            } else {
-                Arc::clone(&inner.first)
+            let mailbox = match &inner.first {
+                Some(first) if !taken => Arc::clone(first),
+                _ => state.add_mailbox(&inner.topic, inner.interest, inner.policy),
             };
             state.read_mailbox(now, &mailbox);
             mailbox
@@ -377,6 +351,53 @@ impl Channel {
     }
 }
 
+/// Pushes and waits for the outcome; withdraws the push when the future is dropped before that.
+pub(super) async fn push_and_wait(
+    shared: &Shared,
+    payload: Payload,
+    mut accept: impl FnMut(&mut State, Time, Payload) -> Result<PushId, PushError>,
+) -> Result<PushOutcome, PushFailed> {
+    // The core drops its payload under the lock, so that must not be the last one of memory
+    // that the application owns. This one outlives it.
+    let _kept = payload.shared();
+    let mut payload = Some(payload);
+    let mut pending = PendingPush { shared, id: None };
+    poll_fn(|cx| {
+        if let Some(id) = pending.id {
+            let outcome = ready!(shared.poll_waiter(cx, |state| state.push_outcome(id)));
+            pending.id = None;
+            return Poll::Ready(Ok(outcome));
+        }
+        let payload = payload.take().unwrap_or_else(Payload::empty);
+        let mut waker = Some(cx.waker().clone());
+        let accepted = shared.command(|state, now| {
+            let id = accept(state, now, payload)?;
+            state.await_push(id, waker.take());
+            Ok::<_, PushFailed>(id)
+        });
+        // Woken when the outcome is there, which may be already.
+        pending.id = Some(accepted?);
+        Poll::Pending
+    })
+    .await
+}
+
+/// What the outcome of a call is to its caller.
+pub(super) fn replied(outcome: PushOutcome) -> Result<Reply, PushFailed> {
+    match outcome {
+        PushOutcome::Reply(reply) => Ok(reply),
+        outcome => Err(failed(outcome)),
+    }
+}
+
+/// What the outcome of a cast is to its caller.
+pub(super) fn written(outcome: PushOutcome) -> Result<(), PushFailed> {
+    match outcome {
+        PushOutcome::Written => Ok(()),
+        outcome => Err(failed(outcome)),
+    }
+}
+
 fn failed(outcome: PushOutcome) -> PushFailed {
     match outcome {
         PushOutcome::TimedOut => PushFailed::TimedOut,
@@ -399,7 +420,8 @@ struct PendingPush<'a> {
 impl Drop for PendingPush<'_> {
     fn drop(&mut self) {
         let Some(id) = self.id else { return };
-        if self.shared.peek(|state| state.forget_push(id)) {
+        let waiter = self.shared.peek(|state| state.waiters.remove(WaiterId::Push(id)));
+        if waiter.is_some() {
             self.shared.command(|state, now| state.socket.cancel_push(now, id));
         }
     }
@@ -408,18 +430,18 @@ impl Drop for PendingPush<'_> {
 /// A leave that is awaited; nobody is told when its future is dropped.
 pub(super) struct PendingLeave<'a> {
     pub(super) shared: &'a Shared,
-    pub(super) id: u64,
+    pub(super) id: WaiterId,
 }
 
 impl PendingLeave<'_> {
     pub(super) async fn outcome(self) -> LeaveOutcome {
-        poll_fn(|cx| self.shared.peek(|state| state.poll_leave(self.id, cx))).await
+        poll_fn(|cx| self.shared.poll_waiter(cx, |state| state.leave_outcome(self.id))).await
     }
 }
 
 impl Drop for PendingLeave<'_> {
     fn drop(&mut self) {
-        self.shared.peek(|state| state.forget_leave(self.id));
+        drop(self.shared.peek(|state| state.waiters.remove(self.id)));
     }
 }
 

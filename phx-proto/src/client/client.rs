@@ -3,18 +3,21 @@
 use core::future::poll_fn;
 use std::sync::Arc;
 
-use super::channel::{Channel, JoinOptions, PendingLeave};
-use super::error::{JoinFailed, NotConnected};
+use super::channel::{Channel, JoinOptions, PendingLeave, push_and_wait, replied, written};
+use super::error::{JoinFailed, NotConnected, PushFailed};
 use super::mailbox::MailboxPolicy;
 use super::signals::Signals;
-use super::state::Shared;
+use super::state::{Shared, State};
+use super::waiters::WaiterId;
 use crate::config::Credentials;
 use crate::config::join_params::JoinParams;
-use crate::event::cause::{ChannelEnd, LeaveOutcome};
+use crate::event::cause::{ChannelEnd, LeaveOutcome, PushOutcome, Reply};
 use crate::event::error::{CredentialsError, NotOpen, NotRetrying, NotWanted};
 use crate::event::stats::Stats;
 use crate::socket::Status;
+use crate::socket::push::PushOptions;
 use crate::topic::Topic;
+use crate::wire::payload::Payload;
 
 /// One connection. Clones share it; when the last handle of any kind is dropped, it is closed.
 ///
@@ -191,9 +194,15 @@ impl Client {
     }
 
     async fn watch<T>(&self, done: impl Fn(&Status, bool) -> Option<T>) -> T {
-        let mut watcher = Watcher { shared: &self.handle.shared, id: None };
-        poll_fn(|cx| self.handle.shared.peek(|state| state.poll_status(&mut watcher.id, cx, &done)))
-            .await
+        let shared = &self.handle.shared;
+        let mut watcher = Watcher { shared, id: None };
+        poll_fn(|cx| {
+            shared.poll_waiter(cx, |state| match done(&state.socket.status(), state.driver_gone) {
+                Some(answer) => Ok(answer),
+                None => Err(*watcher.id.get_or_insert_with(|| state.await_status())),
+            })
+        })
+        .await
     }
 }
 
@@ -272,12 +281,13 @@ impl Client {
         })?;
         // From here on, dropping the channel releases the interest.
         let handle = Arc::clone(&self.handle);
-        let channel = Channel::new(handle, topic, interest, options.mailbox, mailbox);
+        let channel = Channel::new(handle, topic, interest, options.mailbox, Some(mailbox));
         channel.joined().await?;
         Ok(channel)
     }
 
-    /// One more handle of a topic that is wanted already (an auto-join, say), joined or not.
+    /// One more handle of a topic that is wanted already (an auto-join, say), joined or not. It has
+    /// no mailbox before [`Channel::messages`] is called: a handle that only pushes costs nothing.
     ///
     /// ```
     /// # use phx_proto::NotWanted;
@@ -295,11 +305,103 @@ impl Client {
     /// [`NotWanted`] for any other topic.
     pub fn channel(&self, topic: impl Into<Topic>) -> Result<Channel, NotWanted> {
         let (topic, policy) = (topic.into(), MailboxPolicy::default());
-        let (interest, mailbox) = self.handle.shared.command(|state, now| {
-            let interest = state.socket.attach(now, &topic)?;
-            Ok::<_, NotWanted>((interest, state.add_mailbox(&topic, interest, policy)))
-        })?;
-        Ok(Channel::new(Arc::clone(&self.handle), topic, interest, policy, mailbox))
+        let attach = |state: &mut State, now| state.socket.attach(now, &topic);
+        let interest = self.handle.shared.command(attach)?;
+        Ok(Channel::new(Arc::clone(&self.handle), topic, interest, policy, None))
+    }
+
+    /// Pushes on a topic that is wanted already and waits for the reply, as
+    /// [`Channel::push`] does, without a handle of the channel: nothing is kept for it, and the topic
+    /// is not held.
+    ///
+    /// Cancel safe, and through disconnects, as [`Channel::push`].
+    ///
+    /// ```
+    /// # use phx_proto::driver::{Client, PushFailed};
+    /// # async fn example(client: Client) -> Result<(), PushFailed> {
+    /// // The configuration says `auto_join("orders", …)`.
+    /// let reply = client.push("orders", "buy", serde_json::json!({"id": 7})).await?;
+    /// println!("{}", reply.status);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`PushFailed`]; [`PushFailed::NotAccepted`] for a topic that is not wanted.
+    pub async fn push(
+        &self,
+        topic: &str,
+        event: &str,
+        payload: impl Into<Payload>,
+    ) -> Result<Reply, PushFailed> {
+        self.push_with(topic, event, payload, PushOptions::call()).await
+    }
+
+    /// [`push`](Self::push) with a timeout of its own, or failing fast when not joined.
+    ///
+    /// Cancel safe, and through disconnects, as [`Channel::push`].
+    ///
+    /// # Errors
+    ///
+    /// As [`push`](Self::push).
+    pub async fn push_with(
+        &self,
+        topic: &str,
+        event: &str,
+        payload: impl Into<Payload>,
+        options: PushOptions,
+    ) -> Result<Reply, PushFailed> {
+        let options = PushOptions { cast: false, ..options };
+        replied(self.run(topic, event, payload.into(), options).await?)
+    }
+
+    /// Pushes on a topic that is wanted already without waiting for a reply, as [`Channel::cast`]
+    /// does, without a handle of the channel.
+    ///
+    /// Cancel safe, and through disconnects, as [`Channel::cast`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Channel::cast`]; [`PushFailed::NotAccepted`] for a topic that is not wanted.
+    pub async fn cast(
+        &self,
+        topic: &str,
+        event: &str,
+        payload: impl Into<Payload>,
+    ) -> Result<(), PushFailed> {
+        self.cast_with(topic, event, payload, PushOptions::cast()).await
+    }
+
+    /// [`cast`](Self::cast) with a timeout of its own, or failing fast when not joined.
+    ///
+    /// Cancel safe, and through disconnects, as [`Channel::cast`].
+    ///
+    /// # Errors
+    ///
+    /// As [`cast`](Self::cast).
+    pub async fn cast_with(
+        &self,
+        topic: &str,
+        event: &str,
+        payload: impl Into<Payload>,
+        options: PushOptions,
+    ) -> Result<(), PushFailed> {
+        let options = PushOptions { cast: true, ..options };
+        written(self.run(topic, event, payload.into(), options).await?)
+    }
+
+    async fn run(
+        &self,
+        topic: &str,
+        event: &str,
+        payload: Payload,
+        options: PushOptions,
+    ) -> Result<PushOutcome, PushFailed> {
+        push_and_wait(self.shared(), payload, |state, now, payload| {
+            state.socket.push(now, topic, event, payload, options)
+        })
+        .await
     }
 
     /// Leaves a topic for every handle of it; their streams end.
@@ -325,12 +427,13 @@ impl Client {
 /// Forgets its waker when the future that watches is dropped.
 struct Watcher<'a> {
     shared: &'a Shared,
-    id: Option<u64>,
+    id: Option<WaiterId>,
 }
 
 impl Drop for Watcher<'_> {
     fn drop(&mut self) {
-        let id = self.id.take();
-        self.shared.peek(|state| state.forget_watcher(id));
+        if let Some(id) = self.id {
+            drop(self.shared.peek(|state| state.waiters.remove(id)));
+        }
     }
 }

@@ -9,14 +9,31 @@
 //! Reading never waits for writing, nor writing for reading: both are polled in every round, with
 //! a budget each. A frame is pulled from the core only when the transport takes one, so nothing is
 //! ever held in between. What is read is gathered first and handed over as one batch, so the lock
-//! is taken, and a consumer woken, once for many frames. The clock decides what has expired, after what has arrived was read: an
-//! answer that waited in a buffer while the executor was busy is not late. The timer only wakes.
+//! is taken, and a consumer woken, once for many frames. The clock decides what has expired, after
+//! what has arrived was read: an answer that waited in a buffer while the executor was busy is not
+//! late. The timer only wakes.
 //!
 //! Bytes extend deadlines, so the driver reports the transport's totals to the core right before it
 //! expires anything, twice a second while an answer is awaited, and for every [`REPORT_BYTES`] that
 //! were written. Bytes that may have lain in a buffer while the process did not run are left out:
 //! after a gap in polling, reads count again once the transport was found empty, or
 //! [`CATCH_UP_BYTES`] were read.
+//!
+//! # What runs where
+//!
+//! | what | on which task | under the lock |
+//! | --- | --- | --- |
+//! | the core: every command, every input, every frame that is decoded or built | the caller's, or the driver's | yes |
+//! | serializers | as the core | yes, by their contract |
+//! | credential providers, functions of join parameters | the driver's | no |
+//! | the transport, the timer, the clock, the dialling | the driver's | no |
+//! | wakers: cloned, woken, dropped | whoever polls, or makes something happen | no |
+//! | drops of payloads, parameters, signals and messages of the application's | as the wakers | no |
+//! | recorders and `tracing` subscribers | whoever makes something happen | no |
+//!
+//! One poll is bounded: so many frames in, control frames and reads without a message included, so
+//! many frames out, so many functions in vain, so many rounds. When one of the bounds is reached the
+//! driver wakes itself and returns.
 
 use core::fmt;
 use core::future::Future;
@@ -28,15 +45,22 @@ use std::sync::Arc;
 
 use super::runtime::{Received, Runtime, Timer, Transport};
 use super::setup::{Asking, ConnectAttempt, Provided, Provider};
-use super::state::{Shared, State};
+use super::state::{Pulled, Shared, State};
 use crate::event::action::Action;
 use crate::event::input::{Ended, Failure, Opened, Progress};
 use crate::id::ConnectionId;
+use crate::socket::{JoinTicket, Supplied};
 use crate::time::Time;
 use crate::wire::Frame;
+use crate::wire::payload::Payload;
 
-/// Frames in, and frames out, in one poll, before other tasks get their turn.
+/// Frames in, control frames included, and frames out, in one poll, before other tasks get their
+/// turn.
 const BUDGET: u32 = 64;
+
+/// A read that completes no message counts as so many frames: it may be a whole buffer of the
+/// smallest pieces.
+const PART: u32 = 16;
 
 /// How many bytes of frames are gathered before they are handed over; one frame always is.
 const GATHERED_MAX: usize = 64 << 10;
@@ -89,6 +113,10 @@ pub struct Driver<R: Runtime> {
     timer_at: Option<Time>,
     /// Whom it wakes.
     timer_waker: Option<Waker>,
+    /// In this poll, what was evaluated for a join was not wanted any more.
+    stale: bool,
+    /// A clone of the task's waker, to be parked under the lock.
+    spare: Option<Waker>,
     /// Room for the wakers of a batch.
     wakers: Vec<Waker>,
     last_now: Time,
@@ -97,6 +125,8 @@ pub struct Driver<R: Runtime> {
     report_at: Option<Time>,
     /// Polls in a row whose reading did not come to an end.
     postponed: u32,
+    /// A poll has begun and not ended: it panicked, if this is seen outside of it.
+    polling: bool,
 }
 
 struct Link<T> {
@@ -183,6 +213,8 @@ impl<T: Transport> Link<T> {
             };
             *budget -= 1;
             match received {
+                Received::Control => {}
+                Received::Part => *budget = budget.saturating_sub(PART - 1),
                 Received::Frame(frame) => {
                     bytes += frame.len();
                     self.gathered.push_back(frame);
@@ -206,11 +238,14 @@ impl<R: Runtime> Driver<R> {
             timer: runtime.timer(),
             timer_at: None,
             timer_waker: None,
+            stale: false,
+            spare: None,
             wakers: Vec::new(),
             last_now: runtime.now(),
             last_wall: runtime.wall(),
             report_at: None,
             postponed: 0,
+            polling: false,
             asking: None,
             dial: None,
             link: None,
@@ -218,6 +253,14 @@ impl<R: Runtime> Driver<R> {
             provider,
             shared,
         }
+    }
+
+    /// Has the driver woken by the next command.
+    fn listen(&mut self, cx: &Context<'_>) {
+        if self.spare.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+            self.spare = Some(cx.waker().clone());
+        }
+        self.shared.peek(|state| state.listen(cx.waker(), &mut self.spare));
     }
 
     /// Notices a suspended machine, or a driver that was not polled, before deadlines are looked at.
@@ -254,8 +297,7 @@ impl<R: Runtime> Driver<R> {
             if state.socket.poll_timeout().is_some_and(|next| next.at <= now) {
                 state.socket.handle_timeout(now);
             }
-            state.expire_joins(now);
-            state.expire_patience(now);
+            state.expire_waiters(now);
         });
     }
 
@@ -396,11 +438,13 @@ impl<R: Runtime> Driver<R> {
         let id = link.id;
         let batch = link.gathered.len();
         let mut over = false;
+        let mut handled = 0;
         self.shared.batch(&mut self.wakers, |state| {
             // What is to be done about one frame is done before the next is looked at.
             while state.todo.is_empty() {
-                if let Some(frame) = link.gathered.pop_front() {
-                    state.socket.handle_frame(now, id, frame);
+                if let Some(frame) = link.gathered.get(handled) {
+                    handled += 1;
+                    state.socket.handle_frame(now, id, frame.clone());
                 } else if let Some(ended) = link.ended.take() {
                     over = true;
                     state.socket.handle_closed(now, id, ended);
@@ -410,6 +454,8 @@ impl<R: Runtime> Driver<R> {
                 state.drain(now);
             }
         });
+        // The memory behind a frame may be the transport's own, so the last of it is dropped here.
+        link.gathered.drain(..handled);
         if over {
             self.link = None;
             return true;
@@ -445,17 +491,30 @@ impl<R: Runtime> Driver<R> {
                 }
             }
             let regained = !core::mem::replace(&mut link.writable, true);
-            let frame = self.shared.input(now, |state| {
+            let pulled = self.shared.input(now, |state| {
                 if regained {
                     state.socket.handle_writable(now, id, true);
                 }
                 if let Some((id, progress)) = news.take() {
                     state.socket.handle_progress(now, id, progress);
                 }
-                state.pull_frame(now)
+                state.pull(now)
             });
-            let Some((to, frame)) = frame else { break };
+            let Some(pulled) = pulled else { break };
             *budget -= 1;
+            let (to, frame) = match pulled {
+                Pulled::Frame(to, frame) => (to, frame),
+                Pulled::Evaluate(ticket) => match evaluate(&self.shared, &self.runtime, &ticket) {
+                    Supplied::Join(Action::Join { id, frame, .. }) => (id, frame),
+                    // A function that changes what it is called for, time after time, must not keep
+                    // the executor.
+                    Supplied::Stale if core::mem::replace(&mut self.stale, true) => {
+                        *budget = 0;
+                        break;
+                    }
+                    _ => continue,
+                },
+            };
             if to == id {
                 link.flush = true;
                 link.sent = true;
@@ -535,12 +594,22 @@ impl<R: Runtime> Driver<R> {
             let core = state.socket.poll_timeout().map(|next| next.at);
             Outlook {
                 finished: state.is_finished(),
-                next: [core, state.next_deadline()].into_iter().flatten().min(),
+                next: [core, state.waiters.next_deadline()].into_iter().flatten().min(),
                 awaits_answer: state.socket.awaits_answer(),
                 todo: !state.todo.is_empty(),
             }
         })
     }
+}
+
+/// Evaluates the parameters of a join and supplies them. The function is the application's, so
+/// nothing is locked while it runs.
+fn evaluate<R: Runtime>(shared: &Shared, runtime: &R, ticket: &JoinTicket) -> Supplied {
+    let params = ticket.evaluate();
+    // The core drops its payload under the lock; this one outlives it.
+    let _kept = params.as_ref().ok().and_then(Payload::shared);
+    let now = runtime.now();
+    shared.input(now, |state| state.supply(now, ticket, params))
 }
 
 /// What there is to wait for after a round.
@@ -556,10 +625,21 @@ impl<R: Runtime> Future for Driver<R> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        this.shared.peek(|state| state.listen(cx));
+        this.polling = true;
+        let polled = this.poll_rounds(cx);
+        this.polling = false;
+        polled
+    }
+}
+
+impl<R: Runtime> Driver<R> {
+    fn poll_rounds(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self;
+        this.listen(cx);
         if let Some(link) = &mut this.link {
             link.dry = false;
         }
+        this.stale = false;
         let (mut reads, mut writes) = (BUDGET, BUDGET);
         let mut rounds = ROUNDS;
         loop {
@@ -594,6 +674,6 @@ impl<R: Runtime> Future for Driver<R> {
 impl<R: Runtime> Drop for Driver<R> {
     fn drop(&mut self) {
         let now = self.runtime.now();
-        self.shared.input(now, |state| state.end(now));
+        drop(self.shared.input(now, |state| state.end(now, self.polling)));
     }
 }

@@ -63,6 +63,8 @@ pub(super) struct Mailbox {
     end: Option<StreamEnd>,
     /// Messages dropped since it was asked last.
     dropped: u64,
+    /// Those messages, which are dropped after the lock.
+    discarded: Vec<Message>,
     /// Somebody reads it: a channel is not joined anew for a reader that there is not.
     read: bool,
 }
@@ -92,6 +94,7 @@ impl Mailbox {
             lent: (0, 0),
             end: None,
             dropped: 0,
+            discarded: Vec::new(),
             read: false,
         }
     }
@@ -116,6 +119,7 @@ impl Mailbox {
     #[inline]
     pub(super) fn message(&mut self, message: Message, bytes: usize) -> bool {
         if self.end.is_some() {
+            self.discarded.push(message);
             return true;
         }
         while self.is_full_for(bytes) {
@@ -123,18 +127,18 @@ impl Mailbox {
                 MailboxPolicy::Rejoin if !self.read => self.drop_oldest(),
                 MailboxPolicy::DropOldest => self.drop_oldest(),
                 MailboxPolicy::DropNewest => {
-                    self.count_new();
+                    self.drop_new(message);
                     return true;
                 }
                 MailboxPolicy::Rejoin => {
                     while !self.entries.is_empty() {
                         self.drop_oldest();
                     }
-                    self.count_new();
+                    self.drop_new(message);
                     return false;
                 }
                 MailboxPolicy::Close => {
-                    self.count_new();
+                    self.drop_new(message);
                     self.end = Some(StreamEnd::Overflow);
                     return true;
                 }
@@ -165,14 +169,21 @@ impl Mailbox {
     /// Drops everything but the end; how many messages were lost with it.
     pub(super) fn clear(&mut self) -> u64 {
         let lost = self.entries.len() as u64;
-        let end = self.end.take();
-        *self = Self { end, dropped: lost, read: self.read, ..Self::new(self.limits) };
+        let (end, discarded) = (self.end.take(), core::mem::take(&mut self.discarded));
+        let entries = core::mem::take(&mut self.entries);
+        *self = Self { end, dropped: lost, discarded, read: self.read, ..Self::new(self.limits) };
+        self.discarded.extend(entries.into_iter().map(|entry| entry.message));
         lost
     }
 
     /// How many messages were dropped since this was asked last.
     pub(super) const fn take_dropped(&mut self) -> u64 {
         core::mem::replace(&mut self.dropped, 0)
+    }
+
+    /// The messages that were dropped, for the caller to drop after the lock.
+    pub(super) fn take_discarded(&mut self) -> Vec<Message> {
+        core::mem::take(&mut self.discarded)
     }
 
     /// The first end counts; nothing is taken in after it.
@@ -234,6 +245,7 @@ impl Mailbox {
     fn drop_oldest(&mut self) {
         let Some(entry) = self.entries.pop_front() else { return };
         self.bytes = self.bytes.saturating_sub(entry.bytes);
+        self.discarded.push(entry.message);
         let next = self.entries.front_mut().map_or(&mut self.tail, |entry| &mut entry.before);
         let next = match (entry.before, next) {
             (Some(before), Some(next)) => {
@@ -248,7 +260,8 @@ impl Mailbox {
     }
 
     /// The new message is the one that is dropped.
-    fn count_new(&mut self) {
+    fn drop_new(&mut self, message: Message) {
+        self.discarded.push(message);
         self.tail.get_or_insert_default().lagged += 1;
         self.dropped += 1;
     }

@@ -19,6 +19,7 @@ mod state;
 mod subscribers;
 #[cfg(feature = "tracing")]
 mod trace;
+pub(crate) mod waiters;
 
 pub use channel::{Channel, JoinOptions, Left};
 pub use client::Client;

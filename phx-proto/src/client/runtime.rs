@@ -55,6 +55,12 @@ pub trait Timer: Send + Unpin + 'static {
     fn reset(&mut self, at: Option<Time>);
 
     /// Ready once the set time has come; pending for ever while not set.
+    ///
+    /// `Pending` is a promise: the waker of this call, or of the last one with a waker that
+    /// [wakes the same task](core::task::Waker::will_wake), is woken when the set time has come. The
+    /// driver relies on it, and polls the timer again only for another time or another waker. A
+    /// runtime that lets its timers answer `Pending` for other reasons, as tokio does when the
+    /// cooperative budget of a task is used up, must poll them outside of that.
     fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }
 
@@ -62,7 +68,10 @@ pub trait Timer: Send + Unpin + 'static {
 pub trait Transport: Send + Unpin + 'static {
     /// The next message, or how the connection ended. Not polled again after `Ended`.
     ///
-    /// Reading must go on while writing is blocked.
+    /// Reading must go on while writing is blocked. One call does a bounded amount of work: what is
+    /// no message is [`Control`](Received::Control) or [`Part`](Received::Part), so that the driver
+    /// can count it. `Pending` means that nothing is there to be read, not that others should have
+    /// their turn, which the driver sees to.
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Received>;
 
     /// Ready when one more frame can be taken. An error is reported by `poll_receive` too, so it
@@ -98,6 +107,10 @@ pub trait Transport: Send + Unpin + 'static {
 pub enum Received {
     /// A data frame.
     Frame(Frame),
+    /// A control frame, with which the transport has dealt.
+    Control,
+    /// Something was read, and no message is complete; there may be more to read.
+    Part,
     /// The end of the connection. A close frame that was read is the cause even when a reset
     /// follows at once, as Phoenix does it (`wire/close_graceful_shutdown`).
     Ended(Ended),

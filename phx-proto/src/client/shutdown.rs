@@ -6,11 +6,11 @@
 //! ```
 
 use core::future::poll_fn;
-use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 
 use super::client::Client;
 use super::state::{Shared, State};
+use super::waiters::{Wait, WaiterId};
 use crate::time::Time;
 use crate::topic::Topic;
 
@@ -23,13 +23,15 @@ pub struct Unfinished {
     pub pushes: usize,
     /// Topics whose leave the server had not confirmed.
     pub leaves: Vec<Topic>,
+    /// The task of a supervised connection had not ended: its executor does not poll it.
+    pub running: bool,
 }
 
 impl Unfinished {
     /// Whether everything was finished.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.pushes == 0 && self.leaves.is_empty()
+        self.pushes == 0 && self.leaves.is_empty() && !self.running
     }
 }
 
@@ -45,7 +47,7 @@ impl Client {
         let shared = self.shared();
         let (until, id) = shared.command(|state, now| {
             let until = now + grace;
-            (until, state.add_patience(until))
+            (until, state.await_shutdown(until))
         });
         let mut patience = Patience { shared, id, until };
         let pushes = patience
@@ -71,20 +73,13 @@ impl Client {
         });
         drop(patience);
         self.disconnect().await;
-        Unfinished { pushes, leaves }
+        Unfinished { pushes, leaves, running: false }
     }
-}
-
-/// Somebody who waits for the core to have finished something, for so long.
-pub(super) struct Patient {
-    /// None once it has passed.
-    until: Option<Time>,
-    waker: Option<Waker>,
 }
 
 struct Patience<'a> {
     shared: &'a Shared,
-    id: u64,
+    id: WaiterId,
     until: Time,
 }
 
@@ -93,13 +88,10 @@ impl Patience<'_> {
     async fn wait(&mut self, remains: impl Fn(&State) -> usize) -> usize {
         poll_fn(|cx| {
             let now = self.shared.now();
-            self.shared.peek(|state| {
+            self.shared.poll_waiter(cx, |state| {
                 let remains = remains(state);
-                if remains == 0 || now >= self.until || state.driver_gone {
-                    return Poll::Ready(remains);
-                }
-                state.park_patient(self.id, cx);
-                Poll::Pending
+                let over = remains == 0 || now >= self.until || state.driver_gone;
+                if over { Ok(remains) } else { Err(self.id) }
             })
         })
         .await
@@ -108,43 +100,15 @@ impl Patience<'_> {
 
 impl Drop for Patience<'_> {
     fn drop(&mut self) {
-        self.shared.peek(|state| state.patients.remove(&self.id));
+        drop(self.shared.peek(|state| state.waiters.remove(self.id)));
     }
 }
 
 impl State {
-    fn add_patience(&mut self, until: Time) -> u64 {
-        let id = self.mint();
-        self.patients.insert(id, Patient { until: Some(until), waker: None });
+    fn await_shutdown(&mut self, until: Time) -> WaiterId {
+        let id = WaiterId::Shutdown(self.waiters.mint());
+        self.waiters.register(id, Wait::Shutdown, None);
+        self.waiters.arm(id, until);
         id
-    }
-
-    fn park_patient(&mut self, id: u64, cx: &Context<'_>) {
-        if let Some(patient) = self.patients.get_mut(&id) {
-            patient.waker = Some(cx.waker().clone());
-        }
-    }
-
-    /// Something may have been finished.
-    pub(super) fn wake_patients(&mut self) {
-        for patient in self.patients.values_mut() {
-            self.wakes.extend(patient.waker.take());
-        }
-    }
-
-    /// When the first of them runs out of patience.
-    pub(super) fn next_patience(&self) -> Option<Time> {
-        self.patients.values().filter_map(|patient| patient.until).min()
-    }
-
-    /// Forgets the times that have passed, so that the timer is not set for them again; who
-    /// waits is woken.
-    pub(super) fn expire_patience(&mut self, now: Time) {
-        for patient in self.patients.values_mut() {
-            if patient.until.is_some_and(|until| until <= now) {
-                patient.until = None;
-                self.wakes.extend(patient.waker.take());
-            }
-        }
     }
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use futures_core::Stream;
 
 use super::client::Handle;
+use super::waiters::WaiterId;
 use crate::event::cause::PushOutcome;
 use crate::event::signal::Signal;
 use crate::topic::Topic;
@@ -33,11 +34,11 @@ pub enum ClientEvent {
 #[must_use = "a stream does nothing unless it is read"]
 pub struct Signals {
     handle: Arc<Handle>,
-    id: u64,
+    id: WaiterId,
 }
 
 impl Signals {
-    pub(super) const fn new(handle: Arc<Handle>, id: u64) -> Self {
+    pub(super) const fn new(handle: Arc<Handle>, id: WaiterId) -> Self {
         Self { handle, id }
     }
 
@@ -49,7 +50,7 @@ impl Signals {
     }
 
     pub(crate) fn poll_event(&self, cx: &Context<'_>) -> Poll<Option<ClientEvent>> {
-        self.handle.shared.peek(|state| state.poll_signals(self.id, cx))
+        self.handle.shared.poll_waiter(cx, |state| state.next_signal(self.id))
     }
 }
 
@@ -63,7 +64,7 @@ impl Stream for Signals {
 
 impl Drop for Signals {
     fn drop(&mut self) {
-        self.handle.shared.peek(|state| state.drop_signals(self.id));
+        drop(self.handle.shared.peek(|state| state.waiters.remove(self.id)));
     }
 }
 
@@ -90,19 +91,20 @@ impl SignalQueue {
         Some(ClientEvent::Signal(signal))
     }
 
-    /// Adds a signal; how many others had to go. One always fits, however large.
-    pub(super) fn push(&mut self, signal: &Signal) -> u64 {
+    /// Adds a signal; those that had to go, to be dropped after the lock. One always fits, however
+    /// large.
+    pub(super) fn push(&mut self, signal: &Signal) -> Vec<Signal> {
         let more = bytes(signal);
-        let mut dropped = 0;
+        let mut dropped = Vec::new();
         while self.queue.len() >= self.max || self.bytes.saturating_add(more) > self.bytes_max {
             // When nothing can go, it grows by one for each topic at most.
             let Some(index) = self.expendable(signal) else { break };
             if let Some(gone) = self.queue.remove(index) {
                 self.bytes -= bytes(&gone);
-                dropped += 1;
+                dropped.push(gone);
             }
         }
-        self.lagged += dropped;
+        self.lagged += dropped.len() as u64;
         self.bytes += more;
         self.queue.push_back(signal.clone());
         dropped
@@ -186,7 +188,7 @@ mod tests {
     fn messages_go_before_what_tells_the_state() {
         let mut queue = SignalQueue::new(3, 1_000);
         queue.push(&joined("room:a"));
-        assert_eq!((0..5).map(|_| queue.push(&message("x"))).sum::<u64>(), 3);
+        assert_eq!((0..5).map(|_| queue.push(&message("x")).len()).sum::<usize>(), 3);
         let left = all(&mut queue);
         assert_eq!(left[0], ClientEvent::Lagged(3));
         assert_eq!(left[1], ClientEvent::Signal(joined("room:a")));

@@ -10,40 +10,41 @@
 //!
 //! There is no command channel: a handle locks, calls the core, and has its answer, the payload
 //! handed back included. So dropping a handle or a future is a plain synchronous call. After
-//! every command and input the core's facts are drained, so no fact of the past can meet a waiter
-//! of the present. Frames stay in the core until the driver has a transport that takes them.
+//! every command and input the core's facts are drained, so a stale event can never complete a newer
+//! waiter. Frames stay in the core until the driver has a transport that takes them.
 //!
 //! A mailbox has a lock of its own, which a consumer takes alone and the driver takes inside this one.
 //!
-//! Wakers are collected under the lock and woken after it.
+//! Nothing of the application's runs under the lock. Wakers are cloned before it and collected under
+//! it, to be woken or dropped after it; so is whatever may hold memory or handles of the
+//! application. The one exception is a [`Serializer`](crate::wire::Serializer), by its contract.
 
 use core::fmt;
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::error::{JoinFailed, JoinObstacle};
 use super::mailbox::Mailbox;
 use super::messages::{Message, StreamEnd};
 use super::presence::PresenceLog;
-use super::shutdown::Patient;
-use super::signals::SignalQueue;
 use super::subscribers::Subscriber;
-use crate::collections::ordered::Ordered;
+use super::waiters::{JoinWait, Parked, Wait, Waiter, WaiterId, Waiters, poll_parked};
 use crate::collections::table::Table;
-use crate::config::join_params::JoinParams;
+use crate::config::join_params::{JoinParams, ParamsPanicked};
 use crate::event::action::Action;
 use crate::event::cause::{Cause, ChannelEnd, LeaveOutcome, PushOutcome};
 use crate::event::input::Ended;
 use crate::event::signal::Signal;
 use crate::id::{ConnectionId, InterestId, PushId};
 use crate::recording::{RecordedSocket, Tape};
-use crate::socket::Status;
 use crate::socket::channel::ChannelStatus;
+use crate::socket::{JoinTicket, Status, Step, Supplied};
 use crate::time::Time;
 use crate::topic::Topic;
 use crate::wire::Frame;
+use crate::wire::payload::Payload;
 
 /// The lock, and the clock that every command is stamped with.
 pub(super) struct Shared {
@@ -51,6 +52,10 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// Where a recording goes, if there is one.
     tape: Option<Arc<Tape>>,
+    /// The span in which the client was made. A subscriber is code of the application, so it is
+    /// not even cloned under the lock.
+    #[cfg(feature = "tracing")]
+    span: tracing::Span,
 }
 
 impl fmt::Debug for Shared {
@@ -67,7 +72,13 @@ impl Shared {
         clock: impl Fn() -> Time + Send + Sync + 'static,
     ) -> Arc<Self> {
         let tape = socket.tape();
-        Arc::new(Self { clock: Box::new(clock), state: Mutex::new(State::new(socket, seed)), tape })
+        Arc::new(Self {
+            clock: Box::new(clock),
+            state: Mutex::new(State::new(socket, seed)),
+            tape,
+            #[cfg(feature = "tracing")]
+            span: tracing::Span::current(),
+        })
     }
 
     /// A command of a handle: the driver is woken to carry out what comes of it.
@@ -111,6 +122,25 @@ impl Shared {
         wakers.drain(..).for_each(Waker::wake);
     }
 
+    /// Polls a waiter of the registry. `look` takes the outcome out of the state, or names the
+    /// waiter that goes on waiting.
+    pub(super) fn poll_waiter<T>(
+        &self,
+        cx: &Context<'_>,
+        mut look: impl FnMut(&mut State) -> Result<T, WaiterId>,
+    ) -> Poll<T> {
+        poll_parked(cx, |spare| {
+            self.peek(|state| match look(state) {
+                Ok(outcome) => Some(Poll::Ready(outcome)),
+                Err(id) => {
+                    let waiter = state.waiters.get_mut(id);
+                    let parked = waiter.is_none_or(|waiter| waiter.park(cx.waker(), spare));
+                    parked.then_some(Poll::Pending)
+                }
+            })
+        })
+    }
+
     fn locked<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let answer = work(&mut state);
@@ -127,15 +157,15 @@ impl Shared {
             tape.flush();
         }
         #[cfg(feature = "tracing")]
-        trace.tell();
-        // Functions of the application: what they hold may be handles of this very client.
+        trace.tell(&self.span);
+        // What the application owns may hold handles of this very client.
         drop(discarded);
         wakes.wake();
         answer
     }
 
-    /// The core changes nothing before a user's function has returned, so a panic of one leaves
-    /// nothing half done.
+    /// No code of the application runs under it but serializers. The core changes nothing before
+    /// one of them has returned, so a panic leaves nothing half done.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -146,28 +176,21 @@ pub(super) struct State {
     pub(super) socket: RecordedSocket,
     /// What the driver has to carry out, in order.
     pub(super) todo: VecDeque<Action>,
-    pub(super) driver: Option<Waker>,
+    driver: Parked,
     pub(super) driver_gone: bool,
     /// The last handle is gone.
     pub(super) abandoned: bool,
     pub(super) wakes: Wakes,
-    pub(super) next_id: u64,
+    pub(super) waiters: Waiters,
     /// Why the connection or attempt before the present one ended.
     pub(super) last_cause: Option<Cause>,
     /// The parameters of every topic that was joined here, so that the core's are never the last
     /// ones and no function of the application is dropped under the lock.
     params: Table<JoinParams>,
-    discarded: Vec<JoinParams>,
+    pub(super) discarded: Vec<Discarded>,
     /// Topics to be joined anew, because a mailbox with that policy overflowed.
     pub(super) resyncs: Vec<Topic>,
     pub(super) topics: Table<Audience>,
-    joins: BTreeMap<InterestId, Box<JoinWaiter>>,
-    deadlines: BTreeSet<(Time, InterestId)>,
-    pushes: Ordered<PushId, Slot<Option<PushOutcome>>>,
-    leaves: BTreeMap<u64, (Topic, Slot<Option<LeaveOutcome>>)>,
-    pub(super) signals: BTreeMap<u64, Box<Slot<SignalQueue>>>,
-    watchers: BTreeMap<u64, Waker>,
-    pub(super) patients: BTreeMap<u64, Patient>,
     #[cfg(feature = "tracing")]
     trace: super::trace::Trace,
     /// Messages that some mailbox had no room for.
@@ -200,6 +223,14 @@ impl Wakes {
     }
 }
 
+/// What the driver writes next.
+pub(super) enum Pulled {
+    /// A frame, and the connection it belongs to.
+    Frame(ConnectionId, Frame),
+    /// A join whose parameters are evaluated first, without the lock.
+    Evaluate(JoinTicket),
+}
+
 /// Who wants to hear of a topic.
 #[derive(Default)]
 pub(super) struct Audience {
@@ -208,30 +239,12 @@ pub(super) struct Audience {
     pub(super) presence: PresenceLog,
 }
 
-/// Something that one consumer waits for.
-pub(super) struct Slot<T> {
-    pub(super) value: T,
-    pub(super) waker: Option<Waker>,
-}
-
-struct JoinWaiter {
-    topic: Topic,
-    deadline: Time,
-    last: Option<JoinObstacle>,
-    slot: Slot<Option<Result<(), JoinFailed>>>,
-}
-
-impl<T> Slot<T> {
-    pub(super) const fn new(value: T) -> Self {
-        Self { value, waker: None }
-    }
-
-    pub(super) fn park(&mut self, cx: &Context<'_>) {
-        match &mut self.waker {
-            Some(waker) => waker.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
-        }
-    }
+/// What is dropped after the lock, because the application may own what it holds.
+#[allow(dead_code, reason = "they are held to be dropped")]
+pub(super) enum Discarded {
+    Params(JoinParams),
+    Messages(Vec<Message>),
+    Signals(Vec<Signal>),
 }
 
 impl State {
@@ -239,23 +252,16 @@ impl State {
         Self {
             socket,
             todo: VecDeque::new(),
-            driver: None,
+            driver: Parked::new(),
             driver_gone: false,
             abandoned: false,
             wakes: Wakes::default(),
-            next_id: 0,
+            waiters: Waiters::default(),
             last_cause: None,
             params: Table::seeded(seed),
             discarded: Vec::new(),
             resyncs: Vec::new(),
             topics: Table::seeded(seed),
-            joins: BTreeMap::new(),
-            deadlines: BTreeSet::new(),
-            pushes: Ordered::new(),
-            leaves: BTreeMap::new(),
-            signals: BTreeMap::new(),
-            watchers: BTreeMap::new(),
-            patients: BTreeMap::new(),
             #[cfg(feature = "tracing")]
             trace: super::trace::Trace::new(),
             mailbox_drops: 0,
@@ -278,16 +284,9 @@ impl State {
             && matches!(self.socket.status(), Status::Closed | Status::Idle | Status::GaveUp { .. })
     }
 
-    /// Has the driver woken by the next command.
-    pub(super) fn listen(&mut self, cx: &Context<'_>) {
-        if self.driver.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
-            self.driver = Some(cx.waker().clone());
-        }
-    }
-
-    pub(super) const fn mint(&mut self) -> u64 {
-        self.next_id += 1;
-        self.next_id
+    /// Has the driver woken by the next command; as [`Parked::park`].
+    pub(super) fn listen(&mut self, current: &Waker, spare: &mut Option<Waker>) -> bool {
+        self.driver.park(current, spare)
     }
 }
 
@@ -304,21 +303,33 @@ impl State {
                 self.rejoin(now, &topic);
             }
         }
-        if !self.patients.is_empty() {
-            self.wake_patients();
+        for waiter in self.waiters.shutdowns() {
+            self.wakes.extend(waiter.take_waker());
         }
     }
 
-    /// The next frame, with the connection it belongs to.
-    pub(super) fn pull_frame(&mut self, now: Time) -> Option<(ConnectionId, Frame)> {
+    /// The next frame, or what is to be evaluated for it.
+    pub(super) fn pull(&mut self, now: Time) -> Option<Pulled> {
         loop {
-            match self.socket.poll_action(now)? {
-                Action::Send { id, frame } | Action::Join { id, frame, .. } => {
-                    return Some((id, frame));
+            match self.socket.poll_step(now)? {
+                Step::Action(Action::Send { id, frame } | Action::Join { id, frame, .. }) => {
+                    return Some(Pulled::Frame(id, frame));
                 }
-                other => self.act(other),
+                Step::Action(other) => self.act(other),
+                Step::Evaluate(ticket) => return Some(Pulled::Evaluate(ticket)),
             }
         }
+    }
+
+    /// Supplies what was evaluated.
+    pub(super) fn supply(
+        &mut self,
+        now: Time,
+        ticket: &JoinTicket,
+        params: Result<Payload, ParamsPanicked>,
+    ) -> Supplied {
+        self.drain(now);
+        self.socket.supply_join(now, ticket, params)
     }
 
     /// Dispatches a signal, and leaves anything else to the driver.
@@ -335,7 +346,7 @@ impl State {
     }
 
     fn dispatch(&mut self, signal: Signal) {
-        if !self.signals.is_empty() {
+        if self.waiters.has_signals() {
             self.record(&signal);
         }
         #[cfg(feature = "tracing")]
@@ -345,8 +356,8 @@ impl State {
             Signal::Disconnected { cause, .. } => {
                 self.last_cause =
                     Some(cause.clone()).filter(|cause| *cause != Cause::LocalDisconnect);
-                for waiter in self.joins.values_mut() {
-                    waiter.last = Some(JoinObstacle::Disconnected(cause.clone()));
+                for join in self.waiters.joins() {
+                    join.last = Some(JoinObstacle::Disconnected(cause.clone()));
                 }
                 self.wake_watchers();
             }
@@ -371,7 +382,8 @@ impl State {
             }
             Signal::JoinTimedOut { topic } => self.note(&topic, &JoinObstacle::TimedOut),
             Signal::Errored { topic, payload } => {
-                self.note(&topic, &JoinObstacle::Crashed(payload));
+                // Kept for long, so it must not be a slice of the transport's memory.
+                self.note(&topic, &JoinObstacle::Crashed(payload.into_compact()));
             }
             Signal::Interrupted { topic, cause } => {
                 if let Some(audience) = self.topics.get_mut(&topic) {
@@ -391,30 +403,43 @@ impl State {
                 self.deliver(topic, Message { event, payload });
             }
             Signal::PushEnded { id, outcome, .. } => {
-                if let Some(slot) = self.pushes.get_mut(id) {
-                    slot.value = Some(outcome);
-                    self.wakes.extend(slot.waker.take());
+                if let Some(waiter) = self.waiters.get_mut(WaiterId::Push(id)) {
+                    waiter.wait = Wait::Push(Some(outcome));
+                    self.wakes.extend(waiter.take_waker());
                 }
             }
             // As often as the core does it.
-            Signal::HeartbeatAcked { .. } => self.pushes.give_back(),
+            Signal::HeartbeatAcked { .. } => self.waiters.give_back(),
             Signal::ProtocolError { .. } | Signal::Warning(_) => {}
         }
     }
 
     /// Holds on to the parameters of a topic for as long as the core may.
     pub(super) fn hold(&mut self, topic: Topic, params: JoinParams) {
-        self.discarded.extend(self.params.insert(topic, params));
+        let replaced = self.params.insert(topic, params);
+        self.discarded.extend(replaced.map(Discarded::Params));
     }
 
     fn discard(&mut self, topic: &Topic) {
-        self.discarded.extend(self.params.remove(topic));
+        self.discarded.extend(self.params.remove(topic).map(Discarded::Params));
+    }
+
+    /// Has messages dropped after the lock.
+    pub(super) fn discard_messages(&mut self, messages: Vec<Message>) {
+        if !messages.is_empty() {
+            self.discarded.push(Discarded::Messages(messages));
+        }
     }
 
     /// The driver was dropped: nothing can happen any more, so everything that waits ends now.
-    pub(super) fn end(&mut self, now: Time) {
+    /// Returns the driver's waker, to be dropped after the lock.
+    pub(super) fn end(&mut self, now: Time, panicked: bool) -> Option<Waker> {
         self.driver_gone = true;
-        self.socket.disconnect(now);
+        if panicked {
+            self.socket.handle_panicked(now);
+        } else {
+            self.socket.disconnect(now);
+        }
         self.drain(now);
         if let Some(id) = self.socket.connection_id() {
             let message = "the driver was dropped".to_owned();
@@ -423,9 +448,10 @@ impl State {
         self.drain(now);
         self.todo.clear();
         self.wake_watchers();
-        for slot in self.signals.values_mut() {
-            self.wakes.extend(slot.waker.take());
+        for waiter in self.waiters.signals() {
+            self.wakes.extend(waiter.take_waker());
         }
+        self.driver.take()
     }
 
     /// Tells everybody who heard of a topic that it ended.
@@ -448,106 +474,96 @@ impl State {
         let Some(audience) = self.topics.get(topic) else { return };
         for subscriber in &audience.mailboxes {
             let mut slot = subscriber.lock();
-            tell(&mut slot.value);
-            self.wakes.extend(slot.waker.take());
+            tell(&mut slot.mailbox);
+            self.wakes.extend(slot.parked.take());
         }
     }
 
     fn wake_watchers(&mut self) {
-        self.wakes.extend(core::mem::take(&mut self.watchers).into_values());
+        self.wakes.extend(self.waiters.watchers().filter_map(Waiter::take_waker));
     }
 }
 
 /// # Joins
 impl State {
-    /// Waits for a join that the core accepted, until `deadline`.
-    pub(super) fn await_join(&mut self, id: InterestId, topic: &Topic, deadline: Time) {
+    /// Registers the waiter of a join that the core accepted, until `deadline`.
+    pub(super) fn await_join(&mut self, interest: InterestId, topic: &Topic, deadline: Time) {
         let joined = self.socket.channel_status(topic) == ChannelStatus::Joined;
-        let slot = Slot::new(joined.then_some(Ok(())));
         let last = match self.socket.status() {
             Status::Waiting { cause, .. } => Some(JoinObstacle::Disconnected(cause)),
             _ => None,
         };
-        let waiter = JoinWaiter { topic: topic.clone(), deadline, last, slot };
-        self.joins.insert(id, Box::new(waiter));
+        let (id, topic) = (WaiterId::Join(interest), topic.clone());
+        let result = joined.then_some(Ok(()));
+        let join = JoinWait { topic: topic.clone(), last, result };
+        self.waiters.register(id, Wait::Join(Box::new(join)), None);
         if !joined {
-            self.deadlines.insert((deadline, id));
-            self.topics.get_or_default(topic.clone()).joins.insert(id);
+            self.waiters.arm(id, deadline);
+            self.topics.get_or_default(topic).joins.insert(interest);
         }
     }
 
-    pub(super) fn poll_join(
+    /// The result of a join. Its waiter stays until it is forgotten.
+    pub(super) fn join_result(
         &mut self,
-        id: InterestId,
-        cx: &Context<'_>,
-    ) -> Poll<Result<(), JoinFailed>> {
-        let Some(waiter) = self.joins.get_mut(&id) else {
-            return Poll::Ready(Err(JoinFailed::Ended(ChannelEnd::Left)));
+        interest: InterestId,
+    ) -> Result<Result<(), JoinFailed>, WaiterId> {
+        let id = WaiterId::Join(interest);
+        let Some(join) = self.waiters.get_mut(id).and_then(Waiter::join) else {
+            return Ok(Err(JoinFailed::Ended(ChannelEnd::Left)));
         };
-        if let Some(result) = waiter.slot.value.take() {
-            self.forget_join(id);
-            return Poll::Ready(result);
-        }
-        waiter.slot.park(cx);
-        Poll::Pending
+        join.result.take().ok_or(id)
     }
 
-    pub(super) fn forget_join(&mut self, id: InterestId) {
-        if let Some(waiter) = self.joins.remove(&id) {
-            self.deadlines.remove(&(waiter.deadline, id));
-            // A search tree keeps its last node, and most connections never join again.
-            if self.joins.is_empty() {
-                (self.joins, self.deadlines) = (BTreeMap::new(), BTreeSet::new());
+    /// Removes the waiter of a join, for the caller to drop after the lock.
+    #[must_use = "a waiter is dropped after the lock"]
+    pub(super) fn forget_join(&mut self, interest: InterestId) -> Option<Waiter> {
+        let mut waiter = self.waiters.remove(WaiterId::Join(interest))?;
+        if let Some(join) = waiter.join() {
+            if let Some(audience) = self.topics.get_mut(&join.topic) {
+                audience.joins.remove(&interest);
             }
-            if let Some(audience) = self.topics.get_mut(&waiter.topic) {
-                audience.joins.remove(&id);
-            }
-            self.tidy(&waiter.topic);
+            self.tidy(&join.topic);
         }
+        Some(waiter)
     }
 
     fn resolve_joins(&mut self, topic: &Topic, result: &Result<(), JoinFailed>) {
         let Some(audience) = self.topics.get_mut(topic) else { return };
-        for id in core::mem::take(&mut audience.joins) {
-            self.resolve_join(id, result.clone());
+        for interest in core::mem::take(&mut audience.joins) {
+            self.resolve_join(interest, result.clone());
         }
     }
 
-    fn resolve_join(&mut self, id: InterestId, result: Result<(), JoinFailed>) {
-        if let Some(waiter) = self.joins.get_mut(&id) {
-            self.deadlines.remove(&(waiter.deadline, id));
-            waiter.slot.value = Some(result);
-            self.wakes.extend(waiter.slot.waker.take());
+    fn resolve_join(&mut self, interest: InterestId, result: Result<(), JoinFailed>) {
+        let id = WaiterId::Join(interest);
+        self.waiters.disarm(id);
+        let Some(waiter) = self.waiters.get_mut(id) else { return };
+        self.wakes.extend(waiter.take_waker());
+        if let Some(join) = waiter.join() {
+            join.result = Some(result);
         }
     }
 
     fn note(&mut self, topic: &Topic, obstacle: &JoinObstacle) {
         let Some(audience) = self.topics.get(topic) else { return };
-        for id in &audience.joins {
-            if let Some(waiter) = self.joins.get_mut(id) {
-                waiter.last = Some(obstacle.clone());
+        for interest in &audience.joins {
+            let waiter = self.waiters.get_mut(WaiterId::Join(*interest));
+            if let Some(join) = waiter.and_then(Waiter::join) {
+                join.last = Some(obstacle.clone());
             }
         }
     }
 
-    pub(super) fn next_deadline(&self) -> Option<Time> {
-        let join = self.deadlines.first().map(|(at, _)| *at);
-        [join, self.next_patience()].into_iter().flatten().min()
-    }
-
-    /// Ends every join whose deadline has passed. Its future releases the interest.
-    pub(super) fn expire_joins(&mut self, now: Time) {
-        while let Some((at, id)) = self.deadlines.first().copied() {
-            if at > now {
-                break;
-            }
-            self.deadlines.remove(&(at, id));
-            if let Some(waiter) = self.joins.get_mut(&id) {
-                let last = waiter.last.take();
-                if let Some(audience) = self.topics.get_mut(&waiter.topic) {
-                    audience.joins.remove(&id);
-                }
-                self.resolve_join(id, Err(JoinFailed::Deadline { last }));
+    /// Ends every wait whose deadline has passed. The future of a join releases its interest.
+    pub(super) fn expire_waiters(&mut self, now: Time) {
+        while let Some(id) = self.waiters.pop_expired(now) {
+            let Some(waiter) = self.waiters.get_mut(id) else { continue };
+            self.wakes.extend(waiter.take_waker());
+            let (Some(join), WaiterId::Join(interest)) = (waiter.join(), id) else { continue };
+            join.result = Some(Err(JoinFailed::Deadline { last: join.last.take() }));
+            if let Some(audience) = self.topics.get_mut(&join.topic) {
+                audience.joins.remove(&interest);
             }
         }
     }
@@ -564,79 +580,56 @@ impl State {
 
 /// # Pushes, leaves and the state of the connection
 impl State {
-    pub(super) fn await_push(&mut self, id: PushId, waker: Waker) {
-        self.pushes.insert(id, Slot { value: None, waker: Some(waker) });
+    pub(super) fn await_push(&mut self, push: PushId, waker: Option<Waker>) {
+        self.waiters.register(WaiterId::Push(push), Wait::Push(None), waker);
     }
 
-    pub(super) fn poll_push(&mut self, id: PushId, cx: &Context<'_>) -> Poll<PushOutcome> {
-        let Some(slot) = self.pushes.get_mut(id) else {
-            return Poll::Ready(PushOutcome::Cancelled);
-        };
-        if let Some(outcome) = slot.value.take() {
-            self.pushes.remove(id);
-            return Poll::Ready(outcome);
+    /// Takes the outcome of a push, and its waiter with it.
+    pub(super) fn push_outcome(&mut self, push: PushId) -> Result<PushOutcome, WaiterId> {
+        let id = WaiterId::Push(push);
+        match self.waiters.get_mut(id).map(|waiter| &mut waiter.wait) {
+            Some(Wait::Push(None)) => return Err(id),
+            Some(Wait::Push(outcome)) => {
+                let outcome = outcome.take();
+                // It was woken, so it has no waker.
+                drop(self.waiters.remove(id));
+                outcome
+            }
+            _ => None,
         }
-        slot.park(cx);
-        Poll::Pending
+        .map_or(Ok(PushOutcome::Cancelled), Ok)
     }
 
-    pub(super) fn forget_push(&mut self, id: PushId) -> bool {
-        self.pushes.remove(id).is_some()
-    }
-
-    pub(super) fn await_leave(&mut self, topic: &Topic) -> u64 {
-        let id = self.mint();
-        self.leaves.insert(id, (topic.clone(), Slot::new(None)));
+    pub(super) fn await_leave(&mut self, topic: &Topic) -> WaiterId {
+        let id = WaiterId::Leave(self.waiters.mint());
+        let leave = Wait::Leave { topic: topic.clone(), outcome: None };
+        self.waiters.register(id, leave, None);
         id
     }
 
-    pub(super) fn poll_leave(&mut self, id: u64, cx: &Context<'_>) -> Poll<LeaveOutcome> {
-        let Some((_, slot)) = self.leaves.get_mut(&id) else {
-            return Poll::Ready(LeaveOutcome::Local);
-        };
-        if let Some(outcome) = slot.value {
-            self.leaves.remove(&id);
-            return Poll::Ready(outcome);
+    /// The outcome of a leave. Its waiter stays until it is forgotten.
+    pub(super) fn leave_outcome(&mut self, id: WaiterId) -> Result<LeaveOutcome, WaiterId> {
+        match self.waiters.get_mut(id).map(|waiter| &waiter.wait) {
+            Some(Wait::Leave { outcome, .. }) => (*outcome).ok_or(id),
+            _ => Ok(LeaveOutcome::Local),
         }
-        slot.park(cx);
-        Poll::Pending
     }
 
-    pub(super) fn forget_leave(&mut self, id: u64) {
-        self.leaves.remove(&id);
-    }
-
-    fn finish_leaves(&mut self, topic: Option<&Topic>, outcome: LeaveOutcome) {
-        for (of, slot) in self.leaves.values_mut() {
-            if topic.is_none_or(|topic| topic == of) && slot.value.is_none() {
-                slot.value = Some(outcome);
-                self.wakes.extend(slot.waker.take());
+    fn finish_leaves(&mut self, topic: Option<&Topic>, ended: LeaveOutcome) {
+        for waiter in self.waiters.leaves() {
+            let Wait::Leave { topic: of, outcome } = &mut waiter.wait else { continue };
+            if topic.is_none_or(|topic| topic == of) && outcome.is_none() {
+                *outcome = Some(ended);
+                self.wakes.extend(waiter.take_waker());
             }
         }
     }
 
-    /// Calls `done` with the status now and after every change of the connection.
-    pub(super) fn poll_status<T>(
-        &mut self,
-        watcher: &mut Option<u64>,
-        cx: &Context<'_>,
-        done: impl FnOnce(&Status, bool) -> Option<T>,
-    ) -> Poll<T> {
-        if let Some(answer) = done(&self.socket.status(), self.driver_gone) {
-            if let Some(id) = watcher.take() {
-                self.watchers.remove(&id);
-            }
-            return Poll::Ready(answer);
-        }
-        let id = *watcher.get_or_insert_with(|| self.mint());
-        self.watchers.insert(id, cx.waker().clone());
-        Poll::Pending
-    }
-
-    pub(super) fn forget_watcher(&mut self, watcher: Option<u64>) {
-        if let Some(id) = watcher {
-            self.watchers.remove(&id);
-        }
+    /// A waiter for the changes of the connection.
+    pub(super) fn await_status(&mut self) -> WaiterId {
+        let id = WaiterId::Status(self.waiters.mint());
+        self.waiters.register(id, Wait::Status, None);
+        id
     }
 }
 

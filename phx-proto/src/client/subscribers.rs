@@ -1,8 +1,8 @@
 //! Who reads along: the mailboxes of channels and the queues of signals.
 
 use core::fmt;
-use core::task::{Context, Poll};
-use std::collections::{BTreeMap, VecDeque};
+use core::task::{Context, Poll, Waker};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::mailbox::{Limits, Mailbox, MailboxPolicy};
@@ -10,7 +10,8 @@ use super::messages::{ChannelEvent, Message, StreamEnd};
 use super::presence::is_presence;
 use super::signals::ClientEvent;
 use super::signals::SignalQueue;
-use super::state::{Slot, State};
+use super::state::{Discarded, State};
+use super::waiters::{Parked, Wait, WaiterId, poll_parked};
 use crate::event::cause::ChannelEnd;
 use crate::event::signal::Signal;
 use crate::id::InterestId;
@@ -27,18 +28,24 @@ pub(super) struct Subscriber {
     interest: InterestId,
     /// It hears of presence only.
     presence: bool,
-    slot: Mutex<Slot<Mailbox>>,
+    slot: Mutex<Slot>,
+}
+
+/// A mailbox and who waits for it.
+pub(super) struct Slot {
+    pub(super) mailbox: Mailbox,
+    pub(super) parked: Parked,
 }
 
 impl Subscriber {
-    /// Nothing of anybody else's runs while it is held, so a panic cannot leave it half changed.
-    pub(super) fn lock(&self) -> MutexGuard<'_, Slot<Mailbox>> {
+    /// No code of the application runs while it is held, so a panic cannot leave it half changed.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Slot> {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The next event, for who looks now and then.
     pub(super) fn take_event(&self) -> Option<ChannelEvent> {
-        self.lock().value.next()
+        self.lock().mailbox.next()
     }
 
     /// The next event, for who waits for it; `hand`, which is empty, gets what may follow.
@@ -48,30 +55,35 @@ impl Subscriber {
         hand: &mut VecDeque<Message>,
         cx: &Context<'_>,
     ) -> Poll<ChannelEvent> {
-        let mut slot = self.lock();
-        slot.value.lend(hand);
-        if let Some(message) = hand.pop_front() {
-            return Poll::Ready(ChannelEvent::Message(message));
+        let polled = poll_parked(cx, |spare| {
+            let mut slot = self.lock();
+            slot.mailbox.lend(hand);
+            if let Some(message) = hand.pop_front() {
+                return Some(Poll::Ready(ChannelEvent::Message(message)));
+            }
+            slot.poll(cx, spare)
+        });
+        if polled.is_pending() {
+            // An idle consumer keeps no room.
+            *hand = VecDeque::new();
         }
-        if let Some(event) = slot.value.next() {
-            return Poll::Ready(event);
-        }
-        slot.park(cx);
-        drop(slot);
-        // An idle consumer keeps no room.
-        *hand = VecDeque::new();
-        Poll::Pending
+        polled
     }
 
     /// The next event, for who waits for it and takes them one by one.
     #[inline]
     pub(super) fn poll_event(&self, cx: &Context<'_>) -> Poll<ChannelEvent> {
-        let mut slot = self.lock();
-        if let Some(event) = slot.value.next() {
-            return Poll::Ready(event);
+        poll_parked(cx, |spare| self.lock().poll(cx, spare))
+    }
+}
+
+impl Slot {
+    #[inline]
+    fn poll(&mut self, cx: &Context<'_>, spare: &mut Option<Waker>) -> Option<Poll<ChannelEvent>> {
+        if let Some(event) = self.mailbox.next() {
+            return Some(Poll::Ready(event));
         }
-        slot.park(cx);
-        Poll::Pending
+        self.parked.park(cx.waker(), spare).then_some(Poll::Pending)
     }
 }
 
@@ -111,7 +123,7 @@ impl State {
         if !wanted {
             mailbox.close(StreamEnd::Gone);
         }
-        let slot = Mutex::new(Slot::new(mailbox));
+        let slot = Mutex::new(Slot { mailbox, parked: Parked::new() });
         let subscriber = Arc::new(Subscriber { topic: topic.clone(), interest, presence, slot });
         if wanted {
             let audience = self.topics.get_or_default(topic.clone());
@@ -129,7 +141,7 @@ impl State {
         interest: InterestId,
     ) -> (Arc<Subscriber>, Vec<Message>) {
         let subscriber = self.add_subscriber(topic, interest, MailboxPolicy::DropOldest, true);
-        subscriber.lock().value.begin();
+        subscriber.lock().mailbox.begin();
         let log = self.topics.get(topic).and_then(|audience| audience.presence.messages());
         let log = log.map(<[Message]>::to_vec);
         if log.is_none() && self.socket.channel_status(topic) == ChannelStatus::Joined {
@@ -141,8 +153,9 @@ impl State {
     /// Somebody reads this mailbox from now on.
     pub(super) fn read_mailbox(&mut self, now: Time, subscriber: &Subscriber) {
         let mut slot = subscriber.lock();
-        if !slot.value.begin() {
-            self.mailbox_drops += slot.value.take_dropped();
+        if !slot.mailbox.begin() {
+            self.mailbox_drops += slot.mailbox.take_dropped();
+            self.discard_messages(slot.mailbox.take_discarded());
             drop(slot);
             self.rejoin(now, &subscriber.topic);
         }
@@ -163,11 +176,16 @@ impl State {
         let bytes = message.event.as_bytes().len() + message.payload.len();
         let mut kept = true;
         let (drops, wakes) = (&mut self.mailbox_drops, &mut self.wakes);
+        let discarded = &mut self.discarded;
         let mut hand = |subscriber: &Subscriber, message: Message| {
             let mut slot = subscriber.lock();
-            kept &= slot.value.message(message, bytes);
-            *drops += slot.value.take_dropped();
-            wakes.extend(slot.waker.take());
+            kept &= slot.mailbox.message(message, bytes);
+            *drops += slot.mailbox.take_dropped();
+            let dropped = slot.mailbox.take_discarded();
+            if !dropped.is_empty() {
+                discarded.push(Discarded::Messages(dropped));
+            }
+            wakes.extend(slot.parked.take());
         };
         // The last one gets the message itself.
         let Some((last, others)) = audience.mailboxes.split_last() else { return };
@@ -185,8 +203,9 @@ impl State {
     /// Drops everything that waits but the end; how many messages there were.
     pub(super) fn clear_mailbox(&mut self, subscriber: &Subscriber) -> u64 {
         let mut slot = subscriber.lock();
-        let lost = slot.value.clear();
-        self.mailbox_drops += slot.value.take_dropped();
+        let lost = slot.mailbox.clear();
+        self.mailbox_drops += slot.mailbox.take_dropped();
+        self.discard_messages(slot.mailbox.take_discarded());
         lost
     }
 
@@ -197,8 +216,8 @@ impl State {
             let stays = subscriber.interest != interest;
             if !stays {
                 let mut slot = subscriber.lock();
-                slot.value.close(StreamEnd::Channel(ChannelEnd::Left));
-                self.wakes.extend(slot.waker.take());
+                slot.mailbox.close(StreamEnd::Channel(ChannelEnd::Left));
+                self.wakes.extend(slot.parked.take());
             }
             stays
         });
@@ -216,43 +235,37 @@ impl State {
 
 /// # Signals
 impl State {
-    pub(super) fn add_signals(&mut self) -> u64 {
+    pub(super) fn add_signals(&mut self) -> WaiterId {
         let config = self.socket.config();
         self.add_signals_up_to(config.mailbox_messages_max, config.mailbox_bytes_max)
     }
 
-    pub(super) fn add_signals_up_to(&mut self, signals: usize, bytes: usize) -> u64 {
-        let queue = SignalQueue::new(signals, bytes);
-        let id = self.mint();
-        self.signals.insert(id, Box::new(Slot::new(queue)));
+    pub(super) fn add_signals_up_to(&mut self, signals: usize, bytes: usize) -> WaiterId {
+        let queue = Box::new(SignalQueue::new(signals, bytes));
+        let id = WaiterId::Signals(self.waiters.mint());
+        self.waiters.register(id, Wait::Signals(queue), None);
         id
     }
 
-    pub(super) fn poll_signals(&mut self, id: u64, cx: &Context<'_>) -> Poll<Option<ClientEvent>> {
-        let gone = self.driver_gone;
-        let Some(slot) = self.signals.get_mut(&id) else { return Poll::Ready(None) };
-        if let Some(event) = slot.value.next() {
-            return Poll::Ready(Some(event));
-        }
-        if gone {
-            return Poll::Ready(None);
-        }
-        slot.park(cx);
-        Poll::Pending
-    }
-
-    pub(super) fn drop_signals(&mut self, id: u64) {
-        self.signals.remove(&id);
-        // A search tree keeps its last node, and every connection has signals while it is made.
-        if self.signals.is_empty() {
-            self.signals = BTreeMap::new();
+    /// The next signal of a stream; `None` at its end.
+    pub(super) fn next_signal(&mut self, id: WaiterId) -> Result<Option<ClientEvent>, WaiterId> {
+        let waiter = self.waiters.get_mut(id).map(|waiter| &mut waiter.wait);
+        let Some(Wait::Signals(queue)) = waiter else { return Ok(None) };
+        match queue.next() {
+            None if !self.driver_gone => Err(id),
+            event => Ok(event),
         }
     }
 
     pub(super) fn record(&mut self, signal: &Signal) {
-        for slot in self.signals.values_mut() {
-            self.mailbox_drops += slot.value.push(signal);
-            self.wakes.extend(slot.waker.take());
+        for waiter in self.waiters.signals() {
+            self.wakes.extend(waiter.take_waker());
+            let Wait::Signals(queue) = &mut waiter.wait else { continue };
+            let dropped = queue.push(signal);
+            if !dropped.is_empty() {
+                self.mailbox_drops += dropped.len() as u64;
+                self.discarded.push(Discarded::Signals(dropped));
+            }
         }
     }
 }

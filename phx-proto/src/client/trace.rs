@@ -20,7 +20,6 @@ use crate::wire::DecodeProblem;
 /// What was signalled under the lock and is told after it.
 #[derive(Debug)]
 pub(super) struct Trace {
-    span: Span,
     signals: Vec<Signal>,
     bad_frames: BTreeMap<&'static str, BadFrames>,
     late_replies: u64,
@@ -41,14 +40,8 @@ struct BadFrames {
 }
 
 impl Trace {
-    pub(super) fn new() -> Self {
-        Self {
-            span: Span::current(),
-            signals: Vec::new(),
-            bad_frames: BTreeMap::new(),
-            late_replies: 0,
-            told_late: 0,
-        }
+    pub(super) const fn new() -> Self {
+        Self { signals: Vec::new(), bad_frames: BTreeMap::new(), late_replies: 0, told_late: 0 }
     }
 
     pub(super) fn record(&mut self, signal: &Signal) {
@@ -77,7 +70,6 @@ impl Trace {
             }
         }
         Self {
-            span: self.span.clone(),
             signals: core::mem::take(&mut self.signals),
             bad_frames,
             late_replies: self.late_replies,
@@ -85,8 +77,8 @@ impl Trace {
         }
     }
 
-    pub(super) fn tell(self) {
-        let _entered = self.span.enter();
+    pub(super) fn tell(self, span: &Span) {
+        let _entered = span.enter();
         self.signals.iter().for_each(tell);
         for BadFrames { untold, problem, .. } in self.bad_frames.values() {
             warn!(target: "phx", problem, count = untold, "frames that are not the protocol");

@@ -131,6 +131,17 @@ impl<K: Ord + Copy, V> Ordered<K, V> {
         }
     }
 
+    /// Gives back most of the room that a busy time needed, whatever is left.
+    #[cfg(feature = "driver")]
+    pub(crate) fn shrink(&mut self) {
+        if self.ring.is_empty() {
+            self.ring = VecDeque::new();
+        } else if self.ring.capacity() >= 16 && self.len() * 4 <= self.ring.capacity() {
+            self.drop_gaps();
+            self.ring.shrink_to(self.len() * 2);
+        }
+    }
+
     #[inline]
     pub(crate) fn get(&self, key: K) -> Option<&V> {
         match self.first() {
@@ -152,6 +163,12 @@ impl<K: Ord + Copy, V> Ordered<K, V> {
     /// The entries in the order of their keys.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (K, &V)> {
         self.ring.iter().filter_map(|(key, value)| Some((*key, value.as_ref()?)))
+    }
+
+    /// The entries in the order of their keys.
+    #[cfg(feature = "driver")]
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (K, &mut V)> {
+        self.ring.iter_mut().filter_map(|(key, value)| Some((*key, value.as_mut()?)))
     }
 
     fn find(&self, key: K) -> Result<usize, usize> {
@@ -233,6 +250,19 @@ mod tests {
             ordered.give_back();
             assert_eq!((ordered.len(), ordered.ring.capacity()), (0, 0));
         }
+    }
+
+    #[cfg(feature = "driver")]
+    #[test]
+    fn room_shrinks_though_an_entry_stays() {
+        let mut ordered = Ordered::new();
+        (0..1_000).for_each(|key| ordered.insert(key, key));
+        ordered.shrink();
+        assert!(ordered.ring.capacity() >= 1_000, "all of it is in use");
+        (1..999).for_each(|key| assert_eq!(ordered.remove(key), Some(key)));
+        ordered.shrink();
+        assert!(ordered.ring.capacity() <= 16, "{}", ordered.ring.capacity());
+        assert_eq!(ordered.iter_mut().map(|(key, _)| key).collect::<Vec<_>>(), [0, 999]);
     }
 
     #[test]

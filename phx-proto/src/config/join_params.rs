@@ -21,17 +21,20 @@ pub struct JoinAttempt {
 }
 
 /// The function of the join parameters panicked.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the function of the join parameters panicked")]
-pub(crate) struct ParamsPanicked;
+pub struct ParamsPanicked;
 
 type ParamsFn = dyn Fn(&JoinAttempt) -> Payload + Send + Sync;
 
 /// The payload of `phx_join`: fixed, or made anew for each attempt.
 ///
 /// A function serves what changes between attempts: a fresh token, the id of the last message
-/// seen. It must be quick and must not call back into the client. If it panics, the channel ends
-/// with [`ChannelEnd::InvalidParams`](crate::ChannelEnd::InvalidParams) and nothing else happens.
+/// seen. The driver of a client calls it from its own task, so it should be quick; it holds nothing
+/// meanwhile, so the function may take locks and call its client. When the topic is left, joined with
+/// other parameters or disconnected in between, what it made is discarded. If it panics, its channel
+/// ends with [`ChannelEnd::InvalidParams`](crate::ChannelEnd::InvalidParams), and is left if the
+/// server still holds it; nothing else happens.
 #[derive(Clone)]
 pub struct JoinParams(Inner);
 

@@ -90,6 +90,9 @@ pub enum Cause {
     Superseded,
     /// [`Socket::disconnect`](crate::Socket::disconnect) was called.
     LocalDisconnect,
+    /// The driver panicked: a bug of its transport, its runtime or a serializer. Final for this
+    /// driver; a supervisor starts another one.
+    DriverPanicked,
 }
 
 impl fmt::Display for Cause {
@@ -136,6 +139,7 @@ impl fmt::Display for Cause {
             }
             Self::Superseded => f.write_str("the attempt was replaced by a new one"),
             Self::LocalDisconnect => f.write_str("disconnect was called"),
+            Self::DriverPanicked => f.write_str("the driver panicked"),
         }
     }
 }
@@ -274,6 +278,8 @@ pub enum CauseKind {
     Superseded,
     /// [`Cause::LocalDisconnect`].
     LocalDisconnect,
+    /// [`Cause::DriverPanicked`].
+    DriverPanicked,
 }
 
 impl CauseKind {
@@ -304,6 +310,7 @@ impl CauseKind {
             Self::JoinStalled => "join_stalled",
             Self::Superseded => "superseded",
             Self::LocalDisconnect => "local_disconnect",
+            Self::DriverPanicked => "driver_panicked",
         }
     }
 }
@@ -331,6 +338,7 @@ impl Cause {
             Self::JoinStalled { .. } => CauseKind::JoinStalled,
             Self::Superseded => CauseKind::Superseded,
             Self::LocalDisconnect => CauseKind::LocalDisconnect,
+            Self::DriverPanicked => CauseKind::DriverPanicked,
         }
     }
 }

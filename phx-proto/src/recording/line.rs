@@ -150,6 +150,8 @@ pub(super) enum Input {
     },
     Timeout,
     Wake,
+    /// The driver panicked.
+    Panicked,
 }
 
 impl What {
@@ -313,6 +315,7 @@ impl fmt::Display for Input {
             }
             Self::Timeout => f.write_str("timeout"),
             Self::Wake => f.write_str("wake"),
+            Self::Panicked => f.write_str("the driver panicked"),
         }
     }
 }

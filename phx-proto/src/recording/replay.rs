@@ -2,17 +2,16 @@
 
 use core::fmt;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use super::config::ParamsRecord;
 use super::line::{FORMAT, Header, Input, Line, Start, What};
 use super::socket::told;
 use crate::config::Config;
-use crate::config::join_params::JoinParams;
+use crate::config::join_params::{JoinParams, ParamsPanicked};
 use crate::event::input::{Opened, Progress};
 use crate::id::{ConnectionId, InterestId, PushId};
-use crate::socket::Socket;
 use crate::socket::push::PushOptions;
+use crate::socket::{Socket, Step, Supplied};
 use crate::time::Time;
 use crate::topic::Topic;
 use crate::wire::payload::Payload;
@@ -200,7 +199,7 @@ struct Player {
     socket: Socket,
     payloads: bool,
     vsn_1: bool,
-    joins: Arc<Mutex<Joins>>,
+    joins: Joins,
     answer: Option<String>,
 }
 
@@ -247,7 +246,7 @@ impl Replay<'_> {
         }
         // Every client has started: that was checked when it was read.
         let Some(player) = self.players.get_mut(client) else { return Ok(None) };
-        player.joins.lock().unwrap_or_else(PoisonError::into_inner).line = *number;
+        player.joins.line = *number;
         let diverged =
             |recorded: String, replayed| Err(Divergence { line: *number, recorded, replayed });
         Ok(match what {
@@ -332,9 +331,8 @@ impl Joins {
 
 impl Player {
     fn new(start: &Start, mut config: Config, at: Time, joins: Joins) -> Self {
-        let joins = Arc::new(Mutex::new(joins));
         for (topic, record) in &start.config.auto_joins {
-            config.auto_joins.push((Topic::from(topic.as_str()), join_params(&joins, record)));
+            config.auto_joins.push((Topic::from(topic.as_str()), join_params(record)));
         }
         Self {
             socket: Socket::new(config, start.seed, at),
@@ -346,13 +344,25 @@ impl Player {
     }
 
     fn act(&mut self, at: Time) -> Option<What> {
-        let action = self.socket.poll_action(at)?;
+        let action = loop {
+            match self.socket.poll_step(at)? {
+                Step::Action(action) => break action,
+                Step::Evaluate(ticket) => {
+                    // A function that made nothing that could be written panicked, for all that one
+                    // can tell.
+                    let made = self.joins.take(&ticket.attempt().topic).ok_or(ParamsPanicked);
+                    if let Supplied::Join(join) = self.socket.supply_join(at, &ticket, made) {
+                        break join;
+                    }
+                }
+            }
+        };
         Some(told(&action, &*self.socket.config().serializer, self.payloads))
     }
 
     /// The parameters of a join: the very ones that the topic has, unless they were others.
     fn params(&self, topic: &str, record: &ParamsRecord, conflicting: bool) -> JoinParams {
-        let made = join_params(&self.joins, record);
+        let made = join_params(record);
         let held = self.socket.join_params(topic);
         match (conflicting, self.socket.conflicts(topic, &made), record, held) {
             (false, true, _, Some(held)) => held.clone(),
@@ -390,7 +400,7 @@ impl Player {
             Input::Leave { topic } => accepted(socket.leave(at, topic)),
             Input::Rejoin { topic } => accepted(socket.rejoin(at, topic)),
             Input::SetJoinParams { topic, params } => {
-                accepted(socket.set_join_params(topic, join_params(&self.joins, params)))
+                accepted(socket.set_join_params(topic, join_params(params)))
             }
             Input::Push { topic, event, payload, cast, fail_fast, timeout } => {
                 let (cast, fail_fast) = (*cast, *fail_fast);
@@ -444,22 +454,19 @@ impl Player {
                 socket.handle_wake(at);
                 None
             }
+            Input::Panicked => {
+                socket.handle_panicked(at);
+                None
+            }
         };
     }
 }
 
-fn join_params(joins: &Arc<Mutex<Joins>>, record: &ParamsRecord) -> JoinParams {
+fn join_params(record: &ParamsRecord) -> JoinParams {
     match record {
         ParamsRecord::Fixed(payload) => payload.payload().into(),
-        ParamsRecord::Function => {
-            let joins = Arc::clone(joins);
-            JoinParams::from_fn(move |attempt| {
-                let made =
-                    joins.lock().unwrap_or_else(PoisonError::into_inner).take(&attempt.topic);
-                // It made nothing that could be written: it panicked, for all that one can tell.
-                made.unwrap_or_else(|| std::panic::resume_unwind(Box::new(())))
-            })
-        }
+        // Never called: what it made is supplied.
+        ParamsRecord::Function => JoinParams::from_fn(|_| Payload::empty()),
     }
 }
 

@@ -8,7 +8,7 @@ use super::config::{ConfigRecord, CredentialsRecord, ParamsRecord};
 use super::hidden::{FrameRecord, PayloadRecord};
 use super::line::{EndedRecord, FailureRecord, Input, Line, Start, What};
 use super::tape::{Recorder, Tape};
-use crate::config::join_params::JoinParams;
+use crate::config::join_params::{JoinParams, ParamsPanicked};
 use crate::config::{Config, Credentials};
 use crate::event::action::Action;
 use crate::event::error::{
@@ -19,7 +19,7 @@ use crate::event::signal::Signal;
 use crate::event::trace::write_action;
 use crate::id::{ConnectionId, InterestId, PushId};
 use crate::socket::push::PushOptions;
-use crate::socket::{Released, Socket};
+use crate::socket::{JoinTicket, Released, Socket, Step, Supplied};
 use crate::time::Time;
 use crate::topic::Topic;
 use crate::wire::payload::Payload;
@@ -333,6 +333,12 @@ impl RecordedSocket {
         self.socket.handle_timeout(now);
     }
 
+    /// [`Socket::handle_panicked`].
+    pub fn handle_panicked(&mut self, now: Time) {
+        self.note(now, |_| Input::Panicked);
+        self.socket.handle_panicked(now);
+    }
+
     /// [`Socket::handle_wake`].
     pub fn handle_wake(&mut self, now: Time) {
         self.note(now, |_| Input::Wake);
@@ -343,14 +349,48 @@ impl RecordedSocket {
     #[inline]
     pub fn poll_action(&mut self, now: Time) -> Option<Action> {
         let action = self.socket.poll_action(now);
+        self.note_action(now, action.as_ref());
+        action
+    }
+
+    #[inline]
+    fn note_action(&mut self, now: Time, action: Option<&Action>) {
         if let Some(log) = &mut self.log {
             // What there was nothing to do at counts too: time does not go back behind it.
             log.advance(now);
-            if let Some(action) = &action {
+            if let Some(action) = action {
                 log.write(told(action, &*log.serializer, log.payloads));
             }
         }
-        action
+    }
+}
+
+/// # Join parameters that a function makes
+impl RecordedSocket {
+    /// [`Socket::poll_step`].
+    #[inline]
+    pub fn poll_step(&mut self, now: Time) -> Option<Step> {
+        let step = self.socket.poll_step(now);
+        match &step {
+            Some(Step::Action(action)) => self.note_action(now, Some(action)),
+            Some(Step::Evaluate(_)) | None => self.note_action(now, None),
+        }
+        step
+    }
+
+    /// [`Socket::supply_join`].
+    pub fn supply_join(
+        &mut self,
+        now: Time,
+        ticket: &JoinTicket,
+        params: Result<Payload, ParamsPanicked>,
+    ) -> Supplied {
+        let supplied = self.socket.supply_join(now, ticket, params);
+        match &supplied {
+            Supplied::Join(join) => self.note_action(now, Some(join)),
+            Supplied::Ended | Supplied::Stale => self.note_action(now, None),
+        }
+        supplied
     }
 }
 

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_core::Stream;
 
+use crate::client::waiters::{Parked, poll_parked};
 use crate::service::router::{PatternError, Routed, TopicPattern};
 
 /// Events that wait for one subscriber.
@@ -65,7 +66,7 @@ struct Queue {
     events: VecDeque<Arc<Routed>>,
     bytes: usize,
     lagged: u64,
-    waker: Option<Waker>,
+    parked: Parked,
 }
 
 impl Bus {
@@ -117,7 +118,7 @@ impl Bus {
             events: VecDeque::new(),
             bytes: 0,
             lagged: 0,
-            waker: None,
+            parked: Parked::new(),
         };
         let shared = &self.publisher.state;
         let mut state = shared.lock();
@@ -131,11 +132,13 @@ impl Bus {
     /// Never waits for any of them.
     pub fn publish(&self, routed: Routed) -> usize {
         let (routed, mut wakers, mut count) = (Arc::new(routed), Vec::new(), 0);
+        // Of the events that are dropped, this may be the last.
+        let mut dropped = Vec::new();
         let mut state = self.publisher.state.lock();
         for queue in state.queues.values_mut() {
             if queue.wants(&routed) {
-                queue.push(Arc::clone(&routed));
-                wakers.extend(queue.waker.take());
+                queue.push(Arc::clone(&routed), &mut dropped);
+                wakers.extend(queue.parked.take());
                 count += 1;
             }
         }
@@ -163,7 +166,7 @@ impl Drop for Publisher {
 }
 
 impl Locked {
-    /// No user code runs under it.
+    /// No code of the application runs under it, and nothing that it owns is dropped.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -172,7 +175,7 @@ impl Locked {
         let mut state = self.lock();
         state.closed = true;
         let queues = state.queues.values_mut();
-        let wakers: Vec<Waker> = queues.filter_map(|queue| queue.waker.take()).collect();
+        let wakers: Vec<Waker> = queues.filter_map(|queue| queue.parked.take()).collect();
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
     }
@@ -184,14 +187,15 @@ impl Queue {
         self.patterns.iter().any(matched)
     }
 
-    /// One event always fits, however large.
-    fn push(&mut self, routed: Arc<Routed>) {
+    /// Adds an event; what has to go for it is left in `dropped`. One always fits, however large.
+    fn push(&mut self, routed: Arc<Routed>, dropped: &mut Vec<Arc<Routed>>) {
         self.bytes = self.bytes.saturating_add(routed.weight);
         self.events.push_back(routed);
         while self.events.len() > 1 && (self.events.len() > EVENTS_MAX || self.bytes > BYTES_MAX) {
-            if let Some(dropped) = self.events.pop_front() {
-                self.bytes = self.bytes.saturating_sub(dropped.weight);
+            if let Some(oldest) = self.events.pop_front() {
+                self.bytes = self.bytes.saturating_sub(oldest.weight);
                 self.lagged += 1;
+                dropped.push(oldest);
             }
         }
     }
@@ -215,17 +219,18 @@ impl Subscription {
     }
 
     fn poll_event(&self, cx: &Context<'_>) -> Poll<Option<BusEvent>> {
-        let mut state = self.state.lock();
-        let closed = state.closed;
-        let Some(queue) = state.queues.get_mut(&self.id) else { return Poll::Ready(None) };
-        match queue.next() {
-            Some(event) => Poll::Ready(Some(event)),
-            None if closed => Poll::Ready(None),
-            None => {
-                queue.waker = Some(cx.waker().clone());
-                Poll::Pending
+        poll_parked(cx, |spare| {
+            let mut state = self.state.lock();
+            let closed = state.closed;
+            let Some(queue) = state.queues.get_mut(&self.id) else {
+                return Some(Poll::Ready(None));
+            };
+            match queue.next() {
+                Some(event) => Some(Poll::Ready(Some(event))),
+                None if closed => Some(Poll::Ready(None)),
+                None => queue.parked.park(cx.waker(), spare).then_some(Poll::Pending),
             }
-        }
+        })
     }
 }
 

@@ -38,11 +38,10 @@ pub(super) struct Outlet {
 pub(super) async fn keep<R: Runtime>(
     runtime: R,
     supervised: Supervised,
-    entry: Arc<Entry>,
+    keeping: Keeping,
     outlet: Outlet,
 ) {
-    // Whoever waits for the end hears of it also when this future is dropped with its runtime.
-    let _done = Done(&entry);
+    let entry = &*keeping.0;
     let stable_after = supervised.setup.config.stable_after;
     let mut supervision = Supervision::new(supervised.policy.clone(), runtime.seed());
     loop {
@@ -53,7 +52,7 @@ pub(super) async fn keep<R: Runtime>(
         drop(client);
         let mut run = Run {
             runtime: &runtime,
-            entry: &entry,
+            entry,
             outlet: &outlet,
             stable_after,
             opened: None,
@@ -90,9 +89,17 @@ pub(super) async fn keep<R: Runtime>(
     }
 }
 
-struct Done<'a>(&'a Entry);
+/// A connection that is kept. When this is dropped, those who wait for the end of the connection are
+/// woken: also when its keeper is dropped with its runtime, or was never polled.
+pub(super) struct Keeping(Arc<Entry>);
 
-impl Drop for Done<'_> {
+impl Keeping {
+    pub(super) const fn new(entry: Arc<Entry>) -> Self {
+        Self(entry)
+    }
+}
+
+impl Drop for Keeping {
     fn drop(&mut self) {
         self.0.done();
     }

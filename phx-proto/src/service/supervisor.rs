@@ -16,18 +16,20 @@
 
 use core::fmt;
 use core::future::{Future, poll_fn};
-use core::pin::Pin;
+use core::pin::{Pin, pin};
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::bus::Bus;
-use super::keeper::{Outlet, keep};
+use super::keeper::{Keeping, Outlet, keep};
 use crate::client::Client;
 use crate::client::Runtime;
 use crate::client::Setup;
+use crate::client::Timer;
 use crate::client::Unfinished;
+use crate::client::waiters::{Parked, poll_parked};
 use crate::config::Config;
 use crate::event::cause::Cause;
 use crate::service::document::{ConnectionSpec, Connections};
@@ -66,10 +68,24 @@ pub struct Supervisor {
 }
 
 struct Inner {
-    entries: Mutex<BTreeMap<String, Arc<Entry>>>,
-    spawn: Box<dyn Fn(Supervised, Arc<Entry>) + Send + Sync>,
+    entries: Mutex<Entries>,
+    spawn: Box<dyn Fn(Supervised, Keeping) + Send + Sync>,
+    sleep: Box<dyn Fn(Duration) -> Sleep + Send + Sync>,
     bus: Bus,
 }
+
+/// What a supervisor keeps.
+#[derive(Default)]
+struct Entries {
+    by_name: BTreeMap<String, Arc<Entry>>,
+    /// Nothing is started any more.
+    shut_down: bool,
+}
+
+type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// How much longer than its parts an end may take, for tasks to be polled.
+const SLACK: Duration = Duration::from_secs(1);
 
 /// What a supervisor keeps: how to connect, when to restart, what to add to its events.
 #[derive(Clone, Debug)]
@@ -157,6 +173,12 @@ pub enum StartError {
         /// The name.
         name: String,
     },
+    /// The supervisor was shut down.
+    #[error("{name:?} is not started: the supervisor was shut down")]
+    ShutDown {
+        /// The name.
+        name: String,
+    },
     /// Its `tls` key names files that nobody has read: call `Connections::load_tls` first.
     #[error("the files of the \"tls\" key of {name:?} were not read")]
     UnreadFiles {
@@ -168,6 +190,7 @@ pub enum StartError {
 /// One named connection, as supervisor and keeper share it.
 pub(super) struct Entry {
     pub(super) name: String,
+    close_timeout: Duration,
     state: Mutex<EntryState>,
 }
 
@@ -179,8 +202,9 @@ struct EntryState {
     stop: bool,
     /// The keeper has ended.
     done: bool,
-    keeper: Option<Waker>,
-    waiting: Vec<Waker>,
+    keeper: Parked,
+    waiting: BTreeMap<u64, Parked>,
+    next_id: u64,
 }
 
 impl Supervised {
@@ -226,17 +250,23 @@ impl Supervisor {
         let bus = Bus::new();
         let ids = Arc::new(Mutex::new(EventIds::new(runtime.seed())));
         let outlet_bus = bus.clone();
-        let spawn = move |supervised: Supervised, entry: Arc<Entry>| {
+        let clock = runtime.clone();
+        let sleep = move |length| -> Sleep {
+            let mut timer = clock.timer();
+            timer.reset(Some(clock.now() + length));
+            Box::pin(poll_fn(move |cx| timer.poll_expired(cx)))
+        };
+        let spawn = move |supervised: Supervised, keeping: Keeping| {
             let outlet = Outlet {
                 bus: outlet_bus.clone(),
                 router: router.clone(),
                 ids: Arc::clone(&ids),
                 attributes: supervised.attributes.clone(),
             };
-            runtime.spawn(keep(runtime.clone(), supervised, entry, outlet));
+            runtime.spawn(keep(runtime.clone(), supervised, keeping, outlet));
         };
-        let entries = Mutex::default();
-        Self { inner: Arc::new(Inner { entries, spawn: Box::new(spawn), bus }) }
+        let (entries, spawn, sleep) = (Mutex::default(), Box::new(spawn), Box::new(sleep));
+        Self { inner: Arc::new(Inner { entries, spawn, sleep, bus }) }
     }
 
     /// The bus that every event of every connection goes to.
@@ -261,14 +291,20 @@ impl Supervisor {
         if supervised.unread_files {
             return Err(StartError::UnreadFiles { name });
         }
-        let entry = Arc::new(Entry::new(name.clone()));
+        let entry = Arc::new(Entry::new(name.clone(), supervised.setup.config.close_timeout));
         let mut entries = self.inner.lock();
-        if entries.get(&name).is_some_and(|entry| !entry.is_done()) {
+        if entries.shut_down {
+            return Err(StartError::ShutDown { name });
+        }
+        if entries.by_name.get(&name).is_some_and(|entry| !entry.is_done()) {
             return Err(StartError::Duplicate { name });
         }
-        entries.insert(name, Arc::clone(&entry));
+        let ended = entries.by_name.insert(name, Arc::clone(&entry));
         drop(entries);
-        (self.inner.spawn)(supervised, entry);
+        drop(ended);
+        let starting = Starting { supervisor: self, entry: &entry };
+        (self.inner.spawn)(supervised, Keeping::new(Arc::clone(&entry)));
+        core::mem::forget(starting);
         Ok(())
     }
 
@@ -280,7 +316,10 @@ impl Supervisor {
     /// started then.
     pub fn start_configured(&self, connections: Connections) -> Result<(), StartError> {
         let entries = self.inner.lock();
-        let taken = |name: &&str| entries.get(*name).is_some_and(|entry| !entry.is_done());
+        if let (true, Some((name, _))) = (entries.shut_down, connections.iter().next()) {
+            return Err(StartError::ShutDown { name: name.to_owned() });
+        }
+        let taken = |name: &&str| entries.by_name.get(*name).is_some_and(|entry| !entry.is_done());
         if let Some(name) = connections.iter().map(|(name, _)| name).find(taken) {
             return Err(StartError::Duplicate { name: name.to_owned() });
         }
@@ -291,7 +330,8 @@ impl Supervisor {
         connections.into_iter().try_for_each(|(name, spec)| self.start_connection(name, spec))
     }
 
-    /// Closes a connection, waits until it is closed, and forgets its name.
+    /// Closes a connection, waits until it is closed, and forgets its name. It waits for
+    /// [`Config::close_timeout`](crate::Config::close_timeout) and a second at most.
     ///
     /// Cancel safe: the closing goes on when the future is dropped; the name is free then too.
     ///
@@ -301,14 +341,16 @@ impl Supervisor {
     pub async fn stop_connection(&self, name: &str) -> Result<(), UnknownConnection> {
         let entry = self.entry(name)?;
         entry.stop();
-        entry.ended().await;
+        self.within(entry.close_timeout, entry.ended()).await;
         self.forget(name, &entry);
         Ok(())
     }
 
     /// Ends a connection in order, as [`shutdown`](Self::shutdown) does all of them: waits for its
     /// pushes, leaves its channels, closes its socket, and forgets its name. Reports what could
-    /// not be finished within `grace`. The other connections and the bus go on.
+    /// not be finished within `grace`. The other connections and the bus go on. It takes no longer
+    /// than `grace`, [`Config::close_timeout`](crate::Config::close_timeout) and a second, even if
+    /// the executor polls the connection no more.
     ///
     /// Cancel safe: dropping the future leaves undone what was not done yet, but the connection
     /// is not restarted any more; call it again, or [`stop_connection`](Self::stop_connection).
@@ -322,7 +364,7 @@ impl Supervisor {
         grace: Duration,
     ) -> Result<Unfinished, UnknownConnection> {
         let entry = self.entry(name)?;
-        let unfinished = entry.end(grace).await;
+        let unfinished = self.end(&entry, grace).await;
         self.forget(name, &entry);
         Ok(unfinished)
     }
@@ -330,7 +372,7 @@ impl Supervisor {
     /// The names of all connections, those that ended included, in order.
     #[must_use]
     pub fn list_connections(&self) -> Vec<String> {
-        self.inner.lock().keys().cloned().collect()
+        self.inner.lock().by_name.keys().cloned().collect()
     }
 
     /// How a connection is; answers in every state.
@@ -352,9 +394,8 @@ impl Supervisor {
     /// ```
     #[must_use]
     pub fn health(&self) -> Health {
-        let entries = self.inner.lock();
-        let status = |(name, entry): (&String, &Arc<Entry>)| (name.clone(), entry.status());
-        Health { connections: entries.iter().map(status).collect() }
+        let status = |entry: Arc<Entry>| (entry.name.clone(), entry.status());
+        Health { connections: self.inner.entries().into_iter().map(status).collect() }
     }
 
     /// What every connection counts, for [`metrics::openmetrics`](crate::metrics::openmetrics).
@@ -368,8 +409,7 @@ impl Supervisor {
     /// ```
     #[must_use]
     pub fn metrics(&self) -> Vec<ConnectionMetrics> {
-        let entries: Vec<Arc<Entry>> = self.inner.lock().values().cloned().collect();
-        entries.iter().map(|entry| entry.metrics()).collect()
+        self.inner.entries().iter().map(|entry| entry.metrics()).collect()
     }
 
     /// The client of a connection. A restart makes another one, so ask again after one; a client
@@ -387,19 +427,21 @@ impl Supervisor {
 
     /// Ends every connection in order, all at once: waits for their pushes, leaves their
     /// channels, closes their sockets ([`Client::shutdown`]), and closes the bus. Reports what
-    /// could not be finished within `grace`, by connection.
+    /// could not be finished within `grace`, by connection. From the call on, nothing is started any
+    /// more. Takes no longer than [`shutdown_connection`](Self::shutdown_connection).
     ///
-    /// Cancel safe: dropping the future leaves undone what was not done yet.
+    /// Cancel safe: dropping the future leaves undone what was not done yet; call it again.
     pub async fn shutdown(&self, grace: Duration) -> BTreeMap<String, Unfinished> {
-        let entries: Vec<Arc<Entry>> = self.inner.lock().values().cloned().collect();
-        let ends = entries.into_iter().map(|entry| {
+        self.inner.lock().shut_down = true;
+        let ends = self.inner.entries().into_iter().map(|entry| {
             Box::pin(async move {
-                let unfinished = entry.end(grace).await;
+                let unfinished = self.end(&entry, grace).await;
                 (entry.name.clone(), unfinished)
             })
         });
         let unfinished = all(ends.collect()).await;
-        self.inner.lock().clear();
+        let ended = core::mem::take(&mut self.inner.lock().by_name);
+        drop(ended);
         self.inner.bus.close();
         unfinished.into_iter().filter(|(_, unfinished)| !unfinished.is_empty()).collect()
     }
@@ -407,13 +449,48 @@ impl Supervisor {
     /// Unless the name has been given to another connection meanwhile.
     fn forget(&self, name: &str, entry: &Arc<Entry>) {
         let mut entries = self.inner.lock();
-        if entries.get(name).is_some_and(|current| Arc::ptr_eq(current, entry)) {
-            entries.remove(name);
+        let by_name = &mut entries.by_name;
+        let is_current = by_name.get(name).is_some_and(|current| Arc::ptr_eq(current, entry));
+        // Not the last of it, which `entry` is.
+        is_current.then(|| by_name.remove(name));
+    }
+
+    /// Ends a connection in order, and says what was not finished.
+    async fn end(&self, entry: &Entry, grace: Duration) -> Unfinished {
+        let client = entry.begin_stop();
+        let limit = grace + entry.close_timeout;
+        let in_order = async {
+            let unfinished = match &client {
+                Some(client) => client.shutdown(grace).await,
+                None => Unfinished::default(),
+            };
+            entry.stop();
+            entry.ended().await;
+            unfinished
+        };
+        if let Some(unfinished) = self.within(limit, in_order).await {
+            return unfinished;
         }
+        // Nobody polls it. It is closed as far as that goes without.
+        entry.stop();
+        let stats = client.map(|client| client.stats());
+        let pushes = stats.map_or(0, |stats| stats.queued_pushes + stats.pushes_in_flight);
+        Unfinished { pushes, running: true, ..Unfinished::default() }
+    }
+
+    /// What a future comes to, unless it takes longer than `limit` and some slack.
+    async fn within<F: Future>(&self, limit: Duration, future: F) -> Option<F::Output> {
+        let mut late = (self.inner.sleep)(limit.saturating_add(SLACK));
+        let mut future = pin!(future);
+        poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending => late.as_mut().poll(cx).map(|()| None),
+        })
+        .await
     }
 
     fn entry(&self, name: &str) -> Result<Arc<Entry>, UnknownConnection> {
-        let found = self.inner.lock().get(name).cloned();
+        let found = self.inner.lock().by_name.get(name).cloned();
         found.ok_or_else(|| UnknownConnection { name: name.to_owned() })
     }
 }
@@ -424,22 +501,37 @@ impl fmt::Debug for Supervisor {
     }
 }
 
+/// A connection whose keeper is being spawned. When that panics, its name is forgotten.
+struct Starting<'a> {
+    supervisor: &'a Supervisor,
+    entry: &'a Arc<Entry>,
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        self.supervisor.forget(&self.entry.name, self.entry);
+    }
+}
+
 impl Inner {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Entry>>> {
+    /// No code of the application runs under it, and no lock of a connection is taken.
+    fn lock(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn entries(&self) -> Vec<Arc<Entry>> {
+        self.lock().by_name.values().cloned().collect()
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        for entry in self.lock().values() {
-            entry.stop();
-        }
+        self.entries().iter().for_each(|entry| entry.stop());
     }
 }
 
 impl Entry {
-    fn new(name: String) -> Self {
+    fn new(name: String, close_timeout: Duration) -> Self {
         let state = EntryState {
             client: None,
             state: SupervisedState::Running(Status::Idle),
@@ -447,10 +539,11 @@ impl Entry {
             last_cause: None,
             stop: false,
             done: false,
-            keeper: None,
-            waiting: Vec::new(),
+            keeper: Parked::new(),
+            waiting: BTreeMap::new(),
+            next_id: 0,
         };
-        Self { name, state: Mutex::new(state) }
+        Self { name, close_timeout, state: Mutex::new(state) }
     }
 
     fn lock(&self) -> MutexGuard<'_, EntryState> {
@@ -509,30 +602,38 @@ impl Entry {
         }
     }
 
-    /// Ends it in order, and says what was not finished.
-    async fn end(&self, grace: Duration) -> Unfinished {
-        let unfinished = match self.begin_stop() {
-            Some(client) => client.shutdown(grace).await,
-            None => Unfinished::default(),
-        };
-        self.stop();
-        self.ended().await;
-        unfinished
-    }
-
     /// Waits until its keeper has ended.
     async fn ended(&self) {
-        poll_fn(|cx| {
+        let id = {
             let mut state = self.lock();
-            if state.done {
-                return Poll::Ready(());
-            }
-            if !state.waiting.iter().any(|waiting| waiting.will_wake(cx.waker())) {
-                state.waiting.push(cx.waker().clone());
-            }
-            Poll::Pending
+            state.next_id += 1;
+            state.next_id
+        };
+        let _waiting = Waiting { entry: self, id };
+        poll_fn(|cx| {
+            poll_parked(cx, |spare| {
+                let mut state = self.lock();
+                if state.done {
+                    return Some(Poll::Ready(()));
+                }
+                let parked = state.waiting.entry(id).or_default();
+                parked.park(cx.waker(), spare).then_some(Poll::Pending)
+            })
         })
         .await;
+    }
+}
+
+/// Somebody waits for the end of a keeper.
+struct Waiting<'a> {
+    entry: &'a Entry,
+    id: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let parked = self.entry.lock().waiting.remove(&self.id);
+        drop(parked);
     }
 }
 
@@ -566,12 +667,13 @@ impl Entry {
 
     /// Ready when it is to stop; wakes the keeper when that changes.
     pub(super) fn poll_stop(&self, cx: &Context<'_>) -> Poll<()> {
-        let mut state = self.lock();
-        if state.stop {
-            return Poll::Ready(());
-        }
-        state.keeper = Some(cx.waker().clone());
-        Poll::Pending
+        poll_parked(cx, |spare| {
+            let mut state = self.lock();
+            if state.stop {
+                return Some(Poll::Ready(()));
+            }
+            state.keeper.park(cx.waker(), spare).then_some(Poll::Pending)
+        })
     }
 
     pub(super) fn is_stopped(&self) -> bool {
@@ -582,9 +684,14 @@ impl Entry {
     pub(super) fn done(&self) {
         let mut state = self.lock();
         state.done = true;
-        let (client, waiting) = (state.client.take(), core::mem::take(&mut state.waiting));
+        if !matches!(state.state, SupervisedState::Ended { .. }) {
+            // It was dropped with its runtime, or never polled.
+            state.state = SupervisedState::Ended { ending: Ending::Closed, exhausted: false };
+        }
+        let (client, keeper) = (state.client.take(), state.keeper.take());
+        let waiting: Vec<Waker> = state.waiting.values_mut().filter_map(Parked::take).collect();
         drop(state);
-        drop(client);
+        drop((client, keeper));
         waiting.into_iter().for_each(Waker::wake);
     }
 }

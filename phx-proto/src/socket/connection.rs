@@ -425,6 +425,24 @@ impl Socket {
         }
     }
 
+    /// The driver panicked and goes away: nothing is carried out any more. The connection and its
+    /// channels end for good, with [`Cause::DriverPanicked`].
+    pub fn handle_panicked(&mut self, now: Time) {
+        self.advance(now);
+        let id = self.phase.id();
+        self.drop_live(now, false);
+        for key in [TimerKey::Connect, TimerKey::Close, TimerKey::Reconnect] {
+            self.timers.disarm(&key);
+        }
+        match (id, &self.phase) {
+            (Some(id), _) => self.give_up(Some(id), Cause::DriverPanicked),
+            (None, Phase::Waiting { .. } | Phase::Idle) => {
+                self.give_up(None, Cause::DriverPanicked);
+            }
+            (None, _) => {}
+        }
+    }
+
     /// Whether the transport of `id` takes a frame. It does from the moment it opened; say no
     /// when it refuses one, and yes when it takes them again.
     pub fn handle_writable(&mut self, now: Time, id: ConnectionId, writable: bool) {
@@ -590,21 +608,23 @@ impl Socket {
                     self.skip_wait(now);
                 }
             }
-            Decision::Stop => {
-                self.phase = Phase::GaveUp { cause: cause.clone() };
-                self.signal(Signal::Disconnected {
-                    id,
-                    cause: cause.clone(),
-                    next: NextStep::Stop,
-                });
-                self.end_channels(
-                    &ChannelEnd::GaveUp(cause.clone()),
-                    UnknownCause::Disconnected,
-                    NotSentCause::GaveUp,
-                );
-                self.signal(Signal::GaveUp { cause });
-            }
+            Decision::Stop => self.give_up(Some(id), cause),
         }
+    }
+
+    /// Ends the connection, if there is one, and every channel for good.
+    fn give_up(&mut self, id: Option<ConnectionId>, cause: Cause) {
+        self.phase = Phase::GaveUp { cause: cause.clone() };
+        if let Some(id) = id {
+            let (cause, next) = (cause.clone(), NextStep::Stop);
+            self.signal(Signal::Disconnected { id, cause, next });
+        }
+        self.end_channels(
+            &ChannelEnd::GaveUp(cause.clone()),
+            UnknownCause::Disconnected,
+            NotSentCause::GaveUp,
+        );
+        self.signal(Signal::GaveUp { cause });
     }
 
     /// Takes everything that belonged to the open connection, deadlines included.

@@ -13,6 +13,7 @@
 //! | `progress` | how much time the bytes that were moved buy |
 //! | `receive` | what an incoming frame is about |
 //! | `send` | which frame is next |
+//! | `ticket` | whether join parameters that a function made are still wanted |
 //! | `expire` | which deadline has passed, and what a clock jump means |
 //!
 //! Everything that belongs to one open connection sits in [`Live`], which is dropped whole when
@@ -30,6 +31,7 @@ mod receive;
 mod retry;
 pub(crate) mod rng;
 mod send;
+mod ticket;
 pub(crate) mod timer;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -37,6 +39,7 @@ use std::collections::{BTreeSet, VecDeque};
 pub use channel::transitions::Released;
 use connection::Phase;
 pub use connection::Status;
+pub use ticket::{JoinTicket, Step, Supplied};
 
 use crate::collections::ordered::Ordered;
 use crate::collections::table::Table;

@@ -5,11 +5,12 @@
 //! order it was accepted (a leave behind the pushes before it). So the core knows its backlog,
 //! can expire a queued push, and forgets what belonged to a dead connection.
 
+use super::ticket::{Step, Supplied};
 use super::{LaneItem, Live, Socket};
 use crate::config::Config;
-use crate::config::join_params::JoinAttempt;
+use crate::config::join_params::ParamsPanicked;
 use crate::event::action::Action;
-use crate::event::cause::{ChannelEnd, NotSentCause, PushOutcome, UnknownCause};
+use crate::event::cause::{NotSentCause, PushOutcome};
 use crate::event::stats::Stats;
 use crate::id::{ConnectionId, Ref};
 use crate::socket::push::slab::{Due, Place};
@@ -25,23 +26,30 @@ impl Socket {
     /// Everything but frames comes first and in order. Frames follow while the connection is
     /// open and [writable](Self::handle_writable). The number of actions that one input can
     /// cause is bounded by the number of channels and pushes there are.
+    ///
+    /// A function of join parameters is called in here; [`poll_step`](Self::poll_step) leaves that
+    /// to the caller.
+    #[inline]
     pub fn poll_action(&mut self, now: Time) -> Option<Action> {
-        let now = self.advance(now);
+        if let Some(action) = self.actions.pop_front() {
+            self.advance(now);
+            return Some(action);
+        }
         loop {
-            if let Some(action) = self.actions.pop_front() {
-                return Some(action);
-            }
-            if !self.has_frames() {
-                return None;
-            }
-            if let Some(action) = self.pull(now) {
-                return Some(action);
+            match self.poll_step(now)? {
+                Step::Action(action) => return Some(action),
+                Step::Evaluate(ticket) => {
+                    let params = ticket.evaluate();
+                    if let Supplied::Join(join) = self.supply_join(now, &ticket, params) {
+                        return Some(join);
+                    }
+                }
             }
         }
     }
 
     /// Whether there is a frame to write and a transport that takes it.
-    fn has_frames(&self) -> bool {
+    pub(super) fn has_frames(&self) -> bool {
         self.live.as_ref().is_some_and(|live| {
             live.writable
                 && (live.lane.len() > 0
@@ -51,7 +59,7 @@ impl Socket {
     }
 
     /// Whether one more join may be unanswered, and may be written already.
-    fn has_slot(&self, live: &Live) -> bool {
+    pub(super) fn has_slot(&self, live: &Live) -> bool {
         live.joins.len() < self.config.join_concurrency && self.is_paced_in()
     }
 
@@ -61,7 +69,7 @@ impl Socket {
     }
 
     /// Takes the next frame; none when what wanted to write it could not or has ended.
-    fn pull(&mut self, now: Time) -> Option<Action> {
+    pub(super) fn pull(&mut self, now: Time) -> Option<Action> {
         let live = self.live.as_ref()?;
         let id = live.id;
         if live.heartbeat.is_owed() {
@@ -113,39 +121,42 @@ impl Socket {
         order: u64,
         topic: Topic,
     ) -> Option<Action> {
-        let Some(want) = self.wanted(&topic) else {
-            self.live.as_mut()?.due_joins.remove(&(order, topic));
-            return None;
-        };
-        let attempt = JoinAttempt {
-            topic: topic.clone(),
-            attempt: want.attempts.saturating_add(1),
-            rejoin: want.ever_joined,
-        };
-        // The application's function runs before anything changes.
-        let payload = want.params.payload(&attempt).map_err(|error| error.to_string());
-        let checked = payload.and_then(|payload| {
-            self.check_join(&topic, &payload).map_err(|error| error.to_string())?;
-            Ok(payload)
+        // One whose parameters a function makes has a ticket.
+        match self.wanted(&topic).and_then(|want| want.params.fixed()).cloned() {
+            Some(params) => self.write_join(now, id, order, &topic, Ok(params)),
+            None => {
+                self.live.as_mut()?.due_joins.remove(&(order, topic));
+                None
+            }
+        }
+    }
+
+    /// The frame of a due join with these parameters; none when they cannot be sent.
+    pub(super) fn write_join(
+        &mut self,
+        now: Time,
+        id: ConnectionId,
+        order: u64,
+        topic: &Topic,
+        params: Result<Payload, ParamsPanicked>,
+    ) -> Option<Action> {
+        let checked = params.map_err(|error| error.to_string()).and_then(|params| {
+            self.check_join(topic, &params).map_err(|error| error.to_string())?;
+            Ok(params)
         });
         self.live.as_mut()?.due_joins.remove(&(order, topic.clone()));
         let join_ref = self.mint_ref();
-        let encoded = checked.and_then(|payload| {
-            self.encode(Some(join_ref), join_ref, &topic, "phx_join", payload)
+        let encoded = checked.and_then(|params| {
+            self.encode(Some(join_ref), join_ref, topic, "phx_join", params)
                 .map_err(|error| error.to_string())
         });
         match encoded {
             Ok(frame) => {
-                self.join_written(now, &topic, join_ref);
-                Some(Action::Join { id, topic, frame })
+                self.join_written(now, topic, join_ref);
+                Some(Action::Join { id, topic: topic.clone(), frame })
             }
             Err(message) => {
-                self.end_want(
-                    &topic,
-                    ChannelEnd::InvalidParams { message },
-                    UnknownCause::ChannelClosed,
-                    NotSentCause::JoinRejected,
-                );
+                self.end_unsendable(now, topic, message);
                 None
             }
         }

@@ -110,6 +110,7 @@ impl ScriptRuntime {
                     format!("the server closes the connection with {code}")
                 }
                 Received::Ended(_) => "the server drops the connection".to_owned(),
+                Received::Control | Received::Part => "server: no message".to_owned(),
             };
             wire.to_client.push_back(received);
             stage.note(&line);

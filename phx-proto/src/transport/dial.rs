@@ -15,7 +15,7 @@ use core::future::Future;
 use std::io;
 
 use super::exchange::{Broken, exchange};
-use super::{Net, race, random_u64};
+use super::{Net, Resolver, race, random_u64};
 use crate::config::uri::without_zone;
 use crate::config::{Config, ConfigError, Proxy, Uri, proxy};
 use crate::event::action::ConnectRequest;
@@ -33,6 +33,7 @@ use crate::websocket::upgrade::{
 pub async fn dial<N: Net>(
     request: &ConnectRequest,
     config: &Config,
+    resolver: &Resolver,
 ) -> Result<(N::Stream, Upgraded), Failure> {
     let uri = &request.uri;
     if uri.is_secure() && !N::TLS {
@@ -44,8 +45,8 @@ pub async fn dial<N: Net>(
     let only_here = config.check_route(uri, proxy).map_err(unusable)?;
     let (host, port) = config.dial_target(uri);
     let mut stream = match proxy {
-        None => race::connect::<N>(host, port, only_here).await?,
-        Some(proxy) => tunnel::<N>(proxy, host, port, only_here).await?,
+        None => race::connect::<N>(resolver, host, port, only_here).await?,
+        Some(proxy) => tunnel::<N>(resolver, proxy, host, port, only_here).await?,
     };
     #[cfg(feature = "tls")]
     if uri.is_secure() {
@@ -80,6 +81,7 @@ pub async fn dial_over<N: Net>(
 
 /// A stream through the proxy to the server.
 async fn tunnel<N: Net>(
+    resolver: &Resolver,
     proxy: &Proxy,
     host: &str,
     port: u16,
@@ -88,12 +90,12 @@ async fn tunnel<N: Net>(
     // An interface of this machine means nothing to the proxy.
     let host = without_zone(host);
     if proxy.kind() != proxy::Kind::Socks5 {
-        return tunnel_to::<N>(proxy, host, port, only_here).await;
+        return tunnel_to::<N>(resolver, proxy, host, port, only_here).await;
     }
     let mut failure = None;
-    for address in race::resolve::<N>(host, port, only_here).await? {
+    for address in race::resolve(resolver, host, port, only_here).await? {
         let address = address.ip().to_string();
-        match tunnel_to::<N>(proxy, &address, port, only_here).await {
+        match tunnel_to::<N>(resolver, proxy, &address, port, only_here).await {
             // The next address may do better; anything else is about the proxy.
             Err(unreached @ Failure::Dial { .. }) => failure.get_or_insert(unreached),
             outcome => return outcome,
@@ -103,12 +105,13 @@ async fn tunnel<N: Net>(
 }
 
 async fn tunnel_to<N: Net>(
+    resolver: &Resolver,
     proxy: &Proxy,
     host: &str,
     port: u16,
     only_here: bool,
 ) -> Result<N::Stream, Failure> {
-    let connected = race::connect::<N>(proxy.host(), proxy.port(), only_here).await;
+    let connected = race::connect::<N>(resolver, proxy.host(), proxy.port(), only_here).await;
     let mut stream = connected.map_err(|failure| match failure {
         Failure::Dial { kind, message } => {
             Failure::Dial { kind, message: format!("the proxy: {message}") }

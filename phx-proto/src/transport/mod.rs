@@ -14,7 +14,9 @@
 
 mod dial;
 mod exchange;
+mod incoming;
 mod race;
+mod resolve;
 mod streams;
 #[cfg(feature = "tls")]
 mod tls;
@@ -28,6 +30,8 @@ use std::hash::BuildHasher;
 use std::io;
 
 pub use self::dial::{dial, dial_over};
+pub use self::incoming::Reads;
+pub use self::resolve::Resolver;
 pub use self::streams::{Meter, WebSocket, socket_config, take_front};
 pub use crate::websocket::close_watch::{CloseWatch, SeenClose, SentClose};
 
@@ -38,10 +42,6 @@ pub trait Net: 'static {
 
     /// Whether [`secure`](Self::secure) is there.
     const TLS: bool = false;
-
-    /// The addresses of a host.
-    fn resolve(host: String, port: u16)
-    -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send;
 
     /// Opens a TCP connection.
     fn connect(address: SocketAddr) -> impl Future<Output = io::Result<Self::Stream>> + Send;

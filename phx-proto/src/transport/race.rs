@@ -11,8 +11,8 @@ use core::time::Duration;
 use std::collections::VecDeque;
 use std::io;
 
-use super::Net;
 use super::dial::kind_of;
+use super::{Net, Resolver};
 use crate::event::cause::DialKind;
 use crate::event::input::Failure;
 
@@ -23,11 +23,12 @@ type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Looks the host up and connects to one of its addresses; see [`resolve`].
 pub(super) async fn connect<N: Net>(
+    resolver: &Resolver,
     host: &str,
     port: u16,
     only_here: bool,
 ) -> Result<N::Stream, Failure> {
-    let addresses = resolve::<N>(host, port, only_here).await?;
+    let addresses = resolve(resolver, host, port, only_here).await?;
     let count = addresses.len();
     let mut race = Race::<N> {
         waiting: interleaved(addresses).into(),
@@ -51,12 +52,13 @@ pub(super) async fn connect<N: Net>(
 
 /// Looks a host up. Only its addresses on this machine are given if only these may be dialled,
 /// because a name such as `a.localhost` leads wherever a resolver says.
-pub(super) async fn resolve<N: Net>(
+pub(super) async fn resolve(
+    resolver: &Resolver,
     host: &str,
     port: u16,
     only_here: bool,
 ) -> Result<Vec<SocketAddr>, Failure> {
-    let mut addresses = N::resolve(host.to_owned(), port).await.map_err(|error| {
+    let mut addresses = resolver.resolve(host, port).await.map_err(|error| {
         let message = format!("the name {host:?} could not be resolved: {error}");
         Failure::Dial { kind: DialKind::Dns, message }
     })?;

@@ -4,7 +4,7 @@
 //!          send, close                          poll_receive
 //!               │                                    ▲
 //!        ┌──────▼───────── tungstenite ──────────────┴──────┐
-//!        │  masks, frames, answers pings and close frames   │
+//!        │  masks, frames, answers close frames             │
 //!        └──────┬───────────────────────────────────▲───────┘
 //!               │        ┌─ the adapter's Io ──┐    │
 //!               └───────▶│ a failed write only │────┘
@@ -17,6 +17,8 @@
 //! (`wire/close_graceful_shutdown`). So the adapter's stream swallows what is written after a
 //! failed write and lets the reading go on to the true end, which a broken connection reaches at
 //! once. It says so in [`Meter`], where it also counts the bytes that it moves.
+//!
+//! Pings, and how much is read for one message, are seen to in [`incoming`](super::incoming).
 
 use core::fmt;
 use core::pin::Pin;
@@ -33,6 +35,7 @@ use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tungstenite::protocol::frame::{CloseFrame, Frame as RawFrame};
 use tungstenite::{Error, Message};
 
+use super::incoming::Reads;
 use crate::client::{Received, Transport, WriteFailed};
 use crate::config::Config;
 use crate::event::input::{Ended, Progress};
@@ -43,15 +46,16 @@ use crate::wire::Frame;
 pub struct WebSocket(Box<dyn Transport>);
 
 impl WebSocket {
-    /// From a runtime's wrapper of tungstenite and the meter of the stream beneath it.
+    /// From a runtime's wrapper of tungstenite and what it shares with the stream beneath it.
     #[doc(hidden)]
-    pub fn new<S>(socket: S, meter: Meter, close: SeenClose) -> Self
+    pub fn new<S>(socket: S, meter: Meter, reads: Reads, close: SeenClose) -> Self
     where
         S: Stream<Item = Result<Message, Error>> + Sink<Message, Error = Error>,
         S: Send + Unpin + 'static,
     {
         let moved = Progress::default();
-        Self(Box::new(Socket { socket, meter, seen: (0, 0), moved, close }))
+        let (seen, pong_waits) = ((0, 0), false);
+        Self(Box::new(Socket { socket, meter, seen, moved, reads, pong_waits, close }))
     }
 }
 
@@ -147,6 +151,9 @@ struct Socket<S> {
     moved: Progress,
     /// The close frame as the server sent it: tungstenite changes its code.
     close: SeenClose,
+    reads: Reads,
+    /// A pong is in the write buffer. Until it is written there is not a second one.
+    pong_waits: bool,
 }
 
 impl<S> Socket<S>
@@ -164,6 +171,20 @@ where
     fn sent_close(&self) -> Option<Ended> {
         let SentClose { code, reason } = self.close.get()?.clone();
         Some(Ended::CloseFrame { code, reason })
+    }
+
+    /// Answers the latest ping, if it was not answered. What is not written at once is written when
+    /// the stream takes it.
+    fn answer_ping(&mut self, cx: &mut Context<'_>) {
+        if !self.pong_waits {
+            let Some(payload) = self.reads.take_ping() else { return };
+            // Fails when a close frame went out before, or when nothing can be written any more.
+            let sent = Pin::new(&mut self.socket).start_send(Message::Pong(payload));
+            self.pong_waits = sent.is_ok();
+        }
+        if self.pong_waits && Pin::new(&mut self.socket).poll_flush(cx).is_ready() {
+            self.pong_waits = false;
+        }
     }
 
     /// The end, after telling the server why when the fault is in what it sent. A close frame is the
@@ -205,35 +226,43 @@ where
     S: Send + Unpin + 'static,
 {
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Received> {
-        loop {
-            let message = match ready!(Pin::new(&mut self.socket).poll_next(cx)) {
-                Some(Ok(message)) => message,
-                Some(Err(error)) => return Poll::Ready(Received::Ended(self.ended(error))),
-                None => {
-                    let message = "the connection is over".to_owned();
-                    return Poll::Ready(Received::Ended(Ended::Lost { message }));
-                }
-            };
-            return Poll::Ready(match message {
-                Message::Text(text) => Received::Frame(Frame::Text(text.into())),
-                Message::Binary(bytes) => Received::Frame(Frame::Binary(bytes)),
-                Message::Close(frame) => {
-                    // The answering close frame waits in the buffer. It is written if the
-                    // connection takes it; the end is not held up for it.
-                    let _ = Pin::new(&mut self.socket).poll_flush(cx);
-                    Received::Ended(self.sent_close().unwrap_or_else(|| {
-                        let (code, reason) = match frame {
-                            Some(frame) => (Some(frame.code.into()), frame.reason.to_string()),
-                            None => (None, String::new()),
-                        };
-                        Ended::CloseFrame { code, reason }
-                    }))
-                }
-                // The next read writes the pong that a ping has queued, so polling goes on until
-                // nothing is there to be read.
-                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
-            });
-        }
+        self.reads.allow();
+        let message = match Pin::new(&mut self.socket).poll_next(cx) {
+            Poll::Ready(Some(Ok(message))) => message,
+            Poll::Ready(Some(Err(error))) => {
+                return Poll::Ready(Received::Ended(self.ended(error)));
+            }
+            Poll::Ready(None) => {
+                let message = "the connection is over".to_owned();
+                return Poll::Ready(Received::Ended(Ended::Lost { message }));
+            }
+            Poll::Pending => {
+                self.answer_ping(cx);
+                // A read that was refused wakes nobody.
+                let part = self.reads.refused();
+                return if part { Poll::Ready(Received::Part) } else { Poll::Pending };
+            }
+        };
+        Poll::Ready(match message {
+            Message::Text(text) => Received::Frame(Frame::Text(text.into())),
+            Message::Binary(bytes) => Received::Frame(Frame::Binary(bytes)),
+            Message::Close(frame) => {
+                // The answering close frame waits in the buffer. It is written if the
+                // connection takes it; the end is not held up for it.
+                let _ = Pin::new(&mut self.socket).poll_flush(cx);
+                Received::Ended(self.sent_close().unwrap_or_else(|| {
+                    let (code, reason) = match frame {
+                        Some(frame) => (Some(frame.code.into()), frame.reason.to_string()),
+                        None => (None, String::new()),
+                    };
+                    Ended::CloseFrame { code, reason }
+                }))
+            }
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {
+                self.answer_ping(cx);
+                Received::Control
+            }
+        })
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteFailed>> {
@@ -254,6 +283,7 @@ where
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteFailed>> {
         let flushed = ready!(Pin::new(&mut self.socket).poll_flush(cx));
+        self.pong_waits = false;
         Poll::Ready(flushed.map_err(|_| WriteFailed).and_then(|()| self.meter.state()))
     }
 

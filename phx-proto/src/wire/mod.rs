@@ -119,6 +119,9 @@ pub struct Outgoing<'a> {
 /// for it; chosen with [`Config::serializer`](crate::Config::serializer).
 ///
 /// A format that is not JSON translates: a payload on this side is JSON text or plain bytes.
+///
+/// It is called under the lock of its client, for every frame: it takes no locks, does not wait, and
+/// does not call back into the client, from where its bytes are dropped either.
 pub trait Serializer: fmt::Debug + Send + Sync {
     /// The `vsn` query parameter that selects this serializer on the server.
     fn vsn(&self) -> &str;

@@ -168,6 +168,16 @@ impl Payload {
         }
     }
 
+    /// A clone, if it may be memory that the application owns; none of what was written into memory
+    /// of our own, which becomes the frame in place only while it is not shared.
+    #[cfg(feature = "driver")]
+    pub(crate) fn shared(&self) -> Option<Self> {
+        match self.kind {
+            Kind::Own | Kind::OwnBinary => None,
+            Kind::Found | Kind::Member | Kind::Binary => Some(self.clone()),
+        }
+    }
+
     /// Whether it has no bytes at all, as a binary payload may.
     #[must_use]
     pub fn is_empty(&self) -> bool {

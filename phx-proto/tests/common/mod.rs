@@ -118,6 +118,15 @@ impl Hand {
         self.ended(Ended::Lost { message: "reset".into() });
     }
 
+    /// The connection is lost, and nobody has polled since.
+    pub fn lost_without_polling(&mut self) {
+        let id = self.dialled.expect("a dial");
+        let ended = Ended::Lost { message: "reset".into() };
+        self.socket.handle_closed(self.now, id, ended);
+        let _ = self.socket.poll_timeout();
+        while let Some(phx_proto::Step::Action(_)) = self.socket.poll_step(self.now) {}
+    }
+
     pub fn close_frame(&mut self, code: u16) {
         self.ended(Ended::CloseFrame { code: Some(code), reason: String::new() });
     }

@@ -47,6 +47,8 @@ pub struct State {
     hosts: BTreeMap<String, Host>,
     tasks: Vec<Task>,
     seeds: u64,
+    /// There is no executor: to spawn is a panic, as it is outside of a tokio runtime.
+    pub outside: bool,
 }
 
 #[derive(Clone)]
@@ -63,7 +65,8 @@ pub struct Wire {
 impl Fleet {
     pub fn new() -> Self {
         let now = Time::from_millis(1_700_000_000_000);
-        let state = State { now, hosts: BTreeMap::new(), tasks: Vec::new(), seeds: 0 };
+        let state =
+            State { now, hosts: BTreeMap::new(), tasks: Vec::new(), seeds: 0, outside: false };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -95,6 +98,12 @@ impl Fleet {
             self.state().now += by / 20;
             self.settle();
         }
+    }
+
+    /// The executor is dropped with its tasks, in whatever they are doing.
+    pub fn drop_tasks(&self) {
+        let tasks = core::mem::take(&mut self.state().tasks);
+        drop(tasks);
     }
 
     pub fn tasks(&self) -> usize {
@@ -188,6 +197,7 @@ impl Runtime for Fleet {
     }
 
     fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        assert!(!self.state().outside, "there is no executor");
         self.state().tasks.push(Box::pin(future));
     }
 }

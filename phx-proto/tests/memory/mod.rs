@@ -128,8 +128,10 @@ impl Transport for Wire {
     }
 
     fn send(&mut self, frame: Frame) -> Result<(), WriteFailed> {
-        let Frame::Text(text) = frame else { panic!("only text is sent here") };
-        let message = serde_json::from_slice(&text).expect("what is sent is JSON");
+        let message = match frame {
+            Frame::Text(text) => serde_json::from_slice(&text).expect("what is sent is JSON"),
+            Frame::Binary(bytes) => json!({"binary": bytes.len()}),
+        };
         self.0.world().to_server.push(message);
         Ok(())
     }

@@ -67,11 +67,7 @@ async fn carry_out(request: &Message, supervisor: &Supervisor) -> Value {
         Ok(client) => client,
         Err(error) => return failed(error.to_string(), false),
     };
-    let channel = match client.channel(topic) {
-        Ok(channel) => channel,
-        Err(error) => return failed(error.to_string(), false),
-    };
-    match channel.push(&event, order["payload"].clone()).await {
+    match client.push(&topic, &event, order["payload"].clone()).await {
         Ok(reply) => json!({
             "status": &*reply.status,
             "response": reply.response.to_value().unwrap_or(Value::Null),

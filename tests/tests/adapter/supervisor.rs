@@ -4,11 +4,12 @@ use phx_tests::ports::{Reserved, start_again};
 use phx_tests::waiting::DEADLINE;
 
 use super::stage;
+use super::tracked::Tracked;
 use crate::rt::phx::testing::{Listener, ServerConfig};
 use crate::rt::phx::{
-    BusEvent, CloudEvent, Connections, Lifecycle, Router, Subscription, Supervisor,
+    BusEvent, CloudEvent, Config, Connections, Lifecycle, Router, Subscription, Supervisor,
 };
-use crate::rt::{block_on, phx};
+use crate::rt::{Runtime, block_on, in_a_runtime_that_ends, phx};
 
 async fn listen() -> Listener {
     Listener::bind(([127, 0, 0, 1], 0).into(), ServerConfig::default()).await.unwrap()
@@ -86,5 +87,40 @@ fn a_name_can_be_stopped_and_started_again() {
         let spec = document(&first, &second).get("a").unwrap().clone();
         supervisor.start_connection("a", spec).unwrap();
         until(&mut events, "phoenix.channel.joined").await;
+    })
+}
+
+/// tokio's spawn panics outside of a runtime; smol's works everywhere. The name is free after the
+/// panic, and nothing waits for what never ran.
+#[test]
+fn start_outside_of_a_runtime_takes_no_name() {
+    let supervisor = Supervisor::new(Runtime::new(), Router::new());
+    let config = || Config::new("ws://127.0.0.1:9/socket/websocket").expect("an address");
+    let start = || supervisor.start_connection("a", config());
+    let started = std::panic::catch_unwind(std::panic::AssertUnwindSafe(start));
+    assert_eq!(supervisor.list_connections().len(), usize::from(started.is_ok()));
+    block_on(async {
+        if started.is_err() {
+            supervisor.start_connection("a", config()).expect("the name is free");
+        }
+        supervisor.stop_connection("a").await.expect("known");
+        assert!(supervisor.shutdown(DEADLINE).await.is_empty());
+    })
+}
+
+/// The keeper is dropped with its runtime, before its first poll or after it.
+#[test]
+fn connection_ends_with_its_runtime() {
+    let supervisor = in_a_runtime_that_ends(async |spawn| {
+        let supervisor = Supervisor::new(Tracked::spawning(spawn), Router::new());
+        let config = Config::new("ws://127.0.0.1:9/socket/websocket").expect("an address");
+        supervisor.start_connection("a", config).expect("a free name");
+        supervisor
+    });
+    let status = supervisor.connection_status("a").expect("known");
+    assert_eq!(status.lifecycle, Lifecycle::Terminated);
+    block_on(async {
+        supervisor.stop_connection("a").await.expect("known");
+        assert!(supervisor.list_connections().is_empty());
     })
 }

@@ -16,7 +16,7 @@
 //! ```text
 //!   Closed  → Pending  join; connect, for a topic that is joined automatically
 //!   Pending → Joining  a slot is free and the frame is pulled
-//!           → Leaving  leave, while an earlier instance is there to be left
+//!           → Leaving  leave or parameters that cannot be sent, while an earlier instance is there
 //!           → Closed   leave; disconnect; gave up; parameters that cannot be sent
 //!   Joining → Joined   ok
 //!           → Errored  crashed, unanswered, or a rejection that is worth another try

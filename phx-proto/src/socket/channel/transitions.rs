@@ -13,6 +13,7 @@ use crate::event::signal::Signal;
 use crate::id::{InterestId, Ref};
 use crate::socket::channel::{Channel, Instance, Leaving, State, Want};
 use crate::socket::push::Push;
+use crate::socket::push::slab::Group;
 use crate::socket::timer::TimerKey;
 use crate::socket::{LaneItem, Socket};
 use crate::time::Time;
@@ -143,6 +144,12 @@ impl Socket {
             self.end_members(group, |push| !push.is_written(), not_sent);
         }
         self.signal(closed);
+        self.start_leave(now, topic, join_ref, pushes);
+        Ok(())
+    }
+
+    /// Leaves an instance that the server holds, behind these pushes of it.
+    fn start_leave(&mut self, now: Time, topic: Topic, join_ref: Ref, pushes: Option<Group>) {
         let order = self.mint_order();
         if let Some(live) = &mut self.live {
             live.lane.insert(order, LaneItem::Leave(topic.clone(), join_ref));
@@ -150,7 +157,6 @@ impl Socket {
         self.timers.arm(TimerKey::Leave(topic.clone()), now + self.config.leave_timeout);
         self.channels.get_or_default(topic).leaving =
             Some(Leaving { join_ref, order, leave_ref: None, pushes });
-        Ok(())
     }
 
     /// Joins a joined topic anew, to start over from the server's present state: for a consumer
@@ -478,6 +484,21 @@ impl Socket {
         let Some(want) = self.take_want(topic) else { return };
         self.end_group(want.pushes, |push| push.outcome_at_end(unknown, not_sent));
         self.signal(Signal::ChannelClosed { topic: topic.clone(), cause });
+    }
+
+    /// The parameters of `topic` cannot be sent, so its channel ends. An earlier instance that the
+    /// server may hold is left: nobody would take its messages.
+    pub(in crate::socket) fn end_unsendable(&mut self, now: Time, topic: &Topic, message: String) {
+        let surviving = self.wanted(topic).and_then(|want| want.surviving);
+        self.end_want(
+            topic,
+            ChannelEnd::InvalidParams { message },
+            UnknownCause::ChannelClosed,
+            NotSentCause::JoinRejected,
+        );
+        if let Some(join_ref) = surviving {
+            self.start_leave(now, topic.clone(), join_ref, None);
+        }
     }
 
     /// Takes what is wanted of a topic, its deadlines, its interests and its due join.

@@ -165,7 +165,7 @@ impl Checker for Story {
         }
     }
 
-    fn decided(&mut self, action: &Action, _: &Moment<'_>) {
+    fn decided(&mut self, action: &Action, at: &Moment<'_>) {
         let Action::Signal(signal) = action else { return };
         let topic = match signal {
             Signal::Joined { topic, .. }
@@ -187,7 +187,10 @@ impl Checker for Story {
             Signal::Message { .. } => (told.joined, true),
             Signal::Left { .. } => (std::mem::take(&mut told.leaving), told.joined),
             Signal::ChannelClosed { cause, .. } => {
-                told.leaving |= *cause == ChannelEnd::Left;
+                // One whose parameters cannot be sent leaves what the server still holds.
+                let left = matches!(cause, ChannelEnd::InvalidParams { .. })
+                    && at.socket.channels().any(|(other, _)| other == topic);
+                told.leaving |= *cause == ChannelEnd::Left || left;
                 told.ever_joined = false;
                 (true, false)
             }

@@ -1,6 +1,5 @@
 //! `phx serve`: a Phoenix-like server to try things out with.
 
-use core::future::pending;
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::io::{self, IsTerminal};

@@ -20,7 +20,8 @@ use core::task::Poll;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use phx_tokio::{
-    Channel, ChannelStatus, JoinFailed, LeaveOutcome, Payload, PushFailed, PushOptions, Supervisor,
+    Channel, ChannelStatus, JoinFailed, LeaveOutcome, Payload, PushError, PushErrorKind,
+    PushFailed, PushOptions, Supervisor,
 };
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
@@ -207,15 +208,12 @@ async fn outcome(
 ) -> Outcome {
     let client = supervisor.client(connection);
     let client = client.map_err(|error| Why::new("unknown_connection", &error))?;
-    let channel = || {
-        let channel = client.channel(topic);
-        channel.map_err(|error| Why::new("not_joined", &error))
-    };
     match command {
         Command::Push { event, payload, timeout } => {
             let options = PushOptions::call();
             let options = timeout.map_or(options, |timeout| options.timeout(timeout));
-            let reply = channel()?.push_with(&event, payload, options).await.map_err(not_pushed)?;
+            let reply = client.push_with(topic, &event, payload, options).await;
+            let reply = reply.map_err(not_pushed)?;
             let mut done = response(&reply.response);
             done.insert("status".to_owned(), (*reply.status).into());
             Ok(done)
@@ -223,7 +221,7 @@ async fn outcome(
         Command::Cast { event, payload, timeout } => {
             let options = PushOptions::cast();
             let options = timeout.map_or(options, |timeout| options.timeout(timeout));
-            channel()?.cast_with(&event, payload, options).await.map_err(not_pushed)?;
+            client.cast_with(topic, &event, payload, options).await.map_err(not_pushed)?;
             Ok(Map::new())
         }
         Command::Join { params } => {
@@ -263,6 +261,7 @@ fn not_joined(error: &JoinFailed) -> Why {
 /// As the types of events name it, so that a caller knows whether to repeat it.
 fn not_pushed(error: PushFailed) -> Why {
     let reason = match &error {
+        PushFailed::NotAccepted(PushError { kind: PushErrorKind::NotJoined, .. }) => "not_joined",
         PushFailed::NotAccepted(_) => "not_accepted",
         PushFailed::TimedOut => "timed_out",
         PushFailed::Unknown(_) => "unknown",

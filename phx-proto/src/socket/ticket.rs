@@ -1,0 +1,155 @@
+//! Join parameters that a function makes, evaluated by the driver.
+//!
+//! ```text
+//!   poll_step ──▶ Evaluate(ticket) ──▶ ticket.evaluate(), without a lock
+//!                                                │
+//!        the join is written ◀── current ── supply_join ── stale ──▶ discarded
+//! ```
+//!
+//! A function of the application may take any time and any lock, so a driver that shares its
+//! [`Socket`] calls it without holding anything. Until the result is supplied nothing has changed: no
+//! ref is minted and no slot is taken. Whatever happened in between (a disconnect, a leave, other
+//! parameters, another connection) makes the ticket stale, and its result is discarded.
+
+use core::fmt;
+
+use super::Socket;
+use crate::config::join_params::{JoinAttempt, JoinParams, ParamsPanicked};
+use crate::event::action::Action;
+use crate::id::ConnectionId;
+use crate::time::Time;
+use crate::wire::payload::Payload;
+
+/// What to do next, from [`Socket::poll_step`].
+#[derive(Clone, Debug)]
+#[must_use = "a step is to be carried out"]
+pub enum Step {
+    /// Carry this out.
+    Action(Action),
+    /// Evaluate the parameters of the next join, and supply them with [`Socket::supply_join`].
+    Evaluate(JoinTicket),
+}
+
+/// A join that is next and whose parameters a function makes.
+#[derive(Clone)]
+pub struct JoinTicket {
+    connection: ConnectionId,
+    /// Of the topic: another one after it was left and joined again.
+    order: u64,
+    attempt: JoinAttempt,
+    /// Held, so that no other function can have its address.
+    params: JoinParams,
+}
+
+/// What became of supplied join parameters.
+#[derive(Clone, Debug, PartialEq)]
+#[must_use = "it may be a frame to write"]
+pub enum Supplied {
+    /// An [`Action::Join`]: write its frame.
+    Join(Action),
+    /// The parameters cannot be sent, or their function panicked: the channel has ended, and
+    /// [`Signal::ChannelClosed`](crate::Signal::ChannelClosed) follows.
+    Ended,
+    /// Another step is next by now. Nothing has changed.
+    Stale,
+}
+
+impl JoinTicket {
+    /// The attempt that the parameters are for.
+    #[must_use]
+    pub const fn attempt(&self) -> &JoinAttempt {
+        &self.attempt
+    }
+
+    /// Calls the function.
+    ///
+    /// # Errors
+    ///
+    /// [`ParamsPanicked`], to be supplied as well: the channel ends then, and no other.
+    pub fn evaluate(&self) -> Result<Payload, ParamsPanicked> {
+        self.params.payload(&self.attempt)
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        (self.connection, self.order) == (other.connection, other.order)
+            && self.params.same(&other.params)
+    }
+}
+
+impl fmt::Debug for JoinTicket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { connection, order, attempt, .. } = self;
+        f.debug_struct("JoinTicket")
+            .field("connection", connection)
+            .field("order", order)
+            .field("attempt", attempt)
+            .finish_non_exhaustive()
+    }
+}
+
+/// # Join parameters that a function makes
+impl Socket {
+    /// [`poll_action`](Self::poll_action), except that a function of join parameters is not called in
+    /// there: the caller gets a ticket, evaluates it where it likes, and supplies the result.
+    ///
+    /// Until then, polling again yields the ticket again, unless something else is next.
+    #[inline]
+    pub fn poll_step(&mut self, now: Time) -> Option<Step> {
+        let now = self.advance(now);
+        loop {
+            if let Some(action) = self.actions.pop_front() {
+                return Some(Step::Action(action));
+            }
+            if !self.has_frames() {
+                return None;
+            }
+            if let Some(ticket) = self.next_ticket() {
+                return Some(Step::Evaluate(ticket));
+            }
+            if let Some(action) = self.pull(now) {
+                return Some(Step::Action(action));
+            }
+        }
+    }
+
+    /// The parameters that a ticket asked for. They are used if the ticket is what
+    /// [`poll_step`](Self::poll_step) would yield now: nothing else is to be done first, and
+    /// connection, topic and function are the same.
+    pub fn supply_join(
+        &mut self,
+        now: Time,
+        ticket: &JoinTicket,
+        params: Result<Payload, ParamsPanicked>,
+    ) -> Supplied {
+        let now = self.advance(now);
+        let is_next = self.actions.is_empty()
+            && self.has_frames()
+            && self.next_ticket().is_some_and(|next| next.is_same(ticket));
+        if !is_next {
+            return Supplied::Stale;
+        }
+        let topic = &ticket.attempt.topic;
+        match self.write_join(now, ticket.connection, ticket.order, topic, params) {
+            Some(join) => Supplied::Join(join),
+            None => Supplied::Ended,
+        }
+    }
+
+    /// The ticket of the join that is the next frame, if a function makes its parameters.
+    #[inline]
+    fn next_ticket(&self) -> Option<JoinTicket> {
+        let live = self.live.as_ref().filter(|live| !live.due_joins.is_empty())?;
+        if live.heartbeat.is_owed() || !self.has_slot(live) {
+            return None;
+        }
+        let (order, topic) = live.due_joins.first()?;
+        let want = self.wanted(topic).filter(|want| want.params.fixed().is_none())?;
+        let attempt = JoinAttempt {
+            topic: topic.clone(),
+            attempt: want.attempts.saturating_add(1),
+            rejoin: want.ever_joined,
+        };
+        let params = want.params.clone();
+        Some(JoinTicket { connection: live.id, order: *order, attempt, params })
+    }
+}

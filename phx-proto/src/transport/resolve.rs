@@ -1,0 +1,366 @@
+//! Name resolution: the system's resolver on a few threads of its own, or one of the caller's.
+//!
+//! ```text
+//!   attempts ──ask──▶ Flight of a host ──queue──▶ at most 4 threads ──▶ getaddrinfo
+//!      ▲                                                                   │
+//!      └────────────────────── one answer for all who wait ◀───────────────┘
+//! ```
+//!
+//! The system's resolver blocks its thread, for 20 s and more when a name server is down. On the
+//! blocking threads of a runtime, a few hundred clients that reconnect would take all of them from
+//! the program, and keep the runtime from shutting down. So the look-ups of a process share a few
+//! threads, whatever its runtimes: detached, so that nothing waits for them, and gone when there is
+//! nothing to look up.
+//!
+//! A host is looked up once for all attempts that wait for it at the time. An answer is not kept for
+//! later attempts: a server that moved is found again. An attempt that is given up while its look-up
+//! has not begun takes it out of the queue.
+
+use core::fmt;
+use core::future::Future;
+use core::net::{IpAddr, SocketAddr};
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker};
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::ToSocketAddrs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use crate::client::waiters::{Parked, poll_parked};
+
+/// How many names a process looks up at a time.
+const THREADS_MAX: usize = 4;
+
+type Addresses = io::Result<Vec<SocketAddr>>;
+type Own = dyn Fn(String, u16) -> Pin<Box<dyn Future<Output = Addresses> + Send>> + Send + Sync;
+
+/// What looks up the addresses of a host: the system, or a function of the caller's.
+#[derive(Clone, Default)]
+pub struct Resolver(Option<Arc<Own>>);
+
+impl Resolver {
+    /// The system's resolver, on at most four threads of the process.
+    #[must_use]
+    pub const fn system() -> Self {
+        Self(None)
+    }
+
+    /// A function that takes a host and a port.
+    #[must_use]
+    pub fn new<F>(resolve: impl Fn(String, u16) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Addresses> + Send + 'static,
+    {
+        Self(Some(Arc::new(move |host, port| Box::pin(resolve(host, port)))))
+    }
+
+    /// The addresses of a host, which may be an address itself.
+    pub(super) async fn resolve(&self, host: &str, port: u16) -> Addresses {
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        if let Ok(address) = bare.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(address, port)]);
+        }
+        if let Some(own) = &self.0 {
+            return own(host.to_owned(), port).await;
+        }
+        let mut addresses = SYSTEM.ask(host).await?;
+        addresses.iter_mut().for_each(|address| address.set_port(port));
+        Ok(addresses)
+    }
+}
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Resolver(own)" } else { "Resolver(system)" })
+    }
+}
+
+/// The look-ups of this process.
+static SYSTEM: LazyLock<Arc<Pool>> =
+    LazyLock::new(|| Pool::new(|host| Ok((host, 0).to_socket_addrs()?.collect())));
+
+/// Threads that look names up, and what they are to look up.
+struct Pool {
+    look_up: Box<dyn Fn(&str) -> Addresses + Send + Sync>,
+    state: Mutex<PoolState>,
+}
+
+#[derive(Default)]
+struct PoolState {
+    threads: usize,
+    /// Hosts whose look-up has not begun, in the order of asking.
+    queue: VecDeque<String>,
+    /// Hosts that are asked for and not answered.
+    flights: BTreeMap<String, Arc<Flight>>,
+}
+
+/// One look-up, and who waits for it.
+#[derive(Default)]
+struct Flight(Mutex<FlightState>);
+
+#[derive(Default)]
+struct FlightState {
+    answer: Option<Answer>,
+    waiting: BTreeMap<u64, Parked>,
+    next_id: u64,
+}
+
+/// An answer that can be given to many.
+type Answer = Result<Vec<SocketAddr>, (io::ErrorKind, String)>;
+
+/// Waits for the answer of a look-up.
+struct Asking {
+    flight: Arc<Flight>,
+    id: u64,
+}
+
+impl Pool {
+    fn new(look_up: impl Fn(&str) -> Addresses + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self { look_up: Box::new(look_up), state: Mutex::default() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, PoolState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ask(self: &Arc<Self>, host: &str) -> impl Future<Output = Addresses> + Send + use<> {
+        let mut state = self.lock();
+        let (flight, is_new) = match state.flights.get(host) {
+            Some(flight) => (Arc::clone(flight), false),
+            None => {
+                let flight = Arc::<Flight>::default();
+                state.flights.insert(host.to_owned(), Arc::clone(&flight));
+                state.queue.push_back(host.to_owned());
+                (flight, true)
+            }
+        };
+        // Under the lock of the pool: a thread that takes the host sees that somebody waits.
+        let id = flight.lock().register();
+        let asking = Asking { flight, id };
+        let spawns = is_new && state.threads < THREADS_MAX;
+        state.threads += usize::from(spawns);
+        drop(state);
+        if spawns {
+            let pool = Arc::clone(self);
+            let name = "phx-resolve".to_owned();
+            if let Err(error) = thread::Builder::new().name(name).spawn(move || pool.run()) {
+                self.not_spawned(&error);
+            }
+        }
+        asking
+    }
+
+    /// Looks names up until none is left.
+    fn run(&self) {
+        while let Some(host) = self.next_host() {
+            let answer = catch_unwind(AssertUnwindSafe(|| (self.look_up)(&host)))
+                .unwrap_or_else(|_| Err(io::Error::other("the resolver panicked")));
+            let flight = self.lock().flights.remove(&host);
+            if let Some(flight) = flight {
+                flight.finish(answer.map_err(|error| (error.kind(), error.to_string())));
+            }
+        }
+    }
+
+    /// The next host that somebody waits for; the thread ends if there is none.
+    fn next_host(&self) -> Option<String> {
+        let mut state = self.lock();
+        while let Some(host) = state.queue.pop_front() {
+            if state.flights.get(&host).is_some_and(|flight| flight.is_awaited()) {
+                return Some(host);
+            }
+            state.flights.remove(&host);
+        }
+        state.threads -= 1;
+        None
+    }
+
+    /// Without a single thread, nobody would ever answer.
+    fn not_spawned(&self, error: &io::Error) {
+        let mut state = self.lock();
+        state.threads -= 1;
+        if state.threads > 0 {
+            return;
+        }
+        let queue = core::mem::take(&mut state.queue);
+        let flights: Vec<_> = queue.iter().filter_map(|host| state.flights.remove(host)).collect();
+        drop(state);
+        for flight in flights {
+            flight.finish(Err((error.kind(), format!("no thread for the look-up: {error}"))));
+        }
+    }
+}
+
+impl Flight {
+    fn lock(&self) -> MutexGuard<'_, FlightState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_awaited(&self) -> bool {
+        !self.lock().waiting.is_empty()
+    }
+
+    fn finish(&self, answer: Answer) {
+        let mut state = self.lock();
+        state.answer = Some(answer);
+        let wakers: Vec<Waker> = state.waiting.values_mut().filter_map(Parked::take).collect();
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl FlightState {
+    fn register(&mut self) -> u64 {
+        self.next_id += 1;
+        self.waiting.insert(self.next_id, Parked::new());
+        self.next_id
+    }
+}
+
+impl Future for Asking {
+    type Output = Addresses;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Addresses> {
+        poll_parked(cx, |spare| {
+            let mut state = self.flight.lock();
+            if let Some(answer) = state.answer.clone() {
+                let answer = answer.map_err(|(kind, message)| io::Error::new(kind, message));
+                return Some(Poll::Ready(answer));
+            }
+            let parked = state.waiting.entry(self.id).or_default();
+            parked.park(cx.waker(), spare).then_some(Poll::Pending)
+        })
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        let parked = self.flight.lock().waiting.remove(&self.id);
+        drop(parked);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "the look-ups have threads")]
+mod tests {
+    use core::pin::pin;
+    use std::sync::Condvar;
+    use std::sync::mpsc::{self, Receiver, Sender};
+
+    use super::*;
+
+    /// A resolver that answers when the test says so.
+    struct Gate {
+        pool: Arc<Pool>,
+        /// The hosts whose look-up has begun.
+        begun: Receiver<String>,
+        open: Arc<(Mutex<bool>, Condvar)>,
+    }
+
+    impl Gate {
+        fn new() -> Self {
+            let (begins, begun): (Sender<String>, _) = mpsc::channel();
+            let open = Arc::new((Mutex::new(false), Condvar::new()));
+            let gate = Arc::clone(&open);
+            let begins = Mutex::new(begins);
+            let pool = Pool::new(move |host| {
+                begins.lock().unwrap().send(host.to_owned()).unwrap();
+                let (open, changed) = &*gate;
+                drop(changed.wait_while(open.lock().unwrap(), |open| !*open).unwrap());
+                match host {
+                    "panics" => panic!("on purpose"),
+                    "unknown" => Err(io::Error::new(io::ErrorKind::NotFound, "no such name")),
+                    _ => Ok(vec![SocketAddr::from(([10, 0, 0, 1], 0))]),
+                }
+            });
+            Self { pool, begun, open }
+        }
+
+        fn open(&self) {
+            *self.open.0.lock().unwrap() = true;
+            self.open.1.notify_all();
+        }
+    }
+
+    /// Waits for a future, whose thread is woken by it.
+    fn wait<T>(future: impl Future<Output = T>) -> T {
+        struct Unpark(thread::Thread);
+        impl std::task::Wake for Unpark {
+            fn wake(self: Arc<Self>) {
+                self.0.unpark();
+            }
+        }
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut future = pin!(future);
+        loop {
+            match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                Poll::Ready(done) => return done,
+                Poll::Pending => thread::park(),
+            }
+        }
+    }
+
+    #[test]
+    fn six_hundred_clients_take_four_threads() {
+        let gate = Gate::new();
+        let mut asking: Vec<_> = (0..600).map(|n| gate.pool.ask(&format!("host{n}"))).collect();
+        assert_eq!(gate.pool.lock().threads, THREADS_MAX);
+        let begun: Vec<String> = gate.begun.iter().take(THREADS_MAX).collect();
+        // The attempts of all others are given up.
+        asking.truncate(THREADS_MAX);
+        gate.open();
+        for asking in asking {
+            assert_eq!(wait(asking).unwrap().len(), 1);
+        }
+        wait(gate.pool.ask("last")).unwrap();
+        let later: Vec<String> = gate.begun.try_iter().collect();
+        assert!(begun.iter().all(|host| host.starts_with("host")), "{begun:?}");
+        assert_eq!(later, ["last"], "what nobody waits for is not looked up");
+        let state = gate.pool.lock();
+        assert_eq!((state.queue.len(), state.flights.len()), (0, 0));
+    }
+
+    #[test]
+    fn one_lookup_answers_all_who_wait() {
+        let gate = Gate::new();
+        let mut asking: Vec<_> = (0..50).map(|_| gate.pool.ask("host")).collect();
+        assert_eq!(gate.pool.lock().threads, 1);
+        assert_eq!(gate.begun.recv().unwrap(), "host");
+        drop(asking.pop());
+        asking.push(gate.pool.ask("host"));
+        gate.open();
+        for asking in asking {
+            assert_eq!(wait(asking).unwrap(), [SocketAddr::from(([10, 0, 0, 1], 0))]);
+        }
+        assert_eq!(gate.begun.try_iter().count(), 0);
+        wait(gate.pool.ask("host")).unwrap();
+        assert_eq!(gate.begun.try_iter().count(), 1, "the answer is not kept");
+    }
+
+    #[test]
+    fn failed_lookups_fail_their_host_alone() {
+        let gate = Gate::new();
+        gate.open();
+        let unknown = wait(gate.pool.ask("unknown")).unwrap_err();
+        assert_eq!(
+            (unknown.kind(), unknown.to_string()),
+            (io::ErrorKind::NotFound, "no such name".into())
+        );
+        assert!(wait(gate.pool.ask("panics")).is_err());
+        wait(gate.pool.ask("host")).unwrap();
+    }
+
+    #[test]
+    fn addresses_are_not_looked_up() {
+        let own = Resolver::new(|host, _| async move { panic!("{host} is an address") });
+        for (host, address) in
+            [("127.0.0.1", "127.0.0.1:80"), ("[::1]", "[::1]:80"), ("::1", "[::1]:80")]
+        {
+            assert_eq!(wait(own.resolve(host, 80)).unwrap(), [address.parse().unwrap()]);
+        }
+        let addresses = wait(Resolver::system().resolve("localhost", 80)).unwrap();
+        assert!(addresses.iter().all(|address| address.port() == 80 && address.ip().is_loopback()));
+    }
+}

@@ -1,0 +1,102 @@
+//! Floods of every kind: one poll of the driver is bounded, and nothing else starves.
+
+use core::future::{Future, poll_fn};
+use core::pin::{Pin, pin};
+use core::task::Poll;
+
+use super::scripted::Flood;
+use crate::rt::block_on;
+use crate::rt::phx::{Config, JoinParams, Status};
+
+/// What a server can say without an end.
+const FLOODS: &[(&str, &[u8], &[u8])] = &[
+    ("pings", b"", b"\x89\x00"),
+    ("pings with a payload", b"", b"\x89\x04ping"),
+    ("pongs", b"", b"\x8a\x00"),
+    ("empty continuations", b"\x01\x00", b"\x00\x00"),
+    ("text", b"", b"\x81\x23[null,null,\"room:a\",\"msg\",{\"n\":10}]"),
+    ("pings in a fragmented message", b"\x01\x02[n", b"\x89\x00\x00\x00"),
+];
+
+/// More than one poll may read: the frames of a batch and a few buffers.
+const POLL_BYTES_MAX: usize = 160 << 10;
+
+fn config() -> Config {
+    let config = Config::new("ws://localhost:4000/socket/websocket").expect("an address");
+    config.auto_join("room:a", JoinParams::none()).expect("no reserved topic")
+}
+
+/// Calls `work` again and again, between the polls of everything else.
+async fn ticks(count: usize, mut work: impl FnMut()) {
+    for _ in 0..count {
+        work();
+        let mut gave_way = false;
+        poll_fn(|cx| {
+            if core::mem::replace(&mut gave_way, true) {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// tungstenite reads control frames and continuations in a loop of its own, which went on for as
+/// long as there were some: on smol, no other task had a turn.
+#[test]
+fn floods_do_not_starve_the_executor() {
+    for (name, once, repeated) in FLOODS {
+        block_on(async {
+            let flood = Flood::new(once, repeated);
+            let (client, driver) = flood.client(config());
+            let (mut driver, ticked) = (pin!(driver), core::cell::Cell::new(0));
+            let ticks = ticks(110, || {
+                ticked.set(ticked.get() + 1);
+                let read = core::mem::take(&mut flood.lock().read);
+                assert!(read <= POLL_BYTES_MAX, "{name}: {read} bytes in one poll");
+            });
+            let mut ticks = pin!(ticks);
+            poll_fn(|cx| {
+                // Each has its turn, as on an executor.
+                assert!(driver.as_mut().poll(cx).is_pending(), "{name}");
+                Pin::as_mut(&mut ticks).poll(cx)
+            })
+            .await;
+            assert_eq!(ticked.get(), 110, "{name}");
+            assert_eq!(client.status(), Status::Open, "{name}");
+            // It was busy all the time, and wrote nevertheless.
+            let joins = flood.frames().into_iter().filter(|(opcode, _)| *opcode == 1).count();
+            assert_eq!(joins, 1, "{name}");
+        });
+    }
+}
+
+/// RFC 6455 section 5.5.3: a client may answer the most recent ping only. One that answers each of
+/// them can be made to write as much as it reads.
+#[test]
+fn pongs_answer_the_latest_ping() {
+    block_on(async {
+        let pings = |numbers: core::ops::Range<u8>| -> Vec<u8> {
+            numbers.flat_map(|n| [0x89, 3, b'n', b'o', n]).collect()
+        };
+        let flood = Flood::new(&pings(0..100), b"");
+        let (client, driver) = flood.client(config());
+        let mut driver = pin!(driver);
+        let mut poll_some = async || {
+            for _ in 0..8 {
+                poll_fn(|cx| Poll::Ready(driver.as_mut().poll(cx).is_pending())).await;
+            }
+        };
+        poll_some().await;
+        let pongs = || -> Vec<Vec<u8>> {
+            let frames = flood.frames().into_iter();
+            frames.filter(|(opcode, _)| *opcode == 0xa).map(|(_, payload)| payload).collect()
+        };
+        assert_eq!(pongs(), [b"noc".to_vec()]);
+        flood.lock().once = pings(100..102);
+        poll_some().await;
+        assert_eq!(pongs(), [b"noc".to_vec(), b"noe".to_vec()]);
+        assert_eq!(client.status(), Status::Open);
+    })
+}

@@ -1,0 +1,144 @@
+//! What the application owns may call the client that it belongs to: wakers that own their task,
+//! memory with an owner, functions of join parameters. With a lock held, each is a deadlock.
+
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker};
+use core::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::Wake;
+
+use bytes::Bytes;
+use serde_json::json;
+
+use super::stage::until;
+use crate::rt::block_on;
+use crate::rt::phx::testing::{Listener, ServerConfig};
+use crate::rt::phx::{self, ChannelStatus, Client, Config, JoinParams, Payload};
+
+/// Plays a scenario in a thread and a runtime of its own, so that a deadlock fails the test.
+fn must_end(scenario: impl AsyncFnOnce(Listener, Client) + Send + 'static) {
+    let (done, wait) = mpsc::channel();
+    std::thread::spawn(move || {
+        block_on(async {
+            let listener = Listener::bind(([127, 0, 0, 1], 0).into(), ServerConfig::default());
+            let listener = listener.await.expect("a port");
+            let config = Config::new(&listener.url()).expect("an address");
+            let client = phx::connect(config).await.expect("it is open");
+            scenario(listener, client).await;
+        });
+        let _ = done.send(());
+    });
+    wait.recv_timeout(Duration::from_secs(50)).expect("neither a deadlock nor a panic");
+}
+
+/// Calls the client when it is dropped, on whatever thread that is.
+struct Owner {
+    client: Client,
+    dropped: Arc<AtomicUsize>,
+}
+
+impl AsRef<[u8]> for Owner {
+    fn as_ref(&self) -> &[u8] {
+        b"owned"
+    }
+}
+
+impl Wake for Owner {
+    fn wake(self: Arc<Self>) {
+        let _ = self.client.status();
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let _ = (self.client.status(), self.client.stats());
+        self.dropped.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn wakers_that_own_their_task_are_dropped_without_a_lock() {
+    must_end(async |_listener, client| {
+        let dropped = Arc::new(AtomicUsize::new(0));
+        let owning = || {
+            let (client, dropped) = (client.clone(), Arc::clone(&dropped));
+            Waker::from(Arc::new(Owner { client, dropped }))
+        };
+        let poll = |future: &mut Pin<Box<dyn Future<Output = ()> + '_>>| {
+            future.as_mut().poll(&mut Context::from_waker(&owning()))
+        };
+        let room = client.join("room:lobby", json!({})).await.expect("joined");
+        let (mut messages, mut signals) = (room.messages(), client.signals());
+        let mut waiting: Vec<Pin<Box<dyn Future<Output = ()> + '_>>> = vec![
+            Box::pin(async { drop(room.push("noreply", json!({})).await) }),
+            Box::pin(async { drop(client.join("room:other", json!({})).await) }),
+            Box::pin(async { while messages.next().await.is_some() {} }),
+            Box::pin(async { while signals.next().await.is_some() {} }),
+            Box::pin(async { drop(client.leave_topic("room:lobby").await) }),
+            Box::pin(async { drop(client.shutdown(Duration::from_secs(5)).await) }),
+        ];
+        // The driver answers on other threads meanwhile.
+        for _ in 0..200 {
+            waiting.retain_mut(|future| poll(future) == Poll::Pending);
+        }
+        drop(waiting);
+        assert!(dropped.load(Ordering::SeqCst) > 0);
+        client.disconnect().await;
+    });
+}
+
+#[test]
+fn owners_of_payloads_are_dropped_without_a_lock() {
+    must_end(async |_listener, client| {
+        let dropped = Arc::new(AtomicUsize::new(0));
+        let owned = || {
+            let (client, dropped) = (client.clone(), Arc::clone(&dropped));
+            Payload::binary_shared(Bytes::from_owner(Owner { client, dropped }))
+        };
+        let room = client.join("room:lobby", json!({})).await.expect("joined");
+        room.cast("bytes", owned()).await.expect("written");
+        client.cast("room:lobby", "bytes", owned()).await.expect("written");
+        let mut withdrawn = Box::pin(room.push("bytes", owned()));
+        let first = withdrawn.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(first.is_pending());
+        drop(withdrawn);
+        until("the owners are dropped", || dropped.load(Ordering::SeqCst) == 3).await;
+        client.disconnect().await;
+    });
+}
+
+/// The consumer holds a mutex that the function takes, and asks for the status under it.
+#[test]
+fn join_functions_may_take_the_locks_of_consumers() {
+    must_end(async |_listener, client| {
+        let room = client.join("room:lobby", json!({})).await.expect("joined");
+        let shared = Arc::new(Mutex::new(7));
+        let (called, is_called) = mpsc::channel();
+        let (of_function, callee) = (Arc::clone(&shared), client.clone());
+        let params = JoinParams::from_fn(move |_| {
+            let _ = called.send(());
+            let seen = *of_function.lock().expect("no panic");
+            assert!(callee.channel("room:other").is_ok(), "it may call its client");
+            Payload::from(json!({ "seen": seen }))
+        });
+        let consumer = {
+            let (guarded, room) = (Arc::clone(&shared), room.clone());
+            let (holds, is_held) = mpsc::channel();
+            let thread = std::thread::spawn(move || {
+                let guard = guarded.lock().expect("no panic");
+                holds.send(()).expect("the test waits");
+                is_called.recv_timeout(Duration::from_secs(30)).expect("the function is called");
+                assert_eq!(room.status(), ChannelStatus::Joined);
+                drop(guard);
+            });
+            is_held.recv().expect("the mutex is held");
+            thread
+        };
+        let other = client.join("room:other", params).await.expect("joined");
+        assert_eq!(other.status(), ChannelStatus::Joined);
+        consumer.join().expect("no panic");
+        client.disconnect().await;
+    });
+}

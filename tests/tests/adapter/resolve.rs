@@ -1,0 +1,77 @@
+//! Name resolution: none of the runtime's blocking threads is taken for it, and a caller may have a
+//! resolver of its own.
+
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use crate::rt::phx::testing::{Listener, ServerConfig};
+use crate::rt::phx::{self, Cause, Config, Status};
+use crate::rt::{Runtime, block_on, without_blocking_threads};
+
+async fn listen() -> Listener {
+    Listener::bind(([127, 0, 0, 1], 0).into(), ServerConfig::default()).await.expect("a port")
+}
+
+#[test]
+fn own_resolver_is_asked() {
+    block_on(async {
+        let listener = listen().await;
+        let (addr, asked) = (listener.addr(), Arc::new(Mutex::new(Vec::new())));
+        let log = Arc::clone(&asked);
+        let runtime = Runtime::new().resolve_with(move |host, port| {
+            log.lock().expect("no panic").push((host, port));
+            async move { Ok(vec![addr]) }
+        });
+        let config = Config::insecure("ws://backend.invalid:4711/socket/websocket");
+        let client = phx::driver::connect(config.expect("an address"), runtime).await;
+        assert_eq!(client.expect("it is open").status(), Status::Open);
+        let asked = asked.lock().expect("no panic");
+        assert_eq!(*asked, [("backend.invalid".to_owned(), 4711)]);
+    })
+}
+
+#[test]
+fn own_resolver_may_fail() {
+    block_on(async {
+        let runtime =
+            Runtime::new().resolve_with(|_, _| async { Err(std::io::ErrorKind::NotFound.into()) });
+        let config = Config::insecure("ws://backend.invalid/socket/websocket");
+        let failed = phx::driver::connect(config.expect("an address"), runtime).await;
+        let Cause::Dial { message, .. } = failed.expect_err("no address").cause else {
+            panic!("a failure to dial");
+        };
+        assert!(
+            message.starts_with("the name \"backend.invalid\" could not be resolved"),
+            "{message}"
+        );
+    })
+}
+
+/// 600 clients and a name server that is down took all 512 blocking threads of a tokio process, and
+/// with them its file system, for as long as the resolver
+/// waited.
+///
+/// The number of threads is a setting of the whole process on smol, so the test has one of its own,
+/// in which the only blocking thread is taken.
+#[test]
+fn name_resolution_takes_no_blocking_thread() {
+    const CHILD: &str = "PHX_TEST_WITHOUT_BLOCKING_THREADS";
+    if std::env::var_os(CHILD).is_none() {
+        let name = "adapter::resolve::name_resolution_takes_no_blocking_thread";
+        let child = Command::new(std::env::current_exe().expect("this program"))
+            .args(["--exact", name, "--nocapture"])
+            .envs([(CHILD, "1"), ("BLOCKING_MAX_THREADS", "1")])
+            .output()
+            .expect("it starts");
+        let output = String::from_utf8_lossy(&child.stdout);
+        let errors = String::from_utf8_lossy(&child.stderr);
+        assert!(child.status.success() && output.contains("1 passed"), "{output}{errors}");
+        return;
+    }
+    without_blocking_threads(async {
+        let listener = listen().await;
+        let url = format!("ws://localhost:{}/socket/websocket", listener.addr().port());
+        let client = phx::connect(Config::new(&url).expect("an address")).await;
+        assert_eq!(client.expect("it is open").status(), Status::Open);
+    })
+}

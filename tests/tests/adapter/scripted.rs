@@ -1,0 +1,155 @@
+//! A byte stream that the test plays, under the WebSocket of the adapter.
+
+use core::task::{Context, Poll};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::peer::header;
+use crate::rt::phx::driver::Driver;
+use crate::rt::phx::{self, Client, Config};
+use crate::rt::{Runtime, Scripted};
+
+/// What the stream of a test does. `crate::rt::Scripted` makes a stream of the runtime of it.
+pub(crate) trait Script: Send + 'static {
+    fn read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>>;
+
+    fn write(&mut self, bytes: &[u8]) -> Poll<io::Result<usize>>;
+}
+
+/// A server that accepts the upgrade, and then says the same again and again, without an end and
+/// without ever having nothing to say.
+#[derive(Clone, Default)]
+pub(crate) struct Flood(Arc<Mutex<Wire>>);
+
+#[derive(Default)]
+pub(crate) struct Wire {
+    /// Written by the client.
+    pub(crate) written: Vec<u8>,
+    /// Said once, before anything is repeated.
+    pub(crate) once: Vec<u8>,
+    /// Said again and again; nothing is said when it is empty.
+    pub(crate) repeated: Vec<u8>,
+    /// Where it is in `repeated`.
+    at: usize,
+    is_open: bool,
+    /// Bytes read since the test asked last.
+    pub(crate) read: usize,
+}
+
+/// More than any budget of one poll.
+const NO_BUDGET: usize = 16 << 20;
+
+impl Flood {
+    pub(crate) fn new(once: &[u8], repeated: &[u8]) -> Self {
+        let flood = Self::default();
+        (flood.lock().once, flood.lock().repeated) = (Vec::new(), repeated.to_vec());
+        flood.lock().once.extend_from_slice(once);
+        flood
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Wire> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A client that connects to it.
+    pub(crate) fn client(&self, config: Config) -> (Client, Driver<Runtime>) {
+        let script = self.clone();
+        let runtime = Runtime::new().dial_with(move |_| {
+            let script = script.clone();
+            async move { Ok(Scripted::new(script)) }
+        });
+        let (client, driver) = phx::driver::client(config, runtime);
+        client.connect();
+        (client, driver)
+    }
+
+    /// What the client wrote behind its request: opcodes and payloads.
+    pub(crate) fn frames(&self) -> Vec<(u8, Vec<u8>)> {
+        let written = self.lock().written.clone();
+        let head = written.windows(4).position(|end| end == b"\r\n\r\n").expect("a request");
+        let (mut rest, mut frames) = (&written[head + 4..], Vec::new());
+        while let [first, length, behind @ ..] = rest {
+            assert_eq!(length & 0x80, 0x80, "a client masks");
+            let (length, behind) = match length & 0x7f {
+                126 => {
+                    let length = u16::from_be_bytes([behind[0], behind[1]]);
+                    (usize::from(length), &behind[2..])
+                }
+                length => (usize::from(length), behind),
+            };
+            let (mask, behind) = behind.split_at(4);
+            let (payload, behind) = behind.split_at(length);
+            let mask = mask.iter().cycle();
+            frames.push((first & 0x0f, payload.iter().zip(mask).map(|(b, m)| b ^ m).collect()));
+            rest = behind;
+        }
+        frames
+    }
+}
+
+impl Script for Flood {
+    fn read(&mut self, _: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut wire = self.lock();
+        if !wire.is_open {
+            let head = String::from_utf8_lossy(&wire.written).into_owned();
+            let key = header(&head, "sec-websocket-key").expect("a whole request").to_owned();
+            let engine = &base64::engine::general_purpose::STANDARD;
+            let key = base64::Engine::decode(engine, key).expect("base64");
+            let accept = phx_proto::upgrade::accept_key(key.try_into().expect("16 bytes"));
+            let answer = format!(
+                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                 Sec-WebSocket-Accept: {accept}\r\n\r\n"
+            );
+            buffer[..answer.len()].copy_from_slice(answer.as_bytes());
+            wire.is_open = true;
+            return Poll::Ready(Ok(answer.len()));
+        }
+        let mut length = wire.once.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&wire.once[..length]);
+        wire.once.drain(..length);
+        while !wire.repeated.is_empty() && length < buffer.len() {
+            buffer[length] = wire.repeated[wire.at];
+            wire.at = (wire.at + 1) % wire.repeated.len();
+            length += 1;
+        }
+        if length == 0 {
+            return Poll::Pending;
+        }
+        wire.read += length;
+        assert!(wire.read < NO_BUDGET, "one poll reads without an end");
+        Poll::Ready(Ok(length))
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.lock().written.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+}
+
+/// A stream that has nothing at every other call, and wakes its task at once.
+pub(crate) struct Hesitant<S> {
+    script: S,
+    hesitates: bool,
+}
+
+impl<S> Hesitant<S> {
+    pub(crate) const fn new(script: S) -> Self {
+        Self { script, hesitates: false }
+    }
+}
+
+impl<S: Script> Script for Hesitant<S> {
+    fn read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.hesitates = !self.hesitates;
+        if self.hesitates {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.script.read(cx, buffer)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        // One byte at a time.
+        self.script.write(&bytes[..bytes.len().min(1)])
+    }
+}
