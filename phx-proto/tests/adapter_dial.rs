@@ -137,9 +137,12 @@ fn resolver() -> Resolver {
     Resolver::new(|host, _port| {
         let found = world(|world| {
             world.log.push((world.now, host));
-            world.addresses.iter().map(|(address, _)| *address).collect()
+            match world.unresolvable {
+                Some(kind) => Err(kind.into()),
+                None => Ok(world.addresses.iter().map(|(address, _)| *address).collect()),
+            }
         });
-        core::future::ready(Ok(found))
+        core::future::ready(found)
     })
 }
 
