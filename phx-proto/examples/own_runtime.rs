@@ -70,7 +70,7 @@ impl Runtime for Own {
     ) -> impl Future<Output = Result<(Wire, Opened), Failure>> + Send + 'static {
         let runtime = self.clone();
         async move {
-            let request = Request { path: request.uri.target(), headers: Vec::new() };
+            let request = Request { path: request.uri.target(), ..Request::default() };
             let now = runtime.now();
             let accepted = runtime.server.lock().unwrap().connect(now, &request);
             let refused = |refusal: phx_proto::testing::HttpRefusal| Failure::Dial {

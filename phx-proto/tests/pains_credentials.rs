@@ -439,7 +439,7 @@ fn no_error_prints_what_a_server_said() {
         shown.push(format!("{error} {error:?} {error:#?}"));
     };
     for text in [
-        format!("{TOKEN}"),
+        TOKEN.to_owned(),
         format!(r#"[1,2,"{TOKEN}",{TOKEN}]"#),
         format!(r#"[null,null,"room:a","e",{{"{TOKEN}"}}"#),
     ] {
