@@ -36,7 +36,7 @@ impl SeenClose {
     }
 }
 
-/// Reads along with the bytes of a stream. See the [module](self).
+/// Reads along with the bytes of a stream, and keeps the close frame that it finds.
 #[derive(Debug, Default)]
 pub struct CloseWatch {
     seen: SeenClose,

@@ -306,12 +306,20 @@ impl Payload {
 
 fn unreadable(error: serde_json::Error) -> PayloadError {
     // The words about a value of the wrong type quote it; those about bad JSON do not.
-    let message = if error.is_data() {
+    let words = error.to_string();
+    let message = if error.is_data() && !names_a_missing_field(&words) {
         format!("another type is expected at line {} column {}", error.line(), error.column())
     } else {
-        error.to_string()
+        words.clone()
     };
-    PayloadError::Unreadable { message, detail: Detail::new(error.to_string()) }
+    PayloadError::Unreadable { message, detail: Detail::new(words) }
+}
+
+/// Whether these are serde's words about a member that is not there: its name is the type's.
+fn names_a_missing_field(words: &str) -> bool {
+    let words = words.split(" at line ").next().unwrap_or_default();
+    let name = words.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
+    name.is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'))
 }
 
 fn not_utf8(error: core::str::Utf8Error) -> PayloadError {
