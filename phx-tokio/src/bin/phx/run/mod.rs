@@ -157,7 +157,13 @@ pub(crate) async fn run(run: Run) -> Result<(), Failed> {
     }
     let lost = left.unwrap_or(0) + output.writer().unwritten() as u64;
     match (ended, output.writer().gone()) {
-        (Some(ended), _) => Err(ended),
+        (Some(ended), Some(_)) => Err(ended),
+        (Some(ended), None) => {
+            if let Err(lost) = Output::lost(lost) {
+                log(&lost.to_string());
+            }
+            Err(ended)
+        }
         // The reader was told to end, too, such as by ctrl-c.
         (None, Some(Gone::Reader)) => Ok(()),
         (None, Some(gone)) => Err(gone_by(gone)),
