@@ -31,6 +31,22 @@ pub(crate) fn signal(child: &Child, name: &str) {
     assert!(sent.success());
 }
 
+/// Stops a process, and waits until every thread of it is stopped.
+#[cfg(target_os = "linux")]
+pub(crate) fn stop(child: &Child) {
+    signal(child, "-STOP");
+    let tasks = format!("/proc/{}/task", child.id());
+    let is_stopped = |task: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap();
+        stat.rsplit(')').next().unwrap().trim_start().starts_with('T')
+    };
+    let start = Instant::now();
+    while !std::fs::read_dir(&tasks).unwrap().map(Result::unwrap).all(is_stopped) {
+        assert!(start.elapsed() < SOON, "it is not stopped");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// A process that ends with the test.
 pub(crate) struct Process {
     pub(crate) child: Child,
