@@ -86,6 +86,15 @@ fn scraped(stand: &Stand, addr: &str) -> (Process, SocketAddr, Temporary) {
     (process, ([127, 0, 0, 1], port).into(), file)
 }
 
+/// Reads until the other side ends a connection, which may reset it.
+#[track_caller]
+fn ends(mut stream: &TcpStream) {
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    if let Err(error) = stream.read_to_end(&mut Vec::new()) {
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    }
+}
+
 /// Sockets that ask slowly, or not at all, keep no scraper out, however many they are.
 #[test]
 fn slow_sockets_keep_no_scraper_out() {
@@ -106,15 +115,16 @@ fn slow_sockets_keep_no_scraper_out() {
     let mut page = String::new();
     scraper.read_to_string(&mut page).unwrap();
     assert!(page.starts_with("HTTP/1.1 200 OK"), "{page}");
-    // Those that are still connected are cut off after a while.
-    for mut slow in slow {
-        slow.set_read_timeout(Some(SOON)).unwrap();
-        let mut rest = Vec::new();
-        if let Err(error) = slow.read_to_end(&mut rest) {
-            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-        }
-    }
-    drop(process);
+    // The oldest were closed for it, and few are left.
+    ends(&slow[0]);
+    slow[255].set_nonblocking(true).unwrap();
+    let kept = (&slow[255]).read(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(kept, Err(std::io::ErrorKind::WouldBlock));
+    let files = fs::read_dir(format!("/proc/{}/fd", process.child.id())).unwrap().count();
+    assert!(files < 64, "{files}");
+    // Those are cut off after a while.
+    slow[255].set_nonblocking(false).unwrap();
+    slow.iter().for_each(ends);
 }
 
 /// Metrics that others than this machine can read come with a warning.

@@ -112,6 +112,7 @@ fn run_ends_with_a_code_of_its_own_when_no_connection_is_kept_any_more() {
     assert!(last.contains("every connection has ended: a: connecting failed"), "{log:?}");
 }
 
+#[cfg(target_os = "linux")]
 #[test]
 fn a_second_signal_ends_run_at_once() {
     let addr = free_addr();

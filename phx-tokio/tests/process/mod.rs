@@ -14,8 +14,9 @@ use phx_tokio::testing::{Listener, Observation, Server, ServerConfig};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-/// How long any one thing may take. A few hundredths of it are usual.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+/// How long any one thing may take. A few hundredths of it are usual. Less than the 30 s that a join
+/// may take by default, so that what `--timeout` bounds is seen to be bounded.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 pub(crate) fn phx(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_phx"));

@@ -1,14 +1,15 @@
 //! How `phx` ends: one line on standard error, and an exit code that a script can tell apart.
 
 use core::fmt;
+use core::time::Duration;
 use std::process::ExitCode;
 
 use phx_tokio::{
     Cause, ChannelEnd, JoinFailed, JoinObstacle, Payload, Refusal, Rejection, StreamEnd, TlsKind,
 };
 
-use crate::log;
 use crate::output::json_of;
+use crate::{duration, log};
 
 /// Why a command failed. Its `Display` is one line.
 #[derive(Debug)]
@@ -43,16 +44,24 @@ impl Failed {
         }
     }
 
-    /// What it means that a join failed.
-    pub(crate) fn join(topic: &str, error: &JoinFailed) -> Self {
+    /// What it means that a join failed, for which there was this time.
+    pub(crate) fn join(topic: &str, error: &JoinFailed, within: Duration) -> Self {
+        let late = format!("{topic}: not joined within {}", duration::shown(within));
         match error {
             JoinFailed::Rejected(rejection) => rejected(topic, rejection),
             JoinFailed::Ended(end) => channel_ended(topic, end),
             JoinFailed::Deadline { last: Some(JoinObstacle::Disconnected(cause)) } => {
-                Self::Unreachable(format!("{topic}: {}", in_terms_of_options(cause)))
+                Self::Unreachable(format!("{late}: {}", in_terms_of_options(cause)))
             }
             JoinFailed::Deadline { last: Some(JoinObstacle::Rejected(rejection)) } => {
-                Self::Rejected(format!("{topic}: not joined in time: {}", refusal(rejection)))
+                Self::Rejected(format!("{late}: {}", refusal(rejection)))
+            }
+            JoinFailed::Deadline { last: Some(JoinObstacle::Crashed(payload)) } => {
+                let why = reason(payload);
+                Self::Rejected(format!("{late}: the channel crashed on the server: {why}"))
+            }
+            JoinFailed::Deadline { .. } => {
+                Self::Rejected(format!("{late}: the server did not answer"))
             }
             JoinFailed::NotAccepted(error) => Self::Usage(format!("{topic}: {error}")),
             error => Self::Rejected(format!("{topic}: {error}")),

@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::exit::{self, Failed};
 use crate::output::{Members, Output, json_of};
 use crate::signals::{Request, Stop};
+use crate::stage::{Stage, reached};
 use crate::style::Tone;
 use crate::target::{Connected, Target};
 use crate::writer::Gone;
@@ -54,17 +55,6 @@ pub(crate) struct Listen {
     /// Print the payloads of messages and nothing else, one a line
     #[arg(long)]
     raw: bool,
-}
-
-/// How far a listener goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
-    /// It prints what comes.
-    Follow,
-    /// It prints what is there.
-    Drain,
-    /// It counts what is there.
-    Count,
 }
 
 /// What the listeners share.
@@ -145,7 +135,7 @@ pub(crate) async fn run(listen: Listen) -> Result<(), Failed> {
         }
     };
     let _ = tokio::time::timeout(COUNTING, counted).await;
-    let lost = lost + output.writer().unwritten() as u64;
+    let lost = lost + output.writer().unwritten();
     let recorded = connected.recorded();
     match output.writer().gone() {
         // Lines that are left over were for the reader, who does not want them.
@@ -203,7 +193,7 @@ async fn follow_all(
         listeners.spawn(async move {
             let line = printer.note("joined", &topic, (Tone::Good, "joined", ""), &Members::new());
             let printed = match line {
-                Some(line) => printer.print(line, &mut stages.clone()).await,
+                Some(line) => printer.print(line, 1, &mut stages.clone()).await,
                 None => Printed::Yes,
             };
             let ended = match printed {
@@ -257,7 +247,7 @@ impl Printer {
             };
             let stands_for = if let ChannelEvent::Lagged(count) = event { count } else { 1 };
             if let Some(line) = self.line(topic, event) {
-                match self.print(line, &mut stages).await {
+                match self.print(line, stands_for, &mut stages).await {
                     Printed::Yes => {}
                     Printed::Gone => return (0, Ok(())),
                     Printed::No => {
@@ -283,10 +273,15 @@ impl Printer {
         }
     }
 
-    async fn print(&self, line: String, stages: &mut watch::Receiver<Stage>) -> Printed {
+    async fn print(
+        &self,
+        line: String,
+        stands_for: u64,
+        stages: &mut watch::Receiver<Stage>,
+    ) -> Printed {
         tokio::select! {
             biased;
-            sent = self.output.writer().send(line) => match sent {
+            sent = self.output.writer().send_for(line, stands_for) => match sent {
                 Ok(()) => Printed::Yes,
                 Err(_) => Printed::Gone,
             },
@@ -363,13 +358,5 @@ async fn at_hand(messages: &mut Messages) -> Option<ChannelEvent> {
         biased;
         event = messages.next() => event,
         () = core::future::ready(()) => None,
-    }
-}
-
-/// Waits until the end has come that far.
-async fn reached(stages: &mut watch::Receiver<Stage>, stage: Stage) {
-    // The sender lives as long as the listeners matter.
-    if stages.wait_for(|now| *now >= stage).await.is_err() {
-        core::future::pending().await
     }
 }

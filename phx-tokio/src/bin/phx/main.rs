@@ -18,11 +18,13 @@ mod run;
 mod serve;
 mod signals;
 mod source;
+mod stage;
 mod style;
 mod target;
 mod writer;
 
 use core::time::Duration;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -40,7 +42,7 @@ fn main() -> ExitCode {
             return code;
         }
     };
-    let done = runtime.block_on(async {
+    let work = async {
         match command {
             Command::Demo => demo::run().await,
             Command::Serve(serve) => serve::run(serve).await,
@@ -58,12 +60,18 @@ fn main() -> ExitCode {
             Command::Push(push) => push::push(*push).await,
             Command::Cast(push) => push::cast(*push).await,
         }
-    });
+    };
+    // A bug must end the process, too, so that a supervisor starts it again.
+    let done = catch_unwind(AssertUnwindSafe(|| runtime.block_on(work)));
     // Reading standard input cannot be cancelled, so it must not be waited for.
     runtime.shutdown_background();
     let code = match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failed) => failed.report(),
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(failed)) => failed.report(),
+        Err(panicked) => {
+            log::flush();
+            resume_unwind(panicked)
+        }
     };
     log::flush();
     code

@@ -81,13 +81,13 @@ impl Output {
         self.writer.closed().await
     }
 
-    /// The lines that could not be written, as the failure of an end that was to be orderly.
-    pub(crate) fn lost(lines: u64) -> Result<(), Failed> {
-        match lines {
+    /// The events that could not be written, as the failure of an end that was to be orderly.
+    pub(crate) fn lost(events: u64) -> Result<(), Failed> {
+        match events {
             0 => Ok(()),
-            1 => Err(Failed::Local("1 line could not be written: the output is not read".into())),
-            lines => Err(Failed::Local(format!(
-                "{lines} lines could not be written: the output is not read"
+            1 => Err(Failed::Local("1 event could not be written: the output is not read".into())),
+            events => Err(Failed::Local(format!(
+                "{events} events could not be written: the output is not read"
             ))),
         }
     }

@@ -93,10 +93,14 @@ pub(crate) struct Target {
     record_payloads: bool,
 }
 
+/// How long a join may take without `--timeout`; that of [`JoinOptions::new`].
+const JOIN_DEADLINE: Duration = Duration::from_secs(30);
+
 /// A connection, and what goes on beside it.
 pub(crate) struct Connected {
     pub(crate) client: Client,
     params: JoinParams,
+    timeout: Option<Duration>,
     /// When everything that waits gives up.
     until: Option<Instant>,
     record: Option<Record>,
@@ -132,7 +136,14 @@ impl Target {
         match connected {
             Ok(client) => {
                 let progress = Progress::start(&client, self.url_without_query(), self.quiet);
-                Ok(Connected { client, params, until, record, _progress: progress })
+                Ok(Connected {
+                    client,
+                    params,
+                    timeout: self.timeout,
+                    until,
+                    record,
+                    _progress: progress,
+                })
             }
             Err(error) => {
                 let recorded = record.map_or(Ok(()), |record| record.finish());
@@ -237,9 +248,10 @@ impl Connected {
     /// Joins, or says in one line why not.
     pub(crate) async fn join(&self, topic: &str) -> Result<Channel, Failed> {
         let options = JoinOptions::new();
-        let options = self.remaining().map_or(options, |remaining| options.deadline(remaining));
+        let options = options.deadline(self.remaining().unwrap_or(JOIN_DEADLINE));
         let joined = self.client.join_with(topic, self.params.clone(), options).await;
-        joined.map_err(|error| Failed::join(topic, &error))
+        let within = self.timeout.unwrap_or(JOIN_DEADLINE);
+        joined.map_err(|error| Failed::join(topic, &error, within))
     }
 
     /// How long what is waited for may take.

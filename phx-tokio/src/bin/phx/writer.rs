@@ -50,10 +50,13 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    lines: VecDeque<String>,
+    /// Each with how many events it stands for.
+    lines: VecDeque<(String, u64)>,
     bytes: usize,
-    /// Lines of the write that is in progress.
-    writing: usize,
+    /// Events of the lines in the queue.
+    queued: u64,
+    /// Events of the write that is in progress.
+    writing: u64,
     gone: Option<Gone>,
 }
 
@@ -74,6 +77,10 @@ impl Writer {
 
     /// Queues a line if there is space; hands it back otherwise.
     pub(crate) fn try_send(&self, line: String) -> Result<(), String> {
+        self.try_send_for(line, 1)
+    }
+
+    fn try_send_for(&self, line: String, events: u64) -> Result<(), String> {
         let mut state = self.shared.lock();
         let fits = state.lines.len() < LINES_MAX
             && (state.lines.is_empty() || state.bytes + line.len() < BYTES_MAX);
@@ -81,7 +88,8 @@ impl Writer {
             return Err(line);
         }
         state.bytes += line.len() + 1;
-        state.lines.push_back(line);
+        state.queued += events;
+        state.lines.push_back((line, events));
         drop(state);
         self.shared.filled.notify_one();
         Ok(())
@@ -90,13 +98,20 @@ impl Writer {
     /// Queues a line as soon as there is space.
     ///
     /// Cancel safe: a line of a dropped future is not queued.
-    pub(crate) async fn send(&self, mut line: String) -> Result<(), Gone> {
+    pub(crate) async fn send(&self, line: String) -> Result<(), Gone> {
+        self.send_for(line, 1).await
+    }
+
+    /// Queues a line that stands for several events, such as one that says how many were dropped.
+    ///
+    /// Cancel safe, as [`send`](Self::send).
+    pub(crate) async fn send_for(&self, mut line: String, events: u64) -> Result<(), Gone> {
         loop {
             let changed = self.shared.changed.notified();
             if let Some(gone) = self.gone() {
                 return Err(gone);
             }
-            match self.try_send(line) {
+            match self.try_send_for(line, events) {
                 Ok(()) => return Ok(()),
                 Err(back) => line = back,
             }
@@ -109,8 +124,8 @@ impl Writer {
         self.shared.lock().gone.clone()
     }
 
-    /// How many queued lines are not written.
-    pub(crate) fn unwritten(&self) -> usize {
+    /// How many events of the queued lines are not written.
+    pub(crate) fn unwritten(&self) -> u64 {
         self.shared.lock().unwritten()
     }
 
@@ -178,15 +193,17 @@ impl Shared {
                 state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
             batch.clear();
-            while let Some(line) = state.lines.front() {
+            while let Some((line, events)) = state.lines.front() {
                 if !batch.is_empty() && batch.len() + line.len() + 1 > BATCH_MAX {
                     break;
                 }
                 batch.push_str(line);
                 batch.push('\n');
-                state.bytes -= line.len() + 1;
+                let (bytes, events) = (line.len() + 1, *events);
                 state.lines.pop_front();
-                state.writing += 1;
+                state.bytes -= bytes;
+                state.queued -= events;
+                state.writing += events;
             }
             drop(state);
             self.changed.notify_waiters();
@@ -204,8 +221,8 @@ impl Shared {
 }
 
 impl State {
-    fn unwritten(&self) -> usize {
-        self.lines.len() + self.writing
+    const fn unwritten(&self) -> u64 {
+        self.queued + self.writing
     }
 }
 
@@ -247,7 +264,7 @@ mod tests {
         let (writer, open, seen) = gated();
         let accepted = (0..5_000).filter(|n| writer.try_send(n.to_string()).is_ok()).count();
         assert!((LINES_MAX..5_000).contains(&accepted), "{accepted}");
-        assert_eq!(writer.unwritten(), accepted);
+        assert_eq!(writer.unwritten(), accepted as u64);
         let mut lines = 0;
         while lines < accepted {
             open.send(()).unwrap();
@@ -278,5 +295,19 @@ mod tests {
         assert_eq!(runtime.block_on(writer.flushed()), Err(Gone::Reader));
         assert_eq!(runtime.block_on(writer.send("two".to_owned())), Err(Gone::Reader));
         assert_eq!(writer.unwritten(), 1);
+    }
+
+    /// A line that says how many events were dropped stands for them when it is lost, too.
+    #[test]
+    fn lines_stand_for_events() {
+        let (writer, open, _seen) = gated();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(writer.send_for("7 were dropped".to_owned(), 7)).unwrap();
+        runtime.block_on(writer.send("one".to_owned())).unwrap();
+        assert_eq!(writer.unwritten(), 8);
+        open.send(()).unwrap();
+        open.send(()).unwrap();
+        writer.flush(SOON);
+        assert_eq!(writer.unwritten(), 0);
     }
 }

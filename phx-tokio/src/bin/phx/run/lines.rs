@@ -34,12 +34,13 @@ pub(super) fn line(output: &Output, event: &CloudEvent) -> Option<String> {
         (Tone::Plain, text("event").unwrap_or_default())
     } else {
         let what = event.kind.strip_prefix("phoenix.").unwrap_or(&event.kind);
-        let what = what.strip_prefix("connection.").or(what.strip_prefix("channel."));
-        (tone(&event.kind), what.unwrap_or(&event.kind))
+        let short = what.strip_prefix("connection.").or(what.strip_prefix("channel."));
+        (tone(&event.kind), short.unwrap_or(what))
     };
     let style = output.style();
     let mut words = vec![style.paint(Tone::Quiet, time), style.paint(Tone::Name, name)];
     words.extend(event.subject.as_ref().map(|subject| style.paint(Tone::Name, subject)));
+    let what = if is_message { what.to_owned() } else { what.replace('_', " ") };
     words.push(style.paint(tone, what));
     words.extend(text("message").map(|message| style.paint(Tone::Plain, message)));
     for (key, value) in &event.data {
@@ -56,7 +57,7 @@ pub(super) fn line(output: &Output, event: &CloudEvent) -> Option<String> {
     }
     if let Some(msec) = event.data.get("retry_after_msec").and_then(Value::as_u64) {
         let at = time_of_day(Duration::from_millis(msec));
-        words.push(style.paint(Tone::Plain, format!("next attempt at {at}")));
+        words.push(style.paint(Tone::Plain, format!("(next attempt at {at})")));
     }
     Some(words.join(" "))
 }

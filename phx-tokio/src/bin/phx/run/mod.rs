@@ -32,6 +32,7 @@ use crate::exit::Failed;
 use crate::log::{LAST_LINES, log};
 use crate::output::Output;
 use crate::signals::{Reloads, Request, Stop};
+use crate::stage::Stage;
 use crate::writer::Gone;
 use control::Control;
 use reload::Reload;
@@ -41,7 +42,7 @@ use reports::Reports;
 const GAVE_UP: [&str; 2] =
     ["jido.signal.phoenix.connection.gave_up", "jido.signal.jido_coder.phoenix.connection.state"];
 
-/// How long counting what is left may take, once the rest of the end was cut.
+/// How long each of two things may take once the time is over: writing what is left, counting it.
 const COUNTING: Duration = Duration::from_millis(100);
 
 /// What `phx run` is told on the command line.
@@ -74,8 +75,8 @@ pub(crate) async fn run(run: Run) -> Result<(), Failed> {
     let gave_up = gave_up.map_err(|error| Failed::Local(error.to_string()))?;
     let output = Output::start()?;
     let (reports, printer) = Reports::new(subscription, output.clone());
-    let (cut, cut_seen) = watch::channel(false);
-    let mut printer = tokio::spawn(printer.print(cut_seen));
+    let (stage, stages) = watch::channel(Stage::Follow);
+    let mut printer = tokio::spawn(printer.print(stages));
     let mut stop = Stop::new().map_err(local)?;
     let reloads = Reloads::new().map_err(local)?;
     log(&format!("keeping {} connections", connections.len()));
@@ -119,10 +120,11 @@ pub(crate) async fn run(run: Run) -> Result<(), Failed> {
         never = log_gave_up(gave_up) => never,
     };
     // What counting and the last lines of the log take is a part of it.
-    let until = Instant::now() + run.grace.saturating_sub(COUNTING + LAST_LINES);
+    let until = Instant::now() + run.grace.saturating_sub(2 * COUNTING + LAST_LINES);
     if ended.is_none() {
         log("shutting down; another signal ends it at once");
     }
+    let mut left = None;
     let end = async {
         // The other half is for close frames, which may take 2 s, and for the output.
         let unfinished = supervisor.shutdown(run.grace / 2).await;
@@ -133,31 +135,41 @@ pub(crate) async fn run(run: Run) -> Result<(), Failed> {
         }
         // The bus is closed and nobody can report, so the printer ends after what waits.
         drop((control, reports));
-        let left = (&mut printer).await.unwrap_or(0);
+        left = Some((&mut printer).await.unwrap_or(0));
         let _ = output.writer().flushed().await;
-        left
     };
-    let mut left = tokio::select! {
+    let is_over = tokio::select! {
         biased;
         () = at_once(&mut stop) => {
             log("told twice to end: ended at once");
-            None
+            true
         }
-        left = end => Some(left),
+        () = end => false,
         () = sleep_until(until) => {
             log("the grace period is over");
-            None
+            true
         }
     };
-    if left.is_none() {
-        let _ = cut.send(true);
-        if !printer.is_finished() {
+    if is_over && left.is_none() {
+        // Nothing new is waited for: what is there is written if the output takes it, or counted.
+        let _ = stage.send(Stage::Drain);
+        left = timeout(COUNTING, &mut printer).await.ok().and_then(Result::ok);
+        let _ = stage.send(Stage::Count);
+        if left.is_none() {
             left = timeout(COUNTING, printer).await.ok().and_then(Result::ok);
+        } else {
+            let _ = timeout(COUNTING, output.writer().flushed()).await;
         }
     }
-    let lost = left.unwrap_or(0) + output.writer().unwritten() as u64;
+    let lost = left.unwrap_or(0) + output.writer().unwritten();
     match (ended, output.writer().gone()) {
-        (Some(ended), _) => Err(ended),
+        (Some(ended), Some(_)) => Err(ended),
+        (Some(ended), None) => {
+            if let Err(lost) = Output::lost(lost) {
+                log(&lost.to_string());
+            }
+            Err(ended)
+        }
         // The reader was told to end, too, such as by ctrl-c.
         (None, Some(Gone::Reader)) => Ok(()),
         (None, Some(gone)) => Err(gone_by(gone)),

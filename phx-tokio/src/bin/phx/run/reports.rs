@@ -23,9 +23,13 @@ use super::lines::line;
 use crate::limit::{Limit, kind_of_problem};
 use crate::log::log;
 use crate::output::Output;
+use crate::stage::{Stage, reached};
 
 /// Where the events of `phx run` itself come from.
 const SOURCE: &str = "/phx/run";
+
+/// The type of the event that says how many were dropped.
+const DROPPED: &str = "phx.output.dropped";
 
 /// Reports that wait for the printer.
 const WAITING_MAX: usize = 64;
@@ -111,15 +115,18 @@ impl Reports {
 }
 
 impl Printer {
-    /// Prints until the bus is closed and no report can come any more, or until nothing can be
-    /// written. When `cut` turns true it counts what is left instead; how many that were.
-    pub(super) async fn print(mut self, mut cut: watch::Receiver<bool>) -> u64 {
+    /// Prints until the bus is closed and no report can come any more, until nothing can be written,
+    /// or as far as the stage says. How many events could not be printed.
+    pub(super) async fn print(mut self, mut stages: watch::Receiver<Stage>) -> u64 {
         let (mut bus_open, mut reports_open) = (true, true);
         while bus_open || reports_open {
+            if *stages.borrow() == Stage::Count {
+                return self.rest().await;
+            }
             let dropped = self.lost.swap(0, Ordering::Relaxed);
             if dropped > 0 {
                 let event = self.dropped(dropped);
-                if let Err(left) = self.write(&event, &mut cut).await {
+                if let Err(left) = self.write(&event, &mut stages).await {
                     return left;
                 }
             }
@@ -132,7 +139,6 @@ impl Printer {
             };
             let event = tokio::select! {
                 biased;
-                () = turned(&mut cut) => return self.rest().await,
                 report = self.reports.recv(), if reports_open => {
                     reports_open = report.is_some();
                     report
@@ -141,15 +147,16 @@ impl Printer {
                     bus_open = event.is_some();
                     event.and_then(|event| self.routed(event))
                 }
+                () = reached(&mut stages, Stage::Drain) => break,
                 () = due => self.bad_frames_due(),
             };
             let Some(event) = event else { continue };
-            if let Err(left) = self.write(&event, &mut cut).await {
+            if let Err(left) = self.write(&event, &mut stages).await {
                 return left;
             }
         }
         while let Some((count, event)) = self.bad_frames.rest() {
-            if let Err(left) = self.write(&counted(event, count), &mut cut).await {
+            if let Err(left) = self.write(&counted(event, count), &mut stages).await {
                 return left;
             }
         }
@@ -160,19 +167,23 @@ impl Printer {
     async fn write(
         &mut self,
         event: &CloudEvent,
-        cut: &mut watch::Receiver<bool>,
+        stages: &mut watch::Receiver<Stage>,
     ) -> Result<(), u64> {
         let Some(line) = line(&self.output, event) else { return Ok(()) };
+        let stands_for = match event.data.get("count").and_then(Value::as_u64) {
+            Some(count) if event.kind == DROPPED => count,
+            _ => 1,
+        };
         tokio::select! {
             biased;
-            sent = self.output.writer().send(line) => match sent {
+            sent = self.output.writer().send_for(line, stands_for) => match sent {
                 Ok(()) => return Ok(()),
                 // The run ends for that reason.
                 Err(_) => return Err(0),
             },
-            () = turned(cut) => {}
+            () = reached(stages, Stage::Count) => {}
         }
-        Err(1 + self.rest().await)
+        Err(stands_for + self.rest().await)
     }
 
     /// How many events are left.
@@ -218,7 +229,7 @@ impl Printer {
     fn dropped(&self, count: u64) -> CloudEvent {
         log(&format!("{count} events were dropped: the output is not read, or too slowly"));
         let data = [("count".to_owned(), count.into())].into_iter().collect();
-        self.stamps.event("phx.output.dropped", data)
+        self.stamps.event(DROPPED, data)
     }
 }
 
@@ -226,11 +237,4 @@ impl Printer {
 fn counted(mut event: CloudEvent, count: u64) -> CloudEvent {
     event.data.insert("count".to_owned(), count.into());
     event
-}
-
-async fn turned(cut: &mut watch::Receiver<bool>) {
-    // The sender lives as long as the printer matters.
-    if cut.wait_for(|cut| *cut).await.is_err() {
-        core::future::pending().await
-    }
 }
