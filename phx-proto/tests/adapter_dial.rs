@@ -137,9 +137,12 @@ fn resolver() -> Resolver {
     Resolver::new(|host, _port| {
         let found = world(|world| {
             world.log.push((world.now, host));
-            world.addresses.iter().map(|(address, _)| *address).collect()
+            match world.unresolvable {
+                Some(kind) => Err(kind.into()),
+                None => Ok(world.addresses.iter().map(|(address, _)| *address).collect()),
+            }
         });
-        core::future::ready(Ok(found))
+        core::future::ready(found)
     })
 }
 
@@ -303,7 +306,8 @@ fn a_refusals_body_that_trickles_in_is_waited_for_for_a_second_in_all() {
 /// Dials with this configuration; what was tried, and what became of it.
 fn dialled(config: &Config) -> (Vec<String>, Option<Result<(), Failure>>) {
     let request = Socket::new(config.clone(), 1, Time::default()).connect_request().unwrap();
-    let outcome = run(dial::<FakeNet>(&request, config, &resolver())).map(|dialled| dialled.map(drop));
+    let outcome =
+        run(dial::<FakeNet>(&request, config, &resolver())).map(|dialled| dialled.map(drop));
     let log = world(|world| core::mem::take(&mut world.log));
     (log.into_iter().map(|(_, what)| what).collect(), outcome)
 }
@@ -362,7 +366,8 @@ fn connect_to_is_dialled_in_place_of_the_host() {
     assert_eq!(dialled(&near).0, ["localhost", "10.0.0.1:80"]);
     let mut request = Socket::new(near.clone(), 1, Time::default()).connect_request().unwrap();
     request.uri = Uri::parse("ws://backend/").unwrap();
-    let outcome = run(dial::<FakeNet>(&request, &near, &resolver())).map(|dialled| dialled.map(drop));
+    let outcome =
+        run(dial::<FakeNet>(&request, &near, &resolver())).map(|dialled| dialled.map(drop));
     let Some(Err(Failure::Unsupported { message })) = outcome else { panic!("{outcome:?}") };
     assert!(message.starts_with("ALL_PROXY cannot be used"), "{message}");
 }
