@@ -90,6 +90,13 @@ fn spans_are_not_touched_under_a_lock() {
         let mut bench = span.in_scope(|| Bench::new(|config| config));
         *subscriber.client.lock().expect("no panic") = Some(bench.client.clone());
         let _room = bench.joined("room:lobby");
+        // The clock is the runtime's; that of a simulation may be anybody's.
+        bench.memory.world().clock_calls = Some(bench.client.clone());
+        for _ in 0..2 {
+            bench.says(&json!("not the protocol"));
+            bench.advance(Duration::from_secs(61));
+        }
+        bench.memory.world().clock_calls = None;
         *subscriber.client.lock().expect("no panic") = None;
         let _ = done.send(());
     });

@@ -148,9 +148,9 @@ impl Shared {
         let discarded = core::mem::take(&mut state.discarded);
         #[cfg(feature = "tracing")]
         let trace = {
-            let late = state.socket.late_replies();
+            let (late, now) = (state.socket.late_replies(), state.now);
             state.trace.late_replies(late);
-            state.trace.take(|| self.now())
+            state.trace.take(now)
         };
         drop(state);
         if let Some(tape) = &self.tape {
@@ -182,6 +182,9 @@ pub(super) struct State {
     pub(super) abandoned: bool,
     pub(super) wakes: Wakes,
     pub(super) waiters: Waiters,
+    /// The time of the last command or input.
+    #[cfg(feature = "tracing")]
+    now: Time,
     /// Why the connection or attempt before the present one ended.
     pub(super) last_cause: Option<Cause>,
     /// The parameters of every topic that was joined here, so that the core's are never the last
@@ -257,6 +260,8 @@ impl State {
             abandoned: false,
             wakes: Wakes::default(),
             waiters: Waiters::default(),
+            #[cfg(feature = "tracing")]
+            now: Time::ZERO,
             last_cause: None,
             params: Table::seeded(seed),
             discarded: Vec::new(),
@@ -294,6 +299,10 @@ impl State {
 impl State {
     /// Takes every fact out of the core. Frames are left: they are made when pulled.
     pub(super) fn drain(&mut self, now: Time) {
+        #[cfg(feature = "tracing")]
+        {
+            self.now = self.now.max(now);
+        }
         while self.socket.has_actions() {
             match self.socket.poll_action(now) {
                 Some(action) => self.act(action),

@@ -58,14 +58,14 @@ impl Trace {
         self.late_replies = count;
     }
 
-    /// Takes what there is to tell. The clock is read when there are bad frames.
-    pub(super) fn take(&mut self, now: impl Fn() -> Time) -> Self {
+    /// Takes what there is to tell.
+    pub(super) fn take(&mut self, now: Time) -> Self {
         let told_late = core::mem::replace(&mut self.told_late, self.late_replies);
         let mut bad_frames = BTreeMap::new();
         for (kind, bad) in &mut self.bad_frames {
-            let is_due = |told: Time| now().since(told) >= BAD_FRAMES_EVERY;
+            let is_due = |told: Time| now.since(told) >= BAD_FRAMES_EVERY;
             if bad.untold > 0 && bad.told.is_none_or(is_due) {
-                let told = BadFrames { told: Some(now()), ..BadFrames::default() };
+                let told = BadFrames { told: Some(now), ..BadFrames::default() };
                 bad_frames.insert(*kind, core::mem::replace(bad, told));
             }
         }

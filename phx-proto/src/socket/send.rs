@@ -5,7 +5,7 @@
 //! order it was accepted (a leave behind the pushes before it). So the core knows its backlog,
 //! can expire a queued push, and forgets what belonged to a dead connection.
 
-use super::ticket::{Step, Supplied};
+use super::ticket::{JoinTicket, Supplied};
 use super::{LaneItem, Live, Socket};
 use crate::config::Config;
 use crate::config::join_params::ParamsPanicked;
@@ -29,22 +29,30 @@ impl Socket {
     ///
     /// A function of join parameters is called in here; [`poll_step`](Self::poll_step) leaves that
     /// to the caller.
-    #[inline]
     pub fn poll_action(&mut self, now: Time) -> Option<Action> {
-        if let Some(action) = self.actions.pop_front() {
-            self.advance(now);
-            return Some(action);
-        }
+        let now = self.advance(now);
         loop {
-            match self.poll_step(now)? {
-                Step::Action(action) => return Some(action),
-                Step::Evaluate(ticket) => {
-                    let params = ticket.evaluate();
-                    if let Supplied::Join(join) = self.supply_join(now, &ticket, params) {
-                        return Some(join);
-                    }
-                }
+            if let Some(action) = self.actions.pop_front() {
+                return Some(action);
             }
+            if !self.has_frames() {
+                return None;
+            }
+            let action = match self.next_ticket() {
+                Some(ticket) => self.evaluate_in_place(now, &ticket),
+                None => self.pull(now),
+            };
+            if action.is_some() {
+                return action;
+            }
+        }
+    }
+
+    #[cold]
+    fn evaluate_in_place(&mut self, now: Time, ticket: &JoinTicket) -> Option<Action> {
+        match self.supply_join(now, ticket, ticket.evaluate()) {
+            Supplied::Join(join) => Some(join),
+            Supplied::Ended | Supplied::Stale => None,
         }
     }
 

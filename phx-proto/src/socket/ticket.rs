@@ -13,7 +13,7 @@
 
 use core::fmt;
 
-use super::Socket;
+use super::{Live, Socket};
 use crate::config::join_params::{JoinAttempt, JoinParams, ParamsPanicked};
 use crate::event::action::Action;
 use crate::id::ConnectionId;
@@ -137,8 +137,14 @@ impl Socket {
 
     /// The ticket of the join that is the next frame, if a function makes its parameters.
     #[inline]
-    fn next_ticket(&self) -> Option<JoinTicket> {
-        let live = self.live.as_ref().filter(|live| !live.due_joins.is_empty())?;
+    pub(super) fn next_ticket(&self) -> Option<JoinTicket> {
+        match &self.live {
+            Some(live) if !live.due_joins.is_empty() => self.ticket_of_first(live),
+            _ => None,
+        }
+    }
+
+    fn ticket_of_first(&self, live: &Live) -> Option<JoinTicket> {
         if live.heartbeat.is_owed() || !self.has_slot(live) {
             return None;
         }

@@ -11,57 +11,58 @@
 //! it may read from the stream once, and a ping is shown to it as a pong, which it ignores; the
 //! WebSocket answers the latest one (RFC 6455 section 5.5.3).
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
 /// The reads of a stream, shared by the stream and the WebSocket on it.
 #[derive(Clone, Debug, Default)]
-pub struct Reads(Arc<Mutex<Incoming>>);
+pub struct Reads(Arc<Incoming>);
 
+/// Only the task of the driver reads, so nothing here has to be in step with anything else.
 #[derive(Debug, Default)]
 struct Incoming {
-    allowed: bool,
+    allowed: AtomicBool,
     /// A read was refused since one was allowed.
-    refused: bool,
-    walker: Walker,
+    refused: AtomicBool,
+    walker: Mutex<Walker>,
 }
 
 impl Reads {
     /// Whether the stream may be read now; if not, nothing wakes the reader.
     #[must_use]
     pub fn may_read(&self) -> bool {
-        let mut incoming = self.lock();
-        incoming.refused = !incoming.allowed;
-        incoming.allowed
+        let allowed = self.0.allowed.load(Ordering::Relaxed);
+        self.0.refused.store(!allowed, Ordering::Relaxed);
+        allowed
     }
 
     /// These bytes were read from the stream.
     pub fn took(&self, bytes: &mut [u8]) {
-        let mut incoming = self.lock();
-        incoming.allowed = false;
-        incoming.walker.walk(bytes);
+        self.0.allowed.store(false, Ordering::Relaxed);
+        self.walker().walk(bytes);
     }
 
     /// Allows one read.
     pub(super) fn allow(&self) {
-        let mut incoming = self.lock();
-        (incoming.allowed, incoming.refused) = (true, false);
+        self.0.allowed.store(true, Ordering::Relaxed);
+        self.0.refused.store(false, Ordering::Relaxed);
     }
 
     /// Whether there was a read, and another one was refused.
     pub(super) fn refused(&self) -> bool {
-        self.lock().refused
+        self.0.refused.load(Ordering::Relaxed)
     }
 
     /// Takes the payload of the latest ping, unless it was taken.
     pub(super) fn take_ping(&self) -> Option<Bytes> {
-        self.lock().walker.latest.take()
+        self.walker().latest.take()
     }
 
     /// No code of the application runs under it.
-    fn lock(&self) -> MutexGuard<'_, Incoming> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn walker(&self) -> MutexGuard<'_, Walker> {
+        self.0.walker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -87,6 +88,10 @@ impl Walker {
         let mut at = 0;
         while at < bytes.len() {
             if self.left == 0 {
+                if let (0, Some((header, length))) = (self.have, common_header(&bytes[at..])) {
+                    (at, self.left) = (at + header, length);
+                    continue;
+                }
                 if self.have == 0 && bytes[at] == PING {
                     bytes[at] = PONG;
                     self.ping = Some(Vec::new());
@@ -103,8 +108,8 @@ impl Walker {
                 at += here;
                 self.left -= here as u64;
             }
-            if self.left == 0 {
-                self.latest = self.ping.take().map(Bytes::from).or(self.latest.take());
+            if self.left == 0 && self.ping.is_some() {
+                self.latest = self.ping.take().map(Bytes::from);
             }
         }
     }
@@ -131,6 +136,17 @@ impl Walker {
         self.ping = None;
         let length = self.header[2..2 + extended].iter();
         Some(length.fold(0, |length, byte| length << 8 | u64::from(*byte)))
+    }
+}
+
+/// The lengths of the header and the payload of a frame that is no ping, in the two common forms.
+#[inline]
+fn common_header(bytes: &[u8]) -> Option<(usize, u64)> {
+    match bytes {
+        [PING, ..] => None,
+        [_, short @ 0..126, ..] => Some((2, u64::from(*short))),
+        [_, 126, high, low, ..] => Some((4, u64::from(u16::from_be_bytes([*high, *low])))),
+        _ => None,
     }
 }
 

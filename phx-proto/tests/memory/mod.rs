@@ -35,6 +35,8 @@ pub struct World {
     pub blocked: bool,
     pub flushes: u32,
     pub flushes_while_blocked: bool,
+    /// The clock calls this client, as the application's own may.
+    pub clock_calls: Option<Client>,
     /// What the wire says that it has moved.
     pub moved: Progress,
     /// Bytes that the next read takes from the operating system.
@@ -62,6 +64,8 @@ impl Runtime for Memory {
     type Timer = MemoryTimer;
 
     fn now(&self) -> Time {
+        let called = self.world().clock_calls.clone();
+        drop(called.map(|client| client.status()));
         self.world().now
     }
 
