@@ -124,3 +124,28 @@ fn quiet_connection_loses_no_evidence() {
     assert_eq!(dies_after(&mut bench), 10 + 20);
     drop(room);
 }
+
+/// A process that was stopped, or a runtime that was blocked: the answer lies in the buffer, and is
+/// read before any deadline is looked at.
+#[test]
+fn stopped_process_reads_before_it_expires() {
+    for stopped in [4, 7, 60, 3_600] {
+        let mut bench = probing();
+        let beat = bench.last_sent();
+        let ok = json!({"status": "ok", "response": {}});
+        let reply = json!([null, beat[1], "phoenix", "phx_reply", ok]);
+        bench.memory.world().now += secs(stopped);
+        bench.says(&reply);
+        assert_eq!(bench.client.status(), Status::Open, "{stopped} s");
+        assert_eq!(bench.memory.world().dials, 1);
+    }
+}
+
+/// Without an answer in the buffer, a late driver gives the peer one more timeout.
+#[test]
+fn late_driver_asks_once_more() {
+    let mut bench = probing();
+    bench.advance(secs(60));
+    assert_eq!(bench.client.status(), Status::Open);
+    assert_eq!(dies_after(&mut bench), 10);
+}

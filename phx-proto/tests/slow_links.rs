@@ -2,7 +2,7 @@
 //!
 //! The server keeps its idle timeout of 60 s. What was reported: a heartbeat's reply queues behind a
 //! transfer, the client declares the connection dead and the transfer begins again, for ever
-//! (`phoenixframework/phoenix#3083`, and many reports of LiveView uploads).
+//! (`phoenixframework/phoenix#6770`, `theturtle32/WebSocket-Node#229`).
 
 mod common;
 

@@ -1,7 +1,7 @@
 //! Slow links over real sockets: a proxy shapes both directions, or swallows one.
 //!
 //! Public reports of what happens otherwise: a transfer that is longer than a heartbeat may take is
-//! cut, and begins again, for ever (`phoenixframework/phoenix#3083`).
+//! cut, and begins again, for ever (`phoenixframework/phoenix#6770`).
 
 use core::time::Duration;
 use std::time::Instant;
