@@ -303,6 +303,31 @@ fn unmatched_reply_to_no_push_crashes_nothing() {
     }
 }
 
+/// A second reply is nobody's, and so is one behind the answer to a later heartbeat: the server's socket
+/// writes both in order.
+#[test]
+fn unmatched_reply_that_comes_twice_or_too_late_crashes_nothing() {
+    let unmatched = json!({"status": "error", "response": {"reason": "unmatched topic"}});
+    let mut hand = Hand::joined(config());
+    hand.socket.push(hand.now, "room:a", "e", json!({}), PushOptions::call()).unwrap();
+    hand.drain();
+    hand.answer("room:a", "e", "ok", json!({}));
+    let answered = hand.last_sent("room:a", "e").msg_ref;
+    hand.receive(&json!([null, answered, "room:a", "phx_reply", unmatched]));
+    assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
+    hand.socket.push(hand.now, "room:a", "e", json!({}), PushOptions::cast()).unwrap();
+    hand.socket.probe(hand.now).unwrap();
+    hand.drain();
+    let cast = hand.last_sent("room:a", "e").msg_ref;
+    // The heartbeat overtakes the cast, so its answer says nothing of it yet.
+    hand.answer_heartbeat();
+    hand.socket.probe(hand.now).unwrap();
+    hand.drain();
+    hand.answer_heartbeat();
+    hand.receive(&json!([null, cast, "room:a", "phx_reply", unmatched]));
+    assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
+}
+
 /// What is remembered of pushes whose reply may still come is bounded: of more casts than that the
 /// last ones count.
 #[test]

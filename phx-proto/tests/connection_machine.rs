@@ -730,8 +730,18 @@ fn not_found_after_an_open_connection_is_a_deploy() {
     hand.until_dial();
     hand.failed(refused(404, &[]));
     check(hand.reconnect_after().0, 500, 2_000, "reconnect_after");
-    // Another refusal is another matter.
+    // So they do if it was open for a moment only, and a wake skips the wait.
+    hand.advance(secs(130));
+    hand.opened();
+    hand.lost();
     hand.until_dial();
+    hand.failed(refused(404, &[]));
+    check(hand.reconnect_after().0, 500, 5_000, "reconnect_after");
+    let before = hand.dialled;
+    hand.socket.handle_wake(hand.now);
+    hand.drain();
+    assert_ne!(hand.dialled, before, "dialled at once");
+    // Another refusal is another matter.
     hand.failed(refused(403, &[]));
     check(hand.reconnect_after().0, 2_500, 5_000, "refused_after");
 }

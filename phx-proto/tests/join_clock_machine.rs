@@ -140,6 +140,7 @@ fn overdue_join_is_lost_by_an_earlier_heartbeat() {
     hand.answer_heartbeat();
     hand.advance(ms(9_999));
     assert_eq!(hand.socket.channel_status("room:b"), ChannelStatus::Joining);
+    assert_eq!(hand.count_sent("room:b", "phx_join"), 1, "not before the oldest is overdue");
     hand.advance(ms(1));
     hand.rejoin_after("room:a");
     hand.rejoin_after("room:b");

@@ -184,6 +184,14 @@ mod tests {
         assert_eq!(pace.gap, None);
     }
 
+    #[test]
+    fn paced_connection_needs_one_cut_only() {
+        let gap = Some(Duration::from_millis(50));
+        let mut pace = JoinPace { gap, ..JoinPace::default() };
+        cut(&mut pace, 0, 10, 100);
+        assert_eq!(pace.gap, Some(Duration::from_millis(100)));
+    }
+
     /// An hour between two bursts says nothing about how fast the second one was.
     #[test]
     fn burst_ends_when_nothing_follows() {
