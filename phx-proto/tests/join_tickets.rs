@@ -71,7 +71,7 @@ fn params_are_stale_after_any_change() {
     let cases: &[(&str, Between)] = &[
         ("disconnect", |hand| hand.socket.disconnect(hand.now)),
         ("leave", |hand| hand.socket.leave(hand.now, "room:a").unwrap()),
-        ("left and joined again", |hand| {
+        ("left and joined again with another function", |hand| {
             hand.socket.leave(hand.now, "room:a").unwrap();
             hand.socket.join(hand.now, "room:a", made(1)).unwrap();
         }),
@@ -106,6 +106,18 @@ fn params_are_stale_after_any_change() {
         assert_eq!(supplied, Supplied::Stale, "{name}");
         assert_eq!(format!("{:?}", hand.socket.sizes()), before, "{name}");
     }
+}
+
+#[test]
+fn params_are_stale_after_the_same_join_again() {
+    let (mut hand, same) = (Hand::open(config()), made(1));
+    hand.socket.join(hand.now, "room:a", same.clone()).unwrap();
+    let old = ticket(&mut hand);
+    hand.socket.leave(hand.now, "room:a").unwrap();
+    hand.socket.join(hand.now, "room:a", same).unwrap();
+    let new = ticket(&mut hand);
+    assert_eq!(supply(&mut hand, &old), Supplied::Stale);
+    assert_eq!(sent(supply(&mut hand, &new))[2], "room:a");
 }
 
 #[test]
