@@ -257,6 +257,7 @@ fn paced_join_has_a_reason_and_a_deadline() {
         hand.opened();
         hand.advance(ms(100));
         hand.answer_join("room:0");
+        hand.answer_join("room:1");
         hand.close_frame(1000);
         hand.until_dial();
     }
@@ -266,8 +267,8 @@ fn paced_join_has_a_reason_and_a_deadline() {
     let paced = ChannelStatus::Pending(PendingReason::Paced);
     assert_eq!(hand.socket.channel_status("room:1"), paced);
     let timeout = hand.socket.poll_timeout().unwrap();
-    assert_eq!((timeout.at, timeout.kind), (hand.now + ms(200), TimerKind::JoinPace));
-    hand.advance(ms(199));
+    assert_eq!((timeout.at, timeout.kind), (hand.now + ms(100), TimerKind::JoinPace));
+    hand.advance(ms(99));
     assert_eq!(hand.sent.len(), 1);
     hand.advance(ms(1));
     assert_eq!(hand.sent.len(), 2);
