@@ -219,4 +219,5 @@ fn dropping_the_driver_ends_everything_that_waits() {
     drop(driver);
     assert!(ready(push.as_mut()).is_err());
     assert!(ready(pin!(client.wait_connected())).is_err());
+    assert_eq!(client.status(), Status::Closed, "it did not panic");
 }

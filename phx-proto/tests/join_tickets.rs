@@ -234,3 +234,15 @@ fn supplied_panic_ends_its_channel_alone() {
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Closed);
     assert_eq!(hand.socket.channel_status("room:b"), ChannelStatus::Joining);
 }
+
+#[test]
+fn no_function_is_due_without_a_slot() {
+    let mut hand = Hand::joined(config().join_concurrency(1).expect("not zero"));
+    hand.join("room:b");
+    hand.socket.join(hand.now, "room:c", made(1)).unwrap();
+    let call = phx_proto::PushOptions::call();
+    hand.socket.push(hand.now, "room:a", "ask", json!({}), call).unwrap();
+    assert_eq!(actions(&mut hand).len(), 1, "the push, and no ticket");
+    hand.answer_join("room:b");
+    assert_eq!(hand.last_sent("room:c", "phx_join").payload, json!({"n": 1}));
+}

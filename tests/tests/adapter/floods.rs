@@ -5,8 +5,9 @@ use core::pin::{Pin, pin};
 use core::task::Poll;
 
 use super::scripted::Flood;
-use crate::rt::block_on;
+use super::stage::until;
 use crate::rt::phx::{Config, JoinParams, Status};
+use crate::rt::{block_on, spawn};
 
 /// What a server can say without an end.
 const FLOODS: &[(&str, &[u8], &[u8])] = &[
@@ -98,5 +99,20 @@ fn pongs_answer_the_latest_ping() {
         poll_some().await;
         assert_eq!(pongs(), [b"noc".to_vec(), b"noe".to_vec()]);
         assert_eq!(client.status(), Status::Open);
+    })
+}
+
+/// A message of many reads arrives whole, though each read counts and the stream has more.
+#[test]
+fn message_of_many_reads_arrives() {
+    block_on(async {
+        let payload = "x".repeat(100 << 10);
+        let text = format!("[null,null,\"room:a\",\"msg\",{{\"x\":\"{payload}\"}}]");
+        let head = [&[0x81, 127], &(text.len() as u64).to_be_bytes()[..]].concat();
+        let flood = Flood::new(&[&head, text.as_bytes()].concat(), b"");
+        let (client, driver) = flood.client(config().buffers(4 << 10, 4 << 10).expect("not zero"));
+        // Spawned, so that it is polled only when something wakes it.
+        spawn(driver);
+        until("it has arrived", || client.stats().frames_in == 1).await;
     })
 }
