@@ -238,7 +238,8 @@ fn crashing_joins_are_told_while_they_are_tried() {
         assert_eq!(process.code(), Some(5));
         let log = process.errors.all();
         assert_eq!(log.lines().count(), 1, "{log}");
-        assert!(log.contains("phx: boom:a: not joined within 300 ms: the join crashed"), "{log}");
+        let late = "phx: boom:a: not joined within 300 ms: the server refused the join: the channel crashed";
+        assert!(log.contains(late), "{log}");
     }
 }
 

@@ -139,10 +139,13 @@ fn text(
     event: &str,
     payload: &Value,
 ) -> Frame {
-    let message = match vsn {
+    let mut message = match vsn {
         Vsn::V2 => json!([join_ref, msg_ref, topic, event, payload]),
         Vsn::V1 => json!({ "event": event, "payload": payload, "ref": msg_ref, "topic": topic }),
     };
+    // In the order of the keys, as Elixir writes small maps, whatever other crates have turned on in
+    // serde_json.
+    message.sort_all_objects();
     Frame::Text(Bytes::from(message.to_string()))
 }
 
