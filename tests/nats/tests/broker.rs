@@ -330,7 +330,7 @@ async fn a_request_is_a_push_and_its_reply_the_response() {
     assert_eq!(ask(&order).await, json!({"status": "ok", "response": {"n": 7}}));
     for (key, value, error) in [
         ("connection", json!("other"), "there is no connection \"other\""),
-        ("topic", json!("room:b"), "\"room:b\" has not been joined"),
+        ("topic", json!("room:b"), "the channel is not joined"),
         ("event", json!(7), "the request has no string \"event\""),
     ] {
         let mut bad = order.clone();
