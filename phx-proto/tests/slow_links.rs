@@ -578,3 +578,24 @@ fn second_wake_shortens_wait() {
     let Status::Waiting { until, .. } = hand.socket.status() else { panic!("it waits") };
     assert_eq!(until.since(hand.now), secs(1));
 }
+
+/// A join that is answered meanwhile moves the deadline of a heartbeat, and not the next one: the
+/// server would hear nothing for a minute.
+#[test]
+fn heartbeats_go_on_after_join() {
+    let mut hand = Hand::open(config());
+    while hand.count_sent("phoenix", "heartbeat") == 0 {
+        hand.advance(ms(100));
+    }
+    hand.join("room:a");
+    for second in 1..=25 {
+        report(&mut hand, second * 100_000, 0, true);
+        hand.advance(secs(1));
+    }
+    hand.answer_join("room:a");
+    for second in 26..=31 {
+        report(&mut hand, second * 100_000, 0, true);
+        hand.advance(secs(1));
+    }
+    assert_eq!(hand.count_sent("phoenix", "heartbeat"), 2);
+}

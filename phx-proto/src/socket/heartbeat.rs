@@ -51,6 +51,9 @@ pub(crate) struct Heartbeat {
 
 #[derive(Clone, Debug)]
 struct Beat {
+    /// When it fell due, whatever has moved its deadline since.
+    asked: Time,
+    /// From when its deadline runs.
     due: Time,
     baseline: Baseline,
     written: Option<(Ref, Time)>,
@@ -113,7 +116,7 @@ impl Heartbeat {
                 self.owe(if unasked { now } else { due }, ledger);
             }
             // Only while bytes buy time, or a join does: else the verdict is near.
-            Some(oldest) if !self.is_owed() && oldest.due + self.timeout <= now => {
+            Some(oldest) if !self.is_owed() && oldest.asked + self.timeout <= now => {
                 self.owe(now, ledger);
             }
             Some(_) => {}
@@ -207,6 +210,7 @@ impl Heartbeat {
             self.unanswered.remove(1);
         }
         let baseline = ledger.baseline();
-        self.unanswered.push_back(Beat { due, baseline, written: None, forgiven: false });
+        let beat = Beat { asked: due, due, baseline, written: None, forgiven: false };
+        self.unanswered.push_back(beat);
     }
 }
