@@ -173,7 +173,7 @@ impl<T: Transport> Link<T> {
     fn progress(&mut self) -> Progress {
         let Progress { read, written, .. } = self.transport.progress();
         let fresh = self.catching_up.unwrap_or(read);
-        Progress { read: fresh - self.stale, written, flushed: !self.flush }
+        Progress { read: fresh.saturating_sub(self.stale), written, flushed: !self.flush }
     }
 
     /// The driver was not polled for a while: what is there to be read may have been there before.
@@ -185,7 +185,7 @@ impl<T: Transport> Link<T> {
     /// What is read counts again, once all that may have waited was read.
     fn catch_up(&mut self) {
         let Some(from) = self.catching_up else { return };
-        let behind = self.transport.progress().read - from;
+        let behind = self.transport.progress().read.saturating_sub(from);
         if self.dry || behind >= CATCH_UP_BYTES {
             self.stale += behind;
             self.catching_up = None;
@@ -469,7 +469,7 @@ impl<R: Runtime> Driver<R> {
     fn poll_write(&mut self, now: Time, budget: &mut u32, cx: &mut Context<'_>) -> bool {
         let Some(link) = &mut self.link else { return false };
         let id = link.id;
-        let written = link.transport.progress().written - link.reported.written;
+        let written = link.transport.progress().written.saturating_sub(link.reported.written);
         let mut news = (written >= REPORT_BYTES).then(|| link.news()).flatten();
         while *budget > 0 && !link.broken {
             match link.transport.poll_ready(cx) {
