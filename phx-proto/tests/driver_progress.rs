@@ -12,7 +12,7 @@ const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
-/// A joined client that has just sent a heartbeat, which nobody answers.
+/// A joined client with an unanswered heartbeat.
 fn probing() -> Bench {
     let mut bench = Bench::new(|config| config);
     let room = bench.joined("room:a");

@@ -506,7 +506,7 @@ fn a_message_right_behind_the_ok_of_the_join_is_the_first_of_the_stream() {
 }
 
 /// 256 outstanding pushes through handles of their own made broadcasts seven times slower, and
-/// their mailboxes, which nobody reads, counted drops.
+/// their mailboxes, which have no reader, counted drops.
 #[test]
 fn handles_that_only_push_have_no_mailbox() {
     let mut bench = Bench::new(|config| config.mailbox(4, 10_000).expect("not zero"));

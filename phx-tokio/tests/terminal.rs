@@ -54,7 +54,7 @@ fn listen_shows_hostile_messages_on_one_line() {
     assert_plain(&screen.all());
 }
 
-/// A topic may come from somebody else, too.
+/// A topic may come from another caller, too.
 #[test]
 fn hostile_topics_are_escaped() {
     let stand = Stand::new();

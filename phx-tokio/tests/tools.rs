@@ -301,7 +301,7 @@ fn run_logs_connections_that_gave_up() {
     }
 }
 
-/// What is no file of connections is told so, with one that is.
+/// A file without connections is an error that shows one with them.
 #[test]
 fn check_shows_a_file_of_connections() {
     let file = Temporary::new("other.json");

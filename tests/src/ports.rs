@@ -2,7 +2,7 @@
 //!
 //! A port that was taken with port 0 and given back is free for everybody: the kernel may hand it
 //! to another test in the same moment. Then a server cannot be started on it again, or a client
-//! that is to be refused finds somebody who listens.
+//! that is to be refused finds a listener.
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,7 +13,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::waiting::{DEADLINE, TICK};
 
-/// A loopback port that nobody else is given while this value lives.
+/// A loopback port reserved for as long as this value lives.
 ///
 /// Its socket is bound and does not listen, so connections are refused. With `SO_REUSEADDR`, which
 /// the standard library and both runtimes set, Linux lets a listener bind the same port, as often
@@ -41,7 +41,7 @@ impl Reserved {
         Self { addr, _socket: socket }
     }
 
-    /// The address, on which nobody listens unless the test does.
+    /// The address. Only the test can listen on it.
     #[must_use]
     pub const fn addr(&self) -> SocketAddr {
         self.addr

@@ -69,7 +69,7 @@ async fn perform(server: &mut Listener, asked: &Value) -> Value {
         "crash" => server.crash_channel(text("topic")),
         "kill" => server.kill().await,
         "shutdown" => {
-            // It listens until its connections have ended, and takes nobody in.
+            // It listens until its connections have ended, and accepts no connection.
             let refusal = || HttpRefusal::new(503, "stopping");
             server.with(|server, _| (0..100).for_each(|_| server.refuse_next(refusal())));
             server.shutdown().await;

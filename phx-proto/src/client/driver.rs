@@ -27,9 +27,9 @@
 //! | serializers | as the core | yes, by their contract |
 //! | credential providers, functions of join parameters | the driver's | no |
 //! | the transport, the timer, the clock, the dialling | the driver's | no |
-//! | wakers: cloned, woken, dropped | whoever polls, or makes something happen | no |
+//! | wakers: cloned, woken, dropped | the task that polls, or the caller of a command | no |
 //! | drops of payloads, parameters, signals and messages of the application's | as the wakers | no |
-//! | recorders and `tracing` subscribers | whoever makes something happen | no |
+//! | recorders and `tracing` subscribers | the driver's, or the caller's of a command | no |
 //!
 //! One poll is bounded: so many frames in, control frames and reads without a message included, so
 //! many frames out, so many functions in vain, so many rounds. When one of the bounds is reached the

@@ -6,7 +6,7 @@
 const OWNED: [&str; 5] = ["host", "connection", "upgrade", "content-length", "transfer-encoding"];
 const OWNED_PREFIX: &str = "sec-websocket-";
 
-/// What is wrong with a header, if anything: line breaks in it would be somebody else's header.
+/// What is wrong with a header, if anything: a line break in it would start another header.
 pub(crate) fn header_problem(name: &str, value: &str) -> Option<&'static str> {
     if !is_token(name) {
         return Some("its name is not an HTTP token");

@@ -100,7 +100,7 @@ impl Socket {
         }
     }
 
-    /// Probes an open connection, and starts the time for its answers anew, once.
+    /// Probes an open connection, and restarts the time for its answers, once.
     fn forgive(&mut self, now: Time) {
         let Some(live) = &mut self.live else { return };
         live.heartbeat.forgive(now, &live.ledger);

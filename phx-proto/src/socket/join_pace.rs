@@ -17,7 +17,7 @@
 //! the last join) breaks the row. Joins that follow each other by less than 2 s are one burst: its rate is the number of
 //! its answers by the time from its first join to the end.
 //!
-//! The value outlives connections, and begins anew with each life of the socket.
+//! The value outlives connections, and is reset by each new `connect`.
 
 use core::time::Duration;
 

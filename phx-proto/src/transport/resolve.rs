@@ -136,7 +136,7 @@ impl Pool {
                 (flight, true)
             }
         };
-        // Under the lock of the pool: a thread that takes the host sees that somebody waits.
+        // Under the lock of the pool: a thread that takes the host sees the waiter.
         let id = flight.lock().register();
         let asking = Asking { flight, id };
         let spawns = is_new && state.threads < THREADS_MAX;
@@ -164,7 +164,7 @@ impl Pool {
         }
     }
 
-    /// The next host that somebody waits for; the thread ends if there is none.
+    /// The next host with a waiter; the thread ends if there is none.
     fn next_host(&self) -> Option<String> {
         let mut state = self.lock();
         while let Some(host) = state.queue.pop_front() {
@@ -177,7 +177,7 @@ impl Pool {
         None
     }
 
-    /// Without a single thread, nobody would ever answer.
+    /// Without a single thread, no look-up would be answered.
     fn not_spawned(&self, error: &io::Error) {
         let mut state = self.lock();
         state.threads -= 1;

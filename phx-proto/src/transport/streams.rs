@@ -238,7 +238,7 @@ where
             }
             Poll::Pending => {
                 self.answer_ping(cx);
-                // A read that was refused wakes nobody.
+                // A refused read registers no waker.
                 let part = self.reads.refused();
                 return if part { Poll::Ready(Received::Part) } else { Poll::Pending };
             }

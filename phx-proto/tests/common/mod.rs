@@ -118,7 +118,7 @@ impl Hand {
         self.ended(Ended::Lost { message: "reset".into() });
     }
 
-    /// The connection is lost, and nobody has polled since.
+    /// The connection is lost, and the stream was not polled since.
     pub fn lost_without_polling(&mut self) {
         let id = self.dialled.expect("a dial");
         let ended = Ended::Lost { message: "reset".into() };

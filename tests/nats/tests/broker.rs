@@ -35,7 +35,7 @@ async fn until(what: &str, mut check: impl FnMut() -> bool) {
     timeout(SOON, wait).await.expect(what);
 }
 
-/// A loopback port that nobody else is given while this value lives. Its socket is bound and does
+/// A loopback port reserved for as long as this value lives. Its socket is bound and does
 /// not listen; with `SO_REUSEADDR`, which Go sets too, Linux lets a listener bind the same port.
 struct Reserved {
     addr: SocketAddr,

@@ -27,7 +27,7 @@ async fn without_budget<F: Future>(future: F, starved: impl Fn(usize) -> bool) -
     .await
 }
 
-/// The same, with polls that nobody asked for.
+/// The same, with spurious polls.
 async fn unkindly<F: Future>(future: F, starved: impl Fn(usize) -> bool) -> F::Output {
     let (mut future, mut polls) = (pin!(future), 0);
     poll_fn(|cx| {
@@ -35,7 +35,7 @@ async fn unkindly<F: Future>(future: F, starved: impl Fn(usize) -> bool) -> F::O
         if starved(polls) {
             exhaust_budget();
         }
-        // Polls that nobody asked for, one of them by a task that is gone.
+        // Spurious polls, one of them by a task that is gone.
         if let Poll::Ready(done) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             return Poll::Ready(done);
         }

@@ -487,7 +487,7 @@ impl Socket {
     }
 
     /// The parameters of `topic` cannot be sent, so its channel ends. An earlier instance that the
-    /// server may hold is left: nobody would take its messages.
+    /// server may hold is left: nothing here would take its messages.
     pub(in crate::socket) fn end_unsendable(&mut self, now: Time, topic: &Topic, message: String) {
         let surviving = self.wanted(topic).and_then(|want| want.surviving);
         self.end_want(

@@ -283,7 +283,7 @@ impl Checker for Interests {
 pub struct Pace {
     cuts: u32,
     last_join: Option<Time>,
-    /// Paced once, and not begun anew since.
+    /// Paced once, and not reset since.
     paced: bool,
 }
 

@@ -1,4 +1,4 @@
-//! `phx listen`: joins topics and prints what happens on them until it is told to end.
+//! `phx listen`: joins topics and prints what happens on them until a signal ends it.
 //!
 //! ```text
 //!   Messages of each topic ─▶ follow (a task each) ─▶ Writer ─▶ standard output
@@ -68,7 +68,7 @@ struct Printer {
     enough: Notify,
 }
 
-/// Runs until it is told to end, the reader of its output goes away, or every channel has ended.
+/// Runs until a signal ends it, the reader of its output goes away, or every channel has ended.
 pub(crate) async fn run(listen: Listen) -> Result<(), Failed> {
     let mut stop = Stop::new().map_err(|error| Failed::Local(error.to_string()))?;
     let output = Output::start()?;

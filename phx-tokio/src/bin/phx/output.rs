@@ -125,7 +125,7 @@ fn watch_reader(_: Writer) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// When nobody reads any more.
+/// When the output has no reader any more.
 pub(crate) fn entry(name: &str, words: &[&str], object: &Value) -> io::Result<()> {
     let mut out = io::stdout().lock();
     if out.is_terminal() {

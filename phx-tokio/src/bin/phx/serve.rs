@@ -57,7 +57,7 @@ impl core::fmt::Debug for Serve {
     }
 }
 
-/// Serves until it is told to end; then closes every connection as a stopping Phoenix does.
+/// Serves until a signal ends it; then closes every connection as a stopping Phoenix does.
 pub(crate) async fn run(serve: Serve) -> Result<(), Failed> {
     let mut stop = Stop::new().map_err(|error| Failed::Local(error.to_string()))?;
     let config = ServerConfig::default();
