@@ -11,9 +11,7 @@ use std::sync::Arc;
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::protocol::Role;
 use bytes::Bytes;
-use phx_proto::adapter::{
-    ByteStream, CloseWatch, Meter, Net, Reads, WebSocket, socket_config, take_front,
-};
+use phx_proto::adapter::{ByteStream, Meter, Net, Reads, WebSocket, socket_config, take_front};
 #[cfg(feature = "tls")]
 use phx_proto::rustls::{ClientConfig, pki_types::ServerName};
 use phx_proto::upgrade::Upgraded;
@@ -51,7 +49,7 @@ impl Net for SmolNet {
         let meter = stream.meter.clone();
         let stream = Box::new(connector.connect(name, stream).await?);
         let leftover = Bytes::new();
-        Ok(Io { stream, meter, counts: false, reads: None, leftover, close: None })
+        Ok(Io { stream, meter, counts: false, reads: None, leftover })
     }
 }
 
@@ -67,10 +65,9 @@ pub(crate) async fn open(
     stream.leftover = upgraded.leftover;
     let reads = Reads::default();
     stream.reads = Some(reads.clone());
-    let close = stream.close.insert(CloseWatch::default()).seen();
     let config = Some(socket_config(config));
     let socket = WebSocketStream::from_raw_socket(stream, Role::Client, config).await;
-    (WebSocket::new(socket, meter, reads, close), Opened { protocol: upgraded.protocol })
+    (WebSocket::new(socket, meter, reads), Opened { protocol: upgraded.protocol })
 }
 
 /// What a WebSocket can run over.
@@ -89,8 +86,6 @@ pub(crate) struct Io {
     reads: Option<Reads>,
     /// What was read with the upgrade and comes first.
     leftover: Bytes,
-    /// Reads along once the stream is a WebSocket.
-    close: Option<CloseWatch>,
 }
 
 impl Io {
@@ -101,7 +96,6 @@ impl Io {
             counts: true,
             reads: None,
             leftover: Bytes::new(),
-            close: None,
         }
     }
 }
@@ -140,9 +134,6 @@ impl AsyncRead for Io {
             buffer[..front.len()].copy_from_slice(&front);
             front.len()
         };
-        if let Some(close) = &mut self.close {
-            close.read(&buffer[..length]);
-        }
         if let Some(reads) = &self.reads {
             reads.took(&mut buffer[..length]);
         }

@@ -10,9 +10,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use phx_proto::adapter::{
-    ByteStream, CloseWatch, Meter, Net, Reads, WebSocket, socket_config, take_front,
-};
+use phx_proto::adapter::{ByteStream, Meter, Net, Reads, WebSocket, socket_config, take_front};
 #[cfg(feature = "tls")]
 use phx_proto::rustls::{ClientConfig, pki_types::ServerName};
 use phx_proto::upgrade::Upgraded;
@@ -52,7 +50,7 @@ impl Net for TokioNet {
         let meter = stream.meter.clone();
         let stream = Box::new(connector.connect(name, stream).await?);
         let leftover = Bytes::new();
-        Ok(Io { stream, meter, counts: false, reads: None, leftover, close: None })
+        Ok(Io { stream, meter, counts: false, reads: None, leftover })
     }
 }
 
@@ -68,10 +66,9 @@ pub(crate) async fn open(
     stream.leftover = upgraded.leftover;
     let reads = Reads::default();
     stream.reads = Some(reads.clone());
-    let close = stream.close.insert(CloseWatch::default()).seen();
     let config = Some(socket_config(config));
     let socket = WebSocketStream::from_raw_socket(stream, Role::Client, config).await;
-    (WebSocket::new(socket, meter, reads, close), Opened { protocol: upgraded.protocol })
+    (WebSocket::new(socket, meter, reads), Opened { protocol: upgraded.protocol })
 }
 
 /// What a WebSocket can run over.
@@ -90,8 +87,6 @@ pub(crate) struct Io {
     reads: Option<Reads>,
     /// What was read with the upgrade and comes first.
     leftover: Bytes,
-    /// Reads along once the stream is a WebSocket.
-    close: Option<CloseWatch>,
 }
 
 impl Io {
@@ -102,7 +97,6 @@ impl Io {
             counts: true,
             reads: None,
             leftover: Bytes::new(),
-            close: None,
         }
     }
 
@@ -152,9 +146,6 @@ impl AsyncRead for Io {
             }
         } else {
             buffer.put_slice(&take_front(&mut self.leftover, buffer.remaining()));
-        }
-        if let Some(close) = &mut self.close {
-            close.read(&buffer.filled()[before..]);
         }
         if let Some(reads) = &self.reads {
             reads.took(&mut buffer.filled_mut()[before..]);

@@ -16,6 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
+use crate::websocket::close_watch::{CloseWatch, SentClose};
+
 /// The reads of a stream, shared by the stream and the WebSocket on it.
 #[derive(Clone, Debug, Default)]
 pub struct Reads(Arc<Incoming>);
@@ -41,7 +43,9 @@ impl Reads {
     /// These bytes were read from the stream.
     pub fn took(&self, bytes: &mut [u8]) {
         self.0.allowed.store(false, Ordering::Relaxed);
-        self.walker().walk(bytes);
+        let mut walker = self.walker();
+        walker.close.read(bytes);
+        walker.walk(bytes);
     }
 
     /// Allows one read.
@@ -58,6 +62,11 @@ impl Reads {
     /// Takes the payload of the latest ping, unless it was taken.
     pub(super) fn take_ping(&self) -> Option<Bytes> {
         self.walker().latest.take()
+    }
+
+    /// The close frame as the server sent it, once it was read.
+    pub(super) fn sent_close(&self) -> Option<SentClose> {
+        self.walker().close.sent().cloned()
     }
 
     /// No code of the application runs under it.
@@ -81,6 +90,8 @@ struct Walker {
     /// The payload of the ping that is being read.
     ping: Option<Vec<u8>>,
     latest: Option<Bytes>,
+    /// Looks for the close frame, in the bytes as they were sent.
+    close: CloseWatch,
 }
 
 impl Walker {

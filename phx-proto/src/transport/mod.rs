@@ -33,7 +33,6 @@ pub use self::dial::{dial, dial_over};
 pub use self::incoming::Reads;
 pub use self::resolve::Resolver;
 pub use self::streams::{Meter, WebSocket, socket_config, take_front};
-pub use crate::websocket::close_watch::{CloseWatch, SeenClose, SentClose};
 
 /// A runtime's sockets and clock, as far as dialling needs them.
 pub trait Net: 'static {

@@ -39,7 +39,7 @@ use super::incoming::Reads;
 use crate::client::{Received, Transport, WriteFailed};
 use crate::config::Config;
 use crate::event::input::{Ended, Progress};
-use crate::websocket::close_watch::{SeenClose, SentClose};
+use crate::websocket::close_watch::SentClose;
 use crate::wire::Frame;
 
 /// An open WebSocket, the same type on every runtime.
@@ -48,14 +48,14 @@ pub struct WebSocket(Box<dyn Transport>);
 impl WebSocket {
     /// From a runtime's wrapper of tungstenite and what it shares with the stream beneath it.
     #[doc(hidden)]
-    pub fn new<S>(socket: S, meter: Meter, reads: Reads, close: SeenClose) -> Self
+    pub fn new<S>(socket: S, meter: Meter, reads: Reads) -> Self
     where
         S: Stream<Item = Result<Message, Error>> + Sink<Message, Error = Error>,
         S: Send + Unpin + 'static,
     {
         let moved = Progress::default();
         let (seen, pong_waits) = ((0, 0), false);
-        Self(Box::new(Socket { socket, meter, seen, moved, reads, pong_waits, close }))
+        Self(Box::new(Socket { socket, meter, seen, moved, reads, pong_waits }))
     }
 }
 
@@ -149,8 +149,6 @@ struct Socket<S> {
     /// The counts of the meter when they were last looked at, and the totals since the opening.
     seen: (usize, usize),
     moved: Progress,
-    /// The close frame as the server sent it: tungstenite changes its code.
-    close: SeenClose,
     reads: Reads,
     /// A pong is in the write buffer. Until it is written there is not a second one.
     pong_waits: bool,
@@ -167,9 +165,9 @@ where
         let _ = Pin::new(&mut self.socket).start_send(Message::Close(Some(frame)));
     }
 
-    /// The close frame that the server sent, if it did.
+    /// The close frame that the server sent, if it did: tungstenite changes its code.
     fn sent_close(&self) -> Option<Ended> {
-        let SentClose { code, reason } = self.close.get()?.clone();
+        let SentClose { code, reason } = self.reads.sent_close()?;
         Some(Ended::CloseFrame { code, reason })
     }
 

@@ -13,33 +13,19 @@
 //! code, so the stream is read here, too: beneath tungstenite and above TLS. Frames are skipped by their
 //! length, so a read costs a few instructions for each frame in it.
 
-use std::sync::{Arc, OnceLock};
-
 /// A close frame as the peer sent it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SentClose {
+pub(crate) struct SentClose {
     /// Its code, if it had one.
-    pub code: Option<u16>,
+    pub(crate) code: Option<u16>,
     /// Its reason; bytes that are not UTF-8 are U+FFFD.
-    pub reason: String,
-}
-
-/// The close frame of a stream, once it was read; shared with its [`CloseWatch`].
-#[derive(Clone, Debug, Default)]
-pub struct SeenClose(Arc<OnceLock<SentClose>>);
-
-impl SeenClose {
-    /// The close frame, once all of it was read.
-    #[must_use]
-    pub fn get(&self) -> Option<&SentClose> {
-        self.0.get()
-    }
+    pub(crate) reason: String,
 }
 
 /// Reads along with the bytes of a stream, and keeps the close frame that it finds.
 #[derive(Debug, Default)]
-pub struct CloseWatch {
-    seen: SeenClose,
+pub(crate) struct CloseWatch {
+    sent: Option<SentClose>,
     state: State,
 }
 
@@ -61,14 +47,14 @@ impl Default for State {
 const CONTROL_MAX: usize = 125;
 
 impl CloseWatch {
-    /// Where the close frame will be found.
+    /// The close frame, once all of it was read.
     #[must_use]
-    pub fn seen(&self) -> SeenClose {
-        self.seen.clone()
+    pub(crate) const fn sent(&self) -> Option<&SentClose> {
+        self.sent.as_ref()
     }
 
     /// These bytes were read next.
-    pub fn read(&mut self, mut bytes: &[u8]) {
+    pub(crate) fn read(&mut self, mut bytes: &[u8]) {
         while let Some(first) = bytes.first() {
             match &mut self.state {
                 State::Header { bytes: header, len } => {
@@ -103,7 +89,7 @@ impl CloseWatch {
         let code = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
         let reason = payload.get(2..).unwrap_or_default();
         let reason = String::from_utf8_lossy(reason).into_owned();
-        let _ = self.seen.0.set(SentClose { code, reason });
+        self.sent = Some(SentClose { code, reason });
         self.state = State::Closed;
     }
 }
@@ -170,11 +156,10 @@ mod tests {
 
     fn seen(stream: &[u8], cut: usize) -> Option<SentClose> {
         let mut watch = CloseWatch::default();
-        let seen = watch.seen();
         for bytes in stream.chunks(cut) {
             watch.read(bytes);
         }
-        seen.get().cloned()
+        watch.sent().cloned()
     }
 
     #[test]
