@@ -39,7 +39,7 @@ use super::incoming::Reads;
 use crate::client::{Received, Transport, WriteFailed};
 use crate::config::Config;
 use crate::event::input::{Ended, Progress};
-use crate::websocket::close_watch::SentClose;
+use crate::websocket::control_watch::SentClose;
 use crate::wire::Frame;
 
 /// An open WebSocket, the same type on every runtime.

@@ -1,5 +1,5 @@
 //! WebSocket as pure machines: bytes in, bytes out.
 
 #[cfg(feature = "adapter")]
-pub(crate) mod close_watch;
+pub(crate) mod control_watch;
 pub mod upgrade;

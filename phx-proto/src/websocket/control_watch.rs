@@ -1,0 +1,320 @@
+//! A walker over the frame headers of a stream: it takes pings out and remembers the close frame.
+//!
+//! ```text
+//!          2 to 14 bytes                  payload is over
+//!   Header ─────────────▶ Payload, skipped ───────────────▶ Header
+//!      │ ping ──────────▶ Control, kept ──────────────────▶ Header, with a latest ping
+//!      │ close frame
+//!      ▼
+//!   Control, kept ──payload is over──▶ Closed: what follows is not looked at (RFC 6455 section 5.5.1)
+//! ```
+//!
+//! tungstenite reports 1002 for every code outside its list (1014, 1016 to 2999, 5000 and above), and
+//! loses the code of a close frame whose reason is not UTF-8. Which close rule applies depends on the
+//! code. It also answers each ping with a write, where the latest answer is enough (RFC 6455 section
+//! 5.5.3). So the stream is read here, too: beneath tungstenite and above TLS. A ping is shown to
+//! tungstenite as a pong, which it ignores. Frames are skipped by their length, so a read costs a few
+//! instructions for each frame in it.
+
+use bytes::Bytes;
+
+/// A close frame as the peer sent it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SentClose {
+    /// Its code, if it had one.
+    pub(crate) code: Option<u16>,
+    /// Its reason; bytes that are not UTF-8 are U+FFFD.
+    pub(crate) reason: String,
+}
+
+/// Reads along with the bytes of a stream.
+#[derive(Debug, Default)]
+pub(crate) struct ControlWatch {
+    state: State,
+    /// The payload of the latest ping, until it is taken.
+    ping: Option<Box<[u8]>>,
+    close: Option<Box<SentClose>>,
+}
+
+#[derive(Debug)]
+enum State {
+    Header { bytes: [u8; HEADER_MAX], len: u8 },
+    Payload { left: u64 },
+    Control(Box<Control>),
+    Closed,
+}
+
+/// A ping or a close frame of which a part is still to come.
+#[derive(Debug)]
+struct Control {
+    is_close: bool,
+    payload: Vec<u8>,
+    left: u64,
+    mask: [u8; 4],
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Header { bytes: [0; HEADER_MAX], len: 0 }
+    }
+}
+
+/// The longest header: two bytes, an extended length and a mask (RFC 6455 section 5.2).
+const HEADER_MAX: usize = 14;
+
+/// The most that the payload of a control frame has (RFC 6455 section 5.5).
+const CONTROL_MAX: usize = 125;
+
+/// The first byte of a whole ping, and that of a pong.
+const PING: u8 = 0x89;
+const PONG: u8 = 0x8a;
+
+impl ControlWatch {
+    /// The close frame, once all of it was read.
+    #[must_use]
+    pub(crate) fn sent_close(&self) -> Option<&SentClose> {
+        self.close.as_deref()
+    }
+
+    /// Takes the payload of the latest ping, unless it was taken.
+    pub(crate) fn take_ping(&mut self) -> Option<Bytes> {
+        self.ping.take().map(Bytes::from)
+    }
+
+    /// These bytes were read next. A ping among them becomes a pong.
+    pub(crate) fn read(&mut self, bytes: &mut [u8]) {
+        let mut at = 0;
+        while at < bytes.len() {
+            let rest = &mut bytes[at..];
+            match &mut self.state {
+                State::Header { len: 0, .. } if skipped_header(rest).is_some() => {
+                    let (header, left) = skipped_header(rest).unwrap_or_default();
+                    at += header;
+                    if left > 0 {
+                        self.state = State::Payload { left };
+                    }
+                }
+                State::Header { bytes: header, len } => {
+                    header[usize::from(*len)] = rest[0];
+                    if (*len, rest[0]) == (0, PING) {
+                        rest[0] = PONG;
+                    }
+                    *len += 1;
+                    at += 1;
+                    self.state = after(*header, *len);
+                }
+                State::Payload { left } => {
+                    at += skip(left, rest.len());
+                    if *left == 0 {
+                        self.state = State::default();
+                    }
+                }
+                State::Control(control) => {
+                    let taken = skip(&mut control.left, rest.len());
+                    let room = CONTROL_MAX.saturating_sub(control.payload.len());
+                    control.payload.extend_from_slice(&rest[..taken.min(room)]);
+                    at += taken;
+                }
+                State::Closed => return,
+            }
+            self.finish_control();
+        }
+    }
+
+    fn finish_control(&mut self) {
+        let State::Control(control) = &mut self.state else { return };
+        let Control { is_close, payload, left: 0, mask } = &mut **control else { return };
+        for (byte, mask) in payload.iter_mut().zip(mask.iter().cycle()) {
+            *byte ^= mask;
+        }
+        if *is_close {
+            let code = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
+            let reason = String::from_utf8_lossy(payload.get(2..).unwrap_or_default()).into_owned();
+            self.close = Some(Box::new(SentClose { code, reason }));
+            self.state = State::Closed;
+        } else {
+            self.ping = Some(core::mem::take(payload).into_boxed_slice());
+            self.state = State::default();
+        }
+    }
+}
+
+/// The lengths of the header and the payload of a data frame, in the two common forms.
+#[inline]
+fn skipped_header(bytes: &[u8]) -> Option<(usize, u64)> {
+    match bytes {
+        [first, ..] if first & 0x08 != 0 => None,
+        [_, short @ 0..126, ..] => Some((2, u64::from(*short))),
+        [_, 126, high, low, ..] => Some((4, u64::from(u16::from_be_bytes([*high, *low])))),
+        _ => None,
+    }
+}
+
+/// Takes up to `there` bytes off what is left, and returns how many.
+fn skip(left: &mut u64, there: usize) -> usize {
+    let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(there);
+    *left -= taken as u64;
+    taken
+}
+
+/// What follows these bytes of a header (RFC 6455 section 5.2).
+fn after(header: [u8; HEADER_MAX], len: u8) -> State {
+    let (masked, short) = (header[1] & 0x80 != 0, header[1] & 0x7f);
+    let length_end = match short {
+        126 => 4,
+        127 => 10,
+        _ => 2,
+    };
+    let end = length_end + if masked { 4 } else { 0 };
+    if usize::from(len) < end {
+        return State::Header { bytes: header, len };
+    }
+    let left = match short {
+        126 | 127 => {
+            header[2..length_end].iter().fold(0, |length, byte| length << 8 | u64::from(*byte))
+        }
+        short => u64::from(short),
+    };
+    let is_close = header[0] & 0x0f == 8;
+    // A ping that is too long is against the protocol, which tungstenite reports.
+    if is_close || (header[0] == PING && short < 126) {
+        let mut mask = [0; 4];
+        if masked {
+            mask.copy_from_slice(&header[length_end..end]);
+        }
+        return State::Control(Box::new(Control { is_close, payload: Vec::new(), left, mask }));
+    }
+    if left == 0 { State::default() } else { State::Payload { left } }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frame(opcode: u8, mask: Option<[u8; 4]>, payload: &[u8]) -> Vec<u8> {
+        let bit = if mask.is_some() { 0x80 } else { 0 };
+        let mut bytes = vec![0x80 | opcode];
+        match payload.len() {
+            len @ 0..126 => bytes.push(bit | len as u8),
+            len @ 126..0x1_0000 => {
+                bytes.push(bit | 126);
+                bytes.extend((len as u16).to_be_bytes());
+            }
+            len => {
+                bytes.push(bit | 127);
+                bytes.extend((len as u64).to_be_bytes());
+            }
+        }
+        let mask = mask.inspect(|mask| bytes.extend(mask)).unwrap_or_default();
+        bytes.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        bytes
+    }
+
+    /// Reads the stream in pieces of this size.
+    fn watched(stream: &[u8], cut: usize) -> (Vec<u8>, ControlWatch) {
+        let (mut watch, mut stream) = (ControlWatch::default(), stream.to_vec());
+        stream.chunks_mut(cut).for_each(|bytes| watch.read(bytes));
+        (stream, watch)
+    }
+
+    fn seen(stream: &[u8], cut: usize) -> Option<SentClose> {
+        watched(stream, cut).1.sent_close().cloned()
+    }
+
+    #[test]
+    fn close_is_read_as_it_was_sent() {
+        for (payload, code, reason) in [
+            (&b""[..], None, ""),
+            (b"\x03", None, ""),
+            (b"\x03\xe8", Some(1000), ""),
+            (b"\x03\xf6bye", Some(1014), "bye"),
+            (b"\x07\xd0", Some(2000), ""),
+            (b"\xff\xff\xffa", Some(65_535), "\u{fffd}a"),
+        ] {
+            let expected = Some(SentClose { code, reason: reason.to_owned() });
+            assert_eq!(seen(&frame(8, None, payload), 1), expected);
+            assert_eq!(seen(&frame(8, Some([1, 2, 3, 4]), payload), 3), expected);
+        }
+        // Longer than a control frame may be: what fits counts.
+        let long = [&b"\x03\xe8"[..], &[b'x'; 300]].concat();
+        let close = seen(&frame(8, None, &long), 7).expect("a close frame");
+        assert_eq!((close.code, close.reason.len()), (Some(1000), 123));
+    }
+
+    #[test]
+    fn first_close_counts_and_a_cut_one_does_not() {
+        let two = [frame(8, None, b"\x03\xe8"), frame(8, None, b"\x03\xe9")].concat();
+        assert_eq!(seen(&two, 99).and_then(|close| close.code), Some(1000));
+        let whole = frame(8, None, b"\x03\xe8bye");
+        assert_eq!(seen(&whole[..whole.len() - 1], 2), None);
+        // The bytes of a payload are no header.
+        assert_eq!(seen(&frame(2, None, &whole), 1), None);
+    }
+
+    #[test]
+    fn latest_ping_is_found_whatever_the_pieces() {
+        let payload = [PING; 300];
+        let frames = [
+            frame(1, None, &payload[..10]),
+            frame(9, None, b"one"),
+            frame(2, None, &payload),
+            frame(1, None, b""),
+            frame(9, None, &payload[..125]),
+            frame(2, None, &vec![PING; 70_000]),
+            frame(9, None, b"last"),
+            frame(10, None, b"not this"),
+        ];
+        let expected = frames.each_ref().map(|frame| match frame[0] {
+            PING => [&[PONG], &frame[1..]].concat(),
+            _ => frame.clone(),
+        });
+        for cut in [1, 2, 3, 5, 7, 64, 1_000, usize::MAX] {
+            let (left, mut watch) = watched(&frames.concat(), cut);
+            assert!(left == expected.concat(), "cut {cut}: only the opcode of a ping changes");
+            assert_eq!(watch.take_ping().as_deref(), Some(&b"last"[..]), "cut {cut}");
+            assert_eq!(watch.take_ping(), None, "it was taken");
+        }
+        let empty = watched(&frame(9, None, b""), 1).1.take_ping();
+        assert_eq!(empty.as_deref(), Some(&b""[..]));
+    }
+
+    #[test]
+    fn invalid_pings_are_left_to_tungstenite() {
+        // Too long, with a reserved bit, in fragments.
+        for (first, payload) in [(PING, &[0; 126][..]), (0xc9, b"x"), (0x09, b"x")] {
+            let mut bytes = frame(9, None, payload);
+            bytes[0] = first;
+            assert_eq!(watched(&bytes, 4).1.take_ping(), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn close_is_found_behind_any_frames(
+            frames in proptest::collection::vec((0_u8..3, 0_usize..400, any::<bool>()), 0..6),
+            large in proptest::option::of(0x1_0000_usize..0x1_0100),
+            cut in 1_usize..64,
+        ) {
+            let mut stream = Vec::new();
+            for (opcode, len, masked) in frames {
+                stream.extend(frame(opcode, masked.then_some([9; 4]), &vec![0x88; len]));
+            }
+            stream.extend(large.map(|len| frame(1, None, &vec![0x88; len])).unwrap_or_default());
+            prop_assert_eq!(seen(&stream, cut), None);
+            stream.extend(frame(9, None, b"ping"));
+            stream.extend(frame(8, None, b"\x03\xf4\xff"));
+            let close = SentClose { code: Some(1012), reason: "\u{fffd}".to_owned() };
+            prop_assert_eq!(seen(&stream, cut), Some(close));
+        }
+
+        #[test]
+        fn any_bytes_are_walked(bytes in proptest::collection::vec(any::<u8>(), 0..600), cut in 1_usize..9) {
+            let ((one, mut watch), (other, mut whole)) = (watched(&bytes, cut), watched(&bytes, 1_000));
+            prop_assert_eq!(one, other);
+            prop_assert_eq!(watch.sent_close(), whole.sent_close());
+            prop_assert_eq!(watch.take_ping(), whole.take_ping());
+        }
+    }
+}
