@@ -127,6 +127,10 @@ impl State {
         let subscriber = Arc::new(Subscriber { topic: topic.clone(), interest, presence, slot });
         if wanted {
             let audience = self.topics.get_or_default(topic.clone());
+            if audience.mailboxes.is_empty() {
+                // A vector would begin with four, and most topics have one reader.
+                audience.mailboxes.reserve_exact(1);
+            }
             audience.mailboxes.push(Arc::clone(&subscriber));
         }
         subscriber

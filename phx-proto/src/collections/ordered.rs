@@ -40,6 +40,10 @@ impl<K, V> Ordered<K, V> {
 impl<K: Ord + Copy, V> Ordered<K, V> {
     #[inline]
     pub(crate) fn insert(&mut self, key: K, value: V) {
+        if self.ring.capacity() == 0 {
+            // A ring would begin with four, and most channels have one interest.
+            self.ring.reserve_exact(1);
+        }
         if self.last().is_none_or(|last| last < key) {
             self.ring.push_back((key, Some(value)));
             return;

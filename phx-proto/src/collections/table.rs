@@ -158,6 +158,10 @@ impl<V> Table<V> {
         }
         let hash = hash(self.seed, topic.bytes());
         let place = self.free.pop().unwrap_or_else(|| {
+            if self.places.len() == self.places.capacity() {
+                // A vector would begin with four, and most connections have one channel.
+                self.places.reserve_exact(self.places.len().max(1));
+            }
             self.places.push(None);
             u32::try_from(self.places.len() - 1).expect("fewer topics than memory could hold")
         });

@@ -134,6 +134,10 @@ impl JoinClock {
     }
 
     fn restart(&mut self, now: Time, ledger: &Ledger) {
+        if self.unanswered.is_empty() {
+            // Most connections never join again.
+            self.unanswered = VecDeque::new();
+        }
         self.started = (!self.unanswered.is_empty()).then(|| (now, ledger.baseline()));
         self.overdue = false;
         self.forgiven = false;

@@ -170,6 +170,17 @@ struct Live {
     lane: Ordered<u64, LaneItem>,
 }
 
+impl Live {
+    /// A join is not due any more: it was written, or its topic is not wanted now.
+    fn join_settled(&mut self, order: u64, topic: &Topic) {
+        self.due_joins.remove(&(order, topic.clone()));
+        if self.due_joins.is_empty() {
+            // A search tree keeps its last node, and most connections never join again.
+            self.due_joins = BTreeSet::new();
+        }
+    }
+}
+
 /// A frame that could be written now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum LaneItem {

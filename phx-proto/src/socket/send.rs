@@ -133,7 +133,7 @@ impl Socket {
         match self.wanted(&topic).and_then(|want| want.params.fixed()).cloned() {
             Some(params) => self.write_join(now, id, order, &topic, Ok(params)),
             None => {
-                self.live.as_mut()?.due_joins.remove(&(order, topic));
+                self.live.as_mut()?.join_settled(order, &topic);
                 None
             }
         }
@@ -152,7 +152,7 @@ impl Socket {
             self.check_join(topic, &params).map_err(|error| error.to_string())?;
             Ok(params)
         });
-        self.live.as_mut()?.due_joins.remove(&(order, topic.clone()));
+        self.live.as_mut()?.join_settled(order, topic);
         let join_ref = self.mint_ref();
         let encoded = checked.and_then(|params| {
             self.encode(Some(join_ref), join_ref, topic, "phx_join", params)

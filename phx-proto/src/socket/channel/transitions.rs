@@ -513,7 +513,7 @@ impl Socket {
             self.interests.remove(interest);
         }
         if let Some(live) = &mut self.live {
-            live.due_joins.remove(&(want.order, topic.clone()));
+            live.join_settled(want.order, topic);
         }
         Some(want)
     }
