@@ -246,6 +246,9 @@ impl Drop for Asking {
 #[allow(clippy::disallowed_methods, reason = "the look-ups have threads")]
 mod tests {
     use core::pin::pin;
+    use core::time::Duration;
+    use std::io::Read as _;
+    use std::process::{Command, Stdio};
     use std::sync::Condvar;
     use std::sync::mpsc::{self, Receiver, Sender};
 
@@ -320,6 +323,39 @@ mod tests {
         assert_eq!(later, ["last"], "what nobody waits for is not looked up");
         let state = gate.pool.lock();
         assert_eq!((state.queue.len(), state.flights.len()), (0, 0));
+    }
+
+    /// A process ends while a look-up is stuck. The child is this very test, in a process of its own.
+    #[test]
+    fn stuck_lookup_does_not_delay_exit() {
+        const CHILD: &str = "PHX_TEST_STUCK_LOOKUP";
+        if std::env::var_os(CHILD).is_some() {
+            let gate = Gate::new();
+            let _asking = gate.pool.ask("host");
+            assert_eq!(gate.begun.recv().unwrap(), "host");
+            return;
+        }
+        let this = "transport::resolve::tests::stuck_lookup_does_not_delay_exit";
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", this])
+            .env(CHILD, "1")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdout = child.stdout.take().unwrap();
+        let (ends, ended) = mpsc::channel();
+        thread::Builder::new()
+            .spawn(move || {
+                let mut printed = String::new();
+                let read = stdout.read_to_string(&mut printed);
+                ends.send(read.map(|_| printed)).unwrap();
+            })
+            .unwrap();
+        let printed = ended.recv_timeout(Duration::from_secs(60));
+        child.kill().unwrap();
+        let status = child.wait().unwrap();
+        let printed = printed.expect("the process has ended").unwrap();
+        assert!(printed.contains("1 passed"), "{status}: {printed}");
     }
 
     #[test]
