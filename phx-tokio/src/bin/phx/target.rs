@@ -2,12 +2,15 @@
 
 use core::fmt::{self, Display};
 use core::time::Duration;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use phx_tokio::{Channel, Client, Config, JoinOptions, JoinParams, Payload, Setup, Tls, TlsFiles};
-use serde_json::{Map, Value};
+use phx_tokio::{
+    Channel, Client, Config, JoinOptions, JoinParams, Payload, Secret, Setup, Tls, TlsFiles,
+};
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::exit::Failed;
 use crate::progress::Progress;
@@ -232,15 +235,22 @@ impl Target {
         if self.join_param_env.is_empty() && self.join_param_file.is_empty() {
             return Ok(given.into());
         }
-        let members = given.deserialize::<Map<String, Value>>();
+        // Other members stay as they are written.
+        let members = given.deserialize::<BTreeMap<String, Box<RawValue>>>();
         let mut members = members.map_err(|_| bad(&"parameters are added to an object only"))?;
+        let mut add = |name: &String, secret: &Secret| {
+            let value = to_raw_value(secret.expose()).map_err(|error| bad(&error))?;
+            members.insert(name.clone(), value);
+            Ok::<_, Failed>(())
+        };
         for (name, variable) in &self.join_param_env {
-            members.insert(name.clone(), source::variable(variable)?.expose().into());
+            add(name, &source::variable(variable)?)?;
         }
         for (name, file) in &self.join_param_file {
-            members.insert(name.clone(), source::secret_file(file.as_ref())?.expose().into());
+            add(name, &source::secret_file(file.as_ref())?)?;
         }
-        Ok(Payload::from(Value::Object(members)).into())
+        let params = Payload::json(&members).map_err(|error| bad(&error))?;
+        Ok(params.into())
     }
 }
 
@@ -276,7 +286,7 @@ impl fmt::Debug for Target {
 pub(crate) fn secret(
     variable: Option<&str>,
     file: Option<&PathBuf>,
-) -> Result<Option<phx_tokio::Secret>, Failed> {
+) -> Result<Option<Secret>, Failed> {
     match (variable, file) {
         (Some(variable), _) => source::variable(variable).map(Some),
         (None, Some(file)) => source::secret_file(file).map(Some),
