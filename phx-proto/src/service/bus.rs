@@ -282,3 +282,31 @@ impl fmt::Debug for Locked {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::event::signal::Signal;
+    use crate::service::router::Router;
+    use crate::time::Time;
+
+    /// Between the two steps subscriptions come and go.
+    #[test]
+    fn event_goes_to_subscriptions_that_are_left() {
+        let bus = Bus::new();
+        let [gone, left] = ["**", "**"].map(|pattern| bus.subscribe(pattern).unwrap());
+        let other = bus.subscribe("*").unwrap();
+        let wanted = bus.wanted_by(|pattern| pattern.matches("a.b"));
+        assert!(!wanted.is_empty() && bus.wanted_by(|_| false).is_empty());
+        drop(gone);
+        let late = bus.subscribe("**").unwrap();
+        let routed = Router::new().route("a", &BTreeMap::new(), &Signal::Closed, "1", Time::ZERO);
+        assert_eq!(bus.deliver(routed.unwrap(), &wanted), 1);
+        let events = |subscription: &Subscription| {
+            bus.publisher.state.lock().queues[&subscription.id].events.len()
+        };
+        assert_eq!([&left, &other, &late].map(events), [1, 0, 0]);
+    }
+}

@@ -57,6 +57,10 @@ pub enum TypeScheme {
 
 /// Turns signals into events.
 ///
+/// The data has the name of the connection, the topic, and what the signal says; payloads as
+/// [`EventData::insert_payload`] has them. A templated type has the first 256 characters of topic and
+/// event.
+///
 /// ```
 /// use phx_proto::{ConnectionId, Router, Signal, Time};
 ///
