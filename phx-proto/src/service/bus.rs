@@ -199,7 +199,7 @@ impl Locked {
 }
 
 impl Wanted {
-    pub(super) const fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }

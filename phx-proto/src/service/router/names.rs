@@ -113,7 +113,7 @@ mod tests {
         /// What is compared is what is written.
         #[test]
         fn segment_is_what_it_writes(name in "[a.*% \\PC]{0,4}", other in "[a.%2E_\\PC]{0,4}") {
-            for segment in [Segment::Plain(&*name), Segment::Name(&name), Segment::TypePart(&name)] {
+            for segment in [Segment::Plain(&name), Segment::Name(&name), Segment::TypePart(&name)] {
                 let written = joined([segment]);
                 prop_assert!(segment.is(&written));
                 prop_assert_eq!(segment.is(&other), written == other);
