@@ -150,7 +150,8 @@ pub use crate::service::document::{
     TlsFiles,
 };
 pub use crate::service::router::{
-    CloudEvent, EventIds, PatternError, Routed, Router, TopicPattern, TypeScheme, is_attribute_name,
+    CloudEvent, EventData, EventIds, EventValue, PatternError, Routed, Router, TopicPattern,
+    TypeScheme, is_attribute_name,
 };
 pub use crate::service::supervision::{
     Ending, Lifecycle, Restart, RestartPolicy, Supervision, Verdict,

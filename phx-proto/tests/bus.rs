@@ -75,6 +75,35 @@ fn bytes_are_bounded_too() {
     assert!((4..=6).contains(&lost), "{lost}");
 }
 
+/// What an event holds beside its payload counts: an event's name, bytes that are no JSON, attributes.
+#[test]
+fn everything_an_event_holds_is_counted() {
+    let long = "x".repeat(1 << 20);
+    let named =
+        Signal::Message { topic: "t".into(), event: (&*long).into(), payload: Payload::empty() };
+    let binary = || event("t", Payload::binary(&long));
+    let attributes = BTreeMap::from([("a".to_owned(), long.clone())]);
+    let routed = |signal: &Signal, attributes: &BTreeMap<_, _>| {
+        Router::new().route("a", attributes, signal, "1", Time::ZERO).expect("it is routed")
+    };
+    let none = BTreeMap::new();
+    let shapes: [&dyn Fn() -> Routed; 4] =
+        [&|| routed(&named, &none), &binary, &|| routed(&Signal::Closed, &attributes), &|| {
+            event(&long, Payload::empty())
+        }];
+    for (shape, make) in shapes.into_iter().enumerate() {
+        let bus = Bus::new();
+        let mut slow = subscribe(&bus, "**");
+        for _ in 0..12 {
+            bus.publish(make());
+        }
+        let Poll::Ready(Some(BusEvent::Lagged(lost))) = next(&mut slow) else { panic!("{shape}") };
+        // A topic is in the subject, a bus topic, and the data.
+        let expected = if shape == 3 { 9..=10 } else { 4..=5 };
+        assert!(expected.contains(&lost), "{shape}: {lost}");
+    }
+}
+
 #[test]
 fn a_closed_bus_ends_its_subscriptions_after_what_waits() {
     let bus = Bus::new();

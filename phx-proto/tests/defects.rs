@@ -7,13 +7,13 @@ use core::time::Duration;
 
 use fleet::{Fleet, drain, run, subscribe, types};
 use phx_proto::driver::{SupervisedState, Supervisor};
-use phx_proto::{Cause, ChannelStatus, Connections, Lifecycle, Status};
-use serde_json::json;
+use phx_proto::{Cause, ChannelStatus, CloudEvent, Connections, Lifecycle, Status};
+use serde_json::{Value, json};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A supervisor with the connections of `{"connections": …}`, all of them polled once.
-fn up(fleet: &Fleet, connections: &serde_json::Value) -> Supervisor {
+fn up(fleet: &Fleet, connections: &Value) -> Supervisor {
     let document = json!({ "connections": connections }).to_string();
     let environment = |name: &str| (name == "TOKEN").then(|| "s3cret".to_owned());
     let connections = Connections::from_json(&document, environment).expect("a good document");
@@ -25,6 +25,11 @@ fn up(fleet: &Fleet, connections: &serde_json::Value) -> Supervisor {
 
 fn uri(host: &str) -> String {
     format!("wss://{host}/socket/websocket")
+}
+
+/// The data of an event.
+fn told(event: &CloudEvent) -> Value {
+    event.data.to_value().expect("JSON")
 }
 
 /// Defect 1: options were put where the new process could not see them.
@@ -76,7 +81,7 @@ fn after_a_reconnect_the_name_and_the_auto_joins_are_still_there() {
         fleet.advance(15 * SECOND);
     }
     let events = drain(&mut events);
-    assert!(events.iter().all(|event| event.data["connection_name"] == "a"));
+    assert!(events.iter().all(|event| told(event)["connection_name"] == "a"));
     let resumed = |event: &&phx_proto::CloudEvent| event.kind == "phoenix.channel.resumed";
     assert_eq!(events.iter().filter(resumed).count(), 3);
 }
@@ -210,7 +215,7 @@ fn a_crashed_channel_comes_back_and_a_closed_one_is_gone_and_said_to_be() {
     let mut events = subscribe(supervisor.bus(), "jido.protocol.phoenix.a.*");
     let join_ref = |topic: &str| {
         fleet.with_host("up", |host| {
-            let join = |message: &&serde_json::Value| message[3] == "phx_join";
+            let join = |message: &&Value| message[3] == "phx_join";
             let mut joins = host.received.iter().filter(join);
             joins.rfind(|join| join[2] == topic).expect("a join")[0].clone()
         })
@@ -244,8 +249,24 @@ fn a_payload_may_be_anything() {
     for payload in [json!([1]), json!("text"), json!(7), json!(null), json!({})] {
         fleet.says("up", &json!([null, null, "room:a", "msg", payload]));
         let seen = drain(&mut events);
-        assert_eq!((seen.len(), &seen[0].data["payload"]), (1, &payload));
+        assert_eq!((seen.len(), &told(&seen[0])["payload"]), (1, &payload));
     }
+}
+
+/// Numbers were rounded on the way through (supabase-js#1270): a payload passes as the text that it is.
+#[test]
+fn numbers_pass_through_exactly() {
+    let fleet = Fleet::new();
+    let channels = json!(["room:a"]);
+    let document = json!({"a": {"uri": uri("up"), "auto_join_channels": channels}});
+    let supervisor = up(&fleet, &document);
+    let mut events = subscribe(supervisor.bus(), "jido.signal.phoenix.a.**");
+    let payload = r#"{"n":[1.0,-0,1E5,1e400,0.1000000000000000055511,10000000000000000000001]}"#;
+    fleet.sends("up", format!(r#"[null,null,"room:a","msg",{payload}]"#).into());
+    let event = drain(&mut events).remove(0);
+    assert_eq!(event.data.get("payload").expect("a payload").get(), payload);
+    let line = serde_json::to_string(&event).expect("it is JSON");
+    assert!(line.contains(&format!(r#""payload":{payload}"#)), "{line}");
 }
 
 /// Defect 12: the join's response was not kept, and the status and the signal disagreed.
@@ -259,14 +280,14 @@ fn the_response_of_a_join_is_kept_and_the_status_says_what_the_signal_says() {
     let mut events = subscribe(supervisor.bus(), "**");
     fleet.advance(SECOND);
     let last = drain(&mut events).pop().expect("an event");
-    assert_eq!(last.data["state"], "disconnected");
+    assert_eq!(told(&last)["state"], "disconnected");
     let status = supervisor.connection_status("a").expect("known");
     assert!(matches!(status.state, SupervisedState::Running(Status::Waiting { .. })));
     assert!(matches!(status.last_cause, Some(Cause::Dial { .. })));
     fleet.with_host("up", |host| host.down = false);
     fleet.advance(10 * SECOND);
     let joined = drain(&mut events).pop().expect("an event");
-    assert_eq!(joined.data["response"], json!({"about": "room:a"}));
+    assert_eq!(told(&joined)["response"], json!({"about": "room:a"}));
     let room = supervisor.client("a").expect("it runs").channel("room:a").expect("wanted");
     let response = room.join_response().expect("joined").to_value().expect("JSON");
     assert_eq!(response, json!({"about": "room:a"}));

@@ -3,14 +3,14 @@
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
-use phx_proto::wire::{DecodeError, DecodeProblem};
+use phx_proto::wire::{Body, DecodeError, DecodeProblem, Serializer as _, V2};
 use phx_proto::{
-    Cause, ChannelEnd, CloudEvent, ConnectionId, EventIds, Interruption, LeaveOutcome, NextStep,
-    NotSentCause, Payload, PushId, PushOutcome, Rejection, RejectionKind, Reply, Routed, Router,
-    Signal, Time, TypeScheme, UnknownCause, Warning,
+    Cause, ChannelEnd, CloudEvent, ConnectionId, EventData, EventIds, Frame, Interruption,
+    LeaveOutcome, NextStep, NotSentCause, Payload, PushId, PushOutcome, Rejection, RejectionKind,
+    Reply, Routed, Router, Signal, Time, TypeScheme, UnknownCause, Warning,
 };
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const AT: Time = Time::from_millis(1_700_000_000_000);
 
@@ -112,7 +112,8 @@ fn every_signal_has_its_type_in_both_schemes_or_is_not_routed() {
             let kind = routed.as_ref().map(|routed| routed.event.kind.as_str());
             assert_eq!(kind, expected, "{signal:?}");
             let Some(Routed { event, topics, .. }) = routed else { continue };
-            assert_eq!(event.data["connection_name"], "backend_service", "defect 3 of the model");
+            let name = event.data.get_str("connection_name");
+            assert_eq!(name.as_deref(), Some("backend_service"), "defect 3 of the model");
             assert_eq!(event.attributes["sessionid"], "s1");
             assert_eq!((event.id.as_str(), event.specversion.as_str()), ("id-1", "1.0"));
             assert_eq!(topics[0], "jido.protocol.phoenix.backend_service");
@@ -182,14 +183,211 @@ fn payloads_of_every_kind_become_valid_json() {
         (Payload::binary(""), "payload_base64", json!("")),
     ] {
         let routed = route(&Router::new(), &message("t", "e", payload)).unwrap();
-        assert_eq!(routed.event.data[key], value, "{key}");
+        assert_eq!(told(&routed.event.data)[key], value, "{key}");
     }
-    // What the server sent is no JSON, and nobody parsed it before.
-    let frame = phx_proto::Frame::from(r#"[null,null,"t","e",{"a":nope}]"#);
-    let decoded = phx_proto::wire::Serializer::decode(&phx_proto::wire::V2, &frame).unwrap();
-    let phx_proto::wire::Body::Event { payload, .. } = decoded.body else { panic!("an event") };
-    let routed = route(&Router::new(), &message("t", "e", payload)).unwrap();
-    assert_eq!(routed.event.data["payload_text"], r#"{"a":nope}"#);
+}
+
+/// The payload of a message that a server wrote as this text.
+fn received(text: &str) -> Payload {
+    let frame = Frame::from(format!(r#"[null,null,"t","e",{text}]"#));
+    let Body::Event { payload, .. } = V2.decode(&frame).unwrap().body else { panic!("an event") };
+    payload
+}
+
+fn event_of(payload: Payload) -> CloudEvent {
+    route(&Router::new(), &message("t", "e", payload)).unwrap().event
+}
+
+fn told(data: &EventData) -> Value {
+    data.to_value().unwrap()
+}
+
+/// What a parser would change stays as it is (supabase-js#1270).
+#[test]
+fn payload_text_is_kept() {
+    for text in [
+        r#"{"n":10000000000000000000001,"x":[1.0,-0,1E5,1e400,0.1000000000000000055511151231]}"#,
+        r#"{"b":1,"a":2,"b":3}"#,
+        r#"["\ud83d","\u0041\/\n","\u001b"]"#,
+        "{ \"a\" : [ ] }",
+        "-0.0",
+        "123456789012345678901234567890e-7",
+    ] {
+        let event = event_of(received(text));
+        assert_eq!(event.data.get("payload").unwrap().get(), text);
+        let line = serde_json::to_string(&event).unwrap();
+        assert!(line.contains(&format!(r#""payload":{text}"#)), "{line}");
+        assert_eq!(serde_json::from_str::<CloudEvent>(&line).unwrap(), event);
+    }
+}
+
+/// A server may write its JSON over several lines; an event is one.
+#[test]
+fn event_is_one_line() {
+    let text = "{\r\n\t\"a\" : \"x\\n\\ty\\\\\",\n\t\"b\"\r:\r[\n1.0\n]\n}";
+    let event = event_of(received(text));
+    let payload = event.data.get("payload").unwrap().get();
+    assert_eq!(payload, "{   \"a\" : \"x\\n\\ty\\\\\",  \"b\" : [ 1.0 ] }");
+    let line = serde_json::to_string(&event).unwrap();
+    assert!(!line.contains(char::is_control), "{line:?}");
+    // Read over several lines, it is written on one.
+    let pretty = serde_json::to_string_pretty(&json!({
+        "specversion": "1.0", "id": "1", "source": "s", "type": "t", "time": "",
+        "datacontenttype": "application/json", "data": {"a": [1, {"b": "x\ny"}]},
+    }));
+    let event: CloudEvent = serde_json::from_str(&pretty.unwrap()).unwrap();
+    assert!(!serde_json::to_string(&event).unwrap().contains('\n'));
+    assert_eq!(told(&event.data), json!({"a": [1, {"b": "x\ny"}]}));
+}
+
+/// What is no JSON is a string with its text, and the event is JSON.
+#[test]
+fn invalid_payload_becomes_text() {
+    let controls = "\u{1}\u{1f}\u{7f}";
+    for text in [
+        r#"{"a":nope}"#,
+        "NaN",
+        "-Infinity",
+        "[01]",
+        "[1.]",
+        "[+1]",
+        "[1,]",
+        "{}{}",
+        r#"{"a":1 "b":2}"#,
+        r#"["\x"]"#,
+        r#"["\ud8"]"#,
+        "[\"\u{1}\"]",
+        "{\"a\":1}\u{a0}]",
+        "{'a':1}",
+        controls,
+    ] {
+        let payload = received(text);
+        let event = event_of(payload.clone());
+        assert_eq!(event.data.get_str("payload_text").as_deref(), Some(text));
+        assert!(event.data.get("payload").is_none(), "{text}");
+        let line = serde_json::to_string(&event).unwrap();
+        let read: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(read["data"]["payload_text"], *text);
+        assert!(!line.contains('\n'));
+    }
+}
+
+/// Readers have a limit of depth, which an event is well under, whatever a server sends.
+#[test]
+fn deep_payload_becomes_text() {
+    let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+    let objects = |levels: usize| format!("{}1{}", r#"{"a":"#.repeat(levels), "}".repeat(levels));
+    for deep in [nested, objects] {
+        for (levels, key) in [(125, "payload"), (126, "payload_text"), (100_000, "payload_text")] {
+            let event = event_of(received(&deep(levels)));
+            let line = serde_json::to_string(&event).unwrap();
+            let read: Value = serde_json::from_str(&line).expect("it is not nested too deep");
+            assert!(!read["data"][key].is_null(), "{levels}");
+        }
+    }
+    // Brackets in strings are no levels.
+    let text = format!(r#"["{}\"{}"]"#, "[".repeat(200), "{".repeat(200));
+    assert_eq!(event_of(received(&text)).data.get("payload").unwrap().get(), text);
+}
+
+/// A response ends where it ends, also when the reply goes on with other members.
+#[test]
+fn further_members_of_a_reply_are_left_out() {
+    let reply = |body: &str| {
+        let frame = Frame::from(format!(r#"["1","2","t","phx_reply",{body}]"#));
+        let Body::Reply { status, response } = V2.decode(&frame).unwrap().body else { panic!() };
+        let outcome = PushOutcome::Reply(Reply { status, response });
+        let signal = Signal::PushEnded { id: PushId::from_u64(3), topic: "t".into(), outcome };
+        route(&Router::new(), &signal).unwrap().event.data
+    };
+    let data = reply(r#"{"status":"ok","response":{"a":"}"},"x":[1.0]}"#);
+    assert_eq!(data.get("response").unwrap().get(), r#"{"a":"}"}"#);
+    let data = reply(r#"{"status":"ok","response":1,"response":2.0}"#);
+    assert_eq!(data.get("response").unwrap().get(), "2.0");
+    let data = reply(r#"{"status":"ok","response":1}{}"#);
+    assert_eq!(data.get_str("response_text").as_deref(), Some("1}{"));
+}
+
+/// The README promises that nothing is shown by `{:?}` that a payload says.
+#[test]
+fn debug_shows_no_payload() {
+    for payload in [
+        received(r#"{"token":"s3cret"}"#),
+        received(r#"s3cret"#),
+        Payload::from(json!("s3cret")),
+        Payload::binary("s3cret"),
+    ] {
+        let routed = route(&Router::new(), &message("room:a", "msg", payload)).unwrap();
+        let shown = format!("{routed:?}");
+        assert!(!shown.contains("s3cret") && !shown.contains("czNjcmV0"), "{shown}");
+        assert!(shown.contains(r#""topic": "room:a""#), "{shown}");
+        let line = serde_json::to_string(&routed.event).unwrap();
+        let read: CloudEvent = serde_json::from_str(&line).unwrap();
+        assert_eq!(read, routed.event);
+        assert!(!format!("{read:?}").contains("s3cret"));
+    }
+}
+
+/// The accessors of the data, on what was routed and on what was read.
+#[test]
+fn data_is_read_by_member_and_as_a_whole() {
+    #[derive(Debug, PartialEq, serde::Deserialize)]
+    struct Data {
+        topic: String,
+        payload: Vec<f64>,
+    }
+    let routed = event_of(received("[1.0, 2]"));
+    let read: CloudEvent = serde_json::from_str(&serde_json::to_string(&routed).unwrap()).unwrap();
+    for data in [routed.data, read.data] {
+        assert_eq!(data.len(), 4);
+        let keys: Vec<&str> = data.iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["connection_name", "topic", "event", "payload"]);
+        assert_eq!(data.get("payload").unwrap().deserialize::<[f64; 2]>(), Ok([1.0, 2.0]));
+        assert!(data.get("payload").unwrap().deserialize::<String>().is_err());
+        assert!(data.get("nothing").is_none() && data.get_str("payload").is_none());
+        assert_eq!(data.deserialize(), Ok(Data { topic: "t".into(), payload: vec![1.0, 2.0] }));
+        assert_eq!(data.to_string(), serde_json::to_string(&data).unwrap());
+        assert_eq!(data.get("topic").unwrap().to_string(), "\"t\"");
+    }
+    // As a part of a tree.
+    let value = serde_json::to_value(event_of(received("[1, 2]"))).unwrap();
+    let read: CloudEvent = serde_json::from_value(value.clone()).unwrap();
+    assert_eq!(serde_json::to_value(read).unwrap(), value);
+}
+
+#[test]
+fn data_is_changed_by_member() {
+    let mut data: EventData = [("a", json!(1)), ("b", json!("x"))].into_iter().collect();
+    data.insert("a", json!([null]));
+    data.insert("c", true);
+    data.insert_payload("p", &Payload::empty());
+    assert_eq!(data.to_string(), r#"{"a":[null],"b":"x","c":true,"p":{}}"#);
+    assert!(data.remove("b") && !data.remove("b") && !data.is_empty());
+    assert_eq!(data, serde_json::from_str(r#"{"a": [null], "c": true, "p": {}}"#).unwrap());
+    assert_ne!(data, serde_json::from_str(r#"{"a": [null], "p": {}, "c": true}"#).unwrap());
+    // Of equal keys, the last one counts; all are written.
+    let twice = r#"{"a":1,"b":2,"a":3}"#;
+    let mut data: EventData = serde_json::from_str(twice).unwrap();
+    assert_eq!(data.get("a").unwrap().get(), "3");
+    assert_eq!(data.to_string(), twice);
+    data.insert("a", 4);
+    assert_eq!(data.to_string(), r#"{"a":1,"b":2,"a":4}"#);
+    assert!(data.remove("a"));
+    assert_eq!(data.to_string(), r#"{"b":2}"#);
+    for bad in ["[]", "1", "null", "\"{}\"", "{", r#"{"a":tru}"#] {
+        assert!(serde_json::from_str::<EventData>(bad).is_err(), "{bad}");
+    }
+    assert_eq!(serde_json::from_str::<EventData>("{}").unwrap(), EventData::new());
+}
+
+/// A type is readable; an event's name of any length does not make it long.
+#[test]
+fn type_of_a_long_event_is_short() {
+    let long = "x".repeat(1_000_000);
+    let routed = route(&Router::new(), &message("t", &long, Payload::empty())).unwrap();
+    assert!(routed.event.kind.len() < 400);
+    assert!(routed.topics.iter().all(|topic| topic.len() < 400));
+    assert_eq!(routed.event.data.get_str("event").as_deref(), Some(&*long));
 }
 
 #[test]
@@ -197,7 +395,7 @@ fn a_disconnect_says_why_and_what_follows() {
     let cause = Cause::HeartbeatTimeout;
     let next = NextStep::Retry { delay: Duration::from_millis(250), attempt: 3 };
     let signal = Signal::Disconnected { id: ConnectionId::from_u64(1), cause, next };
-    let data = route(&Router::new(), &signal).unwrap().event.data;
+    let data = told(&route(&Router::new(), &signal).unwrap().event.data);
     assert_eq!(data["state"], "disconnected");
     assert_eq!(data["reason"], "heartbeat_timeout");
     assert_eq!((&data["reconnect_attempts"], &data["retry_after_msec"]), (&json!(3), &json!(250)));
@@ -207,11 +405,16 @@ fn a_disconnect_says_why_and_what_follows() {
 fn what_was_lost_on_the_way_is_an_event_too() {
     let routed = Router::new().route_lagged("a", &BTreeMap::new(), 7, "i", AT).unwrap();
     assert_eq!(routed.event.kind, "phoenix.connection.lagged");
-    assert_eq!(routed.event.data["count"], 7);
+    assert_eq!(told(&routed.event.data)["count"], 7);
 }
 
 #[test]
 fn an_event_survives_being_written_and_read() {
+    for (signal, ..) in table() {
+        let Some(Routed { event, .. }) = route(&Router::new(), &signal) else { continue };
+        let text = serde_json::to_string(&event).unwrap();
+        assert_eq!(serde_json::from_str::<CloudEvent>(&text).unwrap(), event);
+    }
     let signal = message("room:lobby", "msg", Payload::from(json!({"a": [1, "ü"]})));
     let event = route(&Router::new(), &signal).unwrap().event;
     let text = serde_json::to_string(&event).unwrap();
@@ -229,7 +432,64 @@ fn ids_are_unique_across_events() {
     assert_eq!(all.len(), 10_000);
 }
 
+/// Texts that are nearly JSON, with space of every kind between tokens.
+fn nearly_json() -> impl Strategy<Value = String> {
+    let token = prop_oneof![
+        Just("{".to_owned()),
+        Just("}".to_owned()),
+        Just("[".to_owned()),
+        Just("]".to_owned()),
+        Just(":".to_owned()),
+        Just(",".to_owned()),
+        "[ \n\r\t]{1,3}",
+        "-?[0-9]{1,25}",
+        "-?[0-9]\\.[0-9]{1,3}([eE][+-]?[0-9]{1,3})?",
+        Just("true".to_owned()),
+        Just("null".to_owned()),
+        "\"([a\n\\\\\"/ü]|\\\\[\\\\\"ntu]|\\\\ud8[0-9]{2}){0,4}\"",
+    ];
+    let value = any::<u64>().prop_map(|n| n.to_string()).boxed();
+    let valid = value.prop_recursive(4, 16, 4, |inner| {
+        let list = prop::collection::vec((inner, "[ \n\r\t]{0,2}"), 0..4);
+        list.prop_map(|items| {
+            let items = items.iter().enumerate();
+            let items: Vec<String> = items
+                .map(|(n, (item, space))| format!("{space}\"k{}\"{space}:{item}", n % 2))
+                .collect();
+            format!("{{{}}}", items.join(","))
+        })
+    });
+    prop_oneof![prop::collection::vec(token, 1..12).prop_map(|tokens| tokens.concat()), valid]
+}
+
 proptest! {
+    /// The data is one line of JSON whatever a server wrote; what is JSON differs by space at most.
+    #[test]
+    fn data_is_valid_json(text in nearly_json()) {
+        let frame = Frame::from(format!(r#"[null,null,"t","e",{text}]"#));
+        let Ok(message) = V2.decode(&frame) else { return Ok(()) };
+        let Body::Event { payload, .. } = message.body else { return Ok(()) };
+        let found = payload.get().unwrap().to_owned();
+        let event = event_of(payload);
+        let line = serde_json::to_string(&event).unwrap();
+        prop_assert!(!line.contains(['\n', '\r', '\t']), "{:?}", line);
+        prop_assert!(serde_json::from_str::<serde::de::IgnoredAny>(&line).is_ok(), "{:?}", line);
+        let is_json = serde_json::from_str::<serde::de::IgnoredAny>(&found).is_ok();
+        match event.data.get("payload") {
+            Some(json) => {
+                prop_assert!(is_json);
+                prop_assert_eq!(json.get(), found.replace(['\n', '\r', '\t'], " "));
+                prop_assert_eq!(json.to_value().ok(), serde_json::from_str(&found).ok());
+            }
+            None => {
+                prop_assert!(!is_json, "{:?}", found);
+                let kept = event.data.get_str("payload_text");
+                prop_assert_eq!(kept.as_deref(), Some(&*found));
+            }
+        }
+        prop_assert_eq!(&serde_json::from_str::<CloudEvent>(&line).unwrap(), &event);
+    }
+
     /// Design 5: two different (connection, topic) pairs never share a bus topic.
     #[test]
     fn the_bus_topic_tells_connection_and_topic_apart(

@@ -12,7 +12,8 @@ use phx_proto::driver::{
     JoinFailed, StartError, Supervised, SupervisedState, Supervisor, UnknownConnection,
 };
 use phx_proto::{
-    Cause, ChannelEnd, Connections, Ending, JoinParams, Lifecycle, Restart, RestartPolicy, Status,
+    Cause, ChannelEnd, Connections, Ending, EventIds, JoinParams, Lifecycle, Restart,
+    RestartPolicy, Status,
 };
 use serde_json::json;
 
@@ -465,8 +466,51 @@ fn panicked_driver_is_reported_as_such() {
     assert_eq!(status.last_cause, Some(Cause::DriverPanicked));
     assert!(matches!(status.state, SupervisedState::Ended { ending: Ending::Crashed, .. }));
     let events = drain(&mut events);
-    let told = events.iter().map(|event| serde_json::Value::from(event.data.clone()).to_string());
-    let told: Vec<String> = told.collect();
+    let told: Vec<String> = events.iter().map(|event| event.data.to_string()).collect();
     assert!(told.iter().any(|data| data.contains("the driver panicked")), "{told:?}");
     assert!(told.iter().all(|data| !data.contains("disconnect was called")), "{told:?}");
+}
+
+/// An event is made for those who subscribed to it: without them not even an id is drawn.
+#[test]
+fn ids_are_drawn_for_subscribed_events_only() {
+    let fleet = Fleet::new();
+    let supervisor = fleet.supervisor();
+    let auto =
+        config("a").auto_join("room:a", JoinParams::from(json!({}))).expect("no reserved topic");
+    supervisor.start_connection("a", auto).expect("a free name");
+    fleet.settle();
+    let message = |event: &str| fleet.says("a", &json!([null, null, "room:a", event, {}]));
+    (0..10).for_each(|_| message("news"));
+    let mut others = subscribe(supervisor.bus(), "jido.protocol.phoenix.b.**");
+    let mut gave_up = subscribe(supervisor.bus(), "jido.signal.phoenix.connection.gave_up");
+    (0..10).for_each(|_| message("news"));
+
+    let mut events = subscribe(supervisor.bus(), "jido.signal.phoenix.a.room_a.wanted");
+    message("news");
+    message("wanted");
+    message("news");
+    message("wanted");
+    let events = drain(&mut events);
+    // The first seed that was drawn from this runtime is that of the ids.
+    let (mut ids, at) = (EventIds::new(1), fleet.state().now);
+    let drawn: Vec<&str> = events.iter().map(|event| &*event.id).collect();
+    assert_eq!(drawn, [ids.next(at), ids.next(at)]);
+    assert_eq!((drain(&mut others).len(), drain(&mut gave_up).len()), (0, 0));
+}
+
+/// What is not routed is noted nevertheless: the supervisor acts on it.
+#[test]
+fn connection_without_subscribers_is_supervised() {
+    let fleet = Fleet::new();
+    let supervisor = fleet.supervisor();
+    let supervised = supervised("a", Restart::Permanent);
+    supervisor.start_connection("a", supervised).expect("a free name");
+    fleet.settle();
+    fleet.with_host("a", |host| host.panics = true);
+    fleet.settle();
+    fleet.advance(60 * SECOND);
+    let status = supervisor.connection_status("a").expect("known");
+    assert_eq!((status.lifecycle, status.restarts), (Lifecycle::Ready, 1));
+    assert_eq!(status.last_cause, Some(Cause::DriverPanicked));
 }

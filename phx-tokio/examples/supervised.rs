@@ -19,7 +19,7 @@ async fn run(file: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
             BusEvent::Event(routed) => {
                 let event = &routed.event;
                 let subject = event.subject.as_deref().unwrap_or("-");
-                println!("{} {} {subject} {:?}", event.time, event.kind, event.data);
+                println!("{} {} {subject} {}", event.time, event.kind, event.data);
             }
             BusEvent::Lagged(count) => println!("({count} events were missed)"),
         }

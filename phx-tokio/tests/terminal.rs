@@ -6,6 +6,7 @@ mod process;
 
 use std::process::Command;
 
+use phx_tokio::wire::Frame;
 use process::{Process, Said, Stand, Temporary, Terminal, phx};
 use rustix::process::Signal;
 use serde_json::json;
@@ -96,6 +97,20 @@ fn run_shows_lines_on_a_terminal() {
     stand.broadcast("room:a", HOSTILE, &json!({HOSTILE: HOSTILE}));
     stand.broadcast("room:a", "news", &json!({"n": 1}));
     let all = screen.until(r#"Z a room:a news {"n":1}"#);
+    assert_plain(&all);
+    assert_eq!(count(&all, "forged"), 1, "{all}");
+    // Its text as the server wrote it, but for what a terminal would take for something else.
+    stand.server(|server| {
+        for peer in server.peers() {
+            let payload = format!("{{\r\n\t\"n\":1.0,\n\"{}\":\"\u{202e}\u{7f}\"}}", "\u{9b}");
+            let text = format!("[null,null,\"room:a\",\"raw\",{payload}]");
+            server.send_raw(peer, Frame::Text(text.into()));
+            let text = format!("[null,null,\"room:a\",\"bad\",{payload}\u{1b}[2J]");
+            server.send_raw(peer, Frame::Text(text.into()));
+        }
+    });
+    screen.until(r#"raw {   "n":1.0, "\u{9b}":"\u{202e}\u{7f}"}"#);
+    let all = screen.until(r#"bad {\r\n\t"n":1.0,\n"\u{9b}":"\u{202e}\u{7f}"}\u{1b}[2J"#);
     assert_plain(&all);
     assert!(all.contains("Z a room:a joined"), "{all}");
     assert!(!all.contains("specversion"), "{all}");

@@ -78,6 +78,42 @@ fn listen_prints_payloads_byte_for_byte() {
     }
 }
 
+/// The events of `phx run` hold payloads as they came, on one line.
+#[test]
+fn run_prints_payloads_byte_for_byte() {
+    let stand = Stand::new();
+    let file = stand.connections();
+    let mut process = Process::start(phx(&["run", file.path()]));
+    let said = process.said();
+    stand.sees("Joined", 2);
+    let numbers = "[1.0,-0,1E5,1e400,10000000000000000000001]";
+    stand.server(|server| {
+        for peer in server.peers() {
+            for payload in [VERBATIM, numbers, "{\"a\":\r\n\t[1]}", "{\n\"a\":", "[NaN]"] {
+                let text = format!("[null,null,\"room:a\",\"news\",{payload}]");
+                server.send_raw(peer, Frame::Text(text.into()));
+            }
+        }
+    });
+    stand.received();
+    process.signal(Signal::TERM);
+    assert_eq!(process.code(), Some(0));
+    let all = said.all();
+    let news = all.lines().filter(|line| line.contains("\"phoenix.a.room_a.news\""));
+    let news: Vec<&str> =
+        news.map(|line| line.split_once("\"event\":\"news\",").unwrap().1).collect();
+    assert_eq!(
+        news,
+        [
+            format!("\"payload\":{VERBATIM}}}}}"),
+            format!("\"payload\":{numbers}}}}}"),
+            "\"payload\":{\"a\":   [1]}}}".to_owned(),
+            "\"payload_text\":\"{\\n\\\"a\\\":\"}}".to_owned(),
+            "\"payload_text\":\"[NaN]\"}}".to_owned(),
+        ]
+    );
+}
+
 /// An argument, standard input and a file hold a payload; it is sent as it is.
 #[test]
 fn push_sends_payloads_byte_for_byte() {

@@ -22,7 +22,7 @@ use crate::service::router::{PatternError, Routed, TopicPattern};
 
 /// Events that wait for one subscriber.
 const EVENTS_MAX: usize = 1_024;
-/// Their payload bytes.
+/// The bytes that they keep in memory.
 const BYTES_MAX: usize = 8 << 20;
 
 /// A bus. Clones are the same bus; it closes when the last of them is dropped.
@@ -47,6 +47,9 @@ pub struct Subscription {
     state: Arc<Locked>,
     id: u64,
 }
+
+/// The subscriptions that an event goes to.
+pub(super) struct Wanted(Vec<u64>);
 
 struct Publisher {
     state: Arc<Locked>,
@@ -79,7 +82,7 @@ impl Bus {
 
     /// Everything from now on whose bus topics match `pattern`; see [`TopicPattern`].
     ///
-    /// Up to 1,024 events and 8 MiB of their payloads wait for a slow subscriber.
+    /// Up to 1,024 events that take 8 MiB of memory wait for a slow subscriber.
     ///
     /// ```
     /// # use phx_proto::driver::{Bus, BusEvent};
@@ -131,12 +134,26 @@ impl Bus {
     /// Hands an event to every subscription that matches one of its topics; how many that were.
     /// Never waits for any of them.
     pub fn publish(&self, routed: Routed) -> usize {
+        let topics = &routed.topics;
+        let wanted = self.wanted_by(|pattern| topics.iter().any(|topic| pattern.matches(topic)));
+        self.deliver(routed, &wanted)
+    }
+
+    /// The subscriptions with a pattern that matches.
+    pub(super) fn wanted_by(&self, matches: impl Fn(&TopicPattern) -> bool) -> Wanted {
+        let state = self.publisher.state.lock();
+        let wanted = state.queues.iter().filter(|(_, queue)| queue.patterns.iter().any(&matches));
+        Wanted(wanted.map(|(id, _)| *id).collect())
+    }
+
+    /// Hands an event to those of the subscriptions that are still there; how many that are.
+    pub(super) fn deliver(&self, routed: Routed, wanted: &Wanted) -> usize {
         let (routed, mut wakers, mut count) = (Arc::new(routed), Vec::new(), 0);
         // Of the events that are dropped, this may be the last.
         let mut dropped = Vec::new();
         let mut state = self.publisher.state.lock();
-        for queue in state.queues.values_mut() {
-            if queue.wants(&routed) {
+        for id in &wanted.0 {
+            if let Some(queue) = state.queues.get_mut(id) {
                 queue.push(Arc::clone(&routed), &mut dropped);
                 wakers.extend(queue.parked.take());
                 count += 1;
@@ -181,19 +198,20 @@ impl Locked {
     }
 }
 
-impl Queue {
-    fn wants(&self, routed: &Routed) -> bool {
-        let matched = |pattern: &TopicPattern| routed.topics.iter().any(|t| pattern.matches(t));
-        self.patterns.iter().any(matched)
+impl Wanted {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
+}
 
+impl Queue {
     /// Adds an event; what has to go for it is left in `dropped`. One always fits, however large.
     fn push(&mut self, routed: Arc<Routed>, dropped: &mut Vec<Arc<Routed>>) {
-        self.bytes = self.bytes.saturating_add(routed.weight);
+        self.bytes = self.bytes.saturating_add(routed.weight());
         self.events.push_back(routed);
         while self.events.len() > 1 && (self.events.len() > EVENTS_MAX || self.bytes > BYTES_MAX) {
             if let Some(oldest) = self.events.pop_front() {
-                self.bytes = self.bytes.saturating_sub(oldest.weight);
+                self.bytes = self.bytes.saturating_sub(oldest.weight());
                 self.lagged += 1;
                 dropped.push(oldest);
             }
@@ -205,7 +223,7 @@ impl Queue {
             return Some(BusEvent::Lagged(core::mem::take(&mut self.lagged)));
         }
         let routed = self.events.pop_front()?;
-        self.bytes = self.bytes.saturating_sub(routed.weight);
+        self.bytes = self.bytes.saturating_sub(routed.weight());
         Some(BusEvent::Event(routed))
     }
 }
@@ -262,5 +280,33 @@ impl fmt::Debug for Locked {
             .field("subscriptions", &state.queues.len())
             .field("closed", &state.closed)
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::event::signal::Signal;
+    use crate::service::router::Router;
+    use crate::time::Time;
+
+    /// Between the two steps subscriptions come and go.
+    #[test]
+    fn event_goes_to_subscriptions_that_are_left() {
+        let bus = Bus::new();
+        let [gone, left] = ["**", "**"].map(|pattern| bus.subscribe(pattern).unwrap());
+        let other = bus.subscribe("*").unwrap();
+        let wanted = bus.wanted_by(|pattern| pattern.matches("a.b"));
+        assert!(!wanted.is_empty() && bus.wanted_by(|_| false).is_empty());
+        drop(gone);
+        let late = bus.subscribe("**").unwrap();
+        let routed = Router::new().route("a", &BTreeMap::new(), &Signal::Closed, "1", Time::ZERO);
+        assert_eq!(bus.deliver(routed.unwrap(), &wanted), 1);
+        let events = |subscription: &Subscription| {
+            bus.publisher.state.lock().queues[&subscription.id].events.len()
+        };
+        assert_eq!([&left, &other, &late].map(events), [1, 0, 0]);
     }
 }

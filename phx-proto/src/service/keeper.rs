@@ -4,7 +4,7 @@
 //!   run ──▶ driver and signals, until it ended ──▶ Supervision ──┬─▶ wait ──▶ run
 //!                    │ every signal                              │ stop
 //!                    ▼                                           ▼
-//!               Router ─▶ Bus                                   done
+//!            Router ─▶ Bus, if subscribed                       done
 //! ```
 
 use core::future::{Future, poll_fn};
@@ -148,25 +148,26 @@ impl<R: Runtime> Run<'_, R> {
         self.stable |= open_for.is_some_and(|open_for| open_for >= self.stable_after);
     }
 
-    /// Publishes everything that was signalled, and notes what it means here.
+    /// Publishes everything that was signalled and is subscribed to, and notes what it means here.
     fn route(&mut self, signals: &mut Signals, cx: &Context<'_>) {
         while let Poll::Ready(Some(event)) = signals.poll_event(cx) {
             let Outlet { bus, router, ids, attributes } = self.outlet;
-            let at = self.runtime.wall();
-            let id = ids.lock().unwrap_or_else(PoisonError::into_inner).next(at);
             let name = &self.entry.name;
-            let routed = match &event {
+            let route = match &event {
                 ClientEvent::Signal(signal) => {
                     self.note(signal);
-                    router.route(name, attributes, signal, &id, at)
+                    router.plan(name, signal)
                 }
-                ClientEvent::Lagged(count) => {
-                    router.route_lagged(name, attributes, *count, &id, at)
-                }
+                ClientEvent::Lagged(count) => router.plan_lagged(name, *count),
             };
-            if let Some(routed) = routed {
-                bus.publish(routed);
+            let Some(route) = route else { continue };
+            let wanted = bus.wanted_by(|pattern| route.matches(pattern));
+            if wanted.is_empty() {
+                continue;
             }
+            let at = self.runtime.wall();
+            let id = ids.lock().unwrap_or_else(PoisonError::into_inner).next(at);
+            bus.deliver(route.event(attributes, &id, at), &wanted);
         }
     }
 

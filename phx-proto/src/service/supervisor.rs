@@ -270,6 +270,9 @@ impl Supervisor {
     }
 
     /// The bus that every event of every connection goes to.
+    ///
+    /// An event is made when a subscription matches it. Without one nothing is built of a signal, and
+    /// no id is drawn: ids sort by time, and no gap in them means anything.
     #[must_use]
     pub fn bus(&self) -> &Bus {
         &self.inner.bus

@@ -349,7 +349,7 @@ fn with_headroom(bytes: &[u8], end: bool) -> Bytes {
     buffer.split().freeze()
 }
 
-fn unreadable(error: serde_json::Error) -> PayloadError {
+pub(crate) fn unreadable(error: serde_json::Error) -> PayloadError {
     // The words about a value of the wrong type quote it; those about bad JSON do not.
     let words = error.to_string();
     let message = if error.is_data() && !names_a_missing_field(&words) {

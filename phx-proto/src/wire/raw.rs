@@ -13,6 +13,52 @@ pub(crate) fn members(value: &RawValue) -> Option<Vec<(String, &RawValue)>> {
     serde_json::from_str::<Members<'_>>(value.get()).ok().map(|members| members.0)
 }
 
+/// A copy of the value whose line breaks and tabs are spaces. They stand between tokens: in a string
+/// they are escaped.
+pub(crate) fn one_line(value: &RawValue) -> Box<RawValue> {
+    if !value.get().contains(BREAKS) {
+        return value.to_owned();
+    }
+    let mut bytes = value.get().as_bytes().to_vec();
+    for byte in &mut bytes {
+        if BREAKS.contains(&char::from(*byte)) {
+            *byte = b' ';
+        }
+    }
+    // It is as long as it was, and still JSON.
+    let text = String::from_utf8(bytes).ok();
+    text.and_then(|text| RawValue::from_string(text).ok()).unwrap_or_else(|| value.to_owned())
+}
+
+const BREAKS: [char; 3] = ['\n', '\r', '\t'];
+
+/// Whether arrays and objects are nested in more than `levels`, in text that should be JSON.
+pub(crate) fn is_nested_deeper(text: &str, levels: usize) -> bool {
+    let (mut depth, mut bytes) = (0_usize, text.bytes());
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'[' | b'{' => {
+                depth += 1;
+                if depth > levels {
+                    return true;
+                }
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b'"' => {
+                while let Some(byte) = bytes.next() {
+                    match byte {
+                        b'"' => break,
+                        b'\\' => drop(bytes.next()),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
 struct Members<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Members<'de> {

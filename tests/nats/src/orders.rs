@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use async_nats::{Client, Message, SubscribeError};
 use futures_util::StreamExt;
-use phx_tokio::{PushFailed, Supervisor};
-use serde_json::{Value, json};
+use phx_tokio::{EventData, Payload, PushFailed, Supervisor};
+use serde_json::Value;
 use tokio::task::JoinSet;
 
 use crate::counters::Counters;
@@ -49,13 +49,19 @@ pub async fn obey(
     }
 }
 
-async fn carry_out(request: &Message, supervisor: &Supervisor) -> Value {
-    let failed = |error: String, sent: bool| json!({"error": error, "sent": sent});
-    let Ok(order) = serde_json::from_slice::<Value>(&request.payload) else {
-        return failed("the request is no JSON".to_owned(), false);
+async fn carry_out(request: &Message, supervisor: &Supervisor) -> EventData {
+    let failed = |error: String, sent: bool| {
+        let mut reply = EventData::new();
+        reply.insert("error", error);
+        reply.insert("sent", sent);
+        reply
+    };
+    // Its members stay text: a payload is pushed as it is written.
+    let Ok(order) = serde_json::from_slice::<EventData>(&request.payload) else {
+        return failed("the request is no JSON object".to_owned(), false);
     };
     let text = |key: &str| {
-        let text = order[key].as_str().map(str::to_owned);
+        let text = order.get_str(key);
         text.ok_or_else(|| format!("the request has no string {key:?}"))
     };
     let parts = (|| Ok::<_, String>((text("connection")?, text("topic")?, text("event")?)))();
@@ -67,11 +73,21 @@ async fn carry_out(request: &Message, supervisor: &Supervisor) -> Value {
         Ok(client) => client,
         Err(error) => return failed(error.to_string(), false),
     };
-    match client.push(&topic, &event, order["payload"].clone()).await {
-        Ok(reply) => json!({
-            "status": &*reply.status,
-            "response": reply.response.to_value().unwrap_or(Value::Null),
-        }),
+    let payload = match order.get("payload") {
+        Some(payload) => Payload::json(&payload),
+        None => Payload::json(&Value::Null),
+    };
+    let payload = match payload {
+        Ok(payload) => payload,
+        Err(error) => return failed(error.to_string(), false),
+    };
+    match client.push(&topic, &event, payload).await {
+        Ok(answer) => {
+            let mut reply = EventData::new();
+            reply.insert("status", &*answer.status);
+            reply.insert_payload("response", &answer.response);
+            reply
+        }
         Err(error) => {
             let sent = matches!(error, PushFailed::TimedOut | PushFailed::Unknown(_));
             failed(error.to_string(), sent)

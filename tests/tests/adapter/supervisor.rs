@@ -66,7 +66,7 @@ fn named_connections_survive_the_kill_of_one_server_and_end_in_order() {
         assert!(unfinished.is_empty(), "{unfinished:?}");
         // The first that the other connection hears of after its join is its own end.
         let BusEvent::Event(routed) = of_b.next().await.unwrap() else { panic!("an event") };
-        assert_eq!(routed.event.data["reason"], "left");
+        assert_eq!(routed.event.data.get_str("reason").as_deref(), Some("left"));
         until(&mut of_b, "phoenix.connection.closed").await;
         assert_eq!(of_b.next().await, None);
         stage::until("it is gone", || second.with(|server, _| server.peers().is_empty())).await;

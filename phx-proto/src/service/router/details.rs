@@ -1,26 +1,38 @@
-//! What each signal says, as data that is always valid JSON.
+//! What each signal says: a description that borrows from it, and the data that is made of one.
 
-use serde_json::{Map, Value, json};
+use core::fmt::Display;
 
 use super::Family;
+use super::data::EventData;
 use crate::event::cause::{
     Cause, ChannelEnd, Interruption, LeaveOutcome, NextStep, NotSentCause, PushOutcome, Rejection,
     RejectionKind, UnknownCause,
 };
 use crate::event::signal::{Signal, Warning};
-use crate::wire::base64_text::padded;
 use crate::wire::payload::Payload;
 
-/// A signal, sorted out.
+/// The most members that a signal has.
+const FIELDS_MAX: usize = 6;
+
+/// A signal, described. Nothing is allocated for it.
+#[derive(Clone, Copy)]
 pub(super) struct Details<'a> {
     pub(super) family: Family,
     /// The topic, if it is about a channel.
     pub(super) subject: Option<&'a str>,
     /// The event of a message.
     pub(super) event: Option<&'a str>,
-    pub(super) data: Map<String, Value>,
-    /// The bytes of its payload.
-    pub(super) weight: usize,
+    fields: [Option<(&'static str, Field<'a>)>; FIELDS_MAX],
+}
+
+/// The value of a member of the data.
+#[derive(Clone, Copy)]
+enum Field<'a> {
+    Text(&'a str),
+    Shown(&'a dyn Display),
+    Number(u64),
+    Flag(bool),
+    Payload(&'a Payload),
 }
 
 impl<'a> Details<'a> {
@@ -37,7 +49,7 @@ impl<'a> Details<'a> {
                     NextStep::Retry { delay, attempt } => details
                         .with("reconnect_attempts", *attempt)
                         .with("retry_after_msec", msec(*delay)),
-                    NextStep::Reconnect => details.with("retry_after_msec", 0),
+                    NextStep::Reconnect => details.with("retry_after_msec", 0_u64),
                     NextStep::Stop => details,
                 }
             }
@@ -71,6 +83,7 @@ impl<'a> Details<'a> {
             }
             Signal::ChannelClosed { topic, cause } => ended(channel("closed", topic), cause),
 
+            // The payload last, so that the beginning of a long line says what it is.
             Signal::Message { topic, event, payload } => Self {
                 event: Some(event),
                 ..Self::new(Family::Message, Some(topic))
@@ -86,7 +99,7 @@ impl<'a> Details<'a> {
             Signal::HeartbeatAcked { .. } => return None,
             Signal::ProtocolError { error } => {
                 // Without the evidence: what a frame held may be nobody's business.
-                trouble("protocol_error").with("reason", error.problem.to_string())
+                trouble("protocol_error").shown("reason", &error.problem)
             }
             Signal::Warning(Warning::AuthTokenNotAcknowledged) => {
                 trouble("warning").with("reason", "auth_token_not_acknowledged")
@@ -102,20 +115,43 @@ impl<'a> Details<'a> {
         trouble("lagged").with("count", count)
     }
 
-    fn new(family: Family, subject: Option<&'a str>) -> Self {
-        Self { family, subject, event: None, data: Map::new(), weight: 0 }
+    /// The data, with the name of the connection.
+    pub(super) fn data(&self, connection: &str) -> EventData {
+        let mut data = EventData::with_capacity(1 + self.fields.iter().flatten().count());
+        data.insert_str("connection_name", connection);
+        for (key, field) in self.fields.into_iter().flatten() {
+            match field {
+                Field::Text(text) => data.insert_str(key, text),
+                Field::Shown(shown) => data.insert_str(key, shown.to_string()),
+                Field::Number(number) => data.insert(key, number),
+                Field::Flag(flag) => data.insert(key, flag),
+                Field::Payload(payload) => data.insert_payload(key, payload),
+            }
+        }
+        data
     }
 
-    fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
-        self.data.insert(key.to_owned(), value.into());
-        self
+    const fn new(family: Family, subject: Option<&'a str>) -> Self {
+        Self { family, subject, event: None, fields: [None; FIELDS_MAX] }
     }
 
-    fn because(self, cause: &Cause) -> Self {
-        self.with("reason", cause.kind().name()).with("message", cause.to_string())
+    fn with(self, key: &'static str, value: impl Into<Field<'a>>) -> Self {
+        self.field(key, value.into())
     }
 
-    fn refused(self, rejection: &Rejection) -> Self {
+    fn shown(self, key: &'static str, value: &'a dyn Display) -> Self {
+        self.field(key, Field::Shown(value))
+    }
+
+    fn payload(self, key: &'static str, payload: &'a Payload) -> Self {
+        self.field(key, Field::Payload(payload))
+    }
+
+    fn because(self, cause: &'a Cause) -> Self {
+        self.with("reason", cause.kind().name()).shown("message", cause)
+    }
+
+    fn refused(self, rejection: &'a Rejection) -> Self {
         let kind = match rejection.kind {
             RejectionKind::Application => "rejected",
             RejectionKind::UnmatchedTopic => "unmatched_topic",
@@ -125,18 +161,37 @@ impl<'a> Details<'a> {
         self.with("reason", kind).payload("response", &rejection.response)
     }
 
-    /// JSON as it is, bytes as base64 under the key's own `_base64`. What the server sent as JSON
-    /// and is none is its text, so that the data stays valid and nothing is lost.
-    fn payload(mut self, key: &str, payload: &Payload) -> Self {
-        self.weight += payload.len();
-        if payload.is_binary() {
-            return self.with(&format!("{key}_base64"), padded(payload.as_bytes()));
+    fn field(mut self, key: &'static str, field: Field<'a>) -> Self {
+        let free = self.fields.iter_mut().find(|field| field.is_none());
+        debug_assert!(free.is_some(), "no more than FIELDS_MAX members");
+        if let Some(free) = free {
+            *free = Some((key, field));
         }
-        match payload.to_value() {
-            Ok(value) => self.with(key, value),
-            Err(_) => self
-                .with(&format!("{key}_text"), String::from_utf8_lossy(payload.as_bytes()).as_ref()),
-        }
+        self
+    }
+}
+
+impl<'a> From<&'a str> for Field<'a> {
+    fn from(text: &'a str) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<u64> for Field<'_> {
+    fn from(number: u64) -> Self {
+        Self::Number(number)
+    }
+}
+
+impl From<u32> for Field<'_> {
+    fn from(number: u32) -> Self {
+        Self::Number(number.into())
+    }
+}
+
+impl From<bool> for Field<'_> {
+    fn from(flag: bool) -> Self {
+        Self::Flag(flag)
     }
 }
 
@@ -152,7 +207,7 @@ fn trouble<'a>(what: &'static str) -> Details<'a> {
     Details::new(Family::Trouble(what), None)
 }
 
-fn pushed<'a>(topic: &'a str, outcome: &PushOutcome) -> Details<'a> {
+fn pushed<'a>(topic: &'a str, outcome: &'a PushOutcome) -> Details<'a> {
     let push = |what| Details::new(Family::Push(what), Some(topic)).with("topic", topic);
     match outcome {
         PushOutcome::Reply(reply) => {
@@ -187,7 +242,7 @@ fn pushed<'a>(topic: &'a str, outcome: &PushOutcome) -> Details<'a> {
     }
 }
 
-fn ended<'a>(details: Details<'a>, cause: &ChannelEnd) -> Details<'a> {
+fn ended<'a>(details: Details<'a>, cause: &'a ChannelEnd) -> Details<'a> {
     match cause {
         ChannelEnd::ClosedByServer => details.with("reason", "closed_by_server"),
         ChannelEnd::Rejected(rejection) => details.refused(rejection),
@@ -209,6 +264,6 @@ const fn left(outcome: LeaveOutcome) -> &'static str {
     }
 }
 
-fn msec(duration: core::time::Duration) -> Value {
-    json!(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+fn msec(duration: core::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

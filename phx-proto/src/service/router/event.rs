@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::{Map, Value};
 
+use super::data::EventData;
 use super::stamp::rfc3339;
 use crate::time::Time;
 
-/// One event, as CloudEvents 1.0 defines it; serialises as its JSON format does.
+/// One event, as CloudEvents 1.0 defines it; serialises as its JSON format does, on one line.
+///
+/// `Debug` shows no payload: see [`EventData`].
 ///
 /// ```
 /// use phx_proto::CloudEvent;
@@ -44,7 +46,7 @@ pub struct CloudEvent {
     /// `application/json`.
     pub datacontenttype: String,
     /// The details.
-    pub data: Map<String, Value>,
+    pub data: EventData,
     /// Extension attributes.
     #[serde(flatten)]
     pub attributes: BTreeMap<String, String>,
@@ -58,7 +60,7 @@ impl CloudEvent {
     /// use phx_proto::{CloudEvent, Time};
     ///
     /// let mut event = CloudEvent::new("/agent", "agent.started", "1", Time::from_millis(1));
-    /// event.data.insert("version".to_owned(), 7.into());
+    /// event.data.insert("version", 7);
     /// assert_eq!(event.time, "1970-01-01T00:00:00.001Z");
     /// ```
     #[must_use]
@@ -76,7 +78,7 @@ impl CloudEvent {
             subject: None,
             time: rfc3339(at),
             datacontenttype: "application/json".to_owned(),
-            data: Map::new(),
+            data: EventData::new(),
             attributes: BTreeMap::new(),
         }
     }

@@ -5,6 +5,10 @@
 //!                                                  └─▶ the bus topics it goes to
 //! ```
 //!
+//! A signal is described first, without an allocation, so that one without a subscriber costs no more
+//! than a comparison of names: [`Route`] is that description. A payload stays text: it is checked to
+//! be JSON once, for the event, and no tree is built of it.
+//!
 //! Every signal has a type in each [`TypeScheme`], or is not routed, by one exhaustive match: a
 //! new signal does not compile until somebody has decided. The router holds no state and reads no
 //! clock.
@@ -19,6 +23,7 @@
 //! | heartbeat | not routed | not routed |
 
 mod attribute;
+mod data;
 mod details;
 mod event;
 mod names;
@@ -29,12 +34,13 @@ use std::collections::BTreeMap;
 
 pub(crate) use attribute::TAKEN as TAKEN_ATTRIBUTES;
 pub use attribute::is_attribute_name;
+pub use data::{EventData, EventValue};
 pub use event::CloudEvent;
 pub use pattern::{PatternError, TopicPattern};
 pub use stamp::EventIds;
 
 use details::Details;
-use names::{push_segment, push_type_part};
+use names::{Segment, joined};
 
 use crate::event::signal::Signal;
 use crate::time::Time;
@@ -50,6 +56,10 @@ pub enum TypeScheme {
 }
 
 /// Turns signals into events.
+///
+/// The data has the name of the connection, the topic, and what the signal says; payloads as
+/// [`EventData::insert_payload`] has them. A templated type has the first 256 characters of topic and
+/// event.
 ///
 /// ```
 /// use phx_proto::{ConnectionId, Router, Signal, Time};
@@ -77,9 +87,20 @@ pub struct Routed {
     pub event: CloudEvent,
     /// The bus topics: of the connection, of the channel if it is about one, and of the type.
     pub topics: Vec<String>,
-    /// How many bytes of payload it holds, roughly.
-    pub(crate) weight: usize,
 }
+
+/// An event that is not made yet, and where it would go.
+#[derive(Clone, Copy)]
+pub(crate) struct Route<'a> {
+    router: &'a Router,
+    name: &'a str,
+    details: Details<'a>,
+    /// The type, in segments.
+    kind: Segments<'a, 4>,
+}
+
+/// Up to so many segments of a type or a topic.
+type Segments<'a, const N: usize> = [Option<Segment<'a>>; N];
 
 impl Router {
     /// Templated types, the prefix `jido`.
@@ -133,7 +154,7 @@ impl Router {
         id: &str,
         at: Time,
     ) -> Option<Routed> {
-        self.finish(name, attributes, Details::of(signal)?, id, at)
+        self.plan(name, signal).map(|route| route.event(attributes, id, at))
     }
 
     /// The event that says that `count` signals of the connection were lost on the way.
@@ -146,51 +167,104 @@ impl Router {
         id: &str,
         at: Time,
     ) -> Option<Routed> {
-        self.finish(name, attributes, Details::lagged(count), id, at)
+        self.plan_lagged(name, count).map(|route| route.event(attributes, id, at))
     }
 
-    fn finish(
+    /// Describes the event of a signal; none for a signal that is not routed.
+    pub(crate) fn plan<'a>(&'a self, name: &'a str, signal: &'a Signal) -> Option<Route<'a>> {
+        self.plan_of(name, Details::of(signal)?)
+    }
+
+    /// Describes the event of [`route_lagged`](Self::route_lagged).
+    pub(crate) fn plan_lagged<'a>(&'a self, name: &'a str, count: u64) -> Option<Route<'a>> {
+        self.plan_of(name, Details::lagged(count))
+    }
+
+    fn plan_of<'a>(&'a self, name: &'a str, details: Details<'a>) -> Option<Route<'a>> {
+        let kind = match self.scheme {
+            TypeScheme::Templated => details.family.templated(name, details.subject, details.event),
+            TypeScheme::Fixed => details.family.fixed()?,
+        };
+        Some(Route { router: self, name, details, kind })
+    }
+}
+
+impl<'a> Route<'a> {
+    /// Whether one of its topics matches.
+    pub(crate) fn matches(&self, pattern: &TopicPattern) -> bool {
+        let mut topics = self.topics().into_iter().flatten();
+        topics.any(|topic| pattern.matches_segments(self.segments(topic)))
+    }
+
+    /// Makes the event.
+    pub(crate) fn event(
         &self,
-        name: &str,
         attributes: &BTreeMap<String, String>,
-        details: Details<'_>,
         id: &str,
         at: Time,
-    ) -> Option<Routed> {
-        let Details { family, subject, event, mut data, weight } = details;
-        let kind = match self.scheme {
-            TypeScheme::Templated => family.templated(name, subject, event),
-            TypeScheme::Fixed => family.fixed()?.to_owned(),
-        };
-        data.insert("connection_name".to_owned(), name.into());
-        let source = self.source.clone().unwrap_or_else(|| match self.scheme {
+    ) -> Routed {
+        let router = self.router;
+        let source = router.source.clone().unwrap_or_else(|| match router.scheme {
             TypeScheme::Fixed => "/jido_coder/phoenix".to_owned(),
-            TypeScheme::Templated => {
-                let mut source = "/phoenix/".to_owned();
-                push_segment(&mut source, name);
-                source
-            }
+            TypeScheme::Templated => format!("/phoenix/{}", joined([Segment::Name(self.name)])),
         });
-        let topics = self.topics(name, subject, &kind);
+        let kind = joined(self.kind.into_iter().flatten());
+        let topics = self.topics().into_iter().flatten();
+        let topics = topics.map(|topic| joined(self.segments(topic))).collect();
         let event = CloudEvent {
-            subject: subject.map(str::to_owned),
-            data,
+            subject: self.details.subject.map(str::to_owned),
+            data: self.details.data(self.name),
             attributes: attributes.clone(),
             ..CloudEvent::new(source, kind, id, at)
         };
-        Some(Routed { event, topics, weight })
+        Routed { event, topics }
     }
 
-    fn topics(&self, name: &str, topic: Option<&str>, kind: &str) -> Vec<String> {
-        let mut connection = format!("{}.protocol.phoenix.", self.prefix);
-        push_segment(&mut connection, name);
-        let channel = topic.map(|topic| {
-            let mut channel = format!("{connection}.");
-            push_segment(&mut channel, topic);
-            channel
-        });
-        let by_type = format!("{}.signal.{kind}", self.prefix);
-        [Some(connection), channel, Some(by_type)].into_iter().flatten().collect()
+    /// What follows the prefix in each of its topics: of the connection, of the channel, of the type.
+    fn topics(&self) -> [Option<Segments<'a, 5>>; 3] {
+        const PROTOCOL: Option<Segment<'_>> = Some(Segment::Plain("protocol"));
+        const PHOENIX: Option<Segment<'_>> = Some(Segment::Plain("phoenix"));
+        let name = Some(Segment::Name(self.name));
+        let [one, two, three, four] = self.kind;
+        let channel = |topic| [PROTOCOL, PHOENIX, name, Some(Segment::Name(topic)), None];
+        [
+            Some([PROTOCOL, PHOENIX, name, None, None]),
+            self.details.subject.map(channel),
+            Some([Some(Segment::Plain("signal")), one, two, three, four]),
+        ]
+    }
+
+    fn segments(&self, topic: Segments<'a, 5>) -> impl Iterator<Item = Segment<'a>> + Clone {
+        let prefix = self.router.prefix.split('.').map(Segment::Plain);
+        prefix.chain(topic.into_iter().flatten())
+    }
+}
+
+impl Routed {
+    /// The bytes that it keeps in memory: names, topics, attributes and data.
+    pub(crate) fn weight(&self) -> usize {
+        let CloudEvent {
+            specversion,
+            id,
+            source,
+            kind,
+            subject,
+            time,
+            datacontenttype,
+            data,
+            attributes,
+        } = &self.event;
+        let text = |text: &String| text.capacity();
+        let named = [specversion, id, source, kind, time, datacontenttype];
+        let named: usize = named.into_iter().chain(subject).map(text).sum();
+        // A tree keeps its entries in nodes that are half empty at worst.
+        let entry = |(key, value): (&String, &String)| {
+            4 * size_of::<String>() + key.capacity() + value.capacity()
+        };
+        let attributes: usize = attributes.iter().map(entry).sum();
+        let topics = self.topics.capacity() * size_of::<String>();
+        let topics = topics + self.topics.iter().map(text).sum::<usize>();
+        size_of::<Self>() + named + attributes + topics + data.weight()
     }
 }
 
@@ -212,29 +286,76 @@ enum Family {
 }
 
 impl Family {
-    fn templated(self, name: &str, topic: Option<&str>, event: Option<&str>) -> String {
-        match self {
-            Self::Connection(what) | Self::Trouble(what) => format!("phoenix.connection.{what}"),
-            Self::Channel(what) => format!("phoenix.channel.{what}"),
-            Self::Push(what) => format!("phoenix.push.{what}"),
+    fn templated<'a>(
+        self,
+        name: &'a str,
+        topic: Option<&'a str>,
+        event: Option<&'a str>,
+    ) -> Segments<'a, 4> {
+        let (of, what) = match self {
+            Self::Connection(what) | Self::Trouble(what) => ("connection", what),
+            Self::Channel(what) => ("channel", what),
+            Self::Push(what) => ("push", what),
             Self::Message => {
-                let mut kind = "phoenix.".to_owned();
-                push_type_part(&mut kind, name);
-                for part in [topic, event] {
-                    kind.push('.');
-                    push_type_part(&mut kind, part.unwrap_or_default());
-                }
-                kind
+                let part =
+                    |part: Option<&'a str>| Some(Segment::TypePart(part.unwrap_or_default()));
+                return [
+                    Some(Segment::Plain("phoenix")),
+                    part(Some(name)),
+                    part(topic),
+                    part(event),
+                ];
             }
-        }
+        };
+        [
+            Some(Segment::Plain("phoenix")),
+            Some(Segment::Plain(of)),
+            Some(Segment::Plain(what)),
+            None,
+        ]
     }
 
-    const fn fixed(self) -> Option<&'static str> {
-        match self {
-            Self::Connection(_) => Some("jido_coder.phoenix.connection.state"),
-            Self::Channel(_) => Some("jido_coder.phoenix.channel.state"),
-            Self::Message => Some("jido_coder.phoenix.event"),
-            Self::Push(_) | Self::Trouble(_) => None,
-        }
+    const fn fixed(self) -> Option<Segments<'static, 4>> {
+        let (what, state) = match self {
+            Self::Connection(_) => ("connection", Some(Segment::Plain("state"))),
+            Self::Channel(_) => ("channel", Some(Segment::Plain("state"))),
+            Self::Message => ("event", None),
+            Self::Push(_) | Self::Trouble(_) => return None,
+        };
+        let [scheme, phoenix] = [Segment::Plain("jido_coder"), Segment::Plain("phoenix")];
+        Some([Some(scheme), Some(phoenix), Some(Segment::Plain(what)), state])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::payload::Payload;
+
+    /// A signal without a subscriber is described and compared, and nothing is built.
+    #[test]
+    fn comparison_allocates_nothing() {
+        let router = Router::new();
+        let signal = Signal::Message {
+            topic: "room:lobby".into(),
+            event: "news".into(),
+            payload: Payload::binary("bytes"),
+        };
+        let patterns = [
+            ("jido.protocol.phoenix.b.**", false),
+            ("jido.protocol.phoenix.a.room:lobby", true),
+            ("jido.protocol.phoenix.a.room:lobby.*", false),
+            ("jido.signal.phoenix.a.room_lobby.news", true),
+            ("**.gave_up", false),
+            ("**", true),
+        ];
+        let patterns = patterns.map(|(pattern, is)| (TopicPattern::parse(pattern).unwrap(), is));
+        let counted = allocation_counter::measure(|| {
+            for (pattern, expected) in &patterns {
+                let route = router.plan("a", &signal).expect("messages are routed");
+                assert_eq!(route.matches(pattern), *expected, "{pattern:?}");
+            }
+        });
+        assert_eq!(counted.count_total, 0);
     }
 }

@@ -1,41 +1,91 @@
-//! Names of types and topics on the bus.
+//! Names of types and topics on the bus, by their segments: compared with a pattern without being
+//! written, and written for those who subscribed.
 
-use core::fmt::Write as _;
+use core::fmt::{self, Write};
 
-/// One segment of a bus topic. `:` and `_` stay as they are, because Phoenix's topics are full of
-/// them; what separates segments, what a pattern gives a meaning to, and what cannot be seen is
-/// percent-encoded. Two different names never become the same segment.
-pub(super) fn push_segment(topic: &mut String, name: &str) {
-    for letter in name.chars() {
-        if matches!(letter, '.' | '*' | '%') || letter.is_whitespace() || letter.is_control() {
-            let mut bytes = [0; 4];
-            for byte in letter.encode_utf8(&mut bytes).bytes() {
-                // Writing to a string cannot fail.
-                let _ = write!(topic, "%{byte:02X}");
+/// The most characters of a topic or event that are a part of a type.
+const TYPE_PART_MAX: usize = 256;
+
+/// One segment of a bus topic, before it is written.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Segment<'a> {
+    /// As it is.
+    Plain(&'a str),
+    /// A name. `:` and `_` stay as they are, because Phoenix's topics are full of them; what
+    /// separates segments, what a pattern gives a meaning to, and what cannot be seen is
+    /// percent-encoded. Two different names never become the same segment.
+    Name(&'a str),
+    /// A part of a templated type: readable, and therefore lossy. The raw topic is the subject of
+    /// the event, and the raw event is in its data.
+    TypePart(&'a str),
+}
+
+impl Segment<'_> {
+    /// Whether it is written like this.
+    pub(super) fn is(self, text: &str) -> bool {
+        let mut rest = Rest(text);
+        self.write(&mut rest).is_ok() && rest.0.is_empty()
+    }
+
+    fn write(self, out: &mut impl Write) -> fmt::Result {
+        match self {
+            Self::Plain(text) => out.write_str(text),
+            Self::Name(name) => {
+                for letter in name.chars() {
+                    if is_encoded(letter) {
+                        let mut bytes = [0; 4];
+                        for byte in letter.encode_utf8(&mut bytes).bytes() {
+                            write!(out, "%{byte:02X}")?;
+                        }
+                    } else {
+                        out.write_char(letter)?;
+                    }
+                }
+                Ok(())
             }
-        } else {
-            topic.push(letter);
+            Self::TypePart(name) => name.chars().take(TYPE_PART_MAX).try_for_each(|letter| {
+                let is_kept = letter.is_alphanumeric() || letter == '-';
+                out.write_char(if is_kept { letter } else { '_' })
+            }),
         }
     }
 }
 
-/// One part of a templated type: readable, and therefore lossy. The raw topic is the subject of
-/// the event.
-pub(super) fn push_type_part(part: &mut String, name: &str) {
-    part.extend(name.chars().map(|letter| match letter {
-        letter if letter.is_alphanumeric() || letter == '-' => letter,
-        _ => '_',
-    }));
+fn is_encoded(letter: char) -> bool {
+    matches!(letter, '.' | '*' | '%') || letter.is_whitespace() || letter.is_control()
+}
+
+/// The segments with dots between them.
+pub(super) fn joined<'a>(segments: impl IntoIterator<Item = Segment<'a>>) -> String {
+    let mut text = String::new();
+    for (index, segment) in segments.into_iter().enumerate() {
+        if index > 0 {
+            text.push('.');
+        }
+        // Writing to a string cannot fail.
+        let _ = segment.write(&mut text);
+    }
+    text.shrink_to_fit();
+    text
+}
+
+/// What is left of a text after what was written was found at its beginning.
+struct Rest<'a>(&'a str);
+
+impl Write for Rest<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 = self.0.strip_prefix(text).ok_or(fmt::Error)?;
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn segment(name: &str) -> String {
-        let mut text = String::new();
-        push_segment(&mut text, name);
-        text
+        joined([Segment::Name(name)])
     }
 
     #[test]
@@ -48,8 +98,28 @@ mod tests {
 
     #[test]
     fn types_are_readable() {
-        let mut part = String::new();
-        push_type_part(&mut part, "room:lobby.x y");
-        assert_eq!(part, "room_lobby_x_y");
+        assert_eq!(joined([Segment::TypePart("room:lobby.x y")]), "room_lobby_x_y");
+    }
+
+    /// An event's name may be as long as a message; its type is not.
+    #[test]
+    fn type_parts_are_short() {
+        let (long, cut) = ("ż".repeat(1_000_000), "ż".repeat(TYPE_PART_MAX));
+        assert_eq!(joined([Segment::TypePart(&long)]), cut);
+        assert!(Segment::TypePart(&long).is(&cut));
+    }
+
+    proptest! {
+        /// What is compared is what is written.
+        #[test]
+        fn segment_is_what_it_writes(name in "[a.*% \\PC]{0,4}", other in "[a.%2E_\\PC]{0,4}") {
+            for segment in [Segment::Plain(&name), Segment::Name(&name), Segment::TypePart(&name)] {
+                let written = joined([segment]);
+                prop_assert!(segment.is(&written));
+                prop_assert_eq!(segment.is(&other), written == other);
+                let longer = format!("{}a", written);
+                prop_assert!(!segment.is(&longer));
+            }
+        }
     }
 }

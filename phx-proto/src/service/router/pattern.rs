@@ -1,5 +1,7 @@
 //! Patterns over bus topics.
 
+use super::names;
+
 /// A pattern of a subscription: literal segments between dots, `*` for any one segment, `**` for
 /// any number of them, none included.
 ///
@@ -55,31 +57,40 @@ impl TopicPattern {
     /// Whether a bus topic matches.
     #[must_use]
     pub fn matches(&self, topic: &str) -> bool {
-        // Which prefixes of the pattern match what was read so far.
-        let mut reached = vec![false; self.segments.len() + 1];
-        let mut before = reached.clone();
-        reached[0] = true;
-        self.skip_any(&mut reached);
-        for name in topic.split('.') {
-            core::mem::swap(&mut before, &mut reached);
-            reached.fill(false);
-            for (index, segment) in self.segments.iter().enumerate().filter(|(i, _)| before[*i]) {
-                match segment {
-                    Segment::Any => reached[index] = true,
-                    Segment::One => reached[index + 1] = true,
-                    Segment::Literal(literal) => reached[index + 1] |= **literal == *name,
-                }
-            }
-            self.skip_any(&mut reached);
-        }
-        reached[self.segments.len()]
+        self.matches_segments(topic.split('.').map(names::Segment::Plain))
     }
 
-    /// A `**` may stand for nothing.
-    fn skip_any(&self, reached: &mut [bool]) {
-        for (index, segment) in self.segments.iter().enumerate() {
-            if *segment == Segment::Any && reached[index] {
-                reached[index + 1] = true;
+    /// Whether a topic of these segments matches. Allocates nothing.
+    pub(super) fn matches_segments<'a>(
+        &self,
+        mut topic: impl Iterator<Item = names::Segment<'a>> + Clone,
+    ) -> bool {
+        let mut at = 0;
+        // Behind the last `**`, and where in the topic it was met: what it stands for grows when the
+        // rest does not match. Those before it need not change: they matched as early as possible.
+        let mut last_any = None;
+        loop {
+            let matched = match self.segments.get(at) {
+                Some(Segment::Any) => {
+                    last_any = Some((at + 1, topic.clone()));
+                    true
+                }
+                Some(Segment::One) => topic.next().is_some(),
+                Some(Segment::Literal(literal)) => {
+                    topic.next().is_some_and(|name| name.is(literal))
+                }
+                None if topic.next().is_none() => return true,
+                None => false,
+            };
+            if matched {
+                at += 1;
+            } else if let Some((behind, met)) = &mut last_any {
+                if met.next().is_none() {
+                    return false;
+                }
+                (at, topic) = (*behind, met.clone());
+            } else {
+                return false;
             }
         }
     }

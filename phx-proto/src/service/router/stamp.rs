@@ -8,7 +8,8 @@ use crate::time::Time;
 /// Makes event ids in the form of UUIDv7 (RFC 9562): the milliseconds since the Unix epoch, then
 /// a counter within the millisecond, then chance.
 ///
-/// The ids of one value only grow, also when the clock does not.
+/// The ids of one value only grow, also when the clock does not. The supervisor draws one for each
+/// event that something is subscribed to, so what follows an id does not tell what was missed.
 ///
 /// ```
 /// use phx_proto::{EventIds, Time};

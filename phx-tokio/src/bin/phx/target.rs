@@ -2,12 +2,15 @@
 
 use core::fmt::{self, Display};
 use core::time::Duration;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use phx_tokio::{Channel, Client, Config, JoinOptions, JoinParams, Payload, Setup, Tls, TlsFiles};
-use serde_json::{Map, Value};
+use phx_tokio::{
+    Channel, Client, Config, JoinOptions, JoinParams, Payload, Secret, Setup, Tls, TlsFiles,
+};
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::exit::Failed;
 use crate::progress::Progress;
@@ -112,7 +115,7 @@ impl Target {
     /// Connects, or says in one line why not.
     pub(crate) async fn connect(&self) -> Result<Connected, Failed> {
         let until = self.timeout.map(|timeout| Instant::now() + timeout);
-        let params = self.join_params()?;
+        let params = self.join_params()?.into();
         let setup = Setup::new(self.config()?);
         let (setup, record) = match &self.record {
             None => (setup, None),
@@ -221,7 +224,8 @@ impl Target {
         tls.map(Some).map_err(|error| Failed::Usage(error.to_string()))
     }
 
-    fn join_params(&self) -> Result<JoinParams, Failed> {
+    /// The parameters of joins, other members than those of the options as they are written.
+    fn join_params(&self) -> Result<Payload, Failed> {
         let bad = |error: &dyn Display| Failed::Usage(format!("--join-params: {error}"));
         let given = match &self.join_params {
             None => Payload::empty(),
@@ -230,17 +234,22 @@ impl Target {
             }
         };
         if self.join_param_env.is_empty() && self.join_param_file.is_empty() {
-            return Ok(given.into());
+            return Ok(given);
         }
-        let members = given.deserialize::<Map<String, Value>>();
+        let members = given.deserialize::<BTreeMap<String, Box<RawValue>>>();
         let mut members = members.map_err(|_| bad(&"parameters are added to an object only"))?;
+        let mut add = |name: &String, secret: &Secret| {
+            let value = to_raw_value(secret.expose()).map_err(|error| bad(&error))?;
+            members.insert(name.clone(), value);
+            Ok::<_, Failed>(())
+        };
         for (name, variable) in &self.join_param_env {
-            members.insert(name.clone(), source::variable(variable)?.expose().into());
+            add(name, &source::variable(variable)?)?;
         }
         for (name, file) in &self.join_param_file {
-            members.insert(name.clone(), source::secret_file(file.as_ref())?.expose().into());
+            add(name, &source::secret_file(file.as_ref())?)?;
         }
-        Ok(Payload::from(Value::Object(members)).into())
+        Payload::json(&members).map_err(|error| bad(&error))
     }
 }
 
@@ -276,7 +285,7 @@ impl fmt::Debug for Target {
 pub(crate) fn secret(
     variable: Option<&str>,
     file: Option<&PathBuf>,
-) -> Result<Option<phx_tokio::Secret>, Failed> {
+) -> Result<Option<Secret>, Failed> {
     match (variable, file) {
         (Some(variable), _) => source::variable(variable).map(Some),
         (None, Some(file)) => source::secret_file(file).map(Some),
@@ -288,5 +297,34 @@ fn name_and_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("write it as NAME=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        target: Target,
+    }
+
+    /// A secret that is added to parameters leaves the others as they are written.
+    #[test]
+    fn join_params_are_kept_as_text() {
+        let file = std::env::temp_dir().join(format!("phx-{}-secret", std::process::id()));
+        std::fs::write(&file, "s3\"cret\n").unwrap();
+        let secret = format!("token={}", file.display());
+        let written = r#"{"n": [1.0,1E400, 10000000000000000000001],"token":1}"#;
+        let args =
+            ["phx", "ws://localhost", "--join-params", written, "--join-param-file", &secret];
+        let target = Command::try_parse_from(args).unwrap().target;
+        let params = target.join_params();
+        std::fs::remove_file(&file).unwrap();
+        let expected = r#"{"n":[1.0,1E400, 10000000000000000000001],"token":"s3\"cret"}"#;
+        assert_eq!(params.unwrap().get(), Ok(expected));
     }
 }

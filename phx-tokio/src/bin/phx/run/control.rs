@@ -17,13 +17,10 @@ use core::future::{Future, poll_fn};
 use core::pin::Pin;
 use core::task::Poll;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use phx_tokio::{
-    Channel, ChannelStatus, JoinFailed, LeaveOutcome, Payload, PushError, PushErrorKind,
+    Channel, ChannelStatus, EventData, JoinFailed, LeaveOutcome, Payload, PushError, PushErrorKind,
     PushFailed, PushOptions, Supervisor,
 };
-use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -144,28 +141,25 @@ fn line(input: &mut impl BufRead) -> Option<Option<Vec<u8>>> {
 }
 
 async fn malformed(reports: &Reports, line: u64, bad: Malformed) {
-    let mut data = Map::new();
+    let mut data = EventData::new();
     if let Some(id) = bad.id {
-        data.insert("id".to_owned(), id.into());
+        data.insert("id", id);
     }
-    data.insert("line".to_owned(), line.into());
-    data.insert("message".to_owned(), bad.message.into());
+    data.insert("line", line);
+    data.insert("message", bad.message);
     reports.answer("phx.control.malformed", None, data).await;
 }
-
-/// What an order came to: the details of its success, or why not.
-type Outcome = Result<Map<String, Value>, Why>;
 
 /// Why an order failed: a word for programs, a sentence for people, and what the server said.
 struct Why {
     reason: &'static str,
     message: String,
-    response: Map<String, Value>,
+    response: Option<Payload>,
 }
 
 impl Why {
     fn new(reason: &'static str, error: &impl ToString) -> Self {
-        Self { reason, message: error.to_string(), response: Map::new() }
+        Self { reason, message: error.to_string(), response: None }
     }
 }
 
@@ -177,35 +171,39 @@ async fn carry_out(
     reports: &Reports,
 ) {
     let Order { id, command, connection, topic } = order;
-    let mut data = Map::new();
-    data.insert("id".to_owned(), id.into());
-    data.insert("line".to_owned(), line.into());
-    data.insert("command".to_owned(), command.name().into());
-    data.insert("connection_name".to_owned(), connection.as_str().into());
-    data.insert("topic".to_owned(), topic.as_str().into());
+    let mut data = EventData::new();
+    data.insert("id", id);
+    data.insert("line", line);
+    data.insert("command", command.name());
+    data.insert("connection_name", &*connection);
+    data.insert("topic", &*topic);
     if let Command::Push { event, .. } | Command::Cast { event, .. } = &command {
-        data.insert("event".to_owned(), event.as_str().into());
+        data.insert("event", &**event);
     }
-    let (kind, more) = match outcome(command, &connection, &topic, supervisor, joined).await {
-        Ok(more) => ("phx.control.done", more),
+    let done = outcome(command, &connection, &topic, supervisor, joined, &mut data).await;
+    let kind = match done {
+        Ok(()) => "phx.control.done",
         Err(why) => {
-            let mut more = why.response;
-            more.insert("reason".to_owned(), why.reason.into());
-            more.insert("message".to_owned(), why.message.into());
-            ("phx.control.failed", more)
+            data.insert("reason", why.reason);
+            data.insert("message", why.message);
+            if let Some(response) = &why.response {
+                data.insert_payload("response", response);
+            }
+            "phx.control.failed"
         }
     };
-    data.extend(more);
     reports.answer(kind, Some(topic), data).await;
 }
 
+/// Carries out a command, and adds what came of it to the data.
 async fn outcome(
     command: Command,
     connection: &str,
     topic: &str,
     supervisor: &Supervisor,
     joined: &Joined,
-) -> Outcome {
+    data: &mut EventData,
+) -> Result<(), Why> {
     let client = supervisor.client(connection);
     let client = client.map_err(|error| Why::new("unknown_connection", &error))?;
     match command {
@@ -214,24 +212,23 @@ async fn outcome(
             let options = timeout.map_or(options, |timeout| options.timeout(timeout));
             let reply = client.push_with(topic, &event, payload, options).await;
             let reply = reply.map_err(not_pushed)?;
-            let mut done = response(&reply.response);
-            done.insert("status".to_owned(), (*reply.status).into());
-            Ok(done)
+            data.insert("status", &*reply.status);
+            data.insert_payload("response", &reply.response);
         }
         Command::Cast { event, payload, timeout } => {
             let options = PushOptions::cast();
             let options = timeout.map_or(options, |timeout| options.timeout(timeout));
             client.cast_with(topic, &event, payload, options).await.map_err(not_pushed)?;
-            Ok(Map::new())
         }
         Command::Join { params } => {
             let channel = client.join(topic, params).await.map_err(|error| not_joined(&error))?;
-            let done = channel.join_response().as_ref().map(response).unwrap_or_default();
+            if let Some(response) = channel.join_response() {
+                data.insert_payload("response", &response);
+            }
             let mut joined = joined.lock().unwrap_or_else(PoisonError::into_inner);
             // Of connections that ended meanwhile, and of topics that were left.
             joined.retain(|_, channel| channel.status() != ChannelStatus::Closed);
             joined.insert((connection.to_owned(), topic.to_owned()), channel);
-            Ok(done)
         }
         Command::Leave => {
             let left = client.leave_topic(topic).await;
@@ -242,16 +239,17 @@ async fn outcome(
                 LeaveOutcome::Offline => "offline",
                 _ => "local",
             };
-            Ok([("outcome".to_owned(), outcome.into())].into_iter().collect())
+            data.insert("outcome", outcome);
         }
     }
+    Ok(())
 }
 
 fn not_joined(error: &JoinFailed) -> Why {
     match error {
         JoinFailed::NotAccepted(error) => Why::new("not_accepted", error),
         JoinFailed::Rejected(rejection) => {
-            Why { response: response(&rejection.response), ..Why::new("rejected", error) }
+            Why { response: Some(rejection.response.clone()), ..Why::new("rejected", error) }
         }
         JoinFailed::Deadline { .. } => Why::new("timed_out", error),
         _ => Why::new("ended", error),
@@ -269,19 +267,6 @@ fn not_pushed(error: PushFailed) -> Why {
         _ => "cancelled",
     };
     Why::new(reason, &error)
-}
-
-/// As the data of events holds payloads.
-fn response(payload: &Payload) -> Map<String, Value> {
-    let (key, value) = if payload.is_binary() {
-        ("response_base64", STANDARD.encode(payload.as_bytes()).into())
-    } else {
-        match payload.to_value() {
-            Ok(value) => ("response", value),
-            Err(_) => ("response_text", String::from_utf8_lossy(payload.as_bytes()).into()),
-        }
-    };
-    [(key.to_owned(), value)].into_iter().collect()
 }
 
 #[cfg(test)]

@@ -91,7 +91,7 @@ pub(super) async fn tell(every: Duration, supervisor: Supervisor, reports: Repor
     loop {
         ticks.tick().await;
         let connections = json(&supervisor.metrics());
-        let data = [("connections".to_owned(), connections.into())].into_iter().collect();
+        let data = [("connections", connections)].into_iter().collect();
         reports.offer("phx.metrics", data);
     }
 }

@@ -200,10 +200,10 @@ async fn at_once(stop: &mut Stop) {
 async fn log_gave_up(mut events: Subscription) -> ! {
     while let Some(event) = events.next().await {
         let BusEvent::Event(routed) = event else { continue };
-        let text = |key: &str| routed.event.data.get(key).and_then(|value| value.as_str());
-        if text("state") == Some("gave_up") {
+        let text = |key: &str| routed.event.data.get_str(key);
+        if text("state").as_deref() == Some("gave_up") {
             let name = text("connection_name").unwrap_or_default();
-            let why = text("message").unwrap_or("no cause is known");
+            let why = text("message").unwrap_or("no cause is known".into());
             log(&format!("{name}: gave up: {why}"));
         }
     }

@@ -4,14 +4,16 @@
 //! {"id": "7", "push": {"connection": "backend", "topic": "room:a", "event": "buy", "payload": {}}}
 //! ```
 //!
-//! Messages name keys and kinds of values, never a value: payloads are often secret.
+//! Messages name keys and kinds of values, never a value: payloads are often secret. Payloads pass as
+//! the text that they are: numbers of any length, order and repetition of keys.
 
 use core::time::Duration;
+use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use phx_tokio::Payload;
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 
 /// The longest id: it is kept while its order is carried out, and it is the caller's.
 const ID_MAX: usize = 256;
@@ -45,6 +47,9 @@ impl Command {
     }
 }
 
+/// The members of an object, as they are written.
+type Members<'a> = BTreeMap<String, &'a RawValue>;
+
 /// A line that is no order.
 #[derive(Debug)]
 pub(super) struct Malformed {
@@ -56,16 +61,14 @@ pub(super) struct Malformed {
 impl Order {
     pub(super) fn parse(line: &[u8]) -> Result<Self, Malformed> {
         let bad = |id: Option<&String>, message: String| Malformed { id: id.cloned(), message };
-        let mut members = match serde_json::from_slice(line) {
-            Ok(Value::Object(members)) => members,
-            Ok(other) => {
-                let message = format!("a line is an object, not {}", kind(&other));
-                return Err(bad(None, message));
-            }
-            Err(error) => return Err(bad(None, format!("the line is no JSON: {error}"))),
-        };
-        let id = match members.remove("id") {
-            Some(Value::String(id)) if !id.is_empty() && id.len() <= ID_MAX => id,
+        let no_json = |error| bad(None, format!("the line is no JSON: {error}"));
+        let line: &RawValue = serde_json::from_slice(line).map_err(no_json)?;
+        if kind(line) != "an object" {
+            return Err(bad(None, format!("a line is an object, not {}", kind(line))));
+        }
+        let mut members: Members<'_> = serde_json::from_str(line.get()).map_err(no_json)?;
+        let id = match members.remove("id").map(text) {
+            Some(Some(id)) if !id.is_empty() && id.len() <= ID_MAX => id,
             Some(_) => {
                 let message = format!("the key \"id\" is a string of 1 to {ID_MAX} bytes");
                 return Err(bad(None, message));
@@ -75,7 +78,7 @@ impl Order {
         Self::of(&id, members).map_err(|message| bad(Some(&id), message))
     }
 
-    fn of(id: &str, members: Map<String, Value>) -> Result<Self, String> {
+    fn of(id: &str, members: Members<'_>) -> Result<Self, String> {
         const WANTED: &str =
             "beside \"id\" there is one of \"push\", \"cast\", \"join\" and \"leave\"";
         let mut members = members.into_iter();
@@ -85,8 +88,8 @@ impl Order {
         if !["push", "cast", "join", "leave"].contains(&name.as_str()) {
             return Err(WANTED.to_owned());
         }
-        let Value::Object(members) = value else {
-            return Err(format!("the key {name:?} is an object, not {}", kind(&value)));
+        let Ok(members) = serde_json::from_str(value.get()) else {
+            return Err(format!("the key {name:?} is an object, not {}", kind(value)));
         };
         let mut details = Details { of: &name, members };
         let (connection, topic) = (details.text("connection")?, details.text("topic")?);
@@ -110,14 +113,14 @@ impl Order {
 /// What is inside of a command.
 struct Details<'a> {
     of: &'a str,
-    members: Map<String, Value>,
+    members: Members<'a>,
 }
 
 impl Details<'_> {
     fn text(&mut self, key: &str) -> Result<String, String> {
         match self.members.remove(key) {
-            Some(Value::String(text)) => Ok(text),
-            Some(other) => Err(format!("{:?}: {key:?} is a string, not {}", self.of, kind(&other))),
+            Some(value) => text(value)
+                .ok_or_else(|| format!("{:?}: {key:?} is a string, not {}", self.of, kind(value))),
             None => Err(format!("{:?}: {key:?} is missing", self.of)),
         }
     }
@@ -125,16 +128,17 @@ impl Details<'_> {
     fn msec(&mut self, key: &str) -> Result<Option<Duration>, String> {
         match self.members.remove(key) {
             None => Ok(None),
-            Some(value) => match value.as_u64() {
-                Some(msec) => Ok(Some(Duration::from_millis(msec))),
-                None => Err(format!("{:?}: {key:?} is a whole number of milliseconds", self.of)),
+            Some(value) => match serde_json::from_str(value.get()) {
+                Ok(msec) => Ok(Some(Duration::from_millis(msec))),
+                Err(_) => Err(format!("{:?}: {key:?} is a whole number of milliseconds", self.of)),
             },
         }
     }
 
     /// `{}` when there is none, which Phoenix expects then.
     fn json(&mut self, key: &str) -> Payload {
-        self.members.remove(key).map_or_else(Payload::empty, Payload::from)
+        let payload = self.members.remove(key).and_then(|value| Payload::json(value).ok());
+        payload.unwrap_or_else(Payload::empty)
     }
 
     fn payload(&mut self) -> Result<Payload, String> {
@@ -144,7 +148,7 @@ impl Details<'_> {
         if self.members.contains_key("payload") {
             return Err(format!("{:?}: there is a \"payload\" and a \"payload_base64\"", self.of));
         }
-        let bytes = value.as_str().and_then(|text| STANDARD.decode(text).ok());
+        let bytes = text(value).and_then(|text| STANDARD.decode(text).ok());
         let bytes = bytes.ok_or_else(|| format!("{:?}: \"payload_base64\" is no base64", self.of));
         bytes.map(Payload::binary)
     }
@@ -157,14 +161,24 @@ impl Details<'_> {
     }
 }
 
-const fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
+/// The text of a string.
+fn text(value: &RawValue) -> Option<String> {
+    serde_json::from_str(value.get()).ok()
+}
+
+fn kind(value: &RawValue) -> &'static str {
+    match value.get().as_bytes().first() {
+        Some(b'n') => "null",
+        Some(b't' | b'f') => "a boolean",
+        Some(b'"') if text(value).is_none() => "one with half of a surrogate pair",
+        Some(b'"') => "a string",
+        Some(b'[') => "a list",
+        // Its members have no keys that can be read.
+        Some(b'{') if serde_json::from_str::<Members<'_>>(value.get()).is_err() => {
+            "one whose keys have half of a surrogate pair"
+        }
+        Some(b'{') => "an object",
+        _ => "a number",
     }
 }
 
@@ -184,6 +198,15 @@ mod tests {
         let Command::Push { event, payload, timeout } = push.command else { panic!("a push") };
         assert_eq!((&*event, payload.to_value().unwrap()), ("e", serde_json::json!({"x": 1})));
         assert_eq!(timeout, Some(Duration::from_millis(5)));
+
+        // As it is written.
+        let text = r#"{"b":1.0, "a":10000000000000000000001,"b":1e400}"#;
+        let push = read(&format!(
+            r#"{{"id": "7", "push": {{"connection": "a", "topic": "t", "event": "e",
+                "payload": {text}}}}}"#
+        ));
+        let Command::Push { payload, .. } = push.command else { panic!("a push") };
+        assert_eq!(payload.get(), Ok(text));
 
         let cast = r#"{"id": "7", "cast": {"connection": "a", "topic": "t", "event": "e",
             "payload_base64": "AP8="}}"#;
@@ -205,6 +228,18 @@ mod tests {
             ("{}", None, "\"id\" is missing"),
             (r#"{"id": 7}"#, None, "\"id\" is a string"),
             (r#"{"id": ""}"#, None, "\"id\" is a string"),
+            (
+                r#"{"id": "x", "leave": {"topic": "\ud800"}}"#,
+                Some("x"),
+                "\"connection\" is missing",
+            ),
+            (
+                r#"{"id": "x", "leave": {"connection": "\ud800"}}"#,
+                Some("x"),
+                "is a string, not one with half of a surrogate pair",
+            ),
+            (r#"{"id": "x", "leave": {"\ud800": 1}}"#, Some("x"), "half of a surrogate pair"),
+            (r#"{"\ud800": 1}"#, None, "half of a surrogate pair"),
             (r#"{"id": "x"}"#, Some("x"), "one of \"push\""),
             (r#"{"id": "x", "shove": {}}"#, Some("x"), "one of \"push\""),
             (r#"{"id": "x", "push": {}, "join": {}}"#, Some("x"), "one of \"push\""),

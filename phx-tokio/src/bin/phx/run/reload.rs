@@ -14,8 +14,8 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::path::PathBuf;
 
-use phx_tokio::{Connections, StartError, Supervisor};
-use serde_json::{Map, Value, json};
+use phx_tokio::{Connections, EventData, StartError, Supervisor};
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::reports::Reports;
@@ -114,9 +114,9 @@ fn not_started(started: Result<(), StartError>) {
     }
 }
 
-fn object(value: Value) -> Map<String, Value> {
+fn object(value: Value) -> EventData {
     match value {
-        Value::Object(object) => object,
-        _ => Map::new(),
+        Value::Object(object) => object.into_iter().collect(),
+        _ => EventData::new(),
     }
 }

@@ -15,8 +15,9 @@ use core::time::Duration;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use phx_tokio::{BusEvent, CloudEvent, EventIds, Runtime, Subscription, TokioRuntime};
-use serde_json::{Map, Value};
+use phx_tokio::{
+    BusEvent, CloudEvent, EventData, EventIds, EventValue, Runtime, Subscription, TokioRuntime,
+};
 use tokio::sync::{mpsc, watch};
 
 use super::lines::line;
@@ -65,7 +66,7 @@ pub(super) struct Printer {
 }
 
 impl Stamps {
-    fn event(&self, kind: &str, data: Map<String, Value>) -> CloudEvent {
+    fn event(&self, kind: &str, data: EventData) -> CloudEvent {
         let at = self.runtime.wall();
         let id = self.ids.lock().unwrap_or_else(PoisonError::into_inner).next(at);
         let mut event = CloudEvent::new(SOURCE, kind, id, at);
@@ -94,12 +95,7 @@ impl Reports {
 
     /// Hands the answer to an order to the printer, and waits while too many wait for it already:
     /// no further order is read then.
-    pub(super) async fn answer(
-        &self,
-        kind: &str,
-        subject: Option<String>,
-        data: Map<String, Value>,
-    ) {
+    pub(super) async fn answer(&self, kind: &str, subject: Option<String>, data: EventData) {
         let mut event = self.stamps.event(kind, data);
         event.subject = subject;
         // Nobody reads any more, and the run ends for that reason.
@@ -107,7 +103,7 @@ impl Reports {
     }
 
     /// Hands an event to the printer; drops and counts it while too many wait for it.
-    pub(super) fn offer(&self, kind: &str, data: Map<String, Value>) {
+    pub(super) fn offer(&self, kind: &str, data: EventData) {
         if self.sender.try_send(self.stamps.event(kind, data)).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
@@ -170,7 +166,7 @@ impl Printer {
         stages: &mut watch::Receiver<Stage>,
     ) -> Result<(), u64> {
         let Some(line) = line(&self.output, event) else { return Ok(()) };
-        let stands_for = match event.data.get("count").and_then(Value::as_u64) {
+        let stands_for = match count(event) {
             Some(count) if event.kind == DROPPED => count,
             _ => 1,
         };
@@ -216,8 +212,8 @@ impl Printer {
         if event.kind != "phoenix.connection.protocol_error" {
             return Some(event);
         }
-        let text = |key: &str| event.data.get(key).and_then(Value::as_str).unwrap_or_default();
-        let kind = format!("{}\n{}", text("connection_name"), kind_of_problem(text("reason")));
+        let text = |key: &str| event.data.get_str(key).unwrap_or_default();
+        let kind = format!("{}\n{}", text("connection_name"), kind_of_problem(&text("reason")));
         self.bad_frames.report(Instant::now(), &kind, event)
     }
 
@@ -228,13 +224,17 @@ impl Printer {
 
     fn dropped(&self, count: u64) -> CloudEvent {
         log(&format!("{count} events were dropped: the output is not read, or too slowly"));
-        let data = [("count".to_owned(), count.into())].into_iter().collect();
+        let data = [("count", count)].into_iter().collect();
         self.stamps.event(DROPPED, data)
     }
 }
 
 /// The last of several bad frames, with how many it stands for.
 fn counted(mut event: CloudEvent, count: u64) -> CloudEvent {
-    event.data.insert("count".to_owned(), count.into());
+    event.data.insert("count", count);
     event
+}
+
+fn count(event: &CloudEvent) -> Option<u64> {
+    event.data.get("count").map(EventValue::deserialize)?.ok()
 }
