@@ -155,11 +155,11 @@ const fn subject(signal: &Signal) -> Option<Subject<'_>> {
 /// What a signal keeps in memory, roughly: its payload.
 fn bytes(signal: &Signal) -> usize {
     match signal {
-        Signal::Message { event, payload, .. } => event.len() + payload.kept_len(),
-        Signal::PushEnded { outcome: PushOutcome::Reply(reply), .. } => reply.response.kept_len(),
-        Signal::Joined { response, .. } | Signal::Resumed { response, .. } => response.kept_len(),
-        Signal::Errored { payload, .. } => payload.kept_len(),
-        Signal::JoinRejected { rejection, .. } => rejection.response.kept_len(),
+        Signal::Message { event, payload, .. } => event.len() + payload.held_len(),
+        Signal::PushEnded { outcome: PushOutcome::Reply(reply), .. } => reply.response.held_len(),
+        Signal::Joined { response, .. } | Signal::Resumed { response, .. } => response.held_len(),
+        Signal::Errored { payload, .. } => payload.held_len(),
+        Signal::JoinRejected { rejection, .. } => rejection.response.held_len(),
         _ => 0,
     }
 }
