@@ -32,6 +32,11 @@ impl ByteStr {
         Self(bytes)
     }
 
+    /// A copy of the bytes of another one.
+    pub(super) const fn copied(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+
     /// A string of the program's own.
     pub(super) const fn from_static(text: &'static str) -> Self {
         Self(Bytes::from_static(text.as_bytes()))

@@ -16,6 +16,7 @@ mod scan;
 mod simple;
 mod text;
 mod v1;
+pub(crate) mod weight;
 
 use core::fmt;
 

@@ -167,13 +167,15 @@ impl Payload {
         self.range().len()
     }
 
-    /// The bytes it keeps in memory, told without a look at them: for those who count what waits.
-    #[cfg(feature = "driver")]
-    pub(crate) fn kept_len(&self) -> usize {
-        match self.kind {
-            Kind::Member => self.buffer.len(),
-            _ => self.len(),
-        }
+    /// The length of its buffer in bytes, further members of a reply and headroom included: what it
+    /// takes in memory, found without a look at the bytes.
+    pub(crate) const fn held_len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// The same kind of payload with these bytes, which are a copy of its own.
+    pub(super) fn with_bytes(&self, bytes: Bytes) -> Self {
+        if self.is_binary() { Self::binary_shared(bytes) } else { Self::unparsed(bytes) }
     }
 
     /// A clone, if it may be memory that the application owns; none of what was written into memory
