@@ -254,3 +254,125 @@ fn numbers_of_metas_are_numbers() {
         assert!(typed.sync_state(&Payload::from(bad.clone())).is_err(), "{bad}");
     }
 }
+
+/// A list has a bound. What passes it frees the list, and a larger bound takes the same state.
+#[test]
+fn list_over_its_bound_ends_typed() {
+    let users = |count: usize| {
+        let user = |at| (format!("user{at}"), metas(&[&format!("r{at}")]));
+        Payload::from(Value::Object((0..count).map(user).collect()))
+    };
+    let mut presence = Presence::<Value>::new().bytes_max(100_000);
+    assert!(presence.sync_state(&users(20)).is_ok());
+    let too_large = PresenceError::TooLarge { max: 100_000 };
+    for _ in 0..2 {
+        assert_eq!(presence.sync_state(&users(10_000)), Err(too_large.clone()));
+        assert!(presence.is_empty() && !presence.is_synced());
+        assert_eq!(presence.sync_state(&users(1)), Ok(Vec::new()), "not before the next join");
+        presence.joined();
+    }
+    assert_eq!(presence.sync_state(&users(20)).map(|changes| changes.len()), Ok(20));
+
+    // One diff after another, by what the list holds in the end.
+    let mut added = 0;
+    let ended = loop {
+        let joins = json!({ format!("more{added}"): metas(&["m"]) });
+        match presence.sync_diff(&Payload::from(json!({ "joins": joins, "leaves": {} }))) {
+            Ok(changes) => assert_eq!(changes.len(), 1),
+            Err(error) => break error,
+        }
+        added += 1;
+    };
+    assert_eq!(ended, too_large);
+    assert!((30..1_000).contains(&added), "{added}");
+    let mut presence = Presence::<Value>::new().bytes_max(20 << 20);
+    assert_eq!(presence.sync_state(&users(10_000)).map(|changes| changes.len()), Ok(10_000));
+}
+
+/// Who comes and goes for ever takes no memory that is not given back.
+#[test]
+fn list_that_stays_small_never_ends() {
+    let mut presence = Presence::<Value>::new().bytes_max(20_000);
+    state(&mut presence, json!({"ann": metas(&["a"])}));
+    for at in 0..2_000 {
+        let meta = |at: usize| json!({"ann": metas(&[&format!("r{at}")])});
+        let left = if at == 0 { json!({}) } else { meta(at - 1) };
+        assert_eq!(diff(&mut presence, meta(at), left).len(), if at == 0 { 1 } else { 2 });
+    }
+    assert_eq!(listed(&presence), ["ann a r1999"]);
+}
+
+/// Diffs that wait for their state count by the memory that they take, which is many times their
+/// text.
+#[test]
+fn held_diffs_count_by_their_memory() {
+    let empty = vec![json!({"": 0}); 6_000];
+    let meta = json!({"phx_ref": "f", "x": empty});
+    let diff = json!({"joins": {"ann": {"metas": [meta]}}, "leaves": {}});
+    let diff = Payload::from(diff);
+    assert!(diff.len() < 100_000);
+    let mut presence = Presence::<Value>::new();
+    assert_eq!(presence.sync_diff(&diff), Ok(Vec::new()));
+    assert_eq!(presence.sync_diff(&diff), Err(PresenceError::OutOfSync));
+}
+
+/// A key and a meta of it.
+type Shape = fn(usize) -> (String, Value);
+
+/// Metas that are small as text, or large in one place.
+const HOSTILE: [(&str, Shape); 7] = [
+    ("small", |at| (at.to_string(), json!({"phx_ref": at.to_string(), "n": 1}))),
+    ("one key", |at| ("all".to_owned(), json!({"phx_ref": at.to_string()}))),
+    ("maps", |at| (at.to_string(), json!({"phx_ref": "r", "x": vec![json!({"": 0}); 20]}))),
+    ("lists", |at| (at.to_string(), json!({"phx_ref": "r", "x": vec![json!([0]); 20]}))),
+    ("deep", |at| {
+        let deep = (0..100).fold(json!(0), |deep, _| json!({ "": deep }));
+        (at.to_string(), json!({"phx_ref": "r", "x": deep}))
+    }),
+    ("long key", |at| (at.to_string() + &"k".repeat(5_000), json!({"phx_ref": "r"}))),
+    ("long ref", |at| ("all".to_owned(), json!({"phx_ref": at.to_string() + &"r".repeat(5_000)}))),
+];
+
+/// A list holds what its bound allows, whatever it is made of.
+#[test]
+fn list_memory_is_its_bound() {
+    const MAX: usize = 256 << 10;
+    for (name, shape) in HOSTILE {
+        let diff = |at| {
+            let (key, meta) = shape(at);
+            Payload::from(json!({"joins": {key: {"metas": [meta]}}, "leaves": {}}))
+        };
+        let mut presence = Presence::<Value>::new().bytes_max(MAX);
+        state(&mut presence, json!({}));
+        let fits = (0..9_000).take_while(|at| presence.sync_diff(&diff(*at)).is_ok()).count();
+        assert!((3..9_000).contains(&fits), "{name}: {fits}");
+        let diffs: Vec<Payload> = (0..fits).map(diff).collect();
+        let mut presence = Presence::<Value>::new().bytes_max(MAX);
+        state(&mut presence, json!({}));
+        let held = allocation_counter::measure(|| {
+            diffs.iter().for_each(|diff| drop(presence.sync_diff(diff).expect("it fits")));
+        });
+        let held = usize::try_from(held.bytes_current).expect("a list");
+        assert!(held <= MAX + MAX / 4, "{name}: {held} bytes");
+        assert!(held >= MAX / 3, "{name}: {held} bytes");
+    }
+}
+
+/// A message whose values alone would be too much is not parsed.
+#[test]
+fn message_heavier_than_the_bound_is_not_parsed() {
+    let meta = json!({"phx_ref": "f", "x": vec![json!({"": 0}); 400_000]});
+    let hostile = json!({"ann": {"metas": [meta]}});
+    let diff = Payload::from(json!({"joins": hostile, "leaves": {}}));
+    let hostile = Payload::from(hostile);
+    let mut presence = Presence::<Value>::new();
+    let mut seen = Vec::new();
+    let held = allocation_counter::measure(|| {
+        seen.push(presence.sync_state(&hostile));
+        presence.joined();
+        seen.push(presence.sync_diff(&diff));
+    });
+    let too_large = Err(PresenceError::TooLarge { max: 64 << 20 });
+    assert_eq!(seen, [too_large.clone(), too_large]);
+    assert!(held.bytes_max < 10_000, "{} bytes for {}", held.bytes_max, hostile.len());
+}

@@ -117,7 +117,8 @@ fn metas() -> impl Strategy<Value = Value> {
 }
 
 fn entries() -> impl Strategy<Value = Value> {
-    let entry = (vec(metas(), 0..4), others()).prop_map(|(metas, mut entry)| {
+    let metas = prop_oneof![4 => vec(metas(), 0..4), 1 => vec(metas(), 4..16)];
+    let entry = (metas, others()).prop_map(|(metas, mut entry)| {
         entry.insert("metas".into(), metas.into());
         Value::from(entry)
     });

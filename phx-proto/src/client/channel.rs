@@ -321,7 +321,7 @@ impl Channel {
         let (mailbox, log) = inner
             .shared()
             .command(|state, now| state.add_presence(now, &inner.topic, inner.interest));
-        PresenceStream::new(Arc::clone(inner), mailbox, &log)
+        PresenceStream::new(Arc::clone(inner), mailbox, log)
     }
 
     /// Gives this interest up, and leaves the topic if it was the last one. Streams and clones

@@ -56,6 +56,9 @@ pub enum StreamEnd {
     Gone,
     /// The mailbox was full, and its policy is [`MailboxPolicy::Close`](super::MailboxPolicy).
     Overflow,
+    /// The list would take more memory than
+    /// [`PresenceStream::bytes_max`](super::PresenceStream::bytes_max) allows.
+    PresenceTooLarge,
 }
 
 /// The events of a channel, from [`Channel::messages`](super::Channel::messages).

@@ -9,17 +9,20 @@ use core::pin::Pin;
 use core::task::{Context, Poll, ready};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::vec;
 
 use futures_core::Stream;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::channel::ChannelInner;
-use super::messages::{ChannelEvent, Message, StreamEnd};
+use super::messages::{ChannelEvent, StreamEnd};
 use super::subscribers::Subscriber;
 use crate::event::cause::Interruption;
 use crate::presence::{Presence, PresenceChange, PresenceEntry, PresenceError};
 use crate::wire::ByteStr;
+use crate::wire::payload::Payload;
+use crate::wire::weight::weight;
 
 /// Something that happened to the presences of a channel.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,6 +65,8 @@ pub enum PresenceEvent<M = Value> {
 pub struct PresenceStream<M = Value> {
     channel: Arc<ChannelInner>,
     mailbox: Arc<Subscriber>,
+    /// What came since the last join and before the mailbox.
+    log: vec::IntoIter<Logged>,
     presence: Presence<M>,
     ready: VecDeque<PresenceEvent<M>>,
     done: bool,
@@ -94,14 +99,18 @@ impl<M: Clone + DeserializeOwned> PresenceStream<M> {
     pub(super) fn new(
         channel: Arc<ChannelInner>,
         mailbox: Arc<Subscriber>,
-        log: &[Message],
+        log: Vec<Logged>,
     ) -> Self {
         let (presence, ready) = (Presence::new(), VecDeque::new());
-        let mut stream = Self { channel, mailbox, presence, ready, done: false };
-        for message in log {
-            stream.apply_message(message);
-        }
-        stream
+        Self { channel, mailbox, log: log.into_iter(), presence, ready, done: false }
+    }
+
+    /// How many bytes of memory the list may take, 64 MiB by default; see
+    /// [`Presence::bytes_max`]. A list that would take more ends the stream with
+    /// [`StreamEnd::PresenceTooLarge`].
+    pub fn bytes_max(mut self, bytes: usize) -> Self {
+        self.presence = core::mem::take(&mut self.presence).bytes_max(bytes);
+        self
     }
 
     /// The next event; `None` after `Closed`.
@@ -141,6 +150,10 @@ impl<M: Clone + DeserializeOwned> PresenceStream<M> {
                 Some(_) => continue,
                 None => {}
             }
+            if let Some(logged) = self.log.next() {
+                self.apply_message(logged.kind, &logged.payload);
+                continue;
+            }
             match self.mailbox.take_event() {
                 Some(event) => self.apply(event),
                 None => break None,
@@ -158,6 +171,10 @@ impl<M: Clone + DeserializeOwned> PresenceStream<M> {
             if self.done {
                 return Poll::Ready(None);
             }
+            if let Some(logged) = self.log.next() {
+                self.apply_message(logged.kind, &logged.payload);
+                continue;
+            }
             let event = ready!(self.mailbox.poll_event(cx));
             self.apply(event);
         }
@@ -165,49 +182,64 @@ impl<M: Clone + DeserializeOwned> PresenceStream<M> {
 
     fn apply(&mut self, event: ChannelEvent) {
         match event {
-            ChannelEvent::Message(message) => self.apply_message(&message),
+            ChannelEvent::Message(message) => {
+                // Its mailbox hears of nothing else.
+                if let Some(kind) = PresenceKind::of(&message.event) {
+                    self.apply_message(kind, &message.payload);
+                }
+            }
             ChannelEvent::Interrupted { cause, count } => {
                 self.presence.joined();
                 self.ready.push_back(PresenceEvent::Interrupted { cause, count });
             }
             ChannelEvent::Resumed { .. } => self.presence.joined(),
             ChannelEvent::Lagged(dropped) => self.resync(dropped),
-            ChannelEvent::Closed(end) => {
-                if !self.done {
-                    self.ready.push_back(PresenceEvent::Closed(end));
-                }
-                self.done = true;
-            }
+            ChannelEvent::Closed(end) => self.end(end),
         }
     }
 
-    fn apply_message(&mut self, message: &Message) {
-        let result = if &*message.event == STATE {
-            self.presence.sync_state(&message.payload)
-        } else {
-            self.presence.sync_diff(&message.payload)
+    fn apply_message(&mut self, kind: PresenceKind, payload: &Payload) {
+        let result = match kind {
+            PresenceKind::State => self.presence.sync_state(payload),
+            PresenceKind::Diff => self.presence.sync_diff(payload),
         };
         match result {
             Ok(changes) => {
                 self.ready.extend(changes.into_iter().map(PresenceEvent::Change));
-                if &*message.event == STATE && self.presence.is_synced() {
+                if kind == PresenceKind::State && self.presence.is_synced() {
                     self.ready.push_back(PresenceEvent::Synced);
                 }
             }
             Err(PresenceError::OutOfSync) => self.resync(0),
+            Err(PresenceError::TooLarge { .. }) => {
+                self.log = Vec::new().into_iter();
+                self.channel.shared().peek(|state| {
+                    state.drop_mailbox(&self.mailbox);
+                    state.clear_mailbox(&self.mailbox);
+                });
+                self.end(StreamEnd::PresenceTooLarge);
+            }
             Err(error) => self.ready.push_back(PresenceEvent::Malformed(error)),
         }
+    }
+
+    fn end(&mut self, end: StreamEnd) {
+        if !self.done {
+            self.ready.push_back(PresenceEvent::Closed(end));
+        }
+        self.done = true;
     }
 
     /// Starts over from the server's state. What waits in the mailbox belongs to the old list.
     fn resync(&mut self, dropped: u64) {
         self.presence.lost();
+        let logged = core::mem::take(&mut self.log).len() as u64;
         let more = self.channel.shared().command(|state, now| {
             let dropped = state.clear_mailbox(&self.mailbox);
             state.rejoin(now, self.channel.topic());
             dropped
         });
-        self.ready.push_back(PresenceEvent::OutOfSync { dropped: dropped + more });
+        self.ready.push_back(PresenceEvent::OutOfSync { dropped: dropped + logged + more });
     }
 }
 
@@ -225,54 +257,79 @@ impl<M> Drop for PresenceStream<M> {
     }
 }
 
-const STATE: &str = "presence_state";
-const DIFF: &str = "presence_diff";
+/// Which presence message an event names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PresenceKind {
+    State,
+    Diff,
+}
 
-/// Whether an event is about presence.
-pub(super) fn is_presence(event: &ByteStr) -> bool {
-    *event == STATE || *event == DIFF
+impl PresenceKind {
+    pub(super) fn of(event: &ByteStr) -> Option<Self> {
+        [Self::State, Self::Diff].into_iter().find(|kind| *event == kind.name())
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::State => "presence_state",
+            Self::Diff => "presence_diff",
+        }
+    }
 }
 
 /// The presence messages since the last join, for a consumer that comes later than the state.
 ///
-/// Only channels whose server tracks presence have any. It is bounded like the diffs that a
-/// [`Presence`] holds back; beyond that a consumer has the channel joined anew instead.
+/// Only channels whose server tracks presence have any. What it holds is memory of its own, and
+/// bounded; beyond that a consumer has the channel joined anew instead.
 #[derive(Debug, Default)]
 pub(super) struct PresenceLog {
     /// `None` when something is missing.
-    messages: Option<Vec<Message>>,
-    bytes: usize,
+    messages: Option<Vec<Logged>>,
+    weight: usize,
+}
+
+/// A message of a log.
+#[derive(Clone, Debug)]
+pub(super) struct Logged {
+    kind: PresenceKind,
+    payload: Payload,
 }
 
 /// Messages in a log.
 const LOG_MESSAGES_MAX: usize = 256;
-/// Their bytes.
+/// The memory of a log.
 const LOG_BYTES_MAX: usize = 1 << 20;
+/// The memory of all logs of a connection.
+pub(super) const LOGS_BYTES_MAX: usize = 8 << 20;
 
 impl PresenceLog {
     /// The channel was joined: a state follows.
     pub(super) fn restart(&mut self) {
-        *self = Self { messages: Some(Vec::new()), bytes: 0 };
+        *self = Self { messages: Some(Vec::new()), weight: 0 };
     }
 
-    /// The channel is not joined any more.
+    /// Something is missing: the channel is not joined any more, or a bound was passed.
     pub(super) fn stop(&mut self) {
         *self = Self::default();
     }
 
-    pub(super) fn record(&mut self, message: &Message) {
+    /// The memory it takes.
+    pub(super) const fn weight(&self) -> usize {
+        self.weight
+    }
+
+    pub(super) fn record(&mut self, kind: PresenceKind, payload: &Payload) {
         let Some(messages) = &mut self.messages else { return };
-        self.bytes = self.bytes.saturating_add(message.payload.len());
-        if messages.len() < LOG_MESSAGES_MAX && self.bytes <= LOG_BYTES_MAX {
-            let Message { event, payload } = message.clone();
+        self.weight = self.weight.saturating_add(weight(0, payload));
+        if messages.len() < LOG_MESSAGES_MAX && self.weight <= LOG_BYTES_MAX {
             // A log lives long; the read buffer behind the payload should not.
-            messages.push(Message { event, payload: payload.into_compact() });
+            messages.push(Logged { kind, payload: payload.clone().into_compact() });
         } else {
             self.stop();
         }
     }
 
-    pub(super) fn messages(&self) -> Option<&[Message]> {
+    pub(super) fn messages(&self) -> Option<&[Logged]> {
         self.messages.as_deref()
     }
 }

@@ -195,6 +195,8 @@ pub(super) struct State {
     /// Topics to be joined anew, because a mailbox with that policy overflowed.
     pub(super) resyncs: Vec<Topic>,
     pub(super) topics: Table<Audience>,
+    /// The memory of the presence logs of all topics.
+    pub(super) logs_weight: usize,
     #[cfg(feature = "tracing")]
     trace: super::trace::Trace,
     /// Messages that some mailbox had no room for.
@@ -271,6 +273,7 @@ impl State {
             discarded: Vec::new(),
             resyncs: Vec::new(),
             topics: Table::seeded(seed),
+            logs_weight: 0,
             #[cfg(feature = "tracing")]
             trace: super::trace::Trace::new(),
             mailbox_drops: 0,
@@ -393,11 +396,11 @@ impl State {
                 self.wake_watchers();
             }
             Signal::Joined { topic, .. } => {
-                self.restart_presence(&topic);
+                self.change_log(&topic, PresenceLog::restart);
                 self.resolve_joins(&topic, &Ok(()));
             }
             Signal::Resumed { topic, response } => {
-                self.restart_presence(&topic);
+                self.change_log(&topic, PresenceLog::restart);
                 self.resolve_joins(&topic, &Ok(()));
                 self.tell(&topic, |mailbox| mailbox.resumed(response.clone()));
             }
@@ -413,9 +416,7 @@ impl State {
                 self.note(&topic, &JoinObstacle::Crashed(payload.into_compact()));
             }
             Signal::Interrupted { topic, cause } => {
-                if let Some(audience) = self.topics.get_mut(&topic) {
-                    audience.presence.stop();
-                }
+                self.change_log(&topic, PresenceLog::stop);
                 self.tell(&topic, |mailbox| mailbox.interrupted(cause.clone()));
             }
             Signal::Left { topic, outcome } => self.finish_leaves(Some(&topic), outcome),
@@ -488,13 +489,12 @@ impl State {
         };
         self.resolve_joins(&topic, &Err(JoinFailed::Ended(cause.clone())));
         self.tell(&topic, |mailbox| mailbox.close(StreamEnd::Channel(cause.clone())));
-        self.topics.remove(&topic);
+        self.remove_topic(&topic);
     }
 
-    fn restart_presence(&mut self, topic: &Topic) {
-        if let Some(audience) = self.topics.get_mut(topic) {
-            audience.presence.restart();
-        }
+    fn remove_topic(&mut self, topic: &str) {
+        self.change_log(topic, PresenceLog::stop);
+        self.topics.remove(topic);
     }
 
     fn tell(&mut self, topic: &Topic, mut tell: impl FnMut(&mut Mailbox)) {
@@ -600,7 +600,7 @@ impl State {
         let empty =
             |audience: &Audience| audience.joins.is_empty() && audience.mailboxes.is_empty();
         if self.topics.get(topic).is_some_and(empty) {
-            self.topics.remove(topic);
+            self.remove_topic(topic);
         }
     }
 }

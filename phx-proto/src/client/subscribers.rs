@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::mailbox::{Limits, Mailbox, MailboxPolicy};
 use super::messages::{ChannelEvent, Message, StreamEnd};
-use super::presence::is_presence;
+use super::presence::{LOGS_BYTES_MAX, Logged, PresenceKind, PresenceLog};
 use super::signals::ClientEvent;
 use super::signals::SignalQueue;
 use super::state::{Discarded, State};
@@ -144,11 +144,11 @@ impl State {
         now: Time,
         topic: &Topic,
         interest: InterestId,
-    ) -> (Arc<Subscriber>, Vec<Message>) {
+    ) -> (Arc<Subscriber>, Vec<Logged>) {
         let subscriber = self.add_subscriber(topic, interest, MailboxPolicy::DropOldest, true);
         subscriber.lock().mailbox.begin();
         let log = self.topics.get(topic).and_then(|audience| audience.presence.messages());
-        let log = log.map(<[Message]>::to_vec);
+        let log = log.map(<[Logged]>::to_vec);
         if log.is_none() && self.socket.channel_status(topic) == ChannelStatus::Joined {
             self.rejoin(now, topic);
         }
@@ -174,10 +174,13 @@ impl State {
     /// Hands a message to everyone who wants it.
     pub(super) fn deliver(&mut self, topic: Topic, message: Message) {
         let Some(audience) = self.topics.get_mut(&topic) else { return };
-        let presence = is_presence(&message.event);
-        if presence {
-            audience.presence.record(&message);
+        let presence = PresenceKind::of(&message.event);
+        if let Some(kind) = presence {
+            let before = audience.presence.weight();
+            audience.presence.record(kind, &message.payload);
+            self.logs_weight = self.logs_weight - before + audience.presence.weight();
         }
+        let presence = presence.is_some();
         let weight = weight(message.event.as_bytes().len(), &message.payload);
         let load = self.read_buffer.load(weight);
         let mut kept = true;
@@ -194,16 +197,44 @@ impl State {
             wakes.extend(slot.parked.take());
         };
         // The last one gets the message itself.
-        let Some((last, others)) = audience.mailboxes.split_last() else { return };
+        let Some((last, others)) = audience.mailboxes.split_last() else {
+            self.bound_logs(&topic);
+            return;
+        };
         for other in others.iter().filter(|other| presence || !other.presence) {
             hand(other, message.clone());
         }
         if presence || !last.presence {
             hand(last, message);
         }
+        if presence {
+            self.bound_logs(&topic);
+        }
         if !kept {
             self.resyncs.push(topic);
         }
+    }
+
+    /// Changes the log of a topic.
+    pub(super) fn change_log(&mut self, topic: &str, change: impl FnOnce(&mut PresenceLog)) {
+        let Some(audience) = self.topics.get_mut(topic) else { return };
+        self.logs_weight -= audience.presence.weight();
+        change(&mut audience.presence);
+        self.logs_weight += audience.presence.weight();
+    }
+
+    /// Keeps the logs in their bound, by stopping all but the one that grew: a stream is made most
+    /// often right after a join, so the newest log is the one to keep.
+    fn bound_logs(&mut self, grown: &Topic) {
+        if self.logs_weight <= LOGS_BYTES_MAX {
+            return;
+        }
+        self.topics.for_each_mut(|topic, audience| {
+            if topic != grown {
+                audience.presence.stop();
+            }
+        });
+        self.logs_weight = self.topics.get(grown).map_or(0, |of| of.presence.weight());
     }
 
     /// Drops everything that waits but the end; how many messages there were.

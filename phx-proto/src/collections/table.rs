@@ -130,6 +130,14 @@ impl<V> Table<V> {
         entries.into_iter()
     }
 
+    /// Changes every entry, in no order: what is done to one must not depend on another.
+    #[cfg(feature = "driver")]
+    pub(crate) fn for_each_mut(&mut self, mut change: impl FnMut(&Topic, &mut V)) {
+        for (topic, value) in self.places.iter_mut().flatten() {
+            change(topic, value);
+        }
+    }
+
     /// Where the topic is in the index.
     #[inline]
     fn find(&self, name: &[u8]) -> Option<usize> {

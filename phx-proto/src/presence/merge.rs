@@ -1,98 +1,142 @@
 //! The arithmetic of presence: what differs between two lists, and a list after a diff.
+//!
+//! The work of a message is linear in what it holds and in the metas of the keys that it names, but
+//! for the logarithm of sorting: refs are looked up in sorted lists, never one by one.
 
+use core::cmp::Ordering;
+use core::mem::size_of;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Deserializer, Error as _};
+use serde_json::{Map, Value};
 
-use super::entry::{PresenceChange, PresenceEntry, PresenceMeta};
+use super::entry::{self, PresenceChange, PresenceEntry, PresenceMeta};
+use crate::wire::weight::members_weight;
 
-type Entries<M> = BTreeMap<String, PresenceEntry<M>>;
+/// Presences of a message, in order of their keys.
+#[derive(Clone, Debug)]
+pub(super) struct Entries<M>(Vec<(String, PresenceEntry<M>)>);
+
+impl<'de, M: DeserializeOwned> Deserialize<'de> for Entries<M> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let entries = Map::<String, Value>::deserialize(deserializer)?.into_iter();
+        let entries = entries.map(|(key, value)| Ok((key, entry::entry(value)?)));
+        let mut entries =
+            entries.collect::<Result<Vec<_>, serde_json::Error>>().map_err(D::Error::custom)?;
+        // Another crate may turn on the feature `preserve_order` of serde_json.
+        if !entries.is_sorted_by(|(one, _), (two, _)| one <= two) {
+            entries.sort_unstable_by(|(one, _), (two, _)| one.cmp(two));
+        }
+        Ok(Self(entries))
+    }
+}
+
+impl<M> Default for Entries<M> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<M> Entries<M> {
+    fn get(&self, key: &str) -> Option<&PresenceEntry<M>> {
+        let at = self.0.binary_search_by(|(other, _)| other.as_str().cmp(key)).ok()?;
+        Some(&self.0[at].1)
+    }
+
+    /// The memory they take.
+    fn weight(&self) -> usize {
+        self.0.iter().map(|(key, entry)| weight_of(key, entry)).sum()
+    }
+}
+
+/// The list: every presence, and the memory they take.
+#[derive(Clone, Debug)]
+pub(super) struct List<M> {
+    pub(super) entries: BTreeMap<String, PresenceEntry<M>>,
+    pub(super) weight: usize,
+}
+
+impl<M> List<M> {
+    pub(super) const fn new() -> Self {
+        Self { entries: BTreeMap::new(), weight: 0 }
+    }
+}
 
 /// A `presence_diff`. The server always sends both members (`wire/presence_two_clients`).
 #[derive(Clone, Debug, Deserialize)]
 #[serde(bound(deserialize = "M: DeserializeOwned"))]
 pub(super) struct Diff<M> {
-    #[serde(default = "BTreeMap::new")]
+    #[serde(default)]
     joins: Entries<M>,
-    #[serde(default = "BTreeMap::new")]
+    #[serde(default)]
     leaves: Entries<M>,
+}
+
+impl<M> Diff<M> {
+    /// The memory it takes.
+    pub(super) fn weight(&self) -> usize {
+        self.joins.weight() + self.leaves.weight()
+    }
 }
 
 impl<M: Clone> Diff<M> {
     /// What leads from `now` to `state`, meta by meta.
-    pub(super) fn between(now: &Entries<M>, state: Entries<M>) -> Self {
-        let mut leaves: Entries<M> = now
-            .iter()
-            .filter(|(key, _)| !state.contains_key(*key))
-            .map(|(key, entry)| (key.clone(), entry.clone()))
-            .collect();
-        let mut joins = Entries::new();
-        for (key, mut entry) in state {
-            if let Some(before) = now.get(&key) {
-                let mut left = before.clone();
-                left.metas.retain(not_in(&entry.metas));
-                entry.metas.retain(not_in(&before.metas));
-                if !left.metas.is_empty() {
-                    leaves.insert(key.clone(), left);
+    pub(super) fn between(now: &List<M>, state: Entries<M>) -> Self {
+        let now = &now.entries;
+        let mut leaves = Vec::new();
+        for (key, before) in now {
+            let metas = match state.get(key) {
+                None => before.metas.clone(),
+                Some(entry) => {
+                    let stay = Refs::of(&entry.metas);
+                    let left = before.metas.iter().filter(|meta| !stay.has(&meta.phx_ref));
+                    let left: Vec<_> = left.cloned().collect();
+                    if left.is_empty() {
+                        continue;
+                    }
+                    left
                 }
-                if entry.metas.is_empty() {
-                    continue;
-                }
-            }
-            joins.insert(key, entry);
+            };
+            leaves.push((key.clone(), PresenceEntry { metas, extra: Map::new() }));
         }
-        Self { joins, leaves }
+        let mut joins = state;
+        joins.0.retain_mut(|(key, entry)| {
+            let Some(before) = now.get(key) else { return true };
+            let known = Refs::of(&before.metas);
+            entry.metas.retain(|meta| !known.has(&meta.phx_ref));
+            !entry.metas.is_empty()
+        });
+        Self { joins, leaves: Entries(leaves) }
     }
 
     /// Applies the joins and then the leaves. A meta that is there already keeps its content up
     /// to date and is not doubled; one that is not there cannot leave.
-    pub(super) fn apply(self, entries: &mut Entries<M>) -> Vec<PresenceChange<M>> {
-        let mut changes = Vec::new();
-        // Where the metas are, among those that left, that are told as part of an update.
+    pub(super) fn apply(self, list: &mut List<M>) -> Vec<PresenceChange<M>> {
+        let mut changes = Vec::with_capacity(self.joins.0.len() + self.leaves.0.len());
+        // Where the metas are, among those of a key that left, that are part of an update.
         let mut replaced = BTreeMap::<String, BTreeSet<usize>>::new();
-        for (key, joined) in self.joins {
-            let before = entries.remove(&key);
-            let first = before.is_none();
-            let mut metas = before.map(|entry| entry.metas).unwrap_or_default();
-            metas.retain(not_in(&joined.metas));
-            metas.extend(joined.metas.iter().cloned());
-            entries.insert(key.clone(), PresenceEntry { metas, extra: joined.extra });
-
+        for (key, joined) in self.joins.0 {
+            let first = list.join(&key, &joined.metas, joined.extra);
             let left = self.leaves.get(&key).map_or(&[][..], |entry| &entry.metas);
-            let stays = not_in(left);
-            let known: Vec<bool> = left.iter().map(not_in(&joined.metas)).collect();
-            let told = changes.len();
+            let mut before = predecessors(&joined.metas, left, first).into_iter();
+            let reported = changes.len();
             let mut came = Vec::new();
             for after in joined.metas {
-                // Nothing else may hide in an update: not that the key came, nor that it went,
-                // nor that the predecessor came too, nor a second meta with the same predecessor.
-                let before = left.iter().enumerate().find(|(at, meta)| {
-                    !first
-                        && after.phx_ref_prev.as_ref() == Some(&meta.phx_ref)
-                        && stays(&after)
-                        && known[*at]
-                        && !replaced.get(&key).is_some_and(|taken| taken.contains(at))
-                });
-                if let Some((at, before)) = before {
+                if let Some(at) = before.next().flatten() {
                     replaced.entry(key.clone()).or_default().insert(at);
-                    let before = before.clone();
+                    let before = left[at].clone();
                     changes.push(PresenceChange::Update { key: key.clone(), before, after });
                 } else {
                     came.push(after);
                 }
             }
-            if !came.is_empty() || changes.len() == told {
+            if !came.is_empty() || changes.len() == reported {
                 changes.push(PresenceChange::Join { key, metas: came, first });
             }
         }
-        for (key, left) in self.leaves {
-            let Some(entry) = entries.get_mut(&key) else { continue };
-            entry.metas.retain(not_in(&left.metas));
-            let last = entry.metas.is_empty();
-            if last {
-                entries.remove(&key);
-            }
+        for (key, left) in self.leaves.0 {
+            let Some(last) = list.leave(&key, &left.metas) else { continue };
             let taken = replaced.remove(&key).unwrap_or_default();
             if taken.is_empty() || taken.len() < left.metas.len() {
                 let metas = left.metas.into_iter().enumerate();
@@ -104,8 +148,263 @@ impl<M: Clone> Diff<M> {
     }
 }
 
-/// Whether a meta is none of these, by its ref.
-fn not_in<M>(metas: &[PresenceMeta<M>]) -> impl Fn(&PresenceMeta<M>) -> bool {
-    let refs: BTreeSet<&str> = metas.iter().map(|meta| meta.phx_ref.as_str()).collect();
-    move |meta| !refs.contains(meta.phx_ref.as_str())
+/// Which of the metas of a key that left each of those that came replaced; nothing at all if none
+/// did.
+///
+/// Nothing else may hide in an update: not that the key came, nor that it went, nor that the
+/// predecessor came too, nor a second meta with the same predecessor.
+fn predecessors<'a, M>(
+    joined: &'a [PresenceMeta<M>],
+    left: &'a [PresenceMeta<M>],
+    first: bool,
+) -> Vec<Option<usize>> {
+    if first || left.is_empty() || joined.iter().all(|meta| meta.phx_ref_prev.is_none()) {
+        return Vec::new();
+    }
+    let (comes, goes) = (Refs::of(joined), Refs::of(left));
+    let free = left.iter().enumerate().filter(|(_, meta)| !comes.has(&meta.phx_ref));
+    let mut free: BTreeSet<(Ref<'a>, usize)> =
+        free.map(|(at, meta)| (Ref(&meta.phx_ref), at)).collect();
+    let find = |after: &'a PresenceMeta<M>| {
+        let prev = Ref(after.phx_ref_prev.as_ref().filter(|_| !goes.has(&after.phx_ref))?);
+        let found = *free.range((prev, 0)..=(prev, left.len())).next()?;
+        free.remove(&found);
+        Some(found.1)
+    };
+    joined.iter().map(find).collect()
+}
+
+impl<M: Clone> List<M> {
+    /// Adds metas under a key; whether nothing was there before.
+    fn join(&mut self, key: &str, metas: &[PresenceMeta<M>], extra: Map<String, Value>) -> bool {
+        let Some(entry) = self.entries.get_mut(key) else {
+            let entry = PresenceEntry { metas: metas.to_vec(), extra };
+            self.weight += weight_of(key, &entry);
+            self.entries.insert(key.to_owned(), entry);
+            return true;
+        };
+        self.weight -= of_entry(key, entry);
+        self.weight -= remove(&mut entry.metas, metas);
+        entry.metas.extend_from_slice(metas);
+        entry.extra = extra;
+        self.weight += of_entry(key, entry) + of_metas(metas);
+        false
+    }
+
+    /// Removes metas from a key; whether nothing is left of it, `None` if nothing was there.
+    fn leave(&mut self, key: &str, metas: &[PresenceMeta<M>]) -> Option<bool> {
+        let entry = self.entries.get_mut(key)?;
+        self.weight -= of_entry(key, entry);
+        self.weight -= remove(&mut entry.metas, metas);
+        if entry.metas.is_empty() {
+            self.entries.remove(key);
+            return Some(true);
+        }
+        if entry.metas.capacity() > 4 * entry.metas.len() {
+            entry.metas.shrink_to_fit();
+        }
+        self.weight += of_entry(key, entry);
+        Some(false)
+    }
+}
+
+/// Removes those with the refs of others; the memory that was behind them.
+fn remove<M>(metas: &mut Vec<PresenceMeta<M>>, others: &[PresenceMeta<M>]) -> usize {
+    let others = Refs::of(others);
+    let mut removed = 0;
+    metas.retain(|meta| {
+        let stays = !others.has(&meta.phx_ref);
+        if !stays {
+            removed += meta.behind;
+        }
+        stays
+    });
+    removed
+}
+
+/// The memory that a presence takes.
+fn weight_of<M>(key: &str, entry: &PresenceEntry<M>) -> usize {
+    of_entry(key, entry) + of_metas(&entry.metas)
+}
+
+/// The same without what is behind its metas. Its place counts twice, as a node of the list may be
+/// half full.
+fn of_entry<M>(key: &str, entry: &PresenceEntry<M>) -> usize {
+    2 * size_of::<(String, PresenceEntry<M>)>()
+        + key.len()
+        + entry.metas.capacity() * size_of::<PresenceMeta<M>>()
+        + members_weight(&entry.extra)
+}
+
+fn of_metas<M>(metas: &[PresenceMeta<M>]) -> usize {
+    metas.iter().map(|meta| meta.behind).sum()
+}
+
+/// The refs of metas.
+enum Refs<'a, M> {
+    Few(&'a [PresenceMeta<M>]),
+    Many(Vec<Ref<'a>>),
+}
+
+/// So few are looked through one by one.
+const FEW: usize = 4;
+
+impl<'a, M> Refs<'a, M> {
+    fn of(metas: &'a [PresenceMeta<M>]) -> Self {
+        if metas.len() <= FEW {
+            return Self::Few(metas);
+        }
+        let mut refs: Vec<Ref<'a>> = metas.iter().map(|meta| Ref(&meta.phx_ref)).collect();
+        refs.sort_unstable();
+        Self::Many(refs)
+    }
+
+    fn has(&self, phx_ref: &str) -> bool {
+        match self {
+            Self::Few(metas) => metas.iter().any(|meta| Ref(&meta.phx_ref) == Ref(phx_ref)),
+            Self::Many(refs) => refs.binary_search(&Ref(phx_ref)).is_ok(),
+        }
+    }
+}
+
+/// A ref, whose comparisons are the steps of the merge.
+#[derive(Clone, Copy)]
+struct Ref<'a>(&'a str);
+
+impl Ord for Ref<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        #[cfg(test)]
+        tests::step();
+        self.0.cmp(other.0)
+    }
+}
+
+impl PartialOrd for Ref<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Ref<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        #[cfg(test)]
+        tests::step();
+        self.0 == other.0
+    }
+}
+
+impl Eq for Ref<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use core::cell::Cell;
+
+    use serde_json::json;
+
+    use super::*;
+
+    thread_local! {
+        static STEPS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    pub(super) fn step() {
+        STEPS.set(STEPS.get() + 1);
+    }
+
+    /// A meta of an application, whose copies are steps as well.
+    #[derive(Debug, Deserialize)]
+    struct Counted {}
+
+    impl Clone for Counted {
+        fn clone(&self) -> Self {
+            step();
+            Self {}
+        }
+    }
+
+    /// Metas of one generation; each replaces the one of the generation before.
+    fn metas(count: usize, generation: usize) -> Value {
+        let meta = |at| {
+            let phx_ref = format!("{generation}-{at}");
+            let prev = generation.checked_sub(1).map(|before| format!("{before}-{at}"));
+            json!({"phx_ref": phx_ref, "phx_ref_prev": prev})
+        };
+        json!({"metas": (0..count).map(meta).collect::<Vec<_>>()})
+    }
+
+    fn entries(value: Value) -> Entries<Counted> {
+        serde_json::from_value(value).expect("presences")
+    }
+
+    /// The steps of one case, from the list before it.
+    fn steps(
+        list: &mut List<Counted>,
+        diff: impl FnOnce(&List<Counted>) -> Diff<Counted>,
+    ) -> usize {
+        STEPS.set(0);
+        diff(list).apply(list);
+        STEPS.get()
+    }
+
+    /// The steps of every shape with so many metas.
+    fn shapes(count: usize) -> [(&'static str, usize); 7] {
+        let one_key = |generation| entries(json!({"ann": metas(count, generation)}));
+        let many_keys = |generation| {
+            let keys = (0..count).map(|at| (format!("user{at}"), metas(1, generation)));
+            entries(Value::Object(keys.collect()))
+        };
+        let diff = |joins, leaves| move |_: &List<Counted>| Diff { joins, leaves };
+        let state = |state| move |now: &List<Counted>| Diff::between(now, state);
+        let filled = |of: Entries<Counted>| {
+            let mut list = List::new();
+            Diff { joins: of, leaves: Entries::default() }.apply(&mut list);
+            list
+        };
+        let same = entries(json!({"ann": {"metas": vec![json!({"phx_ref": "x"}); count]}}));
+        let linked = json!({"phx_ref": "y", "phx_ref_prev": "x"});
+        let same_prev = entries(json!({"ann": {"metas": vec![linked; count]}}));
+        [
+            ("first state", steps(&mut List::new(), state(one_key(0)))),
+            ("same state", steps(&mut filled(one_key(0)), state(one_key(0)))),
+            ("all updated by a state", steps(&mut filled(one_key(0)), state(one_key(1)))),
+            ("all updated by a diff", steps(&mut filled(one_key(0)), diff(one_key(1), one_key(0)))),
+            ("keys updated by a state", steps(&mut filled(many_keys(0)), state(many_keys(1)))),
+            ("all leave", steps(&mut filled(one_key(0)), diff(Entries::default(), one_key(0)))),
+            ("one predecessor", steps(&mut filled(same.clone()), diff(same_prev, same))),
+        ]
+    }
+
+    /// Eight times the metas take at most eight times the steps, times what sorting adds.
+    #[test]
+    fn steps_are_linear_in_the_metas() {
+        for ((shape, few), (_, many)) in shapes(500).into_iter().zip(shapes(4_000)) {
+            assert!(many <= 8 * few * 3 / 2, "{shape}: {few} steps and {many}");
+            assert!(many <= 4_000 * 250, "{shape}: {many} steps");
+        }
+    }
+
+    /// The list is as heavy as its entries, whatever has come and gone.
+    #[test]
+    fn weight_is_that_of_the_entries() {
+        let mut list = List::<Value>::new();
+        let mut before = 0;
+        for round in 0..40_usize {
+            let key = ["ann", "bob", "cy"][round % 3];
+            let entries = |count, generation| -> Entries<Value> {
+                let mut entry = metas(count, generation);
+                entry["user"] = json!({"name": "x".repeat(round)});
+                serde_json::from_value(json!({key: entry})).expect("presences")
+            };
+            let (came, went) = (entries(round % 7 + 1, round), entries(round % 5, round % 11));
+            Diff { joins: came, leaves: went }.apply(&mut list);
+            let entries = list.entries.iter().map(|(key, entry)| weight_of(key, entry));
+            assert_eq!(list.weight, entries.sum::<usize>(), "round {round}");
+            assert_ne!(list.weight, before, "round {round}");
+            before = list.weight;
+        }
+        let all = Diff::between(&list, Entries::default());
+        assert!(all.weight() >= list.weight / 2);
+        all.apply(&mut list);
+        assert_eq!((list.entries.len(), list.weight), (0, 0));
+    }
 }

@@ -20,21 +20,22 @@
 
 mod entry;
 mod merge;
-
-use std::collections::BTreeMap;
+mod weight;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub use entry::{PresenceChange, PresenceEntry, PresenceMeta};
-use merge::Diff;
+use merge::{Diff, Entries, List};
 
 use crate::wire::payload::{Payload, PayloadError};
 
 /// Diffs held back while the state is awaited.
 const HELD_DIFFS_MAX: usize = 256;
-/// Their bytes.
+/// The memory they take.
 const HELD_BYTES_MAX: usize = 8 << 20;
+/// The memory of a list, unless the application sets another bound.
+const LIST_BYTES_MAX: usize = 64 << 20;
 
 /// The presences of one channel, as a value: feed it what the channel receives.
 ///
@@ -60,8 +61,9 @@ const HELD_BYTES_MAX: usize = 8 << 20;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Presence<M = Value> {
-    entries: BTreeMap<String, PresenceEntry<M>>,
+    list: List<M>,
     progress: Progress<M>,
+    bytes_max: usize,
 }
 
 /// How the list stands to the server's.
@@ -70,7 +72,7 @@ enum Progress<M> {
     /// The state of the present join has not come.
     Waiting {
         held: Vec<Diff<M>>,
-        bytes: usize,
+        weight: usize,
     },
     Synced,
     /// Diffs were lost, so the state of this join would not be enough.
@@ -79,11 +81,11 @@ enum Progress<M> {
 
 impl<M> Progress<M> {
     const fn waiting() -> Self {
-        Self::Waiting { held: Vec::new(), bytes: 0 }
+        Self::Waiting { held: Vec::new(), weight: 0 }
     }
 }
 
-/// A presence message could not be applied. The list is as it was.
+/// A presence message could not be applied. The list is as it was, unless it is too large.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PresenceError {
@@ -91,17 +93,38 @@ pub enum PresenceError {
     /// from the server's until the next rejoin.
     #[error("not a presence message: {0}")]
     Malformed(#[from] PayloadError),
-    /// More than 256 diffs, or 8 MiB of them, came before the state they belong to. Nothing
-    /// counts until the channel is joined anew: call [`Socket::rejoin`](crate::Socket::rejoin).
+    /// More than 256 diffs, or 8 MiB of memory for them, came before the state they belong to.
+    /// Nothing counts until the channel is joined anew: call
+    /// [`Socket::rejoin`](crate::Socket::rejoin).
     #[error("the presence is out of sync: too many diffs came before the state")]
     OutOfSync,
+    /// The list would take more memory than [`Presence::bytes_max`] allows. It is empty now, and
+    /// nothing counts until the channel is joined again, which makes sense with a larger bound.
+    #[error("the presence list is too large: it may take {max} bytes; raise `bytes_max`")]
+    TooLarge {
+        /// The bound, in bytes.
+        max: usize,
+    },
 }
 
 impl<M> Presence<M> {
     /// Nobody, waiting for the first state.
     #[must_use]
     pub const fn new() -> Self {
-        Self { entries: BTreeMap::new(), progress: Progress::waiting() }
+        Self { list: List::new(), progress: Progress::waiting(), bytes_max: LIST_BYTES_MAX }
+    }
+
+    /// How many bytes of memory the list may take, 64 MiB by default: some 50,000 users with one
+    /// small meta each.
+    ///
+    /// Metas count as the [`Value`] that they are read from, which is more than a type of the
+    /// application usually takes. A list that would take more is
+    /// [`TooLarge`](PresenceError::TooLarge). While a message is applied, its own values and the
+    /// changes take memory too, up to as much again each.
+    #[must_use]
+    pub fn bytes_max(mut self, bytes: usize) -> Self {
+        self.bytes_max = bytes;
+        self
     }
 
     /// Says that the channel was joined, for the first time or again: a state follows, and diffs
@@ -122,27 +145,31 @@ impl<M> Presence<M> {
         matches!(self.progress, Progress::Synced)
     }
 
+    const fn is_lost(&self) -> bool {
+        matches!(self.progress, Progress::Lost)
+    }
+
     /// Every presence, in order of its key.
     pub fn list(&self) -> impl Iterator<Item = (&str, &PresenceEntry<M>)> {
-        self.entries.iter().map(|(key, entry)| (key.as_str(), entry))
+        self.list.entries.iter().map(|(key, entry)| (key.as_str(), entry))
     }
 
     /// The presence of one key.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&PresenceEntry<M>> {
-        self.entries.get(key)
+        self.list.entries.get(key)
     }
 
     /// How many keys are present.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.list.entries.len()
     }
 
     /// Whether nobody is present, as far as is known.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.list.entries.is_empty()
     }
 }
 
@@ -152,21 +179,22 @@ impl<M: Clone + DeserializeOwned> Presence<M> {
     ///
     /// # Errors
     ///
-    /// [`PresenceError::Malformed`].
+    /// [`PresenceError::Malformed`] and [`PresenceError::TooLarge`].
     pub fn sync_state(
         &mut self,
         payload: &Payload,
     ) -> Result<Vec<PresenceChange<M>>, PresenceError> {
-        let state = payload.deserialize()?;
-        let held = match &mut self.progress {
-            Progress::Waiting { held, .. } => core::mem::take(held),
-            Progress::Synced => Vec::new(),
-            Progress::Lost => return Ok(Vec::new()),
+        if self.is_lost() {
+            return Ok(Vec::new());
+        }
+        let state: Entries<M> = self.read(payload)?;
+        let held = match core::mem::replace(&mut self.progress, Progress::Synced) {
+            Progress::Waiting { held, .. } => held,
+            Progress::Synced | Progress::Lost => Vec::new(),
         };
-        self.progress = Progress::Synced;
-        let mut changes = Diff::between(&self.entries, state).apply(&mut self.entries);
+        let mut changes = self.apply(Diff::between(&self.list, state))?;
         for diff in held {
-            changes.append(&mut diff.apply(&mut self.entries));
+            changes.append(&mut self.apply(diff)?);
         }
         Ok(changes)
     }
@@ -181,20 +209,38 @@ impl<M: Clone + DeserializeOwned> Presence<M> {
         &mut self,
         payload: &Payload,
     ) -> Result<Vec<PresenceChange<M>>, PresenceError> {
-        let diff: Diff<M> = payload.deserialize()?;
-        match &mut self.progress {
-            Progress::Synced => return Ok(diff.apply(&mut self.entries)),
-            Progress::Lost => return Ok(Vec::new()),
-            Progress::Waiting { held, bytes } => {
-                *bytes = bytes.saturating_add(payload.len());
-                if held.len() < HELD_DIFFS_MAX && *bytes <= HELD_BYTES_MAX {
-                    held.push(diff);
-                    return Ok(Vec::new());
-                }
-            }
+        if self.is_lost() {
+            return Ok(Vec::new());
+        }
+        let diff: Diff<M> = self.read(payload)?;
+        let Progress::Waiting { held, weight } = &mut self.progress else {
+            return self.apply(diff);
+        };
+        *weight = weight.saturating_add(diff.weight());
+        if held.len() < HELD_DIFFS_MAX && *weight <= HELD_BYTES_MAX {
+            held.push(diff);
+            return Ok(Vec::new());
         }
         self.progress = Progress::Lost;
         Err(PresenceError::OutOfSync)
+    }
+
+    /// Reads a message, unless its values alone take more memory than the list may.
+    fn read<T: DeserializeOwned>(&mut self, payload: &Payload) -> Result<T, PresenceError> {
+        if weight::text_exceeds(payload.as_bytes(), self.bytes_max) {
+            return Err(self.too_large());
+        }
+        Ok(payload.deserialize()?)
+    }
+
+    fn apply(&mut self, diff: Diff<M>) -> Result<Vec<PresenceChange<M>>, PresenceError> {
+        let changes = diff.apply(&mut self.list);
+        if self.list.weight > self.bytes_max { Err(self.too_large()) } else { Ok(changes) }
+    }
+
+    fn too_large(&mut self) -> PresenceError {
+        (self.list, self.progress) = (List::new(), Progress::Lost);
+        PresenceError::TooLarge { max: self.bytes_max }
     }
 }
 

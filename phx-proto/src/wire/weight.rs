@@ -48,13 +48,17 @@ pub(crate) fn tree_weight(value: &Value) -> usize {
 
 /// The weight of the members of a parsed JSON object.
 pub(crate) fn members_weight(members: &Map<String, Value>) -> usize {
-    /// A node of the tree has room for 11 members, and at least 5 but in its root.
-    const NODE: usize = 12 * (size_of::<String>() + size_of::<Value>() + size_of::<usize>());
-    let nodes = if members.is_empty() { 0 } else { 1 + members.len() / 5 };
     members
         .iter()
         .map(|(key, value)| key.len().saturating_add(tree_weight(value)))
-        .fold(nodes * NODE, usize::saturating_add)
+        .fold(nodes_weight(members.len()), usize::saturating_add)
+}
+
+/// The weight of the tree that holds so many members, without the members.
+pub(crate) const fn nodes_weight(members: usize) -> usize {
+    /// A node of the tree has room for 11 members, and at least 5 but in its root.
+    const NODE: usize = 12 * (size_of::<String>() + size_of::<Value>() + size_of::<usize>());
+    if members == 0 { 0 } else { (1 + members / 5) * NODE }
 }
 
 /// A message in one allocation of its own, without what its slices kept alive.

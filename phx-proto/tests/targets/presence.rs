@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use phx_proto::{Payload, Presence, PresenceChange};
+use phx_proto::{Payload, Presence, PresenceChange, PresenceError};
 use serde_json::{Map, Value, json};
 
 use super::reader::Reader;
@@ -11,9 +11,12 @@ use super::reader::Reader;
 type Refs = BTreeMap<String, BTreeSet<String>>;
 
 /// The list is what its changes add up to; a state that comes alone is the list; what cannot be
-/// read changes nothing.
+/// read changes nothing; what is too large empties the list.
 pub fn presence(data: &[u8]) {
     let mut presence = Presence::<Value>::new();
+    if data.first().is_some_and(|first| first & 0x80 != 0) {
+        presence = presence.bytes_max(20_000);
+    }
     let mut told = Refs::new();
     let mut held = 0;
     let mut reader = Reader(data);
@@ -45,15 +48,15 @@ fn step(
             let payload = Payload::binary(reader.0);
             reader.0 = &[];
             for payload in [payload.clone(), text(&payload)] {
-                fold(told, presence.sync_diff(&payload).unwrap_or_default());
-                fold(told, presence.sync_state(&payload).unwrap_or_default());
+                for result in [presence.sync_diff(&payload), presence.sync_state(&payload)] {
+                    let _ = taken(told, result);
+                }
             }
         }
         3 | 4 => {
             let state = entries(reader)?;
             let synced = presence.is_synced();
-            let changes = presence.sync_state(&Payload::from(state.clone())).expect("a state");
-            fold(told, changes);
+            taken(told, presence.sync_state(&Payload::from(state.clone()))).expect("a state");
             if presence.is_synced() && (synced || *held == 0) {
                 assert_eq!(with_metas(told), with_metas(&wanted(&state)));
             }
@@ -63,13 +66,32 @@ fn step(
             let (joins, leaves) = (entries(reader)?, entries(reader)?);
             let synced = presence.is_synced();
             let payload = Payload::from(json!({"joins": joins, "leaves": leaves}));
-            let changes = presence.sync_diff(&payload).expect("a diff, and not too many");
-            assert!(synced || changes.is_empty());
+            let changes =
+                taken(told, presence.sync_diff(&payload)).expect("a diff, and not too many");
+            assert!(synced || changes == 0);
             *held += usize::from(!synced);
-            fold(told, changes);
         }
     }
     Some(())
+}
+
+/// What became of a message; how many changes it made. A list that is too large is empty.
+fn taken(
+    told: &mut Refs,
+    result: Result<Vec<PresenceChange>, PresenceError>,
+) -> Result<usize, PresenceError> {
+    match result {
+        Ok(changes) => {
+            let count = changes.len();
+            fold(told, changes);
+            Ok(count)
+        }
+        Err(PresenceError::TooLarge { .. }) => {
+            told.clear();
+            Ok(0)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn text(payload: &Payload) -> Payload {
@@ -83,11 +105,14 @@ fn entries(reader: &mut Reader<'_>) -> Option<Value> {
     for _ in 0..reader.below(4)? {
         let key = ["ann", "bob", "cy"][usize::from(reader.below(3)?)];
         let mut metas = Vec::new();
-        for _ in 0..reader.below(4)? {
+        let count = reader.byte()?;
+        for at in 0..if count & 0xe0 == 0xe0 { count & 0x1f } else { count & 3 } {
+            // Of many metas under one key, some have a ref of their own.
+            let own = at & 0x18;
             let refs = reader.byte()?;
-            let mut meta = json!({"phx_ref": format!("F{}", refs & 7), "n": refs});
+            let mut meta = json!({"phx_ref": format!("F{}", refs & 7 | own), "n": refs});
             if refs & 8 != 0 {
-                meta["phx_ref_prev"] = json!(format!("F{}", refs >> 4 & 7));
+                meta["phx_ref_prev"] = json!(format!("F{}", refs >> 4 & 7 | own));
             }
             metas.push(meta);
         }
