@@ -222,7 +222,7 @@ fn stuck_output_leaves_connections_and_metrics_alone() {
 fn dropped_events_are_counted_in_an_event() {
     const FLOOD: usize = 4_000;
     let stand = Stand::new();
-    let (mut process, _file) = stuck_run(&stand, phx, "5");
+    let (mut process, _file) = stuck_run(&stand, phx, "60");
     stand.flood("room:a", FLOOD);
     // The queues in front of the output are full by then: an answer behind the flood says so.
     let joined = r#"{"id": "1", "join": {"connection": "a", "topic": "room:b"}}"#;

@@ -70,13 +70,18 @@ impl Example {
         Self { child, lines, said: Vec::new() }
     }
 
+    /// The next line, until a deadline that passes though there are always more lines.
+    fn next_line(&self, end: Instant) -> Result<String, RecvTimeoutError> {
+        let left = end.checked_duration_since(Instant::now()).ok_or(RecvTimeoutError::Timeout)?;
+        self.lines.recv_timeout(left)
+    }
+
     /// Waits for a line with this in it, on standard output or error.
     #[track_caller]
     fn says(&mut self, what: &str) {
         let end = Instant::now() + DEADLINE;
         loop {
-            let left = end.saturating_duration_since(Instant::now());
-            match self.lines.recv_timeout(left) {
+            match self.next_line(end) {
                 Ok(line) => self.said.push(line),
                 Err(why) => panic!("it does not say {what} ({why}), but {:#?}", self.said),
             }
@@ -97,7 +102,7 @@ impl Example {
         drop(self.child.stdin.take());
         let end = Instant::now() + DEADLINE;
         loop {
-            match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            match self.next_line(end) {
                 Ok(line) => self.said.push(line),
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => panic!("it does not end: {:#?}", self.said),

@@ -229,6 +229,8 @@ impl Hub {
         let accepted = N::accept_websocket(stream, admission).await;
         let peer = *peer.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(peer) = peer else { return };
+        // The bytes of the upgrade count from its acceptance on, however late this is polled again.
+        heard.more();
         if let Ok(mut socket) = accepted {
             poll_fn(|cx| self.poll_converse(&mut socket, peer, &mut heard, cx)).await;
             // The answer to a client's close frame may still be in the buffer.

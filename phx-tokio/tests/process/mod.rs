@@ -3,14 +3,15 @@
 #![allow(dead_code, reason = "each test program uses what it needs")]
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use phx_tokio::testing::{Listener, Observation, Server, ServerConfig};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -43,6 +44,12 @@ pub(crate) fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         assert!(start.elapsed() < SOON, "{what} did not happen");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Whether a file can be read or written without waiting, or has ended.
+fn ready(file: impl AsFd, how: PollFlags) -> bool {
+    let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(&file, how)], Some(&now)).unwrap() > 0
 }
 
 /// What a stream has said so far, read by a thread.
@@ -134,26 +141,28 @@ impl Process {
     }
 
     /// Waits for a first line on standard output; the rest is not read.
+    #[track_caller]
     pub(crate) fn first_line(&mut self) -> String {
-        let mut line = String::new();
-        // One byte at a time: nothing is taken out of the pipe that is not asked for.
-        let stdout = self.stdout.as_mut().unwrap();
-        BufReader::with_capacity(1, stdout).read_line(&mut line).unwrap();
-        line
+        let (stdout, mut line) = (self.stdout.as_mut().unwrap(), Vec::new());
+        while !line.ends_with(b"\n") {
+            // One byte at a time: nothing is taken out of the pipe that is not asked for.
+            let mut byte = [0];
+            wait("the first line", || ready(&*stdout, PollFlags::IN).then_some(()));
+            if stdout.read(&mut byte).unwrap() == 0 {
+                break;
+            }
+            line.extend(byte);
+        }
+        String::from_utf8(line).unwrap()
     }
 
     /// Waits until standard output is a pipe that takes nothing any more.
     #[track_caller]
     pub(crate) fn is_stuck(&self) {
-        use rustix::event::{PollFd, PollFlags, poll};
         let pipe = self.stdout.as_ref().unwrap().as_raw_fd();
         // Another end to write to the same pipe.
         let end = File::options().write(true).open(format!("/proc/self/fd/{pipe}")).unwrap();
-        wait("a full pipe", || {
-            let mut polled = [PollFd::new(&end, PollFlags::OUT)];
-            let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
-            (poll(&mut polled, Some(&now)).unwrap() == 0).then_some(())
-        });
+        wait("a full pipe", || (!ready(&end, PollFlags::OUT)).then_some(()));
     }
 
     /// Waits until every thread of it is stopped.

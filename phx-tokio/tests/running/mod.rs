@@ -61,6 +61,12 @@ pub(crate) fn stop(child: &Child) {
     }
 }
 
+/// The next line of a process, until a deadline that passes though there are always more lines.
+fn next_line(lines: &Receiver<String>, end: Instant) -> Result<String, RecvTimeoutError> {
+    let left = end.checked_duration_since(Instant::now()).ok_or(RecvTimeoutError::Timeout)?;
+    lines.recv_timeout(left)
+}
+
 /// A process that ends with the test.
 pub(crate) struct Process {
     pub(crate) child: Child,
@@ -104,8 +110,9 @@ impl Process {
     /// Reads its log until a line has this in it.
     #[track_caller]
     pub(crate) fn logs(&self, what: &str) {
+        let end = Instant::now() + SOON;
         loop {
-            let line = self.errors.recv_timeout(SOON).unwrap_or_else(|why| panic!("{what}: {why}"));
+            let line = next_line(&self.errors, end).unwrap_or_else(|why| panic!("{what}: {why}"));
             if line.contains(what) {
                 return;
             }
@@ -131,7 +138,7 @@ impl Process {
         let end = Instant::now() + SOON;
         let mut errors = Vec::new();
         loop {
-            match self.errors.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            match next_line(&self.errors, end) {
                 Ok(line) => errors.push(line),
                 // It ends with its standard error.
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -179,10 +186,12 @@ impl Events {
         event
     }
 
+    /// Reads until an event is wanted.
     #[track_caller]
     pub(crate) fn find(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+        let end = Instant::now() + SOON;
         loop {
-            let Ok(line) = self.process.lines.recv_timeout(SOON) else {
+            let Ok(line) = next_line(&self.process.lines, end) else {
                 panic!("no such event in {:#?}", self.seen)
             };
             let event: Value = serde_json::from_str(&line).expect("one JSON object a line");

@@ -9,6 +9,7 @@ use core::time::Duration;
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 
 use async_nats::{Client, ConnectOptions, Subscriber};
 use futures_util::StreamExt;
@@ -150,6 +151,8 @@ struct Stage {
     counters: UnboundedReceiver<String>,
     /// The counters that were printed last.
     last: Value,
+    /// What the example has logged: shown when a test fails.
+    log: Arc<Mutex<String>>,
     file: PathBuf,
 }
 
@@ -157,7 +160,8 @@ impl Stage {
     async fn new(name: &str, more: &[&str]) -> Self {
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
         let server = Listener::bind(any_port, ServerConfig::default()).await.unwrap();
-        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.json"));
+        let file = format!("{name}-{}.json", std::process::id());
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(file);
         let connections = json!({"connections": {
             "backend": {"uri": server.url(), "auto_join_channels": ["room:a b"]},
         }});
@@ -165,30 +169,39 @@ impl Stage {
         let gate = Gate::closed();
         let mut command = Command::new(env!("CARGO_BIN_EXE_phx-nats"));
         command.arg(&file).arg(format!("nats://{}", gate.port.addr)).args(more);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (sender, counters) = unbounded_channel();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         std::thread::spawn(move || {
             stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
         });
+        let log = Arc::new(Mutex::new(String::new()));
+        let (own, stderr) = (Arc::clone(&log), BufReader::new(child.stderr.take().unwrap()));
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                *own.lock().unwrap() += &format!("{line}\n");
+            }
+        });
         let example = Process(child);
-        let stage = Self { server, gate, example, counters, last: Value::Null, file };
+        let stage = Self { server, gate, example, counters, last: Value::Null, log, file };
         let joined = || stage.server.with(|server, _| server.joined("room:a b")) > 0;
         until("the room is joined without the broker", joined).await;
         stage
     }
 
     /// The next counters that are printed; none when the example has ended.
-    async fn next_counters(&mut self) -> Option<Value> {
-        let line = timeout(SOON, self.counters.recv()).await.expect("counters, or the end")?;
-        Some(serde_json::from_str(&line).expect("JSON"))
+    async fn next_counters(&mut self, what: &str) -> Option<Value> {
+        let Ok(line) = timeout(SOON, self.counters.recv()).await else {
+            panic!("{what} did not come; {}, log:\n{}", self.last, self.log.lock().unwrap())
+        };
+        Some(serde_json::from_str(&line?).expect("JSON"))
     }
 
     /// Waits until the counters are like this; what they are then.
-    async fn counted(&mut self, like: impl Fn(&Value) -> bool) -> Value {
+    async fn counted(&mut self, what: &str, like: impl Fn(&Value) -> bool) -> Value {
         while !like(&self.last) {
-            self.last = self.next_counters().await.expect("it has not ended");
+            self.last = self.next_counters(what).await.expect("it has not ended");
         }
         self.last.clone()
     }
@@ -204,7 +217,7 @@ impl Stage {
         let id = self.example.0.id().to_string();
         assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
         // It ends with its standard output.
-        while let Some(counters) = self.next_counters().await {
+        while let Some(counters) = self.next_counters("the end").await {
             self.last = counters;
         }
         let status = self.example.0.wait().unwrap();
@@ -259,7 +272,7 @@ async fn events_survive_a_broker_that_is_killed_and_started_again() {
     drop(first);
     stage.gate.close().await;
     stage.broadcast(100..200);
-    stage.counted(|counters| counters["waiting"].as_u64() >= Some(100)).await;
+    stage.counted("100 waiting", |counters| counters["waiting"].as_u64() >= Some(100)).await;
 
     let _second = broker(port);
     let mut events = subscribe(&direct(port).await).await;
@@ -269,7 +282,7 @@ async fn events_survive_a_broker_that_is_killed_and_started_again() {
     let expected: Vec<u64> = (after[0]..200).collect();
     assert_eq!(after, expected);
     assert!(after[0] <= 100, "{after:?}");
-    let counters = stage.counted(|counters| counters["waiting"] == 0).await;
+    let counters = stage.counted("none waiting", |counters| counters["waiting"] == 0).await;
     assert_eq!((&counters["dropped"], &counters["lagged"]), (&json!(0), &json!(0)));
     let last = stage.ends().await;
     assert_eq!(last["waiting"], 0, "the end was forwarded too");
@@ -280,7 +293,7 @@ async fn a_broker_that_does_not_come_costs_the_oldest_events_and_they_are_counte
     let mut stage = Stage::new("away", &[PATTERN, "20"]).await;
     // The join, and 100 messages, for 20 places.
     stage.broadcast(0..100);
-    let counters = stage.counted(|counters| counters["dropped"] == 81).await;
+    let counters = stage.counted("81 dropped", |counters| counters["dropped"] == 81).await;
     assert_eq!((&counters["waiting"], &counters["forwarded"]), (&json!(20), &json!(0)));
 
     let reserved = Reserved::new();
@@ -289,7 +302,7 @@ async fn a_broker_that_does_not_come_costs_the_oldest_events_and_they_are_counte
     let mut events = subscribe(&direct(port).await).await;
     stage.gate.open(port).await;
     assert_eq!(news(&mut events, 99).await, (80..100).collect::<Vec<_>>(), "the newest ones");
-    let counters = stage.counted(|counters| counters["forwarded"] == 20).await;
+    let counters = stage.counted("20 forwarded", |counters| counters["forwarded"] == 20).await;
     assert_eq!(counters["dropped"], 81);
     stage.ends().await;
 }
@@ -298,7 +311,7 @@ async fn a_broker_that_does_not_come_costs_the_oldest_events_and_they_are_counte
 async fn a_broker_that_never_comes_does_not_keep_the_end_waiting() {
     let mut stage = Stage::new("never", &[PATTERN]).await;
     stage.broadcast(0..3);
-    stage.counted(|counters| counters["waiting"] == 4).await;
+    stage.counted("4 waiting", |counters| counters["waiting"] == 4).await;
     let last = stage.ends().await;
     assert_eq!(last["forwarded"], 0);
     assert!(last["waiting"].as_u64() >= Some(4), "given up, and told: {last}");

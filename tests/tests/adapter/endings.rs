@@ -11,10 +11,9 @@ use super::stage::signal;
 use super::tracked::Tracked;
 use crate::rt::phx::rustls::{ServerConnection, StreamOwned};
 use crate::rt::phx::{
-    Cause, ClientEvent, CloseRule, Config, Failure, NextStep, Refusal, Roots, Signal, StatusRule,
-    Tls,
+    Cause, CloseRule, Config, Failure, NextStep, Refusal, Roots, Signal, StatusRule, Tls,
 };
-use crate::rt::{block_on, phx};
+use crate::rt::block_on;
 
 /// A ping, whose answer cannot be written any more, and code 1012, as a stopping Phoenix sends it.
 const CLOSE_1012: &[u8] = &[0x89, 0, 0x88, 2, 0x03, 0xf4];
@@ -122,14 +121,14 @@ fn rule_of_an_unusual_code_is_followed() {
         let roots = Roots::pem(authority.pem.as_bytes()).unwrap();
         let config = Config::new(&format!("wss://{addr}/socket/websocket")).unwrap();
         let config = config.tls(Tls::new(roots)).close_rule(2000, CloseRule::Stop);
-        let client = phx::start(config.auto_join("room:lobby", serde_json::json!({})).unwrap());
-        let mut signals = client.signals();
-        loop {
-            let event = signals.next().await.expect("the driver runs");
-            let ClientEvent::Signal(Signal::GaveUp { cause }) = event else { continue };
-            assert_eq!(cause, Cause::RemoteClose { code: Some(2000), reason: String::new() });
-            break;
-        }
+        let config = config.auto_join("room:lobby", serde_json::json!({})).unwrap();
+        let (_client, mut signals) = Tracked::new().start_watched(config);
+        let cause = signal(&mut signals, |signal| match signal {
+            Signal::GaveUp { cause } => Some(cause),
+            _ => None,
+        });
+        let expected = Cause::RemoteClose { code: Some(2000), reason: String::new() };
+        assert_eq!(cause.await, expected);
     })
 }
 

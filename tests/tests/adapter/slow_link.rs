@@ -107,12 +107,12 @@ impl Link {
     }
 }
 
-/// Heartbeats every second, which may take 5 s, and transfers that take longer, so that each one
-/// would be declared dead.
+/// Heartbeats every second, which may take 12 s, and transfers that take longer, so that each one
+/// would be declared dead. No transfer is longer without the CPU than that on a busy machine.
 #[test]
 fn transfers_outlast_heartbeat_timeout() {
     let hasty = |config: Config| {
-        config.heartbeat_interval(secs(1)).heartbeat_timeout(secs(5)).buffers(4_096, 0).unwrap()
+        config.heartbeat_interval(secs(1)).heartbeat_timeout(secs(12)).buffers(4_096, 0).unwrap()
     };
     block_on(async {
         let mut transfers = Vec::new();
@@ -120,13 +120,13 @@ fn transfers_outlast_heartbeat_timeout() {
             for way in [Way::Up, Way::Down] {
                 for bytes in [3_200_000, 4_000_000, 4_800_000] {
                     transfers.push(async move {
-                        Link::new(tls, 400_000, hasty).await.transfer(way, bytes).await
+                        Link::new(tls, 200_000, hasty).await.transfer(way, bytes).await
                     });
                 }
             }
         }
         for took in futures_util::future::join_all(transfers).await {
-            assert!(took >= secs(7), "{took:?} proves nothing");
+            assert!(took >= secs(14), "{took:?} proves nothing");
         }
     })
 }

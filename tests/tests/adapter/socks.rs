@@ -6,6 +6,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use phx_tests::ports::Reserved;
 use serde_json::json;
 
 use super::certificates::Authority;
@@ -179,7 +180,8 @@ fn failure_at_socks5_is_said_to_be_the_proxys() {
     block_on(async {
         let proxy = SocksProxy::start(false);
         let config = |uri: &str| Config::new(uri).unwrap();
-        let free = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+        let port = Reserved::new();
+        let free = port.addr();
         let through = |uri: &str| dial(config(uri).proxy(proxy.through("socks5h", "")));
         let refused = through("wss://forbidden.test/socket/websocket").await.map(drop);
         assert_eq!(refused, Err(Failure::SocksRefused(SocksRefusal::NotAllowed)));

@@ -31,8 +31,6 @@ use crate::writer::Gone;
 /// How long an end may take that was asked for: 2 s, less what counting, the last lines of the log
 /// and the process itself take.
 const END: Duration = Duration::from_millis(1_500);
-/// How long counting what was not written may take.
-const COUNTING: Duration = Duration::from_millis(100);
 
 /// What `phx listen` takes from the command line.
 #[derive(Debug, Args)]
@@ -116,6 +114,8 @@ pub(crate) async fn run(listen: Listen) -> Result<(), Failed> {
         loop {
             tokio::select! {
                 biased;
+                // First, so that every channel has ended before anything is counted.
+                () = &mut end => break,
                 request = stop.request() => {
                     if request == Request::AtOnce {
                         at_once = true;
@@ -124,17 +124,15 @@ pub(crate) async fn run(listen: Listen) -> Result<(), Failed> {
                     limit = Some(Instant::now() + END);
                 }
                 () = passed(limit) => break,
-                () = &mut end => break,
             }
         }
     }
     let _ = stage.send(Stage::Count);
-    let counted = async {
-        while let Some(ended) = listeners.join_next().await {
-            lost += ended.map_or(0, |(lost, _)| lost);
-        }
-    };
-    let _ = tokio::time::timeout(COUNTING, counted).await;
+    // Counting has no timeout, which could pass on a busy machine before it is done and leave
+    // messages out: it waits for nothing, and the channels have ended, so no message is added.
+    while let Some(ended) = listeners.join_next().await {
+        lost += ended.map_or(0, |(lost, _)| lost);
+    }
     let lost = lost + output.writer().unwritten();
     let recorded = connected.recorded();
     match output.writer().gone() {

@@ -21,10 +21,11 @@ use core::time::Duration;
 use std::path::PathBuf;
 
 use phx_tokio::{
-    BusEvent, Ending, Lifecycle, Router, Subscription, SupervisedState, Supervisor, TypeScheme,
-    Unfinished,
+    Bus, BusEvent, Ending, Lifecycle, Router, Subscription, SupervisedState, Supervisor,
+    TypeScheme, Unfinished,
 };
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::connections::read;
@@ -33,7 +34,7 @@ use crate::log::{LAST_LINES, log};
 use crate::output::Output;
 use crate::signals::{Reloads, Request, Stop};
 use crate::stage::Stage;
-use crate::writer::Gone;
+use crate::writer::{Gone, Writer};
 use control::Control;
 use reload::Reload;
 use reports::Reports;
@@ -42,8 +43,8 @@ use reports::Reports;
 const GAVE_UP: [&str; 2] =
     ["jido.signal.phoenix.connection.gave_up", "jido.signal.jido_coder.phoenix.connection.state"];
 
-/// How long each of two things may take once the time is over: writing what is left, counting it.
-const COUNTING: Duration = Duration::from_millis(100);
+/// How long writing what is left may take once the time is over.
+const LAST_EVENTS: Duration = Duration::from_millis(100);
 
 /// What `phx run` is told on the command line.
 pub(crate) struct Run {
@@ -119,8 +120,8 @@ pub(crate) async fn run(run: Run) -> Result<(), Failed> {
         never = tell => never,
         never = log_gave_up(gave_up) => never,
     };
-    // What counting and the last lines of the log take is a part of it.
-    let until = Instant::now() + run.grace.saturating_sub(2 * COUNTING + LAST_LINES);
+    // What writing and counting the last events and the last lines of the log take is a part of it.
+    let until = Instant::now() + run.grace.saturating_sub(2 * LAST_EVENTS + LAST_LINES);
     if ended.is_none() {
         log("shutting down; another signal ends it at once");
     }
@@ -150,18 +151,13 @@ pub(crate) async fn run(run: Run) -> Result<(), Failed> {
             true
         }
     };
-    if is_over && left.is_none() {
-        // Nothing new is waited for: what is there is written if the output takes it, or counted.
-        let _ = stage.send(Stage::Drain);
-        left = timeout(COUNTING, &mut printer).await.ok().and_then(Result::ok);
-        let _ = stage.send(Stage::Count);
-        if left.is_none() {
-            left = timeout(COUNTING, printer).await.ok().and_then(Result::ok);
-        } else {
-            let _ = timeout(COUNTING, output.writer().flushed()).await;
+    let left = match left {
+        None if is_over => {
+            written_or_counted(printer, &stage, supervisor.bus(), output.writer()).await
         }
-    }
-    let lost = left.unwrap_or(0) + output.writer().unwritten();
+        left => left.unwrap_or(0),
+    };
+    let lost = left + output.writer().unwritten();
     match (ended, output.writer().gone()) {
         (Some(ended), Some(_)) => Err(ended),
         (Some(ended), None) => {
@@ -181,6 +177,26 @@ pub(crate) async fn run(run: Run) -> Result<(), Failed> {
             Ok(())
         }
     }
+}
+
+/// Ends the printer in little time: what is there is written if the output takes it, or counted. How
+/// many events could not be printed.
+async fn written_or_counted(
+    mut printer: JoinHandle<u64>,
+    stage: &watch::Sender<Stage>,
+    bus: &Bus,
+    writer: &Writer,
+) -> u64 {
+    let _ = stage.send(Stage::Drain);
+    if let Ok(printed) = timeout(LAST_EVENTS, &mut printer).await {
+        let _ = timeout(LAST_EVENTS, writer.flushed()).await;
+        return printed.unwrap_or(0);
+    }
+    // Nothing is added to what is counted.
+    bus.close();
+    let _ = stage.send(Stage::Count);
+    // It waits for nothing but the CPU, and a timeout that passes meanwhile would leave events out.
+    printer.await.unwrap_or(0)
 }
 
 /// What it means that nothing can be written any more.
@@ -245,5 +261,24 @@ async fn all_ended(supervisor: &Supervisor, reloading: &AtomicBool) -> Failed {
             let why: Vec<String> = why.collect();
             return Failed::Unreachable(format!("every connection has ended: {}", why.join("; ")));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stage::reached;
+
+    /// Counting that takes longer than anything here may take to be written, as on a busy machine.
+    #[tokio::test]
+    async fn slow_counting_leaves_no_event_out() {
+        let writer = Writer::start("test", std::io::sink()).unwrap();
+        let (stage, mut stages) = watch::channel(Stage::Follow);
+        let printer = tokio::spawn(async move {
+            reached(&mut stages, Stage::Count).await;
+            tokio::time::sleep(3 * LAST_EVENTS).await;
+            7
+        });
+        assert_eq!(written_or_counted(printer, &stage, &Bus::new(), &writer).await, 7);
     }
 }
