@@ -310,6 +310,9 @@ impl Endpoint {
         mut keys: impl FnMut() -> [u8; 4],
     ) -> usize {
         let before = out.len();
+        if self.close.is_closed() {
+            return 0;
+        }
         if let Phase::Upgrading(upgrade) = &mut self.phase {
             // RFC 6455 section 4.1: no frame before the server's answer.
             let request = upgrade.poll_write();
