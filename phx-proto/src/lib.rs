@@ -95,6 +95,7 @@
 //! | --- | --- |
 //! | `driver` | async handles and the future that drives them, over any runtime; recordings that can be replayed |
 //! | `upgrade` | the HTTP upgrade, and the tunnel through an HTTP or SOCKS5 proxy, as pure machines |
+//! | `websocket` | WebSocket as a pure machine, from the upgrade to the closing handshake: bytes in, bytes out |
 //! | `tls` | `Tls`: whom `wss://` trusts; `tls-native-roots` adds the roots of the system |
 //! | `tracing` | what the driver sees, as events of the `tracing` crate |
 //! | `testing` | for your tests too: a pure Phoenix-like server, simulated worlds, and with `driver` a scripted server for programs that use the handles |
@@ -117,8 +118,10 @@ mod time;
 mod topic;
 #[cfg(feature = "adapter")]
 mod transport;
-#[cfg(feature = "upgrade")]
+#[cfg(all(feature = "upgrade", not(feature = "websocket")))]
 mod websocket;
+#[cfg(feature = "websocket")]
+pub mod websocket;
 pub mod wire;
 
 pub use crate::config::auth_token::auth_token_subprotocol;

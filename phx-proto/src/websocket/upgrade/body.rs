@@ -8,11 +8,13 @@ use crate::event::refusal::Refusal;
 /// A line with the size of a chunk is a few bytes; extensions may make it longer, but not this long.
 const MAX_SIZE_LINE: usize = 128;
 
+#[derive(Clone)]
 pub(super) struct Body {
     kept: Vec<u8>,
     framing: Framing,
 }
 
+#[derive(Clone)]
 enum Framing {
     /// Bytes that are still to come.
     Length(u64),
@@ -22,6 +24,7 @@ enum Framing {
     Complete,
 }
 
+#[derive(Clone)]
 enum Chunk {
     /// Reading the line with the size; what there is of it so far.
     Size(Vec<u8>),

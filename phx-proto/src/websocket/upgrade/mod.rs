@@ -88,6 +88,7 @@ pub struct UpgradeRequest<'a> {
 }
 
 /// One upgrade, from the request to its outcome. See the [module](self).
+#[derive(Clone)]
 pub struct Upgrade {
     outbox: Outbox,
     response: Response,

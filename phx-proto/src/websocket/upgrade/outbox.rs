@@ -3,6 +3,7 @@
 use core::fmt;
 
 /// Bytes to be written, and how many of them were.
+#[derive(Clone)]
 pub(super) struct Outbox {
     bytes: Vec<u8>,
     /// At most the length of `bytes`.

@@ -36,6 +36,7 @@ const MAX_HEADERS: usize = 1_024;
 /// How much of an answer that is not HTTP is kept as evidence, in bytes.
 const MAX_EVIDENCE: usize = 64;
 
+#[derive(Clone)]
 pub(super) struct Response {
     state: State,
     /// True for the status that ends HTTP on this stream.
@@ -43,6 +44,7 @@ pub(super) struct Response {
     received: usize,
 }
 
+#[derive(Clone)]
 enum State {
     Head {
         buffer: Vec<u8>,
@@ -58,6 +60,7 @@ enum State {
 
 /// The head of an answer, without the lines that are no headers. Header values are as they came, but
 /// for line folding, which became spaces, and bytes that are not UTF-8, which became U+FFFD.
+#[derive(Clone)]
 pub(super) struct Head {
     /// The minor version of HTTP/1.
     pub(super) version: u8,

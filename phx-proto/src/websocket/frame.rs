@@ -1,0 +1,239 @@
+//! Frame headers, read and written (RFC 6455 section 5.2).
+//!
+//! ```text
+//!   byte 0                byte 1              then              then, if masked
+//!   FIN RSV1-3 opcode(4)  MASK length(7)      length(16 or 64)  masking key(32)
+//!                              0 to 125: itself; 126: 16 bits follow; 127: 64 bits follow
+//! ```
+//!
+//! A header is judged in the order of its bytes, so that what is wrong with it does not depend on how
+//! many of them have arrived.
+
+use bytes::{BufMut, BytesMut};
+
+use super::violation::Violation;
+
+/// The most bytes that the payload of a control frame has (RFC 6455 section 5.5).
+pub(super) const CONTROL_MAX: usize = 125;
+
+/// What a frame is (RFC 6455 section 5.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Opcode {
+    Continuation = 0x0,
+    Text = 0x1,
+    Binary = 0x2,
+    Close = 0x8,
+    Ping = 0x9,
+    Pong = 0xa,
+}
+
+impl Opcode {
+    /// `None` for an opcode that is reserved (RFC 6455 section 5.2).
+    const fn from_bits(bits: u8) -> Option<Self> {
+        Some(match bits {
+            0x0 => Self::Continuation,
+            0x1 => Self::Text,
+            0x2 => Self::Binary,
+            0x8 => Self::Close,
+            0x9 => Self::Ping,
+            0xa => Self::Pong,
+            _ => return None,
+        })
+    }
+
+    /// Whether it is a control frame: the highest bit of the opcode is set (RFC 6455 section 5.5).
+    pub(super) const fn is_control(self) -> bool {
+        self as u8 & 0x8 != 0
+    }
+}
+
+/// A header that is complete and breaks no rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) opcode: Opcode,
+    pub(super) fin: bool,
+    pub(super) mask: Option<[u8; 4]>,
+    /// The length of the payload.
+    pub(super) length: u64,
+}
+
+/// What the frame that comes next has to look like.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Expected {
+    /// The peer is a client.
+    pub(super) masked: bool,
+    /// A message has begun, and its last fragment is still to come.
+    pub(super) continuation: bool,
+}
+
+impl Header {
+    /// Reads the header at the start of these bytes: it and its size, or `None` while bytes of it are
+    /// missing.
+    #[inline]
+    pub(super) fn read(
+        bytes: &[u8],
+        expected: Expected,
+    ) -> Result<Option<(Self, usize)>, Violation> {
+        let Some(&first) = bytes.first() else { return Ok(None) };
+        let fin = first & 0x80 != 0;
+        // RFC 6455 section 5.2: MUST be 0 unless an extension is negotiated that defines meanings for
+        // non-zero values. None is.
+        if first & 0x70 != 0 {
+            return Err(Violation::ReservedBits { bits: first >> 4 & 0x7 });
+        }
+        // RFC 6455 section 5.2: if an unknown opcode is received, the receiving endpoint MUST fail the
+        // connection.
+        let bits = first & 0xf;
+        let opcode = Opcode::from_bits(bits).ok_or(Violation::UnknownOpcode { opcode: bits })?;
+        match opcode {
+            // RFC 6455 section 5.5: control frames MUST NOT be fragmented.
+            _ if opcode.is_control() && !fin => {
+                return Err(Violation::FragmentedControl { opcode: bits });
+            }
+            // RFC 6455 section 5.4: a fragmented message starts with a frame whose opcode is not 0.
+            Opcode::Continuation if !expected.continuation => {
+                return Err(Violation::UnexpectedContinuation);
+            }
+            // RFC 6455 section 5.4: the fragments of one message MUST NOT be interleaved between the
+            // fragments of another message.
+            Opcode::Text | Opcode::Binary if expected.continuation => {
+                return Err(Violation::InterleavedMessage { opcode: bits });
+            }
+            _ => {}
+        }
+
+        let Some(&second) = bytes.get(1) else { return Ok(None) };
+        let masked = second & 0x80 != 0;
+        // RFC 6455 section 5.1: a client MUST close a connection if it detects a masked frame, and a
+        // server upon receiving a frame that is not masked.
+        if masked != expected.masked {
+            return Err(if masked {
+                Violation::MaskedByServer
+            } else {
+                Violation::UnmaskedByClient
+            });
+        }
+        let short = second & 0x7f;
+        // RFC 6455 section 5.5: all control frames MUST have a payload length of 125 bytes or less.
+        if opcode.is_control() && usize::from(short) > CONTROL_MAX {
+            return Err(Violation::ControlTooLong { opcode: bits });
+        }
+        let (length, mut size) = match short {
+            126 => {
+                let Some(Some(length)) = bytes.get(2..).map(<[u8]>::first_chunk) else {
+                    return Ok(None);
+                };
+                (u64::from(u16::from_be_bytes(*length)), 4)
+            }
+            127 => {
+                let Some(Some(length)) = bytes.get(2..).map(<[u8]>::first_chunk) else {
+                    return Ok(None);
+                };
+                (u64::from_be_bytes(*length), 10)
+            }
+            short => (u64::from(short), 2),
+        };
+        // RFC 6455 section 5.2: the most significant bit of the 64 MUST be 0.
+        if length >> 63 != 0 {
+            return Err(Violation::LengthTopBit);
+        }
+        // RFC 6455 section 5.2: the minimal number of bytes MUST be used to encode the length.
+        if size != length_end(length) {
+            return Err(Violation::LengthNotMinimal { length });
+        }
+        let mut mask = None;
+        if masked {
+            let Some(Some(key)) = bytes.get(size..).map(<[u8]>::first_chunk) else {
+                return Ok(None);
+            };
+            mask = Some(*key);
+            size += 4;
+        }
+        Ok(Some((Self { opcode, fin, mask, length }, size)))
+    }
+
+    /// Appends the header.
+    #[inline]
+    pub(super) fn write(&self, out: &mut BytesMut) {
+        let first = if self.fin { 0x80 } else { 0 } | self.opcode as u8;
+        let bit = if self.mask.is_some() { 0x80 } else { 0 };
+        out.put_u8(first);
+        // RFC 6455 section 5.2: the minimal number of bytes.
+        match length_end(self.length) {
+            2 => out.put_u8(bit | self.length as u8),
+            4 => {
+                out.put_u8(bit | 126);
+                out.put_u16(self.length as u16);
+            }
+            _ => {
+                out.put_u8(bit | 127);
+                out.put_u64(self.length);
+            }
+        }
+        if let Some(key) = self.mask {
+            out.put_slice(&key);
+        }
+    }
+}
+
+/// Where the length ends in a header, in bytes from its start, when it is written in its shortest form.
+const fn length_end(length: u64) -> usize {
+    match length {
+        0..=125 => 2,
+        126..=0xffff => 4,
+        _ => 10,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SERVERS: Expected = Expected { masked: false, continuation: false };
+
+    /// Every header that can be written is read back, and no part of it is taken for the whole.
+    #[test]
+    fn written_header_is_read_back() {
+        let opcodes = [Opcode::Text, Opcode::Binary, Opcode::Close, Opcode::Ping, Opcode::Pong];
+        for opcode in opcodes.into_iter().chain([Opcode::Continuation]) {
+            for length in [0, 1, 125, 126, 127, 0xffff, 0x1_0000, u64::MAX >> 1] {
+                for mask in [None, Some([1, 2, 3, 0x84])] {
+                    if opcode.is_control() && length > 125 {
+                        continue;
+                    }
+                    let header = Header { opcode, fin: true, mask, length };
+                    let mut out = BytesMut::new();
+                    header.write(&mut out);
+                    let continuation = opcode == Opcode::Continuation;
+                    let expected = Expected { masked: mask.is_some(), continuation };
+                    assert_eq!(Header::read(&out, expected), Ok(Some((header, out.len()))));
+                    for end in 0..out.len() {
+                        assert_eq!(Header::read(&out[..end], expected), Ok(None), "{header:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn first_byte_is_judged_before_the_second() {
+        // A reserved bit, an unknown opcode, a mask and a length that is too long for a ping.
+        let bytes = [0b1101_1011, 0xff];
+        for end in 1..=2 {
+            let read = Header::read(&bytes[..end], SERVERS);
+            assert_eq!(read, Err(Violation::ReservedBits { bits: 0b101 }));
+        }
+        assert_eq!(Header::read(&[0x89], SERVERS), Ok(None));
+        assert_eq!(Header::read(&[0x89, 0xfe], SERVERS), Err(Violation::MaskedByServer));
+    }
+
+    #[test]
+    fn length_in_a_longer_form_is_refused() {
+        let read = |bytes: &[u8]| Header::read(bytes, SERVERS);
+        assert_eq!(read(&[0x82, 126, 0, 125]), Err(Violation::LengthNotMinimal { length: 125 }));
+        let long = [0x82, 127, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+        assert_eq!(read(&long), Err(Violation::LengthNotMinimal { length: 0xffff }));
+        let top = [0x82, 127, 0x80, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(read(&top), Err(Violation::LengthTopBit));
+    }
+}

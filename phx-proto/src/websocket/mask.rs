@@ -1,0 +1,117 @@
+//! Masking of what a client sends (RFC 6455 section 5.3), and where its keys come from.
+//!
+//! ```text
+//!   entropy of the system ──a block at a time──▶ MaskKeys ──4 bytes a frame──▶ key
+//!   payload byte i  XOR  key byte i mod 4
+//! ```
+//!
+//! The keys keep whoever chooses the payload from choosing the bytes on the wire, which a proxy might
+//! take for a request of its own. So they have to be unpredictable, unlike the jitter of a retry.
+
+use core::fmt;
+
+/// A block has the keys of 64 frames: a call of the system for each frame would cost more than the
+/// frame does.
+const BLOCK: usize = 256;
+
+/// Mask keys from a cryptographic source, drawn from it in blocks of 256 bytes.
+///
+/// RFC 6455 section 5.3: the masking key needs to be unpredictable, derived from a strong source of
+/// entropy. The source fills a slice with random bytes; that of the operating system is meant, such as
+/// `getrandom::fill`. A test passes in a function with known results.
+///
+/// It cannot be cloned: two connections never send the same keys. `Debug` does not show them.
+///
+/// ```
+/// use phx_proto::websocket::MaskKeys;
+///
+/// // In a program: |block| getrandom::fill(block).expect("entropy")
+/// let mut keys = MaskKeys::new(|block| block.fill(7));
+/// assert_eq!(keys.next_key(), [7; 4]);
+/// ```
+pub struct MaskKeys<F> {
+    fill: F,
+    block: [u8; BLOCK],
+    /// Where the next key begins; at the end of the block there is none.
+    at: usize,
+}
+
+impl<F: FnMut(&mut [u8])> MaskKeys<F> {
+    /// Draws nothing yet.
+    pub const fn new(fill: F) -> Self {
+        Self { fill, block: [0; BLOCK], at: BLOCK }
+    }
+
+    /// The next key. No key is returned twice.
+    #[inline]
+    pub fn next_key(&mut self) -> [u8; 4] {
+        if self.at == BLOCK {
+            (self.fill)(&mut self.block);
+            self.at = 0;
+        }
+        let mut key = [0; 4];
+        key.copy_from_slice(&self.block[self.at..self.at + 4]);
+        self.at += 4;
+        key
+    }
+}
+
+impl<F> fmt::Debug for MaskKeys<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MaskKeys({} left)", (BLOCK - self.at) / 4)
+    }
+}
+
+/// Masks bytes, or unmasks them: the bytes of a payload from `offset` on (RFC 6455 section 5.3).
+#[inline]
+pub(super) fn apply(bytes: &mut [u8], mut key: [u8; 4], offset: usize) {
+    key.rotate_left(offset % 4);
+    let [a, b, c, d] = key;
+    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+    let mut chunks = bytes.chunks_exact_mut(8);
+    for chunk in &mut chunks {
+        let mut word = [0; 8];
+        word.copy_from_slice(chunk);
+        chunk.copy_from_slice(&(u64::from_ne_bytes(word) ^ wide).to_ne_bytes());
+    }
+    for (byte, key) in chunks.into_remainder().iter_mut().zip(key.iter().cycle()) {
+        *byte ^= key;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mask_is_applied_from_any_offset() {
+        let key = [0x6d, 0xb6, 0x42, 0x81];
+        let payload: Vec<u8> = (0..=255).collect();
+        let octet = |(at, byte): (usize, &u8)| byte ^ key[at % 4];
+        let expected: Vec<u8> = payload.iter().enumerate().map(octet).collect();
+        for cut in 0..payload.len() {
+            let mut masked = payload.clone();
+            let (front, back) = masked.split_at_mut(cut);
+            apply(front, key, 0);
+            apply(back, key, cut);
+            assert_eq!(masked, expected, "{cut}");
+        }
+    }
+
+    #[test]
+    fn keys_are_drawn_in_blocks_and_never_twice() {
+        let mut next = 0_u32;
+        let mut keys = MaskKeys::new(|block: &mut [u8]| {
+            for key in block.chunks_exact_mut(4) {
+                next += 1;
+                key.copy_from_slice(&next.to_be_bytes());
+            }
+        });
+        for expected in 1..=200_u32 {
+            assert_eq!(keys.next_key(), expected.to_be_bytes());
+        }
+        assert_eq!(format!("{keys:?}"), "MaskKeys(56 left)");
+        drop(keys);
+        assert_eq!(next, 256, "four blocks of 64 keys");
+    }
+}

@@ -1,0 +1,270 @@
+//! Receiving: frames out of the caller's buffer, messages out of frames (RFC 6455 sections 5.4 and
+//! 6.2).
+//!
+//! ```text
+//!             header is complete              payload is complete
+//!   ┌─▶ Header ────────────────▶ Payload ───────────────┬──────────────┐
+//!   │     │ it breaks a rule       │ it is not UTF-8    │ control,     │ fragment
+//!   │     ▼                        ▼                    │ or a whole   ▼
+//!   │   Over: what follows is discarded                 │ message   added to the message:
+//!   │     ▲                                             ▼           the last one completes it
+//!   │     └──────────────── a close frame ────────── an event          │
+//!   └──────────────────────────────────────────────────┴───────────────┘
+//! ```
+//!
+//! What is not complete stays in the caller's buffer. The payload of a frame that is still arriving
+//! was unmasked and checked as far as it is there, so no byte is looked at twice, a text fails at the
+//! first byte that is wrong, and what comes of a stream does not depend on how it was cut into reads.
+//!
+//! A message in one frame is a slice of the buffer. Fragments are copied into a buffer of their own.
+
+use core::fmt;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::close::{self, Close};
+use super::endpoint::Limits;
+use super::frame::{Expected, Header, Opcode};
+use super::mask;
+use super::utf8::Utf8;
+use super::violation::Violation;
+use crate::wire::Frame;
+
+/// What a frame completed.
+#[derive(Debug)]
+pub(super) enum Received {
+    Message(Frame),
+    Ping(Bytes),
+    Pong(Bytes),
+    Close(Close),
+}
+
+/// The receiving half of an endpoint.
+#[derive(Clone, Debug)]
+pub(super) struct Receiver {
+    /// The peer is a client, which masks.
+    masked: bool,
+    frame_max: usize,
+    message_max: usize,
+    fragments_max: u32,
+    empty_fragments_max: u32,
+    /// The frame whose payload is arriving.
+    current: Option<Current>,
+    /// The message of which some fragments have arrived.
+    message: Option<Message>,
+    /// Of the text that is arriving.
+    utf8: Utf8,
+    /// A close frame was received, or something that broke a rule.
+    over: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Current {
+    header: Header,
+    /// The length of the payload, which is no more than the limits.
+    length: usize,
+    /// How much of the payload was unmasked and checked; it is in the buffer.
+    checked: usize,
+}
+
+#[derive(Clone)]
+struct Message {
+    is_text: bool,
+    data: BytesMut,
+    fragments: u32,
+    empty_fragments: u32,
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.is_text { "Text" } else { "Binary" };
+        write!(f, "{kind}({} bytes in {} fragments)", self.data.len(), self.fragments)
+    }
+}
+
+impl Receiver {
+    pub(super) fn new(masked: bool, limits: &Limits) -> Self {
+        Self {
+            masked,
+            frame_max: limits.frame_bytes_max,
+            message_max: limits.message_bytes_max,
+            fragments_max: limits.fragments_max,
+            empty_fragments_max: limits.empty_fragments_max,
+            current: None,
+            message: None,
+            utf8: Utf8::default(),
+            over: false,
+        }
+    }
+
+    /// Takes bytes from the front of the buffer until they complete something.
+    pub(super) fn poll(&mut self, buffer: &mut BytesMut) -> Result<Option<Received>, Violation> {
+        if self.over {
+            // RFC 6455 section 1.4: after receiving a close frame, a peer discards any further data;
+            // section 7.1.7: nothing is processed after the connection has failed.
+            buffer.clear();
+            return Ok(None);
+        }
+        let polled = self.poll_frames(buffer);
+        if matches!(polled, Err(_) | Ok(Some(Received::Close(_)))) {
+            self.stop(buffer);
+        }
+        polled
+    }
+
+    /// How many bytes of the frame that is arriving are not among these in the buffer.
+    pub(super) fn missing(&self, buffered: usize) -> usize {
+        self.current.map_or(0, |current| current.length.saturating_sub(buffered))
+    }
+
+    /// Takes nothing more.
+    fn stop(&mut self, buffer: &mut BytesMut) {
+        self.over = true;
+        self.current = None;
+        self.message = None;
+        buffer.clear();
+    }
+
+    #[inline]
+    fn poll_frames(&mut self, buffer: &mut BytesMut) -> Result<Option<Received>, Violation> {
+        loop {
+            let mut current = match self.current.take() {
+                Some(current) => current,
+                None => match self.header(buffer)? {
+                    Some(current) => current,
+                    None => return Ok(None),
+                },
+            };
+            let there = buffer.len().min(current.length);
+            self.check(&current.header, current.checked, &mut buffer[current.checked..there])?;
+            if there < current.length {
+                current.checked = there;
+                self.current = Some(current);
+                return Ok(None);
+            }
+            let received = self.complete(&current.header, current.length, buffer)?;
+            if received.is_some() {
+                return Ok(received);
+            }
+        }
+    }
+
+    /// Takes a header off the buffer, once it is complete.
+    #[inline]
+    fn header(&self, buffer: &mut BytesMut) -> Result<Option<Current>, Violation> {
+        let expected = Expected { masked: self.masked, continuation: self.message.is_some() };
+        let Some((header, size)) = Header::read(buffer, expected)? else { return Ok(None) };
+        let length = self.within_limits(&header)?;
+        buffer.advance(size);
+        Ok(Some(Current { header, length, checked: 0 }))
+    }
+
+    /// The length of a frame that stays within the limits.
+    ///
+    /// RFC 6455 section 10.4: implementations that have limitations regarding the frame size or the
+    /// message size after reassembly MUST protect themselves against exceeding those limits.
+    #[inline]
+    fn within_limits(&self, header: &Header) -> Result<usize, Violation> {
+        let Header { length, .. } = *header;
+        let within = |max| usize::try_from(length).ok().filter(|length| *length <= max);
+        if header.opcode.is_control() {
+            // 125 bytes at most. They are no part of the message around them.
+            return Ok(length as usize);
+        }
+        let max = self.frame_max;
+        let frame = within(max).ok_or(Violation::FrameTooLong { length, max })?;
+        let max = self.message_max;
+        let before = self.message.as_ref().map_or(0, |message| message.data.len());
+        if max.checked_sub(before).is_none_or(|room| frame > room) {
+            let length = length.saturating_add(before as u64);
+            return Err(Violation::MessageTooLong { length, max });
+        }
+        if let Some(message) = &self.message {
+            if message.fragments >= self.fragments_max {
+                return Err(Violation::TooManyFragments { max: self.fragments_max });
+            }
+        }
+        let empty = self.message.as_ref().map_or(0, |message| message.empty_fragments);
+        let is_fragment = self.message.is_some() || !header.fin;
+        if is_fragment && length == 0 && empty >= self.empty_fragments_max {
+            return Err(Violation::TooManyEmptyFragments { max: self.empty_fragments_max });
+        }
+        Ok(frame)
+    }
+
+    /// Unmasks and checks what has arrived of a payload, from `offset` on.
+    #[inline]
+    fn check(&mut self, header: &Header, offset: usize, bytes: &mut [u8]) -> Result<(), Violation> {
+        if let Some(key) = header.mask {
+            mask::apply(bytes, key, offset);
+        }
+        let is_text = match header.opcode {
+            Opcode::Text => true,
+            Opcode::Continuation => self.message.as_ref().is_some_and(|message| message.is_text),
+            _ => false,
+        };
+        // RFC 6455 section 8.1: a byte stream that is not UTF-8 MUST fail the connection. A character
+        // may be cut by the end of a fragment (section 5.6), not by the end of the message.
+        if is_text {
+            self.utf8.push(bytes).map_err(|at| Violation::TextNotUtf8 { at })?;
+        }
+        Ok(())
+    }
+
+    /// Takes a payload off the buffer, where all of it is.
+    #[inline]
+    fn complete(
+        &mut self,
+        header: &Header,
+        length: usize,
+        buffer: &mut BytesMut,
+    ) -> Result<Option<Received>, Violation> {
+        let is_text = match header.opcode {
+            Opcode::Text | Opcode::Binary if header.fin => {
+                let is_text = header.opcode == Opcode::Text;
+                if is_text {
+                    self.utf8.finish().map_err(|at| Violation::TextNotUtf8 { at })?;
+                }
+                let frame = message(is_text, buffer.split_to(length).freeze());
+                return Ok(Some(Received::Message(frame)));
+            }
+            Opcode::Text => true,
+            Opcode::Binary => false,
+            Opcode::Continuation => {
+                return self.continued(header.fin, length, buffer);
+            }
+            Opcode::Ping => return Ok(Some(Received::Ping(buffer.split_to(length).freeze()))),
+            Opcode::Pong => return Ok(Some(Received::Pong(buffer.split_to(length).freeze()))),
+            Opcode::Close => return close::read(&buffer[..length]).map(Received::Close).map(Some),
+        };
+        let data = BytesMut::with_capacity(length);
+        self.message = Some(Message { is_text, data, fragments: 0, empty_fragments: 0 });
+        self.continued(false, length, buffer)
+    }
+
+    /// Adds a fragment to the message, and completes it with the last one.
+    fn continued(
+        &mut self,
+        is_last: bool,
+        length: usize,
+        buffer: &mut BytesMut,
+    ) -> Result<Option<Received>, Violation> {
+        let Some(mut whole) = self.message.take() else { return Ok(None) };
+        whole.data.extend_from_slice(&buffer[..length]);
+        buffer.advance(length);
+        if !is_last {
+            whole.fragments += 1;
+            whole.empty_fragments += u32::from(length == 0);
+            self.message = Some(whole);
+            return Ok(None);
+        }
+        if whole.is_text {
+            self.utf8.finish().map_err(|at| Violation::TextNotUtf8 { at })?;
+        }
+        Ok(Some(Received::Message(message(whole.is_text, whole.data.freeze()))))
+    }
+}
+
+const fn message(is_text: bool, data: Bytes) -> Frame {
+    if is_text { Frame::Text(data) } else { Frame::Binary(data) }
+}

@@ -1,0 +1,151 @@
+//! UTF-8 checked as it arrives (RFC 6455 section 8.1), whatever pieces it comes in.
+//!
+//! ```text
+//!                  whole characters
+//!   ┌─▶ Between ──────────────────────┐
+//!   │      │ the first bytes of one   │
+//!   │      ▼                          ▼
+//!   └── Within, up to 3 bytes kept   Between
+//!   anything that no character begins with: refused at that byte
+//! ```
+
+use core::str;
+
+/// What was checked of a text so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Utf8 {
+    /// The first bytes of a character whose rest has not arrived.
+    begun: [u8; 4],
+    len: usize,
+    /// How many bytes are known to be whole characters.
+    valid: u64,
+}
+
+impl Utf8 {
+    /// Checks the bytes that come next.
+    ///
+    /// # Errors
+    ///
+    /// The position in the text where something begins that is no character.
+    #[inline]
+    pub(super) fn push(&mut self, mut bytes: &[u8]) -> Result<(), u64> {
+        if self.len > 0 {
+            bytes = self.complete(bytes)?;
+        }
+        // Most of JSON is ASCII, and this is the faster way to find out.
+        if bytes.is_ascii() {
+            self.valid += bytes.len() as u64;
+            return Ok(());
+        }
+        match str::from_utf8(bytes) {
+            Ok(_) => self.valid += bytes.len() as u64,
+            Err(error) => {
+                let (_, rest) = bytes.split_at(error.valid_up_to());
+                self.valid += error.valid_up_to() as u64;
+                if error.error_len().is_some() {
+                    return Err(self.valid);
+                }
+                self.begun[..rest.len()].copy_from_slice(rest);
+                self.len = rest.len();
+            }
+        }
+        Ok(())
+    }
+
+    /// The text ends here; the next one begins.
+    ///
+    /// # Errors
+    ///
+    /// The position of a character that is cut short.
+    #[inline]
+    pub(super) fn finish(&mut self) -> Result<(), u64> {
+        let Self { len, valid, .. } = core::mem::take(self);
+        if len == 0 { Ok(()) } else { Err(valid) }
+    }
+
+    /// Completes the character that has begun, and returns what is behind it.
+    fn complete<'a>(&mut self, mut bytes: &'a [u8]) -> Result<&'a [u8], u64> {
+        while let Some((&next, rest)) = bytes.split_first() {
+            bytes = rest;
+            self.begun[self.len] = next;
+            self.len += 1;
+            match str::from_utf8(&self.begun[..self.len]) {
+                Ok(_) => {
+                    self.valid += self.len as u64;
+                    self.len = 0;
+                    break;
+                }
+                Err(error) if error.error_len().is_some() => return Err(self.valid),
+                Err(_) => {}
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn checked(pieces: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Result<(), u64> {
+        let mut utf8 = Utf8::default();
+        for piece in pieces {
+            utf8.push(piece.as_ref())?;
+        }
+        utf8.finish()
+    }
+
+    fn whole(bytes: &[u8]) -> Result<(), u64> {
+        str::from_utf8(bytes).map(|_| ()).map_err(|error| error.valid_up_to() as u64)
+    }
+
+    /// Every pair and, behind a lead byte, every triple of bytes, in one piece and byte by byte.
+    #[test]
+    fn short_sequences_are_checked_in_any_pieces() {
+        for a in 0..=255 {
+            for b in 0..=255 {
+                let two = [a, b];
+                assert_eq!(checked([two]), whole(&two));
+                assert_eq!(checked(two.chunks(1)), whole(&two), "{two:x?}");
+                for c in [0x00, 0x41, 0x7f, 0x80, 0x9f, 0xa0, 0xbf, 0xc0, 0xed, 0xf4, 0xff] {
+                    let three = [a, b, c];
+                    assert_eq!(checked(three.chunks(1)), whole(&three), "{three:x?}");
+                    let four = [a, b, c, 0x80];
+                    assert_eq!(checked(four.chunks(1)), whole(&four), "{four:x?}");
+                    assert_eq!(checked(four.chunks(3)), whole(&four), "{four:x?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn impossible_character_is_refused_at_its_byte() {
+        let mut utf8 = Utf8::default();
+        // A surrogate: no byte behind these two makes a character of them.
+        assert_eq!((utf8.push(b"ab\xed"), utf8.push(b"\xa0")), (Ok(()), Err(2)));
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_make_no_difference(
+            text in "\\PC{0,40}", noise in proptest::collection::vec(any::<(usize, u8)>(), 0..3),
+            cuts in proptest::collection::vec(1_usize..9, 1..6),
+        ) {
+            let mut bytes = text.into_bytes();
+            for (at, byte) in noise {
+                if let Some(old) = bytes.len().checked_sub(1).and_then(|_| { let n = bytes.len(); bytes.get_mut(at % n) }) {
+                    *old = byte;
+                }
+            }
+            let (mut pieces, mut rest, mut sizes) = (Vec::new(), &bytes[..], cuts.iter().cycle());
+            while !rest.is_empty() {
+                let (piece, more) = rest.split_at((*sizes.next().unwrap()).min(rest.len()));
+                pieces.push(piece);
+                rest = more;
+            }
+            prop_assert_eq!(checked(pieces), whole(&bytes));
+        }
+    }
+}

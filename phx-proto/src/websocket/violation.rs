@@ -1,0 +1,193 @@
+//! What ends a WebSocket that is not closed: what the peer did against the RFC, by its clause.
+
+use super::close::Close;
+use super::upgrade::UpgradeError;
+
+/// What the peer sent against RFC 6455, or over a limit of ours.
+///
+/// The connection has failed (section 7.1.7): what was received behind it is discarded, and the
+/// endpoint transmits a close frame with [`close_code`](Self::close_code).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Violation {
+    /// A reserved bit is set; no extension was negotiated that gives it a meaning.
+    #[error("reserved bits {bits:#05b} are set")]
+    ReservedBits {
+        /// RSV1, RSV2 and RSV3, the first one highest.
+        bits: u8,
+    },
+
+    /// The opcode is reserved.
+    #[error("opcode {opcode:#x} is unknown")]
+    UnknownOpcode {
+        /// The opcode.
+        opcode: u8,
+    },
+
+    /// The server masked a frame.
+    #[error("the server masked a frame")]
+    MaskedByServer,
+
+    /// The client did not mask a frame.
+    #[error("the client did not mask a frame")]
+    UnmaskedByClient,
+
+    /// A control frame is a fragment.
+    #[error("a control frame (opcode {opcode:#x}) is fragmented")]
+    FragmentedControl {
+        /// The opcode.
+        opcode: u8,
+    },
+
+    /// The payload of a control frame has more than 125 bytes.
+    #[error("a control frame (opcode {opcode:#x}) is longer than 125 bytes")]
+    ControlTooLong {
+        /// The opcode.
+        opcode: u8,
+    },
+
+    /// The length is written in more bytes than it needs.
+    #[error("the length {length} is not written in its shortest form")]
+    LengthNotMinimal {
+        /// The length.
+        length: u64,
+    },
+
+    /// The highest bit of a 64-bit length is set.
+    #[error("the highest bit of a length is set")]
+    LengthTopBit,
+
+    /// A continuation frame where no message has begun.
+    #[error("a continuation frame continues nothing")]
+    UnexpectedContinuation,
+
+    /// A message begins before the last fragment of another one.
+    #[error("a message (opcode {opcode:#x}) begins within another one")]
+    InterleavedMessage {
+        /// The opcode.
+        opcode: u8,
+    },
+
+    /// A text message is not UTF-8.
+    #[error("a text message is not UTF-8 at byte {at}")]
+    TextNotUtf8 {
+        /// Where in the message something begins that is no character.
+        at: u64,
+    },
+
+    /// The payload of a close frame is a single byte.
+    #[error("a close frame has half a code")]
+    CloseTooShort,
+
+    /// The code of a close frame may not be sent.
+    #[error("close code {} may not be sent", .close.code.unwrap_or_default())]
+    InvalidCloseCode {
+        /// The close frame as it was received.
+        close: Close,
+    },
+
+    /// The reason of a close frame is not UTF-8.
+    #[error("the reason of a close frame is not UTF-8")]
+    CloseReasonNotUtf8 {
+        /// The close frame as it was received, the bytes that are not UTF-8 replaced.
+        close: Close,
+    },
+
+    /// A frame is longer than [`Limits::frame_bytes_max`](super::Limits::frame_bytes_max).
+    #[error("a frame of {length} bytes is longer than {max}")]
+    FrameTooLong {
+        /// The length that the frame has announced.
+        length: u64,
+        /// The limit.
+        max: usize,
+    },
+
+    /// A message is longer than [`Limits::message_bytes_max`](super::Limits::message_bytes_max).
+    #[error("a message of at least {length} bytes is longer than {max}")]
+    MessageTooLong {
+        /// The bytes of the message so far, with those that its present frame has announced.
+        length: u64,
+        /// The limit.
+        max: usize,
+    },
+
+    /// A message has more fragments than [`Limits::fragments_max`](super::Limits::fragments_max).
+    #[error("a message has more than {max} fragments")]
+    TooManyFragments {
+        /// The limit.
+        max: u32,
+    },
+
+    /// A message has more fragments without a payload than
+    /// [`Limits::empty_fragments_max`](super::Limits::empty_fragments_max).
+    #[error("a message has more than {max} empty fragments")]
+    TooManyEmptyFragments {
+        /// The limit.
+        max: u32,
+    },
+}
+
+impl Violation {
+    /// The section of RFC 6455 that it is against, or that lets an endpoint have such a limit.
+    #[must_use]
+    pub const fn clause(&self) -> &'static str {
+        match self {
+            Self::ReservedBits { .. }
+            | Self::UnknownOpcode { .. }
+            | Self::LengthNotMinimal { .. }
+            | Self::LengthTopBit => "5.2",
+            Self::MaskedByServer | Self::UnmaskedByClient => "5.1",
+            Self::FragmentedControl { .. } | Self::ControlTooLong { .. } => "5.5",
+            Self::UnexpectedContinuation | Self::InterleavedMessage { .. } => "5.4",
+            Self::TextNotUtf8 { .. } => "8.1",
+            Self::CloseTooShort | Self::CloseReasonNotUtf8 { .. } => "5.5.1",
+            Self::InvalidCloseCode { .. } => "7.4",
+            Self::FrameTooLong { .. }
+            | Self::MessageTooLong { .. }
+            | Self::TooManyFragments { .. }
+            | Self::TooManyEmptyFragments { .. } => "10.4",
+        }
+    }
+
+    /// The code of the close frame that answers it (RFC 6455 section 7.4.1).
+    #[must_use]
+    pub const fn close_code(&self) -> u16 {
+        match self {
+            // Data that is not consistent with the type of the message.
+            Self::TextNotUtf8 { .. } | Self::CloseReasonNotUtf8 { .. } => 1007,
+            // A message that is too big to process.
+            Self::FrameTooLong { .. }
+            | Self::MessageTooLong { .. }
+            | Self::TooManyFragments { .. }
+            | Self::TooManyEmptyFragments { .. } => 1009,
+            // A protocol error.
+            _ => 1002,
+        }
+    }
+
+    /// The close frame that the peer sent, when what is wrong is in that frame.
+    #[must_use]
+    pub const fn received_close(&self) -> Option<&Close> {
+        match self {
+            Self::InvalidCloseCode { close } | Self::CloseReasonNotUtf8 { close } => Some(close),
+            _ => None,
+        }
+    }
+}
+
+/// Why a WebSocket is over, other than by the closing handshake.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The server did not upgrade the stream.
+    #[error("the upgrade failed: {0}")]
+    Upgrade(#[source] Box<UpgradeError>),
+
+    /// The peer broke the protocol, or a limit.
+    #[error("the peer broke the WebSocket protocol: {0} (RFC 6455 section {clause})", clause = .0.clause())]
+    Violation(#[from] Violation),
+
+    /// The stream ended without a close frame (RFC 6455 section 7.1.5 calls this 1006).
+    #[error("the stream ended without a close frame")]
+    Eof,
+}
