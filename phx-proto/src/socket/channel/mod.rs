@@ -97,7 +97,8 @@ pub enum PendingReason {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Channel {
     pub(crate) want: Option<Want>,
-    pub(crate) leaving: Option<Leaving>,
+    /// Boxed, as few channels are being left.
+    pub(crate) leaving: Option<Box<Leaving>>,
 }
 
 /// A wanted topic.

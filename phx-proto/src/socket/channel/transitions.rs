@@ -159,8 +159,8 @@ impl Socket {
             live.lane.insert(order, LaneItem::Leave(topic.clone(), join_ref));
         }
         self.timers.arm(TimerKey::Leave(topic.clone()), now + self.config.leave_timeout);
-        self.channels.get_or_default(topic).leaving =
-            Some(Leaving { join_ref, order, leave_ref: None, pushes });
+        let leaving = Leaving { join_ref, order, leave_ref: None, pushes };
+        self.channels.get_or_default(topic).leaving = Some(Box::new(leaving));
     }
 
     /// Joins a joined topic anew, to start over from the server's present state: for a consumer
