@@ -186,21 +186,25 @@ impl Shared {
     }
 
     fn write_all(&self, mut out: impl Write) {
-        let mut batch = String::new();
         loop {
             let mut state = self.lock();
             while state.lines.is_empty() {
                 state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
-            batch.clear();
-            while let Some((line, events)) = state.lines.front() {
-                if !batch.is_empty() && batch.len() + line.len() + 1 > BATCH_MAX {
+            let mut batch = String::new();
+            while let Some((line, events)) = state.lines.pop_front() {
+                let bytes = line.len() + 1;
+                if !batch.is_empty() && batch.len() + bytes > BATCH_MAX {
+                    state.lines.push_front((line, events));
                     break;
                 }
-                batch.push_str(line);
+                // A long line is not copied.
+                if batch.is_empty() {
+                    batch = line;
+                } else {
+                    batch.push_str(&line);
+                }
                 batch.push('\n');
-                let (bytes, events) = (line.len() + 1, *events);
-                state.lines.pop_front();
                 state.bytes -= bytes;
                 state.queued -= events;
                 state.writing += events;

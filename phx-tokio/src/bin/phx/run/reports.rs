@@ -122,7 +122,7 @@ impl Printer {
             let dropped = self.lost.swap(0, Ordering::Relaxed);
             if dropped > 0 {
                 let event = self.dropped(dropped);
-                if let Err(left) = self.write(&event, &mut stages).await {
+                if let Err(left) = self.write(event, &mut stages).await {
                     return left;
                 }
             }
@@ -147,12 +147,12 @@ impl Printer {
                 () = due => self.bad_frames_due(),
             };
             let Some(event) = event else { continue };
-            if let Err(left) = self.write(&event, &mut stages).await {
+            if let Err(left) = self.write(event, &mut stages).await {
                 return left;
             }
         }
         while let Some((count, event)) = self.bad_frames.rest() {
-            if let Err(left) = self.write(&counted(event, count), &mut stages).await {
+            if let Err(left) = self.write(counted(event, count), &mut stages).await {
                 return left;
             }
         }
@@ -162,14 +162,16 @@ impl Printer {
     /// Writes an event; what is left when it is not to be waited for any longer.
     async fn write(
         &mut self,
-        event: &CloudEvent,
+        event: CloudEvent,
         stages: &mut watch::Receiver<Stage>,
     ) -> Result<(), u64> {
-        let Some(line) = line(&self.output, event) else { return Ok(()) };
-        let stands_for = match count(event) {
+        let Some(line) = line(&self.output, &event) else { return Ok(()) };
+        let stands_for = match count(&event) {
             Some(count) if event.kind == DROPPED => count,
             _ => 1,
         };
+        // A large one is not kept twice while its line waits.
+        drop(event);
         tokio::select! {
             biased;
             sent = self.output.writer().send_for(line, stands_for) => match sent {
@@ -208,7 +210,7 @@ impl Printer {
             BusEvent::Lagged(count) => return Some(self.dropped(count)),
             BusEvent::Event(routed) => routed,
         };
-        let event = routed.event.clone();
+        let event = Arc::unwrap_or_clone(routed).event;
         if event.kind != "phoenix.connection.protocol_error" {
             return Some(event);
         }
