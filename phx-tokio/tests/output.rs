@@ -167,9 +167,10 @@ fn listen_ends(start: Start, more: usize) {
     let lost = number_before(" events could not be written", &process.errors.all());
     let written = written(&mut process);
     assert_eq!(written[0]["type"], "joined");
-    // Two joins, one of which was interrupted and resumed twice.
+    // Two joins, one of which was interrupted and resumed twice. Both interruptions are one event if
+    // the first was not read before the second, and the last answer may not have come.
     let all = events(&written) + lost;
-    assert!((messages + 5..=messages + 6).contains(&all), "{} + {lost}", events(&written));
+    assert!((messages + 3..=messages + 6).contains(&all), "{} + {lost}", events(&written));
 }
 
 #[test]

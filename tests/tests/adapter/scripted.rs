@@ -42,8 +42,8 @@ const NO_BUDGET: usize = 16 << 20;
 impl Flood {
     pub(crate) fn new(once: &[u8], repeated: &[u8]) -> Self {
         let flood = Self::default();
-        (flood.lock().once, flood.lock().repeated) = (Vec::new(), repeated.to_vec());
-        flood.lock().once.extend_from_slice(once);
+        // Long, so that it is copied in few pieces.
+        (flood.lock().once, flood.lock().repeated) = (once.to_vec(), repeated.repeat(1 << 10));
         flood
     }
 
@@ -108,9 +108,10 @@ impl Script for Flood {
         buffer[..length].copy_from_slice(&wire.once[..length]);
         wire.once.drain(..length);
         while !wire.repeated.is_empty() && length < buffer.len() {
-            buffer[length] = wire.repeated[wire.at];
-            wire.at = (wire.at + 1) % wire.repeated.len();
-            length += 1;
+            let part = (wire.repeated.len() - wire.at).min(buffer.len() - length);
+            buffer[length..length + part].copy_from_slice(&wire.repeated[wire.at..wire.at + part]);
+            wire.at = (wire.at + part) % wire.repeated.len();
+            length += part;
         }
         if length == 0 {
             return Poll::Pending;

@@ -139,9 +139,11 @@ pub(in super::super) async fn idle_timeout(stage: &mut Stage) {
     let (silent, mut signals) = stage.start_watched(silent);
     silent.wait_connected().await.unwrap();
     // From now on the server hears nothing of the one, and heartbeats of the other: the second that
-    // is answered was sent after this.
+    // is answered was sent later than this, in whole milliseconds too.
+    let server = stage.server();
+    let now = server.with(|_, now| now);
+    until("a millisecond has passed", || server.with(|_, later| later) > now).await;
     let mut beats = alive.signals();
-    let now = stage.server().with(|_, now| now);
     for _ in 0..2 {
         let beat = |signal| matches!(signal, Signal::HeartbeatAcked { .. }).then_some(());
         signal(&mut beats, beat).await;
