@@ -11,6 +11,7 @@ use std::mem;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use phx_proto::websocket::{Endpoint, Event, Limits};
 use phx_proto::wire::{Outgoing, Serializer, V2};
 use phx_proto::{
     Action, Config, ConnectionId, Frame, Opened, Payload, Presence, PushOptions, Ref, Signal,
@@ -57,6 +58,7 @@ fn main() {
     joins();
     presence();
     timers();
+    websocket();
 }
 
 fn wire() {
@@ -227,6 +229,46 @@ fn timers() {
         };
         case(&format!("timers: nothing due, {pending} pending"), 0, |_| (), nothing_due);
     }
+}
+
+/// Frames of one read, and frames into one write.
+fn websocket() {
+    let mut endpoint = Endpoint::client(&Limits::default());
+    for (name, target, payload) in [
+        ("64 B", 220, vec![b'x'; 64]),
+        ("64 B, not all of it ASCII", 930, "\u{e4}".repeat(32).into_bytes()),
+        ("1 KiB", 440, vec![b'x'; 1_024]),
+    ] {
+        let mut stream = vec![0x81];
+        match u8::try_from(payload.len()) {
+            Ok(length @ 0..=125) => stream.push(length),
+            _ => {
+                stream.push(126);
+                stream.extend_from_slice(&(payload.len() as u16).to_be_bytes());
+            }
+        }
+        stream.extend_from_slice(&payload);
+        let mut buffer = BytesMut::from(&stream.repeat(REPEAT + 1)[..]);
+        // The first part of a buffer makes it a shared one.
+        mem::forget(endpoint.poll_event(&mut buffer));
+        let receive = |()| {
+            let event = endpoint.poll_event(black_box(&mut buffer));
+            assert!(matches!(event, Ok(Some(Event::Message(_)))));
+            mem::forget(event);
+        };
+        case(&format!("websocket: receive text, {name}"), target, |_| (), receive);
+    }
+
+    let mut out = BytesMut::with_capacity(1 << 20);
+    case(
+        "websocket: send text, 64 B, and the message dropped",
+        630,
+        |_| text(&"x".repeat(64)),
+        |frame| {
+            endpoint.send(frame).expect("there is room");
+            endpoint.poll_transmit(&mut out, usize::MAX, || [1, 2, 3, 4])
+        },
+    );
 }
 
 /// An open socket with joined channels.

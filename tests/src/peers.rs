@@ -1,10 +1,12 @@
-//! The official client, run by node: its packages, and a process to talk to in lines of JSON.
+//! Programs of others, run by node and Python: their packages, and a process to talk to in lines of
+//! JSON.
 //!
 //! ```text
 //! available() ── node? npm? ── node_modules as the lock says? ──no──▶ npm ci, aside, then renamed
 //!      │ Err(why): the caller skips, visibly; a failure where PHX_REQUIRE_PEERS is set
 //!      ▼ Ok
-//! Node::start(script, args) ◀── one JSON value a line, each way ──▶ node
+//! Script::node(script, args) ◀── one JSON value a line, each way ──▶ node
+//! Script::python(script) ◀────── the same; it installs its packages itself ──▶ python3
 //! ```
 
 use core::time::Duration;
@@ -24,6 +26,8 @@ use crate::waiting::{DEADLINE, TICK};
 const PEERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers");
 /// How long `npm ci` may take.
 const INSTALL_MAX: Duration = Duration::from_secs(120);
+/// How a Python script ends whose packages cannot be had.
+const NO_PACKAGES: i32 = 77;
 /// The oldest node that the scripts run on.
 const NODE_MIN: u32 = 18;
 /// The copy of the lock that was installed, kept with what was installed.
@@ -37,12 +41,21 @@ const INSTALLED: &str = "node_modules/.phx-installed-lock.json";
 /// Where it cannot and `PHX_REQUIRE_PEERS` is set, or where the lock and the packages disagree.
 pub fn available(test: &str) -> bool {
     static ANSWER: OnceLock<Result<(), String>> = OnceLock::new();
-    let Err(why) = ANSWER.get_or_init(prepare) else { return true };
+    match ANSWER.get_or_init(prepare) {
+        Ok(()) => true,
+        Err(why) => {
+            skip(test, &format!("the official client cannot be run: {why}"));
+            false
+        }
+    }
+}
+
+/// Says on stderr that a test is skipped.
+fn skip(test: &str, why: &str) {
     let required = std::env::var_os("PHX_REQUIRE_PEERS").is_some_and(|value| !value.is_empty());
-    assert!(!required, "PHX_REQUIRE_PEERS is set and the official client cannot be run: {why}");
+    assert!(!required, "PHX_REQUIRE_PEERS is set and {why}");
     // Not `eprintln`, which the test harness keeps to itself when a test passes.
-    let _ = writeln!(io::stderr(), "SKIPPED {test}: the official client cannot be run: {why}");
-    false
+    let _ = writeln!(io::stderr(), "SKIPPED {test}: {why}");
 }
 
 fn prepare() -> Result<(), String> {
@@ -187,25 +200,52 @@ fn collect(mut stream: impl Read + Send + 'static) -> Collected {
 
 /// A script that runs, and is killed when this is dropped.
 #[derive(Debug)]
-pub struct Node {
+pub struct Script {
     child: Killed,
     stdin: Option<ChildStdin>,
     lines: Receiver<String>,
     stderr: Collected,
 }
 
-impl Node {
-    /// Starts a script of `tests/peers`. Call [`available`] first.
+impl Script {
+    /// Runs a script of `tests/peers` with node. Call [`available`] first.
     ///
     /// # Panics
     ///
     /// When node cannot be started.
     #[must_use]
-    pub fn start(script: &str, args: &[&str]) -> Self {
-        let mut command = Command::new("node");
+    pub fn node(script: &str, args: &[&str]) -> Self {
+        Self::start("node", script, args).expect("node starts")
+    }
+
+    /// Runs a script of `tests/peers` with Python, and reads its first line. Where Python or its packages
+    /// cannot be had, says so on stderr and returns `None`.
+    ///
+    /// # Panics
+    ///
+    /// Where they cannot and `PHX_REQUIRE_PEERS` is set, and when the script ends for another reason.
+    #[must_use]
+    pub fn python(test: &str, script: &str) -> Option<(Self, Value)> {
+        let why = match Self::start("python3", script, &[]) {
+            Err(error) => format!("python3: {error}"),
+            Ok(mut started) => {
+                if let Some(first) = started.hear(INSTALL_MAX + DEADLINE) {
+                    return Some((started, first));
+                }
+                let (status, stderr) = started.end(DEADLINE);
+                assert_eq!(status.code(), Some(NO_PACKAGES), "{script}: {status}\n{stderr}");
+                stderr
+            }
+        };
+        skip(test, &format!("the packages of {script} cannot be had: {why}"));
+        None
+    }
+
+    fn start(program: &str, script: &str, args: &[&str]) -> io::Result<Self> {
+        let mut command = Command::new(program);
         command.arg(PathBuf::from(PEERS).join(script)).args(args);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = Killed(command.spawn().expect("node starts"));
+        let mut child = Killed(command.spawn()?);
         let stdin = child.0.stdin.take();
         let stdout = child.0.stdout.take().expect("piped");
         let stderr = collect(child.0.stderr.take().expect("piped"));
@@ -217,7 +257,7 @@ impl Node {
                 }
             }
         });
-        Self { child, stdin, lines, stderr }
+        Ok(Self { child, stdin, lines, stderr })
     }
 
     /// Writes one line.

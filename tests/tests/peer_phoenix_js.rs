@@ -8,7 +8,7 @@
 use core::time::Duration;
 
 use phx_proto::Time;
-use phx_tests::peers::{Node, available};
+use phx_tests::peers::{Script, available};
 use phx_tests::ports::{Reserved, start_again};
 use phx_tests::waiting::DEADLINE;
 use phx_tokio::testing::{HttpRefusal, Listener, ServerConfig, Version};
@@ -42,7 +42,7 @@ fn play_one(scenario: &str, config: ServerConfig) {
     let port = Reserved::new();
     let mut server = runtime.block_on(Listener::bind(port.addr(), config)).expect("a port");
     let url = format!("ws://{}/socket", server.addr());
-    let mut node = Node::start("client.mjs", &[scenario, &url]);
+    let mut node = Script::node("client.mjs", &[scenario, &url]);
     for _ in 0..ASKED_MAX {
         let Some(asked) = node.hear(SILENCE_MAX) else { break };
         if asked["ask"] == "end" {

@@ -13,7 +13,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
 use phx_proto::{Payload, Presence, PresenceChange, PresenceMeta};
-use phx_tests::peers::{Node, available};
+use phx_tests::peers::{Script, available};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -38,11 +38,11 @@ enum Step {
 }
 
 /// The official client's `Presence`, in one process for all cases.
-struct Official(RefCell<Node>);
+struct Official(RefCell<Script>);
 
 impl Official {
     fn start() -> Self {
-        Self(RefCell::new(Node::start("presence.mjs", &[])))
+        Self(RefCell::new(Script::node("presence.mjs", &[])))
     }
 
     fn ask(&self, steps: Vec<Value>) -> VecDeque<Value> {

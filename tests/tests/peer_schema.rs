@@ -5,21 +5,21 @@ use core::time::Duration;
 use std::cell::RefCell;
 
 use phx_proto::Connections;
-use phx_tests::peers::{Node, available};
+use phx_tests::peers::{Script, available};
 use serde_json::{Value, json};
 
 /// How long one document may take.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
 /// Ajv, with our schema.
-struct Schema(RefCell<Node>);
+struct Schema(RefCell<Script>);
 
 impl Schema {
     fn start(test: &str) -> Option<Self> {
         if !available(test) {
             return None;
         }
-        let mut node = Node::start("schema.mjs", &[]);
+        let mut node = Script::node("schema.mjs", &[]);
         node.say(&Connections::json_schema());
         assert_eq!(node.hear(ANSWER_MAX).expect("it goes on"), json!({"compiled": true}));
         Some(Self(RefCell::new(node)))

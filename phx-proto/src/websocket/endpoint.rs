@@ -211,6 +211,13 @@ impl Endpoint {
         if let Phase::Upgrading(_) = self.phase {
             return self.poll_upgrade(buffer);
         }
+        if let Some(frame) = self.receiver.poll_whole(buffer) {
+            return Ok(Some(Event::Message(frame)));
+        }
+        self.poll_frames(buffer)
+    }
+
+    fn poll_frames(&mut self, buffer: &mut BytesMut) -> Result<Option<Event>, Fault> {
         match self.receiver.poll(buffer) {
             Ok(Some(Received::Message(frame))) => Ok(Some(Event::Message(frame))),
             Ok(None) => Ok(None),

@@ -9,12 +9,15 @@
 //! A header is judged in the order of its bytes, so that what is wrong with it does not depend on how
 //! many of them have arrived.
 
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 
 use super::violation::Violation;
 
 /// The most bytes that the payload of a control frame has (RFC 6455 section 5.5).
 pub(super) const CONTROL_MAX: usize = 125;
+
+/// The most bytes of a header.
+pub(super) const HEADER_MAX: usize = 14;
 
 /// What a frame is (RFC 6455 section 5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,24 +158,27 @@ impl Header {
     /// Appends the header.
     #[inline]
     pub(super) fn write(&self, out: &mut BytesMut) {
-        let first = if self.fin { 0x80 } else { 0 } | self.opcode as u8;
         let bit = if self.mask.is_some() { 0x80 } else { 0 };
-        out.put_u8(first);
+        let mut bytes = [0; HEADER_MAX];
+        bytes[0] = if self.fin { 0x80 } else { 0 } | self.opcode as u8;
         // RFC 6455 section 5.2: the minimal number of bytes.
-        match length_end(self.length) {
-            2 => out.put_u8(bit | self.length as u8),
+        let mut size = length_end(self.length);
+        match size {
+            2 => bytes[1] = bit | self.length as u8,
             4 => {
-                out.put_u8(bit | 126);
-                out.put_u16(self.length as u16);
+                bytes[1] = bit | 126;
+                bytes[2..4].copy_from_slice(&(self.length as u16).to_be_bytes());
             }
             _ => {
-                out.put_u8(bit | 127);
-                out.put_u64(self.length);
+                bytes[1] = bit | 127;
+                bytes[2..10].copy_from_slice(&self.length.to_be_bytes());
             }
         }
         if let Some(key) = self.mask {
-            out.put_slice(&key);
+            bytes[size..size + 4].copy_from_slice(&key);
+            size += 4;
         }
+        out.extend_from_slice(&bytes[..size]);
     }
 }
 

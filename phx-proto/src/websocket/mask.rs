@@ -64,8 +64,9 @@ impl<F> fmt::Debug for MaskKeys<F> {
 
 /// Masks bytes, or unmasks them: the bytes of a payload from `offset` on (RFC 6455 section 5.3).
 #[inline]
-pub(super) fn apply(bytes: &mut [u8], mut key: [u8; 4], offset: usize) {
-    key.rotate_left(offset % 4);
+pub(super) fn apply(bytes: &mut [u8], key: [u8; 4], offset: usize) {
+    // The first byte of a little-endian number is its lowest one.
+    let key = u32::from_le_bytes(key).rotate_right(offset as u32 % 4 * 8).to_le_bytes();
     let [a, b, c, d] = key;
     let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
     let mut chunks = bytes.chunks_exact_mut(8);

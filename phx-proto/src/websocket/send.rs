@@ -18,11 +18,11 @@
 use core::{fmt, str};
 use std::collections::VecDeque;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::close::Handshake;
 use super::endpoint::Limits;
-use super::frame::{CONTROL_MAX, Header, Opcode};
+use super::frame::{CONTROL_MAX, HEADER_MAX, Header, Opcode};
 use super::mask;
 use crate::wire::Frame;
 
@@ -32,7 +32,7 @@ const PROBE: [u8; 4] = *b"phx+";
 /// What a message takes in the outbox beside its bytes.
 const OVERHEAD: usize = 64;
 
-/// An outbox that is empty keeps at most this many slots.
+/// An outbox with at most this many slots is not shrunk.
 const SLOTS_KEPT: usize = 64;
 
 /// How far the sending of messages has come, in bytes of their payloads since the opening.
@@ -87,9 +87,12 @@ pub enum PingRefused {
 #[derive(Clone)]
 pub(super) struct Sender {
     masks: bool,
-    fragment: usize,
+    /// The most bytes of a data frame.
+    fragment_max: usize,
     outbox_max: usize,
     outbox: VecDeque<Frame>,
+    /// The most messages in the outbox since it was empty.
+    peak: usize,
     /// What the outbox and the message under way take.
     held: usize,
     current: Option<Current>,
@@ -128,9 +131,10 @@ impl Sender {
     pub(super) fn new(masks: bool, limits: &Limits) -> Self {
         Self {
             masks,
-            fragment: limits.fragment_bytes.max(1),
+            fragment_max: limits.fragment_bytes.max(1),
             outbox_max: limits.outbox_bytes_max,
             outbox: VecDeque::new(),
+            peak: 0,
             held: 0,
             current: None,
             ping: None,
@@ -163,6 +167,7 @@ impl Sender {
         }
         self.held += weight(&frame);
         self.outbox.push_back(frame);
+        self.peak = self.peak.max(self.outbox.len());
         Ok(())
     }
 
@@ -245,34 +250,59 @@ impl Sender {
             self.frame(out, Opcode::Ping, true, &payload, keys);
             return true;
         }
-        let (mut current, opcode) = match self.current.take() {
+        if let Some(current) = self.current.take() {
             // RFC 6455 section 5.4: the fragments behind the first one have opcode 0.
-            Some(current) => (current, Opcode::Continuation),
-            None => {
-                let Some(frame) = self.outbox.pop_front() else { return false };
-                let weight = weight(&frame);
-                let (rest, opcode) = match frame {
-                    Frame::Text(text) => (text, Opcode::Text),
-                    Frame::Binary(bytes) => (bytes, Opcode::Binary),
-                };
-                (Current { rest, weight }, opcode)
-            }
+            self.fragment(out, Opcode::Continuation, current, keys);
+            return true;
+        }
+        let Some(frame) = self.outbox.pop_front() else { return false };
+        if self.outbox.is_empty() {
+            self.shrink();
+        }
+        let weight = weight(&frame);
+        let (rest, opcode) = match frame {
+            Frame::Text(text) => (text, Opcode::Text),
+            Frame::Binary(bytes) => (bytes, Opcode::Binary),
         };
-        let is_last = current.rest.len() <= self.fragment;
-        let length = current.rest.len().min(self.fragment);
+        if rest.len() > self.fragment_max {
+            self.fragment(out, opcode, Current { rest, weight }, keys);
+        } else {
+            self.upload.transmitted += rest.len() as u64;
+            self.held -= weight;
+            self.frame(out, opcode, true, &rest, keys);
+        }
+        true
+    }
+
+    /// The outbox is empty: shrinks it if a quarter of it was enough since it was empty before. While
+    /// bursts follow each other it stays as it is.
+    #[inline]
+    fn shrink(&mut self) {
+        let peak = core::mem::take(&mut self.peak);
+        if self.outbox.capacity() > SLOTS_KEPT && peak <= self.outbox.capacity() / 4 {
+            self.outbox.shrink_to(peak);
+        }
+    }
+
+    /// Appends a fragment of a message: the last one, or one behind which a probe is due.
+    fn fragment(
+        &mut self,
+        out: &mut BytesMut,
+        opcode: Opcode,
+        mut current: Current,
+        keys: &mut impl FnMut() -> [u8; 4],
+    ) {
+        let is_last = current.rest.len() <= self.fragment_max;
+        let length = current.rest.len().min(self.fragment_max);
         self.upload.transmitted += length as u64;
         self.frame(out, opcode, is_last, &current.rest[..length], keys);
         if is_last {
             self.held -= current.weight;
-            if self.outbox.is_empty() && self.outbox.capacity() > SLOTS_KEPT {
-                self.outbox.shrink_to(SLOTS_KEPT);
-            }
         } else {
             current.rest.advance(length);
             self.current = Some(current);
             self.probe_due = true;
         }
-        true
     }
 
     /// Appends a frame, and masks its payload where it stands.
@@ -288,10 +318,10 @@ impl Sender {
         // RFC 6455 section 5.1: a client MUST mask all frames that it sends, a server MUST NOT mask any;
         // section 5.3: with a new key for each frame.
         let mask = if self.masks { Some(keys()) } else { None };
-        out.reserve(payload.len() + 14);
+        out.reserve(payload.len() + HEADER_MAX);
         Header { opcode, fin, mask, length: payload.len() as u64 }.write(out);
         let start = out.len();
-        out.put_slice(payload);
+        out.extend_from_slice(payload);
         if let Some(key) = mask {
             mask::apply(&mut out[start..], key, 0);
         }
@@ -300,4 +330,28 @@ impl Sender {
 
 fn weight(frame: &Frame) -> usize {
     frame.len() + OVERHEAD
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Memory of a burst is given back when the traffic is small again, not between bursts.
+    #[test]
+    fn outbox_shrinks_behind_a_burst() {
+        let mut sender = Sender::new(true, &Limits::default());
+        let mut handshake = Handshake::default();
+        let mut messages = |count| {
+            for _ in 0..count {
+                sender.push(Frame::from("a")).expect("there is room");
+            }
+            while sender.transmit(&mut BytesMut::new(), &mut handshake, &mut || [0; 4]) {}
+            sender.outbox.capacity()
+        };
+        let burst = messages(1_000);
+        assert!(burst >= 1_000);
+        assert_eq!((messages(500), messages(1_000)), (burst, burst));
+        assert!(messages(1) < 8);
+        assert!(messages(SLOTS_KEPT) == messages(1), "a small one stays");
+    }
 }

@@ -589,7 +589,7 @@ impl Pair {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     /// Everything that was accepted arrives, in order, until an end closes: then what arrives is what
     /// was accepted first, and both ends close in order.

@@ -270,7 +270,7 @@ fn agrees(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_024))]
+    #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
     fn client_reads_as_tungstenite_does(stream in stream(), ours in sizes(), theirs in sizes()) {

@@ -1,0 +1,130 @@
+//! Bytes of a server, or of a client, into the WebSocket machine and the upgrade before it.
+
+use bytes::BytesMut;
+use phx_proto::Frame;
+use phx_proto::upgrade::{Progress, Upgrade, UpgradeError, UpgradeRequest, Upgraded};
+use phx_proto::websocket::{Endpoint, Event, Fault, Limits, State};
+
+const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+/// The first byte: which side reads, and under which limits; the second one: how the rest is cut.
+///
+/// However it is cut, the same comes of it; texts are UTF-8, limits are kept, and what was received can
+/// be sent again and is received as it was.
+pub fn websocket_receive(data: &[u8]) {
+    let [options, cut, stream @ ..] = data else { return };
+    let is_server = options & 1 != 0;
+    let limits = if options & 2 == 0 {
+        Limits::default()
+    } else {
+        Limits {
+            message_bytes_max: usize::from(options >> 4) * 8,
+            frame_bytes_max: 64,
+            fragments_max: 4,
+            empty_fragments_max: 2,
+            ..Limits::default()
+        }
+    };
+    let endpoint = if is_server { Endpoint::server(&limits) } else { Endpoint::client(&limits) };
+    let whole = receive(endpoint.clone(), stream, stream.len());
+    assert_eq!(whole, receive(endpoint.clone(), stream, 1));
+    assert_eq!(whole, receive(endpoint, stream, usize::from(*cut)));
+
+    let (events, fault, ..) = whole;
+    if let Some(Fault::Violation(violation)) = &fault {
+        assert!(!violation.to_string().is_empty() && !violation.clause().is_empty());
+        assert!([1002, 1007, 1009].contains(&violation.close_code()));
+    }
+    let messages: Vec<Frame> = events
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::Message(frame) => Some(frame),
+            _ => None,
+        })
+        .collect();
+    for message in &messages {
+        assert!(message.len() <= limits.message_bytes_max && message.len() <= stream.len());
+        assert!(!message.is_text() || std::str::from_utf8(message.as_bytes()).is_ok());
+    }
+    send_again(messages, is_server, usize::from(*cut));
+}
+
+/// Everything that came of a stream, with what the endpoint has to write at its end.
+fn receive(
+    mut endpoint: Endpoint,
+    stream: &[u8],
+    cut: usize,
+) -> (Vec<Event>, Option<Fault>, State, Vec<u8>) {
+    let (mut buffer, mut events, mut fault) = (BytesMut::new(), Vec::new(), None);
+    for piece in stream.chunks(cut.max(1)) {
+        buffer.extend_from_slice(piece);
+        loop {
+            match endpoint.poll_event(&mut buffer) {
+                Ok(None) => break,
+                Ok(Some(event)) => events.push(event),
+                Err(found) => assert!(fault.replace(found).is_none(), "one fault"),
+            }
+        }
+        // What is left is the frame that is arriving.
+        assert!(fault.is_none() || buffer.is_empty());
+    }
+    let state = endpoint.state();
+    let mut out = BytesMut::new();
+    endpoint.poll_transmit(&mut out, usize::MAX, || KEY);
+    (events, fault, state, out.into())
+}
+
+/// Sends messages in fragments to the other side, which reads them as they were.
+fn send_again(messages: Vec<Frame>, from_server: bool, fragment_bytes: usize) {
+    let limits = Limits { fragment_bytes, outbox_bytes_max: usize::MAX, ..Limits::default() };
+    let (mut sender, reader) = if from_server {
+        (Endpoint::server(&limits), Endpoint::client(&limits))
+    } else {
+        (Endpoint::client(&limits), Endpoint::server(&limits))
+    };
+    let mut out = BytesMut::new();
+    for message in &messages {
+        sender.send(message.clone()).expect("it is open, and texts are UTF-8");
+    }
+    sender.close(1000, "").expect("a sendable code");
+    sender.poll_transmit(&mut out, usize::MAX, || KEY);
+    let (events, fault, ..) = receive(reader, &out, 61);
+    assert_eq!(fault, None);
+    let received = events.into_iter().filter_map(|event| match event {
+        Event::Message(frame) => Some(frame),
+        _ => None,
+    });
+    assert!(received.eq(messages));
+}
+
+/// The answer to an upgrade, cut as the first byte says: cut otherwise it comes to the same.
+pub fn upgrade(data: &[u8]) {
+    let Some((cut, answer)) = data.split_first() else { return };
+    let whole = upgraded(answer, answer.len());
+    assert_eq!(whole, upgraded(answer, 1));
+    assert_eq!(whole, upgraded(answer, usize::from(*cut)));
+    match whole {
+        Ok(upgraded) => assert!(answer.ends_with(&upgraded.leftover)),
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// What became of it, with the bytes behind the answer, at the end of the stream.
+fn upgraded(answer: &[u8], cut: usize) -> Result<Upgraded, UpgradeError> {
+    let mut upgrade = Upgrade::new(&UpgradeRequest {
+        host: "localhost",
+        target: "/socket/websocket",
+        headers: &[],
+        subprotocols: &["phoenix".to_owned()],
+        key: *b"the sample nonce",
+    })?;
+    let mut pieces = answer.chunks(cut.max(1));
+    while let Some(piece) = pieces.next() {
+        if let Progress::Done(mut upgraded) = upgrade.handle_read(piece)? {
+            let rest: Vec<u8> = pieces.flatten().copied().collect();
+            upgraded.leftover = [&upgraded.leftover[..], &rest].concat().into();
+            return Ok(upgraded);
+        }
+    }
+    Err(upgrade.handle_eof())
+}
