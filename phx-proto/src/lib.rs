@@ -213,7 +213,7 @@ pub mod adapter {
     //! keep stable.
 
     #[cfg(feature = "testing")]
-    pub use crate::testing::listener::{Admission, Hub, Serve};
+    pub use crate::testing::listener::{Hub, Serve};
     pub use crate::transport::*;
 }
 

@@ -117,6 +117,10 @@ impl ByteStream for FakeStream {
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
+
+    fn poll_close(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
 }
 
 /// Runs to the end, with the clock leaping to whatever is waited for. `None` when nothing is.

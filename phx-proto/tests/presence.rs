@@ -1,5 +1,6 @@
 //! Presence as a value: the list, the changes, and what holds them back.
 
+use phx_proto::wire::{Body, Frame, Serializer, V2};
 use phx_proto::{Payload, Presence, PresenceChange, PresenceError};
 use serde_json::{Value, json};
 
@@ -375,4 +376,30 @@ fn message_heavier_than_the_bound_is_not_parsed() {
     let too_large = Err(PresenceError::TooLarge { max: 64 << 20 });
     assert_eq!(seen, [too_large.clone(), too_large]);
     assert!(held.bytes_max < 10_000, "{} bytes for {}", held.bytes_max, hostile.len());
+}
+
+/// As every reader of JSON has it, in whatever order the keys come.
+#[test]
+fn last_of_a_repeated_key_counts() {
+    let mut presence = Presence::<Value>::new();
+    let state = r#"{"zoe":{"metas":[{"phx_ref":"z1"}]},"ann":{"metas":[{"phx_ref":"a1"}]},
+        "bob":{"metas":[{"phx_ref":"b1"}]},"ann":{"metas":[{"phx_ref":"a2"}]}}"#;
+    presence.sync_state(&received(state)).expect("a state");
+    assert_eq!(listed(&presence), ["ann a2", "bob b1", "zoe z1"]);
+    let diff = r#"{"joins":{"bob":{"metas":[{"phx_ref":"b2","phx_ref_prev":"b1"}]},
+        "al":{"metas":[{"phx_ref":"x"}]},"bob":{"metas":[{"phx_ref":"b3","phx_ref_prev":"b1"}]}},
+        "leaves":{"zoe":{"metas":[]},"bob":{"metas":[{"phx_ref":"b1"}]},
+        "zoe":{"metas":[{"phx_ref":"z1"}]}}}"#;
+    let changes = told(presence.sync_diff(&received(diff)).expect("a diff"));
+    assert_eq!(changes, ["+al x first", "~bob b1 b3", "-zoe z1 last"]);
+    assert_eq!(listed(&presence), ["al x", "ann a2", "bob b3"]);
+}
+
+/// A payload as it comes from a server.
+fn received(text: &str) -> Payload {
+    let frame = Frame::from(format!(r#"[null,null,"t","e",{text}]"#));
+    match V2.decode(&frame).expect("a message").body {
+        Body::Event { payload, .. } => payload,
+        other => panic!("{other:?}"),
+    }
 }

@@ -7,9 +7,9 @@ use std::io;
 use std::sync::Arc;
 
 use async_tungstenite::WebSocketStream;
-use async_tungstenite::tungstenite::Error;
+use async_tungstenite::tungstenite::protocol::Role;
 use phx_proto::Time;
-use phx_proto::adapter::{Admission, Hub, Meter, Serve};
+use phx_proto::adapter::{Hub, Meter, Serve};
 use phx_proto::driver::Runtime;
 #[cfg(feature = "tls")]
 use phx_proto::rustls;
@@ -199,10 +199,10 @@ impl Serve for SmolNet {
         stream.meter.clone()
     }
 
-    fn accept_websocket(
+    fn websocket(
         stream: Io,
-        admission: Admission,
-    ) -> impl Future<Output = Result<WebSocketStream<Io>, Error>> + Send {
-        async_tungstenite::accept_hdr_async(stream, admission)
+        leftover: Vec<u8>,
+    ) -> impl Future<Output = WebSocketStream<Io>> + Send {
+        WebSocketStream::from_partially_read(stream, leftover, Role::Server, None)
     }
 }

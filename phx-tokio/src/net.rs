@@ -127,6 +127,10 @@ impl ByteStream for Io {
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll(cx, |stream, cx| stream.poll_flush(cx))
     }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll(cx, |stream, cx| stream.poll_shutdown(cx))
+    }
 }
 
 impl AsyncRead for Io {

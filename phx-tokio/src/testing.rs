@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use phx_proto::Time;
-use phx_proto::adapter::{Admission, Hub, Meter, Serve};
+use phx_proto::adapter::{Hub, Meter, Serve};
 use phx_proto::driver::Runtime;
 #[cfg(feature = "tls")]
 use phx_proto::rustls;
@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Error;
+use tokio_tungstenite::tungstenite::protocol::Role;
 
 use crate::net::{Io, TokioNet};
 use crate::runtime::TokioRuntime;
@@ -208,10 +208,10 @@ impl Serve for TokioNet {
         stream.meter.clone()
     }
 
-    fn accept_websocket(
+    fn websocket(
         stream: Io,
-        admission: Admission,
-    ) -> impl Future<Output = Result<WebSocketStream<Io>, Error>> + Send {
-        tokio_tungstenite::accept_hdr_async(stream, admission)
+        leftover: Vec<u8>,
+    ) -> impl Future<Output = WebSocketStream<Io>> + Send {
+        WebSocketStream::from_partially_read(stream, leftover, Role::Server, None)
     }
 }

@@ -4,11 +4,13 @@
 //! for the logarithm of sorting: refs are looked up in sorted lists, never one by one.
 
 use core::cmp::Ordering;
+use core::fmt;
+use core::marker::PhantomData;
 use core::mem::size_of;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, Deserializer, Error as _};
+use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::entry::{self, PresenceChange, PresenceEntry, PresenceMeta};
@@ -20,15 +22,33 @@ pub(super) struct Entries<M>(Vec<(String, PresenceEntry<M>)>);
 
 impl<'de, M: DeserializeOwned> Deserialize<'de> for Entries<M> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let entries = Map::<String, Value>::deserialize(deserializer)?.into_iter();
-        let entries = entries.map(|(key, value)| Ok((key, entry::entry(value)?)));
-        let mut entries =
-            entries.collect::<Result<Vec<_>, serde_json::Error>>().map_err(D::Error::custom)?;
-        // Another crate may turn on the feature `preserve_order` of serde_json.
-        if !entries.is_sorted_by(|(one, _), (two, _)| one <= two) {
-            entries.sort_unstable_by(|(one, _), (two, _)| one.cmp(two));
+        deserializer.deserialize_map(EntriesVisitor(PhantomData))
+    }
+}
+
+/// Visits the keys of a list. Each entry is the application's, and read as a value of serde_json.
+struct EntriesVisitor<M>(PhantomData<M>);
+
+impl<'de, M: DeserializeOwned> Visitor<'de> for EntriesVisitor<M> {
+    type Value = Entries<M>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map of presences")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries<M>, A::Error> {
+        let mut entries = Vec::new();
+        while let Some((key, value)) = map.next_entry::<String, Value>()? {
+            entries.push((key, entry::entry(value).map_err(A::Error::custom)?));
         }
-        Ok(Self(entries))
+        // The server sends each key once, in order. Of a key that comes twice the last one counts.
+        if !entries.is_sorted_by(|(one, _), (two, _)| one < two) {
+            entries.sort_by(|(one, _): &(String, _), (two, _)| one.cmp(two));
+            entries.reverse();
+            entries.dedup_by(|(one, _), (two, _)| one == two);
+            entries.reverse();
+        }
+        Ok(Entries(entries))
     }
 }
 

@@ -230,7 +230,7 @@ impl<M: Clone + DeserializeOwned> Presence<M> {
         if weight::text_exceeds(payload.as_bytes(), self.bytes_max) {
             return Err(self.too_large());
         }
-        Ok(payload.deserialize()?)
+        Ok(payload.deserialize_text()?)
     }
 
     fn apply(&mut self, diff: Diff<M>) -> Result<Vec<PresenceChange<M>>, PresenceError> {

@@ -29,6 +29,9 @@ pub struct ServerConfig {
     pub(super) max_channels: usize,
     pub(super) seed: u64,
     pub(super) token: Option<String>,
+    pub(super) drainer: bool,
+    pub(super) channel_delay: Duration,
+    pub(super) presence_delay: Duration,
 }
 
 impl Default for ServerConfig {
@@ -40,6 +43,9 @@ impl Default for ServerConfig {
             max_channels: 100,
             seed: 0,
             token: None,
+            drainer: true,
+            channel_delay: Duration::ZERO,
+            presence_delay: Duration::ZERO,
         }
     }
 }
@@ -53,7 +59,8 @@ impl ServerConfig {
     }
 
     /// How long a client may send nothing, frames and pings alike, before its socket is closed
-    /// with 1002 (`wire/idle_timeout_close`); by default 60 seconds.
+    /// with 1002 (`wire/idle_timeout_close`); by default 60 seconds. Over a real socket the head of
+    /// its request may take as long; then the answer is 408.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.idle_timeout = timeout;
@@ -84,7 +91,38 @@ impl ServerConfig {
         self
     }
 
-    /// The seed of the `phx_ref` values; by default 0.
+    /// Whether [`shutdown`](super::Server::shutdown) drains: sockets with a channel then see 1012.
+    /// Without a drainer (`drainer: false` on Phoenix's socket) every socket sees 1000. By default
+    /// there is one.
+    #[must_use]
+    pub fn drainer(mut self, drains: bool) -> Self {
+        self.drainer = drains;
+        self
+    }
+
+    /// Up to how long a channel takes before it looks at a message, drawn for each; by default none.
+    ///
+    /// Channels are processes of their own: the reply to a heartbeat, which the socket answers, or of
+    /// another channel, can overtake the one to a push or a leave that was sent before it, and a
+    /// message can come between the answer to a join and what the channel does after its join. The
+    /// answers to joins are the socket's own and are never overtaken.
+    #[must_use]
+    pub fn channel_delay(mut self, most: Duration) -> Self {
+        self.channel_delay = most;
+        self
+    }
+
+    /// Up to how long a presence diff takes to be broadcast, drawn for each; by default none.
+    ///
+    /// The tracker knows of a change at once and broadcasts later, in order: of joins side by side,
+    /// each `presence_state` holds metas whose diffs come only after it.
+    #[must_use]
+    pub fn presence_delay(mut self, most: Duration) -> Self {
+        self.presence_delay = most;
+        self
+    }
+
+    /// The seed of the `phx_ref` values and of the delays; by default 0.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;

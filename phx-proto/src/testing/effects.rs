@@ -105,6 +105,49 @@ impl Server {
         let Some(channel) = self.channel_mut(peer, topic, instance) else { return };
         channel.blocked = false;
         self.reply_or_crash(peer, topic, instance, msg_ref, "ok", response);
+        self.work_off(now, peer, topic, instance);
+    }
+
+    /// A channel gets to what it does after its join, and then to its messages.
+    pub(super) fn run_channel(
+        &mut self,
+        now: Time,
+        peer: PeerId,
+        topic: &str,
+        instance: u64,
+        after: Vec<Effect>,
+    ) {
+        let Some(channel) = self.channel_mut(peer, topic, instance) else { return };
+        channel.blocked = false;
+        self.run(now, peer, topic, instance, &Value::Null, after);
+        self.work_off(now, peer, topic, instance);
+    }
+
+    /// Has a channel do something, and look at its messages, only after a delay.
+    ///
+    /// # Errors
+    ///
+    /// What it is to do at once, when there is no delay.
+    pub(super) fn delay_channel(
+        &mut self,
+        now: Time,
+        peer: PeerId,
+        topic: &str,
+        after: Vec<Effect>,
+    ) -> Result<(), Vec<Effect>> {
+        let delay = self.draw_channel_delay();
+        let socket = self.sockets.get_mut(&peer).filter(|_| !delay.is_zero());
+        let Some(channel) = socket.and_then(|socket| socket.channels.get_mut(topic)) else {
+            return Err(after);
+        };
+        channel.blocked = true;
+        let instance = channel.instance;
+        let timer = Timer::ChannelRuns { peer, topic: topic.to_owned(), instance, after };
+        self.arm(now + delay, timer);
+        Ok(())
+    }
+
+    fn work_off(&mut self, now: Time, peer: PeerId, topic: &str, instance: u64) {
         while let Some(channel) = self.channel_mut(peer, topic, instance) {
             if channel.blocked {
                 return;
@@ -197,13 +240,6 @@ impl Server {
     pub(super) fn leave_presence(&mut self, topic: &str, instance: u64) {
         let diff = self.presence.untrack(topic, instance, None);
         self.send_diff(topic, diff);
-    }
-
-    fn send_diff(&mut self, topic: &str, diff: Option<Value>) {
-        if let Some(diff) = diff {
-            // JSON can be written for every serializer, so this does not fail.
-            let _ = self.broadcast_from(topic, "presence_diff", &Payload::Json(diff), None);
-        }
     }
 
     fn own_key(&self, peer: PeerId, topic: &str, instance: u64) -> String {

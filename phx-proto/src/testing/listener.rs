@@ -7,8 +7,9 @@
 //!                                                   a future for its timers
 //! ```
 //!
-//! The server sits in a mutex because the answer to an upgrade is wanted by a synchronous
-//! callback. No lock is held over an await.
+//! The HTTP of an upgrade is read and answered here, so that the server's refusals go out as they
+//! are; tungstenite gets the stream as already upgraded. The server sits in a mutex, as tests reach
+//! it from outside. No lock is held over an await.
 
 use core::fmt;
 use core::future::{Future, poll_fn};
@@ -22,16 +23,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_core::Stream;
 use futures_sink::Sink;
 use futures_util::stream::FuturesUnordered;
-use tungstenite::handshake::server::{Callback, ErrorResponse, Request, Response};
-use tungstenite::http;
 use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::Frame as RawFrame;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 use tungstenite::{Error, Message, Utf8Bytes};
 
-use super::{Accepted, ConnectRequest, HttpRefusal, Output, PeerId, Server, ServerConfig};
+use super::http::{self, Asked, Head};
+use super::{Output, PeerId, Server, ServerConfig};
 use crate::time::Time;
-use crate::transport::{Meter, Net};
+use crate::transport::{ByteStream, Meter, Net};
 use crate::wire::Frame;
 
 /// A runtime's sockets, as far as serving needs them.
@@ -57,11 +57,11 @@ pub trait Serve: Net {
     /// The meter of a stream that was accepted.
     fn meter(stream: &Self::Stream) -> Meter;
 
-    /// Reads the upgrade and answers it as `admission` says.
-    fn accept_websocket(
+    /// Speaks WebSocket, as a server, on a stream that was upgraded; `leftover` was read already.
+    fn websocket(
         stream: Self::Stream,
-        admission: Admission,
-    ) -> impl Future<Output = Result<Self::Socket, Error>> + Send;
+        leftover: Vec<u8>,
+    ) -> impl Future<Output = Self::Socket> + Send;
 }
 
 /// The server and the ways to its peers.
@@ -215,36 +215,99 @@ impl Hub {
 
     /// One connection, from the upgrade to the end.
     async fn serve<N: Serve>(self: Arc<Self>, stream: N::Stream) {
-        #[cfg(feature = "tls")]
-        let stream = match &self.tls {
-            None => stream,
-            Some(tls) => match N::accept_tls(stream, Arc::clone(tls)).await {
-                Ok(stream) => stream,
-                Err(_) => return,
-            },
-        };
+        let patience = self.lock().server.idle_timeout();
+        let mut late = pin!(N::sleep(patience));
+        let mut opening = pin!(self.open::<N>(stream, late.as_mut()));
+        let Some((stream, leftover, peer)) = opening.await else { return };
         let mut heard = Heard { meter: N::meter(&stream), bytes: 0 };
-        let peer = Arc::default();
-        let admission = Admission { hub: Arc::clone(&self), peer: Arc::clone(&peer) };
-        let accepted = N::accept_websocket(stream, admission).await;
-        let peer = *peer.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(peer) = peer else { return };
         // The bytes of the upgrade count from its acceptance on, however late this is polled again.
         heard.more();
-        if let Ok(mut socket) = accepted {
-            poll_fn(|cx| self.poll_converse(&mut socket, peer, &mut heard, cx)).await;
-            // The answer to a client's close frame may still be in the buffer.
-            let mut late = pin!(N::sleep(LAST_WORDS));
-            poll_fn(|cx| match Pin::new(&mut socket).poll_flush(cx) {
-                Poll::Ready(_) => Poll::Ready(()),
-                Poll::Pending => late.as_mut().poll(cx),
-            })
-            .await;
-        }
+        let mut socket = N::websocket(stream, leftover).await;
+        poll_fn(|cx| self.poll_converse(&mut socket, peer, &mut heard, cx)).await;
+        // The answer to a client's close frame may still be in the buffer.
+        let mut late = pin!(N::sleep(LAST_WORDS));
+        poll_fn(|cx| match Pin::new(&mut socket).poll_flush(cx) {
+            Poll::Ready(_) => Poll::Ready(()),
+            Poll::Pending => late.as_mut().poll(cx),
+        })
+        .await;
+        self.gone(peer);
+    }
+
+    /// The connection of a peer has ended.
+    fn gone(&self, peer: PeerId) {
         self.with(|server, now| server.handle_eof(now, peer));
         let mut state = self.lock();
         state.peers.remove(&peer);
         state.gone.take().into_iter().for_each(Waker::wake);
+    }
+
+    /// Reads the request and answers it; the peer and what was read too far, if it is one now.
+    async fn open<N: Serve>(
+        &self,
+        stream: N::Stream,
+        mut late: Pin<&mut impl Future<Output = ()>>,
+    ) -> Option<(N::Stream, Vec<u8>, PeerId)> {
+        #[cfg(feature = "tls")]
+        let stream = match &self.tls {
+            None => stream,
+            Some(tls) => {
+                let mut accepting = pin!(N::accept_tls(stream, Arc::clone(tls)));
+                let accepted = poll_fn(|cx| match accepting.as_mut().poll(cx) {
+                    Poll::Pending => late.as_mut().poll(cx).map(|()| None),
+                    ready => ready.map(Result::ok),
+                });
+                accepted.await?
+            }
+        };
+        let mut stream = stream;
+        let mut head = Head::default();
+        let mut buffer = [0; 2_048];
+        let asked = loop {
+            let read = poll_fn(|cx| match stream.poll_read(cx, &mut buffer) {
+                Poll::Pending => late.as_mut().poll(cx).map(|()| None),
+                ready => ready.map(Some),
+            });
+            match read.await {
+                None => break Err(http::timed_out()),
+                Some(Ok(0) | Err(_)) => return None,
+                Some(Ok(n)) => match head.handle_read(&buffer[..n]) {
+                    Ok(None) => {}
+                    Ok(Some(asked)) => break Ok(asked),
+                    Err(refusal) => break Err(refusal),
+                },
+            }
+        };
+        let (answer, accepted) = match asked {
+            Err(refusal) => (http::refused(&refusal), None),
+            Ok(asked) => match self.ask(&asked) {
+                Err(answer) => (answer, None),
+                Ok((answer, peer)) => (answer, Some((asked.leftover, peer))),
+            },
+        };
+        let written = write::<N>(&mut stream, &answer, late).await;
+        match accepted {
+            Some((leftover, peer)) if written => return Some((stream, leftover, peer)),
+            Some((_, peer)) => self.gone(peer),
+            None => end::<N>(&mut stream).await,
+        }
+        None
+    }
+
+    /// Asks the server about one upgrade: the answer, and the peer if it is one now.
+    fn ask(&self, asked: &Asked) -> Result<(Vec<u8>, PeerId), Vec<u8>> {
+        let mut state = self.lock();
+        let answer = state.server.connect((self.clock)(), &asked.request);
+        let answer = match answer {
+            Ok(accepted) => {
+                // Before anything is delivered, so that the first frames find their way.
+                state.peers.insert(accepted.peer, Peer::default());
+                Ok((asked.accepted(&accepted), accepted.peer))
+            }
+            Err(refusal) => Err(http::refused(&refusal)),
+        };
+        state.deliver();
+        answer
     }
 
     /// Frames in both directions; ready when one side has ended it.
@@ -366,64 +429,49 @@ impl State {
     }
 }
 
-/// Asks the server about one upgrade; the callback of tungstenite's handshake.
-#[derive(Debug)]
-pub struct Admission {
-    hub: Arc<Hub>,
-    peer: Arc<Mutex<Option<PeerId>>>,
-}
-
-impl Admission {
-    fn ask(&self, request: &Request) -> Result<Accepted, HttpRefusal> {
-        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        let headers = request.headers().iter().map(|(name, value)| {
-            (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+/// Writes bytes, as long as there is time; whether it did.
+async fn write<N: Serve>(
+    stream: &mut N::Stream,
+    mut bytes: &[u8],
+    mut late: Pin<&mut impl Future<Output = ()>>,
+) -> bool {
+    while !bytes.is_empty() {
+        let wrote = poll_fn(|cx| match stream.poll_write(cx, bytes) {
+            Poll::Pending => late.as_mut().poll(cx).map(|()| Ok(0)),
+            ready => ready,
         });
-        let asked = ConnectRequest {
-            method: request.method().as_str().to_owned(),
-            path: path.to_owned(),
-            headers: headers.collect(),
-        };
-        let mut state = self.hub.lock();
-        let answer = state.server.connect((self.hub.clock)(), &asked);
-        if let Ok(accepted) = &answer {
-            // Before anything is delivered, so that the first frames find their way.
-            state.peers.insert(accepted.peer, Peer::default());
-            *self.peer.lock().unwrap_or_else(PoisonError::into_inner) = Some(accepted.peer);
+        match wrote.await {
+            Ok(0) | Err(_) => return false,
+            Ok(n) => bytes = &bytes[n..],
         }
-        state.deliver();
-        answer
     }
+    let flushed = poll_fn(|cx| match stream.poll_flush(cx) {
+        Poll::Pending => late.as_mut().poll(cx).map(|()| false),
+        Poll::Ready(flushed) => Poll::Ready(flushed.is_ok()),
+    });
+    flushed.await
 }
 
-#[allow(clippy::result_large_err)] // The trait is tungstenite's.
-impl Callback for Admission {
-    fn on_request(
-        self,
-        request: &Request,
-        mut response: Response,
-    ) -> Result<Response, ErrorResponse> {
-        let accepted = self.ask(request).map_err(refused)?;
-        let protocol = accepted.protocol.and_then(|name| http::HeaderValue::from_str(&name).ok());
-        if let Some(protocol) = protocol {
-            response.headers_mut().insert(http::header::SEC_WEBSOCKET_PROTOCOL, protocol);
-        }
-        Ok(response)
-    }
-}
+/// The most that is read of a request after its answer, in bytes.
+const REST_MAX: usize = 1 << 20;
 
-/// A refusal as HTTP.
-fn refused(refusal: HttpRefusal) -> ErrorResponse {
-    let mut response = ErrorResponse::new(Some(refusal.body));
-    *response.status_mut() = http::StatusCode::from_u16(refusal.status)
-        .unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
-    for (name, value) in &refusal.headers {
-        let name = http::HeaderName::from_bytes(name.as_bytes());
-        if let (Ok(name), Ok(value)) = (name, http::HeaderValue::from_str(value)) {
-            response.headers_mut().append(name, value);
+/// Ends a connection whose request was refused. The rest of the request is read, as a stream that is
+/// dropped with something unread can take the answer with it.
+async fn end<N: Serve>(stream: &mut N::Stream) {
+    let mut late = pin!(N::sleep(LAST_WORDS));
+    let (mut closing, mut read, mut buffer) = (true, 0, [0; 2_048]);
+    poll_fn(|cx| {
+        closing = closing && stream.poll_close(cx).is_pending();
+        while read < REST_MAX {
+            match stream.poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(n)) if n > 0 => read += n,
+                Poll::Ready(_) => break,
+                Poll::Pending => return late.as_mut().poll(cx),
+            }
         }
-    }
-    response
+        Poll::Ready(())
+    })
+    .await;
 }
 
 /// As it is, even when a test sends text that is not UTF-8.

@@ -66,6 +66,16 @@
 //! Query parameters of the connect: `reject=yes` (403), `reject=rate` (429 with `retry-after`),
 //! `reject=raise` (500), `user_id=X` (the socket gets the id `user:X`), `slowconnect=MS`.
 //!
+//! What of a real server depends on its configuration or on time is a choice in [`ServerConfig`]. The
+//! delays are drawn from its seed:
+//!
+//! | choice | what it brings about |
+//! | --- | --- |
+//! | [`version`](ServerConfig::version) | what differs between 1.7.24, 1.8.9 and 1.8.12 |
+//! | [`drainer`](ServerConfig::drainer) | without it, joined sockets see close 1000 on a shutdown, and not 1012 |
+//! | [`channel_delay`](ServerConfig::channel_delay) | the reply to a heartbeat, or of another channel, overtakes that of a channel; messages come between a join's ok and the `presence_state` |
+//! | [`presence_delay`](ServerConfig::presence_delay) | presence joins side by side: a `presence_state` holds metas whose diffs come after it |
+//!
 //! What it does not imitate: long-poll; integers wider than 64 bits (they become doubles);
 //! JSON nested deeper than 128 levels (closed as undecodable). Where the real server has races
 //! it always takes one outcome: a leave is finished before the next frame is looked at, unless
@@ -94,6 +104,8 @@ mod config;
 mod effects;
 mod engine;
 mod handshake;
+#[cfg(feature = "adapter")]
+mod http;
 mod link;
 #[cfg(feature = "adapter")]
 pub(crate) mod listener;

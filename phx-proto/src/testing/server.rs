@@ -1,16 +1,19 @@
 //! The server as a whole: connections, time, scripted events.
 
 use core::fmt;
+use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde_json::{Value, json};
 
+use super::channels::Effect;
 use super::codec::{self, Payload};
 use super::config::{ServerConfig, Version};
 use super::handshake::{self, Accepted, ConnectRequest, HttpRefusal};
 use super::observer::{Observation, Observer};
 use super::presence::Presence;
 use super::socket::{End, Mail, Socket};
+use crate::socket::rng::Rng;
 use crate::time::Time;
 use crate::wire::Frame;
 
@@ -63,6 +66,14 @@ pub struct Server {
     armed: u64,
     peers: u64,
     refusals: VecDeque<HttpRefusal>,
+    /// The time of the latest input, or of the timer that is firing.
+    now: Time,
+    /// Draws delays.
+    rng: Rng,
+    /// Presence diffs that are not broadcast yet, with their topics.
+    diffs: VecDeque<(String, Value)>,
+    /// When the last of them is.
+    diffs_until: Time,
     pub(super) observer: Observer,
 }
 
@@ -82,6 +93,10 @@ pub(super) enum Timer {
     SocketWakes { peer: PeerId },
     /// A reply of `slow` is due.
     ReplyDue { peer: PeerId, topic: String, instance: u64, msg_ref: Value, response: Payload },
+    /// A channel gets to what it does after its join, and to its messages.
+    ChannelRuns { peer: PeerId, topic: String, instance: u64, after: Vec<Effect> },
+    /// The oldest presence diff is broadcast.
+    DiffDue,
     /// A channel has slept through a `block`.
     ChannelWakes { peer: PeerId, topic: String, instance: u64, msg_ref: Value, response: Payload },
 }
@@ -92,6 +107,10 @@ impl Server {
     pub fn new(config: ServerConfig) -> Self {
         Self {
             presence: Presence::new(config.seed),
+            now: Time::ZERO,
+            rng: Rng::new(config.seed),
+            diffs: VecDeque::new(),
+            diffs_until: Time::ZERO,
             config,
             sockets: BTreeMap::new(),
             outputs: VecDeque::new(),
@@ -116,6 +135,12 @@ impl Server {
     #[cfg(feature = "adapter")]
     pub(crate) fn accept_failed(&mut self, error: &std::io::Error) {
         self.observer.see(|| Observation::AcceptFailed { message: error.to_string() });
+    }
+
+    /// How long a client may send nothing.
+    #[cfg(feature = "adapter")]
+    pub(super) const fn idle_timeout(&self) -> Duration {
+        self.config.idle_timeout
     }
 
     /// Answers an upgrade request.
@@ -146,7 +171,7 @@ impl Server {
         self.peers += 1;
         let peer = PeerId(self.peers);
         let protocol = admission.protocol.clone();
-        let sleep = core::time::Duration::from_millis(admission.slow_ms);
+        let sleep = Duration::from_millis(admission.slow_ms);
         self.sockets.insert(peer, Socket::new(admission, now));
         self.awake.insert((now, peer));
         self.observer.see(|| Observation::Connected { peer });
@@ -260,10 +285,14 @@ impl Server {
     }
 
     /// Shuts down gracefully: 1012 for sockets with a channel, 1000 for those without
-    /// (`wire/close_graceful_shutdown`). New connections are accepted as after a restart.
+    /// (`wire/close_graceful_shutdown`), or for all without a
+    /// [`drainer`](ServerConfig::drainer). New connections are accepted as after a restart.
     pub fn shutdown(&mut self, now: Time) {
         self.advance(now);
-        self.end_all(|socket| Some(if socket.channels.is_empty() { 1000 } else { 1012 }));
+        let drains = self.config.drainer;
+        self.end_all(|socket| {
+            Some(if drains && !socket.channels.is_empty() { 1012 } else { 1000 })
+        });
     }
 
     /// While on, replies to joins, pushes and leaves are kept back; heartbeats are answered and
@@ -296,6 +325,12 @@ impl Server {
         self.sockets.values().filter(|socket| socket.channels.contains_key(topic)).count()
     }
 
+    /// Who is present on a topic, as its `presence_state` has them.
+    #[must_use]
+    pub fn presence(&self, topic: &str) -> Value {
+        self.presence.state(topic)
+    }
+
     /// The topics that a connection has joined, in order of topic.
     pub fn topics(&self, peer: PeerId) -> impl Iterator<Item = &str> {
         self.sockets.get(&peer).into_iter().flat_map(|s| s.channels.keys().map(String::as_str))
@@ -322,13 +357,18 @@ impl Server {
                         self.fire(key.0, timer);
                     }
                 }
-                (_, Some((_, peer))) => self.close(peer, 1002),
-                (_, None) => return,
+                (_, Some((due, peer))) => {
+                    self.now = due;
+                    self.close(peer, 1002);
+                }
+                (_, None) => break,
             }
         }
+        self.now = now;
     }
 
     fn fire(&mut self, now: Time, timer: Timer) {
+        self.now = now;
         match timer {
             Timer::SocketWakes { peer } => self.wake_socket(now, peer),
             Timer::ReplyDue { peer, topic, instance, msg_ref, response } => {
@@ -337,12 +377,48 @@ impl Server {
             Timer::ChannelWakes { peer, topic, instance, msg_ref, response } => {
                 self.wake_channel(now, peer, &topic, instance, &msg_ref, &response);
             }
+            Timer::ChannelRuns { peer, topic, instance, after } => {
+                self.run_channel(now, peer, &topic, instance, after);
+            }
+            Timer::DiffDue => self.broadcast_diff(),
         }
     }
 
     pub(super) fn arm(&mut self, due: Time, timer: Timer) {
         self.armed += 1;
         self.timers.insert((due, self.armed), timer);
+    }
+
+    /// A delay of at most this.
+    fn draw_delay(&mut self, most: Duration) -> Duration {
+        let Some(bound) = u64::try_from(most.as_nanos()).ok().filter(|nanos| *nanos > 0) else {
+            return Duration::ZERO;
+        };
+        Duration::from_nanos(self.rng.next_u64() % bound.saturating_add(1))
+    }
+
+    /// How long a channel takes until it looks at its next message.
+    pub(super) fn draw_channel_delay(&mut self) -> Duration {
+        self.draw_delay(self.config.channel_delay)
+    }
+
+    /// Broadcasts a presence diff, behind those before it.
+    pub(super) fn send_diff(&mut self, topic: &str, diff: Option<Value>) {
+        let Some(diff) = diff else { return };
+        self.diffs.push_back((topic.to_owned(), diff));
+        let due = self.now + self.draw_delay(self.config.presence_delay);
+        self.diffs_until = self.diffs_until.max(due);
+        if self.diffs.len() == 1 && self.diffs_until <= self.now {
+            self.broadcast_diff();
+        } else {
+            self.arm(self.diffs_until, Timer::DiffDue);
+        }
+    }
+
+    fn broadcast_diff(&mut self) {
+        let Some((topic, diff)) = self.diffs.pop_front() else { return };
+        // JSON can be written for every serializer, so this does not fail.
+        let _ = self.broadcast_from(&topic, "presence_diff", &Payload::Json(diff), None);
     }
 
     /// The socket that will be idle for too long first. A sleeping one does not look.
@@ -398,6 +474,9 @@ impl Server {
 
     fn end_all(&mut self, code: impl Fn(&Socket) -> Option<u16>) {
         self.awake.clear();
+        // Of these, nobody is left to hear.
+        self.diffs.clear();
+        self.timers.retain(|_, timer| !matches!(timer, Timer::DiffDue));
         for (peer, socket) in core::mem::take(&mut self.sockets) {
             if let Some(code) = code(&socket) {
                 self.outputs.push_back(Output::Close { peer, code });

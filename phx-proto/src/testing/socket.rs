@@ -162,9 +162,19 @@ impl Server {
         if leave && socket.next_is_join_of(&message.topic) {
             return;
         }
-        match topic.and_then(|topic| socket.channels.get_mut(topic)) {
-            Some(channel) if channel.blocked => channel.mailbox.push_back(message),
-            Some(_) => self.deliver(now, peer, message),
+        match topic.and_then(|topic| Some((topic, socket.channels.get_mut(topic)?))) {
+            Some((_, channel)) if channel.blocked => channel.mailbox.push_back(message),
+            Some((topic, _)) => {
+                let topic = topic.to_owned();
+                if self.delay_channel(now, peer, &topic, Vec::new()).is_err() {
+                    self.deliver(now, peer, message);
+                    return;
+                }
+                let socket = self.sockets.get_mut(&peer);
+                if let Some(channel) = socket.and_then(|s| s.channels.get_mut(&topic)) {
+                    channel.mailbox.push_back(message);
+                }
+            }
             // wire/leave_never_joined
             None if leave => {
                 let join_ref = message.join_ref.clone();
@@ -234,7 +244,9 @@ impl Server {
         self.observer.see(|| Observation::Joined { peer, topic: topic.clone() });
         self.answer(peer, &join_ref, &message, "ok", response);
         self.tell_replaced(peer, &topic, replaced);
-        self.run(now, peer, &topic, instance, &Value::Null, after);
+        if let Err(after) = self.delay_channel(now, peer, &topic, after) {
+            self.run(now, peer, &topic, instance, &Value::Null, after);
+        }
     }
 
     /// Kills the channel that a join replaces, before the join runs.

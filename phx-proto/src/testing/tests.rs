@@ -253,3 +253,101 @@ fn numbers_are_echoed_as_numbers() {
     assert_eq!(read("1e999"), None, "no float of 64 bits");
     assert_eq!(read(&"[".repeat(200)), None);
 }
+
+/// `wire/close_graceful_shutdown`, and the same server with `drainer: false`.
+#[test]
+fn shutdown_without_drainer_closes_1000() {
+    for (drains, code) in [(true, 1012), (false, 1000)] {
+        let mut server = Server::new(ServerConfig::default().drainer(drains));
+        joined(&mut server, "room:a");
+        open(&mut server, "");
+        server.shutdown(at(1));
+        let closes = [format!("close {code}"), "drop".into(), "close 1000".into(), "drop".into()];
+        assert_eq!(sent(&mut server), closes);
+    }
+}
+
+/// Lets all the time pass that the server waits for; everything that was put out.
+fn settled(server: &mut Server, until: Time) -> Vec<String> {
+    let mut lines = sent(server);
+    while let Some(due) = server.poll_timeout().filter(|due| *due <= until) {
+        server.handle_timeout(due);
+        lines.extend(sent(server));
+    }
+    lines
+}
+
+/// A channel is a process of its own: the socket answers a heartbeat while it is busy. The order of
+/// one channel's messages stays, and a join is the socket's.
+#[test]
+fn heartbeat_reply_overtakes_channel_reply() {
+    let mut overtaken = 0;
+    for seed in 0..20 {
+        let config = ServerConfig::default().seed(seed).channel_delay(Duration::from_millis(20));
+        let mut server = Server::new(config);
+        let peer = joined(&mut server, "room:a");
+        for (ms, message) in [
+            (0, json!(["1", "2", "room:a", "echo", {"n": 1}])),
+            (1, json!(["1", "3", "room:a", "echo", {"n": 2}])),
+            (2, json!([null, "4", "phoenix", "heartbeat", {}])),
+            (3, json!(["1", "5", "room:a", "phx_leave", {}])),
+        ] {
+            server.handle_frame(at(ms), peer, &text(&message.to_string()));
+        }
+        let refs: Vec<String> = settled(&mut server, at(100))
+            .iter()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+            .map(|line| format!("{} {}", line[3].as_str().unwrap(), line[1]))
+            .collect();
+        let channel: Vec<&str> =
+            refs.iter().map(String::as_str).filter(|line| !line.contains("\"4\"")).collect();
+        let replies = ["phx_reply \"2\"", "phx_reply \"3\"", "phx_reply \"5\"", "phx_close \"1\""];
+        assert_eq!(channel, replies);
+        overtaken += usize::from(refs[0] == "phx_reply \"4\"");
+        // The reply to a join is never overtaken.
+        let join = json!(["6", "6", "room:a", "phx_join", {"push_after": 1}]);
+        server.handle_frame(at(100), peer, &text(&join.to_string()));
+        assert!(sent(&mut server)[0].starts_with(r#"["6","6","room:a","phx_reply""#));
+        let pushed = settled(&mut server, at(200));
+        assert_eq!(pushed, [r#"["6",null,"room:a","joined_push",{"i":1}]"#]);
+    }
+    assert!((5..20).contains(&overtaken), "{overtaken} of 20");
+}
+
+/// The state of each holds both, and the diffs come only then; "under load a state can also hold
+/// metas whose join diffs come only after it".
+#[test]
+fn presence_joins_side_by_side() {
+    let config = ServerConfig::default().seed(3).presence_delay(Duration::from_millis(50));
+    let mut server = Server::new(config);
+    let peers = [open(&mut server, ""), open(&mut server, "")];
+    for (peer, key) in peers.into_iter().zip(["ann", "bob"]) {
+        let join = json!(["1", "1", "presence:p", "phx_join", {"key": key}]).to_string();
+        server.handle_frame(at(0), peer, &text(&join));
+    }
+    let first = sent(&mut server);
+    assert_eq!(first.len(), 4, "{first:?}");
+    assert!(first[3].contains("presence_state") && first[3].contains("ann"), "{first:?}");
+    let later = settled(&mut server, at(50));
+    let diffs: Vec<_> = later.iter().filter(|line| line.contains("presence_diff")).collect();
+    assert_eq!(diffs.len(), 4, "{later:?}");
+    assert!(diffs[..2].iter().all(|diff| diff.contains("ann")), "in order: {diffs:?}");
+    assert_eq!(server.presence("presence:p").as_object().map(serde_json::Map::len), Some(2));
+    // A server that is killed forgets them.
+    server.handle_eof(at(51), peers[0]);
+    server.kill_all();
+    sent(&mut server);
+    assert_eq!(settled(&mut server, at(200)), [""; 0]);
+}
+
+/// Without delays everything happens at once, and in the recorded order.
+#[test]
+fn no_delay_is_the_default() {
+    let mut server = Server::new(ServerConfig::default());
+    let peer = joined(&mut server, "room:a");
+    for message in [r#"["1","2","room:a","echo",{}]"#, r#"[null,"3","phoenix","heartbeat",{}]"#] {
+        server.handle_frame(at(1), peer, &text(message));
+    }
+    let lines = sent(&mut server);
+    assert!(lines[0].contains(r#""2""#) && lines[1].contains(r#""3""#), "{lines:?}");
+}

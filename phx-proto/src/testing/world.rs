@@ -434,6 +434,12 @@ impl World {
         peer.into_iter().flat_map(|peer| self.server.topics(*peer))
     }
 
+    /// Who is present on a topic, in the server's eyes.
+    #[must_use]
+    pub fn server_presence(&self, topic: &str) -> Value {
+        self.server.presence(topic)
+    }
+
     /// Everything that happened, in order.
     #[must_use]
     pub fn events(&self) -> &[Event] {

@@ -70,6 +70,9 @@ pub trait ByteStream: Send + Unpin + 'static {
 
     /// Hands to the operating system what is still held back.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Ends what is written; it can still be read from.
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 }
 
 /// Sixty-four bits of the operating system's entropy, by way of the keys of `RandomState`, which

@@ -225,6 +225,12 @@ impl Payload {
         }
     }
 
+    /// The same for JSON that is mostly strings: it is checked to be UTF-8 as a whole, which costs
+    /// less than a check of each.
+    pub(crate) fn deserialize_text<T: DeserializeOwned>(&self) -> Result<T, PayloadError> {
+        serde_json::from_str(self.get()?).map_err(unreadable)
+    }
+
     /// Parses the JSON as a [`Value`].
     ///
     /// # Errors

@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use phx_proto::testing::{ClientId, Event, What, World};
 use phx_proto::{
-    Action, ChannelEnd, ChannelStatus, Frame, LeaveOutcome, PushId, PushOutcome, RejoinCause,
-    Signal, Status,
+    Action, ChannelEnd, ChannelStatus, Frame, LeaveOutcome, Presence, PushId, PushOutcome,
+    RejoinCause, Signal, Status,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
+
+const PRESENCES: &str = "presence:p";
 
 /// What is known of one client.
 #[derive(Debug)]
@@ -23,6 +25,10 @@ pub struct Checks {
     /// Pushes without an outcome.
     pub pushes: BTreeMap<PushId, Made>,
     topics: BTreeMap<String, Seen>,
+    /// Of the one topic with presences.
+    presence: Presence,
+    /// Whether a state may have come before the ok of its join, which no server does.
+    pub replies_held: bool,
     /// Joins on the present connection that nothing was heard of since.
     unanswered: Vec<(String, String)>,
 }
@@ -69,6 +75,8 @@ impl Checks {
             wanted: true,
             pushes: BTreeMap::new(),
             topics: BTreeMap::new(),
+            presence: Presence::new(),
+            replies_held: false,
             unanswered: Vec::new(),
         }
     }
@@ -210,6 +218,9 @@ impl Checks {
         match signal {
             Signal::Joined { topic, .. } | Signal::Resumed { topic, .. } => {
                 let first = matches!(signal, Signal::Joined { .. });
+                if **topic == *PRESENCES {
+                    self.presence.joined();
+                }
                 let seen = self.topic(topic);
                 if seen.joined || seen.ever_joined == first {
                     return Err(format!("{signal:?} while {seen:?}"));
@@ -233,6 +244,12 @@ impl Checks {
                 seen.may_replace |= *outcome == LeaveOutcome::TimedOut;
             }
             Signal::Message { topic, event, payload } => {
+                let presence = match &**event {
+                    "presence_state" => self.presence.sync_state(payload).map(drop),
+                    "presence_diff" => self.presence.sync_diff(payload).map(drop),
+                    _ => Ok(()),
+                };
+                presence.map_err(|error| format!("{topic}: {error}"))?;
                 let seen = self.topic(topic);
                 if !seen.joined {
                     return Err(format!("a message for {topic}, which is not joined"));
@@ -293,7 +310,26 @@ pub fn missing(world: &World, checks: &Checks) -> Option<String> {
     }
     let wanted: BTreeSet<&str> = steady().map(|(topic, _)| &**topic).collect();
     let held: BTreeSet<&str> = world.server_topics(client).collect();
-    (wanted != held).then(|| format!("{client}: wanted {wanted:?}, on the server {held:?}"))
+    if wanted != held {
+        return Some(format!("{client}: wanted {wanted:?}, on the server {held:?}"));
+    }
+    if checks.replies_held || !held.contains(PRESENCES) {
+        return None;
+    }
+    let list = checks.presence.list().map(|(key, entry)| (key.to_owned(), json!(entry)));
+    let (list, server) = (Value::Object(list.collect()), world.server_presence(PRESENCES));
+    let differs = metas_of(&list) != metas_of(&server);
+    differs.then(|| format!("{client}: {list} present, on the server {server}"))
+}
+
+/// The metas under each key. Their order is not the server's: clients move one that was updated to
+/// the end.
+fn metas_of(presences: &Value) -> BTreeMap<&str, BTreeSet<String>> {
+    let metas = |entry: &Value| {
+        entry["metas"].as_array().into_iter().flatten().map(Value::to_string).collect()
+    };
+    let presences = presences.as_object().into_iter().flatten();
+    presences.map(|(key, entry)| (key.as_str(), metas(entry))).collect()
 }
 
 fn parse(frame: &Frame) -> Option<Message> {

@@ -125,7 +125,13 @@ impl Soak {
         let mut dice = World::new(seed);
         let versions = [Version::V1_7_24, Version::V1_8_9, Version::V1_8_12];
         let version = pick(&mut dice, &versions);
-        let mut world = World::with_server(seed, ServerConfig::default().version(version));
+        let server = ServerConfig::default()
+            .version(version)
+            .seed(seed)
+            .drainer(dice.draw(2) == 0)
+            .channel_delay(ms(pick(&mut dice, &[0, 0, 5, 400])))
+            .presence_delay(ms(pick(&mut dice, &[0, 0, 20, 2_000])));
+        let mut world = World::with_server(seed, server);
         let latency = pick(&mut world, &[(0, 0), (1, 5), (10, 200), (0, 3_000)]);
         world.latency(ms(latency.0)..=ms(latency.1));
         let mut soak = Self {
@@ -338,7 +344,10 @@ impl Soak {
             }
             "crash" if number == 0 => self.world.close_channel(&topic),
             "crash" => self.world.crash_channel(&topic),
-            "hold_replies" => self.world.server().hold_replies(number < 2),
+            "hold_replies" => {
+                self.checks.iter_mut().for_each(|checks| checks.replies_held = true);
+                self.world.server().hold_replies(number < 2);
+            }
             "garbage" => {
                 let peers = self.world.server().peers();
                 if let Some(peer) = peers.first() {

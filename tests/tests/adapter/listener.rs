@@ -3,8 +3,11 @@
 
 use core::future::poll_fn;
 use core::time::Duration;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 
 use phx_tests::ports::{Reserved, start_again};
+use phx_tests::waiting::DEADLINE;
 
 use super::stage::until;
 use crate::rt::block_on;
@@ -145,5 +148,160 @@ fn the_servers_timers_fire() {
         // Silence: wire/idle_timeout_close.
         let expected = Ended::CloseFrame { code: Some(1002), reason: String::new() };
         assert_eq!(receive(&mut transport).await, Received::Ended(expected));
+    })
+}
+
+const UPGRADE: &str = "GET /socket/websocket?vsn=2.0.0 HTTP/1.1\r\nHost: localhost\r\n\
+    Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// A raw connection. The listener runs on threads of its own.
+fn raw(listener: &Listener) -> TcpStream {
+    let stream = TcpStream::connect(listener.addr()).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream
+}
+
+/// Everything that is answered to a request, until the connection ends.
+fn answer(listener: &Listener, request: &[u8]) -> String {
+    let mut stream = raw(listener);
+    stream.write_all(request).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+/// The answer is this status with the reason as text.
+fn assert_refused(answer: &str, status: &str, reason: &str) {
+    assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{answer}");
+    assert!(answer.contains("content-type: text/plain; charset=utf-8\r\n"), "{answer}");
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(body.contains(reason), "{answer}");
+    assert!(head.contains(&format!("content-length: {}", body.len())), "{answer}");
+}
+
+/// What is not a proper upgrade is "400 with the reason as text", as Phoenix answers.
+#[test]
+fn upgrade_without_key_is_400() {
+    block_on(async {
+        let listener = listen().await;
+        let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+        for instead in ["", "Sec-WebSocket-Key:\r\n"] {
+            let answer = answer(&listener, UPGRADE.replace(key, instead).as_bytes());
+            assert_refused(&answer, "400 Bad Request", "'sec-websocket-key' header is absent");
+        }
+    })
+}
+
+#[test]
+fn upgrade_by_post_is_400() {
+    block_on(async {
+        let listener = listen().await;
+        let post = UPGRADE.replacen("GET", "POST", 1);
+        // The body does not take the answer with it, whether it comes whole or never.
+        for (length, body) in [(0, 0), (100_000, 100_000), (10, 0)] {
+            let head = post.replacen("\r\n", &format!("\r\nContent-Length: {length}\r\n"), 1);
+            let answer = answer(&listener, (head + &"x".repeat(body)).as_bytes());
+            assert_refused(&answer, "400 Bad Request", "HTTP method POST unsupported");
+        }
+    })
+}
+
+#[test]
+fn upgrade_of_bad_version_is_400() {
+    block_on(async {
+        let listener = listen().await;
+        for version in ["8", "14", ""] {
+            let request = UPGRADE.replace("Version: 13", &format!("Version: {version}"));
+            let reason =
+                format!("'sec-websocket-version' header must contain '13', got [{version:?}]");
+            assert_refused(&answer(&listener, request.as_bytes()), "400 Bad Request", &reason);
+        }
+        for (part, reason) in [
+            ("Upgrade: websocket\r\n", "'upgrade' header must contain 'websocket'"),
+            ("Connection: Upgrade\r\n", "'connection' header must contain 'upgrade'"),
+        ] {
+            let answer = answer(&listener, UPGRADE.replace(part, "").as_bytes());
+            assert_refused(&answer, "400 Bad Request", reason);
+        }
+        let bare = answer(&listener, b"GET /socket/websocket?vsn=2.0.0 HTTP/1.1\r\n\r\n");
+        assert_refused(&bare, "400 Bad Request", "'upgrade' header must contain 'websocket'");
+        // Of a path that is none, there is nothing else to say.
+        let elsewhere = answer(&listener, b"POST /elsewhere HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(elsewhere.starts_with("HTTP/1.1 404 Not Found\r\n"), "{elsewhere}");
+    })
+}
+
+/// A frame that comes with the head, in one write or in two, is not lost.
+#[test]
+fn frame_behind_the_head_is_read() {
+    block_on(async {
+        let listener = listen().await;
+        let heartbeat = br#"[null,"1","phoenix","heartbeat",{}]"#;
+        let mut frame = vec![0x81, 0x80 | u8::try_from(heartbeat.len()).unwrap(), 0, 0, 0, 0];
+        frame.extend_from_slice(heartbeat);
+        let bytes = [UPGRADE.as_bytes(), &frame].concat();
+        for cut in [bytes.len(), UPGRADE.len(), UPGRADE.len() - 1, UPGRADE.len() + 3, 10] {
+            let mut stream = raw(&listener);
+            stream.set_nodelay(true).unwrap();
+            stream.write_all(&bytes[..cut]).unwrap();
+            stream.write_all(&bytes[cut..]).unwrap();
+            let mut answered = Vec::new();
+            let mut buffer = [0; 512];
+            while !answered.ends_with(br#""status":"ok"}]"#) {
+                let n = stream.read(&mut buffer).unwrap();
+                assert_ne!(n, 0, "{}", String::from_utf8_lossy(&answered));
+                answered.extend_from_slice(&buffer[..n]);
+            }
+            let answered = String::from_utf8_lossy(&answered);
+            assert!(answered.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{answered}");
+            // The example of RFC 6455 section 1.3.
+            assert!(answered.contains("accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{answered}");
+        }
+    })
+}
+
+#[test]
+fn head_over_its_bound_is_refused() {
+    block_on(async {
+        let listener = listen().await;
+        let field = format!("\r\nx-a: {}\r\n", "y".repeat(20_000));
+        let long = answer(&listener, UPGRADE.replacen("\r\n", &field, 1).as_bytes());
+        assert_refused(&long, "431 Request Header Fields Too Large", "too long");
+        let many =
+            answer(&listener, UPGRADE.replacen("\r\n", &"\r\na: b".repeat(200), 1).as_bytes());
+        assert_refused(&many, "431 Request Header Fields Too Large", "too long");
+        let line =
+            answer(&listener, format!("GET /{} HTTP/1.1\r\n\r\n", "y".repeat(20_000)).as_bytes());
+        assert_refused(&line, "414 URI Too Long", "too long");
+        let other = answer(&listener, b"\x16\x03\x01\x02\x00\x01\x00\n\n");
+        assert_refused(&other, "400 Bad Request", "not HTTP");
+        assert_eq!(listener.with(|server, _| server.peers().len()), 0);
+    })
+}
+
+#[test]
+fn slow_head_is_ended() {
+    block_on(async {
+        let config = ServerConfig::default().idle_timeout(Duration::from_millis(50));
+        let listener = Listener::bind(([127, 0, 0, 1], 0).into(), config).await.unwrap();
+        for start in ["", &UPGRADE[..UPGRADE.len() - 2]] {
+            let answer = answer(&listener, start.as_bytes());
+            assert_refused(&answer, "408 Request Timeout", "took too long");
+        }
+    })
+}
+
+/// `wire/close_graceful_shutdown`, of a server with `drainer: false`.
+#[test]
+fn shutdown_without_drainer_closes_1000() {
+    block_on(async {
+        let config = ServerConfig::default().drainer(false);
+        let mut listener = Listener::bind(([127, 0, 0, 1], 0).into(), config).await.unwrap();
+        let mut transport = dial(&listener.url()).await.unwrap();
+        join(&mut transport).await;
+        let (end, ()) = futures_util::join!(receive(&mut transport), listener.shutdown());
+        let expected = Ended::CloseFrame { code: Some(1000), reason: String::new() };
+        assert_eq!(end, Received::Ended(expected));
     })
 }

@@ -62,6 +62,8 @@ use bytes::Bytes;
 pub use self::error::UpgradeError;
 pub use self::proxy::{Connect, ConnectRequest, Credentials, Tunnel};
 pub use self::request::accept_key;
+#[cfg(all(feature = "adapter", feature = "testing"))]
+pub(crate) use self::request::accept_of;
 pub use self::socks5::Socks5;
 
 use self::outbox::Outbox;

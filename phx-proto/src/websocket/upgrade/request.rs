@@ -23,8 +23,13 @@ const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// ```
 #[must_use]
 pub fn accept_key(key: [u8; 16]) -> String {
+    accept_of(&STANDARD.encode(key))
+}
+
+/// The answer to the value of a `Sec-WebSocket-Key`.
+pub(crate) fn accept_of(key: &str) -> String {
     let mut hash = Sha1::new();
-    hash.update(STANDARD.encode(key));
+    hash.update(key);
     hash.update(ACCEPT_GUID);
     STANDARD.encode(hash.finalize())
 }
