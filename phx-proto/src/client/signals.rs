@@ -222,6 +222,14 @@ impl SignalQueue {
         if self.latest.get(&topic) == Some(&number) {
             self.latest.remove(&topic);
         }
+        if self.states.is_empty() {
+            // Empty trees keep a node, which an idle consumer has no need of.
+            self.states.clear();
+            self.latest.clear();
+            for index in [&mut self.overtaken, &mut self.ended, &mut self.large] {
+                index.clear();
+            }
+        }
         Some(signal)
     }
 }
@@ -330,8 +338,9 @@ mod tests {
         let response = Payload::member(large.into());
         let outcome = PushOutcome::Reply(Reply { status: "ok".into(), response });
         let (id, topic) = (PushId::from_u64(1), "room:a".into());
-        let load = signal_load(&Signal::PushEnded { id, topic, outcome }, &ReadBuffer::new(0));
-        assert_eq!(load.own, ENTRY + "ok".len() + kept);
+        let signal = Signal::PushEnded { id, topic, outcome };
+        let load = signal_load(&signal, &ReadBuffer::new(10_000));
+        assert_eq!(load, Load { own: ENTRY + "ok".len() + kept, kept: 20_000 });
     }
 
     #[test]
@@ -383,6 +392,21 @@ mod tests {
         );
         assert_eq!(left[3], ClientEvent::Signal(closed("room:999")));
         assert!(queue.latest.is_empty() && queue.ended.is_empty(), "{:?}", queue.latest);
+    }
+
+    /// Thousands of idle connections have such a queue.
+    #[test]
+    fn drained_queue_keeps_no_memory_for_states() {
+        let mut queue = SignalQueue::new(3, 10_000);
+        let info = allocation_counter::measure(|| {
+            push(&mut queue, &Signal::Connected { id: ConnectionId::from_u64(1) });
+            for _ in 0..2 {
+                push(&mut queue, &joined_with("room:a", 100));
+            }
+            push(&mut queue, &closed("room:a"));
+            drop(all(&mut queue));
+        });
+        assert_eq!(info.bytes_current, 0);
     }
 
     /// The state of a topic is dropped only for the bytes of its response.

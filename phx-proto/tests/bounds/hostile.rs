@@ -22,8 +22,7 @@ fn costs(name: &str, text: &str, subscribed: bool) {
     let size = text.len();
     let info = measure(|| {
         let frame = Frame::Text(Bytes::copy_from_slice(text.as_bytes()));
-        fleet.receive("one", frame);
-        fleet.settle();
+        fleet.sends("one", frame);
     });
     drop(subscription);
     let who = if subscribed { "one subscriber" } else { "no subscriber" };

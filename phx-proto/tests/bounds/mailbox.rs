@@ -5,10 +5,10 @@ use core::task::Poll;
 
 use bytes::Bytes;
 use phx_proto::Config;
-use phx_proto::driver::{ChannelEvent, JoinOptions, MailboxPolicy};
+use phx_proto::driver::{ChannelEvent, JoinOptions, MailboxPolicy, Messages};
 use serde_json::{Value, json};
 
-use crate::memory::{Bench, poll, ready};
+use crate::memory::{Bench, next, poll, ready};
 use crate::{KIB, MIB, held, large, message, one_buffer, receive, rejoined, row};
 
 const ROOM: &str = "room:lobby";
@@ -115,11 +115,9 @@ fn messages_in_hand() {
                 let tiny = message(ROOM, "m", "1");
                 receive(&mut bench, one_buffer([&large(MIB), &tiny]));
             }
-            while round == 0 {
-                let next = pin!(messages.next());
-                if matches!(poll(next), Poll::Ready(Some(ChannelEvent::Message(_)))) {
-                    break;
-                }
+            if round == 0 {
+                let first = poll(pin!(messages.next()));
+                assert!(matches!(first, Poll::Ready(Some(ChannelEvent::Message(_)))), "{first:?}");
             }
         }
     });
@@ -182,4 +180,37 @@ fn other_policies() {
         drop(messages);
         row(&format!("mailbox: {policy:?}"), 8 * MIB, bytes);
     }
+}
+
+/// Feeds small messages in read buffers of their own; how many of them were delivered as they came.
+fn slices(bench: &mut Bench, messages: &mut Messages, join_ref: &str, at_once: usize) -> usize {
+    let mut slices = 0;
+    for _ in 0..4 {
+        let text = format!(r#"[{join_ref},null,"{ROOM}","m",1]"#);
+        let frames: Vec<Bytes> = (0..at_once).map(|_| one_buffer([&*text])[0].clone()).collect();
+        receive(bench, frames.clone());
+        for frame in &frames {
+            let Some(ChannelEvent::Message(message)) = next(messages) else { panic!("a message") };
+            slices +=
+                usize::from(frame.as_ptr_range().contains(&message.payload.as_bytes().as_ptr()));
+        }
+    }
+    slices
+}
+
+/// A consumer that keeps up gets slices of the read buffer; one that waits for many gets them too,
+/// while the messages of its connection are small.
+#[test]
+fn messages_are_not_copied_without_need() {
+    let (mut bench, room) = room(|config| config);
+    let mut messages = room.messages();
+    assert_eq!(slices(&mut bench, &mut messages, "null", 200), 800);
+    receive(&mut bench, one_buffer([&*large(MIB)]));
+    assert_eq!(slices(&mut bench, &mut messages, "null", 3), 12);
+    assert!(slices(&mut bench, &mut messages, "null", 20) < 20);
+    receive(&mut bench, one_buffer([&*large(9 * MIB)]));
+    assert_eq!(slices(&mut bench, &mut messages, "null", 1), 0, "one keeps more than the bound");
+    rejoined(&mut bench, &json!({}));
+    while poll(pin!(messages.next())).is_ready() {}
+    assert_eq!(slices(&mut bench, &mut messages, "null", 200), 800, "the read buffer is new");
 }

@@ -38,7 +38,7 @@ const CONSTANT: usize = 128 * KIB;
 fn row(name: &str, stated: usize, held: u64) {
     let allowed = (stated + stated / 4 + CONSTANT) as u64;
     let verdict = if held <= allowed { "" } else { " ✗" };
-    let mib = |bytes: u64| format!("{}.{:02}", bytes >> 20, (bytes & 0xf_ffff) * 100 >> 20);
+    let mib = |bytes: u64| format!("{}.{:02}", bytes >> 20, ((bytes & 0xf_ffff) * 100) >> 20);
     println!("│ {name} │ {} MiB │ {} MiB{verdict} │", mib(stated as u64), mib(held));
     assert!(held <= allowed, "{name}: {held} bytes are held, {allowed} are allowed");
 }

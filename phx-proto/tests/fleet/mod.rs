@@ -124,13 +124,8 @@ impl Fleet {
     }
 
     pub fn sends(&self, host: &str, frame: Frame) {
-        self.receive(host, frame);
-        self.settle();
-    }
-
-    /// The client of the host receives a frame when it is polled next.
-    pub fn receive(&self, host: &str, frame: Frame) {
         self.with_host(host, |host| host.to_client.push_back(Received::Frame(frame)));
+        self.settle();
     }
 
     pub fn dials(&self, host: &str) -> usize {
