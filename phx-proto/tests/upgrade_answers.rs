@@ -239,7 +239,7 @@ fn bad_header_line_hides_nothing() {
 }
 
 #[test]
-fn number_of_headers_is_no_limit() {
+fn hundreds_of_headers_are_read() {
     let many = "X: y\r\n".repeat(400);
     assert_eq!(answer(&switching(&many)).expect("an upgrade").headers.len(), 403);
     let refusal = refusal_at_once(&format!("HTTP/1.1 403 No\r\n{many}Content-Length: 0\r\n\r\n"));
@@ -506,4 +506,16 @@ fn every_single_cut_of_every_kind_of_answer_gives_the_same() {
             assert_eq!(outcome([left, right]), whole, "cut at {at} of {answer:?}");
         }
     }
+}
+
+/// A head of 16 KiB has room for thousands of headers, whose entries would take many times as much.
+#[test]
+fn headers_beyond_the_first_1024_are_left_out() {
+    let headers = "a:b\r\n".repeat(1_023);
+    let text = format!(
+        "HTTP/1.1 403 Forbidden\r\n{headers}x-last: 1\r\n folded\r\nx-more: 2\r\n\tfolded\r\ncontent-length: 0\r\n\r\n"
+    );
+    let Err(UpgradeError::Refused(refusal)) = answer(&text) else { panic!("a refusal") };
+    assert_eq!((refusal.headers().len(), refusal.header("x-last")), (1_024, Some("1 folded")));
+    assert_eq!((refusal.header("x-more"), refusal.header("content-length")), (None, None));
 }

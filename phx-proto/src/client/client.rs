@@ -154,8 +154,9 @@ impl Client {
             .peek(|state| Stats { mailbox_drops: state.mailbox_drops, ..state.socket.stats() })
     }
 
-    /// Every signal from now on, bounded by the number of
-    /// [`Config::mailbox`](crate::Config::mailbox): a slow consumer sees `Lagged`.
+    /// Every signal from now on, bounded by [`Config::mailbox`](crate::Config::mailbox): a slow consumer
+    /// sees `Lagged`. The latest state of the connection and of each wanted topic is kept beyond the
+    /// number, unless its response is too large for the bytes.
     ///
     /// With [`start`](crate::driver::start) the first `Connected` may be over before the call; with
     /// [`client`](crate::driver::client) nothing happens before the driver is polled.

@@ -419,7 +419,7 @@ impl<R: Runtime> Driver<R> {
                     flush: false,
                     retry_ready: false,
                 });
-                self.shared.input(now, |state| state.socket.handle_opened(now, id, opened));
+                self.shared.input(now, |state| state.handle_opened(now, id, opened));
             }
             Err(failure) => {
                 self.shared.input(now, |state| state.socket.handle_failed(now, id, failure));
@@ -444,7 +444,7 @@ impl<R: Runtime> Driver<R> {
             while state.todo.is_empty() {
                 if let Some(frame) = link.gathered.get(handled) {
                     handled += 1;
-                    state.socket.handle_frame(now, id, frame.clone());
+                    state.handle_frame(now, id, frame.clone());
                 } else if let Some(ended) = link.ended.take() {
                     over = true;
                     state.socket.handle_closed(now, id, ended);

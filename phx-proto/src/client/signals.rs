@@ -2,21 +2,23 @@
 //!
 //! A queue is bounded by number and bytes. What is dropped when it is full is what there may be
 //! much of (messages, push outcomes, heartbeats, protocol errors); of the rest only what a later
-//! signal about the same thing has overtaken. So the state of the connection and of each topic is
-//! never lost on a consumer, however slow.
+//! signal about the same thing has overtaken, and the ends of topics. So the state of the connection
+//! and of each topic that is wanted is never lost on a consumer, however slow, unless the responses and
+//! causes in it are more than the bound in bytes: then those are dropped, oldest first.
 
 use core::pin::Pin;
 use core::task::{Context, Poll};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use futures_core::Stream;
 
 use super::client::Handle;
 use super::waiters::WaiterId;
-use crate::event::cause::PushOutcome;
 use crate::event::signal::Signal;
+use crate::event::weight::{compact_signal, signal_load, state_bytes};
 use crate::topic::Topic;
+use crate::wire::weight::{Ledger, Load, ReadBuffer};
 
 /// One item of [`Signals`].
 #[derive(Clone, Debug, PartialEq)]
@@ -69,64 +71,185 @@ impl Drop for Signals {
 }
 
 /// The signals that wait for one consumer.
+///
+/// Signals are numbered as they come. Those of which there may be many wait in one queue; those that
+/// are the state of something wait in another, whose removable ones are indexed. So no operation
+/// walks through what waits, however many topics there are.
 pub(super) struct SignalQueue {
-    queue: VecDeque<Signal>,
-    bytes: usize,
+    many: VecDeque<Numbered>,
+    states: BTreeMap<u64, (Signal, usize)>,
+    /// The latest state of the connection (`None`) and of each topic, of those that wait.
+    latest: BTreeMap<Option<Topic>, u64>,
+    /// States that a later one about the same thing has overtaken.
+    overtaken: BTreeSet<u64>,
+    /// States of topics that have ended.
+    ended: BTreeSet<u64>,
+    /// States with a payload or a cause.
+    large: BTreeSet<u64>,
+    next: u64,
+    /// What `many` counts for.
+    ledger: Ledger,
+    /// What `states` count for.
+    state_bytes: usize,
     lagged: u64,
     max: usize,
-    bytes_max: usize,
+}
+
+/// A signal of which there may be many.
+struct Numbered {
+    number: u64,
+    signal: Signal,
+    load: Load,
 }
 
 impl SignalQueue {
     pub(super) const fn new(max: usize, bytes_max: usize) -> Self {
-        Self { queue: VecDeque::new(), bytes: 0, lagged: 0, max, bytes_max }
+        Self {
+            many: VecDeque::new(),
+            states: BTreeMap::new(),
+            latest: BTreeMap::new(),
+            overtaken: BTreeSet::new(),
+            ended: BTreeSet::new(),
+            large: BTreeSet::new(),
+            next: 0,
+            ledger: Ledger::new(bytes_max),
+            state_bytes: 0,
+            lagged: 0,
+            max,
+        }
     }
 
     pub(super) fn next(&mut self) -> Option<ClientEvent> {
         if self.lagged > 0 {
             return Some(ClientEvent::Lagged(core::mem::take(&mut self.lagged)));
         }
-        let signal = self.queue.pop_front()?;
-        self.bytes -= bytes(&signal);
-        Some(ClientEvent::Signal(signal))
+        let state = self.states.first_key_value().map(|(number, _)| *number);
+        let first = self.many.front().map(|first| first.number);
+        let signal = match (first, state) {
+            (Some(first), Some(state)) if first > state => self.remove_state(state),
+            (None, Some(state)) => self.remove_state(state),
+            _ => self.pop_many(),
+        };
+        signal.map(ClientEvent::Signal)
     }
 
-    /// Adds a signal; those that had to go, to be dropped after the lock. One always fits, however
-    /// large.
-    pub(super) fn push(&mut self, signal: &Signal) -> Vec<Signal> {
-        let more = bytes(signal);
+    /// Adds a signal. Returns how many were lost for it, and what is to be dropped after the lock.
+    /// One always fits, however large.
+    pub(super) fn push(&mut self, signal: &Signal, read_buffer: &ReadBuffer) -> (u64, Vec<Signal>) {
         let mut dropped = Vec::new();
-        while self.queue.len() >= self.max || self.bytes.saturating_add(more) > self.bytes_max {
-            // When nothing can go, it grows by one for each topic at most.
-            let Some(index) = self.expendable(signal) else { break };
-            if let Some(gone) = self.queue.remove(index) {
-                self.bytes -= bytes(&gone);
-                dropped.push(gone);
+        let number = self.next;
+        self.next += 1;
+        let lost = match subject(signal) {
+            Some(subject) => {
+                // Few, and some are kept for long: copied at once.
+                let signal = compact_signal(signal);
+                let (bytes, topic) = (state_bytes(&signal), subject.topic());
+                self.overtaken.extend(self.latest.remove(&topic));
+                self.make_room(Load::own(bytes), true, &mut dropped);
+                self.add_state(number, topic, signal, bytes);
+                dropped.len()
+            }
+            None => {
+                let load = signal_load(signal, read_buffer);
+                self.make_room(load, false, &mut dropped);
+                // The states that remain are worth more than one of many.
+                let fits = self.state_bytes == 0 || self.ledger.fits(load, self.state_bytes);
+                if fits {
+                    self.ledger.add(load);
+                    self.many.push_back(Numbered { number, signal: signal.clone(), load });
+                }
+                dropped.len() + usize::from(!fits)
+            }
+        };
+        self.lagged += lost as u64;
+        let copy = |one: &mut Numbered| {
+            let copy = compact_signal(&one.signal);
+            one.load = Load::own(signal_load(&copy, &ReadBuffer::new(0)).own);
+            dropped.push(core::mem::replace(&mut one.signal, copy));
+            one.load
+        };
+        self.ledger.settle(&mut self.many, self.state_bytes, |one| one.load, copy);
+        (lost as u64, dropped)
+    }
+
+    /// Drops what may go until there is room: the oldest of many, then states that were overtaken,
+    /// then those of topics that have ended; for another state, in the end those with a payload.
+    fn make_room(&mut self, load: Load, is_state: bool, dropped: &mut Vec<Signal>) {
+        loop {
+            let full = self.many.len() + self.states.len() >= self.max;
+            let fits = self.ledger.fits(load, self.state_bytes);
+            if fits && !full {
+                return;
+            }
+            let gone = if self.many.is_empty() {
+                let small = self.overtaken.first().or_else(|| self.ended.first());
+                let large = if is_state && !fits { self.large.first() } else { None };
+                // When nothing can go, it grows by one for each topic at most.
+                let Some(number) = small.or(large).copied() else { return };
+                self.remove_state(number)
+            } else {
+                self.pop_many()
+            };
+            dropped.extend(gone);
+        }
+    }
+
+    fn pop_many(&mut self) -> Option<Signal> {
+        let first = self.many.pop_front()?;
+        self.ledger.remove(0, first.load);
+        Some(first.signal)
+    }
+
+    fn add_state(&mut self, number: u64, topic: Option<Topic>, signal: Signal, bytes: usize) {
+        self.latest.insert(topic, number);
+        if matches!(signal, Signal::ChannelClosed { .. }) {
+            self.ended.insert(number);
+        }
+        if bytes > 0 {
+            self.large.insert(number);
+        }
+        self.state_bytes = self.state_bytes.saturating_add(bytes);
+        self.states.insert(number, (signal, bytes));
+    }
+
+    fn remove_state(&mut self, number: u64) -> Option<Signal> {
+        let (signal, bytes) = self.states.remove(&number)?;
+        self.state_bytes = self.state_bytes.saturating_sub(bytes);
+        for index in [&mut self.overtaken, &mut self.ended, &mut self.large] {
+            index.remove(&number);
+        }
+        let topic = subject(&signal).and_then(Subject::topic);
+        if self.latest.get(&topic) == Some(&number) {
+            self.latest.remove(&topic);
+        }
+        if self.states.is_empty() {
+            // Empty trees keep a node, which an idle consumer has no need of.
+            self.states.clear();
+            self.latest.clear();
+            for index in [&mut self.overtaken, &mut self.ended, &mut self.large] {
+                index.clear();
             }
         }
-        self.lagged += dropped.len() as u64;
-        self.bytes += more;
-        self.queue.push_back(signal.clone());
-        dropped
-    }
-
-    /// The oldest signal that may go: one of many, or else one that the new one overtakes.
-    fn expendable(&self, new: &Signal) -> Option<usize> {
-        let of_many = self.queue.iter().position(|signal| subject(signal).is_none());
-        let overtaken = || {
-            let new = subject(new)?;
-            self.queue.iter().position(|signal| subject(signal).as_ref() == Some(&new))
-        };
-        of_many.or_else(overtaken)
+        Some(signal)
     }
 }
 
 /// What a signal is the state of: the connection, or a topic. None for those of which there may
 /// be many.
-#[derive(PartialEq)]
+#[derive(Clone, Copy)]
 enum Subject<'a> {
     Connection,
     Topic(&'a Topic),
+}
+
+impl Subject<'_> {
+    /// The topic; `None` for the connection.
+    fn topic(self) -> Option<Topic> {
+        match self {
+            Self::Connection => None,
+            Self::Topic(topic) => Some(topic.clone()),
+        }
+    }
 }
 
 const fn subject(signal: &Signal) -> Option<Subject<'_>> {
@@ -152,24 +275,13 @@ const fn subject(signal: &Signal) -> Option<Subject<'_>> {
     }
 }
 
-/// What a signal keeps in memory, roughly: its payload.
-fn bytes(signal: &Signal) -> usize {
-    match signal {
-        Signal::Message { event, payload, .. } => event.len() + payload.held_len(),
-        Signal::PushEnded { outcome: PushOutcome::Reply(reply), .. } => reply.response.held_len(),
-        Signal::Joined { response, .. } | Signal::Resumed { response, .. } => response.held_len(),
-        Signal::Errored { payload, .. } => payload.held_len(),
-        Signal::JoinRejected { rejection, .. } => rejection.response.held_len(),
-        _ => 0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::cause::Reply;
+    use crate::event::cause::{ChannelEnd, PushOutcome, Reply};
     use crate::id::{ConnectionId, PushId};
     use crate::wire::payload::Payload;
+    use crate::wire::weight::ENTRY;
 
     fn message(text: &str) -> Signal {
         let payload = Payload::from(serde_json::json!(text));
@@ -180,15 +292,19 @@ mod tests {
         Signal::Joined { topic: topic.into(), response: Payload::empty() }
     }
 
+    fn push(queue: &mut SignalQueue, signal: &Signal) -> u64 {
+        queue.push(signal, &ReadBuffer::new(0)).0
+    }
+
     fn all(queue: &mut SignalQueue) -> Vec<ClientEvent> {
         std::iter::from_fn(|| queue.next()).collect()
     }
 
     #[test]
     fn messages_go_before_what_tells_the_state() {
-        let mut queue = SignalQueue::new(3, 1_000);
-        queue.push(&joined("room:a"));
-        assert_eq!((0..5).map(|_| queue.push(&message("x")).len()).sum::<usize>(), 3);
+        let mut queue = SignalQueue::new(3, 10_000);
+        push(&mut queue, &joined("room:a"));
+        assert_eq!((0..5).map(|_| push(&mut queue, &message("x"))).sum::<u64>(), 3);
         let left = all(&mut queue);
         assert_eq!(left[0], ClientEvent::Lagged(3));
         assert_eq!(left[1], ClientEvent::Signal(joined("room:a")));
@@ -197,11 +313,11 @@ mod tests {
 
     #[test]
     fn of_the_state_only_what_was_overtaken_goes() {
-        let mut queue = SignalQueue::new(2, 1_000);
-        queue.push(&joined("room:a"));
-        queue.push(&joined("room:b"));
+        let mut queue = SignalQueue::new(2, 10_000);
+        push(&mut queue, &joined("room:a"));
+        push(&mut queue, &joined("room:b"));
         for id in 1..=50 {
-            queue.push(&Signal::Connected { id: ConnectionId::from_u64(id) });
+            push(&mut queue, &Signal::Connected { id: ConnectionId::from_u64(id) });
         }
         let left = all(&mut queue);
         let newest = Signal::Connected { id: ConnectionId::from_u64(50) };
@@ -222,19 +338,104 @@ mod tests {
         let response = Payload::member(large.into());
         let outcome = PushOutcome::Reply(Reply { status: "ok".into(), response });
         let (id, topic) = (PushId::from_u64(1), "room:a".into());
-        assert_eq!(bytes(&Signal::PushEnded { id, topic, outcome }), kept);
+        let signal = Signal::PushEnded { id, topic, outcome };
+        let load = signal_load(&signal, &ReadBuffer::new(10_000));
+        assert_eq!(load, Load { own: ENTRY + "ok".len() + kept, kept: 20_000 });
     }
 
     #[test]
     fn bytes_are_bounded_and_one_signal_always_fits() {
         let mut queue = SignalQueue::new(100, 10);
         for _ in 0..20 {
-            queue.push(&message(&"x".repeat(50)));
+            push(&mut queue, &message(&"x".repeat(50)));
         }
         assert_eq!(
             all(&mut queue),
             [ClientEvent::Lagged(19), ClientEvent::Signal(message(&"x".repeat(50)))]
         );
-        assert_eq!(queue.bytes, 0);
+        assert_eq!((queue.ledger.kept(), queue.state_bytes), (0, 0));
+    }
+
+    fn joined_with(topic: &str, response: usize) -> Signal {
+        let response = Payload::from(serde_json::json!("x".repeat(response)));
+        Signal::Joined { topic: topic.into(), response: response.into_compact() }
+    }
+
+    fn closed(topic: &str) -> Signal {
+        Signal::ChannelClosed { topic: topic.into(), cause: ChannelEnd::ClosedByServer }
+    }
+
+    #[test]
+    fn overtaken_states_go_for_any_other() {
+        let mut queue = SignalQueue::new(3, 10_000);
+        for topic in ["room:a", "room:a", "room:b", "room:c"] {
+            push(&mut queue, &joined(topic));
+        }
+        let left = all(&mut queue);
+        let rest = ["room:a", "room:b", "room:c"].map(|topic| ClientEvent::Signal(joined(topic)));
+        assert_eq!(left, [&[ClientEvent::Lagged(1)][..], &rest].concat());
+        assert!(queue.latest.is_empty() && queue.overtaken.is_empty() && queue.large.is_empty());
+    }
+
+    #[test]
+    fn ended_topics_do_not_accumulate() {
+        let mut queue = SignalQueue::new(3, 10_000);
+        push(&mut queue, &joined("room:kept"));
+        for n in 0..1_000 {
+            push(&mut queue, &joined(&format!("room:{n}")));
+            push(&mut queue, &closed(&format!("room:{n}")));
+        }
+        let left = all(&mut queue);
+        assert_eq!(
+            left[..2],
+            [ClientEvent::Lagged(1_998), ClientEvent::Signal(joined("room:kept"))]
+        );
+        assert_eq!(left[3], ClientEvent::Signal(closed("room:999")));
+        assert!(queue.latest.is_empty() && queue.ended.is_empty(), "{:?}", queue.latest);
+    }
+
+    /// Thousands of idle connections have such a queue.
+    #[test]
+    fn drained_queue_keeps_no_memory_for_states() {
+        let mut queue = SignalQueue::new(3, 10_000);
+        let info = allocation_counter::measure(|| {
+            push(&mut queue, &Signal::Connected { id: ConnectionId::from_u64(1) });
+            for _ in 0..2 {
+                push(&mut queue, &joined_with("room:a", 100));
+            }
+            push(&mut queue, &closed("room:a"));
+            drop(all(&mut queue));
+        });
+        assert_eq!(info.bytes_current, 0);
+    }
+
+    /// The state of a topic is dropped only for the bytes of its response.
+    #[test]
+    fn large_states_of_many_topics_stay_within_the_bytes() {
+        let mut queue = SignalQueue::new(3, 10_000);
+        push(&mut queue, &Signal::Connected { id: ConnectionId::from_u64(1) });
+        let lost: u64 =
+            (0..20).map(|n| push(&mut queue, &joined_with(&format!("room:{n}"), 3_000))).sum();
+        assert_eq!((lost, queue.states.len()), (17, 4), "the small one stays");
+        assert!((9_000..10_000).contains(&queue.state_bytes), "{}", queue.state_bytes);
+        push(&mut queue, &message(&"x".repeat(5_000)));
+        assert_eq!(queue.many.len(), 0, "a message is dropped before the state of a topic");
+        assert_eq!(queue.lagged, 18);
+        push(&mut queue, &joined_with("room:x", 50_000));
+        assert_eq!(queue.states.len(), 2, "one always fits");
+    }
+
+    /// Messages are copied out of the read buffer before one of them is dropped.
+    #[test]
+    fn slices_are_copied_before_any_is_dropped() {
+        let read_buffer = ReadBuffer::new(2_000);
+        let mut queue = SignalQueue::new(100, 10_000);
+        let replaced: usize =
+            (0..20).map(|n| queue.push(&message(&n.to_string()), &read_buffer).1.len()).sum();
+        assert!(queue.lagged == 0 && (15..=20).contains(&replaced), "{replaced}");
+        assert!(queue.ledger.kept() <= 10_000);
+        let signals = all(&mut queue);
+        assert_eq!(signals.len(), 20);
+        assert_eq!(signals[19], ClientEvent::Signal(message("19")));
     }
 }

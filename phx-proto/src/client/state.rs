@@ -35,7 +35,7 @@ use crate::collections::table::Table;
 use crate::config::join_params::{JoinParams, ParamsPanicked};
 use crate::event::action::Action;
 use crate::event::cause::{Cause, ChannelEnd, LeaveOutcome, PushOutcome};
-use crate::event::input::Ended;
+use crate::event::input::{Ended, Opened};
 use crate::event::signal::Signal;
 use crate::id::{ConnectionId, InterestId, PushId};
 use crate::recording::{RecordedSocket, Tape};
@@ -45,6 +45,7 @@ use crate::time::Time;
 use crate::topic::Topic;
 use crate::wire::Frame;
 use crate::wire::payload::Payload;
+use crate::wire::weight::ReadBuffer;
 
 /// The lock, and the clock that every command is stamped with.
 pub(super) struct Shared {
@@ -198,6 +199,8 @@ pub(super) struct State {
     trace: super::trace::Trace,
     /// Messages that some mailbox had no room for.
     pub(super) mailbox_drops: u64,
+    /// What a message of the present connection keeps alive.
+    pub(super) read_buffer: ReadBuffer,
 }
 
 /// Whom to wake once the lock is gone. One needs no memory, as that is what there is nearly always.
@@ -253,6 +256,7 @@ pub(super) enum Discarded {
 impl State {
     fn new(socket: RecordedSocket, seed: u64) -> Self {
         Self {
+            read_buffer: ReadBuffer::new(socket.config().read_buffer_bytes),
             socket,
             todo: VecDeque::new(),
             driver: Parked::new(),
@@ -292,6 +296,20 @@ impl State {
     /// Has the driver woken by the next command; as [`Parked::park`].
     pub(super) fn listen(&mut self, current: &Waker, spare: &mut Option<Waker>) -> bool {
         self.driver.park(current, spare)
+    }
+}
+
+/// # What the driver reads
+impl State {
+    pub(super) fn handle_opened(&mut self, now: Time, id: ConnectionId, opened: Opened) {
+        self.read_buffer = ReadBuffer::new(self.socket.config().read_buffer_bytes);
+        self.socket.handle_opened(now, id, opened);
+    }
+
+    #[inline]
+    pub(super) fn handle_frame(&mut self, now: Time, id: ConnectionId, frame: Frame) {
+        self.read_buffer.received(frame.len());
+        self.socket.handle_frame(now, id, frame);
     }
 }
 

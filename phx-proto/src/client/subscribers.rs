@@ -18,6 +18,7 @@ use crate::id::InterestId;
 use crate::socket::channel::ChannelStatus;
 use crate::time::Time;
 use crate::topic::Topic;
+use crate::wire::weight::weight;
 
 /// A mailbox, and the handle it belongs to.
 ///
@@ -173,13 +174,14 @@ impl State {
         if presence {
             audience.presence.record(&message);
         }
-        let bytes = message.event.as_bytes().len() + message.payload.len();
+        let weight = weight(message.event.as_bytes().len(), &message.payload);
+        let load = self.read_buffer.load(weight);
         let mut kept = true;
         let (drops, wakes) = (&mut self.mailbox_drops, &mut self.wakes);
         let discarded = &mut self.discarded;
         let mut hand = |subscriber: &Subscriber, message: Message| {
             let mut slot = subscriber.lock();
-            kept &= slot.mailbox.message(message, bytes);
+            kept &= slot.mailbox.message(message, load);
             *drops += slot.mailbox.take_dropped();
             let dropped = slot.mailbox.take_discarded();
             if !dropped.is_empty() {
@@ -261,9 +263,9 @@ impl State {
         for waiter in self.waiters.signals() {
             self.wakes.extend(waiter.take_waker());
             let Wait::Signals(queue) = &mut waiter.wait else { continue };
-            let dropped = queue.push(signal);
+            let (drops, dropped) = queue.push(signal, &self.read_buffer);
+            self.mailbox_drops += drops;
             if !dropped.is_empty() {
-                self.mailbox_drops += dropped.len() as u64;
                 self.discarded.push(Discarded::Signals(dropped));
             }
         }

@@ -557,8 +557,9 @@ impl Config {
     /// How many messages, and how many bytes of them, wait for a slow consumer. Default 256 and
     /// 8 MiB per subscriber. Used by the `driver` feature.
     ///
-    /// A stream takes up to an eighth of that number in hand at once. Those count as waiting, and
-    /// are not dropped any more.
+    /// A stream takes up to an eighth of either in hand at once. Those count as waiting, and
+    /// are not dropped any more. The bytes are of the memory that is held, names and read buffers
+    /// included; see [bounds](crate::manual::bounds).
     ///
     /// # Errors
     ///

@@ -13,3 +13,5 @@ pub(crate) mod sizes;
 pub(crate) mod stats;
 #[cfg(any(feature = "driver", feature = "testing"))]
 pub(crate) mod trace;
+#[cfg(feature = "driver")]
+pub(crate) mod weight;

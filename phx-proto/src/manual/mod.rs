@@ -8,6 +8,7 @@
 //! | [`storm`] | what clients do to a server that comes back, drawn |
 //! | [`credentials`] | tokens that expire, and how they travel |
 //! | [`backpressure`] | what happens when somebody is too slow |
+//! | [`bounds`] | every bound: what it counts, its setter, its default, and what happens at it |
 //! | [`presence`] | the list of who is there |
 //! | [`testing_your_client`] | your own code against a server that you play |
 //! | [`when_it_does_not_connect`] | by what a message says: why, and what to do |
@@ -38,6 +39,8 @@ pub mod credentials {}
 pub mod when_it_does_not_connect {}
 #[doc = include_str!("backpressure.md")]
 pub mod backpressure {}
+#[doc = include_str!("bounds.md")]
+pub mod bounds {}
 #[doc = include_str!("presence.md")]
 pub mod presence {}
 #[doc = include_str!("testing_your_client.md")]

@@ -337,7 +337,101 @@ fn within_control_frame(reason: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{self, Read, Write};
+
+    use proptest::prelude::*;
+    use tungstenite::WebSocket;
+    use tungstenite::protocol::Role;
+
     use super::*;
+    use crate::wire::weight::ReadBuffer;
+
+    /// Bytes of a server, which come in reads of these sizes; what is written is dropped.
+    struct Script {
+        bytes: Vec<u8>,
+        at: usize,
+        reads: Vec<usize>,
+        turn: usize,
+    }
+
+    impl Read for Script {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let left = &self.bytes[self.at..];
+            if left.is_empty() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let most = self.reads[self.turn % self.reads.len()];
+            let count = left.len().min(buffer.len()).min(most);
+            buffer[..count].copy_from_slice(&left[..count]);
+            (self.at, self.turn) = (self.at + count, self.turn + 1);
+            Ok(count)
+        }
+    }
+
+    impl Write for Script {
+        fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+            Ok(buffer.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A binary message in that many fragments.
+    fn frames(len: usize, fragments: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for n in 0..fragments {
+            let part = (len * (n + 1) / fragments) - len * n / fragments;
+            let end = if n + 1 == fragments { 0x80 } else { 0 };
+            bytes.extend([end | if n == 0 { 2 } else { 0 }, 127]);
+            bytes.extend((part as u64).to_be_bytes());
+            bytes.resize(bytes.len() + part, 7);
+        }
+        bytes
+    }
+
+    const READ_BUFFER: usize = 4 << 10;
+
+    fn length() -> impl Strategy<Value = usize> {
+        prop_oneof![
+            4 => 0_usize..100,
+            2 => 100_usize..2 * READ_BUFFER,
+            1 => 2 * READ_BUFFER..20 * READ_BUFFER,
+        ]
+    }
+
+    proptest! {
+        /// One message that is kept keeps no more alive than the estimate and a quarter of it, whatever
+        /// came before and behind it, in whatever reads, whole or in fragments.
+        #[test]
+        fn kept_message_holds_no_more_than_the_estimate(
+            messages in proptest::collection::vec((length(), prop_oneof![6 => Just(1_usize), 1 => 2_usize..9]), 1..40),
+            reads in proptest::collection::vec(prop_oneof![1_usize..200, Just(usize::MAX)], 1..4),
+            kept in any::<prop::sample::Index>(),
+        ) {
+            let kept = kept.index(messages.len());
+            let bytes = messages.iter().flat_map(|(len, fragments)| frames(*len, *fragments)).collect();
+            let stream = Script { bytes, at: 0, reads, turn: 0 };
+            let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER);
+            let mut buffer = ReadBuffer::new(READ_BUFFER);
+            let (mut held, mut estimate) = (None, 0);
+            let info = allocation_counter::measure(|| {
+                let mut socket = WebSocket::from_raw_socket(stream, Role::Client, Some(config));
+                for number in 0..messages.len() {
+                    let message = socket.read().expect("a message");
+                    buffer.received(message.len());
+                    if number == kept {
+                        (held, estimate) = (Some(message), buffer.kept());
+                    }
+                }
+                allocation_counter::opt_out(|| drop(core::mem::take(&mut socket.get_mut().bytes)));
+            });
+            drop(held);
+            let alive = u64::try_from(info.bytes_current).unwrap_or_default();
+            prop_assert!(alive as usize <= estimate + estimate / 4 + 256, "{alive} of {estimate}");
+        }
+    }
 
     #[test]
     fn a_close_reason_is_cut_between_characters() {

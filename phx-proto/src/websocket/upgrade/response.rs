@@ -31,6 +31,8 @@ use crate::event::refusal::Refusal;
 
 /// Everything before the body, with the heads of interim answers, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
+/// How many headers of an answer are read: each takes more memory than the least bytes it is sent in.
+const MAX_HEADERS: usize = 1_024;
 /// How much of an answer that is not HTTP is kept as evidence, in bytes.
 const MAX_EVIDENCE: usize = 64;
 
@@ -244,6 +246,7 @@ impl Headers {
             let name = core::str::from_utf8(&line[..at]).ok()?;
             Some((is_token(name).then(|| name.to_owned())?, value(&line[at + 1..])?))
         });
+        let read = read.filter(|_| self.read.len() < MAX_HEADERS);
         self.left_out = read.is_none();
         self.read.extend(read);
     }
