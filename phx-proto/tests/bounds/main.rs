@@ -2,14 +2,20 @@
 //!
 //! Every row feeds one queue adversarially: small messages beside large ones in one read buffer, long
 //! names, many headers, deep and small JSON values. What is held afterwards is at most 1.25 times the
-//! stated bound plus [`CONSTANT`].
+//! stated bound plus [`CONSTANT`]. A hostile message of any shape costs at most three times its size.
 //!
 //! `cargo test -p phx-proto --all-features --test bounds -- --nocapture --test-threads 1 | grep '│'`
 //! prints the table.
 
+mod bus;
+#[path = "../fleet/mod.rs"]
+mod fleet;
+mod hostile;
 mod mailbox;
 #[path = "../memory/mod.rs"]
 mod memory;
+mod presence;
+mod pushes;
 mod signals;
 mod upgrade;
 
@@ -43,6 +49,11 @@ fn held<T>(work: impl FnOnce() -> T) -> u64 {
     let info = measure(|| kept = Some(work()));
     drop(kept);
     u64::try_from(info.bytes_current).unwrap_or_default()
+}
+
+/// The most bytes that were held at a time during `work`: of what is dropped as a whole at its bound.
+fn peak<T>(work: impl FnOnce() -> T) -> u64 {
+    measure(|| drop(work())).bytes_max
 }
 
 /// Slices of one read buffer, which is as large as all of them together.

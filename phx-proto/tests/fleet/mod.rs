@@ -120,7 +120,10 @@ impl Fleet {
     }
 
     pub fn says(&self, host: &str, message: &Value) {
-        let frame = Frame::Text(Bytes::from(message.to_string()));
+        self.sends(host, Frame::from(message.to_string()));
+    }
+
+    pub fn sends(&self, host: &str, frame: Frame) {
         self.with_host(host, |host| host.to_client.push_back(Received::Frame(frame)));
         self.settle();
     }
