@@ -7,7 +7,7 @@
 //! queue adds up the latter. When the sum passes the bound, the queue first copies messages out of
 //! their buffers ([`compact`]), oldest first and each at most once, until the sum fits; only when it
 //! would not fit with everything copied does it drop any. [`Ledger`] is that account. A consumer
-//! that keeps up never causes a copy.
+//! that keeps up causes no copy, unless one small message alone keeps more than the bound alive.
 
 #![allow(dead_code, reason = "most queues are the driver's, and each uses its part of this")]
 
