@@ -99,7 +99,7 @@ fn everything_an_event_holds_is_counted() {
         }
         let Poll::Ready(Some(BusEvent::Lagged(lost))) = next(&mut slow) else { panic!("{shape}") };
         // A topic is in the subject, a bus topic, and the data.
-        let expected = if shape == 3 { 9..=10 } else { 4..=5 };
+        let expected = if shape == 3 { 10..=10 } else { 4..=5 };
         assert!(expected.contains(&lost), "{shape}: {lost}");
     }
 }

@@ -190,6 +190,7 @@ impl EventData {
     }
 
     /// The bytes that it keeps in memory.
+    #[cfg(feature = "driver")]
     pub(super) fn weight(&self) -> usize {
         let of = |member: &Member| {
             let key = if let Cow::Owned(key) = &member.key { key.capacity() } else { 0 };
@@ -259,6 +260,7 @@ impl<'a> EventValue<'a> {
     }
 }
 
+#[cfg(feature = "driver")]
 impl Content {
     fn len(&self) -> usize {
         match self {

@@ -191,6 +191,7 @@ impl Router {
 
 impl<'a> Route<'a> {
     /// Whether one of its topics matches.
+    #[cfg(feature = "driver")]
     pub(crate) fn matches(&self, pattern: &TopicPattern) -> bool {
         let mut topics = self.topics().into_iter().flatten();
         topics.any(|topic| pattern.matches_segments(self.segments(topic)))
@@ -240,6 +241,7 @@ impl<'a> Route<'a> {
     }
 }
 
+#[cfg(feature = "driver")]
 impl Routed {
     /// The bytes that it keeps in memory: names, topics, attributes and data.
     pub(crate) fn weight(&self) -> usize {
@@ -327,7 +329,7 @@ impl Family {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "driver"))]
 mod tests {
     use super::*;
     use crate::wire::payload::Payload;
