@@ -108,7 +108,7 @@ impl Link {
 }
 
 /// Heartbeats every second, which may take 12 s, and transfers that take longer, so that each one
-/// would be declared dead. No transfer is longer without the CPU than that on a busy machine.
+/// would be declared dead. On a busy machine, no transfer is without the CPU for that long.
 #[test]
 fn transfers_outlast_heartbeat_timeout() {
     let hasty = |config: Config| {
