@@ -25,8 +25,7 @@ const POLL_BYTES_MAX: usize = 160 << 10;
 
 fn config() -> Config {
     let config = Config::new("ws://localhost:4000/socket/websocket").expect("an address");
-    // Nothing is answered, so that a second join or a heartbeat would only say how busy the machine
-    // is.
+    // Nothing is answered: on a busy machine the join would be tried again, or a heartbeat sent.
     let config = config.heartbeat_interval(Duration::ZERO).join_timeout(Duration::MAX);
     config.auto_join("room:a", JoinParams::none()).expect("no reserved topic")
 }
