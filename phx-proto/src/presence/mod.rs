@@ -234,6 +234,9 @@ impl<M: Clone + DeserializeOwned> Presence<M> {
     }
 
     fn apply(&mut self, diff: Diff<M>) -> Result<Vec<PresenceChange<M>>, PresenceError> {
+        if diff.keys_weight() > self.bytes_max {
+            return Err(self.too_large());
+        }
         let changes = diff.apply(&mut self.list);
         if self.list.weight > self.bytes_max { Err(self.too_large()) } else { Ok(changes) }
     }

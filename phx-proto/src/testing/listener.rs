@@ -217,7 +217,7 @@ impl Hub {
     async fn serve<N: Serve>(self: Arc<Self>, stream: N::Stream) {
         let patience = self.lock().server.idle_timeout();
         let mut late = pin!(N::sleep(patience));
-        let mut opening = pin!(self.open::<N>(stream, late.as_mut()));
+        let opening = pin!(self.open::<N>(stream, late.as_mut()));
         let Some((stream, leftover, peer)) = opening.await else { return };
         let mut heard = Heard { meter: N::meter(&stream), bytes: 0 };
         let mut socket = N::websocket(stream, leftover).await;
