@@ -418,7 +418,6 @@ mod tests {
     #[test]
     fn weight_is_that_of_the_entries() {
         let mut list = List::<Value>::new();
-        let mut before = 0;
         for round in 0..40_usize {
             let key = ["ann", "bob", "cy"][round % 3];
             let entries = |count, generation| -> Entries<Value> {
@@ -426,16 +425,14 @@ mod tests {
                 entry["user"] = json!({"name": "x".repeat(round)});
                 serde_json::from_value(json!({key: entry})).expect("presences")
             };
-            let (came, went) = (entries(round % 7 + 1, round), entries(round % 5, round % 11));
+            // Some of those that come are there, and some of those that leave are not.
+            let (came, went) = (entries(round % 7 + 1, round % 4), entries(round % 5, round % 3));
             Diff { joins: came, leaves: went }.apply(&mut list);
             let entries = list.entries.iter().map(|(key, entry)| weight_of(key, entry));
             assert_eq!(list.weight, entries.sum::<usize>(), "round {round}");
-            assert_ne!(list.weight, before, "round {round}");
-            before = list.weight;
         }
-        let all = Diff::between(&list, Entries::default());
-        assert!(all.weight() >= list.weight / 2);
-        all.apply(&mut list);
+        assert_ne!(list.weight, 0);
+        Diff::between(&list, Entries::default()).apply(&mut list);
         assert_eq!((list.entries.len(), list.weight), (0, 0));
     }
 }

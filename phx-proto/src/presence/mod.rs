@@ -5,8 +5,9 @@
 //!   (new) ─▶ Waiting{held diffs} ───────────────────────▶ Synced ◀────────┐
 //!              ▲   │ diff: held back          ▲  │ joined    └──────────┘
 //!              │   │ too many                 │  └──────▶ Waiting
-//!       joined │   ▼                          │ state: the list is replaced, changes told
-//!              └─ Lost: nothing counts until the channel is joined anew
+//!       joined │   ▼                          │ state: the list is replaced, changes reported
+//!              └─ Lost: nothing counts until the channel is joined again; from any state when
+//!                 the list would be too large, which empties it
 //! ```
 //!
 //! After a join the server sends the whole list once (`presence_state`) and then what changes
