@@ -403,3 +403,24 @@ fn received(text: &str) -> Payload {
         other => panic!("{other:?}"),
     }
 }
+
+/// Each update has the key, so that a long key with many metas would become many times its message.
+#[test]
+fn updates_under_a_long_key_are_bounded() {
+    let entry = |generation: usize| {
+        let meta = |at| {
+            let prev = format!("{}-{at}", generation.wrapping_sub(1));
+            json!({"phx_ref": format!("{generation}-{at}"), "phx_ref_prev": prev})
+        };
+        json!({"k".repeat(300_000): {"metas": (0..1_000).map(meta).collect::<Vec<_>>()}})
+    };
+    let states = [Payload::from(entry(0)), Payload::from(entry(1))];
+    let mut presence = Presence::<Value>::new();
+    let mut results = Vec::new();
+    let held = allocation_counter::measure(|| {
+        results.extend(states.iter().map(|state| presence.sync_state(state).map(drop)));
+    });
+    let too_large = Err(PresenceError::TooLarge { max: 64 << 20 });
+    assert!(results.contains(&too_large), "{results:?}");
+    assert!(held.bytes_max < 64 << 20, "{} bytes", held.bytes_max);
+}

@@ -5,8 +5,9 @@
 //!   (new) ─▶ Waiting{held diffs} ───────────────────────▶ Synced ◀────────┐
 //!              ▲   │ diff: held back          ▲  │ joined    └──────────┘
 //!              │   │ too many                 │  └──────▶ Waiting
-//!       joined │   ▼                          │ state: the list is replaced, changes told
-//!              └─ Lost: nothing counts until the channel is joined anew
+//!       joined │   ▼                          │ state: the list is replaced, changes reported
+//!              └─ Lost: nothing counts until the channel is joined again; from any state when
+//!                 the list would be too large, which empties it
 //! ```
 //!
 //! After a join the server sends the whole list once (`presence_state`) and then what changes
@@ -234,6 +235,9 @@ impl<M: Clone + DeserializeOwned> Presence<M> {
     }
 
     fn apply(&mut self, diff: Diff<M>) -> Result<Vec<PresenceChange<M>>, PresenceError> {
+        if diff.keys_weight() > self.bytes_max {
+            return Err(self.too_large());
+        }
         let changes = diff.apply(&mut self.list);
         if self.list.weight > self.bytes_max { Err(self.too_large()) } else { Ok(changes) }
     }

@@ -408,7 +408,7 @@ impl Server {
         self.diffs.push_back((topic.to_owned(), diff));
         let due = self.now + self.draw_delay(self.config.presence_delay);
         self.diffs_until = self.diffs_until.max(due);
-        if self.diffs.len() == 1 && self.diffs_until <= self.now {
+        if self.diffs_until <= self.now {
             self.broadcast_diff();
         } else {
             self.arm(self.diffs_until, Timer::DiffDue);

@@ -338,6 +338,12 @@ fn presence_joins_side_by_side() {
     server.kill_all();
     sent(&mut server);
     assert_eq!(settled(&mut server, at(200)), [""; 0]);
+    let peer = open(&mut server, "");
+    let join = json!(["1", "1", "presence:p", "phx_join", {"key": "cy"}]).to_string();
+    server.handle_frame(at(200), peer, &text(&join));
+    let lines = [sent(&mut server), settled(&mut server, at(300))].concat();
+    let diff = lines.iter().find(|line| line.contains("presence_diff")).expect("a diff");
+    assert!(diff.contains("cy"), "{diff}");
 }
 
 /// Without delays everything happens at once, and in the recorded order.
