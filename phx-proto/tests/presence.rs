@@ -286,7 +286,7 @@ fn list_over_its_bound_ends_typed() {
     };
     assert_eq!(ended, too_large);
     assert!((30..1_000).contains(&added), "{added}");
-    let mut presence = Presence::<Value>::new().bytes_max(20 << 20);
+    let mut presence = Presence::<Value>::new().bytes_max(40 << 20);
     assert_eq!(presence.sync_state(&users(10_000)).map(|changes| changes.len()), Ok(10_000));
 }
 
@@ -307,14 +307,15 @@ fn list_that_stays_small_never_ends() {
 /// text.
 #[test]
 fn held_diffs_count_by_their_memory() {
-    let empty = vec![json!({"": 0}); 6_000];
+    let empty = vec![json!({"": 0}); 4_000];
     let meta = json!({"phx_ref": "f", "x": empty});
     let diff = json!({"joins": {"ann": {"metas": [meta]}}, "leaves": {}});
     let diff = Payload::from(diff);
     assert!(diff.len() < 100_000);
     let mut presence = Presence::<Value>::new();
-    assert_eq!(presence.sync_diff(&diff), Ok(Vec::new()));
-    assert_eq!(presence.sync_diff(&diff), Err(PresenceError::OutOfSync));
+    let held = (0..9).take_while(|_| presence.sync_diff(&diff).is_ok()).count();
+    assert!((1..=3).contains(&held), "{held}");
+    assert!(!presence.is_synced());
 }
 
 /// A key and a meta of it.
@@ -327,7 +328,7 @@ const HOSTILE: [(&str, Shape); 7] = [
     ("maps", |at| (at.to_string(), json!({"phx_ref": "r", "x": vec![json!({"": 0}); 20]}))),
     ("lists", |at| (at.to_string(), json!({"phx_ref": "r", "x": vec![json!([0]); 20]}))),
     ("deep", |at| {
-        let deep = (0..100).fold(json!(0), |deep, _| json!({ "": deep }));
+        let deep = (0..30).fold(json!(0), |deep, _| json!({ "": deep }));
         (at.to_string(), json!({"phx_ref": "r", "x": deep}))
     }),
     ("long key", |at| (at.to_string() + &"k".repeat(5_000), json!({"phx_ref": "r"}))),
@@ -355,7 +356,8 @@ fn list_memory_is_its_bound() {
         });
         let held = usize::try_from(held.bytes_current).expect("a list");
         assert!(held <= MAX + MAX / 4, "{name}: {held} bytes");
-        assert!(held >= MAX / 3, "{name}: {held} bytes");
+        // Maps are counted as what they may take, which depends on the features of serde_json.
+        assert!(held >= MAX / 6, "{name}: {held} bytes");
     }
 }
 
