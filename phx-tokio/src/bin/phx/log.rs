@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use crate::style::{Style, Tone, escaped};
 use crate::writer::Writer;
 
-/// How long the last lines may take when the process ends.
+/// How long the last lines may take when the process ends and standard error is not read.
 pub(crate) const LAST_LINES: Duration = Duration::from_millis(250);
 
 /// None where a thread cannot be had.
@@ -50,6 +50,21 @@ pub(crate) fn plain(line: &str) {
 /// Waits until the lines are written, for a bounded time.
 pub(crate) fn flush() {
     if let Some(Some(writer)) = WRITER.get() {
-        writer.flush(LAST_LINES);
+        writer.flush(LAST_LINES, is_ready);
     }
+}
+
+/// Whether standard error takes more without being read first.
+#[cfg(unix)]
+fn is_ready() -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let stderr = io::stderr();
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], Some(&now)).is_ok_and(|ready| ready > 0)
+}
+
+/// It is not known.
+#[cfg(not(unix))]
+const fn is_ready() -> bool {
+    false
 }

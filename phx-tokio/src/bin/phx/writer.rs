@@ -22,6 +22,8 @@ const BYTES_MAX: usize = 8 << 20;
 /// Bytes of several lines that are written at once. A write of up to `PIPE_BUF` bytes to a pipe is
 /// atomic, so the number of lines that were not written is exact.
 const BATCH_MAX: usize = 4_096;
+/// How long the thread may be late with the last lines of an output that takes them.
+const LATE_MAX: Duration = Duration::from_secs(5);
 
 /// A bounded queue in front of an output. Clones share it.
 #[derive(Clone)]
@@ -147,13 +149,19 @@ impl Writer {
     }
 
     /// Waits until every queued line is written, on a thread, for at most `timeout`.
-    pub(crate) fn flush(&self, timeout: Duration) {
-        let until = Instant::now() + timeout;
-        let mut state = self.shared.lock();
-        while state.unwritten() > 0 && state.gone.is_none() {
-            let Some(left) = until.checked_duration_since(Instant::now()) else { return };
-            let waited = self.shared.written.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+    ///
+    /// While `is_ready` returns true, the output takes more and only the thread that writes is late,
+    /// as on a busy machine: the wait goes on for up to [`LATE_MAX`].
+    pub(crate) fn flush(&self, timeout: Duration, mut is_ready: impl FnMut() -> bool) {
+        let start = Instant::now();
+        loop {
+            let is_left = |state: &mut State| state.unwritten() > 0 && state.gone.is_none();
+            let waited =
+                self.shared.written.wait_timeout_while(self.shared.lock(), timeout, is_left);
+            let is_over = !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out();
+            if is_over || start.elapsed() >= LATE_MAX || !is_ready() {
+                return;
+            }
         }
     }
 
@@ -274,7 +282,7 @@ mod tests {
             open.send(()).unwrap();
             lines += seen.recv_timeout(SOON).unwrap().split(|byte| *byte == b'\n').count() - 1;
         }
-        writer.flush(SOON);
+        writer.flush(SOON, || false);
         assert_eq!((lines, writer.unwritten()), (accepted, 0));
     }
 
@@ -311,7 +319,29 @@ mod tests {
         assert_eq!(writer.unwritten(), 8);
         open.send(()).unwrap();
         open.send(()).unwrap();
-        writer.flush(SOON);
+        writer.flush(SOON, || false);
         assert_eq!(writer.unwritten(), 0);
+    }
+
+    /// A blocked output is given up after the timeout; a thread that is late with one that is ready
+    /// is waited for.
+    #[test]
+    fn flush_waits_for_a_late_thread() {
+        const SHORT: Duration = Duration::from_millis(1);
+        let (writer, open, seen) = gated();
+        writer.try_send("one".to_owned()).unwrap();
+        writer.flush(SHORT, || false);
+        assert_eq!(writer.unwritten(), 1);
+        let mut asked = 0;
+        writer.flush(SHORT, || {
+            asked += 1;
+            if asked == 3 {
+                open.send(()).unwrap();
+                seen.recv_timeout(SOON).unwrap();
+            }
+            true
+        });
+        assert_eq!(writer.unwritten(), 0);
+        assert!(asked >= 3, "{asked}");
     }
 }
