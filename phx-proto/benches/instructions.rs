@@ -54,6 +54,7 @@ fn main() {
     payloads();
     messages();
     pushes();
+    joins();
     presence();
     timers();
 }
@@ -162,6 +163,24 @@ fn pushes() {
     }
 }
 
+/// A server may answer joins in any order; the newest first is the worst for a search from the front.
+fn joins() {
+    for (unanswered, name) in [(1_000, "1,000"), (16_000, "16,000")] {
+        let mut hand = Hand::joining(unanswered);
+        case(
+            &format!("core: join answered in reverse, {name} unanswered"),
+            0,
+            |at| join_reply(unanswered - 1 - at),
+            |reply| {
+                hand.receive(reply);
+                let action = hand.socket.poll_action(NOW);
+                assert!(matches!(action, Some(Action::Signal(Signal::Joined { .. }))));
+                mem::forget(action);
+            },
+        );
+    }
+}
+
 fn presence() {
     let meta = |at: usize| json!({"metas": [{"phx_ref": format!("r{at}"), "online_at": 1}]});
     let state: Value = (0..100).map(|at| (format!("user{at}"), meta(at))).collect();
@@ -218,6 +237,17 @@ struct Hand {
 
 impl Hand {
     fn joined(channels: usize) -> Self {
+        let mut hand = Self::joining(channels);
+        for at in 0..channels {
+            hand.receive(join_reply(at));
+        }
+        hand.drain();
+        assert_eq!(hand.socket.sizes().unanswered_joins, 0);
+        hand
+    }
+
+    /// With the joins written.
+    fn joining(channels: usize) -> Self {
         let config = Config::new("ws://localhost:4000/socket/websocket").expect("a good URI");
         let config =
             config.join_concurrency(channels).expect("more than none").queued_pushes_max(1_000_000);
@@ -230,14 +260,7 @@ impl Hand {
             hand.socket.join(NOW, topic(at), json!({})).expect("a join");
         }
         hand.drain();
-        for at in 0..channels {
-            let (join_ref, topic) = (at + 1, topic(at));
-            let body = "{\"status\":\"ok\",\"response\":{}}";
-            let reply = format!("[\"{join_ref}\",\"{join_ref}\",\"{topic}\",\"phx_reply\",{body}]");
-            hand.receive(text(&reply));
-        }
-        hand.drain();
-        assert_eq!(hand.socket.sizes().unanswered_joins, 0);
+        assert_eq!(hand.socket.sizes().unanswered_joins, channels);
         hand
     }
 
@@ -248,6 +271,13 @@ impl Hand {
     fn drain(&mut self) {
         while self.socket.poll_action(NOW).is_some() {}
     }
+}
+
+/// The ok to the join of a topic; the joins are the first frames.
+fn join_reply(at: usize) -> Frame {
+    let (join_ref, topic) = (at + 1, topic(at));
+    let body = "{\"status\":\"ok\",\"response\":{}}";
+    text(&format!("[\"{join_ref}\",\"{join_ref}\",\"{topic}\",\"phx_reply\",{body}]"))
 }
 
 fn topic(at: usize) -> String {

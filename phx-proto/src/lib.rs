@@ -136,6 +136,7 @@ pub use crate::event::cause::{
 };
 pub use crate::event::error::{
     CredentialsError, JoinError, NotOpen, NotRetrying, NotWanted, PushError, PushErrorKind,
+    QueueBound,
 };
 pub use crate::event::input::{Ended, Failure, Opened, Progress};
 pub use crate::event::refusal::{Refusal, SocksRefusal};

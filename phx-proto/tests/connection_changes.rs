@@ -88,6 +88,7 @@ fn every_key() -> Vec<(&'static str, Value, Value)> {
             "max_push_bytes",
             "max_restarts",
             "max_retries",
+            "pushes_in_flight_max",
             "queued_bytes_max",
             "queued_pushes_max",
             "read_buffer_bytes",

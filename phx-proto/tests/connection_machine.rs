@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use common::{Hand, check, config, ms, secs};
 use phx_proto::{
-    Action, Backoff, Cause, ChannelStatus, CloseRule, Credentials, DelayRange, Ended, Failure,
-    NextStep, NotRetrying, Opened, Refusal, Signal, Status, StatusRule, TimerKind, Warning,
+    Action, Backoff, Cause, ChannelEnd, ChannelStatus, CloseRule, Credentials, DelayRange, Ended,
+    Failure, NextStep, NotRetrying, Opened, Refusal, Signal, Status, StatusRule, TimerKind,
+    Warning,
 };
 
 fn dial_failure() -> Failure {
@@ -599,6 +600,88 @@ fn a_message_over_the_limit_ends_the_connection_with_1009_and_the_next_one_works
     hand.opened();
     hand.answer_join("room:a");
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
+}
+
+/// What is sent after a join is sent after every join, and each time costs the whole of it.
+#[test]
+fn repeated_message_too_large_waits_as_refused() {
+    let mut hand = Hand::joined(config().max_message_bytes(200).heartbeat_interval(secs(0)));
+    let too_large = |hand: &mut Hand, open_for| {
+        hand.advance(open_for);
+        hand.ended(Ended::MessageTooLarge);
+        let (delay, cause) = hand.reconnect_after();
+        assert_eq!(cause, Cause::MessageTooLarge { limit: 200 });
+        delay
+    };
+    let again = |hand: &mut Hand| {
+        hand.until_dial();
+        hand.opened();
+        hand.answer_join("room:a");
+    };
+    // Longer than `stable_after`, as on a slow link, and with failed attempts in between.
+    for (nth, (from, to)) in [(10, 1_500), (2_500, 5_000), (7_500, 15_000)].into_iter().enumerate()
+    {
+        let delay = too_large(&mut hand, secs(15));
+        check(delay, from, to, &format!("after {nth}"));
+        hand.until_dial();
+        hand.failed(dial_failure());
+        again(&mut hand);
+    }
+    // A wake-up cuts none of them short.
+    let delay = too_large(&mut hand, secs(1));
+    check(delay, 30_000, 60_000, "the fourth");
+    hand.socket.handle_wake(hand.now);
+    hand.drain();
+    assert!(matches!(hand.socket.status(), Status::Waiting { .. }));
+    again(&mut hand);
+    // Anything else in between starts the count over, and so does a connection that lasted.
+    hand.lost();
+    again(&mut hand);
+    let delay = too_large(&mut hand, secs(15));
+    check(delay, 10, 1_500, "another end in between");
+    again(&mut hand);
+    let delay = too_large(&mut hand, secs(301));
+    check(delay, 10, 1_500, "longer than any wait");
+    again(&mut hand);
+    let delay = too_large(&mut hand, secs(300));
+    check(delay, 2_500, 5_000, "and as long as that is not enough");
+}
+
+#[test]
+fn message_too_large_names_its_setter() {
+    let text = Cause::MessageTooLarge { limit: 200 }.to_string();
+    assert!(text.contains("200 bytes") && text.contains("`Config::max_message_bytes`"), "{text}");
+}
+
+#[test]
+fn many_connections_take_smaller_messages() {
+    let defaults = config();
+    assert_eq!(defaults.message_bytes_limit(), 64 << 20);
+    assert_eq!(defaults.for_many_connections().message_bytes_limit(), 8 << 20);
+}
+
+/// Thousands of channels that end with one refusal must not have a copy of its headers each.
+#[test]
+fn refusal_is_shared_by_every_channel() {
+    let mut hand = Hand::new(config().max_retries(Some(0)));
+    let topics = ["room:a", "room:b", "room:c"];
+    topics.iter().for_each(|topic| hand.join(topic));
+    hand.connect();
+    let refusal = Refusal::new(403, vec![("x-why".to_owned(), "full".to_owned())], "");
+    let headers = refusal.headers().as_ptr();
+    hand.failed(Failure::Refused(refusal));
+    let mut ended = 0;
+    for signal in &hand.signals {
+        let cause = match signal {
+            Signal::ChannelClosed { cause: ChannelEnd::GaveUp(cause), .. } => cause,
+            Signal::GaveUp { cause } | Signal::Disconnected { cause, .. } => cause,
+            _ => continue,
+        };
+        let Cause::Refused(refusal) = cause else { panic!("{cause}") };
+        assert_eq!(refusal.headers().as_ptr(), headers);
+        ended += 1;
+    }
+    assert_eq!(ended, topics.len() + 2);
 }
 
 #[test]

@@ -212,6 +212,7 @@ fn every_key_is_taken_and_none_is_lost() {
         "join_timeout_msec": 13, "join_block_max_msec": 14,
         "leave_timeout_msec": 15, "push_timeout_msec": 16, "join_concurrency": 17,
         "join_rejections_max": 18, "queued_pushes_max": 19, "queued_bytes_max": 20,
+        "pushes_in_flight_max": 27,
         "max_push_bytes": 2100, "max_message_bytes": 22, "mailbox_messages_max": 23,
         "mailbox_bytes_max": 24, "read_buffer_bytes": 25000, "write_buffer_bytes": 26000,
         "strict_payloads": true, "tls": {"ca_file": "ca.pem", "server_name": "x"},

@@ -64,6 +64,12 @@ const fn push(topic: u8) -> Op {
     Op::Push { topic, kind, timeout: None, size: 0 }
 }
 
+/// A push that ends when it is written.
+const fn cast(topic: u8) -> Op {
+    let kind = PushKind { cast: true, fail_fast: false, binary: false };
+    Op::Push { topic, kind, timeout: None, size: 0 }
+}
+
 const fn say(topic: u8, what: Say, named: Named) -> Op {
     Op::Say { topic, what, named }
 }
@@ -164,7 +170,31 @@ const FROM_FAILING: Tiny = Tiny {
     states_min: 9_000,
 };
 
-const WORLDS: [&Tiny; 4] = [&FROM_IDLE, &FROM_JOINED, &FROM_OPEN, &FROM_FAILING];
+/// From two joined channels with one call in flight at most: what waits for it, behind it, and not.
+const FROM_FULL: Tiny = Tiny {
+    name: "full",
+    setup: Setup { start: Start::Joined, pushes_in_flight_max: 1, heartbeats: false, ..SETUP },
+    alphabet: &[
+        push(0),
+        push(1),
+        cast(0),
+        cast(1),
+        OK,
+        leave(0),
+        join(0),
+        LOST,
+        OPENED,
+        say(0, Say::Error, Named::Current),
+        Op::Cancel { nth: 1 },
+        BLOCKED,
+        WRITABLE,
+        Op::ToTimeout,
+    ],
+    deeper: 0,
+    states_min: 50_000,
+};
+
+const WORLDS: [&Tiny; 5] = [&FROM_IDLE, &FROM_JOINED, &FROM_OPEN, &FROM_FAILING, &FROM_FULL];
 
 const SETUP: Setup = Setup {
     seed: 7,
@@ -175,6 +205,7 @@ const SETUP: Setup = Setup {
     auto_join: false,
     credentials_refreshed: false,
     join_concurrency: 2,
+    pushes_in_flight_max: 16_384,
     max_retries: None,
     max_elapsed: None,
     start: Start::Idle,
@@ -290,6 +321,13 @@ fn every_short_sequence_from_an_open_connection_in_vsn_1_holds() {
 #[test]
 fn every_short_sequence_of_failures_holds() {
     Search::run(&FROM_FAILING);
+}
+
+/// Catches, changed by hand: a call that is written although one is in flight, a cast that overtakes
+/// the held call of its channel, a leave that waits behind one, a held call that no answer frees.
+#[test]
+fn every_short_sequence_with_one_call_in_flight_holds() {
+    Search::run(&FROM_FULL);
 }
 
 /// Sharing the future of like states loses no state.

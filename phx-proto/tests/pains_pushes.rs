@@ -13,7 +13,7 @@ use phx_proto::driver::{ChannelEvent, JoinOptions, MailboxPolicy, PushFailed, St
 use phx_proto::wire::{DecodeError, EncodeError, Message, Outgoing, Serializer, V2};
 use phx_proto::{
     Cause, ChannelStatus, Frame, JoinParams, NotSentCause, Payload, PushErrorKind, PushId,
-    PushOptions, PushOutcome, RejectionKind, Signal, UnknownCause,
+    PushOptions, PushOutcome, QueueBound, RejectionKind, Signal, UnknownCause,
 };
 use serde_json::{Value, json};
 
@@ -64,7 +64,8 @@ fn a_full_queue_refuses_the_newest_and_drops_nothing_that_was_accepted() {
         .socket
         .push(hand.now, "room:a", "four", payload.clone(), PushOptions::call())
         .expect_err("the queue is full");
-    assert_eq!((refused.kind, refused.payload), (PushErrorKind::QueueFull, payload));
+    let full = PushErrorKind::QueueFull { bound: QueueBound::Pushes, limit: 3 };
+    assert_eq!((refused.kind, refused.payload), (full, payload));
     hand.connect();
     hand.opened();
     hand.answer_join("room:a");

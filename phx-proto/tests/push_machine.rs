@@ -4,8 +4,8 @@ mod common;
 
 use common::{Hand, config, ms, secs};
 use phx_proto::{
-    ChannelStatus, NotSentCause, Payload, PushErrorKind, PushId, PushOptions, PushOutcome, Reply,
-    Signal, UnknownCause,
+    ChannelStatus, Config, ConfigError, NotSentCause, Payload, PushErrorKind, PushId, PushOptions,
+    PushOutcome, QueueBound, Reply, Signal, TimerKind, UnknownCause,
 };
 use serde_json::json;
 
@@ -222,18 +222,289 @@ fn a_push_to_a_topic_that_is_not_wanted_is_refused() {
 fn the_queue_is_bounded_by_count_and_by_bytes() {
     let mut hand = Hand::new(config().queued_pushes_max(2).queued_bytes_max(100));
     hand.join("room:a");
-    let mut try_push = |payload: Payload| {
-        hand.socket
-            .push(hand.now, "room:a", "e", payload, PushOptions::call())
-            .map_err(|error| error.kind)
+    let mut try_push = |bytes: usize| {
+        let payload = Payload::binary(vec![0; bytes]);
+        queue(&mut hand, "room:a", "e", payload)
     };
-    assert_eq!(try_push(Payload::binary(vec![0; 101])), Err(PushErrorKind::QueueFull));
-    assert!(try_push(Payload::binary(vec![0; 99])).is_ok());
-    assert_eq!(try_push(Payload::binary(vec![0; 2])), Err(PushErrorKind::QueueFull));
-    assert!(try_push(Payload::binary(vec![0; 1])).is_ok());
-    assert_eq!(try_push(Payload::binary(vec![])), Err(PushErrorKind::QueueFull));
+    assert_eq!(try_push(100), Err((QueueBound::Bytes, 100)), "and the event");
+    assert_eq!(try_push(98), Ok(()));
+    assert_eq!(try_push(1), Err((QueueBound::Bytes, 100)));
+    assert_eq!(try_push(0), Ok(()));
+    assert_eq!(try_push(0), Err((QueueBound::Pushes, 2)));
     let stats = hand.socket.stats();
     assert_eq!((stats.queued_pushes, stats.queued_bytes), (2, 100));
+}
+
+/// Pushes, and returns the bound of the queue that was in the way.
+fn queue(
+    hand: &mut Hand,
+    topic: &str,
+    event: &str,
+    payload: Payload,
+) -> Result<(), (QueueBound, usize)> {
+    let pushed = hand.socket.push(hand.now, topic, event, payload.clone(), PushOptions::call());
+    pushed.map(|_| ()).map_err(|error| {
+        assert_eq!(error.payload, payload, "handed back");
+        let PushErrorKind::QueueFull { bound, limit } = error.kind else { panic!("{error}") };
+        (bound, limit)
+    })
+}
+
+/// Twenty names of 4 MiB are 80 MiB, and not the forty bytes of their payloads.
+#[test]
+fn event_names_count_in_queued_bytes() {
+    let mut hand = Hand::new(config());
+    hand.join("room:a");
+    let event = "e".repeat(4 << 20);
+    let mut accepted = 0;
+    for _ in 0..20 {
+        match queue(&mut hand, "room:a", &event, Payload::empty()) {
+            Ok(()) => accepted += 1,
+            Err(bound) => assert_eq!(bound, (QueueBound::Bytes, 8 << 20)),
+        }
+    }
+    assert_eq!((accepted, hand.socket.stats().queued_bytes), (1, (4 << 20) + 2));
+}
+
+/// A topic that cannot be joined must not make the pushes to others fail.
+#[test]
+fn topic_takes_half_of_the_queue() {
+    let mut hand = Hand::new(config().queued_pushes_max(5).queued_bytes_max(101));
+    hand.join("room:a");
+    hand.join("room:b");
+    let small = || Payload::binary("");
+    for _ in 0..3 {
+        assert_eq!(queue(&mut hand, "room:a", "e", small()), Ok(()));
+    }
+    let refused = queue(&mut hand, "room:a", "e", small());
+    assert_eq!(refused, Err((QueueBound::PushesOfTopic, 3)), "half, rounded up");
+    let bytes = |bytes: usize| Payload::binary(vec![0; bytes]);
+    assert_eq!(queue(&mut hand, "room:b", "e", bytes(51)), Err((QueueBound::BytesOfTopic, 51)));
+    assert_eq!(queue(&mut hand, "room:b", "e", bytes(50)), Ok(()));
+    assert_eq!(queue(&mut hand, "room:b", "", bytes(1)), Err((QueueBound::BytesOfTopic, 51)));
+    assert_eq!(queue(&mut hand, "room:b", "e", bytes(50)), Err((QueueBound::Bytes, 101)));
+    // Nothing else is wanted any more.
+    hand.leave("room:b");
+    assert_eq!(queue(&mut hand, "room:a", "e", bytes(90)), Ok(()));
+    assert_eq!(queue(&mut hand, "room:a", "e", small()), Ok(()));
+    assert_eq!(queue(&mut hand, "room:a", "e", small()), Err((QueueBound::Pushes, 5)));
+}
+
+/// An instance that is left may still have pushes to write, which are of the same topic.
+#[test]
+fn topic_that_is_left_and_joined_again_takes_half_in_all() {
+    let mut hand = Hand::joined(config().queued_pushes_max(4));
+    hand.writable(false);
+    assert_eq!(queue(&mut hand, "room:a", "one", Payload::empty()), Ok(()));
+    hand.leave("room:a");
+    hand.join("room:a");
+    hand.join("room:b");
+    assert_eq!(queue(&mut hand, "room:a", "two", Payload::empty()), Ok(()));
+    let refused = queue(&mut hand, "room:a", "three", Payload::empty());
+    assert_eq!(refused, Err((QueueBound::PushesOfTopic, 2)));
+    hand.writable(true);
+    assert_eq!(queue(&mut hand, "room:a", "four", Payload::empty()), Ok(()), "one was written");
+}
+
+#[test]
+fn full_queue_names_its_bound() {
+    let mut hand = Hand::new(config().queued_pushes_max(2));
+    hand.join("room:a");
+    hand.join("room:b");
+    let mut refused = |topic: &str| {
+        let push = hand.socket.push(hand.now, topic, "e", json!({}), PushOptions::call());
+        push.map(|_| ()).map_err(|error| error.to_string())
+    };
+    assert_eq!(refused("room:a"), Ok(()));
+    let half = "the push queue is full: 1 is half of `queued_pushes_max` for one topic of several";
+    assert_eq!(refused("room:a"), Err(half.to_owned()));
+    assert_eq!(refused("room:b"), Ok(()));
+    let whole = "the push queue is full: 2 is `queued_pushes_max`";
+    assert_eq!(refused("room:b"), Err(whole.to_owned()));
+}
+
+/// So many calls in flight at most.
+fn in_flight(max: usize) -> Config {
+    config().pushes_in_flight_max(max).expect("more than none")
+}
+
+/// The events written since the last call.
+fn written(hand: &mut Hand) -> Vec<String> {
+    let events = hand.sent.iter().map(|sent| sent.event.clone()).collect();
+    hand.sent.clear();
+    events
+}
+
+/// Rooms a and b, joined.
+fn two_rooms(config: Config) -> Hand {
+    let mut hand = Hand::joined(config);
+    hand.join("room:b");
+    hand.answer_join("room:b");
+    hand.sent.clear();
+    hand
+}
+
+fn push_to(hand: &mut Hand, topic: &str, event: &str, options: PushOptions) -> PushId {
+    let id = hand.socket.push(hand.now, topic, event, json!({}), options).expect("accepted");
+    hand.drain();
+    id
+}
+
+/// Answers the oldest frame that was written since the last look, and returns what is written then.
+fn answered(hand: &mut Hand, topic: &str, msg_ref: &str) -> Vec<String> {
+    let reply = json!({"status": "ok", "response": {}});
+    hand.receive(&json!([null, msg_ref, topic, "phx_reply", reply]));
+    written(hand)
+}
+
+#[test]
+fn calls_in_flight_are_bounded() {
+    let mut hand = Hand::joined(in_flight(2));
+    let refs = |hand: &Hand| -> Vec<String> {
+        hand.sent.iter().skip(1).map(|sent| sent.msg_ref.clone()).collect()
+    };
+    let ids: Vec<PushId> = (0..5).map(|_| push(&mut hand, "call")).collect();
+    let stats = hand.socket.stats();
+    assert_eq!((stats.pushes_in_flight, stats.queued_pushes), (2, 3));
+    let first = refs(&hand);
+    assert_eq!(first.len(), 2);
+    hand.sent.clear();
+    assert_eq!(answered(&mut hand, "room:a", &first[1]), ["call"]);
+    // One that is withdrawn makes room too, whether it waits or not.
+    assert!(hand.socket.cancel_push(hand.now, ids[3]));
+    assert!(hand.socket.cancel_push(hand.now, ids[0]));
+    hand.drain();
+    assert_eq!(written(&mut hand), ["call"]);
+    assert_eq!(hand.socket.stats().pushes_in_flight, 2);
+    // And so does a timeout.
+    hand.advance(ms(100));
+    let late = push(&mut hand, "late");
+    assert_eq!(written(&mut hand), [""; 0]);
+    hand.advance(ms(9_900));
+    assert_eq!(written(&mut hand), ["late"]);
+    assert_eq!(outcomes(&hand, ids[2]), [PushOutcome::TimedOut]);
+    assert_eq!(outcomes(&hand, late), []);
+}
+
+#[test]
+fn casts_do_not_count_as_in_flight() {
+    let mut hand = Hand::joined(in_flight(1));
+    hand.sent.clear();
+    for _ in 0..10 {
+        push_with(&mut hand, "cast", PushOptions::cast());
+    }
+    assert_eq!(written(&mut hand).len(), 10);
+    push(&mut hand, "call");
+    assert_eq!(written(&mut hand), ["call"]);
+}
+
+/// What waits keeps the order of its own channel, and nothing else waits for it.
+#[test]
+fn held_call_holds_only_its_own_channel() {
+    let mut hand = two_rooms(in_flight(1));
+    push_to(&mut hand, "room:a", "a1", PushOptions::call());
+    push_to(&mut hand, "room:a", "a2", PushOptions::call());
+    let a3 = push_to(&mut hand, "room:a", "a3", PushOptions::cast());
+    push_to(&mut hand, "room:b", "b1", PushOptions::cast());
+    push_to(&mut hand, "room:b", "b2", PushOptions::call());
+    push_to(&mut hand, "room:b", "b3", PushOptions::cast());
+    let a1 = hand.sent[0].msg_ref.clone();
+    assert_eq!(written(&mut hand), ["a1", "b1"]);
+    assert_eq!(hand.socket.sizes().held_topics, 2);
+    // Heartbeats and joins are written.
+    hand.socket.probe(hand.now).expect("open");
+    hand.join("room:c");
+    assert_eq!(written(&mut hand), ["heartbeat", "phx_join"]);
+    // The oldest is next, and what was behind it and needs no place.
+    let a2_and_a3 = answered(&mut hand, "room:a", &a1);
+    assert_eq!(a2_and_a3, ["a2", "a3"]);
+    assert_eq!(outcomes(&hand, a3), [PushOutcome::Written]);
+    assert_eq!(hand.socket.sizes().held_topics, 1);
+    hand.advance(secs(10));
+    assert_eq!(hand.socket.sizes().held_topics, 0, "their time is up");
+}
+
+/// A driver that cannot write anything must not be called back at once.
+#[test]
+fn held_call_makes_no_driver_spin() {
+    let mut hand = Hand::joined(in_flight(1).heartbeat_interval(secs(0)));
+    push(&mut hand, "one");
+    hand.advance(ms(1));
+    push(&mut hand, "two");
+    assert_eq!(hand.socket.poll_action(hand.now), None);
+    let next = hand.socket.poll_timeout().expect("a push has a deadline");
+    assert_eq!((next.at.since(hand.now), next.kind), (ms(9_999), TimerKind::Push));
+    let sizes = hand.socket.sizes();
+    assert_eq!((sizes.due_frames, sizes.held_topics), (0, 1));
+}
+
+#[test]
+fn held_call_ends_with_its_timeout() {
+    let mut hand = Hand::joined(in_flight(1));
+    push(&mut hand, "one");
+    let two = push_with(&mut hand, "two", PushOptions::call().timeout(ms(50)));
+    let three = push_with(&mut hand, "three", PushOptions::cast());
+    hand.sent.clear();
+    hand.advance(ms(50));
+    assert_eq!(outcomes(&hand, two), [PushOutcome::NotSent(NotSentCause::TimedOut)]);
+    assert_eq!(written(&mut hand), ["three"], "nothing is in front of it");
+    assert_eq!(outcomes(&hand, three), [PushOutcome::Written]);
+}
+
+/// A leave never waits for a reply; what would have to is not sent.
+#[test]
+fn leave_ends_held_pushes_unsent() {
+    for blocked in [false, true] {
+        let mut hand = two_rooms(in_flight(1));
+        push_to(&mut hand, "room:b", "b1", PushOptions::call());
+        hand.writable(!blocked);
+        push_to(&mut hand, "room:a", "a1", PushOptions::cast());
+        let a2 = push_to(&mut hand, "room:a", "a2", PushOptions::call());
+        let a3 = push_to(&mut hand, "room:a", "a3", PushOptions::cast());
+        hand.leave("room:a");
+        hand.writable(true);
+        assert_eq!(written(&mut hand), ["b1", "a1", "phx_leave"], "blocked: {blocked}");
+        for id in [a2, a3] {
+            assert_eq!(outcomes(&hand, id), [PushOutcome::NotSent(NotSentCause::Left)]);
+        }
+        assert_eq!(hand.socket.sizes().held_topics, 0);
+    }
+}
+
+/// A channel that starts over writes what waited of it, in order, behind its join.
+#[test]
+fn held_calls_survive_crash_and_disconnect() {
+    type Fault = fn(&mut Hand);
+    let faults: [Fault; 2] = [
+        |hand| {
+            hand.end_channel("room:a", "phx_error");
+            hand.advance(secs(1));
+        },
+        |hand| {
+            hand.lost();
+            hand.until_dial();
+            hand.opened();
+        },
+    ];
+    for fault in faults {
+        let mut hand = Hand::joined(in_flight(1));
+        for event in ["one", "two", "three"] {
+            push(&mut hand, event);
+        }
+        let before = hand.sent.len();
+        fault(&mut hand);
+        assert_eq!(hand.socket.sizes().held_topics, 0);
+        hand.answer_join("room:a");
+        assert_eq!(written(&mut hand)[before..], ["phx_join", "two"]);
+        let stats = hand.socket.stats();
+        assert_eq!((stats.pushes_in_flight, stats.queued_pushes), (1, 1));
+    }
+}
+
+#[test]
+fn no_call_in_flight_is_refused() {
+    let refused = config().pushes_in_flight_max(0).map(|_| ());
+    assert_eq!(refused, Err(ConfigError::Zero { key: "pushes_in_flight_max" }));
 }
 
 /// User pain 48.

@@ -237,6 +237,49 @@ mod tests {
         }
     }
 
+    /// Replies may come in any order: to ten thousand joins in reverse, say.
+    #[test]
+    fn removal_in_any_order_takes_few_comparisons() {
+        use core::cell::Cell;
+        use core::cmp::Ordering;
+
+        std::thread_local!(static COMPARED: Cell<u64> = const { Cell::new(0) });
+
+        #[derive(Clone, Copy)]
+        struct Key(u64);
+        impl PartialEq for Key {
+            fn eq(&self, other: &Self) -> bool {
+                self.cmp(other).is_eq()
+            }
+        }
+        impl Eq for Key {}
+        impl PartialOrd for Key {
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+        impl Ord for Key {
+            fn cmp(&self, other: &Self) -> Ordering {
+                COMPARED.with(|compared| compared.set(compared.get() + 1));
+                self.0.cmp(&other.0)
+            }
+        }
+
+        const LEN: u64 = 1 << 14;
+        let orders: [fn(u64) -> u64; 3] = [|at| at, |at| LEN - 1 - at, |at| at * 7_919 % LEN];
+        for order in orders {
+            let mut ordered = Ordered::new();
+            (0..LEN).for_each(|at| ordered.insert(Key(at), ()));
+            COMPARED.with(|compared| compared.set(0));
+            for at in 0..LEN {
+                assert!(ordered.get(Key(order(at))).is_some());
+                assert!(ordered.remove(Key(order(at))).is_some());
+            }
+            let compared = COMPARED.with(Cell::get) / LEN;
+            assert!(compared <= 2 * (14 + 3), "{compared} comparisons for each");
+        }
+    }
+
     #[test]
     fn room_is_given_back_when_there_is_no_entry_whatever_the_order_they_left_in() {
         for in_order in [true, false] {

@@ -102,7 +102,8 @@ impl JoinParams {
 
 impl<T: Into<Payload>> From<T> for JoinParams {
     fn from(payload: T) -> Self {
-        Self(Inner::Fixed(payload.into()))
+        // Kept for as long as the topic is wanted, so it must not pin a read buffer.
+        Self(Inner::Fixed(payload.into().into_compact()))
     }
 }
 

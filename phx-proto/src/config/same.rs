@@ -64,6 +64,7 @@ impl Config {
             push_timeout,
             queued_pushes_max,
             queued_bytes_max,
+            pushes_in_flight_max,
             max_push_bytes,
             max_message_bytes,
             strict_payloads,
@@ -122,6 +123,7 @@ impl Config {
         let bounds = *push_timeout == other.push_timeout
             && *queued_pushes_max == other.queued_pushes_max
             && *queued_bytes_max == other.queued_bytes_max
+            && *pushes_in_flight_max == other.pushes_in_flight_max
             && *max_push_bytes == other.max_push_bytes
             && *max_message_bytes == other.max_message_bytes
             && *strict_payloads == other.strict_payloads

@@ -267,6 +267,10 @@ impl Config {
     /// Delays after the server refused the upgrade with a status that a retry will hardly
     /// change, such as 403 or 404. Default 5, 15, 60, 300 s with jitter 0.5; own counter.
     ///
+    /// So it waits when a second connection in a row ended with
+    /// [`Cause::MessageTooLarge`](crate::Cause::MessageTooLarge), and after each one that follows, until one
+    /// ends otherwise or lasts longer than the longest of these delays.
+    ///
     /// A 404 where a connection was open before (same scheme, host, port and path) is what a router
     /// answers during a deploy: for 2 min from the first one it waits as other failures do.
     #[must_use]
@@ -511,19 +515,49 @@ impl Config {
 
     /// How many pushes may be accepted and not yet written, on all channels together. Default
     /// 1,024; 0 takes no push at all, because each of them waits for the transport first.
+    ///
+    /// While more than one topic is wanted or being left, none holds more than half of it (rounded up),
+    /// so pushes to one that cannot be joined do not make those to the others fail. A push beyond either
+    /// is refused with [`PushErrorKind::QueueFull`](crate::PushErrorKind::QueueFull).
     #[must_use]
     pub const fn queued_pushes_max(mut self, max: usize) -> Self {
         self.queued_pushes_max = max;
         self
     }
 
-    /// How many payload bytes may be accepted and not yet written. Default 8 MiB. A payload that
-    /// is larger than this is never taken, so raise it together with
-    /// [`max_push_bytes`](Self::max_push_bytes).
+    /// How many bytes of payloads and event names may be accepted and not yet written. Default 8 MiB;
+    /// while more than one topic is wanted or being left, each holds at most half of it, as with
+    /// [`queued_pushes_max`](Self::queued_pushes_max). A push that is larger by itself is never taken, so
+    /// raise it together with [`max_push_bytes`](Self::max_push_bytes): to twice of that for several
+    /// topics.
+    ///
+    /// It bounds the memory that is held: a payload that is a slice of a larger buffer is copied when it is
+    /// accepted, instead of when its frame is built. What is not counted is at most a kilobyte and a half
+    /// for each push, or a quarter of its payload.
     #[must_use]
     pub const fn queued_bytes_max(mut self, max: usize) -> Self {
         self.queued_bytes_max = max;
         self
+    }
+
+    /// How many calls may be written and await their replies, on all channels together, from 1. Default
+    /// 16,384.
+    ///
+    /// At that, further calls wait in the queue, within its bounds and their own timeouts, until one is
+    /// answered or ends. So does what is behind such a call on its channel, casts included, as a channel's
+    /// frames keep their order. Everything else is written as ever: casts of other channels, heartbeats,
+    /// joins and leaves. A leave ends what waits of its channel
+    /// [`NotSent`](crate::PushOutcome::NotSent).
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Zero`] for 0.
+    pub fn pushes_in_flight_max(mut self, calls: usize) -> Result<Self, ConfigError> {
+        if calls == 0 {
+            return Err(ConfigError::Zero { key: "pushes_in_flight_max" });
+        }
+        self.pushes_in_flight_max = calls;
+        Ok(self)
     }
 
     /// The largest frame that is sent, in bytes. Default 8 MiB; a push or a join beyond it is
@@ -537,8 +571,11 @@ impl Config {
         self
     }
 
-    /// The largest message that is accepted, in bytes. Default 64 MiB; a larger one ends the
-    /// connection with close code 1009, and the connection is made again.
+    /// The largest message that is accepted, in bytes. Default 64 MiB, and 8 MiB
+    /// [for many connections](Self::for_many_connections); a larger one ends the connection with close
+    /// code 1009 and [`Cause::MessageTooLarge`](crate::Cause::MessageTooLarge), and the connection is made
+    /// again. When that ends the next one too, further attempts wait by
+    /// [`refused_after`](Self::refused_after).
     #[must_use]
     pub const fn max_message_bytes(mut self, max: usize) -> Self {
         self.max_message_bytes = max;
@@ -573,7 +610,8 @@ impl Config {
     }
 
     /// The buffers of a connection that is one of thousands and idle most of the time: 4 KiB for
-    /// reading, 4 KiB for writing.
+    /// reading, 4 KiB for writing, and messages of at most 8 MiB
+    /// ([`max_message_bytes`](Self::max_message_bytes)).
     ///
     /// It saves 12 KiB of resident memory a connection. What it costs is a system call for every
     /// 4 KiB that are read in a burst, where the default has one for every 16 KiB.
@@ -581,6 +619,7 @@ impl Config {
     pub const fn for_many_connections(mut self) -> Self {
         self.read_buffer_bytes = 4 << 10;
         self.write_buffer_bytes = 4 << 10;
+        self.max_message_bytes = 8 << 20;
         self
     }
 

@@ -31,7 +31,8 @@ pub enum Cause {
         message: String,
     },
     /// A message was larger than [`Config::max_message_bytes`](crate::Config::max_message_bytes);
-    /// the connection was closed with code 1009.
+    /// the connection was closed with code 1009. When it happens again on the next connection, the
+    /// attempt after that waits by [`Config::refused_after`](crate::Config::refused_after).
     MessageTooLarge {
         /// The limit in bytes.
         limit: usize,
@@ -107,7 +108,11 @@ impl fmt::Display for Cause {
             }
             Self::TransportLost { message } => write!(f, "the connection was lost: {message}"),
             Self::MessageTooLarge { limit } => {
-                write!(f, "the server sent a message of more than {limit} bytes")
+                write!(
+                    f,
+                    "the server sent a message of more than {limit} bytes; if it may, raise \
+                     `Config::max_message_bytes` (the key `max_message_bytes`)"
+                )
             }
             Self::ConnectTimeout => f.write_str("connecting took too long"),
             Self::Dial { message, .. } => write!(f, "connecting failed: {message}"),

@@ -1,5 +1,7 @@
 //! Errors of the commands: the caller's to handle, returned at once, with nothing changed.
 
+use core::fmt;
+
 use crate::config::ConfigError;
 use crate::topic::Topic;
 use crate::wire::EncodeError;
@@ -74,9 +76,14 @@ pub enum PushErrorKind {
     /// The topic is not wanted, or (with `FailFast`) not joined at the moment.
     #[error("the channel is not joined")]
     NotJoined,
-    /// As many pushes, or as many bytes of them, wait as may wait.
-    #[error("too many pushes are waiting")]
-    QueueFull,
+    /// The push queue is full. The server did not get it, and a later try may find it shorter.
+    #[error("the push queue is full: {limit} is {bound}")]
+    QueueFull {
+        /// Which of its bounds was reached.
+        bound: QueueBound,
+        /// The bound: a number of pushes, or of bytes.
+        limit: usize,
+    },
     /// The frame would be larger than [`Config::max_push_bytes`](crate::Config::max_push_bytes).
     #[error("the frame would have {bytes} bytes, {limit} are allowed")]
     TooLarge {
@@ -91,6 +98,33 @@ pub enum PushErrorKind {
     /// `phx_join` and `phx_leave` are commands of the protocol: use `join` and `leave`.
     #[error("the event is reserved for the protocol")]
     ReservedEvent,
+}
+
+/// A bound of the push queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum QueueBound {
+    /// [`Config::queued_pushes_max`](crate::Config::queued_pushes_max), of all topics together.
+    Pushes,
+    /// [`Config::queued_bytes_max`](crate::Config::queued_bytes_max), of all topics together.
+    Bytes,
+    /// The half of [`Config::queued_pushes_max`](crate::Config::queued_pushes_max) that one topic may
+    /// hold while there are others.
+    PushesOfTopic,
+    /// The half of [`Config::queued_bytes_max`](crate::Config::queued_bytes_max) that one topic may
+    /// hold while there are others.
+    BytesOfTopic,
+}
+
+impl fmt::Display for QueueBound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pushes => "`queued_pushes_max`",
+            Self::Bytes => "`queued_bytes_max`",
+            Self::PushesOfTopic => "half of `queued_pushes_max` for one topic of several",
+            Self::BytesOfTopic => "half of `queued_bytes_max` for one topic of several",
+        })
+    }
 }
 
 /// Why credentials were not taken.

@@ -3,6 +3,7 @@
 use core::fmt;
 use core::time::Duration;
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,8 @@ use crate::config::auth_token::AUTH_TOKEN_PREFIX;
 use crate::event::http_date;
 
 /// An HTTP answer that refused a connection: its status, its headers and how its body begins.
+///
+/// Clones share it: every channel and every caller that ends with it has the same one.
 ///
 /// Phoenix refuses with 403 and an empty body when `connect/3` returns an error, unless the
 /// endpoint has its own error handler; it answers 500 when `connect/3` raises
@@ -31,7 +34,10 @@ use crate::event::http_date;
 /// assert_eq!(refusal.body_text(), "Too many requests");
 /// ```
 #[derive(Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct Refusal(Arc<Answer>);
+
+#[derive(PartialEq, Eq)]
+struct Answer {
     status: u16,
     headers: Vec<(String, String)>,
     body: Bytes,
@@ -49,37 +55,37 @@ impl Refusal {
             // A copy, because a slice would keep the whole body alive.
             body = Bytes::copy_from_slice(&body[..Self::MAX_BODY]);
         }
-        Self { status, headers, body }
+        Self(Arc::new(Answer { status, headers, body }))
     }
 
     /// The HTTP status code.
     #[must_use]
-    pub const fn status(&self) -> u16 {
-        self.status
+    pub fn status(&self) -> u16 {
+        self.0.status
     }
 
     /// The headers in the order they came, names spelled as they came, repeated ones repeated.
     #[must_use]
     pub fn headers(&self) -> &[(String, String)] {
-        &self.headers
+        &self.0.headers
     }
 
     /// The value of the first header of that name, whatever its case.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        header(&self.headers, name)
+        header(&self.0.headers, name)
     }
 
     /// The first [`MAX_BODY`](Self::MAX_BODY) bytes of the body, or all of it.
     #[must_use]
-    pub const fn body(&self) -> &Bytes {
-        &self.body
+    pub fn body(&self) -> &Bytes {
+        &self.0.body
     }
 
     /// The body as text; what is not UTF-8 becomes U+FFFD.
     #[must_use]
     pub fn body_text(&self) -> Cow<'_, str> {
-        String::from_utf8_lossy(&self.body)
+        String::from_utf8_lossy(&self.0.body)
     }
 
     /// Where a redirect points, as the server wrote it: possibly relative, possibly with secrets
@@ -111,8 +117,8 @@ impl Refusal {
 /// `HTTP 403`, with a hint where the status has a usual cause.
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "HTTP {}", self.status)?;
-        match (self.status, self.location()) {
+        write!(f, "HTTP {}", self.0.status)?;
+        match (self.0.status, self.location()) {
             (400, _) if self.mentions_https() => {
                 f.write_str(" (the port speaks TLS: this is a wss:// address)")
             }
@@ -141,7 +147,7 @@ pub(crate) struct OfProxy<'a>(pub(crate) &'a Refusal);
 
 impl fmt::Display for OfProxy<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.status {
+        match self.0.status() {
             407 => self.0.fmt(f),
             status => write!(f, "HTTP {status}"),
         }
@@ -164,10 +170,10 @@ pub enum SocksRefusal {
 impl fmt::Debug for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Refusal")
-            .field("status", &self.status)
-            .field("headers", &LoggedHeaders(&self.headers))
+            .field("status", &self.0.status)
+            .field("headers", &LoggedHeaders(&self.0.headers))
             // An error page may repeat the request, and with it the token.
-            .field("body_bytes", &self.body.len())
+            .field("body_bytes", &self.0.body.len())
             .finish()
     }
 }

@@ -26,4 +26,7 @@ pub struct Sizes {
     pub due_joins: usize,
     /// Pushes and leaves that could be written.
     pub due_frames: usize,
+    /// Channels whose next push waits until fewer calls are in flight
+    /// ([`Config::pushes_in_flight_max`](crate::Config::pushes_in_flight_max)), or for its turn after that.
+    pub held_topics: usize,
 }

@@ -54,9 +54,9 @@ pub struct Stats {
     pub protocol_errors: u64,
     /// Pushes accepted and not yet written, now.
     pub queued_pushes: usize,
-    /// Their payload bytes, now.
+    /// The bytes of their payloads and event names, now.
     pub queued_bytes: usize,
-    /// Pushes written and not yet answered, now.
+    /// Calls written and not yet answered, now.
     pub pushes_in_flight: usize,
     /// The last heartbeat's round-trip time.
     pub last_rtt: Option<Duration>,

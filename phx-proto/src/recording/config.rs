@@ -59,6 +59,7 @@ pub(super) struct ConfigRecord {
     push_timeout: Nanos,
     queued_pushes_max: usize,
     queued_bytes_max: usize,
+    pushes_in_flight_max: usize,
     max_push_bytes: usize,
     max_message_bytes: usize,
     strict_payloads: bool,
@@ -171,6 +172,7 @@ impl ConfigRecord {
             push_timeout: config.push_timeout.into(),
             queued_pushes_max: config.queued_pushes_max,
             queued_bytes_max: config.queued_bytes_max,
+            pushes_in_flight_max: config.pushes_in_flight_max,
             max_push_bytes: config.max_push_bytes,
             max_message_bytes: config.max_message_bytes,
             strict_payloads: config.strict_payloads,
@@ -179,7 +181,9 @@ impl ConfigRecord {
 
     /// The configuration, without its auto-joins: their parameters are the replay's to make.
     pub(super) fn config(&self) -> Result<Config, BadConfig> {
-        let config = Config::insecure(&self.uri)?.join_concurrency(self.join_concurrency)?;
+        let config = Config::insecure(&self.uri)?
+            .join_concurrency(self.join_concurrency)?
+            .pushes_in_flight_max(self.pushes_in_flight_max)?;
         let config = match &self.connect_to {
             Some(address) => config.connect_to(address)?,
             None => config,

@@ -311,9 +311,12 @@ fn table(connection: &ConnectionMetrics) -> Vec<(Family, Measured)> {
             count(*protocol_errors),
         ),
         (gauge("phx_queued_pushes", "Pushes accepted and not written yet."), size(*queued_pushes)),
-        (bytes("phx_queued_bytes", Kind::Gauge, "Their payload bytes."), size(*queued_bytes)),
         (
-            gauge("phx_pushes_in_flight", "Pushes written and not answered yet."),
+            bytes("phx_queued_bytes", Kind::Gauge, "The bytes of their payloads and event names."),
+            size(*queued_bytes),
+        ),
+        (
+            gauge("phx_pushes_in_flight", "Calls written and not answered yet."),
             size(*pushes_in_flight),
         ),
         (

@@ -56,6 +56,7 @@ use crate::socket::join_clock::JoinClock;
 use crate::socket::join_pace::JoinPace;
 use crate::socket::progress::Ledger;
 use crate::socket::push::abandoned::Abandoned;
+use crate::socket::push::held::Held;
 use crate::socket::retry::{Decision, Retry};
 use crate::socket::timer::TimerKey;
 use crate::time::Time;
@@ -374,6 +375,7 @@ impl Socket {
                 .collect(),
             abandoned: Abandoned::default(),
             lane: Ordered::new(),
+            held: Held::default(),
         });
         self.phase = Phase::Open { id };
         self.rearm_heartbeat();

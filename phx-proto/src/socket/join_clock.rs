@@ -22,11 +22,14 @@
 //! Both times are extended by the bytes that the connection has moved since the clock started, as the
 //! [ledger](crate::socket::progress) says: a long reply on a slow link is not a join that stalls.
 //!
+//! The joins are kept in order of their refs, so a reply finds its join by bisection, whatever the order
+//! in which thousands are answered. There are at most `join_concurrency`.
+//!
 //! The value lives and dies with one connection.
 
 use core::time::Duration;
-use std::collections::VecDeque;
 
+use crate::collections::ordered::Ordered;
 use crate::id::Ref;
 use crate::socket::progress::{Baseline, Ledger};
 use crate::time::Time;
@@ -35,7 +38,7 @@ use crate::topic::Topic;
 /// The unanswered joins of one connection, oldest first.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct JoinClock {
-    unanswered: VecDeque<Unanswered>,
+    unanswered: Ordered<Ref, Unanswered>,
     started: Option<(Time, Baseline)>,
     overdue: bool,
     forgiven: bool,
@@ -54,15 +57,15 @@ impl JoinClock {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.unanswered.is_empty()
+        self.len() == 0
     }
 
     pub(crate) fn oldest(&self) -> Option<&Unanswered> {
-        self.unanswered.front()
+        self.unanswered.first().map(|(_, join)| join)
     }
 
     pub(crate) fn is_unanswered(&self, join_ref: Ref, topic: &str) -> bool {
-        self.unanswered.iter().any(|join| join.join_ref == join_ref && join.topic == *topic)
+        self.unanswered.get(join_ref).is_some_and(|join| join.topic == *topic)
     }
 
     /// When the oldest join has taken `limit`, with what the bytes since then buy on top.
@@ -84,7 +87,7 @@ impl JoinClock {
     }
 
     pub(crate) fn written(&mut self, join_ref: Ref, topic: Topic, now: Time, ledger: &Ledger) {
-        self.unanswered.push_back(Unanswered { join_ref, topic, written: now });
+        self.unanswered.insert(join_ref, Unanswered { join_ref, topic, written: now });
         if self.started.is_none() {
             self.restart(now, ledger);
         }
@@ -97,12 +100,12 @@ impl JoinClock {
         now: Time,
         ledger: &Ledger,
     ) -> Option<Unanswered> {
-        let index = self.unanswered.iter().position(|join| join.join_ref == join_ref)?;
-        let removed = self.unanswered.remove(index);
-        if index == 0 {
+        let is_oldest = self.oldest().is_some_and(|join| join.join_ref == join_ref);
+        let removed = self.unanswered.remove(join_ref)?;
+        if is_oldest {
             self.restart(now, ledger);
         }
-        removed
+        Some(removed)
     }
 
     /// Takes the joins that were written before `answered`, a heartbeat that the server answered:
@@ -113,8 +116,10 @@ impl JoinClock {
         now: Time,
         ledger: &Ledger,
     ) -> Vec<Unanswered> {
-        let count = self.unanswered.partition_point(|join| join.join_ref < answered);
-        let lost: Vec<_> = self.unanswered.drain(..count).collect();
+        let mut lost = Vec::new();
+        while self.oldest().is_some_and(|join| join.join_ref < answered) {
+            lost.extend(self.unanswered.pop_first().map(|(_, join)| join));
+        }
         if !lost.is_empty() {
             self.restart(now, ledger);
         }
@@ -134,7 +139,7 @@ impl JoinClock {
     }
 
     fn restart(&mut self, now: Time, ledger: &Ledger) {
-        self.started = (!self.unanswered.is_empty()).then(|| (now, ledger.baseline()));
+        self.started = (!self.is_empty()).then(|| (now, ledger.baseline()));
         self.overdue = false;
         self.forgiven = false;
     }

@@ -57,6 +57,7 @@ use crate::socket::join_clock::JoinClock;
 use crate::socket::join_pace::JoinPace;
 use crate::socket::progress::Ledger;
 use crate::socket::push::abandoned::Abandoned;
+use crate::socket::push::held::Held;
 use crate::socket::push::slab::{Group, Place, Pushes};
 use crate::socket::retry::Retry;
 use crate::socket::rng::Rng;
@@ -168,6 +169,8 @@ struct Live {
     abandoned: Abandoned,
     /// Frames of channels that can be written, in the order they were accepted.
     lane: Ordered<u64, LaneItem>,
+    /// Pushes that wait until fewer calls are in flight, or behind one that does.
+    held: Held,
 }
 
 /// A frame that could be written now.
@@ -281,8 +284,8 @@ impl Socket {
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats {
-            queued_pushes: self.pushes.queued(),
-            queued_bytes: self.pushes.queued_bytes(),
+            queued_pushes: self.pushes.queued().pushes,
+            queued_bytes: self.pushes.queued().bytes,
             pushes_in_flight: self.pushes.in_flight(),
             ..self.stats.clone()
         }
@@ -300,13 +303,14 @@ impl Socket {
         Sizes {
             channels: self.channels.len(),
             interests: self.interests.len(),
-            pushes: self.pushes.queued() + self.pushes.in_flight(),
+            pushes: self.pushes.queued().pushes + self.pushes.in_flight(),
             pushes_of_channels: pushes_of_channels.sum(),
             deadlines: self.timers.len() + self.pushes.deadlines(),
             actions: self.actions.len(),
             unanswered_joins: live.map_or(0, |live| live.joins.len()),
             due_joins: live.map_or(0, |live| live.due_joins.len()),
             due_frames: live.map_or(0, |live| live.lane.len()),
+            held_topics: live.map_or(0, |live| live.held.len()),
         }
     }
 

@@ -9,6 +9,8 @@
 //!                                        and never sooner than reconnect_after says
 //!                refused (403, 404, …) ─▶ refused_after, own counter; a 404 where a connection
 //!                                        was open before: for 2 min as anything else
+//!                a message too large, and the last connection ended by one too ─▶ refused_after,
+//!                                        own counter
 //!                anything else ─────────▶ reconnect_after; once an open connection was lost,
 //!                                        without the steps shorter than the spread was
 //!         │ Retry-After: max(wait, it) + 0–20 %
@@ -25,6 +27,11 @@
 //!
 //! A router in front of a server that is being replaced answers 404 for as long as it has none. Where a
 //! connection was open before, the path is right, so the 404 is taken for such a deploy at first.
+//!
+//! A server that sends what is too large mostly sends it again, in the reply to a join, and each time
+//! costs both sides up to `max_message_bytes` of traffic. On a slow link that takes longer than
+//! `stable_after`, so only a connection that was open for longer than the longest of these waits starts
+//! the count over.
 //!
 //! The short steps of `reconnect_after` are for a client that starts before its server. A client
 //! that lost an open connection is one of many that lost theirs in the same instant: to spread
@@ -63,6 +70,8 @@ pub(crate) struct Retry {
     credentials_refused: bool,
     /// A 401 was already given one ordinary retry.
     unauthorized: bool,
+    /// Connections in a row that ended with a message too large.
+    too_large: u32,
     /// The first 404 since the server accepted an attempt, at an address where it had.
     gone_since: Option<Time>,
     failing_since: Option<Time>,
@@ -92,9 +101,11 @@ impl Retry {
         open_for: Option<Duration>,
         known: bool,
     ) -> Decision {
+        let too_large = self.count_too_large(config, cause, open_for);
         if open_for.is_some_and(|open_for| open_for >= config.stable_after) {
             *self = Self::default();
         }
+        self.too_large = too_large;
         let failing_since = *self.failing_since.get_or_insert(now);
         let refusal = match cause {
             Cause::Refused(refusal) => Some(refusal),
@@ -168,6 +179,9 @@ impl Retry {
                     Some((ordinary, true))
                 }
             },
+            Cause::MessageTooLarge { .. } if self.too_large > 1 => {
+                Some((config.refused_after.range(self.too_large - 1), false))
+            }
             _ if was_open => {
                 let first = match cause {
                     Cause::RemoteClose { code, .. } => match config.close_policy.rule(*code) {
@@ -185,6 +199,20 @@ impl Retry {
                 Some((if attempt > 1 { first.later(ordinary) } else { first }, true))
             }
             _ => Some((ordinary, true)),
+        }
+    }
+
+    /// How many connections in a row ended with a message too large. Failed attempts between them say
+    /// nothing.
+    fn count_too_large(&self, config: &Config, cause: &Cause, open_for: Option<Duration>) -> u32 {
+        match (cause, open_for) {
+            (Cause::MessageTooLarge { .. }, _) => {
+                let longest = config.refused_after.longest().max();
+                let starts_over = open_for.is_some_and(|open_for| open_for > longest);
+                if starts_over { 1 } else { self.too_large.saturating_add(1) }
+            }
+            (_, Some(_)) => 0,
+            (_, None) => self.too_large,
         }
     }
 

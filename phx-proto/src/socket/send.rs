@@ -3,7 +3,9 @@
 //! Frames are built when they are pulled, and only while the transport takes them: heartbeat
 //! first, then joins in the order they were asked for, then what channels have to say in the
 //! order it was accepted (a leave behind the pushes before it). So the core knows its backlog,
-//! can expire a queued push, and forgets what belonged to a dead connection.
+//! can expire a queued push, and forgets what belonged to a dead connection. Calls beyond
+//! `pushes_in_flight_max` are set aside in [`held`](crate::socket::push::held), and nothing else waits
+//! for them.
 
 use super::ticket::{JoinTicket, Supplied};
 use super::{LaneItem, Live, Socket};
@@ -62,8 +64,15 @@ impl Socket {
             live.writable
                 && (live.lane.len() > 0
                     || live.heartbeat.is_owed()
+                    || live.held.next(self.may_call()).is_some()
                     || (!live.due_joins.is_empty() && self.has_slot(live)))
         })
+    }
+
+    /// Whether one more call may be in flight.
+    #[inline]
+    fn may_call(&self) -> bool {
+        self.pushes.in_flight() < self.config.pushes_in_flight_max
     }
 
     /// Whether one more join may be unanswered, and may be written already.
@@ -88,10 +97,34 @@ impl Socket {
                 return self.pull_join(now, id, order, topic);
             }
         }
-        match self.live.as_mut()?.lane.pop_first()? {
-            (_, LaneItem::Push(place)) => self.pull_push(id, place),
+        let may_call = self.may_call();
+        let live = self.live.as_mut()?;
+        if let Some((order, place)) = live.held.next(may_call) {
+            if live.lane.first().is_none_or(|(first, _)| order <= first) {
+                return self.pull_held(id, order, place);
+            }
+        }
+        match live.lane.pop_first()? {
+            (order, LaneItem::Push(place)) => {
+                let set_aside = !may_call || !live.held.is_empty();
+                if set_aside && self.hold_back(order, place) {
+                    return None;
+                }
+                self.pull_push(id, place)
+            }
             (_, LaneItem::Leave(topic, join_ref)) => self.pull_leave(id, &topic, join_ref),
         }
+    }
+
+    /// A push that was held back, and can be written now.
+    #[cold]
+    fn pull_held(&mut self, id: ConnectionId, order: u64, place: Place) -> Option<Action> {
+        let (group, next) = (self.pushes.group_of(place), self.head_behind(place));
+        let live = self.live.as_mut()?;
+        live.held.follow(group, order, next);
+        // It may not have come to the front of the lane yet.
+        live.lane.remove(order);
+        self.pull_push(id, place)
     }
 
     /// Whether actions other than frames wait.
@@ -180,6 +213,8 @@ impl Socket {
             self.end_push(place, |_| PushOutcome::Written);
         } else if frame.is_err() {
             self.end_push(place, |_| PushOutcome::NotSent(NotSentCause::Encoding));
+        } else {
+            self.pushes.framed(place);
         }
         Some(Action::Send { id, frame: frame.ok()? })
     }

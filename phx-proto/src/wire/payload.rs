@@ -22,6 +22,13 @@ const HEADROOM: usize = 96;
 /// Room for a payload of common length, so that serialising it need not ask for more.
 const USUAL: usize = 160;
 
+/// A buffer may have this much unused capacity, or a quarter of what it holds. What grew by doubling
+/// can have as much again as it holds, which every bound in bytes would have to count.
+const SPARE_MAX: usize = 1 << 10;
+
+/// What [`Payload::empty`] holds: memory that is never freed.
+static EMPTY: &[u8] = b"{}";
+
 /// How much of bad input is kept as evidence.
 pub(crate) const EVIDENCE_MAX: usize = 256;
 
@@ -96,20 +103,21 @@ impl Payload {
         serde_json::to_writer(&mut room, value)
             .map_err(|error| PayloadError::Unwritable { detail: Detail::new(error.to_string()) })?;
         room.0.extend_from_slice(&[0]);
+        let mut buffer = room.0;
+        if buffer.capacity() - buffer.len() > SPARE_MAX.max(buffer.len() / 4) {
+            let mut exact = BytesMut::with_capacity(buffer.len() + 1);
+            exact.extend_from_slice(&buffer);
+            buffer = exact;
+        }
         // Split off, it is shared memory already: to take it back and to give it away again as
         // the frame then allocates nothing.
-        Ok(Self { buffer: room.0.split().freeze(), kind: Kind::Own })
+        Ok(Self { buffer: buffer.split().freeze(), kind: Kind::Own })
     }
 
     /// A binary payload, copied once into the buffer that becomes the frame.
     #[must_use]
     pub fn binary(bytes: impl AsRef<[u8]>) -> Self {
-        let bytes = bytes.as_ref();
-        let mut buffer = BytesMut::with_capacity(HEADROOM + bytes.len() + 1);
-        buffer.resize(HEADROOM, 0);
-        buffer.extend_from_slice(bytes);
-        // As with JSON; what is left over makes it shared memory.
-        Self { buffer: buffer.split().freeze(), kind: Kind::OwnBinary }
+        Self { buffer: with_headroom(bytes.as_ref(), false), kind: Kind::OwnBinary }
     }
 
     /// A binary payload that shares its bytes: taken without a copy, and copied when a frame is
@@ -122,7 +130,7 @@ impl Payload {
     /// The empty JSON object, which Phoenix expects where there is nothing to say.
     #[must_use]
     pub const fn empty() -> Self {
-        Self { buffer: Bytes::from_static(b"{}"), kind: Kind::Found }
+        Self { buffer: Bytes::from_static(EMPTY), kind: Kind::Found }
     }
 
     /// A slice of a frame that should be one JSON value; nobody has looked yet.
@@ -232,9 +240,34 @@ impl Payload {
     pub fn into_compact(self) -> Self {
         match self.kind {
             Kind::Own | Kind::OwnBinary => self,
+            Kind::Found if self.is_static() => self,
             Kind::Found | Kind::Member => Self::unparsed(Bytes::copy_from_slice(self.as_bytes())),
             Kind::Binary => Self::binary_shared(Bytes::copy_from_slice(&self.buffer)),
         }
+    }
+
+    /// The same payload in a buffer that becomes the frame in place. It holds no more memory than
+    /// [`len`](Self::len) says, but for the headroom and a quarter: a slice may keep any amount
+    /// alive. What is queued is copied here and not when its frame is built, so this costs nothing.
+    #[inline]
+    pub(crate) fn into_own(self) -> Self {
+        match self.kind {
+            Kind::Own | Kind::OwnBinary => self,
+            Kind::Found | Kind::Member | Kind::Binary => self.copied_into_own(),
+        }
+    }
+
+    fn copied_into_own(self) -> Self {
+        match self.kind {
+            _ if self.is_static() => self,
+            Kind::Binary => Self::binary(&self.buffer),
+            _ => Self { buffer: with_headroom(self.as_bytes(), true), kind: Kind::Own },
+        }
+    }
+
+    /// Whether it is [`empty`](Self::empty), or a part of it.
+    fn is_static(&self) -> bool {
+        core::ptr::eq(self.buffer.as_ptr(), EMPTY.as_ptr())
     }
 
     /// Whether two payloads say the same: equal as JSON values, or equal as bytes.
@@ -302,6 +335,18 @@ impl Payload {
             Kind::Member => first_of_members(&self.buffer),
         }
     }
+}
+
+/// These bytes behind the headroom, and with `end` a byte behind them for the end of the envelope.
+fn with_headroom(bytes: &[u8], end: bool) -> Bytes {
+    let mut buffer = BytesMut::with_capacity(HEADROOM + bytes.len() + 1 + usize::from(end));
+    buffer.resize(HEADROOM, 0);
+    buffer.extend_from_slice(bytes);
+    if end {
+        buffer.extend_from_slice(&[0]);
+    }
+    // As with JSON; what is left over makes it shared memory.
+    buffer.split().freeze()
 }
 
 fn unreadable(error: serde_json::Error) -> PayloadError {
@@ -431,6 +476,43 @@ mod tests {
                 "{bad}"
             );
         }
+    }
+
+    /// A buffer that grew by doubling has up to half of itself unused.
+    #[test]
+    fn own_buffer_has_little_unused_capacity() {
+        for len in [10, 2_000, 5_000, 70_000, 3 << 20] {
+            let payload = Payload::json(&"x".repeat(len)).expect("JSON");
+            assert_eq!(payload.len(), len + 2);
+            let capacity = payload.buffer.try_into_mut().expect("not shared").capacity();
+            let used = HEADROOM + len + 3;
+            assert!(capacity >= used && capacity - used <= SPARE_MAX.max(used / 4), "{capacity}");
+        }
+    }
+
+    #[test]
+    fn queued_payload_holds_no_foreign_buffer() {
+        let frame = Bytes::from(vec![b'1'; 10_000]);
+        let slice = || frame.slice(5..8);
+        let member = Payload::member(Bytes::from_static(br#"[1],"x":2"#));
+        for (payload, bytes) in [
+            (Payload::unparsed(slice()), &b"111"[..]),
+            (Payload::binary_shared(slice()), b"111"),
+            (member, b"[1]"),
+        ] {
+            let own = payload.clone().into_own();
+            assert_eq!((&own, own.as_bytes()), (&payload, bytes));
+            let at = own.as_bytes().as_ptr();
+            assert!(!frame.as_ptr_range().contains(&at));
+            let framed = own.enclose(1, |front| front.fill(b'['), b']');
+            assert_eq!(framed[1..].as_ptr(), at, "not copied again");
+        }
+        let kept = Payload::json(&1).expect("JSON");
+        assert_eq!(kept.clone().into_own().as_bytes().as_ptr(), kept.as_bytes().as_ptr());
+        let empty = Payload::empty();
+        let at = empty.as_bytes().as_ptr();
+        assert_eq!(empty.clone().into_own().as_bytes().as_ptr(), at, "it is static");
+        assert_eq!(empty.into_compact().as_bytes().as_ptr(), at);
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub struct Setup {
     pub auto_join: bool,
     pub credentials_refreshed: bool,
     pub join_concurrency: usize,
+    pub pushes_in_flight_max: usize,
     pub max_retries: Option<u32>,
     pub max_elapsed: Option<Duration>,
     pub start: Start,
@@ -51,6 +52,7 @@ impl Default for Setup {
             auto_join: false,
             credentials_refreshed: false,
             join_concurrency: 2,
+            pushes_in_flight_max: 16_384,
             max_retries: None,
             max_elapsed: None,
             start: Start::Idle,
@@ -107,6 +109,8 @@ pub fn config(setup: &Setup, policy: &Policy) -> Config {
         .join_rejections_max(policy.rejections_max)
         .close_rule(1008, CloseRule::Stop)
         .join_concurrency(setup.join_concurrency)
+        .expect("more than none")
+        .pushes_in_flight_max(setup.pushes_in_flight_max)
         .expect("more than none")
         .max_retries(setup.max_retries)
         .max_elapsed(setup.max_elapsed)

@@ -23,16 +23,19 @@ pub fn setup() -> impl Strategy<Value = Setup> {
         1 => Just(Start::Open),
         2 => Just(Start::Joined),
     ];
+    let in_flight = prop_oneof![1 => 1_usize..4, 1 => Just(16_384)];
     let elapsed = option::weighted(0.2, (1_u64..100).prop_map(Duration::from_secs));
-    (any::<u64>(), flags, 1_usize..4, option::weighted(0.2, 0_u32..4), elapsed, start).prop_map(
-        |(seed, flags, join_concurrency, max_retries, max_elapsed, start)| Setup {
+    let limits = (1_usize..4, in_flight);
+    (any::<u64>(), flags, limits, option::weighted(0.2, 0_u32..4), elapsed, start).prop_map(
+        |(seed, flags, limits, max_retries, max_elapsed, start)| Setup {
             seed,
             vsn_1: flags.0 && flags.4,
             heartbeats: flags.0 || flags.1,
             strict: flags.2,
             auto_join: flags.3,
             credentials_refreshed: flags.4,
-            join_concurrency,
+            join_concurrency: limits.0,
+            pushes_in_flight_max: limits.1,
             max_retries,
             max_elapsed,
             start,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use phx_proto::{
     Action, ConnectionId, Credentials, InterestId, JoinParams, Opened, Payload, Progress,
-    PushErrorKind, PushId, PushOptions, Released, Status, Time, TimerKind,
+    PushErrorKind, PushId, PushOptions, QueueBound, Released, Status, Time, TimerKind,
 };
 use serde_json::json;
 
@@ -67,6 +67,8 @@ pub enum Called {
         id: Option<PushId>,
         topic: String,
         cast: bool,
+        /// What it counts in the queue.
+        bytes: usize,
         timeout: Duration,
     },
     Cancel {
@@ -493,22 +495,40 @@ impl World {
         if timeout.is_some() {
             options = options.timeout(length);
         }
+        let event = event(size);
+        let bytes = payload.len() + event.len();
         let before = self.socket.stats();
-        let pushed = self.socket.push(self.now, &topic, "e", payload.clone(), options);
+        let full = self.full(&topic, bytes);
+        let pushed = self.socket.push(self.now, &topic, &event, payload.clone(), options);
         if let Err(error) = &pushed {
             assert_eq!(error.payload, payload, "handed back");
             assert_eq!(before, self.socket.stats(), "nothing was queued");
         }
-        let full = before.queued_pushes >= QUEUED_PUSHES_MAX
-            || before.queued_bytes + payload.len() > QUEUED_BYTES_MAX;
-        match &pushed {
-            Ok(_) => assert!(!full, "taken though the queue is full"),
-            Err(error) if error.kind == PushErrorKind::QueueFull => assert!(full, "not full"),
+        match pushed.as_ref().map_err(|error| &error.kind) {
+            Ok(_) => assert_eq!(full, None, "taken though the queue is full"),
+            Err(PushErrorKind::QueueFull { bound, limit }) => {
+                assert_eq!(full, Some((*bound, *limit)), "not full");
+            }
             Err(_) => {}
         }
         let id = pushed.ok();
         self.pushes.extend(id);
-        Called::Push { number, id, topic, cast: kind.cast, timeout: length }
+        Called::Push { number, id, topic, cast: kind.cast, bytes, timeout: length }
+    }
+
+    /// The first bound of the queue that a push of so many bytes would pass.
+    fn full(&self, topic: &str, bytes: usize) -> Option<(QueueBound, usize)> {
+        let shared = self.socket.channels().count() > 1;
+        let (all, own) =
+            (self.checkers.outcomes.queued(None), self.checkers.outcomes.queued(Some(topic)));
+        let bounds = [
+            (QueueBound::Pushes, all.0 + 1, QUEUED_PUSHES_MAX),
+            (QueueBound::Bytes, all.1 + bytes, QUEUED_BYTES_MAX),
+            (QueueBound::PushesOfTopic, own.0 + 1, QUEUED_PUSHES_MAX / 2),
+            (QueueBound::BytesOfTopic, own.1 + bytes, QUEUED_BYTES_MAX / 2),
+        ];
+        let passed = bounds.iter().take(if shared { 4 } else { 2 }).find(|(_, is, max)| is > max);
+        passed.map(|(bound, _, max)| (*bound, *max))
     }
 
     /// An input about a connection. A stale one must change nothing but its counter.
@@ -586,6 +606,11 @@ pub fn assert_same(found: &str, expected: &str, why: &str) {
             |text: &str| text.chars().skip(same.saturating_sub(40)).take(120).collect::<String>();
         panic!("{why}: …{}… is not …{}…", part(found), part(expected));
     }
+}
+
+/// The event of a push, longer ones among them.
+fn event(size: u8) -> String {
+    "e".repeat(1 + usize::from(size) / 4)
 }
 
 pub fn name(topic: u8) -> String {

@@ -15,6 +15,7 @@ use serde_json::Value;
 pub struct Checks {
     client: ClientId,
     join_concurrency: usize,
+    pushes_in_flight_max: usize,
     /// Whether the connection is closed and nobody asked for another.
     pub closed: bool,
     /// Whether the application wants a connection.
@@ -59,10 +60,11 @@ struct Message {
 }
 
 impl Checks {
-    pub fn new(client: ClientId, join_concurrency: usize) -> Self {
+    pub fn new(client: ClientId, join_concurrency: usize, pushes_in_flight_max: usize) -> Self {
         Self {
             client,
             join_concurrency,
+            pushes_in_flight_max,
             closed: false,
             wanted: true,
             pushes: BTreeMap::new(),
@@ -107,10 +109,14 @@ impl Checks {
                 self.pushes.len()
             ));
         }
+        if stats.pushes_in_flight > self.pushes_in_flight_max {
+            return Err(format!("{} pushes are in flight", stats.pushes_in_flight));
+        }
+        let full = stats.pushes_in_flight == self.pushes_in_flight_max;
         // What can be written is written, as soon as it can.
         let must_wait = |made: &&Made| socket.channel_status(&made.topic) != ChannelStatus::Joined;
         let waiting = self.pushes.values().filter(must_wait).count();
-        if world.is_writable(self.client) && stats.queued_pushes > waiting {
+        if !full && world.is_writable(self.client) && stats.queued_pushes > waiting {
             let queued = stats.queued_pushes;
             return Err(format!("{queued} pushes are queued, {waiting} have to wait"));
         }

@@ -159,6 +159,8 @@ impl Soak {
             .heartbeat_interval(Duration::from_secs(heartbeat))
             .join_concurrency(joins)
             .expect("some joins");
+        let in_flight = if joins == 1 { 1 } else { 16_384 };
+        config = config.pushes_in_flight_max(in_flight).expect("some calls");
         if world.draw(3) == 0 {
             config = config.serializer(Arc::new(V1)).expect("no vsn in the address");
         }
@@ -168,7 +170,7 @@ impl Soak {
         let link = world.link(client).buffer(buffer);
         link.bandwidth(Direction::Down, down).bandwidth(Direction::Up, up);
         self.clients.push((client, heartbeat > 0));
-        self.checks.push(Checks::new(client, joins));
+        self.checks.push(Checks::new(client, joins, in_flight));
     }
 
     fn run(&mut self) -> Result<(), String> {

@@ -33,14 +33,17 @@ pub fn read_run(data: &[u8]) -> Option<(Setup, Peace, Vec<Step>)> {
 fn setup(reader: &mut Reader<'_>) -> Option<(Setup, Peace)> {
     let (flags, limits) = (reader.byte()?, reader.byte()?);
     let flag = |bit: u8| flags >> bit & 1 == 1;
+    let seed = reader.byte()?;
     let setup = Setup {
-        seed: u64::from(reader.byte()?),
+        seed: u64::from(seed),
         vsn_1: flag(0),
         heartbeats: !flag(1),
         strict: flag(2),
         auto_join: flag(3),
         credentials_refreshed: flag(4),
         join_concurrency: usize::from(limits & 3) + 1,
+        // As often as not a bound that is met.
+        pushes_in_flight_max: if seed & 1 == 1 { usize::from(seed >> 1 & 3) + 1 } else { 16_384 },
         max_retries: (limits >> 2 & 7).checked_sub(4).map(u32::from),
         max_elapsed: (limits >> 5)
             .checked_sub(6)

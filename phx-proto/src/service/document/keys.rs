@@ -71,7 +71,8 @@ pub(super) const CONNECTION: &[(&str, Shape, &str)] = &[
         "The longest time that bytes moved may extend the deadline of an answer.",
     ),
     ("push_timeout_msec", Shape::Msec, "How long a push may take, from the call to its outcome."),
-    ("queued_bytes_max", Shape::Count, "Payload bytes of pushes that wait."),
+    ("pushes_in_flight_max", Shape::Positive, "Calls that may await their replies."),
+    ("queued_bytes_max", Shape::Count, "Bytes of payloads and event names of pushes that wait."),
     ("queued_pushes_max", Shape::Count, "Pushes that wait."),
     ("read_buffer_bytes", Shape::Positive, "The buffer for reading."),
     (

@@ -240,6 +240,7 @@ fn set(mut spec: ConnectionSpec, key: &str, node: Node) -> Read<ConnectionSpec> 
         "push_timeout_msec" => config.push_timeout(msec(node)?),
         "queued_pushes_max" => config.queued_pushes_max(number(node)?),
         "queued_bytes_max" => config.queued_bytes_max(number(node)?),
+        "pushes_in_flight_max" => config.pushes_in_flight_max(number(node)?)?,
         "max_push_bytes" => config.max_push_bytes(number(node)?),
         "max_message_bytes" => config.max_message_bytes(number(node)?),
         "strict_payloads" => config.strict_payloads(boolean(node)?),

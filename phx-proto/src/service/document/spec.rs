@@ -30,7 +30,8 @@ use crate::service::supervision::RestartPolicy;
 /// | `receive_rate_min`, `send_rate_min` (bytes per second), `progress_max_msec` | |
 /// | `join_timeout_msec`, `join_block_max_msec`, `leave_timeout_msec`, `push_timeout_msec` | |
 /// | `join_concurrency`, `join_rejections_max` | |
-/// | `queued_pushes_max`, `queued_bytes_max`, `max_push_bytes`, `max_message_bytes` | |
+/// | `queued_pushes_max`, `queued_bytes_max`, `pushes_in_flight_max` | |
+/// | `max_push_bytes`, `max_message_bytes` | |
 /// | `mailbox_messages_max`, `mailbox_bytes_max`, `read_buffer_bytes`, `write_buffer_bytes` | |
 /// | `strict_payloads` | |
 /// | `tls` | `ca_file`, `cert_file`, `key_file`, `server_name` |

@@ -12,7 +12,6 @@ use crate::event::error::{JoinError, NotWanted};
 use crate::event::signal::Signal;
 use crate::id::{InterestId, Ref};
 use crate::socket::channel::{Channel, Instance, Leaving, State, Want};
-use crate::socket::push::Push;
 use crate::socket::push::slab::Group;
 use crate::socket::timer::TimerKey;
 use crate::socket::{LaneItem, Socket};
@@ -105,7 +104,9 @@ impl Socket {
     /// once, which ends it for its subscribers; `Left` follows with the outcome: at once when the server knows nothing of the channel, else when
     /// the server has answered, or after [`Config::leave_timeout`](crate::Config::leave_timeout).
     /// Pushes that could be written already go out before the leave; the others end
-    /// [`NotSent`](crate::PushOutcome::NotSent).
+    /// [`NotSent`](crate::PushOutcome::NotSent). Calls beyond
+    /// [`Config::pushes_in_flight_max`](crate::Config::pushes_in_flight_max) could not, nor what is behind
+    /// them: the leave does not wait for answers.
     ///
     /// # Errors
     ///
@@ -138,10 +139,13 @@ impl Socket {
             }
             return Ok(());
         };
-        // What is in the lane could be written already and goes out before the leave.
-        if let (Some(group), false) = (&pushes, could_be_written) {
-            let not_sent = |_: &Push| PushOutcome::NotSent(NotSentCause::Left);
-            self.end_members(group, |push| !push.is_written(), not_sent);
+        // What is in the lane could be written already and goes out before the leave, which waits for
+        // no call to be answered.
+        if let Some(group) = &pushes {
+            let held = self.live.as_ref().is_some_and(|live| live.held.contains(group));
+            if held || !could_be_written {
+                self.end_queued(group, NotSentCause::Left);
+            }
         }
         self.signal(closed);
         self.start_leave(now, topic, join_ref, pushes);
@@ -526,6 +530,7 @@ impl Socket {
             for (_, id, _) in self.pushes.members(group) {
                 live.lane.remove(id.0);
             }
+            live.held.release(group);
         }
     }
 

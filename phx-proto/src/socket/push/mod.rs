@@ -8,6 +8,9 @@
 //!   either, withdrawn ──▶ Cancelled          └─ (a cast ends here: Written)
 //! ```
 //!
+//! At most `pushes_in_flight_max` calls are Written; at that, further ones stay Queued, and [`held`]
+//! keeps the order of their channels.
+//!
 //! A push keeps its [`PushId`](crate::PushId) for life. Its wire ref is minted when the frame is pulled, so
 //! nothing that was waiting carries a ref of another connection, and nothing that may have been
 //! written is ever written again. Replies are matched by ref alone (and topic): the join_ref of a
@@ -15,6 +18,7 @@
 //! is found, are in [`slab`].
 
 pub(crate) mod abandoned;
+pub(crate) mod held;
 pub(crate) mod slab;
 mod transitions;
 
@@ -96,12 +100,12 @@ enum State {
 
 impl Push {
     #[inline]
-    pub(crate) const fn queued(
+    pub(crate) fn queued(
         topic: Topic,
         payload: Payload,
         PushOptions { cast, fail_fast, .. }: PushOptions,
     ) -> Self {
-        Self { topic, cast, fail_fast, state: State::Queued(payload) }
+        Self { topic, cast, fail_fast, state: State::Queued(payload.into_own()) }
     }
 
     /// Takes the payload to be written under `msg_ref`; none if it was taken.
@@ -131,7 +135,7 @@ impl Push {
         }
     }
 
-    /// The bytes of its payload while it is queued.
+    /// The bytes of its payload while it is queued, which is [its own](Payload::into_own).
     #[inline]
     pub(crate) fn queued_len(&self) -> usize {
         match &self.state {

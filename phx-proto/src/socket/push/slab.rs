@@ -28,11 +28,19 @@ pub(crate) struct Place(u32);
 
 /// The pushes of one wanted topic, or of one instance that is being left, in the order they were
 /// accepted. Whoever holds one hands it on or [disbands](Pushes::disband) it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Group(u32);
 
-/// The longest event whose memory is kept for that of a further push.
+/// The longest event whose memory is kept: while a reply is awaited, and for that of a further push.
 const EVENT_KEPT: usize = 256;
+
+/// What is accepted and not yet written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Queued {
+    pub(crate) pushes: usize,
+    /// The memory that they hold: payloads and event names. The topic is shared with its channel.
+    pub(crate) bytes: usize,
+}
 
 #[derive(Clone, Default)]
 pub(crate) struct Pushes {
@@ -45,7 +53,7 @@ pub(crate) struct Pushes {
     groups: Vec<Ends>,
     /// Groups that nobody holds.
     free_groups: Vec<u32>,
-    queued_bytes: usize,
+    queued: Queued,
 }
 
 #[derive(Clone, Debug)]
@@ -67,6 +75,7 @@ struct Ends {
     last: Option<Place>,
     /// The instance that its pushes are written on, or were last.
     instance: Option<Ref>,
+    queued: Queued,
 }
 
 /// A push that is to be written.
@@ -79,17 +88,43 @@ pub(crate) struct Due<'a> {
     pub(crate) cast: bool,
 }
 
+impl Queued {
+    #[inline]
+    const fn add(&mut self, bytes: usize) {
+        self.pushes += 1;
+        self.bytes += bytes;
+    }
+
+    #[inline]
+    const fn subtract(&mut self, bytes: usize) {
+        self.pushes -= 1;
+        self.bytes -= bytes;
+    }
+}
+
+impl Entry {
+    #[inline]
+    fn drop_long_event(&mut self) {
+        if self.event.capacity() > EVENT_KEPT {
+            self.event = String::new();
+        }
+    }
+}
+
 impl Pushes {
     #[inline]
-    pub(crate) fn queued(&self) -> usize {
-        self.by_id.len() - self.by_ref.len()
+    pub(crate) const fn queued(&self) -> Queued {
+        self.queued
     }
 
+    /// What of it is in this group.
     #[inline]
-    pub(crate) const fn queued_bytes(&self) -> usize {
-        self.queued_bytes
+    pub(crate) fn queued_of(&self, group: &Group) -> Queued {
+        self.groups[group.0 as usize].queued
     }
 
+    /// How many are written and have no outcome.
+    #[inline]
     pub(crate) fn in_flight(&self) -> usize {
         self.by_ref.len()
     }
@@ -134,9 +169,11 @@ impl Pushes {
         deadline: Time,
         group: &Group,
     ) -> Place {
-        self.queued_bytes += push.queued_len();
+        let bytes = push.queued_len() + event.len();
         let place = self.free_place();
         let ends = &mut self.groups[group.0 as usize];
+        self.queued.add(bytes);
+        ends.queued.add(bytes);
         let entry = &mut self.places[place.0 as usize];
         entry.push = Some(push);
         entry.event.clear();
@@ -192,10 +229,30 @@ impl Pushes {
         let Entry { push, event, group, .. } = &mut self.places[place.0 as usize];
         let push = push.as_mut()?;
         let payload = push.write(msg_ref)?;
-        self.queued_bytes -= payload.len();
+        let bytes = payload.len() + event.len();
+        let ends = &mut self.groups[*group as usize];
+        self.queued.subtract(bytes);
+        ends.queued.subtract(bytes);
         self.by_ref.insert(msg_ref, place);
-        let join_ref = self.groups[*group as usize].instance;
-        Some(Due { join_ref, topic: &push.topic, event, payload, cast: push.cast })
+        Some(Due { join_ref: ends.instance, topic: &push.topic, event, payload, cast: push.cast })
+    }
+
+    /// The frame of a push is made; while its reply is awaited it needs no long event.
+    #[inline]
+    pub(crate) fn framed(&mut self, place: Place) {
+        self.places[place.0 as usize].drop_long_event();
+    }
+
+    /// The group of a push.
+    pub(crate) fn group_of(&self, place: Place) -> Group {
+        Group(self.places[place.0 as usize].group)
+    }
+
+    /// The push behind this one in its group, and whether it is a cast.
+    pub(crate) fn behind(&self, place: Place) -> Option<(PushId, Place, bool)> {
+        let behind = self.places[place.0 as usize].behind?;
+        let (id, push) = self.get(behind)?;
+        Some((id, behind, push.cast))
     }
 
     /// Takes a push out of everything.
@@ -203,9 +260,8 @@ impl Pushes {
     pub(crate) fn remove(&mut self, place: Place) -> Option<(PushId, Push)> {
         let entry = &mut self.places[place.0 as usize];
         let push = entry.push.take()?;
-        if entry.event.capacity() > EVENT_KEPT {
-            entry.event = String::new();
-        }
+        let bytes = push.queued_len() + entry.event.len();
+        entry.drop_long_event();
         let &mut Entry { id, deadline, group, before, behind, .. } = entry;
         let ends = &mut self.groups[group as usize];
         match before {
@@ -216,12 +272,15 @@ impl Pushes {
             Some(behind) => self.places[behind.0 as usize].before = before,
             None => ends.last = before,
         }
-        self.by_id.remove(id);
-        self.deadlines.remove(deadline, id);
         match push.written() {
             Some(msg_ref) => drop(self.by_ref.remove(msg_ref)),
-            None => self.queued_bytes -= push.queued_len(),
+            None => {
+                self.queued.subtract(bytes);
+                ends.queued.subtract(bytes);
+            }
         }
+        self.by_id.remove(id);
+        self.deadlines.remove(deadline, id);
         self.places[place.0 as usize].behind = self.free.replace(place);
         Some((id, push))
     }
@@ -244,6 +303,9 @@ impl Pushes {
             self.by_id.give_back();
             self.by_ref.give_back();
             self.deadlines = Deadlines::default();
+        }
+        if self.groups() == 0 {
+            (self.groups, self.free_groups) = (Vec::new(), Vec::new());
         }
     }
 
@@ -274,7 +336,7 @@ impl fmt::Debug for Pushes {
             .field("by_ref", &self.by_ref)
             .field("deadlines", &self.deadlines)
             .field("groups", &self.groups())
-            .field("queued_bytes", &self.queued_bytes)
+            .field("queued", &self.queued)
             .finish()
     }
 }
@@ -312,12 +374,18 @@ mod tests {
         assert_eq!((due.join_ref, due.event, due.topic.as_str()), (Some(Ref(5)), "e", "room:a"));
         assert!(pushes.write(places[2], Ref(8)).is_none(), "never twice");
         assert_eq!((pushes.by_ref(Ref(7)), pushes.by_ref(Ref(8))), (Some(places[2]), None));
-        assert_eq!((pushes.queued(), pushes.in_flight(), pushes.queued_bytes()), (3, 1, 6));
+        assert_eq!((pushes.in_flight(), pushes.queued()), (1, Queued { pushes: 3, bytes: 9 }));
+        let queued = (pushes.queued_of(&one), pushes.queued_of(&other));
+        assert_eq!(queued, (Queued { pushes: 2, bytes: 6 }, Queued { pushes: 1, bytes: 3 }));
+        assert_eq!(pushes.behind(places[0]), Some((PushId(3), places[2], false)));
+        assert_eq!(pushes.behind(places[3]), None);
+        assert!(pushes.group_of(places[2]) == one && pushes.group_of(places[1]) == other);
         for (at, left) in [(2, vec![1, 4]), (0, vec![4]), (3, vec![])] {
             assert!(pushes.remove(places[at]).is_some());
             assert!(pushes.remove(places[at]).is_none());
             assert_eq!(ids(&pushes, &one), left);
         }
+        assert_eq!(pushes.queued_of(&one), Queued::default());
         assert_eq!((pushes.by_ref(Ref(7)), pushes.place(PushId(2))), (None, Some(places[1])));
         pushes.written_on(&other, Ref(6));
         assert_eq!(pushes.write(places[1], Ref(9)).and_then(|due| due.join_ref), Some(Ref(6)));
@@ -336,9 +404,14 @@ mod tests {
             assert!(pushes.remove(place).is_some());
         }
         pushes.give_back();
-        assert_eq!((pushes.places.capacity(), pushes.queued_bytes()), (0, 0));
+        assert_eq!((pushes.places.capacity(), pushes.queued()), (0, Queued::default()));
+        assert_eq!(pushes.groups(), 1, "somebody holds it");
         let place = accept(&mut pushes, 1_001, &group);
         assert_eq!(pushes.place(PushId(1_001)), Some(place));
+        assert!(pushes.remove(place).is_some());
+        pushes.disband(group);
+        pushes.give_back();
+        assert_eq!((pushes.groups.capacity(), pushes.free_groups.capacity()), (0, 0));
     }
 
     #[test]
@@ -353,6 +426,23 @@ mod tests {
             let kept = pushes.places[place.0 as usize].event.capacity();
             assert!(kept <= EVENT_KEPT && (id == 2 || kept > 0), "{kept} bytes");
         }
+    }
+
+    #[test]
+    fn written_push_keeps_no_long_event() {
+        let mut pushes = Pushes::default();
+        let group = pushes.group(None);
+        for (id, event) in [(1, "new_msg".to_owned()), (2, "e".repeat(100_000))] {
+            let push = Push::queued(Topic::from("t"), Payload::empty(), PushOptions::call());
+            let place = pushes.insert(PushId(id), push, &event, Time::ZERO, &group);
+            assert_eq!(pushes.queued(), Queued { pushes: 1, bytes: event.len() + 2 });
+            assert_eq!(pushes.write(place, Ref(id)).map(|due| due.event.len()), Some(event.len()));
+            pushes.framed(place);
+            let kept = pushes.places[place.0 as usize].event.capacity();
+            assert!(kept <= EVENT_KEPT && (id == 2 || kept > 0), "{kept} bytes");
+            assert_eq!(pushes.queued(), Queued::default());
+        }
+        assert_eq!(pushes.in_flight(), 2);
     }
 
     #[test]

@@ -2,10 +2,12 @@
 
 use crate::config::{Config, Unfit};
 use crate::event::cause::{NotSentCause, PushOutcome, UnknownCause};
-use crate::event::error::{PushError, PushErrorKind};
+use crate::event::error::{PushError, PushErrorKind, QueueBound};
 use crate::event::signal::Signal;
 use crate::id::PushId;
-use crate::socket::push::slab::{Group, Place, Pushes};
+use crate::socket::channel::Channel;
+use crate::socket::push::held::Head;
+use crate::socket::push::slab::{Group, Place, Pushes, Queued};
 use crate::socket::push::{Push, PushOptions};
 use crate::socket::{LaneItem, Socket};
 use crate::time::Time;
@@ -19,7 +21,9 @@ impl Socket {
     /// Unless told to [fail fast](PushOptions::fail_fast), a push to a channel that is not
     /// joined at the moment waits for it, through disconnects and crashes too, until its
     /// timeout. Queued pushes are written in the order they were accepted, never before the
-    /// join was answered.
+    /// join was answered. While
+    /// [`Config::pushes_in_flight_max`](crate::Config::pushes_in_flight_max) calls await their replies
+    /// further calls wait too, with what follows them on their channel.
     ///
     /// # Errors
     ///
@@ -34,8 +38,12 @@ impl Socket {
     ) -> Result<PushId, PushError> {
         let now = self.advance(now);
         let payload = payload.into();
-        let Some(want) = self.channels.get_mut(topic).and_then(|channel| channel.want.as_mut())
-        else {
+        let shared = self.channels.len() > 1;
+        let Some(channel) = self.channels.get_mut(topic) else {
+            return Err(PushError { kind: PushErrorKind::NotJoined, payload });
+        };
+        let of_topic = shared.then(|| queued_of(&self.pushes, channel));
+        let Some(want) = channel.want.as_mut() else {
             return Err(PushError { kind: PushErrorKind::NotJoined, payload });
         };
         let instance = want.joined().map(|instance| instance.join_ref);
@@ -44,7 +52,8 @@ impl Socket {
         } else if matches!(event, "phx_join" | "phx_leave") {
             Err(PushErrorKind::ReservedEvent)
         } else {
-            check_push(&self.config, &self.pushes, topic, event, &payload)
+            let queued = (self.pushes.queued(), of_topic);
+            check_push(&self.config, queued, topic, event, &payload)
         };
         if let Err(kind) = accepted {
             return Err(PushError { kind, payload });
@@ -79,9 +88,14 @@ impl Socket {
         place: Place,
         outcome: impl FnOnce(&Push) -> PushOutcome,
     ) -> bool {
+        let held = self.live.as_ref().is_some_and(|live| !live.held.is_empty());
+        let held = held.then(|| (self.pushes.group_of(place), self.head_behind(place)));
         let Some((id, push)) = self.pushes.remove(place) else { return false };
         let outcome = outcome(&push);
         if let Some(live) = &mut self.live {
+            if let Some((group, next)) = held {
+                live.held.follow(group, id.0, next);
+            }
             match (push.written(), &outcome) {
                 (None, _) => drop(live.lane.remove(id.0)),
                 (Some(_), PushOutcome::Reply(_)) => {}
@@ -90,6 +104,40 @@ impl Socket {
         }
         self.signal(Signal::PushEnded { id, topic: push.topic, outcome });
         true
+    }
+
+    /// What follows a push in its group, to be held in its place.
+    pub(in crate::socket) fn head_behind(&self, place: Place) -> Option<Head> {
+        self.pushes.behind(place).map(|(id, place, cast)| (id.0, place, cast))
+    }
+
+    /// Holds a push back that is next in the lane, if it may not be written now: it is a call and no
+    /// place in flight is free, or one before it in its group is held back.
+    #[cold]
+    pub(in crate::socket) fn hold_back(&mut self, order: u64, place: Place) -> bool {
+        let group = self.pushes.group_of(place);
+        let (Some(live), Some((_, push))) = (&mut self.live, self.pushes.get(place)) else {
+            return false;
+        };
+        if live.held.contains(&group) {
+            return true;
+        }
+        if push.cast || self.pushes.in_flight() < self.config.pushes_in_flight_max {
+            return false;
+        }
+        let leaving = self.channels.get(&*push.topic).and_then(|it| it.leaving.as_ref());
+        if leaving.is_some_and(|leaving| leaving.pushes.as_ref() == Some(&group)) {
+            // Its leave does not wait.
+            self.end_queued(&group, NotSentCause::Left);
+        } else {
+            live.held.hold(group, (order, place, false));
+        }
+        true
+    }
+
+    /// Ends what is not written of a group.
+    pub(in crate::socket) fn end_queued(&mut self, group: &Group, cause: NotSentCause) {
+        self.end_members(group, |push| !push.is_written(), |_| PushOutcome::NotSent(cause));
     }
 
     /// Ends what was to be written at once or not at all: the channel is not joined any more.
@@ -132,11 +180,24 @@ impl Socket {
     }
 }
 
-/// Whether the push can be written, and there is room for it until it is.
+/// What a topic has in the queue: of its present instance, and of one that is being left.
+#[inline]
+fn queued_of(pushes: &Pushes, channel: &Channel) -> Queued {
+    let mut queued = Queued::default();
+    for group in channel.groups() {
+        let more = pushes.queued_of(group);
+        queued.pushes += more.pushes;
+        queued.bytes += more.bytes;
+    }
+    queued
+}
+
+/// Whether the push can be written, and there is room for it until it is. `queued` is what all topics
+/// have in the queue, and what its own has if it shares the queue with others.
 #[inline]
 fn check_push(
     config: &Config,
-    pushes: &Pushes,
+    queued: (Queued, Option<Queued>),
     topic: &str,
     event: &str,
     payload: &Payload,
@@ -145,9 +206,24 @@ fn check_push(
         Unfit::Encode(error) => PushErrorKind::Encode(error),
         Unfit::TooLarge { bytes, limit } => PushErrorKind::TooLarge { bytes, limit },
     })?;
-    let queued_bytes = pushes.queued_bytes().saturating_add(payload.len());
-    if pushes.queued() >= config.queued_pushes_max || queued_bytes > config.queued_bytes_max {
-        return Err(PushErrorKind::QueueFull);
+    let (all, of_topic) = queued;
+    let (pushes_max, bytes_max) = (config.queued_pushes_max, config.queued_bytes_max);
+    // Of names, payloads and what is queued, each is in memory: the sum does not overflow.
+    let bytes = payload.len() + event.len();
+    let full = |bound, limit| Err(PushErrorKind::QueueFull { bound, limit });
+    if all.pushes >= pushes_max {
+        return full(QueueBound::Pushes, pushes_max);
+    }
+    if all.bytes + bytes > bytes_max {
+        return full(QueueBound::Bytes, bytes_max);
+    }
+    let Some(of_topic) = of_topic else { return Ok(()) };
+    let (pushes_max, bytes_max) = (pushes_max.div_ceil(2), bytes_max.div_ceil(2));
+    if of_topic.pushes >= pushes_max {
+        return full(QueueBound::PushesOfTopic, pushes_max);
+    }
+    if of_topic.bytes + bytes > bytes_max {
+        return full(QueueBound::BytesOfTopic, bytes_max);
     }
     Ok(())
 }

@@ -19,6 +19,8 @@ pub struct Reconnects {
     skipped: u32,
     refusals: u32,
     unauthorized: bool,
+    /// Connections in a row that ended with a message too large.
+    too_large: u32,
     /// A connection was open once.
     ever_open: bool,
     gone_since: Option<Time>,
@@ -51,6 +53,15 @@ impl Reconnects {
         let open_for = self.closed_after.take().or(self.opened_at.take().map(since));
         if open_for.is_some_and(|open_for| open_for >= at.policy.stable_after) {
             self.reset();
+        }
+        let longest = at.policy.refused.longest().max();
+        match cause {
+            Cause::MessageTooLarge { .. } if open_for.is_some_and(|it| it > longest) => {
+                self.too_large = 1;
+            }
+            Cause::MessageTooLarge { .. } => self.too_large += 1,
+            _ if open_for.is_some() => self.too_large = 0,
+            _ => {}
         }
         self.failing_since.get_or_insert(at.now);
         open_for.is_some() || matches!(cause, Cause::RemoteClose { .. })
@@ -91,6 +102,9 @@ impl Reconnects {
                 }
                 _ => refused(),
             },
+            Cause::MessageTooLarge { .. } if self.too_large > 1 => {
+                Some((policy.refused.range(self.too_large - 1), false))
+            }
             _ if was_open => {
                 let first = match cause {
                     Cause::RemoteClose { code: Some(1008), .. } => return None,
@@ -128,10 +142,12 @@ impl Checker for Reconnects {
         match called {
             Called::Connect if self.ended => {
                 self.reset();
+                self.too_large = 0;
                 self.ended = false;
             }
             Called::ConnectNow { taken: true } if at.socket.status() != Status::Open => {
                 self.reset();
+                self.too_large = 0;
             }
             Called::Disconnect => {
                 self.ended = true;

@@ -29,6 +29,7 @@ pub struct OneOutcome {
 struct Accepted {
     topic: String,
     cast: bool,
+    bytes: usize,
     deadline: Time,
     written: Option<u64>,
 }
@@ -38,6 +39,15 @@ impl OneOutcome {
     pub fn open(&self) -> usize {
         self.open.len()
     }
+
+    /// How many are not written, and their bytes: of one topic, or of all.
+    pub fn queued(&self, topic: Option<&str>) -> (usize, usize) {
+        let queued = self
+            .open
+            .values()
+            .filter(|push| push.written.is_none() && topic.is_none_or(|topic| push.topic == topic));
+        queued.fold((0, 0), |(pushes, bytes), push| (pushes + 1, bytes + push.bytes))
+    }
 }
 
 impl Checker for OneOutcome {
@@ -46,10 +56,11 @@ impl Checker for OneOutcome {
         self.timeout = *called == Called::Timeout;
         self.ended.clear();
         match called {
-            Called::Push { number, id: Some(id), topic, cast, timeout } => {
+            Called::Push { number, id: Some(id), topic, cast, bytes, timeout } => {
                 let accepted = Accepted {
                     topic: topic.clone(),
                     cast: *cast,
+                    bytes: *bytes,
                     deadline: at.now + *timeout,
                     written: None,
                 };
@@ -75,9 +86,15 @@ impl Checker for OneOutcome {
             self.ended.insert(topic.to_string());
         }
         let Action::Signal(Signal::PushEnded { id, topic, outcome }) = action else { return };
-        // A cast that could be written already is written before the leave, which is later.
-        let behind = self.ended.contains(topic.as_str()) && *outcome != PushOutcome::Written;
-        assert!(!behind, "{id:?} ends behind {topic}");
+        // What could be written already is written before the leave, which is later: a cast ends then,
+        // and so does a call that cannot be in flight as well.
+        let full = at.socket.stats().pushes_in_flight >= at.setup.pushes_in_flight_max;
+        let later = match outcome {
+            PushOutcome::Written => true,
+            PushOutcome::NotSent(NotSentCause::Left) => full,
+            _ => false,
+        };
+        assert!(later || !self.ended.contains(topic.as_str()), "{id:?} ends behind {topic}");
         let push = self.open.remove(id).unwrap_or_else(|| panic!("{id:?} ended: {outcome:?}"));
         assert_eq!(*topic, *push.topic);
         let (written, late) = (push.written.is_some(), at.now >= push.deadline);
@@ -100,7 +117,7 @@ impl Checker for OneOutcome {
     }
 
     fn written(&mut self, sent: &Sent, _: &Moment<'_>) {
-        let Some(number) = sent.number.filter(|_| sent.event == "e") else { return };
+        let Some(number) = sent.number.filter(|_| sent.event.starts_with('e')) else { return };
         let id = self.by_number.get(&number).expect("an accepted push");
         let push = self.open.get_mut(id).unwrap_or_else(|| panic!("{id:?} ended and is written"));
         assert_eq!(push.written, None, "{id:?} is written twice");
@@ -113,15 +130,21 @@ impl Checker for OneOutcome {
         let in_flight = self.open.values().filter(|push| push.written.is_some()).count();
         let stats = at.socket.stats();
         assert_eq!(stats.pushes_in_flight, in_flight);
-        assert_eq!(stats.queued_pushes, self.open.len() - in_flight);
+        assert_eq!((stats.queued_pushes, stats.queued_bytes), self.queued(None));
         assert!(!self.open.values().any(|push| push.cast && push.written.is_some()), "{self:?}");
         if at.dry && at.writable {
-            // What can be written is written.
-            let waits = |push: &Accepted| {
-                let status = at.socket.channel_status(&push.topic);
-                push.written.is_none() && status == ChannelStatus::Joined
-            };
-            assert!(!self.open.values().any(waits), "{self:?}");
+            // What can be written is written: of a joined channel nothing waits but behind a call, and
+            // that only while as many are in flight as may be. A leave waits for nothing.
+            let full = in_flight >= at.setup.pushes_in_flight_max;
+            let mut first: BTreeSet<&str> = BTreeSet::new();
+            for push in self.open.values().filter(|push| push.written.is_none()) {
+                let is_first = first.insert(&push.topic);
+                match at.socket.channel_status(&push.topic) {
+                    ChannelStatus::Joined if is_first => assert!(full && !push.cast, "{self:?}"),
+                    ChannelStatus::Leaving => panic!("the leave waits: {self:?}"),
+                    _ => {}
+                }
+            }
         }
         if self.timeout {
             assert!(self.open.values().all(|push| push.deadline > at.now), "{self:?}");
@@ -216,9 +239,12 @@ impl Checker for Order {
     }
 }
 
-/// What waits is bounded, by count and by bytes.
+/// What waits and what is in flight is bounded, by count and by bytes.
 #[derive(Clone, Debug, Default)]
-pub struct Bounds;
+pub struct Bounds {
+    /// The most channels there were with a call that waited for another's reply.
+    pub most_held: usize,
+}
 
 impl Checker for Bounds {
     fn settled(&mut self, at: &Moment<'_>) {
@@ -226,5 +252,14 @@ impl Checker for Bounds {
         assert!(stats.queued_pushes <= QUEUED_PUSHES_MAX, "{stats:?}");
         assert!(stats.queued_bytes <= QUEUED_BYTES_MAX, "{stats:?}");
         assert_eq!(stats.queued_pushes == 0, stats.queued_bytes == 0, "{stats:?}");
+        let in_flight_max = at.setup.pushes_in_flight_max;
+        assert!(stats.pushes_in_flight <= in_flight_max, "{stats:?}");
+        let sizes = at.socket.sizes();
+        self.most_held = self.most_held.max(sizes.held_topics);
+        if at.dry && at.writable {
+            assert_eq!(sizes.due_frames, 0, "what is in the lane can be written: {sizes:?}");
+            let full = stats.pushes_in_flight == in_flight_max;
+            assert!(full || sizes.held_topics == 0, "{sizes:?}");
+        }
     }
 }

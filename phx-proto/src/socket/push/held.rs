@@ -1,0 +1,94 @@
+//! Pushes held back because `pushes_in_flight_max` calls are in flight.
+//!
+//! ```text
+//!   lane ── a call reaches the front, and as many are in flight as may be ──▶ held, as the head of its group
+//!   lane ── a push of a held group reaches the front ──▶ dropped from the lane: it follows its head
+//!
+//!   head, a call ── fewer are in flight ──┬─▶ written in the order of acceptance; the next push of the
+//!   head, a cast ─────────────────────────┘   group is its head from then on, and without one the group
+//!                                             is not held any more
+//! ```
+//!
+//! What is held is one push of each group, its first that is not written; the others are found
+//! behind it in the group. So a channel's frames keep their order, casts of every other channel pass,
+//! and a place that becomes free costs a search among the groups that are held. Heartbeats, joins and
+//! leaves never wait for it: what is held of a channel that is left ends unsent.
+//!
+//! The value lives and dies with one connection.
+
+use std::collections::BTreeMap;
+
+use crate::socket::push::slab::{Group, Place};
+
+/// A push of a group and whether it is a cast, with the order in which it was accepted.
+pub(crate) type Head = (u64, Place, bool);
+
+/// The first push that is not written, of each group that is held.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Held {
+    heads: BTreeMap<Group, Head>,
+    /// Heads that wait until fewer calls are in flight, in the order of acceptance.
+    calls: BTreeMap<u64, Place>,
+    /// Heads that wait for their turn only.
+    casts: BTreeMap<u64, Place>,
+}
+
+impl Held {
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.heads.is_empty()
+    }
+
+    /// How many groups are held.
+    pub(crate) fn len(&self) -> usize {
+        self.heads.len()
+    }
+
+    pub(crate) fn contains(&self, group: &Group) -> bool {
+        self.heads.contains_key(group)
+    }
+
+    /// The push that is written next, of those that can be: calls only with a place in flight.
+    #[inline]
+    pub(crate) fn next(&self, may_call: bool) -> Option<(u64, Place)> {
+        if self.is_empty() { None } else { self.first(may_call) }
+    }
+
+    fn first(&self, may_call: bool) -> Option<(u64, Place)> {
+        let call = self.calls.first_key_value().filter(|_| may_call);
+        let heads = call.into_iter().chain(self.casts.first_key_value());
+        heads.map(|(order, place)| (*order, *place)).min_by_key(|(order, _)| *order)
+    }
+
+    /// Holds a group from this push on.
+    pub(crate) fn hold(&mut self, group: Group, head: Head) {
+        let (order, place, cast) = head;
+        self.of(cast).insert(order, place);
+        self.heads.insert(group, head);
+    }
+
+    /// The push accepted as `order` is not queued any more, and `next` is the one behind it in its group.
+    pub(crate) fn follow(&mut self, group: Group, order: u64, next: Option<Head>) {
+        if self.heads.get(&group).is_none_or(|(head, ..)| *head != order) {
+            return;
+        }
+        self.release(&group);
+        if let Some(head) = next {
+            self.hold(group, head);
+        }
+    }
+
+    /// The group is not held any more.
+    pub(crate) fn release(&mut self, group: &Group) {
+        let Some((order, _, cast)) = self.heads.remove(group) else { return };
+        self.of(cast).remove(&order);
+        if self.heads.is_empty() {
+            // An empty tree keeps a node.
+            *self = Self::default();
+        }
+    }
+
+    const fn of(&mut self, cast: bool) -> &mut BTreeMap<u64, Place> {
+        if cast { &mut self.casts } else { &mut self.calls }
+    }
+}
