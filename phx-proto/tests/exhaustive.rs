@@ -182,8 +182,6 @@ const FROM_FULL: Tiny = Tiny {
         OK,
         leave(0),
         join(0),
-        LOST,
-        OPENED,
         say(0, Say::Error, Named::Current),
         Op::Cancel { nth: 1 },
         BLOCKED,

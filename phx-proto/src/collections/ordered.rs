@@ -38,12 +38,16 @@ impl<K, V> Ordered<K, V> {
 }
 
 impl<K: Ord + Copy, V> Ordered<K, V> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn insert(&mut self, key: K, value: V) {
         if self.last().is_none_or(|last| last < key) {
             self.ring.push_back((key, Some(value)));
-            return;
+        } else {
+            self.insert_before(key, value);
         }
+    }
+
+    fn insert_before(&mut self, key: K, value: V) {
         match self.find(key) {
             Ok(at) => {
                 if self.ring[at].1.replace(value).is_none() {

@@ -284,7 +284,7 @@ impl Socket {
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats {
-            queued_pushes: self.pushes.queued().pushes,
+            queued_pushes: self.pushes.queued().pushes as usize,
             queued_bytes: self.pushes.queued().bytes,
             pushes_in_flight: self.pushes.in_flight(),
             ..self.stats.clone()
@@ -303,7 +303,7 @@ impl Socket {
         Sizes {
             channels: self.channels.len(),
             interests: self.interests.len(),
-            pushes: self.pushes.queued().pushes + self.pushes.in_flight(),
+            pushes: self.pushes.queued().pushes as usize + self.pushes.in_flight(),
             pushes_of_channels: pushes_of_channels.sum(),
             deadlines: self.timers.len() + self.pushes.deadlines(),
             actions: self.actions.len(),

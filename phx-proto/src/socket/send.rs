@@ -15,7 +15,7 @@ use crate::event::action::Action;
 use crate::event::cause::{NotSentCause, PushOutcome};
 use crate::event::stats::Stats;
 use crate::id::{ConnectionId, Ref};
-use crate::socket::push::slab::{Due, Place};
+use crate::socket::push::slab::{Due, EVENT_KEPT, Place};
 use crate::socket::timer::{Timeout, TimerKey, TimerKind};
 use crate::time::Time;
 use crate::topic::{PHOENIX, Topic};
@@ -59,12 +59,13 @@ impl Socket {
     }
 
     /// Whether there is a frame to write and a transport that takes it.
+    #[inline]
     pub(super) fn has_frames(&self) -> bool {
         self.live.as_ref().is_some_and(|live| {
             live.writable
                 && (live.lane.len() > 0
                     || live.heartbeat.is_owed()
-                    || live.held.next(self.may_call()).is_some()
+                    || !live.held.is_empty() && live.held.next(self.may_call()).is_some()
                     || (!live.due_joins.is_empty() && self.has_slot(live)))
         })
     }
@@ -97,34 +98,40 @@ impl Socket {
                 return self.pull_join(now, id, order, topic);
             }
         }
-        let may_call = self.may_call();
-        let live = self.live.as_mut()?;
-        if let Some((order, place)) = live.held.next(may_call) {
-            if live.lane.first().is_none_or(|(first, _)| order <= first) {
-                return self.pull_held(id, order, place);
-            }
-        }
-        match live.lane.pop_first()? {
-            (order, LaneItem::Push(place)) => {
-                let set_aside = !may_call || !live.held.is_empty();
-                if set_aside && self.hold_back(order, place) {
-                    return None;
-                }
-                self.pull_push(id, place)
-            }
-            (_, LaneItem::Leave(topic, join_ref)) => self.pull_leave(id, &topic, join_ref),
+        match self.next_item()? {
+            LaneItem::Push(place) => self.pull_push(id, place),
+            LaneItem::Leave(topic, join_ref) => self.pull_leave(id, &topic, join_ref),
         }
     }
 
-    /// A push that was held back, and can be written now.
-    #[cold]
-    fn pull_held(&mut self, id: ConnectionId, order: u64, place: Place) -> Option<Action> {
-        let (group, next) = (self.pushes.group_of(place), self.head_behind(place));
+    /// The next frame of a channel; none when it has to be held back, or there is none.
+    #[inline]
+    fn next_item(&mut self) -> Option<LaneItem> {
+        let may_call = self.may_call();
         let live = self.live.as_mut()?;
-        live.held.follow(group, order, next);
-        // It may not have come to the front of the lane yet.
-        live.lane.remove(order);
-        self.pull_push(id, place)
+        if may_call && live.held.is_empty() {
+            return live.lane.pop_first().map(|(_, item)| item);
+        }
+        self.next_beside_held(may_call)
+    }
+
+    #[cold]
+    fn next_beside_held(&mut self, may_call: bool) -> Option<LaneItem> {
+        let live = self.live.as_mut()?;
+        if let Some((order, place)) = live.held.next(may_call) {
+            if live.lane.first().is_none_or(|(first, _)| order <= first) {
+                // It may not have come to the front of the lane yet.
+                live.lane.remove(order);
+                let (group, next) = (self.pushes.group_of(place), self.pushes.behind(place));
+                live.held.follow(group, order, next);
+                return Some(LaneItem::Push(place));
+            }
+        }
+        let (order, item) = live.lane.pop_first()?;
+        match item {
+            LaneItem::Push(place) if self.hold_back(order, place) => None,
+            item => Some(item),
+        }
     }
 
     /// Whether actions other than frames wait.
@@ -204,16 +211,18 @@ impl Socket {
     }
 
     /// What is in the lane is of an instance that is joined, or being left.
+    #[inline]
     fn pull_push(&mut self, id: ConnectionId, place: Place) -> Option<Action> {
         let msg_ref = self.mint_ref();
         let Due { join_ref, topic, event, payload, cast } = self.pushes.write(place, msg_ref)?;
         let message = Outgoing { join_ref, msg_ref, topic, event, payload };
+        let is_long = event.len() > EVENT_KEPT;
         let frame = encode(&self.config, &mut self.stats, message);
         if cast && frame.is_ok() {
             self.end_push(place, |_| PushOutcome::Written);
         } else if frame.is_err() {
             self.end_push(place, |_| PushOutcome::NotSent(NotSentCause::Encoding));
-        } else {
+        } else if is_long {
             self.pushes.framed(place);
         }
         Some(Action::Send { id, frame: frame.ok()? })
@@ -304,6 +313,7 @@ impl Socket {
     }
 }
 
+#[inline]
 fn encode(config: &Config, stats: &mut Stats, message: Outgoing<'_>) -> Result<Frame, EncodeError> {
     let frame = config.serializer.encode(message)?;
     stats.frames_out += 1;

@@ -246,23 +246,25 @@ impl Payload {
         }
     }
 
-    /// The same payload in a buffer that becomes the frame in place. It holds no more memory than
+    /// Moves it into a buffer that becomes the frame in place. That holds no more memory than
     /// [`len`](Self::len) says, but for the headroom and a quarter: a slice may keep any amount
     /// alive. What is queued is copied here and not when its frame is built, so this costs nothing.
     #[inline]
-    pub(crate) fn into_own(self) -> Self {
-        match self.kind {
-            Kind::Own | Kind::OwnBinary => self,
-            Kind::Found | Kind::Member | Kind::Binary => self.copied_into_own(),
+    pub(crate) fn make_own(&mut self) {
+        if !matches!(self.kind, Kind::Own | Kind::OwnBinary) {
+            self.copy_into_own();
         }
     }
 
-    fn copied_into_own(self) -> Self {
-        match self.kind {
-            _ if self.is_static() => self,
-            Kind::Binary => Self::binary(&self.buffer),
-            _ => Self { buffer: with_headroom(self.as_bytes(), true), kind: Kind::Own },
+    #[inline(never)]
+    fn copy_into_own(&mut self) {
+        if self.is_static() {
+            return;
         }
+        *self = match self.kind {
+            Kind::Binary | Kind::OwnBinary => Self::binary(&self.buffer),
+            _ => Self { buffer: with_headroom(self.as_bytes(), true), kind: Kind::Own },
+        };
     }
 
     /// Whether it is [`empty`](Self::empty), or a part of it.
@@ -500,19 +502,23 @@ mod tests {
             (Payload::binary_shared(slice()), b"111"),
             (member, b"[1]"),
         ] {
-            let own = payload.clone().into_own();
+            let mut own = payload.clone();
+            own.make_own();
             assert_eq!((&own, own.as_bytes()), (&payload, bytes));
             let at = own.as_bytes().as_ptr();
             assert!(!frame.as_ptr_range().contains(&at));
             let framed = own.enclose(1, |front| front.fill(b'['), b']');
             assert_eq!(framed[1..].as_ptr(), at, "not copied again");
         }
-        let kept = Payload::json(&1).expect("JSON");
-        assert_eq!(kept.clone().into_own().as_bytes().as_ptr(), kept.as_bytes().as_ptr());
-        let empty = Payload::empty();
-        let at = empty.as_bytes().as_ptr();
-        assert_eq!(empty.clone().into_own().as_bytes().as_ptr(), at, "it is static");
-        assert_eq!(empty.into_compact().as_bytes().as_ptr(), at);
+        // What is our own already, or static, stays where it is.
+        for mut payload in
+            [Payload::json(&1).expect("JSON"), Payload::binary("x"), Payload::empty()]
+        {
+            let at = payload.as_bytes().as_ptr();
+            payload.make_own();
+            assert_eq!(payload.as_bytes().as_ptr(), at);
+            assert_eq!(payload.into_compact().as_bytes().as_ptr(), at);
+        }
     }
 
     #[test]

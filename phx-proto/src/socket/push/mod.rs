@@ -102,10 +102,11 @@ impl Push {
     #[inline]
     pub(crate) fn queued(
         topic: Topic,
-        payload: Payload,
+        mut payload: Payload,
         PushOptions { cast, fail_fast, .. }: PushOptions,
     ) -> Self {
-        Self { topic, cast, fail_fast, state: State::Queued(payload.into_own()) }
+        payload.make_own();
+        Self { topic, cast, fail_fast, state: State::Queued(payload) }
     }
 
     /// Takes the payload to be written under `msg_ref`; none if it was taken.
@@ -135,7 +136,7 @@ impl Push {
         }
     }
 
-    /// The bytes of its payload while it is queued, which is [its own](Payload::into_own).
+    /// The bytes of its payload while it is queued, which is in [a buffer of our own](Payload::make_own).
     #[inline]
     pub(crate) fn queued_len(&self) -> usize {
         match &self.state {

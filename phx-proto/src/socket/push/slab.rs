@@ -12,19 +12,21 @@
 //! What ends many pushes at once walks through their group.
 
 use core::fmt;
+use core::num::{NonZeroU32, NonZeroU64};
 use std::collections::BTreeMap;
 
 use crate::collections::deadlines::Deadlines;
 use crate::collections::ordered::Ordered;
 use crate::id::{PushId, Ref};
 use crate::socket::push::Push;
+use crate::socket::push::held::Head;
 use crate::time::Time;
 use crate::topic::Topic;
 use crate::wire::payload::Payload;
 
 /// Where a push lies, until it has its outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place(u32);
+pub(crate) struct Place(NonZeroU32);
 
 /// The pushes of one wanted topic, or of one instance that is being left, in the order they were
 /// accepted. Whoever holds one hands it on or [disbands](Pushes::disband) it.
@@ -32,12 +34,12 @@ pub(crate) struct Place(u32);
 pub(crate) struct Group(u32);
 
 /// The longest event whose memory is kept: while a reply is awaited, and for that of a further push.
-const EVENT_KEPT: usize = 256;
+pub(crate) const EVENT_KEPT: usize = 256;
 
 /// What is accepted and not yet written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Queued {
-    pub(crate) pushes: usize,
+    pub(crate) pushes: u32,
     /// The memory that they hold: payloads and event names. The topic is shared with its channel.
     pub(crate) bytes: usize,
 }
@@ -73,8 +75,8 @@ struct Entry {
 struct Ends {
     first: Option<Place>,
     last: Option<Place>,
-    /// The instance that its pushes are written on, or were last.
-    instance: Option<Ref>,
+    /// The ref of the instance that its pushes are written on, or were last. Refs begin with one.
+    instance: Option<NonZeroU64>,
     queued: Queued,
 }
 
@@ -86,6 +88,18 @@ pub(crate) struct Due<'a> {
     pub(crate) event: &'a str,
     pub(crate) payload: Payload,
     pub(crate) cast: bool,
+}
+
+impl Place {
+    #[inline]
+    const fn at(self) -> usize {
+        self.0.get() as usize - 1
+    }
+
+    /// The last of so many.
+    fn last_of(len: usize) -> Self {
+        Self(NonZeroU32::new(index(len)).expect("there is one"))
+    }
 }
 
 impl Queued {
@@ -141,6 +155,7 @@ impl Pushes {
 
     /// An empty group, whose pushes are written on this instance.
     pub(crate) fn group(&mut self, instance: Option<Ref>) -> Group {
+        let instance = instance.and_then(|it| NonZeroU64::new(it.0));
         let ends = Ends { instance, ..Ends::default() };
         Group(match self.free_groups.pop() {
             Some(group) => {
@@ -156,7 +171,7 @@ impl Pushes {
 
     /// The pushes of a group are written on this instance from now on.
     pub(crate) fn written_on(&mut self, group: &Group, instance: Ref) {
-        self.groups[group.0 as usize].instance = Some(instance);
+        self.groups[group.0 as usize].instance = NonZeroU64::new(instance.0);
     }
 
     /// Takes a push into a group, behind the ones that are there.
@@ -174,14 +189,14 @@ impl Pushes {
         let ends = &mut self.groups[group.0 as usize];
         self.queued.add(bytes);
         ends.queued.add(bytes);
-        let entry = &mut self.places[place.0 as usize];
+        let entry = &mut self.places[place.at()];
         entry.push = Some(push);
         entry.event.clear();
         entry.event.push_str(event);
         (entry.id, entry.deadline, entry.group) = (id, deadline, group.0);
         (entry.before, entry.behind) = (ends.last, None);
         match ends.last.replace(place) {
-            Some(last) => self.places[last.0 as usize].behind = Some(place),
+            Some(last) => self.places[last.at()].behind = Some(place),
             None => ends.first = Some(place),
         }
         self.by_id.insert(id, place);
@@ -192,7 +207,7 @@ impl Pushes {
     #[inline]
     fn free_place(&mut self) -> Place {
         if let Some(place) = self.free {
-            self.free = self.places[place.0 as usize].behind;
+            self.free = self.places[place.at()].behind;
             return place;
         }
         self.places.push(Entry {
@@ -204,7 +219,7 @@ impl Pushes {
             before: None,
             behind: None,
         });
-        Place(index(self.places.len() - 1))
+        Place::last_of(self.places.len())
     }
 
     pub(crate) fn place(&self, id: PushId) -> Option<Place> {
@@ -219,14 +234,14 @@ impl Pushes {
     /// A push that has no outcome yet, which is what everybody who holds a place holds it for.
     #[inline]
     pub(crate) fn get(&self, place: Place) -> Option<(PushId, &Push)> {
-        let entry = &self.places[place.0 as usize];
+        let entry = &self.places[place.at()];
         Some((entry.id, entry.push.as_ref()?))
     }
 
     /// Marks a queued push as written under `msg_ref`, and lends what is to be written.
     #[inline]
     pub(crate) fn write(&mut self, place: Place, msg_ref: Ref) -> Option<Due<'_>> {
-        let Entry { push, event, group, .. } = &mut self.places[place.0 as usize];
+        let Entry { push, event, group, .. } = &mut self.places[place.at()];
         let push = push.as_mut()?;
         let payload = push.write(msg_ref)?;
         let bytes = payload.len() + event.len();
@@ -234,42 +249,43 @@ impl Pushes {
         self.queued.subtract(bytes);
         ends.queued.subtract(bytes);
         self.by_ref.insert(msg_ref, place);
-        Some(Due { join_ref: ends.instance, topic: &push.topic, event, payload, cast: push.cast })
+        let join_ref = ends.instance.map(|it| Ref(it.get()));
+        Some(Due { join_ref, topic: &push.topic, event, payload, cast: push.cast })
     }
 
     /// The frame of a push is made; while its reply is awaited it needs no long event.
-    #[inline]
+    #[cold]
     pub(crate) fn framed(&mut self, place: Place) {
-        self.places[place.0 as usize].drop_long_event();
+        self.places[place.at()].drop_long_event();
     }
 
     /// The group of a push.
     pub(crate) fn group_of(&self, place: Place) -> Group {
-        Group(self.places[place.0 as usize].group)
+        Group(self.places[place.at()].group)
     }
 
-    /// The push behind this one in its group, and whether it is a cast.
-    pub(crate) fn behind(&self, place: Place) -> Option<(PushId, Place, bool)> {
-        let behind = self.places[place.0 as usize].behind?;
+    /// The push behind this one in its group.
+    pub(crate) fn behind(&self, place: Place) -> Option<Head> {
+        let behind = self.places[place.at()].behind?;
         let (id, push) = self.get(behind)?;
-        Some((id, behind, push.cast))
+        Some((id.0, behind, push.cast))
     }
 
     /// Takes a push out of everything.
     #[inline]
     pub(crate) fn remove(&mut self, place: Place) -> Option<(PushId, Push)> {
-        let entry = &mut self.places[place.0 as usize];
+        let entry = &mut self.places[place.at()];
         let push = entry.push.take()?;
         let bytes = push.queued_len() + entry.event.len();
         entry.drop_long_event();
         let &mut Entry { id, deadline, group, before, behind, .. } = entry;
         let ends = &mut self.groups[group as usize];
         match before {
-            Some(before) => self.places[before.0 as usize].behind = behind,
+            Some(before) => self.places[before.at()].behind = behind,
             None => ends.first = behind,
         }
         match behind {
-            Some(behind) => self.places[behind.0 as usize].before = before,
+            Some(behind) => self.places[behind.at()].before = before,
             None => ends.last = before,
         }
         match push.written() {
@@ -281,19 +297,17 @@ impl Pushes {
         }
         self.by_id.remove(id);
         self.deadlines.remove(deadline, id);
-        self.places[place.0 as usize].behind = self.free.replace(place);
+        self.places[place.at()].behind = self.free.replace(place);
         Some((id, push))
     }
 
     /// The pushes of a group, in the order they were accepted.
     pub(crate) fn members(&self, group: &Group) -> impl Iterator<Item = (Place, PushId, &Push)> {
         let first = self.groups[group.0 as usize].first;
-        core::iter::successors(first, |place| self.places[place.0 as usize].behind).filter_map(
-            |place| {
-                let (id, push) = self.get(place)?;
-                Some((place, id, push))
-            },
-        )
+        core::iter::successors(first, |place| self.places[place.at()].behind).filter_map(|place| {
+            let (id, push) = self.get(place)?;
+            Some((place, id, push))
+        })
     }
 
     /// Gives back the room that a busy time needed, if there is no push now.
@@ -377,7 +391,7 @@ mod tests {
         assert_eq!((pushes.in_flight(), pushes.queued()), (1, Queued { pushes: 3, bytes: 9 }));
         let queued = (pushes.queued_of(&one), pushes.queued_of(&other));
         assert_eq!(queued, (Queued { pushes: 2, bytes: 6 }, Queued { pushes: 1, bytes: 3 }));
-        assert_eq!(pushes.behind(places[0]), Some((PushId(3), places[2], false)));
+        assert_eq!(pushes.behind(places[0]), Some((3, places[2], false)));
         assert_eq!(pushes.behind(places[3]), None);
         assert!(pushes.group_of(places[2]) == one && pushes.group_of(places[1]) == other);
         for (at, left) in [(2, vec![1, 4]), (0, vec![4]), (3, vec![])] {
@@ -423,7 +437,7 @@ mod tests {
             let place = pushes.insert(PushId(id), push, &event, Time::ZERO, &group);
             assert!(pushes.remove(place).is_some());
             assert_eq!(pushes.places.len(), 1, "a place is used again");
-            let kept = pushes.places[place.0 as usize].event.capacity();
+            let kept = pushes.places[place.at()].event.capacity();
             assert!(kept <= EVENT_KEPT && (id == 2 || kept > 0), "{kept} bytes");
         }
     }
@@ -438,7 +452,7 @@ mod tests {
             assert_eq!(pushes.queued(), Queued { pushes: 1, bytes: event.len() + 2 });
             assert_eq!(pushes.write(place, Ref(id)).map(|due| due.event.len()), Some(event.len()));
             pushes.framed(place);
-            let kept = pushes.places[place.0 as usize].event.capacity();
+            let kept = pushes.places[place.at()].event.capacity();
             assert!(kept <= EVENT_KEPT && (id == 2 || kept > 0), "{kept} bytes");
             assert_eq!(pushes.queued(), Queued::default());
         }
@@ -447,7 +461,7 @@ mod tests {
 
     #[test]
     fn what_is_held_for_a_push_does_not_grow() {
-        let size = size_of::<Entry>();
-        assert!(size <= 152, "{size} bytes");
+        let (push, group) = (size_of::<Entry>(), size_of::<Ends>());
+        assert!(push <= 144 && group <= 32, "{push} and {group} bytes");
     }
 }

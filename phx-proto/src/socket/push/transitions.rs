@@ -6,8 +6,7 @@ use crate::event::error::{PushError, PushErrorKind, QueueBound};
 use crate::event::signal::Signal;
 use crate::id::PushId;
 use crate::socket::channel::Channel;
-use crate::socket::push::held::Head;
-use crate::socket::push::slab::{Group, Place, Pushes, Queued};
+use crate::socket::push::slab::{Group, Place, Pushes};
 use crate::socket::push::{Push, PushOptions};
 use crate::socket::{LaneItem, Socket};
 use crate::time::Time;
@@ -38,26 +37,28 @@ impl Socket {
     ) -> Result<PushId, PushError> {
         let now = self.advance(now);
         let payload = payload.into();
-        let shared = self.channels.len() > 1;
+        let topics = self.channels.len();
         let Some(channel) = self.channels.get_mut(topic) else {
             return Err(PushError { kind: PushErrorKind::NotJoined, payload });
         };
-        let of_topic = shared.then(|| queued_of(&self.pushes, channel));
-        let Some(want) = channel.want.as_mut() else {
-            return Err(PushError { kind: PushErrorKind::NotJoined, payload });
-        };
-        let instance = want.joined().map(|instance| instance.join_ref);
-        let accepted = if options.fail_fast && instance.is_none() {
+        let instance = channel.want.as_ref().and_then(|want| want.joined());
+        let instance = instance.map(|instance| instance.join_ref);
+        let accepted = if channel.want.is_none() || options.fail_fast && instance.is_none() {
             Err(PushErrorKind::NotJoined)
         } else if matches!(event, "phx_join" | "phx_leave") {
             Err(PushErrorKind::ReservedEvent)
         } else {
-            let queued = (self.pushes.queued(), of_topic);
-            check_push(&self.config, queued, topic, event, &payload)
+            check_push(&self.config, topic, event, &payload).and_then(|()| {
+                let bytes = payload.len() + event.len();
+                check_queue(&self.config, &self.pushes, (channel, topics), bytes)
+            })
         };
         if let Err(kind) = accepted {
             return Err(PushError { kind, payload });
         }
+        let Some(want) = &mut channel.want else {
+            return Err(PushError { kind: PushErrorKind::NotJoined, payload });
+        };
         let group = want.pushes.get_or_insert_with(|| self.pushes.group(instance));
         let id = PushId(self.next_order);
         self.next_order += 1;
@@ -88,14 +89,12 @@ impl Socket {
         place: Place,
         outcome: impl FnOnce(&Push) -> PushOutcome,
     ) -> bool {
-        let held = self.live.as_ref().is_some_and(|live| !live.held.is_empty());
-        let held = held.then(|| (self.pushes.group_of(place), self.head_behind(place)));
+        if self.live.as_ref().is_some_and(|live| !live.held.is_empty()) {
+            self.let_follow(place);
+        }
         let Some((id, push)) = self.pushes.remove(place) else { return false };
         let outcome = outcome(&push);
         if let Some(live) = &mut self.live {
-            if let Some((group, next)) = held {
-                live.held.follow(group, id.0, next);
-            }
             match (push.written(), &outcome) {
                 (None, _) => drop(live.lane.remove(id.0)),
                 (Some(_), PushOutcome::Reply(_)) => {}
@@ -106,9 +105,12 @@ impl Socket {
         true
     }
 
-    /// What follows a push in its group, to be held in its place.
-    pub(in crate::socket) fn head_behind(&self, place: Place) -> Option<Head> {
-        self.pushes.behind(place).map(|(id, place, cast)| (id.0, place, cast))
+    /// A push is about to end; if it is held, the one behind it takes its place.
+    #[cold]
+    fn let_follow(&mut self, place: Place) {
+        let (Some(live), Some((id, _))) = (&mut self.live, self.pushes.get(place)) else { return };
+        let (group, next) = (self.pushes.group_of(place), self.pushes.behind(place));
+        live.held.follow(group, id.0, next);
     }
 
     /// Holds a push back that is next in the lane, if it may not be written now: it is a call and no
@@ -180,24 +182,10 @@ impl Socket {
     }
 }
 
-/// What a topic has in the queue: of its present instance, and of one that is being left.
-#[inline]
-fn queued_of(pushes: &Pushes, channel: &Channel) -> Queued {
-    let mut queued = Queued::default();
-    for group in channel.groups() {
-        let more = pushes.queued_of(group);
-        queued.pushes += more.pushes;
-        queued.bytes += more.bytes;
-    }
-    queued
-}
-
-/// Whether the push can be written, and there is room for it until it is. `queued` is what all topics
-/// have in the queue, and what its own has if it shares the queue with others.
+/// Whether the push can be written.
 #[inline]
 fn check_push(
     config: &Config,
-    queued: (Queued, Option<Queued>),
     topic: &str,
     event: &str,
     payload: &Payload,
@@ -205,24 +193,56 @@ fn check_push(
     config.check_frame(topic, event, payload).map_err(|unfit| match unfit {
         Unfit::Encode(error) => PushErrorKind::Encode(error),
         Unfit::TooLarge { bytes, limit } => PushErrorKind::TooLarge { bytes, limit },
-    })?;
-    let (all, of_topic) = queued;
+    })
+}
+
+/// Whether the queue has room for a push of so many bytes to this channel, one of so many topics. What
+/// is queued is in memory, so no sum overflows.
+#[inline]
+fn check_queue(
+    config: &Config,
+    pushes: &Pushes,
+    of: (&Channel, usize),
+    bytes: usize,
+) -> Result<(), PushErrorKind> {
+    let all = pushes.queued();
+    let half = (config.queued_pushes_max / 2, config.queued_bytes_max / 2);
+    if (all.pushes as usize) < half.0 && all.bytes + bytes <= half.1 {
+        // Not even all topics together have their half.
+        return Ok(());
+    }
+    check_full_queue(config, pushes, of, bytes)
+}
+
+/// The same when half of the queue is taken.
+#[inline(never)]
+fn check_full_queue(
+    config: &Config,
+    pushes: &Pushes,
+    (channel, topics): (&Channel, usize),
+    bytes: usize,
+) -> Result<(), PushErrorKind> {
     let (pushes_max, bytes_max) = (config.queued_pushes_max, config.queued_bytes_max);
-    // Of names, payloads and what is queued, each is in memory: the sum does not overflow.
-    let bytes = payload.len() + event.len();
+    let all = pushes.queued();
     let full = |bound, limit| Err(PushErrorKind::QueueFull { bound, limit });
-    if all.pushes >= pushes_max {
+    if all.pushes as usize >= pushes_max {
         return full(QueueBound::Pushes, pushes_max);
     }
     if all.bytes + bytes > bytes_max {
         return full(QueueBound::Bytes, bytes_max);
     }
-    let Some(of_topic) = of_topic else { return Ok(()) };
+    if topics <= 1 {
+        return Ok(());
+    }
     let (pushes_max, bytes_max) = (pushes_max.div_ceil(2), bytes_max.div_ceil(2));
-    if of_topic.pushes >= pushes_max {
+    // Of its present instance, and of one that is being left.
+    let queued = channel.groups().map(|group| pushes.queued_of(group));
+    let of_topic =
+        queued.fold((0, bytes), |sum, it| (sum.0 + it.pushes as usize, sum.1 + it.bytes));
+    if of_topic.0 >= pushes_max {
         return full(QueueBound::PushesOfTopic, pushes_max);
     }
-    if of_topic.bytes + bytes > bytes_max {
+    if of_topic.1 > bytes_max {
         return full(QueueBound::BytesOfTopic, bytes_max);
     }
     Ok(())
