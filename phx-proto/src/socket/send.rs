@@ -27,7 +27,8 @@ impl Socket {
     ///
     /// Everything but frames comes first and in order. Frames follow while the connection is
     /// open and [writable](Self::handle_writable). The number of actions that one input can
-    /// cause is bounded by the number of channels and pushes there are.
+    /// cause is bounded by the number of channels and pushes there are. Poll after each input: what is not
+    /// polled waits here, messages included.
     ///
     /// A function of join parameters is called in here; [`poll_step`](Self::poll_step) leaves that
     /// to the caller.

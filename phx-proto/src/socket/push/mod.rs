@@ -99,7 +99,7 @@ enum State {
 }
 
 impl Push {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn queued(
         topic: Topic,
         mut payload: Payload,

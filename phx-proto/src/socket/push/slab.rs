@@ -175,7 +175,7 @@ impl Pushes {
     }
 
     /// Takes a push into a group, behind the ones that are there.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn insert(
         &mut self,
         id: PushId,
