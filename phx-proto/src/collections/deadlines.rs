@@ -19,7 +19,7 @@ pub(crate) struct Deadlines {
 }
 
 impl Deadlines {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn insert(&mut self, at: Time, id: PushId) {
         if self.in_order.last().is_none_or(|last| last < (at, id)) {
             self.in_order.insert((at, id), ());

@@ -94,7 +94,7 @@ impl Socket {
         if live.heartbeat.is_owed() {
             return self.pull_heartbeat(now, id);
         }
-        if self.has_slot(live) {
+        if !live.due_joins.is_empty() && self.has_slot(live) {
             if let Some((order, topic)) = live.due_joins.first().cloned() {
                 return self.pull_join(now, id, order, topic);
             }

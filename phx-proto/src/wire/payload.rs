@@ -293,34 +293,42 @@ impl Payload {
         write_front: impl FnOnce(&mut [u8]),
         end: u8,
     ) -> Bytes {
-        if matches!(self.kind, Kind::Own | Kind::OwnBinary) && front_len <= HEADROOM {
-            match self.buffer.try_into_mut() {
-                Ok(mut buffer) => {
-                    write_front(&mut buffer[HEADROOM - front_len..HEADROOM]);
-                    if let (Kind::Own, Some(last)) = (self.kind, buffer.last_mut()) {
-                        *last = end;
+        let is_json = !self.is_binary();
+        // One place where the front is written, so that it is inlined.
+        let mut front = front_len;
+        let mut buffer =
+            if matches!(self.kind, Kind::Own | Kind::OwnBinary) && front_len <= HEADROOM {
+                match self.buffer.try_into_mut() {
+                    Ok(buffer) => {
+                        front = HEADROOM;
+                        buffer
                     }
-                    let mut frame = buffer.freeze();
-                    frame.advance(HEADROOM - front_len);
-                    return frame;
+                    Err(shared) => {
+                        self.buffer = shared;
+                        self.copied_behind(front_len)
+                    }
                 }
-                Err(shared) => self.buffer = shared,
-            }
+            } else {
+                self.copied_behind(front_len)
+            };
+        write_front(&mut buffer[front - front_len..front]);
+        if let (true, Some(last)) = (is_json, buffer.last_mut()) {
+            *last = end;
         }
-        self.enclose_copy(front_len, write_front, end)
+        let mut frame = buffer.freeze();
+        frame.advance(front - front_len);
+        frame
     }
 
+    /// A copy behind so many bytes, with one more behind it if it is JSON.
     #[cold]
-    fn enclose_copy(self, front_len: usize, write_front: impl FnOnce(&mut [u8]), end: u8) -> Bytes {
-        let payload = self.as_bytes();
-        let mut frame = Vec::with_capacity(front_len + payload.len() + 1);
-        frame.resize(front_len, 0);
-        write_front(&mut frame);
-        frame.extend_from_slice(payload);
-        if !self.is_binary() {
-            frame.push(end);
-        }
-        Bytes::from(frame)
+    fn copied_behind(&self, front_len: usize) -> BytesMut {
+        let (payload, end) = (self.as_bytes(), usize::from(!self.is_binary()));
+        let mut buffer = BytesMut::with_capacity(front_len + payload.len() + end);
+        buffer.resize(front_len, 0);
+        buffer.extend_from_slice(payload);
+        buffer.resize(front_len + payload.len() + end, 0);
+        buffer
     }
 
     /// Whether it is the response of a reply, with further members behind it, which are good JSON.

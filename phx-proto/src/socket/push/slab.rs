@@ -204,7 +204,7 @@ impl Pushes {
         place
     }
 
-    #[inline]
+    #[inline(always)]
     fn free_place(&mut self) -> Place {
         if let Some(place) = self.free {
             self.free = self.places[place.at()].behind;
