@@ -174,17 +174,18 @@ impl Pushes {
         self.groups[group.0 as usize].instance = NonZeroU64::new(instance.0);
     }
 
-    /// Takes a push into a group, behind the ones that are there.
+    /// Takes a push into a group, behind the ones that are there. With its event goes what it counts in
+    /// the queue.
     #[inline(always)]
     pub(crate) fn insert(
         &mut self,
         id: PushId,
         push: Push,
-        event: &str,
+        (event, bytes): (&str, usize),
         deadline: Time,
         group: &Group,
     ) -> Place {
-        let bytes = push.queued_len() + event.len();
+        debug_assert_eq!(bytes, push.queued_len() + event.len(), "what it counts in the queue");
         let place = self.free_place();
         let ends = &mut self.groups[group.0 as usize];
         self.queued.add(bytes);
@@ -369,7 +370,7 @@ mod tests {
         let (at, topic) = (Time::from_millis(id * 10), Topic::from("room:a"));
         let options = PushOptions::call();
         let push = Push::queued(topic, Payload::empty(), options);
-        pushes.insert(PushId(id), push, "e", at, group)
+        pushes.insert(PushId(id), push, ("e", 3), at, group)
     }
 
     fn ids(pushes: &Pushes, group: &Group) -> Vec<u64> {
@@ -434,7 +435,8 @@ mod tests {
         let group = pushes.group(None);
         for (id, event) in [(1, "new_msg".to_owned()), (2, "e".repeat(100_000))] {
             let push = Push::queued(Topic::from("t"), Payload::empty(), PushOptions::call());
-            let place = pushes.insert(PushId(id), push, &event, Time::ZERO, &group);
+            let place =
+                pushes.insert(PushId(id), push, (&event, event.len() + 2), Time::ZERO, &group);
             assert!(pushes.remove(place).is_some());
             assert_eq!(pushes.places.len(), 1, "a place is used again");
             let kept = pushes.places[place.at()].event.capacity();
@@ -448,7 +450,8 @@ mod tests {
         let group = pushes.group(None);
         for (id, event) in [(1, "new_msg".to_owned()), (2, "e".repeat(100_000))] {
             let push = Push::queued(Topic::from("t"), Payload::empty(), PushOptions::call());
-            let place = pushes.insert(PushId(id), push, &event, Time::ZERO, &group);
+            let place =
+                pushes.insert(PushId(id), push, (&event, event.len() + 2), Time::ZERO, &group);
             assert_eq!(pushes.queued(), Queued { pushes: 1, bytes: event.len() + 2 });
             assert_eq!(pushes.write(place, Ref(id)).map(|due| due.event.len()), Some(event.len()));
             pushes.framed(place);

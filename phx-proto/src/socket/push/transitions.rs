@@ -5,7 +5,7 @@ use crate::event::cause::{NotSentCause, PushOutcome, UnknownCause};
 use crate::event::error::{PushError, PushErrorKind, QueueBound};
 use crate::event::signal::Signal;
 use crate::id::PushId;
-use crate::socket::channel::Channel;
+use crate::socket::channel::{Channel, Leaving, Want};
 use crate::socket::push::slab::{Group, Place, Pushes};
 use crate::socket::push::{Push, PushOptions};
 use crate::socket::{LaneItem, Socket};
@@ -41,30 +41,30 @@ impl Socket {
         let Some(channel) = self.channels.get_mut(topic) else {
             return Err(PushError { kind: PushErrorKind::NotJoined, payload });
         };
-        let instance = channel.want.as_ref().and_then(|want| want.joined());
-        let instance = instance.map(|instance| instance.join_ref);
-        let accepted = if channel.want.is_none() || options.fail_fast && instance.is_none() {
+        let Channel { want: Some(want), leaving } = &mut **channel else {
+            return Err(PushError { kind: PushErrorKind::NotJoined, payload });
+        };
+        let instance = want.joined().map(|instance| instance.join_ref);
+        let bytes = payload.len() + event.len();
+        let accepted = if options.fail_fast && instance.is_none() {
             Err(PushErrorKind::NotJoined)
         } else if matches!(event, "phx_join" | "phx_leave") {
             Err(PushErrorKind::ReservedEvent)
         } else {
             check_push(&self.config, topic, event, &payload).and_then(|()| {
-                let bytes = payload.len() + event.len();
-                check_queue(&self.config, &self.pushes, (channel, topics), bytes)
+                let of = (&*want, leaving.as_ref(), topics);
+                check_queue(&self.config, &self.pushes, of, bytes)
             })
         };
         if let Err(kind) = accepted {
             return Err(PushError { kind, payload });
         }
-        let Some(want) = &mut channel.want else {
-            return Err(PushError { kind: PushErrorKind::NotJoined, payload });
-        };
         let group = want.pushes.get_or_insert_with(|| self.pushes.group(instance));
         let id = PushId(self.next_order);
         self.next_order += 1;
         let deadline = now + options.timeout.unwrap_or(self.config.push_timeout);
         let push = Push::queued(want.topic.clone(), payload, options);
-        let place = self.pushes.insert(id, push, event, deadline, group);
+        let place = self.pushes.insert(id, push, (event, bytes), deadline, group);
         if let (Some(_), Some(live)) = (instance, &mut self.live) {
             live.lane.insert(id.0, LaneItem::Push(place));
         }
@@ -202,7 +202,7 @@ fn check_push(
 fn check_queue(
     config: &Config,
     pushes: &Pushes,
-    of: (&Channel, usize),
+    of: (&Want, Option<&Leaving>, usize),
     bytes: usize,
 ) -> Result<(), PushErrorKind> {
     let all = pushes.queued();
@@ -219,7 +219,7 @@ fn check_queue(
 fn check_full_queue(
     config: &Config,
     pushes: &Pushes,
-    (channel, topics): (&Channel, usize),
+    (want, leaving, topics): (&Want, Option<&Leaving>, usize),
     bytes: usize,
 ) -> Result<(), PushErrorKind> {
     let (pushes_max, bytes_max) = (config.queued_pushes_max, config.queued_bytes_max);
@@ -236,7 +236,8 @@ fn check_full_queue(
     }
     let (pushes_max, bytes_max) = (pushes_max.div_ceil(2), bytes_max.div_ceil(2));
     // Of its present instance, and of one that is being left.
-    let queued = channel.groups().map(|group| pushes.queued_of(group));
+    let groups = want.pushes.iter().chain(leaving.and_then(|leaving| leaving.pushes.as_ref()));
+    let queued = groups.map(|group| pushes.queued_of(group));
     let of_topic =
         queued.fold((0, bytes), |sum, it| (sum.0 + it.pushes as usize, sum.1 + it.bytes));
     if of_topic.0 >= pushes_max {
