@@ -40,10 +40,6 @@ impl<K, V> Ordered<K, V> {
 impl<K: Ord + Copy, V> Ordered<K, V> {
     #[inline(always)]
     pub(crate) fn insert(&mut self, key: K, value: V) {
-        if self.ring.capacity() == 0 {
-            // A ring would begin with four, and most channels have one interest.
-            self.ring.reserve_exact(1);
-        }
         if self.last().is_none_or(|last| last < key) {
             self.ring.push_back((key, Some(value)));
         } else {
@@ -59,6 +55,13 @@ impl<K: Ord + Copy, V> Ordered<K, V> {
                 }
             }
             Err(at) => self.ring.insert(at, (key, Some(value))),
+        }
+    }
+
+    /// Makes room for one entry in an empty ring, which would begin with four.
+    pub(crate) fn reserve_one(&mut self) {
+        if self.ring.capacity() == 0 {
+            self.ring.reserve_exact(1);
         }
     }
 

@@ -234,8 +234,11 @@ impl Socket {
         let interest = InterestId(self.next_interest);
         self.next_interest += 1;
         if let Some(want) = self.wanted_mut(&topic) {
+            // Most channels have one, and most connections one channel.
+            want.interests.reserve_one();
             want.interests.insert(interest, ());
         }
+        self.interests.reserve_one();
         self.interests.insert(interest, topic);
         interest
     }

@@ -52,7 +52,7 @@ impl Socket {
             Err(PushErrorKind::ReservedEvent)
         } else {
             check_push(&self.config, topic, event, &payload).and_then(|()| {
-                let of = (&*want, leaving.as_ref(), topics);
+                let of = (&*want, leaving.as_deref(), topics);
                 check_queue(&self.config, &self.pushes, of, bytes)
             })
         };
