@@ -159,7 +159,7 @@ impl Socket {
         reply: Reply,
     ) {
         let lost = join_ref == WireRef::Null && self.finds_no_channel(topic, msg_ref, &reply);
-        self.end_push(place, |_| PushOutcome::Reply(reply));
+        self.end_unheld(place, |_| PushOutcome::Reply(reply));
         if lost {
             self.channel_unmatched(now, topic.as_str());
         }

@@ -220,7 +220,7 @@ impl Socket {
         let is_long = event.len() > EVENT_KEPT;
         let frame = encode(&self.config, &mut self.stats, message);
         if cast && frame.is_ok() {
-            self.end_push(place, |_| PushOutcome::Written);
+            self.end_unheld(place, |_| PushOutcome::Written);
         } else if frame.is_err() {
             self.end_push(place, |_| PushOutcome::NotSent(NotSentCause::Encoding));
         } else if is_long {

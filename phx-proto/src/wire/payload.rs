@@ -162,9 +162,13 @@ impl Payload {
     /// Its length in bytes, for which the response of a reply is walked through as by
     /// [`as_bytes`](Self::as_bytes).
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn len(&self) -> usize {
-        self.range().len()
+        match self.kind {
+            // Every push is one, and its length is asked several times.
+            Kind::Own => self.buffer.len() - HEADROOM - 1,
+            _ => self.range().len(),
+        }
     }
 
     /// The length of its buffer in bytes, further members of a reply and headroom included: what it

@@ -277,7 +277,7 @@ impl Pushes {
     pub(crate) fn remove(&mut self, place: Place) -> Option<(PushId, Push)> {
         let entry = &mut self.places[place.at()];
         let push = entry.push.take()?;
-        let bytes = push.queued_len() + entry.event.len();
+        let event_len = entry.event.len();
         entry.drop_long_event();
         let &mut Entry { id, deadline, group, before, behind, .. } = entry;
         let ends = &mut self.groups[group as usize];
@@ -292,6 +292,7 @@ impl Pushes {
         match push.written() {
             Some(msg_ref) => drop(self.by_ref.remove(msg_ref)),
             None => {
+                let bytes = push.queued_len() + event_len;
                 self.queued.subtract(bytes);
                 ends.queued.subtract(bytes);
             }

@@ -92,6 +92,16 @@ impl Socket {
         if self.live.as_ref().is_some_and(|live| !live.held.is_empty()) {
             self.let_follow(place);
         }
+        self.end_unheld(place, outcome)
+    }
+
+    /// The same for one that cannot be held back, as it was written.
+    #[inline]
+    pub(in crate::socket) fn end_unheld(
+        &mut self,
+        place: Place,
+        outcome: impl FnOnce(&Push) -> PushOutcome,
+    ) -> bool {
         let Some((id, push)) = self.pushes.remove(place) else { return false };
         let outcome = outcome(&push);
         if let Some(live) = &mut self.live {
