@@ -112,7 +112,6 @@ mod tests {
             assert_eq!(keys.next_key(), expected.to_be_bytes());
         }
         assert_eq!(format!("{keys:?}"), "MaskKeys(56 left)");
-        drop(keys);
         assert_eq!(next, 256, "four blocks of 64 keys");
     }
 }
