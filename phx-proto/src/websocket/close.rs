@@ -205,10 +205,10 @@ impl Handshake {
         self.state = State::Closed;
     }
 
-    /// Takes the payload of our close frame when that is to be transmitted next.
-    pub(super) fn take(&mut self, outbox_is_empty: bool) -> Option<Bytes> {
+    /// Takes the payload of our close frame, if there is to be one, when no data goes before it.
+    pub(super) fn take(&mut self) -> Option<Bytes> {
         let (payload, next) = match &mut self.state {
-            State::Draining(payload) if outbox_is_empty => (payload, State::Sent),
+            State::Draining(payload) => (payload, State::Sent),
             State::Answering(payload) | State::Failing(payload) => (payload, State::Closed),
             _ => return None,
         };

@@ -27,7 +27,8 @@ use crate::wire::Frame;
 /// ([`Violation::close_code`](super::Violation::close_code)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The most bytes of a message that is received, of all its fragments together.
+    /// The most bytes of a message that is received, of all its fragments together. Their buffer grows
+    /// by doubling, so for a while it may hold twice as much.
     pub message_bytes_max: usize,
     /// The most bytes of the payload of one data frame that is received. The caller's buffer has to
     /// hold as many.

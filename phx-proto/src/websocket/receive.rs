@@ -163,7 +163,9 @@ impl Receiver {
                 },
             };
             let there = buffer.len().min(current.length);
-            self.check(&current.header, current.checked, &mut buffer[current.checked..there])?;
+            // None of it, should the caller have taken bytes away that were to stay.
+            let next = buffer.get_mut(current.checked..there).unwrap_or_default();
+            self.check(&current.header, current.checked, next)?;
             if there < current.length {
                 current.checked = there;
                 self.current = Some(current);

@@ -210,7 +210,6 @@ impl Sender {
         self.held = 0;
         self.current = None;
         self.ping = None;
-        self.probe_due = false;
     }
 
     /// Appends the next frame; false if there is none.
@@ -230,7 +229,8 @@ impl Sender {
         if close.may_send_data() && self.transmit_data(out, keys) {
             return true;
         }
-        let Some(payload) = close.take(self.queued() == 0) else { return false };
+        // Our own close frame goes behind the data that was accepted before it.
+        let Some(payload) = close.take() else { return false };
         self.frame(out, Opcode::Close, true, &payload, keys);
         true
     }

@@ -101,8 +101,13 @@ fn send_again(messages: Vec<Frame>, from_server: bool, fragment_bytes: usize) {
 pub fn upgrade(data: &[u8]) {
     let Some((cut, answer)) = data.split_first() else { return };
     let whole = upgraded(answer, answer.len());
-    assert_eq!(whole, upgraded(answer, 1));
-    assert_eq!(whole, upgraded(answer, usize::from(*cut)));
+    for cut in [1, usize::from(*cut)] {
+        match (&whole, upgraded(answer, cut)) {
+            // How early a malformed head is noticed varies, and with it the evidence.
+            (Err(UpgradeError::NotHttp { .. }), Err(UpgradeError::NotHttp { .. })) => {}
+            (whole, pieces) => assert_eq!(*whole, pieces),
+        }
+    }
     match whole {
         Ok(upgraded) => assert!(answer.ends_with(&upgraded.leftover)),
         Err(error) => assert!(!error.to_string().is_empty()),

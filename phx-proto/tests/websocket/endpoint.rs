@@ -163,6 +163,9 @@ fn outbox_is_bounded() {
         (endpoint.send(long), endpoint.send(frame())),
         (Ok(()), Err(SendError::Full(frame())))
     );
+    // Full is what holds as much as the limit, no more.
+    let mut exact = Endpoint::client(&Limits { outbox_bytes_max: 60 + 64, ..limits });
+    assert_eq!((exact.send(frame()), exact.send(frame())), (Ok(()), Err(SendError::Full(frame()))));
     // Messages of no bytes are bounded, too.
     transmitted(&mut endpoint);
     let empty = || Frame::Text(Bytes::new());
@@ -245,6 +248,8 @@ fn violation_is_answered_with_its_code() {
     let violation = Violation::LengthNotMinimal { length: 5 };
     assert_eq!(endpoint.poll_event(&mut buffer), Err(Fault::Violation(violation)));
     assert_eq!((buffer.len(), endpoint.poll_event(&mut buffer)), (0, Ok(None)));
+    // What was to be sent is dropped.
+    assert_eq!(endpoint.queued(), 0);
     let reason = b"the length 5 is not written in its shortest form";
     assert_eq!(written(&mut endpoint), [(true, CLOSE, close_payload(1002, reason))]);
     assert_eq!((endpoint.state(), endpoint.handle_eof()), (State::Closed, Ok(())));
@@ -320,6 +325,50 @@ fn violations_name_their_clause() {
     assert_eq!((unmasked.clause(), unmasked), ("5.1", Violation::UnmaskedByClient));
 }
 
+/// A length of 125 in 16 bits is against the RFC, one of 126 is not; so with 65,535 in 64.
+#[test]
+fn length_forms_meet_without_a_gap() {
+    for (length, length_bytes, is_right) in [
+        (125, 0, true),
+        (125, 2, false),
+        (126, 2, true),
+        (65_535, 2, true),
+        (65_535, 8, false),
+        (65_536, 8, true),
+    ] {
+        let frame = Raw { length_bytes, ..raw(TEXT, vec![b'x'; length]) };
+        let outcome = receive(&mut client(), [&frame.bytes()[..]]);
+        assert_eq!(outcome.items.len(), usize::from(is_right), "{length} in {length_bytes}");
+        let violation = Violation::LengthNotMinimal { length: length as u64 };
+        assert_eq!(outcome.violation, (!is_right).then_some(violation));
+    }
+}
+
+/// No more is handed over once there is as much as was asked for.
+#[test]
+fn transmit_stops_at_the_maximum() {
+    let mut endpoint = client();
+    for _ in 0..3 {
+        endpoint.send(Frame::from("abcd")).expect("there is room");
+    }
+    let mut out = BytesMut::new();
+    assert_eq!((endpoint.poll_transmit(&mut out, 20, || KEY), endpoint.queued()), (20, 1));
+    assert_eq!(endpoint.poll_transmit(&mut out, 20, || KEY), 0);
+    assert_eq!((endpoint.poll_transmit(&mut out, 21, || KEY), out.len()), (10, 30));
+}
+
+/// A caller that loses bytes of the frame that is arriving loses the connection, and nothing panics.
+#[test]
+fn lost_bytes_of_a_buffer_do_not_panic() {
+    let mut endpoint = client();
+    let mut buffer = BytesMut::from(&raw(TEXT, vec![b'x'; 100]).bytes()[..50]);
+    assert_eq!(endpoint.poll_event(&mut buffer), Ok(None));
+    buffer.clear();
+    assert_eq!(endpoint.poll_event(&mut buffer), Ok(None));
+    buffer.extend_from_slice(&[b'y'; 100]);
+    assert!(matches!(endpoint.poll_event(&mut buffer), Ok(Some(Event::Message(_)))));
+}
+
 /// Exactly what the limits say is received.
 #[test]
 fn limits_are_reached_and_not_exceeded() {
@@ -331,6 +380,10 @@ fn limits_are_reached_and_not_exceeded() {
         ..Limits::default()
     };
     let part = |payload: &str| raw(CONTINUATION, payload).not_final();
+    // The first fragment counts, too.
+    let none = Limits { empty_fragments_max: 0, ..limits };
+    let violation = failed(&mut Endpoint::client(&none), &[raw(TEXT, "").not_final()]);
+    assert_eq!(violation, Violation::TooManyEmptyFragments { max: 0 });
     for frames in [
         vec![raw(TEXT, "12345678")],
         vec![raw(TEXT, "12345678").not_final(), raw(CONTINUATION, "90")],
