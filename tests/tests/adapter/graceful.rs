@@ -189,7 +189,7 @@ fn a_dropped_client_of_a_peer_that_does_not_read_ends_within_the_bound() {
         })]);
         let tracked = Tracked::new();
         let config = peer.config().close_timeout(MS(50)).push_timeout(HOUR);
-        let config = config.max_push_bytes(64 << 20).queued_bytes_max(64 << 20);
+        let config = config.max_push_bytes(64 << 20).queued_bytes_max(128 << 20);
         let client = connect(&tracked, config).await;
         let room = client.join("room:lobby", json!({})).await.unwrap();
         // More than the sockets between them hold: the close frame, like the second push, waits
