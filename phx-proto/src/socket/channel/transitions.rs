@@ -104,9 +104,10 @@ impl Socket {
     /// once, which ends it for its subscribers; `Left` follows with the outcome: at once when the server knows nothing of the channel, else when
     /// the server has answered, or after [`Config::leave_timeout`](crate::Config::leave_timeout).
     /// Pushes that could be written already go out before the leave; the others end
-    /// [`NotSent`](crate::PushOutcome::NotSent). Calls beyond
-    /// [`Config::pushes_in_flight_max`](crate::Config::pushes_in_flight_max) could not, nor what is behind
-    /// them: the leave does not wait for answers.
+    /// [`NotSent`](crate::PushOutcome::NotSent). So do calls, with what is behind them, when the calls in
+    /// flight and all that is queued are more than
+    /// [`Config::pushes_in_flight_max`](crate::Config::pushes_in_flight_max) together: the leave does not
+    /// wait for answers.
     ///
     /// # Errors
     ///
@@ -140,11 +141,14 @@ impl Socket {
             return Ok(());
         };
         // What is in the lane could be written already and goes out before the leave, which waits for
-        // no call to be answered.
+        // no call to be answered. Which those are depends on what was accepted, never on how often the
+        // lane was polled, or a replay would differ.
         if let Some(group) = &pushes {
-            let held = self.live.as_ref().is_some_and(|live| live.held.contains(group));
-            if held || !could_be_written {
+            let most = self.pushes.in_flight() + self.pushes.queued().pushes as usize;
+            if !could_be_written {
                 self.end_queued(group, NotSentCause::Left);
+            } else if most > self.config.pushes_in_flight_max {
+                self.end_queued_calls(group, NotSentCause::Left);
             }
         }
         self.signal(closed);

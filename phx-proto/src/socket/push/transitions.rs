@@ -137,19 +137,22 @@ impl Socket {
         if push.cast || self.pushes.in_flight() < self.config.pushes_in_flight_max {
             return false;
         }
-        let leaving = self.channels.get(&*push.topic).and_then(|it| it.leaving.as_ref());
-        if leaving.is_some_and(|leaving| leaving.pushes.as_ref() == Some(&group)) {
-            // Its leave does not wait.
-            self.end_queued(&group, NotSentCause::Left);
-        } else {
-            live.held.hold(group, (order, place, false));
-        }
+        live.held.hold(group, (order, place, false));
         true
     }
 
     /// Ends what is not written of a group.
     pub(in crate::socket) fn end_queued(&mut self, group: &Group, cause: NotSentCause) {
         self.end_members(group, |push| !push.is_written(), |_| PushOutcome::NotSent(cause));
+    }
+
+    /// Ends the calls of a group that are not written, with what is queued behind the first of them.
+    pub(in crate::socket) fn end_queued_calls(&mut self, group: &Group, cause: NotSentCause) {
+        let queued = self.pushes.members(group).filter(|(_, _, push)| !push.is_written());
+        let calls = queued.skip_while(|(_, _, push)| push.cast).map(|(place, ..)| place);
+        for place in calls.collect::<Vec<_>>() {
+            self.end_push(place, |_| PushOutcome::NotSent(cause));
+        }
     }
 
     /// Ends what was to be written at once or not at all: the channel is not joined any more.
