@@ -100,11 +100,14 @@ impl Socket {
 
     /// Leaves a topic, whoever shares it. Legal in every state; cancels a pending rejoin.
     ///
-    /// The outcomes of the pushes that end with it and then the signal `ChannelClosed` follow at
-    /// once, which ends it for its subscribers; `Left` follows with the outcome: at once when the server knows nothing of the channel, else when
-    /// the server has answered, or after [`Config::leave_timeout`](crate::Config::leave_timeout).
-    /// Pushes that could be written already go out before the leave; the others end
-    /// [`NotSent`](crate::PushOutcome::NotSent). So do calls, with what is behind them, when the calls in
+    /// The outcomes of the pushes that it ends and then the signal `ChannelClosed` follow at once, which
+    /// ends it for its subscribers. `Left` follows with the outcome of the leave: at once when the server
+    /// knows nothing of the channel, else when the server has answered, or after
+    /// [`Config::leave_timeout`](crate::Config::leave_timeout).
+    ///
+    /// Pushes that could be written already go out before the leave, and have their outcome behind
+    /// `ChannelClosed`, at the latest with `Left`. The others end
+    /// [`NotSent`](crate::PushOutcome::NotSent) at once. So do calls, with what is behind them, when the calls in
     /// flight and all that is queued are more than
     /// [`Config::pushes_in_flight_max`](crate::Config::pushes_in_flight_max) together: the leave does not
     /// wait for answers.
