@@ -308,7 +308,7 @@ fn further_members_of_a_reply_are_left_out() {
     assert_eq!(data.get_str("response_text").as_deref(), Some("1}{"));
 }
 
-/// The README promises that nothing is shown by `{:?}` that a payload says.
+/// The README promises that `{:?}` shows nothing of a payload.
 #[test]
 fn debug_shows_no_payload() {
     for payload in [

@@ -1,7 +1,7 @@
 // A WebSocket server of the package `ws`, for the WebSocket machine to talk to.
 //
 // The first line on stdout has the port; every other one is how a connection ended there: the code and
-// the reason that were received. The path says what the server does.
+// the reason that were received. The path selects what the server does.
 
 import { WebSocketServer } from "ws";
 

@@ -25,7 +25,7 @@ use super::messages::{ChannelEvent, Message, StreamEnd};
 use crate::event::cause::Interruption;
 use crate::event::weight::interruption_weight;
 use crate::wire::payload::Payload;
-use crate::wire::weight::{ENTRY, Ledger, Load, compact, weight};
+use crate::wire::weight::{Account, ENTRY, Load, compact, weight};
 
 /// What a full mailbox does with the next message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,7 +64,7 @@ pub(super) struct Mailbox {
     entries: VecDeque<Entry>,
     tail: Option<Box<Gap>>,
     /// What the entries count for, gaps excepted.
-    ledger: Ledger,
+    account: Account,
     /// What the gaps count for.
     gap_bytes: usize,
     /// How many messages the reader has in hand, and the bytes that they keep alive.
@@ -99,7 +99,7 @@ impl Mailbox {
             limits,
             entries: VecDeque::new(),
             tail: None,
-            ledger: Ledger::new(limits.bytes),
+            account: Account::new(limits.bytes),
             gap_bytes: 0,
             lent: (0, 0),
             end: None,
@@ -124,7 +124,7 @@ impl Mailbox {
         false
     }
 
-    /// Adds a message that counts for `load`; false when the channel must be joined anew.
+    /// Adds a message that counts for `load`; false when the channel must be joined again.
     /// One message always fits, however large.
     #[inline]
     pub(super) fn message(&mut self, message: Message, load: Load) -> bool {
@@ -154,7 +154,7 @@ impl Mailbox {
                 }
             }
         }
-        self.ledger.add(load);
+        self.account.add(load);
         let before = self.tail.take();
         self.entries.push_back(Entry { before, message, load });
         self.settle();
@@ -171,7 +171,7 @@ impl Mailbox {
             discarded.push(core::mem::replace(&mut entry.message, Message { event, payload }));
             entry.load
         };
-        self.ledger.settle(&mut self.entries, beside, |entry| entry.load, copy);
+        self.account.settle(&mut self.entries, beside, |entry| entry.load, copy);
     }
 
     pub(super) fn interrupted(&mut self, cause: Interruption) {
@@ -240,7 +240,7 @@ impl Mailbox {
             }
         }
         if let Some(entry) = self.entries.pop_front() {
-            self.ledger.remove(0, entry.load);
+            self.account.remove(0, entry.load);
             return Some(ChannelEvent::Message(entry.message));
         }
         self.end.clone().map(ChannelEvent::Closed)
@@ -269,7 +269,7 @@ impl Mailbox {
         hand.reserve(count);
         for entry in (0..count).map_while(|_| self.entries.pop_front()) {
             bytes += entry.load.kept;
-            self.ledger.remove(0, entry.load);
+            self.account.remove(0, entry.load);
             hand.push_back(entry.message);
         }
         self.lent = (count, bytes);
@@ -283,12 +283,12 @@ impl Mailbox {
     fn is_full_for(&self, load: Load) -> bool {
         !self.entries.is_empty()
             && (self.entries.len() + self.lent.0 >= self.limits.messages
-                || !self.ledger.fits(load, self.beside()))
+                || !self.account.fits(load, self.beside()))
     }
 
     fn drop_oldest(&mut self) {
         let Some(entry) = self.entries.pop_front() else { return };
-        self.ledger.remove(0, entry.load);
+        self.account.remove(0, entry.load);
         self.discarded.push(entry.message);
         let next = self.entries.front_mut().map_or(&mut self.tail, |entry| &mut entry.before);
         let gaps = [&entry.before, &*next];
@@ -547,7 +547,7 @@ mod tests {
             (mailbox.take_dropped(), drain(&mut mailbox)),
             (0, vec!["0".into(), "1".into(), "2".into()])
         );
-        assert_eq!((mailbox.ledger.kept(), mailbox.gap_bytes), (0, 0));
+        assert_eq!((mailbox.account.kept(), mailbox.gap_bytes), (0, 0));
     }
 
     /// A consumer that keeps up never causes a copy, however large the buffers.
@@ -569,7 +569,7 @@ mod tests {
             let mut mailbox = mailbox(64, 80_000, MailboxPolicy::DropOldest);
             for _ in 0..10 {
                 let (message, load) = slice("1", kept);
-                mailbox.ledger.add(load);
+                mailbox.account.add(load);
                 mailbox.entries.push_back(Entry { before: None, message, load });
             }
             let mut hand = VecDeque::new();
@@ -589,7 +589,7 @@ mod tests {
         let seen = drain(&mut mailbox);
         assert_eq!(seen[..3], ["lagged 6", "interrupted x7", "resumed"], "{seen:?}");
         assert_eq!(seen.iter().filter(|seen| *seen == "resumed").count(), 4);
-        assert_eq!((mailbox.ledger.kept(), mailbox.gap_bytes), (0, 0));
+        assert_eq!((mailbox.account.kept(), mailbox.gap_bytes), (0, 0));
     }
 
     #[derive(Clone, Copy, Debug)]
@@ -646,7 +646,7 @@ mod tests {
                 let kept: usize = mailbox.entries.iter().map(|entry| entry.load.kept).sum();
                 let gaps = mailbox.entries.iter().map(|entry| &entry.before).chain([&mailbox.tail]);
                 let gaps: usize = gaps.flatten().map(|gap| gap.weight()).sum();
-                prop_assert_eq!((mailbox.ledger.kept(), mailbox.gap_bytes), (kept, gaps));
+                prop_assert_eq!((mailbox.account.kept(), mailbox.gap_bytes), (kept, gaps));
                 if let Op::Message(_) = op {
                     let few = mailbox.entries.len() <= 1;
                     let tail = mailbox.tail.as_ref().map_or(0, |gap| gap.weight());

@@ -280,7 +280,7 @@ impl PresenceKind {
 /// The presence messages since the last join, for a consumer that comes later than the state.
 ///
 /// Only channels whose server tracks presence have any. What it holds is memory of its own, and
-/// bounded; beyond that a consumer has the channel joined anew instead.
+/// bounded; beyond that a consumer has the channel joined again instead.
 #[derive(Debug, Default)]
 pub(super) struct PresenceLog {
     /// `None` when something is missing.

@@ -91,8 +91,8 @@ pub trait Transport: Send + Unpin + 'static {
     /// How many bytes were read and written since the connection opened, counted below TLS; whether
     /// everything is flushed is the driver's to know.
     ///
-    /// Totals never go back. They keep a slow link from being taken for a dead one. A transport that does not count says
-    /// zero, as it does by default: bytes then buy no time.
+    /// Totals never go back. They keep a slow link from being taken for a dead one. A transport that does not count
+    /// reports zero, as it does by default: bytes then buy no time.
     fn progress(&mut self) -> Progress {
         Progress::default()
     }

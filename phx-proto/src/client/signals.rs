@@ -18,7 +18,7 @@ use super::waiters::WaiterId;
 use crate::event::signal::Signal;
 use crate::event::weight::{compact_signal, signal_load, state_bytes};
 use crate::topic::Topic;
-use crate::wire::weight::{Ledger, Load, ReadBuffer};
+use crate::wire::weight::{Account, Load, ReadBuffer};
 
 /// One item of [`Signals`].
 #[derive(Clone, Debug, PartialEq)]
@@ -88,7 +88,7 @@ pub(super) struct SignalQueue {
     large: BTreeSet<u64>,
     next: u64,
     /// What `many` counts for.
-    ledger: Ledger,
+    account: Account,
     /// What `states` count for.
     state_bytes: usize,
     lagged: u64,
@@ -112,7 +112,7 @@ impl SignalQueue {
             ended: BTreeSet::new(),
             large: BTreeSet::new(),
             next: 0,
-            ledger: Ledger::new(bytes_max),
+            account: Account::new(bytes_max),
             state_bytes: 0,
             lagged: 0,
             max,
@@ -153,9 +153,9 @@ impl SignalQueue {
                 let load = signal_load(signal, read_buffer);
                 self.make_room(load, false, &mut dropped);
                 // The states that remain are worth more than one of many.
-                let fits = self.state_bytes == 0 || self.ledger.fits(load, self.state_bytes);
+                let fits = self.state_bytes == 0 || self.account.fits(load, self.state_bytes);
                 if fits {
-                    self.ledger.add(load);
+                    self.account.add(load);
                     self.many.push_back(Numbered { number, signal: signal.clone(), load });
                 }
                 dropped.len() + usize::from(!fits)
@@ -168,7 +168,7 @@ impl SignalQueue {
             dropped.push(core::mem::replace(&mut one.signal, copy));
             one.load
         };
-        self.ledger.settle(&mut self.many, self.state_bytes, |one| one.load, copy);
+        self.account.settle(&mut self.many, self.state_bytes, |one| one.load, copy);
         (lost as u64, dropped)
     }
 
@@ -177,7 +177,7 @@ impl SignalQueue {
     fn make_room(&mut self, load: Load, is_state: bool, dropped: &mut Vec<Signal>) {
         loop {
             let full = self.many.len() + self.states.len() >= self.max;
-            let fits = self.ledger.fits(load, self.state_bytes);
+            let fits = self.account.fits(load, self.state_bytes);
             if fits && !full {
                 return;
             }
@@ -196,7 +196,7 @@ impl SignalQueue {
 
     fn pop_many(&mut self) -> Option<Signal> {
         let first = self.many.pop_front()?;
-        self.ledger.remove(0, first.load);
+        self.account.remove(0, first.load);
         Some(first.signal)
     }
 
@@ -353,7 +353,7 @@ mod tests {
             all(&mut queue),
             [ClientEvent::Lagged(19), ClientEvent::Signal(message(&"x".repeat(50)))]
         );
-        assert_eq!((queue.ledger.kept(), queue.state_bytes), (0, 0));
+        assert_eq!((queue.account.kept(), queue.state_bytes), (0, 0));
     }
 
     fn joined_with(topic: &str, response: usize) -> Signal {
@@ -433,7 +433,7 @@ mod tests {
         let replaced: usize =
             (0..20).map(|n| queue.push(&message(&n.to_string()), &read_buffer).1.len()).sum();
         assert!(queue.lagged == 0 && (15..=20).contains(&replaced), "{replaced}");
-        assert!(queue.ledger.kept() <= 10_000);
+        assert!(queue.account.kept() <= 10_000);
         let signals = all(&mut queue);
         assert_eq!(signals.len(), 20);
         assert_eq!(signals[19], ClientEvent::Signal(message("19")));

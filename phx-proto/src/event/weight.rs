@@ -21,7 +21,7 @@ pub(crate) fn signal_load(signal: &Signal, read_buffer: &ReadBuffer) -> Load {
     }
 }
 
-/// The bytes of what a signal says beside which signal it is and of which topic: its payload, its
+/// The bytes of a signal beside its kind and its topic: its payload, its
 /// cause. Zero for those that have neither.
 pub(crate) fn state_bytes(signal: &Signal) -> usize {
     match signal {

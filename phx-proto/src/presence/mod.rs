@@ -95,7 +95,7 @@ pub enum PresenceError {
     #[error("not a presence message: {0}")]
     Malformed(#[from] PayloadError),
     /// More than 256 diffs, or 8 MiB of memory for them, came before the state they belong to.
-    /// Nothing counts until the channel is joined anew: call
+    /// Messages are ignored until the channel is joined again: call
     /// [`Socket::rejoin`](crate::Socket::rejoin).
     #[error("the presence is out of sync: too many diffs came before the state")]
     OutOfSync,

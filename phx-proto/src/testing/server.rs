@@ -474,7 +474,7 @@ impl Server {
 
     fn end_all(&mut self, code: impl Fn(&Socket) -> Option<u16>) {
         self.awake.clear();
-        // Of these, nobody is left to hear.
+        // These have no receiver any more.
         self.diffs.clear();
         self.timers.retain(|_, timer| !matches!(timer, Timer::DiffDue));
         for (peer, socket) in core::mem::take(&mut self.sockets) {

@@ -5,7 +5,7 @@
 //!   payload byte i  XOR  key byte i mod 4
 //! ```
 //!
-//! The keys keep whoever chooses the payload from choosing the bytes on the wire, which a proxy might
+//! The keys keep the author of a payload from choosing the bytes on the wire, which a proxy might
 //! take for a request of its own. So they have to be unpredictable, unlike the jitter of a retry.
 
 use core::fmt;

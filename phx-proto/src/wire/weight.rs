@@ -6,7 +6,7 @@
 //! as it came ([`Load::kept`]), which is the whole read buffer, as [`ReadBuffer`] estimates it. A
 //! queue adds up the latter. When the sum passes the bound, the queue first copies messages out of
 //! their buffers ([`compact`]), oldest first and each at most once, until the sum fits; only when it
-//! would not fit with everything copied does it drop any. [`Ledger`] is that account. A consumer
+//! would not fit with everything copied does it drop any. [`Account`] is that account. A consumer
 //! that keeps up causes no copy, unless one small message alone keeps more than the bound alive.
 
 #![allow(dead_code, reason = "most queues are the driver's, and each uses its part of this")]
@@ -78,7 +78,7 @@ pub(crate) fn compact(name: &ByteStr, payload: &Payload) -> (ByteStr, Payload) {
 /// Transports read into one buffer and hand out slices of it. It grows when a frame does not fit
 /// behind what was read already, by doubling if no slice of it is left, and then serves for the frames
 /// that follow: a small message keeps the memory of the largest one before it. So does a message that
-/// came in fragments, whose parts were collected in a buffer that doubled. Nothing says when such a
+/// came in fragments, whose parts were collected in a buffer that doubled. Nothing reports when such a
 /// buffer was given up, so the largest frame counts as long as the connection lives.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReadBuffer {
@@ -140,7 +140,7 @@ impl Load {
 
 /// The account of a queue: what its entries count for, and up to where they are compact already.
 #[derive(Clone, Debug)]
-pub(crate) struct Ledger {
+pub(crate) struct Account {
     max: usize,
     own: usize,
     kept: usize,
@@ -148,7 +148,7 @@ pub(crate) struct Ledger {
     compact: usize,
 }
 
-impl Ledger {
+impl Account {
     /// Of an empty queue that holds `max` bytes.
     pub(crate) const fn new(max: usize) -> Self {
         Self { max, own: 0, kept: 0, compact: 0 }
@@ -234,8 +234,8 @@ mod tests {
     #[derive(Clone, Copy)]
     struct Entry(Load, u32);
 
-    fn settle(ledger: &mut Ledger, entries: &mut VecDeque<Entry>, lent: usize) {
-        ledger.settle(
+    fn settle(account: &mut Account, entries: &mut VecDeque<Entry>, lent: usize) {
+        account.settle(
             entries,
             lent,
             |entry| entry.0,
@@ -246,11 +246,11 @@ mod tests {
         );
     }
 
-    fn add(ledger: &mut Ledger, entries: &mut VecDeque<Entry>, own: usize, kept: usize) {
+    fn add(account: &mut Account, entries: &mut VecDeque<Entry>, own: usize, kept: usize) {
         let load = Load { own, kept };
-        ledger.add(load);
+        account.add(load);
         entries.push_back(Entry(load, 0));
-        settle(ledger, entries, 0);
+        settle(account, entries, 0);
     }
 
     fn copies(entries: &VecDeque<Entry>) -> Vec<u32> {
@@ -259,66 +259,66 @@ mod tests {
 
     #[test]
     fn oldest_are_copied_until_the_sum_fits() {
-        let (mut ledger, mut entries) = (Ledger::new(100), VecDeque::new());
+        let (mut account, mut entries) = (Account::new(100), VecDeque::new());
         for _ in 0..2 {
-            add(&mut ledger, &mut entries, 1, 50);
+            add(&mut account, &mut entries, 1, 50);
         }
         assert_eq!(copies(&entries), [0, 0], "exactly the bound");
-        add(&mut ledger, &mut entries, 1, 50);
-        assert_eq!((copies(&entries), ledger.kept()), (vec![1, 1, 0], 52));
-        add(&mut ledger, &mut entries, 1, 40);
-        assert_eq!((copies(&entries), ledger.kept()), (vec![1, 1, 0, 0], 92));
-        add(&mut ledger, &mut entries, 1, 9);
-        assert_eq!((copies(&entries), ledger.kept()), (vec![1, 1, 1, 0, 0], 52));
+        add(&mut account, &mut entries, 1, 50);
+        assert_eq!((copies(&entries), account.kept()), (vec![1, 1, 0], 52));
+        add(&mut account, &mut entries, 1, 40);
+        assert_eq!((copies(&entries), account.kept()), (vec![1, 1, 0, 0], 92));
+        add(&mut account, &mut entries, 1, 9);
+        assert_eq!((copies(&entries), account.kept()), (vec![1, 1, 1, 0, 0], 52));
     }
 
     #[test]
     fn entries_are_copied_once() {
-        let (mut ledger, mut entries) = (Ledger::new(100), VecDeque::new());
+        let (mut account, mut entries) = (Account::new(100), VecDeque::new());
         for _ in 0..40 {
-            add(&mut ledger, &mut entries, 1, 1_000);
+            add(&mut account, &mut entries, 1, 1_000);
             if entries.len() > 20 {
                 let Some(Entry(load, _)) = entries.pop_front() else { unreachable!() };
-                ledger.remove(0, load);
+                account.remove(0, load);
             }
         }
         assert!(entries.iter().all(|entry| entry.1 == 1), "{:?}", copies(&entries));
-        assert_eq!((ledger.own, ledger.kept, ledger.compact), (20, 20, 20));
+        assert_eq!((account.own, account.kept, account.compact), (20, 20, 20));
     }
 
     #[test]
     fn removal_behind_the_copied_entries_leaves_their_number() {
-        let (mut ledger, mut entries) = (Ledger::new(100), VecDeque::new());
+        let (mut account, mut entries) = (Account::new(100), VecDeque::new());
         for _ in 0..3 {
-            add(&mut ledger, &mut entries, 1, 60);
+            add(&mut account, &mut entries, 1, 60);
         }
-        assert_eq!((copies(&entries), ledger.compact), (vec![1, 1, 0], 2));
-        ledger.remove(2, entries[2].0);
-        assert_eq!(ledger.compact, 2);
-        ledger.remove(1, entries[1].0);
-        assert_eq!((ledger.compact, ledger.kept(), ledger.own), (1, 1, 1));
+        assert_eq!((copies(&entries), account.compact), (vec![1, 1, 0], 2));
+        account.remove(2, entries[2].0);
+        assert_eq!(account.compact, 2);
+        account.remove(1, entries[1].0);
+        assert_eq!((account.compact, account.kept(), account.own), (1, 1, 1));
     }
 
     #[test]
     fn single_entry_is_copied_only_when_little_of_it_is_its_own() {
         for (own, kept, copied) in [(1, 101, 1), (33, 102, 1), (34, 102, 0), (200, 400, 0)] {
-            let (mut ledger, mut entries) = (Ledger::new(100), VecDeque::new());
-            add(&mut ledger, &mut entries, own, kept);
+            let (mut account, mut entries) = (Account::new(100), VecDeque::new());
+            add(&mut account, &mut entries, own, kept);
             assert_eq!(copies(&entries), [copied], "{own} of {kept}");
         }
     }
 
     #[test]
     fn lent_bytes_count() {
-        let (mut ledger, mut entries) = (Ledger::new(100), VecDeque::new());
+        let (mut account, mut entries) = (Account::new(100), VecDeque::new());
         for _ in 0..2 {
-            add(&mut ledger, &mut entries, 10, 40);
+            add(&mut account, &mut entries, 10, 40);
         }
-        assert!(ledger.fits(Load { own: 10, kept: 40 }, 70));
-        assert!(!ledger.fits(Load { own: 10, kept: 40 }, 71));
-        settle(&mut ledger, &mut entries, 20);
+        assert!(account.fits(Load { own: 10, kept: 40 }, 70));
+        assert!(!account.fits(Load { own: 10, kept: 40 }, 71));
+        settle(&mut account, &mut entries, 20);
         assert_eq!(copies(&entries), [0, 0]);
-        settle(&mut ledger, &mut entries, 21);
+        settle(&mut account, &mut entries, 21);
         assert_eq!(copies(&entries), [1, 0]);
     }
 

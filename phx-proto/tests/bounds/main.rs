@@ -66,7 +66,7 @@ fn message(topic: &str, event: &str, payload: &str) -> String {
     format!(r#"[null,null,"{topic}","{event}",{payload}]"#)
 }
 
-/// A message that nobody wants, so that it only fills the read buffer.
+/// A message without a receiver, so that it only fills the read buffer.
 fn large(len: usize) -> String {
     message("room:other", "msg", &format!("\"{}\"", "x".repeat(len)))
 }

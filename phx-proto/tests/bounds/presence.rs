@@ -6,8 +6,8 @@ use serde_json::Value;
 use crate::memory::Bench;
 use crate::{KIB, MIB, held, large, message, one_buffer, peak, receive, row};
 
-/// The log of presence messages for a stream that is made later, of a channel whose presence
-/// nobody asked for.
+/// The log of presence messages for a stream that is made later, of a channel without a
+/// presence stream.
 #[test]
 fn log_nobody_asked_for() {
     let mut bench = Bench::new(|config| config.mailbox(1, 1).expect("not zero"));

@@ -12,7 +12,7 @@ use crate::{KIB, MIB, held, large, message, one_buffer, receive, row};
 fn fed(topics: usize, feed: impl FnOnce(&mut Bench)) -> u64 {
     let mut bench = Bench::new(|config| config.mailbox(256, 8 * MIB).expect("not zero"));
     let rooms: Vec<_> = (0..topics).map(|n| bench.joined(&format!("room:{n}"))).collect();
-    // Nobody reads the mailboxes of the handles, which have bounds of their own.
+    // The mailboxes of the handles are not read; they have bounds of their own.
     let signals = bench.client.signals();
     drop(rooms.iter().map(|room| room.messages()).collect::<Vec<_>>());
     let bytes = held(|| {

@@ -97,7 +97,7 @@ fn send_again(messages: Vec<Frame>, from_server: bool, fragment_bytes: usize) {
     assert!(received.eq(messages));
 }
 
-/// The answer to an upgrade, cut as the first byte says: cut otherwise it comes to the same.
+/// The answer to an upgrade, cut by the first byte: cut otherwise it comes to the same.
 pub fn upgrade(data: &[u8]) {
     let Some((cut, answer)) = data.split_first() else { return };
     let whole = upgraded(answer, answer.len());

@@ -60,7 +60,7 @@ struct Member {
     content: Content,
 }
 
-/// What a member says. Strings and bytes are escaped when they are written: escaped they may be six
+/// The value of a member. Strings and bytes are escaped when they are written: escaped they may be six
 /// times as long.
 #[derive(Clone)]
 enum Content {

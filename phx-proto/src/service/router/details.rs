@@ -1,4 +1,4 @@
-//! What each signal says: a description that borrows from it, and the data that is made of one.
+//! The description of a signal, which borrows from it, and the data of its event.
 
 use core::fmt::Display;
 
@@ -83,7 +83,7 @@ impl<'a> Details<'a> {
             }
             Signal::ChannelClosed { topic, cause } => ended(channel("closed", topic), cause),
 
-            // The payload last, so that the beginning of a long line says what it is.
+            // The payload last, so that the beginning of a long line identifies it.
             Signal::Message { topic, event, payload } => Self {
                 event: Some(event),
                 ..Self::new(Family::Message, Some(topic))

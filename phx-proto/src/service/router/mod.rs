@@ -57,7 +57,7 @@ pub enum TypeScheme {
 
 /// Turns signals into events.
 ///
-/// The data has the name of the connection, the topic, and what the signal says; payloads as
+/// The data has the name of the connection, the topic, and the details of the signal; payloads as
 /// [`EventData::insert_payload`] has them. A templated type has the first 256 characters of topic and
 /// event.
 ///

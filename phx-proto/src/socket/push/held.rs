@@ -12,7 +12,7 @@
 //! What is held is one push of each group, its first that is not written; the others are found
 //! behind it in the group. So a channel's frames keep their order, casts of every other channel pass,
 //! and a place that becomes free costs a search among the groups that are held. Heartbeats, joins and
-//! leaves never wait for it: what is held of a channel that is left ends unsent.
+//! leaves never wait for it: a leave ends the calls of its channel that might have to wait.
 //!
 //! The value lives and dies with one connection.
 

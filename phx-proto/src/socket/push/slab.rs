@@ -421,7 +421,7 @@ mod tests {
         }
         pushes.give_back();
         assert_eq!((pushes.places.capacity(), pushes.queued()), (0, Queued::default()));
-        assert_eq!(pushes.groups(), 1, "somebody holds it");
+        assert_eq!(pushes.groups(), 1, "the group is still held");
         let place = accept(&mut pushes, 1_001, &group);
         assert_eq!(pushes.place(PushId(1_001)), Some(place));
         assert!(pushes.remove(place).is_some());
