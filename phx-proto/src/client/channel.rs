@@ -420,7 +420,7 @@ struct PendingPush<'a> {
 impl Drop for PendingPush<'_> {
     fn drop(&mut self) {
         let Some(id) = self.id else { return };
-        let waiter = self.shared.peek(|state| state.waiters.remove(WaiterId::Push(id)));
+        let waiter = self.shared.peek(|state| state.forget_push(id));
         if waiter.is_some() {
             self.shared.command(|state, now| state.socket.cancel_push(now, id));
         }

@@ -30,7 +30,7 @@ use super::mailbox::Mailbox;
 use super::messages::{Message, StreamEnd};
 use super::presence::PresenceLog;
 use super::subscribers::Subscriber;
-use super::waiters::{JoinWait, Parked, Wait, Waiter, WaiterId, Waiters, poll_parked};
+use super::waiters::{JoinWait, Parked, PushWait, Wait, Waiter, WaiterId, Waiters, poll_parked};
 use crate::collections::table::Table;
 use crate::config::join_params::{JoinParams, ParamsPanicked};
 use crate::event::action::Action;
@@ -45,7 +45,7 @@ use crate::time::Time;
 use crate::topic::Topic;
 use crate::wire::Frame;
 use crate::wire::payload::Payload;
-use crate::wire::weight::ReadBuffer;
+use crate::wire::weight::{ReadBuffer, compact, weight};
 
 /// The lock, and the clock that every command is stamped with.
 pub(super) struct Shared {
@@ -197,6 +197,8 @@ pub(super) struct State {
     pub(super) topics: Table<Audience>,
     /// The memory of the presence logs of all topics.
     pub(super) logs_weight: usize,
+    /// The memory that the outcomes of pushes keep alive until their futures take them.
+    replies_kept: usize,
     #[cfg(feature = "tracing")]
     trace: super::trace::Trace,
     /// Messages that some mailbox had no room for.
@@ -274,6 +276,7 @@ impl State {
             resyncs: Vec::new(),
             topics: Table::seeded(seed),
             logs_weight: 0,
+            replies_kept: 0,
             #[cfg(feature = "tracing")]
             trace: super::trace::Trace::new(),
             mailbox_drops: 0,
@@ -431,10 +434,7 @@ impl State {
                 self.deliver(topic, Message { event, payload });
             }
             Signal::PushEnded { id, outcome, .. } => {
-                if let Some(waiter) = self.waiters.get_mut(WaiterId::Push(id)) {
-                    waiter.wait = Wait::Push(Some(outcome));
-                    self.wakes.extend(waiter.take_waker());
-                }
+                self.finish_push(id, outcome);
             }
             // As often as the core does it.
             Signal::HeartbeatAcked { .. } => self.waiters.give_back(),
@@ -608,23 +608,50 @@ impl State {
 /// # Pushes, leaves and the state of the connection
 impl State {
     pub(super) fn await_push(&mut self, push: PushId, waker: Option<Waker>) {
-        self.waiters.register(WaiterId::Push(push), Wait::Push(None), waker);
+        self.waiters.register(WaiterId::Push(push), Wait::Push(PushWait::default()), waker);
+    }
+
+    /// Keeps the outcome of a push until its future takes it. Futures that are not polled would keep
+    /// a read buffer each, so past the bound of a mailbox a response is copied out of its buffer.
+    fn finish_push(&mut self, id: PushId, mut outcome: PushOutcome) {
+        let Some(waiter) = self.waiters.get_mut(WaiterId::Push(id)) else { return };
+        let mut kept = 0;
+        if let PushOutcome::Reply(reply) = &mut outcome {
+            let names = reply.status.as_bytes().len();
+            let load = self.read_buffer.load(weight(names, &reply.response));
+            kept = load.kept;
+            let full = self.replies_kept + kept > self.socket.config().mailbox_bytes_max;
+            // A large one that is alone stays as it is.
+            if full && (self.replies_kept > 0 || load.is_small()) {
+                (reply.status, reply.response) = compact(&reply.status, &reply.response);
+                kept = 0;
+            }
+            self.replies_kept += kept;
+        }
+        waiter.wait = Wait::Push(PushWait { outcome: Some(outcome), kept });
+        self.wakes.extend(waiter.take_waker());
     }
 
     /// Takes the outcome of a push, and its waiter with it.
     pub(super) fn push_outcome(&mut self, push: PushId) -> Result<PushOutcome, WaiterId> {
         let id = WaiterId::Push(push);
-        match self.waiters.get_mut(id).map(|waiter| &mut waiter.wait) {
-            Some(Wait::Push(None)) => return Err(id),
-            Some(Wait::Push(outcome)) => {
-                let outcome = outcome.take();
-                // It was woken, so it has no waker.
-                drop(self.waiters.remove(id));
-                outcome
-            }
+        let outcome = match self.waiters.get_mut(id).map(|waiter| &mut waiter.wait) {
+            Some(Wait::Push(wait)) => Some(wait.outcome.take().ok_or(id)?),
             _ => None,
+        };
+        // It was woken, so it has no waker.
+        drop(self.forget_push(push));
+        Ok(outcome.unwrap_or(PushOutcome::Cancelled))
+    }
+
+    /// Removes the waiter of a push, for the caller to drop after the lock.
+    #[must_use = "a waiter is dropped after the lock"]
+    pub(super) fn forget_push(&mut self, push: PushId) -> Option<Waiter> {
+        let waiter = self.waiters.remove(WaiterId::Push(push))?;
+        if let Wait::Push(wait) = &waiter.wait {
+            self.replies_kept -= wait.kept;
         }
-        .map_or(Ok(PushOutcome::Cancelled), Ok)
+        Some(waiter)
     }
 
     pub(super) fn await_leave(&mut self, topic: &Topic) -> WaiterId {

@@ -95,7 +95,7 @@ pub(super) enum Wait {
     Shutdown,
     Leave { topic: Topic, outcome: Option<LeaveOutcome> },
     Join(Box<JoinWait>),
-    Push(Option<PushOutcome>),
+    Push(PushWait),
 }
 
 /// A join that is waited for.
@@ -104,6 +104,15 @@ pub(super) struct JoinWait {
     /// The last obstacle that was seen.
     pub(super) last: Option<JoinObstacle>,
     pub(super) result: Option<Result<(), JoinFailed>>,
+}
+
+/// A push whose outcome is waited for.
+#[derive(Default)]
+pub(super) struct PushWait {
+    pub(super) outcome: Option<PushOutcome>,
+    /// The bytes that the outcome keeps alive while it is not taken; zero when it is in memory of
+    /// its own.
+    pub(super) kept: usize,
 }
 
 /// One waiter. Dropped after the lock: its waker is an executor's, and what came may be memory that

@@ -242,8 +242,8 @@ where
             }
         };
         Poll::Ready(match message {
-            Message::Text(text) => Received::Frame(Frame::Text(text.into())),
-            Message::Binary(bytes) => Received::Frame(Frame::Binary(bytes)),
+            Message::Text(text) => Received::Frame(Frame::Text(without_spare(text.into()))),
+            Message::Binary(bytes) => Received::Frame(Frame::Binary(without_spare(bytes))),
             Message::Close(frame) => {
                 // The answering close frame waits in the buffer. It is written if the
                 // connection takes it; the end is not held up for it.
@@ -295,6 +295,25 @@ where
 
     fn close(&mut self, code: u16, reason: &str) {
         self.start_close(code.into(), reason);
+    }
+}
+
+/// Frees the spare capacity of a large message that came in fragments. tungstenite collects those in a
+/// vector that grows by doubling; a message of one frame is a slice of the read buffer, which it shares
+/// with tungstenite, so it is returned as it is.
+fn without_spare(bytes: Bytes) -> Bytes {
+    /// With less to gain it is not worth a look.
+    const LARGE: usize = 64 << 10;
+    if bytes.len() < LARGE {
+        return bytes;
+    }
+    match bytes.try_into_mut() {
+        Ok(own) => {
+            let mut own = Vec::from(own);
+            own.shrink_to_fit();
+            Bytes::from(own)
+        }
+        Err(shared) => shared,
     }
 }
 
@@ -379,13 +398,19 @@ mod tests {
     }
 
     /// A binary message in that many fragments.
-    fn frames(len: usize, fragments: usize) -> Vec<u8> {
+    fn frames(len: usize, count: usize) -> Vec<u8> {
+        let parts: Vec<usize> =
+            (0..count).map(|n| (len * (n + 1) / count) - len * n / count).collect();
+        fragments(&parts)
+    }
+
+    /// A binary message in fragments of these lengths.
+    fn fragments(parts: &[usize]) -> Vec<u8> {
         let mut bytes = Vec::new();
-        for n in 0..fragments {
-            let part = (len * (n + 1) / fragments) - len * n / fragments;
-            let end = if n + 1 == fragments { 0x80 } else { 0 };
+        for (n, part) in parts.iter().enumerate() {
+            let end = if n + 1 == parts.len() { 0x80 } else { 0 };
             bytes.extend([end | if n == 0 { 2 } else { 0 }, 127]);
-            bytes.extend((part as u64).to_be_bytes());
+            bytes.extend((*part as u64).to_be_bytes());
             bytes.resize(bytes.len() + part, 7);
         }
         bytes
@@ -430,6 +455,34 @@ mod tests {
             drop(held);
             let alive = u64::try_from(info.bytes_current).unwrap_or_default();
             prop_assert!(alive as usize <= estimate + estimate / 4 + 256, "{alive} of {estimate}");
+        }
+    }
+
+    /// What a message keeps alive and what it took, as multiples of its length.
+    fn costs(len: usize, parts: &[usize]) -> (f64, f64) {
+        let bytes = fragments(parts);
+        let stream = Script { bytes, at: 0, reads: vec![usize::MAX], turn: 0 };
+        let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER);
+        let mut held = None;
+        let info = allocation_counter::measure(|| {
+            let mut socket = WebSocket::from_raw_socket(stream, Role::Client, Some(config));
+            let Ok(Message::Binary(bytes)) = socket.read() else { panic!("a message") };
+            held = Some(without_spare(bytes));
+            allocation_counter::opt_out(|| drop(core::mem::take(&mut socket.get_mut().bytes)));
+        });
+        drop(held);
+        (info.bytes_current as f64 / len as f64, info.bytes_max as f64 / len as f64)
+    }
+
+    /// The worst are two fragments: the vector has the first one, and doubles for the second.
+    #[test]
+    fn fragmented_message_has_no_spare_capacity() {
+        const LEN: usize = 4 << 20;
+        for parts in [&[LEN][..], &[LEN - 1, 1], &[1, LEN - 1], &[LEN / 2 + 1, LEN / 2 - 1]] {
+            let (kept, most) = costs(LEN, parts);
+            assert!(kept < 1.01, "{parts:?}: {kept:.2} times its length is kept");
+            // The read buffer, and a vector that moves while it doubles.
+            assert!(most < 4.01, "{parts:?}: it took {most:.2} times its length");
         }
     }
 

@@ -133,7 +133,7 @@ impl Load {
 
     /// Whether so little of what it keeps alive is its own that it is copied even when it is alone.
     /// The frame of a large message is never more than three times its weight.
-    const fn is_small(self) -> bool {
+    pub(crate) const fn is_small(self) -> bool {
         self.own < self.kept / 3
     }
 }

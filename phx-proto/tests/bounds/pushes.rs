@@ -10,7 +10,7 @@ use phx_proto::{
 use serde_json::{Value, json};
 
 use crate::memory::Bench;
-use crate::{KIB, MIB, held, one_buffer, row};
+use crate::{KIB, MIB, held, large, one_buffer, receive, row};
 
 const NOW: Time = Time::from_millis(1_000);
 
@@ -98,6 +98,60 @@ fn calls_in_flight() {
     });
     // 16,384 calls, and as many as wait behind them.
     row("60,000 calls without an answer", 16_384 * 256 + MIB, bytes);
+}
+
+/// Replies whose futures are kept and not polled.
+#[test]
+fn replies_to_unpolled_futures() {
+    const CALLS: usize = 60;
+    let mut bench = Bench::new(|config| config);
+    let room = bench.joined("room:a");
+    let mut calls: Vec<_> = (0..CALLS).map(|_| Box::pin(room.push("msg", json!({})))).collect();
+    for call in &mut calls {
+        assert!(call.as_mut().poll_once().is_pending());
+    }
+    bench.settle();
+    let sent: Vec<Value> = bench.memory.world().to_server.split_off(1);
+    assert_eq!(sent.len(), CALLS);
+    let bytes = held(|| {
+        for call in &sent {
+            let body = json!({"status": "ok", "response": {}});
+            let reply = json!([call[0], call[1], call[2], "phx_reply", body]).to_string();
+            receive(&mut bench, one_buffer([&large(MIB), &reply]));
+        }
+    });
+    row("60 replies beside 1 MiB, futures not polled", 8 * MIB, bytes);
+    let outcomes = calls.into_iter().map(|mut call| call.as_mut().poll_once());
+    assert!(outcomes.into_iter().all(|outcome| outcome.is_ready()));
+}
+
+/// What is taken or given up is subtracted again: a reply that comes alone is never copied.
+#[test]
+fn taken_replies_free_the_bound() {
+    let mut bench = Bench::new(|config| config.mailbox(16, 300 * KIB).expect("a mailbox"));
+    let room = bench.joined("room:a");
+    for round in 0..20 {
+        let mut call = Box::pin(room.push("msg", json!({})));
+        assert!(call.as_mut().poll_once().is_pending());
+        bench.settle();
+        let sent = bench.last_sent();
+        let body = json!({"status": "ok", "response": "x".repeat(100 * KIB)});
+        let reply = json!([sent[0], sent[1], sent[2], "phx_reply", body]).to_string();
+        let [frame] = one_buffer([&reply]);
+        let within = frame.as_ptr_range();
+        receive(&mut bench, [frame.clone()]);
+        if round % 2 == 0 {
+            continue;
+        }
+        let Poll::Ready(Ok(reply)) = call.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+        else {
+            panic!("the reply has come");
+        };
+        assert!(
+            within.contains(&reply.response.as_bytes().as_ptr()),
+            "round {round}: it was copied"
+        );
+    }
 }
 
 /// A refusal is shared by those who wait.
