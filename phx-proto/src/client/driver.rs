@@ -46,6 +46,7 @@ use std::sync::Arc;
 use super::runtime::{Received, Runtime, Timer, Transport};
 use super::setup::{Asking, ConnectAttempt, Provided, Provider};
 use super::state::{Pulled, Shared, State};
+use super::waiters::Task;
 use crate::event::action::Action;
 use crate::event::input::{Ended, Failure, Opened, Progress};
 use crate::id::ConnectionId;
@@ -260,7 +261,9 @@ impl<R: Runtime> Driver<R> {
         if self.spare.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
             self.spare = Some(cx.waker().clone());
         }
-        self.shared.peek(|state| state.listen(cx.waker(), &mut self.spare));
+        let mut task = Task::new(cx.waker(), self.spare.take());
+        let _ = self.shared.peek(|state| state.listen(&mut task));
+        self.spare = task.into_spare();
     }
 
     /// Notices a suspended machine, or a driver that was not polled, before deadlines are looked at.

@@ -30,7 +30,9 @@ use super::mailbox::Mailbox;
 use super::messages::{Message, StreamEnd};
 use super::presence::PresenceLog;
 use super::subscribers::Subscriber;
-use super::waiters::{JoinWait, Parked, PushWait, Wait, Waiter, WaiterId, Waiters, poll_parked};
+use super::waiters::{
+    JoinWait, Parked, PushWait, Task, Wait, Waiter, WaiterId, Waiters, poll_parked,
+};
 use crate::collections::table::Table;
 use crate::config::join_params::{JoinParams, ParamsPanicked};
 use crate::event::action::Action;
@@ -130,13 +132,12 @@ impl Shared {
         cx: &Context<'_>,
         mut look: impl FnMut(&mut State) -> Result<T, WaiterId>,
     ) -> Poll<T> {
-        poll_parked(cx, |spare| {
+        poll_parked(cx, |task| {
             self.peek(|state| match look(state) {
-                Ok(outcome) => Some(Poll::Ready(outcome)),
+                Ok(outcome) => Poll::Ready(outcome),
                 Err(id) => {
                     let waiter = state.waiters.get_mut(id);
-                    let parked = waiter.is_none_or(|waiter| waiter.park(cx.waker(), spare));
-                    parked.then_some(Poll::Pending)
+                    waiter.map_or(Poll::Pending, |waiter| waiter.park(task))
                 }
             })
         })
@@ -300,8 +301,8 @@ impl State {
     }
 
     /// Has the driver woken by the next command; as [`Parked::park`].
-    pub(super) fn listen(&mut self, current: &Waker, spare: &mut Option<Waker>) -> bool {
-        self.driver.park(current, spare)
+    pub(super) fn listen(&mut self, task: &mut Task<'_>) -> Poll<()> {
+        self.driver.park(task)
     }
 }
 
@@ -336,8 +337,10 @@ impl State {
                 self.rejoin(now, &topic);
             }
         }
-        for waiter in self.waiters.shutdowns() {
-            self.wakes.extend(waiter.take_waker());
+        if self.waiters.has_shutdowns() {
+            for waiter in self.waiters.shutdowns() {
+                self.wakes.extend(waiter.take_waker());
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! Who reads along: the mailboxes of channels and the queues of signals.
 
 use core::fmt;
-use core::task::{Context, Poll, Waker};
+use core::task::{Context, Poll};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,7 +11,7 @@ use super::presence::{LOGS_BYTES_MAX, Logged, PresenceKind, PresenceLog};
 use super::signals::ClientEvent;
 use super::signals::SignalQueue;
 use super::state::{Discarded, State};
-use super::waiters::{Parked, Wait, WaiterId, poll_parked};
+use super::waiters::{Parked, Task, Wait, WaiterId, poll_parked};
 use crate::event::cause::ChannelEnd;
 use crate::event::signal::Signal;
 use crate::id::InterestId;
@@ -56,13 +56,13 @@ impl Subscriber {
         hand: &mut VecDeque<Message>,
         cx: &Context<'_>,
     ) -> Poll<ChannelEvent> {
-        let polled = poll_parked(cx, |spare| {
+        let polled = poll_parked(cx, |task| {
             let mut slot = self.lock();
             slot.mailbox.lend(hand);
             if let Some(message) = hand.pop_front() {
-                return Some(Poll::Ready(ChannelEvent::Message(message)));
+                return Poll::Ready(ChannelEvent::Message(message));
             }
-            slot.poll(cx, spare)
+            slot.poll(task)
         });
         if polled.is_pending() {
             // An idle consumer keeps no room.
@@ -74,17 +74,17 @@ impl Subscriber {
     /// The next event, for who waits for it and takes them one by one.
     #[inline]
     pub(super) fn poll_event(&self, cx: &Context<'_>) -> Poll<ChannelEvent> {
-        poll_parked(cx, |spare| self.lock().poll(cx, spare))
+        poll_parked(cx, |task| self.lock().poll(task))
     }
 }
 
 impl Slot {
     #[inline]
-    fn poll(&mut self, cx: &Context<'_>, spare: &mut Option<Waker>) -> Option<Poll<ChannelEvent>> {
+    fn poll(&mut self, task: &mut Task<'_>) -> Poll<ChannelEvent> {
         if let Some(event) = self.mailbox.next() {
-            return Some(Poll::Ready(event));
+            return Poll::Ready(event);
         }
-        self.parked.park(cx.waker(), spare).then_some(Poll::Pending)
+        self.parked.park(task)
     }
 }
 

@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 
 use super::error::{JoinFailed, JoinObstacle};
 use super::signals::SignalQueue;
-use crate::collections::ordered::Ordered;
+use crate::collections::ordered::{Numbered, Ordered};
 use crate::event::cause::{LeaveOutcome, PushOutcome};
 use crate::id::{InterestId, PushId};
 use crate::time::Time;
@@ -34,18 +34,17 @@ impl Parked {
         Self(None)
     }
 
-    /// Parks `current`; false when that takes a clone of it and `spare` is none. A waker that is
-    /// replaced is left in `spare`, which the caller drops after the lock.
+    /// Parks the waker of the task that polls, which is then pending.
     #[inline]
-    pub(crate) fn park(&mut self, current: &Waker, spare: &mut Option<Waker>) -> bool {
-        if self.0.as_ref().is_some_and(|waker| waker.will_wake(current)) {
-            return true;
+    pub(crate) fn park<T>(&mut self, task: &mut Task<'_>) -> Poll<T> {
+        if !self.0.as_ref().is_some_and(|waker| waker.will_wake(task.waker)) {
+            if task.spare.is_none() {
+                task.wants_spare = true;
+            } else {
+                core::mem::swap(&mut self.0, &mut task.spare);
+            }
         }
-        if spare.is_none() {
-            return false;
-        }
-        core::mem::swap(&mut self.0, spare);
-        true
+        Poll::Pending
     }
 
     /// Takes the waker, to be woken or dropped after the lock.
@@ -55,19 +54,40 @@ impl Parked {
     }
 }
 
-/// Polls something that is behind a lock. `look` takes the lock, and answers `None` when it has
-/// nothing yet and [`Parked::park`] asked for a clone of the waker.
-#[inline]
+/// The task that polls something behind a lock, and a clone of its waker if one was asked for.
+pub(crate) struct Task<'a> {
+    waker: &'a Waker,
+    /// Made before the lock is taken. A waker that it replaces is left here, to be dropped after the
+    /// lock.
+    spare: Option<Waker>,
+    wants_spare: bool,
+}
+
+impl<'a> Task<'a> {
+    pub(crate) const fn new(waker: &'a Waker, spare: Option<Waker>) -> Self {
+        Self { waker, spare, wants_spare: false }
+    }
+
+    pub(crate) fn into_spare(self) -> Option<Waker> {
+        self.spare
+    }
+}
+
+/// Polls something that is behind a lock. `look` takes the lock; where it has nothing yet, it ends
+/// with [`Parked::park`], and is called again if that asked for a clone of the waker.
+#[inline(always)]
 pub(crate) fn poll_parked<T>(
     cx: &Context<'_>,
-    mut look: impl FnMut(&mut Option<Waker>) -> Option<Poll<T>>,
+    mut look: impl FnMut(&mut Task<'_>) -> Poll<T>,
 ) -> Poll<T> {
-    let mut spare = None;
+    let mut task = Task::new(cx.waker(), None);
     loop {
-        if let Some(poll) = look(&mut spare) {
-            return poll;
+        let polled = look(&mut task);
+        if polled.is_ready() || !task.wants_spare {
+            return polled;
         }
-        spare = Some(cx.waker().clone());
+        task.wants_spare = false;
+        task.spare = Some(cx.waker().clone());
     }
 }
 
@@ -86,6 +106,16 @@ pub(super) enum WaiterId {
     Join(InterestId),
     /// For the outcome of a push.
     Push(PushId),
+}
+
+impl Numbered for WaiterId {
+    fn number(self) -> u64 {
+        match self {
+            Self::Signals(id) | Self::Status(id) | Self::Shutdown(id) | Self::Leave(id) => id,
+            Self::Join(interest) => interest.as_u64(),
+            Self::Push(push) => push.as_u64(),
+        }
+    }
 }
 
 /// What is waited for, and what came of it.
@@ -226,6 +256,13 @@ impl Waiters {
         self.up_to(WaiterId::Status(u64::MAX)).filter_map(status)
     }
 
+    /// Whether some wait for the core to have finished something.
+    #[inline]
+    pub(super) fn has_shutdowns(&self) -> bool {
+        // Most often there are waiters of pushes only.
+        self.entries.first().is_some_and(|(id, _)| id <= WaiterId::Shutdown(u64::MAX))
+    }
+
     /// Those that wait for the core to have finished something.
     #[inline]
     pub(super) fn shutdowns(&mut self) -> impl Iterator<Item = &mut Waiter> {
@@ -260,8 +297,8 @@ impl Waiter {
 
     /// As [`Parked::park`].
     #[inline]
-    pub(super) fn park(&mut self, current: &Waker, spare: &mut Option<Waker>) -> bool {
-        self.parked.park(current, spare)
+    pub(super) fn park<T>(&mut self, task: &mut Task<'_>) -> Poll<T> {
+        self.parked.park(task)
     }
 
     pub(super) fn join(&mut self) -> Option<&mut JoinWait> {

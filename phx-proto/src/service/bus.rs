@@ -237,16 +237,16 @@ impl Subscription {
     }
 
     fn poll_event(&self, cx: &Context<'_>) -> Poll<Option<BusEvent>> {
-        poll_parked(cx, |spare| {
+        poll_parked(cx, |task| {
             let mut state = self.state.lock();
             let closed = state.closed;
             let Some(queue) = state.queues.get_mut(&self.id) else {
-                return Some(Poll::Ready(None));
+                return Poll::Ready(None);
             };
             match queue.next() {
-                Some(event) => Some(Poll::Ready(Some(event))),
-                None if closed => Some(Poll::Ready(None)),
-                None => queue.parked.park(cx.waker(), spare).then_some(Poll::Pending),
+                Some(event) => Poll::Ready(Some(event)),
+                None if closed => Poll::Ready(None),
+                None => queue.parked.park(task),
             }
         })
     }

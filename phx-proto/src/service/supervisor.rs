@@ -614,13 +614,13 @@ impl Entry {
         };
         let _waiting = Waiting { entry: self, id };
         poll_fn(|cx| {
-            poll_parked(cx, |spare| {
+            poll_parked(cx, |task| {
                 let mut state = self.lock();
                 if state.done {
-                    return Some(Poll::Ready(()));
+                    return Poll::Ready(());
                 }
                 let parked = state.waiting.entry(id).or_default();
-                parked.park(cx.waker(), spare).then_some(Poll::Pending)
+                parked.park(task)
             })
         })
         .await;
@@ -670,12 +670,12 @@ impl Entry {
 
     /// Ready when it is to stop; wakes the keeper when that changes.
     pub(super) fn poll_stop(&self, cx: &Context<'_>) -> Poll<()> {
-        poll_parked(cx, |spare| {
+        poll_parked(cx, |task| {
             let mut state = self.lock();
             if state.stop {
-                return Some(Poll::Ready(()));
+                return Poll::Ready(());
             }
-            state.keeper.park(cx.waker(), spare).then_some(Poll::Pending)
+            state.keeper.park(task)
         })
     }
 

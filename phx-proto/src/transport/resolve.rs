@@ -223,14 +223,14 @@ impl Future for Asking {
     type Output = Addresses;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Addresses> {
-        poll_parked(cx, |spare| {
+        poll_parked(cx, |task| {
             let mut state = self.flight.lock();
             if let Some(answer) = state.answer.clone() {
                 let answer = answer.map_err(|(kind, message)| io::Error::new(kind, message));
-                return Some(Poll::Ready(answer));
+                return Poll::Ready(answer);
             }
             let parked = state.waiting.entry(self.id).or_default();
-            parked.park(cx.waker(), spare).then_some(Poll::Pending)
+            parked.park(task)
         })
     }
 }

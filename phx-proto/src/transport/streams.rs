@@ -301,12 +301,15 @@ where
 /// Frees the spare capacity of a large message that came in fragments. tungstenite collects those in a
 /// vector that grows by doubling; a message of one frame is a slice of the read buffer, which it shares
 /// with tungstenite, so it is returned as it is.
+#[inline]
 fn without_spare(bytes: Bytes) -> Bytes {
     /// With less to gain it is not worth a look.
     const LARGE: usize = 64 << 10;
-    if bytes.len() < LARGE {
-        return bytes;
-    }
+    if bytes.len() < LARGE { bytes } else { shrunk(bytes) }
+}
+
+#[cold]
+fn shrunk(bytes: Bytes) -> Bytes {
     match bytes.try_into_mut() {
         Ok(own) => {
             let mut own = Vec::from(own);
