@@ -1,6 +1,6 @@
 //! What a reload has to do: which connections of two documents are the same.
 
-use phx_proto::Connections;
+use phx_proto::{Config, Connections};
 use serde_json::{Value, json};
 
 fn read(connections: &Value) -> Connections {
@@ -42,6 +42,7 @@ fn every_key() -> Vec<(&'static str, Value, Value)> {
         ("attributes", json!({"sessionid": "x"}), json!({"sessionid": "y"})),
         ("auth_token", json!("s3cret"), json!("another")),
         ("auto_join_channels", json!({"room:a": {"x": 1}}), json!({"room:a": {"x": 2}})),
+        ("close_rules", json!({"4001": "stop"}), json!({"4001": "retry"})),
         ("connect_to", json!("127.0.0.1:1"), json!("127.0.0.1:2")),
         ("first_retry_spread_msec", json!([1, 2]), json!([1, 3])),
         ("headers", json!({"x-key": "s3cret"}), json!({"x-key": "another"})),
@@ -49,6 +50,7 @@ fn every_key() -> Vec<(&'static str, Value, Value)> {
         ("params", json!({"token": "s3cret"}), json!({"token": "another"})),
         ("reconnect", json!(false), json!(true)),
         ("restart", json!("permanent"), json!("temporary")),
+        ("status_rules", json!({"404": "stop"}), json!({"404": "backoff"})),
         ("strict_payloads", json!(true), json!(false)),
         ("tls", json!({"ca_file": "a.pem"}), json!({"ca_file": "b.pem"})),
         ("uri", json!("ws://localhost/a?key=s3cret"), json!("ws://localhost/a?key=another")),
@@ -110,6 +112,12 @@ fn each_key_by_itself_makes_a_difference() {
         assert_eq!(one.changes(&one.clone()).unchanged, ["a"], "{key}");
         assert!(!format!("{:?}", one.changes(&two)).contains("s3cret"));
     }
+    #[cfg(feature = "schema")]
+    every_key_is_there(&keys);
+}
+
+#[cfg(feature = "schema")]
+fn every_key_is_there(keys: &[(&str, Value, Value)]) {
     let schema = Connections::json_schema();
     let known = schema["$defs"]["connection"]["properties"].as_object().expect("the keys");
     let mut covered: Vec<&str> = keys.iter().map(|(key, ..)| *key).collect();
@@ -130,14 +138,50 @@ fn how_a_document_is_written_makes_none() {
     assert!(topics.changes(&with("auto_join_channels", &json!({"room:a": null}))).is_empty());
 }
 
+/// The document says the same; what its variable holds does not.
+#[test]
+fn rotated_secret_is_a_change() {
+    let text = json!({"connections": {"a": {
+        "uri": "ws://localhost/socket/websocket", "auth_token": "${TOKEN}",
+    }}})
+    .to_string();
+    let read = |token: &str| {
+        let lookup = |name: &str| (name == "TOKEN").then(|| token.to_owned());
+        Connections::from_json(&text, lookup).expect("a document")
+    };
+    assert_eq!(read("one").changes(&read("one")).unchanged, ["a"]);
+    assert_eq!(read("one").changes(&read("two")).changed, ["a"]);
+}
+
+/// There is nothing to compare functions by.
+#[test]
+fn specification_made_in_code_is_the_same_as_its_clones() {
+    let made = || {
+        let config = Config::new("ws://localhost/socket/websocket").expect("a good URI");
+        Connections::new().with("a", config)
+    };
+    let one = made();
+    assert_eq!(one.changes(&one.clone()).unchanged, ["a"]);
+    assert_eq!(one.changes(&made()).changed, ["a"]);
+    let read = with("strict_payloads", &json!(false));
+    let spec = read.get("a").expect("it is there").clone();
+    let restart = spec.restart_policy().clone().intensity(9, std::time::Duration::from_secs(1));
+    let other = Connections::new().with("a", spec.clone().restart(restart));
+    assert_eq!(read.changes(&other).changed, ["a"]);
+    assert_eq!(read.changes(&Connections::new().with("a", spec)).unchanged, ["a"]);
+}
+
 #[cfg(feature = "tls")]
 #[test]
 fn files_for_tls_count_by_what_is_in_them() {
-    let own = |name: &str| {
+    let pem = |label: &str, der: &[u8]| {
         use base64::Engine as _;
+        let text = base64::engine::general_purpose::STANDARD.encode(der);
+        format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n").into_bytes()
+    };
+    let own = |name: &str| {
         let key = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
-        let text = base64::engine::general_purpose::STANDARD.encode(key.cert.der());
-        format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n").into_bytes()
+        pem("CERTIFICATE", key.cert.der())
     };
     let (first, second) = (own("localhost"), own("localhost"));
     let loaded = |file: &str, pem: &[u8]| {
@@ -150,5 +194,20 @@ fn files_for_tls_count_by_what_is_in_them() {
     let named = with("tls", &json!({"server_name": "localhost"}));
     let named = named.load_tls(|_| unreachable!("no file")).expect("a name");
     assert_eq!(before.changes(&named).changed, ["a"]);
+    let identity = || {
+        let made =
+            rcgen::generate_simple_self_signed(["device".to_owned()]).expect("a certificate");
+        let key = pem("PRIVATE KEY", &made.signing_key.serialize_der());
+        let certificate = pem("CERTIFICATE", made.cert.der());
+        (certificate, key)
+    };
+    let showing = |(certificate, key): &(Vec<u8>, Vec<u8>)| {
+        let files = json!({ "cert_file": "cert.pem", "key_file": "key.pem" });
+        let read = |path: &str| Ok(if path == "key.pem" { key } else { certificate }.clone());
+        with("tls", &files).load_tls(read).expect("an identity")
+    };
+    let (one, two) = (identity(), identity());
+    assert!(showing(&one).changes(&showing(&one)).is_empty());
+    assert_eq!(showing(&one).changes(&showing(&two)).changed, ["a"], "a rotated identity");
     assert!(!format!("{before:?}").contains("BEGIN"));
 }

@@ -3,7 +3,8 @@
 use core::time::Duration;
 
 use phx_proto::{
-    ChannelStatus, Connections, PendingReason, Problem, ProblemKind, Restart, Socket, Time,
+    Backoff, ChannelStatus, Connections, Options, PendingReason, Problem, ProblemKind, Restart,
+    Socket, Time,
 };
 use serde::de::IntoDeserializer as _;
 use serde_json::{Value, json};
@@ -149,7 +150,7 @@ fn every_mistake_has_a_message_that_says_what_to_do() {
         ),
         (
             &format!(r#"{uri}, "join_concurrency": 0"#),
-            r#"key "join_concurrency": join_concurrency must be at least 1"#,
+            r#"key "join_concurrency": it must be a whole number that is at least 1, and not too large"#,
         ),
     ] {
         assert_eq!(problems(members), [format!("connection \"a\", {message}")], "{members}");
@@ -172,9 +173,9 @@ fn all_problems_of_a_document_are_told_at_once() {
         error.problems().iter().map(about).collect::<Vec<_>>(),
         [
             (None, some("connection")),
+            (some("a"), some("uri")),
             (some("a"), some("header")),
             (some("a"), some("params")),
-            (some("a"), some("uri")),
             (some("b"), None),
             (some(""), None),
             (some("c"), None),
@@ -217,7 +218,7 @@ fn every_key_is_taken_and_none_is_lost() {
         "mailbox_bytes_max": 24, "read_buffer_bytes": 25000, "write_buffer_bytes": 26000,
         "strict_payloads": true, "tls": {"ca_file": "ca.pem", "server_name": "x"},
         "restart": "permanent", "max_restarts": 1, "max_restarts_msec": 1000,
-        "attributes": {"sessionid": "s"}"#;
+        "attributes": {"sessionid": "s"}, "close_rules": {"4001": "stop"}, "status_rules": {"404": "backoff"}"#;
     let connections = read(members);
     let spec = connections.get("a").expect("it is named so");
     let socket = Socket::new(spec.config().clone(), 1, Time::ZERO);
@@ -231,10 +232,78 @@ fn every_key_is_taken_and_none_is_lost() {
     let tls = spec.tls_files().expect("a tls key");
     assert_eq!((tls.ca_file.as_deref(), tls.server_name.as_deref()), (Some("ca.pem"), Some("x")));
     // Every key but the address is in the list above.
+    #[cfg(feature = "schema")]
+    every_key(members);
+}
+
+#[cfg(feature = "schema")]
+fn every_key(members: &str) {
     let schema = Connections::json_schema();
     let keys = schema["$defs"]["connection"]["properties"].as_object().expect("the keys");
     for key in keys.keys() {
         assert!(key == "uri" || members.contains(&format!("\"{key}\"")), "{key}");
+    }
+}
+
+/// What recordings write is read from documents too.
+#[test]
+fn delays_and_rules_can_be_written_in_full() {
+    let options = |members: &str| {
+        let connections = read(members);
+        Options::clone(connections.get("a").expect("it is named so").config())
+    };
+    let written = serde_json::to_string(&Options::default()).expect("plain data");
+    let written = written.trim_matches(['{', '}']);
+    assert_eq!(options(written), Options::default());
+    let delays = r#""rejoin_after_msec": {"schedule": {"exponential": {"first": 1.5, "factor": 2, "max": 9}}, "jitter": 0}"#;
+    let micros = |micros| Duration::from_micros(micros);
+    let growing = Backoff::exponential(micros(1_500), 2.0, micros(9_000)).expect("it grows");
+    let growing = growing.jitter(0.0).expect("a share");
+    assert_eq!(options(delays).rejoin_after, growing);
+    let uri = r#""uri": "ws://localhost/""#;
+    for (members, message) in [
+        (
+            r#""rejoin_after_msec": {"schedule": {"steps": []}}"#,
+            "a backoff needs at least one step",
+        ),
+        (
+            r#""rejoin_after_msec": {"schedule": {"steps": [1]}, "jitter": 2}"#,
+            "jitter is a share from 0 to 1",
+        ),
+        (
+            r#""rejoin_after_msec": {"schedule": {"steps": [1]}, "floors": 2}"#,
+            r#"there is no key "floors" in it; did you mean "floor"?"#,
+        ),
+        (r#""rejoin_after_msec": {"jitter": 1}"#, r#"the key "schedule" is missing in it"#),
+        (
+            r#""rejoin_after_msec": "1""#,
+            "it must be a list of milliseconds, or an object with a schedule, and it is a string",
+        ),
+        (r#""push_timeout_msec": -1"#, "it must be a number of milliseconds that is not negative"),
+        (r#""first_retry_spread_msec": [1]"#, "it must be a pair of milliseconds, [from, to]"),
+        (r#""first_retry_spread_msec": [1, 2, 3]"#, "a list of 3 values is too long"),
+        (
+            r#""close_rules": {"4001": "halt"}"#,
+            r#"it must be "retry", "retry_within_msec" or "stop""#,
+        ),
+        (r#""close_rules": {"soon": "stop"}"#, r#"the key "soon" in it is no code"#),
+        (
+            r#""status_rules": {"404": 1}"#,
+            r#"it must be "backoff", "refused", "unauthorized" or "stop", and it is a number"#,
+        ),
+        (r#""auto_join_channels": [["a", {}, 1]]"#, "a list of 3 values is too long"),
+        (r#""params": [["a"]]"#, "it must be a pair of a name and a value"),
+        (r#""params": {"a": []}"#, "its values must be strings, numbers or booleans"),
+        (r#""strict_payloads": "${EMPTY:-true}""#, "it must be true or false, and it is a string"),
+        (r#""max_push_bytes": "9""#, "it must be a number, and it is a string"),
+        (
+            r#""max_push_bytes": 1.5"#,
+            "it must be a whole number that is not negative, nor too large",
+        ),
+    ] {
+        let problems = problems(&format!("{uri}, {members}"));
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].ends_with(message), "{members}: {}", problems[0]);
     }
 }
 

@@ -16,8 +16,8 @@ use phx_proto::driver::Setup;
 use phx_proto::recording::{RecordedSocket, Recorder, Recording, RecordingError};
 use phx_proto::wire::{DecodeError, EncodeError, Message, Outgoing, Serializer, V1, V2};
 use phx_proto::{
-    Action, Config, ConnectionId, Credentials, Ended, Failure, Frame, JoinParams, Opened, Payload,
-    PushOptions, Refusal, Time,
+    Action, Backoff, CloseRule, Config, ConnectionId, Credentials, DelayRange, Ended, Failure,
+    Frame, JoinParams, Opened, Options, Payload, PushOptions, Refusal, StatusRule, Time,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -497,6 +497,109 @@ fn a_recording_that_is_none_names_the_line() {
     assert!(with(&[&foreign]).contains("vsn 3.0.0 cannot be replayed"));
     let uri = start.replace("ws://", "http://");
     assert!(with(&[&uri]).contains("the configuration: "));
+    let reserved = start.replace("\"room:auto\"", "\"phoenix\"");
+    assert!(with(&[&reserved]).contains("reserved for heartbeats"), "{}", with(&[&reserved]));
+}
+
+/// The start of a recording, as JSON.
+fn start(config: Config) -> (String, Value) {
+    let tape = Tape::default();
+    drop(RecordedSocket::new(config, 7, ms(0), Some(&tape.recorder())));
+    let text = tape.text();
+    let (header, start) = text.split_once('\n').expect("two lines");
+    (header.to_owned(), serde_json::from_str(start).expect("JSON"))
+}
+
+/// Options that all differ from their defaults.
+fn other_options() -> Options {
+    let nanos = Duration::from_nanos(1_234_567);
+    let range = DelayRange::new(nanos, nanos * 2).expect("a range");
+    let growing = Backoff::exponential(nanos, 1.5, nanos * 9).expect("it grows");
+    let steps = Backoff::steps([nanos, nanos * 3]).expect("steps").jitter(0.25).expect("a share");
+    let config = Config::new("wss://example.com/socket/websocket")
+        .expect("a good URI")
+        .connect_timeout(nanos)
+        .close_timeout(nanos)
+        .first_retry_spread(range)
+        .reconnect_after(growing)
+        .refused_after(steps.clone())
+        .retry_after_max(nanos)
+        .stable_after(nanos)
+        .max_retries(Some(7))
+        .max_elapsed(Some(nanos))
+        .close_rule(4001, CloseRule::Stop)
+        .close_rule(1000, CloseRule::RetryWithin(range))
+        .status_rule(404, StatusRule::Backoff)
+        .heartbeat_interval(nanos)
+        .heartbeat_timeout(nanos)
+        .write_stall_timeout(nanos)
+        .receive_rate_min(7)
+        .send_rate_min(7)
+        .progress_max(Duration::MAX)
+        .join_timeout(nanos)
+        .join_block_max(nanos)
+        .join_concurrency(7)
+        .expect("not zero")
+        .rejoin_after(steps.clone().floor(nanos))
+        .rejected_after(steps)
+        .join_rejections_max(7)
+        .leave_timeout(nanos)
+        .push_timeout(nanos)
+        .queued_pushes_max(7)
+        .queued_bytes_max(7)
+        .pushes_in_flight_max(7)
+        .expect("not zero")
+        .max_push_bytes(7)
+        .max_message_bytes(7)
+        .strict_payloads(true)
+        .mailbox(7, 7)
+        .expect("not zero")
+        .buffers(7, 7)
+        .expect("not zero");
+    Options::clone(&config)
+}
+
+/// A new option fails here until it is set above, so that what follows is about all of them.
+#[test]
+fn other_options_differ_from_every_default() {
+    let defaults = serde_json::to_value(Options::default()).expect("plain data");
+    for (key, value) in
+        serde_json::to_value(other_options()).expect("plain data").as_object().unwrap()
+    {
+        assert_ne!(*value, defaults[key], "{key}");
+    }
+}
+
+#[test]
+fn recording_has_every_option_exactly() {
+    let config = Config::new("wss://example.com/socket/websocket").expect("a good URI");
+    let (header, start) = start(config.options(other_options()));
+    let options = start["start"]["config"]["options"].clone();
+    let mut read: Options = serde_json::from_value(options.clone()).expect("options");
+    assert_eq!(serde_json::to_value(&read).expect("plain data"), options);
+    // Longer than the clock.
+    read.progress_max = Duration::MAX;
+    assert_eq!(read, other_options());
+    assert!(Recording::parse(&format!("{header}\n{start}")).is_ok());
+}
+
+/// Whatever the defaults of the version that reads it: what is not there is an error.
+#[test]
+fn recording_without_an_option_is_refused() {
+    let (header, start) = start(config());
+    let options = start["start"]["config"]["options"].as_object().expect("an object");
+    for key in options.keys() {
+        let mut less = start.clone();
+        less["start"]["config"]["options"].as_object_mut().expect("an object").remove(key);
+        let error = Recording::parse(&format!("{header}\n{less}")).unwrap_err().to_string();
+        assert!(error.contains(&format!("the option `{key}` is missing")), "{error}");
+    }
+    for (key, short) in [("reconnect_after_msec", json!([10, 50])), ("unknown", json!(1))] {
+        let mut other = start.clone();
+        other["start"]["config"]["options"][key] = short;
+        let error = Recording::parse(&format!("{header}\n{other}")).unwrap_err().to_string();
+        assert!(error.contains(key), "{error}");
+    }
 }
 
 proptest! {
