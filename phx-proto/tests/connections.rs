@@ -1,10 +1,13 @@
 //! Connections documents: what is read, and what each mistake is answered with.
 
+mod options;
+
 use core::time::Duration;
 
+use options::other_options;
 use phx_proto::{
     Backoff, ChannelStatus, Connections, Options, PendingReason, Problem, ProblemKind, Restart,
-    Socket, Time,
+    RestartPolicy, Socket, Time,
 };
 use serde::de::IntoDeserializer as _;
 use serde_json::{Value, json};
@@ -200,26 +203,15 @@ fn what_is_no_document_is_an_error_that_says_where() {
 
 #[test]
 fn every_key_is_taken_and_none_is_lost() {
-    let members = r#"
+    let connections = read(
+        r#"
         "allow_insecure": true, "connect_to": "127.0.0.1:1", "vsn": "1.0.0", "headers": [["X-A", "1"], ["X-A", "2"]],
         "params": {"n": 7, "yes": true}, "auth_token": "t",
         "auto_join_channels": {"room:a": {"x": 1}, "room:b": null},
-        "reconnect": true, "max_retries": 5, "max_elapsed_msec": 60000,
-        "reconnect_after_msec": [1], "rejoin_after_msec": [2], "refused_after_msec": [3],
-        "rejected_after_msec": [4], "first_retry_spread_msec": [5, 6],
-        "retry_after_max_msec": 7, "stable_after_msec": 8, "connect_timeout_msec": 9,
-        "close_timeout_msec": 10, "heartbeat_interval_msec": 0, "heartbeat_timeout_msec": 11,
-        "write_stall_timeout_msec": 12, "receive_rate_min": 27, "send_rate_min": 28, "progress_max_msec": 29,
-        "join_timeout_msec": 13, "join_block_max_msec": 14,
-        "leave_timeout_msec": 15, "push_timeout_msec": 16, "join_concurrency": 17,
-        "join_rejections_max": 18, "queued_pushes_max": 19, "queued_bytes_max": 20,
-        "pushes_in_flight_max": 27,
-        "max_push_bytes": 2100, "max_message_bytes": 22, "mailbox_messages_max": 23,
-        "mailbox_bytes_max": 24, "read_buffer_bytes": 25000, "write_buffer_bytes": 26000,
-        "strict_payloads": true, "tls": {"ca_file": "ca.pem", "server_name": "x"},
+        "reconnect": true, "tls": {"ca_file": "ca.pem", "server_name": "x"},
         "restart": "permanent", "max_restarts": 1, "max_restarts_msec": 1000,
-        "attributes": {"sessionid": "s"}, "close_rules": {"4001": "stop"}, "status_rules": {"404": "backoff"}"#;
-    let connections = read(members);
+        "attributes": {"sessionid": "s"}, "max_push_bytes": 2000"#,
+    );
     let spec = connections.get("a").expect("it is named so");
     let socket = Socket::new(spec.config().clone(), 1, Time::ZERO);
     let request = socket.connect_request().expect("an address that may be dialled");
@@ -231,18 +223,15 @@ fn every_key_is_taken_and_none_is_lost() {
     assert_eq!(socket.channels().count(), 2);
     let tls = spec.tls_files().expect("a tls key");
     assert_eq!((tls.ca_file.as_deref(), tls.server_name.as_deref()), (Some("ca.pem"), Some("x")));
-    // Every key but the address is in the list above.
-    #[cfg(feature = "schema")]
-    every_key(members);
-}
+    let policy = RestartPolicy::new(Restart::Permanent).intensity(1, Duration::from_secs(1));
+    assert_eq!(*spec.restart_policy(), policy);
+    assert_eq!(spec.attributes()["sessionid"], "s");
+    assert_eq!(spec.config().max_push_bytes, 2_000);
 
-#[cfg(feature = "schema")]
-fn every_key(members: &str) {
-    let schema = Connections::json_schema();
-    let keys = schema["$defs"]["connection"]["properties"].as_object().expect("the keys");
-    for key in keys.keys() {
-        assert!(key == "uri" || members.contains(&format!("\"{key}\"")), "{key}");
-    }
+    let options = serde_json::to_string(&other_options()).expect("plain data");
+    let connections = read(options.trim_matches(['{', '}']));
+    let config = connections.get("a").expect("it is named so").config();
+    assert_eq!(Options::clone(config), other_options());
 }
 
 /// What recordings write is read from documents too.
