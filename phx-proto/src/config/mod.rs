@@ -166,13 +166,14 @@ impl Deref for Config {
     }
 }
 
+/// The serializers of this crate, the usual one first.
+pub(crate) fn serializers() -> [Arc<dyn Serializer>; 2] {
+    [Arc::new(V2), Arc::new(V1)]
+}
+
 /// The serializer of a version of the protocol, if it is one of ours.
 pub(crate) fn serializer_of(vsn: &str) -> Option<Arc<dyn Serializer>> {
-    match vsn {
-        "2.0.0" => Some(Arc::new(V2)),
-        "1.0.0" => Some(Arc::new(V1)),
-        _ => None,
-    }
+    serializers().into_iter().find(|serializer| serializer.vsn() == vsn)
 }
 
 /// Why a message cannot be written.

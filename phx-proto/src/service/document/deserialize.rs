@@ -174,7 +174,7 @@ fn in_words(expected: String) -> String {
 }
 
 /// `"a", "b" or "c"`.
-fn either(names: &[&str]) -> String {
+pub(super) fn either<T: core::fmt::Debug>(names: &[T]) -> String {
     let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
     match quoted.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),

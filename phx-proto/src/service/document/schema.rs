@@ -147,7 +147,7 @@ macro_rules! schema {
 
 schema!(Pairs => pairs(&json!({"type": "string"})));
 schema!(Vsn => {
-    let mut schema = json_schema!({"enum": Vsn::ALL});
+    let mut schema = json_schema!({"enum": Vsn::all()});
     or_reference(&mut schema);
     schema
 });

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use crate::config::serializer_of;
+use super::deserialize::either;
+use crate::config::{serializer_of, serializers};
 use crate::topic::Topic;
 use crate::wire::Serializer;
 
@@ -151,7 +152,9 @@ impl<'de> Deserialize<'de> for Channels {
 pub(super) struct Vsn(String);
 
 impl Vsn {
-    pub(super) const ALL: [&str; 2] = ["2.0.0", "1.0.0"];
+    pub(super) fn all() -> Vec<String> {
+        serializers().iter().map(|serializer| serializer.vsn().to_owned()).collect()
+    }
 
     pub(super) fn of(serializer: &dyn Serializer) -> Self {
         Self(serializer.vsn().to_owned())
@@ -168,7 +171,7 @@ impl TryFrom<String> for Vsn {
     fn try_from(vsn: String) -> Result<Self, String> {
         match serializer_of(&vsn) {
             Some(_) => Ok(Self(vsn)),
-            None => Err("it must be \"2.0.0\" or \"1.0.0\"".to_owned()),
+            None => Err(format!("it must be {}", either(&Self::all()))),
         }
     }
 }
