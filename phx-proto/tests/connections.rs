@@ -268,6 +268,11 @@ fn delays_and_rules_can_be_written_in_full() {
             r#""rejoin_after_msec": "1""#,
             "it must be a list of milliseconds, or an object with a schedule, and it is a string",
         ),
+        (r#""tls": ["ca.pem"]"#, "it must be an object, and it is a list"),
+        (
+            r#""rejoin_after_msec": {"schedule": {"exponential": [1, 2, 3]}}"#,
+            "it must be an object, and it is a list",
+        ),
         (r#""push_timeout_msec": -1"#, "it must be a number of milliseconds that is not negative"),
         (r#""first_retry_spread_msec": [1]"#, "it must be a pair of milliseconds, [from, to]"),
         (r#""first_retry_spread_msec": [1, 2, 3]"#, "a list of 3 values is too long"),

@@ -88,10 +88,18 @@ fn property(key: &str, mut schema: Value) -> Value {
     schema
 }
 
-/// Ranges in place of formats that no standard knows, and no documentation for readers of Rust.
+/// Ranges in place of formats that no standard knows, a list of strings in place of a schema for each,
+/// and no documentation for readers of Rust.
 fn plain(schema: &mut Schema) {
     schema.remove("description");
     schema.remove("default");
+    let strings = schema.get("oneOf").and_then(Value::as_array).and_then(|variants| {
+        variants.iter().map(|variant| variant.get("const").cloned()).collect::<Option<Value>>()
+    });
+    if let Some(strings) = strings {
+        schema.remove("oneOf");
+        schema.insert("enum".to_owned(), strings);
+    }
     let maximum = match schema.remove("format").as_ref().and_then(Value::as_str) {
         Some("uint32") => u32::MAX.into(),
         Some("uint64" | "uint") => u64::MAX,
