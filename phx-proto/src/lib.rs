@@ -96,6 +96,7 @@
 //! | `driver` | async handles and the future that drives them, over any runtime; recordings that can be replayed |
 //! | `upgrade` | the HTTP upgrade, and the tunnel through an HTTP or SOCKS5 proxy, as pure machines |
 //! | `websocket` | WebSocket as a pure machine, from the upgrade to the closing handshake: bytes in, bytes out |
+//! | `schema` | `Connections::json_schema`: the JSON Schema of a document of connections |
 //! | `tls` | `Tls`: whom `wss://` trusts; `tls-native-roots` adds the roots of the system |
 //! | `tracing` | what the driver sees, as events of the `tracing` crate |
 //! | `testing` | for your tests too: a pure Phoenix-like server, simulated worlds, and with `driver` a scripted server for programs that use the handles |
@@ -130,7 +131,7 @@ pub use crate::config::join_params::{JoinAttempt, JoinParams, ParamsPanicked};
 #[cfg(feature = "tls")]
 pub use crate::config::tls::{Roots, Tls, TlsError};
 pub use crate::config::{
-    CloseRule, Config, ConfigError, Credentials, Proxy, Secret, StatusRule, Uri,
+    CloseRule, Config, ConfigError, Credentials, Options, Proxy, Secret, StatusRule, TlsFiles, Uri,
 };
 pub use crate::event::action::{Action, ConnectRequest};
 pub use crate::event::cause::{
@@ -150,7 +151,6 @@ pub use crate::id::{ConnectionId, InterestId, PushId, Ref};
 pub use crate::presence::{Presence, PresenceChange, PresenceEntry, PresenceError, PresenceMeta};
 pub use crate::service::document::{
     ConnectionChanges, ConnectionSpec, Connections, ConnectionsError, Problem, ProblemKind,
-    TlsFiles,
 };
 pub use crate::service::router::{
     CloudEvent, EventData, EventIds, EventValue, PatternError, Routed, Router, TopicPattern,

@@ -22,6 +22,11 @@ impl Topic {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it is the topic of heartbeats, which cannot be joined.
+    pub(crate) fn is_reserved(&self) -> bool {
+        &*self.0 == PHOENIX
+    }
 }
 
 impl Deref for Topic {

@@ -1,6 +1,9 @@
 //! What a reload has to do: which connections of two documents are the same.
 
-use phx_proto::Connections;
+mod options;
+
+use options::other_options;
+use phx_proto::{Config, Connections, Options};
 use serde_json::{Value, json};
 
 fn read(connections: &Value) -> Connections {
@@ -32,89 +35,51 @@ fn names_are_added_removed_changed_or_unchanged() {
     assert_eq!(before.changes(&Connections::new()).removed, ["gone", "other", "same"]);
 }
 
-/// Two values of every key, neither of them the default.
-fn every_key() -> Vec<(&'static str, Value, Value)> {
-    let millis = |key| (key, json!(71_000), json!(72_000));
-    let steps = |key| (key, json!([71_000]), json!([71_000, 72_000]));
-    let number = |key| (key, json!(7_100), json!(7_200));
-    let mut keys = vec![
+/// Two values of every key that is no option, neither of them the default.
+fn own_keys() -> [(&'static str, Value, Value); 14] {
+    [
         ("allow_insecure", json!(true), json!(false)),
         ("attributes", json!({"sessionid": "x"}), json!({"sessionid": "y"})),
         ("auth_token", json!("s3cret"), json!("another")),
         ("auto_join_channels", json!({"room:a": {"x": 1}}), json!({"room:a": {"x": 2}})),
         ("connect_to", json!("127.0.0.1:1"), json!("127.0.0.1:2")),
-        ("first_retry_spread_msec", json!([1, 2]), json!([1, 3])),
         ("headers", json!({"x-key": "s3cret"}), json!({"x-key": "another"})),
-        ("join_concurrency", json!(2), json!(3)),
+        ("max_restarts", json!(7_100), json!(7_200)),
+        ("max_restarts_msec", json!(71_000), json!(72_000)),
         ("params", json!({"token": "s3cret"}), json!({"token": "another"})),
         ("reconnect", json!(false), json!(true)),
         ("restart", json!("permanent"), json!("temporary")),
-        ("strict_payloads", json!(true), json!(false)),
         ("tls", json!({"ca_file": "a.pem"}), json!({"ca_file": "b.pem"})),
         ("uri", json!("ws://localhost/a?key=s3cret"), json!("ws://localhost/a?key=another")),
         ("vsn", json!("1.0.0"), json!("2.0.0")),
-    ];
-    keys.extend(["reconnect", "rejoin", "refused", "rejected"].map(|what| match what {
-        "reconnect" => steps("reconnect_after_msec"),
-        "rejoin" => steps("rejoin_after_msec"),
-        "refused" => steps("refused_after_msec"),
-        _ => steps("rejected_after_msec"),
-    }));
-    keys.extend(
-        [
-            "close_timeout_msec",
-            "connect_timeout_msec",
-            "heartbeat_interval_msec",
-            "heartbeat_timeout_msec",
-            "join_block_max_msec",
-            "join_timeout_msec",
-            "leave_timeout_msec",
-            "max_elapsed_msec",
-            "max_restarts_msec",
-            "progress_max_msec",
-            "push_timeout_msec",
-            "retry_after_max_msec",
-            "stable_after_msec",
-            "write_stall_timeout_msec",
-        ]
-        .map(millis),
-    );
-    keys.extend(
-        [
-            "join_rejections_max",
-            "mailbox_bytes_max",
-            "mailbox_messages_max",
-            "max_message_bytes",
-            "max_push_bytes",
-            "max_restarts",
-            "max_retries",
-            "pushes_in_flight_max",
-            "queued_bytes_max",
-            "queued_pushes_max",
-            "read_buffer_bytes",
-            "receive_rate_min",
-            "send_rate_min",
-            "write_buffer_bytes",
-        ]
-        .map(number),
-    );
-    keys
+    ]
 }
 
 #[test]
 fn each_key_by_itself_makes_a_difference() {
-    let keys = every_key();
+    let options = |options: Options| match serde_json::to_value(options) {
+        Ok(Value::Object(options)) => options,
+        other => panic!("{other:?}"),
+    };
+    let (defaults, others) = (options(Options::default()), options(other_options()));
+    let options = others.iter().map(|(key, value)| (&**key, value.clone(), defaults[key].clone()));
+    let keys: Vec<_> = own_keys().into_iter().chain(options).collect();
     for (key, one, two) in &keys {
         let (one, two) = (with(key, one), with(key, two));
         assert_eq!(one.changes(&two).changed, ["a"], "{key}");
         assert_eq!(one.changes(&one.clone()).unchanged, ["a"], "{key}");
         assert!(!format!("{:?}", one.changes(&two)).contains("s3cret"));
     }
-    let schema = Connections::json_schema();
-    let known = schema["$defs"]["connection"]["properties"].as_object().expect("the keys");
-    let mut covered: Vec<&str> = keys.iter().map(|(key, ..)| *key).collect();
-    covered.sort_unstable();
-    assert_eq!(covered, known.keys().collect::<Vec<_>>());
+    #[cfg(feature = "schema")]
+    {
+        let schema = Connections::json_schema();
+        let known = schema["$defs"]["connection"]["properties"].as_object().expect("the keys");
+        let mut covered: Vec<&str> = keys.iter().map(|(key, ..)| *key).collect();
+        covered.sort_unstable();
+        let mut known: Vec<&str> = known.keys().map(String::as_str).collect();
+        known.sort_unstable();
+        assert_eq!(covered, known);
+    }
 }
 
 #[test]
@@ -130,14 +95,50 @@ fn how_a_document_is_written_makes_none() {
     assert!(topics.changes(&with("auto_join_channels", &json!({"room:a": null}))).is_empty());
 }
 
+/// The document says the same; what its variable holds does not.
+#[test]
+fn rotated_secret_is_a_change() {
+    let text = json!({"connections": {"a": {
+        "uri": "ws://localhost/socket/websocket", "auth_token": "${TOKEN}",
+    }}})
+    .to_string();
+    let read = |token: &str| {
+        let lookup = |name: &str| (name == "TOKEN").then(|| token.to_owned());
+        Connections::from_json(&text, lookup).expect("a document")
+    };
+    assert_eq!(read("one").changes(&read("one")).unchanged, ["a"]);
+    assert_eq!(read("one").changes(&read("two")).changed, ["a"]);
+}
+
+/// There is nothing to compare functions by.
+#[test]
+fn specification_made_in_code_is_the_same_as_its_clones() {
+    let made = || {
+        let config = Config::new("ws://localhost/socket/websocket").expect("a good URI");
+        Connections::new().with("a", config)
+    };
+    let one = made();
+    assert_eq!(one.changes(&one.clone()).unchanged, ["a"]);
+    assert_eq!(one.changes(&made()).changed, ["a"]);
+    let read = with("strict_payloads", &json!(false));
+    let spec = read.get("a").expect("it is there").clone();
+    let restart = spec.restart_policy().clone().intensity(9, std::time::Duration::from_secs(1));
+    let other = Connections::new().with("a", spec.clone().restart(restart));
+    assert_eq!(read.changes(&other).changed, ["a"]);
+    assert_eq!(read.changes(&Connections::new().with("a", spec)).unchanged, ["a"]);
+}
+
 #[cfg(feature = "tls")]
 #[test]
 fn files_for_tls_count_by_what_is_in_them() {
-    let own = |name: &str| {
+    let pem = |label: &str, der: &[u8]| {
         use base64::Engine as _;
+        let text = base64::engine::general_purpose::STANDARD.encode(der);
+        format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n").into_bytes()
+    };
+    let own = |name: &str| {
         let key = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
-        let text = base64::engine::general_purpose::STANDARD.encode(key.cert.der());
-        format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n").into_bytes()
+        pem("CERTIFICATE", key.cert.der())
     };
     let (first, second) = (own("localhost"), own("localhost"));
     let loaded = |file: &str, pem: &[u8]| {
@@ -150,5 +151,20 @@ fn files_for_tls_count_by_what_is_in_them() {
     let named = with("tls", &json!({"server_name": "localhost"}));
     let named = named.load_tls(|_| unreachable!("no file")).expect("a name");
     assert_eq!(before.changes(&named).changed, ["a"]);
+    let identity = || {
+        let made =
+            rcgen::generate_simple_self_signed(["device".to_owned()]).expect("a certificate");
+        let key = pem("PRIVATE KEY", &made.signing_key.serialize_der());
+        let certificate = pem("CERTIFICATE", made.cert.der());
+        (certificate, key)
+    };
+    let showing = |(certificate, key): &(Vec<u8>, Vec<u8>)| {
+        let files = json!({ "cert_file": "cert.pem", "key_file": "key.pem" });
+        let read = |path: &str| Ok(if path == "key.pem" { key } else { certificate }.clone());
+        with("tls", &files).load_tls(read).expect("an identity")
+    };
+    let (one, two) = (identity(), identity());
+    assert!(showing(&one).changes(&showing(&one)).is_empty());
+    assert_eq!(showing(&one).changes(&showing(&two)).changed, ["a"], "a rotated identity");
     assert!(!format!("{before:?}").contains("BEGIN"));
 }

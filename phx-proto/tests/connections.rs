@@ -1,9 +1,13 @@
 //! Connections documents: what is read, and what each mistake is answered with.
 
+mod options;
+
 use core::time::Duration;
 
+use options::other_options;
 use phx_proto::{
-    ChannelStatus, Connections, PendingReason, Problem, ProblemKind, Restart, Socket, Time,
+    Backoff, ChannelStatus, Connections, Options, PendingReason, Problem, ProblemKind, Restart,
+    RestartPolicy, Socket, Time,
 };
 use serde::de::IntoDeserializer as _;
 use serde_json::{Value, json};
@@ -149,7 +153,7 @@ fn every_mistake_has_a_message_that_says_what_to_do() {
         ),
         (
             &format!(r#"{uri}, "join_concurrency": 0"#),
-            r#"key "join_concurrency": join_concurrency must be at least 1"#,
+            r#"key "join_concurrency": it must be a whole number that is at least 1, and not too large"#,
         ),
     ] {
         assert_eq!(problems(members), [format!("connection \"a\", {message}")], "{members}");
@@ -172,9 +176,9 @@ fn all_problems_of_a_document_are_told_at_once() {
         error.problems().iter().map(about).collect::<Vec<_>>(),
         [
             (None, some("connection")),
+            (some("a"), some("uri")),
             (some("a"), some("header")),
             (some("a"), some("params")),
-            (some("a"), some("uri")),
             (some("b"), None),
             (some(""), None),
             (some("c"), None),
@@ -199,26 +203,15 @@ fn what_is_no_document_is_an_error_that_says_where() {
 
 #[test]
 fn every_key_is_taken_and_none_is_lost() {
-    let members = r#"
+    let connections = read(
+        r#"
         "allow_insecure": true, "connect_to": "127.0.0.1:1", "vsn": "1.0.0", "headers": [["X-A", "1"], ["X-A", "2"]],
         "params": {"n": 7, "yes": true}, "auth_token": "t",
         "auto_join_channels": {"room:a": {"x": 1}, "room:b": null},
-        "reconnect": true, "max_retries": 5, "max_elapsed_msec": 60000,
-        "reconnect_after_msec": [1], "rejoin_after_msec": [2], "refused_after_msec": [3],
-        "rejected_after_msec": [4], "first_retry_spread_msec": [5, 6],
-        "retry_after_max_msec": 7, "stable_after_msec": 8, "connect_timeout_msec": 9,
-        "close_timeout_msec": 10, "heartbeat_interval_msec": 0, "heartbeat_timeout_msec": 11,
-        "write_stall_timeout_msec": 12, "receive_rate_min": 27, "send_rate_min": 28, "progress_max_msec": 29,
-        "join_timeout_msec": 13, "join_block_max_msec": 14,
-        "leave_timeout_msec": 15, "push_timeout_msec": 16, "join_concurrency": 17,
-        "join_rejections_max": 18, "queued_pushes_max": 19, "queued_bytes_max": 20,
-        "pushes_in_flight_max": 27,
-        "max_push_bytes": 2100, "max_message_bytes": 22, "mailbox_messages_max": 23,
-        "mailbox_bytes_max": 24, "read_buffer_bytes": 25000, "write_buffer_bytes": 26000,
-        "strict_payloads": true, "tls": {"ca_file": "ca.pem", "server_name": "x"},
+        "reconnect": true, "tls": {"ca_file": "ca.pem", "server_name": "x"},
         "restart": "permanent", "max_restarts": 1, "max_restarts_msec": 1000,
-        "attributes": {"sessionid": "s"}"#;
-    let connections = read(members);
+        "attributes": {"sessionid": "s"}, "max_push_bytes": 2000"#,
+    );
     let spec = connections.get("a").expect("it is named so");
     let socket = Socket::new(spec.config().clone(), 1, Time::ZERO);
     let request = socket.connect_request().expect("an address that may be dialled");
@@ -230,11 +223,81 @@ fn every_key_is_taken_and_none_is_lost() {
     assert_eq!(socket.channels().count(), 2);
     let tls = spec.tls_files().expect("a tls key");
     assert_eq!((tls.ca_file.as_deref(), tls.server_name.as_deref()), (Some("ca.pem"), Some("x")));
-    // Every key but the address is in the list above.
-    let schema = Connections::json_schema();
-    let keys = schema["$defs"]["connection"]["properties"].as_object().expect("the keys");
-    for key in keys.keys() {
-        assert!(key == "uri" || members.contains(&format!("\"{key}\"")), "{key}");
+    let policy = RestartPolicy::new(Restart::Permanent).intensity(1, Duration::from_secs(1));
+    assert_eq!(*spec.restart_policy(), policy);
+    assert_eq!(spec.attributes()["sessionid"], "s");
+    assert_eq!(spec.config().max_push_bytes, 2_000);
+
+    let options = serde_json::to_string(&other_options()).expect("plain data");
+    let connections = read(options.trim_matches(['{', '}']));
+    let config = connections.get("a").expect("it is named so").config();
+    assert_eq!(Options::clone(config), other_options());
+}
+
+/// What recordings write is read from documents too.
+#[test]
+fn delays_and_rules_can_be_written_in_full() {
+    let options = |members: &str| {
+        let connections = read(members);
+        Options::clone(connections.get("a").expect("it is named so").config())
+    };
+    let written = serde_json::to_string(&Options::default()).expect("plain data");
+    let written = written.trim_matches(['{', '}']);
+    assert_eq!(options(written), Options::default());
+    let delays = r#""rejoin_after_msec": {"schedule": {"exponential": {"first": 1.5, "factor": 2, "max": 9}}, "jitter": 0}"#;
+    let micros = |micros| Duration::from_micros(micros);
+    let growing = Backoff::exponential(micros(1_500), 2.0, micros(9_000)).expect("it grows");
+    let growing = growing.jitter(0.0).expect("a share");
+    assert_eq!(options(delays).rejoin_after, growing);
+    let uri = r#""uri": "ws://localhost/""#;
+    for (members, message) in [
+        (
+            r#""rejoin_after_msec": {"schedule": {"steps": []}}"#,
+            "a backoff needs at least one step",
+        ),
+        (
+            r#""rejoin_after_msec": {"schedule": {"steps": [1]}, "jitter": 2}"#,
+            "jitter is a share from 0 to 1",
+        ),
+        (
+            r#""rejoin_after_msec": {"schedule": {"steps": [1]}, "floors": 2}"#,
+            r#"there is no key "floors" in it; did you mean "floor"?"#,
+        ),
+        (r#""rejoin_after_msec": {"jitter": 1}"#, r#"the key "schedule" is missing in it"#),
+        (
+            r#""rejoin_after_msec": "1""#,
+            "it must be a list of milliseconds, or an object with a schedule, and it is a string",
+        ),
+        (r#""tls": ["ca.pem"]"#, "it must be an object, and it is a list"),
+        (
+            r#""rejoin_after_msec": {"schedule": {"exponential": [1, 2, 3]}}"#,
+            "it must be an object, and it is a list",
+        ),
+        (r#""push_timeout_msec": -1"#, "it must be a number of milliseconds that is not negative"),
+        (r#""first_retry_spread_msec": [1]"#, "it must be a pair of milliseconds, [from, to]"),
+        (r#""first_retry_spread_msec": [1, 2, 3]"#, "a list of 3 values is too long"),
+        (
+            r#""close_rules": {"4001": "halt"}"#,
+            r#"it must be "retry", "retry_within_msec" or "stop""#,
+        ),
+        (r#""close_rules": {"soon": "stop"}"#, r#"the key "soon" in it is no code"#),
+        (
+            r#""status_rules": {"404": 1}"#,
+            r#"it must be "backoff", "refused", "unauthorized" or "stop", and it is a number"#,
+        ),
+        (r#""auto_join_channels": [["a", {}, 1]]"#, "a list of 3 values is too long"),
+        (r#""params": [["a"]]"#, "it must be a pair of a name and a value"),
+        (r#""params": {"a": []}"#, "its values must be strings, numbers or booleans"),
+        (r#""strict_payloads": "${EMPTY:-true}""#, "it must be true or false, and it is a string"),
+        (r#""max_push_bytes": "9""#, "it must be a number, and it is a string"),
+        (
+            r#""max_push_bytes": 1.5"#,
+            "it must be a whole number that is not negative, nor too large",
+        ),
+    ] {
+        let problems = problems(&format!("{uri}, {members}"));
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].ends_with(message), "{members}: {}", problems[0]);
     }
 }
 

@@ -3,6 +3,7 @@
 mod cases;
 mod memory;
 mod ops;
+mod options;
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
@@ -12,12 +13,13 @@ use cases::{cases, regressions};
 use memory::{Bench, next, poll, ready};
 use ops::strategy;
 use ops::world::World;
+use options::other_options;
 use phx_proto::driver::Setup;
 use phx_proto::recording::{RecordedSocket, Recorder, Recording, RecordingError};
 use phx_proto::wire::{DecodeError, EncodeError, Message, Outgoing, Serializer, V1, V2};
 use phx_proto::{
-    Action, Config, ConnectionId, Credentials, Ended, Failure, Frame, JoinParams, Opened, Payload,
-    PushOptions, Refusal, Time,
+    Action, Config, ConnectionId, Credentials, Ended, Failure, Frame, JoinParams, Opened, Options,
+    Payload, PushOptions, Refusal, Time,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -497,6 +499,46 @@ fn a_recording_that_is_none_names_the_line() {
     assert!(with(&[&foreign]).contains("vsn 3.0.0 cannot be replayed"));
     let uri = start.replace("ws://", "http://");
     assert!(with(&[&uri]).contains("the configuration: "));
+    let reserved = start.replace("\"room:auto\"", "\"phoenix\"");
+    assert!(with(&[&reserved]).contains("reserved for heartbeats"), "{}", with(&[&reserved]));
+}
+
+/// The start of a recording, as JSON.
+fn start(config: Config) -> (String, Value) {
+    let tape = Tape::default();
+    drop(RecordedSocket::new(config, 7, ms(0), Some(&tape.recorder())));
+    let text = tape.text();
+    let (header, start) = text.split_once('\n').expect("two lines");
+    (header.to_owned(), serde_json::from_str(start).expect("JSON"))
+}
+
+#[test]
+fn recording_has_every_option_exactly() {
+    let config = Config::new("wss://example.com/socket/websocket").expect("a good URI");
+    let (header, start) = start(config.options(other_options()));
+    let options = start["start"]["config"]["options"].clone();
+    let read: Options = serde_json::from_value(options).expect("options");
+    assert_eq!(read, other_options());
+    assert!(Recording::parse(&format!("{header}\n{start}")).is_ok());
+}
+
+/// Whatever the defaults of the version that reads it: what is not there is an error.
+#[test]
+fn recording_without_an_option_is_refused() {
+    let (header, start) = start(config());
+    let options = start["start"]["config"]["options"].as_object().expect("an object");
+    for key in options.keys() {
+        let mut less = start.clone();
+        less["start"]["config"]["options"].as_object_mut().expect("an object").remove(key);
+        let error = Recording::parse(&format!("{header}\n{less}")).unwrap_err().to_string();
+        assert!(error.contains(&format!("the option `{key}` is missing")), "{error}");
+    }
+    for (key, short) in [("reconnect_after_msec", json!([10, 50])), ("unknown", json!(1))] {
+        let mut other = start.clone();
+        other["start"]["config"]["options"][key] = short;
+        let error = Recording::parse(&format!("{header}\n{other}")).unwrap_err().to_string();
+        assert!(error.contains(key), "{error}");
+    }
 }
 
 proptest! {

@@ -47,6 +47,7 @@
 //! | --- | --- |
 //! | `tls` (default) | `wss://`, over rustls with ring; Mozilla's roots unless [`Config::tls`] says otherwise |
 //! | `tls-native-roots` | [`Roots::native`]: the certificate authorities of the operating system |
+//! | `schema` | `Connections::json_schema`: the JSON Schema of a document of connections |
 //! | `tracing` | what happens, as events of the `tracing` crate with the target `phx` |
 //! | `testing` | [`testing::Listener`]: a Phoenix-like server on a TCP port, for your tests too |
 //! | `cli` | the command `phx` |

@@ -119,6 +119,19 @@ fn values() -> Vec<Value> {
         json!({"key_file": "x"}),
         json!({"cert_file": "x", "key_file": "x"}),
         json!({"server_name": "x", "colour": "x"}),
+        json!({"4001": "stop", "1000": "retry"}),
+        json!({"1012": {"retry_within_msec": [1, 2.5]}}),
+        json!({"1012": {"retry_within_msec": [1]}}),
+        json!({"1012": {"retry_within_msec": [1, 2], "stop": null}}),
+        json!({"404": "backoff"}),
+        json!({"schedule": {"steps": [1, 2.5]}, "jitter": 0.25, "floor": 0}),
+        json!({"schedule": {"steps": []}}),
+        json!({"schedule": {"exponential": {"first": 1, "factor": 2, "max": 9}}}),
+        json!({"schedule": {"exponential": {"first": 1, "factor": 1, "max": 9}}}),
+        json!({"schedule": {"exponential": {"first": 1, "factor": 2}}}),
+        json!({"schedule": {"exponential": [1, 2, 9]}}),
+        json!({"schedule": {"steps": [1]}, "jitter": 1.5}),
+        json!({"jitter": 0.25}),
     ]);
     values
 }

@@ -261,7 +261,7 @@ pub(super) enum Discarded {
 impl State {
     fn new(socket: RecordedSocket, seed: u64) -> Self {
         Self {
-            read_buffer: ReadBuffer::new(socket.config().read_buffer_bytes),
+            read_buffer: ReadBuffer::new(socket.config().read_buffer_bytes.get()),
             socket,
             todo: VecDeque::new(),
             driver: Parked::new(),
@@ -309,7 +309,7 @@ impl State {
 /// # What the driver reads
 impl State {
     pub(super) fn handle_opened(&mut self, now: Time, id: ConnectionId, opened: Opened) {
-        self.read_buffer = ReadBuffer::new(self.socket.config().read_buffer_bytes);
+        self.read_buffer = ReadBuffer::new(self.socket.config().read_buffer_bytes.get());
         self.socket.handle_opened(now, id, opened);
     }
 

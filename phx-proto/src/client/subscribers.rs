@@ -116,7 +116,7 @@ impl State {
     ) -> Arc<Subscriber> {
         let config = self.socket.config();
         let mut mailbox = Mailbox::new(Limits {
-            messages: config.mailbox_messages_max,
+            messages: config.mailbox_messages_max.get(),
             bytes: config.mailbox_bytes_max,
             policy,
         });
@@ -274,7 +274,7 @@ impl State {
 impl State {
     pub(super) fn add_signals(&mut self) -> WaiterId {
         let config = self.socket.config();
-        self.add_signals_up_to(config.mailbox_messages_max, config.mailbox_bytes_max)
+        self.add_signals_up_to(config.mailbox_messages_max.get(), config.mailbox_bytes_max)
     }
 
     pub(super) fn add_signals_up_to(&mut self, signals: usize, bytes: usize) -> WaiterId {

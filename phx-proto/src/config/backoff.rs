@@ -8,9 +8,15 @@
 //! `[max(floor, d·(1−jitter)), max(floor, d)]`. Jitter defaults to one half: phoenix.js has none,
 //! and every deploy of a busy server then meets all its clients at once.
 
+use core::fmt;
 use core::time::Duration;
 use std::borrow::Cow;
 
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::msec::{Length, Msec};
 use crate::config::ConfigError;
 use crate::time::nanos;
 
@@ -18,8 +24,13 @@ use crate::time::nanos;
 /// make a client hammer its server.
 const FLOOR: Duration = Duration::from_millis(10);
 
-/// A closed range of delays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The jitter unless configured otherwise, in millionths.
+const JITTER_PPM: u32 = 500_000;
+
+/// A closed range of delays. Written as a pair of milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(into = "Ends", try_from = "Ends")]
 pub struct DelayRange {
     min: Duration,
     max: Duration,
@@ -72,7 +83,30 @@ impl DelayRange {
     }
 }
 
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(expecting = "a pair of milliseconds, [from, to]")]
+struct Ends(#[serde(with = "Msec")] Duration, #[serde(with = "Msec")] Duration);
+
+impl From<DelayRange> for Ends {
+    fn from(DelayRange { min, max }: DelayRange) -> Self {
+        Self(min, max)
+    }
+}
+
+impl TryFrom<Ends> for DelayRange {
+    type Error = ConfigError;
+
+    fn try_from(Ends(min, max): Ends) -> Result<Self, ConfigError> {
+        Self::new(min, max)
+    }
+}
+
 /// A schedule of delays with jitter and a floor.
+///
+/// In a document it is a list of milliseconds, or an object with everything:
+/// `{"schedule": {"steps": [100, 1000]}, "jitter": 0.5, "floor": 10}`, or
+/// `{"exponential": {"first": 100, "factor": 2, "max": 30000}}` for the schedule.
 ///
 /// ```
 /// use core::time::Duration;
@@ -92,10 +126,19 @@ pub struct Backoff {
     pub(crate) floor: Duration,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Schedule {
-    Steps(Cow<'static, [Duration]>),
-    Exponential { first: Duration, factor_ppm: u64, max: Duration },
+    Steps(#[serde(with = "Steps")] Cow<'static, [Duration]>),
+    Exponential {
+        #[serde(with = "Msec")]
+        first: Duration,
+        #[serde(rename = "factor", with = "Factor")]
+        factor_ppm: u64,
+        #[serde(with = "Msec")]
+        max: Duration,
+    },
 }
 
 impl Backoff {
@@ -110,6 +153,11 @@ impl Backoff {
             return Err(ConfigError::EmptyBackoff);
         }
         Ok(Self::from_schedule(Schedule::Steps(Cow::Owned(steps))))
+    }
+
+    /// Steps that take no memory. There must be one.
+    pub(super) const fn fixed(steps: &'static [Duration]) -> Self {
+        Self::from_schedule(Schedule::Steps(Cow::Borrowed(steps)))
     }
 
     /// [`steps`](Self::steps) in milliseconds, as Phoenix's own clients write them.
@@ -128,15 +176,12 @@ impl Backoff {
     ///
     /// [`ConfigError::BackoffFactor`] when `factor` is not a number from 1.01 to 1000.
     pub fn exponential(first: Duration, factor: f64, max: Duration) -> Result<Self, ConfigError> {
-        if !(1.01..=1_000.0).contains(&factor) {
-            return Err(ConfigError::BackoffFactor);
-        }
-        let factor_ppm = (factor * 1e6).round() as u64;
+        let factor_ppm = factor_ppm(factor)?;
         Ok(Self::from_schedule(Schedule::Exponential { first, factor_ppm, max }))
     }
 
     const fn from_schedule(schedule: Schedule) -> Self {
-        Self { schedule, jitter_ppm: 500_000, floor: FLOOR }
+        Self { schedule, jitter_ppm: JITTER_PPM, floor: FLOOR }
     }
 
     /// The share of each delay that is left to chance: 0 for none, 1 for all of it. Default 0.5.
@@ -145,10 +190,7 @@ impl Backoff {
     ///
     /// [`ConfigError::Jitter`] when `jitter` is not a number from 0 to 1.
     pub fn jitter(mut self, jitter: f64) -> Result<Self, ConfigError> {
-        if !(0.0..=1.0).contains(&jitter) {
-            return Err(ConfigError::Jitter);
-        }
-        self.jitter_ppm = (jitter * 1e6).round() as u32;
+        self.jitter_ppm = jitter_ppm(jitter)?;
         Ok(self)
     }
 
@@ -236,48 +278,150 @@ fn growing(first: u64, factor_ppm: u64) -> impl Iterator<Item = u64> {
     })
 }
 
-/// The default schedules; each is documented at its setter in [`Config`](crate::Config).
-pub(crate) mod defaults {
-    use core::time::Duration;
+fn factor_ppm(factor: f64) -> Result<u64, ConfigError> {
+    let allowed = (1.01..=1_000.0).contains(&factor);
+    allowed.then(|| (factor * 1e6).round() as u64).ok_or(ConfigError::BackoffFactor)
+}
+
+fn jitter_ppm(jitter: f64) -> Result<u32, ConfigError> {
+    let allowed = (0.0..=1.0).contains(&jitter);
+    allowed.then(|| (jitter * 1e6).round() as u32).ok_or(ConfigError::Jitter)
+}
+
+/// The parts of a [`Backoff`] as they are written, which loses nothing.
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(remote = "Backoff", deny_unknown_fields)]
+struct Parts {
+    schedule: Schedule,
+    #[serde(rename = "jitter", with = "Jitter", default = "Jitter::default_ppm")]
+    jitter_ppm: u32,
+    #[serde(with = "Msec", default = "Parts::default_floor")]
+    floor: Duration,
+}
+
+impl Parts {
+    const fn default_floor() -> Duration {
+        FLOOR
+    }
+}
+
+impl Serialize for Backoff {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Parts::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Backoff {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = Backoff;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of milliseconds, or an object with a schedule")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Backoff, A::Error> {
+                let steps = Steps::deserialize(SeqAccessDeserializer::new(list))?;
+                Ok(Backoff::from_schedule(Schedule::Steps(steps)))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Backoff, A::Error> {
+                Parts::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}
+
+/// Delays in milliseconds, at least one.
+struct Steps;
+
+impl Steps {
+    fn serialize<S: Serializer>(steps: &[Duration], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(steps.iter().copied().map(Length))
+    }
+
+    fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Cow<'static, [Duration]>, D::Error> {
+        let steps = Vec::<Length>::deserialize(deserializer)?;
+        let steps: Vec<Duration> = steps.into_iter().map(|Length(step)| step).collect();
+        if steps.is_empty() {
+            return Err(D::Error::custom(ConfigError::EmptyBackoff));
+        }
+        Ok(Cow::Owned(steps))
+    }
+}
+
+/// A jitter from 0 to 1.
+struct Jitter;
+
+impl Jitter {
+    const fn default_ppm() -> u32 {
+        JITTER_PPM
+    }
+
+    fn serialize<S: Serializer>(ppm: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(f64::from(*ppm) / 1e6)
+    }
+
+    fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+        jitter_ppm(f64::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+/// A factor from 1.01 to 1000.
+struct Factor;
+
+impl Factor {
+    fn serialize<S: Serializer>(ppm: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(*ppm as f64 / 1e6)
+    }
+
+    fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        factor_ppm(f64::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(feature = "schema")]
+mod schema {
     use std::borrow::Cow;
 
-    use super::{Backoff, Schedule};
+    use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-    /// Every connection has them, so they take no memory.
-    const fn ms<const N: usize>(steps: [u64; N]) -> [Duration; N] {
-        let mut durations = [Duration::ZERO; N];
-        let mut at = 0;
-        while at < N {
-            durations[at] = Duration::from_millis(steps[at]);
-            at += 1;
-        }
-        durations
+    use super::{Backoff, Factor, Jitter, Parts, Steps};
+    use crate::config::msec::Msec;
+
+    macro_rules! schema {
+        ($type:ty, $generator:ident => $schema:tt) => {
+            impl JsonSchema for $type {
+                fn schema_name() -> Cow<'static, str> {
+                    stringify!($type).into()
+                }
+
+                fn inline_schema() -> bool {
+                    true
+                }
+
+                fn json_schema($generator: &mut SchemaGenerator) -> Schema {
+                    json_schema!($schema)
+                }
+            }
+        };
     }
 
-    const RECONNECT: &[Duration] = &ms([10, 50, 100, 150, 200, 250, 500, 1_000, 2_000, 5_000]);
-    const REFUSED: &[Duration] = &ms([5_000, 15_000, 60_000, 300_000]);
-    const REJOIN: &[Duration] = &ms([100, 500, 1_000, 2_000, 5_000, 10_000]);
-    const REJECTED: &[Duration] = &ms([1_000, 5_000, 30_000]);
-
-    const fn of(steps: &'static [Duration]) -> Backoff {
-        Backoff::from_schedule(Schedule::Steps(Cow::Borrowed(steps)))
-    }
-
-    pub(crate) const fn reconnect_after() -> Backoff {
-        of(RECONNECT)
-    }
-
-    pub(crate) const fn refused_after() -> Backoff {
-        of(REFUSED)
-    }
-
-    pub(crate) const fn rejoin_after() -> Backoff {
-        of(REJOIN)
-    }
-
-    pub(crate) const fn rejected_after() -> Backoff {
-        of(REJECTED)
-    }
+    schema!(Jitter, _generator => {"type": "number", "minimum": 0, "maximum": 1});
+    schema!(Factor, _generator => {"type": "number", "minimum": 1.01, "maximum": 1000});
+    schema!(Steps, generator => {
+        "type": "array", "items": generator.subschema_for::<Msec>(), "minItems": 1,
+    });
+    schema!(Backoff, generator => {"anyOf": [
+        generator.subschema_for::<Steps>(), generator.subschema_for::<Parts>(),
+    ]});
 }
 
 #[cfg(test)]
@@ -353,7 +497,7 @@ mod tests {
         assert_eq!(Backoff::steps([]), Err(ConfigError::EmptyBackoff));
         assert_eq!(Backoff::exponential(ms(1), 0.5, ms(2)), Err(ConfigError::BackoffFactor));
         assert_eq!(Backoff::exponential(ms(1), f64::NAN, ms(2)), Err(ConfigError::BackoffFactor));
-        assert_eq!(defaults::rejoin_after().jitter(1.5), Err(ConfigError::Jitter));
+        assert_eq!(Backoff::steps_msec(&[1]).unwrap().jitter(1.5), Err(ConfigError::Jitter));
         assert_eq!(DelayRange::new(ms(2), ms(1)), Err(ConfigError::EmptyRange));
     }
 }

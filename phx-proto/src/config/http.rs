@@ -15,7 +15,7 @@ pub(crate) fn header_problem(name: &str, value: &str) -> Option<&'static str> {
     if OWNED.contains(&lower.as_str()) || lower.starts_with(OWNED_PREFIX) {
         return Some("it belongs to the WebSocket upgrade itself");
     }
-    if value.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t') {
+    if !is_value(value.as_bytes()) {
         return Some("its value holds a control character");
     }
     if value.trim() != value {
@@ -44,6 +44,11 @@ pub(crate) fn host_problem(host: &str) -> Option<&'static str> {
 /// Whether it is a name of a header (RFC 9110 section 5.6.2).
 pub(crate) fn is_token(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(is_token_byte)
+}
+
+/// Whether it may be the value of a header: a line break in it would start another one.
+pub(crate) fn is_value(value: &[u8]) -> bool {
+    !value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t')
 }
 
 const fn is_token_byte(byte: u8) -> bool {

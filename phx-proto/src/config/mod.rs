@@ -1,9 +1,8 @@
 //! Configuration of one connection.
 //!
 //! A [`Config`] is built in code with consuming setters and is valid at every step: whatever
-//! could be impossible is refused where it is given, so nothing downstream checks again. The
-//! defaults are meant for production; each setter says what its default is and why one would
-//! change it.
+//! could be impossible is refused where it is given, so nothing downstream checks again. Its numbers
+//! and policies are [`Options`], which have the defaults; each setter says why one would change it.
 
 pub(crate) mod auth_token;
 pub(crate) mod backoff;
@@ -13,32 +12,34 @@ mod credentials;
 mod error;
 pub(crate) mod http;
 pub(crate) mod join_params;
+pub(crate) mod msec;
+mod options;
 mod policy;
 pub(crate) mod proxy;
 mod punycode;
-mod route;
-mod same;
+pub(crate) mod route;
 mod secret;
 mod setters;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;
+mod tls_files;
 pub(crate) mod uri;
 #[cfg(feature = "tls")]
 mod verifier;
 
 use core::fmt;
-use core::time::Duration;
+use core::ops::Deref;
 use std::sync::Arc;
 
 pub use credentials::Credentials;
 pub use error::ConfigError;
-pub(crate) use policy::{ClosePolicy, StatusPolicy};
+pub use options::Options;
 pub use policy::{CloseRule, StatusRule};
 pub use proxy::Proxy;
 pub use secret::Secret;
+pub use tls_files::TlsFiles;
 pub use uri::Uri;
 
-use crate::config::backoff::{Backoff, DelayRange, defaults};
 use crate::config::join_params::JoinParams;
 use crate::topic::Topic;
 use crate::wire::payload::Payload;
@@ -71,46 +72,8 @@ pub struct Config {
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<crate::config::tls::Tls>,
     pub(crate) auto_joins: Vec<(Topic, JoinParams)>,
-
-    pub(crate) connect_timeout: Duration,
-    pub(crate) close_timeout: Duration,
-    pub(crate) first_retry_spread: DelayRange,
-    pub(crate) reconnect_after: Backoff,
-    pub(crate) refused_after: Backoff,
-    pub(crate) retry_after_max: Duration,
-    pub(crate) stable_after: Duration,
-    pub(crate) max_retries: Option<u32>,
-    pub(crate) max_elapsed: Option<Duration>,
-    pub(crate) close_policy: ClosePolicy,
-    pub(crate) status_policy: StatusPolicy,
-
-    pub(crate) heartbeat_interval: Duration,
-    pub(crate) heartbeat_timeout: Duration,
-    pub(crate) write_stall_timeout: Duration,
-    pub(crate) receive_rate_min: u64,
-    pub(crate) send_rate_min: u64,
-    pub(crate) progress_max: Duration,
-
-    pub(crate) join_timeout: Duration,
-    pub(crate) join_block_max: Duration,
-    pub(crate) join_concurrency: usize,
-    pub(crate) rejoin_after: Backoff,
-    pub(crate) rejected_after: Backoff,
-    pub(crate) join_rejections_max: u32,
-    pub(crate) leave_timeout: Duration,
-
-    pub(crate) push_timeout: Duration,
-    pub(crate) queued_pushes_max: usize,
-    pub(crate) queued_bytes_max: usize,
-    pub(crate) pushes_in_flight_max: usize,
-    pub(crate) max_push_bytes: usize,
-    pub(crate) max_message_bytes: usize,
-    pub(crate) strict_payloads: bool,
-
-    pub(crate) mailbox_messages_max: usize,
-    pub(crate) mailbox_bytes_max: usize,
-    pub(crate) read_buffer_bytes: usize,
-    pub(crate) write_buffer_bytes: usize,
+    /// Shared by the clones of a configuration: those of thousands of connections, say.
+    pub(crate) options: Arc<Options>,
 }
 
 impl Config {
@@ -126,9 +89,7 @@ impl Config {
     /// `ws://` to a host that is not this machine, and [`ConfigError::UnknownVsn`] for a `vsn` that is
     /// neither 2.0.0 nor 1.0.0.
     pub fn new(uri: &str) -> Result<Self, ConfigError> {
-        let config = Self { allow_insecure: false, ..Self::insecure(uri)? };
-        config.check_uri(&config.uri)?;
-        Ok(config)
+        Self::at(Uri::parse(uri)?, false)
     }
 
     /// Like [`new`](Self::new), but lets `ws://` leave this machine: tokens and messages then
@@ -138,12 +99,17 @@ impl Config {
     ///
     /// As [`new`](Self::new), but for [`ConfigError::Insecure`].
     pub fn insecure(uri: &str) -> Result<Self, ConfigError> {
-        let seconds = Duration::from_secs;
-        let uri = Uri::parse(uri)?;
-        let serializer = serializer_of(&uri)?;
+        Self::at(Uri::parse(uri)?, true)
+    }
+
+    pub(crate) fn at(uri: Uri, allow_insecure: bool) -> Result<Self, ConfigError> {
+        let serializer = match uri.params("vsn").next() {
+            None => Arc::new(V2),
+            Some(vsn) => serializer_of(&vsn).ok_or(ConfigError::UnknownVsn)?,
+        };
         let config = Self {
             uri,
-            allow_insecure: true,
+            allow_insecure,
             credentials: Credentials::new(),
             credentials_refreshed: false,
             serializer,
@@ -153,41 +119,7 @@ impl Config {
             #[cfg(feature = "tls")]
             tls: None,
             auto_joins: Vec::new(),
-            connect_timeout: seconds(10),
-            close_timeout: seconds(2),
-            first_retry_spread: DelayRange::from_millis(10, 1_500),
-            reconnect_after: defaults::reconnect_after(),
-            refused_after: defaults::refused_after(),
-            retry_after_max: seconds(3_600),
-            stable_after: seconds(10),
-            max_retries: None,
-            max_elapsed: None,
-            close_policy: ClosePolicy::default(),
-            status_policy: StatusPolicy::default(),
-            heartbeat_interval: seconds(30),
-            heartbeat_timeout: seconds(10),
-            write_stall_timeout: seconds(30),
-            receive_rate_min: 1_024,
-            send_rate_min: 8_192,
-            progress_max: seconds(600),
-            join_timeout: seconds(10),
-            join_block_max: seconds(60),
-            join_concurrency: 8,
-            rejoin_after: defaults::rejoin_after(),
-            rejected_after: defaults::rejected_after(),
-            join_rejections_max: 3,
-            leave_timeout: seconds(10),
-            push_timeout: seconds(10),
-            queued_pushes_max: 1_024,
-            queued_bytes_max: 8 << 20,
-            pushes_in_flight_max: 16_384,
-            max_push_bytes: 8 << 20,
-            max_message_bytes: 64 << 20,
-            strict_payloads: false,
-            mailbox_messages_max: 256,
-            mailbox_bytes_max: 8 << 20,
-            read_buffer_bytes: 16 << 10,
-            write_buffer_bytes: 16 << 10,
+            options: Arc::default(),
         };
         config.check_uri(&config.uri)?;
         Ok(config)
@@ -225,13 +157,23 @@ impl Config {
     }
 }
 
-/// The serializer that the query of an address asks for.
-fn serializer_of(uri: &Uri) -> Result<Arc<dyn Serializer>, ConfigError> {
-    match uri.params("vsn").next().as_deref() {
-        None | Some("2.0.0") => Ok(Arc::new(V2)),
-        Some("1.0.0") => Ok(Arc::new(V1)),
-        Some(_) => Err(ConfigError::UnknownVsn),
+/// The options, as fields: `config.push_timeout`.
+impl Deref for Config {
+    type Target = Options;
+
+    fn deref(&self) -> &Options {
+        &self.options
     }
+}
+
+/// The serializers of this crate, the usual one first.
+pub(crate) fn serializers() -> [Arc<dyn Serializer>; 2] {
+    [Arc::new(V2), Arc::new(V1)]
+}
+
+/// The serializer of a version of the protocol, if it is one of ours.
+pub(crate) fn serializer_of(vsn: &str) -> Option<Arc<dyn Serializer>> {
+    serializers().into_iter().find(|serializer| serializer.vsn() == vsn)
 }
 
 /// Why a message cannot be written.

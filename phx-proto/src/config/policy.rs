@@ -3,21 +3,28 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::backoff::DelayRange;
 
 /// What to do after the server closed the connection with some code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
 pub enum CloseRule {
     /// Reconnect within [`Config::first_retry_spread`](crate::Config::first_retry_spread).
     Retry,
     /// Reconnect after a delay from this range (longer once attempts keep failing).
+    #[serde(rename = "retry_within_msec")]
     RetryWithin(DelayRange),
     /// Give up: the connection ends as `GaveUp`.
     Stop,
 }
 
 /// What to do after the server refused the upgrade with some HTTP status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
 pub enum StatusRule {
     /// Ordinary backoff: the server is busy or broken, not unwilling.
     Backoff,
@@ -30,25 +37,32 @@ pub enum StatusRule {
 }
 
 /// Close codes to rules, with a rule for the rest.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(into = "BTreeMap<u16, CloseRule>", from = "BTreeMap<u16, CloseRule>")]
 pub(crate) struct ClosePolicy {
-    /// In order of code. Every connection has it, so the default takes no memory.
-    pub(crate) rules: Cow<'static, [(u16, CloseRule)]>,
+    /// In order of code.
+    rules: Cow<'static, [(u16, CloseRule)]>,
 }
 
-impl Default for ClosePolicy {
-    /// 1000 and 1012 are what a Phoenix deploy sends (`wire/close_graceful_shutdown`), 1001 what
-    /// its `disconnect` broadcast does (`wire/close_disconnect_by_id`), 1013 is "try again
-    /// later". All of them hit many clients at once, hence the wider spread.
-    fn default() -> Self {
-        const SPREAD: CloseRule = CloseRule::RetryWithin(DelayRange::from_millis(10, 2_000));
-        const RULES: &[(u16, CloseRule)] =
-            &[(1000, SPREAD), (1001, SPREAD), (1012, SPREAD), (1013, SPREAD)];
-        Self { rules: Cow::Borrowed(RULES) }
+impl From<ClosePolicy> for BTreeMap<u16, CloseRule> {
+    fn from(policy: ClosePolicy) -> Self {
+        policy.rules.iter().copied().collect()
+    }
+}
+
+impl From<BTreeMap<u16, CloseRule>> for ClosePolicy {
+    fn from(rules: BTreeMap<u16, CloseRule>) -> Self {
+        Self { rules: rules.into_iter().collect() }
     }
 }
 
 impl ClosePolicy {
+    /// Rules that take no memory, in order of code.
+    pub(super) const fn fixed(rules: &'static [(u16, CloseRule)]) -> Self {
+        Self { rules: Cow::Borrowed(rules) }
+    }
+
     pub(crate) fn set(&mut self, code: u16, rule: CloseRule) {
         let rules = self.rules.to_mut();
         match rules.binary_search_by_key(&code, |(code, _)| *code) {
@@ -65,9 +79,11 @@ impl ClosePolicy {
 }
 
 /// HTTP statuses to rules, with defaults by class.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(transparent)]
 pub(crate) struct StatusPolicy {
-    pub(crate) rules: BTreeMap<u16, StatusRule>,
+    rules: BTreeMap<u16, StatusRule>,
 }
 
 impl StatusPolicy {

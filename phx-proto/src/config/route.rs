@@ -13,7 +13,8 @@ use super::uri::{self, lower_case, split_port};
 use super::{Config, ConfigError, Proxy, Uri};
 
 /// An address to dial in place of the URI's; without a port, the URI's.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(try_from = "String")]
 pub(crate) struct Target {
     host: String,
     port: Option<u16>,
@@ -22,18 +23,22 @@ pub(crate) struct Target {
 impl Target {
     pub(super) fn parse(address: &str) -> Result<Self, ConfigError> {
         let bad = |problem| ConfigError::ConnectTo { problem };
-        uri::check_ascii(address)?;
         if address.contains("://") {
             return Err(bad("write host:port, without a scheme"));
-        }
-        if !address.bytes().all(|byte| byte.is_ascii_graphic()) || address.contains(['/', '@']) {
-            return Err(bad("it holds a character that no host has"));
         }
         let (host, port) = split_port(address).map_err(|error| match error {
             ConfigError::Uri { problem } => bad(problem),
             other => other,
         })?;
         Ok(Self { host: lower_case(&host), port })
+    }
+}
+
+impl TryFrom<String> for Target {
+    type Error = ConfigError;
+
+    fn try_from(address: String) -> Result<Self, ConfigError> {
+        Self::parse(&address)
     }
 }
 

@@ -1,15 +1,16 @@
 //! The setters of [`Config`], one for every policy. What they say of zero and of the longest
-//! times is held by `tests/config_extremes.rs`.
+//! times is held by `tests/config_extremes.rs`; the defaults are those of `Options::default`.
 
+use core::num::NonZeroUsize;
 use core::time::Duration;
 use std::sync::Arc;
 
 use super::proxy::Environment;
 use super::route::Target;
-use super::{CloseRule, Config, ConfigError, Credentials, Proxy, Secret, StatusRule};
+use super::{CloseRule, Config, ConfigError, Credentials, Options, Proxy, Secret, StatusRule};
 use crate::config::backoff::{Backoff, DelayRange};
 use crate::config::join_params::JoinParams;
-use crate::topic::{PHOENIX, Topic};
+use crate::topic::Topic;
 use crate::wire::Serializer;
 
 /// # What an attempt presents
@@ -51,7 +52,7 @@ impl Config {
     }
 
     /// Says that credentials are refreshed before each attempt, so that a first 401 is worth
-    /// another try with new ones. Default `false`.
+    /// another try with new ones. By default they are not.
     ///
     /// A driver with a credential provider sets this; when driving by hand, set it if you call
     /// [`Socket::set_credentials`](crate::Socket::set_credentials) on every `Connect`.
@@ -106,7 +107,7 @@ impl Config {
         params: impl Into<JoinParams>,
     ) -> Result<Self, ConfigError> {
         let (topic, params) = (topic.into(), params.into());
-        if &*topic == PHOENIX {
+        if topic.is_reserved() {
             return Err(ConfigError::ReservedTopic);
         }
         self.auto_joins.retain(|(known, _)| *known != topic);
@@ -141,8 +142,12 @@ impl Config {
     ///
     /// [`ConfigError::ConnectTo`] for what is no address, and [`ConfigError::Insecure`] when a
     /// `ws://` URI would leave this machine.
-    pub fn connect_to(mut self, address: &str) -> Result<Self, ConfigError> {
-        self.connect_to = Some(Arc::new(Target::parse(address)?));
+    pub fn connect_to(self, address: &str) -> Result<Self, ConfigError> {
+        self.dial(Target::parse(address)?)
+    }
+
+    pub(crate) fn dial(mut self, target: Target) -> Result<Self, ConfigError> {
+        self.connect_to = Some(Arc::new(target));
         self.check_uri(&self.uri)?;
         Ok(self)
     }
@@ -198,29 +203,56 @@ impl Config {
     }
 }
 
+/// # Options
+///
+/// Each sets a field of the [`Options`], which a configuration derefs to. Their defaults are those of
+/// [`Options::default`].
+impl Config {
+    /// All options at once, in place of what was set so far.
+    ///
+    /// ```
+    /// use core::time::Duration;
+    /// use phx_proto::{Config, Options};
+    ///
+    /// let mut options = Options::default();
+    /// options.push_timeout = Duration::from_secs(3);
+    /// let config = Config::new("wss://example.com/socket/websocket")?.options(options);
+    /// assert_eq!(config.push_timeout, Duration::from_secs(3));
+    /// # Ok::<(), phx_proto::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn options(mut self, options: impl Into<Arc<Options>>) -> Self {
+        self.options = options.into();
+        self
+    }
+
+    fn options_mut(&mut self) -> &mut Options {
+        Arc::make_mut(&mut self.options)
+    }
+}
+
 /// # Connection
 ///
 /// Every length of time is allowed. One that is too long for the clock never ends, and with none at
 /// all what it bounds has failed by the time it is looked at.
 impl Config {
     /// The bound on one attempt, from `Connect` to the open socket: credentials, name
-    /// resolution, TCP, TLS and upgrade together. Default 10 s. It leaves room for nothing when it
-    /// is zero: no attempt succeeds.
+    /// resolution, TCP, TLS and upgrade together. With zero, every attempt fails.
     #[must_use]
-    pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.options_mut().connect_timeout = timeout;
         self
     }
 
-    /// How long the peer may take to answer our close frame before TCP is dropped. Default 2 s;
-    /// with zero the frame is written, if it can be at once, and not waited for.
+    /// How long the peer may take to answer our close frame before TCP is dropped. With zero the
+    /// frame is written, if it can be at once, and its answer is not awaited.
     #[must_use]
-    pub const fn close_timeout(mut self, timeout: Duration) -> Self {
-        self.close_timeout = timeout;
+    pub fn close_timeout(mut self, timeout: Duration) -> Self {
+        self.options_mut().close_timeout = timeout;
         self
     }
 
-    /// The range of the first retry after an open connection was lost. Default 10 to 1500 ms.
+    /// The range of the first retry after an open connection was lost.
     ///
     /// A deploy often ends connections without any close frame, so even this retry is spread: far
     /// enough that a hundred thousand clients of one server do not dial within a few tenths of a
@@ -237,13 +269,12 @@ impl Config {
     /// # Ok::<(), phx_proto::ConfigError>(())
     /// ```
     #[must_use]
-    pub const fn first_retry_spread(mut self, range: DelayRange) -> Self {
-        self.first_retry_spread = range;
+    pub fn first_retry_spread(mut self, range: DelayRange) -> Self {
+        self.options_mut().first_retry_spread = range;
         self
     }
 
-    /// Delays between further attempts. Default 10, 50, 100, 150, 200, 250, 500, 1000, 2000,
-    /// 5000 ms with jitter 0.5; the last repeats.
+    /// Delays between further attempts; the last repeats.
     ///
     /// A client that starts before its server takes them one by one. Once an open connection was
     /// lost, the steps shorter than the [`first_retry_spread`](Self::first_retry_spread), or than
@@ -260,12 +291,12 @@ impl Config {
     /// ```
     #[must_use]
     pub fn reconnect_after(mut self, backoff: Backoff) -> Self {
-        self.reconnect_after = backoff;
+        self.options_mut().reconnect_after = backoff;
         self
     }
 
     /// Delays after the server refused the upgrade with a status that a retry will hardly
-    /// change, such as 403 or 404. Default 5, 15, 60, 300 s with jitter 0.5; own counter.
+    /// change, such as 403 or 404. They have a counter of their own.
     ///
     /// So it waits when a second connection in a row ended with
     /// [`Cause::MessageTooLarge`](crate::Cause::MessageTooLarge), and after each one that follows, until one
@@ -275,39 +306,39 @@ impl Config {
     /// answers during a deploy: for 2 min from the first one it waits as other failures do.
     #[must_use]
     pub fn refused_after(mut self, backoff: Backoff) -> Self {
-        self.refused_after = backoff;
+        self.options_mut().refused_after = backoff;
         self
     }
 
     /// The most that a `Retry-After` header is obeyed, before the spread of up to a fifth that every
-    /// such delay gets. Default 1 h; with zero it is not obeyed.
+    /// such delay gets. With zero it is not obeyed.
     #[must_use]
-    pub const fn retry_after_max(mut self, max: Duration) -> Self {
-        self.retry_after_max = max;
+    pub fn retry_after_max(mut self, max: Duration) -> Self {
+        self.options_mut().retry_after_max = max;
         self
     }
 
     /// How long a connection, or a joined channel, must have held when it is lost for its
-    /// attempt counter to go back to zero. Default 10 s.
+    /// attempt counter to go back to zero.
     ///
     /// Without it, and so with zero, a server that accepts and drops would be asked at the first
     /// step for ever.
     #[must_use]
-    pub const fn stable_after(mut self, after: Duration) -> Self {
-        self.stable_after = after;
+    pub fn stable_after(mut self, after: Duration) -> Self {
+        self.options_mut().stable_after = after;
         self
     }
 
-    /// How many reconnects may be scheduled since the last stable connection. Default: no limit.
+    /// How many reconnects may be scheduled since the last stable connection. None is no limit,
     /// 0 never reconnects; what comes after the last one is `GaveUp`.
     #[must_use]
-    pub const fn max_retries(mut self, max: Option<u32>) -> Self {
-        self.max_retries = max;
+    pub fn max_retries(mut self, max: Option<u32>) -> Self {
+        self.options_mut().max_retries = max;
         self
     }
 
     /// How long to go on trying, from the first failure since the last stable connection.
-    /// Default: no limit. A delay that would pass it gives up at once, so zero does at the first
+    /// None is no limit. A delay that would pass it gives up at once, so zero does at the first
     /// failure.
     ///
     /// ```
@@ -321,13 +352,13 @@ impl Config {
     /// # Ok::<(), phx_proto::ConfigError>(())
     /// ```
     #[must_use]
-    pub const fn max_elapsed(mut self, max: Option<Duration>) -> Self {
-        self.max_elapsed = max;
+    pub fn max_elapsed(mut self, max: Option<Duration>) -> Self {
+        self.options_mut().max_elapsed = max;
         self
     }
 
-    /// What a close code means. Default: reconnect on every one, 1000 included (Phoenix sends it
-    /// on restarts); 1000, 1001, 1012 and 1013 within 10 ms to 2 s.
+    /// What a close code means. By default every one is followed by a retry, 1000 included (Phoenix
+    /// sends it on restarts); those that hit many clients at once have a wider spread.
     ///
     /// ```
     /// use phx_proto::{CloseRule, Config};
@@ -339,11 +370,11 @@ impl Config {
     /// ```
     #[must_use]
     pub fn close_rule(mut self, code: u16, rule: CloseRule) -> Self {
-        self.close_policy.set(code, rule);
+        self.options_mut().close_policy.set(code, rule);
         self
     }
 
-    /// What the HTTP status of a refused upgrade means. Default: 401 is
+    /// What the HTTP status of a refused upgrade means. By default 401 is
     /// [`Unauthorized`](StatusRule::Unauthorized); 408, 425, 429 and 5xx are
     /// [`Backoff`](StatusRule::Backoff); anything else is [`Refused`](StatusRule::Refused).
     ///
@@ -358,58 +389,58 @@ impl Config {
     /// ```
     #[must_use]
     pub fn status_rule(mut self, status: u16, rule: StatusRule) -> Self {
-        self.status_policy.set(status, rule);
+        self.options_mut().status_policy.set(status, rule);
         self
     }
 }
 
 /// # Liveness
 impl Config {
-    /// The time between heartbeats. Default 30 s; zero turns them off.
+    /// The time between heartbeats. Zero turns them off.
     ///
     /// Phoenix closes a connection on which it heard nothing for 60 s by default
     /// (`wire/idle_timeout_close`), so keep well below that: from 60 s on there is a
     /// [`Warning::HeartbeatIntervalTooLong`](crate::Warning::HeartbeatIntervalTooLong).
     #[must_use]
-    pub const fn heartbeat_interval(mut self, interval: Duration) -> Self {
-        self.heartbeat_interval = interval;
+    pub fn heartbeat_interval(mut self, interval: Duration) -> Self {
+        self.options_mut().heartbeat_interval = interval;
         self
     }
 
-    /// How long after it fell due a heartbeat may go unanswered. Default 10 s.
+    /// How long after it fell due a heartbeat may go unanswered.
     ///
     /// It must leave room for the slowest round trip, and for the event loop of a busy server;
     /// less than a second will cut connections that are well.
     #[must_use]
-    pub const fn heartbeat_timeout(mut self, timeout: Duration) -> Self {
-        self.heartbeat_timeout = timeout;
+    pub fn heartbeat_timeout(mut self, timeout: Duration) -> Self {
+        self.options_mut().heartbeat_timeout = timeout;
         self
     }
 
     /// With heartbeats off: how long the transport may refuse frames before the connection is
-    /// given up as dead. Default 30 s. Bytes written meanwhile extend it, by
+    /// given up as dead. Bytes written meanwhile extend it, by
     /// [`send_rate_min`](Self::send_rate_min).
     #[must_use]
-    pub const fn write_stall_timeout(mut self, timeout: Duration) -> Self {
-        self.write_stall_timeout = timeout;
+    pub fn write_stall_timeout(mut self, timeout: Duration) -> Self {
+        self.options_mut().write_stall_timeout = timeout;
         self
     }
 
-    /// The slowest link from the server, in bytes per second. Default 1,024; with zero, bytes that
-    /// are read extend no deadline.
+    /// The slowest link from the server, in bytes per second. With zero, bytes that are read extend
+    /// no deadline.
     ///
     /// A heartbeat's reply, and a join's, queue behind what is on its way already. So every byte
     /// read while one of them is awaited extends its deadline by its time at this rate, at most by
     /// [`progress_max`](Self::progress_max). A lower rate finds a dead connection that still
     /// trickles later; a higher one cuts links that are slower.
     #[must_use]
-    pub const fn receive_rate_min(mut self, bytes_per_second: u64) -> Self {
-        self.receive_rate_min = bytes_per_second;
+    pub fn receive_rate_min(mut self, bytes_per_second: u64) -> Self {
+        self.options_mut().receive_rate_min = bytes_per_second;
         self
     }
 
-    /// The slowest link to the server, in bytes per second. Default 8,192; with zero, bytes that
-    /// are written extend no deadline.
+    /// The slowest link to the server, in bytes per second. With zero, bytes that are written extend
+    /// no deadline.
     ///
     /// A heartbeat, and a join, queue behind what was written before them. So every byte that lies
     /// ahead of one, and that no answer has proven received, extends its deadline by its time at
@@ -417,44 +448,44 @@ impl Config {
     /// megabytes before it says that nothing leaves; at a lower rate those hide a dead connection
     /// for longer.
     #[must_use]
-    pub const fn send_rate_min(mut self, bytes_per_second: u64) -> Self {
-        self.send_rate_min = bytes_per_second;
+    pub fn send_rate_min(mut self, bytes_per_second: u64) -> Self {
+        self.options_mut().send_rate_min = bytes_per_second;
         self
     }
 
-    /// By how much bytes may extend the deadline of one answer. Default 10 min.
+    /// By how much bytes may extend the deadline of one answer.
     ///
     /// A dead connection is found at the latest this long, and
     /// [`heartbeat_timeout`](Self::heartbeat_timeout), after a heartbeat fell due. It also bounds the
     /// largest message of a slow link: a message that takes longer than this to transfer never
     /// arrives.
     #[must_use]
-    pub const fn progress_max(mut self, longest: Duration) -> Self {
-        self.progress_max = longest;
+    pub fn progress_max(mut self, longest: Duration) -> Self {
+        self.options_mut().progress_max = longest;
         self
     }
 }
 
 /// # Channels
 impl Config {
-    /// How long the oldest unanswered join may take before it is reported and probed. Default
-    /// 10 s. It ends nothing by itself: a late ok still counts.
+    /// How long the oldest unanswered join may take before it is reported and probed. It ends
+    /// nothing by itself: a late ok still counts.
     #[must_use]
-    pub const fn join_timeout(mut self, timeout: Duration) -> Self {
-        self.join_timeout = timeout;
+    pub fn join_timeout(mut self, timeout: Duration) -> Self {
+        self.options_mut().join_timeout = timeout;
         self
     }
 
     /// How long a join may keep the whole socket silent before the connection is dropped.
-    /// Default 60 s, counted as [`join_timeout`](Self::join_timeout) is: from when it is the oldest
-    /// that is unanswered.
+    /// It is counted as [`join_timeout`](Self::join_timeout) is: from when the join is the oldest that
+    /// is unanswered.
     #[must_use]
-    pub const fn join_block_max(mut self, max: Duration) -> Self {
-        self.join_block_max = max;
+    pub fn join_block_max(mut self, max: Duration) -> Self {
+        self.options_mut().join_block_max = max;
         self
     }
 
-    /// How many joins may be unanswered at once, from 1. Default 8.
+    /// How many joins may be unanswered at once, from 1.
     ///
     /// When the server closes two connections in a row within 2 s of joins, as servers with a limit
     /// of joins do, they are written at half of the rate that was answered, and faster again when
@@ -464,68 +495,63 @@ impl Config {
     ///
     /// [`ConfigError::Zero`] for 0.
     pub fn join_concurrency(mut self, joins: usize) -> Result<Self, ConfigError> {
-        if joins == 0 {
-            return Err(ConfigError::Zero { key: "join_concurrency" });
-        }
-        self.join_concurrency = joins;
+        self.options_mut().join_concurrency = not_zero("join_concurrency", joins)?;
         Ok(self)
     }
 
-    /// Delays before a crashed channel is joined again. Default 100, 500, 1000, 2000, 5000,
-    /// 10000 ms with jitter 0.5; the last repeats.
+    /// Delays before a crashed channel is joined again; the last repeats.
     #[must_use]
     pub fn rejoin_after(mut self, backoff: Backoff) -> Self {
-        self.rejoin_after = backoff;
+        self.options_mut().rejoin_after = backoff;
         self
     }
 
-    /// Delays before a rejected rejoin or auto-join is tried again. Default 1, 5, 30 s with
-    /// jitter 0.5.
+    /// Delays before a rejected rejoin or auto-join is tried again; the last repeats.
     #[must_use]
     pub fn rejected_after(mut self, backoff: Backoff) -> Self {
-        self.rejected_after = backoff;
+        self.options_mut().rejected_after = backoff;
         self
     }
 
     /// How many rejections in a row are followed by another try, for rejoins and auto-joins.
-    /// Default 3; with 0 the first one is final.
+    /// With 0 the first one is final.
     #[must_use]
-    pub const fn join_rejections_max(mut self, max: u32) -> Self {
-        self.join_rejections_max = max;
+    pub fn join_rejections_max(mut self, max: u32) -> Self {
+        self.options_mut().join_rejections_max = max;
         self
     }
 
-    /// How long a leave may go unanswered. Default 10 s; a join of the same topic waits as long.
+    /// How long a leave may go unanswered. A join of the same topic waits as long.
     #[must_use]
-    pub const fn leave_timeout(mut self, timeout: Duration) -> Self {
-        self.leave_timeout = timeout;
+    pub fn leave_timeout(mut self, timeout: Duration) -> Self {
+        self.options_mut().leave_timeout = timeout;
         self
     }
 }
 
 /// # Pushes, limits and buffers
 impl Config {
-    /// How long a push may take, from the call to its outcome. Default 10 s; each push can have
-    /// its own ([`PushOptions::timeout`](crate::PushOptions::timeout)).
+    /// How long a push may take, from the call to its outcome. Each push can have its own
+    /// ([`PushOptions::timeout`](crate::PushOptions::timeout)).
     #[must_use]
-    pub const fn push_timeout(mut self, timeout: Duration) -> Self {
-        self.push_timeout = timeout;
+    pub fn push_timeout(mut self, timeout: Duration) -> Self {
+        self.options_mut().push_timeout = timeout;
         self
     }
 
-    /// How many pushes may be accepted and not yet written, on all channels together. Default
-    /// 1,024; 0 takes no push at all, because each of them waits for the transport first.
+    /// How many pushes may be accepted and not yet written, on all channels together. With 0 no push
+    /// is accepted, because each of them waits for the transport first.
     ///
     /// While more than one topic is wanted or being left, none holds more than half of it (rounded up),
     /// so pushes to one that cannot be joined do not make those to the others fail. A push beyond either
     /// is refused with [`PushErrorKind::QueueFull`](crate::PushErrorKind::QueueFull).
     #[must_use]
-    pub const fn queued_pushes_max(mut self, max: usize) -> Self {
-        self.queued_pushes_max = max;
+    pub fn queued_pushes_max(mut self, max: usize) -> Self {
+        self.options_mut().queued_pushes_max = max;
         self
     }
 
-    /// How many bytes of payloads and event names may be accepted and not yet written. Default 8 MiB;
+    /// How many bytes of payloads and event names may be accepted and not yet written;
     /// while more than one topic is wanted or being left, each holds at most half of it, as with
     /// [`queued_pushes_max`](Self::queued_pushes_max). A push that is larger by itself is never taken, so
     /// raise it together with [`max_push_bytes`](Self::max_push_bytes): to twice of that for several
@@ -535,13 +561,12 @@ impl Config {
     /// accepted, instead of when its frame is built. What is not counted is at most a kilobyte and a half
     /// for each push, or a quarter of its payload.
     #[must_use]
-    pub const fn queued_bytes_max(mut self, max: usize) -> Self {
-        self.queued_bytes_max = max;
+    pub fn queued_bytes_max(mut self, max: usize) -> Self {
+        self.options_mut().queued_bytes_max = max;
         self
     }
 
-    /// How many calls may be written and await their replies, on all channels together, from 1. Default
-    /// 16,384.
+    /// How many calls may be written and await their replies, on all channels together, from 1.
     ///
     /// At that, further calls wait in the queue, within its bounds and their own timeouts, until one is
     /// answered or ends. So does what is behind such a call on its channel, casts included, as a channel's
@@ -553,46 +578,42 @@ impl Config {
     ///
     /// [`ConfigError::Zero`] for 0.
     pub fn pushes_in_flight_max(mut self, calls: usize) -> Result<Self, ConfigError> {
-        if calls == 0 {
-            return Err(ConfigError::Zero { key: "pushes_in_flight_max" });
-        }
-        self.pushes_in_flight_max = calls;
+        self.options_mut().pushes_in_flight_max = not_zero("pushes_in_flight_max", calls)?;
         Ok(self)
     }
 
-    /// The largest frame that is sent, in bytes. Default 8 MiB; a push or a join beyond it is
-    /// refused at the call.
+    /// The largest frame that is sent, in bytes. A push or a join beyond it is refused at the call.
     ///
     /// Set it to the server's `max_frame_size` if that is smaller: the server closes the whole
     /// connection otherwise (`wire/frame_too_big`).
     #[must_use]
-    pub const fn max_push_bytes(mut self, max: usize) -> Self {
-        self.max_push_bytes = max;
+    pub fn max_push_bytes(mut self, max: usize) -> Self {
+        self.options_mut().max_push_bytes = max;
         self
     }
 
-    /// The largest message that is accepted, in bytes. Default 64 MiB, and 8 MiB
-    /// [for many connections](Self::for_many_connections); a larger one ends the connection with close
+    /// The largest message that is accepted, in bytes; less
+    /// [for many connections](Self::for_many_connections). A larger one ends the connection with close
     /// code 1009 and [`Cause::MessageTooLarge`](crate::Cause::MessageTooLarge), and the connection is made
     /// again. When that ends the next one too, further attempts wait by
     /// [`refused_after`](Self::refused_after).
     #[must_use]
-    pub const fn max_message_bytes(mut self, max: usize) -> Self {
-        self.max_message_bytes = max;
+    pub fn max_message_bytes(mut self, max: usize) -> Self {
+        self.options_mut().max_message_bytes = max;
         self
     }
 
-    /// Whether payloads are checked to be JSON on arrival. Default `false`: the payload is
-    /// parsed once, by whoever reads it. When it is checked, what is no JSON is a
+    /// Whether payloads are checked to be JSON on arrival. By default a payload is parsed once, by
+    /// its reader. When it is checked, what is no JSON is a
     /// [`Signal::ProtocolError`](crate::Signal::ProtocolError) and is not delivered.
     #[must_use]
-    pub const fn strict_payloads(mut self, strict: bool) -> Self {
-        self.strict_payloads = strict;
+    pub fn strict_payloads(mut self, strict: bool) -> Self {
+        self.options_mut().strict_payloads = strict;
         self
     }
 
-    /// How many messages, and how many bytes of them, wait for a slow consumer. Default 256 and
-    /// 8 MiB per subscriber. Used by the `driver` feature.
+    /// How many messages, and how many bytes of them, wait for a slow consumer: for each subscriber.
+    /// Used by the `driver` feature.
     ///
     /// A stream takes up to an eighth of either in hand at once. Those count as waiting, and
     /// are not dropped any more. The bytes are of the memory that is held, names and read buffers
@@ -602,11 +623,9 @@ impl Config {
     ///
     /// [`ConfigError::Zero`] for no messages.
     pub fn mailbox(mut self, messages: usize, bytes: usize) -> Result<Self, ConfigError> {
-        if messages == 0 {
-            return Err(ConfigError::Zero { key: "mailbox" });
-        }
-        self.mailbox_messages_max = messages;
-        self.mailbox_bytes_max = bytes;
+        let options = self.options_mut();
+        options.mailbox_messages_max = not_zero("mailbox", messages)?;
+        options.mailbox_bytes_max = bytes;
         Ok(self)
     }
 
@@ -617,15 +636,17 @@ impl Config {
     /// It saves 12 KiB of resident memory a connection. What it costs is a system call for every
     /// 4 KiB that are read in a burst, where the default has one for every 16 KiB.
     #[must_use]
-    pub const fn for_many_connections(mut self) -> Self {
-        self.read_buffer_bytes = 4 << 10;
-        self.write_buffer_bytes = 4 << 10;
-        self.max_message_bytes = 8 << 20;
+    pub fn for_many_connections(mut self) -> Self {
+        const BUFFER: NonZeroUsize = NonZeroUsize::new(4 << 10).expect("it is not zero");
+        let options = self.options_mut();
+        options.read_buffer_bytes = BUFFER;
+        options.write_buffer_bytes = BUFFER.get();
+        options.max_message_bytes = 8 << 20;
         self
     }
 
-    /// The socket's read and write buffers in bytes. Default 16 KiB each, good for one busy
-    /// connection; with thousands of idle ones, see
+    /// The socket's read and write buffers in bytes. The defaults are good for one busy connection;
+    /// with thousands of idle ones, see
     /// [`for_many_connections`](Self::for_many_connections). Used by the adapters.
     ///
     /// ```
@@ -639,13 +660,15 @@ impl Config {
     ///
     /// [`ConfigError::Zero`] for a read buffer of 0.
     pub fn buffers(mut self, read: usize, write: usize) -> Result<Self, ConfigError> {
-        if read == 0 {
-            return Err(ConfigError::Zero { key: "buffers" });
-        }
-        self.read_buffer_bytes = read;
-        self.write_buffer_bytes = write;
+        let options = self.options_mut();
+        options.read_buffer_bytes = not_zero("buffers", read)?;
+        options.write_buffer_bytes = write;
         Ok(self)
     }
+}
+
+fn not_zero(key: &'static str, number: usize) -> Result<NonZeroUsize, ConfigError> {
+    NonZeroUsize::new(number).ok_or(ConfigError::Zero { key })
 }
 
 /// # What adapters read
@@ -659,19 +682,19 @@ impl Config {
 
     /// The largest message that is accepted, in bytes.
     #[must_use]
-    pub const fn message_bytes_limit(&self) -> usize {
+    pub fn message_bytes_limit(&self) -> usize {
         self.max_message_bytes
     }
 
     /// The largest frame that is sent, in bytes.
     #[must_use]
-    pub const fn push_bytes_limit(&self) -> usize {
+    pub fn push_bytes_limit(&self) -> usize {
         self.max_push_bytes
     }
 
     /// The sizes of the read and the write buffer, in bytes.
     #[must_use]
-    pub const fn buffer_bytes(&self) -> (usize, usize) {
-        (self.read_buffer_bytes, self.write_buffer_bytes)
+    pub fn buffer_bytes(&self) -> (usize, usize) {
+        (self.read_buffer_bytes.get(), self.write_buffer_bytes)
     }
 }

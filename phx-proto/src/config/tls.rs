@@ -14,8 +14,8 @@ use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 
 use super::certificate::{facts, pem_problem, without_mark};
 use super::verifier::{Verifier, provider};
+use crate::config::TlsFiles;
 use crate::config::uri::without_zone;
-use crate::service::document::TlsFiles;
 
 /// The TLS side of a configuration; see [`Config::tls`](crate::Config::tls).
 ///
@@ -46,15 +46,35 @@ struct More {
     trusted: Option<String>,
     /// The certificate that is shown: `device.pem`.
     shown: Option<String>,
-    /// What it was made of, when that was files: rustls' configurations cannot be compared.
-    files: Option<Contents>,
 }
 
 /// The contents of the files of [`TlsFiles`].
 #[derive(Clone, PartialEq, Eq)]
-struct Contents {
+pub(crate) struct Contents {
     ca: Option<Vec<u8>>,
     identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Contents {
+    /// Reads every file that is named.
+    pub(crate) fn read(
+        files: &TlsFiles,
+        read: impl Fn(&str) -> io::Result<Vec<u8>>,
+    ) -> Result<Self, TlsError> {
+        if let Some(problem) = files.problem() {
+            return Err(TlsError::Identity { problem: problem.to_owned() });
+        }
+        let read = |path: &String| {
+            read(path)
+                .map_err(|error| TlsError::File { path: path.clone(), problem: error.to_string() })
+        };
+        let ca = files.ca_file.as_ref().map(read).transpose()?;
+        let identity = match (&files.cert_file, &files.key_file) {
+            (Some(chain), Some(key)) => Some((read(chain)?, read(key)?)),
+            _ => None,
+        };
+        Ok(Self { ca, identity })
+    }
 }
 
 impl Tls {
@@ -130,30 +150,21 @@ impl Tls {
         files: &TlsFiles,
         read: impl Fn(&str) -> io::Result<Vec<u8>>,
     ) -> Result<Self, TlsError> {
-        let read = |path: &String| {
-            read(path)
-                .map_err(|error| TlsError::File { path: path.clone(), problem: error.to_string() })
-        };
-        let contents = Contents {
-            ca: files.ca_file.as_ref().map(read).transpose()?,
-            identity: match (&files.cert_file, &files.key_file) {
-                (Some(chain), Some(key)) => Some((read(chain)?, read(key)?)),
-                // Reading the document has seen to it that there is none without the other.
-                _ => None,
-            },
-        };
+        Self::from_contents(files, &Contents::read(files, read)?)
+    }
+
+    pub(crate) fn from_contents(files: &TlsFiles, contents: &Contents) -> Result<Self, TlsError> {
         let roots = match (&contents.ca, &files.ca_file) {
             (Some(pem), Some(path)) => Roots::from_pem(pem, path)?,
             _ => Roots::webpki(),
         };
-        let mut tls = match (&contents.identity, &files.cert_file, &files.key_file) {
+        let tls = match (&contents.identity, &files.cert_file, &files.key_file) {
             (Some((chain, key)), Some(chain_file), Some(key_file)) => {
                 let names = Names { chain: chain_file, key: key_file };
                 Self::showing(roots, (chain, key), names)?
             }
             _ => Self::new(roots),
         };
-        tls.more().files = Some(contents);
         match &files.server_name {
             Some(name) => tls.server_name(name),
             None => Ok(tls),
@@ -216,17 +227,6 @@ impl Tls {
     #[must_use]
     pub fn client(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.client)
-    }
-
-    /// Whether both were made of files with the same contents, or are the very same.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        let files = |tls: &Self| tls.more.clone().filter(|more| more.files.is_some());
-        let same_files = match (files(self), files(other)) {
-            (Some(one), Some(two)) => one.files == two.files,
-            _ => false,
-        };
-        self.given_name() == other.given_name()
-            && (same_files || Arc::ptr_eq(&self.client, &other.client))
     }
 
     /// What is used when nothing else is configured: Mozilla's roots, made once.

@@ -9,7 +9,8 @@ use super::http::host_problem;
 use super::{ConfigError, punycode};
 
 /// `ws://` or `wss://`, host, port, path and query of a socket.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(try_from = "String")]
 pub struct Uri {
     secure: bool,
     host: String,
@@ -156,6 +157,14 @@ impl Uri {
     }
 }
 
+impl TryFrom<String> for Uri {
+    type Error = ConfigError;
+
+    fn try_from(text: String) -> Result<Self, ConfigError> {
+        Self::parse(&text)
+    }
+}
+
 /// Whether a host, as [`Uri::host`] has it, is this machine.
 pub(crate) fn is_loopback(host: &str) -> bool {
     host == "localhost"
@@ -182,7 +191,7 @@ pub(super) fn lower_case(host: &str) -> String {
 }
 
 /// An error for a host, with or without a port, that is not ASCII.
-pub(super) fn check_ascii(authority: &str) -> Result<(), ConfigError> {
+fn check_ascii(authority: &str) -> Result<(), ConfigError> {
     let host = authority.split(':').next().unwrap_or_default();
     // Longer than any name is.
     if host.is_ascii() || host.len() > 253 || host.chars().any(char::is_control) {

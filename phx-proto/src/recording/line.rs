@@ -14,7 +14,7 @@ use crate::event::refusal::{Refusal, SocksRefusal};
 use crate::time::Time;
 
 /// The version of the format. A change that an older reader would misread is a new one.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
 /// The first line.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -13,7 +13,6 @@ use crate::id::{ConnectionId, InterestId, PushId};
 use crate::socket::push::PushOptions;
 use crate::socket::{Socket, Step, Supplied};
 use crate::time::Time;
-use crate::topic::Topic;
 use crate::wire::payload::Payload;
 
 /// The bytes that the lengths of a recording may claim in all, beside [`CLAIMS_PER_BYTE`]: a message
@@ -151,7 +150,7 @@ impl Recording {
                 }
                 What::Start(start) => {
                     clients.push(line.client);
-                    Some(start.config.config().map_err(|error| bad(error.to_string()))?)
+                    Some(start.config.config(join_params).map_err(|error| bad(error.to_string()))?)
                 }
                 _ if !known => {
                     return Err(bad(format!("client {} has not started", line.client)));
@@ -330,10 +329,7 @@ impl Joins {
 }
 
 impl Player {
-    fn new(start: &Start, mut config: Config, at: Time, joins: Joins) -> Self {
-        for (topic, record) in &start.config.auto_joins {
-            config.auto_joins.push((Topic::from(topic.as_str()), join_params(record)));
-        }
+    fn new(start: &Start, config: Config, at: Time, joins: Joins) -> Self {
         Self {
             socket: Socket::new(config, start.seed, at),
             payloads: start.payloads,

@@ -21,18 +21,21 @@
 use core::time::Duration;
 use std::collections::VecDeque;
 
-use crate::config::backoff::{Backoff, defaults};
+use crate::config::Options;
+use crate::config::backoff::Backoff;
 use crate::socket::rng::Rng;
 use crate::time::Time;
 
 /// Which ends are followed by a restart.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
 pub enum Restart {
-    /// Giving up and crashes.
-    Permanent,
     /// Crashes. The default.
     #[default]
     Transient,
+    /// Giving up and crashes.
+    Permanent,
     /// None.
     Temporary,
 }
@@ -127,11 +130,12 @@ impl Supervision {
     /// A connection that is being started for the first time. `seed` decides the jitter.
     #[must_use]
     pub fn new(policy: RestartPolicy, seed: u64) -> Self {
+        let Options { refused_after, rejoin_after, .. } = Options::default();
         Self {
             policy,
             rng: Rng::new(seed),
-            after_giving_up: defaults::refused_after(),
-            after_crash: defaults::rejoin_after(),
+            after_giving_up: refused_after,
+            after_crash: rejoin_after,
             restarts: VecDeque::new(),
             attempts: 0,
             total: 0,

@@ -237,7 +237,7 @@ impl From<Setup> for Supervised {
 
 impl From<ConnectionSpec> for Supervised {
     fn from(spec: ConnectionSpec) -> Self {
-        let ConnectionSpec { config, restart, attributes, tls } = spec;
+        let ConnectionSpec { config, restart, attributes, tls, .. } = spec;
         Self { setup: config.into(), policy: restart, attributes, unread_files: tls.is_some() }
     }
 }

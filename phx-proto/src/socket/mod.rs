@@ -340,7 +340,7 @@ impl Socket {
             State::Pending => ChannelStatus::Pending(match &self.live {
                 _ if channel.leaving.is_some() => PendingReason::LeaveEnding,
                 None => PendingReason::Offline,
-                Some(live) if live.joins.len() >= self.config.join_concurrency => {
+                Some(live) if live.joins.len() >= self.config.join_concurrency.get() => {
                     PendingReason::Slot
                 }
                 Some(_) if !self.is_paced_in() => PendingReason::Paced,

@@ -64,7 +64,7 @@ pub(crate) struct Baseline {
 }
 
 impl Ledger {
-    pub(crate) const fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         Self {
             rates: Rates {
                 receive_min: config.receive_rate_min,

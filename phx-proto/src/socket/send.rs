@@ -74,12 +74,12 @@ impl Socket {
     /// Whether one more call may be in flight.
     #[inline]
     fn may_call(&self) -> bool {
-        self.pushes.in_flight() < self.config.pushes_in_flight_max
+        self.pushes.in_flight() < self.config.pushes_in_flight_max.get()
     }
 
     /// Whether one more join may be unanswered, and may be written already.
     pub(super) fn has_slot(&self, live: &Live) -> bool {
-        live.joins.len() < self.config.join_concurrency && self.is_paced_in()
+        live.joins.len() < self.config.join_concurrency.get() && self.is_paced_in()
     }
 
     /// Whether the pace of joins lets one more be written now.

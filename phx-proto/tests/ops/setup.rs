@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use phx_proto::wire::V1;
-use phx_proto::{Backoff, CloseRule, Config, DelayRange, Ended, Failure, JoinParams, Refusal};
+use phx_proto::{
+    Backoff, CloseRule, Config, DelayRange, Ended, Failure, JoinParams, Options, Refusal,
+};
 
 use super::world::name;
 use super::{End, Fail};
@@ -75,23 +77,20 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// The defaults, written out.
+    /// The defaults.
     pub fn new() -> Self {
-        let range = |min, max| {
-            DelayRange::new(Duration::from_millis(min), Duration::from_millis(max))
-                .expect("a range")
-        };
-        let steps = |steps: &[u64]| Backoff::steps_msec(steps).expect("steps");
+        let options = Options::default();
+        let soon = (Duration::from_millis(10), Duration::from_millis(2_000));
         Self {
-            first_retry: range(10, 500),
-            close_soon: range(10, 2_000),
-            reconnect: steps(&[10, 50, 100, 150, 200, 250, 500, 1_000, 2_000, 5_000]),
-            refused: steps(&[5_000, 15_000, 60_000, 300_000]),
-            rejoin: steps(&[100, 500, 1_000, 2_000, 5_000, 10_000]),
-            rejected: steps(&[1_000, 5_000, 30_000]),
-            stable_after: Duration::from_secs(10),
-            retry_after_max: Duration::from_secs(3_600),
-            rejections_max: 3,
+            first_retry: options.first_retry_spread,
+            close_soon: DelayRange::new(soon.0, soon.1).expect("a range"),
+            reconnect: options.reconnect_after,
+            refused: options.refused_after,
+            rejoin: options.rejoin_after,
+            rejected: options.rejected_after,
+            stable_after: options.stable_after,
+            retry_after_max: options.retry_after_max,
+            rejections_max: options.join_rejections_max,
         }
     }
 }

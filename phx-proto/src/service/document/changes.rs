@@ -1,5 +1,7 @@
 //! What differs between two sets of connections: what a reload has to do.
 
+use std::sync::Arc;
+
 use super::{ConnectionSpec, Connections};
 
 /// The names of two sets of connections, by what became of them; from [`Connections::changes`].
@@ -28,8 +30,9 @@ impl ConnectionChanges {
 impl Connections {
     /// What differs between these connections and `next`.
     ///
-    /// Two specs are the same when everything that was configured is, secrets and the contents
-    /// of files for TLS included; how it was written does not matter.
+    /// Two specifications are the same when their documents say the same once their variables are
+    /// filled in, secrets included, and the files for TLS that they name hold the same bytes. One
+    /// that was made in code is the same as its clones and no other.
     ///
     /// ```
     /// use phx_proto::Connections;
@@ -62,14 +65,13 @@ impl Connections {
 }
 
 impl ConnectionSpec {
-    /// Whether everything that was configured is the same, secrets included. Files for TLS count
-    /// by their contents once they are read, and by their names before.
+    /// Whether both were read from documents that say the same, secrets included, or one is a clone
+    /// of the other. Files for TLS count by their contents once they are read, and by their names
+    /// before.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
-        let Self { config, restart, attributes, tls } = self;
-        config.is_same(&other.config)
-            && *restart == other.restart
-            && *attributes == other.attributes
-            && *tls == other.tls
+        let read = || self.source.is_same(&other.source);
+        Arc::ptr_eq(&self.source, &other.source)
+            || read() && self.config.options == other.config.options
     }
 }

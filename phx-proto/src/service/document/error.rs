@@ -87,7 +87,7 @@ pub enum ProblemKind {
     #[error("it must be {expected}, and it is {found}")]
     WrongType {
         /// What it must be.
-        expected: &'static str,
+        expected: String,
         /// What it is.
         found: &'static str,
     },

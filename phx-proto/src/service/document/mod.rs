@@ -1,10 +1,13 @@
 //! Named connections, read from a document.
 //!
 //! ```text
-//!   text ─▶ Node (every key kept) ─▶ ${variables} ─▶ one ConnectionSpec for each name
-//!                │                        │                    │
-//!                └──── problems, with connection and key ◀─────┘   all of them, or all specs
+//!   text ─▶ Node (every key kept) ─▶ ${variables} ─▶ each key alone ─▶ Connection and Options
+//!                │                        │                │                    │ addresses, headers
+//!                │                        │                │                    ▼
+//!                └──────── problems, with connection and key ◀──────── one ConnectionSpec each
 //! ```
+//!
+//! All the problems are returned, or all the specifications.
 //!
 //! The document is
 //!
@@ -16,23 +19,30 @@
 //! function of the caller's, so reading a document touches neither environment nor files.
 
 mod changes;
+mod connection;
+mod deserialize;
 mod error;
-mod keys;
 mod node;
-mod read;
+mod reader;
+#[cfg(feature = "schema")]
 mod schema;
 mod spec;
+mod values;
 mod variables;
 
 use std::collections::BTreeMap;
+#[cfg(feature = "tls")]
+use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer};
 use serde_json::Value;
 
 pub use changes::ConnectionChanges;
 pub use error::{ConnectionsError, Problem, ProblemKind};
-pub use spec::{ConnectionSpec, TlsFiles};
+pub use spec::ConnectionSpec;
 
+#[cfg(feature = "tls")]
+use crate::config::tls::{Contents, Tls};
 use node::Node;
 
 /// Connections by name, each with its configuration, from a document.
@@ -106,7 +116,7 @@ impl Connections {
         document: Node,
         lookup: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, ConnectionsError> {
-        read::document(document, lookup).map(|specs| Self { specs })
+        reader::document(document, lookup).map(|specs| Self { specs })
     }
 
     /// Adds a connection, in place of one that has the name already.
@@ -130,8 +140,14 @@ impl Connections {
         let mut problems = Vec::new();
         for (name, spec) in &mut self.specs {
             let Some(files) = spec.tls.take() else { continue };
-            match crate::config::tls::Tls::from_files(&files, &read) {
-                Ok(tls) => spec.config = spec.config.clone().tls(tls),
+            let contents = Contents::read(&files, &read);
+            let made = contents
+                .and_then(|contents| Ok((Tls::from_contents(&files, &contents)?, contents)));
+            match made {
+                Ok((tls, contents)) => {
+                    spec.config = spec.config.clone().tls(tls);
+                    spec.source = Arc::new(spec.source.with_files(contents));
+                }
                 Err(error) => {
                     let kind = ProblemKind::Invalid { message: error.to_string() };
                     let (connection, key) = (Some(name.clone()), Some("tls".to_owned()));

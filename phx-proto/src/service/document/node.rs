@@ -4,7 +4,7 @@
 //! the second one is an error that names it.
 
 use serde_json::value::RawValue;
-use serde_json::{Map, Number, Value};
+use serde_json::{Number, Value};
 
 use crate::wire::raw::members;
 
@@ -29,23 +29,6 @@ impl Node {
             Self::Text(_) => "a string",
             Self::List(_) => "a list",
             Self::Object(_) => "an object",
-        }
-    }
-
-    /// The same as a JSON value; of equal keys the last one.
-    pub(super) fn into_value(self) -> Value {
-        match self {
-            Self::Null => Value::Null,
-            Self::Bool(value) => Value::Bool(value),
-            Self::Number(value) => Value::Number(value),
-            Self::Text(value) => Value::String(value),
-            Self::List(nodes) => nodes.into_iter().map(Self::into_value).collect(),
-            Self::Object(members) => Value::Object(
-                members
-                    .into_iter()
-                    .map(|(key, node)| (key, node.into_value()))
-                    .collect::<Map<_, _>>(),
-            ),
         }
     }
 

@@ -1,12 +1,19 @@
-//! The JSON Schema of a document, made of the table of keys that the reader goes by.
+//! The JSON Schema of a document, derived from the structs that are read.
 
+use std::borrow::Cow;
+
+use schemars::generate::SchemaSettings;
+use schemars::transform::{RecursiveTransform, Transform};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
 use super::Connections;
-use super::keys::{CONNECTION, Shape, TLS};
+use super::connection::Connection;
+use super::values::{Channels, Pairs, Vsn};
+use crate::config::Options;
 
 impl Connections {
-    /// The JSON Schema (draft 2020-12) of a document, for editors and for whoever generates
+    /// The JSON Schema (draft 2020-12) of a document, for editors and for programs that write
     /// documents.
     ///
     /// What it accepts can still be refused for what a schema cannot say: an address that is none,
@@ -14,19 +21,25 @@ impl Connections {
     ///
     /// ```
     /// let schema = phx_proto::Connections::json_schema();
-    /// assert_eq!(schema["$defs"]["connection"]["required"][0], "uri");
+    /// let connection = &schema["$defs"]["connection"];
+    /// assert_eq!(connection["required"][0], "uri");
+    /// assert_eq!(connection["properties"]["push_timeout_msec"]["default"], 10_000);
     /// ```
     #[must_use]
     pub fn json_schema() -> Value {
+        let settings = SchemaSettings::draft2020_12().with(|settings| {
+            settings.inline_subschemas = true;
+        });
+        let mut generator = settings.into_generator();
         let mut properties = Map::new();
-        for (key, shape, about) in CONNECTION {
-            let mut schema = of(*shape);
-            // There is no default for where to connect to.
-            if *key != "uri" {
-                schema = json!({"anyOf": [schema, {"type": "null"}]});
+        for mut schema in
+            [Connection::json_schema(&mut generator), Options::json_schema(&mut generator)]
+        {
+            let Some(Value::Object(keys)) = schema.remove("properties") else { continue };
+            for (key, schema) in keys {
+                let schema = property(&key, schema);
+                properties.insert(key, schema);
             }
-            schema["description"] = (*about).into();
-            properties.insert((*key).to_owned(), schema);
         }
         json!({
             "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -50,75 +63,108 @@ impl Connections {
                     "required": ["uri"],
                     "additionalProperties": false,
                 },
-                "whole": whole(u64::MAX),
-                "value": {"type": ["string", "number", "boolean"]},
             },
         })
     }
 }
 
-fn of(shape: Shape) -> Value {
-    match shape {
-        Shape::Flag => json!({"type": "boolean"}),
-        Shape::Text => json!({"type": "string"}),
-        Shape::OneOf(values) => json!({"anyOf": [
-            {"enum": values},
-            {"type": "string", "pattern": r"\$\{"},
-        ]}),
-        Shape::Msec | Shape::Count => json!({"$ref": "#/$defs/whole"}),
-        Shape::Positive => {
-            let mut schema = whole(u64::MAX);
-            schema["minimum"] = 1.into();
-            schema
-        }
-        Shape::Small => whole(u32::MAX.into()),
-        Shape::Steps => {
-            json!({"type": "array", "items": {"$ref": "#/$defs/whole"}, "minItems": 1})
-        }
-        Shape::Range => json!({
-            "type": "array", "items": {"$ref": "#/$defs/whole"}, "minItems": 2, "maxItems": 2,
-        }),
-        Shape::Pairs => pairs(&json!({"type": "string"})),
-        Shape::Attributes => pairs(&json!({
-            "pattern": "^[a-z0-9]{1,20}$",
-            "not": {"enum": crate::service::router::TAKEN_ATTRIBUTES},
-        })),
-        Shape::Channels => {
-            let topic = json!({"type": "string", "not": {"const": "phoenix"}});
-            json!({"anyOf": [
-                {"type": "object", "propertyNames": topic},
-                {"type": "array", "items": {"anyOf": [topic, {
-                    "type": "array", "prefixItems": [topic, true], "minItems": 2, "maxItems": 2,
-                }]}},
-            ]})
-        }
-        Shape::Tls => {
-            let text = |(key, about): &(&str, &str)| {
-                ((*key).to_owned(), json!({"type": "string", "description": about}))
-            };
-            json!({
-                "type": "object",
-                "properties": TLS.iter().map(text).collect::<Map<_, _>>(),
-                "additionalProperties": false,
-                "dependentRequired": {"cert_file": ["key_file"], "key_file": ["cert_file"]},
-            })
+/// The schema of a key: with `null`, which asks for the default, if there is one.
+fn property(key: &str, mut schema: Value) -> Value {
+    let mut take = |name| schema.as_object_mut().and_then(|schema| schema.remove(name));
+    let (description, default) = (take("description"), take("default"));
+    if let Ok(schema) = <&mut Schema>::try_from(&mut schema) {
+        RecursiveTransform(plain).transform(schema);
+    }
+    if key != "uri" {
+        schema = json!({"anyOf": [schema, {"type": "null"}]});
+        // Of a struct that is not a document's, they are the defaults of its fields.
+        if let Some(default) = default.filter(|default| !default.is_null()) {
+            schema["default"] = default;
         }
     }
+    if let Some(description) = description {
+        schema["description"] = description;
+    }
+    schema
 }
 
-fn whole(most: u64) -> Value {
-    json!({"type": "integer", "minimum": 0, "maximum": most})
+/// Ranges in place of formats that no standard knows, a list of strings in place of a schema for each,
+/// and no documentation for readers of Rust.
+fn plain(schema: &mut Schema) {
+    schema.remove("description");
+    schema.remove("default");
+    let strings = schema.get("oneOf").and_then(Value::as_array).and_then(|variants| {
+        variants.iter().map(|variant| variant.get("const").cloned()).collect::<Option<Value>>()
+    });
+    if let Some(strings) = strings {
+        schema.remove("oneOf");
+        schema.insert("enum".to_owned(), strings);
+    }
+    let maximum = match schema.remove("format").as_ref().and_then(Value::as_str) {
+        Some("uint32") => u32::MAX.into(),
+        Some("uint64" | "uint") => u64::MAX,
+        _ => return,
+    };
+    schema.insert("maximum".to_owned(), maximum.into());
+}
+
+/// One of these strings, or a reference to one.
+pub(super) fn or_reference(schema: &mut Schema) {
+    let named = core::mem::take(schema);
+    *schema = json_schema!({"anyOf": [named, {"type": "string", "pattern": r"\$\{"}]});
+}
+
+/// [`Pairs`] whose names are those of CloudEvents' extension attributes.
+pub(super) fn attributes(_: &mut SchemaGenerator) -> Schema {
+    pairs(&json!({
+        "pattern": "^[a-z0-9]{1,20}$",
+        "not": {"enum": crate::service::router::TAKEN_ATTRIBUTES},
+    }))
 }
 
 /// An object, or a list of pairs, with names like this.
-fn pairs(name: &Value) -> Value {
-    let value = json!({"$ref": "#/$defs/value"});
+fn pairs(name: &Value) -> Schema {
+    let value = json!({"type": ["string", "number", "boolean"]});
     let mut text = name.clone();
     text["type"] = "string".into();
-    json!({"anyOf": [
+    json_schema!({"anyOf": [
         {"type": "object", "propertyNames": name, "additionalProperties": value},
         {"type": "array", "items": {
             "type": "array", "prefixItems": [text, value], "minItems": 2, "maxItems": 2,
         }},
     ]})
 }
+
+macro_rules! schema {
+    ($type:ty => $schema:expr) => {
+        impl JsonSchema for $type {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                $schema
+            }
+        }
+    };
+}
+
+schema!(Pairs => pairs(&json!({"type": "string"})));
+schema!(Vsn => {
+    let mut schema = json_schema!({"enum": Vsn::all()});
+    or_reference(&mut schema);
+    schema
+});
+schema!(Channels => {
+    let topic = json!({"type": "string", "not": {"const": "phoenix"}});
+    json_schema!({"anyOf": [
+        {"type": "object", "propertyNames": topic},
+        {"type": "array", "items": {"anyOf": [topic, {
+            "type": "array", "prefixItems": [topic, true], "minItems": 2, "maxItems": 2,
+        }]}},
+    ]})
+});

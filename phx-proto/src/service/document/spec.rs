@@ -1,16 +1,20 @@
 //! One named connection: its configuration, and what a supervisor does with it.
 
+use core::fmt;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use crate::config::Config;
+use super::connection::Connection;
+use crate::config::{Config, TlsFiles};
 use crate::service::supervision::RestartPolicy;
 
 /// What a supervisor needs to keep one named connection.
 ///
 /// # Keys of the document
 ///
-/// Only `uri` must be there. Times are whole milliseconds. The defaults are those of the setters of
-/// [`Config`].
+/// Only `uri` must be there. The others are these, and the fields of [`Options`](crate::Options), whose
+/// defaults are [`Options::default`](crate::Options::default): a length of time is a key that ends in
+/// `_msec`, a number of milliseconds.
 ///
 /// | key | value |
 /// | --- | --- |
@@ -22,18 +26,8 @@ use crate::service::supervision::RestartPolicy;
 /// | `auth_token` | the token of Phoenix's `auth_token` |
 /// | `auto_join_channels` | topics, pairs of topic and parameters, or an object of them |
 /// | `reconnect` | `false` means `max_retries` 0 |
-/// | `max_retries`, `max_elapsed_msec` | when to give up; `null` for never |
-/// | `reconnect_after_msec`, `rejoin_after_msec`, `refused_after_msec`, `rejected_after_msec` | the steps; the last one repeats |
-/// | `first_retry_spread_msec` | `[from, to]` |
-/// | `retry_after_max_msec`, `stable_after_msec`, `connect_timeout_msec`, `close_timeout_msec` | |
-/// | `heartbeat_interval_msec` (0 for none), `heartbeat_timeout_msec`, `write_stall_timeout_msec` | |
-/// | `receive_rate_min`, `send_rate_min` (bytes per second), `progress_max_msec` | |
-/// | `join_timeout_msec`, `join_block_max_msec`, `leave_timeout_msec`, `push_timeout_msec` | |
-/// | `join_concurrency`, `join_rejections_max` | |
-/// | `queued_pushes_max`, `queued_bytes_max`, `pushes_in_flight_max` | |
-/// | `max_push_bytes`, `max_message_bytes` | |
-/// | `mailbox_messages_max`, `mailbox_bytes_max`, `read_buffer_bytes`, `write_buffer_bytes` | |
-/// | `strict_payloads` | |
+/// | `close_rules` | an object of close codes, in place of the default: `"retry"`, `{"retry_within_msec": [from, to]}` or `"stop"` |
+/// | `status_rules` | an object of HTTP statuses: `"backoff"`, `"refused"`, `"unauthorized"` or `"stop"` |
 /// | `tls` | `ca_file`, `cert_file`, `key_file`, `server_name` |
 /// | `restart` | `"transient"`, `"permanent"` or `"temporary"` |
 /// | `max_restarts`, `max_restarts_msec` | how many restarts within how long are too many |
@@ -44,6 +38,52 @@ pub struct ConnectionSpec {
     pub(crate) restart: RestartPolicy,
     pub(crate) attributes: BTreeMap<String, String>,
     pub(crate) tls: Option<TlsFiles>,
+    pub(super) source: Arc<Source>,
+}
+
+/// What a specification was made of, to compare it by.
+#[derive(Clone, Default)]
+pub(super) struct Source {
+    /// None of one that was made in code: functions have nothing to compare.
+    document: Option<Connection>,
+    #[cfg(feature = "tls")]
+    files: Option<crate::config::tls::Contents>,
+}
+
+impl Source {
+    pub(super) fn document(document: Connection) -> Self {
+        Self {
+            document: Some(document),
+            #[cfg(feature = "tls")]
+            files: None,
+        }
+    }
+
+    /// The same with the files that it names, which count in place of their names.
+    #[cfg(feature = "tls")]
+    pub(super) fn with_files(&self, files: crate::config::tls::Contents) -> Self {
+        let mut source = Self { files: Some(files), ..self.clone() };
+        if let Some(tls) = source.document.as_mut().and_then(|document| document.tls.as_mut()) {
+            *tls = TlsFiles { server_name: tls.server_name.take(), ..TlsFiles::default() };
+        }
+        source
+    }
+
+    /// Whether both are documents that say the same, and name files that hold the same.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        #[cfg(feature = "tls")]
+        if self.files != other.files {
+            return false;
+        }
+        self.document.is_some() && self.document == other.document
+    }
+}
+
+/// Without what it says: there are secrets in it.
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").finish_non_exhaustive()
+    }
 }
 
 impl ConnectionSpec {
@@ -51,13 +91,15 @@ impl ConnectionSpec {
     #[must_use]
     pub fn new(config: Config) -> Self {
         let restart = RestartPolicy::default();
-        Self { config, restart, attributes: BTreeMap::new(), tls: None }
+        let source = Arc::new(Source::default());
+        Self { config, restart, attributes: BTreeMap::new(), tls: None, source }
     }
 
     /// When it is started again after it ended.
     #[must_use]
     pub fn restart(mut self, policy: RestartPolicy) -> Self {
         self.restart = policy;
+        self.source = Arc::new(Source::default());
         self
     }
 
@@ -91,18 +133,4 @@ impl From<Config> for ConnectionSpec {
     fn from(config: Config) -> Self {
         Self::new(config)
     }
-}
-
-/// The files of a connection's `tls` key.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TlsFiles {
-    /// The certificate authorities to trust, in PEM, in place of the usual ones.
-    pub ca_file: Option<String>,
-    /// The certificate chain to show, in PEM.
-    pub cert_file: Option<String>,
-    /// Its key, in PEM.
-    pub key_file: Option<String>,
-    /// The name to check the server's certificate against, in place of the host of the URI.
-    pub server_name: Option<String>,
 }

@@ -16,7 +16,7 @@ use crate::socket::push::slab::Group;
 use crate::socket::timer::TimerKey;
 use crate::socket::{LaneItem, Socket};
 use crate::time::Time;
-use crate::topic::{PHOENIX, Topic};
+use crate::topic::Topic;
 use crate::wire::payload::Payload;
 
 /// What became of a released interest.
@@ -56,7 +56,7 @@ impl Socket {
         if !self.phase.accepts_joins() {
             return Err(JoinError::Closed);
         }
-        if &*topic == PHOENIX {
+        if topic.is_reserved() {
             return Err(JoinError::Reserved { topic });
         }
         self.check_params(&topic, &params)?;
@@ -150,7 +150,7 @@ impl Socket {
             let most = self.pushes.in_flight() + self.pushes.queued().pushes as usize;
             if !could_be_written {
                 self.end_queued(group, NotSentCause::Left);
-            } else if most > self.config.pushes_in_flight_max {
+            } else if most > self.config.pushes_in_flight_max.get() {
                 self.end_queued_calls(group, NotSentCause::Left);
             }
         }

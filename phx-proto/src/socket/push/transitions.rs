@@ -134,7 +134,7 @@ impl Socket {
         if live.held.contains(&group) {
             return true;
         }
-        if push.cast || self.pushes.in_flight() < self.config.pushes_in_flight_max {
+        if push.cast || self.pushes.in_flight() < self.config.pushes_in_flight_max.get() {
             return false;
         }
         live.held.hold(group, (order, place, false));

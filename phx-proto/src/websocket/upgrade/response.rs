@@ -26,7 +26,7 @@ use bytes::Bytes;
 
 use super::UpgradeError;
 use super::body::Body;
-use crate::config::http::is_token;
+use crate::config::http::{is_token, is_value};
 use crate::event::refusal::Refusal;
 
 /// Everything before the body, with the heads of interim answers, in bytes.
@@ -257,8 +257,7 @@ impl Headers {
 
 /// A header's value; none if it has a control character in it.
 fn value(bytes: &[u8]) -> Option<String> {
-    let is_bad = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
-    if bytes.iter().any(is_bad) {
+    if !is_value(bytes) {
         return None;
     }
     Some(String::from_utf8_lossy(bytes).trim_matches([' ', '\t']).to_owned())

@@ -1,0 +1,180 @@
+//! Lengths of time as documents and recordings write them: numbers of milliseconds.
+
+use core::fmt;
+use core::time::Duration;
+
+use serde::de::{self, Deserialize, Deserializer, Unexpected, Visitor};
+use serde::ser::{Serialize, Serializer};
+
+use crate::time::nanos;
+
+/// Below this, milliseconds as a floating-point number are exact to the nanosecond: 13 days.
+const EXACT: u64 = 1 << 50;
+
+/// A [`Duration`] in milliseconds, for `#[serde(with = "Msec")]`.
+///
+/// It has a fraction if there is one and the whole is less than 13 days. What is longer than the
+/// clock's 584 years is as good as for ever.
+pub(crate) struct Msec;
+
+impl Msec {
+    pub(crate) fn serialize<S: Serializer>(length: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        let total = nanos(*length);
+        if total % 1_000_000 == 0 || total >= EXACT {
+            to.serialize_u64(u64::try_from(length.as_millis()).unwrap_or(u64::MAX))
+        } else {
+            to.serialize_f64(total as f64 / 1e6)
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        from.deserialize_f64(Self)
+    }
+}
+
+impl Visitor<'_> for Msec {
+    type Value = Duration;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number of milliseconds that is not negative")
+    }
+
+    fn visit_u64<E: de::Error>(self, millis: u64) -> Result<Duration, E> {
+        Ok(Duration::from_millis(millis))
+    }
+
+    fn visit_i64<E: de::Error>(self, millis: i64) -> Result<Duration, E> {
+        let bad = |_| E::invalid_value(Unexpected::Signed(millis), &self);
+        u64::try_from(millis).map(Duration::from_millis).map_err(bad)
+    }
+
+    fn visit_f64<E: de::Error>(self, millis: f64) -> Result<Duration, E> {
+        if millis < 0.0 || !millis.is_finite() {
+            return Err(E::invalid_value(Unexpected::Float(millis), &self));
+        }
+        Ok(match millis.fract() == 0.0 {
+            true => Duration::from_millis(millis as u64),
+            false => Duration::from_nanos((millis * 1e6).round() as u64),
+        })
+    }
+}
+
+/// One length in milliseconds, where serde wants a type of its own.
+#[derive(Clone, Copy)]
+pub(crate) struct Length(pub(crate) Duration);
+
+impl Serialize for Length {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Msec::serialize(&self.0, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Length {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Msec::deserialize(deserializer).map(Self)
+    }
+}
+
+/// An optional [`Duration`] in milliseconds, for `#[serde(with = "OptionalMsec")]`.
+pub(crate) struct OptionalMsec;
+
+impl OptionalMsec {
+    pub(crate) fn serialize<S: Serializer>(
+        length: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        length.map(Length).serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        let length = Option::<Length>::deserialize(deserializer)?;
+        Ok(length.map(|Length(length)| length))
+    }
+}
+
+#[cfg(feature = "schema")]
+mod schema {
+    use std::borrow::Cow;
+
+    use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+    use super::{Length, Msec, OptionalMsec};
+
+    impl JsonSchema for Msec {
+        fn schema_name() -> Cow<'static, str> {
+            "Msec".into()
+        }
+
+        fn inline_schema() -> bool {
+            true
+        }
+
+        fn json_schema(_: &mut SchemaGenerator) -> Schema {
+            json_schema!({"type": "number", "minimum": 0})
+        }
+    }
+
+    macro_rules! like {
+        ($type:ty, $like:ty) => {
+            impl JsonSchema for $type {
+                fn schema_name() -> Cow<'static, str> {
+                    <$like>::schema_name()
+                }
+
+                fn inline_schema() -> bool {
+                    true
+                }
+
+                fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+                    <$like>::json_schema(generator)
+                }
+            }
+        };
+    }
+
+    like!(Length, Msec);
+    like!(OptionalMsec, Option<Msec>);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json, to_value};
+
+    use super::*;
+
+    fn read(value: Value) -> Result<Duration, String> {
+        Length::deserialize(value).map(|Length(length)| length).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn milliseconds_are_whole_or_have_a_fraction() {
+        for (length, written) in [
+            (Duration::ZERO, json!(0)),
+            (Duration::from_millis(1_500), json!(1_500)),
+            (Duration::from_nanos(1), json!(0.000_001)),
+            (Duration::from_micros(1_500), json!(1.5)),
+            (Duration::from_millis(u64::MAX), json!(u64::MAX)),
+        ] {
+            assert_eq!(to_value(Length(length)).unwrap(), written);
+            assert_eq!(read(written).unwrap(), length);
+        }
+        assert_eq!(to_value(Length(Duration::MAX)).unwrap(), json!(u64::MAX));
+        assert_eq!(read(json!(1e300)).unwrap(), Duration::from_millis(u64::MAX));
+        for bad in [json!(-1), json!(-0.5), json!("1"), json!(null)] {
+            assert!(read(bad.clone()).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn milliseconds_of_13_days_are_exact(nanos in 0..EXACT) {
+            let length = Duration::from_nanos(nanos);
+            let written = to_value(Length(length)).unwrap().to_string();
+            let read = read(serde_json::from_str(&written).unwrap());
+            prop_assert_eq!(read.unwrap(), length, "{}", written);
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The keys of a connection that are no [`Options`], and the specification that both make.
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::error::ProblemKind;
+use super::spec::{ConnectionSpec, Source};
+use super::values::{Channels, Pairs, Vsn};
+use crate::config::join_params::JoinParams;
+use crate::config::msec::Msec;
+use crate::config::route::Target;
+use crate::config::{Config, ConfigError, Options, Secret, TlsFiles, Uri};
+use crate::service::supervision::{Restart, RestartPolicy};
+use crate::wire::payload::Payload;
+
+/// The keys of a connection beside its [`Options`], with their variables filled in.
+#[derive(Clone, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Connection {
+    /// ws:// or wss://, with the path of the socket.
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    pub(super) uri: Option<Uri>,
+    /// Lets ws:// leave this machine.
+    allow_insecure: bool,
+    /// host:port to dial in place of the URI's; Host and TLS name stay.
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    connect_to: Option<Target>,
+    /// The version of the wire format.
+    vsn: Option<Vsn>,
+    /// Headers of the upgrade; Phoenix shows the socket those with x-.
+    headers: Pairs,
+    /// Parameters of the socket.
+    params: Pairs,
+    /// The token of Phoenix's auth_token.
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    auth_token: Option<Secret>,
+    /// Topics, pairs of topic and parameters, or an object of them.
+    auto_join_channels: Channels,
+    /// false means max_retries 0.
+    reconnect: bool,
+    /// Files in PEM, read when the document is, and the name to verify.
+    pub(super) tls: Option<TlsFiles>,
+    /// When an ended connection is started again.
+    #[cfg_attr(feature = "schema", schemars(transform = super::schema::or_reference))]
+    restart: Restart,
+    /// Restarts within max_restarts_msec that are not too many.
+    max_restarts: u32,
+    /// The time that max_restarts counts in.
+    #[serde(rename = "max_restarts_msec", with = "Msec")]
+    within: Duration,
+    /// CloudEvents extension attributes, added to every event.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "super::schema::attributes"))]
+    attributes: Pairs,
+}
+
+impl Default for Connection {
+    fn default() -> Self {
+        let RestartPolicy { restart, max_restarts, within } = RestartPolicy::default();
+        Self {
+            uri: None,
+            allow_insecure: false,
+            connect_to: None,
+            vsn: None,
+            headers: Pairs::default(),
+            params: Pairs::default(),
+            auth_token: None,
+            auto_join_channels: Channels::default(),
+            reconnect: true,
+            tls: None,
+            restart,
+            max_restarts,
+            within,
+            attributes: Pairs::default(),
+        }
+    }
+}
+
+impl Connection {
+    /// The specification, unless there is a problem: each is noted with its key. Without an address
+    /// the other keys are checked against a stand-in.
+    pub(super) fn spec(
+        mut self,
+        mut options: Options,
+        mut note: impl FnMut(&str, ProblemKind),
+    ) -> Option<ConnectionSpec> {
+        if !core::mem::replace(&mut self.reconnect, true) {
+            options.max_retries = Some(0);
+        }
+        let config = self.uri.clone().map(|uri| Config::at(uri, self.allow_insecure));
+        let config = config
+            .and_then(|config| config.map_err(|error| note("uri", in_terms_of_keys(error))).ok());
+        let mut config = match config {
+            Some(config) => config,
+            None => Config::insecure("ws://localhost/").ok()?,
+        };
+        let mut set = |key: &str, changed: Result<Config, ConfigError>, before: Config| {
+            changed.unwrap_or_else(|error| {
+                note(key, in_terms_of_keys(error));
+                before
+            })
+        };
+        if let Some(serializer) = self.vsn.as_ref().and_then(Vsn::serializer) {
+            config = set("vsn", config.clone().serializer(serializer), config);
+        }
+        if let Some(target) = &self.connect_to {
+            config = set("connect_to", config.clone().dial(target.clone()), config);
+        }
+        for (name, value) in &self.headers.0 {
+            config = set("headers", config.clone().header(name, value.as_str()), config);
+        }
+        for (topic, params) in &self.auto_join_channels.0 {
+            let params = JoinParams::from(Payload::from(params.clone()));
+            config = set("auto_join_channels", config.clone().auto_join(&**topic, params), config);
+        }
+        for (name, value) in &self.params.0 {
+            config = config.param(name, value.as_str());
+        }
+        if let Some(token) = &self.auth_token {
+            config = config.auth_token(token.clone());
+        }
+        if let Some(problem) = self.tls.as_ref().and_then(TlsFiles::problem) {
+            note("tls", ProblemKind::Invalid { message: problem.to_owned() });
+        }
+        let attributes: BTreeMap<String, String> = self.attributes.0.iter().cloned().collect();
+        if attributes.keys().any(|name| !crate::service::router::is_attribute_name(name)) {
+            note("attributes", ProblemKind::AttributeName);
+        }
+        // How it is written makes no difference: what is compared is what it means.
+        self.vsn = Some(Vsn::of(&*config.serializer));
+        self.attributes = Pairs(attributes.clone().into_iter().collect());
+        let restart = RestartPolicy::new(self.restart).intensity(self.max_restarts, self.within);
+        Some(ConnectionSpec {
+            config: config.options(options),
+            restart,
+            attributes,
+            tls: self.tls.clone(),
+            source: Arc::new(Source::document(self)),
+        })
+    }
+}
+
+/// An error that names the key to set, where the configuration would name its constructor.
+fn in_terms_of_keys(error: ConfigError) -> ProblemKind {
+    match error {
+        ConfigError::Insecure { host } => ProblemKind::Invalid {
+            message: format!(
+                "ws:// to {host} would send everything in the clear: use wss://, or set \
+                 \"allow_insecure\": true"
+            ),
+        },
+        other => other.into(),
+    }
+}

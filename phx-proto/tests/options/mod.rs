@@ -1,0 +1,42 @@
+//! A value of every option.
+
+#![allow(unreachable_pub, reason = "each test file uses its part")]
+
+use phx_proto::Options;
+use serde_json::{Value, json};
+
+/// Options that all differ from their defaults, whichever there are.
+pub fn other_options() -> Options {
+    let defaults = serde_json::to_value(Options::default()).expect("plain data");
+    let mut others = defaults.clone();
+    for (key, value) in others.as_object_mut().expect("an object") {
+        *value = other(key, value);
+    }
+    let others = serde_json::from_value::<Options>(others).expect("options");
+    for (key, value) in serde_json::to_value(&others).expect("plain data").as_object().unwrap() {
+        assert_ne!(*value, defaults[key], "{key} is the default");
+    }
+    others
+}
+
+fn other(key: &str, default: &Value) -> Value {
+    match (key, default) {
+        ("close_rules", _) => json!({"1000": {"retry_within_msec": [1.5, 2]}, "4001": "stop"}),
+        ("status_rules", _) => json!({"404": "backoff"}),
+        ("reconnect_after_msec", _) => json!({
+            "schedule": {"exponential": {"first": 1.5, "factor": 1.5, "max": 9}},
+            "jitter": 0.25, "floor": 0.5,
+        }),
+        (_, Value::Object(_)) => {
+            json!({"schedule": {"steps": [1.5, 3]}, "jitter": 0.25, "floor": 0.5})
+        }
+        (_, Value::Array(_)) => json!([1.5, 3]),
+        (_, Value::Null) => json!(7),
+        (_, Value::Bool(value)) => json!(!value),
+        (_, Value::Number(number)) if key.ends_with("_msec") => {
+            json!(number.as_f64().expect("a number") + 1.234_567)
+        }
+        (_, Value::Number(number)) => json!(number.as_u64().expect("a whole number") + 1),
+        (_, Value::String(_)) => panic!("add another value of `{key}`"),
+    }
+}
