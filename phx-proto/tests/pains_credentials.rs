@@ -248,20 +248,20 @@ fn the_words_of_a_refused_rejoin_are_told_every_time_and_end_the_channel_in_the_
 fn credentials_may_not_lead_off_loopback_without_tls() {
     let off = |uri: &str| Credentials::new().param("t", "1").uri(Uri::parse(uri).expect("good"));
     let mut hand = Hand::new(config().param("old", "1"));
-    let error = hand.socket.set_credentials(off("ws://example.com/socket/websocket"));
+    let error = hand.socket.set_credentials(hand.now, off("ws://example.com/socket/websocket"));
     assert!(matches!(error, Err(CredentialsError::Config(_))), "{error:?}");
     let target =
         hand.socket.connect_request().expect("an address that may be dialled").uri.target();
     assert!(target.contains("old=1") && !target.contains("t=1"), "nothing is replaced: {target}");
-    hand.socket.set_credentials(off("wss://example.com/socket/websocket")).unwrap();
+    hand.socket.set_credentials(hand.now, off("wss://example.com/socket/websocket")).unwrap();
     assert_eq!(
         hand.socket.connect_request().expect("an address that may be dialled").uri.host(),
         "example.com"
     );
-    hand.socket.set_credentials(off("ws://127.0.0.1:9/socket/websocket")).unwrap();
+    hand.socket.set_credentials(hand.now, off("ws://127.0.0.1:9/socket/websocket")).unwrap();
     let insecure = Config::insecure("ws://example.org/socket/websocket").expect("a good URI");
     let mut hand = Hand::new(insecure);
-    hand.socket.set_credentials(off("ws://example.com/socket/websocket")).unwrap();
+    hand.socket.set_credentials(hand.now, off("ws://example.com/socket/websocket")).unwrap();
     assert_eq!(
         hand.socket.connect_request().expect("an address that may be dialled").uri.host(),
         "example.com"
@@ -287,9 +287,9 @@ fn clear_text_is_never_dialled_unasked() {
             let refused = hand.socket.connect_request();
             assert!(matches!(refused, Err(ConfigError::Insecure { .. })), "{refused:?}");
             // It is not dialled with what was there before, either.
-            let error = hand.socket.set_credentials(elsewhere()).unwrap_err();
+            let error = hand.socket.set_credentials(hand.now, elsewhere()).unwrap_err();
             assert!(matches!(error, CredentialsError::Config(ConfigError::Insecure { .. })));
-            hand.socket.set_credentials(Credentials::new()).unwrap();
+            hand.socket.set_credentials(hand.now, Credentials::new()).unwrap();
             hand.socket.connect_request().expect("the configured address");
         }
     }
@@ -328,7 +328,7 @@ proptest! {
         let mut hand = Hand::new(config);
         for (at_construction, nth) in &calls {
             if !at_construction {
-                let _ = hand.socket.set_credentials(credentials(*nth));
+                let _ = hand.socket.set_credentials(hand.now, credentials(*nth));
             }
         }
         if let Ok(request) = hand.socket.connect_request() {
@@ -375,7 +375,7 @@ fn vsn_in_the_address_chooses_the_serializer() {
     assert!(matches!(hand.socket.connect_request(), Err(ConfigError::Vsn { .. })));
     let old = || Credentials::new().uri(Uri::parse("wss://h/s?vsn=1.0.0").unwrap());
     let mut hand = Hand::new(of("").unwrap());
-    let refused = hand.socket.set_credentials(old());
+    let refused = hand.socket.set_credentials(hand.now, old());
     assert!(matches!(refused, Err(CredentialsError::Config(ConfigError::Vsn { .. }))));
     let hand = Hand::new(of("").unwrap().credentials(old()));
     assert!(matches!(hand.socket.connect_request(), Err(ConfigError::Vsn { .. })));

@@ -99,7 +99,9 @@ fn eventful(recorder: &Recorder, config: Config) {
     let message = format!("GET https://auth.example.com/?key={SECRET}: timed out");
     socket.handle_failed(due, id, Failure::Credentials { message });
     drain(&mut socket, due);
-    socket.set_credentials(Credentials::new().param("token", SECRET).auth_token(SECRET)).unwrap();
+    socket
+        .set_credentials(due, Credentials::new().param("token", SECRET).auth_token(SECRET))
+        .unwrap();
     let due = socket.poll_timeout().unwrap().at;
     socket.handle_timeout(due);
     let id = drain(&mut socket, due).unwrap();
@@ -336,7 +338,7 @@ fn a_function_that_replaces_fixed_parameters_is_replayed() {
     let config = Config::new("ws://localhost:4000/socket/websocket").unwrap();
     let (mut socket, id) = opened(config, &tape.recorder());
     let made = JoinParams::from_fn(|attempt| Payload::from(json!({"attempt": attempt.attempt})));
-    socket.set_join_params("room:a", made).unwrap();
+    socket.set_join_params(ms(1), "room:a", made).unwrap();
     let crash = r#"["1","1","room:a","phx_error",{}]"#;
     socket.handle_frame(ms(2), id, Frame::from(crash));
     while socket.poll_action(ms(2)).is_some() {}

@@ -47,9 +47,10 @@ use super::runtime::{Received, Runtime, Timer, Transport};
 use super::setup::{Asking, ConnectAttempt, Provided, Provider};
 use super::state::{Pulled, Shared, State};
 use crate::event::action::Action;
+use crate::event::applied::Supplied;
 use crate::event::input::{Ended, Failure, Opened, Progress};
+use crate::event::ticket::JoinTicket;
 use crate::id::ConnectionId;
-use crate::socket::{JoinTicket, Supplied};
 use crate::time::Time;
 use crate::wire::Frame;
 use crate::wire::payload::Payload;
@@ -381,7 +382,7 @@ impl<R: Runtime> Driver<R> {
             let socket = &mut state.socket;
             match answer {
                 Ok(Provided::Use(credentials)) => {
-                    if let Err(error) = socket.set_credentials(credentials) {
+                    if let Err(error) = socket.set_credentials(now, credentials) {
                         let message = error.to_string();
                         socket.handle_failed(now, id, Failure::Credentials { message });
                     }

@@ -34,13 +34,15 @@ use super::waiters::{JoinWait, Parked, Wait, Waiter, WaiterId, Waiters, poll_par
 use crate::collections::table::Table;
 use crate::config::join_params::{JoinParams, ParamsPanicked};
 use crate::event::action::Action;
+use crate::event::applied::Supplied;
 use crate::event::cause::{Cause, ChannelEnd, LeaveOutcome, PushOutcome};
 use crate::event::input::{Ended, Opened};
 use crate::event::signal::Signal;
+use crate::event::ticket::JoinTicket;
 use crate::id::{ConnectionId, InterestId, PushId};
 use crate::recording::{RecordedSocket, Tape};
 use crate::socket::channel::ChannelStatus;
-use crate::socket::{JoinTicket, Status, Step, Supplied};
+use crate::socket::{Status, Step};
 use crate::time::Time;
 use crate::topic::Topic;
 use crate::wire::Frame;

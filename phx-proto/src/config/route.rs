@@ -181,7 +181,7 @@ mod tests {
             let Ok(config) = config else { return Ok(()) };
             let mut socket = crate::Socket::new(config, 1, crate::Time::ZERO);
             let uri = Uri::parse(&format!("{scheme}://{refreshed}/s")).unwrap();
-            let set = socket.set_credentials(crate::Credentials::new().uri(uri));
+            let set = socket.set_credentials(crate::Time::ZERO, crate::Credentials::new().uri(uri));
             prop_assert_eq!(set.is_ok(), may(refreshed_near), "{:?}", set);
         }
     }

@@ -278,7 +278,12 @@ impl Socket {
     /// # Errors
     ///
     /// [`CredentialsError`] for an address that may not be dialled; nothing is replaced then.
-    pub fn set_credentials(&mut self, credentials: Credentials) -> Result<(), CredentialsError> {
+    pub fn set_credentials(
+        &mut self,
+        now: Time,
+        credentials: Credentials,
+    ) -> Result<(), CredentialsError> {
+        self.advance(now);
         if let Some(uri) = &credentials.uri {
             self.config.check_uri(uri)?;
         }

@@ -7,13 +7,14 @@
 //! `pushes_in_flight_max` are set aside in [`held`](crate::socket::push::held), and nothing else waits
 //! for them.
 
-use super::ticket::{JoinTicket, Supplied};
 use super::{LaneItem, Live, Socket};
 use crate::config::Config;
 use crate::config::join_params::ParamsPanicked;
 use crate::event::action::Action;
+use crate::event::applied::Supplied;
 use crate::event::cause::{NotSentCause, PushOutcome};
 use crate::event::stats::Stats;
+use crate::event::ticket::JoinTicket;
 use crate::id::{ConnectionId, Ref};
 use crate::socket::push::slab::{Due, EVENT_KEPT, Place};
 use crate::socket::timer::{Timeout, TimerKey, TimerKind};
