@@ -187,7 +187,7 @@ pub mod driver {
     //!   [`Signals`] are streams with bounded mailboxes, where loss is visible and the socket is
     //!   never stopped from reading.
     //! * Commands are answered at once, under one lock that is held for as long as the core takes;
-    //!   nothing of the application's runs under it but [serializers](crate::wire::Serializer), whose
+    //!   nothing of the application's runs under it but [codecs](crate::wire::Codec), whose
     //!   contract forbids that they call back.
     //! * The driver's task calls the functions of [`JoinParams`](crate::JoinParams::from_fn) and
     //!   credential providers, between two holds of the lock. Wakers, payloads and whatever else may

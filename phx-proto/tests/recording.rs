@@ -14,7 +14,7 @@ use ops::strategy;
 use ops::world::World;
 use phx_proto::driver::Setup;
 use phx_proto::recording::{RecordedSocket, Recorder, Recording, RecordingError};
-use phx_proto::wire::{DecodeError, EncodeError, Message, Outgoing, Serializer, V1, V2};
+use phx_proto::wire::{Codec, DecodeError, EncodeError, Incoming, Outgoing, V1, V2};
 use phx_proto::{
     Action, Config, ConnectionId, Credentials, Ended, Failure, Frame, JoinParams, Opened, Payload,
     PushOptions, Refusal, Time,
@@ -217,12 +217,12 @@ struct InDisguise;
 
 const DISGUISE: [u8; 5] = [0, 0, 0, 1, 50];
 
-impl Serializer for InDisguise {
+impl Codec for InDisguise {
     fn vsn(&self) -> &str {
         "disguise"
     }
 
-    fn decode(&self, frame: &Frame) -> Result<Message, DecodeError> {
+    fn decode(&self, frame: &Frame) -> Result<Incoming, DecodeError> {
         let text = frame.as_bytes().strip_prefix(&DISGUISE).unwrap_or_default();
         V2.decode(&Frame::Text(text.to_vec().into()))
     }
@@ -238,13 +238,13 @@ impl Serializer for InDisguise {
 }
 
 #[test]
-fn join_parameters_in_the_frames_of_another_serializer_are_not_told_either() {
+fn custom_codec_join_params_are_redacted() {
     for payloads in [false, true] {
         let tape = Tape::default();
         let recorder = tape.recorder();
         let recorder = if payloads { recorder.with_payloads() } else { recorder };
         let config = Config::new("ws://localhost:4000/socket/websocket").unwrap();
-        let config = config.serializer(Arc::new(InDisguise)).expect("no vsn in the address");
+        let config = config.codec(Arc::new(InDisguise)).expect("no vsn in the address");
         let mut socket = RecordedSocket::new(config, 7, ms(0), Some(&recorder));
         socket.connect(ms(0));
         socket.join(ms(0), "a", json!({"token": SECRET})).unwrap();
@@ -364,10 +364,8 @@ fn vsn_1_is_replayed(query: &str) {
         "payload": {"status": "ok", "response": {"a": 1}}});
     let reply = Frame::from(reply.to_string());
     // As large as allowed, and no larger when it is played again.
-    let config = config
-        .serializer(Arc::new(V1))
-        .expect("no vsn in the address")
-        .max_message_bytes(reply.len());
+    let config =
+        config.codec(Arc::new(V1)).expect("no vsn in the address").max_message_bytes(reply.len());
     let mut socket = RecordedSocket::new(config, 7, ms(0), Some(&tape.recorder()));
     socket.connect(ms(0));
     socket.join(ms(0), "room:lobby", json!({})).unwrap();

@@ -343,7 +343,7 @@ fn config(conversation: &Conversation, foretold: &Foretold) -> Result<Config, St
         config = config.auth_token(token);
     }
     Ok(match conversation.vsn()? {
-        Vsn::V1 => config.serializer(Arc::new(V1)).expect("no vsn in the address"),
+        Vsn::V1 => config.codec(Arc::new(V1)).expect("no vsn in the address"),
         Vsn::V2 => config,
     })
 }

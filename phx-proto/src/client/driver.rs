@@ -24,7 +24,7 @@
 //! | what | on which task | under the lock |
 //! | --- | --- | --- |
 //! | the core: every command, every input, every frame that is decoded or built | the caller's, or the driver's | yes |
-//! | serializers | as the core | yes, by their contract |
+//! | codecs | as the core | yes, by their contract |
 //! | credential providers, functions of join parameters | the driver's | no |
 //! | the transport, the timer, the clock, the dialling | the driver's | no |
 //! | wakers: cloned, woken, dropped | the task that polls, or the caller of a command | no |

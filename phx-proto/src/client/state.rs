@@ -17,7 +17,7 @@
 //!
 //! Nothing of the application's runs under the lock. Wakers are cloned before it and collected under
 //! it, to be woken or dropped after it; so is whatever may hold memory or handles of the
-//! application. The one exception is a [`Serializer`](crate::wire::Serializer), by its contract.
+//! application. The one exception is a [`Codec`](crate::wire::Codec), by its contract.
 
 use core::fmt;
 use core::task::{Context, Poll, Waker};
@@ -167,7 +167,7 @@ impl Shared {
         answer
     }
 
-    /// No code of the application runs under it but serializers. The core changes nothing before
+    /// No code of the application runs under it but codecs. The core changes nothing before
     /// one of them has returned, so a panic leaves nothing half done.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

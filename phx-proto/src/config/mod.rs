@@ -42,7 +42,7 @@ use crate::config::backoff::{Backoff, DelayRange, defaults};
 use crate::config::join_params::JoinParams;
 use crate::topic::Topic;
 use crate::wire::payload::Payload;
-use crate::wire::{EncodeError, Serializer, V1, V2};
+use crate::wire::{Codec, EncodeError, V1, V2};
 
 /// Everything a [`Socket`](crate::Socket) needs to know.
 ///
@@ -64,7 +64,7 @@ pub struct Config {
     pub(crate) allow_insecure: bool,
     pub(crate) credentials: Credentials,
     pub(crate) credentials_refreshed: bool,
-    pub(crate) serializer: Arc<dyn Serializer>,
+    pub(crate) codec: Arc<dyn Codec>,
     pub(crate) proxy: Option<Arc<Proxy>>,
     pub(crate) environment: Option<Arc<proxy::Environment>>,
     pub(crate) connect_to: Option<Arc<route::Target>>,
@@ -118,7 +118,7 @@ impl Config {
     ///
     /// The path of a Phoenix socket usually ends in `/websocket`:
     /// `wss://example.com/socket/websocket`. A `vsn` in its query chooses the
-    /// [`serializer`](Self::serializer).
+    /// [`codec`](Self::codec).
     ///
     /// # Errors
     ///
@@ -140,13 +140,13 @@ impl Config {
     pub fn insecure(uri: &str) -> Result<Self, ConfigError> {
         let seconds = Duration::from_secs;
         let uri = Uri::parse(uri)?;
-        let serializer = serializer_of(&uri)?;
+        let codec = codec_of(&uri)?;
         let config = Self {
             uri,
             allow_insecure: true,
             credentials: Credentials::new(),
             credentials_refreshed: false,
-            serializer,
+            codec,
             proxy: None,
             environment: None,
             connect_to: None,
@@ -212,21 +212,15 @@ impl Config {
         event: &str,
         payload: &Payload,
     ) -> Result<(), Unfit> {
-        self.serializer.check(topic, event, payload).map_err(Unfit::Encode)?;
+        self.codec.check(topic, event, payload).map_err(Unfit::Encode)?;
         let (len, limit) = (payload.len(), self.max_push_bytes);
-        // Names have to be walked through to know how many escapes they need, which hardly ever
-        // decides.
-        let most = len.saturating_add(self.serializer.envelope_bound(topic, event));
-        if most <= limit {
-            return Ok(());
-        }
-        let bytes = len.saturating_add(self.serializer.max_envelope_len(topic, event));
+        let bytes = len.saturating_add(self.codec.max_envelope_len(topic, event));
         if bytes > limit { Err(Unfit::TooLarge { bytes, limit }) } else { Ok(()) }
     }
 }
 
-/// The serializer that the query of an address asks for.
-fn serializer_of(uri: &Uri) -> Result<Arc<dyn Serializer>, ConfigError> {
+/// The codec that the query of an address asks for.
+fn codec_of(uri: &Uri) -> Result<Arc<dyn Codec>, ConfigError> {
     match uri.params("vsn").next().as_deref() {
         None | Some("2.0.0") => Ok(Arc::new(V2)),
         Some("1.0.0") => Ok(Arc::new(V1)),
@@ -246,7 +240,7 @@ impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
             .field("uri", &self.uri)
-            .field("vsn", &self.serializer.vsn())
+            .field("vsn", &self.codec.vsn())
             .field("credentials", &self.credentials)
             .field("proxy", &self.proxy)
             .field("connect_to", &self.connect_to)

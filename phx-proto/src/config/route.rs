@@ -63,10 +63,10 @@ pub(crate) fn check_clear_text(
 
 impl Config {
     /// Whether `uri` may be dialled under this configuration, proxies aside: in the clear only where
-    /// that was allowed, and for the version that the serializer speaks.
+    /// that was allowed, and for the version that the codec speaks.
     pub(crate) fn check_uri(&self, uri: &Uri) -> Result<(), ConfigError> {
         check_clear_text(uri, self.dial_target(uri).0, self.allow_insecure)?;
-        let spoken = self.serializer.vsn();
+        let spoken = self.codec.vsn();
         if uri.params("vsn").any(|vsn| vsn != spoken) {
             return Err(ConfigError::Vsn { spoken: spoken.to_owned() });
         }

@@ -9,7 +9,7 @@ impl Config {
     /// secrets included. A default that is written out is the default.
     ///
     /// What has no value to compare is the same only if it is the very same: a function that
-    /// makes join parameters, a rustls configuration of the caller's own. A serializer of the
+    /// makes join parameters, a rustls configuration of the caller's own. A codec of the
     /// caller's own is told by its `vsn` and its `Debug`.
     ///
     /// ```
@@ -30,7 +30,7 @@ impl Config {
             allow_insecure,
             credentials,
             credentials_refreshed,
-            serializer,
+            codec,
             proxy,
             environment,
             connect_to,
@@ -73,9 +73,9 @@ impl Config {
             read_buffer_bytes,
             write_buffer_bytes,
         } = self;
-        let serializer = Arc::ptr_eq(serializer, &other.serializer)
-            || serializer.vsn() == other.serializer.vsn()
-                && format!("{serializer:?}") == format!("{:?}", other.serializer);
+        let codec = Arc::ptr_eq(codec, &other.codec)
+            || codec.vsn() == other.codec.vsn()
+                && format!("{codec:?}") == format!("{:?}", other.codec);
         #[cfg(feature = "tls")]
         let tls = match (tls, &other.tls) {
             (Some(one), Some(two)) => one.is_same(two),
@@ -131,6 +131,6 @@ impl Config {
             && *mailbox_bytes_max == other.mailbox_bytes_max
             && *read_buffer_bytes == other.read_buffer_bytes
             && *write_buffer_bytes == other.write_buffer_bytes;
-        identity && serializer && tls && joins && connection && channels && bounds
+        identity && codec && tls && joins && connection && channels && bounds
     }
 }

@@ -126,8 +126,8 @@ enum StatusRecord {
 pub(super) enum BadConfig {
     #[error("the configuration: {0}")]
     Config(#[from] ConfigError),
-    #[error("a serializer of vsn {0} cannot be replayed")]
-    Serializer(String),
+    #[error("a codec of vsn {0} cannot be replayed")]
+    Codec(String),
 }
 
 impl ConfigRecord {
@@ -141,7 +141,7 @@ impl ConfigRecord {
             connect_to: config.connect_to.as_ref().map(ToString::to_string),
             credentials: CredentialsRecord::of(&config.credentials),
             credentials_refreshed: config.credentials_refreshed,
-            vsn: config.serializer.vsn().to_owned(),
+            vsn: config.codec.vsn().to_owned(),
             auto_joins: auto_joins
                 .map(|(topic, params)| (topic.to_string(), ParamsRecord::of(params)))
                 .collect(),
@@ -190,9 +190,9 @@ impl ConfigRecord {
         };
         let mut config = Config { allow_insecure: self.allow_insecure, ..config };
         match &*self.vsn {
-            "1.0.0" => config.serializer = Arc::new(V1),
-            "2.0.0" => config.serializer = Arc::new(V2),
-            other => return Err(BadConfig::Serializer(other.to_owned())),
+            "1.0.0" => config.codec = Arc::new(V1),
+            "2.0.0" => config.codec = Arc::new(V2),
+            other => return Err(BadConfig::Codec(other.to_owned())),
         }
         config.credentials = self.credentials.credentials()?;
         config.credentials_refreshed = self.credentials_refreshed;
@@ -374,7 +374,7 @@ fn hidden_uri(uri: &Uri) -> String {
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
     let pairs =
         query.split('&').filter(|pair| !pair.is_empty()).map(|pair| match pair.split_once('=') {
-            // What chooses the serializer is no secret.
+            // What chooses the codec is no secret.
             Some(("vsn", vsn)) => format!("vsn={vsn}"),
             Some((name, _)) => format!("{name}={HIDDEN}"),
             // A bare word may be the token itself.

@@ -241,7 +241,7 @@ impl Replay<'_> {
             let joins = Joins::of(*client, &self.recording.lines);
             let player = Player::new(start, config.clone(), *at, joins);
             self.players.insert(*client, player);
-            let (uri, vsn) = (config.uri(), config.serializer.vsn());
+            let (uri, vsn) = (config.uri(), config.codec.vsn());
             return Ok(told(true, format!("start {uri}, vsn {vsn}, seed {}", start.seed)));
         }
         // Every client has started: that was checked when it was read.
@@ -357,7 +357,7 @@ impl Player {
                 }
             }
         };
-        Some(told(&action, &*self.socket.config().serializer, self.payloads))
+        Some(told(&action, &*self.socket.config().codec, self.payloads))
     }
 
     /// The parameters of a join: the very ones that the topic has, unless they were others.

@@ -25,7 +25,7 @@ use crate::socket::{Socket, Step};
 use crate::time::Time;
 use crate::topic::Topic;
 use crate::wire::payload::Payload;
-use crate::wire::{Frame, Serializer};
+use crate::wire::{Codec, Frame};
 
 /// A [`Socket`] that hands a [`Recorder`] everything it is told and does.
 ///
@@ -41,7 +41,7 @@ struct Log {
     tape: Arc<Tape>,
     client: u64,
     payloads: bool,
-    serializer: Arc<dyn Serializer>,
+    codec: Arc<dyn Codec>,
     message_bytes_max: usize,
     /// The latest time the socket was told, as it clamps what comes after.
     latest: Time,
@@ -56,7 +56,7 @@ impl RecordedSocket {
                 tape: Arc::clone(&recorder.tape),
                 client: recorder.tape.number(),
                 payloads: recorder.payloads,
-                serializer: Arc::clone(&config.serializer),
+                codec: Arc::clone(&config.codec),
                 message_bytes_max: config.max_message_bytes,
                 latest: now,
             };
@@ -355,7 +355,7 @@ impl RecordedSocket {
             // What there was nothing to do at counts too: time does not go back behind it.
             log.advance(now);
             if let Some(action) = action {
-                log.write(told(action, &*log.serializer, log.payloads));
+                log.write(told(action, &*log.codec, log.payloads));
             }
         }
     }
@@ -438,12 +438,12 @@ impl Log {
         if frame.len() > self.message_bytes_max {
             return FrameRecord::unreadable(frame);
         }
-        FrameRecord::received(frame, &*self.serializer, self.payloads)
+        FrameRecord::received(frame, &*self.codec, self.payloads)
     }
 }
 
 /// An action as the recording has it.
-pub(super) fn told(action: &Action, serializer: &dyn Serializer, payloads: bool) -> What {
+pub(super) fn told(action: &Action, codec: &dyn Codec, payloads: bool) -> What {
     struct InWords<'a>(&'a Action);
     impl fmt::Display for InWords<'_> {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -451,8 +451,8 @@ pub(super) fn told(action: &Action, serializer: &dyn Serializer, payloads: bool)
         }
     }
     match action {
-        Action::Send { frame, .. } => What::Sent(FrameRecord::sent(frame, serializer, payloads)),
-        Action::Join { frame, .. } => What::Sent(FrameRecord::join(frame, serializer)),
+        Action::Send { frame, .. } => What::Sent(FrameRecord::sent(frame, codec, payloads)),
+        Action::Join { frame, .. } => What::Sent(FrameRecord::join(frame, codec)),
         // Without its evidence, which is the frame.
         Action::Signal(Signal::ProtocolError { error }) => {
             What::Out(format!("ProtocolError {} at byte {}", error.problem, error.offset))

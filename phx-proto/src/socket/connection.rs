@@ -320,7 +320,7 @@ impl Socket {
     ///
     /// [`ConfigError`] for what may not be dialled, whichever call it came from: `ws://` that would
     /// leave this machine without [`Config::insecure`](crate::Config::insecure), or a `vsn` other
-    /// than the serializer's. Report it with [`Failure::Unsupported`], as no retry changes it.
+    /// than the codec's. Report it with [`Failure::Unsupported`], as no retry changes it.
     pub fn connect_request(&self) -> Result<ConnectRequest, ConfigError> {
         let credentials = &self.credentials;
         let mut uri = self.address().clone();
@@ -328,7 +328,7 @@ impl Socket {
             uri.push_param(name, value.expose());
         }
         if uri.params("vsn").next().is_none() {
-            uri.push_param("vsn", self.config.serializer.vsn());
+            uri.push_param("vsn", self.config.codec.vsn());
         }
         self.config.check_uri(&uri)?;
         let subprotocols = credentials.auth_token.as_ref().map(|token| {

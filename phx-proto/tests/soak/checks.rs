@@ -56,7 +56,7 @@ struct Seen {
     last_broadcast: u64,
 }
 
-/// A frame as either serializer writes it.
+/// A frame as either codec writes it.
 struct Message {
     join_ref: Option<String>,
     msg_ref: Option<String>,

@@ -190,8 +190,8 @@ fn set(mut spec: ConnectionSpec, key: &str, node: Node) -> Read<ConnectionSpec> 
     let config = spec.config.clone();
     spec.config = match key {
         "vsn" => match text(node)?.as_str() {
-            "2.0.0" => config.serializer(Arc::new(V2))?,
-            "1.0.0" => config.serializer(Arc::new(V1))?,
+            "2.0.0" => config.codec(Arc::new(V2))?,
+            "1.0.0" => config.codec(Arc::new(V1))?,
             _ => return Err(invalid("it must be \"2.0.0\" or \"1.0.0\"")),
         },
         "headers" => pairs(node)?
