@@ -453,7 +453,7 @@ fn overflowed(policy: MailboxPolicy) -> (Bench, phx_proto::driver::Messages) {
 
 fn number(event: Option<ChannelEvent>) -> u64 {
     let Some(ChannelEvent::Message(message)) = event else { panic!("{event:?}") };
-    message.payload.to_value().expect("JSON")["n"].as_u64().expect("a number")
+    message.payload().to_value().expect("JSON")["n"].as_u64().expect("a number")
 }
 
 #[test]

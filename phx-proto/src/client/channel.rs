@@ -270,7 +270,7 @@ impl Channel {
     /// let mut events = room.messages();
     /// while let Some(event) = events.next().await {
     ///     match event {
-    ///         ChannelEvent::Message(message) => println!("{}", message.event),
+    ///         ChannelEvent::Message(message) => println!("{}", message.event()),
     ///         ChannelEvent::Interrupted { cause, .. } => println!("gone: {cause:?}"),
     ///         ChannelEvent::Resumed { .. } => println!("back; something may have been missed"),
     ///         ChannelEvent::Lagged(count) => println!("too slow for {count} messages"),

@@ -430,7 +430,7 @@ impl State {
                 self.end_topic(&topic, &cause);
             }
             Signal::Message { topic, event, payload } => {
-                self.deliver(topic, Message { event, payload });
+                self.deliver(Message::new(topic, event, payload));
             }
             Signal::PushEnded { id, outcome, .. } => {
                 if let Some(waiter) = self.waiters.get_mut(WaiterId::Push(id)) {
