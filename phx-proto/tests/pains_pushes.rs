@@ -554,7 +554,7 @@ fn client_pushes_without_a_handle() {
 
     let unwanted = ready(pin!(client.push("room:other", "ask", json!({}))));
     let Err(PushFailed::NotAccepted(error)) = unwanted else { panic!("{unwanted:?}") };
-    assert_eq!(error.kind, PushErrorKind::NotJoined);
+    assert_eq!(error.kind, PushErrorKind::NotWanted);
 
     // It does not hold the topic.
     let mut waiting = Box::pin(client.push("room:lobby", "ask", json!({})));

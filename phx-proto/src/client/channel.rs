@@ -250,7 +250,7 @@ impl Channel {
         push_and_wait(inner.shared(), payload, |state, now, payload| {
             if !state.socket.is_interested(inner.interest) {
                 // This handle is done, even if others keep the topic joined.
-                return Err(PushError { kind: PushErrorKind::NotJoined, payload });
+                return Err(PushError { kind: PushErrorKind::NotWanted, payload });
             }
             state.socket.push(now, &inner.topic, event, payload, options)
         })

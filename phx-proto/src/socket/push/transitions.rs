@@ -40,10 +40,10 @@ impl Socket {
         let payload = payload.into();
         let topics = self.channels.len();
         let Some(channel) = self.channels.get_mut(topic) else {
-            return Err(PushError { kind: PushErrorKind::NotJoined, payload });
+            return Err(PushError { kind: PushErrorKind::NotWanted, payload });
         };
         let Channel { want: Some(want), leaving } = &mut **channel else {
-            return Err(PushError { kind: PushErrorKind::NotJoined, payload });
+            return Err(PushError { kind: PushErrorKind::NotWanted, payload });
         };
         let instance = want.joined().map(|instance| instance.join_ref);
         let bytes = payload.len() + event.len();
