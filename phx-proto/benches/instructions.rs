@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use phx_proto::websocket::{Endpoint, Event, Limits};
-use phx_proto::wire::{Outgoing, Serializer, V2};
+use phx_proto::wire::{Codec, Outgoing, V2};
 use phx_proto::{
     Action, Config, ConnectionId, Frame, Opened, Payload, Presence, PushOptions, Ref, Signal,
     Socket, Time,

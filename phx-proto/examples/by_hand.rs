@@ -1,6 +1,6 @@
 //! The core by hand: no runtime, no socket, no clock but a variable.
 
-use phx_proto::testing::{ConnectRequest, Output, Server, ServerConfig};
+use phx_proto::testing::{HttpRequest, Output, Server, ServerConfig};
 use phx_proto::{Action, Config, Opened, Signal, Socket, Time};
 use serde_json::json;
 
@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                         .expect("an address that may be dialled")
                         .uri
                         .target();
-                    let request = ConnectRequest { path, ..ConnectRequest::default() };
+                    let request = HttpRequest { path, ..HttpRequest::default() };
                     let accepted = server.connect(now, &request).expect("the server takes us");
                     (connection, peer) = (Some(id), Some(accepted.peer));
                     socket.handle_opened(now, id, Opened::default());

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
 use phx_proto::driver::{Received, Runtime, Timer, Transport, WriteFailed, connect};
-use phx_proto::testing::{ConnectRequest as Request, Output, PeerId, Server, ServerConfig};
+use phx_proto::testing::{HttpRequest, Output, PeerId, Server, ServerConfig};
 use phx_proto::{Config, ConnectRequest, Ended, Failure, Frame, Opened, Time};
 use serde_json::json;
 
@@ -70,7 +70,7 @@ impl Runtime for Own {
     ) -> impl Future<Output = Result<(Wire, Opened), Failure>> + Send + 'static {
         let runtime = self.clone();
         async move {
-            let request = Request { path: request.uri.target(), ..Request::default() };
+            let request = HttpRequest { path: request.uri.target(), ..HttpRequest::default() };
             let now = runtime.now();
             let accepted = runtime.server.lock().unwrap().connect(now, &request);
             let refused = |refusal: phx_proto::testing::HttpRefusal| Failure::Dial {

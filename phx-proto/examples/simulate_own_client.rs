@@ -13,7 +13,7 @@ async fn thermometer(client: Client) -> u32 {
     let mut gaps = 0;
     while let Some(event) = events.next().await {
         match event {
-            ChannelEvent::Message(message) if message.event == *"measure" => {
+            ChannelEvent::Message(message) if message.event() == "measure" => {
                 room.cast("reading", json!({"celsius": 21})).await.expect("it is sent");
             }
             ChannelEvent::Interrupted { .. } => gaps += 1,

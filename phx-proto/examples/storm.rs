@@ -12,7 +12,7 @@ mod draw;
 use std::fmt;
 use std::time::Duration;
 
-use phx_proto::testing::{Event, What, World};
+use phx_proto::testing::{TraceEvent, What, World};
 use phx_proto::{Action, Config, Time};
 use serde_json::json;
 
@@ -88,7 +88,9 @@ fn ours(clients: usize, disaster: Disaster) -> Attempts {
         world.join(client, "room:lobby", json!({}));
     }
     world.run_for(Duration::from_secs(15));
-    world.keep_only(|event: &Event| matches!(&event.what, What::Action(Action::Connect { .. })));
+    world.keep_only(|event: &TraceEvent| {
+        matches!(&event.what, What::Action(Action::Connect { .. }))
+    });
     if disaster.graceful {
         world.shut_server_down();
     } else {

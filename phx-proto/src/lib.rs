@@ -12,6 +12,7 @@
 //!
 //! 1. Tell the socket something: a command ([`Socket::join`]), or what the world did
 //!    ([`Socket::handle_frame`]). Every call takes `now`, a [`Time`] of a clock that is yours.
+//!    [`Socket::apply`] takes any of them as data, an [`Input`].
 //! 2. Carry out [`Socket::poll_action`] until it answers `None`. An [`Action`] is an order (dial,
 //!    write, close) or a [`Signal`] for the application.
 //! 3. Sleep until [`Socket::poll_timeout`] or the next thing to tell.
@@ -134,6 +135,7 @@ pub use crate::config::{
     CloseRule, Config, ConfigError, Credentials, Options, Proxy, Secret, StatusRule, TlsFiles, Uri,
 };
 pub use crate::event::action::{Action, ConnectRequest};
+pub use crate::event::applied::{Applied, Released, Supplied};
 pub use crate::event::cause::{
     Cause, CauseKind, ChannelEnd, DialKind, Interruption, LeaveOutcome, NextStep, NotSentCause,
     PushOutcome, Rejection, RejectionKind, RejoinCause, Reply, TlsKind, UnknownCause,
@@ -142,11 +144,12 @@ pub use crate::event::error::{
     CredentialsError, JoinError, NotOpen, NotRetrying, NotWanted, PushError, PushErrorKind,
     QueueBound,
 };
-pub use crate::event::input::{Ended, Failure, Opened, Progress};
+pub use crate::event::input::{Ended, Failure, Input, Opened, Progress, PushOptions};
 pub use crate::event::refusal::{Refusal, SocksRefusal};
 pub use crate::event::signal::{Signal, Warning};
 pub use crate::event::sizes::Sizes;
 pub use crate::event::stats::Stats;
+pub use crate::event::ticket::JoinTicket;
 pub use crate::id::{ConnectionId, InterestId, PushId, Ref};
 pub use crate::presence::{Presence, PresenceChange, PresenceEntry, PresenceError, PresenceMeta};
 pub use crate::service::document::{
@@ -160,9 +163,8 @@ pub use crate::service::supervision::{
     Ending, Lifecycle, Restart, RestartPolicy, Supervision, Verdict,
 };
 pub use crate::socket::channel::{ChannelStatus, PendingReason};
-pub use crate::socket::push::PushOptions;
 pub use crate::socket::timer::{Timeout, TimerKind};
-pub use crate::socket::{JoinTicket, Released, Socket, Status, Step, Supplied};
+pub use crate::socket::{Socket, Status, Step};
 pub use crate::time::Time;
 pub use crate::topic::Topic;
 pub use crate::wire::Frame;
@@ -185,7 +187,7 @@ pub mod driver {
     //!   [`Signals`] are streams with bounded mailboxes, where loss is visible and the socket is
     //!   never stopped from reading.
     //! * Commands are answered at once, under one lock that is held for as long as the core takes;
-    //!   nothing of the application's runs under it but [serializers](crate::wire::Serializer), whose
+    //!   nothing of the application's runs under it but [codecs](crate::wire::Codec), whose
     //!   contract forbids that they call back.
     //! * The driver's task calls the functions of [`JoinParams`](crate::JoinParams::from_fn) and
     //!   credential providers, between two holds of the lock. Wakers, payloads and whatever else may

@@ -5,7 +5,7 @@ mod common;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use common::{Hand, config};
-use phx_proto::wire::{Serializer, V2};
+use phx_proto::wire::{Codec, V2};
 use phx_proto::{Action, Frame, Signal};
 
 /// Bytes as tungstenite hands them over: split off a read buffer.

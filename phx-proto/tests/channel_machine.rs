@@ -383,7 +383,7 @@ fn join_params_are_made_anew_for_every_attempt() {
         payloads,
         [json!({"attempt": 1, "rejoin": false}), json!({"attempt": 2, "rejoin": true})]
     );
-    hand.socket.set_join_params("room:a", json!({"token": "new"})).unwrap();
+    hand.socket.set_join_params(hand.now, "room:a", json!({"token": "new"})).unwrap();
     hand.lost();
     hand.until_dial();
     hand.opened();
@@ -395,13 +395,13 @@ fn join_params_are_made_anew_for_every_attempt() {
 fn set_join_params_is_checked_as_join_is() {
     let mut hand = Hand::joined(config().max_push_bytes(200));
     let large = json!({"x": "x".repeat(200)});
-    let refused = hand.socket.set_join_params("room:a", large.clone());
+    let refused = hand.socket.set_join_params(hand.now, "room:a", large.clone());
     assert_eq!(refused, Err(JoinError::TooLarge { limit: 200 }));
     assert_eq!(
         hand.socket.join(hand.now, "room:b", large),
         Err(JoinError::TooLarge { limit: 200 })
     );
-    let refused = hand.socket.set_join_params("room:b", json!({}));
+    let refused = hand.socket.set_join_params(hand.now, "room:b", json!({}));
     assert!(matches!(refused, Err(JoinError::NotWanted(_))), "{refused:?}");
     hand.lost();
     hand.until_dial();
@@ -409,7 +409,7 @@ fn set_join_params_is_checked_as_join_is() {
     assert_eq!(hand.last_sent("room:a", "phx_join").payload, json!({}));
 
     let mut hand = Hand::joined(config_v1());
-    let refused = hand.socket.set_join_params("room:a", Payload::binary([1]));
+    let refused = hand.socket.set_join_params(hand.now, "room:a", Payload::binary([1]));
     assert!(matches!(refused, Err(JoinError::Encode(_))), "{refused:?}");
 }
 

@@ -373,11 +373,11 @@ fn unchanged_credentials_are_final_right_after_a_refusal_and_fine_otherwise() {
 fn credentials_are_replaced_as_a_whole_and_used_by_the_next_dial() {
     let hand_config = config().param("token", "old").param("keep", "no");
     let mut hand = Hand::new(hand_config);
-    hand.socket.set_credentials(Credentials::new().param("token", "new")).unwrap();
+    hand.socket.set_credentials(hand.now, Credentials::new().param("token", "new")).unwrap();
     let target =
         hand.socket.connect_request().expect("an address that may be dialled").uri.target();
     assert_eq!(target, "/socket/websocket?token=new&vsn=2.0.0");
-    hand.socket.set_credentials(Credentials::new()).unwrap();
+    hand.socket.set_credentials(hand.now, Credentials::new()).unwrap();
     assert_eq!(
         hand.socket.connect_request().expect("an address that may be dialled").uri.target(),
         "/socket/websocket?vsn=2.0.0"
@@ -843,7 +843,7 @@ fn not_found_elsewhere_is_refused() {
         hand.advance(secs(60));
         hand.lost();
         hand.until_dial();
-        hand.socket.set_credentials(at(uri)).unwrap();
+        hand.socket.set_credentials(hand.now, at(uri)).unwrap();
         hand.failed(refused(404, &[]));
         match hand.socket.status() {
             Status::Waiting { .. } => Some(hand.reconnect_after().0),

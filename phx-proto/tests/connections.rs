@@ -361,7 +361,7 @@ fn vsn_of_a_document_is_that_of_the_address() {
     assert!(contradiction[0].contains("key \"vsn\"") && contradiction[0].contains("2.0.0"));
     let unknown = problems(r#""uri": "wss://h/s?vsn=9.0.0""#);
     assert_eq!(unknown.len(), 1, "{unknown:?}");
-    assert!(unknown[0].contains("key \"uri\"") && unknown[0].contains("`Serializer`"));
+    assert!(unknown[0].contains("key \"uri\"") && unknown[0].contains("`Codec`"));
 }
 
 /// Join parameters go to the server as they stand in the document, whatever features of serde_json

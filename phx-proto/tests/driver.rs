@@ -53,7 +53,9 @@ fn a_gap_is_visible_between_the_messages_around_it() {
     bench.reply("ok", json!({}));
     bench.says(&json!([null, null, "room:lobby", "msg", {"n": 2}]));
 
-    assert!(matches!(next(&mut messages), Some(ChannelEvent::Message(_))));
+    let Some(ChannelEvent::Message(message)) = next(&mut messages) else { panic!("a message") };
+    assert_eq!((&**message.topic(), message.event()), ("room:lobby", "msg"));
+    assert_eq!(message.payload().to_value().expect("JSON"), json!({"n": 1}));
     assert!(matches!(next(&mut messages), Some(ChannelEvent::Interrupted { count: 1, .. })));
     assert!(matches!(next(&mut messages), Some(ChannelEvent::Resumed { .. })));
     assert!(matches!(next(&mut messages), Some(ChannelEvent::Message(_))));

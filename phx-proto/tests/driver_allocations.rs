@@ -24,7 +24,7 @@ fn read(messages: &mut Messages) -> usize {
     let mut cx = Context::from_waker(Waker::noop());
     while let Poll::Ready(event) = pin!(messages.next()).poll(&mut cx) {
         let Some(ChannelEvent::Message(message)) = event else { panic!("{event:?}") };
-        assert_eq!(message.payload.as_bytes(), b"{\"n\":1}");
+        assert_eq!(message.payload().as_bytes(), b"{\"n\":1}");
         count += 1;
     }
     count

@@ -75,8 +75,12 @@ fn params_are_stale_after_any_change() {
             hand.socket.leave(hand.now, "room:a").unwrap();
             hand.socket.join(hand.now, "room:a", made(1)).unwrap();
         }),
-        ("new parameters", |hand| hand.socket.set_join_params("room:a", made(1)).unwrap()),
-        ("fixed parameters", |hand| hand.socket.set_join_params("room:a", json!({})).unwrap()),
+        ("new parameters", |hand| {
+            hand.socket.set_join_params(hand.now, "room:a", made(1)).unwrap()
+        }),
+        ("fixed parameters", |hand| {
+            hand.socket.set_join_params(hand.now, "room:a", json!({})).unwrap()
+        }),
         ("another connection", |hand| {
             hand.lost_without_polling();
             let due = hand.socket.poll_timeout().expect("a retry");
@@ -194,7 +198,7 @@ fn poll_action_writes_what_tickets_write() {
 fn panic_on_rejoin_leaves_what_the_server_holds() {
     let mut hand = Hand::joined(config());
     let broken = JoinParams::from_fn(|_| panic!("the application's own bug"));
-    hand.socket.set_join_params("room:a", broken).unwrap();
+    hand.socket.set_join_params(hand.now, "room:a", broken).unwrap();
     hand.socket.rejoin(hand.now, "room:a").unwrap();
     hand.drain();
     hand.forget();
@@ -215,7 +219,7 @@ fn panic_on_rejoin_leaves_what_the_server_holds() {
 fn panic_after_a_crash_leaves_nothing() {
     let mut hand = Hand::joined(config());
     let broken = JoinParams::from_fn(|_| panic!("the application's own bug"));
-    hand.socket.set_join_params("room:a", broken).unwrap();
+    hand.socket.set_join_params(hand.now, "room:a", broken).unwrap();
     hand.end_channel("room:a", "phx_error");
     hand.forget();
     hand.advance(secs(1));

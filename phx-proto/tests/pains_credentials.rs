@@ -13,7 +13,7 @@ use cases::{cases, regressions};
 use common::{Hand, config, secs};
 use memory::Bench;
 use phx_proto::driver::{ClientEvent, Provided, Setup};
-use phx_proto::wire::{Serializer, V1, V2};
+use phx_proto::wire::{Codec, V1, V2};
 use phx_proto::{
     Backoff, Cause, ChannelEnd, ChannelStatus, Config, ConfigError, Credentials, CredentialsError,
     Ended, Failure, JoinParams, NextStep, Payload, Refusal, Signal, Status, Uri,
@@ -248,20 +248,20 @@ fn the_words_of_a_refused_rejoin_are_told_every_time_and_end_the_channel_in_the_
 fn credentials_may_not_lead_off_loopback_without_tls() {
     let off = |uri: &str| Credentials::new().param("t", "1").uri(Uri::parse(uri).expect("good"));
     let mut hand = Hand::new(config().param("old", "1"));
-    let error = hand.socket.set_credentials(off("ws://example.com/socket/websocket"));
+    let error = hand.socket.set_credentials(hand.now, off("ws://example.com/socket/websocket"));
     assert!(matches!(error, Err(CredentialsError::Config(_))), "{error:?}");
     let target =
         hand.socket.connect_request().expect("an address that may be dialled").uri.target();
     assert!(target.contains("old=1") && !target.contains("t=1"), "nothing is replaced: {target}");
-    hand.socket.set_credentials(off("wss://example.com/socket/websocket")).unwrap();
+    hand.socket.set_credentials(hand.now, off("wss://example.com/socket/websocket")).unwrap();
     assert_eq!(
         hand.socket.connect_request().expect("an address that may be dialled").uri.host(),
         "example.com"
     );
-    hand.socket.set_credentials(off("ws://127.0.0.1:9/socket/websocket")).unwrap();
+    hand.socket.set_credentials(hand.now, off("ws://127.0.0.1:9/socket/websocket")).unwrap();
     let insecure = Config::insecure("ws://example.org/socket/websocket").expect("a good URI");
     let mut hand = Hand::new(insecure);
-    hand.socket.set_credentials(off("ws://example.com/socket/websocket")).unwrap();
+    hand.socket.set_credentials(hand.now, off("ws://example.com/socket/websocket")).unwrap();
     assert_eq!(
         hand.socket.connect_request().expect("an address that may be dialled").uri.host(),
         "example.com"
@@ -287,9 +287,9 @@ fn clear_text_is_never_dialled_unasked() {
             let refused = hand.socket.connect_request();
             assert!(matches!(refused, Err(ConfigError::Insecure { .. })), "{refused:?}");
             // It is not dialled with what was there before, either.
-            let error = hand.socket.set_credentials(elsewhere()).unwrap_err();
+            let error = hand.socket.set_credentials(hand.now, elsewhere()).unwrap_err();
             assert!(matches!(error, CredentialsError::Config(ConfigError::Insecure { .. })));
-            hand.socket.set_credentials(Credentials::new()).unwrap();
+            hand.socket.set_credentials(hand.now, Credentials::new()).unwrap();
             hand.socket.connect_request().expect("the configured address");
         }
     }
@@ -328,7 +328,7 @@ proptest! {
         let mut hand = Hand::new(config);
         for (at_construction, nth) in &calls {
             if !at_construction {
-                let _ = hand.socket.set_credentials(credentials(*nth));
+                let _ = hand.socket.set_credentials(hand.now, credentials(*nth));
             }
         }
         if let Ok(request) = hand.socket.connect_request() {
@@ -341,7 +341,7 @@ proptest! {
 
 /// Nine of ten Supabase addresses that are pasted from a browser have a `vsn` in them.
 #[test]
-fn vsn_in_the_address_chooses_the_serializer() {
+fn vsn_in_the_address_chooses_the_codec() {
     let vsn = |config: Config| {
         let request = Hand::new(config).socket.connect_request().expect("an address");
         request.uri.target().split_once('?').map(|(_, query)| query.to_owned()).unwrap()
@@ -357,25 +357,25 @@ fn vsn_in_the_address_chooses_the_serializer() {
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined, "an object was read");
     assert_eq!(vsn(of("?vsn=2%2E0.0").unwrap()), "vsn=2%2E0.0");
     // What says the same twice is no contradiction; anything else is one where it is made.
-    of("?vsn=1.0.0").unwrap().serializer(Arc::new(V1)).expect("the same");
-    for (query, serializer) in
-        [("?vsn=1.0.0", Arc::new(V2) as Arc<dyn Serializer>), ("?vsn=2.0.0", Arc::new(V1))]
+    of("?vsn=1.0.0").unwrap().codec(Arc::new(V1)).expect("the same");
+    for (query, codec) in
+        [("?vsn=1.0.0", Arc::new(V2) as Arc<dyn Codec>), ("?vsn=2.0.0", Arc::new(V1))]
     {
-        let error = of(query).unwrap().serializer(serializer).unwrap_err();
+        let error = of(query).unwrap().codec(codec).unwrap_err();
         assert!(matches!(error, ConfigError::Vsn { .. }), "{error:?}");
     }
     assert!(matches!(of("?vsn=1.0.0&vsn=2.0.0"), Err(ConfigError::Vsn { .. })));
     for query in ["?vsn=3.0.0", "?vsn", "?vsn=", "?vsn=%ff"] {
         let error = of(query).unwrap_err();
         assert_eq!(error, ConfigError::UnknownVsn, "{query}");
-        assert!(error.to_string().contains("`Serializer`"), "{error}");
+        assert!(error.to_string().contains("`Codec`"), "{error}");
     }
-    // Parameters and the address of credentials are held to the serializer too.
+    // Parameters and the address of credentials are held to the codec too.
     let hand = Hand::new(of("").unwrap().param("vsn", "1.0.0"));
     assert!(matches!(hand.socket.connect_request(), Err(ConfigError::Vsn { .. })));
     let old = || Credentials::new().uri(Uri::parse("wss://h/s?vsn=1.0.0").unwrap());
     let mut hand = Hand::new(of("").unwrap());
-    let refused = hand.socket.set_credentials(old());
+    let refused = hand.socket.set_credentials(hand.now, old());
     assert!(matches!(refused, Err(CredentialsError::Config(ConfigError::Vsn { .. }))));
     let hand = Hand::new(of("").unwrap().credentials(old()));
     assert!(matches!(hand.socket.connect_request(), Err(ConfigError::Vsn { .. })));
@@ -443,8 +443,8 @@ fn no_error_prints_what_a_server_said() {
         format!(r#"[1,2,"{TOKEN}",{TOKEN}]"#),
         format!(r#"[null,null,"room:a","e",{{"{TOKEN}"}}"#),
     ] {
-        for serializer in [&V2 as &dyn Serializer, &V1] {
-            let error = serializer.decode(&text.as_str().into()).unwrap_err();
+        for codec in [&V2 as &dyn Codec, &V1] {
+            let error = codec.decode(&text.as_str().into()).unwrap_err();
             show(&error);
             assert!(error.evidence.escaped().contains(TOKEN), "{}", error.evidence.escaped());
         }

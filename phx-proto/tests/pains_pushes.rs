@@ -10,7 +10,7 @@ use std::sync::Arc;
 use common::{Hand, config, config_v1, ms, secs};
 use memory::{Bench, next, poll, ready};
 use phx_proto::driver::{ChannelEvent, JoinOptions, MailboxPolicy, PushFailed, StreamEnd};
-use phx_proto::wire::{DecodeError, EncodeError, Message, Outgoing, Serializer, V2};
+use phx_proto::wire::{Codec, DecodeError, EncodeError, Incoming, Outgoing, V2};
 use phx_proto::{
     Cause, ChannelStatus, Frame, JoinParams, NotSentCause, Payload, PushErrorKind, PushId,
     PushOptions, PushOutcome, QueueBound, RejectionKind, Signal, UnknownCause,
@@ -327,12 +327,12 @@ fn an_unmatched_topic_for_a_push_of_an_older_instance_does_not_crash_the_channel
 #[derive(Debug)]
 struct Moody;
 
-impl Serializer for Moody {
+impl Codec for Moody {
     fn vsn(&self) -> &str {
         "2.0.0"
     }
 
-    fn decode(&self, frame: &Frame) -> Result<Message, DecodeError> {
+    fn decode(&self, frame: &Frame) -> Result<Incoming, DecodeError> {
         V2.decode(frame)
     }
 
@@ -350,8 +350,7 @@ impl Serializer for Moody {
 
 #[test]
 fn what_cannot_be_written_after_all_is_not_sent_and_holds_up_nothing() {
-    let mut hand =
-        Hand::joined(config().serializer(Arc::new(Moody)).expect("no vsn in the address"));
+    let mut hand = Hand::joined(config().codec(Arc::new(Moody)).expect("no vsn in the address"));
     for options in [PushOptions::call(), PushOptions::cast()] {
         let bad = hand.socket.push(hand.now, "room:a", "unspeakable", json!({}), options).unwrap();
         let good = hand.socket.push(hand.now, "room:a", "fine", json!({}), options).unwrap();
@@ -454,7 +453,7 @@ fn overflowed(policy: MailboxPolicy) -> (Bench, phx_proto::driver::Messages) {
 
 fn number(event: Option<ChannelEvent>) -> u64 {
     let Some(ChannelEvent::Message(message)) = event else { panic!("{event:?}") };
-    message.payload.to_value().expect("JSON")["n"].as_u64().expect("a number")
+    message.payload().to_value().expect("JSON")["n"].as_u64().expect("a number")
 }
 
 #[test]
@@ -555,7 +554,7 @@ fn client_pushes_without_a_handle() {
 
     let unwanted = ready(pin!(client.push("room:other", "ask", json!({}))));
     let Err(PushFailed::NotAccepted(error)) = unwanted else { panic!("{unwanted:?}") };
-    assert_eq!(error.kind, PushErrorKind::NotJoined);
+    assert_eq!(error.kind, PushErrorKind::NotWanted);
 
     // It does not hold the topic.
     let mut waiting = Box::pin(client.push("room:lobby", "ask", json!({})));

@@ -1,6 +1,6 @@
 //! Presence as a value: the list, the changes, and what holds them back.
 
-use phx_proto::wire::{Body, Frame, Serializer, V2};
+use phx_proto::wire::{Body, Codec, Frame, V2};
 use phx_proto::{Payload, Presence, PresenceChange, PresenceError};
 use serde_json::{Value, json};
 

@@ -209,12 +209,25 @@ fn fail_fast_refuses_unless_joined_and_hands_the_payload_back() {
     assert_eq!(hand.count_sent("room:a", "e"), 1);
 }
 
+/// Never joined, being left, left, or ended: whether or not the push is to fail fast.
 #[test]
-fn a_push_to_a_topic_that_is_not_wanted_is_refused() {
+fn push_to_an_unwanted_topic_is_refused() {
     let mut hand = Hand::open(config());
-    let error =
-        hand.socket.push(hand.now, "room:a", "e", json!({}), PushOptions::call()).unwrap_err();
-    assert_eq!(error.kind, PushErrorKind::NotJoined);
+    let refused = |hand: &mut Hand| {
+        for options in [PushOptions::call(), PushOptions::call().fail_fast()] {
+            let pushed = hand.socket.push(hand.now, "room:a", "e", json!({}), options);
+            assert_eq!(pushed.unwrap_err().kind, PushErrorKind::NotWanted);
+        }
+    };
+    refused(&mut hand);
+    hand.join("room:a");
+    hand.answer_join("room:a");
+    hand.leave("room:a");
+    assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Leaving);
+    refused(&mut hand);
+    hand.answer("room:a", "phx_leave", "ok", json!({}));
+    assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Closed);
+    refused(&mut hand);
 }
 
 /// User pain 43.

@@ -16,7 +16,7 @@ use ops::world::World;
 use options::other_options;
 use phx_proto::driver::Setup;
 use phx_proto::recording::{RecordedSocket, Recorder, Recording, RecordingError};
-use phx_proto::wire::{DecodeError, EncodeError, Message, Outgoing, Serializer, V1, V2};
+use phx_proto::wire::{Codec, DecodeError, EncodeError, Incoming, Outgoing, V1, V2};
 use phx_proto::{
     Action, Config, ConnectionId, Credentials, Ended, Failure, Frame, JoinParams, Opened, Options,
     Payload, PushOptions, Refusal, Time,
@@ -101,7 +101,9 @@ fn eventful(recorder: &Recorder, config: Config) {
     let message = format!("GET https://auth.example.com/?key={SECRET}: timed out");
     socket.handle_failed(due, id, Failure::Credentials { message });
     drain(&mut socket, due);
-    socket.set_credentials(Credentials::new().param("token", SECRET).auth_token(SECRET)).unwrap();
+    socket
+        .set_credentials(due, Credentials::new().param("token", SECRET).auth_token(SECRET))
+        .unwrap();
     let due = socket.poll_timeout().unwrap().at;
     socket.handle_timeout(due);
     let id = drain(&mut socket, due).unwrap();
@@ -217,12 +219,12 @@ struct InDisguise;
 
 const DISGUISE: [u8; 5] = [0, 0, 0, 1, 50];
 
-impl Serializer for InDisguise {
+impl Codec for InDisguise {
     fn vsn(&self) -> &str {
         "disguise"
     }
 
-    fn decode(&self, frame: &Frame) -> Result<Message, DecodeError> {
+    fn decode(&self, frame: &Frame) -> Result<Incoming, DecodeError> {
         let text = frame.as_bytes().strip_prefix(&DISGUISE).unwrap_or_default();
         V2.decode(&Frame::Text(text.to_vec().into()))
     }
@@ -238,13 +240,13 @@ impl Serializer for InDisguise {
 }
 
 #[test]
-fn join_parameters_in_the_frames_of_another_serializer_are_not_told_either() {
+fn custom_codec_join_params_are_redacted() {
     for payloads in [false, true] {
         let tape = Tape::default();
         let recorder = tape.recorder();
         let recorder = if payloads { recorder.with_payloads() } else { recorder };
         let config = Config::new("ws://localhost:4000/socket/websocket").unwrap();
-        let config = config.serializer(Arc::new(InDisguise)).expect("no vsn in the address");
+        let config = config.codec(Arc::new(InDisguise)).expect("no vsn in the address");
         let mut socket = RecordedSocket::new(config, 7, ms(0), Some(&recorder));
         socket.connect(ms(0));
         socket.join(ms(0), "a", json!({"token": SECRET})).unwrap();
@@ -338,7 +340,7 @@ fn a_function_that_replaces_fixed_parameters_is_replayed() {
     let config = Config::new("ws://localhost:4000/socket/websocket").unwrap();
     let (mut socket, id) = opened(config, &tape.recorder());
     let made = JoinParams::from_fn(|attempt| Payload::from(json!({"attempt": attempt.attempt})));
-    socket.set_join_params("room:a", made).unwrap();
+    socket.set_join_params(ms(1), "room:a", made).unwrap();
     let crash = r#"["1","1","room:a","phx_error",{}]"#;
     socket.handle_frame(ms(2), id, Frame::from(crash));
     while socket.poll_action(ms(2)).is_some() {}
@@ -364,10 +366,8 @@ fn vsn_1_is_replayed(query: &str) {
         "payload": {"status": "ok", "response": {"a": 1}}});
     let reply = Frame::from(reply.to_string());
     // As large as allowed, and no larger when it is played again.
-    let config = config
-        .serializer(Arc::new(V1))
-        .expect("no vsn in the address")
-        .max_message_bytes(reply.len());
+    let config =
+        config.codec(Arc::new(V1)).expect("no vsn in the address").max_message_bytes(reply.len());
     let mut socket = RecordedSocket::new(config, 7, ms(0), Some(&tape.recorder()));
     socket.connect(ms(0));
     socket.join(ms(0), "room:lobby", json!({})).unwrap();

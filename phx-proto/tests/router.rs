@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
-use phx_proto::wire::{Body, DecodeError, DecodeProblem, Serializer as _, V2};
+use phx_proto::wire::{Body, Codec as _, DecodeError, DecodeProblem, V2};
 use phx_proto::{
     Cause, ChannelEnd, CloudEvent, ConnectionId, EventData, EventIds, Frame, Interruption,
     LeaveOutcome, NextStep, NotSentCause, Payload, PushId, PushOutcome, Rejection, RejectionKind,

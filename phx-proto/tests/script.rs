@@ -40,7 +40,7 @@ fn polite_on(script: &Script, config: Config) -> Running<Result<String, JoinFail
 #[test]
 fn every_verb_sees_its_part_of_a_polite_life() {
     for config in
-        [config(), config().serializer(std::sync::Arc::new(V1)).expect("no vsn in the address")]
+        [config(), config().codec(std::sync::Arc::new(V1)).expect("no vsn in the address")]
     {
         let script = Script::new();
         let running = polite_on(&script, config.param("token", "s3cret"));

@@ -3,7 +3,7 @@
 
 use core::mem::size_of;
 
-use phx_proto::wire::{ByteStr, Message};
+use phx_proto::wire::{ByteStr, Incoming};
 use phx_proto::{Action, Frame, Payload, Signal, Socket, Topic};
 
 #[track_caller]
@@ -21,7 +21,7 @@ fn the_values_of_the_interface_do_not_grow() {
     at_most(size_of::<Socket>(), 2672);
     at_most(size_of::<Action>(), 112);
     at_most(size_of::<Signal>(), 112);
-    at_most(size_of::<Message>(), 152);
+    at_most(size_of::<Incoming>(), 152);
     at_most(size_of::<Payload>(), 48);
     at_most(size_of::<ByteStr>(), 32);
     at_most(size_of::<Frame>(), 40);

@@ -12,9 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use common::{config, config_v1, ms, secs};
-use phx_proto::testing::{
-    ConnectRequest, HttpRefusal, Output, PeerId, Server, ServerConfig, Version,
-};
+use phx_proto::testing::{HttpRefusal, HttpRequest, Output, PeerId, Server, ServerConfig, Version};
 use phx_proto::{
     Action, ChannelEnd, ChannelStatus, Config, ConnectionId, Ended, Failure, Frame, Opened, PushId,
     PushOptions, Refusal, Signal, Sizes, Socket, Status, Time, Topic,
@@ -306,7 +304,7 @@ impl World {
                     .expect("an address that may be dialled")
                     .uri
                     .target();
-                let request = ConnectRequest { path, ..ConnectRequest::default() };
+                let request = HttpRequest { path, ..HttpRequest::default() };
                 match self.server.connect(self.now, &request) {
                     Ok(accepted) => {
                         let (up, down) = (Pipe(VecDeque::new()), Pipe(VecDeque::new()));

@@ -4,7 +4,8 @@
 
 use phx_proto::Refusal;
 use phx_proto::upgrade::{
-    Connect, ConnectRequest, Progress, Upgrade, UpgradeError, UpgradeRequest, Upgraded, accept_key,
+    Connect, TunnelRequest, Upgrade, UpgradeError, UpgradeRequest, UpgradeStep, Upgraded,
+    accept_key,
 };
 use proptest::prelude::*;
 
@@ -27,7 +28,7 @@ fn outcome<'a>(reads: impl IntoIterator<Item = &'a [u8]>) -> Result<Upgraded, Up
     let mut upgrade = upgrade();
     let mut reads = reads.into_iter();
     while let Some(bytes) = reads.next() {
-        if let Progress::Done(mut upgraded) = upgrade.handle_read(bytes)? {
+        if let UpgradeStep::Done(mut upgraded) = upgrade.handle_read(bytes)? {
             // What the machine never saw is as much of the stream's rest as what it gives back.
             let unread = reads.flatten().copied();
             upgraded.leftover = upgraded.leftover.iter().copied().chain(unread).collect();
@@ -249,7 +250,7 @@ fn hundreds_of_headers_are_read() {
 #[test]
 fn a_line_that_never_ends_is_given_up_at_the_limit() {
     let mut upgrade = upgrade();
-    assert_eq!(upgrade.handle_read(b"HTTP/1.1 200 OK\r\nX: "), Ok(Progress::More));
+    assert_eq!(upgrade.handle_read(b"HTTP/1.1 200 OK\r\nX: "), Ok(UpgradeStep::More));
     let reads =
         (1..100).find_map(|reads| upgrade.handle_read(&[b'y'; 1024]).err().map(|e| (reads, e)));
     let Some((16, UpgradeError::Refused(refusal))) = reads else { panic!("{reads:?}") };
@@ -284,14 +285,14 @@ fn an_echo_of_the_request_does_not_put_its_query_into_the_error() {
 /// A proxy answers a CONNECT in the same words.
 #[test]
 fn connect_keeps_the_status_of_a_bad_head() {
-    let request = ConnectRequest { host: "h", port: 443, credentials: None };
+    let request = TunnelRequest { host: "h", port: 443, credentials: None };
     let answer =
         |text: &str| Connect::new(&request).expect("a request").handle_read(text.as_bytes());
     let refused = answer("HTTP/1.1 407 No\r\nbad line\r\nContent-Length: 0\r\n\r\n");
     let Err(UpgradeError::ProxyRefused(refusal)) = refused else { panic!("{refused:?}") };
     assert_eq!(refusal.status(), 407);
     let opened = answer("HTTP/1.1 200 Ok\r\nbad line\r\nA: b\r\n\r\nrest");
-    let Ok(Progress::Done(tunnel)) = opened else { panic!("{opened:?}") };
+    let Ok(UpgradeStep::Done(tunnel)) = opened else { panic!("{opened:?}") };
     assert_eq!((tunnel.headers.len(), &tunnel.leftover[..]), (1, &b"rest"[..]));
     let long = answer(&format!("HTTP/1.1 502 No\r\nX: {}", "y".repeat(16 * 1024)));
     let Err(UpgradeError::ProxyRefused(refusal)) = long else { panic!("{long:?}") };
@@ -345,7 +346,7 @@ fn a_body_of_unknown_length_ends_with_the_stream() {
         "HTTP/1.0 502 Bad Gateway\r\nTransfer-Encoding: gzip\r\n\r\n<html>",
     ] {
         let mut upgrade = upgrade();
-        assert_eq!(upgrade.handle_read(text.as_bytes()), Ok(Progress::More));
+        assert_eq!(upgrade.handle_read(text.as_bytes()), Ok(UpgradeStep::More));
         let pending = upgrade.pending_refusal().expect("the head is known");
         assert_eq!((pending.status(), &*pending.body_text()), (502, "<html>"));
         assert_eq!(upgrade.handle_eof(), UpgradeError::Refused(pending));
@@ -389,7 +390,7 @@ fn input_after_the_outcome_is_an_error_of_the_caller() {
     for text in [switching(""), "HTTP/1.1 204 Odd\r\n\r\n".to_owned(), "what?".to_owned()] {
         let mut upgrade = upgrade();
         let first = upgrade.handle_read(text.as_bytes());
-        assert!(!matches!(first, Ok(Progress::More)), "{text:?}");
+        assert!(!matches!(first, Ok(UpgradeStep::More)), "{text:?}");
         assert_eq!(upgrade.handle_read(b"x"), Err(UpgradeError::Finished));
         assert_eq!(upgrade.handle_eof(), UpgradeError::Finished);
         assert!(UpgradeError::Finished.is_callers());

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use phx_proto::Refusal;
 use phx_proto::auth_token_subprotocol;
-use phx_proto::upgrade::{Progress, Upgrade, UpgradeError, UpgradeRequest, Upgraded, accept_key};
+use phx_proto::upgrade::{
+    Upgrade, UpgradeError, UpgradeRequest, UpgradeStep, Upgraded, accept_key,
+};
 use serde_json::Value;
 
 const KEY: [u8; 16] = *b"0123456789abcdef";
@@ -81,7 +83,7 @@ fn response_bytes(handshake: &Handshake) -> Vec<u8> {
 
 fn run(upgrade: &mut Upgrade, reads: &[&[u8]]) -> Result<Upgraded, UpgradeError> {
     for bytes in reads {
-        if let Progress::Done(upgraded) = upgrade.handle_read(bytes)? {
+        if let UpgradeStep::Done(upgraded) = upgrade.handle_read(bytes)? {
             return Ok(upgraded);
         }
     }

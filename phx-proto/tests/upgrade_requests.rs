@@ -3,7 +3,7 @@
 #![cfg(feature = "upgrade")]
 
 use phx_proto::upgrade::{
-    Connect, ConnectRequest, Credentials, Progress, Upgrade, UpgradeError, UpgradeRequest,
+    Connect, ProxyCredentials, TunnelRequest, Upgrade, UpgradeError, UpgradeRequest, UpgradeStep,
     accept_key,
 };
 use proptest::prelude::*;
@@ -16,8 +16,8 @@ const REQUEST: UpgradeRequest<'_> = UpgradeRequest {
     key: *b"the sample nonce",
 };
 
-const CONNECT: ConnectRequest<'_> =
-    ConnectRequest { host: "example.org", port: 443, credentials: None };
+const CONNECT: TunnelRequest<'_> =
+    TunnelRequest { host: "example.org", port: 443, credentials: None };
 
 fn pair(name: &str, value: &str) -> (String, String) {
     (name.to_owned(), value.to_owned())
@@ -166,8 +166,8 @@ fn debug_shows_nothing_secret() {
     );
     let mut upgrade = Upgrade::new(&request).expect("a legal request");
     shown += &format!("{:?}", upgrade.handle_read(answer.as_bytes()).expect("an upgrade"));
-    let credentials = Some(Credentials { username: "s3cret", password: "s3cret" });
-    let request = ConnectRequest { credentials, ..CONNECT };
+    let credentials = Some(ProxyCredentials { username: "s3cret", password: "s3cret" });
+    let request = TunnelRequest { credentials, ..CONNECT };
     let mut connect = Connect::new(&request).expect("a legal request");
     shown += &format!("{request:?} {connect:?}");
     let answer = b"HTTP/1.1 200 Ok\r\nSet-Cookie: s3cret\r\n\r\ns3cret";
@@ -178,15 +178,15 @@ fn debug_shows_nothing_secret() {
 
 #[test]
 fn connect_writes_the_authority_twice_and_the_credentials_in_base64() {
-    let credentials = Some(Credentials { username: "Aladdin", password: "open sesame" });
-    let connect = Connect::new(&ConnectRequest { credentials, ..CONNECT }).expect("legal");
+    let credentials = Some(ProxyCredentials { username: "Aladdin", password: "open sesame" });
+    let connect = Connect::new(&TunnelRequest { credentials, ..CONNECT }).expect("legal");
     // The credentials are the example of RFC 7617.
     let expected = "CONNECT example.org:443 HTTP/1.1\r\nHost: example.org:443\r\n\
                     Proxy-Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\n\r\n";
     assert_eq!(connect.poll_write(), expected.as_bytes());
 
     for host in ["::1", "[::1]"] {
-        let connect = Connect::new(&ConnectRequest { host, ..CONNECT }).expect("legal");
+        let connect = Connect::new(&TunnelRequest { host, ..CONNECT }).expect("legal");
         assert!(connect.poll_write().starts_with(b"CONNECT [::1]:443 HTTP/1.1\r\n"), "{host}");
     }
 }
@@ -194,12 +194,12 @@ fn connect_writes_the_authority_twice_and_the_credentials_in_base64() {
 #[test]
 fn connect_refuses_hosts_and_credentials_that_it_cannot_send() {
     for host in ["", "example.org:443", "a b", "a\r\nX: y", "u@h", "::1::2"] {
-        let error = Connect::new(&ConnectRequest { host, ..CONNECT }).map(drop);
+        let error = Connect::new(&TunnelRequest { host, ..CONNECT }).map(drop);
         assert!(matches!(error, Err(UpgradeError::InvalidHost { .. })), "{host:?}: {error:?}");
     }
     for (username, password) in [("a:b", "c"), ("a\n", "c"), ("a", "\0")] {
-        let credentials = Some(Credentials { username, password });
-        let error = Connect::new(&ConnectRequest { credentials, ..CONNECT }).map(drop);
+        let credentials = Some(ProxyCredentials { username, password });
+        let error = Connect::new(&TunnelRequest { credentials, ..CONNECT }).map(drop);
         assert!(matches!(error, Err(UpgradeError::InvalidCredentials { .. })), "{error:?}");
     }
 }
@@ -215,7 +215,7 @@ fn any_2xx_opens_the_tunnel_and_what_follows_is_the_servers() {
         let mut connect = Connect::new(&CONNECT).expect("legal");
         let answer = format!("{head}server");
         match connect.handle_read(answer.as_bytes()) {
-            Ok(Progress::Done(tunnel)) => assert_eq!(tunnel.leftover, "server"),
+            Ok(UpgradeStep::Done(tunnel)) => assert_eq!(tunnel.leftover, "server"),
             other => panic!("{head:?}: {other:?}"),
         }
     }
@@ -239,7 +239,7 @@ fn a_proxy_that_wants_credentials_says_so() {
 #[test]
 fn other_proxy_answers_are_refusals_or_errors_too() {
     let mut connect = Connect::new(&CONNECT).expect("legal");
-    assert_eq!(connect.handle_read(b"HTTP/1.1 502 Bad\r\n\r\nno such host"), Ok(Progress::More));
+    assert_eq!(connect.handle_read(b"HTTP/1.1 502 Bad\r\n\r\nno such host"), Ok(UpgradeStep::More));
     let pending = connect.pending_refusal().expect("the head is known");
     assert_eq!(connect.handle_eof(), UpgradeError::ProxyRefused(pending));
 

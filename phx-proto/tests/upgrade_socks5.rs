@@ -4,14 +4,15 @@
 #![cfg(feature = "upgrade")]
 
 use phx_proto::SocksRefusal;
-use phx_proto::upgrade::{ConnectRequest, Credentials, Progress, Socks5, UpgradeError};
+use phx_proto::upgrade::{ProxyCredentials, Socks5, TunnelRequest, UpgradeError, UpgradeStep};
 use proptest::prelude::*;
 
 const NO_ADDRESS: [u8; 8] = [0, 1, 0, 0, 0, 0, 0, 0];
 
 fn socks(host: &str, credentials: Option<(&str, &str)>) -> Result<Socks5, UpgradeError> {
-    let credentials = credentials.map(|(username, password)| Credentials { username, password });
-    Socks5::new(&ConnectRequest { host, port: 443, credentials })
+    let credentials =
+        credentials.map(|(username, password)| ProxyCredentials { username, password });
+    Socks5::new(&TunnelRequest { host, port: 443, credentials })
 }
 
 /// Writes what there is.
@@ -40,8 +41,8 @@ fn outcome<'a>(
         let progress = socks.handle_read(bytes);
         sent.extend(written(&mut socks));
         match progress {
-            Ok(Progress::More) => {}
-            Ok(Progress::Done(tunnel)) => {
+            Ok(UpgradeStep::More) => {}
+            Ok(UpgradeStep::Done(tunnel)) => {
                 let unread = reads.flatten().copied();
                 return (sent, Ok(tunnel.leftover.iter().copied().chain(unread).collect()));
             }
@@ -56,7 +57,7 @@ fn address_is_sent_in_its_own_form() {
     let sent = |host: &str| {
         let mut socks = socks(host, None).expect("a legal host");
         assert_eq!(written(&mut socks), [5, 1, 0]);
-        assert_eq!(socks.handle_read(&[5, 0]), Ok(Progress::More));
+        assert_eq!(socks.handle_read(&[5, 0]), Ok(UpgradeStep::More));
         written(&mut socks)
     };
     assert_eq!(sent("example.org"), b"\x05\x01\x00\x03\x0bexample.org\x01\xbb");
@@ -165,7 +166,7 @@ fn end_of_the_stream_is_an_error_everywhere() {
 fn debug_shows_no_password() {
     let mut socks = socks("h", Some(("user", "s3cret"))).expect("a legal request");
     assert!(!format!("{socks:?}").contains(&format!("{:?}", b"s3cret")));
-    assert_eq!(socks.handle_read(&[5, 2]), Ok(Progress::More));
+    assert_eq!(socks.handle_read(&[5, 2]), Ok(UpgradeStep::More));
     let shown = format!("{socks:?}");
     assert!(!shown.contains("115, 51") && !shown.contains("s3cret"), "{shown}");
 }

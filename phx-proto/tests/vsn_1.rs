@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Hand, config, config_v1};
-use phx_proto::wire::{
-    Body, DecodeProblem, EncodeError, Message, Outgoing, Serializer, V1, WireRef,
-};
+use phx_proto::wire::{Body, Codec, DecodeProblem, EncodeError, Incoming, Outgoing, V1, WireRef};
 use phx_proto::{
     Action, ChannelStatus, Config, Frame, Opened, Payload, PushErrorKind, PushOptions, PushOutcome,
     Ref, Signal, Socket, Time,
@@ -16,7 +14,7 @@ use phx_proto::{
 use serde_json::{Value, json};
 
 fn v1() -> Config {
-    config().serializer(Arc::new(V1)).expect("no vsn in the address")
+    config().codec(Arc::new(V1)).expect("no vsn in the address")
 }
 
 /// A socket with `room:a` joined, and the frames it wrote.
@@ -180,7 +178,7 @@ fn what_is_written_can_be_read_and_is_no_longer_than_announced() {
         let outgoing = Outgoing { join_ref, msg_ref, topic, event, payload: payload.clone() };
         let frame = V1.encode(outgoing).unwrap();
         assert!(frame.len() <= payload.len() + V1.max_envelope_len(topic, event));
-        let Message { topic: read, body, .. } = V1.decode(&frame).unwrap();
+        let Incoming { topic: read, body, .. } = V1.decode(&frame).unwrap();
         assert_eq!(&*read, topic);
         assert_eq!(body, Body::Event { event: event.into(), payload });
     }

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use cases::{cases, regressions};
 use phx_proto::wire::{
-    Body, DecodeError, EncodeError, Message, Outgoing, Serializer, V1, V2, WireRef, check_strict,
+    Body, Codec, DecodeError, EncodeError, Incoming, Outgoing, V1, V2, WireRef, check_strict,
 };
 use phx_proto::{Frame, Payload, Ref};
 use proptest::collection::vec;
@@ -27,8 +27,8 @@ fn text(bytes: &[u8]) -> Frame {
 }
 
 /// Decodes and looks at everything that came of it.
-fn exercise(serializer: &dyn Serializer, frame: &Frame) -> Result<Message, DecodeError> {
-    let decoded = serializer.decode(frame);
+fn exercise(codec: &dyn Codec, frame: &Frame) -> Result<Incoming, DecodeError> {
+    let decoded = codec.decode(frame);
     match &decoded {
         Ok(message) => {
             let _ = (check_strict(message), format!("{message:?}"));
@@ -46,7 +46,7 @@ fn exercise(serializer: &dyn Serializer, frame: &Frame) -> Result<Message, Decod
     decoded
 }
 
-fn payload_of(message: &Message) -> &Payload {
+fn payload_of(message: &Incoming) -> &Payload {
     match &message.body {
         Body::Reply { response, .. } => response,
         Body::Event { payload, .. } => payload,
@@ -55,12 +55,8 @@ fn payload_of(message: &Message) -> &Payload {
 
 /// The decoder's reading with strict parts is the strict reading of the whole. The strict check
 /// that a configuration can ask for agrees.
-fn agrees(
-    serializer: &dyn Serializer,
-    frame: &[u8],
-    whole: Option<Read>,
-) -> Result<(), TestCaseError> {
-    let decoded = exercise(serializer, &text(frame));
+fn agrees(codec: &dyn Codec, frame: &[u8], whole: Option<Read>) -> Result<(), TestCaseError> {
+    let decoded = exercise(codec, &text(frame));
     let parts = decoded.as_ref().ok().and_then(read_parts);
     let shown = || String::from_utf8_lossy(frame).into_owned();
     prop_assert_eq!(&parts, &whole, "{}: {:?}", shown(), decoded);
@@ -124,9 +120,9 @@ proptest! {
 
     #[test]
     fn no_bytes_make_a_decoder_panic(bytes in vec(any::<u8>(), 0..300)) {
-        for serializer in [&V2 as &dyn Serializer, &V1] {
-            let _ = exercise(serializer, &text(&bytes));
-            let _ = exercise(serializer, &Frame::Binary(Bytes::copy_from_slice(&bytes)));
+        for codec in [&V2 as &dyn Codec, &V1] {
+            let _ = exercise(codec, &text(&bytes));
+            let _ = exercise(codec, &Frame::Binary(Bytes::copy_from_slice(&bytes)));
         }
     }
 
@@ -196,17 +192,16 @@ proptest! {
         value in any_json(),
     ) {
         prop_assume!(event != "phx_reply");
-        for serializer in [&V2 as &dyn Serializer, &V1] {
+        for codec in [&V2 as &dyn Codec, &V1] {
             let payload = Payload::from(value.clone());
-            prop_assert_eq!(serializer.check(&topic, &event, &payload), Ok(()));
-            let envelope = serializer.max_envelope_len(&topic, &event);
-            prop_assert!(envelope <= serializer.envelope_bound(&topic, &event));
+            prop_assert_eq!(codec.check(&topic, &event, &payload), Ok(()));
+            let envelope = codec.max_envelope_len(&topic, &event);
             let most = payload.len() + envelope;
             let (topic, event) = (topic.as_str(), event.as_str());
             let message = Outgoing { join_ref, msg_ref, topic, event, payload };
-            let frame = serializer.encode(message).expect("encodable");
+            let frame = codec.encode(message).expect("encodable");
             prop_assert!(frame.is_text() && frame.len() <= most, "{} > {}", frame.len(), most);
-            let decoded = exercise(serializer, &frame).expect("our own frame");
+            let decoded = exercise(codec, &frame).expect("our own frame");
             prop_assert_eq!(decoded.join_ref, wire_ref(join_ref));
             prop_assert_eq!(decoded.msg_ref, WireRef::Ref(msg_ref));
             prop_assert_eq!(decoded.topic.as_str(), topic);
@@ -239,7 +234,7 @@ proptest! {
         let join = json!(join_ref.map(|join_ref| join_ref.to_string()));
         let (msg, topic_text) = (json!(msg_ref.to_string()), json!(topic));
         let frames = [
-            (format!(r#"[{join},{msg},{topic_text},"phx_reply",{body}]"#), &V2 as &dyn Serializer),
+            (format!(r#"[{join},{msg},{topic_text},"phx_reply",{body}]"#), &V2 as &dyn Codec),
             (
                 format!(
                     r#"{{"topic":{topic_text},"ref":{msg},"payload":{body},"event":"phx_reply","join_ref":{join}}}"#
@@ -247,9 +242,9 @@ proptest! {
                 &V1,
             ),
         ];
-        for (frame, serializer) in frames {
+        for (frame, codec) in frames {
             let frame = Frame::from(frame);
-            let decoded = exercise(serializer, &frame).expect("a good reply");
+            let decoded = exercise(codec, &frame).expect("a good reply");
             prop_assert_eq!(decoded.join_ref, wire_ref(join_ref));
             prop_assert_eq!(decoded.msg_ref, WireRef::Ref(msg_ref));
             prop_assert_eq!(decoded.topic.as_str(), &topic);
@@ -373,8 +368,8 @@ fn a_reply_that_ends_with_anything_but_its_brace_is_refused() {
 /// still agree on which status counts: the one in front, else the last one.
 #[test]
 fn repeated_status_has_one_reading() {
-    let read = |frame: String, serializer: &dyn Serializer| {
-        let message = serializer.decode(&Frame::from(frame)).ok()?;
+    let read = |frame: String, codec: &dyn Codec| {
+        let message = codec.decode(&Frame::from(frame)).ok()?;
         let Body::Reply { status, response } = message.body else { panic!("no reply") };
         assert_eq!(response.get(), Ok("{}"));
         Some(status.to_string())
@@ -437,7 +432,7 @@ fn every_recorded_frame_is_read_as_a_plain_parser_reads_it() {
 }
 
 /// The binary frame that a server would have written for this message.
-fn written_back(message: &Message) -> Frame {
+fn written_back(message: &Incoming) -> Frame {
     let text_of = |msg_ref| match msg_ref {
         WireRef::Ref(msg_ref) => msg_ref.to_string(),
         WireRef::Null => String::new(),

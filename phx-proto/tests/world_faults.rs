@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use phx_proto::testing::{ClientId, Cut, Direction, Event, What, World};
+use phx_proto::testing::{ClientId, Cut, Direction, TraceEvent, What, World};
 use phx_proto::{
     Action, Cause, ChannelStatus, Config, NotSentCause, PushId, PushOptions, PushOutcome, Signal,
     Status, Time, UnknownCause,
@@ -44,7 +44,7 @@ fn outcome(world: &World, client: ClientId, push: PushId) -> Option<PushOutcome>
 
 /// When the client dialled.
 fn dials(world: &World) -> Vec<Time> {
-    let is_dial = |e: &&Event| matches!(e.what, What::Action(Action::Connect { .. }));
+    let is_dial = |e: &&TraceEvent| matches!(e.what, What::Action(Action::Connect { .. }));
     world.events().iter().filter(is_dial).map(|event| event.at).collect()
 }
 

@@ -33,8 +33,8 @@ async fn chat(uri: &str, topic: &str) -> Result<(), Box<dyn Error + Send + Sync>
 
     while let Some(event) = messages.next().await {
         match event {
-            ChannelEvent::Message(message) if message.event == *"shout" => {
-                let said = message.payload.to_value()?;
+            ChannelEvent::Message(message) if message.event() == "shout" => {
+                let said = message.payload().to_value()?;
                 println!("{}", said["body"].as_str().unwrap_or("(something)"));
             }
             ChannelEvent::Interrupted { .. } => eprintln!("(gone)"),

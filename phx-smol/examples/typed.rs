@@ -28,7 +28,7 @@ async fn run(uri: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
     // Parsed once, by whoever reads it; a message of another shape is an error of this line.
     room.cast("shout", Payload::json(&order)?).await?;
     if let Some(ChannelEvent::Message(message)) = messages.next().await {
-        println!("{}: {:?}", message.event, message.payload.deserialize::<Order>()?);
+        println!("{}: {:?}", message.event(), message.payload().deserialize::<Order>()?);
     }
     client.disconnect().await;
     Ok(())

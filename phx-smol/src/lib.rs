@@ -14,7 +14,7 @@
 //! let mut messages = room.messages();
 //! while let Some(event) = messages.next().await {
 //!     if let ChannelEvent::Message(message) = event {
-//!         println!("{}: {:?}", &*message.event, message.payload);
+//!         println!("{}: {:?}", message.event(), message.payload());
 //!     }
 //! }
 //! client.disconnect().await;

@@ -11,7 +11,7 @@ async fn alarms(client: Client, to: Sender<u64>) {
     let mut events = room.messages();
     while let Some(event) = events.next().await {
         if let ChannelEvent::Message(message) = event {
-            let level = message.payload.to_value().expect("JSON")["level"].as_u64();
+            let level = message.payload().to_value().expect("JSON")["level"].as_u64();
             to.send(level.expect("a level")).await.expect("a listener");
         }
     }

@@ -135,9 +135,9 @@ async fn consume(mut stream: Messages, body: Body, all: u64) -> Result<(Messages
         match stream.next().await {
             Some(ChannelEvent::Message(message)) => {
                 std::hint::black_box(if body == Body::Binary {
-                    number_in(message.payload.as_bytes())?
+                    number_in(message.payload().as_bytes())?
                 } else {
-                    message.payload.deserialize::<Numbered>()?.n
+                    message.payload().deserialize::<Numbered>()?.n
                 });
                 seen += 1;
             }

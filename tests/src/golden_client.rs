@@ -209,7 +209,7 @@ impl Client {
     fn join(&mut self, topic: &str, payload: Payload) -> Result<(), String> {
         if self.socket.channel_status(topic) == ChannelStatus::Joined {
             // A second join of a joined topic is a rejoin, with what the server is told now.
-            let set = self.socket.set_join_params(topic, payload);
+            let set = self.socket.set_join_params(self.now, topic, payload);
             set.map_err(|error| error.to_string())?;
             self.socket.rejoin(self.now, topic).map_err(|error| error.to_string())?;
             self.drain();
@@ -343,7 +343,7 @@ fn config(conversation: &Conversation, foretold: &Foretold) -> Result<Config, St
         config = config.auth_token(token);
     }
     Ok(match conversation.vsn()? {
-        Vsn::V1 => config.serializer(Arc::new(V1)).expect("no vsn in the address"),
+        Vsn::V1 => config.codec(Arc::new(V1)).expect("no vsn in the address"),
         Vsn::V2 => config,
     })
 }

@@ -6,7 +6,7 @@
 //! the recording foretells, nothing more and nothing less.
 
 use phx_proto::Ref;
-use phx_proto::wire::{Body, Message, Serializer, V1, V2, WireRef};
+use phx_proto::wire::{Body, Codec, Incoming, V1, V2, WireRef};
 use phx_tests::classes::{Class, TABLE};
 use phx_tests::conversation::{Conversation, Vsn};
 use phx_tests::foretold::{Pushes, foretell};
@@ -248,7 +248,7 @@ fn every_recorded_frame_of_a_server_is_decoded_as_it_reads() {
     assert_eq!(good, 380);
 }
 
-fn assert_reads(place: &str, reading: &Reading, message: &Message) {
+fn assert_reads(place: &str, reading: &Reading, message: &Incoming) {
     let reference = |value: &Value| {
         let text = match value {
             Value::Null => return WireRef::Null,

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use phx_proto::Time;
-use phx_proto::testing::{ConnectRequest, Output, PeerId, Server, ServerConfig, Version};
+use phx_proto::testing::{HttpRequest, Output, PeerId, Server, ServerConfig, Version};
 use phx_proto::wire::Frame;
 use phx_tests::classes::{Class, TABLE, class_of};
 use phx_tests::recording::{self, Dir, Event, Recording, What};
@@ -179,7 +179,7 @@ impl Replay {
         };
         if !self.peers.contains_key(&event.conn) {
             // The first connection has no line of its own.
-            let request = ConnectRequest { path, ..ConnectRequest::default() };
+            let request = HttpRequest { path, ..HttpRequest::default() };
             let accepted = self.server.connect(now, &request);
             let accepted = accepted.expect("the recorded server accepted it");
             self.peers.insert(event.conn.clone(), accepted.peer);
@@ -207,7 +207,7 @@ impl Replay {
             headers.push(("sec-websocket-key".to_owned(), "dGhlIHNhbXBsZSBub25jZQ==".to_owned()));
         }
         let (method, path) = (method.to_owned(), path.to_owned());
-        let request = ConnectRequest { method, path, headers };
+        let request = HttpRequest { method, path, headers };
         let response = match self.server.connect(Time::from_millis(event.ms), &request) {
             Ok(accepted) => {
                 self.peers.insert(event.conn.clone(), accepted.peer);

@@ -17,12 +17,12 @@ use super::state::{Shared, State};
 use super::subscribers::Subscriber;
 use super::waiters::WaiterId;
 use crate::config::join_params::JoinParams;
+use crate::event::applied::Released;
 use crate::event::cause::{ChannelEnd, LeaveOutcome, PushOutcome, Reply};
 use crate::event::error::{JoinError, PushError, PushErrorKind};
+use crate::event::input::PushOptions;
 use crate::id::{InterestId, PushId};
-use crate::socket::Released;
 use crate::socket::channel::ChannelStatus;
-use crate::socket::push::PushOptions;
 use crate::time::Time;
 use crate::topic::Topic;
 use crate::wire::payload::Payload;
@@ -156,8 +156,8 @@ impl Channel {
     pub fn set_join_params(&self, params: impl Into<JoinParams>) -> Result<(), JoinError> {
         // Converted before the lock is taken: that is user code.
         let (topic, params) = (&self.inner.topic, params.into());
-        self.inner.shared().command(|state, _| {
-            state.socket.set_join_params(topic, params.clone())?;
+        self.inner.shared().command(|state, now| {
+            state.socket.set_join_params(now, topic, params.clone())?;
             state.hold(topic.clone(), params.clone());
             Ok(())
         })
@@ -250,7 +250,7 @@ impl Channel {
         push_and_wait(inner.shared(), payload, |state, now, payload| {
             if !state.socket.is_interested(inner.interest) {
                 // This handle is done, even if others keep the topic joined.
-                return Err(PushError { kind: PushErrorKind::NotJoined, payload });
+                return Err(PushError { kind: PushErrorKind::NotWanted, payload });
             }
             state.socket.push(now, &inner.topic, event, payload, options)
         })
@@ -270,7 +270,7 @@ impl Channel {
     /// let mut events = room.messages();
     /// while let Some(event) = events.next().await {
     ///     match event {
-    ///         ChannelEvent::Message(message) => println!("{}", message.event),
+    ///         ChannelEvent::Message(message) => println!("{}", message.event()),
     ///         ChannelEvent::Interrupted { cause, .. } => println!("gone: {cause:?}"),
     ///         ChannelEvent::Resumed { .. } => println!("back; something may have been missed"),
     ///         ChannelEvent::Lagged(count) => println!("too slow for {count} messages"),

@@ -13,9 +13,9 @@ use crate::config::Credentials;
 use crate::config::join_params::JoinParams;
 use crate::event::cause::{ChannelEnd, LeaveOutcome, PushOutcome, Reply};
 use crate::event::error::{CredentialsError, NotOpen, NotRetrying, NotWanted};
+use crate::event::input::PushOptions;
 use crate::event::stats::Stats;
 use crate::socket::Status;
-use crate::socket::push::PushOptions;
 use crate::topic::Topic;
 use crate::wire::payload::Payload;
 
@@ -108,7 +108,7 @@ impl Client {
     ///
     /// [`CredentialsError`] for an address that may not be dialled.
     pub fn set_credentials(&self, credentials: Credentials) -> Result<(), CredentialsError> {
-        self.handle.shared.command(|state, _| state.socket.set_credentials(credentials))
+        self.handle.shared.command(|state, now| state.socket.set_credentials(now, credentials))
     }
 
     /// Waits until the connection is open, through retries, for as long as that takes.

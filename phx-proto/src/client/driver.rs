@@ -24,7 +24,7 @@
 //! | what | on which task | under the lock |
 //! | --- | --- | --- |
 //! | the core: every command, every input, every frame that is decoded or built | the caller's, or the driver's | yes |
-//! | serializers | as the core | yes, by their contract |
+//! | codecs | as the core | yes, by their contract |
 //! | credential providers, functions of join parameters | the driver's | no |
 //! | the transport, the timer, the clock, the dialling | the driver's | no |
 //! | wakers: cloned, woken, dropped | the task that polls, or the caller of a command | no |
@@ -48,9 +48,10 @@ use super::setup::{Asking, ConnectAttempt, Provided, Provider};
 use super::state::{Pulled, Shared, State};
 use super::waiters::Task;
 use crate::event::action::Action;
+use crate::event::applied::Supplied;
 use crate::event::input::{Ended, Failure, Opened, Progress};
+use crate::event::ticket::JoinTicket;
 use crate::id::ConnectionId;
-use crate::socket::{JoinTicket, Supplied};
 use crate::time::Time;
 use crate::wire::Frame;
 use crate::wire::payload::Payload;
@@ -384,7 +385,7 @@ impl<R: Runtime> Driver<R> {
             let socket = &mut state.socket;
             match answer {
                 Ok(Provided::Use(credentials)) => {
-                    if let Err(error) = socket.set_credentials(credentials) {
+                    if let Err(error) = socket.set_credentials(now, credentials) {
                         let message = error.to_string();
                         socket.handle_failed(now, id, Failure::Credentials { message });
                     }

@@ -25,7 +25,7 @@ use super::messages::{ChannelEvent, Message, StreamEnd};
 use crate::event::cause::Interruption;
 use crate::event::weight::interruption_weight;
 use crate::wire::payload::Payload;
-use crate::wire::weight::{Account, ENTRY, Load, compact, weight};
+use crate::wire::weight::{Account, ENTRY, Load};
 
 /// What a full mailbox does with the next message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -166,9 +166,9 @@ impl Mailbox {
     fn settle(&mut self) {
         let (beside, discarded) = (self.beside(), &mut self.discarded);
         let copy = |entry: &mut Entry| {
-            let (event, payload) = compact(&entry.message.event, &entry.message.payload);
-            entry.load = Load::own(weight(event.as_bytes().len(), &payload));
-            discarded.push(core::mem::replace(&mut entry.message, Message { event, payload }));
+            let copy = entry.message.compact();
+            entry.load = Load::own(copy.weight());
+            discarded.push(core::mem::replace(&mut entry.message, copy));
             entry.load
         };
         self.account.settle(&mut self.entries, beside, |entry| entry.load, copy);
@@ -362,10 +362,7 @@ mod tests {
     }
 
     fn message(number: u64) -> Message {
-        Message {
-            event: crate::wire::ByteStr::from("msg"),
-            payload: Payload::from(serde_json::json!(number)),
-        }
+        Message::new("room:a", "msg", serde_json::json!(number))
     }
 
     fn drain(mailbox: &mut Mailbox) -> Vec<String> {
@@ -525,8 +522,8 @@ mod tests {
     fn slice(text: &str, kept: usize) -> (Message, Load) {
         let payload =
             Payload::unparsed(Bytes::from([text, " and more"].concat()).slice(..text.len()));
-        let message = Message { event: crate::wire::ByteStr::from("msg"), payload };
-        let own = weight(3, &message.payload);
+        let message = Message::new("room:a", "msg", payload);
+        let own = message.weight();
         (message, Load { own, kept: kept.max(own) })
     }
 

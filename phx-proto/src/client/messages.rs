@@ -10,8 +10,10 @@ use futures_core::Stream;
 use super::channel::ChannelInner;
 use super::subscribers::Subscriber;
 use crate::event::cause::{ChannelEnd, Interruption};
+use crate::topic::Topic;
 use crate::wire::ByteStr;
 use crate::wire::payload::Payload;
+use crate::wire::weight::{compact, weight};
 
 /// Something that happened on a channel.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,12 +40,77 @@ pub enum ChannelEvent {
 }
 
 /// A push or a broadcast from the server.
+///
+/// ```
+/// use phx_proto::driver::Message;
+/// use serde_json::json;
+///
+/// fn report(message: &Message) -> String {
+///     format!("{} on {}: {} bytes", message.event(), message.topic(), message.payload().len())
+/// }
+///
+/// let message = Message::new("room:lobby", "shout", json!({"n": 1}));
+/// assert_eq!(report(&message), "shout on room:lobby: 7 bytes");
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
+    pub(super) topic: Topic,
+    pub(super) event: ByteStr,
+    pub(super) payload: Payload,
+}
+
+impl Message {
+    /// A message; a [`Channel`](super::Channel) makes them, and tests of what reads them may.
+    #[must_use]
+    pub fn new(
+        topic: impl Into<Topic>,
+        event: impl Into<ByteStr>,
+        payload: impl Into<Payload>,
+    ) -> Self {
+        Self { topic: topic.into(), event: event.into(), payload: payload.into() }
+    }
+
+    /// The topic of its channel.
+    #[must_use]
+    pub const fn topic(&self) -> &Topic {
+        &self.topic
+    }
+
     /// The event.
-    pub event: ByteStr,
+    #[must_use]
+    pub fn event(&self) -> &str {
+        &self.event
+    }
+
     /// The payload, not yet parsed.
-    pub payload: Payload,
+    #[must_use]
+    pub const fn payload(&self) -> &Payload {
+        &self.payload
+    }
+
+    /// The payload alone.
+    #[must_use]
+    pub fn into_payload(self) -> Payload {
+        self.payload
+    }
+
+    /// Topic, event and payload.
+    #[must_use]
+    pub fn into_parts(self) -> (Topic, ByteStr, Payload) {
+        (self.topic, self.event, self.payload)
+    }
+
+    /// What it takes in memory of its own.
+    #[inline]
+    pub(super) fn weight(&self) -> usize {
+        weight(self.event.as_bytes().len(), &self.payload)
+    }
+
+    /// The same message in one allocation of its own, without what its slices keep alive.
+    pub(super) fn compact(&self) -> Self {
+        let (event, payload) = compact(&self.event, &self.payload);
+        Self { topic: self.topic.clone(), event, payload }
+    }
 }
 
 /// Why a stream of events ended.

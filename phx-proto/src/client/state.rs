@@ -17,7 +17,7 @@
 //!
 //! Nothing of the application's runs under the lock. Wakers are cloned before it and collected under
 //! it, to be woken or dropped after it; so is whatever may hold memory or handles of the
-//! application. The one exception is a [`Serializer`](crate::wire::Serializer), by its contract.
+//! application. The one exception is a [`Codec`](crate::wire::Codec), by its contract.
 
 use core::fmt;
 use core::task::{Context, Poll, Waker};
@@ -36,13 +36,15 @@ use super::waiters::{
 use crate::collections::table::Table;
 use crate::config::join_params::{JoinParams, ParamsPanicked};
 use crate::event::action::Action;
+use crate::event::applied::Supplied;
 use crate::event::cause::{Cause, ChannelEnd, LeaveOutcome, PushOutcome};
 use crate::event::input::{Ended, Opened};
 use crate::event::signal::Signal;
+use crate::event::ticket::JoinTicket;
 use crate::id::{ConnectionId, InterestId, PushId};
 use crate::recording::{RecordedSocket, Tape};
 use crate::socket::channel::ChannelStatus;
-use crate::socket::{JoinTicket, Status, Step, Supplied};
+use crate::socket::{Status, Step};
 use crate::time::Time;
 use crate::topic::Topic;
 use crate::wire::Frame;
@@ -166,7 +168,7 @@ impl Shared {
         answer
     }
 
-    /// No code of the application runs under it but serializers. The core changes nothing before
+    /// No code of the application runs under it but codecs. The core changes nothing before
     /// one of them has returned, so a panic leaves nothing half done.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -434,7 +436,7 @@ impl State {
                 self.end_topic(&topic, &cause);
             }
             Signal::Message { topic, event, payload } => {
-                self.deliver(topic, Message { event, payload });
+                self.deliver(Message::new(topic, event, payload));
             }
             Signal::PushEnded { id, outcome, .. } => {
                 self.finish_push(id, outcome);

@@ -18,7 +18,6 @@ use crate::id::InterestId;
 use crate::socket::channel::ChannelStatus;
 use crate::time::Time;
 use crate::topic::Topic;
-use crate::wire::weight::weight;
 
 /// A mailbox, and the handle it belongs to.
 ///
@@ -172,7 +171,8 @@ impl State {
     }
 
     /// Hands a message to everyone who wants it.
-    pub(super) fn deliver(&mut self, topic: Topic, message: Message) {
+    pub(super) fn deliver(&mut self, message: Message) {
+        let topic = message.topic.clone();
         let Some(audience) = self.topics.get_mut(&topic) else { return };
         let presence = PresenceKind::of(&message.event);
         if let Some(kind) = presence {
@@ -181,8 +181,7 @@ impl State {
             self.logs_weight = self.logs_weight - before + audience.presence.weight();
         }
         let presence = presence.is_some();
-        let weight = weight(message.event.as_bytes().len(), &message.payload);
-        let load = self.read_buffer.load(weight);
+        let load = self.read_buffer.load(message.weight());
         let mut kept = true;
         let (drops, wakes) = (&mut self.mailbox_drops, &mut self.wakes);
         let discarded = &mut self.discarded;

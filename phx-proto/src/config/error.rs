@@ -64,19 +64,19 @@ pub enum ConfigError {
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// The query asks for another version of the protocol than the serializer speaks.
+    /// The query asks for another version of the protocol than the codec speaks.
     #[error(
-        "the query asks for another vsn than {spoken}, which the serializer speaks: leave vsn out \
+        "the query asks for another vsn than {spoken}, which the codec speaks: leave vsn out \
          of the URI and the parameters"
     )]
     Vsn {
-        /// The vsn of the serializer.
+        /// The vsn of the codec.
         spoken: String,
     },
     /// The URI asks for a version of the protocol that is not known here. It is not repeated.
     #[error(
         "the vsn in the URI is neither 2.0.0 nor 1.0.0: leave it out, and give \
-         `Config::serializer` a `Serializer` that speaks it"
+         `Config::codec` a `Codec` that speaks it"
     )]
     UnknownVsn,
     /// A number that must not be zero.

@@ -43,7 +43,7 @@ pub use uri::Uri;
 use crate::config::join_params::JoinParams;
 use crate::topic::Topic;
 use crate::wire::payload::Payload;
-use crate::wire::{EncodeError, Serializer, V1, V2};
+use crate::wire::{Codec, EncodeError, V1, V2};
 
 /// Everything a [`Socket`](crate::Socket) needs to know.
 ///
@@ -65,7 +65,7 @@ pub struct Config {
     pub(crate) allow_insecure: bool,
     pub(crate) credentials: Credentials,
     pub(crate) credentials_refreshed: bool,
-    pub(crate) serializer: Arc<dyn Serializer>,
+    pub(crate) codec: Arc<dyn Codec>,
     pub(crate) proxy: Option<Arc<Proxy>>,
     pub(crate) environment: Option<Arc<proxy::Environment>>,
     pub(crate) connect_to: Option<Arc<route::Target>>,
@@ -81,7 +81,7 @@ impl Config {
     ///
     /// The path of a Phoenix socket usually ends in `/websocket`:
     /// `wss://example.com/socket/websocket`. A `vsn` in its query chooses the
-    /// [`serializer`](Self::serializer).
+    /// [`codec`](Self::codec).
     ///
     /// # Errors
     ///
@@ -103,16 +103,16 @@ impl Config {
     }
 
     pub(crate) fn at(uri: Uri, allow_insecure: bool) -> Result<Self, ConfigError> {
-        let serializer = match uri.params("vsn").next() {
+        let codec = match uri.params("vsn").next() {
             None => Arc::new(V2),
-            Some(vsn) => serializer_of(&vsn).ok_or(ConfigError::UnknownVsn)?,
+            Some(vsn) => codec_of(&vsn).ok_or(ConfigError::UnknownVsn)?,
         };
         let config = Self {
             uri,
             allow_insecure,
             credentials: Credentials::new(),
             credentials_refreshed: false,
-            serializer,
+            codec,
             proxy: None,
             environment: None,
             connect_to: None,
@@ -144,15 +144,9 @@ impl Config {
         event: &str,
         payload: &Payload,
     ) -> Result<(), Unfit> {
-        self.serializer.check(topic, event, payload).map_err(Unfit::Encode)?;
+        self.codec.check(topic, event, payload).map_err(Unfit::Encode)?;
         let (len, limit) = (payload.len(), self.max_push_bytes);
-        // Names have to be walked through to know how many escapes they need, which hardly ever
-        // decides.
-        let most = len.saturating_add(self.serializer.envelope_bound(topic, event));
-        if most <= limit {
-            return Ok(());
-        }
-        let bytes = len.saturating_add(self.serializer.max_envelope_len(topic, event));
+        let bytes = len.saturating_add(self.codec.max_envelope_len(topic, event));
         if bytes > limit { Err(Unfit::TooLarge { bytes, limit }) } else { Ok(()) }
     }
 }
@@ -166,14 +160,14 @@ impl Deref for Config {
     }
 }
 
-/// The serializers of this crate, the usual one first.
-pub(crate) fn serializers() -> [Arc<dyn Serializer>; 2] {
+/// The codecs of this crate, the usual one first.
+pub(crate) fn codecs() -> [Arc<dyn Codec>; 2] {
     [Arc::new(V2), Arc::new(V1)]
 }
 
-/// The serializer of a version of the protocol, if it is one of ours.
-pub(crate) fn serializer_of(vsn: &str) -> Option<Arc<dyn Serializer>> {
-    serializers().into_iter().find(|serializer| serializer.vsn() == vsn)
+/// The codec of a version of the protocol, if it is one of ours.
+pub(crate) fn codec_of(vsn: &str) -> Option<Arc<dyn Codec>> {
+    codecs().into_iter().find(|codec| codec.vsn() == vsn)
 }
 
 /// Why a message cannot be written.
@@ -188,7 +182,7 @@ impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
             .field("uri", &self.uri)
-            .field("vsn", &self.serializer.vsn())
+            .field("vsn", &self.codec.vsn())
             .field("credentials", &self.credentials)
             .field("proxy", &self.proxy)
             .field("connect_to", &self.connect_to)

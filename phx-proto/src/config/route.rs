@@ -68,10 +68,10 @@ pub(crate) fn check_clear_text(
 
 impl Config {
     /// Whether `uri` may be dialled under this configuration, proxies aside: in the clear only where
-    /// that was allowed, and for the version that the serializer speaks.
+    /// that was allowed, and for the version that the codec speaks.
     pub(crate) fn check_uri(&self, uri: &Uri) -> Result<(), ConfigError> {
         check_clear_text(uri, self.dial_target(uri).0, self.allow_insecure)?;
-        let spoken = self.serializer.vsn();
+        let spoken = self.codec.vsn();
         if uri.params("vsn").any(|vsn| vsn != spoken) {
             return Err(ConfigError::Vsn { spoken: spoken.to_owned() });
         }
@@ -186,7 +186,7 @@ mod tests {
             let Ok(config) = config else { return Ok(()) };
             let mut socket = crate::Socket::new(config, 1, crate::Time::ZERO);
             let uri = Uri::parse(&format!("{scheme}://{refreshed}/s")).unwrap();
-            let set = socket.set_credentials(crate::Credentials::new().uri(uri));
+            let set = socket.set_credentials(crate::Time::ZERO, crate::Credentials::new().uri(uri));
             prop_assert_eq!(set.is_ok(), may(refreshed_near), "{:?}", set);
         }
     }

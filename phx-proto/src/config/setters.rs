@@ -11,7 +11,7 @@ use super::{CloseRule, Config, ConfigError, Credentials, Options, Proxy, Secret,
 use crate::config::backoff::{Backoff, DelayRange};
 use crate::config::join_params::JoinParams;
 use crate::topic::Topic;
-use crate::wire::Serializer;
+use crate::wire::Codec;
 
 /// # What an attempt presents
 impl Config {
@@ -69,15 +69,15 @@ impl Config {
     /// use phx_proto::{Config, wire::V1};
     /// use std::sync::Arc;
     ///
-    /// let old = Config::new("ws://localhost:4000/socket/websocket")?.serializer(Arc::new(V1))?;
+    /// let old = Config::new("ws://localhost:4000/socket/websocket")?.codec(Arc::new(V1))?;
     /// # Ok::<(), phx_proto::ConfigError>(())
     /// ```
     ///
     /// # Errors
     ///
     /// [`ConfigError::Vsn`] when the address asks for another version.
-    pub fn serializer(mut self, serializer: Arc<dyn Serializer>) -> Result<Self, ConfigError> {
-        self.serializer = serializer;
+    pub fn codec(mut self, codec: Arc<dyn Codec>) -> Result<Self, ConfigError> {
+        self.codec = codec;
         self.check_uri(&self.uri)?;
         Ok(self)
     }

@@ -91,7 +91,7 @@ pub enum Cause {
     Superseded,
     /// [`Socket::disconnect`](crate::Socket::disconnect) was called.
     LocalDisconnect,
-    /// The driver panicked: a bug of its transport, its runtime or a serializer. Final for this
+    /// The driver panicked: a bug of its transport, its runtime or a codec. Final for this
     /// driver; a supervisor starts another one.
     DriverPanicked,
 }

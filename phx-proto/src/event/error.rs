@@ -73,8 +73,12 @@ pub struct PushError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PushErrorKind {
-    /// The topic is not wanted, or (with `FailFast`) not joined at the moment.
-    #[error("the channel is not joined")]
+    /// The topic is not wanted: it was never joined, or it was left or has ended. Join it first.
+    #[error("the topic was not joined, or it was left: call `join` first")]
+    NotWanted,
+    /// The topic is wanted and not joined now, and the push is to
+    /// [fail fast](crate::PushOptions::fail_fast). A later try may find it joined.
+    #[error("the channel is not joined now, and the push is to fail fast")]
     NotJoined,
     /// The push queue is full. The server did not get it, and a later try may find it shorter.
     #[error("the push queue is full: {limit} is {bound}")]

@@ -2,6 +2,7 @@
 //! errors and counters.
 
 pub(crate) mod action;
+pub(crate) mod applied;
 pub(crate) mod cause;
 pub(crate) mod error;
 pub(crate) mod excerpt;
@@ -11,6 +12,7 @@ pub(crate) mod refusal;
 pub(crate) mod signal;
 pub(crate) mod sizes;
 pub(crate) mod stats;
+pub(crate) mod ticket;
 #[cfg(any(feature = "driver", feature = "testing"))]
 pub(crate) mod trace;
 #[cfg(feature = "driver")]

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::hidden::PayloadRecord;
 use crate::config::join_params::JoinParams;
-use crate::config::{Config, ConfigError, Credentials, Options, Uri, serializer_of};
+use crate::config::{Config, ConfigError, Credentials, Options, Uri, codec_of};
 use crate::time::nanos;
 
 /// What stands where a secret stood.
@@ -78,8 +78,8 @@ pub(super) enum ParamsRecord {
 pub(super) enum BadConfig {
     #[error("the configuration: {0}")]
     Config(#[from] ConfigError),
-    #[error("a serializer of vsn {0} cannot be replayed")]
-    Serializer(String),
+    #[error("a codec of vsn {0} cannot be replayed")]
+    Codec(String),
 }
 
 impl ConfigRecord {
@@ -91,7 +91,7 @@ impl ConfigRecord {
             connect_to: config.connect_to.as_ref().map(ToString::to_string),
             credentials: CredentialsRecord::of(&config.credentials),
             credentials_refreshed: config.credentials_refreshed,
-            vsn: config.serializer.vsn().to_owned(),
+            vsn: config.codec.vsn().to_owned(),
             auto_joins: auto_joins
                 .map(|(topic, params)| (topic.to_string(), ParamsRecord::of(params)))
                 .collect(),
@@ -109,10 +109,10 @@ impl ConfigRecord {
             Some(address) => config.connect_to(address)?,
             None => config,
         };
-        let serializer = serializer_of(&self.vsn);
-        let serializer = serializer.ok_or_else(|| BadConfig::Serializer(self.vsn.clone()))?;
+        let codec = codec_of(&self.vsn);
+        let codec = codec.ok_or_else(|| BadConfig::Codec(self.vsn.clone()))?;
         let config = config
-            .serializer(serializer)?
+            .codec(codec)?
             .credentials(self.credentials.credentials()?)
             .credentials_refreshed(self.credentials_refreshed);
         let mut auto_joins = self.auto_joins.iter();
@@ -181,7 +181,7 @@ fn hidden_uri(uri: &Uri) -> String {
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
     let pairs =
         query.split('&').filter(|pair| !pair.is_empty()).map(|pair| match pair.split_once('=') {
-            // What chooses the serializer is no secret.
+            // What chooses the codec is no secret.
             Some(("vsn", vsn)) => format!("vsn={vsn}"),
             Some((name, _)) => format!("{name}={HIDDEN}"),
             // A bare word may be the token itself.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize, Serializer as SerdeSerializer};
 use crate::event::trace::Shown;
 use crate::id::Ref;
 use crate::wire::payload::Payload;
-use crate::wire::{Body, Frame, Serializer, V2, WireRef, check_strict};
+use crate::wire::{Body, Codec, Frame, V2, WireRef, check_strict};
 
 /// The reasons of the server's own by which the core tells refusals apart: no secrets.
 const KNOWN_REASONS: [&str; 3] = ["join crashed", "unmatched topic", "too many channels joined"];
@@ -169,7 +169,7 @@ impl fmt::Display for PayloadRecord {
 
 impl FrameRecord {
     /// A frame that came from the server.
-    pub(super) fn received(frame: &Frame, serializer: &dyn Serializer, whole: bool) -> Self {
+    pub(super) fn received(frame: &Frame, codec: &dyn Codec, whole: bool) -> Self {
         match frame {
             Frame::Text(bytes) if whole => {
                 if let Ok(text) = core::str::from_utf8(bytes) {
@@ -179,35 +179,31 @@ impl FrameRecord {
             Frame::Binary(bytes) if whole => return Self::Binary(Hex(bytes.clone())),
             _ => {}
         }
-        Self::envelope(frame, serializer)
+        Self::envelope(frame, codec)
     }
 
     /// A frame that goes to the server.
-    pub(super) fn sent(frame: &Frame, serializer: &dyn Serializer, whole: bool) -> Self {
-        if whole {
-            Self::received(frame, serializer, true)
-        } else {
-            Self::written(frame, serializer)
-        }
+    pub(super) fn sent(frame: &Frame, codec: &dyn Codec, whole: bool) -> Self {
+        if whole { Self::received(frame, codec, true) } else { Self::written(frame, codec) }
     }
 
     /// The join of a topic. Its parameters are where tokens travel: they are not told even where
     /// payloads are, whatever the frame looks like.
-    pub(super) fn join(frame: &Frame, serializer: &dyn Serializer) -> Self {
-        Self::written(frame, serializer)
+    pub(super) fn join(frame: &Frame, codec: &dyn Codec) -> Self {
+        Self::written(frame, codec)
     }
 
-    fn written(frame: &Frame, serializer: &dyn Serializer) -> Self {
-        let Frame::Binary(bytes) = frame else { return Self::envelope(frame, serializer) };
+    fn written(frame: &Frame, codec: &dyn Codec) -> Self {
+        let Frame::Binary(bytes) = frame else { return Self::envelope(frame, codec) };
         // The server's frames have other headers than the client's, and those of another
-        // serializer nobody knows: what looks like a topic may be a token.
+        // codec nobody knows: what looks like a topic may be a token.
         let message =
-            if serializer.vsn() == V2.vsn() { MessageRecord::binary_push(bytes) } else { None };
+            if codec.vsn() == V2.vsn() { MessageRecord::binary_push(bytes) } else { None };
         message.map_or_else(|| Self::unreadable(frame), |message| Self::Message(message.into()))
     }
 
-    fn envelope(frame: &Frame, serializer: &dyn Serializer) -> Self {
-        let Ok(message) = serializer.decode(frame) else { return Self::unreadable(frame) };
+    fn envelope(frame: &Frame, codec: &dyn Codec) -> Self {
+        let Ok(message) = codec.decode(frame) else { return Self::unreadable(frame) };
         let (event, status, payload) = match &message.body {
             Body::Reply { status, response } => {
                 (None, Some(status.as_str().to_owned()), PayloadRecord::response(response))

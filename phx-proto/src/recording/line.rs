@@ -58,7 +58,7 @@ pub(super) enum What {
     /// The client was made.
     Start(Box<Start>),
     /// It was told this.
-    In(Input),
+    In(InputRecord),
     /// What it answered to the command of the line before.
     Answer(String),
     /// It put this frame out.
@@ -76,10 +76,10 @@ pub(super) struct Start {
     pub(super) config: ConfigRecord,
 }
 
-/// A command, or something that the world did.
+/// An [`Input`](crate::Input): what decides, without secrets.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Input {
+pub(super) enum InputRecord {
     Connect,
     Disconnect,
     ConnectNow,
@@ -167,10 +167,11 @@ impl What {
                 joins.map(|(_, record)| params(record)).fold(0, u64::saturating_add)
             }
             Self::In(
-                Input::Join { params: record, .. } | Input::SetJoinParams { params: record, .. },
+                InputRecord::Join { params: record, .. }
+                | InputRecord::SetJoinParams { params: record, .. },
             ) => params(record),
-            Self::In(Input::Push { payload, .. }) => payload.claims(),
-            Self::In(Input::Frame { frame, .. }) | Self::Sent(frame) => frame.claims(),
+            Self::In(InputRecord::Push { payload, .. }) => payload.claims(),
+            Self::In(InputRecord::Frame { frame, .. }) | Self::Sent(frame) => frame.claims(),
             Self::In(_) | Self::Answer(_) | Self::Out(_) => 0,
         }
     }
@@ -277,7 +278,7 @@ impl EndedRecord {
 }
 
 /// The line of a trace: small letters for what the machine was told.
-impl fmt::Display for Input {
+impl fmt::Display for InputRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connect => f.write_str("connect"),

@@ -4,15 +4,16 @@ use core::fmt;
 use std::collections::{BTreeMap, VecDeque};
 
 use super::config::ParamsRecord;
-use super::line::{FORMAT, Header, Input, Line, Start, What};
-use super::socket::told;
-use crate::config::Config;
+use super::line::{FORMAT, Header, InputRecord, Line, Start, What};
+use super::socket::{accepted, answer_in_words, told};
 use crate::config::join_params::{JoinParams, ParamsPanicked};
-use crate::event::input::{Opened, Progress};
+use crate::config::{Config, ConfigError};
+use crate::event::applied::{Applied, Supplied};
+use crate::event::input::{Input, Opened, Progress, PushOptions};
 use crate::id::{ConnectionId, InterestId, PushId};
-use crate::socket::push::PushOptions;
-use crate::socket::{Socket, Step, Supplied};
+use crate::socket::{Socket, Step};
 use crate::time::Time;
+use crate::topic::Topic;
 use crate::wire::payload::Payload;
 
 /// The bytes that the lengths of a recording may claim in all, beside [`CLAIMS_PER_BYTE`]: a message
@@ -240,7 +241,7 @@ impl Replay<'_> {
             let joins = Joins::of(*client, &self.recording.lines);
             let player = Player::new(start, config.clone(), *at, joins);
             self.players.insert(*client, player);
-            let (uri, vsn) = (config.uri(), config.serializer.vsn());
+            let (uri, vsn) = (config.uri(), config.codec.vsn());
             return Ok(told(true, format!("start {uri}, vsn {vsn}, seed {}", start.seed)));
         }
         // Every client has started: that was checked when it was read.
@@ -353,7 +354,7 @@ impl Player {
                 }
             }
         };
-        Some(told(&action, &*self.socket.config().serializer, self.payloads))
+        Some(told(&action, &*self.socket.config().codec, self.payloads))
     }
 
     /// The parameters of a join: the very ones that the topic has, unless they were others.
@@ -367,95 +368,91 @@ impl Player {
         }
     }
 
-    fn tell(&mut self, at: Time, input: &Input) {
-        let conn = |number: &u64| ConnectionId::from_u64(*number);
-        let socket = &mut self.socket;
-        self.answer = match input {
-            Input::Connect => {
-                socket.connect(at);
-                None
-            }
-            Input::Disconnect => {
-                socket.disconnect(at);
-                None
-            }
-            Input::ConnectNow => accepted(socket.connect_now(at)),
-            Input::Probe => accepted(socket.probe(at)),
-            Input::Join { topic, params, conflicting } => {
-                let params = self.params(topic, params, *conflicting);
-                let joined = self.socket.join(at, topic.as_str(), params);
-                answer(joined, |interest| format!("{interest:?}"))
-            }
-            Input::Attach { topic } => {
-                answer(socket.attach(at, topic), |interest| format!("{interest:?}"))
-            }
-            Input::Release { interest } => {
-                let _ = socket.release(at, InterestId::from_u64(*interest));
-                None
-            }
-            Input::Leave { topic } => accepted(socket.leave(at, topic)),
-            Input::Rejoin { topic } => accepted(socket.rejoin(at, topic)),
-            Input::SetJoinParams { topic, params } => {
-                accepted(socket.set_join_params(topic, join_params(params)))
-            }
-            Input::Push { topic, event, payload, cast, fail_fast, timeout } => {
-                let (cast, fail_fast) = (*cast, *fail_fast);
-                let options = PushOptions { cast, fail_fast, timeout: timeout.map(Into::into) };
-                let pushed = socket.push(at, topic, event, payload.payload(), options);
-                answer(pushed, |push| format!("{push:?}"))
-            }
-            Input::CancelPush { push } => {
-                socket.cancel_push(at, PushId::from_u64(*push));
-                None
-            }
-            Input::SetCredentials(credentials) => match credentials.credentials() {
-                Ok(credentials) => accepted(socket.set_credentials(credentials)),
-                Err(error) => Some(format!("refused: {error}")),
-            },
-            Input::CredentialsUnchanged { conn: id } => {
-                socket.credentials_unchanged(at, conn(id));
-                None
-            }
-            Input::Opened { conn: id, protocol } => {
-                let opened = Opened { protocol: protocol.clone() };
-                socket.handle_opened(at, conn(id), opened);
-                None
-            }
-            Input::Failed { conn: id, failure } => {
-                socket.handle_failed(at, conn(id), failure.failure());
-                None
-            }
-            Input::Closed { conn: id, ended } => {
-                socket.handle_closed(at, conn(id), ended.ended());
-                None
-            }
-            Input::Frame { conn: id, frame } => {
-                socket.handle_frame(at, conn(id), frame.frame(self.vsn_1));
-                None
-            }
-            Input::Writable { conn: id, writable } => {
-                socket.handle_writable(at, conn(id), *writable);
-                None
-            }
-            Input::Progress { conn: id, read, written, flushed } => {
-                let progress = Progress { read: *read, written: *written, flushed: *flushed };
-                socket.handle_progress(at, conn(id), progress);
-                None
-            }
-            Input::Timeout => {
-                socket.handle_timeout(at);
-                None
-            }
-            Input::Wake => {
-                socket.handle_wake(at);
-                None
-            }
-            Input::Panicked => {
-                socket.handle_panicked(at);
-                None
-            }
+    fn tell(&mut self, at: Time, record: &InputRecord) {
+        self.answer = match self.input(record) {
+            Ok(input) => applied_in_words(&self.socket.apply(at, input)),
+            Err(error) => Some(format!("refused: {error}")),
         };
     }
+
+    /// The input that was recorded, with fillers in place of what is hidden.
+    fn input(&self, record: &InputRecord) -> Result<Input, ConfigError> {
+        let conn = |number: &u64| ConnectionId::from_u64(*number);
+        let topic = |topic: &String| Topic::from(topic.as_str());
+        Ok(match record {
+            InputRecord::Connect => Input::Connect,
+            InputRecord::Disconnect => Input::Disconnect,
+            InputRecord::ConnectNow => Input::ConnectNow,
+            InputRecord::Probe => Input::Probe,
+            InputRecord::Join { topic: of, params, conflicting } => {
+                Input::Join { topic: topic(of), params: self.params(of, params, *conflicting) }
+            }
+            InputRecord::Attach { topic: of } => Input::Attach { topic: topic(of) },
+            InputRecord::Release { interest } => {
+                Input::Release { interest: InterestId::from_u64(*interest) }
+            }
+            InputRecord::Leave { topic: of } => Input::Leave { topic: topic(of) },
+            InputRecord::Rejoin { topic: of } => Input::Rejoin { topic: topic(of) },
+            InputRecord::SetJoinParams { topic: of, params } => {
+                Input::SetJoinParams { topic: topic(of), params: join_params(params) }
+            }
+            InputRecord::Push { topic: of, event, payload, cast, fail_fast, timeout } => {
+                let (cast, fail_fast) = (*cast, *fail_fast);
+                let options = PushOptions { cast, fail_fast, timeout: timeout.map(Into::into) };
+                let (event, payload) = (event.as_str().into(), payload.payload());
+                Input::Push { topic: topic(of), event, payload, options }
+            }
+            InputRecord::CancelPush { push } => Input::CancelPush { id: PushId::from_u64(*push) },
+            InputRecord::SetCredentials(credentials) => {
+                Input::SetCredentials(credentials.credentials()?)
+            }
+            InputRecord::CredentialsUnchanged { conn: id } => {
+                Input::CredentialsUnchanged { id: conn(id) }
+            }
+            InputRecord::Opened { conn: id, protocol } => {
+                Input::Opened { id: conn(id), opened: Opened { protocol: protocol.clone() } }
+            }
+            InputRecord::Failed { conn: id, failure } => {
+                Input::Failed { id: conn(id), failure: failure.failure() }
+            }
+            InputRecord::Closed { conn: id, ended } => {
+                Input::Closed { id: conn(id), ended: ended.ended() }
+            }
+            InputRecord::Frame { conn: id, frame } => {
+                Input::Frame { id: conn(id), frame: frame.frame(self.vsn_1) }
+            }
+            InputRecord::Writable { conn: id, writable } => {
+                Input::Writable { id: conn(id), writable: *writable }
+            }
+            InputRecord::Progress { conn: id, read, written, flushed } => {
+                let progress = Progress { read: *read, written: *written, flushed: *flushed };
+                Input::Progress { id: conn(id), progress }
+            }
+            InputRecord::Timeout => Input::Timeout,
+            InputRecord::Wake => Input::Wake,
+            InputRecord::Panicked => Input::Panicked,
+        })
+    }
+}
+
+/// The answer as the recording has it; none for what it has no line of.
+fn applied_in_words(applied: &Applied) -> Option<String> {
+    fn id<T: fmt::Debug>(id: &T) -> String {
+        format!("{id:?}")
+    }
+    Some(match applied {
+        Applied::Done | Applied::Release(_) | Applied::SupplyJoin(_) | Applied::CancelPush(_) => {
+            return None;
+        }
+        Applied::ConnectNow(answer) => answer_in_words(answer, accepted),
+        Applied::Probe(answer) => answer_in_words(answer, accepted),
+        Applied::Join(answer) => answer_in_words(answer, id),
+        Applied::Attach(answer) => answer_in_words(answer, id),
+        Applied::Leave(answer) | Applied::Rejoin(answer) => answer_in_words(answer, accepted),
+        Applied::SetJoinParams(answer) => answer_in_words(answer, accepted),
+        Applied::Push(answer) => answer_in_words(answer, id),
+        Applied::SetCredentials(answer) => answer_in_words(answer, accepted),
+    })
 }
 
 fn join_params(record: &ParamsRecord) -> JoinParams {
@@ -464,15 +461,4 @@ fn join_params(record: &ParamsRecord) -> JoinParams {
         // Never called: what it made is supplied.
         ParamsRecord::Function => JoinParams::from_fn(|_| Payload::empty()),
     }
-}
-
-fn accepted<E: fmt::Display>(answered: Result<(), E>) -> Option<String> {
-    answer(answered, |()| "accepted".to_owned())
-}
-
-fn answer<T, E: fmt::Display>(
-    answered: Result<T, E>,
-    in_words: impl FnOnce(T) -> String,
-) -> Option<String> {
-    Some(answered.map_or_else(|error| format!("refused: {error}"), in_words))
 }

@@ -6,24 +6,26 @@ use std::sync::Arc;
 
 use super::config::{ConfigRecord, CredentialsRecord, ParamsRecord};
 use super::hidden::{FrameRecord, PayloadRecord};
-use super::line::{EndedRecord, FailureRecord, Input, Line, Start, What};
+use super::line::{EndedRecord, FailureRecord, InputRecord, Line, Start, What};
 use super::tape::{Recorder, Tape};
 use crate::config::join_params::{JoinParams, ParamsPanicked};
 use crate::config::{Config, Credentials};
 use crate::event::action::Action;
+use crate::event::applied::{Applied, Released, Supplied};
 use crate::event::error::{
     CredentialsError, JoinError, NotOpen, NotRetrying, NotWanted, PushError,
 };
-use crate::event::input::{Ended, Failure, Opened, Progress};
+use crate::event::input::{Ended, Failure, Input, Opened, Progress, PushOptions};
 use crate::event::signal::Signal;
+use crate::event::ticket::JoinTicket;
 use crate::event::trace::write_action;
 use crate::id::{ConnectionId, InterestId, PushId};
-use crate::socket::push::PushOptions;
-use crate::socket::{JoinTicket, Released, Socket, Step, Supplied};
+use crate::socket::apply::apply_input;
+use crate::socket::{Socket, Step};
 use crate::time::Time;
 use crate::topic::Topic;
 use crate::wire::payload::Payload;
-use crate::wire::{Frame, Serializer};
+use crate::wire::{Codec, Frame};
 
 /// A [`Socket`] that hands a [`Recorder`] everything it is told and does.
 ///
@@ -39,7 +41,7 @@ struct Log {
     tape: Arc<Tape>,
     client: u64,
     payloads: bool,
-    serializer: Arc<dyn Serializer>,
+    codec: Arc<dyn Codec>,
     message_bytes_max: usize,
     /// The latest time the socket was told, as it clamps what comes after.
     latest: Time,
@@ -54,7 +56,7 @@ impl RecordedSocket {
                 tape: Arc::clone(&recorder.tape),
                 client: recorder.tape.number(),
                 payloads: recorder.payloads,
-                serializer: Arc::clone(&config.serializer),
+                codec: Arc::clone(&config.codec),
                 message_bytes_max: config.max_message_bytes,
                 latest: now,
             };
@@ -77,17 +79,10 @@ impl RecordedSocket {
     }
 
     #[inline]
-    fn note(&mut self, now: Time, input: impl FnOnce(&Log) -> Input) {
+    fn note(&mut self, now: Time, input: impl FnOnce(&Log) -> InputRecord) {
         if let Some(log) = &mut self.log {
             log.advance(now);
             log.write(What::In(input(log)));
-        }
-    }
-
-    /// For commands that take no time.
-    fn note_untimed(&self, input: impl FnOnce() -> Input) {
-        if let Some(log) = &self.log {
-            log.write(What::In(input()));
         }
     }
 
@@ -97,11 +92,7 @@ impl RecordedSocket {
         in_words: impl FnOnce(&T) -> String,
     ) -> Result<T, E> {
         if let Some(log) = &self.log {
-            let words = match &answer {
-                Ok(accepted) => in_words(accepted),
-                Err(error) => format!("refused: {error}"),
-            };
-            log.write(What::Answer(words));
+            log.write(What::Answer(answer_in_words(&answer, in_words)));
         }
         answer
     }
@@ -111,13 +102,13 @@ impl RecordedSocket {
 impl RecordedSocket {
     /// [`Socket::connect`].
     pub fn connect(&mut self, now: Time) {
-        self.note(now, |_| Input::Connect);
+        self.note(now, |_| InputRecord::Connect);
         self.socket.connect(now);
     }
 
     /// [`Socket::disconnect`].
     pub fn disconnect(&mut self, now: Time) {
-        self.note(now, |_| Input::Disconnect);
+        self.note(now, |_| InputRecord::Disconnect);
         self.socket.disconnect(now);
     }
 
@@ -127,7 +118,7 @@ impl RecordedSocket {
     ///
     /// As there.
     pub fn connect_now(&mut self, now: Time) -> Result<(), NotRetrying> {
-        self.note(now, |_| Input::ConnectNow);
+        self.note(now, |_| InputRecord::ConnectNow);
         let answer = self.socket.connect_now(now);
         self.answer(answer, accepted)
     }
@@ -138,7 +129,7 @@ impl RecordedSocket {
     ///
     /// As there.
     pub fn probe(&mut self, now: Time) -> Result<(), NotOpen> {
-        self.note(now, |_| Input::Probe);
+        self.note(now, |_| InputRecord::Probe);
         let answer = self.socket.probe(now);
         self.answer(answer, accepted)
     }
@@ -157,7 +148,7 @@ impl RecordedSocket {
         let (topic, params) = (topic.into(), params.into());
         if self.log.is_some() {
             let conflicting = self.socket.conflicts(&topic, &params);
-            self.note(now, |_| Input::Join {
+            self.note(now, |_| InputRecord::Join {
                 topic: topic.to_string(),
                 params: ParamsRecord::of(&params),
                 conflicting,
@@ -173,14 +164,14 @@ impl RecordedSocket {
     ///
     /// As there.
     pub fn attach(&mut self, now: Time, topic: &str) -> Result<InterestId, NotWanted> {
-        self.note(now, |_| Input::Attach { topic: topic.to_owned() });
+        self.note(now, |_| InputRecord::Attach { topic: topic.to_owned() });
         let answer = self.socket.attach(now, topic);
         self.answer(answer, |interest| format!("{interest:?}"))
     }
 
     /// [`Socket::release`].
     pub fn release(&mut self, now: Time, interest: InterestId) -> Released {
-        self.note(now, |_| Input::Release { interest: interest.as_u64() });
+        self.note(now, |_| InputRecord::Release { interest: interest.as_u64() });
         self.socket.release(now, interest)
     }
 
@@ -190,7 +181,7 @@ impl RecordedSocket {
     ///
     /// As there.
     pub fn leave(&mut self, now: Time, topic: &str) -> Result<(), NotWanted> {
-        self.note(now, |_| Input::Leave { topic: topic.to_owned() });
+        self.note(now, |_| InputRecord::Leave { topic: topic.to_owned() });
         let answer = self.socket.leave(now, topic);
         self.answer(answer, accepted)
     }
@@ -201,7 +192,7 @@ impl RecordedSocket {
     ///
     /// As there.
     pub fn rejoin(&mut self, now: Time, topic: &str) -> Result<(), NotWanted> {
-        self.note(now, |_| Input::Rejoin { topic: topic.to_owned() });
+        self.note(now, |_| InputRecord::Rejoin { topic: topic.to_owned() });
         let answer = self.socket.rejoin(now, topic);
         self.answer(answer, accepted)
     }
@@ -213,15 +204,16 @@ impl RecordedSocket {
     /// As there.
     pub fn set_join_params(
         &mut self,
+        now: Time,
         topic: &str,
         params: impl Into<JoinParams>,
     ) -> Result<(), JoinError> {
         let params = params.into();
-        self.note_untimed(|| Input::SetJoinParams {
+        self.note(now, |_| InputRecord::SetJoinParams {
             topic: topic.to_owned(),
             params: ParamsRecord::of(&params),
         });
-        let answer = self.socket.set_join_params(topic, params);
+        let answer = self.socket.set_join_params(now, topic, params);
         self.answer(answer, accepted)
     }
 
@@ -239,7 +231,7 @@ impl RecordedSocket {
         options: PushOptions,
     ) -> Result<PushId, PushError> {
         let payload = payload.into();
-        self.note(now, |log| Input::Push {
+        self.note(now, |log| InputRecord::Push {
             topic: topic.to_owned(),
             event: event.to_owned(),
             payload: match log.payloads {
@@ -256,7 +248,7 @@ impl RecordedSocket {
 
     /// [`Socket::cancel_push`].
     pub fn cancel_push(&mut self, now: Time, id: PushId) -> bool {
-        self.note(now, |_| Input::CancelPush { push: id.as_u64() });
+        self.note(now, |_| InputRecord::CancelPush { push: id.as_u64() });
         self.socket.cancel_push(now, id)
     }
 
@@ -265,15 +257,19 @@ impl RecordedSocket {
     /// # Errors
     ///
     /// As there.
-    pub fn set_credentials(&mut self, credentials: Credentials) -> Result<(), CredentialsError> {
-        self.note_untimed(|| Input::SetCredentials(CredentialsRecord::of(&credentials)));
-        let answer = self.socket.set_credentials(credentials);
+    pub fn set_credentials(
+        &mut self,
+        now: Time,
+        credentials: Credentials,
+    ) -> Result<(), CredentialsError> {
+        self.note(now, |_| InputRecord::SetCredentials(CredentialsRecord::of(&credentials)));
+        let answer = self.socket.set_credentials(now, credentials);
         self.answer(answer, accepted)
     }
 
     /// [`Socket::credentials_unchanged`].
     pub fn credentials_unchanged(&mut self, now: Time, id: ConnectionId) {
-        self.note(now, |_| Input::CredentialsUnchanged { conn: id.as_u64() });
+        self.note(now, |_| InputRecord::CredentialsUnchanged { conn: id.as_u64() });
         self.socket.credentials_unchanged(now, id);
     }
 }
@@ -282,7 +278,7 @@ impl RecordedSocket {
 impl RecordedSocket {
     /// [`Socket::handle_opened`].
     pub fn handle_opened(&mut self, now: Time, id: ConnectionId, opened: Opened) {
-        self.note(now, |_| Input::Opened {
+        self.note(now, |_| InputRecord::Opened {
             conn: id.as_u64(),
             // A server that repeats the offer repeats the token with it.
             protocol: opened.protocol.as_deref().map(|protocol| match protocol {
@@ -296,52 +292,52 @@ impl RecordedSocket {
     /// [`Socket::handle_failed`].
     pub fn handle_failed(&mut self, now: Time, id: ConnectionId, failure: Failure) {
         let conn = id.as_u64();
-        self.note(now, |_| Input::Failed { conn, failure: FailureRecord::of(&failure) });
+        self.note(now, |_| InputRecord::Failed { conn, failure: FailureRecord::of(&failure) });
         self.socket.handle_failed(now, id, failure);
     }
 
     /// [`Socket::handle_closed`].
     pub fn handle_closed(&mut self, now: Time, id: ConnectionId, ended: Ended) {
         let conn = id.as_u64();
-        self.note(now, |_| Input::Closed { conn, ended: EndedRecord::of(&ended) });
+        self.note(now, |_| InputRecord::Closed { conn, ended: EndedRecord::of(&ended) });
         self.socket.handle_closed(now, id, ended);
     }
 
     /// [`Socket::handle_frame`].
     #[inline]
     pub fn handle_frame(&mut self, now: Time, id: ConnectionId, frame: Frame) {
-        self.note(now, |log| Input::Frame { conn: id.as_u64(), frame: log.received(&frame) });
+        self.note(now, |log| InputRecord::Frame { conn: id.as_u64(), frame: log.received(&frame) });
         self.socket.handle_frame(now, id, frame);
     }
 
     /// [`Socket::handle_writable`].
     pub fn handle_writable(&mut self, now: Time, id: ConnectionId, writable: bool) {
-        self.note(now, |_| Input::Writable { conn: id.as_u64(), writable });
+        self.note(now, |_| InputRecord::Writable { conn: id.as_u64(), writable });
         self.socket.handle_writable(now, id, writable);
     }
 
     /// [`Socket::handle_progress`].
     pub fn handle_progress(&mut self, now: Time, id: ConnectionId, progress: Progress) {
         let (conn, Progress { read, written, flushed }) = (id.as_u64(), progress);
-        self.note(now, |_| Input::Progress { conn, read, written, flushed });
+        self.note(now, |_| InputRecord::Progress { conn, read, written, flushed });
         self.socket.handle_progress(now, id, progress);
     }
 
     /// [`Socket::handle_timeout`].
     pub fn handle_timeout(&mut self, now: Time) {
-        self.note(now, |_| Input::Timeout);
+        self.note(now, |_| InputRecord::Timeout);
         self.socket.handle_timeout(now);
     }
 
     /// [`Socket::handle_panicked`].
     pub fn handle_panicked(&mut self, now: Time) {
-        self.note(now, |_| Input::Panicked);
+        self.note(now, |_| InputRecord::Panicked);
         self.socket.handle_panicked(now);
     }
 
     /// [`Socket::handle_wake`].
     pub fn handle_wake(&mut self, now: Time) {
-        self.note(now, |_| Input::Wake);
+        self.note(now, |_| InputRecord::Wake);
         self.socket.handle_wake(now);
     }
 
@@ -359,9 +355,17 @@ impl RecordedSocket {
             // What there was nothing to do at counts too: time does not go back behind it.
             log.advance(now);
             if let Some(action) = action {
-                log.write(told(action, &*log.serializer, log.payloads));
+                log.write(told(action, &*log.codec, log.payloads));
             }
         }
+    }
+}
+
+/// # Inputs as data
+impl RecordedSocket {
+    /// [`Socket::apply`].
+    pub fn apply(&mut self, now: Time, input: Input) -> Applied {
+        apply_input!(self, now, input)
     }
 }
 
@@ -434,12 +438,12 @@ impl Log {
         if frame.len() > self.message_bytes_max {
             return FrameRecord::unreadable(frame);
         }
-        FrameRecord::received(frame, &*self.serializer, self.payloads)
+        FrameRecord::received(frame, &*self.codec, self.payloads)
     }
 }
 
 /// An action as the recording has it.
-pub(super) fn told(action: &Action, serializer: &dyn Serializer, payloads: bool) -> What {
+pub(super) fn told(action: &Action, codec: &dyn Codec, payloads: bool) -> What {
     struct InWords<'a>(&'a Action);
     impl fmt::Display for InWords<'_> {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -447,8 +451,8 @@ pub(super) fn told(action: &Action, serializer: &dyn Serializer, payloads: bool)
         }
     }
     match action {
-        Action::Send { frame, .. } => What::Sent(FrameRecord::sent(frame, serializer, payloads)),
-        Action::Join { frame, .. } => What::Sent(FrameRecord::join(frame, serializer)),
+        Action::Send { frame, .. } => What::Sent(FrameRecord::sent(frame, codec, payloads)),
+        Action::Join { frame, .. } => What::Sent(FrameRecord::join(frame, codec)),
         // Without its evidence, which is the frame.
         Action::Signal(Signal::ProtocolError { error }) => {
             What::Out(format!("ProtocolError {} at byte {}", error.problem, error.offset))
@@ -457,6 +461,18 @@ pub(super) fn told(action: &Action, serializer: &dyn Serializer, payloads: bool)
     }
 }
 
-fn accepted((): &()) -> String {
+/// What a recording has of a command that is accepted and returns nothing.
+pub(super) fn accepted((): &()) -> String {
     "accepted".to_owned()
+}
+
+/// The answer to a command as the recording has it.
+pub(super) fn answer_in_words<T, E: fmt::Display>(
+    answer: &Result<T, E>,
+    in_words: impl FnOnce(&T) -> String,
+) -> String {
+    match answer {
+        Ok(accepted) => in_words(accepted),
+        Err(error) => format!("refused: {error}"),
+    }
 }

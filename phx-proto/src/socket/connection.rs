@@ -278,7 +278,12 @@ impl Socket {
     /// # Errors
     ///
     /// [`CredentialsError`] for an address that may not be dialled; nothing is replaced then.
-    pub fn set_credentials(&mut self, credentials: Credentials) -> Result<(), CredentialsError> {
+    pub fn set_credentials(
+        &mut self,
+        now: Time,
+        credentials: Credentials,
+    ) -> Result<(), CredentialsError> {
+        self.advance(now);
         if let Some(uri) = &credentials.uri {
             self.config.check_uri(uri)?;
         }
@@ -315,7 +320,7 @@ impl Socket {
     ///
     /// [`ConfigError`] for what may not be dialled, whichever call it came from: `ws://` that would
     /// leave this machine without [`Config::insecure`](crate::Config::insecure), or a `vsn` other
-    /// than the serializer's. Report it with [`Failure::Unsupported`], as no retry changes it.
+    /// than the codec's. Report it with [`Failure::Unsupported`], as no retry changes it.
     pub fn connect_request(&self) -> Result<ConnectRequest, ConfigError> {
         let credentials = &self.credentials;
         let mut uri = self.address().clone();
@@ -323,7 +328,7 @@ impl Socket {
             uri.push_param(name, value.expose());
         }
         if uri.params("vsn").next().is_none() {
-            uri.push_param("vsn", self.config.serializer.vsn());
+            uri.push_param("vsn", self.config.codec.vsn());
         }
         self.config.check_uri(&uri)?;
         let subprotocols = credentials.auth_token.as_ref().map(|token| {

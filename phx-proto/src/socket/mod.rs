@@ -14,11 +14,13 @@
 //! | `receive` | what an incoming frame is about |
 //! | `send` | which frame is next |
 //! | `ticket` | whether join parameters that a function made are still wanted |
+//! | `apply` | which method an input stands for |
 //! | `expire` | which deadline has passed, and what a clock jump means |
 //!
 //! Everything that belongs to one open connection sits in [`Live`], which is dropped whole when
 //! the connection is lost: nothing old can touch anything new.
 
+pub(crate) mod apply;
 pub(crate) mod channel;
 mod connection;
 mod expire;
@@ -36,10 +38,9 @@ pub(crate) mod timer;
 
 use std::collections::{BTreeSet, VecDeque};
 
-pub use channel::transitions::Released;
 use connection::Phase;
 pub use connection::Status;
-pub use ticket::{JoinTicket, Step, Supplied};
+pub use ticket::Step;
 
 use crate::collections::ordered::Ordered;
 use crate::collections::table::Table;
@@ -77,6 +78,7 @@ use crate::wire::payload::Payload;
 ///   [`push`](Self::push), … They answer at once; what comes of them is a [`Signal`].
 /// * **Inputs** (`handle_*`): what the world did. Those about I/O carry the [`ConnectionId`] they
 ///   are about; one of an earlier connection is counted and ignored.
+///   [`apply`](Self::apply) takes either as data, an [`Input`](crate::Input).
 /// * **Outputs**: [`poll_action`](Self::poll_action), what to do next, and
 ///   [`poll_timeout`](Self::poll_timeout), when to call [`handle_timeout`](Self::handle_timeout).
 ///

@@ -16,7 +16,7 @@ use crate::socket::push::slab::Place;
 use crate::time::Time;
 use crate::topic::{PHOENIX, Topic};
 use crate::wire::payload::Payload;
-use crate::wire::{Body, ByteStr, DecodeError, Frame, Message, WireRef, check_strict};
+use crate::wire::{Body, ByteStr, DecodeError, Frame, Incoming, WireRef, check_strict};
 
 impl Socket {
     /// A frame arrived on connection `id`.
@@ -46,16 +46,16 @@ impl Socket {
         }
     }
 
-    fn decode(&self, frame: &Frame) -> Result<Message, DecodeError> {
-        let message = self.config.serializer.decode(frame)?;
+    fn decode(&self, frame: &Frame) -> Result<Incoming, DecodeError> {
+        let message = self.config.codec.decode(frame)?;
         if self.config.strict_payloads {
             check_strict(&message)?;
         }
         Ok(message)
     }
 
-    fn receive(&mut self, now: Time, message: Message) {
-        let Message { join_ref, msg_ref, topic, body } = message;
+    fn receive(&mut self, now: Time, message: Incoming) {
+        let Incoming { join_ref, msg_ref, topic, body } = message;
         match body {
             Body::Reply { status, response } => {
                 let reply = Reply { status, response };
@@ -169,8 +169,7 @@ impl Socket {
     /// never name their join, the words may be an application's own, so they count once in
     /// `stable_after`.
     fn channel_unmatched(&mut self, now: Time, topic: &str) {
-        let (certain, stable_after) =
-            (self.config.serializer.names_joins(), self.config.stable_after);
+        let (certain, stable_after) = (self.config.codec.names_joins(), self.config.stable_after);
         let Some(want) = self.wanted_mut(topic) else { return };
         if !certain && want.unmatched_at.is_some_and(|at| now.since(at) < stable_after) {
             return;

@@ -7,13 +7,14 @@
 //! `pushes_in_flight_max` are set aside in [`held`](crate::socket::push::held), and nothing else waits
 //! for them.
 
-use super::ticket::{JoinTicket, Supplied};
 use super::{LaneItem, Live, Socket};
 use crate::config::Config;
 use crate::config::join_params::ParamsPanicked;
 use crate::event::action::Action;
+use crate::event::applied::Supplied;
 use crate::event::cause::{NotSentCause, PushOutcome};
 use crate::event::stats::Stats;
+use crate::event::ticket::JoinTicket;
 use crate::id::{ConnectionId, Ref};
 use crate::socket::push::slab::{Due, EVENT_KEPT, Place};
 use crate::socket::timer::{Timeout, TimerKey, TimerKind};
@@ -157,7 +158,7 @@ impl Socket {
 
     fn pull_heartbeat(&mut self, now: Time, id: ConnectionId) -> Option<Action> {
         let msg_ref = self.mint_ref();
-        // Written or not: a serializer that cannot write heartbeats has a dead connection.
+        // Written or not: a codec that cannot write heartbeats has a dead connection.
         self.live.as_mut()?.heartbeat.written(msg_ref, now);
         let frame = self.encode(None, msg_ref, PHOENIX, "heartbeat", Payload::empty()).ok()?;
         Some(Action::Send { id, frame })
@@ -316,7 +317,7 @@ impl Socket {
 
 #[inline]
 fn encode(config: &Config, stats: &mut Stats, message: Outgoing<'_>) -> Result<Frame, EncodeError> {
-    let frame = config.serializer.encode(message)?;
+    let frame = config.codec.encode(message)?;
     stats.frames_out += 1;
     stats.bytes_out += frame.len() as u64;
     Ok(frame)

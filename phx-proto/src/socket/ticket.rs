@@ -11,16 +11,17 @@
 //! ref is minted and no slot is taken. Whatever happened in between (a disconnect, a leave, other
 //! parameters, another connection) makes the ticket stale, and its result is discarded.
 
-use core::fmt;
-
 use super::{Live, Socket};
-use crate::config::join_params::{JoinAttempt, JoinParams, ParamsPanicked};
+use crate::config::join_params::{JoinAttempt, ParamsPanicked};
 use crate::event::action::Action;
-use crate::id::ConnectionId;
+use crate::event::applied::Supplied;
+use crate::event::ticket::JoinTicket;
 use crate::time::Time;
 use crate::wire::payload::Payload;
 
 /// What to do next, from [`Socket::poll_step`].
+///
+/// Exhaustive on purpose, as [`Action`] is.
 #[derive(Clone, Debug)]
 #[must_use = "a step is to be carried out"]
 pub enum Step {
@@ -28,63 +29,6 @@ pub enum Step {
     Action(Action),
     /// Evaluate the parameters of the next join, and supply them with [`Socket::supply_join`].
     Evaluate(JoinTicket),
-}
-
-/// A join that is next and whose parameters a function makes.
-#[derive(Clone)]
-pub struct JoinTicket {
-    connection: ConnectionId,
-    /// Of the topic: another one after it was left and joined again.
-    order: u64,
-    attempt: JoinAttempt,
-    /// Held, so that no other function can have its address.
-    params: JoinParams,
-}
-
-/// What became of supplied join parameters.
-#[derive(Clone, Debug, PartialEq)]
-#[must_use = "it may be a frame to write"]
-pub enum Supplied {
-    /// An [`Action::Join`]: write its frame.
-    Join(Action),
-    /// The parameters cannot be sent, or their function panicked: the channel has ended, and
-    /// [`Signal::ChannelClosed`](crate::Signal::ChannelClosed) follows.
-    Ended,
-    /// Another step is next by now. Nothing has changed.
-    Stale,
-}
-
-impl JoinTicket {
-    /// The attempt that the parameters are for.
-    #[must_use]
-    pub const fn attempt(&self) -> &JoinAttempt {
-        &self.attempt
-    }
-
-    /// Calls the function.
-    ///
-    /// # Errors
-    ///
-    /// [`ParamsPanicked`], to be supplied as well: the channel ends then, and no other.
-    pub fn evaluate(&self) -> Result<Payload, ParamsPanicked> {
-        self.params.payload(&self.attempt)
-    }
-
-    fn is_same(&self, other: &Self) -> bool {
-        (self.connection, self.order) == (other.connection, other.order)
-            && self.params.same(&other.params)
-    }
-}
-
-impl fmt::Debug for JoinTicket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { connection, order, attempt, .. } = self;
-        f.debug_struct("JoinTicket")
-            .field("connection", connection)
-            .field("order", order)
-            .field("attempt", attempt)
-            .finish_non_exhaustive()
-    }
 }
 
 /// # Join parameters that a function makes

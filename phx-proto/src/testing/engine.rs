@@ -15,7 +15,7 @@
 use super::handshake;
 use super::link::{Direction, Parcel};
 use super::server::Output;
-use super::trace::{ClientId, Event, What};
+use super::trace::{ClientId, TraceEvent, What};
 use super::world::{Client, World};
 use crate::config::Secret;
 use crate::event::action::{Action, ConnectRequest};
@@ -36,7 +36,7 @@ pub(super) enum Next {
 /// # How it works
 impl World {
     pub(super) fn record(&mut self, client: Option<usize>, what: What) {
-        let event = Event { at: self.now, client: client.map(ClientId), what };
+        let event = TraceEvent { at: self.now, client: client.map(ClientId), what };
         if (self.keeps)(&event) {
             self.events.push(event);
         }
@@ -125,7 +125,7 @@ impl World {
                 message: "connection refused".to_owned(),
             });
         }
-        match self.server.connect(self.now, &handshake::ConnectRequest::from(request)) {
+        match self.server.connect(self.now, &handshake::HttpRequest::from(request)) {
             Ok(accepted) => {
                 self.peers.insert(accepted.peer, (index, id));
                 self.clients[index].peers.insert(id, accepted.peer);
@@ -247,7 +247,7 @@ impl Client {
 }
 
 /// What the server sees of a request of the core.
-impl From<&ConnectRequest> for handshake::ConnectRequest {
+impl From<&ConnectRequest> for handshake::HttpRequest {
     fn from(request: &ConnectRequest) -> Self {
         let plain = |(name, value): &(String, Secret)| (name.clone(), value.expose().to_owned());
         let mut headers: Vec<(String, String)> = request.headers.iter().map(plain).collect();

@@ -15,7 +15,7 @@ use super::server::PeerId;
 
 /// What a client asks for when it opens a WebSocket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ConnectRequest {
+pub struct HttpRequest {
     /// The HTTP method; empty for `GET`.
     pub method: String,
     /// The request target: the path with its query, such as `/socket/websocket?vsn=2.0.0`.
@@ -87,7 +87,7 @@ impl HttpRefusal {
 
 pub(super) fn admit(
     config: &ServerConfig,
-    request: &ConnectRequest,
+    request: &HttpRequest,
 ) -> Result<Admission, HttpRefusal> {
     let (version, token) = (config.version, config.token.as_deref());
     let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
@@ -129,12 +129,12 @@ pub(super) fn admit(
     })
 }
 
-fn field<'a>(request: &'a ConnectRequest, name: &str) -> Option<&'a str> {
+fn field<'a>(request: &'a HttpRequest, name: &str) -> Option<&'a str> {
     request.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
 }
 
 /// What keeps a request from being an upgrade: the words are the body of the answer.
-fn upgrade_problem(request: &ConnectRequest) -> Option<String> {
+fn upgrade_problem(request: &HttpRequest) -> Option<String> {
     if !matches!(request.method.as_str(), "" | "GET") {
         return Some(format!("HTTP method {} unsupported", request.method));
     }
@@ -155,7 +155,7 @@ fn upgrade_problem(request: &ConnectRequest) -> Option<String> {
 }
 
 /// Only `x-` fields reach the socket (`wire/push_whoami_headers`).
-fn x_headers(request: &ConnectRequest) -> Value {
+fn x_headers(request: &HttpRequest) -> Value {
     let lower = request.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value));
     lower.filter(|(name, _)| name.starts_with("x-")).map(|(n, v)| (n, v.as_str())).collect()
 }
@@ -169,7 +169,7 @@ fn origin_allowed(origin: &str) -> bool {
 /// The selected protocol and the token (`wire/handshake_auth_token_variants`).
 fn subprotocol(
     version: Version,
-    request: &ConnectRequest,
+    request: &HttpRequest,
 ) -> Result<(Option<String>, Option<String>), HttpRefusal> {
     let Some(offer) = field(request, "sec-websocket-protocol") else { return Ok((None, None)) };
     // wire/handshake_auth_token__1.7.24: not looked at.

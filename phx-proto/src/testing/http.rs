@@ -13,7 +13,7 @@
 //!
 //! [`Server`]: super::Server
 
-use super::{Accepted, ConnectRequest, HttpRefusal};
+use super::{Accepted, HttpRefusal, HttpRequest};
 use crate::config::http::{is_token, is_value};
 use crate::websocket::upgrade::accept_of;
 
@@ -30,7 +30,7 @@ pub(super) struct Head {
 
 /// A request whose head is complete.
 pub(super) struct Asked {
-    pub(super) request: ConnectRequest,
+    pub(super) request: HttpRequest,
     /// The value of `sec-websocket-key`, empty if there is none.
     key: String,
     /// What was read behind the head: a body, or the first frames.
@@ -70,7 +70,7 @@ impl Head {
                 let method = request.method.unwrap_or_default().to_owned();
                 let path = origin_form(request.path.unwrap_or_default()).to_owned();
                 let leftover = self.buffer.split_off(length);
-                let request = ConnectRequest { method, path, headers };
+                let request = HttpRequest { method, path, headers };
                 Ok(Some(Asked { request, key, leftover }))
             }
             Ok(httparse::Status::Partial) if self.buffer.len() <= HEAD_MAX => Ok(None),

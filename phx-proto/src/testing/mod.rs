@@ -86,11 +86,11 @@
 //!
 //! ```
 //! use phx_proto::Time;
-//! use phx_proto::testing::{ConnectRequest, Output, Server, ServerConfig};
+//! use phx_proto::testing::{HttpRequest, Output, Server, ServerConfig};
 //! use phx_proto::wire::Frame;
 //!
 //! let mut server = Server::new(ServerConfig::default());
-//! let request = ConnectRequest { path: "/socket/websocket?vsn=2.0.0".into(), ..Default::default() };
+//! let request = HttpRequest { path: "/socket/websocket?vsn=2.0.0".into(), ..Default::default() };
 //! let peer = server.connect(Time::ZERO, &request).unwrap().peer;
 //! let join = br#"["1","1","room:lobby","phx_join",{}]"#;
 //! server.handle_frame(Time::ZERO, peer, &Frame::Text(join.as_slice().into()));
@@ -123,7 +123,7 @@ mod trace;
 mod world;
 
 pub use config::{ServerConfig, Version};
-pub use handshake::{Accepted, ConnectRequest, HttpRefusal};
+pub use handshake::{Accepted, HttpRefusal, HttpRequest};
 pub use link::{Cut, Delivery, Direction, Link, Parcel};
 pub use observer::Observation;
 #[cfg(feature = "driver")]
@@ -131,5 +131,5 @@ pub use script::{Running, Script, Sent};
 pub use server::{Output, PeerId, Server};
 #[cfg(feature = "driver")]
 pub use stage::{ScriptRuntime, ScriptTimer, ScriptTransport};
-pub use trace::{ClientId, Event, What};
+pub use trace::{ClientId, TraceEvent, What};
 pub use world::World;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::channels::Effect;
 use super::codec::{self, Payload};
 use super::config::{ServerConfig, Version};
-use super::handshake::{self, Accepted, ConnectRequest, HttpRefusal};
+use super::handshake::{self, Accepted, HttpRefusal, HttpRequest};
 use super::observer::{Observation, Observer};
 use super::presence::Presence;
 use super::socket::{End, Mail, Socket};
@@ -151,11 +151,7 @@ impl Server {
     /// `wire/handshake_vsn`, `wire/handshake_wrong_path` and
     /// `wire/handshake_auth_token_variants`, or the one that
     /// [`refuse_next`](Self::refuse_next) scripted.
-    pub fn connect(
-        &mut self,
-        now: Time,
-        request: &ConnectRequest,
-    ) -> Result<Accepted, HttpRefusal> {
+    pub fn connect(&mut self, now: Time, request: &HttpRequest) -> Result<Accepted, HttpRefusal> {
         self.advance(now);
         let admission = match self.refusals.pop_front() {
             Some(refusal) => Err(refusal),

@@ -18,7 +18,7 @@ fn text(message: &str) -> Frame {
 
 fn open(server: &mut Server, query: &str) -> PeerId {
     let path = format!("/socket/websocket?vsn=2.0.0{query}");
-    server.connect(Time::ZERO, &ConnectRequest { path, ..ConnectRequest::default() }).unwrap().peer
+    server.connect(Time::ZERO, &HttpRequest { path, ..HttpRequest::default() }).unwrap().peer
 }
 
 fn joined(server: &mut Server, topic: &str) -> PeerId {
@@ -50,7 +50,7 @@ fn a_scripted_refusal_is_used_once() {
     let mut server = Server::new(ServerConfig::default());
     server.refuse_next(HttpRefusal::new(503, "busy"));
     let request =
-        ConnectRequest { path: "/socket/websocket?vsn=2.0.0".into(), ..ConnectRequest::default() };
+        HttpRequest { path: "/socket/websocket?vsn=2.0.0".into(), ..HttpRequest::default() };
     assert_eq!(server.connect(at(0), &request).unwrap_err().status, 503);
     assert!(server.connect(at(0), &request).is_ok());
 }
@@ -61,7 +61,7 @@ fn a_request_with_http_fields_has_to_be_an_upgrade_from_an_allowed_origin() {
     let mut answer = |method: &str, headers: &[(&str, &str)]| {
         let headers = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         let path = "/socket/websocket?vsn=2.0.0".into();
-        let request = ConnectRequest { method: method.to_owned(), path, headers };
+        let request = HttpRequest { method: method.to_owned(), path, headers };
         match server.connect(at(0), &request) {
             Ok(_) => (101, String::new()),
             Err(refusal) => (refusal.status, refusal.body),

@@ -1,7 +1,7 @@
 //! What happened in a world, as data and as text that diffs well.
 //!
 //! Everything that a client's core asked for or said, every frame that reached it and every fault
-//! is one [`Event`]; its text is one line:
+//! is one [`TraceEvent`]; its text is one line:
 //!
 //! ```text
 //! t=1500ms client#2 ReconnectAfter 210ms (attempt 3, heartbeat timeout)
@@ -24,7 +24,7 @@ pub struct ClientId(pub(super) usize);
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Event {
+pub struct TraceEvent {
     /// When.
     pub at: Time,
     /// To which client; none for what concerns the server or the whole world.
@@ -45,7 +45,7 @@ pub enum What {
     Note(String),
 }
 
-impl Event {
+impl TraceEvent {
     /// The signal, if it is one.
     #[must_use]
     pub const fn signal(&self) -> Option<&Signal> {
@@ -74,7 +74,7 @@ impl fmt::Debug for ClientId {
 }
 
 /// The line of the trace, without its end.
-impl fmt::Display for Event {
+impl fmt::Display for TraceEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "t={}ms ", self.at.as_millis())?;
         match self.client {

@@ -30,14 +30,14 @@ use super::config::ServerConfig;
 use super::engine::Next;
 use super::link::Link;
 use super::server::{PeerId, Server};
-use super::trace::{ClientId, Event, What};
+use super::trace::{ClientId, TraceEvent, What};
 use crate::config::Config;
 use crate::config::join_params::JoinParams;
+use crate::event::input::PushOptions;
 use crate::event::signal::Signal;
 use crate::id::{ConnectionId, InterestId, PushId};
 use crate::socket::Socket;
 use crate::socket::channel::ChannelStatus;
-use crate::socket::push::PushOptions;
 use crate::socket::rng::Rng;
 use crate::time::Time;
 use crate::topic::Topic;
@@ -83,8 +83,8 @@ pub struct World {
     pub(super) agenda: BTreeSet<(Time, usize)>,
     /// Clients that the test may have changed since the last step.
     pub(super) touched: BTreeSet<usize>,
-    pub(super) events: Vec<Event>,
-    pub(super) keeps: fn(&Event) -> bool,
+    pub(super) events: Vec<TraceEvent>,
+    pub(super) keeps: fn(&TraceEvent) -> bool,
     steps_at_once: u32,
     steps: u64,
 }
@@ -146,7 +146,7 @@ impl World {
     }
 
     /// Keeps only some events from now on, for worlds that are too large to remember everything.
-    pub fn keep_only(&mut self, keeps: fn(&Event) -> bool) -> &mut Self {
+    pub fn keep_only(&mut self, keeps: fn(&TraceEvent) -> bool) -> &mut Self {
         self.keeps = keeps;
         self
     }
@@ -442,12 +442,12 @@ impl World {
 
     /// Everything that happened, in order.
     #[must_use]
-    pub fn events(&self) -> &[Event] {
+    pub fn events(&self) -> &[TraceEvent] {
         &self.events
     }
 
     /// Takes what happened since the last call, so that a long run does not remember everything.
-    pub fn take_events(&mut self) -> Vec<Event> {
+    pub fn take_events(&mut self) -> Vec<TraceEvent> {
         core::mem::take(&mut self.events)
     }
 
@@ -470,7 +470,7 @@ impl World {
     }
 }
 
-fn lines(events: &[Event]) -> String {
+fn lines(events: &[TraceEvent]) -> String {
     let shown = events.iter().filter(|event| event.is_shown());
     shown.map(|event| format!("{event}\n")).collect()
 }

@@ -22,7 +22,7 @@ use crate::event::action::ConnectRequest;
 use crate::event::cause::DialKind;
 use crate::event::input::Failure;
 use crate::websocket::upgrade::{
-    self, Connect, Credentials, Socks5, Upgrade, UpgradeError, UpgradeRequest, Upgraded,
+    self, Connect, ProxyCredentials, Socks5, Upgrade, UpgradeError, UpgradeRequest, Upgraded,
 };
 
 /// Dials once.
@@ -119,12 +119,12 @@ async fn tunnel_to<N: Net>(
         failure => failure,
     })?;
     let credentials = proxy.user_and_password();
-    let request = upgrade::ConnectRequest {
+    let request = upgrade::TunnelRequest {
         host,
         port,
         credentials: credentials.map(|(username, password)| {
             let password = password.expose();
-            Credentials { username, password }
+            ProxyCredentials { username, password }
         }),
     };
     let tunnel = match proxy.kind() {

@@ -9,7 +9,7 @@ use std::io;
 use super::{ByteStream, Net};
 use crate::event::refusal::Refusal;
 use crate::websocket::upgrade::{
-    Connect, Progress, Socks5, Tunnel, Upgrade, UpgradeError, Upgraded,
+    Connect, Socks5, Tunnel, Upgrade, UpgradeError, UpgradeStep, Upgraded,
 };
 
 /// How long the body of a refusal may take once its head is here: the status is what counts.
@@ -28,7 +28,7 @@ pub(super) trait Machine {
     type Done;
     fn poll_write(&self) -> &[u8];
     fn handle_written(&mut self, n: usize);
-    fn handle_read(&mut self, bytes: &[u8]) -> Result<Progress<Self::Done>, UpgradeError>;
+    fn handle_read(&mut self, bytes: &[u8]) -> Result<UpgradeStep<Self::Done>, UpgradeError>;
     fn handle_eof(&mut self) -> UpgradeError;
     fn pending_refusal(&self) -> Option<Refusal>;
     /// The refusal as this machine would have reported it, had its body been complete.
@@ -45,7 +45,7 @@ macro_rules! machine {
             fn handle_written(&mut self, n: usize) {
                 Self::handle_written(self, n);
             }
-            fn handle_read(&mut self, bytes: &[u8]) -> Result<Progress<$done>, UpgradeError> {
+            fn handle_read(&mut self, bytes: &[u8]) -> Result<UpgradeStep<$done>, UpgradeError> {
                 Self::handle_read(self, bytes)
             }
             fn handle_eof(&mut self) -> UpgradeError {
@@ -73,7 +73,7 @@ impl Machine for Socks5 {
     fn handle_written(&mut self, n: usize) {
         Self::handle_written(self, n);
     }
-    fn handle_read(&mut self, bytes: &[u8]) -> Result<Progress<Tunnel>, UpgradeError> {
+    fn handle_read(&mut self, bytes: &[u8]) -> Result<UpgradeStep<Tunnel>, UpgradeError> {
         Self::handle_read(self, bytes)
     }
     fn handle_eof(&mut self) -> UpgradeError {
@@ -143,7 +143,7 @@ fn take<M: Machine>(machine: &mut M, bytes: &[u8]) -> Result<Option<M::Done>, Up
         return Err(machine.handle_eof());
     }
     match machine.handle_read(bytes)? {
-        Progress::Done(done) => Ok(Some(done)),
-        Progress::More => Ok(None),
+        UpgradeStep::Done(done) => Ok(Some(done)),
+        UpgradeStep::More => Ok(None),
     }
 }

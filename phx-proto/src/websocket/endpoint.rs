@@ -17,7 +17,7 @@ use bytes::{Bytes, BytesMut};
 use super::close::{Close, Handshake, UnsendableCode};
 use super::receive::{Received, Receiver};
 use super::send::{PingRefused, SendError, Sender, Upload};
-use super::upgrade::{Progress, Upgrade, Upgraded};
+use super::upgrade::{Upgrade, UpgradeStep, Upgraded};
 use super::violation::Fault;
 use crate::wire::Frame;
 
@@ -375,8 +375,8 @@ impl Endpoint {
         let progress = upgrade.handle_read(buffer);
         buffer.clear();
         match progress {
-            Ok(Progress::More) => Ok(None),
-            Ok(Progress::Done(mut upgraded)) => {
+            Ok(UpgradeStep::More) => Ok(None),
+            Ok(UpgradeStep::Done(mut upgraded)) => {
                 buffer.extend_from_slice(&core::mem::take(&mut upgraded.leftover));
                 self.phase = Phase::Open;
                 Ok(Some(Event::Opened(Box::new(upgraded))))

@@ -15,14 +15,14 @@ use bytes::Bytes;
 
 use super::front::{Front, digits_len};
 use super::simple::is_ascii;
-use super::{Body, ByteStr, DecodeError, DecodeProblem, EncodeError, Message, Outgoing, WireRef};
+use super::{Body, ByteStr, DecodeError, DecodeProblem, EncodeError, Incoming, Outgoing, WireRef};
 use crate::wire::payload::Payload;
 
 const PUSH: u8 = 0;
 const REPLY: u8 = 1;
 const BROADCAST: u8 = 2;
 
-pub(super) fn decode(frame: &Bytes) -> Result<Message, DecodeError> {
+pub(super) fn decode(frame: &Bytes) -> Result<Incoming, DecodeError> {
     match frame[..] {
         [PUSH, join_ref, topic, event, ..] => {
             let topic_at = 4 + usize::from(join_ref);
@@ -34,7 +34,7 @@ pub(super) fn decode(frame: &Bytes) -> Result<Message, DecodeError> {
             }
             let (topic, event, payload) = named(frame, "event", topic_at, event_at, data_at)?;
             let (join_ref, body) = (wire_ref(&frame[4..topic_at]), Body::Event { event, payload });
-            Ok(Message { join_ref, msg_ref: WireRef::Null, topic, body })
+            Ok(Incoming { join_ref, msg_ref: WireRef::Null, topic, body })
         }
         [REPLY, join_ref, msg_ref, topic, status, ..] => {
             let ref_at = 5 + usize::from(join_ref);
@@ -51,7 +51,7 @@ pub(super) fn decode(frame: &Bytes) -> Result<Message, DecodeError> {
             let (topic, status, response) = named(frame, "status", topic_at, status_at, data_at)?;
             let join_ref = wire_ref(&frame[5..ref_at]);
             let msg_ref = wire_ref(&frame[ref_at..topic_at]);
-            Ok(Message { join_ref, msg_ref, topic, body: Body::Reply { status, response } })
+            Ok(Incoming { join_ref, msg_ref, topic, body: Body::Reply { status, response } })
         }
         [BROADCAST, topic, event, ..] => {
             let event_at = 3 + usize::from(topic);
@@ -61,7 +61,7 @@ pub(super) fn decode(frame: &Bytes) -> Result<Message, DecodeError> {
             }
             let (topic, event, payload) = named(frame, "event", 3, event_at, data_at)?;
             let body = Body::Event { event, payload };
-            Ok(Message { join_ref: WireRef::Null, msg_ref: WireRef::Null, topic, body })
+            Ok(Incoming { join_ref: WireRef::Null, msg_ref: WireRef::Null, topic, body })
         }
         [PUSH | REPLY | BROADCAST, ..] => truncated(frame, &[("header", usize::MAX)]),
         [kind, ..] => Err(DecodeError::new(DecodeProblem::UnknownKind { kind }, 0, frame)),

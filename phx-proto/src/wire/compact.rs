@@ -16,13 +16,13 @@
 use bytes::Bytes;
 
 use super::simple::simple_len;
-use super::{Body, ByteStr, Message, WireRef};
+use super::{Body, ByteStr, Incoming, WireRef};
 use crate::id::Ref;
 use crate::wire::payload::Payload;
 
 /// Reads a whole message.
 #[inline]
-pub(super) fn decode(frame: &Bytes) -> Option<Message> {
+pub(super) fn decode(frame: &Bytes) -> Option<Incoming> {
     let bytes = &frame[..];
     let (join_ref, rest) = wire_ref(bytes.strip_prefix(b"[")?)?;
     let (msg_ref, rest) = wire_ref(rest)?;
@@ -47,7 +47,7 @@ pub(super) fn decode(frame: &Bytes) -> Option<Message> {
         Body::Event { event, payload: Payload::unparsed(frame.slice(start..bytes.len() - 1)) }
     };
     let topic = ByteStr::ascii(frame.slice(topic_at..topic_at + topic_len));
-    Some(Message { join_ref, msg_ref, topic, body })
+    Some(Incoming { join_ref, msg_ref, topic, body })
 }
 
 /// Takes a ref and the comma behind it: null, or the decimal digits that this client sends.

@@ -51,7 +51,7 @@ pub enum DecodeProblem {
         /// What the parser said.
         message: String,
     },
-    /// What a custom serializer has to say.
+    /// What a custom codec has to say.
     #[error("{message}")]
     Other {
         /// Its words.
@@ -133,9 +133,9 @@ impl fmt::Debug for Detail {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EncodeError {
-    /// The serializer has no binary payloads; nor has vsn 1.0.0 (`wire/v1_binary`: the server
+    /// The codec has no binary payloads; nor has vsn 1.0.0 (`wire/v1_binary`: the server
     /// closes with 1011).
-    #[error("this serializer has no binary payloads")]
+    #[error("this codec has no binary payloads")]
     NoBinary,
     /// A binary frame has one byte for the length of each header field.
     #[error("a binary payload allows 255 bytes of {field}, this has {len}")]
@@ -145,7 +145,7 @@ pub enum EncodeError {
         /// Its length in bytes.
         len: usize,
     },
-    /// What a custom serializer has to say.
+    /// What a custom codec has to say.
     #[error("{message}")]
     Other {
         /// Its words.

@@ -19,14 +19,6 @@ pub(super) fn digits_len(msg_ref: Ref) -> usize {
     len
 }
 
-/// More than the front and the end of any envelope take, as every byte of a name may need an escape.
-#[inline]
-pub(super) const fn envelope_bound(topic: &str, event: &str) -> usize {
-    /// Two refs of twenty digits, and the names of the members of vsn 1.
-    const FIXED: usize = 128;
-    FIXED + 6 * topic.len().saturating_add(event.len())
-}
-
 /// The length of a string as JSON, with its escapes and without its quotes.
 #[inline(always)]
 pub(super) fn string_len(text: &str) -> usize {

@@ -2,11 +2,12 @@
 //!
 //! [`V2`] speaks vsn 2.0.0: JSON arrays as text, and binary frames for binary payloads. [`V1`]
 //! speaks vsn 1.0.0: JSON objects, and nothing binary. A server that configures another serializer
-//! can be spoken to with a [`Serializer`] of one's own.
+//! can be spoken to with a [`Codec`] of your own.
 
 pub(crate) mod base64_text;
 mod binary;
 mod byte_str;
+mod codec;
 mod compact;
 mod error;
 mod front;
@@ -23,6 +24,7 @@ use core::fmt;
 use bytes::Bytes;
 
 pub use byte_str::ByteStr;
+pub use codec::{Codec, V1, V2};
 pub use error::{DecodeError, DecodeProblem, Detail, EncodeError, Evidence};
 pub(crate) use scan::first_of_members;
 
@@ -69,9 +71,9 @@ impl WireRef {
     }
 }
 
-/// A decoded incoming message.
+/// A message as it was read from a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
+pub struct Incoming {
     /// The channel instance, if the server named one.
     pub join_ref: WireRef,
     /// The request this answers, if any.
@@ -116,154 +118,13 @@ pub struct Outgoing<'a> {
     pub payload: Payload,
 }
 
-/// A way to write messages as frames and back, with the version string that asks the server
-/// for it; chosen with [`Config::serializer`](crate::Config::serializer).
-///
-/// A format that is not JSON translates: a payload on this side is JSON text or plain bytes.
-///
-/// It is called under the lock of its client, for every frame: it takes no locks, does not wait, and
-/// does not call back into the client, from where its bytes are dropped either.
-pub trait Serializer: fmt::Debug + Send + Sync {
-    /// The `vsn` query parameter that selects this serializer on the server.
-    fn vsn(&self) -> &str;
-
-    /// Reads one frame.
-    ///
-    /// # Errors
-    ///
-    /// [`DecodeError`] for what is not the protocol. It must not panic, whatever the bytes.
-    fn decode(&self, frame: &Frame) -> Result<Message, DecodeError>;
-
-    /// Writes one message.
-    ///
-    /// # Errors
-    ///
-    /// [`EncodeError`] for what [`check`](Self::check) refuses.
-    fn encode(&self, message: Outgoing<'_>) -> Result<Frame, EncodeError>;
-
-    /// Whether a reply names the join of the channel that it came from, as the replies of vsn 2.0.0 do.
-    ///
-    /// Only Phoenix's own "unmatched topic" has a null join_ref there, and the channel is joined again.
-    /// Without, as in vsn 1.0.0, the same words may be an application's: they make a channel join
-    /// again at most once in [`Config::stable_after`](crate::Config::stable_after). The default is yes.
-    fn names_joins(&self) -> bool {
-        true
-    }
-
-    /// Whether such a message can be written, asked when a push is accepted.
-    ///
-    /// # Errors
-    ///
-    /// [`EncodeError`] if not. The default accepts everything.
-    fn check(&self, topic: &str, event: &str, payload: &Payload) -> Result<(), EncodeError> {
-        let _ = (topic, event, payload);
-        Ok(())
-    }
-
-    /// The most bytes that the frame of such a message has beside its payload.
-    fn max_envelope_len(&self, topic: &str, event: &str) -> usize;
-
-    /// A bound on [`max_envelope_len`](Self::max_envelope_len) that is cheaper to compute, for
-    /// telling that a frame is not nearly too large.
-    ///
-    /// The default computes the other.
-    fn envelope_bound(&self, topic: &str, event: &str) -> usize {
-        self.max_envelope_len(topic, event)
-    }
-}
-
-/// vsn 2.0.0, the serializer of every Phoenix since 1.4.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct V2;
-
-impl Serializer for V2 {
-    fn vsn(&self) -> &str {
-        "2.0.0"
-    }
-
-    fn decode(&self, frame: &Frame) -> Result<Message, DecodeError> {
-        match frame {
-            Frame::Text(bytes) => text::decode(bytes),
-            Frame::Binary(bytes) => binary::decode(bytes),
-        }
-    }
-
-    fn encode(&self, message: Outgoing<'_>) -> Result<Frame, EncodeError> {
-        if message.payload.is_binary() {
-            binary::encode(message).map(Frame::Binary)
-        } else {
-            Ok(Frame::Text(text::encode(message)))
-        }
-    }
-
-    fn check(&self, topic: &str, event: &str, payload: &Payload) -> Result<(), EncodeError> {
-        if payload.is_binary() { binary::check(topic, event) } else { Ok(()) }
-    }
-
-    fn max_envelope_len(&self, topic: &str, event: &str) -> usize {
-        text::max_envelope_len(topic, event)
-    }
-
-    fn envelope_bound(&self, topic: &str, event: &str) -> usize {
-        front::envelope_bound(topic, event)
-    }
-}
-
-/// vsn 1.0.0, what a Phoenix server speaks to clients that name no version.
-///
-/// It has no binary payloads, and a server says only through the `ref` of `phx_close` and
-/// `phx_error` which instance of a channel it means. An error reply with the reason "unmatched topic"
-/// makes a channel join again, but at most once in
-/// [`Config::stable_after`](crate::Config::stable_after), because an application may use the same
-/// words. Choose it for servers that have nothing else.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct V1;
-
-impl Serializer for V1 {
-    fn vsn(&self) -> &str {
-        "1.0.0"
-    }
-
-    fn decode(&self, frame: &Frame) -> Result<Message, DecodeError> {
-        match frame {
-            Frame::Text(bytes) => v1::decode(bytes),
-            Frame::Binary(bytes) => {
-                let expected = "text: vsn 1.0.0 has no binary frames";
-                Err(DecodeError::new(DecodeProblem::Expected { expected }, 0, bytes))
-            }
-        }
-    }
-
-    fn encode(&self, message: Outgoing<'_>) -> Result<Frame, EncodeError> {
-        self.check(message.topic, message.event, &message.payload)?;
-        Ok(Frame::Text(v1::encode(message)))
-    }
-
-    fn check(&self, _: &str, _: &str, payload: &Payload) -> Result<(), EncodeError> {
-        if payload.is_binary() { Err(EncodeError::NoBinary) } else { Ok(()) }
-    }
-
-    /// No reply of vsn 1.0.0 has a join_ref (`wire/v1_with_join_ref`).
-    fn names_joins(&self) -> bool {
-        false
-    }
-
-    fn max_envelope_len(&self, topic: &str, event: &str) -> usize {
-        v1::max_envelope_len(topic, event)
-    }
-
-    fn envelope_bound(&self, topic: &str, event: &str) -> usize {
-        front::envelope_bound(topic, event)
-    }
-}
-
 /// Parses the payload of a decoded message strictly, as
 /// [`Config::strict_payloads`](crate::Config::strict_payloads) asks.
 ///
 /// # Errors
 ///
 /// [`DecodeError`] when it is not JSON.
-pub fn check_strict(message: &Message) -> Result<(), DecodeError> {
+pub fn check_strict(message: &Incoming) -> Result<(), DecodeError> {
     let payload = match &message.body {
         Body::Reply { response, .. } => response,
         Body::Event { payload, .. } => payload,

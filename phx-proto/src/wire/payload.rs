@@ -15,9 +15,8 @@ use serde_json::Value;
 
 use crate::wire::{Detail, first_of_members};
 
-/// Room in front of a serialised payload: enough for two 20-digit refs, their punctuation, and
-/// topic and event of common length. A longer envelope costs one copy.
-const HEADROOM: usize = 96;
+/// [`Payload::HEADROOM`].
+const HEADROOM: usize = Payload::HEADROOM;
 
 /// Room for a payload of common length, so that serialising it need not ask for more.
 const USUAL: usize = 160;
@@ -91,6 +90,10 @@ pub enum PayloadError {
 }
 
 impl Payload {
+    /// The room in front of a payload to be sent, in bytes: enough for two 20-digit refs, their
+    /// punctuation, and topic and event of common length. A longer envelope costs one copy.
+    pub const HEADROOM: usize = 96;
+
     /// A JSON payload, serialised now.
     ///
     /// # Errors
@@ -131,6 +134,32 @@ impl Payload {
     #[must_use]
     pub const fn empty() -> Self {
         Self { buffer: Bytes::from_static(EMPTY), kind: Kind::Found }
+    }
+
+    /// JSON text that was received, taken as it is: neither copied nor parsed. For a
+    /// [`Codec`](crate::wire::Codec) that finds the text of a payload in a frame.
+    ///
+    /// Nothing is checked here. The caller states that the text is one JSON value, without space around
+    /// it; if that is wrong, whoever reads it gets the error: [`deserialize`](Self::deserialize) and
+    /// [`to_value`](Self::to_value) return [`PayloadError::Unreadable`], and with
+    /// [`Config::strict_payloads`](crate::Config::strict_payloads) the frame is a
+    /// [`Signal::ProtocolError`](crate::Signal::ProtocolError). [`get`](Self::get) returns any text that is
+    /// UTF-8. To push such a payload writes it into a frame as it is, which the server may refuse.
+    ///
+    /// ```
+    /// use phx_proto::{Payload, PayloadError};
+    ///
+    /// let frame = bytes::Bytes::from_static(br#"news:{"body":"hi"}"#);
+    /// let payload = Payload::received_json(frame.slice(5..));
+    /// assert_eq!(payload.as_bytes().as_ptr(), frame[5..].as_ptr()); // not copied
+    /// assert_eq!(payload.to_value()?["body"], "hi");
+    /// // Nothing was looked at before.
+    /// assert!(Payload::received_json(frame).to_value().is_err());
+    /// # Ok::<(), PayloadError>(())
+    /// ```
+    #[must_use]
+    pub fn received_json(text: impl Into<Bytes>) -> Self {
+        Self::unparsed(text.into())
     }
 
     /// A slice of a frame that should be one JSON value; nobody has looked yet.
@@ -296,10 +325,24 @@ impl Payload {
         }
     }
 
-    /// The frame of `front_len` bytes that `write_front` writes, this payload, and the byte `end` if
-    /// it is JSON: in place when the buffer is ours alone and has the room, else with one copy.
+    /// The bytes of a frame: `front_len` bytes that `write_front` fills, this payload, and the byte
+    /// `end` if the payload is JSON; nothing stands behind bytes. For [`Codec::encode`](crate::wire::Codec::encode).
+    ///
+    /// They are written around the payload in place, without a copy, when it was made by
+    /// [`json`](Self::json) or [`binary`](Self::binary) or has waited in the push queue, no clone of it is
+    /// left, and `front_len` is at most [`HEADROOM`](Self::HEADROOM); else the payload is copied once.
+    ///
+    /// ```
+    /// use phx_proto::Payload;
+    ///
+    /// let payload = Payload::json(&[1, 2])?;
+    /// let frame = payload.enclose(5, |front| front.copy_from_slice(b"{\"p\":"), b'}');
+    /// assert_eq!(&frame[..], br#"{"p":[1,2]}"#);
+    /// # Ok::<(), phx_proto::PayloadError>(())
+    /// ```
+    #[must_use]
     #[inline]
-    pub(crate) fn enclose(
+    pub fn enclose(
         mut self,
         front_len: usize,
         write_front: impl FnOnce(&mut [u8]),

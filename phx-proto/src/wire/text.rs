@@ -9,17 +9,17 @@ use bytes::Bytes;
 
 use super::front::{Front, digits_len, string_len};
 use super::scan::{Scanner, is_space};
-use super::{Body, DecodeError, Message, Outgoing, compact};
+use super::{Body, DecodeError, Incoming, Outgoing, compact};
 use crate::wire::payload::Payload;
 
-pub(super) fn decode(frame: &Bytes) -> Result<Message, DecodeError> {
+pub(super) fn decode(frame: &Bytes) -> Result<Incoming, DecodeError> {
     match compact::decode(frame) {
         Some(message) => Ok(message),
         None => scan(frame),
     }
 }
 
-fn scan(frame: &Bytes) -> Result<Message, DecodeError> {
+fn scan(frame: &Bytes) -> Result<Incoming, DecodeError> {
     let mut scanner = Scanner::new(frame, 0, frame.len());
     scanner.take(b'[', "an array of five members")?;
     let join_ref = scanner.wire_ref("a join_ref")?;
@@ -40,7 +40,7 @@ fn scan(frame: &Bytes) -> Result<Message, DecodeError> {
     } else {
         Body::Event { event, payload: Payload::unparsed(frame.slice(start..end)) }
     };
-    Ok(Message { join_ref, msg_ref, topic, body })
+    Ok(Incoming { join_ref, msg_ref, topic, body })
 }
 
 /// Where the payload ends: before the last bracket and the space around it.

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use super::front::{Front, digits_len, string_len};
 use super::scan::Scanner;
 use super::text::decode_reply;
-use super::{Body, DecodeError, Message, Outgoing, WireRef};
+use super::{Body, DecodeError, Incoming, Outgoing, WireRef};
 use crate::wire::payload::Payload;
 
-pub(super) fn decode(frame: &Bytes) -> Result<Message, DecodeError> {
+pub(super) fn decode(frame: &Bytes) -> Result<Incoming, DecodeError> {
     let mut scanner = Scanner::new(frame, 0, frame.len());
     let (mut join_ref, mut msg_ref) = (WireRef::Null, WireRef::Null);
     let (mut topic, mut event, mut payload) = (None, None, None);
@@ -57,7 +57,7 @@ pub(super) fn decode(frame: &Bytes) -> Result<Message, DecodeError> {
     } else {
         Body::Event { event, payload: Payload::unparsed(payload) }
     };
-    Ok(Message { join_ref, msg_ref, topic, body })
+    Ok(Incoming { join_ref, msg_ref, topic, body })
 }
 
 pub(super) fn encode(message: Outgoing<'_>) -> Bytes {

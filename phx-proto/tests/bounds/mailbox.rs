@@ -192,7 +192,7 @@ fn slices(bench: &mut Bench, messages: &mut Messages, join_ref: &str, at_once: u
         for frame in &frames {
             let Some(ChannelEvent::Message(message)) = next(messages) else { panic!("a message") };
             slices +=
-                usize::from(frame.as_ptr_range().contains(&message.payload.as_bytes().as_ptr()));
+                usize::from(frame.as_ptr_range().contains(&message.payload().as_bytes().as_ptr()));
         }
     }
     slices

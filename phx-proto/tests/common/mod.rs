@@ -25,7 +25,7 @@ pub fn config() -> Config {
 
 /// The same, speaking vsn 1.0.0.
 pub fn config_v1() -> Config {
-    config().serializer(Arc::new(V1)).expect("no vsn in the address")
+    config().codec(Arc::new(V1)).expect("no vsn in the address")
 }
 
 /// The range of a delay: whole milliseconds from and to.

@@ -3,8 +3,8 @@
 //!
 //! * [`Op`] is plain data. Its numbers select among what there is at the moment (the n-th
 //!   unanswered frame, the n-th topic), so every sequence of operations means something.
-//! * [`World`](world::World) carries operations out: it is the driver, the application and a server
-//!   without manners. It writes a [trace](world::Entry) of everything that came out.
+//! * [`World`](world::World) makes an [`Input`](phx_proto::Input) of each operation and applies it: it
+//!   is the driver, the application and a server without manners. It writes a [trace](world::Entry) of everything that came out.
 //! * [`checkers`] watch one invariant each, after every step.
 //! * [`fingerprint`] tells whether two worlds have the same future.
 //! * [`settle`] plays a server that behaves, for what must happen in the end.

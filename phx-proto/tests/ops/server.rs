@@ -1,6 +1,6 @@
 //! The server of a [`World`]: it answers whatever it was asked, with or without manners.
 
-use phx_proto::{ConnectionId, Frame, PushId, Status};
+use phx_proto::{Applied, ConnectionId, Frame, Input, PushId, Status};
 use serde_json::{Value, json};
 
 use super::peer::{Sent, binary, message};
@@ -13,7 +13,7 @@ impl World {
     fn receive(&mut self, id: ConnectionId, frame: Frame, stale: bool) {
         self.socket.cancel_push(self.now, PushId::from_u64(u64::MAX));
         let before = stale.then(|| self.shown_without_counters());
-        self.socket.handle_frame(self.now, id, frame);
+        assert_eq!(self.socket.apply(self.now, Input::Frame { id, frame }), Applied::Done);
         if let Some(before) = before {
             assert_same(&self.shown_without_counters(), &before, "a stale frame changes nothing");
         }

@@ -123,7 +123,7 @@ pub fn config(setup: &Setup, policy: &Policy) -> Config {
         config = config.heartbeat_interval(Duration::ZERO);
     }
     if setup.vsn_1 {
-        config = config.serializer(Arc::new(V1)).expect("no vsn in the address");
+        config = config.codec(Arc::new(V1)).expect("no vsn in the address");
     }
     if setup.auto_join {
         config = config.auto_join(name(1), JoinParams::none()).expect("no reserved topic");

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use phx_proto::{
-    Action, ConnectionId, Credentials, InterestId, JoinParams, Opened, Payload, Progress,
-    PushErrorKind, PushId, PushOptions, QueueBound, Released, Status, Time, TimerKind,
+    Action, Applied, ConnectionId, Credentials, Input, InterestId, JoinParams, Opened, Payload,
+    Progress, PushErrorKind, PushId, PushOptions, QueueBound, Released, Status, Time, TimerKind,
 };
 use serde_json::json;
 
@@ -75,10 +75,19 @@ pub enum Called {
         id: PushId,
         taken: bool,
     },
-    /// An input about the connection; a stale one is ignored.
+    /// An attempt succeeded; a stale input is ignored, here and below.
+    Opened {
+        id: ConnectionId,
+        stale: bool,
+    },
+    /// An attempt failed, or a connection ended.
+    Ended {
+        id: ConnectionId,
+        stale: bool,
+    },
+    /// Any other input about a connection.
     Input {
         id: ConnectionId,
-        what: Input,
         stale: bool,
     },
     /// A reply to what was written under this ref.
@@ -91,17 +100,6 @@ pub enum Called {
     Frame,
     Timeout,
     Other,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Input {
-    Opened,
-    Failed,
-    Closed,
-    Writable,
-    Progress,
-    Frame,
-    CredentialsUnchanged,
 }
 
 /// One line of the trace: times are since the origin of the clock.
@@ -353,128 +351,123 @@ impl World {
         self.look();
     }
 
+    /// Makes an input of the operation and applies it.
     fn carry_out(&mut self, op: Op) -> Called {
-        let now = self.now;
-        let socket = &mut self.socket;
-        match op {
-            Op::Connect => {
-                socket.connect(now);
-                Called::Connect
-            }
-            Op::Disconnect => {
-                socket.disconnect(now);
-                Called::Disconnect
-            }
-            Op::ConnectNow => Called::ConnectNow { taken: socket.connect_now(now).is_ok() },
-            Op::Wake => {
-                socket.handle_wake(now);
-                Called::Wake
-            }
-            Op::Probe => {
-                let taken = socket.probe(now).is_ok();
-                assert_eq!(taken, socket.status() == Status::Open);
-                Called::Probe { taken }
-            }
-            Op::SetCredentials => {
-                let credentials = Credentials::new().param("token", "other");
-                socket.set_credentials(credentials).expect("no address to refuse");
-                Called::Other
-            }
+        let (now, on) = (self.now, |conn| self.connection(conn));
+        let input = match op {
+            Op::Connect => Input::Connect,
+            Op::Disconnect => Input::Disconnect,
+            Op::ConnectNow => Input::ConnectNow,
+            Op::Wake => Input::Wake,
+            Op::Probe => Input::Probe,
+            Op::SetCredentials => Input::SetCredentials(Credentials::new().param("token", "other")),
+            Op::CredentialsUnchanged(conn) => Input::CredentialsUnchanged { id: on(conn) },
             Op::Join { topic, params } => {
-                let params = self.params[usize::from(params) % 4].clone();
-                let interest = socket.join(now, name(topic), params).ok();
-                self.interests.extend(interest);
-                Called::Join { topic: name(topic), interest }
+                Input::Join { topic: name(topic).into(), params: self.params(params) }
             }
-            Op::Attach { topic } => {
-                let interest = socket.attach(now, &name(topic)).ok();
-                self.interests.extend(interest);
-                Called::Join { topic: name(topic), interest }
-            }
-            Op::Release { nth } => {
-                let Some(interest) = pick(&self.interests, nth).copied() else {
-                    return Called::Other;
-                };
-                let released = socket.release(now, interest);
-                assert!(!socket.is_interested(interest));
-                Called::Released { interest, released }
-            }
-            Op::Leave { topic } => {
-                let taken = socket.leave(now, &name(topic)).is_ok();
-                Called::Leave { topic: name(topic), taken }
-            }
-            Op::Rejoin { topic } => {
-                let _ = socket.rejoin(now, &name(topic));
-                Called::Other
-            }
+            Op::Attach { topic } => Input::Attach { topic: name(topic).into() },
+            Op::Release { nth } => match pick(&self.interests, nth) {
+                Some(interest) => Input::Release { interest: *interest },
+                None => return Called::Other,
+            },
+            Op::Leave { topic } => Input::Leave { topic: name(topic).into() },
+            Op::Rejoin { topic } => Input::Rejoin { topic: name(topic).into() },
             Op::SetJoinParams { topic, params } => {
-                let params = self.params[usize::from(params) % 4].clone();
-                let _ = socket.set_join_params(&name(topic), params);
-                Called::Other
+                Input::SetJoinParams { topic: name(topic).into(), params: self.params(params) }
             }
-            Op::Push { topic, kind, timeout, size } => self.push(topic, kind, timeout, size),
-            Op::Cancel { nth } => {
-                let Some(id) = pick(&self.pushes, nth).copied() else { return Called::Other };
-                Called::Cancel { id, taken: socket.cancel_push(now, id) }
+            Op::Push { topic, kind, timeout, size } => {
+                return self.push(topic, kind, timeout, size);
             }
-            Op::CredentialsUnchanged(conn) => {
-                self.input(conn, Input::CredentialsUnchanged, |w, id| {
-                    w.socket.credentials_unchanged(w.now, id);
-                })
-            }
-            Op::Opened(conn) => {
-                let called = self.input(conn, Input::Opened, |w, id| {
-                    w.socket.handle_opened(w.now, id, Opened::default());
-                });
-                if matches!(called, Called::Input { stale: false, .. }) {
-                    (self.writable, self.moved) = (true, (0, 0));
-                }
-                called
-            }
-            Op::Failed(conn, fail) => self.input(conn, Input::Failed, |w, id| {
-                w.socket.handle_failed(w.now, id, failure(fail));
-            }),
-            Op::Closed(conn, end) => self.input(conn, Input::Closed, |w, id| {
-                w.socket.handle_closed(w.now, id, ended(end));
-            }),
-            Op::Writable(conn, writable) => {
-                let called = self.input(conn, Input::Writable, |w, id| {
-                    w.socket.handle_writable(w.now, id, writable);
-                });
-                if matches!(called, Called::Input { stale: false, .. }) {
-                    self.writable = writable;
-                }
-                called
-            }
+            Op::Cancel { nth } => match pick(&self.pushes, nth) {
+                Some(id) => Input::CancelPush { id: *id },
+                None => return Called::Other,
+            },
+            Op::Opened(conn) => Input::Opened { id: on(conn), opened: Opened::default() },
+            Op::Failed(conn, fail) => Input::Failed { id: on(conn), failure: failure(fail) },
+            Op::Closed(conn, end) => Input::Closed { id: on(conn), ended: ended(end) },
+            Op::Writable(conn, writable) => Input::Writable { id: on(conn), writable },
             Op::Progress { conn, read, written, flushed } => {
+                let id = on(conn);
                 self.moved.0 += u64::from(read) << 10;
                 self.moved.1 += u64::from(written) << 10;
                 let (read, written) = self.moved;
-                self.input(conn, Input::Progress, |w, id| {
-                    w.socket.handle_progress(w.now, id, Progress { read, written, flushed });
-                })
+                Input::Progress { id, progress: Progress { read, written, flushed } }
             }
-            Op::FrameOn(conn) => self.input(conn, Input::Frame, |w, id| {
-                let frame =
-                    message(w.setup.vsn_1, &json!(null), &json!(null), "room:0", "e", &json!({}));
-                w.socket.handle_frame(w.now, id, frame);
-            }),
-            Op::Answer { nth, how } => self.answer(nth, how),
+            Op::FrameOn(conn) => {
+                let (null, none) = (json!(null), json!({}));
+                let frame = message(self.setup.vsn_1, &null, &null, "room:0", "e", &none);
+                Input::Frame { id: on(conn), frame }
+            }
+            Op::Garbage { nth } => {
+                Input::Frame { id: on(Conn::Current), frame: garbage(nth, MAX_MESSAGE_BYTES) }
+            }
+            Op::Answer { nth, how } => return self.answer(nth, how),
             Op::AnswerAll => unreachable!("many calls, made by `step`"),
             Op::AnswerAny { nth, how } => match self.sent.len() {
-                0 => Called::Other,
-                len => self.reply(usize::from(nth) % len, how),
+                0 => return Called::Other,
+                len => return self.reply(usize::from(nth) % len, how),
             },
-            Op::Say { topic, what, named } => self.say(topic, what, named),
-            Op::Garbage { nth } => self.input(Conn::Current, Input::Frame, |w, id| {
-                w.socket.handle_frame(w.now, id, garbage(nth, MAX_MESSAGE_BYTES));
-            }),
-            Op::Advance { handle: false, .. } | Op::Backwards { .. } => Called::Other,
-            Op::Advance { handle: true, .. } | Op::ToTimeout => {
-                socket.handle_timeout(now);
-                Called::Timeout
-            }
+            Op::Say { topic, what, named } => return self.say(topic, what, named),
+            Op::Advance { handle: false, .. } | Op::Backwards { .. } => return Called::Other,
+            Op::Advance { handle: true, .. } | Op::ToTimeout => Input::Timeout,
+        };
+        match input.connection() {
+            Some(id) => self.apply_about(id, input),
+            None => self.apply(now, input),
         }
+    }
+
+    /// The connection that an input is to be about.
+    fn connection(&self, conn: Conn) -> ConnectionId {
+        let id = match conn {
+            Conn::Current => self.socket.connection_id().or(self.conns.last().copied()),
+            Conn::Earlier(nth) => pick(&self.conns, nth).copied(),
+            Conn::Never => None,
+        };
+        id.unwrap_or(ConnectionId::from_u64(1_000_000))
+    }
+
+    fn params(&self, params: u8) -> JoinParams {
+        self.params[usize::from(params) % 4].clone()
+    }
+
+    /// Applies an input that is about no connection.
+    fn apply(&mut self, now: Time, input: Input) -> Called {
+        match (input.clone(), self.socket.apply(now, input)) {
+            (Input::Connect, Applied::Done) => Called::Connect,
+            (Input::Disconnect, Applied::Done) => Called::Disconnect,
+            (Input::ConnectNow, Applied::ConnectNow(answer)) => {
+                Called::ConnectNow { taken: answer.is_ok() }
+            }
+            (Input::Wake, Applied::Done) => Called::Wake,
+            (Input::Probe, Applied::Probe(answer)) => {
+                assert_eq!(answer.is_ok(), self.socket.status() == Status::Open);
+                Called::Probe { taken: answer.is_ok() }
+            }
+            (Input::SetCredentials(_), Applied::SetCredentials(answer)) => {
+                answer.expect("no address to refuse");
+                Called::Other
+            }
+            (Input::Join { topic, .. }, Applied::Join(answer)) => self.joined(&topic, answer.ok()),
+            (Input::Attach { topic }, Applied::Attach(answer)) => self.joined(&topic, answer.ok()),
+            (Input::Release { interest }, Applied::Release(released)) => {
+                assert!(!self.socket.is_interested(interest));
+                Called::Released { interest, released }
+            }
+            (Input::Leave { topic }, Applied::Leave(answer)) => {
+                Called::Leave { topic: topic.to_string(), taken: answer.is_ok() }
+            }
+            (Input::Rejoin { .. }, Applied::Rejoin(_))
+            | (Input::SetJoinParams { .. }, Applied::SetJoinParams(_)) => Called::Other,
+            (Input::CancelPush { id }, Applied::CancelPush(taken)) => Called::Cancel { id, taken },
+            (Input::Timeout, Applied::Done) => Called::Timeout,
+            (input, applied) => panic!("{input:?} returned {applied:?}"),
+        }
+    }
+
+    fn joined(&mut self, topic: &str, interest: Option<InterestId>) -> Called {
+        self.interests.extend(interest);
+        Called::Join { topic: topic.to_owned(), interest }
     }
 
     fn push(&mut self, topic: u8, kind: PushKind, timeout: Option<Span>, size: u8) -> Called {
@@ -499,7 +492,14 @@ impl World {
         let bytes = payload.len() + event.len();
         let before = self.socket.stats();
         let full = self.full(&topic, bytes);
-        let pushed = self.socket.push(self.now, &topic, &event, payload.clone(), options);
+        let input = Input::Push {
+            topic: topic.as_str().into(),
+            event: event.into(),
+            payload: payload.clone(),
+            options,
+        };
+        let applied = self.socket.apply(self.now, input);
+        let Applied::Push(pushed) = applied else { panic!("a push returned {applied:?}") };
         if let Err(error) = &pushed {
             assert_eq!(error.payload, payload, "handed back");
             assert_eq!(before, self.socket.stats(), "nothing was queued");
@@ -531,49 +531,54 @@ impl World {
         passed.map(|(bound, _, max)| (*bound, *max))
     }
 
-    /// An input about a connection. A stale one must change nothing but its counter.
-    fn input(
-        &mut self,
-        conn: Conn,
-        what: Input,
-        input: impl Fn(&mut Self, ConnectionId),
-    ) -> Called {
-        let current = self.socket.connection_id();
-        let id = match conn {
-            Conn::Current => current.or(self.conns.last().copied()),
-            Conn::Earlier(nth) => pick(&self.conns, nth).copied(),
-            Conn::Never => None,
+    /// Applies an input about a connection. A stale one must change nothing but its counter.
+    fn apply_about(&mut self, id: ConnectionId, input: Input) -> Called {
+        let stale = self.is_stale(id, &input);
+        let called = match input {
+            Input::Opened { .. } => Called::Opened { id, stale },
+            Input::Failed { .. } | Input::Closed { .. } => Called::Ended { id, stale },
+            _ => Called::Input { id, stale },
         };
-        let id = id.unwrap_or(ConnectionId::from_u64(1_000_000));
-        let phase_fits = match self.socket.status() {
-            _ if what == Input::Progress => true,
-            Status::Connecting { .. } => {
-                matches!(
-                    what,
-                    Input::Opened | Input::Failed | Input::Closed | Input::CredentialsUnchanged
-                )
-            }
-            Status::Open => !matches!(what, Input::Opened | Input::CredentialsUnchanged),
-            Status::Closing => matches!(what, Input::Failed | Input::Closed),
-            _ => false,
-        };
-        let stale = !phase_fits || current != Some(id);
         if stale {
-            self.stale(|world| input(world, id));
-        } else {
-            let before = self.socket.stats().stale_inputs;
-            input(self, id);
-            assert_eq!(self.socket.stats().stale_inputs, before, "{what:?} of {id} is not stale");
+            self.apply_stale(input);
+            return called;
         }
-        Called::Input { id, what, stale }
+        let before = self.socket.stats().stale_inputs;
+        match input {
+            Input::Opened { .. } => (self.writable, self.moved) = (true, (0, 0)),
+            Input::Writable { writable, .. } => self.writable = writable,
+            _ => {}
+        }
+        assert_eq!(self.socket.apply(self.now, input), Applied::Done);
+        assert_eq!(self.socket.stats().stale_inputs, before, "{called:?}");
+        called
     }
 
-    fn stale(&mut self, input: impl Fn(&mut Self)) {
+    fn is_stale(&self, id: ConnectionId, input: &Input) -> bool {
+        let phase_fits = match self.socket.status() {
+            _ if matches!(input, Input::Progress { .. }) => true,
+            Status::Connecting { .. } => matches!(
+                input,
+                Input::Opened { .. }
+                    | Input::Failed { .. }
+                    | Input::Closed { .. }
+                    | Input::CredentialsUnchanged { .. }
+            ),
+            Status::Open => {
+                !matches!(input, Input::Opened { .. } | Input::CredentialsUnchanged { .. })
+            }
+            Status::Closing => matches!(input, Input::Failed { .. } | Input::Closed { .. }),
+            _ => false,
+        };
+        !phase_fits || self.socket.connection_id() != Some(id)
+    }
+
+    fn apply_stale(&mut self, input: Input) {
         // Tells the socket the time and nothing else.
         self.socket.cancel_push(self.now, PushId::from_u64(u64::MAX));
         let stale_inputs = self.socket.stats().stale_inputs;
         let before = format!("{:?}", self.socket);
-        input(self);
+        assert_eq!(self.socket.apply(self.now, input), Applied::Done);
         let counted = |count: u64| format!("stale_inputs: {count}");
         assert!(before.contains(&counted(stale_inputs)));
         let expected = before.replace(&counted(stale_inputs), &counted(stale_inputs + 1));
@@ -584,7 +589,7 @@ impl World {
 /// Whether the socket was told the time: it cannot know of time that passed unseen.
 fn tells_the_time(op: Op, called: &Called) -> bool {
     match op {
-        Op::SetCredentials | Op::SetJoinParams { .. } | Op::Backwards { .. } => false,
+        Op::Backwards { .. } => false,
         Op::Advance { handle, .. } => handle,
         Op::Release { .. } => {
             matches!(called, Called::Released { released: Released::Leaving, .. })

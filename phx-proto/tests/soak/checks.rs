@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use phx_proto::testing::{ClientId, Event, What, World};
+use phx_proto::testing::{ClientId, TraceEvent, What, World};
 use phx_proto::{
     Action, ChannelEnd, ChannelStatus, Frame, LeaveOutcome, Presence, PushId, PushOutcome,
     RejoinCause, Signal, Status,
@@ -56,7 +56,7 @@ struct Seen {
     last_broadcast: u64,
 }
 
-/// A frame as either serializer writes it.
+/// A frame as either codec writes it.
 struct Message {
     join_ref: Option<String>,
     msg_ref: Option<String>,
@@ -82,7 +82,7 @@ impl Checks {
     }
 
     /// Looks at one event; the error says which invariant it breaks.
-    pub fn look(&mut self, event: &Event) -> Result<(), String> {
+    pub fn look(&mut self, event: &TraceEvent) -> Result<(), String> {
         match &event.what {
             What::Received(frame) => {
                 if let Some(message) = parse(frame) {

@@ -168,7 +168,7 @@ impl Soak {
         let in_flight = if joins == 1 { 1 } else { 16_384 };
         config = config.pushes_in_flight_max(in_flight).expect("some calls");
         if world.draw(3) == 0 {
-            config = config.serializer(Arc::new(V1)).expect("no vsn in the address");
+            config = config.codec(Arc::new(V1)).expect("no vsn in the address");
         }
         let client = world.client(config);
         let buffer = pick(world, &[1, 3, 256]);

@@ -2,18 +2,18 @@
 
 use bytes::Bytes;
 use phx_proto::Frame;
-use phx_proto::wire::{Body, DecodeError, Message, Serializer, V1, V2, check_strict};
+use phx_proto::wire::{Body, Codec, DecodeError, Incoming, V1, V2, check_strict};
 
 use crate::wire::strict::{read_parts, read_v1, read_v2};
 
 /// Text frames in both versions. What they hold is what `serde_json` finds in them, or both refuse.
 pub fn decode_text(data: &[u8]) {
-    for (serializer, strict) in [(&V2 as &dyn Serializer, read_v2(data)), (&V1, read_v1(data))] {
-        let decoded = exercise(serializer, &Frame::Text(Bytes::copy_from_slice(data)));
+    for (codec, strict) in [(&V2 as &dyn Codec, read_v2(data)), (&V1, read_v1(data))] {
+        let decoded = exercise(codec, &Frame::Text(Bytes::copy_from_slice(data)));
         let parts = decoded.as_ref().ok().and_then(read_parts);
-        assert_eq!(parts, strict, "vsn {}", serializer.vsn());
+        assert_eq!(parts, strict, "vsn {}", codec.vsn());
         let checked = decoded.is_ok_and(|message| check_strict(&message).is_ok());
-        assert_eq!(checked, parts.is_some(), "check_strict, vsn {}", serializer.vsn());
+        assert_eq!(checked, parts.is_some(), "check_strict, vsn {}", codec.vsn());
     }
 }
 
@@ -34,8 +34,8 @@ pub fn decode_binary(data: &[u8]) {
 }
 
 /// Decodes, and looks at everything that came of it.
-fn exercise(serializer: &dyn Serializer, frame: &Frame) -> Result<Message, DecodeError> {
-    let decoded = serializer.decode(frame);
+fn exercise(codec: &dyn Codec, frame: &Frame) -> Result<Incoming, DecodeError> {
+    let decoded = codec.decode(frame);
     match &decoded {
         Ok(message) => {
             let _ = (check_strict(message), format!("{message:?}"));

@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 use phx_proto::Frame;
-use phx_proto::upgrade::{Progress, Upgrade, UpgradeError, UpgradeRequest, Upgraded};
+use phx_proto::upgrade::{Upgrade, UpgradeError, UpgradeRequest, UpgradeStep, Upgraded};
 use phx_proto::websocket::{Endpoint, Event, Fault, Limits, State};
 
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
@@ -125,7 +125,7 @@ fn upgraded(answer: &[u8], cut: usize) -> Result<Upgraded, UpgradeError> {
     })?;
     let mut pieces = answer.chunks(cut.max(1));
     while let Some(piece) = pieces.next() {
-        if let Progress::Done(mut upgraded) = upgrade.handle_read(piece)? {
+        if let UpgradeStep::Done(mut upgraded) = upgrade.handle_read(piece)? {
             let rest: Vec<u8> = pieces.flatten().copied().collect();
             upgraded.leftover = [&upgraded.leftover[..], &rest].concat().into();
             return Ok(upgraded);

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use phx_proto::wire::{Body, Message, WireRef};
+use phx_proto::wire::{Body, Incoming, WireRef};
 use phx_proto::{Payload, Ref};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -53,7 +53,7 @@ pub fn read_v1(frame: &[u8]) -> Option<Read> {
 }
 
 /// What a decoder found, with its payload parsed strictly; none when that fails.
-pub fn read_parts(message: &Message) -> Option<Read> {
+pub fn read_parts(message: &Incoming) -> Option<Read> {
     let (what, payload) = match &message.body {
         Body::Reply { status, response } => (format!("phx_reply/{status}"), response),
         Body::Event { event, payload } => (event.to_string(), payload),

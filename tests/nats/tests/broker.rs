@@ -343,7 +343,7 @@ async fn a_request_is_a_push_and_its_reply_the_response() {
     assert_eq!(ask(&order).await, json!({"status": "ok", "response": {"n": 7}}));
     for (key, value, error) in [
         ("connection", json!("other"), "there is no connection \"other\""),
-        ("topic", json!("room:b"), "the channel is not joined"),
+        ("topic", json!("room:b"), "the topic was not joined, or it was left: call `join` first"),
         ("event", json!(7), "the request has no string \"event\""),
     ] {
         let mut bad = order.clone();

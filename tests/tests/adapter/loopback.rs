@@ -24,7 +24,7 @@ async fn next(messages: &mut Messages) -> ChannelEvent {
 async fn next_message(messages: &mut Messages) -> (String, Value) {
     match next(messages).await {
         ChannelEvent::Message(message) => {
-            (message.event.to_string(), message.payload.to_value().unwrap())
+            (message.event().to_owned(), message.payload().to_value().unwrap())
         }
         other => panic!("expected a message, got {other:?}"),
     }

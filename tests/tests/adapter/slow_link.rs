@@ -79,7 +79,7 @@ impl Link {
                 room.cast("big", json!({"bytes": bytes})).await.unwrap();
                 match events.next().await {
                     Some(ChannelEvent::Message(message)) => {
-                        assert!(message.payload.get().unwrap().len() >= bytes);
+                        assert!(message.payload().get().unwrap().len() >= bytes);
                     }
                     other => panic!("{other:?} before the message"),
                 }

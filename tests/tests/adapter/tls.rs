@@ -52,7 +52,7 @@ fn a_server_with_a_private_authority_is_joined_and_pushed_to() {
         listener.broadcast("room:lobby", "news", body.clone());
         let event = messages.next().await.expect("the stream goes on");
         let ChannelEvent::Message(message) = event else { panic!("{event:?}") };
-        assert_eq!(message.payload.to_value().unwrap(), body);
+        assert_eq!(message.payload().to_value().unwrap(), body);
         client.disconnect().await;
         until("it is gone", || listener.with(|server, _| server.peers().is_empty())).await;
     })

@@ -103,8 +103,8 @@ impl Connection {
                 before
             })
         };
-        if let Some(serializer) = self.vsn.as_ref().and_then(Vsn::serializer) {
-            config = set("vsn", config.clone().serializer(serializer), config);
+        if let Some(codec) = self.vsn.as_ref().and_then(Vsn::codec) {
+            config = set("vsn", config.clone().codec(codec), config);
         }
         if let Some(target) = &self.connect_to {
             config = set("connect_to", config.clone().dial(target.clone()), config);
@@ -130,7 +130,7 @@ impl Connection {
             note("attributes", ProblemKind::AttributeName);
         }
         // How it is written makes no difference: what is compared is what it means.
-        self.vsn = Some(Vsn::of(&*config.serializer));
+        self.vsn = Some(Vsn::of(&*config.codec));
         self.attributes = Pairs(attributes.clone().into_iter().collect());
         let restart = RestartPolicy::new(self.restart).intensity(self.max_restarts, self.within);
         Some(ConnectionSpec {

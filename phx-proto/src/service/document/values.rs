@@ -7,9 +7,9 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 use serde_json::{Map, Value};
 
 use super::deserialize::either;
-use crate::config::{serializer_of, serializers};
+use crate::config::{codec_of, codecs};
 use crate::topic::Topic;
-use crate::wire::Serializer;
+use crate::wire::Codec;
 
 /// `{"a": "1"}` or `[["a", "1"]]`; numbers and booleans are written out.
 #[derive(Clone, Default, PartialEq)]
@@ -146,22 +146,22 @@ impl<'de> Deserialize<'de> for Channels {
     }
 }
 
-/// A version of the protocol that has a serializer here.
+/// A version of the protocol that has a codec here.
 #[derive(Clone, PartialEq, serde::Deserialize)]
 #[serde(try_from = "String")]
 pub(super) struct Vsn(String);
 
 impl Vsn {
     pub(super) fn all() -> Vec<String> {
-        serializers().iter().map(|serializer| serializer.vsn().to_owned()).collect()
+        codecs().iter().map(|codec| codec.vsn().to_owned()).collect()
     }
 
-    pub(super) fn of(serializer: &dyn Serializer) -> Self {
-        Self(serializer.vsn().to_owned())
+    pub(super) fn of(codec: &dyn Codec) -> Self {
+        Self(codec.vsn().to_owned())
     }
 
-    pub(super) fn serializer(&self) -> Option<Arc<dyn Serializer>> {
-        serializer_of(&self.0)
+    pub(super) fn codec(&self) -> Option<Arc<dyn Codec>> {
+        codec_of(&self.0)
     }
 }
 
@@ -169,7 +169,7 @@ impl TryFrom<String> for Vsn {
     type Error = String;
 
     fn try_from(vsn: String) -> Result<Self, String> {
-        match serializer_of(&vsn) {
+        match codec_of(&vsn) {
             Some(_) => Ok(Self(vsn)),
             None => Err(format!("it must be {}", either(&Self::all()))),
         }

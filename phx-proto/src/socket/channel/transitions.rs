@@ -4,6 +4,7 @@ use crate::config::Unfit;
 use crate::config::backoff::DelayRange;
 use crate::config::join_params::JoinParams;
 use crate::event::action::Action;
+use crate::event::applied::Released;
 use crate::event::cause::{
     Cause, ChannelEnd, Interruption, LeaveOutcome, NotSentCause, PushOutcome, Rejection,
     RejectionKind, RejoinCause, UnknownCause,
@@ -18,18 +19,6 @@ use crate::socket::{LaneItem, Socket};
 use crate::time::Time;
 use crate::topic::Topic;
 use crate::wire::payload::Payload;
-
-/// What became of a released interest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Released {
-    /// Others still want the topic: nothing is sent.
-    Detached,
-    /// It was the last one: the topic is being left, and `Left` follows.
-    Leaving,
-    /// The topic had ended before.
-    Gone,
-}
 
 /// # Commands about channels
 impl Socket {
@@ -198,9 +187,11 @@ impl Socket {
     /// with the ones before.
     pub fn set_join_params(
         &mut self,
+        now: Time,
         topic: &str,
         params: impl Into<JoinParams>,
     ) -> Result<(), JoinError> {
+        self.advance(now);
         let params = params.into();
         let not_wanted = || NotWanted { topic: topic.into() };
         let topic = self.wanted(topic).ok_or_else(not_wanted)?.topic.clone();

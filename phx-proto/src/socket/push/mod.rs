@@ -22,66 +22,11 @@ pub(crate) mod held;
 pub(crate) mod slab;
 mod transitions;
 
-use core::time::Duration;
-
 use crate::event::cause::{NotSentCause, PushOutcome, UnknownCause};
+use crate::event::input::PushOptions;
 use crate::id::Ref;
 use crate::topic::Topic;
 use crate::wire::payload::Payload;
-
-/// How a push is made.
-///
-/// ```
-/// use core::time::Duration;
-/// use phx_proto::PushOptions;
-///
-/// let patient = PushOptions::call().timeout(Duration::from_secs(60));
-/// let eager = PushOptions::cast().fail_fast();
-/// assert_ne!(patient, eager);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PushOptions {
-    pub(crate) cast: bool,
-    pub(crate) fail_fast: bool,
-    pub(crate) timeout: Option<Duration>,
-}
-
-impl PushOptions {
-    /// A push that ends with the server's reply.
-    #[must_use]
-    pub const fn call() -> Self {
-        Self { cast: false, fail_fast: false, timeout: None }
-    }
-
-    /// A push that ends when it is written; a reply is ignored.
-    #[must_use]
-    pub const fn cast() -> Self {
-        Self { cast: true, fail_fast: false, timeout: None }
-    }
-
-    /// How long it may take, from the call to its outcome, in place of
-    /// [`Config::push_timeout`](crate::Config::push_timeout).
-    #[must_use]
-    pub const fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
-        self
-    }
-
-    /// Refuses the push at once when the channel is not joined, and ends it unsent when the
-    /// channel is interrupted before it was written. By default it waits for the join, through
-    /// disconnects too, until its timeout.
-    #[must_use]
-    pub const fn fail_fast(mut self) -> Self {
-        self.fail_fast = true;
-        self
-    }
-}
-
-impl Default for PushOptions {
-    fn default() -> Self {
-        Self::call()
-    }
-}
 
 /// An accepted push without an outcome.
 #[derive(Clone, Debug)]

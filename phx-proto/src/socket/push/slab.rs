@@ -365,7 +365,7 @@ fn index(at: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::socket::push::PushOptions;
+    use crate::event::input::PushOptions;
 
     fn accept(pushes: &mut Pushes, id: u64, group: &Group) -> Place {
         let (at, topic) = (Time::from_millis(id * 10), Topic::from("room:a"));

@@ -3,11 +3,12 @@
 use crate::config::{Config, Unfit};
 use crate::event::cause::{NotSentCause, PushOutcome, UnknownCause};
 use crate::event::error::{PushError, PushErrorKind, QueueBound};
+use crate::event::input::PushOptions;
 use crate::event::signal::Signal;
 use crate::id::PushId;
 use crate::socket::channel::{Channel, Leaving, Want};
+use crate::socket::push::Push;
 use crate::socket::push::slab::{Group, Place, Pushes};
-use crate::socket::push::{Push, PushOptions};
 use crate::socket::{LaneItem, Socket};
 use crate::time::Time;
 use crate::topic::Topic;
@@ -39,10 +40,10 @@ impl Socket {
         let payload = payload.into();
         let topics = self.channels.len();
         let Some(channel) = self.channels.get_mut(topic) else {
-            return Err(PushError { kind: PushErrorKind::NotJoined, payload });
+            return Err(PushError { kind: PushErrorKind::NotWanted, payload });
         };
         let Channel { want: Some(want), leaving } = &mut **channel else {
-            return Err(PushError { kind: PushErrorKind::NotJoined, payload });
+            return Err(PushError { kind: PushErrorKind::NotWanted, payload });
         };
         let instance = want.joined().map(|instance| instance.join_ref);
         let bytes = payload.len() + event.len();

@@ -21,7 +21,7 @@
 //! [`Upgraded::protocol`]` == None`.
 //!
 //! ```
-//! use phx_proto::upgrade::{Progress, Upgrade, UpgradeRequest, accept_key};
+//! use phx_proto::upgrade::{UpgradeStep, Upgrade, UpgradeRequest, accept_key};
 //!
 //! # fn main() -> Result<(), phx_proto::upgrade::UpgradeError> {
 //! let key = [7; 16]; // 16 random bytes, new for every attempt
@@ -40,7 +40,7 @@
 //!     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
 //!      Sec-WebSocket-Accept: {accept}\r\n\r\n\u{1}"
 //! );
-//! let Progress::Done(upgraded) = upgrade.handle_read(answer.as_bytes())? else { unreachable!() };
+//! let UpgradeStep::Done(upgraded) = upgrade.handle_read(answer.as_bytes())? else { unreachable!() };
 //! // Frames may follow the head in the same read: they belong to whoever reads on.
 //! assert_eq!(upgraded.leftover, "\u{1}");
 //! # Ok(())
@@ -60,7 +60,7 @@ use core::fmt;
 use bytes::Bytes;
 
 pub use self::error::UpgradeError;
-pub use self::proxy::{Connect, ConnectRequest, Credentials, Tunnel};
+pub use self::proxy::{Connect, ProxyCredentials, Tunnel, TunnelRequest};
 pub use self::request::accept_key;
 #[cfg(all(feature = "adapter", feature = "testing"))]
 pub(crate) use self::request::accept_of;
@@ -98,9 +98,9 @@ pub struct Upgrade {
     offered: Vec<String>,
 }
 
-/// How an exchange stands after a read.
+/// How an upgrade, or a tunnel through a proxy, stands after a read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Progress<T> {
+pub enum UpgradeStep<T> {
     /// Nothing is decided: read on.
     More,
     /// The stream is open; the machine is done.
@@ -155,12 +155,12 @@ impl Upgrade {
     /// [`UpgradeError::Refused`] when the server answered with another status than 101 and its body
     /// is complete or exceeds 1 KiB; the other variants that blame the peer when the answer makes no
     /// sense; [`UpgradeError::Finished`] when the outcome was given before.
-    pub fn handle_read(&mut self, bytes: &[u8]) -> Result<Progress<Upgraded>, UpgradeError> {
+    pub fn handle_read(&mut self, bytes: &[u8]) -> Result<UpgradeStep<Upgraded>, UpgradeError> {
         match self.response.handle_read(bytes)? {
-            Event::More => Ok(Progress::More),
+            Event::More => Ok(UpgradeStep::More),
             Event::Open(head, leftover) => {
                 let protocol = self.judge(&head)?;
-                Ok(Progress::Done(Upgraded { protocol, headers: head.headers, leftover }))
+                Ok(UpgradeStep::Done(Upgraded { protocol, headers: head.headers, leftover }))
             }
             Event::Refused(refusal) => Err(UpgradeError::Refused(refusal)),
         }

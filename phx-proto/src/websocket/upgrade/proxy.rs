@@ -12,24 +12,24 @@ use bytes::Bytes;
 use super::outbox::Outbox;
 use super::request::{Head, check_host};
 use super::response::{Event, Response};
-use super::{Progress, UpgradeError};
+use super::{UpgradeError, UpgradeStep};
 use crate::event::refusal::{LoggedHeaders, Refusal};
 
 /// Where the proxy is to connect to.
 #[derive(Clone, Copy, Debug)]
-pub struct ConnectRequest<'a> {
+pub struct TunnelRequest<'a> {
     /// The server's name or address; an IPv6 address with or without its brackets.
     pub host: &'a str,
     /// The server's port.
     pub port: u16,
     /// For a proxy that wants to know who is asking.
-    pub credentials: Option<Credentials<'a>>,
+    pub credentials: Option<ProxyCredentials<'a>>,
 }
 
 /// A user and a password: for HTTP's Basic scheme, sent as `Proxy-Authorization`, or for SOCKS5,
 /// where each has at most 255 bytes. `Debug` shows neither.
 #[derive(Clone, Copy)]
-pub struct Credentials<'a> {
+pub struct ProxyCredentials<'a> {
     /// The user; without colons for HTTP, where one would end it.
     pub username: &'a str,
     /// The password.
@@ -39,10 +39,10 @@ pub struct Credentials<'a> {
 /// One request for a tunnel, from the request to its outcome.
 ///
 /// ```
-/// use phx_proto::upgrade::{Connect, ConnectRequest, Progress};
+/// use phx_proto::upgrade::{Connect, TunnelRequest, UpgradeStep};
 ///
 /// # fn main() -> Result<(), phx_proto::upgrade::UpgradeError> {
-/// let request = ConnectRequest { host: "example.org", port: 443, credentials: None };
+/// let request = TunnelRequest { host: "example.org", port: 443, credentials: None };
 /// let mut connect = Connect::new(&request)?;
 /// assert_eq!(
 ///     connect.poll_write(),
@@ -50,7 +50,7 @@ pub struct Credentials<'a> {
 /// );
 /// connect.handle_written(connect.poll_write().len());
 /// let progress = connect.handle_read(b"HTTP/1.1 200 Connection established\r\n\r\n")?;
-/// assert!(matches!(progress, Progress::Done(_)));
+/// assert!(matches!(progress, UpgradeStep::Done(_)));
 /// # Ok(())
 /// # }
 /// ```
@@ -76,7 +76,7 @@ impl Connect {
     /// # Errors
     ///
     /// `InvalidHost` or `InvalidCredentials`, when it could not be sent as it is.
-    pub fn new(request: &ConnectRequest<'_>) -> Result<Self, UpgradeError> {
+    pub fn new(request: &TunnelRequest<'_>) -> Result<Self, UpgradeError> {
         Ok(Self {
             outbox: Outbox::new(encode(request)?),
             response: Response::new(|status| matches!(status, 200..=299)),
@@ -103,12 +103,12 @@ impl Connect {
     /// [`UpgradeError::ProxyRefused`] when the proxy answered with another status than 2xx and its
     /// body is complete or exceeds 1 KiB; `NotHttp` or `HeadTooLarge`;
     /// [`UpgradeError::Finished`] when the outcome was given before.
-    pub fn handle_read(&mut self, bytes: &[u8]) -> Result<Progress<Tunnel>, UpgradeError> {
+    pub fn handle_read(&mut self, bytes: &[u8]) -> Result<UpgradeStep<Tunnel>, UpgradeError> {
         match self.response.handle_read(bytes)? {
-            Event::More => Ok(Progress::More),
+            Event::More => Ok(UpgradeStep::More),
             // Content-Length and Transfer-Encoding mean nothing here (RFC 9110 section 9.3.6).
             Event::Open(head, leftover) => {
-                Ok(Progress::Done(Tunnel { headers: head.headers, leftover }))
+                Ok(UpgradeStep::Done(Tunnel { headers: head.headers, leftover }))
             }
             Event::Refused(refusal) => Err(UpgradeError::ProxyRefused(refusal)),
         }
@@ -128,7 +128,7 @@ impl Connect {
     }
 }
 
-fn encode(request: &ConnectRequest<'_>) -> Result<Vec<u8>, UpgradeError> {
+fn encode(request: &TunnelRequest<'_>) -> Result<Vec<u8>, UpgradeError> {
     let (host, port) = (request.host, request.port);
     check_host(host)?;
     let authority = if host.starts_with('[') && host.ends_with(']') || !host.contains(':') {
@@ -148,8 +148,8 @@ fn encode(request: &ConnectRequest<'_>) -> Result<Vec<u8>, UpgradeError> {
 }
 
 /// RFC 7617, in UTF-8.
-fn basic(credentials: Credentials<'_>) -> Result<String, UpgradeError> {
-    let Credentials { username, password } = credentials;
+fn basic(credentials: ProxyCredentials<'_>) -> Result<String, UpgradeError> {
+    let ProxyCredentials { username, password } = credentials;
     let fault = |reason| Err(UpgradeError::InvalidCredentials { reason });
     if username.contains(':') {
         return fault("a colon would end the user");
@@ -160,9 +160,9 @@ fn basic(credentials: Credentials<'_>) -> Result<String, UpgradeError> {
     Ok(format!("Basic {}", STANDARD.encode(format!("{username}:{password}"))))
 }
 
-impl fmt::Debug for Credentials<'_> {
+impl fmt::Debug for ProxyCredentials<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Credentials([redacted])")
+        f.write_str("ProxyCredentials([redacted])")
     }
 }
 

@@ -22,7 +22,7 @@ use bytes::Bytes;
 
 use super::outbox::Outbox;
 use super::request::check_host;
-use super::{ConnectRequest, Credentials, Progress, Tunnel, UpgradeError};
+use super::{ProxyCredentials, Tunnel, TunnelRequest, UpgradeError, UpgradeStep};
 use crate::event::refusal::SocksRefusal;
 
 const VERSION: u8 = 5;
@@ -32,19 +32,19 @@ const USER_AND_PASSWORD: u8 = 2;
 /// One request for a tunnel through a SOCKS5 proxy, from the greeting to its outcome.
 ///
 /// ```
-/// use phx_proto::upgrade::{ConnectRequest, Progress, Socks5};
+/// use phx_proto::upgrade::{TunnelRequest, UpgradeStep, Socks5};
 ///
 /// # fn main() -> Result<(), phx_proto::upgrade::UpgradeError> {
-/// let request = ConnectRequest { host: "example.org", port: 443, credentials: None };
+/// let request = TunnelRequest { host: "example.org", port: 443, credentials: None };
 /// let mut socks = Socks5::new(&request)?;
 /// assert_eq!(socks.poll_write(), [5, 1, 0]);
 /// socks.handle_written(3);
 /// // No credentials are wanted: the address is next.
-/// assert_eq!(socks.handle_read(&[5, 0])?, Progress::More);
+/// assert_eq!(socks.handle_read(&[5, 0])?, UpgradeStep::More);
 /// assert!(socks.poll_write().ends_with(b"example.org\x01\xbb"));
 /// socks.handle_written(socks.poll_write().len());
 /// let progress = socks.handle_read(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0])?;
-/// assert!(matches!(progress, Progress::Done(_)));
+/// assert!(matches!(progress, UpgradeStep::Done(_)));
 /// # Ok(())
 /// # }
 /// ```
@@ -82,7 +82,7 @@ impl Socks5 {
     /// # Errors
     ///
     /// `InvalidHost` or `InvalidCredentials`, when it could not be sent as it is.
-    pub fn new(request: &ConnectRequest<'_>) -> Result<Self, UpgradeError> {
+    pub fn new(request: &TunnelRequest<'_>) -> Result<Self, UpgradeError> {
         let connect = connect(request.host, request.port)?;
         let auth = request.credentials.map(auth).transpose()?.map(Hidden);
         let greeting = match auth {
@@ -114,14 +114,14 @@ impl Socks5 {
     /// [`UpgradeError::SocksRefused`] when the proxy wants (other) credentials or its rules forbid
     /// the address; [`UpgradeError::SocksFailed`] when it did not reach the server;
     /// [`UpgradeError::NotSocks`]; [`UpgradeError::Finished`] when the outcome was given before.
-    pub fn handle_read(&mut self, bytes: &[u8]) -> Result<Progress<Tunnel>, UpgradeError> {
+    pub fn handle_read(&mut self, bytes: &[u8]) -> Result<UpgradeStep<Tunnel>, UpgradeError> {
         if self.state == State::Finished {
             return Err(UpgradeError::Finished);
         }
         self.received = self.received.saturating_add(bytes.len());
         self.buffer.extend_from_slice(bytes);
         let step = self.advance();
-        if !matches!(step, Ok(Progress::More)) {
+        if !matches!(step, Ok(UpgradeStep::More)) {
             self.state = State::Finished;
             self.buffer = Vec::new();
         }
@@ -137,7 +137,7 @@ impl Socks5 {
     }
 
     /// Reads as many messages as there are.
-    fn advance(&mut self) -> Result<Progress<Tunnel>, UpgradeError> {
+    fn advance(&mut self) -> Result<UpgradeStep<Tunnel>, UpgradeError> {
         loop {
             let version = self.buffer.first().copied();
             // The version of the sub-negotiation is 1, but some proxies say 5 there too.
@@ -146,7 +146,7 @@ impl Socks5 {
                     return Err(UpgradeError::NotSocks { byte });
                 }
             }
-            let Some(&[_, code]) = self.buffer.first_chunk() else { return Ok(Progress::More) };
+            let Some(&[_, code]) = self.buffer.first_chunk() else { return Ok(UpgradeStep::More) };
             match self.state {
                 State::Method => {
                     match (code, self.auth.take()) {
@@ -179,27 +179,27 @@ impl Socks5 {
     }
 
     /// The reply to the request, with the address that the proxy connects from, which says nothing.
-    fn reply(&mut self, code: u8) -> Result<Progress<Tunnel>, UpgradeError> {
+    fn reply(&mut self, code: u8) -> Result<UpgradeStep<Tunnel>, UpgradeError> {
         match code {
             0 => {}
             2 => return Err(refused(SocksRefusal::NotAllowed)),
             code => return Err(UpgradeError::SocksFailed { code }),
         }
         let length = match self.buffer.get(3) {
-            None => return Ok(Progress::More),
+            None => return Ok(UpgradeStep::More),
             Some(1) => 4 + 4 + 2,
             Some(4) => 4 + 16 + 2,
             Some(3) => match self.buffer.get(4) {
-                None => return Ok(Progress::More),
+                None => return Ok(UpgradeStep::More),
                 Some(length) => 4 + 1 + usize::from(*length) + 2,
             },
             Some(&byte) => return Err(UpgradeError::NotSocks { byte }),
         };
         if self.buffer.len() < length {
-            return Ok(Progress::More);
+            return Ok(UpgradeStep::More);
         }
         let leftover = Bytes::from(core::mem::take(&mut self.buffer)).slice(length..);
-        Ok(Progress::Done(Tunnel { headers: Vec::new(), leftover }))
+        Ok(UpgradeStep::Done(Tunnel { headers: Vec::new(), leftover }))
     }
 }
 
@@ -236,8 +236,8 @@ fn push(message: &mut Vec<u8>, kind: u8, address: &[u8]) {
 }
 
 /// RFC 1929, in UTF-8.
-fn auth(credentials: Credentials<'_>) -> Result<Vec<u8>, UpgradeError> {
-    let Credentials { username, password } = credentials;
+fn auth(credentials: ProxyCredentials<'_>) -> Result<Vec<u8>, UpgradeError> {
+    let ProxyCredentials { username, password } = credentials;
     let fault = |reason| UpgradeError::InvalidCredentials { reason };
     if username.is_empty() {
         return Err(fault("the user is empty"));

@@ -7,7 +7,7 @@ use phx_proto::{Action, Cause, ConnectionId, Signal, Status, Time};
 
 use super::{Checker, Moment};
 use crate::ops::peer::Sent;
-use crate::ops::world::{Called, Input};
+use crate::ops::world::Called;
 
 /// There is at most one transport: a new one is dialled only when the old one failed, ended or was
 /// dropped. Each is told of in order, and its end exactly once.
@@ -22,7 +22,7 @@ pub struct OneTransport {
 
 impl Checker for OneTransport {
     fn called(&mut self, called: &Called, _: &Moment<'_>) {
-        if let Called::Input { what: Input::Failed | Input::Closed, stale: false, id } = called {
+        if let Called::Ended { stale: false, id } = called {
             assert_eq!(self.transport.take().map(|(id, _)| id), Some(*id));
         }
     }

@@ -8,7 +8,7 @@ use phx_proto::{Action, Backoff, Cause, DelayRange, Refusal, RejoinCause, Signal
 use super::{Checker, Moment};
 use crate::ops::peer::Sent;
 use crate::ops::setup::Policy;
-use crate::ops::world::{Called, Input};
+use crate::ops::world::Called;
 
 /// Every `ReconnectAfter` fits the history of the connection; the dial comes when it is over, or
 /// sooner only for a reason; and giving up has a reason too.
@@ -153,7 +153,7 @@ impl Checker for Reconnects {
                 self.ended = true;
                 (self.opened_at, self.closed_after, self.waiting) = (None, None, None);
             }
-            Called::Input { what: Input::Opened, stale: false, .. } => {
+            Called::Opened { stale: false, .. } => {
                 self.opened_at = Some(at.now);
                 (self.refusals, self.unauthorized) = (0, false);
                 (self.ever_open, self.gone_since) = (true, None);

@@ -99,7 +99,7 @@ async fn goodbye(client: &Client, room: Channel) -> Result<(), Failed> {
 /// The next message of the channel; anything else first is a failure.
 async fn message(messages: &mut Messages) -> Result<Value, Failed> {
     match messages.next().await {
-        Some(ChannelEvent::Message(message)) => Ok(value(&message.payload)),
+        Some(ChannelEvent::Message(message)) => Ok(value(message.payload())),
         other => Err(Failed::Local(format!("expected a message, got {other:?}"))),
     }
 }

@@ -290,7 +290,7 @@ impl Printer {
     /// Whether a message is to be printed.
     fn wants(&self, event: &ChannelEvent) -> bool {
         let ChannelEvent::Message(message) = event else { return true };
-        self.events.is_empty() || self.events.contains(&*message.event)
+        self.events.is_empty() || self.events.contains(message.event())
     }
 
     /// How many messages of `--count` have not come.
@@ -318,7 +318,7 @@ impl Printer {
                     let one_less = |left: u64| left.checked_sub(1);
                     left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).ok()?;
                 }
-                let (event, payload) = (&*message.event, json_of(&message.payload));
+                let (event, payload) = (message.event(), json_of(message.payload()));
                 if self.raw {
                     return Some(self.output.payload(&payload));
                 }

@@ -177,13 +177,13 @@ pub(in super::super) async fn binary_both_ways(stage: &mut Stage) {
     ok(&room, "push_me_binary", json!({"n": 3, "size": 1_000})).await;
     for i in 1..=3 {
         let message = next_message(&mut messages).await;
-        assert_eq!(&*message.event, "pushed_bin");
-        assert!(message.payload.is_binary());
-        assert_eq!(message.payload.as_bytes(), [i; 1_000]);
+        assert_eq!(message.event(), "pushed_bin");
+        assert!(message.payload().is_binary());
+        assert_eq!(message.payload().as_bytes(), [i; 1_000]);
     }
     // A broadcast, which has no refs, goes to the sender too: wire/broadcast_binary.
     ok(&room, "shout", Payload::binary(vec![1, 2, 3])).await;
-    assert_eq!(next_message(&mut messages).await.payload.as_bytes(), [1, 2, 3]);
+    assert_eq!(next_message(&mut messages).await.payload().as_bytes(), [1, 2, 3]);
 }
 
 pub(in super::super) async fn broadcasts(stage: &mut Stage) {

@@ -160,7 +160,7 @@ pub(in super::super) async fn random_faults(stage: &mut Stage) {
                 joined = true;
             }
             ChannelEvent::Message(message) => {
-                assert_eq!(json_of(&message.payload), json!({"last": true}));
+                assert_eq!(json_of(message.payload()), json!({"last": true}));
                 break;
             }
             other => panic!("{other:?}"),

@@ -57,8 +57,8 @@ async fn next_message(messages: &mut Messages) -> Message {
 
 async fn next_json(messages: &mut Messages, event: &str) -> Value {
     let message = next_message(messages).await;
-    assert_eq!(&*message.event, event);
-    json_of(&message.payload)
+    assert_eq!(message.event(), event);
+    json_of(message.payload())
 }
 
 async fn interrupted(messages: &mut Messages) -> Interruption {

@@ -259,7 +259,10 @@ fn not_joined(error: &JoinFailed) -> Why {
 /// As the types of events name it, so that a caller knows whether to repeat it.
 fn not_pushed(error: PushFailed) -> Why {
     let reason = match &error {
-        PushFailed::NotAccepted(PushError { kind: PushErrorKind::NotJoined, .. }) => "not_joined",
+        PushFailed::NotAccepted(PushError {
+            kind: PushErrorKind::NotWanted | PushErrorKind::NotJoined,
+            ..
+        }) => "not_joined",
         PushFailed::NotAccepted(_) => "not_accepted",
         PushFailed::TimedOut => "timed_out",
         PushFailed::Unknown(_) => "unknown",

@@ -1,4 +1,5 @@
-//! A serializer of one's own: MessagePack, for a server that configured one under its own vsn.
+//! Codecs of one's own, for servers that configured a format under their own vsn: MessagePack, and JSON
+//! behind another envelope.
 
 mod common;
 
@@ -7,11 +8,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use common::config;
 use phx_proto::wire::{
-    Body, DecodeError, DecodeProblem, EncodeError, Message, Outgoing, Serializer, WireRef,
+    Body, Codec, DecodeError, DecodeProblem, EncodeError, Incoming, Outgoing, WireRef,
 };
 use phx_proto::{
-    Action, ChannelStatus, ConnectionId, Frame, Opened, Payload, PushErrorKind, PushOptions,
-    PushOutcome, Signal, Socket, Time,
+    Action, ChannelStatus, ConnectionId, Frame, Opened, Payload, PayloadError, PushErrorKind,
+    PushOptions, PushOutcome, Ref, Signal, Socket, Time,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -30,12 +31,12 @@ struct Answer {
     response: Value,
 }
 
-impl Serializer for MessagePack {
+impl Codec for MessagePack {
     fn vsn(&self) -> &str {
         "msgpack-1"
     }
 
-    fn decode(&self, frame: &Frame) -> Result<Message, DecodeError> {
+    fn decode(&self, frame: &Frame) -> Result<Incoming, DecodeError> {
         let wrong = |message: String| {
             DecodeError::new(DecodeProblem::Other { message }, 0, frame.as_bytes())
         };
@@ -52,7 +53,7 @@ impl Serializer for MessagePack {
             Body::Event { event: event.into(), payload: payload.into() }
         };
         let (join_ref, msg_ref) = (wire_ref(join_ref), wire_ref(msg_ref));
-        Ok(Message { join_ref, msg_ref, topic: topic.into(), body })
+        Ok(Incoming { join_ref, msg_ref, topic: topic.into(), body })
     }
 
     fn encode(&self, message: Outgoing<'_>) -> Result<Frame, EncodeError> {
@@ -94,7 +95,7 @@ struct Line {
 impl Line {
     fn open() -> Self {
         let socket = Socket::new(
-            config().serializer(Arc::new(MessagePack)).expect("no vsn in the address"),
+            config().codec(Arc::new(MessagePack)).expect("no vsn in the address"),
             1,
             NOW,
         );
@@ -135,7 +136,7 @@ impl Line {
 }
 
 #[test]
-fn a_serializer_of_ones_own_carries_joins_pushes_replies_and_messages() {
+fn custom_codec_carries_joins_pushes_replies_and_messages() {
     let mut line = Line::open();
     assert!(
         line.socket
@@ -174,7 +175,7 @@ fn a_serializer_of_ones_own_carries_joins_pushes_replies_and_messages() {
 }
 
 #[test]
-fn a_frame_it_cannot_read_is_a_protocol_error_in_its_own_words_and_the_next_one_works() {
+fn undecodable_frame_is_a_protocol_error() {
     let mut line = Line::open();
     line.socket.join(NOW, "room:a", json!({})).expect("an accepted join");
     line.drain();
@@ -190,7 +191,7 @@ fn a_frame_it_cannot_read_is_a_protocol_error_in_its_own_words_and_the_next_one_
 }
 
 #[test]
-fn what_it_refuses_is_the_callers_error_at_once() {
+fn refused_payload_is_the_callers_error() {
     let mut line = Line::open();
     line.socket.join(NOW, "room:a", json!({})).expect("an accepted join");
     let payload = Payload::binary("bytes");
@@ -198,4 +199,114 @@ fn what_it_refuses_is_the_callers_error_at_once() {
     let error = error.expect_err("no binary in here");
     assert_eq!(error.kind, PushErrorKind::Encode(EncodeError::NoBinary));
     assert_eq!(error.payload, payload, "handed back");
+}
+
+/// JSON text behind a header of its own: `topic event join_ref ref` and a line break. What it reads
+/// are slices of the frame, and what it writes stands around the payload.
+#[derive(Debug)]
+struct Headed;
+
+/// A frame of [`Headed`].
+fn headed(front: &str, payload: &str) -> Frame {
+    Frame::from(format!("{front}\n{payload};"))
+}
+
+impl Codec for Headed {
+    fn vsn(&self) -> &str {
+        "headed-1"
+    }
+
+    fn decode(&self, frame: &Frame) -> Result<Incoming, DecodeError> {
+        let Frame::Text(bytes) = frame else { panic!("text alone is sent here") };
+        let wrong = |message: &str| {
+            let problem = DecodeProblem::Other { message: message.to_owned() };
+            DecodeError::new(problem, 0, bytes)
+        };
+        let end = bytes.iter().position(|byte| *byte == b'\n').ok_or_else(|| wrong("one line"))?;
+        let head = core::str::from_utf8(&bytes[..end]).map_err(|_| wrong("no UTF-8"))?;
+        let [topic, name, join_ref, msg_ref] = head.split(' ').collect::<Vec<_>>()[..] else {
+            return Err(wrong("another number of fields"));
+        };
+        let wire_ref = |text: &str| match text {
+            "-" => WireRef::Null,
+            text => WireRef::parse(text.as_bytes()),
+        };
+        let payload = Payload::received_json(bytes.slice(end + 1..bytes.len() - 1));
+        let body = match name {
+            "ok" => Body::Reply { status: name.into(), response: payload },
+            _ => Body::Event { event: name.into(), payload },
+        };
+        let (join_ref, msg_ref) = (wire_ref(join_ref), wire_ref(msg_ref));
+        Ok(Incoming { join_ref, msg_ref, topic: topic.into(), body })
+    }
+
+    fn encode(&self, message: Outgoing<'_>) -> Result<Frame, EncodeError> {
+        let Outgoing { join_ref, msg_ref, topic, event, payload } = message;
+        let join_ref = join_ref.map_or_else(|| "-".to_owned(), |join_ref| join_ref.to_string());
+        let front = format!("{topic} {event} {join_ref} {msg_ref}\n");
+        let write = |room: &mut [u8]| room.copy_from_slice(front.as_bytes());
+        Ok(Frame::Text(payload.enclose(front.len(), write, b';')))
+    }
+
+    fn max_envelope_len(&self, topic: &str, event: &str) -> usize {
+        topic.len() + event.len() + 2 * 20 + 5
+    }
+}
+
+/// A payload is a slice of the frame that was received, and the frame that is sent is the buffer that
+/// the payload was serialised into: neither copied nor parsed.
+#[test]
+fn json_codec_copies_and_parses_nothing() {
+    let text = r#"{"body":"hi"}"#;
+    let frame = headed("room:a news - -", text);
+    let decoded = Headed.decode(&frame).expect("a message");
+    let Body::Event { payload, .. } = decoded.body else { panic!("an event") };
+    assert_eq!(payload.get(), Ok(text));
+    let at = frame.as_bytes().len() - 1 - text.len();
+    assert_eq!(payload.as_bytes().as_ptr(), frame.as_bytes()[at..].as_ptr());
+
+    let payload = Payload::json(&json!({"body": "hi"})).expect("JSON");
+    let (at, msg_ref) = (payload.as_bytes().as_ptr(), Ref::from_u64(2));
+    let message = Outgoing { join_ref: None, msg_ref, topic: "room:a", event: "say", payload };
+    let written = Headed.encode(message).expect("a frame");
+    assert_eq!(written, headed("room:a say - 2", text));
+    assert_eq!(written.as_bytes()["room:a say - 2\n".len()..].as_ptr(), at);
+}
+
+/// What stands in a frame as a payload may be anything. Its reader gets the error; a strict
+/// configuration reports the frame.
+#[test]
+fn invalid_received_json_is_the_readers_error() {
+    for strict in [false, true] {
+        let config = config().strict_payloads(strict).codec(Arc::new(Headed));
+        let mut socket = Socket::new(config.expect("no vsn in the address"), 1, NOW);
+        socket.connect(NOW);
+        socket.join(NOW, "room:a", json!({})).expect("an accepted join");
+        let mut signals = drained(&mut socket);
+        let id = socket.connection_id().expect("a dial");
+        socket.handle_opened(NOW, id, Opened::default());
+        signals.extend(drained(&mut socket));
+        socket.handle_frame(NOW, id, headed("room:a ok 1 1", "{}"));
+        socket.handle_frame(NOW, id, headed("room:a news - -", "{\"body\":"));
+        signals.extend(drained(&mut socket));
+        assert_eq!(socket.channel_status("room:a"), ChannelStatus::Joined);
+        match (strict, signals.last()) {
+            (false, Some(Signal::Message { payload, .. })) => {
+                assert_eq!(payload.get(), Ok("{\"body\":"));
+                let read = payload.to_value();
+                assert!(matches!(read, Err(PayloadError::Unreadable { .. })), "{read:?}");
+            }
+            (true, Some(Signal::ProtocolError { .. })) => {}
+            (_, other) => panic!("{other:?}"),
+        }
+    }
+}
+
+fn drained(socket: &mut Socket) -> Vec<Signal> {
+    let actions = std::iter::from_fn(|| socket.poll_action(NOW));
+    let signal = |action| match action {
+        Action::Signal(signal) => Some(signal),
+        _ => None,
+    };
+    actions.filter_map(signal).collect()
 }
