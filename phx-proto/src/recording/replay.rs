@@ -425,8 +425,8 @@ impl Player {
                 socket.handle_opened(at, conn(id), opened);
                 None
             }
-            Input::Failed { conn: id, failure } => {
-                socket.handle_failed(at, conn(id), failure.failure());
+            Input::Failed { conn: id, cause } => {
+                socket.handle_failed(at, conn(id), cause.clone());
                 None
             }
             Input::Closed { conn: id, ended } => {
