@@ -699,6 +699,49 @@ fn garbage_is_reported_and_the_next_good_frame_still_works() {
     assert_eq!(hand.socket.stats().protocol_errors, 6);
 }
 
+type End = fn(&mut Hand);
+
+const FAILED: End = |hand| hand.failed(dial_failure());
+const PANICKED: End = |hand| hand.socket.handle_panicked(hand.now);
+const LEFT: End = |hand| hand.socket.disconnect(hand.now);
+
+/// Whatever ends an attempt that never opened.
+#[test]
+fn connect_failed_ends_an_attempt() {
+    let replaced: End = |hand| hand.socket.connect_now(hand.now).expect("it is connecting");
+    let late: End = |hand| hand.advance(secs(10));
+    for (number, end) in [FAILED, Hand::lost, PANICKED, LEFT, replaced, late].iter().enumerate() {
+        let mut hand = Hand::new(config());
+        hand.connect();
+        let attempt = hand.dialled.expect("a dial");
+        hand.forget();
+        end(&mut hand);
+        hand.drain();
+        let first = &hand.signals[0];
+        let failed = matches!(first, Signal::ConnectFailed { id, .. } if *id == attempt);
+        assert!(failed, "{number}: {:?}", hand.signals);
+    }
+}
+
+/// Whatever ends a connection that was open.
+#[test]
+fn disconnected_ends_an_open_connection() {
+    let closed: End = |hand| {
+        hand.socket.disconnect(hand.now);
+        hand.close_frame(1000);
+    };
+    for (number, end) in [FAILED, Hand::lost, PANICKED, closed].iter().enumerate() {
+        let mut hand = Hand::open(config());
+        let open = hand.dialled.expect("a dial");
+        hand.forget();
+        end(&mut hand);
+        hand.drain();
+        let first = &hand.signals[0];
+        let lost = matches!(first, Signal::Disconnected { id, .. } if *id == open);
+        assert!(lost, "{number}: {:?}", hand.signals);
+    }
+}
+
 /// User pain 61.
 #[test]
 fn disconnected_says_what_follows() {
