@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use phx_proto::driver::{Received, Runtime, Timer, Transport, WriteFailed, connect};
 use phx_proto::testing::{HttpRequest, Output, PeerId, Server, ServerConfig};
-use phx_proto::{Config, ConnectRequest, Ended, Failure, Frame, Opened, Time};
+use phx_proto::{Cause, Config, ConnectRequest, Ended, Frame, Opened, Time};
 use serde_json::json;
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -67,13 +67,13 @@ impl Runtime for Own {
         &self,
         request: ConnectRequest,
         _: &Config,
-    ) -> impl Future<Output = Result<(Wire, Opened), Failure>> + Send + 'static {
+    ) -> impl Future<Output = Result<(Wire, Opened), Cause>> + Send + 'static {
         let runtime = self.clone();
         async move {
             let request = HttpRequest { path: request.uri.target(), ..HttpRequest::default() };
             let now = runtime.now();
             let accepted = runtime.server.lock().unwrap().connect(now, &request);
-            let refused = |refusal: phx_proto::testing::HttpRefusal| Failure::Dial {
+            let refused = |refusal: phx_proto::testing::HttpRefusal| Cause::Dial {
                 kind: phx_proto::DialKind::Other,
                 message: format!("HTTP {}", refusal.status),
             };

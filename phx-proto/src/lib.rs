@@ -137,14 +137,14 @@ pub use crate::config::{
 pub use crate::event::action::{Action, ConnectRequest};
 pub use crate::event::applied::{Applied, Released, Supplied};
 pub use crate::event::cause::{
-    Cause, CauseKind, ChannelEnd, DialKind, Interruption, LeaveOutcome, NextStep, NotSentCause,
-    PushOutcome, Rejection, RejectionKind, RejoinCause, Reply, TlsKind, UnknownCause,
+    Cause, ChannelEnd, DialKind, Interruption, LeaveOutcome, NextStep, NotSentCause, PushOutcome,
+    Rejection, RejectionKind, RejoinCause, Reply, TlsKind, UnknownCause,
 };
 pub use crate::event::error::{
     CredentialsError, JoinError, NotOpen, NotRetrying, NotWanted, PushError, PushErrorKind,
     QueueBound,
 };
-pub use crate::event::input::{Ended, Failure, Input, Opened, Progress, PushOptions};
+pub use crate::event::input::{Ended, Input, Opened, Progress, PushOptions};
 pub use crate::event::refusal::{Refusal, SocksRefusal};
 pub use crate::event::signal::{Signal, Warning};
 pub use crate::event::sizes::Sizes;

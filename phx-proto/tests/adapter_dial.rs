@@ -10,9 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
 use phx_proto::adapter::{ByteStream, Net, Resolver, dial};
-use phx_proto::{
-    Cause, Config, DialKind, Failure, Proxy, Refusal, Socket, SocksRefusal, Time, Uri,
-};
+use phx_proto::{Cause, Config, DialKind, Proxy, Refusal, Socket, SocksRefusal, Time, Uri};
 
 /// What an address does when it is connected to.
 #[derive(Clone, Copy)]
@@ -150,7 +148,7 @@ fn resolver() -> Resolver {
     })
 }
 
-fn dial_once(uri: &str) -> Option<Result<(), Failure>> {
+fn dial_once(uri: &str) -> Option<Result<(), Cause>> {
     let config = Config::insecure(uri).unwrap();
     let request = Socket::new(config.clone(), 1, Time::default())
         .connect_request()
@@ -170,9 +168,9 @@ fn log(entries: &[(u64, &str)]) -> Vec<(u64, String)> {
     entries.iter().map(|(at, text)| (*at, (*text).to_owned())).collect()
 }
 
-fn message(dialled: Option<Result<(), Failure>>) -> String {
+fn message(dialled: Option<Result<(), Cause>>) -> String {
     match dialled {
-        Some(Err(Failure::Dial { message, .. })) => message,
+        Some(Err(Cause::Dial { message, .. })) => message,
         other => panic!("expected a failure to dial, got {other:?}"),
     }
 }
@@ -244,7 +242,7 @@ fn kind(addresses: &[(&str, Manner)]) -> (DialKind, String) {
     let parsed = addresses.iter().map(|(address, manner)| (address.parse().unwrap(), *manner));
     world(|world| world.addresses = parsed.collect());
     match dial_once("ws://backend/") {
-        Some(Err(Failure::Dial { kind, message })) => (kind, message),
+        Some(Err(Cause::Dial { kind, message })) => (kind, message),
         other => panic!("expected a failure to dial, got {other:?}"),
     }
 }
@@ -285,7 +283,7 @@ fn unreachable_family_does_not_hide_a_refused_port() {
 
 #[test]
 fn wss_without_tls_is_refused_before_anything_is_looked_up() {
-    let Some(Err(Failure::Unsupported { message })) = dial_once("wss://backend/") else {
+    let Some(Err(Cause::Unsupported { message })) = dial_once("wss://backend/") else {
         panic!("it is refused");
     };
     assert!(message.contains("feature `tls`"), "{message}");
@@ -300,7 +298,7 @@ fn a_refusals_body_that_trickles_in_is_waited_for_for_a_second_in_all() {
         world.addresses = vec![("10.0.0.1:80".parse().unwrap(), Connects { after: 0 })];
         world.script = core::iter::once((5_000, head)).chain(trickle).collect();
     });
-    let Some(Err(Failure::Refused(refusal))) = dial_once("ws://backend/") else {
+    let Some(Err(Cause::Refused(refusal))) = dial_once("ws://backend/") else {
         panic!("it is refused");
     };
     assert_eq!((refusal.status(), &*refusal.body_text()), (503, "xxx"));
@@ -308,7 +306,7 @@ fn a_refusals_body_that_trickles_in_is_waited_for_for_a_second_in_all() {
 }
 
 /// Dials with this configuration; what was tried, and what became of it.
-fn dialled(config: &Config) -> (Vec<String>, Option<Result<(), Failure>>) {
+fn dialled(config: &Config) -> (Vec<String>, Option<Result<(), Cause>>) {
     let request = Socket::new(config.clone(), 1, Time::default()).connect_request().unwrap();
     let outcome =
         run(dial::<FakeNet>(&request, config, &resolver())).map(|dialled| dialled.map(drop));
@@ -349,7 +347,7 @@ fn clear_text_goes_through_no_proxy_of_another_machine() {
     let config = Config::new("ws://localhost/").unwrap();
     let (tried, outcome) = dialled(&config.clone().proxy(through("proxy.internal")));
     assert_eq!(tried, [""; 0]);
-    let Some(Err(Failure::Unsupported { message })) = outcome else { panic!("{outcome:?}") };
+    let Some(Err(Cause::Unsupported { message })) = outcome else { panic!("{outcome:?}") };
     assert!(message.starts_with("ws:// to proxy.internal would send"), "{message}");
 
     let (tried, _) = dialled(&config.proxy(through("localhost:1")));
@@ -372,7 +370,7 @@ fn connect_to_is_dialled_in_place_of_the_host() {
     request.uri = Uri::parse("ws://backend/").unwrap();
     let outcome =
         run(dial::<FakeNet>(&request, &near, &resolver())).map(|dialled| dialled.map(drop));
-    let Some(Err(Failure::Unsupported { message })) = outcome else { panic!("{outcome:?}") };
+    let Some(Err(Cause::Unsupported { message })) = outcome else { panic!("{outcome:?}") };
     assert!(message.starts_with("ALL_PROXY cannot be used"), "{message}");
 }
 

@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use common::{Hand, config, secs};
 use phx_proto::{
-    Action, Backoff, Cause, CloseRule, Config, DelayRange, Failure, NotSentCause, PushErrorKind,
+    Action, Backoff, Cause, CloseRule, Config, DelayRange, NotSentCause, PushErrorKind,
     PushOptions, PushOutcome, Refusal, Signal, Status, Time,
 };
 use serde_json::json;
 
-fn refused(status: u16, retry_after: &str) -> Failure {
+fn refused(status: u16, retry_after: &str) -> Cause {
     let headers = vec![("retry-after".to_owned(), retry_after.to_owned())];
-    Failure::Refused(Refusal::new(status, headers, ""))
+    Cause::Refused(Refusal::new(status, headers, ""))
 }
 
-fn dial() -> Failure {
-    Failure::Dial { kind: phx_proto::DialKind::Refused, message: "nobody listens".into() }
+fn dial() -> Cause {
+    Cause::Dial { kind: phx_proto::DialKind::Refused, message: "nobody listens".into() }
 }
 
 /// Handles what is due now, with no time passing.

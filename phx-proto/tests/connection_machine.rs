@@ -7,17 +7,16 @@ use std::time::Duration;
 use common::{Hand, check, config, ms, secs};
 use phx_proto::{
     Action, Backoff, Cause, ChannelEnd, ChannelStatus, CloseRule, Credentials, DelayRange, Ended,
-    Failure, NextStep, NotRetrying, Opened, Refusal, Signal, Status, StatusRule, TimerKind,
-    Warning,
+    NextStep, NotRetrying, Opened, Refusal, Signal, Status, StatusRule, TimerKind, Warning,
 };
 
-fn dial_failure() -> Failure {
-    Failure::Dial { kind: phx_proto::DialKind::Refused, message: "refused".into() }
+fn dial_failure() -> Cause {
+    Cause::Dial { kind: phx_proto::DialKind::Refused, message: "refused".into() }
 }
 
-fn refused(status: u16, headers: &[(&str, &str)]) -> Failure {
+fn refused(status: u16, headers: &[(&str, &str)]) -> Cause {
     let headers = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-    Failure::Refused(Refusal::new(status, headers, ""))
+    Cause::Refused(Refusal::new(status, headers, ""))
 }
 
 /// User pain 31.
@@ -315,7 +314,7 @@ fn the_status_table_can_be_changed() {
 
 #[test]
 fn a_404_says_that_the_path_usually_ends_in_websocket() {
-    let Failure::Refused(refusal) = refused(404, &[]) else { unreachable!("built above") };
+    let Cause::Refused(refusal) = refused(404, &[]) else { unreachable!("built above") };
     assert!(Cause::Refused(refusal).to_string().contains("/websocket"));
 }
 
@@ -343,10 +342,10 @@ fn retry_after_is_obeyed_in_both_forms_and_up_to_a_maximum() {
 fn a_provider_error_backs_off_and_its_giving_up_is_final() {
     let mut hand = Hand::new(config().credentials_refreshed(true));
     hand.connect();
-    hand.failed(Failure::Credentials { message: "vault is sealed".into() });
+    hand.failed(Cause::CredentialsFailed { message: "vault is sealed".into() });
     check(hand.reconnect_after().0, 10, 10, "a provider error");
     hand.until_dial();
-    hand.failed(Failure::CredentialsGaveUp { reason: "signed out".into() });
+    hand.failed(Cause::CredentialsGaveUp { reason: "signed out".into() });
     assert!(matches!(hand.socket.status(), Status::GaveUp { .. }));
 }
 
@@ -669,12 +668,12 @@ fn refusal_is_shared_by_every_channel() {
     hand.connect();
     let refusal = Refusal::new(403, vec![("x-why".to_owned(), "full".to_owned())], "");
     let headers = refusal.headers().as_ptr();
-    hand.failed(Failure::Refused(refusal));
+    hand.failed(Cause::Refused(refusal));
     let mut ended = 0;
     for signal in &hand.signals {
         let cause = match signal {
             Signal::ChannelClosed { cause: ChannelEnd::GaveUp(cause), .. } => cause,
-            Signal::GaveUp { cause } | Signal::Disconnected { cause, .. } => cause,
+            Signal::GaveUp { cause } | Signal::ConnectFailed { cause, .. } => cause,
             _ => continue,
         };
         let Cause::Refused(refusal) = cause else { panic!("{cause}") };
@@ -698,6 +697,49 @@ fn garbage_is_reported_and_the_next_good_frame_still_works() {
     hand.receive(&serde_json::json!([null, null, "room:a", "tick", {}]));
     assert!(matches!(hand.take_signals().as_slice(), [Signal::Message { .. }]));
     assert_eq!(hand.socket.stats().protocol_errors, 6);
+}
+
+type End = fn(&mut Hand);
+
+const FAILED: End = |hand| hand.failed(dial_failure());
+const PANICKED: End = |hand| hand.socket.handle_panicked(hand.now);
+const LEFT: End = |hand| hand.socket.disconnect(hand.now);
+
+/// Whatever ends an attempt that never opened.
+#[test]
+fn connect_failed_ends_an_attempt() {
+    let replaced: End = |hand| hand.socket.connect_now(hand.now).expect("it is connecting");
+    let late: End = |hand| hand.advance(secs(10));
+    for (number, end) in [FAILED, Hand::lost, PANICKED, LEFT, replaced, late].iter().enumerate() {
+        let mut hand = Hand::new(config());
+        hand.connect();
+        let attempt = hand.dialled.expect("a dial");
+        hand.forget();
+        end(&mut hand);
+        hand.drain();
+        let first = &hand.signals[0];
+        let failed = matches!(first, Signal::ConnectFailed { id, .. } if *id == attempt);
+        assert!(failed, "{number}: {:?}", hand.signals);
+    }
+}
+
+/// Whatever ends a connection that was open.
+#[test]
+fn disconnected_ends_an_open_connection() {
+    let closed: End = |hand| {
+        hand.socket.disconnect(hand.now);
+        hand.close_frame(1000);
+    };
+    for (number, end) in [FAILED, Hand::lost, PANICKED, closed].iter().enumerate() {
+        let mut hand = Hand::open(config());
+        let open = hand.dialled.expect("a dial");
+        hand.forget();
+        end(&mut hand);
+        hand.drain();
+        let first = &hand.signals[0];
+        let lost = matches!(first, Signal::Disconnected { id, .. } if *id == open);
+        assert!(lost, "{number}: {:?}", hand.signals);
+    }
 }
 
 /// User pain 61.

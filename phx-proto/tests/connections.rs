@@ -309,7 +309,7 @@ fn reconnect_false_means_no_retry() {
     socket.connect(Time::ZERO);
     let id = socket.connection_id().expect("an attempt");
     let failure =
-        phx_proto::Failure::Dial { kind: phx_proto::DialKind::Refused, message: "refused".into() };
+        phx_proto::Cause::Dial { kind: phx_proto::DialKind::Refused, message: "refused".into() };
     socket.handle_failed(Time::ZERO, id, failure);
     assert!(matches!(socket.status(), phx_proto::Status::GaveUp { .. }));
 }

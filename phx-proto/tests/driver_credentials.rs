@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use memory::Bench;
 use phx_proto::driver::{ConnectAttempt, CredentialsFailed, Provided, Setup};
-use phx_proto::{Cause, Config, Credentials, Failure, Refusal, Status, Uri};
+use phx_proto::{Cause, Config, Credentials, Refusal, Status, Uri};
 
 /// Longer than any delay of the schedules in here.
 const LONG: Duration = Duration::from_secs(20);
@@ -38,8 +38,8 @@ fn queries(bench: &Bench) -> Vec<String> {
     world.requests.iter().map(|request| request.uri.target()).collect()
 }
 
-fn refused(status: u16) -> Failure {
-    Failure::Refused(Refusal::new(status, Vec::new(), ""))
+fn refused(status: u16) -> Cause {
+    Cause::Refused(Refusal::new(status, Vec::new(), ""))
 }
 
 /// User pain 11: asked per attempt.
@@ -95,7 +95,7 @@ fn unchanged_is_final_right_after_a_refusal_and_goes_on_otherwise() {
         (refused(401), true),
         (refused(403), true),
         (refused(503), false),
-        (Failure::Dial { kind: phx_proto::DialKind::Refused, message: "no route".into() }, false),
+        (Cause::Dial { kind: phx_proto::DialKind::Refused, message: "no route".into() }, false),
     ] {
         let mut bench = Bench::new(|config| setup(config, |_| Ok(Provided::Unchanged)).0);
         assert_eq!(bench.client.status(), Status::Open, "unchanged at first means the configured");

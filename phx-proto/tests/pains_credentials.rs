@@ -16,7 +16,7 @@ use phx_proto::driver::{ClientEvent, Provided, Setup};
 use phx_proto::wire::{Codec, V1, V2};
 use phx_proto::{
     Backoff, Cause, ChannelEnd, ChannelStatus, Config, ConfigError, Credentials, CredentialsError,
-    Ended, Failure, JoinParams, NextStep, Payload, Refusal, Signal, Status, Uri,
+    Ended, JoinParams, NextStep, Payload, Refusal, Signal, Status, Uri,
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -98,7 +98,7 @@ fn the_provider_is_asked_after_a_timer_a_wake_and_connect_now_alike() {
         // A stable connection is lost; the first retry is soon, and fails.
         bench.advance(secs(11));
         let failure =
-            Failure::Dial { kind: phx_proto::DialKind::Refused, message: "no route".into() };
+            Cause::Dial { kind: phx_proto::DialKind::Refused, message: "no route".into() };
         bench.memory.world().failures.push_back(failure);
         bench.cut();
         bench.advance(secs(2));
@@ -115,8 +115,8 @@ fn the_provider_is_asked_after_a_timer_a_wake_and_connect_now_alike() {
 #[test]
 fn a_refused_token_and_a_network_that_is_down_look_different() {
     let causes = [
-        Failure::Refused(Refusal::new(403, Vec::new(), "")),
-        Failure::Dial { kind: phx_proto::DialKind::Refused, message: "no route".into() },
+        Cause::Refused(Refusal::new(403, Vec::new(), "")),
+        Cause::Dial { kind: phx_proto::DialKind::Refused, message: "no route".into() },
     ]
     .map(|failure| {
         let mut hand = Hand::new(config());
@@ -126,7 +126,7 @@ fn a_refused_token_and_a_network_that_is_down_look_different() {
     });
     assert!(matches!(&causes[0], Cause::Refused(refusal) if refusal.status() == 403));
     assert!(matches!(&causes[1], Cause::Dial { .. }));
-    assert_ne!(causes[0].kind(), causes[1].kind());
+    assert_ne!(causes[0].name(), causes[1].name());
 }
 
 /// User pain 17: what a status means is a table, and the server's own code is in the body.
@@ -136,7 +136,7 @@ fn the_body_of_a_refusal_is_there_to_be_read() {
     let headers = vec![("content-type".to_owned(), "application/problem+json".to_owned())];
     let mut hand = Hand::new(config());
     hand.connect();
-    hand.failed(Failure::Refused(Refusal::new(403, headers, body)));
+    hand.failed(Cause::Refused(Refusal::new(403, headers, body)));
     let Cause::Refused(refusal) = hand.reconnect_after().1 else { panic!("refused") };
     let problem: serde_json::Value = serde_json::from_slice(refusal.body()).expect("JSON");
     assert_eq!(problem["code"], "token_expired");

@@ -10,20 +10,20 @@ use core::pin::pin;
 use common::{Hand, config, ms, secs};
 use memory::{Bench, poll, ready};
 use phx_proto::{
-    Action, Backoff, Cause, ChannelStatus, CloseRule, DelayRange, Ended, Failure, Frame,
-    LeaveOutcome, NextStep, NotRetrying, NotSentCause, Opened, PushOptions, PushOutcome, Refusal,
-    Signal, Socket, Status, Time,
+    Action, Backoff, Cause, ChannelStatus, CloseRule, DelayRange, Ended, Frame, LeaveOutcome,
+    NextStep, NotRetrying, NotSentCause, Opened, PushOptions, PushOutcome, Refusal, Signal, Socket,
+    Status, Time,
 };
 use proptest::prelude::*;
 use serde_json::json;
 
-fn refused(status: u16, headers: &[(&str, &str)]) -> Failure {
+fn refused(status: u16, headers: &[(&str, &str)]) -> Cause {
     let headers = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-    Failure::Refused(Refusal::new(status, headers, ""))
+    Cause::Refused(Refusal::new(status, headers, ""))
 }
 
-fn dial_failure() -> Failure {
-    Failure::Dial { kind: phx_proto::DialKind::Refused, message: "refused".into() }
+fn dial_failure() -> Cause {
+    Cause::Dial { kind: phx_proto::DialKind::Refused, message: "refused".into() }
 }
 
 /// User pain 1: "joined" belongs to a connection; no channel outlives it, whoever ended it.

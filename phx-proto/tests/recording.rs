@@ -18,7 +18,7 @@ use phx_proto::driver::Setup;
 use phx_proto::recording::{RecordedSocket, Recorder, Recording, RecordingError};
 use phx_proto::wire::{Codec, DecodeError, EncodeError, Incoming, Outgoing, V1, V2};
 use phx_proto::{
-    Action, Config, ConnectionId, Credentials, Ended, Failure, Frame, JoinParams, Opened, Options,
+    Action, Cause, Config, ConnectionId, Credentials, Ended, Frame, JoinParams, Opened, Options,
     Payload, PushOptions, Refusal, Time,
 };
 use proptest::prelude::*;
@@ -92,14 +92,14 @@ fn eventful(recorder: &Recorder, config: Config) {
         ("Set-Cookie".to_owned(), SECRET.to_owned()),
     ];
     let refusal = Refusal::new(503, headers, SECRET);
-    socket.handle_failed(ms(5), id, Failure::Refused(refusal));
+    socket.handle_failed(ms(5), id, Cause::Refused(refusal));
     drain(&mut socket, ms(5));
     let due = socket.poll_timeout().unwrap().at;
     socket.handle_timeout(due);
     let id = drain(&mut socket, due).unwrap();
     // An HTTP client says where it asked, with the query.
     let message = format!("GET https://auth.example.com/?key={SECRET}: timed out");
-    socket.handle_failed(due, id, Failure::Credentials { message });
+    socket.handle_failed(due, id, Cause::CredentialsFailed { message });
     drain(&mut socket, due);
     socket
         .set_credentials(due, Credentials::new().param("token", SECRET).auth_token(SECRET))
@@ -173,7 +173,7 @@ fn a_replay_does_what_was_recorded() {
     for line in [
         "t=0ms client#1 join room:lobby",
         "client#1 = refused: \"room:lobby\" is already wanted with other parameters",
-        "client#1 failed (refused: 503)",
+        "client#1 failed (refused 503)",
         "client#1 Joined room:lobby",
         "client#1 push room:lobby secret <25 bytes>",
         "client#1 Message room:lobby news",

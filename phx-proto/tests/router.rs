@@ -43,6 +43,11 @@ fn table() -> Vec<(Signal, Option<&'static str>, Option<&'static str>)> {
         (Signal::Connecting { id, attempt: 2 }, Some("phoenix.connection.connecting"), state),
         (Signal::Connected { id }, Some("phoenix.connection.connected"), state),
         (
+            Signal::ConnectFailed { id, cause: lost(), next },
+            Some("phoenix.connection.connect_failed"),
+            state,
+        ),
+        (
             Signal::Disconnected { id, cause: lost(), next },
             Some("phoenix.connection.disconnected"),
             state,
@@ -121,6 +126,37 @@ fn every_signal_has_its_type_in_both_schemes_or_is_not_routed() {
             assert!(!serde_json::to_string(&event).unwrap().contains("s3cret"));
         }
     }
+}
+
+/// The types that the documentation of the router lists are those that signals have.
+#[test]
+#[cfg(feature = "testing")]
+fn documentation_lists_every_type() {
+    let text = include_str!("../src/service/router/mod.rs");
+    let rows = text.lines().filter_map(|line| line.strip_prefix("//! | "));
+    let mut listed = BTreeSet::new();
+    for types in rows.filter_map(|row| row.split(" | ").nth(1)) {
+        let mut whole = "";
+        for kind in types.split('`').skip(1).step_by(2) {
+            if let Some(last) = kind.strip_prefix('.') {
+                let (of, _) = whole.rsplit_once('.').expect("a type before it");
+                listed.insert(format!("{of}.{last}"));
+            } else {
+                whole = kind;
+                listed.insert(kind.to_owned());
+            }
+        }
+    }
+    let router = Router::new();
+    let mut all = BTreeSet::from([
+        "phoenix.<connection>.<topic>.<event>".to_owned(),
+        router.route_lagged("a", &BTreeMap::new(), 1, "i", AT).unwrap().event.kind,
+    ]);
+    all.extend(PushOutcome::NAMES.iter().map(|name| format!("phoenix.push.{name}")));
+    let signals = Signal::examples();
+    let signals = signals.iter().filter(|signal| signal.name() != "message");
+    all.extend(signals.filter_map(|signal| route(&router, signal)).map(|it| it.event.kind));
+    assert_eq!(listed, all);
 }
 
 #[test]

@@ -5,9 +5,9 @@ mod common;
 
 use common::{Hand, config, config_v1, ms, secs};
 use phx_proto::{
-    Cause, ChannelEnd, ChannelStatus, Config, Failure, Interruption, JoinParams, LeaveOutcome,
-    Opened, Payload, PushErrorKind, PushOptions, PushOutcome, Refusal, RejectionKind, Signal,
-    Status, Warning, wire::EncodeError,
+    Cause, ChannelEnd, ChannelStatus, Config, Interruption, JoinParams, LeaveOutcome, Opened,
+    Payload, PushErrorKind, PushOptions, PushOutcome, Refusal, RejectionKind, Signal, Status,
+    Warning, wire::EncodeError,
 };
 use serde_json::{Value, json};
 
@@ -286,7 +286,7 @@ fn a_refused_connect_is_kept_with_its_status_headers_and_body() {
     {
         let mut hand = Hand::new(config());
         hand.connect();
-        hand.failed(Failure::Refused(Refusal::new(status, headers.clone(), body)));
+        hand.failed(Cause::Refused(Refusal::new(status, headers.clone(), body)));
         let (delay, Cause::Refused(refusal)) = hand.reconnect_after() else {
             panic!("{:?}", hand.actions)
         };

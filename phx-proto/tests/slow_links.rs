@@ -11,7 +11,7 @@ use std::time::Duration;
 use common::{Hand, config, ms, secs};
 use phx_proto::testing::{ClientId, Direction, World};
 use phx_proto::{
-    Cause, Config, DialKind, Failure, Payload, Progress, PushOptions, PushOutcome, Signal, Status,
+    Cause, Config, DialKind, Payload, Progress, PushOptions, PushOutcome, Signal, Status,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -37,8 +37,8 @@ fn joined(config: Config, down: u64, up: u64) -> (World, ClientId) {
     (world, client)
 }
 
-fn dial_failure() -> Failure {
-    Failure::Dial { kind: DialKind::Unreachable, message: "no way".to_owned() }
+fn dial_failure() -> Cause {
+    Cause::Dial { kind: DialKind::Unreachable, message: "no way".to_owned() }
 }
 
 fn big(bytes: usize) -> Value {
@@ -61,10 +61,12 @@ fn replies(world: &World, client: ClientId) -> usize {
     world.signals(client).filter(|(_, s)| replied(s)).count()
 }
 
-/// Why the connection ended, each time.
+/// Why the connection or an attempt at it ended, each time.
 fn causes(world: &World, client: ClientId) -> Vec<Cause> {
     let cause = |(_, signal): (_, &Signal)| match signal {
-        Signal::Disconnected { cause, .. } => Some(cause.clone()),
+        Signal::ConnectFailed { cause, .. } | Signal::Disconnected { cause, .. } => {
+            Some(cause.clone())
+        }
         _ => None,
     };
     world.signals(client).filter_map(cause).collect()

@@ -14,7 +14,7 @@ use std::time::Duration;
 use common::{config, config_v1, ms, secs};
 use phx_proto::testing::{HttpRefusal, HttpRequest, Output, PeerId, Server, ServerConfig, Version};
 use phx_proto::{
-    Action, ChannelEnd, ChannelStatus, Config, ConnectionId, Ended, Failure, Frame, Opened, PushId,
+    Action, Cause, ChannelEnd, ChannelStatus, Config, ConnectionId, Ended, Frame, Opened, PushId,
     PushOptions, Refusal, Signal, Sizes, Socket, Status, Time, Topic,
 };
 use serde_json::{Value, json};
@@ -294,7 +294,7 @@ impl World {
             Dialling::Hangs => {}
             Dialling::Fails => {
                 let failure =
-                    Failure::Dial { kind: phx_proto::DialKind::Refused, message: "refused".into() };
+                    Cause::Dial { kind: phx_proto::DialKind::Refused, message: "refused".into() };
                 self.socket.handle_failed(self.now, id, failure);
             }
             Dialling::Answered => {
@@ -322,7 +322,7 @@ impl World {
                     }
                     Err(refusal) => {
                         let refusal = Refusal::new(refusal.status, refusal.headers, refusal.body);
-                        self.socket.handle_failed(self.now, id, Failure::Refused(refusal));
+                        self.socket.handle_failed(self.now, id, Cause::Refused(refusal));
                     }
                 }
             }

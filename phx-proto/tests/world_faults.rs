@@ -48,10 +48,12 @@ fn dials(world: &World) -> Vec<Time> {
     world.events().iter().filter(is_dial).map(|event| event.at).collect()
 }
 
-/// Why the connection ended, each time.
+/// Why the connection or an attempt at it ended, each time.
 fn causes(world: &World, client: ClientId) -> Vec<Cause> {
     let cause = |(_, signal): (_, &Signal)| match signal {
-        Signal::Disconnected { cause, .. } => Some(cause.clone()),
+        Signal::ConnectFailed { cause, .. } | Signal::Disconnected { cause, .. } => {
+            Some(cause.clone())
+        }
         _ => None,
     };
     world.signals(client).filter_map(cause).collect()

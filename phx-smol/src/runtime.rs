@@ -12,7 +12,7 @@ use std::time::{Instant, SystemTime};
 
 use phx_proto::adapter::{Resolver, WebSocket, dial, dial_over, random_u64};
 use phx_proto::driver::{Runtime, Timer};
-use phx_proto::{Config, ConnectRequest, Failure, Opened, Time, Uri};
+use phx_proto::{Cause, Config, ConnectRequest, Opened, Time, Uri};
 use smol::io::{AsyncRead, AsyncWrite};
 
 use crate::net::{Io, SmolNet, open};
@@ -136,7 +136,7 @@ impl Runtime for SmolRuntime {
         &self,
         request: ConnectRequest,
         config: &Config,
-    ) -> impl Future<Output = Result<(WebSocket, Opened), Failure>> + Send + 'static {
+    ) -> impl Future<Output = Result<(WebSocket, Opened), Cause>> + Send + 'static {
         let (config, resolver) = (config.clone(), self.resolver.clone());
         let stream = self.dialler.as_ref().map(|dialler| dialler(request.uri.clone()));
         async move {

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 
 use phx_proto::adapter::{Resolver, WebSocket, dial, dial_over, random_u64};
 use phx_proto::driver::{Runtime, Timer};
-use phx_proto::{Config, ConnectRequest, Failure, Opened, Time, Uri};
+use phx_proto::{Cause, Config, ConnectRequest, Opened, Time, Uri};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
@@ -138,7 +138,7 @@ impl Runtime for TokioRuntime {
         &self,
         request: ConnectRequest,
         config: &Config,
-    ) -> impl Future<Output = Result<(WebSocket, Opened), Failure>> + Send + 'static {
+    ) -> impl Future<Output = Result<(WebSocket, Opened), Cause>> + Send + 'static {
         let (config, resolver) = (config.clone(), self.resolver.clone());
         let stream = self.dialler.as_ref().map(|dialler| dialler(request.uri.clone()));
         // Outside of tokio's cooperative budget, as everything that the driver polls.

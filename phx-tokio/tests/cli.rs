@@ -435,7 +435,7 @@ fn an_attempt_that_fails_is_recorded_too() {
     assert_fails(&output, 4, "HTTP 503");
     server.join().unwrap();
     let trace = String::from_utf8(run(&["replay", file.path()]).stdout).unwrap();
-    assert!(trace.contains("failed (refused: 503)"), "{trace}");
+    assert!(trace.contains("failed (refused 503)"), "{trace}");
 }
 
 #[test]

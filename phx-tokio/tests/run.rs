@@ -36,7 +36,7 @@ fn run_keeps_each_connection_through_what_happens_to_the_others() {
     assert_eq!((&joined["sessionid"], &joined["source"]), (&json!("s1"), &json!("/phoenix/alpha")));
     let rejected = events.until("beta", "phoenix.channel.closed", Some("deny:b"));
     assert_eq!(rejected["data"]["response"], json!({"reason": "unauthorized"}));
-    let down = events.until("gamma", "phoenix.connection.disconnected", None);
+    let down = events.until("gamma", "phoenix.connection.connect_failed", None);
     assert_eq!(down["data"]["reason"], "dial_refused");
 
     // The server of the third one comes up.

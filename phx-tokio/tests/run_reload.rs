@@ -91,7 +91,7 @@ fn a_secret_that_differs_is_a_change_and_the_next_upgrade_presents_it() {
     };
     let file = File::new("secret", &connection("wr0ng"));
     let mut events = Events::of(Process::start(phx(&["run", file.path()])));
-    let refused = events.until("a", "phoenix.connection.disconnected", None);
+    let refused = events.until("a", "phoenix.connection.connect_failed", None);
     assert_eq!(refused["data"]["reason"], "refused");
     file.write(&connection("right"));
     signal(&events.process.child, "-HUP");

@@ -182,7 +182,7 @@ impl Seer {
         let (headers, body) = (answer.headers.clone(), answer.body.clone());
         let ending = Ending::Refused(answer.status, headers, body);
         self.line = Line::Down;
-        self.tell(Told::Lost(ending.clone(), delay));
+        self.tell(Told::Failed(ending.clone(), delay));
         self.tell(Told::ReconnectAfter(ending, delay));
         Ok(())
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use phx_proto::wire::{Frame, V1};
 use phx_proto::{
-    Action, Backoff, ChannelStatus, Config, ConnectionId, Ended, Failure, Opened, Payload, PushId,
+    Action, Backoff, Cause, ChannelStatus, Config, ConnectionId, Ended, Opened, Payload, PushId,
     PushOptions, Refusal, Secret, Socket, Stats, Status, Time, TimerKind,
 };
 use serde_json::Value;
@@ -119,7 +119,7 @@ impl Client {
             Some(answer) => {
                 let (headers, body) = (answer.headers.clone(), answer.body.clone());
                 let refusal = Refusal::new(answer.status, headers, body);
-                self.socket.handle_failed(self.now, id, Failure::Refused(refusal));
+                self.socket.handle_failed(self.now, id, Cause::Refused(refusal));
             }
         }
         self.drain();

@@ -21,10 +21,12 @@ pub enum Told {
     Connected,
     /// The server did not look at the `auth_token`.
     AuthTokenNotAcknowledged,
-    /// A connection or an attempt ended for good, by our own doing.
+    /// A connection ended for good, by our own doing.
     Disconnected,
-    /// A connection or an attempt ended, and another follows.
+    /// A connection ended, and an attempt follows.
     Lost(Ending, Delay),
+    /// An attempt failed, and another follows.
+    Failed(Ending, Delay),
     /// The fact for observers beside it.
     ReconnectAfter(Ending, Delay),
     /// The transport is to send a close frame.
@@ -133,6 +135,7 @@ impl Told {
     pub fn allows(&self, actual: &Self) -> bool {
         match (self, actual) {
             (Self::Lost(ending, delay), Self::Lost(actual, chosen))
+            | (Self::Failed(ending, delay), Self::Failed(actual, chosen))
             | (Self::ReconnectAfter(ending, delay), Self::ReconnectAfter(actual, chosen)) => {
                 ending == actual && delay.allows(*chosen)
             }
@@ -179,6 +182,9 @@ impl Told {
             Signal::Disconnected { cause, next: NextStep::Retry { delay, attempt: 1 }, .. } => {
                 Self::Lost(ending(cause), Delay::exactly(*delay))
             }
+            Signal::ConnectFailed {
+                cause, next: NextStep::Retry { delay, attempt: 1 }, ..
+            } => Self::Failed(ending(cause), Delay::exactly(*delay)),
             Signal::Closed => Self::Closed,
             Signal::Joined { topic, response } => Self::Joined(topic.to_string(), data(response)),
             Signal::Resumed { topic, response } => Self::Resumed(topic.to_string(), data(response)),

@@ -40,6 +40,7 @@ fn the_official_sdk_reads_events_of_both_schemes_and_of_binary_payloads() {
     let cause = Cause::TransportLost { message: "reset".into() };
     let signals = [
         Signal::Connected { id },
+        Signal::ConnectFailed { id, cause: cause.clone(), next: NextStep::Stop },
         Signal::Disconnected { id, cause, next: NextStep::Stop },
         Signal::Joined { topic: "a:b".into(), response: Payload::empty() },
         Signal::Message {

@@ -169,6 +169,9 @@ impl Client {
     /// let mut signals = client.signals();
     /// while let Some(event) = signals.next().await {
     ///     match event {
+    ///         ClientEvent::Signal(Signal::ConnectFailed { cause, next, .. }) => {
+    ///             println!("not connected: {cause}; then: {next:?}");
+    ///         }
     ///         ClientEvent::Signal(Signal::Disconnected { cause, next, .. }) => {
     ///             println!("lost: {cause}; then: {next:?}");
     ///         }

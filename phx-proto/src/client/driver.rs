@@ -49,7 +49,8 @@ use super::state::{Pulled, Shared, State};
 use super::waiters::Task;
 use crate::event::action::Action;
 use crate::event::applied::Supplied;
-use crate::event::input::{Ended, Failure, Opened, Progress};
+use crate::event::cause::Cause;
+use crate::event::input::{Ended, Opened, Progress};
 use crate::event::ticket::JoinTicket;
 use crate::id::ConnectionId;
 use crate::time::Time;
@@ -96,7 +97,7 @@ const GAP: Duration = Duration::from_secs(1);
 /// How many bytes a receive buffer may have held: more than any ordinary system's.
 const CATCH_UP_BYTES: u64 = 8 << 20;
 
-type Dial<T> = Pin<Box<dyn Future<Output = Result<(T, Opened), Failure>> + Send>>;
+type Dial<T> = Pin<Box<dyn Future<Output = Result<(T, Opened), Cause>> + Send>>;
 
 /// The future that keeps one connection: poll it, or hand it to the runtime's `spawn`.
 ///
@@ -370,7 +371,7 @@ impl<R: Runtime> Driver<R> {
                 self.dial = Some((id, Box::pin(self.runtime.connect(request, &config))));
             }
             Err(error) => {
-                let failure = Failure::Unsupported { message: error.to_string() };
+                let failure = Cause::Unsupported { message: error.to_string() };
                 self.shared.input(now, |state| state.socket.handle_failed(now, id, failure));
             }
         }
@@ -387,7 +388,7 @@ impl<R: Runtime> Driver<R> {
                 Ok(Provided::Use(credentials)) => {
                     if let Err(error) = socket.set_credentials(now, credentials) {
                         let message = error.to_string();
-                        socket.handle_failed(now, id, Failure::Credentials { message });
+                        socket.handle_failed(now, id, Cause::CredentialsFailed { message });
                     }
                 }
                 Ok(_) => socket.credentials_unchanged(now, id),

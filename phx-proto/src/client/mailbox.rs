@@ -23,7 +23,6 @@ use std::collections::VecDeque;
 
 use super::messages::{ChannelEvent, Message, StreamEnd};
 use crate::event::cause::Interruption;
-use crate::event::weight::interruption_weight;
 use crate::wire::payload::Payload;
 use crate::wire::weight::{Account, ENTRY, Load};
 
@@ -317,7 +316,7 @@ impl Mailbox {
 impl Gap {
     /// What it counts for, in bytes.
     fn weight(&self) -> usize {
-        let cause = self.interrupted.as_ref().map_or(0, |(cause, _)| interruption_weight(cause));
+        let cause = self.interrupted.as_ref().map_or(0, |(cause, _)| cause.held_bytes());
         let response = self.resumed.as_ref().map_or(0, Payload::held_len);
         ENTRY.saturating_add(cause).saturating_add(response)
     }

@@ -79,7 +79,7 @@ pub async fn connect<R: Runtime>(
         let cause = match signals.next().await {
             Some(ClientEvent::Signal(Signal::Connected { .. })) => return Ok(client),
             Some(ClientEvent::Signal(
-                Signal::Disconnected { cause, .. } | Signal::GaveUp { cause },
+                Signal::ConnectFailed { cause, .. } | Signal::GaveUp { cause },
             )) => cause,
             Some(ClientEvent::Signal(Signal::Closed)) | None => Cause::LocalDisconnect,
             Some(_) => continue,

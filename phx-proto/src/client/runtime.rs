@@ -9,7 +9,8 @@ use core::task::{Context, Poll};
 
 use crate::config::Config;
 use crate::event::action::ConnectRequest;
-use crate::event::input::{Ended, Failure, Opened, Progress};
+use crate::event::cause::Cause;
+use crate::event::input::{Ended, Opened, Progress};
 use crate::time::Time;
 use crate::wire::Frame;
 
@@ -43,7 +44,7 @@ pub trait Runtime: Clone + Send + Sync + 'static {
         &self,
         request: ConnectRequest,
         config: &Config,
-    ) -> impl Future<Output = Result<(Self::Transport, Opened), Failure>> + Send + 'static;
+    ) -> impl Future<Output = Result<(Self::Transport, Opened), Cause>> + Send + 'static;
 
     /// Runs a future to its end in the background.
     fn spawn(&self, future: impl Future<Output = ()> + Send + 'static);

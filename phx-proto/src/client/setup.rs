@@ -18,7 +18,6 @@ use std::sync::Arc;
 
 use crate::config::{Config, Credentials};
 use crate::event::cause::Cause;
-use crate::event::input::Failure;
 use crate::recording::Recorder;
 
 /// One attempt to connect, as seen by a credential provider.
@@ -147,19 +146,19 @@ pub(super) struct Asking(Asked);
 
 impl Asking {
     /// Calls the provider, which is user code: never under the lock.
-    pub(super) fn new(provider: &Provider, attempt: ConnectAttempt) -> Result<Self, Failure> {
+    pub(super) fn new(provider: &Provider, attempt: ConnectAttempt) -> Result<Self, Cause> {
         contain(|| provider(attempt)).map(Self)
     }
 
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Provided, Failure>> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Provided, Cause>> {
         match contain(|| self.0.as_mut().poll(cx)) {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(Ok(Provided::GiveUp(reason)))) => {
-                Poll::Ready(Err(Failure::CredentialsGaveUp { reason }))
+                Poll::Ready(Err(Cause::CredentialsGaveUp { reason }))
             }
             Ok(Poll::Ready(Ok(provided))) => Poll::Ready(Ok(provided)),
             Ok(Poll::Ready(Err(CredentialsFailed { message }))) => {
-                Poll::Ready(Err(Failure::Credentials { message }))
+                Poll::Ready(Err(Cause::CredentialsFailed { message }))
             }
             Err(failure) => Poll::Ready(Err(failure)),
         }
@@ -168,8 +167,8 @@ impl Asking {
 
 /// A panic of the provider must not take the connection's task down. The provider is not used
 /// again for this attempt, so what it left half done is its own.
-fn contain<T>(call: impl FnOnce() -> T) -> Result<T, Failure> {
-    catch_unwind(AssertUnwindSafe(call)).map_err(|_| Failure::Credentials {
+fn contain<T>(call: impl FnOnce() -> T) -> Result<T, Cause> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|_| Cause::CredentialsFailed {
         message: "the credential provider panicked".to_owned(),
     })
 }

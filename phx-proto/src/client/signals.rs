@@ -15,10 +15,10 @@ use futures_core::Stream;
 
 use super::client::Handle;
 use super::waiters::WaiterId;
+use crate::event::description::{About, Description};
 use crate::event::signal::Signal;
-use crate::event::weight::{compact_signal, signal_load, state_bytes};
 use crate::topic::Topic;
-use crate::wire::weight::{Account, Load, ReadBuffer};
+use crate::wire::weight::{Account, ENTRY, Load, ReadBuffer, weight};
 
 /// One item of [`Signals`].
 #[derive(Clone, Debug, PartialEq)]
@@ -142,15 +142,15 @@ impl SignalQueue {
         let lost = match subject(signal) {
             Some(subject) => {
                 // Few, and some are kept for long: copied at once.
-                let signal = compact_signal(signal);
-                let (bytes, topic) = (state_bytes(&signal), subject.topic());
+                let (signal, topic) = (signal.clone().into_compact(), subject.cloned());
+                let bytes = signal.describe().held_bytes();
                 self.overtaken.extend(self.latest.remove(&topic));
                 self.make_room(Load::own(bytes), true, &mut dropped);
                 self.add_state(number, topic, signal, bytes);
                 dropped.len()
             }
             None => {
-                let load = signal_load(signal, read_buffer);
+                let load = load(signal, read_buffer);
                 self.make_room(load, false, &mut dropped);
                 // The states that remain are worth more than one of many.
                 let fits = self.state_bytes == 0 || self.account.fits(load, self.state_bytes);
@@ -163,8 +163,8 @@ impl SignalQueue {
         };
         self.lagged += lost as u64;
         let copy = |one: &mut Numbered| {
-            let copy = compact_signal(&one.signal);
-            one.load = Load::own(signal_load(&copy, &ReadBuffer::new(0)).own);
+            let copy = one.signal.clone().into_compact();
+            one.load = Load::own(load(&copy, &ReadBuffer::new(0)).own);
             dropped.push(core::mem::replace(&mut one.signal, copy));
             one.load
         };
@@ -218,7 +218,7 @@ impl SignalQueue {
         for index in [&mut self.overtaken, &mut self.ended, &mut self.large] {
             index.remove(&number);
         }
-        let topic = subject(&signal).and_then(Subject::topic);
+        let topic = subject(&signal).flatten().cloned();
         if self.latest.get(&topic) == Some(&number) {
             self.latest.remove(&topic);
         }
@@ -234,45 +234,25 @@ impl SignalQueue {
     }
 }
 
-/// What a signal is the state of: the connection, or a topic. None for those of which there may
-/// be many.
-#[derive(Clone, Copy)]
-enum Subject<'a> {
-    Connection,
-    Topic(&'a Topic),
-}
-
-impl Subject<'_> {
-    /// The topic; `None` for the connection.
-    fn topic(self) -> Option<Topic> {
-        match self {
-            Self::Connection => None,
-            Self::Topic(topic) => Some(topic.clone()),
-        }
+/// What a signal is the state of: the connection (`Some(None)`) or a topic. None for those of which
+/// there may be many.
+const fn subject(signal: &Signal) -> Option<Option<&Topic>> {
+    let Description { about, topic, .. } = signal.describe();
+    match about {
+        About::Connection => Some(None),
+        About::Channel => Some(topic),
+        About::Message | About::Push | About::Trouble | About::Measure => None,
     }
 }
 
-const fn subject(signal: &Signal) -> Option<Subject<'_>> {
-    match signal {
-        Signal::Connecting { .. }
-        | Signal::Connected { .. }
-        | Signal::Disconnected { .. }
-        | Signal::GaveUp { .. }
-        | Signal::Closed => Some(Subject::Connection),
-        Signal::Joined { topic, .. }
-        | Signal::Resumed { topic, .. }
-        | Signal::JoinRejected { topic, .. }
-        | Signal::JoinTimedOut { topic }
-        | Signal::Errored { topic, .. }
-        | Signal::Interrupted { topic, .. }
-        | Signal::Left { topic, .. }
-        | Signal::ChannelClosed { topic, .. } => Some(Subject::Topic(topic)),
-        Signal::Message { .. }
-        | Signal::PushEnded { .. }
-        | Signal::HeartbeatAcked { .. }
-        | Signal::ProtocolError { .. }
-        | Signal::Warning(_) => None,
-    }
+/// The load of a signal of which there may be many: as it came, a payload keeps a read buffer alive.
+fn load(signal: &Signal, read_buffer: &ReadBuffer) -> Load {
+    let description = signal.describe();
+    let Some(payload) = description.payload else {
+        return Load::own(ENTRY.saturating_add(description.held_bytes()));
+    };
+    let names = [description.event, description.status].into_iter().flatten();
+    read_buffer.load(weight(names.map(|name| name.as_bytes().len()).sum(), payload))
 }
 
 #[cfg(test)]
@@ -281,7 +261,6 @@ mod tests {
     use crate::event::cause::{ChannelEnd, PushOutcome, Reply};
     use crate::id::{ConnectionId, PushId};
     use crate::wire::payload::Payload;
-    use crate::wire::weight::ENTRY;
 
     fn message(text: &str) -> Signal {
         let payload = Payload::from(serde_json::json!(text));
@@ -339,7 +318,7 @@ mod tests {
         let outcome = PushOutcome::Reply(Reply { status: "ok".into(), response });
         let (id, topic) = (PushId::from_u64(1), "room:a".into());
         let signal = Signal::PushEnded { id, topic, outcome };
-        let load = signal_load(&signal, &ReadBuffer::new(10_000));
+        let load = load(&signal, &ReadBuffer::new(10_000));
         assert_eq!(load, Load { own: ENTRY + "ok".len() + kept, kept: 20_000 });
     }
 

@@ -391,7 +391,7 @@ impl State {
         self.trace.record(&signal);
         match signal {
             Signal::Connecting { .. } | Signal::Connected { .. } => self.wake_watchers(),
-            Signal::Disconnected { cause, .. } => {
+            Signal::ConnectFailed { cause, .. } | Signal::Disconnected { cause, .. } => {
                 self.last_cause =
                     Some(cause.clone()).filter(|cause| *cause != Cause::LocalDisconnect);
                 for join in self.waiters.joins() {

@@ -12,10 +12,12 @@ use std::collections::BTreeMap;
 
 use tracing::{Span, debug, info, trace, warn};
 
-use crate::event::cause::{NextStep, PushOutcome};
+use crate::event::description::{About, Description, Level};
+use crate::event::names::InWords;
 use crate::event::signal::Signal;
 use crate::time::Time;
 use crate::wire::DecodeProblem;
+use crate::wire::payload::Payload;
 
 /// What was signalled under the lock and is told after it.
 #[derive(Debug)]
@@ -90,35 +92,50 @@ impl Trace {
 }
 
 fn tell(signal: &Signal) {
-    match signal {
-        Signal::Connecting { attempt, .. } => debug!(target: "phx", attempt, "connecting"),
-        Signal::Connected { .. } => info!(target: "phx", "connected"),
-        Signal::Disconnected { cause, next: NextStep::Retry { delay, attempt }, .. } => {
-            warn!(target: "phx", %cause, ?delay, attempt, "disconnected, trying again");
-        }
-        Signal::Disconnected { cause, .. } => info!(target: "phx", %cause, "disconnected"),
-        Signal::GaveUp { cause } => warn!(target: "phx", %cause, "gave up"),
-        Signal::Closed => info!(target: "phx", "closed"),
-        Signal::Joined { topic, .. } => info!(target: "phx", %topic, "joined"),
-        Signal::Resumed { topic, .. } => info!(target: "phx", %topic, "joined again"),
-        Signal::JoinRejected { topic, rejection, last } => {
-            warn!(target: "phx", %topic, kind = ?rejection.kind, last, "join rejected");
-        }
-        Signal::JoinTimedOut { topic } => warn!(target: "phx", %topic, "join unanswered"),
-        Signal::Errored { topic, .. } => warn!(target: "phx", %topic, "channel crashed"),
-        Signal::Interrupted { topic, .. } => debug!(target: "phx", %topic, "interrupted"),
-        Signal::Left { topic, outcome } => debug!(target: "phx", %topic, ?outcome, "left"),
-        Signal::ChannelClosed { topic, .. } => info!(target: "phx", %topic, "channel closed"),
-        Signal::Message { topic, event, payload } => {
-            trace!(target: "phx", %topic, event = event.as_str(), bytes = payload.len(), "message");
-        }
-        Signal::PushEnded { id, topic, outcome } => {
-            trace!(target: "phx", %id, %topic, outcome = outcome_name(outcome), "push ended");
-        }
-        Signal::HeartbeatAcked { rtt } => trace!(target: "phx", ?rtt, "heartbeat answered"),
-        // Counted by kind.
-        Signal::ProtocolError { .. } => {}
-        Signal::Warning(warning) => warn!(target: "phx", ?warning, "warning"),
+    let Description {
+        about,
+        level,
+        name,
+        kind,
+        topic,
+        event,
+        status,
+        payload,
+        outcome,
+        reason,
+        explanation,
+        attempt,
+        delay,
+        last,
+        push,
+        rtt,
+    } = signal.describe();
+    // A level is a constant of the place where `tracing` is called.
+    macro_rules! tell {
+        ($level:ident) => {
+            $level!(
+                target: "phx",
+                topic = topic.map(display),
+                event = event.map(|event| event.as_str()),
+                id = push.map(display),
+                cause = explanation.map(display),
+                reason,
+                outcome = outcome.or((about == About::Push).then_some(kind)),
+                status = status.map(|status| status.as_str()),
+                attempt,
+                delay = delay.map(debug),
+                last,
+                bytes = payload.map(Payload::len),
+                rtt = rtt.map(debug),
+                "{}", InWords(name)
+            )
+        };
+    }
+    match level {
+        Level::Trace => tell!(trace),
+        Level::Debug => tell!(debug),
+        Level::Info => tell!(info),
+        Level::Warn => tell!(warn),
     }
 }
 
@@ -134,13 +151,86 @@ const fn kind(problem: &DecodeProblem) -> &'static str {
     }
 }
 
-const fn outcome_name(outcome: &PushOutcome) -> &'static str {
-    match outcome {
-        PushOutcome::Reply(_) => "reply",
-        PushOutcome::Written => "written",
-        PushOutcome::TimedOut => "timed out",
-        PushOutcome::Unknown(_) => "unknown",
-        PushOutcome::NotSent(_) => "not sent",
-        PushOutcome::Cancelled => "cancelled",
+#[cfg(test)]
+mod tests {
+    use core::fmt::Write as _;
+    use std::sync::{Arc, Mutex};
+
+    use tracing::field::{Field, Visit};
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Metadata, Subscriber};
+
+    use super::*;
+
+    /// Keeps every event as a line.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<(tracing::Level, String)>>>);
+
+    struct Line(String);
+
+    impl Visit for Line {
+        fn record_debug(&mut self, field: &Field, value: &dyn core::fmt::Debug) {
+            let _ = match field.name() {
+                "message" => write!(self.0, "{value:?}"),
+                name => write!(self.0, " {name}={value:?}"),
+            };
+        }
+    }
+
+    impl Subscriber for Lines {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            metadata.target() == "phx"
+        }
+
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+        fn event(&self, event: &Event<'_>) {
+            let mut line = Line(String::new());
+            event.record(&mut line);
+            self.0.lock().unwrap().push((*event.metadata().level(), line.0));
+        }
+
+        fn enter(&self, _: &Id) {}
+
+        fn exit(&self, _: &Id) {}
+    }
+
+    /// One event for each signal, with its level, topic and cause, and without a payload.
+    #[test]
+    fn every_signal_is_an_event() {
+        for signal in Signal::examples() {
+            let lines = Lines::default();
+            tracing::subscriber::with_default(lines.clone(), || {
+                let mut trace = Trace::new();
+                trace.record(&signal);
+                trace.take(Time::ZERO).tell(&Span::none());
+            });
+            let lines = lines.0.lock().unwrap().clone();
+            let [(level, line)] = &lines[..] else { panic!("{signal}: {lines:?}") };
+            let told = signal.describe();
+            let expected = match told.level {
+                Level::Trace => tracing::Level::TRACE,
+                Level::Debug => tracing::Level::DEBUG,
+                Level::Info => tracing::Level::INFO,
+                Level::Warn => tracing::Level::WARN,
+            };
+            assert_eq!(*level, expected, "{line}");
+            let name = match signal {
+                Signal::ProtocolError { .. } => "frames that are not the protocol".to_owned(),
+                _ => InWords(told.name).to_string(),
+            };
+            assert!(line.starts_with(&name), "{name}: {line}");
+            assert_eq!(line.contains("topic=room:lobby"), told.topic.is_some(), "{line}");
+            let explained = told.explanation.map(|explanation| explanation.to_string());
+            assert!(explained.is_none_or(|words| line.contains(&words)), "{line}");
+            assert!(told.reason.is_none_or(|reason| line.contains(reason)), "{line}");
+            assert!(!line.contains("s3cret"), "{line}");
+        }
     }
 }

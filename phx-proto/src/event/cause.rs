@@ -9,16 +9,24 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::event::excerpt::{Excerpt, reason};
+use crate::event::names::{InWords, names};
 use crate::event::refusal::{OfProxy, Refusal, SocksRefusal};
 use crate::topic::Topic;
 use crate::wire::ByteStr;
 use crate::wire::payload::Payload;
 
 /// Why a connection, or an attempt at one, ended.
-#[derive(Clone, Debug, PartialEq)]
+///
+/// A driver reports those of a failed attempt to
+/// [`Socket::handle_failed`](crate::Socket::handle_failed); the socket adds its own.
+///
+/// It is serialized for recordings and logs: of a [`Refusal`] its status and how long to wait.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Cause {
     /// The server sent a close frame.
+    #[error(fmt = remote_close)]
     RemoteClose {
         /// Its code, if it had one.
         code: Option<u16>,
@@ -26,6 +34,7 @@ pub enum Cause {
         reason: String,
     },
     /// The transport ended without a close frame: a killed server, a cut network, a reset.
+    #[error("the connection was lost: {message}")]
     TransportLost {
         /// What the transport said.
         message: String,
@@ -33,13 +42,19 @@ pub enum Cause {
     /// A message was larger than [`Config::max_message_bytes`](crate::Config::max_message_bytes);
     /// the connection was closed with code 1009. When it happens again on the next connection, the
     /// attempt after that waits by [`Config::refused_after`](crate::Config::refused_after).
+    #[error(
+        "the server sent a message of more than {limit} bytes; if it may, raise \
+         `Config::max_message_bytes` (the key `max_message_bytes`)"
+    )]
     MessageTooLarge {
         /// The limit in bytes.
         limit: usize,
     },
     /// The attempt took longer than [`Config::connect_timeout`](crate::Config::connect_timeout).
+    #[error("connecting took too long")]
     ConnectTimeout,
     /// Name resolution, TCP or the upgrade failed.
+    #[error("connecting failed: {message}")]
     Dial {
         /// Which of these, and how.
         kind: DialKind,
@@ -47,6 +62,7 @@ pub enum Cause {
         message: String,
     },
     /// TLS failed: the server's certificate is not trusted, say.
+    #[error("TLS failed: {message}{}", Advice(.kind))]
     Tls {
         /// Whose fault it is, to say what to do about it.
         kind: TlsKind,
@@ -55,96 +71,186 @@ pub enum Cause {
     },
     /// The proxy answered with an HTTP status other than 2xx. 407 says that it wants credentials,
     /// or others than these.
+    #[error("the proxy refused the tunnel: {}", OfProxy(.0))]
     ProxyRefused(Refusal),
     /// The SOCKS5 proxy refused the tunnel: it wants credentials, or forbids the address.
-    SocksRefused(SocksRefusal),
+    #[error("the proxy refused the tunnel: {0}")]
+    SocksRefused(#[source] SocksRefusal),
     /// The address asks for something that is not built in, or can never work. Final.
+    #[error("{message}")]
     Unsupported {
         /// What it is.
         message: String,
     },
     /// The server answered the upgrade with an HTTP status other than 101.
-    Refused(Refusal),
+    #[error("the server refused the upgrade: {0}")]
+    Refused(#[source] Refusal),
     /// The credential provider failed; the attempt counts as a failure with backoff.
+    #[error("the credential provider failed: {message}")]
     CredentialsFailed {
         /// What it said.
         message: String,
     },
     /// The credential provider gave up. Final.
+    #[error("the credential provider gave up: {reason}")]
     CredentialsGaveUp {
         /// Its reason.
         reason: String,
     },
     /// The credential provider had nothing new after the server refused what it gave. Final.
+    #[error("the server refused the credentials and there are no others")]
     CredentialsUnchanged,
     /// A heartbeat went unanswered.
+    #[error("a heartbeat went unanswered")]
     HeartbeatTimeout,
     /// The transport took no frame for too long.
+    #[error("the transport took no frame for too long")]
     WriteStalled,
     /// A join kept the socket silent for longer than
     /// [`Config::join_block_max`](crate::Config::join_block_max).
+    #[error("the join of {topic:?} kept the socket silent for too long")]
     JoinStalled {
         /// The topic whose join it was; it is joined last on the next connection.
         topic: Topic,
     },
     /// [`Socket::connect_now`](crate::Socket::connect_now) replaced the attempt.
+    #[error("the attempt was replaced by a new one")]
     Superseded,
     /// [`Socket::disconnect`](crate::Socket::disconnect) was called.
+    #[error("disconnect was called")]
     LocalDisconnect,
     /// The driver panicked: a bug of its transport, its runtime or a codec. Final for this
     /// driver; a supervisor starts another one.
+    #[error("the driver panicked")]
     DriverPanicked,
 }
 
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+names! { Cause {
+    Self::RemoteClose { .. } => "remote_close",
+        Self::RemoteClose { code: Some(1012), reason: "restart".to_owned() };
+    Self::TransportLost { .. } => "transport_lost", Self::TransportLost { message: "cut".to_owned() };
+    Self::MessageTooLarge { .. } => "message_too_large", Self::MessageTooLarge { limit: 1_000 };
+    Self::ConnectTimeout => "connect_timeout", Self::ConnectTimeout;
+    Self::Dial { kind: DialKind::Dns, .. } => "dial_dns", dial(DialKind::Dns);
+    Self::Dial { kind: DialKind::Refused, .. } => "dial_refused", dial(DialKind::Refused);
+    Self::Dial { kind: DialKind::Unreachable, .. } => "dial_unreachable", dial(DialKind::Unreachable);
+    Self::Dial { kind: DialKind::TimedOut, .. } => "dial_timed_out", dial(DialKind::TimedOut);
+    Self::Dial { kind: DialKind::Tls, .. } => "dial_tls", dial(DialKind::Tls);
+    Self::Dial { kind: DialKind::Other, .. } => "dial_other", dial(DialKind::Other);
+    Self::Tls { .. } => "tls",
+        Self::Tls { kind: TlsKind::UnknownIssuer, message: "not trusted".to_owned() };
+    Self::ProxyRefused(_) => "proxy_refused", Self::ProxyRefused(refusal(407));
+    Self::SocksRefused(_) => "socks_refused", Self::SocksRefused(SocksRefusal::NotAllowed);
+    Self::Unsupported { .. } => "unsupported", Self::Unsupported { message: "no TLS".to_owned() };
+    Self::Refused(_) => "refused", Self::Refused(refusal(503));
+    Self::CredentialsFailed { .. } => "credentials_failed",
+        Self::CredentialsFailed { message: "the vault is sealed".to_owned() };
+    Self::CredentialsGaveUp { .. } => "credentials_gave_up",
+        Self::CredentialsGaveUp { reason: "signed out".to_owned() };
+    Self::CredentialsUnchanged => "credentials_unchanged", Self::CredentialsUnchanged;
+    Self::HeartbeatTimeout => "heartbeat_timeout", Self::HeartbeatTimeout;
+    Self::WriteStalled => "write_stalled", Self::WriteStalled;
+    Self::JoinStalled { .. } => "join_stalled", Self::JoinStalled { topic: "room:slow".into() };
+    Self::Superseded => "superseded", Self::Superseded;
+    Self::LocalDisconnect => "local_disconnect", Self::LocalDisconnect;
+    Self::DriverPanicked => "driver_panicked", Self::DriverPanicked;
+} }
+
+#[cfg(any(test, feature = "testing"))]
+fn dial(kind: DialKind) -> Cause {
+    Cause::Dial { kind, message: "no luck".to_owned() }
+}
+
+#[cfg(any(test, feature = "testing"))]
+fn refusal(status: u16) -> Refusal {
+    Refusal::new(status, vec![("retry-after".to_owned(), "30".to_owned())], "no")
+}
+
+fn remote_close(code: &Option<u16>, reason: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match code {
+        Some(code) => write!(f, "the server closed the connection with code {code}")?,
+        None => f.write_str("the server closed the connection without a code")?,
+    }
+    if reason.is_empty() { Ok(()) } else { write!(f, ": {}", Excerpt(reason)) }
+}
+
+impl Cause {
+    /// How dialling failed, if it did: the kind of [`Dial`](Self::Dial), [`DialKind::Tls`] for
+    /// [`Tls`](Self::Tls), [`DialKind::TimedOut`] for [`ConnectTimeout`](Self::ConnectTimeout).
+    #[must_use]
+    pub const fn dial_kind(&self) -> Option<DialKind> {
         match self {
-            Self::RemoteClose { code, reason } => {
-                match code {
-                    Some(code) => write!(f, "the server closed the connection with code {code}")?,
-                    None => f.write_str("the server closed the connection without a code")?,
-                }
-                if reason.is_empty() { Ok(()) } else { write!(f, ": {}", Excerpt(reason)) }
-            }
-            Self::TransportLost { message } => write!(f, "the connection was lost: {message}"),
-            Self::MessageTooLarge { limit } => {
-                write!(
-                    f,
-                    "the server sent a message of more than {limit} bytes; if it may, raise \
-                     `Config::max_message_bytes` (the key `max_message_bytes`)"
-                )
-            }
-            Self::ConnectTimeout => f.write_str("connecting took too long"),
-            Self::Dial { message, .. } => write!(f, "connecting failed: {message}"),
-            Self::Tls { kind, message } => {
-                write!(f, "TLS failed: {message}")?;
-                kind.advice().map_or(Ok(()), |advice| write!(f, "; {advice}"))
-            }
-            Self::ProxyRefused(refusal) => {
-                write!(f, "the proxy refused the tunnel: {}", OfProxy(refusal))
-            }
-            Self::SocksRefused(refusal) => {
-                write!(f, "the proxy refused the tunnel: {refusal}")
-            }
-            Self::Unsupported { message } => f.write_str(message),
-            Self::Refused(refusal) => write!(f, "the server refused the upgrade: {refusal}"),
-            Self::CredentialsFailed { message } => {
-                write!(f, "the credential provider failed: {message}")
-            }
-            Self::CredentialsGaveUp { reason } => {
-                write!(f, "the credential provider gave up: {reason}")
-            }
-            Self::CredentialsUnchanged => {
-                f.write_str("the server refused the credentials and there are no others")
-            }
-            Self::HeartbeatTimeout => f.write_str("a heartbeat went unanswered"),
-            Self::WriteStalled => f.write_str("the transport took no frame for too long"),
-            Self::JoinStalled { topic } => {
-                write!(f, "the join of {topic:?} kept the socket silent for too long")
-            }
-            Self::Superseded => f.write_str("the attempt was replaced by a new one"),
-            Self::LocalDisconnect => f.write_str("disconnect was called"),
-            Self::DriverPanicked => f.write_str("the driver panicked"),
+            Self::Dial { kind, .. } => Some(*kind),
+            Self::Tls { .. } => Some(DialKind::Tls),
+            Self::ConnectTimeout => Some(DialKind::TimedOut),
+            _ => None,
+        }
+    }
+
+    /// The text that it holds; empty where there is none.
+    #[cfg(feature = "driver")]
+    pub(crate) fn text(&self) -> &str {
+        match self {
+            Self::RemoteClose { reason: text, .. }
+            | Self::TransportLost { message: text }
+            | Self::Dial { message: text, .. }
+            | Self::Tls { message: text, .. }
+            | Self::Unsupported { message: text }
+            | Self::CredentialsFailed { message: text }
+            | Self::CredentialsGaveUp { reason: text } => text,
+            Self::JoinStalled { topic } => topic,
+            Self::MessageTooLarge { .. }
+            | Self::ConnectTimeout
+            | Self::ProxyRefused(_)
+            | Self::SocksRefused(_)
+            | Self::Refused(_)
+            | Self::CredentialsUnchanged
+            | Self::HeartbeatTimeout
+            | Self::WriteStalled
+            | Self::Superseded
+            | Self::LocalDisconnect
+            | Self::DriverPanicked => "",
+        }
+    }
+
+    /// The bytes that it holds in memory.
+    #[cfg(feature = "driver")]
+    pub(crate) fn held_bytes(&self) -> usize {
+        match self {
+            Self::ProxyRefused(refusal) | Self::Refused(refusal) => refusal.held_bytes(),
+            other => other.text().len(),
+        }
+    }
+
+    /// The same without the words of a credential provider: they are those of the application, or of
+    /// its HTTP client, which says where it asked and may say with what.
+    #[cfg(feature = "driver")]
+    pub(crate) fn redacted(self, redacted: &str) -> Self {
+        let redacted = redacted.to_owned();
+        match self {
+            Self::CredentialsFailed { .. } => Self::CredentialsFailed { message: redacted },
+            Self::CredentialsGaveUp { .. } => Self::CredentialsGaveUp { reason: redacted },
+            other => other,
+        }
+    }
+
+    /// The name in words, and what tells it apart: `remote close 1012`, `refused 503`.
+    pub(crate) const fn brief(&self) -> Brief<'_, Self> {
+        Brief(self)
+    }
+}
+
+/// Few words that say the same on every machine, for traces.
+pub(crate) struct Brief<'a, T>(&'a T);
+
+impl fmt::Display for Brief<'_, Cause> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        InWords(self.0.name()).fmt(f)?;
+        match self.0 {
+            Cause::RemoteClose { code: Some(code), .. } => write!(f, " {code}"),
+            Cause::Refused(refusal) => write!(f, " {}", refusal.status()),
+            Cause::JoinStalled { topic } => write!(f, " {topic}"),
+            _ => Ok(()),
         }
     }
 }
@@ -232,157 +338,63 @@ impl TlsKind {
     }
 }
 
-/// The source is the server's HTTP answer, where there is one.
-impl core::error::Error for Cause {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        match self {
-            Self::Refused(refusal) => Some(refusal),
-            Self::SocksRefused(refusal) => Some(refusal),
-            _ => None,
-        }
-    }
-}
+struct Advice<'a>(&'a TlsKind);
 
-/// A [`Cause`] without its details, to count by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum CauseKind {
-    /// [`Cause::RemoteClose`].
-    RemoteClose,
-    /// [`Cause::TransportLost`].
-    TransportLost,
-    /// [`Cause::MessageTooLarge`].
-    MessageTooLarge,
-    /// [`Cause::ConnectTimeout`].
-    ConnectTimeout,
-    /// [`Cause::Dial`].
-    Dial(DialKind),
-    /// [`Cause::Tls`].
-    Tls,
-    /// [`Cause::ProxyRefused`].
-    ProxyRefused,
-    /// [`Cause::SocksRefused`].
-    SocksRefused,
-    /// [`Cause::Unsupported`].
-    Unsupported,
-    /// [`Cause::Refused`].
-    Refused,
-    /// [`Cause::CredentialsFailed`].
-    CredentialsFailed,
-    /// [`Cause::CredentialsGaveUp`].
-    CredentialsGaveUp,
-    /// [`Cause::CredentialsUnchanged`].
-    CredentialsUnchanged,
-    /// [`Cause::HeartbeatTimeout`].
-    HeartbeatTimeout,
-    /// [`Cause::WriteStalled`].
-    WriteStalled,
-    /// [`Cause::JoinStalled`].
-    JoinStalled,
-    /// [`Cause::Superseded`].
-    Superseded,
-    /// [`Cause::LocalDisconnect`].
-    LocalDisconnect,
-    /// [`Cause::DriverPanicked`].
-    DriverPanicked,
-}
-
-impl CauseKind {
-    /// A name for logs and metrics: `heartbeat_timeout`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::RemoteClose => "remote_close",
-            Self::TransportLost => "transport_lost",
-            Self::MessageTooLarge => "message_too_large",
-            Self::ConnectTimeout => "connect_timeout",
-            Self::Dial(DialKind::Dns) => "dial_dns",
-            Self::Dial(DialKind::Refused) => "dial_refused",
-            Self::Dial(DialKind::Unreachable) => "dial_unreachable",
-            Self::Dial(DialKind::TimedOut) => "dial_timed_out",
-            Self::Dial(DialKind::Tls) => "dial_tls",
-            Self::Dial(DialKind::Other) => "dial_other",
-            Self::Tls => "tls",
-            Self::ProxyRefused => "proxy_refused",
-            Self::SocksRefused => "socks_refused",
-            Self::Unsupported => "unsupported",
-            Self::Refused => "refused",
-            Self::CredentialsFailed => "credentials_failed",
-            Self::CredentialsGaveUp => "credentials_gave_up",
-            Self::CredentialsUnchanged => "credentials_unchanged",
-            Self::HeartbeatTimeout => "heartbeat_timeout",
-            Self::WriteStalled => "write_stalled",
-            Self::JoinStalled => "join_stalled",
-            Self::Superseded => "superseded",
-            Self::LocalDisconnect => "local_disconnect",
-            Self::DriverPanicked => "driver_panicked",
-        }
-    }
-}
-
-impl Cause {
-    /// Which kind of cause it is.
-    #[must_use]
-    pub const fn kind(&self) -> CauseKind {
-        match self {
-            Self::RemoteClose { .. } => CauseKind::RemoteClose,
-            Self::TransportLost { .. } => CauseKind::TransportLost,
-            Self::MessageTooLarge { .. } => CauseKind::MessageTooLarge,
-            Self::ConnectTimeout => CauseKind::ConnectTimeout,
-            Self::Dial { kind, .. } => CauseKind::Dial(*kind),
-            Self::Tls { .. } => CauseKind::Tls,
-            Self::ProxyRefused(_) => CauseKind::ProxyRefused,
-            Self::SocksRefused(_) => CauseKind::SocksRefused,
-            Self::Unsupported { .. } => CauseKind::Unsupported,
-            Self::Refused(_) => CauseKind::Refused,
-            Self::CredentialsFailed { .. } => CauseKind::CredentialsFailed,
-            Self::CredentialsGaveUp { .. } => CauseKind::CredentialsGaveUp,
-            Self::CredentialsUnchanged => CauseKind::CredentialsUnchanged,
-            Self::HeartbeatTimeout => CauseKind::HeartbeatTimeout,
-            Self::WriteStalled => CauseKind::WriteStalled,
-            Self::JoinStalled { .. } => CauseKind::JoinStalled,
-            Self::Superseded => CauseKind::Superseded,
-            Self::LocalDisconnect => CauseKind::LocalDisconnect,
-            Self::DriverPanicked => CauseKind::DriverPanicked,
-        }
-    }
-}
-
-impl Cause {
-    /// How dialling failed, if it did: the kind of [`Dial`](Self::Dial), [`DialKind::Tls`] for
-    /// [`Tls`](Self::Tls), [`DialKind::TimedOut`] for [`ConnectTimeout`](Self::ConnectTimeout).
-    #[must_use]
-    pub const fn dial_kind(&self) -> Option<DialKind> {
-        match self {
-            Self::Dial { kind, .. } => Some(*kind),
-            Self::Tls { .. } => Some(DialKind::Tls),
-            Self::ConnectTimeout => Some(DialKind::TimedOut),
-            _ => None,
-        }
+impl fmt::Display for Advice<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.advice().map_or(Ok(()), |advice| write!(f, "; {advice}"))
     }
 }
 
 /// Why a joined channel stopped being joined while it was still wanted.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Interruption {
     /// The connection was lost; the channel is joined again once there is another.
+    #[error("{0}")]
     Disconnected(Cause),
     /// The server's channel crashed (`phx_error`); it is joined again after a delay.
+    #[error("the channel crashed on the server")]
     Crashed,
     /// The server answered a push as if the channel did not exist; it is joined again.
+    #[error("the server does not know the channel any more")]
     Unmatched,
     /// [`Socket::rejoin`](crate::Socket::rejoin) was called, by a consumer that fell behind, say.
+    #[error("the channel is joined anew on request")]
     Resync,
 }
 
-impl fmt::Display for Interruption {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Interruption {
+    /// The name for logs and events: that of the [`Cause`], where there is one.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
         match self {
-            Self::Disconnected(cause) => cause.fmt(f),
-            Self::Crashed => f.write_str("the channel crashed on the server"),
-            Self::Unmatched => f.write_str("the server does not know the channel any more"),
-            Self::Resync => f.write_str("the channel is joined anew on request"),
+            Self::Disconnected(cause) => cause.name(),
+            Self::Crashed => "channel_crashed",
+            Self::Unmatched => "unmatched_topic",
+            Self::Resync => "resync",
+        }
+    }
+
+    /// The bytes that it holds in memory.
+    #[cfg(feature = "driver")]
+    pub(crate) fn held_bytes(&self) -> usize {
+        match self {
+            Self::Disconnected(cause) => cause.held_bytes(),
+            Self::Crashed | Self::Unmatched | Self::Resync => 0,
+        }
+    }
+
+    pub(crate) const fn brief(&self) -> Brief<'_, Self> {
+        Brief(self)
+    }
+}
+
+impl fmt::Display for Brief<'_, Interruption> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Interruption::Disconnected(cause) => cause.brief().fmt(f),
+            other => fmt::Debug::fmt(other, f),
         }
     }
 }
@@ -403,38 +415,66 @@ pub enum RejoinCause {
     Rejected(Payload),
 }
 
+names! { RejoinCause {
+    Self::Crashed => "crashed";
+    Self::JoinCrashed => "join_crashed";
+    Self::Resync => "resync";
+    Self::JoinUnanswered => "join_unanswered";
+    Self::Rejected(_) => "rejected";
+} }
+
 /// Why a channel ended. It is not joined again by itself.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChannelEnd {
     /// The server closed the channel (`phx_close`).
+    #[error("the server closed the channel")]
     ClosedByServer,
     /// The server refused the join for good.
+    #[error("the server refused the join: {0}")]
     Rejected(Rejection),
     /// The application left.
+    #[error("the application left the channel")]
     Left,
     /// The join parameters could not be sent.
+    #[error("the join parameters cannot be sent: {message}")]
     InvalidParams {
         /// What is wrong with them.
         message: String,
     },
     /// The connection gave up.
+    #[error("the connection gave up: {0}")]
     GaveUp(Cause),
     /// `disconnect` was called.
+    #[error("disconnect was called")]
     Disconnected,
 }
 
-impl fmt::Display for ChannelEnd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl ChannelEnd {
+    /// The name for logs and events: that of the refusal or of the [`Cause`], where there is one.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
         match self {
-            Self::ClosedByServer => f.write_str("the server closed the channel"),
-            Self::Rejected(rejection) => write!(f, "the server refused the join: {rejection}"),
-            Self::Left => f.write_str("the application left the channel"),
-            Self::InvalidParams { message } => {
-                write!(f, "the join parameters cannot be sent: {message}")
-            }
-            Self::GaveUp(cause) => write!(f, "the connection gave up: {cause}"),
-            Self::Disconnected => f.write_str("disconnect was called"),
+            Self::ClosedByServer => "closed_by_server",
+            Self::Rejected(rejection) => rejection.kind.name(),
+            Self::Left => "left",
+            Self::InvalidParams { .. } => "invalid_params",
+            Self::GaveUp(cause) => cause.name(),
+            Self::Disconnected => "disconnected",
+        }
+    }
+
+    pub(crate) const fn brief(&self) -> Brief<'_, Self> {
+        Brief(self)
+    }
+}
+
+impl fmt::Display for Brief<'_, ChannelEnd> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            ChannelEnd::Rejected(rejection) => write!(f, "Rejected, {:?}", rejection.kind),
+            ChannelEnd::GaveUp(cause) => write!(f, "GaveUp, {}", cause.brief()),
+            other => fmt::Debug::fmt(other, f),
         }
     }
 }
@@ -490,6 +530,13 @@ pub enum RejectionKind {
     TooManyChannels,
 }
 
+names! { RejectionKind {
+    Self::Application => "rejected";
+    Self::UnmatchedTopic => "unmatched_topic";
+    Self::JoinCrashed => "join_crashed";
+    Self::TooManyChannels => "too_many_channels";
+} }
+
 /// How a push ended. Every accepted push has exactly one outcome.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -508,6 +555,30 @@ pub enum PushOutcome {
     Cancelled,
 }
 
+names! { PushOutcome {
+    Self::Reply(_) => "replied";
+    Self::Written => "written";
+    Self::TimedOut => "timed_out";
+    Self::Unknown(_) => "unknown";
+    Self::NotSent(_) => "not_sent";
+    Self::Cancelled => "cancelled";
+} }
+
+impl PushOutcome {
+    pub(crate) const fn brief(&self) -> Brief<'_, Self> {
+        Brief(self)
+    }
+}
+
+impl fmt::Display for Brief<'_, PushOutcome> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            PushOutcome::Reply(reply) => write!(f, "Reply {}", reply.status),
+            other => fmt::Debug::fmt(other, f),
+        }
+    }
+}
+
 /// A reply to a push.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reply {
@@ -518,71 +589,76 @@ pub struct Reply {
 }
 
 /// Why the fate of a written push is unknown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnknownCause {
     /// The connection was lost.
+    #[error("the connection was lost")]
     Disconnected,
     /// The server's channel crashed (`wire/channel_crash`: no reply is sent).
+    #[error("the channel crashed on the server")]
     ChannelCrashed,
     /// The server closed the channel.
+    #[error("the server closed the channel")]
     ChannelClosed,
     /// The channel is being replaced by a new join (`wire/join_double`: the server answers
     /// nothing of the old one).
+    #[error("the channel is joined again")]
     ChannelReplaced,
     /// The application left the channel.
+    #[error("the application left the channel")]
     Left,
 }
 
-impl fmt::Display for UnknownCause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Disconnected => "the connection was lost",
-            Self::ChannelCrashed => "the channel crashed on the server",
-            Self::ChannelClosed => "the server closed the channel",
-            Self::ChannelReplaced => "the channel is joined again",
-            Self::Left => "the application left the channel",
-        })
-    }
-}
+names! { UnknownCause {
+    Self::Disconnected => "disconnected";
+    Self::ChannelCrashed => "channel_crashed";
+    Self::ChannelClosed => "channel_closed";
+    Self::ChannelReplaced => "channel_replaced";
+    Self::Left => "left";
+} }
 
 /// Why a push was never written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotSentCause {
     /// Its time ran out while it waited for the channel.
+    #[error("its time ran out while it waited for the channel")]
     TimedOut,
     /// It was to [fail fast](crate::PushOptions::fail_fast), and the channel was interrupted
     /// before it was written.
+    #[error("the channel was interrupted")]
     Interrupted,
     /// The server closed the channel.
+    #[error("the server closed the channel")]
     ChannelClosed,
     /// The application left the channel.
+    #[error("the application left the channel")]
     Left,
     /// The server refused the join for good.
+    #[error("the server refused the join")]
     JoinRejected,
     /// The connection gave up.
+    #[error("the connection gave up")]
     GaveUp,
     /// `disconnect` was called.
+    #[error("disconnect was called")]
     Disconnected,
     /// It could not be encoded, or grew over the limit with its envelope.
+    #[error("it cannot be encoded, or is too large with its envelope")]
     Encoding,
 }
 
-impl fmt::Display for NotSentCause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::TimedOut => "its time ran out while it waited for the channel",
-            Self::Interrupted => "the channel was interrupted",
-            Self::ChannelClosed => "the server closed the channel",
-            Self::Left => "the application left the channel",
-            Self::JoinRejected => "the server refused the join",
-            Self::GaveUp => "the connection gave up",
-            Self::Disconnected => "disconnect was called",
-            Self::Encoding => "it cannot be encoded, or is too large with its envelope",
-        })
-    }
-}
+names! { NotSentCause {
+    Self::TimedOut => "timed_out";
+    Self::Interrupted => "interrupted";
+    Self::ChannelClosed => "channel_closed";
+    Self::Left => "left";
+    Self::JoinRejected => "join_rejected";
+    Self::GaveUp => "gave_up";
+    Self::Disconnected => "disconnected";
+    Self::Encoding => "encoding";
+} }
 
 /// How a leave ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -598,7 +674,14 @@ pub enum LeaveOutcome {
     Local,
 }
 
-/// What happens next after a connection was lost.
+names! { LeaveOutcome {
+    Self::Acked => "acked";
+    Self::TimedOut => "timed_out";
+    Self::Offline => "offline";
+    Self::Local => "local";
+} }
+
+/// What happens next after a connection was lost, or an attempt failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NextStep {

@@ -5,8 +5,7 @@ use core::time::Duration;
 
 use crate::config::Credentials;
 use crate::config::join_params::{JoinParams, ParamsPanicked};
-use crate::event::cause::{DialKind, TlsKind};
-use crate::event::refusal::{Refusal, SocksRefusal};
+use crate::event::cause::Cause;
 use crate::event::ticket::JoinTicket;
 use crate::id::{ConnectionId, InterestId, PushId};
 use crate::topic::Topic;
@@ -53,47 +52,6 @@ pub enum Ended {
     },
     /// The transport gave up on a message over the limit.
     MessageTooLarge,
-}
-
-/// How an attempt to connect failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Failure {
-    /// Name resolution, TCP or the upgrade failed.
-    Dial {
-        /// Which of these, and how.
-        kind: DialKind,
-        /// What failed.
-        message: String,
-    },
-    /// TLS failed: the server's certificate is not trusted, say.
-    Tls {
-        /// Whose fault it is.
-        kind: TlsKind,
-        /// What failed.
-        message: String,
-    },
-    /// The proxy answered with an HTTP status other than 2xx.
-    ProxyRefused(Refusal),
-    /// The SOCKS5 proxy refused the tunnel.
-    SocksRefused(SocksRefusal),
-    /// The address asks for something that is not built in, or can never work.
-    Unsupported {
-        /// What it is.
-        message: String,
-    },
-    /// The server answered with an HTTP status other than 101.
-    Refused(Refusal),
-    /// The credential provider failed for now.
-    Credentials {
-        /// What it said.
-        message: String,
-    },
-    /// The credential provider gave up for good.
-    CredentialsGaveUp {
-        /// Its reason.
-        reason: String,
-    },
 }
 
 /// How a push is made.
@@ -242,7 +200,7 @@ pub enum Input {
         /// The attempt that failed.
         id: ConnectionId,
         /// Why it failed.
-        failure: Failure,
+        cause: Cause,
     },
     /// [`Socket::handle_closed`](crate::Socket::handle_closed).
     Closed {

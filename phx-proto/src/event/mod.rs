@@ -4,10 +4,12 @@
 pub(crate) mod action;
 pub(crate) mod applied;
 pub(crate) mod cause;
+pub(crate) mod description;
 pub(crate) mod error;
 pub(crate) mod excerpt;
 mod http_date;
 pub(crate) mod input;
+pub(crate) mod names;
 pub(crate) mod refusal;
 pub(crate) mod signal;
 pub(crate) mod sizes;
@@ -15,5 +17,3 @@ pub(crate) mod stats;
 pub(crate) mod ticket;
 #[cfg(any(feature = "driver", feature = "testing"))]
 pub(crate) mod trace;
-#[cfg(feature = "driver")]
-pub(crate) mod weight;

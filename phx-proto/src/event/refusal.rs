@@ -33,7 +33,10 @@ use crate::event::http_date;
 /// assert_eq!(refusal.retry_after(), Some(Duration::from_secs(30)));
 /// assert_eq!(refusal.body_text(), "Too many requests");
 /// ```
-#[derive(Clone, PartialEq, Eq)]
+/// It is serialized as its status and what [`retry_after`](Self::retry_after) goes by: nothing else
+/// that the server said, which may be secret.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "Deciding", from = "Deciding")]
 pub struct Refusal(Arc<Answer>);
 
 #[derive(PartialEq, Eq)]
@@ -41,6 +44,33 @@ struct Answer {
     status: u16,
     headers: Vec<(String, String)>,
     body: Bytes,
+}
+
+/// What of a [`Refusal`] decides about the next attempt.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Deciding {
+    status: u16,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retry_after: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    date: Option<String>,
+}
+
+impl From<Refusal> for Deciding {
+    fn from(refusal: Refusal) -> Self {
+        let header = |name| refusal.header(name).map(str::to_owned);
+        Self { status: refusal.status(), retry_after: header("retry-after"), date: header("date") }
+    }
+}
+
+impl From<Deciding> for Refusal {
+    fn from(Deciding { status, retry_after, date }: Deciding) -> Self {
+        let headers = [("retry-after", retry_after), ("date", date)];
+        let headers =
+            headers.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        Self::new(status, headers.collect(), "")
+    }
 }
 
 impl Refusal {
@@ -86,6 +116,15 @@ impl Refusal {
     #[must_use]
     pub fn body_text(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.0.body)
+    }
+
+    /// The bytes that it holds in memory: its headers, their entries, and what is kept of its body.
+    #[cfg(feature = "driver")]
+    pub(crate) fn held_bytes(&self) -> usize {
+        let entry = size_of::<(String, String)>();
+        let headers = self.0.headers.iter();
+        headers.map(|(name, value)| entry + name.len() + value.len()).sum::<usize>()
+            + self.0.body.len()
     }
 
     /// Where a redirect points, as the server wrote it: possibly relative, possibly with secrets

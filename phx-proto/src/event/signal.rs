@@ -1,14 +1,24 @@
 //! What the application sees.
+//!
+//! A new signal is a variant, a row in the table below it, and whatever treats it specially: the
+//! router, `tracing`, bounded queues, traces and recordings go by the row.
 
+use core::fmt;
 use core::time::Duration;
 
 use crate::event::cause::{
     Cause, ChannelEnd, Interruption, LeaveOutcome, NextStep, PushOutcome, Rejection,
 };
+use crate::event::description::{Description, Explanation, Level};
+use crate::event::names::names;
 use crate::id::{ConnectionId, PushId};
 use crate::topic::Topic;
 use crate::wire::payload::Payload;
+#[cfg(feature = "driver")]
+use crate::wire::weight::compact;
 use crate::wire::{ByteStr, DecodeError};
+#[cfg(any(test, feature = "testing"))]
+use examples::{CONNECTION, RETRY, bad, name, payload, rejection, replied, topic};
 
 /// One thing that happened, in the past tense.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,9 +36,18 @@ pub enum Signal {
         /// Its id.
         id: ConnectionId,
     },
-    /// An attempt failed or an open connection was lost.
+    /// An attempt failed, or was given up: it never opened.
+    ConnectFailed {
+        /// The id of the attempt.
+        id: ConnectionId,
+        /// Why.
+        cause: Cause,
+        /// What happens next.
+        next: NextStep,
+    },
+    /// An open connection was lost or closed.
     Disconnected {
-        /// Which.
+        /// Its id.
         id: ConnectionId,
         /// Why.
         cause: Cause,
@@ -135,6 +154,188 @@ pub enum Signal {
     Warning(Warning),
 }
 
+/// Implements what a signal says about itself, from one row for each variant: its name, what follows
+/// it in a trace, its [`Description`], and an example. A variant without a row does not compile.
+macro_rules! table {
+    ($(
+        $Variant:ident $({ $($field:tt)* })? $(($($value:tt)*))? => $name:literal,
+            ($($text:tt)*), $description:expr, $example:expr;
+    )+) => {
+        names! { Signal {
+            $(
+                Self::$Variant $({ $($field)* })? $(($($value)*))? => $name, $example;
+            )+
+        } }
+
+        impl Signal {
+            #[allow(unused_variables)]
+            pub(crate) const fn describe(&self) -> Description<'_> {
+                match self {
+                    $(Self::$Variant $({ $($field)* })? $(($($value)*))? => {
+                        $description.named($name)
+                    })+
+                }
+            }
+        }
+
+        /// The variant, its topic, and what tells it from others in a few words that hold nothing of a
+        /// payload: `Disconnected (remote close 1012)`, `Message room:lobby new_msg`.
+        #[allow(unused_variables)]
+        impl fmt::Display for Signal {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(Self::$Variant $({ $($field)* })? $(($($value)*))? => {
+                        f.write_str(stringify!($Variant))?;
+                        write!(f, $($text)*)
+                    })+
+                }
+            }
+        }
+    };
+}
+
+table! {
+    Connecting { attempt, .. } => "connecting",
+        (" (attempt {attempt})"),
+        Description::connection(Level::Debug).attempt(*attempt),
+        Self::Connecting { id: CONNECTION, attempt: 1 };
+    Connected { .. } => "connected",
+        (""),
+        Description::connection(Level::Info),
+        Self::Connected { id: CONNECTION };
+    ConnectFailed { cause, next, .. } => "connect_failed",
+        (" ({})", cause.brief()),
+        Description::connection(before(*next)).cause(cause).next(*next),
+        Self::ConnectFailed { id: CONNECTION, cause: Cause::ConnectTimeout, next: RETRY };
+    Disconnected { cause, next, .. } => "disconnected",
+        (" ({})", cause.brief()),
+        Description::connection(before(*next)).cause(cause).next(*next),
+        Self::Disconnected { id: CONNECTION, cause: Cause::HeartbeatTimeout, next: RETRY };
+    GaveUp { cause } => "gave_up",
+        (" ({})", cause.brief()),
+        Description::connection(Level::Warn).cause(cause),
+        Self::GaveUp { cause: Cause::CredentialsUnchanged };
+    Closed => "closed",
+        (""),
+        Description::connection(Level::Info),
+        Self::Closed;
+
+    Joined { topic, response } => "joined",
+        (" {topic}"),
+        Description::channel(Level::Info, topic).payload(response),
+        Self::Joined { topic: topic(), response: payload() };
+    Resumed { topic, response } => "resumed",
+        (" {topic}"),
+        Description::channel(Level::Info, topic).payload(response),
+        Self::Resumed { topic: topic(), response: payload() };
+    JoinRejected { topic, rejection, last } => "join_rejected",
+        (" {topic} ({:?}{})", rejection.kind, if *last { ", last" } else { "" }),
+        Description::channel(Level::Warn, topic).kind("rejected").refused(rejection).last(*last),
+        Self::JoinRejected { topic: topic(), rejection: rejection(), last: true };
+    JoinTimedOut { topic } => "join_timed_out",
+        (" {topic}"),
+        Description::channel(Level::Warn, topic),
+        Self::JoinTimedOut { topic: topic() };
+    Errored { topic, payload } => "errored",
+        (" {topic}"),
+        Description::channel(Level::Warn, topic).payload(payload),
+        Self::Errored { topic: topic(), payload: payload() };
+    Interrupted { topic, cause } => "interrupted",
+        (" {topic} ({})", cause.brief()),
+        interrupted(topic, cause),
+        Self::Interrupted { topic: topic(), cause: Interruption::Crashed };
+    Left { topic, outcome } => "left",
+        (" {topic} ({outcome:?})"),
+        Description::channel(Level::Debug, topic).outcome(outcome.name()),
+        Self::Left { topic: topic(), outcome: LeaveOutcome::Acked };
+    ChannelClosed { topic, cause } => "channel_closed",
+        (" {topic} ({})", cause.brief()),
+        channel_closed(topic, cause),
+        Self::ChannelClosed { topic: topic(), cause: ChannelEnd::Rejected(rejection()) };
+
+    Message { topic, event, payload } => "message",
+        (" {topic} {event}"),
+        Description::message(topic, event, payload),
+        Self::Message { topic: topic(), event: name(), payload: payload() };
+    PushEnded { id, topic, outcome } => "push_ended",
+        (" {id:?} {topic} ({})", outcome.brief()),
+        Description::push(*id, topic, outcome),
+        Self::PushEnded { id: PushId::from_u64(1), topic: topic(), outcome: replied() };
+
+    HeartbeatAcked { rtt } => "heartbeat_acked",
+        (" {}ms", rtt.as_millis()),
+        Description::measure().rtt(*rtt),
+        Self::HeartbeatAcked { rtt: Duration::from_millis(12) };
+    ProtocolError { error } => "protocol_error",
+        (" {error}"),
+        Description::trouble().explained(Explanation::Problem(error)),
+        Self::ProtocolError { error: DecodeError::new(bad(), 0, b"s3cret") };
+    Warning(warning) => "warning",
+        (" {warning:?}"),
+        Description::trouble().reason(warning.name()),
+        Self::Warning(Warning::AuthTokenNotAcknowledged);
+}
+
+/// A loss is worth a warning when something is still to be done about it.
+const fn before(next: NextStep) -> Level {
+    match next {
+        NextStep::Retry { .. } => Level::Warn,
+        NextStep::Reconnect | NextStep::Stop => Level::Info,
+    }
+}
+
+const fn interrupted<'a>(topic: &'a Topic, cause: &'a Interruption) -> Description<'a> {
+    let description = Description::channel(Level::Debug, topic).reason(cause.name());
+    match cause {
+        Interruption::Disconnected(cause) => description.cause(cause),
+        Interruption::Crashed | Interruption::Unmatched | Interruption::Resync => description,
+    }
+}
+
+const fn channel_closed<'a>(topic: &'a Topic, cause: &'a ChannelEnd) -> Description<'a> {
+    let description = Description::channel(Level::Info, topic).kind("closed").reason(cause.name());
+    match cause {
+        ChannelEnd::Rejected(rejection) => description.refused(rejection),
+        ChannelEnd::InvalidParams { message } => description.explained(Explanation::Text(message)),
+        ChannelEnd::GaveUp(cause) => description.cause(cause),
+        ChannelEnd::ClosedByServer | ChannelEnd::Left | ChannelEnd::Disconnected => description,
+    }
+}
+
+impl Signal {
+    /// The topic, of one that is about a channel, a message or a push.
+    #[must_use]
+    pub const fn topic(&self) -> Option<&Topic> {
+        self.describe().topic
+    }
+
+    /// The payload or the response that came with it.
+    #[must_use]
+    pub const fn payload(&self) -> Option<&Payload> {
+        self.describe().payload
+    }
+
+    /// The same without what its slices of a frame keep alive. The core has copied the responses of
+    /// joins already.
+    #[cfg(feature = "driver")]
+    pub(crate) fn into_compact(mut self) -> Self {
+        match &mut self {
+            Self::Message { event, payload, .. } => (*event, *payload) = compact(event, payload),
+            Self::PushEnded { outcome: PushOutcome::Reply(reply), .. } => {
+                (reply.status, reply.response) = compact(&reply.status, &reply.response);
+            }
+            Self::JoinRejected { rejection: Rejection { response: payload, .. }, .. }
+            | Self::ChannelClosed {
+                cause: ChannelEnd::Rejected(Rejection { response: payload, .. }),
+                ..
+            }
+            | Self::Errored { payload, .. } => *payload = payload.clone().into_compact(),
+            _ => {}
+        }
+        self
+    }
+}
+
 /// Something that works less well than was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -144,4 +345,118 @@ pub enum Warning {
     AuthTokenNotAcknowledged,
     /// The heartbeat interval leaves no slack before Phoenix's default idle timeout of 60 s.
     HeartbeatIntervalTooLong,
+}
+
+names! { Warning {
+    Self::AuthTokenNotAcknowledged => "auth_token_not_acknowledged";
+    Self::HeartbeatIntervalTooLong => "heartbeat_interval_too_long";
+} }
+
+#[cfg(any(test, feature = "testing"))]
+mod examples {
+    //! What the examples of signals are made of.
+
+    use core::time::Duration;
+
+    use bytes::Bytes;
+
+    use crate::event::cause::{NextStep, PushOutcome, Rejection, RejectionKind, Reply};
+    use crate::id::ConnectionId;
+    use crate::topic::Topic;
+    use crate::wire::payload::Payload;
+    use crate::wire::{ByteStr, DecodeProblem};
+
+    pub(super) const CONNECTION: ConnectionId = ConnectionId::from_u64(1);
+    pub(super) const RETRY: NextStep =
+        NextStep::Retry { delay: Duration::from_millis(250), attempt: 2 };
+
+    pub(super) fn topic() -> Topic {
+        "room:lobby".into()
+    }
+
+    /// A slice of a longer frame, as a received one is.
+    pub(super) fn payload() -> Payload {
+        let frame = Bytes::from_static(br#"[null,null,"room:lobby","msg",{"token":"s3cret"}]"#);
+        Payload::unparsed(frame.slice(30..frame.len() - 1))
+    }
+
+    pub(super) fn name() -> ByteStr {
+        "new_msg".into()
+    }
+
+    pub(super) fn rejection() -> Rejection {
+        Rejection { kind: RejectionKind::Application, response: payload() }
+    }
+
+    pub(super) fn replied() -> PushOutcome {
+        PushOutcome::Reply(Reply { status: "ok".into(), response: payload() })
+    }
+
+    pub(super) fn bad() -> DecodeProblem {
+        DecodeProblem::Expected { expected: "a list" }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn example_of_every_signal() {
+        let names: Vec<&str> = Signal::examples().iter().map(Signal::name).collect();
+        assert_eq!(names, Signal::NAMES);
+    }
+
+    /// What a variant holds is in its description: `Debug` shows every field.
+    #[test]
+    fn description_leaves_nothing_out() {
+        for signal in Signal::examples() {
+            let debug = format!("{signal:?}");
+            assert_eq!(signal.payload().is_some(), debug.contains("Payload("), "{debug}");
+            assert_eq!(signal.topic().is_some(), debug.contains("topic: "), "{debug}");
+            let told = signal.describe();
+            assert_eq!(told.event.is_some(), debug.contains("event: "), "{debug}");
+            assert_eq!(told.last.is_some(), debug.contains("last: "), "{debug}");
+            let why = told.reason.or(told.outcome).is_some() || told.explanation.is_some();
+            let given = ["cause: ", "rejection: ", "outcome: ", "error: ", "Warning("];
+            let given = given.iter().any(|part| debug.contains(part));
+            assert_eq!(why || told.status.is_some(), given, "{debug}");
+        }
+    }
+
+    #[test]
+    fn display_names_variant_and_topic_without_payload() {
+        for signal in Signal::examples() {
+            let (shown, debug) = (signal.to_string(), format!("{signal:?}"));
+            let variant = debug.split(|c: char| !c.is_alphanumeric()).next();
+            assert_eq!(shown.split(' ').next(), variant, "{shown}");
+            assert_eq!(signal.topic().is_some(), shown.contains("room:lobby"), "{shown}");
+            assert!(!shown.contains("s3cret"), "{shown}");
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "driver")]
+    fn compact_signal_keeps_no_frame_alive() {
+        for signal in Signal::examples() {
+            let compact = signal.clone().into_compact();
+            assert_eq!(compact, signal);
+            let by_core = matches!(signal, Signal::Joined { .. } | Signal::Resumed { .. });
+            let at = |signal: &Signal| signal.payload().map(|payload| payload.as_bytes().as_ptr());
+            let stays = by_core || signal.payload().is_none();
+            assert_eq!(at(&signal) == at(&compact), stays, "{signal}");
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "driver")]
+    fn held_bytes_count_payload_and_words() {
+        for signal in Signal::examples() {
+            let payload = signal.payload().map_or(0, Payload::len);
+            let held = signal.describe().held_bytes();
+            assert!(held >= payload, "{signal}: {held}");
+        }
+        let cause = Cause::TransportLost { message: "x".repeat(100) };
+        assert_eq!(Signal::GaveUp { cause }.describe().held_bytes(), 100);
+    }
 }

@@ -3,7 +3,6 @@
 use core::time::Duration;
 use std::collections::BTreeMap;
 
-use crate::event::cause::CauseKind;
 use crate::time::Time;
 
 /// What happened so far, from [`Socket::stats`](crate::Socket::stats). Counters only grow.
@@ -14,7 +13,7 @@ use crate::time::Time;
 /// fn show(stats: &Stats) {
 ///     println!("{} lost, {} in the queue", stats.lost_connections, stats.queued_pushes);
 ///     for (cause, count) in &stats.reconnects {
-///         println!("{} {count}", cause.name());
+///         println!("{cause} {count}");
 ///     }
 /// }
 /// # show(&Stats::default());
@@ -36,8 +35,9 @@ pub struct Stats {
     pub failed_attempts: u64,
     /// Open connections that were lost.
     pub lost_connections: u64,
-    /// Why each of them, and each failed attempt, was followed by another: reconnects by cause.
-    pub reconnects: BTreeMap<CauseKind, u64>,
+    /// Why each of them, and each failed attempt, was followed by another: reconnects by the
+    /// [name](crate::Cause::name) of the cause.
+    pub reconnects: BTreeMap<&'static str, u64>,
     /// Messages delivered.
     pub messages: u64,
     /// Messages for a topic that is not wanted, or not joined at the moment.

@@ -6,11 +6,10 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use super::config::{ConfigRecord, CredentialsRecord, HIDDEN, Nanos, ParamsRecord};
+use super::config::{ConfigRecord, CredentialsRecord, Nanos, ParamsRecord};
 use super::hidden::{FrameRecord, PayloadRecord};
-use crate::event::cause::{DialKind, TlsKind};
-use crate::event::input::{Ended, Failure};
-use crate::event::refusal::{Refusal, SocksRefusal};
+use crate::event::cause::Cause;
+use crate::event::input::Ended;
 use crate::time::Time;
 
 /// The version of the format. A change that an older reader would misread is a new one.
@@ -128,7 +127,7 @@ pub(super) enum InputRecord {
     },
     Failed {
         conn: u64,
-        failure: FailureRecord,
+        cause: Cause,
     },
     Closed {
         conn: u64,
@@ -177,31 +176,6 @@ impl What {
     }
 }
 
-/// A [`Failure`].
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum FailureRecord {
-    Dial { kind: DialKind, message: String },
-    Tls { kind: TlsKind, message: String },
-    ProxyRefused(RefusalRecord),
-    SocksRefused(SocksRefusal),
-    Unsupported { message: String },
-    Refused(RefusalRecord),
-    Credentials { message: String },
-    CredentialsGaveUp { reason: String },
-}
-
-/// A [`Refusal`]: what decides, and nothing of what else the server said.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RefusalRecord {
-    status: u16,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    retry_after: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    date: Option<String>,
-}
-
 /// An [`Ended`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -209,54 +183,6 @@ pub(super) enum EndedRecord {
     CloseFrame { code: Option<u16>, reason: String },
     Lost { message: String },
     MessageTooLarge,
-}
-
-impl FailureRecord {
-    pub(super) fn of(failure: &Failure) -> Self {
-        match failure.clone() {
-            Failure::Dial { kind, message } => Self::Dial { kind, message },
-            Failure::Tls { kind, message } => Self::Tls { kind, message },
-            Failure::ProxyRefused(refusal) => Self::ProxyRefused(RefusalRecord::of(&refusal)),
-            Failure::SocksRefused(refusal) => Self::SocksRefused(refusal),
-            Failure::Unsupported { message } => Self::Unsupported { message },
-            Failure::Refused(refusal) => Self::Refused(RefusalRecord::of(&refusal)),
-            // The words of a provider are those of the application, or of its HTTP client, which
-            // says where it asked and may say with what.
-            Failure::Credentials { .. } => Self::Credentials { message: HIDDEN.to_owned() },
-            Failure::CredentialsGaveUp { .. } => {
-                Self::CredentialsGaveUp { reason: HIDDEN.to_owned() }
-            }
-        }
-    }
-
-    pub(super) fn failure(&self) -> Failure {
-        match self.clone() {
-            Self::Dial { kind, message } => Failure::Dial { kind, message },
-            Self::Tls { kind, message } => Failure::Tls { kind, message },
-            Self::ProxyRefused(refusal) => Failure::ProxyRefused(refusal.refusal()),
-            Self::SocksRefused(refusal) => Failure::SocksRefused(refusal),
-            Self::Unsupported { message } => Failure::Unsupported { message },
-            Self::Refused(refusal) => Failure::Refused(refusal.refusal()),
-            Self::Credentials { message } => Failure::Credentials { message },
-            Self::CredentialsGaveUp { reason } => Failure::CredentialsGaveUp { reason },
-        }
-    }
-}
-
-impl RefusalRecord {
-    fn of(refusal: &Refusal) -> Self {
-        let header = |name| refusal.header(name).map(str::to_owned);
-        Self { status: refusal.status(), retry_after: header("retry-after"), date: header("date") }
-    }
-
-    fn refusal(&self) -> Refusal {
-        let headers = [("retry-after", &self.retry_after), ("date", &self.date)];
-        let headers = headers
-            .into_iter()
-            .filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)))
-            .collect();
-        Refusal::new(self.status, headers, "")
-    }
 }
 
 impl EndedRecord {
@@ -298,7 +224,10 @@ impl fmt::Display for InputRecord {
             Self::SetCredentials(_) => f.write_str("set credentials"),
             Self::CredentialsUnchanged { .. } => f.write_str("credentials unchanged"),
             Self::Opened { .. } => f.write_str("opened"),
-            Self::Failed { failure, .. } => write!(f, "failed ({failure})"),
+            Self::Failed { cause, .. } => match cause.text() {
+                "" => write!(f, "failed ({})", cause.brief()),
+                text => write!(f, "failed ({}: {text})", cause.brief()),
+            },
             Self::Closed { ended, .. } => match ended {
                 EndedRecord::CloseFrame { code: Some(code), .. } => {
                     write!(f, "closed (close frame {code})")
@@ -317,21 +246,6 @@ impl fmt::Display for InputRecord {
             Self::Timeout => f.write_str("timeout"),
             Self::Wake => f.write_str("wake"),
             Self::Panicked => f.write_str("the driver panicked"),
-        }
-    }
-}
-
-impl fmt::Display for FailureRecord {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Dial { message, .. } => write!(f, "dial: {message}"),
-            Self::Tls { message, .. } => write!(f, "TLS: {message}"),
-            Self::ProxyRefused(refusal) => write!(f, "refused by the proxy: {}", refusal.status),
-            Self::SocksRefused(refusal) => write!(f, "refused by the proxy: {refusal}"),
-            Self::Unsupported { message } => f.write_str(message),
-            Self::Refused(refusal) => write!(f, "refused: {}", refusal.status),
-            Self::Credentials { message } => write!(f, "credentials: {message}"),
-            Self::CredentialsGaveUp { reason } => write!(f, "credentials gave up: {reason}"),
         }
     }
 }

@@ -412,8 +412,8 @@ impl Player {
             InputRecord::Opened { conn: id, protocol } => {
                 Input::Opened { id: conn(id), opened: Opened { protocol: protocol.clone() } }
             }
-            InputRecord::Failed { conn: id, failure } => {
-                Input::Failed { id: conn(id), failure: failure.failure() }
+            InputRecord::Failed { conn: id, cause } => {
+                Input::Failed { id: conn(id), cause: cause.clone() }
             }
             InputRecord::Closed { conn: id, ended } => {
                 Input::Closed { id: conn(id), ended: ended.ended() }

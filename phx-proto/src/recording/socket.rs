@@ -4,18 +4,19 @@ use core::fmt;
 use core::ops::Deref;
 use std::sync::Arc;
 
-use super::config::{ConfigRecord, CredentialsRecord, ParamsRecord};
+use super::config::{ConfigRecord, CredentialsRecord, HIDDEN, ParamsRecord};
 use super::hidden::{FrameRecord, PayloadRecord};
-use super::line::{EndedRecord, FailureRecord, InputRecord, Line, Start, What};
+use super::line::{EndedRecord, InputRecord, Line, Start, What};
 use super::tape::{Recorder, Tape};
 use crate::config::join_params::{JoinParams, ParamsPanicked};
 use crate::config::{Config, Credentials};
 use crate::event::action::Action;
 use crate::event::applied::{Applied, Released, Supplied};
+use crate::event::cause::Cause;
 use crate::event::error::{
     CredentialsError, JoinError, NotOpen, NotRetrying, NotWanted, PushError,
 };
-use crate::event::input::{Ended, Failure, Input, Opened, Progress, PushOptions};
+use crate::event::input::{Ended, Input, Opened, Progress, PushOptions};
 use crate::event::signal::Signal;
 use crate::event::ticket::JoinTicket;
 use crate::event::trace::write_action;
@@ -290,10 +291,10 @@ impl RecordedSocket {
     }
 
     /// [`Socket::handle_failed`].
-    pub fn handle_failed(&mut self, now: Time, id: ConnectionId, failure: Failure) {
+    pub fn handle_failed(&mut self, now: Time, id: ConnectionId, cause: Cause) {
         let conn = id.as_u64();
-        self.note(now, |_| InputRecord::Failed { conn, failure: FailureRecord::of(&failure) });
-        self.socket.handle_failed(now, id, failure);
+        self.note(now, |_| InputRecord::Failed { conn, cause: cause.clone().redacted(HIDDEN) });
+        self.socket.handle_failed(now, id, cause);
     }
 
     /// [`Socket::handle_closed`].

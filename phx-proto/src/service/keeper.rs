@@ -176,6 +176,7 @@ impl<R: Runtime> Run<'_, R> {
             Signal::Connected { .. } => {
                 self.opened = Some(self.runtime.now());
             }
+            Signal::ConnectFailed { cause, .. } => self.entry.lost(cause.clone()),
             Signal::Disconnected { cause, .. } => {
                 self.lost();
                 self.entry.lost(cause.clone());

@@ -254,7 +254,7 @@ fn table(connection: &ConnectionMetrics) -> Vec<(Family, Measured)> {
     let count = |count: u64| Measured::One(runs.then_some(Amount::Count(count)));
     let size = |size: usize| count(u64::try_from(size).unwrap_or(u64::MAX));
     let time = |time: Option<Duration>| Measured::One(time.map(Amount::Time));
-    let causes = reconnects.iter().map(|(cause, count)| (cause.name(), Amount::Count(*count)));
+    let causes = reconnects.iter().map(|(cause, count)| (*cause, Amount::Count(*count)));
 
     vec![
         (
@@ -350,7 +350,7 @@ impl Display for Escaped<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::cause::CauseKind;
+    use crate::event::cause::Cause;
 
     fn page(connections: &[ConnectionMetrics]) -> Vec<String> {
         openmetrics(connections).lines().map(str::to_owned).collect()
@@ -359,7 +359,7 @@ mod tests {
     #[test]
     fn families_stay_together_and_are_described_once() {
         let mut stats = Stats { bytes_in: 7, ..Stats::default() };
-        stats.reconnects.insert(CauseKind::TransportLost, 3);
+        stats.reconnects.insert("transport_lost", 3);
         let running = ConnectionMetrics::new("a", Lifecycle::Ready, 1, Some(stats));
         let ended = ConnectionMetrics::new("b", Lifecycle::Terminated, 0, None);
         let lines = page(&[running, ended]);
@@ -389,6 +389,18 @@ mod tests {
             !lines.iter().any(|line| line.starts_with("phx_join_duration_seconds{")),
             "unknown"
         );
+    }
+
+    /// A label of each cause there is, whichever it is.
+    #[test]
+    fn reconnects_are_shown_by_every_cause() {
+        let reconnects = Cause::examples().iter().map(|cause| (cause.name(), 1)).collect();
+        let stats = Stats { reconnects, ..Stats::default() };
+        let lines = page(&[ConnectionMetrics::new("a", Lifecycle::Ready, 0, Some(stats))]);
+        for name in Cause::NAMES {
+            let sample = format!("phx_reconnects_total{{connection=\"a\",cause=\"{name}\"}} 1");
+            assert!(lines.contains(&sample), "{sample}");
+        }
     }
 
     #[test]

@@ -37,7 +37,7 @@ macro_rules! apply_input {
             }
             Input::CredentialsUnchanged { id } => socket.credentials_unchanged(now, id),
             Input::Opened { id, opened } => socket.handle_opened(now, id, opened),
-            Input::Failed { id, failure } => socket.handle_failed(now, id, failure),
+            Input::Failed { id, cause } => socket.handle_failed(now, id, cause),
             Input::Closed { id, ended } => socket.handle_closed(now, id, ended),
             Input::Frame { id, frame } => socket.handle_frame(now, id, frame),
             Input::Writable { id, writable } => socket.handle_writable(now, id, writable),
@@ -83,8 +83,8 @@ mod tests {
     use crate::config::join_params::{JoinParams, ParamsPanicked};
     use crate::config::{Config, Credentials};
     use crate::event::action::Action;
-    use crate::event::cause::DialKind;
-    use crate::event::input::{Ended, Failure, Opened, Progress, PushOptions};
+    use crate::event::cause::{Cause, DialKind};
+    use crate::event::input::{Ended, Opened, Progress, PushOptions};
     use crate::event::ticket::JoinTicket;
     use crate::id::{ConnectionId, InterestId, PushId};
     use crate::socket::Step;
@@ -146,7 +146,7 @@ mod tests {
         let supplied = || Ok::<_, ParamsPanicked>(Payload::empty());
         let credentials = || Credentials::new().param("token", "new");
         let options = PushOptions::cast();
-        let failure = || Failure::Dial { kind: DialKind::Refused, message: "no".into() };
+        let cause = || Cause::Dial { kind: DialKind::Refused, message: "no".into() };
         let ended = || Ended::Lost { message: "reset".into() };
         let frame = || Frame::from(r#"[null,null,"room:a","news",{}]"#);
         let progress = Progress { read: 10, written: 20, flushed: true };
@@ -216,9 +216,9 @@ mod tests {
                 unit(|socket, id| socket.handle_opened(LATER, id, Opened::default())),
             ),
             (
-                Input::Failed { id, failure: failure() },
+                Input::Failed { id, cause: cause() },
                 Box::new(move |it| {
-                    it.handle_failed(LATER, id, failure());
+                    it.handle_failed(LATER, id, cause());
                     Applied::Done
                 }),
             ),

@@ -36,7 +36,8 @@
 //! (`wire/close_graceful_shutdown`). Only a local `disconnect` is final by itself.
 //!
 //! What ends a connection is told in this order: the interruption of each channel, the outcomes of
-//! its pushes, `Disconnected`, and then what follows.
+//! its pushes, `Disconnected`, and then what follows. Every `Connecting` is followed by one of
+//! `Connected` and `ConnectFailed`, every `Connected` by a `Disconnected`.
 
 use core::time::Duration;
 
@@ -47,7 +48,7 @@ use crate::config::{ConfigError, Credentials, Secret, Uri};
 use crate::event::action::{Action, ConnectRequest};
 use crate::event::cause::{Cause, ChannelEnd, NextStep, NotSentCause, UnknownCause};
 use crate::event::error::{CredentialsError, NotOpen, NotRetrying};
-use crate::event::input::{Ended, Failure, Opened, Progress};
+use crate::event::input::{Ended, Opened, Progress};
 use crate::event::signal::{Signal, Warning};
 use crate::id::{ConnectionId, Ref};
 use crate::service::supervision::Lifecycle;
@@ -210,7 +211,7 @@ impl Socket {
                 let id = *id;
                 self.timers.disarm(&TimerKey::Connect);
                 self.actions.push_back(Action::Abort { id });
-                self.closed(id);
+                self.closed(id, false);
             }
             Phase::Waiting { .. } => {
                 self.timers.disarm(&TimerKey::Reconnect);
@@ -244,11 +245,7 @@ impl Socket {
             Phase::Connecting { id, .. } => {
                 self.retry = Retry::default();
                 self.actions.push_back(Action::Abort { id });
-                self.signal(Signal::Disconnected {
-                    id,
-                    cause: Cause::Superseded,
-                    next: NextStep::Reconnect,
-                });
+                self.signal_end(id, false, Cause::Superseded, NextStep::Reconnect);
                 self.dial(now, 0);
                 Ok(())
             }
@@ -320,7 +317,7 @@ impl Socket {
     ///
     /// [`ConfigError`] for what may not be dialled, whichever call it came from: `ws://` that would
     /// leave this machine without [`Config::insecure`](crate::Config::insecure), or a `vsn` other
-    /// than the codec's. Report it with [`Failure::Unsupported`], as no retry changes it.
+    /// than the codec's. Report it with [`Cause::Unsupported`], as no retry changes it.
     pub fn connect_request(&self) -> Result<ConnectRequest, ConfigError> {
         let credentials = &self.credentials;
         let mut uri = self.address().clone();
@@ -390,19 +387,10 @@ impl Socket {
         }
     }
 
-    /// The attempt `id` failed. If it was reported as opened before, the connection ends with this
-    /// cause.
-    pub fn handle_failed(&mut self, now: Time, id: ConnectionId, failure: Failure) {
-        let cause = match failure {
-            Failure::Dial { kind, message } => Cause::Dial { kind, message },
-            Failure::Tls { kind, message } => Cause::Tls { kind, message },
-            Failure::ProxyRefused(refusal) => Cause::ProxyRefused(refusal),
-            Failure::SocksRefused(refusal) => Cause::SocksRefused(refusal),
-            Failure::Unsupported { message } => Cause::Unsupported { message },
-            Failure::Refused(refusal) => Cause::Refused(refusal),
-            Failure::Credentials { message } => Cause::CredentialsFailed { message },
-            Failure::CredentialsGaveUp { reason } => Cause::CredentialsGaveUp { reason },
-        };
+    /// The attempt `id` failed, for a cause that the driver knows: [`Dial`](Cause::Dial),
+    /// [`Tls`](Cause::Tls), [`Refused`](Cause::Refused) and the like. If it was reported as opened
+    /// before, the connection ends with this cause.
+    pub fn handle_failed(&mut self, now: Time, id: ConnectionId, cause: Cause) {
         self.end(now, id, cause);
     }
 
@@ -437,12 +425,13 @@ impl Socket {
     pub fn handle_panicked(&mut self, now: Time) {
         self.advance(now);
         let id = self.phase.id();
+        let was_open = !matches!(self.phase, Phase::Connecting { .. });
         self.drop_live(now, false);
         for key in [TimerKey::Connect, TimerKey::Close, TimerKey::Reconnect] {
             self.timers.disarm(&key);
         }
         match (id, &self.phase) {
-            (Some(id), _) => self.give_up(Some(id), Cause::DriverPanicked),
+            (Some(id), _) => self.give_up(Some((id, was_open)), Cause::DriverPanicked),
             (None, Phase::Waiting { .. } | Phase::Idle) => {
                 self.give_up(None, Cause::DriverPanicked);
             }
@@ -574,27 +563,27 @@ impl Socket {
             return;
         };
         match then {
-            AfterClose::Stay => self.closed(id),
+            AfterClose::Stay => self.closed(id, true),
             AfterClose::Connect => {
-                self.signal(Signal::Disconnected {
-                    id,
-                    cause: Cause::LocalDisconnect,
-                    next: NextStep::Reconnect,
-                });
+                self.signal_end(id, true, Cause::LocalDisconnect, NextStep::Reconnect);
                 self.dial(now, 0);
             }
             AfterClose::Retry { cause, open_for } => self.schedule(now, id, cause, Some(open_for)),
         }
     }
 
-    fn closed(&mut self, id: ConnectionId) {
+    fn closed(&mut self, id: ConnectionId, was_open: bool) {
         self.phase = Phase::Closed;
-        self.signal(Signal::Disconnected {
-            id,
-            cause: Cause::LocalDisconnect,
-            next: NextStep::Stop,
-        });
+        self.signal_end(id, was_open, Cause::LocalDisconnect, NextStep::Stop);
         self.signal(Signal::Closed);
+    }
+
+    fn signal_end(&mut self, id: ConnectionId, was_open: bool, cause: Cause, next: NextStep) {
+        self.signal(if was_open {
+            Signal::Disconnected { id, cause, next }
+        } else {
+            Signal::ConnectFailed { id, cause, next }
+        });
     }
 
     fn schedule(&mut self, now: Time, id: ConnectionId, cause: Cause, open_for: Option<Duration>) {
@@ -602,29 +591,26 @@ impl Socket {
         match self.retry.decide(&self.config, &mut self.rng, now, &cause, open_for, known) {
             Decision::Retry { delay, attempt, may_skip } => {
                 let until = now + delay;
-                *self.stats.reconnects.entry(cause.kind()).or_default() += 1;
+                *self.stats.reconnects.entry(cause.name()).or_default() += 1;
                 self.timers.arm(TimerKey::Reconnect, until);
-                self.signal(Signal::Disconnected {
-                    id,
-                    cause: cause.clone(),
-                    next: NextStep::Retry { delay, attempt },
-                });
+                let next = NextStep::Retry { delay, attempt };
+                self.signal_end(id, open_for.is_some(), cause.clone(), next);
                 self.phase = Phase::Waiting { until, attempt, cause: cause.clone(), may_skip };
                 self.actions.push_back(Action::ReconnectAfter { delay, attempt, cause });
                 if core::mem::take(&mut self.woken) && may_skip {
                     self.skip_wait(now);
                 }
             }
-            Decision::Stop => self.give_up(Some(id), cause),
+            Decision::Stop => self.give_up(Some((id, open_for.is_some())), cause),
         }
     }
 
-    /// Ends the connection, if there is one, and every channel for good.
-    fn give_up(&mut self, id: Option<ConnectionId>, cause: Cause) {
+    /// Ends every channel for good, and the connection or attempt, if there is one: its id, and
+    /// whether it was open.
+    fn give_up(&mut self, ended: Option<(ConnectionId, bool)>, cause: Cause) {
         self.phase = Phase::GaveUp { cause: cause.clone() };
-        if let Some(id) = id {
-            let (cause, next) = (cause.clone(), NextStep::Stop);
-            self.signal(Signal::Disconnected { id, cause, next });
+        if let Some((id, was_open)) = ended {
+            self.signal_end(id, was_open, cause.clone(), NextStep::Stop);
         }
         self.end_channels(
             &ChannelEnd::GaveUp(cause.clone()),

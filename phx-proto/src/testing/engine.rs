@@ -19,8 +19,8 @@ use super::trace::{ClientId, TraceEvent, What};
 use super::world::{Client, World};
 use crate::config::Secret;
 use crate::event::action::{Action, ConnectRequest};
-use crate::event::cause::DialKind;
-use crate::event::input::{Ended, Failure, Opened};
+use crate::event::cause::{Cause, DialKind};
+use crate::event::input::{Ended, Opened};
 use crate::event::refusal::Refusal;
 use crate::id::ConnectionId;
 use crate::time::Time;
@@ -120,7 +120,7 @@ impl World {
 
     fn answer(&mut self, index: usize, id: ConnectionId, request: &ConnectRequest) -> Parcel {
         if !self.listening {
-            return Parcel::Failed(Failure::Dial {
+            return Parcel::Failed(Cause::Dial {
                 kind: DialKind::Refused,
                 message: "connection refused".to_owned(),
             });
@@ -131,9 +131,7 @@ impl World {
                 self.clients[index].peers.insert(id, accepted.peer);
                 Parcel::Opened(Opened { protocol: accepted.protocol })
             }
-            Err(no) => {
-                Parcel::Failed(Failure::Refused(Refusal::new(no.status, no.headers, no.body)))
-            }
+            Err(no) => Parcel::Failed(Cause::Refused(Refusal::new(no.status, no.headers, no.body))),
         }
     }
 
@@ -165,7 +163,7 @@ impl World {
             Parcel::End => client.socket.handle_failed(
                 now,
                 id,
-                Failure::Dial { kind: DialKind::Other, message: lost() },
+                Cause::Dial { kind: DialKind::Other, message: lost() },
             ),
             Parcel::Request(_) => {}
         }
@@ -206,7 +204,7 @@ impl World {
                 Action::Connect { id, .. } => match client.socket.connect_request() {
                     Ok(request) => client.link.connect(now, id, request),
                     Err(error) => {
-                        let failure = Failure::Unsupported { message: error.to_string() };
+                        let failure = Cause::Unsupported { message: error.to_string() };
                         client.socket.handle_failed(now, id, failure);
                     }
                 },

@@ -32,8 +32,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::config::backoff::DelayRange;
 use crate::event::action::ConnectRequest;
-use crate::event::cause::DialKind;
-use crate::event::input::{Failure, Opened, Progress};
+use crate::event::cause::{Cause, DialKind};
+use crate::event::input::{Opened, Progress};
 use crate::event::refusal::Refusal;
 use crate::id::ConnectionId;
 use crate::socket::rng::Rng;
@@ -74,7 +74,7 @@ pub enum Parcel {
     /// The server took it.
     Opened(Opened),
     /// The attempt failed.
-    Failed(Failure),
+    Failed(Cause),
     /// A frame.
     Frame(Frame),
     /// A close frame with its code.
@@ -137,7 +137,7 @@ pub struct Link {
 /// What becomes of an attempt to connect.
 #[derive(Clone, Debug)]
 enum Fate {
-    Fail(Failure),
+    Fail(Cause),
     Ignore,
     Drop,
 }
@@ -269,7 +269,7 @@ impl Link {
     pub fn refuse_connects(&mut self, attempts: usize) -> &mut Self {
         self.note(|| format!("the next {attempts} connects will be refused"));
         let message = "connection refused".to_owned();
-        self.push_fates(attempts, &Fate::Fail(Failure::Dial { kind: DialKind::Refused, message }))
+        self.push_fates(attempts, &Fate::Fail(Cause::Dial { kind: DialKind::Refused, message }))
     }
 
     /// Answers the next attempts to connect with an HTTP status, and with `Retry-After` if given
@@ -283,7 +283,7 @@ impl Link {
         self.note(|| format!("the next {attempts} upgrades will be answered with {status}"));
         let headers = retry_after.map(|after| ("retry-after".to_owned(), after.to_owned()));
         let refusal = Refusal::new(status, headers.into_iter().collect(), "");
-        self.push_fates(attempts, &Fate::Fail(Failure::Refused(refusal)))
+        self.push_fates(attempts, &Fate::Fail(Cause::Refused(refusal)))
     }
 
     /// Accepts the next attempts to connect and drops each connection as soon as it is open.

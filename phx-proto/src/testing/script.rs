@@ -33,7 +33,8 @@ use super::codec::{self, Vsn};
 use super::stage::{ScriptRuntime, Stage, Task, Wire};
 use crate::client::{Client, Received, Runtime as _, Setup};
 use crate::event::action::ConnectRequest;
-use crate::event::input::{Ended, Failure};
+use crate::event::cause::Cause;
+use crate::event::input::Ended;
 use crate::event::refusal::Refusal;
 use crate::time::Time;
 use crate::wire::payload::Payload;
@@ -243,7 +244,7 @@ impl Script {
     pub fn refuse_connect(&self, status: u16) -> ConnectRequest {
         let (number, request) = self.expect("an attempt to connect", first_dial);
         self.stage.lock().note(&format!("the server refuses with {status}"));
-        self.stage.answer(number, Err(Failure::Refused(Refusal::new(status, Vec::new(), ""))));
+        self.stage.answer(number, Err(Cause::Refused(Refusal::new(status, Vec::new(), ""))));
         self.settle();
         request
     }

@@ -22,7 +22,8 @@ use super::script::Sent;
 use crate::client::{Received, Runtime, Timer, Transport, WriteFailed};
 use crate::config::Config;
 use crate::event::action::ConnectRequest;
-use crate::event::input::{Ended, Failure, Opened};
+use crate::event::cause::Cause;
+use crate::event::input::{Ended, Opened};
 use crate::event::trace::Shown;
 use crate::time::Time;
 use crate::wire::Frame;
@@ -34,7 +35,7 @@ pub(super) struct Stage {
     pub(super) now: Time,
     /// Attempts to connect that nobody has answered, by number.
     pub(super) dials: BTreeMap<u64, ConnectRequest>,
-    verdicts: BTreeMap<u64, Result<Vsn, Failure>>,
+    verdicts: BTreeMap<u64, Result<Vsn, Cause>>,
     /// The connections, by the number of their attempt; the last one is the present one.
     pub(super) wires: BTreeMap<u64, Wire>,
     /// What the client sent and no assertion has taken.
@@ -85,7 +86,7 @@ impl ScriptRuntime {
     }
 
     /// The server's answer to an attempt.
-    pub(super) fn answer(&self, number: u64, verdict: Result<Vsn, Failure>) {
+    pub(super) fn answer(&self, number: u64, verdict: Result<Vsn, Cause>) {
         self.change(|stage| {
             stage.dials.remove(&number);
             stage.verdicts.insert(number, verdict);
@@ -215,7 +216,7 @@ impl Runtime for ScriptRuntime {
         &self,
         request: ConnectRequest,
         _: &Config,
-    ) -> impl Future<Output = Result<(ScriptTransport, Opened), Failure>> + Send + 'static {
+    ) -> impl Future<Output = Result<(ScriptTransport, Opened), Cause>> + Send + 'static {
         let mut stage = self.lock();
         let number = stage.number();
         stage.note(&format!("client: dials {}", request.uri));
@@ -235,7 +236,7 @@ struct Dial {
 }
 
 impl Future for Dial {
-    type Output = Result<(ScriptTransport, Opened), Failure>;
+    type Output = Result<(ScriptTransport, Opened), Cause>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut stage = self.stage.lock();

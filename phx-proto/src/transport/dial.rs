@@ -19,8 +19,7 @@ use super::{Net, Resolver, race, random_u64};
 use crate::config::uri::without_zone;
 use crate::config::{Config, ConfigError, Proxy, Uri, proxy};
 use crate::event::action::ConnectRequest;
-use crate::event::cause::DialKind;
-use crate::event::input::Failure;
+use crate::event::cause::{Cause, DialKind};
 use crate::websocket::upgrade::{
     self, Connect, ProxyCredentials, Socks5, Upgrade, UpgradeError, UpgradeRequest, Upgraded,
 };
@@ -34,12 +33,12 @@ pub async fn dial<N: Net>(
     request: &ConnectRequest,
     config: &Config,
     resolver: &Resolver,
-) -> Result<(N::Stream, Upgraded), Failure> {
+) -> Result<(N::Stream, Upgraded), Cause> {
     let uri = &request.uri;
     if uri.is_secure() && !N::TLS {
         let message = "wss:// needs TLS, and this program was built without it: enable the \
                        feature `tls` of the phx adapter";
-        return Err(Failure::Unsupported { message: message.to_owned() });
+        return Err(Cause::Unsupported { message: message.to_owned() });
     }
     let proxy = config.proxy_to(uri).map_err(unusable)?;
     let only_here = config.check_route(uri, proxy).map_err(unusable)?;
@@ -65,9 +64,9 @@ pub async fn dial<N: Net>(
 pub async fn dial_over<N: Net>(
     stream: impl Future<Output = io::Result<N::Stream>>,
     request: &ConnectRequest,
-) -> Result<(N::Stream, Upgraded), Failure> {
+) -> Result<(N::Stream, Upgraded), Cause> {
     let stream = stream.await;
-    let mut stream = stream.map_err(|error| Failure::Dial {
+    let mut stream = stream.map_err(|error| Cause::Dial {
         kind: kind_of(&error),
         message: format!("no stream was opened: {error}"),
     })?;
@@ -86,7 +85,7 @@ async fn tunnel<N: Net>(
     host: &str,
     port: u16,
     only_here: bool,
-) -> Result<N::Stream, Failure> {
+) -> Result<N::Stream, Cause> {
     // An interface of this machine means nothing to the proxy.
     let host = without_zone(host);
     if proxy.kind() != proxy::Kind::Socks5 {
@@ -97,7 +96,7 @@ async fn tunnel<N: Net>(
         let address = address.ip().to_string();
         match tunnel_to::<N>(resolver, proxy, &address, port, only_here).await {
             // The next address may do better; anything else is about the proxy.
-            Err(unreached @ Failure::Dial { .. }) => failure.get_or_insert(unreached),
+            Err(unreached @ Cause::Dial { .. }) => failure.get_or_insert(unreached),
             outcome => return outcome,
         };
     }
@@ -110,11 +109,11 @@ async fn tunnel_to<N: Net>(
     host: &str,
     port: u16,
     only_here: bool,
-) -> Result<N::Stream, Failure> {
+) -> Result<N::Stream, Cause> {
     let connected = race::connect::<N>(resolver, proxy.host(), proxy.port(), only_here).await;
     let mut stream = connected.map_err(|failure| match failure {
-        Failure::Dial { kind, message } => {
-            Failure::Dial { kind, message: format!("the proxy: {message}") }
+        Cause::Dial { kind, message } => {
+            Cause::Dial { kind, message: format!("the proxy: {message}") }
         }
         failure => failure,
     })?;
@@ -139,7 +138,7 @@ async fn tunnel_to<N: Net>(
     };
     let tunnel = tunnel.map_err(|broken| match broken {
         Broken::Http(error) => tunnel_failed(error),
-        Broken::Io(error) => Failure::Dial {
+        Broken::Io(error) => Cause::Dial {
             kind: kind_of(&error),
             message: format!("the proxy: the connection was lost: {error}"),
         },
@@ -153,14 +152,14 @@ async fn tunnel_to<N: Net>(
 }
 
 /// A configuration under which this address cannot be dialled.
-fn unusable(error: ConfigError) -> Failure {
-    Failure::Unsupported { message: error.to_string() }
+fn unusable(error: ConfigError) -> Cause {
+    Cause::Unsupported { message: error.to_string() }
 }
 
-fn tunnel_failed(error: UpgradeError) -> Failure {
+fn tunnel_failed(error: UpgradeError) -> Cause {
     match error {
-        UpgradeError::ProxyRefused(refusal) => Failure::ProxyRefused(refusal),
-        UpgradeError::SocksRefused(refusal) => Failure::SocksRefused(refusal),
+        UpgradeError::ProxyRefused(refusal) => Cause::ProxyRefused(refusal),
+        UpgradeError::SocksRefused(refusal) => Cause::SocksRefused(refusal),
         UpgradeError::SocksFailed { code } => {
             let kind = match code {
                 3 | 4 => DialKind::Unreachable,
@@ -168,9 +167,9 @@ fn tunnel_failed(error: UpgradeError) -> Failure {
                 6 => DialKind::TimedOut,
                 _ => DialKind::Other,
             };
-            Failure::Dial { kind, message: error.to_string() }
+            Cause::Dial { kind, message: error.to_string() }
         }
-        error if error.is_callers() => Failure::Unsupported { message: error.to_string() },
+        error if error.is_callers() => Cause::Unsupported { message: error.to_string() },
         error => failed(format!("the proxy: {error}")),
     }
 }
@@ -197,7 +196,7 @@ async fn upgrade<N: Net>(
 }
 
 /// What a failed upgrade means, on the way that this configuration takes.
-fn not_upgraded(broken: Broken, uri: &Uri, config: &Config) -> Failure {
+fn not_upgraded(broken: Broken, uri: &Uri, config: &Config) -> Cause {
     #[cfg(feature = "tls")]
     if let Broken::Io(error) = &broken {
         if let Some(failure) = super::tls::failure(uri, config, error) {
@@ -229,16 +228,16 @@ fn not_upgraded(broken: Broken, uri: &Uri, config: &Config) -> Failure {
 }
 
 /// The stream broke before the answer was there.
-fn lost(error: &io::Error, hint: &str) -> Failure {
-    Failure::Dial {
+fn lost(error: &io::Error, hint: &str) -> Cause {
+    Cause::Dial {
         kind: kind_of(error),
         message: format!("the connection was lost in the upgrade: {error}{hint}"),
     }
 }
 
-fn upgrade_failed(error: UpgradeError) -> Failure {
+fn upgrade_failed(error: UpgradeError) -> Cause {
     match error {
-        UpgradeError::Refused(refusal) => Failure::Refused(refusal),
+        UpgradeError::Refused(refusal) => Cause::Refused(refusal),
         error => failed(format!("the upgrade failed: {error}")),
     }
 }
@@ -249,8 +248,8 @@ fn random_key() -> [u8; 16] {
     halves.to_be_bytes()
 }
 
-fn failed(message: impl Into<String>) -> Failure {
-    Failure::Dial { kind: DialKind::Other, message: message.into() }
+fn failed(message: impl Into<String>) -> Cause {
+    Cause::Dial { kind: DialKind::Other, message: message.into() }
 }
 
 /// What the operating system says about a connection, in the kinds that a caller tells apart.

@@ -13,8 +13,7 @@ use std::io;
 
 use super::dial::kind_of;
 use super::{Net, Resolver};
-use crate::event::cause::DialKind;
-use crate::event::input::Failure;
+use crate::event::cause::{Cause, DialKind};
 
 /// How long one address may be silent before the next is tried beside it (RFC 8305 section 5).
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
@@ -27,7 +26,7 @@ pub(super) async fn connect<N: Net>(
     host: &str,
     port: u16,
     only_here: bool,
-) -> Result<N::Stream, Failure> {
+) -> Result<N::Stream, Cause> {
     let addresses = resolve(resolver, host, port, only_here).await?;
     let count = addresses.len();
     let mut race = Race::<N> {
@@ -46,7 +45,7 @@ pub(super) async fn connect<N: Net>(
                 "none of the {count} addresses of {host:?} could be reached; {address}: {error}"
             )
         };
-        Failure::Dial { kind, message }
+        Cause::Dial { kind, message }
     })
 }
 
@@ -57,10 +56,10 @@ pub(super) async fn resolve(
     host: &str,
     port: u16,
     only_here: bool,
-) -> Result<Vec<SocketAddr>, Failure> {
+) -> Result<Vec<SocketAddr>, Cause> {
     let mut addresses = resolver.resolve(host, port).await.map_err(|error| {
         let message = format!("the name {host:?} could not be resolved: {error}");
-        Failure::Dial { kind: DialKind::Dns, message }
+        Cause::Dial { kind: DialKind::Dns, message }
     })?;
     if let (true, Some(first)) = (only_here, addresses.first().copied()) {
         addresses.retain(|address| address.ip().to_canonical().is_loopback());
@@ -70,15 +69,15 @@ pub(super) async fn resolve(
                  send everything in the clear",
                 first.ip()
             );
-            return Err(Failure::Dial { kind: DialKind::Other, message });
+            return Err(Cause::Dial { kind: DialKind::Other, message });
         }
     }
     Ok(addresses)
 }
 
-pub(super) fn no_address(host: &str) -> Failure {
+pub(super) fn no_address(host: &str) -> Cause {
     let message = format!("the name {host:?} has no address");
-    Failure::Dial { kind: DialKind::Dns, message }
+    Cause::Dial { kind: DialKind::Dns, message }
 }
 
 /// The address that failed first, if any did; one that was reached at all before one that was not,

@@ -7,38 +7,37 @@ use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 
 use super::Net;
 use crate::config::{Config, Uri};
-use crate::event::cause::TlsKind;
-use crate::event::input::Failure;
+use crate::event::cause::{Cause, TlsKind};
 
 /// Speaks TLS with the server of `uri` on a stream that leads to it.
 pub(super) async fn secure<N: Net>(
     stream: N::Stream,
     uri: &Uri,
     config: &Config,
-) -> Result<N::Stream, Failure> {
+) -> Result<N::Stream, Cause> {
     let tls = config.tls_in_use();
     let name = tls
         .name_for(uri.host())
-        .map_err(|error| Failure::Unsupported { message: error.to_string() })?;
+        .map_err(|error| Cause::Unsupported { message: error.to_string() })?;
     let secured = N::secure(stream, name, tls.client()).await;
     secured.map_err(|error| failure(uri, config, &error).unwrap_or_else(|| lost(uri, &error)))
 }
 
 /// The failure, if it is TLS that failed, and not the connection under it. With TLS 1.3 a server
 /// judges the client's certificate after the handshake, so this may be asked in the upgrade too.
-pub(super) fn failure(uri: &Uri, config: &Config, error: &io::Error) -> Option<Failure> {
+pub(super) fn failure(uri: &Uri, config: &Config, error: &io::Error) -> Option<Cause> {
     let error = error.get_ref()?.downcast_ref()?;
     let (kind, message) = problem(uri.host(), config, error);
-    Some(Failure::Tls { kind, message })
+    Some(Cause::Tls { kind, message })
 }
 
-fn lost(uri: &Uri, error: &io::Error) -> Failure {
+fn lost(uri: &Uri, error: &io::Error) -> Cause {
     let message = format!(
         "the connection to {:?} was lost in the handshake ({error}): a port that does not speak TLS \
          does that, which is a ws:// address, and so does a proxy or a firewall in the way",
         uri.host()
     );
-    Failure::Tls { kind: TlsKind::Lost, message }
+    Cause::Tls { kind: TlsKind::Lost, message }
 }
 
 /// How a server's own certificate is made.

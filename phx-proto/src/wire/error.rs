@@ -76,6 +76,19 @@ impl DecodeError {
         let start = frame[..frame.len().min(EVIDENCE_MAX)].to_vec();
         Self { problem, offset, evidence: Evidence { start, len: frame.len() } }
     }
+
+    /// The bytes that it holds in memory.
+    #[cfg(feature = "driver")]
+    pub(crate) fn held_bytes(&self) -> usize {
+        let message = match &self.problem {
+            DecodeProblem::Payload { message } | DecodeProblem::Other { message } => message.len(),
+            DecodeProblem::Expected { .. }
+            | DecodeProblem::NotUtf8 { .. }
+            | DecodeProblem::Truncated { .. }
+            | DecodeProblem::UnknownKind { .. } => 0,
+        };
+        message + self.evidence.as_bytes().len()
+    }
 }
 
 impl Evidence {

@@ -5,7 +5,7 @@ use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 
 use phx_proto::{
-    Action, Config, Failure, Frame, Opened, Payload, PushOptions, Refusal, Socket, Time,
+    Action, Cause, Config, Frame, Opened, Payload, PushOptions, Refusal, Socket, Time,
 };
 use serde_json::{Value, json};
 
@@ -169,7 +169,7 @@ fn refusal_of_many_waiting_joins() {
     bench.settle();
     let bytes = held(|| {
         let headers = (0..64).map(|n| (format!("x-{n}"), "v".repeat(200))).collect();
-        let refused = Failure::Refused(Refusal::new(503, headers, vec![b'b'; 4_000]));
+        let refused = Cause::Refused(Refusal::new(503, headers, vec![b'b'; 4_000]));
         bench.memory.world().failures.push_back(refused);
         bench.advance(Duration::from_secs(2));
     });

@@ -3,7 +3,7 @@
 use core::pin::pin;
 use core::time::Duration;
 
-use phx_proto::{Failure, Refusal};
+use phx_proto::{Cause, Refusal};
 use serde_json::{Value, json};
 
 use crate::memory::{Bench, poll, ready};
@@ -51,7 +51,7 @@ fn causes_with_many_headers() {
         bench.cut();
         for _ in 0..400 {
             let headers = (0..64).map(|n| (format!("x-{n}"), "v".repeat(2_000))).collect();
-            let refused = Failure::Refused(Refusal::new(503, headers, vec![b'b'; 4_000]));
+            let refused = Cause::Refused(Refusal::new(503, headers, vec![b'b'; 4_000]));
             bench.memory.world().failures.push_back(refused);
             bench.advance(Duration::from_secs(30));
         }

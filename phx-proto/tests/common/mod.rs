@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use phx_proto::wire::V1;
-use phx_proto::{
-    Action, Cause, Config, ConnectionId, Ended, Failure, Frame, Opened, Signal, Socket, Time,
-};
+use phx_proto::{Action, Cause, Config, ConnectionId, Ended, Frame, Opened, Signal, Socket, Time};
 use serde_json::{Value, json};
 
 pub const fn ms(ms: u64) -> Duration {
@@ -102,7 +100,7 @@ impl Hand {
         self.drain();
     }
 
-    pub fn failed(&mut self, failure: Failure) {
+    pub fn failed(&mut self, failure: Cause) {
         let id = self.dialled.expect("a dial");
         self.socket.handle_failed(self.now, id, failure);
         self.drain();

@@ -15,7 +15,7 @@ use phx_proto::driver::{
     Bus, BusEvent, Received, Runtime, Subscription, Supervisor, Timer, Transport, WriteFailed,
 };
 use phx_proto::{
-    CloudEvent, Config, ConnectRequest, Ended, Failure, Frame, Opened, Refusal, Router, Time,
+    Cause, CloudEvent, Config, ConnectRequest, Ended, Frame, Opened, Refusal, Router, Time,
 };
 use serde_json::{Value, json};
 
@@ -175,7 +175,7 @@ impl Runtime for Fleet {
         &self,
         request: ConnectRequest,
         _: &Config,
-    ) -> impl Future<Output = Result<(Wire, Opened), Failure>> + Send + 'static {
+    ) -> impl Future<Output = Result<(Wire, Opened), Cause>> + Send + 'static {
         let fleet = self.clone();
         async move {
             let name = request.uri.host().to_owned();
@@ -183,13 +183,13 @@ impl Runtime for Fleet {
                 host.dials += 1;
                 host.requests.push(request);
                 if host.down {
-                    return Err(Failure::Dial {
+                    return Err(Cause::Dial {
                         kind: phx_proto::DialKind::Refused,
                         message: "connection refused".into(),
                     });
                 }
                 if let Some(status) = host.status {
-                    return Err(Failure::Refused(Refusal::new(status, Vec::new(), "")));
+                    return Err(Cause::Refused(Refusal::new(status, Vec::new(), "")));
                 }
                 host.generation += 1;
                 host.to_client.clear();

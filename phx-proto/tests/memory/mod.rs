@@ -14,7 +14,7 @@ use phx_proto::driver::{
     Channel, ChannelEvent, Client, Driver, Messages, Received, Runtime, Setup, Timer, Transport,
     WriteFailed, client,
 };
-use phx_proto::{Config, ConnectRequest, Ended, Failure, Frame, Opened, Progress, Time};
+use phx_proto::{Cause, Config, ConnectRequest, Ended, Frame, Opened, Progress, Time};
 use serde_json::{Value, json};
 
 /// Everything but the driver: the clock and both ends of the one wire there is.
@@ -27,7 +27,7 @@ pub struct World {
     /// What each attempt asked for.
     pub requests: Vec<ConnectRequest>,
     /// How the next attempts fail.
-    pub failures: VecDeque<Failure>,
+    pub failures: VecDeque<Cause>,
     pub to_client: VecDeque<Received>,
     /// Received whenever there is nothing else.
     pub flood: Option<Value>,
@@ -86,7 +86,7 @@ impl Runtime for Memory {
         &self,
         request: ConnectRequest,
         _: &Config,
-    ) -> impl Future<Output = Result<(Wire, Opened), Failure>> + Send + 'static {
+    ) -> impl Future<Output = Result<(Wire, Opened), Cause>> + Send + 'static {
         let memory = self.clone();
         async move {
             let mut world = memory.world();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use phx_proto::wire::V1;
 use phx_proto::{
-    Backoff, CloseRule, Config, DelayRange, Ended, Failure, JoinParams, Options, Refusal,
+    Backoff, Cause, CloseRule, Config, DelayRange, Ended, JoinParams, Options, Refusal,
 };
 
 use super::world::name;
@@ -131,20 +131,18 @@ pub fn config(setup: &Setup, policy: &Policy) -> Config {
     config
 }
 
-pub fn failure(fail: Fail) -> Failure {
+pub fn failure(fail: Fail) -> Cause {
     match fail {
-        Fail::Dial => {
-            Failure::Dial { kind: phx_proto::DialKind::Refused, message: "refused".into() }
-        }
+        Fail::Dial => Cause::Dial { kind: phx_proto::DialKind::Refused, message: "refused".into() },
         Fail::Refused(status, retry_after) => {
             let headers = retry_after
                 .map(|seconds| ("Retry-After".to_owned(), seconds.to_string()))
                 .into_iter()
                 .collect();
-            Failure::Refused(Refusal::new(status, headers, ""))
+            Cause::Refused(Refusal::new(status, headers, ""))
         }
-        Fail::Credentials => Failure::Credentials { message: "vault sealed".into() },
-        Fail::CredentialsGaveUp => Failure::CredentialsGaveUp { reason: "expired".into() },
+        Fail::Credentials => Cause::CredentialsFailed { message: "vault sealed".into() },
+        Fail::CredentialsGaveUp => Cause::CredentialsGaveUp { reason: "expired".into() },
     }
 }
 

@@ -383,7 +383,7 @@ impl World {
                 None => return Called::Other,
             },
             Op::Opened(conn) => Input::Opened { id: on(conn), opened: Opened::default() },
-            Op::Failed(conn, fail) => Input::Failed { id: on(conn), failure: failure(fail) },
+            Op::Failed(conn, fail) => Input::Failed { id: on(conn), cause: failure(fail) },
             Op::Closed(conn, end) => Input::Closed { id: on(conn), ended: ended(end) },
             Op::Writable(conn, writable) => Input::Writable { id: on(conn), writable },
             Op::Progress { conn, read, written, flushed } => {

@@ -8,10 +8,10 @@ use phx_tests::ports::Reserved;
 use super::peer::{accept_upgrade, read_head, serve_once};
 use crate::rt::phx::driver::{Received, Runtime as _, Transport};
 use crate::rt::phx::wire::Frame;
-use crate::rt::phx::{Config, Failure, Opened, Socket, Time, WebSocket};
+use crate::rt::phx::{Cause, Config, Opened, Socket, Time, WebSocket};
 use crate::rt::{Runtime, block_on};
 
-pub(crate) type Dialled = Result<(WebSocket, Opened), Failure>;
+pub(crate) type Dialled = Result<(WebSocket, Opened), Cause>;
 
 /// One attempt, without a core that would make another.
 pub(crate) async fn dial(config: Config) -> Dialled {
@@ -38,7 +38,7 @@ async fn dial_answering(answer: impl Into<Vec<u8>>) -> Dialled {
 /// The line of a failure that is not a refusal.
 pub(crate) fn line(dialled: Dialled) -> String {
     match dialled {
-        Err(Failure::Dial { message, .. }) => {
+        Err(Cause::Dial { message, .. }) => {
             assert!(!message.contains('\n'), "one line: {message:?}");
             message
         }
@@ -55,7 +55,7 @@ fn a_refusal_keeps_status_headers_and_body() {
             let answer = format!(
                 "HTTP/1.1 {status} {reason}\r\nRetry-After: 7\r\nContent-Length: 4\r\n\r\nno!\n"
             );
-            let Err(Failure::Refused(refusal)) = dial_answering(answer).await else {
+            let Err(Cause::Refused(refusal)) = dial_answering(answer).await else {
                 panic!("{status} is a refusal");
             };
             assert_eq!(refusal.status(), status);
@@ -69,7 +69,7 @@ fn a_refusal_keeps_status_headers_and_body() {
 fn a_refusal_whose_body_never_comes_is_still_a_refusal() {
     block_on(async {
         let answer = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 100\r\n\r\nsome";
-        let Err(Failure::Refused(refusal)) = dial_answering(answer).await else {
+        let Err(Cause::Refused(refusal)) = dial_answering(answer).await else {
             panic!("503 is a refusal");
         };
         assert_eq!((refusal.status(), &*refusal.body_text()), (503, "some"));

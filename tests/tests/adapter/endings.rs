@@ -11,9 +11,7 @@ use super::stage::signal;
 use super::tracked::Tracked;
 use crate::rt::block_on;
 use crate::rt::phx::rustls::{ServerConnection, StreamOwned};
-use crate::rt::phx::{
-    Cause, CloseRule, Config, Failure, NextStep, Refusal, Roots, Signal, StatusRule, Tls,
-};
+use crate::rt::phx::{Cause, CloseRule, Config, NextStep, Refusal, Roots, Signal, StatusRule, Tls};
 
 /// A ping, whose answer cannot be written any more, and code 1012, as a stopping Phoenix sends it.
 const CLOSE_1012: &[u8] = &[0x89, 0, 0x88, 2, 0x03, 0xf4];
@@ -149,7 +147,7 @@ async fn refusal(answer: String) -> Refusal {
         stream.write_all(answer.as_bytes()).unwrap();
     });
     match dial(Config::new(&format!("ws://{addr}/socket/websocket")).unwrap()).await {
-        Err(Failure::Refused(refusal)) => refusal,
+        Err(Cause::Refused(refusal)) => refusal,
         other => panic!("expected a refusal, got {:?}", other.err()),
     }
 }
@@ -197,7 +195,7 @@ fn the_wait_that_a_refusal_asks_for_is_kept() {
         let config = config.status_rule(503, StatusRule::Backoff);
         let (_client, mut signals) = Tracked::new().start_watched(config);
         let next = signal(&mut signals, |signal| match signal {
-            Signal::Disconnected { next, .. } => Some(next),
+            Signal::ConnectFailed { next, .. } => Some(next),
             _ => None,
         });
         let next = next.await;

@@ -14,14 +14,14 @@ use crate::rt::block_on;
 use crate::rt::phx::driver::{Received, Transport};
 use crate::rt::phx::testing::{Listener, ServerConfig};
 use crate::rt::phx::wire::Frame;
-use crate::rt::phx::{Config, Ended, Failure, WebSocket};
+use crate::rt::phx::{Cause, Config, Ended, WebSocket};
 use serde_json::json;
 
 async fn listen() -> Listener {
     Listener::bind(([127, 0, 0, 1], 0).into(), ServerConfig::default()).await.unwrap()
 }
 
-async fn dial(url: &str) -> Result<WebSocket, Failure> {
+async fn dial(url: &str) -> Result<WebSocket, Cause> {
     super::dial::dial(Config::new(url).unwrap()).await.map(|(transport, _)| transport)
 }
 
@@ -70,7 +70,7 @@ fn a_kill_ends_connections_without_a_close_frame_and_frees_the_port() {
         listener.kill().await;
         let end = receive(&mut transport).await;
         assert!(matches!(end, Received::Ended(Ended::Lost { .. })), "{end:?}");
-        assert!(matches!(dial(&listener.url()).await, Err(Failure::Dial { .. })));
+        assert!(matches!(dial(&listener.url()).await, Err(Cause::Dial { .. })));
 
         let url = listener.url();
         start_again(async || listener.restart().await).await.unwrap();
@@ -129,7 +129,7 @@ fn refusals_are_http() {
         let rated = format!("{}?reject=rate", listener.url());
         let rejected = format!("{}?reject=yes", listener.url());
         for (url, status) in [(elsewhere, 404), (rated, 429), (rejected, 403)] {
-            let Err(Failure::Refused(refusal)) = dial(&url).await else {
+            let Err(Cause::Refused(refusal)) = dial(&url).await else {
                 panic!("{url} is refused");
             };
             assert_eq!(refusal.status(), status);

@@ -19,9 +19,7 @@ use crate::rt::phx::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use crate::rt::phx::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use crate::rt::phx::rustls::{ServerConfig, SupportedProtocolVersion, version};
 use crate::rt::phx::testing::{self, Listener};
-use crate::rt::phx::{
-    Cause, Config, Connections, DialKind, Failure, Roots, Tls, TlsError, TlsKind,
-};
+use crate::rt::phx::{Cause, Config, Connections, DialKind, Roots, Tls, TlsError, TlsKind};
 
 const SELF_SIGNED: &str = "req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 30 \
                            -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1";
@@ -61,7 +59,7 @@ fn trusting(listener: &Listener, pem: &[u8]) -> Config {
 
 async fn failure(config: Config) -> (TlsKind, String) {
     match dial(config).await {
-        Err(Failure::Tls { kind, message }) => (kind, message),
+        Err(Cause::Tls { kind, message }) => (kind, message),
         Err(failure) => panic!("expected a failure of TLS, got {failure:?}"),
         Ok(_) => panic!("expected a failure of TLS"),
     }
@@ -417,7 +415,7 @@ fn port_that_speaks_tls_is_told_to_a_plain_client() {
         let tls = authority.server("127.0.0.1");
         let listener = Listener::bind_tls(addr, config, tls).await.unwrap();
         let url = listener.url().replace("wss://", "ws://");
-        let Err(Failure::Dial { message, .. }) = dial(Config::new(&url).unwrap()).await else {
+        let Err(Cause::Dial { message, .. }) = dial(Config::new(&url).unwrap()).await else {
             panic!("it is no HTTP")
         };
         assert!(message.contains("a wss:// address"), "{message}");
@@ -436,8 +434,8 @@ fn port_that_speaks_tls_is_told_to_a_plain_client() {
             });
             let url = format!("ws://{addr}/socket/websocket");
             let message = match dial(Config::new(&url).unwrap()).await {
-                Err(Failure::Dial { message, .. }) => message,
-                Err(Failure::Refused(refusal)) => refusal.to_string(),
+                Err(Cause::Dial { message, .. }) => message,
+                Err(Cause::Refused(refusal)) => refusal.to_string(),
                 other => panic!("{:?}", other.err()),
             };
             assert!(message.contains("a wss:// address"), "{message}");

@@ -13,7 +13,7 @@ use super::certificates::Authority;
 use super::dial::{dial, line};
 use super::peer::{header, read_head, serve_once};
 use crate::rt::phx::testing::{Listener, ServerConfig};
-use crate::rt::phx::{Cause, Config, Failure, Proxy, Roots, Tls};
+use crate::rt::phx::{Cause, Config, Proxy, Roots, Tls};
 use crate::rt::{block_on, phx};
 
 /// A proxy that lets everyone through who says `user:s3cret`, or everyone.
@@ -102,7 +102,7 @@ fn tls_is_spoken_through_the_proxy_with_the_server() {
         let listener = Listener::bind_tls(addr, config, tls).await.unwrap();
         let config = Config::new(&listener.url()).unwrap();
         let config = config.proxy(Proxy::parse(&proxy.url("")).unwrap());
-        let Err(Failure::Tls { .. }) = dial(config.clone()).await else {
+        let Err(Cause::Tls { .. }) = dial(config.clone()).await else {
             panic!("the server's certificate is checked");
         };
         let roots = Roots::pem(authority.pem.as_bytes()).unwrap();
@@ -120,7 +120,7 @@ fn a_proxy_that_wants_credentials_gets_them() {
         let through = |url: &str| config.clone().proxy(Proxy::parse(url).unwrap());
         for user_info in ["", "user:wrong@"] {
             let refused = dial(through(&proxy.url(user_info))).await;
-            let Err(Failure::ProxyRefused(refusal)) = refused else {
+            let Err(Cause::ProxyRefused(refusal)) = refused else {
                 panic!("{user_info:?} is refused: {:?}", refused.err());
             };
             assert_eq!((refusal.status(), &*refusal.body_text()), (407, "who"));
@@ -144,7 +144,7 @@ fn what_goes_wrong_at_the_proxy_is_said_to_be_the_proxys() {
         // The name is the proxy's to resolve.
         let proxy = ConnectProxy::start(false);
         let refused = dial(through(proxy.addr)).await;
-        let Err(Failure::ProxyRefused(refusal)) = refused else { panic!("{:?}", refused.err()) };
+        let Err(Cause::ProxyRefused(refusal)) = refused else { panic!("{:?}", refused.err()) };
         assert_eq!(refusal.status(), 502);
         assert_eq!(proxy.asked(), ["backend.invalid:443"]);
 
@@ -181,7 +181,7 @@ fn the_environment_is_asked_only_when_told_to() {
         let config = Config::new("wss://backend.invalid/socket/websocket").unwrap();
         let lookup = |name: &str| (name == "HTTPS_PROXY").then(|| url.clone());
         let refused = dial(config.proxy_from_env(lookup).unwrap()).await;
-        assert!(matches!(refused, Err(Failure::ProxyRefused(_))), "{:?}", refused.err());
+        assert!(matches!(refused, Err(Cause::ProxyRefused(_))), "{:?}", refused.err());
         assert_eq!(proxy.asked(), ["backend.invalid:443"]);
     })
 }

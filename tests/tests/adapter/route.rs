@@ -8,7 +8,7 @@ use super::certificates::Authority;
 use super::dial::{dial, line};
 use super::peer::{accept_upgrade, header, serve_once};
 use crate::rt::phx::testing::{Listener, ServerConfig};
-use crate::rt::phx::{Config, Failure, Roots, Tls};
+use crate::rt::phx::{Cause, Config, Roots, Tls};
 use crate::rt::{block_on, phx};
 
 /// The request that arrives at the port that is forwarded to.
@@ -48,7 +48,7 @@ fn connect_to_keeps_the_name_of_the_certificate() {
         client.join("room:lobby", json!({})).await.unwrap();
         // The address that is dialled has no say in whom to trust.
         let refused = dial(config("wss://other.example/socket/websocket")).await;
-        let Err(Failure::Tls { message, .. }) = refused else { panic!("{:?}", refused.err()) };
+        let Err(Cause::Tls { message, .. }) = refused else { panic!("{:?}", refused.err()) };
         assert!(message.contains("other.example"), "{message}");
     })
 }

@@ -13,7 +13,7 @@ use super::certificates::Authority;
 use super::dial::{dial, line};
 use super::peer::serve_once;
 use crate::rt::phx::testing::{Listener, ServerConfig};
-use crate::rt::phx::{Cause, Config, DialKind, Failure, Proxy, Roots, SocksRefusal, Tls};
+use crate::rt::phx::{Cause, Config, DialKind, Proxy, Roots, SocksRefusal, Tls};
 use crate::rt::{block_on, phx};
 
 /// A proxy that lets everyone through who says `user` and `s3cret`, or everyone, and connects to
@@ -149,7 +149,7 @@ fn tls_is_spoken_through_socks5_with_the_server() {
         let client = phx::connect(through("socks5h")).await.unwrap();
         client.join("room:lobby", json!({})).await.unwrap();
         assert_eq!(proxy.asked(), [format!("backend.test {port}")]);
-        let Err(Failure::Dial { kind, message }) = dial(through("socks5")).await else {
+        let Err(Cause::Dial { kind, message }) = dial(through("socks5")).await else {
             panic!("names below .test resolve nowhere")
         };
         assert_eq!(kind, DialKind::Dns, "{message}");
@@ -164,7 +164,7 @@ fn socks5_proxy_that_wants_credentials_gets_them() {
         let through = |user_info: &str| config.clone().proxy(proxy.through("socks5h", user_info));
         for user_info in ["", "user:wrong@"] {
             let refused = dial(through(user_info)).await.map(drop);
-            assert_eq!(refused, Err(Failure::SocksRefused(SocksRefusal::Credentials)));
+            assert_eq!(refused, Err(Cause::SocksRefused(SocksRefusal::Credentials)));
         }
         let error = phx::connect(through("")).await.expect_err("it is refused");
         assert!(matches!(error.cause, Cause::SocksRefused(_)), "{error:?}");
@@ -184,9 +184,9 @@ fn failure_at_socks5_is_said_to_be_the_proxys() {
         let free = port.addr();
         let through = |uri: &str| dial(config(uri).proxy(proxy.through("socks5h", "")));
         let refused = through("wss://forbidden.test/socket/websocket").await.map(drop);
-        assert_eq!(refused, Err(Failure::SocksRefused(SocksRefusal::NotAllowed)));
+        assert_eq!(refused, Err(Cause::SocksRefused(SocksRefusal::NotAllowed)));
         let refused = through(&format!("ws://{free}/socket/websocket")).await;
-        let Err(Failure::Dial { kind, message }) = refused else { panic!("nobody listens") };
+        let Err(Cause::Dial { kind, message }) = refused else { panic!("nobody listens") };
         assert_eq!(kind, DialKind::Refused);
         assert!(message.starts_with("the proxy did not reach the server: "), "{message}");
 

@@ -14,7 +14,7 @@ use super::stage::until;
 use crate::rt::phx::rustls::crypto::ring;
 use crate::rt::phx::rustls::{ClientConfig, ServerConfig};
 use crate::rt::phx::testing::{self, Listener};
-use crate::rt::phx::{Cause, ChannelEvent, Config, Connections, Failure, Roots, Tls, TlsError};
+use crate::rt::phx::{Cause, ChannelEvent, Config, Connections, Roots, Tls, TlsError};
 use crate::rt::{Runtime, block_on, connect_tcp, phx};
 
 async fn listen(tls: Arc<ServerConfig>) -> Listener {
@@ -30,7 +30,7 @@ fn trusting(listener: &Listener, authority: &Authority) -> Config {
 /// What is said of an attempt that fails because of TLS.
 async fn failure(config: Config) -> String {
     match dial(config).await {
-        Err(Failure::Tls { message, .. }) => message,
+        Err(Cause::Tls { message, .. }) => message,
         Err(failure) => panic!("expected a failure of TLS, got {failure:?}"),
         Ok(_) => panic!("expected a failure of TLS"),
     }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use super::clock::{Clock, Timer};
 use crate::rt::Runtime;
 use crate::rt::phx::driver;
-use crate::rt::phx::{Client, Config, ConnectRequest, Failure, Opened, Signals, Time};
+use crate::rt::phx::{Cause, Client, Config, ConnectRequest, Opened, Signals, Time};
 
 /// Runs a task in the background.
 pub(crate) type Spawn = Arc<dyn Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync>;
@@ -98,7 +98,7 @@ impl driver::Runtime for Tracked {
         &self,
         request: ConnectRequest,
         config: &Config,
-    ) -> impl Future<Output = Result<(Self::Transport, Opened), Failure>> + Send + 'static {
+    ) -> impl Future<Output = Result<(Self::Transport, Opened), Cause>> + Send + 'static {
         self.inner.connect(request, config)
     }
 

@@ -9,13 +9,13 @@
 //! than a comparison of names: [`Route`] is that description. A payload stays text: it is checked to
 //! be JSON once, for the event, and no tree is built of it.
 //!
-//! Every signal has a type in each [`TypeScheme`], or is not routed, by one exhaustive match: a
-//! new signal does not compile until somebody has decided. The router holds no state and reads no
+//! The type of a signal in each [`TypeScheme`] follows from what it is about and from its
+//! [name](Signal::name); without a type it is not routed. The router holds no state and reads no
 //! clock.
 //!
 //! | | templated (default) | fixed |
 //! | --- | --- | --- |
-//! | connection | `phoenix.connection.connecting`, `.connected`, `.disconnected`, `.gave_up`, `.closed` | `jido_coder.phoenix.connection.state` |
+//! | connection | `phoenix.connection.connecting`, `.connected`, `.connect_failed`, `.disconnected`, `.gave_up`, `.closed` | `jido_coder.phoenix.connection.state` |
 //! | channel | `phoenix.channel.joined`, `.resumed`, `.rejected`, `.interrupted`, `.errored`, `.join_timed_out`, `.left`, `.closed` | `jido_coder.phoenix.channel.state` |
 //! | message | `phoenix.<connection>.<topic>.<event>` | `jido_coder.phoenix.event` |
 //! | push | `phoenix.push.replied`, `.written`, `.timed_out`, `.unknown`, `.not_sent`, `.cancelled` | not routed |
@@ -39,7 +39,7 @@ pub use event::CloudEvent;
 pub use pattern::{PatternError, TopicPattern};
 pub use stamp::EventIds;
 
-use details::Details;
+use details::{Details, Segments};
 use names::{Segment, joined};
 
 use crate::event::signal::Signal;
@@ -98,9 +98,6 @@ pub(crate) struct Route<'a> {
     /// The type, in segments.
     kind: Segments<'a, 4>,
 }
-
-/// Up to so many segments of a type or a topic.
-type Segments<'a, const N: usize> = [Option<Segment<'a>>; N];
 
 impl Router {
     /// Templated types, the prefix `jido`.
@@ -172,7 +169,7 @@ impl Router {
 
     /// Describes the event of a signal; none for a signal that is not routed.
     pub(crate) fn plan<'a>(&'a self, name: &'a str, signal: &'a Signal) -> Option<Route<'a>> {
-        self.plan_of(name, Details::of(signal)?)
+        self.plan_of(name, Details::of(signal.describe())?)
     }
 
     /// Describes the event of [`route_lagged`](Self::route_lagged).
@@ -182,8 +179,8 @@ impl Router {
 
     fn plan_of<'a>(&'a self, name: &'a str, details: Details<'a>) -> Option<Route<'a>> {
         let kind = match self.scheme {
-            TypeScheme::Templated => details.family.templated(name, details.subject, details.event),
-            TypeScheme::Fixed => details.family.fixed()?,
+            TypeScheme::Templated => details.templated(name),
+            TypeScheme::Fixed => details.fixed()?,
         };
         Some(Route { router: self, name, details, kind })
     }
@@ -213,7 +210,7 @@ impl<'a> Route<'a> {
         let topics = self.topics().into_iter().flatten();
         let topics = topics.map(|topic| joined(self.segments(topic))).collect();
         let event = CloudEvent {
-            subject: self.details.subject.map(str::to_owned),
+            subject: self.details.subject().map(str::to_owned),
             data: self.details.data(self.name),
             attributes: attributes.clone(),
             ..CloudEvent::new(source, kind, id, at)
@@ -230,7 +227,7 @@ impl<'a> Route<'a> {
         let channel = |topic| [PROTOCOL, PHOENIX, name, Some(Segment::Name(topic)), None];
         [
             Some([PROTOCOL, PHOENIX, name, None, None]),
-            self.details.subject.map(channel),
+            self.details.subject().map(channel),
             Some([Some(Segment::Plain("signal")), one, two, three, four]),
         ]
     }
@@ -273,59 +270,6 @@ impl Routed {
 impl Default for Router {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-/// What a signal is about, as far as its type goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Family {
-    Connection(&'static str),
-    Channel(&'static str),
-    Message,
-    Push(&'static str),
-    /// Not a state of the connection, but about it.
-    Trouble(&'static str),
-}
-
-impl Family {
-    fn templated<'a>(
-        self,
-        name: &'a str,
-        topic: Option<&'a str>,
-        event: Option<&'a str>,
-    ) -> Segments<'a, 4> {
-        let (of, what) = match self {
-            Self::Connection(what) | Self::Trouble(what) => ("connection", what),
-            Self::Channel(what) => ("channel", what),
-            Self::Push(what) => ("push", what),
-            Self::Message => {
-                let part =
-                    |part: Option<&'a str>| Some(Segment::TypePart(part.unwrap_or_default()));
-                return [
-                    Some(Segment::Plain("phoenix")),
-                    part(Some(name)),
-                    part(topic),
-                    part(event),
-                ];
-            }
-        };
-        [
-            Some(Segment::Plain("phoenix")),
-            Some(Segment::Plain(of)),
-            Some(Segment::Plain(what)),
-            None,
-        ]
-    }
-
-    const fn fixed(self) -> Option<Segments<'static, 4>> {
-        let (what, state) = match self {
-            Self::Connection(_) => ("connection", Some(Segment::Plain("state"))),
-            Self::Channel(_) => ("channel", Some(Segment::Plain("state"))),
-            Self::Message => ("event", None),
-            Self::Push(_) | Self::Trouble(_) => return None,
-        };
-        let [scheme, phoenix] = [Segment::Plain("jido_coder"), Segment::Plain("phoenix")];
-        Some([Some(scheme), Some(phoenix), Some(Segment::Plain(what)), state])
     }
 }
 

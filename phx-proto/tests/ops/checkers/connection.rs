@@ -10,7 +10,8 @@ use crate::ops::peer::Sent;
 use crate::ops::world::Called;
 
 /// There is at most one transport: a new one is dialled only when the old one failed, ended or was
-/// dropped. Each is told of in order, and its end exactly once.
+/// dropped. Each is told of in order, and its end exactly once: as a failed attempt, or as the loss of
+/// a connection that was open.
 #[derive(Clone, Debug, Default)]
 pub struct OneTransport {
     /// Whether its close handshake was started.
@@ -18,6 +19,8 @@ pub struct OneTransport {
     /// What the application was told of, and whether it was open.
     told: BTreeMap<ConnectionId, bool>,
     last: Option<ConnectionId>,
+    /// Attempts that ended otherwise than by request.
+    failed: u64,
 }
 
 impl Checker for OneTransport {
@@ -50,8 +53,13 @@ impl Checker for OneTransport {
             Action::Signal(Signal::Connected { id }) => {
                 assert_eq!(self.told.insert(*id, true), Some(false), "{id:?}");
             }
+            Action::Signal(Signal::ConnectFailed { id, cause, .. }) => {
+                assert_eq!(self.told.remove(id), Some(false), "{id:?} was open, or ended twice");
+                let by_request = matches!(cause, Cause::LocalDisconnect | Cause::Superseded);
+                self.failed += u64::from(!by_request);
+            }
             Action::Signal(Signal::Disconnected { id, .. }) => {
-                assert!(self.told.remove(id).is_some(), "{id:?} ended twice");
+                assert_eq!(self.told.remove(id), Some(true), "{id:?} never opened, or ended twice");
             }
             _ => {}
         }
@@ -68,6 +76,7 @@ impl Checker for OneTransport {
         };
         assert_eq!(self.transport.map(|(_, closing)| closing), expected, "{status:?}");
         assert_eq!(self.told.len(), usize::from(held.is_some()), "{status:?}: {self:?}");
+        assert_eq!(at.socket.stats().failed_attempts, self.failed, "{self:?}");
     }
 }
 

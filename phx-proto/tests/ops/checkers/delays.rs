@@ -290,7 +290,7 @@ impl Checker for Rejoins {
                 self.topics.remove(topic.as_str());
             }
             // On a new connection every wanted topic is due at once.
-            Action::Signal(Signal::Disconnected { .. }) => {
+            Action::Signal(Signal::ConnectFailed { .. } | Signal::Disconnected { .. }) => {
                 self.topics.values_mut().for_each(|history| history.until = None);
             }
             _ => {}

@@ -130,7 +130,9 @@ async fn resumed(messages: &mut Messages) -> Result<Payload, Failed> {
 async fn retry(signals: &mut Signals) -> Result<(Cause, Duration), Failed> {
     while let Some(event) = signals.next().await {
         let ClientEvent::Signal(signal) = event else { continue };
-        if let Signal::Disconnected { cause, next: NextStep::Retry { delay, .. }, .. } = signal {
+        if let Signal::ConnectFailed { cause, next: NextStep::Retry { delay, .. }, .. }
+        | Signal::Disconnected { cause, next: NextStep::Retry { delay, .. }, .. } = signal
+        {
             return Ok((cause, delay));
         }
     }

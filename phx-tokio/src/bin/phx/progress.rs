@@ -39,7 +39,11 @@ impl Progress {
                 };
                 tokio::select! {
                     event = signals.next() => match event {
-                        Some(ClientEvent::Signal(signal)) => report.signal(signal),
+                        Some(ClientEvent::Signal(signal)) => {
+                            if let Some(line) = report.line(signal) {
+                                log(&line);
+                            }
+                        }
                         Some(ClientEvent::Lagged(_)) => {}
                         None => break,
                     },
@@ -66,45 +70,94 @@ struct Report {
 }
 
 impl Report {
-    fn signal(&mut self, signal: Signal) {
+    /// The line about a signal; none for one that says nothing new to who runs the command.
+    fn line(&mut self, signal: Signal) -> Option<String> {
         let url = &self.url;
         match signal {
-            Signal::Connecting { attempt, .. } if attempt > 0 => {
-                log(&format!("{url}: connecting (retry {attempt})"));
+            Signal::Connecting { attempt: 0, .. } => None,
+            Signal::Connecting { attempt, .. } => {
+                Some(format!("{url}: connecting (retry {attempt})"))
             }
-            Signal::Connected { .. } => log(&format!("{url}: connected again")),
-            Signal::Disconnected { cause, next: NextStep::Retry { delay, .. }, .. } => {
-                log(&format!("{url}: {cause}; next attempt at {}", time_of_day(delay)));
+            Signal::Connected { .. } => Some(format!("{url}: connected again")),
+            Signal::ConnectFailed { cause, next: NextStep::Retry { delay, .. }, .. }
+            | Signal::Disconnected { cause, next: NextStep::Retry { delay, .. }, .. } => {
+                Some(format!("{url}: {cause}; next attempt at {}", time_of_day(delay)))
             }
+            // The command ends with the cause.
+            Signal::ConnectFailed { .. }
+            | Signal::Disconnected { .. }
+            | Signal::GaveUp { .. }
+            | Signal::Closed => None,
             Signal::Joined { topic, .. } | Signal::Resumed { topic, .. } => {
                 self.joined.insert(topic);
+                None
             }
             Signal::Interrupted { topic, .. } | Signal::ChannelClosed { topic, .. } => {
                 self.joined.remove(&topic);
+                None
             }
             Signal::JoinRejected { topic, rejection, last: false } => {
-                log(&format!("{topic}: {}; trying again", refusal(&rejection)));
+                Some(format!("{topic}: {}; trying again", refusal(&rejection)))
             }
             Signal::JoinTimedOut { topic } => {
-                log(&format!("{topic}: the join is not answered yet"));
+                Some(format!("{topic}: the join is not answered yet"))
             }
             Signal::Errored { topic, .. } if !self.joined.contains(&topic) => {
-                log(&format!("{topic}: the channel crashed on the server; joining again"));
+                Some(format!("{topic}: the channel crashed on the server; joining again"))
             }
             Signal::ProtocolError { error } => {
                 let problem = error.problem.to_string();
                 let kind = kind_of_problem(&problem).to_owned();
-                if let Some(problem) = self.bad.report(Instant::now(), &kind, problem) {
-                    log(&format!("{url}: a frame was skipped: {problem}"));
-                }
+                let problem = self.bad.report(Instant::now(), &kind, problem)?;
+                Some(format!("{url}: a frame was skipped: {problem}"))
             }
-            _ => {}
+            Signal::Errored { .. }
+            | Signal::JoinRejected { .. }
+            | Signal::Left { .. }
+            | Signal::Message { .. }
+            | Signal::PushEnded { .. }
+            | Signal::HeartbeatAcked { .. }
+            | Signal::Warning(_) => None,
+            // One that this command does not know: better said in its own words than not at all.
+            other => Some(format!("{url}: {other}")),
         }
     }
 
     fn due(&mut self) {
         while let Some((count, problem)) = self.bad.due(Instant::now()) {
             log(&format!("{}: {count} more frames were skipped: {problem}", self.url));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A signal that is not left out on purpose has a line.
+    #[test]
+    fn every_other_signal_is_reported() {
+        const LEFT_OUT: [&str; 12] = [
+            "gave_up",
+            "closed",
+            "joined",
+            "resumed",
+            "join_rejected",
+            "interrupted",
+            "left",
+            "channel_closed",
+            "message",
+            "push_ended",
+            "heartbeat_acked",
+            "warning",
+        ];
+        for signal in Signal::examples() {
+            let bad = Limit::new(BAD_FRAMES_EVERY);
+            let mut report = Report { url: "ws://a".to_owned(), joined: BTreeSet::new(), bad };
+            let name = signal.name();
+            let line = report.line(signal);
+            assert_eq!(line.is_none(), LEFT_OUT.contains(&name), "{name}: {line:?}");
+            assert!(!line.is_some_and(|line| line.contains("s3cret")), "{name}");
         }
     }
 }

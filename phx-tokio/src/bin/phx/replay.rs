@@ -38,7 +38,7 @@ fn painted(style: Style, line: &TraceLine) -> String {
     let (front, text) = whole.split_at(whole.len() - line.text.len());
     let tone = match line.text.split([' ', '(']).next().unwrap_or_default() {
         "Connected" | "Joined" | "Resumed" => Tone::Good,
-        "Disconnected" | "Interrupted" | "Errored" | "JoinTimedOut" => Tone::Gap,
+        "ConnectFailed" | "Disconnected" | "Interrupted" | "Errored" | "JoinTimedOut" => Tone::Gap,
         "GaveUp" | "JoinRejected" | "ProtocolError" | "failed" => Tone::Bad,
         "=" if line.text.starts_with("= refused") => Tone::Bad,
         _ if line.is_input => Tone::Name,

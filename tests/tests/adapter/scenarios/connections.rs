@@ -64,7 +64,7 @@ pub(in super::super) async fn refused_reconnects(stage: &mut Stage) {
         });
         interrupted(&mut messages).await;
         let delay = signal(&mut signals, |signal| match signal {
-            Signal::Disconnected { cause: Cause::Refused(refusal), next, .. } => {
+            Signal::ConnectFailed { cause: Cause::Refused(refusal), next, .. } => {
                 assert_eq!(refusal.status(), status);
                 let NextStep::Retry { delay, .. } = next else { panic!("{next:?}") };
                 Some(delay)
@@ -139,7 +139,7 @@ pub(in super::super) async fn silent_host(stage: &mut Stage) {
     let options = JoinOptions::new().deadline(HOUR);
     let join = client.join_with(stage.topic("room", ""), json!({}), options);
     let deadline = async {
-        let failed = |signal| matches!(signal, Signal::Disconnected { .. }).then_some(());
+        let failed = |signal| matches!(signal, Signal::ConnectFailed { .. }).then_some(());
         signal(&mut signals, failed).await;
         stage.clock().leap(HOUR);
     };

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use phx_tokio::{CloudEvent, EventValue};
 
 use crate::output::{Output, time_of_day};
-use crate::style::Tone;
+use crate::style::{Style, Tone};
 
 /// Members of the data that a line has in another place, or that say nothing more.
 const SAID: [&str; 7] = [
@@ -21,16 +21,20 @@ const SAID: [&str; 7] = [
 
 /// The line of an event, in the form that suits the reader.
 pub(super) fn line(output: &Output, event: &CloudEvent) -> Option<String> {
-    if !output.is_human() {
+    if output.is_human() {
+        Some(words(output.style(), event))
+    } else {
         // Strings and JSON can be written.
-        return serde_json::to_string(event).ok();
+        serde_json::to_string(event).ok()
     }
+}
+
+fn words(style: Style, event: &CloudEvent) -> String {
     let text = |key: &str| event.data.get_str(key);
     // `2026-08-22T12:00:00.000Z`
     let time = event.time.get(11..19).map(|time| format!("{time}Z")).unwrap_or_default();
     let name = text("connection_name").unwrap_or(Cow::Borrowed("phx"));
     let message = text("event").filter(|_| text("state").is_none() && text("id").is_none());
-    let style = output.style();
     let mut words = vec![style.paint(Tone::Quiet, time), style.paint(Tone::Name, name)];
     words.extend(event.subject.as_ref().map(|subject| style.paint(Tone::Name, subject)));
     words.push(match &message {
@@ -60,16 +64,45 @@ pub(super) fn line(output: &Output, event: &CloudEvent) -> Option<String> {
         let at = time_of_day(Duration::from_millis(msec));
         words.push(style.paint(Tone::Plain, format!("(next attempt at {at})")));
     }
-    Some(words.join(" "))
+    words.join(" ")
 }
 
 /// What the end of a type means.
 fn tone(kind: &str) -> Tone {
     match kind.rsplit('.').next().unwrap_or_default() {
         "connected" | "joined" | "resumed" | "done" | "replied" => Tone::Good,
-        "disconnected" | "interrupted" | "errored" | "join_timed_out" | "dropped" | "warning"
-        | "protocol_error" | "lagged" => Tone::Gap,
+        "connect_failed" | "disconnected" | "interrupted" | "errored" | "join_timed_out"
+        | "dropped" | "warning" | "protocol_error" | "lagged" => Tone::Gap,
         "gave_up" | "rejected" | "failed" | "refused" | "malformed" => Tone::Bad,
         _ => Tone::Plain,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use phx_tokio::{Router, Signal, Time};
+
+    use super::*;
+
+    /// Whatever is routed is a line with its name, and with its cause and topic where it has them.
+    #[test]
+    fn every_signal_is_a_line() {
+        for signal in Signal::examples() {
+            let attributes = BTreeMap::new();
+            let routed = Router::new().route("backend", &attributes, &signal, "1", Time::ZERO);
+            let Some(event) = routed.map(|routed| routed.event) else {
+                assert_eq!(signal.name(), "heartbeat_acked", "it is not routed");
+                continue;
+            };
+            let line = words(Style::stdout(), &event);
+            let kind = event.kind.rsplit('.').next().unwrap().to_owned();
+            let name = if signal.name() == "message" { kind } else { kind.replace('_', " ") };
+            assert!(line.contains(&name), "{name}: {line}");
+            let explained = event.data.get_str("message");
+            assert!(explained.is_none_or(|words| line.contains(&*words)), "{line}");
+            assert_eq!(line.contains("room:lobby"), signal.topic().is_some(), "{line}");
+        }
     }
 }
