@@ -24,6 +24,7 @@ use core::fmt;
 use bytes::Bytes;
 
 pub use byte_str::ByteStr;
+pub(crate) use codec::largest_envelope;
 pub use codec::{Codec, V1, V2};
 pub use error::{DecodeError, DecodeProblem, Detail, EncodeError, Evidence};
 pub(crate) use scan::first_of_members;
