@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use phx_proto::Refusal;
 use phx_proto::auth_token_subprotocol;
-use phx_proto::upgrade::{UpgradeStep, Upgrade, UpgradeError, UpgradeRequest, Upgraded, accept_key};
+use phx_proto::upgrade::{
+    Upgrade, UpgradeError, UpgradeRequest, UpgradeStep, Upgraded, accept_key,
+};
 use serde_json::Value;
 
 const KEY: [u8; 16] = *b"0123456789abcdef";

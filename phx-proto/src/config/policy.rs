@@ -7,6 +7,7 @@ use crate::config::backoff::DelayRange;
 
 /// What to do after the server closed the connection with some code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CloseRule {
     /// Reconnect within [`Config::first_retry_spread`](crate::Config::first_retry_spread).
     Retry,
@@ -18,6 +19,7 @@ pub enum CloseRule {
 
 /// What to do after the server refused the upgrade with some HTTP status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum StatusRule {
     /// Ordinary backoff: the server is busy or broken, not unwilling.
     Backoff,

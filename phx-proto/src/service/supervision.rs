@@ -27,6 +27,7 @@ use crate::time::Time;
 
 /// Which ends are followed by a restart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Restart {
     /// Giving up and crashes.
     Permanent,
@@ -76,6 +77,7 @@ impl Default for RestartPolicy {
 
 /// How a supervised connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Ending {
     /// It was closed on request.
     Closed,
@@ -87,6 +89,7 @@ pub enum Ending {
 
 /// What follows the end of a supervised connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Verdict {
     /// It is started again after this delay.
     Restart {
@@ -175,6 +178,7 @@ impl Supervision {
 
 /// The state of a connection in four words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Lifecycle {
     /// It is not open yet, or not open again.
     Initializing,

@@ -40,7 +40,7 @@ impl Progress {
                 tokio::select! {
                     event = signals.next() => match event {
                         Some(ClientEvent::Signal(signal)) => report.signal(signal),
-                        Some(ClientEvent::Lagged(_)) => {}
+                        Some(_) => {}
                         None => break,
                     },
                     () = wait => report.due(),
