@@ -143,7 +143,7 @@ fn leave_is_legal_in_every_state_of_a_channel() {
             assert_eq!(lefts(&hand), [LeaveOutcome::Acked], "{name}");
         }
         assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Closed, "{name}");
-        let not_wanted = NotWanted { topic: "room:a".into() };
+        let not_wanted = NotWanted::new("room:a");
         assert_eq!(hand.socket.leave(hand.now, "room:a"), Err(not_wanted), "{name}");
         hand.advance(secs(15));
         assert_eq!(hand.count_sent("room:a", "phx_join"), joins, "{name}: no join any more");

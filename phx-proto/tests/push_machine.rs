@@ -39,7 +39,7 @@ fn a_reply_is_the_outcome_whatever_its_status() {
         let mut hand = Hand::joined(config());
         let id = push(&mut hand, "echo");
         hand.answer("room:a", "echo", status, json!([1]));
-        let reply = Reply { status: status.into(), response: Payload::from(json!([1])) };
+        let reply = Reply::new(status, json!([1]));
         assert_eq!(outcomes(&hand, id), [PushOutcome::Reply(reply)]);
     }
 }

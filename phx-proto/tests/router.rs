@@ -29,12 +29,12 @@ fn table() -> Vec<(Signal, Option<&'static str>, Option<&'static str>)> {
     let topic = || "room:lobby".into();
     let lost = || Cause::TransportLost { message: "reset".into() };
     let response = || Payload::from(json!({"a": 1}));
-    let rejection = |kind| Rejection { kind, response: response() };
+    let rejection = |kind| Rejection::new(kind, response());
     let push = |outcome| Signal::PushEnded { id: PushId::from_u64(3), topic: topic(), outcome };
     let state = Some("jido_coder.phoenix.connection.state");
     let channel = Some("jido_coder.phoenix.channel.state");
     let next = NextStep::Retry { delay: Duration::from_millis(250), attempt: 2 };
-    let reply = Reply { status: "ok".into(), response: response() };
+    let reply = Reply::new("ok", response());
     let problem = DecodeProblem::Other { message: "odd".into() };
     let error = DecodeError::new(problem, 0, b"s3cret");
     let rejected =
@@ -332,7 +332,7 @@ fn further_members_of_a_reply_are_left_out() {
     let reply = |body: &str| {
         let frame = Frame::from(format!(r#"["1","2","t","phx_reply",{body}]"#));
         let Body::Reply { status, response } = V2.decode(&frame).unwrap().body else { panic!() };
-        let outcome = PushOutcome::Reply(Reply { status, response });
+        let outcome = PushOutcome::Reply(Reply::new(status, response));
         let signal = Signal::PushEnded { id: PushId::from_u64(3), topic: "t".into(), outcome };
         route(&Router::new(), &signal).unwrap().event.data
     };

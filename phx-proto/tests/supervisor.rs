@@ -73,7 +73,7 @@ fn names_are_unique_until_their_connection_has_ended() {
     run(&fleet, supervisor.stop_connection("a")).expect("known");
     assert_eq!(supervisor.list_connections(), ["b"]);
     supervisor.start_connection("a", config("two")).expect("free again");
-    let unknown = UnknownConnection { name: "z".into() };
+    let unknown = UnknownConnection::new("z");
     assert_eq!(supervisor.connection_status("z"), Err(unknown.clone()));
     assert_eq!(run(&fleet, supervisor.stop_connection("z")), Err(unknown));
 }
@@ -229,7 +229,7 @@ fn one_connection_is_ended_in_order_while_the_others_go_on() {
     fleet.settle();
     assert!(supervisor.health().is_healthy());
     let gone = run(&fleet, supervisor.shutdown_connection("z", SECOND));
-    assert_eq!(gone, Err(UnknownConnection { name: "z".into() }));
+    assert_eq!(gone, Err(UnknownConnection::new("z")));
 }
 
 #[test]
@@ -390,7 +390,7 @@ fn start_without_an_executor_leaves_no_name_taken() {
     assert!(started.is_err(), "it says so");
     assert!(supervisor.list_connections().is_empty());
     let unfinished = run(&fleet, supervisor.shutdown_connection("a", SECOND));
-    assert_eq!(unfinished, Err(UnknownConnection { name: "a".into() }));
+    assert_eq!(unfinished, Err(UnknownConnection::new("a")));
     fleet.state().outside = false;
     supervisor.start_connection("a", config("a")).expect("a free name");
     fleet.settle();

@@ -190,10 +190,14 @@ impl Told {
             Signal::Resumed { topic, response } => Self::Resumed(topic.to_string(), data(response)),
             Signal::JoinRejected {
                 topic,
-                rejection: Rejection { kind: RejectionKind::JoinCrashed, response },
+                rejection: Rejection { kind: RejectionKind::JoinCrashed, response, .. },
                 last: false,
             } => Self::TriedAgain(topic.to_string(), "join crashed", data(response)),
-            Signal::JoinRejected { topic, rejection: Rejection { kind, response }, last: true } => {
+            Signal::JoinRejected {
+                topic,
+                rejection: Rejection { kind, response, .. },
+                last: true,
+            } => {
                 let kind = match kind {
                     RejectionKind::Application => "application",
                     RejectionKind::UnmatchedTopic => "unmatched topic",

@@ -50,6 +50,7 @@ pub struct Channel {
 
 /// How [`Channel::leave`] ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Left {
     /// The topic was left.
     Left(LeaveOutcome),

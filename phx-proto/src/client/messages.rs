@@ -17,6 +17,7 @@ use crate::wire::weight::{compact, weight};
 
 /// Something that happened on a channel.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum ChannelEvent {
     /// The server pushed or broadcast.
     Message(Message),

@@ -29,6 +29,7 @@ impl Reply {
 /// The server handled a push and answered with another status than `ok`.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("the server replied {status:?}: {}", reason(.response))]
+#[non_exhaustive]
 pub struct ErrorReply {
     /// The status, usually `error`.
     pub status: ByteStr,

@@ -103,7 +103,7 @@ pub trait Transport: Send + Unpin + 'static {
     fn close(&mut self, code: u16, reason: &str);
 }
 
-/// What `poll_receive` yields.
+/// What `poll_receive` yields. Exhaustive on purpose: what drives a transport has to know all of it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Received {
     /// A data frame.

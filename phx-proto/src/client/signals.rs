@@ -22,6 +22,7 @@ use crate::wire::weight::{Account, ENTRY, Load, ReadBuffer, weight};
 
 /// One item of [`Signals`].
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum ClientEvent {
     /// Something happened.
     Signal(Signal),

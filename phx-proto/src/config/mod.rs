@@ -43,7 +43,7 @@ pub use uri::Uri;
 use crate::config::join_params::JoinParams;
 use crate::topic::Topic;
 use crate::wire::payload::Payload;
-use crate::wire::{Codec, EncodeError, V1, V2};
+use crate::wire::{Codec, EncodeError, V1, V2, largest_envelope};
 
 /// Everything a [`Socket`](crate::Socket) needs to know.
 ///
@@ -146,6 +146,10 @@ impl Config {
     ) -> Result<(), Unfit> {
         self.codec.check(topic, event, payload).map_err(Unfit::Encode)?;
         let (len, limit) = (payload.len(), self.max_push_bytes);
+        // To measure an envelope is to walk through the names, which hardly ever decides.
+        if len.saturating_add(largest_envelope(topic, event)) <= limit {
+            return Ok(());
+        }
         let bytes = len.saturating_add(self.codec.max_envelope_len(topic, event));
         if bytes > limit { Err(Unfit::TooLarge { bytes, limit }) } else { Ok(()) }
     }

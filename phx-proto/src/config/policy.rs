@@ -11,6 +11,7 @@ use crate::config::backoff::DelayRange;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum CloseRule {
     /// Reconnect within [`Config::first_retry_spread`](crate::Config::first_retry_spread).
     Retry,
@@ -25,6 +26,7 @@ pub enum CloseRule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum StatusRule {
     /// Ordinary backoff: the server is busy or broken, not unwilling.
     Backoff,

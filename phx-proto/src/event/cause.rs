@@ -486,15 +486,24 @@ impl fmt::Display for Brief<'_, ChannelEnd> {
 /// use phx_proto::{Payload, Rejection, RejectionKind};
 ///
 /// let response = Payload::from(serde_json::json!({"reason": "unauthorized"}));
-/// let rejection = Rejection { kind: RejectionKind::Application, response };
+/// let rejection = Rejection::new(RejectionKind::Application, response);
 /// assert_eq!(rejection.to_string(), "unauthorized");
 /// ```
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Rejection {
     /// What kind of refusal it is.
     pub kind: RejectionKind,
     /// The server's response, untouched.
     pub response: Payload,
+}
+
+impl Rejection {
+    /// A refusal of this kind.
+    #[must_use]
+    pub fn new(kind: RejectionKind, response: impl Into<Payload>) -> Self {
+        Self { kind, response: response.into() }
+    }
 }
 
 impl fmt::Display for Rejection {
@@ -581,11 +590,20 @@ impl fmt::Display for Brief<'_, PushOutcome> {
 
 /// A reply to a push.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Reply {
     /// `ok`, `error`, or whatever the server says (`wire/push_replies`).
     pub status: ByteStr,
     /// The response: any JSON value, or bytes.
     pub response: Payload,
+}
+
+impl Reply {
+    /// A reply with this status.
+    #[must_use]
+    pub fn new(status: impl Into<ByteStr>, response: impl Into<Payload>) -> Self {
+        Self { status: status.into(), response: response.into() }
+    }
 }
 
 /// Why the fate of a written push is unknown.

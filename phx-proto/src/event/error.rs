@@ -54,14 +54,24 @@ pub enum JoinError {
 /// The topic is not wanted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{topic:?} has not been joined")]
+#[non_exhaustive]
 pub struct NotWanted {
     /// The topic.
     pub topic: Topic,
 }
 
+impl NotWanted {
+    /// The error for this topic.
+    #[must_use]
+    pub fn new(topic: impl Into<Topic>) -> Self {
+        Self { topic: topic.into() }
+    }
+}
+
 /// A push that was not accepted, with its payload handed back.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{kind}")]
+#[non_exhaustive]
 pub struct PushError {
     /// Why.
     pub kind: PushErrorKind,

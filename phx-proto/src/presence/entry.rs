@@ -9,6 +9,7 @@ use crate::wire::weight::members_weight;
 /// Everything that is present under one key: usually a user, with a meta for each of their
 /// devices.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct PresenceEntry<M = Value> {
     /// One for each tracked process, oldest first.
     pub metas: Vec<PresenceMeta<M>>,
@@ -19,6 +20,7 @@ pub struct PresenceEntry<M = Value> {
 
 /// One tracked process.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct PresenceMeta<M = Value> {
     /// Its identity: new for each track and each update.
     pub phx_ref: String,

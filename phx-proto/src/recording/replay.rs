@@ -81,6 +81,7 @@ impl RecordingError {
 /// wrote the recording, or something decides that is not in it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: the recording has `{recorded}`, the replay {}", self.replayed())]
+#[non_exhaustive]
 pub struct Divergence {
     /// The line of the recording, from 1.
     pub line: usize,
@@ -98,6 +99,7 @@ impl Divergence {
 
 /// One line of a trace: `t=1500ms client#1 Joined room:lobby`.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TraceLine {
     /// When, on the clock of the client that was recorded.
     pub at: Time,

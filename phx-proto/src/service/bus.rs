@@ -33,6 +33,7 @@ pub struct Bus {
 
 /// What a subscription yields.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum BusEvent {
     /// An event and its topics.
     Event(Arc<Routed>),

@@ -30,6 +30,7 @@ use crate::time::Time;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Restart {
     /// Crashes. The default.
     #[default]
@@ -79,6 +80,7 @@ impl Default for RestartPolicy {
 
 /// How a supervised connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Ending {
     /// It was closed on request.
     Closed,
@@ -90,6 +92,7 @@ pub enum Ending {
 
 /// What follows the end of a supervised connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Verdict {
     /// It is started again after this delay.
     Restart {
@@ -179,6 +182,7 @@ impl Supervision {
 
 /// The state of a connection in four words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Lifecycle {
     /// It is not open yet, or not open again.
     Initializing,

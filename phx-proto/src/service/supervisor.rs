@@ -158,9 +158,18 @@ impl Health {
 /// There is no connection of that name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no connection {name:?}")]
+#[non_exhaustive]
 pub struct UnknownConnection {
     /// The name.
     pub name: String,
+}
+
+impl UnknownConnection {
+    /// The error for this name.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into() }
+    }
 }
 
 /// A connection could not be started.

@@ -20,6 +20,7 @@ pub(crate) const JUMP: Duration = Duration::from_secs(5);
 
 /// The earliest deadline, from [`Socket::poll_timeout`](crate::Socket::poll_timeout).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Timeout {
     /// When to call `handle_timeout`.
     pub at: Time,

@@ -7,6 +7,7 @@ use core::time::Duration;
 /// They differ in which join_refs a push or leave may carry, in the payload of `phx_error`, in
 /// the close code of a `disconnect`, and in whether `auth_token` exists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Version {
     /// Phoenix 1.7.24: pushes with any join_ref are delivered; no auth token.
     V1_7_24,

@@ -28,6 +28,7 @@ pub struct HttpRequest {
 
 /// An HTTP response that is not a 101.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HttpRefusal {
     /// The status code.
     pub status: u16,
@@ -40,6 +41,7 @@ pub struct HttpRefusal {
 
 /// The upgrade is answered with 101.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Accepted {
     /// The name of the new connection from now on.
     pub peer: PeerId,

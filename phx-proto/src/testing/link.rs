@@ -85,6 +85,7 @@ pub enum Parcel {
 
 /// A parcel that has arrived.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Delivery {
     /// Whose it is.
     pub connection: ConnectionId,

@@ -47,6 +47,7 @@ const TURNS: u32 = 32;
 
 /// A frame that the client sent.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Sent {
     /// When.
     pub at: Time,

@@ -24,6 +24,7 @@ pub struct ClientId(pub(super) usize);
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct TraceEvent {
     /// When.
     pub at: Time,

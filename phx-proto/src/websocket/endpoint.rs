@@ -97,6 +97,7 @@ impl fmt::Debug for Event {
 
 /// What a connection is up to (RFC 6455 sections 4.1, 7.1.3 and 7.1.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum State {
     /// The upgrade is under way.
     Connecting,

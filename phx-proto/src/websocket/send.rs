@@ -37,6 +37,7 @@ const SLOTS_KEPT: usize = 64;
 
 /// How far the sending of messages has come, in bytes of their payloads since the opening.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Upload {
     /// Bytes that [`poll_transmit`](super::Endpoint::poll_transmit) has handed over.
     pub transmitted: u64,

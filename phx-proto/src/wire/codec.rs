@@ -66,9 +66,20 @@ pub trait Codec: fmt::Debug + Send + Sync {
         Ok(())
     }
 
-    /// The most bytes that the frame of such a message has beside its payload. A push whose frame could
-    /// be larger than [`Config::max_push_bytes`](crate::Config::max_push_bytes) is refused.
+    /// The most bytes that the frame of such a message has beside its payload: at most 256, and six for
+    /// each byte of topic and event.
+    ///
+    /// A push whose frame could be larger than
+    /// [`Config::max_push_bytes`](crate::Config::max_push_bytes) is refused. A payload that leaves room
+    /// for the largest envelope is accepted without asking.
     fn max_envelope_len(&self, topic: &str, event: &str) -> usize;
+}
+
+/// The length of the largest envelope that [`Codec::max_envelope_len`] allows for: every byte of a name
+/// may need an escape.
+#[inline]
+pub(crate) const fn largest_envelope(topic: &str, event: &str) -> usize {
+    topic.len().saturating_add(event.len()).saturating_mul(6).saturating_add(256)
 }
 
 /// vsn 2.0.0, the format of every Phoenix since 1.4.
@@ -145,5 +156,22 @@ impl Codec for V1 {
 
     fn max_envelope_len(&self, topic: &str, event: &str) -> usize {
         v1::max_envelope_len(topic, event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn envelopes_stay_in_the_bound_of_the_trait(topic in any::<String>(), event in "[\\PC\\x00-\\x1f\"\\\\]*") {
+            for codec in [&V2 as &dyn Codec, &V1] {
+                let most = largest_envelope(&topic, &event);
+                prop_assert!(codec.max_envelope_len(&topic, &event) <= most);
+            }
+        }
     }
 }

@@ -8,6 +8,7 @@ use crate::wire::payload::EVIDENCE_MAX;
 /// connection goes on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{problem} at byte {offset} of a frame of {} bytes", .evidence.frame_len())]
+#[non_exhaustive]
 pub struct DecodeError {
     /// What was wrong.
     pub problem: DecodeProblem,

@@ -3,6 +3,9 @@
 //! [`V2`] speaks vsn 2.0.0: JSON arrays as text, and binary frames for binary payloads. [`V1`]
 //! speaks vsn 1.0.0: JSON objects, and nothing binary. A server that configures another serializer
 //! can be spoken to with a [`Codec`] of your own.
+//!
+//! [`Frame`], [`Incoming`], [`Body`], [`Outgoing`] and [`WireRef`] are exhaustive on purpose: they are what
+//! the protocol has, and a codec makes and reads all of it.
 
 pub(crate) mod base64_text;
 mod binary;
@@ -24,6 +27,7 @@ use core::fmt;
 use bytes::Bytes;
 
 pub use byte_str::ByteStr;
+pub(crate) use codec::largest_envelope;
 pub use codec::{Codec, V1, V2};
 pub use error::{DecodeError, DecodeProblem, Detail, EncodeError, Evidence};
 pub(crate) use scan::first_of_members;

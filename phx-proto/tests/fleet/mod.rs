@@ -258,7 +258,7 @@ pub fn drain(subscription: &mut Subscription) -> Vec<CloudEvent> {
         let mut next = core::pin::pin!(subscription.next());
         match next.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Some(BusEvent::Event(routed))) => events.push(routed.event.clone()),
-            Poll::Ready(Some(BusEvent::Lagged(count))) => panic!("{count} events were lost"),
+            Poll::Ready(Some(other)) => panic!("events were lost: {other:?}"),
             Poll::Ready(None) | Poll::Pending => return events,
         }
     }

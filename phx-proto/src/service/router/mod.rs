@@ -47,6 +47,7 @@ use crate::time::Time;
 
 /// How the types of events are named.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TypeScheme {
     /// A type for each thing that can happen, and one for each event of each topic.
     #[default]

@@ -32,6 +32,7 @@ enum Segment {
     "{segment:?} is no segment of a pattern: a star stands alone, `*` for one segment and `**` \
      for any number"
 )]
+#[non_exhaustive]
 pub struct PatternError {
     /// The segment that is wrong.
     pub segment: String,

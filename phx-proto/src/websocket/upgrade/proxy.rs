@@ -62,6 +62,7 @@ pub struct Connect {
 
 /// A stream on whose far end is the server now.
 #[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Tunnel {
     /// The headers of the proxy's answer, in the order and spelling they came. SOCKS5 has none.
     pub headers: Vec<(String, String)>,

@@ -346,6 +346,10 @@ impl Printer {
                 // The line on standard error says why; a terminal shows both.
                 self.note("closed", topic, (Tone::Bad, "closed", ""), &members)
             }
+            other => {
+                let words = format!("{other:?}");
+                self.note("other", topic, (Tone::Plain, "event:", &words), &Members::new())
+            }
         }
     }
 }

@@ -44,7 +44,7 @@ impl Progress {
                                 log(&line);
                             }
                         }
-                        Some(ClientEvent::Lagged(_)) => {}
+                        Some(_) => {}
                         None => break,
                     },
                     () = wait => report.due(),

@@ -198,7 +198,7 @@ impl Printer {
             };
             left += match event {
                 Some(BusEvent::Lagged(count)) => count,
-                Some(BusEvent::Event(_)) => 1,
+                Some(_) => 1,
                 None => return left,
             };
         }
@@ -209,6 +209,7 @@ impl Printer {
         let routed = match event {
             BusEvent::Lagged(count) => return Some(self.dropped(count)),
             BusEvent::Event(routed) => routed,
+            _ => return None,
         };
         let event = Arc::unwrap_or_clone(routed).event;
         if event.kind != "phoenix.connection.protocol_error" {
