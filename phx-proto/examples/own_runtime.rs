@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
-use phx_proto::driver::{Received, Runtime, Timer, Transport, WriteFailed, connect};
+use phx_proto::client::{Received, Runtime, Timer, Transport, WriteFailed, connect};
 use phx_proto::testing::{HttpRequest, Output, PeerId, Server, ServerConfig};
 use phx_proto::{Cause, Config, ConnectRequest, Ended, Frame, Opened, Time};
 use serde_json::json;
@@ -74,7 +74,7 @@ impl Runtime for Own {
             let now = runtime.now();
             let accepted = runtime.server.lock().unwrap().connect(now, &request);
             let refused = |refusal: phx_proto::testing::HttpRefusal| Cause::Dial {
-                kind: phx_proto::DialKind::Other,
+                kind: phx_proto::event::DialKind::Other,
                 message: format!("HTTP {}", refusal.status),
             };
             let peer = accepted.map_err(refused)?.peer;

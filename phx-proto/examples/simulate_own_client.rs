@@ -2,7 +2,7 @@
 //! `cargo run -p phx-proto --features driver,testing --example simulate_own_client`
 
 use phx_proto::Config;
-use phx_proto::driver::{ChannelEvent, Client};
+use phx_proto::client::{ChannelEvent, Client};
 use phx_proto::testing::Script;
 use serde_json::json;
 

@@ -81,7 +81,7 @@
 //! * **Every gap is visible**: [`Signal::Interrupted`], then [`Signal::Resumed`].
 //! * **Bounded.** Queues, waits, evidence: each limit is stated at its setter in [`Config`].
 //! * **Bad input is reported, not fatal**: [`Signal::ProtocolError`]. A panic is a bug of this crate.
-//! * **Secrets stay out of logs**: [`Secret`], [`Uri`] and [`Payload`] do not print what they hold.
+//! * **Secrets stay out of logs**: [`Secret`](config::Secret), [`Uri`](config::Uri) and [`Payload`] do not print what they hold.
 //!
 //! The [`manual`] has pages about the loop, the policies, credentials, backpressure, presence,
 //! testing, other runtimes, and for those who come from phoenix.js or Slipstream. Where a comment
@@ -97,27 +97,29 @@
 //! | `driver` | async handles and the future that drives them, over any runtime; recordings that can be replayed |
 //! | `upgrade` | the HTTP upgrade, and the tunnel through an HTTP or SOCKS5 proxy, as pure machines |
 //! | `websocket` | WebSocket as a pure machine, from the upgrade to the closing handshake: bytes in, bytes out |
+//! | `service` | documents of connections, the router to CloudEvents, restart decisions, metrics; with `driver`, the supervisor and the bus |
 //! | `schema` | `Connections::json_schema`: the JSON Schema of a document of connections |
 //! | `tls` | `Tls`: whom `wss://` trusts; `tls-native-roots` adds the roots of the system |
 //! | `tracing` | what the driver sees, as events of the `tracing` crate |
 //! | `testing` | for your tests too: a pure Phoenix-like server, simulated worlds, and with `driver` a scripted server for programs that use the handles |
 
 #[cfg(feature = "driver")]
-mod client;
+pub mod client;
 mod collections;
-mod config;
-mod event;
-mod id;
+pub mod config;
+pub mod event;
+pub mod id;
 pub mod manual;
-mod presence;
+pub mod presence;
 #[cfg(feature = "driver")]
 pub mod recording;
-mod service;
-mod socket;
+#[cfg(feature = "service")]
+pub mod service;
+pub mod socket;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod time;
-mod topic;
+pub mod time;
+pub mod topic;
 #[cfg(feature = "adapter")]
 mod transport;
 #[cfg(all(feature = "upgrade", not(feature = "websocket")))]
@@ -126,87 +128,22 @@ mod websocket;
 pub mod websocket;
 pub mod wire;
 
-pub use crate::config::auth_token::auth_token_subprotocol;
-pub use crate::config::backoff::{Backoff, DelayRange};
-pub use crate::config::join_params::{JoinAttempt, JoinParams, ParamsPanicked};
-#[cfg(feature = "tls")]
-pub use crate::config::tls::{Roots, Tls, TlsError};
-pub use crate::config::{
-    CloseRule, Config, ConfigError, Credentials, Options, Proxy, Secret, StatusRule, TlsFiles, Uri,
-};
-pub use crate::event::action::{Action, ConnectRequest};
-pub use crate::event::applied::{Applied, Released, Supplied};
-pub use crate::event::cause::{
-    Cause, ChannelEnd, DialKind, Interruption, LeaveOutcome, NextStep, NotSentCause, PushOutcome,
-    Rejection, RejectionKind, RejoinCause, Reply, TlsKind, UnknownCause,
-};
-pub use crate::event::error::{
-    CredentialsError, JoinError, NotOpen, NotRetrying, NotWanted, PushError, PushErrorKind,
-    QueueBound,
-};
-pub use crate::event::input::{Ended, Input, Opened, Progress, PushOptions};
-pub use crate::event::refusal::{Refusal, SocksRefusal};
-pub use crate::event::signal::{Signal, Warning};
-pub use crate::event::sizes::Sizes;
-pub use crate::event::stats::Stats;
-pub use crate::event::ticket::JoinTicket;
-pub use crate::id::{ConnectionId, InterestId, PushId, Ref};
-pub use crate::presence::{Presence, PresenceChange, PresenceEntry, PresenceError, PresenceMeta};
-pub use crate::service::document::{
-    ConnectionChanges, ConnectionSpec, Connections, ConnectionsError, Problem, ProblemKind,
-};
-pub use crate::service::router::{
-    CloudEvent, EventData, EventIds, EventValue, PatternError, Routed, Router, TopicPattern,
-    TypeScheme, is_attribute_name,
-};
-pub use crate::service::supervision::{
-    Ending, Lifecycle, Restart, RestartPolicy, Supervision, Verdict,
-};
-pub use crate::socket::channel::{ChannelStatus, PendingReason};
-pub use crate::socket::timer::{Timeout, TimerKind};
-pub use crate::socket::{Socket, Status, Step};
-pub use crate::time::Time;
-pub use crate::topic::Topic;
-pub use crate::wire::Frame;
-pub use crate::wire::payload::{Payload, PayloadError};
 #[cfg(feature = "tls")]
 pub use rustls;
 
-pub use crate::service::metrics;
+pub use crate::config::{Config, ConfigError, Credentials, JoinParams, Options};
+pub use crate::event::{
+    Action, Applied, Cause, ConnectRequest, Ended, Input, Opened, PushOptions, PushOutcome, Reply,
+    Signal,
+};
+pub use crate::id::{ConnectionId, InterestId, PushId, Ref};
+pub use crate::presence::Presence;
+pub use crate::socket::{ChannelStatus, Socket, Status};
+pub use crate::time::Time;
+pub use crate::topic::Topic;
 #[cfg(feature = "upgrade")]
 pub use crate::websocket::upgrade;
-
-#[cfg(feature = "driver")]
-pub mod driver {
-    //! The async layer: one driver future and the handles, the same on every runtime.
-    //!
-    //! An adapter implements [`Runtime`]; everything else is here. [`client`] makes a [`Client`] and
-    //! the [`Driver`] that must be polled for anything to happen; [`start`] and [`connect`] spawn it.
-    //!
-    //! * A [`Client`] is one connection; a [`Channel`] one interest in a topic; [`Messages`] and
-    //!   [`Signals`] are streams with bounded mailboxes, where loss is visible and the socket is
-    //!   never stopped from reading.
-    //! * Commands are answered at once, under one lock that is held for as long as the core takes;
-    //!   nothing of the application's runs under it but [codecs](crate::wire::Codec), whose
-    //!   contract forbids that they call back.
-    //! * The driver's task calls the functions of [`JoinParams`](crate::JoinParams::from_fn) and
-    //!   credential providers, between two holds of the lock. Wakers, payloads and whatever else may
-    //!   own something of the application's are cloned and dropped outside of it.
-    //! * Dropping a future or a handle takes back what it asked for, synchronously.
-
-    pub use crate::client::{
-        Channel, ChannelEvent, Client, ClientEvent, ConnectAttempt, ConnectError,
-        CredentialsFailed, Driver, ErrorReply, JoinFailed, JoinObstacle, JoinOptions, Left,
-        MailboxPolicy, Message, Messages, NotConnected, PresenceEvent, PresenceStream, Provided,
-        PushFailed, Received, Runtime, Setup, Signals, StreamEnd, Timer, Transport, Unfinished,
-        WriteFailed, client, connect, start,
-    };
-    pub use crate::service::bus::{Bus, BusEvent, Subscription};
-    pub use crate::service::supervisor::{
-        ConnectionStatus, Health, StartError, Supervised, SupervisedState, Supervisor,
-        UnknownConnection,
-    };
-}
+pub use crate::wire::{Frame, Payload};
 
 #[cfg(feature = "adapter")]
 #[doc(hidden)]

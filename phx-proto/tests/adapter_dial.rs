@@ -10,7 +10,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
 use phx_proto::adapter::{ByteStream, Net, Resolver, dial};
-use phx_proto::{Cause, Config, DialKind, Proxy, Refusal, Socket, SocksRefusal, Time, Uri};
+use phx_proto::config::{Proxy, Uri};
+use phx_proto::event::{DialKind, Refusal, SocksRefusal};
+use phx_proto::{Cause, Config, Socket, Time};
 
 /// What an address does when it is connected to.
 #[derive(Clone, Copy)]

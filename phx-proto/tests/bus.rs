@@ -7,8 +7,9 @@ use core::task::{Context, Poll, Waker};
 use std::collections::BTreeMap;
 
 use fleet::{subscribe, types};
-use phx_proto::driver::{Bus, BusEvent};
-use phx_proto::{Payload, Routed, Router, Signal, Time};
+use phx_proto::service::{Bus, BusEvent};
+use phx_proto::service::{Routed, Router};
+use phx_proto::{Payload, Signal, Time};
 use serde_json::json;
 
 fn event(topic: &str, payload: Payload) -> Routed {
@@ -20,7 +21,7 @@ fn small(topic: &str) -> Routed {
     event(topic, Payload::empty())
 }
 
-fn next(subscription: &mut phx_proto::driver::Subscription) -> Poll<Option<BusEvent>> {
+fn next(subscription: &mut phx_proto::service::Subscription) -> Poll<Option<BusEvent>> {
     core::pin::pin!(subscription.next()).poll(&mut Context::from_waker(Waker::noop()))
 }
 

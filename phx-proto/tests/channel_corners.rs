@@ -4,10 +4,9 @@
 mod common;
 
 use common::{Hand, config, secs};
-use phx_proto::{
-    ChannelEnd, ChannelStatus, ConfigError, Interruption, JoinParams, LeaveOutcome, NotSentCause,
-    PendingReason, PushOptions, PushOutcome, RejectionKind, Signal,
-};
+use phx_proto::event::{ChannelEnd, Interruption, LeaveOutcome, NotSentCause, RejectionKind};
+use phx_proto::socket::PendingReason;
+use phx_proto::{ChannelStatus, ConfigError, JoinParams, PushOptions, PushOutcome, Signal};
 use serde_json::json;
 
 fn left(hand: &Hand) -> Vec<LeaveOutcome> {

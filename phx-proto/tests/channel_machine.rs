@@ -3,10 +3,13 @@
 mod common;
 
 use common::{Hand, config, config_v1, ms, secs};
+use phx_proto::event::{
+    ChannelEnd, Interruption, JoinError, LeaveOutcome, NextStep, RejectionKind, Released,
+    UnknownCause,
+};
+use phx_proto::socket::PendingReason;
 use phx_proto::{
-    Action, Cause, ChannelEnd, ChannelStatus, Interruption, JoinError, JoinParams, LeaveOutcome,
-    NextStep, Payload, PendingReason, PushOptions, PushOutcome, RejectionKind, Released, Signal,
-    Status, UnknownCause,
+    Action, Cause, ChannelStatus, JoinParams, Payload, PushOptions, PushOutcome, Signal, Status,
 };
 use serde_json::{Value, json};
 

@@ -6,10 +6,9 @@ mod common;
 use std::time::Duration;
 
 use common::{Hand, config, secs};
-use phx_proto::{
-    Action, Backoff, Cause, CloseRule, Config, DelayRange, NotSentCause, PushErrorKind,
-    PushOptions, PushOutcome, Refusal, Signal, Status, Time,
-};
+use phx_proto::config::{Backoff, CloseRule, DelayRange};
+use phx_proto::event::{NotSentCause, PushErrorKind, Refusal};
+use phx_proto::{Action, Cause, Config, PushOptions, PushOutcome, Signal, Status, Time};
 use serde_json::json;
 
 fn refused(status: u16, retry_after: &str) -> Cause {
@@ -18,7 +17,7 @@ fn refused(status: u16, retry_after: &str) -> Cause {
 }
 
 fn dial() -> Cause {
-    Cause::Dial { kind: phx_proto::DialKind::Refused, message: "nobody listens".into() }
+    Cause::Dial { kind: phx_proto::event::DialKind::Refused, message: "nobody listens".into() }
 }
 
 /// Handles what is due now, with no time passing.

@@ -3,7 +3,8 @@
 mod options;
 
 use options::other_options;
-use phx_proto::{Config, Connections, Options};
+use phx_proto::service::Connections;
+use phx_proto::{Config, Options};
 use serde_json::{Value, json};
 
 fn read(connections: &Value) -> Connections {

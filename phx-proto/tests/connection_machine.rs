@@ -5,13 +5,13 @@ mod common;
 use std::time::Duration;
 
 use common::{Hand, check, config, ms, secs};
-use phx_proto::{
-    Action, Backoff, Cause, ChannelEnd, ChannelStatus, CloseRule, Credentials, DelayRange, Ended,
-    NextStep, NotRetrying, Opened, Refusal, Signal, Status, StatusRule, TimerKind, Warning,
-};
+use phx_proto::config::{Backoff, CloseRule, DelayRange, StatusRule};
+use phx_proto::event::{ChannelEnd, NextStep, NotRetrying, Refusal, Warning};
+use phx_proto::socket::TimerKind;
+use phx_proto::{Action, Cause, ChannelStatus, Credentials, Ended, Opened, Signal, Status};
 
 fn dial_failure() -> Cause {
-    Cause::Dial { kind: phx_proto::DialKind::Refused, message: "refused".into() }
+    Cause::Dial { kind: phx_proto::event::DialKind::Refused, message: "refused".into() }
 }
 
 fn refused(status: u16, headers: &[(&str, &str)]) -> Cause {
@@ -190,7 +190,8 @@ fn max_retries_counts_scheduled_reconnects() {
         }
         hand.forget();
         hand.failed(dial_failure());
-        let cause = Cause::Dial { kind: phx_proto::DialKind::Refused, message: "refused".into() };
+        let cause =
+            Cause::Dial { kind: phx_proto::event::DialKind::Refused, message: "refused".into() };
         assert_eq!(hand.socket.status(), Status::GaveUp { cause: cause.clone() });
         assert_eq!(hand.signals.last(), Some(&Signal::GaveUp { cause }));
         hand.advance(secs(10_000));
@@ -785,7 +786,8 @@ fn end_of_the_attempt_is_a_failed_attempt() {
 fn failure_of_an_open_connection_is_its_loss() {
     let mut hand = Hand::joined(config());
     hand.failed(dial_failure());
-    let refused = Cause::Dial { kind: phx_proto::DialKind::Refused, message: "refused".into() };
+    let refused =
+        Cause::Dial { kind: phx_proto::event::DialKind::Refused, message: "refused".into() };
     assert_eq!(hand.reconnect_after().1, refused);
     assert_eq!(hand.socket.stats().lost_connections, 1);
     assert_eq!(hand.socket.stats().stale_inputs, 0);
@@ -873,7 +875,7 @@ fn not_found_after_an_open_connection_is_a_deploy() {
 
 #[test]
 fn not_found_elsewhere_is_refused() {
-    let at = |uri: &str| Credentials::new().uri(phx_proto::Uri::parse(uri).unwrap());
+    let at = |uri: &str| Credentials::new().uri(phx_proto::config::Uri::parse(uri).unwrap());
     let delay = |uri: &str, rule: Option<StatusRule>| {
         let config = match rule {
             Some(rule) => config().status_rule(404, rule),

@@ -5,10 +5,10 @@ mod options;
 use core::time::Duration;
 
 use options::other_options;
-use phx_proto::{
-    Backoff, ChannelStatus, Connections, Options, PendingReason, Problem, ProblemKind, Restart,
-    RestartPolicy, Socket, Time,
-};
+use phx_proto::config::Backoff;
+use phx_proto::service::{Connections, Problem, ProblemKind, Restart, RestartPolicy};
+use phx_proto::socket::PendingReason;
+use phx_proto::{ChannelStatus, Options, Socket, Time};
 use serde::de::IntoDeserializer as _;
 use serde_json::{Value, json};
 
@@ -308,8 +308,10 @@ fn reconnect_false_means_no_retry() {
     let mut socket = Socket::new(config, 1, Time::ZERO);
     socket.connect(Time::ZERO);
     let id = socket.connection_id().expect("an attempt");
-    let failure =
-        phx_proto::Cause::Dial { kind: phx_proto::DialKind::Refused, message: "refused".into() };
+    let failure = phx_proto::Cause::Dial {
+        kind: phx_proto::event::DialKind::Refused,
+        message: "refused".into(),
+    };
     socket.handle_failed(Time::ZERO, id, failure);
     assert!(matches!(socket.status(), phx_proto::Status::GaveUp { .. }));
 }

@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use common::config;
+use phx_proto::event::PushErrorKind;
+use phx_proto::wire::PayloadError;
 use phx_proto::wire::{
     Body, Codec, DecodeError, DecodeProblem, EncodeError, Incoming, Outgoing, WireRef,
 };
 use phx_proto::{
-    Action, ChannelStatus, ConnectionId, Frame, Opened, Payload, PayloadError, PushErrorKind,
-    PushOptions, PushOutcome, Ref, Signal, Socket, Time,
+    Action, ChannelStatus, ConnectionId, Frame, Opened, Payload, PushOptions, PushOutcome, Ref,
+    Signal, Socket, Time,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};

@@ -6,8 +6,10 @@ mod fleet;
 use core::time::Duration;
 
 use fleet::{Fleet, drain, run, subscribe, types};
-use phx_proto::driver::{SupervisedState, Supervisor};
-use phx_proto::{Cause, ChannelStatus, CloudEvent, Connections, Lifecycle, Status};
+use phx_proto::service::{CloudEvent, Connections};
+use phx_proto::service::{SupervisedState, Supervisor};
+use phx_proto::socket::Lifecycle;
+use phx_proto::{Cause, ChannelStatus, Status};
 use serde_json::{Value, json};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -82,7 +84,7 @@ fn after_a_reconnect_the_name_and_the_auto_joins_are_still_there() {
     }
     let events = drain(&mut events);
     assert!(events.iter().all(|event| told(event)["connection_name"] == "a"));
-    let resumed = |event: &&phx_proto::CloudEvent| event.kind == "phoenix.channel.resumed";
+    let resumed = |event: &&phx_proto::service::CloudEvent| event.kind == "phoenix.channel.resumed";
     assert_eq!(events.iter().filter(resumed).count(), 3);
 }
 

@@ -5,7 +5,8 @@ mod common;
 use std::time::Duration;
 
 use common::{Hand, config};
-use phx_proto::{Cause, DialKind, NextStep, Refusal, Signal, SocksRefusal, Status, TlsKind};
+use phx_proto::event::{DialKind, NextStep, Refusal, SocksRefusal, TlsKind};
+use phx_proto::{Cause, Signal, Status};
 
 /// The cause and the next step that an observer is told of.
 fn told(hand: &mut Hand) -> (Cause, NextStep) {

@@ -8,10 +8,11 @@ use core::task::{Context, Waker};
 use core::time::Duration;
 
 use memory::{Bench, next, poll, ready};
-use phx_proto::driver::{
+use phx_proto::Status;
+use phx_proto::client::{
     ChannelEvent, JoinFailed, JoinOptions, Left, MailboxPolicy, PushFailed, StreamEnd,
 };
-use phx_proto::{Interruption, Status};
+use phx_proto::event::Interruption;
 use serde_json::json;
 
 #[test]

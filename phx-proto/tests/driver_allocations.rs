@@ -12,7 +12,8 @@ use core::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use fleet::{Fleet, config, subscribe};
 use memory::Bench;
-use phx_proto::driver::{BusEvent, ChannelEvent, Messages, Received, Subscription, Supervisor};
+use phx_proto::client::{ChannelEvent, Messages, Received};
+use phx_proto::service::{BusEvent, Subscription, Supervisor};
 use phx_proto::{Frame, JoinParams};
 use serde_json::json;
 

@@ -8,10 +8,11 @@ use std::sync::mpsc;
 
 use bytes::Bytes;
 use memory::{Bench, next, poll, ready};
-use phx_proto::driver::{
+use phx_proto::client::{
     ChannelEvent, ClientEvent, JoinFailed, JoinObstacle, JoinOptions, MailboxPolicy, Received,
 };
-use phx_proto::{Frame, JoinParams, Payload, RejectionKind, Signal, Status};
+use phx_proto::event::RejectionKind;
+use phx_proto::{Frame, JoinParams, Payload, Signal, Status};
 use serde_json::{Value, json};
 
 fn message(n: u64) -> Value {
@@ -181,7 +182,7 @@ fn join_parameters_may_hold_the_last_handle_of_another_channel() {
 
 #[test]
 fn join_parameters_are_converted_outside_the_lock() {
-    struct Curious(phx_proto::driver::Client);
+    struct Curious(phx_proto::client::Client);
 
     impl From<Curious> for Payload {
         fn from(curious: Curious) -> Self {

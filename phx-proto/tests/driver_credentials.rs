@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use memory::Bench;
-use phx_proto::driver::{ConnectAttempt, CredentialsFailed, Provided, Setup};
-use phx_proto::{Cause, Config, Credentials, Refusal, Status, Uri};
+use phx_proto::client::{ConnectAttempt, CredentialsFailed, Provided, Setup};
+use phx_proto::config::Uri;
+use phx_proto::event::Refusal;
+use phx_proto::{Cause, Config, Credentials, Status};
 
 /// Longer than any delay of the schedules in here.
 const LONG: Duration = Duration::from_secs(20);
@@ -95,7 +97,10 @@ fn unchanged_is_final_right_after_a_refusal_and_goes_on_otherwise() {
         (refused(401), true),
         (refused(403), true),
         (refused(503), false),
-        (Cause::Dial { kind: phx_proto::DialKind::Refused, message: "no route".into() }, false),
+        (
+            Cause::Dial { kind: phx_proto::event::DialKind::Refused, message: "no route".into() },
+            false,
+        ),
     ] {
         let mut bench = Bench::new(|config| setup(config, |_| Ok(Provided::Unchanged)).0);
         assert_eq!(bench.client.status(), Status::Open, "unchanged at first means the configured");

@@ -12,7 +12,8 @@ use std::task::Wake;
 
 use bytes::Bytes;
 use memory::{Bench, poll, ready};
-use phx_proto::driver::{Bus, Client, JoinOptions, MailboxPolicy, Received};
+use phx_proto::client::{Client, JoinOptions, MailboxPolicy, Received};
+use phx_proto::service::Bus;
 use phx_proto::{ChannelStatus, Frame, JoinParams, Payload, PushOptions, Status};
 use serde_json::{Value, json};
 
@@ -114,13 +115,13 @@ fn replace_and_forget<F: Future>(client: &Client, future: F) {
 }
 
 /// A bench whose channel is joined and whose server answers nothing more.
-fn bench() -> (Bench, phx_proto::driver::Channel) {
+fn bench() -> (Bench, phx_proto::client::Channel) {
     let mut bench = Bench::new(|config| config);
     let room = bench.joined("room:lobby");
     (bench, room)
 }
 
-type Case = (&'static str, fn(&mut Bench, phx_proto::driver::Channel));
+type Case = (&'static str, fn(&mut Bench, phx_proto::client::Channel));
 
 /// The waker of the async book's executor owns its task, and whatever that holds.
 #[test]

@@ -6,8 +6,9 @@ use core::pin::pin;
 use core::time::Duration;
 
 use memory::{Bench, poll, ready};
-use phx_proto::driver::{Channel, PresenceEvent, PresenceStream, StreamEnd};
-use phx_proto::{ChannelEnd, Interruption, PresenceChange};
+use phx_proto::client::{Channel, PresenceEvent, PresenceStream, StreamEnd};
+use phx_proto::event::{ChannelEnd, Interruption};
+use phx_proto::presence::PresenceChange;
 use serde_json::{Value, json};
 
 const TOPIC: &str = "room:lobby";
@@ -177,7 +178,7 @@ fn other_readers_of_the_topic_see_the_gap_that_a_resync_makes() {
     presence.catch_up();
     let event = ready(pin!(messages.next()));
     let cause = Interruption::Resync;
-    let interrupted = phx_proto::driver::ChannelEvent::Interrupted { cause, count: 1 };
+    let interrupted = phx_proto::client::ChannelEvent::Interrupted { cause, count: 1 };
     assert_eq!(event, Some(interrupted));
 }
 

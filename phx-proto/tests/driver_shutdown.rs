@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use memory::{Bench, poll, ready};
 use phx_proto::Status;
-use phx_proto::driver::Unfinished;
+use phx_proto::client::Unfinished;
 use serde_json::json;
 
 const GRACE: Duration = Duration::from_secs(5);

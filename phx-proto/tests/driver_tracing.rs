@@ -17,7 +17,7 @@ use tracing::{Event, Level, Metadata, Subscriber};
 #[derive(Clone, Default)]
 struct Lines {
     lines: Arc<Mutex<Vec<(Level, String)>>>,
-    client: Arc<Mutex<Option<phx_proto::driver::Client>>>,
+    client: Arc<Mutex<Option<phx_proto::client::Client>>>,
 }
 
 struct Line(String);

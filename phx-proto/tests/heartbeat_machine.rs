@@ -6,7 +6,8 @@ mod common;
 use std::time::Duration;
 
 use common::{Hand, check, config, ms, secs};
-use phx_proto::{Cause, Signal, Status, Warning};
+use phx_proto::event::Warning;
+use phx_proto::{Cause, Signal, Status};
 
 #[test]
 fn a_heartbeat_falls_due_in_the_second_half_of_the_interval_and_then_every_interval() {

@@ -4,7 +4,8 @@
 mod common;
 
 use common::{Hand, config, ms, secs};
-use phx_proto::{Cause, ChannelStatus, PendingReason, Signal, Status, Time, TimerKind};
+use phx_proto::socket::{PendingReason, TimerKind};
+use phx_proto::{Cause, ChannelStatus, Signal, Status, Time};
 use serde_json::json;
 
 #[test]

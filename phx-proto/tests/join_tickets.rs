@@ -3,10 +3,10 @@
 mod common;
 
 use common::{Hand, config, secs};
-use phx_proto::{
-    Action, ChannelEnd, ChannelStatus, JoinParams, JoinTicket, LeaveOutcome, ParamsPanicked,
-    Payload, PendingReason, Signal, Socket, Step, Supplied,
-};
+use phx_proto::config::ParamsPanicked;
+use phx_proto::event::{ChannelEnd, JoinTicket, LeaveOutcome, Supplied};
+use phx_proto::socket::{PendingReason, Step};
+use phx_proto::{Action, ChannelStatus, JoinParams, Payload, Signal, Socket};
 use serde_json::{Value, json};
 
 fn made(n: u64) -> JoinParams {

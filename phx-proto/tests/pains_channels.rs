@@ -10,11 +10,12 @@ use std::sync::Arc;
 
 use common::{Hand, config, config_v1, ms, secs};
 use memory::{Bench, next, poll, ready};
-use phx_proto::driver::{ChannelEvent, Client, JoinFailed, Left, StreamEnd};
-use phx_proto::{
-    Cause, ChannelEnd, ChannelStatus, Interruption, JoinParams, LeaveOutcome, NextStep, NotWanted,
-    Payload, PendingReason, Refusal, RejoinCause, Signal, Socket,
+use phx_proto::client::{ChannelEvent, Client, JoinFailed, Left, StreamEnd};
+use phx_proto::event::{
+    ChannelEnd, Interruption, LeaveOutcome, NextStep, NotWanted, Refusal, RejoinCause,
 };
+use phx_proto::socket::PendingReason;
+use phx_proto::{Cause, ChannelStatus, JoinParams, Payload, Signal, Socket};
 use serde_json::json;
 
 fn lefts(hand: &Hand) -> Vec<LeaveOutcome> {
@@ -236,7 +237,7 @@ fn handles_may_be_used_from_many_threads_at_once() {
     const fn is_shared<T: Send + Sync>() {}
     is_shared::<Socket>();
     is_shared::<Client>();
-    is_shared::<phx_proto::driver::Channel>();
+    is_shared::<phx_proto::client::Channel>();
 
     let mut bench = Bench::new(|config| config);
     let room = Arc::new(bench.joined("room:lobby"));

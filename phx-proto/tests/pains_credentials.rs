@@ -12,11 +12,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use cases::{cases, regressions};
 use common::{Hand, config, secs};
 use memory::Bench;
-use phx_proto::driver::{ClientEvent, Provided, Setup};
+use phx_proto::client::{ClientEvent, Provided, Setup};
+use phx_proto::config::{Backoff, Uri};
+use phx_proto::event::{ChannelEnd, CredentialsError, NextStep, Refusal};
 use phx_proto::wire::{Codec, V1, V2};
 use phx_proto::{
-    Backoff, Cause, ChannelEnd, ChannelStatus, Config, ConfigError, Credentials, CredentialsError,
-    Ended, JoinParams, NextStep, Payload, Refusal, Signal, Status, Uri,
+    Cause, ChannelStatus, Config, ConfigError, Credentials, Ended, JoinParams, Payload, Signal,
+    Status,
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -98,7 +100,7 @@ fn the_provider_is_asked_after_a_timer_a_wake_and_connect_now_alike() {
         // A stable connection is lost; the first retry is soon, and fails.
         bench.advance(secs(11));
         let failure =
-            Cause::Dial { kind: phx_proto::DialKind::Refused, message: "no route".into() };
+            Cause::Dial { kind: phx_proto::event::DialKind::Refused, message: "no route".into() };
         bench.memory.world().failures.push_back(failure);
         bench.cut();
         bench.advance(secs(2));
@@ -116,7 +118,7 @@ fn the_provider_is_asked_after_a_timer_a_wake_and_connect_now_alike() {
 fn a_refused_token_and_a_network_that_is_down_look_different() {
     let causes = [
         Cause::Refused(Refusal::new(403, Vec::new(), "")),
-        Cause::Dial { kind: phx_proto::DialKind::Refused, message: "no route".into() },
+        Cause::Dial { kind: phx_proto::event::DialKind::Refused, message: "no route".into() },
     ]
     .map(|failure| {
         let mut hand = Hand::new(config());
@@ -207,7 +209,7 @@ fn the_reason_of_a_close_frame_is_told() {
     let mut bench = Bench::new(|config| config);
     let mut signals = bench.client.signals();
     let ended = Ended::CloseFrame { code: Some(4001), reason };
-    bench.memory.world().to_client.push_back(phx_proto::driver::Received::Ended(ended));
+    bench.memory.world().to_client.push_back(phx_proto::client::Received::Ended(ended));
     bench.settle();
     let mut told = Vec::new();
     while let core::task::Poll::Ready(Some(event)) = memory::poll(core::pin::pin!(signals.next())) {
@@ -388,7 +390,7 @@ fn hosts_and_headers_have_one_rule() {
     for host in ["a,b", "a\\b", "a\"b", "a<b", "a[b", "a]b", "u@h", "a^b", "a{b}"] {
         assert!(Uri::parse(&format!("ws://{host}/s")).is_err(), "{host}");
         assert!(
-            phx_proto::Proxy::parse(&format!("http://{host}:1")).is_err() || host == "u@h",
+            phx_proto::config::Proxy::parse(&format!("http://{host}:1")).is_err() || host == "u@h",
             "{host}"
         );
     }
@@ -419,7 +421,7 @@ fn hosts_and_headers_have_one_rule() {
         assert_eq!(phx_proto::upgrade::Upgrade::new(&request).is_ok(), good, "{name:?}: {value:?}");
         let document =
             json!({"connections": {"a": {"uri": "wss://h/s", "headers": {name: value}}}});
-        let read = phx_proto::Connections::from_json(&document.to_string(), |_| None);
+        let read = phx_proto::service::Connections::from_json(&document.to_string(), |_| None);
         assert_eq!(read.is_ok(), good, "{name:?}: {value:?}");
     }
 }
@@ -452,7 +454,7 @@ fn no_error_prints_what_a_server_said() {
     for value in [json!({"id": TOKEN}), json!(TOKEN), json!([TOKEN])] {
         let error = Payload::from(value).deserialize::<Numbers>().unwrap_err();
         show(&error);
-        let phx_proto::PayloadError::Unreadable { message, detail } = error else { panic!() };
+        let phx_proto::wire::PayloadError::Unreadable { message, detail } = error else { panic!() };
         assert!(message.contains("line 1 column "), "{message}");
         assert!(!detail.expose().is_empty());
     }

@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use common::{Hand, config, config_v1, ms, secs};
 use memory::{Bench, next, poll, ready};
-use phx_proto::driver::{ChannelEvent, JoinOptions, MailboxPolicy, PushFailed, StreamEnd};
+use phx_proto::client::{ChannelEvent, JoinOptions, MailboxPolicy, PushFailed, StreamEnd};
+use phx_proto::event::{NotSentCause, PushErrorKind, QueueBound, RejectionKind, UnknownCause};
 use phx_proto::wire::{Codec, DecodeError, EncodeError, Incoming, Outgoing, V2};
 use phx_proto::{
-    Cause, ChannelStatus, Frame, JoinParams, NotSentCause, Payload, PushErrorKind, PushId,
-    PushOptions, PushOutcome, QueueBound, RejectionKind, Signal, UnknownCause,
+    Cause, ChannelStatus, Frame, JoinParams, Payload, PushId, PushOptions, PushOutcome, Signal,
 };
 use serde_json::{Value, json};
 
@@ -438,7 +438,7 @@ fn message(n: u64) -> Value {
 }
 
 /// A bench with a mailbox of two messages and this policy, after five messages.
-fn overflowed(policy: MailboxPolicy) -> (Bench, phx_proto::driver::Messages) {
+fn overflowed(policy: MailboxPolicy) -> (Bench, phx_proto::client::Messages) {
     let mut bench = Bench::new(|config| config.mailbox(2, 1 << 20).expect("not zero"));
     let client = bench.client.clone();
     let options = JoinOptions::new().mailbox(policy);

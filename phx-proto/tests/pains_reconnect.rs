@@ -9,9 +9,10 @@ use core::pin::pin;
 
 use common::{Hand, config, ms, secs};
 use memory::{Bench, poll, ready};
+use phx_proto::config::{Backoff, CloseRule, DelayRange};
+use phx_proto::event::{LeaveOutcome, NextStep, NotRetrying, NotSentCause, Refusal};
 use phx_proto::{
-    Action, Backoff, Cause, ChannelStatus, CloseRule, DelayRange, Ended, Frame, LeaveOutcome,
-    NextStep, NotRetrying, NotSentCause, Opened, PushOptions, PushOutcome, Refusal, Signal, Socket,
+    Action, Cause, ChannelStatus, Ended, Frame, Opened, PushOptions, PushOutcome, Signal, Socket,
     Status, Time,
 };
 use proptest::prelude::*;
@@ -23,7 +24,7 @@ fn refused(status: u16, headers: &[(&str, &str)]) -> Cause {
 }
 
 fn dial_failure() -> Cause {
-    Cause::Dial { kind: phx_proto::DialKind::Refused, message: "refused".into() }
+    Cause::Dial { kind: phx_proto::event::DialKind::Refused, message: "refused".into() }
 }
 
 /// User pain 1: "joined" belongs to a connection; no channel outlives it, whoever ended it.

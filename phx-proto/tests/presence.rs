@@ -1,7 +1,9 @@
 //! Presence as a value: the list, the changes, and what holds them back.
 
-use phx_proto::wire::{Body, Codec, Frame, V2};
-use phx_proto::{Payload, Presence, PresenceChange, PresenceError};
+use phx_proto::Frame;
+use phx_proto::presence::{PresenceChange, PresenceError};
+use phx_proto::wire::{Body, Codec, V2};
+use phx_proto::{Payload, Presence};
 use serde_json::{Value, json};
 
 /// `f1` under `ann` with nothing else said.
@@ -20,7 +22,7 @@ fn diff(presence: &mut Presence, joins: Value, leaves: Value) -> Vec<String> {
 }
 
 fn told(changes: Vec<PresenceChange>) -> Vec<String> {
-    let refs = |metas: Vec<phx_proto::PresenceMeta>| {
+    let refs = |metas: Vec<phx_proto::presence::PresenceMeta>| {
         metas.into_iter().map(|meta| meta.phx_ref).collect::<Vec<_>>().join(" ")
     };
     changes

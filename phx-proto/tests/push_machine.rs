@@ -3,9 +3,10 @@
 mod common;
 
 use common::{Hand, config, ms, secs};
+use phx_proto::event::{NotSentCause, PushErrorKind, QueueBound, UnknownCause};
+use phx_proto::socket::TimerKind;
 use phx_proto::{
-    ChannelStatus, Config, ConfigError, NotSentCause, Payload, PushErrorKind, PushId, PushOptions,
-    PushOutcome, QueueBound, Reply, Signal, TimerKind, UnknownCause,
+    ChannelStatus, Config, ConfigError, Payload, PushId, PushOptions, PushOutcome, Reply, Signal,
 };
 use serde_json::json;
 

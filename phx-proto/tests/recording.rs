@@ -14,12 +14,13 @@ use memory::{Bench, next, poll, ready};
 use ops::strategy;
 use ops::world::World;
 use options::other_options;
-use phx_proto::driver::Setup;
+use phx_proto::client::Setup;
+use phx_proto::event::Refusal;
 use phx_proto::recording::{RecordedSocket, Recorder, Recording, RecordingError};
 use phx_proto::wire::{Codec, DecodeError, EncodeError, Incoming, Outgoing, V1, V2};
 use phx_proto::{
     Action, Cause, Config, ConnectionId, Credentials, Ended, Frame, JoinParams, Opened, Options,
-    Payload, PushOptions, Refusal, Time,
+    Payload, PushOptions, Time,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};

@@ -3,12 +3,13 @@
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
-use phx_proto::wire::{Body, Codec as _, DecodeError, DecodeProblem, V2};
-use phx_proto::{
-    Cause, ChannelEnd, CloudEvent, ConnectionId, EventData, EventIds, Frame, Interruption,
-    LeaveOutcome, NextStep, NotSentCause, Payload, PushId, PushOutcome, Rejection, RejectionKind,
-    Reply, Routed, Router, Signal, Time, TypeScheme, UnknownCause, Warning,
+use phx_proto::event::{
+    ChannelEnd, Interruption, LeaveOutcome, NextStep, NotSentCause, Rejection, RejectionKind,
+    UnknownCause, Warning,
 };
+use phx_proto::service::{CloudEvent, EventData, EventIds, Routed, Router, TypeScheme};
+use phx_proto::wire::{Body, Codec as _, DecodeError, DecodeProblem, V2};
+use phx_proto::{Cause, ConnectionId, Frame, Payload, PushId, PushOutcome, Reply, Signal, Time};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

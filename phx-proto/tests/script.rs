@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use phx_proto::Config;
-use phx_proto::driver::{Client, JoinFailed};
+use phx_proto::client::{Client, JoinFailed};
 use phx_proto::testing::{Running, Script};
 use phx_proto::wire::V1;
 use serde_json::json;

@@ -4,10 +4,13 @@
 mod common;
 
 use common::{Hand, config, config_v1, ms, secs};
+use phx_proto::event::{
+    ChannelEnd, Interruption, LeaveOutcome, PushErrorKind, Refusal, RejectionKind, Warning,
+};
+use phx_proto::wire::EncodeError;
 use phx_proto::{
-    Cause, ChannelEnd, ChannelStatus, Config, Interruption, JoinParams, LeaveOutcome, Opened,
-    Payload, PushErrorKind, PushOptions, PushOutcome, Refusal, RejectionKind, Signal, Status,
-    Warning, wire::EncodeError,
+    Cause, ChannelStatus, Config, JoinParams, Opened, Payload, PushOptions, PushOutcome, Signal,
+    Status,
 };
 use serde_json::{Value, json};
 

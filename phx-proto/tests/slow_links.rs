@@ -9,10 +9,9 @@ mod common;
 use std::time::Duration;
 
 use common::{Hand, config, ms, secs};
+use phx_proto::event::{DialKind, Progress};
 use phx_proto::testing::{ClientId, Direction, World};
-use phx_proto::{
-    Cause, Config, DialKind, Payload, Progress, PushOptions, PushOutcome, Signal, Status,
-};
+use phx_proto::{Cause, Config, Payload, PushOptions, PushOutcome, Signal, Status};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -529,7 +528,7 @@ fn progress_of_other_connection_is_ignored() {
 /// A process that is starved must keep its backoff: lateness does not dial.
 #[test]
 fn late_timeout_keeps_reconnect_wait() {
-    let step = phx_proto::Backoff::steps_msec(&[60_000]).unwrap().jitter(0.0).unwrap();
+    let step = phx_proto::config::Backoff::steps_msec(&[60_000]).unwrap().jitter(0.0).unwrap();
     let mut hand = Hand::new(config().reconnect_after(step).push_timeout(secs(1)));
     hand.connect();
     hand.socket.join(hand.now, "room:a", json!({})).unwrap();
@@ -545,7 +544,7 @@ fn late_timeout_keeps_reconnect_wait() {
 /// A network change while connecting, and another one 300 ms later, are not lost.
 #[test]
 fn wake_while_connecting_is_remembered() {
-    let step = phx_proto::Backoff::steps_msec(&[60_000]).unwrap().jitter(0.0).unwrap();
+    let step = phx_proto::config::Backoff::steps_msec(&[60_000]).unwrap().jitter(0.0).unwrap();
     let mut hand = Hand::new(config().reconnect_after(step));
     hand.connect();
     hand.socket.handle_wake(hand.now);
@@ -569,7 +568,7 @@ fn wake_while_connecting_is_remembered() {
 /// Within a second of the last one, a wake-up shortens the wait to that second.
 #[test]
 fn second_wake_shortens_wait() {
-    let step = phx_proto::Backoff::steps_msec(&[60_000]).unwrap().jitter(0.0).unwrap();
+    let step = phx_proto::config::Backoff::steps_msec(&[60_000]).unwrap().jitter(0.0).unwrap();
     let mut hand = Hand::new(config().reconnect_after(step));
     hand.connect();
     hand.failed(dial_failure());

@@ -12,10 +12,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use common::{config, config_v1, ms, secs};
+use phx_proto::event::{ChannelEnd, Refusal, Sizes};
 use phx_proto::testing::{HttpRefusal, HttpRequest, Output, PeerId, Server, ServerConfig, Version};
 use phx_proto::{
-    Action, Cause, ChannelEnd, ChannelStatus, Config, ConnectionId, Ended, Frame, Opened, PushId,
-    PushOptions, Refusal, Signal, Sizes, Socket, Status, Time, Topic,
+    Action, Cause, ChannelStatus, Config, ConnectionId, Ended, Frame, Opened, PushId, PushOptions,
+    Signal, Socket, Status, Time, Topic,
 };
 use serde_json::{Value, json};
 
@@ -293,8 +294,10 @@ impl World {
         match how {
             Dialling::Hangs => {}
             Dialling::Fails => {
-                let failure =
-                    Cause::Dial { kind: phx_proto::DialKind::Refused, message: "refused".into() };
+                let failure = Cause::Dial {
+                    kind: phx_proto::event::DialKind::Refused,
+                    message: "refused".into(),
+                };
                 self.socket.handle_failed(self.now, id, failure);
             }
             Dialling::Answered => {

@@ -2,7 +2,8 @@
 
 use core::time::Duration;
 
-use phx_proto::{Ending, Restart, RestartPolicy, Supervision, Time, Verdict};
+use phx_proto::Time;
+use phx_proto::service::{Ending, Restart, RestartPolicy, Supervision, Verdict};
 use proptest::prelude::*;
 
 fn supervision(restart: Restart) -> Supervision {

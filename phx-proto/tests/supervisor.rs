@@ -8,13 +8,12 @@ use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 
 use fleet::{Fleet, config, drain, run, subscribe, types};
-use phx_proto::driver::{
-    JoinFailed, StartError, Supervised, SupervisedState, Supervisor, UnknownConnection,
-};
-use phx_proto::{
-    Cause, ChannelEnd, Connections, Ending, EventIds, JoinParams, Lifecycle, Restart,
-    RestartPolicy, Status,
-};
+use phx_proto::client::JoinFailed;
+use phx_proto::event::ChannelEnd;
+use phx_proto::service::{Connections, Ending, EventIds, Restart, RestartPolicy};
+use phx_proto::service::{StartError, Supervised, SupervisedState, Supervisor, UnknownConnection};
+use phx_proto::socket::Lifecycle;
+use phx_proto::{Cause, JoinParams, Status};
 use serde_json::json;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -316,7 +315,7 @@ fn metrics_are_those_of_each_connection_and_end_with_it() {
     assert_eq!(a.stats.as_ref().expect("it runs").connections, 1);
     assert_eq!((&*down.name, down.lifecycle), ("down", Lifecycle::Terminated));
     assert_eq!(down.stats, None);
-    let page = phx_proto::metrics::openmetrics(&metrics);
+    let page = phx_proto::service::metrics::openmetrics(&metrics);
     assert!(page.contains("phx_connections_opened_total{connection=\"a\"} 1\n"), "{page}");
 }
 

@@ -2,7 +2,7 @@
 
 #![cfg(feature = "upgrade")]
 
-use phx_proto::Refusal;
+use phx_proto::event::Refusal;
 use phx_proto::upgrade::{
     Connect, TunnelRequest, Upgrade, UpgradeError, UpgradeRequest, UpgradeStep, Upgraded,
     accept_key,

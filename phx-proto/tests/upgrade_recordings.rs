@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
-use phx_proto::Refusal;
-use phx_proto::auth_token_subprotocol;
+use phx_proto::config::auth_token_subprotocol;
+use phx_proto::event::Refusal;
 use phx_proto::upgrade::{
     Upgrade, UpgradeError, UpgradeRequest, UpgradeStep, Upgraded, accept_key,
 };

@@ -3,7 +3,7 @@
 
 #![cfg(feature = "upgrade")]
 
-use phx_proto::SocksRefusal;
+use phx_proto::event::SocksRefusal;
 use phx_proto::upgrade::{ProxyCredentials, Socks5, TunnelRequest, UpgradeError, UpgradeStep};
 use proptest::prelude::*;
 

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Hand, config, config_v1};
+use phx_proto::event::PushErrorKind;
 use phx_proto::wire::{Body, Codec, DecodeProblem, EncodeError, Incoming, Outgoing, V1, WireRef};
 use phx_proto::{
-    Action, ChannelStatus, Config, Frame, Opened, Payload, PushErrorKind, PushOptions, PushOutcome,
-    Ref, Signal, Socket, Time,
+    Action, ChannelStatus, Config, Frame, Opened, Payload, PushOptions, PushOutcome, Ref, Signal,
+    Socket, Time,
 };
 use serde_json::{Value, json};
 

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use phx_proto::event::{NotSentCause, UnknownCause};
 use phx_proto::testing::{ClientId, Cut, Direction, TraceEvent, What, World};
 use phx_proto::{
-    Action, Cause, ChannelStatus, Config, NotSentCause, PushId, PushOptions, PushOutcome, Signal,
-    Status, Time, UnknownCause,
+    Action, Cause, ChannelStatus, Config, PushId, PushOptions, PushOutcome, Signal, Status, Time,
 };
 use serde_json::json;
 

@@ -7,7 +7,8 @@
 use std::error::Error;
 use std::time::Duration;
 
-use phx_smol::{Config, Payload, PushOptions};
+use phx_smol::event::PushOptions;
+use phx_smol::{Config, Payload};
 use serde_json::json;
 
 async fn upload(uri: &str, file: &str) -> Result<(), Box<dyn Error + Send + Sync>> {

@@ -6,7 +6,8 @@
 
 use std::error::Error;
 
-use phx_smol::{Config, PresenceChange, PresenceEvent};
+use phx_smol::presence::PresenceChange;
+use phx_smol::{Config, PresenceEvent};
 use serde_json::json;
 
 async fn watch(uri: &str, topic: &str, me: &str) -> Result<(), Box<dyn Error + Send + Sync>> {

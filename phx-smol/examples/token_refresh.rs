@@ -7,7 +7,9 @@
 use std::error::Error;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use phx_smol::{Cause, ClientEvent, Config, Credentials, CredentialsFailed, Provided, Setup};
+use phx_smol::client::{ClientEvent, CredentialsFailed, Provided, Setup};
+use phx_smol::event::Cause;
+use phx_smol::{Config, Credentials};
 
 /// Where a real program asks its identity provider.
 async fn fetch_token() -> Result<String, std::io::Error> {

@@ -32,7 +32,7 @@
 //!
 //! # Where to read on
 //!
-//! * [`connect`] waits for the first connection, [`start`] does not, [`client`] spawns nothing, and
+//! * [`connect`] waits for the first connection, [`start`] does not, [`client`](client()) spawns nothing, and
 //!   [`supervisor`] keeps many under names.
 //! * [`Config`] has a setter for each decision; [`Client`], [`Channel`] and [`Messages`] are the
 //!   handles. Each async function says what happens when its future is dropped.
@@ -46,6 +46,7 @@
 //! | --- | --- |
 //! | `tls` (default) | `wss://`, over rustls with ring; Mozilla's roots unless [`Config::tls`] says otherwise |
 //! | `tls-native-roots` | [`Roots::native`]: the certificate authorities of the operating system |
+//! | `service` (default) | documents of connections, the [supervisor], the router and the bus, metrics: module [`service`] |
 //! | `schema` | `Connections::json_schema`: the JSON Schema of a document of connections |
 //! | `tracing` | what happens, as events of the `tracing` crate with the target `phx` |
 //! | `testing` | [`testing::Listener`]: a Phoenix-like server on a TCP port, for your tests too |
@@ -55,9 +56,25 @@ mod runtime;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+pub use phx_proto::Payload;
 pub use phx_proto::adapter::WebSocket;
-pub use phx_proto::driver::*;
-pub use phx_proto::*;
+pub use phx_proto::client::{
+    Channel, ChannelEvent, Client, JoinOptions, Message, Messages, PresenceEvent, PresenceStream,
+    Signals,
+};
+pub use phx_proto::config::{CloseRule, Config, Credentials, JoinParams, Proxy};
+#[cfg(feature = "tls")]
+pub use phx_proto::config::{Roots, Tls};
+pub use phx_proto::event::{PushOutcome, Signal};
+#[cfg(feature = "tls")]
+pub use phx_proto::rustls;
+#[cfg(feature = "service")]
+pub use phx_proto::service;
+#[cfg(feature = "service")]
+pub use phx_proto::service::{Connections, Router};
+pub use phx_proto::{
+    client, config, event, id, manual, presence, recording, socket, time, topic, upgrade, wire,
+};
 
 pub use crate::runtime::{SmolRuntime, SmolTimer};
 
@@ -73,29 +90,30 @@ pub use crate::runtime::{SmolRuntime, SmolTimer};
 /// # Cancel safety
 ///
 /// Dropping the future ends the attempt.
-pub async fn connect(setup: impl Into<Setup>) -> Result<Client, ConnectError> {
-    phx_proto::driver::connect(setup, SmolRuntime::new()).await
+pub async fn connect(setup: impl Into<client::Setup>) -> Result<Client, client::ConnectError> {
+    phx_proto::client::connect(setup, SmolRuntime::new()).await
 }
 
 /// Starts connecting in the background and goes on until it succeeds, or until what the
 /// configuration says about giving up.
 #[must_use = "dropping the client closes the connection"]
-pub fn start(setup: impl Into<Setup>) -> Client {
-    phx_proto::driver::start(setup, SmolRuntime::new())
+pub fn start(setup: impl Into<client::Setup>) -> Client {
+    phx_proto::client::start(setup, SmolRuntime::new())
 }
 
 /// A client and the future that drives it, for those who spawn it themselves.
 ///
 /// Nothing is dialled: poll the driver, and call [`Client::connect`].
 #[must_use = "the driver does the work"]
-pub fn client(setup: impl Into<Setup>) -> (Client, Driver<SmolRuntime>) {
-    phx_proto::driver::client(setup, SmolRuntime::new())
+pub fn client(setup: impl Into<client::Setup>) -> (Client, client::Driver<SmolRuntime>) {
+    phx_proto::client::client(setup, SmolRuntime::new())
 }
 
 /// A supervisor for named connections, whose events go through `router` to its bus.
+#[cfg(feature = "service")]
 #[must_use = "dropping the supervisor closes its connections"]
-pub fn supervisor(router: Router) -> Supervisor {
-    Supervisor::new(SmolRuntime::new(), router)
+pub fn supervisor(router: Router) -> service::Supervisor {
+    service::Supervisor::new(SmolRuntime::new(), router)
 }
 
 /// The examples of the readme.

@@ -184,8 +184,8 @@ mod tests {
     use std::sync::Arc;
 
     use phx_proto::Ended;
-    use phx_proto::driver::{Received, Transport};
-    use phx_proto::wire::Frame;
+    use phx_proto::Frame;
+    use phx_proto::client::{Received, Transport};
     use smol::future::{self, FutureExt};
     use smol::io::{AsyncReadExt, AsyncWriteExt};
     use smol::net::TcpListener;

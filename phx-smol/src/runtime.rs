@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use phx_proto::adapter::{Resolver, WebSocket, dial, dial_over, random_u64};
-use phx_proto::driver::{Runtime, Timer};
-use phx_proto::{Cause, Config, ConnectRequest, Opened, Time, Uri};
+use phx_proto::client::{Runtime, Timer};
+use phx_proto::config::Uri;
+use phx_proto::{Cause, Config, ConnectRequest, Opened, Time};
 use smol::io::{AsyncRead, AsyncWrite};
 
 use crate::net::{Io, SmolNet, open};
@@ -42,13 +43,13 @@ impl SmolRuntime {
     ///
     /// ```no_run
     /// use phx_smol::SmolRuntime;
-    /// use phx_smol::{Config, driver};
+    /// use phx_smol::{Config, client};
     ///
     /// # async fn over_a_unix_socket() -> Result<(), Box<dyn std::error::Error>> {
     /// let config = Config::new("ws://localhost/socket/websocket")?;
     /// let runtime = SmolRuntime::new()
     ///     .dial_with(|_uri| smol::net::unix::UnixStream::connect("/run/backend.sock"));
-    /// let client = driver::connect(config, runtime).await?;
+    /// let client = client::connect(config, runtime).await?;
     /// # Ok(())
     /// # }
     /// ```
@@ -75,13 +76,13 @@ impl SmolRuntime {
     ///
     /// ```no_run
     /// use phx_smol::SmolRuntime;
-    /// use phx_smol::{Config, driver};
+    /// use phx_smol::{Config, client};
     ///
     /// # async fn to_one_of_ours() -> Result<(), Box<dyn std::error::Error>> {
     /// let config = Config::new("wss://backend.internal/socket/websocket")?;
     /// let runtime = SmolRuntime::new()
     ///     .resolve_with(|_host, port| async move { Ok(vec![([10, 0, 0, 7], port).into()]) });
-    /// let client = driver::connect(config, runtime).await?;
+    /// let client = client::connect(config, runtime).await?;
     /// # Ok(())
     /// # }
     /// ```

@@ -10,7 +10,7 @@ use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::protocol::Role;
 use phx_proto::Time;
 use phx_proto::adapter::{Hub, Meter, Serve};
-use phx_proto::driver::Runtime;
+use phx_proto::client::Runtime;
 #[cfg(feature = "tls")]
 use phx_proto::rustls;
 pub use phx_proto::testing::*;

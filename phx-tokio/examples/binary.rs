@@ -7,7 +7,8 @@
 use std::error::Error;
 use std::time::Duration;
 
-use phx_tokio::{Config, Payload, PushOptions};
+use phx_tokio::event::PushOptions;
+use phx_tokio::{Config, Payload};
 use serde_json::json;
 
 async fn upload(uri: &str, file: &str) -> Result<(), Box<dyn Error + Send + Sync>> {

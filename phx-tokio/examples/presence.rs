@@ -6,7 +6,8 @@
 
 use std::error::Error;
 
-use phx_tokio::{Config, PresenceChange, PresenceEvent};
+use phx_tokio::presence::PresenceChange;
+use phx_tokio::{Config, PresenceEvent};
 use serde_json::json;
 
 async fn watch(uri: &str, topic: &str, me: &str) -> Result<(), Box<dyn Error + Send + Sync>> {

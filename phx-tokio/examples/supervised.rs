@@ -6,7 +6,8 @@
 
 use std::error::Error;
 
-use phx_tokio::{BusEvent, Connections, Router};
+use phx_tokio::service::BusEvent;
+use phx_tokio::{Connections, Router};
 
 async fn run(file: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
     let text = std::fs::read_to_string(file)?;

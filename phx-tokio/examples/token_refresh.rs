@@ -7,7 +7,9 @@
 use std::error::Error;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use phx_tokio::{Cause, ClientEvent, Config, Credentials, CredentialsFailed, Provided, Setup};
+use phx_tokio::client::{ClientEvent, CredentialsFailed, Provided, Setup};
+use phx_tokio::event::Cause;
+use phx_tokio::{Config, Credentials};
 
 /// Where a real program asks its identity provider.
 async fn fetch_token() -> Result<String, std::io::Error> {

@@ -199,8 +199,8 @@ mod tests {
     use std::sync::Arc;
 
     use phx_proto::Ended;
-    use phx_proto::driver::{Received, Transport};
-    use phx_proto::wire::Frame;
+    use phx_proto::Frame;
+    use phx_proto::client::{Received, Transport};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 

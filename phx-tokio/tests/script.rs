@@ -1,7 +1,7 @@
 //! `testing::Script` where the program under test runs on tokio.
 
 use phx_proto::Config;
-use phx_proto::driver::{ChannelEvent, Client};
+use phx_proto::client::{ChannelEvent, Client};
 use phx_proto::testing::Script;
 use serde_json::json;
 use tokio::sync::mpsc;

@@ -10,7 +10,8 @@ use super::floor::number_in;
 use super::frames::{Body, Echo, FILLER, Flood, Numbered, topic};
 use super::measure::{Round, cpu, median};
 use super::workloads::Job;
-use crate::phx::{self, Channel, ChannelEvent, ChannelStatus, Client, Config, Messages, Payload};
+use crate::phx::socket::ChannelStatus;
+use crate::phx::{self, Channel, ChannelEvent, Client, Config, Messages, Payload};
 use crate::rt;
 
 pub(crate) struct Ours {

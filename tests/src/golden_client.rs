@@ -12,10 +12,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use phx_proto::wire::{Frame, V1};
+use phx_proto::Frame;
+use phx_proto::config::{Backoff, Secret};
+use phx_proto::event::{Refusal, Stats};
+use phx_proto::socket::TimerKind;
+use phx_proto::wire::V1;
 use phx_proto::{
-    Action, Backoff, Cause, ChannelStatus, Config, ConnectionId, Ended, Opened, Payload, PushId,
-    PushOptions, Refusal, Secret, Socket, Stats, Status, Time, TimerKind,
+    Action, Cause, ChannelStatus, Config, ConnectionId, Ended, Opened, Payload, PushId,
+    PushOptions, Socket, Status, Time,
 };
 use serde_json::Value;
 use serde_json::value::RawValue;

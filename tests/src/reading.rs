@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use phx_proto::wire::Frame;
+use phx_proto::Frame;
 use serde_json::Value;
 use serde_json::value::RawValue;
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use phx_proto::wire::Frame;
+use phx_proto::Frame;
 use serde_json::{Map, Value};
 
 /// One recorded scenario.

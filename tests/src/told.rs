@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
-use phx_proto::{
-    Action, Cause, ChannelEnd, Interruption, LeaveOutcome, NextStep, NotSentCause, Payload, PushId,
-    PushOutcome, Rejection, RejectionKind, RejoinCause, Signal, UnknownCause, Warning,
+use phx_proto::event::{
+    ChannelEnd, Interruption, LeaveOutcome, NextStep, NotSentCause, Rejection, RejectionKind,
+    RejoinCause, UnknownCause, Warning,
 };
+use phx_proto::{Action, Cause, Payload, PushId, PushOutcome, Signal};
 
 use crate::reading::Data;
 

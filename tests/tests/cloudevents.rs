@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use cloudevents::{AttributesReader, Data, Event};
-use phx_proto::{
-    Cause, ConnectionId, EventIds, NextStep, Payload, Router, Signal, Time, TypeScheme,
-};
+use phx_proto::event::NextStep;
+use phx_proto::service::{EventIds, Router, TypeScheme};
+use phx_proto::{Cause, ConnectionId, Payload, Signal, Time};
 use serde_json::{Value, json};
 
 fn read(router: &Router, signal: &Signal) -> Event {

@@ -12,7 +12,8 @@ use core::cell::RefCell;
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
-use phx_proto::{Payload, Presence, PresenceChange, PresenceMeta};
+use phx_proto::presence::{PresenceChange, PresenceMeta};
+use phx_proto::{Payload, Presence};
 use phx_tests::peers::{Script, available};
 use proptest::collection::vec;
 use proptest::prelude::*;

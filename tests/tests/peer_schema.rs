@@ -4,7 +4,7 @@
 use core::time::Duration;
 use std::cell::RefCell;
 
-use phx_proto::Connections;
+use phx_proto::service::Connections;
 use phx_tests::peers::{Script, available};
 use serde_json::{Value, json};
 

@@ -9,9 +9,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use phx_proto::Frame;
 use phx_proto::Time;
 use phx_proto::testing::{HttpRequest, Output, PeerId, Server, ServerConfig, Version};
-use phx_proto::wire::Frame;
 use phx_tests::classes::{Class, TABLE, class_of};
 use phx_tests::recording::{self, Dir, Event, Recording, What};
 use serde_json::Value;

@@ -34,7 +34,7 @@ use crate::wire::payload::Payload;
 /// alive.
 ///
 /// ```
-/// # use phx_proto::driver::Channel;
+/// # use phx_proto::client::Channel;
 /// # async fn example(room: Channel) -> Result<(), Box<dyn std::error::Error>> {
 /// let reply = room.push("new_msg", serde_json::json!({"body": "hi"})).await?.ok()?;
 /// println!("{}", reply.get()?); // the response, as JSON text
@@ -144,8 +144,8 @@ impl Channel {
     /// stays as it is until it is joined again.
     ///
     /// ```
-    /// # use phx_proto::JoinError;
-    /// # fn example(room: phx_proto::driver::Channel) -> Result<(), JoinError> {
+    /// # use phx_proto::event::JoinError;
+    /// # fn example(room: phx_proto::client::Channel) -> Result<(), JoinError> {
     /// room.set_join_params(serde_json::json!({"token": "a fresh one"}))?;
     /// # Ok(())
     /// # }
@@ -174,7 +174,7 @@ impl Channel {
     /// server may handle it all the same.
     ///
     /// ```
-    /// # use phx_proto::driver::{Channel, PushFailed};
+    /// # use phx_proto::client::{Channel, PushFailed};
     /// # async fn example(orders: Channel) {
     /// match orders.push("buy", serde_json::json!({"id": 7})).await {
     ///     Ok(reply) if reply.is_ok() => println!("bought"),
@@ -266,7 +266,7 @@ impl Channel {
     /// has a mailbox of its own, bounded by [`Config::mailbox`](crate::Config::mailbox).
     ///
     /// ```
-    /// # use phx_proto::driver::{Channel, ChannelEvent};
+    /// # use phx_proto::client::{Channel, ChannelEvent};
     /// # async fn example(room: Channel) {
     /// let mut events = room.messages();
     /// while let Some(event) = events.next().await {
@@ -301,8 +301,8 @@ impl Channel {
     /// is joined anew to get it.
     ///
     /// ```
-    /// # async fn example(room: phx_proto::driver::Channel) {
-    /// use phx_proto::driver::PresenceEvent;
+    /// # async fn example(room: phx_proto::client::Channel) {
+    /// use phx_proto::client::PresenceEvent;
     ///
     /// let mut presence = room.presence();
     /// while let Some(event) = presence.next().await {

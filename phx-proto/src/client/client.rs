@@ -25,7 +25,7 @@ use crate::wire::payload::Payload;
 /// those that are not async never wait.
 ///
 /// ```
-/// # use phx_proto::driver::{Client, JoinFailed};
+/// # use phx_proto::client::{Client, JoinFailed};
 /// # async fn example(client: Client) -> Result<(), JoinFailed> {
 /// let room = client.join("room:lobby", serde_json::json!({"user": 7})).await?;
 /// println!("{:?}, {} messages so far", client.status(), client.stats().messages);
@@ -116,7 +116,7 @@ impl Client {
     /// Cancel safe: it only looks.
     ///
     /// ```
-    /// # use phx_proto::driver::{Client, NotConnected};
+    /// # use phx_proto::client::{Client, NotConnected};
     /// # async fn example(client: Client) {
     /// match client.wait_connected().await {
     ///     Ok(()) => println!("open"),
@@ -158,13 +158,13 @@ impl Client {
     /// sees `Lagged`. The latest state of the connection and of each wanted topic is kept beyond the
     /// number, unless its response is too large for the bytes.
     ///
-    /// With [`start`](crate::driver::start) the first `Connected` may be over before the call; with
-    /// [`client`](crate::driver::client) nothing happens before the driver is polled.
+    /// With [`start`](crate::client::start) the first `Connected` may be over before the call; with
+    /// [`client`](crate::client::client) nothing happens before the driver is polled.
     ///
     /// ```
-    /// # async fn example(client: phx_proto::driver::Client) {
+    /// # async fn example(client: phx_proto::client::Client) {
     /// use phx_proto::Signal;
-    /// use phx_proto::driver::ClientEvent;
+    /// use phx_proto::client::ClientEvent;
     ///
     /// let mut signals = client.signals();
     /// while let Some(event) = signals.next().await {
@@ -187,6 +187,7 @@ impl Client {
     }
 
     /// Signals for a reader that never sleeps while there are some: bounded, but generously.
+    #[cfg(feature = "service")]
     pub(crate) fn signals_for_routing(&self) -> Signals {
         let id = self.handle.shared.peek(|state| state.add_signals_up_to(4_096, 64 << 20));
         Signals::new(Arc::clone(&self.handle), id)
@@ -220,7 +221,7 @@ impl Client {
     /// Cancel safe: dropping the future releases its interest in the topic.
     ///
     /// ```
-    /// # use phx_proto::driver::{Client, JoinFailed};
+    /// # use phx_proto::client::{Client, JoinFailed};
     /// # async fn example(client: Client) {
     /// match client.join("room:lobby", serde_json::json!({"user": 7})).await {
     ///     Ok(room) => println!("joined {}", room.topic()),
@@ -248,11 +249,11 @@ impl Client {
     /// Cancel safe, and through disconnects, as [`join`](Self::join).
     ///
     /// ```
-    /// # use phx_proto::driver::{Client, JoinFailed};
+    /// # use phx_proto::client::{Client, JoinFailed};
     /// # async fn example(client: Client) -> Result<(), JoinFailed> {
     /// use core::time::Duration;
     /// use phx_proto::JoinParams;
-    /// use phx_proto::driver::{JoinOptions, MailboxPolicy};
+    /// use phx_proto::client::{JoinOptions, MailboxPolicy};
     ///
     /// let options = JoinOptions::new()
     ///     .deadline(Duration::from_secs(5))
@@ -294,8 +295,8 @@ impl Client {
     /// no mailbox before [`Channel::messages`] is called: a handle that only pushes costs nothing.
     ///
     /// ```
-    /// # use phx_proto::NotWanted;
-    /// # use phx_proto::driver::Client;
+    /// # use phx_proto::event::NotWanted;
+    /// # use phx_proto::client::Client;
     /// # async fn example(client: Client) -> Result<(), NotWanted> {
     /// // The configuration says `auto_join("room:lobby", …)`.
     /// let mut events = client.channel("room:lobby")?.messages();
@@ -321,7 +322,7 @@ impl Client {
     /// Cancel safe, and through disconnects, as [`Channel::push`].
     ///
     /// ```
-    /// # use phx_proto::driver::{Client, PushFailed};
+    /// # use phx_proto::client::{Client, PushFailed};
     /// # async fn example(client: Client) -> Result<(), PushFailed> {
     /// // The configuration says `auto_join("orders", …)`.
     /// let reply = client.push("orders", "buy", serde_json::json!({"id": 7})).await?;

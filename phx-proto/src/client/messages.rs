@@ -43,7 +43,7 @@ pub enum ChannelEvent {
 /// A push or a broadcast from the server.
 ///
 /// ```
-/// use phx_proto::driver::Message;
+/// use phx_proto::client::Message;
 /// use serde_json::json;
 ///
 /// fn report(message: &Message) -> String {

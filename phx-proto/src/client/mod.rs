@@ -1,6 +1,19 @@
 //! The async client: one driver future and the handles, the same on every runtime.
 //!
-//! Public as [`driver`](crate::driver), whose documentation begins with how the parts meet.
+//! An adapter implements [`Runtime`]; everything else is here. [`client`](self::client()) makes a
+//! [`Client`] and the [`Driver`] that must be polled for anything to happen; [`start`] and [`connect`]
+//! spawn it.
+//!
+//! * A [`Client`] is one connection; a [`Channel`] one interest in a topic; [`Messages`] and
+//!   [`Signals`] are streams with bounded mailboxes, where loss is visible and the socket is
+//!   never stopped from reading.
+//! * Commands are answered at once, under one lock that is held for as long as the core takes;
+//!   nothing of the application's runs under it but [codecs](crate::wire::Codec), whose
+//!   contract forbids that they call back.
+//! * The driver's task calls the functions of [`JoinParams`](crate::JoinParams::from_fn) and
+//!   credential providers, between two holds of the lock. Wakers, payloads and whatever else may
+//!   own something of the application's are cloned and dropped outside of it.
+//! * Dropping a future or a handle takes back what it asked for, synchronously.
 
 mod channel;
 #[allow(clippy::module_inception)]

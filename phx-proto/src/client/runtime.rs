@@ -26,7 +26,7 @@ pub trait Runtime: Clone + Send + Sync + 'static {
 
     /// The wall clock, from the Unix epoch. The driver compares its progress with
     /// [`now`](Self::now) to notice that the machine was suspended, and a
-    /// [`Supervisor`](crate::driver::Supervisor) dates its events by it; a simulation returns the same
+    /// [`Supervisor`](crate::service::Supervisor) dates its events by it; a simulation returns the same
     /// as `now`.
     fn wall(&self) -> Time;
 

@@ -73,7 +73,7 @@ pub(super) type Provider = dyn Fn(ConnectAttempt) -> Asked + Send + Sync;
 /// Every entry point takes a plain `Config` too.
 ///
 /// ```
-/// use phx_proto::driver::{CredentialsFailed, Provided, Setup};
+/// use phx_proto::client::{CredentialsFailed, Provided, Setup};
 /// use phx_proto::{Config, Credentials};
 ///
 /// # async fn fetch_token() -> Result<String, std::io::Error> { Ok("t".into()) }

@@ -16,9 +16,9 @@ pub(crate) const AUTH_TOKEN_PREFIX: &str = "base64url.bearer.phx.";
 /// (`wire/handshake_auth_token__1.7.24`). The result is as secret as the token.
 ///
 /// ```
-/// assert_eq!(phx_proto::auth_token_subprotocol("abcd"), "base64url.bearer.phx.YWJjZA");
+/// assert_eq!(phx_proto::config::auth_token_subprotocol("abcd"), "base64url.bearer.phx.YWJjZA");
 /// // The surprising case: despite the name, the alphabet is the standard one.
-/// assert_eq!(phx_proto::auth_token_subprotocol("?>~"), "base64url.bearer.phx.Pz5+");
+/// assert_eq!(phx_proto::config::auth_token_subprotocol("?>~"), "base64url.bearer.phx.Pz5+");
 /// ```
 #[must_use]
 pub fn auth_token_subprotocol(token: &str) -> String {

@@ -110,7 +110,7 @@ impl TryFrom<Ends> for DelayRange {
 ///
 /// ```
 /// use core::time::Duration;
-/// use phx_proto::Backoff;
+/// use phx_proto::config::Backoff;
 ///
 /// let backoff = Backoff::steps_msec(&[100, 1_000])?;
 /// assert_eq!(backoff.range(1).max(), Duration::from_millis(100));

@@ -78,7 +78,7 @@ impl Credentials {
     ///
     /// A server without that option, such as any Phoenix 1.7, ignores it
     /// (`wire/handshake_auth_token__1.7.24`); the client then warns with
-    /// [`Warning::AuthTokenNotAcknowledged`](crate::Warning::AuthTokenNotAcknowledged).
+    /// [`Warning::AuthTokenNotAcknowledged`](crate::event::Warning::AuthTokenNotAcknowledged).
     #[must_use]
     pub fn auth_token(mut self, token: impl Into<Secret>) -> Self {
         self.auth_token = Some(token.into());

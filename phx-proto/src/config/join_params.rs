@@ -33,7 +33,7 @@ type ParamsFn = dyn Fn(&JoinAttempt) -> Payload + Send + Sync;
 /// seen. The driver of a client calls it from its own task, so it should be quick; it holds nothing
 /// meanwhile, so the function may take locks and call its client. When the topic is left, joined with
 /// other parameters or disconnected in between, what it made is discarded. If it panics, its channel
-/// ends with [`ChannelEnd::InvalidParams`](crate::ChannelEnd::InvalidParams), and is left if the
+/// ends with [`ChannelEnd::InvalidParams`](crate::event::ChannelEnd::InvalidParams), and is left if the
 /// server still holds it; nothing else happens.
 #[derive(Clone)]
 pub struct JoinParams(Inner);

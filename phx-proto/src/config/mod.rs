@@ -31,16 +31,20 @@ use core::fmt;
 use core::ops::Deref;
 use std::sync::Arc;
 
+pub use auth_token::auth_token_subprotocol;
+pub use backoff::{Backoff, DelayRange};
 pub use credentials::Credentials;
 pub use error::ConfigError;
+pub use join_params::{JoinAttempt, JoinParams, ParamsPanicked};
 pub use options::Options;
 pub use policy::{CloseRule, StatusRule};
 pub use proxy::Proxy;
 pub use secret::Secret;
+#[cfg(feature = "tls")]
+pub use tls::{Roots, Tls, TlsError};
 pub use tls_files::TlsFiles;
 pub use uri::Uri;
 
-use crate::config::join_params::JoinParams;
 use crate::topic::Topic;
 use crate::wire::payload::Payload;
 use crate::wire::{Codec, EncodeError, V1, V2, largest_envelope};

@@ -12,7 +12,8 @@ use super::{ConfigError, Secret, Uri};
 /// TLS, where there is any, is spoken through the tunnel with the server itself.
 ///
 /// ```
-/// use phx_proto::{Config, Proxy};
+/// use phx_proto::Config;
+/// use phx_proto::config::Proxy;
 ///
 /// let proxy = Proxy::parse("http://user:s3cret@proxy.internal:3128")?.except("*.internal");
 /// assert!(!format!("{proxy:?}").contains("s3cret"));
@@ -58,7 +59,8 @@ impl Proxy {
     /// HTTP proxy does.
     ///
     /// ```
-    /// use phx_proto::{Config, Proxy};
+    /// use phx_proto::Config;
+    /// use phx_proto::config::Proxy;
     ///
     /// let proxy = Proxy::parse("http://user:s3cret@proxy.internal:3128")?;
     /// assert!(!format!("{proxy:?}").contains("s3cret"));

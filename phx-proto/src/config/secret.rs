@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize, Serializer};
 /// A string that prints as `[redacted]`: `Debug`, `Display` and `Serialize` all hide it.
 ///
 /// ```
-/// use phx_proto::Secret;
+/// use phx_proto::config::Secret;
 ///
 /// let token = Secret::from("s3cret");
 /// assert_eq!(format!("{token} {token:?}"), "[redacted] [redacted]");

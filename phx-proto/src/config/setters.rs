@@ -193,7 +193,7 @@ impl Config {
         Ok(self)
     }
 
-    /// Whom `wss://` trusts and what it shows: a [`Tls`](crate::Tls), or a caller's own
+    /// Whom `wss://` trusts and what it shows: a [`Tls`](crate::config::Tls), or a caller's own
     /// `Arc<rustls::ClientConfig>`. Default: Mozilla's roots, and no certificate.
     #[cfg(feature = "tls")]
     #[must_use]
@@ -262,7 +262,8 @@ impl Config {
     ///
     /// ```
     /// use core::time::Duration;
-    /// use phx_proto::{Config, DelayRange};
+    /// use phx_proto::Config;
+    /// use phx_proto::config::DelayRange;
     ///
     /// let range = DelayRange::new(Duration::from_millis(10), Duration::from_millis(100))?;
     /// let alone = Config::new("ws://localhost:4000/socket/websocket")?.first_retry_spread(range);
@@ -283,7 +284,8 @@ impl Config {
     ///
     /// ```
     /// use core::time::Duration;
-    /// use phx_proto::{Backoff, Config};
+    /// use phx_proto::Config;
+    /// use phx_proto::config::Backoff;
     ///
     /// let patient = Backoff::exponential(Duration::from_secs(1), 2.0, Duration::from_secs(60))?;
     /// let config = Config::new("wss://example.com/socket/websocket")?.reconnect_after(patient);
@@ -361,7 +363,8 @@ impl Config {
     /// sends it on restarts); those that hit many clients at once have a wider spread.
     ///
     /// ```
-    /// use phx_proto::{CloseRule, Config};
+    /// use phx_proto::Config;
+    /// use phx_proto::config::CloseRule;
     ///
     /// // This server says 4001 when the account was closed.
     /// let config = Config::new("wss://example.com/socket/websocket")?
@@ -379,7 +382,8 @@ impl Config {
     /// [`Backoff`](StatusRule::Backoff); anything else is [`Refused`](StatusRule::Refused).
     ///
     /// ```
-    /// use phx_proto::{Config, StatusRule};
+    /// use phx_proto::Config;
+    /// use phx_proto::config::StatusRule;
     ///
     /// // Behind this gateway a 404 is a deploy, and a 403 is final.
     /// let config = Config::new("wss://example.com/socket/websocket")?
@@ -400,7 +404,7 @@ impl Config {
     ///
     /// Phoenix closes a connection on which it heard nothing for 60 s by default
     /// (`wire/idle_timeout_close`), so keep well below that: from 60 s on there is a
-    /// [`Warning::HeartbeatIntervalTooLong`](crate::Warning::HeartbeatIntervalTooLong).
+    /// [`Warning::HeartbeatIntervalTooLong`](crate::event::Warning::HeartbeatIntervalTooLong).
     #[must_use]
     pub fn heartbeat_interval(mut self, interval: Duration) -> Self {
         self.options_mut().heartbeat_interval = interval;
@@ -544,7 +548,7 @@ impl Config {
     ///
     /// While more than one topic is wanted or being left, none holds more than half of it (rounded up),
     /// so pushes to one that cannot be joined do not make those to the others fail. A push beyond either
-    /// is refused with [`PushErrorKind::QueueFull`](crate::PushErrorKind::QueueFull).
+    /// is refused with [`PushErrorKind::QueueFull`](crate::event::PushErrorKind::QueueFull).
     #[must_use]
     pub fn queued_pushes_max(mut self, max: usize) -> Self {
         self.options_mut().queued_pushes_max = max;

@@ -20,7 +20,8 @@ use crate::config::uri::without_zone;
 /// The TLS side of a configuration; see [`Config::tls`](crate::Config::tls).
 ///
 /// ```
-/// use phx_proto::{Config, Roots, Tls};
+/// use phx_proto::Config;
+/// use phx_proto::config::{Roots, Tls};
 ///
 /// # fn private_ca(ca_pem: &[u8], cert: &[u8], key: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
 /// // A private certificate authority, and a certificate to show to the server.
@@ -131,7 +132,8 @@ impl Tls {
     /// Without a `ca_file` it is Mozilla's roots that are trusted.
     ///
     /// ```no_run
-    /// use phx_proto::{ConnectionSpec, Tls, TlsError};
+    /// use phx_proto::config::{Tls, TlsError};
+    /// use phx_proto::service::ConnectionSpec;
     ///
     /// # fn example(spec: &ConnectionSpec) -> Result<(), TlsError> {
     /// let mut config = spec.config().clone();

@@ -23,6 +23,7 @@ pub struct TlsFiles {
 
 impl TlsFiles {
     /// What is wrong with them before any is read.
+    #[cfg(any(feature = "service", feature = "tls"))]
     pub(crate) fn problem(&self) -> Option<&'static str> {
         let alone = self.cert_file.is_some() != self.key_file.is_some();
         alone.then_some("\"cert_file\" and \"key_file\" go together")

@@ -23,7 +23,7 @@ impl Uri {
     /// Parses an absolute `ws://` or `wss://` URI.
     ///
     /// ```
-    /// use phx_proto::Uri;
+    /// use phx_proto::config::Uri;
     ///
     /// let uri = Uri::parse("wss://example.com/socket/websocket?token=s3cret")?;
     /// assert!(uri.is_secure() && uri.host() == "example.com");

@@ -258,7 +258,8 @@ impl fmt::Display for Brief<'_, Cause> {
 /// How an attempt failed before there was an HTTP answer.
 ///
 /// ```
-/// use phx_proto::{Cause, DialKind};
+/// use phx_proto::Cause;
+/// use phx_proto::event::DialKind;
 ///
 /// fn advice(cause: &Cause) -> &'static str {
 ///     match cause.dial_kind() {
@@ -483,7 +484,8 @@ impl fmt::Display for Brief<'_, ChannelEnd> {
 /// characters of it.
 ///
 /// ```
-/// use phx_proto::{Payload, Rejection, RejectionKind};
+/// use phx_proto::Payload;
+/// use phx_proto::event::{Rejection, RejectionKind};
 ///
 /// let response = Payload::from(serde_json::json!({"reason": "unauthorized"}));
 /// let rejection = Rejection::new(RejectionKind::Application, response);

@@ -242,7 +242,7 @@ impl Input {
     /// The connection that it is about; none for commands and for what concerns the whole socket.
     ///
     /// One about an earlier connection is counted in
-    /// [`Stats::stale_inputs`](crate::Stats::stale_inputs) and changes nothing else.
+    /// [`Stats::stale_inputs`](crate::event::Stats::stale_inputs) and changes nothing else.
     #[must_use]
     pub const fn connection(&self) -> Option<ConnectionId> {
         match self {

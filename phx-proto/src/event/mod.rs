@@ -17,3 +17,20 @@ pub(crate) mod stats;
 pub(crate) mod ticket;
 #[cfg(any(feature = "driver", feature = "testing"))]
 pub(crate) mod trace;
+
+pub use action::{Action, ConnectRequest};
+pub use applied::{Applied, Released, Supplied};
+pub use cause::{
+    Cause, ChannelEnd, DialKind, Interruption, LeaveOutcome, NextStep, NotSentCause, PushOutcome,
+    Rejection, RejectionKind, RejoinCause, Reply, TlsKind, UnknownCause,
+};
+pub use error::{
+    CredentialsError, JoinError, NotOpen, NotRetrying, NotWanted, PushError, PushErrorKind,
+    QueueBound,
+};
+pub use input::{Ended, Input, Opened, Progress, PushOptions};
+pub use refusal::{Refusal, SocksRefusal};
+pub use signal::{Signal, Warning};
+pub use sizes::Sizes;
+pub use stats::Stats;
+pub use ticket::JoinTicket;

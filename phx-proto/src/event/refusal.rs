@@ -24,7 +24,7 @@ use crate::event::http_date;
 ///
 /// ```
 /// use core::time::Duration;
-/// use phx_proto::Refusal;
+/// use phx_proto::event::Refusal;
 ///
 /// let headers = vec![("Retry-After".to_owned(), "30".to_owned())];
 /// let refusal = Refusal::new(429, headers, "Too many requests");

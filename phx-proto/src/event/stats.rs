@@ -8,7 +8,7 @@ use crate::time::Time;
 /// What happened so far, from [`Socket::stats`](crate::Socket::stats). Counters only grow.
 ///
 /// ```
-/// use phx_proto::Stats;
+/// use phx_proto::event::Stats;
 ///
 /// fn show(stats: &Stats) {
 ///     println!("{} lost, {} in the queue", stats.lost_connections, stats.queued_pushes);

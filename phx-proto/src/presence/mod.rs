@@ -44,7 +44,8 @@ const LIST_BYTES_MAX: usize = 64 << 20;
 /// that deserialises from that object will do.
 ///
 /// ```
-/// use phx_proto::{Payload, Presence, PresenceChange};
+/// use phx_proto::{Payload, Presence};
+/// use phx_proto::presence::PresenceChange;
 /// use serde_json::json;
 ///
 /// let mut presence = Presence::<serde_json::Value>::new();
@@ -58,7 +59,7 @@ const LIST_BYTES_MAX: usize = 64 << 20;
 /// let changes = presence.sync_diff(&Payload::from(diff))?;
 /// assert!(matches!(&changes[..], [PresenceChange::Update { key, .. }] if key == "ann"));
 /// assert_eq!(presence.get("ann").unwrap().metas[0].data, json!({"typing": true}));
-/// # Ok::<(), phx_proto::PresenceError>(())
+/// # Ok::<(), phx_proto::presence::PresenceError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Presence<M = Value> {

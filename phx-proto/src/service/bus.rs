@@ -86,8 +86,8 @@ impl Bus {
     /// Up to 1,024 events that take 8 MiB of memory wait for a slow subscriber.
     ///
     /// ```
-    /// # use phx_proto::driver::{Bus, BusEvent};
-    /// # async fn example(bus: Bus) -> Result<(), phx_proto::PatternError> {
+    /// # use phx_proto::service::{Bus, BusEvent};
+    /// # async fn example(bus: Bus) -> Result<(), phx_proto::service::PatternError> {
     /// let mut joins = bus.subscribe("jido.signal.phoenix.channel.joined")?;
     /// while let Some(event) = joins.next().await {
     ///     match event {

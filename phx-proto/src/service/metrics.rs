@@ -4,8 +4,9 @@
 //! again with a connection that is restarted, as those of a process that is restarted do.
 //!
 //! ```
-//! use phx_proto::metrics::{ConnectionMetrics, openmetrics};
-//! use phx_proto::{Lifecycle, Stats};
+//! use phx_proto::service::metrics::{ConnectionMetrics, openmetrics};
+//! use phx_proto::event::Stats;
+//! use phx_proto::socket::Lifecycle;
 //!
 //! let backend = ConnectionMetrics::new("backend", Lifecycle::Ready, 0, Some(Stats::default()));
 //! let page = openmetrics(&[backend]);
@@ -19,7 +20,7 @@ use core::time::Duration;
 use serde_json::{Map, Number, Value};
 
 use crate::event::stats::Stats;
-use crate::service::supervision::Lifecycle;
+use crate::socket::Lifecycle;
 
 /// The media type of [`openmetrics`], for the header `Content-Type`.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -84,8 +85,9 @@ pub fn openmetrics(connections: &[ConnectionMetrics]) -> String {
 /// there is a further label.
 ///
 /// ```
-/// use phx_proto::metrics::{ConnectionMetrics, json};
-/// use phx_proto::{Lifecycle, Stats};
+/// use phx_proto::service::metrics::{ConnectionMetrics, json};
+/// use phx_proto::event::Stats;
+/// use phx_proto::socket::Lifecycle;
 ///
 /// let backend = ConnectionMetrics::new("backend", Lifecycle::Ready, 2, Some(Stats::default()));
 /// let metrics = json(&[backend]);

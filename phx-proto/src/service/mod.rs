@@ -11,3 +11,19 @@ pub(crate) mod router;
 pub(crate) mod supervision;
 #[cfg(feature = "driver")]
 pub(crate) mod supervisor;
+
+#[cfg(feature = "driver")]
+pub use bus::{Bus, BusEvent, Subscription};
+pub use document::{
+    ConnectionChanges, ConnectionSpec, Connections, ConnectionsError, Problem, ProblemKind,
+};
+pub use router::{
+    CloudEvent, EventData, EventIds, EventValue, PatternError, Routed, Router, TopicPattern,
+    TypeScheme, is_attribute_name,
+};
+pub use supervision::{Ending, Restart, RestartPolicy, Supervision, Verdict};
+#[cfg(feature = "driver")]
+pub use supervisor::{
+    ConnectionStatus, Health, StartError, Supervised, SupervisedState, Supervisor,
+    UnknownConnection,
+};

@@ -108,7 +108,8 @@ pub enum Verdict {
 /// The restarts of one connection.
 ///
 /// ```
-/// use phx_proto::{Ending, Restart, RestartPolicy, Supervision, Time, Verdict};
+/// use phx_proto::Time;
+/// use phx_proto::service::{Ending, Restart, RestartPolicy, Supervision, Verdict};
 ///
 /// let mut supervision = Supervision::new(RestartPolicy::new(Restart::Transient), 7);
 /// let verdict = supervision.ended(Time::ZERO, Ending::Crashed);
@@ -177,32 +178,5 @@ impl Supervision {
         self.total += 1;
         self.restarts.push_back(at);
         Verdict::Restart { delay }
-    }
-}
-
-/// The state of a connection in four words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Lifecycle {
-    /// It is not open yet, or not open again.
-    Initializing,
-    /// It is open.
-    Ready,
-    /// It is being closed.
-    Closing,
-    /// It ended.
-    Terminated,
-}
-
-impl Lifecycle {
-    /// A name for logs and metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Initializing => "initializing",
-            Self::Ready => "ready",
-            Self::Closing => "closing",
-            Self::Terminated => "terminated",
-        }
     }
 }

@@ -35,7 +35,8 @@ use crate::event::cause::Cause;
 use crate::service::document::{ConnectionSpec, Connections};
 use crate::service::metrics::ConnectionMetrics;
 use crate::service::router::{EventIds, Router};
-use crate::service::supervision::{Ending, Lifecycle, RestartPolicy};
+use crate::service::supervision::{Ending, RestartPolicy};
+use crate::socket::Lifecycle;
 use crate::socket::Status;
 use crate::time::Time;
 
@@ -43,11 +44,12 @@ use crate::time::Time;
 /// connections are closed.
 ///
 /// ```
-/// # use phx_proto::driver::Supervisor;
+/// # use phx_proto::service::Supervisor;
 /// # async fn example(supervisor: Supervisor) -> Result<(), Box<dyn std::error::Error>> {
 /// use core::time::Duration;
-/// use phx_proto::driver::Supervised;
-/// use phx_proto::{Config, Restart, RestartPolicy};
+/// use phx_proto::service::Supervised;
+/// use phx_proto::Config;
+/// use phx_proto::service::{Restart, RestartPolicy};
 ///
 /// let config = Config::new("wss://example.com/socket/websocket")?;
 /// let always = RestartPolicy::new(Restart::Permanent);
@@ -399,7 +401,7 @@ impl Supervisor {
     /// How all connections are.
     ///
     /// ```
-    /// # fn example(supervisor: phx_proto::driver::Supervisor) {
+    /// # fn example(supervisor: phx_proto::service::Supervisor) {
     /// let health = supervisor.health();
     /// println!("{} of {} ready", health.ready(), health.connections.len());
     /// # }
@@ -410,12 +412,12 @@ impl Supervisor {
         Health { connections: self.inner.entries().into_iter().map(status).collect() }
     }
 
-    /// What every connection counts, for [`metrics::openmetrics`](crate::metrics::openmetrics).
+    /// What every connection counts, for [`metrics::openmetrics`](crate::service::metrics::openmetrics).
     /// Those that have ended are there, without counters.
     ///
     /// ```
-    /// # fn example(supervisor: phx_proto::driver::Supervisor) {
-    /// let page = phx_proto::metrics::openmetrics(&supervisor.metrics());
+    /// # fn example(supervisor: phx_proto::service::Supervisor) {
+    /// let page = phx_proto::service::metrics::openmetrics(&supervisor.metrics());
     /// # let _ = page;
     /// # }
     /// ```

@@ -51,7 +51,6 @@ use crate::event::error::{CredentialsError, NotOpen, NotRetrying};
 use crate::event::input::{Ended, Opened, Progress};
 use crate::event::signal::{Signal, Warning};
 use crate::id::{ConnectionId, Ref};
-use crate::service::supervision::Lifecycle;
 use crate::socket::heartbeat::Heartbeat;
 use crate::socket::join_clock::JoinClock;
 use crate::socket::join_pace::JoinPace;
@@ -104,6 +103,33 @@ impl Status {
             Self::Open => Lifecycle::Ready,
             Self::Closing => Lifecycle::Closing,
             Self::Closed | Self::GaveUp { .. } => Lifecycle::Terminated,
+        }
+    }
+}
+
+/// The state of a connection in four words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Lifecycle {
+    /// It is not open yet, or not open again.
+    Initializing,
+    /// It is open.
+    Ready,
+    /// It is being closed.
+    Closing,
+    /// It ended.
+    Terminated,
+}
+
+impl Lifecycle {
+    /// A name for logs and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Initializing => "initializing",
+            Self::Ready => "ready",
+            Self::Closing => "closing",
+            Self::Terminated => "terminated",
         }
     }
 }

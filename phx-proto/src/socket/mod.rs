@@ -4,7 +4,7 @@
 //!
 //! | file | what it decides |
 //! | --- | --- |
-//! | `connection` | when to dial, close and give up ([`retry`]: after which delay) |
+//! | `connection` | when to dial, close and give up (`retry`: after which delay) |
 //! | `channel/` | what happens to a topic: its states and its transitions |
 //! | `push/` | which outcome a push has: its states and its transitions |
 //! | `heartbeat` | whether the peer still answers |
@@ -17,7 +17,7 @@
 //! | `apply` | which method an input stands for |
 //! | `expire` | which deadline has passed, and what a clock jump means |
 //!
-//! Everything that belongs to one open connection sits in [`Live`], which is dropped whole when
+//! Everything that belongs to one open connection sits in `Live`, which is dropped whole when
 //! the connection is lost: nothing old can touch anything new.
 
 pub(crate) mod apply;
@@ -38,9 +38,11 @@ pub(crate) mod timer;
 
 use std::collections::{BTreeSet, VecDeque};
 
+pub use channel::{ChannelStatus, PendingReason};
 use connection::Phase;
-pub use connection::Status;
+pub use connection::{Lifecycle, Status};
 pub use ticket::Step;
+pub use timer::{Timeout, TimerKind};
 
 use crate::collections::ordered::Ordered;
 use crate::collections::table::Table;
@@ -52,7 +54,7 @@ use crate::event::signal::{Signal, Warning};
 use crate::event::sizes::Sizes;
 use crate::event::stats::Stats;
 use crate::id::{ConnectionId, InterestId, Ref};
-use crate::socket::channel::{Channel, ChannelStatus, PendingReason, State, Want};
+use crate::socket::channel::{Channel, State, Want};
 use crate::socket::heartbeat::Heartbeat;
 use crate::socket::join_clock::JoinClock;
 use crate::socket::join_pace::JoinPace;

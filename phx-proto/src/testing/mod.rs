@@ -87,7 +87,7 @@
 //! ```
 //! use phx_proto::Time;
 //! use phx_proto::testing::{HttpRequest, Output, Server, ServerConfig};
-//! use phx_proto::wire::Frame;
+//! use phx_proto::Frame;
 //!
 //! let mut server = Server::new(ServerConfig::default());
 //! let request = HttpRequest { path: "/socket/websocket?vsn=2.0.0".into(), ..Default::default() };

@@ -73,7 +73,7 @@ impl Sent {
 ///
 /// ```
 /// use phx_proto::Config;
-/// use phx_proto::driver::Client;
+/// use phx_proto::client::Client;
 /// use phx_proto::testing::Script;
 /// use serde_json::json;
 ///

@@ -1,5 +1,5 @@
 //! What the adapters have in common, written once: everything between the runtime's sockets and
-//! the [`Runtime`](crate::driver::Runtime) of the driver that is not the runtime's own.
+//! the [`Runtime`](crate::client::Runtime) of the driver that is not the runtime's own.
 //!
 //! ```text
 //!             ┌───────────────── here ───────────────────┐

@@ -17,6 +17,7 @@ pub(crate) fn push_base64(text: &mut String, bytes: &[u8]) {
 }
 
 /// `bytes` with padding.
+#[cfg(feature = "service")]
 pub(crate) fn padded(bytes: &[u8]) -> String {
     let mut text = String::new();
     push_base64(&mut text, bytes);

@@ -15,6 +15,7 @@ mod compact;
 mod error;
 mod front;
 pub(crate) mod payload;
+#[cfg(any(feature = "service", feature = "testing"))]
 pub(crate) mod raw;
 mod scan;
 mod simple;
@@ -30,10 +31,10 @@ pub use byte_str::ByteStr;
 pub(crate) use codec::largest_envelope;
 pub use codec::{Codec, V1, V2};
 pub use error::{DecodeError, DecodeProblem, Detail, EncodeError, Evidence};
+pub use payload::{Payload, PayloadError};
 pub(crate) use scan::first_of_members;
 
 use crate::id::Ref;
-use crate::wire::payload::Payload;
 
 /// One WebSocket data frame (a whole message, never a fragment).
 #[derive(Clone, PartialEq, Eq)]

@@ -44,7 +44,7 @@ pub(crate) const EVIDENCE_MAX: usize = 256;
 /// assert_eq!(payload.to_value()?["body"], "hi");
 /// // The surprising case: bytes are not JSON, whatever they hold.
 /// assert!(Payload::binary("{}").to_value().is_err());
-/// # Ok::<(), phx_proto::PayloadError>(())
+/// # Ok::<(), phx_proto::wire::PayloadError>(())
 /// ```
 #[derive(Clone)]
 pub struct Payload {
@@ -147,7 +147,8 @@ impl Payload {
     /// UTF-8. To push such a payload writes it into a frame as it is, which the server may refuse.
     ///
     /// ```
-    /// use phx_proto::{Payload, PayloadError};
+    /// use phx_proto::Payload;
+    /// use phx_proto::wire::PayloadError;
     ///
     /// let frame = bytes::Bytes::from_static(br#"news:{"body":"hi"}"#);
     /// let payload = Payload::received_json(frame.slice(5..));
@@ -338,7 +339,7 @@ impl Payload {
     /// let payload = Payload::json(&[1, 2])?;
     /// let frame = payload.enclose(5, |front| front.copy_from_slice(b"{\"p\":"), b'}');
     /// assert_eq!(&frame[..], br#"{"p":[1,2]}"#);
-    /// # Ok::<(), phx_proto::PayloadError>(())
+    /// # Ok::<(), phx_proto::wire::PayloadError>(())
     /// ```
     #[must_use]
     #[inline]

@@ -15,6 +15,7 @@ pub(crate) fn members(value: &RawValue) -> Option<Vec<(String, &RawValue)>> {
 
 /// A copy of the value whose line breaks and tabs are spaces. They stand between tokens: in a string
 /// they are escaped.
+#[cfg(feature = "service")]
 pub(crate) fn one_line(value: &RawValue) -> Box<RawValue> {
     if !value.get().contains(BREAKS) {
         return value.to_owned();
@@ -30,9 +31,11 @@ pub(crate) fn one_line(value: &RawValue) -> Box<RawValue> {
     text.and_then(|text| RawValue::from_string(text).ok()).unwrap_or_else(|| value.to_owned())
 }
 
+#[cfg(feature = "service")]
 const BREAKS: [char; 3] = ['\n', '\r', '\t'];
 
 /// Whether arrays and objects are nested in more than `levels`, in text that should be JSON.
+#[cfg(feature = "service")]
 pub(crate) fn is_nested_deeper(text: &str, levels: usize) -> bool {
     let (mut depth, mut bytes) = (0_usize, text.bytes());
     while let Some(byte) = bytes.next() {

@@ -1,7 +1,8 @@
 //! Subscriptions of the bus.
 
-use phx_proto::driver::Bus;
-use phx_proto::{Payload, Router, Signal, Time};
+use phx_proto::service::Bus;
+use phx_proto::service::Router;
+use phx_proto::{Payload, Signal, Time};
 
 use crate::{KIB, MIB, held, one_buffer, row};
 

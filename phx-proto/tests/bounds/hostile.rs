@@ -2,7 +2,7 @@
 
 use allocation_counter::measure;
 use bytes::Bytes;
-use phx_proto::driver::Supervised;
+use phx_proto::service::Supervised;
 use phx_proto::{Frame, JoinParams};
 use serde_json::json;
 

@@ -5,7 +5,7 @@ use core::task::Poll;
 
 use bytes::Bytes;
 use phx_proto::Config;
-use phx_proto::driver::{ChannelEvent, JoinOptions, MailboxPolicy, Messages};
+use phx_proto::client::{ChannelEvent, JoinOptions, MailboxPolicy, Messages};
 use serde_json::{Value, json};
 
 use crate::memory::{Bench, next, poll, ready};
@@ -13,7 +13,7 @@ use crate::{KIB, MIB, held, large, message, one_buffer, receive, rejoined, row};
 
 const ROOM: &str = "room:lobby";
 
-fn room(configure: impl FnOnce(Config) -> Config) -> (Bench, phx_proto::driver::Channel) {
+fn room(configure: impl FnOnce(Config) -> Config) -> (Bench, phx_proto::client::Channel) {
     let mut bench = Bench::new(configure);
     let room = bench.joined(ROOM);
     (bench, room)

@@ -25,7 +25,7 @@ use allocation_counter::measure;
 use bytes::Bytes;
 use memory::Bench;
 use phx_proto::Frame;
-use phx_proto::driver::Received;
+use phx_proto::client::Received;
 use serde_json::Value;
 
 const KIB: usize = 1 << 10;

@@ -4,9 +4,8 @@ use core::future::Future;
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 
-use phx_proto::{
-    Action, Cause, Config, Frame, Opened, Payload, PushOptions, Refusal, Socket, Time,
-};
+use phx_proto::event::Refusal;
+use phx_proto::{Action, Cause, Config, Frame, Opened, Payload, PushOptions, Socket, Time};
 use serde_json::{Value, json};
 
 use crate::memory::Bench;

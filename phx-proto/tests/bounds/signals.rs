@@ -3,7 +3,8 @@
 use core::pin::pin;
 use core::time::Duration;
 
-use phx_proto::{Cause, Refusal};
+use phx_proto::Cause;
+use phx_proto::event::Refusal;
 use serde_json::{Value, json};
 
 use crate::memory::{Bench, poll, ready};

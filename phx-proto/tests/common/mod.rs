@@ -122,7 +122,7 @@ impl Hand {
         let ended = Ended::Lost { message: "reset".into() };
         self.socket.handle_closed(self.now, id, ended);
         let _ = self.socket.poll_timeout();
-        while let Some(phx_proto::Step::Action(_)) = self.socket.poll_step(self.now) {}
+        while let Some(phx_proto::socket::Step::Action(_)) = self.socket.poll_step(self.now) {}
     }
 
     pub fn close_frame(&mut self, code: u16) {

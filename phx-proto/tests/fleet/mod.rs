@@ -11,12 +11,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use phx_proto::driver::{
-    Bus, BusEvent, Received, Runtime, Subscription, Supervisor, Timer, Transport, WriteFailed,
-};
-use phx_proto::{
-    Cause, CloudEvent, Config, ConnectRequest, Ended, Frame, Opened, Refusal, Router, Time,
-};
+use phx_proto::client::{Received, Runtime, Timer, Transport, WriteFailed};
+use phx_proto::event::Refusal;
+use phx_proto::service::{Bus, BusEvent, Subscription, Supervisor};
+use phx_proto::service::{CloudEvent, Router};
+use phx_proto::{Cause, Config, ConnectRequest, Ended, Frame, Opened, Time};
 use serde_json::{Value, json};
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -184,7 +183,7 @@ impl Runtime for Fleet {
                 host.requests.push(request);
                 if host.down {
                     return Err(Cause::Dial {
-                        kind: phx_proto::DialKind::Refused,
+                        kind: phx_proto::event::DialKind::Refused,
                         message: "connection refused".into(),
                     });
                 }

@@ -10,11 +10,12 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use phx_proto::driver::{
+use phx_proto::client::{
     Channel, ChannelEvent, Client, Driver, Messages, Received, Runtime, Setup, Timer, Transport,
     WriteFailed, client,
 };
-use phx_proto::{Cause, Config, ConnectRequest, Ended, Frame, Opened, Progress, Time};
+use phx_proto::event::Progress;
+use phx_proto::{Cause, Config, ConnectRequest, Ended, Frame, Opened, Time};
 use serde_json::{Value, json};
 
 /// Everything but the driver: the clock and both ends of the one wire there is.

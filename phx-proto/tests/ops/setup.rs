@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use phx_proto::config::{Backoff, CloseRule, DelayRange};
+use phx_proto::event::Refusal;
 use phx_proto::wire::V1;
-use phx_proto::{
-    Backoff, Cause, CloseRule, Config, DelayRange, Ended, JoinParams, Options, Refusal,
-};
+use phx_proto::{Cause, Config, Ended, JoinParams, Options};
 
 use super::world::name;
 use super::{End, Fail};
@@ -133,7 +133,9 @@ pub fn config(setup: &Setup, policy: &Policy) -> Config {
 
 pub fn failure(fail: Fail) -> Cause {
     match fail {
-        Fail::Dial => Cause::Dial { kind: phx_proto::DialKind::Refused, message: "refused".into() },
+        Fail::Dial => {
+            Cause::Dial { kind: phx_proto::event::DialKind::Refused, message: "refused".into() }
+        }
         Fail::Refused(status, retry_after) => {
             let headers = retry_after
                 .map(|seconds| ("Retry-After".to_owned(), seconds.to_string()))

@@ -3,9 +3,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use phx_proto::event::{Progress, PushErrorKind, QueueBound, Released};
+use phx_proto::socket::TimerKind;
 use phx_proto::{
     Action, Applied, ConnectionId, Credentials, Input, InterestId, JoinParams, Opened, Payload,
-    Progress, PushErrorKind, PushId, PushOptions, QueueBound, Released, Status, Time, TimerKind,
+    PushId, PushOptions, Status, Time,
 };
 use serde_json::json;
 

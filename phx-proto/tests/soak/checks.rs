@@ -3,11 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use phx_proto::event::{ChannelEnd, LeaveOutcome, RejoinCause};
 use phx_proto::testing::{ClientId, TraceEvent, What, World};
-use phx_proto::{
-    Action, ChannelEnd, ChannelStatus, Frame, LeaveOutcome, Presence, PushId, PushOutcome,
-    RejoinCause, Signal, Status,
-};
+use phx_proto::{Action, ChannelStatus, Frame, Presence, PushId, PushOutcome, Signal, Status};
 use serde_json::{Value, json};
 
 const PRESENCES: &str = "presence:p";

@@ -1,6 +1,7 @@
 //! A document of connections, with an environment.
 
-use phx_proto::{Action, ConfigError, Connections, ProblemKind, Socket, Time};
+use phx_proto::service::{Connections, ProblemKind};
+use phx_proto::{Action, ConfigError, Socket, Time};
 
 const SECRET: &str = "s3cr3t-0f-the-env";
 

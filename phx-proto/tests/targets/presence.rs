@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use phx_proto::{Payload, Presence, PresenceChange, PresenceError};
+use phx_proto::presence::{PresenceChange, PresenceError};
+use phx_proto::{Payload, Presence};
 use serde_json::{Map, Value, json};
 
 use super::reader::Reader;
@@ -152,7 +153,7 @@ fn fold(told: &mut Refs, changes: Vec<PresenceChange>) {
 }
 
 fn refs(presence: &Presence<Value>) -> Refs {
-    let entry = |entry: &phx_proto::PresenceEntry<Value>| {
+    let entry = |entry: &phx_proto::presence::PresenceEntry<Value>| {
         entry.metas.iter().map(|meta| meta.phx_ref.clone()).collect()
     };
     presence.list().map(|(key, it)| (key.to_owned(), entry(it))).collect()

@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 use async_nats::{Client, HeaderMap, PublishErrorKind, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use phx_tokio::{BusEvent, Routed, Subscription, TopicPattern};
+use phx_tokio::service::{BusEvent, Routed, Subscription, TopicPattern};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -74,6 +74,7 @@ impl Forward {
                 event = events.next(), if end.is_none() => match event {
                     Some(BusEvent::Event(routed)) => self.take(&routed),
                     Some(BusEvent::Lagged(count)) => Counters::add(&self.counters.lagged, count),
+                    Some(_) => {}
                     None => end = Some(Instant::now() + grace),
                 },
                 Some(marker) = markers.next() => {

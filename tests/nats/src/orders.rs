@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use async_nats::{Client, Message, SubscribeError};
 use futures_util::StreamExt;
-use phx_tokio::{EventData, Payload, PushFailed, Supervisor};
+use phx_tokio::Payload;
+use phx_tokio::client::PushFailed;
+use phx_tokio::service::{EventData, Supervisor};
 use serde_json::Value;
 use tokio::task::JoinSet;
 

@@ -7,10 +7,10 @@ use core::time::Duration;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::rt::Runtime;
-use crate::rt::phx::Time;
-use crate::rt::phx::driver;
+use crate::rt::phx::client;
+use crate::rt::phx::time::Time;
 
-type RuntimeTimer = <Runtime as driver::Runtime>::Timer;
+type RuntimeTimer = <Runtime as client::Runtime>::Timer;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -70,11 +70,11 @@ struct Set {
 
 impl Set {
     fn apply(&mut self, ahead: Duration) {
-        driver::Timer::reset(&mut self.inner, self.at.map(|at| at - ahead));
+        client::Timer::reset(&mut self.inner, self.at.map(|at| at - ahead));
     }
 }
 
-impl driver::Timer for Timer {
+impl client::Timer for Timer {
     fn reset(&mut self, at: Option<Time>) {
         // The clock is locked first here and in a leap, so none comes in between.
         let ahead = lock(&self.clock.0);
@@ -86,6 +86,6 @@ impl driver::Timer for Timer {
     fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut set = lock(&self.set);
         set.waker = Some(cx.waker().clone());
-        driver::Timer::poll_expired(&mut set.inner, cx)
+        client::Timer::poll_expired(&mut set.inner, cx)
     }
 }

@@ -6,9 +6,12 @@ use std::io::Write;
 use phx_tests::ports::Reserved;
 
 use super::peer::{accept_upgrade, read_head, serve_once};
-use crate::rt::phx::driver::{Received, Runtime as _, Transport};
+use crate::rt::phx::client::{Received, Runtime as _, Transport};
+use crate::rt::phx::event::{Cause, Opened};
+use crate::rt::phx::socket::Socket;
+use crate::rt::phx::time::Time;
 use crate::rt::phx::wire::Frame;
-use crate::rt::phx::{Cause, Config, Opened, Socket, Time, WebSocket};
+use crate::rt::phx::{Config, WebSocket};
 use crate::rt::{Runtime, block_on};
 
 pub(crate) type Dialled = Result<(WebSocket, Opened), Cause>;

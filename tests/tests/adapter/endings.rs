@@ -10,8 +10,10 @@ use super::peer::{accept_upgrade, read_head, serve_once};
 use super::stage::signal;
 use super::tracked::Tracked;
 use crate::rt::block_on;
+use crate::rt::phx::config::StatusRule;
+use crate::rt::phx::event::{Cause, NextStep, Refusal};
 use crate::rt::phx::rustls::{ServerConnection, StreamOwned};
-use crate::rt::phx::{Cause, CloseRule, Config, NextStep, Refusal, Roots, Signal, StatusRule, Tls};
+use crate::rt::phx::{CloseRule, Config, Roots, Signal, Tls};
 
 /// A ping, whose answer cannot be written any more, and code 1012, as a stopping Phoenix sends it.
 const CLOSE_1012: &[u8] = &[0x89, 0, 0x88, 2, 0x03, 0xf4];

@@ -7,7 +7,8 @@ use core::time::Duration;
 
 use super::scripted::Flood;
 use super::stage::until;
-use crate::rt::phx::{Config, JoinParams, Status};
+use crate::rt::phx::socket::Status;
+use crate::rt::phx::{Config, JoinParams};
 use crate::rt::{block_on, spawn};
 
 /// What a server can say without an end.

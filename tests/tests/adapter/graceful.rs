@@ -16,10 +16,11 @@ use serde_json::json;
 use super::peer::{accept_upgrade, read_masked};
 use super::stage::{driven_until, signal, until};
 use super::tracked::Tracked;
+use crate::rt::phx::client::NotConnected;
+use crate::rt::phx::event::{Cause, NotRetrying};
+use crate::rt::phx::socket::Status;
 use crate::rt::phx::testing::{Listener, ServerConfig};
-use crate::rt::phx::{
-    Cause, ChannelEvent, Client, Config, NotConnected, NotRetrying, Payload, Signal, Status,
-};
+use crate::rt::phx::{ChannelEvent, Client, Config, Payload, Signal};
 use crate::rt::{block_on, in_a_runtime_that_ends, phx};
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -61,7 +62,7 @@ impl Peer {
 }
 
 async fn connect(tracked: &Tracked, config: Config) -> Client {
-    phx::driver::connect(config, tracked.clone()).await.unwrap()
+    phx::client::connect(config, tracked.clone()).await.unwrap()
 }
 
 /// The code of the close frame that comes, behind any other frames.
@@ -234,10 +235,10 @@ fn a_client_whose_runtime_ends_in_mid_flight_is_told_and_answers_at_once() {
         let mut push = Box::pin(async move { own.push("noreply", json!({})).await });
         driven_until(&mut push, "it is sent", || open.stats().pushes_in_flight == 1).await;
 
-        let dialling = phx::driver::start(Config::new(&silent).unwrap(), tracked.clone());
+        let dialling = phx::client::start(Config::new(&silent).unwrap(), tracked.clone());
         until("it dials", || matches!(dialling.status(), Status::Connecting { .. })).await;
         let gone = Config::new(&format!("ws://{}/socket/websocket", nobody.addr())).unwrap();
-        let waiting = phx::driver::start(gone, tracked.clone());
+        let waiting = phx::client::start(gone, tracked.clone());
         until("an attempt has failed", || waiting.stats().failed_attempts > 0).await;
         let closing = connect(&tracked, mute.config().close_timeout(HOUR)).await;
         driven_until(&mut pin!(closing.disconnect()), "it closes", || {
@@ -282,7 +283,7 @@ fn a_runtime_ends_while_its_clients_are_all_over_the_place() {
             let listener = listen().await;
             let config = Config::new(&listener.url()).unwrap();
             let config = config.auto_join("room:lobby", json!({"push_after": 100})).unwrap();
-            let start = |_| phx::driver::start(config.clone(), tracked.clone());
+            let start = |_| phx::client::start(config.clone(), tracked.clone());
             let clients: Vec<Client> = (0..5).map(start).collect();
             // At another moment every time: dialling, upgrading, joining, receiving.
             for _ in 0..round {

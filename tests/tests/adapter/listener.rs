@@ -11,10 +11,11 @@ use phx_tests::waiting::DEADLINE;
 
 use super::stage::until;
 use crate::rt::block_on;
-use crate::rt::phx::driver::{Received, Transport};
+use crate::rt::phx::client::{Received, Transport};
+use crate::rt::phx::event::{Cause, Ended};
 use crate::rt::phx::testing::{Listener, ServerConfig};
 use crate::rt::phx::wire::Frame;
-use crate::rt::phx::{Cause, Config, Ended, WebSocket};
+use crate::rt::phx::{Config, WebSocket};
 use serde_json::json;
 
 async fn listen() -> Listener {

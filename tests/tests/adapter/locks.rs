@@ -14,8 +14,9 @@ use serde_json::json;
 
 use super::stage::until;
 use crate::rt::block_on;
+use crate::rt::phx::socket::ChannelStatus;
 use crate::rt::phx::testing::{Listener, ServerConfig};
-use crate::rt::phx::{self, ChannelStatus, Client, Config, JoinParams, Payload};
+use crate::rt::phx::{self, Client, Config, JoinParams, Payload};
 
 /// Plays a scenario in a thread and a runtime of its own, so that a deadlock fails the test.
 fn must_end(scenario: impl AsyncFnOnce(Listener, Client) + Send + 'static) {

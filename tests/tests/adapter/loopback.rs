@@ -3,9 +3,10 @@
 use phx_tests::ports::{Reserved, start_again};
 
 use super::stage::{signal, until};
+use crate::rt::phx::event::{Cause, RejectionKind};
 use crate::rt::phx::testing::{HttpRefusal, Listener, ServerConfig};
 use crate::rt::phx::wire::Frame;
-use crate::rt::phx::{Cause, ChannelEvent, Client, Config, Messages, RejectionKind, Signal};
+use crate::rt::phx::{ChannelEvent, Client, Config, Messages, Signal};
 use crate::rt::{block_on, phx};
 use serde_json::{Value, json};
 
@@ -58,7 +59,9 @@ fn a_rejected_join_is_typed() {
             ("no_such:topic", RejectionKind::UnmatchedTopic),
         ] {
             match client.join(topic, json!({})).await {
-                Err(phx::JoinFailed::Rejected(rejection)) => assert_eq!(rejection.kind, kind),
+                Err(phx::client::JoinFailed::Rejected(rejection)) => {
+                    assert_eq!(rejection.kind, kind)
+                }
                 other => panic!("{topic}: {other:?}"),
             }
         }

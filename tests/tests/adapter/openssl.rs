@@ -13,13 +13,15 @@ use super::certificates::Authority;
 use super::dial::dial;
 use super::peer::serve_once;
 use crate::rt::block_on;
+use crate::rt::phx::config::TlsError;
+use crate::rt::phx::event::{Cause, DialKind, TlsKind};
 use crate::rt::phx::rustls::crypto::ring;
 use crate::rt::phx::rustls::pki_types::pem::PemObject as _;
 use crate::rt::phx::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use crate::rt::phx::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use crate::rt::phx::rustls::{ServerConfig, SupportedProtocolVersion, version};
 use crate::rt::phx::testing::{self, Listener};
-use crate::rt::phx::{Cause, Config, Connections, DialKind, Roots, Tls, TlsError, TlsKind};
+use crate::rt::phx::{Config, Connections, Roots, Tls};
 
 const SELF_SIGNED: &str = "req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 30 \
                            -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1";

@@ -12,8 +12,9 @@ use serde_json::json;
 use super::certificates::Authority;
 use super::dial::{dial, line};
 use super::peer::{header, read_head, serve_once};
+use crate::rt::phx::event::Cause;
 use crate::rt::phx::testing::{Listener, ServerConfig};
-use crate::rt::phx::{Cause, Config, Proxy, Roots, Tls};
+use crate::rt::phx::{Config, Proxy, Roots, Tls};
 use crate::rt::{block_on, phx};
 
 /// A proxy that lets everyone through who says `user:s3cret`, or everyone.

@@ -4,8 +4,10 @@
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
+use crate::rt::phx::event::Cause;
+use crate::rt::phx::socket::Status;
 use crate::rt::phx::testing::{Listener, ServerConfig};
-use crate::rt::phx::{self, Cause, Config, Status};
+use crate::rt::phx::{self, Config};
 use crate::rt::{Runtime, block_on, without_blocking_threads};
 
 async fn listen() -> Listener {
@@ -23,7 +25,7 @@ fn own_resolver_is_asked() {
             async move { Ok(vec![addr]) }
         });
         let config = Config::insecure("ws://backend.invalid:4711/socket/websocket");
-        let client = phx::driver::connect(config.expect("an address"), runtime).await;
+        let client = phx::client::connect(config.expect("an address"), runtime).await;
         assert_eq!(client.expect("it is open").status(), Status::Open);
         let asked = asked.lock().expect("no panic");
         assert_eq!(*asked, [("backend.invalid".to_owned(), 4711)]);
@@ -36,7 +38,7 @@ fn own_resolver_may_fail() {
         let runtime =
             Runtime::new().resolve_with(|_, _| async { Err(std::io::ErrorKind::NotFound.into()) });
         let config = Config::insecure("ws://backend.invalid/socket/websocket");
-        let failed = phx::driver::connect(config.expect("an address"), runtime).await;
+        let failed = phx::client::connect(config.expect("an address"), runtime).await;
         let Cause::Dial { message, .. } = failed.expect_err("no address").cause else {
             panic!("a failure to dial");
         };

@@ -7,8 +7,9 @@ use serde_json::json;
 use super::certificates::Authority;
 use super::dial::{dial, line};
 use super::peer::{accept_upgrade, header, serve_once};
+use crate::rt::phx::event::Cause;
 use crate::rt::phx::testing::{Listener, ServerConfig};
-use crate::rt::phx::{Cause, Config, Roots, Tls};
+use crate::rt::phx::{Config, Roots, Tls};
 use crate::rt::{block_on, phx};
 
 /// The request that arrives at the port that is forwarded to.

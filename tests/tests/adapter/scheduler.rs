@@ -10,8 +10,9 @@ use serde_json::json;
 
 use super::scripted::{Flood, Hesitant};
 use super::stage::{signal, until};
+use crate::rt::phx::event::Cause;
 use crate::rt::phx::testing::{Listener, ServerConfig};
-use crate::rt::phx::{self, Cause, Config, JoinParams, Signal};
+use crate::rt::phx::{self, Config, JoinParams, Signal};
 use crate::rt::{Runtime, Scripted, block_on, exhaust_budget, sleep, spawn};
 
 /// Polls a future whose task has used its budget in some of the polls.
@@ -57,7 +58,7 @@ fn connect_timeout_survives_an_exhausted_budget() {
         let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
         let url = format!("ws://{}/socket/websocket", silent.local_addr().expect("an address"));
         let config = config(&url).connect_timeout(Duration::from_millis(200));
-        let (client, driver) = phx::driver::client(config, Runtime::new());
+        let (client, driver) = phx::client::client(config, Runtime::new());
         let mut signals = client.signals();
         client.connect();
         spawn(without_budget(driver, |polls| polls <= 4));
@@ -79,7 +80,7 @@ fn answers_are_read_without_a_budget() {
         let config = config(&listener.url())
             .heartbeat_interval(Duration::from_millis(20))
             .heartbeat_timeout(Duration::from_secs(5));
-        let (client, driver) = phx::driver::client(config, Runtime::new());
+        let (client, driver) = phx::client::client(config, Runtime::new());
         client.connect();
         spawn(unkindly(driver, |_| true));
         let room = client.join("room:lobby", json!({})).await.expect("joined");
@@ -107,7 +108,7 @@ fn timers_survive_spurious_polls() {
             let script = Hesitant::new(script.clone());
             async move { Ok(Scripted::new(script)) }
         });
-        let (client, driver) = phx::driver::client(config, runtime);
+        let (client, driver) = phx::client::client(config, runtime);
         client.connect();
         spawn(unkindly(driver, |polls| polls % 2 == 0));
         let beats = || {
@@ -115,7 +116,7 @@ fn timers_survive_spurious_polls() {
             let beat = |payload: &[u8]| payload.windows(9).any(|part| part == b"heartbeat");
             frames.iter().filter(|(_, payload)| beat(payload)).count()
         };
-        until("it is open", || client.status() == phx::Status::Open).await;
+        until("it is open", || client.status() == phx::socket::Status::Open).await;
         until("a heartbeat is written", || beats() > 0).await;
         sleep(Duration::from_millis(1)).await;
         drop(client);

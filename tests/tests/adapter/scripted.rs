@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::peer::header;
-use crate::rt::phx::driver::Driver;
+use crate::rt::phx::client::Driver;
 use crate::rt::phx::{self, Client, Config};
 use crate::rt::{Runtime, Scripted};
 
@@ -58,7 +58,7 @@ impl Flood {
             let script = script.clone();
             async move { Ok(Scripted::new(script)) }
         });
-        let (client, driver) = phx::driver::client(config, runtime);
+        let (client, driver) = phx::client::client(config, runtime);
         client.connect();
         (client, driver)
     }

@@ -14,10 +14,9 @@ use super::certificates::Authority;
 use super::stage::{signal, until};
 use super::tracked::Tracked;
 use crate::rt::block_on;
+use crate::rt::phx::event::{Cause, PushOptions};
 use crate::rt::phx::testing::{Listener, ServerConfig};
-use crate::rt::phx::{
-    Cause, ChannelEvent, Client, Config, PushOptions, Roots, Signal, Signals, Tls,
-};
+use crate::rt::phx::{ChannelEvent, Client, Config, Roots, Signal, Signals, Tls};
 
 const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)

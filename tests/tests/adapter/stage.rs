@@ -20,10 +20,10 @@ use phx_tests::waiting::{DEADLINE, TICK};
 use super::certificates::Authority;
 use super::clock::Clock;
 use super::tracked::Tracked;
+use crate::rt::phx::client::{ClientEvent, ConnectError};
+use crate::rt::phx::config::{Backoff, DelayRange};
 use crate::rt::phx::testing::{Listener, ServerConfig};
-use crate::rt::phx::{
-    Backoff, Client, ClientEvent, Config, ConnectError, DelayRange, Roots, Signal, Signals, Tls,
-};
+use crate::rt::phx::{Client, Config, Roots, Signal, Signals, Tls};
 use crate::rt::{block_on, phx, sleep};
 
 /// What the scenarios run against.
@@ -197,7 +197,7 @@ impl Stage {
     }
 
     pub(super) async fn connect_with(&self, config: Config) -> Result<Client, ConnectError> {
-        phx::driver::connect(config, self.runtime.clone()).await
+        phx::client::connect(config, self.runtime.clone()).await
     }
 
     /// A client that is connecting, and all of its signals from the first one on.

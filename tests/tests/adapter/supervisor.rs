@@ -5,10 +5,10 @@ use phx_tests::waiting::DEADLINE;
 
 use super::stage;
 use super::tracked::Tracked;
+use crate::rt::phx::service::{BusEvent, CloudEvent, Subscription, Supervisor};
+use crate::rt::phx::socket::Lifecycle;
 use crate::rt::phx::testing::{Listener, ServerConfig};
-use crate::rt::phx::{
-    BusEvent, CloudEvent, Config, Connections, Lifecycle, Router, Subscription, Supervisor,
-};
+use crate::rt::phx::{Config, Connections, Router};
 use crate::rt::{Runtime, block_on, in_a_runtime_that_ends, phx};
 
 async fn listen() -> Listener {

@@ -11,10 +11,12 @@ use super::certificates::Authority;
 use super::dial::dial;
 use super::peer::serve_once;
 use super::stage::until;
+use crate::rt::phx::config::TlsError;
+use crate::rt::phx::event::Cause;
 use crate::rt::phx::rustls::crypto::ring;
 use crate::rt::phx::rustls::{ClientConfig, ServerConfig};
 use crate::rt::phx::testing::{self, Listener};
-use crate::rt::phx::{Cause, ChannelEvent, Config, Connections, Roots, Tls, TlsError};
+use crate::rt::phx::{ChannelEvent, Config, Connections, Roots, Tls};
 use crate::rt::{Runtime, block_on, connect_tcp, phx};
 
 async fn listen(tls: Arc<ServerConfig>) -> Listener {
@@ -219,14 +221,14 @@ fn a_stream_of_the_callers_own_is_upgraded() {
             assert_eq!(uri.host(), "elsewhere.invalid");
             connect_tcp(addr)
         });
-        let client = phx::driver::connect(config, runtime).await.unwrap();
+        let client = phx::client::connect(config, runtime).await.unwrap();
         client.join("room:lobby", json!({})).await.unwrap();
 
         let config = Config::new("wss://elsewhere.invalid/socket/websocket").unwrap();
         let nobody = Reserved::new();
         let nowhere = nobody.addr();
         let runtime = Runtime::new().dial_with(move |_| connect_tcp(nowhere));
-        let error = phx::driver::connect(config, runtime).await.expect_err("no stream");
+        let error = phx::client::connect(config, runtime).await.expect_err("no stream");
         assert!(matches!(error.cause, Cause::Dial { .. }), "{error:?}");
     })
 }

@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::clock::{Clock, Timer};
 use crate::rt::Runtime;
-use crate::rt::phx::driver;
-use crate::rt::phx::{Cause, Client, Config, ConnectRequest, Opened, Signals, Time};
+use crate::rt::phx::client;
+use crate::rt::phx::event::{Cause, ConnectRequest, Opened};
+use crate::rt::phx::time::Time;
+use crate::rt::phx::{Client, Config, Signals};
 
 /// Runs a task in the background.
 pub(crate) type Spawn = Arc<dyn Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync>;
@@ -45,10 +47,10 @@ impl Tracked {
 
     /// A client that is connecting, and all of its signals from the first one on.
     pub(crate) fn start_watched(&self, config: Config) -> (Client, Signals) {
-        let (client, driver) = driver::client(config, self.clone());
+        let (client, driver) = client::client(config, self.clone());
         let signals = client.signals();
         client.connect();
-        driver::Runtime::spawn(self, driver);
+        client::Runtime::spawn(self, driver);
         (client, signals)
     }
 
@@ -74,8 +76,8 @@ impl Drop for Alive {
     }
 }
 
-impl driver::Runtime for Tracked {
-    type Transport = <Runtime as driver::Runtime>::Transport;
+impl client::Runtime for Tracked {
+    type Transport = <Runtime as client::Runtime>::Transport;
     type Timer = Timer;
 
     fn now(&self) -> Time {

@@ -35,7 +35,7 @@ impl Connections {
     /// that was made in code is the same as its clones and no other.
     ///
     /// ```
-    /// use phx_proto::Connections;
+    /// use phx_proto::service::Connections;
     ///
     /// let read = |text| Connections::from_json(text, |_| None);
     /// let before = read(r#"{"connections": {
@@ -45,7 +45,7 @@ impl Connections {
     /// let changes = before.changes(&after);
     /// assert_eq!((&*changes.added, &*changes.removed), (&["c".into()][..], &["a".into()][..]));
     /// assert_eq!(changes.unchanged, ["b"], "what is written out is the default");
-    /// # Ok::<(), phx_proto::ConnectionsError>(())
+    /// # Ok::<(), phx_proto::service::ConnectionsError>(())
     /// ```
     #[must_use]
     pub fn changes(&self, next: &Self) -> ConnectionChanges {

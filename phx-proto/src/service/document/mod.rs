@@ -48,7 +48,7 @@ use node::Node;
 /// Connections by name, each with its configuration, from a document.
 ///
 /// ```
-/// use phx_proto::Connections;
+/// use phx_proto::service::Connections;
 ///
 /// let text = r#"{"connections": {
 ///     "backend_service": {
@@ -70,7 +70,7 @@ use node::Node;
 ///     "connection \"backend_service\", key \"params\": the variable PHOENIX_AUTH_TOKEN is not \
 ///      set: set it, or write ${PHOENIX_AUTH_TOKEN:-default}"
 /// );
-/// # Ok::<(), phx_proto::ConnectionsError>(())
+/// # Ok::<(), phx_proto::service::ConnectionsError>(())
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Connections {

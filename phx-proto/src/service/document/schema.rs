@@ -20,7 +20,7 @@ impl Connections {
     /// a variable that is not set, a range that ends before it begins, a topic that is there twice.
     ///
     /// ```
-    /// let schema = phx_proto::Connections::json_schema();
+    /// let schema = phx_proto::service::Connections::json_schema();
     /// let connection = &schema["$defs"]["connection"];
     /// assert_eq!(connection["required"][0], "uri");
     /// assert_eq!(connection["properties"]["push_timeout_msec"]["default"], 10_000);

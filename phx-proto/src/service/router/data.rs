@@ -17,14 +17,14 @@ use crate::wire::raw::{is_nested_deeper, members, one_line};
 /// it, and serde_json, like other parsers, reads fewer than 128.
 const DEPTH_MAX: usize = 125;
 
-/// The data of a [`CloudEvent`](crate::CloudEvent): the members of a JSON object, in order.
+/// The data of a [`CloudEvent`](crate::service::CloudEvent): the members of a JSON object, in order.
 ///
 /// What a server sent as JSON is checked and then kept as its text: numbers of any length, the order
 /// and repetition of keys, and escapes are written as they were read. Only line breaks and tabs
 /// between tokens become spaces, so that an event is one line.
 ///
 /// ```
-/// use phx_proto::CloudEvent;
+/// use phx_proto::service::CloudEvent;
 ///
 /// let text = r#"{"specversion": "1.0", "id": "1", "source": "/a", "type": "b",
 ///     "time": "2026-08-22T12:00:00.000Z", "datacontenttype": "application/json",
@@ -102,7 +102,7 @@ impl EventData {
     /// Sets a member, in its place if there is one with this key.
     ///
     /// ```
-    /// use phx_proto::EventData;
+    /// use phx_proto::service::EventData;
     ///
     /// let mut data = EventData::new();
     /// data.insert("count", 7);
@@ -117,12 +117,13 @@ impl EventData {
         self.set(key.into(), content);
     }
 
-    /// Sets a member to a payload, as a [`Router`](crate::Router) does: JSON as it is, under `key`;
+    /// Sets a member to a payload, as a [`Router`](crate::service::Router) does: JSON as it is, under `key`;
     /// bytes as base64 under `key` with `_base64` behind it; and what is no JSON, or nested deeper
     /// than 125 levels, as a string under `key` with `_text` behind it.
     ///
     /// ```
-    /// use phx_proto::{EventData, Payload};
+    /// use phx_proto::Payload;
+    /// use phx_proto::service::EventData;
     ///
     /// let mut data = EventData::new();
     /// data.insert_payload("response", &Payload::binary([0, 255]));

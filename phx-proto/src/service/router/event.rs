@@ -14,7 +14,7 @@ use crate::time::Time;
 /// `Debug` shows no payload: see [`EventData`].
 ///
 /// ```
-/// use phx_proto::CloudEvent;
+/// use phx_proto::service::CloudEvent;
 ///
 /// let text = r#"{"specversion": "1.0", "id": "1", "source": "/phoenix/backend",
 ///     "type": "phoenix.channel.joined", "subject": "room:lobby",
@@ -54,10 +54,11 @@ pub struct CloudEvent {
 
 impl CloudEvent {
     /// An event of a program's own, for whoever reads it beside those of a
-    /// [`Router`](crate::Router). `id` must be new each time, `at` counts from the Unix epoch.
+    /// [`Router`](crate::service::Router). `id` must be new each time, `at` counts from the Unix epoch.
     ///
     /// ```
-    /// use phx_proto::{CloudEvent, Time};
+    /// use phx_proto::Time;
+    /// use phx_proto::service::CloudEvent;
     ///
     /// let mut event = CloudEvent::new("/agent", "agent.started", "1", Time::from_millis(1));
     /// event.data.insert("version", 7);

@@ -32,6 +32,7 @@ mod stamp;
 
 use std::collections::BTreeMap;
 
+#[cfg(feature = "schema")]
 pub(crate) use attribute::TAKEN as TAKEN_ATTRIBUTES;
 pub use attribute::is_attribute_name;
 pub use data::{EventData, EventValue};
@@ -63,7 +64,8 @@ pub enum TypeScheme {
 /// event.
 ///
 /// ```
-/// use phx_proto::{ConnectionId, Router, Signal, Time};
+/// use phx_proto::{ConnectionId, Signal, Time};
+/// use phx_proto::service::Router;
 ///
 /// let router = Router::new();
 /// let signal = Signal::Connected { id: ConnectionId::from_u64(1) };
@@ -110,7 +112,8 @@ impl Router {
     /// How types are named. Default [`TypeScheme::Templated`].
     ///
     /// ```
-    /// use phx_proto::{ConnectionId, Router, Signal, Time, TypeScheme};
+    /// use phx_proto::{ConnectionId, Signal, Time};
+    /// use phx_proto::service::{Router, TypeScheme};
     ///
     /// let router = Router::new().scheme(TypeScheme::Fixed).prefix("acme");
     /// let signal = Signal::Connected { id: ConnectionId::from_u64(1) };

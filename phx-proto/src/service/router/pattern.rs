@@ -6,13 +6,13 @@ use super::names;
 /// any number of them, none included.
 ///
 /// ```
-/// use phx_proto::TopicPattern;
+/// use phx_proto::service::TopicPattern;
 ///
 /// let pattern = TopicPattern::parse("jido.protocol.phoenix.*.room:lobby")?;
 /// assert!(pattern.matches("jido.protocol.phoenix.backend.room:lobby"));
 /// assert!(!pattern.matches("jido.protocol.phoenix.backend"));
 /// assert!(TopicPattern::parse("jido.signal.**")?.matches("jido.signal.phoenix.channel.joined"));
-/// # Ok::<(), phx_proto::PatternError>(())
+/// # Ok::<(), phx_proto::service::PatternError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicPattern {

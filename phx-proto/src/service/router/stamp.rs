@@ -12,7 +12,8 @@ use crate::time::Time;
 /// event that something is subscribed to, so what follows an id does not tell what was missed.
 ///
 /// ```
-/// use phx_proto::{EventIds, Time};
+/// use phx_proto::Time;
+/// use phx_proto::service::EventIds;
 ///
 /// let mut ids = EventIds::new(7);
 /// let at = Time::from_millis(1_700_000_000_000);

@@ -83,7 +83,7 @@ pub struct UpgradeRequest<'a> {
     /// announce a body are refused.
     pub headers: &'a [(String, String)],
     /// The subprotocols to offer, the preferred one first; empty for none. An auth token goes in as
-    /// `phoenix` and [`auth_token_subprotocol`](crate::auth_token_subprotocol).
+    /// `phoenix` and [`auth_token_subprotocol`](crate::config::auth_token_subprotocol).
     pub subprotocols: &'a [String],
     /// 16 random bytes, new for every attempt. They keep caches from answering, and are no secret.
     pub key: [u8; 16],

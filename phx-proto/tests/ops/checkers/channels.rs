@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use phx_proto::{
-    Action, Cause, ChannelEnd, ChannelStatus, InterestId, PendingReason, Released, Signal, Status,
-    Time,
-};
+use phx_proto::event::{ChannelEnd, Released};
+use phx_proto::socket::PendingReason;
+use phx_proto::{Action, Cause, ChannelStatus, InterestId, Signal, Status, Time};
 
 use super::{Checker, Moment};
 use crate::ops::peer::Sent;

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use phx_proto::{Action, Backoff, Cause, DelayRange, Refusal, RejoinCause, Signal, Status, Time};
+use phx_proto::config::{Backoff, DelayRange};
+use phx_proto::event::{Refusal, RejoinCause};
+use phx_proto::{Action, Cause, Signal, Status, Time};
 
 use super::{Checker, Moment};
 use crate::ops::peer::Sent;
@@ -279,12 +281,13 @@ impl Checker for Rejoins {
                 }
             }
             Action::Signal(Signal::JoinRejected { topic, rejection, .. }) => {
-                if rejection.kind == phx_proto::RejectionKind::JoinCrashed {
+                if rejection.kind == phx_proto::event::RejectionKind::JoinCrashed {
                     return;
                 }
                 let history = self.topics.entry(topic.to_string()).or_default();
                 history.rejections += 1;
-                history.too_many = rejection.kind == phx_proto::RejectionKind::TooManyChannels;
+                history.too_many =
+                    rejection.kind == phx_proto::event::RejectionKind::TooManyChannels;
             }
             Action::Signal(Signal::ChannelClosed { topic, .. }) => {
                 self.topics.remove(topic.as_str());

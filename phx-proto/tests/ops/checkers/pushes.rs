@@ -2,10 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use phx_proto::{
-    Action, ChannelEnd, ChannelStatus, ConnectionId, Interruption, NotSentCause, PushId,
-    PushOutcome, Signal, Status, Time,
-};
+use phx_proto::event::{ChannelEnd, Interruption, NotSentCause};
+use phx_proto::{Action, ChannelStatus, ConnectionId, PushId, PushOutcome, Signal, Status, Time};
 
 use super::{Checker, Moment};
 use crate::ops::peer::Sent;

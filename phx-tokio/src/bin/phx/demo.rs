@@ -4,10 +4,10 @@ use core::future::Future;
 use core::time::Duration;
 use std::io::{self, Write};
 
-use phx_tokio::{
-    Cause, Channel, ChannelEvent, Client, ClientEvent, Config, DelayRange, LeaveOutcome, Left,
-    Messages, NextStep, Payload, Signal, Signals,
-};
+use phx_tokio::client::{ClientEvent, Left};
+use phx_tokio::config::DelayRange;
+use phx_tokio::event::{Cause, LeaveOutcome, NextStep};
+use phx_tokio::{Channel, ChannelEvent, Client, Config, Messages, Payload, Signal, Signals};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 

@@ -4,9 +4,9 @@ use core::fmt;
 use core::time::Duration;
 use std::process::ExitCode;
 
-use phx_tokio::{
-    Cause, ChannelEnd, JoinFailed, JoinObstacle, Payload, Refusal, Rejection, StreamEnd, TlsKind,
-};
+use phx_tokio::Payload;
+use phx_tokio::client::{JoinFailed, JoinObstacle, StreamEnd};
+use phx_tokio::event::{Cause, ChannelEnd, Refusal, Rejection, TlsKind};
 
 use crate::output::json_of;
 use crate::{duration, log};

@@ -4,7 +4,10 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use phx_tokio::{Client, ClientEvent, NextStep, Signal, Topic};
+use phx_tokio::client::ClientEvent;
+use phx_tokio::event::NextStep;
+use phx_tokio::topic::Topic;
+use phx_tokio::{Client, Signal};
 use tokio::task::JoinHandle;
 
 use crate::exit::refusal;

@@ -3,7 +3,8 @@
 use core::time::Duration;
 
 use clap::Args;
-use phx_tokio::{Channel, Payload, PushOptions};
+use phx_tokio::event::PushOptions;
+use phx_tokio::{Channel, Payload};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::exit::{Failed, reason};

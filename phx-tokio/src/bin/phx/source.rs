@@ -5,7 +5,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use phx_tokio::{Payload, Secret};
+use phx_tokio::Payload;
+use phx_tokio::config::Secret;
 use serde_json::value::RawValue;
 
 use crate::exit::Failed;

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use phx_tokio::{
-    Channel, Client, Config, JoinOptions, JoinParams, Payload, Secret, Setup, Tls, TlsFiles,
-};
+use phx_tokio::client::Setup;
+use phx_tokio::config::{Secret, TlsFiles};
+use phx_tokio::{Channel, Client, Config, JoinOptions, JoinParams, Payload, Tls};
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::exit::Failed;
@@ -162,13 +162,13 @@ impl Target {
     }
 
     fn config(&self) -> Result<Config, Failed> {
-        let bad = |error: phx_tokio::ConfigError| {
+        let bad = |error: phx_tokio::config::ConfigError| {
             let hint = match error {
-                phx_tokio::ConfigError::Insecure { ref host } => format!(
+                phx_tokio::config::ConfigError::Insecure { ref host } => format!(
                     "ws:// to {host} would send everything in the clear: use wss://, or pass \
                      --allow-insecure"
                 ),
-                phx_tokio::ConfigError::Uri { problem } => {
+                phx_tokio::config::ConfigError::Uri { problem } => {
                     format!("the URL cannot be used: {problem}")
                 }
                 ref other => other.to_string(),

@@ -8,10 +8,14 @@ use serde_json::{Map, Value, json};
 
 use super::super::stage::{Stage, driven_until, signal, until};
 use super::{HOUR, echoes, interrupted, json_of, next, next_json, next_message, ok, resumed};
+use crate::rt::phx::client::{JoinFailed, JoinObstacle, Left, PushFailed, StreamEnd};
+use crate::rt::phx::event::{
+    ChannelEnd, Interruption, LeaveOutcome, PushOptions, RejectionKind, UnknownCause,
+};
+use crate::rt::phx::presence::PresenceChange;
+use crate::rt::phx::socket::ChannelStatus;
 use crate::rt::phx::{
-    Channel, ChannelEnd, ChannelEvent, ChannelStatus, Interruption, JoinFailed, JoinObstacle,
-    JoinOptions, LeaveOutcome, Left, Payload, PresenceChange, PresenceEvent, PresenceStream,
-    PushFailed, PushOptions, RejectionKind, Signal, StreamEnd, UnknownCause,
+    Channel, ChannelEvent, JoinOptions, Payload, PresenceEvent, PresenceStream, Signal,
 };
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -226,7 +230,7 @@ fn meta(name: &str) -> Value {
 
 /// Who is present, with the metas.
 fn present(presence: &PresenceStream) -> Value {
-    let entry = |(key, entry): (&str, &crate::rt::phx::PresenceEntry)| {
+    let entry = |(key, entry): (&str, &crate::rt::phx::presence::PresenceEntry)| {
         let metas = entry.metas.iter().map(|meta| meta.data.clone());
         (key.to_owned(), Value::Array(metas.collect()))
     };

@@ -9,11 +9,11 @@ use serde_json::json;
 use super::super::certificates::Authority;
 use super::super::stage::{Stage, Target, signal};
 use super::{HOUR, echoes, interrupted, json_of, ok, resumed};
+use crate::rt::phx::client::{JoinFailed, JoinObstacle};
+use crate::rt::phx::config::Backoff;
+use crate::rt::phx::event::{Cause, NextStep, Warning};
 use crate::rt::phx::testing::HttpRefusal;
-use crate::rt::phx::{
-    Backoff, Cause, Config, JoinFailed, JoinObstacle, JoinOptions, NextStep, Roots, Signal, Tls,
-    Warning,
-};
+use crate::rt::phx::{Config, JoinOptions, Roots, Signal, Tls};
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 

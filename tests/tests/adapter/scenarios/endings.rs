@@ -10,11 +10,14 @@ use serde_json::json;
 
 use super::super::stage::{Stage, Target, driven_until, signal, until};
 use super::{HOUR, echoes, interrupted, json_of, next, next_json, ok, resumed};
-use crate::rt::phx::testing::ServerConfig;
-use crate::rt::phx::{
-    Cause, ChannelEnd, ChannelEvent, CloseRule, DelayRange, Interruption, Messages, NotSentCause,
-    PushFailed, PushOptions, Signal, Status, StreamEnd, UnknownCause,
+use crate::rt::phx::client::{PushFailed, StreamEnd};
+use crate::rt::phx::config::DelayRange;
+use crate::rt::phx::event::{
+    Cause, ChannelEnd, Interruption, NotSentCause, PushOptions, UnknownCause,
 };
+use crate::rt::phx::socket::Status;
+use crate::rt::phx::testing::ServerConfig;
+use crate::rt::phx::{ChannelEvent, CloseRule, Messages, Signal};
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 

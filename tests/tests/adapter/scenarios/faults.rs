@@ -7,9 +7,9 @@ use serde_json::json;
 
 use super::super::stage::{Stage, harmless, until};
 use super::{echoes, interrupted, json_of, ok, resumed};
-use crate::rt::phx::{
-    Cause, ChannelEvent, ChannelStatus, Client, Interruption, Payload, PushOptions,
-};
+use crate::rt::phx::event::{Cause, Interruption, PushOptions};
+use crate::rt::phx::socket::ChannelStatus;
+use crate::rt::phx::{ChannelEvent, Client, Payload};
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 

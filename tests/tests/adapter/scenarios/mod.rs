@@ -16,7 +16,8 @@ use core::time::Duration;
 
 use serde_json::Value;
 
-use crate::rt::phx::{Channel, ChannelEvent, Interruption, Message, Messages, Payload};
+use crate::rt::phx::event::Interruption;
+use crate::rt::phx::{Channel, ChannelEvent, Message, Messages, Payload};
 
 /// A timeout that passes only when the clock is set ahead.
 const HOUR: Duration = Duration::from_secs(3_600);

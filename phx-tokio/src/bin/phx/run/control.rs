@@ -17,10 +17,11 @@ use core::future::{Future, poll_fn};
 use core::pin::Pin;
 use core::task::Poll;
 
-use phx_tokio::{
-    Channel, ChannelStatus, EventData, JoinFailed, LeaveOutcome, Payload, PushError, PushErrorKind,
-    PushFailed, PushOptions, Supervisor,
-};
+use phx_tokio::client::{JoinFailed, PushFailed};
+use phx_tokio::event::{LeaveOutcome, PushError, PushErrorKind, PushOptions};
+use phx_tokio::service::{EventData, Supervisor};
+use phx_tokio::socket::ChannelStatus;
+use phx_tokio::{Channel, Payload};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 

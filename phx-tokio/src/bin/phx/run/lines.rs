@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::borrow::Cow;
 
-use phx_tokio::{CloudEvent, EventValue};
+use phx_tokio::service::{CloudEvent, EventValue};
 
 use crate::output::{Output, time_of_day};
 use crate::style::{Style, Tone};
@@ -82,7 +82,8 @@ fn tone(kind: &str) -> Tone {
 mod tests {
     use std::collections::BTreeMap;
 
-    use phx_tokio::{Router, Signal, Time};
+    use phx_tokio::time::Time;
+    use phx_tokio::{Router, Signal};
 
     use super::*;
 

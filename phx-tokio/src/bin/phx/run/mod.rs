@@ -20,10 +20,12 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::path::PathBuf;
 
-use phx_tokio::{
-    Bus, BusEvent, Ending, Lifecycle, Router, Subscription, SupervisedState, Supervisor,
-    TypeScheme, Unfinished,
+use phx_tokio::Router;
+use phx_tokio::client::Unfinished;
+use phx_tokio::service::{
+    Bus, BusEvent, Ending, Subscription, SupervisedState, Supervisor, TypeScheme,
 };
+use phx_tokio::socket::Lifecycle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -245,7 +247,7 @@ async fn all_ended(supervisor: &Supervisor, reloading: &AtomicBool) -> Failed {
             continue;
         }
         let health = supervisor.health();
-        let ended = |status: &phx_tokio::ConnectionStatus| {
+        let ended = |status: &phx_tokio::service::ConnectionStatus| {
             status.lifecycle == Lifecycle::Terminated
                 && matches!(status.state, SupervisedState::Ended { .. })
         };

@@ -14,7 +14,8 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::path::PathBuf;
 
-use phx_tokio::{Connections, EventData, StartError, Supervisor};
+use phx_tokio::Connections;
+use phx_tokio::service::{EventData, StartError, Supervisor};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 

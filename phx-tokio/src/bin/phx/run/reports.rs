@@ -15,9 +15,9 @@ use core::time::Duration;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use phx_tokio::{
-    BusEvent, CloudEvent, EventData, EventIds, EventValue, Runtime, Subscription, TokioRuntime,
-};
+use phx_tokio::TokioRuntime;
+use phx_tokio::client::Runtime;
+use phx_tokio::service::{BusEvent, CloudEvent, EventData, EventIds, EventValue, Subscription};
 use tokio::sync::{mpsc, watch};
 
 use super::lines::line;
