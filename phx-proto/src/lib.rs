@@ -6,7 +6,7 @@
 //! nothing, so it can be embedded in any runtime, driven by hand in a simulation, and fuzzed.
 //!
 //! Most programs want the async handles of an adapter, `phx-tokio` or `phx-smol`, which re-export
-//! everything here; this crate is what they are made of.
+//! the modules of this crate; it is what they are made of.
 //!
 //! # The loop
 //!
