@@ -32,6 +32,7 @@ mod stamp;
 
 use std::collections::BTreeMap;
 
+#[cfg(feature = "schema")]
 pub(crate) use attribute::TAKEN as TAKEN_ATTRIBUTES;
 pub use attribute::is_attribute_name;
 pub use data::{EventData, EventValue};
