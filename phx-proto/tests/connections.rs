@@ -346,6 +346,23 @@ fn a_document_can_be_built_in_code() {
     assert_eq!(connections.into_iter().map(|(name, _)| name).collect::<Vec<_>>(), ["a"]);
 }
 
+/// Wherever it stands, before the address or behind it.
+#[test]
+fn allow_insecure_lets_clear_text_leave() {
+    let uri = r#""uri": "ws://example.com/socket/websocket""#;
+    for members in [
+        format!(r#"{uri}, "allow_insecure": true, "connect_to": "10.0.0.1:80""#),
+        format!(r#""connect_to": "10.0.0.1:80", "allow_insecure": true, {uri}"#),
+    ] {
+        let text = format!(r#"{{"connections": {{"a": {{{members}}}}}}}"#);
+        let connections = Connections::from_json(&text, NONE).expect("it was allowed");
+        let config = connections.get("a").expect("it is there").config().clone();
+        Socket::new(config, 1, Time::ZERO).connect_request().expect("an address");
+    }
+    let refused = problems(&format!("{uri}, \"allow_insecure\": false"));
+    assert!(refused[0].contains("\"allow_insecure\": true"), "{refused:?}");
+}
+
 /// A `vsn` in the address counts as the key does, and both have to say the same.
 #[test]
 fn vsn_of_a_document_is_that_of_the_address() {

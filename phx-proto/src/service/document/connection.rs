@@ -9,7 +9,6 @@ use serde::Deserialize;
 use super::error::ProblemKind;
 use super::spec::{ConnectionSpec, Source};
 use super::values::{Channels, Pairs, Vsn};
-use crate::config::join_params::JoinParams;
 use crate::config::msec::Msec;
 use crate::config::route::Target;
 use crate::config::{Config, ConfigError, Options, Secret, TlsFiles, Uri};
@@ -97,25 +96,27 @@ impl Connection {
             Some(config) => config,
             None => Config::insecure("ws://localhost/").ok()?,
         };
-        let mut set = |key: &str, changed: Result<Config, ConfigError>, before: Config| {
-            changed.unwrap_or_else(|error| {
-                note(key, in_terms_of_keys(error));
-                before
-            })
-        };
+        type Change<'a> = &'a dyn Fn(Config) -> Result<Config, ConfigError>;
+        let mut set =
+            |config: &mut Config, key: &str, change: Change<'_>| match change(config.clone()) {
+                Ok(changed) => *config = changed,
+                Err(error) => note(key, in_terms_of_keys(error)),
+            };
         if let Some(codec) = self.vsn.as_ref().and_then(Vsn::codec) {
-            config = set("vsn", config.clone().codec(codec), config);
+            set(&mut config, "vsn", &|config| config.codec(codec.clone()));
         }
         if let Some(target) = &self.connect_to {
-            config = set("connect_to", config.clone().dial(target.clone()), config);
+            set(&mut config, "connect_to", &|config| config.dial(target.clone()));
         }
-        for (name, value) in &self.headers.0 {
-            config = set("headers", config.clone().header(name, value.as_str()), config);
-        }
-        for (topic, params) in &self.auto_join_channels.0 {
-            let params = JoinParams::from(Payload::from(params.clone()));
-            config = set("auto_join_channels", config.clone().auto_join(&**topic, params), config);
-        }
+        set(&mut config, "headers", &|config| {
+            let mut headers = self.headers.0.iter();
+            headers.try_fold(config, |config, (name, value)| config.header(name, value.as_str()))
+        });
+        set(&mut config, "auto_join_channels", &|config| {
+            self.auto_join_channels.0.iter().try_fold(config, |config, (topic, params)| {
+                config.auto_join(topic, Payload::from(params.clone()))
+            })
+        });
         for (name, value) in &self.params.0 {
             config = config.param(name, value.as_str());
         }
