@@ -282,7 +282,7 @@ fn the_response_of_a_join_is_kept_and_the_status_says_what_the_signal_says() {
     let mut events = subscribe(supervisor.bus(), "**");
     fleet.advance(SECOND);
     let last = drain(&mut events).pop().expect("an event");
-    assert_eq!(told(&last)["state"], "disconnected");
+    assert_eq!(told(&last)["state"], "connect_failed");
     let status = supervisor.connection_status("a").expect("known");
     assert!(matches!(status.state, SupervisedState::Running(Status::Waiting { .. })));
     assert!(matches!(status.last_cause, Some(Cause::Dial { .. })));

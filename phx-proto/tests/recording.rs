@@ -187,6 +187,35 @@ fn a_replay_does_what_was_recorded() {
     }
 }
 
+/// An attempt fails for every cause there is: the replay does the same, and a provider's words are
+/// hidden.
+#[test]
+#[cfg(feature = "testing")]
+fn every_cause_is_replayed() {
+    for cause in Cause::examples() {
+        let tape = Tape::default();
+        let mut socket = RecordedSocket::new(config(), 7, Time::ZERO, Some(&tape.recorder()));
+        socket.connect(ms(0));
+        let dialled = std::iter::from_fn(|| socket.poll_action(ms(0))).find_map(|it| match it {
+            Action::Connect { id, .. } => Some(id),
+            _ => None,
+        });
+        let name = cause.name().replace('_', " ");
+        socket.handle_failed(ms(1), dialled.unwrap(), cause);
+        while socket.poll_action(ms(1)).is_some() {}
+        drop(socket);
+        let trace = tape.trace();
+        let [told] = &*trace.lines().filter(|it| it.contains(" failed (")).collect::<Vec<_>>()
+        else {
+            panic!("{trace}")
+        };
+        assert!(told.contains(&format!("failed ({name}")), "{name}: {told}");
+        assert!(trace.contains(&format!("ConnectFailed ({name}")), "{name}: {trace}");
+        let text = tape.text();
+        assert!(!text.contains("the vault is sealed") && !text.contains("signed out"), "{text}");
+    }
+}
+
 #[test]
 fn no_secret_is_in_a_recording() {
     let tape = Tape::default();

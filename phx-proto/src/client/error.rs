@@ -1,7 +1,5 @@
 //! Why an operation of a handle failed, and whose doing it was.
 
-use core::fmt;
-
 use crate::event::cause::{Cause, ChannelEnd, NotSentCause, Rejection, UnknownCause};
 use crate::event::error::{JoinError, PushError};
 use crate::event::excerpt::reason;
@@ -61,40 +59,21 @@ pub enum JoinFailed {
 }
 
 /// Something that kept a join from succeeding so far.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum JoinObstacle {
     /// There was no connection.
-    Disconnected(Cause),
+    #[error("there was no connection: {0}")]
+    Disconnected(#[source] Cause),
     /// The server did not answer in time.
+    #[error("the server did not answer the join")]
     TimedOut,
     /// The channel crashed, with this payload.
+    #[error("the channel crashed on the server: {}", reason(.0))]
     Crashed(Payload),
     /// The server refused, and the core tries again.
-    Rejected(Rejection),
-}
-
-impl fmt::Display for JoinObstacle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Disconnected(cause) => write!(f, "there was no connection: {cause}"),
-            Self::TimedOut => f.write_str("the server did not answer the join"),
-            Self::Crashed(response) => {
-                write!(f, "the channel crashed on the server: {}", reason(response))
-            }
-            Self::Rejected(rejection) => write!(f, "the server refused the join: {rejection}"),
-        }
-    }
-}
-
-impl core::error::Error for JoinObstacle {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        match self {
-            Self::Disconnected(cause) => Some(cause),
-            Self::Rejected(rejection) => Some(rejection),
-            Self::TimedOut | Self::Crashed(_) => None,
-        }
-    }
+    #[error("the server refused the join: {0}")]
+    Rejected(#[source] Rejection),
 }
 
 /// A push that did not end with a reply, or a cast that was not written.
