@@ -23,7 +23,7 @@ async fn run(file: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
                 println!("{} {} {subject} {}", event.time, event.kind, event.data);
             }
             BusEvent::Lagged(count) => println!("({count} events were missed)"),
-            _ => {}
+            other => println!("{other:?}"),
         }
         let health = supervisor.health();
         println!("{} of {} ready", health.ready(), health.connections.len());

@@ -276,6 +276,7 @@ impl Channel {
     ///         ChannelEvent::Resumed { .. } => println!("back; something may have been missed"),
     ///         ChannelEvent::Lagged(count) => println!("too slow for {count} messages"),
     ///         ChannelEvent::Closed(end) => println!("the end: {end:?}"),
+    ///         other => println!("{other:?}"),
     ///     }
     /// }
     /// # }

@@ -93,6 +93,7 @@ impl Bus {
     ///     match event {
     ///         BusEvent::Event(routed) => println!("{:?}", routed.event.subject),
     ///         BusEvent::Lagged(count) => println!("{count} were missed"),
+    ///         other => println!("{other:?}"),
     ///     }
     /// }
     /// # Ok(())

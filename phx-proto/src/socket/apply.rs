@@ -130,7 +130,7 @@ mod tests {
     }
 
     /// For every input, from three states: the same result, the same socket and the same actions as of
-    /// its method; and in at least one of the states the input has an effect.
+    /// its method; and in at least one of the states the input has an effect and tells the time.
     #[test]
     fn apply_equals_the_method() {
         let (sockets, id, interest, push, ticket) = sockets();
@@ -252,11 +252,12 @@ mod tests {
             (Input::Panicked, unit(|socket, _| socket.handle_panicked(LATER))),
         ];
         for (input, method) in cases {
-            let mut effects = 0;
+            let (mut effects, mut timed) = (0, false);
             for before in &sockets {
                 let (mut one, mut other) = (before.clone(), before.clone());
                 let applied = one.apply(LATER, input.clone());
                 let returned = method(&mut other);
+                timed |= one.now == LATER;
                 assert_eq!(applied, returned, "{input:?}");
                 assert_eq!(format!("{one:?}"), format!("{other:?}"), "{input:?}");
                 let did = drain(&mut one, LATER).0;
@@ -267,7 +268,7 @@ mod tests {
                     && format!("{without:?}") == format!("{one:?}");
                 effects += usize::from(!same);
             }
-            assert!(effects > 0, "{input:?} has no effect");
+            assert!(effects > 0 && timed, "{input:?} has no effect, or takes no time");
         }
     }
 }

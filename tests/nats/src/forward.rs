@@ -74,7 +74,7 @@ impl Forward {
                 event = events.next(), if end.is_none() => match event {
                     Some(BusEvent::Event(routed)) => self.take(&routed),
                     Some(BusEvent::Lagged(count)) => Counters::add(&self.counters.lagged, count),
-                    Some(_) => {}
+                    Some(other) => eprintln!("phx-nats: {other:?}"),
                     None => end = Some(Instant::now() + grace),
                 },
                 Some(marker) = markers.next() => {
