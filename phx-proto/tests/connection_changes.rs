@@ -113,7 +113,7 @@ fn rotated_secret_is_a_change() {
 
 /// There is nothing to compare functions by.
 #[test]
-fn specification_made_in_code_is_the_same_as_its_clones() {
+fn specification_in_code_equals_only_its_clones() {
     let made = || {
         let config = Config::new("ws://localhost/socket/websocket").expect("a good URI");
         Connections::new().with("a", config)

@@ -234,6 +234,20 @@ fn every_key_is_taken_and_none_is_lost() {
     assert_eq!(Options::clone(config), other_options());
 }
 
+/// For editors, which show it.
+#[cfg(feature = "schema")]
+#[test]
+fn every_key_of_the_schema_is_described() {
+    let schema = Connections::json_schema();
+    let keys = schema["$defs"]["connection"]["properties"].as_object().expect("the keys");
+    for (key, schema) in keys {
+        let about = schema["description"].as_str().unwrap_or_default();
+        assert!(about.len() > 10 && !about.contains('['), "{key}: {about:?}");
+    }
+    let files = &keys["tls"]["anyOf"][0]["properties"];
+    assert!(files["ca_file"]["description"].is_string(), "{files}");
+}
+
 /// What recordings write is read from documents too.
 #[test]
 fn delays_and_rules_can_be_written_in_full() {

@@ -130,11 +130,16 @@ pub struct Backoff {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Schedule {
-    Steps(#[serde(with = "Steps")] Cow<'static, [Duration]>),
+    Steps(
+        #[serde(with = "Steps")]
+        #[cfg_attr(feature = "schema", schemars(with = "Vec<Length>", length(min = 1)))]
+        Cow<'static, [Duration]>,
+    ),
     Exponential {
         #[serde(with = "Msec")]
         first: Duration,
         #[serde(rename = "factor", with = "Factor")]
+        #[cfg_attr(feature = "schema", schemars(with = "f64", range(min = 1.01, max = 1_000)))]
         factor_ppm: u64,
         #[serde(with = "Msec")]
         max: Duration,
@@ -295,6 +300,7 @@ fn jitter_ppm(jitter: f64) -> Result<u32, ConfigError> {
 struct Parts {
     schedule: Schedule,
     #[serde(rename = "jitter", with = "Jitter", default = "Jitter::default_ppm")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64", range(min = 0, max = 1)))]
     jitter_ppm: u32,
     #[serde(with = "Msec", default = "Parts::default_floor")]
     floor: Duration,
@@ -388,40 +394,21 @@ impl Factor {
 }
 
 #[cfg(feature = "schema")]
-mod schema {
-    use std::borrow::Cow;
-
-    use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-
-    use super::{Backoff, Factor, Jitter, Parts, Steps};
-    use crate::config::msec::Msec;
-
-    macro_rules! schema {
-        ($type:ty, $generator:ident => $schema:tt) => {
-            impl JsonSchema for $type {
-                fn schema_name() -> Cow<'static, str> {
-                    stringify!($type).into()
-                }
-
-                fn inline_schema() -> bool {
-                    true
-                }
-
-                fn json_schema($generator: &mut SchemaGenerator) -> Schema {
-                    json_schema!($schema)
-                }
-            }
-        };
+impl schemars::JsonSchema for Backoff {
+    fn schema_name() -> Cow<'static, str> {
+        "Backoff".into()
     }
 
-    schema!(Jitter, _generator => {"type": "number", "minimum": 0, "maximum": 1});
-    schema!(Factor, _generator => {"type": "number", "minimum": 1.01, "maximum": 1000});
-    schema!(Steps, generator => {
-        "type": "array", "items": generator.subschema_for::<Msec>(), "minItems": 1,
-    });
-    schema!(Backoff, generator => {"anyOf": [
-        generator.subschema_for::<Steps>(), generator.subschema_for::<Parts>(),
-    ]});
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        #[derive(schemars::JsonSchema)]
+        #[serde(untagged)]
+        #[allow(dead_code, reason = "only its schema is used")]
+        enum Either {
+            Steps(#[schemars(length(min = 1))] Vec<Length>),
+            Parts(Parts),
+        }
+        Either::json_schema(generator)
+    }
 }
 
 #[cfg(test)]

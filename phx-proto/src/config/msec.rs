@@ -3,8 +3,8 @@
 use core::fmt;
 use core::time::Duration;
 
-use serde::de::{self, Deserialize, Deserializer, Unexpected, Visitor};
-use serde::ser::{Serialize, Serializer};
+use serde::de::{self, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::time::nanos;
 
@@ -60,20 +60,10 @@ impl Visitor<'_> for Msec {
 }
 
 /// One length in milliseconds, where serde wants a type of its own.
-#[derive(Clone, Copy)]
-pub(crate) struct Length(pub(crate) Duration);
-
-impl Serialize for Length {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        Msec::serialize(&self.0, serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for Length {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Msec::deserialize(deserializer).map(Self)
-    }
-}
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(transparent)]
+pub(crate) struct Length(#[serde(with = "Msec")] pub(crate) Duration);
 
 /// An optional [`Duration`] in milliseconds, for `#[serde(with = "OptionalMsec")]`.
 pub(crate) struct OptionalMsec;
@@ -95,47 +85,14 @@ impl OptionalMsec {
 }
 
 #[cfg(feature = "schema")]
-mod schema {
-    use std::borrow::Cow;
-
-    use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-
-    use super::{Length, Msec, OptionalMsec};
-
-    impl JsonSchema for Msec {
-        fn schema_name() -> Cow<'static, str> {
-            "Msec".into()
-        }
-
-        fn inline_schema() -> bool {
-            true
-        }
-
-        fn json_schema(_: &mut SchemaGenerator) -> Schema {
-            json_schema!({"type": "number", "minimum": 0})
-        }
+impl schemars::JsonSchema for Msec {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Msec".into()
     }
 
-    macro_rules! like {
-        ($type:ty, $like:ty) => {
-            impl JsonSchema for $type {
-                fn schema_name() -> Cow<'static, str> {
-                    <$like>::schema_name()
-                }
-
-                fn inline_schema() -> bool {
-                    true
-                }
-
-                fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-                    <$like>::json_schema(generator)
-                }
-            }
-        };
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": "number", "minimum": 0})
     }
-
-    like!(Length, Msec);
-    like!(OptionalMsec, Option<Msec>);
 }
 
 #[cfg(test)]

@@ -48,6 +48,7 @@ pub struct Options {
     pub max_retries: Option<u32>,
     /// How long to try before giving up; null for no limit.
     #[serde(rename = "max_elapsed_msec", with = "OptionalMsec")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Msec>"))]
     pub max_elapsed: Option<Duration>,
     /// What close codes mean, in place of the default; any other one is a retry.
     #[serde(rename = "close_rules")]

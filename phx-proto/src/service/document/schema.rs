@@ -89,9 +89,12 @@ fn property(key: &str, mut schema: Value) -> Value {
 }
 
 /// Ranges in place of formats that no standard knows, a list of strings in place of a schema for each,
-/// and no documentation for readers of Rust.
+/// and no description that links to items of Rust.
 fn plain(schema: &mut Schema) {
-    schema.remove("description");
+    let links = |about: &Value| about.as_str().is_some_and(|about| about.contains("[`"));
+    if schema.get("description").is_some_and(links) {
+        schema.remove("description");
+    }
     schema.remove("default");
     let strings = schema.get("oneOf").and_then(Value::as_array).and_then(|variants| {
         variants.iter().map(|variant| variant.get("const").cloned()).collect::<Option<Value>>()
@@ -110,8 +113,12 @@ fn plain(schema: &mut Schema) {
 
 /// One of these strings, or a reference to one.
 pub(super) fn or_reference(schema: &mut Schema) {
-    let named = core::mem::take(schema);
+    let mut named = core::mem::take(schema);
+    let description = named.remove("description");
     *schema = json_schema!({"anyOf": [named, {"type": "string", "pattern": r"\$\{"}]});
+    if let Some(description) = description {
+        schema.insert("description".to_owned(), description);
+    }
 }
 
 /// [`Pairs`] whose names are those of CloudEvents' extension attributes.
