@@ -200,7 +200,7 @@ pub(super) struct State {
     /// The memory of the presence logs of all topics.
     pub(super) logs_weight: usize,
     #[cfg(feature = "tracing")]
-    trace: super::trace::Trace,
+    trace: super::tracing::Trace,
     /// Messages that some mailbox had no room for.
     pub(super) mailbox_drops: u64,
     /// What a message of the present connection keeps alive.
@@ -277,7 +277,7 @@ impl State {
             topics: Table::seeded(seed),
             logs_weight: 0,
             #[cfg(feature = "tracing")]
-            trace: super::trace::Trace::new(),
+            trace: super::tracing::Trace::new(),
             mailbox_drops: 0,
         }
     }

@@ -13,7 +13,7 @@ pub(crate) mod signal;
 pub(crate) mod sizes;
 pub(crate) mod stats;
 pub(crate) mod ticket;
-#[cfg(any(feature = "driver", feature = "testing"))]
-pub(crate) mod trace;
 #[cfg(feature = "driver")]
 pub(crate) mod weight;
+#[cfg(any(feature = "driver", feature = "testing"))]
+pub(crate) mod words;

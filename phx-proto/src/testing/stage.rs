@@ -23,7 +23,7 @@ use crate::client::{Received, Runtime, Timer, Transport, WriteFailed};
 use crate::config::Config;
 use crate::event::action::ConnectRequest;
 use crate::event::input::{Ended, Failure, Opened};
-use crate::event::trace::Shown;
+use crate::event::words::Shown;
 use crate::time::Time;
 use crate::wire::Frame;
 use crate::wire::payload::Payload;
