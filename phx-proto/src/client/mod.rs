@@ -31,7 +31,7 @@ mod signals;
 mod state;
 mod subscribers;
 #[cfg(feature = "tracing")]
-mod trace;
+mod tracing;
 pub(crate) mod waiters;
 
 pub use channel::{Channel, JoinOptions, Left};

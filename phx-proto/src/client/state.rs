@@ -203,7 +203,7 @@ pub(super) struct State {
     /// The memory that the outcomes of pushes keep alive until their futures take them.
     replies_kept: usize,
     #[cfg(feature = "tracing")]
-    trace: super::trace::Trace,
+    trace: super::tracing::Trace,
     /// Messages that some mailbox had no room for.
     pub(super) mailbox_drops: u64,
     /// What a message of the present connection keeps alive.
@@ -281,7 +281,7 @@ impl State {
             logs_weight: 0,
             replies_kept: 0,
             #[cfg(feature = "tracing")]
-            trace: super::trace::Trace::new(),
+            trace: super::tracing::Trace::new(),
             mailbox_drops: 0,
         }
     }

@@ -16,7 +16,7 @@ pub(crate) mod sizes;
 pub(crate) mod stats;
 pub(crate) mod ticket;
 #[cfg(any(feature = "driver", feature = "testing"))]
-pub(crate) mod trace;
+pub(crate) mod words;
 
 pub use action::{Action, ConnectRequest};
 pub use applied::{Applied, Released, Supplied};

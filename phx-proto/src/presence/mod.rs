@@ -64,13 +64,13 @@ const LIST_BYTES_MAX: usize = 64 << 20;
 #[derive(Clone, Debug)]
 pub struct Presence<M = Value> {
     list: List<M>,
-    progress: Progress<M>,
+    progress: SyncState<M>,
     bytes_max: usize,
 }
 
 /// How the list stands to the server's.
 #[derive(Clone, Debug)]
-enum Progress<M> {
+enum SyncState<M> {
     /// The state of the present join has not come.
     Waiting {
         held: Vec<Diff<M>>,
@@ -81,7 +81,7 @@ enum Progress<M> {
     Lost,
 }
 
-impl<M> Progress<M> {
+impl<M> SyncState<M> {
     const fn waiting() -> Self {
         Self::Waiting { held: Vec::new(), weight: 0 }
     }
@@ -113,7 +113,7 @@ impl<M> Presence<M> {
     /// Nobody, waiting for the first state.
     #[must_use]
     pub const fn new() -> Self {
-        Self { list: List::new(), progress: Progress::waiting(), bytes_max: LIST_BYTES_MAX }
+        Self { list: List::new(), progress: SyncState::waiting(), bytes_max: LIST_BYTES_MAX }
     }
 
     /// How many bytes of memory the list may take, 64 MiB by default: some 50,000 users with one
@@ -132,23 +132,23 @@ impl<M> Presence<M> {
     /// Says that the channel was joined, for the first time or again: a state follows, and diffs
     /// are held back until it comes. The list stays until then.
     pub fn joined(&mut self) {
-        self.progress = Progress::waiting();
+        self.progress = SyncState::waiting();
     }
 
     /// Says that messages of the channel were lost: nothing counts until the next
     /// [`joined`](Self::joined).
     pub fn lost(&mut self) {
-        self.progress = Progress::Lost;
+        self.progress = SyncState::Lost;
     }
 
     /// Whether the list follows the server's; not so between a join and its state.
     #[must_use]
     pub const fn is_synced(&self) -> bool {
-        matches!(self.progress, Progress::Synced)
+        matches!(self.progress, SyncState::Synced)
     }
 
     const fn is_lost(&self) -> bool {
-        matches!(self.progress, Progress::Lost)
+        matches!(self.progress, SyncState::Lost)
     }
 
     /// Every presence, in order of its key.
@@ -190,9 +190,9 @@ impl<M: Clone + DeserializeOwned> Presence<M> {
             return Ok(Vec::new());
         }
         let state: Entries<M> = self.read(payload)?;
-        let held = match core::mem::replace(&mut self.progress, Progress::Synced) {
-            Progress::Waiting { held, .. } => held,
-            Progress::Synced | Progress::Lost => Vec::new(),
+        let held = match core::mem::replace(&mut self.progress, SyncState::Synced) {
+            SyncState::Waiting { held, .. } => held,
+            SyncState::Synced | SyncState::Lost => Vec::new(),
         };
         let mut changes = self.apply(Diff::between(&self.list, state))?;
         for diff in held {
@@ -215,7 +215,7 @@ impl<M: Clone + DeserializeOwned> Presence<M> {
             return Ok(Vec::new());
         }
         let diff: Diff<M> = self.read(payload)?;
-        let Progress::Waiting { held, weight } = &mut self.progress else {
+        let SyncState::Waiting { held, weight } = &mut self.progress else {
             return self.apply(diff);
         };
         *weight = weight.saturating_add(diff.weight());
@@ -223,7 +223,7 @@ impl<M: Clone + DeserializeOwned> Presence<M> {
             held.push(diff);
             return Ok(Vec::new());
         }
-        self.progress = Progress::Lost;
+        self.progress = SyncState::Lost;
         Err(PresenceError::OutOfSync)
     }
 
@@ -244,7 +244,7 @@ impl<M: Clone + DeserializeOwned> Presence<M> {
     }
 
     fn too_large(&mut self) -> PresenceError {
-        (self.list, self.progress) = (List::new(), Progress::Lost);
+        (self.list, self.progress) = (List::new(), SyncState::Lost);
         PresenceError::TooLarge { max: self.bytes_max }
     }
 }

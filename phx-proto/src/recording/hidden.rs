@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize, Serializer as SerdeSerializer};
 
-use crate::event::trace::Shown;
+use crate::event::words::Shown;
 use crate::id::Ref;
 use crate::wire::payload::Payload;
 use crate::wire::{Body, Codec, Frame, V2, WireRef, check_strict};

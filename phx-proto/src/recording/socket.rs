@@ -19,7 +19,7 @@ use crate::event::error::{
 use crate::event::input::{Ended, Input, Opened, Progress, PushOptions};
 use crate::event::signal::Signal;
 use crate::event::ticket::JoinTicket;
-use crate::event::trace::write_action;
+use crate::event::words::write_action;
 use crate::id::{ConnectionId, InterestId, PushId};
 use crate::socket::apply::apply_input;
 use crate::socket::{Socket, Step};

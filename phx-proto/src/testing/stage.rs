@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::event::action::ConnectRequest;
 use crate::event::cause::Cause;
 use crate::event::input::{Ended, Opened};
-use crate::event::trace::Shown;
+use crate::event::words::Shown;
 use crate::time::Time;
 use crate::wire::Frame;
 use crate::wire::payload::Payload;

@@ -14,7 +14,7 @@ use core::fmt;
 
 use crate::event::action::Action;
 use crate::event::signal::Signal;
-use crate::event::trace::{Shown, write_action};
+use crate::event::words::{Shown, write_action};
 use crate::time::Time;
 use crate::wire::Frame;
 

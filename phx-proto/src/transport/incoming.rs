@@ -20,11 +20,11 @@ use crate::websocket::control_watch::{ControlWatch, SentClose};
 
 /// The reads of a stream, shared by the stream and the WebSocket on it.
 #[derive(Clone, Debug, Default)]
-pub struct Reads(Arc<Incoming>);
+pub struct Reads(Arc<ReadState>);
 
 /// Only the task of the driver reads, so nothing here has to be in step with anything else.
 #[derive(Debug, Default)]
-struct Incoming {
+struct ReadState {
     allowed: AtomicBool,
     /// A read was refused since one was allowed.
     refused: AtomicBool,

@@ -51,7 +51,7 @@ pub(super) struct Receiver {
     /// The frame whose payload is arriving.
     current: Option<Current>,
     /// The message of which some fragments have arrived.
-    message: Option<Message>,
+    message: Option<Assembly>,
     /// Of the text that is arriving.
     utf8: Utf8,
     /// A close frame was received, or something that broke a rule.
@@ -68,14 +68,14 @@ struct Current {
 }
 
 #[derive(Clone)]
-struct Message {
+struct Assembly {
     is_text: bool,
     data: BytesMut,
     fragments: u32,
     empty_fragments: u32,
 }
 
-impl fmt::Debug for Message {
+impl fmt::Debug for Assembly {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = if self.is_text { "Text" } else { "Binary" };
         write!(f, "{kind}({} bytes in {} fragments)", self.data.len(), self.fragments)
@@ -267,7 +267,7 @@ impl Receiver {
             Opcode::Close => return close::read(&buffer[..length]).map(Received::Close).map(Some),
         };
         let data = BytesMut::with_capacity(length);
-        self.message = Some(Message { is_text, data, fragments: 0, empty_fragments: 0 });
+        self.message = Some(Assembly { is_text, data, fragments: 0, empty_fragments: 0 });
         self.continued(false, length, buffer)
     }
 
