@@ -172,9 +172,10 @@ impl State {
 
     /// Hands a message to everyone who wants it.
     pub(super) fn deliver(&mut self, message: Message) {
-        let topic = message.topic.clone();
-        let Some(audience) = self.topics.get_mut(&topic) else { return };
+        let Some(audience) = self.topics.get_mut(&message.topic) else { return };
         let presence = PresenceKind::of(&message.event);
+        // For the bound of the logs, which only a message about presence can pass.
+        let logged = presence.map(|_| message.topic.clone());
         if let Some(kind) = presence {
             let before = audience.presence.weight();
             audience.presence.record(kind, &message.payload);
@@ -197,7 +198,7 @@ impl State {
         };
         // The last one gets the message itself.
         let Some((last, others)) = audience.mailboxes.split_last() else {
-            self.bound_logs(&topic);
+            self.bound_logs(logged.as_ref());
             return;
         };
         for other in others.iter().filter(|other| presence || !other.presence) {
@@ -206,12 +207,10 @@ impl State {
         if presence || !last.presence {
             hand(last, message);
         }
-        if presence {
-            self.bound_logs(&topic);
-        }
         if !kept {
-            self.resyncs.push(topic);
+            self.resyncs.push(last.topic.clone());
         }
+        self.bound_logs(logged.as_ref());
     }
 
     /// Changes the log of a topic.
@@ -224,10 +223,8 @@ impl State {
 
     /// Keeps the logs in their bound, by stopping all but the one that grew: a stream is made most
     /// often right after a join, so the newest log is the one to keep.
-    fn bound_logs(&mut self, grown: &Topic) {
-        if self.logs_weight <= LOGS_BYTES_MAX {
-            return;
-        }
+    fn bound_logs(&mut self, grown: Option<&Topic>) {
+        let Some(grown) = grown.filter(|_| self.logs_weight > LOGS_BYTES_MAX) else { return };
         self.topics.for_each_mut(|topic, audience| {
             if topic != grown {
                 audience.presence.stop();
