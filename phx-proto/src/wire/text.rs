@@ -12,6 +12,7 @@ use super::scan::{Scanner, is_space};
 use super::{Body, DecodeError, Incoming, Outgoing, compact};
 use crate::wire::payload::Payload;
 
+#[inline(always)]
 pub(super) fn decode(frame: &Bytes) -> Result<Incoming, DecodeError> {
     match compact::decode(frame) {
         Some(message) => Ok(message),
@@ -114,6 +115,7 @@ pub(super) fn decode_reply(frame: &Bytes, start: usize, end: usize) -> Result<Bo
     }
 }
 
+#[inline(always)]
 pub(super) fn encode(message: Outgoing<'_>) -> Bytes {
     let Outgoing { join_ref, msg_ref, topic, event, payload } = message;
     let (topic_len, event_len) = (string_len(topic), string_len(event));
