@@ -134,7 +134,7 @@ fn both_adapters_have_the_same_public_items() {
     assert_same("public items", &tokio, &smol);
     // The scan sees what it is meant to see.
     for known in [
-        "lib.rs: async fn connect(setup: impl Into<Setup>) -> Result<Client, ConnectError>",
+        "lib.rs: async fn connect(setup: impl Into<client::Setup>) -> Result<Client, client::ConnectError>",
         "lib.rs: use crate::runtime::{RuntimeRuntime, RuntimeTimer}",
         "lib.rs: #[cfg(feature = \"testing\")] mod testing",
         "runtime.rs: impl RuntimeRuntime fn new() -> Self",
