@@ -289,17 +289,38 @@ fn delays_and_rules_can_be_written_in_full() {
         ),
         (r#""push_timeout_msec": -1"#, "it must be a number of milliseconds that is not negative"),
         (r#""first_retry_spread_msec": [1]"#, "it must be a pair of milliseconds, [from, to]"),
-        (r#""first_retry_spread_msec": [1, 2, 3]"#, "a list of 3 values is too long"),
+        (
+            r#""first_retry_spread_msec": [1, 2, 3]"#,
+            "it must be a pair of milliseconds, [from, to]",
+        ),
         (
             r#""close_rules": {"4001": "halt"}"#,
             r#"it must be "retry", "retry_within_msec" or "stop""#,
         ),
         (r#""close_rules": {"soon": "stop"}"#, r#"the key "soon" in it is no code"#),
+        (r#""close_rules": {"+1000": "stop"}"#, r#"the key "+1000" in it is no code"#),
+        (r#""close_rules": {"1000": "stop", "01000": "retry"}"#, "the code 1000 is in it twice"),
+        (r#""status_rules": {"404": "stop", "404": "stop"}"#, "the code 404 is in it twice"),
+        (
+            r#""close_rules": {"1000": "retry_within_msec"}"#,
+            "it must be an object of this name and its value, and it is a string",
+        ),
+        (
+            r#""close_rules": {"1000": {"stop": null}}"#,
+            r#"it must be "retry", "retry_within_msec" or "stop", and it is an object"#,
+        ),
+        (
+            r#""restart": {"permanent": null}"#,
+            r#"it must be "transient", "permanent" or "temporary", and it is an object"#,
+        ),
         (
             r#""status_rules": {"404": 1}"#,
             r#"it must be "backoff", "refused", "unauthorized" or "stop", and it is a number"#,
         ),
-        (r#""auto_join_channels": [["a", {}, 1]]"#, "a list of 3 values is too long"),
+        (
+            r#""auto_join_channels": [["a", {}, 1]]"#,
+            "it must be a list of topics and of pairs with their parameters",
+        ),
         (r#""params": [["a"]]"#, "it must be a pair of a name and a value"),
         (r#""params": {"a": []}"#, "its values must be strings, numbers or booleans"),
         (r#""strict_payloads": "${EMPTY:-true}""#, "it must be true or false, and it is a string"),

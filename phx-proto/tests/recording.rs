@@ -15,6 +15,7 @@ use ops::strategy;
 use ops::world::World;
 use options::other_options;
 use phx_proto::client::Setup;
+use phx_proto::config::Backoff;
 use phx_proto::event::Refusal;
 use phx_proto::recording::{RecordedSocket, Recorder, Recording, RecordingError};
 use phx_proto::wire::{Codec, DecodeError, EncodeError, Incoming, Outgoing, V1, V2};
@@ -213,6 +214,33 @@ fn every_cause_is_replayed() {
         assert!(trace.contains(&format!("ConnectFailed ({name}")), "{name}: {trace}");
         let text = tape.text();
         assert!(!text.contains("the vault is sealed") && !text.contains("signed out"), "{text}");
+    }
+}
+
+/// A number of milliseconds has no room for the nanoseconds of long delays, so what is recorded does
+/// without them from the start.
+#[test]
+fn delays_over_13_days_are_replayed() {
+    let days = |days: u64| Duration::from_secs(days * 86_400);
+    let odd = [days(14) + Duration::from_micros(500), days(400) + Duration::from_nanos(1)];
+    for delay in odd {
+        let tape = Tape::default();
+        let config = config().reconnect_after(Backoff::steps([delay]).unwrap());
+        let mut socket = RecordedSocket::new(config, 7, Time::ZERO, Some(&tape.recorder()));
+        socket.connect(ms(0));
+        let mut now = ms(0);
+        for _ in 0..20 {
+            while let Some(action) = socket.poll_action(now) {
+                if let Action::Connect { id, .. } = action {
+                    let cause = Cause::CredentialsFailed { message: "no".into() };
+                    socket.handle_failed(now, id, cause);
+                }
+            }
+            now = socket.poll_timeout().expect("the next attempt").at;
+            socket.handle_timeout(now);
+        }
+        drop(socket);
+        assert!(tape.trace().contains("ReconnectAfter"));
     }
 }
 

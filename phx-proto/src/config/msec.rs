@@ -59,7 +59,7 @@ impl Visitor<'_> for Msec {
     }
 }
 
-/// One length in milliseconds, where serde wants a type of its own.
+/// A length in milliseconds.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]

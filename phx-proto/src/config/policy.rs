@@ -1,9 +1,12 @@
 //! Decisions that are tables: what a close code and what a refused upgrade mean.
 
+use core::fmt;
+use core::marker::PhantomData;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::config::backoff::DelayRange;
 
@@ -38,24 +41,62 @@ pub enum StatusRule {
     Stop,
 }
 
+/// Codes to rules, each code once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(transparent)]
+struct Codes<R>(BTreeMap<u16, R>);
+
+impl<R> Default for Codes<R> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<'de, R: Deserialize<'de>> Deserialize<'de> for Codes<R> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Each<R>(PhantomData<R>);
+
+        impl<'de, R: Deserialize<'de>> Visitor<'de> for Each<R> {
+            type Value = Codes<R>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Codes<R>, A::Error> {
+                let mut rules = BTreeMap::new();
+                while let Some((code, rule)) = map.next_entry()? {
+                    if rules.insert(code, rule).is_some() {
+                        return Err(A::Error::custom(format!("the code {code} is in it twice")));
+                    }
+                }
+                Ok(Codes(rules))
+            }
+        }
+
+        deserializer.deserialize_map(Each(PhantomData))
+    }
+}
+
 /// Close codes to rules, with a rule for the rest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(into = "BTreeMap<u16, CloseRule>", from = "BTreeMap<u16, CloseRule>")]
+#[serde(into = "Codes<CloseRule>", from = "Codes<CloseRule>")]
 pub(crate) struct ClosePolicy {
     /// In order of code.
     rules: Cow<'static, [(u16, CloseRule)]>,
 }
 
-impl From<ClosePolicy> for BTreeMap<u16, CloseRule> {
+impl From<ClosePolicy> for Codes<CloseRule> {
     fn from(policy: ClosePolicy) -> Self {
-        policy.rules.iter().copied().collect()
+        Self(policy.rules.iter().copied().collect())
     }
 }
 
-impl From<BTreeMap<u16, CloseRule>> for ClosePolicy {
-    fn from(rules: BTreeMap<u16, CloseRule>) -> Self {
-        Self { rules: rules.into_iter().collect() }
+impl From<Codes<CloseRule>> for ClosePolicy {
+    fn from(rules: Codes<CloseRule>) -> Self {
+        Self { rules: rules.0.into_iter().collect() }
     }
 }
 
@@ -85,18 +126,18 @@ impl ClosePolicy {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub(crate) struct StatusPolicy {
-    rules: BTreeMap<u16, StatusRule>,
+    rules: Codes<StatusRule>,
 }
 
 impl StatusPolicy {
     pub(crate) fn set(&mut self, status: u16, rule: StatusRule) {
-        self.rules.insert(status, rule);
+        self.rules.0.insert(status, rule);
     }
 
     /// The rule for a refused upgrade. Redirects and successes that are not an upgrade are
     /// refusals too: the address is wrong, and asking again soon will not mend it.
     pub(crate) fn rule(&self, status: u16) -> StatusRule {
-        if let Some(rule) = self.rules.get(&status) {
+        if let Some(rule) = self.rules.0.get(&status) {
             return *rule;
         }
         match status {

@@ -35,6 +35,13 @@ pub(super) struct ConfigRecord {
     options: Options,
 }
 
+/// The options as they are recorded: lengths over 13 days have no fractions of a millisecond. What is
+/// recorded decides by these, so that its replay decides the same.
+pub(super) fn as_recorded(options: &Options) -> Options {
+    let written = serde_json::to_value(options);
+    written.and_then(serde_json::from_value).unwrap_or_else(|_| options.clone())
+}
+
 /// Reads options that are all there, each in the form in which it is recorded: what a document may
 /// leave out, and what it may write shorter, would be completed by the defaults of the version that
 /// reads it.

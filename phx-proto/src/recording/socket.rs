@@ -4,7 +4,7 @@ use core::fmt;
 use core::ops::Deref;
 use std::sync::Arc;
 
-use super::config::{ConfigRecord, CredentialsRecord, HIDDEN, ParamsRecord};
+use super::config::{ConfigRecord, CredentialsRecord, HIDDEN, ParamsRecord, as_recorded};
 use super::hidden::{FrameRecord, PayloadRecord};
 use super::line::{EndedRecord, InputRecord, Line, Start, What};
 use super::tape::{Recorder, Tape};
@@ -51,7 +51,11 @@ struct Log {
 impl RecordedSocket {
     /// [`Socket::new`], recorded if there is a recorder.
     #[must_use]
-    pub fn new(config: Config, seed: u64, now: Time, recorder: Option<&Recorder>) -> Self {
+    pub fn new(mut config: Config, seed: u64, now: Time, recorder: Option<&Recorder>) -> Self {
+        if recorder.is_some() {
+            let options = as_recorded(&config);
+            config = config.options(options);
+        }
         let log = recorder.map(|recorder| {
             let log = Log {
                 tape: Arc::clone(&recorder.tape),

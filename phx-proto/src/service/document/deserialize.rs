@@ -166,6 +166,8 @@ fn in_words(expected: String) -> String {
         "a boolean" => "true or false",
         "a sequence" => "a list",
         "a map" => "an object",
+        "newtype variant" => "an object of this name and its value",
+        "unit variant" => "a name alone",
         "f64" => A_NUMBER,
         text if text.starts_with("struct ") => "an object",
         _ => return expected,
@@ -200,11 +202,11 @@ impl<'de> Deserializer<'de> for Node {
             Self::Number(number) => visit_number(number, visitor),
             Self::Text(text) => visitor.visit_string(text),
             Self::List(nodes) => {
-                let length = nodes.len();
+                let expected = in_words((&visitor as &dyn Expected).to_string());
                 let mut nodes = SeqDeserializer::new(nodes.into_iter());
                 let value = visitor.visit_seq(&mut nodes)?;
-                let problem = |_| format!("a list of {length} values is too long");
-                nodes.end().map(|()| value).map_err(|error: Fault| Fault::invalid(problem(error)))
+                let too_long = |_: Fault| Fault::invalid(format!("it must be {expected}"));
+                nodes.end().map(|()| value).map_err(too_long)
             }
             Self::Object(members) => visitor.visit_map(object(members)),
         }
@@ -253,7 +255,8 @@ impl<'de> Deserializer<'de> for Node {
     ) -> Result<V::Value, Fault> {
         match self {
             Self::Text(text) => visitor.visit_enum(text.into_deserializer()),
-            Self::Object(members) if members.len() == 1 => {
+            // With null, serde would take a name that has no value.
+            Self::Object(members) if matches!(members[..], [(_, ref node)] if *node != Self::Null) => {
                 visitor.visit_enum(MapAccessDeserializer::new(object(members)))
             }
             node => {
@@ -309,9 +312,10 @@ impl<'de> Deserializer<'de> for Key {
 
     /// A close code or an HTTP status.
     fn deserialize_u16<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        let digits = self.0.bytes().all(|byte| byte.is_ascii_digit());
         match self.0.parse() {
-            Ok(number) => visitor.visit_u16(number),
-            Err(_) => Err(Fault::invalid(format!("the key {:?} in it is no code", self.0))),
+            Ok(number) if digits => visitor.visit_u16(number),
+            _ => Err(Fault::invalid(format!("the key {:?} in it is no code", self.0))),
         }
     }
 

@@ -15,7 +15,8 @@ pub struct ConnectionsError {
 }
 
 impl ConnectionsError {
-    /// The problems, in the order of the document. Never empty.
+    /// The problems, connection by connection: those that a key has alone, in the order of the document,
+    /// then those between keys. Never empty.
     #[must_use]
     pub fn problems(&self) -> &[Problem] {
         &self.problems
