@@ -639,14 +639,14 @@ impl State {
 
     /// Takes the outcome of a push, and its waiter with it.
     pub(super) fn push_outcome(&mut self, push: PushId) -> Result<PushOutcome, WaiterId> {
-        let id = WaiterId::Push(push);
-        let outcome = match self.waiters.get_mut(id).map(|waiter| &mut waiter.wait) {
-            Some(Wait::Push(wait)) => Some(wait.outcome.take().ok_or(id)?),
-            _ => None,
-        };
-        // It was woken, so it has no waker.
-        drop(self.forget_push(push));
-        Ok(outcome.unwrap_or(PushOutcome::Cancelled))
+        match self.waiters.take_push(push) {
+            Some(Ok((outcome, kept))) => {
+                self.replies_kept -= kept;
+                Ok(outcome)
+            }
+            Some(Err(id)) => Err(id),
+            None => Ok(PushOutcome::Cancelled),
+        }
     }
 
     /// Removes the waiter of a push, for the caller to drop after the lock.

@@ -234,6 +234,22 @@ impl Waiters {
         Some(waiter)
     }
 
+    /// Takes the outcome of a push and the bytes that it keeps alive, and its waiter with it; the id of the
+    /// waiter if there is no outcome yet, and `None` if there is no waiter.
+    #[inline]
+    pub(super) fn take_push(
+        &mut self,
+        push: PushId,
+    ) -> Option<Result<(PushOutcome, usize), WaiterId>> {
+        let id = WaiterId::Push(push);
+        let Wait::Push(wait) = &mut self.entries.get_mut(id)?.wait else { return None };
+        let Some(outcome) = wait.outcome.take() else { return Some(Err(id)) };
+        let kept = wait.kept;
+        // It has no deadline, and was woken, so it has no waker.
+        drop(self.entries.remove(id));
+        Some(Ok((outcome, kept)))
+    }
+
     /// The waiters before the first one that `last` does not reach.
     fn up_to(&mut self, last: WaiterId) -> impl Iterator<Item = (WaiterId, &mut Waiter)> {
         self.entries.iter_mut().take_while(move |(id, _)| *id <= last)
