@@ -23,8 +23,8 @@ use std::error::Error;
 use std::sync::Arc;
 
 use async_nats::{ConnectOptions, Event};
-use phx_tokio::{Connections, Router};
 use phx_tokio::service::TopicPattern;
+use phx_tokio::{Connections, Router};
 use tokio::sync::watch;
 
 use counters::Counters;
