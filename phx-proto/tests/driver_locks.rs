@@ -290,6 +290,24 @@ fn payload_owners_are_not_dropped_under_a_lock() {
             overflow(bench, 0);
             drop(signals);
         }),
+        ("replies that are copied", |bench, room| {
+            let mut calls: Vec<_> = (0..4).map(|_| Box::pin(room.push("msg", json!({})))).collect();
+            for call in &mut calls {
+                assert!(poll(call.as_mut()).is_pending());
+            }
+            bench.settle();
+            let sent = bench.memory.world().to_server.split_off(1);
+            for call in &sent {
+                let body = json!({"status": "ok", "response": {"n": 1}});
+                let reply = json!([call[0], call[1], call[2], "phx_reply", body]);
+                let frame = Owner::frame(&bench.client, &reply);
+                bench.memory.world().to_client.push_back(frame);
+            }
+            bench.settle();
+            for call in &mut calls {
+                assert!(ready(call.as_mut()).is_ok());
+            }
+        }),
         ("crash", |bench, _| {
             let client = bench.client.clone();
             let mut join = Box::pin(client.join("room:b", json!({})));

@@ -2,7 +2,7 @@
 //!
 //! The target is `phx`, and the span is the one in which the client was made, so that a program
 //! with many connections can tell them apart. Levels: `info` for what an operator expects to see,
-//! `warn` for what somebody may have to do something about, `debug` and `trace` for the rest. There
+//! `warn` for what may need an operator, `debug` and `trace` for the rest. There
 //! is no `error`: nothing in here is a bug of the program. No payload is written.
 //!
 //! A subscriber is code of the application, so it is called after the lock is gone.
@@ -19,7 +19,7 @@ use crate::time::Time;
 use crate::wire::DecodeProblem;
 use crate::wire::payload::Payload;
 
-/// What was signalled under the lock and is told after it.
+/// Signals that were recorded under the lock and are written after it.
 #[derive(Debug)]
 pub(super) struct Trace {
     signals: Vec<Signal>,
@@ -28,7 +28,7 @@ pub(super) struct Trace {
     told_late: u64,
 }
 
-/// How often bad frames of one kind are told: the first at once, then a count.
+/// How often bad frames of one kind are reported: the first at once, then a count.
 const BAD_FRAMES_EVERY: Duration = Duration::from_secs(60);
 
 /// Bad frames of one kind.

@@ -11,7 +11,7 @@ use crate::wire::Frame;
 
 /// One step for the driver, from [`Socket::poll_action`](crate::Socket::poll_action).
 ///
-/// Exhaustive on purpose: an embedder's compiler says what there is to do.
+/// Exhaustive on purpose: the compiler of an embedder reports a new variant.
 #[derive(Clone, Debug, PartialEq)]
 #[must_use = "an action is decided: the core assumes that it is carried out"]
 pub enum Action {

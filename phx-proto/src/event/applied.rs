@@ -55,7 +55,7 @@ pub enum Released {
 
 /// What became of supplied join parameters.
 ///
-/// Exhaustive on purpose, as [`Action`] is: an embedder's compiler says what there is to do.
+/// Exhaustive on purpose, as [`Action`] is: the compiler of an embedder reports a new variant.
 #[derive(Clone, Debug, PartialEq)]
 #[must_use = "it may be a frame to write"]
 pub enum Supplied {

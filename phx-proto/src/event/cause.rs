@@ -223,7 +223,7 @@ impl Cause {
     }
 
     /// The same without the words of a credential provider: they are those of the application, or of
-    /// its HTTP client, which says where it asked and may say with what.
+    /// its HTTP client, which may print the address and the credentials of its request.
     #[cfg(feature = "driver")]
     pub(crate) fn redacted(self, redacted: &str) -> Self {
         let redacted = redacted.to_owned();

@@ -1,5 +1,5 @@
-//! What a signal says, for everything that passes signals on without a special interest in any: the
-//! router, `tracing`, bounded queues.
+//! The description of a signal, for consumers that treat all signals alike: the router, `tracing`,
+//! bounded queues.
 
 use core::fmt;
 use core::time::Duration;
@@ -32,18 +32,18 @@ pub(crate) enum About {
 pub(crate) enum Level {
     /// There may be any number of them.
     Trace,
-    /// For whoever looks for a fault.
+    /// For debugging.
     Debug,
     /// What an operator expects to see.
     Info,
-    /// Somebody may have to do something about it.
+    /// It may need an operator.
     Warn,
 }
 
 /// A signal, described. Nothing is allocated for it.
 ///
-/// Whoever passes signals on takes it apart without `..`: a new member does not compile until each
-/// of them shows it or leaves it out.
+/// Consumers destructure it without `..`: a new member does not compile until each of them shows it or
+/// leaves it out.
 #[derive(Clone, Copy)]
 #[cfg_attr(not(feature = "tracing"), allow(dead_code, reason = "some are for logs only"))]
 pub(crate) struct Description<'a> {
@@ -237,7 +237,7 @@ impl fmt::Display for Explanation<'_> {
         match self {
             Self::Cause(cause) => cause.fmt(f),
             Self::Text(text) => f.write_str(text),
-            // Without the evidence: what a frame held may be nobody's business.
+            // Without the evidence: a frame may hold secrets.
             Self::Problem(error) => error.problem.fmt(f),
         }
     }

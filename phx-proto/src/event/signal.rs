@@ -154,7 +154,7 @@ pub enum Signal {
     Warning(Warning),
 }
 
-/// Implements what a signal says about itself, from one row for each variant: its name, what follows
+/// Implements the methods that describe a signal, from one row for each variant: its name, what follows
 /// it in a trace, its [`Description`], and an example. A variant without a row does not compile.
 macro_rules! table {
     ($(

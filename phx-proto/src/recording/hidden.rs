@@ -196,7 +196,7 @@ impl FrameRecord {
     fn written(frame: &Frame, codec: &dyn Codec) -> Self {
         let Frame::Binary(bytes) = frame else { return Self::envelope(frame, codec) };
         // The server's frames have other headers than the client's, and those of another
-        // codec nobody knows: what looks like a topic may be a token.
+        // codec are unknown: what looks like a topic may be a token.
         let message =
             if codec.vsn() == V2.vsn() { MessageRecord::binary_push(bytes) } else { None };
         message.map_or_else(|| Self::unreadable(frame), |message| Self::Message(message.into()))

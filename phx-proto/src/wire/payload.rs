@@ -140,7 +140,7 @@ impl Payload {
     /// [`Codec`](crate::wire::Codec) that finds the text of a payload in a frame.
     ///
     /// Nothing is checked here. The caller states that the text is one JSON value, without space around
-    /// it; if that is wrong, whoever reads it gets the error: [`deserialize`](Self::deserialize) and
+    /// it; if that is wrong, its reader gets the error: [`deserialize`](Self::deserialize) and
     /// [`to_value`](Self::to_value) return [`PayloadError::Unreadable`], and with
     /// [`Config::strict_payloads`](crate::Config::strict_payloads) the frame is a
     /// [`Signal::ProtocolError`](crate::Signal::ProtocolError). [`get`](Self::get) returns any text that is

@@ -227,7 +227,7 @@ impl<'de> Deserializer<'de> for Node {
         visitor.visit_newtype_struct(self)
     }
 
-    /// A list of the values of a struct, which serde would take, says nothing to a reader.
+    /// A list of the values of a struct, which serde would take, is refused as unreadable.
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match self {
             Self::Object(members) => visitor.visit_map(object(members)),

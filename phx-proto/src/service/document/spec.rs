@@ -79,7 +79,7 @@ impl Source {
     }
 }
 
-/// Without what it says: there are secrets in it.
+/// Without its content, which has secrets.
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Source").finish_non_exhaustive()

@@ -42,7 +42,7 @@ impl<'a> Details<'a> {
     pub(super) fn data(&self, connection: &str) -> EventData {
         let Description {
             about,
-            // A log has levels; of an event the type says as much.
+            // A log has levels; an event has its type instead.
             level: _,
             name: _,
             kind,

@@ -10,7 +10,7 @@ use crate::ops::peer::Sent;
 use crate::ops::world::Called;
 
 /// There is at most one transport: a new one is dialled only when the old one failed, ended or was
-/// dropped. Each is told of in order, and its end exactly once: as a failed attempt, or as the loss of
+/// dropped. Each is reported in order, and its end exactly once: as a failed attempt, or as the loss of
 /// a connection that was open.
 #[derive(Clone, Debug, Default)]
 pub struct OneTransport {

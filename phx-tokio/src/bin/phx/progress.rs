@@ -73,7 +73,7 @@ struct Report {
 }
 
 impl Report {
-    /// The line about a signal; none for one that says nothing new to who runs the command.
+    /// The line about a signal; none for one that is no news to the user of the command.
     fn line(&mut self, signal: Signal) -> Option<String> {
         let url = &self.url;
         match signal {
