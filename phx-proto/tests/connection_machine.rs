@@ -656,8 +656,8 @@ fn message_too_large_names_its_setter() {
 #[test]
 fn many_connections_take_smaller_messages() {
     let defaults = config();
-    assert_eq!(defaults.message_bytes_limit(), 64 << 20);
-    assert_eq!(defaults.for_many_connections().message_bytes_limit(), 8 << 20);
+    assert_eq!(defaults.max_message_bytes, 64 << 20);
+    assert_eq!(defaults.for_many_connections().max_message_bytes, 8 << 20);
 }
 
 /// Thousands of channels that end with one refusal must not have a copy of its headers each.

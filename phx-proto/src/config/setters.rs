@@ -676,29 +676,11 @@ fn not_zero(key: &'static str, number: usize) -> Result<NonZeroUsize, ConfigErro
 }
 
 /// # What adapters read
+#[cfg(feature = "tls")]
 impl Config {
     /// What was given to [`tls`](Self::tls), or its default.
-    #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls_in_use(&self) -> &crate::config::tls::Tls {
         self.tls.as_ref().unwrap_or_else(|| crate::config::tls::Tls::standard())
-    }
-
-    /// The largest message that is accepted, in bytes.
-    #[must_use]
-    pub fn message_bytes_limit(&self) -> usize {
-        self.max_message_bytes
-    }
-
-    /// The largest frame that is sent, in bytes.
-    #[must_use]
-    pub fn push_bytes_limit(&self) -> usize {
-        self.max_push_bytes
-    }
-
-    /// The sizes of the read and the write buffer, in bytes.
-    #[must_use]
-    pub fn buffer_bytes(&self) -> (usize, usize) {
-        (self.read_buffer_bytes.get(), self.write_buffer_bytes)
     }
 }

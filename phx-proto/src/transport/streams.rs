@@ -335,16 +335,16 @@ const PONGS: usize = 4_096;
 #[doc(hidden)]
 #[must_use]
 pub fn socket_config(config: &Config) -> WebSocketConfig {
-    let (read_buffer, write_buffer) = config.buffer_bytes();
+    let write_buffer = config.write_buffer_bytes;
     // The buffer never holds more than its size and one frame on top, because no frame is taken
     // while a write is blocked. The bound is for the pongs to a peer that pings and does not read.
-    let write_max = write_buffer.saturating_add(config.push_bytes_limit()).saturating_add(PONGS);
+    let write_max = write_buffer.saturating_add(config.max_push_bytes).saturating_add(PONGS);
     WebSocketConfig::default()
-        .read_buffer_size(read_buffer)
+        .read_buffer_size(config.read_buffer_bytes.get())
         .write_buffer_size(write_buffer.min(write_max - 1))
         .max_write_buffer_size(write_max)
-        .max_message_size(Some(config.message_bytes_limit()))
-        .max_frame_size(Some(config.message_bytes_limit()))
+        .max_message_size(Some(config.max_message_bytes))
+        .max_frame_size(Some(config.max_message_bytes))
 }
 
 /// As much of a close reason as fits a control frame: 125 bytes less the code (RFC 6455
