@@ -41,8 +41,8 @@ impl Stage {
     /// The data of the answer to the order with this id.
     #[track_caller]
     fn answer(&mut self, kind: &str, id: &str) -> Value {
-        let event = self.events.find(|event| event["data"]["id"] == id);
-        assert_eq!((&event["type"], &event["source"]), (&json!(kind), &json!("/phx/run")));
+        let event = self.events.answer(id);
+        assert_eq!(event["type"], kind);
         event["data"].clone()
     }
 

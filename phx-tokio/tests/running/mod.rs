@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test program uses what it needs")]
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -158,48 +159,76 @@ impl Drop for Process {
 }
 
 /// The events that a `phx run` prints.
+///
+/// Those of one connection come in order; how those of several interleave is the scheduler's choice. So
+/// each connection is read from where its last event was found, whatever was read for the others.
 pub(crate) struct Events {
     pub(crate) process: Process,
     pub(crate) seen: Vec<Value>,
+    /// Where in `seen` to go on, for each connection, and for `phx run` itself.
+    next: HashMap<String, usize>,
 }
+
+/// The source of the events of `phx run` itself.
+const RUN: &str = "/phx/run";
 
 impl Events {
     pub(crate) fn of(process: Process) -> Self {
-        Self { process, seen: Vec::new() }
+        Self { process, seen: Vec::new(), next: HashMap::new() }
     }
 
     /// Reads until an event of the connection has this type and is about this topic.
     #[track_caller]
     pub(crate) fn until(&mut self, connection: &str, kind: &str, subject: Option<&str>) -> Value {
-        self.find(|event| {
-            event["type"] == kind
-                && event["data"]["connection_name"] == connection
-                && subject.is_none_or(|subject| event["subject"] == subject)
+        self.find(connection, |event| {
+            event["type"] == kind && subject.is_none_or(|subject| event["subject"] == subject)
         })
     }
 
     /// Reads until an event of `phx run` itself has this type.
     #[track_caller]
     pub(crate) fn report(&mut self, kind: &str) -> Value {
-        let event = self.find(|event| event["type"] == kind);
-        assert_eq!(event["source"], "/phx/run");
-        event
+        self.find_report(|event| event["type"] == kind)
     }
 
-    /// Reads until an event is wanted.
+    /// Reads until an event of `phx run` itself is wanted.
     #[track_caller]
-    pub(crate) fn find(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn find_report(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.find(RUN, wanted)
+    }
+
+    /// The answer of `phx run` to the order with this id. Orders are answered in any order.
+    #[track_caller]
+    pub(crate) fn answer(&mut self, id: &str) -> Value {
+        self.next.remove(RUN);
+        self.find_report(|event| event["data"]["id"] == id)
+    }
+
+    /// Reads until an event of the connection is wanted.
+    #[track_caller]
+    fn find(&mut self, connection: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let end = Instant::now() + SOON;
+        let mut at = self.next.get(connection).copied().unwrap_or_default();
         loop {
+            while let Some(event) = self.seen.get(at) {
+                at += 1;
+                let of_run = event["source"] == RUN;
+                let matches = if connection == RUN {
+                    of_run
+                } else {
+                    !of_run && event["data"]["connection_name"] == connection
+                };
+                if matches && wanted(event) {
+                    self.next.insert(connection.to_owned(), at);
+                    return event.clone();
+                }
+            }
             let Ok(line) = next_line(&self.process.lines, end) else {
-                panic!("no such event in {:#?}", self.seen)
+                panic!("no such event of {connection} in {:#?}", self.seen)
             };
             let event: Value = serde_json::from_str(&line).expect("one JSON object a line");
             assert_eq!(event["specversion"], "1.0");
-            self.seen.push(event.clone());
-            if wanted(&event) {
-                return event;
-            }
+            self.seen.push(event);
         }
     }
 
