@@ -24,6 +24,7 @@ impl Topic {
     }
 
     /// Whether it is the topic of heartbeats, which cannot be joined.
+    // Protocol: HB-9.
     pub(crate) fn is_reserved(&self) -> bool {
         &*self.0 == PHOENIX
     }

@@ -30,6 +30,7 @@ fn reject(hand: &mut Hand, topic: &str, response: Value) {
 }
 
 /// User pain 2.
+/// Protocol: RETRY-1.
 #[test]
 fn joins_are_derived_from_the_wanted_topics_on_every_open_in_the_order_asked() {
     let mut hand = Hand::new(config());
@@ -52,6 +53,7 @@ fn joins_are_derived_from_the_wanted_topics_on_every_open_in_the_order_asked() {
     }
 }
 
+/// Protocol: JOIN-1, JOIN-14, REF-2, REF-3, REF-4.
 #[test]
 fn every_join_has_a_new_ref_which_is_its_join_ref() {
     let mut hand = Hand::joined(config());
@@ -81,6 +83,7 @@ fn at_most_join_concurrency_joins_are_unanswered() {
 }
 
 /// User pain 9: a rejoin is not a first join.
+/// Protocol: RETRY-8.
 #[test]
 fn a_disconnect_interrupts_and_the_next_ok_resumes_with_the_response() {
     let mut hand = Hand::joined(config());
@@ -100,6 +103,7 @@ fn a_disconnect_interrupts_and_the_next_ok_resumes_with_the_response() {
     assert_eq!(hand.socket.join_response("room:a"), Some(&response));
 }
 
+/// Protocol: EVENT-1, EVENT-2, EVENT-5, REF-7.
 #[test]
 fn messages_are_delivered_only_while_joined_and_counted_otherwise() {
     let mut hand = Hand::open(config());
@@ -121,6 +125,7 @@ fn messages_are_delivered_only_while_joined_and_counted_otherwise() {
 }
 
 /// User pain 3.
+/// Protocol: END-2.
 #[test]
 fn a_crashed_channel_is_joined_again_with_growing_delays() {
     let mut hand = Hand::joined(config());
@@ -177,6 +182,7 @@ fn on_a_new_connection_every_wanted_topic_is_due_at_once() {
 }
 
 /// User pain 3: the zombie that only a push finds.
+/// Protocol: REPLY-7.
 #[test]
 fn an_unmatched_topic_reply_on_a_joined_channel_ends_the_push_and_rejoins() {
     let mut hand = Hand::joined(config());
@@ -222,6 +228,7 @@ fn close_error_and_reply_of_another_instance_are_stale() {
     assert_eq!(hand.socket.stats().stale_frames, 2);
 }
 
+/// Protocol: END-7.
 #[test]
 fn a_close_with_a_null_ref_counts_only_when_joined_or_leaving() {
     let null_close = json!([null, null, "room:a", "phx_close", {}]);
@@ -250,6 +257,7 @@ fn a_join_that_crashes_on_the_server_is_tried_again() {
 }
 
 /// User pain 8.
+/// Protocol: JOIN-3, JOIN-7.
 #[test]
 fn a_rejection_is_final_for_a_first_join_and_carries_the_servers_words() {
     for (response, kind) in [
@@ -329,6 +337,7 @@ fn too_many_channels_waits_the_longest_at_once() {
 
 /// User pain 54: joining is idempotent.
 /// User pain 55.
+/// Protocol: JOIN-12.
 #[test]
 fn a_join_of_a_wanted_topic_is_shared_if_equal_and_an_error_if_not() {
     let mut hand = Hand::open(config());
@@ -450,6 +459,7 @@ fn parameters_that_can_never_be_sent_are_refused_at_the_call_or_end_the_channel(
     hand.join("room:b");
 }
 
+/// Protocol: HB-9.
 #[test]
 fn the_heartbeat_topic_cannot_be_joined() {
     let mut hand = Hand::open(config());
@@ -458,6 +468,7 @@ fn the_heartbeat_topic_cannot_be_joined() {
 }
 
 /// User pain 52.
+/// Protocol: LEAVE-1, LEAVE-2.
 #[test]
 fn leave_is_acked_by_whichever_of_its_ends_comes_first() {
     type End = fn(&mut Hand);
@@ -504,6 +515,7 @@ fn leave_ends_timed_out_offline_or_local_when_the_server_does_not_answer() {
 }
 
 /// User pain 53.
+/// Protocol: LEAVE-7.
 #[test]
 fn leave_cancels_a_pending_rejoin() {
     let mut hand = Hand::joined(config());
@@ -515,6 +527,7 @@ fn leave_cancels_a_pending_rejoin() {
 }
 
 /// User pain 53.
+/// Protocol: LEAVE-8.
 #[test]
 fn leave_while_joining_is_sent_at_once_and_a_late_ok_is_swallowed() {
     let mut hand = Hand::open(config());
@@ -540,6 +553,7 @@ fn a_refused_join_ends_its_leave_as_well() {
 }
 
 /// User pain 54.
+/// Protocol: LEAVE-5.
 #[test]
 fn a_join_while_leaving_waits_for_the_end_and_a_further_leave_cancels_it() {
     let mut hand = Hand::joined(config());
@@ -569,6 +583,7 @@ fn a_leave_of_a_topic_never_joined_is_an_error() {
     assert!(hand.socket.leave(hand.now, "room:a").is_err());
 }
 
+/// Protocol: LEAVE-6.
 #[test]
 fn the_leave_is_the_last_frame_of_its_channel_behind_the_pushes_before_it() {
     let mut hand = Hand::joined(config());

@@ -33,6 +33,7 @@ fn an_attempt_without_an_answer_is_aborted_after_connect_timeout() {
 }
 
 /// User pain 22.
+/// Protocol: RETRY-5.
 #[test]
 fn the_first_retry_after_a_lost_connection_is_spread_by_its_cause() {
     for seed in 0..50 {
@@ -67,6 +68,7 @@ fn the_spread_after_a_deploy_uses_its_whole_range() {
     assert!(delays.iter().any(|delay| *delay > ms(1_800)));
 }
 
+/// Protocol: RETRY-5.
 #[test]
 fn further_retries_follow_the_steps_with_jitter_and_the_last_repeats() {
     for seed in 0..20 {
@@ -215,6 +217,7 @@ fn a_delay_that_would_pass_max_elapsed_gives_up_now() {
 }
 
 /// User pain 26.
+/// Protocol: CLOSE-1.
 #[test]
 fn every_remote_close_code_reconnects_by_default() {
     for code in [1000, 1001, 1002, 1006, 1008, 1011, 1012, 1013, 4000] {
@@ -238,6 +241,7 @@ fn the_close_code_table_can_stop_and_can_set_a_range() {
     check(hand.reconnect_after().0, 30_000, 60_000, "1013");
 }
 
+/// Protocol: CLOSE-8.
 #[test]
 fn the_first_cause_wins_over_the_reset_that_follows() {
     let mut hand = Hand::open(config());
@@ -266,6 +270,7 @@ fn a_401_stops_unless_credentials_are_refreshed() {
     check(hand.reconnect_after().0, 2_500, 5_000, "a repeated 401 is a refusal");
 }
 
+/// Protocol: RETRY-7.
 #[test]
 fn refusals_wait_long_on_their_own_counter() {
     for status in [301, 400, 403, 404] {
@@ -320,6 +325,7 @@ fn a_404_says_that_the_path_usually_ends_in_websocket() {
 }
 
 /// User pain 22: the server may set the window.
+/// Protocol: CONN-15.
 #[test]
 fn retry_after_is_obeyed_in_both_forms_and_up_to_a_maximum() {
     let date = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
@@ -443,6 +449,7 @@ fn disconnect_wins_in_every_state() {
     }
 }
 
+/// Protocol: CLOSE-9.
 #[test]
 fn disconnect_sends_1000_and_aborts_a_peer_that_does_not_answer() {
     let mut hand = Hand::open(config());
@@ -567,6 +574,7 @@ fn wakes_have_an_effect_at_most_once_a_second() {
 }
 
 /// User pain 28.
+/// Protocol: RETRY-4.
 #[test]
 fn inputs_of_an_earlier_connection_change_nothing() {
     let mut hand = Hand::open(config());

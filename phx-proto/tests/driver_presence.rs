@@ -182,6 +182,7 @@ fn other_readers_of_the_topic_see_the_gap_that_a_resync_makes() {
     assert_eq!(event, Some(interrupted));
 }
 
+/// Protocol: PRES-9.
 #[test]
 fn a_list_asked_for_during_a_gap_waits_for_the_next_state() {
     let (mut bench, room) = lobby(|config| config.mailbox(1, 1 << 20).expect("not zero"));

@@ -9,6 +9,7 @@ use common::{Hand, check, config, ms, secs};
 use phx_proto::event::Warning;
 use phx_proto::{Cause, Signal, Status};
 
+/// Protocol: HB-2.
 #[test]
 fn a_heartbeat_falls_due_in_the_second_half_of_the_interval_and_then_every_interval() {
     for seed in 0..20 {
@@ -35,6 +36,7 @@ fn a_heartbeat_falls_due_in_the_second_half_of_the_interval_and_then_every_inter
 
 /// User pain 34: TCP does not tell; only the reply does.
 /// User pain 35.
+/// Protocol: HB-5.
 #[test]
 fn inbound_traffic_neither_delays_a_heartbeat_nor_stands_in_for_its_reply() {
     let mut hand = Hand::joined(config());
@@ -49,6 +51,7 @@ fn inbound_traffic_neither_delays_a_heartbeat_nor_stands_in_for_its_reply() {
 }
 
 /// User pain 33.
+/// Protocol: HB-4.
 #[test]
 fn a_missed_heartbeat_aborts_and_reconnects() {
     let mut hand = Hand::open(config().heartbeat_interval(secs(20)));

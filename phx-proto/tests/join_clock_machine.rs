@@ -8,6 +8,7 @@ use phx_proto::socket::{PendingReason, TimerKind};
 use phx_proto::{Cause, ChannelStatus, Signal, Status, Time};
 use serde_json::json;
 
+/// Protocol: JOIN-10, JOIN-13.
 #[test]
 fn a_late_ok_of_the_newest_join_is_simply_joined() {
     let mut hand = Hand::open(config());
@@ -21,6 +22,7 @@ fn a_late_ok_of_the_newest_join_is_simply_joined() {
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
 }
 
+/// Protocol: JOIN-10.
 #[test]
 fn a_join_whose_later_heartbeat_is_answered_is_tried_again_with_backoff() {
     let mut hand = Hand::open(config());
@@ -38,6 +40,7 @@ fn a_join_whose_later_heartbeat_is_answered_is_tried_again_with_backoff() {
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joining);
 }
 
+/// Protocol: JOIN-9.
 #[test]
 fn only_the_oldest_unanswered_join_has_a_running_clock() {
     let mut hand = Hand::open(config());
@@ -52,6 +55,7 @@ fn only_the_oldest_unanswered_join_has_a_running_clock() {
     assert!(hand.signals.contains(&Signal::JoinTimedOut { topic: "room:b".into() }));
 }
 
+/// Protocol: HB-6.
 #[test]
 fn a_join_that_silences_the_socket_aborts_it_and_comes_last_next_time() {
     let mut hand = Hand::open(config());

@@ -25,6 +25,7 @@ use serde_json::json;
 
 /// User pain 13: a join's parameters are asked for anew too, so an hour later they hold the token
 /// of then.
+/// Protocol: RETRY-6.
 #[test]
 fn a_rejoin_carries_the_token_of_its_own_time() {
     let token = Arc::new(AtomicUsize::new(1));
@@ -342,6 +343,7 @@ proptest! {
 }
 
 /// Nine of ten Supabase addresses that are pasted from a browser have a `vsn` in them.
+/// Protocol: CONN-2.
 #[test]
 fn vsn_in_the_address_chooses_the_codec() {
     let vsn = |config: Config| {

@@ -101,6 +101,7 @@ fn a_channel_that_does_not_come_back_holds_up_nothing() {
 }
 
 /// User pain 45: "joined" of before is not ready now.
+/// Protocol: END-6, JOIN-15.
 #[test]
 fn nothing_is_pipelined_behind_a_join_or_a_rejoin() {
     let mut hand = Hand::joined(config());
@@ -146,6 +147,7 @@ fn what_was_queued_when_its_channel_crashed_is_written_once_after_the_rejoin() {
 }
 
 /// User pain 46: the handle of a push stays, its ref is made when it is written.
+/// Protocol: REF-1.
 #[test]
 fn a_ref_is_minted_when_its_frame_is_written_and_never_used_twice() {
     let mut hand = Hand::joined(config());
@@ -383,6 +385,7 @@ fn the_evidence_of_a_bad_frame_is_its_first_256_bytes() {
 }
 
 /// `wire/join_unicode_topic`.
+/// Protocol: MSG-2, MSG-3.
 #[test]
 fn topics_and_events_with_escapes_are_the_same_ones_both_ways() {
     let mut hand = Hand::open(config());

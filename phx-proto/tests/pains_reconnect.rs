@@ -28,6 +28,7 @@ fn dial_failure() -> Cause {
 }
 
 /// User pain 1: "joined" belongs to a connection; no channel outlives it, whoever ended it.
+/// Protocol: CLOSE-7.
 #[test]
 fn the_end_of_a_connection_ends_joined_for_every_channel_in_the_same_step() {
     type End = fn(&mut Hand);
@@ -64,6 +65,7 @@ fn the_end_of_a_connection_ends_joined_for_every_channel_in_the_same_step() {
 
 /// User pain 4: one join of a topic is on its way at a time, and its clock starts when it is
 /// written, not when it is asked for.
+/// Protocol: JOIN-12.
 #[test]
 fn joins_of_a_topic_never_overlap_and_their_clock_starts_when_they_are_written() {
     let mut hand = Hand::open(config().heartbeat_interval(secs(0)));
@@ -88,6 +90,7 @@ fn joins_of_a_topic_never_overlap_and_their_clock_starts_when_they_are_written()
 }
 
 /// User pain 4: the rejoin that a crash had scheduled is not made on top of the reconnect's.
+/// Protocol: RETRY-4.
 #[test]
 fn a_scheduled_rejoin_goes_with_its_connection() {
     let mut hand = Hand::joined(config());
@@ -109,6 +112,7 @@ fn a_scheduled_rejoin_goes_with_its_connection() {
 }
 
 /// User pain 5: nothing of a join is buffered while offline.
+/// Protocol: CONN-10.
 #[test]
 fn a_join_asked_for_while_offline_is_one_frame_on_open() {
     let mut hand = Hand::new(config());
@@ -125,6 +129,7 @@ fn a_join_asked_for_while_offline_is_one_frame_on_open() {
 
 /// User pain 6: no leave precedes a rejoin, and what is left over from an earlier instance does
 /// not close the new one.
+/// Protocol: RETRY-2, RETRY-4.
 #[test]
 fn a_reconnect_sends_no_leave_and_a_leave_reply_of_before_closes_nothing() {
     let mut hand = Hand::joined(config());

@@ -53,6 +53,7 @@ fn listed(presence: &Presence) -> Vec<String> {
 }
 
 /// User pain 62: a diff before the state is neither lost nor taken for the whole list.
+/// Protocol: PRES-1, PRES-2, PRES-4.
 #[test]
 fn a_diff_before_the_state_is_held_back_and_applied_to_it() {
     let mut presence = Presence::new();
@@ -66,6 +67,7 @@ fn a_diff_before_the_state_is_held_back_and_applied_to_it() {
 }
 
 /// `wire/presence_state_and_own_diff`: the state already holds what the diff before it says.
+/// Protocol: PRES-3.
 #[test]
 fn a_meta_that_comes_twice_is_there_once() {
     let mut presence = Presence::new();
@@ -77,6 +79,7 @@ fn a_meta_that_comes_twice_is_there_once() {
 }
 
 /// User pain 62: whoever left during a gap is told as a leave.
+/// Protocol: PRES-7, PRES-8.
 #[test]
 fn a_resync_tells_who_came_and_who_left_in_the_gap() {
     let mut presence = Presence::new();
@@ -89,6 +92,7 @@ fn a_resync_tells_who_came_and_who_left_in_the_gap() {
 }
 
 /// `wire/presence_update`; user pain 62: an update is not a leave and a join.
+/// Protocol: PRES-5, PRES-6.
 #[test]
 fn an_update_is_one_change() {
     let mut presence = Presence::new();
@@ -146,6 +150,7 @@ fn an_update_never_hides_that_a_key_came_or_went() {
     assert!(presence.is_empty());
 }
 
+/// Protocol: PRES-3.
 #[test]
 fn a_leave_of_a_key_that_is_not_there_is_nothing() {
     let mut presence = Presence::new();
@@ -186,6 +191,7 @@ fn what_is_no_presence_message_is_an_error_and_changes_nothing() {
     assert!(presence.is_synced());
 }
 
+/// Protocol: PRES-11.
 #[test]
 fn metas_have_the_type_of_the_application_and_entries_keep_what_fetch_added() {
     #[derive(Clone, Debug, PartialEq, serde::Deserialize)]

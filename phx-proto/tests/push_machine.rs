@@ -34,6 +34,7 @@ fn outcomes(hand: &Hand, wanted: PushId) -> Vec<PushOutcome> {
         .collect()
 }
 
+/// Protocol: MSG-9, REPLY-2.
 #[test]
 fn a_reply_is_the_outcome_whatever_its_status() {
     for status in ["ok", "error", "maybe"] {
@@ -46,6 +47,7 @@ fn a_reply_is_the_outcome_whatever_its_status() {
 }
 
 /// User pain 45.
+/// Protocol: JOIN-15, PUSH-1.
 #[test]
 fn a_push_waits_for_the_join_and_is_written_in_order_after_its_ok() {
     let mut hand = Hand::new(config());
@@ -79,6 +81,7 @@ fn heartbeat_and_joins_overtake_a_backlog_of_pushes() {
 }
 
 /// User pain 47.
+/// Protocol: REPLY-3, REPLY-4.
 #[test]
 fn a_written_push_times_out_and_its_late_reply_is_counted() {
     let mut hand = Hand::joined(config());
@@ -106,6 +109,7 @@ fn a_push_that_was_never_written_says_so_when_its_time_is_up() {
     assert_eq!(hand.count_sent("room:a", "echo"), 0);
 }
 
+/// Protocol: REPLY-4.
 #[test]
 fn a_second_reply_to_one_push_changes_nothing() {
     let mut hand = Hand::joined(config());
@@ -117,6 +121,7 @@ fn a_second_reply_to_one_push_changes_nothing() {
 }
 
 /// User pain 44.
+/// Protocol: PUSH-4, REPLY-5, RETRY-2, RETRY-3.
 #[test]
 fn what_was_written_ends_unknown_at_once_and_what_was_not_goes_out_later_once() {
     let mut hand = Hand::joined(config());
@@ -136,6 +141,7 @@ fn what_was_written_ends_unknown_at_once_and_what_was_not_goes_out_later_once() 
     assert!(matches!(outcomes(&hand, queued).as_slice(), [PushOutcome::Reply(_)]));
 }
 
+/// Protocol: REPLY-5.
 #[test]
 fn the_end_of_a_channel_ends_its_pushes_by_cause() {
     type End = fn(&mut Hand);
@@ -522,6 +528,7 @@ fn no_call_in_flight_is_refused() {
 }
 
 /// User pain 48.
+/// Protocol: BIN-6, LIMIT-1, MSG-8.
 #[test]
 fn a_push_over_the_frame_limit_or_the_binary_field_limit_is_refused_at_the_call() {
     let mut hand = Hand::joined(config().max_push_bytes(1_000));

@@ -59,6 +59,7 @@ fn switching(more: &str) -> String {
     )
 }
 
+/// Protocol: CONN-11.
 #[test]
 fn frames_behind_the_head_are_kept() {
     let mut bytes = switching("").into_bytes();
@@ -120,6 +121,7 @@ fn only_an_offered_subprotocol_may_be_selected() {
     }
 }
 
+/// Protocol: CONN-12.
 #[test]
 fn an_extension_is_an_error_because_none_was_offered() {
     let error = answer(&switching("Sec-WebSocket-Extensions: permessage-deflate\r\n"));

@@ -150,6 +150,7 @@ fn assert_request_is_as_recorded(handshake: &Handshake) {
     assert_eq!(headers, recorded, "{what}");
 }
 
+/// Protocol: CONN-1.
 #[test]
 fn plain_handshakes_open_without_a_subprotocol() {
     for scenario in ["handshake_ok", "handshake_compress_off"] {
@@ -158,6 +159,7 @@ fn plain_handshakes_open_without_a_subprotocol() {
     }
 }
 
+/// Protocol: CONN-6.
 #[test]
 fn an_auth_token_is_offered_the_way_the_server_takes_it() {
     let [Ok(upgraded)] = &replay("handshake_auth_token", 1)[..] else { panic!("refused") };
@@ -167,12 +169,14 @@ fn an_auth_token_is_offered_the_way_the_server_takes_it() {
     assert_eq!(*recorded, format!("phoenix, {}", auth_token_subprotocol("secret-token-1")));
 }
 
+/// Protocol: CONN-8.
 #[test]
 fn an_answer_that_names_no_subprotocol_is_an_open_socket() {
     let [Ok(upgraded)] = &replay("handshake_auth_token__1.7.24", 1)[..] else { panic!("refused") };
     assert_eq!(upgraded.protocol, None);
 }
 
+/// Protocol: CONN-7, CONN-9.
 #[test]
 fn the_variants_of_the_auth_token_end_as_recorded() {
     let statuses: Vec<u16> = replay("handshake_auth_token_variants", 10)
@@ -182,6 +186,7 @@ fn the_variants_of_the_auth_token_end_as_recorded() {
     assert_eq!(statuses, [101, 101, 101, 500, 101, 500, 101, 101, 403, 101]);
 }
 
+/// Protocol: CONN-14.
 #[test]
 fn refusals_keep_status_body_and_retry_after() {
     let outcomes = replay("handshake_rejected", 3);
@@ -193,6 +198,7 @@ fn refusals_keep_status_body_and_retry_after() {
     assert_eq!(raised.status(), 500);
 }
 
+/// Protocol: CONN-3.
 #[test]
 fn versions_end_as_recorded() {
     for scenario in ["handshake_vsn", "handshake_vsn__1.7.24"] {
@@ -202,6 +208,7 @@ fn versions_end_as_recorded() {
     }
 }
 
+/// Protocol: CONN-1.
 #[test]
 fn wrong_paths_are_404_and_a_trailing_slash_is_not() {
     let outcomes = replay("handshake_wrong_path", 4);

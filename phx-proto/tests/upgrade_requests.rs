@@ -32,6 +32,7 @@ fn with_header(name: &str, value: &str) -> Result<String, UpgradeError> {
     written(&UpgradeRequest { headers: &[pair(name, value)], ..REQUEST })
 }
 
+/// Protocol: CONN-1, CONN-5, CONN-6, CONN-13.
 #[test]
 fn the_request_is_this_to_the_byte() {
     let request = UpgradeRequest {

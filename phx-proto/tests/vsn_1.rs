@@ -65,6 +65,7 @@ impl Line {
     }
 }
 
+/// Protocol: CONN-2, REF-4, V1-1, V1-3.
 #[test]
 fn the_version_is_asked_for_and_the_join_carries_its_join_ref() {
     let line = Line::joined();
@@ -86,6 +87,7 @@ fn the_version_is_asked_for_and_the_join_carries_its_join_ref() {
     assert_eq!(line.socket.channel_status("room:a"), ChannelStatus::Joined);
 }
 
+/// Protocol: V1-2, V1-3.
 #[test]
 fn a_push_has_its_join_ref_and_is_answered_by_ref() {
     let mut line = Line::joined();
@@ -102,6 +104,7 @@ fn a_push_has_its_join_ref_and_is_answered_by_ref() {
     ));
 }
 
+/// Protocol: V1-4.
 #[test]
 fn stale_close_and_error_are_told_apart_by_ref() {
     for event in ["phx_close", "phx_error"] {
@@ -115,6 +118,7 @@ fn stale_close_and_error_are_told_apart_by_ref() {
     }
 }
 
+/// Protocol: V1-2.
 #[test]
 fn messages_without_a_join_ref_are_delivered() {
     let mut line = Line::joined();
@@ -126,6 +130,7 @@ fn messages_without_a_join_ref_are_delivered() {
     assert_eq!(payload.to_value().unwrap(), json!({"n": 1}));
 }
 
+/// Protocol: V1-5.
 #[test]
 fn binary_payloads_are_refused_at_the_call() {
     let mut line = Line::joined();
@@ -218,6 +223,7 @@ fn every_recorded_version_1_message_of_a_server_can_be_read() {
 
 /// In vsn 1 no reply names a join, so the words "unmatched topic" may be an application's own: they
 /// make the channel join again once in `stable_after`, not for each push.
+/// Protocol: V1-7.
 #[test]
 fn unmatched_rejoins_once_per_stable_after() {
     let unmatched = |hand: &mut Hand| {

@@ -183,6 +183,7 @@ fn the_generators_make_good_and_bad_frames_of_every_kind() {
 proptest! {
     #![proptest_config(config(500))]
 
+    /// Protocol: MSG-1, MSG-4, V1-1.
     #[test]
     fn what_is_encoded_as_text_decodes_to_the_same(
         join_ref in proptest::option::of(any_ref()),
@@ -218,6 +219,7 @@ proptest! {
         }
     }
 
+    /// Protocol: MSG-7.
     #[test]
     fn a_reply_is_read_in_either_order_of_its_keys(
         join_ref in proptest::option::of(any_ref()),
@@ -257,6 +259,7 @@ proptest! {
         }
     }
 
+    /// Protocol: BIN-1, BIN-5, BIN-6, BIN-7.
     #[test]
     fn a_binary_push_has_the_documented_layout(
         join_ref in proptest::option::of(any_ref()),
@@ -285,6 +288,7 @@ proptest! {
         prop_assert!(!frame.is_text() && frame.len() <= most);
     }
 
+    /// Protocol: BIN-2, BIN-3, BIN-4, BIN-5, BIN-9.
     #[test]
     fn binary_frames_of_a_server_decode_with_fields_of_any_length(
         refs in (proptest::option::of(any_ref()), proptest::option::of(any_ref())),

@@ -117,6 +117,7 @@ fn a_recording_is_conforming_exactly_if_a_client_could_have_sent_it() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Protocol: BIN-8, END-5, EVENT-4, HB-1, JOIN-1, JOIN-2, LEAVE-1, LIMIT-2, MSG-1.
 #[test]
 fn the_client_sends_and_tells_what_is_recorded() {
     let compared = play_all("conforming", &connections(Class::Conforming), Pushes::Calls);
@@ -130,6 +131,7 @@ fn casts_look_the_same_on_the_wire_and_their_replies_are_dropped() {
 }
 
 /// Of a recording that does not conform: the connections that do.
+/// Protocol: EVENT-3.
 #[test]
 fn connections_that_conform_by_themselves_are_played_too() {
     let mut conversations = connections(Class::Server);
@@ -331,6 +333,7 @@ fn ref_that_is_in_flight_is_not_used_again() {
 }
 
 /// The server goes on sending until it has seen the leave; the client drops what comes then.
+/// Protocol: EVENT-5.
 #[test]
 fn messages_behind_a_leave_are_dropped() {
     let leave = r#"["1","2","room:a","phx_leave",{}]"#;

@@ -474,6 +474,7 @@ fn check<S: Strategy>(
     official.end();
 }
 
+/// Protocol: PRES-1, PRES-2, PRES-5.
 #[test]
 fn the_list_and_the_changes_equal_the_official_clients() {
     check("random states and diffs", 2_000, &steps(), |official, steps| {

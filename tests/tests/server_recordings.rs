@@ -83,6 +83,8 @@ fn every_recording_is_in_exactly_one_class() {
     }
 }
 
+/// Protocol: CLOSE-2, CLOSE-3, CLOSE-4, CLOSE-5, CLOSE-6, CONN-3, CONN-9, HB-3, HB-7, JOIN-8,
+/// LEAVE-4, MSG-5, MSG-6, PRES-10, PUSH-2, PUSH-3, REF-6, REPLY-6, V1-6.
 #[test]
 fn the_server_sends_what_the_recorded_one_sent() {
     let mut failures = Vec::new();

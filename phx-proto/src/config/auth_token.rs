@@ -23,6 +23,7 @@ pub(crate) const AUTH_TOKEN_PREFIX: &str = "base64url.bearer.phx.";
 #[must_use]
 pub fn auth_token_subprotocol(token: &str) -> String {
     let mut encoded = AUTH_TOKEN_PREFIX.to_owned();
+    // Protocol: CONN-7.
     push_base64(&mut encoded, token.as_bytes());
     encoded
 }
@@ -35,6 +36,7 @@ mod tests {
 
     use super::*;
 
+    /// Protocol: CONN-7.
     #[test]
     fn the_recorded_token_is_encoded_as_the_server_accepted_it() {
         // wire/handshake_auth_token

@@ -76,6 +76,7 @@ impl JoinParams {
         match &self.0 {
             Inner::Fixed(payload) => Ok(payload.clone()),
             // A bug in the parameters of one channel must not take the others down.
+            // Protocol: RETRY-6.
             Inner::Function(function) => {
                 catch_unwind(AssertUnwindSafe(|| function(attempt))).map_err(|_| ParamsPanicked)
             }

@@ -155,6 +155,7 @@ impl Config {
             return Ok(());
         }
         let bytes = len.saturating_add(self.codec.max_envelope_len(topic, event));
+        // Protocol: LIMIT-1.
         if bytes > limit { Err(Unfit::TooLarge { bytes, limit }) } else { Ok(()) }
     }
 }

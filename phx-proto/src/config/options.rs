@@ -185,6 +185,7 @@ impl Default for Options {
         Self {
             connect_timeout: seconds(10),
             close_timeout: seconds(2),
+            // Protocol: RETRY-5.
             first_retry_spread: DelayRange::from_millis(10, 1_500),
             reconnect_after: Backoff::fixed(
                 const { &millis([10, 50, 100, 150, 200, 250, 500, 1_000, 2_000, 5_000]) },
@@ -198,6 +199,7 @@ impl Default for Options {
                 const { &[(1000, SPREAD), (1001, SPREAD), (1012, SPREAD), (1013, SPREAD)] },
             ),
             status_policy: StatusPolicy::default(),
+            // Protocol: HB-2.
             heartbeat_interval: seconds(30),
             heartbeat_timeout: seconds(10),
             write_stall_timeout: seconds(30),
@@ -218,6 +220,7 @@ impl Default for Options {
             queued_bytes_max: 8 << 20,
             pushes_in_flight_max: count(16_384),
             max_push_bytes: 8 << 20,
+            // Protocol: LIMIT-2.
             max_message_bytes: 64 << 20,
             strict_payloads: false,
             mailbox_messages_max: count(256),

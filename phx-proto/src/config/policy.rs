@@ -117,6 +117,7 @@ impl ClosePolicy {
     /// The rule for a close frame with this code, or without one.
     pub(crate) fn rule(&self, code: Option<u16>) -> CloseRule {
         let found = self.rules.iter().find(|(other, _)| Some(*other) == code);
+        // Protocol: CLOSE-1.
         found.map_or(CloseRule::Retry, |(_, rule)| *rule)
     }
 }
@@ -142,6 +143,7 @@ impl StatusPolicy {
         }
         match status {
             401 => StatusRule::Unauthorized,
+            // Protocol: RETRY-7.
             408 | 425 | 429 | 500..=599 => StatusRule::Backoff,
             _ => StatusRule::Refused,
         }

@@ -279,6 +279,7 @@ fn is_zone(zone: &str) -> bool {
 }
 
 /// Percent-encodes everything but the unreserved characters of RFC 3986 section 2.3.
+// Protocol: CONN-4.
 fn percent_encode(text: &str, out: &mut String) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for byte in text.bytes() {
@@ -395,6 +396,7 @@ mod tests {
         assert!(!format!("{error} {error:?}").contains("pässword"), "{error}");
     }
 
+    /// Protocol: CONN-4.
     #[test]
     fn parameters_are_percent_encoded() {
         let mut uri = Uri::parse("ws://localhost/s?x=1").unwrap();

@@ -2,6 +2,7 @@
 //!
 //! | page | about |
 //! | --- | --- |
+//! | [`protocol`] | what a Phoenix Channels client must do, clause by clause, with the recordings that show it |
 //! | [`run_loop`] | the loop of a driver, step by step |
 //! | [`time_and_randomness`] | why `now` is an argument and a seed is required |
 //! | [`policies`] | every decision and its default, with the argument for it |
@@ -20,6 +21,8 @@
 //!
 //! The pages are modules without items.
 
+#[doc = include_str!("protocol.md")]
+pub mod protocol {}
 #[doc = include_str!("run_loop.md")]
 pub mod run_loop {}
 #[doc = include_str!("time_and_randomness.md")]

@@ -63,6 +63,7 @@ impl<'de, M: DeserializeOwned> Deserialize<'de> for PresenceMeta<M> {
 
 /// An entry from its value, whose parts are moved and not read again.
 pub(super) fn entry<M: DeserializeOwned>(value: Value) -> Result<PresenceEntry<M>, Error> {
+    // Protocol: PRES-11.
     let Value::Object(mut extra) = value else { return Err(unexpected(&value, "an object")) };
     match extra.remove("metas") {
         Some(Value::Array(metas)) => {

@@ -144,6 +144,7 @@ impl<M: Clone> Diff<M> {
         // Where the metas are, among those of a key that left, that are part of an update.
         let mut replaced = BTreeMap::<String, BTreeSet<usize>>::new();
         for (key, joined) in self.joins.0 {
+            // Protocol: PRES-5.
             let first = list.join(&key, &joined.metas, joined.extra);
             let left = self.leaves.get(&key).map_or(&[][..], |entry| &entry.metas);
             let mut before = predecessors(&joined.metas, left, first).into_iter();
@@ -153,6 +154,7 @@ impl<M: Clone> Diff<M> {
                 if let Some(at) = before.next().flatten() {
                     taken.insert(at);
                     let before = left[at].clone();
+                    // Protocol: PRES-6.
                     changes.push(PresenceChange::Update { key: key.clone(), before, after });
                 } else {
                     came.push(after);
@@ -215,6 +217,7 @@ impl<M: Clone> List<M> {
             return true;
         };
         self.weight -= of_entry(key, entry);
+        // Protocol: PRES-3.
         self.weight -= remove(&mut entry.metas, metas);
         entry.metas.extend_from_slice(metas);
         entry.extra = extra;
@@ -227,6 +230,7 @@ impl<M: Clone> List<M> {
         let entry = self.entries.get_mut(key)?;
         self.weight -= of_entry(key, entry);
         self.weight -= remove(&mut entry.metas, metas);
+        // Protocol: PRES-7.
         if entry.metas.is_empty() {
             self.entries.remove(key);
             return Some(true);

@@ -132,6 +132,7 @@ impl<M> Presence<M> {
     /// Says that the channel was joined, for the first time or again: a state follows, and diffs
     /// are held back until it comes. The list stays until then.
     pub fn joined(&mut self) {
+        // Protocol: PRES-9.
         self.progress = SyncState::waiting();
     }
 
@@ -194,7 +195,9 @@ impl<M: Clone + DeserializeOwned> Presence<M> {
             SyncState::Waiting { held, .. } => held,
             SyncState::Synced | SyncState::Lost => Vec::new(),
         };
+        // Protocol: PRES-1, PRES-8.
         let mut changes = self.apply(Diff::between(&self.list, state))?;
+        // Protocol: PRES-4.
         for diff in held {
             changes.append(&mut self.apply(diff)?);
         }
@@ -215,6 +218,7 @@ impl<M: Clone + DeserializeOwned> Presence<M> {
             return Ok(Vec::new());
         }
         let diff: Diff<M> = self.read(payload)?;
+        // Protocol: PRES-2, PRES-4.
         let SyncState::Waiting { held, weight } = &mut self.progress else {
             return self.apply(diff);
         };

@@ -55,6 +55,7 @@ fn a_scripted_refusal_is_used_once() {
     assert!(server.connect(at(0), &request).is_ok());
 }
 
+/// Protocol: CONN-13, CONN-14.
 #[test]
 fn a_request_with_http_fields_has_to_be_an_upgrade_from_an_allowed_origin() {
     let mut server = Server::new(ServerConfig::default());
@@ -116,6 +117,7 @@ fn a_killed_server_ends_every_connection_without_a_close_frame() {
     assert_eq!(server.poll_timeout(), None);
 }
 
+/// Protocol: CLOSE-3.
 #[test]
 fn a_disconnect_by_id_spares_other_sockets() {
     let mut server = Server::new(ServerConfig::default().version(Version::V1_7_24));
@@ -176,6 +178,7 @@ fn a_blocked_channel_answers_late_and_in_order_while_the_socket_goes_on() {
     );
 }
 
+/// Protocol: JOIN-8.
 #[test]
 fn a_slow_join_holds_back_broadcasts_of_the_other_channels_of_its_socket() {
     let mut server = Server::new(ServerConfig::default());
@@ -220,6 +223,7 @@ fn a_truncated_binary_frame_closes_the_socket_and_panics_nowhere() {
     }
 }
 
+/// Protocol: CLOSE-5.
 #[test]
 fn text_that_is_not_utf8_closes_with_1007() {
     let mut server = Server::new(ServerConfig::default());
@@ -255,6 +259,7 @@ fn numbers_are_echoed_as_numbers() {
 }
 
 /// `wire/close_graceful_shutdown`, and the same server with `drainer: false`.
+/// Protocol: CLOSE-2.
 #[test]
 fn shutdown_without_drainer_closes_1000() {
     for (drains, code) in [(true, 1012), (false, 1000)] {
@@ -279,6 +284,7 @@ fn settled(server: &mut Server, until: Time) -> Vec<String> {
 
 /// A channel is a process of its own: the socket answers a heartbeat while it is busy. The order of
 /// one channel's messages stays, and a join is the socket's.
+/// Protocol: HB-7.
 #[test]
 fn heartbeat_reply_overtakes_channel_reply() {
     let mut overtaken = 0;

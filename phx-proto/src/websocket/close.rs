@@ -152,6 +152,7 @@ impl Handshake {
     ///
     /// RFC 6455 section 5.5.1: the application MUST NOT send any more data frames after sending a close
     /// frame. When the peer's was received, the answer should be sent as soon as practical.
+    // Protocol: CLOSE-10.
     pub(super) const fn may_send_data(&self) -> bool {
         matches!(self.state, State::Open | State::Draining(_))
     }
@@ -160,6 +161,7 @@ impl Handshake {
     ///
     /// RFC 6455 section 5.5.2: a ping MUST be answered, unless a close frame was already received. Our
     /// own close frame, behind which no data is sent, changes nothing about that.
+    // Protocol: HB-8.
     pub(super) const fn may_send_pong(&self) -> bool {
         matches!(self.state, State::Open | State::Draining(_) | State::Sent)
     }
@@ -181,6 +183,7 @@ impl Handshake {
         self.state = match self.state {
             // RFC 6455 section 5.5.1: an endpoint that receives a close frame and did not previously
             // send one MUST send one in response. It typically echoes the code.
+            // Protocol: CLOSE-8.
             State::Open | State::Draining(_) => {
                 State::Answering(close.code.map(|code| write(code, "")).unwrap_or_default())
             }

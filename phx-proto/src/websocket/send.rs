@@ -173,6 +173,7 @@ impl Sender {
     }
 
     pub(super) fn ping(&mut self, payload: Bytes) -> Result<(), PingRefused> {
+        // Protocol: LIMIT-3.
         if payload.len() > CONTROL_MAX {
             return Err(PingRefused::TooLong { length: payload.len() });
         }
@@ -294,6 +295,7 @@ impl Sender {
         keys: &mut impl FnMut() -> [u8; 4],
     ) {
         let is_last = current.rest.len() <= self.fragment_max;
+        // Protocol: LIMIT-4.
         let length = current.rest.len().min(self.fragment_max);
         self.upload.transmitted += length as u64;
         self.frame(out, opcode, is_last, &current.rest[..length], keys);
@@ -318,6 +320,7 @@ impl Sender {
     ) {
         // RFC 6455 section 5.1: a client MUST mask all frames that it sends, a server MUST NOT mask any;
         // section 5.3: with a new key for each frame.
+        // Protocol: LIMIT-3.
         let mask = if self.masks { Some(keys()) } else { None };
         out.reserve(payload.len() + HEADER_MAX);
         Header { opcode, fin, mask, length: payload.len() as u64 }.write(out);

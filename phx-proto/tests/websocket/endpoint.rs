@@ -77,6 +77,7 @@ fn latest_ping_is_answered() {
 }
 
 /// Section 5.5.2: unless a close frame was received. That ours went out changes nothing.
+/// Protocol: HB-8.
 #[test]
 fn ping_is_answered_until_close_is_received() {
     let mut endpoint = client();
@@ -90,6 +91,7 @@ fn ping_is_answered_until_close_is_received() {
     assert_eq!(written(&mut endpoint), []);
 }
 
+/// Protocol: LIMIT-4.
 #[test]
 fn long_message_is_sent_in_fragments_with_pings() {
     let mut endpoint = Endpoint::client(&Limits { fragment_bytes: 4, ..Limits::default() });
@@ -132,6 +134,7 @@ fn control_frames_go_between_fragments() {
     assert_eq!(opcodes, [PONG, PING, PING, CONTINUATION]);
 }
 
+/// Protocol: LIMIT-3.
 #[test]
 fn ping_is_refused_when_it_cannot_be_sent() {
     let mut endpoint = client();
@@ -183,6 +186,7 @@ fn text_that_is_not_utf8_is_not_sent() {
     assert_eq!(endpoint.queued(), 2);
 }
 
+/// Protocol: CLOSE-10.
 #[test]
 fn close_goes_behind_accepted_messages() {
     let mut endpoint = Endpoint::client(&Limits { fragment_bytes: 2, ..Limits::default() });

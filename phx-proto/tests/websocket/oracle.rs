@@ -283,6 +283,7 @@ proptest! {
     }
 
     /// What our client writes, in fragments and with pings between them, tungstenite's server reads.
+    /// Protocol: LIMIT-3.
     #[test]
     fn tungstenite_reads_what_is_sent(
         messages in vec((any::<bool>(), "\\PC{0,150}"), 0..6),

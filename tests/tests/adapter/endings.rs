@@ -34,6 +34,7 @@ fn await_unread(stream: &TcpStream) {
     stream.peek(&mut [0]).unwrap();
 }
 
+/// Protocol: CLOSE-8.
 #[test]
 fn a_close_frame_is_the_cause_though_a_reset_follows_at_once() {
     block_on(async {

@@ -79,6 +79,7 @@ fn floods_do_not_starve_the_executor() {
 
 /// RFC 6455 section 5.5.3: a client may answer the most recent ping only. One that answers each of
 /// them can be made to write as much as it reads.
+/// Protocol: HB-8.
 #[test]
 fn pongs_answer_the_latest_ping() {
     block_on(async {

@@ -109,6 +109,7 @@ fn a_disconnect_is_a_close_1000_that_waits_for_its_answer() {
     })
 }
 
+/// Protocol: CLOSE-9.
 #[test]
 fn a_peer_that_does_not_answer_a_close_is_waited_for_up_to_the_bound() {
     block_on(async {
@@ -129,6 +130,7 @@ fn a_peer_that_does_not_answer_a_close_is_waited_for_up_to_the_bound() {
     })
 }
 
+/// Protocol: CLOSE-8.
 #[test]
 fn the_close_of_the_peer_is_answered_with_its_code() {
     block_on(async {

@@ -183,6 +183,7 @@ fn swallowed_direction_is_found() {
 }
 
 /// The server hears the parts of a message, as Cowboy and Bandit do, and closes none as idle.
+/// Protocol: HB-3.
 #[test]
 fn server_hears_parts_of_message() {
     block_on(async {

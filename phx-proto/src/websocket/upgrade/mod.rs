@@ -160,8 +160,10 @@ impl Upgrade {
             Event::More => Ok(UpgradeStep::More),
             Event::Open(head, leftover) => {
                 let protocol = self.judge(&head)?;
+                // Protocol: CONN-11.
                 Ok(UpgradeStep::Done(Upgraded { protocol, headers: head.headers, leftover }))
             }
+            // Protocol: CONN-14.
             Event::Refused(refusal) => Err(UpgradeError::Refused(refusal)),
         }
     }
@@ -213,11 +215,13 @@ impl Upgrade {
         }
 
         // A header with nothing in it selects nothing.
+        // Protocol: CONN-12.
         if tokens(&head.headers, "sec-websocket-extensions").next().is_some() {
             let answered = printable(&joined(&head.headers, "sec-websocket-extensions"));
             return Err(UpgradeError::UnexpectedExtension { answered });
         }
         let mut selected = tokens(&head.headers, "sec-websocket-protocol");
+        // Protocol: CONN-8.
         let protocol = selected.next().map(str::to_owned);
         let known = protocol.as_ref().is_none_or(|protocol| self.offered.contains(protocol));
         if !known || selected.next().is_some() {

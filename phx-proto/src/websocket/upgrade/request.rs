@@ -43,6 +43,7 @@ pub(super) fn encode(request: &UpgradeRequest<'_>) -> Result<Vec<u8>, UpgradeErr
         check_header(name, value)?;
     }
 
+    // Protocol: CONN-1.
     let mut head = Head::new(&["GET ", request.target, " HTTP/1.1"]);
     head.header("Host", request.host);
     head.header("Connection", "Upgrade");
@@ -51,8 +52,10 @@ pub(super) fn encode(request: &UpgradeRequest<'_>) -> Result<Vec<u8>, UpgradeErr
     head.header("Sec-WebSocket-Key", &STANDARD.encode(request.key));
     if !request.subprotocols.is_empty() {
         // One header with a list: Phoenix reads only the first one.
+        // Protocol: CONN-6.
         head.header("Sec-WebSocket-Protocol", &request.subprotocols.join(", "));
     }
+    // Protocol: CONN-5, CONN-13.
     for (name, value) in request.headers {
         head.header(name, value);
     }
