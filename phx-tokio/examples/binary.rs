@@ -13,7 +13,7 @@ use serde_json::json;
 
 async fn upload(uri: &str, file: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
     let bytes = std::fs::read(file)?;
-    // The default limit of a push is 8 MiB; the server has one of its own.
+    // The default limit of a push is 7 MiB; the server has one of its own.
     let config = Config::new(uri)?.max_push_bytes(64 << 20).queued_bytes_max(64 << 20);
     let client = phx_tokio::connect(config).await?;
     let room = client.join("room:uploads", json!({})).await?;

@@ -157,7 +157,7 @@ pub struct Options {
 ///     "queued_pushes_max": 1024,
 ///     "queued_bytes_max": 8388608,
 ///     "pushes_in_flight_max": 16384,
-///     "max_push_bytes": 8388608,
+///     "max_push_bytes": 7340032,
 ///     "max_message_bytes": 67108864,
 ///     "strict_payloads": false,
 ///     "mailbox_messages_max": 256,
@@ -219,7 +219,8 @@ impl Default for Options {
             queued_pushes_max: 1_024,
             queued_bytes_max: 8 << 20,
             pushes_in_flight_max: count(16_384),
-            max_push_bytes: 8 << 20,
+            // Bandit closes the whole connection over 8,000,000 bytes, since 1.11.0.
+            max_push_bytes: 7 << 20,
             // Protocol: LIMIT-2.
             max_message_bytes: 64 << 20,
             strict_payloads: false,
@@ -243,4 +244,17 @@ const fn millis<const N: usize>(steps: [u64; N]) -> [Duration; N] {
 
 const fn count(number: usize) -> NonZeroUsize {
     NonZeroUsize::new(number).expect("no count of the defaults is zero")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bandit 1.11 and later ends the whole connection over 8,000,000 bytes, the header of the frame
+    /// included (`websocket/handshake.ex` and `connection.ex` of Bandit 1.12.5).
+    #[test]
+    fn largest_push_by_default_fits_bandit() {
+        const HEADER: usize = 14;
+        assert!(Options::default().max_push_bytes + HEADER <= 8_000_000);
+    }
 }

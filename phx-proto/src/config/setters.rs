@@ -589,7 +589,8 @@ impl Config {
     /// The largest frame that is sent, in bytes. A push or a join beyond it is refused at the call.
     ///
     /// Set it to the server's `max_frame_size` if that is smaller: the server closes the whole
-    /// connection otherwise (`wire/frame_too_big`).
+    /// connection otherwise (`wire/frame_too_big`). Bandit 1.11 and later takes 8,000,000 bytes, or
+    /// 10,000,000 behind WebSockAdapter 0.6; Cowboy 2.17 and later takes 1,000,000.
     #[must_use]
     pub fn max_push_bytes(mut self, max: usize) -> Self {
         self.options_mut().max_push_bytes = max;

@@ -144,7 +144,8 @@ impl Payload {
     /// [`to_value`](Self::to_value) return [`PayloadError::Unreadable`], and with
     /// [`Config::strict_payloads`](crate::Config::strict_payloads) the frame is a
     /// [`Signal::ProtocolError`](crate::Signal::ProtocolError). [`get`](Self::get) returns any text that is
-    /// UTF-8. To push such a payload writes it into a frame as it is, which the server may refuse.
+    /// UTF-8. A push writes it into a frame as it is; a server that cannot parse the frame ends the whole
+    /// connection, as it does for a number such as `1e400` (`wire/malformed_number_overflow`).
     ///
     /// ```
     /// use phx_proto::Payload;
