@@ -198,9 +198,7 @@ impl Heartbeat {
             None => self.owe(now, ledger),
             Some(oldest) if !oldest.forgiven => {
                 oldest.forgiven = true;
-                if !self.suspended {
-                    (oldest.due, oldest.baseline) = (now, ledger.baseline());
-                }
+                (oldest.due, oldest.baseline) = (now, ledger.baseline());
             }
             Some(_) => {}
         }

@@ -165,7 +165,7 @@ impl Channels {
 
     /// Frees the memory of an index without entries.
     pub(crate) fn shrink(&mut self) {
-        if self.index == Index::default() {
+        if self.index.deadlines.is_empty() && self.index.due.is_empty() {
             self.index = Index::default();
         }
     }

@@ -129,6 +129,7 @@ impl Live {
         self.lane.shrink();
         self.joins.shrink();
         self.abandoned.shrink();
+        self.ledger.shrink();
     }
 
     /// The server answers nothing and reads nothing while it runs a join.
