@@ -34,8 +34,11 @@ struct Machine {
     states: &'static str,
 }
 
-const CONNECTION: Machine =
-    Machine { known_by: "Idle", source: "src/socket/connection.rs", states: "pub enum Status {" };
+const CONNECTION: Machine = Machine {
+    known_by: "Idle",
+    source: "src/socket/connection/mod.rs",
+    states: "pub enum Status {",
+};
 
 const CHANNEL: Machine = Machine {
     known_by: "Joining",

@@ -45,7 +45,7 @@ impl Deadlines {
         }
     }
 
-    /// What has passed, earliest first.
+    /// Those that have passed, earliest first.
     pub(crate) fn passed(&self, now: Time) -> Vec<(Time, PushId)> {
         let in_order = self.in_order.iter().map(|(key, ())| key);
         let mut passed: Vec<_> = in_order.take_while(|(at, _)| *at <= now).collect();
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn they_pass_in_order_of_time_then_of_acceptance_whatever_the_order_they_came_in() {
+    fn deadlines_pass_by_time_then_acceptance() {
         let mut deadlines = Deadlines::default();
         let key = |ms, id| (Time::from_millis(ms), PushId(id));
         for (ms, id) in [(50, 1), (10, 2), (50, 3), (60, 4), (50, 5), (10, 6)] {
@@ -75,7 +75,7 @@ mod tests {
         assert_eq!((deadlines.len(), deadlines.first()), (6, Some(Time::from_millis(10))));
         deadlines.remove(Time::from_millis(10), PushId(2));
         deadlines.remove(Time::from_millis(50), PushId(3));
-        // Nobody's.
+        // There is none like it.
         deadlines.remove(Time::from_millis(50), PushId(2));
         let passed = [key(10, 6), key(50, 1), key(50, 5)];
         assert_eq!(deadlines.passed(Time::from_millis(59)), passed);

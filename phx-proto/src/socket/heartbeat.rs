@@ -1,4 +1,4 @@
-//! The heartbeat machine: does the peer still answer?
+//! The heartbeat machine: whether the peer still answers.
 //!
 //! ```text
 //!            due / probe             written                reply (topic and ref)
@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The deadline runs from when the heartbeat fell *due*, written or not, so a peer that stopped
-//! reading is noticed too. Bytes extend it, as the [ledger](crate::socket::progress) says. Traffic
+//! reading is noticed too. Bytes extend it, by the [ledger](crate::socket::progress). Traffic
 //! neither delays a heartbeat nor stands in for its reply: clients that let it do so were dropped by
 //! their servers, or never noticed a half-open connection.
 //!
@@ -17,9 +17,10 @@
 //! (`wire/idle_timeout_close`). At most one is unwritten. The deadline is that of the oldest; a reply
 //! to any of them answers those before it, too, because the server replies in order.
 //!
-//! The server answers nothing while it runs a join (`wire/join_slow_blocks_socket`), so the socket
-//! suspends the deadline while a join is unanswered: the verdict then belongs to the
-//! [join clock](crate::socket::join_clock).
+//! The server answers nothing while it runs a join (`wire/join_slow_blocks_socket`), so the deadline
+//! is suspended while a join is unanswered: the verdict then belongs to the
+//! [join clock](crate::socket::join_clock). After the last join the time of the oldest heartbeat
+//! starts over.
 //!
 //! The value lives and dies with one connection.
 
@@ -109,9 +110,9 @@ impl Heartbeat {
         self.next_due = Some(due + self.interval.saturating_mul(missed.saturating_add(1)));
         match self.unanswered.front() {
             None => {
-                // A caller so late that the time to answer is over, or who slept: the peer was not
-                // asked yet, so its time begins now. The wake-up itself may have been told, and
-                // answered, before.
+                // The caller is so late that the time to answer is over, or it slept: the peer was
+                // not asked yet, so its time begins now. The wake-up itself may have been reported,
+                // and its probe answered, before.
                 let unasked = late > JUMP || due + self.timeout <= now;
                 self.owe(if unasked { now } else { due }, ledger);
             }
@@ -130,7 +131,7 @@ impl Heartbeat {
         }
     }
 
-    /// Asks for a heartbeat that is written after `after`: one in flight from before it says
+    /// Asks for a heartbeat that is written after `after`: one in flight from before it proves
     /// nothing about what came later.
     pub(crate) fn probe_after(&mut self, after: Ref, now: Time, ledger: &Ledger) {
         match self.unanswered.back() {
@@ -167,7 +168,7 @@ impl Heartbeat {
         let written = self.unanswered.drain(..=answered).next_back()?.written;
         self.last_answered = Some(msg_ref);
         if self.unanswered.is_empty() {
-            // An idle connection keeps no capacity for them.
+            // Most of the time none is unanswered.
             self.unanswered = VecDeque::new();
         }
         if core::mem::take(&mut self.probe_after_reply) && !self.is_owed() {
@@ -176,12 +177,12 @@ impl Heartbeat {
         written.map(|(_, at)| now.since(at))
     }
 
-    /// Stops the deadline while a join is unanswered.
-    pub(crate) fn suspend(&mut self) {
-        self.suspended = !self.unanswered.is_empty();
+    /// A join is unanswered: no deadline runs.
+    pub(crate) const fn suspend(&mut self) {
+        self.suspended = true;
     }
 
-    /// Runs a suspended deadline again: the server is free to answer now.
+    /// No join is unanswered any more: the server is free to answer now.
     pub(crate) fn resume(&mut self, now: Time, ledger: &Ledger) {
         if core::mem::take(&mut self.suspended) {
             if let Some(oldest) = self.unanswered.front_mut() {
@@ -197,9 +198,7 @@ impl Heartbeat {
             None => self.owe(now, ledger),
             Some(oldest) if !oldest.forgiven => {
                 oldest.forgiven = true;
-                if !self.suspended {
-                    (oldest.due, oldest.baseline) = (now, ledger.baseline());
-                }
+                (oldest.due, oldest.baseline) = (now, ledger.baseline());
             }
             Some(_) => {}
         }
@@ -212,5 +211,127 @@ impl Heartbeat {
         let baseline = ledger.baseline();
         let beat = Beat { asked: due, due, baseline, written: None, forgiven: false };
         self.unanswered.push_back(beat);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    const fn secs(secs: u64) -> Time {
+        Time::from_millis(secs * 1_000)
+    }
+
+    fn ledger() -> Ledger {
+        Ledger::new(&Config::new("ws://localhost/").unwrap())
+    }
+
+    /// Every 30 s from 20 s on, with 10 s for the reply.
+    fn heartbeat() -> (Heartbeat, Ledger) {
+        let (interval, timeout) = (Duration::from_secs(30), Duration::from_secs(10));
+        (Heartbeat::new(interval, timeout, Duration::from_secs(20), Time::ZERO), ledger())
+    }
+
+    /// Each row of the diagram: Quiet, Owed, `InFlight`, and back.
+    #[test]
+    fn heartbeat_goes_around() {
+        let (mut beat, ledger) = heartbeat();
+        let state = |beat: &Heartbeat| (beat.is_unanswered(), beat.is_owed());
+        assert_eq!((state(&beat), beat.next_due()), ((false, false), Some(secs(20))));
+        beat.fall_due(secs(20), &ledger);
+        assert_eq!((state(&beat), beat.next_due()), ((true, true), Some(secs(50))), "Owed");
+        assert_eq!(beat.deadline(&ledger), Some(secs(30)));
+        beat.written(Ref(7), secs(21));
+        assert_eq!((state(&beat), beat.deadline(&ledger)), ((true, false), Some(secs(30))));
+        assert_eq!(beat.answered(Ref(6), secs(22), &ledger), None, "the ref of no heartbeat");
+        assert_eq!(beat.answered(Ref(7), secs(23), &ledger), Some(Duration::from_secs(2)));
+        assert_eq!((state(&beat), beat.deadline(&ledger)), ((false, false), None), "Quiet");
+        assert_eq!(beat.last_answered(), Some(Ref(7)));
+        beat.probe(secs(24), &ledger);
+        beat.probe(secs(25), &ledger);
+        assert_eq!((state(&beat), beat.deadline(&ledger)), ((true, true), Some(secs(34))));
+    }
+
+    #[test]
+    fn interval_of_zero_has_no_grid() {
+        let ledger = ledger();
+        let timeout = Duration::from_secs(10);
+        let mut beat = Heartbeat::new(Duration::ZERO, timeout, Duration::ZERO, secs(1));
+        beat.fall_due(secs(1), &ledger);
+        assert_eq!((beat.next_due(), beat.is_owed()), (None, false));
+    }
+
+    /// A late caller skips what it missed and keeps the grid.
+    #[test]
+    fn late_heartbeat_stays_on_its_grid() {
+        let (mut beat, ledger) = heartbeat();
+        beat.fall_due(secs(81), &ledger);
+        assert_eq!(beat.next_due(), Some(secs(110)));
+        assert_eq!(beat.deadline(&ledger), Some(secs(91)), "the peer was not asked before");
+        let (mut beat, _) = heartbeat();
+        beat.fall_due(secs(24), &ledger);
+        assert_eq!(beat.deadline(&ledger), Some(secs(30)), "a little late counts from the grid");
+    }
+
+    #[test]
+    fn unanswered_join_suspends_the_deadline() {
+        let (mut beat, ledger) = heartbeat();
+        beat.suspend();
+        beat.fall_due(secs(20), &ledger);
+        assert_eq!(beat.deadline(&ledger), None);
+        beat.resume(secs(45), &ledger);
+        assert_eq!(beat.deadline(&ledger), Some(secs(55)), "its time starts over");
+        beat.resume(secs(50), &ledger);
+        assert_eq!(beat.deadline(&ledger), Some(secs(55)), "it was running");
+    }
+
+    #[test]
+    fn lateness_is_forgiven_once() {
+        let (mut beat, ledger) = heartbeat();
+        beat.forgive(secs(5), &ledger);
+        assert_eq!((beat.is_owed(), beat.deadline(&ledger)), (true, Some(secs(15))), "a probe");
+        beat.forgive(secs(12), &ledger);
+        assert_eq!(beat.deadline(&ledger), Some(secs(22)));
+        beat.forgive(secs(20), &ledger);
+        assert_eq!(beat.deadline(&ledger), Some(secs(22)), "only once");
+    }
+
+    /// A heartbeat in flight from before a join proves nothing about the join.
+    #[test]
+    fn probe_after_waits_for_an_earlier_reply() {
+        let (mut beat, ledger) = heartbeat();
+        beat.probe(secs(1), &ledger);
+        beat.written(Ref(4), secs(1));
+        beat.probe_after(Ref(5), secs(2), &ledger);
+        assert!(!beat.is_owed());
+        assert!(beat.answered(Ref(4), secs(3), &ledger).is_some());
+        assert!(beat.is_owed(), "a second one follows");
+        beat.written(Ref(6), secs(3));
+        beat.probe_after(Ref(5), secs(4), &ledger);
+        assert!(beat.answered(Ref(6), secs(5), &ledger).is_some());
+        assert!(!beat.is_owed(), "it was written after the join");
+    }
+
+    /// While bytes or a join extend the deadline, the grid goes on; a reply answers all before it.
+    #[test]
+    fn further_heartbeats_follow_while_one_is_unanswered() {
+        let (mut beat, ledger) = heartbeat();
+        beat.suspend();
+        beat.fall_due(secs(20), &ledger);
+        beat.fall_due(secs(50), &ledger);
+        assert_eq!(beat.unanswered.len(), 1, "at most one is unwritten");
+        beat.written(Ref(1), secs(51));
+        beat.fall_due(secs(80), &ledger);
+        beat.written(Ref(2), secs(81));
+        assert_eq!(beat.unanswered.len(), 2);
+        assert_eq!(beat.answered(Ref(2), secs(82), &ledger), Some(Duration::from_secs(1)));
+        assert!(!beat.is_unanswered());
+        for nth in 0..100 {
+            beat.fall_due(secs(110 + nth * 30), &ledger);
+            beat.written(Ref(10 + nth), secs(110 + nth * 30));
+        }
+        assert_eq!(beat.unanswered.len(), UNANSWERED_MAX);
+        assert!(beat.answered(Ref(10), secs(9_999), &ledger).is_some(), "the oldest stays");
     }
 }

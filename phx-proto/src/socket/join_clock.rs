@@ -1,4 +1,4 @@
-//! The join clock: whose turn is it, and is the server still working on it?
+//! The join clock: which join the server is working on, and for how long.
 //!
 //! The server runs the joins of a socket one after another and answers nothing meanwhile
 //! (`wire/join_slow_blocks_socket`), so only the *oldest* unanswered join is being worked on and
@@ -17,21 +17,21 @@
 //!
 //! An overdue join is reported and probed with one heartbeat, and no leave is sent: the late ok
 //! would otherwise arrive between the leave and the next join (`wire/join_timeout_leave_rejoin`).
-//! Refs are minted when a frame is written, so comparing refs tells which was written first.
+//! Refs are minted when a frame is written, so the lower of two refs was written first.
 //!
-//! Both times are extended by the bytes that the connection has moved since the clock started, as the
-//! [ledger](crate::socket::progress) says: a long reply on a slow link is not a join that stalls.
+//! Both times are extended by the bytes that the connection has moved since the clock started, which the
+//! [ledger](crate::socket::progress) counts: a long reply on a slow link is not a join that stalls.
 //!
 //! The joins are kept in order of their refs, so a reply finds its join by bisection, whatever the order
 //! in which thousands are answered. There are at most `join_concurrency`.
 //!
 //! The value lives and dies with one connection.
 
-use core::time::Duration;
-
 use crate::collections::ordered::Ordered;
+use crate::config::Config;
 use crate::id::Ref;
 use crate::socket::progress::{Baseline, Ledger};
+use crate::socket::timer::TimerKind;
 use crate::time::Time;
 use crate::topic::Topic;
 
@@ -39,6 +39,7 @@ use crate::topic::Topic;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct JoinClock {
     unanswered: Ordered<Ref, Unanswered>,
+    /// From when the time of the oldest runs.
     started: Option<(Time, Baseline)>,
     overdue: bool,
     forgiven: bool,
@@ -68,10 +69,14 @@ impl JoinClock {
         self.unanswered.get(join_ref).is_some_and(|join| join.topic == *topic)
     }
 
-    /// When the oldest join has taken `limit`, with what the bytes since then buy on top.
-    pub(crate) fn deadline(&self, limit: Duration, ledger: &Ledger) -> Option<Time> {
+    /// When the oldest join is overdue, or stalled if it is overdue already.
+    pub(crate) fn deadline(&self, config: &Config, ledger: &Ledger) -> Option<(TimerKind, Time)> {
         let (started, baseline) = self.started.as_ref()?;
-        Some(*started + limit + ledger.bought(baseline))
+        let (kind, limit) = match self.overdue {
+            false => (TimerKind::JoinClock, config.join_timeout),
+            true => (TimerKind::JoinBlock, config.join_block_max),
+        };
+        Some((kind, *started + limit + ledger.bought(baseline)))
     }
 
     /// Everything written is with the operating system, joins included.
@@ -86,6 +91,7 @@ impl JoinClock {
         self.overdue
     }
 
+    /// A join was written.
     pub(crate) fn written(&mut self, join_ref: Ref, topic: Topic, now: Time, ledger: &Ledger) {
         self.unanswered.insert(join_ref, Unanswered { join_ref, topic, written: now });
         if self.started.is_none() {
@@ -108,24 +114,21 @@ impl JoinClock {
         Some(removed)
     }
 
-    /// Takes the joins that were written before `answered`, a heartbeat that the server answered:
-    /// it answers in order, so their replies are lost.
+    /// Takes the oldest join if it was written before `answered`, a heartbeat that the server has
+    /// answered: it answers in order, so the reply to the join is lost.
     pub(crate) fn take_lost(
         &mut self,
         answered: Ref,
         now: Time,
         ledger: &Ledger,
-    ) -> Vec<Unanswered> {
-        let mut lost = Vec::new();
-        while self.oldest().is_some_and(|join| join.join_ref < answered) {
-            lost.extend(self.unanswered.pop_first().map(|(_, join)| join));
-        }
-        if !lost.is_empty() {
-            self.restart(now, ledger);
-        }
+    ) -> Option<Unanswered> {
+        self.oldest().filter(|join| join.join_ref < answered)?;
+        let lost = self.unanswered.pop_first().map(|(_, join)| join);
+        self.restart(now, ledger);
         lost
     }
 
+    /// The oldest join has taken `join_timeout`.
     pub(crate) const fn expire(&mut self) {
         self.overdue = true;
     }
@@ -138,11 +141,114 @@ impl JoinClock {
         }
     }
 
-    fn restart(&mut self, now: Time, ledger: &Ledger) {
-        // Most connections never join again.
+    /// Frees the memory of an empty list.
+    pub(crate) fn shrink(&mut self) {
         self.unanswered.give_back();
+    }
+
+    fn restart(&mut self, now: Time, ledger: &Ledger) {
         self.started = (!self.is_empty()).then(|| (now, ledger.baseline()));
         self.overdue = false;
         self.forgiven = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use super::*;
+    use crate::socket::timer::TimerKind::{JoinBlock, JoinClock as Clock};
+
+    const fn secs(secs: u64) -> Time {
+        Time::from_millis(secs * 1_000)
+    }
+
+    struct Bench {
+        config: Config,
+        ledger: Ledger,
+        joins: JoinClock,
+    }
+
+    /// Overdue after 10 s, stalled after 60 s, with these joins written at one second.
+    fn bench(refs: impl IntoIterator<Item = u64>) -> Bench {
+        let config = Config::new("ws://localhost/").unwrap().join_timeout(Duration::from_secs(10));
+        let config = config.join_block_max(Duration::from_secs(60));
+        let ledger = Ledger::new(&config);
+        let mut bench = Bench { config, ledger, joins: JoinClock::default() };
+        for join_ref in refs {
+            let topic = Topic::from(format!("room:{join_ref}"));
+            bench.joins.written(Ref(join_ref), topic, secs(1), &bench.ledger);
+        }
+        bench
+    }
+
+    impl Bench {
+        fn deadline(&self) -> Option<(TimerKind, Time)> {
+            self.joins.deadline(&self.config, &self.ledger)
+        }
+
+        fn remove(&mut self, join_ref: u64, at: u64) -> bool {
+            self.joins.remove(Ref(join_ref), secs(at), &self.ledger).is_some()
+        }
+
+        fn take_lost(&mut self, answered: u64, at: u64) -> Option<u64> {
+            let lost = self.joins.take_lost(Ref(answered), secs(at), &self.ledger);
+            lost.map(|join| join.join_ref.0)
+        }
+    }
+
+    /// Each row of the diagram: waiting, running, overdue, stalled, answered.
+    #[test]
+    fn only_the_clock_of_the_oldest_runs() {
+        let mut bench = bench([1, 2, 3]);
+        assert_eq!(bench.deadline(), Some((Clock, secs(11))));
+        assert!(bench.remove(2, 5) && bench.deadline() == Some((Clock, secs(11))), "not its turn");
+        assert!(
+            bench.remove(1, 6) && bench.deadline() == Some((Clock, secs(16))),
+            "the next one's"
+        );
+        assert!(
+            !bench.remove(1, 7) && bench.deadline() == Some((Clock, secs(16))),
+            "answered once"
+        );
+        bench.joins.expire();
+        assert!(bench.joins.is_overdue());
+        assert_eq!(bench.deadline(), Some((JoinBlock, secs(66))), "since it began");
+        assert!(bench.remove(3, 20), "a late answer");
+        assert_eq!((bench.deadline(), bench.joins.is_overdue()), (None, false));
+    }
+
+    #[test]
+    fn answered_heartbeat_proves_earlier_joins_lost() {
+        let mut bench = bench([1, 2, 5]);
+        bench.joins.expire();
+        assert_eq!([bench.take_lost(4, 20), bench.take_lost(4, 20)], [Some(1), Some(2)]);
+        assert_eq!(bench.take_lost(4, 20), None, "written after that heartbeat");
+        assert_eq!(bench.deadline(), Some((Clock, secs(30))), "now it is the turn of that one");
+        assert_eq!((bench.take_lost(6, 21), bench.take_lost(6, 21)), (Some(5), None));
+        assert_eq!((bench.deadline(), bench.joins.len()), (None, 0));
+    }
+
+    #[test]
+    fn lateness_is_forgiven_once_for_each_join() {
+        let mut bench = bench([1, 2]);
+        bench.joins.expire();
+        bench.joins.forgive(secs(30), &bench.ledger);
+        assert_eq!(bench.deadline(), Some((Clock, secs(40))));
+        bench.joins.forgive(secs(39), &bench.ledger);
+        assert_eq!(bench.deadline(), Some((Clock, secs(40))), "only once");
+        bench.remove(1, 39);
+        bench.joins.forgive(secs(45), &bench.ledger);
+        assert_eq!(bench.deadline(), Some((Clock, secs(55))));
+    }
+
+    #[test]
+    fn join_is_found_by_ref_and_topic() {
+        let bench = bench([1]);
+        assert!(bench.joins.is_unanswered(Ref(1), "room:1"));
+        assert!(!bench.joins.is_unanswered(Ref(1), "room:2"));
+        assert!(!bench.joins.is_unanswered(Ref(2), "room:1"));
+        assert_eq!(bench.joins.oldest().map(|join| join.written), Some(secs(1)));
     }
 }

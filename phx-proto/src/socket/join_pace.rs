@@ -1,4 +1,4 @@
-//! Join pacing: a server that closes when joins come too fast is met more slowly.
+//! The join pace: how fast joins are written to a server that closes when they come too fast.
 //!
 //! Some servers limit joins by closing the connection (supabase/realtime#1691). A client that joins
 //! all its topics at once after every reconnect is then closed again and again.
@@ -13,11 +13,12 @@
 //! ```
 //!
 //! One such loss is what any killed server looks like, so it changes nothing. A connection without
-//! joins says nothing; one that ended otherwise (by us, without a close frame, or later than 2 s after
-//! the last join) breaks the row. Joins that follow each other by less than 2 s are one burst: its rate is the number of
-//! its answers by the time from its first join to the end.
+//! joins proves nothing; one that ended otherwise (by us, without a close frame, or later than 2 s after
+//! the last join) breaks the row. Joins that follow each other by less than 2 s are one burst: its rate
+//! is the number of its answers by the time from its first join to the end.
 //!
-//! The value outlives connections, and is reset by each new `connect`.
+//! The value outlives connections, and is reset by each new `connect`; its deadline ends with the
+//! connection.
 
 use core::time::Duration;
 
@@ -39,6 +40,8 @@ pub(crate) struct JoinPace {
     /// The time from one join to the next; none without pacing.
     gap: Option<Duration>,
     burst: Option<Burst>,
+    /// When to write a further join, until that time has come.
+    wait: Option<Time>,
 }
 
 /// Joins of one connection that follow each other closely.
@@ -50,12 +53,12 @@ struct Burst {
 }
 
 impl JoinPace {
-    /// When the next join may be written; none for at once.
+    /// When the next join may be written; none means at once.
     pub(crate) fn next(&self) -> Option<Time> {
         Some(self.burst.as_ref()?.last + self.gap?)
     }
 
-    /// A join is written. `idle` says that none was unanswered before it.
+    /// A join is written. With `idle`, none was unanswered before it.
     pub(crate) fn written(&mut self, now: Time, idle: bool) {
         if idle {
             self.succeed(now);
@@ -65,6 +68,17 @@ impl JoinPace {
         }
         let burst = self.burst.get_or_insert(Burst { first: now, last: now, answered: 0 });
         burst.last = now;
+        self.wait = self.next().or(self.wait);
+    }
+
+    /// When to look for a join to write.
+    pub(crate) const fn deadline(&self) -> Option<Time> {
+        self.wait
+    }
+
+    /// The deadline has passed.
+    pub(crate) const fn wait_over(&mut self) {
+        self.wait = None;
     }
 
     /// A join was answered, whatever the answer.
@@ -74,8 +88,9 @@ impl JoinPace {
         }
     }
 
-    /// The connection ended. `idle` says that no join was due or unanswered.
+    /// The connection ended. With `idle`, no join was due or unanswered.
     pub(crate) fn ended(&mut self, now: Time, by_peer: bool, idle: bool) {
+        self.wait = None;
         if idle {
             self.succeed(now);
         }
@@ -143,6 +158,24 @@ mod tests {
     }
 
     #[test]
+    fn deadline_ends_when_it_passes_or_the_connection_ends() {
+        let gap = Some(Duration::from_millis(50));
+        let mut pace = JoinPace { gap, ..JoinPace::default() };
+        assert_eq!(pace.deadline(), None);
+        pace.written(ms(0), true);
+        assert_eq!(pace.deadline(), Some(ms(50)));
+        pace.wait_over();
+        assert_eq!((pace.deadline(), pace.next()), (None, Some(ms(50))));
+        pace.written(ms(60), false);
+        assert_eq!(pace.deadline(), Some(ms(110)));
+        pace.ended(ms(70), false, false);
+        assert_eq!(pace.deadline(), None);
+        let mut unpaced = JoinPace::default();
+        unpaced.written(ms(0), true);
+        assert_eq!(unpaced.deadline(), None);
+    }
+
+    #[test]
     fn other_ends_break_the_row() {
         type End = fn(&mut JoinPace);
         let ends: [End; 3] = [
@@ -158,7 +191,7 @@ mod tests {
             cut(&mut pace, 9_000, 10, 9_100);
             assert_eq!(pace.gap, None);
         }
-        // A connection without joins says nothing.
+        // A connection without joins proves nothing.
         let mut pace = JoinPace::default();
         cut(&mut pace, 0, 10, 100);
         pace.ended(ms(1_000), true, true);
@@ -192,7 +225,7 @@ mod tests {
         assert_eq!(pace.gap, Some(Duration::from_millis(100)));
     }
 
-    /// An hour between two bursts says nothing about how fast the second one was.
+    /// An hour between two bursts proves nothing about how fast the second one was.
     #[test]
     fn burst_ends_when_nothing_follows() {
         for idle in [true, false] {

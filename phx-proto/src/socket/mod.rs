@@ -1,24 +1,32 @@
 //! [`Socket`]: one Phoenix connection and its channels, as a value.
 //!
-//! The machines live in files of their own; here is what holds them together.
+//! Each state machine is a file or a folder with its states, transitions, diagram and deadlines. A
+//! transition is a method of the machine that it changes, and returns what follows from it. The socket
+//! composes them: it calls a transition and carries out what follows, as signals and actions.
 //!
-//! | file | what it decides |
+//! | machine | what it decides |
 //! | --- | --- |
-//! | `connection` | when to dial, close and give up (`retry`: after which delay) |
-//! | `channel/` | what happens to a topic: its states and its transitions |
-//! | `push/` | which outcome a push has: its states and its transitions |
+//! | `connection` | when to dial, close and give up |
+//! | `retry` | after which delay to dial again |
+//! | `channel` | what happens to a topic |
+//! | `push` | which outcome a push has, and the order of frames |
 //! | `heartbeat` | whether the peer still answers |
-//! | `join_clock` | whose join the server is working on |
+//! | `join_clock` | which join the server is working on, and for how long |
 //! | `join_pace` | how fast joins are written to a server that closes for them |
+//! | `write_stall` | for how long the transport has taken no frame |
 //! | `progress` | how much time the bytes that were moved buy |
-//! | `receive` | what an incoming frame is about |
-//! | `send` | which frame is next |
-//! | `ticket` | whether join parameters that a function made are still wanted |
-//! | `apply` | which method an input stands for |
-//! | `expire` | which deadline has passed, and what a clock jump means |
 //!
-//! Everything that belongs to one open connection sits in `Live`, which is dropped whole when
-//! the connection is lost: nothing old can touch anything new.
+//! | composition | |
+//! | --- | --- |
+//! | `connection::commands`, `channel::commands`, `push::commands` | the commands, and what follows a transition |
+//! | `receive` | dispatch of incoming frames |
+//! | `send` | the next frame to write |
+//! | `ticket` | join parameters that a function makes |
+//! | `timer`, `expire` | deadlines, and what follows when one passes |
+//! | `apply` | inputs as data |
+//!
+//! Everything that belongs to one open connection lies inside `Phase::Open`, which is dropped whole
+//! when the connection is lost: nothing old can touch anything new.
 
 pub(crate) mod apply;
 pub(crate) mod channel;
@@ -35,17 +43,16 @@ pub(crate) mod rng;
 mod send;
 mod ticket;
 pub(crate) mod timer;
+mod write_stall;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 pub use channel::{ChannelStatus, PendingReason};
-use connection::Phase;
 pub use connection::{Lifecycle, Status};
 pub use ticket::Step;
 pub use timer::{Timeout, TimerKind};
 
 use crate::collections::ordered::Ordered;
-use crate::collections::table::Table;
 #[cfg(feature = "driver")]
 use crate::config::join_params::JoinParams;
 use crate::config::{Config, Credentials, Uri};
@@ -54,17 +61,13 @@ use crate::event::signal::{Signal, Warning};
 use crate::event::sizes::Sizes;
 use crate::event::stats::Stats;
 use crate::id::{ConnectionId, InterestId, Ref};
+use crate::socket::channel::channels::Channels;
 use crate::socket::channel::{Channel, State, Want};
-use crate::socket::heartbeat::Heartbeat;
-use crate::socket::join_clock::JoinClock;
+use crate::socket::connection::Connection;
 use crate::socket::join_pace::JoinPace;
-use crate::socket::progress::Ledger;
-use crate::socket::push::abandoned::Abandoned;
-use crate::socket::push::held::Held;
-use crate::socket::push::slab::{Group, Place, Pushes};
+use crate::socket::push::slab::{Group, Pushes};
 use crate::socket::retry::Retry;
 use crate::socket::rng::Rng;
-use crate::socket::timer::Timers;
 use crate::time::Time;
 use crate::topic::Topic;
 use crate::wire::payload::Payload;
@@ -131,69 +134,20 @@ pub struct Socket {
     credentials: Credentials,
     rng: Rng,
     now: Time,
-    phase: Phase,
+    connection: Connection,
     retry: Retry,
     /// The address of the last connection that was open.
     opened_at: Option<Box<Uri>>,
     pace: JoinPace,
-    live: Option<Live>,
-    /// Boxed, as the table has room for more than there are.
-    channels: Table<Box<Channel>>,
+    channels: Channels,
     interests: Ordered<InterestId, Topic>,
     pushes: Pushes,
-    timers: Timers,
     actions: VecDeque<Action>,
     stats: Stats,
-    /// When a wake-up last had an effect, or will have.
-    last_wake: Option<Time>,
-    /// A wake-up came during the attempt: should it fail, the wait after it is skipped.
-    woken: bool,
-    next_connection: u64,
     next_ref: u64,
     next_interest: u64,
     /// Pushes, leaves and joins share one sequence: the order in which they were accepted.
     next_order: u64,
-}
-
-/// Everything that lives and dies with one open connection.
-#[derive(Clone, Debug)]
-struct Live {
-    id: ConnectionId,
-    opened_at: Time,
-    writable: bool,
-    /// Since when the transport takes no frame, and how many bytes were written then. With
-    /// heartbeats off, this has a deadline.
-    stalled: Option<(Time, u64)>,
-    ledger: Ledger,
-    heartbeat: Heartbeat,
-    joins: JoinClock,
-    /// Topics whose join can be written, in the order they were asked for.
-    due_joins: BTreeSet<(u64, Topic)>,
-    /// Pushes that the server may still answer though they have their outcome.
-    abandoned: Abandoned,
-    /// Frames of channels that can be written, in the order they were accepted.
-    lane: Ordered<u64, LaneItem>,
-    /// Pushes that wait until fewer calls are in flight, or behind one that does.
-    held: Held,
-}
-
-impl Live {
-    /// A join is not due any more: it was written, or its topic is not wanted now.
-    fn join_settled(&mut self, order: u64, topic: &Topic) {
-        self.due_joins.remove(&(order, topic.clone()));
-        if self.due_joins.is_empty() {
-            // A search tree keeps its last node, and most connections never join again.
-            self.due_joins = BTreeSet::new();
-        }
-    }
-}
-
-/// A frame that could be written now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum LaneItem {
-    Push(Place),
-    /// Of the instance with this join_ref, even if nobody waits for its outcome any more.
-    Leave(Topic, Ref),
 }
 
 impl Socket {
@@ -208,20 +162,15 @@ impl Socket {
             credentials: config.credentials.clone(),
             rng: Rng::new(seed),
             now,
-            phase: Phase::Idle,
+            connection: Connection::new(),
             retry: Retry::default(),
             opened_at: None,
             pace: JoinPace::default(),
-            live: None,
-            channels: Table::seeded(seed),
+            channels: Channels::seeded(seed),
             interests: Ordered::new(),
             pushes: Pushes::default(),
-            timers: Timers::default(),
             actions: VecDeque::new(),
             stats: Stats::default(),
-            last_wake: None,
-            woken: false,
-            next_connection: 1,
             next_ref: 1,
             next_interest: 1,
             next_order: 1,
@@ -244,13 +193,13 @@ impl Socket {
     /// The connection that is open or being made, if any.
     #[must_use]
     pub const fn connection_id(&self) -> Option<ConnectionId> {
-        self.phase.id()
+        self.connection.id()
     }
 
     /// The state of the connection.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.phase.status()
+        self.connection.status()
     }
 
     /// The state of a topic; [`ChannelStatus::Closed`] for one that is not wanted.
@@ -309,9 +258,8 @@ impl Socket {
     /// How many live entries each table has.
     #[must_use]
     pub fn sizes(&self) -> Sizes {
-        let live = self.live.as_ref();
-        let channels: Vec<&Channel> =
-            self.channels.sorted().map(|(_, channel)| &**channel).collect();
+        let live = self.connection.live();
+        let channels: Vec<&Channel> = self.channels.sorted().map(|(_, channel)| channel).collect();
         let groups: Vec<&Group> = channels.iter().flat_map(|channel| channel.groups()).collect();
         debug_assert_eq!(groups.len(), self.pushes.groups(), "every group is held");
         let pushes_of_channels = groups.iter().map(|group| self.pushes.members(group).count());
@@ -320,12 +268,12 @@ impl Socket {
             interests: self.interests.len(),
             pushes: self.pushes.queued().pushes as usize + self.pushes.in_flight(),
             pushes_of_channels: pushes_of_channels.sum(),
-            deadlines: self.timers.len() + self.pushes.deadlines(),
+            deadlines: self.deadlines(),
             actions: self.actions.len(),
-            unanswered_joins: live.map_or(0, |live| live.joins.len()),
-            due_joins: live.map_or(0, |live| live.due_joins.len()),
+            unanswered_joins: live.map_or(0, |live| live.joins().len()),
+            due_joins: live.map_or(0, |_| self.channels.due()),
             due_frames: live.map_or(0, |live| live.lane.len()),
-            held_topics: live.map_or(0, |live| live.held.len()),
+            held_topics: live.map_or(0, |live| live.lane.held()),
         }
     }
 
@@ -341,10 +289,10 @@ impl Socket {
             State::Joining { .. } => ChannelStatus::Joining,
             State::Joined(_) => ChannelStatus::Joined,
             State::Errored { until } => ChannelStatus::Errored { until: *until },
-            State::Pending => ChannelStatus::Pending(match &self.live {
+            State::Pending => ChannelStatus::Pending(match self.connection.live() {
                 _ if channel.leaving.is_some() => PendingReason::LeaveEnding,
                 None => PendingReason::Offline,
-                Some(live) if live.joins.len() >= self.config.join_concurrency.get() => {
+                Some(live) if live.joins().len() >= self.config.join_concurrency.get() => {
                     PendingReason::Slot
                 }
                 Some(_) if !self.is_paced_in() => PendingReason::Paced,
@@ -355,10 +303,6 @@ impl Socket {
 
     fn wanted(&self, topic: &str) -> Option<&Want> {
         self.channels.get(topic)?.want.as_ref()
-    }
-
-    fn wanted_mut(&mut self, topic: &str) -> Option<&mut Want> {
-        self.channels.get_mut(topic)?.want.as_mut()
     }
 
     /// Time never goes backwards in here.
@@ -376,14 +320,17 @@ impl Socket {
     }
 
     fn mint_ref(&mut self) -> Ref {
-        let minted = Ref(self.next_ref);
-        self.next_ref += 1;
-        minted
+        Ref(mint(&mut self.next_ref))
     }
 
     const fn mint_order(&mut self) -> u64 {
-        let minted = self.next_order;
-        self.next_order += 1;
-        minted
+        mint(&mut self.next_order)
     }
+}
+
+/// The next number of a sequence.
+const fn mint(next: &mut u64) -> u64 {
+    let minted = *next;
+    *next += 1;
+    minted
 }

@@ -54,7 +54,7 @@ struct Rates {
     max: Duration,
 }
 
-/// The counts at the time when an answer began to be waited for.
+/// The counts at the time from which an answer is awaited.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Baseline {
     read: u64,
@@ -109,8 +109,11 @@ impl Ledger {
             self.proven = *written;
             self.marks.pop_front();
         }
-        if self.marks.is_empty() && self.marks.capacity() > 0 {
-            // An idle connection keeps no capacity for what a busy one needed.
+    }
+
+    /// Frees the memory of an empty list of marks.
+    pub(crate) fn shrink(&mut self) {
+        if self.marks.is_empty() {
             self.marks = VecDeque::new();
         }
     }
@@ -201,6 +204,7 @@ mod tests {
         assert_eq!(ledger.baseline().proven, 100);
         ledger.answered(Ref(7));
         assert_eq!(ledger.baseline().proven, 300);
+        ledger.shrink();
         assert_eq!(ledger.marks.capacity(), 0);
     }
 

@@ -1,17 +1,18 @@
-//! What an incoming frame is about.
+//! Dispatch of incoming frames.
 //!
 //! Matched by topic, then by instance: the join_ref of vsn 2, or for `phx_close` and `phx_error`
 //! the ref that repeats it, which is all that vsn 1 sends. Replies are matched by ref, never by
 //! join_ref: that one is null on heartbeat replies and on "unmatched topic"
 //! (`wire/push_unjoined_topic`).
 
-use super::Socket;
-use super::channel::transitions::{InstanceKind, reason_of};
 use crate::event::cause::{
     Cause, ChannelEnd, Interruption, LeaveOutcome, NotSentCause, PushOutcome, Reply, UnknownCause,
 };
 use crate::event::signal::Signal;
 use crate::id::{ConnectionId, Ref};
+use crate::socket::Socket;
+use crate::socket::channel::InstanceKind;
+use crate::socket::channel::commands::reason_of;
 use crate::socket::push::slab::Place;
 use crate::time::Time;
 use crate::topic::{PHOENIX, Topic};
@@ -26,7 +27,7 @@ impl Socket {
     /// with close code 1009.
     pub fn handle_frame(&mut self, now: Time, id: ConnectionId, frame: Frame) {
         let now = self.advance(now);
-        if self.live.as_ref().is_none_or(|live| live.id != id) {
+        if self.connection.live().is_none_or(|live| live.id != id) {
             self.stats.stale_inputs += 1;
             return;
         }
@@ -64,7 +65,8 @@ impl Socket {
                     return;
                 };
                 // Nearly every reply answers a push. A ref is minted once, so it is nothing else.
-                if let Some(live) = self.live.as_mut().filter(|_| msg_ref.0 < self.next_ref) {
+                let next_ref = self.next_ref;
+                if let Some(live) = self.connection.live_mut().filter(|_| msg_ref.0 < next_ref) {
                     live.ledger.answered(msg_ref);
                 }
                 match self.answered(&topic, msg_ref) {
@@ -101,13 +103,12 @@ impl Socket {
         msg_ref: Ref,
         reply: Reply,
     ) {
-        let Some(live) = &mut self.live else { return };
+        let Some(live) = self.connection.live_mut() else { return };
         if topic == PHOENIX {
             match live.heartbeat.answered(msg_ref, now, &live.ledger) {
                 Some(rtt) => {
                     self.stats.last_rtt = Some(rtt);
                     live.abandoned.drop_before(msg_ref);
-                    self.rearm_heartbeat();
                     self.signal(Signal::HeartbeatAcked { rtt });
                     self.check_overdue_join(now);
                 }
@@ -115,14 +116,13 @@ impl Socket {
             }
             return;
         }
-        if live.joins.is_unanswered(msg_ref, topic) {
+        if live.joins().is_unanswered(msg_ref, topic) {
             self.pace.answered();
-            if let Some(join) = live.joins.remove(msg_ref, now, &live.ledger) {
+            if let Some(join) = live.join_ended(msg_ref, now) {
                 if reply.status == *"ok" {
                     self.stats.last_join = Some(now.since(join.written));
                 }
             }
-            self.rearm_join_clock();
             self.receive_join_reply(now, topic, msg_ref, reply);
             return;
         }
@@ -136,7 +136,7 @@ impl Socket {
             return;
         }
         self.stats.late_replies += 1;
-        let was_push = self.live.as_mut().is_some_and(|live| live.abandoned.take(msg_ref, topic));
+        let was_push = live.abandoned.take(msg_ref, topic);
         if was_push && join_ref == WireRef::Null && self.finds_no_channel(topic, msg_ref, &reply) {
             self.channel_unmatched(now, topic);
         }
@@ -166,15 +166,21 @@ impl Socket {
     }
 
     /// The server has no channel for a push that was written on the joined instance. Where replies
-    /// never name their join, the words may be an application's own, so they count once in
+    /// never name their join, the reason may be an application's own, so it counts once in
     /// `stable_after`.
     fn channel_unmatched(&mut self, now: Time, topic: &str) {
         let (certain, stable_after) = (self.config.codec.names_joins(), self.config.stable_after);
-        let Some(want) = self.wanted_mut(topic) else { return };
-        if !certain && want.unmatched_at.is_some_and(|at| now.since(at) < stable_after) {
+        let counts = self.change_want(topic, |want| {
+            let repeated = want.unmatched_at.is_some_and(|at| now.since(at) < stable_after);
+            let counts = certain || !repeated;
+            if counts {
+                want.unmatched_at = Some(now);
+            }
+            counts
+        });
+        if counts != Some(true) {
             return;
         }
-        want.unmatched_at = Some(now);
         self.channel_crashed(now, &Topic::from(topic), Interruption::Unmatched);
     }
 
@@ -199,9 +205,8 @@ impl Socket {
         }
     }
 
-    /// Whether a reply with a null join_ref, to a push to `topic`, says that the server has no channel
-    /// for what we pushed on a channel that we hold for joined. Refs grow, so one above the join's was
-    /// sent with the current join_ref.
+    /// Whether a reply with a null join_ref, to a push to `topic`, means that the server has no channel
+    /// though ours is joined. Refs grow, so one above the join's was sent with the current join_ref.
     fn finds_no_channel(&self, topic: &str, msg_ref: Ref, reply: &Reply) -> bool {
         reply.status == *"error"
             && matches!(
@@ -232,11 +237,10 @@ impl Socket {
         }
     }
 
-    /// A channel that ended while it was being joined answers its join no more.
+    /// The join of a channel that ended while it was being joined is not answered any more.
     fn join_is_over(&mut self, now: Time, kind: InstanceKind) {
-        if let (InstanceKind::Joining(join_ref), Some(live)) = (kind, &mut self.live) {
-            live.joins.remove(join_ref, now, &live.ledger);
-            self.rearm_join_clock();
+        if let (InstanceKind::Joining(join_ref), Some(live)) = (kind, self.connection.live_mut()) {
+            live.join_ended(join_ref, now);
         }
     }
 
@@ -251,12 +255,15 @@ impl Socket {
             }
             Some(InstanceKind::Surviving) => {
                 // Nothing is left to leave; the rejoin is on its way already.
-                if let Some(want) = self.wanted_mut(&topic) {
-                    want.surviving = None;
-                }
+                self.channels.change(&topic, |channel| channel.survivor_ended());
             }
             None => self.stats.stale_frames += 1,
         }
+    }
+
+    /// The instance of `topic` with this join_ref, wanted or being left.
+    fn instance(&self, topic: &str, join_ref: Option<Ref>) -> Option<InstanceKind> {
+        self.channels.get(topic)?.instance(join_ref)
     }
 
     fn receive_message(

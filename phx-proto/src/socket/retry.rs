@@ -1,12 +1,11 @@
-//! The retry policy: after a connection was lost or an attempt failed, when to dial again, if at
-//! all.
+//! The retry policy: whether and when to dial again after a connection was lost or an attempt failed.
 //!
 //! ```text
 //!   lost or failed ──▶ final by table? ──▶ Stop
 //!         │ no
 //!         ▼
 //!   which wait?  open connection lost ─▶ first_retry_spread, or the close code's range,
-//!                                        and never sooner than reconnect_after says
+//!                                        and never sooner than reconnect_after
 //!                refused (403, 404, …) ─▶ refused_after, own counter; a 404 where a connection
 //!                                        was open before: for 2 min as anything else
 //!                a message too large, and the last connection ended by one too ─▶ refused_after,
@@ -90,8 +89,8 @@ impl Retry {
         self.credentials_refused
     }
 
-    /// Decides after an attempt failed (`open_for` is none) or an open connection was lost. `known` says
-    /// that a connection to this address was open before.
+    /// Decides after an attempt failed (`open_for` is none) or an open connection was lost. With `known`,
+    /// a connection to this address was open before.
     pub(crate) fn decide(
         &mut self,
         config: &Config,
@@ -119,7 +118,7 @@ impl Retry {
             refusal.is_some_and(|refusal| matches!(refusal.status(), 401 | 403));
 
         let attempt = self.attempts.saturating_add(1);
-        // A close frame says that there was a connection, whether its start was reported or not.
+        // A close frame proves that there was a connection, whether its start was reported or not.
         let was_open = open_for.is_some() || matches!(cause, Cause::RemoteClose { .. });
         let Some((range, ordinary)) = self.range(config, cause, attempt, was_open, is_deploy)
         else {
@@ -130,7 +129,7 @@ impl Retry {
         let retry_after = refusal.and_then(Refusal::retry_after);
         if let Some(retry_after) = retry_after {
             let asked = retry_after.min(config.retry_after_max).max(delay);
-            // Up to a fifth more, so that clients told the same do not come back together.
+            // Up to a fifth more, so that clients with the same answer do not come back together.
             let most = Duration::from_nanos(nanos(asked).saturating_add(nanos(asked) / 5));
             delay = spread(DelayRange::new(asked, most).unwrap_or(range), random);
         }
@@ -159,7 +158,7 @@ impl Retry {
             Cause::CredentialsGaveUp { .. }
             | Cause::CredentialsUnchanged
             | Cause::Unsupported { .. } => None,
-            // 5xx is what a proxy says when it does not reach the server; anything else is meant
+            // A proxy answers 5xx when it does not reach the server; anything else is meant
             // for us, and a retry will hardly change it.
             Cause::ProxyRefused(refusal) if refusal.status() < 500 => {
                 Some((self.refused(config), false))
@@ -202,8 +201,8 @@ impl Retry {
         }
     }
 
-    /// How many connections in a row ended with a message too large. Failed attempts between them say
-    /// nothing.
+    /// How many connections in a row ended with a message too large. Failed attempts between them do
+    /// not count.
     fn count_too_large(&self, config: &Config, cause: &Cause, open_for: Option<Duration>) -> u32 {
         match (cause, open_for) {
             (Cause::MessageTooLarge { .. }, _) => {
@@ -219,5 +218,159 @@ impl Retry {
     fn refused(&mut self, config: &Config) -> DelayRange {
         self.refusals = self.refusals.saturating_add(1);
         config.refused_after.range(self.refusals)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Backoff;
+    use crate::event::cause::DialKind;
+
+    const fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    /// Ordinary waits of 1, 2 and 4 s, 4 s after a loss, 100 and 200 s after a refusal.
+    fn config() -> Config {
+        let steps = |msec: &[u64]| Backoff::steps_msec(msec).and_then(|it| it.jitter(0.0)).unwrap();
+        let spread = DelayRange::new(secs(4), secs(4)).unwrap();
+        let config = Config::new("ws://localhost/").unwrap().first_retry_spread(spread);
+        let config = config.reconnect_after(steps(&[1_000, 2_000, 4_000]));
+        config.refused_after(steps(&[100_000, 200_000])).stable_after(secs(60))
+    }
+
+    struct Bench {
+        config: Config,
+        retry: Retry,
+        rng: Rng,
+        now: Time,
+        known: bool,
+    }
+
+    impl Bench {
+        fn new(config: Config) -> Self {
+            let (retry, rng) = (Retry::default(), Rng::new(7));
+            Self { config, retry, rng, now: Time::from_millis(1), known: false }
+        }
+
+        /// The wait in seconds, the number of the attempt, and whether a wake-up may skip it.
+        fn after(&mut self, cause: &Cause, open_for: Option<Duration>) -> Option<(u64, u32, bool)> {
+            let Self { config, retry, rng, now, known } = self;
+            match retry.decide(config, rng, *now, cause, open_for, *known) {
+                Decision::Retry { delay, attempt, may_skip } => {
+                    Some((delay.as_secs(), attempt, may_skip))
+                }
+                Decision::Stop => None,
+            }
+        }
+
+        fn failed(&mut self, cause: &Cause) -> Option<(u64, u32, bool)> {
+            self.after(cause, None)
+        }
+
+        fn lost(&mut self, open_for: u64) -> Option<(u64, u32, bool)> {
+            let cause = Cause::TransportLost { message: "reset".into() };
+            self.after(&cause, Some(secs(open_for)))
+        }
+    }
+
+    fn dial() -> Cause {
+        Cause::Dial { kind: DialKind::Refused, message: "no".into() }
+    }
+
+    fn refused(status: u16) -> Cause {
+        Cause::Refused(Refusal::new(status, Vec::new(), ""))
+    }
+
+    #[test]
+    fn failed_attempts_wait_longer_each_time() {
+        let mut bench = Bench::new(config());
+        let waits = [1, 2, 3, 4].map(|_| bench.failed(&dial()).expect("a retry"));
+        assert_eq!(waits, [(1, 1, true), (2, 2, true), (4, 3, true), (4, 4, true)]);
+    }
+
+    /// After a loss the steps that are shorter than the spread are left out.
+    #[test]
+    fn lost_connection_waits_for_the_spread() {
+        let mut bench = Bench::new(config());
+        assert_eq!(bench.lost(1), Some((4, 1, true)));
+        assert_eq!(bench.failed(&dial()), Some((4, 2, true)));
+        let close = Cause::RemoteClose { code: None, reason: String::new() };
+        assert_eq!(Bench::new(config()).failed(&close), Some((4, 1, true)), "it had been open");
+    }
+
+    #[test]
+    fn stable_connection_starts_the_count_over() {
+        let mut bench = Bench::new(config());
+        assert_eq!(
+            [bench.failed(&dial()), bench.lost(59)],
+            [Some((1, 1, true)), Some((4, 2, true))]
+        );
+        assert_eq!(bench.lost(60), Some((4, 1, true)));
+    }
+
+    #[test]
+    fn refusals_have_long_waits_of_their_own() {
+        let mut bench = Bench::new(config());
+        let waits = [403, 403, 503, 403].map(|status| bench.failed(&refused(status)).unwrap());
+        assert_eq!(waits, [(100, 1, false), (200, 2, false), (4, 3, true), (200, 4, false)]);
+        assert!(bench.retry.credentials_refused());
+        bench.retry.opened();
+        assert!(!bench.retry.credentials_refused());
+        assert_eq!(bench.failed(&refused(403)), Some((100, 5, false)), "accepted in between");
+    }
+
+    /// A router without a server answers 404, which is taken for a deploy for two minutes.
+    #[test]
+    fn status_404_is_a_deploy_where_a_connection_was_open() {
+        let mut bench = Bench::new(config());
+        assert_eq!(bench.failed(&refused(404)), Some((100, 1, false)), "never seen");
+        bench.known = true;
+        assert_eq!(bench.failed(&refused(404)), Some((2, 2, true)));
+        bench.now += DEPLOY;
+        assert_eq!(bench.failed(&refused(404)), Some((200, 3, false)));
+    }
+
+    #[test]
+    fn status_401_is_retried_once_with_fresh_credentials() {
+        let mut bench = Bench::new(config().credentials_refreshed(true));
+        assert_eq!(bench.failed(&refused(401)), Some((1, 1, true)));
+        assert_eq!(bench.failed(&refused(401)), Some((100, 2, false)));
+        assert_eq!(Bench::new(config()).failed(&refused(401)), None);
+    }
+
+    #[test]
+    fn retry_after_is_waited_for() {
+        let mut bench = Bench::new(config());
+        let headers = vec![("retry-after".to_owned(), "30".to_owned())];
+        let busy = Cause::Refused(Refusal::new(503, headers, ""));
+        let (wait, attempt, may_skip) = bench.failed(&busy).expect("a retry");
+        assert!((30..=36).contains(&wait), "{wait} s");
+        assert_eq!((attempt, may_skip), (1, false));
+    }
+
+    #[test]
+    fn message_too_large_again_waits_long() {
+        let large = Cause::MessageTooLarge { limit: 10 };
+        let mut bench = Bench::new(config());
+        assert_eq!(bench.after(&large, Some(secs(1))), Some((4, 1, true)));
+        assert_eq!(bench.failed(&dial()), Some((4, 2, true)), "does not count");
+        assert_eq!(bench.after(&large, Some(secs(100))), Some((100, 1, false)));
+        assert_eq!(bench.after(&large, Some(secs(200))), Some((200, 1, false)));
+        assert_eq!(bench.after(&large, Some(secs(201))), Some((4, 1, true)), "it starts over");
+    }
+
+    #[test]
+    fn limits_and_final_causes_stop() {
+        let mut bench = Bench::new(config().max_retries(Some(2)));
+        assert!(bench.failed(&dial()).is_some() && bench.failed(&dial()).is_some());
+        assert_eq!(bench.failed(&dial()), None);
+        let mut bench = Bench::new(config().max_elapsed(Some(secs(10))));
+        assert_eq!(bench.failed(&dial()), Some((1, 1, true)));
+        bench.now += secs(8);
+        assert_eq!(bench.failed(&dial()), Some((2, 2, true)), "over after exactly 10 s");
+        assert_eq!(bench.failed(&dial()), None);
+        assert_eq!(Bench::new(config()).failed(&Cause::CredentialsUnchanged), None);
     }
 }

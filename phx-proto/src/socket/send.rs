@@ -1,13 +1,10 @@
-//! Which frame is next.
+//! The next frame to write.
 //!
 //! Frames are built when they are pulled, and only while the transport takes them: heartbeat
-//! first, then joins in the order they were asked for, then what channels have to say in the
-//! order it was accepted (a leave behind the pushes before it). So the core knows its backlog,
-//! can expire a queued push, and forgets what belonged to a dead connection. Calls beyond
-//! `pushes_in_flight_max` are set aside in [`held`](crate::socket::push::held), and nothing else waits
-//! for them.
+//! first, then joins in the order they were asked for, then the frames of channels in the
+//! [lane](crate::socket::push::lane). So the core knows its backlog,
+//! can expire a queued push, and forgets what belonged to a dead connection.
 
-use super::{LaneItem, Live, Socket};
 use crate::config::Config;
 use crate::config::join_params::ParamsPanicked;
 use crate::event::action::Action;
@@ -16,8 +13,11 @@ use crate::event::cause::{NotSentCause, PushOutcome};
 use crate::event::stats::Stats;
 use crate::event::ticket::JoinTicket;
 use crate::id::{ConnectionId, Ref};
+use crate::socket::Socket;
+use crate::socket::connection::live::Live;
+use crate::socket::push::lane::LaneItem;
 use crate::socket::push::slab::{Due, EVENT_KEPT, Place};
-use crate::socket::timer::{Timeout, TimerKey, TimerKind};
+use crate::socket::timer::{Timeout, TimerKind};
 use crate::time::Time;
 use crate::topic::{PHOENIX, Topic};
 use crate::wire::payload::Payload;
@@ -63,12 +63,11 @@ impl Socket {
     /// Whether there is a frame to write and a transport that takes it.
     #[inline]
     pub(super) fn has_frames(&self) -> bool {
-        self.live.as_ref().is_some_and(|live| {
-            live.writable
-                && (live.lane.len() > 0
-                    || live.heartbeat.is_owed()
-                    || !live.held.is_empty() && live.held.next(self.may_call()).is_some()
-                    || (!live.due_joins.is_empty() && self.has_slot(live)))
+        self.connection.live().is_some_and(|live| {
+            !live.stall.is_blocked()
+                && (live.heartbeat.is_owed()
+                    || live.lane.is_ready(self.may_call())
+                    || (self.channels.first_due().is_some() && self.has_slot(live)))
         })
     }
 
@@ -80,7 +79,7 @@ impl Socket {
 
     /// Whether one more join may be unanswered, and may be written already.
     pub(super) fn has_slot(&self, live: &Live) -> bool {
-        live.joins.len() < self.config.join_concurrency.get() && self.is_paced_in()
+        live.joins().len() < self.config.join_concurrency.get() && self.is_paced_in()
     }
 
     /// Whether the pace of joins lets one more be written now.
@@ -90,49 +89,19 @@ impl Socket {
 
     /// Takes the next frame; none when what wanted to write it could not or has ended.
     pub(super) fn pull(&mut self, now: Time) -> Option<Action> {
-        let live = self.live.as_ref()?;
+        let live = self.connection.live()?;
         let id = live.id;
         if live.heartbeat.is_owed() {
             return self.pull_heartbeat(now, id);
         }
-        if !live.due_joins.is_empty() && self.has_slot(live) {
-            if let Some((order, topic)) = live.due_joins.first().cloned() {
-                return self.pull_join(now, id, order, topic);
-            }
+        if let Some((_, topic)) = self.channels.first_due().filter(|_| self.has_slot(live)) {
+            let topic = topic.clone();
+            return self.pull_join(now, id, &topic);
         }
-        match self.next_item()? {
+        let may_call = self.may_call();
+        match self.connection.live_mut()?.lane.pop(&self.pushes, may_call)? {
             LaneItem::Push(place) => self.pull_push(id, place),
             LaneItem::Leave(topic, join_ref) => self.pull_leave(id, &topic, join_ref),
-        }
-    }
-
-    /// The next frame of a channel; none when it has to be held back, or there is none.
-    #[inline]
-    fn next_item(&mut self) -> Option<LaneItem> {
-        let may_call = self.may_call();
-        let live = self.live.as_mut()?;
-        if may_call && live.held.is_empty() {
-            return live.lane.pop_first().map(|(_, item)| item);
-        }
-        self.next_beside_held(may_call)
-    }
-
-    #[cold]
-    fn next_beside_held(&mut self, may_call: bool) -> Option<LaneItem> {
-        let live = self.live.as_mut()?;
-        if let Some((order, place)) = live.held.next(may_call) {
-            if live.lane.first().is_none_or(|(first, _)| order <= first) {
-                // It may not have come to the front of the lane yet.
-                live.lane.remove(order);
-                let (group, next) = (self.pushes.group_of(place), self.pushes.behind(place));
-                live.held.follow(group, order, next);
-                return Some(LaneItem::Push(place));
-            }
-        }
-        let (order, item) = live.lane.pop_first()?;
-        match item {
-            LaneItem::Push(place) if self.hold_back(order, place) => None,
-            item => Some(item),
         }
     }
 
@@ -159,26 +128,15 @@ impl Socket {
     fn pull_heartbeat(&mut self, now: Time, id: ConnectionId) -> Option<Action> {
         let msg_ref = self.mint_ref();
         // Written or not: a codec that cannot write heartbeats has a dead connection.
-        self.live.as_mut()?.heartbeat.written(msg_ref, now);
+        self.connection.live_mut()?.heartbeat.written(msg_ref, now);
         let frame = self.encode(None, msg_ref, PHOENIX, "heartbeat", Payload::empty()).ok()?;
         Some(Action::Send { id, frame })
     }
 
-    fn pull_join(
-        &mut self,
-        now: Time,
-        id: ConnectionId,
-        order: u64,
-        topic: Topic,
-    ) -> Option<Action> {
-        // One whose parameters a function makes has a ticket.
-        match self.wanted(&topic).and_then(|want| want.params.fixed()).cloned() {
-            Some(params) => self.write_join(now, id, order, &topic, Ok(params)),
-            None => {
-                self.live.as_mut()?.join_settled(order, &topic);
-                None
-            }
-        }
+    fn pull_join(&mut self, now: Time, id: ConnectionId, topic: &Topic) -> Option<Action> {
+        // One whose parameters a function makes has a ticket, which comes before.
+        let params = self.wanted(topic)?.params.fixed()?.clone();
+        self.write_join(now, id, topic, Ok(params))
     }
 
     /// The frame of a due join with these parameters; none when they cannot be sent.
@@ -186,7 +144,6 @@ impl Socket {
         &mut self,
         now: Time,
         id: ConnectionId,
-        order: u64,
         topic: &Topic,
         params: Result<Payload, ParamsPanicked>,
     ) -> Option<Action> {
@@ -194,7 +151,6 @@ impl Socket {
             self.check_join(topic, &params).map_err(|error| error.to_string())?;
             Ok(params)
         });
-        self.live.as_mut()?.join_settled(order, topic);
         let join_ref = self.mint_ref();
         let encoded = checked.and_then(|params| {
             self.encode(Some(join_ref), join_ref, topic, "phx_join", params)
@@ -212,7 +168,7 @@ impl Socket {
         }
     }
 
-    /// What is in the lane is of an instance that is joined, or being left.
+    /// A push in the lane is of an instance that is joined, or being left.
     #[inline]
     fn pull_push(&mut self, id: ConnectionId, place: Place) -> Option<Action> {
         let msg_ref = self.mint_ref();
@@ -234,10 +190,7 @@ impl Socket {
     /// the channel. To a later instance it means nothing (`wire/leave_wrong_join_ref`).
     fn pull_leave(&mut self, id: ConnectionId, topic: &Topic, join_ref: Ref) -> Option<Action> {
         let msg_ref = self.mint_ref();
-        let leaving = self.channels.get_mut(topic).and_then(|channel| channel.leaving.as_mut());
-        if let Some(leaving) = leaving.filter(|leaving| leaving.join_ref == join_ref) {
-            leaving.leave_ref = Some(msg_ref);
-        }
+        self.channels.change(topic, |channel| channel.leave_written(join_ref, msg_ref));
         let frame =
             self.encode(Some(join_ref), msg_ref, topic, "phx_leave", Payload::empty()).ok()?;
         Some(Action::Send { id, frame })
@@ -253,65 +206,6 @@ impl Socket {
     ) -> Result<Frame, EncodeError> {
         let message = Outgoing { join_ref, msg_ref, topic, event, payload };
         encode(&self.config, &mut self.stats, message)
-    }
-
-    /// Arms the deadlines of the heartbeat machine as they are now.
-    pub(super) fn rearm_heartbeat(&mut self) {
-        let Some(live) = &mut self.live else { return };
-        // While a join is unanswered the verdict belongs to the join clock.
-        if live.joins.is_empty() {
-            live.heartbeat.resume(self.now, &live.ledger);
-        } else {
-            live.heartbeat.suspend();
-        }
-        let deadlines = [
-            (TimerKey::HeartbeatDue, live.heartbeat.next_due()),
-            (TimerKey::HeartbeatReply, live.heartbeat.deadline(&live.ledger)),
-        ];
-        for (key, at) in deadlines {
-            match at {
-                Some(at) => self.timers.arm(key, at),
-                None => self.timers.disarm(&key),
-            }
-        }
-    }
-
-    /// Arms the deadlines of the join clock as they are now, and with them the heartbeat's.
-    pub(super) fn rearm_join_clock(&mut self) {
-        self.timers.disarm(&TimerKey::JoinClock);
-        self.timers.disarm(&TimerKey::JoinBlock);
-        if let Some(live) = &self.live {
-            let (key, limit) = match live.joins.is_overdue() {
-                true => (TimerKey::JoinBlock, self.config.join_block_max),
-                false => (TimerKey::JoinClock, self.config.join_timeout),
-            };
-            if let Some(at) = live.joins.deadline(limit, &live.ledger) {
-                self.timers.arm(key, at);
-            }
-        }
-        self.rearm_heartbeat();
-        self.rearm_write_stall();
-    }
-
-    /// Arms the deadline of a transport that takes no frame. With heartbeats on there is none: a
-    /// heartbeat that cannot be written has one of its own. Nor while a join is unanswered: a server
-    /// that runs one does not read, and the time begins again after it.
-    pub(super) fn rearm_write_stall(&mut self) {
-        let running = self.timers.is_armed(&TimerKey::WriteStall);
-        let off = self.config.heartbeat_interval.is_zero();
-        let live = self.live.as_mut().filter(|live| off && live.joins.is_empty());
-        let at = live.and_then(|live| {
-            let (since, written) = live.stalled.as_mut()?;
-            if !running {
-                (*since, *written) = (self.now, live.ledger.written());
-            }
-            let bought = live.ledger.bought_by_writing(*written);
-            Some(*since + self.config.write_stall_timeout + bought)
-        });
-        match at {
-            Some(at) => self.timers.arm(TimerKey::WriteStall, at),
-            None => self.timers.disarm(&TimerKey::WriteStall),
-        }
     }
 }
 

@@ -11,12 +11,14 @@
 //! ref is minted and no slot is taken. Whatever happened in between (a disconnect, a leave, other
 //! parameters, another connection) makes the ticket stale, and its result is discarded.
 
-use super::{Live, Socket};
 use crate::config::join_params::{JoinAttempt, ParamsPanicked};
 use crate::event::action::Action;
 use crate::event::applied::Supplied;
 use crate::event::ticket::JoinTicket;
+use crate::socket::Socket;
+use crate::socket::connection::live::Live;
 use crate::time::Time;
+use crate::topic::Topic;
 use crate::wire::payload::Payload;
 
 /// What to do next, from [`Socket::poll_step`].
@@ -73,7 +75,7 @@ impl Socket {
             return Supplied::Stale;
         }
         let topic = &ticket.attempt.topic;
-        match self.write_join(now, ticket.connection, ticket.order, topic, params) {
+        match self.write_join(now, ticket.connection, topic, params) {
             Some(join) => Supplied::Join(join),
             None => Supplied::Ended,
         }
@@ -82,17 +84,14 @@ impl Socket {
     /// The ticket of the join that is the next frame, if a function makes its parameters.
     #[inline]
     pub(super) fn next_ticket(&self) -> Option<JoinTicket> {
-        match &self.live {
-            Some(live) if !live.due_joins.is_empty() => self.ticket_of_first(live),
-            _ => None,
-        }
+        let first = self.channels.first_due()?;
+        self.ticket_of_first(first, self.connection.live()?)
     }
 
-    fn ticket_of_first(&self, live: &Live) -> Option<JoinTicket> {
+    fn ticket_of_first(&self, (order, topic): &(u64, Topic), live: &Live) -> Option<JoinTicket> {
         if live.heartbeat.is_owed() || !self.has_slot(live) {
             return None;
         }
-        let (order, topic) = live.due_joins.first()?;
         let want = self.wanted(topic).filter(|want| want.params.fixed().is_none())?;
         let attempt = JoinAttempt {
             topic: topic.clone(),

@@ -1,17 +1,25 @@
-//! Deadlines as values, each with a name.
+//! Deadlines, derived from the state that owns each.
 //!
-//! Nothing here waits. A machine arms a deadline, [`Socket::poll_timeout`](crate::Socket::poll_timeout)
-//! tells the driver the earliest, and only `handle_timeout` expires any. A connection has one deadline of
-//! each kind, which needs no search; those of channels are in an ordered set beside an index,
-//! because nearly every one of them is cancelled: a lazy heap would hold mostly garbage. Equal
-//! times fall back on the order of the keys, so the order of expiry is total. The last instant,
-//! [`Time::MAX`], is no deadline: what would fall due there never does.
+//! | deadline | owner |
+//! | --- | --- |
+//! | `Connect`, `Reconnect`, `Close` | the phase of the [connection](crate::socket::connection) |
+//! | `HeartbeatDue`, `HeartbeatReply` | the [heartbeat](crate::socket::heartbeat) |
+//! | `WriteStall` | the [write stall](crate::socket::write_stall) |
+//! | `JoinClock`, `JoinBlock` | the [join clock](crate::socket::join_clock) |
+//! | `JoinPace` | the [join pace](crate::socket::join_pace) |
+//! | `Rejoin`, `Leave` | a [channel](crate::socket::channel), indexed by its `Channels` |
+//! | `Push` | a [push](crate::socket::push), indexed by its `Pushes` |
+//!
+//! Nothing is armed or disarmed: a state that is left takes its deadline with it.
+//! [`Socket::poll_timeout`] returns the earliest, and only
+//! [`handle_timeout`](Socket::handle_timeout) expires any. Equal times expire in the order of the
+//! table, channels by topic and pushes in the order they were accepted, so the order is total. The
+//! last instant, [`Time::MAX`], means no deadline.
 
-use core::fmt;
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::PushId;
+use crate::socket::Socket;
 use crate::time::Time;
 use crate::topic::Topic;
 
@@ -60,177 +68,103 @@ pub enum TimerKind {
     Push,
 }
 
-/// A deadline and what it belongs to.
+/// The owner of a deadline. The order is that in which equal times expire.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum TimerKey {
-    Connect,
-    Reconnect,
-    Close,
-    HeartbeatDue,
-    HeartbeatReply,
-    WriteStall,
-    JoinClock,
-    JoinBlock,
-    JoinPace,
+    /// The connection, which has one deadline of each kind.
+    Connection(TimerKind),
     Rejoin(Topic),
     Leave(Topic),
-    /// Never armed here: the deadlines of pushes are many and kept apart, in
-    /// [`deadlines`](crate::collections::deadlines). They pass in one order with the others.
     Push(PushId),
 }
 
 impl TimerKey {
-    const fn kind(&self) -> TimerKind {
+    pub(crate) const fn kind(&self) -> TimerKind {
         match self {
-            Self::Connect => TimerKind::Connect,
-            Self::Reconnect => TimerKind::Reconnect,
-            Self::Close => TimerKind::Close,
-            Self::HeartbeatDue => TimerKind::HeartbeatDue,
-            Self::HeartbeatReply => TimerKind::HeartbeatReply,
-            Self::WriteStall => TimerKind::WriteStall,
-            Self::JoinClock => TimerKind::JoinClock,
-            Self::JoinBlock => TimerKind::JoinBlock,
-            Self::JoinPace => TimerKind::JoinPace,
+            Self::Connection(kind) => *kind,
             Self::Rejoin(_) => TimerKind::Rejoin,
             Self::Leave(_) => TimerKind::Leave,
             Self::Push(_) => TimerKind::Push,
         }
     }
-
-    /// Its place among those of the connection.
-    const fn of_connection(&self) -> Option<usize> {
-        match self {
-            Self::Connect => Some(0),
-            Self::Reconnect => Some(1),
-            Self::Close => Some(2),
-            Self::HeartbeatDue => Some(3),
-            Self::HeartbeatReply => Some(4),
-            Self::WriteStall => Some(5),
-            Self::JoinClock => Some(6),
-            Self::JoinBlock => Some(7),
-            Self::JoinPace => Some(8),
-            Self::Rejoin(_) | Self::Leave(_) | Self::Push(_) => None,
-        }
-    }
 }
 
-/// All armed deadlines but those of pushes.
-#[derive(Clone, Default)]
-pub(crate) struct Timers {
-    /// Of the connection, by their place in [`CONNECTION`].
-    connection: [Option<Time>; CONNECTION.len()],
-    /// Of channels. An idle connection has none, so nothing is kept for them then.
-    at: BTreeMap<TimerKey, Time>,
-    order: BTreeSet<(Time, TimerKey)>,
-}
-
-/// The deadlines of which a connection has one each.
-const CONNECTION: [TimerKey; 9] = [
-    TimerKey::Connect,
-    TimerKey::Reconnect,
-    TimerKey::Close,
-    TimerKey::HeartbeatDue,
-    TimerKey::HeartbeatReply,
-    TimerKey::WriteStall,
-    TimerKey::JoinClock,
-    TimerKey::JoinBlock,
-    TimerKey::JoinPace,
-];
-
-impl Timers {
-    /// Arms a deadline, in place of an earlier one with the same key. [`Time::MAX`] is never: there
-    /// is no later time to arm it for again.
-    pub(crate) fn arm(&mut self, key: TimerKey, at: Time) {
-        if at == Time::MAX {
-            return self.disarm(&key);
-        }
-        match key.of_connection() {
-            Some(place) => self.connection[place] = Some(at),
-            None => {
-                self.disarm(&key);
-                self.order.insert((at, key.clone()));
-                self.at.insert(key, at);
+impl Socket {
+    /// Lists the deadlines of the connection, in the order in which equal ones expire.
+    #[inline]
+    fn connection_deadlines(&self, mut list: impl FnMut(TimerKind, Time)) {
+        let mut list = |kind, at: Option<Time>| {
+            if let Some(at) = at.filter(|at| *at < Time::MAX) {
+                list(kind, at);
             }
+        };
+        if let Some((kind, at)) = self.connection.deadline() {
+            list(kind, Some(at));
         }
+        if let Some(live) = self.connection.live() {
+            live.deadlines(&self.config, &mut list);
+        }
+        list(TimerKind::JoinPace, self.pace.deadline());
     }
 
-    pub(crate) fn disarm(&mut self, key: &TimerKey) {
-        match key.of_connection() {
-            Some(place) => self.connection[place] = None,
-            None => self.disarm_channel(key),
-        }
-    }
-
-    fn disarm_channel(&mut self, key: &TimerKey) {
-        if let Some((key, at)) = self.at.remove_entry(key) {
-            self.order.remove(&(at, key));
-        }
-        if self.at.is_empty() {
-            // An empty tree keeps a node.
-            (self.at, self.order) = (BTreeMap::new(), BTreeSet::new());
-        }
-    }
-
-    /// The earliest. Of equal ones the first in the order of the keys.
-    pub(crate) fn next(&self) -> Option<Timeout> {
-        let mut next: Option<(Time, &TimerKey)> = None;
-        for (at, key) in self.connection.iter().zip(&CONNECTION) {
-            if let Some(at) = *at {
-                if next.is_none_or(|(earliest, _)| at < earliest) {
-                    next = Some((at, key));
-                }
+    /// The earliest deadline of all, in O(1).
+    pub(super) fn next_deadline(&self) -> Option<Timeout> {
+        let mut next: Option<Timeout> = None;
+        let mut offer = |kind, at| {
+            if next.is_none_or(|next| at < next.at) {
+                next = Some(Timeout { at, kind });
             }
+        };
+        self.connection_deadlines(&mut offer);
+        if let Some((at, key)) = self.channels.next_deadline() {
+            offer(key.kind(), *at);
         }
-        if let Some((at, key)) = self.order.first() {
-            if next.is_none_or(|(earliest, _)| *at < earliest) {
-                next = Some((*at, key));
+        if let Some(at) = self.pushes.next_deadline() {
+            offer(TimerKind::Push, at);
+        }
+        next
+    }
+
+    /// The deadlines that have passed, in the order in which they expire.
+    pub(super) fn passed_deadlines(&self, now: Time) -> Vec<(Time, TimerKey)> {
+        let mut passed = Vec::new();
+        self.connection_deadlines(|kind, at| {
+            if at <= now {
+                passed.push((at, TimerKey::Connection(kind)));
             }
-        }
-        next.map(|(at, key)| Timeout { at, kind: key.kind() })
+        });
+        passed.extend(self.channels.passed_deadlines(now).cloned());
+        let pushes = self.pushes.overdue(now).into_iter();
+        passed.extend(pushes.map(|(at, id)| (at, TimerKey::Push(id))));
+        passed.sort_unstable();
+        passed
     }
 
-    /// The deadlines that have passed. They stay armed.
-    pub(crate) fn expired(&self, now: Time) -> impl Iterator<Item = (Time, TimerKey)> {
-        let connection = self.connection.iter().zip(&CONNECTION);
-        let connection = connection.filter_map(|(at, key)| Some(((*at)?, key.clone())));
-        let channels = self.order.iter().take_while(move |(at, _)| *at <= now).cloned();
-        connection.filter(move |(at, _)| *at <= now).chain(channels)
+    /// Whether a deadline still exists and has passed: those that expired before it may have ended
+    /// or moved it.
+    pub(super) fn has_passed(&self, key: &TimerKey, now: Time) -> bool {
+        let at = match key {
+            TimerKey::Connection(kind) => {
+                let mut found = None;
+                self.connection_deadlines(|other, at| {
+                    if other == *kind {
+                        found = Some(at);
+                    }
+                });
+                found
+            }
+            TimerKey::Rejoin(topic) => self.channels.get(topic).and_then(|it| it.rejoin_at()),
+            TimerKey::Leave(topic) => self.channels.get(topic).and_then(|it| it.leave_until()),
+            TimerKey::Push(id) => self.pushes.place(*id).map(|_| now),
+        };
+        at.is_some_and(|at| at <= now)
     }
 
-    fn at(&self, key: &TimerKey) -> Option<Time> {
-        match key.of_connection() {
-            Some(place) => self.connection[place],
-            None => self.at.get(key).copied(),
-        }
-    }
-
-    pub(crate) fn is_armed(&self, key: &TimerKey) -> bool {
-        self.at(key).is_some()
-    }
-
-    /// Takes a deadline if it is still armed and has passed.
-    pub(crate) fn take_expired(&mut self, key: &TimerKey, now: Time) -> bool {
-        let expired = self.at(key).is_some_and(|at| at <= now);
-        if expired {
-            self.disarm(key);
-        }
-        expired
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        debug_assert_eq!(self.at.len(), self.order.len());
-        self.connection.iter().flatten().count() + self.at.len()
-    }
-}
-
-/// What is armed, earliest first.
-impl fmt::Debug for Timers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let connection = self.connection.iter().zip(&CONNECTION);
-        let connection = connection.filter_map(|(at, key)| Some(((*at)?, key)));
-        let all: BTreeSet<(Time, &TimerKey)> =
-            connection.chain(self.order.iter().map(|(at, key)| (*at, key))).collect();
-        f.debug_set().entries(all).finish()
+    /// How many deadlines there are.
+    pub(super) fn deadlines(&self) -> usize {
+        let mut deadlines = self.channels.deadlines() + self.pushes.deadlines();
+        self.connection_deadlines(|_, _| deadlines += 1);
+        deadlines
     }
 }
 
@@ -238,53 +172,30 @@ impl fmt::Debug for Timers {
 mod tests {
     use super::*;
 
+    /// Equal times expire in the order of the keys, and recordings depend on it.
     #[test]
-    fn arming_again_replaces_and_disarming_removes() {
-        let mut timers = Timers::default();
-        timers.arm(TimerKey::Connect, Time::from_millis(5));
-        timers.arm(TimerKey::Connect, Time::from_millis(9));
-        assert_eq!(timers.len(), 1);
-        assert_eq!(timers.next().map(|timeout| timeout.at), Some(Time::from_millis(9)));
-        timers.disarm(&TimerKey::Connect);
-        assert_eq!((timers.len(), timers.next()), (0, None));
-    }
-
-    #[test]
-    fn every_deadline_of_the_connection_has_the_place_that_it_is_looked_for_at() {
-        for (place, key) in CONNECTION.iter().enumerate() {
-            assert_eq!(key.of_connection(), Some(place), "{key:?}");
-        }
-        assert!(CONNECTION.is_sorted());
-    }
-
-    #[test]
-    fn the_next_is_the_earliest_whoever_it_belongs_to() {
-        let mut timers = Timers::default();
-        let at = Time::from_millis;
-        let next = |timers: &Timers| timers.next().map(|next| (next.at, next.kind));
-        timers.arm(TimerKey::Rejoin("a".into()), at(7));
-        assert_eq!(next(&timers), Some((at(7), TimerKind::Rejoin)));
-        timers.arm(TimerKey::HeartbeatDue, at(7));
-        timers.arm(TimerKey::Close, at(9));
-        assert_eq!(next(&timers), Some((at(7), TimerKind::HeartbeatDue)), "equal: in their order");
-        timers.arm(TimerKey::Leave("a".into()), at(6));
-        assert_eq!(next(&timers), Some((at(6), TimerKind::Leave)));
-        assert_eq!(timers.len(), 4);
-    }
-
-    #[test]
-    fn deadlines_expire_in_order_of_time_then_name() {
-        let mut timers = Timers::default();
-        timers.arm(TimerKey::Leave("b".into()), Time::from_millis(1));
-        timers.arm(TimerKey::Leave("a".into()), Time::from_millis(1));
-        timers.arm(TimerKey::Close, Time::from_millis(1));
-        timers.arm(TimerKey::Connect, Time::from_millis(2));
-        let mut expired: Vec<_> = timers.expired(Time::from_millis(1)).collect();
-        expired.sort();
-        let expired: Vec<_> = expired.into_iter().map(|(_, key)| key).collect();
-        let leaves = ["a", "b"].map(|topic| TimerKey::Leave(topic.into()));
-        assert_eq!(expired, [TimerKey::Close, leaves[0].clone(), leaves[1].clone()]);
-        assert!(!timers.take_expired(&TimerKey::Connect, Time::from_millis(1)));
-        assert!(timers.take_expired(&TimerKey::Connect, Time::from_millis(2)));
+    fn keys_have_a_total_order() {
+        use TimerKind::{
+            Close, Connect, HeartbeatDue, HeartbeatReply, JoinBlock, JoinClock, JoinPace,
+            Reconnect, WriteStall,
+        };
+        let topic = Topic::from;
+        let of_connection = [
+            Connect,
+            Reconnect,
+            Close,
+            HeartbeatDue,
+            HeartbeatReply,
+            WriteStall,
+            JoinClock,
+            JoinBlock,
+            JoinPace,
+        ];
+        let mut keys: Vec<TimerKey> = of_connection.map(TimerKey::Connection).to_vec();
+        keys.extend(["a", "b"].map(|name| TimerKey::Rejoin(topic(name))));
+        keys.extend(["a", "b"].map(|name| TimerKey::Leave(topic(name))));
+        keys.extend([1, 2].map(|id| TimerKey::Push(PushId(id))));
+        assert!(keys.is_sorted_by(|one, next| one < next));
+        assert!(keys.is_sorted_by_key(TimerKey::kind));
     }
 }

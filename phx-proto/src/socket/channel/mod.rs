@@ -34,24 +34,33 @@
 //!           → Closed   acked, timed out, offline
 //! ```
 //!
-//! A [`Channel`] is what the core holds for one topic: what is *wanted* of it, and the instance
+//! A [`Channel`] is the machine of one topic: what is *wanted* of it, and the instance
 //! that is being left, if any. Both can exist at once: a join during a leave waits for its end,
 //! because back to back the leave's reply is often lost (`wire/leave_rejoin_pipelined`).
+//! [`Channels`](channels::Channels) holds all of them, and [`commands`] brings them together with the
+//! connection and the pushes.
 //!
-//! Every join makes a new instance with a new join_ref; what the server says about any other
+//! Every join makes a new instance with a new join_ref; a frame about any other
 //! instance is stale (`wire/join_double`: the close of the old one arrives after the ok of the
 //! new one). A rejoin on request leaves the old instance to be replaced by the new join; until that
-//! is written the server holds it, and it is what a leave leaves. `phx_close` and `phx_error` carry the join_ref in their ref member too
-//! (`wire/leave_ok`), which is all that vsn 1 has.
+//! is written the server holds it, and a leave leaves that one. `phx_close` and `phx_error` carry the
+//! join_ref in their ref member too (`wire/leave_ok`), which is all that vsn 1 has.
 
-pub(crate) mod transitions;
+pub(crate) mod channels;
+pub(in crate::socket) mod commands;
+#[cfg(test)]
+mod tests;
 
 use core::time::Duration;
 
 use crate::collections::ordered::Ordered;
+use crate::config::Config;
+use crate::config::backoff::DelayRange;
 use crate::config::join_params::JoinParams;
+use crate::event::cause::RejectionKind;
 use crate::id::{InterestId, Ref};
 use crate::socket::push::slab::Group;
+use crate::socket::rng::Rng;
 use crate::time::Time;
 use crate::topic::Topic;
 use crate::wire::payload::Payload;
@@ -85,15 +94,15 @@ pub enum PendingReason {
     Offline,
     /// An earlier instance is still being left.
     LeaveEnding,
-    /// As many joins are unanswered as may be.
+    /// `join_concurrency` joins are unanswered.
     Slot,
     /// The server closed connections when joins came too fast, and the time of this one has not come.
     Paced,
-    /// The transport takes no frame at the moment, or nobody polled for one.
+    /// The transport takes no frame at the moment, or the driver has not polled for one.
     NotWritable,
 }
 
-/// What the core holds for one topic.
+/// The state of one topic.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Channel {
     pub(crate) want: Option<Want>,
@@ -108,7 +117,7 @@ pub(crate) struct Want {
     /// Joins are written in this order.
     pub(crate) order: u64,
     pub(crate) params: JoinParams,
-    /// Whoever wants it, in the order of asking.
+    /// The interests in it, in the order they were registered.
     pub(crate) interests: Ordered<InterestId>,
     /// From the configuration: wanted without any interest.
     pub(crate) auto: bool,
@@ -116,7 +125,7 @@ pub(crate) struct Want {
     /// The instance that the server still holds while a rejoin on request waits, or may hold
     /// while the rejoin after a lost reply waits.
     pub(crate) surviving: Option<Ref>,
-    /// Somebody called `join` and has seen no ok since: a rejection is theirs to handle.
+    /// The application called `join` and has seen no ok since: a rejection is its own to handle.
     pub(crate) first_join_called: bool,
     pub(crate) ever_joined: bool,
     pub(crate) attempts: u32,
@@ -124,7 +133,7 @@ pub(crate) struct Want {
     pub(crate) rejections: u32,
     /// When the server last answered a push as if the channel did not exist.
     pub(crate) unmatched_at: Option<Time>,
-    /// Accepted and without an outcome; none before the first.
+    /// Its pushes without an outcome; none before the first.
     pub(crate) pushes: Option<Group>,
 }
 
@@ -150,10 +159,65 @@ pub(crate) struct Leaving {
     pub(crate) join_ref: Ref,
     /// Its place in the lane, behind the pushes accepted before it.
     pub(crate) order: u64,
+    /// When the leave has gone unanswered for too long.
+    pub(crate) until: Time,
     /// The ref of the leave, once written.
     pub(crate) leave_ref: Option<Ref>,
     /// Accepted before the leave, and written or about to be.
     pub(crate) pushes: Option<Group>,
+}
+
+/// Which instance of a channel a frame is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InstanceKind {
+    Joining(Ref),
+    Joined(Ref),
+    /// It waits to be replaced by a rejoin on request.
+    Surviving,
+    Leaving,
+}
+
+/// The wait before the next join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rejoin {
+    pub(crate) delay: Duration,
+    /// The number of that join.
+    pub(crate) attempt: u32,
+}
+
+/// What follows an ok to the join.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct NowJoined {
+    /// It is the first ok since the topic is wanted.
+    pub(crate) first: bool,
+    /// The pushes that waited for it.
+    pub(crate) pushes: Option<Group>,
+}
+
+/// What follows a refused join.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    Retry(Rejoin),
+    /// The last rejection: the topic is not wanted any more.
+    Last(Want),
+}
+
+/// What follows the loss of an instance that is still wanted.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Crashed {
+    /// It was joined, not just being joined.
+    pub(crate) was_joined: bool,
+    pub(crate) pushes: Option<Group>,
+    pub(crate) rejoin: Rejoin,
+}
+
+/// What follows a leave: the topic is not wanted any more.
+#[derive(Debug)]
+pub(crate) struct Left {
+    pub(crate) want: Want,
+    /// The leave to be written, behind the pushes of the instance: its place in the lane, and the
+    /// instance. None if the server holds no instance.
+    pub(crate) leave: Option<(u64, Ref)>,
 }
 
 impl Want {
@@ -176,6 +240,7 @@ impl Want {
         }
     }
 
+    #[inline]
     pub(crate) const fn joined(&self) -> Option<&Instance> {
         match &self.state {
             State::Joined(instance) => Some(instance),
@@ -183,9 +248,13 @@ impl Want {
         }
     }
 
+    fn is_joining(&self, join_ref: Ref) -> bool {
+        matches!(self.state, State::Joining { join_ref: current } if current == join_ref)
+    }
+
     /// Leaves Joined, Joining or Errored for Pending; returns the instance if it was joined.
     /// The rejoin counter starts over only if the instance had been stable.
-    pub(crate) fn lose(&mut self, now: Time, stable_after: Duration) -> Option<Instance> {
+    fn lose(&mut self, now: Time, stable_after: Duration) -> Option<Instance> {
         self.surviving = None;
         match core::mem::replace(&mut self.state, State::Pending) {
             State::Joined(instance) => {
@@ -197,8 +266,21 @@ impl Want {
             _ => None,
         }
     }
+
+    /// Waits before the next join for as long as the history of the channel asks for.
+    fn back_off(&mut self, now: Time, config: &Config, rng: &mut Rng) -> Rejoin {
+        self.rejoins = self.rejoins.saturating_add(1);
+        self.wait(now, config.rejoin_after.range(self.rejoins), rng)
+    }
+
+    fn wait(&mut self, now: Time, range: DelayRange, rng: &mut Rng) -> Rejoin {
+        let delay = rng.draw(range);
+        self.state = State::Errored { until: now + delay };
+        Rejoin { delay, attempt: self.attempts.saturating_add(1) }
+    }
 }
 
+/// # Inspection
 impl Channel {
     pub(crate) const fn is_empty(&self) -> bool {
         self.want.is_none() && self.leaving.is_none()
@@ -211,22 +293,201 @@ impl Channel {
         wanted.into_iter().chain(leaving)
     }
 
-    /// Whether a join could be written now.
-    pub(crate) const fn is_due(&self) -> bool {
+    /// The order of its join, if that could be written now.
+    pub(crate) const fn due(&self) -> Option<u64> {
         match &self.want {
-            Some(want) => matches!(want.state, State::Pending) && self.leaving.is_none(),
-            None => false,
+            Some(Want { state: State::Pending, order, .. }) if self.leaving.is_none() => {
+                Some(*order)
+            }
+            _ => None,
+        }
+    }
+
+    /// When the wait before a rejoin is over.
+    pub(crate) const fn rejoin_at(&self) -> Option<Time> {
+        match &self.want {
+            Some(Want { state: State::Errored { until }, .. }) => Some(*until),
+            _ => None,
+        }
+    }
+
+    /// When the leave has gone unanswered for too long.
+    pub(crate) fn leave_until(&self) -> Option<Time> {
+        self.leaving.as_ref().map(|leaving| leaving.until)
+    }
+
+    /// Whether the join with this ref is unanswered.
+    pub(crate) fn is_joining(&self, join_ref: Ref) -> bool {
+        self.want.as_ref().is_some_and(|want| want.is_joining(join_ref))
+    }
+
+    /// Which of its instances a frame with this join_ref is about.
+    pub(crate) fn instance(&self, join_ref: Option<Ref>) -> Option<InstanceKind> {
+        if let Some(leaving) = &self.leaving {
+            // A null ref names no instance: it is the current one if there can be just one.
+            if join_ref.is_none_or(|join_ref| join_ref == leaving.join_ref) {
+                return Some(InstanceKind::Leaving);
+            }
+        }
+        let want = self.want.as_ref()?;
+        match (&want.state, join_ref) {
+            (State::Joined(instance), None) => Some(InstanceKind::Joined(instance.join_ref)),
+            (State::Joined(instance), Some(join_ref)) if instance.join_ref == join_ref => {
+                Some(InstanceKind::Joined(join_ref))
+            }
+            (State::Joining { join_ref: current }, Some(join_ref)) if *current == join_ref => {
+                Some(InstanceKind::Joining(join_ref))
+            }
+            (State::Pending | State::Errored { .. }, Some(join_ref))
+                if want.surviving == Some(join_ref) =>
+            {
+                Some(InstanceKind::Surviving)
+            }
+            _ => None,
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// # Transitions
+impl Channel {
+    /// The join was written.
+    pub(crate) fn join_written(&mut self, join_ref: Ref) {
+        if let Some(want) = &mut self.want {
+            want.state = State::Joining { join_ref };
+            want.surviving = None;
+            want.attempts = want.attempts.saturating_add(1);
+        }
+    }
 
-    #[test]
-    fn what_is_held_for_a_topic_does_not_grow() {
-        let size = size_of::<(Topic, Channel)>();
-        assert!(size <= 352, "{size} bytes");
+    /// The server accepted the newest join.
+    pub(crate) fn joined(
+        &mut self,
+        now: Time,
+        join_ref: Ref,
+        response: Payload,
+    ) -> Option<NowJoined> {
+        let want = self.want.as_mut()?;
+        want.state = State::Joined(Instance { join_ref, since: now, response });
+        want.rejections = 0;
+        want.first_join_called = false;
+        let first = !core::mem::replace(&mut want.ever_joined, true);
+        Some(NowJoined { first, pushes: want.pushes.clone() })
+    }
+
+    /// The server refused the newest join.
+    pub(crate) fn refused(
+        &mut self,
+        now: Time,
+        kind: &RejectionKind,
+        config: &Config,
+        rng: &mut Rng,
+    ) -> Option<Refused> {
+        let want = self.want.as_mut()?;
+        if *kind == RejectionKind::JoinCrashed {
+            // The server's join raised: it may well work the next time.
+            return Some(Refused::Retry(want.back_off(now, config, rng)));
+        }
+        want.rejections = want.rejections.saturating_add(1);
+        if want.first_join_called || want.rejections > config.join_rejections_max {
+            return self.end().map(Refused::Last);
+        }
+        let range = match kind {
+            RejectionKind::TooManyChannels => config.rejected_after.longest(),
+            _ => config.rejected_after.range(want.rejections),
+        };
+        Some(Refused::Retry(want.wait(now, range, rng)))
+    }
+
+    /// The instance is gone though the topic is wanted. With `replaced`, the server holds it until
+    /// the next join.
+    pub(crate) fn crashed(
+        &mut self,
+        now: Time,
+        replaced: bool,
+        config: &Config,
+        rng: &mut Rng,
+    ) -> Option<Crashed> {
+        let want = self.want.as_mut()?;
+        let instance = want.lose(now, config.stable_after);
+        if let Some(instance) = instance.as_ref().filter(|_| replaced) {
+            want.surviving = Some(instance.join_ref);
+        }
+        let rejoin = want.back_off(now, config, rng);
+        Some(Crashed { was_joined: instance.is_some(), pushes: want.pushes.clone(), rejoin })
+    }
+
+    /// The reply to this join is lost: the channel may well be there, so the instance survives.
+    pub(crate) fn unanswered(
+        &mut self,
+        join_ref: Ref,
+        now: Time,
+        config: &Config,
+        rng: &mut Rng,
+    ) -> Option<Rejoin> {
+        let want = self.want.as_mut().filter(|want| want.is_joining(join_ref))?;
+        want.surviving = Some(join_ref);
+        Some(want.back_off(now, config, rng))
+    }
+
+    /// The wait before a rejoin is over.
+    pub(crate) fn rejoin_due(&mut self) {
+        if let Some(want) = &mut self.want {
+            want.state = State::Pending;
+        }
+    }
+
+    /// The surviving instance has ended by itself.
+    pub(crate) fn survivor_ended(&mut self) {
+        if let Some(want) = &mut self.want {
+            want.surviving = None;
+        }
+    }
+
+    /// The connection is lost: every instance ends. Returns none unless it was joined, and then its
+    /// pushes, if there are any.
+    pub(crate) fn disconnected(
+        &mut self,
+        now: Time,
+        stable_after: Duration,
+    ) -> Option<Option<Group>> {
+        let want = self.want.as_mut()?;
+        want.lose(now, stable_after)?;
+        Some(want.pushes.clone())
+    }
+
+    /// The topic is not wanted any more. An instance that the server may hold is left, with the pushes
+    /// that were accepted for it; `order` is called for the place of the leave.
+    pub(crate) fn leave(&mut self, until: Time, order: impl FnOnce() -> u64) -> Option<Left> {
+        let mut want = self.want.take()?;
+        let instance = match want.state {
+            State::Joining { join_ref } | State::Joined(Instance { join_ref, .. }) => {
+                Some(join_ref)
+            }
+            State::Pending | State::Errored { .. } => want.surviving,
+        };
+        let leave = instance.map(|join_ref| {
+            let (order, pushes) = (order(), want.pushes.take());
+            let leaving = Leaving { join_ref, order, until, leave_ref: None, pushes };
+            self.leaving = Some(Box::new(leaving));
+            (order, join_ref)
+        });
+        Some(Left { want, leave })
+    }
+
+    /// The leave of this instance was written.
+    pub(crate) fn leave_written(&mut self, join_ref: Ref, leave_ref: Ref) {
+        if let Some(leaving) = self.leaving.as_mut().filter(|it| it.join_ref == join_ref) {
+            leaving.leave_ref = Some(leave_ref);
+        }
+    }
+
+    /// The leave is over.
+    pub(crate) fn leave_ended(&mut self) -> Option<Leaving> {
+        self.leaving.take().map(|leaving| *leaving)
+    }
+
+    /// The topic is not wanted any more, and there is nothing to leave.
+    pub(crate) fn end(&mut self) -> Option<Want> {
+        self.want.take()
     }
 }

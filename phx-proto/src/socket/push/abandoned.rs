@@ -1,7 +1,7 @@
 //! A list of refs whose push ended before its reply: casts, timeouts, withdrawals.
 //!
-//! The server may still answer them, and an answer can matter: "unmatched topic" says that a channel
-//! is gone (`wire/push_unjoined_topic`). It says so of the topic that was pushed to and of no other,
+//! The server may still answer them, and an answer can matter: "unmatched topic" means that a channel
+//! is gone (`wire/push_unjoined_topic`), that of the topic that was pushed to and no other,
 //! so the topic is kept beside the ref.
 //!
 //! ```text
@@ -18,7 +18,7 @@
 use crate::id::Ref;
 use crate::topic::Topic;
 
-/// As many are kept: of more, the replies to the last ones say the same.
+/// How many are kept: of more, the replies to the last ones prove the same.
 const CAPACITY: usize = 64;
 
 /// Pushes that ended before their reply, the latest ones.
@@ -44,6 +44,10 @@ impl Abandoned {
     /// The heartbeat `answered` was answered: what was written before it is answered or never will be.
     pub(crate) fn drop_before(&mut self, answered: Ref) {
         self.pushes.retain(|(msg_ref, _)| *msg_ref > answered);
+    }
+
+    /// Frees the memory of an empty list.
+    pub(crate) fn shrink(&mut self) {
         if self.pushes.is_empty() {
             self.pushes = Vec::new();
         }
@@ -68,6 +72,7 @@ mod tests {
         assert!(!abandoned.take(Ref(29), "room:a"));
         assert!(abandoned.take(Ref(31), "room:a"));
         abandoned.drop_before(Ref(71));
+        abandoned.shrink();
         assert_eq!(abandoned.pushes.capacity(), 0, "an idle connection keeps nothing");
     }
 }

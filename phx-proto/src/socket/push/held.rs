@@ -1,7 +1,7 @@
-//! Pushes held back because `pushes_in_flight_max` calls are in flight.
+//! Pushes that are held back because `pushes_in_flight_max` calls are in flight.
 //!
 //! ```text
-//!   lane ── a call reaches the front, and as many are in flight as may be ──▶ held, as the head of its group
+//!   lane ── a call reaches the front at `pushes_in_flight_max` ──▶ held, as the head of its group
 //!   lane ── a push of a held group reaches the front ──▶ dropped from the lane: it follows its head
 //!
 //!   head, a call ── fewer are in flight ──┬─▶ written in the order of acceptance; the next push of the
@@ -9,9 +9,9 @@
 //!                                             is not held any more
 //! ```
 //!
-//! What is held is one push of each group, its first that is not written; the others are found
+//! One push of each group is held, its first that is not written; the others are found
 //! behind it in the group. So a channel's frames keep their order, casts of every other channel pass,
-//! and a place that becomes free costs a search among the groups that are held. Heartbeats, joins and
+//! and a reply costs a search among the groups that are held. Heartbeats, joins and
 //! leaves never wait for it: a leave ends the calls of its channel that might have to wait.
 //!
 //! The value lives and dies with one connection.
@@ -82,13 +82,47 @@ impl Held {
     pub(crate) fn release(&mut self, group: &Group) {
         let Some((order, _, cast)) = self.heads.remove(group) else { return };
         self.of(cast).remove(&order);
-        if self.heads.is_empty() {
-            // An empty tree keeps a node.
-            *self = Self::default();
-        }
     }
 
     const fn of(&mut self, cast: bool) -> &mut BTreeMap<u64, Place> {
         if cast { &mut self.casts } else { &mut self.calls }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::input::PushOptions;
+    use crate::id::PushId;
+    use crate::socket::push::Push;
+    use crate::socket::push::slab::Pushes;
+    use crate::time::Time;
+    use crate::topic::Topic;
+    use crate::wire::payload::Payload;
+
+    /// Heads are written in the order of acceptance; a call only with a place in flight.
+    #[test]
+    fn next_head_is_the_first_that_may_be_written() {
+        let mut pushes = Pushes::default();
+        let (mut held, mut places) = (Held::default(), Vec::new());
+        let groups = [1, 2, 3].map(|id| {
+            let group = pushes.group(None);
+            let push = Push::queued(Topic::from("t"), Payload::empty(), PushOptions::call());
+            places.push(pushes.insert(PushId(id), push, ("e", 3), Time::MAX, &group));
+            group
+        });
+        held.hold(groups[0].clone(), (1, places[0], false));
+        held.hold(groups[1].clone(), (2, places[1], true));
+        assert_eq!((held.len(), held.contains(&groups[0])), (2, true));
+        assert_eq!(held.next(false), Some((2, places[1])), "a cast");
+        assert_eq!(held.next(true), Some((1, places[0])));
+        held.follow(groups[0].clone(), 9, None);
+        assert_eq!(held.len(), 2, "9 is not its head");
+        held.follow(groups[0].clone(), 1, Some((3, places[2], false)));
+        assert_eq!(held.next(true), Some((2, places[1])), "the one behind it comes later");
+        held.follow(groups[1].clone(), 2, None);
+        assert_eq!((held.next(false), held.next(true)), (None, Some((3, places[2]))));
+        held.release(&groups[0]);
+        assert_eq!((held.is_empty(), held.next(true)), (true, None));
     }
 }

@@ -8,8 +8,9 @@
 //!   either, withdrawn ──▶ Cancelled          └─ (a cast ends here: Written)
 //! ```
 //!
-//! At most `pushes_in_flight_max` calls are Written; at that, further ones stay Queued, and [`held`]
-//! keeps the order of their channels.
+//! [`Push`] is the machine. At most `pushes_in_flight_max` calls are Written; at that, further ones stay
+//! Queued, and the [`lane`] keeps the order of their channels. What may still be answered after its
+//! outcome is [`abandoned`].
 //!
 //! A push keeps its [`PushId`](crate::PushId) for life. Its wire ref is minted when the frame is pulled, so
 //! nothing that was waiting carries a ref of another connection, and nothing that may have been
@@ -18,9 +19,10 @@
 //! is found, are in [`slab`].
 
 pub(crate) mod abandoned;
+mod commands;
 pub(crate) mod held;
+pub(crate) mod lane;
 pub(crate) mod slab;
-mod transitions;
 
 use crate::event::cause::{NotSentCause, PushOutcome, UnknownCause};
 use crate::event::input::PushOptions;
@@ -90,8 +92,8 @@ impl Push {
         }
     }
 
-    /// The outcome when its channel or connection ends: what can be said depends on whether it
-    /// may have reached the server.
+    /// The outcome when its channel or connection ends, which depends on whether it may have reached
+    /// the server.
     pub(crate) const fn outcome_at_end(
         &self,
         unknown: UnknownCause,
@@ -111,5 +113,39 @@ impl Push {
         } else {
             PushOutcome::NotSent(NotSentCause::TimedOut)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queued(options: PushOptions) -> Push {
+        Push::queued(Topic::from("room:a"), Payload::from(serde_json::json!({"n": 1})), options)
+    }
+
+    /// Each row of the diagram: what a push ends with depends on whether it was written.
+    #[test]
+    fn outcome_depends_on_whether_it_was_written() {
+        let mut push = queued(PushOptions::call());
+        let end = |push: &Push| {
+            push.outcome_at_end(UnknownCause::Disconnected, NotSentCause::Disconnected)
+        };
+        assert_eq!((push.is_written(), push.queued_len()), (false, 7));
+        assert_eq!(push.outcome_at_timeout(), PushOutcome::NotSent(NotSentCause::TimedOut));
+        assert_eq!(end(&push), PushOutcome::NotSent(NotSentCause::Disconnected));
+        assert_eq!(push.write(Ref(5)).map(|payload| payload.len()), Some(7));
+        assert_eq!((push.written(), push.queued_len()), (Some(Ref(5)), 0));
+        assert_eq!(push.outcome_at_timeout(), PushOutcome::TimedOut);
+        assert_eq!(end(&push), PushOutcome::Unknown(UnknownCause::Disconnected));
+    }
+
+    #[test]
+    fn push_is_written_once() {
+        let mut push = queued(PushOptions::cast());
+        assert!(push.cast && !push.fail_fast);
+        assert!(push.write(Ref(5)).is_some());
+        assert!(push.write(Ref(6)).is_none());
+        assert_eq!(push.written(), Some(Ref(5)));
     }
 }

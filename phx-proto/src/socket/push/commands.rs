@@ -1,4 +1,4 @@
-//! The transitions of the push machine; [`push`](crate::socket::push) draws it.
+//! The commands about pushes, and the end of a push.
 
 use crate::config::{Config, Unfit};
 use crate::event::cause::{NotSentCause, PushOutcome, UnknownCause};
@@ -6,19 +6,19 @@ use crate::event::error::{PushError, PushErrorKind, QueueBound};
 use crate::event::input::PushOptions;
 use crate::event::signal::Signal;
 use crate::id::PushId;
-use crate::socket::channel::{Channel, Leaving, Want};
+use crate::socket::Socket;
+use crate::socket::channel::Channel;
 use crate::socket::push::Push;
+use crate::socket::push::lane::LaneItem;
 use crate::socket::push::slab::{Group, Place, Pushes};
-use crate::socket::{LaneItem, Socket};
 use crate::time::Time;
-use crate::topic::Topic;
 use crate::wire::payload::Payload;
 
 /// # Commands about pushes
 impl Socket {
     /// Pushes an event to a wanted topic. Its one outcome follows as the signal `PushEnded`.
     ///
-    /// Unless told to [fail fast](PushOptions::fail_fast), a push to a channel that is not
+    /// Unless it is to [fail fast](PushOptions::fail_fast), a push to a channel that is not
     /// joined at the moment waits for it, through disconnects and crashes too, until its
     /// timeout. Queued pushes are written in the order they were accepted, never before the
     /// join was answered. While
@@ -39,10 +39,8 @@ impl Socket {
         let now = self.advance(now);
         let payload = payload.into();
         let topics = self.channels.len();
-        let Some(channel) = self.channels.get_mut(topic) else {
-            return Err(PushError { kind: PushErrorKind::NotWanted, payload });
-        };
-        let Channel { want: Some(want), leaving } = &mut **channel else {
+        let channel = self.channels.get(topic);
+        let Some((channel, want)) = channel.and_then(|it| Some((it, it.want.as_ref()?))) else {
             return Err(PushError { kind: PushErrorKind::NotWanted, payload });
         };
         let instance = want.joined().map(|instance| instance.join_ref);
@@ -52,21 +50,26 @@ impl Socket {
         } else if matches!(event, "phx_join" | "phx_leave") {
             Err(PushErrorKind::ReservedEvent)
         } else {
-            check_push(&self.config, topic, event, &payload).and_then(|()| {
-                let of = (&*want, leaving.as_deref(), topics);
-                check_queue(&self.config, &self.pushes, of, bytes)
-            })
+            check_push(&self.config, topic, event, &payload)
+                .and_then(|()| check_queue(&self.config, &self.pushes, (channel, topics), bytes))
         };
         if let Err(kind) = accepted {
             return Err(PushError { kind, payload });
         }
-        let group = want.pushes.get_or_insert_with(|| self.pushes.group(instance));
+        let push = Push::queued(want.topic.clone(), payload, options);
+        let group = match &want.pushes {
+            Some(group) => group.clone(),
+            None => {
+                let group = self.pushes.group(instance);
+                self.change_want(topic, |want| want.pushes = Some(group.clone()));
+                group
+            }
+        };
         let id = PushId(self.next_order);
         self.next_order += 1;
         let deadline = now + options.timeout.unwrap_or(self.config.push_timeout);
-        let push = Push::queued(want.topic.clone(), payload, options);
-        let place = self.pushes.insert(id, push, (event, bytes), deadline, group);
-        if let (Some(_), Some(live)) = (instance, &mut self.live) {
+        let place = self.pushes.insert(id, push, (event, bytes), deadline, &group);
+        if let (Some(_), Some(live)) = (instance, self.connection.live_mut()) {
             live.lane.insert(id.0, LaneItem::Push(place));
         }
         Ok(id)
@@ -90,8 +93,8 @@ impl Socket {
         place: Place,
         outcome: impl FnOnce(&Push) -> PushOutcome,
     ) -> bool {
-        if self.live.as_ref().is_some_and(|live| !live.held.is_empty()) {
-            self.let_follow(place);
+        if let Some(live) = self.connection.live_mut() {
+            live.lane.ending(&self.pushes, place);
         }
         self.end_unheld(place, outcome)
     }
@@ -105,40 +108,14 @@ impl Socket {
     ) -> bool {
         let Some((id, push)) = self.pushes.remove(place) else { return false };
         let outcome = outcome(&push);
-        if let Some(live) = &mut self.live {
+        if let Some(live) = self.connection.live_mut() {
             match (push.written(), &outcome) {
-                (None, _) => drop(live.lane.remove(id.0)),
+                (None, _) => live.lane.remove(id.0),
                 (Some(_), PushOutcome::Reply(_)) => {}
                 (Some(msg_ref), _) => live.abandoned.add(msg_ref, push.topic.clone()),
             }
         }
         self.signal(Signal::PushEnded { id, topic: push.topic, outcome });
-        true
-    }
-
-    /// A push is about to end; if it is held, the one behind it takes its place.
-    #[cold]
-    fn let_follow(&mut self, place: Place) {
-        let (Some(live), Some((id, _))) = (&mut self.live, self.pushes.get(place)) else { return };
-        let (group, next) = (self.pushes.group_of(place), self.pushes.behind(place));
-        live.held.follow(group, id.0, next);
-    }
-
-    /// Holds a push back that is next in the lane, if it may not be written now: it is a call and no
-    /// place in flight is free, or one before it in its group is held back.
-    #[cold]
-    pub(in crate::socket) fn hold_back(&mut self, order: u64, place: Place) -> bool {
-        let group = self.pushes.group_of(place);
-        let (Some(live), Some((_, push))) = (&mut self.live, self.pushes.get(place)) else {
-            return false;
-        };
-        if live.held.contains(&group) {
-            return true;
-        }
-        if push.cast || self.pushes.in_flight() < self.config.pushes_in_flight_max.get() {
-            return false;
-        }
-        live.held.hold(group, (order, place, false));
         true
     }
 
@@ -156,17 +133,17 @@ impl Socket {
         }
     }
 
-    /// Ends what was to be written at once or not at all: the channel is not joined any more.
-    pub(in crate::socket) fn end_fail_fast(&mut self, topic: &Topic) {
-        let Some(group) = self.wanted(topic).and_then(|want| want.pushes.clone()) else { return };
+    /// Their channel is not joined any more: ends what was written on its instance, and what was to be
+    /// written at once or not at all.
+    pub(in crate::socket) fn interrupt_pushes(
+        &mut self,
+        group: Option<&Group>,
+        unknown: UnknownCause,
+    ) {
+        let Some(group) = group else { return };
+        self.end_members(group, Push::is_written, |_| PushOutcome::Unknown(unknown));
         let fast = |push: &Push| push.fail_fast && !push.is_written();
-        self.end_members(&group, fast, |_| PushOutcome::NotSent(NotSentCause::Interrupted));
-    }
-
-    /// Ends what was written on an instance that is gone.
-    pub(in crate::socket) fn end_written(&mut self, topic: &Topic, unknown: UnknownCause) {
-        let Some(group) = self.wanted(topic).and_then(|want| want.pushes.clone()) else { return };
-        self.end_members(&group, Push::is_written, |_| PushOutcome::Unknown(unknown));
+        self.end_members(group, fast, |_| PushOutcome::NotSent(NotSentCause::Interrupted));
     }
 
     /// Ends some of a group, in the order they were accepted.
@@ -210,13 +187,13 @@ fn check_push(
     })
 }
 
-/// Whether the queue has room for a push of so many bytes to this channel, one of so many topics. What
+/// Whether the queue takes a push of so many bytes to this channel, one of so many topics. What
 /// is queued is in memory, so no sum overflows.
 #[inline]
 fn check_queue(
     config: &Config,
     pushes: &Pushes,
-    of: (&Want, Option<&Leaving>, usize),
+    of: (&Channel, usize),
     bytes: usize,
 ) -> Result<(), PushErrorKind> {
     let all = pushes.queued();
@@ -233,7 +210,7 @@ fn check_queue(
 fn check_full_queue(
     config: &Config,
     pushes: &Pushes,
-    (want, leaving, topics): (&Want, Option<&Leaving>, usize),
+    (channel, topics): (&Channel, usize),
     bytes: usize,
 ) -> Result<(), PushErrorKind> {
     let (pushes_max, bytes_max) = (config.queued_pushes_max, config.queued_bytes_max);
@@ -250,8 +227,7 @@ fn check_full_queue(
     }
     let (pushes_max, bytes_max) = (pushes_max.div_ceil(2), bytes_max.div_ceil(2));
     // Of its present instance, and of one that is being left.
-    let groups = want.pushes.iter().chain(leaving.and_then(|leaving| leaving.pushes.as_ref()));
-    let queued = groups.map(|group| pushes.queued_of(group));
+    let queued = channel.groups().map(|group| pushes.queued_of(group));
     let of_topic =
         queued.fold((0, bytes), |sum, it| (sum.0 + it.pushes as usize, sum.1 + it.bytes));
     if of_topic.0 >= pushes_max {

@@ -1,7 +1,6 @@
-//! The transitions of the channel machine; [`channel`](crate::socket::channel) draws it.
+//! The commands about channels: what the socket does with each transition.
 
 use crate::config::Unfit;
-use crate::config::backoff::DelayRange;
 use crate::config::join_params::JoinParams;
 use crate::event::action::Action;
 use crate::event::applied::Released;
@@ -12,10 +11,10 @@ use crate::event::cause::{
 use crate::event::error::{JoinError, NotWanted};
 use crate::event::signal::Signal;
 use crate::id::{InterestId, Ref};
-use crate::socket::channel::{Channel, Instance, Leaving, State, Want};
+use crate::socket::channel::{Crashed, Left, NowJoined, Refused, Rejoin, Want};
+use crate::socket::push::lane::LaneItem;
 use crate::socket::push::slab::Group;
-use crate::socket::timer::TimerKey;
-use crate::socket::{LaneItem, Socket};
+use crate::socket::{Socket, mint};
 use crate::time::Time;
 use crate::topic::Topic;
 use crate::wire::payload::Payload;
@@ -42,7 +41,7 @@ impl Socket {
     ) -> Result<InterestId, JoinError> {
         self.advance(now);
         let (topic, params) = (topic.into(), params.into());
-        if !self.phase.accepts_joins() {
+        if !self.connection.accepts_joins() {
             return Err(JoinError::Closed);
         }
         if topic.is_reserved() {
@@ -73,13 +72,18 @@ impl Socket {
         Ok(self.add_interest(topic.into()))
     }
 
-    /// Gives an interest back. The last one of a topic that is not an auto-join leaves it.
+    /// Releases an interest. The last one of a topic that is not an auto-join leaves it.
     pub fn release(&mut self, now: Time, interest: InterestId) -> Released {
         let Some(topic) = self.interests.remove(interest) else { return Released::Gone };
-        let Some(want) = self.wanted_mut(&topic) else { return Released::Gone };
-        want.interests.remove(interest);
-        if want.auto || want.interests.len() > 0 {
-            return Released::Detached;
+        let released = self.channels.change(&topic, |channel| {
+            let want = channel.want.as_mut()?;
+            want.interests.remove(interest);
+            Some(want.auto || want.interests.len() > 0)
+        });
+        match released.flatten() {
+            None => return Released::Gone,
+            Some(true) => return Released::Detached,
+            Some(false) => {}
         }
         match self.leave(now, &topic) {
             Ok(()) => Released::Leaving,
@@ -87,7 +91,7 @@ impl Socket {
         }
     }
 
-    /// Leaves a topic, whoever shares it. Legal in every state; cancels a pending rejoin.
+    /// Leaves a topic for all who share it. Legal in every state; cancels a pending rejoin.
     ///
     /// The outcomes of the pushes that it ends and then the signal `ChannelClosed` follow at once, which
     /// ends it for its subscribers. `Left` follows with the outcome of the leave: at once when the server
@@ -114,18 +118,11 @@ impl Socket {
             return Ok(());
         }
         let is_leaving = channel.leaving.is_some();
-        let Some(mut want) = self.take_want(&topic) else { return Err(not_wanted()) };
-        let could_be_written = want.joined().is_some() && self.live.is_some();
-        let pushes = want.pushes.take();
-        let leaving = match want.state {
-            State::Joining { join_ref } | State::Joined(Instance { join_ref, .. }) => {
-                Some(join_ref)
-            }
-            State::Pending | State::Errored { .. } => want.surviving,
-        };
+        let Some(left) = self.unwant(now, &topic) else { return Err(not_wanted()) };
+        self.drop_interests(&left.want);
         let closed = Signal::ChannelClosed { topic: topic.clone(), cause: ChannelEnd::Left };
-        let Some(join_ref) = leaving else {
-            self.end_group(pushes, |_| PushOutcome::NotSent(NotSentCause::Left));
+        let Some(leave) = left.leave else {
+            self.end_group(left.want.pushes, |_| PushOutcome::NotSent(NotSentCause::Left));
             self.signal(closed);
             if !is_leaving {
                 self.signal(Signal::Left { topic, outcome: LeaveOutcome::Local });
@@ -135,31 +132,28 @@ impl Socket {
         // What is in the lane could be written already and goes out before the leave, which waits for
         // no call to be answered. Which those are depends on what was accepted, never on how often the
         // lane was polled, or a replay would differ.
-        if let Some(group) = &pushes {
+        let leaving = self.channels.get(&topic).and_then(|channel| channel.leaving.as_ref());
+        if let Some(group) = leaving.and_then(|leaving| leaving.pushes.clone()) {
             let most = self.pushes.in_flight() + self.pushes.queued().pushes as usize;
-            if !could_be_written {
-                self.end_queued(group, NotSentCause::Left);
+            if left.want.joined().is_none() {
+                self.end_queued(&group, NotSentCause::Left);
             } else if most > self.config.pushes_in_flight_max.get() {
-                self.end_queued_calls(group, NotSentCause::Left);
+                self.end_queued_calls(&group, NotSentCause::Left);
             }
         }
         self.signal(closed);
-        self.start_leave(now, topic, join_ref, pushes);
+        self.leave_started(topic, leave);
         Ok(())
     }
 
-    /// Leaves an instance that the server holds, behind these pushes of it.
-    fn start_leave(&mut self, now: Time, topic: Topic, join_ref: Ref, pushes: Option<Group>) {
-        let order = self.mint_order();
-        if let Some(live) = &mut self.live {
-            live.lane.insert(order, LaneItem::Leave(topic.clone(), join_ref));
+    /// The leave can be written from now on, behind the pushes accepted before it.
+    fn leave_started(&mut self, topic: Topic, (order, join_ref): (u64, Ref)) {
+        if let Some(live) = self.connection.live_mut() {
+            live.lane.insert(order, LaneItem::Leave(topic, join_ref));
         }
-        self.timers.arm(TimerKey::Leave(topic.clone()), now + self.config.leave_timeout);
-        let leaving = Leaving { join_ref, order, leave_ref: None, pushes };
-        self.channels.get_or_default(topic).leaving = Some(Box::new(leaving));
     }
 
-    /// Joins a joined topic anew, to start over from the server's present state: for a consumer
+    /// Joins a joined topic again, to start over from the server's present state: for a consumer
     /// that lost messages and cannot do without them.
     ///
     /// No leave is sent: the new join replaces the old instance on the server
@@ -196,19 +190,16 @@ impl Socket {
         let not_wanted = || NotWanted { topic: topic.into() };
         let topic = self.wanted(topic).ok_or_else(not_wanted)?.topic.clone();
         self.check_params(&topic, &params)?;
-        if let Some(want) = self.wanted_mut(&topic) {
-            want.params = params;
-        }
+        self.change_want(&topic, |want| want.params = params);
         Ok(())
     }
 }
 
-/// # Transitions
+/// # What follows a transition
 impl Socket {
     pub(in crate::socket) fn add_auto_joins(&mut self) {
         for (topic, params) in self.config.auto_joins.clone() {
-            if let Some(want) = self.wanted_mut(&topic) {
-                want.auto = true;
+            if self.change_want(&topic, |want| want.auto = true).is_some() {
                 continue;
             }
             let mut want = Want::new(topic.clone(), self.mint_order(), params);
@@ -218,27 +209,29 @@ impl Socket {
     }
 
     fn want(&mut self, topic: Topic, want: Want) {
-        let order = want.order;
-        let channel = self.channels.get_or_default(topic.clone());
-        channel.want = Some(want);
-        if channel.is_due() {
-            if let Some(live) = &mut self.live {
-                live.due_joins.insert((order, topic));
-            }
-        }
+        self.channels.change_or_add(&topic, |channel| channel.want = Some(want));
     }
 
     fn add_interest(&mut self, topic: Topic) -> InterestId {
         let interest = InterestId(self.next_interest);
         self.next_interest += 1;
-        if let Some(want) = self.wanted_mut(&topic) {
+        self.change_want(&topic, |want| {
             // Most channels have one, and most connections one channel.
             want.interests.reserve_one();
             want.interests.insert(interest, ());
-        }
+        });
         self.interests.reserve_one();
         self.interests.insert(interest, topic);
         interest
+    }
+
+    /// Changes what is wanted of a topic, if it is wanted.
+    pub(in crate::socket) fn change_want<R>(
+        &mut self,
+        topic: &str,
+        change: impl FnOnce(&mut Want) -> R,
+    ) -> Option<R> {
+        self.channels.change(topic, |channel| channel.want.as_mut().map(change)).flatten()
     }
 
     /// Whether a join with these parameters can be written at all, as far as that is known before it.
@@ -260,22 +253,14 @@ impl Socket {
 
     /// The join of `topic` was written.
     pub(in crate::socket) fn join_written(&mut self, now: Time, topic: &Topic, join_ref: Ref) {
-        if let Some(want) = self.wanted_mut(topic) {
-            want.state = State::Joining { join_ref };
-            want.surviving = None;
-            want.attempts = want.attempts.saturating_add(1);
+        self.channels.change(topic, |channel| channel.join_written(join_ref));
+        if let Some(live) = self.connection.live_mut() {
+            self.pace.written(now, live.joins().is_empty());
+            live.join_written(join_ref, topic.clone(), now);
         }
-        if let Some(live) = &mut self.live {
-            self.pace.written(now, live.joins.is_empty());
-            live.joins.written(join_ref, topic.clone(), now, &live.ledger);
-        }
-        if let Some(at) = self.pace.next() {
-            self.timers.arm(TimerKey::JoinPace, at);
-        }
-        self.rearm_join_clock();
     }
 
-    /// The server said ok to the newest join of `topic`.
+    /// The server accepted the newest join of `topic`.
     pub(in crate::socket) fn joined(
         &mut self,
         now: Time,
@@ -285,17 +270,12 @@ impl Socket {
     ) {
         // Kept for later callers, so it must not pin the read buffer.
         let response = response.into_compact();
-        let Some(want) = self.channels.get_mut(&**topic).and_then(|channel| channel.want.as_mut())
-        else {
-            return;
-        };
-        want.state = State::Joined(Instance { join_ref, since: now, response: response.clone() });
-        want.rejections = 0;
-        want.first_join_called = false;
-        let first = !core::mem::replace(&mut want.ever_joined, true);
-        if let (Some(group), Some(live)) = (&want.pushes, &mut self.live) {
-            self.pushes.written_on(group, join_ref);
-            let members = self.pushes.members(group);
+        let kept = response.clone();
+        let joined = self.channels.change(topic, |channel| channel.joined(now, join_ref, kept));
+        let Some(NowJoined { first, pushes }) = joined.flatten() else { return };
+        if let (Some(group), Some(live)) = (pushes, self.connection.live_mut()) {
+            self.pushes.written_on(&group, join_ref);
+            let members = self.pushes.members(&group);
             live.lane.extend(members.map(|(place, id, _)| (id.0, LaneItem::Push(place))));
         }
         let topic = topic.clone();
@@ -310,39 +290,32 @@ impl Socket {
     pub(in crate::socket) fn join_refused(&mut self, now: Time, topic: &Topic, response: Payload) {
         let response = response.into_compact();
         let kind = match reason_of(&response).as_deref() {
-            // The server's join raised: it may well work the next time.
-            Some("join crashed") => {
-                let rejection = Rejection { kind: RejectionKind::JoinCrashed, response };
-                let topic = topic.clone();
-                self.signal(Signal::JoinRejected { topic: topic.clone(), rejection, last: false });
-                return self.rejoin_later(now, &topic, RejoinCause::JoinCrashed);
-            }
+            Some("join crashed") => RejectionKind::JoinCrashed,
             Some("unmatched topic") => RejectionKind::UnmatchedTopic,
             Some("too many channels joined") => RejectionKind::TooManyChannels,
             _ => RejectionKind::Application,
         };
-        let rejections_max = self.config.join_rejections_max;
-        let Some(want) = self.wanted_mut(topic) else { return };
-        want.rejections = want.rejections.saturating_add(1);
-        let last = want.first_join_called || want.rejections > rejections_max;
-        let rejection = Rejection { kind, response: response.clone() };
+        let (config, rng) = (&self.config, &mut self.rng);
+        let refused = self.channels.change(topic, |it| it.refused(now, &kind, config, rng));
+        let Some(refused) = refused.flatten() else { return };
+        let cause = match kind {
+            RejectionKind::JoinCrashed => RejoinCause::JoinCrashed,
+            _ => RejoinCause::Rejected(response.clone()),
+        };
+        let rejection = Rejection { kind, response };
         self.signal(Signal::JoinRejected {
             topic: topic.clone(),
             rejection: rejection.clone(),
-            last,
+            last: matches!(refused, Refused::Last(_)),
         });
-        if last {
-            self.end_want(
-                topic,
+        match refused {
+            Refused::Retry(rejoin) => self.rejoins(topic, rejoin, cause),
+            Refused::Last(want) => self.ended_want(
+                want,
                 ChannelEnd::Rejected(rejection),
                 UnknownCause::ChannelClosed,
                 NotSentCause::JoinRejected,
-            );
-        } else if kind == RejectionKind::TooManyChannels {
-            let range = self.config.rejected_after.longest();
-            self.rejoin_within(now, topic, range, RejoinCause::Rejected(response));
-        } else {
-            self.rejoin_later(now, topic, RejoinCause::Rejected(response));
+            ),
         }
     }
 
@@ -354,82 +327,50 @@ impl Socket {
         topic: &Topic,
         cause: Interruption,
     ) {
-        let stable_after = self.config.stable_after;
-        let Some(want) = self.wanted_mut(topic) else { return };
-        let Some(instance) = want.lose(now, stable_after) else {
-            // Crashed while joining.
-            return self.rejoin_later(now, topic, RejoinCause::Crashed);
-        };
-        if cause == Interruption::Resync {
-            want.surviving = Some(instance.join_ref);
+        let replaced = cause == Interruption::Resync;
+        let (config, rng) = (&self.config, &mut self.rng);
+        let crashed = self.channels.change(topic, |it| it.crashed(now, replaced, config, rng));
+        let Some(Crashed { was_joined, pushes, rejoin }) = crashed.flatten() else { return };
+        if !was_joined {
+            return self.rejoins(topic, rejoin, RejoinCause::Crashed);
         }
-        self.unlane(topic);
-        let (unknown, rejoin) = match cause {
+        let (unknown, rejoin_cause) = match cause {
             Interruption::Resync => (UnknownCause::ChannelReplaced, RejoinCause::Resync),
             _ => (UnknownCause::ChannelCrashed, RejoinCause::Crashed),
         };
+        self.unlane(pushes.as_ref());
         self.signal(Signal::Interrupted { topic: topic.clone(), cause });
-        self.end_written(topic, unknown);
-        self.end_fail_fast(topic);
-        self.rejoin_later(now, topic, rejoin);
+        self.interrupt_pushes(pushes.as_ref(), unknown);
+        self.rejoins(topic, rejoin, rejoin_cause);
     }
 
-    /// Joins `topic` again after the delay that its history asks for.
-    pub(in crate::socket) fn rejoin_later(&mut self, now: Time, topic: &Topic, cause: RejoinCause) {
-        let Some(want) = self.wanted_mut(topic) else { return };
-        let rejections = want.rejections;
-        let range = if matches!(cause, RejoinCause::Rejected(_)) {
-            self.config.rejected_after.range(rejections)
-        } else {
-            want.rejoins = want.rejoins.saturating_add(1);
-            let rejoins = want.rejoins;
-            self.config.rejoin_after.range(rejoins)
-        };
-        self.rejoin_within(now, topic, range, cause);
-    }
-
-    fn rejoin_within(&mut self, now: Time, topic: &Topic, range: DelayRange, cause: RejoinCause) {
-        let delay = self.rng.draw(range);
-        let until = now + delay;
-        let Some(want) = self.wanted_mut(topic) else { return };
-        want.state = State::Errored { until };
-        let attempt = want.attempts.saturating_add(1);
-        self.timers.arm(TimerKey::Rejoin(topic.clone()), until);
-        let topic = topic.clone();
+    /// `topic` is joined again after a wait.
+    fn rejoins(&mut self, topic: &Topic, rejoin: Rejoin, cause: RejoinCause) {
+        let (topic, Rejoin { delay, attempt }) = (topic.clone(), rejoin);
         self.actions.push_back(Action::RejoinAfter { topic, delay, attempt, cause });
     }
 
     /// The wait before a rejoin is over.
     pub(in crate::socket) fn rejoin_due(&mut self, topic: &Topic) {
-        let Some(want) = self.wanted_mut(topic) else { return };
-        want.state = State::Pending;
-        self.enqueue_join(topic);
+        self.channels.change(topic, |channel| channel.rejoin_due());
     }
 
-    fn enqueue_join(&mut self, topic: &Topic) {
-        let Some(channel) = self.channels.get(topic) else { return };
-        if let (true, Some(want), Some(live)) = (channel.is_due(), &channel.want, &mut self.live) {
-            live.due_joins.insert((want.order, topic.clone()));
-        }
-    }
-
-    /// The topic is joined last from now on: its join stalled the whole socket.
-    pub(in crate::socket) fn join_last(&mut self, topic: &Topic) {
-        let order = self.mint_order();
-        if let Some(want) = self.wanted_mut(topic) {
-            want.order = order;
+    /// The reply to a join of `topic` is lost.
+    pub(in crate::socket) fn join_unanswered(&mut self, now: Time, topic: &Topic, join_ref: Ref) {
+        let (config, rng) = (&self.config, &mut self.rng);
+        let rejoin = self.channels.change(topic, |it| it.unanswered(join_ref, now, config, rng));
+        if let Some(rejoin) = rejoin.flatten() {
+            self.rejoins(topic, rejoin, RejoinCause::JoinUnanswered);
         }
     }
 
     /// The leave of `topic` is over.
     pub(in crate::socket) fn leave_ended(&mut self, topic: &Topic, outcome: LeaveOutcome) {
-        let Some(channel) = self.channels.get_mut(topic) else { return };
-        let Some(leaving) = channel.leaving.take() else { return };
-        if channel.is_empty() {
-            self.channels.remove(topic);
-        }
-        self.timers.disarm(&TimerKey::Leave(topic.clone()));
-        if let Some(live) = self.live.as_mut().filter(|_| outcome != LeaveOutcome::TimedOut) {
+        let ended = self.channels.change(topic, |channel| channel.leave_ended());
+        let Some(leaving) = ended.flatten() else { return };
+        // One that could not be written in time is written all the same, and stays in the lane.
+        if let Some(live) = self.connection.live_mut().filter(|_| outcome != LeaveOutcome::TimedOut)
+        {
             live.lane.remove(leaving.order);
         }
         let unknown = match outcome {
@@ -438,25 +379,24 @@ impl Socket {
         };
         self.end_group(leaving.pushes, |push| push.outcome_at_end(unknown, NotSentCause::Left));
         self.signal(Signal::Left { topic: topic.clone(), outcome });
-        self.enqueue_join(topic);
     }
 
     /// The connection is lost: every instance ends, every wanted topic waits for the next one.
     pub(in crate::socket) fn interrupt_channels(&mut self, now: Time, cause: &Cause) {
         let stable_after = self.config.stable_after;
         for topic in self.topics() {
-            self.timers.disarm(&TimerKey::Rejoin(topic.clone()));
             self.leave_ended(&topic, LeaveOutcome::Offline);
-            let Some(want) = self.wanted_mut(&topic) else { continue };
-            if want.lose(now, stable_after).is_some() {
+            let lost = self.channels.change(&topic, |it| it.disconnected(now, stable_after));
+            if let Some(pushes) = lost.flatten() {
                 let cause = Interruption::Disconnected(cause.clone());
-                self.signal(Signal::Interrupted { topic: topic.clone(), cause });
-                self.end_written(&topic, UnknownCause::Disconnected);
-                self.end_fail_fast(&topic);
+                self.signal(Signal::Interrupted { topic, cause });
+                self.interrupt_pushes(pushes.as_ref(), UnknownCause::Disconnected);
             }
         }
         if let Cause::JoinStalled { topic } = cause {
-            self.join_last(topic);
+            // Its join stalled the whole socket, so it is joined last from now on.
+            let order = self.mint_order();
+            self.change_want(topic, |want| want.order = order);
         }
     }
 
@@ -486,95 +426,61 @@ impl Socket {
         unknown: UnknownCause,
         not_sent: NotSentCause,
     ) {
-        let Some(want) = self.take_want(topic) else { return };
+        if let Some(want) = self.channels.change(topic, |channel| channel.end()).flatten() {
+            self.ended_want(want, cause, unknown, not_sent);
+        }
+    }
+
+    /// A topic is not wanted any more.
+    fn ended_want(
+        &mut self,
+        want: Want,
+        cause: ChannelEnd,
+        unknown: UnknownCause,
+        not_sent: NotSentCause,
+    ) {
+        self.drop_interests(&want);
         self.end_group(want.pushes, |push| push.outcome_at_end(unknown, not_sent));
-        self.signal(Signal::ChannelClosed { topic: topic.clone(), cause });
+        self.signal(Signal::ChannelClosed { topic: want.topic, cause });
     }
 
     /// The parameters of `topic` cannot be sent, so its channel ends. An earlier instance that the
-    /// server may hold is left: nothing here would take its messages.
+    /// server may hold is left, because its messages have no consumer any more.
     pub(in crate::socket) fn end_unsendable(&mut self, now: Time, topic: &Topic, message: String) {
-        let surviving = self.wanted(topic).and_then(|want| want.surviving);
-        self.end_want(
-            topic,
+        let pushes = self.change_want(topic, |want| want.pushes.take()).flatten();
+        let Some(Left { mut want, leave }) = self.unwant(now, topic) else { return };
+        want.pushes = pushes;
+        self.ended_want(
+            want,
             ChannelEnd::InvalidParams { message },
             UnknownCause::ChannelClosed,
             NotSentCause::JoinRejected,
         );
-        if let Some(join_ref) = surviving {
-            self.start_leave(now, topic.clone(), join_ref, None);
+        if let Some(leave) = leave {
+            self.leave_started(topic.clone(), leave);
         }
     }
 
-    /// Takes what is wanted of a topic, its deadlines, its interests and its due join.
-    fn take_want(&mut self, topic: &Topic) -> Option<Want> {
-        let channel = self.channels.get_mut(topic)?;
-        let want = channel.want.take()?;
-        if channel.is_empty() {
-            self.channels.remove(topic);
-        }
-        self.timers.disarm(&TimerKey::Rejoin(topic.clone()));
+    /// A topic is not wanted any more, and an instance that the server may hold is left.
+    fn unwant(&mut self, now: Time, topic: &Topic) -> Option<Left> {
+        let until = now + self.config.leave_timeout;
+        let next_order = &mut self.next_order;
+        let left = self.channels.change(topic, |channel| channel.leave(until, || mint(next_order)));
+        left.flatten()
+    }
+
+    fn drop_interests(&mut self, want: &Want) {
         for (interest, ()) in want.interests.iter() {
             self.interests.remove(interest);
         }
-        if let Some(live) = &mut self.live {
-            live.join_settled(want.order, topic);
-        }
-        Some(want)
     }
 
     /// Queued pushes of a channel that is not joined any more cannot be written.
-    fn unlane(&mut self, topic: &Topic) {
-        let group =
-            self.channels.get(&**topic).and_then(|channel| channel.want.as_ref()?.pushes.as_ref());
-        if let (Some(group), Some(live)) = (group, &mut self.live) {
-            for (_, id, _) in self.pushes.members(group) {
-                live.lane.remove(id.0);
-            }
-            live.held.release(group);
+    fn unlane(&mut self, group: Option<&Group>) {
+        if let (Some(group), Some(live)) = (group, self.connection.live_mut()) {
+            live.lane.remove_group(group, &self.pushes);
         }
     }
-
-    /// The instance of `topic` with this join_ref, wanted or being left.
-    pub(in crate::socket) fn instance(
-        &self,
-        topic: &str,
-        join_ref: Option<Ref>,
-    ) -> Option<InstanceKind> {
-        let channel: &Channel = self.channels.get(topic)?;
-        if let Some(leaving) = &channel.leaving {
-            // A null ref names no instance: it is the current one if there can be just one.
-            if join_ref.is_none_or(|join_ref| join_ref == leaving.join_ref) {
-                return Some(InstanceKind::Leaving);
-            }
-        }
-        let want = channel.want.as_ref()?;
-        match (&want.state, join_ref) {
-            (State::Joined(instance), None) => Some(InstanceKind::Joined(instance.join_ref)),
-            (State::Joined(instance), Some(join_ref)) if instance.join_ref == join_ref => {
-                Some(InstanceKind::Joined(join_ref))
-            }
-            (State::Joining { join_ref: current }, Some(join_ref)) if *current == join_ref => {
-                Some(InstanceKind::Joining(join_ref))
-            }
-            (State::Pending | State::Errored { .. }, Some(join_ref))
-                if want.surviving == Some(join_ref) =>
-            {
-                Some(InstanceKind::Surviving)
-            }
-            _ => None,
-        }
-    }
-}
-
-/// Which instance of a channel a frame is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::socket) enum InstanceKind {
-    Joining(Ref),
-    Joined(Ref),
-    /// It waits to be replaced by a rejoin on request.
-    Surviving,
-    Leaving,
 }
 
 /// The `reason` member of an error response, if it is a string.

@@ -1,0 +1,408 @@
+//! The commands and inputs about the connection: what the socket does with each transition.
+
+use core::time::Duration;
+
+use crate::config::auth_token::auth_token_subprotocol;
+use crate::config::backoff::DelayRange;
+use crate::config::{ConfigError, Credentials, Secret, Uri};
+use crate::event::action::{Action, ConnectRequest};
+use crate::event::cause::{Cause, ChannelEnd, NextStep, NotSentCause, UnknownCause};
+use crate::event::error::{CredentialsError, NotOpen, NotRetrying};
+use crate::event::input::{Ended, Opened, Progress};
+use crate::event::signal::{Signal, Warning};
+use crate::id::{ConnectionId, Ref};
+use crate::socket::Socket;
+use crate::socket::connection::live::Live;
+use crate::socket::connection::{AfterClose, Attempt, Connect, Disconnect, Phase, Redial};
+use crate::socket::join_pace::JoinPace;
+use crate::socket::retry::{Decision, Retry};
+use crate::time::Time;
+
+/// # Commands about the connection
+impl Socket {
+    /// Starts connecting and keeps the connection from then on.
+    ///
+    /// While closing it is remembered. After `Closed` or `GaveUp` it begins a new life: counters
+    /// at zero, no topic wanted but the auto-joins. In every other state it changes nothing.
+    pub fn connect(&mut self, now: Time) {
+        let now = self.advance(now);
+        match self.connection.connect(now, self.config.connect_timeout) {
+            Connect::Kept => {}
+            Connect::Dial(attempt) => self.dialled(attempt),
+            Connect::NewLife(attempt) => {
+                self.begin_life();
+                if let Some(attempt) = attempt {
+                    self.dialled(attempt);
+                }
+            }
+        }
+    }
+
+    /// Closes the connection. Wins in every state: cancels every retry, ends every push and every
+    /// channel at once, and a remembered `connect` too.
+    ///
+    /// It does not flush: a push that was not written ends
+    /// [`NotSent`](crate::PushOutcome::NotSent). An open connection gets a close frame with code
+    /// 1000 and [`Config::close_timeout`](crate::Config::close_timeout) to answer it.
+    pub fn disconnect(&mut self, now: Time) {
+        let now = self.advance(now);
+        self.end_channels(
+            &ChannelEnd::Disconnected,
+            UnknownCause::Disconnected,
+            NotSentCause::Disconnected,
+        );
+        match self.connection.disconnect(now, self.config.close_timeout) {
+            Disconnect::Close(live) => {
+                self.ended(now, &live, false);
+                self.actions.push_back(Action::Close { id: live.id, code: 1000, reason: "" });
+            }
+            Disconnect::Abort(id) => {
+                self.actions.push_back(Action::Abort { id });
+                self.closed(id, false);
+            }
+            Disconnect::Closed => self.signal(Signal::Closed),
+            Disconnect::Nothing => {}
+        }
+    }
+
+    /// Dials now instead of waiting, with the attempt counters at zero; while connecting, drops
+    /// the attempt and begins another. Does nothing while open.
+    ///
+    /// # Errors
+    ///
+    /// [`NotRetrying`] when no connection is being kept: idle, closing, closed or given up.
+    pub fn connect_now(&mut self, now: Time) -> Result<(), NotRetrying> {
+        let now = self.advance(now);
+        let redial = self.connection.connect_now(now, self.config.connect_timeout)?;
+        if let Some(Redial { aborted, attempt }) = redial {
+            self.retry = Retry::default();
+            if let Some(id) = aborted {
+                self.actions.push_back(Action::Abort { id });
+                self.signal_end(id, false, Cause::Superseded, NextStep::Reconnect);
+            }
+            self.dialled(attempt);
+        }
+        Ok(())
+    }
+
+    /// Sends a heartbeat now, to find out whether the peer still answers. One that is on its way
+    /// already will do.
+    ///
+    /// # Errors
+    ///
+    /// [`NotOpen`] without an open connection.
+    pub fn probe(&mut self, now: Time) -> Result<(), NotOpen> {
+        let now = self.advance(now);
+        let live = self.connection.live_mut().ok_or(NotOpen)?;
+        live.heartbeat.probe(now, &live.ledger);
+        Ok(())
+    }
+
+    /// Replaces parameters, headers, token (and address, if given) from the next attempt on, as
+    /// a whole.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialsError`] for an address that may not be dialled; nothing is replaced then.
+    pub fn set_credentials(
+        &mut self,
+        now: Time,
+        credentials: Credentials,
+    ) -> Result<(), CredentialsError> {
+        self.advance(now);
+        if let Some(uri) = &credentials.uri {
+            self.config.check_uri(uri)?;
+        }
+        self.credentials = credentials;
+        Ok(())
+    }
+
+    /// For the attempt `id` there are no newer credentials than the last ones.
+    ///
+    /// Right after a 401 or a 403 that is final: the server refused these very credentials.
+    /// Otherwise the attempt goes on with them.
+    pub fn credentials_unchanged(&mut self, now: Time, id: ConnectionId) {
+        let now = self.advance(now);
+        match self.connection.phase() {
+            Phase::Connecting { id: current, .. } if *current == id => {
+                if self.retry.credentials_refused() {
+                    self.actions.push_back(Action::Abort { id });
+                    self.attempt_failed(now, id, Cause::CredentialsUnchanged);
+                }
+            }
+            _ => self.stats.stale_inputs += 1,
+        }
+    }
+
+    /// The address of the next attempt, without the parameters.
+    fn address(&self) -> &Uri {
+        self.credentials.uri.as_ref().unwrap_or(&self.config.uri)
+    }
+
+    /// Where to dial and what to present there, as of now. Ask at dial time, so that refreshed
+    /// credentials are the ones used.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for what may not be dialled, whichever call it came from: `ws://` that would
+    /// leave this machine without [`Config::insecure`](crate::Config::insecure), or a `vsn` other
+    /// than the codec's. Report it with [`Cause::Unsupported`], as no retry changes it.
+    pub fn connect_request(&self) -> Result<ConnectRequest, ConfigError> {
+        let credentials = &self.credentials;
+        let mut uri = self.address().clone();
+        for (name, value) in &credentials.params {
+            uri.push_param(name, value.expose());
+        }
+        if uri.params("vsn").next().is_none() {
+            uri.push_param("vsn", self.config.codec.vsn());
+        }
+        self.config.check_uri(&uri)?;
+        let subprotocols = credentials.auth_token.as_ref().map(|token| {
+            let bearer = auth_token_subprotocol(token.expose());
+            vec![Secret::from("phoenix"), Secret::from(bearer)]
+        });
+        Ok(ConnectRequest {
+            uri,
+            headers: credentials.sent_headers(),
+            subprotocols: subprotocols.unwrap_or_default(),
+        })
+    }
+}
+
+/// # Inputs about the connection
+impl Socket {
+    /// The attempt `id` succeeded: the socket is open and writable.
+    pub fn handle_opened(&mut self, now: Time, id: ConnectionId, opened: Opened) {
+        let now = self.advance(now);
+        let phase = self.connection.phase();
+        if !matches!(phase, Phase::Connecting { id: current, .. } if *current == id) {
+            self.stats.stale_inputs += 1;
+            return;
+        }
+        self.retry.opened();
+        if !self.opened_at.as_deref().is_some_and(|it| it.is_same_endpoint(self.address())) {
+            self.opened_at = Some(Box::new(self.address().clone()));
+        }
+        self.stats.connections += 1;
+        let interval = self.config.heartbeat_interval;
+        // Somewhere in the second half of the interval, so that clients which reconnected
+        // together do not beat together.
+        let first =
+            DelayRange::new(interval / 2, interval).map_or(interval, |range| self.rng.draw(range));
+        self.connection.open(Box::new(Live::new(id, now, &self.config, first)));
+        self.signal(Signal::Connected { id });
+        if self.credentials.auth_token.is_some() && opened.protocol.is_none() {
+            self.signal(Signal::Warning(Warning::AuthTokenNotAcknowledged));
+        }
+    }
+
+    /// The attempt `id` failed, for a cause that the driver knows: [`Dial`](Cause::Dial),
+    /// [`Tls`](Cause::Tls), [`Refused`](Cause::Refused) and the like. If it was reported as opened
+    /// before, the connection ends with this cause.
+    pub fn handle_failed(&mut self, now: Time, id: ConnectionId, cause: Cause) {
+        self.end(now, id, cause);
+    }
+
+    /// The open connection `id` ended, or its close handshake is over. If it was not reported as
+    /// opened before, the attempt has failed with this cause.
+    pub fn handle_closed(&mut self, now: Time, id: ConnectionId, ended: Ended) {
+        let cause = match ended {
+            Ended::CloseFrame { code, reason } => Cause::RemoteClose { code, reason },
+            Ended::Lost { message } => Cause::TransportLost { message },
+            Ended::MessageTooLarge => {
+                Cause::MessageTooLarge { limit: self.config.max_message_bytes }
+            }
+        };
+        self.end(now, id, cause);
+    }
+
+    /// Ends the connection or the attempt `id`, in whatever state it is.
+    fn end(&mut self, now: Time, id: ConnectionId, cause: Cause) {
+        let now = self.advance(now);
+        match self.connection.phase() {
+            Phase::Connecting { id: current, .. } if *current == id => {
+                self.attempt_failed(now, id, cause);
+            }
+            Phase::Open(live) if live.id == id => self.connection_lost(now, cause),
+            Phase::Closing { id: current, .. } if *current == id => self.close_finished(now),
+            _ => self.stats.stale_inputs += 1,
+        }
+    }
+
+    /// The driver panicked and goes away: nothing is carried out any more. The connection and its
+    /// channels end for good, with [`Cause::DriverPanicked`].
+    pub fn handle_panicked(&mut self, now: Time) {
+        let now = self.advance(now);
+        let ended = self.connection.id();
+        let was_open = !matches!(self.connection.phase(), Phase::Connecting { .. });
+        if let Some(live) = self.connection.take_live() {
+            self.ended(now, &live, false);
+        }
+        match (ended, self.connection.phase()) {
+            (Some(id), _) => self.give_up(Some((id, was_open)), Cause::DriverPanicked),
+            (None, Phase::Waiting { .. } | Phase::Idle) => {
+                self.give_up(None, Cause::DriverPanicked);
+            }
+            (None, _) => {}
+        }
+    }
+
+    /// Whether the transport of `id` takes a frame. It does from the moment it opened: report
+    /// `false` when it refuses one, and `true` when it takes them again.
+    pub fn handle_writable(&mut self, now: Time, id: ConnectionId, writable: bool) {
+        let now = self.advance(now);
+        match self.connection.live_mut() {
+            Some(live) if live.id == id && writable => live.stall.unblock(),
+            Some(live) if live.id == id => live.stall.block(now, &live.ledger),
+            _ => self.stats.stale_inputs += 1,
+        }
+    }
+
+    /// How many bytes the transport of `id` has moved. They extend the deadlines of what is
+    /// unanswered: see [`Config::receive_rate_min`](crate::Config::receive_rate_min).
+    ///
+    /// Report the totals right before a [`handle_timeout`](Self::handle_timeout) whose time has
+    /// come, and about twice a second while the socket [awaits an answer](Self::awaits_answer); also
+    /// once some 16 KiB were written, before the next frame is pulled. A report that is missing or
+    /// old makes deadlines later, never earlier, but for the first: without it bytes buy no time.
+    pub fn handle_progress(&mut self, now: Time, id: ConnectionId, progress: Progress) {
+        self.advance(now);
+        if self.connection.id() != Some(id) {
+            self.stats.stale_inputs += 1;
+        } else if let Some(live) = self.connection.live_mut() {
+            live.progress(progress, Ref(self.next_ref));
+        }
+    }
+
+    /// Whether the verdict on the open connection depends on an answer or on its taking a frame, so
+    /// that [progress](Self::handle_progress) matters.
+    #[must_use]
+    pub fn awaits_answer(&self) -> bool {
+        self.connection.live().is_some_and(Live::awaits_answer)
+    }
+}
+
+/// # What follows a transition
+impl Socket {
+    fn begin_life(&mut self) {
+        self.retry = Retry::default();
+        self.pace = JoinPace::default();
+        self.add_auto_joins();
+    }
+
+    /// An attempt has begun.
+    pub(in crate::socket) fn dialled(&mut self, Attempt { id, number: attempt }: Attempt) {
+        self.signal(Signal::Connecting { id, attempt });
+        self.actions.push_back(Action::Connect { id, attempt });
+    }
+
+    /// The wait is over.
+    pub(in crate::socket) fn dial_again(&mut self, now: Time) {
+        if let Some(attempt) = self.connection.dial_again(now, self.config.connect_timeout) {
+            self.dialled(attempt);
+        }
+    }
+
+    pub(in crate::socket) fn attempt_failed(&mut self, now: Time, id: ConnectionId, cause: Cause) {
+        self.stats.failed_attempts += 1;
+        self.schedule(now, id, cause, None);
+    }
+
+    /// The open connection is gone.
+    pub(in crate::socket) fn connection_lost(&mut self, now: Time, cause: Cause) {
+        // A transport that is lost without a close frame may have been cut by anything on the way.
+        let by_peer = matches!(cause, Cause::RemoteClose { .. });
+        let Some(live) = self.connection.take_live() else { return };
+        self.ended(now, &live, by_peer);
+        self.stats.lost_connections += 1;
+        self.interrupt_channels(now, &cause);
+        self.schedule(now, live.id, cause, Some(now.since(live.opened_at)));
+    }
+
+    /// We drop the open connection without a handshake: the peer is dead.
+    pub(in crate::socket) fn abort_connection(&mut self, now: Time, cause: Cause) {
+        if let Some(live) = self.connection.live() {
+            self.actions.push_back(Action::Abort { id: live.id });
+            self.connection_lost(now, cause);
+        }
+    }
+
+    /// We close the open connection because of what the peer sent.
+    pub(in crate::socket) fn close_connection(&mut self, now: Time, code: u16, cause: Cause) {
+        let Some(live) = self.connection.take_live() else { return };
+        self.ended(now, &live, false);
+        self.stats.lost_connections += 1;
+        self.interrupt_channels(now, &cause);
+        let (id, open_for) = (live.id, now.since(live.opened_at));
+        let then = AfterClose::Retry { cause, open_for };
+        self.connection.close(now, id, then, self.config.close_timeout);
+        self.actions.push_back(Action::Close { id, code, reason: "" });
+    }
+
+    /// The close handshake is over, or was cut short.
+    pub(in crate::socket) fn close_finished(&mut self, now: Time) {
+        let Some((id, then)) = self.connection.finish_close() else { return };
+        match then {
+            AfterClose::Stay => self.closed(id, true),
+            AfterClose::Connect => {
+                self.signal_end(id, true, Cause::LocalDisconnect, NextStep::Reconnect);
+                let attempt = self.connection.dial(now, 0, self.config.connect_timeout);
+                self.dialled(attempt);
+            }
+            AfterClose::Retry { cause, open_for } => self.schedule(now, id, cause, Some(open_for)),
+        }
+    }
+
+    fn closed(&mut self, id: ConnectionId, was_open: bool) {
+        self.signal_end(id, was_open, Cause::LocalDisconnect, NextStep::Stop);
+        self.signal(Signal::Closed);
+    }
+
+    fn signal_end(&mut self, id: ConnectionId, was_open: bool, cause: Cause, next: NextStep) {
+        self.signal(if was_open {
+            Signal::Disconnected { id, cause, next }
+        } else {
+            Signal::ConnectFailed { id, cause, next }
+        });
+    }
+
+    /// Waits for the next attempt, or gives up, as the retry policy decides.
+    fn schedule(&mut self, now: Time, id: ConnectionId, cause: Cause, open_for: Option<Duration>) {
+        let known = self.opened_at.as_deref().is_some_and(|it| it.is_same_endpoint(self.address()));
+        match self.retry.decide(&self.config, &mut self.rng, now, &cause, open_for, known) {
+            Decision::Retry { delay, attempt, may_skip } => {
+                *self.stats.reconnects.entry(cause.name()).or_default() += 1;
+                let next = NextStep::Retry { delay, attempt };
+                self.signal_end(id, open_for.is_some(), cause.clone(), next);
+                self.connection.wait(now + delay, attempt, cause.clone(), may_skip);
+                self.actions.push_back(Action::ReconnectAfter { delay, attempt, cause });
+                let timeout = self.config.connect_timeout;
+                if let Some(attempt) = self.connection.skip_wait_if_woken(now, timeout) {
+                    self.dialled(attempt);
+                }
+            }
+            Decision::Stop => self.give_up(Some((id, open_for.is_some())), cause),
+        }
+    }
+
+    /// Ends every channel for good, and the connection or attempt, if there is one: its id, and
+    /// whether it was open.
+    fn give_up(&mut self, ended: Option<(ConnectionId, bool)>, cause: Cause) {
+        self.connection.give_up(cause.clone());
+        if let Some((id, was_open)) = ended {
+            self.signal_end(id, was_open, cause.clone(), NextStep::Stop);
+        }
+        self.end_channels(
+            &ChannelEnd::GaveUp(cause.clone()),
+            UnknownCause::Disconnected,
+            NotSentCause::GaveUp,
+        );
+        self.signal(Signal::GaveUp { cause });
+    }
+
+    /// The pace of joins learns from the end of a connection. Its due joins are still indexed.
+    fn ended(&mut self, now: Time, live: &Live, by_peer: bool) {
+        let idle = live.joins().is_empty() && self.channels.first_due().is_none();
+        self.pace.ended(now, by_peer, idle);
+    }
+}

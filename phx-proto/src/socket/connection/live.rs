@@ -1,0 +1,145 @@
+//! The state of one open connection, which ends with it.
+//!
+//! It lies inside [`Phase::Open`](crate::socket::connection::Phase), so a connection that is lost takes
+//! its joins, heartbeats, frames and deadlines along, and nothing of it can touch the next one.
+
+use core::time::Duration;
+
+use crate::config::Config;
+use crate::event::input::Progress;
+use crate::id::{ConnectionId, Ref};
+use crate::socket::heartbeat::Heartbeat;
+use crate::socket::join_clock::{JoinClock, Unanswered};
+use crate::socket::progress::Ledger;
+use crate::socket::push::abandoned::Abandoned;
+use crate::socket::push::lane::Lane;
+use crate::socket::timer::TimerKind;
+use crate::socket::write_stall::WriteStall;
+use crate::time::Time;
+use crate::topic::Topic;
+
+/// An open connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Live {
+    pub(crate) id: ConnectionId,
+    pub(crate) opened_at: Time,
+    pub(crate) ledger: Ledger,
+    pub(crate) heartbeat: Heartbeat,
+    pub(crate) stall: WriteStall,
+    /// Changed by the methods below only: an unanswered join suspends the verdicts of the other two.
+    joins: JoinClock,
+    pub(crate) lane: Lane,
+    /// Pushes that the server may still answer though they have their outcome.
+    pub(crate) abandoned: Abandoned,
+}
+
+impl Live {
+    /// `first_heartbeat` is the delay of the first one.
+    pub(crate) fn new(
+        id: ConnectionId,
+        now: Time,
+        config: &Config,
+        first_heartbeat: Duration,
+    ) -> Self {
+        let (interval, timeout) = (config.heartbeat_interval, config.heartbeat_timeout);
+        Self {
+            id,
+            opened_at: now,
+            ledger: Ledger::new(config),
+            heartbeat: Heartbeat::new(interval, timeout, first_heartbeat, now),
+            stall: WriteStall::new(config),
+            joins: JoinClock::default(),
+            lane: Lane::default(),
+            abandoned: Abandoned::default(),
+        }
+    }
+
+    pub(crate) const fn joins(&self) -> &JoinClock {
+        &self.joins
+    }
+
+    /// Lists its deadlines, in the order in which equal ones expire.
+    #[inline]
+    pub(crate) fn deadlines(
+        &self,
+        config: &Config,
+        list: &mut impl FnMut(TimerKind, Option<Time>),
+    ) {
+        list(TimerKind::HeartbeatDue, self.heartbeat.next_due());
+        list(TimerKind::HeartbeatReply, self.heartbeat.deadline(&self.ledger));
+        list(TimerKind::WriteStall, self.stall.deadline(&self.ledger));
+        if let Some((kind, at)) = self.joins.deadline(config, &self.ledger) {
+            list(kind, Some(at));
+        }
+    }
+
+    /// Whether the verdict on the connection depends on an answer or on its taking a frame.
+    pub(crate) fn awaits_answer(&self) -> bool {
+        self.heartbeat.is_unanswered() || !self.joins.is_empty() || self.stall.is_blocked()
+    }
+
+    /// The transport reports its totals. `next_ref` is the next ref that will be minted.
+    pub(crate) fn progress(&mut self, progress: Progress, next_ref: Ref) {
+        self.ledger.report(progress, next_ref);
+        if progress.flushed {
+            self.heartbeat.flushed(&self.ledger);
+            self.joins.flushed(&self.ledger);
+        }
+    }
+
+    /// The caller was late or the machine slept: probes the peer, and restarts the time for its
+    /// answers, once.
+    pub(crate) fn forgive(&mut self, now: Time) {
+        self.heartbeat.forgive(now, &self.ledger);
+        self.joins.forgive(now, &self.ledger);
+        self.stall.restart(now, &self.ledger);
+    }
+
+    /// A join was written.
+    pub(crate) fn join_written(&mut self, join_ref: Ref, topic: Topic, now: Time) {
+        self.joins.written(join_ref, topic, now, &self.ledger);
+        self.joins_changed(now);
+    }
+
+    /// A join was answered, or its answer will never come.
+    pub(crate) fn join_ended(&mut self, join_ref: Ref, now: Time) -> Option<Unanswered> {
+        let ended = self.joins.remove(join_ref, now, &self.ledger);
+        self.joins_changed(now);
+        ended
+    }
+
+    /// The oldest join is overdue: it is returned, and the server probed, once.
+    pub(crate) fn join_overdue(&mut self, now: Time) -> Option<Unanswered> {
+        let join = self.joins.oldest()?.clone();
+        self.joins.expire();
+        self.heartbeat.probe_after(join.join_ref, now, &self.ledger);
+        Some(join)
+    }
+
+    /// Takes an unanswered join that was written before `answered`, a heartbeat that the server has
+    /// answered: the reply to the join is lost.
+    pub(crate) fn take_lost_join(&mut self, answered: Ref, now: Time) -> Option<Unanswered> {
+        let lost = self.joins.take_lost(answered, now, &self.ledger);
+        self.joins_changed(now);
+        lost
+    }
+
+    /// Frees the memory that only a busy time needs.
+    pub(crate) fn shrink(&mut self) {
+        self.lane.shrink();
+        self.joins.shrink();
+        self.abandoned.shrink();
+        self.ledger.shrink();
+    }
+
+    /// The server answers nothing and reads nothing while it runs a join.
+    fn joins_changed(&mut self, now: Time) {
+        if self.joins.is_empty() {
+            self.heartbeat.resume(now, &self.ledger);
+            self.stall.resume(now, &self.ledger);
+        } else {
+            self.heartbeat.suspend();
+            self.stall.suspend();
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! The lane: frames of channels that can be written, in the order they were accepted.
+//!
+//! ```text
+//!   push of a joined channel, leave ──▶ lane ──▶ next frame
+//!                                        │ ▲
+//!                  a call, and pushes_in_flight_max are in flight
+//!                                        ▼ │ fewer are in flight, or a cast's turn
+//!                                       held
+//! ```
+//!
+//! A leave lies behind the pushes accepted before it. Pushes that have to wait for replies are set
+//! aside in [`held`](crate::socket::push::held), and nothing else waits for them.
+//!
+//! The value lives and dies with one connection.
+
+use crate::collections::ordered::Ordered;
+use crate::id::Ref;
+use crate::socket::push::held::Held;
+use crate::socket::push::slab::{Group, Place, Pushes};
+use crate::topic::Topic;
+
+/// A frame that could be written now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LaneItem {
+    Push(Place),
+    /// Of the instance with this join_ref, even if its outcome is known already.
+    Leave(Topic, Ref),
+}
+
+/// Frames of channels, by the order in which they were accepted.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Lane {
+    items: Ordered<u64, LaneItem>,
+    /// Pushes that wait until fewer calls are in flight, or behind one that does.
+    held: Held,
+}
+
+impl Lane {
+    pub(crate) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// How many groups of pushes are held.
+    pub(crate) fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether there is something to [pop](Self::pop). With `may_call`, one more call may be in
+    /// flight.
+    #[inline]
+    pub(crate) fn is_ready(&self, may_call: bool) -> bool {
+        self.items.len() > 0 || !self.held.is_empty() && self.held.next(may_call).is_some()
+    }
+
+    /// A push or a leave can be written.
+    #[inline]
+    pub(crate) fn insert(&mut self, order: u64, item: LaneItem) {
+        self.items.insert(order, item);
+    }
+
+    /// Many can be written that are in order.
+    pub(crate) fn extend(&mut self, items: impl IntoIterator<Item = (u64, LaneItem)>) {
+        self.items.extend(items);
+    }
+
+    /// What was accepted as `order` is not to be written any more.
+    #[inline]
+    pub(crate) fn remove(&mut self, order: u64) {
+        self.items.remove(order);
+    }
+
+    /// The pushes of a group cannot be written any more.
+    pub(crate) fn remove_group(&mut self, group: &Group, pushes: &Pushes) {
+        for (_, id, _) in pushes.members(group) {
+            self.items.remove(id.0);
+        }
+        self.held.release(group);
+    }
+
+    /// The next frame; none when it has to be held back, or there is none.
+    #[inline]
+    pub(crate) fn pop(&mut self, pushes: &Pushes, may_call: bool) -> Option<LaneItem> {
+        if may_call && self.held.is_empty() {
+            return self.items.pop_first().map(|(_, item)| item);
+        }
+        self.pop_beside_held(pushes, may_call)
+    }
+
+    #[cold]
+    fn pop_beside_held(&mut self, pushes: &Pushes, may_call: bool) -> Option<LaneItem> {
+        if let Some((order, place)) = self.held.next(may_call) {
+            if self.items.first().is_none_or(|(first, _)| order <= first) {
+                // It may not have come to the front of the lane yet.
+                self.items.remove(order);
+                self.held.follow(pushes.group_of(place), order, pushes.behind(place));
+                return Some(LaneItem::Push(place));
+            }
+        }
+        let (order, item) = self.items.pop_first()?;
+        match item {
+            LaneItem::Push(place) if self.hold_back(pushes, order, place, may_call) => None,
+            item => Some(item),
+        }
+    }
+
+    /// Holds a push back that is next in the lane, if it may not be written now: one before it in its
+    /// group is held back, or it is a call too many.
+    fn hold_back(&mut self, pushes: &Pushes, order: u64, place: Place, may_call: bool) -> bool {
+        let group = pushes.group_of(place);
+        let Some((_, push)) = pushes.get(place) else { return false };
+        if self.held.contains(&group) {
+            return true;
+        }
+        if push.cast || may_call {
+            return false;
+        }
+        self.held.hold(group, (order, place, false));
+        true
+    }
+
+    /// A push is about to end; if it is held, the one behind it in its group takes its place.
+    #[inline]
+    pub(crate) fn ending(&mut self, pushes: &Pushes, place: Place) {
+        if !self.held.is_empty() {
+            self.let_follow(pushes, place);
+        }
+    }
+
+    #[cold]
+    fn let_follow(&mut self, pushes: &Pushes, place: Place) {
+        if let Some((id, _)) = pushes.get(place) {
+            self.held.follow(pushes.group_of(place), id.0, pushes.behind(place));
+        }
+    }
+
+    /// Frees the memory of a lane without entries.
+    pub(crate) fn shrink(&mut self) {
+        self.items.give_back();
+        if self.held.is_empty() {
+            self.held = Held::default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::input::PushOptions;
+    use crate::id::PushId;
+    use crate::socket::push::Push;
+    use crate::time::Time;
+    use crate::wire::payload::Payload;
+
+    #[derive(Default)]
+    struct Bench {
+        pushes: Pushes,
+        lane: Lane,
+    }
+
+    impl Bench {
+        fn push(&mut self, id: u64, group: &Group, options: PushOptions) -> Place {
+            let push = Push::queued(Topic::from("room:a"), Payload::empty(), options);
+            let place = self.pushes.insert(PushId(id), push, ("e", 3), Time::MAX, group);
+            self.lane.insert(id, LaneItem::Push(place));
+            place
+        }
+
+        fn pop(&mut self, may_call: bool) -> Option<Place> {
+            match self.lane.pop(&self.pushes, may_call) {
+                Some(LaneItem::Push(place)) => Some(place),
+                Some(LaneItem::Leave(..)) => panic!("a leave"),
+                None => None,
+            }
+        }
+    }
+
+    #[test]
+    fn lane_keeps_the_order_of_acceptance() {
+        let mut bench = Bench::default();
+        let group = bench.pushes.group(None);
+        let leave = LaneItem::Leave("room:b".into(), Ref(1));
+        bench.lane.insert(2, leave.clone());
+        let first = bench.push(1, &group, PushOptions::call());
+        bench.lane.extend([(5, leave.clone()), (6, leave.clone())]);
+        bench.lane.remove(5);
+        let Bench { pushes, lane } = &mut bench;
+        assert_eq!((lane.len(), lane.is_ready(false)), (3, true));
+        assert_eq!(lane.pop(pushes, true), Some(LaneItem::Push(first)));
+        assert_eq!(
+            [lane.pop(pushes, true), lane.pop(pushes, false)],
+            [Some(leave.clone()), Some(leave)]
+        );
+        assert_eq!((lane.pop(pushes, true), lane.is_ready(true)), (None, false));
+    }
+
+    /// With no place in flight a call is held, and its channel behind it; others pass.
+    #[test]
+    fn call_too_many_holds_its_group() {
+        let mut bench = Bench::default();
+        let (one, other) = (bench.pushes.group(None), bench.pushes.group(None));
+        let call = bench.push(1, &one, PushOptions::call());
+        let behind = bench.push(2, &one, PushOptions::cast());
+        let passes = bench.push(3, &other, PushOptions::cast());
+        assert_eq!(
+            [bench.pop(false), bench.pop(false), bench.pop(false)],
+            [None, None, Some(passes)]
+        );
+        assert_eq!((bench.lane.held(), bench.lane.is_ready(false)), (1, false));
+        assert!(bench.lane.is_ready(true));
+        assert_eq!([bench.pop(true), bench.pop(false)], [Some(call), Some(behind)]);
+        assert_eq!((bench.lane.held(), bench.pop(true)), (0, None));
+    }
+
+    #[test]
+    fn end_of_a_held_push_frees_the_one_behind_it() {
+        let mut bench = Bench::default();
+        let group = bench.pushes.group(None);
+        let call = bench.push(1, &group, PushOptions::call());
+        let behind = bench.push(2, &group, PushOptions::cast());
+        assert_eq!(bench.pop(false), None);
+        bench.lane.ending(&bench.pushes, call);
+        assert_eq!(bench.pop(false), Some(behind));
+    }
+
+    #[test]
+    fn removed_group_is_not_held() {
+        let mut bench = Bench::default();
+        let group = bench.pushes.group(None);
+        for id in 1..=3 {
+            bench.push(id, &group, PushOptions::call());
+        }
+        assert_eq!(bench.pop(false), None);
+        bench.lane.remove_group(&group, &bench.pushes);
+        assert_eq!((bench.lane.len(), bench.lane.held(), bench.lane.is_ready(true)), (0, 0, false));
+    }
+}
