@@ -1,7 +1,10 @@
 //! TLS on a stream, and what its failures mean.
 
+use core::time::Duration;
 use std::io;
+use std::time::UNIX_EPOCH;
 
+use humantime::format_rfc3339_seconds;
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 
@@ -187,15 +190,12 @@ const fn is_about_certificate(alert: AlertDescription) -> bool {
 
 /// The day in UTC.
 fn date(time: UnixTime) -> String {
-    // Days from 0000-03-01, so that leap days come last in a year.
-    let days = time.as_secs() / 86_400 + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (year, month) = (year + era * 400 + u64::from(month >= 10), (month + 2) % 12 + 1);
-    format!("{year:04}-{month:02}-{day:02}")
+    /// The last second of the year 9999.
+    const LAST: u64 = 253_402_300_799;
+    let since = Duration::from_secs(time.as_secs().min(LAST));
+    let mut date = format_rfc3339_seconds(UNIX_EPOCH + since).to_string();
+    date.truncate("0000-00-00".len());
+    date
 }
 
 #[cfg(test)]
@@ -214,8 +214,9 @@ mod tests {
             (1_735_689_599, "2024-12-31"),
             (4_107_542_400, "2100-03-01"),
             (253_402_300_799, "9999-12-31"),
+            (u64::MAX, "9999-12-31"),
         ] {
-            let time = UnixTime::since_unix_epoch(core::time::Duration::from_secs(seconds));
+            let time = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
             assert_eq!(date(time), day);
         }
     }
