@@ -58,6 +58,7 @@ use crate::socket::progress::Ledger;
 use crate::socket::push::abandoned::Abandoned;
 use crate::socket::push::held::Held;
 use crate::socket::retry::{Decision, Retry};
+use crate::socket::rng::Rng;
 use crate::socket::timer::TimerKey;
 use crate::time::Time;
 
@@ -293,6 +294,13 @@ impl Socket {
         live.heartbeat.probe(now, &live.ledger);
         self.rearm_heartbeat();
         Ok(())
+    }
+
+    /// Replaces the seed of the jitter, for a connection that is started again: two that failed
+    /// together then do not retry together.
+    pub fn reseed(&mut self, now: Time, seed: u64) {
+        self.advance(now);
+        self.rng = Rng::new(seed);
     }
 
     /// Replaces parameters, headers, token (and address, if given) from the next attempt on, as
