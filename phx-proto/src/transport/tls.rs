@@ -8,22 +8,25 @@ use humantime::format_rfc3339_seconds;
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 
-use super::Net;
+use super::{Io, Net};
 use crate::config::{Config, Uri};
 use crate::event::cause::{Cause, TlsKind};
 
 /// Speaks TLS with the server of `uri` on a stream that leads to it.
 pub(super) async fn secure<N: Net>(
-    stream: N::Stream,
+    stream: Io<N::Stream>,
     uri: &Uri,
     config: &Config,
-) -> Result<N::Stream, Cause> {
+) -> Result<Io<N::Stream>, Cause> {
     let tls = config.tls_in_use();
     let name = tls
         .name_for(uri.host())
         .map_err(|error| Cause::Unsupported { message: error.to_string() })?;
+    let meter = stream.meter().clone();
     let secured = N::secure(stream, name, tls.client()).await;
-    secured.map_err(|error| failure(uri, config, &error).unwrap_or_else(|| lost(uri, &error)))
+    let secured =
+        secured.map_err(|error| failure(uri, config, &error).unwrap_or_else(|| lost(uri, &error)));
+    Ok(Io::above(secured?, meter))
 }
 
 /// The failure, if it is TLS that failed, and not the connection under it. With TLS 1.3 a server
