@@ -3,13 +3,14 @@
 use core::cell::RefCell;
 use core::future::{Future, poll_fn};
 use core::net::SocketAddr;
-use core::pin::pin;
+use core::pin::{Pin, pin};
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
-use phx_proto::adapter::{ByteStream, Net, Resolver, dial};
+use futures_io::{AsyncRead, AsyncWrite};
+use phx_proto::adapter::{Net, Resolver, dial};
 use phx_proto::config::{Proxy, Uri};
 use phx_proto::event::{DialKind, Refusal, SocksRefusal};
 use phx_proto::{Cause, Config, Socket, Time};
@@ -94,8 +95,12 @@ impl Net for FakeNet {
     }
 }
 
-impl ByteStream for FakeStream {
-    fn poll_read(&mut self, _: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+impl AsyncRead for FakeStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
         world(|world| match world.script.front() {
             Some((at, _)) if *at > world.now => {
                 world.wakes.push(*at);
@@ -109,16 +114,22 @@ impl ByteStream for FakeStream {
             None => Poll::Ready(Ok(0)),
         })
     }
+}
 
-    fn poll_write(&mut self, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+impl AsyncWrite for FakeStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Poll::Ready(Ok(bytes.len()))
     }
 
-    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_close(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 }

@@ -6,14 +6,16 @@ use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
+use std::sync::{Arc, Mutex};
 
 use fleet::{Fleet, config, drain, run, subscribe, types};
-use phx_proto::client::JoinFailed;
+use phx_proto::client::{ClientEvent, JoinFailed, Setup};
 use phx_proto::event::ChannelEnd;
+use phx_proto::recording::{Recorder, Recording};
 use phx_proto::service::{Connections, Ending, EventIds, Restart, RestartPolicy};
 use phx_proto::service::{StartError, Supervised, SupervisedState, Supervisor, UnknownConnection};
 use phx_proto::socket::Lifecycle;
-use phx_proto::{Cause, JoinParams, Status};
+use phx_proto::{Cause, Config, JoinParams, Signal, Status};
 use serde_json::json;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -170,6 +172,143 @@ fn a_panic_restarts_its_connection_until_it_happens_too_often() {
     let status = supervisor.connection_status("b").expect("known");
     assert_eq!(status.lifecycle, Lifecycle::Ready, "the other connection never noticed");
     assert_eq!(fleet.dials("b"), 1);
+}
+
+/// A connection to `a` that has given up and waits for its restart.
+fn waiting(fleet: &Fleet, setup: impl Into<Setup>) -> Supervisor {
+    fleet.with_host("a", |host| host.down = true);
+    let supervisor = fleet.supervisor();
+    let permanent = RestartPolicy::new(Restart::Permanent);
+    let supervised = Supervised::new(setup).restart(permanent);
+    supervisor.start_connection("a", supervised).expect("a free name");
+    fleet.settle();
+    let status = supervisor.connection_status("a").expect("known");
+    assert!(matches!(status.state, SupervisedState::Restarting { .. }), "{status:?}");
+    supervisor
+}
+
+fn without_retries() -> Config {
+    config("a").max_retries(Some(0))
+}
+
+fn restart(fleet: &Fleet, supervisor: &Supervisor) {
+    fleet.with_host("a", |host| host.down = false);
+    fleet.advance(10 * SECOND);
+    let status = supervisor.connection_status("a").expect("known");
+    assert_eq!((status.lifecycle, status.restarts), (Lifecycle::Ready, 1));
+    assert_eq!(status.state, SupervisedState::Running(Status::Open));
+}
+
+#[test]
+fn handle_survives_restart() {
+    let fleet = Fleet::new();
+    let auto = without_retries().auto_join("room:auto", JoinParams::none()).expect("no such topic");
+    let supervisor = waiting(&fleet, auto);
+    let client = supervisor.client("a").expect("it waits");
+    assert!(matches!(client.status(), Status::GaveUp { .. }));
+    restart(&fleet, &supervisor);
+    assert_eq!(client.status(), Status::Open);
+    let join = fleet.with_host("a", |host| host.received[0].clone());
+    assert_eq!((&join[2], &join[3]), (&json!("room:auto"), &json!("phx_join")));
+    run(&fleet, client.join("room:a", json!({}))).expect("joined");
+}
+
+#[test]
+fn signal_stream_survives_restart() {
+    let fleet = Fleet::new();
+    let supervisor = waiting(&fleet, without_retries());
+    let mut signals = supervisor.client("a").expect("it waits").signals();
+    restart(&fleet, &supervisor);
+    let connecting = run(&fleet, signals.next());
+    assert!(
+        matches!(connecting, Some(ClientEvent::Signal(Signal::Connecting { attempt: 0, .. }))),
+        "{connecting:?}"
+    );
+    let connected = run(&fleet, signals.next());
+    assert!(
+        matches!(connected, Some(ClientEvent::Signal(Signal::Connected { .. }))),
+        "{connected:?}"
+    );
+}
+
+/// The jitter before and after it comes of two seeds, and the recording has both.
+#[test]
+fn restart_draws_a_new_seed() {
+    let fleet = Fleet::new();
+    let tape = Arc::new(Mutex::new(String::new()));
+    let sink = Arc::clone(&tape);
+    let recorder = Recorder::new(move |line| {
+        let mut tape = sink.lock().expect("no panic");
+        tape.push_str(line);
+        tape.push('\n');
+    });
+    let supervisor = waiting(&fleet, Setup::new(without_retries()).record(recorder));
+    let drawn = fleet.state().seeds;
+    restart(&fleet, &supervisor);
+    assert_eq!(fleet.state().seeds, drawn, "it was drawn when the connection ended");
+    let text = tape.lock().expect("no panic").clone();
+    assert!(text.contains(&format!(r#"{{"reseed":{{"seed":{drawn}}}}}"#)), "{text}");
+    assert!(!text.contains(&format!(r#""start":{{"seed":{drawn},"#)), "{text}");
+    let recording = Recording::parse(&text).expect("a recording");
+    let replayed: Result<Vec<_>, _> = recording.replay().collect();
+    let replayed = replayed.expect("the same again");
+    assert!(replayed.iter().any(|line| line.to_string().contains("reseed")));
+}
+
+#[test]
+fn crashed_client_is_replaced_at_once() {
+    let fleet = Fleet::new();
+    let supervisor = fleet.supervisor();
+    supervisor.start_connection("a", supervised("a", Restart::Transient)).expect("a free name");
+    let old = supervisor.client("a").expect("before its first poll");
+    fleet.settle();
+    fleet.with_host("a", |host| host.panics = true);
+    fleet.settle();
+    let client = supervisor.client("a").expect("it waits");
+    assert_eq!((client.status(), fleet.dials("a")), (Status::Idle, 1));
+    assert_eq!(old.status(), Status::GaveUp { cause: Cause::DriverPanicked });
+    let mut join = Box::pin(client.join("room:a", json!({})));
+    assert!(poll_once(join.as_mut()).is_pending());
+    restart(&fleet, &supervisor);
+    assert!(matches!(poll_once(join.as_mut()), Poll::Ready(Ok(_))));
+}
+
+#[test]
+fn connect_cuts_the_wait_for_a_restart() {
+    let fleet = Fleet::new();
+    let supervisor = waiting(&fleet, without_retries());
+    fleet.with_host("a", |host| host.down = false);
+    supervisor.client("a").expect("it waits").connect();
+    fleet.settle();
+    let status = supervisor.connection_status("a").expect("known");
+    assert_eq!(status.state, SupervisedState::Running(Status::Open));
+    fleet.advance(600 * SECOND);
+    assert_eq!(fleet.dials("a"), 2);
+}
+
+#[test]
+fn disconnect_cancels_a_restart() {
+    let fleet = Fleet::new();
+    let supervisor = waiting(&fleet, without_retries());
+    let client = supervisor.client("a").expect("it waits");
+    run(&fleet, client.disconnect());
+    fleet.settle();
+    let status = supervisor.connection_status("a").expect("known");
+    let ending = Ending::Closed;
+    assert_eq!(status.state, SupervisedState::Ended { ending, exhausted: false });
+    fleet.advance(600 * SECOND);
+    assert_eq!((fleet.dials("a"), fleet.tasks()), (1, 0));
+}
+
+/// The counters are those of the client, which is the same one.
+#[test]
+fn metrics_continue_after_restart() {
+    let fleet = Fleet::new();
+    let supervisor = waiting(&fleet, without_retries());
+    assert_eq!(supervisor.metrics()[0].stats, None, "it does not run");
+    restart(&fleet, &supervisor);
+    let stats = supervisor.metrics()[0].stats.clone().expect("it runs");
+    assert_eq!((stats.failed_attempts, stats.connections), (1, 1));
 }
 
 #[test]

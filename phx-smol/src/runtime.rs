@@ -8,15 +8,15 @@ use core::task::{Context, Poll};
 use core::time::Duration;
 use std::io;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
-use phx_proto::adapter::{Resolver, WebSocket, dial, dial_over, random_u64};
+use phx_proto::adapter::{self, Resolver, WebSocket, random_u64};
 use phx_proto::client::{Runtime, Timer};
 use phx_proto::config::Uri;
 use phx_proto::{Cause, Config, ConnectRequest, Opened, Time};
 use smol::io::{AsyncRead, AsyncWrite};
 
-use crate::net::{Io, SmolNet, open};
+use crate::net::{SmolNet, Stream};
 
 /// Runs a driver on smol.
 ///
@@ -29,7 +29,8 @@ pub struct SmolRuntime {
     resolver: Resolver,
 }
 
-type Dialler = dyn Fn(Uri) -> Pin<Box<dyn Future<Output = io::Result<Io>> + Send>> + Send + Sync;
+type Dialler =
+    dyn Fn(Uri) -> Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send>> + Send + Sync;
 
 impl SmolRuntime {
     /// A runtime whose clock starts now.
@@ -61,7 +62,7 @@ impl SmolRuntime {
     {
         self.dialler = Some(Arc::new(move |uri| {
             let stream = dial(uri);
-            Box::pin(async move { Ok(Io::new(stream.await?)) })
+            Box::pin(async move { Ok(Box::new(stream.await?) as Box<dyn Stream>) })
         }));
         self
     }
@@ -120,9 +121,7 @@ impl Runtime for SmolRuntime {
     }
 
     fn wall(&self) -> Time {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        // A clock set before 1970 is a clock that stands still, which wakes nothing.
-        Time::default() + since.unwrap_or_default()
+        adapter::wall()
     }
 
     fn seed(&self) -> u64 {
@@ -141,11 +140,9 @@ impl Runtime for SmolRuntime {
         let (config, resolver) = (config.clone(), self.resolver.clone());
         let stream = self.dialler.as_ref().map(|dialler| dialler(request.uri.clone()));
         async move {
-            let (stream, upgraded) = match stream {
-                None => dial::<SmolNet>(&request, &config, &resolver).await?,
-                Some(stream) => dial_over::<SmolNet>(stream, &request).await?,
-            };
-            Ok(open(stream, upgraded, &config).await)
+            let connecting = adapter::connect::<SmolNet>(stream, &request, &config, &resolver);
+            let (socket, opened) = connecting.await?;
+            Ok((WebSocket::new(socket), opened))
         }
     }
 
@@ -186,43 +183,3 @@ impl Timer for SmolTimer {
 
 /// A time that no clock reaches, for deadlines that the platform's clock cannot express.
 const FAR_FUTURE: Duration = Duration::from_secs(30 * 365 * 24 * 3_600);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_seed_is_another() {
-        let runtime = SmolRuntime::new();
-        assert_ne!(runtime.seed(), runtime.seed());
-    }
-
-    #[test]
-    fn a_timer_wakes_at_its_time_and_not_before() {
-        let runtime = SmolRuntime::new();
-        let mut timer = runtime.timer();
-        let at = runtime.now() + Duration::from_millis(30);
-        timer.reset(Some(at));
-        smol::block_on(core::future::poll_fn(|cx| timer.poll_expired(cx)));
-        assert!(runtime.now() >= at);
-    }
-
-    #[test]
-    fn a_timer_that_was_reset_forgets_the_earlier_time() {
-        let runtime = SmolRuntime::new();
-        let mut timer = runtime.timer();
-        let start = runtime.now();
-        timer.reset(Some(start + Duration::from_millis(10)));
-        timer.reset(None);
-        timer.reset(Some(start + Duration::from_millis(60)));
-        smol::block_on(core::future::poll_fn(|cx| timer.poll_expired(cx)));
-        assert!(runtime.now().since(start) >= Duration::from_millis(60));
-    }
-
-    #[test]
-    fn a_timer_outside_of_a_runtime_can_be_made_and_set() {
-        let mut timer = SmolRuntime::new().timer();
-        timer.reset(Some(Time::from_nanos(u64::MAX)));
-        timer.reset(None);
-    }
-}

@@ -1,15 +1,14 @@
 //! A Phoenix-like server on a TCP port, for tests: [`phx_proto::testing::Server`] over real
 //! sockets.
 
-use core::future::Future;
 use core::net::SocketAddr;
 use std::io;
 use std::sync::Arc;
 
-use async_tungstenite::WebSocketStream;
-use async_tungstenite::tungstenite::protocol::Role;
 use phx_proto::Time;
-use phx_proto::adapter::{Hub, Meter, Serve};
+#[cfg(feature = "tls")]
+use phx_proto::adapter::Io;
+use phx_proto::adapter::{Hub, Serve};
 use phx_proto::client::Runtime;
 #[cfg(feature = "tls")]
 use phx_proto::rustls;
@@ -18,7 +17,7 @@ use serde_json::Value;
 use smol::Task;
 use smol::net::TcpListener;
 
-use crate::net::{Io, SmolNet};
+use crate::net::{SmolNet, Stream};
 use crate::runtime::SmolRuntime;
 
 /// A Phoenix-like server that listens on a TCP port.
@@ -181,28 +180,19 @@ impl Listener {
 
 impl Serve for SmolNet {
     type Listener = TcpListener;
-    type Socket = WebSocketStream<Io>;
 
-    async fn accept(listener: &TcpListener) -> io::Result<Io> {
+    async fn accept(listener: &TcpListener) -> io::Result<Box<dyn Stream>> {
         let (stream, _) = listener.accept().await?;
         let _ = stream.set_nodelay(true);
-        Ok(Io::new(stream))
+        Ok(Box::new(stream))
     }
 
     #[cfg(feature = "tls")]
-    async fn accept_tls(stream: Io, tls: Arc<rustls::ServerConfig>) -> io::Result<Io> {
+    async fn accept_tls(
+        stream: Io<Box<dyn Stream>>,
+        tls: Arc<rustls::ServerConfig>,
+    ) -> io::Result<Box<dyn Stream>> {
         let acceptor = futures_rustls::TlsAcceptor::from(tls);
-        Ok(Io::new(acceptor.accept(stream).await?))
-    }
-
-    fn meter(stream: &Io) -> Meter {
-        stream.meter.clone()
-    }
-
-    fn websocket(
-        stream: Io,
-        leftover: Vec<u8>,
-    ) -> impl Future<Output = WebSocketStream<Io>> + Send {
-        WebSocketStream::from_partially_read(stream, leftover, Role::Server, None)
+        Ok(Box::new(acceptor.accept(stream).await?))
     }
 }

@@ -8,16 +8,15 @@ use core::task::{Context, Poll};
 use core::time::Duration;
 use std::io;
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use phx_proto::adapter::{Resolver, WebSocket, dial, dial_over, random_u64};
+use phx_proto::adapter::{self, Resolver, WebSocket, random_u64};
 use phx_proto::client::{Runtime, Timer};
 use phx_proto::config::Uri;
 use phx_proto::{Cause, Config, ConnectRequest, Opened, Time};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
-use crate::net::{Io, TokioNet, open};
+use crate::net::{Stream, TokioNet};
 
 /// Runs a driver on tokio.
 ///
@@ -31,7 +30,8 @@ pub struct TokioRuntime {
     resolver: Resolver,
 }
 
-type Dialler = dyn Fn(Uri) -> Pin<Box<dyn Future<Output = io::Result<Io>> + Send>> + Send + Sync;
+type Dialler =
+    dyn Fn(Uri) -> Pin<Box<dyn Future<Output = io::Result<Stream>> + Send>> + Send + Sync;
 
 impl TokioRuntime {
     /// A runtime whose clock starts now.
@@ -63,7 +63,7 @@ impl TokioRuntime {
     {
         self.dialler = Some(Arc::new(move |uri| {
             let stream = dial(uri);
-            Box::pin(async move { Ok(Io::new(stream.await?)) })
+            Box::pin(async move { Ok(Stream::new(stream.await?)) })
         }));
         self
     }
@@ -122,9 +122,7 @@ impl Runtime for TokioRuntime {
     }
 
     fn wall(&self) -> Time {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        // A clock set before 1970 is a clock that stands still, which wakes nothing.
-        Time::default() + since.unwrap_or_default()
+        adapter::wall()
     }
 
     fn seed(&self) -> u64 {
@@ -144,11 +142,9 @@ impl Runtime for TokioRuntime {
         let stream = self.dialler.as_ref().map(|dialler| dialler(request.uri.clone()));
         // Outside of tokio's cooperative budget, as everything that the driver polls.
         tokio::task::unconstrained(async move {
-            let (stream, upgraded) = match stream {
-                None => dial::<TokioNet>(&request, &config, &resolver).await?,
-                Some(stream) => dial_over::<TokioNet>(stream, &request).await?,
-            };
-            Ok(open(stream, upgraded, &config).await)
+            let connecting = adapter::connect::<TokioNet>(stream, &request, &config, &resolver);
+            let (socket, opened) = connecting.await?;
+            Ok((WebSocket::new(socket), opened))
         })
     }
 
@@ -189,46 +185,3 @@ impl Timer for TokioTimer {
 
 /// A time that no clock reaches, for deadlines that the platform's clock cannot express.
 const FAR_FUTURE: Duration = Duration::from_secs(30 * 365 * 24 * 3_600);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_seed_is_another() {
-        let runtime = TokioRuntime::new();
-        assert_ne!(runtime.seed(), runtime.seed());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_timer_wakes_at_its_time_and_not_before() {
-        let runtime = TokioRuntime::new();
-        let mut timer = runtime.timer();
-        let at = runtime.now() + Duration::from_secs(3_600);
-        timer.reset(Some(at));
-        core::future::poll_fn(|cx| timer.poll_expired(cx)).await;
-        assert!(runtime.now() >= at);
-        assert!(runtime.now().since(at) < Duration::from_secs(1));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_timer_that_was_reset_forgets_the_earlier_time() {
-        let runtime = TokioRuntime::new();
-        let mut timer = runtime.timer();
-        let start = runtime.now();
-        timer.reset(Some(start + Duration::from_secs(1)));
-        let pending = core::future::poll_fn(|cx| Poll::Ready(timer.poll_expired(cx).is_pending()));
-        assert!(pending.await);
-        timer.reset(None);
-        timer.reset(Some(start + Duration::from_secs(60)));
-        core::future::poll_fn(|cx| timer.poll_expired(cx)).await;
-        assert!(runtime.now().since(start) >= Duration::from_secs(60));
-    }
-
-    #[test]
-    fn a_timer_outside_of_a_runtime_can_be_made_and_set() {
-        let mut timer = TokioRuntime::new().timer();
-        timer.reset(Some(Time::from_nanos(u64::MAX)));
-        timer.reset(None);
-    }
-}

@@ -1,13 +1,14 @@
 //! A Phoenix-like server on a TCP port, for tests: [`phx_proto::testing::Server`] over real
 //! sockets.
 
-use core::future::Future;
 use core::net::SocketAddr;
 use std::io;
 use std::sync::Arc;
 
 use phx_proto::Time;
-use phx_proto::adapter::{Hub, Meter, Serve};
+#[cfg(feature = "tls")]
+use phx_proto::adapter::Io;
+use phx_proto::adapter::{Hub, Serve};
 use phx_proto::client::Runtime;
 #[cfg(feature = "tls")]
 use phx_proto::rustls;
@@ -15,10 +16,10 @@ pub use phx_proto::testing::*;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::Role;
 
-use crate::net::{Io, TokioNet};
+#[cfg(feature = "tls")]
+use crate::net::Tokio;
+use crate::net::{Stream, TokioNet};
 use crate::runtime::TokioRuntime;
 
 /// A Phoenix-like server that listens on a TCP port.
@@ -190,28 +191,16 @@ impl Drop for Listener {
 
 impl Serve for TokioNet {
     type Listener = TcpListener;
-    type Socket = WebSocketStream<Io>;
 
-    async fn accept(listener: &TcpListener) -> io::Result<Io> {
+    async fn accept(listener: &TcpListener) -> io::Result<Stream> {
         let (stream, _) = listener.accept().await?;
         let _ = stream.set_nodelay(true);
-        Ok(Io::new(stream))
+        Ok(Stream::new(stream))
     }
 
     #[cfg(feature = "tls")]
-    async fn accept_tls(stream: Io, tls: Arc<rustls::ServerConfig>) -> io::Result<Io> {
+    async fn accept_tls(stream: Io<Stream>, tls: Arc<rustls::ServerConfig>) -> io::Result<Stream> {
         let acceptor = tokio_rustls::TlsAcceptor::from(tls);
-        Ok(Io::new(acceptor.accept(stream).await?))
-    }
-
-    fn meter(stream: &Io) -> Meter {
-        stream.meter.clone()
-    }
-
-    fn websocket(
-        stream: Io,
-        leftover: Vec<u8>,
-    ) -> impl Future<Output = WebSocketStream<Io>> + Send {
-        WebSocketStream::from_partially_read(stream, leftover, Role::Server, None)
+        Ok(Stream::new(acceptor.accept(Tokio(stream)).await?))
     }
 }

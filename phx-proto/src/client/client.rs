@@ -193,6 +193,12 @@ impl Client {
         Signals::new(Arc::clone(&self.handle), id)
     }
 
+    /// Replaces the seed of the jitter.
+    #[cfg(feature = "service")]
+    pub(crate) fn reseed(&self, seed: u64) {
+        self.handle.shared.command(|state, now| state.socket.reseed(now, seed));
+    }
+
     /// [`disconnect`](Self::disconnect) without waiting.
     pub(crate) fn close(&self) {
         self.handle.shared.command(|state, now| state.socket.disconnect(now));

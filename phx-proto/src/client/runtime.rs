@@ -17,7 +17,7 @@ use crate::wire::Frame;
 /// A runtime: clock, timers, dialling and spawning.
 pub trait Runtime: Clone + Send + Sync + 'static {
     /// An open WebSocket.
-    type Transport: Transport;
+    type Transport: Transport + Send;
     /// A timer that can be set again and again.
     type Timer: Timer;
 
@@ -66,7 +66,7 @@ pub trait Timer: Send + Unpin + 'static {
 }
 
 /// An open WebSocket, message by message. Answers pings and close frames by itself.
-pub trait Transport: Send + Unpin + 'static {
+pub trait Transport: Unpin + 'static {
     /// The next message, or how the connection ended. Not polled again after `Ended`.
     ///
     /// Reading must go on while writing is blocked. One call does a bounded amount of work: what is

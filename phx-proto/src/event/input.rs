@@ -181,6 +181,11 @@ pub enum Input {
         /// The push.
         id: PushId,
     },
+    /// [`Socket::reseed`](crate::Socket::reseed).
+    Reseed {
+        /// The seed.
+        seed: u64,
+    },
     /// [`Socket::set_credentials`](crate::Socket::set_credentials).
     SetCredentials(Credentials),
     /// [`Socket::credentials_unchanged`](crate::Socket::credentials_unchanged).
@@ -266,6 +271,7 @@ impl Input {
             | Self::SupplyJoin { .. }
             | Self::Push { .. }
             | Self::CancelPush { .. }
+            | Self::Reseed { .. }
             | Self::SetCredentials(_)
             | Self::Timeout
             | Self::Wake

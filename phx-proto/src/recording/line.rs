@@ -117,6 +117,9 @@ pub(super) enum InputRecord {
     CancelPush {
         push: u64,
     },
+    Reseed {
+        seed: u64,
+    },
     SetCredentials(CredentialsRecord),
     CredentialsUnchanged {
         conn: u64,
@@ -221,6 +224,7 @@ impl fmt::Display for InputRecord {
                 write!(f, "{} {topic} {event} {payload}", if *cast { "cast" } else { "push" })
             }
             Self::CancelPush { push } => write!(f, "cancel push#{push}"),
+            Self::Reseed { .. } => f.write_str("reseed"),
             Self::SetCredentials(_) => f.write_str("set credentials"),
             Self::CredentialsUnchanged { .. } => f.write_str("credentials unchanged"),
             Self::Opened { .. } => f.write_str("opened"),

@@ -405,6 +405,7 @@ impl Player {
                 Input::Push { topic: topic(of), event, payload, options }
             }
             InputRecord::CancelPush { push } => Input::CancelPush { id: PushId::from_u64(*push) },
+            InputRecord::Reseed { seed } => Input::Reseed { seed: *seed },
             InputRecord::SetCredentials(credentials) => {
                 Input::SetCredentials(credentials.credentials()?)
             }

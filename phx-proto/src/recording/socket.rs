@@ -257,6 +257,12 @@ impl RecordedSocket {
         self.socket.cancel_push(now, id)
     }
 
+    /// [`Socket::reseed`].
+    pub fn reseed(&mut self, now: Time, seed: u64) {
+        self.note(now, |_| InputRecord::Reseed { seed });
+        self.socket.reseed(now, seed);
+    }
+
     /// [`Socket::set_credentials`].
     ///
     /// # Errors

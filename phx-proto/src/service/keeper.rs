@@ -1,29 +1,30 @@
 //! The keeper: the task that keeps one supervised connection.
 //!
 //! ```text
-//!   run ──▶ driver and signals, until it ended ──▶ Supervision ──┬─▶ wait ──▶ run
-//!                    │ every signal                              │ stop
-//!                    ▼                                           ▼
-//!            Router ─▶ Bus, if subscribed                       done
+//!   life ──▶ driver and signals, until it ended ──▶ Supervision ──┬─▶ wait ──▶ next life
+//!                    │ every signal                               │ stop
+//!                    ▼                                            ▼
+//!            Router ─▶ Bus, if subscribed                        done
 //! ```
+//!
+//! A restart is a new life of the same client, with a new seed for its jitter: handles and signal
+//! streams go on. A client whose driver panicked is replaced, because what the panic left behind is
+//! unknown.
 
 use core::future::{Future, poll_fn};
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
-use core::time::Duration;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::supervisor::{Entry, Supervised, SupervisedState};
-use crate::client::Driver;
-use crate::client::client;
-use crate::client::{ClientEvent, Signals};
-use crate::client::{Runtime, Timer};
+use crate::client::{Client, ClientEvent, Driver, Runtime, Setup, Signals, Timer, client};
 use crate::event::signal::Signal;
 use crate::service::bus::Bus;
 use crate::service::router::{EventIds, Router};
 use crate::service::supervision::{Ending, Supervision, Verdict};
+use crate::socket::Status;
 use crate::time::Time;
 
 /// Where the signals of a connection go.
@@ -34,63 +35,8 @@ pub(super) struct Outlet {
     pub(super) attributes: BTreeMap<String, String>,
 }
 
-/// Keeps a connection until it is stopped, or its policy lets it end.
-pub(super) async fn keep<R: Runtime>(
-    runtime: R,
-    supervised: Supervised,
-    keeping: Keeping,
-    outlet: Outlet,
-) {
-    let entry = &*keeping.0;
-    let stable_after = supervised.setup.config.stable_after;
-    let mut supervision = Supervision::new(supervised.policy.clone(), runtime.seed());
-    loop {
-        let (client, driver) = client(supervised.setup.clone(), runtime.clone());
-        let signals = client.signals_for_routing();
-        client.connect();
-        entry.runs(&client);
-        drop(client);
-        let mut run = Run {
-            runtime: &runtime,
-            entry,
-            outlet: &outlet,
-            stable_after,
-            opened: None,
-            stable: false,
-            end: None,
-        };
-        let ending = run.until_ended(driver, signals).await;
-        run.lost();
-        if run.stable {
-            supervision.stable();
-        }
-        let now = runtime.now();
-        let verdict = supervision.ended(now, ending);
-        let restarts = supervision.restarts();
-        let Verdict::Restart { delay } = verdict else {
-            let exhausted = verdict == Verdict::Exhausted;
-            return entry.is(SupervisedState::Ended { ending, exhausted }, restarts);
-        };
-        let until = now + delay;
-        entry.is(SupervisedState::Restarting { until, ending }, restarts);
-        let mut timer = runtime.timer();
-        timer.reset(Some(until));
-        let stopped = poll_fn(|cx| {
-            if entry.poll_stop(cx).is_ready() {
-                return Poll::Ready(true);
-            }
-            timer.poll_expired(cx).map(|()| false)
-        })
-        .await;
-        if stopped || entry.is_stopped() {
-            let ended = SupervisedState::Ended { ending: Ending::Closed, exhausted: false };
-            return entry.is(ended, restarts);
-        }
-    }
-}
-
-/// A connection that is kept. When this is dropped, those who wait for the end of the connection are
-/// woken: also when its keeper is dropped with its runtime, or was never polled.
+/// A connection that is kept. Dropping it wakes everything that waits for the end of the
+/// connection: also when its keeper is dropped with its runtime, or was never polled.
 pub(super) struct Keeping(Arc<Entry>);
 
 impl Keeping {
@@ -105,88 +51,207 @@ impl Drop for Keeping {
     }
 }
 
-/// One run of a connection, from its start to its end.
-struct Run<'a, R> {
-    runtime: &'a R,
-    entry: &'a Entry,
-    outlet: &'a Outlet,
-    stable_after: Duration,
-    /// Since when it is open.
-    opened: Option<Time>,
-    /// It was open for long enough once.
-    stable: bool,
-    end: Option<Ending>,
+/// Starts connecting. The future keeps the connection until it is stopped, or its policy lets it
+/// end.
+pub(super) fn keep<R: Runtime>(
+    runtime: R,
+    supervised: Supervised,
+    keeping: Keeping,
+    outlet: Outlet,
+) -> impl Future<Output = ()> + Send + 'static {
+    let Supervised { setup, policy, .. } = supervised;
+    let supervision = Supervision::new(policy, runtime.seed());
+    let (client, driver) = client(setup.clone(), runtime.clone());
+    let (signals, driver, timer) = (client.signals_for_routing(), Some(driver), runtime.timer());
+    let (waits, opened, stable) = (false, None, false);
+    let mut keeper = Keeper {
+        client,
+        driver,
+        signals,
+        timer,
+        waits,
+        opened,
+        stable,
+        supervision,
+        outlet,
+        setup,
+        runtime,
+        keeping,
+    };
+    keeper.connect();
+    keeper.run()
 }
 
-impl<R: Runtime> Run<'_, R> {
-    async fn until_ended(&mut self, mut driver: Driver<R>, mut signals: Signals) -> Ending {
-        let ending = poll_fn(|cx| {
-            // A panic in there is the application's code, or a transport's; the driver is not
-            // polled again after it.
-            let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut driver).poll(cx)));
-            self.route(&mut signals, cx);
-            match (polled, self.end) {
-                (Err(_), _) => Poll::Ready(Ending::Crashed),
-                (Ok(_), Some(ending)) => Poll::Ready(ending),
-                (Ok(Poll::Ready(())), None) => Poll::Ready(Ending::Closed),
-                (Ok(Poll::Pending), None) => Poll::Pending,
+struct Keeper<R: Runtime> {
+    client: Client,
+    /// Until it panicked.
+    driver: Option<Driver<R>>,
+    signals: Signals,
+    /// Set while the connection waits for its restart.
+    timer: R::Timer,
+    waits: bool,
+    /// Since when the connection is open.
+    opened: Option<Time>,
+    /// It was open for `stable_after` since it was last started.
+    stable: bool,
+    supervision: Supervision,
+    outlet: Outlet,
+    setup: Setup,
+    runtime: R,
+    /// Dropped last: what waits for it finds everything else ended.
+    keeping: Keeping,
+}
+
+/// What the keeper acts on.
+enum Event {
+    Ended(Ending),
+    RestartDue,
+}
+
+impl<R: Runtime> Keeper<R> {
+    async fn run(mut self) {
+        loop {
+            let state = match poll_fn(|cx| self.poll_event(cx)).await {
+                Event::Ended(ending) => self.ended(ending),
+                Event::RestartDue => self.connect(),
+            };
+            let is_over = matches!(state, SupervisedState::Ended { .. });
+            self.keeping.0.set(state, self.supervision.restarts());
+            if is_over {
+                return;
             }
-        })
-        .await;
-        if ending == Ending::Crashed {
-            // What ends with the driver is told too.
-            drop(driver);
-            self.route(&mut signals, &Context::from_waker(Waker::noop()));
+        }
+    }
+
+    fn ended(&mut self, ending: Ending) -> SupervisedState {
+        self.lost();
+        if core::mem::take(&mut self.stable) {
+            self.supervision.stable();
+        }
+        let now = self.runtime.now();
+        let verdict = self.supervision.ended(now, ending);
+        let Verdict::Restart { delay } = verdict else {
+            return SupervisedState::Ended { ending, exhausted: verdict == Verdict::Exhausted };
+        };
+        if self.driver.is_some() {
+            self.client.reseed(self.runtime.seed());
+        } else {
+            let (client, driver) = client(self.setup.clone(), self.runtime.clone());
+            self.signals = client.signals_for_routing();
+            (self.client, self.driver) = (client, Some(driver));
+            self.keeping.0.serve(&self.client);
+        }
+        let until = now + delay;
+        self.waits = true;
+        self.timer.reset(Some(until));
+        SupervisedState::Restarting { until, ending }
+    }
+
+    fn connect(&mut self) -> SupervisedState {
+        self.waits = false;
+        self.client.connect();
+        // Closes it again if it was stopped in this moment.
+        self.keeping.0.serve(&self.client);
+        SupervisedState::Running(Status::Idle)
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if self.waits && self.keeping.0.poll_stop(cx).is_ready() {
+            return Poll::Ready(Event::Ended(Ending::Closed));
+        }
+        if let Poll::Ready(ending) = self.poll_ended(cx) {
+            return Poll::Ready(Event::Ended(ending));
+        }
+        // The application may have called `connect` already.
+        let is_due = self.waits
+            && (!matches!(self.client.status(), Status::Idle | Status::GaveUp { .. })
+                || self.timer.poll_expired(cx).is_ready());
+        if is_due { Poll::Ready(Event::RestartDue) } else { Poll::Pending }
+    }
+
+    /// Polls the driver and routes what it signalled. Ready when the connection has ended.
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+        // A panic in there is the application's code, or a transport's; the driver is not polled
+        // again after it.
+        let driver = &mut self.driver;
+        let poll = || driver.as_mut().map_or(Poll::Pending, |driver| Pin::new(driver).poll(cx));
+        let polled = catch_unwind(AssertUnwindSafe(poll));
+        let ending = self.route(cx);
+        match (polled, ending) {
+            (Err(_), _) => {
+                self.driver = None;
+                // What ends with the driver is routed too.
+                self.route(&Context::from_waker(Waker::noop()));
+                Poll::Ready(Ending::Crashed)
+            }
+            (Ok(_), Some(ending)) => Poll::Ready(ending),
+            (Ok(polled), None) => polled.map(|()| Ending::Closed),
+        }
+    }
+
+    /// Publishes every signal that is subscribed to. Returns how the connection ended, if it did.
+    fn route(&mut self, cx: &Context<'_>) -> Option<Ending> {
+        let mut ending = None;
+        while let Poll::Ready(Some(event)) = self.signals.poll_event(cx) {
+            let Outlet { bus, router, ids, attributes } = &self.outlet;
+            let name = &self.keeping.0.name;
+            let route = match &event {
+                ClientEvent::Signal(signal) => router.plan(name, signal),
+                ClientEvent::Lagged(count) => router.plan_lagged(name, *count),
+            };
+            if let Some(route) = route {
+                let wanted = bus.wanted_by(|pattern| route.matches(pattern));
+                if !wanted.is_empty() {
+                    let at = self.runtime.wall();
+                    let id = ids.lock().unwrap_or_else(PoisonError::into_inner).next(at);
+                    bus.deliver(route.event(attributes, &id, at), &wanted);
+                }
+            }
+            if let ClientEvent::Signal(signal) = event {
+                ending = self.note(signal).or(ending);
+            }
         }
         ending
     }
 
-    /// It is not open any more.
+    /// Keeps what a signal means here. Returns how the connection ended, if it did.
+    fn note(&mut self, signal: Signal) -> Option<Ending> {
+        let entry = &self.keeping.0;
+        match signal {
+            Signal::Connected { .. } => self.opened = Some(self.runtime.now()),
+            Signal::ConnectFailed { cause, .. } => entry.lost(cause),
+            Signal::Disconnected { cause, .. } => {
+                entry.lost(cause);
+                self.lost();
+            }
+            Signal::GaveUp { cause } => {
+                entry.lost(cause);
+                return Some(Ending::GaveUp);
+            }
+            Signal::Closed => return Some(Ending::Closed),
+            Signal::Connecting { .. }
+            | Signal::Joined { .. }
+            | Signal::JoinRejected { .. }
+            | Signal::JoinTimedOut { .. }
+            | Signal::Errored { .. }
+            | Signal::Interrupted { .. }
+            | Signal::Resumed { .. }
+            | Signal::Left { .. }
+            | Signal::ChannelClosed { .. }
+            | Signal::Message { .. }
+            | Signal::PushEnded { .. }
+            | Signal::HeartbeatAcked { .. }
+            | Signal::ProtocolError { .. }
+            | Signal::Warning(_) => {}
+        }
+        None
+    }
+
+    /// The connection is not open any more.
     fn lost(&mut self) {
         let opened = self.opened.take();
         let open_for = opened.map(|opened| self.runtime.now().since(opened));
-        self.stable |= open_for.is_some_and(|open_for| open_for >= self.stable_after);
-    }
-
-    /// Publishes everything that was signalled and is subscribed to, and notes what it means here.
-    fn route(&mut self, signals: &mut Signals, cx: &Context<'_>) {
-        while let Poll::Ready(Some(event)) = signals.poll_event(cx) {
-            let Outlet { bus, router, ids, attributes } = self.outlet;
-            let name = &self.entry.name;
-            let route = match &event {
-                ClientEvent::Signal(signal) => {
-                    self.note(signal);
-                    router.plan(name, signal)
-                }
-                ClientEvent::Lagged(count) => router.plan_lagged(name, *count),
-            };
-            let Some(route) = route else { continue };
-            let wanted = bus.wanted_by(|pattern| route.matches(pattern));
-            if wanted.is_empty() {
-                continue;
-            }
-            let at = self.runtime.wall();
-            let id = ids.lock().unwrap_or_else(PoisonError::into_inner).next(at);
-            bus.deliver(route.event(attributes, &id, at), &wanted);
-        }
-    }
-
-    fn note(&mut self, signal: &Signal) {
-        match signal {
-            Signal::Connected { .. } => {
-                self.opened = Some(self.runtime.now());
-            }
-            Signal::ConnectFailed { cause, .. } => self.entry.lost(cause.clone()),
-            Signal::Disconnected { cause, .. } => {
-                self.lost();
-                self.entry.lost(cause.clone());
-            }
-            Signal::GaveUp { cause } => {
-                self.entry.lost(cause.clone());
-                self.end = Some(Ending::GaveUp);
-            }
-            Signal::Closed => self.end = Some(Ending::Closed),
-            _ => {}
-        }
+        let stable_after = self.setup.config.stable_after;
+        self.stable |= open_for.is_some_and(|open_for| open_for >= stable_after);
     }
 }

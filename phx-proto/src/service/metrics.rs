@@ -1,7 +1,10 @@
 //! Counters for monitoring: what connections count, as OpenMetrics text or as JSON.
 //!
-//! A pure function of what it is given: nothing is kept between two pages, so counters begin at 0
-//! again with a connection that is restarted, as those of a process that is restarted do.
+//! The text is written here, because `prometheus-client` has no state sets and would add a lock and
+//! nine crates for the rest.
+//!
+//! A pure function of what it is given: nothing is kept between two pages. Counters are those of a
+//! client, so they begin at 0 again after a panic of its driver, and go on after other restarts.
 //!
 //! ```
 //! use phx_proto::service::metrics::{ConnectionMetrics, openmetrics};
@@ -35,7 +38,7 @@ pub struct ConnectionMetrics {
     pub lifecycle: Lifecycle,
     /// How often it was restarted.
     pub restarts: u64,
-    /// What it counted since it was last started; none while it does not run.
+    /// What its client counted; none while it does not run.
     pub stats: Option<Stats>,
 }
 

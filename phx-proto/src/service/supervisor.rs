@@ -6,7 +6,7 @@
 //!                       keeper (one task): Driver ─▶ signals ─▶ Router ─▶ Bus
 //!                         │ ended
 //!                         ▼
-//!                       Supervision ─▶ restart after a delay, or stay ended
+//!                       Supervision ─▶ connect again after a delay, or stay ended
 //! ```
 //!
 //! A keeper owns the driver of its connection and polls it inside `catch_unwind`, so nothing that
@@ -426,14 +426,15 @@ impl Supervisor {
         self.inner.entries().iter().map(|entry| entry.metrics()).collect()
     }
 
-    /// The client of a connection. A restart makes another one, so ask again after one; a client
-    /// whose connection ended says so by its errors.
+    /// The client of a connection, which stays the same through restarts: after giving up it begins
+    /// a new life, with a new seed for its jitter and only the auto-joins wanted. Only a panic of the
+    /// driver makes another client; the old one reports [`Cause::DriverPanicked`].
     ///
     /// Closing it with [`Client::disconnect`] ends the connection; start it again by its name.
     ///
     /// # Errors
     ///
-    /// [`UnknownConnection`], also for one that has ended or waits for its restart.
+    /// [`UnknownConnection`], also for one that has ended.
     pub fn client(&self, name: &str) -> Result<Client, UnknownConnection> {
         let client = self.entry(name)?.lock().client.clone();
         client.ok_or_else(|| UnknownConnection { name: name.to_owned() })
@@ -593,7 +594,10 @@ impl Entry {
 
     fn metrics(&self) -> ConnectionMetrics {
         let ConnectionStatus { lifecycle, restarts, .. } = self.status();
-        let client = self.lock().client.clone();
+        let client = {
+            let state = self.lock();
+            state.client.clone().filter(|_| matches!(state.state, SupervisedState::Running(_)))
+        };
         // Asked without the lock of the entry: a client has one of its own.
         let stats = client.map(|client| client.stats());
         ConnectionMetrics::new(self.name.as_str(), lifecycle, restarts, stats)
@@ -653,13 +657,13 @@ impl Drop for Waiting<'_> {
 
 /// # For the keeper
 impl Entry {
-    /// The connection runs. Should it have been stopped meanwhile, it is closed at once.
-    pub(super) fn runs(&self, client: &Client) {
+    /// This is its client from now on. If it was stopped meanwhile, the client is closed at once.
+    pub(super) fn serve(&self, client: &Client) {
         let mut state = self.lock();
-        state.client = Some(client.clone());
-        state.state = SupervisedState::Running(Status::Idle);
+        let replaced = state.client.replace(client.clone());
         let stop = state.stop;
         drop(state);
+        drop(replaced);
         if stop {
             client.close();
         }
@@ -669,14 +673,10 @@ impl Entry {
         self.lock().last_cause = Some(cause);
     }
 
-    /// The connection is over; its client is let go, outside of the lock.
-    pub(super) fn is(&self, is: SupervisedState, restarts: u64) {
-        let mut state = self.lock();
-        state.state = is;
-        state.restarts = restarts;
-        let client = state.client.take();
-        drop(state);
-        drop(client);
+    pub(super) fn set(&self, state: SupervisedState, restarts: u64) {
+        let mut current = self.lock();
+        current.state = state;
+        current.restarts = restarts;
     }
 
     /// Ready when it is to stop; wakes the keeper when that changes.
@@ -688,10 +688,6 @@ impl Entry {
             }
             state.keeper.park(task)
         })
-    }
-
-    pub(super) fn is_stopped(&self) -> bool {
-        self.lock().stop
     }
 
     /// The keeper ends.

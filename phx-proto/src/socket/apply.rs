@@ -32,6 +32,7 @@ macro_rules! apply_input {
                 return Applied::Push(socket.push(now, &topic, &event, payload, options));
             }
             Input::CancelPush { id } => return Applied::CancelPush(socket.cancel_push(now, id)),
+            Input::Reseed { seed } => socket.reseed(now, seed),
             Input::SetCredentials(credentials) => {
                 return Applied::SetCredentials(socket.set_credentials(now, credentials));
             }
@@ -201,6 +202,7 @@ mod tests {
                 Input::CancelPush { id: push },
                 Box::new(move |it| Applied::CancelPush(it.cancel_push(LATER, push))),
             ),
+            (Input::Reseed { seed: 8 }, unit(|socket, _| socket.reseed(LATER, 8))),
             (
                 Input::SetCredentials(credentials()),
                 Box::new(move |it| {

@@ -21,47 +21,37 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_core::Stream;
+use futures_io::{AsyncRead as _, AsyncWrite as _};
 use futures_sink::Sink;
 use futures_util::stream::FuturesUnordered;
-use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::Frame as RawFrame;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
+use tungstenite::protocol::{CloseFrame, Role};
 use tungstenite::{Error, Message, Utf8Bytes};
 
 use super::http::{self, Asked, Head};
 use super::{Output, PeerId, Server, ServerConfig};
 use crate::time::Time;
-use crate::transport::{ByteStream, Meter, Net};
+use crate::transport::{Io, Meter, Net, Wrap};
 use crate::wire::Frame;
 
 /// A runtime's sockets, as far as serving needs them.
-pub trait Serve: Net {
+pub trait Serve: Wrap {
     /// A socket that listens.
     type Listener: Send + Sync + 'static;
-    /// The runtime's wrapper of tungstenite, on the server's end.
-    type Socket: Stream<Item = Result<Message, Error>> + Sink<Message, Error = Error> + Send + Unpin;
 
     /// The next connection.
-    fn accept(listener: &Self::Listener) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    fn accept(listener: &Self::Listener) -> impl Future<Output = io::Result<Self::Stream>>;
 
     /// Speaks TLS on a stream, as a server.
     #[cfg(feature = "tls")]
     fn accept_tls(
-        stream: Self::Stream,
+        stream: Io<Self::Stream>,
         tls: Arc<rustls::ServerConfig>,
-    ) -> impl Future<Output = io::Result<Self::Stream>> + Send {
+    ) -> impl Future<Output = io::Result<Self::Stream>> {
         drop((stream, tls));
         core::future::ready(Err(io::ErrorKind::Unsupported.into()))
     }
-
-    /// The meter of a stream that was accepted.
-    fn meter(stream: &Self::Stream) -> Meter;
-
-    /// Speaks WebSocket, as a server, on a stream that was upgraded; `leftover` was read already.
-    fn websocket(
-        stream: Self::Stream,
-        leftover: Vec<u8>,
-    ) -> impl Future<Output = Self::Socket> + Send;
 }
 
 /// The server and the ways to its peers.
@@ -159,17 +149,15 @@ impl Hub {
     pub async fn run<N: Serve>(self: Arc<Self>, listener: N::Listener) {
         let mut time = pin!(self.keep_time::<N>());
         let mut accept = Box::pin(N::accept(&listener));
-        let mut pause: Option<Sleep> = None;
+        let (mut pause, mut paused) = (pin!(N::sleep(Duration::ZERO)), false);
         let mut connections = FuturesUnordered::new();
         poll_fn(|cx| {
             let _: Poll<()> = time.as_mut().poll(cx);
             loop {
-                if let Some(sleep) = &mut pause {
-                    if sleep.as_mut().poll(cx).is_pending() {
-                        break;
-                    }
-                    pause = None;
+                if paused && pause.as_mut().poll(cx).is_pending() {
+                    break;
                 }
+                paused = false;
                 let Poll::Ready(accepted) = accept.as_mut().poll(cx) else { break };
                 accept.set(N::accept(&listener));
                 match accepted {
@@ -178,7 +166,8 @@ impl Hub {
                         // Out of file descriptors, usually: the same attempt fails at once, for as
                         // long as the clients keep theirs.
                         self.lock().server.accept_failed(&error);
-                        pause = Some(Box::pin(N::sleep(ACCEPT_AGAIN)));
+                        pause.set(N::sleep(ACCEPT_AGAIN));
+                        paused = true;
                     }
                 }
             }
@@ -190,7 +179,7 @@ impl Hub {
 
     /// Fires the server's timers.
     async fn keep_time<N: Net>(&self) {
-        let mut set: Option<(Time, Sleep)> = None;
+        let (mut sleep, mut until) = (pin!(N::sleep(Duration::ZERO)), None);
         poll_fn(|cx| {
             loop {
                 let mut state = self.lock();
@@ -198,15 +187,12 @@ impl Hub {
                 let next = state.server.poll_timeout();
                 drop(state);
                 let Some(at) = next else { return Poll::Pending };
-                let sleep = match &mut set {
-                    Some((set_at, sleep)) if *set_at == at => sleep,
-                    other => {
-                        let sleep: Sleep = Box::pin(N::sleep(at.since((self.clock)())));
-                        &mut other.insert((at, sleep)).1
-                    }
-                };
+                if until != Some(at) {
+                    sleep.set(N::sleep(at.since((self.clock)())));
+                    until = Some(at);
+                }
                 ready!(sleep.as_mut().poll(cx));
-                set = None;
+                until = None;
                 self.with(|server, now| server.handle_timeout(now));
             }
         })
@@ -217,12 +203,13 @@ impl Hub {
     async fn serve<N: Serve>(self: Arc<Self>, stream: N::Stream) {
         let patience = self.lock().server.idle_timeout();
         let mut late = pin!(N::sleep(patience));
-        let opening = pin!(self.open::<N>(stream, late.as_mut()));
+        let opening = pin!(self.open::<N>(Io::new(stream), late.as_mut()));
         let Some((stream, leftover, peer)) = opening.await else { return };
-        let mut heard = Heard { meter: N::meter(&stream), bytes: 0 };
+        let mut heard = Heard { meter: stream.meter().clone(), bytes: 0 };
         // The bytes of the upgrade count from its acceptance on, however late this is polled again.
         heard.more();
-        let mut socket = N::websocket(stream, leftover).await;
+        let stream = stream.with_leftover(leftover.into());
+        let mut socket = N::wrap(stream, Role::Server, None).await;
         poll_fn(|cx| self.poll_converse(&mut socket, peer, &mut heard, cx)).await;
         // The answer to a client's close frame may still be in the buffer.
         let mut late = pin!(N::sleep(LAST_WORDS));
@@ -245,26 +232,27 @@ impl Hub {
     /// Reads the request and answers it; the peer and what was read too far, if it is one now.
     async fn open<N: Serve>(
         &self,
-        stream: N::Stream,
+        stream: Io<N::Stream>,
         mut late: Pin<&mut impl Future<Output = ()>>,
-    ) -> Option<(N::Stream, Vec<u8>, PeerId)> {
+    ) -> Option<(Io<N::Stream>, Vec<u8>, PeerId)> {
         #[cfg(feature = "tls")]
         let stream = match &self.tls {
             None => stream,
             Some(tls) => {
+                let meter = stream.meter().clone();
                 let mut accepting = pin!(N::accept_tls(stream, Arc::clone(tls)));
                 let accepted = poll_fn(|cx| match accepting.as_mut().poll(cx) {
                     Poll::Pending => late.as_mut().poll(cx).map(|()| None),
                     ready => ready.map(Result::ok),
                 });
-                accepted.await?
+                Io::above(accepted.await?, meter)
             }
         };
         let mut stream = stream;
         let mut head = Head::default();
         let mut buffer = [0; 2_048];
         let asked = loop {
-            let read = poll_fn(|cx| match stream.poll_read(cx, &mut buffer) {
+            let read = poll_fn(|cx| match Pin::new(&mut stream).poll_read(cx, &mut buffer) {
                 Poll::Pending => late.as_mut().poll(cx).map(|()| None),
                 ready => ready.map(Some),
             });
@@ -391,8 +379,6 @@ impl Hub {
 /// The pause after a connection could not be accepted.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(500);
 
-type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
-
 /// The bytes of one connection: a part of a message keeps it from being closed as idle.
 struct Heard {
     meter: Meter,
@@ -431,12 +417,12 @@ impl State {
 
 /// Writes bytes, as long as there is time; whether it did.
 async fn write<N: Serve>(
-    stream: &mut N::Stream,
+    stream: &mut Io<N::Stream>,
     mut bytes: &[u8],
     mut late: Pin<&mut impl Future<Output = ()>>,
 ) -> bool {
     while !bytes.is_empty() {
-        let wrote = poll_fn(|cx| match stream.poll_write(cx, bytes) {
+        let wrote = poll_fn(|cx| match Pin::new(&mut *stream).poll_write(cx, bytes) {
             Poll::Pending => late.as_mut().poll(cx).map(|()| Ok(0)),
             ready => ready,
         });
@@ -445,7 +431,7 @@ async fn write<N: Serve>(
             Ok(n) => bytes = &bytes[n..],
         }
     }
-    let flushed = poll_fn(|cx| match stream.poll_flush(cx) {
+    let flushed = poll_fn(|cx| match Pin::new(&mut *stream).poll_flush(cx) {
         Poll::Pending => late.as_mut().poll(cx).map(|()| false),
         Poll::Ready(flushed) => Poll::Ready(flushed.is_ok()),
     });
@@ -457,13 +443,13 @@ const REST_MAX: usize = 1 << 20;
 
 /// Ends a connection whose request was refused. The rest of the request is read, as a stream that is
 /// dropped with something unread can take the answer with it.
-async fn end<N: Serve>(stream: &mut N::Stream) {
+async fn end<N: Serve>(stream: &mut Io<N::Stream>) {
     let mut late = pin!(N::sleep(LAST_WORDS));
     let (mut closing, mut read, mut buffer) = (true, 0, [0; 2_048]);
     poll_fn(|cx| {
-        closing = closing && stream.poll_close(cx).is_pending();
+        closing = closing && Pin::new(&mut *stream).poll_close(cx).is_pending();
         while read < REST_MAX {
-            match stream.poll_read(cx, &mut buffer) {
+            match Pin::new(&mut *stream).poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(n)) if n > 0 => read += n,
                 Poll::Ready(_) => break,
                 Poll::Pending => return late.as_mut().poll(cx),

@@ -15,7 +15,7 @@ use core::future::Future;
 use std::io;
 
 use super::exchange::{Broken, exchange};
-use super::{Net, Resolver, race, random_u64};
+use super::{Io, Net, Resolver, race, random_u64};
 use crate::config::uri::without_zone;
 use crate::config::{Config, ConfigError, Proxy, Uri, proxy};
 use crate::event::action::ConnectRequest;
@@ -33,7 +33,7 @@ pub async fn dial<N: Net>(
     request: &ConnectRequest,
     config: &Config,
     resolver: &Resolver,
-) -> Result<(N::Stream, Upgraded), Cause> {
+) -> Result<(Io<N::Stream>, Upgraded), Cause> {
     let uri = &request.uri;
     if uri.is_secure() && !N::TLS {
         let message = "wss:// needs TLS, and this program was built without it: enable the \
@@ -44,7 +44,7 @@ pub async fn dial<N: Net>(
     let only_here = config.check_route(uri, proxy).map_err(unusable)?;
     let (host, port) = config.dial_target(uri);
     let mut stream = match proxy {
-        None => race::connect::<N>(resolver, host, port, only_here).await?,
+        None => Io::new(race::connect::<N>(resolver, host, port, only_here).await?),
         Some(proxy) => tunnel::<N>(resolver, proxy, host, port, only_here).await?,
     };
     #[cfg(feature = "tls")]
@@ -56,20 +56,17 @@ pub async fn dial<N: Net>(
     Ok((stream, upgraded))
 }
 
-/// Dials once, over a stream that the caller has opened.
-///
-/// # Errors
-///
-/// What went wrong on the way.
-pub async fn dial_over<N: Net>(
+/// Dials once, over a stream that the caller opens.
+pub(super) async fn dial_over<N: Net>(
     stream: impl Future<Output = io::Result<N::Stream>>,
     request: &ConnectRequest,
-) -> Result<(N::Stream, Upgraded), Cause> {
+) -> Result<(Io<N::Stream>, Upgraded), Cause> {
     let stream = stream.await;
-    let mut stream = stream.map_err(|error| Cause::Dial {
+    let stream = stream.map_err(|error| Cause::Dial {
         kind: kind_of(&error),
         message: format!("no stream was opened: {error}"),
     })?;
+    let mut stream = Io::new(stream);
     let upgraded = upgrade::<N>(&mut stream, request).await;
     let upgraded = upgraded.map_err(|failed| match failed {
         Broken::Http(error) => upgrade_failed(error),
@@ -85,7 +82,7 @@ async fn tunnel<N: Net>(
     host: &str,
     port: u16,
     only_here: bool,
-) -> Result<N::Stream, Cause> {
+) -> Result<Io<N::Stream>, Cause> {
     // An interface of this machine means nothing to the proxy.
     let host = without_zone(host);
     if proxy.kind() != proxy::Kind::Socks5 {
@@ -109,14 +106,14 @@ async fn tunnel_to<N: Net>(
     host: &str,
     port: u16,
     only_here: bool,
-) -> Result<N::Stream, Cause> {
+) -> Result<Io<N::Stream>, Cause> {
     let connected = race::connect::<N>(resolver, proxy.host(), proxy.port(), only_here).await;
-    let mut stream = connected.map_err(|failure| match failure {
+    let mut stream = Io::new(connected.map_err(|failure| match failure {
         Cause::Dial { kind, message } => {
             Cause::Dial { kind, message: format!("the proxy: {message}") }
         }
         failure => failure,
-    })?;
+    })?);
     let credentials = proxy.user_and_password();
     let request = upgrade::TunnelRequest {
         host,
@@ -176,7 +173,7 @@ fn tunnel_failed(error: UpgradeError) -> Cause {
 
 /// Asks for the WebSocket on a stream that leads to the server, and reads the answer.
 async fn upgrade<N: Net>(
-    stream: &mut N::Stream,
+    stream: &mut Io<N::Stream>,
     request: &ConnectRequest,
 ) -> Result<Upgraded, Broken> {
     let headers = request.headers.iter();

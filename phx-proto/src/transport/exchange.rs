@@ -1,12 +1,14 @@
 //! Carrying a pure machine's bytes over a stream.
 
 use core::future::{Future, poll_fn};
-use core::pin::pin;
+use core::pin::{Pin, pin};
 use core::task::Poll;
 use core::time::Duration;
 use std::io;
 
-use super::{ByteStream, Net};
+use futures_io::{AsyncRead as _, AsyncWrite as _};
+
+use super::{Io, Net};
 use crate::event::refusal::Refusal;
 use crate::websocket::upgrade::{
     Connect, Socks5, Tunnel, Upgrade, UpgradeError, UpgradeStep, Upgraded,
@@ -89,20 +91,22 @@ impl Machine for Socks5 {
 
 /// Writes what the machine has to say and reads, by turns, until it is done.
 pub(super) async fn exchange<N: Net, M: Machine>(
-    stream: &mut N::Stream,
+    stream: &mut Io<N::Stream>,
     mut machine: M,
 ) -> Result<M::Done, Broken> {
     let mut buffer = [0; 2_048];
     while machine.pending_refusal().is_none() {
         write::<N, _>(stream, &mut machine).await;
-        let n = poll_fn(|cx| stream.poll_read(cx, &mut buffer)).await.map_err(Broken::Io)?;
+        let n = poll_fn(|cx| Pin::new(&mut *stream).poll_read(cx, &mut buffer))
+            .await
+            .map_err(Broken::Io)?;
         if let Some(done) = take(&mut machine, &buffer[..n]).map_err(Broken::Http)? {
             return Ok(done);
         }
     }
     let mut late = pin!(N::sleep(REFUSAL_BODY_WAIT));
     loop {
-        let read = poll_fn(|cx| match stream.poll_read(cx, &mut buffer) {
+        let read = poll_fn(|cx| match Pin::new(&mut *stream).poll_read(cx, &mut buffer) {
             Poll::Ready(Ok(n)) => Poll::Ready(Some(n)),
             Poll::Ready(Err(_)) => Poll::Ready(None),
             Poll::Pending => late.as_mut().poll(cx).map(|()| None),
@@ -119,14 +123,14 @@ pub(super) async fn exchange<N: Net, M: Machine>(
 }
 
 /// Writes all that there is to write.
-async fn write<N: Net, M: Machine>(stream: &mut N::Stream, machine: &mut M) {
+async fn write<N: Net, M: Machine>(stream: &mut Io<N::Stream>, machine: &mut M) {
     if machine.poll_write().is_empty() {
         return;
     }
     while !machine.poll_write().is_empty() {
         // A server may answer and close before it has read everything: what it said is still
         // there to be read, and says more than the failed write.
-        match poll_fn(|cx| stream.poll_write(cx, machine.poll_write())).await {
+        match poll_fn(|cx| Pin::new(&mut *stream).poll_write(cx, machine.poll_write())).await {
             Ok(0) | Err(_) => {
                 machine.handle_written(usize::MAX);
                 return;
@@ -134,7 +138,7 @@ async fn write<N: Net, M: Machine>(stream: &mut N::Stream, machine: &mut M) {
             Ok(n) => machine.handle_written(n),
         }
     }
-    let _ = poll_fn(|cx| stream.poll_flush(cx)).await;
+    let _ = poll_fn(|cx| Pin::new(&mut *stream).poll_flush(cx)).await;
 }
 
 /// Passes on what was read, where nothing is the end.

@@ -1,7 +1,7 @@
 //! The bytes on their way to tungstenite: how many reads there may be, and which ping is the latest.
 //!
 //! ```text
-//!   stream ──read──▶ adapter's Io ──took──▶ tungstenite ──▶ WebSocket
+//!   stream ──read──▶ Io ──took──▶ tungstenite ──▶ WebSocket
 //!                       │  ▲                                   │
 //!              latest ping  may it read? ◀───── one read ──────┘
 //! ```
@@ -20,7 +20,7 @@ use crate::websocket::control_watch::{ControlWatch, SentClose};
 
 /// The reads of a stream, shared by the stream and the WebSocket on it.
 #[derive(Clone, Debug, Default)]
-pub struct Reads(Arc<ReadState>);
+pub(super) struct Reads(Arc<ReadState>);
 
 /// Only the task of the driver reads, so nothing here has to be in step with anything else.
 #[derive(Debug, Default)]
@@ -33,15 +33,14 @@ struct ReadState {
 
 impl Reads {
     /// Whether the stream may be read now; if not, nothing wakes the reader.
-    #[must_use]
-    pub fn may_read(&self) -> bool {
+    pub(super) fn may_read(&self) -> bool {
         let allowed = self.0.allowed.load(Ordering::Relaxed);
         self.0.refused.store(!allowed, Ordering::Relaxed);
         allowed
     }
 
     /// These bytes were read from the stream.
-    pub fn took(&self, bytes: &mut [u8]) {
+    pub(super) fn took(&self, bytes: &mut [u8]) {
         self.0.allowed.store(false, Ordering::Relaxed);
         self.watch().read(bytes);
     }

@@ -3,76 +3,120 @@
 //!
 //! ```text
 //!             ┌───────────────── here ───────────────────┐
-//!   Net ─────▶│ dial: race ─▶ CONNECT ─▶ TLS ─▶ upgrade  │──▶ upgraded stream
-//!  (adapter)  └──────────────────────────────────────────┘         │ tungstenite's wrapper
-//!             ┌──────────────────────────────────────────┐         ▼ of that runtime
-//!  driver ◀───│ WebSocket: frames in and out, endings     │◀────────┘
-//!             └──────────────────────────────────────────┘
+//!   Net ─────▶│ dial: race ─▶ CONNECT ─▶ TLS ─▶ upgrade  │──▶ Io: upgraded stream
+//!  (adapter)  └──────────────────────────────────────────┘         │
+//!             ┌──────────────────────────────────────────┐         ▼
+//!  driver ◀───│ Socket: frames in and out, endings       │◀── Wrap: tungstenite's wrapper
+//!             └──────────────────────────────────────────┘    of that runtime
 //! ```
 //!
-//! For the authors of adapters. Not part of what the crates promise to keep stable.
+//! For the authors of adapters. Not part of what the crates promise to keep stable. Nothing here is
+//! `Send` by itself: all of it is as `Send` as the streams and futures of the adapter.
 
 mod dial;
 mod exchange;
 mod incoming;
 mod race;
 mod resolve;
+mod stream;
 mod streams;
 #[cfg(feature = "tls")]
 mod tls;
 
 use core::future::Future;
 use core::net::SocketAddr;
-use core::task::{Context, Poll};
 use core::time::Duration;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::io;
+use std::time::UNIX_EPOCH;
 
-pub use self::dial::{dial, dial_over};
-pub use self::incoming::Reads;
+use futures_core::Stream;
+use futures_io::{AsyncRead, AsyncWrite};
+use futures_sink::Sink;
+use tungstenite::protocol::{Role, WebSocketConfig};
+use tungstenite::{Error, Message};
+
+pub use self::dial::dial;
 pub use self::resolve::Resolver;
-pub use self::streams::{Meter, WebSocket, socket_config, take_front};
+pub use self::stream::Io;
+pub use self::streams::{Meter, Socket, WebSocket};
+use crate::config::Config;
+use crate::event::action::ConnectRequest;
+use crate::event::cause::Cause;
+use crate::event::input::Opened;
+use crate::time::Time;
 
 /// A runtime's sockets and clock, as far as dialling needs them.
 pub trait Net: 'static {
-    /// A connected stream.
-    type Stream: ByteStream;
+    /// A connected stream, or TLS on one.
+    type Stream: AsyncRead + AsyncWrite + Unpin + 'static;
 
     /// Whether [`secure`](Self::secure) is there.
     const TLS: bool = false;
 
     /// Opens a TCP connection.
-    fn connect(address: SocketAddr) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    fn connect(address: SocketAddr) -> impl Future<Output = io::Result<Self::Stream>>;
 
     /// Ready after a while.
-    fn sleep(duration: Duration) -> impl Future<Output = ()> + Send;
+    fn sleep(duration: Duration) -> impl Future<Output = ()>;
 
     /// Speaks TLS on a stream, as a client.
     #[cfg(feature = "tls")]
     fn secure(
-        stream: Self::Stream,
+        stream: Io<Self::Stream>,
         name: rustls::pki_types::ServerName<'static>,
         client: std::sync::Arc<rustls::ClientConfig>,
-    ) -> impl Future<Output = io::Result<Self::Stream>> + Send {
+    ) -> impl Future<Output = io::Result<Self::Stream>> {
         drop((stream, name, client));
         core::future::ready(Err(io::ErrorKind::Unsupported.into()))
     }
 }
 
-/// Bytes in both directions. Every runtime has traits of its own for that.
-pub trait ByteStream: Send + Unpin + 'static {
-    /// Reads some bytes; 0 is the end.
-    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>>;
+/// A runtime's wrapper of tungstenite, for either end of a connection.
+pub trait Wrap: Net {
+    /// The wrapper.
+    type Socket: Stream<Item = Result<Message, Error>>
+        + Sink<Message, Error = Error>
+        + Unpin
+        + 'static;
 
-    /// Writes some bytes.
-    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>>;
+    /// Speaks WebSocket on a stream that was upgraded.
+    fn wrap(
+        stream: Io<Self::Stream>,
+        role: Role,
+        config: Option<WebSocketConfig>,
+    ) -> impl Future<Output = Self::Socket>;
+}
 
-    /// Hands to the operating system what is still held back.
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+/// Dials once, or over `stream` if the caller opens one, until the WebSocket is open.
+///
+/// # Errors
+///
+/// What went wrong on the way.
+pub async fn connect<N: Wrap>(
+    stream: Option<impl Future<Output = io::Result<N::Stream>>>,
+    request: &ConnectRequest,
+    config: &Config,
+    resolver: &Resolver,
+) -> Result<(Socket<N::Socket>, Opened), Cause> {
+    let (stream, upgraded) = match stream {
+        None => dial::<N>(request, config, resolver).await?,
+        Some(stream) => dial::dial_over::<N>(stream, request).await?,
+    };
+    let meter = stream.meter().clone();
+    let reads = incoming::Reads::default();
+    let stream = stream.with_leftover(upgraded.leftover).with_reads(reads.clone());
+    let config = streams::socket_config(config);
+    let socket = N::wrap(stream, Role::Client, Some(config)).await;
+    Ok((Socket::new(socket, meter, reads), Opened { protocol: upgraded.protocol }))
+}
 
-    /// Ends what is written; it can still be read from.
-    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+/// The wall clock, since the Unix epoch. One that is set before it stands still, which wakes
+/// nothing.
+#[must_use]
+pub fn wall() -> Time {
+    Time::ZERO + UNIX_EPOCH.elapsed().unwrap_or_default()
 }
 
 /// Sixty-four bits of the operating system's entropy, by way of the keys of `RandomState`, which

@@ -18,8 +18,6 @@ use crate::event::cause::{Cause, DialKind};
 /// How long one address may be silent before the next is tried beside it (RFC 8305 section 5).
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 
-type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-
 /// Looks the host up and connects to one of its addresses; see [`resolve`].
 pub(super) async fn connect<N: Net>(
     resolver: &Resolver,
@@ -29,7 +27,9 @@ pub(super) async fn connect<N: Net>(
 ) -> Result<N::Stream, Cause> {
     let addresses = resolve(resolver, host, port, only_here).await?;
     let count = addresses.len();
-    let mut race = Race::<N> {
+    let mut race = Race {
+        connect: N::connect,
+        sleep: N::sleep,
         waiting: interleaved(addresses).into(),
         attempts: Vec::new(),
         next_after: None,
@@ -84,16 +84,25 @@ pub(super) fn no_address(host: &str) -> Cause {
 /// because a host without IPv6 says of every such address that it is unreachable.
 type FirstError = Option<(SocketAddr, io::Error)>;
 
-struct Race<N: Net> {
+/// The functions of a [`Net`] and the futures that they return.
+struct Race<C, S, Connecting, Sleep> {
+    connect: C,
+    sleep: S,
     waiting: VecDeque<SocketAddr>,
-    attempts: Vec<(SocketAddr, Pending<io::Result<N::Stream>>)>,
+    attempts: Vec<(SocketAddr, Pin<Box<Connecting>>)>,
     /// Until when the attempts have the field to themselves.
-    next_after: Option<Pending<()>>,
+    next_after: Option<Pin<Box<Sleep>>>,
     first_error: FirstError,
 }
 
-impl<N: Net> Race<N> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<N::Stream, FirstError>> {
+impl<C, S, Connecting, Sleep, T> Race<C, S, Connecting, Sleep>
+where
+    C: Fn(SocketAddr) -> Connecting,
+    S: Fn(Duration) -> Sleep,
+    Connecting: Future<Output = io::Result<T>>,
+    Sleep: Future<Output = ()>,
+{
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, FirstError>> {
         loop {
             let mut due = self.attempts.is_empty();
             let mut index = 0;
@@ -119,9 +128,9 @@ impl<N: Net> Race<N> {
             if due {
                 self.next_after = None;
                 if let Some(address) = self.waiting.pop_front() {
-                    self.attempts.push((address, Box::pin(N::connect(address))));
+                    self.attempts.push((address, Box::pin((self.connect)(address))));
                     if !self.waiting.is_empty() {
-                        self.next_after = Some(Box::pin(N::sleep(NEXT_ADDRESS_AFTER)));
+                        self.next_after = Some(Box::pin((self.sleep)(NEXT_ADDRESS_AFTER)));
                     }
                     continue;
                 }

@@ -6,7 +6,7 @@
 //!        ┌──────▼───────── tungstenite ──────────────┴──────┐
 //!        │  masks, frames, answers close frames             │
 //!        └──────┬───────────────────────────────────▲───────┘
-//!               │        ┌─ the adapter's Io ──┐    │
+//!               │        ┌──────── Io ─────────┐    │
 //!               └───────▶│ a failed write only │────┘
 //!                        │ stops the writing   │
 //!                        └──── TCP or TLS ─────┘
@@ -14,7 +14,7 @@
 //!
 //! Reading decides how a connection ended. A write that fails first must not hide the close frame
 //! that is still to be read: a stopping Phoenix sends one and then resets the connection
-//! (`wire/close_graceful_shutdown`). So the adapter's stream swallows what is written after a
+//! (`wire/close_graceful_shutdown`). So [`Io`](super::Io) swallows what is written after a
 //! failed write and lets the reading go on to the true end, which a broken connection reaches at
 //! once. It says so in [`Meter`], where it also counts the bytes that it moves.
 //!
@@ -43,19 +43,13 @@ use crate::websocket::control_watch::SentClose;
 use crate::wire::Frame;
 
 /// An open WebSocket, the same type on every runtime.
-pub struct WebSocket(Box<dyn Transport>);
+pub struct WebSocket(Box<dyn Transport + Send>);
 
 impl WebSocket {
-    /// From a runtime's wrapper of tungstenite and what it shares with the stream beneath it.
+    /// From that of one runtime.
     #[doc(hidden)]
-    pub fn new<S>(socket: S, meter: Meter, reads: Reads) -> Self
-    where
-        S: Stream<Item = Result<Message, Error>> + Sink<Message, Error = Error>,
-        S: Send + Unpin + 'static,
-    {
-        let moved = Progress::default();
-        let (seen, pong_waits) = ((0, 0), false);
-        Self(Box::new(Socket { socket, meter, seen, moved, reads, pong_waits }))
+    pub fn new(transport: impl Transport + Send) -> Self {
+        Self(Box::new(transport))
     }
 }
 
@@ -106,25 +100,24 @@ struct Counts {
 
 impl Meter {
     /// A write failed: what is written from now on is lost.
-    pub fn fail(&self) {
+    pub(super) fn fail(&self) {
         self.0.failed.store(true, Ordering::Relaxed);
     }
 
     /// Whether a write has failed.
-    #[must_use]
-    pub fn failed(&self) -> bool {
+    pub(super) fn failed(&self) -> bool {
         self.0.failed.load(Ordering::Relaxed)
     }
 
     /// Counts bytes that were read.
     #[inline]
-    pub fn read(&self, bytes: usize) {
+    pub(super) fn read(&self, bytes: usize) {
         self.0.read.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Counts bytes that were written.
     #[inline]
-    pub fn wrote(&self, bytes: usize) {
+    pub(super) fn wrote(&self, bytes: usize) {
         self.0.written.fetch_add(bytes, Ordering::Relaxed);
     }
 
@@ -143,7 +136,8 @@ impl Meter {
     }
 }
 
-struct Socket<S> {
+/// An open WebSocket over a runtime's wrapper of tungstenite.
+pub struct Socket<S> {
     socket: S,
     meter: Meter,
     /// The counts of the meter when they were last looked at, and the totals since the opening.
@@ -152,6 +146,21 @@ struct Socket<S> {
     reads: Reads,
     /// A pong is in the write buffer. Until it is written there is not a second one.
     pong_waits: bool,
+}
+
+impl<S> fmt::Debug for Socket<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Socket").finish_non_exhaustive()
+    }
+}
+
+impl<S> Socket<S> {
+    /// From the wrapper and what it shares with the stream beneath it.
+    pub(super) fn new(socket: S, meter: Meter, reads: Reads) -> Self {
+        // What the handshakes moved is not counted.
+        let seen = meter.counts();
+        Self { socket, meter, seen, moved: Progress::default(), reads, pong_waits: false }
+    }
 }
 
 impl<S> Socket<S>
@@ -220,8 +229,7 @@ where
 
 impl<S> Transport for Socket<S>
 where
-    S: Stream<Item = Result<Message, Error>> + Sink<Message, Error = Error>,
-    S: Send + Unpin + 'static,
+    S: Stream<Item = Result<Message, Error>> + Sink<Message, Error = Error> + Unpin + 'static,
 {
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Received> {
         self.reads.allow();
@@ -320,21 +328,11 @@ fn shrunk(bytes: Bytes) -> Bytes {
     }
 }
 
-/// Takes so many bytes from the front, or all there are.
-#[doc(hidden)]
-#[must_use]
-pub fn take_front(bytes: &mut Bytes, max: usize) -> Bytes {
-    // Nothing is kept alive once all of it is taken.
-    if bytes.len() <= max { core::mem::take(bytes) } else { bytes.split_to(max) }
-}
-
 /// What pongs may take in the write buffer beside the frames.
 const PONGS: usize = 4_096;
 
 /// The limits and the buffers of tungstenite.
-#[doc(hidden)]
-#[must_use]
-pub fn socket_config(config: &Config) -> WebSocketConfig {
+pub(super) fn socket_config(config: &Config) -> WebSocketConfig {
     let write_buffer = config.write_buffer_bytes;
     // The buffer never holds more than its size and one frame on top, because no frame is taken
     // while a write is blocked. The bound is for the pongs to a peer that pings and does not read.

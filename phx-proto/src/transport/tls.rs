@@ -1,26 +1,32 @@
 //! TLS on a stream, and what its failures mean.
 
+use core::time::Duration;
 use std::io;
+use std::time::UNIX_EPOCH;
 
+use humantime::format_rfc3339_seconds;
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 
-use super::Net;
+use super::{Io, Net};
 use crate::config::{Config, Uri};
 use crate::event::cause::{Cause, TlsKind};
 
 /// Speaks TLS with the server of `uri` on a stream that leads to it.
 pub(super) async fn secure<N: Net>(
-    stream: N::Stream,
+    stream: Io<N::Stream>,
     uri: &Uri,
     config: &Config,
-) -> Result<N::Stream, Cause> {
+) -> Result<Io<N::Stream>, Cause> {
     let tls = config.tls_in_use();
     let name = tls
         .name_for(uri.host())
         .map_err(|error| Cause::Unsupported { message: error.to_string() })?;
+    let meter = stream.meter().clone();
     let secured = N::secure(stream, name, tls.client()).await;
-    secured.map_err(|error| failure(uri, config, &error).unwrap_or_else(|| lost(uri, &error)))
+    let secured =
+        secured.map_err(|error| failure(uri, config, &error).unwrap_or_else(|| lost(uri, &error)));
+    Ok(Io::above(secured?, meter))
 }
 
 /// The failure, if it is TLS that failed, and not the connection under it. With TLS 1.3 a server
@@ -187,15 +193,12 @@ const fn is_about_certificate(alert: AlertDescription) -> bool {
 
 /// The day in UTC.
 fn date(time: UnixTime) -> String {
-    // Days from 0000-03-01, so that leap days come last in a year.
-    let days = time.as_secs() / 86_400 + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (year, month) = (year + era * 400 + u64::from(month >= 10), (month + 2) % 12 + 1);
-    format!("{year:04}-{month:02}-{day:02}")
+    /// The last second of the year 9999.
+    const LAST: u64 = 253_402_300_799;
+    let since = Duration::from_secs(time.as_secs().min(LAST));
+    let mut date = format_rfc3339_seconds(UNIX_EPOCH + since).to_string();
+    date.truncate("0000-00-00".len());
+    date
 }
 
 #[cfg(test)]
@@ -214,8 +217,9 @@ mod tests {
             (1_735_689_599, "2024-12-31"),
             (4_107_542_400, "2100-03-01"),
             (253_402_300_799, "9999-12-31"),
+            (u64::MAX, "9999-12-31"),
         ] {
-            let time = UnixTime::since_unix_epoch(core::time::Duration::from_secs(seconds));
+            let time = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
             assert_eq!(date(time), day);
         }
     }

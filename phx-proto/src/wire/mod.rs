@@ -7,7 +7,6 @@
 //! [`Frame`], [`Incoming`], [`Body`], [`Outgoing`] and [`WireRef`] are exhaustive on purpose: they are what
 //! the protocol has, and a codec makes and reads all of it.
 
-pub(crate) mod base64_text;
 mod binary;
 mod byte_str;
 mod codec;

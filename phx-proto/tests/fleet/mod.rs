@@ -45,7 +45,8 @@ pub struct State {
     pub now: Time,
     hosts: BTreeMap<String, Host>,
     tasks: Vec<Task>,
-    seeds: u64,
+    /// How many seeds were drawn, which is the last of them.
+    pub seeds: u64,
     /// There is no executor: to spawn is a panic, as it is outside of a tokio runtime.
     pub outside: bool,
 }

@@ -23,8 +23,10 @@ mod slow_link;
 mod socks;
 mod stage;
 mod supervisor;
+mod timer;
 mod tls;
 mod tracked;
+mod transport;
 
 pub(crate) use scripted::Script;
 pub(crate) use tracked::Spawn;

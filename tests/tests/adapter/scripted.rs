@@ -25,6 +25,8 @@ pub(crate) struct Flood(Arc<Mutex<Wire>>);
 pub(crate) struct Wire {
     /// Written by the client.
     pub(crate) written: Vec<u8>,
+    /// Said in one read with the answer to the upgrade.
+    pub(crate) behind: Vec<u8>,
     /// Said once, before anything is repeated.
     pub(crate) once: Vec<u8>,
     /// Said again and again; nothing is said when it is empty.
@@ -34,6 +36,8 @@ pub(crate) struct Wire {
     is_open: bool,
     /// Bytes read since the test asked last.
     pub(crate) read: usize,
+    /// Reads so far.
+    pub(crate) reads: usize,
 }
 
 /// More than any budget of one poll.
@@ -90,6 +94,7 @@ impl Flood {
 impl Script for Flood {
     fn read(&mut self, _: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut wire = self.lock();
+        wire.reads += 1;
         if !wire.is_open {
             let head = String::from_utf8_lossy(&wire.written).into_owned();
             let key = header(&head, "sec-websocket-key").expect("a whole request").to_owned();
@@ -100,7 +105,8 @@ impl Script for Flood {
                 "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                  Sec-WebSocket-Accept: {accept}\r\n\r\n"
             );
-            buffer[..answer.len()].copy_from_slice(answer.as_bytes());
+            let answer = [answer.as_bytes(), &wire.behind].concat();
+            buffer[..answer.len()].copy_from_slice(&answer);
             wire.is_open = true;
             return Poll::Ready(Ok(answer.len()));
         }

@@ -3,13 +3,14 @@
 use core::fmt;
 use std::borrow::Cow;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::wire::base64_text::padded;
 use crate::wire::payload::{Payload, PayloadError, unreadable};
 use crate::wire::raw::{is_nested_deeper, members, one_line};
 
@@ -220,7 +221,7 @@ impl<'a> EventValue<'a> {
             Content::OwnJson(json) | Content::Json(json) => Cow::Borrowed(json.get()),
             Content::Own(text) => quoted(text).into(),
             Content::Text(bytes) => quoted(&String::from_utf8_lossy(bytes)).into(),
-            Content::Bytes(bytes) => format!("\"{}\"", padded(bytes)).into(),
+            Content::Bytes(bytes) => format!("\"{}\"", STANDARD.encode(bytes)).into(),
         }
     }
 
@@ -230,7 +231,7 @@ impl<'a> EventValue<'a> {
         match self.0 {
             Content::Own(text) => Some(Cow::Borrowed(text)),
             Content::Text(bytes) => Some(String::from_utf8_lossy(bytes)),
-            Content::Bytes(bytes) => Some(padded(bytes).into()),
+            Content::Bytes(bytes) => Some(STANDARD.encode(bytes).into()),
             Content::OwnJson(json) | Content::Json(json) => {
                 // With escapes it cannot be borrowed.
                 let json = json.get();
@@ -368,7 +369,7 @@ impl Serialize for EventValue<'_> {
             Content::Own(text) => serializer.serialize_str(text),
             Content::OwnJson(json) | Content::Json(json) => json.serialize(serializer),
             Content::Text(bytes) => serializer.serialize_str(&String::from_utf8_lossy(bytes)),
-            Content::Bytes(bytes) => serializer.serialize_str(&padded(bytes)),
+            Content::Bytes(bytes) => serializer.serialize_str(&STANDARD.encode(bytes)),
         }
     }
 }

@@ -1,6 +1,9 @@
 //! What makes an event this one: an id that sorts, and a time that people can read.
 
-use core::fmt::Write as _;
+use std::time::UNIX_EPOCH;
+
+use humantime::format_rfc3339_millis;
+use uuid::Builder;
 
 use crate::socket::rng::Rng;
 use crate::time::Time;
@@ -48,48 +51,16 @@ impl EventIds {
         } else {
             self.counter += 1;
         }
-        let millis = self.millis & 0xffff_ffff_ffff;
-        let chance = self.rng.next_u64();
-        format!(
-            "{:08x}-{:04x}-7{:03x}-{:04x}-{:012x}",
-            millis >> 16,
-            millis & 0xffff,
-            self.counter,
-            0x8000 | (chance >> 48 & 0x3fff),
-            chance & 0xffff_ffff_ffff,
-        )
+        let mut bytes = [0; 10];
+        bytes[..2].copy_from_slice(&self.counter.to_be_bytes());
+        bytes[2..].copy_from_slice(&self.rng.next_u64().to_be_bytes());
+        Builder::from_unix_timestamp_millis(self.millis, &bytes).into_uuid().to_string()
     }
 }
 
 /// A time since the Unix epoch by RFC 3339, in UTC, to the millisecond.
 pub(super) fn rfc3339(at: Time) -> String {
-    let millis = at.as_millis();
-    let (days, in_day) = (millis / 86_400_000, millis % 86_400_000);
-    let (year, month, day) = civil(days);
-    let (hour, minute) = (in_day / 3_600_000, in_day / 60_000 % 60);
-    let (second, milli) = (in_day / 1_000 % 60, in_day % 1_000);
-    let mut text = String::with_capacity(24);
-    // Writing to a string cannot fail.
-    let _ =
-        write!(text, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z");
-    text
-}
-
-/// Year, month and day of the day so many days after 1970-01-01.
-///
-/// Counted in eras of 400 years of 146,097 days that start on a first of March, so that a leap
-/// day is the last day of its year.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = 400 * era + year_of_era + u64::from(month <= 2);
-    (year, month, day)
+    format_rfc3339_millis(UNIX_EPOCH + at.since(Time::ZERO)).to_string()
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::socket::connection::live::Live;
 use crate::socket::connection::{AfterClose, Attempt, Connect, Disconnect, Phase, Redial};
 use crate::socket::join_pace::JoinPace;
 use crate::socket::retry::{Decision, Retry};
+use crate::socket::rng::Rng;
 use crate::time::Time;
 
 /// # Commands about the connection
@@ -96,6 +97,13 @@ impl Socket {
         let live = self.connection.live_mut().ok_or(NotOpen)?;
         live.heartbeat.probe(now, &live.ledger);
         Ok(())
+    }
+
+    /// Replaces the seed of the jitter, for a connection that is started again: two that failed
+    /// together then do not retry together.
+    pub fn reseed(&mut self, now: Time, seed: u64) {
+        self.advance(now);
+        self.rng = Rng::new(seed);
     }
 
     /// Replaces parameters, headers, token (and address, if given) from the next attempt on, as

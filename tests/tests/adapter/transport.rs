@@ -1,0 +1,251 @@
+//! An open WebSocket as the driver sees it: the adapter's wrapper of tungstenite over its streams.
+
+use core::future::poll_fn;
+use core::net::SocketAddr;
+use core::task::Poll;
+use std::io::Write;
+use std::net::TcpStream;
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use phx_proto::{Ended, Frame, Socket, Time};
+
+use super::peer::{accept_upgrade, read_masked, serve_once};
+use super::scripted::Flood;
+use crate::rt::phx::Config;
+use crate::rt::phx::client::{Received, Runtime as _, Transport};
+use crate::rt::{Runtime, Scripted, block_on, connect_tcp};
+
+type WebSocket = <Runtime as crate::rt::phx::client::Runtime>::Transport;
+
+fn config() -> Config {
+    let config = Config::new("ws://localhost/socket/websocket").expect("an address");
+    config.max_message_bytes(1_024).buffers(1_024, 0).expect("not zero")
+}
+
+/// Dials by this runtime, which has a function of its own for that.
+async fn open_with(runtime: Runtime) -> WebSocket {
+    let socket = Socket::new(config(), 1, Time::ZERO);
+    let request = socket.connect_request().expect("it may be dialled");
+    runtime.connect(request, &config()).await.expect("an upgrade").0
+}
+
+async fn open(addr: SocketAddr) -> WebSocket {
+    open_with(Runtime::new().dial_with(move |_| connect_tcp(addr))).await
+}
+
+/// A server that accepts the upgrade, with these bytes right behind its answer.
+fn server(
+    behind: &'static [u8],
+    script: impl FnOnce(&mut TcpStream) + Send + 'static,
+) -> (SocketAddr, JoinHandle<TcpStream>) {
+    serve_once(move |stream| {
+        accept_upgrade(stream, behind);
+        script(stream);
+    })
+}
+
+async fn receive(transport: &mut WebSocket) -> Received {
+    loop {
+        let received = poll_fn(|cx| transport.poll_receive(cx)).await;
+        if !matches!(received, Received::Control | Received::Part) {
+            return received;
+        }
+    }
+}
+
+async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        cx.waker().wake_by_ref();
+        if core::mem::replace(&mut yielded, true) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+fn text(text: &'static str) -> Frame {
+    Frame::Text(Bytes::from_static(text.as_bytes()))
+}
+
+fn close_frame(code: u16) -> [u8; 4] {
+    let [high, low] = code.to_be_bytes();
+    [0x88, 2, high, low]
+}
+
+fn closed(code: u16) -> Received {
+    Received::Ended(Ended::CloseFrame { code: Some(code), reason: String::new() })
+}
+
+#[test]
+fn leftover_of_the_upgrade_comes_first() {
+    block_on(async {
+        let (addr, server) = server(b"\x81\x02hi\x82\x03ab", |stream| {
+            assert_eq!(read_masked(stream), (1, b"go on".to_vec()));
+            stream.write_all(b"c").unwrap();
+        });
+        let mut transport = open(addr).await;
+        assert_eq!(receive(&mut transport).await, Received::Frame(text("hi")));
+        transport.send(text("go on")).unwrap();
+        poll_fn(|cx| transport.poll_flush(cx)).await.unwrap();
+        let binary = Frame::Binary(Bytes::from_static(b"abc"));
+        assert_eq!(receive(&mut transport).await, Received::Frame(binary));
+        server.join().unwrap();
+    })
+}
+
+/// Given to tungstenite, it would become the read buffer, and stay as small as it is.
+#[test]
+fn leftover_does_not_shrink_reads() {
+    block_on(async {
+        let flood = Flood::new(b"", b"\x81\x02hi");
+        flood.lock().behind = b"\x81\x02hi".to_vec();
+        let script = flood.clone();
+        let dial = move |_| core::future::ready(Ok(Scripted::new(script.clone())));
+        let mut transport = open_with(Runtime::new().dial_with(dial)).await;
+        let before = flood.lock().reads;
+        for _ in 0..1_001 {
+            assert_eq!(receive(&mut transport).await, Received::Frame(text("hi")));
+        }
+        let reads = flood.lock().reads - before;
+        assert!(reads <= 8, "{reads} reads of 1,024 bytes for 4,000");
+    })
+}
+
+/// The server waits for the pong before it says anything else.
+#[test]
+fn ping_is_answered_without_other_writes() {
+    block_on(async {
+        let (addr, server) = server(b"\x89\x04ping", |stream| {
+            assert_eq!(read_masked(stream), (0xa, b"ping".to_vec()));
+            stream.write_all(b"\x81\x02hi").unwrap();
+        });
+        let mut transport = open(addr).await;
+        assert_eq!(receive(&mut transport).await, Received::Frame(text("hi")));
+        server.join().unwrap();
+    })
+}
+
+#[test]
+fn frames_are_written_in_order() {
+    block_on(async {
+        let (addr, server) = server(b"", |stream| {
+            assert_eq!(read_masked(stream), (1, b"[]".to_vec()));
+            assert_eq!(read_masked(stream), (2, Vec::new()));
+        });
+        let mut transport = open(addr).await;
+        for frame in [text("[]"), Frame::Binary(Bytes::new())] {
+            poll_fn(|cx| transport.poll_ready(cx)).await.unwrap();
+            transport.send(frame).unwrap();
+        }
+        poll_fn(|cx| transport.poll_flush(cx)).await.unwrap();
+        server.join().unwrap();
+    })
+}
+
+/// The handshake is over by then.
+#[test]
+fn progress_counts_from_the_opening() {
+    block_on(async {
+        let (addr, server) = server(b"", |stream| {
+            read_masked(stream);
+            stream.write_all(b"\x81\x02hi").unwrap();
+        });
+        let mut transport = open(addr).await;
+        let progress = transport.progress();
+        assert_eq!((progress.read, progress.written), (0, 0));
+        transport.send(text("[]")).unwrap();
+        poll_fn(|cx| transport.poll_flush(cx)).await.unwrap();
+        receive(&mut transport).await;
+        let progress = transport.progress();
+        assert_eq!((progress.read, progress.written), (4, 8));
+        server.join().unwrap();
+    })
+}
+
+/// The answer to the ping cannot be written, which is no reason not to read on
+/// (`wire/close_graceful_shutdown`).
+#[test]
+fn close_frame_survives_a_reset() {
+    block_on(async {
+        let (addr, server) = server(b"", |stream| {
+            stream.peek(&mut [0]).unwrap();
+            stream.write_all(&[b"\x89\0".as_slice(), &close_frame(1012)].concat()).unwrap();
+        });
+        let mut transport = open(addr).await;
+        transport.send(text("unread")).unwrap();
+        poll_fn(|cx| transport.poll_flush(cx)).await.unwrap();
+        // With bytes unread, this is a reset.
+        drop(server.join().unwrap());
+        while transport.send(text("more")).is_ok() {
+            let _ = poll_fn(|cx| transport.poll_flush(cx)).await;
+            yield_now().await;
+        }
+        assert_eq!(receive(&mut transport).await, closed(1012));
+    })
+}
+
+#[test]
+fn close_frame_is_answered() {
+    block_on(async {
+        let (addr, server) = server(b"", |stream| {
+            stream.write_all(&close_frame(1001)).unwrap();
+            assert_eq!(read_masked(stream), (8, 1001_u16.to_be_bytes().to_vec()));
+        });
+        let mut transport = open(addr).await;
+        assert_eq!(receive(&mut transport).await, closed(1001));
+        server.join().unwrap();
+    })
+}
+
+#[test]
+fn oversized_message_closes_with_1009() {
+    block_on(async {
+        let (addr, server) = server(b"", |stream| {
+            stream.write_all(b"\x82\x7e\x04\x01").unwrap();
+            assert_eq!(read_masked(stream), (8, 1009_u16.to_be_bytes().to_vec()));
+        });
+        let mut transport = open(addr).await;
+        assert_eq!(receive(&mut transport).await, Received::Ended(Ended::MessageTooLarge));
+        server.join().unwrap();
+    })
+}
+
+#[test]
+fn vanished_server_is_a_lost_transport() {
+    block_on(async {
+        let (addr, server) = server(b"", |_| {});
+        let mut transport = open(addr).await;
+        drop(server.join().unwrap());
+        let received = receive(&mut transport).await;
+        assert!(matches!(received, Received::Ended(Ended::Lost { .. })), "{received:?}");
+    })
+}
+
+#[test]
+fn broken_frame_closes_with_1002() {
+    block_on(async {
+        let (addr, server) = server(b"", |stream| {
+            stream.write_all(b"\xf1\x00").unwrap();
+            assert_eq!(read_masked(stream), (8, 1002_u16.to_be_bytes().to_vec()));
+        });
+        let mut transport = open(addr).await;
+        let received = receive(&mut transport).await;
+        assert!(matches!(received, Received::Ended(Ended::Lost { .. })), "{received:?}");
+        server.join().unwrap();
+    })
+}
+
+#[test]
+fn close_sends_its_code_and_waits() {
+    block_on(async {
+        let (addr, server) = server(b"", |stream| {
+            assert_eq!(read_masked(stream), (8, b"\x03\xe8bye".to_vec()));
+            stream.write_all(&close_frame(1000)).unwrap();
+        });
+        let mut transport = open(addr).await;
+        transport.close(1000, "bye");
+        let _ = poll_fn(|cx| transport.poll_flush(cx)).await;
+        assert_eq!(receive(&mut transport).await, closed(1000));
+        server.join().unwrap();
+    })
+}
