@@ -45,7 +45,7 @@ pub(super) async fn keep<R: Runtime>(
     let stable_after = supervised.setup.config.stable_after;
     let mut supervision = Supervision::new(supervised.policy.clone(), runtime.seed());
     loop {
-        let (client, driver) = client(supervised.setup.clone(), runtime.clone());
+        let (client, driver) = client(supervised.setup.clone().name(&entry.name), runtime.clone());
         let signals = client.signals_for_routing();
         client.connect();
         entry.runs(&client);
