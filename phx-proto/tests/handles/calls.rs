@@ -233,6 +233,24 @@ fn line_of_one_topic_does_not_block_another() {
     assert!(held.iter().all(|casting| !casting.is_finished()));
 }
 
+/// Space may be for any of the topics that wait, so the first of each line is woken.
+#[test]
+fn first_of_each_line_is_woken() {
+    let script = Script::new();
+    let client = script.client(config().queued_pushes_max(2));
+    let [slow, fast] =
+        ["a:slow", "b:fast"].map(|topic| client.want(topic, json!({})).expect("it is accepted"));
+    let _queued = [cast(&script, &slow, "one"), cast(&script, &fast, "two")];
+    let waiting = [cast(&script, &slow, "three"), cast(&script, &fast, "four")];
+    script.accept_connect();
+    script.assert_join("a:slow");
+    let join = script.assert_join("b:fast");
+    script.reply(&join, "ok", json!({}));
+    let [slow, fast] = waiting;
+    assert_eq!(script.finish(fast), Ok(()));
+    assert!(!slow.is_finished());
+}
+
 #[test]
 fn push_larger_than_the_queue_is_an_error() {
     let script = Script::new();

@@ -197,6 +197,39 @@ fn join_replaces_parameters_when_asked_to() {
     assert!(matches!(third, Err(JoinError::TooLarge { .. })), "{third:?}");
 }
 
+/// A function of join parameters may own a handle of its client, which takes the lock when it is dropped.
+#[test]
+#[allow(clippy::disallowed_methods, reason = "a deadlock can be seen only from another thread")]
+fn replaced_function_is_dropped_outside_the_lock() {
+    struct Caller(phx_proto::client::WeakClient);
+    impl Drop for Caller {
+        fn drop(&mut self) {
+            drop(self.0.upgrade().map(|client| client.status()));
+        }
+    }
+    let (done, wait) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let script = Script::new();
+        let client = script.client(config());
+        let function = || {
+            let caller = Caller(client.downgrade());
+            JoinParams::from_fn(move |_| {
+                let _ = &caller;
+                Payload::empty()
+            })
+        };
+        let room = client.want("orders", function()).expect("it is accepted");
+        let replace = JoinOptions::new().replace_params();
+        for _ in 0..3 {
+            drop(client.want_with("orders", function(), replace).expect("it is accepted"));
+        }
+        drop(room);
+        let _ = done.send(());
+    });
+    let ended = wait.recv_timeout(Duration::from_secs(10));
+    ended.expect("neither a deadlock nor a panic");
+}
+
 #[test]
 fn rejoin_starts_over_from_the_servers_state() {
     let script = Script::new();
@@ -253,13 +286,17 @@ fn disconnect_ends_what_is_wanted() {
     let script = Script::new();
     let client = script.client(config());
     let room = client.want("room:lobby", json!({})).expect("it is accepted");
-    let waiting = script.spawn(async move { room.joined().await });
+    let waiting = script.spawn({
+        let room = room.clone();
+        async move { room.joined().await }
+    });
     settle(&script);
     now(&script, {
         let client = client.clone();
         async move { client.disconnect().await }
     });
     assert_eq!(script.finish(waiting), Err(JoinFailed::Ended(ChannelEnd::Disconnected)));
+    assert_eq!(reason(&script, &room), JoinFailed::Ended(ChannelEnd::Disconnected));
     assert_eq!(client.status(), Status::Closed);
     let closed = client.want("room:lobby", json!({}));
     assert!(matches!(closed, Err(JoinError::Closed)), "{closed:?}");
