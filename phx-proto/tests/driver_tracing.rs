@@ -137,6 +137,42 @@ fn everything_that_happens_is_told_and_nothing_of_it_is_an_error_or_a_payload() 
     *subscriber.client.lock().expect("no panic") = None;
 }
 
+/// Programs with many connections tell them apart, and a close that nobody asked for is seen.
+#[test]
+fn events_name_their_connection_and_its_end() {
+    let subscriber = Lines::default();
+    let _guard = tracing::subscriber::set_default(subscriber.clone());
+    let mut bench = Bench::new(|config| {
+        phx_proto::client::Setup::new(config.param("token", "s3cret")).name("backend")
+    });
+    let _room = bench.joined("room:lobby");
+    let _lost = bench.joined("room:lost");
+    bench.says(&json!("not the protocol"));
+    bench.says(&json!(["2", null, "room:lost", "phx_error", {}]));
+    bench.says(&json!(["1", null, "room:lobby", "phx_close", {}]));
+    bench.says(&json!(["1", "77", "room:lobby", "phx_reply", {"status": "ok", "response": {}}]));
+    let lines = subscriber.lines.lock().expect("no panic").clone();
+    let named = r#" connection="backend" address="ws://localhost:4000/socket/websocket"#;
+    assert!(lines.iter().all(|(_, line)| line.contains(named)), "{lines:#?}");
+    assert!(lines.iter().all(|(_, line)| !line.contains("s3cret")), "{lines:#?}");
+    for (level, begin) in [
+        (Level::WARN, r#"channel closed topic=room:lobby reason="closed_by_server""#),
+        (Level::DEBUG, r#"interrupted topic=room:lost reason="channel_crashed""#),
+    ] {
+        let is_there = |(of, line): &(Level, String)| *of == level && line.starts_with(begin);
+        assert!(lines.iter().any(is_there), "{begin} in {lines:#?}");
+    }
+    drop(bench.client);
+    let unnamed = Bench::new(|config| config);
+    let lines = subscriber.lines.lock().expect("no panic").clone();
+    assert!(
+        lines
+            .iter()
+            .any(|(_, line)| line.starts_with("connecting") && !line.contains(" connection="))
+    );
+    drop(unnamed);
+}
+
 /// A server that sends garbage costs a line for each kind of it a minute, and no frame is uncounted.
 #[test]
 fn bad_frames_are_told_by_kind_with_a_count() {

@@ -121,6 +121,30 @@ fn message_of(fails: impl FnOnce() + std::panic::UnwindSafe) -> String {
     panic.downcast_ref::<String>().cloned().expect("a message")
 }
 
+/// What a client presents, by name, so that a test of tokens needs no parser.
+#[test]
+fn connect_request_has_params_headers_and_token() {
+    let script = Script::new();
+    let config = config()
+        .param("device", "7 & ü")
+        .header("X-Api-Key", "k3y")
+        .expect("a header")
+        .auth_token("t0ken/+");
+    let client = script.client(config);
+    for request in [script.refuse_connect(503), script.accept_connect()] {
+        assert_eq!(request.param("device").as_deref(), Some("7 & ü"));
+        assert_eq!(request.param("vsn").as_deref(), Some("2.0.0"));
+        assert_eq!(request.param("token"), None);
+        assert_eq!(request.header("x-api-key"), Some("k3y"));
+        assert_eq!(request.header("x-api"), None);
+        assert_eq!(request.auth_token().as_deref(), Some("t0ken/+"));
+    }
+    drop(client);
+    let script = Script::new();
+    let _client = script.client(self::config());
+    assert_eq!(script.accept_connect().auth_token(), None);
+}
+
 #[test]
 fn the_message_of_a_failed_assertion_shows_what_did_happen() {
     let message = message_of(|| {
@@ -130,6 +154,7 @@ fn the_message_of_a_failed_assertion_shows_what_did_happen() {
         script.assert_push("room:lobby", "goodbye");
     });
     assert!(message.contains("a goodbye of \"room:lobby\" was expected within 5s"), "{message}");
+    assert!(message.contains("`script.settled().await`"), "{message}");
     assert!(
         message.contains("client: [\"1\",\"2\",\"room:lobby\",\"hello\",{\"n\":1}]"),
         "{message}"

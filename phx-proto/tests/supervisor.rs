@@ -89,6 +89,7 @@ fn a_loss_and_a_crash_of_one_connection_do_not_touch_the_others() {
     }
     fleet.settle();
     let client = supervisor.client("a").expect("it runs");
+    assert_eq!(client.name(), Some("a"));
     let room = run(&fleet, client.join("room:x", json!({}))).expect("joined");
     let mut of_b = subscribe(supervisor.bus(), "jido.protocol.phoenix.b.**");
     let mut of_a = subscribe(supervisor.bus(), "jido.protocol.phoenix.a.**");

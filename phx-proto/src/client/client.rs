@@ -1,18 +1,19 @@
 //! The handle of a connection.
 
 use core::future::poll_fn;
-use std::sync::Arc;
+use core::time::Duration;
+use std::sync::{Arc, Weak};
 
 use super::channel::{Channel, JoinOptions, PendingLeave, push_and_wait, replied, written};
 use super::error::{JoinFailed, NotConnected, PushFailed};
-use super::mailbox::MailboxPolicy;
 use super::signals::Signals;
 use super::state::{Shared, State};
+use super::status::StatusChanges;
 use super::waiters::WaiterId;
 use crate::config::Credentials;
 use crate::config::join_params::JoinParams;
 use crate::event::cause::{ChannelEnd, LeaveOutcome, PushOutcome, Reply};
-use crate::event::error::{CredentialsError, NotOpen, NotRetrying, NotWanted};
+use crate::event::error::{CredentialsError, JoinError, NotOpen, NotRetrying, NotWanted};
 use crate::event::input::PushOptions;
 use crate::event::stats::Stats;
 use crate::socket::Status;
@@ -36,6 +37,20 @@ use crate::wire::payload::Payload;
 #[derive(Clone, Debug)]
 pub struct Client {
     handle: Arc<Handle>,
+}
+
+/// A handle that does not keep the connection open, from [`Client::downgrade`].
+#[derive(Clone, Debug)]
+pub struct WeakClient {
+    handle: Weak<Handle>,
+}
+
+impl WeakClient {
+    /// The client, unless its last handle was dropped.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<Client> {
+        Some(Client { handle: self.handle.upgrade()? })
+    }
 }
 
 /// What every handle holds: the last one to go closes the connection.
@@ -140,6 +155,12 @@ impl Client {
         .await
     }
 
+    /// The [name](crate::client::Setup::name) that the application gave the connection, if any.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.handle.shared.name()
+    }
+
     /// The state of the connection.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -154,9 +175,52 @@ impl Client {
             .peek(|state| Stats { mailbox_drops: state.mailbox_drops, ..state.socket.stats() })
     }
 
+    /// The state of the connection whenever it changes, beginning with the present one. Holds the
+    /// latest state only: a slow reader misses the ones between, and nothing waits for it.
+    ///
+    /// Does not keep the connection open: the stream ends when the driver does, soon after the last
+    /// handle of the client and its channels was dropped.
+    ///
+    /// ```
+    /// # use phx_proto::client::Client;
+    /// # use phx_proto::Status;
+    /// # async fn example(client: Client) {
+    /// let mut changes = client.status_changes();
+    /// while let Some(status) = changes.next().await {
+    ///     match status {
+    ///         Status::Open => println!("ready"),
+    ///         other => println!("not ready: {other:?}"),
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn status_changes(&self) -> StatusChanges {
+        StatusChanges::new(Arc::clone(&self.handle.shared))
+    }
+
+    /// How long it is until the next attempt to connect; none unless the client waits for it. Zero when
+    /// it is due.
+    #[must_use]
+    pub fn retry_in(&self) -> Option<Duration> {
+        match self.status() {
+            Status::Waiting { until, .. } => Some(until.since(self.handle.shared.now())),
+            _ => None,
+        }
+    }
+
+    /// A handle that does not keep the connection open: for functions of join parameters and for
+    /// tasks that only observe.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakClient {
+        WeakClient { handle: Arc::downgrade(&self.handle) }
+    }
+
     /// Every signal from now on, bounded by [`Config::mailbox`](crate::Config::mailbox): a slow consumer
     /// sees `Lagged`. The latest state of the connection and of each wanted topic is kept beyond the
     /// number, unless its response is too large for the bytes.
+    ///
+    /// Does not keep the connection open: the stream ends when the driver does, soon after the last
+    /// handle of the client and its channels was dropped.
     ///
     /// With [`start`](crate::client::start) the first `Connected` may be over before the call; with
     /// [`client`](crate::client::client) nothing happens before the driver is polled.
@@ -183,14 +247,14 @@ impl Client {
     /// ```
     pub fn signals(&self) -> Signals {
         let id = self.handle.shared.peek(|state| state.add_signals());
-        Signals::new(Arc::clone(&self.handle), id)
+        Signals::new(Arc::clone(&self.handle.shared), id)
     }
 
     /// Signals for a reader that never sleeps while there are some: bounded, but generously.
     #[cfg(feature = "service")]
     pub(crate) fn signals_for_routing(&self) -> Signals {
         let id = self.handle.shared.peek(|state| state.add_signals_up_to(4_096, 64 << 20));
-        Signals::new(Arc::clone(&self.handle), id)
+        Signals::new(Arc::clone(&self.handle.shared), id)
     }
 
     /// Replaces the seed of the jitter.
@@ -279,26 +343,70 @@ impl Client {
         params: impl Into<JoinParams>,
         options: JoinOptions,
     ) -> Result<Channel, JoinFailed> {
-        let (topic, params) = (topic.into(), params.into());
-        let (interest, mailbox) = self.handle.shared.command(|state, now| {
-            let shared = state.socket.interests(&topic) > 0;
-            let interest = state.socket.join(now, topic.clone(), params.clone())?;
-            if !shared {
-                state.hold(topic.clone(), params.clone());
-            }
-            let mailbox = state.add_mailbox(&topic, interest, options.mailbox);
-            state.await_join(interest, &topic, now + options.deadline);
-            Ok::<_, JoinFailed>((interest, mailbox))
-        })?;
-        // From here on, dropping the channel releases the interest.
-        let handle = Arc::clone(&self.handle);
-        let channel = Channel::new(handle, topic, interest, options.mailbox, Some(mailbox));
-        channel.joined().await?;
+        // Dropping the channel releases the interest.
+        let channel = self.want_with(topic, params, options)?;
+        channel.joined_within(options.deadline).await?;
         Ok(channel)
     }
 
-    /// One more handle of a topic that is wanted already (an auto-join, say), joined or not. It has
-    /// no mailbox before [`Channel::messages`] is called: a handle that only pushes costs nothing.
+    /// Wants a topic from now on, and returns its handle at once: it is joined as soon as there is a
+    /// connection, and joined again after every loss, for as long as the handle exists.
+    ///
+    /// For a program that starts before its backend does. [`join`](Self::join) is this and
+    /// [`Channel::joined`], with a deadline. Until the first join, pushes wait in the queue, until their
+    /// timeout; [`Channel::messages`] begins with the join; [`Channel::status`] is the state of the
+    /// topic. A refusal by the server ends the channel as it ends a `join`: the streams of the handle
+    /// end with it, and `joined` returns it. A disconnect and giving up end it too.
+    ///
+    /// Not async, and never waits. The handle has one mailbox, bounded by
+    /// [`Config::mailbox`](crate::Config::mailbox), from this call on.
+    ///
+    /// ```
+    /// # use phx_proto::client::{Client, JoinFailed};
+    /// # async fn example(client: Client) -> Result<(), JoinFailed> {
+    /// let orders = client.want("orders", serde_json::json!({}))?; // the backend may be down
+    /// // … serve the health check, and then, however long it takes:
+    /// orders.joined().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`JoinError`], when it is not accepted: the connection is closed, or the parameters conflict
+    /// with those that hold.
+    pub fn want(
+        &self,
+        topic: impl Into<Topic>,
+        params: impl Into<JoinParams>,
+    ) -> Result<Channel, JoinError> {
+        self.want_with(topic, params, JoinOptions::new())
+    }
+
+    /// [`want`](Self::want) with a mailbox policy of its own, or in place of the parameters that hold.
+    /// The deadline of the options is that of [`join_with`](Self::join_with) alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`want`](Self::want).
+    pub fn want_with(
+        &self,
+        topic: impl Into<Topic>,
+        params: impl Into<JoinParams>,
+        options: JoinOptions,
+    ) -> Result<Channel, JoinError> {
+        let (topic, params) = (topic.into(), params.into());
+        let (interest, mailbox) = self.handle.shared.command(|state, now| {
+            let interest = state.want(now, &topic, &params, options.replace_params)?;
+            Ok::<_, JoinError>((interest, state.add_mailbox(&topic, interest, options.mailbox)))
+        })?;
+        let handle = Arc::clone(&self.handle);
+        Ok(Channel::new(handle, topic, interest, options.mailbox, Some(mailbox)))
+    }
+
+    /// One more handle of a topic that is wanted already (an auto-join, say), joined or not:
+    /// [`Channel::joined`] waits for its join. It has no mailbox before [`Channel::messages`] is called: a
+    /// handle that only pushes costs nothing.
     ///
     /// ```
     /// # use phx_proto::event::NotWanted;
@@ -315,7 +423,21 @@ impl Client {
     ///
     /// [`NotWanted`] for any other topic.
     pub fn channel(&self, topic: impl Into<Topic>) -> Result<Channel, NotWanted> {
-        let (topic, policy) = (topic.into(), MailboxPolicy::default());
+        self.channel_with(topic, JoinOptions::new())
+    }
+
+    /// [`channel`](Self::channel) with a mailbox policy of its own. The deadline of the options is that
+    /// of [`join_with`](Self::join_with) alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`channel`](Self::channel).
+    pub fn channel_with(
+        &self,
+        topic: impl Into<Topic>,
+        options: JoinOptions,
+    ) -> Result<Channel, NotWanted> {
+        let (topic, policy) = (topic.into(), options.mailbox);
         let attach = |state: &mut State, now| state.socket.attach(now, &topic);
         let interest = self.handle.shared.command(attach)?;
         Ok(Channel::new(Arc::clone(&self.handle), topic, interest, policy, None))

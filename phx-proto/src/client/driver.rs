@@ -278,7 +278,7 @@ impl<R: Runtime> Driver<R> {
         }
         (self.last_now, self.last_wall) = (now, wall);
         if slept {
-            self.shared.input(now, |state| state.socket.handle_wake(now));
+            self.shared.input(now, |state| state.handle_wake(now));
         }
     }
 

@@ -45,6 +45,54 @@ pub enum MailboxPolicy {
     Close,
 }
 
+/// The bounds of a mailbox of its own, and what it does when it is full.
+///
+/// ```
+/// use phx_proto::client::{MailboxOptions, MailboxPolicy};
+///
+/// // The 16 newest readings and no more.
+/// let few = MailboxOptions::new().messages(16).policy(MailboxPolicy::DropOldest);
+/// # let _ = few;
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct MailboxOptions {
+    pub(super) messages: Option<usize>,
+    pub(super) bytes: Option<usize>,
+    pub(super) policy: MailboxPolicy,
+}
+
+impl MailboxOptions {
+    /// The bounds of [`Config::mailbox`](crate::Config::mailbox), and the default of [`MailboxPolicy`].
+    pub const fn new() -> Self {
+        Self { messages: None, bytes: None, policy: MailboxPolicy::DropOldest }
+    }
+
+    /// How many messages it holds. One always fits, so zero is as one.
+    pub const fn messages(mut self, messages: usize) -> Self {
+        self.messages = Some(messages);
+        self
+    }
+
+    /// How many bytes of memory its messages keep alive. One message always fits, however large.
+    pub const fn bytes(mut self, bytes: usize) -> Self {
+        self.bytes = Some(bytes);
+        self
+    }
+
+    /// What it does when it is full.
+    pub const fn policy(mut self, policy: MailboxPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+}
+
+impl Default for MailboxOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// The bounds of one mailbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
@@ -85,7 +133,7 @@ struct Entry {
 }
 
 /// What happened between two messages.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Gap {
     lagged: u64,
     interrupted: Option<(Interruption, u32)>,
@@ -185,6 +233,28 @@ impl Mailbox {
         self.change_tail(|tail| tail.resumed = Some(response));
     }
 
+    /// Adds what waits here, of the messages those that `takes` names, to another mailbox, which is new.
+    pub(super) fn copy_to(&self, other: &mut Self, takes: impl Fn(&Message) -> bool) {
+        let append = |other: &mut Self, gap: &Option<Box<Gap>>| {
+            let Some(gap) = gap else { return };
+            other.change_tail(|tail| {
+                let earlier = core::mem::replace(tail, Gap::clone(gap));
+                tail.put_before(earlier);
+            });
+        };
+        for entry in &self.entries {
+            append(other, &entry.before);
+            if takes(&entry.message) {
+                other.message(entry.message.clone(), entry.load);
+            }
+        }
+        append(other, &self.tail);
+        // That this mailbox was full says nothing of the other.
+        if let Some(end @ StreamEnd::Channel(_)) = &self.end {
+            other.close(end.clone());
+        }
+    }
+
     fn change_tail(&mut self, change: impl FnOnce(&mut Gap)) {
         if self.end.is_none() {
             let before = self.tail.as_ref().map_or(0, |gap| gap.weight());
@@ -212,6 +282,11 @@ impl Mailbox {
     /// The messages that were dropped, for the caller to drop after the lock.
     pub(super) fn take_discarded(&mut self) -> Vec<Message> {
         core::mem::take(&mut self.discarded)
+    }
+
+    /// Why the stream ends, once it is known.
+    pub(super) const fn end(&self) -> Option<&StreamEnd> {
+        self.end.as_ref()
     }
 
     /// The first end counts; nothing is taken in after it.

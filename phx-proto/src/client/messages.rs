@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use futures_core::Stream;
+use futures_core::stream::FusedStream;
 
 use super::channel::ChannelInner;
 use super::subscribers::Subscriber;
@@ -115,21 +116,26 @@ impl Message {
 }
 
 /// Why a stream of events ended.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StreamEnd {
     /// The channel ended.
+    #[error(transparent)]
     Channel(ChannelEnd),
     /// The channel had ended before the stream was made.
+    #[error("the channel had ended before the stream was made")]
     Gone,
     /// The mailbox was full, and its policy is [`MailboxPolicy::Close`](super::MailboxPolicy).
+    #[error("the mailbox was full, and its policy is to close the stream")]
     Overflow,
     /// The list would take more memory than
     /// [`PresenceStream::bytes_max`](super::PresenceStream::bytes_max) allows.
+    #[error("the presence list is too large; raise `bytes_max`")]
     PresenceTooLarge,
 }
 
-/// The events of a channel, from [`Channel::messages`](super::Channel::messages).
+/// The events of a channel, from [`Channel::messages`](super::Channel::messages),
+/// [`on`](super::Channel::on) and [`on_any`](super::Channel::on_any).
 ///
 /// Keeps its channel joined. The stream ends after [`ChannelEvent::Closed`].
 #[derive(Debug)]
@@ -139,12 +145,53 @@ pub struct Messages {
     mailbox: Arc<Subscriber>,
     /// Taken out of the mailbox already.
     hand: VecDeque<Message>,
+    starts_now: bool,
     done: bool,
 }
 
 impl Messages {
-    pub(super) const fn new(channel: Arc<ChannelInner>, mailbox: Arc<Subscriber>) -> Self {
-        Self { channel, mailbox, hand: VecDeque::new(), done: false }
+    pub(super) const fn new(
+        channel: Arc<ChannelInner>,
+        mailbox: Arc<Subscriber>,
+        starts_now: bool,
+    ) -> Self {
+        Self { channel, mailbox, hand: VecDeque::new(), starts_now, done: false }
+    }
+
+    /// The topic of the channel.
+    #[must_use]
+    pub fn topic(&self) -> &Topic {
+        self.channel.topic()
+    }
+
+    /// Whether the stream began when it was made, and not with the join of its handle: what came right
+    /// behind the join, such as a first state, may be missing from it. So it is for the second
+    /// [`messages`](super::Channel::messages) of a handle, and for all of a handle of
+    /// [`Client::channel`](super::Client::channel).
+    #[must_use]
+    pub const fn starts_now(&self) -> bool {
+        self.starts_now
+    }
+
+    /// The same events, each with the topic: for streams of several channels that are merged into one.
+    /// Bounds and end are those of this stream.
+    ///
+    /// ```
+    /// # use phx_proto::client::{Channel, ChannelEvent};
+    /// # async fn example(bids: Channel, asks: Channel) {
+    /// use futures_util::StreamExt as _;
+    /// use futures_util::stream::select;
+    ///
+    /// let mut both = select(bids.messages().with_topic(), asks.messages().with_topic());
+    /// while let Some((topic, event)) = both.next().await {
+    ///     if let ChannelEvent::Interrupted { cause, .. } = event {
+    ///         println!("{topic}: {cause}");
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub const fn with_topic(self) -> TopicMessages {
+        TopicMessages { messages: self }
     }
 
     /// The next event; `None` after `Closed`.
@@ -174,6 +221,45 @@ impl Stream for Messages {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<ChannelEvent>> {
         self.get_mut().poll_event(cx)
+    }
+}
+
+impl FusedStream for Messages {
+    fn is_terminated(&self) -> bool {
+        self.done
+    }
+}
+
+/// The events of a channel, each with its topic, from [`Messages::with_topic`].
+#[derive(Debug)]
+#[must_use = "a stream does nothing unless it is read"]
+pub struct TopicMessages {
+    messages: Messages,
+}
+
+impl TopicMessages {
+    /// The next event and the topic of its channel; `None` after `Closed`.
+    ///
+    /// Cancel safe, and through disconnects, as [`Messages::next`].
+    pub async fn next(&mut self) -> Option<(Topic, ChannelEvent)> {
+        let event = self.messages.next().await?;
+        Some((self.messages.topic().clone(), event))
+    }
+}
+
+impl Stream for TopicMessages {
+    type Item = (Topic, ChannelEvent);
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let messages = &mut self.get_mut().messages;
+        let event = ready!(messages.poll_event(cx));
+        Poll::Ready(event.map(|event| (messages.topic().clone(), event)))
+    }
+}
+
+impl FusedStream for TopicMessages {
+    fn is_terminated(&self) -> bool {
+        self.messages.is_terminated()
     }
 }
 

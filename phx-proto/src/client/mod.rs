@@ -15,6 +15,7 @@
 //!   own something of the application's are cloned and dropped outside of it.
 //! * Dropping a future or a handle takes back what it asked for, synchronously.
 
+mod capacity;
 mod channel;
 #[allow(clippy::module_inception)]
 mod client;
@@ -29,23 +30,25 @@ mod setup;
 mod shutdown;
 mod signals;
 mod state;
+mod status;
 mod subscribers;
 #[cfg(feature = "tracing")]
 mod tracing;
 pub(crate) mod waiters;
 
 pub use channel::{Channel, JoinOptions, Left};
-pub use client::Client;
+pub use client::{Client, WeakClient};
 pub use driver::Driver;
-pub use error::{ConnectError, JoinFailed, JoinObstacle, NotConnected, PushFailed};
-pub use mailbox::MailboxPolicy;
-pub use messages::{ChannelEvent, Message, Messages, StreamEnd};
+pub use error::{CallFailed, ConnectError, JoinFailed, JoinObstacle, NotConnected, PushFailed};
+pub use mailbox::{MailboxOptions, MailboxPolicy};
+pub use messages::{ChannelEvent, Message, Messages, StreamEnd, TopicMessages};
 pub use presence::{PresenceEvent, PresenceStream};
 pub use reply::ErrorReply;
 pub use runtime::{Received, Runtime, Timer, Transport, WriteFailed};
 pub use setup::{ConnectAttempt, CredentialsFailed, Provided, Setup};
 pub use shutdown::Unfinished;
 pub use signals::{ClientEvent, Signals};
+pub use status::StatusChanges;
 
 use crate::event::cause::Cause;
 use crate::event::signal::Signal;
@@ -55,10 +58,10 @@ use crate::recording::RecordedSocket;
 /// [`Client::connect`].
 pub fn client<R: Runtime>(setup: impl Into<Setup>, runtime: R) -> (Client, Driver<R>) {
     let seed = runtime.seed();
-    let Setup { config, provider, recorder } = setup.into();
+    let Setup { config, provider, recorder, name } = setup.into();
     let socket = RecordedSocket::new(config, seed, runtime.now(), recorder.as_ref());
     let clock = runtime.clone();
-    let shared = state::Shared::new(socket, seed, move || clock.now());
+    let shared = state::Shared::new(socket, seed, name, move || clock.now());
     let driver = Driver::new(runtime, provider, std::sync::Arc::clone(&shared));
     (Client::new(shared), driver)
 }

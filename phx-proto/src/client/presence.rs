@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::vec;
 
 use futures_core::Stream;
+use futures_core::stream::FusedStream;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -248,6 +249,12 @@ impl<M: Clone + DeserializeOwned> Stream for PresenceStream<M> {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<PresenceEvent<M>>> {
         self.get_mut().poll_event(cx)
+    }
+}
+
+impl<M: Clone + DeserializeOwned> FusedStream for PresenceStream<M> {
+    fn is_terminated(&self) -> bool {
+        self.done && self.ready.is_empty()
     }
 }
 

@@ -89,13 +89,23 @@ pub struct Setup {
     pub(crate) config: Config,
     pub(super) provider: Option<Arc<Provider>>,
     pub(super) recorder: Option<Recorder>,
+    pub(super) name: Option<String>,
 }
 
 impl Setup {
     /// Nothing but the configuration.
     #[must_use]
     pub const fn new(config: Config) -> Self {
-        Self { config, provider: None, recorder: None }
+        Self { config, provider: None, recorder: None, name: None }
+    }
+
+    /// The name of the connection: the member `connection` of every event of `tracing`, and
+    /// [`Client::name`](super::Client::name). By default there is none; a supervisor gives each connection
+    /// its own.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
     }
 
     /// Asks `provider` for credentials before every attempt to connect.
@@ -137,6 +147,7 @@ impl fmt::Debug for Setup {
             .field("config", &self.config)
             .field("credentials", &self.provider.as_ref().map(|_| "provider"))
             .field("recorder", &self.recorder)
+            .field("name", &self.name)
             .finish()
     }
 }

@@ -12,8 +12,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use futures_core::Stream;
+use futures_core::stream::FusedStream;
 
-use super::client::Handle;
+use super::state::Shared;
 use super::waiters::WaiterId;
 use crate::event::description::{About, Description};
 use crate::event::signal::Signal;
@@ -32,17 +33,17 @@ pub enum ClientEvent {
 
 /// Every signal of a connection, from [`Client::signals`](super::Client::signals).
 ///
-/// Ends when the driver does. Keeps the connection alive.
+/// Ends when the driver does. Does not keep the connection open.
 #[derive(Debug)]
 #[must_use = "a stream does nothing unless it is read"]
 pub struct Signals {
-    handle: Arc<Handle>,
+    shared: Arc<Shared>,
     id: WaiterId,
 }
 
 impl Signals {
-    pub(super) const fn new(handle: Arc<Handle>, id: WaiterId) -> Self {
-        Self { handle, id }
+    pub(super) const fn new(shared: Arc<Shared>, id: WaiterId) -> Self {
+        Self { shared, id }
     }
 
     /// The next signal; `None` once the driver has ended.
@@ -53,7 +54,7 @@ impl Signals {
     }
 
     pub(crate) fn poll_event(&self, cx: &Context<'_>) -> Poll<Option<ClientEvent>> {
-        self.handle.shared.poll_waiter(cx, |state| state.next_signal(self.id))
+        self.shared.poll_waiter(cx, |state| state.next_signal(self.id))
     }
 }
 
@@ -65,9 +66,15 @@ impl Stream for Signals {
     }
 }
 
+impl FusedStream for Signals {
+    fn is_terminated(&self) -> bool {
+        self.shared.peek(|state| state.signals_are_over(self.id))
+    }
+}
+
 impl Drop for Signals {
     fn drop(&mut self) {
-        drop(self.handle.shared.peek(|state| state.waiters.remove(self.id)));
+        drop(self.shared.peek(|state| state.waiters.remove(self.id)));
     }
 }
 
@@ -132,6 +139,10 @@ impl SignalQueue {
             _ => self.pop_many(),
         };
         signal.map(ClientEvent::Signal)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.lagged == 0 && self.many.is_empty() && self.states.is_empty()
     }
 
     /// Adds a signal. Returns how many were lost for it, and what is to be dropped after the lock.

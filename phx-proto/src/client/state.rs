@@ -22,7 +22,7 @@
 use core::fmt;
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::error::{JoinFailed, JoinObstacle};
@@ -38,6 +38,7 @@ use crate::config::join_params::{JoinParams, ParamsPanicked};
 use crate::event::action::Action;
 use crate::event::applied::Supplied;
 use crate::event::cause::{Cause, ChannelEnd, LeaveOutcome, PushOutcome};
+use crate::event::error::JoinError;
 use crate::event::input::{Ended, Opened};
 use crate::event::signal::Signal;
 use crate::event::ticket::JoinTicket;
@@ -61,6 +62,11 @@ pub(super) struct Shared {
     /// not even cloned under the lock.
     #[cfg(feature = "tracing")]
     span: tracing::Span,
+    /// The name that the application gave the connection.
+    name: Option<String>,
+    /// The address in its configuration, without what may be secret.
+    #[cfg(feature = "tracing")]
+    address: String,
 }
 
 impl fmt::Debug for Shared {
@@ -74,12 +80,16 @@ impl Shared {
     pub(super) fn new(
         socket: RecordedSocket,
         seed: u64,
+        name: Option<String>,
         clock: impl Fn() -> Time + Send + Sync + 'static,
     ) -> Arc<Self> {
         let tape = socket.tape();
         Arc::new(Self {
             clock: Box::new(clock),
+            #[cfg(feature = "tracing")]
+            address: socket.config().uri.to_string(),
             state: Mutex::new(State::new(socket, seed)),
+            name,
             tape,
             #[cfg(feature = "tracing")]
             span: tracing::Span::current(),
@@ -108,6 +118,11 @@ impl Shared {
 
     pub(super) fn now(&self) -> Time {
         (self.clock)()
+    }
+
+    /// The name that the application gave the connection.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
     }
 
     /// A look that makes the core do nothing.
@@ -161,7 +176,7 @@ impl Shared {
             tape.flush();
         }
         #[cfg(feature = "tracing")]
-        trace.tell(&self.span);
+        trace.tell(&self.span, self.name.as_deref(), &self.address);
         // What the application owns may hold handles of this very client.
         drop(discarded);
         wakes.wake();
@@ -198,6 +213,8 @@ pub(super) struct State {
     /// Topics to be joined anew, because a mailbox with that policy overflowed.
     pub(super) resyncs: Vec<Topic>,
     pub(super) topics: Table<Audience>,
+    /// Those that wait for space in the push queue, by topic and in order.
+    pub(super) lines: BTreeMap<Topic, BTreeSet<u64>>,
     /// The memory of the presence logs of all topics.
     pub(super) logs_weight: usize,
     /// The memory that the outcomes of pushes keep alive until their futures take them.
@@ -247,7 +264,8 @@ pub(super) enum Pulled {
 /// Who wants to hear of a topic.
 #[derive(Default)]
 pub(super) struct Audience {
-    pub(super) joins: BTreeSet<InterestId>,
+    /// The waiters of joins, with the interest that each belongs to.
+    pub(super) joins: BTreeMap<u64, InterestId>,
     pub(super) mailboxes: Vec<Arc<Subscriber>>,
     pub(super) presence: PresenceLog,
 }
@@ -278,6 +296,7 @@ impl State {
             discarded: Vec::new(),
             resyncs: Vec::new(),
             topics: Table::seeded(seed),
+            lines: BTreeMap::new(),
             logs_weight: 0,
             replies_kept: 0,
             #[cfg(feature = "tracing")]
@@ -310,6 +329,12 @@ impl State {
 
 /// # What the driver reads
 impl State {
+    /// The machine may have slept, which may change when the next attempt is made.
+    pub(super) fn handle_wake(&mut self, now: Time) {
+        self.socket.handle_wake(now);
+        self.wake_watchers();
+    }
+
     pub(super) fn handle_opened(&mut self, now: Time, id: ConnectionId, opened: Opened) {
         self.read_buffer = ReadBuffer::new(self.socket.config().read_buffer_bytes.get());
         self.socket.handle_opened(now, id, opened);
@@ -351,6 +376,7 @@ impl State {
         loop {
             match self.socket.poll_step(now)? {
                 Step::Action(Action::Send { id, frame } | Action::Join { id, frame, .. }) => {
+                    self.wake_lines();
                     return Some(Pulled::Frame(id, frame));
                 }
                 Step::Action(other) => self.act(other),
@@ -376,10 +402,14 @@ impl State {
             Action::Signal(signal) => self.dispatch(signal),
             Action::ReconnectAfter { .. } | Action::RejoinAfter { .. } => {}
             Action::Connect { .. }
-            | Action::Close { .. }
             | Action::Abort { .. }
             | Action::Send { .. }
             | Action::Join { .. } => self.todo.push_back(action),
+            Action::Close { .. } => {
+                self.todo.push_back(action);
+                // The connection is closing, which is not a signal.
+                self.wake_watchers();
+            }
         }
     }
 
@@ -440,6 +470,7 @@ impl State {
             }
             Signal::PushEnded { id, outcome, .. } => {
                 self.finish_push(id, outcome);
+                self.wake_lines();
             }
             // As often as the core does it.
             Signal::HeartbeatAcked { .. } => self.waiters.give_back(),
@@ -489,6 +520,7 @@ impl State {
 
     /// Tells everybody who heard of a topic that it ended.
     pub(super) fn end_topic(&mut self, topic: &str, cause: &ChannelEnd) {
+        self.wake_line(topic);
         let Some(topic) = self.topics.get_key_value(topic).map(|(topic, _)| topic.clone()) else {
             return;
         };
@@ -518,29 +550,55 @@ impl State {
 
 /// # Joins
 impl State {
-    /// Registers the waiter of a join that the core accepted, until `deadline`.
-    pub(super) fn await_join(&mut self, interest: InterestId, topic: &Topic, deadline: Time) {
+    /// Wants a topic, with these parameters in place of others if `replace` says so.
+    pub(super) fn want(
+        &mut self,
+        now: Time,
+        topic: &Topic,
+        params: &JoinParams,
+        replace: bool,
+    ) -> Result<InterestId, JoinError> {
+        if replace && self.socket.conflicts(topic, params) {
+            self.socket.set_join_params(now, topic, params.clone())?;
+            self.hold(topic.clone(), params.clone());
+            return Ok(self.socket.attach(now, topic)?);
+        }
+        let shared = self.socket.interests(topic) > 0;
+        let interest = self.socket.join(now, topic.clone(), params.clone())?;
+        if !shared {
+            self.hold(topic.clone(), params.clone());
+        }
+        Ok(interest)
+    }
+
+    /// Registers a waiter for the present or the next join of a topic, until `deadline`.
+    pub(super) fn await_join(
+        &mut self,
+        interest: InterestId,
+        topic: &Topic,
+        deadline: Option<Time>,
+    ) -> WaiterId {
         let joined = self.socket.channel_status(topic) == ChannelStatus::Joined;
         let last = match self.socket.status() {
             Status::Waiting { cause, .. } => Some(JoinObstacle::Disconnected(cause)),
             _ => None,
         };
-        let (id, topic) = (WaiterId::Join(interest), topic.clone());
+        let number = self.waiters.mint();
+        let (id, topic) = (WaiterId::Join(number), topic.clone());
         let result = joined.then_some(Ok(()));
         let join = JoinWait { topic: topic.clone(), last, result };
         self.waiters.register(id, Wait::Join(Box::new(join)), None);
         if !joined {
-            self.waiters.arm(id, deadline);
-            self.topics.get_or_default(topic).joins.insert(interest);
+            if let Some(deadline) = deadline {
+                self.waiters.arm(id, deadline);
+            }
+            self.topics.get_or_default(topic).joins.insert(number, interest);
         }
+        id
     }
 
     /// The result of a join. Its waiter stays until it is forgotten.
-    pub(super) fn join_result(
-        &mut self,
-        interest: InterestId,
-    ) -> Result<Result<(), JoinFailed>, WaiterId> {
-        let id = WaiterId::Join(interest);
+    pub(super) fn join_result(&mut self, id: WaiterId) -> Result<Result<(), JoinFailed>, WaiterId> {
         let Some(join) = self.waiters.get_mut(id).and_then(Waiter::join) else {
             return Ok(Err(JoinFailed::Ended(ChannelEnd::Left)));
         };
@@ -549,11 +607,11 @@ impl State {
 
     /// Removes the waiter of a join, for the caller to drop after the lock.
     #[must_use = "a waiter is dropped after the lock"]
-    pub(super) fn forget_join(&mut self, interest: InterestId) -> Option<Waiter> {
-        let mut waiter = self.waiters.remove(WaiterId::Join(interest))?;
-        if let Some(join) = waiter.join() {
+    pub(super) fn forget_join(&mut self, id: WaiterId) -> Option<Waiter> {
+        let mut waiter = self.waiters.remove(id)?;
+        if let (Some(join), WaiterId::Join(number)) = (waiter.join(), id) {
             if let Some(audience) = self.topics.get_mut(&join.topic) {
-                audience.joins.remove(&interest);
+                audience.joins.remove(&number);
             }
             self.tidy(&join.topic);
         }
@@ -562,13 +620,26 @@ impl State {
 
     fn resolve_joins(&mut self, topic: &Topic, result: &Result<(), JoinFailed>) {
         let Some(audience) = self.topics.get_mut(topic) else { return };
-        for interest in core::mem::take(&mut audience.joins) {
-            self.resolve_join(interest, result.clone());
+        for number in core::mem::take(&mut audience.joins).into_keys() {
+            self.resolve_join(number, result.clone());
         }
     }
 
-    fn resolve_join(&mut self, interest: InterestId, result: Result<(), JoinFailed>) {
-        let id = WaiterId::Join(interest);
+    /// Ends the waiters of a handle that is done with its topic, while others go on.
+    pub(super) fn end_joins_of(&mut self, topic: &Topic, interest: InterestId) {
+        let Some(audience) = self.topics.get_mut(topic) else { return };
+        let of_handle = |(number, of): (&u64, &InterestId)| (*of == interest).then_some(*number);
+        let numbers: Vec<u64> = audience.joins.iter().filter_map(of_handle).collect();
+        for number in numbers {
+            if let Some(audience) = self.topics.get_mut(topic) {
+                audience.joins.remove(&number);
+            }
+            self.resolve_join(number, Err(JoinFailed::Ended(ChannelEnd::Left)));
+        }
+    }
+
+    fn resolve_join(&mut self, number: u64, result: Result<(), JoinFailed>) {
+        let id = WaiterId::Join(number);
         self.waiters.disarm(id);
         let Some(waiter) = self.waiters.get_mut(id) else { return };
         self.wakes.extend(waiter.take_waker());
@@ -579,8 +650,8 @@ impl State {
 
     fn note(&mut self, topic: &Topic, obstacle: &JoinObstacle) {
         let Some(audience) = self.topics.get(topic) else { return };
-        for interest in &audience.joins {
-            let waiter = self.waiters.get_mut(WaiterId::Join(*interest));
+        for number in audience.joins.keys() {
+            let waiter = self.waiters.get_mut(WaiterId::Join(*number));
             if let Some(join) = waiter.and_then(Waiter::join) {
                 join.last = Some(obstacle.clone());
             }
@@ -592,10 +663,10 @@ impl State {
         while let Some(id) = self.waiters.pop_expired(now) {
             let Some(waiter) = self.waiters.get_mut(id) else { continue };
             self.wakes.extend(waiter.take_waker());
-            let (Some(join), WaiterId::Join(interest)) = (waiter.join(), id) else { continue };
+            let (Some(join), WaiterId::Join(number)) = (waiter.join(), id) else { continue };
             join.result = Some(Err(JoinFailed::Deadline { last: join.last.take() }));
             if let Some(audience) = self.topics.get_mut(&join.topic) {
-                audience.joins.remove(&interest);
+                audience.joins.remove(&number);
             }
         }
     }

@@ -5,7 +5,7 @@ use core::task::{Context, Poll};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::mailbox::{Limits, Mailbox, MailboxPolicy};
+use super::mailbox::{Limits, Mailbox, MailboxOptions, MailboxPolicy};
 use super::messages::{ChannelEvent, Message, StreamEnd};
 use super::presence::{LOGS_BYTES_MAX, Logged, PresenceKind, PresenceLog};
 use super::signals::ClientEvent;
@@ -26,9 +26,28 @@ use crate::topic::Topic;
 pub(super) struct Subscriber {
     topic: Topic,
     interest: InterestId,
-    /// It hears of presence only.
-    presence: bool,
+    /// Which messages it takes.
+    takes: Takes,
     slot: Mutex<Slot>,
+}
+
+/// Which messages of its topic a mailbox takes. Whatever else happens on the topic it hears of anyway.
+enum Takes {
+    All,
+    Presence,
+    Events(Box<[String]>),
+}
+
+impl Takes {
+    /// `is_presence` is what the event was found to be.
+    #[inline]
+    fn takes(&self, event: &str, is_presence: bool) -> bool {
+        match self {
+            Self::All => true,
+            Self::Presence => is_presence,
+            Self::Events(events) => events.iter().any(|of| of == event),
+        }
+    }
 }
 
 /// A mailbox and who waits for it.
@@ -103,28 +122,48 @@ impl State {
         interest: InterestId,
         policy: MailboxPolicy,
     ) -> Arc<Subscriber> {
-        self.add_subscriber(topic, interest, policy, false)
+        let options = MailboxOptions::new().policy(policy);
+        self.add_subscriber(topic, interest, options, Takes::All, None)
+    }
+
+    /// A mailbox that takes these events from now on; also those that wait in `first`, which goes on
+    /// as it is.
+    pub(super) fn add_mailbox_of(
+        &mut self,
+        (topic, interest): (&Topic, InterestId),
+        events: Box<[String]>,
+        options: MailboxOptions,
+        first: Option<&Subscriber>,
+    ) -> Arc<Subscriber> {
+        self.add_subscriber(topic, interest, options, Takes::Events(events), first)
     }
 
     fn add_subscriber(
         &mut self,
         topic: &Topic,
         interest: InterestId,
-        policy: MailboxPolicy,
-        presence: bool,
+        options: MailboxOptions,
+        takes: Takes,
+        first: Option<&Subscriber>,
     ) -> Arc<Subscriber> {
         let config = self.socket.config();
         let mut mailbox = Mailbox::new(Limits {
-            messages: config.mailbox_messages_max.get(),
-            bytes: config.mailbox_bytes_max,
-            policy,
+            messages: options.messages.unwrap_or(config.mailbox_messages_max.get()),
+            bytes: options.bytes.unwrap_or(config.mailbox_bytes_max),
+            policy: options.policy,
         });
+        if let Some(first) = first {
+            let wanted = |message: &Message| takes.takes(message.event(), false);
+            first.lock().mailbox.copy_to(&mut mailbox, wanted);
+            self.mailbox_drops += mailbox.take_dropped();
+            self.discard_messages(mailbox.take_discarded());
+        }
         let wanted = self.socket.is_interested(interest);
         if !wanted {
             mailbox.close(StreamEnd::Gone);
         }
         let slot = Mutex::new(Slot { mailbox, parked: Parked::new() });
-        let subscriber = Arc::new(Subscriber { topic: topic.clone(), interest, presence, slot });
+        let subscriber = Arc::new(Subscriber { topic: topic.clone(), interest, takes, slot });
         if wanted {
             let audience = self.topics.get_or_default(topic.clone());
             if audience.mailboxes.is_empty() {
@@ -144,7 +183,8 @@ impl State {
         topic: &Topic,
         interest: InterestId,
     ) -> (Arc<Subscriber>, Vec<Logged>) {
-        let subscriber = self.add_subscriber(topic, interest, MailboxPolicy::DropOldest, true);
+        let subscriber =
+            self.add_subscriber(topic, interest, MailboxOptions::new(), Takes::Presence, None);
         subscriber.lock().mailbox.begin();
         let log = self.topics.get(topic).and_then(|audience| audience.presence.messages());
         let log = log.map(<[Logged]>::to_vec);
@@ -201,10 +241,10 @@ impl State {
             self.bound_logs(logged.as_ref());
             return;
         };
-        for other in others.iter().filter(|other| presence || !other.presence) {
+        for other in others.iter().filter(|other| other.takes.takes(message.event(), presence)) {
             hand(other, message.clone());
         }
-        if presence || !last.presence {
+        if last.takes.takes(message.event(), presence) {
             hand(last, message);
         }
         if !kept {
@@ -244,6 +284,8 @@ impl State {
 
     /// Ends every mailbox of a handle that is done with its topic, while others go on.
     pub(super) fn detach(&mut self, topic: &Topic, interest: InterestId) {
+        self.end_joins_of(topic, interest);
+        self.wake_line(topic);
         let Some(audience) = self.topics.get_mut(topic) else { return };
         audience.mailboxes.retain(|subscriber| {
             let stays = subscriber.interest != interest;
@@ -287,6 +329,15 @@ impl State {
         match queue.next() {
             None if !self.driver_gone => Err(id),
             event => Ok(event),
+        }
+    }
+
+    /// Whether a stream of signals is at its end.
+    pub(super) fn signals_are_over(&mut self, id: WaiterId) -> bool {
+        let waiter = self.waiters.get_mut(id).map(|waiter| &waiter.wait);
+        match waiter {
+            Some(Wait::Signals(queue)) => self.driver_gone && queue.is_empty(),
+            _ => true,
         }
     }
 

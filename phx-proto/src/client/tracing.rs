@@ -1,7 +1,8 @@
 //! What happens, as events of the `tracing` crate.
 //!
-//! The target is `phx`, and the span is the one in which the client was made, so that a program
-//! with many connections can tell them apart. Levels: `info` for what an operator expects to see,
+//! The target is `phx`, and the span is the one in which the client was made. Every event has the name of
+//! the connection, if it was given one (`connection`), and the address of its configuration without
+//! user, password and the values of its query (`address`). Levels: `info` for what an operator expects to see,
 //! `warn` for what may need an operator, `debug` and `trace` for the rest. There
 //! is no `error`: nothing in here is a bug of the program. No payload is written.
 //!
@@ -79,19 +80,23 @@ impl Trace {
         }
     }
 
-    pub(super) fn tell(self, span: &Span) {
+    pub(super) fn tell(self, span: &Span, connection: Option<&str>, address: &str) {
         let _entered = span.enter();
-        self.signals.iter().for_each(tell);
-        for BadFrames { untold, problem, .. } in self.bad_frames.values() {
-            warn!(target: "phx", problem, count = untold, "frames that are not the protocol");
+        self.signals.iter().for_each(|signal| tell(signal, connection, address));
+        for BadFrames { untold: count, problem, .. } in self.bad_frames.values() {
+            warn!(
+                target: "phx", connection, address, problem, count,
+                "frames that are not the protocol"
+            );
         }
         if self.late_replies > self.told_late {
-            debug!(target: "phx", total = self.late_replies, "a reply to nothing that waits");
+            let total = self.late_replies;
+            debug!(target: "phx", total, connection, address, "a reply to nothing that waits");
         }
     }
 }
 
-fn tell(signal: &Signal) {
+fn tell(signal: &Signal, connection: Option<&str>, address: &str) {
     let Description {
         about,
         level,
@@ -127,6 +132,8 @@ fn tell(signal: &Signal) {
                 last,
                 bytes = payload.map(Payload::len),
                 rtt = rtt.map(debug),
+                connection,
+                address,
                 "{}", InWords(name)
             )
         };
@@ -209,7 +216,7 @@ mod tests {
             tracing::subscriber::with_default(lines.clone(), || {
                 let mut trace = Trace::new();
                 trace.record(&signal);
-                trace.take(Time::ZERO).tell(&Span::none());
+                trace.take(Time::ZERO).tell(&Span::none(), Some("backend"), "ws://host/");
             });
             let lines = lines.0.lock().unwrap().clone();
             let [(level, line)] = &lines[..] else { panic!("{signal}: {lines:?}") };
@@ -231,6 +238,7 @@ mod tests {
             assert!(explained.is_none_or(|words| line.contains(&words)), "{line}");
             assert!(told.reason.is_none_or(|reason| line.contains(reason)), "{line}");
             assert!(!line.contains("s3cret"), "{line}");
+            assert!(line.contains("connection=\"backend\" address=\"ws://host/\""), "{line}");
         }
     }
 }

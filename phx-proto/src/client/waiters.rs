@@ -21,7 +21,7 @@ use super::error::{JoinFailed, JoinObstacle};
 use super::signals::SignalQueue;
 use crate::collections::ordered::{Numbered, Ordered};
 use crate::event::cause::{LeaveOutcome, PushOutcome};
-use crate::id::{InterestId, PushId};
+use crate::id::PushId;
 use crate::time::Time;
 use crate::topic::Topic;
 
@@ -102,8 +102,10 @@ pub(super) enum WaiterId {
     Shutdown(u64),
     /// For the end of a leave.
     Leave(u64),
-    /// For the outcome of a join.
-    Join(InterestId),
+    /// For a join.
+    Join(u64),
+    /// For space in the push queue.
+    Capacity(u64),
     /// For the outcome of a push.
     Push(PushId),
 }
@@ -111,8 +113,12 @@ pub(super) enum WaiterId {
 impl Numbered for WaiterId {
     fn number(self) -> u64 {
         match self {
-            Self::Signals(id) | Self::Status(id) | Self::Shutdown(id) | Self::Leave(id) => id,
-            Self::Join(interest) => interest.as_u64(),
+            Self::Signals(id)
+            | Self::Status(id)
+            | Self::Shutdown(id)
+            | Self::Leave(id)
+            | Self::Join(id)
+            | Self::Capacity(id) => id,
             Self::Push(push) => push.as_u64(),
         }
     }
@@ -125,6 +131,7 @@ pub(super) enum Wait {
     Shutdown,
     Leave { topic: Topic, outcome: Option<LeaveOutcome> },
     Join(Box<JoinWait>),
+    Capacity,
     Push(PushWait),
 }
 
@@ -294,8 +301,7 @@ impl Waiters {
 
     /// Those that wait for the outcome of a join.
     pub(super) fn joins(&mut self) -> impl Iterator<Item = &mut JoinWait> {
-        self.up_to(WaiterId::Join(InterestId::from_u64(u64::MAX)))
-            .filter_map(|(_, waiter)| waiter.join())
+        self.up_to(WaiterId::Join(u64::MAX)).filter_map(|(_, waiter)| waiter.join())
     }
 
     /// Gives back the room that a busy time needed.
@@ -309,6 +315,11 @@ impl Waiter {
     #[inline]
     pub(super) const fn take_waker(&mut self) -> Option<Waker> {
         self.parked.take()
+    }
+
+    /// Swaps the waker, so that the one before is dropped after the lock.
+    pub(super) const fn swap_waker(&mut self, waker: &mut Option<Waker>) {
+        core::mem::swap(&mut self.parked.0, waker);
     }
 
     /// As [`Parked::park`].

@@ -2,6 +2,9 @@
 //!
 //! Causes are kept whole (close code, HTTP answer, the server's own words), because a policy can
 //! only be right about what it can see.
+//!
+//! The text of each is whole too, and one line: what it holds is part of it. So its `source()` is what
+//! comes after the text, most often nothing, and a chain of sources repeats no text.
 
 use core::fmt;
 use core::time::Duration;
@@ -75,7 +78,7 @@ pub enum Cause {
     ProxyRefused(Refusal),
     /// The SOCKS5 proxy refused the tunnel: it wants credentials, or forbids the address.
     #[error("the proxy refused the tunnel: {0}")]
-    SocksRefused(#[source] SocksRefusal),
+    SocksRefused(SocksRefusal),
     /// The address asks for something that is not built in, or can never work. Final.
     #[error("{message}")]
     Unsupported {
@@ -84,7 +87,7 @@ pub enum Cause {
     },
     /// The server answered the upgrade with an HTTP status other than 101.
     #[error("the server refused the upgrade: {0}")]
-    Refused(#[source] Refusal),
+    Refused(Refusal),
     /// The credential provider failed; the attempt counts as a failure with backoff.
     #[error("the credential provider failed: {message}")]
     CredentialsFailed {
@@ -401,18 +404,23 @@ impl fmt::Display for Brief<'_, Interruption> {
 }
 
 /// Why the core goes on to join a channel again after a delay.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RejoinCause {
     /// The server's channel crashed (`phx_error`), or answered a push as if it did not exist.
+    #[error("the channel crashed on the server")]
     Crashed,
     /// The join itself crashed on the server ("join crashed").
+    #[error("the channel crashed in its join: the server's log says why")]
     JoinCrashed,
     /// [`Socket::rejoin`](crate::Socket::rejoin) was called.
+    #[error("the channel is joined anew on request")]
     Resync,
     /// The reply to the join will never come: a heartbeat written after it was answered.
+    #[error("the server did not answer the join, and answered a heartbeat written after it")]
     JoinUnanswered,
     /// The server refused the join with this response.
+    #[error("the server refused the join: {}", reason(.0))]
     Rejected(Payload),
 }
 
@@ -549,20 +557,26 @@ names! { RejectionKind {
 } }
 
 /// How a push ended. Every accepted push has exactly one outcome.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PushOutcome {
     /// The server replied.
+    #[error("the server replied {:?}: {}", .0.status, reason(&.0.response))]
     Reply(Reply),
     /// A cast was written; nothing more is known of it.
+    #[error("the push was written")]
     Written,
     /// It was written, and no reply came in time. The server may have handled it.
+    #[error("no reply came in time")]
     TimedOut,
     /// It was written, and no reply can come any more. The server may have handled it.
+    #[error("the push was sent and its fate is unknown: {0}")]
     Unknown(UnknownCause),
     /// It was never written: safe to push again.
+    #[error("the push was not sent: {0}")]
     NotSent(NotSentCause),
     /// The caller withdrew it.
+    #[error("the push was cancelled")]
     Cancelled,
 }
 
@@ -681,16 +695,20 @@ names! { NotSentCause {
 } }
 
 /// How a leave ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LeaveOutcome {
     /// The server confirmed it, in one of the ways it does (`wire/leave_ok`).
+    #[error("the server confirmed the leave")]
     Acked,
     /// The server did not confirm it in time.
+    #[error("the server did not confirm the leave in time")]
     TimedOut,
     /// The connection was lost first, which ends the channel too.
+    #[error("the connection ended before the leave was confirmed")]
     Offline,
     /// Nothing of the channel was on the server.
+    #[error("the server did not hold the channel")]
     Local,
 }
 

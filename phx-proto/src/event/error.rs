@@ -24,9 +24,12 @@ pub enum JoinError {
     /// The connection is closed or gave up; joins are accepted again after `connect`.
     #[error("the connection is closed: call `connect` first")]
     Closed,
-    /// The topic is already wanted with other parameters. Leave it first, or use
-    /// `set_join_params`.
-    #[error("{topic:?} is already wanted with other parameters")]
+    /// The topic is already wanted with other parameters. Leave it first, or replace them with
+    /// `set_join_params` or `JoinOptions::replace_params`.
+    #[error(
+        "{topic:?} is already wanted with other parameters: leave it first, or replace them with \
+         `JoinOptions::replace_params`"
+    )]
     ConflictingParams {
         /// The topic.
         topic: Topic,
@@ -39,7 +42,7 @@ pub enum JoinError {
     },
     /// The join could never be written.
     #[error("the join cannot be sent: {0}")]
-    Encode(#[from] EncodeError),
+    Encode(EncodeError),
     /// There is no join to have these parameters.
     #[error(transparent)]
     NotWanted(#[from] NotWanted),
@@ -51,9 +54,15 @@ pub enum JoinError {
     },
 }
 
+impl From<EncodeError> for JoinError {
+    fn from(error: EncodeError) -> Self {
+        Self::Encode(error)
+    }
+}
+
 /// The topic is not wanted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{topic:?} has not been joined")]
+#[error("{topic:?} has not been joined, or its channel has ended: call `join` first")]
 #[non_exhaustive]
 pub struct NotWanted {
     /// The topic.
@@ -108,10 +117,16 @@ pub enum PushErrorKind {
     },
     /// The push could never be written.
     #[error("the push cannot be sent: {0}")]
-    Encode(#[from] EncodeError),
+    Encode(EncodeError),
     /// `phx_join` and `phx_leave` are commands of the protocol: use `join` and `leave`.
     #[error("the event is reserved for the protocol")]
     ReservedEvent,
+}
+
+impl From<EncodeError> for PushErrorKind {
+    fn from(error: EncodeError) -> Self {
+        Self::Encode(error)
+    }
 }
 
 /// A bound of the push queue.

@@ -293,7 +293,15 @@ const fn interrupted<'a>(topic: &'a Topic, cause: &'a Interruption) -> Descripti
 }
 
 const fn channel_closed<'a>(topic: &'a Topic, cause: &'a ChannelEnd) -> Description<'a> {
-    let description = Description::channel(Level::Info, topic).kind("closed").reason(cause.name());
+    // Of a refusal and of the end of the connection there was a warning before.
+    let level = match cause {
+        ChannelEnd::ClosedByServer | ChannelEnd::InvalidParams { .. } => Level::Warn,
+        ChannelEnd::Rejected(_)
+        | ChannelEnd::Left
+        | ChannelEnd::GaveUp(_)
+        | ChannelEnd::Disconnected => Level::Info,
+    };
+    let description = Description::channel(level, topic).kind("closed").reason(cause.name());
     match cause {
         ChannelEnd::Rejected(rejection) => description.refused(rejection),
         ChannelEnd::InvalidParams { message } => description.explained(Explanation::Text(message)),

@@ -94,7 +94,7 @@ pub enum PresenceError {
     /// The server's message is no presence message, or its metas are no `M`. The list may differ
     /// from the server's until the next rejoin.
     #[error("not a presence message: {0}")]
-    Malformed(#[from] PayloadError),
+    Malformed(PayloadError),
     /// More than 256 diffs, or 8 MiB of memory for them, came before the state they belong to.
     /// Messages are ignored until the channel is joined again: call
     /// [`Socket::rejoin`](crate::Socket::rejoin).
@@ -107,6 +107,12 @@ pub enum PresenceError {
         /// The bound, in bytes.
         max: usize,
     },
+}
+
+impl From<PayloadError> for PresenceError {
+    fn from(error: PayloadError) -> Self {
+        Self::Malformed(error)
+    }
 }
 
 impl<M> Presence<M> {

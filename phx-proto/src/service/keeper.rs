@@ -60,6 +60,7 @@ pub(super) fn keep<R: Runtime>(
     outlet: Outlet,
 ) -> impl Future<Output = ()> + Send + 'static {
     let Supervised { setup, policy, .. } = supervised;
+    let setup = setup.name(&keeping.0.name);
     let supervision = Supervision::new(policy, runtime.seed());
     let (client, driver) = client(setup.clone(), runtime.clone());
     let (signals, driver, timer) = (client.signals_for_routing(), Some(driver), runtime.timer());

@@ -195,7 +195,7 @@ fn subprotocol(
 }
 
 /// The standard alphabet, despite the prefix; padding may be there or not.
-fn decode_token(token: &str) -> Option<String> {
+pub(super) fn decode_token(token: &str) -> Option<String> {
     let config = GeneralPurposeConfig::new()
         .with_decode_padding_mode(DecodePaddingMode::Indifferent)
         .with_decode_allow_trailing_bits(true);

@@ -30,8 +30,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::Value;
 
 use super::codec::{self, Vsn};
+use super::handshake::decode_token;
 use super::stage::{ScriptRuntime, Stage, Task, Wire};
 use crate::client::{Client, Received, Runtime as _, Setup};
+use crate::config::auth_token::AUTH_TOKEN_PREFIX;
 use crate::event::action::ConnectRequest;
 use crate::event::cause::Cause;
 use crate::event::input::Ended;
@@ -215,7 +217,9 @@ impl Script {
 
 /// # Connections
 impl Script {
-    /// Waits for the client to dial and accepts it; returns what it asked for.
+    /// Waits for the client to dial and accepts it; returns what it asked for, whose
+    /// [`param`](ConnectRequest::param), [`header`](ConnectRequest::header) and
+    /// [`auth_token`](ConnectRequest::auth_token) are there to be looked at.
     ///
     /// # Panics
     ///
@@ -236,7 +240,7 @@ impl Script {
         request
     }
 
-    /// Waits for the client to dial and answers with an HTTP status.
+    /// Waits for the client to dial and answers with an HTTP status; returns what it asked for.
     ///
     /// # Panics
     ///
@@ -474,7 +478,9 @@ impl Script {
             if !self.move_on(end) {
                 let seconds = self.patience.as_secs_f64();
                 panic!(
-                    "{what} was expected within {seconds}s and did not come; what happened:\n{}",
+                    "{what} was expected within {seconds}s and did not come. A part of the program that \
+                     runs on another executor goes on only in `script.settled().await`: put it in front. \
+                     What happened:\n{}",
                     self.log()
                 );
             }
@@ -515,6 +521,49 @@ impl Script {
         let found = wire.and_then(|wire| wire.joins.get(topic).cloned());
         drop(stage);
         found.unwrap_or_else(|| panic!("{topic:?} is not joined; what happened:\n{}", self.log()))
+    }
+}
+
+/// # What it asks for, for tests
+///
+/// With the feature `testing`. What these return is not redacted.
+impl ConnectRequest {
+    /// The first parameter of this name in the query, decoded.
+    ///
+    /// ```
+    /// use phx_proto::Config;
+    /// use phx_proto::testing::Script;
+    ///
+    /// let script = Script::new();
+    /// let config = Config::new("ws://localhost:4000/socket/websocket")?
+    ///     .param("device", "7 & 8")
+    ///     .header("x-api-key", "k3y")?
+    ///     .auth_token("t0ken");
+    /// let _client = script.client(config);
+    /// let request = script.accept_connect();
+    /// assert_eq!(request.param("device").as_deref(), Some("7 & 8"));
+    /// assert_eq!(request.header("X-Api-Key"), Some("k3y"));
+    /// assert_eq!(request.auth_token().as_deref(), Some("t0ken"));
+    /// # Ok::<(), phx_proto::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn param(&self, name: &str) -> Option<String> {
+        self.uri.params(name).next()
+    }
+
+    /// The value of the first header of this name, whatever its case.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.headers.iter();
+        let (_, value) = headers.find(|(other, _)| other.eq_ignore_ascii_case(name))?;
+        Some(value.expose())
+    }
+
+    /// The [`auth_token`](crate::Credentials::auth_token), taken out of the subprotocol that carries it.
+    #[must_use]
+    pub fn auth_token(&self) -> Option<String> {
+        let mut offers = self.subprotocols.iter().map(|offer| offer.expose());
+        decode_token(offers.find_map(|offer| offer.strip_prefix(AUTH_TOKEN_PREFIX))?)
     }
 }
 

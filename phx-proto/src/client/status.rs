@@ -1,0 +1,81 @@
+//! The state of the connection, for those who watch it.
+
+use core::pin::Pin;
+use core::task::{Context, Poll};
+use std::sync::Arc;
+
+use futures_core::Stream;
+use futures_core::stream::FusedStream;
+
+use super::state::Shared;
+use super::waiters::WaiterId;
+use crate::socket::Status;
+
+/// The state of a connection whenever it changes, from
+/// [`Client::status_changes`](super::Client::status_changes).
+///
+/// The first item is the present state. It holds the latest state only, whatever happens between two
+/// calls, and ends when the driver does. Does not keep the connection open.
+#[derive(Debug)]
+#[must_use = "a stream does nothing unless it is read"]
+pub struct StatusChanges {
+    shared: Arc<Shared>,
+    id: WaiterId,
+    /// The last item.
+    seen: Option<Status>,
+    done: bool,
+}
+
+impl StatusChanges {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        let id = shared.peek(|state| state.await_status());
+        Self { shared, id, seen: None, done: false }
+    }
+
+    /// The present state if it is not that of the last item, else the next one; `None` once the
+    /// driver has ended. A disconnect is a state, not the end.
+    ///
+    /// Cancel safe: a state counts as seen only when it is returned.
+    pub async fn next(&mut self) -> Option<Status> {
+        core::future::poll_fn(|cx| self.poll_status(cx)).await
+    }
+
+    fn poll_status(&mut self, cx: &Context<'_>) -> Poll<Option<Status>> {
+        if self.done {
+            return Poll::Ready(None);
+        }
+        let (seen, id) = (&self.seen, self.id);
+        let polled = self.shared.poll_waiter(cx, |state| {
+            let status = state.socket.status();
+            if seen.as_ref() != Some(&status) {
+                return Ok(Some(status));
+            }
+            if state.driver_gone { Ok(None) } else { Err(id) }
+        });
+        if let Poll::Ready(status) = &polled {
+            self.done = status.is_none();
+            self.seen.clone_from(status);
+        }
+        polled
+    }
+}
+
+impl Stream for StatusChanges {
+    type Item = Status;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Status>> {
+        self.get_mut().poll_status(cx)
+    }
+}
+
+impl FusedStream for StatusChanges {
+    fn is_terminated(&self) -> bool {
+        self.done
+    }
+}
+
+impl Drop for StatusChanges {
+    fn drop(&mut self) {
+        drop(self.shared.peek(|state| state.waiters.remove(self.id)));
+    }
+}
