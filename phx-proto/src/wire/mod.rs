@@ -11,7 +11,6 @@ pub(crate) mod base64_text;
 mod binary;
 mod byte_str;
 mod codec;
-mod compact;
 mod error;
 mod front;
 pub(crate) mod payload;
