@@ -90,7 +90,8 @@
 //!
 //! # Features
 //!
-//! None is on by default; the core then needs serde, serde_json, thiserror, bytes, base64 and httpdate.
+//! None is on by default; the core then needs serde, serde_json, thiserror, bytes, base64, httpdate and
+//! memchr.
 //!
 //! | feature | what it adds |
 //! | --- | --- |

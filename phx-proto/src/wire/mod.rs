@@ -10,7 +10,6 @@
 mod binary;
 mod byte_str;
 mod codec;
-mod compact;
 mod error;
 mod front;
 pub(crate) mod payload;

@@ -61,7 +61,7 @@ enum Kind {
     /// A slice that should be one JSON value; nobody has looked yet.
     Found,
     /// A slice that should be one JSON value, and may go on with further members of the reply
-    /// that it is the response of. See `wire/compact`.
+    /// that it is the response of. See `wire/scan`.
     Member,
     Binary,
 }

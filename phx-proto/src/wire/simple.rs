@@ -1,10 +1,13 @@
-//! Text that stands for itself, found eight bytes at a time.
+//! Text that JSON writes as it is, found eight bytes at a time.
+//!
+//! Names of topics and events are short: with `memchr` in place of this, a frame with two of them takes
+//! 39 % more instructions to decode (590 instead of 425).
 
 const EACH: u64 = u64::from_le_bytes([1; 8]);
 const HIGH: u64 = EACH << 7;
 
-/// How many characters are in front that JSON writes as they are and that take one byte: ASCII,
-/// and neither quote, backslash nor control.
+/// The number of leading characters that JSON writes as they are and that take one byte: ASCII, and
+/// neither quote, backslash nor control.
 #[inline(always)]
 pub(super) fn simple_len(bytes: &[u8]) -> usize {
     let mut at = 0;

@@ -7,58 +7,49 @@
 use bytes::Bytes;
 
 use super::front::{Front, digits_len, string_len};
-use super::scan::Scanner;
-use super::text::decode_reply;
+use super::scan::{self, Expected};
 use super::{Body, DecodeError, Incoming, Outgoing, WireRef};
-use crate::wire::payload::Payload;
 
 pub(super) fn decode(frame: &Bytes) -> Result<Incoming, DecodeError> {
-    let mut scanner = Scanner::new(frame, 0, frame.len());
-    let (mut join_ref, mut msg_ref) = (WireRef::Null, WireRef::Null);
-    let (mut topic, mut event, mut payload) = (None, None, None);
-    scanner.take(b'{', "an object with topic, event, payload and ref")?;
-    loop {
-        let key = scanner.string("a key of the message")?;
-        scanner.take(b':', "a colon behind the key")?;
-        match key.as_str() {
-            "topic" => topic = Some(scanner.string("a topic")?),
-            "event" => event = Some(scanner.string("an event")?),
-            "ref" => msg_ref = scanner.wire_ref("a ref")?,
-            "join_ref" => join_ref = scanner.wire_ref("a join_ref")?,
-            "payload" => {
-                scanner.peek();
-                let start = scanner.at();
-                let value = scanner.value("a payload")?;
-                if let Some((_, replaced)) = payload.replace((start, value)) {
-                    scanner.check_json(&replaced, "a payload")?;
+    scan::read(frame, |scanner| {
+        let (mut join_ref, mut msg_ref) = (WireRef::Null, WireRef::Null);
+        let (mut topic, mut event, mut payload) = (None, None, None);
+        scanner.take(b'{', "an object with topic, event, payload and ref")?;
+        loop {
+            match scanner.member(MEMBERS, "a key of the message")? {
+                Some("topic") => topic = Some(scanner.string("a topic")?),
+                Some("event") => event = Some(scanner.event()?),
+                Some("ref") => msg_ref = scanner.wire_ref("a ref")?,
+                Some("join_ref") => join_ref = scanner.wire_ref("a join_ref")?,
+                Some("payload") => {
+                    let value = scanner.value("a payload")?;
+                    if let Some(replaced) = payload.replace(value) {
+                        scanner.check(replaced, "a payload")?;
+                    }
                 }
+                _ => drop(scanner.ignored("a value in the message")?),
             }
-            _ => {
-                let ignored = scanner.value("a value in the message")?;
-                scanner.check_json(&ignored, "a value in the message")?;
+            if scanner.peek() != Some(b',') {
+                break;
             }
+            scanner.take(b',', "a comma")?;
         }
-        match scanner.peek() {
-            Some(b',') => scanner.take(b',', "a comma")?,
-            _ => break,
-        }
-    }
-    scanner.take(b'}', "the end of the message")?;
-    if scanner.peek().is_some() {
-        return scanner.expected("nothing behind the message");
-    }
-    let Some(topic) = topic else { return scanner.expected("a topic in the message") };
-    let Some(event) = event else { return scanner.expected("an event in the message") };
-    let Some((start, payload)) = payload else {
-        return scanner.expected("a payload in the message");
-    };
-    let body = if event == *"phx_reply" {
-        decode_reply(frame, start, start + payload.len())?
-    } else {
-        Body::Event { event, payload: Payload::unparsed(payload) }
-    };
-    Ok(Incoming { join_ref, msg_ref, topic, body })
+        scanner.take(b'}', "the end of the message")?;
+        scanner.end("nothing behind the message")?;
+        let topic = topic.ok_or(Expected("a topic in the message"))?;
+        let event = event.ok_or(Expected("an event in the message"))?;
+        scanner.narrow(payload.ok_or(Expected("a payload in the message"))?);
+        let body = match event {
+            Some(event) => {
+                Body::Event { event: scanner.byte_str(event), payload: scanner.payload() }
+            }
+            None => scanner.reply()?,
+        };
+        Ok(Incoming { join_ref, msg_ref, topic, body })
+    })
 }
+
+const MEMBERS: [&str; 5] = ["topic", "event", "payload", "ref", "join_ref"];
 
 pub(super) fn encode(message: Outgoing<'_>) -> Bytes {
     let Outgoing { join_ref, msg_ref, topic, event, payload } = message;
