@@ -31,7 +31,7 @@ use serde_json::Value;
 
 use super::codec::{self, Vsn};
 use super::stage::{ScriptRuntime, Stage, Task, Wire};
-use crate::client::{Client, Received, Runtime as _, Setup};
+use crate::client::{Client, Clock as _, Received, Setup};
 use crate::event::action::ConnectRequest;
 use crate::event::cause::Cause;
 use crate::event::input::Ended;
