@@ -5,25 +5,27 @@
 #![allow(clippy::disallowed_methods, reason = "a runtime has a clock; the core has none")]
 #![allow(clippy::disallowed_types, reason = "a runtime has a clock; the core has none")]
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::future::Future;
+use std::future::{Future, Ready, ready};
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex};
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
-use phx_proto::client::{Received, Runtime, Timer, Transport, WriteFailed, connect};
+use phx_proto::client::{Clock, Received, Runtime, Spawn, Timer, Transport, WriteFailed, connect};
+use phx_proto::event::DialKind;
 use phx_proto::testing::{HttpRequest, Output, PeerId, Server, ServerConfig};
 use phx_proto::{Cause, Config, ConnectRequest, Ended, Frame, Opened, Time};
 use serde_json::json;
 
-type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Task = Pin<Box<dyn Future<Output = ()>>>;
 
 #[derive(Clone)]
 struct Own {
-    start: Instant,
-    tasks: Arc<Mutex<Vec<Task>>>,
-    server: Arc<Mutex<Server>>,
+    clock: OwnClock,
+    tasks: Rc<RefCell<Vec<Task>>>,
+    server: Rc<RefCell<Server>>,
 }
 
 impl Own {
@@ -34,62 +36,72 @@ impl Own {
             if let Poll::Ready(output) = main.as_mut().poll(&mut cx) {
                 return output;
             }
-            let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap());
+            let mut tasks = self.tasks.take();
             tasks.retain_mut(|task| task.as_mut().poll(&mut cx).is_pending());
-            self.tasks.lock().unwrap().append(&mut tasks);
+            self.tasks.borrow_mut().append(&mut tasks);
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 }
 
-impl Runtime for Own {
-    type Transport = Wire;
-    type Timer = Alarm;
+/// The only part that any thread may have: a handle of the client keeps one.
+#[derive(Clone)]
+struct OwnClock(Instant);
 
+impl Clock for OwnClock {
     fn now(&self) -> Time {
-        Time::ZERO + self.start.elapsed()
+        Time::ZERO + self.0.elapsed()
     }
 
     fn wall(&self) -> Time {
         Time::ZERO + SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default()
     }
+}
+
+impl Runtime for Own {
+    type Clock = OwnClock;
+    type Transport = Wire;
+    type Timer = Alarm;
+    type Dial = Ready<Result<(Wire, Opened), Cause>>;
+
+    fn clock(&self) -> OwnClock {
+        self.clock.clone()
+    }
 
     fn seed(&self) -> u64 {
         // A real one asks the operating system for entropy.
-        self.wall().as_nanos()
+        self.clock.wall().as_nanos()
     }
 
     fn timer(&self) -> Alarm {
-        Alarm { runtime: self.clone(), at: None }
+        Alarm { clock: self.clock.clone(), at: None }
     }
 
-    fn connect(
-        &self,
-        request: ConnectRequest,
-        _: &Config,
-    ) -> impl Future<Output = Result<(Wire, Opened), Cause>> + Send + 'static {
-        let runtime = self.clone();
-        async move {
-            let request = HttpRequest { path: request.uri.target(), ..HttpRequest::default() };
-            let now = runtime.now();
-            let accepted = runtime.server.lock().unwrap().connect(now, &request);
-            let refused = |refusal: phx_proto::testing::HttpRefusal| Cause::Dial {
-                kind: phx_proto::event::DialKind::Other,
-                message: format!("HTTP {}", refusal.status),
-            };
-            let peer = accepted.map_err(refused)?.peer;
-            let received = VecDeque::new();
-            Ok((Wire { runtime, peer, received, closed: false }, Opened::default()))
-        }
+    /// A real one boxes an `async` block that resolves, connects and upgrades.
+    fn connect(&self, request: ConnectRequest, _: &Config) -> Self::Dial {
+        let request = HttpRequest { path: request.uri.target(), ..HttpRequest::default() };
+        let accepted = self.server.borrow_mut().connect(self.clock.now(), &request);
+        let opened = accepted.map(|accepted| {
+            let (runtime, received) = (self.clone(), VecDeque::new());
+            let wire = Wire { runtime, peer: accepted.peer, received, closed: false };
+            (wire, Opened::default())
+        });
+        ready(opened.map_err(|refusal| Cause::Dial {
+            kind: DialKind::Other,
+            message: format!("HTTP {}", refusal.status),
+        }))
     }
+}
 
-    fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.lock().unwrap().push(Box::pin(future));
+/// No `Send` is asked for.
+impl<F: Future<Output = ()> + 'static> Spawn<F> for Own {
+    fn spawn(&self, future: F) {
+        self.tasks.borrow_mut().push(Box::pin(future));
     }
 }
 
 struct Alarm {
-    runtime: Own,
+    clock: OwnClock,
     at: Option<Time>,
 }
 
@@ -99,7 +111,7 @@ impl Timer for Alarm {
     }
 
     fn poll_expired(&mut self, _: &mut Context<'_>) -> Poll<()> {
-        let expired = self.at.is_some_and(|at| at <= self.runtime.now());
+        let expired = self.at.is_some_and(|at| at <= self.clock.now());
         if expired { Poll::Ready(()) } else { Poll::Pending }
     }
 }
@@ -113,7 +125,7 @@ struct Wire {
 
 impl Transport for Wire {
     fn poll_receive(&mut self, _: &mut Context<'_>) -> Poll<Received> {
-        while let Some(output) = self.runtime.server.lock().unwrap().poll_output() {
+        while let Some(output) = self.runtime.server.borrow_mut().poll_output() {
             self.received.push_back(match output {
                 Output::Send { frame, .. } => Received::Frame(frame),
                 _ => Received::Ended(Ended::Lost { message: "the server ended it".into() }),
@@ -131,8 +143,8 @@ impl Transport for Wire {
     }
 
     fn send(&mut self, frame: Frame) -> Result<(), WriteFailed> {
-        let now = self.runtime.now();
-        self.runtime.server.lock().unwrap().handle_frame(now, self.peer, &frame);
+        let now = self.runtime.clock.now();
+        self.runtime.server.borrow_mut().handle_frame(now, self.peer, &frame);
         Ok(())
     }
 
@@ -141,15 +153,15 @@ impl Transport for Wire {
     }
 
     fn close(&mut self, code: u16, _: &str) {
-        let now = self.runtime.now();
-        self.runtime.server.lock().unwrap().handle_close(now, self.peer, Some(code));
+        let now = self.runtime.clock.now();
+        self.runtime.server.borrow_mut().handle_close(now, self.peer, Some(code));
         self.closed = true;
     }
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let server = Arc::new(Mutex::new(Server::new(ServerConfig::default())));
-    let runtime = Own { start: Instant::now(), tasks: Arc::default(), server };
+    let server = Rc::new(RefCell::new(Server::new(ServerConfig::default())));
+    let runtime = Own { clock: OwnClock(Instant::now()), tasks: Rc::default(), server };
     let config = Config::new("ws://localhost/socket/websocket")?;
     runtime.block_on(async {
         let client = connect(config, runtime.clone()).await?;

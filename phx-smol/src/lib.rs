@@ -76,7 +76,7 @@ pub use phx_proto::{
     client, config, event, id, manual, presence, recording, socket, time, topic, upgrade, wire,
 };
 
-pub use crate::runtime::{SmolRuntime, SmolTimer};
+pub use crate::runtime::{SmolClock, SmolRuntime, SmolTimer};
 
 /// Connects, and waits until the connection is open.
 ///

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use phx_proto::adapter::{self, Resolver, WebSocket, random_u64};
-use phx_proto::client::{Runtime, Timer};
+use phx_proto::client::{Clock, Runtime, Spawn, Timer};
 use phx_proto::config::Uri;
 use phx_proto::{Cause, Config, ConnectRequest, Opened, Time};
 use smol::io::{AsyncRead, AsyncWrite};
@@ -20,7 +20,7 @@ use crate::net::{SmolNet, Stream};
 
 /// Runs a driver on smol.
 ///
-/// The clock is the operating system's. [`spawn`](Runtime::spawn) uses smol's global executor;
+/// The clock is the operating system's. [`spawn`](Spawn::spawn) uses smol's global executor;
 /// dialling and timers work on any executor, because smol's reactor runs on a thread of its own.
 #[derive(Clone)]
 pub struct SmolRuntime {
@@ -112,16 +112,32 @@ impl Default for SmolRuntime {
     }
 }
 
-impl Runtime for SmolRuntime {
-    type Transport = WebSocket;
-    type Timer = SmolTimer;
+/// The clocks of a [`SmolRuntime`]: the monotonic one is the operating system's.
+#[derive(Clone, Debug)]
+pub struct SmolClock {
+    origin: Instant,
+}
 
+impl Clock for SmolClock {
     fn now(&self) -> Time {
         Time::default() + self.origin.elapsed()
     }
 
     fn wall(&self) -> Time {
         adapter::wall()
+    }
+}
+
+type Dial = dyn Future<Output = Result<(WebSocket, Opened), Cause>> + Send;
+
+impl Runtime for SmolRuntime {
+    type Clock = SmolClock;
+    type Transport = WebSocket;
+    type Timer = SmolTimer;
+    type Dial = Pin<Box<Dial>>;
+
+    fn clock(&self) -> SmolClock {
+        SmolClock { origin: self.origin }
     }
 
     fn seed(&self) -> u64 {
@@ -132,21 +148,34 @@ impl Runtime for SmolRuntime {
         SmolTimer { origin: self.origin, at: None, timer: smol::Timer::never() }
     }
 
-    fn connect(
-        &self,
-        request: ConnectRequest,
-        config: &Config,
-    ) -> impl Future<Output = Result<(WebSocket, Opened), Cause>> + Send + 'static {
+    fn connect(&self, request: ConnectRequest, config: &Config) -> Pin<Box<Dial>> {
         let (config, resolver) = (config.clone(), self.resolver.clone());
         let stream = self.dialler.as_ref().map(|dialler| dialler(request.uri.clone()));
-        async move {
+        Box::pin(async move {
             let connecting = adapter::connect::<SmolNet>(stream, &request, &config, &resolver);
             let (socket, opened) = connecting.await?;
             Ok((WebSocket::new(socket), opened))
-        }
+        })
     }
+}
 
-    fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+/// What is spawned moves between threads, so it must be `Send`.
+///
+/// ```no_run
+/// # use phx_smol::SmolRuntime;
+/// # use phx_smol::client::Spawn;
+/// let shared = std::sync::Arc::new(7);
+/// SmolRuntime::new().spawn(async move { drop(shared) });
+/// ```
+///
+/// ```compile_fail
+/// # use phx_smol::SmolRuntime;
+/// # use phx_smol::client::Spawn;
+/// let local = std::rc::Rc::new(7);
+/// SmolRuntime::new().spawn(async move { drop(local) });
+/// ```
+impl<F: Future<Output = ()> + Send + 'static> Spawn<F> for SmolRuntime {
+    fn spawn(&self, future: F) {
         // The task ends by itself when its handles are gone, so nobody waits for it.
         smol::spawn(future).detach();
     }

@@ -9,7 +9,7 @@ use phx_proto::Time;
 #[cfg(feature = "tls")]
 use phx_proto::adapter::Io;
 use phx_proto::adapter::{Hub, Serve};
-use phx_proto::client::Runtime;
+use phx_proto::client::{Clock as _, Runtime as _};
 #[cfg(feature = "tls")]
 use phx_proto::rustls;
 pub use phx_proto::testing::*;
@@ -142,8 +142,8 @@ impl Listener {
         self.kill().await;
         let listener = TcpListener::bind(self.addr).await?;
         self.addr = listener.local_addr()?;
-        let runtime = SmolRuntime::new();
-        let hub = Hub::new(self.config.clone(), move || runtime.now());
+        let clock = SmolRuntime::new().clock();
+        let hub = Hub::new(self.config.clone(), move || clock.now());
         #[cfg(feature = "tls")]
         let hub = hub.behind_tls(self.tls.clone());
         self.hub = Arc::new(hub);

@@ -78,7 +78,7 @@ pub use phx_proto::{
     client, config, event, id, manual, presence, recording, socket, time, topic, upgrade, wire,
 };
 
-pub use crate::runtime::{TokioRuntime, TokioTimer};
+pub use crate::runtime::{TokioClock, TokioRuntime, TokioTimer};
 
 /// Connects, and waits until the connection is open.
 ///

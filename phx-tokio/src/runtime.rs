@@ -10,7 +10,7 @@ use std::io;
 use std::sync::Arc;
 
 use phx_proto::adapter::{self, Resolver, WebSocket, random_u64};
-use phx_proto::client::{Runtime, Timer};
+use phx_proto::client::{Clock, Runtime, Spawn, Timer};
 use phx_proto::config::Uri;
 use phx_proto::{Cause, Config, ConnectRequest, Opened, Time};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -21,7 +21,7 @@ use crate::net::{Stream, TokioNet};
 /// Runs a driver on tokio.
 ///
 /// The clock is tokio's own, so a test with a paused clock is on virtual time. Dialling, timers
-/// and [`spawn`](Runtime::spawn) need a tokio runtime with I/O and time enabled around them;
+/// and [`spawn`](Spawn::spawn) need a tokio runtime with I/O and time enabled around them;
 /// making this value does not.
 #[derive(Clone)]
 pub struct TokioRuntime {
@@ -113,16 +113,32 @@ impl Default for TokioRuntime {
     }
 }
 
-impl Runtime for TokioRuntime {
-    type Transport = WebSocket;
-    type Timer = TokioTimer;
+/// The clocks of a [`TokioRuntime`]: the monotonic one is tokio's own.
+#[derive(Clone, Debug)]
+pub struct TokioClock {
+    origin: Instant,
+}
 
+impl Clock for TokioClock {
     fn now(&self) -> Time {
         Time::default() + self.origin.elapsed()
     }
 
     fn wall(&self) -> Time {
         adapter::wall()
+    }
+}
+
+type Dial = dyn Future<Output = Result<(WebSocket, Opened), Cause>> + Send;
+
+impl Runtime for TokioRuntime {
+    type Clock = TokioClock;
+    type Transport = WebSocket;
+    type Timer = TokioTimer;
+    type Dial = Pin<Box<Dial>>;
+
+    fn clock(&self) -> TokioClock {
+        TokioClock { origin: self.origin }
     }
 
     fn seed(&self) -> u64 {
@@ -133,22 +149,35 @@ impl Runtime for TokioRuntime {
         TokioTimer { origin: self.origin, at: None, sleep: None }
     }
 
-    fn connect(
-        &self,
-        request: ConnectRequest,
-        config: &Config,
-    ) -> impl Future<Output = Result<(WebSocket, Opened), Cause>> + Send + 'static {
+    fn connect(&self, request: ConnectRequest, config: &Config) -> Pin<Box<Dial>> {
         let (config, resolver) = (config.clone(), self.resolver.clone());
         let stream = self.dialler.as_ref().map(|dialler| dialler(request.uri.clone()));
         // Outside of tokio's cooperative budget, as everything that the driver polls.
-        tokio::task::unconstrained(async move {
+        Box::pin(tokio::task::unconstrained(async move {
             let connecting = adapter::connect::<TokioNet>(stream, &request, &config, &resolver);
             let (socket, opened) = connecting.await?;
             Ok((WebSocket::new(socket), opened))
-        })
+        }))
     }
+}
 
-    fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+/// What is spawned moves between threads, so it must be `Send`.
+///
+/// ```no_run
+/// # use phx_tokio::TokioRuntime;
+/// # use phx_tokio::client::Spawn;
+/// let shared = std::sync::Arc::new(7);
+/// TokioRuntime::new().spawn(async move { drop(shared) });
+/// ```
+///
+/// ```compile_fail
+/// # use phx_tokio::TokioRuntime;
+/// # use phx_tokio::client::Spawn;
+/// let local = std::rc::Rc::new(7);
+/// TokioRuntime::new().spawn(async move { drop(local) });
+/// ```
+impl<F: Future<Output = ()> + Send + 'static> Spawn<F> for TokioRuntime {
+    fn spawn(&self, future: F) {
         // The task ends by itself when its handles are gone, so nobody waits for it.
         drop(tokio::spawn(future));
     }

@@ -43,14 +43,14 @@ use core::time::Duration;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::runtime::{Received, Runtime, Timer, Transport};
+use super::runtime::{Clock, Received, Runtime, Timer, Transport};
 use super::setup::{Asking, ConnectAttempt, Provided, Provider};
 use super::state::{Pulled, Shared, State};
 use super::waiters::Task;
 use crate::event::action::Action;
 use crate::event::applied::Supplied;
 use crate::event::cause::Cause;
-use crate::event::input::{Ended, Opened, Progress};
+use crate::event::input::{Ended, Progress};
 use crate::event::ticket::JoinTicket;
 use crate::id::ConnectionId;
 use crate::time::Time;
@@ -97,19 +97,19 @@ const GAP: Duration = Duration::from_secs(1);
 /// How many bytes a receive buffer may have held: more than any ordinary system's.
 const CATCH_UP_BYTES: u64 = 8 << 20;
 
-type Dial<T> = Pin<Box<dyn Future<Output = Result<(T, Opened), Cause>> + Send>>;
-
 /// The future that keeps one connection: poll it, or hand it to the runtime's `spawn`.
 ///
 /// It completes when every handle is dropped and the connection is closed. After an explicit
-/// `disconnect` it stays for a later `connect`. Dropping it ends everything that waits.
+/// `disconnect` it stays for a later `connect`. Dropping it ends everything that waits. It is `Send`
+/// if the transport, the timer and the dialling of the runtime are.
 #[must_use = "nothing happens unless the driver is polled"]
 pub struct Driver<R: Runtime> {
     runtime: R,
+    clock: R::Clock,
     provider: Option<Arc<Provider>>,
     shared: Arc<Shared>,
     asking: Option<(ConnectionId, Asking)>,
-    dial: Option<(ConnectionId, Dial<R::Transport>)>,
+    dial: Option<(ConnectionId, R::Dial)>,
     link: Option<Link<R::Transport>>,
     timer: R::Timer,
     /// When the timer wakes: at the next deadline, or before it.
@@ -232,11 +232,12 @@ impl<T: Transport> Link<T> {
     }
 }
 
-/// Nothing in a driver is pinned in place: the dial is boxed, the rest is `Unpin` by its traits.
+/// Nothing in a driver is pinned in place: what is polled is `Unpin` by its traits.
 impl<R: Runtime> Unpin for Driver<R> {}
 
 impl<R: Runtime> Driver<R> {
     pub(super) fn new(runtime: R, provider: Option<Arc<Provider>>, shared: Arc<Shared>) -> Self {
+        let clock = runtime.clock();
         Self {
             timer: runtime.timer(),
             timer_at: None,
@@ -244,14 +245,15 @@ impl<R: Runtime> Driver<R> {
             stale: false,
             spare: None,
             wakers: Vec::new(),
-            last_now: runtime.now(),
-            last_wall: runtime.wall(),
+            last_now: clock.now(),
+            last_wall: clock.wall(),
             report_at: None,
             postponed: 0,
             polling: false,
             asking: None,
             dial: None,
             link: None,
+            clock,
             runtime,
             provider,
             shared,
@@ -270,7 +272,7 @@ impl<R: Runtime> Driver<R> {
 
     /// Notices a suspended machine, or a driver that was not polled, before deadlines are looked at.
     fn notice_sleep(&mut self, now: Time) {
-        let wall = self.runtime.wall();
+        let wall = self.clock.wall();
         let gap = now.since(self.last_now);
         let slept = wall.since(self.last_wall) > gap + SUSPENDED;
         if let Some(link) = self.link.as_mut().filter(|_| slept || gap > GAP) {
@@ -368,7 +370,7 @@ impl<R: Runtime> Driver<R> {
             .peek(|state| (state.socket.connect_request(), state.socket.config().clone()));
         match request {
             Ok(request) => {
-                self.dial = Some((id, Box::pin(self.runtime.connect(request, &config))));
+                self.dial = Some((id, self.runtime.connect(request, &config)));
             }
             Err(error) => {
                 let failure = Cause::Unsupported { message: error.to_string() };
@@ -405,7 +407,7 @@ impl<R: Runtime> Driver<R> {
     fn poll_dial(&mut self, now: Time, cx: &mut Context<'_>) -> bool {
         let Some((id, dial)) = &mut self.dial else { return false };
         let id = *id;
-        let Poll::Ready(result) = dial.as_mut().poll(cx) else { return false };
+        let Poll::Ready(result) = Pin::new(dial).poll(cx) else { return false };
         self.dial = None;
         match result {
             Ok((transport, opened)) => {
@@ -509,7 +511,7 @@ impl<R: Runtime> Driver<R> {
             *budget -= 1;
             let (to, frame) = match pulled {
                 Pulled::Frame(to, frame) => (to, frame),
-                Pulled::Evaluate(ticket) => match evaluate(&self.shared, &self.runtime, &ticket) {
+                Pulled::Evaluate(ticket) => match evaluate(&self.shared, &self.clock, &ticket) {
                     Supplied::Join(Action::Join { id, frame, .. }) => (id, frame),
                     // A function that changes what it is called for, time after time, must not keep
                     // the executor.
@@ -609,11 +611,11 @@ impl<R: Runtime> Driver<R> {
 
 /// Evaluates the parameters of a join and supplies them. The function is the application's, so
 /// nothing is locked while it runs.
-fn evaluate<R: Runtime>(shared: &Shared, runtime: &R, ticket: &JoinTicket) -> Supplied {
+fn evaluate(shared: &Shared, clock: &impl Clock, ticket: &JoinTicket) -> Supplied {
     let params = ticket.evaluate();
     // The core drops its payload under the lock; this one outlives it.
     let _kept = params.as_ref().ok().and_then(Payload::shared);
-    let now = runtime.now();
+    let now = clock.now();
     shared.input(now, |state| state.supply(now, ticket, params))
 }
 
@@ -648,7 +650,7 @@ impl<R: Runtime> Driver<R> {
         let (mut reads, mut writes) = (BUDGET, BUDGET);
         let mut rounds = ROUNDS;
         loop {
-            let now = this.runtime.now();
+            let now = this.clock.now();
             this.notice_sleep(now);
             let mut moved = this.carry_out(now);
             moved |= this.poll_asking(now, cx);
@@ -678,7 +680,7 @@ impl<R: Runtime> Driver<R> {
 
 impl<R: Runtime> Drop for Driver<R> {
     fn drop(&mut self) {
-        let now = self.runtime.now();
+        let now = self.clock.now();
         drop(self.shared.input(now, |state| state.end(now, self.polling)));
     }
 }

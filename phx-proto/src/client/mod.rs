@@ -44,7 +44,7 @@ pub use mailbox::{MailboxOptions, MailboxPolicy};
 pub use messages::{ChannelEvent, Message, Messages, StreamEnd, TopicMessages};
 pub use presence::{PresenceEvent, PresenceStream};
 pub use reply::ErrorReply;
-pub use runtime::{Received, Runtime, Timer, Transport, WriteFailed};
+pub use runtime::{Clock, Received, Runtime, Spawn, Timer, Transport, WriteFailed};
 pub use setup::{ConnectAttempt, CredentialsFailed, Provided, Setup};
 pub use shutdown::Unfinished;
 pub use signals::{ClientEvent, Signals};
@@ -59,15 +59,18 @@ use crate::recording::RecordedSocket;
 pub fn client<R: Runtime>(setup: impl Into<Setup>, runtime: R) -> (Client, Driver<R>) {
     let seed = runtime.seed();
     let Setup { config, provider, recorder, name } = setup.into();
-    let socket = RecordedSocket::new(config, seed, runtime.now(), recorder.as_ref());
-    let clock = runtime.clone();
+    let clock = runtime.clock();
+    let socket = RecordedSocket::new(config, seed, clock.now(), recorder.as_ref());
     let shared = state::Shared::new(socket, seed, name, move || clock.now());
     let driver = Driver::new(runtime, provider, std::sync::Arc::clone(&shared));
     (Client::new(shared), driver)
 }
 
 /// Spawns the driver and starts connecting, without waiting for it.
-pub fn start<R: Runtime>(setup: impl Into<Setup>, runtime: R) -> Client {
+pub fn start<R>(setup: impl Into<Setup>, runtime: R) -> Client
+where
+    R: Runtime + Spawn<Driver<R>>,
+{
     let (client, driver) = client(setup, runtime.clone());
     client.connect();
     runtime.spawn(driver);
@@ -83,10 +86,10 @@ pub fn start<R: Runtime>(setup: impl Into<Setup>, runtime: R) -> Client {
 ///
 /// [`ConnectError`] when the first attempt fails. The client is closed then; nothing goes on in
 /// the background.
-pub async fn connect<R: Runtime>(
-    setup: impl Into<Setup>,
-    runtime: R,
-) -> Result<Client, ConnectError> {
+pub async fn connect<R>(setup: impl Into<Setup>, runtime: R) -> Result<Client, ConnectError>
+where
+    R: Runtime + Spawn<Driver<R>>,
+{
     let (client, driver) = client(setup, runtime.clone());
     let mut signals = client.signals();
     client.connect();

@@ -1,8 +1,11 @@
-//! What a driver needs from the world: a clock, a timer, a way to dial, a place to run.
+//! What a driver needs from the world: clocks, a timer, a way to dial, a place to run.
 //!
-//! [`Runtime`] and [`Transport`] are all that an adapter implements. Everything is poll-based,
-//! so that one future can read while a write is blocked, and nothing is lost when a poll is not
-//! followed by another.
+//! [`Runtime`], [`Clock`], [`Timer`], [`Transport`] and [`Spawn`] are all that an adapter implements.
+//! Everything is poll-based, so that one future can read while a write is blocked, and nothing is
+//! lost when a poll is not followed by another.
+//!
+//! Only clocks are `Send`. A [`Driver`](super::Driver) is `Send` exactly when the transport, the timer
+//! and the dialling of its runtime are, so runtimes of one thread can use what cannot leave it.
 
 use core::future::Future;
 use core::task::{Context, Poll};
@@ -14,13 +17,8 @@ use crate::event::input::{Ended, Opened, Progress};
 use crate::time::Time;
 use crate::wire::Frame;
 
-/// A runtime: clock, timers, dialling and spawning.
-pub trait Runtime: Clone + Send + Sync + 'static {
-    /// An open WebSocket.
-    type Transport: Transport + Send;
-    /// A timer that can be set again and again.
-    type Timer: Timer;
-
+/// The clocks of a runtime. Every handle of a client has one, on whatever thread it is.
+pub trait Clock: Clone + Send + Sync + 'static {
     /// The monotonic clock, from an origin that stays the same for all clones of this value.
     fn now(&self) -> Time;
 
@@ -29,6 +27,21 @@ pub trait Runtime: Clone + Send + Sync + 'static {
     /// [`Supervisor`](crate::service::Supervisor) dates its events by it; a simulation returns the same
     /// as `now`.
     fn wall(&self) -> Time;
+}
+
+/// A runtime: clocks, timers and dialling.
+pub trait Runtime: Clone + 'static {
+    /// Its clocks.
+    type Clock: Clock;
+    /// An open WebSocket.
+    type Transport: Transport;
+    /// A timer that can be set again and again.
+    type Timer: Timer;
+    /// An attempt to connect. An `async` block is boxed, with or without `Send`.
+    type Dial: Future<Output = Result<(Self::Transport, Opened), Cause>> + Unpin + 'static;
+
+    /// Its clocks, which are the same for all clones of this value.
+    fn clock(&self) -> Self::Clock;
 
     /// A seed for jitter, different for every call.
     fn seed(&self) -> u64;
@@ -40,18 +53,20 @@ pub trait Runtime: Clone + Send + Sync + 'static {
     /// connect timeout is the core's, so none is needed here.
     ///
     /// `config` holds the limits and buffer sizes; address and credentials come from `request`.
-    fn connect(
-        &self,
-        request: ConnectRequest,
-        config: &Config,
-    ) -> impl Future<Output = Result<(Self::Transport, Opened), Cause>> + Send + 'static;
+    fn connect(&self, request: ConnectRequest, config: &Config) -> Self::Dial;
+}
 
-    /// Runs a future to its end in the background.
-    fn spawn(&self, future: impl Future<Output = ()> + Send + 'static);
+/// A place where a future runs to its end in the background.
+///
+/// A runtime of many threads implements it for futures that are `Send`, one of a single thread for
+/// all. [`start`](super::start) asks for the one that it needs.
+pub trait Spawn<F> {
+    /// Runs the future. Nothing waits for its end.
+    fn spawn(&self, future: F);
 }
 
 /// A timer. It only wakes; the clock decides what has expired.
-pub trait Timer: Send + Unpin + 'static {
+pub trait Timer: Unpin + 'static {
     /// Sets the timer to wake at `at`, or never.
     fn reset(&mut self, at: Option<Time>);
 

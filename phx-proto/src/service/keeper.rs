@@ -19,7 +19,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::supervisor::{Entry, Supervised, SupervisedState};
-use crate::client::{Client, ClientEvent, Driver, Runtime, Setup, Signals, Timer, client};
+use crate::client::{Client, ClientEvent, Clock, Driver, Runtime, Setup, Signals, Timer, client};
 use crate::event::signal::Signal;
 use crate::service::bus::Bus;
 use crate::service::router::{EventIds, Router};
@@ -58,7 +58,7 @@ pub(super) fn keep<R: Runtime>(
     supervised: Supervised,
     keeping: Keeping,
     outlet: Outlet,
-) -> impl Future<Output = ()> + Send + 'static {
+) -> impl Future<Output = ()> + use<R> {
     let Supervised { setup, policy, .. } = supervised;
     let setup = setup.name(&keeping.0.name);
     let supervision = Supervision::new(policy, runtime.seed());
@@ -76,6 +76,7 @@ pub(super) fn keep<R: Runtime>(
         supervision,
         outlet,
         setup,
+        clock: runtime.clock(),
         runtime,
         keeping,
     };
@@ -98,6 +99,7 @@ struct Keeper<R: Runtime> {
     supervision: Supervision,
     outlet: Outlet,
     setup: Setup,
+    clock: R::Clock,
     runtime: R,
     /// Dropped last: what waits for it finds everything else ended.
     keeping: Keeping,
@@ -129,7 +131,7 @@ impl<R: Runtime> Keeper<R> {
         if core::mem::take(&mut self.stable) {
             self.supervision.stable();
         }
-        let now = self.runtime.now();
+        let now = self.clock.now();
         let verdict = self.supervision.ended(now, ending);
         let Verdict::Restart { delay } = verdict else {
             return SupervisedState::Ended { ending, exhausted: verdict == Verdict::Exhausted };
@@ -203,7 +205,7 @@ impl<R: Runtime> Keeper<R> {
             if let Some(route) = route {
                 let wanted = bus.wanted_by(|pattern| route.matches(pattern));
                 if !wanted.is_empty() {
-                    let at = self.runtime.wall();
+                    let at = self.clock.wall();
                     let id = ids.lock().unwrap_or_else(PoisonError::into_inner).next(at);
                     bus.deliver(route.event(attributes, &id, at), &wanted);
                 }
@@ -219,7 +221,7 @@ impl<R: Runtime> Keeper<R> {
     fn note(&mut self, signal: Signal) -> Option<Ending> {
         let entry = &self.keeping.0;
         match signal {
-            Signal::Connected { .. } => self.opened = Some(self.runtime.now()),
+            Signal::Connected { .. } => self.opened = Some(self.clock.now()),
             Signal::ConnectFailed { cause, .. } => entry.lost(cause),
             Signal::Disconnected { cause, .. } => {
                 entry.lost(cause);
@@ -251,7 +253,7 @@ impl<R: Runtime> Keeper<R> {
     /// The connection is not open any more.
     fn lost(&mut self) {
         let opened = self.opened.take();
-        let open_for = opened.map(|opened| self.runtime.now().since(opened));
+        let open_for = opened.map(|opened| self.clock.now().since(opened));
         let stable_after = self.setup.config.stable_after;
         self.stable |= open_for.is_some_and(|open_for| open_for >= stable_after);
     }

@@ -24,6 +24,6 @@ pub use router::{
 pub use supervision::{Ending, Restart, RestartPolicy, Supervision, Verdict};
 #[cfg(feature = "driver")]
 pub use supervisor::{
-    ConnectionStatus, Health, StartError, Supervised, SupervisedState, Supervisor,
+    ConnectionStatus, Health, StartError, Supervised, SupervisedState, Supervisor, Task,
     UnknownConnection,
 };

@@ -24,12 +24,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::bus::Bus;
 use super::keeper::{Keeping, Outlet, keep};
-use crate::client::Client;
-use crate::client::Runtime;
-use crate::client::Setup;
-use crate::client::Timer;
-use crate::client::Unfinished;
 use crate::client::waiters::{Parked, poll_parked};
+use crate::client::{Client, Clock, Driver, Runtime, Setup, Spawn, Timer, Unfinished};
 use crate::config::Config;
 use crate::event::cause::Cause;
 use crate::service::document::{ConnectionSpec, Connections};
@@ -72,7 +68,7 @@ pub struct Supervisor {
 struct Inner {
     entries: Mutex<Entries>,
     spawn: Box<dyn Fn(Supervised, Keeping) + Send + Sync>,
-    sleep: Box<dyn Fn(Duration) -> Sleep + Send + Sync>,
+    sleep: Box<dyn Fn(Duration) -> Task + Send + Sync>,
     bus: Bus,
 }
 
@@ -84,7 +80,8 @@ struct Entries {
     shut_down: bool,
 }
 
-type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// What a [`Supervisor`] spawns.
+pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// How much longer than its parts an end may take, for tasks to be polled.
 const SLACK: Duration = Duration::from_secs(1);
@@ -255,15 +252,21 @@ impl From<ConnectionSpec> for Supervised {
 
 impl Supervisor {
     /// A supervisor without connections. Their events go through `router` to
-    /// [`bus`](Self::bus).
+    /// [`bus`](Self::bus). Its methods may be called from any thread, so it needs a runtime whose
+    /// drivers are `Send`.
     #[must_use]
-    pub fn new<R: Runtime>(runtime: R, router: Router) -> Self {
+    pub fn new<R>(runtime: R, router: Router) -> Self
+    where
+        R: Runtime + Spawn<Task> + Send + Sync,
+        R::Timer: Send,
+        Driver<R>: Send,
+    {
         let bus = Bus::new();
         let ids = Arc::new(Mutex::new(EventIds::new(runtime.seed())));
         let outlet_bus = bus.clone();
-        let clock = runtime.clone();
-        let sleep = move |length| -> Sleep {
-            let mut timer = clock.timer();
+        let (timers, clock) = (runtime.clone(), runtime.clock());
+        let sleep = move |length| -> Task {
+            let mut timer = timers.timer();
             timer.reset(Some(clock.now() + length));
             Box::pin(poll_fn(move |cx| timer.poll_expired(cx)))
         };
@@ -274,7 +277,7 @@ impl Supervisor {
                 ids: Arc::clone(&ids),
                 attributes: supervised.attributes.clone(),
             };
-            runtime.spawn(keep(runtime.clone(), supervised, keeping, outlet));
+            runtime.spawn(Box::pin(keep(runtime.clone(), supervised, keeping, outlet)));
         };
         let (entries, spawn, sleep) = (Mutex::default(), Box::new(spawn), Box::new(sleep));
         Self { inner: Arc::new(Inner { entries, spawn, sleep, bus }) }

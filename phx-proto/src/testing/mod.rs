@@ -130,6 +130,6 @@ pub use observer::Observation;
 pub use script::{Running, Script, Sent};
 pub use server::{Output, PeerId, Server};
 #[cfg(feature = "driver")]
-pub use stage::{ScriptRuntime, ScriptTimer, ScriptTransport};
+pub use stage::{ScriptDial, ScriptRuntime, ScriptTimer, ScriptTransport};
 pub use trace::{ClientId, TraceEvent, What};
 pub use world::World;

@@ -32,7 +32,7 @@ use serde_json::Value;
 use super::codec::{self, Vsn};
 use super::handshake::decode_token;
 use super::stage::{ScriptRuntime, Stage, Task, Wire};
-use crate::client::{Client, Received, Runtime as _, Setup};
+use crate::client::{Client, Clock as _, Received, Setup};
 use crate::config::auth_token::AUTH_TOKEN_PREFIX;
 use crate::event::action::ConnectRequest;
 use crate::event::cause::Cause;

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use super::codec::{self, Vsn};
 use super::script::Sent;
-use crate::client::{Received, Runtime, Timer, Transport, WriteFailed};
+use crate::client::{Clock, Received, Runtime, Spawn, Timer, Transport, WriteFailed};
 use crate::config::Config;
 use crate::event::action::ConnectRequest;
 use crate::event::cause::Cause;
@@ -191,16 +191,24 @@ impl Stage {
 }
 
 /// Virtual time and wires in memory.
-impl Runtime for ScriptRuntime {
-    type Transport = ScriptTransport;
-    type Timer = ScriptTimer;
-
+impl Clock for ScriptRuntime {
     fn now(&self) -> Time {
         self.lock().now
     }
 
     fn wall(&self) -> Time {
         self.lock().now
+    }
+}
+
+impl Runtime for ScriptRuntime {
+    type Clock = Self;
+    type Transport = ScriptTransport;
+    type Timer = ScriptTimer;
+    type Dial = ScriptDial;
+
+    fn clock(&self) -> Self {
+        self.clone()
     }
 
     fn seed(&self) -> u64 {
@@ -212,30 +220,29 @@ impl Runtime for ScriptRuntime {
         ScriptTimer { stage: self.clone(), number, at: None }
     }
 
-    fn connect(
-        &self,
-        request: ConnectRequest,
-        _: &Config,
-    ) -> impl Future<Output = Result<(ScriptTransport, Opened), Cause>> + Send + 'static {
+    fn connect(&self, request: ConnectRequest, _: &Config) -> ScriptDial {
         let mut stage = self.lock();
         let number = stage.number();
         stage.note(&format!("client: dials {}", request.uri));
         stage.dials.insert(number, request);
-        Dial { stage: self.clone(), number }
+        ScriptDial { stage: self.clone(), number }
     }
+}
 
-    fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+impl<F: Future<Output = ()> + Send + 'static> Spawn<F> for ScriptRuntime {
+    fn spawn(&self, future: F) {
         self.add_task(future);
     }
 }
 
 /// An attempt to connect that waits for the script.
-struct Dial {
+#[derive(Debug)]
+pub struct ScriptDial {
     stage: ScriptRuntime,
     number: u64,
 }
 
-impl Future for Dial {
+impl Future for ScriptDial {
     type Output = Result<(ScriptTransport, Opened), Cause>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -249,7 +256,7 @@ impl Future for Dial {
     }
 }
 
-impl Drop for Dial {
+impl Drop for ScriptDial {
     fn drop(&mut self) {
         let mut stage = self.stage.lock();
         stage.verdicts.remove(&self.number);

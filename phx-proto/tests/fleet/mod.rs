@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use phx_proto::client::{Received, Runtime, Timer, Transport, WriteFailed};
+use phx_proto::client::{Clock, Received, Runtime, Spawn, Timer, Transport, WriteFailed};
 use phx_proto::event::Refusal;
 use phx_proto::service::{Bus, BusEvent, Subscription, Supervisor};
 use phx_proto::service::{CloudEvent, Router};
@@ -149,16 +149,24 @@ impl Host {
     }
 }
 
-impl Runtime for Fleet {
-    type Transport = Wire;
-    type Timer = FleetTimer;
-
+impl Clock for Fleet {
     fn now(&self) -> Time {
         self.state().now
     }
 
     fn wall(&self) -> Time {
         self.now()
+    }
+}
+
+impl Runtime for Fleet {
+    type Clock = Self;
+    type Transport = Wire;
+    type Timer = FleetTimer;
+    type Dial = Pin<Box<dyn Future<Output = Result<(Wire, Opened), Cause>> + Send>>;
+
+    fn clock(&self) -> Self {
+        self.clone()
     }
 
     fn seed(&self) -> u64 {
@@ -171,13 +179,9 @@ impl Runtime for Fleet {
         FleetTimer(self.clone(), None)
     }
 
-    fn connect(
-        &self,
-        request: ConnectRequest,
-        _: &Config,
-    ) -> impl Future<Output = Result<(Wire, Opened), Cause>> + Send + 'static {
+    fn connect(&self, request: ConnectRequest, _: &Config) -> Self::Dial {
         let fleet = self.clone();
-        async move {
+        Box::pin(async move {
             let name = request.uri.host().to_owned();
             let generation = fleet.with_host(&name, |host| {
                 host.dials += 1;
@@ -196,10 +200,12 @@ impl Runtime for Fleet {
                 Ok(host.generation)
             })?;
             Ok((Wire { fleet, host: name, generation }, Opened::default()))
-        }
+        })
     }
+}
 
-    fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+impl<F: Future<Output = ()> + Send + 'static> Spawn<F> for Fleet {
+    fn spawn(&self, future: F) {
         assert!(!self.state().outside, "there is no executor");
         self.state().tasks.push(Box::pin(future));
     }

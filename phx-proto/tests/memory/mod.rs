@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use phx_proto::client::{
-    Channel, ChannelEvent, Client, Driver, Messages, Received, Runtime, Setup, Timer, Transport,
-    WriteFailed, client,
+    Channel, ChannelEvent, Client, Clock, Driver, Messages, Received, Runtime, Setup, Timer,
+    Transport, WriteFailed, client,
 };
 use phx_proto::event::Progress;
 use phx_proto::{Cause, Config, ConnectRequest, Ended, Frame, Opened, Time};
@@ -60,10 +60,7 @@ pub struct MemoryTimer(Memory, Option<Time>);
 /// The client's end of the wire.
 pub struct Wire(Memory);
 
-impl Runtime for Memory {
-    type Transport = Wire;
-    type Timer = MemoryTimer;
-
+impl Clock for Memory {
     fn now(&self) -> Time {
         let called = self.world().clock_calls.clone();
         drop(called.map(|client| client.status()));
@@ -74,6 +71,17 @@ impl Runtime for Memory {
         let world = self.world();
         world.now + world.slept
     }
+}
+
+impl Runtime for Memory {
+    type Clock = Self;
+    type Transport = Wire;
+    type Timer = MemoryTimer;
+    type Dial = Pin<Box<dyn Future<Output = Result<(Wire, Opened), Cause>> + Send>>;
+
+    fn clock(&self) -> Self {
+        self.clone()
+    }
 
     fn seed(&self) -> u64 {
         7
@@ -83,13 +91,9 @@ impl Runtime for Memory {
         MemoryTimer(self.clone(), None)
     }
 
-    fn connect(
-        &self,
-        request: ConnectRequest,
-        _: &Config,
-    ) -> impl Future<Output = Result<(Wire, Opened), Cause>> + Send + 'static {
+    fn connect(&self, request: ConnectRequest, _: &Config) -> Self::Dial {
         let memory = self.clone();
-        async move {
+        Box::pin(async move {
             let mut world = memory.world();
             world.dials += 1;
             world.requests.push(request);
@@ -99,11 +103,7 @@ impl Runtime for Memory {
             }
             drop(world);
             Ok((Wire(memory), Opened::default()))
-        }
-    }
-
-    fn spawn(&self, _: impl Future<Output = ()> + Send + 'static) {
-        unreachable!("the tests poll the driver themselves")
+        })
     }
 }
 

@@ -4,13 +4,14 @@
 
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::rt::Runtime;
 use crate::rt::phx::client;
 use crate::rt::phx::time::Time;
 
-type RuntimeTimer = <Runtime as client::Runtime>::Timer;
+pub(super) type RuntimeTimer = <Runtime as client::Runtime>::Timer;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -18,40 +19,38 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// A clock; clones are the same one.
 #[derive(Clone, Default)]
-pub(crate) struct Clock(Arc<Mutex<Ahead>>);
-
-#[derive(Default)]
-struct Ahead {
-    /// How far it is ahead of the adapter's clock.
-    by: Duration,
-    timers: Vec<Weak<Mutex<Set>>>,
+pub(crate) struct Clock {
+    /// How far it is ahead of the adapter's clock, in nanoseconds; changed while `timers` is locked.
+    ahead: Arc<AtomicU64>,
+    timers: Arc<Mutex<Vec<Weak<Mutex<Set>>>>>,
 }
 
 impl Clock {
     /// Lets so much time pass at once, for the clients alone. A driver that finds itself more than
     /// 5 s late takes that for a suspended machine, and asks a silent peer once more.
     pub(crate) fn leap(&self, by: Duration) {
-        let mut ahead = lock(&self.0);
-        ahead.by += by;
-        ahead.timers.retain(|timer| timer.strong_count() > 0);
-        let timers: Vec<_> = ahead.timers.iter().filter_map(Weak::upgrade).collect();
+        let mut all = lock(&self.timers);
+        let by = u64::try_from(by.as_nanos()).expect("not centuries");
+        let ahead = self.ahead.fetch_add(by, Ordering::SeqCst) + by;
+        all.retain(|timer| timer.strong_count() > 0);
+        let timers: Vec<_> = all.iter().filter_map(Weak::upgrade).collect();
         let mut wakers = Vec::new();
         for timer in timers {
             let mut timer = lock(&timer);
-            timer.apply(ahead.by);
+            timer.apply(Duration::from_nanos(ahead));
             wakers.extend(timer.waker.clone());
         }
-        drop(ahead);
+        drop(all);
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    pub(super) fn ahead(&self) -> Duration {
-        lock(&self.0).by
+    pub(super) fn ahead(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.ahead)
     }
 
     pub(super) fn timer(&self, inner: RuntimeTimer) -> Timer {
         let set = Arc::new(Mutex::new(Set { inner, at: None, waker: None }));
-        lock(&self.0).timers.push(Arc::downgrade(&set));
+        lock(&self.timers).push(Arc::downgrade(&set));
         Timer { set, clock: self.clone() }
     }
 }
@@ -76,11 +75,11 @@ impl Set {
 
 impl client::Timer for Timer {
     fn reset(&mut self, at: Option<Time>) {
-        // The clock is locked first here and in a leap, so none comes in between.
-        let ahead = lock(&self.clock.0);
+        // The timers are locked first here and in a leap, so none comes in between.
+        let _all = lock(&self.clock.timers);
         let mut set = lock(&self.set);
         set.at = at;
-        set.apply(ahead.by);
+        set.apply(Duration::from_nanos(self.clock.ahead.load(Ordering::SeqCst)));
     }
 
     fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -13,10 +13,11 @@ use phx_tests::ports::Reserved;
 use phx_tests::waiting::{DEADLINE, TEST_DEADLINE};
 use serde_json::json;
 
+use super::elsewhere::Elsewhere;
 use super::peer::{accept_upgrade, read_masked};
 use super::stage::{driven_until, signal, until};
 use super::tracked::Tracked;
-use crate::rt::phx::client::NotConnected;
+use crate::rt::phx::client::{Driver, NotConnected, Runtime, Spawn};
 use crate::rt::phx::event::{Cause, NotRetrying};
 use crate::rt::phx::socket::Status;
 use crate::rt::phx::testing::{Listener, ServerConfig};
@@ -61,7 +62,10 @@ impl Peer {
     }
 }
 
-async fn connect(tracked: &Tracked, config: Config) -> Client {
+async fn connect<R>(tracked: &Tracked<R>, config: Config) -> Client
+where
+    Tracked<R>: Runtime + Spawn<Driver<Tracked<R>>>,
+{
     phx::client::connect(config, tracked.clone()).await.unwrap()
 }
 
@@ -228,7 +232,7 @@ fn a_client_whose_runtime_ends_in_mid_flight_is_told_and_answers_at_once() {
         let _ = is_done.recv_timeout(TEST_DEADLINE);
     })]);
     let (tracked, clients, room, mut messages, push) = in_a_runtime_that_ends(async |spawn| {
-        let tracked = Tracked::spawning(spawn);
+        let tracked = Tracked::over(Elsewhere::new(spawn));
         let listener = listen().await;
         let open = connect(&tracked, Config::new(&listener.url()).unwrap()).await;
         let room = open.join("room:lobby", json!({})).await.unwrap();
@@ -281,7 +285,7 @@ fn a_client_whose_runtime_ends_in_mid_flight_is_told_and_answers_at_once() {
 fn a_runtime_ends_while_its_clients_are_all_over_the_place() {
     for round in 0..20 {
         let (tracked, _clients) = in_a_runtime_that_ends(async |spawn| {
-            let tracked = Tracked::spawning(spawn);
+            let tracked = Tracked::over(Elsewhere::new(spawn));
             let listener = listen().await;
             let config = Config::new(&listener.url()).unwrap();
             let config = config.auto_join("room:lobby", json!({"push_after": 100})).unwrap();

@@ -5,6 +5,7 @@ mod certificates;
 mod clock;
 mod conformance;
 mod dial;
+mod elsewhere;
 mod endings;
 mod floods;
 mod graceful;
@@ -28,5 +29,5 @@ mod tls;
 mod tracked;
 mod transport;
 
+pub(crate) use elsewhere::Spawn;
 pub(crate) use scripted::Script;
-pub(crate) use tracked::Spawn;

@@ -3,8 +3,8 @@
 use phx_tests::ports::{Reserved, start_again};
 use phx_tests::waiting::DEADLINE;
 
+use super::elsewhere::Elsewhere;
 use super::stage;
-use super::tracked::Tracked;
 use crate::rt::phx::service::{BusEvent, CloudEvent, Subscription, Supervisor};
 use crate::rt::phx::socket::Lifecycle;
 use crate::rt::phx::testing::{Listener, ServerConfig};
@@ -112,7 +112,7 @@ fn start_outside_of_a_runtime_takes_no_name() {
 #[test]
 fn connection_ends_with_its_runtime() {
     let supervisor = in_a_runtime_that_ends(async |spawn| {
-        let supervisor = Supervisor::new(Tracked::spawning(spawn), Router::new());
+        let supervisor = Supervisor::new(Elsewhere::new(spawn), Router::new());
         let config = Config::new("ws://127.0.0.1:9/socket/websocket").expect("an address");
         supervisor.start_connection("a", config).expect("a free name");
         supervisor

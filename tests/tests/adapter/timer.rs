@@ -3,7 +3,7 @@
 use core::future::poll_fn;
 use core::time::Duration;
 
-use crate::rt::phx::client::{Runtime as _, Timer};
+use crate::rt::phx::client::{Clock as _, Runtime as _, Timer};
 use crate::rt::phx::time::Time;
 use crate::rt::{Runtime, block_on};
 
@@ -18,10 +18,10 @@ fn timer_does_not_wake_early() {
     block_on(async {
         let runtime = Runtime::new();
         let mut timer = runtime.timer();
-        let at = runtime.now() + Duration::from_millis(30);
+        let at = runtime.clock().now() + Duration::from_millis(30);
         timer.reset(Some(at));
         poll_fn(|cx| timer.poll_expired(cx)).await;
-        assert!(runtime.now() >= at);
+        assert!(runtime.clock().now() >= at);
     })
 }
 
@@ -32,7 +32,7 @@ fn reset_timer_forgets_the_earlier_time() {
         for polled in [false, true] {
             let runtime = Runtime::new();
             let mut timer = runtime.timer();
-            let start = runtime.now();
+            let start = runtime.clock().now();
             timer.reset(Some(start + Duration::from_millis(20)));
             if polled {
                 poll_fn(|cx| core::task::Poll::Ready(timer.poll_expired(cx))).await.is_pending();
@@ -40,7 +40,7 @@ fn reset_timer_forgets_the_earlier_time() {
             timer.reset(None);
             timer.reset(Some(start + Duration::from_millis(60)));
             poll_fn(|cx| timer.poll_expired(cx)).await;
-            assert!(runtime.now().since(start) >= Duration::from_millis(60));
+            assert!(runtime.clock().now().since(start) >= Duration::from_millis(60));
         }
     })
 }

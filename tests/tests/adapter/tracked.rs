@@ -3,24 +3,24 @@
 
 use core::future::Future;
 use core::pin::Pin;
+use core::task::{Context, Poll};
+use core::time::Duration;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use super::clock::{Clock, Timer};
+use super::clock::{Clock, RuntimeTimer, Timer};
 use crate::rt::Runtime;
-use crate::rt::phx::client;
-use crate::rt::phx::event::{Cause, ConnectRequest, Opened};
+use crate::rt::phx::client::{self, Driver};
+use crate::rt::phx::event::ConnectRequest;
 use crate::rt::phx::time::Time;
 use crate::rt::phx::{Client, Config, Signals};
 
-/// Runs a task in the background.
-pub(crate) type Spawn = Arc<dyn Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync>;
+type RuntimeClock = <Runtime as client::Runtime>::Clock;
 
 #[derive(Clone)]
-pub(crate) struct Tracked {
-    inner: Runtime,
+pub(crate) struct Tracked<R = Runtime> {
+    inner: R,
     tasks: Arc<Tasks>,
-    spawn: Option<Spawn>,
     clock: Clock,
 }
 
@@ -32,12 +32,13 @@ struct Tasks {
 
 impl Tracked {
     pub(crate) fn new() -> Self {
-        Self { inner: Runtime::new(), tasks: Arc::default(), spawn: None, clock: Clock::default() }
+        Self::over(Runtime::new())
     }
+}
 
-    /// Spawns elsewhere than the adapter does.
-    pub(crate) fn spawning(spawn: Spawn) -> Self {
-        Self { spawn: Some(spawn), ..Self::new() }
+impl<R> Tracked<R> {
+    pub(crate) fn over(inner: R) -> Self {
+        Self { inner, tasks: Arc::default(), clock: Clock::default() }
     }
 
     /// The clock of every client that it drives.
@@ -46,11 +47,14 @@ impl Tracked {
     }
 
     /// A client that is connecting, and all of its signals from the first one on.
-    pub(crate) fn start_watched(&self, config: Config) -> (Client, Signals) {
+    pub(crate) fn start_watched(&self, config: Config) -> (Client, Signals)
+    where
+        Self: client::Runtime + client::Spawn<Driver<Self>>,
+    {
         let (client, driver) = client::client(config, self.clone());
         let signals = client.signals();
         client.connect();
-        client::Runtime::spawn(self, driver);
+        client::Spawn::spawn(self, driver);
         (client, signals)
     }
 
@@ -61,6 +65,12 @@ impl Tracked {
 
     pub(crate) fn panicked(&self) -> bool {
         self.tasks.panicked.load(Ordering::SeqCst)
+    }
+
+    fn watched<F>(&self, future: F) -> Watched<F> {
+        self.tasks.live.fetch_add(1, Ordering::SeqCst);
+        let _alive = Alive(Arc::clone(&self.tasks));
+        Watched { future: Some(Box::pin(future)), _alive }
     }
 }
 
@@ -76,16 +86,40 @@ impl Drop for Alive {
     }
 }
 
-impl client::Runtime for Tracked {
-    type Transport = <Runtime as client::Runtime>::Transport;
-    type Timer = Timer;
+/// The clocks of the adapter, set ahead.
+#[derive(Clone)]
+pub(crate) struct TrackedClock {
+    inner: RuntimeClock,
+    ahead: Arc<AtomicU64>,
+}
 
+impl TrackedClock {
+    fn ahead(&self) -> Duration {
+        Duration::from_nanos(self.ahead.load(Ordering::SeqCst))
+    }
+}
+
+impl client::Clock for TrackedClock {
     fn now(&self) -> Time {
-        self.inner.now() + self.clock.ahead()
+        client::Clock::now(&self.inner) + self.ahead()
     }
 
     fn wall(&self) -> Time {
-        self.inner.wall() + self.clock.ahead()
+        client::Clock::wall(&self.inner) + self.ahead()
+    }
+}
+
+impl<R> client::Runtime for Tracked<R>
+where
+    R: client::Runtime<Clock = RuntimeClock, Timer = RuntimeTimer>,
+{
+    type Clock = TrackedClock;
+    type Transport = R::Transport;
+    type Timer = Timer;
+    type Dial = R::Dial;
+
+    fn clock(&self) -> TrackedClock {
+        TrackedClock { inner: self.inner.clock(), ahead: self.clock.ahead() }
     }
 
     fn seed(&self) -> u64 {
@@ -96,25 +130,33 @@ impl client::Runtime for Tracked {
         self.clock.timer(self.inner.timer())
     }
 
-    fn connect(
-        &self,
-        request: ConnectRequest,
-        config: &Config,
-    ) -> impl Future<Output = Result<(Self::Transport, Opened), Cause>> + Send + 'static {
+    fn connect(&self, request: ConnectRequest, config: &Config) -> Self::Dial {
         self.inner.connect(request, config)
     }
+}
 
-    fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.live.fetch_add(1, Ordering::SeqCst);
-        let alive = Alive(Arc::clone(&self.tasks));
-        // The future goes first, the guard last, when it is completed and when it is dropped.
-        let task = async move {
-            let _alive = alive;
-            future.await;
-        };
-        match &self.spawn {
-            None => self.inner.spawn(task),
-            Some(spawn) => spawn(Box::pin(task)),
+/// A task, and that it has not ended.
+pub(crate) struct Watched<F> {
+    // The future goes first, the guard last, when it is completed and when it is dropped.
+    future: Option<Pin<Box<F>>>,
+    _alive: Alive,
+}
+
+impl<F: Future<Output = ()>> Future for Watched<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(future) = &mut self.future else { return Poll::Ready(()) };
+        let polled = future.as_mut().poll(cx);
+        if polled.is_ready() {
+            self.future = None;
         }
+        polled
+    }
+}
+
+impl<R: client::Spawn<Watched<F>>, F> client::Spawn<F> for Tracked<R> {
+    fn spawn(&self, future: F) {
+        self.inner.spawn(self.watched(future));
     }
 }

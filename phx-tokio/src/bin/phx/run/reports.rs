@@ -15,9 +15,9 @@ use core::time::Duration;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use phx_tokio::TokioRuntime;
-use phx_tokio::client::Runtime;
+use phx_tokio::client::{Clock as _, Runtime as _};
 use phx_tokio::service::{BusEvent, CloudEvent, EventData, EventIds, EventValue, Subscription};
+use phx_tokio::{TokioClock, TokioRuntime};
 use tokio::sync::{mpsc, watch};
 
 use super::lines::line;
@@ -51,7 +51,7 @@ pub(super) struct Reports {
 #[derive(Clone)]
 struct Stamps {
     ids: Arc<Mutex<EventIds>>,
-    runtime: TokioRuntime,
+    clock: TokioClock,
 }
 
 /// Prints both kinds of events.
@@ -67,7 +67,7 @@ pub(super) struct Printer {
 
 impl Stamps {
     fn event(&self, kind: &str, data: EventData) -> CloudEvent {
-        let at = self.runtime.wall();
+        let at = self.clock.wall();
         let id = self.ids.lock().unwrap_or_else(PoisonError::into_inner).next(at);
         let mut event = CloudEvent::new(SOURCE, kind, id, at);
         event.data = data;
@@ -80,7 +80,7 @@ impl Reports {
     pub(super) fn new(subscription: Subscription, output: Output) -> (Self, Printer) {
         let runtime = TokioRuntime::new();
         let ids = Arc::new(Mutex::new(EventIds::new(runtime.seed())));
-        let (stamps, lost) = (Stamps { ids, runtime }, Arc::default());
+        let (stamps, lost) = (Stamps { ids, clock: runtime.clock() }, Arc::default());
         let (sender, reports) = mpsc::channel(WAITING_MAX);
         let printer = Printer {
             subscription,

@@ -1,0 +1,47 @@
+//! An adapter of one thread, held to the conformance list: its streams, timers, dialling and tasks are
+//! not `Send`.
+#![allow(
+    clippy::arc_with_non_send_sync,
+    reason = "the clock of the tests is made for all adapters"
+)]
+
+#[allow(dead_code, reason = "the conformance list uses a part of them")]
+mod adapter {
+    mod certificates;
+    mod clock;
+    mod conformance;
+    mod scenarios;
+    mod stage;
+    mod tracked;
+
+    use crate::rt::Runtime;
+    use crate::rt::phx::client;
+
+    /// Its driver is `Send` exactly when its parts are, and a place to run it is what `start` asks for.
+    #[test]
+    fn local_driver_can_be_spawned() {
+        fn can_spawn<R: client::Runtime + client::Spawn<client::Driver<R>>>(_: &R) {}
+        can_spawn(&Runtime::new());
+    }
+}
+
+/// The adapter under test and its runtime.
+mod rt {
+    use core::future::Future;
+    use core::time::Duration;
+
+    pub(crate) use phx_compio as phx;
+    pub(crate) use phx_compio::CompioRuntime as Runtime;
+    use phx_tests::waiting::TEST_DEADLINE;
+
+    pub(crate) async fn sleep(duration: Duration) {
+        compio::time::sleep(duration).await;
+    }
+
+    /// Runs a test, and fails it when it hangs.
+    pub(crate) fn block_on<T>(test: impl Future<Output = T>) -> T {
+        let runtime = compio::runtime::Runtime::new().unwrap();
+        runtime
+            .block_on(async { compio::time::timeout(TEST_DEADLINE, test).await.expect("it hangs") })
+    }
+}
