@@ -84,7 +84,8 @@
 //! * **Secrets stay out of logs**: [`Secret`](config::Secret), [`Uri`](config::Uri) and [`Payload`] do not print what they hold.
 //!
 //! The [`manual`] has pages about the loop, the policies, credentials, backpressure, presence,
-//! testing, other runtimes, and for those who come from phoenix.js or Slipstream. Where a comment
+//! testing, other runtimes, pages by question (how to wait for a backend, to shut down, …), and for those who
+//! come from another client. Where a comment
 //! names `wire/<something>`, it is the recording of a real Phoenix server that shows the fact; they
 //! are in `tests/fixtures/wire` of the repository.
 //!

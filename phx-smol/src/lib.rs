@@ -36,9 +36,11 @@
 //!   [`supervisor`] keeps many under names.
 //! * [`Config`] has a setter for each decision; [`Client`], [`Channel`] and [`Messages`] are the
 //!   handles. Each async function says what happens when its future is dropped.
-//! * The [`manual`] has pages about credentials, backpressure, presence, policies and testing.
-//! * The examples in the repository are short and run as they are: `chat`, `typed`, `binary`,
-//!   `presence`, `token_refresh`, `supervised`, `custom_tls`.
+//! * The [`manual`] answers questions: how to [wait for a backend](manual::wait_for_a_backend), to
+//!   [refresh tokens](manual::credentials), to [share a topic](manual::share_a_topic), to [bound memory](manual::backpressure), to
+//!   [test a service](manual::testing_your_client), to [log](manual::log_and_trace), to [shut down](manual::shut_down).
+//! * The examples in the repository are short and run as they are: `service` is a whole one; `chat`, `typed`,
+//!   `binary`, `presence`, `token_refresh`, `supervised` and `custom_tls` show one thing each.
 //!
 //! # Features
 //!

@@ -258,6 +258,56 @@ fn token_refresh_asks_for_a_token_before_every_attempt() {
     }
 }
 
+/// An HTTP request to the health check of the service: status and text.
+fn get(address: &str, path: &str) -> (u16, String) {
+    let mut stream = std::net::TcpStream::connect(address).expect("it listens");
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: health\r\nconnection: close\r\n\r\n")
+        .expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    let (head, text) = answer.split_once("\r\n\r\n").expect("a head");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    (status.expect("a status"), text.to_owned())
+}
+
+/// It starts before its backend does, serves what comes, and ends in order on SIGTERM.
+#[test]
+#[cfg(unix)]
+fn service_outlives_its_backend_and_ends_in_order() {
+    for runtime in RUNTIMES {
+        let mut stage = Stage::new();
+        let url = stage.server.url();
+        stage.runtime.block_on(stage.server.kill());
+        let mut service = Example::start("service", runtime, &[&url, "127.0.0.1:0"]);
+        service.says("listening on ");
+        let listening = service.said.last().expect("a line");
+        let address = listening.trim_start_matches("listening on ").to_owned();
+        assert_eq!(get(&address, "/health"), (200, "well".to_owned()));
+        service.says("connect failed");
+        let (status, text) = get(&address, "/ready");
+        assert!(status == 503 && !text.is_empty(), "{status} {text}");
+        stage.bounce();
+        for _ in 0..3 {
+            service.says("joined topic=room:");
+        }
+        assert_eq!(get(&address, "/ready"), (200, "ready".to_owned()));
+        assert_eq!(get(&address, "/other").0, 404);
+        stage.server.broadcast("room:orders", "order", json!({"id": 7, "item": "tea"}));
+        service.says("confirmed tea of order 7");
+        stage.server.broadcast("room:prices", "price", json!({"eur": 3}));
+        service.says(r#"price {"eur":3}"#);
+        stage.bounce();
+        service.says("Resumed");
+        assert!(service.said.iter().any(|line| line.contains(r#"connection="backend""#)));
+        assert!(service.said.iter().all(|line| !line.contains("ERROR")), "{:#?}", service.said);
+        let pid = service.child.id().to_string();
+        let killed = Command::new("kill").args(["-TERM", &pid]).status().expect("kill is there");
+        assert!(killed.success());
+        service.says("ended in order: true");
+        service.ends();
+    }
+}
+
 #[test]
 fn supervised_keeps_every_connection_of_a_file() {
     for runtime in RUNTIMES {

@@ -7,17 +7,23 @@
 //! | [`time_and_randomness`] | why `now` is an argument and a seed is required |
 //! | [`policies`] | every decision and its default, with the argument for it |
 //! | [`storm`] | what clients do to a server that comes back, drawn |
-//! | [`credentials`] | tokens that expire, and how they travel |
-//! | [`backpressure`] | what happens when somebody is too slow |
+//! | [`wait_for_a_backend`] | how to start before the backend does: wanting a topic, and waiting for it |
+//! | [`credentials`] | how to refresh tokens, and how they travel |
+//! | [`share_a_topic`] | several handles of one topic, streams of some events, streams that are merged |
+//! | [`backpressure`] | how to bound memory: what happens when a consumer, the network or the server is too slow |
 //! | [`bounds`] | every bound: what it counts, its setter, its default, and what happens at it |
 //! | [`presence`] | the list of who is there |
 //! | [`testing_your_client`] | your own code against a server that you play |
 //! | [`when_it_does_not_connect`] | by what a message says: why, and what to do |
+//! | [`log_and_trace`] | how to see what a connection does: logs, signals, states, errors |
+//! | [`shut_down`] | how to end a program in order |
+//! | [`many_connections`] | how to keep many connections |
 //! | [`recording`](crate::recording) | what a client did, in a file: how to report a bug (feature `driver`) |
 //! | [`operating`] | `phx run` as a service: reload, control, metrics, more than one process (feature `driver`) |
 //! | [`other_runtimes`] | embedding the driver in a runtime of your own |
 //! | [`from_phoenix_js`] | names, for those who come from phoenix.js |
 //! | [`from_slipstream`] | names, for those who come from Slipstream |
+//! | [`from_phoenix_channels_client`] | names, for those who come from `phoenix_channels_client` |
 //!
 //! The pages are modules without items.
 
@@ -42,6 +48,21 @@ pub mod credentials {}
 pub mod when_it_does_not_connect {}
 #[doc = include_str!("backpressure.md")]
 pub mod backpressure {}
+#[cfg(feature = "driver")]
+#[doc = include_str!("wait_for_a_backend.md")]
+pub mod wait_for_a_backend {}
+#[cfg(feature = "driver")]
+#[doc = include_str!("share_a_topic.md")]
+pub mod share_a_topic {}
+#[cfg(feature = "driver")]
+#[doc = include_str!("log_and_trace.md")]
+pub mod log_and_trace {}
+#[cfg(feature = "driver")]
+#[doc = include_str!("shut_down.md")]
+pub mod shut_down {}
+#[cfg(feature = "driver")]
+#[doc = include_str!("many_connections.md")]
+pub mod many_connections {}
 #[doc = include_str!("bounds.md")]
 pub mod bounds {}
 #[doc = include_str!("presence.md")]
@@ -61,3 +82,6 @@ pub mod other_runtimes {}
 pub mod from_phoenix_js {}
 #[doc = include_str!("from_slipstream.md")]
 pub mod from_slipstream {}
+#[cfg(feature = "driver")]
+#[doc = include_str!("from_phoenix_channels_client.md")]
+pub mod from_phoenix_channels_client {}

@@ -81,6 +81,11 @@ conformance! {
     shutdown_finishes_pushes:       yes      yes yes    yes;
     shutdown_reports_the_rest:      yes      yes yes    yes;
     dropped_handles:                yes      yes yes    yes;
+    wants_before_the_server_is_up:  yes      yes yes    ("it is not ours to start");
+    wanted_topics:                  yes      yes yes    yes;
+    typed_calls:                    yes      yes yes    yes;
+    streams_of_events:              yes      yes yes    yes;
+    observers_end_with_the_client:  yes      yes yes    yes;
     half_open_and_stalled:          ("no proxy") ("no proxy") yes ("no proxy");
     slow_link:                      ("no proxy") ("no proxy") yes ("no proxy");
     cut_anywhere:                   ("no proxy") ("no proxy") yes ("no proxy");

@@ -6,11 +6,13 @@ mod channels;
 mod connections;
 mod endings;
 mod faults;
+mod handles;
 
 pub(super) use channels::*;
 pub(super) use connections::*;
 pub(super) use endings::*;
 pub(super) use faults::*;
+pub(super) use handles::*;
 
 use core::time::Duration;
 
@@ -23,11 +25,12 @@ use crate::rt::phx::{Channel, ChannelEvent, Message, Messages, Payload};
 const HOUR: Duration = Duration::from_secs(3_600);
 
 /// What is written here, for the check that all of it is run.
-pub(super) const SOURCES: [&str; 4] = [
+pub(super) const SOURCES: [&str; 5] = [
     include_str!("channels.rs"),
     include_str!("connections.rs"),
     include_str!("endings.rs"),
     include_str!("faults.rs"),
+    include_str!("handles.rs"),
 ];
 
 fn json_of(payload: &Payload) -> Value {
