@@ -90,7 +90,7 @@
 //!
 //! # Features
 //!
-//! None is on by default; the core then needs serde, serde_json, thiserror, bytes and memchr.
+//! None is on by default; the core then needs serde, serde_json, thiserror, bytes, memchr and slab.
 //!
 //! | feature | what it adds |
 //! | --- | --- |
