@@ -91,8 +91,8 @@
 //!
 //! # Features
 //!
-//! None is on by default; the core then needs serde, serde_json, thiserror, bytes, base64, httpdate and
-//! memchr.
+//! None is on by default; the core then needs serde, serde_json, thiserror, bytes, base64, httpdate, memchr
+//! and slab.
 //!
 //! | feature | what it adds |
 //! | --- | --- |

@@ -1,11 +1,13 @@
-//! A map for keys that come in ascending and leave from the front, nearly always.
+//! A sorted ring buffer: O(1) push at the back and pop at the front, binary search otherwise.
 //!
-//! Pushes are accepted, written and answered in order, so a sorted ring beats a search tree,
-//! which allocates and frees a node whenever it goes from empty to one entry and back. What
-//! leaves out of order is found by bisection and leaves a gap; gaps go when they reach the front,
-//! and all of them when they are the half, so no removal costs more than its bisection and a
-//! constant share of that. Only what comes out of order moves its neighbours, and what comes so in
-//! numbers (the pushes that waited for a join, behind those of another channel) is merged in.
+//! Its keys are numbers that are counted up, and nearly all of them are removed from the front. A key
+//! that is removed elsewhere leaves a gap. Gaps are dropped when they reach the front, and all of them
+//! when they are more than half of the ring, so a removal costs its search and an amortised constant. Only
+//! an insertion out of order moves its neighbours; many at a time (the pushes that waited for a join, behind
+//! those of another channel) are merged.
+//!
+//! With a `BTreeMap` in its place, a push and its reply take 34 % more instructions (3,324 instead of
+//! 2,478): its node is allocated and freed whenever the map goes from empty to one entry and back.
 
 use core::fmt;
 use std::collections::VecDeque;

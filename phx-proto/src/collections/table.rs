@@ -1,42 +1,46 @@
-//! What is held for each topic, found by its name.
+//! A hash map keyed by topic.
 //!
-//! Among 1,000 topics a search tree compares ten strings to find one; this compares one. And it
-//! compares bytes, so a name that is a slice of a frame need not be checked for being UTF-8 first.
+//! The core is a pure function of its inputs, so the hash is seeded by the caller and never by the
+//! system, and the map's own order is not observable: iteration sorts first.
 //!
-//! ```text
-//!   index    one of each hash: its other half, and the place ──▶ places   topic, value
-//!            open addressing, linear probing, at most 3/4 full
-//! ```
-//!
-//! The core is a pure function of its inputs, so the hash is seeded by the caller, never by the
-//! system, and nothing ever sees the table's own order: what is iterated is sorted first.
+//! The hasher is ours: with the standard library's `DefaultHasher`, seeded the same way, a message takes
+//! 33 % more instructions from its frame to the consumer (1,251 instead of 944, among 1,000 channels).
 
+#![expect(clippy::disallowed_types, reason = "seeded, and its order is not observable")]
+
+use core::borrow::Borrow;
 use core::fmt;
+use core::hash::{BuildHasher, Hash, Hasher};
+use std::collections::HashMap;
 
 use crate::topic::Topic;
 use crate::wire::ByteStr;
 
-/// A map for finding one topic among many; iterating is for what happens rarely.
 #[derive(Clone)]
 pub(crate) struct Table<V> {
-    seed: u64,
-    index: Vec<Cell>,
-    places: Vec<Option<(Topic, V)>>,
-    /// Places without a topic.
-    free: Vec<u32>,
+    map: HashMap<Key, V, Seeded>,
 }
 
-/// A cell of the index.
-#[derive(Clone, Copy)]
-struct Cell {
-    hash: u32,
-    /// One more than the place; zero for none.
-    place: u32,
+/// A topic, found by its bytes: a name that is a slice of a frame is not checked for being UTF-8.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Key(Topic);
+
+impl Borrow<[u8]> for Key {
+    #[inline]
+    fn borrow(&self) -> &[u8] {
+        self.0.as_str().as_bytes()
+    }
 }
 
-const EMPTY: Cell = Cell { hash: 0, place: 0 };
+impl Hash for Key {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let name: &[u8] = self.borrow();
+        name.hash(state);
+    }
+}
 
-/// A name of a topic, whoever holds it.
+/// Anything with the name of a topic.
 pub(crate) trait Name {
     fn bytes(&self) -> &[u8];
 }
@@ -62,195 +66,51 @@ impl Name for ByteStr {
     }
 }
 
-impl<V> Table<V> {
-    /// With a seed of its own, as somebody else may choose the topics.
-    pub(crate) const fn seeded(seed: u64) -> Self {
-        Self { seed, index: Vec::new(), places: Vec::new(), free: Vec::new() }
-    }
+/// Starts every hash with the seed.
+#[derive(Clone)]
+struct Seeded(u64);
 
-    pub(crate) fn len(&self) -> usize {
-        self.places.len() - self.free.len()
-    }
+impl BuildHasher for Seeded {
+    type Hasher = Folded;
 
     #[inline]
-    pub(crate) fn get<N: Name + ?Sized>(&self, name: &N) -> Option<&V> {
-        self.get_key_value(name).map(|(_, value)| value)
+    fn build_hasher(&self) -> Folded {
+        Folded(self.0)
     }
+}
 
+/// Multiplies eight bytes at a time into the state and folds the halves of the product; the last eight
+/// overlap those before them.
+struct Folded(u64);
+
+impl Hasher for Folded {
     #[inline]
-    pub(crate) fn get_key_value<N: Name + ?Sized>(&self, name: &N) -> Option<(&Topic, &V)> {
-        let place = self.index[self.find(name.bytes())?].place - 1;
-        self.places[place as usize].as_ref().map(|(topic, value)| (topic, value))
-    }
-
-    #[inline]
-    pub(crate) fn get_mut<N: Name + ?Sized>(&mut self, name: &N) -> Option<&mut V> {
-        let place = self.index[self.find(name.bytes())?].place - 1;
-        self.places[place as usize].as_mut().map(|(_, value)| value)
-    }
-
-    #[cfg(any(test, feature = "driver"))]
-    pub(crate) fn insert(&mut self, topic: Topic, value: V) -> Option<V> {
-        if let Some(present) = self.get_mut(&topic) {
-            return Some(core::mem::replace(present, value));
+    fn write(&mut self, bytes: &[u8]) {
+        let mut rest = bytes;
+        while let Some((word, behind)) = rest.split_first_chunk() {
+            self.0 = fold(self.0, u64::from_le_bytes(*word));
+            rest = behind;
         }
-        self.add(topic, value);
-        None
-    }
-
-    pub(crate) fn get_or_default(&mut self, topic: Topic) -> &mut V
-    where
-        V: Default,
-    {
-        let place = match self.find(topic.bytes()) {
-            Some(at) => self.index[at].place - 1,
-            None => self.add(topic, V::default()),
+        let last = match (bytes.last_chunk(), bytes.first_chunk(), bytes.last_chunk()) {
+            (Some(word), ..) => u64::from_le_bytes(*word),
+            (None, Some(low), Some(high)) => {
+                u64::from(u32::from_le_bytes(*low)) | u64::from(u32::from_le_bytes(*high)) << 32
+            }
+            _ => bytes.iter().fold(0, |word, byte| (word << 8) | u64::from(*byte)),
         };
-        &mut self.places[place as usize].as_mut().expect("a place in the index is taken").1
+        self.0 = fold(self.0, last);
     }
 
-    pub(crate) fn remove<N: Name + ?Sized>(&mut self, name: &N) -> Option<V> {
-        let at = self.find(name.bytes())?;
-        let place = self.index[at].place - 1;
-        self.close_gap(at);
-        self.free.push(place);
-        let (_, value) = self.places[place as usize].take()?;
-        if self.len() == 0 {
-            // What many topics needed is given back when there is none.
-            *self = Self::seeded(self.seed);
-        }
-        Some(value)
-    }
-
-    /// Every entry, in the order of the topics.
-    pub(crate) fn sorted(&self) -> impl Iterator<Item = (&Topic, &V)> {
-        let mut entries: Vec<(&Topic, &V)> =
-            self.places.iter().flatten().map(|(topic, value)| (topic, value)).collect();
-        entries.sort_unstable_by(|one, other| one.0.cmp(other.0));
-        entries.into_iter()
-    }
-
-    /// Changes every entry, in no order: what is done to one must not depend on another.
-    #[cfg(feature = "driver")]
-    pub(crate) fn for_each_mut(&mut self, mut change: impl FnMut(&Topic, &mut V)) {
-        for (topic, value) in self.places.iter_mut().flatten() {
-            change(topic, value);
-        }
-    }
-
-    /// Where the topic is in the index.
+    /// The length of a name, which is written in front of its bytes.
     #[inline]
-    fn find(&self, name: &[u8]) -> Option<usize> {
-        let mask = self.index.len().checked_sub(1)?;
-        let hash = hash(self.seed, name);
-        let mut at = hash as usize & mask;
-        loop {
-            let cell = self.index[at];
-            if cell.place == 0 {
-                return None;
-            }
-            if cell.hash == high(hash) {
-                let place = &self.places[cell.place as usize - 1];
-                if place.as_ref().is_some_and(|(topic, _)| topic.bytes() == name) {
-                    return Some(at);
-                }
-            }
-            at = (at + 1) & mask;
-        }
+    fn write_usize(&mut self, number: usize) {
+        self.0 ^= number as u64;
     }
 
-    /// Adds a topic that is not there; tells its place.
-    fn add(&mut self, topic: Topic, value: V) -> u32 {
-        if (self.len() + 1) * 4 > self.index.len() * 3 {
-            self.grow();
-        }
-        let hash = hash(self.seed, topic.bytes());
-        let place = self.free.pop().unwrap_or_else(|| {
-            if self.places.len() == self.places.capacity() {
-                // A vector would begin with four, and most connections have one channel.
-                self.places.reserve_exact(self.places.len().max(1));
-            }
-            self.places.push(None);
-            u32::try_from(self.places.len() - 1).expect("fewer topics than memory could hold")
-        });
-        self.places[place as usize] = Some((topic, value));
-        self.point(hash, place);
-        place
+    #[inline]
+    fn finish(&self) -> u64 {
+        self.0
     }
-
-    /// Points the first free cell for the hash to the place.
-    fn point(&mut self, hash: u64, place: u32) {
-        let mask = self.index.len() - 1;
-        let mut at = hash as usize & mask;
-        while self.index[at].place != 0 {
-            at = (at + 1) & mask;
-        }
-        self.index[at] = Cell { hash: high(hash), place: place + 1 };
-    }
-
-    fn grow(&mut self) {
-        let len = (self.index.len() * 2).max(2);
-        self.index = vec![EMPTY; len];
-        for place in 0..self.places.len() {
-            if let Some((topic, _)) = &self.places[place] {
-                let hash = hash(self.seed, topic.bytes());
-                self.point(hash, place as u32);
-            }
-        }
-    }
-
-    /// Empties a cell, and moves back what was put behind it for want of room.
-    fn close_gap(&mut self, mut gap: usize) {
-        let mask = self.index.len() - 1;
-        let mut at = gap;
-        loop {
-            at = (at + 1) & mask;
-            let cell = self.index[at];
-            if cell.place == 0 {
-                break;
-            }
-            let Some((topic, _)) = &self.places[cell.place as usize - 1] else { break };
-            let home = hash(self.seed, topic.bytes()) as usize & mask;
-            // It may move if the gap is not in front of where it belongs.
-            if at.wrapping_sub(home) & mask >= at.wrapping_sub(gap) & mask {
-                self.index[gap] = cell;
-                gap = at;
-            }
-        }
-        self.index[gap] = EMPTY;
-    }
-}
-
-impl<V: fmt::Debug> fmt::Debug for Table<V> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.sorted()).finish()
-    }
-}
-
-/// The half of a hash that does not say where its cell is.
-#[inline]
-const fn high(hash: u64) -> u32 {
-    (hash >> 32) as u32
-}
-
-/// Multiplies eight bytes at a time into the state and folds the product's halves together; the
-/// last eight overlap those before them.
-#[inline]
-fn hash(seed: u64, bytes: &[u8]) -> u64 {
-    let mut hash = seed ^ bytes.len() as u64;
-    let mut rest = bytes;
-    while let Some((word, behind)) = rest.split_first_chunk() {
-        hash = fold(hash, u64::from_le_bytes(*word));
-        rest = behind;
-    }
-    let last = match (bytes.last_chunk(), bytes.first_chunk(), bytes.last_chunk()) {
-        (Some(word), ..) => u64::from_le_bytes(*word),
-        (None, Some(low), Some(high)) => {
-            u64::from(u32::from_le_bytes(*low)) | u64::from(u32::from_le_bytes(*high)) << 32
-        }
-        _ => bytes.iter().fold(0, |word, byte| (word << 8) | u64::from(*byte)),
-    };
-    fold(hash, last)
 }
 
 #[inline]
@@ -259,6 +119,74 @@ const fn fold(hash: u64, word: u64) -> u64 {
     let product = (hash ^ word) as u128 * ODD;
     // The complement, so that zero in does not mean zero out.
     !((product >> 64) as u64 ^ product as u64)
+}
+
+impl<V> Table<V> {
+    /// With a seed of its own, as somebody else may choose the topics.
+    pub(crate) const fn seeded(seed: u64) -> Self {
+        Self { map: HashMap::with_hasher(Seeded(seed)) }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    #[inline]
+    pub(crate) fn get<N: Name + ?Sized>(&self, name: &N) -> Option<&V> {
+        self.map.get(name.bytes())
+    }
+
+    #[inline]
+    pub(crate) fn get_key_value<N: Name + ?Sized>(&self, name: &N) -> Option<(&Topic, &V)> {
+        self.map.get_key_value(name.bytes()).map(|(Key(topic), value)| (topic, value))
+    }
+
+    #[inline]
+    pub(crate) fn get_mut<N: Name + ?Sized>(&mut self, name: &N) -> Option<&mut V> {
+        self.map.get_mut(name.bytes())
+    }
+
+    #[cfg(any(test, feature = "driver"))]
+    pub(crate) fn insert(&mut self, topic: Topic, value: V) -> Option<V> {
+        self.map.insert(Key(topic), value)
+    }
+
+    pub(crate) fn get_or_default(&mut self, topic: Topic) -> &mut V
+    where
+        V: Default,
+    {
+        self.map.entry(Key(topic)).or_default()
+    }
+
+    pub(crate) fn remove<N: Name + ?Sized>(&mut self, name: &N) -> Option<V> {
+        let value = self.map.remove(name.bytes())?;
+        if self.map.is_empty() {
+            self.map.shrink_to_fit();
+        }
+        Some(value)
+    }
+
+    /// Every entry, in the order of the topics.
+    pub(crate) fn sorted(&self) -> impl Iterator<Item = (&Topic, &V)> {
+        let mut entries: Vec<(&Topic, &V)> =
+            self.map.iter().map(|(Key(topic), value)| (topic, value)).collect();
+        entries.sort_unstable_by(|one, other| one.0.cmp(other.0));
+        entries.into_iter()
+    }
+
+    /// Changes every entry, in no order: the change of one must not depend on another.
+    #[cfg(feature = "driver")]
+    pub(crate) fn for_each_mut(&mut self, mut change: impl FnMut(&Topic, &mut V)) {
+        for (Key(topic), value) in &mut self.map {
+            change(topic, value);
+        }
+    }
+}
+
+impl<V: fmt::Debug> fmt::Debug for Table<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.sorted()).finish()
+    }
 }
 
 #[cfg(test)]
@@ -310,7 +238,7 @@ mod tests {
     fn topics_that_differ_in_one_byte_spread_over_all_buckets() {
         let mut buckets = [0_u32; 256];
         for at in 0..25_600 {
-            buckets[(hash(1, format!("room:{at}").as_bytes()) & 255) as usize] += 1;
+            buckets[(Seeded(1).hash_one(format!("room:{at}").as_bytes()) & 255) as usize] += 1;
         }
         let (least, most) = (buckets.iter().min(), buckets.iter().max());
         assert!(least > Some(&50) && most < Some(&150), "{least:?} to {most:?} of 100");

@@ -6,7 +6,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::hidden::PayloadRecord;
+use super::redact::PayloadRecord;
 use crate::config::join_params::JoinParams;
 use crate::config::{Config, ConfigError, Credentials, Options, Uri, codec_of};
 use crate::time::nanos;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::config::{ConfigRecord, CredentialsRecord, Nanos, ParamsRecord};
-use super::hidden::{FrameRecord, PayloadRecord};
+use super::redact::{FrameRecord, PayloadRecord};
 use crate::event::cause::Cause;
 use crate::event::input::Ended;
 use crate::time::Time;

@@ -1,7 +1,7 @@
 #![doc = include_str!("../manual/recording.md")]
 
 mod config;
-mod hidden;
+mod redact;
 mod line;
 mod replay;
 mod socket;

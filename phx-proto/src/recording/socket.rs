@@ -5,7 +5,7 @@ use core::ops::Deref;
 use std::sync::Arc;
 
 use super::config::{ConfigRecord, CredentialsRecord, HIDDEN, ParamsRecord, as_recorded};
-use super::hidden::{FrameRecord, PayloadRecord};
+use super::redact::{FrameRecord, PayloadRecord};
 use super::line::{EndedRecord, InputRecord, Line, Start, What};
 use super::tape::{Recorder, Tape};
 use crate::config::join_params::{JoinParams, ParamsPanicked};

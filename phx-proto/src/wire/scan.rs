@@ -361,7 +361,9 @@ impl Scanner<'_> {
                         self.check(replaced, "a response")?;
                     }
                 }
-                _ => drop(self.ignored("a value in the reply")?),
+                _ => {
+                    self.ignored("a value in the reply")?;
+                }
             }
             is_first = false;
             if self.peek() != Some(b',') {

@@ -27,7 +27,9 @@ pub(super) fn decode(frame: &Bytes) -> Result<Incoming, DecodeError> {
                         scanner.check(replaced, "a payload")?;
                     }
                 }
-                _ => drop(scanner.ignored("a value in the message")?),
+                _ => {
+                    scanner.ignored("a value in the message")?;
+                }
             }
             if scanner.peek() != Some(b',') {
                 break;

@@ -2,18 +2,21 @@
 //!
 //! ```text
 //!   PushId ──▶ by_id ──┐
-//!   Ref ─────▶ by_ref ─┼──▶ Place ──▶ places: the push, its neighbours in its group
+//!   Ref ─────▶ by_ref ─┼──▶ Place ──▶ entries: the push, its neighbours in its group
 //!   Time ────▶ deadlines
 //!   a topic, or an instance that is being left ──▶ Group: first, last
 //! ```
 //!
-//! What is done for every push (accepted, written, answered) touches no search tree unless its
-//! deadline comes out of order ([`Deadlines`]), hashes nothing and, once the tables have grown to what is outstanding at a time, allocates nothing.
-//! What ends many pushes at once walks through their group.
+//! A push that is accepted, written and answered in the usual order touches no search tree, hashes
+//! nothing and, once the tables have grown to the number of outstanding pushes, allocates nothing: the
+//! slab reuses the entry of an ended push, and the event of the next push is written into the memory of
+//! its event. What ends many pushes at once walks through their group.
 
 use core::fmt;
 use core::num::{NonZeroU32, NonZeroU64};
 use std::collections::BTreeMap;
+
+use slab::Slab;
 
 use crate::collections::deadlines::Deadlines;
 use crate::collections::ordered::Ordered;
@@ -46,23 +49,21 @@ pub(crate) struct Queued {
 
 #[derive(Clone, Default)]
 pub(crate) struct Pushes {
-    places: Vec<Entry>,
-    /// The first of the places without a push; `behind` leads on to the others.
-    free: Option<Place>,
+    entries: Slab<Entry>,
+    /// The event of each push. The memory is kept for the next push, unless it is long.
+    events: Vec<String>,
     by_id: Ordered<PushId, Place>,
     by_ref: Ordered<Ref, Place>,
     deadlines: Deadlines,
     groups: Vec<Ends>,
-    /// Groups that nobody holds.
+    /// Groups without an owner.
     free_groups: Vec<u32>,
     queued: Queued,
 }
 
 #[derive(Clone, Debug)]
 struct Entry {
-    push: Option<Push>,
-    /// Its event; kept when the push is gone, for the memory, unless it is long.
-    event: String,
+    push: Push,
     id: PushId,
     deadline: Time,
     group: u32,
@@ -92,13 +93,12 @@ pub(crate) struct Due<'a> {
 
 impl Place {
     #[inline]
-    const fn at(self) -> usize {
+    const fn key(self) -> usize {
         self.0.get() as usize - 1
     }
 
-    /// The last of so many.
-    fn last_of(len: usize) -> Self {
-        Self(NonZeroU32::new(index(len)).expect("there is one"))
+    fn of(key: usize) -> Self {
+        Self(NonZeroU32::new(index(key + 1)).expect("one more than a key"))
     }
 }
 
@@ -113,15 +113,6 @@ impl Queued {
     const fn subtract(&mut self, bytes: usize) {
         self.pushes -= 1;
         self.bytes -= bytes;
-    }
-}
-
-impl Entry {
-    #[inline]
-    fn drop_long_event(&mut self) {
-        if self.event.capacity() > EVENT_KEPT {
-            self.event = String::new();
-        }
     }
 }
 
@@ -186,41 +177,22 @@ impl Pushes {
         group: &Group,
     ) -> Place {
         debug_assert_eq!(bytes, push.queued_len() + event.len(), "what it counts in the queue");
-        let place = self.free_place();
         let ends = &mut self.groups[group.0 as usize];
         self.queued.add(bytes);
         ends.queued.add(bytes);
-        let entry = &mut self.places[place.at()];
-        entry.push = Some(push);
-        entry.event.clear();
-        entry.event.push_str(event);
-        (entry.id, entry.deadline, entry.group) = (id, deadline, group.0);
-        (entry.before, entry.behind) = (ends.last, None);
+        let entry = Entry { push, id, deadline, group: group.0, before: ends.last, behind: None };
+        let place = Place::of(self.entries.insert(entry));
+        match self.events.get_mut(place.key()) {
+            Some(kept) => kept.push_str(event),
+            None => self.events.push(event.to_owned()),
+        }
         match ends.last.replace(place) {
-            Some(last) => self.places[last.at()].behind = Some(place),
+            Some(last) => self.entries[last.key()].behind = Some(place),
             None => ends.first = Some(place),
         }
         self.by_id.insert(id, place);
         self.deadlines.insert(deadline, id);
         place
-    }
-
-    #[inline(always)]
-    fn free_place(&mut self) -> Place {
-        if let Some(place) = self.free {
-            self.free = self.places[place.at()].behind;
-            return place;
-        }
-        self.places.push(Entry {
-            push: None,
-            event: String::new(),
-            id: PushId(0),
-            deadline: Time::ZERO,
-            group: 0,
-            before: None,
-            behind: None,
-        });
-        Place::last_of(self.places.len())
     }
 
     pub(crate) fn place(&self, id: PushId) -> Option<Place> {
@@ -235,15 +207,15 @@ impl Pushes {
     /// A push that has no outcome yet, which is what everybody who holds a place holds it for.
     #[inline]
     pub(crate) fn get(&self, place: Place) -> Option<(PushId, &Push)> {
-        let entry = &self.places[place.at()];
-        Some((entry.id, entry.push.as_ref()?))
+        let entry = self.entries.get(place.key())?;
+        Some((entry.id, &entry.push))
     }
 
     /// Marks a queued push as written under `msg_ref`, and lends what is to be written.
     #[inline]
     pub(crate) fn write(&mut self, place: Place, msg_ref: Ref) -> Option<Due<'_>> {
-        let Entry { push, event, group, .. } = &mut self.places[place.at()];
-        let push = push.as_mut()?;
+        let Entry { push, group, .. } = self.entries.get_mut(place.key())?;
+        let event = &self.events[place.key()];
         let payload = push.write(msg_ref)?;
         let bytes = payload.len() + event.len();
         let ends = &mut self.groups[*group as usize];
@@ -257,17 +229,17 @@ impl Pushes {
     /// The frame of a push is made; while its reply is awaited it needs no long event.
     #[cold]
     pub(crate) fn framed(&mut self, place: Place) {
-        self.places[place.at()].drop_long_event();
+        drop_long(&mut self.events[place.key()]);
     }
 
     /// The group of a push.
     pub(crate) fn group_of(&self, place: Place) -> Group {
-        Group(self.places[place.at()].group)
+        Group(self.entries[place.key()].group)
     }
 
     /// The push behind this one in its group.
     pub(crate) fn behind(&self, place: Place) -> Option<Head> {
-        let behind = self.places[place.at()].behind?;
+        let behind = self.entries[place.key()].behind?;
         let (id, push) = self.get(behind)?;
         Some((id.0, behind, push.cast))
     }
@@ -275,18 +247,19 @@ impl Pushes {
     /// Takes a push out of everything.
     #[inline]
     pub(crate) fn remove(&mut self, place: Place) -> Option<(PushId, Push)> {
-        let entry = &mut self.places[place.at()];
-        let push = entry.push.take()?;
-        let event_len = entry.event.len();
-        entry.drop_long_event();
-        let &mut Entry { id, deadline, group, before, behind, .. } = entry;
+        let Entry { push, id, deadline, group, before, behind } =
+            self.entries.try_remove(place.key())?;
+        let event = &mut self.events[place.key()];
+        let event_len = event.len();
+        event.clear();
+        drop_long(event);
         let ends = &mut self.groups[group as usize];
         match before {
-            Some(before) => self.places[before.at()].behind = behind,
+            Some(before) => self.entries[before.key()].behind = behind,
             None => ends.first = behind,
         }
         match behind {
-            Some(behind) => self.places[behind.at()].before = before,
+            Some(behind) => self.entries[behind.key()].before = before,
             None => ends.last = before,
         }
         match push.written() {
@@ -299,23 +272,24 @@ impl Pushes {
         }
         self.by_id.remove(id);
         self.deadlines.remove(deadline, id);
-        self.places[place.at()].behind = self.free.replace(place);
         Some((id, push))
     }
 
     /// The pushes of a group, in the order they were accepted.
     pub(crate) fn members(&self, group: &Group) -> impl Iterator<Item = (Place, PushId, &Push)> {
         let first = self.groups[group.0 as usize].first;
-        core::iter::successors(first, |place| self.places[place.at()].behind).filter_map(|place| {
-            let (id, push) = self.get(place)?;
-            Some((place, id, push))
-        })
+        core::iter::successors(first, |place| self.entries[place.key()].behind).filter_map(
+            |place| {
+                let (id, push) = self.get(place)?;
+                Some((place, id, push))
+            },
+        )
     }
 
     /// Gives back the room that a busy time needed, if there is no push now.
     pub(crate) fn give_back(&mut self) {
         if self.by_id.len() == 0 {
-            (self.places, self.free) = (Vec::new(), None);
+            (self.entries, self.events) = (Slab::new(), Vec::new());
             self.by_id.give_back();
             self.by_ref.give_back();
             self.deadlines = Deadlines::default();
@@ -342,7 +316,7 @@ impl Pushes {
     }
 }
 
-/// What there is, without the places that are kept for what may come.
+/// The pushes, without vacant entries.
 impl fmt::Debug for Pushes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all: BTreeMap<PushId, &Push> =
@@ -354,6 +328,13 @@ impl fmt::Debug for Pushes {
             .field("groups", &self.groups())
             .field("queued", &self.queued)
             .finish()
+    }
+}
+
+#[inline]
+fn drop_long(event: &mut String) {
+    if event.capacity() > EVENT_KEPT {
+        *event = String::new();
     }
 }
 
@@ -420,7 +401,8 @@ mod tests {
             assert!(pushes.remove(place).is_some());
         }
         pushes.give_back();
-        assert_eq!((pushes.places.capacity(), pushes.queued()), (0, Queued::default()));
+        assert_eq!((pushes.entries.capacity(), pushes.events.capacity()), (0, 0));
+        assert_eq!(pushes.queued(), Queued::default());
         assert_eq!(pushes.groups(), 1, "the group is still held");
         let place = accept(&mut pushes, 1_001, &group);
         assert_eq!(pushes.place(PushId(1_001)), Some(place));
@@ -439,8 +421,8 @@ mod tests {
             let place =
                 pushes.insert(PushId(id), push, (&event, event.len() + 2), Time::ZERO, &group);
             assert!(pushes.remove(place).is_some());
-            assert_eq!(pushes.places.len(), 1, "a place is used again");
-            let kept = pushes.places[place.at()].event.capacity();
+            assert_eq!(pushes.events.len(), 1, "an entry is used again");
+            let kept = pushes.events[place.key()].capacity();
             assert!(kept <= EVENT_KEPT && (id == 2 || kept > 0), "{kept} bytes");
         }
     }
@@ -456,7 +438,7 @@ mod tests {
             assert_eq!(pushes.queued(), Queued { pushes: 1, bytes: event.len() + 2 });
             assert_eq!(pushes.write(place, Ref(id)).map(|due| due.event.len()), Some(event.len()));
             pushes.framed(place);
-            let kept = pushes.places[place.at()].event.capacity();
+            let kept = pushes.events[place.key()].capacity();
             assert!(kept <= EVENT_KEPT && (id == 2 || kept > 0), "{kept} bytes");
             assert_eq!(pushes.queued(), Queued::default());
         }
