@@ -63,6 +63,12 @@ pub(crate) async fn open(
     // Given to tungstenite, it would become the read buffer: one that is as small as this is, and
     // that grows by a frame at a time, which makes a system call of every frame.
     stream.leftover = upgraded.leftover;
+    #[cfg(feature = "websocket")]
+    if config.transport == phx_proto::config::TransportKind::WebSocket {
+        let leftover = core::mem::take(&mut stream.leftover);
+        let opened = Opened { protocol: upgraded.protocol };
+        return (WebSocket::native(stream, meter, &leftover, config), opened);
+    }
     let reads = Reads::default();
     stream.reads = Some(reads.clone());
     let config = Some(socket_config(config));
@@ -102,11 +108,19 @@ impl Io {
 
 impl ByteStream for Io {
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        if self.counts {
+            self.meter.read(read);
+        }
+        Poll::Ready(Ok(read))
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        if self.counts {
+            self.meter.wrote(written);
+        }
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

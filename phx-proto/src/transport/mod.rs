@@ -15,6 +15,8 @@
 mod dial;
 mod exchange;
 mod incoming;
+#[cfg(feature = "websocket")]
+mod native;
 mod race;
 mod resolve;
 mod streams;

@@ -53,9 +53,22 @@ impl WebSocket {
         S: Stream<Item = Result<Message, Error>> + Sink<Message, Error = Error>,
         S: Send + Unpin + 'static,
     {
-        let moved = Progress::default();
-        let (seen, pong_waits) = ((0, 0), false);
-        Self(Box::new(Socket { socket, meter, seen, moved, reads, pong_waits }))
+        let totals = Totals::new(meter.clone());
+        Self(Box::new(Socket { socket, meter, totals, reads, pong_waits: false }))
+    }
+}
+
+#[cfg(feature = "websocket")]
+impl WebSocket {
+    /// Over phx's own machine, on a stream that was upgraded, with what was read behind the answer.
+    #[doc(hidden)]
+    pub fn native<S: super::ByteStream>(
+        stream: S,
+        meter: Meter,
+        leftover: &Bytes,
+        config: &Config,
+    ) -> Self {
+        Self(Box::new(super::native::Native::new(stream, Totals::new(meter), leftover, config)))
     }
 }
 
@@ -143,12 +156,34 @@ impl Meter {
     }
 }
 
+/// The totals of a meter since the opening.
+#[derive(Debug)]
+pub(super) struct Totals {
+    meter: Meter,
+    /// The counts of the meter when they were last looked at.
+    seen: (usize, usize),
+    moved: Progress,
+}
+
+impl Totals {
+    /// From now on.
+    pub(super) fn new(meter: Meter) -> Self {
+        Self { seen: meter.counts(), meter, moved: Progress::default() }
+    }
+
+    pub(super) fn progress(&mut self) -> Progress {
+        let (read, written) = self.meter.counts();
+        self.moved.read += read.wrapping_sub(self.seen.0) as u64;
+        self.moved.written += written.wrapping_sub(self.seen.1) as u64;
+        self.seen = (read, written);
+        self.moved
+    }
+}
+
 struct Socket<S> {
     socket: S,
     meter: Meter,
-    /// The counts of the meter when they were last looked at, and the totals since the opening.
-    seen: (usize, usize),
-    moved: Progress,
+    totals: Totals,
     reads: Reads,
     /// A pong is in the write buffer. Until it is written there is not a second one.
     pong_waits: bool,
@@ -286,11 +321,7 @@ where
     }
 
     fn progress(&mut self) -> Progress {
-        let (read, written) = self.meter.counts();
-        self.moved.read += read.wrapping_sub(self.seen.0) as u64;
-        self.moved.written += written.wrapping_sub(self.seen.1) as u64;
-        self.seen = (read, written);
-        self.moved
+        self.totals.progress()
     }
 
     fn close(&mut self, code: u16, reason: &str) {
