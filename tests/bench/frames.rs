@@ -13,7 +13,9 @@ pub(crate) enum Body {
     Records,
     /// 16 KiB of the same.
     ManyRecords,
-    /// 64 bytes that are no JSON.
+    /// 16 KiB of JSON that is one string.
+    LongString,
+    /// 64 bytes that are not JSON.
     Binary,
 }
 
@@ -24,6 +26,9 @@ impl Body {
             Self::Small => padded(format!(r#"{{"n":{number},"body":""#), 64).into_bytes(),
             Self::Records => records(number, 1_024).into_bytes(),
             Self::ManyRecords => records(number, 16 * 1_024).into_bytes(),
+            Self::LongString => {
+                padded(format!(r#"{{"n":{number},"body":""#), 16 * 1_024).into_bytes()
+            }
             Self::Binary => {
                 let mut bytes = number.to_be_bytes().to_vec();
                 bytes.resize(64, b'x');

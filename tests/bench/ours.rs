@@ -23,10 +23,17 @@ pub(crate) struct Ours {
     pub(crate) lost: u64,
 }
 
-/// The configuration of every workload; only more may be queued than by default.
+/// The configuration of every workload; only more may be queued than by default. `TRANSPORT=websocket`
+/// chooses that transport.
 pub(crate) fn config(port: u16) -> Result<Config, Failure> {
     let uri = format!("ws://127.0.0.1:{port}/socket/websocket");
-    Ok(Config::new(&uri)?.queued_pushes_max(20_000))
+    let config = Config::new(&uri)?.queued_pushes_max(20_000);
+    match std::env::var("TRANSPORT").as_deref() {
+        Err(_) | Ok("tungstenite") => Ok(config),
+        #[cfg(feature = "websocket")]
+        Ok("websocket") => Ok(config.transport(crate::phx::config::TransportKind::WebSocket)),
+        Ok(other) => Err(format!("no such transport: {other}").into()),
+    }
 }
 
 impl Ours {

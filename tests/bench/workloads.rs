@@ -44,10 +44,11 @@ const fn receive(
 }
 
 /// In the order of the table.
-pub(crate) const WORKLOADS: [Workload; 11] = [
+pub(crate) const WORKLOADS: [Workload; 12] = [
     receive("receive-64", Body::Small, [1, 200_000], [1.3, 1.15]),
     receive("receive-1k", Body::Records, [1, 40_000], [1.15, 1.05]),
     receive("receive-16k", Body::ManyRecords, [1, 3_000], [1.15, 1.05]),
+    receive("receive-16k-string", Body::LongString, [1, 3_000], [1.3, 1.0]),
     receive("receive-binary", Body::Binary, [1, 200_000], [1.3, 1.15]),
     receive("channels-1000", Body::Small, [1_000, 100_000], [1.8, 1.3]),
     echo("echo-1", Body::Small, [1, 4_000], [1.25, 1.1]),
@@ -102,7 +103,7 @@ pub(crate) const BUFFERS: usize = 16 << 10;
 pub(crate) fn table(prefix: &str, rounds: usize) -> Result<(), Failure> {
     let server = Server::start()?;
     println!(
-        "{:16} {:>9} {:>9} {:>7} {:>7} {:>7}   {:>9} {:>18}",
+        "{:18} {:>9} {:>9} {:>7} {:>7} {:>7}   {:>9} {:>18}",
         "workload", "floor ns", "ours ns", "ratio", "target", "stretch", "rate", "latency, us"
     );
     let mut at_1024 = None;
@@ -138,7 +139,7 @@ fn print(workload: &Workload, rounds: &[[Round; 2]], lost: u64, at_1024: Option<
     if workload.name == "echo-10000" {
         target = at_1024.map_or(0.0, |at_1024| 1.2 * at_1024 / floor);
     }
-    print!("{:16} {floor:>9.0} {ours:>9.0} {ratio:>7.2} ", workload.name);
+    print!("{:18} {floor:>9.0} {ours:>9.0} {ratio:>7.2} ", workload.name);
     print!("{} {}", number(target), number(stretch));
     if let Job::Echo { outstanding, .. } = workload.job {
         let rate = of(|[floor, ours]| ours.rate() / floor.rate());

@@ -23,6 +23,7 @@ mod setters;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;
 mod tls_files;
+mod transport;
 pub(crate) mod uri;
 #[cfg(feature = "tls")]
 mod verifier;
@@ -43,6 +44,7 @@ pub use secret::Secret;
 #[cfg(feature = "tls")]
 pub use tls::{Roots, Tls, TlsError};
 pub use tls_files::TlsFiles;
+pub use transport::TransportKind;
 pub use uri::Uri;
 
 use crate::topic::Topic;

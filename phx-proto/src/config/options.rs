@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::backoff::{Backoff, DelayRange};
 use super::msec::{Msec, OptionalMsec};
 use super::policy::{ClosePolicy, CloseRule, StatusPolicy};
+use super::transport::TransportKind;
 
 /// Every number and policy of a connection.
 ///
@@ -118,6 +119,8 @@ pub struct Options {
     pub read_buffer_bytes: NonZeroUsize,
     /// The buffer for writing, in bytes.
     pub write_buffer_bytes: usize,
+    /// The implementation of WebSocket: `tungstenite`, or `websocket` for the one of phx itself.
+    pub transport: TransportKind,
 }
 
 /// Meant for production. As a document writes them:
@@ -163,7 +166,8 @@ pub struct Options {
 ///     "mailbox_messages_max": 256,
 ///     "mailbox_bytes_max": 8388608,
 ///     "read_buffer_bytes": 16384,
-///     "write_buffer_bytes": 16384
+///     "write_buffer_bytes": 16384,
+///     "transport": "tungstenite"
 /// }"#;
 /// let written: serde_json::Value = serde_json::from_str(written)?;
 /// let defaults = phx_proto::Options::default();
@@ -228,6 +232,7 @@ impl Default for Options {
             mailbox_bytes_max: 8 << 20,
             read_buffer_bytes: count(16 << 10),
             write_buffer_bytes: 16 << 10,
+            transport: TransportKind::Tungstenite,
         }
     }
 }

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use super::proxy::Environment;
 use super::route::Target;
-use super::{CloseRule, Config, ConfigError, Credentials, Options, Proxy, Secret, StatusRule};
+use super::{
+    CloseRule, Config, ConfigError, Credentials, Options, Proxy, Secret, StatusRule, TransportKind,
+};
 use crate::config::backoff::{Backoff, DelayRange};
 use crate::config::join_params::JoinParams;
 use crate::topic::Topic;
@@ -669,6 +671,26 @@ impl Config {
         options.read_buffer_bytes = not_zero("buffers", read)?;
         options.write_buffer_bytes = write;
         Ok(self)
+    }
+
+    /// The implementation of WebSocket that the adapters use: [`TransportKind`] says how they differ.
+    ///
+    /// ```
+    /// # #[cfg(feature = "websocket")]
+    /// # fn main() -> Result<(), phx_proto::ConfigError> {
+    /// use phx_proto::config::TransportKind;
+    ///
+    /// let config = phx_proto::Config::new("wss://example.com/socket/websocket")?
+    ///     .transport(TransportKind::WebSocket);
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "websocket"))]
+    /// # fn main() {}
+    /// ```
+    #[must_use]
+    pub fn transport(mut self, transport: TransportKind) -> Self {
+        self.options_mut().transport = transport;
+        self
     }
 }
 

@@ -1,8 +1,8 @@
 #![doc = include_str!("../manual/recording.md")]
 
 mod config;
-mod redact;
 mod line;
+mod redact;
 mod replay;
 mod socket;
 mod tape;

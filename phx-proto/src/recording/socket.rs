@@ -5,8 +5,8 @@ use core::ops::Deref;
 use std::sync::Arc;
 
 use super::config::{ConfigRecord, CredentialsRecord, HIDDEN, ParamsRecord, as_recorded};
-use super::redact::{FrameRecord, PayloadRecord};
 use super::line::{EndedRecord, InputRecord, Line, Start, What};
+use super::redact::{FrameRecord, PayloadRecord};
 use super::tape::{Recorder, Tape};
 use crate::config::join_params::{JoinParams, ParamsPanicked};
 use crate::config::{Config, Credentials};

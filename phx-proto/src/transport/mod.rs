@@ -7,7 +7,7 @@
 //!  (adapter)  └──────────────────────────────────────────┘         │
 //!             ┌──────────────────────────────────────────┐         ▼
 //!  driver ◀───│ Socket: frames in and out, endings       │◀── Wrap: tungstenite's wrapper
-//!             └──────────────────────────────────────────┘    of that runtime
+//!             └──────────────────────────────────────────┘    of that runtime, or Native
 //! ```
 //!
 //! For the authors of adapters. Not part of what the crates promise to keep stable. Nothing here is
@@ -16,6 +16,8 @@
 mod dial;
 mod exchange;
 mod incoming;
+#[cfg(feature = "websocket")]
+mod native;
 mod race;
 mod resolve;
 mod stream;
@@ -25,6 +27,7 @@ mod tls;
 
 use core::future::Future;
 use core::net::SocketAddr;
+use core::task::{Context, Poll};
 use core::time::Duration;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -38,14 +41,18 @@ use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Error, Message};
 
 pub use self::dial::dial;
+#[cfg(feature = "websocket")]
+pub use self::native::Native;
 pub use self::resolve::Resolver;
 pub use self::stream::Io;
-pub use self::streams::{Meter, Socket, WebSocket};
-use crate::config::Config;
+pub use self::streams::{Meter, Tungstenite, WebSocket};
+use crate::client::{Received, Transport, WriteFailed};
+use crate::config::{Config, TransportKind};
 use crate::event::action::ConnectRequest;
 use crate::event::cause::Cause;
-use crate::event::input::Opened;
+use crate::event::input::{Opened, Progress};
 use crate::time::Time;
+use crate::wire::Frame;
 
 /// A runtime's sockets and clock, as far as dialling needs them.
 pub trait Net: 'static {
@@ -99,17 +106,73 @@ pub async fn connect<N: Wrap>(
     request: &ConnectRequest,
     config: &Config,
     resolver: &Resolver,
-) -> Result<(Socket<N::Socket>, Opened), Cause> {
+) -> Result<(Socket<N>, Opened), Cause> {
     let (stream, upgraded) = match stream {
         None => dial::<N>(request, config, resolver).await?,
         Some(stream) => dial::dial_over::<N>(stream, request).await?,
     };
-    let meter = stream.meter().clone();
-    let reads = incoming::Reads::default();
-    let stream = stream.with_leftover(upgraded.leftover).with_reads(reads.clone());
-    let config = streams::socket_config(config);
-    let socket = N::wrap(stream, Role::Client, Some(config)).await;
-    Ok((Socket::new(socket, meter, reads), Opened { protocol: upgraded.protocol }))
+    let opened = Opened { protocol: upgraded.protocol };
+    let socket = match config.transport {
+        TransportKind::Tungstenite => {
+            let meter = stream.meter().clone();
+            let reads = incoming::Reads::default();
+            let stream = stream.with_leftover(upgraded.leftover).with_reads(reads.clone());
+            let config = streams::socket_config(config);
+            let socket = N::wrap(stream, Role::Client, Some(config)).await;
+            Socket::Tungstenite(Box::new(Tungstenite::new(socket, meter, reads)))
+        }
+        #[cfg(feature = "websocket")]
+        TransportKind::WebSocket => {
+            Socket::Native(Box::new(Native::new(stream, &upgraded.leftover, config)))
+        }
+    };
+    Ok((socket, opened))
+}
+
+/// An open WebSocket, over the [transport](Config::transport) that the configuration asks for.
+#[derive(Debug)]
+pub enum Socket<N: Wrap> {
+    /// Over the runtime's wrapper of tungstenite.
+    Tungstenite(Box<Tungstenite<N::Socket>>),
+    /// Over phx's own machine.
+    #[cfg(feature = "websocket")]
+    Native(Box<Native<N::Stream>>),
+}
+
+impl<N: Wrap> Socket<N> {
+    fn transport(&mut self) -> &mut dyn Transport {
+        match self {
+            Self::Tungstenite(socket) => &mut **socket,
+            #[cfg(feature = "websocket")]
+            Self::Native(socket) => &mut **socket,
+        }
+    }
+}
+
+impl<N: Wrap> Transport for Socket<N> {
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Received> {
+        self.transport().poll_receive(cx)
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteFailed>> {
+        self.transport().poll_ready(cx)
+    }
+
+    fn send(&mut self, frame: Frame) -> Result<(), WriteFailed> {
+        self.transport().send(frame)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteFailed>> {
+        self.transport().poll_flush(cx)
+    }
+
+    fn progress(&mut self) -> Progress {
+        self.transport().progress()
+    }
+
+    fn close(&mut self, code: u16, reason: &str) {
+        self.transport().close(code, reason);
+    }
 }
 
 /// The wall clock, since the Unix epoch. One that is set before it stands still, which wakes

@@ -36,6 +36,7 @@ use tungstenite::protocol::frame::{CloseFrame, Frame as RawFrame};
 use tungstenite::{Error, Message};
 
 use super::incoming::Reads;
+use super::{Socket, Wrap};
 use crate::client::{Received, Transport, WriteFailed};
 use crate::config::Config;
 use crate::event::input::{Ended, Progress};
@@ -48,8 +49,17 @@ pub struct WebSocket(Box<dyn Transport + Send>);
 impl WebSocket {
     /// From that of one runtime.
     #[doc(hidden)]
-    pub fn new(transport: impl Transport + Send) -> Self {
-        Self(Box::new(transport))
+    pub fn new<N>(socket: Socket<N>) -> Self
+    where
+        N: Wrap,
+        N::Stream: Send,
+        N::Socket: Send,
+    {
+        match socket {
+            Socket::Tungstenite(socket) => Self(socket),
+            #[cfg(feature = "websocket")]
+            Socket::Native(socket) => Self(socket),
+        }
     }
 }
 
@@ -136,34 +146,58 @@ impl Meter {
     }
 }
 
-/// An open WebSocket over a runtime's wrapper of tungstenite.
-pub struct Socket<S> {
-    socket: S,
+/// The totals of a meter since the opening: what the handshakes moved is not among them.
+#[derive(Debug)]
+pub(super) struct Totals {
     meter: Meter,
-    /// The counts of the meter when they were last looked at, and the totals since the opening.
+    /// The counts of the meter when they were last looked at.
     seen: (usize, usize),
     moved: Progress,
+}
+
+impl Totals {
+    /// From now on.
+    pub(super) fn new(meter: Meter) -> Self {
+        Self { seen: meter.counts(), meter, moved: Progress::default() }
+    }
+
+    /// Whether the stream still takes bytes.
+    pub(super) fn state(&self) -> Result<(), WriteFailed> {
+        self.meter.state()
+    }
+
+    pub(super) fn progress(&mut self) -> Progress {
+        let (read, written) = self.meter.counts();
+        self.moved.read += read.wrapping_sub(self.seen.0) as u64;
+        self.moved.written += written.wrapping_sub(self.seen.1) as u64;
+        self.seen = (read, written);
+        self.moved
+    }
+}
+
+/// An open WebSocket over a runtime's wrapper of tungstenite.
+pub struct Tungstenite<S> {
+    socket: S,
+    totals: Totals,
     reads: Reads,
     /// A pong is in the write buffer. Until it is written there is not a second one.
     pong_waits: bool,
 }
 
-impl<S> fmt::Debug for Socket<S> {
+impl<S> fmt::Debug for Tungstenite<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Socket").finish_non_exhaustive()
+        f.debug_struct("Tungstenite").finish_non_exhaustive()
     }
 }
 
-impl<S> Socket<S> {
+impl<S> Tungstenite<S> {
     /// From the wrapper and what it shares with the stream beneath it.
     pub(super) fn new(socket: S, meter: Meter, reads: Reads) -> Self {
-        // What the handshakes moved is not counted.
-        let seen = meter.counts();
-        Self { socket, meter, seen, moved: Progress::default(), reads, pong_waits: false }
+        Self { socket, totals: Totals::new(meter), reads, pong_waits: false }
     }
 }
 
-impl<S> Socket<S>
+impl<S> Tungstenite<S>
 where
     S: Sink<Message, Error = Error> + Unpin,
 {
@@ -227,7 +261,7 @@ where
     }
 }
 
-impl<S> Transport for Socket<S>
+impl<S> Transport for Tungstenite<S>
 where
     S: Stream<Item = Result<Message, Error>> + Sink<Message, Error = Error> + Unpin + 'static,
 {
@@ -273,7 +307,7 @@ where
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteFailed>> {
         let ready = ready!(Pin::new(&mut self.socket).poll_ready(cx));
-        Poll::Ready(ready.map_err(|_| WriteFailed).and_then(|()| self.meter.state()))
+        Poll::Ready(ready.map_err(|_| WriteFailed).and_then(|()| self.totals.state()))
     }
 
     fn send(&mut self, frame: Frame) -> Result<(), WriteFailed> {
@@ -284,21 +318,17 @@ where
         };
         let message = Message::Frame(RawFrame::message(bytes, OpCode::Data(kind), true));
         Pin::new(&mut self.socket).start_send(message).map_err(|_| WriteFailed)?;
-        self.meter.state()
+        self.totals.state()
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteFailed>> {
         let flushed = ready!(Pin::new(&mut self.socket).poll_flush(cx));
         self.pong_waits = false;
-        Poll::Ready(flushed.map_err(|_| WriteFailed).and_then(|()| self.meter.state()))
+        Poll::Ready(flushed.map_err(|_| WriteFailed).and_then(|()| self.totals.state()))
     }
 
     fn progress(&mut self) -> Progress {
-        let (read, written) = self.meter.counts();
-        self.moved.read += read.wrapping_sub(self.seen.0) as u64;
-        self.moved.written += written.wrapping_sub(self.seen.1) as u64;
-        self.seen = (read, written);
-        self.moved
+        self.totals.progress()
     }
 
     fn close(&mut self, code: u16, reason: &str) {

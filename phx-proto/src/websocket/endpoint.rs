@@ -358,6 +358,13 @@ impl Endpoint {
         self.sender.queued()
     }
 
+    /// How many bytes the messages take that wait to be transmitted, as
+    /// [`Limits::outbox_bytes_max`] counts them.
+    #[must_use]
+    pub const fn queued_bytes(&self) -> usize {
+        self.sender.queued_bytes()
+    }
+
     /// The upgrade while it is under way, for [`Upgrade::pending_refusal`].
     #[must_use]
     pub fn upgrade(&self) -> Option<&Upgrade> {

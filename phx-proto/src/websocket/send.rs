@@ -155,6 +155,11 @@ impl Sender {
         self.outbox.len() + usize::from(self.current.is_some())
     }
 
+    /// What the messages take that wait, with the one that is under way.
+    pub(super) const fn queued_bytes(&self) -> usize {
+        self.held
+    }
+
     pub(super) fn push(&mut self, frame: Frame) -> Result<(), SendError> {
         // A message that is longer than the outbox is accepted when nothing else is in it.
         if self.held >= self.outbox_max {

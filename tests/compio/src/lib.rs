@@ -61,11 +61,11 @@ impl Clock for CompioClock {
     }
 }
 
-type Opening = dyn Future<Output = Result<(Socket<Wrapper>, Opened), Cause>>;
+type Opening = dyn Future<Output = Result<(Socket<CompioNet>, Opened), Cause>>;
 
 impl Runtime for CompioRuntime {
     type Clock = CompioClock;
-    type Transport = Socket<Wrapper>;
+    type Transport = Socket<CompioNet>;
     type Timer = CompioTimer;
     type Dial = Pin<Box<Opening>>;
 

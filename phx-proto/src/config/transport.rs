@@ -1,0 +1,21 @@
+//! Which implementation of WebSocket a connection runs over.
+
+use serde::{Deserialize, Serialize};
+
+/// Which implementation of WebSocket a connection runs over, in phx-tokio and phx-smol.
+///
+/// Both report the same close codes, causes and progress, and both are run by the same tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum TransportKind {
+    /// tokio-tungstenite or async-tungstenite.
+    #[default]
+    Tungstenite,
+    /// [`websocket::Endpoint`](crate::websocket::Endpoint): an idle connection takes less memory, a small
+    /// message less time, and a long message that is sent in fragments is known to arrive while it does.
+    /// With the feature `websocket`.
+    #[cfg(feature = "websocket")]
+    WebSocket,
+}

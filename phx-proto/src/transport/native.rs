@@ -1,0 +1,307 @@
+//! One open WebSocket over [`Endpoint`], on a byte stream of any runtime.
+//!
+//! ```text
+//!          send, close                          poll_receive
+//!               │                                    ▲ one event
+//!        ┌──────▼───────── Endpoint ─────────────────┴──────┐
+//!        │  fragments, masks, pongs, the closing handshake  │
+//!        └──────┬───────────────────────────────────▲───────┘
+//!         poll_transmit                         poll_event
+//!               ▼                                   │
+//!          write buffer                        read buffer
+//!               └────────────▶ TCP or TLS ──────────┘
+//! ```
+//!
+//! Reading decides how a connection ended, as in the other [WebSocket](super::streams): a write that
+//! fails only stops the writing, because a stopping Phoenix sends a close frame and then resets the
+//! connection (`wire/close_graceful_shutdown`).
+//!
+//! An idle connection has no buffers. What arrives for one is read into a small buffer on the stack and
+//! copied into an allocation of its own size. A read that fills its buffer makes the next one larger, up
+//! to [`Config::buffers`]; messages of it are slices of one buffer.
+
+use core::fmt;
+use core::pin::Pin;
+use core::task::{Context, Poll, ready};
+use std::io;
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures_io::{AsyncRead, AsyncWrite};
+
+use super::stream::Io;
+use super::streams::Totals;
+use crate::client::{Received, Transport, WriteFailed};
+use crate::config::Config;
+use crate::event::input::{Ended, Progress};
+use crate::websocket::{Close, Endpoint, Event, Fault, Limits, MaskKeys, SendError, Violation};
+use crate::wire::Frame;
+
+/// The size of a read whose buffer is on the stack.
+const SMALL: usize = 2 << 10;
+
+/// By how much a read buffer grows at a time for a frame that does not fit: a peer may announce more
+/// than it sends.
+const PORTION: usize = 64 << 10;
+
+/// How many bytes are masked for one write.
+const WRITE: usize = 32 << 10;
+
+/// An open WebSocket over the machine of [`websocket`](crate::websocket).
+pub struct Native<S> {
+    stream: Io<S>,
+    totals: Totals,
+    endpoint: Endpoint,
+    keys: MaskKeys<fn(&mut [u8])>,
+    /// Read, and not yet taken by the endpoint.
+    read: BytesMut,
+    /// The size of the next read that is the first of a wake-up.
+    size: usize,
+    size_max: usize,
+    /// The last read did not fill its buffer: most likely there is no more.
+    drained: bool,
+    /// Masked, and not yet written.
+    write: BytesMut,
+    /// With as many bytes waiting, further messages wait for a flush.
+    write_max: usize,
+    /// A pong waits to be written, or an answer to a close frame.
+    reply_due: bool,
+    /// How the connection ended because of a message that cannot be sent.
+    unsendable: Option<Ended>,
+}
+
+impl<S> fmt::Debug for Native<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Native").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Native<S> {
+    /// On a stream that was upgraded, with what was read behind the server's answer.
+    pub(super) fn new(stream: Io<S>, leftover: &Bytes, config: &Config) -> Self {
+        let limits = Limits {
+            message_bytes_max: config.max_message_bytes,
+            frame_bytes_max: config.max_message_bytes,
+            // The bound is `poll_ready`; a message that passed it has to fit.
+            outbox_bytes_max: usize::MAX,
+            ..Limits::default()
+        };
+        let size_max = config.read_buffer_bytes.get();
+        Self {
+            totals: Totals::new(stream.meter().clone()),
+            stream,
+            endpoint: Endpoint::client(&limits),
+            keys: MaskKeys::new(entropy),
+            read: BytesMut::from(&leftover[..]),
+            size: SMALL.min(size_max),
+            size_max,
+            drained: false,
+            write: BytesMut::new(),
+            write_max: config.write_buffer_bytes.max(1),
+            reply_due: false,
+            unsendable: None,
+        }
+    }
+
+    /// Reads once, behind what is in the buffer; 0 is the end of the stream.
+    fn fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let missing = self.endpoint.missing(self.read.len());
+        let size = if self.drained { self.size.min(SMALL) } else { self.size };
+        let (size, polled) = if size <= SMALL && missing <= size {
+            let mut bytes = [0; SMALL];
+            let polled = Pin::new(&mut self.stream).poll_read(cx, &mut bytes[..size]);
+            if let Poll::Ready(Ok(read)) = polled {
+                self.read.extend_from_slice(&bytes[..read]);
+            }
+            (size, polled)
+        } else {
+            let filled = self.read.len();
+            let size = self.reserve(size, missing);
+            self.read.resize(filled + size, 0);
+            let polled = Pin::new(&mut self.stream).poll_read(cx, &mut self.read[filled..]);
+            let read = if let Poll::Ready(Ok(read)) = polled { read } else { 0 };
+            self.read.truncate(filled + read);
+            (size, polled)
+        };
+        let Poll::Ready(Ok(read)) = polled else {
+            self.drained = false;
+            if self.read.is_empty() {
+                self.read = BytesMut::new();
+            }
+            return polled;
+        };
+        let is_first = !self.drained;
+        self.drained = read < size;
+        if !self.drained {
+            self.size = self.size.max((size * 4).min(self.size_max));
+        } else if is_first && read < self.size / 4 {
+            self.size = (self.size / 4).max(SMALL.min(self.size_max));
+        }
+        Poll::Ready(Ok(read))
+    }
+
+    /// Makes the buffer large enough for a read, and returns how much that is to be.
+    ///
+    /// What is in the buffer is moved when it grows, so a new one has twice the size of a read: a frame
+    /// whose end does not fit into one read still fits behind its beginning. A long frame grows the buffer
+    /// by doubling, as its peer may have announced more than it sends.
+    fn reserve(&mut self, size: usize, missing: usize) -> usize {
+        let portion = missing.min(PORTION.max(self.read.len()));
+        let spare = self.read.capacity() - self.read.len();
+        if self.read.is_empty() && spare < size.max(portion) {
+            self.read = BytesMut::with_capacity((2 * size).max(portion));
+        } else if spare < SMALL.max(portion) {
+            self.read.reserve(size.max(portion));
+        }
+        (self.read.capacity() - self.read.len()).min(size.max(portion))
+    }
+
+    /// What the driver is to know of an event.
+    fn received(&mut self, event: Event, cx: &mut Context<'_>) -> Received {
+        match event {
+            Event::Message(frame) => Received::Frame(frame),
+            Event::Ping(_) => {
+                self.reply_due = true;
+                Received::Control
+            }
+            Event::Close(close) => {
+                self.reply(cx);
+                Received::Ended(close_frame(close))
+            }
+            Event::Pong(_) | Event::Acknowledged(_) | Event::Opened(_) => Received::Control,
+        }
+    }
+
+    /// The end, after the close frame that a violation is answered with. That frame is written if the
+    /// stream takes it at once; the end does not wait for it.
+    fn failed(&mut self, fault: &Fault, cx: &mut Context<'_>) -> Ended {
+        self.reply(cx);
+        let lost = |message: String| Ended::Lost { message };
+        match fault {
+            Fault::Violation(violation) => match violation {
+                // The peer has closed the connection, whatever is wrong with its frame.
+                Violation::InvalidCloseCode { close } | Violation::CloseReasonNotUtf8 { close } => {
+                    close_frame(close.clone())
+                }
+                Violation::FrameTooLong { .. } | Violation::MessageTooLong { .. } => {
+                    Ended::MessageTooLarge
+                }
+                violation => lost(format!("the server broke the WebSocket protocol: {violation}")),
+            },
+            Fault::Eof => lost("the server ended it without a close frame".to_owned()),
+            Fault::Upgrade(error) => lost(error.to_string()),
+        }
+    }
+
+    /// Writes the pong or close frame that is due, if the stream takes it.
+    fn reply(&mut self, cx: &mut Context<'_>) {
+        self.reply_due = self.poll_write_out(cx).is_pending();
+    }
+
+    /// Ready when everything is with the stream, and flushed there. The stream reports a failed write to
+    /// its meter, and swallows what is written after it.
+    fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteFailed>> {
+        loop {
+            while !self.write.is_empty() {
+                let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.write));
+                match written {
+                    Ok(written) if written > 0 => self.write.advance(written),
+                    _ => return Poll::Ready(Err(WriteFailed)),
+                }
+            }
+            self.write.clear();
+            if self.write.capacity() == 0 {
+                self.write.reserve(self.endpoint.queued_bytes().min(WRITE));
+            }
+            if self.endpoint.poll_transmit(&mut self.write, WRITE, || self.keys.next_key()) == 0 {
+                break;
+            }
+        }
+        self.write = BytesMut::new();
+        let flushed = ready!(Pin::new(&mut self.stream).poll_flush(cx));
+        Poll::Ready(flushed.map_err(|_| WriteFailed).and_then(|()| self.totals.state()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Transport for Native<S> {
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Received> {
+        if let Some(ended) = self.unsendable.take() {
+            return Poll::Ready(Received::Ended(ended));
+        }
+        let mut has_read = false;
+        loop {
+            match self.endpoint.poll_event(&mut self.read) {
+                Ok(Some(event)) => return Poll::Ready(self.received(event, cx)),
+                Ok(None) if has_read => return Poll::Ready(Received::Part),
+                Ok(None) => {}
+                Err(fault) => return Poll::Ready(Received::Ended(self.failed(&fault, cx))),
+            }
+            // One answer to all the pings of a read.
+            if self.reply_due {
+                self.reply(cx);
+            }
+            let ended = match ready!(self.fill(cx)) {
+                Ok(0) => match self.endpoint.handle_eof() {
+                    Ok(()) => Ended::Lost { message: "the connection is over".to_owned() },
+                    Err(fault) => self.failed(&fault, cx),
+                },
+                Ok(_) => {
+                    has_read = true;
+                    continue;
+                }
+                Err(error) => Ended::Lost { message: error.to_string() },
+            };
+            return Poll::Ready(Received::Ended(ended));
+        }
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteFailed>> {
+        self.totals.state()?;
+        if self.endpoint.queued_bytes() + self.write.len() < self.write_max {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_write_out(cx)
+    }
+
+    fn send(&mut self, frame: Frame) -> Result<(), WriteFailed> {
+        match self.endpoint.send(frame) {
+            Ok(()) => self.totals.state(),
+            Err(SendError::NotUtf8(_)) => {
+                let message = "the codec made a text frame that is not UTF-8".to_owned();
+                self.unsendable = Some(Ended::Lost { message });
+                Ok(())
+            }
+            Err(_) => Err(WriteFailed),
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteFailed>> {
+        if self.unsendable.is_some() {
+            // Reading reports it.
+            cx.waker().wake_by_ref();
+            return Poll::Ready(Err(WriteFailed));
+        }
+        let flushed = ready!(self.poll_write_out(cx));
+        self.reply_due = false;
+        Poll::Ready(flushed)
+    }
+
+    fn progress(&mut self) -> Progress {
+        self.totals.progress()
+    }
+
+    fn close(&mut self, code: u16, reason: &str) {
+        // Every code of the core may be sent; one that may not is as good as none.
+        if self.endpoint.close(code, reason).is_err() {
+            let _ = self.endpoint.close(1000, reason);
+        }
+    }
+}
+
+fn close_frame(close: Close) -> Ended {
+    Ended::CloseFrame { code: close.code, reason: close.reason }
+}
+
+/// Entropy of the operating system, for mask keys.
+fn entropy(block: &mut [u8]) {
+    getrandom::fill(block).expect("the operating system has entropy");
+}
