@@ -138,7 +138,9 @@ pub trait Bytes: AsyncRead + AsyncWrite {}
 
 impl<S: AsyncRead + AsyncWrite> Bytes for S {}
 
-struct CompioNet;
+/// The sockets of compio, as dialling wants them.
+#[derive(Debug)]
+pub struct CompioNet;
 
 impl Net for CompioNet {
     type Stream = Stream;

@@ -1,7 +1,8 @@
 //! Which scenario runs against which target, and the check that nothing is skipped in silence.
 //!
-//! A cell of the table is `yes`, or says in brackets why not. Every `yes` is a test of its own,
-//! `conformance::<scenario>::<target>`.
+//! A cell of the table is `yes`, or gives the reason in brackets. Every `yes` is two tests, one over
+//! each transport: `conformance::<scenario>::<target>` over tungstenite, and
+//! `conformance::<scenario>::websocket::<target>` over phx's own WebSocket.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -12,12 +13,13 @@ use phx_tests::waiting::comes_true;
 
 use super::scenarios;
 use super::stage::{Target, play};
+use crate::rt::phx::config::TransportKind;
 
 macro_rules! cell {
     ($scenario:ident $test:ident $target:ident yes) => {
         #[test]
         fn $test() {
-            super::play(super::Target::$target, super::scenarios::$scenario);
+            play(Target::$target, TRANSPORT, scenarios::$scenario);
         }
     };
     ($scenario:ident $test:ident $target:ident ($why:literal)) => {};
@@ -35,10 +37,23 @@ macro_rules! reason {
 macro_rules! conformance {
     ($($scenario:ident: $loopback:tt $tls:tt $faulty:tt $phoenix:tt;)*) => {
         $(mod $scenario {
+            use super::{Target, TransportKind, play, scenarios};
+
+            const TRANSPORT: TransportKind = TransportKind::Tungstenite;
             cell!($scenario loopback Loopback $loopback);
             cell!($scenario tls Tls $tls);
             cell!($scenario faulty Faulty $faulty);
             cell!($scenario phoenix Phoenix $phoenix);
+
+            mod websocket {
+                use super::{Target, TransportKind, play, scenarios};
+
+                const TRANSPORT: TransportKind = TransportKind::WebSocket;
+                cell!($scenario loopback Loopback $loopback);
+                cell!($scenario tls Tls $tls);
+                cell!($scenario faulty Faulty $faulty);
+                cell!($scenario phoenix Phoenix $phoenix);
+            }
         })*
 
         /// Each scenario with why it does not run on a target.
@@ -50,6 +65,8 @@ macro_rules! conformance {
 }
 
 const TARGETS: [&str; 4] = ["loopback", "tls", "faulty", "phoenix"];
+
+const TRANSPORTS: [&str; 2] = ["", "websocket::"];
 
 conformance! {
 //  scenario                        loopback tls faulty phoenix
@@ -112,8 +129,10 @@ fn every_scenario_runs_on_every_target_or_says_why_not() {
         output.lines().filter_map(|line| line.strip_suffix(": test")).collect();
     let mut runs = 0;
     for (scenario, cells) in TABLE {
-        for (target, why) in TARGETS.iter().zip(cells) {
-            let test = format!("{}::{scenario}::{target}", module_path());
+        let each = TARGETS.iter().zip(cells);
+        let each = each.flat_map(|cell| TRANSPORTS.map(|transport| (cell, transport)));
+        for ((target, why), transport) in each {
+            let test = format!("{}::{scenario}::{transport}{target}", module_path());
             match why {
                 None => assert!(tests.contains(&*test), "{test} is not among the tests"),
                 Some(why) => {
@@ -145,17 +164,21 @@ fn no_thread_and_no_file_is_left_behind() {
         return;
     }
     let targets = [Target::Loopback, Target::Tls, Target::Faulty];
+    let transports = [TransportKind::Tungstenite, TransportKind::WebSocket];
+    let over_each = |play: &dyn Fn(TransportKind)| transports.into_iter().for_each(play);
     // What a runtime makes once and keeps, such as a reactor and its thread, does not count.
-    targets.iter().for_each(|target| play(*target, scenarios::joins));
+    targets.iter().for_each(|target| over_each(&|kind| play(*target, kind, scenarios::joins)));
     let before = settled();
-    for target in targets {
-        play(target, scenarios::transport_killed);
-        play(target, scenarios::shutdown_reports_the_rest);
-        play(target, scenarios::dropped_handles);
-    }
-    play(Target::Tls, scenarios::wrong_authority);
-    play(Target::Faulty, scenarios::kill_and_restart);
-    play(Target::Faulty, scenarios::random_faults);
+    over_each(&|transport| {
+        for target in targets {
+            play(target, transport, scenarios::transport_killed);
+            play(target, transport, scenarios::shutdown_reports_the_rest);
+            play(target, transport, scenarios::dropped_handles);
+        }
+        play(Target::Tls, transport, scenarios::wrong_authority);
+        play(Target::Faulty, transport, scenarios::kill_and_restart);
+        play(Target::Faulty, transport, scenarios::random_faults);
+    });
     // A pool keeps an idle thread for a while, and a thread that ends is counted until it is gone.
     let is_gone = comes_true(|| {
         let now = count();

@@ -21,7 +21,7 @@ use super::certificates::Authority;
 use super::clock::Clock;
 use super::tracked::Tracked;
 use crate::rt::phx::client::{ClientEvent, ConnectError};
-use crate::rt::phx::config::{Backoff, DelayRange};
+use crate::rt::phx::config::{Backoff, DelayRange, TransportKind};
 use crate::rt::phx::testing::{Listener, ServerConfig};
 use crate::rt::phx::{Client, Config, Roots, Signal, Signals, Tls};
 use crate::rt::{block_on, phx, sleep};
@@ -41,6 +41,7 @@ pub(super) enum Target {
 
 pub(super) struct Stage {
     target: Target,
+    transport: TransportKind,
     runtime: Tracked,
     phoenix: Option<String>,
     server: Option<Listener>,
@@ -52,8 +53,12 @@ pub(super) struct Stage {
     unique: String,
 }
 
-/// Plays one scenario on one target, and sees to it that nothing is left behind.
-pub(super) fn play(target: Target, scenario: impl AsyncFnOnce(&mut Stage)) {
+/// Plays one scenario on one target over one transport, and checks that nothing is left behind.
+pub(super) fn play(
+    target: Target,
+    transport: TransportKind,
+    scenario: impl AsyncFnOnce(&mut Stage),
+) {
     let phoenix = match target {
         Target::Phoenix => match std::env::var("PHX_URL") {
             Ok(url) => Some(url),
@@ -62,7 +67,7 @@ pub(super) fn play(target: Target, scenario: impl AsyncFnOnce(&mut Stage)) {
         _ => None,
     };
     block_on(async {
-        let mut stage = Stage::new(target, phoenix).await;
+        let mut stage = Stage::new(target, transport, phoenix).await;
         scenario(&mut stage).await;
         stage.end().await;
     })
@@ -81,7 +86,7 @@ fn say_that_phoenix_is_skipped() {
 }
 
 impl Stage {
-    async fn new(target: Target, phoenix: Option<String>) -> Self {
+    async fn new(target: Target, transport: TransportKind, phoenix: Option<String>) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         // Topics of their own for every run, because a real server outlives it.
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -89,6 +94,7 @@ impl Stage {
         let unique = format!("{:x}-{:x}-{count:x}", since.as_micros(), std::process::id());
         let mut stage = Self {
             target,
+            transport,
             runtime: Tracked::new(),
             phoenix,
             server: None,
@@ -185,7 +191,8 @@ impl Stage {
             .write_stall_timeout(DEADLINE)
             .join_timeout(DEADLINE)
             .leave_timeout(DEADLINE)
-            .push_timeout(DEADLINE);
+            .push_timeout(DEADLINE)
+            .transport(self.transport);
         match &self.authority {
             None => config,
             Some(own) => config.tls(Tls::new(Roots::pem(own.pem.as_bytes()).expect("a CA"))),

@@ -1,4 +1,4 @@
-//! An open WebSocket as the driver sees it: the adapter's wrapper of tungstenite over its streams.
+//! An open WebSocket as the driver sees it, over the streams of the adapter and each transport.
 
 use core::future::poll_fn;
 use core::net::SocketAddr;
@@ -14,24 +14,32 @@ use super::peer::{accept_upgrade, read_masked, serve_once};
 use super::scripted::Flood;
 use crate::rt::phx::Config;
 use crate::rt::phx::client::{Received, Runtime as _, Transport};
+use crate::rt::phx::config::TransportKind;
 use crate::rt::{Runtime, Scripted, block_on, connect_tcp};
 
 type WebSocket = <Runtime as crate::rt::phx::client::Runtime>::Transport;
 
-fn config() -> Config {
-    let config = Config::new("ws://localhost/socket/websocket").expect("an address");
-    config.max_message_bytes(1_024).buffers(1_024, 0).expect("not zero")
+/// Runs a test over each transport.
+fn over_each(test: impl AsyncFn(&Config)) {
+    block_on(async {
+        for transport in [TransportKind::Tungstenite, TransportKind::WebSocket] {
+            println!("{transport:?}");
+            let config = Config::new("ws://localhost/socket/websocket").expect("an address");
+            let config = config.max_message_bytes(1_024).buffers(1_024, 0).expect("not zero");
+            test(&config.transport(transport)).await;
+        }
+    })
 }
 
 /// Dials by this runtime, which has a function of its own for that.
-async fn open_with(runtime: Runtime) -> WebSocket {
-    let socket = Socket::new(config(), 1, Time::ZERO);
+async fn open_with(runtime: Runtime, config: &Config) -> WebSocket {
+    let socket = Socket::new(config.clone(), 1, Time::ZERO);
     let request = socket.connect_request().expect("it may be dialled");
-    runtime.connect(request, &config()).await.expect("an upgrade").0
+    runtime.connect(request, config).await.expect("an upgrade").0
 }
 
-async fn open(addr: SocketAddr) -> WebSocket {
-    open_with(Runtime::new().dial_with(move |_| connect_tcp(addr))).await
+async fn open(addr: SocketAddr, config: &Config) -> WebSocket {
+    open_with(Runtime::new().dial_with(move |_| connect_tcp(addr)), config).await
 }
 
 /// A server that accepts the upgrade, with these bytes right behind its answer.
@@ -78,79 +86,79 @@ fn closed(code: u16) -> Received {
 
 #[test]
 fn leftover_of_the_upgrade_comes_first() {
-    block_on(async {
+    over_each(async |config| {
         let (addr, server) = server(b"\x81\x02hi\x82\x03ab", |stream| {
             assert_eq!(read_masked(stream), (1, b"go on".to_vec()));
             stream.write_all(b"c").unwrap();
         });
-        let mut transport = open(addr).await;
+        let mut transport = open(addr, config).await;
         assert_eq!(receive(&mut transport).await, Received::Frame(text("hi")));
         transport.send(text("go on")).unwrap();
         poll_fn(|cx| transport.poll_flush(cx)).await.unwrap();
         let binary = Frame::Binary(Bytes::from_static(b"abc"));
         assert_eq!(receive(&mut transport).await, Received::Frame(binary));
         server.join().unwrap();
-    })
+    });
 }
 
 /// Given to tungstenite, it would become the read buffer, and stay as small as it is.
 #[test]
 fn leftover_does_not_shrink_reads() {
-    block_on(async {
+    over_each(async |config| {
         let flood = Flood::new(b"", b"\x81\x02hi");
         flood.lock().behind = b"\x81\x02hi".to_vec();
         let script = flood.clone();
         let dial = move |_| core::future::ready(Ok(Scripted::new(script.clone())));
-        let mut transport = open_with(Runtime::new().dial_with(dial)).await;
+        let mut transport = open_with(Runtime::new().dial_with(dial), config).await;
         let before = flood.lock().reads;
         for _ in 0..1_001 {
             assert_eq!(receive(&mut transport).await, Received::Frame(text("hi")));
         }
         let reads = flood.lock().reads - before;
         assert!(reads <= 8, "{reads} reads of 1,024 bytes for 4,000");
-    })
+    });
 }
 
 /// The server waits for the pong before it says anything else.
 #[test]
 fn ping_is_answered_without_other_writes() {
-    block_on(async {
+    over_each(async |config| {
         let (addr, server) = server(b"\x89\x04ping", |stream| {
             assert_eq!(read_masked(stream), (0xa, b"ping".to_vec()));
             stream.write_all(b"\x81\x02hi").unwrap();
         });
-        let mut transport = open(addr).await;
+        let mut transport = open(addr, config).await;
         assert_eq!(receive(&mut transport).await, Received::Frame(text("hi")));
         server.join().unwrap();
-    })
+    });
 }
 
 #[test]
 fn frames_are_written_in_order() {
-    block_on(async {
+    over_each(async |config| {
         let (addr, server) = server(b"", |stream| {
             assert_eq!(read_masked(stream), (1, b"[]".to_vec()));
             assert_eq!(read_masked(stream), (2, Vec::new()));
         });
-        let mut transport = open(addr).await;
+        let mut transport = open(addr, config).await;
         for frame in [text("[]"), Frame::Binary(Bytes::new())] {
             poll_fn(|cx| transport.poll_ready(cx)).await.unwrap();
             transport.send(frame).unwrap();
         }
         poll_fn(|cx| transport.poll_flush(cx)).await.unwrap();
         server.join().unwrap();
-    })
+    });
 }
 
 /// The handshake is over by then.
 #[test]
 fn progress_counts_from_the_opening() {
-    block_on(async {
+    over_each(async |config| {
         let (addr, server) = server(b"", |stream| {
             read_masked(stream);
             stream.write_all(b"\x81\x02hi").unwrap();
         });
-        let mut transport = open(addr).await;
+        let mut transport = open(addr, config).await;
         let progress = transport.progress();
         assert_eq!((progress.read, progress.written), (0, 0));
         transport.send(text("[]")).unwrap();
@@ -159,19 +167,19 @@ fn progress_counts_from_the_opening() {
         let progress = transport.progress();
         assert_eq!((progress.read, progress.written), (4, 8));
         server.join().unwrap();
-    })
+    });
 }
 
 /// The answer to the ping cannot be written, which is no reason not to read on
 /// (`wire/close_graceful_shutdown`).
 #[test]
 fn close_frame_survives_a_reset() {
-    block_on(async {
+    over_each(async |config| {
         let (addr, server) = server(b"", |stream| {
             stream.peek(&mut [0]).unwrap();
             stream.write_all(&[b"\x89\0".as_slice(), &close_frame(1012)].concat()).unwrap();
         });
-        let mut transport = open(addr).await;
+        let mut transport = open(addr, config).await;
         transport.send(text("unread")).unwrap();
         poll_fn(|cx| transport.poll_flush(cx)).await.unwrap();
         // With bytes unread, this is a reset.
@@ -181,71 +189,71 @@ fn close_frame_survives_a_reset() {
             yield_now().await;
         }
         assert_eq!(receive(&mut transport).await, closed(1012));
-    })
+    });
 }
 
 #[test]
 fn close_frame_is_answered() {
-    block_on(async {
+    over_each(async |config| {
         let (addr, server) = server(b"", |stream| {
             stream.write_all(&close_frame(1001)).unwrap();
             assert_eq!(read_masked(stream), (8, 1001_u16.to_be_bytes().to_vec()));
         });
-        let mut transport = open(addr).await;
+        let mut transport = open(addr, config).await;
         assert_eq!(receive(&mut transport).await, closed(1001));
         server.join().unwrap();
-    })
+    });
 }
 
 #[test]
 fn oversized_message_closes_with_1009() {
-    block_on(async {
+    over_each(async |config| {
         let (addr, server) = server(b"", |stream| {
             stream.write_all(b"\x82\x7e\x04\x01").unwrap();
             assert_eq!(read_masked(stream), (8, 1009_u16.to_be_bytes().to_vec()));
         });
-        let mut transport = open(addr).await;
+        let mut transport = open(addr, config).await;
         assert_eq!(receive(&mut transport).await, Received::Ended(Ended::MessageTooLarge));
         server.join().unwrap();
-    })
+    });
 }
 
 #[test]
 fn vanished_server_is_a_lost_transport() {
-    block_on(async {
+    over_each(async |config| {
         let (addr, server) = server(b"", |_| {});
-        let mut transport = open(addr).await;
+        let mut transport = open(addr, config).await;
         drop(server.join().unwrap());
         let received = receive(&mut transport).await;
         assert!(matches!(received, Received::Ended(Ended::Lost { .. })), "{received:?}");
-    })
+    });
 }
 
 #[test]
 fn broken_frame_closes_with_1002() {
-    block_on(async {
+    over_each(async |config| {
         let (addr, server) = server(b"", |stream| {
             stream.write_all(b"\xf1\x00").unwrap();
             assert_eq!(read_masked(stream), (8, 1002_u16.to_be_bytes().to_vec()));
         });
-        let mut transport = open(addr).await;
+        let mut transport = open(addr, config).await;
         let received = receive(&mut transport).await;
         assert!(matches!(received, Received::Ended(Ended::Lost { .. })), "{received:?}");
         server.join().unwrap();
-    })
+    });
 }
 
 #[test]
 fn close_sends_its_code_and_waits() {
-    block_on(async {
+    over_each(async |config| {
         let (addr, server) = server(b"", |stream| {
             assert_eq!(read_masked(stream), (8, b"\x03\xe8bye".to_vec()));
             stream.write_all(&close_frame(1000)).unwrap();
         });
-        let mut transport = open(addr).await;
+        let mut transport = open(addr, config).await;
         transport.close(1000, "bye");
         let _ = poll_fn(|cx| transport.poll_flush(cx)).await;
         assert_eq!(receive(&mut transport).await, closed(1000));
         server.join().unwrap();
-    })
+    });
 }
