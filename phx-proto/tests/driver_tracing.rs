@@ -137,7 +137,7 @@ fn everything_that_happens_is_told_and_nothing_of_it_is_an_error_or_a_payload() 
     *subscriber.client.lock().expect("no panic") = None;
 }
 
-/// Programs with many connections tell them apart, and a close that nobody asked for is seen.
+/// Programs with many connections tell them apart, and a close by the server is a warning.
 #[test]
 fn events_name_their_connection_and_its_end() {
     let subscriber = Lines::default();

@@ -249,7 +249,7 @@ impl Mailbox {
             }
         }
         append(other, &self.tail);
-        // That this mailbox was full says nothing of the other.
+        // An overflow of this mailbox is none of the other.
         if let Some(end @ StreamEnd::Channel(_)) = &self.end {
             other.close(end.clone());
         }

@@ -411,10 +411,10 @@ pub enum RejoinCause {
     #[error("the channel crashed on the server")]
     Crashed,
     /// The join itself crashed on the server ("join crashed").
-    #[error("the channel crashed in its join: the server's log says why")]
+    #[error("the channel crashed in its join: see the log of the server")]
     JoinCrashed,
     /// [`Socket::rejoin`](crate::Socket::rejoin) was called.
-    #[error("the channel is joined anew on request")]
+    #[error("a rejoin was requested")]
     Resync,
     /// The reply to the join will never come: a heartbeat written after it was answered.
     #[error("the server did not answer the join, and answered a heartbeat written after it")]

@@ -149,6 +149,15 @@ fn retry_in_is_zero_when_the_attempt_is_due() {
     assert_eq!(bench.client.retry_in(), Some(Duration::ZERO));
 }
 
+#[test]
+fn status_stream_that_is_dropped_keeps_nothing() {
+    let bench = Bench::new(|config| config);
+    let look = || drop(bench.client.status_changes());
+    look();
+    let info = allocation_counter::measure(|| (0..100).for_each(|_| look()));
+    assert!(info.bytes_current < 200, "{} bytes for streams that are gone", info.bytes_current);
+}
+
 struct Count(AtomicU32);
 
 impl Wake for Count {

@@ -110,6 +110,21 @@ fn mailbox_options_bound_one_stream() {
     assert!(client.stats().mailbox_drops >= 38);
 }
 
+/// A stream with smaller bounds than the first mailbox begins with a loss, which is counted.
+#[test]
+fn losses_of_a_smaller_mailbox_are_counted() {
+    let script = Script::new();
+    let (client, room) = joined(&script, config(), "room:lobby");
+    for n in 0..5 {
+        script.push("room:lobby", "tick", number(n));
+    }
+    let latest = room.on_any_with(["tick"], MailboxOptions::new().messages(1));
+    assert_eq!(client.stats().mailbox_drops, 4);
+    script.close_channel("room:lobby");
+    let words = in_words(&script.finish(read(&script, latest)));
+    assert_eq!(words[..2], ["lagged 4", r#"tick {"n":4}"#]);
+}
+
 /// The first mailbox overflowed and has ended, which is nothing to a stream with bounds of its own.
 #[test]
 fn overflow_of_the_first_mailbox_is_a_loss() {
@@ -168,7 +183,7 @@ fn stream_with_topic_names_it_in_every_event() {
     assert_eq!(in_words(&script.finish(reading)), expected);
 }
 
-/// A stream that has ended says so to `select!`.
+/// `select!` asks a stream whether it has ended.
 #[test]
 fn streams_are_fused() {
     let mut bench = Bench::new(|config| config);

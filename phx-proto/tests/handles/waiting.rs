@@ -72,7 +72,7 @@ fn messages_of_a_wanted_topic_begin_with_its_join() {
     assert_eq!(in_words(&script.finish(reading)), expected);
 }
 
-/// The reason of the server reaches whoever waits, before and after the refusal.
+/// The reason of the server reaches a caller that waits, before and after the refusal.
 #[test]
 fn refusal_ends_want_with_its_reason() {
     let script = Script::new();
