@@ -251,6 +251,7 @@ mod tests {
         beat.probe(secs(24), &ledger);
         beat.probe(secs(25), &ledger);
         assert_eq!((state(&beat), beat.deadline(&ledger)), ((true, true), Some(secs(34))));
+        assert_eq!(beat.unanswered.len(), 1, "the first probe will do");
     }
 
     #[test]
@@ -272,6 +273,9 @@ mod tests {
         let (mut beat, _) = heartbeat();
         beat.fall_due(secs(24), &ledger);
         assert_eq!(beat.deadline(&ledger), Some(secs(30)), "a little late counts from the grid");
+        let (mut beat, _) = heartbeat();
+        beat.fall_due(secs(26), &ledger);
+        assert_eq!(beat.deadline(&ledger), Some(secs(36)), "as late as after a sleep");
     }
 
     #[test]
@@ -311,6 +315,39 @@ mod tests {
         beat.probe_after(Ref(5), secs(4), &ledger);
         assert!(beat.answered(Ref(6), secs(5), &ledger).is_some());
         assert!(!beat.is_owed(), "it was written after the join");
+        beat.probe(secs(6), &ledger);
+        beat.written(Ref(7), secs(6));
+        beat.probe_after(Ref(8), secs(7), &ledger);
+        beat.fall_due(secs(20), &ledger);
+        assert!(beat.answered(Ref(7), secs(21), &ledger).is_some());
+        assert_eq!(beat.unanswered.len(), 1, "the one that fell due will do");
+    }
+
+    /// Within its timeout a heartbeat is enough, however short the interval.
+    #[test]
+    fn no_further_heartbeat_within_the_timeout() {
+        let ledger = ledger();
+        let (interval, timeout) = (Duration::from_secs(6), Duration::from_secs(10));
+        let mut beat = Heartbeat::new(interval, timeout, interval, Time::ZERO);
+        beat.fall_due(secs(6), &ledger);
+        beat.written(Ref(1), secs(6));
+        beat.fall_due(secs(12), &ledger);
+        assert!(!beat.is_owed());
+        beat.fall_due(secs(18), &ledger);
+        assert!(beat.is_owed(), "later the verdict is put off, so the peer must hear of us");
+    }
+
+    #[test]
+    fn bytes_written_after_the_flush_buy_nothing() {
+        use crate::event::input::Progress;
+        let config = Config::new("ws://localhost/").unwrap().send_rate_min(100);
+        let (mut beat, mut ledger) = (heartbeat().0, Ledger::new(&config));
+        beat.probe(secs(1), &ledger);
+        beat.written(Ref(1), secs(1));
+        ledger.report(Progress { read: 0, written: 100, flushed: true }, Ref(2));
+        beat.flushed(&ledger);
+        ledger.report(Progress { read: 0, written: 900, flushed: false }, Ref(3));
+        assert_eq!(beat.deadline(&ledger), Some(secs(12)));
     }
 
     /// While bytes or a join extend the deadline, the grid goes on; a reply answers all before it.

@@ -203,6 +203,10 @@ mod tests {
     fn only_the_clock_of_the_oldest_runs() {
         let mut bench = bench([1, 2, 3]);
         assert_eq!(bench.deadline(), Some((Clock, secs(11))));
+        let (topic, ledger) = (Topic::from("room:4"), bench.ledger.clone());
+        bench.joins.written(Ref(4), topic, secs(4), &ledger);
+        assert_eq!(bench.deadline(), Some((Clock, secs(11))), "a later join");
+        assert!(bench.remove(4, 4));
         assert!(bench.remove(2, 5) && bench.deadline() == Some((Clock, secs(11))), "not its turn");
         assert!(
             bench.remove(1, 6) && bench.deadline() == Some((Clock, secs(16))),
@@ -241,6 +245,17 @@ mod tests {
         bench.remove(1, 39);
         bench.joins.forgive(secs(45), &bench.ledger);
         assert_eq!(bench.deadline(), Some((Clock, secs(55))));
+    }
+
+    #[test]
+    fn bytes_written_after_the_flush_buy_nothing() {
+        use crate::event::input::Progress;
+        let mut bench = bench([1]);
+        bench.ledger = Ledger::new(&bench.config.clone().send_rate_min(100));
+        bench.ledger.report(Progress { read: 0, written: 100, flushed: true }, Ref(2));
+        bench.joins.flushed(&bench.ledger);
+        bench.ledger.report(Progress { read: 0, written: 900, flushed: false }, Ref(3));
+        assert_eq!(bench.deadline(), Some((Clock, secs(12))));
     }
 
     #[test]

@@ -170,6 +170,10 @@ mod tests {
         assert_eq!(pace.deadline(), Some(ms(110)));
         pace.ended(ms(70), false, false);
         assert_eq!(pace.deadline(), None);
+        let mut ends = JoinPace { gap: Some(SHORTEST), ..JoinPace::default() };
+        ends.written(ms(0), true);
+        ends.written(ms(10_000), true);
+        assert_eq!((ends.next(), ends.deadline()), (None, Some(ms(1))), "until it passes");
         let mut unpaced = JoinPace::default();
         unpaced.written(ms(0), true);
         assert_eq!(unpaced.deadline(), None);

@@ -157,6 +157,10 @@ fn surviving_instance_lasts_until_the_next_join() {
             end(&mut channel);
             assert_eq!(survives(&channel), None);
         }
+        let mut refused = channel.clone();
+        refused.join_written(Ref(9));
+        assert!(refused.refused(NOW, &RejectionKind::JoinCrashed, &config, &mut rng).is_some());
+        assert_eq!(survives(&refused), None, "the join replaced it, whatever the answer");
         let mut channel = channel.clone();
         let left = channel.leave(Time::MAX, || 6).expect("it is wanted");
         assert_eq!(left.leave, Some((6, Ref(1))), "it is what a leave leaves");

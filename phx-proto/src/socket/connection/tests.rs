@@ -99,7 +99,10 @@ fn only_an_open_connection_is_live() {
     for (mut connection, id, is_live, accepts_joins) in rows {
         assert_eq!((connection.id(), connection.live().is_some()), (id, is_live), "{connection:?}");
         assert_eq!(connection.accepts_joins(), accepts_joins, "{connection:?}");
+        let before = connection.status();
         assert_eq!(connection.take_live().is_some(), is_live, "{connection:?}");
+        let after = if is_live { Status::Closed } else { before };
+        assert_eq!(connection.status(), after, "only an open connection is taken");
     }
 }
 
@@ -160,6 +163,15 @@ fn disconnect_wins_in_every_state() {
 }
 
 #[test]
+fn only_a_close_handshake_is_finished() {
+    for mut connection in [Connection::new(), connecting(), open(), waiting(true), gave_up()] {
+        let before = connection.status();
+        assert!(connection.finish_close().is_none());
+        assert_eq!(connection.status(), before);
+    }
+}
+
+#[test]
 fn wait_ends_with_its_attempt() {
     let mut connection = waiting(true);
     let status = Status::Waiting { until: secs(60), attempt: 3, cause: cause() };
@@ -180,6 +192,8 @@ fn wake_up_skips_an_ordinary_wait() {
     assert_eq!(connection.deadline(), Some((TimerKind::Reconnect, secs(10))), "shortened");
     assert_eq!(connection.wake(soon, ATTEMPT), Woken::Nothing);
     assert_eq!(connection.deadline(), Some((TimerKind::Reconnect, secs(10))), "only once");
+    let mut over = waiting(true);
+    assert_eq!(over.wake(secs(60), ATTEMPT), Woken::Nothing, "its deadline has passed anyway");
     let mut asked_for = waiting(false);
     assert_eq!(asked_for.wake(secs(9), ATTEMPT), Woken::Nothing);
     assert_eq!(asked_for.deadline(), Some((TimerKind::Reconnect, secs(60))));

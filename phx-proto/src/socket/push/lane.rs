@@ -222,6 +222,17 @@ mod tests {
         assert_eq!(bench.pop(false), Some(behind));
     }
 
+    /// A push that can be written since later, but was accepted before, is written before.
+    #[test]
+    fn held_push_does_not_overtake() {
+        let mut bench = Bench::default();
+        let (one, other) = (bench.pushes.group(None), bench.pushes.group(None));
+        let held = bench.push(2, &one, PushOptions::call());
+        assert_eq!(bench.pop(false), None);
+        let before = bench.push(1, &other, PushOptions::call());
+        assert_eq!([bench.pop(true), bench.pop(true)], [Some(before), Some(held)]);
+    }
+
     #[test]
     fn removed_group_is_not_held() {
         let mut bench = Bench::default();
