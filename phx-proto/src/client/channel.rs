@@ -13,7 +13,7 @@ use super::error::PushFailed;
 use super::mailbox::MailboxPolicy;
 use super::messages::Messages;
 use super::presence::PresenceStream;
-use super::state::{Shared, State};
+use super::state::{Shared, State, apply};
 use super::subscribers::Subscriber;
 use super::waiters::WaiterId;
 use crate::config::join_params::JoinParams;
@@ -22,7 +22,7 @@ use crate::event::cause::{ChannelEnd, LeaveOutcome, PushOutcome, Reply};
 use crate::event::error::{JoinError, PushError, PushErrorKind};
 use crate::event::input::PushOptions;
 use crate::id::{InterestId, PushId};
-use crate::socket::channel::ChannelStatus;
+use crate::socket::ChannelStatus;
 use crate::time::Time;
 use crate::topic::Topic;
 use crate::wire::payload::Payload;
@@ -90,7 +90,7 @@ impl Drop for ChannelInner {
                 state.drop_mailbox(first);
             }
             let waiter = state.forget_join(self.interest);
-            if state.socket.release(now, self.interest) == Released::Leaving {
+            if apply!(state, now, Release { interest: self.interest }) == Released::Leaving {
                 state.end_topic(&self.topic, &ChannelEnd::Left);
             }
             waiter
@@ -158,7 +158,7 @@ impl Channel {
         // Converted before the lock is taken: that is user code.
         let (topic, params) = (&self.inner.topic, params.into());
         self.inner.shared().command(|state, now| {
-            state.socket.set_join_params(now, topic, params.clone())?;
+            apply!(state, now, SetJoinParams { topic: topic.clone(), params: params.clone() })?;
             state.hold(topic.clone(), params.clone());
             Ok(())
         })
@@ -333,8 +333,8 @@ impl Channel {
     /// [`LeaveOutcome::Offline`].
     pub async fn leave(self) -> Left {
         let shared = self.inner.shared();
-        let leave =
-            shared.command(|state, now| match state.socket.release(now, self.inner.interest) {
+        let leave = shared.command(|state, now| {
+            match apply!(state, now, Release { interest: self.inner.interest }) {
                 Released::Leaving => {
                     let id = state.await_leave(&self.inner.topic);
                     state.end_topic(&self.inner.topic, &ChannelEnd::Left);
@@ -345,7 +345,8 @@ impl Channel {
                     Err(Left::Detached)
                 }
                 Released::Gone => Err(Left::Gone),
-            });
+            }
+        });
         match leave {
             Ok(id) => Left::Left(PendingLeave { shared, id }.outcome().await),
             Err(left) => left,
@@ -424,7 +425,7 @@ impl Drop for PendingPush<'_> {
         let Some(id) = self.id else { return };
         let waiter = self.shared.peek(|state| state.forget_push(id));
         if waiter.is_some() {
-            self.shared.command(|state, now| state.socket.cancel_push(now, id));
+            self.shared.command(|state, now| apply!(state, now, CancelPush { id }));
         }
     }
 }

@@ -7,13 +7,13 @@ use super::channel::{Channel, JoinOptions, PendingLeave, push_and_wait, replied,
 use super::error::{JoinFailed, NotConnected, PushFailed};
 use super::mailbox::MailboxPolicy;
 use super::signals::Signals;
-use super::state::{Shared, State};
+use super::state::{Shared, State, apply};
 use super::waiters::WaiterId;
 use crate::config::Credentials;
 use crate::config::join_params::JoinParams;
 use crate::event::cause::{ChannelEnd, LeaveOutcome, PushOutcome, Reply};
 use crate::event::error::{CredentialsError, NotOpen, NotRetrying, NotWanted};
-use crate::event::input::PushOptions;
+use crate::event::input::{Input, PushOptions};
 use crate::event::stats::Stats;
 use crate::socket::Status;
 use crate::topic::Topic;
@@ -48,7 +48,7 @@ impl Drop for Handle {
     fn drop(&mut self) {
         self.shared.command(|state, now| {
             state.abandoned = true;
-            state.socket.disconnect(now);
+            state.apply(now, Input::Disconnect);
         });
     }
 }
@@ -68,7 +68,7 @@ impl Client {
     pub fn connect(&self) {
         self.handle.shared.command(|state, now| {
             if !state.driver_gone {
-                state.socket.connect(now);
+                state.apply(now, Input::Connect);
             }
         });
     }
@@ -90,7 +90,7 @@ impl Client {
     ///
     /// [`NotRetrying`] when no connection is being kept.
     pub fn connect_now(&self) -> Result<(), NotRetrying> {
-        self.handle.shared.command(|state, now| state.socket.connect_now(now))
+        self.handle.shared.command(|state, now| apply!(state, now, ConnectNow {}))
     }
 
     /// Sends a heartbeat now, to find out whether the peer still answers.
@@ -99,7 +99,7 @@ impl Client {
     ///
     /// [`NotOpen`] without an open connection.
     pub fn probe(&self) -> Result<(), NotOpen> {
-        self.handle.shared.command(|state, now| state.socket.probe(now))
+        self.handle.shared.command(|state, now| apply!(state, now, Probe {}))
     }
 
     /// Replaces the credentials from the next attempt on.
@@ -108,7 +108,9 @@ impl Client {
     ///
     /// [`CredentialsError`] for an address that may not be dialled.
     pub fn set_credentials(&self, credentials: Credentials) -> Result<(), CredentialsError> {
-        self.handle.shared.command(|state, now| state.socket.set_credentials(now, credentials))
+        self.handle
+            .shared
+            .command(|state, now| apply!(state, now, SetCredentials { 0: credentials }))
     }
 
     /// Waits until the connection is open, through retries, for as long as that takes.
@@ -195,7 +197,7 @@ impl Client {
 
     /// [`disconnect`](Self::disconnect) without waiting.
     pub(crate) fn close(&self) {
-        self.handle.shared.command(|state, now| state.socket.disconnect(now));
+        self.handle.shared.command(|state, now| state.apply(now, Input::Disconnect));
     }
 
     async fn watch<T>(&self, done: impl Fn(&Status, bool) -> Option<T>) -> T {
@@ -276,7 +278,8 @@ impl Client {
         let (topic, params) = (topic.into(), params.into());
         let (interest, mailbox) = self.handle.shared.command(|state, now| {
             let shared = state.socket.interests(&topic) > 0;
-            let interest = state.socket.join(now, topic.clone(), params.clone())?;
+            let interest =
+                apply!(state, now, Join { topic: topic.clone(), params: params.clone() })?;
             if !shared {
                 state.hold(topic.clone(), params.clone());
             }
@@ -310,7 +313,7 @@ impl Client {
     /// [`NotWanted`] for any other topic.
     pub fn channel(&self, topic: impl Into<Topic>) -> Result<Channel, NotWanted> {
         let (topic, policy) = (topic.into(), MailboxPolicy::default());
-        let attach = |state: &mut State, now| state.socket.attach(now, &topic);
+        let attach = |state: &mut State, now| apply!(state, now, Attach { topic: topic.clone() });
         let interest = self.handle.shared.command(attach)?;
         Ok(Channel::new(Arc::clone(&self.handle), topic, interest, policy, None))
     }
@@ -418,11 +421,11 @@ impl Client {
     ///
     /// [`NotWanted`] when the topic is neither wanted nor being left.
     pub async fn leave_topic(&self, topic: &str) -> Result<LeaveOutcome, NotWanted> {
-        let shared = &self.handle.shared;
+        let (shared, topic) = (&self.handle.shared, Topic::from(topic));
         let id = shared.command(|state, now| {
-            state.socket.leave(now, topic)?;
-            let id = state.await_leave(&Topic::from(topic));
-            state.end_topic(topic, &ChannelEnd::Left);
+            apply!(state, now, Leave { topic: topic.clone() })?;
+            let id = state.await_leave(&topic);
+            state.end_topic(&topic, &ChannelEnd::Left);
             Ok(id)
         })?;
         Ok(PendingLeave { shared, id }.outcome().await)

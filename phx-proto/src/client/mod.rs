@@ -49,14 +49,14 @@ pub use signals::{ClientEvent, Signals};
 
 use crate::event::cause::Cause;
 use crate::event::signal::Signal;
-use crate::recording::RecordedSocket;
 
 /// A client and its driver. Nothing is spawned and nothing is dialled: poll the driver, and call
 /// [`Client::connect`].
 pub fn client<R: Runtime>(setup: impl Into<Setup>, runtime: R) -> (Client, Driver<R>) {
     let seed = runtime.seed();
-    let Setup { config, provider, recorder } = setup.into();
-    let socket = RecordedSocket::new(config, seed, runtime.now(), recorder.as_ref());
+    let setup = setup.into();
+    let provider = setup.provider.clone();
+    let socket = setup.socket(seed, runtime.now());
     let clock = runtime.clone();
     let shared = state::Shared::new(socket, seed, move || clock.now());
     let driver = Driver::new(runtime, provider, std::sync::Arc::clone(&shared));

@@ -12,7 +12,7 @@
 //! | [`presence`] | the list of who is there |
 //! | [`testing_your_client`] | your own code against a server that you play |
 //! | [`when_it_does_not_connect`] | by what a message says: why, and what to do |
-//! | [`recording`](crate::recording) | what a client did, in a file: how to report a bug (feature `driver`) |
+//! | [`recording`](crate::recording) | what a client did, in a file: how to report a bug (feature `recording`) |
 //! | [`operating`] | `phx run` as a service: reload, control, metrics, more than one process (feature `driver`) |
 //! | [`other_runtimes`] | embedding the driver in a runtime of your own |
 //! | [`from_phoenix_js`] | names, for those who come from phoenix.js |
