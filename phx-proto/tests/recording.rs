@@ -16,12 +16,12 @@ use ops::world::World;
 use options::other_options;
 use phx_proto::client::Setup;
 use phx_proto::config::Backoff;
-use phx_proto::event::Refusal;
+use phx_proto::event::{JoinError, Refusal};
 use phx_proto::recording::{RecordedSocket, Recorder, Recording, RecordingError};
 use phx_proto::wire::{Codec, DecodeError, EncodeError, Incoming, Outgoing, V1, V2};
 use phx_proto::{
-    Action, Cause, Config, ConnectionId, Credentials, Ended, Frame, JoinParams, Opened, Options,
-    Payload, PushOptions, Time,
+    Action, Applied, Cause, Config, ConnectionId, Credentials, Ended, Frame, Input, InterestId,
+    JoinParams, Opened, Options, Payload, PushOptions, Time,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -61,6 +61,54 @@ impl Tape {
 
 fn ms(millis: u64) -> Time {
     Time::from_millis(millis)
+}
+
+/// The inputs of these tests, as methods.
+trait Inputs {
+    fn input(&mut self, now: Time, input: Input) -> Applied;
+
+    fn connect(&mut self, now: Time) {
+        assert_eq!(self.input(now, Input::Connect), Applied::Done);
+    }
+
+    fn disconnect(&mut self, now: Time) {
+        assert_eq!(self.input(now, Input::Disconnect), Applied::Done);
+    }
+
+    fn join(
+        &mut self,
+        now: Time,
+        topic: &str,
+        params: impl Into<JoinParams>,
+    ) -> Result<InterestId, JoinError> {
+        let (topic, params) = (topic.into(), params.into());
+        match self.input(now, Input::Join { topic, params }) {
+            Applied::Join(joined) => joined,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn handle_opened(&mut self, now: Time, id: ConnectionId, opened: Opened) {
+        assert_eq!(self.input(now, Input::Opened { id, opened }), Applied::Done);
+    }
+
+    fn handle_failed(&mut self, now: Time, id: ConnectionId, cause: Cause) {
+        assert_eq!(self.input(now, Input::Failed { id, cause }), Applied::Done);
+    }
+
+    fn handle_closed(&mut self, now: Time, id: ConnectionId, ended: Ended) {
+        assert_eq!(self.input(now, Input::Closed { id, ended }), Applied::Done);
+    }
+
+    fn handle_timeout(&mut self, now: Time) {
+        assert_eq!(self.input(now, Input::Timeout), Applied::Done);
+    }
+}
+
+impl Inputs for RecordedSocket {
+    fn input(&mut self, now: Time, input: Input) -> Applied {
+        self.apply(now, input)
+    }
 }
 
 /// A life with everything in it that has a secret.
@@ -103,9 +151,9 @@ fn eventful(recorder: &Recorder, config: Config) {
     let message = format!("GET https://auth.example.com/?key={SECRET}: timed out");
     socket.handle_failed(due, id, Cause::CredentialsFailed { message });
     drain(&mut socket, due);
-    socket
-        .set_credentials(due, Credentials::new().param("token", SECRET).auth_token(SECRET))
-        .unwrap();
+    let credentials = Credentials::new().param("token", SECRET).auth_token(SECRET);
+    let applied = socket.apply(due, Input::SetCredentials(credentials));
+    assert_eq!(applied, Applied::SetCredentials(Ok(())));
     let due = socket.poll_timeout().unwrap().at;
     socket.handle_timeout(due);
     let id = drain(&mut socket, due).unwrap();
@@ -339,7 +387,8 @@ fn parameters_conflict_in_a_replay_if_they_did() {
     socket.join(ms(0), "long", json!({})).unwrap_err();
     // A topic of the configuration with other parameters, for one life.
     socket.join(ms(0), "auto", auto.clone()).unwrap();
-    socket.leave(ms(0), "auto").unwrap();
+    let left = socket.apply(ms(0), Input::Leave { topic: "auto".into() });
+    assert_eq!(left, Applied::Leave(Ok(())));
     socket.join(ms(0), "auto", json!({"mine": 1})).unwrap();
     socket.disconnect(ms(1));
     socket.connect(ms(2));
@@ -398,7 +447,8 @@ fn a_function_that_replaces_fixed_parameters_is_replayed() {
     let config = Config::new("ws://localhost:4000/socket/websocket").unwrap();
     let (mut socket, id) = opened(config, &tape.recorder());
     let made = JoinParams::from_fn(|attempt| Payload::from(json!({"attempt": attempt.attempt})));
-    socket.set_join_params(ms(1), "room:a", made).unwrap();
+    let set = socket.apply(ms(1), Input::SetJoinParams { topic: "room:a".into(), params: made });
+    assert_eq!(set, Applied::SetJoinParams(Ok(())));
     let crash = r#"["1","1","room:a","phx_error",{}]"#;
     socket.handle_frame(ms(2), id, Frame::from(crash));
     while socket.poll_action(ms(2)).is_some() {}

@@ -34,7 +34,7 @@ use ops::settle::Peace;
 use ops::strategy;
 use ops::world::{Called, Entry, World};
 use ops::{Conn, End, Op, Setup, Step};
-use phx_proto::{Action, ChannelStatus, Signal, Status, Time};
+use phx_proto::{Action, Applied, ChannelStatus, Input, Signal, Status, Time};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::Config;
@@ -196,7 +196,7 @@ proptest! {
             while let Some(timeout) = world.socket.poll_timeout().filter(|it| it.at <= now) {
                 rounds += 1;
                 prop_assert!(rounds < 200, "due again and again: {:?}", timeout);
-                world.socket.handle_timeout(now);
+                assert_eq!(world.socket.apply(now, Input::Timeout), Applied::Done);
                 while world.socket.poll_action(now).is_some() {}
             }
         }

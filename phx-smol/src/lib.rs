@@ -51,6 +51,7 @@
 //! | `service` (default) | documents of connections, the [supervisor], the router and the bus, metrics: module [`service`] |
 //! | `schema` | `Connections::json_schema`: the JSON Schema of a document of connections |
 //! | `tracing` | what happens, as events of the `tracing` crate with the target `phx` |
+//! | `recording` | [`recording`]: what a client is told and does, in a file that can be replayed |
 //! | `testing` | [`testing::Listener`]: a Phoenix-like server on a TCP port, for your tests too |
 
 mod net;
@@ -68,6 +69,8 @@ pub use phx_proto::config::{CloseRule, Config, Credentials, JoinParams, Proxy};
 #[cfg(feature = "tls")]
 pub use phx_proto::config::{Roots, Tls};
 pub use phx_proto::event::{PushOutcome, Signal};
+#[cfg(feature = "recording")]
+pub use phx_proto::recording;
 #[cfg(feature = "tls")]
 pub use phx_proto::rustls;
 #[cfg(feature = "service")]
@@ -75,7 +78,7 @@ pub use phx_proto::service;
 #[cfg(feature = "service")]
 pub use phx_proto::service::{Connections, Router};
 pub use phx_proto::{
-    client, config, event, id, manual, presence, recording, socket, time, topic, upgrade, wire,
+    client, config, event, id, manual, presence, socket, time, topic, upgrade, wire,
 };
 
 pub use crate::runtime::{SmolClock, SmolRuntime, SmolTimer};

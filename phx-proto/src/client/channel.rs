@@ -15,7 +15,7 @@ use super::error::{CallFailed, JoinFailed, PushFailed};
 use super::mailbox::{MailboxOptions, MailboxPolicy};
 use super::messages::{Messages, StreamEnd};
 use super::presence::PresenceStream;
-use super::state::{Shared, State};
+use super::state::{Shared, State, apply};
 use super::subscribers::Subscriber;
 use super::waiters::WaiterId;
 use crate::config::join_params::JoinParams;
@@ -24,7 +24,7 @@ use crate::event::cause::{ChannelEnd, LeaveOutcome, PushOutcome, Reply};
 use crate::event::error::{JoinError, NotWanted, PushError, PushErrorKind};
 use crate::event::input::PushOptions;
 use crate::id::{InterestId, PushId};
-use crate::socket::channel::ChannelStatus;
+use crate::socket::ChannelStatus;
 use crate::time::Time;
 use crate::topic::Topic;
 use crate::wire::payload::Payload;
@@ -121,7 +121,7 @@ impl Drop for ChannelInner {
             if let (Some(first), false) = (&self.first, taken) {
                 state.drop_mailbox(first);
             }
-            if state.socket.release(now, self.interest) == Released::Leaving {
+            if apply!(state, now, Release { interest: self.interest }) == Released::Leaving {
                 state.end_topic(&self.topic, &ChannelEnd::Left);
             }
         });
@@ -201,7 +201,7 @@ impl Channel {
             if !state.socket.is_interested(inner.interest) {
                 return Err(NotWanted::new(inner.topic.clone()));
             }
-            state.socket.rejoin(now, &inner.topic)
+            apply!(state, now, Rejoin { topic: inner.topic.clone() })
         })
     }
 
@@ -241,7 +241,7 @@ impl Channel {
         // Converted before the lock is taken: that is user code.
         let (topic, params) = (&self.inner.topic, params.into());
         self.inner.shared().command(|state, now| {
-            state.socket.set_join_params(now, topic, params.clone())?;
+            apply!(state, now, SetJoinParams { topic: topic.clone(), params: params.clone() })?;
             state.hold(topic.clone(), params.clone());
             Ok(())
         })
@@ -596,8 +596,8 @@ impl Channel {
     /// [`LeaveOutcome::Offline`].
     pub async fn leave(self) -> Left {
         let shared = self.inner.shared();
-        let leave =
-            shared.command(|state, now| match state.socket.release(now, self.inner.interest) {
+        let leave = shared.command(|state, now| {
+            match apply!(state, now, Release { interest: self.inner.interest }) {
                 Released::Leaving => {
                     let id = state.await_leave(&self.inner.topic);
                     state.end_topic(&self.inner.topic, &ChannelEnd::Left);
@@ -608,7 +608,8 @@ impl Channel {
                     Err(Left::Detached)
                 }
                 Released::Gone => Err(Left::Gone),
-            });
+            }
+        });
         match leave {
             Ok(id) => Left::Left(PendingLeave { shared, id }.outcome().await),
             Err(left) => left,
@@ -687,7 +688,7 @@ impl Drop for PendingPush<'_> {
         let Some(id) = self.id else { return };
         let waiter = self.shared.peek(|state| state.forget_push(id));
         if waiter.is_some() {
-            self.shared.command(|state, now| state.socket.cancel_push(now, id));
+            self.shared.command(|state, now| apply!(state, now, CancelPush { id }));
         }
     }
 }

@@ -7,14 +7,14 @@ use std::sync::{Arc, Weak};
 use super::channel::{Channel, JoinOptions, PendingLeave, push_and_wait, replied, written};
 use super::error::{JoinFailed, NotConnected, PushFailed};
 use super::signals::Signals;
-use super::state::{Shared, State};
+use super::state::{Shared, State, apply};
 use super::status::StatusChanges;
 use super::waiters::WaiterId;
 use crate::config::Credentials;
 use crate::config::join_params::JoinParams;
 use crate::event::cause::{ChannelEnd, LeaveOutcome, PushOutcome, Reply};
 use crate::event::error::{CredentialsError, JoinError, NotOpen, NotRetrying, NotWanted};
-use crate::event::input::PushOptions;
+use crate::event::input::{Input, PushOptions};
 use crate::event::stats::Stats;
 use crate::socket::Status;
 use crate::topic::Topic;
@@ -63,7 +63,7 @@ impl Drop for Handle {
     fn drop(&mut self) {
         self.shared.command(|state, now| {
             state.abandoned = true;
-            state.socket.disconnect(now);
+            state.apply(now, Input::Disconnect);
         });
     }
 }
@@ -83,7 +83,7 @@ impl Client {
     pub fn connect(&self) {
         self.handle.shared.command(|state, now| {
             if !state.driver_gone {
-                state.socket.connect(now);
+                state.apply(now, Input::Connect);
             }
         });
     }
@@ -105,7 +105,7 @@ impl Client {
     ///
     /// [`NotRetrying`] when no connection is being kept.
     pub fn connect_now(&self) -> Result<(), NotRetrying> {
-        self.handle.shared.command(|state, now| state.socket.connect_now(now))
+        self.handle.shared.command(|state, now| apply!(state, now, ConnectNow {}))
     }
 
     /// Sends a heartbeat now, to find out whether the peer still answers.
@@ -114,7 +114,7 @@ impl Client {
     ///
     /// [`NotOpen`] without an open connection.
     pub fn probe(&self) -> Result<(), NotOpen> {
-        self.handle.shared.command(|state, now| state.socket.probe(now))
+        self.handle.shared.command(|state, now| apply!(state, now, Probe {}))
     }
 
     /// Replaces the credentials from the next attempt on.
@@ -123,7 +123,9 @@ impl Client {
     ///
     /// [`CredentialsError`] for an address that may not be dialled.
     pub fn set_credentials(&self, credentials: Credentials) -> Result<(), CredentialsError> {
-        self.handle.shared.command(|state, now| state.socket.set_credentials(now, credentials))
+        self.handle
+            .shared
+            .command(|state, now| apply!(state, now, SetCredentials { 0: credentials }))
     }
 
     /// Waits until the connection is open, through retries, for as long as that takes.
@@ -260,12 +262,12 @@ impl Client {
     /// Replaces the seed of the jitter.
     #[cfg(feature = "service")]
     pub(crate) fn reseed(&self, seed: u64) {
-        self.handle.shared.command(|state, now| state.socket.reseed(now, seed));
+        self.handle.shared.command(|state, now| state.apply(now, Input::Reseed { seed }));
     }
 
     /// [`disconnect`](Self::disconnect) without waiting.
     pub(crate) fn close(&self) {
-        self.handle.shared.command(|state, now| state.socket.disconnect(now));
+        self.handle.shared.command(|state, now| state.apply(now, Input::Disconnect));
     }
 
     async fn watch<T>(&self, done: impl Fn(&Status, bool) -> Option<T>) -> T {
@@ -438,7 +440,7 @@ impl Client {
         options: JoinOptions,
     ) -> Result<Channel, NotWanted> {
         let (topic, policy) = (topic.into(), options.mailbox);
-        let attach = |state: &mut State, now| state.socket.attach(now, &topic);
+        let attach = |state: &mut State, now| apply!(state, now, Attach { topic: topic.clone() });
         let interest = self.handle.shared.command(attach)?;
         Ok(Channel::new(Arc::clone(&self.handle), topic, interest, policy, None))
     }
@@ -546,11 +548,11 @@ impl Client {
     ///
     /// [`NotWanted`] when the topic is neither wanted nor being left.
     pub async fn leave_topic(&self, topic: &str) -> Result<LeaveOutcome, NotWanted> {
-        let shared = &self.handle.shared;
+        let (shared, topic) = (&self.handle.shared, Topic::from(topic));
         let id = shared.command(|state, now| {
-            state.socket.leave(now, topic)?;
-            let id = state.await_leave(&Topic::from(topic));
-            state.end_topic(topic, &ChannelEnd::Left);
+            apply!(state, now, Leave { topic: topic.clone() })?;
+            let id = state.await_leave(&topic);
+            state.end_topic(&topic, &ChannelEnd::Left);
             Ok(id)
         })?;
         Ok(PendingLeave { shared, id }.outcome().await)

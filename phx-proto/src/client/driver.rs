@@ -45,12 +45,12 @@ use std::sync::Arc;
 
 use super::runtime::{Clock, Received, Runtime, Timer, Transport};
 use super::setup::{Asking, ConnectAttempt, Provided, Provider};
-use super::state::{Pulled, Shared, State};
+use super::state::{Pulled, Shared, State, apply};
 use super::waiters::Task;
 use crate::event::action::Action;
 use crate::event::applied::Supplied;
 use crate::event::cause::Cause;
-use crate::event::input::{Ended, Progress};
+use crate::event::input::{Ended, Input, Progress};
 use crate::event::ticket::JoinTicket;
 use crate::id::ConnectionId;
 use crate::time::Time;
@@ -299,10 +299,10 @@ impl<R: Runtime> Driver<R> {
         self.shared.input(now, |state| {
             state.drain(now);
             if let Some((id, progress)) = news {
-                state.socket.handle_progress(now, id, progress);
+                state.apply(now, Input::Progress { id, progress });
             }
             if state.socket.poll_timeout().is_some_and(|next| next.at <= now) {
-                state.socket.handle_timeout(now);
+                state.apply(now, Input::Timeout);
             }
             state.expire_waiters(now);
         });
@@ -336,7 +336,7 @@ impl<R: Runtime> Driver<R> {
                             let message = "the connection was already over".to_owned();
                             let ended = Ended::Lost { message };
                             self.shared
-                                .input(now, |state| state.socket.handle_closed(now, id, ended));
+                                .input(now, |state| state.apply(now, Input::Closed { id, ended }));
                         }
                     }
                 }
@@ -359,7 +359,8 @@ impl<R: Runtime> Driver<R> {
         match Asking::new(&**provider, ConnectAttempt { attempt, after }) {
             Ok(asking) => self.asking = Some((id, asking)),
             Err(failure) => {
-                self.shared.input(now, |state| state.socket.handle_failed(now, id, failure));
+                self.shared
+                    .input(now, |state| state.apply(now, Input::Failed { id, cause: failure }));
             }
         }
     }
@@ -374,7 +375,8 @@ impl<R: Runtime> Driver<R> {
             }
             Err(error) => {
                 let failure = Cause::Unsupported { message: error.to_string() };
-                self.shared.input(now, |state| state.socket.handle_failed(now, id, failure));
+                self.shared
+                    .input(now, |state| state.apply(now, Input::Failed { id, cause: failure }));
             }
         }
     }
@@ -385,18 +387,17 @@ impl<R: Runtime> Driver<R> {
         let Poll::Ready(answer) = asking.poll(cx) else { return false };
         self.asking = None;
         let goes_on = self.shared.input(now, |state| {
-            let socket = &mut state.socket;
             match answer {
                 Ok(Provided::Use(credentials)) => {
-                    if let Err(error) = socket.set_credentials(now, credentials) {
-                        let message = error.to_string();
-                        socket.handle_failed(now, id, Cause::CredentialsFailed { message });
+                    if let Err(error) = apply!(state, now, SetCredentials { 0: credentials }) {
+                        let cause = Cause::CredentialsFailed { message: error.to_string() };
+                        state.apply(now, Input::Failed { id, cause });
                     }
                 }
-                Ok(_) => socket.credentials_unchanged(now, id),
-                Err(failure) => socket.handle_failed(now, id, failure),
+                Ok(_) => state.apply(now, Input::CredentialsUnchanged { id }),
+                Err(cause) => state.apply(now, Input::Failed { id, cause }),
             }
-            socket.connection_id() == Some(id)
+            state.socket.connection_id() == Some(id)
         });
         if goes_on {
             self.dial(now, id);
@@ -429,7 +430,8 @@ impl<R: Runtime> Driver<R> {
                 self.shared.input(now, |state| state.handle_opened(now, id, opened));
             }
             Err(failure) => {
-                self.shared.input(now, |state| state.socket.handle_failed(now, id, failure));
+                self.shared
+                    .input(now, |state| state.apply(now, Input::Failed { id, cause: failure }));
             }
         }
         true
@@ -454,7 +456,7 @@ impl<R: Runtime> Driver<R> {
                     state.handle_frame(now, id, frame.clone());
                 } else if let Some(ended) = link.ended.take() {
                     over = true;
-                    state.socket.handle_closed(now, id, ended);
+                    state.apply(now, Input::Closed { id, ended });
                 } else {
                     break;
                 }
@@ -491,8 +493,9 @@ impl<R: Runtime> Driver<R> {
                         link.flush = true;
                         link.retry_ready = true;
                         link.writable = false;
-                        self.shared
-                            .input(now, |state| state.socket.handle_writable(now, id, false));
+                        self.shared.input(now, |state| {
+                            state.apply(now, Input::Writable { id, writable: false })
+                        });
                     }
                     break;
                 }
@@ -500,10 +503,10 @@ impl<R: Runtime> Driver<R> {
             let regained = !core::mem::replace(&mut link.writable, true);
             let pulled = self.shared.input(now, |state| {
                 if regained {
-                    state.socket.handle_writable(now, id, true);
+                    state.apply(now, Input::Writable { id, writable: true });
                 }
                 if let Some((id, progress)) = news.take() {
-                    state.socket.handle_progress(now, id, progress);
+                    state.apply(now, Input::Progress { id, progress });
                 }
                 state.pull(now)
             });
@@ -529,10 +532,11 @@ impl<R: Runtime> Driver<R> {
             }
         }
         if let Some((id, progress)) = news {
-            self.shared.input(now, |state| state.socket.handle_progress(now, id, progress));
+            self.shared.input(now, |state| state.apply(now, Input::Progress { id, progress }));
         }
         if link.broken && core::mem::replace(&mut link.writable, false) {
-            self.shared.input(now, |state| state.socket.handle_writable(now, id, false));
+            self.shared
+                .input(now, |state| state.apply(now, Input::Writable { id, writable: false }));
         }
         let mut again = false;
         if link.flush && !link.broken {
@@ -559,7 +563,8 @@ impl<R: Runtime> Driver<R> {
             (Some(at), Some(_)) if now < at => Some(at),
             (_, Some(link)) => {
                 if let Some((id, progress)) = link.news() {
-                    self.shared.input(now, |state| state.socket.handle_progress(now, id, progress));
+                    self.shared
+                        .input(now, |state| state.apply(now, Input::Progress { id, progress }));
                 }
                 Some(now + REPORT_INTERVAL)
             }

@@ -52,15 +52,15 @@ pub use status::StatusChanges;
 
 use crate::event::cause::Cause;
 use crate::event::signal::Signal;
-use crate::recording::RecordedSocket;
 
 /// A client and its driver. Nothing is spawned and nothing is dialled: poll the driver, and call
 /// [`Client::connect`].
 pub fn client<R: Runtime>(setup: impl Into<Setup>, runtime: R) -> (Client, Driver<R>) {
     let seed = runtime.seed();
-    let Setup { config, provider, recorder, name } = setup.into();
+    let setup = setup.into();
+    let (provider, name) = (setup.provider.clone(), setup.name.clone());
     let clock = runtime.clock();
-    let socket = RecordedSocket::new(config, seed, clock.now(), recorder.as_ref());
+    let socket = setup.socket(seed, clock.now());
     let shared = state::Shared::new(socket, seed, name, move || clock.now());
     let driver = Driver::new(runtime, provider, std::sync::Arc::clone(&shared));
     (Client::new(shared), driver)

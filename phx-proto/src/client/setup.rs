@@ -18,7 +18,11 @@ use std::sync::Arc;
 
 use crate::config::{Config, Credentials};
 use crate::event::cause::Cause;
-use crate::recording::Recorder;
+#[cfg(feature = "recording")]
+use crate::recording::{RecordedSocket, Recorder};
+#[cfg(not(feature = "recording"))]
+use crate::socket::Socket;
+use crate::time::Time;
 
 /// One attempt to connect, as seen by a credential provider.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,7 +92,8 @@ pub(super) type Provider = dyn Fn(ConnectAttempt) -> Asked + Send + Sync;
 pub struct Setup {
     pub(crate) config: Config,
     pub(super) provider: Option<Arc<Provider>>,
-    pub(super) recorder: Option<Recorder>,
+    #[cfg(feature = "recording")]
+    recorder: Option<Recorder>,
     pub(super) name: Option<String>,
 }
 
@@ -96,7 +101,13 @@ impl Setup {
     /// Nothing but the configuration.
     #[must_use]
     pub const fn new(config: Config) -> Self {
-        Self { config, provider: None, recorder: None, name: None }
+        Self {
+            config,
+            provider: None,
+            #[cfg(feature = "recording")]
+            recorder: None,
+            name: None,
+        }
     }
 
     /// The name of the connection: the member `connection` of every event of `tracing`, and
@@ -106,6 +117,18 @@ impl Setup {
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
+    }
+
+    /// The socket of the client.
+    #[cfg(feature = "recording")]
+    pub(super) fn socket(self, seed: u64, now: Time) -> RecordedSocket {
+        RecordedSocket::new(self.config, seed, now, self.recorder.as_ref())
+    }
+
+    /// The socket of the client.
+    #[cfg(not(feature = "recording"))]
+    pub(super) fn socket(self, seed: u64, now: Time) -> Socket {
+        Socket::new(self.config, seed, now)
     }
 
     /// Asks `provider` for credentials before every attempt to connect.
@@ -128,6 +151,7 @@ impl Setup {
     /// Takes down everything that the core of the client is told and does, for a bug report that
     /// others can replay; see [`recording`](crate::recording) for what is in it. By default
     /// nothing is recorded, which costs one branch a step.
+    #[cfg(feature = "recording")]
     #[must_use]
     pub fn record(mut self, recorder: Recorder) -> Self {
         self.recorder = Some(recorder);
@@ -143,12 +167,14 @@ impl From<Config> for Setup {
 
 impl fmt::Debug for Setup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Setup")
+        let mut setup = f.debug_struct("Setup");
+        setup
             .field("config", &self.config)
             .field("credentials", &self.provider.as_ref().map(|_| "provider"))
-            .field("recorder", &self.recorder)
-            .field("name", &self.name)
-            .finish()
+            .field("name", &self.name);
+        #[cfg(feature = "recording")]
+        setup.field("recorder", &self.recorder);
+        setup.finish()
     }
 }
 

@@ -9,7 +9,7 @@ use core::future::poll_fn;
 use core::time::Duration;
 
 use super::client::Client;
-use super::state::{Shared, State};
+use super::state::{Shared, State, apply};
 use super::waiters::{Wait, WaiterId};
 use crate::time::Time;
 use crate::topic::Topic;
@@ -61,7 +61,7 @@ impl Client {
                 state.socket.channels().map(|(topic, _)| topic.clone()).collect();
             for topic in &topics {
                 // It is wanted or being left: it was listed a moment ago.
-                let _ = state.socket.leave(now, topic);
+                let _ = apply!(state, now, Leave { topic: topic.clone() });
                 state.end_topic(topic, &crate::event::cause::ChannelEnd::Left);
             }
             topics

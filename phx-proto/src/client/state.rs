@@ -36,27 +36,41 @@ use super::waiters::{
 use crate::collections::table::Table;
 use crate::config::join_params::{JoinParams, ParamsPanicked};
 use crate::event::action::Action;
-use crate::event::applied::Supplied;
+use crate::event::applied::{Applied, Supplied};
 use crate::event::cause::{Cause, ChannelEnd, LeaveOutcome, PushOutcome};
 use crate::event::error::JoinError;
-use crate::event::input::{Ended, Opened};
+use crate::event::input::{Ended, Input, Opened};
 use crate::event::signal::Signal;
 use crate::event::ticket::JoinTicket;
 use crate::id::{ConnectionId, InterestId, PushId};
-use crate::recording::{RecordedSocket, Tape};
-use crate::socket::channel::ChannelStatus;
-use crate::socket::{Status, Step};
+#[cfg(feature = "recording")]
+use crate::recording::{RecordedSocket as Core, Tape};
+#[cfg(not(feature = "recording"))]
+use crate::socket::Socket as Core;
+use crate::socket::{ChannelStatus, Status, Step};
 use crate::time::Time;
 use crate::topic::Topic;
 use crate::wire::Frame;
 use crate::wire::payload::Payload;
 use crate::wire::weight::{ReadBuffer, compact, weight};
 
+/// Applies an [`Input`](crate::Input) to the socket of a [`State`], and returns the result of that kind.
+macro_rules! apply {
+    ($state:expr, $now:expr, $name:ident $fields:tt) => {
+        match $state.socket.apply($now, $crate::event::input::Input::$name $fields) {
+            $crate::event::applied::Applied::$name(result) => result,
+            other => unreachable!("{other:?} is the result of another input"),
+        }
+    };
+}
+pub(super) use apply;
+
 /// The lock, and the clock that every command is stamped with.
 pub(super) struct Shared {
     clock: Box<dyn Fn() -> Time + Send + Sync>,
     state: Mutex<State>,
     /// Where a recording goes, if there is one.
+    #[cfg(feature = "recording")]
     tape: Option<Arc<Tape>>,
     /// The span in which the client was made. A subscriber is code of the application, so it is
     /// not even cloned under the lock.
@@ -78,11 +92,12 @@ impl fmt::Debug for Shared {
 impl Shared {
     /// `seed` is for the tables whose keys somebody else may choose.
     pub(super) fn new(
-        socket: RecordedSocket,
+        socket: Core,
         seed: u64,
         name: Option<String>,
         clock: impl Fn() -> Time + Send + Sync + 'static,
     ) -> Arc<Self> {
+        #[cfg(feature = "recording")]
         let tape = socket.tape();
         Arc::new(Self {
             clock: Box::new(clock),
@@ -90,6 +105,7 @@ impl Shared {
             address: socket.config().uri.to_string(),
             state: Mutex::new(State::new(socket, seed)),
             name,
+            #[cfg(feature = "recording")]
             tape,
             #[cfg(feature = "tracing")]
             span: tracing::Span::current(),
@@ -172,6 +188,7 @@ impl Shared {
             state.trace.take(now)
         };
         drop(state);
+        #[cfg(feature = "recording")]
         if let Some(tape) = &self.tape {
             tape.flush();
         }
@@ -192,7 +209,7 @@ impl Shared {
 
 /// Everything behind the lock.
 pub(super) struct State {
-    pub(super) socket: RecordedSocket,
+    pub(super) socket: Core,
     /// What the driver has to carry out, in order.
     pub(super) todo: VecDeque<Action>,
     driver: Parked,
@@ -212,7 +229,8 @@ pub(super) struct State {
     pub(super) discarded: Vec<Discarded>,
     /// Topics to be joined anew, because a mailbox with that policy overflowed.
     pub(super) resyncs: Vec<Topic>,
-    pub(super) topics: Table<Audience>,
+    /// Boxed, as a hash map has vacant entries.
+    pub(super) topics: Table<Box<Audience>>,
     /// Those that wait for space in the push queue, by topic and in order.
     pub(super) lines: BTreeMap<Topic, BTreeSet<u64>>,
     /// The memory of the presence logs of all topics.
@@ -279,7 +297,7 @@ pub(super) enum Discarded {
 }
 
 impl State {
-    fn new(socket: RecordedSocket, seed: u64) -> Self {
+    fn new(socket: Core, seed: u64) -> Self {
         Self {
             read_buffer: ReadBuffer::new(socket.config().read_buffer_bytes.get()),
             socket,
@@ -303,6 +321,12 @@ impl State {
             trace: super::tracing::Trace::new(),
             mailbox_drops: 0,
         }
+    }
+
+    /// Applies an input that has no result.
+    pub(super) fn apply(&mut self, now: Time, input: Input) {
+        let applied = self.socket.apply(now, input);
+        debug_assert_eq!(applied, Applied::Done, "an input without a result");
     }
 
     /// The next thing for the driver to carry out. There rarely is one, so no room is kept for it.
@@ -331,13 +355,13 @@ impl State {
 impl State {
     /// The machine may have slept, which may change when the next attempt is made.
     pub(super) fn handle_wake(&mut self, now: Time) {
-        self.socket.handle_wake(now);
+        self.apply(now, Input::Wake);
         self.wake_watchers();
     }
 
     pub(super) fn handle_opened(&mut self, now: Time, id: ConnectionId, opened: Opened) {
         self.read_buffer = ReadBuffer::new(self.socket.config().read_buffer_bytes.get());
-        self.socket.handle_opened(now, id, opened);
+        self.apply(now, Input::Opened { id, opened });
     }
 
     #[inline]
@@ -393,7 +417,7 @@ impl State {
         params: Result<Payload, ParamsPanicked>,
     ) -> Supplied {
         self.drain(now);
-        self.socket.supply_join(now, ticket, params)
+        apply!(self, now, SupplyJoin { ticket: ticket.clone(), params })
     }
 
     /// Dispatches a signal, and leaves anything else to the driver.
@@ -500,14 +524,14 @@ impl State {
     pub(super) fn end(&mut self, now: Time, panicked: bool) -> Option<Waker> {
         self.driver_gone = true;
         if panicked {
-            self.socket.handle_panicked(now);
+            self.apply(now, Input::Panicked);
         } else {
-            self.socket.disconnect(now);
+            self.apply(now, Input::Disconnect);
         }
         self.drain(now);
         if let Some(id) = self.socket.connection_id() {
             let message = "the driver was dropped".to_owned();
-            self.socket.handle_closed(now, id, Ended::Lost { message });
+            self.apply(now, Input::Closed { id, ended: Ended::Lost { message } });
         }
         self.drain(now);
         self.todo.clear();
@@ -558,13 +582,14 @@ impl State {
         params: &JoinParams,
         replace: bool,
     ) -> Result<InterestId, JoinError> {
-        if replace && self.socket.conflicts(topic, params) {
-            self.socket.set_join_params(now, topic, params.clone())?;
+        let held = self.socket.join_params(topic);
+        if replace && held.is_some_and(|held| !held.same(params)) {
+            apply!(self, now, SetJoinParams { topic: topic.clone(), params: params.clone() })?;
             self.hold(topic.clone(), params.clone());
-            return Ok(self.socket.attach(now, topic)?);
+            return Ok(apply!(self, now, Attach { topic: topic.clone() })?);
         }
         let shared = self.socket.interests(topic) > 0;
-        let interest = self.socket.join(now, topic.clone(), params.clone())?;
+        let interest = apply!(self, now, Join { topic: topic.clone(), params: params.clone() })?;
         if !shared {
             self.hold(topic.clone(), params.clone());
         }
@@ -675,7 +700,7 @@ impl State {
     pub(super) fn tidy(&mut self, topic: &Topic) {
         let empty =
             |audience: &Audience| audience.joins.is_empty() && audience.mailboxes.is_empty();
-        if self.topics.get(topic).is_some_and(empty) {
+        if self.topics.get(topic).is_some_and(|audience| empty(audience)) {
             self.remove_topic(topic);
         }
     }

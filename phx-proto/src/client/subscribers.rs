@@ -10,12 +10,12 @@ use super::messages::{ChannelEvent, Message, StreamEnd};
 use super::presence::{LOGS_BYTES_MAX, Logged, PresenceKind, PresenceLog};
 use super::signals::ClientEvent;
 use super::signals::SignalQueue;
-use super::state::{Discarded, State};
+use super::state::{Discarded, State, apply};
 use super::waiters::{Parked, Task, Wait, WaiterId, poll_parked};
 use crate::event::cause::ChannelEnd;
 use crate::event::signal::Signal;
 use crate::id::InterestId;
-use crate::socket::channel::ChannelStatus;
+use crate::socket::ChannelStatus;
 use crate::time::Time;
 use crate::topic::Topic;
 
@@ -207,7 +207,7 @@ impl State {
 
     /// Has the channel joined anew. One that is not wanted has nothing to catch up with.
     pub(super) fn rejoin(&mut self, now: Time, topic: &str) {
-        let _ = self.socket.rejoin(now, topic);
+        let _ = apply!(self, now, Rejoin { topic: topic.into() });
     }
 
     /// Hands a message to everyone who wants it.

@@ -91,8 +91,12 @@ impl JoinParams {
         }
     }
 
-    /// Whether two callers ask for the same: equal as JSON, or the very same function.
-    pub(crate) fn same(&self, other: &Self) -> bool {
+    /// Whether two callers ask for the same: payloads that are equal as JSON, or clones of one function.
+    ///
+    /// A topic that is wanted with other parameters is not joined with these; see
+    /// [`Socket::join_params`](crate::Socket::join_params).
+    #[must_use]
+    pub fn same(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
             (Inner::Fixed(one), Inner::Fixed(two)) => one.same_json(two),
             (Inner::Function(one), Inner::Function(two)) => Arc::ptr_eq(one, two),

@@ -191,7 +191,7 @@ impl Cause {
     }
 
     /// The text that it holds; empty where there is none.
-    #[cfg(feature = "driver")]
+    #[cfg(any(feature = "driver", feature = "recording"))]
     pub(crate) fn text(&self) -> &str {
         match self {
             Self::RemoteClose { reason: text, .. }
@@ -227,7 +227,7 @@ impl Cause {
 
     /// The same without the words of a credential provider: they are those of the application, or of
     /// its HTTP client, which may print the address and the credentials of its request.
-    #[cfg(feature = "driver")]
+    #[cfg(feature = "recording")]
     pub(crate) fn redacted(self, redacted: &str) -> Self {
         let redacted = redacted.to_owned();
         match self {

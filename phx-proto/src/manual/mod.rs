@@ -18,7 +18,7 @@
 //! | [`log_and_trace`] | how to see what a connection does: logs, signals, states, errors |
 //! | [`shut_down`] | how to end a program in order |
 //! | [`many_connections`] | how to keep many connections |
-//! | [`recording`](crate::recording) | what a client did, in a file: how to report a bug (feature `driver`) |
+//! | [`recording`](crate::recording) | what a client did, in a file: how to report a bug (feature `recording`) |
 //! | [`operating`] | `phx run` as a service: reload, control, metrics, more than one process (feature `driver`) |
 //! | [`other_runtimes`] | embedding the driver in a runtime of your own |
 //! | [`from_phoenix_js`] | names, for those who come from phoenix.js |

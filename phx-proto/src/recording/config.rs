@@ -1,4 +1,4 @@
-//! The configuration as a recording has it: everything the core decides by, and no secret.
+//! The redacted configuration: everything that the core decides by, and no secret.
 
 use core::time::Duration;
 
@@ -10,6 +10,7 @@ use super::redact::PayloadRecord;
 use crate::config::join_params::JoinParams;
 use crate::config::{Config, ConfigError, Credentials, Options, Uri, codec_of};
 use crate::time::nanos;
+use crate::wire::payload::Payload;
 
 /// What stands where a secret stood.
 pub(super) const HIDDEN: &str = "hidden";
@@ -106,11 +107,8 @@ impl ConfigRecord {
         }
     }
 
-    /// The configuration, whose join parameters are the replay's to make.
-    pub(super) fn config(
-        &self,
-        params: impl Fn(&ParamsRecord) -> JoinParams,
-    ) -> Result<Config, BadConfig> {
+    /// The configuration, with fillers in place of what is hidden.
+    pub(super) fn config(&self) -> Result<Config, BadConfig> {
         let config = Config::insecure(&self.uri)?.options(self.options.clone());
         let config = match &self.connect_to {
             Some(address) => config.connect_to(address)?,
@@ -124,13 +122,9 @@ impl ConfigRecord {
             .credentials_refreshed(self.credentials_refreshed);
         let mut auto_joins = self.auto_joins.iter();
         let config = auto_joins.try_fold(config, |config, (topic, record)| {
-            config.auto_join(&**topic, params(record))
+            config.auto_join(&**topic, record.params())
         })?;
         Ok(Config { allow_insecure: self.allow_insecure, ..config })
-    }
-
-    pub(super) fn is_vsn_1(&self) -> bool {
-        self.vsn == "1.0.0"
     }
 }
 
@@ -166,6 +160,14 @@ impl ParamsRecord {
     /// Never with what they say: they are where tokens travel.
     pub(super) fn of(params: &JoinParams) -> Self {
         params.fixed().map_or(Self::Function, |payload| Self::Fixed(PayloadRecord::hidden(payload)))
+    }
+
+    /// Parameters like them, with fillers. A function is never called: what it made is supplied.
+    pub(super) fn params(&self) -> JoinParams {
+        match self {
+            Self::Fixed(payload) => payload.payload().into(),
+            Self::Function => JoinParams::from_fn(|_| Payload::empty()),
+        }
     }
 }
 

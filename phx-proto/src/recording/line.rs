@@ -1,15 +1,12 @@
 //! The lines of a recording.
 
-use core::fmt;
-
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use super::config::{ConfigRecord, CredentialsRecord, Nanos, ParamsRecord};
-use super::redact::{FrameRecord, PayloadRecord};
-use crate::event::cause::Cause;
-use crate::event::input::Ended;
+use super::config::{ConfigRecord, ParamsRecord};
+use super::input::InputRecord;
+use super::redact::FrameRecord;
 use crate::time::Time;
 
 /// The version of the format. A change that an older reader would misread is a new one.
@@ -56,13 +53,13 @@ impl<'de> Deserialize<'de> for Line {
 pub(super) enum What {
     /// The client was made.
     Start(Box<Start>),
-    /// It was told this.
+    /// An input.
     In(InputRecord),
-    /// What it answered to the command of the line before.
+    /// The result of the input in the line before.
     Answer(String),
-    /// It put this frame out.
+    /// A frame that it wrote.
     Sent(FrameRecord),
-    /// It put this out, in words.
+    /// Another action, in words.
     Out(String),
 }
 
@@ -70,94 +67,13 @@ pub(super) enum What {
 #[serde(deny_unknown_fields)]
 pub(super) struct Start {
     pub(super) seed: u64,
-    /// Whether payloads are told.
+    /// Whether payloads are recorded.
     pub(super) payloads: bool,
     pub(super) config: ConfigRecord,
 }
 
-/// An [`Input`](crate::Input): what decides, without secrets.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum InputRecord {
-    Connect,
-    Disconnect,
-    ConnectNow,
-    Probe,
-    Join {
-        topic: String,
-        params: ParamsRecord,
-        /// It is wanted already, with other parameters.
-        #[serde(default, skip_serializing_if = "core::ops::Not::not")]
-        conflicting: bool,
-    },
-    Attach {
-        topic: String,
-    },
-    Release {
-        interest: u64,
-    },
-    Leave {
-        topic: String,
-    },
-    Rejoin {
-        topic: String,
-    },
-    SetJoinParams {
-        topic: String,
-        params: ParamsRecord,
-    },
-    Push {
-        topic: String,
-        event: String,
-        payload: PayloadRecord,
-        cast: bool,
-        fail_fast: bool,
-        timeout: Option<Nanos>,
-    },
-    CancelPush {
-        push: u64,
-    },
-    Reseed {
-        seed: u64,
-    },
-    SetCredentials(CredentialsRecord),
-    CredentialsUnchanged {
-        conn: u64,
-    },
-    Opened {
-        conn: u64,
-        protocol: Option<String>,
-    },
-    Failed {
-        conn: u64,
-        cause: Cause,
-    },
-    Closed {
-        conn: u64,
-        ended: EndedRecord,
-    },
-    Frame {
-        conn: u64,
-        frame: FrameRecord,
-    },
-    Writable {
-        conn: u64,
-        writable: bool,
-    },
-    Progress {
-        conn: u64,
-        read: u64,
-        written: u64,
-        flushed: bool,
-    },
-    Timeout,
-    Wake,
-    /// The driver panicked.
-    Panicked,
-}
-
 impl What {
-    /// The bytes of the fillers that it asks for, which are not in the recording.
+    /// The bytes of the fillers that a replay makes for it.
     pub(super) fn claims(&self) -> u64 {
         let params = |params: &ParamsRecord| match params {
             ParamsRecord::Fixed(payload) => payload.claims(),
@@ -175,81 +91,6 @@ impl What {
             Self::In(InputRecord::Push { payload, .. }) => payload.claims(),
             Self::In(InputRecord::Frame { frame, .. }) | Self::Sent(frame) => frame.claims(),
             Self::In(_) | Self::Answer(_) | Self::Out(_) => 0,
-        }
-    }
-}
-
-/// An [`Ended`].
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum EndedRecord {
-    CloseFrame { code: Option<u16>, reason: String },
-    Lost { message: String },
-    MessageTooLarge,
-}
-
-impl EndedRecord {
-    pub(super) fn of(ended: &Ended) -> Self {
-        match ended.clone() {
-            Ended::CloseFrame { code, reason } => Self::CloseFrame { code, reason },
-            Ended::Lost { message } => Self::Lost { message },
-            Ended::MessageTooLarge => Self::MessageTooLarge,
-        }
-    }
-
-    pub(super) fn ended(&self) -> Ended {
-        match self.clone() {
-            Self::CloseFrame { code, reason } => Ended::CloseFrame { code, reason },
-            Self::Lost { message } => Ended::Lost { message },
-            Self::MessageTooLarge => Ended::MessageTooLarge,
-        }
-    }
-}
-
-/// The line of a trace: small letters for what the machine was told.
-impl fmt::Display for InputRecord {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Connect => f.write_str("connect"),
-            Self::Disconnect => f.write_str("disconnect"),
-            Self::ConnectNow => f.write_str("connect now"),
-            Self::Probe => f.write_str("probe"),
-            Self::Join { topic, .. } => write!(f, "join {topic}"),
-            Self::Attach { topic } => write!(f, "attach {topic}"),
-            Self::Release { interest } => write!(f, "release interest#{interest}"),
-            Self::Leave { topic } => write!(f, "leave {topic}"),
-            Self::Rejoin { topic } => write!(f, "rejoin {topic}"),
-            Self::SetJoinParams { topic, .. } => write!(f, "set join params {topic}"),
-            Self::Push { topic, event, payload, cast, .. } => {
-                write!(f, "{} {topic} {event} {payload}", if *cast { "cast" } else { "push" })
-            }
-            Self::CancelPush { push } => write!(f, "cancel push#{push}"),
-            Self::Reseed { .. } => f.write_str("reseed"),
-            Self::SetCredentials(_) => f.write_str("set credentials"),
-            Self::CredentialsUnchanged { .. } => f.write_str("credentials unchanged"),
-            Self::Opened { .. } => f.write_str("opened"),
-            Self::Failed { cause, .. } => match cause.text() {
-                "" => write!(f, "failed ({})", cause.brief()),
-                text => write!(f, "failed ({}: {text})", cause.brief()),
-            },
-            Self::Closed { ended, .. } => match ended {
-                EndedRecord::CloseFrame { code: Some(code), .. } => {
-                    write!(f, "closed (close frame {code})")
-                }
-                EndedRecord::CloseFrame { code: None, .. } => f.write_str("closed (close frame)"),
-                EndedRecord::Lost { message } => write!(f, "closed (lost: {message})"),
-                EndedRecord::MessageTooLarge => f.write_str("closed (message too large)"),
-            },
-            Self::Frame { frame, .. } => write!(f, "<- {frame}"),
-            Self::Writable { writable: true, .. } => f.write_str("writable"),
-            Self::Writable { writable: false, .. } => f.write_str("not writable"),
-            Self::Progress { read, written, flushed, .. } => {
-                let flushed = if *flushed { ", flushed" } else { "" };
-                write!(f, "progress ({read} read, {written} written{flushed})")
-            }
-            Self::Timeout => f.write_str("timeout"),
-            Self::Wake => f.write_str("wake"),
-            Self::Panicked => f.write_str("the driver panicked"),
         }
     }
 }

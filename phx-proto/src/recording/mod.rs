@@ -1,6 +1,7 @@
 #![doc = include_str!("../manual/recording.md")]
 
 mod config;
+mod input;
 mod line;
 mod redact;
 mod replay;
@@ -10,4 +11,5 @@ mod tape;
 pub use replay::{Divergence, Recording, RecordingError, Replay, TraceLine};
 pub use socket::RecordedSocket;
 pub use tape::Recorder;
+#[cfg(feature = "driver")]
 pub(crate) use tape::Tape;

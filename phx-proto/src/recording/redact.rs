@@ -1,9 +1,8 @@
-//! Payloads and frames as a recording has them: what they are, without what they say.
+//! Redacted payloads and frames.
 //!
-//! A payload that is not to be told leaves its length behind, because limits and queues count
-//! bytes; a replay has a filler of that length in its place. A frame is told by its envelope,
-//! which is all that the core reads, and written anew from it: so whatever else stood in it (a
-//! repeated key, say) cannot slip through.
+//! Of a redacted payload the length is kept, because limits and queues count bytes; a replay has a
+//! filler of that length in its place. A frame is recorded as its envelope, which is all that the core
+//! reads, and written again from it: so nothing else in it (a repeated key, say) is kept.
 
 use core::fmt;
 
@@ -187,8 +186,8 @@ impl FrameRecord {
         if whole { Self::received(frame, codec, true) } else { Self::written(frame, codec) }
     }
 
-    /// The join of a topic. Its parameters are where tokens travel: they are not told even where
-    /// payloads are, whatever the frame looks like.
+    /// The join of a topic. Its parameters are where tokens travel: they are redacted even where
+    /// payloads are not, whatever the frame looks like.
     pub(super) fn join(frame: &Frame, codec: &dyn Codec) -> Self {
         Self::written(frame, codec)
     }
@@ -229,7 +228,7 @@ impl FrameRecord {
         }))
     }
 
-    /// A frame of which nothing but the length is told.
+    /// A frame of which nothing but the length is recorded.
     pub(super) fn unreadable(frame: &Frame) -> Self {
         let length = Length(frame.len() as u64);
         if frame.is_text() { Self::UnreadableText(length) } else { Self::UnreadableBinary(length) }

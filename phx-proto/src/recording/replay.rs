@@ -3,17 +3,14 @@
 use core::fmt;
 use std::collections::{BTreeMap, VecDeque};
 
-use super::config::ParamsRecord;
-use super::line::{FORMAT, Header, InputRecord, Line, Start, What};
-use super::socket::{accepted, answer_in_words, told};
-use crate::config::join_params::{JoinParams, ParamsPanicked};
-use crate::config::{Config, ConfigError};
-use crate::event::applied::{Applied, Supplied};
-use crate::event::input::{Input, Opened, Progress, PushOptions};
-use crate::id::{ConnectionId, InterestId, PushId};
+use super::input::InputRecord;
+use super::line::{FORMAT, Header, Line, Start, What};
+use super::socket;
+use crate::config::Config;
+use crate::config::join_params::ParamsPanicked;
+use crate::event::applied::Supplied;
 use crate::socket::{Socket, Step};
 use crate::time::Time;
-use crate::topic::Topic;
 use crate::wire::payload::Payload;
 
 /// The bytes that the lengths of a recording may claim in all, beside [`CLAIMS_PER_BYTE`]: a message
@@ -105,7 +102,7 @@ pub struct TraceLine {
     pub at: Time,
     /// Which client of the recorder, from 1.
     pub client: u64,
-    /// Whether the client was told it; else it did it.
+    /// Whether it is an input; else the client did it.
     pub is_input: bool,
     /// What.
     pub text: String,
@@ -153,7 +150,7 @@ impl Recording {
                 }
                 What::Start(start) => {
                     clients.push(line.client);
-                    Some(start.config.config(join_params).map_err(|error| bad(error.to_string()))?)
+                    Some(start.config.config().map_err(|error| bad(error.to_string()))?)
                 }
                 _ if !known => {
                     return Err(bad(format!("client {} has not started", line.client)));
@@ -200,7 +197,6 @@ pub struct Replay<'a> {
 struct Player {
     socket: Socket,
     payloads: bool,
-    vsn_1: bool,
     joins: Joins,
     answer: Option<String>,
 }
@@ -234,7 +230,7 @@ impl Iterator for Replay<'_> {
 impl Replay<'_> {
     fn step(&mut self, numbered: &Numbered) -> Result<Option<TraceLine>, Divergence> {
         let Numbered { number, line: Line { client, at, what }, config } = numbered;
-        let told = |is_input, text: String| {
+        let traced = |is_input, text: String| {
             // One line, whatever topics and servers say.
             let text = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
             Some(TraceLine { at: *at, client: *client, is_input, text })
@@ -244,7 +240,7 @@ impl Replay<'_> {
             let player = Player::new(start, config.clone(), *at, joins);
             self.players.insert(*client, player);
             let (uri, vsn) = (config.uri(), config.codec.vsn());
-            return Ok(told(true, format!("start {uri}, vsn {vsn}, seed {}", start.seed)));
+            return Ok(traced(true, format!("start {uri}, vsn {vsn}, seed {}", start.seed)));
         }
         // Every client has started: that was checked when it was read.
         let Some(player) = self.players.get_mut(client) else { return Ok(None) };
@@ -255,14 +251,14 @@ impl Replay<'_> {
             What::Start(_) => None,
             What::In(input) => {
                 player.tell(*at, input);
-                told(true, input.to_string())
+                traced(true, input.to_string())
             }
             What::Answer(recorded) => {
                 let replayed = player.answer.take();
                 if replayed.as_ref() != Some(recorded) {
                     return diverged(recorded.clone(), replayed);
                 }
-                told(false, format!("= {recorded}")).filter(|_| recorded != "accepted")
+                traced(false, format!("= {recorded}")).filter(|_| recorded != "accepted")
             }
             What::Sent(_) | What::Out(_) => {
                 let replayed = player.act(*at);
@@ -271,7 +267,7 @@ impl Replay<'_> {
                 }
                 let text = shown(what);
                 // Of two that say the same, one is enough.
-                told(false, text).filter(|line| !line.text.starts_with("Connecting "))
+                traced(false, text).filter(|line| !line.text.starts_with("Connecting "))
             }
         })
     }
@@ -336,7 +332,6 @@ impl Player {
         Self {
             socket: Socket::new(config, start.seed, at),
             payloads: start.payloads,
-            vsn_1: start.config.is_vsn_1(),
             joins,
             answer: None,
         }
@@ -356,112 +351,13 @@ impl Player {
                 }
             }
         };
-        Some(told(&action, &*self.socket.config().codec, self.payloads))
-    }
-
-    /// The parameters of a join: the very ones that the topic has, unless they were others.
-    fn params(&self, topic: &str, record: &ParamsRecord, conflicting: bool) -> JoinParams {
-        let made = join_params(record);
-        let held = self.socket.join_params(topic);
-        match (conflicting, self.socket.conflicts(topic, &made), record, held) {
-            (false, true, _, Some(held)) => held.clone(),
-            (true, false, ParamsRecord::Fixed(payload), _) => payload.filled(b'y').into(),
-            _ => made,
-        }
+        Some(socket::recorded(&action, &*self.socket.config().codec, self.payloads))
     }
 
     fn tell(&mut self, at: Time, record: &InputRecord) {
-        self.answer = match self.input(record) {
-            Ok(input) => applied_in_words(&self.socket.apply(at, input)),
+        self.answer = match record.input(&self.socket) {
+            Ok(input) => socket::applied_in_words(&self.socket.apply(at, input)),
             Err(error) => Some(format!("refused: {error}")),
         };
-    }
-
-    /// The input that was recorded, with fillers in place of what is hidden.
-    fn input(&self, record: &InputRecord) -> Result<Input, ConfigError> {
-        let conn = |number: &u64| ConnectionId::from_u64(*number);
-        let topic = |topic: &String| Topic::from(topic.as_str());
-        Ok(match record {
-            InputRecord::Connect => Input::Connect,
-            InputRecord::Disconnect => Input::Disconnect,
-            InputRecord::ConnectNow => Input::ConnectNow,
-            InputRecord::Probe => Input::Probe,
-            InputRecord::Join { topic: of, params, conflicting } => {
-                Input::Join { topic: topic(of), params: self.params(of, params, *conflicting) }
-            }
-            InputRecord::Attach { topic: of } => Input::Attach { topic: topic(of) },
-            InputRecord::Release { interest } => {
-                Input::Release { interest: InterestId::from_u64(*interest) }
-            }
-            InputRecord::Leave { topic: of } => Input::Leave { topic: topic(of) },
-            InputRecord::Rejoin { topic: of } => Input::Rejoin { topic: topic(of) },
-            InputRecord::SetJoinParams { topic: of, params } => {
-                Input::SetJoinParams { topic: topic(of), params: join_params(params) }
-            }
-            InputRecord::Push { topic: of, event, payload, cast, fail_fast, timeout } => {
-                let (cast, fail_fast) = (*cast, *fail_fast);
-                let options = PushOptions { cast, fail_fast, timeout: timeout.map(Into::into) };
-                let (event, payload) = (event.as_str().into(), payload.payload());
-                Input::Push { topic: topic(of), event, payload, options }
-            }
-            InputRecord::CancelPush { push } => Input::CancelPush { id: PushId::from_u64(*push) },
-            InputRecord::Reseed { seed } => Input::Reseed { seed: *seed },
-            InputRecord::SetCredentials(credentials) => {
-                Input::SetCredentials(credentials.credentials()?)
-            }
-            InputRecord::CredentialsUnchanged { conn: id } => {
-                Input::CredentialsUnchanged { id: conn(id) }
-            }
-            InputRecord::Opened { conn: id, protocol } => {
-                Input::Opened { id: conn(id), opened: Opened { protocol: protocol.clone() } }
-            }
-            InputRecord::Failed { conn: id, cause } => {
-                Input::Failed { id: conn(id), cause: cause.clone() }
-            }
-            InputRecord::Closed { conn: id, ended } => {
-                Input::Closed { id: conn(id), ended: ended.ended() }
-            }
-            InputRecord::Frame { conn: id, frame } => {
-                Input::Frame { id: conn(id), frame: frame.frame(self.vsn_1) }
-            }
-            InputRecord::Writable { conn: id, writable } => {
-                Input::Writable { id: conn(id), writable: *writable }
-            }
-            InputRecord::Progress { conn: id, read, written, flushed } => {
-                let progress = Progress { read: *read, written: *written, flushed: *flushed };
-                Input::Progress { id: conn(id), progress }
-            }
-            InputRecord::Timeout => Input::Timeout,
-            InputRecord::Wake => Input::Wake,
-            InputRecord::Panicked => Input::Panicked,
-        })
-    }
-}
-
-/// The answer as the recording has it; none for what it has no line of.
-fn applied_in_words(applied: &Applied) -> Option<String> {
-    fn id<T: fmt::Debug>(id: &T) -> String {
-        format!("{id:?}")
-    }
-    Some(match applied {
-        Applied::Done | Applied::Release(_) | Applied::SupplyJoin(_) | Applied::CancelPush(_) => {
-            return None;
-        }
-        Applied::ConnectNow(answer) => answer_in_words(answer, accepted),
-        Applied::Probe(answer) => answer_in_words(answer, accepted),
-        Applied::Join(answer) => answer_in_words(answer, id),
-        Applied::Attach(answer) => answer_in_words(answer, id),
-        Applied::Leave(answer) | Applied::Rejoin(answer) => answer_in_words(answer, accepted),
-        Applied::SetJoinParams(answer) => answer_in_words(answer, accepted),
-        Applied::Push(answer) => answer_in_words(answer, id),
-        Applied::SetCredentials(answer) => answer_in_words(answer, accepted),
-    })
-}
-
-fn join_params(record: &ParamsRecord) -> JoinParams {
-    match record {
-        ParamsRecord::Fixed(payload) => payload.payload().into(),
-        // Never called: what it made is supplied.
-        ParamsRecord::Function => JoinParams::from_fn(|_| Payload::empty()),
     }
 }

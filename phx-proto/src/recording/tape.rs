@@ -1,7 +1,7 @@
-//! Where the lines go.
+//! The queue of recorded lines, and the sink that takes them.
 //!
-//! Lines are made while the core is locked, in order, and wait here; whoever made some hands them
-//! on once the lock is gone, because the sink is code of the application.
+//! Lines are written while the core is locked, in order, and queued here. The writer flushes them after
+//! the lock, because the sink is code of the application.
 
 use core::fmt;
 use std::collections::VecDeque;
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::line::{FORMAT, Header, Line};
 
-/// Takes down what clients are told and do; see [the module](super).
+/// Records the inputs and actions of clients; see [the module](super).
 ///
 /// Clones write to one sink. Each client that is made with it has a number of its own in the
 /// lines, from 1.
@@ -36,8 +36,8 @@ impl Recorder {
     /// and it may not call back into a client that it records. It has every line of a call by the
     /// time that the call returns.
     ///
-    /// What payloads say is left out: their lengths are told. Credentials, values of the query
-    /// and join parameters are never told.
+    /// Of payloads, the lengths are recorded. Credentials, values of the query and join parameters are
+    /// never recorded.
     #[must_use]
     pub fn new(sink: impl FnMut(&str) + Send + 'static) -> Self {
         let header =
@@ -51,8 +51,8 @@ impl Recorder {
         Self { tape: Arc::new(tape), payloads: false }
     }
 
-    /// Tells the payloads of messages, pushes and replies too. Join parameters are still left
-    /// out; a token that the application sends in a push is not.
+    /// Records the payloads of messages, pushes and replies, too. Join parameters are still left out; a
+    /// token that the application sends in a push is not.
     #[must_use]
     pub const fn with_payloads(mut self) -> Self {
         self.payloads = true;
@@ -72,14 +72,14 @@ impl Tape {
         self.clients.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Puts a line at the end. Made of plain data, so writing it cannot fail.
+    /// Queues a line. It is plain data, so serialising it cannot fail.
     pub(super) fn push(&self, line: &Line) {
         if let Ok(line) = serde_json::to_string(line) {
             self.lines.lock().unwrap_or_else(PoisonError::into_inner).push_back(line);
         }
     }
 
-    /// Hands what waits to the sink.
+    /// Hands the queued lines to the sink.
     pub(crate) fn flush(&self) {
         let mut sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner);
         loop {

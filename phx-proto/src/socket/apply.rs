@@ -1,57 +1,9 @@
-//! Inputs as data: one dispatch for the socket and for what records it.
+//! Inputs as data: the dispatch from an input to the method that it stands for.
 
 use crate::event::applied::Applied;
 use crate::event::input::Input;
 use crate::socket::Socket;
 use crate::time::Time;
-
-/// The body of `apply`, for a [`Socket`] and for what has the same methods: calls the method that an
-/// [`Input`] stands for, and returns its result.
-macro_rules! apply_input {
-    ($socket:expr, $now:expr, $input:expr) => {{
-        let (socket, now) = ($socket, $now);
-        match $input {
-            Input::Connect => socket.connect(now),
-            Input::Disconnect => socket.disconnect(now),
-            Input::ConnectNow => return Applied::ConnectNow(socket.connect_now(now)),
-            Input::Probe => return Applied::Probe(socket.probe(now)),
-            Input::Join { topic, params } => {
-                return Applied::Join(socket.join(now, topic, params));
-            }
-            Input::Attach { topic } => return Applied::Attach(socket.attach(now, &topic)),
-            Input::Release { interest } => return Applied::Release(socket.release(now, interest)),
-            Input::Leave { topic } => return Applied::Leave(socket.leave(now, &topic)),
-            Input::Rejoin { topic } => return Applied::Rejoin(socket.rejoin(now, &topic)),
-            Input::SetJoinParams { topic, params } => {
-                return Applied::SetJoinParams(socket.set_join_params(now, &topic, params));
-            }
-            Input::SupplyJoin { ticket, params } => {
-                return Applied::SupplyJoin(socket.supply_join(now, &ticket, params));
-            }
-            Input::Push { topic, event, payload, options } => {
-                return Applied::Push(socket.push(now, &topic, &event, payload, options));
-            }
-            Input::CancelPush { id } => return Applied::CancelPush(socket.cancel_push(now, id)),
-            Input::Reseed { seed } => socket.reseed(now, seed),
-            Input::SetCredentials(credentials) => {
-                return Applied::SetCredentials(socket.set_credentials(now, credentials));
-            }
-            Input::CredentialsUnchanged { id } => socket.credentials_unchanged(now, id),
-            Input::Opened { id, opened } => socket.handle_opened(now, id, opened),
-            Input::Failed { id, cause } => socket.handle_failed(now, id, cause),
-            Input::Closed { id, ended } => socket.handle_closed(now, id, ended),
-            Input::Frame { id, frame } => socket.handle_frame(now, id, frame),
-            Input::Writable { id, writable } => socket.handle_writable(now, id, writable),
-            Input::Progress { id, progress } => socket.handle_progress(now, id, progress),
-            Input::Timeout => socket.handle_timeout(now),
-            Input::Wake => socket.handle_wake(now),
-            Input::Panicked => socket.handle_panicked(now),
-        }
-        Applied::Done
-    }};
-}
-#[cfg(feature = "driver")]
-pub(crate) use apply_input;
 
 /// # Inputs as data
 impl Socket {
@@ -72,7 +24,44 @@ impl Socket {
     /// # Ok::<(), phx_proto::ConfigError>(())
     /// ```
     pub fn apply(&mut self, now: Time, input: Input) -> Applied {
-        apply_input!(self, now, input)
+        match input {
+            Input::Connect => self.connect(now),
+            Input::Disconnect => self.disconnect(now),
+            Input::ConnectNow => return Applied::ConnectNow(self.connect_now(now)),
+            Input::Probe => return Applied::Probe(self.probe(now)),
+            Input::Join { topic, params } => {
+                return Applied::Join(self.join(now, topic, params));
+            }
+            Input::Attach { topic } => return Applied::Attach(self.attach(now, &topic)),
+            Input::Release { interest } => return Applied::Release(self.release(now, interest)),
+            Input::Leave { topic } => return Applied::Leave(self.leave(now, &topic)),
+            Input::Rejoin { topic } => return Applied::Rejoin(self.rejoin(now, &topic)),
+            Input::SetJoinParams { topic, params } => {
+                return Applied::SetJoinParams(self.set_join_params(now, &topic, params));
+            }
+            Input::SupplyJoin { ticket, params } => {
+                return Applied::SupplyJoin(self.supply_join(now, &ticket, params));
+            }
+            Input::Push { topic, event, payload, options } => {
+                return Applied::Push(self.push(now, &topic, &event, payload, options));
+            }
+            Input::CancelPush { id } => return Applied::CancelPush(self.cancel_push(now, id)),
+            Input::Reseed { seed } => self.reseed(now, seed),
+            Input::SetCredentials(credentials) => {
+                return Applied::SetCredentials(self.set_credentials(now, credentials));
+            }
+            Input::CredentialsUnchanged { id } => self.credentials_unchanged(now, id),
+            Input::Opened { id, opened } => self.handle_opened(now, id, opened),
+            Input::Failed { id, cause } => self.handle_failed(now, id, cause),
+            Input::Closed { id, ended } => self.handle_closed(now, id, ended),
+            Input::Frame { id, frame } => self.handle_frame(now, id, frame),
+            Input::Writable { id, writable } => self.handle_writable(now, id, writable),
+            Input::Progress { id, progress } => self.handle_progress(now, id, progress),
+            Input::Timeout => self.handle_timeout(now),
+            Input::Wake => self.handle_wake(now),
+            Input::Panicked => self.handle_panicked(now),
+        }
+        Applied::Done
     }
 }
 

@@ -53,7 +53,6 @@ pub use ticket::Step;
 pub use timer::{Timeout, TimerKind};
 
 use crate::collections::ordered::Ordered;
-#[cfg(feature = "driver")]
 use crate::config::join_params::JoinParams;
 use crate::config::{Config, Credentials, Uri};
 use crate::event::action::Action;
@@ -232,15 +231,11 @@ impl Socket {
         self.wanted(topic).map_or(0, |want| want.interests.len())
     }
 
-    /// Whether a join with these parameters would be refused for those that hold.
-    #[cfg(feature = "driver")]
-    pub(crate) fn conflicts(&self, topic: &str, params: &JoinParams) -> bool {
-        self.wanted(topic).is_some_and(|want| !want.params.same(params))
-    }
-
-    /// What a topic is joined with, if it is wanted.
-    #[cfg(feature = "driver")]
-    pub(crate) fn join_params(&self, topic: &str) -> Option<&JoinParams> {
+    /// The parameters that a wanted topic is joined with. A join with others is refused with
+    /// [`JoinError::ConflictingParams`](crate::event::JoinError::ConflictingParams); whether they are others is
+    /// for [`JoinParams::same`].
+    #[must_use]
+    pub fn join_params(&self, topic: &str) -> Option<&JoinParams> {
         Some(&self.wanted(topic)?.params)
     }
 
@@ -253,6 +248,12 @@ impl Socket {
             pushes_in_flight: self.pushes.in_flight(),
             ..self.stats.clone()
         }
+    }
+
+    /// [`Stats::late_replies`] alone, for a driver that looks after every step.
+    #[must_use]
+    pub const fn late_replies(&self) -> u64 {
+        self.stats.late_replies
     }
 
     /// How many live entries each table has.
@@ -275,12 +276,6 @@ impl Socket {
             due_frames: live.map_or(0, |live| live.lane.len()),
             held_topics: live.map_or(0, |live| live.lane.held()),
         }
-    }
-
-    /// The one counter that is looked at after every step.
-    #[cfg(feature = "tracing")]
-    pub(crate) const fn late_replies(&self) -> u64 {
-        self.stats.late_replies
     }
 
     fn status_of(&self, channel: &Channel) -> ChannelStatus {

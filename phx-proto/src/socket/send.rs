@@ -105,10 +105,13 @@ impl Socket {
         }
     }
 
-    /// Whether actions other than frames wait.
+    /// Whether [`poll_action`](Self::poll_action) returns something other than a frame next.
+    ///
+    /// A driver whose transport is busy takes what it can act on with `while socket.has_actions()`, and
+    /// leaves the frames where they can still be cancelled or expire.
     #[inline]
-    #[cfg(feature = "driver")]
-    pub(crate) fn has_actions(&self) -> bool {
+    #[must_use]
+    pub fn has_actions(&self) -> bool {
         !self.actions.is_empty()
     }
 

@@ -213,10 +213,15 @@ impl Payload {
         if self.is_binary() { Self::binary_shared(bytes) } else { Self::unparsed(bytes) }
     }
 
-    /// A clone, if it may be memory that the application owns; none of what was written into memory
-    /// of our own, which becomes the frame in place only while it is not shared.
-    #[cfg(feature = "driver")]
-    pub(crate) fn shared(&self) -> Option<Self> {
+    /// A clone, if the payload may be a slice of memory that somebody else owns; `None` for what
+    /// [`json`](Self::json) and [`binary`](Self::binary) wrote into a buffer of their own, which becomes
+    /// the frame in place only while it is not shared.
+    ///
+    /// A driver that keeps its [`Socket`](crate::Socket) behind a lock holds such a clone over the call,
+    /// so that the last reference to memory of the application, whose drop runs its code, is dropped
+    /// after the lock.
+    #[must_use]
+    pub fn shared(&self) -> Option<Self> {
         match self.kind {
             Kind::Own | Kind::OwnBinary => None,
             Kind::Found | Kind::Member | Kind::Binary => Some(self.clone()),

@@ -11,7 +11,7 @@
 use core::ops::Range;
 
 use bytes::Bytes;
-use memchr::memchr2;
+use memchr::{memchr, memchr2};
 
 use super::error::{DecodeError, DecodeProblem};
 use super::simple::simple_len;
@@ -139,13 +139,12 @@ impl Scanner<'_> {
         let end = string_end(self.bytes, self.at).ok_or(Expected(expected))?;
         let (text, inside) = (&self.bytes[self.at..end], self.at + 1..end - 1);
         // The parser knows UTF-8, surrogate pairs and what is not allowed.
-        let found = match serde_json::from_slice::<&str>(text) {
-            Ok(_) => ByteStr::copied(self.frame.slice(inside)),
-            // It has escapes.
-            Err(_) => {
-                serde_json::from_slice::<String>(text).map_err(|_| Expected(expected))?.into()
-            }
+        let found = if memchr(b'\\', text).is_none() {
+            serde_json::from_slice(text).map(|_: &str| ByteStr::copied(self.frame.slice(inside)))
+        } else {
+            serde_json::from_slice(text).map(|text: String| ByteStr::from(text))
         };
+        let found = found.map_err(|_| Expected(expected))?;
         self.at = end;
         Ok(found)
     }

@@ -1,6 +1,6 @@
 //! The server of a [`World`]: it answers whatever it was asked, with or without manners.
 
-use phx_proto::{Applied, ConnectionId, Frame, Input, PushId, Status};
+use phx_proto::{Applied, ConnectionId, Frame, Input, Status};
 use serde_json::{Value, json};
 
 use super::peer::{Sent, binary, message};
@@ -11,7 +11,7 @@ impl World {
     /// A frame; one that can only be about something that is over must change nothing but counters,
     /// and what it proves that the server has received.
     fn receive(&mut self, id: ConnectionId, frame: Frame, stale: bool) {
-        self.socket.cancel_push(self.now, PushId::from_u64(u64::MAX));
+        self.tell_time();
         let before = stale.then(|| self.shown_without_counters());
         assert_eq!(self.socket.apply(self.now, Input::Frame { id, frame }), Applied::Done);
         if let Some(before) = before {

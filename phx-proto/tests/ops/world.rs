@@ -20,9 +20,9 @@ use super::setup::{
 use super::{Answer, Conn, Op, PushKind, Setup, Span, Start, Step};
 
 /// The socket itself, or one that can be recorded; a clone of it is not.
-#[cfg(feature = "driver")]
+#[cfg(feature = "recording")]
 pub type TestedSocket = phx_proto::recording::RecordedSocket;
-#[cfg(not(feature = "driver"))]
+#[cfg(not(feature = "recording"))]
 pub type TestedSocket = phx_proto::Socket;
 
 /// What a checker can see beside what happens.
@@ -146,15 +146,15 @@ impl World {
     pub fn new(setup: Setup) -> Self {
         let policy = Policy::new();
         let (config, now) = (config(&setup, &policy), Time::from_nanos(setup.origin));
-        #[cfg(feature = "driver")]
+        #[cfg(feature = "recording")]
         let socket = TestedSocket::new(config, setup.seed, now, None);
-        #[cfg(not(feature = "driver"))]
+        #[cfg(not(feature = "recording"))]
         let socket = TestedSocket::new(config, setup.seed, now);
         Self::with(setup, policy, socket, now)
     }
 
     /// The same, taken down.
-    #[cfg(feature = "driver")]
+    #[cfg(feature = "recording")]
     pub fn recorded(setup: Setup, recorder: &phx_proto::recording::Recorder) -> Self {
         let policy = Policy::new();
         let (config, now) = (config(&setup, &policy), Time::from_nanos(setup.origin));
@@ -575,9 +575,14 @@ impl World {
         !phase_fits || self.socket.connection_id() != Some(id)
     }
 
+    /// An input that changes nothing but the time.
+    pub(super) fn tell_time(&mut self) {
+        let none = Input::CancelPush { id: PushId::from_u64(u64::MAX) };
+        assert_eq!(self.socket.apply(self.now, none), Applied::CancelPush(false));
+    }
+
     fn apply_stale(&mut self, input: Input) {
-        // Tells the socket the time and nothing else.
-        self.socket.cancel_push(self.now, PushId::from_u64(u64::MAX));
+        self.tell_time();
         let stale_inputs = self.socket.stats().stale_inputs;
         let before = format!("{:?}", self.socket);
         assert_eq!(self.socket.apply(self.now, input), Applied::Done);
