@@ -117,8 +117,8 @@ impl Channels {
 
     /// What a push needs of a wanted topic, with one search.
     #[inline]
-    pub(crate) fn to_push(&mut self, topic: &str) -> Option<ToPush<'_>> {
-        self.table.get_mut(topic)?.to_push()
+    pub(crate) fn pushing(&mut self, topic: &str) -> Option<ToPush<'_>> {
+        self.table.get_mut(topic)?.pushing()
     }
 
     /// The same for a topic that may have no channel yet.

@@ -363,7 +363,7 @@ impl Channel {
 impl Channel {
     /// A push is to be accepted.
     #[inline]
-    pub(crate) fn to_push(&mut self) -> Option<ToPush<'_>> {
+    pub(crate) fn pushing(&mut self) -> Option<ToPush<'_>> {
         let want = self.want.as_mut()?;
         let instance = want.joined().map(|instance| instance.join_ref);
         let leaving = self.leaving.as_ref().and_then(|leaving| leaving.pushes.as_ref());

@@ -39,7 +39,7 @@ impl Socket {
         let now = self.advance(now);
         let payload = payload.into();
         let topics = self.channels.len();
-        let Some(channel) = self.channels.to_push(topic) else {
+        let Some(channel) = self.channels.pushing(topic) else {
             return Err(PushError { kind: PushErrorKind::NotWanted, payload });
         };
         let instance = channel.instance;
