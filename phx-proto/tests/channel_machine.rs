@@ -4,8 +4,8 @@ mod common;
 
 use common::{Hand, config, config_v1, ms, secs};
 use phx_proto::event::{
-    ChannelEnd, Interruption, JoinError, LeaveOutcome, NextStep, RejectionKind, Released,
-    UnknownCause,
+    ChannelEnd, Interruption, JoinError, LeaveOutcome, NextStep, NotSentCause, RejectionKind,
+    Released, UnknownCause,
 };
 use phx_proto::socket::PendingReason;
 use phx_proto::{
@@ -423,6 +423,33 @@ fn set_join_params_is_checked_as_join_is() {
     let mut hand = Hand::joined(config_v1());
     let refused = hand.socket.set_join_params(hand.now, "room:a", Payload::binary([1]));
     assert!(matches!(refused, Err(JoinError::Encode(_))), "{refused:?}");
+}
+
+/// The pushes that waited for the join have their outcome, though an earlier instance is left.
+#[test]
+fn unsendable_rejoin_ends_its_pushes() {
+    let mut hand = Hand::joined(config());
+    let broken = JoinParams::from_fn(|_| panic!("the application's own bug"));
+    hand.socket.set_join_params(hand.now, "room:a", broken).unwrap();
+    hand.socket.rejoin(hand.now, "room:a").unwrap();
+    let push = hand.socket.push(hand.now, "room:a", "ask", json!({}), PushOptions::call()).unwrap();
+    hand.drain();
+    hand.advance(secs(1));
+    let outcome = hand.signals.iter().find_map(|signal| match signal {
+        Signal::PushEnded { id, outcome, .. } if *id == push => Some(outcome.clone()),
+        _ => None,
+    });
+    assert_eq!(outcome, Some(PushOutcome::NotSent(NotSentCause::JoinRejected)));
+    assert_eq!(hand.socket.sizes().pushes, 0);
+}
+
+#[test]
+fn left_topic_has_no_interests() {
+    let mut hand = Hand::joined(config());
+    let interest = hand.socket.attach(hand.now, "room:a").unwrap();
+    hand.socket.leave(hand.now, "room:a").unwrap();
+    assert!(!hand.socket.is_interested(interest));
+    assert_eq!(hand.socket.sizes().interests, 0);
 }
 
 /// User pain 58.

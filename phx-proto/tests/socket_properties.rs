@@ -218,7 +218,7 @@ proptest! {
             prop_assert_eq!(world.socket.channels().count(), 0);
             let shown = format!("{:?}", world.socket);
             let held = "held: Held { heads: {}, calls: {}, casts: {} }";
-            for empty in ["due_joins: {}", "lane: {}", held, "interests: {}", "by_ref: {}"] {
+            for empty in ["due: {}", "items: {}", held, "interests: {}", "by_ref: {}"] {
                 prop_assert!(shown.contains(empty), "{} in {}", empty, shown);
             }
         }
@@ -232,13 +232,12 @@ proptest! {
         prop_assert_eq!(left, (0, 0, 0));
         let shown = format!("{:?}", world.socket);
         for empty in [
-            "live: None",
-            "channels: {}",
+            "phase: Closed",
+            "channels: Channels { table: {}, index: Index { deadlines: {}, due: {} } }",
             "interests: {}",
             "pushes: Pushes { all: {}, by_ref: {}, ",
             "deadlines: Deadlines { in_order: {}, others: {} }, groups: 0, \
              queued: Queued { pushes: 0, bytes: 0 } }",
-            "timers: {}",
             "actions: []",
         ] {
             prop_assert!(shown.contains(empty), "{} in {}", empty, shown);

@@ -65,7 +65,8 @@ impl Socket {
     pub(super) fn has_frames(&self) -> bool {
         self.connection.live().is_some_and(|live| {
             !live.stall.is_blocked()
-                && (live.heartbeat.is_owed()
+                && (live.lane.len() > 0
+                    || live.heartbeat.is_owed()
                     || live.lane.is_ready(self.may_call())
                     || (self.channels.first_due().is_some() && self.has_slot(live)))
         })

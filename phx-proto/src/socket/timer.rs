@@ -171,6 +171,51 @@ impl Socket {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+    use crate::config::join_params::JoinParams;
+    use crate::event::input::{Opened, PushOptions};
+    use crate::wire::payload::Payload;
+
+    fn connecting(config: Config) -> Socket {
+        let mut socket = Socket::new(config, 7, Time::ZERO);
+        socket.connect(Time::ZERO);
+        while socket.poll_action(Time::ZERO).is_some() {}
+        socket
+    }
+
+    fn config() -> Config {
+        Config::new("ws://localhost/").unwrap()
+    }
+
+    /// A push whose time is up together with a heartbeat comes after it.
+    #[test]
+    fn first_of_equal_times_is_next() {
+        let mut socket = connecting(config());
+        let id = socket.connection_id().expect("an attempt");
+        socket.handle_opened(Time::ZERO, id, Opened::default());
+        socket.join(Time::ZERO, "room:a", JoinParams::none()).expect("a join");
+        socket.handle_writable(Time::ZERO, id, false);
+        while socket.poll_action(Time::ZERO).is_some() {}
+        let next = socket.next_deadline().expect("a heartbeat");
+        assert_eq!(next.kind, TimerKind::HeartbeatDue);
+        let options = PushOptions::call().timeout(next.at.since(Time::ZERO));
+        socket.push(Time::ZERO, "room:a", "ask", Payload::empty(), options).expect("a push");
+        assert_eq!(socket.next_deadline(), Some(next));
+        let passed = socket.passed_deadlines(next.at);
+        let kinds: Vec<TimerKind> = passed.iter().map(|(_, key)| key.kind()).collect();
+        assert_eq!(kinds, [TimerKind::HeartbeatDue, TimerKind::Push]);
+        assert!(passed.iter().all(|(_, key)| socket.has_passed(key, next.at)));
+        assert!(!socket.has_passed(&TimerKey::Connection(TimerKind::HeartbeatDue), Time::ZERO));
+        assert!(!socket.has_passed(&TimerKey::Connection(TimerKind::Close), next.at));
+        assert_eq!(socket.deadlines(), 2);
+    }
+
+    #[test]
+    fn last_instant_is_no_deadline() {
+        let socket = connecting(config().connect_timeout(Duration::MAX));
+        assert_eq!((socket.next_deadline(), socket.deadlines()), (None, 0));
+        assert!(socket.passed_deadlines(Time::MAX).is_empty());
+    }
 
     /// Equal times expire in the order of the keys, and recordings depend on it.
     #[test]

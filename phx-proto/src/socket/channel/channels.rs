@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use crate::collections::table::{Name, Table};
-use crate::socket::channel::Channel;
+use crate::socket::channel::{Channel, ToPush};
 use crate::socket::timer::TimerKey;
 use crate::time::Time;
 use crate::topic::Topic;
@@ -115,6 +115,12 @@ impl Channels {
         Some(result)
     }
 
+    /// What a push needs of a wanted topic, with one search.
+    #[inline]
+    pub(crate) fn pushing(&mut self, topic: &str) -> Option<ToPush<'_>> {
+        self.table.get_mut(topic)?.pushing()
+    }
+
     /// The same for a topic that may have no channel yet.
     pub(crate) fn change_or_add<R>(
         &mut self,
@@ -138,7 +144,8 @@ impl Channels {
     /// The earliest deadline of a channel.
     #[inline]
     pub(crate) fn next_deadline(&self) -> Option<&(Time, TimerKey)> {
-        self.index.deadlines.first()
+        // A set without entries may still have a node to search.
+        if self.index.deadlines.is_empty() { None } else { self.index.deadlines.first() }
     }
 
     /// Those that have passed, in the order in which they expire.
@@ -155,7 +162,7 @@ impl Channels {
     /// The join that was asked for first, of those that can be written with a connection.
     #[inline]
     pub(crate) fn first_due(&self) -> Option<&(u64, Topic)> {
-        self.index.due.first()
+        if self.index.due.is_empty() { None } else { self.index.due.first() }
     }
 
     /// How many joins can be written with a connection.

@@ -185,6 +185,17 @@ pub(crate) struct Rejoin {
     pub(crate) attempt: u32,
 }
 
+/// What a push needs of a wanted topic. Only its pushes can be changed, which are not indexed.
+#[derive(Debug)]
+pub(crate) struct ToPush<'a> {
+    pub(crate) topic: &'a Topic,
+    /// The joined instance.
+    pub(crate) instance: Option<Ref>,
+    pub(crate) pushes: &'a mut Option<Group>,
+    /// The pushes of an instance that is being left.
+    pub(crate) leaving: Option<&'a Group>,
+}
+
 /// What follows an ok to the join.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NowJoined {
@@ -350,6 +361,15 @@ impl Channel {
 
 /// # Transitions
 impl Channel {
+    /// A push is to be accepted.
+    #[inline]
+    pub(crate) fn pushing(&mut self) -> Option<ToPush<'_>> {
+        let want = self.want.as_mut()?;
+        let instance = want.joined().map(|instance| instance.join_ref);
+        let leaving = self.leaving.as_ref().and_then(|leaving| leaving.pushes.as_ref());
+        Some(ToPush { topic: &want.topic, instance, pushes: &mut want.pushes, leaving })
+    }
+
     /// The join was written.
     pub(crate) fn join_written(&mut self, join_ref: Ref) {
         if let Some(want) = &mut self.want {

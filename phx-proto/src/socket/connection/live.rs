@@ -143,3 +143,116 @@ impl Live {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn secs(secs: u64) -> Time {
+        Time::from_millis(secs * 1_000)
+    }
+
+    struct Bench {
+        config: Config,
+        live: Live,
+    }
+
+    /// Overdue after 10 s, stalled after 60 s; with or without heartbeats every 30 s.
+    fn bench(heartbeats: bool) -> Bench {
+        let interval = Duration::from_secs(if heartbeats { 30 } else { 0 });
+        let config = Config::new("ws://localhost/").unwrap().heartbeat_interval(interval);
+        let config = config.heartbeat_timeout(Duration::from_secs(10)).send_rate_min(100);
+        let config = config.write_stall_timeout(Duration::from_secs(20));
+        let config = config.join_timeout(Duration::from_secs(10));
+        let config = config.join_block_max(Duration::from_secs(60));
+        let live = Live::new(ConnectionId(1), Time::ZERO, &config, interval);
+        Bench { config, live }
+    }
+
+    impl Bench {
+        fn deadlines(&self) -> Vec<(TimerKind, Time)> {
+            let mut found = Vec::new();
+            self.live
+                .deadlines(&self.config, &mut |kind, at| found.extend(at.map(|at| (kind, at))));
+            found
+        }
+    }
+
+    /// The server answers nothing while it runs a join, so the verdict is the join clock's.
+    #[test]
+    fn unanswered_join_suspends_the_heartbeat() {
+        use TimerKind::{HeartbeatDue, HeartbeatReply, JoinClock};
+        let mut bench = bench(true);
+        bench.live.heartbeat.probe(secs(1), &bench.live.ledger);
+        let due = (HeartbeatDue, secs(30));
+        assert_eq!(bench.deadlines(), [due, (HeartbeatReply, secs(11))]);
+        bench.live.join_written(Ref(2), "room:a".into(), secs(2));
+        bench.live.join_written(Ref(3), "room:b".into(), secs(3));
+        assert_eq!(bench.deadlines(), [due, (JoinClock, secs(12))]);
+        assert!(bench.live.join_ended(Ref(2), secs(5)).is_some());
+        assert_eq!(bench.deadlines(), [due, (JoinClock, secs(15))], "one is left");
+        assert!(bench.live.join_ended(Ref(3), secs(6)).is_some());
+        assert_eq!(bench.deadlines(), [due, (HeartbeatReply, secs(16))], "its time starts over");
+    }
+
+    #[test]
+    fn unanswered_join_suspends_the_write_stall() {
+        use TimerKind::{JoinClock, WriteStall};
+        let mut bench = bench(false);
+        bench.live.stall.block(secs(1), &bench.live.ledger);
+        assert_eq!(bench.deadlines(), [(WriteStall, secs(21))]);
+        bench.live.join_written(Ref(2), "room:a".into(), secs(2));
+        assert_eq!(bench.deadlines(), [(JoinClock, secs(12))]);
+        assert!(
+            bench.live.take_lost_join(Ref(1), secs(4)).is_none(),
+            "written after that heartbeat"
+        );
+        assert!(bench.live.take_lost_join(Ref(3), secs(5)).is_some());
+        assert_eq!(bench.deadlines(), [(WriteStall, secs(25))], "its time starts over");
+        bench.live.forgive(secs(9));
+        let reply = (TimerKind::HeartbeatReply, secs(19));
+        assert_eq!(bench.deadlines(), [reply, (WriteStall, secs(29))], "probed instead");
+    }
+
+    #[test]
+    fn overdue_join_is_probed_once() {
+        use TimerKind::{HeartbeatDue, JoinBlock, JoinClock};
+        let mut bench = bench(true);
+        assert!(bench.live.join_overdue(secs(1)).is_none());
+        bench.live.join_written(Ref(2), "room:a".into(), secs(2));
+        let join = bench.live.join_overdue(secs(12)).expect("it is unanswered");
+        assert_eq!((join.join_ref, join.topic.as_str()), (Ref(2), "room:a"));
+        assert!(bench.live.heartbeat.is_owed() && bench.live.joins().is_overdue());
+        assert_eq!(bench.deadlines(), [(HeartbeatDue, secs(30)), (JoinBlock, secs(62))]);
+        bench.live.forgive(secs(20));
+        assert_eq!(bench.deadlines(), [(HeartbeatDue, secs(30)), (JoinClock, secs(30))]);
+    }
+
+    #[test]
+    fn flush_ends_what_written_bytes_buy() {
+        let mut bench = bench(true);
+        bench.live.heartbeat.probe(secs(1), &bench.live.ledger);
+        bench.live.heartbeat.written(Ref(1), secs(1));
+        bench.live.join_written(Ref(2), "room:a".into(), secs(2));
+        for (written, flushed) in [(100, true), (900, false)] {
+            bench.live.progress(Progress { read: 0, written, flushed }, Ref(3));
+        }
+        let join = (TimerKind::JoinClock, secs(13));
+        assert_eq!(bench.deadlines().last(), Some(&join), "a second for the 100 before the flush");
+    }
+
+    #[test]
+    fn answer_is_awaited_by_each_verdict() {
+        let waits: [fn(&mut Live); 3] = [
+            |live| live.heartbeat.probe(secs(1), &live.ledger),
+            |live| live.join_written(Ref(2), "room:a".into(), secs(1)),
+            |live| live.stall.block(secs(1), &live.ledger),
+        ];
+        for wait in waits {
+            let mut live = bench(true).live;
+            assert!(!live.awaits_answer());
+            wait(&mut live);
+            assert!(live.awaits_answer());
+        }
+    }
+}

@@ -7,7 +7,7 @@ use crate::event::input::PushOptions;
 use crate::event::signal::Signal;
 use crate::id::PushId;
 use crate::socket::Socket;
-use crate::socket::channel::Channel;
+use crate::socket::channel::ToPush;
 use crate::socket::push::Push;
 use crate::socket::push::lane::LaneItem;
 use crate::socket::push::slab::{Group, Place, Pushes};
@@ -39,11 +39,10 @@ impl Socket {
         let now = self.advance(now);
         let payload = payload.into();
         let topics = self.channels.len();
-        let channel = self.channels.get(topic);
-        let Some((channel, want)) = channel.and_then(|it| Some((it, it.want.as_ref()?))) else {
+        let Some(channel) = self.channels.pushing(topic) else {
             return Err(PushError { kind: PushErrorKind::NotWanted, payload });
         };
-        let instance = want.joined().map(|instance| instance.join_ref);
+        let instance = channel.instance;
         let bytes = payload.len() + event.len();
         let accepted = if options.fail_fast && instance.is_none() {
             Err(PushErrorKind::NotJoined)
@@ -51,24 +50,17 @@ impl Socket {
             Err(PushErrorKind::ReservedEvent)
         } else {
             check_push(&self.config, topic, event, &payload)
-                .and_then(|()| check_queue(&self.config, &self.pushes, (channel, topics), bytes))
+                .and_then(|()| check_queue(&self.config, &self.pushes, (&channel, topics), bytes))
         };
         if let Err(kind) = accepted {
             return Err(PushError { kind, payload });
         }
-        let push = Push::queued(want.topic.clone(), payload, options);
-        let group = match &want.pushes {
-            Some(group) => group.clone(),
-            None => {
-                let group = self.pushes.group(instance);
-                self.change_want(topic, |want| want.pushes = Some(group.clone()));
-                group
-            }
-        };
+        let push = Push::queued(channel.topic.clone(), payload, options);
+        let group = channel.pushes.get_or_insert_with(|| self.pushes.group(instance));
         let id = PushId(self.next_order);
         self.next_order += 1;
         let deadline = now + options.timeout.unwrap_or(self.config.push_timeout);
-        let place = self.pushes.insert(id, push, (event, bytes), deadline, &group);
+        let place = self.pushes.insert(id, push, (event, bytes), deadline, group);
         if let (Some(_), Some(live)) = (instance, self.connection.live_mut()) {
             live.lane.insert(id.0, LaneItem::Push(place));
         }
@@ -193,7 +185,7 @@ fn check_push(
 fn check_queue(
     config: &Config,
     pushes: &Pushes,
-    of: (&Channel, usize),
+    of: (&ToPush<'_>, usize),
     bytes: usize,
 ) -> Result<(), PushErrorKind> {
     let all = pushes.queued();
@@ -210,7 +202,7 @@ fn check_queue(
 fn check_full_queue(
     config: &Config,
     pushes: &Pushes,
-    (channel, topics): (&Channel, usize),
+    (channel, topics): (&ToPush<'_>, usize),
     bytes: usize,
 ) -> Result<(), PushErrorKind> {
     let (pushes_max, bytes_max) = (config.queued_pushes_max, config.queued_bytes_max);
@@ -227,7 +219,8 @@ fn check_full_queue(
     }
     let (pushes_max, bytes_max) = (pushes_max.div_ceil(2), bytes_max.div_ceil(2));
     // Of its present instance, and of one that is being left.
-    let queued = channel.groups().map(|group| pushes.queued_of(group));
+    let groups = channel.pushes.iter().chain(channel.leaving);
+    let queued = groups.map(|group| pushes.queued_of(group));
     let of_topic =
         queued.fold((0, bytes), |sum, it| (sum.0 + it.pushes as usize, sum.1 + it.bytes));
     if of_topic.0 >= pushes_max {

@@ -36,6 +36,7 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.items.len()
     }
