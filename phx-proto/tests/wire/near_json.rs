@@ -174,50 +174,51 @@ pub fn compact_reply() -> impl Strategy<Value = Vec<u8>> {
     damaged(text)
 }
 
-/// The tokens of a reply of vsn 2.0.0, some of them wrong: too many, too few, or others.
+/// The tokens of a reply of vsn 2.0.0, some of them wrong: too many, or others. None of them reaches
+/// over its end or becomes another one beside its neighbour, so space may be put between any two.
 pub fn reply_tokens() -> impl Strategy<Value = Vec<String>> {
     let plain = |text: &'static str| Just(text.to_owned());
-    let token = || {
+    let wrong = || {
         prop_oneof![
-            8 => select(vec![
-                "\"status\"", "\"response\"", "\"ok\"", "\"error\"", "\"okay\"", "\"x\"", "null", "{}",
-                "\"a,\\\"status\\\":\\\"ok\\\"}\"", "\"\\\\\"", "\"é\"", "1", "\"1\"", "[1]",
-            ]).prop_map(str::to_owned),
-            2 => select(vec!["{", "}", "[", "]", ",", ":"]).prop_map(str::to_owned),
-            1 => select(vec!["\"", "\\", "nul", "\u{1}"]).prop_map(str::to_owned),
+            2 => select(vec![
+                "\"status\"", "\"response\"", "\"ok\"", "\"error\"", "\"okay\"", "\"x\"", "\"\\\\\"",
+                "\"a,\\\"status\\\":\\\"ok\\\"}\"", "\"é\"", "\"1\"",
+            ]),
+            1 => select(vec!["{", "}", "[", "]", ",", ":"]),
         ]
+        .prop_map(str::to_owned)
     };
-    let status = (
-        plain("\"status\""),
-        prop_oneof![4 => plain("\"ok\""), 1 => plain("\"error\""), 2 => token()],
-    );
-    let response = (plain("\"response\""), token());
-    let members = (status, response, vec((token(), token()), 0..3), any::<bool>()).prop_map(
+    let scalar = select(vec!["null", "{}", "1", "[1]", "nul"]).prop_map(str::to_owned);
+    let token = prop_oneof![1 => wrong(), 1 => scalar].boxed();
+    let usual = prop_oneof![4 => plain("\"ok\""), 1 => plain("\"error\""), 2 => token.clone()];
+    let status = (plain("\"status\""), usual);
+    let response = (plain("\"response\""), token.clone());
+    let more = vec((token.clone(), token.clone()), 0..3);
+    let members = (status, response, more, any::<bool>()).prop_map(
         |(status, response, more, status_first)| {
             let usual = if status_first { vec![status, response] } else { vec![response, status] };
             [usual, more].concat()
         },
     );
     let members = prop_oneof![2 => members.clone(), 1 => members.prop_shuffle()];
-    let wrong =
-        prop_oneof![4 => Just(None), 1 => (any::<Index>(), token(), any::<bool>()).prop_map(Some)];
-    (members, prop_oneof![plain("null"), plain("\"7\""), token()], wrong).prop_map(
-        |(members, msg_ref, wrong)| {
-            let front =
-                ["[", "null", ",", &msg_ref, ",", "\"room:a\"", ",", "\"phx_reply\"", ",", "{"];
-            let mut tokens: Vec<String> = front.map(str::to_owned).to_vec();
-            for (at, (key, value)) in members.into_iter().enumerate() {
-                tokens.extend((at > 0).then(|| ",".to_owned()));
-                tokens.extend([key, ":".to_owned(), value]);
-            }
-            tokens.extend(["}".to_owned(), "]".to_owned()]);
-            if let Some((at, token, more)) = wrong {
-                let at = at.index(tokens.len());
-                tokens.splice(at..at + usize::from(!more), [token]);
-            }
-            tokens
-        },
-    )
+    let msg_ref = prop_oneof![plain("null"), plain("\"7\""), token];
+    let damage = (any::<Index>(), wrong(), any::<bool>());
+    let damage = prop_oneof![4 => Just(None), 1 => damage.prop_map(Some)];
+    (members, msg_ref, damage).prop_map(|(members, msg_ref, damage)| {
+        let topic = ["\"room:a\"", ",", "\"phx_reply\"", ",", "{"];
+        let front = ["[", "null", ",", &msg_ref, ","].into_iter().chain(topic);
+        let mut tokens: Vec<String> = front.map(str::to_owned).collect();
+        for (at, (key, value)) in members.into_iter().enumerate() {
+            tokens.extend((at > 0).then(|| ",".to_owned()));
+            tokens.extend([key, ":".to_owned(), value]);
+        }
+        tokens.extend(["}".to_owned(), "]".to_owned()]);
+        if let Some((at, token, more)) = damage {
+            let at = at.index(tokens.len());
+            tokens.splice(at..at + usize::from(!more), [token]);
+        }
+        tokens
+    })
 }
 
 /// A vsn 1.0.0 text frame, or nearly.
