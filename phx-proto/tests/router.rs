@@ -217,6 +217,7 @@ fn payloads_of_every_kind_become_valid_json() {
         (Payload::from(json!("text")), "payload", json!("text")),
         (Payload::from(json!(null)), "payload", json!(null)),
         (Payload::binary(vec![0, 255, 7]), "payload_base64", json!("AP8H")),
+        (Payload::binary(vec![0, 255]), "payload_base64", json!("AP8=")),
         (Payload::binary(""), "payload_base64", json!("")),
     ] {
         let routed = route(&Router::new(), &message("t", "e", payload)).unwrap();
@@ -548,4 +549,14 @@ proptest! {
         prop_assert_eq!(a.0.split('.').count(), 5);
         prop_assert!(!a.0.contains('*') && !a.0.contains(char::is_whitespace));
     }
+}
+
+/// As text and as JSON, with the padding that strict readers ask for.
+#[test]
+fn binary_value_is_padded_base64() {
+    let mut data = EventData::new();
+    data.insert_payload("response", &Payload::binary([0, 255]));
+    let value = data.get("response_base64").expect("bytes");
+    assert_eq!(value.as_str().as_deref(), Some("AP8="));
+    assert_eq!(value.get(), r#""AP8=""#);
 }

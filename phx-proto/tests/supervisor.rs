@@ -15,7 +15,7 @@ use phx_proto::recording::{Recorder, Recording};
 use phx_proto::service::{Connections, Ending, EventIds, Restart, RestartPolicy};
 use phx_proto::service::{StartError, Supervised, SupervisedState, Supervisor, UnknownConnection};
 use phx_proto::socket::Lifecycle;
-use phx_proto::{Cause, Config, JoinParams, Signal, Status};
+use phx_proto::{Cause, Config, JoinParams, Options, Signal, Status};
 use serde_json::json;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -94,6 +94,8 @@ fn a_loss_and_a_crash_of_one_connection_do_not_touch_the_others() {
     let mut of_b = subscribe(supervisor.bus(), "jido.protocol.phoenix.b.**");
     let mut of_a = subscribe(supervisor.bus(), "jido.protocol.phoenix.a.**");
     fleet.cut("a");
+    let status = supervisor.connection_status("a").expect("known");
+    assert!(matches!(status.last_cause, Some(Cause::TransportLost { .. })), "{status:?}");
     fleet.advance(5 * SECOND);
     let seen = types(&mut of_a);
     assert!(seen.contains(&"phoenix.channel.interrupted".to_owned()), "{seen:?}");
@@ -301,6 +303,30 @@ fn disconnect_cancels_a_restart() {
     assert_eq!((fleet.dials("a"), fleet.tasks()), (1, 0));
 }
 
+/// The delays grow with each crash, and start over after `stable_after`.
+#[test]
+fn stable_connection_restarts_sooner() {
+    let fleet = Fleet::new();
+    let supervisor = fleet.supervisor();
+    let policy = RestartPolicy::new(Restart::Transient).intensity(10, 600 * SECOND);
+    let supervised = Supervised::new(config("a")).restart(policy);
+    supervisor.start_connection("a", supervised).expect("a free name");
+    fleet.settle();
+    let crash = |attempt| {
+        fleet.with_host("a", |host| host.panics = true);
+        fleet.settle();
+        let status = supervisor.connection_status("a").expect("known");
+        let SupervisedState::Restarting { until, .. } = status.state else { panic!("{status:?}") };
+        let delay = until.since(fleet.state().now);
+        let range = Options::default().rejoin_after.range(attempt);
+        assert!((range.min()..=range.max()).contains(&delay), "{attempt}: {delay:?}");
+        fleet.advance(2 * SECOND);
+    };
+    (1..=3).for_each(crash);
+    fleet.advance(2 * Options::default().stable_after);
+    (1..=2).for_each(crash);
+}
+
 /// The counters are those of the client, which is the same one.
 #[test]
 fn metrics_continue_after_restart() {
@@ -343,7 +369,9 @@ fn a_connection_that_waits_for_its_restart_can_be_stopped() {
     fleet.settle();
     let status = supervisor.connection_status("a").expect("known");
     assert!(matches!(status.state, SupervisedState::Restarting { .. }));
+    let mut events = subscribe(supervisor.bus(), "**");
     run(&fleet, supervisor.stop_connection("a")).expect("known");
+    assert_eq!(types(&mut events), Vec::<String>::new(), "it had ended before");
     assert_eq!(fleet.tasks(), 0);
     fleet.advance(600 * SECOND);
     assert_eq!(fleet.dials("a"), 1);

@@ -143,7 +143,7 @@ fn refusals_are_http() {
 #[test]
 fn the_servers_timers_fire() {
     block_on(async {
-        let config = ServerConfig::default().idle_timeout(Duration::from_millis(50));
+        let config = ServerConfig::default().idle_timeout(Duration::from_secs(1));
         let listener = Listener::bind(([127, 0, 0, 1], 0).into(), config).await.unwrap();
         let mut transport = dial(&listener.url()).await.unwrap();
         // Silence: wire/idle_timeout_close.
