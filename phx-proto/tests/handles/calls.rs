@@ -247,8 +247,9 @@ fn first_of_each_line_is_woken() {
     let join = script.assert_join("b:fast");
     script.reply(&join, "ok", json!({}));
     let [slow, fast] = waiting;
+    settle(&script);
+    assert!(fast.is_finished() && !slow.is_finished(), "at once");
     assert_eq!(script.finish(fast), Ok(()));
-    assert!(!slow.is_finished());
 }
 
 #[test]
@@ -279,6 +280,19 @@ fn end_of_the_channel_ends_the_line() {
         assert!(matches!(failed, PushFailed::NotAccepted(_)), "{failed}");
     }
     assert_eq!(script.now().as_millis(), 0, "at once");
+}
+
+/// The queue is full of another topic's pushes, so none of this one ends with it.
+#[test]
+fn end_of_a_topic_without_pushes_ends_its_line() {
+    let script = Script::new();
+    let (client, _room, _first) = full(&script);
+    let other = client.want("room:other", json!({})).expect("it is accepted");
+    let waiting = cast(&script, &other, "three");
+    assert!(!waiting.is_finished());
+    let left = now(&script, async move { client.leave_topic("room:other").await });
+    assert!(left.is_ok() && waiting.is_finished(), "at once");
+    assert!(script.finish(waiting).expect_err("it was left").is_safe_to_repeat());
 }
 
 #[test]
