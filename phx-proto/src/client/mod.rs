@@ -7,6 +7,10 @@
 //! * A [`Client`] is one connection; a [`Channel`] one interest in a topic; [`Messages`] and
 //!   [`Signals`] are streams with bounded mailboxes, where loss is visible and the socket is
 //!   never stopped from reading.
+//! * Wanting a topic ([`Client::want`]) and waiting for its join ([`Channel::joined`]) are two things;
+//!   [`Client::join`] is both, with a deadline.
+//! * What observes ([`Signals`], [`StatusChanges`], [`WeakClient`]) does not keep a connection open; clients,
+//!   channels and their streams do.
 //! * Commands are answered at once, under one lock that is held for as long as the core takes;
 //!   nothing of the application's runs under it but [codecs](crate::wire::Codec), whose
 //!   contract forbids that they call back.

@@ -247,8 +247,9 @@ fn first_of_each_line_is_woken() {
     let join = script.assert_join("b:fast");
     script.reply(&join, "ok", json!({}));
     let [slow, fast] = waiting;
+    settle(&script);
+    assert!(fast.is_finished() && !slow.is_finished(), "at once");
     assert_eq!(script.finish(fast), Ok(()));
-    assert!(!slow.is_finished());
 }
 
 #[test]
@@ -279,6 +280,19 @@ fn end_of_the_channel_ends_the_line() {
         assert!(matches!(failed, PushFailed::NotAccepted(_)), "{failed}");
     }
     assert_eq!(script.now().as_millis(), 0, "at once");
+}
+
+/// The queue is full of another topic's pushes, so none of this one ends with it.
+#[test]
+fn end_of_a_topic_without_pushes_ends_its_line() {
+    let script = Script::new();
+    let (client, _room, _first) = full(&script);
+    let other = client.want("room:other", json!({})).expect("it is accepted");
+    let waiting = cast(&script, &other, "three");
+    assert!(!waiting.is_finished());
+    let left = now(&script, async move { client.leave_topic("room:other").await });
+    assert!(left.is_ok() && waiting.is_finished(), "at once");
+    assert!(script.finish(waiting).expect_err("it was left").is_safe_to_repeat());
 }
 
 #[test]
@@ -323,6 +337,41 @@ fn dropped_waiter_leaves_the_line() {
     assert!(poll(last.as_mut()).is_ready());
 }
 
+/// A call leaves the queue when it is written, long before its reply.
+#[test]
+fn written_call_makes_space() {
+    let script = Script::new();
+    let client = script.client(config().queued_pushes_max(1));
+    let room = client.want("room:lobby", json!({})).expect("it is accepted");
+    let call = script.spawn({
+        let room = room.clone();
+        async move { room.push("unanswered", json!({})).await }
+    });
+    settle(&script);
+    let waiting = cast(&script, &room, "next");
+    script.connect_and_assert_join("room:lobby");
+    settle(&script);
+    assert!(waiting.is_finished() && !call.is_finished(), "{}", script.log());
+}
+
+/// Topics come and go, and a program may have waited on each of them.
+#[test]
+fn lines_of_past_topics_keep_nothing() {
+    let bench = Bench::new(|config| config.queued_pushes_max(1));
+    let first = bench.client.want("room:first", json!({})).expect("it is accepted");
+    let mut queued = pin!(first.cast("one", json!({})));
+    assert!(poll(queued.as_mut()).is_pending());
+    let wait_on = |topics: core::ops::Range<u32>| {
+        for topic in topics {
+            let room = bench.client.want(format!("room:{topic}"), json!({})).expect("accepted");
+            assert!(poll(pin!(room.cast_when_ready("two", json!({})))).is_pending());
+        }
+    };
+    wait_on(0..100);
+    let info = measure(|| wait_on(100..200));
+    assert!(info.bytes_current < 1_000, "{} bytes for lines that are gone", info.bytes_current);
+}
+
 /// The first of the line is dropped after it was woken: the next one is woken in its place.
 #[test]
 fn waiter_dropped_after_its_turn_wakes_the_next() {
@@ -337,7 +386,8 @@ fn waiter_dropped_after_its_turn_wakes_the_next() {
     script.connect_and_assert_join("room:lobby");
     assert!(!next.is_finished(), "the first has not moved");
     drop(lost);
-    assert_eq!(now(&script, async move { Ok::<_, PushFailed>(()) }), Ok(()));
+    settle(&script);
+    assert!(next.is_finished(), "at once");
     assert_eq!(script.finish(next), Ok(()));
     script.refute_push("room:lobby", "lost");
 }
@@ -347,15 +397,18 @@ fn waiter_dropped_after_its_turn_wakes_the_next() {
 fn timeout_of_a_queued_push_makes_space() {
     let script = Script::new();
     let (client, room, first) = full(&script);
-    let waiting = cast(&script, &room, "three");
+    let [waiting, next, last] = ["three", "four", "five"].map(|event| cast(&script, &room, event));
     let timeout = Config::new("ws://localhost/socket/websocket").expect("a URI").push_timeout;
     script.advance(timeout);
     for casting in first {
         assert!(script.finish(casting).expect_err("it is too late").is_timeout());
     }
-    assert_eq!(client.stats().queued_pushes, 1);
+    assert_eq!(client.stats().queued_pushes, 2, "both places are taken");
     script.advance(timeout - Duration::from_millis(1));
     assert!(!waiting.is_finished(), "its time began when it was accepted");
     script.advance(Duration::from_millis(1));
-    assert!(script.finish(waiting).expect_err("it is too late").is_timeout());
+    for casting in [waiting, next] {
+        assert!(script.finish(casting).expect_err("it is too late").is_timeout());
+    }
+    assert!(!last.is_finished() && client.stats().queued_pushes == 1);
 }

@@ -125,6 +125,27 @@ fn losses_of_a_smaller_mailbox_are_counted() {
     assert_eq!(words[..2], ["lagged 4", r#"tick {"n":4}"#]);
 }
 
+/// A stream that is read, and would rather start over than miss one of its events.
+#[test]
+fn overflow_of_some_events_joins_again() {
+    let script = Script::new();
+    let (_client, room) = joined(&script, config(), "room:lobby");
+    let strict = MailboxOptions::new().messages(2).policy(MailboxPolicy::Rejoin);
+    let strict = room.on_any_with(["tick"], strict);
+    for n in 0..3 {
+        script.push("room:lobby", "other", number(n));
+    }
+    script.refute_join("room:lobby");
+    for n in 0..3 {
+        script.push("room:lobby", "tick", number(n));
+    }
+    let join = script.assert_join("room:lobby");
+    script.reply(&join, "ok", json!({}));
+    script.close_channel("room:lobby");
+    let words = in_words(&script.finish(read(&script, strict)));
+    assert_eq!(words[..3], ["lagged 3", "interrupted", "resumed"]);
+}
+
 /// The first mailbox overflowed and has ended, which is nothing to a stream with bounds of its own.
 #[test]
 fn overflow_of_the_first_mailbox_is_a_loss() {
@@ -196,6 +217,8 @@ fn streams_are_fused() {
     while ready(pin!(messages.next())).is_some() {
         assert!(!signals.is_terminated());
     }
+    presence.catch_up();
+    assert!(!presence.is_terminated(), "its end was not read");
     while !presence.is_terminated() {
         assert!(ready(pin!(presence.next())).is_some());
     }
