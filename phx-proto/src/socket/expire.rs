@@ -120,7 +120,8 @@ impl Socket {
         self.pushes.give_back();
     }
 
-    /// The oldest join took too long: report it and probe the server, once.
+    /// The oldest join took too long: reports it and probes the server. Once for each join, unless a
+    /// late caller has restarted its clock.
     fn join_overdue(&mut self, now: Time) {
         let live = self.connection.live_mut();
         let Some(join) = live.and_then(|live| live.join_overdue(now)) else { return };

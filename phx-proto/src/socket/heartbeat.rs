@@ -32,8 +32,8 @@ use crate::socket::progress::{Baseline, Ledger};
 use crate::socket::timer::JUMP;
 use crate::time::Time;
 
-/// How many heartbeats may be unanswered. One more is written all the same, in place of the second
-/// oldest.
+/// How many unanswered heartbeats are remembered. When one more falls due, the second oldest is
+/// forgotten: the oldest has the deadline, and the newest the best chance of a reply.
 const UNANSWERED_MAX: usize = 64;
 
 /// Heartbeats of one connection.
@@ -110,13 +110,14 @@ impl Heartbeat {
         self.next_due = Some(due + self.interval.saturating_mul(missed.saturating_add(1)));
         match self.unanswered.front() {
             None => {
-                // The caller is so late that the time to answer is over, or it slept: the peer was
-                // not asked yet, so its time begins now. The wake-up itself may have been reported,
-                // and its probe answered, before.
+                // The caller is so late that the time to answer is over, or it slept. The peer has not
+                // been asked yet, so its time begins now. (A probe that a wake-up caused may have been
+                // answered already: then there is no unanswered heartbeat, as here.)
                 let unasked = late > JUMP || due + self.timeout <= now;
                 self.owe(if unasked { now } else { due }, ledger);
             }
-            // Only while bytes buy time, or a join does: else the verdict is near.
+            // The oldest is unanswered for longer than its timeout, because bytes, a join or a late
+            // caller has moved its deadline. Phoenix still has to hear from us.
             Some(oldest) if !self.is_owed() && oldest.asked + self.timeout <= now => {
                 self.owe(now, ledger);
             }

@@ -27,8 +27,9 @@ use crate::time::{Time, nanos};
 /// How soon after a join the end of the connection is taken for the answer to it.
 const SOON: Duration = Duration::from_secs(2);
 
-/// Pacing ends below this time between two joins, and never exceeds the other: a server that crashes
-/// again and again looks the same, and a thousand channels should still be back within minutes.
+/// The bounds of the time between two joins. Below the shorter one pacing ends. The longer one is the
+/// most, because a server that crashes again and again looks like one that refuses joins, and a
+/// thousand channels should still be back within minutes.
 const SHORTEST: Duration = Duration::from_millis(1);
 const LONGEST: Duration = Duration::from_millis(250);
 

@@ -31,7 +31,8 @@ use crate::config::Config;
 use crate::event::input::Progress;
 use crate::id::Ref;
 
-/// How many marks are kept. Beyond that every second one goes: fewer marks prove less, later.
+/// How many marks are kept. Beyond that every second one is dropped, so that an answer proves fewer
+/// bytes received than it could.
 const MARKS_MAX: usize = 64;
 
 /// The bytes of one connection.

@@ -165,9 +165,9 @@ impl Socket {
         }
     }
 
-    /// The server has no channel for a push that was written on the joined instance. Where replies
-    /// never name their join, the reason may be an application's own, so it counts once in
-    /// `stable_after`.
+    /// The server has no channel for a push that was written on the joined instance. In vsn 1 replies
+    /// never name their join, and a channel of the application may reply with the same reason; so there
+    /// it counts once in `stable_after`.
     fn channel_unmatched(&mut self, now: Time, topic: &str) {
         let (certain, stable_after) = (self.config.codec.names_joins(), self.config.stable_after);
         let counts = self.change_want(topic, |want| {

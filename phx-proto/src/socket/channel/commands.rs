@@ -100,10 +100,10 @@ impl Socket {
     ///
     /// Pushes that could be written already go out before the leave, and have their outcome behind
     /// `ChannelClosed`, at the latest with `Left`. The others end
-    /// [`NotSent`](crate::PushOutcome::NotSent) at once. So do calls, with what is behind them, when the calls in
-    /// flight and all that is queued are more than
-    /// [`Config::pushes_in_flight_max`](crate::Config::pushes_in_flight_max) together: the leave does not
-    /// wait for answers.
+    /// [`NotSent`](crate::PushOutcome::NotSent) at once. A leave does not wait for answers, so calls that
+    /// might have to wait for [`Config::pushes_in_flight_max`](crate::Config::pushes_in_flight_max) end so
+    /// too, with the pushes of the channel behind them: that is when the calls in flight and the queued
+    /// pushes of all channels are more than this limit.
     ///
     /// # Errors
     ///
@@ -129,9 +129,9 @@ impl Socket {
             }
             return Ok(());
         };
-        // What is in the lane could be written already and goes out before the leave, which waits for
-        // no call to be answered. Which those are depends on what was accepted, never on how often the
-        // lane was polled, or a replay would differ.
+        // Pushes in the lane could be written already and go out before the leave, which does not wait
+        // for answers. How many are in flight depends on how often the lane was polled, and a replay polls
+        // it at other times; so the decision counts the queued ones too.
         let leaving = self.channels.get(&topic).and_then(|channel| channel.leaving.as_ref());
         if let Some(group) = leaving.and_then(|leaving| leaving.pushes.clone()) {
             let most = self.pushes.in_flight() + self.pushes.queued().pushes as usize;

@@ -123,7 +123,7 @@ pub(crate) struct Want {
     pub(crate) auto: bool,
     pub(crate) state: State,
     /// The instance that the server still holds while a rejoin on request waits, or may hold
-    /// while the rejoin after a lost reply waits.
+    /// while the rejoin after a lost reply waits. A leave in the meantime leaves it.
     pub(crate) surviving: Option<Ref>,
     /// The application called `join` and has seen no ok since: a rejection is its own to handle.
     pub(crate) first_join_called: bool,
@@ -172,7 +172,7 @@ pub(crate) struct Leaving {
 pub(crate) enum InstanceKind {
     Joining(Ref),
     Joined(Ref),
-    /// It waits to be replaced by a rejoin on request.
+    /// It waits to be replaced by a rejoin: on request, or after a lost reply.
     Surviving,
     Leaving,
 }
@@ -335,7 +335,7 @@ impl Channel {
     /// Which of its instances a frame with this join_ref is about.
     pub(crate) fn instance(&self, join_ref: Option<Ref>) -> Option<InstanceKind> {
         if let Some(leaving) = &self.leaving {
-            // A null ref names no instance: it is the current one if there can be just one.
+            // A null ref names no instance. While a channel is being left it means the one that is left.
             if join_ref.is_none_or(|join_ref| join_ref == leaving.join_ref) {
                 return Some(InstanceKind::Leaving);
             }
@@ -463,8 +463,8 @@ impl Channel {
         }
     }
 
-    /// The connection is lost: every instance ends. Returns none unless it was joined, and then its
-    /// pushes, if there are any.
+    /// The connection is lost: every instance ends. `Some` if the channel was joined, with its pushes
+    /// if there are any.
     pub(crate) fn disconnected(
         &mut self,
         now: Time,

@@ -54,7 +54,7 @@ impl Socket {
         );
         match self.connection.disconnect(now, self.config.close_timeout) {
             Disconnect::Close(live) => {
-                self.ended(now, &live, false);
+                self.pace_ended(now, &live, false);
                 self.actions.push_back(Action::Close { id: live.id, code: 1000, reason: "" });
             }
             Disconnect::Abort(id) => {
@@ -244,7 +244,7 @@ impl Socket {
         let ended = self.connection.id();
         let was_open = !matches!(self.connection.phase(), Phase::Connecting { .. });
         if let Some(live) = self.connection.take_live() {
-            self.ended(now, &live, false);
+            self.pace_ended(now, &live, false);
         }
         match (ended, self.connection.phase()) {
             (Some(id), _) => self.give_up(Some((id, was_open)), Cause::DriverPanicked),
@@ -271,8 +271,8 @@ impl Socket {
     ///
     /// Report the totals right before a [`handle_timeout`](Self::handle_timeout) whose time has
     /// come, and about twice a second while the socket [awaits an answer](Self::awaits_answer); also
-    /// once some 16 KiB were written, before the next frame is pulled. A report that is missing or
-    /// old makes deadlines later, never earlier, but for the first: without it bytes buy no time.
+    /// once some 16 KiB were written, before the next frame is pulled. An old report makes deadlines
+    /// later, never earlier. Without any report, bytes buy no time.
     pub fn handle_progress(&mut self, now: Time, id: ConnectionId, progress: Progress) {
         self.advance(now);
         if self.connection.id() != Some(id) {
@@ -321,7 +321,7 @@ impl Socket {
         // A transport that is lost without a close frame may have been cut by anything on the way.
         let by_peer = matches!(cause, Cause::RemoteClose { .. });
         let Some(live) = self.connection.take_live() else { return };
-        self.ended(now, &live, by_peer);
+        self.pace_ended(now, &live, by_peer);
         self.stats.lost_connections += 1;
         self.interrupt_channels(now, &cause);
         self.schedule(now, live.id, cause, Some(now.since(live.opened_at)));
@@ -338,7 +338,7 @@ impl Socket {
     /// We close the open connection because of what the peer sent.
     pub(in crate::socket) fn close_connection(&mut self, now: Time, code: u16, cause: Cause) {
         let Some(live) = self.connection.take_live() else { return };
-        self.ended(now, &live, false);
+        self.pace_ended(now, &live, false);
         self.stats.lost_connections += 1;
         self.interrupt_channels(now, &cause);
         let (id, open_for) = (live.id, now.since(live.opened_at));
@@ -408,8 +408,9 @@ impl Socket {
         self.signal(Signal::GaveUp { cause });
     }
 
-    /// The pace of joins learns from the end of a connection. Its due joins are still indexed.
-    fn ended(&mut self, now: Time, live: &Live, by_peer: bool) {
+    /// The pace of joins learns from the end of a connection. Call it before the channels are
+    /// interrupted: it asks whether joins were due.
+    fn pace_ended(&mut self, now: Time, live: &Live, by_peer: bool) {
         let idle = live.joins().is_empty() && self.channels.first_due().is_none();
         self.pace.ended(now, by_peer, idle);
     }

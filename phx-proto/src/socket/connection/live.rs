@@ -26,7 +26,8 @@ pub(crate) struct Live {
     pub(crate) ledger: Ledger,
     pub(crate) heartbeat: Heartbeat,
     pub(crate) stall: WriteStall,
-    /// Changed by the methods below only: an unanswered join suspends the verdicts of the other two.
+    /// Changed by the methods below only: an unanswered join suspends the deadlines of the heartbeat
+    /// and of the write stall.
     joins: JoinClock,
     pub(crate) lane: Lane,
     /// Pushes that the server may still answer though they have their outcome.
@@ -108,7 +109,7 @@ impl Live {
         ended
     }
 
-    /// The oldest join is overdue: it is returned, and the server probed, once.
+    /// The oldest join is overdue: returns it, and probes the server.
     pub(crate) fn join_overdue(&mut self, now: Time) -> Option<Unanswered> {
         let join = self.joins.oldest()?.clone();
         self.joins.expire();

@@ -8,7 +8,8 @@
 //!                           Waiting ◀────────┘
 //! ```
 //!
-//! All there is, held to what happens by `tests/diagrams.rs`:
+//! Every transition, held to what happens by `tests/diagrams.rs`; beside them, `connect_now` replaces an
+//! attempt by another, and a driver that panicked gives up in any state but Closed and `GaveUp`:
 //!
 //! ```text
 //!   Idle       → Connecting  connect

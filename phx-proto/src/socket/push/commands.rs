@@ -125,8 +125,8 @@ impl Socket {
         }
     }
 
-    /// Their channel is not joined any more: ends what was written on its instance, and what was to be
-    /// written at once or not at all.
+    /// Their channel is not joined any more: ends what was written on its instance, and what was to
+    /// fail fast.
     pub(in crate::socket) fn interrupt_pushes(
         &mut self,
         group: Option<&Group>,

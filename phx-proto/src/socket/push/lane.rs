@@ -23,7 +23,7 @@ use crate::topic::Topic;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum LaneItem {
     Push(Place),
-    /// Of the instance with this join_ref, even if its outcome is known already.
+    /// Of the instance with this join_ref. It is written even if the leave has timed out.
     Leave(Topic, Ref),
 }
 

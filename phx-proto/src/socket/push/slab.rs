@@ -204,7 +204,7 @@ impl Pushes {
         self.by_ref.get(msg_ref).copied()
     }
 
-    /// A push that has no outcome yet, which is what everybody who holds a place holds it for.
+    /// The push at a place, while it has no outcome.
     #[inline]
     pub(crate) fn get(&self, place: Place) -> Option<(PushId, &Push)> {
         let entry = self.entries.get(place.key())?;
