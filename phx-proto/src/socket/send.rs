@@ -67,7 +67,7 @@ impl Socket {
             !live.stall.is_blocked()
                 && (live.lane.len() > 0
                     || live.heartbeat.is_owed()
-                    || live.lane.is_ready(self.may_call())
+                    || live.lane.held() > 0 && live.lane.is_ready(self.may_call())
                     || (self.channels.first_due().is_some() && self.has_slot(live)))
         })
     }

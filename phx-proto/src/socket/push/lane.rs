@@ -42,6 +42,7 @@ impl Lane {
     }
 
     /// How many groups of pushes are held.
+    #[inline]
     pub(crate) fn held(&self) -> usize {
         self.held.len()
     }
