@@ -221,7 +221,9 @@ mod tests {
     use super::*;
     use crate::client::StreamEnd;
     use crate::event::cause::{PushOutcome, RejectionKind, Reply};
+    use crate::event::error::PushErrorKind;
     use crate::event::refusal::{Refusal, SocksRefusal};
+    use crate::presence::PresenceError;
 
     /// The text, and those of its sources.
     fn chain(error: &dyn Error) -> Vec<String> {
@@ -276,11 +278,16 @@ mod tests {
         let gone = || ChannelEnd::GaveUp(Cause::Refused(Refusal::new(404, Vec::new(), "")));
         let encode = crate::wire::EncodeError::NoBinary;
         let payload = response.deserialize::<Vec<u8>>().expect_err("an object");
-        let errors: [Box<dyn Error>; 13] = [
+        let errors: [Box<dyn Error>; 18] = [
             Box::new(JoinFailed::Rejected(rejection())),
             Box::new(JoinFailed::Ended(ChannelEnd::Rejected(rejection()))),
             Box::new(JoinFailed::Ended(gone())),
             Box::new(JoinFailed::NotAccepted(encode.clone().into())),
+            Box::new(PushErrorKind::from(encode.clone())),
+            Box::new(PresenceError::from(payload.clone())),
+            Box::new(Cause::Refused(Refusal::new(404, Vec::new(), ""))),
+            Box::new(Cause::SocksRefused(SocksRefusal::NotAllowed)),
+            Box::new(ConnectError::new(Cause::ConnectTimeout)),
             Box::new(JoinObstacle::Rejected(rejection())),
             Box::new(JoinObstacle::Crashed(response.clone())),
             Box::new(PushFailed::NotAccepted(PushError {
@@ -318,7 +325,7 @@ mod tests {
         assert_eq!(facts(PushFailed::NotSent(NotSentCause::JoinRejected)), (false, true, true));
         assert_eq!(facts(PushFailed::Unknown(UnknownCause::Disconnected)), (false, false, false));
         assert_eq!(facts(PushFailed::Cancelled), (false, false, false));
-        let kind = crate::event::error::PushErrorKind::NotWanted;
+        let kind = PushErrorKind::NotWanted;
         let refused = PushError { kind, payload: Payload::empty() };
         assert_eq!(facts(PushFailed::NotAccepted(refused)), (false, false, true));
 

@@ -3,7 +3,7 @@
 use core::pin::pin;
 
 use futures_core::stream::FusedStream as _;
-use phx_proto::client::{ChannelEvent, MailboxOptions, MailboxPolicy, StreamEnd};
+use phx_proto::client::{ChannelEvent, MailboxOptions, MailboxPolicy, PresenceEvent, StreamEnd};
 use phx_proto::testing::Script;
 use serde_json::json;
 
@@ -83,6 +83,49 @@ fn on_begins_with_the_join() {
     let every = ["state {}", "interrupted", "resumed", "other {}", "state []", "interrupted"];
     assert_eq!(all, [&every[..], &end].concat());
     assert_eq!(in_words(&script.finish(read(&script, late))), end);
+}
+
+/// A message that is not taken stands between two gaps, which are one then.
+#[test]
+fn gaps_around_other_events_are_one() {
+    let script = Script::new();
+    let (_client, room) = joined(&script, config(), "room:lobby");
+    for _ in 0..2 {
+        script.disconnect();
+        script.connect_and_assert_join("room:lobby");
+        script.push("room:lobby", "other", json!({}));
+    }
+    let late = room.on("state");
+    script.close_channel("room:lobby");
+    match &script.finish(read(&script, late))[..] {
+        [
+            ChannelEvent::Interrupted { count: 2, .. },
+            ChannelEvent::Resumed { .. },
+            ChannelEvent::Closed(_),
+        ] => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A presence list has a mailbox of its own, too.
+#[test]
+fn flood_of_events_does_not_lose_the_presence() {
+    let script = Script::new();
+    let (_client, room) = joined(&script, config().mailbox(2, 1 << 20).expect("two"), "room:lobby");
+    let mut presence = room.presence();
+    script.push("room:lobby", "presence_state", json!({}));
+    for n in 0..10 {
+        script.push("room:lobby", "noise", number(n));
+    }
+    script.close_channel("room:lobby");
+    let seen = now(&script, async move {
+        let mut seen = Vec::new();
+        while let Some(event) = presence.next().await {
+            seen.push(event);
+        }
+        seen
+    });
+    assert!(matches!(&seen[..], [PresenceEvent::Synced, PresenceEvent::Closed(_)]), "{seen:?}");
 }
 
 #[test]
