@@ -559,4 +559,6 @@ fn binary_value_is_padded_base64() {
     let value = data.get("response_base64").expect("bytes");
     assert_eq!(value.as_str().as_deref(), Some("AP8="));
     assert_eq!(value.get(), r#""AP8=""#);
+    let written = serde_json::to_string(&data).expect("JSON");
+    assert_eq!(written, r#"{"response_base64":"AP8="}"#);
 }

@@ -34,6 +34,7 @@ impl<S> Io<S> {
     }
 
     /// TLS on a stream of this meter, which counts and whose writes fail.
+    #[cfg(feature = "tls")]
     pub(crate) fn above(stream: S, meter: Meter) -> Self {
         Self { meter, counts: false, ..Self::new(stream) }
     }
