@@ -391,10 +391,31 @@ fn a_binary_frame_may_end_behind_its_fields() {
 /// The brace is cut off behind the response, so it must be one.
 #[test]
 fn a_reply_that_ends_with_anything_but_its_brace_is_refused() {
-    for end in ["{}x", "{}]", "[1]]", "1\"", "12", "true"] {
+    for end in ["{}x", "{}]", "[1]]", "1\"", "12", "true", "}", " }"] {
         let frame = format!(r#"[null,"1","t","phx_reply",{{"status":"ok","response":{end}]"#);
         assert!(V2.decode(&Frame::from(&*frame)).is_err(), "{frame}");
         assert_eq!(read_v2(frame.as_bytes()), None);
+    }
+}
+
+/// What has no consumer is checked to be JSON, and nothing may be missing or follow.
+#[test]
+fn bad_parts_of_an_envelope_are_refused() {
+    let v1 = |members: &str| format!(r#"{{"topic":"t","event":"e",{members}"#);
+    let good: [(&dyn Codec, String); 2] =
+        [(&V2, r#"[null,null,"t","e",{}]"#.into()), (&V1, v1(r#""payload":{}}"#))];
+    for (codec, frame) in good {
+        assert!(codec.decode(&Frame::from(frame)).is_ok());
+    }
+    let bad: [(&dyn Codec, String); 5] = [
+        (&V2, r#"[null,null,"t","e",]"#.into()),
+        (&V2, r#"[null,"1","t","phx_reply", ]"#.into()),
+        (&V1, v1(r#""payload":{}}x"#)),
+        (&V1, v1(r#""payload":nul,"payload":{}}"#)),
+        (&V1, v1(r#""payload":{},"x":nul}"#)),
+    ];
+    for (codec, frame) in bad {
+        assert!(codec.decode(&Frame::from(frame.as_str())).is_err(), "{frame}");
     }
 }
 
@@ -420,6 +441,7 @@ fn repeated_status_has_one_reading() {
         (r#""response":{},"status":"ok","status":null"#, None),
         (r#""response":{},"status":"ok","x":1,"status":"error""#, Some("error")),
         (r#""x":1,"status":"ok","response":{},"status":"error""#, Some("error")),
+        (r#""x":1,"status":nul,"status":"ok","response":{},"y":1"#, None),
     ] {
         for space in ["", " "] {
             let v2 = format!("[null,\"1\",\"t\",\"phx_reply\",{{{space}{members}}}]");

@@ -207,6 +207,17 @@ mod tests {
         let keys: Vec<&str> = table.sorted().map(|(topic, _)| topic.as_str()).collect();
         assert_eq!(keys, ["", "a much longer topic:42", "room:a", "room:b"]);
         assert_eq!((table.remove("room:a"), table.remove("room:a")), (Some(9), None));
+        for topic in ["room:b", "", "a much longer topic:42"] {
+            assert!(table.map.capacity() > 0 && table.remove(topic).is_some());
+        }
+        assert_eq!(table.map.capacity(), 0, "an empty table keeps no memory");
+    }
+
+    #[test]
+    fn seed_decides_the_hash() {
+        let hash = |seed| Seeded(seed).hash_one("room:lobby".as_bytes());
+        assert_eq!(hash(1), hash(1));
+        assert_ne!(hash(1), hash(2));
     }
 
     #[test]

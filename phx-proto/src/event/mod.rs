@@ -15,7 +15,7 @@ pub(crate) mod signal;
 pub(crate) mod sizes;
 pub(crate) mod stats;
 pub(crate) mod ticket;
-#[cfg(any(feature = "driver", feature = "recording", feature = "testing"))]
+#[cfg(any(feature = "recording", feature = "testing"))]
 pub(crate) mod words;
 
 pub use action::{Action, ConnectRequest};

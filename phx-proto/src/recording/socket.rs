@@ -70,6 +70,7 @@ impl RecordedSocket {
         }
     }
 
+    #[cfg(feature = "driver")]
     pub(crate) fn tape(&self) -> Option<Arc<Tape>> {
         self.log.as_ref().map(|log| Arc::clone(&log.tape))
     }
