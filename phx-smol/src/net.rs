@@ -11,18 +11,17 @@ use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use phx_proto::adapter::{Io, Net, Wrap};
 #[cfg(feature = "tls")]
 use phx_proto::rustls::{ClientConfig, pki_types::ServerName};
-use smol::io::{AsyncRead, AsyncWrite};
 use smol::net::TcpStream;
 
 pub(crate) struct SmolNet;
 
 impl Net for SmolNet {
-    type Stream = Box<dyn Stream>;
+    type Stream = Wire;
 
     #[cfg(feature = "tls")]
     const TLS: bool = true;
 
-    async fn connect(address: SocketAddr) -> io::Result<Box<dyn Stream>> {
+    async fn connect(address: SocketAddr) -> io::Result<Wire> {
         let stream = TcpStream::connect(address).await?;
         // Channels send small frames that somebody waits for. Where the option cannot be set they
         // are merely later.
@@ -36,28 +35,27 @@ impl Net for SmolNet {
 
     #[cfg(feature = "tls")]
     async fn secure(
-        stream: Io<Box<dyn Stream>>,
+        stream: Io<Wire>,
         name: ServerName<'static>,
         client: Arc<ClientConfig>,
-    ) -> io::Result<Box<dyn Stream>> {
+    ) -> io::Result<Wire> {
         let connector = futures_rustls::TlsConnector::from(client);
         Ok(Box::new(connector.connect(name, stream).await?))
     }
 }
 
 impl Wrap for SmolNet {
-    type Socket = WebSocketStream<Io<Box<dyn Stream>>>;
+    type Socket = WebSocketStream<Io<Wire>>;
 
-    async fn wrap(
-        stream: Io<Box<dyn Stream>>,
-        role: Role,
-        config: Option<WebSocketConfig>,
-    ) -> Self::Socket {
+    async fn wrap(stream: Io<Wire>, role: Role, config: Option<WebSocketConfig>) -> Self::Socket {
         WebSocketStream::from_raw_socket(stream, role, config).await
     }
 }
 
 /// What a WebSocket can run over.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Bytes: smol::io::AsyncRead + smol::io::AsyncWrite + Send + Unpin {}
 
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+impl<S: smol::io::AsyncRead + smol::io::AsyncWrite + Send + Unpin> Bytes for S {}
+
+/// A stream of smol's, or TLS on one.
+pub(crate) type Wire = Box<dyn Bytes>;

@@ -16,7 +16,7 @@ use phx_proto::config::Uri;
 use phx_proto::{Cause, Config, ConnectRequest, Opened, Time};
 use smol::io::{AsyncRead, AsyncWrite};
 
-use crate::net::{SmolNet, Stream};
+use crate::net::{SmolNet, Wire};
 
 /// Runs a driver on smol.
 ///
@@ -29,8 +29,7 @@ pub struct SmolRuntime {
     resolver: Resolver,
 }
 
-type Dialler =
-    dyn Fn(Uri) -> Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send>> + Send + Sync;
+type Dialler = dyn Fn(Uri) -> Pin<Box<dyn Future<Output = io::Result<Wire>> + Send>> + Send + Sync;
 
 impl SmolRuntime {
     /// A runtime whose clock starts now.
@@ -62,7 +61,7 @@ impl SmolRuntime {
     {
         self.dialler = Some(Arc::new(move |uri| {
             let stream = dial(uri);
-            Box::pin(async move { Ok(Box::new(stream.await?) as Box<dyn Stream>) })
+            Box::pin(async move { Ok(Box::new(stream.await?) as Wire) })
         }));
         self
     }

@@ -17,7 +17,7 @@ use serde_json::Value;
 use smol::Task;
 use smol::net::TcpListener;
 
-use crate::net::{SmolNet, Stream};
+use crate::net::{SmolNet, Wire};
 use crate::runtime::SmolRuntime;
 
 /// A Phoenix-like server that listens on a TCP port.
@@ -181,17 +181,14 @@ impl Listener {
 impl Serve for SmolNet {
     type Listener = TcpListener;
 
-    async fn accept(listener: &TcpListener) -> io::Result<Box<dyn Stream>> {
+    async fn accept(listener: &TcpListener) -> io::Result<Wire> {
         let (stream, _) = listener.accept().await?;
         let _ = stream.set_nodelay(true);
         Ok(Box::new(stream))
     }
 
     #[cfg(feature = "tls")]
-    async fn accept_tls(
-        stream: Io<Box<dyn Stream>>,
-        tls: Arc<rustls::ServerConfig>,
-    ) -> io::Result<Box<dyn Stream>> {
+    async fn accept_tls(stream: Io<Wire>, tls: Arc<rustls::ServerConfig>) -> io::Result<Wire> {
         let acceptor = futures_rustls::TlsAcceptor::from(tls);
         Ok(Box::new(acceptor.accept(stream).await?))
     }

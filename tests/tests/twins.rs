@@ -80,7 +80,8 @@ fn public_items(source: &str) -> Vec<String> {
         if line.starts_with("impl") || line.starts_with("pub trait") {
             owner = code.trim_end_matches('{').trim().to_owned();
             // Whether a value needs code to be dropped is nobody's business.
-            if owner.contains(" for ") && !owner.starts_with("impl Drop") {
+            let is_public = !is_private(source, &owner);
+            if owner.contains(" for ") && is_public && !owner.starts_with("impl Drop") {
                 items.push(owner.clone());
             }
         } else if line.starts_with('}') {
@@ -106,6 +107,19 @@ fn public_items(source: &str) -> Vec<String> {
         }
     }
     items
+}
+
+/// Whether an `impl` is of a type that the same file keeps to its crate.
+fn is_private(source: &str, owner: &str) -> bool {
+    let of = owner.rsplit_once(" for ").map_or("", |(_, of)| of);
+    let name = of.split(|letter: char| !letter.is_alphanumeric()).next().unwrap_or_default();
+    let is_declared = |line: &str| {
+        let rest = line.strip_prefix("pub(crate) ").unwrap_or(line).strip_prefix("struct ");
+        rest.is_some_and(|rest| {
+            rest.strip_prefix(name).is_some_and(|rest| rest.starts_with(['(', ';', ' ', '<']))
+        })
+    };
+    !name.is_empty() && source.lines().any(is_declared)
 }
 
 /// Whether a declaration, or a field, has been read up to its body or end.
@@ -135,7 +149,7 @@ fn both_adapters_have_the_same_public_items() {
     // The scan sees what it is meant to see.
     for known in [
         "lib.rs: async fn connect(setup: impl Into<client::Setup>) -> Result<Client, client::ConnectError>",
-        "lib.rs: use crate::runtime::{RuntimeRuntime, RuntimeTimer}",
+        "lib.rs: use crate::runtime::{RuntimeClock, RuntimeRuntime, RuntimeTimer}",
         "lib.rs: #[cfg(feature = \"testing\")] mod testing",
         "runtime.rs: impl RuntimeRuntime fn new() -> Self",
         "runtime.rs: impl Runtime for RuntimeRuntime",
@@ -165,6 +179,9 @@ fn an_item_that_one_twin_gains_is_seen() {
         format!("impl A {{\n    pub fn a(\n        b: u8,\n        {last}: u8,\n    ) {{}}\n}}\n")
     };
     assert_ne!(public_items(&wrapped("c")), public_items(&wrapped("d")));
+    let of_private = |name: &str| format!("{before}struct {name};\nimpl Clone for Inner {{}}\n");
+    assert_ne!(public_items(before), public_items(&of_private("Other")));
+    assert_eq!(public_items(before), public_items(&of_private("Inner")));
     let hidden = before.replace("fn private", "pub(crate) fn private");
     assert_eq!(public_items(before), public_items(&hidden));
 }
