@@ -301,6 +301,7 @@ impl Socket {
     }
 
     /// Time never goes backwards in here.
+    #[inline]
     fn advance(&mut self, now: Time) -> Time {
         self.now = self.now.max(now);
         self.now

@@ -89,6 +89,7 @@ impl Socket {
     }
 
     /// Takes the next frame; none when what wanted to write it could not or has ended.
+    #[inline]
     pub(super) fn pull(&mut self, now: Time) -> Option<Action> {
         let live = self.connection.live()?;
         let id = live.id;

@@ -97,6 +97,7 @@ impl Place {
         self.0.get() as usize - 1
     }
 
+    #[inline]
     fn of(key: usize) -> Self {
         Self(NonZeroU32::new(index(key + 1)).expect("one more than a key"))
     }
