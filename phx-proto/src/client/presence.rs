@@ -191,6 +191,7 @@ impl<M: Clone + DeserializeOwned> PresenceStream<M> {
             }
             ChannelEvent::Interrupted { cause, count } => {
                 self.presence.joined();
+                // Protocol: PRES-9.
                 self.ready.push_back(PresenceEvent::Interrupted { cause, count });
             }
             ChannelEvent::Resumed { .. } => self.presence.joined(),

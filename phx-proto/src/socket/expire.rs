@@ -65,7 +65,9 @@ impl Socket {
         match key {
             TimerKey::Connection(kind) => self.expire_connection(now, kind),
             TimerKey::Rejoin(topic) => self.rejoin_due(&topic),
+            // Protocol: LEAVE-3.
             TimerKey::Leave(topic) => self.leave_ended(&topic, LeaveOutcome::TimedOut),
+            // Protocol: REPLY-3.
             TimerKey::Push(id) => {
                 if let Some(place) = self.pushes.place(id) {
                     self.end_push(place, Push::outcome_at_timeout);
@@ -92,6 +94,7 @@ impl Socket {
                 }
                 self.shrink();
             }
+            // Protocol: HB-4.
             (TimerKind::HeartbeatReply, _) => self.abort_connection(now, Cause::HeartbeatTimeout),
             (TimerKind::WriteStall, _) => self.abort_connection(now, Cause::WriteStalled),
             (TimerKind::JoinClock, _) => self.join_overdue(now),

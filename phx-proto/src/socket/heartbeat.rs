@@ -180,6 +180,7 @@ impl Heartbeat {
 
     /// A join is unanswered: no deadline runs.
     pub(crate) const fn suspend(&mut self) {
+        // Protocol: HB-6.
         self.suspended = true;
     }
 

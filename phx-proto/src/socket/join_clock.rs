@@ -71,6 +71,7 @@ impl JoinClock {
 
     /// When the oldest join is overdue, or stalled if it is overdue already.
     pub(crate) fn deadline(&self, config: &Config, ledger: &Ledger) -> Option<(TimerKind, Time)> {
+        // Protocol: JOIN-9.
         let (started, baseline) = self.started.as_ref()?;
         let (kind, limit) = match self.overdue {
             false => (TimerKind::JoinClock, config.join_timeout),

@@ -315,6 +315,7 @@ impl Socket {
         self.actions.push_back(Action::Signal(signal));
     }
 
+    // Protocol: REF-1.
     fn mint_ref(&mut self) -> Ref {
         Ref(mint(&mut self.next_ref))
     }

@@ -27,6 +27,7 @@ impl Socket {
     /// with close code 1009.
     pub fn handle_frame(&mut self, now: Time, id: ConnectionId, frame: Frame) {
         let now = self.advance(now);
+        // Protocol: RETRY-4.
         if self.connection.live().is_none_or(|live| live.id != id) {
             self.stats.stale_inputs += 1;
             return;
@@ -69,6 +70,7 @@ impl Socket {
                 if let Some(live) = self.connection.live_mut().filter(|_| msg_ref.0 < next_ref) {
                     live.ledger.answered(msg_ref);
                 }
+                // Protocol: REPLY-1.
                 match self.answered(&topic, msg_ref) {
                     Some(place) => self.push_answered(now, &topic, join_ref, msg_ref, place, reply),
                     None => self.receive_reply(now, &topic, join_ref, msg_ref, reply),
@@ -78,7 +80,9 @@ impl Socket {
                 let named = match (join_ref, msg_ref) {
                     (WireRef::Ref(join_ref), _) => Some(Some(join_ref)),
                     // vsn 1: only close and error have a ref, which is the join_ref.
+                    // Protocol: V1-4.
                     (WireRef::Null, WireRef::Ref(msg_ref)) => Some(Some(msg_ref)),
+                    // Protocol: END-7.
                     (WireRef::Null, WireRef::Null) => Some(None),
                     (WireRef::Foreign, _) | (WireRef::Null, WireRef::Foreign) => None,
                 };
@@ -87,6 +91,7 @@ impl Socket {
                     (Some(named), b"phx_error") => {
                         self.receive_error(now, &topic, named, payload);
                     }
+                    // Protocol: END-4.
                     // A ref that cannot be ours names no instance of ours.
                     (None, b"phx_close" | b"phx_error") => self.stats.stale_frames += 1,
                     _ => self.receive_message(&topic, join_ref, event, payload),
@@ -105,6 +110,7 @@ impl Socket {
     ) {
         let Some(live) = self.connection.live_mut() else { return };
         if topic == PHOENIX {
+            // Protocol: HB-5.
             match live.heartbeat.answered(msg_ref, now, &live.ledger) {
                 Some(rtt) => {
                     self.stats.last_rtt = Some(rtt);
@@ -116,6 +122,7 @@ impl Socket {
             }
             return;
         }
+        // Protocol: JOIN-4.
         if live.joins().is_unanswered(msg_ref, topic) {
             self.pace.answered();
             if let Some(join) = live.join_ended(msg_ref, now) {
@@ -131,10 +138,12 @@ impl Socket {
             .get(topic)
             .and_then(|channel| channel.leaving.as_ref())
             .and_then(|leaving| leaving.leave_ref);
+        // Protocol: LEAVE-2.
         if leave_ref == Some(msg_ref) {
             self.leave_ended(&Topic::from(topic), LeaveOutcome::Acked);
             return;
         }
+        // Protocol: REPLY-4.
         self.stats.late_replies += 1;
         let was_push = live.abandoned.take(msg_ref, topic);
         if was_push && join_ref == WireRef::Null && self.finds_no_channel(topic, msg_ref, &reply) {
@@ -159,6 +168,7 @@ impl Socket {
         reply: Reply,
     ) {
         let lost = join_ref == WireRef::Null && self.finds_no_channel(topic, msg_ref, &reply);
+        // Protocol: MSG-9, REPLY-2.
         self.end_unheld(place, |_| PushOutcome::Reply(reply));
         if lost {
             self.channel_unmatched(now, topic.as_str());
@@ -172,6 +182,7 @@ impl Socket {
         let (certain, stable_after) = (self.config.codec.names_joins(), self.config.stable_after);
         let counts = self.change_want(topic, |want| {
             let repeated = want.unmatched_at.is_some_and(|at| now.since(at) < stable_after);
+            // Protocol: V1-7.
             let counts = certain || !repeated;
             if counts {
                 want.unmatched_at = Some(now);
@@ -187,6 +198,7 @@ impl Socket {
     fn receive_join_reply(&mut self, now: Time, topic: &str, join_ref: Ref, reply: Reply) {
         let ok = reply.status == *"ok";
         match self.instance(topic, Some(join_ref)) {
+            // Protocol: JOIN-2, JOIN-10.
             Some(InstanceKind::Joining(_)) if ok => {
                 self.joined(now, &Topic::from(topic), join_ref, reply.response);
             }
@@ -198,6 +210,7 @@ impl Socket {
             Some(InstanceKind::Leaving) if !ok => {
                 self.leave_ended(&Topic::from(topic), LeaveOutcome::Acked);
             }
+            // Protocol: LEAVE-8.
             Some(InstanceKind::Leaving) => {}
             Some(InstanceKind::Joined(_) | InstanceKind::Surviving) | None => {
                 self.stats.stale_frames += 1;
@@ -208,6 +221,7 @@ impl Socket {
     /// Whether a reply with a null join_ref, to a push to `topic`, means that the server has no channel
     /// though ours is joined. Refs grow, so one above the join's was sent with the current join_ref.
     fn finds_no_channel(&self, topic: &str, msg_ref: Ref, reply: &Reply) -> bool {
+        // Protocol: REPLY-7.
         reply.status == *"error"
             && matches!(
                 self.instance(topic, None),
@@ -219,6 +233,7 @@ impl Socket {
     fn receive_close(&mut self, now: Time, topic: &str, named: Option<Ref>) {
         let topic = Topic::from(topic);
         match self.instance(&topic, named) {
+            // Protocol: LEAVE-2.
             Some(InstanceKind::Leaving) => self.leave_ended(&topic, LeaveOutcome::Acked),
             Some(
                 kind @ (InstanceKind::Joined(_)
@@ -226,6 +241,7 @@ impl Socket {
                 | InstanceKind::Surviving),
             ) => {
                 self.join_is_over(now, kind);
+                // Protocol: END-1.
                 self.end_want(
                     &topic,
                     ChannelEnd::ClosedByServer,
@@ -251,6 +267,7 @@ impl Socket {
             Some(kind @ (InstanceKind::Joined(_) | InstanceKind::Joining(_))) => {
                 self.join_is_over(now, kind);
                 self.signal(Signal::Errored { topic: topic.clone(), payload });
+                // Protocol: END-2, END-3, END-5.
                 self.channel_crashed(now, &topic, Interruption::Crashed);
             }
             Some(InstanceKind::Surviving) => {
@@ -280,17 +297,21 @@ impl Socket {
         let joined = channel.want.as_ref().and_then(|want| want.joined());
         let current = match (joined, join_ref) {
             (None, _) => {
+                // Protocol: EVENT-5.
                 self.stats.messages_not_joined += 1;
                 return;
             }
+            // Protocol: EVENT-2, REF-8.
             // A broadcast has no join_ref (`wire/broadcast_text`).
             (Some(_), WireRef::Null) => true,
+            // Protocol: EVENT-1, REF-7.
             (Some(instance), WireRef::Ref(join_ref)) => instance.join_ref == join_ref,
             (Some(_), WireRef::Foreign) => false,
         };
         if current {
             let topic = topic.clone();
             self.stats.messages += 1;
+            // Protocol: EVENT-3, EVENT-4.
             self.signal(Signal::Message { topic, event, payload });
         } else {
             self.stats.stale_frames += 1;

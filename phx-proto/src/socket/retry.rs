@@ -128,6 +128,7 @@ impl Retry {
         let mut delay = spread(range, random);
         let retry_after = refusal.and_then(Refusal::retry_after);
         if let Some(retry_after) = retry_after {
+            // Protocol: CONN-15.
             let asked = retry_after.min(config.retry_after_max).max(delay);
             // Up to a fifth more, so that clients with the same answer do not come back together.
             let most = Duration::from_nanos(nanos(asked).saturating_add(nanos(asked) / 5));
@@ -181,6 +182,7 @@ impl Retry {
             Cause::MessageTooLarge { .. } if self.too_large > 1 => {
                 Some((config.refused_after.range(self.too_large - 1), false))
             }
+            // Protocol: RETRY-5.
             _ if was_open => {
                 let first = match cause {
                     Cause::RemoteClose { code, .. } => match config.close_policy.rule(*code) {

@@ -134,6 +134,7 @@ impl Socket {
         let msg_ref = self.mint_ref();
         // Written or not: a codec that cannot write heartbeats has a dead connection.
         self.connection.live_mut()?.heartbeat.written(msg_ref, now);
+        // Protocol: HB-1.
         let frame = self.encode(None, msg_ref, PHOENIX, "heartbeat", Payload::empty()).ok()?;
         Some(Action::Send { id, frame })
     }
@@ -156,8 +157,10 @@ impl Socket {
             self.check_join(topic, &params).map_err(|error| error.to_string())?;
             Ok(params)
         });
+        // Protocol: REF-2.
         let join_ref = self.mint_ref();
         let encoded = checked.and_then(|params| {
+            // Protocol: JOIN-1, JOIN-14, REF-3.
             self.encode(Some(join_ref), join_ref, topic, "phx_join", params)
                 .map_err(|error| error.to_string())
         });
@@ -178,6 +181,7 @@ impl Socket {
     fn pull_push(&mut self, id: ConnectionId, place: Place) -> Option<Action> {
         let msg_ref = self.mint_ref();
         let Due { join_ref, topic, event, payload, cast } = self.pushes.write(place, msg_ref)?;
+        // Protocol: PUSH-1, REF-5.
         let message = Outgoing { join_ref, msg_ref, topic, event, payload };
         let is_long = event.len() > EVENT_KEPT;
         let frame = encode(&self.config, &mut self.stats, message);
@@ -197,6 +201,7 @@ impl Socket {
         let msg_ref = self.mint_ref();
         self.channels.change(topic, |channel| channel.leave_written(join_ref, msg_ref));
         let frame =
+            // Protocol: LEAVE-1, REF-5.
             self.encode(Some(join_ref), msg_ref, topic, "phx_leave", Payload::empty()).ok()?;
         Some(Action::Send { id, frame })
     }

@@ -24,6 +24,7 @@ const BROADCAST: u8 = 2;
 
 pub(super) fn decode(frame: &Bytes) -> Result<Incoming, DecodeError> {
     match frame[..] {
+        // Protocol: BIN-2.
         [PUSH, join_ref, topic, event, ..] => {
             let topic_at = 4 + usize::from(join_ref);
             let event_at = topic_at + usize::from(topic);
@@ -36,6 +37,7 @@ pub(super) fn decode(frame: &Bytes) -> Result<Incoming, DecodeError> {
             let (join_ref, body) = (wire_ref(&frame[4..topic_at]), Body::Event { event, payload });
             Ok(Incoming { join_ref, msg_ref: WireRef::Null, topic, body })
         }
+        // Protocol: BIN-3.
         [REPLY, join_ref, msg_ref, topic, status, ..] => {
             let ref_at = 5 + usize::from(join_ref);
             let topic_at = ref_at + usize::from(msg_ref);
@@ -53,6 +55,7 @@ pub(super) fn decode(frame: &Bytes) -> Result<Incoming, DecodeError> {
             let msg_ref = wire_ref(&frame[ref_at..topic_at]);
             Ok(Incoming { join_ref, msg_ref, topic, body: Body::Reply { status, response } })
         }
+        // Protocol: BIN-4.
         [BROADCAST, topic, event, ..] => {
             let event_at = 3 + usize::from(topic);
             let data_at = event_at + usize::from(event);
@@ -71,6 +74,7 @@ pub(super) fn decode(frame: &Bytes) -> Result<Incoming, DecodeError> {
 
 #[inline]
 fn wire_ref(text: &[u8]) -> WireRef {
+    // Protocol: BIN-9.
     if text.is_empty() { WireRef::Null } else { WireRef::parse(text) }
 }
 
@@ -84,6 +88,7 @@ fn named(
     data_at: usize,
 ) -> Result<(ByteStr, ByteStr, Payload), DecodeError> {
     let (topic, name) = (frame.slice(topic_at..name_at), frame.slice(name_at..data_at));
+    // Protocol: BIN-5.
     let data = Payload::binary_shared(frame.slice(data_at..));
     if is_ascii(&frame[topic_at..data_at]) {
         return Ok((ByteStr::ascii(topic), ByteStr::ascii(name), data));
@@ -105,6 +110,7 @@ fn truncated<T>(frame: &Bytes, ends: &[(&'static str, usize)]) -> Result<T, Deco
 pub(super) fn encode(message: Outgoing<'_>) -> Result<Bytes, EncodeError> {
     let Outgoing { join_ref, msg_ref, topic, event, payload } = message;
     let (join_len, ref_len) = (join_ref.map_or(0, digits_len), digits_len(msg_ref));
+    // Protocol: BIN-1, BIN-7.
     let lengths = [
         PUSH,
         join_len as u8,
@@ -136,5 +142,6 @@ pub(super) fn check(topic: &str, event: &str) -> Result<(), EncodeError> {
 }
 
 fn field_len(field: &'static str, len: usize) -> Result<u8, EncodeError> {
+    // Protocol: BIN-6.
     u8::try_from(len).map_err(|_| EncodeError::FieldTooLong { field, len })
 }

@@ -94,6 +94,7 @@ impl Codec for V2 {
     fn decode(&self, frame: &Frame) -> Result<Incoming, DecodeError> {
         match frame {
             Frame::Text(bytes) => text::decode(bytes),
+            // Protocol: BIN-8.
             Frame::Binary(bytes) => binary::decode(bytes),
         }
     }
@@ -146,6 +147,7 @@ impl Codec for V1 {
     }
 
     fn check(&self, _: &str, _: &str, payload: &Payload) -> Result<(), EncodeError> {
+        // Protocol: V1-5.
         if payload.is_binary() { Err(EncodeError::NoBinary) } else { Ok(()) }
     }
 

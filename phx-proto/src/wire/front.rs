@@ -63,6 +63,7 @@ impl Front<'_> {
     /// Puts a string whose [`string_len`] is known, without quotes.
     #[inline]
     pub(super) fn put_string(&mut self, text: &str, len: usize) {
+        // Protocol: MSG-2.
         if len == text.len() {
             self.put(text.as_bytes());
         } else {

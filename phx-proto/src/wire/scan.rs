@@ -131,6 +131,7 @@ impl Scanner<'_> {
             self.at = end + 1;
             return Ok(Text::Plain(start..end));
         }
+        // Protocol: MSG-3.
         self.unusual_string(expected).map(Text::Unescaped)
     }
 
@@ -338,6 +339,7 @@ impl Scanner<'_> {
         let (mut front, mut last, mut response) = (None, None, None);
         let mut is_first = true;
         loop {
+            // Protocol: MSG-7.
             match self.member(["status", "response"], "a key of the reply")? {
                 Some("status") if is_first => front = Some(self.status()?),
                 Some("status") if front.is_none() => {

@@ -38,6 +38,7 @@ pub(super) fn encode(message: Outgoing<'_>) -> Bytes {
     let Outgoing { join_ref, msg_ref, topic, event, payload } = message;
     let (topic_len, event_len) = (string_len(topic), string_len(event));
     let (join_len, ref_len) = (join_ref.map_or(0, digits_len), digits_len(msg_ref));
+    // Protocol: MSG-1, MSG-4, REF-4.
     let open = if join_ref.is_some() { OPEN } else { OPEN_NULL };
     let refs = open.len() + join_len + if join_ref.is_some() { NEXT.len() } else { 0 } + ref_len;
     let len = refs + 2 * NEXT.len() + topic_len + event_len + LAST.len();

@@ -12,6 +12,7 @@ use super::{Body, DecodeError, Incoming, Outgoing, WireRef};
 
 pub(super) fn decode(frame: &Bytes) -> Result<Incoming, DecodeError> {
     scan::read(frame, |scanner| {
+        // Protocol: V1-2.
         let (mut join_ref, mut msg_ref) = (WireRef::Null, WireRef::Null);
         let (mut topic, mut event, mut payload) = (None, None, None);
         scanner.take(b'{', "an object with topic, event, payload and ref")?;
@@ -64,6 +65,7 @@ pub(super) fn encode(message: Outgoing<'_>) -> Bytes {
         |room| {
             let mut front = Front(room);
             if let Some(join_ref) = join_ref {
+                // Protocol: V1-3.
                 front.put(OPEN_JOIN);
                 front.put_digits(join_ref, join_len);
                 front.put(REF);
@@ -71,6 +73,7 @@ pub(super) fn encode(message: Outgoing<'_>) -> Bytes {
                 front.put(OPEN);
             }
             front.put_digits(msg_ref, ref_len);
+            // Protocol: V1-1.
             front.put(TOPIC);
             front.put_string(topic, topic_len);
             front.put(EVENT);

@@ -60,6 +60,7 @@ impl Index {
 
     fn insert(&mut self, topic: &Topic, marks: Marks) {
         self.deadlines.extend(Self::keys(topic, marks));
+        // Protocol: RETRY-1.
         self.due.extend(marks.due.map(|order| (order, topic.clone())));
     }
 

@@ -51,6 +51,7 @@ impl Socket {
         if self.wanted(&topic).is_some_and(|want| !want.params.same(&params)) {
             return Err(JoinError::ConflictingParams { topic });
         }
+        // Protocol: JOIN-12.
         if self.wanted(&topic).is_none() {
             let mut want = Want::new(topic.clone(), self.mint_order(), params);
             want.first_join_called = true;
@@ -149,6 +150,7 @@ impl Socket {
     /// The leave can be written from now on, behind the pushes accepted before it.
     fn leave_started(&mut self, topic: Topic, (order, join_ref): (u64, Ref)) {
         if let Some(live) = self.connection.live_mut() {
+            // Protocol: LEAVE-6.
             live.lane.insert(order, LaneItem::Leave(topic, join_ref));
         }
     }
@@ -276,6 +278,7 @@ impl Socket {
         if let (Some(group), Some(live)) = (pushes, self.connection.live_mut()) {
             self.pushes.written_on(&group, join_ref);
             let members = self.pushes.members(&group);
+            // Protocol: JOIN-15, RETRY-3.
             live.lane.extend(members.map(|(place, id, _)| (id.0, LaneItem::Push(place))));
         }
         let topic = topic.clone();
@@ -303,6 +306,7 @@ impl Socket {
             _ => RejoinCause::Rejected(response.clone()),
         };
         let rejection = Rejection { kind, response };
+        // Protocol: JOIN-3.
         self.signal(Signal::JoinRejected {
             topic: topic.clone(),
             rejection: rejection.clone(),
@@ -340,6 +344,7 @@ impl Socket {
         };
         self.unlane(pushes.as_ref());
         self.signal(Signal::Interrupted { topic: topic.clone(), cause });
+        // Protocol: END-6, REPLY-5.
         self.interrupt_pushes(pushes.as_ref(), unknown);
         self.rejoins(topic, rejoin, rejoin_cause);
     }
@@ -389,6 +394,7 @@ impl Socket {
             let lost = self.channels.change(&topic, |it| it.disconnected(now, stable_after));
             if let Some(pushes) = lost.flatten() {
                 let cause = Interruption::Disconnected(cause.clone());
+                // Protocol: RETRY-8.
                 self.signal(Signal::Interrupted { topic, cause });
                 self.interrupt_pushes(pushes.as_ref(), UnknownCause::Disconnected);
             }
@@ -463,6 +469,7 @@ impl Socket {
 
     /// A topic is not wanted any more, and an instance that the server may hold is left.
     fn unwant(&mut self, now: Time, topic: &Topic) -> Option<Left> {
+        // Protocol: LEAVE-7.
         let until = now + self.config.leave_timeout;
         let next_order = &mut self.next_order;
         let left = self.channels.change(topic, |channel| channel.leave(until, || mint(next_order)));

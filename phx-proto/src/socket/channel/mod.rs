@@ -307,6 +307,7 @@ impl Channel {
     /// The order of its join, if that could be written now.
     pub(crate) const fn due(&self) -> Option<u64> {
         match &self.want {
+            // Protocol: LEAVE-5.
             Some(Want { state: State::Pending, order, .. }) if self.leaving.is_none() => {
                 Some(*order)
             }
@@ -343,6 +344,7 @@ impl Channel {
         let want = self.want.as_ref()?;
         match (&want.state, join_ref) {
             (State::Joined(instance), None) => Some(InstanceKind::Joined(instance.join_ref)),
+            // Protocol: END-4, JOIN-11.
             (State::Joined(instance), Some(join_ref)) if instance.join_ref == join_ref => {
                 Some(InstanceKind::Joined(join_ref))
             }
@@ -403,15 +405,18 @@ impl Channel {
         rng: &mut Rng,
     ) -> Option<Refused> {
         let want = self.want.as_mut()?;
+        // Protocol: JOIN-5.
         if *kind == RejectionKind::JoinCrashed {
             // The server's join raised: it may well work the next time.
             return Some(Refused::Retry(want.back_off(now, config, rng)));
         }
         want.rejections = want.rejections.saturating_add(1);
+        // Protocol: JOIN-7.
         if want.first_join_called || want.rejections > config.join_rejections_max {
             return self.end().map(Refused::Last);
         }
         let range = match kind {
+            // Protocol: JOIN-6.
             RejectionKind::TooManyChannels => config.rejected_after.longest(),
             _ => config.rejected_after.range(want.rejections),
         };

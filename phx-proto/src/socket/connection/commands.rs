@@ -53,6 +53,7 @@ impl Socket {
             NotSentCause::Disconnected,
         );
         match self.connection.disconnect(now, self.config.close_timeout) {
+            // Protocol: CLOSE-9.
             Disconnect::Close(live) => {
                 self.pace_ended(now, &live, false);
                 self.actions.push_back(Action::Close { id: live.id, code: 1000, reason: "" });
@@ -161,12 +162,14 @@ impl Socket {
         for (name, value) in &credentials.params {
             uri.push_param(name, value.expose());
         }
+        // Protocol: CONN-2.
         if uri.params("vsn").next().is_none() {
             uri.push_param("vsn", self.config.codec.vsn());
         }
         self.config.check_uri(&uri)?;
         let subprotocols = credentials.auth_token.as_ref().map(|token| {
             let bearer = auth_token_subprotocol(token.expose());
+            // Protocol: CONN-6.
             vec![Secret::from("phoenix"), Secret::from(bearer)]
         });
         Ok(ConnectRequest {
@@ -197,6 +200,7 @@ impl Socket {
         // together do not beat together.
         let first =
             DelayRange::new(interval / 2, interval).map_or(interval, |range| self.rng.draw(range));
+        // Protocol: CONN-10.
         self.connection.open(Box::new(Live::new(id, now, &self.config, first)));
         self.signal(Signal::Connected { id });
         if self.credentials.auth_token.is_some() && opened.protocol.is_none() {
@@ -231,6 +235,7 @@ impl Socket {
             Phase::Connecting { id: current, .. } if *current == id => {
                 self.attempt_failed(now, id, cause);
             }
+            // Protocol: CLOSE-8.
             Phase::Open(live) if live.id == id => self.connection_lost(now, cause),
             Phase::Closing { id: current, .. } if *current == id => self.close_finished(now),
             _ => self.stats.stale_inputs += 1,
@@ -320,9 +325,11 @@ impl Socket {
     pub(in crate::socket) fn connection_lost(&mut self, now: Time, cause: Cause) {
         // A transport that is lost without a close frame may have been cut by anything on the way.
         let by_peer = matches!(cause, Cause::RemoteClose { .. });
+        // Protocol: RETRY-2, RETRY-4.
         let Some(live) = self.connection.take_live() else { return };
         self.pace_ended(now, &live, by_peer);
         self.stats.lost_connections += 1;
+        // Protocol: CLOSE-7.
         self.interrupt_channels(now, &cause);
         self.schedule(now, live.id, cause, Some(now.since(live.opened_at)));
     }

@@ -113,6 +113,7 @@ impl Live {
     pub(crate) fn join_overdue(&mut self, now: Time) -> Option<Unanswered> {
         let join = self.joins.oldest()?.clone();
         self.joins.expire();
+        // Protocol: JOIN-13.
         self.heartbeat.probe_after(join.join_ref, now, &self.ledger);
         Some(join)
     }

@@ -47,6 +47,7 @@ impl Socket {
         let accepted = if options.fail_fast && instance.is_none() {
             Err(PushErrorKind::NotJoined)
         } else if matches!(event, "phx_join" | "phx_leave") {
+            // Protocol: MSG-8.
             Err(PushErrorKind::ReservedEvent)
         } else {
             check_push(&self.config, topic, event, &payload)

@@ -60,6 +60,7 @@ impl Push {
     #[inline]
     pub(crate) fn write(&mut self, msg_ref: Ref) -> Option<Payload> {
         if self.is_written() {
+            // Protocol: PUSH-4.
             // Never twice.
             return None;
         }
