@@ -274,9 +274,10 @@ impl Mailbox {
         lost
     }
 
-    /// How many messages were dropped since this was asked last.
+    /// How many messages were dropped since the last call. Zero until the mailbox is read: nothing is
+    /// lost to a consumer that does not exist.
     pub(super) const fn take_dropped(&mut self) -> u64 {
-        core::mem::replace(&mut self.dropped, 0)
+        if self.read { core::mem::replace(&mut self.dropped, 0) } else { 0 }
     }
 
     /// The messages that were dropped, for the caller to drop after the lock.

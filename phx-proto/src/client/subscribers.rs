@@ -197,8 +197,9 @@ impl State {
     /// Somebody reads this mailbox from now on.
     pub(super) fn read_mailbox(&mut self, now: Time, subscriber: &Subscriber) {
         let mut slot = subscriber.lock();
-        if !slot.mailbox.begin() {
-            self.mailbox_drops += slot.mailbox.take_dropped();
+        let may_go_on = slot.mailbox.begin();
+        self.mailbox_drops += slot.mailbox.take_dropped();
+        if !may_go_on {
             self.discard_messages(slot.mailbox.take_discarded());
             drop(slot);
             self.rejoin(now, &subscriber.topic);

@@ -48,7 +48,8 @@ pub struct Stats {
     pub stale_inputs: u64,
     /// Replies to nothing that waits: a second reply, or one that came too late.
     pub late_replies: u64,
-    /// Messages that a mailbox of the driver had no room for; always 0 when driven by hand.
+    /// Messages that a mailbox of the driver had no capacity for, once it is read: the first mailbox of a
+    /// handle that uses only [`on`](crate::client::Channel::on) counts nothing. Always 0 when driven by hand.
     pub mailbox_drops: u64,
     /// Frames that could not be decoded.
     pub protocol_errors: u64,

@@ -153,6 +153,24 @@ fn mailbox_options_bound_one_stream() {
     assert!(client.stats().mailbox_drops >= 38);
 }
 
+/// The first mailbox of a handle fills and drops its oldest messages while the handle uses `on` alone.
+/// That is no loss, until the first mailbox is read after all.
+#[test]
+fn drops_count_once_a_mailbox_is_read() {
+    let script = Script::new();
+    let (client, room) = joined(&script, config(), "room:lobby");
+    let ticks = room.on_any_with(["tick"], MailboxOptions::new().messages(400));
+    for n in 0..300 {
+        script.push("room:lobby", "tick", number(n));
+    }
+    assert_eq!(client.stats().mailbox_drops, 0);
+    let all = room.messages();
+    assert_eq!(client.stats().mailbox_drops, 44);
+    script.close_channel("room:lobby");
+    assert_eq!(in_words(&script.finish(read(&script, ticks))).len(), 301);
+    assert_eq!(in_words(&script.finish(read(&script, all)))[0], "lagged 44");
+}
+
 /// A stream with smaller bounds than the first mailbox begins with a loss, which is counted.
 #[test]
 fn losses_of_a_smaller_mailbox_are_counted() {
