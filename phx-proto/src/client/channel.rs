@@ -241,6 +241,10 @@ impl Channel {
         // Converted before the lock is taken: that is user code.
         let (topic, params) = (&self.inner.topic, params.into());
         self.inner.shared().command(|state, now| {
+            // Another handle may want the topic by now, with parameters of its own.
+            if !state.socket.is_interested(self.inner.interest) {
+                return Err(NotWanted::new(topic.clone()).into());
+            }
             apply!(state, now, SetJoinParams { topic: topic.clone(), params: params.clone() })?;
             state.hold(topic.clone(), params.clone());
             Ok(())

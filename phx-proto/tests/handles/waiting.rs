@@ -167,6 +167,24 @@ fn join_without_deadline_outlasts_an_outage() {
 }
 
 /// A second join of a topic replaces the function of the first where it asks for that.
+/// A disconnect ends a handle; another one wants the same topic in the client's next life.
+#[test]
+fn ended_handle_sets_no_join_params() {
+    let script = Script::new();
+    let client = script.client(config());
+    let ended = client.want("orders", json!({"v": 1})).expect("it is accepted");
+    settle(&script);
+    now(&script, {
+        let client = client.clone();
+        async move { client.disconnect().await }
+    });
+    client.connect();
+    let wanted = client.want("orders", json!({"v": 2})).expect("it is accepted");
+    let refused = ended.set_join_params(json!({"v": 3}));
+    assert!(matches!(refused, Err(JoinError::NotWanted(_))), "{refused:?}");
+    assert_eq!(wanted.set_join_params(json!({"v": 4})), Ok(()));
+}
+
 #[test]
 fn join_replaces_parameters_when_asked_to() {
     let script = Script::new();
