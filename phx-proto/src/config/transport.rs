@@ -4,7 +4,10 @@ use serde::{Deserialize, Serialize};
 
 /// Which implementation of WebSocket a connection runs over, in phx-tokio and phx-smol.
 ///
-/// Both report the same close codes, causes and progress, and both are run by the same tests.
+/// Both report the close codes that the server sends, the same causes and the same progress, and both are run by
+/// the same tests. phx's own is stricter with a server that breaks RFC 6455: it ends the connection for a
+/// length that is not in its shortest form, and for a message in more than 131,072 fragments, or 1,024 empty
+/// ones ([`MessageTooLarge`](crate::Cause::MessageTooLarge)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]

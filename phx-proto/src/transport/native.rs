@@ -182,9 +182,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Native<S> {
                 Violation::InvalidCloseCode { close } | Violation::CloseReasonNotUtf8 { close } => {
                     close_frame(close.clone())
                 }
-                Violation::FrameTooLong { .. } | Violation::MessageTooLong { .. } => {
-                    Ended::MessageTooLarge
-                }
+                Violation::CloseTooShort => Ended::CloseFrame { code: None, reason: String::new() },
+                Violation::FrameTooLong { .. }
+                | Violation::MessageTooLong { .. }
+                | Violation::TooManyFragments { .. }
+                | Violation::TooManyEmptyFragments { .. } => Ended::MessageTooLarge,
                 violation => lost(format!("the server broke the WebSocket protocol: {violation}")),
             },
             Fault::Eof => lost("the server ended it without a close frame".to_owned()),

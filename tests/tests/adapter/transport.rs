@@ -264,3 +264,17 @@ fn close_sends_its_code_and_waits() {
         server.join().unwrap();
     });
 }
+
+/// The server has closed the connection, whatever is wrong with its frame.
+#[test]
+fn close_frame_with_half_a_code_is_one() {
+    over_each(async |config| {
+        let (addr, server) = server(b"", |stream| {
+            stream.write_all(b"\x88\x01\x03").unwrap();
+        });
+        let mut transport = open(addr, config).await;
+        let ended = Ended::CloseFrame { code: None, reason: String::new() };
+        assert_eq!(receive(&mut transport).await, Received::Ended(ended));
+        server.join().unwrap();
+    });
+}
