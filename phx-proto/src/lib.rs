@@ -97,7 +97,7 @@
 //! | feature | what it adds |
 //! | --- | --- |
 //! | `driver` | async handles and the future that drives them, over any runtime |
-//! | `recording` | recordings of what a client is told and does, without secrets, that can be replayed |
+//! | `recording` | recordings of what a client receives and does, without secrets, which can be replayed |
 //! | `upgrade` | the HTTP upgrade, and the tunnel through an HTTP or SOCKS5 proxy, as pure machines |
 //! | `websocket` | WebSocket as a pure machine, from the upgrade to the closing handshake: bytes in, bytes out |
 //! | `service` | documents of connections, the router to CloudEvents, restart decisions, metrics; with `driver`, the supervisor and the bus |

@@ -673,7 +673,7 @@ impl Config {
         Ok(self)
     }
 
-    /// The implementation of WebSocket that the adapters use: [`TransportKind`] says how they differ.
+    /// The implementation of WebSocket that the adapters use; see [`TransportKind`] for the differences.
     ///
     /// ```
     /// # #[cfg(feature = "websocket")]

@@ -16,9 +16,8 @@ pub enum TransportKind {
     /// tokio-tungstenite or async-tungstenite.
     #[default]
     Tungstenite,
-    /// [`websocket::Endpoint`](crate::websocket::Endpoint): an idle connection takes less memory, a small
-    /// message less time, and a long message that is sent in fragments is known to arrive while it does.
-    /// With the feature `websocket`.
+    /// [`websocket::Endpoint`](crate::websocket::Endpoint): an idle connection takes less memory, and
+    /// a small message that is received less time. With the feature `websocket`.
     #[cfg(feature = "websocket")]
     WebSocket,
 }
