@@ -51,6 +51,7 @@
 //! | `tls-native-roots` | [`Roots::native`]: the certificate authorities of the operating system |
 //! | `service` (default) | documents of connections, the [supervisor], the router and the bus, metrics: module [`service`] |
 //! | `schema` | `Connections::json_schema`: the JSON Schema of a document of connections |
+//! | `websocket` | phx's own WebSocket in place of tungstenite, by [`Config::transport`] |
 //! | `tracing` | what happens, as events of the `tracing` crate with the target `phx` |
 //! | `recording` | [`recording`]: what a client receives and does, in a file that can be replayed |
 //! | `testing` | [`testing::Listener`]: a Phoenix-like server on a TCP port, for your tests too |

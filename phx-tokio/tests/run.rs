@@ -23,7 +23,7 @@ fn run_keeps_each_connection_through_what_happens_to_the_others() {
                 "auto_join_channels": ["deny:b", "room:b"],
                 "rejected_after_msec": [20], "reconnect": false, "restart": "temporary",
             },
-            "gamma": {"uri": uri(second), "auto_join_channels": ["room:c"]},
+            "gamma": {"uri": uri(second), "auto_join_channels": ["room:c"], "transport": "websocket"},
         }}),
     );
     let mut server = Process::serve(first, Some("t0k3n"));
