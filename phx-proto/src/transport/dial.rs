@@ -15,7 +15,7 @@ use core::future::Future;
 use std::io;
 
 use super::exchange::{Broken, exchange};
-use super::{Io, Net, Resolver, race, random_u64};
+use super::{Io, Net, Resolver, entropy, race};
 use crate::config::uri::without_zone;
 use crate::config::{Config, ConfigError, Proxy, Uri, proxy};
 use crate::event::action::ConnectRequest;
@@ -241,8 +241,9 @@ fn upgrade_failed(error: UpgradeError) -> Cause {
 
 /// RFC 6455 section 4.1 wants 16 random bytes, so that no cache answers in the server's place.
 fn random_key() -> [u8; 16] {
-    let halves = (u128::from(random_u64()) << 64) | u128::from(random_u64());
-    halves.to_be_bytes()
+    let mut key = [0; 16];
+    entropy(&mut key);
+    key
 }
 
 fn failed(message: impl Into<String>) -> Cause {

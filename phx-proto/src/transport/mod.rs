@@ -29,8 +29,6 @@ use core::future::Future;
 use core::net::SocketAddr;
 use core::task::{Context, Poll};
 use core::time::Duration;
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 use std::io;
 use std::time::UNIX_EPOCH;
 
@@ -182,9 +180,15 @@ pub fn wall() -> Time {
     Time::ZERO + UNIX_EPOCH.elapsed().unwrap_or_default()
 }
 
-/// Sixty-four bits of the operating system's entropy, by way of the keys of `RandomState`, which
-/// are new for every value of it.
+/// Sixty-four bits of the operating system's entropy.
 #[must_use]
 pub fn random_u64() -> u64 {
-    RandomState::new().hash_one(0_u8)
+    let mut bytes = [0; 8];
+    entropy(&mut bytes);
+    u64::from_ne_bytes(bytes)
+}
+
+/// Fills a slice with the operating system's entropy.
+fn entropy(bytes: &mut [u8]) {
+    getrandom::fill(bytes).expect("the operating system has entropy");
 }

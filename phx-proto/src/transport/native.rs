@@ -28,6 +28,7 @@ use std::io;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_io::{AsyncRead, AsyncWrite};
 
+use super::entropy;
 use super::stream::Io;
 use super::streams::Totals;
 use crate::client::{Received, Transport, WriteFailed};
@@ -292,7 +293,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Transport for Native<S> {
     }
 
     fn close(&mut self, code: u16, reason: &str) {
-        // Every code of the core may be sent; one that may not is as good as none.
+        // The core closes with codes that may be sent; for any other one, 1000 is sent.
         if self.endpoint.close(code, reason).is_err() {
             let _ = self.endpoint.close(1000, reason);
         }
@@ -301,9 +302,4 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Transport for Native<S> {
 
 fn close_frame(close: Close) -> Ended {
     Ended::CloseFrame { code: close.code, reason: close.reason }
-}
-
-/// Entropy of the operating system, for mask keys.
-fn entropy(block: &mut [u8]) {
-    getrandom::fill(block).expect("the operating system has entropy");
 }
