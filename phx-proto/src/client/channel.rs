@@ -102,6 +102,15 @@ impl ChannelInner {
         state.socket.push(now, &self.topic, event, payload, options)
     }
 
+    /// Fails when this handle is done, even if others keep the topic joined.
+    fn check(&self, state: &State) -> Result<(), NotWanted> {
+        if state.socket.is_interested(self.interest) {
+            Ok(())
+        } else {
+            Err(NotWanted::new(self.topic.clone()))
+        }
+    }
+
     /// How the channel ended, as far as the first mailbox of the handle was there to see it.
     fn end(&self) -> JoinFailed {
         match self.first.as_ref().and_then(|first| first.lock().mailbox.end().cloned()) {
@@ -198,9 +207,7 @@ impl Channel {
     pub fn rejoin(&self) -> Result<(), NotWanted> {
         let Self { inner } = self;
         inner.shared().command(|state, now| {
-            if !state.socket.is_interested(inner.interest) {
-                return Err(NotWanted::new(inner.topic.clone()));
-            }
+            inner.check(state)?;
             apply!(state, now, Rejoin { topic: inner.topic.clone() })
         })
     }
@@ -242,9 +249,7 @@ impl Channel {
         let (topic, params) = (&self.inner.topic, params.into());
         self.inner.shared().command(|state, now| {
             // Another handle may want the topic by now, with parameters of its own.
-            if !state.socket.is_interested(self.inner.interest) {
-                return Err(NotWanted::new(topic.clone()).into());
-            }
+            self.inner.check(state)?;
             apply!(state, now, SetJoinParams { topic: topic.clone(), params: params.clone() })?;
             state.hold(topic.clone(), params.clone());
             Ok(())
@@ -303,8 +308,8 @@ impl Channel {
     /// Pushes a request of a type of your own, and waits for a response of one, for up to
     /// [`Config::push_timeout`](crate::Config::push_timeout).
     ///
-    /// The request is written as JSON at the call. It is a [`push`](Self::push) else: it waits through
-    /// disconnects as long as it has not been written.
+    /// The request is written as JSON at the call. In all else it is a [`push`](Self::push): it waits
+    /// through disconnects as long as it has not been written.
     ///
     /// Cancel safe: dropping the future withdraws the push. If it was written already, the server may
     /// handle it all the same.
@@ -359,11 +364,11 @@ impl Channel {
 
     /// [`push`](Self::push), but waits for as long as the push queue is full.
     ///
-    /// Those that wait on a topic are served in the order of their calls; a plain `push` does not stand in
-    /// line, and a future that is not polled holds up those behind it. The timeout of the push begins when it is accepted; the wait before it has no limit of its own,
-    /// and goes on through disconnects, during which the queue shrinks by timeouts only. A payload that
-    /// would not fit an empty queue is an error. What waits is not in the queue: bound the
-    /// number of futures, and with it their payloads, yourself.
+    /// Pushes that wait on a topic are accepted in the order of their calls. A plain `push` does not wait
+    /// its turn, and a future that is not polled holds up those behind it. The timeout of the push begins
+    /// when it is accepted. The wait before it has no limit of its own, and goes on through disconnects,
+    /// during which the queue shrinks by timeouts only. A payload that would not fit an empty queue is an
+    /// error. Payloads that wait are not counted by the queue: bound the number of such futures yourself.
     ///
     /// Cancel safe: dropping the future takes it out of the line, or withdraws the push.
     ///
@@ -466,7 +471,7 @@ impl Channel {
     /// The first call on a handle of [`Client::join`](super::Client::join) or
     /// [`Client::want`](super::Client::want) sees everything since the join was asked for, such as the
     /// `presence_state` that comes right behind its ok. Later calls, and those on a handle of
-    /// [`Client::channel`](super::Client::channel), begin now, which [`Messages::starts_now`] tells. Each
+    /// [`Client::channel`](super::Client::channel), begin now ([`Messages::starts_now`]). Each
     /// stream has a mailbox of its own, bounded by [`Config::mailbox`](crate::Config::mailbox).
     ///
     /// ```

@@ -31,7 +31,7 @@ pub(super) struct Subscriber {
     slot: Mutex<Slot>,
 }
 
-/// Which messages of its topic a mailbox takes. Whatever else happens on the topic it hears of anyway.
+/// Which messages of its topic a mailbox takes. It takes every lifecycle event.
 enum Takes {
     All,
     Presence,
@@ -50,7 +50,7 @@ impl Takes {
     }
 }
 
-/// A mailbox and who waits for it.
+/// A mailbox and the waker of its reader.
 pub(super) struct Slot {
     pub(super) mailbox: Mailbox,
     pub(super) parked: Parked,
@@ -155,7 +155,6 @@ impl State {
         if let Some(first) = first {
             let wanted = |message: &Message| takes.takes(message.event(), false);
             first.lock().mailbox.copy_to(&mut mailbox, wanted);
-            self.mailbox_drops += mailbox.take_dropped();
             self.discard_messages(mailbox.take_discarded());
         }
         let wanted = self.socket.is_interested(interest);
@@ -194,7 +193,7 @@ impl State {
         (subscriber, log.unwrap_or_default())
     }
 
-    /// Somebody reads this mailbox from now on.
+    /// The mailbox is read from now on.
     pub(super) fn read_mailbox(&mut self, now: Time, subscriber: &Subscriber) {
         let mut slot = subscriber.lock();
         let may_go_on = slot.mailbox.begin();
