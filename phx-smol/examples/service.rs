@@ -3,7 +3,7 @@
 //! `cargo run -p phx-smol --features tracing --example service-smol -- ws://127.0.0.1:4000/socket/websocket 127.0.0.1:8080`
 //!
 //! `GET /health` is 200 while the process is well, `GET /ready` while the connection is open; else it is 503
-//! and says when the next attempt is. SIGTERM finishes what was begun.
+//! and names the time of the next attempt. SIGTERM finishes what was begun.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ fn answer(path: &str, client: &WeakClient) -> (u16, String) {
     }
 }
 
-/// A typed call for an order. That the server says no is not the end of the service.
+/// A typed call for an order. A refusal by the server does not end the service.
 async fn confirm(orders: &Channel, order: &Message) -> Result<u64, Failure> {
     let order: Order = order.payload().deserialize()?;
     match orders.call::<Order>("echo", &order).await {

@@ -148,7 +148,7 @@ impl Setup {
         self
     }
 
-    /// Takes down everything that the core of the client is told and does, for a bug report that
+    /// Takes down everything that the core of the client receives and does, for a bug report that
     /// others can replay; see [`recording`](crate::recording) for what is in it. By default
     /// nothing is recorded, which costs one branch a step.
     #[cfg(feature = "recording")]

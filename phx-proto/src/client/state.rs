@@ -574,7 +574,7 @@ impl State {
 
 /// # Joins
 impl State {
-    /// Wants a topic, with these parameters in place of others if `replace` says so.
+    /// Wants a topic. With `replace`, these parameters take the place of others that hold.
     pub(super) fn want(
         &mut self,
         now: Time,

@@ -1,4 +1,4 @@
-//! The state of the connection, for those who watch it.
+//! A watch of the state of the connection: the latest state only.
 
 use core::pin::Pin;
 use core::task::{Context, Poll};

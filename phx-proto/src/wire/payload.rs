@@ -213,7 +213,7 @@ impl Payload {
         if self.is_binary() { Self::binary_shared(bytes) } else { Self::unparsed(bytes) }
     }
 
-    /// A clone, if the payload may be a slice of memory that somebody else owns; `None` for what
+    /// A clone, if the payload may be a slice of memory that the application owns; `None` for what
     /// [`json`](Self::json) and [`binary`](Self::binary) wrote into a buffer of their own, which becomes
     /// the frame in place only while it is not shared.
     ///

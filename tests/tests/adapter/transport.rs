@@ -126,7 +126,7 @@ fn leftover_does_not_shrink_reads() {
     });
 }
 
-/// The server waits for the pong before it says anything else.
+/// The server sends nothing more until it has the pong.
 #[test]
 fn ping_is_answered_without_other_writes() {
     over_each(async |config| {

@@ -33,7 +33,7 @@
 //! ```
 //!
 //! A close frame of the server is answered by the transport; every *remote* end leads to a retry
-//! unless a table says otherwise, because servers send 1000 on restarts too
+//! unless a table of the configuration rules it out, because servers send 1000 on restarts too
 //! (`wire/close_graceful_shutdown`). Only a local `disconnect` is final by itself.
 //!
 //! The end of a connection is reported in this order: the interruption of each channel, the outcomes of

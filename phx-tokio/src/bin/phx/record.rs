@@ -1,4 +1,4 @@
-//! `--record FILE`: takes down what the client is told and does, for a bug report.
+//! `--record FILE`: takes down what the client receives and does, for a bug report.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};

@@ -87,7 +87,7 @@ pub(crate) struct Target {
     /// Print no attempts and causes on standard error, only the failure
     #[arg(short, long)]
     quiet: bool,
-    /// Write what the client is told and does to a file, for `phx replay`
+    /// Write what the client receives and does to a file, for `phx replay`
     /// and bug reports; secrets, join parameters and payloads are left out
     #[arg(long, value_name = "FILE", verbatim_doc_comment)]
     record: Option<PathBuf>,
