@@ -129,35 +129,75 @@ fn every_signal_has_its_type_in_both_schemes_or_is_not_routed() {
     }
 }
 
-/// The types that the documentation of the router lists are those that signals have.
+const EVENTS_PAGE: &str = include_str!("../src/manual/events.md");
+
+/// The rows of the events page that begin with a type: its cells, without the marks around code.
+fn listed(prefix: &str) -> BTreeMap<&'static str, Vec<&'static str>> {
+    let rows = EVENTS_PAGE.lines().filter_map(|line| line.strip_prefix("| `"));
+    let rows = rows.filter(|row| row.starts_with(prefix));
+    rows.map(|row| {
+        let (kind, cells) = row.split_once("` | ").expect("a type ends its cell");
+        let last = cells.split(" | ").last().unwrap();
+        (kind, last.split('`').skip(1).step_by(2).collect())
+    })
+    .collect()
+}
+
+/// Every member that an event can have, by type, is in the table of the events page, and nothing else.
 #[test]
 #[cfg(feature = "testing")]
-fn documentation_lists_every_type() {
-    let text = include_str!("../src/service/router/mod.rs");
-    let rows = text.lines().filter_map(|line| line.strip_prefix("//! | "));
-    let mut listed = BTreeSet::new();
-    for types in rows.filter_map(|row| row.split(" | ").nth(1)) {
-        let mut whole = "";
-        for kind in types.split('`').skip(1).step_by(2) {
-            if let Some(last) = kind.strip_prefix('.') {
-                let (of, _) = whole.rsplit_once('.').expect("a type before it");
-                listed.insert(format!("{of}.{last}"));
-            } else {
-                whole = kind;
-                listed.insert(kind.to_owned());
-            }
-        }
-    }
-    let router = Router::new();
-    let mut all = BTreeSet::from([
-        "phoenix.<connection>.<topic>.<event>".to_owned(),
-        router.route_lagged("a", &BTreeMap::new(), 1, "i", AT).unwrap().event.kind,
+fn events_page_lists_every_type_and_its_data() {
+    let closed = |cause| Signal::ChannelClosed { topic: "room:lobby".into(), cause };
+    let unusable = ChannelEnd::InvalidParams { message: "too large".into() };
+    let lost = Interruption::Disconnected(Cause::HeartbeatTimeout);
+    let mut signals = Signal::examples();
+    signals.extend(table().into_iter().map(|(signal, ..)| signal));
+    signals.extend([
+        closed(unusable),
+        Signal::Interrupted { topic: "room:lobby".into(), cause: lost },
     ]);
-    all.extend(PushOutcome::NAMES.iter().map(|name| format!("phoenix.push.{name}")));
-    let signals = Signal::examples();
-    let signals = signals.iter().filter(|signal| signal.name() != "message");
-    all.extend(signals.filter_map(|signal| route(&router, signal)).map(|it| it.event.kind));
-    assert_eq!(listed, all);
+    let router = Router::new();
+    let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let lagged = router.route_lagged("a", &BTreeMap::new(), 1, "i", AT).unwrap().event;
+    let events = signals.iter().filter_map(|signal| {
+        let mut event = route(&router, signal)?.event;
+        if signal.name() == "message" {
+            event.kind = "phoenix.<connection>.<topic>.<event>".to_owned();
+        }
+        Some(event)
+    });
+    for event in events.chain([lagged]) {
+        let data: Value = serde_json::from_str(&event.data.to_string()).unwrap();
+        let data = data.as_object().unwrap();
+        assert_eq!(data.keys().next().unwrap(), "connection_name");
+        let members = all.entry(event.kind).or_default();
+        members.extend(data.keys().skip(1).map(|key| key.trim_end_matches("_text").to_owned()));
+    }
+    assert!(
+        PushOutcome::NAMES.iter().all(|name| all.contains_key(&format!("phoenix.push.{name}")))
+    );
+    let listed = listed("phoenix.");
+    assert!(listed.keys().copied().eq(all.keys()), "{:?}\n{:?}", listed.keys(), all.keys());
+    for (kind, members) in listed {
+        assert_eq!(
+            members.into_iter().map(str::to_owned).collect::<BTreeSet<_>>(),
+            all[kind],
+            "{kind}"
+        );
+    }
+}
+
+#[test]
+fn events_page_lists_every_fixed_type_and_topic() {
+    let fixed = table().into_iter().filter_map(|(_, _, kind)| kind).collect::<BTreeSet<_>>();
+    assert!(listed("jido_coder.").keys().eq(fixed.iter()), "{fixed:?}");
+    let signal = message("<topic>", "msg", Payload::from(json!({})));
+    let routed = Router::new().route("<connection>", &BTreeMap::new(), &signal, "id", AT).unwrap();
+    let [of_connection, of_channel, of_type] = &routed.topics[..] else { panic!("{routed:?}") };
+    assert_eq!(*of_type, format!("jido.signal.{}", routed.event.kind));
+    let of_type = "jido.signal.<type>";
+    let topics = BTreeSet::from([of_connection.as_str(), of_channel, of_type]);
+    assert!(listed("jido.").keys().eq(topics.iter()), "{topics:?}");
 }
 
 #[test]

@@ -241,4 +241,64 @@ mod tests {
             assert!(line.contains("connection=\"backend\" address=\"ws://host/\""), "{line}");
         }
     }
+
+    /// The page `events` of the manual lists every event, with its levels and its fields.
+    #[test]
+    #[cfg(feature = "service")]
+    fn events_page_lists_every_event() {
+        use std::collections::BTreeSet;
+
+        use crate::event::cause::UnknownCause;
+        use crate::event::cause::{Cause, ChannelEnd, Interruption, NextStep, PushOutcome};
+        use crate::id::{ConnectionId, PushId};
+
+        let topic = || "room:lobby".into();
+        let (id, push) = (ConnectionId::from_u64(1), PushId::from_u64(1));
+        let (cause, next) = (Cause::HeartbeatTimeout, NextStep::Stop);
+        let lost = Interruption::Disconnected(cause.clone());
+        let unusable = ChannelEnd::InvalidParams { message: "too large".into() };
+        let unknown = PushOutcome::Unknown(UnknownCause::Left);
+        let mut signals = Signal::examples();
+        signals.extend([
+            Signal::ConnectFailed { id, cause: cause.clone(), next },
+            Signal::Disconnected { id, cause, next },
+            Signal::Interrupted { topic: topic(), cause: lost },
+            Signal::ChannelClosed { topic: topic(), cause: unusable },
+            Signal::PushEnded { id: push, topic: topic(), outcome: unknown },
+        ]);
+        let lines = Lines::default();
+        tracing::subscriber::with_default(lines.clone(), || {
+            let mut trace = Trace::new();
+            signals.iter().for_each(|signal| trace.record(signal));
+            trace.late_replies(1);
+            trace.take(Time::ZERO).tell(&Span::none(), Some("backend"), "ws://host/");
+        });
+        let mut emitted: BTreeMap<String, (BTreeSet<String>, BTreeSet<String>)> = BTreeMap::new();
+        for (level, line) in &*lines.0.lock().unwrap() {
+            let fields =
+                line.split(' ').filter_map(|word| word.split_once('=')).map(|(name, _)| name);
+            let message = line.split(' ').take_while(|word| !word.contains('='));
+            let message = message.collect::<Vec<_>>().join(" ");
+            let (levels, all) = emitted.entry(message).or_default();
+            levels.insert(level.to_string().to_lowercase());
+            all.extend(fields.map(str::to_owned));
+        }
+        for (_, fields) in emitted.values_mut() {
+            assert!(fields.remove("connection") && fields.remove("address"), "{fields:?}");
+        }
+
+        let page = include_str!("../manual/events.md");
+        let (_, page) = page.split_once("# Log events").expect("the page has this part");
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
+        let listed = rows.map(|(message, cells)| {
+            let (levels, fields) = cells.split_once('|').expect("two cells");
+            let levels = levels
+                .split([' ', ';', ','])
+                .filter(|word| ["trace", "debug", "info", "warn"].contains(word));
+            let fields = fields.split('`').skip(1).step_by(2);
+            let cells = (levels.map(str::to_owned).collect(), fields.map(str::to_owned).collect());
+            (message.to_owned(), cells)
+        });
+        assert_eq!(emitted, listed.collect());
+    }
 }

@@ -1,31 +1,32 @@
-//! The manual: how to use what is here, and why it is as it is.
+//! The manual: how to use phx, and why it works the way it does.
 //!
-//! | page | about |
+//! | page | contents |
 //! | --- | --- |
-//! | [`protocol`] | what a Phoenix Channels client must do, clause by clause, with the recordings that show it |
-//! | [`run_loop`] | the loop of a driver, step by step |
-//! | [`time_and_randomness`] | why `now` is an argument and a seed is required |
-//! | [`policies`] | every decision and its default, with the argument for it |
-//! | [`storm`] | what clients do to a server that comes back, drawn |
-//! | [`wait_for_a_backend`] | how to start before the backend does: wanting a topic, and waiting for it |
-//! | [`credentials`] | how to refresh tokens, and how they travel |
-//! | [`share_a_topic`] | several handles of one topic, streams of some events, streams that are merged |
-//! | [`backpressure`] | how to bound memory: what happens when a consumer, the network or the server is too slow |
+//! | [`wait_for_a_backend`] | how to start before the backend does, and wait for a topic |
+//! | [`when_it_does_not_connect`] | each error message, its reason, and its remedy |
+//! | [`credentials`] | how to refresh tokens, and how they are sent |
+//! | [`share_a_topic`] | several handles of one topic, streams of selected events, merged streams |
+//! | [`presence`] | the list of present clients |
+//! | [`backpressure`] | what happens when a consumer, the network or the server is too slow |
 //! | [`bounds`] | every bound: what it counts, its setter, its default, and what happens at it |
-//! | [`presence`] | the list of who is there |
-//! | [`testing_your_client`] | your own code against a server that you play |
-//! | [`when_it_does_not_connect`] | by what a message says: why, and what to do |
+//! | [`policies`] | every decision of the client, and the reason for it |
+//! | [`storm`] | a picture of the load on a server that comes back |
 //! | [`log_and_trace`] | how to see what a connection does: logs, signals, states, errors |
+//! | [`events`] | every CloudEvent type, bus topic and log event |
+//! | [`recording`](crate::recording) | a recording of what a client did, for a bug report (feature `recording`) |
 //! | [`shut_down`] | how to end a program in order |
 //! | [`many_connections`] | how to keep many connections |
-//! | [`recording`](crate::recording) | what a client did, in a file: how to report a bug (feature `recording`) |
-//! | [`operating`] | `phx run` as a service: reload, control, metrics, more than one process (feature `driver`) |
-//! | [`other_runtimes`] | embedding the driver in a runtime of your own |
-//! | [`from_phoenix_js`] | names, for those who come from phoenix.js |
-//! | [`from_slipstream`] | names, for those who come from Slipstream |
-//! | [`from_phoenix_channels_client`] | names, for those who come from `phoenix_channels_client` |
+//! | [`operating`] | `phx run` as a service: reload, control, metrics, more than one process |
+//! | [`testing_your_client`] | how to test your code against a server that the test controls |
+//! | [`run_loop`] | the loop of a driver, step by step |
+//! | [`time_and_randomness`] | why `now` is an argument and a seed is required |
+//! | [`other_runtimes`] | how to run the driver on another async runtime |
+//! | [`protocol`] | what a Phoenix Channels client must do, clause by clause, with recordings as evidence |
+//! | [`from_phoenix_js`] | the names of phoenix.js and their counterparts |
+//! | [`from_slipstream`] | the names of Slipstream and their counterparts |
+//! | [`from_phoenix_channels_client`] | the names of `phoenix_channels_client` and their counterparts |
 //!
-//! The pages are modules without items.
+//! Each page is a module without items. Some pages need the feature `driver` or `service`.
 
 #[doc = include_str!("protocol.md")]
 pub mod protocol {}
@@ -38,9 +39,9 @@ pub mod policies {}
 #[doc = include_str!("storm.md")]
 #[doc = include_str!("storm.svg")]
 ///
-/// Drawn by `cargo run --release -p phx-proto --features testing --example storm 2000 storm.svg`; without
-/// a file the example prints the numbers, by default for 100,000 clients. A test holds the picture to what
-/// the code does.
+/// The command `cargo run --release -p phx-proto --features testing --example storm 2000 storm.svg` draws
+/// the picture. Without a file name the example prints the numbers, by default for 100,000 clients. A test
+/// compares the picture with the behaviour of the code.
 pub mod storm {}
 #[doc = include_str!("credentials.md")]
 pub mod credentials {}
@@ -57,6 +58,9 @@ pub mod share_a_topic {}
 #[cfg(feature = "driver")]
 #[doc = include_str!("log_and_trace.md")]
 pub mod log_and_trace {}
+#[cfg(feature = "service")]
+#[doc = include_str!("events.md")]
+pub mod events {}
 #[cfg(feature = "driver")]
 #[doc = include_str!("shut_down.md")]
 pub mod shut_down {}

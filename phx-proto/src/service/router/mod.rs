@@ -10,17 +10,9 @@
 //! be JSON once, for the event, and no tree is built of it.
 //!
 //! The type of a signal in each [`TypeScheme`] follows from what it is about and from its
-//! [name](Signal::name); without a type it is not routed. The router holds no state and reads no
-//! clock.
-//!
-//! | | templated (default) | fixed |
-//! | --- | --- | --- |
-//! | connection | `phoenix.connection.connecting`, `.connected`, `.connect_failed`, `.disconnected`, `.gave_up`, `.closed` | `jido_coder.phoenix.connection.state` |
-//! | channel | `phoenix.channel.joined`, `.resumed`, `.rejected`, `.interrupted`, `.errored`, `.join_timed_out`, `.left`, `.closed` | `jido_coder.phoenix.channel.state` |
-//! | message | `phoenix.<connection>.<topic>.<event>` | `jido_coder.phoenix.event` |
-//! | push | `phoenix.push.replied`, `.written`, `.timed_out`, `.unknown`, `.not_sent`, `.cancelled` | not routed |
-//! | trouble | `phoenix.connection.protocol_error`, `.warning`, `.lagged` | not routed |
-//! | heartbeat | not routed | not routed |
+//! [name](Signal::name); a signal without a type is not routed. The page
+//! [`events`](crate::manual::events) of the manual lists all types and topics. The router holds no state
+//! and reads no clock.
 
 mod attribute;
 mod data;
