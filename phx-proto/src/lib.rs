@@ -5,27 +5,46 @@
 //! reconnect-after, close, signal. It does no I/O, reads no clock, draws no entropy and spawns
 //! nothing, so it can be embedded in any runtime, driven by hand in a simulation, and fuzzed.
 //!
-//! Most programs want the async handles of an adapter, `phx-tokio` or `phx-smol`, which re-export
-//! the modules of this crate; it is what they are made of.
+//! Most programs want the async handles of an adapter, `phx-tokio` or `phx-smol`. Both are built on
+//! this crate and re-export its modules.
+//!
+//! # Which type do I need?
+//!
+//! | to | use |
+//! | --- | --- |
+//! | join topics from an async program | `Client` and `Channel` of `phx-tokio` or `phx-smol` |
+//! | drive the protocol from your own event loop | [`Socket`], which takes [`Input`]s and returns [`Action`]s |
+//! | set the address, timeouts, limits and retries | [`Config`]; the defaults are in [`Options`] |
+//! | send a token that changes | [`Credentials`] for the connection, [`JoinParams`] for a topic |
+//! | build or read a payload | [`Payload`] |
+//! | react to joins, interruptions and replies | [`Signal`]; a push ends with a [`PushOutcome`] |
+//! | find out why a connection or a channel ended | [`Cause`] |
+//! | know who is on a topic | [`Presence`] |
+//! | talk to a server with another serializer | [`wire::Codec`] |
+//! | run the async handles on another runtime | `client::Runtime` and `client::Transport` (feature `driver`) |
+//! | run many connections from a document | `service` (feature `service`) |
+//! | test a program without a server | `testing` (feature `testing`) |
+//! | record what a client did, and replay it | `recording` (feature `recording`) |
 //!
 //! # The loop
 //!
-//! 1. Tell the socket something: a command ([`Socket::join`]), or what the world did
-//!    ([`Socket::handle_frame`]). Every call takes `now`, a [`Time`] of a clock that is yours.
+//! 1. Pass the socket a command, such as [`Socket::join`], or an event of the transport, such as
+//!    [`Socket::handle_frame`]. Every call takes `now`, a [`Time`] of your own clock.
 //!    [`Socket::apply`] takes any of them as data, an [`Input`].
-//! 2. Carry out [`Socket::poll_action`] until it answers `None`. An [`Action`] is an order (dial,
-//!    write, close) or a [`Signal`] for the application.
-//! 3. Sleep until [`Socket::poll_timeout`] or the next thing to tell.
-//! 4. When the deadline has come, call [`Socket::handle_timeout`]. Go to 2.
+//! 2. Call [`Socket::poll_action`] and carry out what it returns, until it returns `None`. An
+//!    [`Action`] is an order (dial, write, close) or a [`Signal`] for the application.
+//! 3. Sleep until [`Socket::poll_timeout`] or until the next command or event.
+//! 4. At the deadline, call [`Socket::handle_timeout`]. Go to 2.
 //!
-//! A whole program, with a server that is a function and a minute that takes no time. The cable is
-//! cut when the reply has come, and the channel is joined again by itself:
+//! The example below is a whole program. Its server is a function, and its clock is a number, so a
+//! minute passes at once. The connection is lost after the reply, and the socket reconnects and joins
+//! the channel again on its own:
 //!
 //! ```
 //! use phx_proto::{Action, Config, Ended, Frame, Opened, PushOptions, Signal, Socket, Time};
 //! use serde_json::{Value, json};
 //!
-//! /// Says ok to everything, with what it was told.
+//! /// Replies "ok" to every message and echoes its payload.
 //! fn answer(frame: &Frame) -> Frame {
 //!     let sent: Value = serde_json::from_slice(frame.as_bytes()).expect("vsn 2 is JSON");
 //!     let reply = json!({"status": "ok", "response": sent[4]});
@@ -44,7 +63,7 @@
 //! while now < Time::from_millis(60_000) {
 //!     while let Some(action) = socket.poll_action(now) {
 //!         match action {
-//!             // Here a driver dials `socket.connect_request()`; this one is there at once.
+//!             // A real driver dials `socket.connect_request()` here; this connection opens at once.
 //!             Action::Connect { id, .. } => socket.handle_opened(now, id, Opened::default()),
 //!             Action::Send { id, frame } | Action::Join { id, frame, .. } => {
 //!                 socket.handle_frame(now, id, answer(&frame));
@@ -52,7 +71,7 @@
 //!             Action::Signal(Signal::Joined { .. }) => story.push("joined"),
 //!             Action::Signal(Signal::PushEnded { .. }) => {
 //!                 story.push("replied");
-//!                 let id = socket.connection_id().expect("it is open");
+//!                 let id = socket.connection_id().expect("the connection is open");
 //!                 let cut = Ended::Lost { message: "the cable was cut".into() };
 //!                 socket.handle_closed(now, id, cut);
 //!             }
@@ -69,42 +88,45 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`manual::run_loop`] says what a driver over real sockets must see to besides.
+//! [`manual::run_loop`] describes what else a driver over real sockets has to do.
 //!
-//! # What it promises
+//! # Guarantees
 //!
-//! * **Deterministic.** Same configuration, seed and inputs: same actions, byte for byte.
-//! * **Nothing old touches anything new.** What lives with a connection is dropped with it; every
-//!   I/O input carries a [`ConnectionId`], every join has a new join_ref.
-//! * **Every accepted push has exactly one [`PushOutcome`]**, and nothing that may have been written
-//!   is written again.
-//! * **Every gap is visible**: [`Signal::Interrupted`], then [`Signal::Resumed`].
-//! * **Bounded.** Queues, waits, evidence: each limit is stated at its setter in [`Config`].
-//! * **Bad input is reported, not fatal**: [`Signal::ProtocolError`]. A panic is a bug of this crate.
-//! * **Secrets stay out of logs**: [`Secret`](config::Secret), [`Uri`](config::Uri) and [`Payload`] do not print what they hold.
+//! * **Deterministic.** The same configuration, seed and inputs give the same actions, byte for byte.
+//! * **No stale state.** The state of a connection is dropped with the connection. Every I/O input
+//!   carries a [`ConnectionId`], and every join has a new join_ref.
+//! * **Every accepted push has exactly one [`PushOutcome`].** A push that may have been written is
+//!   never written again.
+//! * **Every gap is visible**, as [`Signal::Interrupted`] and then [`Signal::Resumed`].
+//! * **Bounded.** Queues, timeouts and the evidence in error reports have limits. The setters of
+//!   [`Config`] document them.
+//! * **Invalid input is reported**, as [`Signal::ProtocolError`], and the connection goes on. A panic is
+//!   a bug in this crate.
+//! * **Secrets stay out of logs.** [`Secret`](config::Secret), [`Uri`](config::Uri) and [`Payload`] print
+//!   themselves redacted.
 //!
-//! The [`manual`] has pages about the loop, the policies, credentials, backpressure, presence,
-//! testing, other runtimes, pages by question (how to wait for a backend, to shut down, …), and for those who
-//! come from another client. Where a comment
-//! names `wire/<something>`, it is the recording of a real Phoenix server that shows the fact; they
-//! are in `tests/fixtures/wire` of the repository.
+//! The [`manual`] has pages about the loop, policies, credentials, backpressure, presence, testing and
+//! other runtimes. Further pages answer one question each, such as how to wait for a backend or how to
+//! shut down, and three are for users who come from another client. A reference such as
+//! `wire/<something>` in a comment names a recording of a real Phoenix server that shows the fact; the
+//! recordings are in `tests/fixtures/wire` of the repository.
 //!
 //! # Features
 //!
-//! None is on by default; the core then needs serde, serde_json, thiserror, bytes, base64, httpdate, memchr
-//! and slab.
+//! No feature is on by default. Without features the crate depends on serde, serde_json, thiserror,
+//! bytes, base64, httpdate, memchr and slab.
 //!
 //! | feature | what it adds |
 //! | --- | --- |
-//! | `driver` | async handles and the future that drives them, over any runtime |
-//! | `recording` | recordings of what a client receives and does, without secrets, which can be replayed |
-//! | `upgrade` | the HTTP upgrade, and the tunnel through an HTTP or SOCKS5 proxy, as pure machines |
-//! | `websocket` | WebSocket as a pure machine, from the upgrade to the closing handshake: bytes in, bytes out |
-//! | `service` | documents of connections, the router to CloudEvents, restart decisions, metrics; with `driver`, the supervisor and the bus |
-//! | `schema` | `Connections::json_schema`: the JSON Schema of a document of connections |
-//! | `tls` | `Tls`: whom `wss://` trusts; `tls-native-roots` adds the roots of the system |
-//! | `tracing` | what the driver sees, as events of the `tracing` crate |
-//! | `testing` | for your tests too: a pure Phoenix-like server, simulated worlds, and with `driver` a scripted server for programs that use the handles |
+//! | `driver` | async handles, and the future that drives them on any runtime |
+//! | `recording` | redacted recordings of what a client receives and does, and their replay |
+//! | `upgrade` | the HTTP upgrade, and the tunnel through an HTTP or SOCKS5 proxy, as pure state machines |
+//! | `websocket` | WebSocket as a pure state machine, from the upgrade to the closing handshake: bytes in, bytes out |
+//! | `service` | connections documents, the router to CloudEvents, restart decisions, metrics; with `driver`, the supervisor and the bus |
+//! | `schema` | `Connections::json_schema`: the JSON Schema of a connections document |
+//! | `tls` | `Tls`: the certificates that `wss://` trusts; `tls-native-roots` adds the roots of the system |
+//! | `tracing` | events of the driver for the `tracing` crate |
+//! | `testing` | a pure Phoenix-like server and simulated worlds, for your tests too; with `driver`, a scripted server for programs that use the handles |
 
 #[cfg(feature = "driver")]
 pub mod client;
@@ -151,8 +173,7 @@ pub use crate::wire::{Frame, Payload};
 #[cfg(feature = "adapter")]
 #[doc(hidden)]
 pub mod adapter {
-    //! What the adapters share. For the authors of adapters; not part of what the crates promise to
-    //! keep stable.
+    //! Code that the adapters share. It is for authors of adapters, and not part of the stable API.
 
     #[cfg(feature = "testing")]
     pub use crate::testing::listener::{Hub, Serve};

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 /// A point in time: nanoseconds since an origin chosen by the caller.
 ///
-/// Arithmetic saturates at both ends, so a fuzzer's clock cannot make it panic. About 584 years
-/// fit, which makes [`Time::MAX`] as good as never.
+/// Arithmetic saturates at both ends, so no clock reading can make it panic. The range is about 584
+/// years; a deadline at [`Time::MAX`] never expires in practice.
 ///
 /// ```
 /// use core::time::Duration;
@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 /// let start = Time::from_millis(1_500);
 /// let later = start + Duration::from_millis(250);
 /// assert_eq!(later.since(start), Duration::from_millis(250));
-/// // The surprising case: going backwards is zero, not a panic.
+/// // An earlier time is zero after a later one; nothing panics.
 /// assert_eq!(start.since(later), Duration::ZERO);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -60,7 +60,7 @@ impl Time {
         self.0 / 1_000_000
     }
 
-    /// How long after `earlier` this is; zero when it is not after it.
+    /// The time elapsed since `earlier`; zero if `earlier` is later than this time.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
@@ -100,7 +100,7 @@ impl fmt::Debug for Time {
     }
 }
 
-/// Milliseconds, with the rest of the nanoseconds as a fraction when there is one: `1500ms`.
+/// Milliseconds with a fraction if it is not zero: `1500ms`, `1500.000001ms`.
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (millis, rest) = (self.0 / 1_000_000, self.0 % 1_000_000);
@@ -113,14 +113,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn arithmetic_saturates_instead_of_overflowing() {
+    fn time_arithmetic_saturates() {
         assert_eq!(Time::MAX + Duration::MAX, Time::MAX);
         assert_eq!(Time::ZERO - Duration::from_secs(1), Time::ZERO);
         assert_eq!(Time::from_millis(u64::MAX), Time::MAX);
     }
 
     #[test]
-    fn display_is_milliseconds() {
+    fn time_displays_as_milliseconds() {
         assert_eq!(Time::from_millis(1_500).to_string(), "1500ms");
         assert_eq!(Time::from_nanos(1_500_001).to_string(), "1.500001ms");
     }

@@ -7,23 +7,23 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The topic of heartbeats, which is no channel.
+/// The topic of heartbeats. It is not a channel.
 pub(crate) const PHOENIX: &str = "phoenix";
 
 /// The name of a channel, such as `room:lobby`. Cheap to clone.
 ///
-/// Phoenix takes any string as a topic (`wire/join_unicode_topic`), so any string is one here.
+/// Phoenix accepts any string as a topic (`wire/join_unicode_topic`), and so does this type.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Topic(Arc<str>);
 
 impl Topic {
-    /// The topic as it is on the wire.
+    /// The topic as it is written on the wire.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether it is the topic of heartbeats, which cannot be joined.
+    /// Whether this is the topic of heartbeats, which cannot be joined.
     // Protocol: HB-9.
     pub(crate) fn is_reserved(&self) -> bool {
         &*self.0 == PHOENIX

@@ -1,4 +1,4 @@
-//! vsn 2.0.0 as binary frames, for binary payloads.
+//! The binary frames of vsn 2.0.0, which carry binary payloads.
 //!
 //! ```text
 //!   client push     0, |join_ref|, |ref|, |topic|, |event|,  join_ref, ref, topic, event, data
@@ -7,9 +7,9 @@
 //!   broadcast       2, |topic|, |event|,                     topic, event, data
 //! ```
 //!
-//! Lengths are one byte each and count bytes. The two kinds of push differ: the server's has no
-//! ref (`wire/binary_echo`, `wire/broadcast_binary`). An empty join_ref is a string to the server
-//! and makes it drop the push (`wire/binary_empty_refs`), so a client always sends one.
+//! A length is one byte and counts bytes. A push from the server has no ref, unlike one from the client
+//! (`wire/binary_echo`, `wire/broadcast_binary`). The server reads an empty join_ref as an empty string
+//! and drops the push (`wire/binary_empty_refs`), so a client always sends a join_ref.
 
 use bytes::Bytes;
 
@@ -78,7 +78,7 @@ fn wire_ref(text: &[u8]) -> WireRef {
     if text.is_empty() { WireRef::Null } else { WireRef::parse(text) }
 }
 
-/// The topic, the event or status behind it, and the data behind that.
+/// Splits off the topic, the event or status after it, and the data.
 #[inline(always)]
 fn named(
     frame: &Bytes,
@@ -99,7 +99,7 @@ fn named(
     Ok((topic, name, data))
 }
 
-/// Says inside of which of the fields, each with the place where it ends, the frame ended.
+/// Returns the error for the field inside which the frame ended. `ends` has the end of each field.
 #[cold]
 fn truncated<T>(frame: &Bytes, ends: &[(&'static str, usize)]) -> Result<T, DecodeError> {
     let cut = ends.iter().find(|(_, end)| *end > frame.len());

@@ -1,4 +1,4 @@
-//! Strings that are slices of a frame.
+//! A UTF-8 string that is a slice of a frame.
 
 use core::borrow::Borrow;
 use core::fmt;
@@ -9,16 +9,16 @@ use core::str::Utf8Error;
 use bytes::Bytes;
 use serde::{Serialize, Serializer};
 
-/// A UTF-8 slice of a frame (zero copy).
+/// A UTF-8 string that shares the memory of its frame (zero copy).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteStr(Bytes);
 
 impl ByteStr {
-    /// The bytes as a string.
+    /// Creates a string from bytes.
     ///
     /// # Errors
     ///
-    /// When they are not UTF-8.
+    /// [`Utf8Error`] if the bytes are not UTF-8.
     pub fn new(bytes: Bytes) -> Result<Self, Utf8Error> {
         if !bytes.is_ascii() {
             core::str::from_utf8(&bytes)?;
@@ -26,33 +26,33 @@ impl ByteStr {
         Ok(Self(bytes))
     }
 
-    /// Bytes that are known to be ASCII.
+    /// Creates a string from bytes that are known to be ASCII.
     pub(super) fn ascii(bytes: Bytes) -> Self {
         debug_assert!(bytes.is_ascii());
         Self(bytes)
     }
 
-    /// A copy of the bytes of another one.
+    /// Creates a string from bytes that are known to be UTF-8, such as a copy of another string.
     pub(super) const fn copied(bytes: Bytes) -> Self {
         Self(bytes)
     }
 
-    /// A string of the program's own.
+    /// Creates a string from a static one.
     pub(super) const fn from_static(text: &'static str) -> Self {
         Self(Bytes::from_static(text.as_bytes()))
     }
 
-    /// The bytes of the string, without a look at what they are.
+    /// The bytes of the string. They are not checked again.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The string. Checks its UTF-8 again, as there is no unsafe code here; topics and events
-    /// are short.
+    /// The string. Every call checks the UTF-8 again, because this crate has no unsafe code; topics and
+    /// events are short.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        core::str::from_utf8(&self.0).expect("checked when it was made, and never changed since")
+        core::str::from_utf8(&self.0).expect("the constructors accept UTF-8 only")
     }
 }
 
@@ -70,14 +70,14 @@ impl AsRef<str> for ByteStr {
     }
 }
 
-/// Hashes as the `str` that it borrows as.
+/// Hashes like `str`, which [`Borrow`] requires.
 impl Hash for ByteStr {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.as_str().hash(state);
     }
 }
 
-/// UTF-8 sorts and compares by bytes as it does by characters.
+/// The derived order is that of `str`: UTF-8 sorts by bytes as it does by characters.
 impl Borrow<str> for ByteStr {
     fn borrow(&self) -> &str {
         self.as_str()
@@ -133,9 +133,9 @@ mod tests {
 
     use super::*;
 
-    /// `Borrow` promises it, and a set that is asked with a `&str` relies on it.
+    /// [`Borrow`] requires the same hash and order. A lookup by `&str` depends on them.
     #[test]
-    fn hashes_as_it_borrows() {
+    fn byte_str_hashes_like_str() {
         let names = ["", "room:a", "é", "a longer name than fits into a word"];
         let set: HashSet<ByteStr> = names.into_iter().map(ByteStr::from).collect();
         let tree: BTreeSet<ByteStr> = names.into_iter().map(ByteStr::from).collect();

@@ -1,4 +1,4 @@
-//! The codec: how messages are written as frames and read from them, one implementation for each `vsn`.
+//! The codec between messages and frames, with one implementation for each `vsn`.
 
 use core::fmt;
 
@@ -7,82 +7,83 @@ use crate::wire::{
     DecodeError, DecodeProblem, EncodeError, Frame, Incoming, Outgoing, binary, text, v1,
 };
 
-/// Writes messages as frames and reads frames as messages, under the version string that asks the
-/// server for it; chosen with [`Config::codec`](crate::Config::codec).
+/// Encodes messages as frames and decodes frames to messages, for one `vsn` of the server.
 ///
-/// [`V2`] and [`V1`] are Phoenix's own. Implement it for a server that configures another serializer.
-/// A format that is not JSON translates: a payload on this side is JSON text or plain bytes.
+/// [`V2`] and [`V1`] are the formats of Phoenix. Implement the trait for a server that configures another
+/// serializer, and set it with [`Config::codec`](crate::Config::codec). A payload in this crate is JSON
+/// text or plain bytes, so a codec for another format translates its payloads.
 ///
 /// # Payloads without a copy
 ///
-/// A payload that stands in a received frame as JSON text is
-/// [`Payload::received_json`] of that slice of the frame, and bytes are [`Payload::binary_shared`]:
-/// neither is copied or parsed. Only what has to be translated is serialised, with
-/// [`Payload::json`].
+/// If a received frame contains a payload as JSON text, return that slice of the frame as
+/// [`Payload::received_json`]; return bytes as [`Payload::binary_shared`]. Neither copies or parses.
+/// Only a payload that has to be translated is serialised, with [`Payload::json`].
 ///
-/// A payload to be sent has room in front of it, [`Payload::HEADROOM`], and room for one byte behind it
-/// if it is JSON. [`Payload::enclose`] writes an envelope there, and the payload becomes the frame
-/// without a copy. A codec that needs more room, or more bytes behind the payload, builds a buffer of
-/// its own from [`Payload::as_bytes`].
+/// A payload to be sent has [`Payload::HEADROOM`] unused bytes in front of it, and one after it if it is
+/// JSON. [`Payload::enclose`] writes an envelope there, and the payload becomes the frame without a
+/// copy. A codec that needs more space in front, or more than one byte after the payload, builds its own
+/// buffer from [`Payload::as_bytes`].
 ///
 /// # The lock
 ///
-/// A codec is called under the lock of its client, for every frame: it takes no locks, does not wait,
-/// and does not call back into the client, from where its bytes are dropped either.
+/// The client calls its codec for every frame while it holds its lock. A codec must not block, take
+/// locks or call back into the client; nor may the code that drops the codec's buffers.
 pub trait Codec: fmt::Debug + Send + Sync {
     /// The `vsn` query parameter that selects this format on the server.
     fn vsn(&self) -> &str;
 
-    /// Reads one frame.
+    /// Decodes one frame. It must not panic, whatever the bytes are.
     ///
     /// # Errors
     ///
-    /// [`DecodeError`] for what is not the protocol. It must not panic, whatever the bytes.
+    /// [`DecodeError`] for a frame that violates the protocol.
     fn decode(&self, frame: &Frame) -> Result<Incoming, DecodeError>;
 
-    /// Writes one message.
+    /// Encodes one message.
     ///
     /// # Errors
     ///
-    /// [`EncodeError`] for what [`check`](Self::check) refuses.
+    /// [`EncodeError`] for a message that [`check`](Self::check) refuses.
     fn encode(&self, message: Outgoing<'_>) -> Result<Frame, EncodeError>;
 
-    /// Whether a reply names the join of the channel that it came from, as the replies of vsn 2.0.0 do.
+    /// Whether every reply of a channel carries the join_ref of that channel, as in vsn 2.0.0. The
+    /// default is `true`.
     ///
-    /// Only Phoenix's own "unmatched topic" has a null join_ref there, and the channel is joined again.
-    /// Without, as in vsn 1.0.0, the same words may be an application's: they make a channel join
-    /// again at most once in [`Config::stable_after`](crate::Config::stable_after). The default is yes.
+    /// In such a format an "unmatched topic" reply with a null join_ref can only come from Phoenix itself,
+    /// and the channel is joined again. In vsn 1.0.0 an application may send the same reason, so it makes
+    /// a channel join again at most once in [`Config::stable_after`](crate::Config::stable_after).
     fn names_joins(&self) -> bool {
         true
     }
 
-    /// Whether such a message can be written, asked when a push is accepted.
+    /// Checks that a message can be encoded, before its push is accepted. The default accepts every
+    /// message.
     ///
     /// # Errors
     ///
-    /// [`EncodeError`] if not. The default accepts everything.
+    /// [`EncodeError`] if the message cannot be encoded.
     fn check(&self, topic: &str, event: &str, payload: &Payload) -> Result<(), EncodeError> {
         let _ = (topic, event, payload);
         Ok(())
     }
 
-    /// The most bytes that the frame of such a message has beside its payload: at most 256, and six for
-    /// each byte of topic and event.
+    /// An upper bound on the bytes that a frame has besides its payload. It must not exceed 256 plus six
+    /// for each byte of topic and event.
     ///
     /// A push whose frame could be larger than
-    /// [`Config::max_push_bytes`](crate::Config::max_push_bytes) is refused. A payload that leaves room
-    /// for the largest envelope is accepted without asking.
+    /// [`Config::max_push_bytes`](crate::Config::max_push_bytes) is refused. This method is called only
+    /// for payloads that would not fit with the largest envelope allowed.
     fn max_envelope_len(&self, topic: &str, event: &str) -> usize;
 }
 
-/// The length of the largest envelope that [`Codec::max_envelope_len`] allows for: every byte of a name
-/// may need an escape.
+/// The greatest value that [`Codec::max_envelope_len`] may return. Every byte of a name may need an
+/// escape of six.
 #[inline]
 pub(crate) const fn largest_envelope(topic: &str, event: &str) -> usize {
     topic.len().saturating_add(event.len()).saturating_mul(6).saturating_add(256)
 }
 
-/// vsn 2.0.0, the format of every Phoenix since 1.4.
+/// The codec of vsn 2.0.0, the default format of Phoenix since 1.4.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct V2;
 
@@ -116,13 +117,12 @@ impl Codec for V2 {
     }
 }
 
-/// vsn 1.0.0, what a Phoenix server speaks to clients that name no version.
+/// The codec of vsn 1.0.0, which a Phoenix server uses for clients that name no version.
 ///
-/// It has no binary payloads, and a server says only through the `ref` of `phx_close` and
-/// `phx_error` which instance of a channel it means. An error reply with the reason "unmatched topic"
-/// makes a channel join again, but at most once in
-/// [`Config::stable_after`](crate::Config::stable_after), because an application may use the same
-/// words. Choose it for servers that have nothing else.
+/// It has no binary payloads. Only the `ref` of `phx_close` and `phx_error` identifies the instance of a
+/// channel. An error reply with the reason "unmatched topic" makes a channel join again, but at most once
+/// in [`Config::stable_after`](crate::Config::stable_after), because an application may use the same
+/// reason. Use it only for servers without vsn 2.0.0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct V1;
 
@@ -135,7 +135,7 @@ impl Codec for V1 {
         match frame {
             Frame::Text(bytes) => v1::decode(bytes),
             Frame::Binary(bytes) => {
-                let expected = "text: vsn 1.0.0 has no binary frames";
+                let expected = "a text frame: vsn 1.0.0 has no binary frames";
                 Err(DecodeError::new(DecodeProblem::Expected { expected }, 0, bytes))
             }
         }
@@ -151,7 +151,7 @@ impl Codec for V1 {
         if payload.is_binary() { Err(EncodeError::NoBinary) } else { Ok(()) }
     }
 
-    /// No reply of vsn 1.0.0 has a join_ref (`wire/v1_with_join_ref`).
+    /// Replies of vsn 1.0.0 carry no join_ref (`wire/v1_with_join_ref`).
     fn names_joins(&self) -> bool {
         false
     }
@@ -169,7 +169,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn envelopes_stay_in_the_bound_of_the_trait(topic in any::<String>(), event in "[\\PC\\x00-\\x1f\"\\\\]*") {
+        fn envelope_len_is_within_trait_bound(topic in any::<String>(), event in "[\\PC\\x00-\\x1f\"\\\\]*") {
             for codec in [&V2 as &dyn Codec, &V1] {
                 let most = largest_envelope(&topic, &event);
                 prop_assert!(codec.max_envelope_len(&topic, &event) <= most);

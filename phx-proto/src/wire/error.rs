@@ -1,69 +1,69 @@
-//! What can be wrong with a frame.
+//! Errors of decoding and encoding frames.
 
 use core::fmt;
 
 use crate::wire::payload::EVIDENCE_MAX;
 
-/// Why an incoming frame could not be decoded: the peer's fault. The frame is skipped and the
-/// connection goes on.
+/// An error in an incoming frame, which the peer caused. The client skips the frame and keeps the
+/// connection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{problem} at byte {offset} of a frame of {} bytes", .evidence.frame_len())]
 #[non_exhaustive]
 pub struct DecodeError {
-    /// What was wrong.
+    /// The kind of error.
     pub problem: DecodeProblem,
-    /// Where in the frame.
+    /// Offset of the error in the frame, in bytes.
     pub offset: usize,
-    /// The frame, or the start of it.
+    /// The start of the frame.
     pub evidence: Evidence,
 }
 
-/// What was wrong with an incoming frame.
+/// The kind of a [`DecodeError`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeProblem {
-    /// The text is not what the protocol has there.
+    /// The text does not match the protocol.
     #[error("expected {expected}")]
     Expected {
-        /// What the protocol has there.
+        /// The part of the protocol that is missing.
         expected: &'static str,
     },
     /// Bytes that must be text are not UTF-8.
     #[error("the {field} is not UTF-8")]
     NotUtf8 {
-        /// Which field.
+        /// Name of the field.
         field: &'static str,
     },
-    /// A binary frame ended before its header said it would.
+    /// A binary frame is shorter than its header declares.
     #[error("the frame ends inside its {field}")]
     Truncated {
-        /// Which field.
+        /// Name of the field in which the frame ends.
         field: &'static str,
     },
-    /// A binary frame of a kind that a server does not send.
+    /// The kind of a binary frame is not one that a server sends.
     #[error("unknown kind {kind} of binary frame")]
     UnknownKind {
-        /// Its first byte.
+        /// The first byte of the frame.
         kind: u8,
     },
-    /// A payload that is not JSON, found by strict checking.
+    /// The payload is not JSON. Only strict checking reports this.
     #[error("the payload is not JSON: {message}")]
     Payload {
-        /// What the parser said.
+        /// The message of the parser.
         message: String,
     },
-    /// What a custom codec has to say.
+    /// An error of a custom codec.
     #[error("{message}")]
     Other {
-        /// Its words.
+        /// The message of the codec.
         message: String,
     },
 }
 
-/// The start of a bad frame, kept for the report: at most 256 bytes.
+/// The first bytes of an invalid frame, at most 256, kept for the report.
 ///
-/// `Debug` shows the length of the frame only: what a frame says may be secret, even more so in a frame
-/// that is not what it should be. [`escaped`](Self::escaped) shows what is kept of it.
+/// `Debug` shows only the length of the frame, because its content may be secret.
+/// [`escaped`](Self::escaped) shows the bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Evidence {
     start: Vec<u8>,
@@ -71,14 +71,14 @@ pub struct Evidence {
 }
 
 impl DecodeError {
-    /// An error about `frame`, of which the start is kept.
+    /// Creates an error about `frame` and keeps the start of the frame.
     #[must_use]
     pub fn new(problem: DecodeProblem, offset: usize, frame: &[u8]) -> Self {
         let start = frame[..frame.len().min(EVIDENCE_MAX)].to_vec();
         Self { problem, offset, evidence: Evidence { start, len: frame.len() } }
     }
 
-    /// The bytes that it holds in memory.
+    /// The memory that the error holds, in bytes.
     #[cfg(feature = "driver")]
     pub(crate) fn held_bytes(&self) -> usize {
         let message = match &self.problem {
@@ -99,7 +99,7 @@ impl Evidence {
         &self.start
     }
 
-    /// The start of the frame in quotes, as printable ASCII; with an ellipsis if there was more of it.
+    /// The start of the frame in quotes, as printable ASCII, with an ellipsis if the frame is longer.
     #[must_use]
     pub fn escaped(&self) -> String {
         let more = if self.start.len() < self.len { "…" } else { "" };
@@ -119,18 +119,18 @@ impl fmt::Debug for Evidence {
     }
 }
 
-/// Words of a parser or a serializer, which may repeat what they are about.
+/// The message of a parser or a serializer, which may quote the payload.
 ///
-/// `Debug` does not show them.
+/// `Debug` redacts it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Detail(String);
 
 impl Detail {
-    pub(crate) const fn new(words: String) -> Self {
-        Self(words)
+    pub(crate) const fn new(message: String) -> Self {
+        Self(message)
     }
 
-    /// The words, with whatever they repeat of the payload.
+    /// The message, including anything that it quotes of the payload.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -143,26 +143,26 @@ impl fmt::Debug for Detail {
     }
 }
 
-/// Why a message could not be encoded: the caller's fault.
+/// An error in a message to be sent, which the caller caused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EncodeError {
-    /// The codec has no binary payloads; nor has vsn 1.0.0 (`wire/v1_binary`: the server
-    /// closes with 1011).
-    #[error("this codec has no binary payloads")]
+    /// The codec has no binary payloads. [`V1`](crate::wire::V1) has none: the server would close with
+    /// 1011 (`wire/v1_binary`).
+    #[error("the codec does not support binary payloads")]
     NoBinary,
-    /// A binary frame has one byte for the length of each header field.
-    #[error("a binary payload allows 255 bytes of {field}, this has {len}")]
+    /// A field is longer than 255 bytes, the most that the header of a binary frame allows.
+    #[error("the {field} of a binary push has {len} bytes, at most 255 are allowed")]
     FieldTooLong {
-        /// Which field.
+        /// Name of the field.
         field: &'static str,
-        /// Its length in bytes.
+        /// Length of the field in bytes.
         len: usize,
     },
-    /// What a custom codec has to say.
+    /// An error of a custom codec.
     #[error("{message}")]
     Other {
-        /// Its words.
+        /// The message of the codec.
         message: String,
     },
 }

@@ -1,5 +1,5 @@
-//! The part of a text frame in front of its payload: measured first, then written into room of
-//! just that length.
+//! A writer for the part of a frame in front of its payload. Its length is computed first, and it is then
+//! written into a buffer of that length.
 
 use core::mem;
 
@@ -19,7 +19,7 @@ pub(super) fn digits_len(msg_ref: Ref) -> usize {
     len
 }
 
-/// The length of a string as JSON, with its escapes and without its quotes.
+/// The length of a string as JSON, including escapes, without the quotes.
 #[inline(always)]
 pub(super) fn string_len(text: &str) -> usize {
     let plain = simple_len(text.as_bytes());
@@ -37,7 +37,8 @@ fn escaped_len(bytes: &[u8]) -> usize {
     bytes.iter().map(len).sum()
 }
 
-/// Room that is filled from its start. To put more than there is room for is a bug here.
+/// A cursor that fills a buffer from its start. It panics if a caller writes past the end, which would
+/// be a bug of the codec.
 pub(super) struct Front<'a>(pub(super) &'a mut [u8]);
 
 impl Front<'_> {
@@ -48,7 +49,7 @@ impl Front<'_> {
         self.0 = rest;
     }
 
-    /// Puts a ref whose [`digits_len`] is known, without quotes.
+    /// Writes a ref without quotes. `len` is its [`digits_len`].
     #[inline]
     pub(super) fn put_digits(&mut self, msg_ref: Ref, len: usize) {
         let (here, rest) = mem::take(&mut self.0).split_at_mut(len);
@@ -60,7 +61,7 @@ impl Front<'_> {
         self.0 = rest;
     }
 
-    /// Puts a string whose [`string_len`] is known, without quotes.
+    /// Writes a string with its escapes, without quotes. `len` is its [`string_len`].
     #[inline]
     pub(super) fn put_string(&mut self, text: &str, len: usize) {
         // Protocol: MSG-2.
@@ -92,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_has_the_length_that_was_measured_and_is_json() {
+    fn escaped_string_has_computed_length() {
         for text in ["", "room:lobby", "a \"quoted\" \\ one", "é", "\u{0}\u{1f}\n", "x\u{7f}😀"]
         {
             let mut room = vec![0; string_len(text) + 2];
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ref_is_written_in_all_its_digits() {
+    fn ref_is_written_with_all_digits() {
         for number in [1, 9, 10, 99, 100, 1_234_567, 10_u64.pow(19) - 1, 10_u64.pow(19), u64::MAX] {
             let mut room = [0; 20];
             let len = digits_len(Ref(number));

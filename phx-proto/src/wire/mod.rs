@@ -1,11 +1,11 @@
-//! Frames and messages: what the bytes on a Phoenix socket mean.
+//! Frames and messages of Phoenix Channels, and the codecs between them.
 //!
-//! [`V2`] speaks vsn 2.0.0: JSON arrays as text, and binary frames for binary payloads. [`V1`]
-//! speaks vsn 1.0.0: JSON objects, and nothing binary. A server that configures another serializer
-//! can be spoken to with a [`Codec`] of your own.
+//! [`V2`] implements vsn 2.0.0: JSON arrays as text, and binary frames for binary payloads. [`V1`]
+//! implements vsn 1.0.0: JSON objects, without binary payloads. For a server with another serializer,
+//! implement [`Codec`].
 //!
-//! [`Frame`], [`Incoming`], [`Body`], [`Outgoing`] and [`WireRef`] are exhaustive on purpose: they are what
-//! the protocol has, and a codec makes and reads all of it.
+//! [`Frame`], [`Incoming`], [`Body`], [`Outgoing`] and [`WireRef`] are exhaustive on purpose: they list
+//! what the protocol has, and a codec has to handle all of it.
 
 mod binary;
 mod byte_str;
@@ -37,26 +37,27 @@ use crate::id::Ref;
 /// One WebSocket data frame (a whole message, never a fragment).
 #[derive(Clone, PartialEq, Eq)]
 pub enum Frame {
-    /// A text frame. The bytes should be UTF-8; what is not becomes a decode error, not a panic.
+    /// A text frame. Bytes that are not UTF-8 cause a decode error, not a panic.
     Text(Bytes),
     /// A binary frame.
     Binary(Bytes),
 }
 
-/// A ref or join_ref member as it stood in an incoming message.
+/// A ref or join_ref of an incoming message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WireRef {
-    /// `null` (or absent): broadcasts, heartbeat replies, the "unmatched topic" reply.
+    /// `null` or absent, as in broadcasts, and in join_refs of heartbeat replies and of the "unmatched
+    /// topic" reply.
     Null,
-    /// A canonical decimal, the only kind this client ever sends.
+    /// A canonical decimal number, the only kind that this client sends.
     Ref(Ref),
-    /// Any other value: nothing of ours.
+    /// Any other value, which this client did not send.
     Foreign,
 }
 
 impl WireRef {
-    /// Reads the text of a ref that is not null: `1`, `27`, as this client writes them. Anything
-    /// else, such as `01`, is somebody else's.
+    /// Parses the text of a ref that is not null. Canonical decimals such as `1` and `27` are
+    /// [`Ref`](Self::Ref); anything else, such as `01`, is [`Foreign`](Self::Foreign).
     #[must_use]
     pub fn parse(text: &[u8]) -> Self {
         let digit = |byte: u8| match byte {
@@ -74,59 +75,59 @@ impl WireRef {
     }
 }
 
-/// A message as it was read from a frame.
+/// A message decoded from a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Incoming {
-    /// The channel instance, if the server named one.
+    /// The join_ref of the channel instance, if the server named one.
     pub join_ref: WireRef,
-    /// The request this answers, if any.
+    /// The ref of the request that this message replies to, if any.
     pub msg_ref: WireRef,
     /// The topic.
     pub topic: ByteStr,
-    /// What is said.
+    /// The reply or the event.
     pub body: Body,
 }
 
-/// What an incoming message says.
+/// The content of an incoming message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// `phx_reply`: the status and the response, the latter untouched.
+    /// A `phx_reply`. Its response is not parsed.
     Reply {
         /// Usually `ok` or `error`, but any string is possible.
         status: ByteStr,
         /// The response: any JSON value, or bytes.
         response: Payload,
     },
-    /// Anything else.
+    /// Any other event.
     Event {
-        /// The event's name.
+        /// The name of the event.
         event: ByteStr,
         /// The payload: any JSON value, or bytes.
         payload: Payload,
     },
 }
 
-/// A message to be written.
+/// A message to encode.
 #[derive(Debug)]
 pub struct Outgoing<'a> {
-    /// The channel instance; none only on heartbeats.
+    /// The join_ref of the channel instance; `None` on heartbeats only.
     pub join_ref: Option<Ref>,
-    /// The ref that the reply will name.
+    /// The ref that the reply will carry.
     pub msg_ref: Ref,
     /// The topic.
     pub topic: &'a str,
     /// The event.
     pub event: &'a str,
-    /// The payload; consumed so that the envelope can be written into its headroom.
+    /// The payload, owned so that the envelope can be written into its headroom.
     pub payload: Payload,
 }
 
-/// Parses the payload of a decoded message strictly, as
-/// [`Config::strict_payloads`](crate::Config::strict_payloads) asks.
+/// Checks that the payload of a decoded message is JSON, for
+/// [`Config::strict_payloads`](crate::Config::strict_payloads). Binary payloads pass.
 ///
 /// # Errors
 ///
-/// [`DecodeError`] when it is not JSON.
+/// [`DecodeError`] if the payload is not JSON.
 pub fn check_strict(message: &Incoming) -> Result<(), DecodeError> {
     let payload = match &message.body {
         Body::Reply { response, .. } => response,
@@ -136,7 +137,7 @@ pub fn check_strict(message: &Incoming) -> Result<(), DecodeError> {
         return Ok(());
     }
     let found = payload.as_bytes();
-    // The parser skips over strings without looking at their bytes.
+    // The parser skips strings without checking that they are UTF-8.
     let text = core::str::from_utf8(found).map_err(|error| {
         let problem = DecodeProblem::NotUtf8 { field: "payload" };
         DecodeError::new(problem, error.valid_up_to(), found)
@@ -151,7 +152,7 @@ pub fn check_strict(message: &Incoming) -> Result<(), DecodeError> {
 }
 
 impl Frame {
-    /// The bytes, of text or not.
+    /// The bytes of the frame.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         match self {
@@ -159,13 +160,13 @@ impl Frame {
         }
     }
 
-    /// The length in bytes.
+    /// The length of the frame in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.as_bytes().len()
     }
 
-    /// Whether there are no bytes.
+    /// Whether the frame has no bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.as_bytes().is_empty()
@@ -190,7 +191,7 @@ impl From<String> for Frame {
     }
 }
 
-/// Kind and length only: a join carries tokens, and actions end up in logs.
+/// Shows kind and length only, because a join carries tokens and actions end up in logs.
 impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = if self.is_text() { "Text" } else { "Binary" };
@@ -203,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debug_of_a_frame_shows_nothing_of_what_it_says() {
+    fn frame_debug_is_redacted() {
         let frame = Frame::from(r#"["1","1","room:a","phx_join",{"token":"s3cret"}]"#);
         assert_eq!(format!("{frame:?}"), "Text(48 bytes)");
     }

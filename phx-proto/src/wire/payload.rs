@@ -1,8 +1,8 @@
-//! Payloads: one JSON value or raw bytes, parsed only by whoever reads it.
+//! A message payload: one JSON value or raw bytes, parsed only by its consumer.
 //!
-//! An incoming payload is the untouched rest of its frame: a slice, no copy, no parse. An
-//! outgoing one is serialised once, at the call, into a buffer with headroom, so that the
-//! envelope can be written in front of it when the frame is pulled.
+//! An incoming payload is a slice of its frame, neither copied nor parsed. An outgoing one is
+//! serialised once, at the call, into a buffer with headroom. The envelope is written into the
+//! headroom when the frame is built.
 
 use core::fmt;
 use core::ops::Range;
@@ -18,22 +18,23 @@ use crate::wire::{Detail, first_of_members};
 /// [`Payload::HEADROOM`].
 const HEADROOM: usize = Payload::HEADROOM;
 
-/// Room for a payload of common length, so that serialising it need not ask for more.
+/// The initial capacity for a serialised payload, enough for one of common length.
 const USUAL: usize = 160;
 
-/// A buffer may have this much unused capacity, or a quarter of what it holds. What grew by doubling
-/// can have as much again as it holds, which every bound in bytes would have to count.
+/// The greatest unused capacity of a buffer, unless a quarter of its length is more. A buffer that grew
+/// by doubling may have as much unused capacity as content, and every bound in bytes would have to
+/// count it.
 const SPARE_MAX: usize = 1 << 10;
 
-/// What [`Payload::empty`] holds: memory that is never freed.
+/// The static memory of [`Payload::empty`].
 static EMPTY: &[u8] = b"{}";
 
-/// How much of bad input is kept as evidence.
+/// The number of bytes of invalid input that are kept as evidence.
 pub(crate) const EVIDENCE_MAX: usize = 256;
 
 /// One JSON value or raw bytes. Cheap to clone.
 ///
-/// `Debug` shows the kind and the length only: payloads hold what users say.
+/// `Debug` shows only the kind and the length, because payloads hold private data.
 ///
 /// ```
 /// use phx_proto::Payload;
@@ -42,7 +43,7 @@ pub(crate) const EVIDENCE_MAX: usize = 256;
 /// let payload = Payload::from(json!({"body": "hi"}));
 /// assert_eq!(payload.get()?, r#"{"body":"hi"}"#);
 /// assert_eq!(payload.to_value()?["body"], "hi");
-/// // The surprising case: bytes are not JSON, whatever they hold.
+/// // A binary payload is never read as JSON, whatever its bytes are.
 /// assert!(Payload::binary("{}").to_value().is_err());
 /// # Ok::<(), phx_proto::wire::PayloadError>(())
 /// ```
@@ -54,98 +55,99 @@ pub struct Payload {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Serialised here, with headroom in front and one byte behind for the end of the envelope.
+    /// JSON in a buffer of its own, with headroom in front and one byte after it for the end of the
+    /// envelope.
     Own,
-    /// Bytes copied here, with headroom in front.
+    /// Bytes in a buffer of their own, with headroom in front.
     OwnBinary,
-    /// A slice that should be one JSON value; nobody has looked yet.
+    /// A slice that should be one JSON value, not checked yet.
     Found,
-    /// A slice that should be one JSON value, and may go on with further members of the reply
-    /// that it is the response of. See `wire/scan`.
+    /// A slice that begins with the response of a reply, which should be one JSON value. Further members
+    /// of the reply may follow. See `wire/scan`.
     Member,
+    /// A slice of bytes.
     Binary,
 }
 
-/// Why a payload could not be made or read.
+/// An error of building or reading a payload.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PayloadError {
-    /// JSON was asked of bytes.
+    /// The caller read a binary payload as JSON.
     #[error("the payload is binary, not JSON")]
     Binary,
-    /// The payload is not JSON, or not of the shape that was asked for.
-    #[error("the payload cannot be read as asked: {message}")]
+    /// The payload is not JSON, or does not match the requested type.
+    #[error("cannot deserialize the payload: {message}")]
     Unreadable {
-        /// What is wrong and where, without what stands there.
+        /// The error and its position, without any text of the payload.
         message: String,
-        /// What the parser said, which may quote the payload.
+        /// The message of the parser, which may quote the payload.
         detail: Detail,
     },
-    /// A value could not be written as JSON.
-    #[error("the value cannot be written as JSON")]
+    /// The value could not be serialized as JSON.
+    #[error("cannot serialize the value as JSON")]
     Unwritable {
-        /// What the serializer said, which may quote the value.
+        /// The message of the serializer, which may quote the value.
         detail: Detail,
     },
 }
 
 impl Payload {
-    /// The room in front of a payload to be sent, in bytes: enough for two 20-digit refs, their
-    /// punctuation, and topic and event of common length. A longer envelope costs one copy.
+    /// The number of unused bytes in front of a payload to be sent: enough for two refs of 20 digits,
+    /// their punctuation, and topic and event of common length. A longer envelope costs one copy.
     pub const HEADROOM: usize = 96;
 
-    /// A JSON payload, serialised now.
+    /// Serializes a value as a JSON payload.
     ///
     /// # Errors
     ///
-    /// [`PayloadError::Unwritable`], for a map whose keys are not strings or a failing
-    /// `Serialize`.
+    /// [`PayloadError::Unwritable`] if a map has keys that are not strings, or if `Serialize` fails.
     pub fn json(value: &(impl Serialize + ?Sized)) -> Result<Self, PayloadError> {
-        let mut room = Room(BytesMut::with_capacity(HEADROOM + USUAL));
-        room.0.resize(HEADROOM, 0);
-        serde_json::to_writer(&mut room, value)
+        let mut writer = Writer(BytesMut::with_capacity(HEADROOM + USUAL));
+        writer.0.resize(HEADROOM, 0);
+        serde_json::to_writer(&mut writer, value)
             .map_err(|error| PayloadError::Unwritable { detail: Detail::new(error.to_string()) })?;
-        room.0.extend_from_slice(&[0]);
-        let mut buffer = room.0;
+        writer.0.extend_from_slice(&[0]);
+        let mut buffer = writer.0;
         if buffer.capacity() - buffer.len() > SPARE_MAX.max(buffer.len() / 4) {
             let mut exact = BytesMut::with_capacity(buffer.len() + 1);
             exact.extend_from_slice(&buffer);
             buffer = exact;
         }
-        // Split off, it is shared memory already: to take it back and to give it away again as
-        // the frame then allocates nothing.
+        // `split` turns the buffer into shared memory now, so that `enclose` can take it back and
+        // freeze it as the frame without an allocation.
         Ok(Self { buffer: buffer.split().freeze(), kind: Kind::Own })
     }
 
-    /// A binary payload, copied once into the buffer that becomes the frame.
+    /// Creates a binary payload and copies the bytes into the buffer that becomes the frame.
     #[must_use]
     pub fn binary(bytes: impl AsRef<[u8]>) -> Self {
         Self { buffer: with_headroom(bytes.as_ref(), false), kind: Kind::OwnBinary }
     }
 
-    /// A binary payload that shares its bytes: taken without a copy, and copied when a frame is
-    /// written. For what is received, and for bytes that are held anyway and pushed often.
+    /// Creates a binary payload that shares its bytes. They are not copied until a frame is built.
+    /// Use it for received bytes, and for bytes that you keep and push often.
     #[must_use]
     pub fn binary_shared(bytes: impl Into<Bytes>) -> Self {
         Self { buffer: bytes.into(), kind: Kind::Binary }
     }
 
-    /// The empty JSON object, which Phoenix expects where there is nothing to say.
+    /// The empty JSON object, which Phoenix expects for a message without data.
     #[must_use]
     pub const fn empty() -> Self {
         Self { buffer: Bytes::from_static(EMPTY), kind: Kind::Found }
     }
 
-    /// JSON text that was received, taken as it is: neither copied nor parsed. For a
+    /// Creates a payload from received JSON text, without copying or parsing it. For a
     /// [`Codec`](crate::wire::Codec) that finds the text of a payload in a frame.
     ///
-    /// Nothing is checked here. The caller states that the text is one JSON value, without space around
-    /// it; if that is wrong, its reader gets the error: [`deserialize`](Self::deserialize) and
-    /// [`to_value`](Self::to_value) return [`PayloadError::Unreadable`], and with
-    /// [`Config::strict_payloads`](crate::Config::strict_payloads) the frame is a
+    /// Nothing is checked here. The caller guarantees that the text is one JSON value without whitespace
+    /// around it. If it is not, [`deserialize`](Self::deserialize) and [`to_value`](Self::to_value) return
+    /// [`PayloadError::Unreadable`], and with
+    /// [`Config::strict_payloads`](crate::Config::strict_payloads) the frame causes a
     /// [`Signal::ProtocolError`](crate::Signal::ProtocolError). [`get`](Self::get) returns any text that is
-    /// UTF-8. A push writes it into a frame as it is; a server that cannot parse the frame ends the whole
-    /// connection, as it does for a number such as `1e400` (`wire/malformed_number_overflow`).
+    /// UTF-8. A push writes the text into a frame unchanged. A server that cannot parse that frame closes
+    /// the whole connection, as it does for a number such as `1e400` (`wire/malformed_number_overflow`).
     ///
     /// ```
     /// use phx_proto::Payload;
@@ -155,7 +157,7 @@ impl Payload {
     /// let payload = Payload::received_json(frame.slice(5..));
     /// assert_eq!(payload.as_bytes().as_ptr(), frame[5..].as_ptr()); // not copied
     /// assert_eq!(payload.to_value()?["body"], "hi");
-    /// // Nothing was looked at before.
+    /// // Text that is not JSON is accepted here, and fails when it is read.
     /// assert!(Payload::received_json(frame).to_value().is_err());
     /// # Ok::<(), PayloadError>(())
     /// ```
@@ -164,62 +166,62 @@ impl Payload {
         Self::unparsed(text.into())
     }
 
-    /// A slice of a frame that should be one JSON value; nobody has looked yet.
+    /// Creates a payload from a slice of a frame that should be one JSON value, not checked yet.
     pub(crate) const fn unparsed(buffer: Bytes) -> Self {
         Self { buffer, kind: Kind::Found }
     }
 
-    /// A slice of a frame that begins with what should be one JSON value, the response of a
-    /// reply, and may go on with further members of that reply.
+    /// Creates a payload from a slice of a frame that begins with the response of a reply, which should
+    /// be one JSON value. Further members of the reply may follow.
     pub(crate) const fn member(buffer: Bytes) -> Self {
         Self { buffer, kind: Kind::Member }
     }
 
-    /// Whether it is bytes rather than JSON.
+    /// Whether the payload is binary, not JSON.
     #[must_use]
     pub const fn is_binary(&self) -> bool {
         matches!(self.kind, Kind::Binary | Kind::OwnBinary)
     }
 
-    /// The bytes: of the JSON text, or as they are.
+    /// The bytes of the JSON text, or of the binary payload.
     ///
-    /// The response of a reply is walked through to find its end; [`deserialize`](Self::deserialize)
-    /// does without.
+    /// If the payload is the response of a reply, each call scans it to find its end.
+    /// [`deserialize`](Self::deserialize) does not.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.buffer[self.range()]
     }
 
-    /// Its length in bytes, for which the response of a reply is walked through as by
+    /// The length of the payload in bytes. The response of a reply is scanned, as by
     /// [`as_bytes`](Self::as_bytes).
     #[must_use]
     #[inline(always)]
     pub fn len(&self) -> usize {
         match self.kind {
-            // Every push is one, and its length is asked several times.
+            // The usual kind of a push, whose length is read several times.
             Kind::Own => self.buffer.len() - HEADROOM - 1,
             _ => self.range().len(),
         }
     }
 
-    /// The length of its buffer in bytes, further members of a reply and headroom included: what it
-    /// takes in memory, found without a look at the bytes.
+    /// The memory that the payload takes: the length of its buffer in bytes, including headroom and
+    /// further members of a reply. It does not scan.
     pub(crate) const fn held_len(&self) -> usize {
         self.buffer.len()
     }
 
-    /// The same kind of payload with these bytes, which are a copy of its own.
+    /// Creates a payload of the same kind from `bytes`, a copy of this payload's bytes.
     pub(super) fn with_bytes(&self, bytes: Bytes) -> Self {
         if self.is_binary() { Self::binary_shared(bytes) } else { Self::unparsed(bytes) }
     }
 
-    /// A clone, if the payload may be a slice of memory that the application owns; `None` for what
-    /// [`json`](Self::json) and [`binary`](Self::binary) wrote into a buffer of their own, which becomes
-    /// the frame in place only while it is not shared.
+    /// Returns a clone if the payload may be a slice of memory that the application owns. Returns `None`
+    /// for a payload made by [`json`](Self::json) or [`binary`](Self::binary): its buffer becomes the
+    /// frame in place only while no clone of it exists.
     ///
-    /// A driver that keeps its [`Socket`](crate::Socket) behind a lock holds such a clone over the call,
-    /// so that the last reference to memory of the application, whose drop runs its code, is dropped
-    /// after the lock.
+    /// A driver that keeps its [`Socket`](crate::Socket) behind a lock keeps this clone until it has
+    /// released the lock. Dropping the last reference to memory of the application runs code of the
+    /// application, which must not happen under the lock.
     #[must_use]
     pub fn shared(&self) -> Option<Self> {
         match self.kind {
@@ -228,7 +230,7 @@ impl Payload {
         }
     }
 
-    /// Whether it has no bytes at all, as a binary payload may.
+    /// Whether the payload has no bytes, which only a binary one can.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -238,7 +240,7 @@ impl Payload {
     ///
     /// # Errors
     ///
-    /// [`PayloadError`] for a binary payload, or text that is not UTF-8.
+    /// [`PayloadError`] for a binary payload, and for text that is not UTF-8.
     pub fn get(&self) -> Result<&str, PayloadError> {
         if self.is_binary() {
             return Err(PayloadError::Binary);
@@ -250,7 +252,7 @@ impl Payload {
     ///
     /// # Errors
     ///
-    /// [`PayloadError`], for what is not JSON, not a `T`, or nested deeper than 128 levels.
+    /// [`PayloadError`] if the payload is binary, not JSON, not a `T`, or nested deeper than 128 levels.
     pub fn deserialize<T: DeserializeOwned>(&self) -> Result<T, PayloadError> {
         let text = match self.kind {
             Kind::Own => self.as_bytes(),
@@ -265,8 +267,8 @@ impl Payload {
         }
     }
 
-    /// The same for JSON that is mostly strings: it is checked to be UTF-8 as a whole, which costs
-    /// less than a check of each.
+    /// Like [`deserialize`](Self::deserialize), for JSON that is mostly strings: one UTF-8 check of the
+    /// whole text costs less than one for each string.
     pub(crate) fn deserialize_text<T: DeserializeOwned>(&self) -> Result<T, PayloadError> {
         serde_json::from_str(self.get()?).map_err(unreadable)
     }
@@ -275,15 +277,15 @@ impl Payload {
     ///
     /// # Errors
     ///
-    /// As [`deserialize`](Self::deserialize).
+    /// The errors of [`deserialize`](Self::deserialize).
     pub fn to_value(&self) -> Result<Value, PayloadError> {
         self.deserialize()
     }
 
-    /// The same payload in memory of its own.
+    /// Copies the payload into memory of its own, unless it is there already.
     ///
-    /// An incoming payload is a slice of the connection's read buffer and keeps all of it alive;
-    /// compact what you store for long.
+    /// An incoming payload is a slice of the connection's read buffer and keeps the whole buffer alive.
+    /// Call this for payloads that you store for long.
     #[must_use]
     pub fn into_compact(self) -> Self {
         match self.kind {
@@ -294,9 +296,10 @@ impl Payload {
         }
     }
 
-    /// Moves it into a buffer that becomes the frame in place. That holds no more memory than
-    /// [`len`](Self::len) says, but for the headroom and a quarter: a slice may keep any amount
-    /// alive. What is queued is copied here and not when its frame is built, so this costs nothing.
+    /// Copies the payload into a buffer that becomes the frame in place, unless it is in one already.
+    /// The buffer holds [`len`](Self::len) bytes plus the headroom and at most a quarter, while a slice
+    /// may keep any amount of memory alive. A queued payload is copied here instead of when its frame is
+    /// built, so there is no additional copy.
     #[inline]
     pub(crate) fn make_own(&mut self) {
         if !matches!(self.kind, Kind::Own | Kind::OwnBinary) {
@@ -315,12 +318,12 @@ impl Payload {
         };
     }
 
-    /// Whether it is [`empty`](Self::empty), or a part of it.
+    /// Whether the payload is [`empty`](Self::empty), whose memory is static.
     fn is_static(&self) -> bool {
         core::ptr::eq(self.buffer.as_ptr(), EMPTY.as_ptr())
     }
 
-    /// Whether two payloads say the same: equal as JSON values, or equal as bytes.
+    /// Whether two payloads are equal as JSON values or as bytes.
     #[must_use]
     pub fn same_json(&self, other: &Self) -> bool {
         if self == other {
@@ -332,12 +335,13 @@ impl Payload {
         }
     }
 
-    /// The bytes of a frame: `front_len` bytes that `write_front` fills, this payload, and the byte
-    /// `end` if the payload is JSON; nothing stands behind bytes. For [`Codec::encode`](crate::wire::Codec::encode).
+    /// Builds a frame: `front_len` bytes that `write_front` fills, this payload, and, if the payload is
+    /// JSON, the byte `end`. For [`Codec::encode`](crate::wire::Codec::encode).
     ///
-    /// They are written around the payload in place, without a copy, when it was made by
-    /// [`json`](Self::json) or [`binary`](Self::binary) or has waited in the push queue, no clone of it is
-    /// left, and `front_len` is at most [`HEADROOM`](Self::HEADROOM); else the payload is copied once.
+    /// The envelope is written around the payload in place if three conditions hold: the payload was
+    /// made by [`json`](Self::json) or [`binary`](Self::binary), or was in the push queue; no clone of it
+    /// exists; and `front_len` is at most [`HEADROOM`](Self::HEADROOM). Otherwise the payload is copied
+    /// once.
     ///
     /// ```
     /// use phx_proto::Payload;
@@ -356,7 +360,7 @@ impl Payload {
         end: u8,
     ) -> Bytes {
         let is_json = !self.is_binary();
-        // One place where the front is written, so that it is inlined.
+        // There is one call of `write_front`, so that it is inlined.
         let mut front = front_len;
         let mut buffer =
             if matches!(self.kind, Kind::Own | Kind::OwnBinary) && front_len <= HEADROOM {
@@ -367,11 +371,11 @@ impl Payload {
                     }
                     Err(shared) => {
                         self.buffer = shared;
-                        self.copied_behind(front_len)
+                        self.copy_after(front_len)
                     }
                 }
             } else {
-                self.copied_behind(front_len)
+                self.copy_after(front_len)
             };
         write_front(&mut buffer[front - front_len..front]);
         if let (true, Some(last)) = (is_json, buffer.last_mut()) {
@@ -382,9 +386,10 @@ impl Payload {
         frame
     }
 
-    /// A copy behind so many bytes, with one more behind it if it is JSON.
+    /// Copies the payload into a new buffer after `front_len` bytes, with one byte after it if it is
+    /// JSON.
     #[cold]
-    fn copied_behind(&self, front_len: usize) -> BytesMut {
+    fn copy_after(&self, front_len: usize) -> BytesMut {
         let (payload, end) = (self.as_bytes(), usize::from(!self.is_binary()));
         let mut buffer = BytesMut::with_capacity(front_len + payload.len() + end);
         buffer.resize(front_len, 0);
@@ -393,7 +398,7 @@ impl Payload {
         buffer
     }
 
-    /// Whether it is the response of a reply, with further members behind it, which are good JSON.
+    /// Whether the payload is the response of a reply and valid further members follow it.
     fn is_followed_by_members(&self) -> bool {
         self.kind == Kind::Member && self.len() < self.buffer.len()
     }
@@ -409,7 +414,7 @@ impl Payload {
     }
 }
 
-/// These bytes behind the headroom, and with `end` a byte behind them for the end of the envelope.
+/// Copies bytes into a buffer with headroom, and with one byte for the end of the envelope if `end`.
 fn with_headroom(bytes: &[u8], end: bool) -> Bytes {
     let mut buffer = BytesMut::with_capacity(HEADROOM + bytes.len() + 1 + usize::from(end));
     buffer.resize(HEADROOM, 0);
@@ -417,25 +422,27 @@ fn with_headroom(bytes: &[u8], end: bool) -> Bytes {
     if end {
         buffer.extend_from_slice(&[0]);
     }
-    // As with JSON; what is left over makes it shared memory.
+    // `split` turns the buffer into shared memory, as in `Payload::json`. The additional byte of
+    // capacity makes it do so.
     buffer.split().freeze()
 }
 
 pub(crate) fn unreadable(error: serde_json::Error) -> PayloadError {
-    // The words about a value of the wrong type quote it; those about bad JSON do not.
-    let words = error.to_string();
-    let message = if error.is_data() && !names_a_missing_field(&words) {
+    // The message about a value of the wrong type quotes the value; the one about invalid JSON does not.
+    let detail = error.to_string();
+    let message = if error.is_data() && !names_a_missing_field(&detail) {
         format!("another type is expected at line {} column {}", error.line(), error.column())
     } else {
-        words.clone()
+        detail.clone()
     };
-    PayloadError::Unreadable { message, detail: Detail::new(words) }
+    PayloadError::Unreadable { message, detail: Detail::new(detail) }
 }
 
-/// Whether these are serde's words about a member that is not there: its name is the type's.
-fn names_a_missing_field(words: &str) -> bool {
-    let words = words.split(" at line ").next().unwrap_or_default();
-    let name = words.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
+/// Whether this is serde's message about a missing field. The name in it comes from the type, not from
+/// the payload.
+fn names_a_missing_field(message: &str) -> bool {
+    let message = message.split(" at line ").next().unwrap_or_default();
+    let name = message.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
     name.is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'))
 }
 
@@ -444,10 +451,10 @@ fn not_utf8(error: core::str::Utf8Error) -> PayloadError {
     PayloadError::Unreadable { detail: Detail::new(message.clone()), message }
 }
 
-/// A buffer to serialise into.
-struct Room(BytesMut);
+/// A buffer for the serializer.
+struct Writer(BytesMut);
 
-impl Write for Room {
+impl Write for Writer {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.extend_from_slice(bytes);
@@ -467,7 +474,7 @@ impl Write for Room {
 
 impl From<Value> for Payload {
     fn from(value: Value) -> Self {
-        // A `Value` has string keys and finite numbers, so it can always be written.
+        // A `Value` has string keys and finite numbers, so serializing it cannot fail.
         Self::json(&value).unwrap_or_else(|_| Self::empty())
     }
 }
@@ -478,7 +485,7 @@ impl From<&Self> for Payload {
     }
 }
 
-/// The same kind and the same bytes.
+/// Payloads are equal if they have the same kind and the same bytes.
 impl PartialEq for Payload {
     fn eq(&self, other: &Self) -> bool {
         self.is_binary() == other.is_binary() && self.as_bytes() == other.as_bytes()
@@ -500,7 +507,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn the_envelope_is_written_into_the_headroom_without_moving_the_payload() {
+    fn envelope_is_written_into_headroom() {
         let payload = Payload::from(json!({"a": 1}));
         let before = payload.as_bytes().as_ptr();
         let framed = payload.enclose(3, |front| front.copy_from_slice(b"[1,"), b']');
@@ -509,7 +516,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shared_payload_or_a_long_envelope_is_copied_and_comes_out_the_same() {
+    fn enclose_copies_shared_or_long_envelope() {
         let payload = Payload::from(json!([1]));
         let kept = payload.clone();
         assert_eq!(&payload.enclose(1, |front| front.fill(b'['), b']')[..], b"[[1]]");
@@ -520,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn equality_as_json_ignores_order_and_space() {
+    fn same_json_ignores_order_and_space() {
         let one = Payload::unparsed(Bytes::from_static(b"{\"a\":1, \"b\":2}"));
         let two = Payload::unparsed(Bytes::from_static(b"{\"b\":2,\"a\":1}"));
         assert!(one != two && one.same_json(&two));
@@ -528,7 +535,7 @@ mod tests {
     }
 
     #[test]
-    fn further_members_of_a_reply_are_not_part_of_its_response() {
+    fn reply_response_excludes_further_members() {
         let member = |text: &'static str| Payload::member(Bytes::from_static(text.as_bytes()));
         for (found, response) in [
             (r#"{"a":"}"}"#, r#"{"a":"}"}"#),
@@ -550,7 +557,7 @@ mod tests {
         }
     }
 
-    /// A buffer that grew by doubling has up to half of itself unused.
+    /// Up to half of a buffer that grew by doubling is unused.
     #[test]
     fn own_buffer_has_little_unused_capacity() {
         for len in [10, 2_000, 5_000, 70_000, 3 << 20] {
@@ -580,7 +587,7 @@ mod tests {
             let framed = own.enclose(1, |front| front.fill(b'['), b']');
             assert_eq!(framed[1..].as_ptr(), at, "not copied again");
         }
-        // What is our own already, or static, stays where it is.
+        // A payload that has its own buffer or is static is not copied.
         for mut payload in
             [Payload::json(&1).expect("JSON"), Payload::binary("x"), Payload::empty()]
         {
@@ -592,7 +599,7 @@ mod tests {
     }
 
     #[test]
-    fn a_compact_payload_does_not_hold_its_frame() {
+    fn compact_payload_releases_its_frame() {
         let frame = Bytes::from(vec![b'1'; 10_000]);
         let payload = Payload::unparsed(frame.slice(5..6)).into_compact();
         assert_eq!(payload.as_bytes(), b"1");

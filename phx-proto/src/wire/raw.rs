@@ -1,20 +1,20 @@
-//! The members of a JSON object as they stand in the text: in order, equal keys included.
+//! The members of a JSON object as text: in their order, including duplicate keys.
 //!
-//! The values stay text, for serde_json to read: a visitor of our own would be shown every number as
-//! an object once another crate turns on serde_json's feature `arbitrary_precision`.
+//! The values stay text, for serde_json to read. A visitor of our own would receive every number as an
+//! object once another crate enables serde_json's feature `arbitrary_precision`.
 
 use core::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// The members of an object; none for what is no object.
+/// The members of an object; `None` if the value is not an object.
 pub(crate) fn members(value: &RawValue) -> Option<Vec<(String, &RawValue)>> {
     serde_json::from_str::<Members<'_>>(value.get()).ok().map(|members| members.0)
 }
 
-/// A copy of the value whose line breaks and tabs are spaces. They stand between tokens: in a string
-/// they are escaped.
+/// Copies the value and replaces line breaks and tabs with spaces. They can only be between tokens: in
+/// a string they are escaped.
 #[cfg(feature = "service")]
 pub(crate) fn one_line(value: &RawValue) -> Box<RawValue> {
     if !value.get().contains(BREAKS) {
@@ -26,7 +26,7 @@ pub(crate) fn one_line(value: &RawValue) -> Box<RawValue> {
             *byte = b' ';
         }
     }
-    // It is as long as it was, and still JSON.
+    // The text has the same length and is still JSON.
     let text = String::from_utf8(bytes).ok();
     text.and_then(|text| RawValue::from_string(text).ok()).unwrap_or_else(|| value.to_owned())
 }
@@ -34,7 +34,7 @@ pub(crate) fn one_line(value: &RawValue) -> Box<RawValue> {
 #[cfg(feature = "service")]
 const BREAKS: [char; 3] = ['\n', '\r', '\t'];
 
-/// Whether arrays and objects are nested in more than `levels`, in text that should be JSON.
+/// Whether arrays and objects are nested deeper than `levels`, in text that should be JSON.
 #[cfg(feature = "service")]
 pub(crate) fn is_nested_deeper(text: &str, levels: usize) -> bool {
     let (mut depth, mut bytes) = (0_usize, text.bytes());

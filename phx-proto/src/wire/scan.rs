@@ -1,12 +1,12 @@
-//! The reader of JSON envelopes: finds the parts of a text without parsing it.
+//! A scanner for JSON envelopes, which finds the parts of a message without parsing its payload.
 //!
-//! A [`Scanner`] walks over bytes. The values of payloads are delimited, not parsed: their consumer
-//! parses them. Nothing recurses, so no nesting can exhaust the stack.
+//! A [`Scanner`] walks over bytes. It finds where a payload begins and ends; its consumer parses it. No
+//! function recurses, so deep nesting cannot exhaust the stack.
 //!
-//! What Phoenix servers write, without space and escapes, takes the inlined branches; the `#[cold]`
-//! functions read the rest of JSON. Each reads one token or a fixed sequence of them, so a frame has
-//! one reading, however it is spaced. A reader for that form alone would save 37 of the 944
-//! instructions from a frame to its message, and none for a reply.
+//! Frames as Phoenix servers write them, without whitespace and escapes, take the inlined branches; the
+//! `#[cold]` functions read the rest of JSON. Each function reads one token or a fixed sequence of
+//! tokens, so whitespace never changes the result. A separate reader for the usual form alone would save
+//! 37 of the 944 instructions from a frame to its message, and none for a reply.
 
 use core::ops::Range;
 
@@ -19,7 +19,7 @@ use super::{Body, ByteStr, WireRef};
 use crate::id::Ref;
 use crate::wire::payload::Payload;
 
-/// What the protocol has where the text has something else.
+/// The error of the scanner: the part of the protocol that was expected.
 #[derive(Debug)]
 pub(super) struct Expected(pub(super) &'static str);
 
@@ -27,14 +27,15 @@ pub(super) type Scan<T> = Result<T, Expected>;
 
 /// A string of the frame.
 pub(super) enum Text {
-    /// It is written as it is, between its quotes.
+    /// A string without escapes: its range between the quotes.
     Plain(Range<usize>),
+    /// Any other string.
     Unescaped(ByteStr),
 }
 
 pub(super) struct Scanner<'a> {
     frame: &'a Bytes,
-    /// The frame up to the end of the part that is read.
+    /// The frame up to the end of the part being read.
     bytes: &'a [u8],
     at: usize,
 }
@@ -55,9 +56,9 @@ impl Scanner<'_> {
         DecodeError::new(DecodeProblem::Expected { expected }, self.at, self.frame)
     }
 
-    /// Skips space and returns the byte behind it, without taking that.
+    /// Skips whitespace and returns the next byte without taking it.
     #[inline(always)]
-    pub(super) fn peek(&mut self) -> Option<u8> {
+    pub(super) fn next_byte(&mut self) -> Option<u8> {
         match self.bytes.get(self.at) {
             Some(byte) if *byte > b' ' => Some(*byte),
             _ => self.skip_space(),
@@ -75,20 +76,20 @@ impl Scanner<'_> {
     /// Takes one character of punctuation.
     #[inline(always)]
     pub(super) fn take(&mut self, byte: u8, expected: &'static str) -> Scan<()> {
-        if !self.is_next(byte) {
+        if !self.skip_to(byte) {
             return Err(Expected(expected));
         }
         self.at += 1;
         Ok(())
     }
 
-    /// Whether this byte follows, behind space that is skipped.
+    /// Skips whitespace and returns whether `byte` is next.
     #[inline(always)]
-    fn is_next(&mut self, byte: u8) -> bool {
+    fn skip_to(&mut self, byte: u8) -> bool {
         self.bytes.get(self.at) == Some(&byte) || self.skip_space() == Some(byte)
     }
 
-    /// Takes this text if it is next.
+    /// Takes `text` if it is next; returns whether it was.
     #[inline(always)]
     fn take_exactly(&mut self, text: &[u8]) -> bool {
         let found = self.bytes[self.at..].starts_with(text);
@@ -98,13 +99,13 @@ impl Scanner<'_> {
         found
     }
 
-    /// Nothing but space may follow.
+    /// Checks that only whitespace follows.
     #[inline]
     pub(super) fn end(&mut self, expected: &'static str) -> Scan<()> {
-        if self.peek().is_some() { Err(Expected(expected)) } else { Ok(()) }
+        if self.next_byte().is_some() { Err(Expected(expected)) } else { Ok(()) }
     }
 
-    /// Takes a string and unescapes it: a slice of the frame unless it has escapes.
+    /// Takes a string and unescapes it. Without escapes it is a slice of the frame.
     #[inline(always)]
     pub(super) fn string(&mut self, expected: &'static str) -> Scan<ByteStr> {
         let text = self.text(expected)?;
@@ -121,11 +122,11 @@ impl Scanner<'_> {
 
     #[inline(always)]
     pub(super) fn text(&mut self, expected: &'static str) -> Scan<Text> {
-        if !self.is_next(b'"') {
+        if !self.skip_to(b'"') {
             return Err(Expected(expected));
         }
         let start = self.at + 1;
-        // Topics and events are nearly always ASCII: nothing to unescape, no UTF-8 to check.
+        // Topics and events are nearly always ASCII without escapes.
         let end = start + simple_len(&self.bytes[start..]);
         if self.bytes.get(end) == Some(&b'"') {
             self.at = end + 1;
@@ -139,7 +140,7 @@ impl Scanner<'_> {
     fn unusual_string(&mut self, expected: &'static str) -> Scan<ByteStr> {
         let end = string_end(self.bytes, self.at).ok_or(Expected(expected))?;
         let (text, inside) = (&self.bytes[self.at..end], self.at + 1..end - 1);
-        // The parser knows UTF-8, surrogate pairs and what is not allowed.
+        // serde_json checks UTF-8, surrogate pairs and control characters.
         let found = if memchr(b'\\', text).is_none() {
             serde_json::from_slice(text).map(|_: &str| ByteStr::copied(self.frame.slice(inside)))
         } else {
@@ -150,10 +151,10 @@ impl Scanner<'_> {
         Ok(found)
     }
 
-    /// Takes the name of an event; `None` for that of a reply, which needs no slice of the frame.
+    /// Takes the name of an event. Returns `None` for `phx_reply`, which needs no slice of the frame.
     #[inline(always)]
     pub(super) fn event(&mut self) -> Scan<Option<Text>> {
-        self.peek();
+        self.next_byte();
         if self.take_exactly(b"\"phx_reply\"") {
             return Ok(None);
         }
@@ -162,16 +163,16 @@ impl Scanner<'_> {
         Ok(if is_reply { None } else { Some(event) })
     }
 
-    /// Takes a key and its colon; returns which of the known ones it is, if any.
+    /// Takes a key and its colon. Returns the key if it is one of `known`.
     #[inline(always)]
     pub(super) fn member<const N: usize>(
         &mut self,
         known: [&'static str; N],
         expected: &'static str,
     ) -> Scan<Option<&'static str>> {
-        self.peek();
+        self.next_byte();
         let start = self.at + 1;
-        // As servers write it: `"key":`.
+        // The form that servers write: `"key":`.
         for key in known {
             let end = start + key.len();
             if self.bytes.get(start..end) == Some(key.as_bytes())
@@ -183,11 +184,11 @@ impl Scanner<'_> {
             }
         }
         let found = self.string(expected)?;
-        self.take(b':', "a colon behind the key")?;
+        self.take(b':', "a colon after the key")?;
         Ok(known.into_iter().find(|key| found == **key))
     }
 
-    /// Takes a ref: null, a string or number that is a canonical decimal, or anything else.
+    /// Takes a ref, which may be null, a string, a number or any other value.
     #[inline(always)]
     pub(super) fn wire_ref(&mut self, expected: &'static str) -> Scan<WireRef> {
         if self.take_exactly(b"null") {
@@ -200,7 +201,7 @@ impl Scanner<'_> {
                 rest = behind;
             }
             let end = self.bytes.len() - rest.len();
-            // Nineteen digits always fit into 64 bits; longer ones are rare.
+            // Nineteen digits always fit into 64 bits; longer refs are rare.
             if end - self.at <= 1 + 19 && rest.first() == Some(&b'"') {
                 self.at = end + 1;
                 return Ok(WireRef::Ref(Ref(number)));
@@ -211,7 +212,7 @@ impl Scanner<'_> {
 
     #[cold]
     fn unusual_ref(&mut self, expected: &'static str) -> Scan<WireRef> {
-        match self.peek() {
+        match self.next_byte() {
             Some(b'"') => Ok(WireRef::parse(self.string(expected)?.as_bytes())),
             Some(b'n') if self.take_exactly(b"null") => Ok(WireRef::Null),
             _ => {
@@ -221,9 +222,9 @@ impl Scanner<'_> {
         }
     }
 
-    /// Takes one value of any kind, by its outline: brackets are counted, strings are skipped.
+    /// Takes one value of any kind without parsing it: counts brackets and skips strings.
     pub(super) fn value(&mut self, expected: &'static str) -> Scan<Range<usize>> {
-        let Some(first) = self.peek() else { return Err(Expected(expected)) };
+        let Some(first) = self.next_byte() else { return Err(Expected(expected)) };
         let start = self.at;
         match first {
             b'"' => self.skip_string(expected)?,
@@ -240,7 +241,8 @@ impl Scanner<'_> {
         Ok(start..self.at)
     }
 
-    /// Takes a value that has no consumer, and parses it: by its outline it could be anything.
+    /// Takes a value that has no consumer and checks that it is JSON, which [`value`](Self::value) does
+    /// not.
     pub(super) fn ignored(&mut self, expected: &'static str) -> Scan<Range<usize>> {
         let value = self.value(expected)?;
         self.check(value.clone(), expected)?;
@@ -249,7 +251,7 @@ impl Scanner<'_> {
 
     /// Checks that a value is JSON.
     pub(super) fn check(&self, value: Range<usize>, expected: &'static str) -> Scan<()> {
-        // The parser skips over strings without looking at their bytes.
+        // The parser skips strings without checking that they are UTF-8.
         let text = core::str::from_utf8(&self.bytes[value]).ok();
         match text.map(serde_json::from_str::<serde::de::IgnoredAny>) {
             Some(Ok(_)) => Ok(()),
@@ -286,15 +288,15 @@ impl Scanner<'_> {
         }
     }
 
-    /// From here on reads this part of the frame alone.
+    /// Restricts the scanner to a part of the frame.
     pub(super) fn narrow(&mut self, part: Range<usize>) {
         (self.at, self.bytes) = (part.start, &self.frame[..part.end]);
     }
 
-    /// From here on reads the last member of the array that the frame is.
+    /// Restricts the scanner to the last element of the array that makes up the frame.
     #[inline(always)]
     pub(super) fn narrow_to_last(&mut self, expected: &'static str) -> Scan<()> {
-        self.peek();
+        self.next_byte();
         match before(&self.bytes[self.at..], b"]") {
             Some(rest) if !rest.is_empty() => {
                 self.bytes = &self.bytes[..self.at + rest.len()];
@@ -304,7 +306,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// The part that is read, as a payload.
+    /// The rest of the part being read, as a payload.
     #[inline(always)]
     pub(super) fn payload(&self) -> Payload {
         Payload::unparsed(self.frame.slice(self.at..self.bytes.len()))
@@ -312,12 +314,12 @@ impl Scanner<'_> {
 
     /// Reads the part as a reply.
     ///
-    /// Of several statuses the one in front counts, else the last one; of several responses the last
-    /// one, as for JSON.parse. No Phoenix writes two. With this rule the response of a usual reply is
-    /// delimited by what is on both sides of it, so the cost does not grow with its length.
+    /// If a reply has several statuses, the one that is its first member counts, otherwise the last one.
+    /// Of several responses the last one counts, as for `JSON.parse`. Phoenix never writes two. With this
+    /// rule the members on both sides of a response delimit it, so the cost does not grow with its length.
     #[inline(always)]
     pub(super) fn reply(&mut self) -> Scan<Body> {
-        // As servers write it, in the order of the keys that their OTP has.
+        // The two forms that servers write. The order of the keys depends on their OTP release.
         let start = self.at;
         if self.take_exactly(b"{\"response\":") {
             if let Some(reply) = self.response_before_status() {
@@ -325,7 +327,7 @@ impl Scanner<'_> {
             }
             self.at = start;
         } else if self.take_exactly(b"{\"status\":\"ok\",\"response\":") {
-            return self.response_behind(ByteStr::from_static("ok"));
+            return self.response_after_status(ByteStr::from_static("ok"));
         }
         self.unusual_reply()
     }
@@ -333,26 +335,26 @@ impl Scanner<'_> {
     #[inline(never)]
     fn unusual_reply(&mut self) -> Scan<Body> {
         self.take(b'{', "a reply with status and response")?;
-        if self.peek() == Some(b'}') {
+        if self.next_byte() == Some(b'}') {
             return Err(Expected("a status in the reply"));
         }
-        let (mut front, mut last, mut response) = (None, None, None);
+        let (mut first, mut last, mut response) = (None, None, None);
         let mut is_first = true;
         loop {
             // Protocol: MSG-7.
             match self.member(["status", "response"], "a key of the reply")? {
-                Some("status") if is_first => front = Some(self.status()?),
-                Some("status") if front.is_none() => {
+                Some("status") if is_first => first = Some(self.status()?),
+                Some("status") if first.is_none() => {
                     let status = self.status();
                     if status.is_err() {
-                        // Only the one that counts has to be a string.
+                        // Only the status that counts has to be a string.
                         self.ignored("a status")?;
                     }
                     last = Some(status);
                 }
                 Some("response") => {
-                    if let Some(status) = front {
-                        return self.response_behind(status);
+                    if let Some(status) = first {
+                        return self.response_after_status(status);
                     }
                     if let Some(reply) = self.response_before_status() {
                         return reply;
@@ -367,34 +369,34 @@ impl Scanner<'_> {
                 }
             }
             is_first = false;
-            if self.peek() != Some(b',') {
+            if self.next_byte() != Some(b',') {
                 break;
             }
             self.at += 1;
         }
         self.take(b'}', "the end of the reply")?;
-        self.end("the end of the array behind the reply")?;
-        // With a status in front, a response would have ended the loop.
-        let status = last.or(front.map(Ok)).ok_or(Expected("a status in the reply"))??;
+        self.end("the end of the array after the reply")?;
+        // If the first member was a status, a response would have returned from the loop.
+        let status = last.or(first.map(Ok)).ok_or(Expected("a status in the reply"))??;
         let response = response.ok_or(Expected("a response in the reply"))?;
         Ok(Body::Reply { status, response: Payload::unparsed(self.frame.slice(response)) })
     }
 
-    /// The reply whose response begins here, behind the status that counts.
+    /// Reads the response at the current position of a reply whose status has been read.
     #[inline(always)]
-    fn response_behind(&mut self, status: ByteStr) -> Scan<Body> {
-        self.peek();
+    fn response_after_status(&mut self, status: ByteStr) -> Scan<Body> {
+        self.next_byte();
         let rest = &self.bytes[self.at..];
         let response = before(rest, b"}").ok_or(Expected("the end of the reply"))?;
         self.response(status, response.len())
     }
 
-    /// The reply whose response begins here, if a usual status is its last member: a member of the
-    /// reply itself, as the last brace closes the reply and a quote inside a string has a backslash
-    /// before it.
+    /// Reads the response at the current position, if a usual status is the last member of the text. That
+    /// member belongs to the reply itself: the last brace closes the reply, and a quote inside a string
+    /// follows a backslash.
     #[inline(always)]
     fn response_before_status(&mut self) -> Option<Scan<Body>> {
-        self.peek();
+        self.next_byte();
         let rest = &self.bytes[self.at..];
         let (status, response) = match before(rest, b",\"status\":\"ok\"}") {
             Some(response) => ("ok", response),
@@ -403,7 +405,8 @@ impl Scanner<'_> {
         Some(self.response(ByteStr::from_static(status), response.len()))
     }
 
-    /// A reply whose response begins here. Within this length further members may follow it.
+    /// Creates a reply whose response begins at the current position. Further members of the reply may
+    /// follow the response within `len` bytes.
     #[inline(always)]
     fn response(&self, status: ByteStr, len: usize) -> Scan<Body> {
         if len == 0 {
@@ -416,7 +419,7 @@ impl Scanner<'_> {
     /// Takes the status of a reply. The two usual ones need no slice of the frame.
     #[inline(always)]
     fn status(&mut self) -> Scan<ByteStr> {
-        self.peek();
+        self.next_byte();
         for (quoted, status) in STATUSES {
             if self.take_exactly(quoted.as_bytes()) {
                 return Ok(ByteStr::from_static(status));
@@ -426,10 +429,10 @@ impl Scanner<'_> {
     }
 }
 
-/// The usual statuses, as they are written and as they are.
+/// The usual statuses, with and without quotes.
 const STATUSES: [(&str, &str); 2] = [("\"ok\"", "ok"), ("\"error\"", "error")];
 
-/// The usual status that is the last member of a reply, and what is in front of that member.
+/// If a usual status is the last member of `reply`, returns it and the text before that member.
 #[cold]
 fn before_status(reply: &[u8]) -> Option<(&'static str, &[u8])> {
     let text = before(reply, b"}")?;
@@ -440,7 +443,7 @@ fn before_status(reply: &[u8]) -> Option<(&'static str, &[u8])> {
     Some((status, response))
 }
 
-/// What is in front of this end, both without the space behind them.
+/// Strips the suffix `end`, and whitespace on both sides of it.
 #[inline(always)]
 fn before<'a>(text: &'a [u8], end: &[u8]) -> Option<&'a [u8]> {
     let text = trim_end(text).strip_suffix(end)?;
@@ -461,7 +464,7 @@ fn trim_space(text: &[u8]) -> &[u8] {
     &text[..len]
 }
 
-/// The end of the string that starts at `start`, behind its closing quote.
+/// The offset after the closing quote of the string that starts at `start`.
 fn string_end(bytes: &[u8], start: usize) -> Option<usize> {
     let mut at = start + 1;
     loop {
@@ -473,14 +476,15 @@ fn string_end(bytes: &[u8], start: usize) -> Option<usize> {
     }
 }
 
-/// Where the value of `"response"` is in text that begins with one and may go on with more members
-/// of the same object: the last one, as for JSON.parse. All of the text if it is not that.
+/// Finds the response in text that begins with a response, after which more members of the same object
+/// may follow. If there are several, the last one counts, as for `JSON.parse`. Returns the range of the
+/// whole text if it has another form.
 pub(crate) fn first_of_members(text: &Bytes) -> Range<usize> {
     let mut scanner = Scanner { frame: text, bytes: text, at: 0 };
     let mut read = || {
         let mut found = scanner.value("a response")?;
-        while scanner.peek().is_some() {
-            scanner.take(b',', "a comma behind the response")?;
+        while scanner.next_byte().is_some() {
+            scanner.take(b',', "a comma after the response")?;
             let key = scanner.member(["response"], "a key of the reply")?;
             let mut other = scanner.value("a value in the reply")?;
             if key.is_some() {
@@ -501,7 +505,7 @@ const fn is_delimiter(byte: u8) -> bool {
     is_space(byte) || matches!(byte, b',' | b':') || is_structure(byte)
 }
 
-/// Whether a byte outside of strings opens or closes something.
+/// Whether a byte outside of strings opens or closes a string, an object or an array.
 const fn is_structure(byte: u8) -> bool {
     matches!(byte, b'"' | b'{' | b'}' | b'[' | b']')
 }

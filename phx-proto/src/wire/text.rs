@@ -1,7 +1,7 @@
-//! vsn 2.0.0 as text: `[join_ref, ref, topic, event, payload]`.
+//! The text frames of vsn 2.0.0: `[join_ref, ref, topic, event, payload]`.
 //!
-//! Only the envelope is scanned. The payload is what is between the fourth comma and the closing
-//! bracket, untouched, so decoding costs the same whatever its size.
+//! Only the envelope is scanned. The payload is the text between the fourth comma and the closing
+//! bracket, so the cost of decoding does not depend on its size.
 
 use bytes::Bytes;
 
@@ -14,13 +14,13 @@ pub(super) fn decode(frame: &Bytes) -> Result<Incoming, DecodeError> {
     scan::read(frame, |scanner| {
         scanner.take(b'[', "an array of five members")?;
         let join_ref = scanner.wire_ref("a join_ref")?;
-        scanner.take(b',', "a comma behind the join_ref")?;
+        scanner.take(b',', "a comma after the join_ref")?;
         let msg_ref = scanner.wire_ref("a ref")?;
-        scanner.take(b',', "a comma behind the ref")?;
+        scanner.take(b',', "a comma after the ref")?;
         let topic = scanner.text("a topic")?;
-        scanner.take(b',', "a comma behind the topic")?;
+        scanner.take(b',', "a comma after the topic")?;
         let event = scanner.event()?;
-        scanner.take(b',', "a comma behind the event")?;
+        scanner.take(b',', "a comma after the event")?;
         scanner.narrow_to_last("a payload and the end of the array")?;
         let body = match event {
             Some(event) => {
@@ -69,7 +69,7 @@ const OPEN_NULL: &[u8] = b"[null,\"";
 const NEXT: &[u8] = b"\",\"";
 const LAST: &[u8] = b"\",";
 
-/// Two refs of 20 digits, the strings, and the punctuation.
+/// The length of an envelope whose two refs have 20 digits.
 pub(super) fn max_envelope_len(topic: &str, event: &str) -> usize {
     const FIXED: usize = r#"["","","","",]"#.len() + 2 * 20;
     FIXED + string_len(topic) + string_len(event)

@@ -1,8 +1,8 @@
-//! vsn 1.0.0: `{"topic": …, "event": …, "payload": …, "ref": …}`, in any order.
+//! The text frames of vsn 1.0.0: `{"topic": …, "event": …, "payload": …, "ref": …}`, in any order.
 //!
-//! The server never sends a join_ref (`wire/v1_join_push_leave`); on `phx_close` and `phx_error` the
-//! `ref` member is the join_ref that the client sent with its join, so this client sends one on every
-//! frame. As with vsn 2 the payload is found, not parsed.
+//! The server never sends a join_ref (`wire/v1_join_push_leave`). In `phx_close` and `phx_error` the
+//! `ref` member is the join_ref that the client sent with its join, so this client sends one in every
+//! frame. As with vsn 2, the payload is not parsed.
 
 use bytes::Bytes;
 
@@ -32,13 +32,13 @@ pub(super) fn decode(frame: &Bytes) -> Result<Incoming, DecodeError> {
                     scanner.ignored("a value in the message")?;
                 }
             }
-            if scanner.peek() != Some(b',') {
+            if scanner.next_byte() != Some(b',') {
                 break;
             }
             scanner.take(b',', "a comma")?;
         }
         scanner.take(b'}', "the end of the message")?;
-        scanner.end("nothing behind the message")?;
+        scanner.end("nothing after the message")?;
         let topic = topic.ok_or(Expected("a topic in the message"))?;
         let event = event.ok_or(Expected("an event in the message"))?;
         scanner.narrow(payload.ok_or(Expected("a payload in the message"))?);
@@ -91,7 +91,7 @@ const TOPIC: &[u8] = br#"","topic":""#;
 const EVENT: &[u8] = br#"","event":""#;
 const PAYLOAD: &[u8] = br#"","payload":"#;
 
-/// Two refs of 20 digits, the names of the members, and strings with their escapes.
+/// The length of an envelope whose two refs have 20 digits.
 pub(super) fn max_envelope_len(topic: &str, event: &str) -> usize {
     const FIXED: usize =
         r#"{"join_ref":"","ref":"","topic":"","event":"","payload":}"#.len() + 2 * 20;

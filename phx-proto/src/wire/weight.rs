@@ -1,15 +1,16 @@
-//! The weight of kept messages: the one estimate that every bounded queue counts with.
+//! Memory accounting for queued messages, shared by every bounded queue.
 //!
-//! An incoming message is made of slices of its frame, and its frame is a slice of the transport's
-//! read buffer: three bytes may keep megabytes alive, and [`Bytes`] does not tell. So a message
-//! counts twice: for what it takes in memory of its own ([`Load::own`]), and for what it keeps alive
-//! as it came ([`Load::kept`]), which is the whole read buffer, as [`ReadBuffer`] estimates it. A
-//! queue adds up the latter. When the sum passes the bound, the queue first copies messages out of
-//! their buffers ([`compact`]), oldest first and each at most once, until the sum fits; only when it
-//! would not fit with everything copied does it drop any. [`Account`] is that account. A consumer
-//! that keeps up causes no copy, unless one small message alone keeps more than the bound alive.
+//! An incoming message consists of slices of its frame, and the frame is a slice of the transport's
+//! read buffer. Three bytes may keep megabytes alive, and [`Bytes`] does not reveal how much. So a
+//! message has two sizes: the memory that a copy of it takes ([`Load::own`]), and the memory that it
+//! keeps alive as received ([`Load::kept`]), which is the whole read buffer as estimated by
+//! [`ReadBuffer`]. A queue sums up the second. When the sum exceeds the bound, the queue copies
+//! messages out of their buffers ([`compact`]), oldest first and each at most once, until the sum fits.
+//! It drops messages only if they would not fit with all of them copied. [`Account`] keeps these sums.
+//! A consumer that keeps up causes no copy, unless one small message alone keeps more than the bound
+//! alive.
 
-#![allow(dead_code, reason = "most queues are the driver's, and each uses its part of this")]
+#![allow(dead_code, reason = "some functions are used only by queues of optional features")]
 
 use std::collections::VecDeque;
 
@@ -19,20 +20,19 @@ use serde_json::{Map, Value};
 use crate::wire::ByteStr;
 use crate::wire::payload::Payload;
 
-/// What one kept message costs beside its bytes: its entry in a queue, twice because queues grow by
-/// doubling, and the bookkeeping of its allocations.
+/// The fixed cost of one queued message in bytes: twice its entry in the queue, because queues grow by
+/// doubling, and the overhead of its allocations.
 pub(crate) const ENTRY: usize = 256;
 
-/// The weight of one kept message, in bytes of memory of its own: the lengths of its names, such as
-/// the event, its payload, and the fixed cost of an entry. The topic is shared with the channel, so
-/// it is no part of it.
+/// The weight of one queued message in bytes: the length of its names, such as the event, its payload,
+/// and the fixed cost of an entry. The topic does not count, because it is shared with the channel.
 #[inline]
 pub(crate) fn weight(names: usize, payload: &Payload) -> usize {
     ENTRY.saturating_add(names).saturating_add(payload.held_len())
 }
 
-/// The weight of a parsed JSON value: about a hundred times its text in the worst case, which is
-/// small objects.
+/// The weight of a parsed JSON value in bytes. In the worst case, many small objects, it is about a
+/// hundred times the length of the text.
 pub(crate) fn tree_weight(value: &Value) -> usize {
     size_of::<Value>().saturating_add(match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => 0,
@@ -54,14 +54,14 @@ pub(crate) fn members_weight(members: &Map<String, Value>) -> usize {
         .fold(nodes_weight(members.len()), usize::saturating_add)
 }
 
-/// The weight of the tree that holds so many members, without the members.
+/// The weight of a B-tree with this number of members, without the members themselves.
 pub(crate) const fn nodes_weight(members: usize) -> usize {
-    /// A node of the tree has room for 11 members, and at least 5 but in its root.
+    /// The size of a node. It has capacity for 11 members, and holds at least 5 unless it is the root.
     const NODE: usize = 12 * (size_of::<String>() + size_of::<Value>() + size_of::<usize>());
     if members == 0 { 0 } else { (1 + members / 5) * NODE }
 }
 
-/// A message in one allocation of its own, without what its slices kept alive.
+/// Copies a message into one allocation of its own, so that it no longer keeps its read buffer alive.
 pub(crate) fn compact(name: &ByteStr, payload: &Payload) -> (ByteStr, Payload) {
     let (name_len, bytes) = (name.as_bytes().len(), payload.as_bytes());
     let mut copy = Vec::with_capacity(name_len + bytes.len());
@@ -72,14 +72,15 @@ pub(crate) fn compact(name: &ByteStr, payload: &Payload) -> (ByteStr, Payload) {
     (ByteStr::copied(name), payload.with_bytes(payload_bytes))
 }
 
-/// What a kept slice of a connection's read buffer keeps alive, estimated from the sizes that are
-/// known: of the buffer as it was configured, and of the frames.
+/// An estimate of the memory that a slice of a connection's read buffer keeps alive, from the
+/// configured size of the buffer and the sizes of the frames.
 ///
-/// Transports read into one buffer and hand out slices of it. It grows when a frame does not fit
-/// behind what was read already, by doubling if no slice of it is left, and then serves for the frames
-/// that follow: a small message keeps the memory of the largest one before it. So does a message that
-/// came in fragments, whose parts were collected in a buffer that doubled. Nothing reports when such a
-/// buffer was given up, so the largest frame counts as long as the connection lives.
+/// Transports read into one buffer and return slices of it. The buffer grows when a frame does not fit
+/// after the bytes already read, and doubles if no slice of it is left. It is then used for the frames
+/// that follow, so a small message may keep the memory of the largest frame before it alive. A message
+/// that arrived in fragments does so too, because its parts are collected in a buffer that doubles.
+/// Transports do not report when they release such a buffer, so the largest frame counts until the end
+/// of the connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReadBuffer {
     configured: usize,
@@ -87,28 +88,28 @@ pub(crate) struct ReadBuffer {
 }
 
 impl ReadBuffer {
-    /// The buffer of a connection that has not read anything.
+    /// Creates the estimate for a connection that has not read anything.
     pub(crate) const fn new(configured: usize) -> Self {
         Self { configured, largest: 0 }
     }
 
-    /// A frame of that many bytes was read.
+    /// Records the size of a frame that was read.
     #[inline]
     pub(crate) fn received(&mut self, frame_len: usize) {
         self.largest = self.largest.max(frame_len);
     }
 
-    /// The most that one slice keeps alive, in bytes.
+    /// The most memory that one slice keeps alive, in bytes.
     ///
-    /// It is twice the buffer while frames are small against it; of larger ones, twice what they
-    /// have beyond an eighth of the buffer is added.
+    /// This is twice the configured size, plus twice the part of the largest frame that exceeds an eighth
+    /// of the configured size.
     #[inline]
     pub(crate) const fn kept(&self) -> usize {
         let beyond = self.largest.saturating_sub(self.configured / 8);
         self.configured.saturating_add(beyond).saturating_mul(2)
     }
 
-    /// What a message of that weight counts for while it is as it came.
+    /// The load of a message that still shares its read buffer.
     #[inline]
     pub(crate) const fn load(&self, weight: usize) -> Load {
         let kept = self.kept();
@@ -116,59 +117,59 @@ impl ReadBuffer {
     }
 }
 
-/// What one message counts for in a queue, in bytes.
+/// The two sizes of one queued message, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Load {
-    /// In memory of its own.
+    /// The memory that the message takes when it is copied into memory of its own.
     pub(crate) own: usize,
-    /// As it is: `own` for one that is in memory of its own.
+    /// The memory that the message keeps alive now; equal to `own` once it is copied.
     pub(crate) kept: usize,
 }
 
 impl Load {
-    /// Of what is in memory of its own.
+    /// The load of a message in memory of its own.
     pub(crate) const fn own(weight: usize) -> Self {
         Self { own: weight, kept: weight }
     }
 
-    /// Whether so little of what it keeps alive is its own that it is copied even when it is alone.
-    /// The frame of a large message is never more than three times its weight.
+    /// Whether the message keeps more than three times its own size alive. Such a message is copied even
+    /// if it is alone in the queue. A large message never keeps more alive than that.
     pub(crate) const fn is_small(self) -> bool {
         self.own < self.kept / 3
     }
 }
 
-/// The account of a queue: what its entries count for, and up to where they are compact already.
+/// The memory account of a queue: the sums of its entries' loads, and how many entries are compact.
 #[derive(Clone, Debug)]
 pub(crate) struct Account {
     max: usize,
     own: usize,
     kept: usize,
-    /// Entries at the front that are known to be in memory of their own.
+    /// The number of entries at the front that are known to be in memory of their own.
     compact: usize,
 }
 
 impl Account {
-    /// Of an empty queue that holds `max` bytes.
+    /// Creates the account of an empty queue with a bound of `max` bytes.
     pub(crate) const fn new(max: usize) -> Self {
         Self { max, own: 0, kept: 0, compact: 0 }
     }
 
-    /// Whether another entry fits beside `lent` bytes that cannot be copied, if need be with
-    /// everything copied. When not, something has to be dropped.
+    /// Whether another entry fits if all entries are copied. `lent` bytes that cannot be copied count
+    /// too. If it does not fit, an entry has to be dropped.
     #[inline]
     pub(crate) const fn fits(&self, load: Load, lent: usize) -> bool {
         self.own.saturating_add(lent).saturating_add(load.own) <= self.max
     }
 
-    /// Accounts for an entry that is added at the back.
+    /// Adds the load of an entry that is pushed to the back.
     #[inline]
     pub(crate) fn add(&mut self, load: Load) {
         self.own = self.own.saturating_add(load.own);
         self.kept = self.kept.saturating_add(load.kept);
     }
 
-    /// Accounts for an entry that is removed from this place.
+    /// Subtracts the load of an entry that is removed at `index`.
     #[inline]
     pub(crate) fn remove(&mut self, index: usize, load: Load) {
         self.own = self.own.saturating_sub(load.own);
@@ -178,17 +179,17 @@ impl Account {
         }
     }
 
-    /// The bytes that the entries count for.
+    /// The memory that the entries keep alive, in bytes.
     #[cfg(test)]
     pub(crate) const fn kept(&self) -> usize {
         self.kept
     }
 
-    /// Copies entries out of what they keep alive, oldest first, until the sum fits beside `lent`
-    /// bytes. `copy` puts an entry into memory of its own and returns its load.
+    /// Copies entries out of their read buffers, oldest first, until the sum and `lent` bytes fit the
+    /// bound. `copy` moves an entry into memory of its own and returns its new load.
     ///
-    /// An entry is visited once, so the work is bounded by what is added. A single large one stays
-    /// as it is, however large.
+    /// Each entry is visited once, so the total work is bounded by the entries added. A large message
+    /// that is alone in the queue is never copied.
     #[inline]
     pub(crate) fn settle<T>(
         &mut self,
@@ -258,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn oldest_are_copied_until_the_sum_fits() {
+    fn oldest_entries_are_copied_first() {
         let (mut account, mut entries) = (Account::new(100), VecDeque::new());
         for _ in 0..2 {
             add(&mut account, &mut entries, 1, 50);
@@ -287,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn removal_behind_the_copied_entries_leaves_their_number() {
+    fn removal_keeps_number_of_compact_entries() {
         let (mut account, mut entries) = (Account::new(100), VecDeque::new());
         for _ in 0..3 {
             add(&mut account, &mut entries, 1, 60);
@@ -300,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn single_entry_is_copied_only_when_little_of_it_is_its_own() {
+    fn lone_entry_is_copied_if_small() {
         for (own, kept, copied) in [(1, 101, 1), (33, 102, 1), (34, 102, 0), (200, 400, 0)] {
             let (mut account, mut entries) = (Account::new(100), VecDeque::new());
             add(&mut account, &mut entries, own, kept);
@@ -309,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn lent_bytes_count() {
+    fn lent_bytes_count_toward_bound() {
         let (mut account, mut entries) = (Account::new(100), VecDeque::new());
         for _ in 0..2 {
             add(&mut account, &mut entries, 10, 40);
@@ -323,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn read_buffer_counts_its_growth_for_the_largest_frame() {
+    fn read_buffer_grows_with_largest_frame() {
         let mut buffer = ReadBuffer::new(16 << 10);
         assert_eq!(buffer.kept(), 32 << 10);
         buffer.received(2 << 10);
@@ -336,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn compact_message_equals_the_one_it_was_copied_from() {
+    fn compact_message_equals_its_source() {
         let frame = Bytes::from_static(b"presence[1] , \"status\":\"ok\"");
         let name = ByteStr::new(frame.slice(..8)).expect("ASCII");
         for payload in [
@@ -356,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn tree_weighs_at_least_its_nodes() {
+    fn tree_weight_includes_nodes() {
         let small: Value = serde_json::from_str(r#"{"":0}"#).expect("JSON");
         assert!((650..1_500).contains(&tree_weight(&small)), "{}", tree_weight(&small));
         let flat = Value::from(vec![0; 100]);
