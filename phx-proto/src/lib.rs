@@ -141,6 +141,8 @@ pub mod recording;
 #[cfg(feature = "service")]
 pub mod service;
 pub mod socket;
+#[cfg(any(feature = "driver", feature = "recording"))]
+mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod time;

@@ -4,7 +4,6 @@ use core::future::poll_fn;
 use core::task::{Poll, ready};
 use core::time::Duration;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -25,6 +24,7 @@ use crate::event::error::{JoinError, NotWanted, PushError, PushErrorKind};
 use crate::event::input::PushOptions;
 use crate::id::{InterestId, PushId};
 use crate::socket::ChannelStatus;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::time::Time;
 use crate::topic::Topic;
 use crate::wire::payload::Payload;

@@ -23,7 +23,7 @@ use core::fmt;
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::error::{JoinFailed, JoinObstacle};
 use super::mailbox::Mailbox;
@@ -48,6 +48,7 @@ use crate::recording::{RecordedSocket as Core, Tape};
 #[cfg(not(feature = "recording"))]
 use crate::socket::Socket as Core;
 use crate::socket::{ChannelStatus, Status, Step};
+use crate::sync::{Mutex, MutexGuard};
 use crate::time::Time;
 use crate::topic::Topic;
 use crate::wire::Frame;
@@ -203,7 +204,7 @@ impl Shared {
     /// No code of the application runs under it but codecs. The core changes nothing before
     /// one of them has returned, so a panic leaves nothing half done.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -3,7 +3,7 @@
 use core::fmt;
 use core::task::{Context, Poll};
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::mailbox::{Limits, Mailbox, MailboxOptions, MailboxPolicy};
 use super::messages::{ChannelEvent, Message, StreamEnd};
@@ -16,6 +16,7 @@ use crate::event::cause::ChannelEnd;
 use crate::event::signal::Signal;
 use crate::id::InterestId;
 use crate::socket::ChannelStatus;
+use crate::sync::{Mutex, MutexGuard};
 use crate::time::Time;
 use crate::topic::Topic;
 
@@ -59,7 +60,7 @@ pub(super) struct Slot {
 impl Subscriber {
     /// No code of the application runs while it is held, so a panic cannot leave it half changed.
     pub(super) fn lock(&self) -> MutexGuard<'_, Slot> {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+        self.slot.lock()
     }
 
     /// The next event, for who looks now and then.

@@ -5,10 +5,11 @@
 
 use core::fmt;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::line::{FORMAT, Header, Line};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Records the inputs and actions of clients; see [the module](super).
 ///
@@ -75,15 +76,15 @@ impl Tape {
     /// Queues a line. It is plain data, so serialising it cannot fail.
     pub(super) fn push(&self, line: &Line) {
         if let Ok(line) = serde_json::to_string(line) {
-            self.lines.lock().unwrap_or_else(PoisonError::into_inner).push_back(line);
+            self.lines.lock().push_back(line);
         }
     }
 
     /// Hands the queued lines to the sink.
     pub(crate) fn flush(&self) {
-        let mut sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sink = self.sink.lock();
         loop {
-            let line = self.lines.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let line = self.lines.lock().pop_front();
             let Some(line) = line else { return };
             sink(&line);
         }

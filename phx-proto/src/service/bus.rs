@@ -13,12 +13,13 @@ use core::fmt;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use futures_core::Stream;
 
 use crate::client::waiters::{Parked, poll_parked};
 use crate::service::router::{PatternError, Routed, TopicPattern};
+use crate::sync::{Mutex, MutexGuard};
 
 /// Events that wait for one subscriber.
 const EVENTS_MAX: usize = 1_024;
@@ -187,7 +188,7 @@ impl Drop for Publisher {
 impl Locked {
     /// No code of the application runs under it, and nothing that it owns is dropped.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     fn close(&self) {

@@ -16,7 +16,7 @@ use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::supervisor::{Entry, Supervised, SupervisedState};
 use crate::client::{Client, ClientEvent, Clock, Driver, Runtime, Setup, Signals, Timer, client};
@@ -25,6 +25,7 @@ use crate::service::bus::Bus;
 use crate::service::router::{EventIds, Router};
 use crate::service::supervision::{Ending, Supervision, Verdict};
 use crate::socket::Status;
+use crate::sync::Mutex;
 use crate::time::Time;
 
 /// Where the signals of a connection go.
@@ -206,7 +207,7 @@ impl<R: Runtime> Keeper<R> {
                 let wanted = bus.wanted_by(|pattern| route.matches(pattern));
                 if !wanted.is_empty() {
                     let at = self.clock.wall();
-                    let id = ids.lock().unwrap_or_else(PoisonError::into_inner).next(at);
+                    let id = ids.lock().next(at);
                     bus.deliver(route.event(attributes, &id, at), &wanted);
                 }
             }

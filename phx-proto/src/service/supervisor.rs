@@ -20,7 +20,7 @@ use core::pin::{Pin, pin};
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::bus::Bus;
 use super::keeper::{Keeping, Outlet, keep};
@@ -34,6 +34,7 @@ use crate::service::router::{EventIds, Router};
 use crate::service::supervision::{Ending, RestartPolicy};
 use crate::socket::Lifecycle;
 use crate::socket::Status;
+use crate::sync::{Mutex, MutexGuard};
 use crate::time::Time;
 
 /// Keeps named connections. Clones are the same supervisor; when the last one is dropped, its
@@ -534,7 +535,7 @@ impl Drop for Starting<'_> {
 impl Inner {
     /// No code of the application runs under it, and no lock of a connection is taken.
     fn lock(&self) -> MutexGuard<'_, Entries> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock()
     }
 
     fn entries(&self) -> Vec<Arc<Entry>> {
@@ -565,7 +566,7 @@ impl Entry {
     }
 
     fn lock(&self) -> MutexGuard<'_, EntryState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn is_done(&self) -> bool {

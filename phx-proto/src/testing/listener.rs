@@ -18,7 +18,7 @@ use core::task::{Context, Poll, Waker, ready};
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use futures_core::Stream;
 use futures_io::{AsyncRead as _, AsyncWrite as _};
@@ -31,6 +31,7 @@ use tungstenite::{Error, Message, Utf8Bytes};
 
 use super::http::{self, Asked, Head};
 use super::{Output, PeerId, Server, ServerConfig};
+use crate::sync::{Mutex, MutexGuard};
 use crate::time::Time;
 use crate::transport::{Io, Meter, Net, Wrap};
 use crate::wire::Frame;
@@ -113,7 +114,7 @@ impl Hub {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // A test's panic in `with` leaves a server that is merely in the middle of something.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Does something with the server and sends what comes of it.

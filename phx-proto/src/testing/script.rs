@@ -25,7 +25,7 @@ use core::future::{Future, poll_fn};
 use core::task::{Context, Poll};
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -38,6 +38,7 @@ use crate::event::action::ConnectRequest;
 use crate::event::cause::Cause;
 use crate::event::input::Ended;
 use crate::event::refusal::Refusal;
+use crate::sync::{Mutex, MutexGuard};
 use crate::time::Time;
 use crate::wire::payload::Payload;
 
@@ -156,7 +157,7 @@ impl Script {
         let result = Arc::clone(&slot);
         self.stage.add_task(async move {
             let output = future.await;
-            *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(output);
+            *result.lock() = Some(output);
         });
         Running(slot)
     }
@@ -169,9 +170,7 @@ impl Script {
     #[track_caller]
     pub fn finish<T>(&self, running: Running<T>) -> T {
         let slot = running.0;
-        self.expect("an end of the task", |_| {
-            slot.lock().unwrap_or_else(PoisonError::into_inner).take()
-        })
+        self.expect("an end of the task", |_| slot.lock().take())
     }
 
     /// The time.
@@ -451,8 +450,8 @@ impl Script {
         panic!("the tasks never come to rest; what happened:\n{}", self.log());
     }
 
-    fn lock_tasks(&self) -> std::sync::MutexGuard<'_, Vec<Task>> {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_tasks(&self) -> MutexGuard<'_, Vec<Task>> {
+        self.tasks.lock()
     }
 
     /// Moves the clock to the next timer; false when there is none until `end`.
@@ -590,7 +589,7 @@ impl<T> Running<T> {
     /// Whether it is over.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.0.lock().is_some()
     }
 }
 

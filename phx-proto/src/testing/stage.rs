@@ -11,8 +11,7 @@ use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::Wake;
 
 use serde_json::{Value, json};
@@ -25,6 +24,8 @@ use crate::event::action::ConnectRequest;
 use crate::event::cause::Cause;
 use crate::event::input::{Ended, Opened};
 use crate::event::words::Shown;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 use crate::time::Time;
 use crate::wire::Frame;
 use crate::wire::payload::Payload;
@@ -63,7 +64,7 @@ pub struct ScriptRuntime(Arc<Mutex<Stage>>);
 
 impl ScriptRuntime {
     pub(super) fn lock(&self) -> MutexGuard<'_, Stage> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Changes the stage and then wakes, outside the lock, whoever the change concerns.

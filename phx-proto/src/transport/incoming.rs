@@ -11,11 +11,12 @@
 //! it may read from the stream once, and the [watch](crate::websocket::control_watch) takes the pings
 //! out; the WebSocket answers the latest one.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 use crate::websocket::control_watch::{ControlWatch, SentClose};
 
 /// The reads of a stream, shared by the stream and the WebSocket on it.
@@ -68,7 +69,7 @@ impl Reads {
 
     /// No code of the application runs under it.
     fn watch(&self) -> MutexGuard<'_, ControlWatch> {
-        self.0.watch.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.watch.lock()
     }
 }
 

@@ -25,10 +25,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::ToSocketAddrs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::sync::{Arc, LazyLock};
 
 use crate::client::waiters::{Parked, poll_parked};
+use crate::sync::{Mutex, MutexGuard, thread};
 
 /// How many names a process looks up at a time.
 const THREADS_MAX: usize = 4;
@@ -122,7 +122,7 @@ impl Pool {
     }
 
     fn lock(&self) -> MutexGuard<'_, PoolState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn ask(self: &Arc<Self>, host: &str) -> impl Future<Output = Addresses> + Send + use<> {
@@ -195,7 +195,7 @@ impl Pool {
 
 impl Flight {
     fn lock(&self) -> MutexGuard<'_, FlightState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     fn is_awaited(&self) -> bool {
@@ -249,8 +249,9 @@ mod tests {
     use core::time::Duration;
     use std::io::Read as _;
     use std::process::{Command, Stdio};
-    use std::sync::Condvar;
     use std::sync::mpsc::{self, Receiver, Sender};
+    use std::sync::{Condvar, Mutex};
+    use std::thread;
 
     use super::*;
 

@@ -24,7 +24,6 @@ use core::fmt;
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use futures_core::Stream;
@@ -40,6 +39,7 @@ use super::{Socket, Wrap};
 use crate::client::{Received, Transport, WriteFailed};
 use crate::config::Config;
 use crate::event::input::{Ended, Progress};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::websocket::control_watch::SentClose;
 use crate::wire::Frame;
 
