@@ -1,20 +1,20 @@
-//! What each recording is good for.
+//! The class of each recording: whether it checks the client, the test server, or neither.
 
-/// The use of a recording.
+/// Which side a recording checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
-    /// A client of this library could have sent every frame: string refs (whichever), a join whose
+    /// A client of this library could have sent every frame: string refs (of any value), a join whose
     /// join_ref is its ref, the join_ref on every push and leave, pushes only on a joined topic,
-    /// one heartbeat at a time, no ping, a close with code 1000 and no reason, an upgrade request
-    /// of its own making. A second join of a joined topic is `Socket::rejoin`; a join behind an
-    /// unanswered leave is a client whose patience with leaves had run out; a payload may be any
-    /// JSON text, as the application may give raw JSON. Checks client and server.
+    /// one heartbeat at a time, no ping, a close with code 1000 and no reason, and an upgrade request
+    /// that the library can make. A second join of a joined topic is `Socket::rejoin`; a join behind
+    /// an unanswered leave is a client whose `leave_timeout` had passed; a payload may be any JSON
+    /// text, because the application may push raw JSON. Checks client and server.
     ///
-    /// `client_recordings` works this out from each file and compares.
+    /// `client_recordings` derives the class from each file and compares it with the table.
     Conforming,
     /// Any other WebSocket recording: checks the test server only.
     Server,
-    /// Long-poll, which this project does not speak.
+    /// Long-poll, a transport that this project does not implement.
     OutOfScope,
 }
 
@@ -34,7 +34,7 @@ pub const TABLE: &[(&str, Class)] = &[
     ("channel_stop_normal", Class::Server),
     ("channel_stop_other_reason", Class::Conforming),
     ("channel_stop_shutdown", Class::Conforming),
-    // Its close frame has a reason; the core gives none.
+    // Its close frame has a reason; the core never sends one.
     ("close_by_client", Class::Server),
     ("close_by_client_nocode", Class::Server),
     ("close_disconnect_by_id", Class::Conforming),
@@ -45,7 +45,7 @@ pub const TABLE: &[(&str, Class)] = &[
     ("close_push_after_close", Class::Server),
     ("frame_too_big", Class::Conforming),
     ("handshake_auth_token", Class::Conforming),
-    // What the server does not look at is still what the client asks for.
+    // The server ignores the token, but the client sends it all the same.
     ("handshake_auth_token__1.7.24", Class::Conforming),
     ("handshake_auth_token_variants", Class::Server),
     ("handshake_compress_off", Class::Server),
@@ -146,8 +146,8 @@ pub const TABLE: &[(&str, Class)] = &[
     ("push_unknown_event", Class::Conforming),
     ("push_whoami_headers", Class::Conforming),
     ("transport_killed", Class::Conforming),
-    // Of vsn 1 none conforms: the recorder leaves the join_ref away, or sends a stale one, or a ref
-    // that is null. `client_recordings` plays v1_with_join_ref and v1_heartbeat without those frames.
+    // No recording of vsn 1 conforms: the recorder omits the join_ref, or sends a stale one, or a null
+    // ref. `client_recordings` plays v1_with_join_ref and v1_heartbeat without those frames.
     ("v1_binary", Class::Server),
     ("v1_heartbeat", Class::Server),
     ("v1_join_push_leave", Class::Server),
@@ -157,7 +157,7 @@ pub const TABLE: &[(&str, Class)] = &[
     ("v1_with_join_ref__1.7.24", Class::Server),
 ];
 
-/// The class of a recording; `None`: the table does not name it.
+/// The class of a recording; `None` if it is not in the table.
 #[must_use]
 pub fn class_of(name: &str) -> Option<Class> {
     TABLE.iter().find(|(named, _)| *named == name).map(|(_, class)| *class)

@@ -1,4 +1,4 @@
-//! A recording seen from one of its connections.
+//! One connection of a recording.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -19,12 +19,12 @@ pub enum Vsn {
 pub struct Opening {
     /// The request path, with its query.
     pub path: String,
-    /// The recorded header fields of the request; none where the handshake was not recorded.
+    /// The recorded header fields of the request; empty if the handshake was not recorded.
     pub headers: Vec<(String, String)>,
-    /// The server's answer; none where the handshake was not recorded, which means that it
+    /// The server's answer; `None` if the handshake was not recorded, which means that it
     /// succeeded.
     pub answer: Option<Answer>,
-    /// When it was asked for.
+    /// Time of the request.
     pub ms: u64,
 }
 
@@ -42,11 +42,11 @@ pub struct Answer {
 /// One connection of a recording.
 #[derive(Clone, Debug)]
 pub struct Conversation {
-    /// The recording and the connection, for messages.
+    /// Name of the recording and the connection, for failure messages.
     pub name: String,
     /// How it began.
     pub opening: Opening,
-    /// What was said on it, in the order of the wire.
+    /// The events on it, in the order of the wire.
     pub events: Vec<Event>,
 }
 
@@ -70,7 +70,7 @@ impl Conversation {
     ///
     /// # Errors
     ///
-    /// If the client said something in front of the answer to its handshake.
+    /// If the client sent something before its handshake was answered.
     ///
     /// # Panics
     ///
@@ -97,7 +97,7 @@ impl Conversation {
                 assert!(!events.is_empty(), "{name}: a request without an answer");
                 let What::Response { status, headers: answered, body } = events.remove(0).what
                 else {
-                    return Err("something is said before the upgrade was answered".to_owned());
+                    return Err("a frame is sent before the upgrade was answered".to_owned());
                 };
                 let body = body.unwrap_or_default();
                 let answer = Answer { status, headers: answered, body };
@@ -109,14 +109,14 @@ impl Conversation {
         Ok(Self { name, opening, events })
     }
 
-    /// The query of the request, its pairs as they stand.
+    /// The pairs of the request's query, still percent-encoded.
     pub fn query(&self) -> impl Iterator<Item = (&str, &str)> {
         let query = self.opening.path.split_once('?').map_or("", |(_, query)| query);
         let pairs = query.split('&').filter(|pair| !pair.is_empty());
         pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")))
     }
 
-    /// The wire version that was asked for.
+    /// The wire version that the request names.
     ///
     /// # Errors
     ///
@@ -137,8 +137,8 @@ impl Conversation {
         found.map(|(_, value)| value.as_str())
     }
 
-    /// The `auth_token`, if it was offered in the one way that this library offers it: behind
-    /// `phoenix`, in standard base64 without padding (`handshake_auth_token`).
+    /// The `auth_token`, if it was offered as this library offers it: behind `phoenix`, in standard
+    /// base64 without padding (`handshake_auth_token`).
     #[must_use]
     pub fn auth_token(&self) -> Option<String> {
         let offered = self.header("sec-websocket-protocol")?;

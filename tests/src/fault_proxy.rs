@@ -1,13 +1,13 @@
-//! A TCP proxy that goes wrong on command.
+//! A TCP proxy that injects faults.
 //!
 //! ```text
 //!   client ──▶ near ── up ──▶ far ──▶ server       one thread for each arrow in the middle;
 //!          ◀──      ◀─ down ──    ◀──              both have a Manner of passing bytes on
 //! ```
 //!
-//! Standard threads and blocking sockets: it belongs to no runtime, so it cannot fail together
-//! with the one under test. What is live at the moment and what comes later are told apart: a
-//! middlebox that forgot a connection does no harm to the next one.
+//! It uses threads and blocking sockets instead of a runtime, so it cannot fail together with the
+//! runtime under test. Faults are set separately for live and for future connections: a middlebox
+//! that forgot one connection does no harm to the next.
 //!
 //! [`FaultProxy::close`] (or dropping it) ends every connection and joins every thread.
 
@@ -20,11 +20,11 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-use crate::dice::Dice;
 use crate::ports::Reserved;
+use crate::rng::Rng;
 use crate::waiting::DEADLINE;
 
-/// Which way bytes go.
+/// The direction of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// From the client to the server.
@@ -33,42 +33,42 @@ pub enum Way {
     Down,
 }
 
-/// How bytes are passed on.
+/// How bytes are forwarded in one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
-    /// As they were read.
+    /// Unchanged.
     Whole,
-    /// In pieces of one byte up to so many.
+    /// In pieces of random length.
     Split {
-        /// The most bytes of a piece.
+        /// The maximum length of a piece, in bytes.
         most: usize,
     },
-    /// Gathered, and written at once when nothing more has come for so long.
+    /// Collected, and written together when no byte has arrived for `wait`.
     Coalesce {
-        /// How long to wait for more.
+        /// How long to wait for more bytes.
         wait: Duration,
     },
     /// A few bytes at a time.
     Slow {
-        /// How many.
+        /// Bytes per write.
         bytes: usize,
-        /// How often.
+        /// Time between writes.
         every: Duration,
     },
-    /// Read and thrown away: the connection is half open.
+    /// Read and discarded: the connection is half open.
     Swallow,
     /// Not even read.
     Stall,
 }
 
 impl Manner {
-    /// One that passes everything on, sooner or later.
-    pub fn harmless(dice: &mut Dice) -> Self {
-        match dice.below(4) {
+    /// A random manner that forwards everything, sooner or later.
+    pub fn harmless(rng: &mut Rng) -> Self {
+        match rng.below(4) {
             0 => Self::Whole,
-            1 => Self::Split { most: 1 + dice.below(8) },
-            2 => Self::Split { most: 1 + dice.below(2_000) },
-            _ => Self::Coalesce { wait: Duration::from_micros(100 + dice.number() % 2_000) },
+            1 => Self::Split { most: 1 + rng.below(8) },
+            2 => Self::Split { most: 1 + rng.below(2_000) },
+            _ => Self::Coalesce { wait: Duration::from_micros(100 + rng.number() % 2_000) },
         }
     }
 }
@@ -82,13 +82,13 @@ enum Ending {
     Reset,
 }
 
-/// The connections that the proxy lets live at one time; others are dropped at once.
+/// The maximum of live connections; more are dropped at once.
 const LIVE_MAX: usize = 256;
 
-/// How long a write may block before it is looked at whether the connection is over.
+/// How long a write may block before the connection is checked for its end.
 const WRITE_TICK: Duration = Duration::from_millis(20);
 
-/// Pieces between which it waits, so that the receiver is likely to see them one by one.
+/// The number of pieces with a pause between them, so that the receiver likely reads them one by one.
 const SEPARATE_PIECES: u32 = 64;
 
 /// A proxy on a loopback port of its own.
@@ -110,17 +110,17 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     stopping: bool,
-    dice: Dice,
+    rng: Rng,
     /// The manners of connections to come.
     up: Manner,
     down: Manner,
-    /// After how many bytes down the next connection is cut.
+    /// The number of bytes from the server after which the next connection is cut.
     cut_next: Option<usize>,
     accepted: u64,
     live: BTreeMap<u64, Arc<Pair>>,
 }
 
-/// One connection: its two sockets, and how it is treated.
+/// One connection: its two sockets and its state.
 #[derive(Debug)]
 struct Pair {
     near: TcpStream,
@@ -133,9 +133,9 @@ struct Pair {
 struct Flow {
     up: Manner,
     down: Manner,
-    /// How many bytes may still go down before it is cut.
+    /// Bytes from the server that are still forwarded before the connection is cut.
     down_left: Option<usize>,
-    /// How many bytes were thrown away.
+    /// The number of bytes that were discarded.
     swallowed: usize,
     over: bool,
 }
@@ -145,17 +145,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl FaultProxy {
-    /// A proxy that passes everything on as it is.
+    /// Starts a proxy that forwards everything unchanged.
     ///
     /// # Errors
     ///
     /// Those of binding a loopback port.
-    pub fn start(upstream: SocketAddr, dice: Dice) -> io::Result<Self> {
+    pub fn start(upstream: SocketAddr, rng: Rng) -> io::Result<Self> {
         let port = Arc::new(Reserved::new());
         let listener = TcpListener::bind(port.addr())?;
         let state = State {
             stopping: false,
-            dice,
+            rng,
             up: Manner::Whole,
             down: Manner::Whole,
             cut_next: None,
@@ -169,23 +169,23 @@ impl FaultProxy {
         Ok(Self { port, shared, accepting })
     }
 
-    /// Where clients connect to.
+    /// The address for clients.
     pub fn addr(&self) -> SocketAddr {
         self.port.addr()
     }
 
-    /// The port, which stays reserved for as long as this is kept.
+    /// The port; it stays reserved while the returned value lives.
     pub fn port(&self) -> Arc<Reserved> {
         Arc::clone(&self.port)
     }
 
-    /// How connections to come are treated.
+    /// Sets the manner of future connections.
     pub fn treat_new(&self, up: Manner, down: Manner) {
         let mut state = lock(&self.shared.state);
         (state.up, state.down) = (up, down);
     }
 
-    /// How those that live now are treated, in one direction.
+    /// Sets the manner of the live connections, in one direction.
     pub fn treat_live(&self, way: Way, manner: Manner) {
         for pair in lock(&self.shared.state).live.values() {
             let mut flow = lock(&pair.flow);
@@ -197,34 +197,34 @@ impl FaultProxy {
         }
     }
 
-    /// Cuts the next connection in the middle: after so many bytes from the server.
+    /// Cuts the next connection after this many bytes from the server.
     pub fn cut_next_after(&self, bytes: usize) {
         lock(&self.shared.state).cut_next = Some(bytes);
     }
 
-    /// Ends those that live now as a stopping peer does: FIN to both ends. Waits until they are
-    /// gone; how many there were.
+    /// Ends the live connections as a stopping peer does: FIN to both ends. Waits until they are gone,
+    /// and returns their number.
     pub fn cut(&self) -> usize {
         self.end_live(Ending::Cut)
     }
 
-    /// Ends those that live now as a crash does: RST to both ends. Waits until they are gone; how
-    /// many there were.
+    /// Ends the live connections as a crash does: RST to both ends. Waits until they are gone, and
+    /// returns their number.
     pub fn reset(&self) -> usize {
         self.end_live(Ending::Reset)
     }
 
-    /// How many connections came so far.
+    /// The number of connections accepted so far.
     pub fn accepted(&self) -> u64 {
         lock(&self.shared.state).accepted
     }
 
-    /// How many connections live.
+    /// The number of live connections.
     pub fn live(&self) -> usize {
         lock(&self.shared.state).live.len()
     }
 
-    /// How many bytes the connections that live have swallowed.
+    /// The number of bytes that the live connections have discarded.
     pub fn swallowed(&self) -> usize {
         lock(&self.shared.state).live.values().map(|pair| lock(&pair.flow).swallowed).sum()
     }
@@ -233,7 +233,7 @@ impl FaultProxy {
     ///
     /// # Panics
     ///
-    /// When one of its threads did.
+    /// If one of its threads panicked.
     pub fn close(mut self) {
         self.stop();
     }
@@ -298,7 +298,7 @@ impl Shared {
 
     /// One connection, from its first byte to its end.
     fn serve(&self, id: u64, near: TcpStream) {
-        // A server that is down is a client that is hung up on.
+        // If the server is down, the client's connection is closed.
         let Ok(far) = TcpStream::connect(self.upstream) else { return };
         for socket in [&near, &far] {
             let _ = socket.set_nodelay(true);
@@ -315,18 +315,18 @@ impl Shared {
             swallowed: 0,
             over: false,
         };
-        let (up_dice, down_dice) = (state.dice.fork(), state.dice.fork());
+        let (up_rng, down_rng) = (state.rng.fork(), state.rng.fork());
         let pair = Arc::new(Pair { near, far, flow: Mutex::new(flow), changed: Condvar::new() });
         state.live.insert(id, Arc::clone(&pair));
         drop(state);
         self.changed.notify_all();
         thread::scope(|scope| {
-            scope.spawn(|| pair.pump(Way::Up, up_dice));
-            pair.pump(Way::Down, down_dice);
+            scope.spawn(|| pair.pump(Way::Up, up_rng));
+            pair.pump(Way::Down, down_rng);
         });
         let mut state = lock(&self.state);
         state.live.remove(&id);
-        // The sockets are closed before anybody hears that they are gone.
+        // The sockets are closed before the waiters are notified.
         drop(pair);
         drop(state);
         self.changed.notify_all();
@@ -354,8 +354,8 @@ impl Pair {
         }
     }
 
-    /// Passes bytes on in one direction until that ends.
-    fn pump(&self, way: Way, mut dice: Dice) {
+    /// Forwards bytes in one direction until it ends.
+    fn pump(&self, way: Way, mut rng: Rng) {
         let (mut from, to) = match way {
             Way::Up => (&self.near, &self.far),
             Way::Down => (&self.far, &self.near),
@@ -368,7 +368,7 @@ impl Pair {
             }
             let mut bytes = match from.read(&mut buffer) {
                 Ok(0) => {
-                    // The other direction may go on, unless this is how a reset wakes its reader.
+                    // The other direction may continue, unless a reset woke this reader.
                     if self.manner(way).is_some() {
                         let _ = to.shutdown(Shutdown::Write);
                     }
@@ -377,7 +377,7 @@ impl Pair {
                 Ok(count) => buffer[..count].to_vec(),
                 Err(_) => return self.end(Ending::Reset),
             };
-            // It may have been told otherwise while it waited for these bytes.
+            // The manner may have changed while this thread waited for the bytes.
             let Some(manner) = self.manner(way) else { return };
             let passed = match manner {
                 Manner::Swallow => {
@@ -391,7 +391,7 @@ impl Pair {
                 Manner::Split { most } => self.pass_split(way, to, &bytes, || {
                     pieces += 1;
                     let pause = Duration::from_micros(u64::from(pieces < SEPARATE_PIECES) * 50);
-                    (1 + dice.below(most), pause)
+                    (1 + rng.below(most), pause)
                 }),
                 Manner::Slow { bytes: few, every } => {
                     self.pass_split(way, to, &bytes, || (few.max(1), every))
@@ -404,7 +404,7 @@ impl Pair {
         }
     }
 
-    /// How to go on, once that is not to stall; none when it is over.
+    /// The manner, as soon as it is not `Stall`; `None` when the connection is over.
     fn manner(&self, way: Way) -> Option<Manner> {
         let mut flow = lock(&self.flow);
         loop {
@@ -438,7 +438,7 @@ impl Pair {
         Ok(())
     }
 
-    /// Writes, unless or until the connection is over; an error when it is to be cut.
+    /// Writes until the connection is over; an error if it shall be cut.
     fn pass(&self, way: Way, mut to: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
         let mut is_last = false;
         if let (Way::Down, Some(left)) = (way, &mut lock(&self.flow).down_left) {
@@ -462,13 +462,13 @@ impl Pair {
     }
 }
 
-/// Adds what comes until nothing has come for so long, or it is much.
+/// Appends bytes until none has arrived for `wait`, or there are 256 KiB.
 fn gather(mut from: &TcpStream, bytes: &mut Vec<u8>, wait: Duration) {
     let mut buffer = vec![0; 16 * 1024];
     let _ = from.set_read_timeout(Some(wait.max(Duration::from_micros(1))));
     while bytes.len() < 256 * 1024 {
         match from.read(&mut buffer) {
-            // The end is read once more by who called.
+            // The caller reads the end once more.
             Ok(0) | Err(_) => break,
             Ok(count) => bytes.extend_from_slice(&buffer[..count]),
         }

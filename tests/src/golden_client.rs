@@ -1,11 +1,11 @@
 //! A client under test, driven through one recorded conversation.
 //!
-//! Each recorded client frame is turned back into the command that makes a client send it; the
-//! frame that comes out must be the recorded one, refs renamed by order of first use. Each server
+//! Each recorded client frame is turned into the command that makes a client send it; the
+//! frame that the client sends must be the recorded one, refs renamed by order of first use. Each server
 //! frame is fed as recorded, its refs renamed to ours.
 //!
 //! The clock shows the recorded milliseconds, but for jumps: heartbeats and rejoins are sent when
-//! the client's own deadline says so, wherever that lies. The recorder never waited long enough
+//! the client's own deadline passes, wherever that lies. The recorder never waited long enough
 //! for any other deadline to pass.
 
 use std::collections::BTreeMap;
@@ -25,22 +25,22 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::conversation::{Conversation, Vsn, percent_decode};
-use crate::foretold::{Foretold, Pushes, REJOIN_NEVER};
+use crate::output::Output;
+use crate::prediction::{Prediction, Pushes, REJOIN_NEVER};
 use crate::reading::{Data, Reading, read};
 use crate::recording::{Dir, Event, What};
-use crate::told::Told;
 
 /// Longer than any recording, heartbeats' jumps included.
-const PATIENCE: Duration = Duration::from_secs(3600);
+const NEVER: Duration = Duration::from_secs(3600);
 
 /// What a client did in a conversation.
 #[derive(Debug)]
 pub struct Run {
-    /// What it told, in order.
-    pub told: Vec<Told>,
+    /// Its outputs, in order.
+    pub outputs: Vec<Output>,
     /// Frames of its own, each equal to the recorded one.
     pub sent: u64,
-    /// Frames that it was fed.
+    /// Frames fed to it.
     pub received: u64,
     /// Its counters at the end.
     pub stats: Stats,
@@ -54,17 +54,17 @@ pub struct Run {
 pub fn run(
     conversation: &Conversation,
     pushes: Pushes,
-    foretold: &Foretold,
+    prediction: &Prediction,
 ) -> Result<Run, String> {
-    let mut client = Client::new(conversation, pushes, foretold)?;
+    let mut client = Client::new(conversation, pushes, prediction)?;
     client.open(conversation)?;
     for event in &conversation.events {
         client.event(event).map_err(|problem| format!("at {} ms: {problem}", event.ms))?;
     }
-    client.goodbye();
-    client.nothing_unasked()?;
-    let Client { told, sent, received, socket, .. } = client;
-    Ok(Run { told, sent, received, stats: socket.stats() })
+    client.finish();
+    client.no_extra_frame()?;
+    let Client { outputs, sent, received, socket, .. } = client;
+    Ok(Run { outputs, sent, received, stats: socket.stats() })
 }
 
 struct Client {
@@ -77,7 +77,7 @@ struct Client {
     id: Option<ConnectionId>,
     refs: Refs,
     ids: Vec<PushId>,
-    told: Vec<Told>,
+    outputs: Vec<Output>,
     frames: Vec<Frame>,
     sent: u64,
     received: u64,
@@ -87,9 +87,9 @@ impl Client {
     fn new(
         conversation: &Conversation,
         pushes: Pushes,
-        foretold: &Foretold,
+        prediction: &Prediction,
     ) -> Result<Self, String> {
-        let config = config(conversation, foretold)?;
+        let config = config(conversation, prediction)?;
         let now = Time::from_millis(conversation.opening.ms);
         Ok(Self {
             vsn: conversation.vsn()?,
@@ -100,7 +100,7 @@ impl Client {
             id: None,
             refs: Refs::default(),
             ids: Vec::new(),
-            told: Vec::new(),
+            outputs: Vec::new(),
             frames: Vec::new(),
             sent: 0,
             received: 0,
@@ -131,12 +131,12 @@ impl Client {
     }
 
     fn event(&mut self, event: &Event) -> Result<(), String> {
-        self.nothing_unasked()?;
+        self.no_extra_frame()?;
         self.pass_time(Time::from_millis(event.ms) + self.ahead);
-        self.nothing_unasked()?;
+        self.no_extra_frame()?;
         let id = self.id.ok_or("no connection")?;
         match (event.dir, &event.what) {
-            (Dir::ClientToServer, What::Frame { frame, .. }) => self.say(frame)?,
+            (Dir::ClientToServer, What::Frame { frame, .. }) => self.send(frame)?,
             (Dir::ServerToClient, What::Frame { frame, .. }) => {
                 let frame = self.rename(frame)?;
                 self.received += 1;
@@ -158,7 +158,7 @@ impl Client {
     }
 
     /// The application disconnects, unless it has done so.
-    fn goodbye(&mut self) {
+    fn finish(&mut self) {
         if self.socket.status() == Status::Closed {
             return;
         }
@@ -171,8 +171,8 @@ impl Client {
         }
     }
 
-    /// Gives the command that makes a client send this, and compares what it sends.
-    fn say(&mut self, recorded: &Frame) -> Result<(), String> {
+    /// Issues the command that makes a client send this frame, and compares the frame it sends.
+    fn send(&mut self, recorded: &Frame) -> Result<(), String> {
         let reading = read(self.vsn, Dir::ClientToServer, recorded)?;
         let topic = &*reading.topic;
         if topic == "phoenix" {
@@ -212,7 +212,7 @@ impl Client {
 
     fn join(&mut self, topic: &str, payload: Payload) -> Result<(), String> {
         if self.socket.channel_status(topic) == ChannelStatus::Joined {
-            // A second join of a joined topic is a rejoin, with what the server is told now.
+            // A second join of a joined topic is a rejoin with the new join parameters.
             let set = self.socket.set_join_params(self.now, topic, payload);
             set.map_err(|error| error.to_string())?;
             self.socket.rejoin(self.now, topic).map_err(|error| error.to_string())?;
@@ -224,7 +224,7 @@ impl Client {
         self.drain();
         if leaving {
             // The join waits for the end of the leave, which the recorder did not wait for.
-            self.nothing_unasked()?;
+            self.no_extra_frame()?;
             self.jump(TimerKind::Leave)?;
         }
         Ok(())
@@ -244,8 +244,8 @@ impl Client {
         Ok(())
     }
 
-    /// The server's frame with our refs in the place of the recorded ones; to the byte as
-    /// recorded where they are the same.
+    /// The server's frame with our refs instead of the recorded ones; unchanged, to the byte, if they
+    /// are the same.
     fn rename(&self, frame: &Frame) -> Result<Frame, String> {
         let recorded = read(self.vsn, Dir::ServerToClient, frame)?;
         let mut renamed = recorded.clone();
@@ -268,14 +268,14 @@ impl Client {
                     if let Action::Connect { id, .. } = &action {
                         self.id = Some(*id);
                     }
-                    self.told.push(Told::of_action(&action, &self.ids));
+                    self.outputs.push(Output::of_action(&action, &self.ids));
                 }
             }
         }
-        panic!("the client never stops talking");
+        panic!("the client never stops emitting actions");
     }
 
-    /// Fires what is due before then; what is due at that very moment comes behind the event.
+    /// Fires deadlines before `until`; one at `until` itself fires after the event.
     fn pass_time(&mut self, until: Time) {
         for _ in 0..1_000 {
             match self.socket.poll_timeout().filter(|timeout| timeout.at < until) {
@@ -289,7 +289,7 @@ impl Client {
         panic!("time does not pass");
     }
 
-    /// Goes on to the next deadline, which must be of this kind.
+    /// Advances to the next deadline, which must be of this kind.
     fn jump(&mut self, kind: TimerKind) -> Result<(), String> {
         let timeout = self.socket.poll_timeout().ok_or("no deadline")?;
         if timeout.kind != kind {
@@ -306,34 +306,34 @@ impl Client {
         self.drain();
     }
 
-    fn nothing_unasked(&self) -> Result<(), String> {
+    fn no_extra_frame(&self) -> Result<(), String> {
         match self.frames.first() {
             None => Ok(()),
             Some(frame) => {
                 let frame = String::from_utf8_lossy(frame.as_bytes()).into_owned();
-                Err(format!("the client sends what is not recorded: {frame:.300}"))
+                Err(format!("the client sends a frame that is not recorded: {frame:.300}"))
             }
         }
     }
 }
 
 /// The configuration with which a client behaves as the recorder did.
-fn config(conversation: &Conversation, foretold: &Foretold) -> Result<Config, String> {
+fn config(conversation: &Conversation, prediction: &Prediction) -> Result<Config, String> {
     let refused = |error: phx_proto::ConfigError| error.to_string();
     let path = conversation.opening.path.split('?').next().unwrap_or_default();
     let mut config = Config::new(&format!("ws://127.0.0.1:4000{path}"))
         .map_err(refused)?
-        .push_timeout(PATIENCE)
-        .join_timeout(PATIENCE)
-        .join_block_max(PATIENCE)
-        .leave_timeout(foretold.leave_patience.unwrap_or(PATIENCE));
-    if !foretold.rejoins {
+        .push_timeout(NEVER)
+        .join_timeout(NEVER)
+        .join_block_max(NEVER)
+        .leave_timeout(prediction.leave_timeout.unwrap_or(NEVER));
+    if !prediction.rejoins {
         config = config.rejoin_after(Backoff::steps([REJOIN_NEVER]).map_err(refused)?);
     }
     for (name, value) in conversation.query().filter(|(name, _)| *name != "vsn") {
         config = config.param(percent_decode(name), percent_decode(value));
     }
-    // What was recorded was sent by a raw WebSocket, which has no name.
+    // The recorder was a bare WebSocket client, which sends no user-agent.
     if !conversation.opening.headers.iter().any(|(name, _)| name == "user-agent") {
         config = config.header("user-agent", "").map_err(refused)?;
     }
@@ -421,7 +421,8 @@ impl Refs {
             Value::Null => Ok(Value::Null),
             Value::String(recorded) => {
                 let ours = self.to_ours.get(recorded);
-                ours.map(|ours| Value::from(&**ours)).ok_or(format!("nobody sent ref {recorded}"))
+                ours.map(|ours| Value::from(&**ours))
+                    .ok_or(format!("the client never sent ref {recorded}"))
             }
             other => Err(format!("a ref that is {other}")),
         }

@@ -1,23 +1,22 @@
-//! Helpers shared by the workspace tests: the recordings, what each of them is good for, a client
-//! driven through them, a proxy that breaks connections, reserved ports, and waiting with a
-//! deadline.
+//! Helpers shared by the workspace tests: the recordings and their classes, a client driven through
+//! them, a fault-injecting proxy, reserved ports, and waiting with a deadline.
 
 pub mod classes;
 pub mod conversation;
-pub mod dice;
 pub mod fault_proxy;
-pub mod foretold;
 pub mod golden_client;
-pub mod left_behind;
 pub mod openssl;
+pub mod output;
 pub mod peers;
 pub mod ports;
+pub mod prediction;
 pub mod reading;
 pub mod recording;
-pub mod told;
+pub mod resources;
+pub mod rng;
 pub mod waiting;
 
-/// The programs of the README are compiled with the doctests.
+/// The README's programs are compiled as doctests.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 pub struct Readme;

@@ -1,4 +1,4 @@
-//! Certificates and keys as the command `openssl` makes them, in a folder that goes with the test.
+//! Certificates and keys made by the command `openssl`, in a folder that is removed after the test.
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -7,11 +7,11 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, fs, process};
 
-/// Whether `openssl` can be run here. Where it cannot, says so on stderr and returns `false`.
+/// Whether `openssl` can be run here. If not, prints that the test is skipped and returns `false`.
 ///
 /// # Panics
 ///
-/// Where it cannot and `PHX_REQUIRE_PEERS` is set.
+/// If it cannot and `PHX_REQUIRE_PEERS` is set.
 pub fn available(test: &str) -> bool {
     static ANSWER: OnceLock<Option<String>> = OnceLock::new();
     let why = ANSWER.get_or_init(|| {
@@ -30,11 +30,11 @@ pub fn available(test: &str) -> bool {
 pub struct Folder(PathBuf);
 
 impl Folder {
-    /// An empty one.
+    /// Creates an empty folder.
     ///
     /// # Panics
     ///
-    /// When it cannot be made.
+    /// If it cannot be created.
     #[must_use]
     pub fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -44,11 +44,11 @@ impl Folder {
         Self(path)
     }
 
-    /// Runs a command line, as a message says it or without its first word, of words without spaces.
+    /// Runs a command line, with or without its first word `openssl`; no word may contain a space.
     ///
     /// # Panics
     ///
-    /// With what `openssl` said, when it failed.
+    /// If `openssl` fails, with its error output.
     pub fn run(&self, line: &str) -> Vec<u8> {
         let words = line.split_whitespace().skip_while(|word| *word == "openssl");
         let output = Command::new("openssl")
@@ -57,8 +57,8 @@ impl Folder {
             .stdin(Stdio::null())
             .output()
             .expect("openssl runs");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "openssl {line}: {said}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "openssl {line}: {stderr}");
         output.stdout
     }
 
@@ -68,11 +68,11 @@ impl Folder {
         self.0.join(name)
     }
 
-    /// A file in it.
+    /// Reads a file in it.
     ///
     /// # Panics
     ///
-    /// When there is none.
+    /// If the file cannot be read.
     #[must_use]
     pub fn read(&self, name: &str) -> Vec<u8> {
         fs::read(self.path(name)).expect(name)
@@ -82,7 +82,7 @@ impl Folder {
     ///
     /// # Panics
     ///
-    /// When it cannot be written.
+    /// If it cannot be written.
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
         fs::write(self.path(name), content).expect(name);
     }
@@ -100,12 +100,12 @@ impl Drop for Folder {
     }
 }
 
-/// A self-signed certificate with an RSA key, in DER, without the NULL that belongs behind the
+/// A self-signed certificate with an RSA key, in DER, without the NULL that should follow the
 /// identifier of the key, as Erlang writes it; signed again with `key.pem` in the folder.
 ///
 /// # Panics
 ///
-/// When the certificate is none, or has the NULL no more.
+/// If `certificate` is not a certificate, or already lacks the NULL.
 #[must_use]
 pub fn without_rsa_parameters(folder: &Folder, certificate: &[u8]) -> Vec<u8> {
     const RSA: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 5, 0];
@@ -138,7 +138,7 @@ fn element(tag: u8, content: &[u8]) -> Vec<u8> {
     [&[tag], &length[..], content].concat()
 }
 
-/// The content of the first element, and its length with its head.
+/// The content of the first element, and the length of the whole element.
 fn content(der: &[u8]) -> (&[u8], usize) {
     let (head, length) = match der[1] {
         length @ 0..=0x7f => (2, usize::from(length)),

@@ -1,11 +1,11 @@
-//! Programs of others, run by node and Python: their packages, and a process to talk to in lines of
-//! JSON.
+//! Third-party peers run by node and Python: the installation of their packages, and a child process
+//! that exchanges lines of JSON.
 //!
 //! ```text
-//! available() ── node? npm? ── node_modules as the lock says? ──no──▶ npm ci, aside, then renamed
-//!      │ Err(why): the caller skips, visibly; a failure where PHX_REQUIRE_PEERS is set
+//! available() ── node? npm? ── node_modules matches the lock? ──no──▶ npm ci, aside, then renamed
+//!      │ Err(why): the caller skips, visibly; a failure if PHX_REQUIRE_PEERS is set
 //!      ▼ Ok
-//! Script::node(script, args) ◀── one JSON value a line, each way ──▶ node
+//! Script::node(script, args) ◀── one JSON value per line, each way ─▶ node
 //! Script::python(script) ◀────── the same; it installs its packages itself ──▶ python3
 //! ```
 
@@ -22,23 +22,23 @@ use serde_json::Value;
 
 use crate::waiting::{DEADLINE, TICK};
 
-/// Where `package.json` and the scripts are.
+/// The folder of `package.json` and the scripts.
 const PEERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers");
 /// How long `npm ci` may take.
 const INSTALL_MAX: Duration = Duration::from_secs(120);
-/// How a Python script ends whose packages cannot be had.
+/// Exit code of a Python script whose packages cannot be installed.
 const NO_PACKAGES: i32 = 77;
 /// The oldest node that the scripts run on.
 const NODE_MIN: u32 = 18;
 /// The copy of the lock that was installed, kept with what was installed.
 const INSTALLED: &str = "node_modules/.phx-installed-lock.json";
 
-/// Whether the official client can be run here. Where it cannot, says so on stderr and returns
+/// Whether the official client can be run here. If not, prints that the test is skipped and returns
 /// `false`.
 ///
 /// # Panics
 ///
-/// Where it cannot and `PHX_REQUIRE_PEERS` is set, or where the lock and the packages disagree.
+/// If it cannot and `PHX_REQUIRE_PEERS` is set, or if the lock and the packages disagree.
 pub fn available(test: &str) -> bool {
     static ANSWER: OnceLock<Result<(), String>> = OnceLock::new();
     match ANSWER.get_or_init(prepare) {
@@ -50,11 +50,11 @@ pub fn available(test: &str) -> bool {
     }
 }
 
-/// Says on stderr that a test is skipped.
+/// Prints on stderr that a test is skipped.
 fn skip(test: &str, why: &str) {
     let required = std::env::var_os("PHX_REQUIRE_PEERS").is_some_and(|value| !value.is_empty());
     assert!(!required, "PHX_REQUIRE_PEERS is set and {why}");
-    // Not `eprintln`, which the test harness keeps to itself when a test passes.
+    // Not `eprintln`, which the test harness captures when a test passes.
     let _ = writeln!(io::stderr(), "SKIPPED {test}: {why}");
 }
 
@@ -70,15 +70,15 @@ fn prepare() -> Result<(), String> {
     if is_installed(peers, &lock) {
         return Ok(());
     }
-    // Installed aside and renamed when complete: several test programs may do so at a time, and
-    // one that is killed leaves nothing that looks installed.
+    // Installed in a folder of its own and renamed when complete: several test programs may install at
+    // the same time, and one that is killed leaves nothing that looks installed.
     let aside = peers.join(format!(".installing-{}", process::id()));
     let installed = install(peers, &aside, &lock);
     let _ = fs::remove_dir_all(&aside);
     installed
 }
 
-/// Whether `node_modules` is what this lock asks for.
+/// Whether `node_modules` was installed from this lock.
 fn is_installed(peers: &Path, lock: &[u8]) -> bool {
     fs::read(peers.join(INSTALLED)).is_ok_and(|installed| installed == lock)
 }
@@ -93,7 +93,7 @@ fn install(peers: &Path, aside: &Path, lock: &[u8]) -> Result<(), String> {
     npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"]);
     npm.args(["--fetch-retries=1", "--fetch-timeout=30000"]);
     output(npm.current_dir(aside), INSTALL_MAX).inspect_err(|error| {
-        // These are mistakes of ours, or worse, and no reason to skip.
+        // A broken lock or a tampered package is a failure, and no reason to skip.
         let ours = ["EUSAGE", "EINTEGRITY", "ETARGET", "EJSONPARSE"];
         assert!(!ours.iter().any(|code| error.contains(code)), "npm ci: {error}");
     })?;
@@ -112,7 +112,7 @@ fn install(peers: &Path, aside: &Path, lock: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// Runs a command to its end. The error tells what errors it wrote to stderr.
+/// Runs a command to its end. The error holds the first error lines of its stderr.
 fn output(command: &mut Command, within: Duration) -> Result<(String, ExitStatus), String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let failed = |error: io::Error| format!("{name}: {error}");
@@ -131,10 +131,10 @@ fn output(command: &mut Command, within: Duration) -> Result<(String, ExitStatus
         return Err(format!("{name}: not done after {within:?}"));
     };
     if !status.success() {
-        // npm says much; the first lines of its errors tell which and why.
-        let said = stderr.text();
+        // npm prints much; its first error lines name the package and the reason.
+        let stderr = stderr.text();
         let errors: Vec<&str> =
-            said.lines().filter(|line| line.contains("error")).take(4).collect();
+            stderr.lines().filter(|line| line.contains("error")).take(4).collect();
         return Err(format!("{name}: {status}: {}", errors.join("; ")));
     }
     Ok((stdout.text(), status))
@@ -145,7 +145,7 @@ fn output(command: &mut Command, within: Duration) -> Result<(String, ExitStatus
 struct Killed(Child);
 
 impl Killed {
-    /// `None`: it still runs.
+    /// Waits for its end; `None` if it still runs after `within`.
     fn wait(&mut self, within: Duration) -> io::Result<Option<ExitStatus>> {
         let until = Instant::now() + within;
         loop {
@@ -168,15 +168,15 @@ impl Drop for Killed {
     }
 }
 
-/// What a stream has said so far, read by a thread of its own.
+/// The bytes of a stream so far, read by a thread of its own.
 #[derive(Clone, Debug, Default)]
 struct Collected(Arc<Mutex<Vec<u8>>>, Arc<Mutex<Option<Receiver<()>>>>);
 
 impl Collected {
-    /// All of it if the stream ends in time, else what there is.
+    /// All of the stream if it ends before the deadline, else the bytes so far.
     fn text(&self) -> String {
         if let Some(ended) = self.1.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            // The sender says nothing; it is dropped at the end of the stream.
+            // The sender never sends; it is dropped at the end of the stream.
             let _ = ended.recv_timeout(DEADLINE);
         }
         let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -212,24 +212,24 @@ impl Script {
     ///
     /// # Panics
     ///
-    /// When node cannot be started.
+    /// If node cannot be started.
     #[must_use]
     pub fn node(script: &str, args: &[&str]) -> Self {
         Self::start("node", script, args).expect("node starts")
     }
 
-    /// Runs a script of `tests/peers` with Python, and reads its first line. Where Python or its packages
-    /// cannot be had, says so on stderr and returns `None`.
+    /// Runs a script of `tests/peers` with Python, and reads its first line. If Python or the packages
+    /// are not available, prints that the test is skipped and returns `None`.
     ///
     /// # Panics
     ///
-    /// Where they cannot and `PHX_REQUIRE_PEERS` is set, and when the script ends for another reason.
+    /// If they are not and `PHX_REQUIRE_PEERS` is set, or if the script ends for another reason.
     #[must_use]
     pub fn python(test: &str, script: &str) -> Option<(Self, Value)> {
         let why = match Self::start("python3", script, &[]) {
             Err(error) => format!("python3: {error}"),
             Ok(mut started) => {
-                if let Some(first) = started.hear(INSTALL_MAX + DEADLINE) {
+                if let Some(first) = started.receive(INSTALL_MAX + DEADLINE) {
                     return Some((started, first));
                 }
                 let (status, stderr) = started.end(DEADLINE);
@@ -237,7 +237,7 @@ impl Script {
                 stderr
             }
         };
-        skip(test, &format!("the packages of {script} cannot be had: {why}"));
+        skip(test, &format!("the packages of {script} are not available: {why}"));
         None
     }
 
@@ -249,10 +249,10 @@ impl Script {
         let stdin = child.0.stdin.take();
         let stdout = child.0.stdout.take().expect("piped");
         let stderr = collect(child.0.stderr.take().expect("piped"));
-        let (told, lines) = mpsc::channel();
+        let (sender, lines) = mpsc::channel();
         thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if told.send(line).is_err() {
+                if sender.send(line).is_err() {
                     return;
                 }
             }
@@ -264,20 +264,20 @@ impl Script {
     ///
     /// # Panics
     ///
-    /// When the script has ended.
-    pub fn say(&mut self, value: &Value) {
+    /// If the script has ended.
+    pub fn send(&mut self, value: &Value) {
         let stdin = self.stdin.as_mut().expect("stdin is open");
         if let Err(error) = writeln!(stdin, "{value}").and_then(|()| stdin.flush()) {
             panic!("the script has ended ({error}): {}", self.stderr.text());
         }
     }
 
-    /// Reads one line; `None` at the end of them.
+    /// Reads one line; `None` at the end of the stream.
     ///
     /// # Panics
     ///
-    /// When none comes in time, or one that is no JSON.
-    pub fn hear(&mut self, within: Duration) -> Option<Value> {
+    /// If no line comes in time, or a line is not JSON.
+    pub fn receive(&mut self, within: Duration) -> Option<Value> {
         match self.lines.recv_timeout(within) {
             Ok(line) => match serde_json::from_str(&line) {
                 Ok(value) => Some(value),
@@ -285,16 +285,16 @@ impl Script {
             },
             Err(RecvTimeoutError::Disconnected) => None,
             Err(RecvTimeoutError::Timeout) => {
-                panic!("the script said nothing for {within:?}: {}", self.stderr.text())
+                panic!("the script wrote nothing for {within:?}: {}", self.stderr.text())
             }
         }
     }
 
-    /// Closes its stdin and waits for its end: how it ended, and what it wrote to stderr.
+    /// Closes its stdin and waits for its end. Returns its exit status and its stderr.
     ///
     /// # Panics
     ///
-    /// When it does not end in time.
+    /// If it does not end in time.
     pub fn end(mut self, within: Duration) -> (ExitStatus, String) {
         drop(self.stdin.take());
         let status = self.child.wait(within).expect("its status is known");

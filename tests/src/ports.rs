@@ -1,8 +1,8 @@
 //! Loopback ports that belong to a test.
 //!
-//! A port that was taken with port 0 and given back is free for everybody: the kernel may hand it
-//! to another test in the same moment. Then a server cannot be started on it again, or a client
-//! that is to be refused finds a listener.
+//! A port that was bound with port 0 and released is free: the kernel may hand it to another test in
+//! the same moment. Then a server cannot be started on it again, or a client that should be refused
+//! finds a listener.
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,8 +16,8 @@ use crate::waiting::{DEADLINE, TICK};
 /// A loopback port reserved for as long as this value lives.
 ///
 /// Its socket is bound and does not listen, so connections are refused. With `SO_REUSEADDR`, which
-/// the standard library and both runtimes set, Linux lets a listener bind the same port, as often
-/// as it likes, and does not choose the port for anyone who asks for port 0.
+/// the standard library and both runtimes set, Linux lets listeners bind the same port any number of
+/// times, and never chooses it for a bind to port 0.
 #[derive(Debug)]
 pub struct Reserved {
     addr: SocketAddr,
@@ -29,7 +29,7 @@ impl Reserved {
     ///
     /// # Panics
     ///
-    /// When the system has no socket or no port left.
+    /// If the system has no socket or no port left.
     #[must_use]
     pub fn new() -> Self {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -54,15 +54,15 @@ impl Default for Reserved {
     }
 }
 
-/// Starts a server again on its port, once that is free.
+/// Starts a server again on its port, as soon as the port is free.
 ///
-/// While a process is forked and its program not yet executed, it holds every socket that was open
-/// here, so in a test program that starts processes a port may be in use for a moment longer than
-/// its listener. Blocks for as long as that takes.
+/// Between `fork` and `exec`, a child process holds every socket that was open in its parent, so in a
+/// test program that starts processes a port may stay in use for a moment after its listener was
+/// dropped. Blocks until it is free.
 ///
 /// # Errors
 ///
-/// Those of binding. That the port is in use is one after [`DEADLINE`].
+/// Those of binding; `AddrInUse` only after [`DEADLINE`].
 pub async fn start_again(mut start: impl AsyncFnMut() -> io::Result<()>) -> io::Result<()> {
     let end = Instant::now() + DEADLINE;
     loop {
@@ -81,12 +81,12 @@ mod tests {
 
     use super::*;
 
-    /// As a server that is stopped and started again on its port.
+    /// A server that is stopped and started again on its port.
     #[test]
     fn reserved_port_refuses_until_bound() {
         let port = Reserved::new();
         for _ in 0..3 {
-            let refused = TcpStream::connect(port.addr()).expect_err("nobody listens");
+            let refused = TcpStream::connect(port.addr()).expect_err("no listener");
             assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
             let listener = TcpListener::bind(port.addr()).expect("it may be bound again");
             let client = TcpStream::connect(port.addr()).expect("it listens");

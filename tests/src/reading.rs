@@ -1,5 +1,5 @@
-//! What a recorded frame says, read without the library under test: by `serde_json`, and for
-//! binary frames by the layout that the fixtures' README gives (fact 24).
+//! A decoder of recorded frames that is independent of the library under test: `serde_json` for text,
+//! and the layout in the fixtures' README for binary frames (fact 24).
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use crate::conversation::Vsn;
 use crate::recording::Dir;
 
-/// A payload as it stands in its frame, to the byte.
+/// A payload with the exact bytes of its frame.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Data {
     /// JSON text.
@@ -30,7 +30,7 @@ impl std::fmt::Debug for Data {
     }
 }
 
-/// A reply's own words.
+/// The status and the response of a reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplyReading {
     /// Its status.
@@ -39,12 +39,12 @@ pub struct ReplyReading {
     pub response: Data,
 }
 
-/// What a frame says.
+/// A decoded frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reading {
-    /// The join_ref member; null if there is none. Of a binary frame always a string.
+    /// The join_ref member; null if it is missing. Always a string in a binary frame.
     pub join_ref: Value,
-    /// The ref member; null if there is none. Of a binary frame always a string.
+    /// The ref member; null if it is missing. Always a string in a binary frame.
     pub msg_ref: Value,
     /// The topic.
     pub topic: String,
@@ -57,7 +57,7 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// Whether it came, or goes, in a binary frame.
+    /// Whether its frame is binary.
     #[must_use]
     pub const fn is_binary(&self) -> bool {
         matches!(self.payload, Data::Bytes(_))
@@ -71,11 +71,11 @@ impl Reading {
         Some(response["reason"].as_str()?.to_owned())
     }
 
-    /// The frame that says this.
+    /// Encodes the message as a frame.
     ///
     /// # Panics
     ///
-    /// If a field of a binary frame is longer than a byte can say.
+    /// If a field of a binary frame is longer than 255 bytes.
     #[must_use]
     pub fn write(&self, vsn: Vsn, sender: Dir) -> Frame {
         let payload = match &self.payload {
@@ -115,11 +115,11 @@ impl Reading {
     }
 }
 
-/// Reads a frame.
+/// Decodes a frame.
 ///
 /// # Errors
 ///
-/// What is wrong with it, if it is not a message of that version.
+/// If the frame is not a message of that version.
 pub fn read(vsn: Vsn, sender: Dir, frame: &Frame) -> Result<Reading, String> {
     match (vsn, frame) {
         (Vsn::V2, Frame::Text(text)) => {
@@ -160,7 +160,7 @@ fn finish(
     }
     let topic: String = parse_raw(topic)?;
     let event: String = parse_raw(event)?;
-    // To the server it is an event like any other (fact 20).
+    // To the server, `phx_reply` is an event like any other (fact 20).
     let reply = if event == "phx_reply" && sender == Dir::ServerToClient {
         let Reply { status, response } = parse_raw(payload)?;
         Some(ReplyReading { status, response: Data::Json(response.get().to_owned()) })

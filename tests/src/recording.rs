@@ -32,32 +32,31 @@ pub struct Event {
     pub ms: u64,
     /// The connection; empty in a recording of one connection.
     pub conn: String,
-    /// Who did it.
+    /// Which side did it.
     pub dir: Dir,
-    /// What it was.
+    /// The event itself.
     pub what: What,
 }
 
-/// Who did something.
+/// The side that did something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dir {
     /// The recorder, as a client.
     ClientToServer,
     /// The server.
     ServerToClient,
-    /// Something was done to the server's process.
+    /// The test harness, to the server's process.
     Server,
 }
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
-    /// A text or binary message. `violation`: it broke the WebSocket protocol (unmasked, or a
-    /// reserved opcode).
+    /// A text or binary message.
     Frame {
         /// The message.
         frame: Frame,
-        /// Whether the frame itself was not allowed.
+        /// Whether the frame broke the WebSocket protocol (unmasked, or a reserved opcode).
         violation: bool,
     },
     /// A ping with its payload.
@@ -121,7 +120,7 @@ pub fn names() -> Vec<String> {
 ///
 /// # Panics
 ///
-/// If the file is missing or holds anything that the format does not know: nothing is skipped.
+/// If the file is missing or has anything outside of the format: nothing is skipped.
 #[must_use]
 pub fn load(name: &str) -> Recording {
     let text = fs::read_to_string(directory().join(format!("{name}.jsonl")))
@@ -129,8 +128,8 @@ pub fn load(name: &str) -> Recording {
     parse(name, &text)
 }
 
-/// Reads the text of a recording. The fragments of a message are put together: it is there when the last
-/// one is.
+/// Reads the text of a recording. The fragments of a message are joined into one event, at the time of
+/// the last fragment.
 ///
 /// # Panics
 ///
@@ -152,7 +151,7 @@ pub fn parse(name: &str, text: &str) -> Recording {
     }
 }
 
-/// The events of the lines, fragments put together; each connection has at most one message begun.
+/// The events of the lines, fragments joined; a connection has at most one incomplete message.
 fn whole(lines: impl Iterator<Item = Line>) -> Vec<Event> {
     let mut events = Vec::new();
     let mut begun: BTreeMap<(String, bool), Event> = BTreeMap::new();
@@ -177,7 +176,7 @@ fn whole(lines: impl Iterator<Item = Line>) -> Vec<Event> {
 }
 
 impl Event {
-    /// The same with the next fragment of its message behind it.
+    /// Appends the next fragment of its message.
     fn followed_by(mut self, more: &[u8]) -> Self {
         let What::Frame { frame, .. } = &mut self.what else { panic!("no message: {self:?}") };
         let bytes = Bytes::from([frame.as_bytes(), more].concat());

@@ -3,18 +3,18 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a test waits for one condition. It passes only in a test that fails, so it is far
+/// How long a test waits for one condition. Only a failing test waits for all of it, so it is far
 /// longer than anything takes on a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// How long a whole test may take before it counts as hanging.
+/// How long a whole test may take before it counts as hung.
 pub const TEST_DEADLINE: Duration = Duration::from_secs(300);
 
-/// How often a condition is checked that nothing announces.
+/// How often a condition without a notification is polled.
 pub const TICK: Duration = Duration::from_millis(2);
 
-/// Blocks until the condition holds or [`DEADLINE`] has passed; whether it holds.
-pub fn comes_true(mut check: impl FnMut() -> bool) -> bool {
+/// Blocks until the condition holds or [`DEADLINE`] has passed. Returns whether it holds.
+pub fn wait_until(mut check: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + DEADLINE;
     while !check() {
         if Instant::now() > end {

@@ -1,28 +1,28 @@
-//! The client against every recording that it could have been the client of.
+//! The client against every recording whose client it could have been.
 //!
-//! Both ways: each recorded client frame must be what the client sends when it is told to do so
-//! (JSON with its payload to the byte, binary to the byte, refs renamed by order of first use),
-//! and after each server frame the client must have told exactly what an independent reading of
-//! the recording foretells, nothing more and nothing less.
+//! Both directions are checked: given the command, the client must send each recorded client frame
+//! (JSON with its payload to the byte, binary to the byte, refs renamed by order of first use), and
+//! after each server frame its outputs must equal the prediction of an independent reading of the
+//! recording.
 
 use phx_proto::Ref;
 use phx_proto::wire::{Body, Codec, Incoming, V1, V2, WireRef};
 use phx_tests::classes::{Class, TABLE};
 use phx_tests::conversation::{Conversation, Vsn};
-use phx_tests::foretold::{Pushes, foretell};
 use phx_tests::golden_client::run;
+use phx_tests::output::Output;
+use phx_tests::prediction::{Pushes, predict};
 use phx_tests::reading::{Data, Reading, read};
 use phx_tests::recording::{self, Dir, What};
-use phx_tests::told::Told;
 use serde_json::Value;
 
-/// What was compared.
+/// Counts of what was compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Compared {
     conversations: u64,
     sent: u64,
     received: u64,
-    told: u64,
+    outputs: u64,
 }
 
 fn play(
@@ -30,38 +30,40 @@ fn play(
     pushes: Pushes,
     compared: &mut Compared,
 ) -> Result<(), String> {
-    let foretold = foretell(conversation, pushes)?;
-    let run = run(conversation, pushes, &foretold)?;
-    for index in 0..foretold.told.len().max(run.told.len()) {
-        let (expected, actual) = (foretold.told.get(index), run.told.get(index));
-        let alike = matches!((expected, actual), (Some(e), Some(a)) if Told::allows(e, a));
+    let prediction = predict(conversation, pushes)?;
+    let run = run(conversation, pushes, &prediction)?;
+    for index in 0..prediction.outputs.len().max(run.outputs.len()) {
+        let (expected, actual) = (prediction.outputs.get(index), run.outputs.get(index));
+        let alike = matches!((expected, actual), (Some(e), Some(a)) if Output::allows(e, a));
         if !alike {
-            return Err(format!("told {index}:\n  foretold {expected:?}\n  ours     {actual:?}"));
+            return Err(format!(
+                "output {index}:\n  predicted {expected:?}\n  ours      {actual:?}"
+            ));
         }
     }
     let stats = &run.stats;
     let counted = [
-        ("frames sent", foretold.frames_out, stats.frames_out),
-        ("frames compared", foretold.frames_out, run.sent),
-        ("frames received", foretold.frames_in, stats.frames_in),
-        ("frames fed", foretold.frames_in, run.received),
-        ("messages", foretold.messages, stats.messages),
-        ("messages dropped", foretold.dropped, stats.messages_not_joined),
-        ("stale frames", foretold.stale_frames, stats.stale_frames),
-        ("late replies", foretold.late_replies, stats.late_replies),
-        ("stale inputs", foretold.stale_inputs, stats.stale_inputs),
+        ("frames sent", prediction.frames_out, stats.frames_out),
+        ("frames compared", prediction.frames_out, run.sent),
+        ("frames received", prediction.frames_in, stats.frames_in),
+        ("frames fed", prediction.frames_in, run.received),
+        ("messages", prediction.messages, stats.messages),
+        ("messages dropped", prediction.dropped, stats.messages_not_joined),
+        ("stale frames", prediction.stale_frames, stats.stale_frames),
+        ("late replies", prediction.late_replies, stats.late_replies),
+        ("stale inputs", prediction.stale_inputs, stats.stale_inputs),
         ("protocol errors", 0, stats.protocol_errors),
         ("pushes without an outcome", 0, (stats.queued_pushes + stats.pushes_in_flight) as u64),
     ];
     for (what, expected, actual) in counted {
         if expected != actual {
-            return Err(format!("{what}: {actual}, foretold {expected}"));
+            return Err(format!("{what}: {actual}, predicted {expected}"));
         }
     }
     compared.conversations += 1;
     compared.sent += run.sent;
     compared.received += run.received;
-    compared.told += run.told.len() as u64;
+    compared.outputs += run.outputs.len() as u64;
     Ok(())
 }
 
@@ -80,8 +82,8 @@ fn play_all(what: &str, conversations: &[Conversation], pushes: Pushes) -> Compa
     compared
 }
 
-/// Every connection of the recordings of a class; those that cannot be read are left out, which
-/// only recordings of class Server may be.
+/// Every connection of the recordings of a class. Unreadable recordings are left out, which only those
+/// of class Server may be.
 fn connections(class: Class) -> Vec<Conversation> {
     let of_class = TABLE.iter().filter(|(_, named)| *named == class);
     let mut conversations = Vec::new();
@@ -94,13 +96,14 @@ fn connections(class: Class) -> Vec<Conversation> {
     conversations
 }
 
+/// A recording is of class Conforming exactly if a client of this library could have sent all of it.
 #[test]
-fn a_recording_is_conforming_exactly_if_a_client_could_have_sent_it() {
+fn recording_classes_match_the_prediction() {
     let mut wrong = Vec::new();
     for (name, class) in TABLE.iter().filter(|(_, class)| *class != Class::OutOfScope) {
         let verdict = Conversation::all(&recording::load(name)).and_then(|all| {
             all.iter().try_for_each(|conversation| {
-                foretell(conversation, Pushes::Calls)
+                predict(conversation, Pushes::Calls)
                     .map(drop)
                     .map_err(|problem| format!("{}: {problem}", conversation.name))
             })
@@ -117,25 +120,27 @@ fn a_recording_is_conforming_exactly_if_a_client_could_have_sent_it() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// The client sends every recorded frame, and its outputs are those predicted.
 /// Protocol: BIN-8, END-5, EVENT-4, HB-1, JOIN-1, JOIN-2, LEAVE-1, LIMIT-2, MSG-1.
 #[test]
-fn the_client_sends_and_tells_what_is_recorded() {
+fn client_matches_conforming_recordings() {
     let compared = play_all("conforming", &connections(Class::Conforming), Pushes::Calls);
     // Pinned, so that a loader that loses connections or lines is noticed.
     assert_eq!((compared.conversations, compared.sent, compared.received), (61, 130, 176));
 }
 
+/// Casts send the same frames as calls, and their replies are dropped.
 #[test]
-fn casts_look_the_same_on_the_wire_and_their_replies_are_dropped() {
+fn casts_match_conforming_recordings() {
     play_all("conforming", &connections(Class::Conforming), Pushes::Casts);
 }
 
-/// Of a recording that does not conform: the connections that do.
+/// Conforming connections of recordings that do not conform as a whole.
 /// Protocol: EVENT-3.
 #[test]
-fn connections_that_conform_by_themselves_are_played_too() {
+fn client_matches_single_conforming_connections() {
     let mut conversations = connections(Class::Server);
-    conversations.retain(|conversation| foretell(conversation, Pushes::Calls).is_ok());
+    conversations.retain(|conversation| predict(conversation, Pushes::Calls).is_ok());
     let names: Vec<&str> = conversations.iter().map(|c| c.name.as_str()).collect();
     println!("{}", names.join(", "));
     for needed in ["broadcast_binary a", "broadcast_text a", "presence_two_clients a"] {
@@ -146,10 +151,10 @@ fn connections_that_conform_by_themselves_are_played_too() {
     }
 }
 
-/// A recording that conforms but for a few frames that change nothing for the rest of it.
+/// A recording that conforms except for a few frames, which do not affect the rest.
 struct Cut {
     name: &'static str,
-    /// The events to leave out, counted from 0.
+    /// Indices of the events to leave out.
     without: &'static [usize],
     why: &'static str,
 }
@@ -158,7 +163,7 @@ const CUTS: &[Cut] = &[
     Cut {
         name: "channel_crash",
         without: &[5, 6],
-        why: "a push behind the phx_error, and its answer",
+        why: "a push after the phx_error, and its answer",
     },
     Cut { name: "channel_crash__1.7.24", without: &[5, 6], why: "the same" },
     Cut {
@@ -186,12 +191,13 @@ const CUTS: &[Cut] = &[
     Cut { name: "v1_with_join_ref__1.7.24", without: &[4, 5], why: "the same, and its answer" },
 ];
 
+/// Recordings that conform except for a few frames are played without those frames.
 #[test]
-fn recordings_that_conform_but_for_a_frame_are_played_without_it() {
+fn client_matches_recordings_with_cuts() {
     let mut cut = Vec::new();
     for Cut { name, without, why } in CUTS {
         let mut conversation = Conversation::of(&recording::load(name), "").expect("readable");
-        assert!(foretell(&conversation, Pushes::Calls).is_err(), "{name}: no need for {why}");
+        assert!(predict(&conversation, Pushes::Calls).is_err(), "{name}: no need for {why}");
         for index in without.iter().rev() {
             conversation.events.remove(*index);
         }
@@ -204,7 +210,7 @@ fn recordings_that_conform_but_for_a_frame_are_played_without_it() {
 
 /// The core closes without a reason; the recorder gave one, which the server ignores (fact 34).
 #[test]
-fn a_close_by_the_client_ends_as_recorded() {
+fn client_close_ends_as_recorded() {
     let mut conversation =
         Conversation::of(&recording::load("close_by_client"), "").expect("readable");
     let reason = conversation.events.iter_mut().find_map(|event| match &mut event.what {
@@ -215,12 +221,13 @@ fn a_close_by_the_client_ends_as_recorded() {
     play_all("close_by_client", &[conversation], Pushes::Calls);
 }
 
+/// The codec decodes each recorded server frame as the independent reader does.
 #[test]
-fn every_recorded_frame_of_a_server_is_decoded_as_it_reads() {
+fn recorded_server_frames_are_decoded() {
     let (mut good, mut bad) = (0, Vec::new());
     for class in [Class::Conforming, Class::Server] {
         for conversation in connections(class) {
-            // Fact 36: missing means 1.0.0. The rest of 2.0 is spoken as 2.0.0.
+            // Fact 36: a missing vsn means 1.0.0. Any other vsn that the server accepts is 2.0.0.
             let named = conversation.query().any(|(name, _)| name == "vsn");
             let vsn = conversation.vsn().unwrap_or(if named { Vsn::V2 } else { Vsn::V1 });
             for event in &conversation.events {
@@ -245,7 +252,7 @@ fn every_recorded_frame_of_a_server_is_decoded_as_it_reads() {
         }
     }
     println!("{good} frames of servers decoded alike; not messages to either: {bad:?}");
-    // Their topic is not a string.
+    // The topic of these frames is not a string.
     assert_eq!(bad, ["malformed_topic_null_join", "malformed_topic_number_join"]);
     assert_eq!(good, 380);
 }
@@ -289,7 +296,7 @@ fn assert_reads(place: &str, reading: &Reading, message: &Incoming) {
     }
 }
 
-/// A recording of one connection, made up of these lines.
+/// A made-up recording of one connection with these lines.
 fn made_up(lines: &[&str]) -> recording::Recording {
     let header = r#"{"phoenix": "1.8.12", "path": "/socket/websocket?vsn=2.0.0"}"#;
     recording::parse("made up", &[&[header], lines].concat().join("\n"))
@@ -301,7 +308,7 @@ fn line(ms: u64, dir: &str, text: &str) -> String {
 }
 
 #[test]
-fn fragments_of_a_recording_are_one_message() {
+fn recorded_fragments_are_one_message() {
     let recording = made_up(&[
         r#"{"ms": 1, "dir": "c2s", "kind": "text", "base64": "WzEs", "fin": false}"#,
         r#"{"ms": 2, "dir": "c2s", "kind": "ping", "base64": ""}"#,
@@ -317,12 +324,12 @@ const JOIN: &str = r#"["1","1","room:a","phx_join",{}]"#;
 const JOINED: &str = r#"["1","1","room:a","phx_reply",{"status":"ok","response":{}}]"#;
 
 #[test]
-fn ref_that_is_in_flight_is_not_used_again() {
+fn ref_in_flight_is_not_reused() {
     let verdict = |lines: &[(&str, &str)]| {
         let lines: Vec<String> = lines.iter().map(|(dir, text)| line(1, dir, text)).collect();
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
         let all = Conversation::all(&made_up(&lines)).expect("a conversation");
-        foretell(&all[0], Pushes::Calls).map(drop)
+        predict(&all[0], Pushes::Calls).map(drop)
     };
     let push = r#"["1","2","room:a","e",{}]"#;
     let reply = r#"["1","2","room:a","phx_reply",{"status":"ok","response":{}}]"#;
@@ -332,10 +339,10 @@ fn ref_that_is_in_flight_is_not_used_again() {
     assert!(twice.is_err_and(|problem| problem.contains("in flight")));
 }
 
-/// The server goes on sending until it has seen the leave; the client drops what comes then.
+/// The server keeps sending until it has read the leave; the client drops those messages.
 /// Protocol: EVENT-5.
 #[test]
-fn messages_behind_a_leave_are_dropped() {
+fn messages_after_leave_are_dropped() {
     let leave = r#"["1","2","room:a","phx_leave",{}]"#;
     let news = r#"[null,null,"room:a","news",{}]"#;
     let left = r#"["1","2","room:a","phx_reply",{"status":"ok","response":{}}]"#;
@@ -343,13 +350,13 @@ fn messages_behind_a_leave_are_dropped() {
     let lines: Vec<String> = lines.iter().map(|(dir, text)| line(1, dir, text)).collect();
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     let all = Conversation::all(&made_up(&lines)).expect("a conversation");
-    assert_eq!(foretell(&all[0], Pushes::Calls).expect("conforming").dropped, 1);
+    assert_eq!(predict(&all[0], Pushes::Calls).expect("conforming").dropped, 1);
     let mut compared = Compared::default();
-    play(&all[0], Pushes::Calls, &mut compared).expect("as foretold");
+    play(&all[0], Pushes::Calls, &mut compared).expect("as predicted");
 }
 
 #[test]
-fn post_is_no_conversation_of_ours() {
+fn post_is_not_a_conversation() {
     let recording = made_up(&[
         r#"{"ms": 0, "dir": "c2s", "kind": "http", "method": "POST", "path": "/socket/websocket"}"#,
         r#"{"ms": 1, "dir": "s2c", "kind": "http", "status": 400}"#,

@@ -1,4 +1,4 @@
-//! Our events are CloudEvents: the official SDK reads what the router writes.
+//! The router's events are CloudEvents that the official SDK can read.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ fn read(router: &Router, signal: &Signal) -> Event {
 }
 
 #[test]
-fn the_official_sdk_reads_every_attribute() {
+fn official_sdk_reads_every_attribute() {
     let payload = Payload::from(json!({"body": "żółw 🐢", "n": [1, 2.5, null]}));
     let topic = "room:lobby";
     let signal = Signal::Message { topic: topic.into(), event: "new_msg".into(), payload };
@@ -34,8 +34,9 @@ fn the_official_sdk_reads_every_attribute() {
     assert_eq!(data["payload"]["body"], "żółw 🐢");
 }
 
+/// Events of both type schemes, one of them with a binary payload.
 #[test]
-fn the_official_sdk_reads_events_of_both_schemes_and_of_binary_payloads() {
+fn official_sdk_reads_both_type_schemes() {
     let id = ConnectionId::from_u64(1);
     let cause = Cause::TransportLost { message: "reset".into() };
     let signals = [

@@ -1,11 +1,8 @@
-//! An adapter of one thread, held to the conformance list: its streams, timers, dialling and tasks are
-//! not `Send`.
-#![allow(
-    clippy::arc_with_non_send_sync,
-    reason = "the clock of the tests is made for all adapters"
-)]
+//! The conformance list for a single-threaded adapter, whose streams, timers, dialling and tasks are not
+//! `Send`.
+#![allow(clippy::arc_with_non_send_sync, reason = "the tests' clock serves every adapter")]
 
-#[allow(dead_code, reason = "the conformance list uses a part of them")]
+#[allow(dead_code, reason = "the conformance list uses only a part of it")]
 mod adapter {
     mod certificates;
     mod clock;
@@ -17,7 +14,7 @@ mod adapter {
     use crate::rt::Runtime;
     use crate::rt::phx::client;
 
-    /// Its driver is `Send` exactly when its parts are, and a place to run it is what `start` asks for.
+    /// `start` needs only a `Spawn` for its driver, which is `Send` exactly if its parts are.
     #[test]
     fn local_driver_can_be_spawned() {
         fn can_spawn<R: client::Runtime + client::Spawn<client::Driver<R>>>(_: &R) {}
@@ -38,7 +35,7 @@ mod rt {
         compio::time::sleep(duration).await;
     }
 
-    /// Runs a test, and fails it when it hangs.
+    /// Runs a test, and fails if it hangs.
     pub(crate) fn block_on<T>(test: impl Future<Output = T>) -> T {
         let runtime = compio::runtime::Runtime::new().unwrap();
         runtime

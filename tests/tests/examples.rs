@@ -1,8 +1,7 @@
-//! Every example of both adapters is started, as a reader would start it, against the test server
-//! on a loopback port, and says what it is to say.
+//! Every example of both adapters is started, as a reader would start it, against the test server on a
+//! loopback port, and its output is checked.
 //!
-//! Cargo builds the examples together with all tests of their package, and not with one of another
-//! package, so this test asks for them.
+//! Cargo builds examples only together with the tests of their own package, so this test builds them.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -25,7 +24,7 @@ use tokio::runtime::Runtime;
 
 const RUNTIMES: [&str; 2] = ["tokio", "smol"];
 
-/// Where the examples are, as they are now: nothing is compiled when all tests were.
+/// The folder of the built examples. Compiles nothing if all tests of the workspace were built.
 static EXAMPLES: LazyLock<PathBuf> = LazyLock::new(|| {
     let this = std::env::current_exe().expect("a test has a path");
     let profile = this.ancestors().nth(2).expect("target/<profile>/deps");
@@ -34,12 +33,12 @@ static EXAMPLES: LazyLock<PathBuf> = LazyLock::new(|| {
     if profile.ends_with("release") {
         cargo.arg("--release");
     }
-    // What cargo says to its tests is nothing to another cargo: build scripts would run again.
+    // With these variables of the outer cargo, the inner one would run the build scripts again.
     for (name, _) in std::env::vars_os() {
-        let told = name.to_str().is_some_and(|name| {
+        let is_of_cargo = name.to_str().is_some_and(|name| {
             name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
         });
-        if told {
+        if is_of_cargo {
             cargo.env_remove(name);
         }
     }
@@ -52,11 +51,11 @@ fn built(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX))
 }
 
-/// A running example; it is ended with the test.
+/// A running example; the end of the test kills it.
 struct Example {
     child: Child,
     lines: Receiver<String>,
-    said: Vec<String>,
+    output: Vec<String>,
 }
 
 impl Example {
@@ -67,49 +66,49 @@ impl Example {
         let (sender, lines) = channel();
         read(child.stdout.take().expect("piped"), sender.clone());
         read(child.stderr.take().expect("piped"), sender);
-        Self { child, lines, said: Vec::new() }
+        Self { child, lines, output: Vec::new() }
     }
 
-    /// The next line, until a deadline that passes though there are always more lines.
+    /// The next line, or an error at the deadline even if the lines never end.
     fn next_line(&self, end: Instant) -> Result<String, RecvTimeoutError> {
         let left = end.checked_duration_since(Instant::now()).ok_or(RecvTimeoutError::Timeout)?;
         self.lines.recv_timeout(left)
     }
 
-    /// Waits for a line with this in it, on standard output or error.
+    /// Waits for a line that contains `what`, on standard output or error.
     #[track_caller]
-    fn says(&mut self, what: &str) {
+    fn expect_line(&mut self, what: &str) {
         let end = Instant::now() + DEADLINE;
         loop {
             match self.next_line(end) {
-                Ok(line) => self.said.push(line),
-                Err(why) => panic!("it does not say {what} ({why}), but {:#?}", self.said),
+                Ok(line) => self.output.push(line),
+                Err(why) => panic!("no line has {what} ({why}): {:#?}", self.output),
             }
-            if self.said.last().is_some_and(|line| line.contains(what)) {
+            if self.output.last().is_some_and(|line| line.contains(what)) {
                 return;
             }
         }
     }
 
-    fn types(&mut self, line: &str) {
+    fn type_line(&mut self, line: &str) {
         let stdin = self.child.stdin.as_mut().expect("piped");
         writeln!(stdin, "{line}").expect("it reads");
     }
 
-    /// Waits for its end, after the end of its standard input, and asserts that all went well.
+    /// Closes its standard input, waits for its end and asserts that it succeeded.
     #[track_caller]
-    fn ends(mut self) {
+    fn expect_success(mut self) {
         drop(self.child.stdin.take());
         let end = Instant::now() + DEADLINE;
         loop {
             match self.next_line(end) {
-                Ok(line) => self.said.push(line),
+                Ok(line) => self.output.push(line),
                 Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => panic!("it does not end: {:#?}", self.said),
+                Err(RecvTimeoutError::Timeout) => panic!("it does not end: {:#?}", self.output),
             }
         }
         let status = self.child.wait().expect("it has ended");
-        assert!(status.success(), "{status}: {:#?}", self.said);
+        assert!(status.success(), "{status}: {:#?}", self.output);
     }
 }
 
@@ -134,7 +133,7 @@ fn read(stream: impl Read + Send + 'static, lines: Sender<String>) {
 struct Stage {
     runtime: Runtime,
     server: Listener,
-    /// That of the server, which may be stopped and started on it again.
+    /// The server's port, reserved so that the server can be restarted on it.
     _port: Reserved,
 }
 
@@ -157,14 +156,14 @@ impl Stage {
         Self { runtime, server: server.expect("a port"), _port: port }
     }
 
-    /// Drops every connection, and is back at once.
+    /// Restarts the server, which drops every connection.
     fn bounce(&mut self) {
         let restarted = start_again(async || self.server.restart().await);
         self.runtime.block_on(restarted).expect("the same port");
     }
 }
 
-/// A file that is removed with the test.
+/// A file that is removed after the test.
 struct File(PathBuf);
 
 impl File {
@@ -190,75 +189,77 @@ fn pem(certificate: &[u8]) -> String {
     format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
 }
 
+/// It sends the lines of its standard input, prints messages, and continues after a restart of the
+/// server.
 #[test]
-fn chat_says_what_is_typed_and_prints_what_is_said_and_goes_on_after_a_restart() {
+fn chat_survives_a_restart() {
     for runtime in RUNTIMES {
         let mut stage = Stage::new();
         let mut chat = Example::start("chat", runtime, &[&stage.server.url(), "room:lobby"]);
-        chat.types("hello");
-        chat.says("(ok)");
+        chat.type_line("hello");
+        chat.expect_line("(ok)");
         stage.bounce();
-        chat.says("(back)");
+        chat.expect_line("(back)");
         stage.server.broadcast("room:lobby", "shout", json!({"body": "still there?"}));
-        chat.says("still there?");
-        assert!(chat.said.iter().any(|line| line == "hello"), "{:#?}", chat.said);
-        assert!(chat.said.iter().any(|line| line == "(gone)"), "{:#?}", chat.said);
-        chat.ends();
+        chat.expect_line("still there?");
+        assert!(chat.output.iter().any(|line| line == "hello"), "{:#?}", chat.output);
+        assert!(chat.output.iter().any(|line| line == "(gone)"), "{:#?}", chat.output);
+        chat.expect_success();
     }
 }
 
 #[test]
-fn typed_gets_back_the_value_that_it_sent() {
+fn typed_echoes_a_value() {
     for runtime in RUNTIMES {
         let stage = Stage::new();
         let mut typed = Example::start("typed", runtime, &[&stage.server.url()]);
-        typed.says(r#"shout: Order { id: 7, items: ["tea", "milk"] }"#);
-        typed.ends();
+        typed.expect_line(r#"shout: Order { id: 7, items: ["tea", "milk"] }"#);
+        typed.expect_success();
     }
 }
 
 #[test]
-fn binary_sends_a_file_and_gets_its_bytes_back() {
+fn binary_echoes_a_file() {
     for runtime in RUNTIMES {
         let stage = Stage::new();
         let file = File::new(&format!("upload-{runtime}"), &"0123456789".repeat(300_000));
         let mut binary = Example::start("binary", runtime, &[&stage.server.url(), file.path()]);
-        binary.says("sent 3000000 bytes, 3000000 came back, binary: true");
-        binary.ends();
+        binary.expect_line("sent 3000000 bytes, 3000000 came back, binary: true");
+        binary.expect_success();
     }
 }
 
 #[test]
-fn presence_lists_who_is_there_and_tells_who_comes_and_goes() {
+fn presence_reports_joins_and_leaves() {
     for runtime in RUNTIMES {
         let stage = Stage::new();
         let watch = |who| {
             Example::start("presence", runtime, &[&stage.server.url(), "presence:lobby", who])
         };
         let mut ann = watch("ann");
-        ann.says("here: ann");
+        ann.expect_line("here: ann");
         let mut bob = watch("bob");
-        bob.says("here: ann, bob");
-        ann.says("bob came");
+        bob.expect_line("here: ann, bob");
+        ann.expect_line("bob came");
         drop(bob);
-        ann.says("bob left");
+        ann.expect_line("bob left");
     }
 }
 
 #[test]
-fn token_refresh_asks_for_a_token_before_every_attempt() {
+fn token_refresh_fetches_token_per_attempt() {
     for runtime in RUNTIMES {
         let mut stage = Stage::new();
         let mut refresh = Example::start("token_refresh", runtime, &[&stage.server.url()]);
-        refresh.says("attempt 0 with token-1");
-        refresh.says("connected");
+        refresh.expect_line("attempt 0 with token-1");
+        refresh.expect_line("connected");
         stage.bounce();
-        refresh.says("attempt 1 with token-2");
-        refresh.says("Connected");
+        refresh.expect_line("attempt 1 with token-2");
+        refresh.expect_line("Connected");
     }
 }
 
-/// An HTTP request to the health check of the service: status and text.
+/// The status and the body of a GET request to the health check of the service.
 fn get(address: &str, path: &str) -> (u16, String) {
     let mut stream = std::net::TcpStream::connect(address).expect("it listens");
     write!(stream, "GET {path} HTTP/1.1\r\nhost: health\r\nconnection: close\r\n\r\n")
@@ -270,46 +271,46 @@ fn get(address: &str, path: &str) -> (u16, String) {
     (status.expect("a status"), text.to_owned())
 }
 
-/// It starts before its backend does, serves what comes, and ends in order on SIGTERM.
+/// It starts before its backend, survives a restart of it, and shuts down cleanly on SIGTERM.
 #[test]
 #[cfg(unix)]
-fn service_outlives_its_backend_and_ends_in_order() {
+fn service_outlives_its_backend() {
     for runtime in RUNTIMES {
         let mut stage = Stage::new();
         let url = stage.server.url();
         stage.runtime.block_on(stage.server.kill());
         let mut service = Example::start("service", runtime, &[&url, "127.0.0.1:0"]);
-        service.says("listening on ");
-        let listening = service.said.last().expect("a line");
+        service.expect_line("listening on ");
+        let listening = service.output.last().expect("a line");
         let address = listening.trim_start_matches("listening on ").to_owned();
         assert_eq!(get(&address, "/health"), (200, "well".to_owned()));
-        service.says("connect failed");
+        service.expect_line("connect failed");
         let (status, text) = get(&address, "/ready");
         assert!(status == 503 && !text.is_empty(), "{status} {text}");
         stage.bounce();
         for _ in 0..3 {
-            service.says("joined topic=room:");
+            service.expect_line("joined topic=room:");
         }
         assert_eq!(get(&address, "/ready"), (200, "ready".to_owned()));
         assert_eq!(get(&address, "/other").0, 404);
         stage.server.broadcast("room:orders", "order", json!({"id": 7, "item": "tea"}));
-        service.says("confirmed tea of order 7");
+        service.expect_line("confirmed tea of order 7");
         stage.server.broadcast("room:prices", "price", json!({"eur": 3}));
-        service.says(r#"price {"eur":3}"#);
+        service.expect_line(r#"price {"eur":3}"#);
         stage.bounce();
-        service.says("Resumed");
-        assert!(service.said.iter().any(|line| line.contains(r#"connection="backend""#)));
-        assert!(service.said.iter().all(|line| !line.contains("ERROR")), "{:#?}", service.said);
+        service.expect_line("Resumed");
+        assert!(service.output.iter().any(|line| line.contains(r#"connection="backend""#)));
+        assert!(service.output.iter().all(|line| !line.contains("ERROR")), "{:#?}", service.output);
         let pid = service.child.id().to_string();
-        let killed = Command::new("kill").args(["-TERM", &pid]).status().expect("kill is there");
+        let killed = Command::new("kill").args(["-TERM", &pid]).status().expect("kill exists");
         assert!(killed.success());
-        service.says("ended in order: true");
-        service.ends();
+        service.expect_line("ended in order: true");
+        service.expect_success();
     }
 }
 
 #[test]
-fn supervised_keeps_every_connection_of_a_file() {
+fn supervised_keeps_all_connections() {
     for runtime in RUNTIMES {
         let (one, two) = (Stage::new(), Stage::new());
         let document = json!({"connections": {
@@ -318,15 +319,15 @@ fn supervised_keeps_every_connection_of_a_file() {
         }});
         let file = File::new(&format!("connections-{runtime}.json"), &document.to_string());
         let mut supervised = Example::start("supervised", runtime, &[file.path()]);
-        supervised.says("phoenix.channel.joined");
-        if !supervised.said.iter().any(|line| line.contains("2 of 2 ready")) {
-            supervised.says("2 of 2 ready");
+        supervised.expect_line("phoenix.channel.joined");
+        if !supervised.output.iter().any(|line| line.contains("2 of 2 ready")) {
+            supervised.expect_line("2 of 2 ready");
         }
     }
 }
 
 #[test]
-fn custom_tls_trusts_the_authority_that_it_is_given() {
+fn custom_tls_trusts_given_authority() {
     let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     let file = File::new("ca.pem", &pem(own.cert.der()));
     for runtime in RUNTIMES {
@@ -340,7 +341,7 @@ fn custom_tls_trusts_the_authority_that_it_is_given() {
         let stage = Stage::behind_tls(tls.expect("a certificate and its key"));
         let url = stage.server.url().replace("127.0.0.1", "localhost");
         let mut tls = Example::start("custom_tls", runtime, &[&url, file.path()]);
-        tls.says("joined: {");
-        tls.ends();
+        tls.expect_line("joined: {");
+        tls.expect_success();
     }
 }

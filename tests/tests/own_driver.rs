@@ -1,5 +1,5 @@
-//! A driver of one's own, from public items of `phx_proto` and nothing of its `client`: futures over an
-//! in-memory transport, on virtual time.
+//! A driver written with public items of `phx_proto` and without its `client`: futures over an in-memory
+//! transport, on virtual time.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -26,17 +26,17 @@ use serde_json::{Value, json};
 /// The clock, the network and the server.
 struct Net {
     now: Time,
-    /// When some future wants to be polled.
+    /// The times at which a future has asked to be polled.
     alarms: Vec<Time>,
     link: Link,
     server: Server,
     peers: BTreeMap<ConnectionId, PeerId>,
-    /// What the transport of the client has read.
+    /// The parcels that the client's transport has read.
     inbox: VecDeque<(ConnectionId, Parcel)>,
 }
 
 impl Net {
-    /// Carries whatever has arrived by now.
+    /// Delivers all parcels that have arrived by now.
     fn carry(&mut self) {
         loop {
             let delivery = self.link.poll(self.now);
@@ -90,7 +90,7 @@ impl Net {
         }
     }
 
-    /// Lets time pass until something is due; false if nothing will be.
+    /// Advances the time to the next deadline. Returns false if there is none.
     fn skip(&mut self) -> bool {
         let alarm = self.alarms.drain(..).min();
         let times = [alarm, self.link.poll_timeout(), self.server.poll_timeout()];
@@ -101,7 +101,7 @@ impl Net {
     }
 }
 
-/// Why the driver goes on.
+/// The reason why the driver wakes up.
 enum Event {
     Arrived(ConnectionId, Parcel),
     Writable(ConnectionId),
@@ -174,7 +174,7 @@ impl Shared {
         Poll::Pending
     }
 
-    /// What the driver waits for: a command, the transport, the next deadline.
+    /// Waits for a command, the transport or the next deadline.
     async fn event(&self, deadline: Option<Time>, blocked: Option<ConnectionId>) -> Event {
         poll_fn(|_| {
             if self.commanded.take() {
@@ -192,7 +192,7 @@ impl Shared {
         .await
     }
 
-    /// Runs an application and the driver under it.
+    /// Runs an application together with the driver.
     fn run<T>(&self, application: impl Future<Output = T>) -> T {
         let (application, driver) = (pin!(application), pin!(drive(self)));
         let mut both = select(application, driver);
@@ -206,7 +206,7 @@ impl Shared {
             let mut net = self.net.borrow_mut();
             net.carry();
             if net.inbox.is_empty() && !self.commanded.get() {
-                // The driver may have a last signal for the application.
+                // The driver may still have a signal for the application.
                 stuck = if net.skip() { 0 } else { stuck + 1 };
                 assert!(stuck < 2, "the application waits, and nothing is due");
                 net.carry();
@@ -259,7 +259,7 @@ async fn drive(shared: &Shared) {
     }
 }
 
-/// Carries out what the socket has decided. While the transport is blocked, that is what is no frame.
+/// Performs the socket's actions; while the transport is blocked, only those that are not frames.
 fn carry_out(shared: &Shared, now: Time, blocked: &mut Option<ConnectionId>) {
     loop {
         if blocked.is_some() && !shared.socket.borrow().has_actions() {
@@ -269,7 +269,7 @@ fn carry_out(shared: &Shared, now: Time, blocked: &mut Option<ConnectionId>) {
         let action = match step {
             Step::Action(action) => action,
             Step::Evaluate(ticket) => {
-                // The function is the application's: nothing is borrowed while it runs.
+                // The function belongs to the application: nothing is borrowed while it runs.
                 let params = ticket.evaluate();
                 match shared.socket.borrow_mut().supply_join(now, &ticket, params) {
                     Supplied::Join(action) => action,
@@ -300,7 +300,7 @@ fn carry_out(shared: &Shared, now: Time, blocked: &mut Option<ConnectionId>) {
     }
 }
 
-/// The parameters of the join that this signal ends, as the server got them.
+/// The parameters that the server received with the join that this signal completes.
 fn joined(signal: &Signal, of: &str) -> Option<Value> {
     let (Signal::Joined { topic, response } | Signal::Resumed { topic, response }) = signal else {
         return None;
@@ -381,10 +381,10 @@ fn own_driver_keeps_a_connection() {
     });
 }
 
-/// A push that waits for a transport which takes two frames at a time can be withdrawn, and never
+/// The transport takes two frames at a time. A push that waits for it can be cancelled, and then never
 /// reaches the server.
 #[test]
-fn own_driver_leaves_frames_in_the_socket() {
+fn own_driver_leaves_frames_in_socket() {
     let shared = Shared::new(config());
     shared.run(async {
         shared.command(|it, now| it.join(now, "room:a", json!({}))).expect("accepted");
@@ -396,15 +396,15 @@ fn own_driver_leaves_frames_in_the_socket() {
         shared.sleep(Duration::from_millis(1)).await;
         assert_eq!(shared.socket.borrow().stats().queued_pushes, 3);
         assert!(shared.command(|it, now| it.cancel_push(now, pushes[3])));
-        let (mut ended, mut heard) = (Vec::new(), Vec::new());
+        let (mut ended, mut messages) = (Vec::new(), Vec::new());
         while ended.len() < pushes.len() {
             match shared.expect(|signal| Some(signal.clone())).await {
                 Signal::PushEnded { id, outcome, .. } => ended.push((id, outcome)),
-                Signal::Message { payload, .. } => heard.push(payload.to_value().expect("JSON")),
+                Signal::Message { payload, .. } => messages.push(payload.to_value().expect("JSON")),
                 _ => {}
             }
         }
-        assert_eq!(heard, [0, 1, 2, 4].map(|n| json!({"n": n})));
+        assert_eq!(messages, [0, 1, 2, 4].map(|n| json!({"n": n})));
         assert_eq!(ended.remove(0), (pushes[3], PushOutcome::Cancelled));
         assert!(ended.iter().all(|(_, outcome)| matches!(outcome, PushOutcome::Reply(_))));
     });

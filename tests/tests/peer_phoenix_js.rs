@@ -1,9 +1,9 @@
-//! The official client against our server: `testing::Server` on a loopback port, in the manner of
-//! each Phoenix version. The scenarios are in `tests/peers/client.mjs`; what they need done to the
-//! server they ask for, and it is done here.
+//! The official client, phoenix.js, against `testing::Server` on a loopback port, which behaves like
+//! each Phoenix version in turn. The scenarios are in `tests/peers/client.mjs`; they send requests for
+//! server operations, which are performed here.
 //!
-//! So our server is one that the official client accepts, and what our own client is tested
-//! against is not a mistake that both of ours make.
+//! This shows that the official client accepts our server, so that our client and our server cannot
+//! share a mistake unnoticed.
 
 use core::time::Duration;
 
@@ -14,10 +14,10 @@ use phx_tests::waiting::DEADLINE;
 use phx_tokio::testing::{HttpRefusal, Listener, ServerConfig, Version};
 use serde_json::{Value, json};
 
-/// How long a scenario may say nothing. Its own deadline is shorter, so that it says what it
-/// waited for.
+/// How long a scenario may be silent. Its own deadline is shorter, so that it can report the condition
+/// it waited for.
 const SILENCE_MAX: Duration = DEADLINE.saturating_mul(2);
-/// How many things a scenario may ask for.
+/// The maximum number of requests of a scenario.
 const ASKED_MAX: usize = 10_000;
 
 const EVERY: [Version; 3] = [Version::V1_7_24, Version::V1_8_9, Version::V1_8_12];
@@ -33,7 +33,7 @@ fn play(scenario: &str, versions: &[Version], config: &ServerConfig) {
 }
 
 fn play_one(scenario: &str, config: ServerConfig) {
-    // The server goes on in its own threads while this one waits for the script.
+    // The server runs in its own threads while this one waits for the script.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -44,12 +44,12 @@ fn play_one(scenario: &str, config: ServerConfig) {
     let url = format!("ws://{}/socket", server.addr());
     let mut node = Script::node("client.mjs", &[scenario, &url]);
     for _ in 0..ASKED_MAX {
-        let Some(asked) = node.hear(SILENCE_MAX) else { break };
+        let Some(asked) = node.receive(SILENCE_MAX) else { break };
         if asked["ask"] == "end" {
             break;
         }
         let answer = runtime.block_on(perform(&mut server, &asked));
-        node.say(&json!({ "answer": answer }));
+        node.send(&json!({ "answer": answer }));
     }
     let (status, stderr) = node.end(SILENCE_MAX);
     assert!(status.success(), "{scenario}: {status}\n{stderr}");
@@ -69,7 +69,7 @@ async fn perform(server: &mut Listener, asked: &Value) -> Value {
         "crash" => server.crash_channel(text("topic")),
         "kill" => server.kill().await,
         "shutdown" => {
-            // It listens until its connections have ended, and accepts no connection.
+            // While its connections end, the listener refuses new ones.
             let refusal = || HttpRefusal::new(503, "stopping");
             server.with(|server, _| (0..100).for_each(|_| server.refuse_next(refusal())));
             server.shutdown().await;
@@ -91,32 +91,33 @@ macro_rules! scenarios {
 }
 
 scenarios! {
-    the_official_client_joins_and_is_told_why_it_may_not: "joins";
-    the_official_client_pushes_and_gets_every_kind_of_reply: "pushes";
-    the_official_client_hears_broadcasts: "broadcasts";
-    the_official_client_pushes_and_hears_binary: "binary";
-    /// A channel that crashes is joined again by the client.
-    the_official_client_rejoins_what_crashed: "crash";
-    the_official_client_follows_presence: "presence";
-    the_official_client_leaves_and_joins_again: "leave";
-    /// A channel that the server ended in order stays closed.
-    the_official_client_stays_out_of_what_the_server_closed: "closes";
-    the_official_client_reconnects_after_cuts_kills_and_restarts: "reconnects";
-    the_official_client_disconnects_and_connects_again: "disconnects";
-    the_official_client_sees_a_refused_upgrade: "refused";
+    /// It also receives the reason of a rejected join.
+    official_client_joins: "joins";
+    official_client_gets_every_reply_status: "pushes";
+    official_client_receives_broadcasts: "broadcasts";
+    official_client_exchanges_binary: "binary";
+    official_client_rejoins_crashed_channel: "crash";
+    official_client_follows_presence: "presence";
+    official_client_leaves_and_rejoins: "leave";
+    /// A channel that the server closed normally stays closed.
+    official_client_leaves_closed_channel_alone: "closes";
+    /// After cuts, kills and restarts.
+    official_client_reconnects_after_faults: "reconnects";
+    official_client_disconnects_and_reconnects: "disconnects";
+    official_client_sees_refused_upgrade: "refused";
 }
 
-/// `wire/idle_timeout_close`: and the one that is silent is closed. The scenario sets the clock of
-/// the server ahead by this timeout.
+/// `wire/idle_timeout_close`: the server closes a silent socket after its timeout. The scenario advances
+/// the server's clock by that timeout.
 #[test]
-fn the_official_clients_heartbeats_keep_its_socket() {
+fn official_client_heartbeats_keep_its_socket() {
     let config = ServerConfig::default().idle_timeout(Duration::from_secs(3_600));
     play("heartbeat", &EVERY, &config);
 }
 
-/// Phoenix 1.7 has no `auth_token`; it names no subprotocol, and JavaScript's WebSocket ends the
-/// connection then.
+/// Not for Phoenix 1.7, which ignores `auth_token`: it selects no subprotocol, and then JavaScript's
+/// WebSocket ends the connection.
 #[test]
-fn the_official_clients_auth_token_arrives() {
+fn official_client_sends_auth_token() {
     play("token", &EVERY[1..], &ServerConfig::default());
 }

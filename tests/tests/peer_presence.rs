@@ -1,10 +1,10 @@
-//! `Presence` against the official client's, on the same states and diffs: the lists
-//! are equal, and so are the changes once an `Update` is read as a join and a leave.
+//! `Presence` against the official client's, with the same states and diffs: the lists are equal, and
+//! so are the changes, if an `Update` is read as a join and a leave.
 //!
-//! What the two are not compared on, because no Phoenix server sends it: what is no presence
-//! message, a diff that lacks a member, a `phx_ref_prev` that is null, members twice in one
-//! object, and text that is not Unicode. Nor the order of the keys, which in JavaScript depends on
-//! whether they look like numbers. Where the two differ and ours is meant to is a test of its own.
+//! Not compared, because no Phoenix server sends it: messages that are not presence messages, a diff
+//! that lacks a member, a null `phx_ref_prev`, duplicate members in one object, and text that is not
+//! Unicode. Nor is the order of the keys, which in JavaScript depends on whether they look like
+//! numbers. One intended difference has a test of its own.
 //!
 //! `PHX_CASES` multiplies the cases, `PHX_SEED` repeats a run.
 
@@ -24,12 +24,12 @@ use serde_json::{Map, Value, json};
 /// How long one case may take the official client.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
-/// What a channel tells its presence.
+/// An event of a channel that its presence handles.
 #[derive(Clone, Debug)]
 enum Step {
     /// The channel was joined, for the first time or again.
     Joined,
-    /// Messages were lost: whatever comes before the next join is void.
+    /// Messages were lost: everything before the next join is ignored.
     Lost,
     State(Value),
     Diff {
@@ -48,8 +48,8 @@ impl Official {
 
     fn ask(&self, steps: Vec<Value>) -> VecDeque<Value> {
         let mut node = self.0.borrow_mut();
-        node.say(&Value::Array(steps));
-        let answer = node.hear(ANSWER_MAX).expect("the script goes on");
+        node.send(&Value::Array(steps));
+        let answer = node.receive(ANSWER_MAX).expect("the script runs");
         serde_json::from_value(answer).expect("an array")
     }
 
@@ -59,10 +59,10 @@ impl Official {
     }
 }
 
-// What can come.
+// The inputs.
 
 fn keys() -> impl Strategy<Value = String> {
-    // The last ones are the names that JavaScript's objects are born with.
+    // The last two are names that every JavaScript object inherits.
     const KEYS: &[&str] = &[
         "ann",
         "bob",
@@ -96,13 +96,13 @@ fn data() -> impl Strategy<Value = Value> {
     ]
 }
 
-/// Members beside those that have a meaning.
+/// Members beside the ones of the protocol.
 fn others() -> impl Strategy<Value = Map<String, Value>> {
     let names = select(&["user", "typing", "device", "größe"][..]).prop_map(str::to_owned);
     vec((names, data()), 0..3).prop_map(|members| members.into_iter().collect())
 }
 
-/// Few, so that they meet again.
+/// A ref of a small set, so that refs repeat.
 fn refs() -> impl Strategy<Value = String> {
     select(&["F1", "F2", "F3", "F4", "F5", "é"][..]).prop_map(str::to_owned)
 }
@@ -139,11 +139,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     })
 }
 
-// What a server sends.
+// The server.
 
-/// What happens on the server's side.
+/// A change on the server.
 #[derive(Clone, Debug)]
-enum Deed {
+enum Change {
     Track {
         key: String,
         data: Map<String, Value>,
@@ -155,45 +155,45 @@ enum Deed {
     Untrack {
         which: usize,
     },
-    /// The connection breaks, and this many deeds later the channel is joined again. After as many
-    /// as `before_state` the state is sent, which holds them already.
+    /// The connection breaks, and `missed` changes later the channel is joined again. The state is sent
+    /// after another `before_state` changes, and already has them.
     Gap {
         missed: usize,
         before_state: usize,
     },
 }
 
-fn deeds() -> impl Strategy<Value = Vec<Deed>> {
-    let deed = prop_oneof![
-        4 => (keys(), others()).prop_map(|(key, data)| Deed::Track { key, data }),
-        3 => (any::<usize>(), others()).prop_map(|(which, data)| Deed::Update { which, data }),
-        3 => any::<usize>().prop_map(|which| Deed::Untrack { which }),
+fn changes() -> impl Strategy<Value = Vec<Change>> {
+    let change = prop_oneof![
+        4 => (keys(), others()).prop_map(|(key, data)| Change::Track { key, data }),
+        3 => (any::<usize>(), others()).prop_map(|(which, data)| Change::Update { which, data }),
+        3 => any::<usize>().prop_map(|which| Change::Untrack { which }),
         1 => (0..5usize, 0..4usize)
-            .prop_map(|(missed, before_state)| Deed::Gap { missed, before_state }),
+            .prop_map(|(missed, before_state)| Change::Gap { missed, before_state }),
     ];
-    vec(deed, 1..40)
+    vec(change, 1..40)
 }
 
-/// A server's list, and how far the client is told of it.
+/// A server's list, and the events of it that reach the client.
 #[derive(Default)]
 struct Tracker {
-    /// Each with its key, in the order of coming.
+    /// Keys and metas, in the order in which they were tracked.
     metas: Vec<(String, Value)>,
     drawn: u32,
-    /// Deeds until the channel is joined again, and until the state is sent after that.
+    /// Changes until the channel is joined again, and from then on until the state is sent.
     until_join: Option<usize>,
     until_state: Option<usize>,
-    /// What the client hears.
+    /// The events that the client receives.
     steps: Vec<Step>,
 }
 
 impl Tracker {
-    /// Everything the client hears while these happen, from the first join to a last state.
-    fn run(deeds: Vec<Deed>) -> Self {
+    /// Applies all changes, from a first join to a last state.
+    fn run(changes: Vec<Change>) -> Self {
         let mut this = Self { until_join: Some(0), until_state: Some(1), ..Self::default() };
-        for deed in deeds {
+        for change in changes {
             this.catch_up();
-            this.perform(deed);
+            this.perform(change);
         }
         this.until_join = this.until_join.map(|_| 0);
         this.until_state = this.until_state.map(|_| 0);
@@ -201,7 +201,7 @@ impl Tracker {
         this
     }
 
-    /// Joins and sends the state if it is time to.
+    /// Joins and sends the state if they are due.
     fn catch_up(&mut self) {
         if self.until_join == Some(0) {
             self.until_join = None;
@@ -213,37 +213,37 @@ impl Tracker {
         }
     }
 
-    fn perform(&mut self, deed: Deed) {
-        let (joins, leaves) = match deed {
-            Deed::Gap { missed, before_state } => {
+    fn perform(&mut self, change: Change) {
+        let (joins, leaves) = match change {
+            Change::Gap { missed, before_state } => {
                 self.until_join = Some(missed);
                 self.until_state = Some(before_state);
                 self.steps.push(Step::Lost);
                 return;
             }
-            Deed::Track { key, data } => {
+            Change::Track { key, data } => {
                 let meta = self.draw(data, None);
                 self.metas.push((key.clone(), meta.clone()));
                 (Some((key, meta)), None)
             }
-            Deed::Update { which, data } if !self.metas.is_empty() => {
+            Change::Update { which, data } if !self.metas.is_empty() => {
                 let which = which % self.metas.len();
                 let (key, before) = self.metas[which].clone();
                 let after = self.draw(data, Some(before["phx_ref"].clone()));
                 self.metas[which].1 = after.clone();
                 (Some((key.clone(), after)), Some((key, before)))
             }
-            Deed::Untrack { which } if !self.metas.is_empty() => {
+            Change::Untrack { which } if !self.metas.is_empty() => {
                 (None, Some(self.metas.remove(which % self.metas.len())))
             }
-            Deed::Update { .. } | Deed::Untrack { .. } => return,
+            Change::Update { .. } | Change::Untrack { .. } => return,
         };
-        if let Some(deeds) = &mut self.until_join {
-            *deeds -= 1;
+        if let Some(changes) = &mut self.until_join {
+            *changes -= 1;
             return;
         }
-        if let Some(deeds) = &mut self.until_state {
-            *deeds -= 1;
+        if let Some(changes) = &mut self.until_state {
+            *changes -= 1;
         }
         let entries = |of: Option<(String, Value)>| {
             of.into_iter().map(|(key, meta)| (key, json!({ "metas": [meta] }))).collect()
@@ -269,12 +269,12 @@ impl Tracker {
 
 // The comparison.
 
-/// Runs both, compares after every step, and returns our list and all of our changes.
+/// Runs both, compares after every step, and returns our list and all our changes.
 fn compare(
     official: &Official,
     steps: &[Step],
 ) -> Result<(Presence, Vec<PresenceChange>), TestCaseError> {
-    let mut answers = official.ask(told_to_official(steps));
+    let mut answers = official.ask(official_steps(steps));
     let mut ours = Presence::<Value>::new();
     let mut all = Vec::new();
     let mut lost = false;
@@ -283,7 +283,7 @@ fn compare(
             Step::Joined => {
                 ours.joined();
                 lost = false;
-                // What was held back for the join before is dropped: see the last test.
+                // Diffs held back for the earlier join are dropped: see the last test.
                 answers.pop_front();
                 Vec::new()
             }
@@ -318,26 +318,26 @@ fn compare(
     Ok((ours, all))
 }
 
-fn told_to_official(steps: &[Step]) -> Vec<Value> {
-    let mut told = Vec::new();
+fn official_steps(steps: &[Step]) -> Vec<Value> {
+    let mut official = Vec::new();
     let mut lost = false;
     for step in steps {
         match step {
             Step::Joined => {
                 lost = false;
-                told.push(json!({ "drop_held": true }));
-                told.push(json!({ "joined": true }));
+                official.push(json!({ "drop_held": true }));
+                official.push(json!({ "joined": true }));
             }
             Step::Lost => lost = true,
-            // The official client cannot be told of a gap; in one it hears nothing.
+            // The official client has no notion of a gap; it receives nothing during one.
             _ if lost => {}
-            Step::State(state) => told.push(json!({ "state": state })),
+            Step::State(state) => official.push(json!({ "state": state })),
             Step::Diff { joins, leaves } => {
-                told.push(json!({ "diff": { "joins": joins, "leaves": leaves } }));
+                official.push(json!({ "diff": { "joins": joins, "leaves": leaves } }));
             }
         }
     }
-    told
+    official
 }
 
 type List = BTreeMap<String, Value>;
@@ -356,7 +356,7 @@ fn their_list(theirs: &Value) -> List {
     list
 }
 
-/// JavaScript has one kind of number.
+/// Converts all numbers to doubles, the only numbers of JavaScript.
 fn as_doubles(value: Value) -> Value {
     match value {
         Value::Number(number) => number.as_f64().into(),
@@ -368,9 +368,9 @@ fn as_doubles(value: Value) -> Value {
     }
 }
 
-/// Whether our changes are their callbacks, key by key and in order. Theirs are at most one join
-/// and one leave of a key for each diff; ours are updates for the part of both that is linked, and
-/// a join and a leave for the rest.
+/// Whether our changes equal their callbacks, key by key and in order. They report at most one join and
+/// one leave per key and diff; we report updates for metas linked by `phx_ref_prev`, and a join and a
+/// leave for the rest.
 fn same_changes(ours: &[PresenceChange], theirs: &Value) -> Result<(), String> {
     let mut by_key = BTreeMap::<&str, VecDeque<&PresenceChange>>::new();
     for change in ours {
@@ -395,7 +395,7 @@ fn same_changes(ours: &[PresenceChange], theirs: &Value) -> Result<(), String> {
                 got.push(meta(after));
             }
         }
-        // All of it was updates, or the rest is one change.
+        // Either all metas were updates, or the rest is one change.
         if got.len() < expected.len() || expected.is_empty() {
             let (metas, at_edge) = match (joined, changes.pop_front()) {
                 (true, Some(PresenceChange::Join { metas, first, .. })) => (metas, *first),
@@ -439,7 +439,7 @@ fn in_any_order(metas: Vec<Value>) -> Vec<String> {
 
 // The tests.
 
-/// Runs a property over many cases with one process, the seed printed.
+/// Checks a property for many cases with one process, and prints the seed.
 fn check<S: Strategy>(
     name: &str,
     count: u32,
@@ -474,26 +474,27 @@ fn check<S: Strategy>(
     official.end();
 }
 
+/// The list and the changes, for random states and diffs.
 /// Protocol: PRES-1, PRES-2, PRES-5.
 #[test]
-fn the_list_and_the_changes_equal_the_official_clients() {
+fn presence_equals_official_client() {
     check("random states and diffs", 2_000, &steps(), |official, steps| {
         compare(official, &steps).map(drop)
     });
 }
 
-/// The server's part is played by a tracker: joins before their state, diffs that the state holds
-/// already, gaps in which things happen. In the end the list is the server's, the changes alone
-/// lead to it, and the official client agrees all along.
+/// A tracker acts as the server: joins before their state, diffs that the state already has, changes
+/// during gaps. In the end the list equals the server's, the changes alone add up to it, and the
+/// official client agrees after every step.
 #[test]
-fn after_any_gaps_the_list_and_what_the_changes_add_up_to_are_the_servers() {
-    check("gaps and resyncs", 1_000, &deeds(), |official, deeds| {
-        let server = Tracker::run(deeds);
+fn presence_converges_after_gaps() {
+    check("gaps and resyncs", 1_000, &changes(), |official, changes| {
+        let server = Tracker::run(changes);
         let (ours, changes) = compare(official, &server.steps)?;
         let refs = |metas: &Value| -> Vec<String> {
             let metas = metas["metas"].as_array().expect("metas");
             let mut refs: Vec<String> = metas.iter().map(|it| it["phx_ref"].to_string()).collect();
-            // An update keeps its place on the server and comes last at every client.
+            // An updated meta keeps its place on the server and moves to the end at every client.
             refs.sort();
             refs
         };
@@ -515,7 +516,7 @@ fn list_of_metas(ours: &Presence) -> Metas {
     ours.list().map(|(key, entry)| (key.to_owned(), metas(&entry.metas))).collect()
 }
 
-/// The list of someone who is only told the changes, keys by `first` and `last`.
+/// The list that results from the changes alone, with keys by `first` and `last`.
 fn added_up(changes: &[PresenceChange]) -> Metas {
     let mut list = Metas::new();
     for change in changes {
@@ -526,7 +527,7 @@ fn added_up(changes: &[PresenceChange]) -> Metas {
                 entry.extend(metas.into_iter().map(|meta| (meta.phx_ref.clone(), meta)));
             }
             PresenceChange::Leave { key, metas, last } => {
-                let entry = list.get_mut(&key).expect("the key is there");
+                let entry = list.get_mut(&key).expect("the key exists");
                 for meta in metas {
                     entry.remove(&meta.phx_ref);
                 }
@@ -536,7 +537,7 @@ fn added_up(changes: &[PresenceChange]) -> Metas {
                 }
             }
             PresenceChange::Update { key, before, after } => {
-                let entry = list.get_mut(&key).expect("the key is there");
+                let entry = list.get_mut(&key).expect("the key exists");
                 entry.remove(&before.phx_ref);
                 entry.insert(after.phx_ref.clone(), after);
             }
@@ -546,12 +547,12 @@ fn added_up(changes: &[PresenceChange]) -> Metas {
     list
 }
 
-/// The one difference. The official client keeps the diffs that it held back when the channel is
-/// joined anew before their state came, and applies them to the state of the new join: whoever
-/// came before the gap and left in it stays for ever. Ours forgets them: the new state holds what
-/// they said (nothing old touches anything new).
+/// The one intended difference. If a channel is joined again before its state came, the official client
+/// keeps the diffs that it held back and applies them to the state of the new join: a presence that
+/// joined before the gap and left during it stays in the list for ever. Ours drops them, because the
+/// new state already includes them.
 #[test]
-fn diffs_held_back_for_one_join_are_not_applied_to_the_next_ones_state() {
+fn presence_drops_diffs_of_earlier_join() {
     if !available("held back for another join") {
         return;
     }
@@ -567,7 +568,7 @@ fn diffs_held_back_for_one_join_are_not_applied_to_the_next_ones_state() {
     assert_eq!(
         theirs,
         List::from([("ann".to_owned(), ann["ann"].clone())]),
-        "it does not any more"
+        "the official client no longer keeps them"
     );
     official.end();
 

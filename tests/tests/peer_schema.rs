@@ -1,5 +1,5 @@
-//! The JSON Schema of a file of connections, judged by Ajv: it accepts what the reader accepts, and
-//! refuses what the reader refuses for its shape.
+//! The JSON Schema of the connections document, tested with Ajv: it accepts every document that the
+//! reader accepts, and rejects those that the reader rejects because of their shape.
 
 use core::time::Duration;
 use std::cell::RefCell;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 /// How long one document may take.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
-/// Ajv, with our schema.
+/// Ajv with our schema.
 struct Schema(RefCell<Script>);
 
 impl Schema {
@@ -20,38 +20,39 @@ impl Schema {
             return None;
         }
         let mut node = Script::node("schema.mjs", &[]);
-        node.say(&Connections::json_schema());
-        assert_eq!(node.hear(ANSWER_MAX).expect("it goes on"), json!({"compiled": true}));
+        node.send(&Connections::json_schema());
+        assert_eq!(node.receive(ANSWER_MAX).expect("the script runs"), json!({"compiled": true}));
         Some(Self(RefCell::new(node)))
     }
 
-    /// Whether it accepts the document, and what it has against it.
-    fn judge(&self, document: &Value) -> (bool, Value) {
+    /// Whether the schema accepts the document, and its errors.
+    fn validate(&self, document: &Value) -> (bool, Value) {
         let mut node = self.0.borrow_mut();
-        node.say(document);
-        let answer = node.hear(ANSWER_MAX).expect("it goes on");
+        node.send(document);
+        let answer = node.receive(ANSWER_MAX).expect("the script runs");
         (answer["valid"] == true, answer["errors"].clone())
     }
 }
 
-/// With every variable that has no default.
+/// Reads a document with a value for every variable that has no default.
 fn read(document: &Value) -> Result<Connections, String> {
     let set = |name: &str| (name != "PHOENIX_BACKEND_URL").then(|| "1.0.0".to_owned());
     let read = Connections::from_json(&document.to_string(), set);
     read.map_err(|error| error.to_string())
 }
 
+/// The schema accepts the example, and its errors for broken documents name the violated keyword.
 #[test]
-fn the_schema_accepts_the_example_and_says_what_is_wrong_with_others() {
+fn schema_accepts_example_and_names_errors() {
     let Some(schema) = Schema::start("schema") else { return };
     let example = include_str!("../../phx-proto/examples/connections.example.json");
     let example: Value = serde_json::from_str(example).expect("the example");
-    let (valid, errors) = schema.judge(&example);
+    let (valid, errors) = schema.validate(&example);
     assert!(valid, "{errors:#}");
 
     let mut named = example.clone();
     named["$schema"] = "connections.schema.json".into();
-    assert!(schema.judge(&named).0 && read(&named).is_ok(), "for editors");
+    assert!(schema.validate(&named).0 && read(&named).is_ok(), "for editors");
 
     for (pointer, value, wrong) in [
         ("/connections/backend_service/header", json!({}), "additionalProperties"),
@@ -64,16 +65,16 @@ fn the_schema_accepts_the_example_and_says_what_is_wrong_with_others() {
         let mut bad = example.clone();
         let (parent, key) = pointer.rsplit_once('/').expect("a pointer");
         bad.pointer_mut(parent).expect("it is there")[key] = value;
-        let (valid, errors) = schema.judge(&bad);
+        let (valid, errors) = schema.validate(&bad);
         assert!(!valid, "{pointer}");
         assert!(errors.to_string().contains(&format!("\"keyword\":\"{wrong}\"")), "{errors:#}");
         assert!(read(&bad).is_err(), "{pointer}");
     }
-    assert!(!schema.judge(&json!({"connections": {"": {"uri": "ws://localhost/"}}})).0);
-    assert!(!schema.judge(&json!({})).0);
+    assert!(!schema.validate(&json!({"connections": {"": {"uri": "ws://localhost/"}}})).0);
+    assert!(!schema.validate(&json!({})).0);
 }
 
-/// What may stand anywhere, good at one key and bad at another.
+/// Values to try with every key: each is valid for some keys and invalid for others.
 fn values() -> Vec<Value> {
     let texts = ["x", "", "1.0.0", "2.0.0", "3.0.0", "transient", "${V}", "sessionid", "phoenix"];
     let mut values: Vec<Value> = texts.map(Value::from).into();
@@ -136,8 +137,9 @@ fn values() -> Vec<Value> {
     values
 }
 
+/// For every key and every kind of value, except what a schema cannot express.
 #[test]
-fn reader_and_schema_agree_about_every_key_and_every_kind_of_value() {
+fn schema_agrees_with_reader() {
     let Some(schema) = Schema::start("schema") else { return };
     let keys = Connections::json_schema()["$defs"]["connection"]["properties"].clone();
     let mut accepted = 0;
@@ -146,14 +148,14 @@ fn reader_and_schema_agree_about_every_key_and_every_kind_of_value() {
             let mut spec = json!({"uri": "ws://localhost/socket/websocket"});
             spec[key] = value.clone();
             let document = json!({"connections": {"a": spec}});
-            let (valid, errors) = schema.judge(&document);
+            let (valid, errors) = schema.validate(&document);
             let read = read(&document).map(|_| ());
             let beyond_a_schema = match key {
-                // Which texts are addresses.
+                // Whether a text is an address.
                 "uri" | "connect_to" => value.is_string(),
-                // What a variable holds.
+                // The value of a variable.
                 "restart" => value == "${V}",
-                // 64 bits are more than JavaScript's numbers can tell apart.
+                // JavaScript's numbers cannot represent every 64-bit integer.
                 _ => value == json!(u64::MAX),
             };
             if !beyond_a_schema {

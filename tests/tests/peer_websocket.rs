@@ -1,5 +1,5 @@
-//! The WebSocket machine against servers that are not ours: `ws` of npm and `websockets` of Python, over
-//! a socket of the standard library.
+//! The WebSocket machine against third-party servers: `ws` of npm and `websockets` of Python, over a
+//! socket of the standard library.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -12,7 +12,7 @@ use phx_tests::peers::{Script, available};
 use phx_tests::waiting::DEADLINE;
 use serde_json::{Value, json};
 
-/// A server, and how its connections have ended.
+/// A server that reports how its connections ended.
 struct Server {
     script: Script,
     port: u16,
@@ -24,7 +24,7 @@ impl Server {
             return None;
         }
         let mut script = Script::node("websocket.mjs", &[]);
-        let first = script.hear(DEADLINE).expect("it goes on");
+        let first = script.receive(DEADLINE).expect("the script runs");
         Some(Self::new(script, &first))
     }
 
@@ -38,9 +38,9 @@ impl Server {
         Self { script, port: port.expect("a port") }
     }
 
-    /// How the next connection ended there.
+    /// The close code and reason that the server reports for the next connection.
     fn ended(&mut self) -> (Value, Value) {
-        let ended = self.script.hear(DEADLINE).expect("it goes on");
+        let ended = self.script.receive(DEADLINE).expect("the script runs");
         (ended["code"].clone(), ended["reason"].clone())
     }
 
@@ -77,8 +77,8 @@ struct Client {
 }
 
 impl Client {
-    /// Writes what there is to write, and reads until something has been received. `None` is the end of
-    /// the stream behind a close frame.
+    /// Writes all pending bytes, and reads until an event. `None` is the end of the stream after a close
+    /// frame.
     fn next(&mut self) -> Result<Option<Event>, Fault> {
         loop {
             self.write();
@@ -95,7 +95,7 @@ impl Client {
     }
 
     fn write(&mut self) {
-        // A test needs no secrets, only keys that change.
+        // A test needs no unpredictable keys, only different ones.
         let mut next = 0_u8;
         let mut keys = MaskKeys::new(|block: &mut [u8]| {
             block.iter_mut().for_each(|byte| {
@@ -105,7 +105,7 @@ impl Client {
         });
         let mut out = BytesMut::new();
         while self.endpoint.poll_transmit(&mut out, 64 * 1024, || keys.next_key()) > 0 {
-            // A server that has closed its end may not take it any more; the end of the reading tells.
+            // A server that has closed its end may refuse more bytes; the reader then sees the end.
             if self.stream.write_all(&out).is_err() {
                 return;
             }
@@ -123,8 +123,8 @@ impl Client {
         }
     }
 
-    /// Closes the connection, and reads until the end of the stream: the code of the server's close
-    /// frame.
+    /// Closes the connection and reads until the end of the stream. Returns the code of the server's
+    /// close frame.
     fn close(mut self, code: u16, reason: &str) -> Option<u16> {
         self.endpoint.close(code, reason).expect("a sendable code");
         let code = loop {
@@ -143,7 +143,7 @@ type Start = fn(&str) -> Option<Server>;
 
 const BOTH: [(&str, Start); 2] = [("ws", Server::ws), ("websockets", Server::websockets)];
 
-/// Messages of all forms of the length, in one frame and in fragments with pings, back as they were.
+/// Messages with every encoding of the length, in one frame and in fragments with pings, come back equal.
 fn echoes(server: &mut Server) {
     let mut client = server.connect("/echo");
     for length in [0, 1, 125, 126, 65_535, 65_536, 1 << 20] {
@@ -151,12 +151,12 @@ fn echoes(server: &mut Server) {
             Frame::from("\u{e4}bc".repeat(length / 4)),
             Frame::Binary((0..length).map(|at| at as u8).collect::<Vec<u8>>().into()),
         ] {
-            client.endpoint.send(frame.clone()).expect("there is room");
+            client.endpoint.send(frame.clone()).expect("the queue has capacity");
             assert!(client.message() == frame, "{frame:?}");
         }
     }
-    // The pong to the last ping may still be on its way; it is ahead of the answer to this.
-    client.endpoint.send(Frame::from("end")).expect("there is room");
+    // The pong to the last ping may still be on its way; it arrives before the answer to this message.
+    client.endpoint.send(Frame::from("end")).expect("the queue has capacity");
     client.message();
     let upload = client.endpoint.upload();
     let fragment = Limits::default().fragment_bytes as u64;
@@ -165,7 +165,7 @@ fn echoes(server: &mut Server) {
     assert_eq!(server.ended(), (json!(3000), json!("bye")));
 }
 
-/// The latest ping is answered; the others may be.
+/// The latest ping must be answered; earlier ones may be.
 fn pings_are_answered(server: &mut Server) {
     let mut client = server.connect("/pings");
     while client.message() != Frame::from("pong c") {}
@@ -173,14 +173,14 @@ fn pings_are_answered(server: &mut Server) {
     assert_eq!(server.ended(), (json!(1000), json!("")));
 }
 
-fn fragments_are_put_together(server: &mut Server) {
+fn fragments_are_joined(server: &mut Server) {
     let mut client = server.connect("/fragments");
     assert_eq!(client.message(), Frame::from("fr\u{e4}gments"));
     client.close(1000, "");
     server.ended();
 }
 
-/// Frames in the read that has the answer to the upgrade.
+/// A frame that arrives in the same read as the answer to the upgrade.
 fn early_message_is_received(server: &mut Server) {
     let mut client = server.connect("/early");
     assert_eq!(client.message(), Frame::from("early"));
@@ -197,7 +197,7 @@ fn close_of_the_server_is_answered(server: &mut Server) {
     assert_eq!(server.ended().0, json!(4001));
 }
 
-/// The server is sent the code that answers it, and ends the stream.
+/// The client sends the matching close code, and the server ends the stream.
 fn violation_fails_the_connection(server: &mut Server) {
     let mut client = server.connect("/violation");
     let violation = Violation::ReservedBits { bits: 0b100 };
@@ -231,7 +231,7 @@ fn websocket_machine_talks_to_other_servers() {
         let scenarios: [fn(&mut Server); 8] = [
             echoes,
             pings_are_answered,
-            fragments_are_put_together,
+            fragments_are_joined,
             early_message_is_received,
             close_of_the_server_is_answered,
             violation_fails_the_connection,

@@ -1,10 +1,10 @@
-//! The test server against every WebSocket recording of a real one.
+//! The test server against every WebSocket recording of a real server.
 //!
 //! Each recording's client side is fed to `testing::Server` at the recorded times, on virtual
-//! time; what the server puts out is compared, connection by connection and in order, with what
-//! the real one sent. JSON is compared as values, `phx_ref` values up to one renaming for the
-//! whole recording, and the time of each output may lie up to `SLACK_MS` before the recorded
-//! one but never after it. Pongs are left out: the carrier writes them, not the server.
+//! time; its output is compared, connection by connection and in order, with what the real one sent.
+//! JSON is compared as values, `phx_ref` values up to one renaming for the whole recording. The time
+//! of each output may lie up to `SLACK_MS` before the recorded one but never after it. Pongs are left
+//! out: the listener writes them, not `testing::Server`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,16 +16,16 @@ use phx_tests::classes::{Class, TABLE, class_of};
 use phx_tests::recording::{self, Dir, Event, Recording, What};
 use serde_json::Value;
 
-/// The most by which the real server was slower than its own timers: it took 187 ms to echo
-/// 1 MiB (`large_text_echo`).
+/// The maximum delay of the real server behind its own timers: it took 187 ms to echo 1 MiB
+/// (`large_text_echo`).
 const SLACK_MS: u64 = 200;
 
-/// How long a server has to stay silent after the last recorded event.
+/// How long the server must stay silent after the last recorded event.
 const TAIL_MS: u64 = 150;
 
-/// A recording in which the real server took the other outcome of a race that the fixtures'
-/// README names. The test server always takes the one in which a leave is finished before the
-/// next frame is looked at, so on this connection it must put out `ours` instead of `recorded`.
+/// A recording of a race that the fixtures' README describes, in which the real server took the other
+/// outcome. The test server always finishes a leave before it reads the next frame, so on this
+/// connection it must send `ours` instead of `recorded`.
 struct Race {
     name: &'static str,
     why: &'static str,
@@ -37,7 +37,7 @@ const RACES: &[Race] = &[
     Race {
         name: "leave_rejoin_pipelined",
         why: "fact 19: leave and rejoin back to back; recorded: the join kills the old channel \
-              before it has looked at the leave",
+              before it has read the leave",
         recorded: &[
             r#"["3","3","room:lobby","phx_reply",{"response":{"params":{},"topic":"room:lobby"},"status":"ok"}]"#,
             r#"["1","1","room:lobby","phx_close",{}]"#,
@@ -50,7 +50,7 @@ const RACES: &[Race] = &[
     },
     Race {
         name: "leave_then_push",
-        why: "fact 19: push behind a leave; recorded: no answer at all (the other outcome is \
+        why: "fact 19: push after a leave; recorded: no answer at all (the other outcome is \
               leave_then_push_alt, which needs no entry here)",
         recorded: &[
             r#"["4","5","room:lobby","phx_reply",{"response":{},"status":"ok"}]"#,
@@ -64,8 +64,9 @@ const RACES: &[Race] = &[
     },
 ];
 
+/// The table of classes names each recording once, and long-poll recordings as out of scope.
 #[test]
-fn every_recording_is_in_exactly_one_class() {
+fn every_recording_has_one_class() {
     let mut named: Vec<String> = TABLE.iter().map(|(name, _)| (*name).to_owned()).collect();
     named.sort();
     assert_eq!(named, recording::names(), "the table and the fixtures must name the same files");
@@ -83,10 +84,11 @@ fn every_recording_is_in_exactly_one_class() {
     }
 }
 
+/// The test server sends what the recorded server sent.
 /// Protocol: CLOSE-2, CLOSE-3, CLOSE-4, CLOSE-5, CLOSE-6, CONN-3, CONN-9, HB-3, HB-7, JOIN-8,
 /// LEAVE-4, MSG-5, MSG-6, PRES-10, PUSH-2, PUSH-3, REF-6, REPLY-6, V1-6.
 #[test]
-fn the_server_sends_what_the_recorded_one_sent() {
+fn test_server_matches_recordings() {
     let mut failures = Vec::new();
     let mut compared = 0;
     for name in recording::names() {
@@ -106,8 +108,9 @@ fn the_server_sends_what_the_recorded_one_sent() {
     assert_eq!(compared, websocket);
 }
 
+/// Without its entry in `RACES`, each of these recordings differs.
 #[test]
-fn every_race_entry_is_needed() {
+fn race_entries_are_needed() {
     for race in RACES {
         let recording = recording::load(race.name);
         let actual = Replay::run(&recording);
@@ -117,7 +120,7 @@ fn every_race_entry_is_needed() {
     }
 }
 
-/// What one side put out on each connection, with the time.
+/// The output of one side on each connection, with its time.
 type Sides = BTreeMap<String, Vec<(u64, What)>>;
 
 /// Feeds the client side of a recording to a server.
@@ -146,11 +149,11 @@ impl Replay {
                     let (server, now) = (&mut replay.server, Time::from_millis(event.ms));
                     match &event.what {
                         What::Signal(signal) if signal == "SIGTERM" => server.shutdown(now),
-                        // A killed server says nothing.
+                        // A killed server sends nothing more.
                         What::Signal(signal) if signal == "SIGKILL" => {
                             server.peers().into_iter().for_each(|peer| server.kill(peer));
                         }
-                        other => panic!("nobody does {other:?} to a server"),
+                        other => panic!("no recording does {other:?} to a server"),
                     }
                 }
                 Dir::ServerToClient => {}
@@ -162,7 +165,7 @@ impl Replay {
         replay.out
     }
 
-    /// Fires every timer that is due by then, each at its own time.
+    /// Fires every timer due until `until_ms`, each at its own time.
     fn pass_time(&mut self, until_ms: u64) {
         while let Some(due) = self.server.poll_timeout().filter(|due| due.as_millis() <= until_ms) {
             self.server.handle_timeout(due);
@@ -188,8 +191,8 @@ impl Replay {
         }
         let peer = self.peers[&event.conn];
         match &event.what {
-            // Fact 40: sent before the 101, so lost between HTTP and the socket, which a server
-            // without a TCP stream cannot show.
+            // Fact 40: a frame sent before the 101 is lost between HTTP and the socket, which a
+            // server without a TCP stream cannot reproduce.
             What::Frame { .. } if unanswered => {}
             What::Frame { violation: true, .. } => self.server.handle_violation(now, peer),
             What::Frame { frame, .. } => self.server.handle_frame(now, peer, frame),
@@ -205,7 +208,7 @@ impl Replay {
     fn connect(&mut self, event: &Event, method: &str, path: &str, headers: &[(String, String)]) {
         let mut headers = headers.to_vec();
         if headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-version")) {
-            // Left out of every recording.
+            // The recordings leave it out.
             headers.push(("sec-websocket-key".to_owned(), "dGhlIHNhbXBsZSBub25jZQ==".to_owned()));
         }
         let (method, path) = (method.to_owned(), path.to_owned());
@@ -242,7 +245,7 @@ impl Replay {
     }
 }
 
-/// The settings that a header names.
+/// The server settings that the header of a recording names.
 fn config(recording: &Recording) -> ServerConfig {
     let config = ServerConfig::default().version(match recording.phoenix.as_str() {
         "1.7.24" => Version::V1_7_24,
@@ -260,7 +263,7 @@ fn config(recording: &Recording) -> ServerConfig {
     }
 }
 
-/// Whether an upgrade was asked for on this connection and not yet answered.
+/// Whether an upgrade request on this connection is unanswered so far.
 fn upgrade_unanswered(before: &[Event], event: &Event) -> bool {
     let mut on_connection = before.iter().rev().filter(|earlier| earlier.conn == event.conn);
     let http = on_connection
@@ -286,7 +289,7 @@ fn compare(recording: &Recording, actual: &Sides) -> Result<(), String> {
     compare_all(&recorded, actual)
 }
 
-/// Puts the other outcome of a race in the place of the recorded one.
+/// Replaces the recorded outcome of a race with the other one.
 fn substitute(events: &mut Vec<(u64, What)>, race: &Race) {
     let frames = |texts: &[&'static str]| -> Vec<What> {
         let frame = |text: &&'static str| Frame::Text(text.as_bytes().into());
@@ -349,7 +352,7 @@ impl Refs {
                 What::Response { status: 101, headers: recorded, .. },
                 What::Response { status: 101, headers: actual, .. },
             ) => {
-                // The rest of a 101 is the listener's to write.
+                // The listener writes the rest of a 101.
                 let protocol = |headers: &[(String, String)]| {
                     let mut named = headers.iter().filter(|(n, _)| n == "sec-websocket-protocol");
                     named.next().cloned()

@@ -1,4 +1,4 @@
-//! The adapter for smol, held to what both adapters must do.
+//! The tests that both adapters share, run for smol.
 
 mod adapter;
 
@@ -28,11 +28,10 @@ mod rt {
         smol::Timer::after(duration).await;
     }
 
-    /// Runs something in an executor of its own, which is dropped with all of its tasks in whatever
-    /// they are doing.
+    /// Runs something in an executor of its own, which is then dropped with all of its unfinished tasks.
     pub(crate) fn in_a_runtime_that_ends<T>(work: impl AsyncFnOnce(Spawn) -> T) -> T {
         let executor = Arc::new(smol::Executor::new());
-        // The tasks hold this, so it must not hold the executor.
+        // The tasks hold this closure, so it must not hold the executor.
         let weak = Arc::downgrade(&executor);
         let spawn: Spawn = Arc::new(move |task| {
             weak.upgrade().expect("the executor runs").spawn(task).detach();
@@ -43,7 +42,7 @@ mod rt {
         done
     }
 
-    /// Runs a test, and fails it when it hangs.
+    /// Runs a test, and fails if it hangs.
     pub(crate) fn block_on<T>(test: impl Future<Output = T>) -> T {
         smol::block_on(test.or(async {
             smol::Timer::after(TEST_DEADLINE).await;
@@ -51,7 +50,7 @@ mod rt {
         }))
     }
 
-    /// As `block_on`, while the only blocking thread of the process waits for the end of it.
+    /// Like `block_on`, while the only blocking thread of the process is occupied until the end.
     pub(crate) fn without_blocking_threads<T>(test: impl Future<Output = T>) -> T {
         assert_eq!(std::env::var("BLOCKING_MAX_THREADS").as_deref(), Ok("1"));
         let (keep, ended) = std::sync::mpsc::channel::<()>();
@@ -66,10 +65,10 @@ mod rt {
         smol::spawn(task).detach();
     }
 
-    /// A task of smol's has no cooperative budget.
+    /// Does nothing: a smol task has no cooperative budget.
     pub(crate) fn exhaust_budget() {}
 
-    /// A stream that a test plays.
+    /// A stream whose peer is a script of the test.
     pub(crate) struct Scripted(Box<dyn Script>);
 
     impl Scripted {

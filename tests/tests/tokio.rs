@@ -1,4 +1,4 @@
-//! The adapter for tokio, held to what both adapters must do.
+//! The tests that both adapters share, run for tokio.
 
 mod adapter;
 
@@ -28,8 +28,7 @@ mod rt {
         tokio::time::sleep(duration).await;
     }
 
-    /// Runs something in a runtime of its own, which is shut down with all of its tasks in whatever
-    /// they are doing.
+    /// Runs something in a runtime of its own, which is then shut down with all of its unfinished tasks.
     pub(crate) fn in_a_runtime_that_ends<T>(work: impl AsyncFnOnce(Spawn) -> T) -> T {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let spawn: Spawn = Arc::new(|task| drop(tokio::spawn(task)));
@@ -38,14 +37,14 @@ mod rt {
         done
     }
 
-    /// Runs a test, and fails it when it hangs.
+    /// Runs a test, and fails if it hangs.
     pub(crate) fn block_on<T>(test: impl Future<Output = T>) -> T {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime
             .block_on(async { tokio::time::timeout(TEST_DEADLINE, test).await.expect("it hangs") })
     }
 
-    /// As `block_on`, while the only blocking thread of the runtime waits for the end of it.
+    /// Like `block_on`, while the only blocking thread of the runtime is occupied until the end.
     pub(crate) fn without_blocking_threads<T>(test: impl Future<Output = T>) -> T {
         let (_keep, ended) = std::sync::mpsc::channel::<()>();
         let mut builder = tokio::runtime::Builder::new_multi_thread();
@@ -62,7 +61,7 @@ mod rt {
         drop(tokio::spawn(task));
     }
 
-    /// Takes what is left of the cooperative budget of the present task.
+    /// Uses up the cooperative budget of the current task.
     pub(crate) fn exhaust_budget() {
         let mut cx = Context::from_waker(Waker::noop());
         for _ in 0..1_000 {
@@ -72,7 +71,7 @@ mod rt {
         }
     }
 
-    /// A stream that a test plays.
+    /// A stream whose peer is a script of the test.
     pub(crate) struct Scripted(Box<dyn Script>);
 
     impl Scripted {

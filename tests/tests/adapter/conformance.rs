@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use phx_tests::left_behind;
-use phx_tests::waiting::comes_true;
+use phx_tests::resources;
+use phx_tests::waiting::wait_until;
 
 use super::scenarios;
 use super::stage::{Target, play};
@@ -180,7 +180,7 @@ fn no_thread_and_no_file_is_left_behind() {
         play(Target::Faulty, transport, scenarios::random_faults);
     });
     // A pool keeps an idle thread for a while, and a thread that ends is counted until it is gone.
-    let is_gone = comes_true(|| {
+    let is_gone = wait_until(|| {
         let now = count();
         now.0 <= before.0 && now.1 <= before.1
     });
@@ -189,14 +189,14 @@ fn no_thread_and_no_file_is_left_behind() {
 
 /// Threads and open files.
 fn count() -> (usize, usize) {
-    (left_behind::threads().unwrap(), left_behind::open_files().unwrap())
+    (resources::threads().unwrap(), resources::open_files().unwrap())
 }
 
 /// Threads and open files, once they have not changed for longer than a pool keeps an idle thread.
 /// Counting one that is about to end makes the comparison less strict, and no more than that.
 fn settled() -> (usize, usize) {
     let mut last = (count(), Instant::now());
-    let is_settled = comes_true(|| {
+    let is_settled = wait_until(|| {
         let now = count();
         if now != last.0 {
             last = (now, Instant::now());

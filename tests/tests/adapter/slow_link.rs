@@ -6,8 +6,8 @@
 use core::time::Duration;
 use std::time::Instant;
 
-use phx_tests::dice::Dice;
 use phx_tests::fault_proxy::{FaultProxy, Manner, Way};
+use phx_tests::rng::Rng;
 use serde_json::json;
 
 use super::certificates::Authority;
@@ -54,7 +54,7 @@ impl Link {
             Some(own) => Listener::bind_tls(addr, server, own.server("127.0.0.1")).await,
         };
         let server = server.expect("a loopback port");
-        let proxy = FaultProxy::start(server.addr(), Dice::thrown()).expect("a port");
+        let proxy = FaultProxy::start(server.addr(), Rng::from_env()).expect("a port");
         proxy.treat_new(carries(rate), carries(rate));
         let scheme = if tls { "wss" } else { "ws" };
         let mut config =

@@ -11,10 +11,10 @@ use std::sync::{Arc, Once};
 use std::time::{Instant, SystemTime};
 
 use futures_util::future::{Either, select};
-use phx_tests::dice::Dice;
 use phx_tests::fault_proxy::{FaultProxy, Manner};
-use phx_tests::left_behind::sockets_at;
 use phx_tests::ports::{Reserved, start_again};
+use phx_tests::resources::sockets_at;
+use phx_tests::rng::Rng;
 use phx_tests::waiting::{DEADLINE, TICK};
 
 use super::certificates::Authority;
@@ -49,7 +49,7 @@ pub(super) struct Stage {
     proxy: Option<FaultProxy>,
     /// Of every server and proxy there was. Nobody else's sockets are counted at the end.
     ports: Vec<Arc<Reserved>>,
-    dice: Dice,
+    rng: Rng,
     unique: String,
 }
 
@@ -101,7 +101,7 @@ impl Stage {
             authority: (target == Target::Tls).then(Authority::new),
             proxy: None,
             ports: Vec::new(),
-            dice: Dice::thrown(),
+            rng: Rng::from_env(),
             unique,
         };
         if target != Target::Phoenix {
@@ -120,8 +120,8 @@ impl Stage {
         self.ports.push(port);
         let server = server.expect("a loopback port");
         if self.target == Target::Faulty {
-            let proxy = FaultProxy::start(server.addr(), self.dice.fork()).expect("a port");
-            let (up, down) = harmless(&mut self.dice);
+            let proxy = FaultProxy::start(server.addr(), self.rng.fork()).expect("a port");
+            let (up, down) = harmless(&mut self.rng);
             println!("up {up:?}, down {down:?}");
             proxy.treat_new(up, down);
             self.ports.push(proxy.port());
@@ -149,8 +149,8 @@ impl Stage {
         self.proxy.as_ref().expect("the table keeps this to the proxy")
     }
 
-    pub(super) fn dice(&mut self) -> &mut Dice {
-        &mut self.dice
+    pub(super) fn rng(&mut self) -> &mut Rng {
+        &mut self.rng
     }
 
     /// The topic of this run with this prefix and suffix.
@@ -242,12 +242,12 @@ impl Stage {
 /// Manners of passing everything on, up and down. The server takes an upgrade request in more than
 /// 64 pieces for an attack (tungstenite's `AttackCheck`), so pieces may not be that small on the way
 /// up.
-pub(super) fn harmless(dice: &mut Dice) -> (Manner, Manner) {
-    let up = match Manner::harmless(dice) {
+pub(super) fn harmless(rng: &mut Rng) -> (Manner, Manner) {
+    let up = match Manner::harmless(rng) {
         Manner::Split { most } => Manner::Split { most: most.max(16) },
         other => other,
     };
-    (up, Manner::harmless(dice))
+    (up, Manner::harmless(rng))
 }
 
 /// Waits until the condition holds, for up to [`DEADLINE`].

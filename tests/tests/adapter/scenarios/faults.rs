@@ -80,7 +80,7 @@ pub(in super::super) async fn cut_anywhere(stage: &mut Stage) {
     let client = stage.connect().await;
     let room = client.join(stage.topic("room", ""), json!({})).await.unwrap();
     // Through the answer to the upgrade, the reply to the join and that to a push.
-    let first = 1 + stage.dice().below(11);
+    let first = 1 + stage.rng().below(11);
     for bytes in (first..=400).step_by(11) {
         let before = stage.proxy().accepted();
         stage.proxy().cut_next_after(bytes);
@@ -106,11 +106,11 @@ pub(in super::super) async fn random_faults(stage: &mut Stage) {
     }
     let mut messages = rooms[0].messages();
     for round in 0..30 {
-        let dice = stage.dice();
-        let way = if dice.below(2) == 0 { Way::Up } else { Way::Down };
-        let (fault, (up, down)) = (dice.below(7), harmless(dice));
-        let after = 1 + dice.below(600);
-        let leaps = dice.below(4);
+        let rng = stage.rng();
+        let way = if rng.below(2) == 0 { Way::Up } else { Way::Down };
+        let (fault, (up, down)) = (rng.below(7), harmless(rng));
+        let after = 1 + rng.below(600);
+        let leaps = rng.below(4);
         println!("{round}: fault {fault} {way:?}, then {up:?} and {down:?}, {leaps} leaps");
         let proxy = stage.proxy();
         proxy.treat_new(up, down);

@@ -1,5 +1,5 @@
-//! What a client tells its application and its transport, in plain words that both sides of the
-//! golden test can write: the prediction from a recording, and the client under test.
+//! A client's outputs to its application and its transport, as plain data that both sides of the
+//! golden test can produce: the prediction from a recording, and the client under test.
 
 use std::time::Duration;
 
@@ -13,24 +13,24 @@ use crate::reading::Data;
 
 /// One signal, or one action that is not a frame.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Told {
+pub enum Output {
     /// An attempt began: the signal, and the action behind it.
     Connecting,
-    /// The transport is to dial.
+    /// The transport shall dial.
     Dial,
     /// The socket is open.
     Connected,
-    /// The server did not look at the `auth_token`.
+    /// The server did not acknowledge the `auth_token`.
     AuthTokenNotAcknowledged,
-    /// A connection ended for good, by our own doing.
+    /// A connection ended for good, by the client's own `disconnect`.
     Disconnected,
     /// A connection ended, and an attempt follows.
     Lost(Ending, Delay),
     /// An attempt failed, and another follows.
     Failed(Ending, Delay),
-    /// The fact for observers beside it.
+    /// The action `ReconnectAfter`, which goes with both.
     ReconnectAfter(Ending, Delay),
-    /// The transport is to send a close frame.
+    /// The transport shall send a close frame.
     Close(u16),
     /// The client is done.
     Closed,
@@ -40,13 +40,13 @@ pub enum Told {
     Resumed(String, Data),
     /// A join was refused for good.
     Rejected(String, &'static str, Data),
-    /// A join was refused and is tried again.
-    TriedAgain(String, &'static str, Data),
+    /// A join was refused and is retried.
+    Retried(String, &'static str, Data),
     /// `phx_error`.
     Errored(String, Data),
-    /// Not joined any more, but still wanted.
+    /// The channel is no longer joined, but still wanted.
     Interrupted(String, Gap),
-    /// A join follows by itself, as attempt number so and so.
+    /// The client joins again after a delay, as this attempt.
     RejoinAfter(String, &'static str, u32, Delay),
     /// A leave ended.
     Left(String, &'static str),
@@ -54,11 +54,11 @@ pub enum Told {
     ChannelClosed(String, End),
     /// A message.
     Message(String, String, Data),
-    /// The push of that number (from 0, in the order of the calls) ended.
+    /// The push of that index (from 0, in the order of the calls) ended.
     PushEnded(usize, String, Outcome),
-    /// A heartbeat was answered after so many milliseconds.
+    /// A heartbeat was answered after this many milliseconds.
     HeartbeatAcked(u64),
-    /// Anything that no recording leads to.
+    /// Anything that occurs in no recording.
     Other(String),
 }
 
@@ -71,14 +71,14 @@ pub enum Ending {
     Lost,
     /// The upgrade was answered by an HTTP status, with headers and body.
     Refused(u16, Vec<(String, String)>, String),
-    /// Anything that no recording ends with.
+    /// Anything that ends no recorded connection.
     Other(String),
 }
 
 /// Why a channel is not joined any more.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Gap {
-    /// With its connection.
+    /// Its connection ended.
     Disconnected(Ending),
     /// `phx_error`.
     Crashed,
@@ -106,16 +106,16 @@ pub enum Outcome {
     Reply(String, Data),
     /// A cast was written.
     Written,
-    /// Nothing more can be known of it.
+    /// Its outcome is unknown.
     Unknown(&'static str),
 }
 
-/// A delay: where one is predicted, the range it must lie in; where one was chosen, just that.
+/// A delay: a range where it is predicted, a single value where the client chose it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delay(pub Duration, pub Duration);
 
 impl Delay {
-    /// From so many to so many milliseconds.
+    /// A range in milliseconds.
     #[must_use]
     pub const fn msec(min: u64, max: u64) -> Self {
         Self(Duration::from_millis(min), Duration::from_millis(max))
@@ -130,8 +130,8 @@ impl Delay {
     }
 }
 
-impl Told {
-    /// Whether a prediction came true.
+impl Output {
+    /// Whether the actual output matches this prediction.
     #[must_use]
     pub fn allows(&self, actual: &Self) -> bool {
         match (self, actual) {
@@ -193,7 +193,7 @@ impl Told {
                 topic,
                 rejection: Rejection { kind: RejectionKind::JoinCrashed, response, .. },
                 last: false,
-            } => Self::TriedAgain(topic.to_string(), "join crashed", data(response)),
+            } => Self::Retried(topic.to_string(), "join crashed", data(response)),
             Signal::JoinRejected {
                 topic,
                 rejection: Rejection { kind, response, .. },
@@ -241,7 +241,7 @@ impl Told {
             }
             Signal::PushEnded { id, topic, outcome } => {
                 let Some(number) = pushes.iter().position(|push| push == id) else {
-                    return Self::Other(format!("nobody's {signal:?}"));
+                    return Self::Other(format!("unknown push: {signal:?}"));
                 };
                 Self::PushEnded(number, topic.to_string(), push_outcome(outcome))
             }
@@ -268,7 +268,7 @@ fn push_outcome(outcome: &PushOutcome) -> Outcome {
             _ => "other",
         }),
         PushOutcome::NotSent(NotSentCause::Disconnected) => Outcome::Unknown("never sent"),
-        _ => Outcome::Unknown("an outcome that no recording leads to"),
+        _ => Outcome::Unknown("an outcome that occurs in no recording"),
     }
 }
 

@@ -1,10 +1,10 @@
-//! What this process still holds, asked of the operating system. Linux only, as `/proc` is.
+//! Open files, threads and sockets of this process, read from `/proc` (Linux only).
 
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
 
-/// How many files, sockets included, are open.
+/// The number of open files, sockets included.
 ///
 /// # Errors
 ///
@@ -14,7 +14,7 @@ pub fn open_files() -> io::Result<usize> {
     Ok(fs::read_dir("/proc/self/fd")?.count() - 1)
 }
 
-/// How many threads run.
+/// The number of running threads.
 ///
 /// # Errors
 ///
@@ -23,8 +23,8 @@ pub fn threads() -> io::Result<usize> {
     Ok(fs::read_dir("/proc/self/task")?.count())
 }
 
-/// How many sockets of this process have this port of loopback at one of their ends. Unlike
-/// [`open_files`] it means something while other tests run beside this one.
+/// The number of this process's sockets that have this loopback port at one of their ends. Unlike
+/// [`open_files`], it is meaningful while other tests run in the same process.
 ///
 /// # Errors
 ///
@@ -32,7 +32,7 @@ pub fn threads() -> io::Result<usize> {
 pub fn sockets_at(addr: SocketAddr) -> io::Result<usize> {
     let mut own = Vec::new();
     for entry in fs::read_dir("/proc/self/fd")? {
-        // It may have been closed since it was listed.
+        // The file may have been closed since it was listed.
         let Ok(target) = fs::read_link(entry?.path()) else { continue };
         let name = target.to_string_lossy().into_owned();
         let inode = name.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']'));

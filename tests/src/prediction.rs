@@ -1,11 +1,11 @@
-//! What a client must tell, worked out from a recording alone.
+//! A predictor of a client's outputs, which reads a recording and nothing else.
 //!
 //! This is a second, much smaller client, written from the fixtures' README and the documented
-//! signals: it knows which command stands behind each recorded client frame and what each server
-//! frame means at that moment. It shares nothing with the library but the names of things.
+//! signals: it derives the command behind each recorded client frame and the meaning of each server
+//! frame at that moment. It shares no code with the library, only names.
 //!
-//! Every conversation ends with a `disconnect`, so that each push has its outcome and each
-//! channel its end.
+//! Every conversation ends with a `disconnect`, so that each push gets an outcome and each channel
+//! an end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,43 +13,43 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::conversation::{Conversation, Vsn};
+use crate::output::{Delay, End, Ending, Gap, Outcome, Output};
 use crate::reading::{Reading, ReplyReading, read};
 use crate::recording::{Dir, Event, What};
-use crate::told::{Delay, End, Ending, Gap, Outcome, Told};
 
 /// How pushes are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pushes {
-    /// For a reply.
+    /// As calls, which wait for a reply.
     Calls,
-    /// Without one.
+    /// As casts, which do not.
     Casts,
 }
 
-/// The least delay before a channel is joined again by itself, where the recorder never did so.
+/// The rejoin delay for recordings in which the recorder never rejoined: longer than any of them.
 pub const REJOIN_NEVER: Duration = Duration::from_secs(3600);
 
-/// A prediction.
+/// The outputs and counters that a client must end up with.
 #[derive(Debug, Default)]
-pub struct Foretold {
-    /// What the client tells, in order.
-    pub told: Vec<Told>,
-    /// Frames of an earlier instance of a channel, which it must drop.
+pub struct Prediction {
+    /// The client's outputs, in order.
+    pub outputs: Vec<Output>,
+    /// Frames of an earlier instance of a channel, which the client must drop.
     pub stale_frames: u64,
-    /// Replies that nobody waits for.
+    /// Replies to which no waiter is left.
     pub late_replies: u64,
     /// Delivered messages.
     pub messages: u64,
-    /// Messages of a topic that was left, which it must drop.
+    /// Messages of a topic that was left, which the client must drop.
     pub dropped: u64,
     /// Frames from the server.
     pub frames_in: u64,
     /// Frames to the server.
     pub frames_out: u64,
-    /// Inputs behind the end of the connection, which change nothing.
+    /// Inputs after the end of the connection, which change nothing.
     pub stale_inputs: u64,
-    /// How long the recorder waited for the answer to a leave that had none when it joined again.
-    pub leave_patience: Option<Duration>,
+    /// How long the recorder waited for a leave that was still unanswered when it joined again.
+    pub leave_timeout: Option<Duration>,
     /// Whether the recorder joined a joined topic again.
     pub rejoins: bool,
 }
@@ -59,7 +59,7 @@ pub struct Foretold {
 struct Channel {
     join_ref: String,
     state: State,
-    /// Joins written since the application asked for it.
+    /// Joins sent since the application wanted the topic.
     joins: u32,
     ever_joined: bool,
 }
@@ -93,15 +93,16 @@ enum Line {
     Down,
 }
 
-/// Works out what a client must tell.
+/// Predicts the outputs of a client in this conversation.
 ///
 /// # Errors
 ///
-/// What in the conversation no client of this library does, or what this reading does not know.
-pub fn foretell(conversation: &Conversation, pushes: Pushes) -> Result<Foretold, String> {
-    let mut seer = Seer {
+/// If the conversation has something that no client of this library does, or that the predictor does
+/// not cover.
+pub fn predict(conversation: &Conversation, pushes: Pushes) -> Result<Prediction, String> {
+    let mut predictor = Predictor {
         pushes,
-        out: Foretold::default(),
+        out: Prediction::default(),
         channels: BTreeMap::new(),
         leaving: BTreeMap::new(),
         joins: BTreeMap::new(),
@@ -113,38 +114,38 @@ pub fn foretell(conversation: &Conversation, pushes: Pushes) -> Result<Foretold,
         rejoins_late: false,
     };
     let vsn = conversation.vsn()?;
-    seer.opening(conversation)?;
+    predictor.opening(conversation)?;
     for event in &conversation.events {
-        seer.event(vsn, event).map_err(|problem| format!("at {} ms: {problem}", event.ms))?;
+        predictor.event(vsn, event).map_err(|problem| format!("at {} ms: {problem}", event.ms))?;
     }
-    seer.goodbye();
-    if seer.out.rejoins && seer.rejoins_late {
+    predictor.finish();
+    if predictor.out.rejoins && predictor.rejoins_late {
         return Err("the recorder both rejoined and did not".to_owned());
     }
-    Ok(seer.out)
+    Ok(predictor.out)
 }
 
-struct Seer {
+struct Predictor {
     pushes: Pushes,
-    out: Foretold,
+    out: Prediction,
     channels: BTreeMap<String, Channel>,
     leaving: BTreeMap<String, Leaving>,
     /// Unanswered joins: their refs and topics.
     joins: BTreeMap<String, String>,
     /// Unanswered calls, by ref.
     waiting: BTreeMap<String, Waiting>,
-    /// The ref of the unanswered heartbeat, and when it was written.
+    /// The ref of the unanswered heartbeat, and the time at which it was sent.
     heartbeat: Option<(String, u64)>,
-    /// Refs of the client that no reply has named yet.
+    /// Refs of the client that no reply has carried yet.
     in_flight: BTreeSet<String>,
     calls: usize,
     line: Line,
     rejoins_late: bool,
 }
 
-impl Seer {
-    fn tell(&mut self, told: Told) {
-        self.out.told.push(told);
+impl Predictor {
+    fn emit(&mut self, output: Output) {
+        self.out.outputs.push(output);
     }
 
     fn opening(&mut self, conversation: &Conversation) -> Result<(), String> {
@@ -155,17 +156,17 @@ impl Seer {
         if offered.is_some() && conversation.auth_token().is_none() {
             return Err(format!("the subprotocols {offered:?} are offered"));
         }
-        self.tell(Told::Connecting);
-        self.tell(Told::Dial);
+        self.emit(Output::Connecting);
+        self.emit(Output::Dial);
         let Some(answer) = &conversation.opening.answer else {
-            self.tell(Told::Connected);
+            self.emit(Output::Connected);
             return Ok(());
         };
         if answer.status == 101 {
-            self.tell(Told::Connected);
+            self.emit(Output::Connected);
             let chosen = answer.headers.iter().any(|(name, _)| name == "sec-websocket-protocol");
             if offered.is_some() && !chosen {
-                self.tell(Told::AuthTokenNotAcknowledged);
+                self.emit(Output::AuthTokenNotAcknowledged);
             }
             return Ok(());
         }
@@ -177,13 +178,13 @@ impl Seer {
             }
             (403 | 404, None) => Delay::msec(2_500, 5_000),
             (500, None) => Delay::msec(10, 10),
-            other => return Err(format!("what follows {other:?} is not known here")),
+            other => return Err(format!("the predictor does not cover {other:?}")),
         };
         let (headers, body) = (answer.headers.clone(), answer.body.clone());
         let ending = Ending::Refused(answer.status, headers, body);
         self.line = Line::Down;
-        self.tell(Told::Failed(ending.clone(), delay));
-        self.tell(Told::ReconnectAfter(ending, delay));
+        self.emit(Output::Failed(ending.clone(), delay));
+        self.emit(Output::ReconnectAfter(ending, delay));
         Ok(())
     }
 
@@ -191,16 +192,16 @@ impl Seer {
         match (event.dir, &event.what) {
             (Dir::ClientToServer, What::Frame { frame, violation: false }) => {
                 if self.line != Line::Open {
-                    return Err("a client sends nothing behind the end".to_owned());
+                    return Err("a client sends nothing after the end".to_owned());
                 }
                 self.out.frames_out += 1;
-                self.said(&read(vsn, event.dir, frame)?, event.ms)
+                self.client_frame(&read(vsn, event.dir, frame)?, event.ms)
             }
             (Dir::ServerToClient, What::Frame { frame, .. }) => {
                 self.out.frames_in += 1;
-                self.heard(&read(vsn, event.dir, frame)?, event.ms)
+                self.server_frame(&read(vsn, event.dir, frame)?, event.ms)
             }
-            // The core closes with 1000 and no reason.
+            // The core closes with 1000 and without a reason.
             (Dir::ClientToServer, What::Close { code: Some(1000), reason })
                 if reason.is_empty() && self.line == Line::Open =>
             {
@@ -211,7 +212,7 @@ impl Seer {
                 self.ended(Ending::CloseFrame(*code));
                 Ok(())
             }
-            // Also when it was the recorder that dropped TCP: to a client that is its network.
+            // Even if the recorder dropped TCP: to the client that is a network fault.
             (_, What::Eof) => {
                 self.ended(Ending::Lost);
                 Ok(())
@@ -220,8 +221,8 @@ impl Seer {
         }
     }
 
-    /// The recorder sent this, so a client must have been told to.
-    fn said(&mut self, reading: &Reading, ms: u64) -> Result<(), String> {
+    /// Processes a frame of the recorder: a client sends it on the command of its application.
+    fn client_frame(&mut self, reading: &Reading, ms: u64) -> Result<(), String> {
         let topic = &reading.topic;
         let msg_ref = string(&reading.msg_ref)?;
         if !self.in_flight.insert(msg_ref.clone()) {
@@ -240,7 +241,8 @@ impl Seer {
             "phx_join" => self.join(topic, join_ref, ms),
             "phx_leave" => self.leave(topic, &join_ref, msg_ref, ms),
             _ => {
-                let channel = self.channels.get(topic).ok_or("a push to a topic not wanted")?;
+                let channel =
+                    self.channels.get(topic).ok_or("a push to a topic that is not wanted")?;
                 if channel.state != State::Joined || channel.join_ref != join_ref {
                     return Err("a push that is not on a joined channel".to_owned());
                 }
@@ -251,7 +253,7 @@ impl Seer {
                     Pushes::Calls => {
                         self.waiting.insert(msg_ref, Waiting { number, topic, join_ref });
                     }
-                    Pushes::Casts => self.tell(Told::PushEnded(number, topic, Outcome::Written)),
+                    Pushes::Casts => self.emit(Output::PushEnded(number, topic, Outcome::Written)),
                 }
                 Ok(())
             }
@@ -261,7 +263,7 @@ impl Seer {
     fn join(&mut self, topic: &str, join_ref: String, ms: u64) -> Result<(), String> {
         self.joins.insert(join_ref.clone(), topic.to_owned());
         if let Some(leaving) = self.leaving.get(topic) {
-            self.out.leave_patience = Some(Duration::from_millis(ms - leaving.since));
+            self.out.leave_timeout = Some(Duration::from_millis(ms - leaving.since));
             self.left(topic, "timed out", "left");
         }
         let Some(channel) = self.channels.get_mut(topic) else {
@@ -278,11 +280,11 @@ impl Seer {
         channel.joins += 1;
         let attempt = channel.joins;
         self.out.rejoins = true;
-        self.tell(Told::Interrupted(topic.to_owned(), Gap::Resync));
+        self.emit(Output::Interrupted(topic.to_owned(), Gap::Resync));
         self.unknown(topic, &replaced, "replaced");
         // The first step of the default schedule.
         let delay = Delay::msec(50, 100);
-        self.tell(Told::RejoinAfter(topic.to_owned(), "resync", attempt, delay));
+        self.emit(Output::RejoinAfter(topic.to_owned(), "resync", attempt, delay));
         Ok(())
     }
 
@@ -293,20 +295,20 @@ impl Seer {
         leave_ref: String,
         ms: u64,
     ) -> Result<(), String> {
-        let channel = self.channels.remove(topic).ok_or("a leave of a topic not wanted")?;
+        let channel = self.channels.remove(topic).ok_or("a leave of a topic that is not wanted")?;
         if channel.join_ref != join_ref || channel.state == State::Lost {
             return Err("a leave of another instance".to_owned());
         }
-        self.tell(Told::ChannelClosed(topic.to_owned(), End::Left));
+        self.emit(Output::ChannelClosed(topic.to_owned(), End::Left));
         let leaving = Leaving { join_ref: channel.join_ref, leave_ref, since: ms };
         self.leaving.insert(topic.to_owned(), leaving);
         Ok(())
     }
 
-    fn heard(&mut self, reading: &Reading, ms: u64) -> Result<(), String> {
+    fn server_frame(&mut self, reading: &Reading, ms: u64) -> Result<(), String> {
         let topic = reading.topic.clone();
         if let Some(reply) = &reading.reply {
-            return self.heard_reply(reading, reply, ms);
+            return self.reply(reading, reply, ms);
         }
         // Fact 3, and fact 48 for vsn 1: the ref of these two repeats the join_ref.
         let named = match (reading.event.as_str(), &reading.join_ref, &reading.msg_ref) {
@@ -316,7 +318,7 @@ impl Seer {
         let leaving = self.leaving.get(&topic).map(|leaving| leaving.join_ref.clone());
         let current = self.channels.get(&topic).map(|c| (c.join_ref.clone(), c.state));
         match (reading.event.as_str(), named) {
-            ("phx_close" | "phx_error", None) => return Err("an end that names nobody".to_owned()),
+            ("phx_close" | "phx_error", None) => return Err("an end without a join_ref".to_owned()),
             ("phx_close" | "phx_error", Some(named)) if leaving.as_deref() == Some(named) => {
                 self.left(&topic, "acked", "left");
             }
@@ -324,14 +326,14 @@ impl Seer {
                 Some((join_ref, State::Joined)) if join_ref == named => {
                     self.channels.remove(&topic);
                     self.unknown(&topic, named, "closed");
-                    self.tell(Told::ChannelClosed(topic, End::ByServer));
+                    self.emit(Output::ChannelClosed(topic, End::ByServer));
                 }
                 _ => self.out.stale_frames += 1,
             },
             ("phx_error", Some(named)) => match current {
                 Some((join_ref, State::Joined)) if join_ref == named => {
-                    self.tell(Told::Errored(topic.clone(), reading.payload.clone()));
-                    self.tell(Told::Interrupted(topic.clone(), Gap::Crashed));
+                    self.emit(Output::Errored(topic.clone(), reading.payload.clone()));
+                    self.emit(Output::Interrupted(topic.clone(), Gap::Crashed));
                     self.unknown(&topic, named, "crashed");
                     self.rejoin_later(&topic, "crashed");
                 }
@@ -340,9 +342,9 @@ impl Seer {
             (event, named) => match current {
                 Some((join_ref, State::Joined)) if named.is_none_or(|named| named == join_ref) => {
                     self.out.messages += 1;
-                    self.tell(Told::Message(topic, event.to_owned(), reading.payload.clone()));
+                    self.emit(Output::Message(topic, event.to_owned(), reading.payload.clone()));
                 }
-                // The server sends on until it has seen the leave.
+                // The server keeps sending until it has read the leave.
                 None => self.out.dropped += 1,
                 _ => return Err("a message outside of a joined channel".to_owned()),
             },
@@ -350,12 +352,7 @@ impl Seer {
         Ok(())
     }
 
-    fn heard_reply(
-        &mut self,
-        reading: &Reading,
-        reply: &ReplyReading,
-        ms: u64,
-    ) -> Result<(), String> {
+    fn reply(&mut self, reading: &Reading, reply: &ReplyReading, ms: u64) -> Result<(), String> {
         let (topic, msg_ref) = (reading.topic.clone(), string(&reading.msg_ref)?);
         self.in_flight.remove(&msg_ref);
         if topic == "phoenix" {
@@ -363,11 +360,11 @@ impl Seer {
             if beat != msg_ref {
                 return Err("an answer to another heartbeat".to_owned());
             }
-            self.tell(Told::HeartbeatAcked(ms - written));
+            self.emit(Output::HeartbeatAcked(ms - written));
             return Ok(());
         }
         if self.joins.remove(&msg_ref).is_some() {
-            return self.heard_join_reply(reading, reply, &msg_ref);
+            return self.join_reply(reading, reply, &msg_ref);
         }
         if self.leaving.get(&topic).is_some_and(|leaving| leaving.leave_ref == msg_ref) {
             self.left(&topic, "acked", "left");
@@ -379,14 +376,14 @@ impl Seer {
         match self.waiting.remove(&msg_ref) {
             Some(waiting) => {
                 let outcome = Outcome::Reply(reply.status.clone(), reply.response.clone());
-                self.tell(Told::PushEnded(waiting.number, topic, outcome));
+                self.emit(Output::PushEnded(waiting.number, topic, outcome));
             }
             None => self.out.late_replies += 1,
         }
         Ok(())
     }
 
-    fn heard_join_reply(
+    fn join_reply(
         &mut self,
         reading: &Reading,
         reply: &ReplyReading,
@@ -405,16 +402,16 @@ impl Seer {
         if reply.status == "ok" {
             channel.state = State::Joined;
             let again = std::mem::replace(&mut channel.ever_joined, true);
-            self.tell(if again {
-                Told::Resumed(topic, response)
+            self.emit(if again {
+                Output::Resumed(topic, response)
             } else {
-                Told::Joined(topic, response)
+                Output::Joined(topic, response)
             });
             return Ok(());
         }
         let kind = match reading.reason().as_deref() {
             Some("join crashed") => {
-                self.tell(Told::TriedAgain(topic.clone(), "join crashed", response));
+                self.emit(Output::Retried(topic.clone(), "join crashed", response));
                 self.rejoin_later(&topic, "join crashed");
                 return Ok(());
             }
@@ -426,8 +423,8 @@ impl Seer {
             return Err("a refused rejoin".to_owned());
         }
         self.channels.remove(&topic);
-        self.tell(Told::Rejected(topic.clone(), kind, response.clone()));
-        self.tell(Told::ChannelClosed(topic, End::Rejected(response)));
+        self.emit(Output::Rejected(topic.clone(), kind, response.clone()));
+        self.emit(Output::ChannelClosed(topic, End::Rejected(response)));
         Ok(())
     }
 
@@ -437,17 +434,17 @@ impl Seer {
         let attempt = channel.joins + 1;
         self.rejoins_late = true;
         let delay = Delay(REJOIN_NEVER / 2, REJOIN_NEVER);
-        self.tell(Told::RejoinAfter(topic.to_owned(), cause, attempt, delay));
+        self.emit(Output::RejoinAfter(topic.to_owned(), cause, attempt, delay));
     }
 
     /// The leave of `topic` is over.
     fn left(&mut self, topic: &str, outcome: &'static str, pushes: &'static str) {
         let Some(leaving) = self.leaving.remove(topic) else { return };
         self.unknown(topic, &leaving.join_ref, pushes);
-        self.tell(Told::Left(topic.to_owned(), outcome));
+        self.emit(Output::Left(topic.to_owned(), outcome));
     }
 
-    /// No answer can come any more to what was pushed on this instance.
+    /// Ends the pushes of this instance, whose replies can no longer come.
     fn unknown(&mut self, topic: &str, join_ref: &str, why: &'static str) {
         let on_it = |push: &Waiting| push.topic == topic && push.join_ref == join_ref;
         let mut lost: Vec<usize> =
@@ -455,7 +452,7 @@ impl Seer {
         lost.sort_unstable();
         self.waiting.retain(|_, push| !on_it(push));
         for number in lost {
-            self.tell(Told::PushEnded(number, topic.to_owned(), Outcome::Unknown(why)));
+            self.emit(Output::PushEnded(number, topic.to_owned(), Outcome::Unknown(why)));
         }
     }
 
@@ -467,15 +464,15 @@ impl Seer {
         topics
     }
 
-    /// The connection ended by the server's doing, or the network's.
+    /// The server or the network ended the connection.
     fn ended(&mut self, ending: Ending) {
         match std::mem::replace(&mut self.line, Line::Down) {
             Line::Open => {}
             Line::Closing => {
-                self.tell(Told::Disconnected);
-                return self.tell(Told::Closed);
+                self.emit(Output::Disconnected);
+                return self.emit(Output::Closed);
             }
-            // The first cause counts: what ends behind a close frame is no news.
+            // The first cause counts: an end after a close frame changes nothing.
             Line::Down => {
                 self.out.stale_inputs += 1;
                 return;
@@ -490,17 +487,17 @@ impl Seer {
             let join_ref = channel.join_ref.clone();
             if state == State::Joined {
                 let gap = Gap::Disconnected(ending.clone());
-                self.tell(Told::Interrupted(topic.clone(), gap));
+                self.emit(Output::Interrupted(topic.clone(), gap));
                 self.unknown(&topic, &join_ref, "disconnected");
             }
         }
-        // A restart closes with 1000, 1001, 1012 or 1013 and must not become a stampede.
+        // A restart closes with 1000, 1001, 1012 or 1013; the delay spreads the reconnects.
         let delay = match ending {
             Ending::CloseFrame(Some(1000 | 1001 | 1012 | 1013)) => Delay::msec(10, 2_000),
             _ => Delay::msec(10, 500),
         };
-        self.tell(Told::Lost(ending.clone(), delay));
-        self.tell(Told::ReconnectAfter(ending, delay));
+        self.emit(Output::Lost(ending.clone(), delay));
+        self.emit(Output::ReconnectAfter(ending, delay));
     }
 
     fn disconnect(&mut self) {
@@ -508,28 +505,28 @@ impl Seer {
             self.left(&topic, "offline", "disconnected");
             if let Some(channel) = self.channels.remove(&topic) {
                 self.unknown(&topic, &channel.join_ref, "disconnected");
-                self.tell(Told::ChannelClosed(topic, End::Disconnected));
+                self.emit(Output::ChannelClosed(topic, End::Disconnected));
             }
         }
         self.line = Line::Closing;
-        self.tell(Told::Close(1000));
+        self.emit(Output::Close(1000));
     }
 
-    /// What follows the recording: the application disconnects.
-    fn goodbye(&mut self) {
+    /// After the recording, the application disconnects.
+    fn finish(&mut self) {
         match self.line {
             Line::Open => {
                 self.disconnect();
                 self.ended(Ending::CloseFrame(Some(1000)));
             }
             Line::Closing => self.ended(Ending::Lost),
-            Line::Down if self.out.told.last() == Some(&Told::Closed) => {}
+            Line::Down if self.out.outputs.last() == Some(&Output::Closed) => {}
             Line::Down => {
                 for topic in self.topics() {
                     self.channels.remove(&topic);
-                    self.tell(Told::ChannelClosed(topic, End::Disconnected));
+                    self.emit(Output::ChannelClosed(topic, End::Disconnected));
                 }
-                self.tell(Told::Closed);
+                self.emit(Output::Closed);
             }
         }
     }

@@ -1,28 +1,28 @@
-//! Randomness that can be thrown again.
+//! A seeded random number generator, so that a failing test can be repeated.
 
 use std::hash::{BuildHasher, RandomState};
 
 /// A stream of numbers from one seed (SplitMix64).
 #[derive(Clone, Debug)]
-pub struct Dice {
+pub struct Rng {
     seed: u64,
     state: u64,
 }
 
-impl Dice {
-    /// The numbers of this seed.
+impl Rng {
+    /// A generator that starts from this seed.
     pub const fn new(seed: u64) -> Self {
         Self { seed, state: seed }
     }
 
-    /// The seed in the environment variable `PHX_SEED`, or a new one; printed, so that a failing
-    /// test says how to be run again.
-    pub fn thrown() -> Self {
+    /// A generator whose seed is the environment variable `PHX_SEED`, or random without it. Prints
+    /// the seed, so that the output of a failing test is enough to repeat it.
+    pub fn from_env() -> Self {
         let given = std::env::var("PHX_SEED").ok();
         let given = given.map(|text| text.parse().expect("PHX_SEED is a number"));
-        let dice = Self::new(given.unwrap_or_else(|| RandomState::new().hash_one(0)));
-        println!("PHX_SEED={}", dice.seed);
-        dice
+        let rng = Self::new(given.unwrap_or_else(|| RandomState::new().hash_one(0)));
+        println!("PHX_SEED={}", rng.seed);
+        rng
     }
 
     /// The seed.
@@ -44,7 +44,7 @@ impl Dice {
         usize::try_from(self.number() % end.max(1) as u64).expect("less than a usize")
     }
 
-    /// Other dice, from this one's next number.
+    /// A generator whose seed is the next number of this one.
     pub fn fork(&mut self) -> Self {
         Self::new(self.number())
     }
