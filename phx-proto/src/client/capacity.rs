@@ -1,15 +1,15 @@
-//! Pushes that wait until the push queue has space for them.
+//! The line of pushes that wait for space in the push queue.
 //!
 //! ```text
-//!   push_when_ready ─▶ first of its line? ─ yes ─▶ accepted ─▶ the push queue
+//!   push_when_ready ─▶ first in its line? ─ yes ─▶ accepted ─▶ the push queue
 //!         ▲                  │ no                     │ full
 //!         │                  ▼                        ▼
 //!         └── woken ◀── the line of its topic: one waiter for each future
 //! ```
 //!
-//! The first of each line is woken when a frame leaves the queue, when a push ends, and when the channel
-//! ends. One that is accepted, or gives up, wakes the next. So a frame that leaves wakes one future for
-//! each topic, however many wait.
+//! The first waiter of each line is woken when a frame leaves the queue, when a push ends, and when
+//! the channel ends. A waiter whose push is accepted, or whose future is dropped, wakes the next
+//! one. So a frame that leaves the queue wakes one future for each topic, however many wait.
 
 use core::future::poll_fn;
 use core::task::{Poll, Waker, ready};
@@ -26,8 +26,8 @@ use crate::time::Time;
 use crate::topic::Topic;
 use crate::wire::payload::Payload;
 
-/// Pushes once the queue takes it, and waits for the outcome; leaves the line, or withdraws the push, when
-/// the future is dropped before that.
+/// Waits until the queue accepts the push, then waits for the outcome. Dropping the future leaves
+/// the line or withdraws the push.
 pub(super) async fn push_when_ready(
     shared: &Shared,
     topic: &Topic,
@@ -35,8 +35,8 @@ pub(super) async fn push_when_ready(
     payload: Payload,
     mut accept: impl FnMut(&mut State, Time, Payload) -> Result<PushId, PushError>,
 ) -> Result<PushOutcome, PushFailed> {
-    // The core drops its payload under the lock, so that must not be the last one of memory
-    // that the application owns. This one outlives it.
+    // The core drops its payload under the lock. This reference outlives it, so memory of the
+    // application is not freed under the lock.
     let _kept = payload.shared();
     let mut payload = Some(payload);
     let mut place = Place { shared, topic, number: None };
@@ -48,7 +48,7 @@ pub(super) async fn push_when_ready(
             return Poll::Ready(Ok(outcome));
         }
         let offered = payload.take().unwrap_or_else(Payload::empty);
-        // What is left in these is dropped after the lock.
+        // What remains in these two is dropped after the lock is released.
         let mut waker = Some(cx.waker().clone());
         let mut left = None;
         let accepted = shared.command(|state, now| {
@@ -66,7 +66,7 @@ pub(super) async fn push_when_ready(
                 Err(error) => error,
             };
             let full = matches!(error.kind, PushErrorKind::QueueFull { .. });
-            // What does not fit an empty queue never will.
+            // A payload that does not fit an empty queue never fits.
             if full && state.socket.stats().queued_pushes > 0 {
                 state.stand_in_line(topic, &mut place.number, &mut waker);
                 return Err(Refused::Waits(error.payload));
@@ -80,20 +80,20 @@ pub(super) async fn push_when_ready(
             Err(Refused::Waits(offered)) => payload = Some(offered),
             Err(Refused::ForGood(error)) => return Poll::Ready(Err(error.into())),
         }
-        // Woken when the outcome is there, which may be already, or when there may be space.
+        // The waker is woken when the outcome arrives, which may have happened already, or when there may be space.
         Poll::Pending
     })
     .await
 }
 
-/// Why a push was not accepted.
+/// The reason why a push was not accepted.
 enum Refused {
-    /// The queue is full, or others wait before it.
+    /// The queue is full, or other pushes are ahead in the line. Holds the payload.
     Waits(Payload),
     ForGood(PushError),
 }
 
-/// A place in the line of a topic; left when the future is dropped.
+/// A place in the line of a topic; dropping it leaves the line.
 struct Place<'a> {
     shared: &'a Shared,
     topic: &'a Topic,
@@ -125,8 +125,9 @@ impl State {
         }
     }
 
-    /// Takes a waiter out of its line, for the caller to drop after the lock, and wakes the next.
-    #[must_use = "a waiter is dropped after the lock"]
+    /// Removes a waiter from its line and wakes the next. The caller drops it after the lock is
+    /// released.
+    #[must_use = "drop a waiter after the lock is released"]
     fn leave_line(&mut self, topic: &Topic, number: u64) -> Option<Waiter> {
         if let Some(line) = self.lines.get_mut(topic) {
             line.remove(&number);
@@ -138,7 +139,7 @@ impl State {
         self.waiters.remove(WaiterId::Capacity(number))
     }
 
-    /// Wakes the first of each line: there may be space in the queue.
+    /// Wakes the first waiter of each line, because there may be space in the queue.
     pub(super) fn wake_lines(&mut self) {
         for number in self.lines.values().filter_map(BTreeSet::first) {
             let waiter = self.waiters.get_mut(WaiterId::Capacity(*number));
@@ -146,7 +147,7 @@ impl State {
         }
     }
 
-    /// Wakes everyone in the line of a topic: a handle of it is done.
+    /// Wakes every waiter in the line of a topic, because a handle of it has ended.
     pub(super) fn wake_line(&mut self, topic: &str) {
         for number in self.lines.get(topic).into_iter().flatten() {
             let waiter = self.waiters.get_mut(WaiterId::Capacity(*number));

@@ -29,11 +29,11 @@ use crate::time::Time;
 use crate::topic::Topic;
 use crate::wire::payload::Payload;
 
-/// One interest in a topic, from [`Client::join`](super::Client::join) and
+/// A handle of a channel: one interest in a topic, from [`Client::join`](super::Client::join) or
 /// [`Client::want`](super::Client::want).
 ///
-/// Clones share the interest. Several handles of a topic, made by several calls, share one join
-/// on the server; when the last of them is dropped, the topic is left. A channel keeps its client
+/// Clones share the interest. Handles of one topic that are made by several calls share one join on
+/// the server; the topic is left when the last of them is dropped. A channel keeps its client
 /// alive.
 ///
 /// ```
@@ -58,11 +58,11 @@ pub enum Left {
     /// The topic was left.
     #[error(transparent)]
     Left(LeaveOutcome),
-    /// Others still want the topic: this handle is done with it, and nothing was sent.
+    /// Other handles still want the topic. This handle has ended, and nothing was sent.
     #[error("other handles still want the topic")]
     Detached,
-    /// The channel had ended before.
-    #[error("the channel had ended before")]
+    /// The channel had already ended.
+    #[error("the channel had already ended")]
     Gone,
 }
 
@@ -72,8 +72,8 @@ pub(super) struct ChannelInner {
     topic: Topic,
     interest: InterestId,
     policy: MailboxPolicy,
-    /// The mailbox from the join call on, until `messages` takes it. A handle that did not join has
-    /// none.
+    /// The mailbox that exists from the join call on, until `messages` takes it. `None` for a
+    /// handle of `Client::channel`.
     first: Option<Arc<Subscriber>>,
     first_taken: AtomicBool,
 }
@@ -96,13 +96,13 @@ impl ChannelInner {
         options: PushOptions,
     ) -> Result<PushId, PushError> {
         if !state.socket.is_interested(self.interest) {
-            // This handle is done, even if others keep the topic joined.
+            // This handle has ended, even if others keep the topic joined.
             return Err(PushError { kind: PushErrorKind::NotWanted, payload });
         }
         state.socket.push(now, &self.topic, event, payload, options)
     }
 
-    /// Fails when this handle is done, even if others keep the topic joined.
+    /// Fails when this handle has ended, even if others keep the topic joined.
     fn check(&self, state: &State) -> Result<(), NotWanted> {
         if state.socket.is_interested(self.interest) {
             Ok(())
@@ -111,7 +111,7 @@ impl ChannelInner {
         }
     }
 
-    /// How the channel ended, as far as the first mailbox of the handle was there to see it.
+    /// How the channel ended, if the handle's first mailbox recorded it.
     fn end(&self) -> JoinFailed {
         match self.first.as_ref().and_then(|first| first.lock().mailbox.end().cloned()) {
             Some(StreamEnd::Channel(ChannelEnd::Rejected(rejection))) => {
@@ -138,7 +138,7 @@ impl Drop for ChannelInner {
 }
 
 impl Channel {
-    /// The interest, and the mailbox of one that joined, must exist already.
+    /// The interest must exist already, and so must the mailbox of a handle that joined.
     pub(super) fn new(
         handle: Arc<Handle>,
         topic: Topic,
@@ -152,13 +152,14 @@ impl Channel {
         }
     }
 
-    /// Waits until the channel is joined, for as long as that takes; returns at once while it is.
+    /// Waits until the channel is joined, without a timeout; returns at once if it is joined.
     ///
-    /// It waits through disconnects, join timeouts and crashes, and for the next join after a loss. Of an
-    /// [auto-join](crate::Config::auto_join) it waits through refusals too, as they are tried again.
+    /// Disconnects, join timeouts and crashes do not end the wait. After a loss it waits for the
+    /// next join. The join of an [auto-join](crate::Config::auto_join) is retried when the server
+    /// refuses it, so refusals do not end that wait either.
     ///
-    /// Cancel safe: it only looks. Any number of futures may wait at once; each costs a small entry
-    /// until it is dropped.
+    /// Cancel safe: the wait changes nothing. Any number of futures may wait at once; each takes a
+    /// small entry until it is dropped.
     ///
     /// ```
     /// # use phx_proto::client::{Client, JoinFailed};
@@ -172,14 +173,15 @@ impl Channel {
     ///
     /// # Errors
     ///
-    /// [`JoinFailed`] when the channel ends: the server refuses the join, the application leaves, the
-    /// connection is closed or gives up. [`JoinFailed::NotAccepted`] when it had ended before, and why is
-    /// not known any more: the first stream of the handle was dropped before it, or there was none.
+    /// [`JoinFailed`] when the channel ends: the server refuses the join, the application leaves,
+    /// the connection is closed or gives up. [`JoinFailed::NotAccepted`] when the channel had
+    /// already ended and the cause is no longer known, because the handle's first stream was
+    /// dropped before the end or never existed.
     pub async fn joined(&self) -> Result<(), JoinFailed> {
         self.joined_within(Duration::MAX).await
     }
 
-    /// [`joined`](Self::joined) for at most so long; `Duration::MAX` means without a deadline.
+    /// [`joined`](Self::joined) with a deadline; `Duration::MAX` means no deadline.
     pub(super) async fn joined_within(&self, deadline: Duration) -> Result<(), JoinFailed> {
         let Self { inner } = self;
         let shared = inner.shared();
@@ -193,13 +195,13 @@ impl Channel {
         PendingJoin { shared, id }.result().await
     }
 
-    /// Has the server join the channel again, to start over from its present state.
+    /// Joins the channel again, to start over from the server's present state.
     ///
     /// No leave is sent: the new join replaces the old one, after the delay of a rejoin
     /// ([`Config::rejoin_after`](crate::Config::rejoin_after)). Every subscriber of the topic sees
     /// `Interrupted` and `Resumed`; pushes that wait for their reply end
-    /// [`Unknown`](PushFailed::Unknown). While the channel is not joined a join is on its way already, and
-    /// nothing changes. Not async, and never waits.
+    /// [`Unknown`](PushFailed::Unknown). Does nothing while the channel is not joined, because a
+    /// join is already due. Never waits.
     ///
     /// # Errors
     ///
@@ -212,7 +214,7 @@ impl Channel {
         })
     }
 
-    /// The topic.
+    /// The topic of the channel.
     #[must_use]
     pub fn topic(&self) -> &Topic {
         &self.inner.topic
@@ -224,14 +226,14 @@ impl Channel {
         self.inner.shared().peek(|state| state.socket.channel_status(&self.inner.topic))
     }
 
-    /// The server's response to the join that holds; none while the channel is not joined.
+    /// The server's response to the present join; `None` while the channel is not joined.
     #[must_use]
     pub fn join_response(&self) -> Option<Payload> {
         self.inner.shared().peek(|state| state.socket.join_response(&self.inner.topic).cloned())
     }
 
-    /// Replaces the parameters of the joins to come, for every handle of the topic. The channel
-    /// stays as it is until it is joined again.
+    /// Replaces the parameters of future joins, for every handle of the topic. The present join is
+    /// not affected.
     ///
     /// ```
     /// # use phx_proto::event::JoinError;
@@ -243,27 +245,27 @@ impl Channel {
     ///
     /// # Errors
     ///
-    /// [`JoinError`] when the channel has ended, or its join could not be sent with them.
+    /// [`JoinError`] when the channel has ended, or when a join with these parameters could not be
+    /// sent.
     pub fn set_join_params(&self, params: impl Into<JoinParams>) -> Result<(), JoinError> {
-        // Converted before the lock is taken: that is user code.
+        // The conversion is user code, so it runs before the lock is taken.
         let (topic, params) = (&self.inner.topic, params.into());
         self.inner.shared().command(|state, now| {
             // Another handle may want the topic by now, with parameters of its own.
             self.inner.check(state)?;
             apply!(state, now, SetJoinParams { topic: topic.clone(), params: params.clone() })?;
-            state.hold(topic.clone(), params.clone());
+            state.keep_params(topic.clone(), params.clone());
             Ok(())
         })
     }
 
-    /// Pushes and waits for the reply, for up to
-    /// [`Config::push_timeout`](crate::Config::push_timeout).
+    /// Pushes and waits for the reply, up to [`Config::push_timeout`](crate::Config::push_timeout).
     ///
-    /// It waits through disconnects as long as it has not been written. A reply of any status is
-    /// `Ok`; [`Reply::ok`] tells them apart.
+    /// Disconnects do not end the wait while the push is unwritten. A reply of any status is `Ok`;
+    /// [`Reply::ok`] turns every status but `ok` into an error.
     ///
-    /// Cancel safe: dropping the future withdraws the push. If it was written already, the
-    /// server may handle it all the same.
+    /// Cancel safe: dropping the future withdraws the push. If it was already written, the server
+    /// may still handle it.
     ///
     /// ```
     /// # use phx_proto::client::{Channel, PushFailed};
@@ -280,7 +282,7 @@ impl Channel {
     ///
     /// # Errors
     ///
-    /// [`PushFailed`]; after a disconnect, [`PushFailed::Unknown`] if it had been written.
+    /// [`PushFailed`]; after a disconnect, [`PushFailed::Unknown`] if the push had been written.
     pub async fn push(
         &self,
         event: &str,
@@ -289,13 +291,14 @@ impl Channel {
         self.push_with(event, payload, PushOptions::call()).await
     }
 
-    /// [`push`](Self::push) with a timeout of its own, or failing fast when not joined.
+    /// Like [`push`](Self::push), with another timeout, or failing at once when the channel is not
+    /// joined.
     ///
-    /// Cancel safe, and through disconnects, as [`push`](Self::push).
+    /// Cancel safe, and waits through disconnects, like [`push`](Self::push).
     ///
     /// # Errors
     ///
-    /// [`PushFailed`].
+    /// The same as [`push`](Self::push).
     pub async fn push_with(
         &self,
         event: &str,
@@ -305,14 +308,14 @@ impl Channel {
         replied(self.run(event, payload.into(), PushOptions { cast: false, ..options }).await?)
     }
 
-    /// Pushes a request of a type of your own, and waits for a response of one, for up to
+    /// Pushes a typed request and waits for a typed response, up to
     /// [`Config::push_timeout`](crate::Config::push_timeout).
     ///
-    /// The request is written as JSON at the call. In all else it is a [`push`](Self::push): it waits
-    /// through disconnects as long as it has not been written.
+    /// The request is serialized to JSON when the function is called. Otherwise this is a
+    /// [`push`](Self::push): disconnects do not end the wait while the push is unwritten.
     ///
-    /// Cancel safe: dropping the future withdraws the push. If it was written already, the server may
-    /// handle it all the same.
+    /// Cancel safe: dropping the future withdraws the push. If it was already written, the server
+    /// may still handle it.
     ///
     /// ```
     /// # use phx_proto::client::{CallFailed, Channel};
@@ -324,7 +327,7 @@ impl Channel {
     ///
     /// match orders.call::<Receipt>("buy", &Buy { id: 7 }).await {
     ///     Ok(receipt) => println!("bought for {}", receipt.total),
-    ///     Err(no) if no.is_refused() => println!("{no}"), // with the server's reason
+    ///     Err(refused) if refused.is_refused() => println!("{refused}"), // with the server's reason
     ///     Err(lost) if lost.is_safe_to_repeat() => println!("not bought: {lost}"),
     ///     Err(other) => return Err(other),
     /// }
@@ -334,8 +337,9 @@ impl Channel {
     ///
     /// # Errors
     ///
-    /// [`CallFailed`]: the push did not end with a reply, the reply is not `ok`, or request or response
-    /// do not fit their types. After a disconnect, [`PushFailed::Unknown`] if it had been written.
+    /// [`CallFailed`]: the push did not end with a reply, the reply is not `ok`, or the request or
+    /// the response does not fit its type. After a disconnect, [`PushFailed::Unknown`] if the push
+    /// had been written.
     pub async fn call<T: DeserializeOwned>(
         &self,
         event: &str,
@@ -344,13 +348,14 @@ impl Channel {
         self.call_with(event, request, PushOptions::call()).await
     }
 
-    /// [`call`](Self::call) with a timeout of its own, or failing fast when not joined.
+    /// Like [`call`](Self::call), with another timeout, or failing at once when the channel is not
+    /// joined.
     ///
-    /// Cancel safe, and through disconnects, as [`call`](Self::call).
+    /// Cancel safe, and waits through disconnects, like [`call`](Self::call).
     ///
     /// # Errors
     ///
-    /// As [`call`](Self::call).
+    /// The same as [`call`](Self::call).
     pub async fn call_with<T: DeserializeOwned>(
         &self,
         event: &str,
@@ -362,19 +367,21 @@ impl Channel {
         response.deserialize().map_err(|error| CallFailed::Response { error, response })
     }
 
-    /// [`push`](Self::push), but waits for as long as the push queue is full.
+    /// Like [`push`](Self::push), but waits while the push queue is full.
     ///
-    /// Pushes that wait on a topic are accepted in the order of their calls. A plain `push` does not wait
-    /// its turn, and a future that is not polled holds up those behind it. The timeout of the push begins
-    /// when it is accepted. The wait before it has no limit of its own, and goes on through disconnects,
-    /// during which the queue shrinks by timeouts only. A payload that would not fit an empty queue is an
-    /// error. Payloads that wait are not counted by the queue: bound the number of such futures yourself.
+    /// Pushes that wait on one topic are accepted in the order of their calls. A plain `push` does
+    /// not queue behind them, and a future that is not polled holds up the futures behind it. The
+    /// timeout of the push begins when the queue accepts it. The wait before that has no timeout
+    /// and continues through disconnects, during which the queue shrinks only by timeouts. A
+    /// payload that does not fit an empty queue is an error. The queue does not count payloads that
+    /// are still waiting: the caller must bound the number of these futures.
     ///
-    /// Cancel safe: dropping the future takes it out of the line, or withdraws the push.
+    /// Cancel safe: dropping the future ends its wait, or withdraws the push.
     ///
     /// # Errors
     ///
-    /// As [`push`](Self::push); when the channel ends while it waits, [`PushFailed::NotAccepted`].
+    /// The same as [`push`](Self::push); [`PushFailed::NotAccepted`] when the channel ends during
+    /// the wait.
     pub async fn push_when_ready(
         &self,
         event: &str,
@@ -383,12 +390,12 @@ impl Channel {
         replied(self.run_when_ready(event, payload.into(), PushOptions::call()).await?)
     }
 
-    /// [`cast`](Self::cast), but waits for as long as the push queue is full, as
-    /// [`push_when_ready`](Self::push_when_ready) does: a producer that awaits each cast goes as fast as
-    /// the network.
+    /// Like [`cast`](Self::cast), but waits while the push queue is full, like
+    /// [`push_when_ready`](Self::push_when_ready). A producer that awaits each cast is slowed to
+    /// the speed of the network.
     ///
-    /// Cancel safe: dropping the future takes it out of the line, or withdraws the push if it was not
-    /// written. It waits through disconnects.
+    /// Cancel safe: dropping the future ends its wait, or withdraws the push if it was not written.
+    /// The wait continues through disconnects.
     ///
     /// ```
     /// # use phx_proto::client::{Channel, PushFailed};
@@ -402,7 +409,8 @@ impl Channel {
     ///
     /// # Errors
     ///
-    /// As [`cast`](Self::cast); when the channel ends while it waits, [`PushFailed::NotAccepted`].
+    /// The same as [`cast`](Self::cast); [`PushFailed::NotAccepted`] when the channel ends during
+    /// the wait.
     pub async fn cast_when_ready(
         &self,
         event: &str,
@@ -425,10 +433,10 @@ impl Channel {
         .await
     }
 
-    /// Pushes without waiting for a reply: done when the frame is handed to the transport.
+    /// Pushes without waiting for a reply; returns when the frame is handed to the transport.
     ///
-    /// Cancel safe: dropping the future withdraws the push if it was not written. It waits
-    /// through disconnects, up to the timeout.
+    /// Cancel safe: dropping the future withdraws the push if it was not written. The wait
+    /// continues through disconnects, up to the timeout.
     ///
     /// # Errors
     ///
@@ -437,13 +445,14 @@ impl Channel {
         self.cast_with(event, payload, PushOptions::cast()).await
     }
 
-    /// [`cast`](Self::cast) with a timeout of its own, or failing fast when not joined.
+    /// Like [`cast`](Self::cast), with another timeout, or failing at once when the channel is not
+    /// joined.
     ///
-    /// Cancel safe, and through disconnects, as [`cast`](Self::cast).
+    /// Cancel safe, and waits through disconnects, like [`cast`](Self::cast).
     ///
     /// # Errors
     ///
-    /// As [`cast`](Self::cast).
+    /// The same as [`cast`](Self::cast).
     pub async fn cast_with(
         &self,
         event: &str,
@@ -466,13 +475,13 @@ impl Channel {
         .await
     }
 
-    /// The events of the channel.
+    /// A stream of the events of the channel.
     ///
     /// The first call on a handle of [`Client::join`](super::Client::join) or
-    /// [`Client::want`](super::Client::want) sees everything since the join was asked for, such as the
-    /// `presence_state` that comes right behind its ok. Later calls, and those on a handle of
-    /// [`Client::channel`](super::Client::channel), begin now ([`Messages::starts_now`]). Each
-    /// stream has a mailbox of its own, bounded by [`Config::mailbox`](crate::Config::mailbox).
+    /// [`Client::want`](super::Client::want) returns everything since that call, such as the
+    /// `presence_state` that follows right after the join's ok. Later calls, and calls on a handle
+    /// of [`Client::channel`](super::Client::channel), begin now ([`Messages::starts_now`]). Each
+    /// stream has its own mailbox, bounded by [`Config::mailbox`](crate::Config::mailbox).
     ///
     /// ```
     /// # use phx_proto::client::{Channel, ChannelEvent};
@@ -481,10 +490,10 @@ impl Channel {
     /// while let Some(event) = events.next().await {
     ///     match event {
     ///         ChannelEvent::Message(message) => println!("{}", message.event()),
-    ///         ChannelEvent::Interrupted { cause, .. } => println!("gone: {cause:?}"),
+    ///         ChannelEvent::Interrupted { cause, .. } => println!("interrupted: {cause}"),
     ///         ChannelEvent::Resumed { .. } => println!("back; something may have been missed"),
-    ///         ChannelEvent::Lagged(count) => println!("too slow for {count} messages"),
-    ///         ChannelEvent::Closed(end) => println!("the end: {end:?}"),
+    ///         ChannelEvent::Lagged(count) => println!("{count} messages lost"),
+    ///         ChannelEvent::Closed(end) => println!("ended: {end}"),
     ///         other => println!("{other:?}"),
     ///     }
     /// }
@@ -505,7 +514,7 @@ impl Channel {
         Messages::new(Arc::clone(inner), mailbox, first.is_none())
     }
 
-    /// The messages of one event, and whatever else happens on the channel; see
+    /// A stream of the messages of one event and of the channel's lifecycle events; see
     /// [`on_any`](Self::on_any).
     ///
     /// ```
@@ -523,25 +532,38 @@ impl Channel {
         self.on_any([event])
     }
 
-    /// The messages of these events, with whatever else happens on the channel at its place between
-    /// them: interruptions, resumptions, losses, the end.
+    /// A stream of the messages of these events, with the channel's lifecycle events in their place
+    /// between them: interruptions, resumptions, losses and the end.
     ///
-    /// The stream has a mailbox of its own, bounded by [`Config::mailbox`](crate::Config::mailbox), so a
-    /// flood of other events cannot fill it. On a handle of [`Client::join`](super::Client::join) or
-    /// [`Client::want`](super::Client::want) it begins with the join, as far as the handle's first mailbox
-    /// still holds the messages, until [`messages`](Self::messages) has taken that; after it, and on other
-    /// handles, it begins now ([`Messages::starts_now`]). What was lost of the first mailbox is `Lagged`,
-    /// whatever its events were. Not async, and never waits.
+    /// The stream has its own mailbox, bounded by [`Config::mailbox`](crate::Config::mailbox), so a
+    /// flood of other events cannot fill it. On a handle of [`Client::join`](super::Client::join)
+    /// or [`Client::want`](super::Client::want), before the first call of
+    /// [`messages`](Self::messages), the stream begins with a copy of what the handle's first
+    /// mailbox still holds; losses of that mailbox appear as `Lagged`, whatever events were lost.
+    /// After that call, and on other handles, it begins now ([`Messages::starts_now`]). Never
+    /// waits.
+    ///
+    /// ```
+    /// # use phx_proto::client::{Channel, ChannelEvent};
+    /// # async fn example(prices: Channel) {
+    /// let mut trades = prices.on_any(["trade", "correction"]);
+    /// while let Some(event) = trades.next().await {
+    ///     if let ChannelEvent::Message(message) = event {
+    ///         println!("{}: {:?}", message.event(), message.payload());
+    ///     }
+    /// }
+    /// # }
+    /// ```
     pub fn on_any<E: Into<String>>(&self, events: impl IntoIterator<Item = E>) -> Messages {
         self.on_any_with(events, MailboxOptions::new().policy(self.inner.policy))
     }
 
-    /// [`on_any`](Self::on_any) with a mailbox of other bounds or another policy.
+    /// Like [`on_any`](Self::on_any), with other bounds or another policy for the mailbox.
     ///
     /// ```
     /// # use phx_proto::client::{Channel, MailboxOptions, MailboxPolicy};
     /// # fn example(prices: Channel) {
-    /// // Of trades every one counts, of quotes the latest.
+    /// // Every trade counts; of the quotes only the latest does.
     /// let trades = MailboxOptions::new().messages(10_000).policy(MailboxPolicy::Close);
     /// let mut trades = prices.on_any_with(["trade", "correction"], trades);
     /// let mut quotes = prices.on_any_with(["quote"], MailboxOptions::new().messages(1));
@@ -554,7 +576,7 @@ impl Channel {
         options: MailboxOptions,
     ) -> Messages {
         let inner = &self.inner;
-        // Before the lock is taken: that is user code.
+        // The iterator is user code, so it runs before the lock is taken.
         let events = events.into_iter().map(Into::into).collect();
         let taken = inner.first_taken.load(Ordering::Relaxed);
         let first = inner.first.as_ref().filter(|_| !taken);
@@ -567,11 +589,11 @@ impl Channel {
         Messages::new(Arc::clone(inner), mailbox, first.is_none())
     }
 
-    /// Who is present on the channel: a list, and a stream of what changes.
+    /// The presences of the channel: a list, and a stream of its changes.
     ///
-    /// It starts from the state that the server sent after the last join. When that was too long
-    /// ago to be known still (256 diffs, or 1 MiB), or nobody held the channel then, the channel
-    /// is joined anew to get it.
+    /// The list starts from the state that the server sent after the last join. The client keeps
+    /// that state and up to 256 diffs or 1 MiB of them. If they are no longer kept, or no handle
+    /// existed at the time, the channel is joined again to get the state.
     ///
     /// ```
     /// # async fn example(room: phx_proto::client::Channel) {
@@ -589,7 +611,25 @@ impl Channel {
         self.presence_as()
     }
 
-    /// [`presence`](Self::presence), with metas of the application's own type.
+    /// Like [`presence`](Self::presence), with metas of the application's own type.
+    ///
+    /// ```
+    /// # use phx_proto::client::{Channel, StreamEnd};
+    /// # async fn example(room: Channel) -> Result<(), StreamEnd> {
+    /// #[derive(Clone, serde::Deserialize)]
+    /// struct Meta {
+    ///     device: String,
+    /// }
+    ///
+    /// let mut presence = room.presence_as::<Meta>();
+    /// presence.synced().await?;
+    /// for (user, entry) in presence.list() {
+    ///     let devices: Vec<_> = entry.metas.iter().map(|meta| &meta.data.device).collect();
+    ///     println!("{user}: {devices:?}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn presence_as<M: Clone + DeserializeOwned>(&self) -> PresenceStream<M> {
         let inner = &self.inner;
         let (mailbox, log) = inner
@@ -598,11 +638,11 @@ impl Channel {
         PresenceStream::new(Arc::clone(inner), mailbox, log)
     }
 
-    /// Gives this interest up, and leaves the topic if it was the last one. Streams and clones
-    /// of this handle are done with it too.
+    /// Ends this interest, and leaves the topic if it was the last one. Streams and clones of this
+    /// handle end too.
     ///
-    /// Cancel safe: the leave goes on when the future is dropped. A disconnect ends it with
-    /// [`LeaveOutcome::Offline`].
+    /// Cancel safe: the topic is still left when the future is dropped. A disconnect ends the leave
+    /// with [`LeaveOutcome::Offline`].
     pub async fn leave(self) -> Left {
         let shared = self.inner.shared();
         let leave = shared.command(|state, now| {
@@ -626,14 +666,14 @@ impl Channel {
     }
 }
 
-/// Pushes and waits for the outcome; withdraws the push when the future is dropped before that.
+/// Pushes and waits for the outcome. Dropping the future before the outcome withdraws the push.
 pub(super) async fn push_and_wait(
     shared: &Shared,
     payload: Payload,
     mut accept: impl FnMut(&mut State, Time, Payload) -> Result<PushId, PushError>,
 ) -> Result<PushOutcome, PushFailed> {
-    // The core drops its payload under the lock, so that must not be the last one of memory
-    // that the application owns. This one outlives it.
+    // The core drops its payload under the lock. This reference outlives it, so memory of the
+    // application is not freed under the lock.
     let _kept = payload.shared();
     let mut payload = Some(payload);
     let mut pending = PendingPush { shared, id: None };
@@ -650,14 +690,14 @@ pub(super) async fn push_and_wait(
             state.await_push(id, waker.take());
             Ok::<_, PushFailed>(id)
         });
-        // Woken when the outcome is there, which may be already.
+        // The waker is woken when the outcome arrives, which may have happened already.
         pending.id = Some(accepted?);
         Poll::Pending
     })
     .await
 }
 
-/// What the outcome of a call is to its caller.
+/// The result of a call, from the outcome of its push.
 pub(super) fn replied(outcome: PushOutcome) -> Result<Reply, PushFailed> {
     match outcome {
         PushOutcome::Reply(reply) => Ok(reply),
@@ -665,7 +705,7 @@ pub(super) fn replied(outcome: PushOutcome) -> Result<Reply, PushFailed> {
     }
 }
 
-/// What the outcome of a cast is to its caller.
+/// The result of a cast, from the outcome of its push.
 pub(super) fn written(outcome: PushOutcome) -> Result<(), PushFailed> {
     match outcome {
         PushOutcome::Written => Ok(()),
@@ -685,10 +725,10 @@ fn failed(outcome: PushOutcome) -> PushFailed {
     }
 }
 
-/// Withdraws the push when its future is dropped before the outcome.
+/// A push whose outcome is awaited; dropping it withdraws the push.
 pub(super) struct PendingPush<'a> {
     pub(super) shared: &'a Shared,
-    /// From when it was accepted until its outcome was taken.
+    /// Set from the push's acceptance until its outcome is taken.
     pub(super) id: Option<PushId>,
 }
 
@@ -702,7 +742,7 @@ impl Drop for PendingPush<'_> {
     }
 }
 
-/// A join that is awaited; forgets its waiter when its future is dropped.
+/// A join that is awaited; dropping it removes its waiter.
 struct PendingJoin<'a> {
     shared: &'a Shared,
     id: WaiterId,
@@ -720,7 +760,7 @@ impl Drop for PendingJoin<'_> {
     }
 }
 
-/// A leave that is awaited; nobody is told when its future is dropped.
+/// A leave that is awaited; dropping it removes its waiter, and the leave continues.
 pub(super) struct PendingLeave<'a> {
     pub(super) shared: &'a Shared,
     pub(super) id: WaiterId,
@@ -738,7 +778,7 @@ impl Drop for PendingLeave<'_> {
     }
 }
 
-/// How a join is made.
+/// Options of a join: deadline, mailbox policy, and what happens to conflicting parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JoinOptions {
     pub(super) deadline: Duration,
@@ -747,7 +787,8 @@ pub struct JoinOptions {
 }
 
 impl JoinOptions {
-    /// A deadline of 30 s, [`MailboxPolicy::DropOldest`], and conflicting parameters are an error.
+    /// The defaults: a deadline of 30 s, [`MailboxPolicy::DropOldest`], and an error for
+    /// conflicting parameters.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -757,32 +798,32 @@ impl JoinOptions {
         }
     }
 
-    /// How long to wait for the first ok, from the call. `Duration::MAX` means
-    /// [no deadline](Self::no_deadline).
+    /// How long to wait for the server's first ok, from the call. `Duration::MAX` means [no
+    /// deadline](Self::no_deadline).
     #[must_use]
     pub const fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// Waits for the first ok for as long as it takes. A refusal by the server and the end of the
+    /// Waits for the first ok without a deadline. A refusal by the server and the end of the
     /// connection still end the join.
     #[must_use]
     pub const fn no_deadline(self) -> Self {
         self.deadline(Duration::MAX)
     }
 
-    /// When the topic is wanted already, with other parameters or another function: these replace
-    /// them, for every handle of the topic and from the next join on, as
-    /// [`Channel::set_join_params`] does. By default that is
-    /// [`JoinError::ConflictingParams`], so that two parts of a program do not undo each other's work.
+    /// If the topic is already wanted with other parameters or another function, replaces them for
+    /// every handle of the topic, from the next join on, like [`Channel::set_join_params`]. By
+    /// default this case is [`JoinError::ConflictingParams`], so that two parts of a program do not
+    /// overwrite each other's parameters.
     #[must_use]
     pub const fn replace_params(mut self) -> Self {
         self.replace_params = true;
         self
     }
 
-    /// What the mailboxes of this handle do when they are full.
+    /// The policy of this handle's mailboxes when they are full.
     #[must_use]
     pub const fn mailbox(mut self, policy: MailboxPolicy) -> Self {
         self.mailbox = policy;

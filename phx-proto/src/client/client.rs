@@ -20,9 +20,10 @@ use crate::socket::Status;
 use crate::topic::Topic;
 use crate::wire::payload::Payload;
 
-/// One connection. Clones share it; when the last handle of any kind is dropped, it is closed.
+/// A handle of one connection. Clones share the connection; it is closed when the last handle of
+/// any kind is dropped.
 ///
-/// Made by `connect` or `start` of an adapter. Its methods can be called from any thread, and
+/// `connect` and `start` of an adapter make it. Its methods can be called from any thread, and
 /// those that are not async never wait.
 ///
 /// ```
@@ -46,14 +47,14 @@ pub struct WeakClient {
 }
 
 impl WeakClient {
-    /// The client, unless its last handle was dropped.
+    /// Returns the client, unless its last handle was dropped.
     #[must_use]
     pub fn upgrade(&self) -> Option<Client> {
         Some(Client { handle: self.handle.upgrade()? })
     }
 }
 
-/// What every handle holds: the last one to go closes the connection.
+/// The part that all handles of a connection share. Dropping the last handle closes the connection.
 #[derive(Debug)]
 pub(super) struct Handle {
     pub(super) shared: Arc<Shared>,
@@ -78,7 +79,7 @@ impl Client {
         &self.handle.shared
     }
 
-    /// Starts connecting, and keeps the connection from then on. Returns at once; see
+    /// Starts connecting, and reconnects after every loss from then on. Returns at once; see
     /// [`wait_connected`](Self::wait_connected). Does nothing while connected or connecting.
     pub fn connect(&self) {
         self.handle.shared.command(|state, now| {
@@ -91,9 +92,8 @@ impl Client {
     /// Closes the connection and waits until it is closed, for up to
     /// [`Config::close_timeout`](crate::Config::close_timeout).
     ///
-    /// Every channel and every push ends at once; [`shutdown`](Self::shutdown) finishes them
-    /// first. Cancel safe: the closing goes on when the
-    /// future is dropped.
+    /// Every channel and every push ends at once; [`shutdown`](Self::shutdown) finishes them first.
+    /// Cancel safe: the connection still closes when the future is dropped.
     pub async fn disconnect(&self) {
         self.close();
         self.watch(|status, gone| (gone || !matches!(status, Status::Closing)).then_some(())).await;
@@ -103,7 +103,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`NotRetrying`] when no connection is being kept.
+    /// [`NotRetrying`] when the client is not connected and is not going to connect: it was not
+    /// started, was closed, or gave up.
     pub fn connect_now(&self) -> Result<(), NotRetrying> {
         self.handle.shared.command(|state, now| apply!(state, now, ConnectNow {}))
     }
@@ -121,23 +122,23 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`CredentialsError`] for an address that may not be dialled.
+    /// [`CredentialsError`] when the new address is not allowed.
     pub fn set_credentials(&self, credentials: Credentials) -> Result<(), CredentialsError> {
         self.handle
             .shared
             .command(|state, now| apply!(state, now, SetCredentials { 0: credentials }))
     }
 
-    /// Waits until the connection is open, through retries, for as long as that takes.
+    /// Waits until the connection is open. Retries do not end the wait, and it has no timeout.
     ///
-    /// Cancel safe: it only looks.
+    /// Cancel safe: the wait changes nothing.
     ///
     /// ```
     /// # use phx_proto::client::{Client, NotConnected};
     /// # async fn example(client: Client) {
     /// match client.wait_connected().await {
     ///     Ok(()) => println!("open"),
-    ///     Err(NotConnected::GaveUp(cause)) => println!("no use: {cause}"),
+    ///     Err(NotConnected::GaveUp(cause)) => println!("gave up: {cause}"),
     ///     Err(other) => println!("{other}: call `connect`"),
     /// }
     /// # }
@@ -157,7 +158,7 @@ impl Client {
         .await
     }
 
-    /// The [name](crate::client::Setup::name) that the application gave the connection, if any.
+    /// The [name](crate::client::Setup::name) of the connection, if the application set one.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.handle.shared.name()
@@ -169,7 +170,7 @@ impl Client {
         self.handle.shared.peek(|state| state.socket.status())
     }
 
-    /// Counters, those of the mailboxes included.
+    /// Counters of the connection, including the drops of its mailboxes.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.handle
@@ -177,11 +178,12 @@ impl Client {
             .peek(|state| Stats { mailbox_drops: state.mailbox_drops, ..state.socket.stats() })
     }
 
-    /// The state of the connection whenever it changes, beginning with the present one. Holds the
-    /// latest state only: a slow reader misses the ones between, and nothing waits for it.
+    /// A stream of the connection's states: the present one first, then each change. It holds the
+    /// latest state only, so a slow reader misses the states in between, and nothing waits for the
+    /// reader.
     ///
-    /// Does not keep the connection open: the stream ends when the driver does, soon after the last
-    /// handle of the client and its channels was dropped.
+    /// The stream does not keep the connection open. It ends when the driver ends, soon after the
+    /// last handle of the client and its channels is dropped.
     ///
     /// ```
     /// # use phx_proto::client::Client;
@@ -200,8 +202,8 @@ impl Client {
         StatusChanges::new(Arc::clone(&self.handle.shared))
     }
 
-    /// How long it is until the next attempt to connect; none unless the client waits for it. Zero when
-    /// it is due.
+    /// The time until the next attempt to connect; `None` unless the client is waiting to retry.
+    /// Zero when the attempt is due.
     #[must_use]
     pub fn retry_in(&self) -> Option<Duration> {
         match self.status() {
@@ -210,22 +212,24 @@ impl Client {
         }
     }
 
-    /// A handle that does not keep the connection open: for functions of join parameters and for
-    /// tasks that only observe.
+    /// Returns a handle that does not keep the connection open, for functions of join parameters
+    /// and for tasks that only observe.
     #[must_use]
     pub fn downgrade(&self) -> WeakClient {
         WeakClient { handle: Arc::downgrade(&self.handle) }
     }
 
-    /// Every signal from now on, bounded by [`Config::mailbox`](crate::Config::mailbox): a slow consumer
-    /// sees `Lagged`. The latest state of the connection and of each wanted topic is kept beyond the
-    /// number, unless its response is too large for the bytes.
+    /// A stream of every signal from now on. [`Config::mailbox`](crate::Config::mailbox) bounds its
+    /// queue, and a slow consumer sees `Lagged`. The latest state of the connection and of each
+    /// wanted topic is kept even when the queue is full, unless its response exceeds the bound in
+    /// bytes.
     ///
-    /// Does not keep the connection open: the stream ends when the driver does, soon after the last
-    /// handle of the client and its channels was dropped.
+    /// The stream does not keep the connection open. It ends when the driver ends, soon after the
+    /// last handle of the client and its channels is dropped.
     ///
-    /// With [`start`](crate::client::start) the first `Connected` may be over before the call; with
-    /// [`client`](crate::client::client) nothing happens before the driver is polled.
+    /// After [`start`](crate::client::start) the first `Connected` may have been emitted before
+    /// this call. With [`client`](crate::client::client) nothing is emitted before the driver is
+    /// polled.
     ///
     /// ```
     /// # async fn example(client: phx_proto::client::Client) {
@@ -252,7 +256,7 @@ impl Client {
         Signals::new(Arc::clone(&self.handle.shared), id)
     }
 
-    /// Signals for a reader that never sleeps while there are some: bounded, but generously.
+    /// Signals for the router, which reads them as soon as they arrive; the bounds are generous.
     #[cfg(feature = "service")]
     pub(crate) fn signals_for_routing(&self) -> Signals {
         let id = self.handle.shared.peek(|state| state.add_signals_up_to(4_096, 64 << 20));
@@ -285,10 +289,10 @@ impl Client {
 
 /// # Channels
 impl Client {
-    /// Joins a topic and waits for the first ok, for up to 30 s.
+    /// Joins a topic and waits up to 30 s for the server's first ok.
     ///
-    /// It waits through disconnects, join timeouts and crashes. Joining a topic that is joined
-    /// with equal parameters is one more interest in it, and sends nothing.
+    /// Disconnects, join timeouts and crashes do not end the wait. If the topic is already joined
+    /// with equal parameters, this adds one more interest in it and sends nothing.
     ///
     /// Cancel safe: dropping the future releases its interest in the topic.
     ///
@@ -297,7 +301,7 @@ impl Client {
     /// # async fn example(client: Client) {
     /// match client.join("room:lobby", serde_json::json!({"user": 7})).await {
     ///     Ok(room) => println!("joined {}", room.topic()),
-    ///     Err(JoinFailed::Rejected(no)) => println!("refused: {:?}", no.response.get()),
+    ///     Err(JoinFailed::Rejected(refusal)) => println!("refused: {:?}", refusal.response.get()),
     ///     Err(JoinFailed::Deadline { last }) => println!("not in 30 s; last seen: {last:?}"),
     ///     Err(other) => println!("{other}"),
     /// }
@@ -306,8 +310,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`JoinFailed`]: the server's refusal with its own words, a leave, the end of the
-    /// connection, or the deadline with the last cause seen.
+    /// [`JoinFailed`]: the server refused the join, the topic was left, the connection ended, or
+    /// the deadline passed.
     pub async fn join(
         &self,
         topic: impl Into<Topic>,
@@ -316,9 +320,9 @@ impl Client {
         self.join_with(topic, params, JoinOptions::new()).await
     }
 
-    /// [`join`](Self::join) with a deadline and a mailbox policy of its own.
+    /// Like [`join`](Self::join), with another deadline or mailbox policy.
     ///
-    /// Cancel safe, and through disconnects, as [`join`](Self::join).
+    /// Cancel safe, and waits through disconnects, like [`join`](Self::join).
     ///
     /// ```
     /// # use phx_proto::client::{Client, JoinFailed};
@@ -338,7 +342,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// As [`join`](Self::join).
+    /// The same as [`join`](Self::join).
     pub async fn join_with(
         &self,
         topic: impl Into<Topic>,
@@ -351,17 +355,18 @@ impl Client {
         Ok(channel)
     }
 
-    /// Wants a topic from now on, and returns its handle at once: it is joined as soon as there is a
+    /// Asks for a topic and returns its handle at once. The topic is joined as soon as there is a
     /// connection, and joined again after every loss, for as long as the handle exists.
     ///
-    /// For a program that starts before its backend does. [`join`](Self::join) is this and
-    /// [`Channel::joined`], with a deadline. Until the first join, pushes wait in the queue, until their
-    /// timeout; [`Channel::messages`] begins with the join; [`Channel::status`] is the state of the
-    /// topic. A refusal by the server ends the channel as it ends a `join`: the streams of the handle
-    /// end with it, and `joined` returns it. A disconnect and giving up end it too.
+    /// Use it when the program may start before its backend. [`join`](Self::join) is `want`
+    /// followed by [`Channel::joined`], with a deadline. Until the first join, pushes wait in the
+    /// queue, up to their timeout. [`Channel::messages`] begins with the join, and
+    /// [`Channel::status`] returns the state of the topic. If the server refuses the join, the
+    /// channel ends: its streams end with the refusal, and `joined` returns it. A disconnect by the
+    /// application and giving up end the channel too.
     ///
-    /// Not async, and never waits. The handle has one mailbox, bounded by
-    /// [`Config::mailbox`](crate::Config::mailbox), from this call on.
+    /// This function never waits. From this call on the handle has one mailbox, bounded by
+    /// [`Config::mailbox`](crate::Config::mailbox).
     ///
     /// ```
     /// # use phx_proto::client::{Client, JoinFailed};
@@ -375,8 +380,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`JoinError`], when it is not accepted: the connection is closed, or the parameters conflict
-    /// with those that hold.
+    /// [`JoinError`] when the request is not accepted: the connection is closed, or the parameters
+    /// conflict with those of an existing handle.
     pub fn want(
         &self,
         topic: impl Into<Topic>,
@@ -385,12 +390,13 @@ impl Client {
         self.want_with(topic, params, JoinOptions::new())
     }
 
-    /// [`want`](Self::want) with a mailbox policy of its own, or in place of the parameters that hold.
-    /// The deadline of the options is that of [`join_with`](Self::join_with) alone.
+    /// Like [`want`](Self::want), with another mailbox policy or with parameters that replace the
+    /// present ones. The deadline of the options is ignored; only [`join_with`](Self::join_with)
+    /// uses it.
     ///
     /// # Errors
     ///
-    /// As [`want`](Self::want).
+    /// The same as [`want`](Self::want).
     pub fn want_with(
         &self,
         topic: impl Into<Topic>,
@@ -406,9 +412,10 @@ impl Client {
         Ok(Channel::new(handle, topic, interest, options.mailbox, Some(mailbox)))
     }
 
-    /// One more handle of a topic that is wanted already (an auto-join, say), joined or not:
-    /// [`Channel::joined`] waits for its join. It has no mailbox before [`Channel::messages`] is called: a
-    /// handle that only pushes costs nothing.
+    /// Returns one more handle of a topic that is already wanted, such as an auto-join. The topic
+    /// may not be joined yet; [`Channel::joined`] waits for its join. The handle has no mailbox
+    /// until [`Channel::messages`] is called, so a handle that only pushes needs no memory for
+    /// messages.
     ///
     /// ```
     /// # use phx_proto::event::NotWanted;
@@ -423,17 +430,17 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`NotWanted`] for any other topic.
+    /// [`NotWanted`] when no handle and no auto-join wants the topic.
     pub fn channel(&self, topic: impl Into<Topic>) -> Result<Channel, NotWanted> {
         self.channel_with(topic, JoinOptions::new())
     }
 
-    /// [`channel`](Self::channel) with a mailbox policy of its own. The deadline of the options is that
-    /// of [`join_with`](Self::join_with) alone.
+    /// Like [`channel`](Self::channel), with another mailbox policy. The deadline of the options is
+    /// ignored; only [`join_with`](Self::join_with) uses it.
     ///
     /// # Errors
     ///
-    /// As [`channel`](Self::channel).
+    /// The same as [`channel`](Self::channel).
     pub fn channel_with(
         &self,
         topic: impl Into<Topic>,
@@ -445,11 +452,10 @@ impl Client {
         Ok(Channel::new(Arc::clone(&self.handle), topic, interest, policy, None))
     }
 
-    /// Pushes on a topic that is wanted already and waits for the reply, as
-    /// [`Channel::push`] does, without a handle of the channel: nothing is kept for it, and the topic
-    /// is not held.
+    /// Pushes on a topic that is already wanted and waits for the reply, like [`Channel::push`] but
+    /// without a handle of the channel. The call adds no interest in the topic.
     ///
-    /// Cancel safe, and through disconnects, as [`Channel::push`].
+    /// Cancel safe, and waits through disconnects, like [`Channel::push`].
     ///
     /// ```
     /// # use phx_proto::client::{Client, PushFailed};
@@ -473,13 +479,14 @@ impl Client {
         self.push_with(topic, event, payload, PushOptions::call()).await
     }
 
-    /// [`push`](Self::push) with a timeout of its own, or failing fast when not joined.
+    /// Like [`push`](Self::push), with another timeout, or failing at once when the topic is not
+    /// joined.
     ///
-    /// Cancel safe, and through disconnects, as [`Channel::push`].
+    /// Cancel safe, and waits through disconnects, like [`Channel::push`].
     ///
     /// # Errors
     ///
-    /// As [`push`](Self::push).
+    /// The same as [`push`](Self::push).
     pub async fn push_with(
         &self,
         topic: &str,
@@ -491,14 +498,14 @@ impl Client {
         replied(self.run(topic, event, payload.into(), options).await?)
     }
 
-    /// Pushes on a topic that is wanted already without waiting for a reply, as [`Channel::cast`]
-    /// does, without a handle of the channel.
+    /// Pushes on a topic that is already wanted and waits for no reply, like [`Channel::cast`] but
+    /// without a handle of the channel.
     ///
-    /// Cancel safe, and through disconnects, as [`Channel::cast`].
+    /// Cancel safe, and waits through disconnects, like [`Channel::cast`].
     ///
     /// # Errors
     ///
-    /// As [`Channel::cast`]; [`PushFailed::NotAccepted`] for a topic that is not wanted.
+    /// The same as [`Channel::cast`]; [`PushFailed::NotAccepted`] for a topic that is not wanted.
     pub async fn cast(
         &self,
         topic: &str,
@@ -508,13 +515,14 @@ impl Client {
         self.cast_with(topic, event, payload, PushOptions::cast()).await
     }
 
-    /// [`cast`](Self::cast) with a timeout of its own, or failing fast when not joined.
+    /// Like [`cast`](Self::cast), with another timeout, or failing at once when the topic is not
+    /// joined.
     ///
-    /// Cancel safe, and through disconnects, as [`Channel::cast`].
+    /// Cancel safe, and waits through disconnects, like [`Channel::cast`].
     ///
     /// # Errors
     ///
-    /// As [`cast`](Self::cast).
+    /// The same as [`cast`](Self::cast).
     pub async fn cast_with(
         &self,
         topic: &str,
@@ -541,8 +549,8 @@ impl Client {
 
     /// Leaves a topic for every handle of it; their streams end.
     ///
-    /// Cancel safe: the leave goes on when the future is dropped. A disconnect ends it with
-    /// [`LeaveOutcome::Offline`].
+    /// Cancel safe: the topic is still left when the future is dropped. A disconnect ends the leave
+    /// with [`LeaveOutcome::Offline`].
     ///
     /// # Errors
     ///
@@ -559,7 +567,7 @@ impl Client {
     }
 }
 
-/// Forgets its waker when the future that watches is dropped.
+/// A waiter for a change of the connection; its entry is removed when it is dropped.
 struct Watcher<'a> {
     shared: &'a Shared,
     id: Option<WaiterId>,

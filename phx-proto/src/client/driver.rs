@@ -1,39 +1,39 @@
-//! The driver: one future that carries out what the core decides.
+//! The driver: one future that carries out the core's actions.
 //!
 //! ```text
 //!   poll ─▶ todo ─▶ ask, dial ─▶ read ─▶ clock ─▶ write ─▶ flush ─┐
 //!     ▲                                                     │ something moved,
-//!     └──── timer, transport, handles wake ◀── Pending ◀────┴ within the budget: again
+//!     └── timer, transport, handles wake ◀── Pending ◀──────┴ within the budget: again
 //! ```
 //!
-//! Reading never waits for writing, nor writing for reading: both are polled in every round, with
-//! a budget each. A frame is pulled from the core only when the transport takes one, so nothing is
-//! ever held in between. What is read is gathered first and handed over as one batch, so the lock
-//! is taken, and a consumer woken, once for many frames. The clock decides what has expired, after
-//! what has arrived was read: an answer that waited in a buffer while the executor was busy is not
-//! late. The timer only wakes.
+//! Reading never waits for writing, nor writing for reading: every round polls both, each with its
+//! own budget. The driver pulls a frame from the core only when the transport can take one, so it
+//! never holds a frame itself. It gathers received frames and hands them to the core as one batch,
+//! so it takes the lock, and wakes a consumer, once for many frames. The clock decides what has
+//! expired, and the driver reads before it asks the clock: an answer that was in a buffer while the
+//! executor was busy is not late. The timer only wakes the driver.
 //!
-//! Bytes extend deadlines, so the driver reports the transport's totals to the core right before it
-//! expires anything, twice a second while an answer is awaited, and for every [`REPORT_BYTES`] that
-//! were written. Bytes that may have lain in a buffer while the process did not run are left out:
-//! after a gap in polling, reads count again once the transport was found empty, or
-//! [`CATCH_UP_BYTES`] were read.
+//! Transferred bytes extend deadlines. The driver reports the transport's totals to the core right
+//! before it expires deadlines, twice a second while an answer is awaited, and after every
+//! [`REPORT_BYTES`] written. Bytes that may have been in a buffer while the process did not run
+//! prove nothing and are left out: after a gap in polling, reads count again once the transport was
+//! found empty or [`CATCH_UP_BYTES`] were read.
 //!
 //! # What runs where
 //!
 //! | what | on which task | under the lock |
 //! | --- | --- | --- |
-//! | the core: every command, every input, every frame that is decoded or built | the caller's, or the driver's | yes |
-//! | codecs | as the core | yes, by their contract |
+//! | the core: commands, inputs, decoding and building of frames | the caller's, or the driver's | yes |
+//! | codecs | the same as the core | yes, by their contract |
 //! | credential providers, functions of join parameters | the driver's | no |
-//! | the transport, the timer, the clock, the dialling | the driver's | no |
+//! | the transport, the timer, the clock, dialling | the driver's | no |
 //! | wakers: cloned, woken, dropped | the task that polls, or the caller of a command | no |
-//! | drops of payloads, parameters, signals and messages of the application's | as the wakers | no |
-//! | recorders and `tracing` subscribers | the driver's, or the caller's of a command | no |
+//! | drops of payloads, parameters, signals and messages that the application may own | the same as wakers | no |
+//! | recorders and `tracing` subscribers | the driver's, or that of the caller of a command | no |
 //!
-//! One poll is bounded: so many frames in, control frames and reads without a message included, so
-//! many frames out, so many functions in vain, so many rounds. When one of the bounds is reached the
-//! driver wakes itself and returns.
+//! The work of one poll is bounded: by the number of frames read, including control frames and
+//! reads without a message; of frames written; of join parameters that were evaluated in vain; and
+//! of rounds. At a bound the driver wakes itself and returns.
 
 use core::fmt;
 use core::future::Future;
@@ -44,7 +44,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::runtime::{Clock, Received, Runtime, Timer, Transport};
-use super::setup::{Asking, ConnectAttempt, Provided, Provider};
+use super::setup::{ConnectAttempt, Provided, Provider, ProviderCall};
 use super::state::{Pulled, Shared, State, apply};
 use super::waiters::Task;
 use crate::event::action::Action;
@@ -57,104 +57,108 @@ use crate::time::Time;
 use crate::wire::Frame;
 use crate::wire::payload::Payload;
 
-/// Frames in, control frames included, and frames out, in one poll, before other tasks get their
-/// turn.
+/// The number of frames that one poll may read, control frames included, and the number that it may
+/// write.
 const BUDGET: u32 = 64;
 
-/// A read that completes no message counts as so many frames: it may be a whole buffer of the
-/// smallest pieces.
+/// The number of frames that a read without a complete message counts for: it may have been a whole
+/// buffer of the smallest fragments.
 const PART: u32 = 16;
 
-/// How many bytes of frames are gathered before they are handed over; one frame always is.
+/// The number of bytes of frames after which a batch is handed to the core. A batch has at least
+/// one frame.
 const GATHERED_MAX: usize = 64 << 10;
 
-/// How much room is left for the next batch, after one of so many frames: a busy connection keeps
-/// what it has, one that has become idle does not.
+/// The capacity to keep after a batch of `batch` frames: a busy connection keeps all of it, an idle
+/// one shrinks.
 const fn room_for(batch: usize, capacity: usize) -> usize {
     if batch * 8 < capacity { 4 } else { capacity }
 }
 
-/// Rounds in one poll.
+/// The number of rounds in one poll.
 const ROUNDS: u32 = 128;
 
-/// For how many polls a flood of frames may keep the clock from being asked.
+/// The number of polls in a row for which a flood of frames may postpone the expiry of deadlines.
 const POSTPONED_MAX: u32 = 16;
 
-/// By how much the wall clock must outrun the monotonic one to mean that the machine slept.
+/// How far the wall clock must run ahead of the monotonic clock before the driver assumes that the
+/// machine was suspended.
 const SUSPENDED: Duration = Duration::from_secs(2);
 
 /// How often progress is reported while an answer is awaited.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How many bytes are written before progress is reported once more: what an answer proves received
-/// is known to that many.
+/// The number of written bytes after which progress is reported again. It is the precision to which
+/// the core knows how many bytes an answer proves received.
 const REPORT_BYTES: u64 = 16 << 10;
 
-/// How long the driver may go without being polled, while an answer is awaited, before what it reads
-/// may have lain in a buffer.
+/// The time between two polls after which the bytes that are read next may have been in a buffer
+/// before.
 const GAP: Duration = Duration::from_secs(1);
 
-/// How many bytes a receive buffer may have held: more than any ordinary system's.
+/// The size of a receive buffer that the driver allows for; larger than on any ordinary system.
 const CATCH_UP_BYTES: u64 = 8 << 20;
 
-/// The future that keeps one connection: poll it, or hand it to the runtime's `spawn`.
+/// The future that runs one connection: poll it, or pass it to the runtime's `spawn`.
 ///
 /// It completes when every handle is dropped and the connection is closed. After an explicit
-/// `disconnect` it stays for a later `connect`. Dropping it ends everything that waits. It is `Send`
-/// if the transport, the timer and the dialling of the runtime are.
+/// `disconnect` it keeps running, for a later `connect`. Dropping it ends every pending future and
+/// stream of the connection. It is `Send` if the transport, the timer and the dial future of the
+/// runtime are.
 #[must_use = "nothing happens unless the driver is polled"]
 pub struct Driver<R: Runtime> {
     runtime: R,
     clock: R::Clock,
     provider: Option<Arc<Provider>>,
     shared: Arc<Shared>,
-    asking: Option<(ConnectionId, Asking)>,
+    provider_call: Option<(ConnectionId, ProviderCall)>,
     dial: Option<(ConnectionId, R::Dial)>,
     link: Option<Link<R::Transport>>,
     timer: R::Timer,
-    /// When the timer wakes: at the next deadline, or before it.
+    /// The time that the timer is set to: the next deadline, or before it.
     timer_at: Option<Time>,
-    /// Whom it wakes.
+    /// The waker that the timer was last polled with.
     timer_waker: Option<Waker>,
-    /// In this poll, what was evaluated for a join was not wanted any more.
+    /// In this poll, join parameters were evaluated for a join that was no longer wanted.
     stale: bool,
     /// A clone of the task's waker, to be parked under the lock.
     spare: Option<Waker>,
-    /// Room for the wakers of a batch.
+    /// A buffer for the wakers of a batch.
     wakers: Vec<Waker>,
     last_now: Time,
     last_wall: Time,
-    /// When to report progress next, while an answer is awaited.
+    /// The time of the next progress report, while an answer is awaited.
     report_at: Option<Time>,
-    /// Polls in a row whose reading did not come to an end.
+    /// The number of polls in a row that did not read everything there was.
     postponed: u32,
-    /// A poll has begun and not ended: it panicked, if this is seen outside of it.
+    /// True during a poll. A driver that is dropped with it set has panicked.
     polling: bool,
 }
 
 struct Link<T> {
     id: ConnectionId,
     transport: T,
-    /// Read, and not yet handed to the core.
+    /// Frames that were read and not yet handed to the core.
     gathered: VecDeque<Frame>,
-    /// What follows it; nothing is read after that.
+    /// The end of the connection, after `gathered`; nothing is read after it.
     ended: Option<Ended>,
-    /// In this poll, nothing more was there to be read; the transport wakes us when there is.
+    /// In this poll, the transport had nothing more to read; it wakes the driver when there is
+    /// more.
     dry: bool,
-    /// What was reported last.
+    /// The progress that was last reported to the core.
     reported: Progress,
-    /// A frame was sent since: that it was flushed is news.
+    /// A frame was sent since the last report, so its flush must be reported.
     sent: bool,
-    /// Bytes read that are no evidence of life.
+    /// The number of read bytes that do not prove that the peer is alive.
     stale: u64,
-    /// Since so many bytes were read, they may have come from a buffer.
+    /// The total of read bytes from which on they may have come from a buffer.
     catching_up: Option<u64>,
-    /// What the core was told last.
+    /// The value of `Input::Writable` that was last applied to the core.
     writable: bool,
-    /// The transport takes nothing more; reading says why.
+    /// The transport takes no more frames; reading returns the cause.
     broken: bool,
     flush: bool,
-    /// After the flush, ask once more whether it takes frames.
+    /// Call `poll_ready` once more after the flush.
     retry_ready: bool,
 }
 
@@ -165,27 +169,28 @@ impl<R: Runtime> fmt::Debug for Driver<R> {
 }
 
 impl<T> Link<T> {
-    /// Whether there may be something that the core was not told.
+    /// Whether there may be frames that the core has not got yet.
     fn has_more(&self) -> bool {
         !self.dry || !self.gathered.is_empty()
     }
 }
 
 impl<T: Transport> Link<T> {
-    /// The bytes that the transport has moved, without those that are no evidence.
+    /// The transport's totals, without the read bytes that prove nothing.
     fn progress(&mut self) -> Progress {
         let Progress { read, written, .. } = self.transport.progress();
         let fresh = self.catching_up.unwrap_or(read);
         Progress { read: fresh.saturating_sub(self.stale), written, flushed: !self.flush }
     }
 
-    /// The driver was not polled for a while: what is there to be read may have been there before.
+    /// Called when the driver was not polled for a while: bytes that are read from here on may be
+    /// old.
     fn begin_to_catch_up(&mut self) {
         let read = self.transport.progress().read;
         self.catching_up.get_or_insert(read);
     }
 
-    /// What is read counts again, once all that may have waited was read.
+    /// Lets read bytes count again, once all that may have been in a buffer was read.
     fn catch_up(&mut self) {
         let Some(from) = self.catching_up else { return };
         let behind = self.transport.progress().read.saturating_sub(from);
@@ -195,7 +200,7 @@ impl<T: Transport> Link<T> {
         }
     }
 
-    /// What to report, if it is news.
+    /// The progress to report, if it changed.
     fn news(&mut self) -> Option<(ConnectionId, Progress)> {
         let progress = self.progress();
         if progress == self.reported && !(self.sent && progress.flushed) {
@@ -206,7 +211,7 @@ impl<T: Transport> Link<T> {
         Some((self.id, progress))
     }
 
-    /// Reads frames until there are enough of them, or none is left.
+    /// Reads frames until the batch is full or nothing is left to read.
     fn gather(&mut self, budget: &mut u32, cx: &mut Context<'_>) {
         let mut bytes = 0;
         while *budget > 0 && bytes < GATHERED_MAX && !self.dry && self.ended.is_none() {
@@ -232,7 +237,8 @@ impl<T: Transport> Link<T> {
     }
 }
 
-/// Nothing in a driver is pinned in place: what is polled is `Unpin` by its traits.
+/// Nothing in a driver is structurally pinned: the traits require everything that it polls to be
+/// `Unpin`.
 impl<R: Runtime> Unpin for Driver<R> {}
 
 impl<R: Runtime> Driver<R> {
@@ -250,7 +256,7 @@ impl<R: Runtime> Driver<R> {
             report_at: None,
             postponed: 0,
             polling: false,
-            asking: None,
+            provider_call: None,
             dial: None,
             link: None,
             clock,
@@ -260,7 +266,7 @@ impl<R: Runtime> Driver<R> {
         }
     }
 
-    /// Has the driver woken by the next command.
+    /// Registers the driver's waker, which the next command wakes.
     fn listen(&mut self, cx: &Context<'_>) {
         if self.spare.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
             self.spare = Some(cx.waker().clone());
@@ -270,7 +276,8 @@ impl<R: Runtime> Driver<R> {
         self.spare = task.into_spare();
     }
 
-    /// Notices a suspended machine, or a driver that was not polled, before deadlines are looked at.
+    /// Detects that the machine was suspended or the driver not polled, before any deadline is
+    /// checked.
     fn notice_sleep(&mut self, now: Time) {
         let wall = self.clock.wall();
         let gap = now.since(self.last_now);
@@ -284,7 +291,7 @@ impl<R: Runtime> Driver<R> {
         }
     }
 
-    /// Expires what is due, unless more waits to be read first.
+    /// Expires deadlines that have passed, unless there is more to read first.
     fn expire(&mut self, now: Time, reads_left: u32) {
         if reads_left > 0 && self.link.as_ref().is_some_and(Link::has_more) {
             return; // the next round reads on
@@ -308,7 +315,8 @@ impl<R: Runtime> Driver<R> {
         });
     }
 
-    /// Carries out what is no frame. Runs user code (the dial), so never under the lock.
+    /// Carries out the actions that are not frames. It calls the runtime's dial function, so it
+    /// does not hold the lock.
     fn carry_out(&mut self, now: Time) -> bool {
         let mut moved = false;
         while let Some(action) = self.shared.peek(State::next_todo) {
@@ -317,11 +325,11 @@ impl<R: Runtime> Driver<R> {
                 Action::Connect { id, attempt } => {
                     self.link = None;
                     self.dial = None;
-                    self.asking = None;
+                    self.provider_call = None;
                     self.begin(now, id, attempt);
                 }
                 Action::Abort { id } => {
-                    self.asking.take_if(|(current, _)| *current == id);
+                    self.provider_call.take_if(|(current, _)| *current == id);
                     self.dial.take_if(|(current, _)| *current == id);
                     self.link.take_if(|link| link.id == id);
                 }
@@ -331,7 +339,7 @@ impl<R: Runtime> Driver<R> {
                             link.transport.close(code, reason);
                             link.flush = true;
                         }
-                        // The transport ended in the same moment.
+                        // The transport has already ended.
                         None => {
                             let message = "the connection was already over".to_owned();
                             let ended = Ended::Lost { message };
@@ -345,19 +353,19 @@ impl<R: Runtime> Driver<R> {
                 | Action::Signal(_)
                 | Action::ReconnectAfter { .. }
                 | Action::RejoinAfter { .. } => {
-                    debug_assert!(false, "neither frames nor facts are put on the list");
+                    debug_assert!(false, "frames and signals are not queued in `todo`");
                 }
             }
         }
         moved
     }
 
-    /// Asks for credentials, if there is a provider, or dials.
+    /// Calls the credential provider, or dials if there is none.
     fn begin(&mut self, now: Time, id: ConnectionId, attempt: u32) {
         let Some(provider) = &self.provider else { return self.dial(now, id) };
         let after = self.shared.peek(|state| state.last_cause.clone());
-        match Asking::new(&**provider, ConnectAttempt { attempt, after }) {
-            Ok(asking) => self.asking = Some((id, asking)),
+        match ProviderCall::new(&**provider, ConnectAttempt { attempt, after }) {
+            Ok(provider_call) => self.provider_call = Some((id, provider_call)),
             Err(failure) => {
                 self.shared
                     .input(now, |state| state.apply(now, Input::Failed { id, cause: failure }));
@@ -381,11 +389,11 @@ impl<R: Runtime> Driver<R> {
         }
     }
 
-    fn poll_asking(&mut self, now: Time, cx: &mut Context<'_>) -> bool {
-        let Some((id, asking)) = &mut self.asking else { return false };
+    fn poll_provider(&mut self, now: Time, cx: &mut Context<'_>) -> bool {
+        let Some((id, provider_call)) = &mut self.provider_call else { return false };
         let id = *id;
-        let Poll::Ready(answer) = asking.poll(cx) else { return false };
-        self.asking = None;
+        let Poll::Ready(answer) = provider_call.poll(cx) else { return false };
+        self.provider_call = None;
         let goes_on = self.shared.input(now, |state| {
             match answer {
                 Ok(Provided::Use(credentials)) => {
@@ -437,7 +445,7 @@ impl<R: Runtime> Driver<R> {
         true
     }
 
-    /// True when there is more to be read, or nothing any more.
+    /// Returns true when there is more to read, or when the connection has ended.
     fn poll_read(&mut self, now: Time, budget: &mut u32, cx: &mut Context<'_>) -> bool {
         let Some(link) = &mut self.link else { return false };
         link.gather(budget, cx);
@@ -449,7 +457,7 @@ impl<R: Runtime> Driver<R> {
         let mut over = false;
         let mut handled = 0;
         self.shared.batch(&mut self.wakers, |state| {
-            // What is to be done about one frame is done before the next is looked at.
+            // Actions that result from one frame are carried out before the next frame is handled.
             while state.todo.is_empty() {
                 if let Some(frame) = link.gathered.get(handled) {
                     handled += 1;
@@ -474,7 +482,7 @@ impl<R: Runtime> Driver<R> {
         link.has_more()
     }
 
-    /// True when the transport, which refused a frame, must be asked once more.
+    /// Returns true when `poll_ready` must be called once more after a flush.
     fn poll_write(&mut self, now: Time, budget: &mut u32, cx: &mut Context<'_>) -> bool {
         let Some(link) = &mut self.link else { return false };
         let id = link.id;
@@ -489,7 +497,7 @@ impl<R: Runtime> Driver<R> {
                 }
                 Poll::Pending => {
                     if link.writable {
-                        // A transport that waits for its flush to have room must be flushed.
+                        // The transport may need a flush before it has space.
                         link.flush = true;
                         link.retry_ready = true;
                         link.writable = false;
@@ -516,7 +524,7 @@ impl<R: Runtime> Driver<R> {
                 Pulled::Frame(to, frame) => (to, frame),
                 Pulled::Evaluate(ticket) => match evaluate(&self.shared, &self.clock, &ticket) {
                     Supplied::Join(Action::Join { id, frame, .. }) => (id, frame),
-                    // A function that changes what it is called for, time after time, must not keep
+                    // A function that changes the parameters each time it is called must not block
                     // the executor.
                     Supplied::Stale if core::mem::replace(&mut self.stale, true) => {
                         *budget = 0;
@@ -542,8 +550,8 @@ impl<R: Runtime> Driver<R> {
         if link.flush && !link.broken {
             match link.transport.poll_flush(cx) {
                 Poll::Ready(Ok(())) => {
-                    // It may take frames again, and nobody else will say so. Asked once: a
-                    // transport that still refuses has to wake us itself.
+                    // The transport may take frames again, and no waker reports that. It is asked
+                    // once; a transport that still refuses must wake the driver itself.
                     again = link.retry_ready && !link.writable;
                     link.flush = false;
                     link.retry_ready = false;
@@ -555,7 +563,8 @@ impl<R: Runtime> Driver<R> {
         again
     }
 
-    /// Reports progress when that is due; when it is due next, while an answer is awaited.
+    /// Reports progress when that is due. Returns the time of the next report, or `None` if no
+    /// answer is awaited.
     fn report(&mut self, now: Time, awaits_answer: bool) -> Option<Time> {
         let link = self.link.as_mut().filter(|_| awaits_answer);
         self.report_at = match (self.report_at, link) {
@@ -572,10 +581,11 @@ impl<R: Runtime> Driver<R> {
         self.report_at
     }
 
-    /// Sets the timer; true when it is up already and the clock must be asked again.
+    /// Sets and polls the timer. Returns true when it has already fired and the clock must be read
+    /// again.
     fn poll_timer(&mut self, now: Time, next: Option<Time>, cx: &mut Context<'_>) -> bool {
-        // A timer that wakes too early only wakes; so it is not set anew for every deadline that
-        // comes and goes, as that of every push does.
+        // Waking too early is harmless, so the timer is not set again when a deadline is removed or
+        // moves later, as happens with every push.
         let Some(next) = next else { return false };
         let earlier = self.timer_at.is_none_or(|at| next < at);
         if earlier {
@@ -589,7 +599,7 @@ impl<R: Runtime> Driver<R> {
             return false;
         }
         if self.timer.poll_expired(cx).is_ready() {
-            // Set anew in the next round, should the clock find that it is early.
+            // If it fired too early, the next round sets it again.
             self.timer_at = None;
             self.timer_waker = None;
             return true;
@@ -614,17 +624,17 @@ impl<R: Runtime> Driver<R> {
     }
 }
 
-/// Evaluates the parameters of a join and supplies them. The function is the application's, so
-/// nothing is locked while it runs.
+/// Evaluates the parameters of a join and supplies them. The function is application code, so no
+/// lock is held while it runs.
 fn evaluate(shared: &Shared, clock: &impl Clock, ticket: &JoinTicket) -> Supplied {
     let params = ticket.evaluate();
-    // The core drops its payload under the lock; this one outlives it.
+    // The core drops its payload under the lock; this reference outlives it.
     let _kept = params.as_ref().ok().and_then(Payload::shared);
     let now = clock.now();
     shared.input(now, |state| state.supply(now, ticket, params))
 }
 
-/// What there is to wait for after a round.
+/// The state of the connection after a round: what the driver still has to do or wait for.
 struct Outlook {
     finished: bool,
     next: Option<Time>,
@@ -658,7 +668,7 @@ impl<R: Runtime> Driver<R> {
             let now = this.clock.now();
             this.notice_sleep(now);
             let mut moved = this.carry_out(now);
-            moved |= this.poll_asking(now, cx);
+            moved |= this.poll_provider(now, cx);
             moved |= this.poll_dial(now, cx);
             moved |= this.poll_read(now, &mut reads, cx);
             this.expire(now, reads);

@@ -1,8 +1,9 @@
-//! Why an operation of a handle failed, and whose doing it was.
+//! The errors of handles, and why an operation failed.
 //!
-//! There is one error for what a caller calls, and its text is whole: one line, with the reason that the
-//! server gave, escaped and bounded. Its `source()` is what comes after the text, so a chain of errors
-//! (`anyhow`) repeats nothing. What the text was made of is in the variants.
+//! Each operation has one error type. Its text is complete: one line, including the reason that the
+//! server gave, escaped and bounded. Its `source()` never repeats a part of the text, so a printed
+//! chain of errors (`anyhow`) repeats nothing. The variants hold the values that the text was made
+//! of.
 
 use super::reply::ErrorReply;
 use crate::event::cause::{Cause, ChannelEnd, DialKind, NotSentCause, Rejection, UnknownCause};
@@ -15,7 +16,7 @@ use crate::wire::payload::{Payload, PayloadError};
 #[error(transparent)]
 #[non_exhaustive]
 pub struct ConnectError {
-    /// Why.
+    /// The cause of the failure.
     pub cause: Cause,
 }
 
@@ -24,57 +25,57 @@ impl ConnectError {
         Self { cause }
     }
 
-    /// Whether the time was up: that of the attempt, or of the operating system.
+    /// Whether the attempt timed out, in the client or in the operating system.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         self.cause.dial_kind() == Some(DialKind::TimedOut)
     }
 
-    /// Whether the server, or a proxy in its name, answered and refused the connection.
+    /// Whether the server or a proxy refused the connection with an answer.
     #[must_use]
     pub const fn is_refused(&self) -> bool {
         matches!(self.cause, Cause::Refused(_) | Cause::ProxyRefused(_) | Cause::SocksRefused(_))
     }
 }
 
-/// The connection is not open and is not being made.
+/// The connection is not open, and the client is not trying to open it.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotConnected {
-    /// It was closed, or never started: call `connect`.
-    #[error("the connection is closed")]
+    /// The connection was closed or never started: call `connect`.
+    #[error("the connection is closed; call `connect`")]
     Closed,
-    /// It gave up.
+    /// The connection gave up.
     #[error("the connection gave up: {0}")]
     GaveUp(Cause),
-    /// Its driver was dropped; nothing can happen any more.
-    #[error("the driver of the connection is gone")]
+    /// The driver of the connection was dropped, so the connection can never open again.
+    #[error("the driver of the connection was dropped")]
     DriverGone,
 }
 
-/// A join did not succeed. The interest in the topic is released.
+/// A join did not succeed. Its interest in the topic was released.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum JoinFailed {
-    /// It was not accepted: nothing was sent.
+    /// The join was not accepted: nothing was sent.
     #[error(transparent)]
     NotAccepted(#[from] JoinError),
-    /// The server refused it; its own words are inside.
+    /// The server refused the join, with this response.
     #[error("the server refused the join: {0}")]
     Rejected(Rejection),
-    /// The channel ended first: left, closed by the server, or with its connection.
+    /// The channel ended first: it was left, the server closed it, or the connection ended.
     #[error("the channel ended before it was joined: {0}")]
     Ended(ChannelEnd),
-    /// The deadline passed. The last thing that stood in the way, if anything was seen.
-    #[error("the channel was not joined in time{}", .last.as_ref().map(|last| format!("; last of all, {last}")).unwrap_or_default())]
+    /// The deadline passed.
+    #[error("the channel was not joined in time{}", .last.as_ref().map(|last| format!("; last obstacle: {last}")).unwrap_or_default())]
     Deadline {
-        /// The last obstacle.
+        /// The last obstacle, if there was one.
         last: Option<JoinObstacle>,
     },
 }
 
 impl JoinFailed {
-    /// Whether the deadline passed. The backend may be there later.
+    /// Whether the deadline passed. A later join may succeed.
     #[must_use]
     pub const fn is_timeout(&self) -> bool {
         matches!(self, Self::Deadline { .. })
@@ -87,7 +88,7 @@ impl JoinFailed {
         self.rejection().is_some()
     }
 
-    /// The refusal of the server, if that is why.
+    /// The refusal of the server, if that was the cause.
     #[must_use]
     pub const fn rejection(&self) -> Option<&Rejection> {
         match self {
@@ -99,7 +100,7 @@ impl JoinFailed {
     }
 }
 
-/// Something that kept a join from succeeding so far.
+/// Something that has kept a join from succeeding so far.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum JoinObstacle {
@@ -109,88 +110,88 @@ pub enum JoinObstacle {
     /// The server did not answer in time.
     #[error("the server did not answer the join")]
     TimedOut,
-    /// The channel crashed, with this payload.
+    /// The channel crashed on the server, with this payload.
     #[error("the channel crashed on the server: {}", reason(.0))]
     Crashed(Payload),
-    /// The server refused, and the core tries again.
+    /// The server refused the join, and the core retries it.
     #[error("the server refused the join: {0}")]
     Rejected(Rejection),
 }
 
-/// A push that did not end with a reply, or a cast that was not written.
+/// A push did not end with a reply, or a cast was not written.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PushFailed {
-    /// It was not accepted; the payload is handed back.
+    /// The push was not accepted; the error returns the payload.
     #[error(transparent)]
     NotAccepted(#[from] PushError),
-    /// It was written, and no reply came in time. The server may have handled it.
+    /// The push was written, and no reply came in time. The server may have handled it.
     #[error("no reply came in time")]
     TimedOut,
-    /// It was written, and no reply can come any more. The server may have handled it.
-    #[error("the push was sent and its fate is unknown: {0}")]
+    /// The push was written, and no reply can arrive any more. The server may have handled it.
+    #[error("the push was sent and its outcome is unknown: {0}")]
     Unknown(UnknownCause),
-    /// It was never written: safe to push again.
+    /// The push was never written, so it is safe to push again.
     #[error("the push was not sent: {0}")]
     NotSent(NotSentCause),
-    /// It was withdrawn.
+    /// The push was withdrawn.
     #[error("the push was cancelled")]
     Cancelled,
 }
 
 impl PushFailed {
-    /// Whether the time was up, while it waited to be written or for its reply.
+    /// Whether the push timed out, before it was written or before its reply.
     #[must_use]
     pub const fn is_timeout(&self) -> bool {
         matches!(self, Self::TimedOut | Self::NotSent(NotSentCause::TimedOut))
     }
 
-    /// Whether the server refused: here, the join of the channel that the push waited for.
+    /// Whether the server refused the join that the push waited for.
     #[must_use]
     pub const fn is_refused(&self) -> bool {
         matches!(self, Self::NotSent(NotSentCause::JoinRejected))
     }
 
-    /// Whether the server cannot have got it, so that pushing it again cannot do something twice. That it
-    /// would succeed then is another question.
+    /// Whether the server cannot have received the push, so that pushing again cannot repeat an
+    /// effect. It does not mean that pushing again would succeed.
     #[must_use]
     pub const fn is_safe_to_repeat(&self) -> bool {
         matches!(self, Self::NotAccepted(_) | Self::NotSent(_))
     }
 }
 
-/// A [`call`](super::Channel::call) that did not end with a response of its type.
+/// A [`call`](super::Channel::call) did not end with a response of its type.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallFailed {
-    /// The request cannot be written as JSON: nothing was sent.
-    #[error("the request cannot be written: {0}")]
+    /// The request cannot be serialized to JSON: nothing was sent.
+    #[error("the request cannot be serialized: {0}")]
     Request(PayloadError),
     /// The push did not end with a reply.
     #[error(transparent)]
     Push(#[from] PushFailed),
-    /// The server handled the request, and replied with another status than `ok`.
+    /// The server handled the request and replied with a status other than `ok`.
     #[error(transparent)]
     Refused(#[from] ErrorReply),
-    /// The server handled the request, and its response is not of the type that was asked for.
-    #[error("the response of the server is of another type: {error}")]
+    /// The server handled the request, and its response is not of the requested type.
+    #[error("the response of the server is not of the requested type: {error}")]
     Response {
-        /// What does not fit.
+        /// Why the response does not fit the type.
         error: PayloadError,
-        /// The response.
+        /// The response of the server.
         response: Payload,
     },
 }
 
 impl CallFailed {
-    /// Whether the time was up, while it waited to be written or for its reply.
+    /// Whether the push timed out, before it was written or before its reply.
     #[must_use]
     pub const fn is_timeout(&self) -> bool {
         matches!(self, Self::Push(failed) if failed.is_timeout())
     }
 
-    /// Whether the server refused: it replied with another status than `ok`, or refused the join of the
-    /// channel. The reason is in the text.
+    /// Whether the server refused: it replied with a status other than `ok`, or refused the join of
+    /// the channel. The error's text has the reason.
     #[must_use]
     pub const fn is_refused(&self) -> bool {
         match self {
@@ -200,8 +201,8 @@ impl CallFailed {
         }
     }
 
-    /// Whether the server cannot have got it, so that calling again cannot do something twice. That it
-    /// would succeed then is another question.
+    /// Whether the server cannot have received the request, so that calling again cannot repeat an
+    /// effect. It does not mean that calling again would succeed.
     #[must_use]
     pub const fn is_safe_to_repeat(&self) -> bool {
         match self {
@@ -225,7 +226,7 @@ mod tests {
     use crate::event::refusal::{Refusal, SocksRefusal};
     use crate::presence::PresenceError;
 
-    /// The text, and those of its sources.
+    /// The text of the error, and the texts of its sources.
     fn chain(error: &dyn Error) -> Vec<String> {
         let mut chain = vec![error.to_string()];
         let mut source = error.source();
@@ -241,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn refused_join_shows_the_servers_reason() {
+    fn refused_join_shows_server_reason() {
         let error = JoinFailed::Rejected(rejection(RejectionKind::Application));
         assert_eq!(chain(&error), [r"the server refused the join: no\nway"]);
         let error = JoinFailed::Rejected(rejection(RejectionKind::UnmatchedTopic));
@@ -255,7 +256,7 @@ mod tests {
         let last = JoinObstacle::Disconnected(Cause::Refused(refusal()));
         let error = JoinFailed::Deadline { last: Some(last) };
         let expected = [
-            "the channel was not joined in time; last of all, there was no connection: the server \
+            "the channel was not joined in time; last obstacle: there was no connection: the server \
              refused the upgrade: HTTP 503",
         ];
         assert_eq!(chain(&error), expected);
@@ -268,9 +269,9 @@ mod tests {
         assert!(connect.is_refused() && !connect.is_timeout());
     }
 
-    /// Every text is one line and bounded, and no text of a chain repeats that of its error.
+    /// Every text is one bounded line, and no source repeats the text of its error.
     #[test]
-    fn chains_of_errors_repeat_nothing() {
+    fn error_chains_repeat_nothing() {
         let response: Payload = json!({"reason": "no\n".repeat(1_000)}).into();
         let rejection =
             || Rejection { kind: RejectionKind::Application, response: response.clone() };
@@ -313,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_tell_timeout_refusal_and_repeat() {
+    fn failures_classify_timeout_refusal_and_repeat() {
         let facts = |failed: PushFailed| {
             let push = (failed.is_timeout(), failed.is_refused(), failed.is_safe_to_repeat());
             let call = CallFailed::from(failed);
@@ -347,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn channel_end_and_lost_push_are_sentences() {
+    fn end_and_lost_push_texts_are_sentences() {
         let end = ChannelEnd::GaveUp(Cause::HeartbeatTimeout);
         let expected = "the channel ended before it was joined: the connection gave up: a heartbeat \
                         went unanswered";

@@ -1,4 +1,4 @@
-//! The mailbox: what waits for a consumer that is slower than the server.
+//! The mailbox: a bounded queue of messages and lifecycle events for one consumer.
 //!
 //! ```text
 //!   oldest                                                newest
@@ -6,18 +6,18 @@
 //!     └ lagged, interrupted, resumed                └ and closed
 //! ```
 //!
-//! A gap is a summary of everything that happened between two messages, so its size does not
-//! depend on how often the connection came and went; there is memory for it only when something
-//! happened. Dropping a message merges the gap before it
-//! into the one behind it: lifecycle events are never lost, and the loss itself becomes visible.
-//! The socket is never stopped from reading.
+//! A gap is a summary of everything that happened between two messages, so its size does not depend
+//! on how often the connection was lost. It is allocated only when something happened. Dropping a
+//! message merges the gap before it into the gap behind it: lifecycle events are never lost, and
+//! the consumer sees the loss. A full mailbox never stops the socket from reading.
 //!
-//! A reader that has fallen behind takes several messages at once, so that it does not meet the
-//! driver at the lock for each of them. They count as waiting until it comes back.
+//! A reader that has fallen behind prefetches several messages at once, so that it does not contend
+//! with the driver for the lock at each message. Prefetched messages count against the bounds until
+//! the reader returns.
 //!
-//! The bound in bytes counts the memory that is held: events, payloads, the responses in the gaps, and
-//! the read buffers behind them. When it is passed, messages are copied out of those buffers, and only
-//! when that is not enough is any dropped; see [`weight`](crate::wire::weight).
+//! The bound in bytes counts the memory that is held: events, payloads, the responses in the gaps,
+//! and the read buffers behind them. When it is exceeded, messages are first copied out of those
+//! buffers; messages are dropped only when that is not enough. See [`weight`](crate::wire::weight).
 
 use std::collections::VecDeque;
 
@@ -26,26 +26,26 @@ use crate::event::cause::Interruption;
 use crate::wire::payload::Payload;
 use crate::wire::weight::{Account, ENTRY, Load};
 
-/// What a full mailbox does with the next message.
+/// The policy of a full mailbox for the next message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MailboxPolicy {
-    /// Drops the oldest message: the consumer sees what is recent. The default.
+    /// Drops the oldest message, so that the consumer sees the recent ones. The default.
     #[default]
     DropOldest,
-    /// Drops the new message: the consumer sees what it has not seen yet, in order.
+    /// Drops the new message, so that the consumer sees the messages before the loss without a gap.
     DropNewest,
-    /// Drops everything that waits and joins the channel anew, so that the consumer starts over
-    /// from the server's present state: right for channels that carry state. The consumer sees
+    /// Drops every queued message and joins the channel again, so that the consumer starts over
+    /// from the server's present state. Suitable for channels that carry state. The consumer sees
     /// `Lagged`, `Interrupted` and `Resumed`; the other subscribers of the topic see the last two.
-    /// While nobody reads the mailbox of a handle it drops the oldest, and a loss is made good
-    /// when somebody begins to.
+    /// Before the handle's first stream is made, its mailbox drops the oldest messages instead, and
+    /// the channel is joined again when that stream is made after a loss.
     Rejoin,
-    /// Ends the stream, after what it already holds.
+    /// Ends the stream after the messages that are already queued.
     Close,
 }
 
-/// The bounds of a mailbox of its own, and what it does when it is full.
+/// The bounds and the policy of a mailbox.
 ///
 /// ```
 /// use phx_proto::client::{MailboxOptions, MailboxPolicy};
@@ -63,24 +63,25 @@ pub struct MailboxOptions {
 }
 
 impl MailboxOptions {
-    /// The bounds of [`Config::mailbox`](crate::Config::mailbox), and the default of [`MailboxPolicy`].
+    /// The bounds of [`Config::mailbox`](crate::Config::mailbox) and the default [`MailboxPolicy`].
     pub const fn new() -> Self {
         Self { messages: None, bytes: None, policy: MailboxPolicy::DropOldest }
     }
 
-    /// How many messages it holds. One always fits, so zero is as one.
+    /// The maximum number of messages. One message always fits, so zero means one.
     pub const fn messages(mut self, messages: usize) -> Self {
         self.messages = Some(messages);
         self
     }
 
-    /// How many bytes of memory its messages keep alive. One message always fits, however large.
+    /// The maximum bytes of memory that its messages keep alive. One message always fits, however
+    /// large.
     pub const fn bytes(mut self, bytes: usize) -> Self {
         self.bytes = Some(bytes);
         self
     }
 
-    /// What it does when it is full.
+    /// The policy when the mailbox is full.
     pub const fn policy(mut self, policy: MailboxPolicy) -> Self {
         self.policy = policy;
         self
@@ -93,7 +94,7 @@ impl Default for MailboxOptions {
     }
 }
 
-/// The bounds of one mailbox.
+/// The bounds and the policy of one mailbox, with defaults filled in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
     pub(super) messages: usize,
@@ -101,27 +102,28 @@ pub(super) struct Limits {
     pub(super) policy: MailboxPolicy,
 }
 
-/// A reader may have an eighth of what a mailbox may hold in hand.
-const LENT_PART: usize = 8;
+/// A reader may prefetch an eighth of a mailbox's bounds.
+const PREFETCH_DIVISOR: usize = 8;
 
-/// What waits for one consumer.
+/// A bounded queue of messages and lifecycle events for one consumer.
 #[derive(Debug)]
 pub(super) struct Mailbox {
     limits: Limits,
     entries: VecDeque<Entry>,
     tail: Option<Box<Gap>>,
-    /// What the entries count for, gaps excepted.
+    /// The bytes of the entries, without their gaps.
     account: Account,
-    /// What the gaps count for.
+    /// The bytes of all gaps.
     gap_bytes: usize,
-    /// How many messages the reader has in hand, and the bytes that they keep alive.
-    lent: (usize, usize),
+    /// The number of prefetched messages, and the bytes that they keep alive.
+    prefetched: (usize, usize),
     end: Option<StreamEnd>,
-    /// Messages dropped since it was asked last.
+    /// The number of messages dropped since the last `take_dropped`.
     dropped: u64,
-    /// Those messages, and those that were replaced by copies: they are dropped after the lock.
+    /// Dropped messages and originals that were replaced by copies, to be dropped after the lock is
+    /// released.
     discarded: Vec<Message>,
-    /// Somebody reads it: a channel is not joined anew for a reader that there is not.
+    /// The mailbox has a reader. Without one, an overflow does not join the channel again.
     read: bool,
 }
 
@@ -148,7 +150,7 @@ impl Mailbox {
             tail: None,
             account: Account::new(limits.bytes),
             gap_bytes: 0,
-            lent: (0, 0),
+            prefetched: (0, 0),
             end: None,
             dropped: 0,
             discarded: Vec::new(),
@@ -156,8 +158,8 @@ impl Mailbox {
         }
     }
 
-    /// Says that it is read from now on; false when the channel must be joined anew, because its
-    /// policy says so and something is missing already.
+    /// Marks the mailbox as having a reader. Returns false when the channel must be joined again:
+    /// the policy is [`MailboxPolicy::Rejoin`] and messages are already missing.
     pub(super) fn begin(&mut self) -> bool {
         self.read = true;
         let gaps = self.entries.iter().map(|entry| &entry.before).chain([&self.tail]);
@@ -171,7 +173,7 @@ impl Mailbox {
         false
     }
 
-    /// Adds a message that counts for `load`; false when the channel must be joined again.
+    /// Adds a message that counts for `load`. Returns false when the channel must be joined again.
     /// One message always fits, however large.
     #[inline]
     pub(super) fn message(&mut self, message: Message, load: Load) -> bool {
@@ -208,7 +210,8 @@ impl Mailbox {
         true
     }
 
-    /// Copies messages out of the read buffers that they keep alive, if the bound is passed.
+    /// Copies messages out of the read buffers that they keep alive, if the bound in bytes is
+    /// exceeded.
     #[inline]
     fn settle(&mut self) {
         let (beside, discarded) = (self.beside(), &mut self.discarded);
@@ -233,8 +236,8 @@ impl Mailbox {
         self.change_tail(|tail| tail.resumed = Some(response));
     }
 
-    /// Adds what waits here, of the messages those that `takes` names, to another mailbox, which is new.
-    pub(super) fn copy_to(&self, other: &mut Self, takes: impl Fn(&Message) -> bool) {
+    /// Copies the queued gaps, and the messages that pass `filter`, to another, empty mailbox.
+    pub(super) fn copy_to(&self, other: &mut Self, filter: impl Fn(&Message) -> bool) {
         let append = |other: &mut Self, gap: &Option<Box<Gap>>| {
             let Some(gap) = gap else { return };
             other.change_tail(|tail| {
@@ -244,12 +247,12 @@ impl Mailbox {
         };
         for entry in &self.entries {
             append(other, &entry.before);
-            if takes(&entry.message) {
+            if filter(&entry.message) {
                 other.message(entry.message.clone(), entry.load);
             }
         }
         append(other, &self.tail);
-        // An overflow of this mailbox is none of the other.
+        // An overflow ends only this mailbox, not the other one.
         if let Some(end @ StreamEnd::Channel(_)) = &self.end {
             other.close(end.clone());
         }
@@ -264,7 +267,7 @@ impl Mailbox {
         }
     }
 
-    /// Drops everything but the end; how many messages were lost with it.
+    /// Drops everything but the end. Returns the number of messages that were dropped.
     pub(super) fn clear(&mut self) -> u64 {
         let lost = self.entries.len() as u64;
         let (end, discarded) = (self.end.take(), core::mem::take(&mut self.discarded));
@@ -274,31 +277,31 @@ impl Mailbox {
         lost
     }
 
-    /// How many messages were dropped since the last call. Zero until the mailbox is read: nothing is
-    /// lost to a consumer that does not exist.
+    /// The number of messages that were dropped since the last call. Zero until the mailbox has a
+    /// reader, because no consumer has lost them.
     pub(super) const fn take_dropped(&mut self) -> u64 {
         if self.read { core::mem::replace(&mut self.dropped, 0) } else { 0 }
     }
 
-    /// The messages that were dropped, for the caller to drop after the lock.
+    /// Takes the discarded messages, which the caller drops after the lock is released.
     pub(super) fn take_discarded(&mut self) -> Vec<Message> {
         core::mem::take(&mut self.discarded)
     }
 
-    /// Why the stream ends, once it is known.
+    /// The end of the stream, if the mailbox has ended.
     pub(super) const fn end(&self) -> Option<&StreamEnd> {
         self.end.as_ref()
     }
 
-    /// The first end counts; nothing is taken in after it.
+    /// Ends the mailbox: it takes no more messages. Later calls do nothing.
     pub(super) fn close(&mut self, end: StreamEnd) {
         if self.end.is_none() {
             self.end = Some(end);
         }
     }
 
-    /// The next event; `None` when there is nothing yet. The last one is `Closed`, again and
-    /// again.
+    /// The next event; `None` when there is none yet. After the last event it returns `Closed` on
+    /// every call.
     #[inline]
     pub(super) fn next(&mut self) -> Option<ChannelEvent> {
         let gap = self.entries.front_mut().map_or(&mut self.tail, |entry| &mut entry.before);
@@ -321,43 +324,43 @@ impl Mailbox {
         self.end.clone().map(ChannelEvent::Closed)
     }
 
-    /// Moves what waits to the reader's hand, which is empty: messages with nothing between them,
-    /// up to a part of either bound. What is in hand cannot be dropped any more, so a reader that
-    /// starts over after a loss takes nothing in advance.
+    /// Moves messages without gaps between them to the reader's prefetch queue, which is empty, up
+    /// to a fraction of each bound. Prefetched messages cannot be dropped, so a reader with
+    /// [`MailboxPolicy::Rejoin`], which starts over after a loss, prefetches none.
     #[inline]
-    pub(super) fn lend(&mut self, hand: &mut VecDeque<Message>) {
-        self.lent = (0, 0);
+    pub(super) fn prefetch(&mut self, batch: &mut VecDeque<Message>) {
+        self.prefetched = (0, 0);
         let max = match self.limits.policy {
             MailboxPolicy::Rejoin => 0,
-            _ => self.limits.messages / LENT_PART,
+            _ => self.limits.messages / PREFETCH_DIVISOR,
         };
-        let (mut bytes, bytes_max) = (0_usize, self.limits.bytes / LENT_PART);
-        let lendable = |entry: &&Entry| {
+        let (mut bytes, bytes_max) = (0_usize, self.limits.bytes / PREFETCH_DIVISOR);
+        let eligible = |entry: &&Entry| {
             bytes = bytes.saturating_add(entry.load.kept);
             entry.before.is_none() && bytes <= bytes_max
         };
-        let count = self.entries.iter().take(max).take_while(lendable).count();
+        let count = self.entries.iter().take(max).take_while(eligible).count();
         if count < 2 {
             return;
         }
         let mut bytes = 0;
-        hand.reserve(count);
+        batch.reserve(count);
         for entry in (0..count).map_while(|_| self.entries.pop_front()) {
             bytes += entry.load.kept;
             self.account.remove(0, entry.load);
-            hand.push_back(entry.message);
+            batch.push_back(entry.message);
         }
-        self.lent = (count, bytes);
+        self.prefetched = (count, bytes);
     }
 
-    /// The bytes that cannot be copied out of anything: those in the reader's hand and in the gaps.
+    /// The bytes of prefetched messages and of gaps, which copying cannot reduce.
     const fn beside(&self) -> usize {
-        self.lent.1.saturating_add(self.gap_bytes)
+        self.prefetched.1.saturating_add(self.gap_bytes)
     }
 
     fn is_full_for(&self, load: Load) -> bool {
         !self.entries.is_empty()
-            && (self.entries.len() + self.lent.0 >= self.limits.messages
+            && (self.entries.len() + self.prefetched.0 >= self.limits.messages
                 || !self.account.fits(load, self.beside()))
     }
 
@@ -381,7 +384,7 @@ impl Mailbox {
         self.dropped += 1;
     }
 
-    /// The new message is the one that is dropped.
+    /// Drops the new message.
     fn drop_new(&mut self, message: Message) {
         self.discarded.push(message);
         self.change_tail(|tail| tail.lagged += 1);
@@ -390,7 +393,7 @@ impl Mailbox {
 }
 
 impl Gap {
-    /// What it counts for, in bytes.
+    /// The bytes that the gap counts for.
     fn weight(&self) -> usize {
         let cause = self.interrupted.as_ref().map_or(0, |(cause, _)| cause.held_bytes());
         let response = self.resumed.as_ref().map_or(0, Payload::held_len);
@@ -461,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_messages_are_dropped_and_the_loss_is_visible_first() {
+    fn drop_oldest_reports_loss_first() {
         let mut mailbox = mailbox(2, 100_000, MailboxPolicy::DropOldest);
         for number in 0..5 {
             mailbox.message(message(number), Load::own(1));
@@ -470,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_messages_are_dropped_and_the_loss_is_visible_last() {
+    fn drop_newest_reports_loss_last() {
         let mut mailbox = mailbox(2, 100_000, MailboxPolicy::DropNewest);
         for number in 0..5 {
             mailbox.message(message(number), Load::own(1));
@@ -479,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn an_overflow_can_ask_for_the_channel_to_be_joined_anew() {
+    fn rejoin_policy_requests_join_on_overflow() {
         let mut mailbox = mailbox(2, 100_000, MailboxPolicy::Rejoin);
         assert!(
             mailbox.message(message(0), Load::own(1)) && mailbox.message(message(1), Load::own(1))
@@ -492,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn an_overflow_can_end_the_stream() {
+    fn close_policy_ends_stream_on_overflow() {
         let mut mailbox = mailbox(1, 100_000, MailboxPolicy::Close);
         mailbox.message(message(0), Load::own(1));
         mailbox.message(message(1), Load::own(1));
@@ -502,7 +505,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_bounded_too_but_one_message_always_fits() {
+    fn mailbox_bytes_are_bounded_except_one_message() {
         let mut mailbox = mailbox(100, 10, MailboxPolicy::DropOldest);
         mailbox.message(message(0), Load::own(6));
         mailbox.message(message(1), Load::own(6));
@@ -513,25 +516,25 @@ mod tests {
     }
 
     #[test]
-    fn what_the_reader_has_in_hand_counts_as_waiting_and_comes_before_what_was_lost() {
+    fn prefetched_messages_count_against_bounds() {
         let mut mailbox = mailbox(16, 100_000, MailboxPolicy::DropOldest);
         for number in 0..5 {
             mailbox.message(message(number), Load::own(1));
         }
-        let mut hand = VecDeque::new();
-        mailbox.lend(&mut hand);
-        assert_eq!(hand, [message(0), message(1)]);
+        let mut batch = VecDeque::new();
+        mailbox.prefetch(&mut batch);
+        assert_eq!(batch, [message(0), message(1)]);
         for number in 5..30 {
             mailbox.message(message(number), Load::own(1));
         }
         let waiting = drain(&mut mailbox);
         assert_eq!((waiting[0].as_str(), waiting[1].as_str()), ("lagged 14", "16"));
-        assert_eq!(waiting.len(), 1 + 14, "16 messages with the two in hand");
+        assert_eq!(waiting.len(), 1 + 14, "16 messages with the two that were prefetched");
     }
 
     #[test]
-    fn nothing_is_taken_in_advance_across_a_gap_or_by_a_reader_that_would_start_over() {
-        let mut hand = VecDeque::new();
+    fn prefetch_stops_at_gap_and_with_rejoin() {
+        let mut batch = VecDeque::new();
         let mut mailbox = mailbox(64, 100_000, MailboxPolicy::DropOldest);
         for number in 0..4 {
             mailbox.message(message(number), Load::own(1));
@@ -539,8 +542,8 @@ mod tests {
                 mailbox.interrupted(Interruption::Crashed);
             }
         }
-        mailbox.lend(&mut hand);
-        assert_eq!(hand, [message(0), message(1)]);
+        mailbox.prefetch(&mut batch);
+        assert_eq!(batch, [message(0), message(1)]);
         assert_eq!(drain(&mut mailbox), ["interrupted x1", "2", "3"]);
 
         let limits = Limits { messages: 64, bytes: 1_000, policy: MailboxPolicy::Rejoin };
@@ -548,13 +551,13 @@ mod tests {
         for number in 0..4 {
             mailbox.message(message(number), Load::own(1));
         }
-        hand.clear();
-        mailbox.lend(&mut hand);
-        assert_eq!((hand.len(), drain(&mut mailbox).len()), (0, 4));
+        batch.clear();
+        mailbox.prefetch(&mut batch);
+        assert_eq!((batch.len(), drain(&mut mailbox).len()), (0, 4));
     }
 
     #[test]
-    fn a_gap_stays_between_the_messages_around_it() {
+    fn gap_stays_between_its_messages() {
         let mut mailbox = mailbox(8, 100_000, MailboxPolicy::DropOldest);
         mailbox.message(message(0), Load::own(1));
         mailbox.interrupted(Interruption::Crashed);
@@ -564,7 +567,7 @@ mod tests {
     }
 
     #[test]
-    fn lifecycle_events_are_coalesced_and_never_dropped_with_the_messages() {
+    fn lifecycle_events_survive_dropped_messages() {
         let mut mailbox = mailbox(1, 100_000, MailboxPolicy::DropOldest);
         for number in 0..100 {
             mailbox.interrupted(Interruption::Crashed);
@@ -579,7 +582,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_taken_in_after_the_end_and_what_waits_comes_before_it() {
+    fn closed_mailbox_delivers_queue_and_takes_nothing() {
         let mut mailbox = mailbox(4, 100_000, MailboxPolicy::DropOldest);
         mailbox.message(message(0), Load::own(1));
         mailbox.close(StreamEnd::Channel(ChannelEnd::Left));
@@ -593,7 +596,7 @@ mod tests {
         );
     }
 
-    /// A message that is a slice of a buffer, and what it counts for.
+    /// A message that is a slice of a buffer, and its load.
     fn slice(text: &str, kept: usize) -> (Message, Load) {
         let payload =
             Payload::unparsed(Bytes::from([text, " and more"].concat()).slice(..text.len()));
@@ -602,10 +605,10 @@ mod tests {
         (message, Load { own, kept: kept.max(own) })
     }
 
-    /// Messages are copied out of what they keep alive before one of them is dropped; the originals,
-    /// which the application may own, are dropped after the lock.
+    /// Messages are copied out of their read buffers before any is dropped. The originals, which
+    /// the application may own, are dropped after the lock is released.
     #[test]
-    fn slices_are_copied_before_any_is_dropped() {
+    fn slices_are_copied_before_drops() {
         let mut mailbox = mailbox(100, 10_000, MailboxPolicy::DropOldest);
         let (first, load) = slice("0", 5_000);
         let original = first.payload.as_bytes().as_ptr();
@@ -636,7 +639,7 @@ mod tests {
     }
 
     #[test]
-    fn reader_takes_no_more_than_its_part_of_the_bytes() {
+    fn prefetch_is_bounded_in_bytes() {
         for (kept, taken) in [(1_250, 8), (5_000, 2), (5_001, 0), (40_000, 0)] {
             let mut mailbox = mailbox(64, 80_000, MailboxPolicy::DropOldest);
             for _ in 0..10 {
@@ -644,14 +647,14 @@ mod tests {
                 mailbox.account.add(load);
                 mailbox.entries.push_back(Entry { before: None, message, load });
             }
-            let mut hand = VecDeque::new();
-            mailbox.lend(&mut hand);
-            assert_eq!((hand.len(), mailbox.lent), (taken, (taken, taken * kept)), "{kept}");
+            let mut batch = VecDeque::new();
+            mailbox.prefetch(&mut batch);
+            assert_eq!((batch.len(), mailbox.prefetched), (taken, (taken, taken * kept)), "{kept}");
         }
     }
 
     #[test]
-    fn responses_in_gaps_count() {
+    fn gap_responses_count_in_bytes() {
         let mut mailbox = mailbox(100, 10_000, MailboxPolicy::DropOldest);
         for number in 0..10 {
             mailbox.interrupted(Interruption::Crashed);
@@ -670,7 +673,7 @@ mod tests {
         Interrupted,
         Resumed(usize),
         Next,
-        Lend,
+        Prefetch,
         Clear,
     }
 
@@ -680,7 +683,7 @@ mod tests {
             1 => Just(Op::Interrupted),
             1 => (0_usize..8_000).prop_map(Op::Resumed),
             3 => Just(Op::Next),
-            1 => Just(Op::Lend),
+            1 => Just(Op::Prefetch),
             1 => prop_oneof![9 => Just(Op::Next), 1 => Just(Op::Clear)],
         ]
     }
@@ -691,12 +694,12 @@ mod tests {
     }
 
     proptest! {
-        /// The account equals a recount after every operation. What is held before the last
-        /// gap is within the bound; a single message may be as large as it likes.
+        /// The account equals a recount after every operation. The bytes held, without the last
+        /// gap, are within the bound; a single message may be larger.
         #[test]
         fn account_equals_recount(policy in policy(), ops in proptest::collection::vec(op(), 1..80)) {
             let mut mailbox = mailbox(16, 20_000, policy);
-            let (mut hand, mut number) = (VecDeque::new(), 0_u64);
+            let (mut batch, mut number) = (VecDeque::new(), 0_u64);
             for op in ops {
                 match op {
                     Op::Message(kept) => {
@@ -709,9 +712,9 @@ mod tests {
                         mailbox.resumed(Payload::from(serde_json::json!("x".repeat(length))));
                     }
                     Op::Next => drop(mailbox.next()),
-                    Op::Lend => {
-                        hand.clear();
-                        mailbox.lend(&mut hand);
+                    Op::Prefetch => {
+                        batch.clear();
+                        mailbox.prefetch(&mut batch);
                     }
                     Op::Clear => drop(mailbox.clear()),
                 }

@@ -1,4 +1,4 @@
-//! What a consumer of a channel reads.
+//! The events of a channel, and the streams that yield them.
 
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
@@ -20,14 +20,14 @@ use crate::wire::weight::{compact, weight};
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum ChannelEvent {
-    /// The server pushed or broadcast.
+    /// A push or a broadcast from the server.
     Message(Message),
-    /// The channel is not joined at the moment; it is joined again by itself.
+    /// The channel lost its join. The client joins it again by itself.
     Interrupted {
         /// The latest cause.
         cause: Interruption,
-        /// How many interruptions this stands for: more than one when the consumer did not look
-        /// in between.
+        /// How many interruptions this event stands for; more than one when the consumer did not
+        /// read in between.
         count: u32,
     },
     /// The channel is joined again. Messages may have been missed.
@@ -35,7 +35,7 @@ pub enum ChannelEvent {
         /// The server's response to the join.
         response: Payload,
     },
-    /// So many messages were dropped here, because the consumer was too slow.
+    /// The number of messages that were dropped at this place, because the consumer was too slow.
     Lagged(u64),
     /// The end of the stream; nothing follows.
     Closed(StreamEnd),
@@ -62,7 +62,8 @@ pub struct Message {
 }
 
 impl Message {
-    /// A message; a [`Channel`](super::Channel) makes them, and tests of what reads them may.
+    /// Makes a message, for tests of code that reads messages. A [`Channel`](super::Channel) makes
+    /// its own.
     #[must_use]
     pub fn new(
         topic: impl Into<Topic>,
@@ -72,13 +73,13 @@ impl Message {
         Self { topic: topic.into(), event: event.into(), payload: payload.into() }
     }
 
-    /// The topic of its channel.
+    /// The topic of the message's channel.
     #[must_use]
     pub const fn topic(&self) -> &Topic {
         &self.topic
     }
 
-    /// The event.
+    /// The event name.
     #[must_use]
     pub fn event(&self) -> &str {
         &self.event
@@ -90,25 +91,25 @@ impl Message {
         &self.payload
     }
 
-    /// The payload alone.
+    /// Returns the payload.
     #[must_use]
     pub fn into_payload(self) -> Payload {
         self.payload
     }
 
-    /// Topic, event and payload.
+    /// Returns topic, event and payload.
     #[must_use]
     pub fn into_parts(self) -> (Topic, ByteStr, Payload) {
         (self.topic, self.event, self.payload)
     }
 
-    /// What it takes in memory of its own.
+    /// The bytes of memory that the message takes without the read buffer behind it.
     #[inline]
     pub(super) fn weight(&self) -> usize {
         weight(self.event.as_bytes().len(), &self.payload)
     }
 
-    /// The same message in one allocation of its own, without what its slices keep alive.
+    /// A copy of the message in one allocation, which does not keep the read buffer alive.
     pub(super) fn compact(&self) -> Self {
         let (event, payload) = compact(&self.event, &self.payload);
         Self { topic: self.topic.clone(), event, payload }
@@ -128,7 +129,7 @@ pub enum StreamEnd {
     /// The mailbox was full, and its policy is [`MailboxPolicy::Close`](super::MailboxPolicy).
     #[error("the mailbox was full, and its policy is to close the stream")]
     Overflow,
-    /// The list would take more memory than
+    /// The presence list would take more memory than
     /// [`PresenceStream::bytes_max`](super::PresenceStream::bytes_max) allows.
     #[error("the presence list is too large; raise `bytes_max`")]
     PresenceTooLarge,
@@ -137,14 +138,14 @@ pub enum StreamEnd {
 /// The events of a channel, from [`Channel::messages`](super::Channel::messages),
 /// [`on`](super::Channel::on) and [`on_any`](super::Channel::on_any).
 ///
-/// Keeps its channel joined. The stream ends after [`ChannelEvent::Closed`].
+/// The stream keeps its channel joined. It ends after [`ChannelEvent::Closed`].
 #[derive(Debug)]
 #[must_use = "a stream does nothing unless it is read"]
 pub struct Messages {
     channel: Arc<ChannelInner>,
     mailbox: Arc<Subscriber>,
-    /// Taken out of the mailbox already.
-    hand: VecDeque<Message>,
+    /// Messages that were taken out of the mailbox in advance.
+    prefetched: VecDeque<Message>,
     starts_now: bool,
     done: bool,
 }
@@ -155,7 +156,7 @@ impl Messages {
         mailbox: Arc<Subscriber>,
         starts_now: bool,
     ) -> Self {
-        Self { channel, mailbox, hand: VecDeque::new(), starts_now, done: false }
+        Self { channel, mailbox, prefetched: VecDeque::new(), starts_now, done: false }
     }
 
     /// The topic of the channel.
@@ -164,17 +165,17 @@ impl Messages {
         self.channel.topic()
     }
 
-    /// Whether the stream began when it was made, and not with the join of its handle: what came right
-    /// behind the join, such as a first state, may be missing from it. So it is for the second
-    /// [`messages`](super::Channel::messages) of a handle, and for all of a handle of
-    /// [`Client::channel`](super::Client::channel).
+    /// Whether the stream began when it was made instead of with the join of its handle. Such a
+    /// stream may lack messages that followed right after the join, such as a first state. This is
+    /// true of every stream of a handle except the first [`messages`](super::Channel::messages),
+    /// and of all streams of a handle of [`Client::channel`](super::Client::channel).
     #[must_use]
     pub const fn starts_now(&self) -> bool {
         self.starts_now
     }
 
-    /// The same events, each with the topic: for streams of several channels that are merged into one.
-    /// Bounds and end are those of this stream.
+    /// The same stream with the topic beside each event, for merging the streams of several
+    /// channels.
     ///
     /// ```
     /// # use phx_proto::client::{Channel, ChannelEvent};
@@ -207,10 +208,10 @@ impl Messages {
         if self.done {
             return Poll::Ready(None);
         }
-        if let Some(message) = self.hand.pop_front() {
+        if let Some(message) = self.prefetched.pop_front() {
             return Poll::Ready(Some(ChannelEvent::Message(message)));
         }
-        let event = ready!(self.mailbox.poll_events(&mut self.hand, cx));
+        let event = ready!(self.mailbox.poll_events(&mut self.prefetched, cx));
         self.done = matches!(event, ChannelEvent::Closed(_));
         Poll::Ready(Some(event))
     }
@@ -240,7 +241,7 @@ pub struct TopicMessages {
 impl TopicMessages {
     /// The next event and the topic of its channel; `None` after `Closed`.
     ///
-    /// Cancel safe, and through disconnects, as [`Messages::next`].
+    /// Cancel safe, like [`Messages::next`]. A disconnect is an event, not the end.
     pub async fn next(&mut self) -> Option<(Topic, ChannelEvent)> {
         let event = self.messages.next().await?;
         Some((self.messages.topic().clone(), event))

@@ -1,23 +1,23 @@
 //! The async client: one driver future and the handles, the same on every runtime.
 //!
-//! An adapter implements [`Runtime`]; everything else is here. [`client`](self::client()) makes a
-//! [`Client`] and the [`Driver`] that must be polled for anything to happen; [`start`] and [`connect`]
-//! spawn it.
+//! An adapter implements [`Runtime`]; everything else is in this module. [`client`](self::client())
+//! makes a [`Client`] and its [`Driver`]. Nothing happens until the driver is polled; [`start`] and
+//! [`connect`] spawn it.
 //!
-//! * A [`Client`] is one connection; a [`Channel`] one interest in a topic; [`Messages`] and
-//!   [`Signals`] are streams with bounded mailboxes, where loss is visible and the socket is
-//!   never stopped from reading.
-//! * Wanting a topic ([`Client::want`]) and waiting for its join ([`Channel::joined`]) are two things;
-//!   [`Client::join`] is both, with a deadline.
-//! * What observes ([`Signals`], [`StatusChanges`], [`WeakClient`]) does not keep a connection open; clients,
-//!   channels and their streams do.
-//! * Commands are answered at once, under one lock that is held for as long as the core takes;
-//!   nothing of the application's runs under it but [codecs](crate::wire::Codec), whose
-//!   contract forbids that they call back.
+//! * A [`Client`] is one connection. A [`Channel`] is one interest in a topic. [`Messages`] and
+//!   [`Signals`] are streams with bounded mailboxes: a slow consumer sees how many items it lost,
+//!   and never stops the socket from reading.
+//! * [`Client::want`] asks for a topic, and [`Channel::joined`] waits for its join;
+//!   [`Client::join`] does both, with a deadline.
+//! * Observers ([`Signals`], [`StatusChanges`], [`WeakClient`]) do not keep a connection open;
+//!   clients, channels and their streams do.
+//! * A command returns at once. It runs under one lock, which is held only while the core works.
+//!   The only application code that runs under the lock is a [codec](crate::wire::Codec), whose
+//!   contract forbids calls back into the client.
 //! * The driver's task calls the functions of [`JoinParams`](crate::JoinParams::from_fn) and
-//!   credential providers, between two holds of the lock. Wakers, payloads and whatever else may
-//!   own something of the application's are cloned and dropped outside of it.
-//! * Dropping a future or a handle takes back what it asked for, synchronously.
+//!   credential providers while the lock is free. Wakers, payloads and every other value that may
+//!   own application memory are cloned and dropped outside the lock.
+//! * Dropping a future or a handle cancels its request, synchronously.
 
 mod capacity;
 mod channel;
@@ -57,8 +57,8 @@ pub use status::StatusChanges;
 use crate::event::cause::Cause;
 use crate::event::signal::Signal;
 
-/// A client and its driver. Nothing is spawned and nothing is dialled: poll the driver, and call
-/// [`Client::connect`].
+/// Makes a client and its driver. Nothing is spawned and nothing is dialled: poll the driver, and
+/// call [`Client::connect`].
 pub fn client<R: Runtime>(setup: impl Into<Setup>, runtime: R) -> (Client, Driver<R>) {
     let seed = runtime.seed();
     let setup = setup.into();
@@ -81,15 +81,15 @@ where
     client
 }
 
-/// Spawns the driver, connects and waits for the first open connection. From then on it is kept:
-/// reconnects are automatic.
+/// Spawns the driver, connects and waits for the first open connection. From then on the client
+/// reconnects by itself.
 ///
 /// Cancel safe: dropping the future closes the connection.
 ///
 /// # Errors
 ///
-/// [`ConnectError`] when the first attempt fails. The client is closed then; nothing goes on in
-/// the background.
+/// [`ConnectError`] when the first attempt fails. The client is then closed, and nothing continues
+/// in the background.
 pub async fn connect<R>(setup: impl Into<Setup>, runtime: R) -> Result<Client, ConnectError>
 where
     R: Runtime + Spawn<Driver<R>>,

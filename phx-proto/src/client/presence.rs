@@ -1,8 +1,9 @@
-//! The presences of a channel, kept up to date for one consumer.
+//! The presence list of a channel, kept up to date for one consumer, and the log that it starts
+//! from.
 //!
 //! ```text
 //!   Shared ─▶ mailbox (presence messages, lifecycle) ─▶ Presence<M> ─▶ events
-//!   a message lost ─▶ the channel is joined anew, and the state that follows repairs the list
+//!   a message lost ─▶ the channel is joined again, and the state that follows repairs the list
 //! ```
 
 use core::pin::Pin;
@@ -25,70 +26,70 @@ use crate::wire::ByteStr;
 use crate::wire::payload::Payload;
 use crate::wire::weight::weight;
 
-/// Something that happened to the presences of a channel.
+/// An event of the presence list of a channel.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum PresenceEvent<M = Value> {
     /// The list changed.
     Change(PresenceChange<M>),
-    /// The list is complete: the state came, for the first time or after a gap. The changes
-    /// that led to it came before.
+    /// The list is complete: the server's state arrived, for the first time or after a gap. The
+    /// changes that led to it came before this event.
     Synced,
-    /// The channel is not joined at the moment. The list is the last thing known; it is put
-    /// right by itself, and `Synced` says when.
+    /// The channel lost its join. The list is the last one known. The client joins the channel
+    /// again by itself, and `Synced` follows when the list is complete again.
     Interrupted {
         /// The latest cause.
         cause: Interruption,
-        /// How many interruptions this stands for.
+        /// How many interruptions this event stands for.
         count: u32,
     },
     /// Messages were lost, because the consumer was too slow or too many diffs came before their
-    /// state. The channel is joined anew, and `Synced` says when the list is right again.
+    /// state. The channel is joined again, and `Synced` follows when the list is complete again.
     OutOfSync {
-        /// How many messages the consumer was too slow for.
+        /// The number of messages that were dropped because the consumer was too slow.
         dropped: u64,
     },
-    /// The server sent a presence message that makes no sense, or whose metas are no `M`. It was
+    /// The server sent an invalid presence message, or one whose metas are not of type `M`. It was
     /// skipped, so the list may differ from the server's until the next rejoin.
     Malformed(PresenceError),
     /// The end of the stream; nothing follows.
     Closed(StreamEnd),
 }
 
-/// Who is present on a channel, and a stream of what changes; from
+/// The presence list of a channel and a stream of its changes, from
 /// [`Channel::presence`](super::Channel::presence).
 ///
-/// Keeps its channel joined. The list follows the events: it is as of the last one taken. The
-/// mailbox behind it is bounded like that of [`Messages`](super::Messages); when it overflows, the
-/// channel is joined anew instead of showing a wrong list.
+/// The stream keeps its channel joined. The list includes the events up to the last one that was
+/// read. The mailbox behind it is bounded like that of [`Messages`](super::Messages); when it
+/// overflows, the channel is joined again, so the list is never silently wrong.
 #[derive(Debug)]
 #[must_use = "a list is kept up to date only by reading its events"]
 pub struct PresenceStream<M = Value> {
     channel: Arc<ChannelInner>,
     mailbox: Arc<Subscriber>,
-    /// What came since the last join and before the mailbox.
+    /// Presence messages since the last join that came before the mailbox was added.
     log: vec::IntoIter<Logged>,
     presence: Presence<M>,
     ready: VecDeque<PresenceEvent<M>>,
     done: bool,
 }
 
-/// The list follows the events, so nothing is pinned in place.
+/// No field is structurally pinned.
 impl<M> Unpin for PresenceStream<M> {}
 
 impl<M> PresenceStream<M> {
-    /// Every presence, in order of its key, as of the last event taken.
+    /// Every presence, in order of the keys, as of the last event that was read.
     pub fn list(&self) -> impl Iterator<Item = (&str, &PresenceEntry<M>)> {
         self.presence.list()
     }
 
-    /// The presence of one key, as of the last event taken.
+    /// The presence of one key, as of the last event that was read.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&PresenceEntry<M>> {
         self.presence.get(key)
     }
 
-    /// Whether the list is complete; not so before the first state, and in a gap.
+    /// Whether the list is complete. It is not before the first state and during a gap.
     #[must_use]
     pub const fn is_synced(&self) -> bool {
         self.presence.is_synced()
@@ -96,7 +97,7 @@ impl<M> PresenceStream<M> {
 }
 
 impl<M: Clone + DeserializeOwned> PresenceStream<M> {
-    /// Begins with what was said since the last join.
+    /// Makes a stream that begins with the presence messages since the last join.
     pub(super) fn new(
         channel: Arc<ChannelInner>,
         mailbox: Arc<Subscriber>,
@@ -106,9 +107,15 @@ impl<M: Clone + DeserializeOwned> PresenceStream<M> {
         Self { channel, mailbox, log: log.into_iter(), presence, ready, done: false }
     }
 
-    /// How many bytes of memory the list may take, 64 MiB by default; see
-    /// [`Presence::bytes_max`]. A list that would take more ends the stream with
-    /// [`StreamEnd::PresenceTooLarge`].
+    /// The maximum bytes of memory of the list, 64 MiB by default; see [`Presence::bytes_max`]. A
+    /// larger list ends the stream with [`StreamEnd::PresenceTooLarge`].
+    ///
+    /// ```
+    /// # fn example(room: phx_proto::client::Channel) {
+    /// let mut presence = room.presence().bytes_max(1 << 20); // 1 MiB
+    /// # let _ = presence.is_synced();
+    /// # }
+    /// ```
     pub fn bytes_max(mut self, bytes: usize) -> Self {
         self.presence = core::mem::take(&mut self.presence).bytes_max(bytes);
         self
@@ -122,14 +129,14 @@ impl<M: Clone + DeserializeOwned> PresenceStream<M> {
         core::future::poll_fn(|cx| self.poll_event(cx)).await
     }
 
-    /// Waits until the list is complete, through disconnects; for whoever wants the list and not
-    /// the events, which are skipped.
+    /// Waits until the list is complete, and skips the events, for consumers that need only the
+    /// list. Disconnects do not end the wait.
     ///
     /// Cancel safe.
     ///
     /// # Errors
     ///
-    /// [`StreamEnd`], when the channel ended first.
+    /// [`StreamEnd`] when the channel ended first.
     pub async fn synced(&mut self) -> Result<(), StreamEnd> {
         self.catch_up();
         while !self.is_synced() {
@@ -142,8 +149,8 @@ impl<M: Clone + DeserializeOwned> PresenceStream<M> {
         Ok(())
     }
 
-    /// Applies everything that has come so far, without its events; for whoever looks at the
-    /// list now and then.
+    /// Applies everything that has arrived so far and skips its events, for consumers that read the
+    /// list only now and then.
     pub fn catch_up(&mut self) {
         let end = loop {
             match self.ready.pop_front() {
@@ -160,7 +167,7 @@ impl<M: Clone + DeserializeOwned> PresenceStream<M> {
                 None => break None,
             }
         };
-        // The end is not skipped: a reader would wait for it.
+        // The end is not skipped: a later `next` must return it.
         self.ready.extend(end);
     }
 
@@ -184,7 +191,7 @@ impl<M: Clone + DeserializeOwned> PresenceStream<M> {
     fn apply(&mut self, event: ChannelEvent) {
         match event {
             ChannelEvent::Message(message) => {
-                // Its mailbox hears of nothing else.
+                // The filter of this mailbox passes no other event.
                 if let Some(kind) = PresenceKind::of(&message.event) {
                     self.apply_message(kind, &message.payload);
                 }
@@ -232,7 +239,8 @@ impl<M: Clone + DeserializeOwned> PresenceStream<M> {
         self.done = true;
     }
 
-    /// Starts over from the server's state. What waits in the mailbox belongs to the old list.
+    /// Starts over from the server's next state. The queued messages belong to the old list, so
+    /// they are dropped.
     fn resync(&mut self, dropped: u64) {
         self.presence.lost();
         let logged = core::mem::take(&mut self.log).len() as u64;
@@ -265,7 +273,7 @@ impl<M> Drop for PresenceStream<M> {
     }
 }
 
-/// Which presence message an event names.
+/// The kinds of presence messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PresenceKind {
     State,
@@ -285,43 +293,45 @@ impl PresenceKind {
     }
 }
 
-/// The presence messages since the last join, for a consumer that comes later than the state.
+/// A log of the presence messages since the last join, for a consumer that subscribes after the
+/// state arrived.
 ///
-/// Only channels whose server tracks presence have any. What it holds is memory of its own, and
-/// bounded; beyond that a consumer has the channel joined again instead.
+/// It is empty unless the server tracks presence on the channel. Its payloads are copies, and it is
+/// bounded; past the bounds it is dropped, and a new consumer joins the channel again instead.
 #[derive(Debug, Default)]
 pub(super) struct PresenceLog {
-    /// `None` when something is missing.
+    /// `None` when the log is incomplete.
     messages: Option<Vec<Logged>>,
     weight: usize,
 }
 
-/// A message of a log.
+/// A presence message in a log.
 #[derive(Clone, Debug)]
 pub(super) struct Logged {
     kind: PresenceKind,
     payload: Payload,
 }
 
-/// Messages in a log.
+/// The maximum number of messages in a log.
 const LOG_MESSAGES_MAX: usize = 256;
-/// The memory of a log.
+/// The maximum bytes of memory of a log.
 const LOG_BYTES_MAX: usize = 1 << 20;
-/// The memory of all logs of a connection.
+/// The maximum bytes of memory of all logs of a connection.
 pub(super) const LOGS_BYTES_MAX: usize = 8 << 20;
 
 impl PresenceLog {
-    /// The channel was joined: a state follows.
+    /// Starts an empty log, because the channel was joined and a state follows.
     pub(super) fn restart(&mut self) {
         *self = Self { messages: Some(Vec::new()), weight: 0 };
     }
 
-    /// Something is missing: the channel is not joined any more, or a bound was passed.
+    /// Drops the log, because it would be incomplete: the channel lost its join, or a bound was
+    /// exceeded.
     pub(super) fn stop(&mut self) {
         *self = Self::default();
     }
 
-    /// The memory it takes.
+    /// The bytes of memory of the log.
     pub(super) const fn weight(&self) -> usize {
         self.weight
     }
@@ -330,7 +340,7 @@ impl PresenceLog {
         let Some(messages) = &mut self.messages else { return };
         self.weight = self.weight.saturating_add(weight(0, payload));
         if messages.len() < LOG_MESSAGES_MAX && self.weight <= LOG_BYTES_MAX {
-            // A log lives long; the read buffer behind the payload should not.
+            // The copy does not keep the read buffer alive; a log may live long.
             messages.push(Logged { kind, payload: payload.clone().into_compact() });
         } else {
             self.stop();

@@ -1,4 +1,4 @@
-//! What a reply means to the caller.
+//! A reply as a `Result`: the response, or an error for every status but `ok`.
 
 use crate::event::cause::Reply;
 use crate::event::excerpt::reason;
@@ -16,7 +16,8 @@ impl Reply {
     ///
     /// # Errors
     ///
-    /// [`ErrorReply`] for every other status: `error`, or whatever the server's channel says.
+    /// [`ErrorReply`] for every other status: `error`, or another one that the server's channel
+    /// uses.
     pub fn ok(self) -> Result<Payload, ErrorReply> {
         if self.is_ok() {
             Ok(self.response)
@@ -26,7 +27,7 @@ impl Reply {
     }
 }
 
-/// The server handled a push and answered with another status than `ok`.
+/// The server handled a push and replied with a status other than `ok`.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("the server replied {status:?}: {}", reason(.response))]
 #[non_exhaustive]

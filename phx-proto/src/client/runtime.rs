@@ -1,11 +1,13 @@
-//! What a driver needs from the world: clocks, a timer, a way to dial, a place to run.
+//! The traits that an adapter implements for a driver: clocks, a timer, dialling, a transport, and
+//! a place to run.
 //!
-//! [`Runtime`], [`Clock`], [`Timer`], [`Transport`] and [`Spawn`] are all that an adapter implements.
-//! Everything is poll-based, so that one future can read while a write is blocked, and nothing is
-//! lost when a poll is not followed by another.
+//! These are [`Runtime`], [`Clock`], [`Timer`], [`Transport`] and [`Spawn`]. They are poll-based,
+//! so that one future can read while a write is blocked, and so that nothing is lost when a poll is
+//! the last one.
 //!
-//! Only clocks are `Send`. A [`Driver`](super::Driver) is `Send` exactly when the transport, the timer
-//! and the dialling of its runtime are, so runtimes of one thread can use what cannot leave it.
+//! Only clocks must be `Send`. A [`Driver`](super::Driver) is `Send` exactly when the transport,
+//! the timer and the dial future of its runtime are, so a single-threaded runtime can use types
+//! that are not `Send`.
 
 use core::future::Future;
 use core::task::{Context, Poll};
@@ -17,9 +19,9 @@ use crate::event::input::{Ended, Opened, Progress};
 use crate::time::Time;
 use crate::wire::Frame;
 
-/// The clocks of a runtime. Every handle of a client has one, on whatever thread it is.
+/// The clocks of a runtime. Every handle of a client has one, and may be used on any thread.
 pub trait Clock: Clone + Send + Sync + 'static {
-    /// The monotonic clock, from an origin that stays the same for all clones of this value.
+    /// The monotonic clock. Its origin is the same for all clones of this value.
     fn now(&self) -> Time;
 
     /// The wall clock, from the Unix epoch. The driver compares its progress with
@@ -31,108 +33,111 @@ pub trait Clock: Clone + Send + Sync + 'static {
 
 /// A runtime: clocks, timers and dialling.
 pub trait Runtime: Clone + 'static {
-    /// Its clocks.
+    /// The type of the runtime's clocks.
     type Clock: Clock;
     /// An open WebSocket.
     type Transport: Transport;
-    /// A timer that can be set again and again.
+    /// A timer that can be set repeatedly.
     type Timer: Timer;
-    /// An attempt to connect. An `async` block is boxed, with or without `Send`.
+    /// The future of an attempt to connect. Box an `async` block, with or without `Send`.
     type Dial: Future<Output = Result<(Self::Transport, Opened), Cause>> + Unpin + 'static;
 
-    /// Its clocks, which are the same for all clones of this value.
+    /// The runtime's clocks, which are the same for all clones of this value.
     fn clock(&self) -> Self::Clock;
 
     /// A seed for jitter, different for every call.
     fn seed(&self) -> u64;
 
-    /// A timer that is not set.
+    /// Returns a timer that is not set.
     fn timer(&self) -> Self::Timer;
 
-    /// Dials: resolves, connects, upgrades. Dropped when the core aborts the attempt; the
-    /// connect timeout is the core's, so none is needed here.
+    /// Dials: resolves, connects, upgrades. The driver drops the future when the core aborts the
+    /// attempt. The core enforces the connect timeout, so the future needs none.
     ///
     /// `config` holds the limits and buffer sizes; address and credentials come from `request`.
     fn connect(&self, request: ConnectRequest, config: &Config) -> Self::Dial;
 }
 
-/// A place where a future runs to its end in the background.
+/// An executor that runs a future to its end in the background.
 ///
-/// A runtime of many threads implements it for futures that are `Send`, one of a single thread for
-/// all. [`start`](super::start) asks for the one that it needs.
+/// A multi-threaded runtime implements this for futures that are `Send`, a single-threaded one for
+/// all futures. [`start`](super::start) requires it for its driver.
 pub trait Spawn<F> {
     /// Runs the future. Nothing waits for its end.
     fn spawn(&self, future: F);
 }
 
-/// A timer. It only wakes; the clock decides what has expired.
+/// A timer. It only wakes the driver; the clock decides what has expired.
 pub trait Timer: Unpin + 'static {
     /// Sets the timer to wake at `at`, or never.
     fn reset(&mut self, at: Option<Time>);
 
-    /// Ready once the set time has come; pending for ever while not set.
+    /// Ready once the set time has come; never ready while the timer is not set.
     ///
-    /// `Pending` is a promise: the waker of this call, or of the last one with a waker that
-    /// [wakes the same task](core::task::Waker::will_wake), is woken when the set time has come. The
+    /// `Pending` is a promise: the waker of this call, or of the last one with a waker that [wakes
+    /// the same task](core::task::Waker::will_wake), is woken when the set time has come. The
     /// driver relies on it, and polls the timer again only for another time or another waker. A
-    /// runtime that lets its timers answer `Pending` for other reasons, as tokio does when the
-    /// cooperative budget of a task is used up, must poll them outside of that.
+    /// runtime whose timers return `Pending` for other reasons, as tokio's do when the cooperative
+    /// budget of a task is used up, must poll them outside that budget.
     fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }
 
-/// An open WebSocket, message by message. Answers pings and close frames by itself.
+/// An open WebSocket that yields messages. It answers pings and close frames by itself.
 pub trait Transport: Unpin + 'static {
-    /// The next message, or how the connection ended. Not polled again after `Ended`.
+    /// The next message, or how the connection ended. The driver does not call it again after
+    /// `Ended`.
     ///
-    /// Reading must go on while writing is blocked. One call does a bounded amount of work: what is
-    /// no message is [`Control`](Received::Control) or [`Part`](Received::Part), so that the driver
-    /// can count it. `Pending` means that nothing is there to be read, not that others should have
-    /// their turn, which the driver sees to.
+    /// Reading must continue while writing is blocked. One call does a bounded amount of work: a
+    /// read without a message returns [`Control`](Received::Control) or [`Part`](Received::Part),
+    /// so that the driver can count it. `Pending` means that there is nothing to read. It must not
+    /// be used to yield to other tasks; the driver does that.
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Received>;
 
-    /// Ready when one more frame can be taken. An error is reported by `poll_receive` too, so it
-    /// carries nothing here.
+    /// Ready when the transport can take one more frame. The error carries no cause, because
+    /// `poll_receive` returns it.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteFailed>>;
 
     /// Takes one frame, after `poll_ready` was ready.
     ///
     /// # Errors
     ///
-    /// [`WriteFailed`] when the connection is over; `poll_receive` says why.
+    /// [`WriteFailed`] when the connection is over; `poll_receive` returns the cause.
     fn send(&mut self, frame: Frame) -> Result<(), WriteFailed>;
 
-    /// Ready when everything taken is with the operating system.
+    /// Ready when the operating system has taken every frame.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteFailed>>;
 
-    /// How many bytes were read and written since the connection opened, counted below TLS; whether
-    /// everything is flushed is the driver's to know.
+    /// The number of bytes that were read and written since the connection opened, counted below
+    /// TLS. The driver sets `flushed` itself.
     ///
-    /// Totals never go back. They keep a slow link from being taken for a dead one. A transport that does not count
-    /// reports zero, as it does by default: bytes then buy no time.
+    /// Totals never decrease. They let the core distinguish a slow link from a dead one. A
+    /// transport that does not count returns zero, which is the default; transferred bytes then
+    /// extend no deadline.
     fn progress(&mut self) -> Progress {
         Progress::default()
     }
 
-    /// Starts the close handshake: a close frame with this code and reason follows what was
-    /// sent. Then polled through `poll_flush` and `poll_receive` until that reports the end.
+    /// Starts the close handshake: a close frame with this code and reason follows the frames that
+    /// were sent. The driver then calls `poll_flush` and `poll_receive` until the latter returns
+    /// the end.
     fn close(&mut self, code: u16, reason: &str);
 }
 
-/// What `poll_receive` yields. Exhaustive on purpose: what drives a transport has to know all of it.
+/// A result of `poll_receive`. Exhaustive on purpose: a driver must handle every variant.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Received {
     /// A data frame.
     Frame(Frame),
-    /// A control frame, with which the transport has dealt.
+    /// A control frame, which the transport has handled.
     Control,
-    /// Something was read, and no message is complete; there may be more to read.
+    /// Bytes were read and no message is complete; there may be more to read.
     Part,
     /// The end of the connection. A close frame that was read is the cause even when a reset
     /// follows at once, as Phoenix does it (`wire/close_graceful_shutdown`).
     Ended(Ended),
 }
 
-/// The transport takes no more frames; `poll_receive` says why.
+/// The transport takes no more frames; `poll_receive` returns the cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the transport takes no more frames")]
 pub struct WriteFailed;

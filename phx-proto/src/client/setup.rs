@@ -1,4 +1,5 @@
-//! Credentials that are asked for anew for every attempt.
+//! The setup of a client, and the credential provider that is called before every attempt to
+//! connect.
 //!
 //! ```text
 //!   Connect ─▶ provider(attempt) ─┬─ Use(credentials) ─▶ replaced as a whole ─▶ dial
@@ -7,7 +8,7 @@
 //!                                 └─ error, panic ─▶ a failed attempt, with backoff
 //! ```
 //!
-//! All of it happens inside the connect timeout of the attempt.
+//! The connect timeout of the attempt includes the call of the provider.
 
 use core::fmt;
 use core::future::Future;
@@ -24,36 +25,36 @@ use crate::recording::{RecordedSocket, Recorder};
 use crate::socket::Socket;
 use crate::time::Time;
 
-/// One attempt to connect, as seen by a credential provider.
+/// One attempt to connect, passed to the credential provider.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ConnectAttempt {
-    /// 0 for the first one, then the number of the retry.
+    /// Zero for the first attempt, then the number of the retry.
     pub attempt: u32,
-    /// Why the connection or the attempt before it ended; none at first, or after a local
-    /// `disconnect`. [`Cause::Refused`] with status 401 or 403 means that the server did not
-    /// like what it got.
+    /// Why the previous connection or attempt ended; `None` for the first attempt and after a local
+    /// `disconnect`. [`Cause::Refused`] with status 401 or 403 means that the server refused the
+    /// credentials.
     pub after: Option<Cause>,
 }
 
-/// What a credential provider has for an attempt.
+/// The answer of a credential provider.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Provided {
-    /// These, in place of all that was used before.
+    /// These credentials replace all previous ones.
     Use(Credentials),
-    /// Nothing newer than the last ones, which are used again. Right after a 401 or a 403 that
-    /// is final: the server refused these very credentials.
+    /// The previous credentials are used again. Right after a 401 or a 403 this is final, because
+    /// the server has just refused them.
     Unchanged,
-    /// There will be no more, for this reason. Final: the connection gives up.
+    /// There will be no more credentials, for this reason. Final: the connection gives up.
     GiveUp(String),
 }
 
-/// A credential provider failed for now. The attempt counts as failed, and the next one asks
-/// again.
+/// A credential provider failed temporarily. The attempt counts as failed, and the next attempt
+/// calls the provider again.
 ///
-/// Any error converts into it by [`new`](Self::new); its text ends up in logs, so it must not
-/// hold a secret.
+/// [`new`](Self::new) converts any error. The text appears in logs, so it must not contain a
+/// secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct CredentialsFailed {
@@ -61,7 +62,7 @@ pub struct CredentialsFailed {
 }
 
 impl CredentialsFailed {
-    /// With what the error says.
+    /// Makes a failure with the text of an error.
     #[must_use]
     pub fn new(error: impl fmt::Display) -> Self {
         Self { message: error.to_string() }
@@ -69,12 +70,13 @@ impl CredentialsFailed {
 }
 
 type Answer = Result<Provided, CredentialsFailed>;
-type Asked = Pin<Box<dyn Future<Output = Answer> + Send>>;
-pub(super) type Provider = dyn Fn(ConnectAttempt) -> Asked + Send + Sync;
+type ProviderFuture = Pin<Box<dyn Future<Output = Answer> + Send>>;
+pub(super) type Provider = dyn Fn(ConnectAttempt) -> ProviderFuture + Send + Sync;
 
-/// What a client is made from: a [`Config`], and functions that a configuration cannot hold.
+/// Everything that a client is made from: a [`Config`], and values that a configuration cannot
+/// hold.
 ///
-/// Every entry point takes a plain `Config` too.
+/// Every entry point also takes a plain `Config`.
 ///
 /// ```
 /// use phx_proto::client::{CredentialsFailed, Provided, Setup};
@@ -98,7 +100,7 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Nothing but the configuration.
+    /// Makes a setup with only the configuration.
     #[must_use]
     pub const fn new(config: Config) -> Self {
         Self {
@@ -110,33 +112,51 @@ impl Setup {
         }
     }
 
-    /// The name of the connection: the member `connection` of every event of `tracing`, and
-    /// [`Client::name`](super::Client::name). By default there is none; a supervisor gives each connection
-    /// its own.
+    /// Sets the name of the connection: the field `connection` of every `tracing` event, and the
+    /// result of [`Client::name`](super::Client::name). By default there is none. A supervisor sets
+    /// the name of each connection.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// The socket of the client.
+    /// Makes the client's socket.
     #[cfg(feature = "recording")]
     pub(super) fn socket(self, seed: u64, now: Time) -> RecordedSocket {
         RecordedSocket::new(self.config, seed, now, self.recorder.as_ref())
     }
 
-    /// The socket of the client.
+    /// Makes the client's socket.
     #[cfg(not(feature = "recording"))]
     pub(super) fn socket(self, seed: u64, now: Time) -> Socket {
         Socket::new(self.config, seed, now)
     }
 
-    /// Asks `provider` for credentials before every attempt to connect.
+    /// Calls `provider` for credentials before every attempt to connect.
     ///
-    /// It is awaited by the driver, inside
-    /// [`Config::connect_timeout`](crate::Config::connect_timeout), and dropped when the attempt
-    /// is given up. With a provider, a 401 is retried with what it says next. A panic in it is a
-    /// failed attempt.
+    /// The driver awaits the returned future within
+    /// [`Config::connect_timeout`](crate::Config::connect_timeout), and drops it when the attempt
+    /// is aborted. With a provider, a 401 is retried with the provider's next answer. A panic in
+    /// the provider is a failed attempt.
+    ///
+    /// ```
+    /// use phx_proto::client::{CredentialsFailed, Provided, Setup};
+    /// use phx_proto::{Cause, Config, Credentials};
+    ///
+    /// # async fn cached_token() -> Result<String, std::io::Error> { Ok("t".into()) }
+    /// # async fn fresh_token() -> Result<String, std::io::Error> { Ok("t".into()) }
+    /// let config = Config::new("wss://example.com/socket/websocket")?;
+    /// let setup = Setup::new(config).credentials(|attempt| async move {
+    ///     // After a refusal, such as a 401, the cached token is of no use.
+    ///     let refused = matches!(attempt.after, Some(Cause::Refused(_)));
+    ///     let token = if refused { fresh_token().await } else { cached_token().await };
+    ///     let token = token.map_err(CredentialsFailed::new)?;
+    ///     Ok(Provided::Use(Credentials::new().auth_token(token)))
+    /// });
+    /// # let _ = setup;
+    /// # Ok::<(), phx_proto::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn credentials<F, A>(mut self, provider: F) -> Self
     where
@@ -148,9 +168,9 @@ impl Setup {
         self
     }
 
-    /// Takes down everything that the core of the client receives and does, for a bug report that
-    /// others can replay; see [`recording`](crate::recording) for what is in it. By default
-    /// nothing is recorded, which costs one branch a step.
+    /// Records every input and action of the client's core, for a bug report that can be replayed;
+    /// [`recording`](crate::recording) lists the contents. By default nothing is recorded, which
+    /// costs one branch a step.
     #[cfg(feature = "recording")]
     #[must_use]
     pub fn record(mut self, recorder: Recorder) -> Self {
@@ -178,11 +198,11 @@ impl fmt::Debug for Setup {
     }
 }
 
-/// A provider that was asked and has not answered.
-pub(super) struct Asking(Asked);
+/// A pending call of the credential provider.
+pub(super) struct ProviderCall(ProviderFuture);
 
-impl Asking {
-    /// Calls the provider, which is user code: never under the lock.
+impl ProviderCall {
+    /// Calls the provider. It is user code, so the lock must not be held.
     pub(super) fn new(provider: &Provider, attempt: ConnectAttempt) -> Result<Self, Cause> {
         contain(|| provider(attempt)).map(Self)
     }
@@ -202,8 +222,8 @@ impl Asking {
     }
 }
 
-/// A panic of the provider must not take the connection's task down. The provider is not used
-/// again for this attempt, so what it left half done is its own.
+/// Catches a panic of the provider, which must not end the connection's task. The provider is not
+/// called again for this attempt, so an inconsistent state stays inside the provider.
 fn contain<T>(call: impl FnOnce() -> T) -> Result<T, Cause> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|_| Cause::CredentialsFailed {
         message: "the credential provider panicked".to_owned(),

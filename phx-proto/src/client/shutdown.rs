@@ -1,4 +1,4 @@
-//! An orderly end: what was accepted is finished first, within a grace period.
+//! Graceful shutdown: accepted pushes are finished first, within a grace period.
 //!
 //! ```text
 //!   shutdown ─▶ wait for pushes ─▶ leave every channel, wait ─▶ disconnect, wait ─▶ report
@@ -18,12 +18,12 @@ use crate::topic::Topic;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Unfinished {
-    /// Pushes that had not ended: unsent, or without their reply. They ended with the
+    /// The number of pushes without an outcome: unsent, or without a reply. They ended with the
     /// disconnect, each with its own outcome.
     pub pushes: usize,
     /// Topics whose leave the server had not confirmed.
     pub leaves: Vec<Topic>,
-    /// The task of a supervised connection had not ended: its executor does not poll it.
+    /// The task of a supervised connection had not ended, because its executor does not poll it.
     pub running: bool,
 }
 
@@ -36,21 +36,21 @@ impl Unfinished {
 }
 
 impl Client {
-    /// Ends in order: waits until every push has its outcome, leaves every channel and waits for
-    /// the server to confirm, then [`disconnect`](Self::disconnect)s. Takes no longer than
-    /// `grace` and [`Config::close_timeout`](crate::Config::close_timeout) together.
+    /// Shuts down gracefully: waits until every push has its outcome, leaves every channel and
+    /// waits for the server to confirm, then [`disconnect`](Self::disconnect)s. It takes at most
+    /// `grace` plus [`Config::close_timeout`](crate::Config::close_timeout).
     ///
-    /// While there is no connection it waits for one, as long as pushes are queued for it.
+    /// While there is no connection it waits for one, as long as pushes are queued.
     ///
-    /// Cancel safe: dropping the future leaves undone what was not done yet.
+    /// Cancel safe: dropping the future stops after the step that it has reached.
     pub async fn shutdown(&self, grace: Duration) -> Unfinished {
         let shared = self.shared();
         let (until, id) = shared.command(|state, now| {
             let until = now + grace;
             (until, state.await_shutdown(until))
         });
-        let mut patience = Patience { shared, id, until };
-        let pushes = patience
+        let mut grace_period = GracePeriod { shared, id, until };
+        let pushes = grace_period
             .wait(|state| {
                 let stats = state.socket.stats();
                 stats.queued_pushes + stats.pushes_in_flight
@@ -60,31 +60,31 @@ impl Client {
             let topics: Vec<Topic> =
                 state.socket.channels().map(|(topic, _)| topic.clone()).collect();
             for topic in &topics {
-                // It is wanted or being left: it was listed a moment ago.
+                // This cannot fail: the topic was just listed, so it is wanted or being left.
                 let _ = apply!(state, now, Leave { topic: topic.clone() });
                 state.end_topic(topic, &crate::event::cause::ChannelEnd::Left);
             }
             topics
         });
-        patience.wait(|state| state.socket.channels().count()).await;
+        grace_period.wait(|state| state.socket.channels().count()).await;
         let leaves = shared.peek(|state| {
             let left = |topic: &Topic| state.socket.channels().any(|(other, _)| other == topic);
             topics.into_iter().filter(left).collect()
         });
-        drop(patience);
+        drop(grace_period);
         self.disconnect().await;
         Unfinished { pushes, leaves, running: false }
     }
 }
 
-struct Patience<'a> {
+struct GracePeriod<'a> {
     shared: &'a Shared,
     id: WaiterId,
     until: Time,
 }
 
-impl Patience<'_> {
-    /// Waits until nothing remains, or the time is up; what remains then.
+impl GracePeriod<'_> {
+    /// Waits until nothing remains or the grace period has passed. Returns what remains.
     async fn wait(&mut self, remains: impl Fn(&State) -> usize) -> usize {
         poll_fn(|cx| {
             let now = self.shared.now();
@@ -98,7 +98,7 @@ impl Patience<'_> {
     }
 }
 
-impl Drop for Patience<'_> {
+impl Drop for GracePeriod<'_> {
     fn drop(&mut self) {
         drop(self.shared.peek(|state| state.waiters.remove(self.id)));
     }

@@ -1,10 +1,11 @@
-//! Every signal of a connection, for consumers that want to see it all.
+//! A stream of every signal of a connection, and its bounded queue.
 //!
-//! A queue is bounded by number and bytes. What is dropped when it is full is what there may be
-//! much of (messages, push outcomes, heartbeats, protocol errors); of the rest only what a later
-//! signal about the same thing has overtaken, and the ends of topics. So the state of the connection
-//! and of each topic that is wanted is never lost on a consumer, however slow, unless the responses and
-//! causes in it are more than the bound in bytes: then those are dropped, oldest first.
+//! The queue is bounded in signals and in bytes. A full queue first drops the frequent signals
+//! (messages, push outcomes, heartbeats, protocol errors), oldest first. Of the state signals it
+//! drops only those that a later signal about the same connection or topic has replaced, and those
+//! of topics that have ended. So even a slow consumer always gets the latest state of the
+//! connection and of each wanted topic. The one exception: if the responses and causes in these
+//! signals exceed the bound in bytes, they are dropped too, oldest first.
 
 use core::pin::Pin;
 use core::task::{Context, Poll};
@@ -25,15 +26,16 @@ use crate::wire::weight::{Account, ENTRY, Load, ReadBuffer, weight};
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum ClientEvent {
-    /// Something happened.
+    /// A signal of the connection.
     Signal(Signal),
-    /// So many signals were dropped since the last item, because the consumer was too slow.
+    /// The number of signals that were dropped since the last item, because the consumer was too
+    /// slow.
     Lagged(u64),
 }
 
-/// Every signal of a connection, from [`Client::signals`](super::Client::signals).
+/// A stream of every signal of a connection, from [`Client::signals`](super::Client::signals).
 ///
-/// Ends when the driver does. Does not keep the connection open.
+/// It ends when the driver ends. It does not keep the connection open.
 #[derive(Debug)]
 #[must_use = "a stream does nothing unless it is read"]
 pub struct Signals {
@@ -78,32 +80,32 @@ impl Drop for Signals {
     }
 }
 
-/// The signals that wait for one consumer.
+/// The queue of signals for one consumer.
 ///
-/// Signals are numbered as they come. Those of which there may be many wait in one queue; those that
-/// are the state of something wait in another, whose removable ones are indexed. So no operation
-/// walks through what waits, however many topics there are.
+/// Signals are numbered in order of arrival. Frequent signals are in a ring buffer; state signals
+/// are in a map, with indexes of those that may be dropped. So no operation scans the queue,
+/// however many topics there are.
 pub(super) struct SignalQueue {
     many: VecDeque<Numbered>,
     states: BTreeMap<u64, (Signal, usize)>,
-    /// The latest state of the connection (`None`) and of each topic, of those that wait.
+    /// The number of the latest queued state of the connection (`None`) and of each topic.
     latest: BTreeMap<Option<Topic>, u64>,
-    /// States that a later one about the same thing has overtaken.
-    overtaken: BTreeSet<u64>,
+    /// States that a later state of the same connection or topic has replaced.
+    replaced: BTreeSet<u64>,
     /// States of topics that have ended.
     ended: BTreeSet<u64>,
     /// States with a payload or a cause.
     large: BTreeSet<u64>,
     next: u64,
-    /// What `many` counts for.
+    /// The bytes of `many`.
     account: Account,
-    /// What `states` count for.
+    /// The bytes of `states`.
     state_bytes: usize,
     lagged: u64,
     max: usize,
 }
 
-/// A signal of which there may be many.
+/// A frequent signal, with its number and its load.
 struct Numbered {
     number: u64,
     signal: Signal,
@@ -116,7 +118,7 @@ impl SignalQueue {
             many: VecDeque::new(),
             states: BTreeMap::new(),
             latest: BTreeMap::new(),
-            overtaken: BTreeSet::new(),
+            replaced: BTreeSet::new(),
             ended: BTreeSet::new(),
             large: BTreeSet::new(),
             next: 0,
@@ -145,18 +147,18 @@ impl SignalQueue {
         self.lagged == 0 && self.many.is_empty() && self.states.is_empty()
     }
 
-    /// Adds a signal. Returns how many were lost for it, and what is to be dropped after the lock.
-    /// One always fits, however large.
+    /// Adds a signal. Returns the number of signals that were lost for it, and the signals to drop
+    /// after the lock is released. One signal always fits, however large.
     pub(super) fn push(&mut self, signal: &Signal, read_buffer: &ReadBuffer) -> (u64, Vec<Signal>) {
         let mut dropped = Vec::new();
         let number = self.next;
         self.next += 1;
         let lost = match subject(signal) {
             Some(subject) => {
-                // Few, and some are kept for long: copied at once.
+                // State signals are few and may be kept for long, so they are copied at once.
                 let (signal, topic) = (signal.clone().into_compact(), subject.cloned());
                 let bytes = signal.describe().held_bytes();
-                self.overtaken.extend(self.latest.remove(&topic));
+                self.replaced.extend(self.latest.remove(&topic));
                 self.make_room(Load::own(bytes), true, &mut dropped);
                 self.add_state(number, topic, signal, bytes);
                 dropped.len()
@@ -164,7 +166,7 @@ impl SignalQueue {
             None => {
                 let load = load(signal, read_buffer);
                 self.make_room(load, false, &mut dropped);
-                // The states that remain are worth more than one of many.
+                // The remaining states have priority over a frequent signal.
                 let fits = self.state_bytes == 0 || self.account.fits(load, self.state_bytes);
                 if fits {
                     self.account.add(load);
@@ -184,8 +186,9 @@ impl SignalQueue {
         (lost as u64, dropped)
     }
 
-    /// Drops what may go until there is room: the oldest of many, then states that were overtaken,
-    /// then those of topics that have ended; for another state, in the end those with a payload.
+    /// Drops signals until the new one fits: the oldest frequent ones, then replaced states, then
+    /// states of topics that have ended, and, for a new state only, states with a payload or a
+    /// cause.
     fn make_room(&mut self, load: Load, is_state: bool, dropped: &mut Vec<Signal>) {
         loop {
             let full = self.many.len() + self.states.len() >= self.max;
@@ -194,9 +197,9 @@ impl SignalQueue {
                 return;
             }
             let gone = if self.many.is_empty() {
-                let small = self.overtaken.first().or_else(|| self.ended.first());
+                let small = self.replaced.first().or_else(|| self.ended.first());
                 let large = if is_state && !fits { self.large.first() } else { None };
-                // When nothing can go, it grows by one for each topic at most.
+                // If none can be dropped, the queue grows, by at most one signal for each topic.
                 let Some(number) = small.or(large).copied() else { return };
                 self.remove_state(number)
             } else {
@@ -227,7 +230,7 @@ impl SignalQueue {
     fn remove_state(&mut self, number: u64) -> Option<Signal> {
         let (signal, bytes) = self.states.remove(&number)?;
         self.state_bytes = self.state_bytes.saturating_sub(bytes);
-        for index in [&mut self.overtaken, &mut self.ended, &mut self.large] {
+        for index in [&mut self.replaced, &mut self.ended, &mut self.large] {
             index.remove(&number);
         }
         let topic = subject(&signal).flatten().cloned();
@@ -235,10 +238,10 @@ impl SignalQueue {
             self.latest.remove(&topic);
         }
         if self.states.is_empty() {
-            // Empty trees keep a node, which an idle consumer has no need of.
+            // An empty tree keeps a node allocated, which would cost every idle consumer memory.
             self.states.clear();
             self.latest.clear();
-            for index in [&mut self.overtaken, &mut self.ended, &mut self.large] {
+            for index in [&mut self.replaced, &mut self.ended, &mut self.large] {
                 index.clear();
             }
         }
@@ -246,8 +249,8 @@ impl SignalQueue {
     }
 }
 
-/// What a signal is the state of: the connection (`Some(None)`) or a topic. None for those of which
-/// there may be many.
+/// The subject of a state signal: the connection (`Some(None)`) or a topic. `None` for frequent
+/// signals.
 const fn subject(signal: &Signal) -> Option<Option<&Topic>> {
     let Description { about, topic, .. } = signal.describe();
     match about {
@@ -257,7 +260,7 @@ const fn subject(signal: &Signal) -> Option<Option<&Topic>> {
     }
 }
 
-/// The load of a signal of which there may be many: as it came, a payload keeps a read buffer alive.
+/// The load of a frequent signal, whose payload may keep a read buffer alive.
 fn load(signal: &Signal, read_buffer: &ReadBuffer) -> Load {
     let description = signal.describe();
     let Some(payload) = description.payload else {
@@ -292,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_go_before_what_tells_the_state() {
+    fn messages_are_dropped_before_states() {
         let mut queue = SignalQueue::new(3, 10_000);
         push(&mut queue, &joined("room:a"));
         assert_eq!((0..5).map(|_| push(&mut queue, &message("x"))).sum::<u64>(), 3);
@@ -303,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn of_the_state_only_what_was_overtaken_goes() {
+    fn only_replaced_states_are_dropped() {
         let mut queue = SignalQueue::new(2, 10_000);
         push(&mut queue, &joined("room:a"));
         push(&mut queue, &joined("room:b"));
@@ -323,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_counts_as_what_it_keeps_in_memory() {
+    fn reply_load_is_memory_kept_alive() {
         let large = format!(r#"1,"x":"{}""#, "x".repeat(1_000));
         let kept = large.len();
         let response = Payload::member(large.into());
@@ -335,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_bounded_and_one_signal_always_fits() {
+    fn queue_bytes_are_bounded_except_one_signal() {
         let mut queue = SignalQueue::new(100, 10);
         for _ in 0..20 {
             push(&mut queue, &message(&"x".repeat(50)));
@@ -357,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn overtaken_states_go_for_any_other() {
+    fn replaced_states_are_dropped_first() {
         let mut queue = SignalQueue::new(3, 10_000);
         for topic in ["room:a", "room:a", "room:b", "room:c"] {
             push(&mut queue, &joined(topic));
@@ -365,7 +368,7 @@ mod tests {
         let left = all(&mut queue);
         let rest = ["room:a", "room:b", "room:c"].map(|topic| ClientEvent::Signal(joined(topic)));
         assert_eq!(left, [&[ClientEvent::Lagged(1)][..], &rest].concat());
-        assert!(queue.latest.is_empty() && queue.overtaken.is_empty() && queue.large.is_empty());
+        assert!(queue.latest.is_empty() && queue.replaced.is_empty() && queue.large.is_empty());
     }
 
     #[test]
@@ -385,9 +388,9 @@ mod tests {
         assert!(queue.latest.is_empty() && queue.ended.is_empty(), "{:?}", queue.latest);
     }
 
-    /// Thousands of idle connections have such a queue.
+    /// Every idle connection with a stream of signals has such a queue.
     #[test]
-    fn drained_queue_keeps_no_memory_for_states() {
+    fn drained_queue_keeps_no_memory() {
         let mut queue = SignalQueue::new(3, 10_000);
         let info = allocation_counter::measure(|| {
             push(&mut queue, &Signal::Connected { id: ConnectionId::from_u64(1) });
@@ -402,23 +405,23 @@ mod tests {
 
     /// The state of a topic is dropped only for the bytes of its response.
     #[test]
-    fn large_states_of_many_topics_stay_within_the_bytes() {
+    fn large_states_stay_within_byte_bound() {
         let mut queue = SignalQueue::new(3, 10_000);
         push(&mut queue, &Signal::Connected { id: ConnectionId::from_u64(1) });
         let lost: u64 =
             (0..20).map(|n| push(&mut queue, &joined_with(&format!("room:{n}"), 3_000))).sum();
-        assert_eq!((lost, queue.states.len()), (17, 4), "the small one stays");
+        assert_eq!((lost, queue.states.len()), (17, 4), "the small state stays");
         assert!((9_000..10_000).contains(&queue.state_bytes), "{}", queue.state_bytes);
         push(&mut queue, &message(&"x".repeat(5_000)));
         assert_eq!(queue.many.len(), 0, "a message is dropped before the state of a topic");
         assert_eq!(queue.lagged, 18);
         push(&mut queue, &joined_with("room:x", 50_000));
-        assert_eq!(queue.states.len(), 2, "one always fits");
+        assert_eq!(queue.states.len(), 2, "one signal always fits");
     }
 
-    /// Messages are copied out of the read buffer before one of them is dropped.
+    /// Messages are copied out of the read buffer before any is dropped.
     #[test]
-    fn slices_are_copied_before_any_is_dropped() {
+    fn slices_are_copied_before_drops() {
         let read_buffer = ReadBuffer::new(2_000);
         let mut queue = SignalQueue::new(100, 10_000);
         let replaced: usize =

@@ -1,4 +1,4 @@
-//! What handles and driver share: the core, and who waits for what.
+//! The state that handles and the driver share: the core, the waiters and the subscribers.
 //!
 //! ```text
 //!   handle ──command──▶ ┌──────── State ────────┐ ◀──input── driver
@@ -8,16 +8,19 @@
 //!                       └───────────────────────┘
 //! ```
 //!
-//! There is no command channel: a handle locks, calls the core, and has its answer, the payload
-//! handed back included. So dropping a handle or a future is a plain synchronous call. After
-//! every command and input the core's facts are drained, so a stale event can never complete a newer
-//! waiter. Frames stay in the core until the driver has a transport that takes them.
+//! There is no command channel: a handle locks the state, calls the core and has its result, which
+//! includes a payload that was not accepted. Therefore dropping a handle or a future is a plain
+//! synchronous call. After every command and every input the core's actions are drained, so a stale
+//! event can never complete a newer waiter. Frames stay in the core until the driver has a
+//! transport that takes them.
 //!
-//! A mailbox has a lock of its own, which a consumer takes alone and the driver takes inside this one.
+//! Each mailbox has its own lock. A consumer takes only that lock; the driver takes it while it
+//! holds the lock of the state.
 //!
-//! Nothing of the application's runs under the lock. Wakers are cloned before it and collected under
-//! it, to be woken or dropped after it; so is whatever may hold memory or handles of the
-//! application. The one exception is a [`Codec`](crate::wire::Codec), by its contract.
+//! No code of the application runs under the lock. Wakers are cloned before the lock is taken,
+//! collected under it, and woken or dropped after it is released. Values that may own memory or
+//! handles of the application are collected and dropped the same way. The one exception is a
+//! [`Codec`](crate::wire::Codec), whose contract allows it.
 
 use core::fmt;
 use core::task::{Context, Poll, Waker};
@@ -55,7 +58,8 @@ use crate::wire::Frame;
 use crate::wire::payload::Payload;
 use crate::wire::weight::{ReadBuffer, compact, weight};
 
-/// Applies an [`Input`](crate::Input) to the socket of a [`State`], and returns the result of that kind.
+/// Applies an [`Input`](crate::Input) to the socket of a [`State`] and returns the result for that
+/// input.
 macro_rules! apply {
     ($state:expr, $now:expr, $name:ident $fields:tt) => {
         match $state.socket.apply($now, $crate::event::input::Input::$name $fields) {
@@ -66,20 +70,20 @@ macro_rules! apply {
 }
 pub(super) use apply;
 
-/// The lock, and the clock that every command is stamped with.
+/// The lock around the state, and the clock that gives every command its time.
 pub(super) struct Shared {
     clock: Box<dyn Fn() -> Time + Send + Sync>,
     state: Mutex<State>,
-    /// Where a recording goes, if there is one.
+    /// The recording, if the client is recorded.
     #[cfg(feature = "recording")]
     tape: Option<Arc<Tape>>,
-    /// The span in which the client was made. A subscriber is code of the application, so it is
-    /// not even cloned under the lock.
+    /// The span in which the client was made. Cloning it calls the subscriber, which is code of the
+    /// application, so that happens outside the lock.
     #[cfg(feature = "tracing")]
     span: tracing::Span,
-    /// The name that the application gave the connection.
+    /// The name of the connection, if the application set one.
     name: Option<String>,
-    /// The address in its configuration, without what may be secret.
+    /// The address in the configuration, with possible secrets redacted.
     #[cfg(feature = "tracing")]
     address: String,
 }
@@ -91,7 +95,7 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    /// `seed` is for the tables whose keys somebody else may choose.
+    /// `seed` seeds the hash tables whose keys a remote party may choose.
     pub(super) fn new(
         socket: Core,
         seed: u64,
@@ -113,7 +117,7 @@ impl Shared {
         })
     }
 
-    /// A command of a handle: the driver is woken to carry out what comes of it.
+    /// Runs a command of a handle, and wakes the driver to carry out the resulting actions.
     pub(super) fn command<T>(&self, command: impl FnOnce(&mut State, Time) -> T) -> T {
         let now = self.now();
         self.locked(|state| {
@@ -124,7 +128,7 @@ impl Shared {
         })
     }
 
-    /// An input from the driver.
+    /// Applies an input from the driver.
     pub(super) fn input<T>(&self, now: Time, input: impl FnOnce(&mut State) -> T) -> T {
         self.locked(|state| {
             let answer = input(state);
@@ -137,19 +141,19 @@ impl Shared {
         (self.clock)()
     }
 
-    /// The name that the application gave the connection.
+    /// The name of the connection, if the application set one.
     pub(super) fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
 
-    /// A look that makes the core do nothing.
+    /// Runs `look` under the lock without draining the core, so `look` must not apply an input.
     pub(super) fn peek<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
         self.locked(look)
     }
 
-    /// Many inputs from the driver under one lock. `work` drains after each of them, as
-    /// [`input`](Self::input) does. `wakers` is the room for those who are woken, kept by the caller
-    /// from one batch to the next.
+    /// Applies many inputs from the driver under one lock. `work` drains the core after each of
+    /// them, as [`input`](Self::input) does. `wakers` is a buffer that the caller reuses from one
+    /// batch to the next.
     pub(super) fn batch(&self, wakers: &mut Vec<Waker>, work: impl FnOnce(&mut State)) {
         self.locked(|state| {
             core::mem::swap(&mut state.wakes.more, wakers);
@@ -159,8 +163,8 @@ impl Shared {
         wakers.drain(..).for_each(Waker::wake);
     }
 
-    /// Polls a waiter of the registry. `look` takes the outcome out of the state, or names the
-    /// waiter that goes on waiting.
+    /// Polls a waiter of the registry. `look` returns the outcome, or the id of the waiter that is
+    /// still pending.
     pub(super) fn poll_waiter<T>(
         &self,
         cx: &Context<'_>,
@@ -194,59 +198,62 @@ impl Shared {
             tape.flush();
         }
         #[cfg(feature = "tracing")]
-        trace.tell(&self.span, self.name.as_deref(), &self.address);
-        // What the application owns may hold handles of this very client.
+        trace.emit(&self.span, self.name.as_deref(), &self.address);
+        // These values may own handles of this very client.
         drop(discarded);
         wakes.wake();
         answer
     }
 
-    /// No code of the application runs under it but codecs. The core changes nothing before
-    /// one of them has returned, so a panic leaves nothing half done.
+    /// Takes the lock, even if it is poisoned. Codecs are the only application code that runs under
+    /// it, and the core changes nothing until a codec has returned, so a panic leaves the state
+    /// consistent.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
 }
 
-/// Everything behind the lock.
+/// The state behind the lock.
 pub(super) struct State {
     pub(super) socket: Core,
-    /// What the driver has to carry out, in order.
+    /// Actions that the driver has to carry out, in order.
     pub(super) todo: VecDeque<Action>,
     driver: Parked,
     pub(super) driver_gone: bool,
-    /// The last handle is gone.
+    /// The last handle was dropped.
     pub(super) abandoned: bool,
     pub(super) wakes: Wakes,
     pub(super) waiters: Waiters,
     /// The time of the last command or input.
     #[cfg(feature = "tracing")]
     now: Time,
-    /// Why the connection or attempt before the present one ended.
+    /// The cause of the end of the previous connection or attempt.
     pub(super) last_cause: Option<Cause>,
-    /// The parameters of every topic that was joined here, so that the core's are never the last
-    /// ones and no function of the application is dropped under the lock.
+    /// A second reference to the join parameters of every topic, so that the core never drops the
+    /// last one, and no function of the application is dropped, under the lock.
     params: Table<JoinParams>,
     pub(super) discarded: Vec<Discarded>,
-    /// Topics to be joined anew, because a mailbox with that policy overflowed.
+    /// Topics to join again, because a mailbox with
+    /// [`MailboxPolicy::Rejoin`](super::MailboxPolicy::Rejoin) overflowed.
     pub(super) resyncs: Vec<Topic>,
-    /// Boxed, as a hash map has vacant entries.
+    /// The subscribers of each topic. Boxed, because vacant entries of a hash map take memory too.
     pub(super) topics: Table<Box<Audience>>,
-    /// Those that wait for space in the push queue, by topic and in order.
+    /// The waiters for space in the push queue, by topic and in the order of their calls.
     pub(super) lines: BTreeMap<Topic, BTreeSet<u64>>,
-    /// The memory of the presence logs of all topics.
+    /// The bytes of memory of all presence logs.
     pub(super) logs_weight: usize,
-    /// The memory that the outcomes of pushes keep alive until their futures take them.
+    /// The bytes that outcomes of pushes keep alive until their futures take them.
     replies_kept: usize,
     #[cfg(feature = "tracing")]
     trace: super::tracing::Trace,
-    /// Messages that some mailbox had no room for.
+    /// The number of messages and signals that were dropped from full mailboxes.
     pub(super) mailbox_drops: u64,
-    /// What a message of the present connection keeps alive.
+    /// The read buffer of the present connection, which a message may keep alive.
     pub(super) read_buffer: ReadBuffer,
 }
 
-/// Whom to wake once the lock is gone. One needs no memory, as that is what there is nearly always.
+/// Wakers to wake after the lock is released. The first is stored inline, because there is rarely a
+/// second.
 #[derive(Default)]
 pub(super) struct Wakes {
     first: Option<Waker>,
@@ -272,25 +279,25 @@ impl Wakes {
     }
 }
 
-/// What the driver writes next.
+/// The next thing for the driver to write.
 pub(super) enum Pulled {
-    /// A frame, and the connection it belongs to.
+    /// A frame, and the connection that it belongs to.
     Frame(ConnectionId, Frame),
-    /// A join whose parameters are evaluated first, without the lock.
+    /// A join whose parameters must first be evaluated outside the lock.
     Evaluate(JoinTicket),
 }
 
-/// Who wants to hear of a topic.
+/// The subscribers and the waiters of one topic.
 #[derive(Default)]
 pub(super) struct Audience {
-    /// The waiters of joins, with the interest that each belongs to.
+    /// The waiters of joins, each with the interest that it belongs to.
     pub(super) joins: BTreeMap<u64, InterestId>,
     pub(super) mailboxes: Vec<Arc<Subscriber>>,
     pub(super) presence: PresenceLog,
 }
 
-/// What is dropped after the lock, because the application may own what it holds.
-#[allow(dead_code, reason = "they are held to be dropped")]
+/// Values to drop after the lock is released, because they may own memory of the application.
+#[allow(dead_code, reason = "the values are kept only to be dropped later")]
 pub(super) enum Discarded {
     Params(JoinParams),
     Messages(Vec<Message>),
@@ -330,7 +337,8 @@ impl State {
         debug_assert_eq!(applied, Applied::Done, "an input without a result");
     }
 
-    /// The next thing for the driver to carry out. There rarely is one, so no room is kept for it.
+    /// Takes the next action for the driver. The queue is usually empty, so it then keeps no
+    /// capacity.
     pub(super) fn next_todo(&mut self) -> Option<Action> {
         let action = self.todo.pop_front();
         if self.todo.is_empty() {
@@ -339,22 +347,22 @@ impl State {
         action
     }
 
-    /// Nobody can want anything of the connection any more, and it is over.
+    /// Whether the driver may end: the last handle was dropped and the connection is over.
     pub(super) fn is_finished(&self) -> bool {
         self.abandoned
             && self.todo.is_empty()
             && matches!(self.socket.status(), Status::Closed | Status::Idle | Status::GaveUp { .. })
     }
 
-    /// Has the driver woken by the next command; as [`Parked::park`].
+    /// Parks the driver's waker, which the next command wakes; see [`Parked::park`].
     pub(super) fn listen(&mut self, task: &mut Task<'_>) -> Poll<()> {
         self.driver.park(task)
     }
 }
 
-/// # What the driver reads
+/// # Inputs of the driver
 impl State {
-    /// The machine may have slept, which may change when the next attempt is made.
+    /// The machine may have been suspended, which may change the time of the next attempt.
     pub(super) fn handle_wake(&mut self, now: Time) {
         self.apply(now, Input::Wake);
         self.wake_watchers();
@@ -372,9 +380,9 @@ impl State {
     }
 }
 
-/// # What the core says
+/// # Actions of the core
 impl State {
-    /// Takes every fact out of the core. Frames are left: they are made when pulled.
+    /// Takes every action out of the core except frames, which are built when they are pulled.
     pub(super) fn drain(&mut self, now: Time) {
         #[cfg(feature = "tracing")]
         {
@@ -396,7 +404,7 @@ impl State {
         }
     }
 
-    /// The next frame, or what is to be evaluated for it.
+    /// The next frame, or the join parameters to evaluate for it.
     pub(super) fn pull(&mut self, now: Time) -> Option<Pulled> {
         loop {
             match self.socket.poll_step(now)? {
@@ -410,7 +418,7 @@ impl State {
         }
     }
 
-    /// Supplies what was evaluated.
+    /// Supplies evaluated join parameters to the core.
     pub(super) fn supply(
         &mut self,
         now: Time,
@@ -421,7 +429,7 @@ impl State {
         apply!(self, now, SupplyJoin { ticket: ticket.clone(), params })
     }
 
-    /// Dispatches a signal, and leaves anything else to the driver.
+    /// Dispatches a signal, and queues other actions for the driver.
     fn act(&mut self, action: Action) {
         match action {
             Action::Signal(signal) => self.dispatch(signal),
@@ -432,7 +440,7 @@ impl State {
             | Action::Join { .. } => self.todo.push_back(action),
             Action::Close { .. } => {
                 self.todo.push_back(action);
-                // The connection is closing, which is not a signal.
+                // There is no signal for the change to `Closing`.
                 self.wake_watchers();
             }
         }
@@ -465,7 +473,7 @@ impl State {
             Signal::Resumed { topic, response } => {
                 self.change_log(&topic, PresenceLog::restart);
                 self.resolve_joins(&topic, &Ok(()));
-                self.tell(&topic, |mailbox| mailbox.resumed(response.clone()));
+                self.notify(&topic, |mailbox| mailbox.resumed(response.clone()));
             }
             Signal::JoinRejected { topic, rejection, last: true } => {
                 self.resolve_joins(&topic, &Err(JoinFailed::Rejected(rejection)));
@@ -475,16 +483,16 @@ impl State {
             }
             Signal::JoinTimedOut { topic } => self.note(&topic, &JoinObstacle::TimedOut),
             Signal::Errored { topic, payload } => {
-                // Kept for long, so it must not be a slice of the transport's memory.
+                // The payload is kept for long, so it must not keep the read buffer alive.
                 self.note(&topic, &JoinObstacle::Crashed(payload.into_compact()));
             }
             Signal::Interrupted { topic, cause } => {
                 self.change_log(&topic, PresenceLog::stop);
-                self.tell(&topic, |mailbox| mailbox.interrupted(cause.clone()));
+                self.notify(&topic, |mailbox| mailbox.interrupted(cause.clone()));
             }
             Signal::Left { topic, outcome } => self.finish_leaves(Some(&topic), outcome),
-            // Whoever heard of the topic was told when the leave was asked for; by now others
-            // may wait to join it again.
+            // The subscribers were notified when the leave was requested; newer waiters may already
+            // wait for the next join.
             Signal::ChannelClosed { topic, cause: ChannelEnd::Left } => self.discard(&topic),
             Signal::ChannelClosed { topic, cause } => {
                 self.discard(&topic);
@@ -497,14 +505,14 @@ impl State {
                 self.finish_push(id, outcome);
                 self.wake_lines();
             }
-            // As often as the core does it.
+            // The core shrinks its own tables at the same signal.
             Signal::HeartbeatAcked { .. } => self.waiters.give_back(),
             Signal::ProtocolError { .. } | Signal::Warning(_) => {}
         }
     }
 
-    /// Holds on to the parameters of a topic for as long as the core may.
-    pub(super) fn hold(&mut self, topic: Topic, params: JoinParams) {
+    /// Keeps a reference to the parameters of a topic for as long as the core may use them.
+    pub(super) fn keep_params(&mut self, topic: Topic, params: JoinParams) {
         let replaced = self.params.insert(topic, params);
         self.discarded.extend(replaced.map(Discarded::Params));
     }
@@ -513,15 +521,15 @@ impl State {
         self.discarded.extend(self.params.remove(topic).map(Discarded::Params));
     }
 
-    /// Has messages dropped after the lock.
+    /// Queues messages to be dropped after the lock is released.
     pub(super) fn discard_messages(&mut self, messages: Vec<Message>) {
         if !messages.is_empty() {
             self.discarded.push(Discarded::Messages(messages));
         }
     }
 
-    /// The driver was dropped: nothing can happen any more, so everything that waits ends now.
-    /// Returns the driver's waker, to be dropped after the lock.
+    /// Ends every waiter and every stream, because the driver was dropped. Returns the driver's
+    /// waker, to be dropped after the lock is released.
     pub(super) fn end(&mut self, now: Time, panicked: bool) -> Option<Waker> {
         self.driver_gone = true;
         if panicked {
@@ -543,14 +551,14 @@ impl State {
         self.driver.take()
     }
 
-    /// Tells everybody who heard of a topic that it ended.
+    /// Ends the waiters and the mailboxes of a topic that has ended.
     pub(super) fn end_topic(&mut self, topic: &str, cause: &ChannelEnd) {
         self.wake_line(topic);
         let Some(topic) = self.topics.get_key_value(topic).map(|(topic, _)| topic.clone()) else {
             return;
         };
         self.resolve_joins(&topic, &Err(JoinFailed::Ended(cause.clone())));
-        self.tell(&topic, |mailbox| mailbox.close(StreamEnd::Channel(cause.clone())));
+        self.notify(&topic, |mailbox| mailbox.close(StreamEnd::Channel(cause.clone())));
         self.remove_topic(&topic);
     }
 
@@ -559,11 +567,11 @@ impl State {
         self.topics.remove(topic);
     }
 
-    fn tell(&mut self, topic: &Topic, mut tell: impl FnMut(&mut Mailbox)) {
+    fn notify(&mut self, topic: &Topic, mut change: impl FnMut(&mut Mailbox)) {
         let Some(audience) = self.topics.get(topic) else { return };
         for subscriber in &audience.mailboxes {
             let mut slot = subscriber.lock();
-            tell(&mut slot.mailbox);
+            change(&mut slot.mailbox);
             self.wakes.extend(slot.parked.take());
         }
     }
@@ -575,7 +583,8 @@ impl State {
 
 /// # Joins
 impl State {
-    /// Wants a topic. With `replace`, these parameters take the place of others that hold.
+    /// Adds an interest in a topic. With `replace`, these parameters replace different ones of an
+    /// existing interest.
     pub(super) fn want(
         &mut self,
         now: Time,
@@ -586,18 +595,19 @@ impl State {
         let held = self.socket.join_params(topic);
         if replace && held.is_some_and(|held| !held.same(params)) {
             apply!(self, now, SetJoinParams { topic: topic.clone(), params: params.clone() })?;
-            self.hold(topic.clone(), params.clone());
+            self.keep_params(topic.clone(), params.clone());
             return Ok(apply!(self, now, Attach { topic: topic.clone() })?);
         }
         let shared = self.socket.interests(topic) > 0;
         let interest = apply!(self, now, Join { topic: topic.clone(), params: params.clone() })?;
         if !shared {
-            self.hold(topic.clone(), params.clone());
+            self.keep_params(topic.clone(), params.clone());
         }
         Ok(interest)
     }
 
-    /// Registers a waiter for the present or the next join of a topic, until `deadline`.
+    /// Registers a waiter for a topic's join, with an optional deadline. The waiter is done at once
+    /// if the topic is joined.
     pub(super) fn await_join(
         &mut self,
         interest: InterestId,
@@ -623,7 +633,8 @@ impl State {
         id
     }
 
-    /// The result of a join. Its waiter stays until it is forgotten.
+    /// Takes the result of a join. The waiter stays registered until
+    /// [`forget_join`](Self::forget_join).
     pub(super) fn join_result(&mut self, id: WaiterId) -> Result<Result<(), JoinFailed>, WaiterId> {
         let Some(join) = self.waiters.get_mut(id).and_then(Waiter::join) else {
             return Ok(Err(JoinFailed::Ended(ChannelEnd::Left)));
@@ -631,8 +642,8 @@ impl State {
         join.result.take().ok_or(id)
     }
 
-    /// Removes the waiter of a join, for the caller to drop after the lock.
-    #[must_use = "a waiter is dropped after the lock"]
+    /// Removes the waiter of a join, which the caller drops after the lock is released.
+    #[must_use = "drop a waiter after the lock is released"]
     pub(super) fn forget_join(&mut self, id: WaiterId) -> Option<Waiter> {
         let mut waiter = self.waiters.remove(id)?;
         if let (Some(join), WaiterId::Join(number)) = (waiter.join(), id) {
@@ -651,7 +662,7 @@ impl State {
         }
     }
 
-    /// Ends the waiters of a handle that is done with its topic, while others go on.
+    /// Ends the join waiters of one handle, while other handles keep the topic.
     pub(super) fn end_joins_of(&mut self, topic: &Topic, interest: InterestId) {
         let Some(audience) = self.topics.get_mut(topic) else { return };
         let of_handle = |(number, of): (&u64, &InterestId)| (*of == interest).then_some(*number);
@@ -684,7 +695,8 @@ impl State {
         }
     }
 
-    /// Ends every wait whose deadline has passed. The future of a join releases its interest.
+    /// Ends every waiter whose deadline has passed. The future of a join then releases its
+    /// interest.
     pub(super) fn expire_waiters(&mut self, now: Time) {
         while let Some(id) = self.waiters.pop_expired(now) {
             let Some(waiter) = self.waiters.get_mut(id) else { continue };
@@ -697,7 +709,7 @@ impl State {
         }
     }
 
-    /// An audience of nobody is not kept.
+    /// Removes the topic's entry if it has no waiters and no subscribers.
     pub(super) fn tidy(&mut self, topic: &Topic) {
         let empty =
             |audience: &Audience| audience.joins.is_empty() && audience.mailboxes.is_empty();
@@ -713,8 +725,9 @@ impl State {
         self.waiters.register(WaiterId::Push(push), Wait::Push(PushWait::default()), waker);
     }
 
-    /// Keeps the outcome of a push until its future takes it. Futures that are not polled would keep
-    /// a read buffer each, so past the bound of a mailbox a response is copied out of its buffer.
+    /// Keeps the outcome of a push until its future takes it. Each future that is not polled could
+    /// keep one read buffer alive, so once the outcomes exceed the bound of a mailbox, a response
+    /// is copied out of its buffer.
     fn finish_push(&mut self, id: PushId, mut outcome: PushOutcome) {
         let Some(waiter) = self.waiters.get_mut(WaiterId::Push(id)) else { return };
         let mut kept = 0;
@@ -723,7 +736,7 @@ impl State {
             let load = self.read_buffer.load(weight(names, &reply.response));
             kept = load.kept;
             let full = self.replies_kept + kept > self.socket.config().mailbox_bytes_max;
-            // A large one that is alone stays as it is.
+            // A large response that is the only one is not copied.
             if full && (self.replies_kept > 0 || load.is_small()) {
                 (reply.status, reply.response) = compact(&reply.status, &reply.response);
                 kept = 0;
@@ -734,7 +747,7 @@ impl State {
         self.wakes.extend(waiter.take_waker());
     }
 
-    /// Takes the outcome of a push, and its waiter with it.
+    /// Takes the outcome of a push and removes its waiter.
     pub(super) fn push_outcome(&mut self, push: PushId) -> Result<PushOutcome, WaiterId> {
         match self.waiters.take_push(push) {
             Some(Ok((outcome, kept))) => {
@@ -746,8 +759,8 @@ impl State {
         }
     }
 
-    /// Removes the waiter of a push, for the caller to drop after the lock.
-    #[must_use = "a waiter is dropped after the lock"]
+    /// Removes the waiter of a push, which the caller drops after the lock is released.
+    #[must_use = "drop a waiter after the lock is released"]
     pub(super) fn forget_push(&mut self, push: PushId) -> Option<Waiter> {
         let waiter = self.waiters.remove(WaiterId::Push(push))?;
         if let Wait::Push(wait) = &waiter.wait {
@@ -763,7 +776,7 @@ impl State {
         id
     }
 
-    /// The outcome of a leave. Its waiter stays until it is forgotten.
+    /// The outcome of a leave. The waiter stays registered until its future is dropped.
     pub(super) fn leave_outcome(&mut self, id: WaiterId) -> Result<LeaveOutcome, WaiterId> {
         match self.waiters.get_mut(id).map(|waiter| &waiter.wait) {
             Some(Wait::Leave { outcome, .. }) => (*outcome).ok_or(id),
@@ -781,7 +794,7 @@ impl State {
         }
     }
 
-    /// A waiter for the changes of the connection.
+    /// Registers a waiter for changes of the connection's state.
     pub(super) fn await_status(&mut self) -> WaiterId {
         let id = WaiterId::Status(self.waiters.mint());
         self.waiters.register(id, Wait::Status, None);
@@ -789,5 +802,5 @@ impl State {
     }
 }
 
-/// How long a join may take from call to answer, unless said otherwise.
+/// The default time from the call of a join to the server's ok.
 pub(super) const JOIN_DEADLINE: Duration = Duration::from_secs(30);

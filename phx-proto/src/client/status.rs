@@ -1,4 +1,4 @@
-//! A watch of the state of the connection: the latest state only.
+//! A stream of the connection's states that holds only the latest one.
 
 use core::pin::Pin;
 use core::task::{Context, Poll};
@@ -11,17 +11,18 @@ use super::state::Shared;
 use super::waiters::WaiterId;
 use crate::socket::Status;
 
-/// The state of a connection whenever it changes, from
+/// A stream of the states of a connection, from
 /// [`Client::status_changes`](super::Client::status_changes).
 ///
-/// The first item is the present state. It holds the latest state only, whatever happens between two
-/// calls, and ends when the driver does. Does not keep the connection open.
+/// The first item is the present state. The stream holds only the latest state, so a slow reader
+/// misses the states in between. It ends when the driver ends, and does not keep the connection
+/// open.
 #[derive(Debug)]
 #[must_use = "a stream does nothing unless it is read"]
 pub struct StatusChanges {
     shared: Arc<Shared>,
     id: WaiterId,
-    /// The last item.
+    /// The last item that was returned.
     seen: Option<Status>,
     done: bool,
 }
@@ -32,8 +33,8 @@ impl StatusChanges {
         Self { shared, id, seen: None, done: false }
     }
 
-    /// The present state if it is not that of the last item, else the next one; `None` once the
-    /// driver has ended. A disconnect is a state, not the end.
+    /// The present state if it differs from the last item, otherwise the next state; `None` once
+    /// the driver has ended. A disconnect is a state, not the end.
     ///
     /// Cancel safe: a state counts as seen only when it is returned.
     pub async fn next(&mut self) -> Option<Status> {

@@ -1,4 +1,4 @@
-//! Who reads along: the mailboxes of channels and the queues of signals.
+//! The subscribers of a connection: mailboxes of channels and queues of signals.
 
 use core::fmt;
 use core::task::{Context, Poll};
@@ -20,29 +20,30 @@ use crate::sync::{Mutex, MutexGuard};
 use crate::time::Time;
 use crate::topic::Topic;
 
-/// A mailbox, and the handle it belongs to.
+/// A mailbox, with the topic and the interest that it belongs to.
 ///
-/// It has a lock of its own, so that a consumer with messages before it takes no lock that others
-/// want. Whoever takes both takes that of the state first.
+/// It has its own lock, so that a consumer that reads queued messages does not contend for the lock
+/// of the state. Code that takes both locks takes the lock of the state first.
 pub(super) struct Subscriber {
     topic: Topic,
     interest: InterestId,
-    /// Which messages it takes.
-    takes: Takes,
+    /// The messages that the mailbox takes.
+    filter: Filter,
     slot: Mutex<Slot>,
 }
 
-/// Which messages of its topic a mailbox takes. It takes every lifecycle event.
-enum Takes {
+/// A filter of messages by event. Lifecycle events always pass.
+enum Filter {
     All,
     Presence,
     Events(Box<[String]>),
 }
 
-impl Takes {
-    /// `is_presence` is what the event was found to be.
+impl Filter {
+    /// Whether a message of `event` passes. `is_presence` is true for the events of
+    /// Phoenix.Presence.
     #[inline]
-    fn takes(&self, event: &str, is_presence: bool) -> bool {
+    fn accepts(&self, event: &str, is_presence: bool) -> bool {
         match self {
             Self::All => true,
             Self::Presence => is_presence,
@@ -51,46 +52,47 @@ impl Takes {
     }
 }
 
-/// A mailbox and the waker of its reader.
+/// A mailbox, with the waker of its reader.
 pub(super) struct Slot {
     pub(super) mailbox: Mailbox,
     pub(super) parked: Parked,
 }
 
 impl Subscriber {
-    /// No code of the application runs while it is held, so a panic cannot leave it half changed.
+    /// Filter the lock, even if it is poisoned. No application code runs under it, so a panic cannot
+    /// leave the mailbox inconsistent.
     pub(super) fn lock(&self) -> MutexGuard<'_, Slot> {
         self.slot.lock()
     }
 
-    /// The next event, for who looks now and then.
+    /// Filter the next event, if there is one, without registering a waker.
     pub(super) fn take_event(&self) -> Option<ChannelEvent> {
         self.lock().mailbox.next()
     }
 
-    /// The next event, for who waits for it; `hand`, which is empty, gets what may follow.
+    /// Polls for the next event. `prefetched`, which is empty, gets messages that follow it.
     #[inline]
     pub(super) fn poll_events(
         &self,
-        hand: &mut VecDeque<Message>,
+        prefetched: &mut VecDeque<Message>,
         cx: &Context<'_>,
     ) -> Poll<ChannelEvent> {
         let polled = poll_parked(cx, |task| {
             let mut slot = self.lock();
-            slot.mailbox.lend(hand);
-            if let Some(message) = hand.pop_front() {
+            slot.mailbox.prefetch(prefetched);
+            if let Some(message) = prefetched.pop_front() {
                 return Poll::Ready(ChannelEvent::Message(message));
             }
             slot.poll(task)
         });
         if polled.is_pending() {
-            // An idle consumer keeps no room.
-            *hand = VecDeque::new();
+            // An idle consumer keeps no capacity.
+            *prefetched = VecDeque::new();
         }
         polled
     }
 
-    /// The next event, for who waits for it and takes them one by one.
+    /// Polls for the next event, without prefetching.
     #[inline]
     pub(super) fn poll_event(&self, cx: &Context<'_>) -> Poll<ChannelEvent> {
         poll_parked(cx, |task| self.lock().poll(task))
@@ -115,8 +117,8 @@ impl fmt::Debug for Subscriber {
 
 /// # Mailboxes
 impl State {
-    /// A mailbox that hears of the topic from now on; one that is at its end already if the
-    /// interest of its handle is over, whatever others want of the topic.
+    /// Adds a mailbox that gets every event of the topic from now on. If the handle's interest has
+    /// ended, the mailbox is already closed, even if other handles want the topic.
     pub(super) fn add_mailbox(
         &mut self,
         topic: &Topic,
@@ -124,11 +126,11 @@ impl State {
         policy: MailboxPolicy,
     ) -> Arc<Subscriber> {
         let options = MailboxOptions::new().policy(policy);
-        self.add_subscriber(topic, interest, options, Takes::All, None)
+        self.add_subscriber(topic, interest, options, Filter::All, None)
     }
 
-    /// A mailbox that takes these events from now on; also those that wait in `first`, which goes on
-    /// as it is.
+    /// Adds a mailbox that gets these events from now on, and a copy of those queued in `first`,
+    /// which is not changed.
     pub(super) fn add_mailbox_of(
         &mut self,
         (topic, interest): (&Topic, InterestId),
@@ -136,7 +138,7 @@ impl State {
         options: MailboxOptions,
         first: Option<&Subscriber>,
     ) -> Arc<Subscriber> {
-        self.add_subscriber(topic, interest, options, Takes::Events(events), first)
+        self.add_subscriber(topic, interest, options, Filter::Events(events), first)
     }
 
     fn add_subscriber(
@@ -144,7 +146,7 @@ impl State {
         topic: &Topic,
         interest: InterestId,
         options: MailboxOptions,
-        takes: Takes,
+        filter: Filter,
         first: Option<&Subscriber>,
     ) -> Arc<Subscriber> {
         let config = self.socket.config();
@@ -154,7 +156,7 @@ impl State {
             policy: options.policy,
         });
         if let Some(first) = first {
-            let wanted = |message: &Message| takes.takes(message.event(), false);
+            let wanted = |message: &Message| filter.accepts(message.event(), false);
             first.lock().mailbox.copy_to(&mut mailbox, wanted);
             self.discard_messages(mailbox.take_discarded());
         }
@@ -163,11 +165,11 @@ impl State {
             mailbox.close(StreamEnd::Gone);
         }
         let slot = Mutex::new(Slot { mailbox, parked: Parked::new() });
-        let subscriber = Arc::new(Subscriber { topic: topic.clone(), interest, takes, slot });
+        let subscriber = Arc::new(Subscriber { topic: topic.clone(), interest, filter, slot });
         if wanted {
             let audience = self.topics.get_or_default(topic.clone());
             if audience.mailboxes.is_empty() {
-                // A vector would begin with four, and most topics have one reader.
+                // A vector begins with a capacity of four, and most topics have one subscriber.
                 audience.mailboxes.reserve_exact(1);
             }
             audience.mailboxes.push(Arc::clone(&subscriber));
@@ -175,8 +177,8 @@ impl State {
         subscriber
     }
 
-    /// A mailbox that hears of the presence of the topic, and what was said about it since the
-    /// last join; if that is not known any more, the channel is joined anew.
+    /// Adds a mailbox for the presence messages of the topic. Also returns the log of presence
+    /// messages since the last join; if it is incomplete, the channel is joined again.
     pub(super) fn add_presence(
         &mut self,
         now: Time,
@@ -184,7 +186,7 @@ impl State {
         interest: InterestId,
     ) -> (Arc<Subscriber>, Vec<Logged>) {
         let subscriber =
-            self.add_subscriber(topic, interest, MailboxOptions::new(), Takes::Presence, None);
+            self.add_subscriber(topic, interest, MailboxOptions::new(), Filter::Presence, None);
         subscriber.lock().mailbox.begin();
         let log = self.topics.get(topic).and_then(|audience| audience.presence.messages());
         let log = log.map(<[Logged]>::to_vec);
@@ -194,7 +196,8 @@ impl State {
         (subscriber, log.unwrap_or_default())
     }
 
-    /// The mailbox is read from now on.
+    /// Marks the mailbox as having a reader, and joins the channel again if its policy requires
+    /// that.
     pub(super) fn read_mailbox(&mut self, now: Time, subscriber: &Subscriber) {
         let mut slot = subscriber.lock();
         let may_go_on = slot.mailbox.begin();
@@ -206,16 +209,16 @@ impl State {
         }
     }
 
-    /// Has the channel joined anew. One that is not wanted has nothing to catch up with.
+    /// Joins the channel again. Does nothing for a topic that is not wanted.
     pub(super) fn rejoin(&mut self, now: Time, topic: &str) {
         let _ = apply!(self, now, Rejoin { topic: topic.into() });
     }
 
-    /// Hands a message to everyone who wants it.
+    /// Delivers a message to the mailboxes of its topic whose filter it passes.
     pub(super) fn deliver(&mut self, message: Message) {
         let Some(audience) = self.topics.get_mut(&message.topic) else { return };
         let presence = PresenceKind::of(&message.event);
-        // For the bound of the logs, which only a message about presence can pass.
+        // Only a presence message can make the logs exceed their bound.
         let logged = presence.map(|_| message.topic.clone());
         if let Some(kind) = presence {
             let before = audience.presence.weight();
@@ -227,7 +230,7 @@ impl State {
         let mut kept = true;
         let (drops, wakes) = (&mut self.mailbox_drops, &mut self.wakes);
         let discarded = &mut self.discarded;
-        let mut hand = |subscriber: &Subscriber, message: Message| {
+        let mut deliver_to = |subscriber: &Subscriber, message: Message| {
             let mut slot = subscriber.lock();
             kept &= slot.mailbox.message(message, load);
             *drops += slot.mailbox.take_dropped();
@@ -237,16 +240,16 @@ impl State {
             }
             wakes.extend(slot.parked.take());
         };
-        // The last one gets the message itself.
+        // The last mailbox gets the message itself instead of a clone.
         let Some((last, others)) = audience.mailboxes.split_last() else {
             self.bound_logs(logged.as_ref());
             return;
         };
-        for other in others.iter().filter(|other| other.takes.takes(message.event(), presence)) {
-            hand(other, message.clone());
+        for other in others.iter().filter(|other| other.filter.accepts(message.event(), presence)) {
+            deliver_to(other, message.clone());
         }
-        if last.takes.takes(message.event(), presence) {
-            hand(last, message);
+        if last.filter.accepts(message.event(), presence) {
+            deliver_to(last, message);
         }
         if !kept {
             self.resyncs.push(last.topic.clone());
@@ -254,7 +257,7 @@ impl State {
         self.bound_logs(logged.as_ref());
     }
 
-    /// Changes the log of a topic.
+    /// Changes the presence log of a topic, and updates the total weight.
     pub(super) fn change_log(&mut self, topic: &str, change: impl FnOnce(&mut PresenceLog)) {
         let Some(audience) = self.topics.get_mut(topic) else { return };
         self.logs_weight -= audience.presence.weight();
@@ -262,8 +265,8 @@ impl State {
         self.logs_weight += audience.presence.weight();
     }
 
-    /// Keeps the logs in their bound, by stopping all but the one that grew: a stream is made most
-    /// often right after a join, so the newest log is the one to keep.
+    /// Keeps the logs within their bound by stopping all but the one that grew last. A stream is
+    /// usually made right after a join, so the newest log is the most useful one.
     fn bound_logs(&mut self, grown: Option<&Topic>) {
         let Some(grown) = grown.filter(|_| self.logs_weight > LOGS_BYTES_MAX) else { return };
         self.topics.for_each_mut(|topic, audience| {
@@ -274,7 +277,7 @@ impl State {
         self.logs_weight = self.topics.get(grown).map_or(0, |of| of.presence.weight());
     }
 
-    /// Drops everything that waits but the end; how many messages there were.
+    /// Drops everything in a mailbox but the end. Returns the number of messages.
     pub(super) fn clear_mailbox(&mut self, subscriber: &Subscriber) -> u64 {
         let mut slot = subscriber.lock();
         let lost = slot.mailbox.clear();
@@ -283,7 +286,7 @@ impl State {
         lost
     }
 
-    /// Ends every mailbox of a handle that is done with its topic, while others go on.
+    /// Ends the waiters and the mailboxes of one handle, while other handles keep the topic.
     pub(super) fn detach(&mut self, topic: &Topic, interest: InterestId) {
         self.end_joins_of(topic, interest);
         self.wake_line(topic);
@@ -323,7 +326,7 @@ impl State {
         id
     }
 
-    /// The next signal of a stream; `None` at its end.
+    /// The next signal of a stream; `None` at the end.
     pub(super) fn next_signal(&mut self, id: WaiterId) -> Result<Option<ClientEvent>, WaiterId> {
         let waiter = self.waiters.get_mut(id).map(|waiter| &mut waiter.wait);
         let Some(Wait::Signals(queue)) = waiter else { return Ok(None) };
@@ -333,7 +336,7 @@ impl State {
         }
     }
 
-    /// Whether a stream of signals is at its end.
+    /// Whether a stream of signals has ended.
     pub(super) fn signals_are_over(&mut self, id: WaiterId) -> bool {
         let waiter = self.waiters.get_mut(id).map(|waiter| &waiter.wait);
         match waiter {

@@ -1,12 +1,12 @@
-//! What happens, as events of the `tracing` crate.
+//! Signals as events of the `tracing` crate.
 //!
-//! The target is `phx`, and the span is the one in which the client was made. Every event has the name of
-//! the connection, if it was given one (`connection`), and the address of its configuration without
-//! user, password and the values of its query (`address`). Levels: `info` for what an operator expects to see,
-//! `warn` for what may need an operator, `debug` and `trace` for the rest. There
-//! is no `error`: nothing in here is a bug of the program. No payload is written.
+//! The target is `phx`, and the span is the one in which the client was made. Every event has the
+//! fields `connection`, the name of the connection if it has one, and `address`, the address of its
+//! configuration without user, password and the values of its query. The levels are `info` for
+//! expected events, `warn` for events that may need an operator, and `debug` and `trace` for the
+//! rest. There is no `error`, because no signal is a bug of the program. No payload is logged.
 //!
-//! A subscriber is code of the application, so it is called after the lock is gone.
+//! A subscriber is code of the application, so it is called after the lock is released.
 
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -20,37 +20,38 @@ use crate::time::Time;
 use crate::wire::DecodeProblem;
 use crate::wire::payload::Payload;
 
-/// Signals that were recorded under the lock and are written after it.
+/// Signals that were recorded under the lock and are emitted after it is released.
 #[derive(Debug)]
 pub(super) struct Trace {
     signals: Vec<Signal>,
     bad_frames: BTreeMap<&'static str, BadFrames>,
     late_replies: u64,
-    told_late: u64,
+    reported_late: u64,
 }
 
-/// How often bad frames of one kind are reported: the first at once, then a count.
+/// The minimum time between reports of bad frames of one kind. The first is reported at once, later
+/// ones as a count.
 const BAD_FRAMES_EVERY: Duration = Duration::from_secs(60);
 
 /// Bad frames of one kind.
 #[derive(Debug, Default)]
 struct BadFrames {
-    /// How many were not told yet, and what was wrong with the last of them.
-    untold: u64,
+    /// The number of frames that were not reported yet.
+    unreported: u64,
     problem: String,
-    /// When some were last told.
-    told: Option<Time>,
+    /// The time of the last report.
+    reported_at: Option<Time>,
 }
 
 impl Trace {
     pub(super) const fn new() -> Self {
-        Self { signals: Vec::new(), bad_frames: BTreeMap::new(), late_replies: 0, told_late: 0 }
+        Self { signals: Vec::new(), bad_frames: BTreeMap::new(), late_replies: 0, reported_late: 0 }
     }
 
     pub(super) fn record(&mut self, signal: &Signal) {
         if let Signal::ProtocolError { error } = signal {
             let bad = self.bad_frames.entry(kind(&error.problem)).or_default();
-            bad.untold += 1;
+            bad.unreported += 1;
             bad.problem = error.problem.to_string();
         } else {
             self.signals.push(signal.clone());
@@ -61,42 +62,42 @@ impl Trace {
         self.late_replies = count;
     }
 
-    /// Takes what there is to tell.
+    /// Takes the events to emit.
     pub(super) fn take(&mut self, now: Time) -> Self {
-        let told_late = core::mem::replace(&mut self.told_late, self.late_replies);
+        let reported_late = core::mem::replace(&mut self.reported_late, self.late_replies);
         let mut bad_frames = BTreeMap::new();
         for (kind, bad) in &mut self.bad_frames {
-            let is_due = |told: Time| now.since(told) >= BAD_FRAMES_EVERY;
-            if bad.untold > 0 && bad.told.is_none_or(is_due) {
-                let told = BadFrames { told: Some(now), ..BadFrames::default() };
-                bad_frames.insert(*kind, core::mem::replace(bad, told));
+            let is_due = |at: Time| now.since(at) >= BAD_FRAMES_EVERY;
+            if bad.unreported > 0 && bad.reported_at.is_none_or(is_due) {
+                let reported = BadFrames { reported_at: Some(now), ..BadFrames::default() };
+                bad_frames.insert(*kind, core::mem::replace(bad, reported));
             }
         }
         Self {
             signals: core::mem::take(&mut self.signals),
             bad_frames,
             late_replies: self.late_replies,
-            told_late,
+            reported_late,
         }
     }
 
-    pub(super) fn tell(self, span: &Span, connection: Option<&str>, address: &str) {
+    pub(super) fn emit(self, span: &Span, connection: Option<&str>, address: &str) {
         let _entered = span.enter();
-        self.signals.iter().for_each(|signal| tell(signal, connection, address));
-        for BadFrames { untold: count, problem, .. } in self.bad_frames.values() {
+        self.signals.iter().for_each(|signal| emit(signal, connection, address));
+        for BadFrames { unreported: count, problem, .. } in self.bad_frames.values() {
             warn!(
                 target: "phx", connection, address, problem, count,
                 "frames that are not the protocol"
             );
         }
-        if self.late_replies > self.told_late {
+        if self.late_replies > self.reported_late {
             let total = self.late_replies;
             debug!(target: "phx", total, connection, address, "a reply to nothing that waits");
         }
     }
 }
 
-fn tell(signal: &Signal, connection: Option<&str>, address: &str) {
+fn emit(signal: &Signal, connection: Option<&str>, address: &str) {
     let Description {
         about,
         level,
@@ -115,8 +116,8 @@ fn tell(signal: &Signal, connection: Option<&str>, address: &str) {
         push,
         rtt,
     } = signal.describe();
-    // A level is a constant of the place where `tracing` is called.
-    macro_rules! tell {
+    // `tracing` needs the level as a constant at each call site, so there is one call for each level.
+    macro_rules! emit {
         ($level:ident) => {
             $level!(
                 target: "phx",
@@ -139,14 +140,14 @@ fn tell(signal: &Signal, connection: Option<&str>, address: &str) {
         };
     }
     match level {
-        Level::Trace => tell!(trace),
-        Level::Debug => tell!(debug),
-        Level::Info => tell!(info),
-        Level::Warn => tell!(warn),
+        Level::Trace => emit!(trace),
+        Level::Debug => emit!(debug),
+        Level::Info => emit!(info),
+        Level::Warn => emit!(warn),
     }
 }
 
-/// What is wrong with a frame, without what differs from one frame to the next.
+/// The kind of a decoding problem, without the details of one frame.
 const fn kind(problem: &DecodeProblem) -> &'static str {
     match problem {
         DecodeProblem::Expected { expected } => expected,
@@ -169,7 +170,7 @@ mod tests {
 
     use super::*;
 
-    /// Keeps every event as a line.
+    /// A subscriber that keeps every event as a line.
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<(tracing::Level, String)>>>);
 
@@ -208,7 +209,7 @@ mod tests {
         fn exit(&self, _: &Id) {}
     }
 
-    /// One event for each signal, with its level, topic and cause, and without a payload.
+    /// Each signal emits one event, with its level, topic and cause, and without its payload.
     #[test]
     fn every_signal_is_an_event() {
         for signal in Signal::examples() {
@@ -216,12 +217,12 @@ mod tests {
             tracing::subscriber::with_default(lines.clone(), || {
                 let mut trace = Trace::new();
                 trace.record(&signal);
-                trace.take(Time::ZERO).tell(&Span::none(), Some("backend"), "ws://host/");
+                trace.take(Time::ZERO).emit(&Span::none(), Some("backend"), "ws://host/");
             });
             let lines = lines.0.lock().unwrap().clone();
             let [(level, line)] = &lines[..] else { panic!("{signal}: {lines:?}") };
-            let told = signal.describe();
-            let expected = match told.level {
+            let described = signal.describe();
+            let expected = match described.level {
                 Level::Trace => tracing::Level::TRACE,
                 Level::Debug => tracing::Level::DEBUG,
                 Level::Info => tracing::Level::INFO,
@@ -230,13 +231,13 @@ mod tests {
             assert_eq!(*level, expected, "{line}");
             let name = match signal {
                 Signal::ProtocolError { .. } => "frames that are not the protocol".to_owned(),
-                _ => InWords(told.name).to_string(),
+                _ => InWords(described.name).to_string(),
             };
             assert!(line.starts_with(&name), "{name}: {line}");
-            assert_eq!(line.contains("topic=room:lobby"), told.topic.is_some(), "{line}");
-            let explained = told.explanation.map(|explanation| explanation.to_string());
+            assert_eq!(line.contains("topic=room:lobby"), described.topic.is_some(), "{line}");
+            let explained = described.explanation.map(|explanation| explanation.to_string());
             assert!(explained.is_none_or(|words| line.contains(&words)), "{line}");
-            assert!(told.reason.is_none_or(|reason| line.contains(reason)), "{line}");
+            assert!(described.reason.is_none_or(|reason| line.contains(reason)), "{line}");
             assert!(!line.contains("s3cret"), "{line}");
             assert!(line.contains("connection=\"backend\" address=\"ws://host/\""), "{line}");
         }

@@ -1,18 +1,19 @@
-//! The registry of waiters: every future and stream that waits for something of a connection.
+//! The registry of waiters: an entry for every future and stream that waits for an event of a
+//! connection.
 //!
 //! ```text
 //!   future ──register──▶ Waiters ◀──outcome── what the core reports
-//!      ▲                  │  id → waker, what is waited for
+//!      ▲                  │  id → waker, kind of wait
 //!      └─── woken after the lock is released
 //! ```
 //!
-//! There is one registry for a connection, in one order: the few kinds first, because all of them
-//! are visited when the connection changes, and pushes last, in the order of their ids, because
-//! they come and go at the back. An entry is removed by its own future.
+//! A connection has one registry, sorted by id. The kinds with few entries come first, because all
+//! of them are visited when the connection changes. Pushes come last, in the order of their ids,
+//! because they are added and removed at the back. A future removes its own entry.
 //!
-//! Wakers belong to executors, which may run any code when one is cloned or dropped, so neither
-//! happens under a lock: [`poll_parked`] clones a waker before the lock is taken, and what is
-//! replaced or removed is handed out of the lock before it is dropped.
+//! Wakers belong to executors, which may run any code when a waker is cloned or dropped, so neither
+//! happens under a lock: [`poll_parked`] clones a waker before the lock is taken, and a waker that
+//! is replaced or removed is dropped after the lock is released.
 
 use core::task::{Context, Poll, Waker};
 use std::collections::BTreeSet;
@@ -25,7 +26,7 @@ use crate::id::PushId;
 use crate::time::Time;
 use crate::topic::Topic;
 
-/// The waker of one waiter, behind a lock.
+/// A slot behind a lock for the waker of one waiter.
 #[derive(Debug, Default)]
 pub(crate) struct Parked(Option<Waker>);
 
@@ -34,7 +35,7 @@ impl Parked {
         Self(None)
     }
 
-    /// Parks the waker of the task that polls, which is then pending.
+    /// Stores the waker of the polling task and returns `Pending`.
     #[inline]
     pub(crate) fn park<T>(&mut self, task: &mut Task<'_>) -> Poll<T> {
         if !self.0.as_ref().is_some_and(|waker| waker.will_wake(task.waker)) {
@@ -47,18 +48,18 @@ impl Parked {
         Poll::Pending
     }
 
-    /// Takes the waker, to be woken or dropped after the lock.
+    /// Takes the waker, to be woken or dropped after the lock is released.
     #[inline]
     pub(crate) const fn take(&mut self) -> Option<Waker> {
         self.0.take()
     }
 }
 
-/// The task that polls something behind a lock, and a clone of its waker if one was asked for.
+/// The task that polls a value behind a lock, with a clone of its waker if one was needed.
 pub(crate) struct Task<'a> {
     waker: &'a Waker,
-    /// Made before the lock is taken. A waker that it replaces is left here, to be dropped after the
-    /// lock.
+    /// The clone, made before the lock is taken. The waker that it replaces is put here, to be
+    /// dropped after the lock is released.
     spare: Option<Waker>,
     wants_spare: bool,
 }
@@ -73,8 +74,9 @@ impl<'a> Task<'a> {
     }
 }
 
-/// Polls something that is behind a lock. `look` takes the lock; where it has nothing yet, it ends
-/// with [`Parked::park`], and is called again if that asked for a clone of the waker.
+/// Polls a value behind a lock. `look` takes the lock; if the value is not ready, it returns the
+/// result of [`Parked::park`]. If `park` needs a clone of the waker, `look` is called again with
+/// one.
 #[inline(always)]
 pub(crate) fn poll_parked<T>(
     cx: &Context<'_>,
@@ -91,22 +93,22 @@ pub(crate) fn poll_parked<T>(
     }
 }
 
-/// The name of a waiter. The order of the variants is the order in the registry.
+/// The id of a waiter. The order of the variants is the order in the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum WaiterId {
     /// A stream of signals.
     Signals(u64),
-    /// For a change of the connection.
+    /// A waiter for a change of the connection's state.
     Status(u64),
-    /// For the core to have finished something.
+    /// A waiter for pushes or leaves to finish, during a shutdown.
     Shutdown(u64),
-    /// For the end of a leave.
+    /// A waiter for the end of a leave.
     Leave(u64),
-    /// For a join.
+    /// A waiter for a join.
     Join(u64),
-    /// For space in the push queue.
+    /// A waiter for space in the push queue.
     Capacity(u64),
-    /// For the outcome of a push.
+    /// A waiter for the outcome of a push.
     Push(PushId),
 }
 
@@ -124,7 +126,7 @@ impl Numbered for WaiterId {
     }
 }
 
-/// What is waited for, and what came of it.
+/// The kind of a waiter, with its result once there is one.
 pub(super) enum Wait {
     Signals(Box<SignalQueue>),
     Status,
@@ -135,28 +137,28 @@ pub(super) enum Wait {
     Push(PushWait),
 }
 
-/// A join that is waited for.
+/// A waiter for a join.
 pub(super) struct JoinWait {
     pub(super) topic: Topic,
-    /// The last obstacle that was seen.
+    /// The last obstacle so far.
     pub(super) last: Option<JoinObstacle>,
     pub(super) result: Option<Result<(), JoinFailed>>,
 }
 
-/// A push whose outcome is waited for.
+/// A waiter for the outcome of a push.
 #[derive(Default)]
 pub(super) struct PushWait {
     pub(super) outcome: Option<PushOutcome>,
-    /// The bytes that the outcome keeps alive while it is not taken; zero when it is in memory of
-    /// its own.
+    /// The bytes of the read buffer that the outcome keeps alive until it is taken; zero if it was
+    /// copied.
     pub(super) kept: usize,
 }
 
-/// One waiter. Dropped after the lock: its waker is an executor's, and what came may be memory that
-/// the application owns.
+/// One waiter. Drop it after the lock is released: its waker belongs to an executor, and its result
+/// may be memory that the application owns.
 pub(super) struct Waiter {
     parked: Parked,
-    /// When it stops waiting.
+    /// The time at which the wait ends without a result.
     deadline: Option<Time>,
     pub(super) wait: Wait,
 }
@@ -170,20 +172,20 @@ pub(super) struct Waiters {
 }
 
 impl Waiters {
-    /// A number for a waiter that the core has none for.
+    /// A new number for a waiter that has no id of the core.
     pub(super) const fn mint(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
     }
 
-    /// Registers a waiter whose id is not in use.
+    /// Registers a waiter. Its id must not be in use.
     #[inline]
     pub(super) fn register(&mut self, id: WaiterId, wait: Wait, waker: Option<Waker>) {
         let parked = Parked(waker);
         self.entries.insert(id, Waiter { parked, deadline: None, wait });
     }
 
-    /// Gives a waiter a deadline, which [`pop_expired`](Self::pop_expired) reports.
+    /// Sets the deadline of a waiter; [`pop_expired`](Self::pop_expired) returns it.
     pub(super) fn arm(&mut self, id: WaiterId, deadline: Time) {
         if let Some(waiter) = self.entries.get_mut(id) {
             waiter.deadline = Some(deadline);
@@ -191,7 +193,7 @@ impl Waiters {
         }
     }
 
-    /// Takes the deadline back.
+    /// Removes the deadline of a waiter.
     pub(super) fn disarm(&mut self, id: WaiterId) {
         if let Some(deadline) = self.entries.get_mut(id).and_then(|waiter| waiter.deadline.take()) {
             self.remove_deadline(deadline, id);
@@ -200,7 +202,7 @@ impl Waiters {
 
     fn remove_deadline(&mut self, deadline: Time, id: WaiterId) {
         self.deadlines.remove(&(deadline, id));
-        // A search tree keeps its last node, and most connections never join again.
+        // An empty tree keeps a node allocated, and most connections never join again.
         if self.deadlines.is_empty() {
             self.deadlines = BTreeSet::new();
         }
@@ -211,7 +213,7 @@ impl Waiters {
         self.deadlines.first().map(|(at, _)| *at)
     }
 
-    /// Takes the deadline of a waiter whose time has come.
+    /// Removes an expired deadline and returns its waiter.
     pub(super) fn pop_expired(&mut self, now: Time) -> Option<WaiterId> {
         let (at, id) = self.deadlines.first().copied().filter(|(at, _)| *at <= now)?;
         if let Some(waiter) = self.entries.get_mut(id) {
@@ -226,23 +228,23 @@ impl Waiters {
         self.entries.get_mut(id)
     }
 
-    /// Removes a waiter, for the caller to drop after the lock.
+    /// Removes a waiter, which the caller drops after the lock is released.
     #[inline]
-    #[must_use = "a waiter is dropped after the lock"]
+    #[must_use = "drop a waiter after the lock is released"]
     pub(super) fn remove(&mut self, id: WaiterId) -> Option<Waiter> {
         let waiter = self.entries.remove(id)?;
         if let Some(deadline) = waiter.deadline {
             self.remove_deadline(deadline, id);
         }
         if !matches!(id, WaiterId::Push(_)) {
-            // Pushes come again soon; the others may have been the last.
+            // Pushes are likely to come again soon; other waiters are not.
             self.entries.give_back();
         }
         Some(waiter)
     }
 
-    /// Takes the outcome of a push and the bytes that it keeps alive, and its waiter with it; the id of the
-    /// waiter if there is no outcome yet, and `None` if there is no waiter.
+    /// Takes the outcome of a push, with the bytes that it keeps alive, and removes the waiter.
+    /// Returns the id of the waiter if there is no outcome yet, and `None` if there is no waiter.
     #[inline]
     pub(super) fn take_push(
         &mut self,
@@ -252,17 +254,17 @@ impl Waiters {
         let Wait::Push(wait) = &mut self.entries.get_mut(id)?.wait else { return None };
         let Some(outcome) = wait.outcome.take() else { return Some(Err(id)) };
         let kept = wait.kept;
-        // It has no deadline, and was woken, so it has no waker.
+        // Dropping it under the lock is safe: it was woken, so it has no waker. It has no deadline.
         drop(self.entries.remove(id));
         Some(Ok((outcome, kept)))
     }
 
-    /// The waiters before the first one that `last` does not reach.
+    /// The waiters with an id of at most `last`.
     fn up_to(&mut self, last: WaiterId) -> impl Iterator<Item = (WaiterId, &mut Waiter)> {
         self.entries.iter_mut().take_while(move |(id, _)| *id <= last)
     }
 
-    /// The streams of signals.
+    /// The waiters that are streams of signals.
     pub(super) fn signals(&mut self) -> impl Iterator<Item = &mut Waiter> {
         self.up_to(WaiterId::Signals(u64::MAX)).map(|(_, waiter)| waiter)
     }
@@ -273,56 +275,56 @@ impl Waiters {
         self.entries.first().is_some_and(|(id, _)| matches!(id, WaiterId::Signals(_)))
     }
 
-    /// Those that wait for a change of the connection.
+    /// The waiters for a change of the connection's state.
     pub(super) fn watchers(&mut self) -> impl Iterator<Item = &mut Waiter> {
         let status = |(id, waiter)| matches!(id, WaiterId::Status(_)).then_some(waiter);
         self.up_to(WaiterId::Status(u64::MAX)).filter_map(status)
     }
 
-    /// Whether some wait for the core to have finished something.
+    /// Whether there are waiters of a shutdown, or of a kind sorted before them.
     #[inline]
     pub(super) fn has_shutdowns(&self) -> bool {
-        // Most often there are waiters of pushes only.
+        // Usually there are only waiters of pushes.
         self.entries.first().is_some_and(|(id, _)| id <= WaiterId::Shutdown(u64::MAX))
     }
 
-    /// Those that wait for the core to have finished something.
+    /// The waiters of shutdowns.
     #[inline]
     pub(super) fn shutdowns(&mut self) -> impl Iterator<Item = &mut Waiter> {
         let shutdown = |(id, waiter)| matches!(id, WaiterId::Shutdown(_)).then_some(waiter);
         self.up_to(WaiterId::Shutdown(u64::MAX)).filter_map(shutdown)
     }
 
-    /// Those that wait for the end of a leave.
+    /// The waiters for the end of a leave.
     pub(super) fn leaves(&mut self) -> impl Iterator<Item = &mut Waiter> {
         let leave = |(id, waiter)| matches!(id, WaiterId::Leave(_)).then_some(waiter);
         self.up_to(WaiterId::Leave(u64::MAX)).filter_map(leave)
     }
 
-    /// Those that wait for the outcome of a join.
+    /// The waiters for a join.
     pub(super) fn joins(&mut self) -> impl Iterator<Item = &mut JoinWait> {
         self.up_to(WaiterId::Join(u64::MAX)).filter_map(|(_, waiter)| waiter.join())
     }
 
-    /// Gives back the room that a busy time needed.
+    /// Shrinks the registry after a busy time.
     pub(super) fn give_back(&mut self) {
         self.entries.shrink();
     }
 }
 
 impl Waiter {
-    /// Takes the waker, to be woken after the lock.
+    /// Takes the waker, to be woken after the lock is released.
     #[inline]
     pub(super) const fn take_waker(&mut self) -> Option<Waker> {
         self.parked.take()
     }
 
-    /// Swaps the waker, so that the one before is dropped after the lock.
+    /// Swaps the waker, so that the previous one is dropped after the lock is released.
     pub(super) const fn swap_waker(&mut self, waker: &mut Option<Waker>) {
         core::mem::swap(&mut self.parked.0, waker);
     }
 
-    /// As [`Parked::park`].
+    /// See [`Parked::park`].
     #[inline]
     pub(super) fn park<T>(&mut self, task: &mut Task<'_>) -> Poll<T> {
         self.parked.park(task)

@@ -570,7 +570,7 @@ pub enum PushOutcome {
     #[error("no reply came in time")]
     TimedOut,
     /// It was written, and no reply can come any more. The server may have handled it.
-    #[error("the push was sent and its fate is unknown: {0}")]
+    #[error("the push was sent and its outcome is unknown: {0}")]
     Unknown(UnknownCause),
     /// It was never written: safe to push again.
     #[error("the push was not sent: {0}")]
