@@ -205,9 +205,8 @@ impl Shared {
         answer
     }
 
-    /// Takes the lock, even if it is poisoned. Codecs are the only application code that runs under
-    /// it, and the core changes nothing until a codec has returned, so a panic leaves the state
-    /// consistent.
+    /// Takes the lock. Codecs are the only application code that runs under it, and the core
+    /// changes nothing until a codec has returned, so a panic leaves the state consistent.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }

@@ -272,7 +272,7 @@ mod tests {
             let mut trace = Trace::new();
             signals.iter().for_each(|signal| trace.record(signal));
             trace.late_replies(1);
-            trace.take(Time::ZERO).tell(&Span::none(), Some("backend"), "ws://host/");
+            trace.take(Time::ZERO).emit(&Span::none(), Some("backend"), "ws://host/");
         });
         let mut emitted: BTreeMap<String, (BTreeSet<String>, BTreeSet<String>)> = BTreeMap::new();
         for (level, line) in &*lines.0.lock().unwrap() {
