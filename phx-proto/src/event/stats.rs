@@ -42,14 +42,16 @@ pub struct Stats {
     pub messages: u64,
     /// Messages for a topic that is not wanted, or not joined at the moment.
     pub messages_not_joined: u64,
-    /// Frames of an earlier instance of a channel.
+    /// Frames of an earlier instance of a channel. An ordinary leave adds one: the `phx_close` that
+    /// follows the reply.
     pub stale_frames: u64,
     /// Inputs that carried the id of an earlier connection.
     pub stale_inputs: u64,
-    /// Replies to nothing that waits: a second reply, or one that came too late.
+    /// Replies that no call waits for: a second reply, a reply that came too late, a reply to a cast.
     pub late_replies: u64,
-    /// Messages that a mailbox of the driver had no capacity for, once it is read: the first mailbox of a
-    /// handle that uses only [`on`](crate::client::Channel::on) counts nothing. Always 0 when driven by hand.
+    /// Messages that mailboxes dropped, and signals that streams of signals dropped. A mailbox counts only
+    /// once it is read: the first mailbox of a handle that uses only [`on`](crate::client::Channel::on)
+    /// counts nothing. Always 0 without the driver.
     pub mailbox_drops: u64,
     /// Frames that could not be decoded.
     pub protocol_errors: u64,

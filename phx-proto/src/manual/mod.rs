@@ -8,7 +8,7 @@
 //! | [`share_a_topic`] | several handles of one topic, streams of selected events, merged streams |
 //! | [`presence`] | the list of present clients |
 //! | [`backpressure`] | what happens when a consumer, the network or the server is too slow |
-//! | [`bounds`] | every bound: what it counts, its setter, its default, and what happens at it |
+//! | [`bounds`] | every bound: what it counts, its setter, and what happens at it |
 //! | [`policies`] | every decision of the client, and the reason for it |
 //! | [`storm`] | a picture of the load on a server that comes back |
 //! | [`log_and_trace`] | how to see what a connection does: logs, signals, states, errors |

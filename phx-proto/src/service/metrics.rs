@@ -299,7 +299,7 @@ fn table(connection: &ConnectionMetrics) -> Vec<(Family, Measured)> {
             count(*messages_not_joined),
         ),
         (
-            counter("phx_messages_dropped", "Messages that mailboxes had no room for."),
+            counter("phx_messages_dropped", "Messages and signals that full mailboxes dropped."),
             count(*mailbox_drops),
         ),
         (
@@ -307,10 +307,7 @@ fn table(connection: &ConnectionMetrics) -> Vec<(Family, Measured)> {
             count(*stale_frames),
         ),
         (counter("phx_stale_inputs", "Inputs of an earlier connection."), count(*stale_inputs)),
-        (
-            counter("phx_late_replies", "Replies to nothing that waits for one."),
-            count(*late_replies),
-        ),
+        (counter("phx_late_replies", "Replies that no call waits for."), count(*late_replies)),
         (
             counter("phx_protocol_errors", "Frames that could not be decoded."),
             count(*protocol_errors),
