@@ -346,7 +346,7 @@ fn clear_text_follows_no_name_off_this_machine() {
     let (tried, outcome) = dialled(&config);
     assert_eq!(tried, ["a.localhost"]);
     let message = message(outcome);
-    assert!(message.contains("leads to 10.0.0.1, which is not this machine"), "{message}");
+    assert!(message.contains("resolves to 10.0.0.1, which is not this machine"), "{message}");
 
     let (tried, _) = dialled(&Config::insecure("ws://a.localhost/").unwrap());
     assert_eq!(tried, ["a.localhost", "10.0.0.1:80"]);

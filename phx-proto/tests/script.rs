@@ -153,7 +153,7 @@ fn the_message_of_a_failed_assertion_shows_what_did_happen() {
         script.connect_and_assert_join("room:lobby");
         script.assert_push("room:lobby", "goodbye");
     });
-    assert!(message.contains("a goodbye of \"room:lobby\" was expected within 5s"), "{message}");
+    assert!(message.contains("expected a goodbye of \"room:lobby\" within 5s"), "{message}");
     assert!(message.contains("`script.settled().await`"), "{message}");
     assert!(
         message.contains("client: [\"1\",\"2\",\"room:lobby\",\"hello\",{\"n\":1}]"),
@@ -169,7 +169,7 @@ fn the_message_of_a_failed_refutation_shows_what_did_happen() {
         script.accept_connect();
         script.refute_join("room:lobby");
     });
-    assert!(message.contains("a phx_join of \"room:lobby\" came and should not"), "{message}");
+    assert!(message.contains("unexpected: a phx_join of \"room:lobby\""), "{message}");
     assert!(message.contains("client: dials ws://localhost:4000"), "{message}");
 }
 

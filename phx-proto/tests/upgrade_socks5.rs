@@ -129,7 +129,7 @@ fn refusal_names_its_reason() {
         (4, "host is unreachable"),
         (5, "connection was refused"),
         (6, "too long"),
-        (7, "does not make connections"),
+        (7, "does not support CONNECT"),
         (8, "type of address"),
         (99, "reply 99"),
     ] {
@@ -138,7 +138,7 @@ fn refusal_names_its_reason() {
         assert!(error.to_string().contains(text), "{error}");
     }
     let http = answered(b"HTTP/1.1 400 Bad Request\r\n\r\n");
-    assert!(http.to_string().ends_with("(if it is an HTTP proxy, write http://)"), "{http}");
+    assert!(http.to_string().ends_with("(for an HTTP proxy, use http://)"), "{http}");
     for (bytes, byte) in
         [(&[4, 0][..], 4), (&[5, 1], 1), (&[5, 0, 4, 0], 4), (&[5, 0, 5, 0, 0, 2], 2)]
     {

@@ -1,6 +1,7 @@
-//! What the channels do, as plain values: a join gives a verdict, an event gives effects.
+//! The channels of the test server as pure functions: a join returns a verdict, an event returns
+//! effects.
 //!
-//! Nothing here changes state; `effects.rs` carries out what is returned.
+//! Nothing here changes state; `effects.rs` carries the effects out.
 
 use core::time::Duration;
 
@@ -9,12 +10,12 @@ use serde_json::{Map, Value, json};
 use super::codec::Payload;
 use super::handshake::Admission;
 
-/// The most messages that one `push_me` sends and the most bytes that one `big` or
-/// `push_me_binary` makes; asking for more crashes the channel instead of the process.
+/// The most messages that one `push_me` sends, and the most bytes that one `big` or
+/// `push_me_binary` makes. A larger request crashes the channel instead of the process.
 const MOST_MESSAGES: u64 = 100_000;
 const MOST_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Which channel module a topic belongs to.
+/// The channel module that a topic belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Room,
@@ -27,24 +28,24 @@ pub(super) enum Kind {
 pub(super) enum JoinVerdict {
     /// No channel matches the topic.
     Unmatched,
-    /// Refused, or raised; the reason goes into the reply.
+    /// The join was refused or raised; the reply contains the reason.
     Refused(&'static str),
     /// Accepted after `sleep`, during which the whole socket waits.
     Accepted { kind: Kind, response: Value, sleep: Duration, after: Vec<Effect> },
 }
 
-/// Something that a channel does.
+/// An action of a channel.
 #[derive(Clone, Debug)]
 pub(super) enum Effect {
     /// Answers the push.
     Reply { status: &'static str, response: Payload },
     /// Answers the push later, without blocking the channel.
     ReplyLater { after: Duration, response: Payload },
-    /// Sleeps, and only then answers the push and looks at the next one.
+    /// Sleeps, and only then answers the push and handles the next message.
     Block { sleep: Duration, response: Payload },
-    /// Sends a message to the own client.
+    /// Sends a message to the channel's own client.
     Push { event: String, payload: Payload },
-    /// Sends a message to everyone on the topic, or to everyone else.
+    /// Sends a message to every client on the topic, or to every other one.
     Broadcast { event: &'static str, payload: Payload, to_self: bool },
     /// Ends the channel with `phx_close`.
     Stop,
@@ -56,13 +57,13 @@ pub(super) enum Effect {
     Disconnect { id: String },
     /// Tracks a key.
     Track { key: String, meta: Map<String, Value> },
-    /// Replaces the meta of the own key.
+    /// Replaces the meta of the channel's own key.
     UpdateOwn { meta: Map<String, Value> },
-    /// Ends the own key.
+    /// Stops tracking the channel's own key.
     UntrackOwn,
-    /// Sends `presence_state` to the own client.
+    /// Sends `presence_state` to the channel's own client.
     PushState,
-    /// Answers the push with the state.
+    /// Answers the push with the presence state.
     ReplyState,
 }
 
@@ -101,7 +102,7 @@ pub(super) fn handle_in(
     effects.unwrap_or_else(|| vec![Effect::Crash])
 }
 
-/// The key that a presence channel tracks itself under.
+/// The key under which a presence channel tracks itself.
 pub(super) fn own_key(payload: &Payload) -> String {
     text(payload, "key").unwrap_or_else(|| "anon".to_owned())
 }
@@ -131,7 +132,7 @@ fn join_presence(topic: &str, payload: &Payload) -> JoinVerdict {
     }
 }
 
-/// `None`: the handler has no clause for it.
+/// The effects of an event; `None` if the handler has no clause for it.
 fn room_event(event: &str, payload: &Payload, socket: &Admission) -> Option<Vec<Effect>> {
     let empty = || Payload::Json(json!({}));
     let effects = match event {
@@ -238,7 +239,7 @@ fn numbered(event: &str, count: u64) -> impl Iterator<Item = Effect> {
     (1..=count).map(move |i| push(event, Payload::Json(json!({ "i": i }))))
 }
 
-/// A broadcast takes a map or binary; anything else raises in the sender.
+/// A broadcast takes a map or binary; any other payload raises in the sender.
 fn shout(payload: &Payload, to_self: bool) -> Effect {
     match payload {
         Payload::Json(Value::Object(_)) | Payload::Binary(_) => {

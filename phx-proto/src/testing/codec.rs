@@ -1,6 +1,6 @@
-//! The server's own serializers: v2 arrays, v2 binary frames and v1 objects.
+//! The serializers of the test server: v2 arrays, v2 binary frames and v1 objects.
 //!
-//! Deliberately independent of [`crate::wire`]: it works on [`serde_json::Value`], because the
+//! It is independent of [`crate::wire`] on purpose. It works on [`serde_json::Value`], because the
 //! server echoes refs and topics of any JSON type (`wire/malformed_topic_number_join`).
 
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use serde_json::{Map, Number, Value, json};
 use crate::wire::Frame;
 use crate::wire::raw::members;
 
-/// The serializer that a socket asked for with `vsn`.
+/// The serializer that a socket selected with `vsn`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Vsn {
     /// `1.0.0`: objects, no binary.
@@ -19,7 +19,7 @@ pub(super) enum Vsn {
     V2,
 }
 
-/// A payload in either form.
+/// A JSON or a binary payload.
 #[derive(Clone, Debug)]
 pub(super) enum Payload {
     Json(Value),
@@ -36,7 +36,7 @@ pub(super) struct Inbound {
     pub(super) payload: Payload,
 }
 
-/// Why a frame of the client could not be read; the close code follows from it.
+/// The reason why a frame of the client is invalid; it decides the close code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DecodeFault {
     /// The serializer raised.
@@ -45,7 +45,7 @@ pub(super) enum DecodeFault {
     NotUtf8,
 }
 
-/// A message that the serializer cannot write; it costs the channel that sent it.
+/// The serializer cannot encode the message; the channel that sent it crashes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct EncodeFault;
 
@@ -105,7 +105,7 @@ pub(super) fn encode_push(
     }
 }
 
-/// A message to everyone on a topic.
+/// A message to every client on a topic.
 pub(super) fn encode_broadcast(
     vsn: Vsn,
     topic: &str,
@@ -120,7 +120,7 @@ pub(super) fn encode_broadcast(
     }
 }
 
-/// `phx_close` or `phx_error`: the ref repeats the join_ref (`wire/leave_ok`).
+/// `phx_close` or `phx_error`: its ref repeats the join_ref (`wire/leave_ok`).
 pub(super) fn encode_end(
     vsn: Vsn,
     join_ref: &Value,
@@ -143,14 +143,13 @@ fn text(
         Vsn::V2 => json!([join_ref, msg_ref, topic, event, payload]),
         Vsn::V1 => json!({ "event": event, "payload": payload, "ref": msg_ref, "topic": topic }),
     };
-    // In the order of the keys, as Elixir writes small maps, whatever other crates have turned on in
-    // serde_json.
+    // Sorted, as Elixir writes small maps, whichever features of serde_json other crates enable.
     message.sort_all_objects();
     Frame::Text(Bytes::from(message.to_string()))
 }
 
-/// Kind, one length byte for each part, the parts, the data. A part over 255 bytes does not fit
-/// (`wire/binary_topic_too_long`), and v1 has no binary at all (`wire/v1_binary`).
+/// Encodes kind, one length byte for each part, the parts, the data. A part of more than 255 bytes
+/// fails (`wire/binary_topic_too_long`), and so does every binary in v1 (`wire/v1_binary`).
 fn binary(vsn: Vsn, kind: u8, parts: &[&str], data: &[u8]) -> Result<Frame, EncodeFault> {
     if vsn == Vsn::V1 {
         return Err(EncodeFault);
@@ -166,7 +165,7 @@ fn binary(vsn: Vsn, kind: u8, parts: &[&str], data: &[u8]) -> Result<Frame, Enco
     Ok(Frame::Binary(Bytes::from(out)))
 }
 
-/// A ref in a binary frame: numbers in decimal, null as nothing
+/// A ref in a binary frame: a number in decimal, null as an empty string
 /// (`wire/binary_reply_to_text_join_ref_int`).
 fn ref_text(value: &Value) -> Result<String, EncodeFault> {
     match value {
@@ -184,7 +183,7 @@ fn topic_text(topic: &Value) -> Result<&str, EncodeFault> {
 
 fn decode_array(value: Value) -> Result<Inbound, DecodeFault> {
     let Value::Array(members) = value else { return Err(DecodeFault::Serializer) };
-    // More than five are fine: wire/malformed_array6.
+    // More than five members are valid: wire/malformed_array6.
     let mut members = members.into_iter();
     let mut next = || members.next().ok_or(DecodeFault::Serializer);
     Ok(Inbound {
@@ -196,7 +195,7 @@ fn decode_array(value: Value) -> Result<Inbound, DecodeFault> {
     })
 }
 
-/// All members but `join_ref` must be there, if only as null (`wire/v1_malformed`).
+/// All members except `join_ref` must be present, even if null (`wire/v1_malformed`).
 fn decode_object(value: Value) -> Result<Inbound, DecodeFault> {
     let Value::Object(mut members) = value else { return Err(DecodeFault::Serializer) };
     let join_ref = members.remove("join_ref").unwrap_or(Value::Null);
@@ -210,11 +209,11 @@ fn decode_object(value: Value) -> Result<Inbound, DecodeFault> {
     })
 }
 
-/// A push, the only kind that a client may send (`wire/malformed_binary_kind1`).
+/// Decodes a push, the only kind that a client may send (`wire/malformed_binary_kind1`).
 ///
-/// An event that is not UTF-8 reaches the channel and crashes it there, like any unknown one
-/// (`wire/malformed_binary_bad_utf8_event`); refs and topics that are not could not be answered,
-/// so they count as undecodable.
+/// An event that is not UTF-8 reaches the channel and crashes it there, like any unknown event
+/// (`wire/malformed_binary_bad_utf8_event`). Refs and topics that are not UTF-8 could not be
+/// answered, so they count as undecodable.
 fn decode_binary(bytes: &[u8]) -> Result<Inbound, DecodeFault> {
     let [0, join_ref, msg_ref, topic, event, rest @ ..] = bytes else {
         return Err(DecodeFault::Serializer);
@@ -242,15 +241,15 @@ fn split(bytes: &[u8], len: u8) -> Result<(&[u8], &[u8]), DecodeFault> {
 
 fn parse(bytes: &[u8]) -> Result<Value, DecodeFault> {
     let text = core::str::from_utf8(bytes).map_err(|_| DecodeFault::NotUtf8)?;
-    // Nested no deeper than serde_json reads.
+    // The nesting limit is that of serde_json.
     let read = serde_json::from_str::<Value>(text);
     read.and_then(|_| serde_json::from_str::<&RawValue>(text.trim()))
         .map_err(|_| DecodeFault::Serializer)
         .and_then(json_of)
 }
 
-/// A JSON value as the server's parser reads it: of members with one name the first counts
-/// (`wire/malformed_duplicate_keys`), and `-0` is `0` (`wire/malformed_numbers`).
+/// Converts a JSON value as the server's parser reads it: the first of several members with one
+/// name is used (`wire/malformed_duplicate_keys`), and `-0` becomes `0` (`wire/malformed_numbers`).
 fn json_of(raw: &RawValue) -> Result<Value, DecodeFault> {
     if let Some(members) = members(raw) {
         let mut object = Map::new();
@@ -269,7 +268,7 @@ fn json_of(raw: &RawValue) -> Result<Value, DecodeFault> {
     }
 }
 
-/// The number itself, whatever its digits: the server keeps 64 bits of a fraction.
+/// Converts a number with any digits: the server keeps a fraction as a 64-bit float.
 fn number_of(number: &Number) -> Result<Value, DecodeFault> {
     if let Some(number) = number.as_i64() {
         return Ok(Value::from(number));

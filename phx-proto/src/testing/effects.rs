@@ -1,4 +1,4 @@
-//! Carries out what channels do: replies, pushes, broadcasts, presence, and their end.
+//! Carries out the effects of channels: replies, pushes, broadcasts, presence, and their end.
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ use super::socket::{Channel, End};
 use crate::time::Time;
 
 impl Server {
-    /// Runs effects in order, as long as the channel instance lives.
+    /// Runs effects in order, for as long as the channel instance lives.
     pub(super) fn run(
         &mut self,
         now: Time,
@@ -92,7 +92,7 @@ impl Server {
         }
     }
 
-    /// The sleep of a channel is over: it answers and looks at what came meanwhile.
+    /// Wakes a channel: it answers the push and handles the messages that arrived during its sleep.
     pub(super) fn wake_channel(
         &mut self,
         now: Time,
@@ -108,7 +108,7 @@ impl Server {
         self.work_off(now, peer, topic, instance);
     }
 
-    /// A channel gets to what it does after its join, and then to its messages.
+    /// Runs what a channel does after its join, and then handles its messages.
     pub(super) fn run_channel(
         &mut self,
         now: Time,
@@ -123,11 +123,11 @@ impl Server {
         self.work_off(now, peer, topic, instance);
     }
 
-    /// Has a channel do something, and look at its messages, only after a delay.
+    /// Runs effects of a channel, and handles its messages, after a delay.
     ///
     /// # Errors
     ///
-    /// What it is to do at once, when there is no delay.
+    /// The effects to run at once, if the delay is zero.
     pub(super) fn delay_channel(
         &mut self,
         now: Time,
@@ -157,7 +157,7 @@ impl Server {
         }
     }
 
-    /// Answers a push; a reply that cannot be written crashes the channel.
+    /// Answers a push; a reply that cannot be encoded crashes the channel.
     pub(super) fn reply_or_crash(
         &mut self,
         peer: PeerId,
@@ -190,8 +190,8 @@ impl Server {
         }
     }
 
-    /// Sends to every channel on the topic, in the order in which they subscribed. The first
-    /// socket that cannot take the message fails the sender; those before it have it already
+    /// Sends to every channel on the topic, in the order in which they subscribed. The first socket
+    /// that cannot encode the message crashes the sender; earlier sockets have already received it
     /// (`wire/v1_v2_mixed_broadcast`).
     pub(super) fn broadcast_from(
         &mut self,
@@ -217,19 +217,19 @@ impl Server {
         Ok(())
     }
 
-    /// Ends a channel and tells its client. Its outstanding replies never come
-    /// (`wire/channel_crash`), and the others see its presences leave.
+    /// Ends a channel and notifies its client. Its outstanding replies are never sent
+    /// (`wire/channel_crash`), and its presences leave.
     pub(super) fn end_channel(&mut self, peer: PeerId, topic: &str, end: End) {
         let Some(socket) = self.sockets.get_mut(&peer) else { return };
         let vsn = socket.admission.vsn;
         let Some(channel) = socket.channels.remove(topic) else { return };
-        self.observer.see(|| Observation::ChannelEnded { peer, topic: topic.to_owned() });
+        self.observer.observe(|| Observation::ChannelEnded { peer, topic: topic.to_owned() });
         let frame = self.end_frame(vsn, &channel.join_ref, topic, end);
         self.send(peer, frame);
         self.forget_channel(topic, channel.instance);
     }
 
-    /// Drops what a channel instance that is gone has left behind.
+    /// Drops the leftovers of an ended channel instance.
     pub(super) fn forget_channel(&mut self, topic: &str, instance: u64) {
         if let Some(held) = &mut self.held {
             held.retain(|reply| reply.instance != Some(instance));

@@ -1,4 +1,4 @@
-//! How a [`World`] turns: what each step does, and who carries what to whom.
+//! The steps of a [`World`], and the exchange between clients, links and the server.
 //!
 //! ```text
 //!   step ─▶ Restart                       the port is open again
@@ -8,9 +8,9 @@
 //!                       down: at_client   ─▶ drain: the core's actions onto its link
 //! ```
 //!
-//! Every change of a client ends in `reschedule`, which keeps its one entry in the agenda: the
-//! earlier of its core's deadline and its link's next delivery. The server is never asked about a
-//! connection by the client's id, nor the client by the server's: the two names meet only here.
+//! Every change of a client ends in `reschedule`, which keeps the client's one entry in the agenda:
+//! the earlier of its core's deadline and its link's next delivery. The server and the client have
+//! different names for a connection; only this module knows both.
 
 use super::handshake;
 use super::link::{Direction, Parcel};
@@ -25,7 +25,7 @@ use crate::event::refusal::Refusal;
 use crate::id::ConnectionId;
 use crate::time::Time;
 
-/// What the next step is about; of several at one time, the first of these.
+/// The subject of the next step. At equal times, the order of the variants decides.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Next {
     Restart,
@@ -33,7 +33,7 @@ pub(super) enum Next {
     Client(usize),
 }
 
-/// # How it works
+/// # Implementation
 impl World {
     pub(super) fn record(&mut self, client: Option<usize>, what: What) {
         let event = TraceEvent { at: self.now, client: client.map(ClientId), what };
@@ -42,7 +42,7 @@ impl World {
         }
     }
 
-    /// Takes up what the test did since the last step.
+    /// Applies the changes that the test made since the last step.
     pub(super) fn settle(&mut self) {
         self.flush_server();
         while let Some(client) = self.touched.pop_first() {
@@ -82,7 +82,7 @@ impl World {
         self.drain(index);
     }
 
-    /// Something of a client reached the server.
+    /// Delivers a parcel of a client to the server.
     fn at_server(&mut self, index: usize, id: ConnectionId, parcel: Parcel) {
         let now = self.now;
         let client = &mut self.clients[index];
@@ -109,8 +109,8 @@ impl World {
         self.flush_server();
     }
 
-    /// Lets the server hear the parts of frames that have reached it.
-    pub(super) fn hear_parts_of_frames(&mut self) {
+    /// Reports partly received frames to the server, which count as activity.
+    pub(super) fn report_partial_frames(&mut self) {
         for (peer, (index, id)) in &self.peers {
             if self.clients[*index].link.is_amid_frame(self.now, *id) {
                 self.server.handle_bytes(self.now, *peer);
@@ -135,7 +135,7 @@ impl World {
         }
     }
 
-    /// Something reached the client.
+    /// Delivers a parcel of the server to the client.
     fn at_client(&mut self, index: usize, id: ConnectionId, parcel: Parcel) {
         let now = self.now;
         if let Parcel::Frame(frame) = &parcel {
@@ -169,7 +169,7 @@ impl World {
         }
     }
 
-    /// Puts on the links what the server has to say.
+    /// Puts the server's outputs on the links.
     pub(super) fn flush_server(&mut self) {
         while let Some(output) = self.server.poll_output() {
             let (Output::Send { peer, .. } | Output::Close { peer, .. } | Output::Drop { peer }) =
@@ -193,7 +193,7 @@ impl World {
         }
     }
 
-    /// Carries out what a client's core wants done.
+    /// Carries out the actions of a client's core.
     pub(super) fn drain(&mut self, index: usize) {
         let now = self.now;
         self.clients[index].report(now);
@@ -227,7 +227,7 @@ impl World {
 }
 
 impl Client {
-    /// Tells the core how many bytes a slow link has carried.
+    /// Reports to the core how many bytes a slow link has carried.
     fn report(&mut self, now: Time) {
         let Some(id) = self.open else { return };
         if let Some(progress) = self.link.progress(now, id) {
@@ -244,7 +244,7 @@ impl Client {
     }
 }
 
-/// What the server sees of a request of the core.
+/// Converts a request of the core to what the server receives.
 impl From<&ConnectRequest> for handshake::HttpRequest {
     fn from(request: &ConnectRequest) -> Self {
         let plain = |(name, value): &(String, Secret)| (name.clone(), value.expose().to_owned());

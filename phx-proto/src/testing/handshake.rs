@@ -1,8 +1,8 @@
-//! The upgrade request: path, origin, subprotocol, version, the connect callback.
+//! The upgrade handshake: path, origin, subprotocol, version and the connect callback.
 //!
-//! The order of the checks is the server's: path (404), origin (403), token (500) and
-//! subprotocol (403), `vsn` and the callback (403, 429, 500), and only then whether the request
-//! is a WebSocket upgrade at all (400).
+//! The order of the checks is the server's: path (404), origin (403), token (500) and subprotocol
+//! (403), `vsn` and the callback (403, 429, 500), and last whether the request is a WebSocket
+//! upgrade at all (400).
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -13,43 +13,43 @@ use super::codec::Vsn;
 use super::config::{ServerConfig, Version};
 use super::server::PeerId;
 
-/// What a client asks for when it opens a WebSocket.
+/// A client's request to open a WebSocket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HttpRequest {
     /// The HTTP method; empty for `GET`.
     pub method: String,
     /// The request target: the path with its query, such as `/socket/websocket?vsn=2.0.0`.
     pub path: String,
-    /// The header fields, names in any case. A request without any of `host`, `connection`,
-    /// `upgrade`, `sec-websocket-key` and `sec-websocket-version` is taken for an upgrade whose HTTP
-    /// part was left out; with any of them it has to be a proper one.
+    /// The header fields, with names in any case. A request that contains none of `host`,
+    /// `connection`, `upgrade`, `sec-websocket-key` and `sec-websocket-version` is accepted as an
+    /// upgrade without its HTTP part; with any of them it must be a valid upgrade request.
     pub headers: Vec<(String, String)>,
 }
 
-/// An HTTP response that is not a 101.
+/// An HTTP response other than 101.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HttpRefusal {
     /// The status code.
     pub status: u16,
-    /// The header fields, names in lower case; `content-length` is among those that the server
-    /// itself makes.
+    /// The header fields, with names in lower case. They include `content-length` in the responses
+    /// that the server creates itself.
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: String,
 }
 
-/// The upgrade is answered with 101.
+/// An accepted upgrade, to be answered with 101.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Accepted {
-    /// The name of the new connection from now on.
+    /// The id of the new connection.
     pub peer: PeerId,
-    /// The value of `sec-websocket-protocol` in the response; `None`: the field is left out.
+    /// The value of `sec-websocket-protocol` in the response; with `None` the field is omitted.
     pub protocol: Option<String>,
 }
 
-/// What the connect leaves for the channels to see.
+/// The connect parameters and headers that channels can read.
 #[derive(Clone, Debug)]
 pub(super) struct Admission {
     pub(super) vsn: Vsn,
@@ -93,7 +93,7 @@ pub(super) fn admit(
 ) -> Result<Admission, HttpRefusal> {
     let (version, token) = (config.version, config.token.as_deref());
     let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
-    // A trailing slash makes no difference: wire/handshake_wrong_path.
+    // A trailing slash is ignored: wire/handshake_wrong_path.
     if !path.split('/').filter(|part| !part.is_empty()).eq(["socket", "websocket"]) {
         return Err(HttpRefusal::new(404, "Not Found"));
     }
@@ -135,7 +135,7 @@ fn field<'a>(request: &'a HttpRequest, name: &str) -> Option<&'a str> {
     request.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
 }
 
-/// What keeps a request from being an upgrade: the words are the body of the answer.
+/// The reason why a request is not an upgrade, as the body of the response.
 fn upgrade_problem(request: &HttpRequest) -> Option<String> {
     if !matches!(request.method.as_str(), "" | "GET") {
         return Some(format!("HTTP method {} unsupported", request.method));
@@ -156,7 +156,7 @@ fn upgrade_problem(request: &HttpRequest) -> Option<String> {
         .or_else(|| lacks("sec-websocket-version", "13"))
 }
 
-/// Only `x-` fields reach the socket (`wire/push_whoami_headers`).
+/// Only `x-` fields are passed to the socket (`wire/push_whoami_headers`).
 fn x_headers(request: &HttpRequest) -> Value {
     let lower = request.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value));
     lower.filter(|(name, _)| name.starts_with("x-")).map(|(n, v)| (n, v.as_str())).collect()
@@ -174,7 +174,7 @@ fn subprotocol(
     request: &HttpRequest,
 ) -> Result<(Option<String>, Option<String>), HttpRefusal> {
     let Some(offer) = field(request, "sec-websocket-protocol") else { return Ok((None, None)) };
-    // wire/handshake_auth_token__1.7.24: not looked at.
+    // Ignored: wire/handshake_auth_token__1.7.24.
     if version == Version::V1_7_24 {
         return Ok((None, None));
     }
@@ -194,7 +194,7 @@ fn subprotocol(
     }
 }
 
-/// The standard alphabet, despite the prefix; padding may be there or not.
+/// Decodes the standard alphabet, despite the prefix, with or without padding.
 pub(super) fn decode_token(token: &str) -> Option<String> {
     let config = GeneralPurposeConfig::new()
         .with_decode_padding_mode(DecodePaddingMode::Indifferent)
@@ -203,7 +203,7 @@ pub(super) fn decode_token(token: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// `~> 1.0.0` or `~> 2.0.0`; missing means 1.0.0 (`wire/handshake_vsn`).
+/// Accepts `~> 1.0.0` and `~> 2.0.0`; a missing version means 1.0.0 (`wire/handshake_vsn`).
 fn negotiate(version: Version, vsn: Option<&Value>) -> Result<Vsn, HttpRefusal> {
     match vsn {
         None => Ok(Vsn::V1),
@@ -230,7 +230,8 @@ fn major_of(vsn: &str) -> Option<u64> {
     (parts.next().is_none() && minor == 0 && !(patch == 0 && pre.is_some())).then_some(major)
 }
 
-/// Query parameters with the nesting of Plug: `a[b]=c`, `a[]=c`. `None`: not decodable.
+/// Parses query parameters with the nesting of Plug: `a[b]=c`, `a[]=c`. `None` if they cannot be
+/// decoded.
 fn parse_query(query: &str) -> Option<Map<String, Value>> {
     let mut params = Map::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {

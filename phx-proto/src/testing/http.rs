@@ -1,15 +1,15 @@
-//! The HTTP of an upgrade as a server speaks it: the bytes of a request in, the bytes of an answer
-//! out.
+//! The server side of the HTTP upgrade: parses the bytes of a request, encodes the bytes of a
+//! response.
 //!
 //! ```text
-//!   bytes ──▶ Head ──▶ more │ Asked(request, key, bytes read too far) │ a refusal
+//!   bytes ──▶ Head ──▶ more │ Asked(request, key, bytes after it) │ a refusal
 //!                                    │ Server::connect
 //!                                    ▼
-//!                         accepted() or refused(): the answer
+//!                         accepted() or refused(): the response
 //! ```
 //!
-//! Only what is no HTTP is refused here. What a request lacks of an upgrade, the [`Server`] answers,
-//! as Phoenix does.
+//! This module refuses only invalid HTTP. A valid request that is not a valid upgrade is answered
+//! by the [`Server`], as Phoenix does.
 //!
 //! [`Server`]: super::Server
 
@@ -19,7 +19,7 @@ use crate::websocket::upgrade::accept_of;
 
 /// The longest head of a request, in bytes.
 const HEAD_MAX: usize = 16 * 1024;
-/// The most header fields in one.
+/// The most header fields in a request.
 const HEADERS_MAX: usize = 100;
 
 /// A head that is being received.
@@ -28,24 +28,24 @@ pub(super) struct Head {
     buffer: Vec<u8>,
 }
 
-/// A request whose head is complete.
+/// A complete request.
 pub(super) struct Asked {
     pub(super) request: HttpRequest,
-    /// The value of `sec-websocket-key`, empty if there is none.
+    /// The value of `sec-websocket-key`; empty if there is none.
     key: String,
-    /// What was read behind the head: a body, or the first frames.
+    /// The bytes after the head: a body, or the first frames.
     pub(super) leftover: Vec<u8>,
 }
 
 impl Head {
-    /// Takes bytes of the client. How they are cut makes no difference.
+    /// Processes bytes from the client. The result does not depend on how they are cut.
     ///
     /// # Errors
     ///
-    /// The answer to what is no HTTP/1.1, or too long.
+    /// The response to a request that is not HTTP/1.1, or is too long.
     pub(super) fn handle_read(&mut self, bytes: &[u8]) -> Result<Option<Asked>, HttpRefusal> {
         self.buffer.extend_from_slice(bytes);
-        // A head ends with a line; one that comes byte by byte is not parsed once a byte.
+        // A head ends with a line, so a head that arrives byte by byte is not parsed for each byte.
         if !bytes.contains(&b'\n') && self.buffer.len() <= HEAD_MAX {
             return Ok(None);
         }
@@ -63,8 +63,8 @@ impl Head {
                 let key = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(KEY));
                 let key = key.map(|(_, key)| key.clone()).unwrap_or_default();
                 if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("upgrade")) {
-                    // Without any field of HTTP, the server would take it for an upgrade whose HTTP
-                    // part was left out.
+                    // Without any HTTP field, the server would accept it as an upgrade without its
+                    // HTTP part.
                     headers.push(("upgrade".to_owned(), String::new()));
                 }
                 let method = request.method.unwrap_or_default().to_owned();
@@ -88,7 +88,7 @@ impl Head {
 const KEY: &str = "sec-websocket-key";
 
 impl Asked {
-    /// The answer that opens the connection, with the fields of `wire/handshake_ok`.
+    /// The response that opens the connection, with the fields of `wire/handshake_ok`.
     pub(super) fn accepted(&self, accepted: &Accepted) -> Vec<u8> {
         let mut headers = vec![
             ("upgrade".to_owned(), "websocket".to_owned()),
@@ -102,12 +102,12 @@ impl Asked {
     }
 }
 
-/// The answer of a head that took too long.
+/// The response to a head that took too long.
 pub(super) fn timed_out() -> HttpRefusal {
     plain(408, "the head of the request took too long")
 }
 
-/// A refusal as HTTP. The connection ends after it.
+/// Encodes a refusal. The connection ends after it.
 pub(super) fn refused(refusal: &HttpRefusal) -> Vec<u8> {
     let mut headers = refusal.headers.clone();
     headers.retain(|(name, _)| !name.eq_ignore_ascii_case("content-length"));
@@ -118,7 +118,7 @@ pub(super) fn refused(refusal: &HttpRefusal) -> Vec<u8> {
 
 fn answer(status: u16, headers: &[(String, String)], body: &str) -> Vec<u8> {
     let mut answer = format!("HTTP/1.1 {status} {}\r\n", phrase(status));
-    // A test may script anything; what would break the head is left out.
+    // A test may script any field; one that would break the head is omitted.
     let fits = |name: &str, value: &str| is_token(name) && is_value(value.as_bytes());
     for (name, value) in headers.iter().filter(|(name, value)| fits(name, value)) {
         answer.extend([name, ": ", value, "\r\n"]);
@@ -133,7 +133,7 @@ fn plain(status: u16, body: &str) -> HttpRefusal {
     refusal
 }
 
-/// The path and the query of a target that may be a whole URI, as for a proxy.
+/// The path and the query of a target, which may be a whole URI, as for a proxy.
 fn origin_form(target: &str) -> &str {
     match target.split_once("://") {
         Some((scheme, rest)) if !scheme.contains('/') => {
@@ -143,7 +143,7 @@ fn origin_form(target: &str) -> &str {
     }
 }
 
-/// What a status is called; an unknown one goes without.
+/// The reason phrase of a status; empty for an unknown one.
 const fn phrase(status: u16) -> &'static str {
     match status {
         101 => "Switching Protocols",
@@ -181,7 +181,7 @@ mod tests {
         Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-    /// The status, or `None` while more is to come.
+    /// The status, or `None` while the head is incomplete.
     fn read(head: &mut Head, bytes: &[u8]) -> Option<u16> {
         match head.handle_read(bytes) {
             Ok(asked) => asked.map(|_| 101),
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn head_is_read_however_it_is_cut() {
+    fn head_parses_in_any_pieces() {
         let bytes = [UPGRADE.as_bytes(), b"\x81\x85frame"].concat();
         for cut in 0..bytes.len() {
             let mut head = Head::default();
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn head_has_a_bound() {
+    fn long_head_is_refused() {
         let field = format!("x-a: {}\r\n", "y".repeat(1_000));
         for (start, item, status) in [
             ("GET /", "a", 414),
@@ -233,7 +233,7 @@ mod tests {
             }
             assert_eq!(seen, Some(status), "{start}");
         }
-        // All at once, and complete.
+        // A complete request in one read.
         let long = UPGRADE.replacen("\r\n\r\n", &format!("\r\n{}\r\n", field.repeat(17)), 1);
         assert_eq!(read(&mut Head::default(), long.as_bytes()), Some(431));
         let fits = UPGRADE.replacen("\r\n\r\n", &format!("\r\n{}\r\n", field.repeat(15)), 1);
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn target_may_be_a_whole_uri() {
+    fn target_may_be_full_uri() {
         for (target, path) in [
             ("/a?b=http://c/d", "/a?b=http://c/d"),
             ("http://localhost:4000/socket/websocket?vsn=2.0.0", "/socket/websocket?vsn=2.0.0"),
@@ -266,9 +266,9 @@ mod tests {
         }
     }
 
-    /// What a test scripts cannot break the head, and its length is right.
+    /// A scripted field cannot break the head, and `content-length` is correct.
     #[test]
-    fn refusal_is_whole_http() {
+    fn refusal_is_valid_http() {
         let mut refusal = HttpRefusal::new(429, "später");
         refusal.headers[0].1 = "99".to_owned();
         refusal.headers.push(("retry-after".to_owned(), "1".to_owned()));

@@ -1,30 +1,30 @@
-//! What lies between one client and the server: an in-order link on virtual time.
+//! A simulated network link between one client and the server, in order and on virtual time.
 //!
 //! ```text
 //!   client ──Up──▶ [frame at 12ms][frame at 15ms] ──▶ server      one such pair for each
-//!   client ◀─Down─ [reply at 17ms]             ◀── server         connection that is not over
+//!   client ◀─Down─ [reply at 17ms]             ◀── server         open connection
 //! ```
 //!
-//! A [`Link`] is TCP as far as Phoenix can tell: what arrives, arrives in order, and the end of
-//! the stream arrives behind everything that was sent before it. Each [`Parcel`] is delivered
-//! after a latency that is drawn from the link's own seed, never before the one in front of it.
-//! It reads no clock: whoever drives it says what time it is, takes what is due from
-//! [`poll`](Link::poll), and comes back at [`poll_timeout`](Link::poll_timeout).
+//! A [`Link`] behaves like TCP: parcels arrive in order, and the end of the stream arrives after
+//! everything that was sent before it. Each [`Parcel`] is delivered after a latency that is drawn
+//! from the link's own seed, and never before its predecessor. The link reads no clock: its driver
+//! passes in the time, takes due parcels from [`poll`](Link::poll), and calls again at
+//! [`poll_timeout`](Link::poll_timeout).
 //!
-//! Faults are of two kinds. Some are about the connection there is: [`stall`](Link::stall),
+//! There are two kinds of faults. Some affect the current connection: [`stall`](Link::stall),
 //! [`half_open`](Link::half_open), [`cut`](Link::cut), [`cut_after`](Link::cut_after). The others
-//! wait for the next attempts to connect, one for each: [`refuse_connects`](Link::refuse_connects),
-//! [`refuse_upgrades`](Link::refuse_upgrades), [`drop_connects`](Link::drop_connects),
-//! [`ignore_connects`](Link::ignore_connects). [`heal`](Link::heal) ends them all.
+//! are queued for the next attempts to connect, one fault for each attempt:
+//! [`refuse_connects`](Link::refuse_connects), [`refuse_upgrades`](Link::refuse_upgrades),
+//! [`drop_connects`](Link::drop_connects), [`ignore_connects`](Link::ignore_connects).
+//! [`heal`](Link::heal) ends them all.
 //!
-//! A direction may have a [`bandwidth`](Link::bandwidth): a frame then takes its time, everything
-//! behind it waits, and the link counts bytes as a transport does ([`progress`](Link::progress)).
+//! With a [`bandwidth`](Link::bandwidth), a frame takes time to arrive and delays everything after
+//! it, and the link counts bytes as a transport does ([`progress`](Link::progress)).
 //!
-//! A direction that went dead keeps what is written to it, as a kernel keeps what the peer does
-//! not acknowledge: the sender finds out by a full [`buffer`](Link::buffer) or by silence.
+//! A dead direction keeps what is written to it, as a kernel keeps bytes that the peer does not
+//! acknowledge: the sender notices only a full [`buffer`](Link::buffer) or silence.
 //!
-//! [`World`](super::World) has one link for each client and drives it; a link can be driven by
-//! hand too.
+//! [`World`](super::World) drives one link for each client; a test can also drive a link itself.
 
 use core::ops::RangeInclusive;
 use core::time::Duration;
@@ -40,15 +40,15 @@ use crate::socket::rng::Rng;
 use crate::time::Time;
 use crate::wire::Frame;
 
-/// How many bytes the client's operating system takes for a direction that is slow.
+/// How many bytes the client's operating system buffers for a slow direction.
 const SEND_BUFFER: u64 = 64 << 10;
 
-/// What a frame costs beside its payload.
+/// The size of a frame in addition to its payload.
 const FRAME_HEADER: u64 = 14;
 
 const NO_TIME: DelayRange = DelayRange::from_millis(0, 0);
 
-/// A way through the link.
+/// A direction of the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Direction {
     /// From the client to the server.
@@ -57,21 +57,21 @@ pub enum Direction {
     Down,
 }
 
-/// How a connection is cut.
+/// The way in which a connection is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// The stream just ends, as when a process is killed or a proxy resets.
+    /// The stream ends without a close frame, as when a process is killed or a proxy resets it.
     Lost,
-    /// The client reads a close frame with this code first, as from a proxy that shuts down.
+    /// The client first reads a close frame with this code, as from a proxy that shuts down.
     Close(u16),
 }
 
-/// What travels.
+/// A message on the link.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Parcel {
-    /// The client asks for a connection.
+    /// The client requests a connection.
     Request(Box<ConnectRequest>),
-    /// The server took it.
+    /// The server accepted the connection.
     Opened(Opened),
     /// The attempt failed.
     Failed(Cause),
@@ -87,19 +87,19 @@ pub enum Parcel {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Delivery {
-    /// Whose it is.
+    /// The connection that it belongs to.
     pub connection: ConnectionId,
-    /// Where it was going.
+    /// The direction in which it travelled.
     pub direction: Direction,
-    /// What it is.
+    /// The parcel.
     pub parcel: Parcel,
 }
 
-/// The link of one client: in order like TCP, with latency, and with faults on request.
+/// The link of one client: in order like TCP, with latency, and with injected faults.
 ///
-/// Faults of the present connection are [`stall`](Self::stall), [`half_open`](Self::half_open),
-/// [`cut`](Self::cut) and [`cut_after`](Self::cut_after); the others wait for the next attempts to
-/// connect, one for each.
+/// [`stall`](Self::stall), [`half_open`](Self::half_open), [`cut`](Self::cut) and
+/// [`cut_after`](Self::cut_after) affect the current connection. The other faults are queued for
+/// the next attempts to connect, one fault for each attempt.
 ///
 /// ```
 /// use core::time::Duration;
@@ -131,11 +131,11 @@ pub struct Link {
     fates: VecDeque<Fate>,
     next_cuts: Vec<(Direction, u64, Cut)>,
     wires: BTreeMap<ConnectionId, Wire>,
-    /// What was done to it, for a trace; kept only when somebody asks for it.
+    /// Descriptions of the calls of the test, for a trace; recorded after the first `take_notes`.
     notes: Option<Vec<String>>,
 }
 
-/// What becomes of an attempt to connect.
+/// The outcome of an attempt to connect.
 #[derive(Clone, Debug)]
 enum Fate {
     Fail(Cause),
@@ -162,9 +162,9 @@ struct Wire {
 struct Pipe {
     queue: VecDeque<Transit>,
     last: Time,
-    /// When what was sent is out of the sender's way.
+    /// When the link is free to carry the next frame.
     free: Time,
-    /// Bytes of the frames that were sent, and of those that have arrived.
+    /// The bytes of frames that were sent, and of those that have arrived.
     sent: u64,
     arrived: u64,
     dead: Option<Time>,
@@ -200,33 +200,33 @@ impl Link {
         }
     }
 
-    /// How long a parcel travels, one way; each draws its own. By default no time at all.
+    /// The one-way latency, drawn for each parcel. By default there is none.
     ///
-    /// A range that is the wrong way round is taken for its start.
+    /// A reversed range counts as its start alone.
     pub fn latency(&mut self, range: RangeInclusive<Duration>) -> &mut Self {
         let (min, max) = (*range.start(), *range.end());
         self.latency = DelayRange::new(min, max.max(min)).unwrap_or(NO_TIME);
         self
     }
 
-    /// How many frames the client may have on their way before its transport takes no more; by
-    /// default 256.
+    /// The most frames of the client that may be on their way; then its transport accepts no more.
+    /// By default 256.
     pub fn buffer(&mut self, frames: usize) -> &mut Self {
         self.buffer = frames.max(1);
         self
     }
 
-    /// How many bytes per second frames travel at in a direction, from the next one on; by default,
-    /// and with zero, they take no time but the latency.
+    /// The bandwidth of a direction in bytes per second, from the next frame on. By default, and
+    /// with zero, frames take no time except the latency.
     ///
-    /// The client's transport then takes no frame while 64 KiB are on their way.
+    /// With a bandwidth, the client's transport accepts no frame while 64 KiB are on their way.
     pub fn bandwidth(&mut self, direction: Direction, bytes_per_second: u64) -> &mut Self {
         self.note(|| format!("the link carries {bytes_per_second} bytes/s {direction:?}"));
         self.bandwidth[direction as usize] = (bytes_per_second > 0).then_some(bytes_per_second);
         self
     }
 
-    /// Delivers nothing for this long, and then everything, in order.
+    /// Delivers nothing for this long, and then everything in order.
     pub fn stall(&mut self, length: Duration) -> &mut Self {
         self.note(|| format!("the link stalls for {}ms", length.as_millis()));
         if self.stalled_until <= self.now {
@@ -236,8 +236,8 @@ impl Link {
         self
     }
 
-    /// Lets one direction of the present connection die in silence: what is in it and whatever is
-    /// sent on it never arrives, the end of the stream included.
+    /// Silently kills one direction of the current connection: everything in it and everything sent
+    /// on it later is lost, including the end of the stream.
     pub fn half_open(&mut self, direction: Direction) -> &mut Self {
         self.note(|| format!("the link goes dead {direction:?}"));
         for wire in self.wires.values_mut() {
@@ -246,8 +246,8 @@ impl Link {
         self
     }
 
-    /// Cuts the present connection; what is on its way is lost. Both ends notice, at the ends of
-    /// dead directions too.
+    /// Cuts the current connection; everything on its way is lost. Both ends are notified, even
+    /// after a dead direction.
     pub fn cut(&mut self, cut: Cut) -> &mut Self {
         self.note(|| format!("the link is cut ({cut:?})"));
         let now = self.now;
@@ -255,8 +255,8 @@ impl Link {
         self
     }
 
-    /// Cuts the present connection, or else the next one, when this many more frames have arrived
-    /// in this direction. What is behind them is lost.
+    /// Cuts the current connection, or without one the next, after this many more frames have
+    /// arrived in this direction. Frames after them are lost.
     pub fn cut_after(&mut self, direction: Direction, frames: u64, cut: Cut) -> &mut Self {
         self.note(|| format!("the link will be cut after {frames} frames {direction:?} ({cut:?})"));
         match self.wires.values_mut().next_back() {
@@ -266,7 +266,7 @@ impl Link {
         self
     }
 
-    /// Fails the next attempts to connect, as a port without a listener does.
+    /// Fails the next attempts to connect, like a port without a listener.
     pub fn refuse_connects(&mut self, attempts: usize) -> &mut Self {
         self.note(|| format!("the next {attempts} connects will be refused"));
         let message = "connection refused".to_owned();
@@ -293,14 +293,14 @@ impl Link {
         self.push_fates(attempts, &Fate::Drop)
     }
 
-    /// Leaves the next attempts to connect without an answer, as a firewall does.
+    /// Never answers the next attempts to connect, like a firewall that drops packets.
     pub fn ignore_connects(&mut self, attempts: usize) -> &mut Self {
         self.note(|| format!("the next {attempts} connects will be ignored"));
         self.push_fates(attempts, &Fate::Ignore)
     }
 
-    /// Ends every fault that is under way or planned. A direction that died stays dead: what TCP
-    /// lost it cannot make up for, so that connection has to be found out and replaced.
+    /// Ends every current and queued fault. A dead direction stays dead, because TCP cannot recover
+    /// what it lost: the client has to detect and replace that connection.
     pub fn heal(&mut self) -> &mut Self {
         self.note(|| "the link is healed".to_owned());
         self.stalled_until = Time::ZERO;
@@ -320,7 +320,7 @@ impl Link {
         }
     }
 
-    /// Takes what was done since the last call, and keeps notes from now on.
+    /// Takes the notes since the last call, and records notes from now on.
     pub(super) fn take_notes(&mut self) -> Vec<String> {
         self.notes.replace(Vec::new()).unwrap_or_default()
     }
@@ -331,15 +331,15 @@ impl Link {
     }
 }
 
-/// # Driving it
+/// # Operation
 impl Link {
-    /// Says what time it is, for faults that start now. It never goes back.
+    /// Sets the current time, for faults that start now. It never goes back.
     pub fn set_now(&mut self, now: Time) -> &mut Self {
         self.now = self.now.max(now);
         self
     }
 
-    /// The client dials: the request travels up, unless a fault is waiting for it.
+    /// Starts an attempt to connect: the request travels up, unless a fault is queued for it.
     pub fn connect(&mut self, now: Time, id: ConnectionId, request: ConnectRequest) {
         self.set_now(now);
         let mut wire = Wire::default();
@@ -366,7 +366,7 @@ impl Link {
         self.send(now, id, Direction::Up, Parcel::Request(Box::new(request)));
     }
 
-    /// Sends a parcel on a connection; one that is over takes nothing.
+    /// Sends a parcel on a connection; ignored if that has ended.
     pub fn send(&mut self, now: Time, id: ConnectionId, direction: Direction, parcel: Parcel) {
         self.set_now(now);
         let Some(wire) = self.wires.get_mut(&id).filter(|wire| !wire.severed) else { return };
@@ -389,8 +389,8 @@ impl Link {
         }
     }
 
-    /// The sender of this direction closes its end: it reads nothing more, and the end of the
-    /// stream travels behind what it has sent.
+    /// Closes the sender's end of a connection: the sender reads nothing more, and the end of the
+    /// stream travels after what it has sent.
     pub fn hang_up(&mut self, now: Time, id: ConnectionId, sender: Direction) {
         self.send(now, id, sender, Parcel::End);
         if let Some(wire) = self.wires.get_mut(&id) {
@@ -405,10 +405,10 @@ impl Link {
                 }
             }
         }
-        self.bury(id);
+        self.remove_if_done(id);
     }
 
-    /// Whether the client's transport takes another frame.
+    /// Whether the client's transport accepts another frame.
     #[must_use]
     pub fn is_writable(&self, id: ConnectionId) -> bool {
         self.wires.get(&id).is_none_or(|wire| {
@@ -418,10 +418,11 @@ impl Link {
         })
     }
 
-    /// What the client's transport has read and written by now; none on a link without a bandwidth,
-    /// where nothing waits behind anything.
+    /// The bytes that the client's transport has read and written so far; `None` on a link without
+    /// a bandwidth, where frames do not delay each other.
     ///
-    /// Written is what its operating system took: what has arrived, and 64 KiB more.
+    /// The written bytes are those that the operating system accepted: what has arrived, and 64 KiB
+    /// more.
     #[must_use]
     pub fn progress(&self, now: Time, id: ConnectionId) -> Option<Progress> {
         if self.bandwidth == [None; 2] {
@@ -434,7 +435,7 @@ impl Link {
         Some(Progress { read: wire.down.arrived_by(at), written, flushed })
     }
 
-    /// Whether a part of a frame has reached the server, and the rest has not.
+    /// Whether the server has received a part of a frame, but not all of it.
     pub(super) fn is_amid_frame(&self, now: Time, id: ConnectionId) -> bool {
         self.wires.get(&id).is_some_and(|wire| {
             let begun = wire.up.queue.front().is_some_and(|transit| transit.from <= now);
@@ -442,7 +443,7 @@ impl Link {
         })
     }
 
-    /// The next parcel that has arrived by now, earliest first.
+    /// Returns the next parcel that has arrived by `now`, earliest first.
     pub fn poll(&mut self, now: Time) -> Option<Delivery> {
         self.set_now(now);
         let (at, id, direction) = self.next()?;
@@ -462,17 +463,17 @@ impl Link {
             (Parcel::End | Parcel::Failed(_), Direction::Down) => wire.client_gone = true,
             _ => {}
         }
-        self.bury(id);
+        self.remove_if_done(id);
         Some(Delivery { connection: id, direction, parcel })
     }
 
-    /// When the next parcel arrives, if any is on its way.
+    /// When the next parcel arrives, if one is on its way.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         self.next().map(|(at, ..)| at)
     }
 
-    /// The earliest parcel; of several the one of the oldest connection, and up before down.
+    /// The earliest parcel; at equal times that of the oldest connection, and up before down.
     fn next(&self) -> Option<(Time, ConnectionId, Direction)> {
         let heads = self.wires.iter().flat_map(|(id, wire)| {
             let head = |pipe: &Pipe, direction| {
@@ -484,8 +485,8 @@ impl Link {
         heads.flatten().min()
     }
 
-    /// Forgets a connection when nothing of it can be delivered any more.
-    fn bury(&mut self, id: ConnectionId) {
+    /// Removes a connection once nothing of it can be delivered any more.
+    fn remove_if_done(&mut self, id: ConnectionId) {
         let over = |wire: &Wire| wire.client_gone && (wire.server_gone || wire.up.dead.is_some());
         if self.wires.get(&id).is_some_and(over) {
             self.wires.remove(&id);
@@ -512,7 +513,7 @@ impl Wire {
     fn sever(&mut self, now: Time, cut: Cut) {
         self.up.dead = None;
         self.down.dead = None;
-        // Of a second cut both ends hear nothing that they do not hear of the first.
+        // A second cut is not noticed: both ends learn of the first.
         if core::mem::replace(&mut self.severed, true) {
             return;
         }
@@ -531,7 +532,7 @@ impl Wire {
 }
 
 impl Pipe {
-    /// Puts a parcel on its way: behind what is before it, and at the rate of the link.
+    /// Puts a parcel on its way: after its predecessors, and at the rate of the link.
     fn send(&mut self, now: Time, latency: Duration, rate: Option<u64>, parcel: Parcel) {
         let Parcel::Frame(frame) = &parcel else {
             return self.push(now.max(self.free) + latency, parcel, 0);
@@ -552,7 +553,7 @@ impl Pipe {
         self.queue.push_back(Transit { parcel, bytes, from: self.last, at: self.last });
     }
 
-    /// How many bytes have arrived, with those of a frame that is still arriving.
+    /// How many bytes have arrived, including those of a partly received frame.
     fn arrived_by(&self, now: Time) -> u64 {
         let now = self.dead.map_or(now, |dead| now.min(dead));
         let part = |transit: &Transit| {
@@ -567,7 +568,7 @@ impl Pipe {
         self.arrived + begun.map(part).sum::<u64>()
     }
 
-    /// Counts one frame that has arrived; the cut that was planned behind it, if any.
+    /// Counts one frame that has arrived; returns the cut that was planned after it, if any.
     fn count_frame(&mut self) -> Option<Cut> {
         let (frames, cut) = self.cut_after?;
         self.cut_after = (frames > 1).then_some((frames - 1, cut));

@@ -1,4 +1,4 @@
-//! The Phoenix-like test server behind real sockets: everything but binding and spawning.
+//! The test server on real sockets, except for binding and spawning.
 //!
 //! ```text
 //! accept ─▶ one future per connection ──frames──▶ ┌ Mutex ─────────┐
@@ -7,9 +7,9 @@
 //!                                                   a future for its timers
 //! ```
 //!
-//! The HTTP of an upgrade is read and answered here, so that the server's refusals go out as they
-//! are; tungstenite gets the stream as already upgraded. The server sits in a mutex, as tests reach
-//! it from outside. No lock is held over an await.
+//! This module reads and answers the HTTP upgrade itself, so that the server's refusals are sent as
+//! they are; tungstenite receives a stream that is already upgraded. The server is in a mutex,
+//! because tests access it from outside. No lock is held across an await.
 
 use core::fmt;
 use core::future::{Future, poll_fn};
@@ -36,15 +36,15 @@ use crate::time::Time;
 use crate::transport::{Io, Meter, Net, Wrap};
 use crate::wire::Frame;
 
-/// A runtime's sockets, as far as serving needs them.
+/// The sockets of a runtime, as far as serving needs them.
 pub trait Serve: Wrap {
-    /// A socket that listens.
+    /// A listening socket.
     type Listener: Send + Sync + 'static;
 
-    /// The next connection.
+    /// Accepts the next connection.
     fn accept(listener: &Self::Listener) -> impl Future<Output = io::Result<Self::Stream>>;
 
-    /// Speaks TLS on a stream, as a server.
+    /// Performs the server's TLS handshake on a stream.
     #[cfg(feature = "tls")]
     fn accept_tls(
         stream: Io<Self::Stream>,
@@ -55,7 +55,7 @@ pub trait Serve: Wrap {
     }
 }
 
-/// The server and the ways to its peers.
+/// A test server and the connections of its peers.
 pub struct Hub {
     clock: Box<dyn Fn() -> Time + Send + Sync>,
     state: Mutex<State>,
@@ -66,9 +66,9 @@ pub struct Hub {
 struct State {
     server: Server,
     peers: BTreeMap<PeerId, Peer>,
-    /// Woken when the server's next deadline may have changed.
+    /// Wakes the timer task when the server's next deadline may have changed.
     timer: Option<Waker>,
-    /// Woken when a connection has ended.
+    /// Wakes the waiter of `emptied` when a connection has ended.
     gone: Option<Waker>,
 }
 
@@ -78,7 +78,7 @@ struct Peer {
     waker: Option<Waker>,
 }
 
-/// What a connection is to do.
+/// An instruction to a connection.
 enum Order {
     Send(Frame),
     Close { code: u16 },
@@ -92,7 +92,17 @@ impl fmt::Debug for Hub {
 }
 
 impl Hub {
-    /// A server that nobody is connected to.
+    /// A server without connections.
+    ///
+    /// ```
+    /// use phx_proto::Time;
+    /// use phx_proto::adapter::Hub;
+    /// use phx_proto::testing::ServerConfig;
+    ///
+    /// // An adapter passes in the clock of its runtime.
+    /// let hub = Hub::new(ServerConfig::default(), || Time::ZERO);
+    /// assert_eq!(hub.with(|server, _now| server.joined("room:lobby")), 0);
+    /// ```
     pub fn new(config: ServerConfig, clock: impl Fn() -> Time + Send + Sync + 'static) -> Self {
         let state =
             State { server: Server::new(config), peers: BTreeMap::new(), timer: None, gone: None };
@@ -104,7 +114,7 @@ impl Hub {
         }
     }
 
-    /// Speaks TLS with everyone, or with nobody.
+    /// Uses TLS for all connections, or for none.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn behind_tls(mut self, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
@@ -113,11 +123,20 @@ impl Hub {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A test's panic in `with` leaves a server that is merely in the middle of something.
+        // If a test panics in `with`, the server stays usable.
         self.state.lock()
     }
 
-    /// Does something with the server and sends what comes of it.
+    /// Calls `work` with the server and the time, and then sends the outputs of the server.
+    ///
+    /// ```
+    /// use phx_proto::Time;
+    /// use phx_proto::adapter::Hub;
+    /// use phx_proto::testing::{HttpRefusal, ServerConfig};
+    ///
+    /// let hub = Hub::new(ServerConfig::default(), || Time::ZERO);
+    /// hub.with(|server, _now| server.refuse_next(HttpRefusal::new(503, "busy")));
+    /// ```
     pub fn with<T>(&self, work: impl FnOnce(&mut Server, Time) -> T) -> T {
         let mut state = self.lock();
         let done = work(&mut state.server, (self.clock)());
@@ -125,15 +144,15 @@ impl Hub {
         done
     }
 
-    /// Forgets the connections, which were dropped with [`run`](Self::run).
+    /// Removes the connections, which were dropped with [`run`](Self::run).
     pub fn forget_peers(&self) {
         self.lock().peers.clear();
     }
 
-    /// Ready when no connection is left, or after a second: who does not answer a close frame is
-    /// not waited for. Cancel safe.
+    /// Completes when no connection is left, or after a second: a peer that does not answer the
+    /// close frame is not awaited any longer. Cancel safe.
     pub async fn emptied<N: Net>(&self) {
-        let mut late = pin!(N::sleep(LAST_WORDS));
+        let mut late = pin!(N::sleep(CLOSE_TIMEOUT));
         poll_fn(|cx| {
             let mut state = self.lock();
             if state.peers.is_empty() {
@@ -146,7 +165,7 @@ impl Hub {
         .await;
     }
 
-    /// Takes connections and serves them, until it is dropped, and all of them with it. Cancel safe.
+    /// Accepts and serves connections until it is dropped, and then drops all of them. Cancel safe.
     pub async fn run<N: Serve>(self: Arc<Self>, listener: N::Listener) {
         let mut time = pin!(self.keep_time::<N>());
         let mut accept = Box::pin(N::accept(&listener));
@@ -164,10 +183,10 @@ impl Hub {
                 match accepted {
                     Ok(stream) => connections.push(Arc::clone(&self).serve::<N>(stream)),
                     Err(error) => {
-                        // Out of file descriptors, usually: the same attempt fails at once, for as
-                        // long as the clients keep theirs.
+                        // Usually because of too many open files: the next attempt would fail at
+                        // once too, until a client disconnects.
                         self.lock().server.accept_failed(&error);
-                        pause.set(N::sleep(ACCEPT_AGAIN));
+                        pause.set(N::sleep(ACCEPT_PAUSE));
                         paused = true;
                     }
                 }
@@ -178,7 +197,7 @@ impl Hub {
         .await
     }
 
-    /// Fires the server's timers.
+    /// Calls the server at its deadlines.
     async fn keep_time<N: Net>(&self) {
         let (mut sleep, mut until) = (pin!(N::sleep(Duration::ZERO)), None);
         poll_fn(|cx| {
@@ -200,20 +219,20 @@ impl Hub {
         .await
     }
 
-    /// One connection, from the upgrade to the end.
+    /// Serves one connection, from the upgrade to the end.
     async fn serve<N: Serve>(self: Arc<Self>, stream: N::Stream) {
-        let patience = self.lock().server.idle_timeout();
-        let mut late = pin!(N::sleep(patience));
+        let timeout = self.lock().server.idle_timeout();
+        let mut late = pin!(N::sleep(timeout));
         let opening = pin!(self.open::<N>(Io::new(stream), late.as_mut()));
         let Some((stream, leftover, peer)) = opening.await else { return };
         let mut heard = Heard { meter: stream.meter().clone(), bytes: 0 };
-        // The bytes of the upgrade count from its acceptance on, however late this is polled again.
+        // Only bytes after the upgrade count as activity, even if this is polled late.
         heard.more();
         let stream = stream.with_leftover(leftover.into());
         let mut socket = N::wrap(stream, Role::Server, None).await;
         poll_fn(|cx| self.poll_converse(&mut socket, peer, &mut heard, cx)).await;
-        // The answer to a client's close frame may still be in the buffer.
-        let mut late = pin!(N::sleep(LAST_WORDS));
+        // The reply to a client's close frame may still be in the buffer.
+        let mut late = pin!(N::sleep(CLOSE_TIMEOUT));
         poll_fn(|cx| match Pin::new(&mut socket).poll_flush(cx) {
             Poll::Ready(_) => Poll::Ready(()),
             Poll::Pending => late.as_mut().poll(cx),
@@ -222,7 +241,7 @@ impl Hub {
         self.gone(peer);
     }
 
-    /// The connection of a peer has ended.
+    /// Reports the end of a peer's connection.
     fn gone(&self, peer: PeerId) {
         self.with(|server, now| server.handle_eof(now, peer));
         let mut state = self.lock();
@@ -230,7 +249,8 @@ impl Hub {
         state.gone.take().into_iter().for_each(Waker::wake);
     }
 
-    /// Reads the request and answers it; the peer and what was read too far, if it is one now.
+    /// Reads the request and answers it. Returns the stream, the bytes after the request and the
+    /// peer, if the upgrade was accepted.
     async fn open<N: Serve>(
         &self,
         stream: Io<N::Stream>,
@@ -283,13 +303,13 @@ impl Hub {
         None
     }
 
-    /// Asks the server about one upgrade: the answer, and the peer if it is one now.
+    /// Passes an upgrade to the server; returns the response, and the peer if it was accepted.
     fn ask(&self, asked: &Asked) -> Result<(Vec<u8>, PeerId), Vec<u8>> {
         let mut state = self.lock();
         let answer = state.server.connect((self.clock)(), &asked.request);
         let answer = match answer {
             Ok(accepted) => {
-                // Before anything is delivered, so that the first frames find their way.
+                // Registered before outputs are delivered, so that the first frames are not lost.
                 state.peers.insert(accepted.peer, Peer::default());
                 Ok((asked.accepted(&accepted), accepted.peer))
             }
@@ -299,7 +319,7 @@ impl Hub {
         answer
     }
 
-    /// Frames in both directions; ready when one side has ended it.
+    /// Exchanges frames in both directions; ready when one side has ended the connection.
     fn poll_converse<S>(
         &self,
         socket: &mut S,
@@ -324,7 +344,7 @@ impl Hub {
                     }
                 }
             }
-            // What goes wrong in writing is read, as the end.
+            // Reading reports a failed write, as the end.
             if Pin::new(&mut *socket).poll_ready(cx).is_pending() {
                 if reading {
                     continue;
@@ -353,7 +373,7 @@ impl Hub {
         self.with(|server, now| match message {
             Message::Text(text) => server.handle_frame(now, peer, &Frame::Text(text.into())),
             Message::Binary(bytes) => server.handle_frame(now, peer, &Frame::Binary(bytes)),
-            // Reading on writes the answer and ends the stream.
+            // Further reading writes the reply and ends the stream.
             Message::Close(frame) => {
                 server.handle_close(now, peer, frame.map(|frame| u16::from(frame.code)));
             }
@@ -363,7 +383,7 @@ impl Hub {
         });
     }
 
-    /// What the connection is to do next.
+    /// The next instruction to the connection.
     fn order(&self, peer: PeerId, cx: &mut Context<'_>) -> Poll<Order> {
         let mut state = self.lock();
         let Some(peer) = state.peers.get_mut(&peer) else { return Poll::Ready(Order::Drop) };
@@ -377,10 +397,10 @@ impl Hub {
     }
 }
 
-/// The pause after a connection could not be accepted.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(500);
+/// The pause after a failed accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
-/// The bytes of one connection: a part of a message keeps it from being closed as idle.
+/// Detects activity on a connection: a part of a message keeps it from being closed as idle.
 struct Heard {
     meter: Meter,
     bytes: usize,
@@ -394,11 +414,12 @@ impl Heard {
     }
 }
 
-/// How long what was said before the end may take to be written, and to be answered.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// The timeout for writing the last bytes of a connection, and for the peer's reply to a close
+/// frame.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl State {
-    /// Passes on what the server has decided.
+    /// Passes the server's outputs to the connections.
     fn deliver(&mut self) {
         while let Some(output) = self.server.poll_output() {
             let (peer, order) = match output {
@@ -406,7 +427,7 @@ impl State {
                 Output::Close { peer, code } => (peer, Order::Close { code }),
                 Output::Drop { peer } => (peer, Order::Drop),
             };
-            // A peer that is gone already misses nothing.
+            // A peer that has gone needs no outputs.
             if let Some(peer) = self.peers.get_mut(&peer) {
                 peer.orders.push_back(order);
                 peer.waker.take().into_iter().for_each(Waker::wake);
@@ -416,7 +437,7 @@ impl State {
     }
 }
 
-/// Writes bytes, as long as there is time; whether it did.
+/// Writes bytes before the timeout; returns whether it succeeded.
 async fn write<N: Serve>(
     stream: &mut Io<N::Stream>,
     mut bytes: &[u8],
@@ -439,13 +460,13 @@ async fn write<N: Serve>(
     flushed.await
 }
 
-/// The most that is read of a request after its answer, in bytes.
+/// The most bytes of a request that are read after its response.
 const REST_MAX: usize = 1 << 20;
 
-/// Ends a connection whose request was refused. The rest of the request is read, as a stream that is
-/// dropped with something unread can take the answer with it.
+/// Ends a connection whose request was refused. It reads the rest of the request first: dropping a
+/// stream with unread bytes can discard the response.
 async fn end<N: Serve>(stream: &mut Io<N::Stream>) {
-    let mut late = pin!(N::sleep(LAST_WORDS));
+    let mut late = pin!(N::sleep(CLOSE_TIMEOUT));
     let (mut closing, mut read, mut buffer) = (true, 0, [0; 2_048]);
     poll_fn(|cx| {
         closing = closing && Pin::new(&mut *stream).poll_close(cx).is_pending();
@@ -461,7 +482,7 @@ async fn end<N: Serve>(stream: &mut Io<N::Stream>) {
     .await;
 }
 
-/// As it is, even when a test sends text that is not UTF-8.
+/// A raw frame, unchanged even if a test sends text that is not UTF-8.
 fn raw(bytes: bytes::Bytes, kind: Data) -> Message {
     Message::Frame(RawFrame::message(bytes, OpCode::Data(kind), true))
 }

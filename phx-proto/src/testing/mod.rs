@@ -1,19 +1,20 @@
-//! Phoenix to test against, on virtual time: nothing here opens a socket, reads a clock or sleeps.
+//! Phoenix-like test servers on virtual time: nothing in this module opens a socket, reads a clock
+//! or sleeps.
 //!
-//! | to test | use | what it is |
+//! | to test | use | description |
 //! | --- | --- | --- |
 //! | a program that uses the async handles | `Script` (with feature `driver`) | the test plays the server: `accept_connect`, `assert_join`, `push`, `reply`, `disconnect` |
-//! | how clients and a server fare together | [`World`] | any number of cores, a [`Link`] for each, one server, one clock, one seed, one trace |
-//! | a client of any make | [`Server`] | a Phoenix-like server, frames in and frames out |
+//! | clients and a server together | [`World`] | any number of cores, a [`Link`] for each, one server, one clock, one seed, one trace |
+//! | any other client | [`Server`] | a Phoenix-like server, frames in and frames out |
 //!
 //! # Worlds
 //!
 //! A [`World`] is deterministic: its seed decides every latency and every client's jitter, and the
-//! same calls give the same [`trace`](World::trace), byte for byte. Time is free, so an hour of
-//! outage is simulated in about a millisecond. Faults are injected into a [`Link`] (stall, half-open, cut
-//! after so many frames, refused and dropped connects, HTTP refusals) or into the server (kill,
-//! restart, shut down, crash a channel). The trace is what to read when a test fails, and what to
-//! commit as a golden file:
+//! same calls give the same [`trace`](World::trace), byte for byte. Virtual time costs nothing: an
+//! hour of outage is simulated in about a millisecond. Inject faults into a [`Link`] (stall,
+//! half-open, cut after a number of frames, refused and dropped connects, HTTP refusals) or into
+//! the server (kill, restart, shut down, crash a channel). Read the trace when a test fails, and
+//! commit it as a golden file:
 //!
 //! ```text
 //! t=50ms client#1 Interrupted room:lobby (transport lost)
@@ -21,30 +22,30 @@
 //! t=378ms client#1 Connect (attempt 1)
 //! ```
 //!
-//! To find bugs rather than to show that there are none, let [`World::draw`] choose what happens
-//! next, and check after every [`World::step`] what must always hold; then stop hurting it, and
-//! check that what is wanted comes about. A failing seed is the whole bug report.
+//! To search for bugs, let [`World::draw`] choose what happens next, and check the invariants after
+//! every [`World::step`]; then stop the faults, and check that the wanted state is reached. A
+//! failing seed is a complete bug report.
 //!
 //! # Scripts
 //!
-//! A `Script` is the network, the clock, the executor and the server of the program under test.
-//! Its verbs let everything go on that can before they look. Those that expect something let
-//! virtual time pass until it is there; if it never comes, the panic shows what did happen. What
-//! an `assert_` verb found is taken: the next one looks for the next. Heartbeats are answered by
-//! the script.
+//! A `Script` provides the network, the clock, the executor and the server of the program under
+//! test. Before a method looks for something, it runs every task that can make progress. A method
+//! that expects something lets virtual time pass until it arrives; if it never does, the panic
+//! lists what did happen. An `assert_` method consumes what it found: the next call looks for the
+//! next one. The script answers heartbeats.
 //!
-//! No executor is needed: `Script::spawn` runs futures, and the verbs poll them. In a test of
-//! tokio or smol, where parts of the program run on that executor, await `Script::settled` before
-//! a verb, so that they have their turn.
+//! No executor is needed: `Script::spawn` runs futures, and the other methods poll them. In a test
+//! with tokio or smol, where parts of the program run on that executor, await `Script::settled`
+//! before a method, so that those parts run first.
 //!
 //! # The server
 //!
-//! [`Server`] is a pure state machine: HTTP upgrades, frames and clock readings go in, frames
-//! and closes come out. It opens no socket, reads no clock and draws no entropy, so one seed and
-//! one list of inputs always give the same outputs. It was written from recordings of real
-//! Phoenix servers (1.7.24, 1.8.9 and 1.8.12, cited here as `wire/<name>`) and is checked
-//! against every WebSocket recording. Its codec shares no code with the client's, so a mistake
-//! on one side does not cancel out on the other.
+//! [`Server`] is a pure state machine: HTTP upgrades, frames and clock readings go in, frames and
+//! closes come out. It opens no socket, reads no clock and draws no entropy, so the same seed and
+//! inputs always give the same outputs. It was written from recordings of real Phoenix servers
+//! (1.7.24, 1.8.9 and 1.8.12, cited here as `wire/<name>`) and is checked against every WebSocket
+//! recording. Its codec shares no code with the client's, so a mistake on one side does not cancel
+//! out on the other.
 //!
 //! ```text
 //!  connect ────► handshake ──► Socket (one per peer) ──► Channel (one per joined topic)
@@ -66,23 +67,23 @@
 //! Query parameters of the connect: `reject=yes` (403), `reject=rate` (429 with `retry-after`),
 //! `reject=raise` (500), `user_id=X` (the socket gets the id `user:X`), `slowconnect=MS`.
 //!
-//! What of a real server depends on its configuration or on time is a choice in [`ServerConfig`]. The
-//! delays are drawn from its seed:
+//! Behaviour of a real server that depends on its configuration or on timing is a setting in
+//! [`ServerConfig`]. The delays are drawn from its seed:
 //!
-//! | choice | what it brings about |
+//! | setting | effect |
 //! | --- | --- |
-//! | [`version`](ServerConfig::version) | what differs between 1.7.24, 1.8.9 and 1.8.12 |
-//! | [`drainer`](ServerConfig::drainer) | without it, joined sockets see close 1000 on a shutdown, and not 1012 |
-//! | [`channel_delay`](ServerConfig::channel_delay) | the reply to a heartbeat, or of another channel, overtakes that of a channel; messages come between a join's ok and the `presence_state` |
-//! | [`presence_delay`](ServerConfig::presence_delay) | presence joins side by side: a `presence_state` holds metas whose diffs come after it |
+//! | [`version`](ServerConfig::version) | the differences between 1.7.24, 1.8.9 and 1.8.12 |
+//! | [`drainer`](ServerConfig::drainer) | without it, joined sockets receive close code 1000 on a shutdown instead of 1012 |
+//! | [`channel_delay`](ServerConfig::channel_delay) | the reply to a heartbeat, or of another channel, overtakes the reply of a channel; messages arrive between a join's ok and the `presence_state` |
+//! | [`presence_delay`](ServerConfig::presence_delay) | simultaneous presence joins: a `presence_state` contains metas whose diffs arrive after it |
 //!
-//! What it does not imitate: long-poll; integers wider than 64 bits (they become doubles);
-//! JSON nested deeper than 128 levels (closed as undecodable). Where the real server has races
-//! it always takes one outcome: a leave is finished before the next frame is looked at, unless
-//! both waited behind a slow join and the next one is a rejoin of the topic: then the rejoin
-//! kills the channel before it can answer the leave (`wire/join_timeout_leave_rejoin`). A
-//! `slowconnect` is accepted at once and then handles nothing until the time is over, because
-//! [`Server::connect`] has to answer at once.
+//! Limitations: no long-poll; integers wider than 64 bits become doubles; JSON nested deeper than
+//! 128 levels is closed as undecodable. Where the real server has races, this one always takes the
+//! same outcome: a leave is finished before the next frame is handled. The exception is a leave
+//! that waited behind a slow join and is followed by a rejoin of the topic: the rejoin kills the
+//! channel before it can answer the leave (`wire/join_timeout_leave_rejoin`). A `slowconnect` is
+//! accepted at once and then handles nothing until the time has passed, because [`Server::connect`]
+//! has to answer at once.
 //!
 //! ```
 //! use phx_proto::Time;

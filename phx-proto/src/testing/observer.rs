@@ -1,18 +1,17 @@
-//! Observations of what the clients of a [`Server`](super::Server) do.
+//! Observations of the clients of a [`Server`](super::Server).
 
 use core::fmt;
 
 use super::server::PeerId;
 
-/// Something that a client did, or that was done to it; see
-/// [`Server::observe`](super::Server::observe).
+/// An event of a client; see [`Server::observe`](super::Server::observe).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Observation {
-    /// A connection could not be accepted, for want of file descriptors, say. The listener pauses
-    /// before it tries again.
+    /// A connection could not be accepted, for example because of too many open files. The listener
+    /// pauses before the next attempt.
     AcceptFailed {
-        /// What the system said.
+        /// The error of the operating system.
         message: String,
     },
     /// A socket connected.
@@ -53,7 +52,7 @@ pub enum Observation {
     },
 }
 
-/// The function that is called with each observation, if there is one.
+/// The function that receives each observation, if one is set.
 #[derive(Default)]
 pub(super) struct Observer(Option<Observe>);
 
@@ -64,7 +63,7 @@ impl Observer {
         Self(Some(Box::new(observe)))
     }
 
-    pub(super) fn see(&mut self, observation: impl FnOnce() -> Observation) {
+    pub(super) fn observe(&mut self, observation: impl FnOnce() -> Observation) {
         if let Some(observe) = &mut self.0 {
             observe(&observation());
         }

@@ -1,8 +1,8 @@
-//! The presence tracker: who is tracked on which topic, and the diffs that follow.
+//! The presence tracker: the entries of each topic, and the diffs of their changes.
 //!
 //! An entry belongs to a channel instance and ends with it. Entries keep the order in which they
-//! were tracked, so metas are listed oldest first. Every change gives one diff, and both of its
-//! members are always there (`wire/presence_two_clients`).
+//! were tracked, so metas are listed oldest first. Every change gives one diff with both members,
+//! even if one is empty (`wire/presence_two_clients`).
 
 use std::collections::BTreeMap;
 
@@ -32,7 +32,7 @@ impl Presence {
         Self { topics: BTreeMap::new(), seed, drawn: 0 }
     }
 
-    /// Tracks `key` for a channel instance; nothing if it tracks that key already.
+    /// Tracks `key` for a channel instance; `None` if it tracks that key already.
     pub(super) fn track(
         &mut self,
         topic: &str,
@@ -51,8 +51,8 @@ impl Presence {
         Some(diff)
     }
 
-    /// Replaces the meta: one diff that holds the new one and the old one
-    /// (`wire/presence_update`). Nothing if the key is not tracked.
+    /// Replaces the meta: returns one diff with the new and the old one (`wire/presence_update`),
+    /// or `None` if the key is not tracked.
     pub(super) fn update(
         &mut self,
         topic: &str,
@@ -69,7 +69,7 @@ impl Presence {
         Some(diff(core::slice::from_ref(entry), &[old]))
     }
 
-    /// Ends one key of a channel instance, or with `None` all of them in one diff.
+    /// Stops tracking one key of a channel instance, or with `None` all of them in one diff.
     pub(super) fn untrack(&mut self, topic: &str, owner: u64, key: Option<&str>) -> Option<Value> {
         let entries = self.topics.get_mut(topic)?;
         let (gone, kept) = core::mem::take(entries)
@@ -88,7 +88,7 @@ impl Presence {
         self.topics.get(topic).map_or_else(|| json!({}), |entries| grouped(entries))
     }
 
-    /// Unique and shaped like the server's: 16 characters of base64url.
+    /// A unique ref in the server's format: 16 characters of base64url.
     fn draw_ref(&mut self) -> String {
         self.drawn = self.drawn.wrapping_add(1);
         let mut bytes = [0; 12];

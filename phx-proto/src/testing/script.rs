@@ -1,25 +1,24 @@
-//! A server played by the test, for programs that use the async handles.
+//! A scripted server, for tests of programs that use the async client.
 //!
 //! ```text
 //!   your async fn ──▶ Client, Channel ──▶ Driver ──▶ in-memory transport ──▶ Script: what the
-//!                 ◀──                 ◀──        ◀──                    ◀──  test says and asserts
+//!                 ◀──                 ◀──        ◀──                    ◀──  test does, asserts
 //! ```
 //!
-//! A [`Script`] stands in for the network and the server of the client under test: clock, timers,
-//! connections and executor, all in memory. Its verbs are those of a server's life:
-//! accept a connect, expect a join, reply, push, drop the connection. Before each of them
-//! everything that can go on goes on. A verb that expects something lets *virtual* time pass
-//! until it is there, at most for the script's [`patience`](Script::patience), so reconnects and
-//! timeouts are tested in no time; when it does not come, the message of the panic shows what did
-//! happen.
+//! A [`Script`] replaces the network and the server of the client under test: clock, timers,
+//! connections and executor, all in memory. Its methods are the actions of a server: accept a
+//! connect, expect a join, reply, push, drop the connection. Before each of them, every task that
+//! can make progress runs. A method that expects something lets *virtual* time pass until it
+//! arrives, at most for the script's [`patience`](Script::patience), so tests of reconnects and
+//! timeouts do not wait. If it does not arrive, the message of the panic lists what did happen.
 //!
-//! What an `assert_` verb found is taken: the next one looks for the next. Heartbeats are answered
-//! by the script. Only the newest connection is spoken to.
+//! An `assert_` method consumes what it found: the next call looks for the next one. The script
+//! answers heartbeats. It uses only the newest connection.
 //!
-//! Nothing here needs an executor: [`Script::spawn`] runs futures, and the verbs poll them. In a
-//! test of tokio or smol, where some of the program runs on that executor, put
-//! [`Script::settled`] in front of a verb: it lets the other tasks of a single-threaded executor
-//! run until they have nothing to do.
+//! No executor is needed: [`Script::spawn`] runs futures, and the other methods poll them. In a
+//! test with tokio or smol, where some of the program runs on that executor, await
+//! [`Script::settled`] before a method: it lets the other tasks of a single-threaded executor run
+//! until they are idle.
 
 use core::future::{Future, poll_fn};
 use core::task::{Context, Poll};
@@ -42,23 +41,23 @@ use crate::sync::{Mutex, MutexGuard};
 use crate::time::Time;
 use crate::wire::payload::Payload;
 
-/// How often the tasks may be polled before something is taken to go round in circles.
+/// The most polls of the tasks before the script reports a busy loop.
 const ROUNDS: u32 = 100_000;
 
-/// How often [`Script::settled`] gives way to the other tasks of the executor.
+/// How often [`Script::settled`] yields to the other tasks of the executor.
 const TURNS: u32 = 32;
 
 /// A frame that the client sent.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Sent {
-    /// When.
+    /// When it was sent.
     pub at: Time,
-    /// Its topic.
+    /// The topic.
     pub topic: String,
-    /// Its event.
+    /// The event.
     pub event: String,
-    /// Its payload.
+    /// The payload.
     pub payload: Payload,
     pub(super) join_ref: Value,
     pub(super) msg_ref: Value,
@@ -72,7 +71,7 @@ impl Sent {
     }
 }
 
-/// A server played by the test; see [scripts](super#scripts).
+/// A scripted server; see [scripts](super#scripts).
 ///
 /// ```
 /// use phx_proto::Config;
@@ -105,13 +104,13 @@ pub struct Script {
     quiet: Duration,
 }
 
-/// A future that [`Script::spawn`] runs.
+/// The handle of a future that [`Script::spawn`] runs.
 #[derive(Debug)]
 pub struct Running<T>(Arc<Mutex<Option<T>>>);
 
-/// # Setting the scene
+/// # Setup
 impl Script {
-    /// A stage without clients, at time zero.
+    /// A script without clients, at time zero.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -122,14 +121,15 @@ impl Script {
         }
     }
 
-    /// How long, in virtual time, the verbs wait for what they expect; by default a minute.
+    /// The timeout, in virtual time, of methods that expect something. By default one minute.
     #[must_use]
     pub const fn patience(mut self, most: Duration) -> Self {
         self.patience = most;
         self
     }
 
-    /// How long, in virtual time, nothing must come for `refute_` verbs; by default 100 ms.
+    /// How long, in virtual time, the `refute_` methods wait for what must not arrive. By default
+    /// 100 ms.
     #[must_use]
     pub const fn quiet(mut self, length: Duration) -> Self {
         self.quiet = length;
@@ -141,14 +141,14 @@ impl Script {
         crate::client::start(setup, self.runtime())
     }
 
-    /// The runtime, for programs that make their clients themselves, and for
+    /// The runtime, for programs that create their clients themselves, and for
     /// [sleeping](ScriptRuntime::sleep) in virtual time.
     #[must_use]
     pub fn runtime(&self) -> ScriptRuntime {
         self.stage.clone()
     }
 
-    /// Runs a future; the verbs poll it.
+    /// Runs a future; the other methods poll it.
     pub fn spawn<T: Send + 'static>(
         &self,
         future: impl Future<Output = T> + Send + 'static,
@@ -162,18 +162,18 @@ impl Script {
         Running(slot)
     }
 
-    /// What a spawned future came to, once it is over.
+    /// Waits for a spawned future and returns its output.
     ///
     /// # Panics
     ///
-    /// When it does not end in time.
+    /// If the future does not complete in time.
     #[track_caller]
     pub fn finish<T>(&self, running: Running<T>) -> T {
         let slot = running.0;
-        self.expect("an end of the task", |_| slot.lock().take())
+        self.expect("the end of the task", |_| slot.lock().take())
     }
 
-    /// The time.
+    /// The current virtual time.
     #[must_use]
     pub fn now(&self) -> Time {
         self.stage.now()
@@ -187,10 +187,10 @@ impl Script {
         self.settle();
     }
 
-    /// Lets everything go on that can, without any time passing: the tasks of this script and
-    /// those of the single-threaded executor that this future is awaited on.
+    /// Runs every task that can make progress, without any time passing: the tasks of this script
+    /// and those of the single-threaded executor that this future is awaited on.
     ///
-    /// Cancel safe: dropping the future stops looking, and takes nothing back.
+    /// Cancel safe: dropping the future stops the waiting, and nothing is undone.
     pub async fn settled(&self) {
         for _ in 0..TURNS {
             self.settle();
@@ -207,7 +207,7 @@ impl Script {
         self.settle();
     }
 
-    /// What happened so far, one line for each event.
+    /// Everything that has happened so far, one line for each event.
     #[must_use]
     pub fn log(&self) -> String {
         self.stage.lock().log.iter().map(|line| format!("{line}\n")).collect()
@@ -216,13 +216,13 @@ impl Script {
 
 /// # Connections
 impl Script {
-    /// Waits for the client to dial and accepts it; returns what it asked for, whose
-    /// [`param`](ConnectRequest::param), [`header`](ConnectRequest::header) and
-    /// [`auth_token`](ConnectRequest::auth_token) are there to be looked at.
+    /// Waits for the client to dial and accepts the connection. Returns the request, for checks of
+    /// its [`param`](ConnectRequest::param), [`header`](ConnectRequest::header) and
+    /// [`auth_token`](ConnectRequest::auth_token).
     ///
     /// # Panics
     ///
-    /// When it does not dial in time.
+    /// If the client does not dial in time.
     #[track_caller]
     pub fn accept_connect(&self) -> ConnectRequest {
         let (number, request) = self.expect("an attempt to connect", first_dial);
@@ -239,11 +239,11 @@ impl Script {
         request
     }
 
-    /// Waits for the client to dial and answers with an HTTP status; returns what it asked for.
+    /// Waits for the client to dial and answers with an HTTP status. Returns the request.
     ///
     /// # Panics
     ///
-    /// When it does not dial in time.
+    /// If the client does not dial in time.
     #[track_caller]
     pub fn refuse_connect(&self, status: u16) -> ConnectRequest {
         let (number, request) = self.expect("an attempt to connect", first_dial);
@@ -257,7 +257,7 @@ impl Script {
     ///
     /// # Panics
     ///
-    /// When it does.
+    /// If it does.
     #[track_caller]
     pub fn refute_connect(&self) {
         self.refute("an attempt to connect", |stage| !stage.dials.is_empty());
@@ -267,7 +267,7 @@ impl Script {
     ///
     /// # Panics
     ///
-    /// When one of them does not come in time.
+    /// If one of them does not arrive in time.
     #[track_caller]
     pub fn connect_and_assert_join(&self, topic: &str) -> Sent {
         self.accept_connect();
@@ -276,11 +276,11 @@ impl Script {
         join
     }
 
-    /// Drops the connection without a close frame, as a server does that is killed.
+    /// Drops the connection without a close frame, as a killed server does.
     ///
     /// # Panics
     ///
-    /// When there is none.
+    /// If there is no connection.
     #[track_caller]
     pub fn disconnect(&self) {
         self.send(Received::Ended(Ended::Lost { message: "dropped by the script".to_owned() }));
@@ -290,7 +290,7 @@ impl Script {
     ///
     /// # Panics
     ///
-    /// When there is none.
+    /// If there is no connection.
     #[track_caller]
     pub fn close(&self, code: u16) {
         let reason = String::new();
@@ -301,10 +301,10 @@ impl Script {
     ///
     /// # Panics
     ///
-    /// When it does not in time.
+    /// If it does not do so in time.
     #[track_caller]
     pub fn assert_disconnect(&self) {
-        self.expect("an end of the connection", |stage| {
+        self.expect("the end of the connection", |stage| {
             stage.wires.values().all(|wire| wire.is_over).then_some(())
         });
     }
@@ -316,7 +316,7 @@ impl Script {
     ///
     /// # Panics
     ///
-    /// When none comes in time.
+    /// If none arrives in time.
     #[track_caller]
     pub fn assert_join(&self, topic: &str) -> Sent {
         self.assert_push(topic, "phx_join")
@@ -326,17 +326,17 @@ impl Script {
     ///
     /// # Panics
     ///
-    /// When it is.
+    /// If it is.
     #[track_caller]
     pub fn refute_join(&self, topic: &str) {
         self.refute_push(topic, "phx_join");
     }
 
-    /// Expects a leave of the topic; [`reply`](Self::reply) to it.
+    /// Expects a leave of the topic. Answer it with [`reply`](Self::reply).
     ///
     /// # Panics
     ///
-    /// When none comes in time.
+    /// If none arrives in time.
     #[track_caller]
     pub fn assert_leave(&self, topic: &str) -> Sent {
         self.assert_push(topic, "phx_leave")
@@ -346,7 +346,7 @@ impl Script {
     ///
     /// # Panics
     ///
-    /// When it is.
+    /// If it is.
     #[track_caller]
     pub fn refute_leave(&self, topic: &str) {
         self.refute_push(topic, "phx_leave");
@@ -356,7 +356,7 @@ impl Script {
     ///
     /// # Panics
     ///
-    /// When none comes in time.
+    /// If none arrives in time.
     #[track_caller]
     pub fn assert_push(&self, topic: &str, event: &str) -> Sent {
         self.expect(&format!("a {event} of {topic:?}"), |stage| {
@@ -369,7 +369,7 @@ impl Script {
     ///
     /// # Panics
     ///
-    /// When it is.
+    /// If it is.
     #[track_caller]
     pub fn refute_push(&self, topic: &str, event: &str) {
         self.refute(&format!("a {event} of {topic:?}"), |stage| {
@@ -381,12 +381,12 @@ impl Script {
     ///
     /// # Panics
     ///
-    /// When there is no connection.
+    /// If there is no connection.
     #[track_caller]
     pub fn reply(&self, to: &Sent, status: &str, response: impl Into<Payload>) {
         let response = payload(response.into());
         let topic = Value::from(to.topic.as_str());
-        self.say(|vsn| {
+        self.send_frame(|vsn| {
             codec::encode_reply(vsn, &to.join_ref, &to.msg_ref, &topic, status, &response)
         });
     }
@@ -395,19 +395,19 @@ impl Script {
     ///
     /// # Panics
     ///
-    /// When the client did not join the topic on the present connection.
+    /// If the client has not joined the topic on the current connection.
     #[track_caller]
     pub fn push(&self, topic: &str, event: &str, message: impl Into<Payload>) {
         let message = payload(message.into());
         let join_ref = self.join_ref(topic);
-        self.say(|vsn| codec::encode_push(vsn, &join_ref, topic, event, &message));
+        self.send_frame(|vsn| codec::encode_push(vsn, &join_ref, topic, event, &message));
     }
 
     /// Crashes the channel: `phx_error`.
     ///
     /// # Panics
     ///
-    /// When the client did not join the topic on the present connection.
+    /// If the client has not joined the topic on the current connection.
     #[track_caller]
     pub fn crash_channel(&self, topic: &str) {
         self.end_channel(topic, "phx_error");
@@ -417,7 +417,7 @@ impl Script {
     ///
     /// # Panics
     ///
-    /// When the client did not join the topic on the present connection.
+    /// If the client has not joined the topic on the current connection.
     #[track_caller]
     pub fn close_channel(&self, topic: &str) {
         self.end_channel(topic, "phx_close");
@@ -426,18 +426,18 @@ impl Script {
     #[track_caller]
     fn end_channel(&self, topic: &str, event: &str) {
         let (join_ref, empty) = (self.join_ref(topic), Value::Object(serde_json::Map::new()));
-        self.say(|vsn| Ok(codec::encode_end(vsn, &join_ref, topic, event, &empty)));
+        self.send_frame(|vsn| Ok(codec::encode_end(vsn, &join_ref, topic, event, &empty)));
     }
 }
 
-/// # How it works
+/// # Implementation
 impl Script {
-    /// Polls every task that was woken, until none is.
+    /// Polls woken tasks until none is woken.
     fn settle(&self) {
         for _ in 0..ROUNDS {
             let mut tasks = self.lock_tasks();
             tasks.extend(self.stage.take_spawned().into_iter().map(Task::new));
-            // Not under the lock: a task may use the script.
+            // Not under the lock, because a task may use the script.
             let mut all = core::mem::take(&mut *tasks);
             drop(tasks);
             let moved = all.iter().any(Task::is_woken);
@@ -447,14 +447,14 @@ impl Script {
                 return;
             }
         }
-        panic!("the tasks never come to rest; what happened:\n{}", self.log());
+        panic!("the tasks never become idle; log:\n{}", self.log());
     }
 
     fn lock_tasks(&self) -> MutexGuard<'_, Vec<Task>> {
         self.tasks.lock()
     }
 
-    /// Moves the clock to the next timer; false when there is none until `end`.
+    /// Moves the clock to the next timer; returns false if there is none until `end`.
     fn move_on(&self, end: Time) -> bool {
         self.settle();
         let next = self.stage.lock().next_timer().filter(|at| *at <= end);
@@ -477,9 +477,8 @@ impl Script {
             if !self.move_on(end) {
                 let seconds = self.patience.as_secs_f64();
                 panic!(
-                    "{what} was expected within {seconds}s and did not come. A part of the program that \
-                     runs on another executor goes on only in `script.settled().await`: put it in front. \
-                     What happened:\n{}",
+                    "expected {what} within {seconds}s. Tasks on another executor run only during \
+                     `script.settled().await`: add it before this call. Log:\n{}",
                     self.log()
                 );
             }
@@ -490,24 +489,27 @@ impl Script {
     fn refute(&self, what: &str, is_there: impl Fn(&Stage) -> bool) {
         self.advance(self.quiet);
         let found = is_there(&self.stage.lock());
-        assert!(!found, "{what} came and should not have; what happened:\n{}", self.log());
+        assert!(!found, "unexpected: {what}; log:\n{}", self.log());
     }
 
     #[track_caller]
     fn send(&self, received: Received) {
         self.settle();
         let sent = self.stage.send(received);
-        assert!(sent, "there is no connection; what happened:\n{}", self.log());
+        assert!(sent, "there is no connection; log:\n{}", self.log());
         self.settle();
     }
 
     #[track_caller]
-    fn say(&self, frame: impl FnOnce(Vsn) -> Result<crate::wire::Frame, codec::EncodeFault>) {
+    fn send_frame(
+        &self,
+        frame: impl FnOnce(Vsn) -> Result<crate::wire::Frame, codec::EncodeFault>,
+    ) {
         let vsn = self.stage.lock().wires.values().next_back().map_or(Vsn::V2, |wire| wire.vsn);
         match frame(vsn) {
             Ok(frame) => self.send(Received::Frame(frame)),
             Err(codec::EncodeFault) => {
-                panic!("this cannot be written; what happened:\n{}", self.log())
+                panic!("this message cannot be encoded; log:\n{}", self.log())
             }
         }
     }
@@ -519,15 +521,15 @@ impl Script {
         let wire = stage.wires.values().next_back();
         let found = wire.and_then(|wire| wire.joins.get(topic).cloned());
         drop(stage);
-        found.unwrap_or_else(|| panic!("{topic:?} is not joined; what happened:\n{}", self.log()))
+        found.unwrap_or_else(|| panic!("{topic:?} is not joined; log:\n{}", self.log()))
     }
 }
 
-/// # What it asks for, for tests
+/// # Accessors for tests
 ///
-/// With the feature `testing`. What these return is not redacted.
+/// These need the feature `testing`. Their results are not redacted.
 impl ConnectRequest {
-    /// The first parameter of this name in the query, decoded.
+    /// The first query parameter with this name, decoded.
     ///
     /// ```
     /// use phx_proto::Config;
@@ -550,7 +552,7 @@ impl ConnectRequest {
         self.uri.params(name).next()
     }
 
-    /// The value of the first header of this name, whatever its case.
+    /// The value of the first header with this name, in any case.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.headers.iter();
@@ -558,7 +560,7 @@ impl ConnectRequest {
         Some(value.expose())
     }
 
-    /// The [`auth_token`](crate::Credentials::auth_token), taken out of the subprotocol that carries it.
+    /// The [`auth_token`](crate::Credentials::auth_token), extracted from its subprotocol.
     #[must_use]
     pub fn auth_token(&self) -> Option<String> {
         let mut offers = self.subprotocols.iter().map(|offer| offer.expose());
@@ -584,9 +586,8 @@ impl core::fmt::Debug for Script {
     }
 }
 
-/// What the task came to, for those who await it.
 impl<T> Running<T> {
-    /// Whether it is over.
+    /// Whether the future has completed.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.0.lock().is_some()

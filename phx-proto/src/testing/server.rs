@@ -1,4 +1,4 @@
-//! The server as a whole: connections, time, scripted events.
+//! The test server: connections, time and scripted events.
 
 use core::fmt;
 use core::time::Duration;
@@ -17,29 +17,29 @@ use crate::socket::rng::Rng;
 use crate::time::Time;
 use crate::wire::Frame;
 
-/// The name of one connection; never used twice by one server.
+/// The id of a connection; a server never reuses one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(u64);
 
-/// What the server wants done to a connection.
+/// An action of the server on a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// Write this frame.
     Send {
         /// The connection.
         peer: PeerId,
-        /// The frame, to be written whole (the server never fragments).
+        /// The frame, to be written unfragmented, because the server never fragments.
         frame: Frame,
     },
     /// Write a close frame with this code and no reason. A [`Drop`](Self::Drop) of the same
-    /// connection follows at once: the server never waits for the client's half.
+    /// connection follows at once: the server never waits for the client's close frame.
     Close {
         /// The connection.
         peer: PeerId,
         /// The close code.
         code: u16,
     },
-    /// End the TCP stream. The connection is not named again.
+    /// End the TCP stream. No output for this connection follows.
     Drop {
         /// The connection.
         peer: PeerId,
@@ -48,19 +48,19 @@ pub enum Output {
 
 /// A Phoenix server with the channels of [the module](super).
 ///
-/// Feed it connections, frames and the clock, and take what it wants sent from
-/// [`poll_output`](Self::poll_output) until there is nothing. Inputs for a connection that is
-/// gone are ignored. Every input first lets the time that has passed take effect.
+/// Pass in connections, frames and the clock, and carry out outputs from
+/// [`poll_output`](Self::poll_output) until there are none. Inputs for an ended connection are
+/// ignored. Every input first runs the timers that are due.
 #[derive(Debug)]
 pub struct Server {
     pub(super) config: ServerConfig,
     pub(super) sockets: BTreeMap<PeerId, Socket>,
     pub(super) outputs: VecDeque<Output>,
     pub(super) presence: Presence,
-    /// Counts channel instances; the order of instances is the order of subscriptions.
+    /// Counts channel instances; their order is the order of subscriptions.
     pub(super) instances: u64,
     pub(super) held: Option<Vec<HeldReply>>,
-    /// When each socket that is awake was last heard of.
+    /// The last activity of each socket that is not asleep.
     awake: BTreeSet<(Time, PeerId)>,
     timers: BTreeMap<(Time, u64), Timer>,
     armed: u64,
@@ -72,32 +72,32 @@ pub struct Server {
     rng: Rng,
     /// Presence diffs that are not broadcast yet, with their topics.
     diffs: VecDeque<(String, Value)>,
-    /// When the last of them is.
+    /// When the last of these diffs is broadcast.
     diffs_until: Time,
     pub(super) observer: Observer,
 }
 
-/// A reply kept back by [`Server::hold_replies`].
+/// A reply that [`Server::hold_replies`] keeps back.
 #[derive(Debug)]
 pub(super) struct HeldReply {
     pub(super) peer: PeerId,
-    /// The channel whose end takes the reply with it.
+    /// The channel whose end drops the reply.
     pub(super) instance: Option<u64>,
     pub(super) frame: Frame,
 }
 
-/// What happens when a sleep is over.
+/// A pending event of the server.
 #[derive(Debug)]
 pub(super) enum Timer {
-    /// The socket has slept through a join (or a connect).
+    /// The sleep of a socket in a join (or a connect) ends.
     SocketWakes { peer: PeerId },
     /// A reply of `slow` is due.
     ReplyDue { peer: PeerId, topic: String, instance: u64, msg_ref: Value, response: Payload },
-    /// A channel gets to what it does after its join, and to its messages.
+    /// A channel runs what it does after its join, and handles its messages.
     ChannelRuns { peer: PeerId, topic: String, instance: u64, after: Vec<Effect> },
     /// The oldest presence diff is broadcast.
     DiffDue,
-    /// A channel has slept through a `block`.
+    /// The sleep of a channel in a `block` ends.
     ChannelWakes { peer: PeerId, topic: String, instance: u64, msg_ref: Value, response: Payload },
 }
 
@@ -125,19 +125,34 @@ impl Server {
         }
     }
 
-    /// Calls `observe` with everything that clients do from now on, such as for a log. It replaces
-    /// an earlier function, and must not block: the server waits for it.
+    /// Calls `observe` with every further event of the clients, for example for a log. It replaces
+    /// an earlier function. It must not block, because the server waits for it.
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    ///
+    /// use phx_proto::Time;
+    /// use phx_proto::testing::{HttpRequest, Observation, Server, ServerConfig};
+    ///
+    /// let (events, seen) = mpsc::channel();
+    /// let mut server = Server::new(ServerConfig::default());
+    /// server.observe(move |observation| events.send(observation.clone()).unwrap());
+    ///
+    /// let request = HttpRequest { path: "/socket/websocket?vsn=2.0.0".into(), ..Default::default() };
+    /// server.connect(Time::ZERO, &request).unwrap();
+    /// assert!(matches!(seen.try_recv(), Ok(Observation::Connected { .. })));
+    /// ```
     pub fn observe(&mut self, observe: impl FnMut(&Observation) + Send + 'static) {
         self.observer = Observer::new(observe);
     }
 
-    /// A connection could not be accepted.
+    /// Reports that a connection could not be accepted.
     #[cfg(feature = "adapter")]
     pub(crate) fn accept_failed(&mut self, error: &std::io::Error) {
-        self.observer.see(|| Observation::AcceptFailed { message: error.to_string() });
+        self.observer.observe(|| Observation::AcceptFailed { message: error.to_string() });
     }
 
-    /// How long a client may send nothing.
+    /// The idle timeout for clients.
     #[cfg(feature = "adapter")]
     pub(super) const fn idle_timeout(&self) -> Duration {
         self.config.idle_timeout
@@ -148,9 +163,8 @@ impl Server {
     /// # Errors
     ///
     /// The HTTP response of a server that refuses, as recorded in `wire/handshake_rejected`,
-    /// `wire/handshake_vsn`, `wire/handshake_wrong_path` and
-    /// `wire/handshake_auth_token_variants`, or the one that
-    /// [`refuse_next`](Self::refuse_next) scripted.
+    /// `wire/handshake_vsn`, `wire/handshake_wrong_path` and `wire/handshake_auth_token_variants`,
+    /// or the one that [`refuse_next`](Self::refuse_next) scripted.
     pub fn connect(&mut self, now: Time, request: &HttpRequest) -> Result<Accepted, HttpRefusal> {
         self.advance(now);
         let admission = match self.refusals.pop_front() {
@@ -160,7 +174,7 @@ impl Server {
         let admission = match admission {
             Ok(admission) => admission,
             Err(refusal) => {
-                self.observer.see(|| Observation::Refused { status: refusal.status });
+                self.observer.observe(|| Observation::Refused { status: refusal.status });
                 return Err(refusal);
             }
         };
@@ -170,7 +184,7 @@ impl Server {
         let sleep = Duration::from_millis(admission.slow_ms);
         self.sockets.insert(peer, Socket::new(admission, now));
         self.awake.insert((now, peer));
-        self.observer.see(|| Observation::Connected { peer });
+        self.observer.observe(|| Observation::Connected { peer });
         if !sleep.is_zero() {
             self.fall_asleep(peer);
             self.arm(now + sleep, Timer::SocketWakes { peer });
@@ -178,7 +192,7 @@ impl Server {
         Ok(Accepted { peer, protocol })
     }
 
-    /// A text or binary message arrived.
+    /// Handles a text or binary message.
     pub fn handle_frame(&mut self, now: Time, peer: PeerId, frame: &Frame) {
         let (Frame::Text(bytes) | Frame::Binary(bytes)) = frame;
         let mail = match self.config.max_frame_bytes {
@@ -188,54 +202,55 @@ impl Server {
         self.receive(now, peer, mail);
     }
 
-    /// A ping arrived. The pong is the caller's to write; the ping keeps the socket from being
-    /// closed as idle (`wire/idle_timeout_pings`).
+    /// Handles a ping. The caller writes the pong; the ping keeps the socket from being closed as
+    /// idle (`wire/idle_timeout_pings`).
     pub fn handle_ping(&mut self, now: Time, peer: PeerId) {
         self.advance(now);
         self.heard(now, peer);
     }
 
-    /// A part of a message arrived, and not yet the rest. It keeps the socket from being closed as
-    /// idle: servers look at bytes, not at messages.
+    /// Handles the arrival of a part of a message. It keeps the socket from being closed as idle,
+    /// because servers count bytes, not messages.
     pub fn handle_bytes(&mut self, now: Time, peer: PeerId) {
         self.heard(now, peer);
         self.advance(now);
     }
 
-    /// A close frame arrived; whatever its code, the answer is 1000 (`wire/close_by_client`).
+    /// Handles a close frame. Whatever its code, the reply is 1000 (`wire/close_by_client`).
     pub fn handle_close(&mut self, now: Time, peer: PeerId, _code: Option<u16>) {
         self.receive(now, peer, Mail::Close(1000));
     }
 
-    /// The client ended TCP without a close frame. Nothing more is put out for it.
+    /// Handles the end of TCP without a close frame. No output for this connection follows.
     pub fn handle_eof(&mut self, now: Time, peer: PeerId) {
         self.receive(now, peer, Mail::Eof);
     }
 
-    /// The client broke the WebSocket protocol: an unmasked frame, a reserved opcode, a control
-    /// frame over 125 bytes. The socket is closed with 1002 (`wire/malformed_unmasked_frame`).
+    /// Handles a violation of the WebSocket protocol: an unmasked frame, a reserved opcode, a
+    /// control frame over 125 bytes. The socket is closed with 1002
+    /// (`wire/malformed_unmasked_frame`).
     pub fn handle_violation(&mut self, now: Time, peer: PeerId) {
         self.receive(now, peer, Mail::Close(1002));
     }
 
-    /// The clock reached [`poll_timeout`](Self::poll_timeout).
+    /// Runs the timers that are due at [`poll_timeout`](Self::poll_timeout).
     pub fn handle_timeout(&mut self, now: Time) {
         self.advance(now);
     }
 
-    /// The next thing to do, oldest first.
+    /// Returns the next output, oldest first.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is next needed, if at all.
+    /// When [`handle_timeout`](Self::handle_timeout) must be called next, if at all.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         let timer = self.timers.keys().next().map(|(due, _)| *due);
         timer.into_iter().chain(self.next_idle().map(|(due, _)| due)).min()
     }
 
-    /// Answers the next connect with this response. Several calls queue up.
+    /// Answers the next connect with this response. Responses of several calls are queued.
     pub fn refuse_next(&mut self, refusal: HttpRefusal) {
         self.refusals.push_back(refusal);
     }
@@ -249,8 +264,8 @@ impl Server {
         }
     }
 
-    /// Kills the whole server process: every connection ends without a close frame, nobody is
-    /// told of anything, and new connections are accepted as after a restart.
+    /// Kills the whole server process: every connection ends without a close frame or any
+    /// notification, and new connections are accepted as after a restart.
     pub fn kill_all(&mut self) {
         self.end_all(|_| None);
     }
@@ -265,23 +280,23 @@ impl Server {
         self.end_on_topic(now, topic, End::Close);
     }
 
-    /// Broadcasts a message to every channel on a topic. Unlike Phoenix, which takes only maps,
-    /// this sends any JSON value.
+    /// Broadcasts a message to every channel on a topic. Phoenix accepts only maps; this sends any
+    /// JSON value.
     pub fn broadcast(&mut self, now: Time, topic: &str, event: &str, payload: Value) {
         self.advance(now);
-        // JSON can be written for every serializer, so this does not fail.
+        // Every serializer can encode JSON, so this does not fail.
         let _ = self.broadcast_from(topic, event, &Payload::Json(payload), None);
     }
 
-    /// Broadcasts `disconnect` to the sockets with this id, such as `user:7`: close 1001, on
-    /// 1.7 close 1000 (`wire/close_disconnect_by_id`).
+    /// Broadcasts `disconnect` to the sockets with this id, such as `user:7`: close code 1001, or
+    /// 1000 with version 1.7 (`wire/close_disconnect_by_id`).
     pub fn disconnect_id(&mut self, now: Time, id: &str) {
         self.advance(now);
         self.disconnect(id);
     }
 
-    /// Shuts down gracefully: 1012 for sockets with a channel, 1000 for those without
-    /// (`wire/close_graceful_shutdown`), or for all without a
+    /// Shuts down gracefully: close code 1012 for sockets with a channel, 1000 for those without
+    /// (`wire/close_graceful_shutdown`), or 1000 for all without a
     /// [`drainer`](ServerConfig::drainer). New connections are accepted as after a restart.
     pub fn shutdown(&mut self, now: Time) {
         self.advance(now);
@@ -291,9 +306,9 @@ impl Server {
         });
     }
 
-    /// While on, replies to joins, pushes and leaves are kept back; heartbeats are answered and
-    /// pushes and broadcasts go out. Switching it off sends what was kept, in order. A reply to
-    /// a push is lost if its channel ends first.
+    /// While `hold` is true, keeps back replies to joins, pushes and leaves; heartbeats are
+    /// answered, and pushes and broadcasts are sent. False sends the held replies in order. A held
+    /// reply to a push is lost if its channel ends first.
     pub fn hold_replies(&mut self, hold: bool) {
         if hold {
             self.held.get_or_insert_default();
@@ -304,7 +319,7 @@ impl Server {
         }
     }
 
-    /// Sends a frame as it is, whatever it holds.
+    /// Sends a frame as it is, without validation.
     pub fn send_raw(&mut self, peer: PeerId, frame: Frame) {
         self.send(peer, frame);
     }
@@ -315,13 +330,13 @@ impl Server {
         self.sockets.keys().copied().collect()
     }
 
-    /// How many sockets have joined this topic.
+    /// The number of sockets that have joined this topic.
     #[must_use]
     pub fn joined(&self, topic: &str) -> usize {
         self.sockets.values().filter(|socket| socket.channels.contains_key(topic)).count()
     }
 
-    /// Who is present on a topic, as its `presence_state` has them.
+    /// The presences on a topic, in the format of `presence_state`.
     #[must_use]
     pub fn presence(&self, topic: &str) -> Value {
         self.presence.state(topic)
@@ -332,7 +347,7 @@ impl Server {
         self.sockets.get(&peer).into_iter().flat_map(|s| s.channels.keys().map(String::as_str))
     }
 
-    /// Hands mail to a socket, which looks at it at once unless it sleeps.
+    /// Delivers mail to a socket, which handles it at once unless it sleeps.
     fn receive(&mut self, now: Time, peer: PeerId, mail: Mail) {
         self.advance(now);
         if let Some(socket) = self.sockets.get_mut(&peer) {
@@ -342,7 +357,7 @@ impl Server {
         }
     }
 
-    /// Lets everything that is due by `now` happen, each at its own time.
+    /// Runs all events that are due by `now`, each at its own time.
     fn advance(&mut self, now: Time) {
         loop {
             let timer = self.timers.keys().next().copied().filter(|(due, _)| *due <= now);
@@ -385,7 +400,7 @@ impl Server {
         self.timers.insert((due, self.armed), timer);
     }
 
-    /// A delay of at most this.
+    /// A delay of at most `most`.
     fn draw_delay(&mut self, most: Duration) -> Duration {
         let Some(bound) = u64::try_from(most.as_nanos()).ok().filter(|nanos| *nanos > 0) else {
             return Duration::ZERO;
@@ -393,12 +408,12 @@ impl Server {
         Duration::from_nanos(self.rng.next_u64() % bound.saturating_add(1))
     }
 
-    /// How long a channel takes until it looks at its next message.
+    /// The delay before a channel handles its next message.
     pub(super) fn draw_channel_delay(&mut self) -> Duration {
         self.draw_delay(self.config.channel_delay)
     }
 
-    /// Broadcasts a presence diff, behind those before it.
+    /// Broadcasts a presence diff, after earlier ones.
     pub(super) fn send_diff(&mut self, topic: &str, diff: Option<Value>) {
         let Some(diff) = diff else { return };
         self.diffs.push_back((topic.to_owned(), diff));
@@ -413,16 +428,16 @@ impl Server {
 
     fn broadcast_diff(&mut self) {
         let Some((topic, diff)) = self.diffs.pop_front() else { return };
-        // JSON can be written for every serializer, so this does not fail.
+        // Every serializer can encode JSON, so this does not fail.
         let _ = self.broadcast_from(&topic, "presence_diff", &Payload::Json(diff), None);
     }
 
-    /// The socket that will be idle for too long first. A sleeping one does not look.
+    /// The socket that reaches the idle timeout first. A sleeping socket does not check it.
     fn next_idle(&self) -> Option<(Time, PeerId)> {
         self.awake.first().map(|(heard, peer)| (*heard + self.config.idle_timeout, *peer))
     }
 
-    /// Something of a socket was heard.
+    /// Records activity of a socket.
     fn heard(&mut self, now: Time, peer: PeerId) {
         let Some(socket) = self.sockets.get_mut(&peer) else { return };
         let before = core::mem::replace(&mut socket.heard, now);
@@ -431,14 +446,14 @@ impl Server {
         }
     }
 
-    /// A socket handles nothing from now on.
+    /// Puts a socket to sleep: it handles nothing until it is woken.
     pub(super) fn fall_asleep(&mut self, peer: PeerId) {
         let Some(socket) = self.sockets.get_mut(&peer) else { return };
         socket.busy = true;
         self.awake.remove(&(socket.heard, peer));
     }
 
-    /// A socket is back; what came meanwhile is read only now, and so counts as heard now.
+    /// Wakes a socket. It reads what arrived during its sleep now, so that counts as activity now.
     pub(super) fn wake_up(&mut self, now: Time, peer: PeerId) {
         let Some(socket) = self.sockets.get_mut(&peer) else { return };
         socket.busy = false;
@@ -455,11 +470,11 @@ impl Server {
         }
     }
 
-    /// Forgets a connection. Its channels end with it, and the others see them leave.
+    /// Removes a connection. Its channels end with it, and their presences leave.
     pub(super) fn remove(&mut self, peer: PeerId) {
         let Some(socket) = self.sockets.remove(&peer) else { return };
         self.awake.remove(&(socket.heard, peer));
-        self.observer.see(|| Observation::Disconnected { peer });
+        self.observer.observe(|| Observation::Disconnected { peer });
         if let Some(held) = &mut self.held {
             held.retain(|reply| reply.peer != peer);
         }
@@ -470,7 +485,7 @@ impl Server {
 
     fn end_all(&mut self, code: impl Fn(&Socket) -> Option<u16>) {
         self.awake.clear();
-        // These have no receiver any more.
+        // The pending diffs have no receiver left.
         self.diffs.clear();
         self.timers.retain(|_, timer| !matches!(timer, Timer::DiffDue));
         for (peer, socket) in core::mem::take(&mut self.sockets) {
@@ -478,9 +493,9 @@ impl Server {
                 self.outputs.push_back(Output::Close { peer, code });
             }
             self.outputs.push_back(Output::Drop { peer });
-            self.observer.see(|| Observation::Disconnected { peer });
+            self.observer.observe(|| Observation::Disconnected { peer });
             for (topic, channel) in socket.channels {
-                // Nobody is left to see the diff.
+                // There is no receiver left for the diff.
                 let _ = self.presence.untrack(&topic, channel.instance, None);
             }
         }
@@ -511,7 +526,7 @@ impl Server {
         }
     }
 
-    /// Puts a frame out, or behind what a sleeping socket still has to do.
+    /// Sends a frame; for a sleeping socket, after its pending work.
     pub(super) fn send(&mut self, peer: PeerId, frame: Frame) {
         match self.sockets.get_mut(&peer) {
             Some(socket) if socket.busy => socket.mailbox.push_back(Mail::Send(frame)),
@@ -520,7 +535,7 @@ impl Server {
         }
     }
 
-    /// The frame that tells a client of the end of its channel.
+    /// The frame that notifies a client of the end of its channel.
     pub(super) fn end_frame(
         &self,
         vsn: codec::Vsn,

@@ -1,15 +1,16 @@
-//! The process of one connection: it reads frames, runs joins, and hands the rest to channels.
+//! The process of one connection: it reads frames, runs joins, and passes other messages to
+//! channels.
 //!
 //! ```text
 //!            frame
 //!   awake ─────────► handle ──► awake
 //!     │ slow join                  ▲
 //!     ▼                            │ time is up: finish the join,
-//!   busy ── mailbox collects ──────┘ then work off the mailbox
+//!   busy ── mailbox collects ──────┘ then drain the mailbox
 //! ```
 //!
-//! While it is busy it handles nothing at all, heartbeats included
-//! (`wire/join_slow_blocks_socket`), and what its channels send waits too.
+//! A busy socket handles nothing, heartbeats included (`wire/join_slow_blocks_socket`), and
+//! messages of its channels are queued too.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -29,9 +30,9 @@ use crate::wire::Frame;
 pub(super) struct Socket {
     pub(super) admission: Admission,
     pub(super) channels: BTreeMap<String, Channel>,
-    /// When the client was last heard of.
+    /// The time of the client's last activity.
     pub(super) heard: Time,
-    /// Whether it sleeps in a join.
+    /// Whether the socket sleeps in a join.
     pub(super) busy: bool,
     pub(super) mailbox: VecDeque<Mail>,
     joining: Option<Joining>,
@@ -42,19 +43,19 @@ pub(super) struct Socket {
 pub(super) struct Channel {
     pub(super) instance: u64,
     pub(super) kind: Kind,
-    /// The join_ref of the join, as it was sent.
+    /// The join_ref of the join, as the client sent it.
     pub(super) join_ref: Value,
-    /// The join_ref that replies and pushes carry: that of the join, or the join's ref if it
-    /// had none (`wire/join_null_join_ref`).
+    /// The join_ref in replies and pushes: that of the join, or the join's ref if it had none
+    /// (`wire/join_null_join_ref`).
     pub(super) shown_ref: Value,
-    /// The key that a presence channel tracks itself under.
+    /// The key under which a presence channel tracks itself.
     pub(super) own_key: String,
-    /// Whether it sleeps in a `block`; then messages wait in the mailbox.
+    /// Whether the channel sleeps in a `block`; then messages are queued in the mailbox.
     pub(super) blocked: bool,
     pub(super) mailbox: VecDeque<Inbound>,
 }
 
-/// What waits for a socket.
+/// A queued event of a socket.
 #[derive(Debug)]
 pub(super) enum Mail {
     Frame(Frame),
@@ -63,7 +64,7 @@ pub(super) enum Mail {
     Eof,
 }
 
-/// How a channel ends.
+/// The way in which a channel ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// `phx_close`.
@@ -72,7 +73,7 @@ pub(super) enum End {
     Error,
 }
 
-/// An accepted join on its way to the reply.
+/// An accepted join whose reply is not sent yet.
 #[derive(Debug)]
 struct Joining {
     topic: String,
@@ -96,7 +97,7 @@ impl Socket {
         }
     }
 
-    /// Whether the next thing in the mailbox is a join of this topic.
+    /// Whether the next event in the mailbox is a join of this topic.
     fn next_is_join_of(&self, topic: &Value) -> bool {
         let Some(Mail::Frame(frame)) = self.mailbox.front() else { return false };
         codec::decode(self.admission.vsn, frame)
@@ -105,7 +106,7 @@ impl Socket {
 }
 
 impl Server {
-    /// Works off the mailbox of a socket until it is empty or sleeps.
+    /// Handles the mailbox of a socket until it is empty or the socket sleeps.
     pub(super) fn drain(&mut self, now: Time, peer: PeerId) {
         while let Some(socket) = self.sockets.get_mut(&peer) {
             if socket.busy {
@@ -121,7 +122,7 @@ impl Server {
         }
     }
 
-    /// The sleep of a socket is over.
+    /// Ends the sleep of a socket.
     pub(super) fn wake_socket(&mut self, now: Time, peer: PeerId) {
         self.wake_up(now, peer);
         let Some(socket) = self.sockets.get_mut(&peer) else { return };
@@ -157,8 +158,8 @@ impl Server {
             return;
         }
         let leave = event == "phx_leave";
-        // Frames that waited in a mailbox are read in one go: the join kills the old channel
-        // before that has looked at the leave (wire/join_timeout_leave_rejoin).
+        // Frames that were queued in a mailbox are read together: the join kills the old channel
+        // before that channel handles the leave (wire/join_timeout_leave_rejoin).
         if leave && socket.next_is_join_of(&message.topic) {
             return;
         }
@@ -193,12 +194,14 @@ impl Server {
         let full = socket.channels.len() >= self.config.max_channels;
         let join_ref = message.join_ref.clone();
         let refuse = |server: &mut Self, reason: &str| {
-            server.observer.see(|| Observation::JoinRefused { peer, topic: topic_of(&message) });
+            server
+                .observer
+                .observe(|| Observation::JoinRefused { peer, topic: topic_of(&message) });
             server.answer(peer, &join_ref, &message, "error", json!({ "reason": reason }));
         };
         match verdict {
             JoinVerdict::Unmatched => {
-                self.observer.see(|| Observation::JoinRefused { peer, topic });
+                self.observer.observe(|| Observation::JoinRefused { peer, topic });
                 self.unmatched(peer, &message);
             }
             // A rejoin is not counted twice: wire/join_too_many_channels.
@@ -206,7 +209,7 @@ impl Server {
             JoinVerdict::Refused(reason) => {
                 let replaced = self.replace_channel(peer, &topic);
                 refuse(self, reason);
-                self.tell_replaced(peer, &topic, replaced);
+                self.notify_replaced(peer, &topic, replaced);
             }
             JoinVerdict::Accepted { kind, response, sleep, after } => {
                 let replaced = self.replace_channel(peer, &topic);
@@ -222,8 +225,8 @@ impl Server {
         }
     }
 
-    /// The order is that of `wire/presence_double_join`: the reply, the close of the replaced
-    /// channel, and only then what the new one has to say.
+    /// Sends in the order of `wire/presence_double_join`: the reply, the close of the replaced
+    /// channel, and then the messages of the new one.
     fn finish_join(&mut self, now: Time, peer: PeerId, joining: Joining) {
         let Joining { topic, message, kind, response, after, replaced } = joining;
         let Some(socket) = self.sockets.get_mut(&peer) else { return };
@@ -241,9 +244,9 @@ impl Server {
             mailbox: VecDeque::new(),
         };
         socket.channels.insert(topic.clone(), channel);
-        self.observer.see(|| Observation::Joined { peer, topic: topic.clone() });
+        self.observer.observe(|| Observation::Joined { peer, topic: topic.clone() });
         self.answer(peer, &join_ref, &message, "ok", response);
-        self.tell_replaced(peer, &topic, replaced);
+        self.notify_replaced(peer, &topic, replaced);
         if let Err(after) = self.delay_channel(now, peer, &topic, after) {
             self.run(now, peer, &topic, instance, &Value::Null, after);
         }
@@ -256,14 +259,14 @@ impl Server {
         Some(channel.join_ref)
     }
 
-    fn tell_replaced(&mut self, peer: PeerId, topic: &str, replaced: Option<Value>) {
+    fn notify_replaced(&mut self, peer: PeerId, topic: &str, replaced: Option<Value>) {
         if let (Some(join_ref), Some(socket)) = (replaced, self.sockets.get(&peer)) {
             let frame = self.end_frame(socket.admission.vsn, &join_ref, topic, End::Close);
             self.send(peer, frame);
         }
     }
 
-    /// Gives a message to its channel, which drops it in silence if the join_ref is not right.
+    /// Passes a message to its channel; silently drops it if the join_ref does not match.
     pub(super) fn deliver(&mut self, now: Time, peer: PeerId, message: Inbound) {
         let Some(topic) = message.topic.as_str() else { return };
         let Some(socket) = self.sockets.get(&peer) else { return };
@@ -290,7 +293,7 @@ impl Server {
         self.answer(peer, &Value::Null, message, "error", response);
     }
 
-    /// A reply that does not depend on a channel to live on.
+    /// Sends a reply that does not depend on whether a channel is alive.
     fn answer(
         &mut self,
         peer: PeerId,
@@ -315,7 +318,7 @@ impl Server {
     }
 }
 
-/// Whether a push or leave with this join_ref is for this channel. The versions differ.
+/// Whether a push or leave with this join_ref is for this channel; depends on the version.
 fn accepts(version: Version, leave: bool, channel: &Value, message: &Value) -> bool {
     let same = channel == message;
     match version {

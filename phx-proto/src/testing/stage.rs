@@ -1,9 +1,9 @@
-//! What stands behind a [`Script`](super::Script): a clock, timers, the wires and the tasks.
+//! The in-memory runtime of a [`Script`](super::Script): clock, timers, connections and tasks.
 //!
-//! The stage implements the driver's [`Runtime`] and [`Transport`] in memory. Nothing on it moves
-//! by itself: frames are there at once, a timer expires when the script moves the clock, and a
-//! task is polled when the script says so and something woke it. Real wakers are called all the
-//! same, so that a driver which runs on another executor is woken there.
+//! The stage implements the driver's [`Runtime`] and [`Transport`]. It is passive: frames arrive at
+//! once, a timer expires when the script moves the clock, and a woken task is polled when the
+//! script runs the tasks. Real wakers are called as well, so a driver on another executor is woken
+//! there.
 
 use core::fmt;
 use core::future::{Future, poll_fn};
@@ -30,16 +30,16 @@ use crate::time::Time;
 use crate::wire::Frame;
 use crate::wire::payload::Payload;
 
-/// Everything but the tasks.
+/// The state of the runtime, except the tasks.
 #[derive(Default)]
 pub(super) struct Stage {
     pub(super) now: Time,
-    /// Attempts to connect that nobody has answered, by number.
+    /// Attempts to connect that are not answered yet, by number.
     pub(super) dials: BTreeMap<u64, ConnectRequest>,
     verdicts: BTreeMap<u64, Result<Vsn, Cause>>,
-    /// The connections, by the number of their attempt; the last one is the present one.
+    /// The connections, by the number of their attempt; the last one is current.
     pub(super) wires: BTreeMap<u64, Wire>,
-    /// What the client sent and no assertion has taken.
+    /// Frames of the client that no assertion has consumed.
     pub(super) heard: Vec<Sent>,
     pub(super) log: Vec<String>,
     spawned: Vec<Pin<Box<dyn Future<Output = ()> + Send>>>,
@@ -48,17 +48,18 @@ pub(super) struct Stage {
     numbers: u64,
 }
 
-/// One connection, as long as the client's end exists.
+/// A connection, for as long as the client holds its end.
 pub(super) struct Wire {
     pub(super) vsn: Vsn,
     pub(super) to_client: VecDeque<Received>,
-    /// The join_ref of every topic that was joined on it.
+    /// The join_ref of every topic that was joined on this connection.
     pub(super) joins: BTreeMap<String, Value>,
-    /// Whether one of the two ends has closed it.
+    /// Whether one of the two ends has closed the connection.
     pub(super) is_over: bool,
 }
 
-/// The runtime of the clients of a [`Script`](super::Script): virtual time, wires in memory.
+/// The runtime of the clients of a [`Script`](super::Script): virtual time and in-memory
+/// connections.
 #[derive(Clone, Default)]
 pub struct ScriptRuntime(Arc<Mutex<Stage>>);
 
@@ -67,7 +68,7 @@ impl ScriptRuntime {
         self.0.lock()
     }
 
-    /// Changes the stage and then wakes, outside the lock, whoever the change concerns.
+    /// Changes the stage, and then calls the returned wakers outside the lock.
     fn change<R>(&self, change: impl FnOnce(&mut Stage) -> (R, Vec<Waker>)) -> R {
         let (result, wakers) = change(&mut self.lock());
         wakers.into_iter().for_each(Waker::wake);
@@ -86,7 +87,7 @@ impl ScriptRuntime {
         });
     }
 
-    /// The server's answer to an attempt.
+    /// Sets the server's answer to an attempt.
     pub(super) fn answer(&self, number: u64, verdict: Result<Vsn, Cause>) {
         self.change(|stage| {
             stage.dials.remove(&number);
@@ -95,7 +96,7 @@ impl ScriptRuntime {
         });
     }
 
-    /// Something for the client to receive on its present connection; false without one.
+    /// Delivers an event to the client on its current connection; returns false without one.
     pub(super) fn send(&self, received: Received) -> bool {
         self.change(|stage| {
             let Some((number, wire)) = stage.wires.last_entry().map(|e| (*e.key(), e.into_mut()))
@@ -152,7 +153,7 @@ impl Stage {
         self.numbers
     }
 
-    /// A frame of the client. Heartbeats are answered at once, so that no script has to.
+    /// Receives a frame of the client. Heartbeats are answered at once, so that no script has to.
     fn receive(&mut self, number: u64, frame: &Frame) {
         let Some(wire) = self.wires.get_mut(&number) else { return };
         let Ok(inbound) = codec::decode(wire.vsn, frame) else {
@@ -164,7 +165,7 @@ impl Stage {
             let (join_ref, topic) = (&inbound.join_ref, &inbound.topic);
             let reply = codec::encode_reply(wire.vsn, join_ref, &inbound.msg_ref, topic, "ok", &ok);
             wire.to_client.extend(reply.map(Received::Frame));
-            // One line for as many as there are in a row.
+            // One line for a series of heartbeats.
             const BEATS: &str = "client: heartbeats, answered";
             if !self.log.last().is_some_and(|line| line.ends_with(BEATS)) {
                 self.note(BEATS);
@@ -191,7 +192,7 @@ impl Stage {
     }
 }
 
-/// Virtual time and wires in memory.
+/// Virtual time and in-memory connections.
 impl Clock for ScriptRuntime {
     fn now(&self) -> Time {
         self.lock().now
@@ -236,7 +237,7 @@ impl<F: Future<Output = ()> + Send + 'static> Spawn<F> for ScriptRuntime {
     }
 }
 
-/// An attempt to connect that waits for the script.
+/// An attempt to connect that the script has not answered.
 #[derive(Debug)]
 pub struct ScriptDial {
     stage: ScriptRuntime,
@@ -268,7 +269,7 @@ impl Drop for ScriptDial {
     }
 }
 
-/// The client's end of a wire.
+/// The client's end of a connection.
 #[derive(Debug)]
 pub struct ScriptTransport {
     stage: ScriptRuntime,
@@ -328,7 +329,7 @@ impl Drop for ScriptTransport {
     }
 }
 
-/// A timer of virtual time.
+/// A timer in virtual time.
 #[derive(Debug)]
 pub struct ScriptTimer {
     stage: ScriptRuntime,
@@ -365,7 +366,7 @@ impl fmt::Debug for ScriptRuntime {
     }
 }
 
-/// A future and whether it asked to be polled.
+/// A future and whether it was woken.
 pub(super) struct Task {
     future: Pin<Box<dyn Future<Output = ()> + Send>>,
     woken: Arc<Woken>,
@@ -388,7 +389,7 @@ impl Task {
         self.woken.0.load(Ordering::Acquire)
     }
 
-    /// Polls it if it asked for that; true when it is over.
+    /// Polls the future if it was woken; returns true when it has completed.
     pub(super) fn poll(&mut self) -> bool {
         if !self.woken.0.swap(false, Ordering::AcqRel) {
             return false;

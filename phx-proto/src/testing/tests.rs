@@ -1,4 +1,4 @@
-//! What the recordings do not show: the scripted events, sleeping channels, hostile input.
+//! Tests of the server that no recording covers: scripted events, sleeping channels, hostile input.
 
 use core::time::Duration;
 
@@ -29,7 +29,7 @@ fn joined(server: &mut Server, topic: &str) -> PeerId {
     peer
 }
 
-/// Everything that was put out, frames as their text.
+/// All outputs so far, with frames as their text.
 fn sent(server: &mut Server) -> Vec<String> {
     let mut lines = Vec::new();
     while let Some(output) = server.poll_output() {
@@ -46,7 +46,7 @@ fn sent(server: &mut Server) -> Vec<String> {
 }
 
 #[test]
-fn a_scripted_refusal_is_used_once() {
+fn scripted_refusal_is_used_once() {
     let mut server = Server::new(ServerConfig::default());
     server.refuse_next(HttpRefusal::new(503, "busy"));
     let request =
@@ -55,9 +55,10 @@ fn a_scripted_refusal_is_used_once() {
     assert!(server.connect(at(0), &request).is_ok());
 }
 
-/// Protocol: CONN-13, CONN-14.
+/// A request with HTTP fields must be an upgrade from an allowed origin. Protocol: CONN-13,
+/// CONN-14.
 #[test]
-fn a_request_with_http_fields_has_to_be_an_upgrade_from_an_allowed_origin() {
+fn http_request_must_be_allowed_upgrade() {
     let mut server = Server::new(ServerConfig::default());
     let mut answer = |method: &str, headers: &[(&str, &str)]| {
         let headers = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
@@ -76,7 +77,7 @@ fn a_request_with_http_fields_has_to_be_an_upgrade_from_an_allowed_origin() {
     assert_eq!(answer("GET", &whole).0, 101);
     assert_eq!(answer("GET", &[("Origin", "https://localhost:4000")]).0, 101);
     assert_eq!(answer("GET", &[("Origin", "https://evil.example")]).0, 403);
-    // What is wrong is said as plain text, whatever else the request has.
+    // A problem is answered in plain text, whatever else the request contains.
     for (method, headers, problem) in [
         ("GET", &[("Host", "localhost")][..], "'upgrade' header must contain 'websocket'"),
         ("GET", &[&upgrade[..], &[version]].concat(), "'sec-websocket-key' header is absent"),
@@ -93,7 +94,7 @@ fn a_request_with_http_fields_has_to_be_an_upgrade_from_an_allowed_origin() {
 }
 
 #[test]
-fn scripted_ends_of_a_channel_free_its_topic() {
+fn scripted_channel_end_frees_topic() {
     let mut server = Server::new(ServerConfig::default());
     joined(&mut server, "room:a");
     server.crash_channel(at(1), "room:a");
@@ -107,7 +108,7 @@ fn scripted_ends_of_a_channel_free_its_topic() {
 }
 
 #[test]
-fn a_killed_server_ends_every_connection_without_a_close_frame() {
+fn killed_server_sends_no_close_frame() {
     let mut server = Server::new(ServerConfig::default());
     joined(&mut server, "presence:p");
     joined(&mut server, "presence:p");
@@ -119,7 +120,7 @@ fn a_killed_server_ends_every_connection_without_a_close_frame() {
 
 /// Protocol: CLOSE-3.
 #[test]
-fn a_disconnect_by_id_spares_other_sockets() {
+fn disconnect_by_id_spares_other_sockets() {
     let mut server = Server::new(ServerConfig::default().version(Version::V1_7_24));
     joined(&mut server, "room:a");
     let other = open(&mut server, "&user_id=2");
@@ -129,7 +130,7 @@ fn a_disconnect_by_id_spares_other_sockets() {
 }
 
 #[test]
-fn held_replies_come_in_order_but_not_those_of_a_dead_channel() {
+fn held_replies_skip_dead_channels() {
     let mut server = Server::new(ServerConfig::default());
     let peer = joined(&mut server, "room:a");
     let other = joined(&mut server, "room:b");
@@ -157,7 +158,7 @@ fn held_replies_come_in_order_but_not_those_of_a_dead_channel() {
 }
 
 #[test]
-fn a_blocked_channel_answers_late_and_in_order_while_the_socket_goes_on() {
+fn blocked_channel_replies_late_in_order() {
     let mut server = Server::new(ServerConfig::default());
     let peer = joined(&mut server, "room:a");
     server.handle_frame(at(0), peer, &text(r#"["1","2","room:a","block",{"ms":100}]"#));
@@ -180,7 +181,7 @@ fn a_blocked_channel_answers_late_and_in_order_while_the_socket_goes_on() {
 
 /// Protocol: JOIN-8.
 #[test]
-fn a_slow_join_holds_back_broadcasts_of_the_other_channels_of_its_socket() {
+fn slow_join_delays_broadcasts_on_its_socket() {
     let mut server = Server::new(ServerConfig::default());
     let peer = joined(&mut server, "room:a");
     let join = r#"["2","2","slowjoin:1","phx_join",{"ms":50}]"#;
@@ -199,7 +200,7 @@ fn a_slow_join_holds_back_broadcasts_of_the_other_channels_of_its_socket() {
 }
 
 #[test]
-fn time_that_passed_unnoticed_takes_effect_before_a_late_frame() {
+fn overdue_timeout_precedes_late_frame() {
     let config = ServerConfig::default().idle_timeout(Duration::from_millis(100));
     let mut server = Server::new(config);
     let peer = joined(&mut server, "room:a");
@@ -208,7 +209,7 @@ fn time_that_passed_unnoticed_takes_effect_before_a_late_frame() {
 }
 
 #[test]
-fn a_truncated_binary_frame_closes_the_socket_and_panics_nowhere() {
+fn truncated_binary_frame_closes_socket() {
     let whole = b"\x00\x01\x01\x06\x0412room:aecho\xff";
     for len in 0..whole.len() {
         let mut server = Server::new(ServerConfig::default());
@@ -225,14 +226,14 @@ fn a_truncated_binary_frame_closes_the_socket_and_panics_nowhere() {
 
 /// Protocol: CLOSE-5.
 #[test]
-fn text_that_is_not_utf8_closes_with_1007() {
+fn invalid_utf8_text_closes_1007() {
     let mut server = Server::new(ServerConfig::default());
     let peer = joined(&mut server, "room:a");
     server.handle_frame(at(1), peer, &Frame::Text(b"[\"\xff\"]".to_vec().into()));
     assert_eq!(sent(&mut server), ["close 1007", "drop"]);
 }
 
-/// What is echoed is what was pushed, whatever features of serde_json another crate turns on.
+/// The echo equals the push, whichever features of serde_json another crate enables.
 #[test]
 fn numbers_are_echoed_as_numbers() {
     use super::codec::{Payload, Vsn, decode};
@@ -254,7 +255,7 @@ fn numbers_are_echoed_as_numbers() {
     ] {
         assert_eq!(read(payload).as_deref(), Some(echoed), "{payload}");
     }
-    assert_eq!(read("1e999"), None, "no float of 64 bits");
+    assert_eq!(read("1e999"), None, "it exceeds a 64-bit float");
     assert_eq!(read(&"[".repeat(200)), None);
 }
 
@@ -272,7 +273,7 @@ fn shutdown_without_drainer_closes_1000() {
     }
 }
 
-/// Lets all the time pass that the server waits for; everything that was put out.
+/// Runs the server's timers until `until` and returns all outputs.
 fn settled(server: &mut Server, until: Time) -> Vec<String> {
     let mut lines = sent(server);
     while let Some(due) = server.poll_timeout().filter(|due| *due <= until) {
@@ -282,8 +283,8 @@ fn settled(server: &mut Server, until: Time) -> Vec<String> {
     lines
 }
 
-/// A channel is a process of its own: the socket answers a heartbeat while it is busy. The order of
-/// one channel's messages stays, and a join is the socket's.
+/// A channel is a process of its own: the socket answers a heartbeat while the channel is busy. The
+/// messages of one channel stay in order, and the socket itself handles joins.
 /// Protocol: HB-7.
 #[test]
 fn heartbeat_reply_overtakes_channel_reply() {
@@ -320,10 +321,10 @@ fn heartbeat_reply_overtakes_channel_reply() {
     assert!((5..20).contains(&overtaken), "{overtaken} of 20");
 }
 
-/// The state of each holds both, and the diffs come only then; "under load a state can also hold
-/// metas whose join diffs come only after it".
+/// Each `presence_state` contains both, and the diffs come after it; "under load a state can also
+/// hold metas whose join diffs come only after it".
 #[test]
-fn presence_joins_side_by_side() {
+fn simultaneous_presence_joins_share_state() {
     let config = ServerConfig::default().seed(3).presence_delay(Duration::from_millis(50));
     let mut server = Server::new(config);
     let peers = [open(&mut server, ""), open(&mut server, "")];
@@ -339,7 +340,7 @@ fn presence_joins_side_by_side() {
     assert_eq!(diffs.len(), 4, "{later:?}");
     assert!(diffs[..2].iter().all(|diff| diff.contains("ann")), "in order: {diffs:?}");
     assert_eq!(server.presence("presence:p").as_object().map(serde_json::Map::len), Some(2));
-    // A server that is killed forgets them.
+    // A killed server drops the pending diffs.
     server.handle_eof(at(51), peers[0]);
     server.kill_all();
     sent(&mut server);
@@ -352,9 +353,9 @@ fn presence_joins_side_by_side() {
     assert!(diff.contains("cy"), "{diff}");
 }
 
-/// Without delays everything happens at once, and in the recorded order.
+/// Without delays, everything happens at once and in the recorded order.
 #[test]
-fn no_delay_is_the_default() {
+fn default_has_no_delays() {
     let mut server = Server::new(ServerConfig::default());
     let peer = joined(&mut server, "room:a");
     for message in [r#"["1","2","room:a","echo",{}]"#, r#"[null,"3","phoenix","heartbeat",{}]"#] {

@@ -1,14 +1,14 @@
-//! What happened in a world, as data and as text that diffs well.
+//! The trace of a world, as data and as text that suits a diff.
 //!
-//! Everything that a client's core asked for or said, every frame that reached it and every fault
-//! is one [`TraceEvent`]; its text is one line:
+//! Every action of a client's core, every frame that reached it and every fault is one
+//! [`TraceEvent`]. Its text is one line:
 //!
 //! ```text
 //! t=1500ms client#2 ReconnectAfter 210ms (attempt 3, heartbeat timeout)
 //! ```
 //!
-//! Lines hold whole milliseconds, no address and nothing that depends on the machine, so two runs
-//! with one seed are equal byte for byte, and a change of behaviour is a few changed lines.
+//! Lines contain whole milliseconds, no address and nothing that depends on the machine. So two
+//! runs with one seed are equal byte for byte, and a change of behaviour changes only a few lines.
 
 use core::fmt;
 
@@ -18,36 +18,36 @@ use crate::event::words::{Shown, write_action};
 use crate::time::Time;
 use crate::wire::Frame;
 
-/// A client of a [`World`](super::World): the first is `client#1`.
+/// A client of a [`World`](super::World); the first is `client#1`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId(pub(super) usize);
 
-/// One thing that happened.
+/// An event of a world.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct TraceEvent {
-    /// When.
+    /// When it happened.
     pub at: Time,
-    /// To which client; none for what concerns the server or the whole world.
+    /// The client that it concerns; `None` for the server and the whole world.
     pub client: Option<ClientId>,
-    /// What.
+    /// What happened.
     pub what: What,
 }
 
-/// What happened.
+/// The kinds of events.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum What {
-    /// The client's core put this out.
+    /// An action of the client's core.
     Action(Action),
-    /// This frame reached the client.
+    /// A frame that reached the client.
     Received(Frame),
-    /// The test did this: a fault, say.
+    /// A note, for example of a fault that the test injected.
     Note(String),
 }
 
 impl TraceEvent {
-    /// The signal, if it is one.
+    /// The signal, if the event is one.
     #[must_use]
     pub const fn signal(&self) -> Option<&Signal> {
         match &self.what {
@@ -56,7 +56,7 @@ impl TraceEvent {
         }
     }
 
-    /// Whether it is in the text: of two that say the same, one is enough.
+    /// Whether the event appears in the text. Of two events that say the same, one does not.
     pub(super) const fn is_shown(&self) -> bool {
         !matches!(self.signal(), Some(Signal::Connecting { .. }))
     }
@@ -74,7 +74,7 @@ impl fmt::Debug for ClientId {
     }
 }
 
-/// The line of the trace, without its end.
+/// The line of the trace, without a line break.
 impl fmt::Display for TraceEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "t={}ms ", self.at.as_millis())?;

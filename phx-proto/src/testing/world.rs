@@ -1,4 +1,4 @@
-//! Clients, links and a server in one process, on virtual time.
+//! A simulated world: clients, links and a server on virtual time.
 //!
 //! ```text
 //!   test ─commands─▶ Socket ─▶ Link ─▶ ┐
@@ -6,19 +6,19 @@
 //!                    Socket ─▶ Link ─▶ ┘
 //! ```
 //!
-//! A [`World`] keeps an agenda of when each client (its deadlines, what arrives on its link) and
-//! the server are next to be looked at. [`step`](World::step) moves the clock to the earliest of
-//! them and lets that one thing happen; what it causes at the same instant are further steps. So
-//! a test can look at every state there is, and an hour of silence costs nothing. At one instant
-//! the order is: a restart of the server, the server, the clients by number; a client reads what
-//! has arrived before it looks at its deadlines, as the drivers do.
+//! A [`World`] keeps an agenda of when each client (its deadlines, and arrivals on its link) and
+//! the server are due next. [`step`](World::step) moves the clock to the earliest of them and runs
+//! that one event; its consequences at the same instant are further steps. So a test can check
+//! every intermediate state, and an hour of silence costs nothing. At one instant the order is: a
+//! restart of the server, the server, the clients by number. A client reads what has arrived before
+//! it checks its deadlines, as the drivers do.
 //!
-//! Everything random (latencies, the clients' jitter, [`World::draw`]) comes from the one seed, so
-//! a seed and the calls of the test are the whole run: the [`trace`](World::trace) is the same,
+//! All randomness (latencies, the clients' jitter, [`World::draw`]) comes from one seed. So the
+//! seed and the calls of the test determine the run, and the [`trace`](World::trace) is the same,
 //! byte for byte.
 //!
-//! Calls of the test happen at [`World::now`]; the actions they cause are carried out at once,
-//! and what they put on the links is delivered by the following steps.
+//! Calls of the test happen at [`World::now`]. The resulting actions are carried out at once, and
+//! the following steps deliver what they put on the links.
 
 use core::ops::RangeInclusive;
 use core::time::Duration;
@@ -43,10 +43,10 @@ use crate::time::Time;
 use crate::topic::Topic;
 use crate::wire::payload::Payload;
 
-/// More steps than this at one instant mean that something goes round in circles.
+/// More steps than this at one instant mean an endless loop.
 const STEPS_AT_ONCE: u32 = 10_000_000;
 
-/// Clients, their links and a server on one virtual clock; see [worlds](super#worlds).
+/// A simulated world of clients, links and a server; see [worlds](super#worlds).
 ///
 /// ```
 /// use core::time::Duration;
@@ -94,16 +94,16 @@ pub struct World {
 pub(super) struct Client {
     pub(super) socket: Socket,
     pub(super) link: Link,
-    /// The entry in the agenda.
+    /// The client's entry in the agenda.
     pub(super) due: Option<Time>,
     /// The connection that the client's transport holds open.
     pub(super) open: Option<ConnectionId>,
-    /// Whether the transport refused a frame and has not asked for one since.
+    /// Whether the transport refused a frame and has not become writable since.
     pub(super) blocked: bool,
     pub(super) peers: BTreeMap<ConnectionId, PeerId>,
 }
 
-/// # Making one
+/// # Setup
 impl World {
     /// A world with a server and no clients, at time zero.
     #[must_use]
@@ -111,7 +111,7 @@ impl World {
         Self::with_server(seed, ServerConfig::default())
     }
 
-    /// The same with a server of your own making.
+    /// A world with a custom server, at time zero.
     #[must_use]
     pub fn with_server(seed: u64, config: ServerConfig) -> Self {
         Self {
@@ -133,32 +133,45 @@ impl World {
         }
     }
 
-    /// The latency of the links of clients that are added from now on; by default none.
+    /// The latency of the links of further clients. By default there is none.
     pub fn latency(&mut self, range: RangeInclusive<Duration>) -> &mut Self {
         self.latency = range;
         self
     }
 
-    /// How long [`run_until`](Self::run_until) waits; by default an hour of virtual time.
+    /// The timeout of [`run_until`](Self::run_until). By default an hour of virtual time.
     pub fn patience(&mut self, most: Duration) -> &mut Self {
         self.patience = most;
         self
     }
 
-    /// Keeps only some events from now on, for worlds that are too large to remember everything.
+    /// From now on keeps only the events for which `keeps` returns true, for worlds that are too
+    /// large to keep all.
+    ///
+    /// ```
+    /// use phx_proto::Config;
+    /// use phx_proto::testing::World;
+    ///
+    /// let mut world = World::new(7);
+    /// world.keep_only(|event| event.signal().is_some());
+    /// let client = world.client(Config::new("ws://localhost:4000/socket/websocket")?);
+    /// world.run_until(|world| world.signals(client).next().is_some());
+    /// assert!(world.events().iter().all(|event| event.signal().is_some()));
+    /// # Ok::<(), phx_proto::ConfigError>(())
+    /// ```
     pub fn keep_only(&mut self, keeps: fn(&TraceEvent) -> bool) -> &mut Self {
         self.keeps = keeps;
         self
     }
 
-    /// Adds a client that starts connecting at once.
+    /// Adds a client that connects at once.
     pub fn client(&mut self, config: Config) -> ClientId {
         let id = self.idle_client(config);
         self.connect(id);
         id
     }
 
-    /// Adds a client that does nothing until [`connect`](Self::connect).
+    /// Adds a client that waits for [`connect`](Self::connect).
     pub fn idle_client(&mut self, config: Config) -> ClientId {
         let id = ClientId(self.clients.len());
         let socket = Socket::new(config, self.rng.next_u64(), self.now);
@@ -172,9 +185,20 @@ impl World {
     }
 }
 
-/// # What clients do
+/// # Commands of clients
 impl World {
-    /// Calls anything on a client's socket and carries out what follows from it.
+    /// Calls a method of a client's socket and carries out the resulting actions.
+    ///
+    /// ```
+    /// use phx_proto::Config;
+    /// use phx_proto::testing::World;
+    ///
+    /// let mut world = World::new(7);
+    /// let client = world.client(Config::new("ws://localhost:4000/socket/websocket")?);
+    /// let left = world.command(client, |socket, now| socket.leave(now, "room:lobby"));
+    /// assert!(left.is_err(), "the topic was never joined");
+    /// # Ok::<(), phx_proto::ConfigError>(())
+    /// ```
     pub fn command<R>(&mut self, client: ClientId, call: impl FnOnce(&mut Socket, Time) -> R) -> R {
         self.settle();
         let result = call(&mut self.clients[client.0].socket, self.now);
@@ -192,11 +216,11 @@ impl World {
         self.command(client, Socket::disconnect);
     }
 
-    /// Wants a topic.
+    /// Joins a topic.
     ///
     /// # Panics
     ///
-    /// When the core does not accept it; use [`command`](Self::command) to see the error.
+    /// If the core does not accept the join; use [`command`](Self::command) to get the error.
     #[track_caller]
     pub fn join(
         &mut self,
@@ -214,7 +238,7 @@ impl World {
     ///
     /// # Panics
     ///
-    /// When it is not wanted.
+    /// If the topic is not joined by the client.
     #[track_caller]
     pub fn leave(&mut self, client: ClientId, topic: &str) {
         if let Err(error) = self.command(client, |socket, now| socket.leave(now, topic)) {
@@ -222,11 +246,11 @@ impl World {
         }
     }
 
-    /// Pushes an event, with a reply expected.
+    /// Pushes an event and expects a reply.
     ///
     /// # Panics
     ///
-    /// When the core does not accept it; use [`command`](Self::command) to see the error.
+    /// If the core does not accept the push; use [`command`](Self::command) to get the error.
     #[track_caller]
     pub fn push(
         &mut self,
@@ -245,19 +269,18 @@ impl World {
 
 /// # Faults and the server
 impl World {
-    /// The link of a client, to hurt it.
+    /// The link of a client, for injecting faults.
     pub fn link(&mut self, client: ClientId) -> &mut Link {
         self.touched.insert(client.0);
         self.clients[client.0].link.set_now(self.now)
     }
 
-    /// The server. What it puts out is carried by the next step.
+    /// The server. The next step carries out its outputs.
     pub const fn server(&mut self) -> &mut Server {
         &mut self.server
     }
 
-    /// Kills the server: every connection ends without a close frame, and nobody listens on its
-    /// port any more.
+    /// Kills the server: every connection ends without a close frame, and connects are refused.
     pub fn kill_server(&mut self) {
         self.note("the server is killed");
         self.server.kill_all();
@@ -265,7 +288,7 @@ impl World {
         self.flush_server();
     }
 
-    /// Shuts the server down as a deploy does, with close frames; nobody listens any more.
+    /// Shuts the server down as a deploy does, with close frames; after that, connects are refused.
     pub fn shut_server_down(&mut self) {
         self.note("the server shuts down");
         self.server.shutdown(self.now);
@@ -273,14 +296,14 @@ impl World {
         self.flush_server();
     }
 
-    /// The server listens again.
+    /// Starts the server again.
     pub fn restart_server(&mut self) {
         self.note("the server is back");
         self.listening = true;
         self.restart_at = None;
     }
 
-    /// The server listens again after this time.
+    /// Starts the server again after this time.
     pub fn restart_server_after(&mut self, delay: Duration) {
         self.restart_at = Some(self.now + delay);
     }
@@ -299,7 +322,7 @@ impl World {
         self.flush_server();
     }
 
-    /// Broadcasts a message to everyone on a topic.
+    /// Broadcasts a message to every client on a topic.
     pub fn broadcast(&mut self, topic: &str, event: &str, payload: Value) {
         self.server.broadcast(self.now, topic, event, payload);
         self.flush_server();
@@ -318,11 +341,11 @@ impl World {
 
 /// # Time
 impl World {
-    /// Lets the next thing happen if it happens by `limit`; false when there is none.
+    /// Runs the next event if it is due by `limit`; returns false if there is none.
     ///
     /// # Panics
     ///
-    /// When time has stood still for ten million steps.
+    /// If time has stood still for ten million steps.
     pub fn step(&mut self, limit: Time) -> bool {
         self.settle();
         let restart = self.restart_at.map(|at| (at, Next::Restart));
@@ -341,7 +364,7 @@ impl World {
         match next {
             Next::Restart => self.restart_server(),
             Next::Server => {
-                self.hear_parts_of_frames();
+                self.report_partial_frames();
                 self.server.handle_timeout(self.now);
                 self.flush_server();
             }
@@ -357,12 +380,22 @@ impl World {
         self.now = end;
     }
 
-    /// Lets time pass until something is true.
+    /// Runs until `is_true` returns true.
     ///
     /// # Panics
     ///
-    /// When it is not within the world's [`patience`](Self::patience); the message ends with what
-    /// happened last.
+    /// If the world's [`patience`](Self::patience) passes first. The message ends with the last
+    /// events.
+    ///
+    /// ```
+    /// use phx_proto::Config;
+    /// use phx_proto::testing::World;
+    ///
+    /// let mut world = World::new(7);
+    /// let client = world.client(Config::new("ws://localhost:4000/socket/websocket")?);
+    /// world.run_until(|world| world.is_writable(client));
+    /// # Ok::<(), phx_proto::ConfigError>(())
+    /// ```
     #[track_caller]
     pub fn run_until(&mut self, is_true: impl FnMut(&Self) -> bool) {
         let patience = self.patience;
@@ -371,7 +404,21 @@ impl World {
         }
     }
 
-    /// Lets time pass until something is true, at most for `most`; says whether it is.
+    /// Runs until `is_true` returns true, for at most `most`; returns whether it did.
+    ///
+    /// ```
+    /// use core::time::Duration;
+    ///
+    /// use phx_proto::Config;
+    /// use phx_proto::testing::World;
+    ///
+    /// let mut world = World::new(7);
+    /// let client = world.client(Config::new("ws://localhost:4000/socket/websocket")?);
+    /// world.kill_server();
+    /// let connected = |world: &World| world.is_writable(client);
+    /// assert!(!world.runs_into(Duration::from_secs(5), connected));
+    /// # Ok::<(), phx_proto::ConfigError>(())
+    /// ```
     pub fn runs_into(&mut self, most: Duration, mut is_true: impl FnMut(&Self) -> bool) -> bool {
         let end = self.now + most;
         loop {
@@ -387,15 +434,15 @@ impl World {
     }
 }
 
-/// # Looking
+/// # Observation
 impl World {
-    /// The time.
+    /// The current virtual time.
     #[must_use]
     pub const fn now(&self) -> Time {
         self.now
     }
 
-    /// How many steps there were.
+    /// The number of steps so far.
     #[must_use]
     pub const fn steps(&self) -> u64 {
         self.steps
@@ -412,52 +459,52 @@ impl World {
         &self.clients[client.0].socket
     }
 
-    /// Whether a client is connected and its transport takes frames; not while as many are on
-    /// their way as the [`buffer`](Link::buffer) holds.
+    /// Whether a client is connected and its transport accepts frames. It does not while its
+    /// [`buffer`](Link::buffer) is full.
     #[must_use]
     pub fn is_writable(&self, client: ClientId) -> bool {
         let client = &self.clients[client.0];
         client.open.is_some_and(|_| !client.blocked)
     }
 
-    /// Whether a topic is joined, in the client's eyes and in the server's.
+    /// Whether both the client and the server regard a topic as joined.
     #[must_use]
     pub fn is_joined(&self, client: ClientId, topic: &str) -> bool {
         let status = self.socket(client).channel_status(topic);
         status == ChannelStatus::Joined && self.server_topics(client).any(|joined| joined == topic)
     }
 
-    /// The topics that the server holds joined on the client's present connection.
+    /// The topics that are joined on the client's current connection, according to the server.
     pub fn server_topics(&self, client: ClientId) -> impl Iterator<Item = &str> {
         let client = &self.clients[client.0];
         let peer = client.open.and_then(|id| client.peers.get(&id));
         peer.into_iter().flat_map(|peer| self.server.topics(*peer))
     }
 
-    /// Who is present on a topic, in the server's eyes.
+    /// The presences on a topic, according to the server.
     #[must_use]
     pub fn server_presence(&self, topic: &str) -> Value {
         self.server.presence(topic)
     }
 
-    /// Everything that happened, in order.
+    /// All events, in order.
     #[must_use]
     pub fn events(&self) -> &[TraceEvent] {
         &self.events
     }
 
-    /// Takes what happened since the last call, so that a long run does not remember everything.
+    /// Takes the events since the last call, so that a long run need not keep them all.
     pub fn take_events(&mut self) -> Vec<TraceEvent> {
         core::mem::take(&mut self.events)
     }
 
-    /// What a client's application saw, and when.
+    /// The signals of a client, and when they were emitted.
     pub fn signals(&self, client: ClientId) -> impl Iterator<Item = (Time, &Signal)> {
         let events = self.events.iter().filter(move |event| event.client == Some(client));
         events.filter_map(|event| Some((event.at, event.signal()?)))
     }
 
-    /// Everything that happened, as text: one line for each event.
+    /// All events as text, one line for each.
     #[must_use]
     pub fn trace(&self) -> String {
         lines(&self.events)

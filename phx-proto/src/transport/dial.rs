@@ -1,4 +1,4 @@
-//! From an address to an upgraded stream.
+//! The dialler: takes a URI to an upgraded stream.
 //!
 //! ```text
 //! host ─resolve─▶ addresses ─race─▶ stream ─CONNECT─▶ ─TLS─▶ ─upgrade─▶ upgraded stream
@@ -7,8 +7,8 @@
 //!                                      | SocksRefused
 //! ```
 //!
-//! The name is looked up for every attempt: a server that moved is found again. There is no
-//! timeout on the whole, which is the core's, and every failure is one line that names what
+//! Every attempt looks the name up, so a server that has moved is found again. The dialler has no
+//! timeout of its own: the core limits the whole attempt. Every failure is one line that names what
 //! failed.
 
 use core::future::Future;
@@ -28,7 +28,7 @@ use crate::websocket::upgrade::{
 ///
 /// # Errors
 ///
-/// What went wrong on the way.
+/// The [`Cause`] of the step that failed.
 pub async fn dial<N: Net>(
     request: &ConnectRequest,
     config: &Config,
@@ -64,7 +64,7 @@ pub(super) async fn dial_over<N: Net>(
     let stream = stream.await;
     let stream = stream.map_err(|error| Cause::Dial {
         kind: kind_of(&error),
-        message: format!("no stream was opened: {error}"),
+        message: format!("could not open a stream: {error}"),
     })?;
     let mut stream = Io::new(stream);
     let upgraded = upgrade::<N>(&mut stream, request).await;
@@ -75,7 +75,7 @@ pub(super) async fn dial_over<N: Net>(
     Ok((stream, upgraded))
 }
 
-/// A stream through the proxy to the server.
+/// Opens a stream through the proxy to the server.
 async fn tunnel<N: Net>(
     resolver: &Resolver,
     proxy: &Proxy,
@@ -83,7 +83,7 @@ async fn tunnel<N: Net>(
     port: u16,
     only_here: bool,
 ) -> Result<Io<N::Stream>, Cause> {
-    // An interface of this machine means nothing to the proxy.
+    // The zone names an interface of this machine, which the proxy does not have.
     let host = without_zone(host);
     if proxy.kind() != proxy::Kind::Socks5 {
         return tunnel_to::<N>(resolver, proxy, host, port, only_here).await;
@@ -92,7 +92,7 @@ async fn tunnel<N: Net>(
     for address in race::resolve(resolver, host, port, only_here).await? {
         let address = address.ip().to_string();
         match tunnel_to::<N>(resolver, proxy, &address, port, only_here).await {
-            // The next address may do better; anything else is about the proxy.
+            // Another address may be reachable; any other failure concerns the proxy itself.
             Err(unreached @ Cause::Dial { .. }) => failure.get_or_insert(unreached),
             outcome => return outcome,
         };
@@ -143,12 +143,12 @@ async fn tunnel_to<N: Net>(
     if tunnel.leftover.is_empty() {
         Ok(stream)
     } else {
-        // In TLS and in HTTP the client speaks first.
-        Err(failed("the proxy: more came than its answer"))
+        // Both TLS and HTTP have the client send first, so no byte may follow the proxy's reply.
+        Err(failed("the proxy: unexpected data after its reply"))
     }
 }
 
-/// A configuration under which this address cannot be dialled.
+/// The cause for a configuration that does not allow this address to be dialled.
 fn unusable(error: ConfigError) -> Cause {
     Cause::Unsupported { message: error.to_string() }
 }
@@ -171,7 +171,7 @@ fn tunnel_failed(error: UpgradeError) -> Cause {
     }
 }
 
-/// Asks for the WebSocket on a stream that leads to the server, and reads the answer.
+/// Sends the upgrade request on a stream to the server, and reads the response.
 async fn upgrade<N: Net>(
     stream: &mut Io<N::Stream>,
     request: &ConnectRequest,
@@ -192,7 +192,7 @@ async fn upgrade<N: Net>(
     exchange::<N, _>(stream, upgrade).await
 }
 
-/// What a failed upgrade means, on the way that this configuration takes.
+/// The cause of a failed upgrade, with a hint that fits the scheme and the configuration.
 fn not_upgraded(broken: Broken, uri: &Uri, config: &Config) -> Cause {
     #[cfg(feature = "tls")]
     if let Broken::Io(error) = &broken {
@@ -205,16 +205,16 @@ fn not_upgraded(broken: Broken, uri: &Uri, config: &Config) -> Cause {
     #[cfg(not(feature = "tls"))]
     let (shows, _) = (true, config);
     let hint = match (uri.is_secure(), shows) {
-        // A port that speaks TLS answers with an alert, or hangs up.
-        (false, _) => "; a port that speaks TLS does that, which is a wss:// address",
-        (true, false) => "; a server that wants a certificate of the client does that",
+        // A TLS port answers plain HTTP with an alert, or closes the connection.
+        (false, _) => "; a TLS port does that: use a wss:// address",
+        (true, false) => "; a server that requires a client certificate does that",
         (true, true) => "",
     };
     match broken {
         Broken::Http(UpgradeError::NotHttp { evidence, .. })
             if !uri.is_secure() && evidence.starts_with("\\x15\\x03") =>
         {
-            failed("what answers speaks TLS: this is a wss:// address")
+            failed("the server speaks TLS: use a wss:// address")
         }
         Broken::Http(error @ UpgradeError::Eof { received: 0 }) => {
             failed(format!("the upgrade failed: {error}{hint}"))
@@ -224,7 +224,7 @@ fn not_upgraded(broken: Broken, uri: &Uri, config: &Config) -> Cause {
     }
 }
 
-/// The stream broke before the answer was there.
+/// The stream broke before the response was complete.
 fn lost(error: &io::Error, hint: &str) -> Cause {
     Cause::Dial {
         kind: kind_of(error),
@@ -239,7 +239,7 @@ fn upgrade_failed(error: UpgradeError) -> Cause {
     }
 }
 
-/// RFC 6455 section 4.1 wants 16 random bytes, so that no cache answers in the server's place.
+/// RFC 6455 section 4.1 asks for 16 random bytes, so that no cache can answer for the server.
 fn random_key() -> [u8; 16] {
     let mut key = [0; 16];
     entropy(&mut key);
@@ -250,7 +250,7 @@ fn failed(message: impl Into<String>) -> Cause {
     Cause::Dial { kind: DialKind::Other, message: message.into() }
 }
 
-/// What the operating system says about a connection, in the kinds that a caller tells apart.
+/// Classifies an operating system error.
 pub(super) fn kind_of(error: &io::Error) -> DialKind {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => DialKind::Refused,

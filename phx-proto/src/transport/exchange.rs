@@ -1,4 +1,4 @@
-//! Carrying a pure machine's bytes over a stream.
+//! Runs a pure handshake machine over a stream.
 
 use core::future::{Future, poll_fn};
 use core::pin::{Pin, pin};
@@ -14,18 +14,18 @@ use crate::websocket::upgrade::{
     Connect, Socks5, Tunnel, Upgrade, UpgradeError, UpgradeStep, Upgraded,
 };
 
-/// How long the body of a refusal may take once its head is here: the status is what counts.
+/// Timeout for the body of a refusal, from its head on: the status matters more than the body.
 const REFUSAL_BODY_WAIT: Duration = Duration::from_secs(1);
 
-/// How an exchange went wrong.
+/// Why an exchange failed.
 pub(super) enum Broken {
-    /// The peer's answer, or what was to be asked.
+    /// The machine rejected the peer's answer, or its own request.
     Http(UpgradeError),
-    /// The stream under it.
+    /// The stream failed.
     Io(io::Error),
 }
 
-/// [`Upgrade`], [`Connect`] and [`Socks5`], which have the same shape.
+/// A handshake machine: [`Upgrade`], [`Connect`] or [`Socks5`].
 pub(super) trait Machine {
     type Done;
     fn poll_write(&self) -> &[u8];
@@ -33,7 +33,7 @@ pub(super) trait Machine {
     fn handle_read(&mut self, bytes: &[u8]) -> Result<UpgradeStep<Self::Done>, UpgradeError>;
     fn handle_eof(&mut self) -> UpgradeError;
     fn pending_refusal(&self) -> Option<Refusal>;
-    /// The refusal as this machine would have reported it, had its body been complete.
+    /// The error that this machine would have reported had the body of the refusal been complete.
     fn refused(refusal: Refusal) -> UpgradeError;
 }
 
@@ -66,7 +66,7 @@ macro_rules! machine {
 machine!(Upgrade, Upgraded, UpgradeError::Refused);
 machine!(Connect, Tunnel, UpgradeError::ProxyRefused);
 
-/// A refusal is complete with its code: there is no body to wait for.
+/// A SOCKS refusal is complete with its code: it has no body.
 impl Machine for Socks5 {
     type Done = Tunnel;
     fn poll_write(&self) -> &[u8] {
@@ -89,7 +89,7 @@ impl Machine for Socks5 {
     }
 }
 
-/// Writes what the machine has to say and reads, by turns, until it is done.
+/// Alternates between writing the machine's output and reading its input until it is done.
 pub(super) async fn exchange<N: Net, M: Machine>(
     stream: &mut Io<N::Stream>,
     mut machine: M,
@@ -122,14 +122,14 @@ pub(super) async fn exchange<N: Net, M: Machine>(
     }
 }
 
-/// Writes all that there is to write.
+/// Writes all pending output of the machine.
 async fn write<N: Net, M: Machine>(stream: &mut Io<N::Stream>, machine: &mut M) {
     if machine.poll_write().is_empty() {
         return;
     }
     while !machine.poll_write().is_empty() {
-        // A server may answer and close before it has read everything: what it said is still
-        // there to be read, and says more than the failed write.
+        // A server may answer and close before it has read everything. Its answer can still be read
+        // and explains more than the failed write.
         match poll_fn(|cx| Pin::new(&mut *stream).poll_write(cx, machine.poll_write())).await {
             Ok(0) | Err(_) => {
                 machine.handle_written(usize::MAX);
@@ -141,7 +141,7 @@ async fn write<N: Net, M: Machine>(stream: &mut Io<N::Stream>, machine: &mut M) 
     let _ = poll_fn(|cx| Pin::new(&mut *stream).poll_flush(cx)).await;
 }
 
-/// Passes on what was read, where nothing is the end.
+/// Passes read bytes to the machine; an empty slice is the end of the stream.
 fn take<M: Machine>(machine: &mut M, bytes: &[u8]) -> Result<Option<M::Done>, UpgradeError> {
     if bytes.is_empty() {
         return Err(machine.handle_eof());

@@ -1,5 +1,5 @@
-//! What the adapters have in common, written once: everything between the runtime's sockets and
-//! the [`Runtime`](crate::client::Runtime) of the driver that is not the runtime's own.
+//! The code that the adapters share: everything between a runtime's sockets and the driver's
+//! [`Runtime`](crate::client::Runtime) that does not depend on the runtime.
 //!
 //! ```text
 //!             ┌───────────────── here ───────────────────┐
@@ -10,8 +10,8 @@
 //!             └──────────────────────────────────────────┘    of that runtime, or Native
 //! ```
 //!
-//! For the authors of adapters. Not part of what the crates promise to keep stable. Nothing here is
-//! `Send` by itself: all of it is as `Send` as the streams and futures of the adapter.
+//! This module is for authors of adapters and is not covered by the stability promise. Nothing here
+//! requires `Send`: a type is as `Send` as the streams and futures of the adapter.
 
 mod dial;
 mod exchange;
@@ -52,21 +52,21 @@ use crate::event::input::{Opened, Progress};
 use crate::time::Time;
 use crate::wire::Frame;
 
-/// A runtime's sockets and clock, as far as dialling needs them.
+/// The sockets and the clock of a runtime, as far as dialling needs them.
 pub trait Net: 'static {
-    /// A connected stream, or TLS on one.
+    /// A TCP stream, plain or with TLS.
     type Stream: AsyncRead + AsyncWrite + Unpin + 'static;
 
-    /// Whether [`secure`](Self::secure) is there.
+    /// Whether [`secure`](Self::secure) is implemented.
     const TLS: bool = false;
 
     /// Opens a TCP connection.
     fn connect(address: SocketAddr) -> impl Future<Output = io::Result<Self::Stream>>;
 
-    /// Ready after a while.
+    /// Completes after `duration`.
     fn sleep(duration: Duration) -> impl Future<Output = ()>;
 
-    /// Speaks TLS on a stream, as a client.
+    /// Performs the client's TLS handshake on a stream.
     #[cfg(feature = "tls")]
     fn secure(
         stream: Io<Self::Stream>,
@@ -80,13 +80,13 @@ pub trait Net: 'static {
 
 /// A runtime's wrapper of tungstenite, for either end of a connection.
 pub trait Wrap: Net {
-    /// The wrapper.
+    /// The WebSocket type of the wrapper.
     type Socket: Stream<Item = Result<Message, Error>>
         + Sink<Message, Error = Error>
         + Unpin
         + 'static;
 
-    /// Speaks WebSocket on a stream that was upgraded.
+    /// Wraps an upgraded stream.
     fn wrap(
         stream: Io<Self::Stream>,
         role: Role,
@@ -94,11 +94,11 @@ pub trait Wrap: Net {
     ) -> impl Future<Output = Self::Socket>;
 }
 
-/// Dials once, or over `stream` if the caller opens one, until the WebSocket is open.
+/// Dials once and opens the WebSocket; over `stream` if the caller opens one.
 ///
 /// # Errors
 ///
-/// What went wrong on the way.
+/// The [`Cause`] of the step that failed.
 pub async fn connect<N: Wrap>(
     stream: Option<impl Future<Output = io::Result<N::Stream>>>,
     request: &ConnectRequest,
@@ -127,12 +127,12 @@ pub async fn connect<N: Wrap>(
     Ok((socket, opened))
 }
 
-/// An open WebSocket, over the [transport](Config::transport) that the configuration asks for.
+/// An open WebSocket over the [transport](Config::transport) that the configuration selects.
 #[derive(Debug)]
 pub enum Socket<N: Wrap> {
-    /// Over the runtime's wrapper of tungstenite.
+    /// Uses the runtime's wrapper of tungstenite.
     Tungstenite(Box<Tungstenite<N::Socket>>),
-    /// Over phx's own machine.
+    /// Uses phx's own WebSocket machine.
     #[cfg(feature = "websocket")]
     Native(Box<Native<N::Stream>>),
 }
@@ -173,8 +173,8 @@ impl<N: Wrap> Transport for Socket<N> {
     }
 }
 
-/// The wall clock, since the Unix epoch. One that is set before it stands still, which wakes
-/// nothing.
+/// The wall clock, as time since the Unix epoch. A clock that is set before the epoch stands still,
+/// so its deadlines never fall due.
 #[must_use]
 pub fn wall() -> Time {
     Time::ZERO + UNIX_EPOCH.elapsed().unwrap_or_default()

@@ -1,4 +1,4 @@
-//! One open WebSocket over [`Endpoint`], on a byte stream of any runtime.
+//! An open WebSocket over [`Endpoint`], on a byte stream of any runtime.
 //!
 //! ```text
 //!          send, close                          poll_receive
@@ -12,13 +12,13 @@
 //!               └────────────▶ TCP or TLS ──────────┘
 //! ```
 //!
-//! Reading decides how a connection ended, as in the other [WebSocket](super::streams): a write that
-//! fails only stops the writing, because a stopping Phoenix sends a close frame and then resets the
+//! Reading decides how a connection ended, as in the other [WebSocket](super::streams). A failed
+//! write only stops the writing, because a stopping Phoenix sends a close frame and then resets the
 //! connection (`wire/close_graceful_shutdown`).
 //!
-//! An idle connection has no buffers. What arrives for one is read into a small buffer on the stack and
-//! copied into an allocation of its own size. A read that fills its buffer makes the next one larger, up
-//! to [`Config::buffers`]; messages of it are slices of one buffer.
+//! An idle connection has no buffers. Bytes for it are read into a small buffer on the stack and
+//! copied into an allocation of their own size. A read that fills its buffer makes the next one
+//! larger, up to [`Config::buffers`]; its messages are slices of one buffer.
 
 use core::fmt;
 use core::pin::Pin;
@@ -37,14 +37,14 @@ use crate::event::input::{Ended, Progress};
 use crate::websocket::{Close, Endpoint, Event, Fault, Limits, MaskKeys, SendError, Violation};
 use crate::wire::Frame;
 
-/// The size of a read whose buffer is on the stack.
+/// The largest read whose buffer is on the stack.
 const SMALL: usize = 2 << 10;
 
-/// By how much a read buffer grows at a time for a frame that does not fit: a peer may announce more
-/// than it sends.
+/// The most by which a read buffer grows at once for a frame that does not fit: a peer may announce
+/// more than it sends.
 const PORTION: usize = 64 << 10;
 
-/// How many bytes are masked for one write.
+/// The most bytes that are masked for one write.
 const WRITE: usize = 32 << 10;
 
 /// An open WebSocket over the machine of [`websocket`](crate::websocket).
@@ -53,20 +53,20 @@ pub struct Native<S> {
     totals: Totals,
     endpoint: Endpoint,
     keys: MaskKeys<fn(&mut [u8])>,
-    /// Read, and not yet taken by the endpoint.
+    /// Bytes that were read and that the endpoint has not taken yet.
     read: BytesMut,
-    /// The size of the next read that is the first of a wake-up.
+    /// The size of the first read of the next wake-up.
     size: usize,
     size_max: usize,
-    /// The last read did not fill its buffer: most likely there is no more.
+    /// The last read did not fill its buffer, so the stream is most likely drained.
     drained: bool,
-    /// Masked, and not yet written.
+    /// Masked bytes that are not written yet.
     write: BytesMut,
-    /// With as many bytes waiting, further messages wait for a flush.
+    /// With this many bytes queued, further messages wait for a flush.
     write_max: usize,
-    /// A pong waits to be written, or an answer to a close frame.
+    /// A pong or the reply to a close frame is due to be written.
     reply_due: bool,
-    /// How the connection ended because of a message that cannot be sent.
+    /// The end that an unsendable message caused, until reading reports it.
     unsendable: Option<Ended>,
 }
 
@@ -77,12 +77,12 @@ impl<S> fmt::Debug for Native<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Native<S> {
-    /// On a stream that was upgraded, with what was read behind the server's answer.
+    /// Wraps an upgraded stream; `leftover` is what was read after the server's response.
     pub(super) fn new(stream: Io<S>, leftover: &Bytes, config: &Config) -> Self {
         let limits = Limits {
             message_bytes_max: config.max_message_bytes,
             frame_bytes_max: config.max_message_bytes,
-            // The bound is `poll_ready`; a message that passed it has to fit.
+            // `poll_ready` is the limit; a message that passed it must fit.
             outbox_bytes_max: usize::MAX,
             ..Limits::default()
         };
@@ -103,7 +103,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Native<S> {
         }
     }
 
-    /// Reads once, behind what is in the buffer; 0 is the end of the stream.
+    /// Reads once and appends to the buffer. Zero is the end of the stream.
     fn fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let missing = self.endpoint.missing(self.read.len());
         let size = if self.drained { self.size.min(SMALL) } else { self.size };
@@ -140,11 +140,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Native<S> {
         Poll::Ready(Ok(read))
     }
 
-    /// Makes the buffer large enough for a read, and returns how much that is to be.
+    /// Makes room in the buffer for a read, and returns the size of that read.
     ///
-    /// What is in the buffer is moved when it grows, so a new one has twice the size of a read: a frame
-    /// whose end does not fit into one read still fits behind its beginning. A long frame grows the buffer
-    /// by doubling, as its peer may have announced more than it sends.
+    /// Growing moves the contents of the buffer, so a new buffer has twice the size of a read: a
+    /// frame whose end does not fit into one read still fits behind its beginning. For a long frame
+    /// the buffer grows by doubling, because the peer may have announced more than it sends.
     fn reserve(&mut self, size: usize, missing: usize) -> usize {
         let portion = missing.min(PORTION.max(self.read.len()));
         let spare = self.read.capacity() - self.read.len();
@@ -156,7 +156,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Native<S> {
         (self.read.capacity() - self.read.len()).min(size.max(portion))
     }
 
-    /// What the driver is to know of an event.
+    /// Translates an event for the driver, and answers a close frame.
     fn received(&mut self, event: Event, cx: &mut Context<'_>) -> Received {
         match event {
             Event::Message(frame) => Received::Frame(frame),
@@ -172,14 +172,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Native<S> {
         }
     }
 
-    /// The end, after the close frame that a violation is answered with. That frame is written if the
-    /// stream takes it at once; the end does not wait for it.
+    /// Ends the connection after a fault. The close frame for a violation is written if the stream
+    /// takes it at once; the end does not wait for it.
     fn failed(&mut self, fault: &Fault, cx: &mut Context<'_>) -> Ended {
         self.reply(cx);
         let lost = |message: String| Ended::Lost { message };
         match fault {
             Fault::Violation(violation) => match violation {
-                // The peer has closed the connection, whatever is wrong with its frame.
+                // The peer has closed the connection, even if its close frame is invalid.
                 Violation::InvalidCloseCode { close } | Violation::CloseReasonNotUtf8 { close } => {
                     close_frame(close.clone())
                 }
@@ -190,18 +190,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Native<S> {
                 | Violation::TooManyEmptyFragments { .. } => Ended::MessageTooLarge,
                 violation => lost(format!("the server broke the WebSocket protocol: {violation}")),
             },
-            Fault::Eof => lost("the server ended it without a close frame".to_owned()),
+            Fault::Eof => lost("the server ended the connection without a close frame".to_owned()),
             Fault::Upgrade(error) => lost(error.to_string()),
         }
     }
 
-    /// Writes the pong or close frame that is due, if the stream takes it.
+    /// Writes the pong or close frame that is due, if the stream takes it at once.
     fn reply(&mut self, cx: &mut Context<'_>) {
         self.reply_due = self.poll_write_out(cx).is_pending();
     }
 
-    /// Ready when everything is with the stream, and flushed there. The stream reports a failed write to
-    /// its meter, and swallows what is written after it.
+    /// Ready when the stream has taken and flushed everything. After a failed write, which the
+    /// stream reports to its meter, it discards further writes.
     fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteFailed>> {
         loop {
             while !self.write.is_empty() {
@@ -238,13 +238,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Transport for Native<S> {
                 Ok(None) => {}
                 Err(fault) => return Poll::Ready(Received::Ended(self.failed(&fault, cx))),
             }
-            // One answer to all the pings of a read.
+            // All pings of one read get one pong.
             if self.reply_due {
                 self.reply(cx);
             }
             let ended = match ready!(self.fill(cx)) {
                 Ok(0) => match self.endpoint.handle_eof() {
-                    Ok(()) => Ended::Lost { message: "the connection is over".to_owned() },
+                    Ok(()) => Ended::Lost { message: "the connection has ended".to_owned() },
                     Err(fault) => self.failed(&fault, cx),
                 },
                 Ok(_) => {
@@ -279,7 +279,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Transport for Native<S> {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteFailed>> {
         if self.unsendable.is_some() {
-            // Reading reports it.
+            // Reading reports the end.
             cx.waker().wake_by_ref();
             return Poll::Ready(Err(WriteFailed));
         }
@@ -293,7 +293,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Transport for Native<S> {
     }
 
     fn close(&mut self, code: u16, reason: &str) {
-        // The core closes with codes that may be sent; for any other one, 1000 is sent.
+        // The core closes only with codes that may be sent; any other one is replaced by 1000.
         if self.endpoint.close(code, reason).is_err() {
             let _ = self.endpoint.close(1000, reason);
         }

@@ -1,7 +1,7 @@
 //! Connecting to the first address of a host that answers (RFC 8305, "Happy Eyeballs").
 //!
-//! An address that is silent for 250 ms is not given up: the next is tried beside it. One that
-//! fails makes room for the next at once.
+//! An attempt to an address that has not answered for 250 ms goes on, and the next address is tried
+//! beside it. When an attempt fails, the next one starts at once.
 
 use core::future::{Future, poll_fn};
 use core::net::SocketAddr;
@@ -15,7 +15,7 @@ use super::dial::kind_of;
 use super::{Net, Resolver};
 use crate::event::cause::{Cause, DialKind};
 
-/// How long one address may be silent before the next is tried beside it (RFC 8305 section 5).
+/// How long an attempt runs alone before the next starts beside it (RFC 8305 section 5).
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 
 /// Looks the host up and connects to one of its addresses; see [`resolve`].
@@ -49,8 +49,8 @@ pub(super) async fn connect<N: Net>(
     })
 }
 
-/// Looks a host up. Only its addresses on this machine are given if only these may be dialled,
-/// because a name such as `a.localhost` leads wherever a resolver says.
+/// Looks a host up. With `only_here`, only loopback addresses are returned, because a name such as
+/// `a.localhost` resolves to whatever the resolver answers.
 pub(super) async fn resolve(
     resolver: &Resolver,
     host: &str,
@@ -65,7 +65,7 @@ pub(super) async fn resolve(
         addresses.retain(|address| address.ip().to_canonical().is_loopback());
         if addresses.is_empty() {
             let message = format!(
-                "the name {host:?} leads to {}, which is not this machine: ws:// to there would \
+                "the name {host:?} resolves to {}, which is not this machine: ws:// would \
                  send everything in the clear",
                 first.ip()
             );
@@ -80,17 +80,17 @@ pub(super) fn no_address(host: &str) -> Cause {
     Cause::Dial { kind: DialKind::Dns, message }
 }
 
-/// The address that failed first, if any did; one that was reached at all before one that was not,
-/// because a host without IPv6 says of every such address that it is unreachable.
+/// The first failure, preferring one of an address that was reachable: a host without IPv6 reports
+/// every IPv6 address as unreachable.
 type FirstError = Option<(SocketAddr, io::Error)>;
 
-/// The functions of a [`Net`] and the futures that they return.
+/// The race of one host: the functions of a [`Net`] and the futures that they return.
 struct Race<C, S, Connecting, Sleep> {
     connect: C,
     sleep: S,
     waiting: VecDeque<SocketAddr>,
     attempts: Vec<(SocketAddr, Pin<Box<Connecting>>)>,
-    /// Until when the attempts have the field to themselves.
+    /// When this ends, the next address is tried beside the running attempts.
     next_after: Option<Pin<Box<Sleep>>>,
     first_error: FirstError,
 }
@@ -143,8 +143,8 @@ where
     }
 }
 
-/// The addresses with the families taking turns, so that a host whose many IPv6 addresses all
-/// lead nowhere costs one stagger (RFC 8305 section 4). The resolver's preference goes first.
+/// Alternates the address families, so that a host with many unreachable IPv6 addresses costs one
+/// stagger (RFC 8305 section 4). The resolver's preferred family goes first.
 fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let prefers_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (first, second): (Vec<_>, Vec<_>) =

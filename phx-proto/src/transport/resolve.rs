@@ -1,20 +1,20 @@
-//! Name resolution: the system's resolver on a few threads of its own, or one of the caller's.
+//! Name resolution: the system's resolver on a few dedicated threads, or a function of the caller.
 //!
 //! ```text
 //!   attempts ──ask──▶ Flight of a host ──queue──▶ at most 4 threads ──▶ getaddrinfo
 //!      ▲                                                                   │
-//!      └────────────────────── one answer for all who wait ◀───────────────┘
+//!      └────────────────────── one answer for all waiters ◀────────────────┘
 //! ```
 //!
-//! The system's resolver blocks its thread, for 20 s and more when a name server is down. On the
-//! blocking threads of a runtime, a few hundred clients that reconnect would take all of them from
-//! the program, and keep the runtime from shutting down. So the look-ups of a process share a few
-//! threads, whatever its runtimes: detached, so that nothing waits for them, and gone when there is
-//! nothing to look up.
+//! The system's resolver blocks its thread, for 20 s and more when a name server is down. On a
+//! runtime's blocking threads, a few hundred reconnecting clients would occupy all of them and keep
+//! the runtime from shutting down. So all look-ups of a process share a few threads, across its
+//! runtimes. The threads are detached, so nothing waits for them, and they end when the queue is
+//! empty.
 //!
-//! A host is looked up once for all attempts that wait for it at the time. An answer is not kept for
-//! later attempts: a server that moved is found again. An attempt that is given up while its look-up
-//! has not begun takes it out of the queue.
+//! Attempts that wait for the same host share one look-up. The answer is not cached for later
+//! attempts, so a server that has moved is found again. A cancelled attempt removes a look-up from
+//! the queue if it has not begun and no other attempt waits for it.
 
 use core::fmt;
 use core::future::Future;
@@ -30,13 +30,13 @@ use std::sync::{Arc, LazyLock};
 use crate::client::waiters::{Parked, poll_parked};
 use crate::sync::{Mutex, MutexGuard, thread};
 
-/// How many names a process looks up at a time.
+/// The most names that a process looks up at a time.
 const THREADS_MAX: usize = 4;
 
 type Addresses = io::Result<Vec<SocketAddr>>;
 type Own = dyn Fn(String, u16) -> Pin<Box<dyn Future<Output = Addresses> + Send>> + Send + Sync;
 
-/// What looks up the addresses of a host: the system, or a function of the caller's.
+/// Resolves host names: with the system's resolver, or with a function of the caller.
 #[derive(Clone, Default)]
 pub struct Resolver(Option<Arc<Own>>);
 
@@ -47,7 +47,18 @@ impl Resolver {
         Self(None)
     }
 
-    /// A function that takes a host and a port.
+    /// A resolver that calls a function with the host and the port.
+    ///
+    /// ```
+    /// use std::net::SocketAddr;
+    ///
+    /// use phx_proto::adapter::Resolver;
+    ///
+    /// // Answers every name with the address of a local proxy.
+    /// let resolver = Resolver::new(|_host, port| async move {
+    ///     Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))])
+    /// });
+    /// ```
     #[must_use]
     pub fn new<F>(resolve: impl Fn(String, u16) -> F + Send + Sync + 'static) -> Self
     where
@@ -56,7 +67,7 @@ impl Resolver {
         Self(Some(Arc::new(move |host, port| Box::pin(resolve(host, port)))))
     }
 
-    /// The addresses of a host, which may be an address itself.
+    /// The addresses of `host`, which may itself be an address.
     pub(super) async fn resolve(&self, host: &str, port: u16) -> Addresses {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         if let Ok(address) = bare.parse::<IpAddr>() {
@@ -77,11 +88,11 @@ impl fmt::Debug for Resolver {
     }
 }
 
-/// The look-ups of this process.
+/// The look-ups of this process with the system's resolver.
 static SYSTEM: LazyLock<Arc<Pool>> =
     LazyLock::new(|| Pool::new(|host| Ok((host, 0).to_socket_addrs()?.collect())));
 
-/// Threads that look names up, and what they are to look up.
+/// A pool of threads that look names up, and its queue.
 struct Pool {
     look_up: Box<dyn Fn(&str) -> Addresses + Send + Sync>,
     state: Mutex<PoolState>,
@@ -90,13 +101,13 @@ struct Pool {
 #[derive(Default)]
 struct PoolState {
     threads: usize,
-    /// Hosts whose look-up has not begun, in the order of asking.
+    /// Hosts whose look-up has not begun, oldest first.
     queue: VecDeque<String>,
-    /// Hosts that are asked for and not answered.
+    /// Hosts whose look-up is queued or running.
     flights: BTreeMap<String, Arc<Flight>>,
 }
 
-/// One look-up, and who waits for it.
+/// One look-up and its waiters.
 #[derive(Default)]
 struct Flight(Mutex<FlightState>);
 
@@ -107,10 +118,10 @@ struct FlightState {
     next_id: u64,
 }
 
-/// An answer that can be given to many.
+/// An answer that can be cloned for each waiter.
 type Answer = Result<Vec<SocketAddr>, (io::ErrorKind, String)>;
 
-/// Waits for the answer of a look-up.
+/// A waiter for the answer of a look-up.
 struct Asking {
     flight: Arc<Flight>,
     id: u64,
@@ -136,7 +147,7 @@ impl Pool {
                 (flight, true)
             }
         };
-        // Under the lock of the pool: a thread that takes the host sees the waiter.
+        // Registered under the pool's lock, so a thread that takes the host sees the waiter.
         let id = flight.lock().register();
         let asking = Asking { flight, id };
         let spawns = is_new && state.threads < THREADS_MAX;
@@ -152,7 +163,7 @@ impl Pool {
         asking
     }
 
-    /// Looks names up until none is left.
+    /// Looks names up until the queue is empty.
     fn run(&self) {
         while let Some(host) = self.next_host() {
             let answer = catch_unwind(AssertUnwindSafe(|| (self.look_up)(&host)))
@@ -164,7 +175,7 @@ impl Pool {
         }
     }
 
-    /// The next host with a waiter; the thread ends if there is none.
+    /// The next host that has a waiter. With none, the calling thread counts as ended.
     fn next_host(&self) -> Option<String> {
         let mut state = self.lock();
         while let Some(host) = state.queue.pop_front() {
@@ -177,7 +188,7 @@ impl Pool {
         None
     }
 
-    /// Without a single thread, no look-up would be answered.
+    /// Fails the queued look-ups if no thread is left to run them.
     fn not_spawned(&self, error: &io::Error) {
         let mut state = self.lock();
         state.threads -= 1;
@@ -255,7 +266,7 @@ mod tests {
 
     use super::*;
 
-    /// A resolver that answers when the test says so.
+    /// A resolver that answers once the test opens it.
     struct Gate {
         pool: Arc<Pool>,
         /// The hosts whose look-up has begun.
@@ -288,7 +299,7 @@ mod tests {
         }
     }
 
-    /// Waits for a future, whose thread is woken by it.
+    /// Blocks on a future.
     fn wait<T>(future: impl Future<Output = T>) -> T {
         struct Unpark(thread::Thread);
         impl std::task::Wake for Unpark {
@@ -312,7 +323,7 @@ mod tests {
         let mut asking: Vec<_> = (0..600).map(|n| gate.pool.ask(&format!("host{n}"))).collect();
         assert_eq!(gate.pool.lock().threads, 4);
         let begun: Vec<String> = gate.begun.iter().take(4).collect();
-        // The attempts of all others are given up.
+        // All other attempts are cancelled.
         asking.truncate(4);
         gate.open();
         for asking in asking {
@@ -321,12 +332,12 @@ mod tests {
         wait(gate.pool.ask("last")).unwrap();
         let later: Vec<String> = gate.begun.try_iter().collect();
         assert!(begun.iter().all(|host| host.starts_with("host")), "{begun:?}");
-        assert_eq!(later, ["last"], "what nobody waits for is not looked up");
+        assert_eq!(later, ["last"], "a host without waiters is not looked up");
         let state = gate.pool.lock();
         assert_eq!((state.queue.len(), state.flights.len()), (0, 0));
     }
 
-    /// A process ends while a look-up is stuck. The child is this very test, in a process of its own.
+    /// A process ends while a look-up is stuck. The child process runs this same test.
     #[test]
     fn stuck_lookup_does_not_delay_exit() {
         const CHILD: &str = "PHX_TEST_STUCK_LOOKUP";
@@ -360,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn one_lookup_answers_all_who_wait() {
+    fn one_lookup_answers_all_waiters() {
         let gate = Gate::new();
         let mut asking: Vec<_> = (0..50).map(|_| gate.pool.ask("host")).collect();
         assert_eq!(gate.pool.lock().threads, 1);
@@ -373,11 +384,11 @@ mod tests {
         }
         assert_eq!(gate.begun.try_iter().count(), 0);
         wait(gate.pool.ask("host")).unwrap();
-        assert_eq!(gate.begun.try_iter().count(), 1, "the answer is not kept");
+        assert_eq!(gate.begun.try_iter().count(), 1, "the answer is not cached");
     }
 
     #[test]
-    fn failed_lookups_fail_their_host_alone() {
+    fn failed_lookup_fails_its_host_alone() {
         let gate = Gate::new();
         gate.open();
         let unknown = wait(gate.pool.ask("unknown")).unwrap_err();

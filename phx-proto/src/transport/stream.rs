@@ -1,8 +1,8 @@
-//! The byte stream under a WebSocket, whichever runtime it is of.
+//! The byte stream under a WebSocket, for any runtime.
 //!
-//! After a failed write it swallows what is written, so that reading reaches the true end; see
-//! [`streams`](super::streams). It counts the bytes that it moves, once: the stream under TLS does,
-//! and the one on top does not.
+//! After a failed write, it discards further writes, so that reading reaches the true end; see
+//! [`streams`](super::streams). Bytes are counted once: the stream under TLS counts them, the TLS
+//! stream does not.
 
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
@@ -14,26 +14,26 @@ use futures_io::{AsyncRead, AsyncWrite};
 use super::incoming::Reads;
 use super::streams::Meter;
 
-/// A stream with its [`Meter`].
+/// A byte stream and its [`Meter`].
 #[derive(Debug)]
 pub struct Io<S> {
     stream: S,
     meter: Meter,
     counts: bool,
-    /// From when tungstenite reads.
+    /// Limits the reads once tungstenite does them.
     reads: Option<Reads>,
-    /// What was read with the upgrade and comes first.
+    /// Bytes that were read with the upgrade response and come first.
     leftover: Bytes,
 }
 
 impl<S> Io<S> {
-    /// A stream whose bytes are counted.
+    /// Wraps a stream and counts its bytes.
     pub fn new(stream: S) -> Self {
         let (meter, leftover) = (Meter::default(), Bytes::new());
         Self { stream, meter, counts: true, reads: None, leftover }
     }
 
-    /// TLS on a stream of this meter, which counts and whose writes fail.
+    /// Wraps a TLS stream; the stream under it counts the bytes and reports failed writes.
     #[cfg(feature = "tls")]
     pub(crate) fn above(stream: S, meter: Meter) -> Self {
         Self { meter, counts: false, ..Self::new(stream) }
@@ -43,16 +43,16 @@ impl<S> Io<S> {
         &self.meter
     }
 
-    /// Returns these bytes before it reads on.
+    /// Returns `leftover` before reading on.
     ///
-    /// Given to tungstenite, they would become its read buffer: one that is as small as they are,
-    /// and that grows by a frame at a time, which makes a system call of every frame.
+    /// If tungstenite received these bytes, they would become its read buffer: one that is as small
+    /// as they are and grows by a frame at a time, which costs a system call per frame.
     pub(crate) fn with_leftover(mut self, leftover: Bytes) -> Self {
         self.leftover = leftover;
         self
     }
 
-    /// Reads by these rules from now on.
+    /// Limits the reads from now on.
     pub(super) fn with_reads(mut self, reads: Reads) -> Self {
         self.reads = Some(reads);
         self
@@ -118,8 +118,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Io<S> {
     }
 }
 
-/// Takes so many bytes from the front, or all there are.
+/// Takes up to `max` bytes from the front.
 fn take_front(bytes: &mut Bytes, max: usize) -> Bytes {
-    // Nothing is kept alive once all of it is taken.
+    // Taking everything leaves no reference to the buffer.
     if bytes.len() <= max { core::mem::take(bytes) } else { bytes.split_to(max) }
 }

@@ -1,4 +1,4 @@
-//! One open WebSocket over tungstenite, whichever runtime's wrapper is around it.
+//! An open WebSocket over tungstenite, for any runtime's wrapper of it.
 //!
 //! ```text
 //!          send, close                          poll_receive
@@ -12,13 +12,13 @@
 //!                        └──── TCP or TLS ─────┘
 //! ```
 //!
-//! Reading decides how a connection ended. A write that fails first must not hide the close frame
-//! that is still to be read: a stopping Phoenix sends one and then resets the connection
-//! (`wire/close_graceful_shutdown`). So [`Io`](super::Io) swallows what is written after a
-//! failed write and lets the reading go on to the true end, which a broken connection reaches at
-//! once. It says so in [`Meter`], where it also counts the bytes that it moves.
+//! Reading decides how a connection ended. A failed write must not hide a close frame that is still
+//! to be read: a stopping Phoenix sends one and then resets the connection
+//! (`wire/close_graceful_shutdown`). So after a failed write [`Io`](super::Io) discards further
+//! writes and keeps reading to the true end, which a broken connection reaches at once. It records
+//! the failure in [`Meter`], where it also counts the bytes that it moves.
 //!
-//! Pings, and how much is read for one message, are seen to in [`incoming`](super::incoming).
+//! [`incoming`](super::incoming) answers pings and limits the reads for one message.
 
 use core::fmt;
 use core::pin::Pin;
@@ -47,7 +47,7 @@ use crate::wire::Frame;
 pub struct WebSocket(Box<dyn Transport + Send>);
 
 impl WebSocket {
-    /// From that of one runtime.
+    /// Wraps the WebSocket of one runtime.
     #[doc(hidden)]
     pub fn new<N>(socket: Socket<N>) -> Self
     where
@@ -95,8 +95,8 @@ impl Transport for WebSocket {
     }
 }
 
-/// What a byte stream moves, and whether it still takes bytes: shared by the stream, which counts,
-/// and the WebSocket on it. With TLS, the stream beneath it counts.
+/// The byte counts of a stream and whether a write has failed, shared by the stream and the
+/// WebSocket on it. With TLS, the stream under TLS counts.
 #[derive(Clone, Debug, Default)]
 pub struct Meter(Arc<Counts>);
 
@@ -109,7 +109,7 @@ struct Counts {
 }
 
 impl Meter {
-    /// A write failed: what is written from now on is lost.
+    /// Records a failed write: the stream discards further writes.
     pub(super) fn fail(&self) {
         self.0.failed.store(true, Ordering::Relaxed);
     }
@@ -146,22 +146,22 @@ impl Meter {
     }
 }
 
-/// The totals of a meter since the opening: what the handshakes moved is not among them.
+/// The totals of a meter since the opening, without the bytes of the handshakes.
 #[derive(Debug)]
 pub(super) struct Totals {
     meter: Meter,
-    /// The counts of the meter when they were last looked at.
+    /// The counts of the meter at the last call of `progress`.
     seen: (usize, usize),
     moved: Progress,
 }
 
 impl Totals {
-    /// From now on.
+    /// Starts from the present counts.
     pub(super) fn new(meter: Meter) -> Self {
         Self { seen: meter.counts(), meter, moved: Progress::default() }
     }
 
-    /// Whether the stream still takes bytes.
+    /// Fails once a write has failed.
     pub(super) fn state(&self) -> Result<(), WriteFailed> {
         self.meter.state()
     }
@@ -180,7 +180,7 @@ pub struct Tungstenite<S> {
     socket: S,
     totals: Totals,
     reads: Reads,
-    /// A pong is in the write buffer. Until it is written there is not a second one.
+    /// A pong is in the write buffer; until it is written, no second pong is queued.
     pong_waits: bool,
 }
 
@@ -191,7 +191,7 @@ impl<S> fmt::Debug for Tungstenite<S> {
 }
 
 impl<S> Tungstenite<S> {
-    /// From the wrapper and what it shares with the stream beneath it.
+    /// Wraps tungstenite's socket; `meter` and `reads` are shared with the stream under it.
     pub(super) fn new(socket: S, meter: Meter, reads: Reads) -> Self {
         Self { socket, totals: Totals::new(meter), reads, pong_waits: false }
     }
@@ -201,25 +201,25 @@ impl<S> Tungstenite<S>
 where
     S: Sink<Message, Error = Error> + Unpin,
 {
-    /// Queues a close frame, and has it written if the connection takes it at once.
+    /// Queues a close frame, and writes it if the stream takes it at once.
     fn start_close(&mut self, code: CloseCode, reason: &str) {
         let frame = CloseFrame { code, reason: within_control_frame(reason).into() };
-        // Fails when a close frame went out before, or when nothing can be written any more.
+        // Fails after an earlier close frame, or when nothing can be written any more.
         let _ = Pin::new(&mut self.socket).start_send(Message::Close(Some(frame)));
     }
 
-    /// The close frame that the server sent, if it did: tungstenite changes its code.
+    /// The close frame as the server sent it, if it did: tungstenite changes its code.
     fn sent_close(&self) -> Option<Ended> {
         let SentClose { code, reason } = self.reads.sent_close()?;
         Some(Ended::CloseFrame { code, reason })
     }
 
-    /// Answers the latest ping, if it was not answered. What is not written at once is written when
-    /// the stream takes it.
+    /// Queues a pong for the latest ping, if it has not been answered, and writes as much as the
+    /// stream takes at once.
     fn answer_ping(&mut self, cx: &mut Context<'_>) {
         if !self.pong_waits {
             let Some(payload) = self.reads.take_ping() else { return };
-            // Fails when a close frame went out before, or when nothing can be written any more.
+            // Fails after an earlier close frame, or when nothing can be written any more.
             let sent = Pin::new(&mut self.socket).start_send(Message::Pong(payload));
             self.pong_waits = sent.is_ok();
         }
@@ -228,8 +228,8 @@ where
         }
     }
 
-    /// The end, after telling the server why when the fault is in what it sent. A close frame is the
-    /// end whatever is wrong with its reason.
+    /// Ends the connection, with a close frame if the server is at fault. A close frame of the
+    /// server ends it even if its reason is invalid.
     fn ended(&mut self, error: Error) -> Ended {
         let is_too_long = matches!(error, Error::Capacity(CapacityError::MessageTooLong { .. }));
         let close = if is_too_long { None } else { self.sent_close() };
@@ -245,7 +245,7 @@ where
                 Ended::MessageTooLarge
             }
             Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
-                lost("the server ended it without a close frame".to_owned())
+                lost("the server ended the connection without a close frame".to_owned())
             }
             Error::Protocol(error) => {
                 self.start_close(CloseCode::Protocol, "");
@@ -273,7 +273,7 @@ where
                 return Poll::Ready(Received::Ended(self.ended(error)));
             }
             Poll::Ready(None) => {
-                let message = "the connection is over".to_owned();
+                let message = "the connection has ended".to_owned();
                 return Poll::Ready(Received::Ended(Ended::Lost { message }));
             }
             Poll::Pending => {
@@ -287,8 +287,8 @@ where
             Message::Text(text) => Received::Frame(Frame::Text(without_spare(text.into()))),
             Message::Binary(bytes) => Received::Frame(Frame::Binary(without_spare(bytes))),
             Message::Close(frame) => {
-                // The answering close frame waits in the buffer. It is written if the
-                // connection takes it; the end is not held up for it.
+                // The reply to the close frame is in the buffer. It is written if the stream takes
+                // it at once; the end does not wait for it.
                 let _ = Pin::new(&mut self.socket).poll_flush(cx);
                 Received::Ended(self.sent_close().unwrap_or_else(|| {
                     let (code, reason) = match frame {
@@ -311,7 +311,8 @@ where
     }
 
     fn send(&mut self, frame: Frame) -> Result<(), WriteFailed> {
-        // As a raw frame, because a text message would be checked to be UTF-8 once more.
+        // Sent as a raw frame, because tungstenite would validate the UTF-8 of a text message
+        // again.
         let (bytes, kind) = match frame {
             Frame::Text(bytes) => (bytes, Data::Text),
             Frame::Binary(bytes) => (bytes, Data::Binary),
@@ -336,12 +337,12 @@ where
     }
 }
 
-/// Frees the spare capacity of a large message that came in fragments. tungstenite collects those in a
-/// vector that grows by doubling; a message of one frame is a slice of the read buffer, which it shares
-/// with tungstenite, so it is returned as it is.
+/// Frees the spare capacity of a large message that came in fragments. tungstenite collects
+/// fragments in a vector that grows by doubling. A message of one frame is a slice of the read
+/// buffer, which tungstenite shares, so it is returned as it is.
 #[inline]
 fn without_spare(bytes: Bytes) -> Bytes {
-    /// With less to gain it is not worth a look.
+    /// Below this length the saving is not worth the check.
     const LARGE: usize = 64 << 10;
     if bytes.len() < LARGE { bytes } else { shrunk(bytes) }
 }
@@ -358,14 +359,14 @@ fn shrunk(bytes: Bytes) -> Bytes {
     }
 }
 
-/// What pongs may take in the write buffer beside the frames.
+/// The room for pongs in the write buffer, in addition to the frames.
 const PONGS: usize = 4_096;
 
-/// The limits and the buffers of tungstenite.
+/// The limits and the buffer sizes of tungstenite.
 pub(super) fn socket_config(config: &Config) -> WebSocketConfig {
     let write_buffer = config.write_buffer_bytes;
-    // The buffer never holds more than its size and one frame on top, because no frame is taken
-    // while a write is blocked. The bound is for the pongs to a peer that pings and does not read.
+    // The buffer never holds more than its size and one more frame, because no frame is accepted
+    // while a write is blocked. The limit is for pongs to a peer that pings and does not read.
     let write_max = write_buffer.saturating_add(config.max_push_bytes).saturating_add(PONGS);
     WebSocketConfig::default()
         .read_buffer_size(config.read_buffer_bytes.get())
@@ -375,8 +376,7 @@ pub(super) fn socket_config(config: &Config) -> WebSocketConfig {
         .max_frame_size(Some(config.max_message_bytes))
 }
 
-/// As much of a close reason as fits a control frame: 125 bytes less the code (RFC 6455
-/// section 5.5).
+/// Cuts a close reason to fit a control frame: 125 bytes less the code (RFC 6455 section 5.5).
 fn within_control_frame(reason: &str) -> &str {
     let mut end = reason.len().min(123);
     while !reason.is_char_boundary(end) {
@@ -396,7 +396,7 @@ mod tests {
     use super::*;
     use crate::wire::weight::ReadBuffer;
 
-    /// Bytes of a server, which come in reads of these sizes; what is written is dropped.
+    /// A stream that returns a server's bytes in reads of given sizes and discards writes.
     struct Script {
         bytes: Vec<u8>,
         at: usize,
@@ -428,7 +428,7 @@ mod tests {
         }
     }
 
-    /// A binary message in that many fragments.
+    /// A binary message in `count` fragments.
     fn frames(len: usize, count: usize) -> Vec<u8> {
         let parts: Vec<usize> =
             (0..count).map(|n| (len * (n + 1) / count) - len * n / count).collect();
@@ -458,10 +458,10 @@ mod tests {
     }
 
     proptest! {
-        /// One message that is kept keeps no more alive than the estimate and a quarter of it, whatever
-        /// came before and behind it, in whatever reads, whole or in fragments.
+        /// A kept message keeps at most 1.25 times the estimate alive, whatever the sizes of the
+        /// messages, fragments and reads around it.
         #[test]
-        fn kept_message_holds_no_more_than_the_estimate(
+        fn kept_message_memory_within_estimate(
             messages in proptest::collection::vec((length(), prop_oneof![6 => Just(1_usize), 1 => 2_usize..9]), 1..40),
             reads in proptest::collection::vec(prop_oneof![1_usize..200, Just(usize::MAX)], 1..4),
             kept in any::<prop::sample::Index>(),
@@ -489,7 +489,7 @@ mod tests {
         }
     }
 
-    /// What a message keeps alive and what it took, as multiples of its length.
+    /// The memory that a message keeps alive, and its peak, as multiples of its length.
     fn costs(len: usize, parts: &[usize]) -> (f64, f64) {
         let bytes = fragments(parts);
         let stream = Script { bytes, at: 0, reads: vec![usize::MAX], turn: 0 };
@@ -505,20 +505,20 @@ mod tests {
         (info.bytes_current as f64 / len as f64, info.bytes_max as f64 / len as f64)
     }
 
-    /// The worst are two fragments: the vector has the first one, and doubles for the second.
+    /// Two fragments are the worst case: the vector holds the first and doubles for the second.
     #[test]
     fn fragmented_message_has_no_spare_capacity() {
         const LEN: usize = 4 << 20;
         for parts in [&[LEN][..], &[LEN - 1, 1], &[1, LEN - 1], &[LEN / 2 + 1, LEN / 2 - 1]] {
             let (kept, most) = costs(LEN, parts);
             assert!(kept < 1.01, "{parts:?}: {kept:.2} times its length is kept");
-            // The read buffer, and a vector that moves while it doubles.
-            assert!(most < 4.01, "{parts:?}: it took {most:.2} times its length");
+            // The read buffer and a vector that moves while it doubles.
+            assert!(most < 4.01, "{parts:?}: the peak is {most:.2} times its length");
         }
     }
 
     #[test]
-    fn a_close_reason_is_cut_between_characters() {
+    fn close_reason_cut_between_characters() {
         let reason = "ä".repeat(100);
         assert_eq!(within_control_frame(&reason).len(), 122);
         assert_eq!(within_control_frame("bye"), "bye");

@@ -1,4 +1,4 @@
-//! TLS on a stream, and what its failures mean.
+//! The TLS handshake, and error messages for its failures.
 
 use core::time::Duration;
 use std::io;
@@ -12,7 +12,7 @@ use super::{Io, Net};
 use crate::config::{Config, Uri};
 use crate::event::cause::{Cause, TlsKind};
 
-/// Speaks TLS with the server of `uri` on a stream that leads to it.
+/// Performs the TLS handshake with the server of `uri`.
 pub(super) async fn secure<N: Net>(
     stream: Io<N::Stream>,
     uri: &Uri,
@@ -29,8 +29,8 @@ pub(super) async fn secure<N: Net>(
     Ok(Io::above(secured?, meter))
 }
 
-/// The failure, if it is TLS that failed, and not the connection under it. With TLS 1.3 a server
-/// judges the client's certificate after the handshake, so this may be asked in the upgrade too.
+/// The cause, if TLS failed and not the connection under it. With TLS 1.3 a server checks the
+/// client's certificate after the handshake, so the upgrade can fail this way too.
 pub(super) fn failure(uri: &Uri, config: &Config, error: &io::Error) -> Option<Cause> {
     let error = error.get_ref()?.downcast_ref()?;
     let (kind, message) = problem(uri.host(), config, error);
@@ -39,14 +39,14 @@ pub(super) fn failure(uri: &Uri, config: &Config, error: &io::Error) -> Option<C
 
 fn lost(uri: &Uri, error: &io::Error) -> Cause {
     let message = format!(
-        "the connection to {:?} was lost in the handshake ({error}): a port that does not speak TLS \
-         does that, which is a ws:// address, and so does a proxy or a firewall in the way",
+        "the connection to {:?} was lost in the handshake ({error}): a port without TLS does \
+         that (use a ws:// address), and so does a proxy or a firewall on the path",
         uri.host()
     );
     Cause::Tls { kind: TlsKind::Lost, message }
 }
 
-/// How a server's own certificate is made.
+/// The command that creates a server's own certificate.
 fn command(host: &str) -> String {
     let kind = if host.parse::<core::net::IpAddr>().is_ok() { "IP" } else { "DNS" };
     format!(
@@ -71,7 +71,7 @@ fn problem(host: &str, config: &Config, error: &Error) -> (TlsKind, String) {
                     TlsKind::UnknownIssuer,
                     format!(
                         "an authority of that name is among {} and did not sign it, or the server \
-                         does not hold its key: was the authority made anew?",
+                         does not hold its key: was the authority created again?",
                         config.tls_in_use().trusted()
                     ),
                 ),
@@ -79,7 +79,7 @@ fn problem(host: &str, config: &Config, error: &Error) -> (TlsKind, String) {
                     (TlsKind::WrongName, wrong_name(host, presented))
                 }
                 CertificateError::NotValidForName => {
-                    (TlsKind::WrongName, "it bears another name".to_owned())
+                    (TlsKind::WrongName, "it is for another name".to_owned())
                 }
                 CertificateError::ExpiredContext { time, not_after } => (
                     TlsKind::Expired,
@@ -106,37 +106,38 @@ fn problem(host: &str, config: &Config, error: &Error) -> (TlsKind, String) {
         Error::InvalidMessage(InvalidMessage::InvalidContentType) => (
             TlsKind::NotTls,
             format!(
-                "what answers at {host:?} does not speak TLS: is this a ws:// address, or is there a \
-                 proxy in the way? ({error})"
+                "the server at {host:?} does not speak TLS: is this a ws:// address, or is there a \
+                 proxy on the path? ({error})"
             ),
         ),
-        Error::AlertReceived(AlertDescription::CertificateRequired) => {
-            (TlsKind::CertificateRequired, format!("{host:?} wants a certificate ({error})"))
-        }
-        // TLS 1.2 has no alert of its own for a certificate that is missing.
+        Error::AlertReceived(AlertDescription::CertificateRequired) => (
+            TlsKind::CertificateRequired,
+            format!("{host:?} requires a client certificate ({error})"),
+        ),
+        // TLS 1.2 has no alert of its own for a missing client certificate.
         Error::AlertReceived(AlertDescription::HandshakeFailure)
             if config.tls_in_use().shown().is_none() =>
         {
             let message = format!(
-                "{host:?} refuses the handshake: it may want a certificate, or ciphers that are not \
-                 offered ({error})"
+                "{host:?} refuses the handshake: it may require a client certificate, or ciphers \
+                 that are not offered ({error})"
             );
             (TlsKind::Other, message)
         }
         Error::AlertReceived(alert)
             if is_about_certificate(*alert)
-                // The signature in it, or by it.
+                // A signature in the certificate, or one made with its key.
                 || *alert == AlertDescription::DecryptError
                     && config.tls_in_use().shown().is_some() =>
         {
-            let shown = config.tls_in_use().shown().unwrap_or("the certificate it was shown");
+            let shown = config.tls_in_use().shown().unwrap_or("the client certificate");
             let why = match alert {
                 AlertDescription::DecryptError => "a signature in it, or by its key, is wrong",
                 AlertDescription::CertificateExpired => "it has expired, or is not valid yet",
-                AlertDescription::UnknownCA => "it is signed by an authority that it does not know",
-                _ => "it is not one that it takes",
+                AlertDescription::UnknownCA => "the server does not know its issuer",
+                _ => "the server does not accept it",
             };
-            let look = "`openssl x509 -noout -dates -issuer -in` shows what is in it";
+            let look = "`openssl x509 -noout -dates -issuer -in` prints its contents";
             let message = format!("{host:?} refuses {shown}: {why}; {look} ({error})");
             (TlsKind::CertificateRefused, message)
         }
@@ -147,8 +148,8 @@ fn problem(host: &str, config: &Config, error: &Error) -> (TlsKind, String) {
 fn wrong_name(host: &str, presented: &[String]) -> String {
     if presented.is_empty() {
         return format!(
-            "it bears no name in subjectAltName, and its common name does not count: make it with \
-             one, {}",
+            "it has no name in subjectAltName, and its common name is ignored: create it with one, \
+             {}",
             command(host)
         );
     }
@@ -159,21 +160,21 @@ fn wrong_name(host: &str, presented: &[String]) -> String {
     };
     let shown = presented.iter().take(8).map(bare).collect::<Vec<_>>().join(", ");
     let more = if presented.len() > 8 { " and others" } else { "" };
-    format!("it bears other names: {shown}{more}")
+    format!("it is for other names: {shown}{more}")
 }
 
-/// rustls keeps what webpki says of these behind a type of its own.
+/// rustls keeps these errors of webpki behind a type of its own.
 fn bad_certificate(host: &str, error: &CertificateError) -> String {
     let shown = format!("{error:?}");
     if shown.contains("CaUsedAsEndEntity") {
         return format!(
-            "it says that it is an authority (CA:TRUE), as `openssl req -x509` makes them, and a \
-             server's own must not: make it with {}",
+            "it is marked as an authority (CA:TRUE), as `openssl req -x509` makes them, which a \
+             server's own must not be: create it with {}",
             command(host)
         );
     }
     if shown.contains("UnsupportedCertVersion") {
-        return format!("it is of X.509 version 1: make one of version 3, {}", command(host));
+        return format!("it has X.509 version 1: create one of version 3, {}", command(host));
     }
     error.to_string()
 }
@@ -191,7 +192,7 @@ const fn is_about_certificate(alert: AlertDescription) -> bool {
     )
 }
 
-/// The day in UTC.
+/// The date in UTC.
 fn date(time: UnixTime) -> String {
     /// The last second of the year 9999.
     const LAST: u64 = 253_402_300_799;
@@ -205,9 +206,9 @@ fn date(time: UnixTime) -> String {
 mod tests {
     use super::*;
 
-    /// Held to `date -u -d @N +%F`.
+    /// Expected dates are from `date -u -d @N +%F`.
     #[test]
-    fn days_are_those_of_the_calendar() {
+    fn date_matches_calendar() {
         for (seconds, day) in [
             (0, "1970-01-01"),
             (951_782_399, "2000-02-28"),

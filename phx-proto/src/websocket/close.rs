@@ -1,4 +1,4 @@
-//! The closing handshake (RFC 6455 section 7), and what a close frame holds (section 5.5.1).
+//! The closing handshake (RFC 6455 section 7) and the payload of close frames (section 5.5.1).
 //!
 //! ```text
 //!            close()                ours is transmitted         the peer's is received
@@ -10,8 +10,8 @@
 //!    └───────────────────────────────────────▶ Failing ────transmitted──────┘
 //! ```
 //!
-//! A violation while `Sent` leads to `Closed`: there is no second close frame. The end of the stream
-//! leads to `Closed` from everywhere.
+//! A violation in `Sent` leads to `Closed`, without a second close frame. The end of the stream
+//! leads to `Closed` from every state.
 
 use core::fmt;
 
@@ -22,12 +22,12 @@ use super::violation::Violation;
 
 /// A close frame as the peer sent it.
 ///
-/// `Debug` shows how long the reason is.
+/// `Debug` prints the length of the reason in place of its text.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Close {
-    /// Its code, if it had one.
+    /// The code, if there was one.
     pub code: Option<u16>,
-    /// Its reason; bytes that are not UTF-8 are U+FFFD.
+    /// The reason. Bytes that are not UTF-8 are replaced by U+FFFD.
     pub reason: String,
 }
 
@@ -40,9 +40,9 @@ impl fmt::Debug for Close {
     }
 }
 
-/// No close frame may have this code (RFC 6455 section 7.4).
+/// The error for a code that a close frame must not have (RFC 6455 section 7.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("close code {0} may not be sent: use 1000, or one of 3000 to 4999")]
+#[error("close code {0} must not be sent: use 1000, or one of 3000 to 4999")]
 pub struct UnsendableCode(pub u16);
 
 /// Whether a close frame may have this code.
@@ -54,7 +54,7 @@ const fn is_sendable(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 
-/// Reads the payload of a close frame.
+/// Parses the payload of a close frame.
 pub(super) fn read(payload: &[u8]) -> Result<Close, Violation> {
     let Some((code, reason)) = payload.split_first_chunk() else {
         // RFC 6455 section 5.5.1: if there is a body, the first two bytes of it MUST be the code.
@@ -65,7 +65,7 @@ pub(super) fn read(payload: &[u8]) -> Result<Close, Violation> {
     };
     let code = u16::from_be_bytes(*code);
     let text = String::from_utf8_lossy(reason);
-    // A lossy reading of what is UTF-8 borrows it.
+    // A lossy conversion of valid UTF-8 borrows it.
     let is_utf8 = matches!(text, std::borrow::Cow::Borrowed(_));
     let close = Close { code: Some(code), reason: text.into_owned() };
     if !is_sendable(code) {
@@ -78,7 +78,8 @@ pub(super) fn read(payload: &[u8]) -> Result<Close, Violation> {
     Ok(close)
 }
 
-/// The payload of a close frame: as much of the reason as fits beside the code (RFC 6455 section 5.5).
+/// The payload of a close frame. The reason is cut to the space beside the code (RFC 6455 section
+/// 5.5).
 fn write(code: u16, reason: &str) -> Bytes {
     let mut end = reason.len().min(CONTROL_MAX - 2);
     while !reason.is_char_boundary(end) {
@@ -98,14 +99,14 @@ pub(super) struct Handshake {
     received: bool,
 }
 
-/// With the payload of our close frame while it waits to be transmitted.
+/// The states, with the payload of our close frame while it is to be transmitted.
 #[derive(Clone, Default)]
 enum State {
     #[default]
     Open,
-    /// `close` was called; the messages that were accepted before go first.
+    /// `close` was called; the messages accepted before it go first.
     Draining(Bytes),
-    /// Our close frame was transmitted, the peer's is awaited.
+    /// Our close frame was transmitted; the peer's has not been received.
     Sent,
     /// The peer's close frame was received; ours is the next frame that is transmitted.
     Answering(Bytes),
@@ -128,7 +129,7 @@ impl fmt::Debug for State {
 }
 
 impl Handshake {
-    /// Whether the close frame that answers a violation waits to be transmitted.
+    /// Whether the close frame for a violation is still to be transmitted.
     pub(super) const fn is_failing(&self) -> bool {
         matches!(self.state, State::Failing(_))
     }
@@ -143,7 +144,7 @@ impl Handshake {
         matches!(self.state, State::Closed)
     }
 
-    /// Whether the peer sent a close frame that breaks no rule.
+    /// Whether the peer sent a valid close frame.
     pub(super) const fn was_received(&self) -> bool {
         self.received
     }
@@ -159,14 +160,14 @@ impl Handshake {
 
     /// Whether pongs may be transmitted.
     ///
-    /// RFC 6455 section 5.5.2: a ping MUST be answered, unless a close frame was already received. Our
-    /// own close frame, behind which no data is sent, changes nothing about that.
+    /// RFC 6455 section 5.5.2: a ping MUST be answered, unless a close frame was already received.
+    /// Our own close frame does not stop pongs, although it stops data.
     // Protocol: HB-8.
     pub(super) const fn may_send_pong(&self) -> bool {
         matches!(self.state, State::Open | State::Draining(_) | State::Sent)
     }
 
-    /// Starts the handshake; what was started before stays as it is.
+    /// Starts the handshake; a later call has no effect.
     pub(super) fn start(&mut self, code: u16, reason: &str) -> Result<(), UnsendableCode> {
         if !is_sendable(code) {
             return Err(UnsendableCode(code));
@@ -177,7 +178,7 @@ impl Handshake {
         Ok(())
     }
 
-    /// The peer's close frame was received.
+    /// Handles the peer's close frame.
     pub(super) fn receive(&mut self, close: &Close) {
         self.received = true;
         self.state = match self.state {
@@ -193,7 +194,7 @@ impl Handshake {
         };
     }
 
-    /// The peer broke the protocol (RFC 6455 section 7.1.7).
+    /// Starts to close after a violation of the peer (RFC 6455 section 7.1.7).
     pub(super) fn fail(&mut self, violation: &Violation) {
         self.state = match self.state {
             State::Open | State::Draining(_) => {
@@ -203,12 +204,13 @@ impl Handshake {
         };
     }
 
-    /// The stream ended.
+    /// Handles the end of the stream.
     pub(super) fn end(&mut self) {
         self.state = State::Closed;
     }
 
-    /// Takes the payload of our close frame, if there is to be one, when no data goes before it.
+    /// Takes the payload of our close frame, if one is to be sent. The caller sends queued data
+    /// first.
     pub(super) fn take(&mut self) -> Option<Bytes> {
         let (payload, next) = match &mut self.state {
             State::Draining(payload) => (payload, State::Sent),
@@ -226,14 +228,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reason_is_cut_between_characters() {
+    fn reason_cut_between_characters() {
         assert_eq!(write(1000, &"ä".repeat(100)).len(), 2 + 122);
         assert_eq!(write(1000, &"x".repeat(200)).len(), CONTROL_MAX);
         assert_eq!(&write(1000, "bye")[..], b"\x03\xe8bye");
     }
 
     #[test]
-    fn sendable_codes_are_those_of_the_rfc_and_iana() {
+    fn sendable_codes_match_rfc_and_iana() {
         let sendable: Vec<u16> = (0..3000).filter(|code| is_sendable(*code)).collect();
         let expected = [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014];
         assert_eq!(sendable, expected);
@@ -241,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn reason_and_code_are_kept_when_they_break_the_rules() {
+    fn invalid_close_keeps_code_and_reason() {
         let close = |code, reason: &str| Close { code: Some(code), reason: reason.to_owned() };
         assert_eq!(read(b"\x03\xe8bye"), Ok(close(1000, "bye")));
         assert_eq!(read(b""), Ok(Close { code: None, reason: String::new() }));
@@ -254,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_no_reason() {
+    fn debug_hides_reason() {
         let close = Close { code: Some(1000), reason: "s3cret".to_owned() };
         assert_eq!(format!("{close:?}"), "Close { code: Some(1000), reason_bytes: 6 }");
         let mut handshake = Handshake::default();

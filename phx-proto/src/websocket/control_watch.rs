@@ -1,4 +1,4 @@
-//! A walker over the frame headers of a stream: it takes pings out and remembers the close frame.
+//! A scanner of a stream's frame headers: it replaces pings and records the close frame.
 //!
 //! ```text
 //!          2 to 14 bytes                  payload is over
@@ -6,28 +6,28 @@
 //!      │ ping ──────────▶ Control, kept ──────────────────▶ Header, with a latest ping
 //!      │ close frame
 //!      ▼
-//!   Control, kept ──payload is over──▶ Closed: what follows is not looked at (RFC 6455 section 5.5.1)
+//!   Control, kept ──payload is over──▶ Closed: further bytes are ignored (RFC 6455 section 5.5.1)
 //! ```
 //!
-//! tungstenite reports 1002 for every code outside its list (1014, 1016 to 2999, 5000 and above), and
-//! loses the code of a close frame whose reason is not UTF-8. Which close rule applies depends on the
-//! code. It also answers each ping with a write, where the latest answer is enough (RFC 6455 section
-//! 5.5.3). So the stream is read here, too: beneath tungstenite and above TLS. A ping is shown to
-//! tungstenite as a pong, which it ignores. Frames are skipped by their length, so a read costs a few
-//! instructions for each frame in it.
+//! tungstenite reports 1002 for every code outside its list (1014, 1016 to 2999, 5000 and above),
+//! and loses the code of a close frame whose reason is not UTF-8. But the code decides which close
+//! rule applies. tungstenite also answers each ping with a write, although one answer to the latest
+//! is enough (RFC 6455 section 5.5.3). So the stream is scanned here, under tungstenite and above
+//! TLS. A ping is changed into a pong, which tungstenite ignores. Payloads are skipped by their
+//! length, so a read costs a few instructions for each frame in it.
 
 use bytes::Bytes;
 
 /// A close frame as the peer sent it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SentClose {
-    /// Its code, if it had one.
+    /// The code, if there was one.
     pub(crate) code: Option<u16>,
-    /// Its reason; bytes that are not UTF-8 are U+FFFD.
+    /// The reason. Bytes that are not UTF-8 are replaced by U+FFFD.
     pub(crate) reason: String,
 }
 
-/// Reads along with the bytes of a stream.
+/// Scans the bytes of a stream as they are read.
 #[derive(Debug, Default)]
 pub(crate) struct ControlWatch {
     state: State,
@@ -44,7 +44,7 @@ enum State {
     Closed,
 }
 
-/// A ping or a close frame of which a part is still to come.
+/// A ping or a close frame that is not complete yet.
 #[derive(Debug)]
 struct Control {
     is_close: bool,
@@ -62,26 +62,26 @@ impl Default for State {
 /// The longest header: two bytes, an extended length and a mask (RFC 6455 section 5.2).
 const HEADER_MAX: usize = 14;
 
-/// The most that the payload of a control frame has (RFC 6455 section 5.5).
+/// The longest payload of a control frame (RFC 6455 section 5.5).
 const CONTROL_MAX: usize = 125;
 
-/// The first byte of a whole ping, and that of a pong.
+/// The first byte of an unfragmented ping, and that of a pong.
 const PING: u8 = 0x89;
 const PONG: u8 = 0x8a;
 
 impl ControlWatch {
-    /// The close frame, once all of it was read.
+    /// The close frame, once all of it has been read.
     #[must_use]
     pub(crate) fn sent_close(&self) -> Option<&SentClose> {
         self.close.as_deref()
     }
 
-    /// Takes the payload of the latest ping, unless it was taken.
+    /// Takes the payload of the latest ping, if there is one.
     pub(crate) fn take_ping(&mut self) -> Option<Bytes> {
         self.ping.take().map(Bytes::from)
     }
 
-    /// These bytes were read next. A ping among them becomes a pong.
+    /// Scans the next bytes of the stream. A ping among them becomes a pong.
     pub(crate) fn read(&mut self, bytes: &mut [u8]) {
         let mut at = 0;
         while at < bytes.len() {
@@ -139,7 +139,7 @@ impl ControlWatch {
     }
 }
 
-/// The lengths of the header and the payload of a data frame, in the two common forms.
+/// The lengths of the header and the payload of a data frame, for the two most common header forms.
 #[inline]
 fn skipped_header(bytes: &[u8]) -> Option<(usize, u64)> {
     match bytes {
@@ -150,14 +150,14 @@ fn skipped_header(bytes: &[u8]) -> Option<(usize, u64)> {
     }
 }
 
-/// Takes up to `there` bytes off what is left, and returns how many.
+/// Subtracts up to `there` from `left`, and returns the difference.
 fn skip(left: &mut u64, there: usize) -> usize {
     let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(there);
     *left -= taken as u64;
     taken
 }
 
-/// What follows these bytes of a header (RFC 6455 section 5.2).
+/// The state after a complete header of `len` bytes (RFC 6455 section 5.2).
 fn after(header: [u8; HEADER_MAX], len: u8) -> State {
     let (masked, short) = (header[1] & 0x80 != 0, header[1] & 0x7f);
     let length_end = match short {
@@ -176,7 +176,7 @@ fn after(header: [u8; HEADER_MAX], len: u8) -> State {
         short => u64::from(short),
     };
     let is_close = header[0] & 0x0f == 8;
-    // A ping that is too long is against the protocol, which tungstenite reports.
+    // A ping that is too long is left to tungstenite, which reports the violation.
     if is_close || (header[0] == PING && short < 126) {
         let mut mask = [0; 4];
         if masked {
@@ -212,7 +212,7 @@ mod tests {
         bytes
     }
 
-    /// Reads the stream in pieces of this size.
+    /// Scans the stream in pieces of `cut` bytes.
     fn watched(stream: &[u8], cut: usize) -> (Vec<u8>, ControlWatch) {
         let (mut watch, mut stream) = (ControlWatch::default(), stream.to_vec());
         stream.chunks_mut(cut).for_each(|bytes| watch.read(bytes));
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn close_is_read_as_it_was_sent() {
+    fn close_frame_is_reported_as_sent() {
         for (payload, code, reason) in [
             (&b""[..], None, ""),
             (b"\x03", None, ""),
@@ -237,24 +237,24 @@ mod tests {
             assert_eq!(seen(&frame(8, None, payload), 1), expected);
             assert_eq!(seen(&frame(8, Some([1, 2, 3, 4]), payload), 3), expected);
         }
-        // Longer than a control frame may be: what fits counts.
+        // A close frame that is too long is cut to the length of a control frame.
         let long = [&b"\x03\xe8"[..], &[b'x'; 300]].concat();
         let close = seen(&frame(8, None, &long), 7).expect("a close frame");
         assert_eq!((close.code, close.reason.len()), (Some(1000), 123));
     }
 
     #[test]
-    fn first_close_counts_and_a_cut_one_does_not() {
+    fn first_complete_close_counts() {
         let two = [frame(8, None, b"\x03\xe8"), frame(8, None, b"\x03\xe9")].concat();
         assert_eq!(seen(&two, 99).and_then(|close| close.code), Some(1000));
         let whole = frame(8, None, b"\x03\xe8bye");
         assert_eq!(seen(&whole[..whole.len() - 1], 2), None);
-        // The bytes of a payload are no header.
+        // A payload is not parsed as a header.
         assert_eq!(seen(&frame(2, None, &whole), 1), None);
     }
 
     #[test]
-    fn latest_ping_is_found_whatever_the_pieces() {
+    fn latest_ping_found_in_any_pieces() {
         let payload = [PING; 300];
         let frames = [
             frame(1, None, &payload[..10]),
@@ -274,7 +274,7 @@ mod tests {
             let (left, mut watch) = watched(&frames.concat(), cut);
             assert!(left == expected.concat(), "cut {cut}: only the opcode of a ping changes");
             assert_eq!(watch.take_ping().as_deref(), Some(&b"last"[..]), "cut {cut}");
-            assert_eq!(watch.take_ping(), None, "it was taken");
+            assert_eq!(watch.take_ping(), None, "the ping was taken before");
         }
         let empty = watched(&frame(9, None, b""), 1).1.take_ping();
         assert_eq!(empty.as_deref(), Some(&b""[..]));
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn invalid_pings_are_left_to_tungstenite() {
-        // Too long, with a reserved bit, in fragments.
+        // Too long, with a reserved bit, and fragmented.
         for (first, payload) in [(PING, &[0; 126][..]), (0xc9, b"x"), (0x09, b"x")] {
             let mut bytes = frame(9, None, payload);
             bytes[0] = first;
@@ -292,7 +292,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn close_is_found_behind_any_frames(
+        fn close_found_after_any_frames(
             frames in proptest::collection::vec((0_u8..3, 0_usize..400, any::<bool>()), 0..6),
             large in proptest::option::of(0x1_0000_usize..0x1_0100),
             cut in 1_usize..64,
@@ -310,7 +310,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_walked(bytes in proptest::collection::vec(any::<u8>(), 0..600), cut in 1_usize..9) {
+        fn arbitrary_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600), cut in 1_usize..9) {
             let ((one, mut watch), (other, mut whole)) = (watched(&bytes, cut), watched(&bytes, 1_000));
             prop_assert_eq!(one, other);
             prop_assert_eq!(watch.sent_close(), whole.sent_close());

@@ -1,5 +1,5 @@
-//! One side of a WebSocket, from the upgrade to the end of the stream: its phases, and how the
-//! receiving half, the sending half and the closing handshake work together.
+//! A WebSocket endpoint, from the upgrade to the end of the stream. It combines the receiving half,
+//! the sending half and the closing handshake.
 //!
 //! ```text
 //!                  101 Switching Protocols            both close frames, a violation,
@@ -21,34 +21,35 @@ use super::upgrade::{Upgrade, UpgradeStep, Upgraded};
 use super::violation::Fault;
 use crate::wire::Frame;
 
-/// How much an endpoint receives at once, and how much of what it sends it holds.
+/// The limits of an endpoint for received messages and for queued ones.
 ///
-/// Where a peer exceeds one, the connection fails with 1009
+/// A peer that exceeds a limit fails the connection with 1009
 /// ([`Violation::close_code`](super::Violation::close_code)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The most bytes of a message that is received, of all its fragments together. Their buffer grows
-    /// by doubling, so for a while it may hold twice as much.
+    /// The most bytes of a received message, over all its fragments. The buffer for fragments grows
+    /// by doubling, so for a while it may hold twice as many.
     pub message_bytes_max: usize,
-    /// The most bytes of the payload of one data frame that is received. The caller's buffer has to
-    /// hold as many.
+    /// The most bytes in the payload of a received data frame. The caller's buffer must be able to
+    /// hold that many.
     pub frame_bytes_max: usize,
-    /// The most fragments of a message that is received.
+    /// The most fragments of a received message.
     pub fragments_max: u32,
-    /// The most fragments without a payload of a message that is received: they cost time, and no
-    /// limit of bytes ends them.
+    /// The most empty fragments of a received message: they cost time, and a limit in bytes does
+    /// not stop them.
     pub empty_fragments_max: u32,
-    /// With as many bytes waiting to be transmitted, [`Endpoint::send`] answers
-    /// [`SendError::Full`]. A message counts 64 bytes beside its own; the last one may exceed it.
+    /// The capacity of the outbox: while it holds this many bytes or more, [`Endpoint::send`] fails
+    /// with [`SendError::Full`]. Each message counts 64 bytes in addition to its own. The message
+    /// that reaches the limit may exceed it.
     pub outbox_bytes_max: usize,
-    /// The most bytes of a data frame that is sent. Longer messages are cut into fragments, with a ping
-    /// after each but the last; zero is taken for one.
+    /// The most bytes of a sent data frame. Longer messages are cut into fragments, with a ping
+    /// after each except the last. Zero counts as one.
     pub fragment_bytes: usize,
 }
 
 impl Default for Limits {
-    /// 64 MiB of a message or a frame, 131,072 fragments, 1,024 of them empty; an outbox of 1 MiB,
-    /// fragments of 32 KiB.
+    /// 64 MiB for a message or a frame; 131,072 fragments, of which 1,024 may be empty; an outbox
+    /// of 1 MiB; fragments of 32 KiB.
     fn default() -> Self {
         Self {
             message_bytes_max: 64 << 20,
@@ -61,24 +62,24 @@ impl Default for Limits {
     }
 }
 
-/// What was received. `Debug` shows lengths.
+/// A received event. `Debug` prints lengths in place of contents.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// The stream was upgraded: messages can be sent and received. [`Upgraded::leftover`] is empty: what
-    /// the server sent behind its answer is in the buffer.
+    /// The stream was upgraded: messages can be sent and received. [`Upgraded::leftover`] is empty,
+    /// because bytes that followed the server's response stay in the buffer.
     Opened(Box<Upgraded>),
-    /// A whole message, a text being UTF-8.
+    /// A complete message. A text message is valid UTF-8.
     Message(Frame),
     /// A ping. The latest one is answered by the next [`Endpoint::poll_transmit`].
     Ping(Bytes),
-    /// A pong that is not about an upload.
+    /// A pong that does not answer a probe of an upload.
     Pong(Bytes),
-    /// A pong: the peer has read so many bytes of messages since the opening
-    /// ([`Upload::acknowledged`]).
+    /// A pong that acknowledges an upload: the number of message bytes that the peer has read since
+    /// the opening ([`Upload::acknowledged`]).
     Acknowledged(u64),
-    /// The peer's close frame. Nothing is received behind it. The answer, unless ours went out before,
-    /// is the next frame that [`Endpoint::poll_transmit`] hands over.
+    /// The peer's close frame. Nothing is received after it. Unless our own was sent before, the
+    /// reply is the next frame that [`Endpoint::poll_transmit`] appends.
     Close(Close),
 }
 
@@ -95,26 +96,26 @@ impl fmt::Debug for Event {
     }
 }
 
-/// What a connection is up to (RFC 6455 sections 4.1, 7.1.3 and 7.1.4).
+/// The state of a connection (RFC 6455 sections 4.1, 7.1.3 and 7.1.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum State {
-    /// The upgrade is under way.
+    /// The upgrade is in progress.
     Connecting,
     /// Messages are sent and received.
     Open,
-    /// The closing handshake has begun, or a close frame waits to be transmitted.
+    /// The closing handshake has begun, or a close frame is queued.
     Closing,
-    /// Nothing more is sent or received. A client leaves the end of the stream to the server, for a
-    /// while (RFC 6455 section 7.1.1).
+    /// Nothing more is sent or received. A client lets the server end the stream first, for a
+    /// limited time (RFC 6455 section 7.1.1).
     Closed,
 }
 
-/// One side of a WebSocket. See the [module](super).
+/// A WebSocket endpoint. See the [module](super).
 ///
-/// Read from the stream into a buffer, then [`poll_event`](Self::poll_event) until `None`. Whenever that
-/// or a command may have left something to write, [`poll_transmit`](Self::poll_transmit) and write. At
-/// the end of the stream, [`handle_eof`](Self::handle_eof).
+/// Read from the stream into a buffer, then call [`poll_event`](Self::poll_event) until it returns
+/// `None`. After that, and after every command, call [`poll_transmit`](Self::poll_transmit) and
+/// write its output. At the end of the stream, call [`handle_eof`](Self::handle_eof).
 ///
 /// ```
 /// use bytes::BytesMut;
@@ -123,7 +124,7 @@ pub enum State {
 /// use phx_proto::websocket::{Endpoint, Event, Limits, MaskKeys};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// // In a program, both come from the entropy of the system.
+/// // In a program, both come from the operating system's entropy.
 /// let mut keys = MaskKeys::new(|block| block.fill(7));
 /// let key = *b"the sample nonce";
 ///
@@ -140,7 +141,7 @@ pub enum State {
 /// assert!(write.starts_with(b"GET /socket/websocket?vsn=2.0.0 HTTP/1.1\r\n"));
 /// write.clear(); // A program writes it to the stream.
 ///
-/// // The answer, and the first frame in the same read.
+/// // The response, and the first frame in the same read.
 /// read.extend_from_slice(
 ///     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
 ///       Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n\x81\x05hello",
@@ -171,20 +172,20 @@ enum Phase {
 }
 
 impl Endpoint {
-    /// A client whose stream is yet to be upgraded.
+    /// A client whose stream is not upgraded yet.
     #[must_use]
     pub fn connecting(upgrade: Upgrade, limits: &Limits) -> Self {
         Self { phase: Phase::Upgrading(Box::new(upgrade)), ..Self::client(limits) }
     }
 
-    /// A client on a stream that was upgraded.
+    /// A client on an upgraded stream.
     #[must_use]
     pub fn client(limits: &Limits) -> Self {
         Self::open(true, limits)
     }
 
-    /// A server on a stream that was upgraded, for tests. It masks nothing, so
-    /// [`poll_transmit`](Self::poll_transmit) asks for no keys.
+    /// A server on an upgraded stream, for tests. A server does not mask, so
+    /// [`poll_transmit`](Self::poll_transmit) does not call its closure.
     #[cfg(feature = "testing")]
     #[must_use]
     pub fn server(limits: &Limits) -> Self {
@@ -200,14 +201,14 @@ impl Endpoint {
         }
     }
 
-    /// The next thing that was received. Call it until `None` after every read.
+    /// Returns the next event. Call it until `None` after every read.
     ///
-    /// It takes what it has read off the front of the buffer. The rest, the beginning of a frame, has to
-    /// stay there: the next read goes behind it.
+    /// It removes consumed bytes from the front of `buffer`. The rest is the beginning of a frame:
+    /// leave it there and append the next read to it.
     ///
     /// # Errors
     ///
-    /// [`Fault`], once. What comes after it is discarded, as after [`Event::Close`].
+    /// [`Fault`], once. Later input is discarded, as after [`Event::Close`].
     #[inline]
     pub fn poll_event(&mut self, buffer: &mut BytesMut) -> Result<Option<Event>, Fault> {
         if let Phase::Upgrading(_) = self.phase {
@@ -232,22 +233,22 @@ impl Endpoint {
         }
     }
 
-    /// How many more bytes complete the frame that is arriving; 0 while its header is not complete.
+    /// How many bytes the frame that is arriving still lacks; zero until its header is complete.
     /// `buffered` is the length of the buffer.
     ///
-    /// A buffer that has room for them is not moved while they arrive. The peer has only announced them:
-    /// reserve some at a time.
+    /// A buffer with room for them need not be moved while they arrive. But the peer has only
+    /// announced them, so reserve the room in steps.
     #[must_use]
     pub fn missing(&self, buffered: usize) -> usize {
         self.receiver.missing(buffered)
     }
 
-    /// The stream ended.
+    /// Handles the end of the stream.
     ///
     /// # Errors
     ///
-    /// [`Fault::Eof`] when no close frame was received and nothing had failed before,
-    /// [`Fault::Upgrade`] when the server had not answered.
+    /// [`Fault::Eof`] if no close frame was received and the endpoint had not failed before,
+    /// [`Fault::Upgrade`] if the server had not completed the upgrade.
     pub fn handle_eof(&mut self) -> Result<(), Fault> {
         let was_closed = self.close.was_received() || self.close.is_closed();
         let failed = self.close.is_failing();
@@ -264,11 +265,11 @@ impl Endpoint {
 
     /// Queues a message. One that is longer than [`Limits::fragment_bytes`] is sent in fragments.
     ///
-    /// It is accepted while the upgrade is under way, and transmitted after it.
+    /// During the upgrade, messages are queued, and transmitted after it.
     ///
     /// # Errors
     ///
-    /// [`SendError`], with the message.
+    /// [`SendError`], which returns the message.
     #[inline]
     pub fn send(&mut self, frame: Frame) -> Result<(), SendError> {
         // RFC 6455 section 5.5.1: no data frames after a close frame; section 6.1: only while OPEN.
@@ -278,7 +279,7 @@ impl Endpoint {
         self.sender.push(frame)
     }
 
-    /// Queues a ping, which goes out before the messages that wait.
+    /// Queues a ping, which is sent before queued messages.
     ///
     /// # Errors
     ///
@@ -290,28 +291,48 @@ impl Endpoint {
         self.sender.ping(payload)
     }
 
-    /// Starts the closing handshake: a close frame goes out behind the messages that wait. Of several
-    /// calls the first counts. The reason is cut to 123 bytes.
+    /// Starts the closing handshake: a close frame is sent after the queued messages. Later calls
+    /// have no effect. The reason is cut to 123 bytes.
     ///
-    /// Messages are received until the peer's close frame ([`Event::Close`]); how long to wait for that
-    /// is up to the caller.
+    /// Messages are received until the peer's close frame ([`Event::Close`]). The caller decides
+    /// how long to wait for that.
     ///
     /// # Errors
     ///
-    /// [`UnsendableCode`] for a code that no close frame may have (RFC 6455 section 7.4).
+    /// [`UnsendableCode`] for a code that a close frame must not have (RFC 6455 section 7.4).
     pub fn close(&mut self, code: u16, reason: &str) -> Result<(), UnsendableCode> {
         self.close.start(code, reason)
     }
 
-    /// Appends frames that are to be written, until `out` holds at least `max` bytes or nothing is left,
-    /// and returns how many bytes it has appended.
+    /// Appends frames to `out` until it holds at least `max` bytes or nothing is left, and returns
+    /// how many bytes it has appended.
     ///
-    /// What is appended is final: a pong or an answer to a close frame goes out behind it. So write what
-    /// is in `out` before asking for more, and let `max` be what the stream takes at once. The last
-    /// frame may exceed it by a fragment.
+    /// Appended frames are final, and a pong or a reply to a close frame comes after them. So write
+    /// the contents of `out` before the next call, and let `max` be what the stream takes at once.
+    /// The last frame may exceed it by a fragment.
     ///
-    /// `keys` returns a mask key for each frame of a client (RFC 6455 section 5.3): see
+    /// `keys` returns a mask key for each frame of a client (RFC 6455 section 5.3); see
     /// [`MaskKeys`](super::MaskKeys).
+    ///
+    /// ```
+    /// use bytes::BytesMut;
+    /// use phx_proto::Frame;
+    /// use phx_proto::websocket::{Endpoint, Limits, MaskKeys};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// // In a program, the keys come from the operating system's entropy.
+    /// let mut keys = MaskKeys::new(|block| block.fill(7));
+    /// let mut endpoint = Endpoint::client(&Limits::default());
+    /// endpoint.send(Frame::from("hello"))?;
+    ///
+    /// let mut write = BytesMut::new();
+    /// while endpoint.poll_transmit(&mut write, 16_384, || keys.next_key()) > 0 {
+    ///     assert_eq!(write.len(), 2 + 4 + 5);
+    ///     write.clear(); // A program writes it to the stream.
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn poll_transmit(
         &mut self,
         out: &mut BytesMut,
@@ -323,7 +344,7 @@ impl Endpoint {
             return 0;
         }
         if let Phase::Upgrading(upgrade) = &mut self.phase {
-            // RFC 6455 section 4.1: no frame before the server's answer.
+            // RFC 6455 section 4.1: no frame before the server's response.
             let request = upgrade.poll_write();
             let length = request.len();
             out.extend_from_slice(request);
@@ -334,7 +355,7 @@ impl Endpoint {
         out.len() - before
     }
 
-    /// What it is up to.
+    /// The state of the connection.
     #[must_use]
     pub const fn state(&self) -> State {
         match self.phase {
@@ -345,27 +366,26 @@ impl Endpoint {
         }
     }
 
-    /// How far the messages that were sent have come.
+    /// The progress of sent messages.
     #[must_use]
     pub const fn upload(&self) -> Upload {
         self.sender.upload()
     }
 
-    /// How many messages wait to be transmitted, with one that is under way. They are dropped when the
-    /// peer closes the connection or breaks the protocol.
+    /// The number of queued messages, including a partly transmitted one. They are dropped when the
+    /// peer closes the connection or violates the protocol.
     #[must_use]
     pub fn queued(&self) -> usize {
         self.sender.queued()
     }
 
-    /// How many bytes the messages take that wait to be transmitted, as
-    /// [`Limits::outbox_bytes_max`] counts them.
+    /// The size of the queued messages, as [`Limits::outbox_bytes_max`] counts it.
     #[must_use]
     pub const fn queued_bytes(&self) -> usize {
         self.sender.queued_bytes()
     }
 
-    /// The upgrade while it is under way, for [`Upgrade::pending_refusal`].
+    /// The upgrade while it is in progress, for [`Upgrade::pending_refusal`].
     #[must_use]
     pub fn upgrade(&self) -> Option<&Upgrade> {
         match &self.phase {
@@ -420,7 +440,7 @@ impl Endpoint {
 mod tests {
     use super::*;
 
-    /// An idle connection is this and no buffers.
+    /// An idle connection consists of an endpoint without buffers.
     #[test]
     fn endpoint_is_small() {
         let size = size_of::<Endpoint>();

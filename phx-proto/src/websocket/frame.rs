@@ -1,4 +1,4 @@
-//! Frame headers, read and written (RFC 6455 section 5.2).
+//! Encoding and decoding of frame headers (RFC 6455 section 5.2).
 //!
 //! ```text
 //!   byte 0                byte 1              then              then, if masked
@@ -6,20 +6,20 @@
 //!                              0 to 125: itself; 126: 16 bits follow; 127: 64 bits follow
 //! ```
 //!
-//! A header is judged in the order of its bytes, so that what is wrong with it does not depend on how
-//! many of them have arrived.
+//! A header is checked in the order of its bytes, so the reported violation does not depend on how
+//! many bytes have arrived.
 
 use bytes::BytesMut;
 
 use super::violation::Violation;
 
-/// The most bytes that the payload of a control frame has (RFC 6455 section 5.5).
+/// The longest payload of a control frame (RFC 6455 section 5.5).
 pub(super) const CONTROL_MAX: usize = 125;
 
-/// The most bytes of a header.
+/// The longest header.
 pub(super) const HEADER_MAX: usize = 14;
 
-/// What a frame is (RFC 6455 section 5.2).
+/// The opcodes (RFC 6455 section 5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Opcode {
     Continuation = 0x0,
@@ -31,7 +31,7 @@ pub(super) enum Opcode {
 }
 
 impl Opcode {
-    /// `None` for an opcode that is reserved (RFC 6455 section 5.2).
+    /// The opcode, or `None` for a reserved one (RFC 6455 section 5.2).
     const fn from_bits(bits: u8) -> Option<Self> {
         Some(match bits {
             0x0 => Self::Continuation,
@@ -44,13 +44,14 @@ impl Opcode {
         })
     }
 
-    /// Whether it is a control frame: the highest bit of the opcode is set (RFC 6455 section 5.5).
+    /// Whether this is a control frame: the highest bit of the opcode is set (RFC 6455 section
+    /// 5.5).
     pub(super) const fn is_control(self) -> bool {
         self as u8 & 0x8 != 0
     }
 }
 
-/// A header that is complete and breaks no rule.
+/// A complete and valid header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) opcode: Opcode,
@@ -60,18 +61,18 @@ pub(super) struct Header {
     pub(super) length: u64,
 }
 
-/// What the frame that comes next has to look like.
+/// What the receiver expects of the next frame.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Expected {
     /// The peer is a client.
     pub(super) masked: bool,
-    /// A message has begun, and its last fragment is still to come.
+    /// A message has begun and its last fragment has not arrived.
     pub(super) continuation: bool,
 }
 
 impl Header {
-    /// Reads the header at the start of these bytes: it and its size, or `None` while bytes of it are
-    /// missing.
+    /// Parses the header at the start of `bytes`: returns it and its size, or `None` while it is
+    /// incomplete.
     #[inline]
     pub(super) fn read(
         bytes: &[u8],
@@ -79,8 +80,8 @@ impl Header {
     ) -> Result<Option<(Self, usize)>, Violation> {
         let Some(&first) = bytes.first() else { return Ok(None) };
         let fin = first & 0x80 != 0;
-        // RFC 6455 section 5.2: MUST be 0 unless an extension is negotiated that defines meanings for
-        // non-zero values. None is.
+        // RFC 6455 section 5.2: MUST be 0 unless an extension is negotiated that defines meanings
+        // for non-zero values. This endpoint negotiates none.
         if first & 0x70 != 0 {
             return Err(Violation::ReservedBits { bits: first >> 4 & 0x7 });
         }
@@ -155,7 +156,7 @@ impl Header {
         Ok(Some((Self { opcode, fin, mask, length }, size)))
     }
 
-    /// Appends the header.
+    /// Appends the encoded header to `out`.
     #[inline]
     pub(super) fn write(&self, out: &mut BytesMut) {
         let bit = if self.mask.is_some() { 0x80 } else { 0 };
@@ -182,7 +183,7 @@ impl Header {
     }
 }
 
-/// Where the length ends in a header, in bytes from its start, when it is written in its shortest form.
+/// The offset in a header at which the length, in its shortest form, ends.
 const fn length_end(length: u64) -> usize {
     match length {
         0..=125 => 2,
@@ -197,9 +198,10 @@ mod tests {
 
     const SERVERS: Expected = Expected { masked: false, continuation: false };
 
-    /// Every header that can be written is read back, and no part of it is taken for the whole.
+    /// Every header that can be written is parsed back, and a part of one is reported as
+    /// incomplete.
     #[test]
-    fn written_header_is_read_back() {
+    fn written_header_round_trips() {
         let opcodes = [Opcode::Text, Opcode::Binary, Opcode::Close, Opcode::Ping, Opcode::Pong];
         for opcode in opcodes.into_iter().chain([Opcode::Continuation]) {
             for length in [0, 1, 125, 126, 127, 0xffff, 0x1_0000, u64::MAX >> 1] {
@@ -222,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn first_byte_is_judged_before_the_second() {
+    fn first_byte_is_checked_before_second() {
         // A reserved bit, an unknown opcode, a mask and a length that is too long for a ping.
         let bytes = [0b1101_1011, 0xff];
         for end in 1..=2 {
@@ -234,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn length_in_a_longer_form_is_refused() {
+    fn non_minimal_length_is_refused() {
         let read = |bytes: &[u8]| Header::read(bytes, SERVERS);
         assert_eq!(read(&[0x82, 126, 0, 125]), Err(Violation::LengthNotMinimal { length: 125 }));
         let long = [0x82, 127, 0, 0, 0, 0, 0, 0, 0xff, 0xff];

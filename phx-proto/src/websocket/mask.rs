@@ -1,26 +1,27 @@
-//! Masking of what a client sends (RFC 6455 section 5.3), and where its keys come from.
+//! Masking of client frames (RFC 6455 section 5.3), and the source of mask keys.
 //!
 //! ```text
 //!   entropy of the system ──a block at a time──▶ MaskKeys ──4 bytes a frame──▶ key
 //!   payload byte i  XOR  key byte i mod 4
 //! ```
 //!
-//! The keys keep the author of a payload from choosing the bytes on the wire, which a proxy might
-//! take for a request of its own. So they have to be unpredictable, unlike the jitter of a retry.
+//! Random keys keep the author of a payload from choosing the bytes on the wire, which a proxy
+//! might take for a request. So keys must be unpredictable, unlike the jitter of a retry.
 
 use core::fmt;
 
-/// A block has the keys of 64 frames: a call of the system for each frame would cost more than the
-/// frame does.
+/// The size of a block: keys for 64 frames. A system call for each frame would cost more than the
+/// frame itself.
 const BLOCK: usize = 256;
 
-/// Mask keys from a cryptographic source, drawn from it in blocks of 256 bytes.
+/// Mask keys from a cryptographic source, drawn in blocks of 256 bytes.
 ///
 /// RFC 6455 section 5.3: the masking key needs to be unpredictable, derived from a strong source of
-/// entropy. The source fills a slice with random bytes; that of the operating system is meant, such as
-/// `getrandom::fill`. A test passes in a function with known results.
+/// entropy. Pass a function that fills a slice with the operating system's entropy, such as
+/// `getrandom::fill`; a test passes a function with known results.
 ///
-/// It cannot be cloned: two connections never send the same keys. `Debug` does not show them.
+/// The type is not `Clone`, so two connections never send the same keys. `Debug` does not print
+/// them.
 ///
 /// ```
 /// use phx_proto::websocket::MaskKeys;
@@ -32,17 +33,30 @@ const BLOCK: usize = 256;
 pub struct MaskKeys<F> {
     fill: F,
     block: [u8; BLOCK],
-    /// Where the next key begins; at the end of the block there is none.
+    /// The offset of the next key; at the end of the block there is none.
     at: usize,
 }
 
 impl<F: FnMut(&mut [u8])> MaskKeys<F> {
-    /// Draws nothing yet.
+    /// Creates a source of keys. `fill` is first called for the first key.
+    ///
+    /// ```
+    /// use phx_proto::websocket::MaskKeys;
+    ///
+    /// let mut blocks = 0;
+    /// let mut keys = MaskKeys::new(|block| {
+    ///     blocks += 1;
+    ///     block.fill(blocks); // In a program: getrandom::fill(block).expect("entropy")
+    /// });
+    /// let first: Vec<_> = (0..64).map(|_| keys.next_key()).collect();
+    /// assert!(first.iter().all(|key| *key == [1; 4]));
+    /// assert_eq!(keys.next_key(), [2; 4]);
+    /// ```
     pub const fn new(fill: F) -> Self {
         Self { fill, block: [0; BLOCK], at: BLOCK }
     }
 
-    /// The next key. No key is returned twice.
+    /// Returns the next key. Each part of a block is used once.
     #[inline]
     pub fn next_key(&mut self) -> [u8; 4] {
         if self.at == BLOCK {
@@ -62,10 +76,10 @@ impl<F> fmt::Debug for MaskKeys<F> {
     }
 }
 
-/// Masks bytes, or unmasks them: the bytes of a payload from `offset` on (RFC 6455 section 5.3).
+/// Masks or unmasks the bytes of a payload that begin at `offset` (RFC 6455 section 5.3).
 #[inline]
 pub(super) fn apply(bytes: &mut [u8], key: [u8; 4], offset: usize) {
-    // The first byte of a little-endian number is its lowest one.
+    // The first byte in memory is the lowest byte of a little-endian number.
     let key = u32::from_le_bytes(key).rotate_right(offset as u32 % 4 * 8).to_le_bytes();
     let [a, b, c, d] = key;
     let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
@@ -85,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mask_is_applied_from_any_offset() {
+    fn mask_applies_from_any_offset() {
         let key = [0x6d, 0xb6, 0x42, 0x81];
         let payload: Vec<u8> = (0..=255).collect();
         let octet = |(at, byte): (usize, &u8)| byte ^ key[at % 4];
@@ -100,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_drawn_in_blocks_and_never_twice() {
+    fn keys_come_in_blocks_without_repeats() {
         let mut next = 0_u32;
         let mut keys = MaskKeys::new(|block: &mut [u8]| {
             for key in block.chunks_exact_mut(4) {

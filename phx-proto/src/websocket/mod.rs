@@ -1,18 +1,19 @@
-//! WebSocket as pure machines: bytes in, bytes out.
+//! WebSocket as pure state machines: bytes in, bytes out.
 //!
-//! [`upgrade`] turns a stream into a WebSocket, through a proxy if need be. [`Endpoint`] (feature
-//! `websocket`) is the whole of one side, from the upgrade to the end of the stream (RFC 6455):
+//! [`upgrade`] turns a stream into a WebSocket, through a proxy if one is configured. [`Endpoint`]
+//! (feature `websocket`) is one whole side of a connection, from the upgrade to the end of the
+//! stream (RFC 6455):
 //!
 //! ```text
 //!   bytes read ──▶ poll_event ──▶ Message, Ping, Pong, Acknowledged, Close, or a Fault
-//!                     │ pongs, answers to a close, the close code of a violation
+//!                     │ pongs, replies to a close, the close code of a violation
 //!                     ▼
 //!   send, ping, close ──▶ outbox ──▶ poll_transmit ──▶ bytes to write
 //! ```
 //!
-//! The buffers are the caller's: messages are slices of the buffer that was read into, and what is to
-//! be written is appended to a buffer of the caller's, masked there. The machine has no clock and
-//! draws no entropy: [mask keys](MaskKeys) come from a source that the caller passes in.
+//! The caller owns the buffers: received messages are slices of the buffer that was read into, and
+//! frames are appended to another buffer and masked there. The machine has no clock and no entropy:
+//! the caller passes in a source of [mask keys](MaskKeys).
 
 #[cfg(feature = "websocket")]
 mod close;

@@ -1,20 +1,20 @@
-//! Receiving: frames out of the caller's buffer, messages out of frames (RFC 6455 sections 5.4 and
-//! 6.2).
+//! The receiving half: parses frames from the caller's buffer and assembles messages (RFC 6455
+//! sections 5.4 and 6.2).
 //!
 //! ```text
 //!             header is complete              payload is complete
 //!   ┌─▶ Header ────────────────▶ Payload ───────────────┬──────────────┐
 //!   │     │ it breaks a rule       │ it is not UTF-8    │ control,     │ fragment
 //!   │     ▼                        ▼                    │ or a whole   ▼
-//!   │   Over: what follows is discarded                 │ message   added to the message:
+//!   │   Over: further input is discarded               │ message   added to the message:
 //!   │     ▲                                             ▼           the last one completes it
 //!   │     └──────────────── a close frame ────────── an event          │
 //!   └──────────────────────────────────────────────────┴───────────────┘
 //! ```
 //!
-//! What is not complete stays in the caller's buffer. The payload of a frame that is still arriving
-//! was unmasked and checked as far as it is there, so no byte is looked at twice, a text fails at the
-//! first byte that is wrong, and what comes of a stream does not depend on how it was cut into reads.
+//! Incomplete input stays in the caller's buffer. The part of a payload that has arrived is already
+//! unmasked and checked, so no byte is processed twice, a text fails at its first invalid byte, and
+//! the outcome does not depend on how the stream was cut into reads.
 //!
 //! A message in one frame is a slice of the buffer. Fragments are copied into a buffer of their own.
 
@@ -30,7 +30,7 @@ use super::utf8::Utf8;
 use super::violation::Violation;
 use crate::wire::Frame;
 
-/// What a frame completed.
+/// The result of a complete frame.
 #[derive(Debug)]
 pub(super) enum Received {
     Message(Frame),
@@ -42,7 +42,7 @@ pub(super) enum Received {
 /// The receiving half of an endpoint.
 #[derive(Clone, Debug)]
 pub(super) struct Receiver {
-    /// The peer is a client, which masks.
+    /// The peer is a client, so its frames are masked.
     masked: bool,
     frame_max: usize,
     message_max: usize,
@@ -50,20 +50,20 @@ pub(super) struct Receiver {
     empty_fragments_max: u32,
     /// The frame whose payload is arriving.
     current: Option<Current>,
-    /// The message of which some fragments have arrived.
+    /// The message whose last fragment has not arrived.
     message: Option<Assembly>,
-    /// Of the text that is arriving.
+    /// The UTF-8 check of the text that is arriving.
     utf8: Utf8,
-    /// A close frame was received, or something that broke a rule.
+    /// A close frame or a violation was received.
     over: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Current {
     header: Header,
-    /// The length of the payload, which is no more than the limits.
+    /// The length of the payload, which is within the limits.
     length: usize,
-    /// How much of the payload was unmasked and checked; it is in the buffer.
+    /// How many bytes of the payload in the buffer are already unmasked and checked.
     checked: usize,
 }
 
@@ -97,10 +97,11 @@ impl Receiver {
         }
     }
 
-    /// A message that is all there in one frame of up to 64 KiB, as most of what Phoenix sends is; `None`
-    /// leaves everything else to [`poll`](Self::poll), which comes to the same with it.
+    /// Fast path: returns a message that is complete in the buffer as one frame of up to 64 KiB, as
+    /// most messages of Phoenix are. In all other cases it returns `None` and leaves the buffer to
+    /// [`poll`](Self::poll), which gives the same results.
     ///
-    /// By the gate of instructions a message of 64 bytes takes half of what it takes there.
+    /// By the instruction benchmark, a message of 64 bytes costs half as much here as there.
     #[inline]
     pub(super) fn poll_whole(&self, buffer: &mut BytesMut) -> Option<Frame> {
         let (length, size) = match **buffer {
@@ -124,7 +125,7 @@ impl Receiver {
         Some(message(is_text, frame))
     }
 
-    /// Takes bytes from the front of the buffer until they complete something.
+    /// Consumes bytes from the front of the buffer until a frame completes something.
     pub(super) fn poll(&mut self, buffer: &mut BytesMut) -> Result<Option<Received>, Violation> {
         if self.over {
             // RFC 6455 section 1.4: after receiving a close frame, a peer discards any further data;
@@ -139,12 +140,12 @@ impl Receiver {
         polled
     }
 
-    /// How many bytes of the frame that is arriving are not among these in the buffer.
+    /// How many bytes of the arriving frame are not in the buffer yet.
     pub(super) fn missing(&self, buffered: usize) -> usize {
         self.current.map_or(0, |current| current.length.saturating_sub(buffered))
     }
 
-    /// Takes nothing more.
+    /// Discards the buffer and all further input.
     fn stop(&mut self, buffer: &mut BytesMut) {
         self.over = true;
         self.current = None;
@@ -163,7 +164,7 @@ impl Receiver {
                 },
             };
             let there = buffer.len().min(current.length);
-            // None of it, should the caller have taken bytes away that were to stay.
+            // Empty if the caller removed bytes that were to stay in the buffer.
             let next = buffer.get_mut(current.checked..there).unwrap_or_default();
             self.check(&current.header, current.checked, next)?;
             if there < current.length {
@@ -178,7 +179,7 @@ impl Receiver {
         }
     }
 
-    /// Takes a header off the buffer, once it is complete.
+    /// Removes a header from the buffer, once it is complete.
     #[inline]
     fn header(&self, buffer: &mut BytesMut) -> Result<Option<Current>, Violation> {
         let expected = Expected { masked: self.masked, continuation: self.message.is_some() };
@@ -188,7 +189,7 @@ impl Receiver {
         Ok(Some(Current { header, length, checked: 0 }))
     }
 
-    /// The length of a frame that stays within the limits.
+    /// Checks the length of a frame against the limits, and returns it.
     ///
     /// RFC 6455 section 10.4: implementations that have limitations regarding the frame size or the
     /// message size after reassembly MUST protect themselves against exceeding those limits.
@@ -197,7 +198,7 @@ impl Receiver {
         let Header { length, .. } = *header;
         let within = |max| usize::try_from(length).ok().filter(|length| *length <= max);
         if header.opcode.is_control() {
-            // 125 bytes at most. They are no part of the message around them.
+            // At most 125 bytes, and not part of the message around the control frame.
             return Ok(length as usize);
         }
         let max = self.frame_max;
@@ -221,7 +222,7 @@ impl Receiver {
         Ok(frame)
     }
 
-    /// Unmasks and checks what has arrived of a payload, from `offset` on.
+    /// Unmasks and checks the part of a payload that has arrived, from `offset` on.
     #[inline]
     fn check(&mut self, header: &Header, offset: usize, bytes: &mut [u8]) -> Result<(), Violation> {
         if let Some(key) = header.mask {
@@ -240,7 +241,7 @@ impl Receiver {
         Ok(())
     }
 
-    /// Takes a payload off the buffer, where all of it is.
+    /// Removes a complete payload from the buffer.
     #[inline]
     fn complete(
         &mut self,
@@ -271,7 +272,7 @@ impl Receiver {
         self.continued(false, length, buffer)
     }
 
-    /// Adds a fragment to the message, and completes it with the last one.
+    /// Adds a fragment to the message; the last one completes it.
     fn continued(
         &mut self,
         is_last: bool,

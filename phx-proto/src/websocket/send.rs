@@ -1,19 +1,19 @@
-//! Sending: messages out of a bounded outbox into frames, with control frames between them (RFC 6455
-//! sections 5.4, 5.5 and 6.1).
+//! The sending half: cuts messages from a bounded outbox into frames, with control frames between
+//! them (RFC 6455 sections 5.4, 5.5 and 6.1).
 //!
 //! ```text
 //!   send ──▶ outbox ──▶ the message under way, cut into fragments ─┐
-//!   ping ──▶ at most one ──────────────────────────────────────────┤ first of: answer to a close,
+//!   ping ──▶ at most one ──────────────────────────────────────────┤ first of: reply to a close,
 //!   a ping was received ──▶ the pong to the latest one ────────────┤ pong, ping, probe, data, our
 //!   a fragment went out ──▶ probe: a ping that counts bytes ───────┤ own close
 //!   close ─────────────────────────────────────────────────────────┘        │
 //!                                                    masked in the caller's buffer ──▶ bytes
 //! ```
 //!
-//! A message that is longer than a fragment is followed by a ping after each fragment but the last.
-//! Its payload is the number of message bytes before it, so the pong is proof that the peer has read
-//! them: progress of an upload from end to end, where a counter of written bytes shows only what the
-//! buffers between here and there have taken.
+//! A message that is longer than a fragment is sent with a ping after each fragment except the
+//! last. The payload of that ping is the number of message bytes before it, so its pong proves that
+//! the peer has read them. This is end-to-end progress of an upload; a count of written bytes would
+//! only show what the buffers on the way have taken.
 
 use core::{fmt, str};
 use std::collections::VecDeque;
@@ -26,60 +26,60 @@ use super::frame::{CONTROL_MAX, HEADER_MAX, Header, Opcode};
 use super::mask;
 use crate::wire::Frame;
 
-/// What the payload of a probe begins with; the number of bytes follows, in network byte order.
+/// The prefix of a probe's payload; the number of bytes follows, in network byte order.
 const PROBE: [u8; 4] = *b"phx+";
 
-/// What a message takes in the outbox beside its bytes.
+/// The cost of a message in the outbox in addition to its bytes.
 const OVERHEAD: usize = 64;
 
-/// An outbox with at most this many slots is not shrunk.
+/// The outbox is never shrunk below this many slots.
 const SLOTS_KEPT: usize = 64;
 
-/// How far the sending of messages has come, in bytes of their payloads since the opening.
+/// The progress of sent messages, in payload bytes since the opening.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Upload {
-    /// Bytes that [`poll_transmit`](super::Endpoint::poll_transmit) has handed over.
+    /// Bytes that [`poll_transmit`](super::Endpoint::poll_transmit) has appended.
     pub transmitted: u64,
-    /// Bytes that the peer has read, as its pongs prove. Only messages that are sent in fragments ask
-    /// for such pongs, so this may stay behind for as long as messages are short.
+    /// Bytes that the peer has read, as proven by its pongs. Only messages that are sent in
+    /// fragments request such pongs, so this count does not advance while all messages are short.
     pub acknowledged: u64,
 }
 
-/// Why a message was not accepted, with the message.
+/// The reason why a message was not accepted, with the message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// [`Limits::outbox_bytes_max`](super::Limits::outbox_bytes_max) bytes wait to be transmitted. Try
-    /// again after [`poll_transmit`](super::Endpoint::poll_transmit).
+    /// The outbox holds [`Limits::outbox_bytes_max`](super::Limits::outbox_bytes_max) bytes or
+    /// more. Retry after [`poll_transmit`](super::Endpoint::poll_transmit).
     #[error("the outbox is full")]
     Full(Frame),
 
-    /// The connection is closing, or closed.
+    /// The connection is closing or closed.
     #[error("the connection is closing")]
     Closing(Frame),
 
-    /// A text message has to be UTF-8 (RFC 6455 section 8.1).
+    /// A text message must be UTF-8 (RFC 6455 section 8.1).
     #[error("a text message is not UTF-8")]
     NotUtf8(Frame),
 }
 
-/// Why a ping was not accepted.
+/// The reason why a ping was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PingRefused {
-    /// One waits to be transmitted.
-    #[error("a ping waits to be transmitted")]
+    /// The previous ping is still queued.
+    #[error("a ping is already queued")]
     Full,
 
-    /// Its payload is longer than 125 bytes (RFC 6455 section 5.5).
-    #[error("a payload of {length} bytes is longer than 125")]
+    /// The payload is longer than 125 bytes (RFC 6455 section 5.5).
+    #[error("a ping payload of {length} bytes exceeds 125")]
     TooLong {
         /// The length.
         length: usize,
     },
 
-    /// The connection is closing, or closed.
+    /// The connection is closing or closed.
     #[error("the connection is closing")]
     Closing,
 }
@@ -92,15 +92,15 @@ pub(super) struct Sender {
     fragment_max: usize,
     outbox_max: usize,
     outbox: VecDeque<Frame>,
-    /// The most messages in the outbox since it was empty.
+    /// The most messages in the outbox since it was last empty.
     peak: usize,
-    /// What the outbox and the message under way take.
+    /// The cost of the queued messages and of the current one.
     held: usize,
     current: Option<Current>,
     ping: Option<Bytes>,
-    /// The payload of the latest ping that was not answered.
+    /// The payload of the latest unanswered ping.
     pong: Option<Bytes>,
-    /// A fragment went out, and there is more of its message.
+    /// A fragment was transmitted, and more of its message is to come.
     probe_due: bool,
     /// The count in the latest probe.
     probed: u64,
@@ -111,7 +111,7 @@ pub(super) struct Sender {
 #[derive(Clone)]
 struct Current {
     rest: Bytes,
-    /// What it takes in the outbox.
+    /// The cost of the message in the outbox.
     weight: usize,
 }
 
@@ -150,18 +150,18 @@ impl Sender {
         self.upload
     }
 
-    /// How many messages wait, with the one that is under way.
+    /// The number of queued messages, including the current one.
     pub(super) fn queued(&self) -> usize {
         self.outbox.len() + usize::from(self.current.is_some())
     }
 
-    /// What the messages take that wait, with the one that is under way.
+    /// The cost of the queued messages, including the current one.
     pub(super) const fn queued_bytes(&self) -> usize {
         self.held
     }
 
     pub(super) fn push(&mut self, frame: Frame) -> Result<(), SendError> {
-        // A message that is longer than the outbox is accepted when nothing else is in it.
+        // A message that is larger than the outbox is accepted while the outbox is not full.
         if self.held >= self.outbox_max {
             return Err(SendError::Full(frame));
         }
@@ -189,19 +189,19 @@ impl Sender {
         Ok(())
     }
 
-    /// A ping was received.
+    /// Schedules a pong.
     ///
-    /// RFC 6455 section 5.5.3: an endpoint that has not yet sent pongs in response to earlier pings MAY
-    /// answer the most recently processed one only.
+    /// RFC 6455 section 5.5.3: an endpoint that has not yet sent pongs in response to earlier pings
+    /// MAY answer the most recently processed one only.
     pub(super) fn answer(&mut self, payload: Bytes) {
         self.pong = Some(payload);
     }
 
-    /// A pong was received: how many bytes it proves to be read, if it answers a probe and proves more
-    /// than was known.
+    /// Handles a pong: returns the number of bytes that it acknowledges, if it answers a probe and
+    /// acknowledges more than before.
     ///
-    /// RFC 6455 section 5.5.3: a pong has the same payload as the ping that it answers. Others are
-    /// unsolicited, and nothing is expected of them.
+    /// RFC 6455 section 5.5.3: a pong has the same payload as the ping that it answers. Other pongs
+    /// are unsolicited and are ignored here.
     pub(super) fn acknowledge(&mut self, payload: &[u8]) -> Option<u64> {
         let count = payload.strip_prefix(&PROBE)?.try_into().ok().map(u64::from_be_bytes)?;
         if count <= self.upload.acknowledged || count > self.probed {
@@ -211,7 +211,7 @@ impl Sender {
         Some(count)
     }
 
-    /// Drops what may not be sent any more.
+    /// Drops queued data that must not be sent any more.
     pub(super) fn abandon(&mut self) {
         self.outbox = VecDeque::new();
         self.held = 0;
@@ -219,7 +219,7 @@ impl Sender {
         self.ping = None;
     }
 
-    /// Appends the next frame; false if there is none.
+    /// Appends the next frame; returns false if there is none.
     #[inline]
     pub(super) fn transmit(
         &mut self,
@@ -236,7 +236,7 @@ impl Sender {
         if close.may_send_data() && self.transmit_data(out, keys) {
             return true;
         }
-        // Our own close frame goes behind the data that was accepted before it.
+        // Our own close frame follows the data that was accepted before it.
         let Some(payload) = close.take() else { return false };
         self.frame(out, Opcode::Close, true, &payload, keys);
         true
@@ -258,7 +258,7 @@ impl Sender {
             return true;
         }
         if let Some(current) = self.current.take() {
-            // RFC 6455 section 5.4: the fragments behind the first one have opcode 0.
+            // RFC 6455 section 5.4: the fragments after the first have opcode 0.
             self.fragment(out, Opcode::Continuation, current, keys);
             return true;
         }
@@ -281,8 +281,8 @@ impl Sender {
         true
     }
 
-    /// The outbox is empty: shrinks it if a quarter of it was enough since it was empty before. While
-    /// bursts follow each other it stays as it is.
+    /// Shrinks the empty outbox if a quarter of its capacity was enough since it was last empty.
+    /// During a series of bursts it keeps its size.
     #[inline]
     fn shrink(&mut self) {
         let peak = core::mem::take(&mut self.peak);
@@ -291,7 +291,7 @@ impl Sender {
         }
     }
 
-    /// Appends a fragment of a message: the last one, or one behind which a probe is due.
+    /// Appends a fragment: the last one of its message, or one after which a probe is due.
     fn fragment(
         &mut self,
         out: &mut BytesMut,
@@ -313,7 +313,7 @@ impl Sender {
         }
     }
 
-    /// Appends a frame, and masks its payload where it stands.
+    /// Appends a frame and masks its payload in place.
     #[inline]
     fn frame(
         &self,
@@ -345,14 +345,14 @@ fn weight(frame: &Frame) -> usize {
 mod tests {
     use super::*;
 
-    /// Memory of a burst is given back when the traffic is small again, not between bursts.
+    /// Memory of a burst is freed when the traffic is small again, not between bursts.
     #[test]
-    fn outbox_shrinks_behind_a_burst() {
+    fn outbox_shrinks_after_burst() {
         let mut sender = Sender::new(true, &Limits::default());
         let mut handshake = Handshake::default();
         let mut messages = |count| {
             for _ in 0..count {
-                sender.push(Frame::from("a")).expect("there is room");
+                sender.push(Frame::from("a")).expect("the outbox has room");
             }
             while sender.transmit(&mut BytesMut::new(), &mut handshake, &mut || [0; 4]) {}
             sender.outbox.capacity()
@@ -361,6 +361,6 @@ mod tests {
         assert!(burst >= 1_000);
         assert_eq!((messages(500), messages(1_000)), (burst, burst));
         assert!(messages(1) < 8);
-        assert!(messages(SLOTS_KEPT) == messages(1), "a small one stays");
+        assert!(messages(SLOTS_KEPT) == messages(1), "a small outbox is not shrunk");
     }
 }

@@ -1,4 +1,4 @@
-//! UTF-8 checked as it arrives (RFC 6455 section 8.1), whatever pieces it comes in.
+//! An incremental UTF-8 validator (RFC 6455 section 8.1).
 //!
 //! ```text
 //!                  whole characters
@@ -6,33 +6,33 @@
 //!   │      │ the first bytes of one   │
 //!   │      ▼                          ▼
 //!   └── Within, up to 3 bytes kept   Between
-//!   anything that no character begins with: refused at that byte
+//!   an invalid byte: refused at that byte
 //! ```
 
 use core::str;
 
-/// What was checked of a text so far.
+/// The state of the validation of one text.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Utf8 {
-    /// The first bytes of a character whose rest has not arrived.
+    /// The first bytes of a character that is not complete yet.
     begun: [u8; 4],
     len: usize,
-    /// How many bytes are known to be whole characters.
+    /// How many bytes were validated as complete characters.
     valid: u64,
 }
 
 impl Utf8 {
-    /// Checks the bytes that come next.
+    /// Validates the next bytes.
     ///
     /// # Errors
     ///
-    /// The position in the text where something begins that is no character.
+    /// The position in the text of the first invalid character.
     #[inline]
     pub(super) fn push(&mut self, mut bytes: &[u8]) -> Result<(), u64> {
         if self.len > 0 {
             bytes = self.complete(bytes)?;
         }
-        // Most of JSON is ASCII, and this is the faster way to find out.
+        // Most JSON is ASCII, and this check is faster.
         if bytes.is_ascii() {
             self.valid += bytes.len() as u64;
             return Ok(());
@@ -52,18 +52,18 @@ impl Utf8 {
         Ok(())
     }
 
-    /// The text ends here; the next one begins.
+    /// Ends the text; the next call begins another one.
     ///
     /// # Errors
     ///
-    /// The position of a character that is cut short.
+    /// The position of a character that is cut off.
     #[inline]
     pub(super) fn finish(&mut self) -> Result<(), u64> {
         let Self { len, valid, .. } = core::mem::take(self);
         if len == 0 { Ok(()) } else { Err(valid) }
     }
 
-    /// Completes the character that has begun, and returns what is behind it.
+    /// Completes the character that has begun, and returns the bytes after it.
     fn complete<'a>(&mut self, mut bytes: &'a [u8]) -> Result<&'a [u8], u64> {
         while let Some((&next, rest)) = bytes.split_first() {
             bytes = rest;
@@ -101,9 +101,9 @@ mod tests {
         str::from_utf8(bytes).map(|_| ()).map_err(|error| error.valid_up_to() as u64)
     }
 
-    /// Every pair and, behind a lead byte, every triple of bytes, in one piece and byte by byte.
+    /// Every pair of bytes and, after a lead byte, every triple, in one piece and byte by byte.
     #[test]
-    fn short_sequences_are_checked_in_any_pieces() {
+    fn short_sequences_validate_in_any_pieces() {
         for a in 0..=255 {
             for b in 0..=255 {
                 let two = [a, b];
@@ -121,15 +121,15 @@ mod tests {
     }
 
     #[test]
-    fn impossible_character_is_refused_at_its_byte() {
+    fn invalid_character_refused_at_its_byte() {
         let mut utf8 = Utf8::default();
-        // A surrogate: no byte behind these two makes a character of them.
+        // A surrogate: no byte after these two makes them a character.
         assert_eq!((utf8.push(b"ab\xed"), utf8.push(b"\xa0")), (Ok(()), Err(2)));
     }
 
     proptest! {
         #[test]
-        fn pieces_make_no_difference(
+        fn cuts_do_not_change_the_result(
             text in "\\PC{0,40}", noise in proptest::collection::vec(any::<(usize, u8)>(), 0..3),
             cuts in proptest::collection::vec(1_usize..9, 1..6),
         ) {

@@ -1,19 +1,19 @@
-//! What ends a WebSocket that is not closed: what the peer did against the RFC, by its clause.
+//! The errors that end a WebSocket: violations of RFC 6455 by the peer, and other faults.
 
 use super::close::Close;
 use super::upgrade::UpgradeError;
 
-/// What the peer sent against RFC 6455, or over a limit of ours.
+/// A violation of RFC 6455 or of a limit by the peer.
 ///
-/// The connection has failed (section 7.1.7): what was received behind it is discarded, and the
-/// endpoint transmits a close frame with [`close_code`](Self::close_code).
+/// The connection has failed (section 7.1.7): later input is discarded, and the endpoint transmits
+/// a close frame with [`close_code`](Self::close_code).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Violation {
-    /// A reserved bit is set; no extension was negotiated that gives it a meaning.
+    /// A reserved bit is set, and no negotiated extension gives it a meaning.
     #[error("reserved bits {bits:#05b} are set")]
     ReservedBits {
-        /// RSV1, RSV2 and RSV3, the first one highest.
+        /// RSV1, RSV2 and RSV3, with RSV1 as the highest bit.
         bits: u8,
     },
 
@@ -57,8 +57,8 @@ pub enum Violation {
     #[error("the highest bit of a length is set")]
     LengthTopBit,
 
-    /// A continuation frame where no message has begun.
-    #[error("a continuation frame continues nothing")]
+    /// A continuation frame arrived without a message to continue.
+    #[error("a continuation frame without a message to continue")]
     UnexpectedContinuation,
 
     /// A message begins before the last fragment of another one.
@@ -71,16 +71,16 @@ pub enum Violation {
     /// A text message is not UTF-8.
     #[error("a text message is not UTF-8 at byte {at}")]
     TextNotUtf8 {
-        /// Where in the message something begins that is no character.
+        /// The position in the message of the first invalid character.
         at: u64,
     },
 
     /// The payload of a close frame is a single byte.
-    #[error("a close frame has half a code")]
+    #[error("the payload of a close frame is a single byte")]
     CloseTooShort,
 
-    /// The code of a close frame may not be sent.
-    #[error("close code {} may not be sent", .close.code.unwrap_or_default())]
+    /// The code of a close frame must not be sent.
+    #[error("close code {} must not be sent", .close.code.unwrap_or_default())]
     InvalidCloseCode {
         /// The close frame as it was received.
         close: Close,
@@ -89,14 +89,14 @@ pub enum Violation {
     /// The reason of a close frame is not UTF-8.
     #[error("the reason of a close frame is not UTF-8")]
     CloseReasonNotUtf8 {
-        /// The close frame as it was received, the bytes that are not UTF-8 replaced.
+        /// The close frame as it was received, with U+FFFD for bytes that are not UTF-8.
         close: Close,
     },
 
     /// A frame is longer than [`Limits::frame_bytes_max`](super::Limits::frame_bytes_max).
     #[error("a frame of {length} bytes is longer than {max}")]
     FrameTooLong {
-        /// The length that the frame has announced.
+        /// The length that the frame announces.
         length: u64,
         /// The limit.
         max: usize,
@@ -105,7 +105,7 @@ pub enum Violation {
     /// A message is longer than [`Limits::message_bytes_max`](super::Limits::message_bytes_max).
     #[error("a message of at least {length} bytes is longer than {max}")]
     MessageTooLong {
-        /// The bytes of the message so far, with those that its present frame has announced.
+        /// The bytes of the message so far, including those that its current frame announces.
         length: u64,
         /// The limit.
         max: usize,
@@ -118,7 +118,7 @@ pub enum Violation {
         max: u32,
     },
 
-    /// A message has more fragments without a payload than
+    /// A message has more empty fragments than
     /// [`Limits::empty_fragments_max`](super::Limits::empty_fragments_max).
     #[error("a message has more than {max} empty fragments")]
     TooManyEmptyFragments {
@@ -128,7 +128,7 @@ pub enum Violation {
 }
 
 impl Violation {
-    /// The section of RFC 6455 that it is against, or that lets an endpoint have such a limit.
+    /// The section of RFC 6455 that the peer violated, or that allows the limit.
     #[must_use]
     pub const fn clause(&self) -> &'static str {
         match self {
@@ -149,13 +149,13 @@ impl Violation {
         }
     }
 
-    /// The code of the close frame that answers it (RFC 6455 section 7.4.1).
+    /// The code of the close frame for this violation (RFC 6455 section 7.4.1).
     #[must_use]
     pub const fn close_code(&self) -> u16 {
         match self {
-            // Data that is not consistent with the type of the message.
+            // The data does not fit the type of the message.
             Self::TextNotUtf8 { .. } | Self::CloseReasonNotUtf8 { .. } => 1007,
-            // A message that is too big to process.
+            // The message is too big to process.
             Self::FrameTooLong { .. }
             | Self::MessageTooLong { .. }
             | Self::TooManyFragments { .. }
@@ -165,7 +165,7 @@ impl Violation {
         }
     }
 
-    /// The close frame that the peer sent, when what is wrong is in that frame.
+    /// The peer's close frame, if the violation is in that frame.
     #[must_use]
     pub const fn received_close(&self) -> Option<&Close> {
         match self {
@@ -175,7 +175,7 @@ impl Violation {
     }
 }
 
-/// Why a WebSocket is over, other than by the closing handshake.
+/// The reason why a WebSocket ended other than by the closing handshake.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Fault {
@@ -183,7 +183,7 @@ pub enum Fault {
     #[error("the upgrade failed: {0}")]
     Upgrade(#[source] Box<UpgradeError>),
 
-    /// The peer broke the protocol, or a limit.
+    /// The peer violated the protocol or a limit.
     #[error("the peer broke the WebSocket protocol: {0} (RFC 6455 section {clause})", clause = .0.clause())]
     Violation(#[from] Violation),
 

@@ -225,7 +225,7 @@ fn expected_of_tungstenite(ours: &Outcome) -> Option<(Vec<Item>, Verdict)> {
         }
         // Section 5.2: "the minimal number of bytes MUST be used to encode the length". Not checked.
         Some(Violation::LengthNotMinimal { .. }) => None,
-        // Section 7.4: a code that may not be sent is rewritten, and its reason is lost, unless the
+        // Section 7.4: a code that must not be sent is rewritten, and its reason is lost, unless the
         // reason is not UTF-8.
         Some(Violation::InvalidCloseCode { close }) => {
             if close.reason.contains('\u{fffd}') {

@@ -87,7 +87,7 @@ fn certificate_of_an_authority_names_the_command_for_a_servers() {
         assert_eq!(kind, TlsKind::BadCertificate);
         assert!(message.contains("CA:TRUE") && message.contains("127.0.0.1"), "{message}");
 
-        let command = command(&message[message.find("make it with").unwrap()..]);
+        let command = command(&message[message.find("create it with").unwrap()..]);
         folder.run(command);
         let (cert, key) = (folder.read("cert.pem"), folder.read("key.pem"));
         let listener = serve(&cert, &key, &[&version::TLS13]).await;
@@ -161,7 +161,7 @@ fn certificate_without_a_name_names_the_command_for_one() {
             let listener = Listener::bind_tls(addr, config, tls).await.unwrap();
             let (kind, message) = failure(trusting(&listener, authority.pem.as_bytes())).await;
             assert_eq!(kind, TlsKind::WrongName);
-            assert!(message.ends_with(&format!("it bears other names: {name}")), "{message}");
+            assert!(message.ends_with(&format!("it is for other names: {name}")), "{message}");
         }
     })
 }
@@ -360,7 +360,7 @@ fn missing_and_refused_client_certificates_are_told_after_the_handshake() {
         let listener = Listener::bind_tls(addr, config, tls).await.unwrap();
         let (kind, message) = failure(trusting(&listener, authority.pem.as_bytes())).await;
         assert_eq!(kind, TlsKind::CertificateRequired);
-        assert!(message.contains("wants a certificate"), "{message}");
+        assert!(message.contains("requires a client certificate"), "{message}");
         let cause = Cause::Tls { kind, message };
         assert!(cause.to_string().contains("`Tls::with_identity`"), "{cause}");
 

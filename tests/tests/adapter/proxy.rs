@@ -159,7 +159,7 @@ fn what_goes_wrong_at_the_proxy_is_said_to_be_the_proxys() {
             stream.write_all(b"220 smtp.example ESMTP\r\n").unwrap();
         });
         let message = line(dial(through(addr)).await);
-        assert!(message.starts_with("the proxy: the answer is not HTTP"), "{message}");
+        assert!(message.starts_with("the proxy: the response is not HTTP"), "{message}");
     })
 }
 

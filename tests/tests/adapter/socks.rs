@@ -189,7 +189,7 @@ fn failure_at_socks5_is_said_to_be_the_proxys() {
         let refused = through(&format!("ws://{free}/socket/websocket")).await;
         let Err(Cause::Dial { kind, message }) = refused else { panic!("nobody listens") };
         assert_eq!(kind, DialKind::Refused);
-        assert!(message.starts_with("the proxy did not reach the server: "), "{message}");
+        assert!(message.starts_with("the proxy could not connect to the server: "), "{message}");
 
         let away = Proxy::parse(&format!("socks5://{free}")).unwrap();
         let message = line(dial(config("wss://127.0.0.1/").proxy(away)).await);

@@ -1,11 +1,11 @@
-//! The start of a refusal's body, whatever way its end is told (RFC 9112 section 6.3).
+//! The start of a refusal's body, for every kind of framing (RFC 9112 section 6.3).
 //!
-//! Nothing here is an error: a refusal is worth more than its body. Framing that makes no sense
-//! ends the body where it stops making sense.
+//! No error is reported here, because the refusal matters more than its body. Invalid framing ends
+//! the body where it becomes invalid.
 
 use crate::event::refusal::Refusal;
 
-/// A line with the size of a chunk is a few bytes; extensions may make it longer, but not this long.
+/// A line with the size of a chunk has a few bytes; extensions make it longer, but not this long.
 const MAX_SIZE_LINE: usize = 128;
 
 #[derive(Clone)]
@@ -16,21 +16,21 @@ pub(super) struct Body {
 
 #[derive(Clone)]
 enum Framing {
-    /// Bytes that are still to come.
+    /// The number of bytes that are still to come.
     Length(u64),
     Chunked(Chunk),
     UntilEof,
-    /// Nothing (more) is to come, or to be understood.
+    /// The body is complete, or its framing is invalid.
     Complete,
 }
 
 #[derive(Clone)]
 enum Chunk {
-    /// Reading the line with the size; what there is of it so far.
+    /// Reading the line with the size: its bytes so far.
     Size(Vec<u8>),
-    /// Bytes of data that are still to come.
+    /// The number of data bytes that are still to come.
     Data(u64),
-    /// Reading the line break behind the data.
+    /// Reading the line break after the data.
     End,
 }
 
@@ -63,7 +63,7 @@ impl Body {
         match &mut self.framing {
             Framing::Length(left) | Framing::Chunked(Chunk::Data(left)) => {
                 let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
-                // Not more than `left`, so this cannot wrap.
+                // At most `left`, so the subtraction cannot wrap.
                 *left -= taken as u64;
                 let (data, rest) = bytes.split_at(taken);
                 keep(&mut self.kept, data);
@@ -83,7 +83,7 @@ impl Body {
                 line.push(byte);
                 if byte == b'\n' || line.len() >= MAX_SIZE_LINE {
                     self.framing = match httparse::parse_chunk_size(line) {
-                        // The last chunk has no data; trailers are of no interest.
+                        // The last chunk has no data; trailers are ignored.
                         Ok(httparse::Status::Complete((_, size))) if size > 0 => {
                             Framing::Chunked(Chunk::Data(size))
                         }
@@ -117,7 +117,7 @@ impl Framing {
             let found = headers.iter().filter(move |(name, _)| name.eq_ignore_ascii_case(wanted));
             found.flat_map(|(_, value)| value.split(',')).map(str::trim_ascii)
         };
-        // Where both are given, Content-Length does not count.
+        // If both headers are present, Content-Length is ignored.
         if let Some(last) = all("transfer-encoding").next_back() {
             return if last.eq_ignore_ascii_case("chunked") {
                 Self::Chunked(Chunk::Size(Vec::new()))
@@ -128,7 +128,7 @@ impl Framing {
         let mut lengths = all("content-length");
         match lengths.next() {
             None => Self::UntilEof,
-            // A length may be repeated, not contradicted.
+            // A length may be repeated with the same value only.
             Some(length) if lengths.all(|other| other == length) => parse_length(length),
             Some(_) => Self::Complete,
         }

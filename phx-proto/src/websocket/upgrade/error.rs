@@ -1,147 +1,150 @@
-//! Why an upgrade, or a tunnel through a proxy, did not happen.
+//! The error of an upgrade or of a tunnel through a proxy.
 
 use crate::event::refusal::{Refusal, SocksRefusal};
 
-/// Why an upgrade, or a tunnel through a proxy, did not happen.
+/// The reason why an upgrade, or a tunnel through a proxy, failed.
 ///
 /// The first group is the caller's fault and comes from [`Upgrade::new`](super::Upgrade::new) and
-/// [`Connect::new`](super::Connect::new) ([`is_callers`](Self::is_callers) is true); the rest is the
-/// peer's, with what it said as evidence. No variant carries anything secret that the caller passed
-/// in; evidence is the peer's words, escaped to printable ASCII.
+/// [`Connect::new`](super::Connect::new); for it [`is_callers`](Self::is_callers) is true. The
+/// other variants blame the peer and quote it as evidence, escaped to printable ASCII. No variant
+/// contains a secret that the caller passed in.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UpgradeError {
-    /// The host cannot stand in a `Host` header or a `CONNECT` line.
+    /// The host must not be used in a `Host` header or a `CONNECT` line.
     #[error("invalid host: {reason}")]
     InvalidHost {
-        /// What is wrong with it.
+        /// The rule that it breaks.
         reason: &'static str,
     },
 
-    /// The request target cannot stand in a request line. It is not shown: its query may be secret.
+    /// The request target must not be used in a request line. It is not repeated, because its query
+    /// may be secret.
     #[error("invalid request target: {reason}")]
     InvalidTarget {
-        /// What is wrong with it.
+        /// The rule that it breaks.
         reason: &'static str,
     },
 
-    /// A request header has a name or a value that HTTP forbids, or belongs to the machine.
+    /// A request header has a name or a value that HTTP forbids, or one that the machine sets
+    /// itself.
     #[error("invalid header {name:?}: {reason}")]
     InvalidHeader {
-        /// The name, as it was passed in.
+        /// The name as it was passed in.
         name: String,
-        /// What is wrong with it.
+        /// The rule that it breaks.
         reason: &'static str,
     },
 
-    /// A subprotocol cannot stand in the list of offers. It is not shown: it may be an auth token.
+    /// A subprotocol must not be used in the list of offers. It is not repeated, because it may be
+    /// an auth token.
     #[error("invalid subprotocol at position {index}: {reason}")]
     InvalidSubprotocol {
-        /// Its position among the offers, from 0.
+        /// Its position among the offers, from zero.
         index: usize,
-        /// What is wrong with it.
+        /// The rule that it breaks.
         reason: &'static str,
     },
 
-    /// Proxy credentials that HTTP's Basic scheme, or SOCKS5, cannot carry.
+    /// The proxy credentials cannot be encoded for HTTP's Basic scheme or for SOCKS5.
     #[error("invalid proxy credentials: {reason}")]
     InvalidCredentials {
-        /// What is wrong with them.
+        /// The rule that they break.
         reason: &'static str,
     },
 
-    /// The machine was given more input after it had said how the exchange ended.
-    #[error("the exchange was over already")]
+    /// The machine received more input after it had returned an outcome.
+    #[error("the exchange has already ended")]
     Finished,
 
     /// The server answered with a status other than 101.
     #[error("the server refused the upgrade: {0}")]
     Refused(Refusal),
 
-    /// The proxy answered with a status other than 2xx; 407 says that it wants (other)
-    /// credentials.
+    /// The proxy answered with a status other than 2xx. 407 means that it requires credentials, or
+    /// other ones.
     #[error("the proxy refused the tunnel: HTTP {status}{hint}", status = .0.status(), hint = proxy_hint(.0))]
     ProxyRefused(Refusal),
 
-    /// The SOCKS5 proxy wants (other) credentials, or its rules forbid the address.
+    /// The SOCKS5 proxy requires credentials, or other ones, or its rules forbid the address.
     #[error("the proxy refused the tunnel: {0}")]
     SocksRefused(SocksRefusal),
 
-    /// The SOCKS5 proxy did not reach the server.
-    #[error("the proxy did not reach the server: {}", socks_reply(*.code))]
+    /// The SOCKS5 proxy could not connect to the server.
+    #[error("the proxy could not connect to the server: {}", socks_reply(*.code))]
     SocksFailed {
         /// The code of its reply (RFC 1928 section 6).
         code: u8,
     },
 
-    /// What came back is not SOCKS5.
-    #[error("the answer is not SOCKS5: it has {byte:#04x} in it{}", http_hint(*.byte))]
+    /// The response is not SOCKS5.
+    #[error("the response is not SOCKS5: unexpected byte {byte:#04x}{}", http_hint(*.byte))]
     NotSocks {
-        /// The first byte that does not belong there.
+        /// The first unexpected byte.
         byte: u8,
     },
 
-    /// What came back is not HTTP/1.
-    #[error("the answer is not HTTP: {reason}, it begins with \"{evidence}\"")]
+    /// The response is not HTTP/1.
+    #[error("the response is not HTTP: {reason}, it begins with \"{evidence}\"")]
     NotHttp {
-        /// What is wrong with it.
+        /// The reason why it is not.
         reason: &'static str,
-        /// The beginning of its first line, up to 64 bytes and not past a `?` (an echo of the
-        /// request would have the query's secrets behind it).
+        /// The beginning of its first line: at most 64 bytes, and never past a `?`, because an echo
+        /// of the request would reveal the secrets in its query.
         evidence: String,
     },
 
-    /// The first 16 KiB of the answer (with the heads of interim 1xx answers) hold no status. Where
-    /// they do, a head that is longer is a refusal with that status.
-    #[error("the head of the answer is over 16 KiB")]
+    /// The first 16 KiB of the response, including the heads of interim 1xx responses, contain no
+    /// status. A longer head with a status in its first 16 KiB is a refusal with that status.
+    #[error("the head of the response is longer than 16 KiB")]
     HeadTooLarge,
 
-    /// Status 101, but not for a WebSocket.
+    /// The status is 101, but the response is not a WebSocket upgrade.
     #[error("the server switched protocols, but {reason} (\"{evidence}\")")]
     NotUpgrade {
-        /// What is wrong with it.
+        /// The reason why it is not.
         reason: &'static str,
-        /// What stood in its place; empty when nothing did.
+        /// The unexpected value; empty if the header was missing.
         evidence: String,
     },
 
-    /// The `Sec-WebSocket-Accept` does not answer our key: often an answer out of a cache, meant for
-    /// someone else.
+    /// `Sec-WebSocket-Accept` does not match our key. The response often comes from a cache and was
+    /// meant for another client.
     #[error("Sec-WebSocket-Accept is {answered:?} instead of {expected:?}")]
     BadAccept {
-        /// What answers our key.
+        /// The value that matches our key.
         expected: String,
-        /// What the server sent, if anything.
+        /// The value that the server sent, if any.
         answered: Option<String>,
     },
 
-    /// The server selected a subprotocol that was not offered, or several.
+    /// The server selected a subprotocol that was not offered, or several subprotocols.
     #[error("the server selected the subprotocol \"{answered}\" out of {offered:?}")]
     UnexpectedProtocol {
-        /// The offers; auth tokens among them are cut off.
+        /// The offers; auth tokens in them are redacted.
         offered: Vec<String>,
-        /// What the server sent.
+        /// The value that the server sent.
         answered: String,
     },
 
     /// The server selected an extension, though none was offered.
     #[error("the server selected the extension \"{answered}\", and none was offered")]
     UnexpectedExtension {
-        /// What the server sent.
+        /// The value that the server sent.
         answered: String,
     },
 
-    /// The peer ended the stream before its answer was complete.
-    #[error("the peer ended the stream after {received} bytes of its answer")]
+    /// The peer ended the stream before its response was complete.
+    #[error("the peer ended the stream after {received} bytes of its response")]
     Eof {
-        /// How many bytes of the answer came.
+        /// How many bytes of the response arrived.
         received: usize,
     },
 }
 
 impl UpgradeError {
-    /// True when the caller passed something in that can never work, so that trying again with the
-    /// same request is of no use.
+    /// True for the variants that are the caller's fault: a retry with the same request always
+    /// fails.
     #[must_use]
     pub const fn is_callers(&self) -> bool {
         matches!(
@@ -156,23 +159,23 @@ impl UpgradeError {
     }
 }
 
-/// The replies of RFC 1928 section 6.
+/// The replies of RFC 1928 section 6, in words.
 fn socks_reply(code: u8) -> String {
     match code {
-        1 => "it has a general failure".to_owned(),
+        1 => "general failure".to_owned(),
         3 => "the network is unreachable".to_owned(),
         4 => "the host is unreachable".to_owned(),
         5 => "the connection was refused".to_owned(),
-        6 => "it took too long".to_owned(),
-        7 => "it does not make connections".to_owned(),
-        8 => "it does not know this type of address".to_owned(),
-        code => format!("reply {code}, which has no meaning"),
+        6 => "the attempt took too long".to_owned(),
+        7 => "the proxy does not support CONNECT".to_owned(),
+        8 => "the proxy does not support this type of address".to_owned(),
+        code => format!("unknown reply {code}"),
     }
 }
 
-/// `HTTP/1.1 400 Bad Request` is what an HTTP proxy says to a greeting.
+/// An HTTP proxy answers a SOCKS5 greeting with `HTTP/1.1 400 Bad Request`.
 const fn http_hint(byte: u8) -> &'static str {
-    if byte == b'H' { " (if it is an HTTP proxy, write http://)" } else { "" }
+    if byte == b'H' { " (for an HTTP proxy, use http://)" } else { "" }
 }
 
 fn proxy_hint(refusal: &Refusal) -> &'static str {

@@ -1,5 +1,5 @@
-//! The HTTP/1.1 upgrade of a stream to a WebSocket, and the tunnel through a proxy before it:
-//! bytes in, bytes out.
+//! The HTTP/1.1 upgrade of a stream to a WebSocket, and the tunnel through a proxy before it, as
+//! pure state machines: bytes in, bytes out.
 //!
 //! ```text
 //!             +-- poll_write --> bytes to the server --> handle_written --+
@@ -9,16 +9,15 @@
 //! ```
 //!
 //! Write until [`poll_write`](Upgrade::poll_write) is empty, then read until
-//! [`handle_read`](Upgrade::handle_read) gives an outcome; how the bytes are cut makes no difference.
-//! A machine that is dropped at any point has lost nothing but the attempt. It has no clock: when
-//! the caller's deadline passes, [`Upgrade::pending_refusal`] tells whether the server had already
-//! refused and was only slow with the body. Send no frame before `Done`: those are usually lost
+//! [`handle_read`](Upgrade::handle_read) returns an outcome. The outcome does not depend on how the
+//! bytes are cut into reads. A machine may be dropped at any point. It has no clock: when the
+//! caller's deadline passes, [`Upgrade::pending_refusal`] returns the refusal of a server that was
+//! only slow to send the body. Send no frame before `Done`, because such frames are usually lost
 //! (`wire/handshake_pipelined_frame`).
 //!
-//! This is not tungstenite's own client handshake because that one treats an answer that names no
-//! subprotocol, although one was offered, as an error. Phoenix 1.7 answers like that whenever an
-//! auth token is offered (`wire/handshake_auth_token__1.7.24`). Here it is
-//! [`Upgraded::protocol`]` == None`.
+//! tungstenite's own client handshake is not used, because it rejects a response that selects no
+//! subprotocol when one was offered. Phoenix 1.7 responds like that whenever an auth token is
+//! offered (`wire/handshake_auth_token__1.7.24`). Here that is [`Upgraded::protocol`]` == None`.
 //!
 //! ```
 //! use phx_proto::upgrade::{UpgradeStep, Upgrade, UpgradeRequest, accept_key};
@@ -41,7 +40,7 @@
 //!      Sec-WebSocket-Accept: {accept}\r\n\r\n\u{1}"
 //! );
 //! let UpgradeStep::Done(upgraded) = upgrade.handle_read(answer.as_bytes())? else { unreachable!() };
-//! // Frames may follow the head in the same read: they belong to whoever reads on.
+//! // Frames may follow the head in the same read: pass them on to the WebSocket.
 //! assert_eq!(upgraded.leftover, "\u{1}");
 //! # Ok(())
 //! # }
@@ -71,21 +70,21 @@ use self::response::{Event, Head, Response};
 use crate::config::auth_token::AUTH_TOKEN_PREFIX;
 use crate::event::refusal::{LoggedHeaders, Refusal, header};
 
-/// What to ask the server for. `Debug` shows the host, the path and the names of the headers.
+/// The upgrade request. `Debug` prints the host, the path and the names of the headers.
 #[derive(Clone, Copy)]
 pub struct UpgradeRequest<'a> {
-    /// The value of the `Host` header: `host` or `host:port`, an IPv6 address in brackets.
+    /// The value of the `Host` header: `host` or `host:port`, with an IPv6 address in brackets.
     pub host: &'a str,
     /// The path and the query, percent-encoded: `/socket/websocket?vsn=2.0.0`.
     pub target: &'a str,
-    /// More headers, sent behind the machine's own, in this order. Phoenix lets only those beginning
-    /// with `x-` reach the socket. `Host`, `Connection`, `Upgrade`, `Sec-WebSocket-*` and those that
-    /// announce a body are refused.
+    /// Additional headers, sent in this order after the machine's own. Phoenix passes only headers
+    /// that begin with `x-` on to the socket. `Host`, `Connection`, `Upgrade`, `Sec-WebSocket-*`
+    /// and headers that announce a body are refused.
     pub headers: &'a [(String, String)],
-    /// The subprotocols to offer, the preferred one first; empty for none. An auth token goes in as
-    /// `phoenix` and [`auth_token_subprotocol`](crate::config::auth_token_subprotocol).
+    /// The subprotocols to offer, in order of preference; empty for none. An auth token is offered
+    /// as `phoenix` and [`auth_token_subprotocol`](crate::config::auth_token_subprotocol).
     pub subprotocols: &'a [String],
-    /// 16 random bytes, new for every attempt. They keep caches from answering, and are no secret.
+    /// 16 random bytes, new for every attempt. They keep caches from answering and are not secret.
     pub key: [u8; 16],
 }
 
@@ -98,34 +97,34 @@ pub struct Upgrade {
     offered: Vec<String>,
 }
 
-/// How an upgrade, or a tunnel through a proxy, stands after a read.
+/// The state of an upgrade, or of a tunnel through a proxy, after a read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UpgradeStep<T> {
-    /// Nothing is decided: read on.
+    /// Not decided yet: read more.
     More,
-    /// The stream is open; the machine is done.
+    /// The stream is open, and the machine has finished.
     Done(T),
 }
 
-/// A stream that speaks WebSocket now.
+/// The result of an upgrade: the stream is a WebSocket now.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Upgraded {
-    /// The subprotocol that the server selected. `None` is no error, whatever was offered: Phoenix
+    /// The subprotocol that the server selected. `None` is valid even if one was offered: Phoenix
     /// 1.7 never selects one.
     pub protocol: Option<String>,
-    /// The headers of the answer, in the order and spelling they came.
+    /// The headers of the response, in the order and spelling in which they arrived.
     pub headers: Vec<(String, String)>,
-    /// What was read past the head: the beginning of the first frames.
+    /// The bytes after the head: the beginning of the first frames.
     pub leftover: Bytes,
 }
 
 impl Upgrade {
-    /// Checks and writes the request.
+    /// Validates and encodes the request.
     ///
     /// # Errors
     ///
-    /// `InvalidHost`, `InvalidTarget`, `InvalidHeader` or `InvalidSubprotocol`, when it could not be
-    /// sent as it is; line breaks anywhere are among the causes.
+    /// `InvalidHost`, `InvalidTarget`, `InvalidHeader` or `InvalidSubprotocol` if the request is
+    /// invalid, for example because of a line break.
     pub fn new(request: &UpgradeRequest<'_>) -> Result<Self, UpgradeError> {
         Ok(Self {
             outbox: Outbox::new(request::encode(request)?),
@@ -135,26 +134,26 @@ impl Upgrade {
         })
     }
 
-    /// What is still to be written; empty when everything was.
+    /// The bytes that are still to be written.
     #[must_use]
     pub fn poll_write(&self) -> &[u8] {
         self.outbox.pending()
     }
 
-    /// The first `n` bytes of [`poll_write`](Self::poll_write) have been written. More than there
-    /// are counts as all.
+    /// Reports that the first `n` bytes of [`poll_write`](Self::poll_write) were written. A larger
+    /// `n` counts as all of them.
     pub fn handle_written(&mut self, n: usize) {
         self.outbox.advance(n);
     }
 
-    /// Takes bytes that the server sent. An empty slice is not the end of the stream: that is
-    /// [`handle_eof`](Self::handle_eof).
+    /// Processes bytes from the server. An empty slice is not the end of the stream; report that
+    /// with [`handle_eof`](Self::handle_eof).
     ///
     /// # Errors
     ///
-    /// [`UpgradeError::Refused`] when the server answered with another status than 101 and its body
-    /// is complete or exceeds 1 KiB; the other variants that blame the peer when the answer makes no
-    /// sense; [`UpgradeError::Finished`] when the outcome was given before.
+    /// [`UpgradeError::Refused`] if the server answered with a status other than 101 and the body
+    /// is complete or exceeds 1 KiB; another variant that blames the peer if the response is
+    /// invalid; [`UpgradeError::Finished`] after an outcome was returned.
     pub fn handle_read(&mut self, bytes: &[u8]) -> Result<UpgradeStep<Upgraded>, UpgradeError> {
         match self.response.handle_read(bytes)? {
             Event::More => Ok(UpgradeStep::More),
@@ -168,21 +167,20 @@ impl Upgrade {
         }
     }
 
-    /// The server ended the stream. That ends the body of a refusal, whose rest may be missing, and
-    /// cuts short everything else.
+    /// Reports the end of the stream. It completes the body of a refusal, even if some of it is
+    /// missing; in every other state it is [`UpgradeError::Eof`].
     pub fn handle_eof(&mut self) -> UpgradeError {
         self.response.handle_eof().map_or_else(|error| error, UpgradeError::Refused)
     }
 
-    /// The refusal, while its head is known and its body still on its way: for a caller that will
-    /// wait no longer.
+    /// The refusal whose head is complete and whose body is not: for a caller that stops waiting.
     #[must_use]
     pub fn pending_refusal(&self) -> Option<Refusal> {
         self.response.pending_refusal()
     }
 
-    /// Whether a 101 is what was asked for (RFC 6455 section 4.1), and the subprotocol that it
-    /// selects.
+    /// Checks a 101 response against the request (RFC 6455 section 4.1), and returns the
+    /// subprotocol that it selects.
     fn judge(&self, head: &Head) -> Result<Option<String>, UpgradeError> {
         let not_upgrade = |reason, name| {
             let evidence = joined(&head.headers, name);
@@ -190,7 +188,7 @@ impl Upgrade {
         };
         if head.version == 0 {
             let evidence = "HTTP/1.0".to_owned();
-            let reason = "in a version of HTTP that has no upgrades";
+            let reason = "in a version of HTTP without upgrades";
             return Err(UpgradeError::NotUpgrade { reason, evidence });
         }
         let mut upgrades = tokens(&head.headers, "upgrade");
@@ -201,7 +199,7 @@ impl Upgrade {
         }
         let mut connection = tokens(&head.headers, "connection");
         if !connection.any(|token| token.eq_ignore_ascii_case("upgrade")) {
-            return not_upgrade("without saying so in Connection", "connection");
+            return not_upgrade("without \"upgrade\" in Connection", "connection");
         }
 
         let answered = joined(&head.headers, "sec-websocket-accept");
@@ -214,7 +212,7 @@ impl Upgrade {
             });
         }
 
-        // A header with nothing in it selects nothing.
+        // An empty header selects nothing.
         // Protocol: CONN-12.
         if tokens(&head.headers, "sec-websocket-extensions").next().is_some() {
             let answered = printable(&joined(&head.headers, "sec-websocket-extensions"));
@@ -235,7 +233,7 @@ impl Upgrade {
     }
 }
 
-/// The members of all headers of that name, each a comma-separated list; empty ones left out.
+/// The members of all headers with that name, each a comma-separated list, without empty ones.
 fn tokens<'a>(
     headers: &'a [(String, String)],
     name: &'static str,
@@ -245,17 +243,17 @@ fn tokens<'a>(
     members.filter(|member| !member.is_empty())
 }
 
-/// All headers of that name as one, empty when there is none (RFC 9110 section 5.3).
+/// All headers with that name as one list; empty if there is none (RFC 9110 section 5.3).
 fn joined(headers: &[(String, String)], name: &'static str) -> String {
     tokens(headers, name).collect::<Vec<_>>().join(", ")
 }
 
-/// The peer's words, fit for a line in a log.
+/// The peer's text, escaped for a line of a log.
 fn printable(text: &str) -> String {
     text.escape_debug().to_string()
 }
 
-/// A subprotocol without the auth token that may be its whole rest.
+/// A subprotocol for the log, with an auth token in it redacted.
 fn logged_protocol(protocol: &str) -> String {
     match protocol.find(AUTH_TOKEN_PREFIX) {
         Some(at) => format!("{}[redacted]", &protocol[..at + AUTH_TOKEN_PREFIX.len()]),

@@ -1,8 +1,8 @@
-//! The request on its way out.
+//! The buffer of the request while it is written.
 
 use core::fmt;
 
-/// Bytes to be written, and how many of them were.
+/// Bytes to write, and how many of them were written.
 #[derive(Clone)]
 pub(super) struct Outbox {
     bytes: Vec<u8>,
@@ -15,7 +15,7 @@ impl Outbox {
         Self { bytes, written: 0 }
     }
 
-    /// Appends what follows from an answer.
+    /// Appends bytes, for a request that continues after a response.
     pub(super) fn extend(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
@@ -29,7 +29,7 @@ impl Outbox {
     }
 }
 
-/// Counts only: the bytes may have secrets in them.
+/// Prints counts only, because the bytes may contain secrets.
 impl fmt::Debug for Outbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of {} bytes written", self.written, self.bytes.len())

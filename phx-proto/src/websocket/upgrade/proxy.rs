@@ -1,7 +1,7 @@
-//! The tunnel through an HTTP proxy: `CONNECT`, then the stream is the server's.
+//! The tunnel through an HTTP proxy with `CONNECT`.
 //!
-//! The same shape as [`Upgrade`](super::Upgrade), and the same reader behind it; only the request
-//! and the status that counts as success differ.
+//! It has the same shape as [`Upgrade`](super::Upgrade) and uses the same response parser; only the
+//! request and the status that counts as success differ.
 
 use core::fmt;
 
@@ -15,28 +15,28 @@ use super::response::{Event, Response};
 use super::{UpgradeError, UpgradeStep};
 use crate::event::refusal::{LoggedHeaders, Refusal};
 
-/// Where the proxy is to connect to.
+/// The address that the proxy is to connect to.
 #[derive(Clone, Copy, Debug)]
 pub struct TunnelRequest<'a> {
     /// The server's name or address; an IPv6 address with or without its brackets.
     pub host: &'a str,
     /// The server's port.
     pub port: u16,
-    /// For a proxy that wants to know who is asking.
+    /// The credentials for a proxy that requires them.
     pub credentials: Option<ProxyCredentials<'a>>,
 }
 
 /// A user and a password: for HTTP's Basic scheme, sent as `Proxy-Authorization`, or for SOCKS5,
-/// where each has at most 255 bytes. `Debug` shows neither.
+/// with at most 255 bytes each. `Debug` prints neither.
 #[derive(Clone, Copy)]
 pub struct ProxyCredentials<'a> {
-    /// The user; without colons for HTTP, where one would end it.
+    /// The user, without colons for HTTP, because a colon ends the user there.
     pub username: &'a str,
     /// The password.
     pub password: &'a str,
 }
 
-/// One request for a tunnel, from the request to its outcome.
+/// One `CONNECT` request, from the request to its outcome.
 ///
 /// ```
 /// use phx_proto::upgrade::{Connect, TunnelRequest, UpgradeStep};
@@ -60,23 +60,24 @@ pub struct Connect {
     response: Response,
 }
 
-/// A stream on whose far end is the server now.
+/// A stream that leads through the proxy to the server.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tunnel {
-    /// The headers of the proxy's answer, in the order and spelling they came. SOCKS5 has none.
+    /// The headers of the proxy's response, in the order and spelling in which they arrived. SOCKS5
+    /// has none.
     pub headers: Vec<(String, String)>,
-    /// What was read past the head: the server's first bytes. Usually none, because in TLS and in
-    /// HTTP the client speaks first.
+    /// The bytes after the head: the server's first bytes. Usually there are none, because the
+    /// client sends first in TLS and in HTTP.
     pub leftover: Bytes,
 }
 
 impl Connect {
-    /// Checks and writes the request.
+    /// Validates and encodes the request.
     ///
     /// # Errors
     ///
-    /// `InvalidHost` or `InvalidCredentials`, when it could not be sent as it is.
+    /// `InvalidHost` or `InvalidCredentials` if the request is invalid.
     pub fn new(request: &TunnelRequest<'_>) -> Result<Self, UpgradeError> {
         Ok(Self {
             outbox: Outbox::new(encode(request)?),
@@ -84,30 +85,30 @@ impl Connect {
         })
     }
 
-    /// What is still to be written; empty when everything was.
+    /// The bytes that are still to be written.
     #[must_use]
     pub fn poll_write(&self) -> &[u8] {
         self.outbox.pending()
     }
 
-    /// The first `n` bytes of [`poll_write`](Self::poll_write) have been written. More than there
-    /// are counts as all.
+    /// Reports that the first `n` bytes of [`poll_write`](Self::poll_write) were written. A larger
+    /// `n` counts as all of them.
     pub fn handle_written(&mut self, n: usize) {
         self.outbox.advance(n);
     }
 
-    /// Takes bytes that the proxy sent. An empty slice is not the end of the stream: that is
-    /// [`handle_eof`](Self::handle_eof).
+    /// Processes bytes from the proxy. An empty slice is not the end of the stream; report that
+    /// with [`handle_eof`](Self::handle_eof).
     ///
     /// # Errors
     ///
-    /// [`UpgradeError::ProxyRefused`] when the proxy answered with another status than 2xx and its
-    /// body is complete or exceeds 1 KiB; `NotHttp` or `HeadTooLarge`;
-    /// [`UpgradeError::Finished`] when the outcome was given before.
+    /// [`UpgradeError::ProxyRefused`] if the proxy answered with a status other than 2xx and the
+    /// body is complete or exceeds 1 KiB; `NotHttp` or `HeadTooLarge`; [`UpgradeError::Finished`]
+    /// after an outcome was returned.
     pub fn handle_read(&mut self, bytes: &[u8]) -> Result<UpgradeStep<Tunnel>, UpgradeError> {
         match self.response.handle_read(bytes)? {
             Event::More => Ok(UpgradeStep::More),
-            // Content-Length and Transfer-Encoding mean nothing here (RFC 9110 section 9.3.6).
+            // Content-Length and Transfer-Encoding have no meaning here (RFC 9110 section 9.3.6).
             Event::Open(head, leftover) => {
                 Ok(UpgradeStep::Done(Tunnel { headers: head.headers, leftover }))
             }
@@ -115,14 +116,13 @@ impl Connect {
         }
     }
 
-    /// The proxy ended the stream. That ends the body of a refusal, whose rest may be missing, and
-    /// cuts short everything else.
+    /// Reports the end of the stream. It completes the body of a refusal, even if some of it is
+    /// missing; in every other state it is [`UpgradeError::Eof`].
     pub fn handle_eof(&mut self) -> UpgradeError {
         self.response.handle_eof().map_or_else(|error| error, UpgradeError::ProxyRefused)
     }
 
-    /// The refusal, while its head is known and its body still on its way: for a caller that will
-    /// wait no longer.
+    /// The refusal whose head is complete and whose body is not: for a caller that stops waiting.
     #[must_use]
     pub fn pending_refusal(&self) -> Option<Refusal> {
         self.response.pending_refusal()
@@ -137,7 +137,7 @@ fn encode(request: &TunnelRequest<'_>) -> Result<Vec<u8>, UpgradeError> {
     } else if host.parse::<core::net::Ipv6Addr>().is_ok() {
         format!("[{host}]:{port}")
     } else {
-        return Err(UpgradeError::InvalidHost { reason: "the port goes elsewhere" });
+        return Err(UpgradeError::InvalidHost { reason: "pass the port separately" });
     };
 
     let mut head = Head::new(&["CONNECT ", &authority, " HTTP/1.1"]);
@@ -148,12 +148,12 @@ fn encode(request: &TunnelRequest<'_>) -> Result<Vec<u8>, UpgradeError> {
     Ok(head.finish())
 }
 
-/// RFC 7617, in UTF-8.
+/// Encodes the credentials by RFC 7617, in UTF-8.
 fn basic(credentials: ProxyCredentials<'_>) -> Result<String, UpgradeError> {
     let ProxyCredentials { username, password } = credentials;
     let fault = |reason| Err(UpgradeError::InvalidCredentials { reason });
     if username.contains(':') {
-        return fault("a colon would end the user");
+        return fault("the user must not contain a colon");
     }
     if username.chars().chain(password.chars()).any(char::is_control) {
         return fault("control characters are not allowed");

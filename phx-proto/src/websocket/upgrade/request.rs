@@ -1,7 +1,7 @@
-//! Writing the request, and refusing what would break it.
+//! Validation and encoding of the request.
 //!
-//! Everything that goes into the head is checked byte by byte first: a header value with a line
-//! break in it is somebody else's header.
+//! Every byte of the head is checked first: a line break in a header value would begin another
+//! header.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -26,7 +26,7 @@ pub fn accept_key(key: [u8; 16]) -> String {
     accept_of(&STANDARD.encode(key))
 }
 
-/// The answer to the value of a `Sec-WebSocket-Key`.
+/// The `Sec-WebSocket-Accept` for the value of a `Sec-WebSocket-Key`.
 pub(crate) fn accept_of(key: &str) -> String {
     let mut hash = Sha1::new();
     hash.update(key);
@@ -51,7 +51,7 @@ pub(super) fn encode(request: &UpgradeRequest<'_>) -> Result<Vec<u8>, UpgradeErr
     head.header("Sec-WebSocket-Version", "13");
     head.header("Sec-WebSocket-Key", &STANDARD.encode(request.key));
     if !request.subprotocols.is_empty() {
-        // One header with a list: Phoenix reads only the first one.
+        // One header with a list, because Phoenix reads only the first header.
         // Protocol: CONN-6.
         head.header("Sec-WebSocket-Protocol", &request.subprotocols.join(", "));
     }
@@ -62,7 +62,7 @@ pub(super) fn encode(request: &UpgradeRequest<'_>) -> Result<Vec<u8>, UpgradeErr
     Ok(head.finish())
 }
 
-/// A request head under construction; what goes in has been checked.
+/// A request head under construction, from validated parts.
 pub(super) struct Head(String);
 
 impl Head {
@@ -84,7 +84,7 @@ impl Head {
     }
 }
 
-/// A host, with or without a port, that may stand in a `Host` header.
+/// Checks a host, with or without a port, for a `Host` header.
 pub(super) fn check_host(host: &str) -> Result<(), UpgradeError> {
     host_problem(host).map_or(Ok(()), |reason| Err(UpgradeError::InvalidHost { reason }))
 }
@@ -92,19 +92,19 @@ pub(super) fn check_host(host: &str) -> Result<(), UpgradeError> {
 fn check_target(target: &str) -> Result<(), UpgradeError> {
     let fault = |reason| Err(UpgradeError::InvalidTarget { reason });
     if !target.starts_with('/') {
-        return fault("it does not begin with /");
+        return fault("it must begin with /");
     }
     if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
         return fault("everything but visible ASCII must be percent-encoded");
     }
     if target.contains('#') {
-        return fault("a fragment is never sent");
+        return fault("it must not contain a fragment (#)");
     }
     Ok(())
 }
 
-/// A token is stricter than this (RFC 6455 section 4.1), but then an auth token with a `/` in it
-/// could not be sent the way Phoenix wants it.
+/// RFC 6455 section 4.1 asks for a token, but then an auth token that contains a `/` could not be
+/// sent in the way that Phoenix expects.
 fn check_subprotocols(subprotocols: &[String]) -> Result<(), UpgradeError> {
     for (index, subprotocol) in subprotocols.iter().enumerate() {
         let fault = |reason| Err(UpgradeError::InvalidSubprotocol { index, reason });
@@ -112,10 +112,10 @@ fn check_subprotocols(subprotocols: &[String]) -> Result<(), UpgradeError> {
             return fault("it is empty");
         }
         if !subprotocol.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',') {
-            return fault("only visible ASCII without commas may stand there");
+            return fault("only visible ASCII without commas is allowed");
         }
         if subprotocols[..index].contains(subprotocol) {
-            return fault("it was offered before");
+            return fault("it is offered twice");
         }
     }
     Ok(())

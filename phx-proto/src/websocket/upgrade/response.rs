@@ -1,4 +1,4 @@
-//! Reading the answer: its head, and the start of its body when it is a refusal.
+//! The response parser: the head and, of a refusal, the start of the body.
 //!
 //! ```text
 //!              1xx: skipped
@@ -15,10 +15,10 @@
 //!               +-------------------------> error ----------------------------+
 //! ```
 //!
-//! The outcome does not depend on how the bytes were cut into reads: every decision is a function of
-//! the bytes so far. (Only how early a malformed head is noticed varies.) A refusal is worth more
-//! than its body and its headers, so neither a body that is malformed, cut short or too long, nor a
-//! header line that is no header, nor a head that is too long hides the status.
+//! The outcome does not depend on how the bytes were cut into reads: every decision is a function
+//! of the bytes so far. (Only the moment at which a malformed head is detected varies.) The status
+//! of a refusal matters more than its body and headers. So a body that is malformed, truncated or
+//! too long does not hide the status, nor does an invalid header line or a head that is too long.
 
 use core::fmt;
 
@@ -29,17 +29,18 @@ use super::body::Body;
 use crate::config::http::{is_token, is_value};
 use crate::event::refusal::Refusal;
 
-/// Everything before the body, with the heads of interim answers, in bytes.
+/// The limit for everything before the body, including the heads of interim responses, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
-/// How many headers of an answer are read: each takes more memory than the least bytes it is sent in.
+/// The most headers of a response that are parsed: each takes more memory than the few bytes in
+/// which it can be sent.
 const MAX_HEADERS: usize = 1_024;
-/// How much of an answer that is not HTTP is kept as evidence, in bytes.
+/// The most bytes of a response that is not HTTP that are kept as evidence.
 const MAX_EVIDENCE: usize = 64;
 
 #[derive(Clone)]
 pub(super) struct Response {
     state: State,
-    /// True for the status that ends HTTP on this stream.
+    /// Whether a status ends HTTP on this stream and opens the WebSocket or the tunnel.
     opens: fn(u16) -> bool,
     received: usize,
 }
@@ -48,7 +49,7 @@ pub(super) struct Response {
 enum State {
     Head {
         buffer: Vec<u8>,
-        /// Bytes of interim answers, which are no longer in the buffer.
+        /// The size of interim responses, which are no longer in the buffer.
         skipped: usize,
     },
     Body {
@@ -58,8 +59,8 @@ enum State {
     Finished,
 }
 
-/// The head of an answer, without the lines that are no headers. Header values are as they came, but
-/// for line folding, which became spaces, and bytes that are not UTF-8, which became U+FFFD.
+/// The head of a response, without invalid header lines. Header values are as they arrived, except
+/// that a line fold is replaced by a space and bytes that are not UTF-8 by U+FFFD.
 #[derive(Clone)]
 pub(super) struct Head {
     /// The minor version of HTTP/1.
@@ -84,8 +85,9 @@ impl Response {
         match core::mem::replace(&mut self.state, State::Finished) {
             State::Head { mut buffer, skipped } => {
                 buffer.extend_from_slice(bytes);
-                // A head ends with a line; only what may not be HTTP at all is looked at sooner. That
-                // keeps a head that comes byte by byte from being parsed once a byte.
+                // A head ends with a line, so only a buffer that may not be HTTP at all is parsed
+                // before a line break arrives. This way a head that arrives byte by byte is not
+                // parsed for each byte.
                 let look = bytes.contains(&b'\n')
                     || buffer.len() <= MAX_EVIDENCE
                     || skipped + buffer.len() >= MAX_HEAD;
@@ -100,11 +102,12 @@ impl Response {
         }
     }
 
-    /// The stream ended. Only a refusal may end like that.
+    /// Handles the end of the stream, which is valid only in a refusal.
     pub(super) fn handle_eof(&mut self) -> Result<Refusal, UpgradeError> {
         match core::mem::replace(&mut self.state, State::Finished) {
             State::Head { buffer, skipped } => {
-                // Not looked at since its last line, see above; it may be worse than incomplete.
+                // Not parsed since its last line, see above; it may be invalid and not only
+                // incomplete.
                 parse(&buffer, MAX_HEAD - skipped)?;
                 Err(UpgradeError::Eof { received: self.received })
             }
@@ -113,7 +116,7 @@ impl Response {
         }
     }
 
-    /// The refusal, when its head is complete and its body is still on its way.
+    /// The refusal whose head is complete and whose body is not.
     pub(super) fn pending_refusal(&self) -> Option<Refusal> {
         match &self.state {
             State::Body { head, body } => {
@@ -134,7 +137,7 @@ impl Response {
                     self.state = State::Head { buffer, skipped };
                     return Ok(Event::More);
                 }
-                // Whatever its status, what follows it cannot be found.
+                // Whatever its status, the start of its body is unknown.
                 Found::TooLong(head) => {
                     return Ok(Event::Refused(Refusal::new(head.status, head.headers, "")));
                 }
@@ -167,21 +170,21 @@ fn refusal(head: Head, body: Body) -> Refusal {
     Refusal::new(head.status, head.headers, body.into_kept())
 }
 
-/// What stands at the start of a buffer.
+/// The contents of the head's buffer.
 enum Found {
     Incomplete,
-    /// A head of this many bytes.
+    /// A complete head, and its size in bytes.
     Complete(Head, usize),
-    /// A head that is longer than it may be: its status, and the headers of the lines that are there.
+    /// A head that is longer than the limit: its status, and the headers of its complete lines.
     TooLong(Head),
 }
 
-/// Looks for the head at the start of `buffer`. `limit` is how long it may be.
+/// Parses the head at the start of `buffer`, of at most `limit` bytes.
 ///
-/// The status counts whatever stands below it, so a line that is no header is left out, as is one with a
+/// The status counts whatever follows it. So an invalid header line is left out, as is one with a
 /// control character in its value: one bad line of a proxy must not hide a 401 or a `Retry-After`.
 fn parse(buffer: &[u8], limit: usize) -> Result<Found, UpgradeError> {
-    // Nothing behind the limit is looked at, so that an outcome does not depend on what came with it.
+    // Bytes after the limit are ignored, so the outcome does not depend on what arrived with them.
     let window = &buffer[..buffer.len().min(limit)];
     let blank = window.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
     let first_line = window[blank..].iter().position(|byte| *byte == b'\n');
@@ -216,11 +219,11 @@ fn parse(buffer: &[u8], limit: usize) -> Result<Found, UpgradeError> {
     Ok(Found::TooLong(Head { version, status, headers: headers.read }))
 }
 
-/// Headers, read line by line.
+/// The headers, parsed line by line.
 #[derive(Default)]
 struct Headers {
     read: Vec<(String, String)>,
-    /// The last line was left out, and so is what it is folded into.
+    /// The last line was left out, so its folded continuations are left out too.
     left_out: bool,
 }
 
@@ -235,7 +238,7 @@ impl Headers {
                     }
                     whole.push_str(&more);
                 }
-                // What the header says is not known whole.
+                // The complete value of the header is unknown, so it is removed.
                 (Some(_), None) if !self.left_out => {
                     self.read.pop();
                     self.left_out = true;
@@ -255,7 +258,7 @@ impl Headers {
     }
 }
 
-/// A header's value; none if it has a control character in it.
+/// The value of a header; `None` if it contains a control character.
 fn value(bytes: &[u8]) -> Option<String> {
     if !is_value(bytes) {
         return None;

@@ -1,20 +1,21 @@
-//! The tunnel through a SOCKS5 proxy (RFC 1928), with a user and a password if it wants them
-//! (RFC 1929).
+//! The tunnel through a SOCKS5 proxy (RFC 1928), with a user and a password if the proxy requires
+//! them (RFC 1929).
 //!
 //! ```text
-//!             no credentials wanted
+//!             no credentials needed
 //!         +------------------------------+
 //!         |                              v
-//!    +--------+  wanted  +------+ ok  +-------+  granted
+//!    +--------+  needed  +------+ ok  +-------+  granted
 //! -> | Method |--------->| Auth |---->| Reply |----------> Done(Tunnel)
 //!    +--------+          +------+     +-------+
 //!         | none fits        | wrong      | anything else
 //!         +------------------+------------+--------------> error
 //! ```
 //!
-//! The same shape as [`Connect`](super::Connect), but that there is something to write again after a
-//! read. Every message has a length of its own, so the outcome does not depend on how the bytes were
-//! cut into reads; a refusal is one as soon as its code is there, because proxies send no more.
+//! It has the same shape as [`Connect`](super::Connect), except that a read may be followed by
+//! another write. Every message contains its own length, so the outcome does not depend on how the
+//! bytes were cut into reads. A refusal is complete with its code, because proxies send nothing
+//! after it.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -39,7 +40,7 @@ const USER_AND_PASSWORD: u8 = 2;
 /// let mut socks = Socks5::new(&request)?;
 /// assert_eq!(socks.poll_write(), [5, 1, 0]);
 /// socks.handle_written(3);
-/// // No credentials are wanted: the address is next.
+/// // The proxy needs no credentials: the address is next.
 /// assert_eq!(socks.handle_read(&[5, 0])?, UpgradeStep::More);
 /// assert!(socks.poll_write().ends_with(b"example.org\x01\xbb"));
 /// socks.handle_written(socks.poll_write().len());
@@ -52,9 +53,9 @@ const USER_AND_PASSWORD: u8 = 2;
 pub struct Socks5 {
     outbox: Outbox,
     state: State,
-    /// What was read of the message that is awaited; at most 262 bytes.
+    /// The part of the expected message that has arrived; at most 262 bytes.
     buffer: Vec<u8>,
-    /// The messages that may have to follow. Not printed: the first has a password in it.
+    /// The messages that may have to follow. Not printed, because the first contains a password.
     auth: Option<Hidden>,
     connect: Vec<u8>,
     received: usize,
@@ -77,11 +78,11 @@ impl core::fmt::Debug for Hidden {
 }
 
 impl Socks5 {
-    /// Checks the request and writes the greeting.
+    /// Validates the request and encodes the greeting.
     ///
     /// # Errors
     ///
-    /// `InvalidHost` or `InvalidCredentials`, when it could not be sent as it is.
+    /// `InvalidHost` or `InvalidCredentials` if the request is invalid.
     pub fn new(request: &TunnelRequest<'_>) -> Result<Self, UpgradeError> {
         let connect = connect(request.host, request.port)?;
         let auth = request.credentials.map(auth).transpose()?.map(Hidden);
@@ -93,27 +94,28 @@ impl Socks5 {
         Ok(Self { outbox, state, buffer: Vec::new(), auth, connect, received: 0 })
     }
 
-    /// What is still to be written before the next read; empty when everything was.
+    /// The bytes that are to be written before the next read.
     #[must_use]
     pub fn poll_write(&self) -> &[u8] {
         self.outbox.pending()
     }
 
-    /// The first `n` bytes of [`poll_write`](Self::poll_write) have been written. More than there
-    /// are counts as all.
+    /// Reports that the first `n` bytes of [`poll_write`](Self::poll_write) were written. A larger
+    /// `n` counts as all of them.
     pub fn handle_written(&mut self, n: usize) {
         self.outbox.advance(n);
     }
 
-    /// Takes bytes that the proxy sent; afterwards there may be something to
-    /// [write](Self::poll_write). An empty slice is not the end of the stream: that is
+    /// Processes bytes from the proxy; afterwards there may be more to [write](Self::poll_write).
+    /// An empty slice is not the end of the stream; report that with
     /// [`handle_eof`](Self::handle_eof).
     ///
     /// # Errors
     ///
-    /// [`UpgradeError::SocksRefused`] when the proxy wants (other) credentials or its rules forbid
-    /// the address; [`UpgradeError::SocksFailed`] when it did not reach the server;
-    /// [`UpgradeError::NotSocks`]; [`UpgradeError::Finished`] when the outcome was given before.
+    /// [`UpgradeError::SocksRefused`] if the proxy requires credentials, or other ones, or its
+    /// rules forbid the address; [`UpgradeError::SocksFailed`] if it could not connect to the
+    /// server; [`UpgradeError::NotSocks`]; [`UpgradeError::Finished`] after an outcome was
+    /// returned.
     pub fn handle_read(&mut self, bytes: &[u8]) -> Result<UpgradeStep<Tunnel>, UpgradeError> {
         if self.state == State::Finished {
             return Err(UpgradeError::Finished);
@@ -128,7 +130,7 @@ impl Socks5 {
         step
     }
 
-    /// The proxy ended the stream, in the middle of everything.
+    /// Reports the end of the stream, which is an error in every state.
     pub fn handle_eof(&mut self) -> UpgradeError {
         match core::mem::replace(&mut self.state, State::Finished) {
             State::Finished => UpgradeError::Finished,
@@ -136,11 +138,11 @@ impl Socks5 {
         }
     }
 
-    /// Reads as many messages as there are.
+    /// Processes all complete messages.
     fn advance(&mut self) -> Result<UpgradeStep<Tunnel>, UpgradeError> {
         loop {
             let version = self.buffer.first().copied();
-            // The version of the sub-negotiation is 1, but some proxies say 5 there too.
+            // The version of the sub-negotiation is 1, but some proxies send 5 there too.
             if let (Some(byte), State::Method | State::Reply) = (version, self.state) {
                 if byte != VERSION {
                     return Err(UpgradeError::NotSocks { byte });
@@ -178,7 +180,8 @@ impl Socks5 {
         self.state = State::Reply;
     }
 
-    /// The reply to the request, with the address that the proxy connects from, which says nothing.
+    /// Reads the reply to the request. The address in it, from which the proxy connects, is
+    /// ignored.
     fn reply(&mut self, code: u8) -> Result<UpgradeStep<Tunnel>, UpgradeError> {
         match code {
             0 => {}
@@ -207,7 +210,7 @@ const fn refused(refusal: SocksRefusal) -> UpgradeError {
     UpgradeError::SocksRefused(refusal)
 }
 
-/// `CONNECT` to an address, or to a name that the proxy resolves.
+/// Encodes `CONNECT` to an address, or to a name that the proxy resolves.
 fn connect(host: &str, port: u16) -> Result<Vec<u8>, UpgradeError> {
     check_host(host)?;
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
@@ -218,10 +221,10 @@ fn connect(host: &str, port: u16) -> Result<Vec<u8>, UpgradeError> {
             IpAddr::V6(address) => push(&mut message, 4, &Ipv6Addr::octets(&address)),
         }
     } else if host.contains([':', '[', ']', '%']) {
-        return Err(UpgradeError::InvalidHost { reason: "the port goes elsewhere" });
+        return Err(UpgradeError::InvalidHost { reason: "pass the port separately" });
     } else {
         let Ok(length) = u8::try_from(host.len()) else {
-            return Err(UpgradeError::InvalidHost { reason: "it has more than 255 bytes" });
+            return Err(UpgradeError::InvalidHost { reason: "it must not exceed 255 bytes" });
         };
         push(&mut message, 3, &[length]);
         message.extend_from_slice(host.as_bytes());
@@ -235,17 +238,17 @@ fn push(message: &mut Vec<u8>, kind: u8, address: &[u8]) {
     message.extend_from_slice(address);
 }
 
-/// RFC 1929, in UTF-8.
+/// Encodes the credentials by RFC 1929, in UTF-8.
 fn auth(credentials: ProxyCredentials<'_>) -> Result<Vec<u8>, UpgradeError> {
     let ProxyCredentials { username, password } = credentials;
     let fault = |reason| UpgradeError::InvalidCredentials { reason };
     if username.is_empty() {
-        return Err(fault("the user is empty"));
+        return Err(fault("the user must not be empty"));
     }
     let mut message = vec![1];
     for text in [username, password] {
         let length = u8::try_from(text.len());
-        message.push(length.map_err(|_| fault("SOCKS5 has room for 255 bytes each"))?);
+        message.push(length.map_err(|_| fault("SOCKS5 allows at most 255 bytes each"))?);
         message.extend_from_slice(text.as_bytes());
     }
     Ok(message)
