@@ -1,5 +1,5 @@
 //! The setters of [`Config`], one for every policy. What they say of zero and of the longest
-//! times is held by `tests/config_extremes.rs`; the defaults are those of `Options::default`.
+//! times is held by `tests/socket/config_extremes.rs`; the defaults are those of `Options::default`.
 
 use core::num::NonZeroUsize;
 use core::time::Duration;

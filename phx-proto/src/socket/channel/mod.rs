@@ -11,7 +11,7 @@
 //!     └───────────────────── acked, timed out, offline ──────────────────────────────┘
 //! ```
 //!
-//! All there is, held to what happens by `tests/diagrams.rs`:
+//! All there is, held to what happens by `tests/properties/diagrams.rs`:
 //!
 //! ```text
 //!   Closed  → Pending  join; connect, for a topic that is joined automatically

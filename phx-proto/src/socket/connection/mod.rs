@@ -8,7 +8,7 @@
 //!                           Waiting ◀────────┘
 //! ```
 //!
-//! Every transition, held to what happens by `tests/diagrams.rs`; beside them, `connect_now` replaces an
+//! Every transition, held to what happens by `tests/properties/diagrams.rs`; beside them, `connect_now` replaces an
 //! attempt by another, and a driver that panicked gives up in any state but Closed and `GaveUp`:
 //!
 //! ```text

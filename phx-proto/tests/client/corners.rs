@@ -1,0 +1,218 @@
+//! The driver under pressure: floods, a busy executor, user code that holds handles.
+
+use core::pin::pin;
+use core::time::Duration;
+use std::sync::mpsc;
+
+use crate::bench::{Bench, next, poll, ready};
+use bytes::Bytes;
+use phx_proto::client::{
+    ChannelEvent, ClientEvent, JoinFailed, JoinObstacle, JoinOptions, MailboxPolicy, Received,
+};
+use phx_proto::event::RejectionKind;
+use phx_proto::{Frame, JoinParams, Payload, Signal, Status};
+use serde_json::{Value, json};
+
+fn message(n: u64) -> Value {
+    json!([null, null, "room:lobby", "msg", { "n": n }])
+}
+
+/// Puts a frame into the client's receive buffer without waking anyone.
+fn arrives(bench: &Bench, message: &Value) {
+    let frame = Frame::Text(Bytes::from(message.to_string()));
+    bench.memory.world().to_client.push_back(Received::Frame(frame));
+}
+
+/// User pain 35: a busy connection writes its heartbeats all the same.
+#[test]
+fn a_flood_of_messages_does_not_keep_pushes_and_heartbeats_from_being_written() {
+    let mut bench = Bench::new(|config| config);
+    let room = bench.joined("room:lobby");
+    bench.memory.world().flood = Some(message(0));
+    let mut push = pin!(room.push("ask", json!({})));
+    assert!(poll(push.as_mut()).is_pending());
+    bench.settle();
+    assert_eq!(bench.last_sent()[3], "ask");
+    for _ in 0..60 {
+        bench.advance(Duration::from_secs(1));
+        if bench.last_sent()[3] == "heartbeat" {
+            break;
+        }
+    }
+    assert_eq!(bench.last_sent()[3], "heartbeat");
+    // A flood puts the clock off for some polls, not for ever.
+    (0..20).for_each(|_| bench.advance(Duration::from_secs(1)));
+    assert_eq!(bench.memory.world().dials, 2, "and a heartbeat without an answer still counts");
+}
+
+/// User pain 40: an answer that waits in the buffer is not late.
+#[test]
+fn what_arrived_while_the_executor_was_busy_is_read_before_deadlines_are_looked_at() {
+    for backlog in [0, 100] {
+        let mut bench = Bench::new(|config| config);
+        let room = bench.joined("room:lobby");
+        while bench.last_sent()[3] != "heartbeat" {
+            bench.advance(Duration::from_millis(500));
+        }
+        let beat = bench.last_sent();
+        let mut push = pin!(room.push("ask", json!({})));
+        assert!(poll(push.as_mut()).is_pending());
+        bench.settle();
+        let ask = bench.last_sent();
+        (0..backlog).for_each(|n| arrives(&bench, &message(n)));
+        let ok = json!({"status": "ok", "response": {}});
+        arrives(&bench, &json!([null, beat[1], "phoenix", "phx_reply", ok]));
+        arrives(&bench, &json!([ask[0], ask[1], ask[2], "phx_reply", ok]));
+        bench.advance(Duration::from_secs(12));
+        assert_eq!(bench.client.status(), Status::Open, "behind {backlog} messages");
+        assert!(ready(push.as_mut()).is_ok(), "behind {backlog} messages");
+    }
+}
+
+/// User pain 61.
+#[test]
+fn the_deadline_of_a_join_says_that_the_join_kept_crashing() {
+    let mut bench = Bench::new(|config| config);
+    let client = bench.client.clone();
+    let mut join = pin!(client.join("room:lobby", json!({})));
+    assert!(poll(join.as_mut()).is_pending());
+    bench.settle();
+    for _ in 0..40 {
+        if bench.last_sent()[3] == "phx_join" {
+            bench.reply("error", json!({"reason": "join crashed"}));
+        }
+        bench.advance(Duration::from_secs(1));
+    }
+    let Err(JoinFailed::Deadline { last: Some(JoinObstacle::Rejected(rejection)) }) =
+        ready(join.as_mut())
+    else {
+        panic!("no cause")
+    };
+    assert_eq!(rejection.kind, RejectionKind::JoinCrashed);
+}
+
+#[test]
+fn a_handle_that_nobody_reads_does_not_have_its_channel_joined_anew() {
+    let mut bench = Bench::new(|config| config.mailbox(2, 1_000).expect("not zero"));
+    let client = bench.client.clone();
+    let options = JoinOptions::new().mailbox(MailboxPolicy::Rejoin);
+    let mut join = pin!(client.join_with("room:lobby", json!({}), options));
+    assert!(poll(join.as_mut()).is_pending());
+    bench.settle();
+    bench.reply("ok", json!({}));
+    let room = ready(join.as_mut()).expect("joined");
+    (0..20).for_each(|n| bench.says(&message(n)));
+    bench.advance(Duration::from_secs(1));
+    assert_eq!(bench.memory.world().to_server.len(), 1, "one join");
+    // Whoever begins to read starts over from the server's present state, once.
+    let mut messages = room.messages();
+    bench.advance(Duration::from_secs(1));
+    assert_eq!(bench.last_sent()[3], "phx_join");
+    bench.reply("ok", json!({}));
+    assert_eq!(next(&mut messages), Some(ChannelEvent::Lagged(20)));
+    assert!(matches!(next(&mut messages), Some(ChannelEvent::Interrupted { .. })));
+    assert!(matches!(next(&mut messages), Some(ChannelEvent::Resumed { .. })));
+    assert_eq!(bench.client.stats().mailbox_drops, 20);
+}
+
+#[test]
+fn the_state_of_the_connection_is_not_lost_on_a_slow_reader_of_signals() {
+    let mut bench = Bench::new(|config| config.mailbox(4, 1_000).expect("not zero"));
+    let _room = bench.joined("room:lobby");
+    let mut signals = bench.client.signals();
+    bench.cut();
+    bench.advance(Duration::from_secs(3));
+    bench.reply("ok", json!({}));
+    for n in 0..100 {
+        bench.says(&json!([null, null, "room:lobby", "msg", { "n": n, "x": "x".repeat(900) }]));
+    }
+    let mut bytes = 0;
+    let mut connected = false;
+    let mut resumed = false;
+    while let core::task::Poll::Ready(Some(event)) = poll(pin!(signals.next())) {
+        match event {
+            ClientEvent::Signal(Signal::Message { payload, .. }) => bytes += payload.len(),
+            ClientEvent::Signal(Signal::Connected { .. }) => connected = true,
+            ClientEvent::Signal(Signal::Resumed { .. }) => resumed = true,
+            _ => {}
+        }
+    }
+    assert!(connected && resumed);
+    assert!(bytes <= 1_000, "{bytes} bytes");
+}
+
+/// Runs `scenario` in a thread of its own, so that a deadlock fails the test instead of hanging
+/// it.
+#[allow(clippy::disallowed_methods, reason = "a deadlock can be seen only from another thread")]
+fn must_end(scenario: impl FnOnce() + Send + 'static) {
+    let (done, wait) = mpsc::channel();
+    std::thread::spawn(move || {
+        scenario();
+        let _ = done.send(());
+    });
+    wait.recv_timeout(Duration::from_secs(20)).expect("neither a deadlock nor a panic");
+}
+
+#[test]
+fn join_parameters_may_hold_the_last_handle_of_another_channel() {
+    must_end(|| {
+        let mut bench = Bench::new(|config| config);
+        let kept = bench.joined("room:a");
+        let params = JoinParams::from_fn(move |_| {
+            let _ = kept.topic();
+            Payload::empty()
+        });
+        let client = bench.client.clone();
+        let mut join = Box::pin(client.join("room:b", params));
+        assert!(poll(join.as_mut()).is_pending());
+        bench.settle();
+        bench.reply("ok", json!({}));
+        let other = ready(join.as_mut()).expect("joined");
+        drop(join);
+        // Replaced, then dropped with its channel: neither under the lock.
+        other.set_join_params(json!({})).expect("wanted");
+        bench.settle();
+        assert_eq!(bench.last_sent()[2], "room:a", "the last handle of it is gone");
+        assert_eq!(bench.last_sent()[3], "phx_leave");
+        drop(other);
+    });
+}
+
+#[test]
+fn join_parameters_are_converted_outside_the_lock() {
+    struct Curious(phx_proto::client::Client);
+
+    impl From<Curious> for Payload {
+        fn from(curious: Curious) -> Self {
+            assert_eq!(curious.0.status(), Status::Open);
+            Self::empty()
+        }
+    }
+
+    must_end(|| {
+        let mut bench = Bench::new(|config| config);
+        let room = bench.joined("room:a");
+        room.set_join_params(Curious(bench.client.clone())).expect("wanted");
+    });
+}
+
+#[test]
+fn join_parameters_are_dropped_outside_the_lock_when_their_channel_ends() {
+    must_end(|| {
+        let mut bench = Bench::new(|config| config);
+        let kept = bench.joined("room:a");
+        let client = bench.client.clone();
+        let params = JoinParams::from_fn(move |_| {
+            let _ = kept.topic();
+            Payload::empty()
+        });
+        let mut join = Box::pin(client.join("room:b", params));
+        assert!(poll(join.as_mut()).is_pending());
+        bench.settle();
+        bench.reply("error", json!({"reason": "no"}));
+        assert!(ready(join.as_mut()).is_err());
+        drop(join);
+        bench.settle();
+        assert_eq!(bench.last_sent()[3], "phx_leave", "of room:a");
+    });
+}

@@ -1,0 +1,486 @@
+//! What users of other clients report about tokens and refusals (user pains 11 to 21). The
+//! provider's own tests are in `credentials.rs`; the tables of statuses in
+//! `socket/connection.rs`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::bench::Bench;
+use crate::cases::{cases, regressions};
+use crate::hand::{Hand, config, secs};
+use phx_proto::client::{ClientEvent, Provided, Setup};
+use phx_proto::config::{Backoff, Uri};
+use phx_proto::event::{ChannelEnd, CredentialsError, NextStep, Refusal};
+use phx_proto::wire::{Codec, V1, V2};
+use phx_proto::{
+    Cause, ChannelStatus, Config, ConfigError, Credentials, Ended, JoinParams, Payload, Signal,
+    Status,
+};
+use proptest::prelude::*;
+use serde_json::json;
+
+/// User pain 13: a join's parameters are asked for anew too, so an hour later they hold the token
+/// of then.
+/// Protocol: RETRY-6.
+#[test]
+fn a_rejoin_carries_the_token_of_its_own_time() {
+    let token = Arc::new(AtomicUsize::new(1));
+    let source = Arc::clone(&token);
+    let params = JoinParams::from_fn(move |_| {
+        Payload::from(json!({"token": source.load(Ordering::Relaxed)}))
+    });
+    let mut hand = Hand::open(config());
+    hand.socket.join(hand.now, "room:a", params).unwrap();
+    hand.drain();
+    hand.answer_join("room:a");
+    // After a crash.
+    token.store(2, Ordering::Relaxed);
+    hand.end_channel("room:a", "phx_error");
+    hand.advance(secs(1));
+    assert_eq!(hand.last_sent("room:a", "phx_join").payload, json!({"token": 2}));
+    hand.answer_join("room:a");
+    // After an outage.
+    token.store(3, Ordering::Relaxed);
+    hand.lost();
+    hand.until_dial();
+    hand.opened();
+    assert_eq!(hand.last_sent("room:a", "phx_join").payload, json!({"token": 3}));
+    // After a refusal.
+    token.store(4, Ordering::Relaxed);
+    hand.answer("room:a", "phx_join", "error", json!({"reason": "expired"}));
+    hand.advance(secs(2));
+    assert_eq!(hand.last_sent("room:a", "phx_join").payload, json!({"token": 4}));
+}
+
+/// User pain 15: every way to an attempt leads past the provider.
+#[test]
+fn the_provider_is_asked_after_a_timer_a_wake_and_connect_now_alike() {
+    type Dial = fn(&mut Bench);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let mut bench = Bench::new(|config| {
+        let steps = Backoff::steps_msec(&[60_000]).expect("a schedule");
+        Setup::new(config.reconnect_after(steps)).credentials(move |_| {
+            let nr = count.fetch_add(1, Ordering::Relaxed);
+            async move { Ok(Provided::Use(Credentials::new().param("token", format!("t{nr}")))) }
+        })
+    });
+    let ways: [(&str, Dial); 5] = [
+        ("timer", |bench| {
+            for _ in 0..60 {
+                if bench.client.status() != Status::Open {
+                    bench.advance(secs(1));
+                }
+            }
+        }),
+        ("wake", |bench| {
+            bench.memory.world().slept += secs(10);
+            bench.settle();
+        }),
+        ("connect_now", |bench| {
+            bench.client.connect_now().expect("it is being kept");
+            bench.settle();
+        }),
+        ("clock jump", |bench| bench.advance(secs(600))),
+        ("disconnect and connect", |bench| {
+            bench.client.set_credentials(Credentials::new()).expect("no address in it");
+            let client = bench.client.clone();
+            let mut disconnect = core::pin::pin!(client.disconnect());
+            assert!(crate::bench::poll(disconnect.as_mut()).is_ready(), "nothing is open");
+            bench.client.connect();
+            bench.settle();
+        }),
+    ];
+    for (round, (way, dial)) in ways.into_iter().enumerate() {
+        assert_eq!(bench.client.status(), Status::Open, "before {way}");
+        assert_eq!(asked.load(Ordering::Relaxed), 2 * round + 1, "before {way}");
+        // A stable connection is lost; the first retry is soon, and fails.
+        bench.advance(secs(11));
+        let failure =
+            Cause::Dial { kind: phx_proto::event::DialKind::Refused, message: "no route".into() };
+        bench.memory.world().failures.push_back(failure);
+        bench.cut();
+        bench.advance(secs(2));
+        assert!(matches!(bench.client.status(), Status::Waiting { .. }), "before {way}");
+        dial(&mut bench);
+        assert_eq!(bench.client.status(), Status::Open, "after {way}");
+        let world = bench.memory.world();
+        let target = world.requests.last().expect("a request").uri.target();
+        assert!(target.contains(&format!("token=t{}", 2 * round + 2)), "after {way}: {target}");
+    }
+}
+
+/// User pain 16: a refusal by the server and a network that is down are different causes.
+#[test]
+fn a_refused_token_and_a_network_that_is_down_look_different() {
+    let causes = [
+        Cause::Refused(Refusal::new(403, Vec::new(), "")),
+        Cause::Dial { kind: phx_proto::event::DialKind::Refused, message: "no route".into() },
+    ]
+    .map(|failure| {
+        let mut hand = Hand::new(config());
+        hand.connect();
+        hand.failed(failure);
+        hand.reconnect_after().1
+    });
+    assert!(matches!(&causes[0], Cause::Refused(refusal) if refusal.status() == 403));
+    assert!(matches!(&causes[1], Cause::Dial { .. }));
+    assert_ne!(causes[0].name(), causes[1].name());
+}
+
+/// User pain 17: what a status means is a table, and the server's own code is in the body.
+#[test]
+fn the_body_of_a_refusal_is_there_to_be_read() {
+    let body = r#"{"type":"about:blank","code":"token_expired"}"#;
+    let headers = vec![("content-type".to_owned(), "application/problem+json".to_owned())];
+    let mut hand = Hand::new(config());
+    hand.connect();
+    hand.failed(Cause::Refused(Refusal::new(403, headers, body)));
+    let Cause::Refused(refusal) = hand.reconnect_after().1 else { panic!("refused") };
+    let problem: serde_json::Value = serde_json::from_slice(refusal.body()).expect("JSON");
+    assert_eq!(problem["code"], "token_expired");
+    assert_eq!(refusal.header("Content-Type"), Some("application/problem+json"));
+}
+
+/// User pain 19: nothing that is printed holds the token, wherever it was put.
+#[test]
+fn a_token_is_in_nothing_that_is_printed() {
+    let secret = "hunter2-hunter2";
+    let uri = format!("ws://localhost:4000/socket/websocket?api_key={secret}");
+    let config = Config::new(&uri)
+        .expect("a good URI")
+        .param("token", secret)
+        .header("x-token", secret)
+        .expect("a good header")
+        .auth_token(secret);
+    let mut hand = Hand::new(config.clone());
+    hand.join("room:a");
+    hand.connect();
+    let request = hand.socket.connect_request().expect("an address that may be dialled");
+    assert!(request.uri.target().contains(secret), "it is sent");
+    let encoded = request.subprotocols[1].expose().to_owned();
+    for printed in [
+        format!("{config:?}"),
+        format!("{request:?}"),
+        format!("{}", request.uri),
+        format!("{:?}", hand.socket),
+        format!("{:?}", hand.actions),
+        format!("{:?}", hand.signals),
+    ] {
+        assert!(!printed.contains(secret) && !printed.contains(&encoded), "{printed}");
+    }
+}
+
+/// User pain 20: a token with a line break would be a header of its own.
+#[test]
+fn a_header_that_would_break_the_request_is_an_error_and_no_panic() {
+    for value in ["a\nb", "a\r\nx-admin: 1", "a\0b"] {
+        assert!(config().header("authorization", value).is_err(), "{value:?}");
+    }
+    for name in ["", "a b", "a\n", "a:"] {
+        assert!(config().header(name, "v").is_err(), "{name:?}");
+    }
+    // A parameter and a subprotocol are encoded, so anything goes.
+    let hand = Hand::new(config().param("token", "a b\r\n&c").auth_token("a b\r\n"));
+    let request = hand.socket.connect_request().expect("an address that may be dialled");
+    let target = request.uri.target();
+    assert!(target.contains("token=a%20b%0D%0A%26c"), "{target}");
+    assert!(request.subprotocols[1].expose().chars().all(|c| c.is_ascii_graphic()));
+}
+
+/// User pain 21: the server's last words reach the application, in the core and through the
+/// driver.
+#[test]
+fn the_reason_of_a_close_frame_is_told() {
+    let reason = "token expired, bye".to_owned();
+    let mut hand = Hand::joined(config());
+    hand.ended(Ended::CloseFrame { code: Some(4001), reason: reason.clone() });
+    let cause = Cause::RemoteClose { code: Some(4001), reason: reason.clone() };
+    let (delay, told) = hand.reconnect_after();
+    assert_eq!(told, cause);
+    let id = hand.dialled.expect("a dial");
+    let next = NextStep::Retry { delay, attempt: 1 };
+    assert!(hand.signals.contains(&Signal::Disconnected { id, cause: cause.clone(), next }));
+    assert!(cause.to_string().contains("4001") && cause.to_string().contains("token expired"));
+
+    let mut bench = Bench::new(|config| config);
+    let mut signals = bench.client.signals();
+    let ended = Ended::CloseFrame { code: Some(4001), reason };
+    bench.memory.world().to_client.push_back(phx_proto::client::Received::Ended(ended));
+    bench.settle();
+    let mut told = Vec::new();
+    while let core::task::Poll::Ready(Some(event)) =
+        crate::bench::poll(core::pin::pin!(signals.next()))
+    {
+        if let ClientEvent::Signal(Signal::Disconnected { cause, .. }) = event {
+            told.push(cause);
+        }
+    }
+    assert_eq!(told, [cause]);
+}
+
+/// User pain 21: "go away" of a channel is told too.
+#[test]
+fn the_words_of_a_refused_rejoin_are_told_every_time_and_end_the_channel_in_the_end() {
+    let mut hand = Hand::joined(config().heartbeat_interval(secs(0)).join_rejections_max(1));
+    hand.lost();
+    hand.until_dial();
+    hand.opened();
+    let words = json!({"reason": "token expired"});
+    for last in [false, true] {
+        hand.forget();
+        hand.answer("room:a", "phx_join", "error", words.clone());
+        let signals = hand.take_signals();
+        let Some(Signal::JoinRejected { rejection, last: told, .. }) = signals.first() else {
+            panic!("{signals:#?}")
+        };
+        assert_eq!((rejection.response.to_value().unwrap(), *told), (words.clone(), last));
+        if last {
+            let cause = ChannelEnd::Rejected(rejection.clone());
+            let closed = Signal::ChannelClosed { topic: "room:a".into(), cause };
+            assert_eq!(signals.last(), Some(&closed));
+        } else {
+            hand.advance(secs(1));
+        }
+    }
+}
+
+#[test]
+fn credentials_may_not_lead_off_loopback_without_tls() {
+    let off = |uri: &str| Credentials::new().param("t", "1").uri(Uri::parse(uri).expect("good"));
+    let mut hand = Hand::new(config().param("old", "1"));
+    let error = hand.socket.set_credentials(hand.now, off("ws://example.com/socket/websocket"));
+    assert!(matches!(error, Err(CredentialsError::Config(_))), "{error:?}");
+    let target =
+        hand.socket.connect_request().expect("an address that may be dialled").uri.target();
+    assert!(target.contains("old=1") && !target.contains("t=1"), "nothing is replaced: {target}");
+    hand.socket.set_credentials(hand.now, off("wss://example.com/socket/websocket")).unwrap();
+    assert_eq!(
+        hand.socket.connect_request().expect("an address that may be dialled").uri.host(),
+        "example.com"
+    );
+    hand.socket.set_credentials(hand.now, off("ws://127.0.0.1:9/socket/websocket")).unwrap();
+    let insecure = Config::insecure("ws://example.org/socket/websocket").expect("a good URI");
+    let mut hand = Hand::new(insecure);
+    hand.socket.set_credentials(hand.now, off("ws://example.com/socket/websocket")).unwrap();
+    assert_eq!(
+        hand.socket.connect_request().expect("an address that may be dialled").uri.host(),
+        "example.com"
+    );
+}
+
+/// No order of calls sends credentials in the clear to another machine.
+#[test]
+fn clear_text_is_never_dialled_unasked() {
+    type Make = fn() -> Config;
+    let elsewhere =
+        || Credentials::new().auth_token("t").uri(Uri::parse("ws://example.com/s").unwrap());
+    let secure = || Config::new("wss://example.com/socket/websocket").unwrap();
+    let local = || Config::new("ws://localhost:4000/socket/websocket").unwrap();
+    for config in [secure(), local()] {
+        for config in [
+            config.clone().credentials(elsewhere()),
+            config.clone().credentials(elsewhere()).credentials_refreshed(true),
+            config.clone().header("x-a", "b").unwrap().credentials(elsewhere()).param("a", "b"),
+        ] {
+            let mut hand = Hand::new(config);
+            hand.connect();
+            let refused = hand.socket.connect_request();
+            assert!(matches!(refused, Err(ConfigError::Insecure { .. })), "{refused:?}");
+            // It is not dialled with what was there before, either.
+            let error = hand.socket.set_credentials(hand.now, elsewhere()).unwrap_err();
+            assert!(matches!(error, CredentialsError::Config(ConfigError::Insecure { .. })));
+            hand.socket.set_credentials(hand.now, Credentials::new()).unwrap();
+            hand.socket.connect_request().expect("the configured address");
+        }
+    }
+    let asked: [Make; 2] = [
+        || Config::insecure("ws://example.com/socket/websocket").unwrap(),
+        || Config::insecure("wss://example.com/socket/websocket").unwrap(),
+    ];
+    for config in asked {
+        let hand = Hand::new(config().credentials(elsewhere()));
+        hand.socket.connect_request().expect("it was asked for");
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(300, regressions!("pains_credentials")))]
+
+    /// Whatever is called in whatever order, a request for `ws://` off this machine is made only of a
+    /// configuration that asked for it.
+    #[test]
+    fn no_request_leaves_in_the_clear_unasked(
+        insecure in any::<bool>(),
+        start in 0_usize..4,
+        calls in proptest::collection::vec((any::<bool>(), 0_usize..4), 0..4),
+    ) {
+        const URIS: [&str; 4] = [
+            "ws://example.com/s", "wss://example.com/s", "ws://127.0.0.1/s", "ws://[::2]/s?vsn=2.0.0",
+        ];
+        let made = if insecure { Config::insecure(URIS[start]) } else { Config::new(URIS[start]) };
+        let Ok(mut config) = made else { return Ok(()) };
+        let credentials = |nth: usize| Credentials::new().uri(Uri::parse(URIS[nth]).unwrap());
+        for (at_construction, nth) in &calls {
+            if *at_construction {
+                config = config.credentials(credentials(*nth));
+            }
+        }
+        let mut hand = Hand::new(config);
+        for (at_construction, nth) in &calls {
+            if !at_construction {
+                let _ = hand.socket.set_credentials(hand.now, credentials(*nth));
+            }
+        }
+        if let Ok(request) = hand.socket.connect_request() {
+            prop_assert!(insecure || request.uri.is_secure() || request.uri.is_loopback());
+        } else {
+            prop_assert!(!insecure);
+        }
+    }
+}
+
+/// Nine of ten Supabase addresses that are pasted from a browser have a `vsn` in them.
+/// Protocol: CONN-2.
+#[test]
+fn vsn_in_the_address_chooses_the_codec() {
+    let vsn = |config: Config| {
+        let request = Hand::new(config).socket.connect_request().expect("an address");
+        request.uri.target().split_once('?').map(|(_, query)| query.to_owned()).unwrap()
+    };
+    let of = |query: &str| Config::new(&format!("wss://h/socket/websocket{query}"));
+    assert_eq!(vsn(of("").unwrap()), "vsn=2.0.0");
+    assert_eq!(vsn(of("?apikey=k&vsn=1.0.0").unwrap()), "apikey=k&vsn=1.0.0");
+    let mut hand = Hand::new(of("?vsn=1.0.0").unwrap());
+    hand.join("room:a");
+    hand.connect();
+    hand.opened();
+    hand.answer_join("room:a");
+    assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined, "an object was read");
+    assert_eq!(vsn(of("?vsn=2%2E0.0").unwrap()), "vsn=2%2E0.0");
+    // What says the same twice is no contradiction; anything else is one where it is made.
+    of("?vsn=1.0.0").unwrap().codec(Arc::new(V1)).expect("the same");
+    for (query, codec) in
+        [("?vsn=1.0.0", Arc::new(V2) as Arc<dyn Codec>), ("?vsn=2.0.0", Arc::new(V1))]
+    {
+        let error = of(query).unwrap().codec(codec).unwrap_err();
+        assert!(matches!(error, ConfigError::Vsn { .. }), "{error:?}");
+    }
+    assert!(matches!(of("?vsn=1.0.0&vsn=2.0.0"), Err(ConfigError::Vsn { .. })));
+    for query in ["?vsn=3.0.0", "?vsn", "?vsn=", "?vsn=%ff"] {
+        let error = of(query).unwrap_err();
+        assert_eq!(error, ConfigError::UnknownVsn, "{query}");
+        assert!(error.to_string().contains("`Codec`"), "{error}");
+    }
+    // Parameters and the address of credentials are held to the codec too.
+    let hand = Hand::new(of("").unwrap().param("vsn", "1.0.0"));
+    assert!(matches!(hand.socket.connect_request(), Err(ConfigError::Vsn { .. })));
+    let old = || Credentials::new().uri(Uri::parse("wss://h/s?vsn=1.0.0").unwrap());
+    let mut hand = Hand::new(of("").unwrap());
+    let refused = hand.socket.set_credentials(hand.now, old());
+    assert!(matches!(refused, Err(CredentialsError::Config(ConfigError::Vsn { .. }))));
+    let hand = Hand::new(of("").unwrap().credentials(old()));
+    assert!(matches!(hand.socket.connect_request(), Err(ConfigError::Vsn { .. })));
+}
+
+/// A host, a header's name and a header's value are judged alike wherever they are given, so nothing is
+/// accepted that the request then refuses for ever.
+#[test]
+fn hosts_and_headers_have_one_rule() {
+    for host in ["a,b", "a\\b", "a\"b", "a<b", "a[b", "a]b", "u@h", "a^b", "a{b}"] {
+        assert!(Uri::parse(&format!("ws://{host}/s")).is_err(), "{host}");
+        assert!(
+            phx_proto::config::Proxy::parse(&format!("http://{host}:1")).is_err() || host == "u@h",
+            "{host}"
+        );
+    }
+    let headers = [
+        ("x-a", "b", true),
+        ("x-a", " b", false),
+        ("x-a", "b ", false),
+        ("x-a", "b\tc", true),
+        ("x-a", "b\r\nc", false),
+        ("x a", "b", false),
+        ("", "b", false),
+        ("host", "b", false),
+        ("Sec-WebSocket-Key", "b", false),
+        ("content-length", "0", false),
+        ("x-ä", "b", false),
+    ];
+    for (name, value, good) in headers {
+        assert_eq!(config().header(name, value).is_ok(), good, "{name:?}: {value:?}");
+        assert_eq!(Credentials::new().header(name, value).is_ok(), good, "{name:?}: {value:?}");
+        let headers = [(name.to_owned(), value.to_owned())];
+        let request = phx_proto::upgrade::UpgradeRequest {
+            target: "/s",
+            host: "h",
+            headers: &headers,
+            subprotocols: &[],
+            key: [0; 16],
+        };
+        assert_eq!(phx_proto::upgrade::Upgrade::new(&request).is_ok(), good, "{name:?}: {value:?}");
+        let document =
+            json!({"connections": {"a": {"uri": "wss://h/s", "headers": {name: value}}}});
+        let read = phx_proto::service::Connections::from_json(&document.to_string(), |_| None);
+        assert_eq!(read.is_ok(), good, "{name:?}: {value:?}");
+    }
+}
+
+/// What errors print is looked through for a planted token, as everything else is: frames that cannot be
+/// read, payloads of another type, refusals. Each has a method that shows what a person needs.
+#[test]
+fn no_error_prints_what_a_server_said() {
+    const TOKEN: &str = "s3cret-t0ken";
+    #[derive(Debug, serde::Deserialize)]
+    struct Numbers {
+        #[allow(dead_code, reason = "only its type matters")]
+        id: u64,
+    }
+    let mut shown = Vec::new();
+    let mut show = |error: &dyn std::error::Error| {
+        shown.push(format!("{error} {error:?} {error:#?}"));
+    };
+    for text in [
+        TOKEN.to_owned(),
+        format!(r#"[1,2,"{TOKEN}",{TOKEN}]"#),
+        format!(r#"[null,null,"room:a","e",{{"{TOKEN}"}}"#),
+    ] {
+        for codec in [&V2 as &dyn Codec, &V1] {
+            let error = codec.decode(&text.as_str().into()).unwrap_err();
+            show(&error);
+            assert!(error.evidence.escaped().contains(TOKEN), "{}", error.evidence.escaped());
+        }
+    }
+    for value in [json!({"id": TOKEN}), json!(TOKEN), json!([TOKEN])] {
+        let error = Payload::from(value).deserialize::<Numbers>().unwrap_err();
+        show(&error);
+        let phx_proto::wire::PayloadError::Unreadable { message, detail } = error else { panic!() };
+        assert!(message.contains("line 1 column "), "{message}");
+        assert!(!detail.expose().is_empty());
+    }
+    struct Failing;
+    impl serde::Serialize for Failing {
+        fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+            Err(serde::ser::Error::custom(TOKEN))
+        }
+    }
+    let error = Payload::json(&Failing).unwrap_err();
+    show(&error);
+    let mut presence = phx_proto::Presence::<u64>::new();
+    presence.joined();
+    let state = Payload::from(json!({"ann": {"metas": [{"phx_ref": "F1", "is": TOKEN}]}}));
+    show(&presence.sync_state(&state).unwrap_err());
+    let mut hand = Hand::joined(config());
+    hand.receive_text(&format!(r#"["{TOKEN}", {TOKEN}"#));
+    assert!(matches!(hand.signals.last(), Some(Signal::ProtocolError { .. })));
+    shown.push(format!("{:?}", hand.signals));
+    let headers =
+        [("Location", format!("https://u:{TOKEN}@h/#{TOKEN}")), ("Link", TOKEN.to_owned())];
+    let headers = headers.map(|(name, value)| (name.to_owned(), value)).to_vec();
+    let refusal = Refusal::new(302, headers, TOKEN);
+    let cause = Cause::Refused(refusal);
+    shown.push(format!("{cause} {cause:?}"));
+    for shown in shown {
+        assert!(!shown.contains(TOKEN), "{shown}");
+    }
+}

@@ -1,0 +1,565 @@
+//! What users of other clients report about pushes, buffers and memory (user pains 42 to 51).
+//! Most of it is proven row by row in `socket/push.rs`.
+
+use core::pin::pin;
+use std::sync::Arc;
+
+use crate::bench::{Bench, next, poll, ready};
+use crate::hand::{Hand, config, config_v1, ms, secs};
+use phx_proto::client::{ChannelEvent, JoinOptions, MailboxPolicy, PushFailed, StreamEnd};
+use phx_proto::event::{NotSentCause, PushErrorKind, QueueBound, RejectionKind, UnknownCause};
+use phx_proto::wire::{Codec, DecodeError, EncodeError, Incoming, Outgoing, V2};
+use phx_proto::{
+    Cause, ChannelStatus, Frame, JoinParams, Payload, PushId, PushOptions, PushOutcome, Signal,
+};
+use serde_json::{Value, json};
+
+fn push(hand: &mut Hand, event: &str) -> PushId {
+    let options = PushOptions::call();
+    let id = hand.socket.push(hand.now, "room:a", event, json!({}), options).expect("accepted");
+    hand.drain();
+    id
+}
+
+fn outcomes(hand: &Hand, wanted: PushId) -> Vec<PushOutcome> {
+    let outcome = |signal: &Signal| match signal {
+        Signal::PushEnded { id, outcome, .. } if *id == wanted => Some(outcome.clone()),
+        _ => None,
+    };
+    hand.signals.iter().filter_map(outcome).collect()
+}
+
+/// User pain 42: to wait or to fail at once is for each push to say, and so is for how long.
+#[test]
+fn each_push_says_whether_and_for_how_long_it_waits_for_the_channel() {
+    let mut hand = Hand::open(config());
+    hand.join("room:a");
+    let push = |hand: &mut Hand, options: PushOptions| {
+        let pushed = hand.socket.push(hand.now, "room:a", "e", json!({}), options);
+        pushed.map_err(|error| error.kind)
+    };
+    let eager = push(&mut hand, PushOptions::call().fail_fast());
+    assert_eq!(eager, Err(PushErrorKind::NotJoined));
+    let short = push(&mut hand, PushOptions::call().timeout(ms(100))).expect("accepted");
+    let patient = push(&mut hand, PushOptions::call().timeout(secs(60))).expect("accepted");
+    hand.advance(secs(1));
+    assert_eq!(outcomes(&hand, short), [PushOutcome::NotSent(NotSentCause::TimedOut)]);
+    hand.answer_join("room:a");
+    assert_eq!(hand.count_sent("room:a", "e"), 1);
+    hand.answer("room:a", "e", "ok", json!({}));
+    assert!(matches!(outcomes(&hand, patient).as_slice(), [PushOutcome::Reply(_)]));
+}
+
+/// User pain 43: a full queue is the error of the push that did not fit; what was accepted stays.
+#[test]
+fn a_full_queue_refuses_the_newest_and_drops_nothing_that_was_accepted() {
+    let mut hand = Hand::new(config().queued_pushes_max(3));
+    hand.join("room:a");
+    let accepted: Vec<_> = ["one", "two", "three"].map(|event| push(&mut hand, event)).into();
+    let payload = Payload::from(json!({"precious": true}));
+    let refused = hand
+        .socket
+        .push(hand.now, "room:a", "four", payload.clone(), PushOptions::call())
+        .expect_err("the queue is full");
+    let full = PushErrorKind::QueueFull { bound: QueueBound::Pushes, limit: 3 };
+    assert_eq!((refused.kind, refused.payload), (full, payload));
+    hand.connect();
+    hand.opened();
+    hand.answer_join("room:a");
+    let events: Vec<_> = hand.sent[1..].iter().map(|sent| sent.event.as_str()).collect();
+    assert_eq!(events, ["one", "two", "three"]);
+    for event in events.into_iter().map(str::to_owned).collect::<Vec<_>>() {
+        hand.answer("room:a", &event, "ok", json!({}));
+    }
+    for id in accepted {
+        assert!(matches!(outcomes(&hand, id).as_slice(), [PushOutcome::Reply(_)]));
+    }
+}
+
+/// User pain 44: what was to be said on one channel holds up no other, and goes with its channel.
+#[test]
+fn a_channel_that_does_not_come_back_holds_up_nothing() {
+    let mut hand = Hand::joined(config());
+    hand.join("room:stuck");
+    let options = PushOptions::call();
+    let stuck = hand.socket.push(hand.now, "room:stuck", "e", json!({}), options).unwrap();
+    for _ in 0..3 {
+        hand.lost();
+        hand.until_dial();
+        hand.opened();
+        hand.answer_join("room:a");
+        let id = push(&mut hand, "echo");
+        hand.answer("room:a", "echo", "ok", json!({}));
+        assert!(matches!(outcomes(&hand, id).as_slice(), [PushOutcome::Reply(_)]));
+    }
+    hand.leave("room:stuck");
+    assert_eq!(outcomes(&hand, stuck), [PushOutcome::NotSent(NotSentCause::Left)]);
+    assert_eq!(hand.count_sent("room:stuck", "e"), 0);
+}
+
+/// User pain 45: "joined" of before is not ready now.
+/// Protocol: END-6, JOIN-15.
+#[test]
+fn nothing_is_pipelined_behind_a_join_or_a_rejoin() {
+    let mut hand = Hand::joined(config());
+    let joins = |hand: &Hand| hand.sent.last().expect("a frame").event.clone();
+    hand.lost();
+    push(&mut hand, "early");
+    hand.until_dial();
+    hand.opened();
+    assert_eq!(joins(&hand), "phx_join");
+    hand.answer_join("room:a");
+    assert_eq!(joins(&hand), "early");
+    hand.end_channel("room:a", "phx_error");
+    push(&mut hand, "again");
+    hand.advance(hand.rejoin_after("room:a"));
+    assert_eq!(joins(&hand), "phx_join");
+    hand.answer_join("room:a");
+    let again = hand.last_sent("room:a", "again");
+    assert_eq!(again.join_ref, Some(hand.join_ref("room:a")));
+}
+
+/// User pain 45: what a crash found in the queue waits for the rejoin too, and keeps its place.
+#[test]
+fn what_was_queued_when_its_channel_crashed_is_written_once_after_the_rejoin() {
+    for resync in [false, true] {
+        let mut hand = Hand::joined(config());
+        hand.writable(false);
+        let queued = push(&mut hand, "queued");
+        if resync {
+            hand.socket.rejoin(hand.now, "room:a").unwrap();
+        } else {
+            hand.end_channel("room:a", "phx_error");
+        }
+        hand.writable(true);
+        assert_eq!(hand.count_sent("room:a", "queued"), 0, "nothing is joined");
+        push(&mut hand, "later");
+        hand.advance(hand.rejoin_after("room:a"));
+        hand.answer_join("room:a");
+        let events: Vec<_> = hand.sent.iter().map(|sent| sent.event.as_str()).collect();
+        assert_eq!(events, ["phx_join", "phx_join", "queued", "later"], "resync: {resync}");
+        hand.answer("room:a", "queued", "ok", json!({}));
+        assert!(matches!(outcomes(&hand, queued).as_slice(), [PushOutcome::Reply(_)]));
+    }
+}
+
+/// User pain 46: the handle of a push stays, its ref is made when it is written.
+/// Protocol: REF-1.
+#[test]
+fn a_ref_is_minted_when_its_frame_is_written_and_never_used_twice() {
+    let mut hand = Hand::joined(config());
+    hand.writable(false);
+    let cancelled = push(&mut hand, "cancelled");
+    let waits = push(&mut hand, "waits");
+    assert_eq!(hand.socket.sizes().due_frames, 2);
+    assert!(hand.socket.cancel_push(hand.now, cancelled));
+    assert_eq!(hand.socket.sizes().due_frames, 1);
+    hand.lost();
+    hand.until_dial();
+    hand.opened();
+    // The join of the second connection: nothing in between took a ref.
+    assert_eq!(hand.join_ref("room:a"), "2");
+    hand.answer_join("room:a");
+    let sent = hand.last_sent("room:a", "waits");
+    assert_eq!((sent.join_ref.as_deref(), sent.msg_ref.as_str()), (Some("2"), "3"));
+    hand.answer("room:a", "waits", "ok", json!({}));
+    assert!(matches!(outcomes(&hand, waits).as_slice(), [PushOutcome::Reply(_)]));
+    let mut refs: Vec<_> = hand.sent.iter().map(|sent| sent.msg_ref.clone()).collect();
+    refs.dedup();
+    assert_eq!(refs, ["1", "2", "3"]);
+}
+
+/// User pain 47: a reply that comes too late is counted, and is not the reply to the next push.
+#[test]
+fn a_reply_after_the_timeout_is_counted_and_answers_nothing_else() {
+    let mut hand = Hand::joined(config().heartbeat_interval(secs(0)));
+    let first = push(&mut hand, "echo");
+    let late = hand.last_sent("room:a", "echo");
+    hand.advance(secs(10));
+    assert_eq!(outcomes(&hand, first), [PushOutcome::TimedOut]);
+    let second = push(&mut hand, "echo");
+    let ok = json!({"status": "ok", "response": {"to": "the first"}});
+    hand.receive(&json!([late.join_ref, late.msg_ref, "room:a", "phx_reply", ok]));
+    assert_eq!(hand.socket.stats().late_replies, 1);
+    assert_eq!(outcomes(&hand, second), []);
+    // With the ref of the second and another topic: not its reply either.
+    let other = hand.last_sent("room:a", "echo").msg_ref;
+    hand.receive(&json!([null, other, "room:b", "phx_reply", ok]));
+    assert_eq!(outcomes(&hand, second), []);
+}
+
+/// User pain 48: too large is said before anything is sent, with the size; a reply that is too
+/// large is a cause with the limit.
+#[test]
+fn too_large_is_an_error_with_its_size_in_both_directions() {
+    let mut hand = Hand::joined(config().max_push_bytes(1_000).max_message_bytes(1_000));
+    let payload = Payload::binary(vec![7; 1_000]);
+    let refused = hand
+        .socket
+        .push(hand.now, "room:a", "e", payload.clone(), PushOptions::call())
+        .expect_err("too large");
+    let PushErrorKind::TooLarge { bytes, limit } = refused.kind else { panic!("{refused}") };
+    assert!(bytes > 1_000 && limit == 1_000, "{bytes} of {limit}");
+    assert_eq!(refused.payload, payload, "handed back");
+    assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
+
+    let id = push(&mut hand, "report");
+    hand.receive_binary(&[2; 1_001]);
+    assert_eq!(outcomes(&hand, id), [PushOutcome::Unknown(UnknownCause::Disconnected)]);
+    hand.close_frame(1009);
+    assert_eq!(hand.reconnect_after().1, Cause::MessageTooLarge { limit: 1_000 });
+}
+
+/// User pain 49: joins that fail, by whatever end, leave nothing behind.
+#[test]
+fn a_thousand_failed_joins_leave_nothing_behind() {
+    let mut hand = Hand::open(config().heartbeat_interval(secs(0)));
+    let before = hand.socket.sizes();
+    for round in 0..1_000 {
+        let topic = format!("room:{round}");
+        hand.join(&topic);
+        let options = PushOptions::call();
+        hand.socket.push(hand.now, &topic, "e", json!({}), options).expect("accepted");
+        match round % 4 {
+            0 => hand.answer(&topic, "phx_join", "error", json!({"reason": "no"})),
+            1 => hand.end_channel(&topic, "phx_close"),
+            2 => {
+                hand.leave(&topic);
+                hand.answer(&topic, "phx_join", "error", json!({"reason": "no"}));
+            }
+            _ => {
+                hand.end_channel(&topic, "phx_error");
+                hand.leave(&topic);
+            }
+        }
+        assert_eq!(hand.socket.sizes(), before, "{round}");
+        hand.sent.clear();
+        hand.forget();
+    }
+}
+
+/// User pain 50: a reconnect costs nothing that outlives it.
+#[test]
+fn a_thousand_reconnects_leave_every_table_as_it_was() {
+    let mut hand = Hand::joined(config());
+    for topic in ["room:b", "room:c"] {
+        hand.join(topic);
+        hand.answer_join(topic);
+    }
+    let before = hand.socket.sizes();
+    assert_eq!((before.channels, before.interests, before.pushes), (3, 3, 0));
+    for round in 0..1_000 {
+        let written = push(&mut hand, "echo");
+        hand.socket.probe(hand.now).unwrap();
+        hand.writable(round % 2 == 0);
+        let queued = push(&mut hand, "more");
+        hand.lost();
+        assert!(matches!(outcomes(&hand, written).as_slice(), [PushOutcome::Unknown(_)]));
+        hand.until_dial();
+        hand.opened();
+        for topic in ["room:a", "room:b", "room:c"] {
+            hand.answer_join(topic);
+        }
+        if outcomes(&hand, queued).is_empty() {
+            hand.answer("room:a", "more", "ok", json!({}));
+        }
+        assert_eq!(outcomes(&hand, queued).len(), 1);
+        assert_eq!(hand.socket.sizes(), before, "{round}");
+        hand.sent.clear();
+        hand.forget();
+    }
+}
+
+/// User pain 51: the server's limit has a type, and a handle that is dropped leaves its topic.
+#[test]
+fn the_limit_of_channels_is_typed_and_dropped_handles_do_not_reach_it() {
+    let mut hand = Hand::open(config());
+    hand.join("room:a");
+    hand.answer("room:a", "phx_join", "error", json!({"reason": "too many channels joined"}));
+    assert!(hand.signals.iter().any(|signal| matches!(
+        signal,
+        Signal::JoinRejected { rejection, .. } if rejection.kind == RejectionKind::TooManyChannels
+    )));
+    assert_eq!(hand.socket.channels().count(), 0);
+
+    let mut bench = Bench::new(|config| config);
+    for round in 0..200 {
+        let room = bench.joined(&format!("room:{round}"));
+        drop(room);
+        bench.settle();
+        assert_eq!(bench.last_sent()[3], "phx_leave");
+        bench.reply("ok", json!({}));
+    }
+    assert_eq!(bench.memory.world().to_server.len(), 400);
+}
+
+#[test]
+fn an_unmatched_topic_for_a_push_of_an_older_instance_does_not_crash_the_channel() {
+    for config in [config(), config_v1()] {
+        for cast in [false, true] {
+            let mut hand = Hand::joined(config.clone());
+            let options = if cast { PushOptions::cast() } else { PushOptions::call() };
+            hand.socket.push(hand.now, "room:a", "old", json!({}), options).unwrap();
+            hand.drain();
+            let old = hand.last_sent("room:a", "old");
+            hand.end_channel("room:a", "phx_error");
+            hand.advance(hand.rejoin_after("room:a"));
+            hand.answer_join("room:a");
+            hand.forget();
+            let unmatched = json!({"status": "error", "response": {"reason": "unmatched topic"}});
+            hand.receive(&json!([null, old.msg_ref, "room:a", "phx_reply", unmatched]));
+            assert_eq!(hand.take_signals(), []);
+            assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
+            assert_eq!(hand.socket.stats().late_replies, 1);
+            // One of this instance does, though nobody waits for the reply to a cast.
+            hand.socket.push(hand.now, "room:a", "new", json!({}), options).unwrap();
+            hand.drain();
+            let new = hand.last_sent("room:a", "new");
+            hand.receive(&json!([null, new.msg_ref, "room:a", "phx_reply", unmatched]));
+            hand.rejoin_after("room:a");
+            assert_ne!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
+        }
+    }
+}
+
+/// vsn 2, but what `check` accepted cannot be written after all.
+#[derive(Debug)]
+struct Moody;
+
+impl Codec for Moody {
+    fn vsn(&self) -> &str {
+        "2.0.0"
+    }
+
+    fn decode(&self, frame: &Frame) -> Result<Incoming, DecodeError> {
+        V2.decode(frame)
+    }
+
+    fn encode(&self, message: Outgoing<'_>) -> Result<Frame, EncodeError> {
+        if message.event == "unspeakable" || message.topic == "room:unspeakable" {
+            return Err(EncodeError::Other { message: "no words".into() });
+        }
+        V2.encode(message)
+    }
+
+    fn max_envelope_len(&self, topic: &str, event: &str) -> usize {
+        V2.max_envelope_len(topic, event)
+    }
+}
+
+#[test]
+fn what_cannot_be_written_after_all_is_not_sent_and_holds_up_nothing() {
+    let mut hand = Hand::joined(config().codec(Arc::new(Moody)).expect("no vsn in the address"));
+    for options in [PushOptions::call(), PushOptions::cast()] {
+        let bad = hand.socket.push(hand.now, "room:a", "unspeakable", json!({}), options).unwrap();
+        let good = hand.socket.push(hand.now, "room:a", "fine", json!({}), options).unwrap();
+        hand.drain();
+        assert_eq!(outcomes(&hand, bad), [PushOutcome::NotSent(NotSentCause::Encoding)]);
+        if options == PushOptions::call() {
+            hand.answer("room:a", "fine", "ok", json!({}));
+        }
+        assert_eq!(outcomes(&hand, good).len(), 1);
+    }
+    // A join of that kind ends its channel, and the next one is written.
+    hand.join("room:unspeakable");
+    assert_eq!(hand.socket.channel_status("room:unspeakable"), ChannelStatus::Closed);
+    hand.join("room:b");
+    assert_eq!(hand.count_sent("room:b", "phx_join"), 1);
+    let sizes = hand.socket.sizes();
+    assert_eq!((sizes.pushes, sizes.pushes_of_channels, sizes.due_frames), (0, 0, 0));
+}
+
+#[test]
+fn the_evidence_of_a_bad_frame_is_its_first_256_bytes() {
+    for (len, kept) in [(1, 1), (256, 256), (257, 256), (100_000, 256)] {
+        let mut hand = Hand::joined(config());
+        hand.receive_text(&"x".repeat(len));
+        let signals = hand.take_signals();
+        let [Signal::ProtocolError { error }] = signals.as_slice() else { panic!("{signals:?}") };
+        assert_eq!((error.evidence.as_bytes().len(), error.evidence.frame_len()), (kept, len));
+        assert!(error.to_string().len() < 1_000);
+    }
+}
+
+/// `wire/join_unicode_topic`.
+/// Protocol: MSG-2, MSG-3.
+#[test]
+fn topics_and_events_with_escapes_are_the_same_ones_both_ways() {
+    let mut hand = Hand::open(config());
+    let topic = "room:a \"b\"\\\n\u{1f600}\u{2028}";
+    hand.join(topic);
+    assert_eq!(hand.last_sent(topic, "phx_join").topic, topic);
+    hand.answer_join(topic);
+    hand.forget();
+    let join_ref = hand.join_ref(topic);
+    // As other servers may write it: everything escaped that can be.
+    hand.receive_text(&format!(
+        "[\"{join_ref}\",null,\"room:a \\u0022b\\u0022\\\\\\n\\ud83d\\ude00\\u2028\",\"\\u0073ay\\/\",{{}}]"
+    ));
+    let signals = hand.take_signals();
+    let [Signal::Message { topic: told, event, .. }] = signals.as_slice() else {
+        panic!("{signals:?}")
+    };
+    assert_eq!((&**told, &**event), (topic, "say/"));
+    // An escaped `phx_error` is one.
+    hand.receive_text(&format!(
+        "[\"{join_ref}\",\"{join_ref}\",{},\"phx\\u005ferror\",{{}}]",
+        Value::from(topic)
+    ));
+    assert!(matches!(hand.take_signals().as_slice(), [Signal::Errored { .. }, ..]));
+}
+
+#[test]
+fn payloads_are_checked_on_arrival_only_if_asked_for() {
+    let bad = r#"[null,null,"room:a","e",{"a":nope}]"#;
+    let mut lax = Hand::joined(config());
+    lax.receive_text(bad);
+    let signals = lax.take_signals();
+    let [Signal::Message { payload, .. }] = signals.as_slice() else { panic!("{signals:?}") };
+    assert!(payload.to_value().is_err(), "whoever reads it is told");
+
+    let mut strict = Hand::joined(config().strict_payloads(true));
+    strict.receive_text(bad);
+    assert!(matches!(strict.take_signals().as_slice(), [Signal::ProtocolError { .. }]));
+    strict.receive_text(r#"[null,null,"room:a","e",{"a":1}]"#);
+    assert!(matches!(strict.take_signals().as_slice(), [Signal::Message { .. }]));
+    // A reply's response is checked too, and its push is not answered by it.
+    let id = push(&mut strict, "echo");
+    let msg_ref = strict.last_sent("room:a", "echo").msg_ref;
+    strict.receive_text(&format!(
+        r#"["1","{msg_ref}","room:a","phx_reply",{{"status":"ok","response":[1,]}}]"#
+    ));
+    assert!(matches!(strict.take_signals().as_slice(), [Signal::ProtocolError { .. }]));
+    assert_eq!(outcomes(&strict, id), []);
+}
+
+fn message(n: u64) -> Value {
+    json!([null, null, "room:lobby", "msg", { "n": n }])
+}
+
+/// A bench with a mailbox of two messages and this policy, after five messages.
+fn overflowed(policy: MailboxPolicy) -> (Bench, phx_proto::client::Messages) {
+    let mut bench = Bench::new(|config| config.mailbox(2, 1 << 20).expect("not zero"));
+    let client = bench.client.clone();
+    let options = JoinOptions::new().mailbox(policy);
+    let mut join = pin!(client.join_with("room:lobby", JoinParams::none(), options));
+    assert!(poll(join.as_mut()).is_pending());
+    bench.settle();
+    bench.reply("ok", json!({}));
+    let messages = ready(join.as_mut()).expect("joined").messages();
+    (0..5).for_each(|n| bench.says(&message(n)));
+    (bench, messages)
+}
+
+fn number(event: Option<ChannelEvent>) -> u64 {
+    let Some(ChannelEvent::Message(message)) = event else { panic!("{event:?}") };
+    message.payload().to_value().expect("JSON")["n"].as_u64().expect("a number")
+}
+
+#[test]
+fn a_full_mailbox_can_drop_the_newest() {
+    let (mut bench, mut messages) = overflowed(MailboxPolicy::DropNewest);
+    assert_eq!((number(next(&mut messages)), number(next(&mut messages))), (0, 1));
+    assert_eq!(next(&mut messages), Some(ChannelEvent::Lagged(3)));
+    bench.says(&message(5));
+    assert_eq!(number(next(&mut messages)), 5);
+    assert_eq!(bench.client.stats().mailbox_drops, 3);
+}
+
+#[test]
+fn a_full_mailbox_can_end_its_stream() {
+    let (mut bench, mut messages) = overflowed(MailboxPolicy::Close);
+    let other = bench.client.channel("room:lobby").expect("it is wanted");
+    let mut others = other.messages();
+    assert_eq!((number(next(&mut messages)), number(next(&mut messages))), (0, 1));
+    let mut rest = Vec::new();
+    for _ in 0..5 {
+        rest.extend(next(&mut messages));
+        if rest.last().is_some_and(|event| matches!(event, ChannelEvent::Closed(_))) {
+            break;
+        }
+    }
+    assert_eq!(rest.last(), Some(&ChannelEvent::Closed(StreamEnd::Overflow)), "{rest:?}");
+    assert_eq!(next(&mut messages), None);
+    // Only this stream: the channel lives on.
+    bench.says(&message(9));
+    assert_eq!(number(next(&mut others)), 9);
+}
+
+#[test]
+fn a_message_right_behind_the_ok_of_the_join_is_the_first_of_the_stream() {
+    let mut bench = Bench::new(|config| config);
+    let client = bench.client.clone();
+    let mut join = pin!(client.join("room:lobby", json!({})));
+    assert!(poll(join.as_mut()).is_pending());
+    bench.settle();
+    // Both are read before the application sees the ok.
+    bench.reply("ok", json!({}));
+    bench.says(&message(1));
+    let room = ready(join.as_mut()).expect("joined");
+    let mut messages = room.messages();
+    assert_eq!(number(next(&mut messages)), 1);
+    // A later stream begins now.
+    let mut later = room.messages();
+    bench.says(&message(2));
+    assert_eq!((number(next(&mut messages)), number(next(&mut later))), (2, 2));
+}
+
+/// 256 outstanding pushes through handles of their own made broadcasts seven times slower, and
+/// their mailboxes, which have no reader, counted drops.
+#[test]
+fn handles_that_only_push_have_no_mailbox() {
+    let mut bench = Bench::new(|config| config.mailbox(4, 10_000).expect("not zero"));
+    let room = bench.joined("room:lobby");
+    let mut messages = room.messages();
+    let client = bench.client.clone();
+    let handles: Vec<_> =
+        (0..256).map(|_| client.channel("room:lobby").expect("it is wanted")).collect();
+    let mut pushes: Vec<_> =
+        handles.iter().map(|handle| Box::pin(handle.push("ask", json!({})))).collect();
+    pushes.iter_mut().for_each(|push| assert!(poll(push.as_mut()).is_pending()));
+    for n in 0..20 {
+        bench.says(&message(n));
+        assert_eq!(number(next(&mut messages)), n);
+    }
+    assert_eq!(bench.client.stats().mailbox_drops, 0);
+    drop(pushes);
+    // A stream of such a handle begins when it is asked for.
+    let mut later = handles[0].messages();
+    bench.says(&message(20));
+    assert_eq!((number(next(&mut messages)), number(next(&mut later))), (20, 20));
+    let mut second = handles[0].messages();
+    bench.says(&message(21));
+    assert_eq!((number(next(&mut later)), number(next(&mut second))), (21, 21));
+}
+
+#[test]
+fn client_pushes_without_a_handle() {
+    let mut bench = Bench::new(|config| config);
+    let room = bench.joined("room:lobby");
+    let client = bench.client.clone();
+    let mut push = pin!(client.push("room:lobby", "ask", json!({"n": 1})));
+    assert!(poll(push.as_mut()).is_pending());
+    bench.settle();
+    assert_eq!((&bench.last_sent()[3], &bench.last_sent()[4]), (&json!("ask"), &json!({"n": 1})));
+    bench.reply("ok", json!({"n": 2}));
+    let reply = ready(push.as_mut()).expect("a reply");
+    assert_eq!(reply.response.to_value().expect("JSON"), json!({"n": 2}));
+
+    let mut cast = pin!(client.cast("room:lobby", "note", json!({})));
+    assert!(poll(cast.as_mut()).is_pending());
+    bench.settle();
+    assert_eq!(bench.last_sent()[3], "note");
+    ready(cast.as_mut()).expect("written");
+
+    let unwanted = ready(pin!(client.push("room:other", "ask", json!({}))));
+    let Err(PushFailed::NotAccepted(error)) = unwanted else { panic!("{unwanted:?}") };
+    assert_eq!(error.kind, PushErrorKind::NotWanted);
+
+    // It does not hold the topic.
+    let mut waiting = Box::pin(client.push("room:lobby", "ask", json!({})));
+    assert!(poll(waiting.as_mut()).is_pending());
+    drop((room, waiting));
+    bench.settle();
+    assert_eq!(bench.last_sent()[3], "phx_leave");
+}

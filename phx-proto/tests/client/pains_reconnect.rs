@@ -1,0 +1,543 @@
+//! What users of other clients report about reconnecting: the connection comes back and the
+//! channels do not (user pains 1 to 10), or it comes back too often, too late or twice (22 to
+//! 32). What the tests of the machines prove already is cited there.
+
+use core::pin::pin;
+
+use crate::bench::{Bench, poll, ready};
+use crate::hand::{Hand, config, ms, secs};
+use phx_proto::config::{Backoff, CloseRule, DelayRange};
+use phx_proto::event::{LeaveOutcome, NextStep, NotRetrying, NotSentCause, Refusal};
+use phx_proto::{
+    Action, Cause, ChannelStatus, Ended, Frame, Opened, PushOptions, PushOutcome, Signal, Socket,
+    Status, Time,
+};
+use proptest::prelude::*;
+use serde_json::json;
+
+fn refused(status: u16, headers: &[(&str, &str)]) -> Cause {
+    let headers = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+    Cause::Refused(Refusal::new(status, headers, ""))
+}
+
+fn dial_failure() -> Cause {
+    Cause::Dial { kind: phx_proto::event::DialKind::Refused, message: "refused".into() }
+}
+
+/// User pain 1: "joined" belongs to a connection; no channel outlives it, whoever ended it.
+/// Protocol: CLOSE-7.
+#[test]
+fn the_end_of_a_connection_ends_joined_for_every_channel_in_the_same_step() {
+    type End = fn(&mut Hand);
+    let ends: [(&str, End); 4] = [
+        ("lost", |hand| {
+            let id = hand.dialled.expect("a dial");
+            let message = "reset".into();
+            hand.socket.handle_closed(hand.now, id, Ended::Lost { message });
+        }),
+        ("closed", |hand| {
+            let id = hand.dialled.expect("a dial");
+            let ended = Ended::CloseFrame { code: Some(1000), reason: String::new() };
+            hand.socket.handle_closed(hand.now, id, ended);
+        }),
+        ("disconnected", |hand| hand.socket.disconnect(hand.now)),
+        ("too large", |hand| {
+            let id = hand.dialled.expect("a dial");
+            hand.socket.handle_frame(hand.now, id, Frame::from("x".repeat(1_001)));
+        }),
+    ];
+    for (name, end) in ends {
+        let mut hand = Hand::joined(config().max_message_bytes(1_000));
+        hand.join("room:b");
+        hand.answer_join("room:b");
+        end(&mut hand);
+        // Before a single action is polled.
+        for topic in ["room:a", "room:b"] {
+            let status = hand.socket.channel_status(topic);
+            assert_ne!(status, ChannelStatus::Joined, "{name}");
+        }
+        assert_eq!(hand.socket.join_response("room:a"), None, "{name}");
+    }
+}
+
+/// User pain 4: one join of a topic is on its way at a time, and its clock starts when it is
+/// written, not when it is asked for.
+/// Protocol: JOIN-12.
+#[test]
+fn joins_of_a_topic_never_overlap_and_their_clock_starts_when_they_are_written() {
+    let mut hand = Hand::open(config().heartbeat_interval(secs(0)));
+    hand.writable(false);
+    hand.join("room:a");
+    hand.advance(secs(25));
+    assert!(hand.signals.iter().all(|signal| !matches!(signal, Signal::JoinTimedOut { .. })));
+    hand.writable(true);
+    // Asked for again and again, while joining and when joined.
+    for _ in 0..3 {
+        hand.join("room:a");
+        hand.advance(secs(3));
+    }
+    assert_eq!(hand.count_sent("room:a", "phx_join"), 1);
+    assert!(hand.signals.iter().all(|signal| !matches!(signal, Signal::JoinTimedOut { .. })));
+    hand.answer_join("room:a");
+    for _ in 0..3 {
+        hand.join("room:a");
+        hand.advance(secs(60));
+    }
+    assert_eq!(hand.count_sent("room:a", "phx_join"), 1);
+}
+
+/// User pain 4: the rejoin that a crash had scheduled is not made on top of the reconnect's.
+/// Protocol: RETRY-4.
+#[test]
+fn a_scheduled_rejoin_goes_with_its_connection() {
+    let mut hand = Hand::joined(config());
+    for _ in 0..5 {
+        hand.end_channel("room:a", "phx_error");
+        hand.advance(hand.rejoin_after("room:a"));
+        hand.answer_join("room:a");
+    }
+    hand.end_channel("room:a", "phx_error");
+    assert!(hand.rejoin_after("room:a") >= secs(5));
+    hand.lost();
+    hand.until_dial();
+    hand.opened();
+    hand.answer_join("room:a");
+    let joins = hand.count_sent("room:a", "phx_join");
+    hand.advance(secs(12));
+    assert_eq!(hand.count_sent("room:a", "phx_join"), joins);
+    assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
+}
+
+/// User pain 5: nothing of a join is buffered while offline.
+/// Protocol: CONN-10.
+#[test]
+fn a_join_asked_for_while_offline_is_one_frame_on_open() {
+    let mut hand = Hand::new(config());
+    hand.join("room:a");
+    hand.connect();
+    hand.failed(dial_failure());
+    hand.join("room:a");
+    hand.until_dial();
+    hand.opened();
+    hand.advance(secs(5));
+    assert_eq!(hand.sent.len(), 1, "{:?}", hand.sent);
+    assert_eq!(hand.count_sent("room:a", "phx_join"), 1);
+}
+
+/// User pain 6: no leave precedes a rejoin, and what is left over from an earlier instance does
+/// not close the new one.
+/// Protocol: RETRY-2, RETRY-4.
+#[test]
+fn a_reconnect_sends_no_leave_and_a_leave_reply_of_before_closes_nothing() {
+    let mut hand = Hand::joined(config());
+    hand.leave("room:a");
+    let leave = hand.last_sent("room:a", "phx_leave");
+    hand.join("room:a");
+    hand.lost();
+    hand.sent.clear();
+    hand.until_dial();
+    hand.opened();
+    let events: Vec<_> = hand.sent.iter().map(|sent| sent.event.as_str()).collect();
+    assert_eq!(events, ["phx_join"]);
+    hand.answer_join("room:a");
+    hand.forget();
+    let ok = json!({"status": "ok", "response": {}});
+    hand.receive(&json!([leave.join_ref, leave.msg_ref, "room:a", "phx_reply", ok]));
+    hand.receive(&json!([leave.join_ref, leave.join_ref, "room:a", "phx_close", {}]));
+    assert_eq!(hand.take_signals(), []);
+    assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
+    let stats = hand.socket.stats();
+    assert_eq!((stats.late_replies, stats.stale_frames), (1, 1));
+}
+
+/// User pain 7: the tenth outage is handled like the first, whatever its kind.
+#[test]
+fn every_kind_of_loss_is_recovered_again_and_again() {
+    let mut hand = Hand::joined(config());
+    for round in 0..50 {
+        match round % 5 {
+            0 => hand.lost(),
+            1 => hand.close_frame(1000),
+            2 => {
+                // Half-open: nothing comes any more.
+                while hand.socket.status() == Status::Open {
+                    hand.advance(secs(1));
+                }
+            }
+            3 => {
+                hand.lost();
+                hand.until_dial();
+                hand.failed(dial_failure());
+            }
+            _ => {
+                hand.lost();
+                hand.until_dial();
+                // No answer to the dial either.
+                hand.advance(secs(10));
+            }
+        }
+        if !matches!(hand.socket.status(), Status::Connecting { .. }) {
+            hand.until_dial();
+        }
+        hand.opened();
+        hand.answer_join("room:a");
+        assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined, "{round}");
+    }
+}
+
+/// User pain 28: a disconnect and a connect in a row leave one live connection, and the old one
+/// is told to close.
+#[test]
+fn a_disconnect_and_a_connect_in_a_row_leave_one_connection() {
+    for connecting in [true, false] {
+        let mut hand = Hand::new(config());
+        hand.connect();
+        if !connecting {
+            hand.opened();
+        }
+        let old = hand.dialled.expect("a dial");
+        hand.socket.disconnect(hand.now);
+        hand.socket.connect(hand.now);
+        hand.drain();
+        if !connecting {
+            assert_eq!(hand.close_code(), Some(1000));
+            // One dial at a time: not before the old one is gone.
+            assert_eq!(hand.dialled, Some(old));
+            hand.advance(secs(2));
+        }
+        let gone = |action: &Action| matches!(action, Action::Abort { id } if *id == old);
+        assert_eq!(hand.actions.iter().filter(|action| gone(action)).count(), 1);
+        let new = hand.dialled.expect("a dial");
+        assert!(new > old);
+        hand.opened();
+        // The old transport comes to life after all.
+        hand.socket.handle_opened(hand.now, old, Opened::default());
+        hand.socket.handle_frame(hand.now, old, Frame::from("[]"));
+        hand.socket.handle_closed(hand.now, old, Ended::MessageTooLarge);
+        hand.drain();
+        assert_eq!(hand.socket.connection_id(), Some(new));
+        assert_eq!(hand.socket.status(), Status::Open);
+        assert_eq!(hand.socket.stats().stale_inputs, 3);
+    }
+}
+
+/// User pain 29: `connect_now` forgets the wait and what led to it.
+#[test]
+fn connect_now_starts_the_counters_over() {
+    let mut hand = Hand::new(config().max_retries(Some(10)));
+    hand.connect();
+    for _ in 0..10 {
+        hand.failed(dial_failure());
+        hand.until_dial();
+    }
+    // One more failure would be the last; and the next wait would be seconds.
+    hand.socket.connect_now(hand.now).unwrap();
+    hand.drain();
+    assert_eq!(hand.socket.status(), Status::Connecting { attempt: 0 });
+    hand.failed(dial_failure());
+    assert_eq!(hand.reconnect_after().0, ms(10), "the first step of the schedule");
+    // The refusals' own counter too.
+    let mut hand = Hand::new(config());
+    hand.connect();
+    for _ in 0..3 {
+        hand.failed(refused(403, &[]));
+        hand.until_dial();
+    }
+    hand.failed(refused(403, &[]));
+    assert!(hand.reconnect_after().0 >= secs(150));
+    hand.socket.connect_now(hand.now).unwrap();
+    hand.drain();
+    hand.advance(ms(1));
+    assert_eq!(hand.socket.status(), Status::Connecting { attempt: 0 }, "no second dial is due");
+    hand.failed(refused(403, &[]));
+    assert!(hand.reconnect_after().0 <= secs(5));
+}
+
+/// User pain 30: every attempt of a runtime gets the name, never an address found before, so an
+/// attempt is a look-up.
+#[test]
+fn every_attempt_is_handed_the_name_of_the_host() {
+    let mut bench = Bench::new(|config| config);
+    for _ in 0..3 {
+        bench.memory.world().failures.push_back(dial_failure());
+        bench.cut();
+        (0..4).for_each(|_| bench.advance(secs(3)));
+        assert_eq!(bench.client.status(), Status::Open);
+    }
+    let world = bench.memory.world();
+    assert_eq!(world.dials, 7);
+    assert!(world.requests.iter().all(|request| request.uri.host() == "localhost"));
+}
+
+/// User pain 31: a dial without an end, while the join has a deadline of its own.
+#[test]
+fn connecting_and_joining_have_deadlines_of_their_own() {
+    let mut hand = Hand::new(config());
+    hand.join("room:a");
+    hand.connect();
+    hand.advance(ms(9_999));
+    hand.opened();
+    // The time that connecting took is not taken from the join.
+    hand.advance(ms(9_999));
+    assert!(hand.signals.iter().all(|signal| !matches!(signal, Signal::JoinTimedOut { .. })));
+    hand.advance(ms(1));
+    assert!(hand.signals.contains(&Signal::JoinTimedOut { topic: "room:a".into() }));
+}
+
+proptest! {
+    /// User pain 24: "every millisecond" is not to be had, whatever schedule is asked for.
+    #[test]
+    fn no_schedule_makes_a_retry_sooner_than_the_floor(
+        steps in prop::collection::vec(0_u64..30, 1..5),
+        jitter in 0.0_f64..=1.0,
+        seed: u64,
+        failures in prop::collection::vec(0_u8..6, 1..20),
+    ) {
+        let schedule = || Backoff::steps_msec(&steps).unwrap().jitter(jitter).unwrap();
+        let none = DelayRange::new(ms(0), ms(0)).unwrap();
+        let config = config()
+            .reconnect_after(schedule())
+            .refused_after(schedule())
+            .first_retry_spread(none)
+            .close_rule(4_000, CloseRule::RetryWithin(none));
+        let mut hand = Hand::with_seed(config, seed);
+        hand.connect();
+        for failure in failures {
+            match failure {
+                0 => hand.failed(dial_failure()),
+                1 => hand.failed(refused(403, &[])),
+                2 => hand.failed(refused(503, &[("retry-after", "0")])),
+                3 => {
+                    hand.opened();
+                    hand.lost();
+                }
+                4 => {
+                    hand.opened();
+                    hand.close_frame(4_000);
+                }
+                _ => {
+                    hand.opened();
+                    hand.advance(secs(11));
+                    hand.close_frame(1000);
+                }
+            }
+            prop_assert!(hand.reconnect_after().0 >= ms(10), "{:?}", hand.reconnect_after());
+            prop_assert!(hand.until_dial() >= ms(10));
+        }
+    }
+}
+
+#[test]
+fn a_retry_after_that_is_shorter_than_the_backoff_does_not_shorten_it() {
+    let steps = Backoff::steps_msec(&[60_000]).unwrap().jitter(0.0).unwrap();
+    for seed in 0..20 {
+        let mut hand = Hand::with_seed(config().reconnect_after(steps.clone()), seed);
+        hand.connect();
+        hand.failed(refused(503, &[("retry-after", "1")]));
+        let (delay, _) = hand.reconnect_after();
+        assert!((secs(60)..=secs(72)).contains(&delay), "{delay:?}");
+        // And it is a wait that the server asked for.
+        hand.socket.handle_wake(hand.now);
+        hand.drain();
+        assert!(matches!(hand.socket.status(), Status::Waiting { .. }));
+    }
+}
+
+/// A hand that is closing with 1009 because of what it received.
+fn closing(config: phx_proto::Config) -> Hand {
+    let mut hand = Hand::joined(config.max_message_bytes(100));
+    hand.receive_text(&"x".repeat(101));
+    assert_eq!((hand.close_code(), hand.socket.status()), (Some(1009), Status::Closing));
+    hand
+}
+
+#[test]
+fn a_connect_while_closing_with_1009_changes_nothing_because_it_reconnects_anyway() {
+    let mut hand = closing(config());
+    hand.connect();
+    assert_eq!(hand.socket.connect_now(hand.now), Err(NotRetrying));
+    assert_eq!(hand.socket.status(), Status::Closing);
+    // The peer never answers the close frame.
+    hand.advance(secs(2));
+    assert!(hand.has_abort());
+    assert_eq!(hand.reconnect_after().1, Cause::MessageTooLarge { limit: 100 });
+    hand.until_dial();
+    hand.opened();
+    assert_eq!(hand.count_sent("room:a", "phx_join"), 2, "what was wanted is wanted still");
+}
+
+#[test]
+fn a_disconnect_while_closing_with_1009_wins_and_a_connect_after_it_is_a_new_life() {
+    for reconnect in [false, true] {
+        let mut hand = closing(config());
+        let id = hand
+            .socket
+            .push(hand.now, "room:a", "queued", json!({}), PushOptions::call())
+            .expect("the channel is wanted while we close");
+        hand.forget();
+        hand.socket.disconnect(hand.now);
+        hand.drain();
+        let outcome = PushOutcome::NotSent(NotSentCause::Disconnected);
+        let ended = Signal::PushEnded { id, topic: "room:a".into(), outcome };
+        assert!(hand.signals.contains(&ended), "{:?}", hand.signals);
+        if reconnect {
+            hand.connect();
+        }
+        hand.close_frame(1009);
+        if reconnect {
+            assert_eq!(hand.socket.status(), Status::Connecting { attempt: 0 });
+            hand.opened();
+            assert_eq!(hand.count_sent("room:a", "phx_join"), 1, "not wanted any more");
+        } else {
+            assert_eq!(hand.socket.status(), Status::Closed);
+            assert_eq!(hand.signals.last(), Some(&Signal::Closed));
+            assert_eq!(hand.socket.poll_timeout(), None);
+        }
+    }
+}
+
+#[test]
+fn giving_up_after_1009_waits_for_the_end_of_the_closing() {
+    let mut hand = closing(config().max_retries(Some(0)));
+    assert_ne!(hand.socket.channel_status("room:a"), ChannelStatus::Closed);
+    hand.forget();
+    hand.close_frame(1009);
+    let cause = Cause::MessageTooLarge { limit: 100 };
+    assert_eq!(hand.socket.status(), Status::GaveUp { cause: cause.clone() });
+    let id = hand.dialled.expect("a dial");
+    let stop = Signal::Disconnected { id, cause: cause.clone(), next: NextStep::Stop };
+    let signals = hand.take_signals();
+    assert_eq!(signals.first(), Some(&stop));
+    assert_eq!(signals.last(), Some(&Signal::GaveUp { cause }));
+    assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Closed);
+}
+
+#[test]
+fn a_clock_that_goes_backwards_is_a_clock_that_stands_still() {
+    // `at` is how many milliseconds a call is from the one before it.
+    fn play(mut at: impl FnMut(i64) -> Time) -> String {
+        let mut socket = Socket::new(config(), 7, at(5_000));
+        let mut seen = Vec::new();
+        let mut id = None;
+        let mut run = |socket: &mut Socket, id: &mut Option<phx_proto::ConnectionId>, now| {
+            while let Some(action) = socket.poll_action(now) {
+                if let Action::Connect { id: dialled, .. } = &action {
+                    *id = Some(*dialled);
+                }
+                seen.push(format!("{action:?}"));
+            }
+            seen.push(format!("{:?} {:?}", socket.poll_timeout(), socket.status()));
+        };
+        socket.connect(at(-3_000));
+        run(&mut socket, &mut id, at(-1));
+        socket.handle_opened(at(-500), id.expect("a dial"), Opened::default());
+        socket.join(at(2_000), "room:a", json!({})).expect("accepted");
+        run(&mut socket, &mut id, at(-1_500));
+        let ok = r#"["1","1","room:a","phx_reply",{"status":"ok","response":{}}]"#;
+        socket.handle_frame(at(-10), id.expect("a dial"), Frame::from(ok));
+        let options = PushOptions::call().timeout(secs(1));
+        socket.push(at(-5), "room:a", "echo", json!({}), options).expect("accepted");
+        run(&mut socket, &mut id, at(900));
+        socket.handle_timeout(at(-2_000));
+        run(&mut socket, &mut id, at(0));
+        socket.handle_timeout(at(9_000));
+        run(&mut socket, &mut id, at(-100));
+        seen.join("\n")
+    }
+    let (mut now, mut latest) = (0_i64, 0_i64);
+    let backwards = play(|step| {
+        now += step;
+        Time::from_millis(u64::try_from(now).expect("after the origin"))
+    });
+    now = 0;
+    let clamped = play(|step| {
+        now += step;
+        latest = latest.max(now);
+        Time::from_millis(u64::try_from(latest).expect("after the origin"))
+    });
+    assert_eq!(backwards, clamped);
+    assert!(backwards.contains("PushEnded"), "{backwards}");
+}
+
+/// User pain 53: in the middle of a dial, and between two of them.
+#[test]
+fn a_leave_before_the_connection_is_there_needs_no_connection() {
+    let mut hand = Hand::new(config());
+    hand.connect();
+    hand.join("room:a");
+    hand.leave("room:a");
+    hand.failed(dial_failure());
+    hand.join("room:b");
+    hand.leave("room:b");
+    let local = |topic: &str| Signal::Left { topic: topic.into(), outcome: LeaveOutcome::Local };
+    assert!(hand.signals.contains(&local("room:a")) && hand.signals.contains(&local("room:b")));
+    hand.until_dial();
+    hand.opened();
+    assert_eq!(hand.sent, []);
+}
+
+#[test]
+fn a_join_waits_through_disconnects() {
+    let mut bench = Bench::new(|config| config);
+    let client = bench.client.clone();
+    let mut join = pin!(client.join("room:lobby", json!({})));
+    assert!(poll(join.as_mut()).is_pending());
+    bench.settle();
+    for _ in 0..3 {
+        bench.cut();
+        assert!(poll(join.as_mut()).is_pending());
+        bench.advance(secs(6));
+        assert_eq!(bench.last_sent()[3], "phx_join");
+    }
+    bench.reply("ok", json!({}));
+    assert!(ready(join.as_mut()).is_ok());
+    assert_eq!(bench.memory.world().to_server.len(), 4);
+}
+
+#[test]
+fn a_wall_clock_that_outran_the_other_is_a_wake() {
+    for (jump, wakes) in [(secs(1), false), (secs(3), true)] {
+        // Open: the peer is asked at once.
+        let mut bench = Bench::new(|config| config);
+        let _room = bench.joined("room:lobby");
+        bench.memory.world().slept += jump;
+        bench.settle();
+        assert_eq!(bench.last_sent()[3] == "heartbeat", wakes, "{jump:?}");
+        // Waiting: the wait is over.
+        let steps = Backoff::steps_msec(&[60_000]).unwrap();
+        let mut bench = Bench::new(|config| config.reconnect_after(steps));
+        bench.memory.world().failures.push_back(dial_failure());
+        bench.cut();
+        bench.advance(secs(1));
+        let dials = bench.memory.world().dials;
+        bench.memory.world().slept += jump;
+        bench.settle();
+        assert_eq!(bench.memory.world().dials > dials, wakes, "{jump:?}");
+    }
+}
+
+#[test]
+fn a_client_can_connect_now_and_probe() {
+    let steps = Backoff::steps_msec(&[60_000]).unwrap();
+    let mut bench = Bench::new(|config| config.reconnect_after(steps));
+    assert_eq!(bench.client.connect_now(), Ok(()), "open: nothing to do");
+    bench.client.probe().expect("open");
+    bench.settle();
+    assert_eq!(bench.last_sent()[3], "heartbeat");
+    bench.memory.world().failures.push_back(dial_failure());
+    bench.cut();
+    bench.advance(secs(1));
+    assert!(bench.client.probe().is_err(), "nobody to ask");
+    assert!(matches!(bench.client.status(), Status::Waiting { .. }));
+    bench.client.connect_now().expect("a connection is kept");
+    bench.settle();
+    bench.client.connect_now().expect("a connection is kept");
+    bench.settle();
+    assert_eq!(bench.client.status(), Status::Open);
+    let client = bench.client.clone();
+    let mut disconnect = pin!(client.disconnect());
+    assert!(poll(disconnect.as_mut()).is_pending());
+    bench.settle();
+    ready(disconnect.as_mut());
+    assert_eq!(bench.client.connect_now(), Err(NotRetrying));
+}

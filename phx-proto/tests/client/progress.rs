@@ -1,0 +1,149 @@
+//! What the driver reports of the bytes that a transport has moved, on virtual time.
+
+use std::time::Duration;
+
+use crate::bench::Bench;
+use phx_proto::Status;
+use serde_json::json;
+
+const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+/// A joined client with an unanswered heartbeat.
+fn probing() -> Bench {
+    let mut bench = Bench::new(|config| config);
+    let room = bench.joined("room:a");
+    std::mem::forget(room);
+    bench.client.probe().unwrap();
+    bench.settle();
+    assert_eq!(bench.last_sent()[3], "heartbeat");
+    bench
+}
+
+/// So many KiB have arrived, and are read when the driver is polled next.
+fn read(bench: &Bench, kib: u64) {
+    bench.memory.world().unread += kib << 10;
+}
+
+/// For how many seconds the connection is kept, if the driver is polled every half.
+fn dies_after(bench: &mut Bench) -> u64 {
+    for half in 1..4_000 {
+        bench.advance(Duration::from_millis(500));
+        if bench.client.status() != Status::Open {
+            return half / 2;
+        }
+    }
+    panic!("it is kept for ever");
+}
+
+#[test]
+fn bytes_read_extend_heartbeat_deadline() {
+    assert_eq!(dies_after(&mut probing()), 10);
+    let mut bench = probing();
+    read(&bench, 30);
+    assert_eq!(dies_after(&mut bench), 10 + 30);
+}
+
+#[test]
+fn bytes_written_extend_heartbeat_deadline() {
+    let mut bench = Bench::new(|config| config);
+    let room = bench.joined("room:a");
+    bench.memory.world().moved.written = 80 << 10;
+    bench.client.probe().unwrap();
+    bench.settle();
+    // What is written after it was flushed buys nothing.
+    bench.memory.world().moved.written += 8 << 20;
+    assert_eq!(dies_after(&mut bench), 10 + 10);
+    drop(room);
+}
+
+/// What an answer proves is known to 16 KiB, however long no answer was awaited.
+#[test]
+fn written_bytes_are_reported_before_next_frame() {
+    let mut bench = Bench::new(|config| config);
+    let room = bench.joined("room:a");
+    bench.memory.world().moved.written = 1 << 20;
+    let mut push = std::pin::pin!(room.push("e", json!({})));
+    assert!(crate::bench::poll(push.as_mut()).is_pending());
+    bench.settle();
+    bench.reply("ok", json!({}));
+    crate::bench::ready(push.as_mut()).unwrap();
+    bench.client.probe().unwrap();
+    bench.settle();
+    assert_eq!(dies_after(&mut bench), 10);
+}
+
+/// Bytes that lay in a buffer while the process was stopped say nothing about the peer now.
+#[test]
+fn bytes_behind_a_gap_buy_nothing() {
+    let mut bench = probing();
+    bench.advance(secs(2));
+    read(&bench, 1_000);
+    // Stopped for 7 s, and found empty when it runs again.
+    bench.advance(secs(7));
+    assert_eq!(dies_after(&mut bench), 10 - 9);
+}
+
+#[test]
+fn bytes_after_a_gap_count_once_socket_was_empty() {
+    let mut bench = probing();
+    bench.advance(secs(7));
+    read(&bench, 20);
+    assert_eq!(dies_after(&mut bench), 10 - 7 + 20);
+}
+
+/// A socket that is never found empty: what a buffer may have held is left out, the rest counts.
+#[test]
+fn bytes_after_a_gap_count_beyond_a_full_buffer() {
+    for (kib, bought) in [(8_000, 0), (8_192, 0), (8_192 + 50, 50)] {
+        let mut bench = probing();
+        bench.memory.world().flood = Some(json!([null, null, "room:z", "e", {}]));
+        bench.advance(secs(7));
+        // In two reads: up to the bound, and beyond it.
+        read(&bench, kib.min(8_192));
+        bench.settle();
+        read(&bench, kib.saturating_sub(8_192));
+        bench.memory.world().flood = None;
+        bench.settle();
+        assert_eq!(dies_after(&mut bench), 10 - 7 + bought, "{kib}");
+    }
+}
+
+/// An idle connection is not polled for a long time, and that is no gap that matters.
+#[test]
+fn quiet_connection_loses_no_evidence() {
+    let mut bench = Bench::new(|config| config);
+    let room = bench.joined("room:a");
+    bench.advance(secs(14));
+    bench.client.probe().unwrap();
+    bench.settle();
+    read(&bench, 20);
+    assert_eq!(dies_after(&mut bench), 10 + 20);
+    drop(room);
+}
+
+/// A process that was stopped, or a runtime that was blocked: the answer lies in the buffer, and is
+/// read before any deadline is looked at.
+#[test]
+fn stopped_process_reads_before_it_expires() {
+    for stopped in [4, 7, 60, 3_600] {
+        let mut bench = probing();
+        let beat = bench.last_sent();
+        let ok = json!({"status": "ok", "response": {}});
+        let reply = json!([null, beat[1], "phoenix", "phx_reply", ok]);
+        bench.memory.world().now += secs(stopped);
+        bench.says(&reply);
+        assert_eq!(bench.client.status(), Status::Open, "{stopped} s");
+        assert_eq!(bench.memory.world().dials, 1);
+    }
+}
+
+/// Without an answer in the buffer, a late driver gives the peer one more timeout.
+#[test]
+fn late_driver_asks_once_more() {
+    let mut bench = probing();
+    bench.advance(secs(60));
+    assert_eq!(bench.client.status(), Status::Open);
+    assert_eq!(dies_after(&mut bench), 10);
+}

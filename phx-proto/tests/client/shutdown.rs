@@ -1,0 +1,106 @@
+//! `Client::shutdown` over a transport in memory.
+
+use core::pin::pin;
+use core::time::Duration;
+
+use crate::bench::{Bench, poll, ready};
+use phx_proto::Status;
+use phx_proto::client::Unfinished;
+use serde_json::json;
+
+const GRACE: Duration = Duration::from_secs(5);
+
+#[test]
+fn a_shutdown_waits_for_replies_then_leaves_then_closes() {
+    let mut bench = Bench::new(|config| config);
+    let room = bench.joined("room:lobby");
+    let mut push = pin!(room.push("ask", json!({})));
+    assert!(poll(push.as_mut()).is_pending());
+    bench.settle();
+    let client = bench.client.clone();
+    let mut shutdown = pin!(client.shutdown(GRACE));
+    assert!(poll(shutdown.as_mut()).is_pending());
+    bench.settle();
+    assert_eq!(bench.last_sent()[3], "ask", "no leave while a reply is out");
+
+    bench.reply("ok", json!({}));
+    assert!(ready(push.as_mut()).is_ok());
+    assert!(poll(shutdown.as_mut()).is_pending());
+    bench.settle();
+    assert_eq!(bench.last_sent()[3], "phx_leave");
+    assert_eq!(bench.client.status(), Status::Open, "no close before the leave is confirmed");
+
+    bench.reply("ok", json!({}));
+    assert!(poll(shutdown.as_mut()).is_pending());
+    bench.settle();
+    assert_eq!(ready(shutdown.as_mut()), Unfinished::default());
+    assert_eq!(bench.client.status(), Status::Closed);
+}
+
+#[test]
+fn a_shutdown_reports_what_the_grace_period_was_too_short_for() {
+    let mut bench = Bench::new(|config| config);
+    let room = bench.joined("room:lobby");
+    let mut push = pin!(room.push("ask", json!({})));
+    assert!(poll(push.as_mut()).is_pending());
+    bench.settle();
+    let client = bench.client.clone();
+    let mut shutdown = pin!(client.shutdown(GRACE));
+    assert!(poll(shutdown.as_mut()).is_pending());
+    bench.advance(GRACE - Duration::from_millis(1));
+    assert!(poll(shutdown.as_mut()).is_pending());
+    bench.advance(Duration::from_millis(1));
+    assert!(poll(shutdown.as_mut()).is_pending(), "the close handshake");
+    bench.settle();
+    let unfinished = ready(shutdown.as_mut());
+    assert_eq!((unfinished.pushes, unfinished.leaves.len()), (1, 1));
+    assert!(ready(push.as_mut()).is_err(), "it has its outcome all the same");
+    assert_eq!(bench.client.status(), Status::Closed);
+}
+
+#[test]
+fn a_shutdown_with_nothing_to_finish_closes_at_once() {
+    let mut bench = Bench::new(|config| config);
+    let client = bench.client.clone();
+    let mut shutdown = pin!(client.shutdown(GRACE));
+    assert!(poll(shutdown.as_mut()).is_pending());
+    bench.settle();
+    assert!(ready(shutdown.as_mut()).is_empty());
+}
+
+#[test]
+fn a_shutdown_without_a_connection_waits_for_one_while_pushes_are_queued() {
+    let mut bench = Bench::new(|config| config);
+    let room = bench.joined("room:lobby");
+    bench.cut();
+    let mut cast = pin!(room.cast("note", json!({})));
+    assert!(poll(cast.as_mut()).is_pending());
+    let client = bench.client.clone();
+    let mut shutdown = pin!(client.shutdown(GRACE));
+    assert!(poll(shutdown.as_mut()).is_pending());
+    bench.advance(Duration::from_secs(3));
+    bench.reply("ok", json!({}));
+    bench.settle();
+    assert_eq!(ready(cast.as_mut()), Ok(()));
+    assert!(poll(shutdown.as_mut()).is_pending());
+    bench.settle();
+    assert_eq!(bench.last_sent()[3], "phx_leave");
+    bench.reply("ok", json!({}));
+    assert!(poll(shutdown.as_mut()).is_pending());
+    bench.settle();
+    assert!(ready(shutdown.as_mut()).is_empty());
+}
+
+#[test]
+fn a_shutdown_ends_when_the_driver_is_dropped() {
+    let mut bench = Bench::new(|config| config);
+    let room = bench.joined("room:lobby");
+    let mut push = pin!(room.push("ask", json!({})));
+    assert!(poll(push.as_mut()).is_pending());
+    bench.settle();
+    let client = bench.client.clone();
+    let mut shutdown = pin!(client.shutdown(GRACE));
+    assert!(poll(shutdown.as_mut()).is_pending());
+    drop(bench);
+    let _ = ready(shutdown.as_mut());
+}

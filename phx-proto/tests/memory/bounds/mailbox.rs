@@ -1,0 +1,216 @@
+//! Mailboxes of channels.
+
+use core::pin::pin;
+use core::task::Poll;
+
+use bytes::Bytes;
+use phx_proto::Config;
+use phx_proto::client::{ChannelEvent, JoinOptions, MailboxPolicy, Messages};
+use serde_json::{Value, json};
+
+use super::{KIB, MIB, held, large, message, one_buffer, receive, rejoined, row};
+use crate::bench::{Bench, next, poll, ready};
+
+const ROOM: &str = "room:lobby";
+
+fn room(configure: impl FnOnce(Config) -> Config) -> (Bench, phx_proto::client::Channel) {
+    let mut bench = Bench::new(configure);
+    let room = bench.joined(ROOM);
+    (bench, room)
+}
+
+fn tiny_beside(large_len: usize, count: usize) -> u64 {
+    let (mut bench, room) = room(|config| config);
+    let messages = room.messages();
+    let bytes = held(|| {
+        for number in 0..count {
+            let tiny = message(ROOM, "m", &number.to_string());
+            receive(&mut bench, one_buffer([&large(large_len), &tiny]));
+        }
+    });
+    drop(messages);
+    bytes
+}
+
+#[test]
+fn tiny_messages_beside_large_ones() {
+    row("mailbox: tiny beside 1 MiB", 8 * MIB, tiny_beside(MIB, 200));
+}
+
+#[test]
+fn tiny_message_beside_a_huge_one() {
+    row("mailbox: one tiny beside 32 MiB", 8 * MIB, tiny_beside(32 * MIB, 1));
+}
+
+/// A burst of small messages fills the default read buffer, which then has doubled; one of them is kept.
+#[test]
+fn tiny_messages_in_read_buffers() {
+    let (mut bench, room) = room(|config| config);
+    let messages = room.messages();
+    let (other, tiny) = (message("room:other", "msg", &"1".repeat(2_000)), message(ROOM, "m", "1"));
+    let bytes = held(|| {
+        for _ in 0..256 {
+            let mut frames = [&*other; 16];
+            frames[15] = &tiny;
+            receive(&mut bench, one_buffer(frames));
+        }
+    });
+    drop(messages);
+    row("mailbox: tiny in read buffers of 32 KiB", 8 * MIB, bytes);
+}
+
+#[test]
+fn long_event_names() {
+    let (mut bench, room) = room(|config| config);
+    let messages = room.messages();
+    let name = "n".repeat(200 * KIB);
+    let bytes = held(|| {
+        for _ in 0..256 {
+            receive(&mut bench, one_buffer([&message(ROOM, &name, "1")]));
+        }
+    });
+    drop(messages);
+    row("mailbox: event names of 200 KiB", 8 * MIB, bytes);
+}
+
+/// The parts of a fragmented message are collected in a buffer that doubles.
+#[test]
+fn fragmented_messages() {
+    let (mut bench, room) = room(|config| config);
+    let messages = room.messages();
+    let text = message(ROOM, "msg", &format!("\"{}\"", "x".repeat(520 * KIB)));
+    let bytes = held(|| {
+        for _ in 0..64 {
+            let mut buffer = Vec::with_capacity(MIB);
+            buffer.extend_from_slice(text.as_bytes());
+            receive(&mut bench, [Bytes::from(buffer)]);
+        }
+    });
+    drop(messages);
+    row("mailbox: fragmented, 520 KiB in 1 MiB", 8 * MIB, bytes);
+}
+
+#[test]
+fn very_many_tiny_messages() {
+    let (mut bench, room) = room(|config| config.mailbox(1_000_000, MIB).expect("not zero"));
+    let messages = room.messages();
+    let tiny = message(ROOM, "m", "1");
+    let bytes = held(|| {
+        for _ in 0..20_000 {
+            receive(&mut bench, one_buffer([&tiny]));
+        }
+    });
+    drop(messages);
+    row("mailbox of 1 MiB: 20,000 tiny ones", MIB, bytes);
+}
+
+/// What the reader took in advance counts too, and so does what came since.
+#[test]
+fn messages_in_hand() {
+    let (mut bench, room) = room(|config| config);
+    let mut messages = room.messages();
+    let bytes = held(|| {
+        for round in 0..2 {
+            for _ in 0..200 {
+                let tiny = message(ROOM, "m", "1");
+                receive(&mut bench, one_buffer([&large(MIB), &tiny]));
+            }
+            if round == 0 {
+                let first = poll(pin!(messages.next()));
+                assert!(matches!(first, Poll::Ready(Some(ChannelEvent::Message(_)))), "{first:?}");
+            }
+        }
+    });
+    drop(messages);
+    row("mailbox: some in the reader's hand", 8 * MIB, bytes);
+}
+
+#[test]
+fn several_mailboxes_of_one_topic() {
+    let (mut bench, room) = room(|config| config);
+    let messages = [room.messages(), room.messages(), room.messages()];
+    let bytes = held(|| {
+        for _ in 0..200 {
+            let tiny = message(ROOM, "m", "1");
+            receive(&mut bench, one_buffer([&large(MIB), &tiny]));
+        }
+    });
+    drop(messages);
+    row("3 mailboxes of one topic", 3 * 8 * MIB, bytes);
+}
+
+/// Each gap keeps the response of the join that ended it.
+#[test]
+fn responses_of_rejoins() {
+    let (mut bench, room) = room(|config| config);
+    let messages = room.messages();
+    let response = Value::from("r".repeat(MIB));
+    let bytes = held(|| {
+        for number in 0..30 {
+            rejoined(&mut bench, &response);
+            let join_ref = bench.last_sent()[0].clone();
+            let tiny = format!(r#"[{join_ref},null,"{ROOM}","m",{number}]"#);
+            receive(&mut bench, one_buffer([&tiny]));
+        }
+        // The test's own end of the wire keeps what was sent.
+        bench.memory.world().to_server.clear();
+    });
+    drop(messages);
+    row("mailbox: a response of 1 MiB per gap", 8 * MIB, bytes);
+}
+
+/// The same with a policy that ends or empties the mailbox.
+#[test]
+fn other_policies() {
+    for policy in [MailboxPolicy::DropNewest, MailboxPolicy::Close] {
+        let mut bench = Bench::new(|config| config);
+        let client = bench.client.clone();
+        let options = JoinOptions::new().mailbox(policy);
+        let mut join = pin!(client.join_with(ROOM, json!({}), options));
+        assert!(poll(join.as_mut()).is_pending());
+        bench.settle();
+        bench.reply("ok", json!({}));
+        let messages = ready(join.as_mut()).expect("joined").messages();
+        let bytes = held(|| {
+            for _ in 0..64 {
+                let name = "n".repeat(400 * KIB);
+                receive(&mut bench, one_buffer([&large(MIB), &message(ROOM, &name, "1")]));
+            }
+        });
+        drop(messages);
+        row(&format!("mailbox: {policy:?}"), 8 * MIB, bytes);
+    }
+}
+
+/// Feeds small messages in read buffers of their own; how many of them were delivered as they came.
+fn slices(bench: &mut Bench, messages: &mut Messages, join_ref: &str, at_once: usize) -> usize {
+    let mut slices = 0;
+    for _ in 0..4 {
+        let text = format!(r#"[{join_ref},null,"{ROOM}","m",1]"#);
+        let frames: Vec<Bytes> = (0..at_once).map(|_| one_buffer([&*text])[0].clone()).collect();
+        receive(bench, frames.clone());
+        for frame in &frames {
+            let Some(ChannelEvent::Message(message)) = next(messages) else { panic!("a message") };
+            slices +=
+                usize::from(frame.as_ptr_range().contains(&message.payload().as_bytes().as_ptr()));
+        }
+    }
+    slices
+}
+
+/// A consumer that keeps up gets slices of the read buffer; one that waits for many gets them too,
+/// while the messages of its connection are small.
+#[test]
+fn messages_are_not_copied_without_need() {
+    let (mut bench, room) = room(|config| config);
+    let mut messages = room.messages();
+    assert_eq!(slices(&mut bench, &mut messages, "null", 200), 800);
+    receive(&mut bench, one_buffer([&*large(MIB)]));
+    assert_eq!(slices(&mut bench, &mut messages, "null", 3), 12);
+    assert!(slices(&mut bench, &mut messages, "null", 20) < 20);
+    receive(&mut bench, one_buffer([&*large(9 * MIB)]));
+    assert_eq!(slices(&mut bench, &mut messages, "null", 1), 0, "one keeps more than the bound");
+    rejoined(&mut bench, &json!({}));
+    while poll(pin!(messages.next())).is_ready() {}
+    assert_eq!(slices(&mut bench, &mut messages, "null", 200), 800, "the read buffer is new");
+}

@@ -1,0 +1,62 @@
+//! What a received message allocates: nothing. Its topic, event and payload are slices of the
+//! frame that the transport allocated.
+
+use crate::hand::{Hand, config};
+use bytes::{BufMut, Bytes, BytesMut};
+use phx_proto::wire::{Codec, V2};
+use phx_proto::{Action, Frame, Signal};
+
+/// Bytes as tungstenite hands them over: split off a read buffer.
+fn received(bytes: &[u8]) -> Bytes {
+    let mut buffer = BytesMut::with_capacity(bytes.len() + 1);
+    buffer.put_slice(bytes);
+    buffer.put_u8(0);
+    buffer.split_to(bytes.len()).freeze()
+}
+
+fn text(text: &str) -> Frame {
+    Frame::Text(received(text.as_bytes()))
+}
+
+fn allocations(run: impl FnOnce()) -> u64 {
+    allocation_counter::measure(run).count_total
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(allocations(|| drop(std::hint::black_box(Box::new(7)))), 1);
+}
+
+#[test]
+fn decoding_allocates_nothing_whatever_the_kind_and_size_of_a_frame() {
+    let large = "x".repeat(16 * 1024);
+    let binary = [&[2, 6, 3], b"room:amsg".as_slice(), large.as_bytes()].concat();
+    let frames = [
+        text(r#"[null,null,"room:a","msg",{"body":"hi"}]"#),
+        text(&format!(r#"["1",null,"room:a","msg",{{"body":"{large}"}}]"#)),
+        text(&format!(r#"["1","2","room:a","phx_reply",{{"status":"ok","response":"{large}"}}]"#)),
+        text(&format!(r#"["1","2","room:a","phx_reply",{{"response":"{large}","status":"no"}}]"#)),
+        Frame::Binary(received(&binary)),
+    ];
+    for frame in frames {
+        let count = allocations(|| drop(V2.decode(&frame).expect("a message")));
+        assert_eq!(count, 0, "{}", String::from_utf8_lossy(&frame.as_bytes()[..30]));
+    }
+}
+
+#[test]
+fn a_message_goes_through_the_core_without_an_allocation() {
+    let mut hand = Hand::joined(config());
+    let id = hand.dialled.expect("a dial");
+    let frame = text(r#"[null,null,"room:a","msg",{"body":"hi"}]"#);
+    let mut receive = |times: usize| {
+        for _ in 0..times {
+            hand.socket.handle_frame(hand.now, id, frame.clone());
+            let action = hand.socket.poll_action(hand.now);
+            assert!(matches!(action, Some(Action::Signal(Signal::Message { .. }))));
+            assert!(hand.socket.poll_action(hand.now).is_none());
+        }
+    };
+    receive(1); // the queue of actions has its room from then on
+    assert_eq!(allocations(|| receive(1_000)), 0);
+}

@@ -1,0 +1,334 @@
+//! `Channel::presence` over a transport in memory.
+
+use core::pin::pin;
+use core::time::Duration;
+
+use crate::bench::{Bench, poll, ready};
+use phx_proto::client::{Channel, PresenceEvent, PresenceStream, StreamEnd};
+use phx_proto::event::{ChannelEnd, Interruption};
+use phx_proto::presence::PresenceChange;
+use serde_json::{Value, json};
+
+const TOPIC: &str = "room:lobby";
+
+fn metas(phx_ref: &str) -> Value {
+    json!({ "metas": [{ "phx_ref": phx_ref }] })
+}
+
+fn state(bench: &mut Bench, state: &Value) {
+    let sent = bench.memory.world().to_server.clone();
+    let join = sent.iter().rev().find(|sent| sent[3] == "phx_join").expect("a join was sent");
+    let join_ref = &join[0];
+    bench.says(&json!([join_ref, null, TOPIC, "presence_state", state]));
+}
+
+fn joins(bench: &mut Bench, key: &str, phx_ref: &str) {
+    let diff = json!({"joins": {key: metas(phx_ref)}, "leaves": {}});
+    bench.says(&json!([null, null, TOPIC, "presence_diff", diff]));
+}
+
+/// Every event that is ready, in words.
+fn events(presence: &mut PresenceStream) -> Vec<String> {
+    let mut told = Vec::new();
+    loop {
+        let event = match poll(pin!(presence.next())) {
+            core::task::Poll::Ready(Some(event)) => event,
+            _ => return told,
+        };
+        told.push(match event {
+            PresenceEvent::Change(PresenceChange::Join { key, .. }) => format!("+{key}"),
+            PresenceEvent::Change(PresenceChange::Leave { key, .. }) => format!("-{key}"),
+            PresenceEvent::Synced => "synced".into(),
+            PresenceEvent::Interrupted { .. } => "interrupted".into(),
+            PresenceEvent::OutOfSync { dropped } => format!("out of sync, {dropped} dropped"),
+            PresenceEvent::Malformed(_) => "malformed".into(),
+            PresenceEvent::Closed(_) => "closed".into(),
+            other => format!("{other:?}"),
+        });
+    }
+}
+
+fn keys(presence: &PresenceStream) -> Vec<&str> {
+    presence.list().map(|(key, _)| key).collect()
+}
+
+/// A joined channel whose server sent its state and the own diff before it.
+fn lobby(configure: impl FnOnce(phx_proto::Config) -> phx_proto::Config) -> (Bench, Channel) {
+    let mut bench = Bench::new(configure);
+    let room = bench.joined(TOPIC);
+    joins(&mut bench, "me", "m1");
+    state(&mut bench, &json!({"me": metas("m1"), "ann": metas("a1")}));
+    (bench, room)
+}
+
+#[test]
+fn a_list_asked_for_late_still_begins_with_the_state() {
+    let (mut bench, room) = lobby(|config| config);
+    let _messages = room.messages();
+    joins(&mut bench, "bob", "b1");
+    let mut presence = room.presence();
+    assert_eq!(events(&mut presence), ["+ann", "+me", "+me", "synced", "+bob"]);
+    assert_eq!(keys(&presence), ["ann", "bob", "me"]);
+    assert_eq!(bench.last_sent()[3], "phx_join", "nothing was sent for it");
+}
+
+#[test]
+fn a_list_can_be_looked_at_without_reading_its_events() {
+    let (mut bench, room) = lobby(|config| config);
+    let mut presence = room.presence();
+    assert_eq!(ready(pin!(presence.synced())), Ok(()));
+    assert_eq!(keys(&presence), ["ann", "me"]);
+    joins(&mut bench, "bob", "b1");
+    assert_eq!(keys(&presence), ["ann", "me"], "as of the last event taken");
+    presence.catch_up();
+    assert_eq!(keys(&presence), ["ann", "bob", "me"]);
+}
+
+#[test]
+fn after_a_gap_the_list_is_put_right_and_the_changes_told() {
+    let (mut bench, room) = lobby(|config| config);
+    let mut presence = room.presence();
+    events(&mut presence);
+    bench.cut();
+    assert_eq!(events(&mut presence), ["interrupted"]);
+    assert_eq!(keys(&presence), ["ann", "me"], "the last thing known");
+    assert!(!presence.is_synced());
+    bench.advance(Duration::from_secs(3));
+    bench.reply("ok", json!({}));
+    joins(&mut bench, "me", "m2");
+    state(&mut bench, &json!({"me": metas("m2"), "bob": metas("b1")}));
+    assert_eq!(events(&mut presence), ["+bob", "+me", "-ann", "-me", "+me", "synced"]);
+    assert_eq!(keys(&presence), ["bob", "me"]);
+}
+
+#[test]
+fn a_list_that_missed_messages_has_the_channel_joined_anew() {
+    let (mut bench, room) = lobby(|config| config.mailbox(2, 1 << 20).expect("not zero"));
+    let mut presence = room.presence();
+    presence.catch_up();
+    for n in 0..5 {
+        joins(&mut bench, &format!("u{n}"), &format!("u{n}"));
+    }
+    assert_eq!(events(&mut presence), ["out of sync, 5 dropped", "interrupted"]);
+    assert!(!presence.is_synced());
+    // What still comes from the old instance does not count.
+    joins(&mut bench, "old", "o1");
+    bench.advance(Duration::from_secs(1));
+    assert_eq!(bench.last_sent()[3], "phx_join");
+    bench.reply("ok", json!({}));
+    state(&mut bench, &json!({"u4": metas("u4")}));
+    assert_eq!(events(&mut presence), ["+u4", "-ann", "-me", "synced"]);
+    assert_eq!(keys(&presence), ["u4"]);
+}
+
+#[test]
+fn a_state_that_is_not_known_any_more_is_asked_for_by_a_join() {
+    let (mut bench, room) = lobby(|config| config);
+    for n in 0..256 {
+        joins(&mut bench, "ann", &format!("a{n}"));
+    }
+    let mut presence = room.presence();
+    bench.advance(Duration::from_secs(1));
+    assert_eq!(bench.last_sent()[3], "phx_join");
+    bench.reply("ok", json!({}));
+    state(&mut bench, &json!({"ann": metas("a9")}));
+    assert_eq!(ready(pin!(presence.synced())), Ok(()));
+    assert_eq!(keys(&presence), ["ann"]);
+}
+
+#[test]
+fn a_malformed_message_is_told_and_the_next_one_counts() {
+    let (mut bench, room) = lobby(|config| config);
+    let mut presence = room.presence();
+    events(&mut presence);
+    bench.says(&json!([null, null, TOPIC, "presence_diff", {"joins": 7}]));
+    joins(&mut bench, "bob", "b1");
+    assert_eq!(events(&mut presence), ["malformed", "+bob"]);
+}
+
+#[test]
+fn the_end_of_the_channel_ends_the_list() {
+    let (mut bench, room) = lobby(|config| config);
+    let mut presence = room.presence();
+    presence.catch_up();
+    let client = bench.client.clone();
+    let mut leave = pin!(client.leave_topic(TOPIC));
+    assert!(poll(leave.as_mut()).is_pending());
+    bench.settle();
+    presence.catch_up();
+    let end = PresenceEvent::Closed(StreamEnd::Channel(ChannelEnd::Left));
+    assert_eq!(ready(pin!(presence.next())), Some(end));
+    assert_eq!(ready(pin!(presence.next())), None);
+    assert_eq!(keys(&presence), ["ann", "me"], "the last thing known");
+}
+
+#[test]
+fn other_readers_of_the_topic_see_the_gap_that_a_resync_makes() {
+    let (mut bench, room) = lobby(|config| config.mailbox(2, 1 << 20).expect("not zero"));
+    let mut messages = room.messages();
+    while poll(pin!(messages.next())).is_ready() {}
+    let mut presence = room.presence();
+    presence.catch_up();
+    for n in 0..3 {
+        joins(&mut bench, "u", &format!("u{n}"));
+        assert!(poll(pin!(messages.next())).is_ready());
+    }
+    presence.catch_up();
+    let event = ready(pin!(messages.next()));
+    let cause = Interruption::Resync;
+    let interrupted = phx_proto::client::ChannelEvent::Interrupted { cause, count: 1 };
+    assert_eq!(event, Some(interrupted));
+}
+
+/// Protocol: PRES-9.
+#[test]
+fn a_list_asked_for_during_a_gap_waits_for_the_next_state() {
+    let (mut bench, room) = lobby(|config| config.mailbox(1, 1 << 20).expect("not zero"));
+    bench.cut();
+    let mut presence = room.presence();
+    presence.catch_up();
+    assert!(keys(&presence).is_empty() && !presence.is_synced());
+    bench.advance(Duration::from_secs(3));
+    bench.reply("ok", json!({}));
+    state(&mut bench, &json!({"ann": metas("a1")}));
+    assert_eq!(events(&mut presence), ["+ann", "synced"]);
+}
+
+/// How many joins were sent.
+fn joins_sent(bench: &Bench) -> usize {
+    bench.memory.world().to_server.iter().filter(|sent| sent[3] == "phx_join").count()
+}
+
+/// What comes right behind the ok is not lost to a stream that is made after the join: no second
+/// join is sent for it, though messages wait that are many times what a log may hold otherwise.
+#[test]
+fn stream_after_join_begins_with_the_state() {
+    let mut bench = Bench::new(|config| config);
+    let client = bench.client.clone();
+    let mut join = pin!(client.join(TOPIC, json!({})));
+    assert!(poll(join.as_mut()).is_pending());
+    bench.settle();
+    bench.reply("ok", json!({}));
+    // All of it is there before the task that waits for the join goes on.
+    joins(&mut bench, "me", "m1");
+    let users = (0..5_000).map(|at| (format!("user{at}"), metas(&format!("u{at}"))));
+    state(&mut bench, &Value::Object(users.collect()));
+    let room = ready(join).expect("joined");
+    let mut presence = room.presence();
+    assert_eq!(ready(pin!(presence.synced())), Ok(()));
+    assert_eq!(keys(&presence).len(), 5_001);
+    bench.advance(Duration::from_secs(1));
+    assert_eq!(joins_sent(&bench), 1);
+}
+
+/// What the logs keep is bounded for each channel, and costs a join beyond.
+#[test]
+fn log_over_its_bound_costs_one_rejoin() {
+    for (users, rejoins) in [(900, 0), (1_100, 1)] {
+        let mut bench = Bench::new(|config| config);
+        let room = bench.joined(TOPIC);
+        let meta = json!({"metas": [{"phx_ref": "f", "about": "x".repeat(1_000)}]});
+        let users = (0..users).map(|at| (format!("{at}"), meta.clone()));
+        state(&mut bench, &Value::Object(users.collect()));
+        let _presence = room.presence();
+        bench.advance(Duration::from_secs(1));
+        assert_eq!(joins_sent(&bench), 1 + rejoins);
+    }
+}
+
+/// The logs of many channels are bounded together: the latest ones stay.
+#[test]
+fn logs_of_many_channels_are_bounded_together() {
+    let mut bench = Bench::new(|config| config);
+    let meta = json!({"metas": [{"phx_ref": "f", "about": "x".repeat(900_000)}]});
+    let rooms: Vec<Channel> = (0..12)
+        .map(|at| {
+            let topic = format!("room:{at}");
+            let room = bench.joined(&topic);
+            let join_ref = bench.last_sent()[0].clone();
+            bench.says(&json!([join_ref, null, topic, "presence_state", {"ann": meta}]));
+            room
+        })
+        .collect();
+    // The tenth passed the bound of 8 MiB; it was kept, and those after it.
+    let mut presences = Vec::new();
+    for (at, room) in rooms.iter().enumerate().rev() {
+        let before = joins_sent(&bench);
+        let mut presence = room.presence();
+        presence.catch_up();
+        bench.advance(Duration::from_secs(1));
+        let kept = at >= 9 || presence.is_synced();
+        assert_eq!(presence.is_synced(), at >= 9, "{at}");
+        assert_eq!(joins_sent(&bench) - before, usize::from(!kept), "{at}");
+        if !kept {
+            bench.reply("ok", json!({}));
+            let sent = bench.last_sent();
+            bench.says(&json!([sent[0], null, sent[2], "presence_state", {"bob": meta}]));
+            assert_eq!(ready(pin!(presence.synced())), Ok(()));
+            assert_eq!(keys(&presence), ["bob"]);
+        }
+        presences.push(presence);
+    }
+}
+
+/// A channel that is left gives the memory of its log back to the others.
+#[test]
+fn log_of_a_left_channel_counts_no_more() {
+    let mut bench = Bench::new(|config| config.heartbeat_interval(Duration::ZERO));
+    let kept = bench.joined("room:kept");
+    let meta = json!({"metas": [{"phx_ref": "f", "about": "x".repeat(900_000)}]});
+    let says = |bench: &mut Bench, topic: &str| {
+        let join_ref = bench.last_sent()[0].clone();
+        bench.says(&json!([join_ref, null, topic, "presence_state", {"ann": meta}]));
+    };
+    says(&mut bench, "room:kept");
+    for at in 0..30 {
+        let topic = format!("room:{at}");
+        let room = bench.joined(&topic);
+        says(&mut bench, &topic);
+        if at % 3 == 0 {
+            // The logs end with the connection, which had been open for long.
+            bench.advance(Duration::from_secs(11));
+            bench.cut();
+            bench.advance(Duration::from_secs(3));
+            let mut sent = bench.memory.world().to_server.clone();
+            sent.retain(|sent| sent[3] == "phx_join");
+            for join in &sent[sent.len() - 2..] {
+                let body = json!({"status": "ok", "response": {}});
+                bench.says(&json!([join[0], join[1], join[2], "phx_reply", body]));
+                bench.says(&json!([join[0], null, join[2], "presence_state", {"ann": meta}]));
+            }
+        }
+        drop(room);
+        bench.settle();
+        assert_eq!(bench.last_sent()[3], "phx_leave");
+        bench.reply("ok", json!({}));
+    }
+    let mut presence = kept.presence();
+    assert_eq!(ready(pin!(presence.synced())), Ok(()));
+}
+
+/// A list over its bound ends its stream, and its mailbox with it.
+#[test]
+fn list_over_its_bound_ends_the_stream() {
+    let (mut bench, room) = lobby(|config| config);
+    let mut presence = room.presence().bytes_max(10_000);
+    assert_eq!(events(&mut presence), ["+ann", "+me", "+me", "synced"]);
+    let users = (0..100).map(|at| (format!("user{at}"), metas("f")));
+    let diff = json!({"joins": Value::Object(users.collect()), "leaves": {}});
+    bench.says(&json!([null, null, TOPIC, "presence_diff", diff]));
+    joins(&mut bench, "bob", "b1");
+    let end = PresenceEvent::Closed(StreamEnd::PresenceTooLarge);
+    assert_eq!(ready(pin!(presence.next())), Some(end));
+    joins(&mut bench, "cy", "c1");
+    assert_eq!(ready(pin!(presence.next())), None);
+    presence.catch_up();
+    assert!(keys(&presence).is_empty() && !presence.is_synced());
+    assert_eq!(ready(pin!(presence.synced())), Err(StreamEnd::Gone));
+    // Another stream of the channel is none the worse.
+    let mut other = room.presence();
+    assert_eq!(ready(pin!(other.synced())), Ok(()));
+    assert_eq!(keys(&other).len(), 104);
+    bench.advance(Duration::from_secs(1));
+    assert_eq!(joins_sent(&bench), 1);
+}

@@ -1,0 +1,23 @@
+//! The committed corpora of `fuzz/`, through the same functions that libFuzzer calls.
+
+use std::fs;
+use std::path::Path;
+
+/// Runs every file of every corpus; a failure says which file it was.
+#[test]
+fn nothing_that_a_fuzz_target_ever_learned_breaks_it() {
+    let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
+    for (name, target) in crate::targets::ALL {
+        let corpus = corpora.join(name);
+        let entries = fs::read_dir(&corpus).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let mut files: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
+        files.sort();
+        assert!(files.len() >= 10, "{name}: only {} files", files.len());
+        for file in files {
+            let data = fs::read(&file).expect("a file");
+            // `cargo test` prints this only when the test fails, and then the last line is the one.
+            println!("{}", file.display());
+            target(&data);
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! Properties of the core, on any sequence of operations there is.
+//!
+//! Every property watches every checker of `ops/checkers` too, after every step.
+//!
+//! "Catches" names a change of one line of the core that was tried by hand and fails the property.
+//! Of the changes tried, these survive this file; the first two and the last change nothing that
+//! can be told, the others are caught by tables instead:
+//!
+//! * without `!push.is_written()` in `end_fail_fast`: what was written has ended just before;
+//! * without `take_expired` in `handle_timeout`: what an expiry disarms finds its state gone;
+//! * without `join_ref == WireRef::Null` in `push_answered`: the world's channels never answer a push
+//!   as a server without the channel does (`socket/push.rs`);
+//! * without `live.lane.remove` in `leave_ended`: a leave too many means nothing to the server
+//!   (`channel_corners.rs`);
+//! * timers and pushes that pass in two orders, not one: no checker compares them
+//!   (`socket/push.rs`);
+//! * a join clock that every answer restarts, not only that of the oldest join: no checker here
+//!   holds a verdict to its latest moment (`socket/join_clock.rs` does);
+//! * a wake that may come more than once a second: no checker counts wakes
+//!   (`socket/connection.rs` does);
+//! * a join that was left and then refused does not end its leave at once: the leave ends by its
+//!   own reply or deadline, and no checker says how soon (`socket/channel.rs` does);
+//! * gaps that stay when `Ordered::extend` sorts: of two equal keys a bisection finds the later one.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::cases::{cases, regressions};
+use crate::ops::peer::Sent;
+use crate::ops::settle::Peace;
+use crate::ops::strategy;
+use crate::ops::world::{Called, Entry, World};
+use crate::ops::{Conn, End, Op, Setup, Step};
+use phx_proto::{Action, Applied, ChannelStatus, Input, Signal, Status, Time};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::Config;
+
+fn config(count: u32) -> Config {
+    cases(count, regressions!("properties"))
+}
+
+fn ran(setup: Setup, steps: &[Step]) -> World {
+    let mut world = World::new(setup);
+    world.steps(steps);
+    world
+}
+
+/// More than the longest waits there can be: a push of three hours, behind a `Retry-After` of an
+/// hour and a fifth.
+const LONG: Duration = Duration::from_secs(5 * 3_600);
+
+fn peace() -> impl Strategy<Value = Peace> {
+    prop_oneof![Just(Peace::Answered), Just(Peace::Forgotten)]
+}
+
+proptest! {
+    #![proptest_config(config(400))]
+
+    /// Catches one join too many at once (`>=` made `>` in `next_join`), a push written before the
+    /// join's ok, messages of an earlier instance, a close of an earlier connection that ends this
+    /// one, a cast without its outcome.
+    #[test]
+    fn no_sequence_of_operations_breaks_an_invariant((setup, steps) in strategy::run(80)) {
+        ran(setup, &steps);
+    }
+}
+
+proptest! {
+    #![proptest_config(config(120))]
+
+    /// Catches one queued push too many (`>=` made `>` in `check_push`), which short runs rarely fill,
+    /// and a retry that forgets its count but not since when it fails.
+    #[test]
+    fn long_sequences_break_no_invariant_either((setup, steps) in strategy::run(400)) {
+        ran(setup, &steps);
+    }
+
+    /// Catches a seed that is mixed with anything but itself, such as a count of the sockets made.
+    #[test]
+    fn the_same_seed_and_inputs_give_the_same_actions_and_so_does_a_clone(
+        (setup, steps) in strategy::run(60),
+        at in any::<proptest::sample::Index>(),
+    ) {
+        let at = at.index(steps.len() + 1);
+        let mut one = ran(setup, &steps[..at]);
+        let mut clone = one.clone();
+        one.steps(&steps[at..]);
+        clone.steps(&steps[at..]);
+        let again = ran(setup, &steps);
+        prop_assert_eq!(&one.trace, &clone.trace);
+        prop_assert_eq!(&one.trace, &again.trace);
+        prop_assert_eq!(format!("{:?}", one.socket), format!("{:?}", again.socket));
+    }
+
+    /// Catches a delay that depends on the reading of the clock (a first heartbeat later by
+    /// `now.as_nanos() % 7`).
+    #[test]
+    fn shifting_all_times_shifts_the_deadlines_and_nothing_else(
+        (setup, steps) in strategy::run(60),
+        shift in 1_u64..1 << 61,
+    ) {
+        let here = ran(setup, &steps);
+        let there = ran(Setup { origin: setup.origin + shift, ..setup }, &steps);
+        // The trace counts from the origin.
+        prop_assert_eq!(&here.trace, &there.trace);
+        let (mut here, there) = (here.socket.stats(), there.socket.stats());
+        here.last_frame_at = here.last_frame_at.map(|at| at + Duration::from_nanos(shift));
+        prop_assert_eq!(here, there);
+    }
+
+    /// Catches a poll that finds nothing and mints a ref all the same.
+    #[test]
+    fn polling_when_there_is_nothing_changes_nothing((setup, steps) in strategy::run(40)) {
+        let mut world = World::new(setup);
+        for step in steps {
+            world.step(Step { polls: None, ..step });
+            let before = format!("{:?}", world.socket);
+            for _ in 0..3 {
+                prop_assert_eq!(world.socket.poll_action(world.now), None);
+            }
+            let _ = (world.socket.poll_timeout(), world.socket.stats(), world.socket.status());
+            prop_assert_eq!(format!("{:?}", world.socket), before);
+        }
+    }
+
+    #[test]
+    fn a_driver_that_does_not_drain_writes_no_more_frames_and_no_other_pushes(
+        (setup, steps) in strategy::run(40),
+        burst in strategy::steps(20),
+        polls in proptest::collection::vec(0_u8..3, 20),
+    ) {
+        // At one instant, and nothing that depends on what was written.
+        let burst = burst.iter().map(|step| step.op).filter(|op| !matches!(
+            op,
+            Op::Answer { .. } | Op::AnswerAny { .. } | Op::AnswerAll | Op::Say { .. }
+                | Op::Cancel { .. } | Op::ToTimeout | Op::Advance { .. } | Op::Backwards { .. }
+        ));
+        // A bound in flight bites the one that wrote more: what waits ends with its leave.
+        let mut eager = ran(Setup { pushes_in_flight_max: 16_384, ..setup }, &steps);
+        eager.drain();
+        let mut lazy = eager.clone();
+        let before = eager.sent.len();
+        for (op, polls) in burst.zip(polls) {
+            eager.step(Step { op, polls: None });
+            lazy.step(Step { op, polls: Some(polls) });
+        }
+        lazy.drain();
+        // The bound of the queue can bite the lazy one, and spare it later what the other suffers.
+        let accepted = |world: &World| -> BTreeSet<u64> {
+            let pushed = world.trace.iter().filter_map(|entry| match entry {
+                Entry::Called(Called::Push { number, id: Some(_), .. }) => Some(*number),
+                _ => None,
+            });
+            pushed.collect()
+        };
+        if !accepted(&lazy).is_subset(&accepted(&eager)) {
+            return Ok(());
+        }
+        let (eager, lazy) = (&eager.sent[before..], &lazy.sent[before..]);
+        prop_assert!(lazy.len() <= eager.len(), "{:?} {:?}", lazy, eager);
+        let numbers = |sent: &[Sent]| -> BTreeSet<u64> {
+            sent.iter().filter_map(|sent| sent.number).collect()
+        };
+        prop_assert!(numbers(lazy).is_subset(&numbers(eager)), "{:?} {:?}", lazy, eager);
+    }
+
+    /// Catches a leave whose deadline does nothing (`TimerKey::Leave(_) => {}`), a leave whose reply is
+    /// not looked at, an interruption that is not told to the channels.
+    #[test]
+    fn once_faults_stop_every_wanted_channel_is_joined_and_every_push_has_its_outcome(
+        (setup, steps) in strategy::run(80),
+        peace in peace(),
+    ) {
+        let mut world = ran(setup, &steps);
+        prop_assert!(world.settle(peace, LONG), "{:?} {:?}", world.socket.status(), world.socket);
+        if world.socket.status() == Status::Open {
+            for (topic, status) in world.socket.channels() {
+                prop_assert_eq!(status, ChannelStatus::Joined, "{}", topic);
+            }
+        }
+    }
+
+    /// Catches a deadline that is armed at the last instant, where nothing later can replace it, and a
+    /// write stall of zero that is armed again while a join is unanswered.
+    #[test]
+    fn documented_loop_ends_whatever_the_time((setup, steps) in strategy::run(60)) {
+        let mut world = ran(setup, &steps);
+        world.drain();
+        for now in [world.now, Time::MAX] {
+            world.now = now;
+            let mut rounds = 0;
+            while let Some(timeout) = world.socket.poll_timeout().filter(|it| it.at <= now) {
+                rounds += 1;
+                prop_assert!(rounds < 200, "due again and again: {:?}", timeout);
+                assert_eq!(world.socket.apply(now, Input::Timeout), Applied::Done);
+                while world.socket.poll_action(now).is_some() {}
+            }
+        }
+    }
+
+    /// Catches the same leave without a deadline, and the timer of a push that outlives it.
+    #[test]
+    fn after_leaving_and_disconnecting_nothing_is_left_behind(
+        (setup, steps) in strategy::run(80),
+        peace in peace(),
+    ) {
+        let mut world = ran(setup, &steps);
+        let topics: Vec<u8> = (0..6).collect();
+        for topic in topics {
+            world.step(Step { op: Op::Leave { topic }, polls: None });
+        }
+        prop_assert!(world.settle(peace, LONG));
+        if world.socket.status() == Status::Open {
+            prop_assert_eq!(world.socket.channels().count(), 0);
+            let shown = format!("{:?}", world.socket);
+            let held = "held: Held { heads: {}, calls: {}, casts: {} }";
+            for empty in ["due: {}", "items: {}", held, "interests: {}", "by_ref: {}"] {
+                prop_assert!(shown.contains(empty), "{} in {}", empty, shown);
+            }
+        }
+        world.step(Step { op: Op::Disconnect, polls: None });
+        world.step(Step { op: Op::Closed(Conn::Current, End::Lost), polls: None });
+        prop_assert_eq!(world.socket.status(), Status::Closed);
+        prop_assert_eq!(world.socket.poll_timeout(), None);
+        prop_assert_eq!(world.socket.poll_action(world.now), None);
+        let stats = world.socket.stats();
+        let left = (stats.queued_pushes, stats.queued_bytes, stats.pushes_in_flight);
+        prop_assert_eq!(left, (0, 0, 0));
+        let shown = format!("{:?}", world.socket);
+        for empty in [
+            "phase: Closed",
+            "channels: Channels { table: {}, index: Index { deadlines: {}, due: {} } }",
+            "interests: {}",
+            "pushes: Pushes { all: {}, by_ref: {}, ",
+            "deadlines: Deadlines { in_order: {}, others: {} }, groups: 0, \
+             queued: Queued { pushes: 0, bytes: 0 } }",
+            "actions: []",
+        ] {
+            prop_assert!(shown.contains(empty), "{} in {}", empty, shown);
+        }
+    }
+}
+
+/// What happened, in two or three words: `push NotSent Left`.
+fn label(entry: &Entry) -> Option<String> {
+    let Entry::Action(_, action) = entry else { return None };
+    // The name of a variant, and of the one inside of it.
+    let name = |value: &dyn std::fmt::Debug| {
+        let shown = format!("{value:?}");
+        let mut words = shown.split(|c: char| !c.is_alphanumeric());
+        let first = words.next().unwrap_or_default().to_owned();
+        match words.next() {
+            Some(second)
+                if !matches!(second, "" | "Reply" | "Refusal" | "Rejection" | "Payload") =>
+            {
+                format!("{first} {second}")
+            }
+            _ => first,
+        }
+    };
+    Some(match action {
+        Action::ReconnectAfter { cause, .. } => format!("reconnect {}", name(cause)),
+        Action::RejoinAfter { cause, .. } => format!("rejoin {}", name(cause)),
+        Action::Signal(Signal::PushEnded { outcome, .. }) => format!("push {}", name(outcome)),
+        Action::Signal(Signal::GaveUp { cause }) => format!("gave up {}", name(cause)),
+        Action::Signal(Signal::Left { outcome, .. }) => format!("left {}", name(outcome)),
+        Action::Signal(Signal::ChannelClosed { cause, .. }) => format!("end {}", name(cause)),
+        Action::Signal(Signal::Interrupted { cause, .. }) => format!("gap {}", name(cause)),
+        other => name(other),
+    })
+}
+
+/// The properties would hold of operations that never get anywhere.
+#[test]
+fn random_operations_reach_everything_that_can_happen() {
+    const WANTED: &str = "Abort, Close, Connect, Join, Send, end ClosedByServer, \
+        end Disconnected, end GaveUp ConnectTimeout, end InvalidParams, end Left, end Rejected, \
+        gap Crashed, gap Disconnected HeartbeatTimeout, gap Disconnected JoinStalled, \
+        gap Disconnected MessageTooLarge, gap Disconnected RemoteClose, \
+        gap Disconnected TransportLost, gap Disconnected WriteStalled, gap Resync, gap Unmatched, \
+        gave up RemoteClose, left Acked, left Local, left Offline, left TimedOut, push Cancelled, \
+        push NotSent ChannelClosed, push NotSent Disconnected, push NotSent GaveUp, \
+        push NotSent JoinRejected, push NotSent Left, push NotSent TimedOut, push Reply, \
+        push TimedOut, push Unknown ChannelClosed, push Unknown ChannelCrashed, \
+        push Unknown ChannelReplaced, push Unknown Disconnected, push Unknown Left, push Written, \
+        reconnect ConnectTimeout, reconnect CredentialsFailed, reconnect Dial, \
+        reconnect HeartbeatTimeout, reconnect JoinStalled, reconnect MessageTooLarge, \
+        reconnect Refused, reconnect RemoteClose, reconnect TransportLost, \
+        reconnect WriteStalled, rejoin Crashed, rejoin JoinCrashed, rejoin JoinUnanswered, \
+        rejoin Rejected, rejoin Resync";
+    // And every signal, but for the warnings: those come of the configuration.
+    let signals = Signal::NAMES.iter().filter(|name| **name != "warning");
+    let mut missing: BTreeSet<&str> = WANTED.split(", ").chain(signals.copied()).collect();
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let strategy = strategy::run(200);
+    let mut most_held = 0;
+    for run in 0..2_000 {
+        let (setup, steps) = strategy.new_tree(&mut runner).expect("a run").current();
+        let world = ran(setup, &steps);
+        most_held = most_held.max(world.checkers.queues.most_held);
+        for entry in &world.trace {
+            if let Some(label) = label(entry) {
+                missing.remove(label.as_str());
+            }
+            if let Entry::Action(_, Action::Signal(signal)) = entry {
+                missing.remove(signal.name());
+            }
+        }
+        if most_held > 1 && missing.is_empty() {
+            println!("all after {run} runs");
+            return;
+        }
+    }
+    panic!("never seen: {missing:?}; {most_held} channels held at once");
+}

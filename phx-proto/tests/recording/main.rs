@@ -1,0 +1,690 @@
+//! Recordings: what is in them, what is not, and that a replay does the same again.
+
+#[path = "../support/bench.rs"]
+mod bench;
+#[path = "../support/cases.rs"]
+mod cases;
+#[path = "../support/ops/mod.rs"]
+mod ops;
+#[path = "../support/options.rs"]
+mod options;
+
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bench::{Bench, next, poll, ready};
+use cases::{cases, regressions};
+use ops::strategy;
+use ops::world::World;
+use options::other_options;
+use phx_proto::client::Setup;
+use phx_proto::config::Backoff;
+use phx_proto::event::{JoinError, Refusal};
+use phx_proto::recording::{RecordedSocket, Recorder, Recording, RecordingError};
+use phx_proto::wire::{Codec, DecodeError, EncodeError, Incoming, Outgoing, V1, V2};
+use phx_proto::{
+    Action, Applied, Cause, Config, ConnectionId, Credentials, Ended, Frame, Input, InterestId,
+    JoinParams, Opened, Options, Payload, PushOptions, Time,
+};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+const SECRET: &str = "s3cret-token-4711";
+
+/// A recording in memory.
+#[derive(Clone, Default)]
+struct Tape(Arc<Mutex<String>>);
+
+impl Tape {
+    fn recorder(&self) -> Recorder {
+        let tape = Arc::clone(&self.0);
+        Recorder::new(move |line| {
+            let mut tape = tape.lock().unwrap();
+            tape.push_str(line);
+            tape.push('\n');
+        })
+    }
+
+    fn text(&self) -> String {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// The trace of the replay, which does the same.
+    #[track_caller]
+    fn trace(&self) -> String {
+        let text = self.text();
+        let recording = Recording::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        let line = |line| match line {
+            Ok(line) => format!("{line}\n"),
+            Err(divergence) => panic!("{divergence}\n{text}"),
+        };
+        recording.replay().map(line).collect()
+    }
+}
+
+fn ms(millis: u64) -> Time {
+    Time::from_millis(millis)
+}
+
+/// The inputs of these tests, as methods.
+trait Inputs {
+    fn input(&mut self, now: Time, input: Input) -> Applied;
+
+    fn connect(&mut self, now: Time) {
+        assert_eq!(self.input(now, Input::Connect), Applied::Done);
+    }
+
+    fn disconnect(&mut self, now: Time) {
+        assert_eq!(self.input(now, Input::Disconnect), Applied::Done);
+    }
+
+    fn join(
+        &mut self,
+        now: Time,
+        topic: &str,
+        params: impl Into<JoinParams>,
+    ) -> Result<InterestId, JoinError> {
+        let (topic, params) = (topic.into(), params.into());
+        match self.input(now, Input::Join { topic, params }) {
+            Applied::Join(joined) => joined,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn handle_opened(&mut self, now: Time, id: ConnectionId, opened: Opened) {
+        assert_eq!(self.input(now, Input::Opened { id, opened }), Applied::Done);
+    }
+
+    fn handle_failed(&mut self, now: Time, id: ConnectionId, cause: Cause) {
+        assert_eq!(self.input(now, Input::Failed { id, cause }), Applied::Done);
+    }
+
+    fn handle_closed(&mut self, now: Time, id: ConnectionId, ended: Ended) {
+        assert_eq!(self.input(now, Input::Closed { id, ended }), Applied::Done);
+    }
+
+    fn handle_timeout(&mut self, now: Time) {
+        assert_eq!(self.input(now, Input::Timeout), Applied::Done);
+    }
+}
+
+impl Inputs for RecordedSocket {
+    fn input(&mut self, now: Time, input: Input) -> Applied {
+        self.apply(now, input)
+    }
+}
+
+/// A life with everything in it that has a secret.
+fn eventful(recorder: &Recorder, config: Config) {
+    let mut socket = RecordedSocket::new(config, 7, Time::ZERO, Some(recorder));
+    let drain = |socket: &mut RecordedSocket, now| {
+        let mut dialled = None;
+        while let Some(action) = socket.poll_action(now) {
+            if let Action::Connect { id, .. } = action {
+                dialled = Some(id);
+            }
+        }
+        dialled
+    };
+    socket.connect(ms(0));
+    socket.join(ms(0), "room:lobby", json!({"token": SECRET})).unwrap();
+    socket.join(ms(0), "room:lobby", json!({"token": SECRET})).unwrap();
+    // As long as the other.
+    socket.join(ms(0), "room:lobby", json!({"nekot": SECRET})).unwrap_err();
+    let fresh = JoinParams::from_fn(|attempt| {
+        Payload::from(json!({"token": SECRET.repeat(attempt.attempt as usize)}))
+    });
+    socket.join(ms(0), "room:fresh", fresh.clone()).unwrap();
+    socket.join(ms(0), "room:fresh", fresh).unwrap();
+    let broken = JoinParams::from_fn(|_| panic!("the parameters are the bug here"));
+    socket.join(ms(0), "room:broken", broken).unwrap();
+
+    let id = drain(&mut socket, ms(1)).unwrap();
+    let headers = vec![
+        ("Retry-After".to_owned(), "2".to_owned()),
+        ("Set-Cookie".to_owned(), SECRET.to_owned()),
+    ];
+    let refusal = Refusal::new(503, headers, SECRET);
+    socket.handle_failed(ms(5), id, Cause::Refused(refusal));
+    drain(&mut socket, ms(5));
+    let due = socket.poll_timeout().unwrap().at;
+    socket.handle_timeout(due);
+    let id = drain(&mut socket, due).unwrap();
+    // An HTTP client says where it asked, with the query.
+    let message = format!("GET https://auth.example.com/?key={SECRET}: timed out");
+    socket.handle_failed(due, id, Cause::CredentialsFailed { message });
+    drain(&mut socket, due);
+    let credentials = Credentials::new().param("token", SECRET).auth_token(SECRET);
+    let applied = socket.apply(due, Input::SetCredentials(credentials));
+    assert_eq!(applied, Applied::SetCredentials(Ok(())));
+    let due = socket.poll_timeout().unwrap().at;
+    socket.handle_timeout(due);
+    let id = drain(&mut socket, due).unwrap();
+
+    let opened = Opened { protocol: Some(format!("base64url.bearer.phx.{SECRET}")) };
+    socket.handle_opened(due, id, opened);
+    let mut now = due;
+    let mut says = |socket: &mut RecordedSocket, frame: Frame| {
+        now += Duration::from_millis(1);
+        socket.handle_frame(now, id, frame);
+        while socket.poll_action(now).is_some() {}
+        now
+    };
+    drain(&mut socket, due);
+    let text = |value: Value| Frame::from(value.to_string());
+    let ok = |n: u32, topic: &str| {
+        let reply = json!({"status": "ok", "response": {"session": SECRET}});
+        text(json!([n.to_string(), n.to_string(), topic, "phx_reply", reply]))
+    };
+    says(&mut socket, ok(2, "room:lobby"));
+    let now = says(&mut socket, ok(3, "room:fresh"));
+    let call = PushOptions::call();
+    socket.push(now, "room:lobby", "secret", json!({"s": SECRET}), call).unwrap();
+    let bytes = Payload::binary(SECRET.as_bytes());
+    socket.push(now, "room:lobby", "bytes", bytes, call.timeout(Duration::from_secs(3))).unwrap();
+    socket.push(now, "room:nowhere", "secret", json!({"s": SECRET}), call).unwrap_err();
+    says(&mut socket, text(json!([null, null, "room:lobby", "news", {"s": SECRET}])));
+    let mut broadcast = vec![2, 10, 4];
+    broadcast.extend_from_slice(b"room:lobbynews");
+    broadcast.extend_from_slice(SECRET.as_bytes());
+    says(&mut socket, Frame::Binary(broadcast.into()));
+    // What is said twice, or beside the protocol, is not told either.
+    says(
+        &mut socket,
+        Frame::from(format!(
+            r#"["2","5","room:lobby","phx_reply",{{"response":"{SECRET}","extra":"{SECRET}","status":"ok","response":{{}}}}]"#
+        )),
+    );
+    says(&mut socket, Frame::from(format!("{{{SECRET}").as_str()));
+    says(&mut socket, Frame::from(format!(r#"[null,null,"room:lobby","bad",{SECRET}]"#).as_str()));
+    let crash = json!(["2", "2", "room:lobby", "phx_error", {"why": SECRET}]);
+    let now = says(&mut socket, text(crash));
+    let end = Ended::CloseFrame { code: Some(1012), reason: String::new() };
+    socket.handle_closed(now, id, end);
+    drain(&mut socket, now);
+    socket.handle_frame(now, ConnectionId::from_u64(1), Frame::from("late"));
+    socket.disconnect(now);
+    drain(&mut socket, now);
+}
+
+fn config() -> Config {
+    Config::new(&format!("ws://localhost:4000/socket/websocket?api_key={SECRET}&{SECRET}"))
+        .unwrap()
+        .param("token", SECRET)
+        .header("x-token", SECRET)
+        .unwrap()
+        .auth_token(SECRET)
+        .auto_join("room:auto", json!({"token": SECRET}))
+        .unwrap()
+}
+
+#[test]
+fn a_replay_does_what_was_recorded() {
+    let tape = Tape::default();
+    eventful(&tape.recorder(), config());
+    let trace = tape.trace();
+    for line in [
+        "t=0ms client#1 join room:lobby",
+        "client#1 = refused: \"room:lobby\" is already wanted with other parameters",
+        "client#1 failed (refused 503)",
+        "client#1 Joined room:lobby",
+        "client#1 push room:lobby secret <25 bytes>",
+        "client#1 Message room:lobby news",
+        "client#1 ProtocolError",
+        "client#1 Interrupted room:lobby",
+        "client#1 closed (close frame 1012)",
+        "client#1 Closed",
+    ] {
+        assert!(trace.contains(line), "{line} is missing in\n{trace}");
+    }
+}
+
+/// An attempt fails for every cause there is: the replay does the same, and a provider's words are
+/// hidden.
+#[test]
+#[cfg(feature = "testing")]
+fn every_cause_is_replayed() {
+    for cause in Cause::examples() {
+        let tape = Tape::default();
+        let mut socket = RecordedSocket::new(config(), 7, Time::ZERO, Some(&tape.recorder()));
+        socket.connect(ms(0));
+        let dialled = std::iter::from_fn(|| socket.poll_action(ms(0))).find_map(|it| match it {
+            Action::Connect { id, .. } => Some(id),
+            _ => None,
+        });
+        let name = cause.name().replace('_', " ");
+        socket.handle_failed(ms(1), dialled.unwrap(), cause);
+        while socket.poll_action(ms(1)).is_some() {}
+        drop(socket);
+        let trace = tape.trace();
+        let [told] = &*trace.lines().filter(|it| it.contains(" failed (")).collect::<Vec<_>>()
+        else {
+            panic!("{trace}")
+        };
+        assert!(told.contains(&format!("failed ({name}")), "{name}: {told}");
+        assert!(trace.contains(&format!("ConnectFailed ({name}")), "{name}: {trace}");
+        let text = tape.text();
+        assert!(!text.contains("the vault is sealed") && !text.contains("signed out"), "{text}");
+    }
+}
+
+/// A number of milliseconds has no room for the nanoseconds of long delays, so what is recorded does
+/// without them from the start.
+#[test]
+fn delays_over_13_days_are_replayed() {
+    let days = |days: u64| Duration::from_secs(days * 86_400);
+    let odd = [days(14) + Duration::from_micros(500), days(400) + Duration::from_nanos(1)];
+    for delay in odd {
+        let tape = Tape::default();
+        let config = config().reconnect_after(Backoff::steps([delay]).unwrap());
+        let mut socket = RecordedSocket::new(config, 7, Time::ZERO, Some(&tape.recorder()));
+        socket.connect(ms(0));
+        let mut now = ms(0);
+        for _ in 0..20 {
+            while let Some(action) = socket.poll_action(now) {
+                if let Action::Connect { id, .. } = action {
+                    let cause = Cause::CredentialsFailed { message: "no".into() };
+                    socket.handle_failed(now, id, cause);
+                }
+            }
+            now = socket.poll_timeout().expect("the next attempt").at;
+            socket.handle_timeout(now);
+        }
+        drop(socket);
+        assert!(tape.trace().contains("ReconnectAfter"));
+    }
+}
+
+#[test]
+fn no_secret_is_in_a_recording() {
+    let tape = Tape::default();
+    eventful(&tape.recorder(), config());
+    let text = tape.text();
+    assert!(!text.contains(SECRET), "{text}");
+    let hex: String = SECRET.bytes().map(|byte| format!("{byte:02x}")).collect();
+    assert!(!text.contains(&hex), "{text}");
+    for name in ["api_key=", "\"token\"", "x-token", "\"room:lobby\""] {
+        assert!(text.contains(name), "{name} is missing in\n{text}");
+    }
+}
+
+#[test]
+fn with_payloads_messages_are_told_and_join_parameters_are_not() {
+    let tape = Tape::default();
+    eventful(&tape.recorder().with_payloads(), config());
+    tape.trace();
+    let text = tape.text();
+    for line in text.lines().filter(|line| line.contains(SECRET)) {
+        assert!(!line.contains("phx_join") && !line.contains("\"config\""), "{line}");
+        assert!(!line.contains("\"join\"") && !line.contains("set_credentials"), "{line}");
+        assert!(!line.contains("failed") && !line.contains("opened"), "{line}");
+    }
+    assert!(text.contains(SECRET));
+}
+
+/// Frames that look like others: the header of vsn 2.0.0's binary pushes in front of its text.
+#[derive(Debug)]
+struct InDisguise;
+
+const DISGUISE: [u8; 5] = [0, 0, 0, 1, 50];
+
+impl Codec for InDisguise {
+    fn vsn(&self) -> &str {
+        "disguise"
+    }
+
+    fn decode(&self, frame: &Frame) -> Result<Incoming, DecodeError> {
+        let text = frame.as_bytes().strip_prefix(&DISGUISE).unwrap_or_default();
+        V2.decode(&Frame::Text(text.to_vec().into()))
+    }
+
+    fn encode(&self, message: Outgoing<'_>) -> Result<Frame, EncodeError> {
+        let frame = V2.encode(message)?;
+        Ok(Frame::Binary([&DISGUISE, frame.as_bytes()].concat().into()))
+    }
+
+    fn max_envelope_len(&self, topic: &str, event: &str) -> usize {
+        DISGUISE.len() + V2.max_envelope_len(topic, event)
+    }
+}
+
+#[test]
+fn custom_codec_join_params_are_redacted() {
+    for payloads in [false, true] {
+        let tape = Tape::default();
+        let recorder = tape.recorder();
+        let recorder = if payloads { recorder.with_payloads() } else { recorder };
+        let config = Config::new("ws://localhost:4000/socket/websocket").unwrap();
+        let config = config.codec(Arc::new(InDisguise)).expect("no vsn in the address");
+        let mut socket = RecordedSocket::new(config, 7, ms(0), Some(&recorder));
+        socket.connect(ms(0));
+        socket.join(ms(0), "a", json!({"token": SECRET})).unwrap();
+        while socket.poll_action(ms(0)).is_some() {}
+        let id = socket.connection_id().unwrap();
+        socket.handle_opened(ms(1), id, Opened::default());
+        while socket.poll_action(ms(1)).is_some() {}
+        drop(socket);
+        let text = tape.text();
+        assert!(text.contains("\"sent\""), "{text}");
+        let hex: String = SECRET.bytes().map(|byte| format!("{byte:02x}")).collect();
+        assert!(!text.contains(SECRET) && !text.contains(&hex), "{text}");
+    }
+}
+
+/// Conflicts depend on what parameters say, which is not told.
+#[test]
+fn parameters_conflict_in_a_replay_if_they_did() {
+    let tape = Tape::default();
+    let auto = JoinParams::from_fn(|_| Payload::from(json!({"auto": 1})));
+    let config = Config::new("ws://localhost:4000/socket/websocket").unwrap();
+    let config = config.auto_join("auto", auto.clone()).unwrap();
+    let mut socket = RecordedSocket::new(config, 7, ms(0), Some(&tape.recorder()));
+    // Too short for two fillers to differ.
+    socket.join(ms(0), "short", json!(1)).unwrap();
+    socket.join(ms(0), "short", json!(2)).unwrap_err();
+    socket.join(ms(0), "short", json!(1)).unwrap();
+    socket.join(ms(0), "none", json!({})).unwrap();
+    socket.join(ms(0), "none", json!([])).unwrap_err();
+    // The same text as what is held would have, if that were not told apart.
+    socket.join(ms(0), "long", json!({"a": 1})).unwrap();
+    socket.join(ms(0), "long", json!({})).unwrap_err();
+    // A topic of the configuration with other parameters, for one life.
+    socket.join(ms(0), "auto", auto.clone()).unwrap();
+    let left = socket.apply(ms(0), Input::Leave { topic: "auto".into() });
+    assert_eq!(left, Applied::Leave(Ok(())));
+    socket.join(ms(0), "auto", json!({"mine": 1})).unwrap();
+    socket.disconnect(ms(1));
+    socket.connect(ms(2));
+    socket.join(ms(2), "auto", json!({"mine": 1})).unwrap_err();
+    socket.join(ms(2), "auto", auto).unwrap();
+    drop(socket);
+    tape.trace();
+}
+
+/// A socket with an open connection that wants `room:a`, whose join is not answered.
+fn opened(config: Config, recorder: &Recorder) -> (RecordedSocket, ConnectionId) {
+    let mut socket = RecordedSocket::new(config, 7, ms(0), Some(recorder));
+    socket.connect(ms(0));
+    socket.join(ms(0), "room:a", json!({"fixed": 1})).unwrap();
+    while socket.poll_action(ms(0)).is_some() {}
+    let id = socket.connection_id().unwrap();
+    socket.handle_opened(ms(1), id, Opened::default());
+    while socket.poll_action(ms(1)).is_some() {}
+    (socket, id)
+}
+
+#[test]
+fn what_a_strict_configuration_refuses_is_refused_in_a_replay() {
+    let tape = Tape::default();
+    let config = Config::new("ws://localhost:4000/socket/websocket").unwrap();
+    let (mut socket, id) = opened(config.strict_payloads(true), &tape.recorder());
+    let ok = r#"["1","1","room:a","phx_reply",{"status":"ok","response":{}}]"#;
+    let no_utf8 = b"[null,null,\"room:a\",\"e\",\"\xff\"]".to_vec();
+    let no_json = r#"[null,null,"room:a","e",tru]"#;
+    for frame in [Frame::from(ok), Frame::Text(no_utf8.into()), Frame::from(no_json)] {
+        socket.handle_frame(ms(2), id, frame);
+        while socket.poll_action(ms(2)).is_some() {}
+    }
+    assert_eq!(socket.stats().protocol_errors, 2);
+    drop(socket);
+    assert_eq!(tape.trace().matches("ProtocolError").count(), 2);
+}
+
+#[test]
+fn of_a_frame_that_is_too_large_only_the_length_is_told() {
+    let tape = Tape::default();
+    let config = Config::new("ws://localhost:4000/socket/websocket").unwrap();
+    let config = config.max_message_bytes(100);
+    let (mut socket, id) = opened(config, &tape.recorder().with_payloads());
+    let large = json!([null, null, "room:a", "large", "x".repeat(100)]).to_string();
+    socket.handle_frame(ms(2), id, Frame::from(large));
+    while socket.poll_action(ms(2)).is_some() {}
+    drop(socket);
+    assert!(!tape.text().contains("xxx"), "{}", tape.text());
+    assert!(tape.trace().contains("Close 1009"));
+}
+
+#[test]
+fn a_function_that_replaces_fixed_parameters_is_replayed() {
+    let tape = Tape::default();
+    let config = Config::new("ws://localhost:4000/socket/websocket").unwrap();
+    let (mut socket, id) = opened(config, &tape.recorder());
+    let made = JoinParams::from_fn(|attempt| Payload::from(json!({"attempt": attempt.attempt})));
+    let set = socket.apply(ms(1), Input::SetJoinParams { topic: "room:a".into(), params: made });
+    assert_eq!(set, Applied::SetJoinParams(Ok(())));
+    let crash = r#"["1","1","room:a","phx_error",{}]"#;
+    socket.handle_frame(ms(2), id, Frame::from(crash));
+    while socket.poll_action(ms(2)).is_some() {}
+    let due = socket.poll_timeout().unwrap().at;
+    socket.handle_timeout(due);
+    while socket.poll_action(due).is_some() {}
+    drop(socket);
+    assert_eq!(tape.trace().matches("phx_join").count(), 2, "{}", tape.trace());
+}
+
+#[test]
+fn vsn_1_is_replayed_too() {
+    for query in ["", "?apikey=s3cret&vsn=1.0.0"] {
+        vsn_1_is_replayed(query);
+    }
+}
+
+fn vsn_1_is_replayed(query: &str) {
+    let tape = Tape::default();
+    let uri = format!("ws://localhost:4000/socket/websocket{query}");
+    let config = Config::new(&uri).unwrap();
+    let reply = json!({"topic": "room:lobby", "event": "phx_reply", "ref": "1",
+        "payload": {"status": "ok", "response": {"a": 1}}});
+    let reply = Frame::from(reply.to_string());
+    // As large as allowed, and no larger when it is played again.
+    let config =
+        config.codec(Arc::new(V1)).expect("no vsn in the address").max_message_bytes(reply.len());
+    let mut socket = RecordedSocket::new(config, 7, ms(0), Some(&tape.recorder()));
+    socket.connect(ms(0));
+    socket.join(ms(0), "room:lobby", json!({})).unwrap();
+    while socket.poll_action(ms(0)).is_some() {}
+    let id = socket.connection_id().unwrap();
+    socket.handle_opened(ms(1), id, Opened::default());
+    while socket.poll_action(ms(1)).is_some() {}
+    socket.handle_frame(ms(2), id, reply);
+    while socket.poll_action(ms(2)).is_some() {}
+    drop(socket);
+    let trace = tape.trace();
+    assert!(trace.contains("t=2ms client#1 Joined room:lobby"), "{trace}");
+}
+
+#[test]
+fn a_client_with_a_recorder_is_recorded_from_its_first_step_to_its_last() {
+    let tape = Tape::default();
+    let setup = |config| Setup::new(config).record(tape.recorder());
+    let mut bench = Bench::new(setup);
+    let room = bench.joined("room:lobby");
+    let mut messages = room.messages();
+    {
+        let mut push = pin!(room.push("new_msg", json!({"body": "hi"})));
+        assert!(poll(push.as_mut()).is_pending());
+        bench.settle();
+        bench.reply("ok", json!({}));
+        ready(push.as_mut()).unwrap();
+    }
+    bench.cut();
+    bench.advance(Duration::from_secs(3));
+    bench.reply("ok", json!({}));
+    assert!(next(&mut messages).is_some());
+    // Every line of a call is with the sink when the call returns.
+    let trace = tape.trace();
+    let order = ["connect\n", "join room:lobby", "Joined", "push room:lobby", "PushEnded"];
+    let after = ["closed (lost: cut)", "Interrupted", "ReconnectAfter", "phx_join", "Resumed"];
+    let mut rest = &*trace;
+    for what in order.into_iter().chain(after) {
+        rest = rest.split_once(what).unwrap_or_else(|| panic!("{what} is missing in\n{trace}")).1;
+    }
+    drop((messages, room));
+    let Bench { client, driver, .. } = bench;
+    drop((client, driver));
+    assert!(tape.trace().ends_with("client#1 Closed\n"), "{}", tape.trace());
+}
+
+#[test]
+fn two_clients_of_a_recorder_are_told_apart() {
+    let tape = Tape::default();
+    let recorder = tape.recorder();
+    let config = || Config::new("ws://localhost:4000/socket/websocket").unwrap();
+    let mut one = RecordedSocket::new(config(), 1, ms(0), Some(&recorder));
+    let mut two = RecordedSocket::new(config(), 2, ms(0), Some(&recorder));
+    one.connect(ms(1));
+    two.connect(ms(2));
+    while one.poll_action(ms(3)).is_some() {}
+    drop((one, two));
+    let trace = tape.trace();
+    assert!(trace.contains("t=2ms client#2 connect"), "{trace}");
+    assert!(trace.contains("t=3ms client#1 Connect (attempt 0)"), "{trace}");
+}
+
+#[test]
+fn a_replay_says_where_it_does_otherwise() {
+    let tape = Tape::default();
+    eventful(&tape.recorder(), config());
+    let text = tape.text();
+    let line = text.lines().position(|line| line.contains("Joined room:lobby")).unwrap() + 1;
+    let other = text.replace("\"Joined room:lobby\"", "\"Joined room:other\"");
+    let recording = Recording::parse(&other).unwrap();
+    let divergence = recording.replay().find_map(Result::err).unwrap();
+    assert_eq!(divergence.line, line);
+    assert_eq!(divergence.recorded, "Joined room:other");
+    assert_eq!(divergence.replayed.as_deref(), Some("Joined room:lobby"));
+    // A frame of another topic.
+    let frame = |topic: &str| format!(r#""topic":"{topic}","event":"phx_join""#);
+    let other = text.replace(&frame("room:lobby"), &frame("room:other"));
+    assert_ne!(other, text);
+    let divergence = Recording::parse(&other).unwrap().replay().find_map(Result::err).unwrap();
+    assert!(divergence.recorded.contains("room:other"), "{divergence}");
+    // It ends there.
+    assert!(recording.replay().last().unwrap().is_err());
+    // Without its input it has nothing to do.
+    let less: Vec<&str> =
+        text.lines().filter(|line| !line.contains("\"in\":\"connect\"")).collect();
+    let recording = Recording::parse(&less.join("\n")).unwrap();
+    let divergence = recording.replay().find_map(Result::err).unwrap();
+    assert_eq!((divergence.replayed, &*divergence.recorded), (None, "Connecting (attempt 0)"));
+}
+
+#[test]
+fn a_recording_that_is_none_names_the_line() {
+    let tape = Tape::default();
+    eventful(&tape.recorder(), config());
+    let text = tape.text();
+    let lines = text.lines().count();
+    let line = |text: &str| Recording::parse(text).unwrap_err();
+    assert_eq!(line(""), RecordingError::Empty);
+    assert_eq!(line("hello"), RecordingError::NotARecording);
+    assert_eq!(line("{}"), RecordingError::NotARecording);
+    let newer = r#"{"phx_recording":99,"version":"9.0.0"}"#;
+    assert_eq!(line(newer), RecordingError::Format { found: 99 });
+    // Cut short in its last line.
+    let cut = line(&text[..text.len() - 5]);
+    assert_eq!(cut.line(), lines);
+    assert!(cut.to_string().contains("column"), "{cut}");
+    // A line of something else, and an event of a client that was never made.
+    let (first, rest) = text.split_once('\n').unwrap();
+    let start = rest.split_once('\n').unwrap().0;
+    let with = |lines: &[&str]| line(&[&[first], lines].concat().join("\n")).to_string();
+    assert!(with(&["{\"a\":1}"]).starts_with("line 2: "));
+    let connect = r#"{"client":1,"at":0,"in":"connect"}"#;
+    assert!(with(&[connect]).starts_with("line 2: client 1 has not started"));
+    assert!(with(&[start, connect, start]).starts_with("line 4: client 1 starts a second time"));
+    let huge =
+        r#"{"client":1,"at":0,"in":{"frame":{"conn":1,"frame":{"unreadable_text":99999999999}}}}"#;
+    let refused = "line 3: the payloads up to here would have ";
+    assert!(with(&[start, huge]).starts_with(refused));
+    // Several that would each be allowed; a frame that was sent counts like one that came.
+    let many =
+        r#"{"client":1,"at":0,"in":{"frame":{"conn":1,"frame":{"unreadable_text":99999999}}}}"#;
+    let sent = r#"{"client":1,"at":0,"sent":{"unreadable_binary":99999999}}"#;
+    assert!(Recording::parse(&[first, start, many].join("\n")).is_ok());
+    assert!(with(&[start, many, sent]).starts_with("line 4: the payloads up to here"));
+    assert!(with(&[start, sent, many]).starts_with("line 4: the payloads up to here"));
+    let hex = r#"{"client":1,"at":0,"in":{"frame":{"conn":1,"frame":{"binary":"0g"}}}}"#;
+    assert!(with(&[start, hex]).contains("hexadecimal"));
+    let foreign = start.replace("2.0.0", "3.0.0");
+    assert!(with(&[&foreign]).contains("vsn 3.0.0 cannot be replayed"));
+    let uri = start.replace("ws://", "http://");
+    assert!(with(&[&uri]).contains("the configuration: "));
+    let reserved = start.replace("\"room:auto\"", "\"phoenix\"");
+    assert!(with(&[&reserved]).contains("reserved for heartbeats"), "{}", with(&[&reserved]));
+}
+
+/// The start of a recording, as JSON.
+fn start(config: Config) -> (String, Value) {
+    let tape = Tape::default();
+    drop(RecordedSocket::new(config, 7, ms(0), Some(&tape.recorder())));
+    let text = tape.text();
+    let (header, start) = text.split_once('\n').expect("two lines");
+    (header.to_owned(), serde_json::from_str(start).expect("JSON"))
+}
+
+#[test]
+fn recording_has_every_option_exactly() {
+    let config = Config::new("wss://example.com/socket/websocket").expect("a good URI");
+    let (header, start) = start(config.options(other_options()));
+    let options = start["start"]["config"]["options"].clone();
+    let read: Options = serde_json::from_value(options).expect("options");
+    assert_eq!(read, other_options());
+    assert!(Recording::parse(&format!("{header}\n{start}")).is_ok());
+}
+
+/// Whatever the defaults of the version that reads it: what is not there is an error.
+#[test]
+fn recording_without_an_option_is_refused() {
+    let (header, start) = start(config());
+    let options = start["start"]["config"]["options"].as_object().expect("an object");
+    for key in options.keys() {
+        let mut less = start.clone();
+        less["start"]["config"]["options"].as_object_mut().expect("an object").remove(key);
+        let error = Recording::parse(&format!("{header}\n{less}")).unwrap_err().to_string();
+        assert!(error.contains(&format!("the option `{key}` is missing")), "{error}");
+    }
+    for (key, short) in [("reconnect_after_msec", json!([10, 50])), ("unknown", json!(1))] {
+        let mut other = start.clone();
+        other["start"]["config"]["options"][key] = short;
+        let error = Recording::parse(&format!("{header}\n{other}")).unwrap_err().to_string();
+        assert!(error.contains(key), "{error}");
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(200, regressions!("recording")))]
+
+    /// Whatever applications and servers do: nothing that the core decides by is missing.
+    #[test]
+    fn any_run_can_be_replayed((setup, steps) in strategy::run(60), payloads in any::<bool>()) {
+        let tape = Tape::default();
+        let recorder = tape.recorder();
+        let recorder = if payloads { recorder.with_payloads() } else { recorder };
+        let mut world = World::recorded(setup, &recorder);
+        world.steps(&steps);
+        drop(world);
+        tape.trace();
+    }
+
+    /// A file that was damaged is an error or another run, never a panic of the reader.
+    #[test]
+    fn no_damage_makes_the_reader_panic(
+        (setup, steps) in strategy::run(10),
+        cut in any::<prop::sample::Index>(),
+        line in any::<prop::sample::Index>(),
+    ) {
+        let tape = Tape::default();
+        let mut world = World::recorded(setup, &tape.recorder());
+        world.steps(&steps);
+        drop(world);
+        let text = tape.text();
+        let _ = Recording::parse(&text[..cut.index(text.len())]);
+        let mut lines: Vec<&str> = text.lines().collect();
+        lines.remove(line.index(lines.len()));
+        if let Ok(recording) = Recording::parse(&lines.join("\n")) {
+            let _ = recording.replay().count();
+        }
+    }
+}

@@ -1,0 +1,454 @@
+//! Connections documents: what is read, and what each mistake is answered with.
+
+use core::time::Duration;
+
+use crate::options::other_options;
+use phx_proto::config::Backoff;
+use phx_proto::service::{Connections, Problem, ProblemKind, Restart, RestartPolicy};
+use phx_proto::socket::PendingReason;
+use phx_proto::{ChannelStatus, Options, Socket, Time};
+use serde::de::IntoDeserializer as _;
+use serde_json::{Value, json};
+
+const NONE: fn(&str) -> Option<String> = |_| None;
+
+fn environment(name: &str) -> Option<String> {
+    match name {
+        "PHOENIX_API_KEY" => Some("k3y".into()),
+        "PHOENIX_AUTH_TOKEN" => Some("t0ken".into()),
+        "EMPTY" => Some(String::new()),
+        "EVIL" => Some("a\r\nX-Evil: 1".into()),
+        _ => None,
+    }
+}
+
+/// Every line of the error of a document with one connection `a` that has these members.
+fn problems(members: &str) -> Vec<String> {
+    let text = format!(r#"{{"connections": {{"a": {{{members}}}}}}}"#);
+    let error = Connections::from_json(&text, environment).expect_err(&text);
+    error.to_string().lines().map(str::to_owned).collect()
+}
+
+fn read(members: &str) -> Connections {
+    let uri = r#""uri": "ws://localhost/socket/websocket""#;
+    let text = format!(r#"{{"connections": {{"a": {{{uri}, {members}}}}}}}"#);
+    Connections::from_json(&text, environment).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn the_example_is_read_with_its_three_variables() {
+    let text = include_str!("../../examples/connections.example.json");
+    let connections = Connections::from_json(text, environment).expect("the example");
+    assert_eq!(connections.len(), 2);
+    let backend = connections.get("backend_service").expect("it is named so");
+    assert_eq!(backend.config().uri().host(), "backend.example.com", "the default");
+    assert_eq!(backend.attributes()["sessionid"], "nightly");
+    let socket = Socket::new(backend.config().clone(), 1, Time::ZERO);
+    let request = socket.connect_request().expect("an address that may be dialled");
+    assert!(request.uri.target().contains("token=t0ken"));
+    assert_eq!(request.headers[0].0, "X-API-Key");
+    assert_eq!(request.headers[0].1.expose(), "k3y");
+    assert_eq!(
+        socket.channel_status("room:jobs"),
+        ChannelStatus::Pending(PendingReason::Offline),
+        "defect 1 of the model: auto-joins are applied"
+    );
+    let local = connections.get("local_tools").expect("it is named so");
+    assert_eq!(local.restart_policy().kind(), Restart::Permanent);
+}
+
+#[test]
+fn without_its_variables_the_example_says_which_and_where() {
+    let text = include_str!("../../examples/connections.example.json");
+    let error = Connections::from_json(text, NONE).expect_err("no environment").to_string();
+    assert_eq!(
+        error,
+        "connection \"backend_service\", key \"headers\": the variable PHOENIX_API_KEY is not \
+         set: set it, or write ${PHOENIX_API_KEY:-default}\n\
+         connection \"backend_service\", key \"params\": the variable PHOENIX_AUTH_TOKEN is not \
+         set: set it, or write ${PHOENIX_AUTH_TOKEN:-default}"
+    );
+}
+
+/// The snapshot of every message: each names connection and key and says what to do.
+#[test]
+fn every_mistake_has_a_message_that_says_what_to_do() {
+    let uri = r#""uri": "ws://localhost/socket/websocket""#;
+    for (members, message) in [
+        (
+            r#""uri": "${EMPTY}""#,
+            r#"key "uri": the variable EMPTY is empty: give it a value, or write ${EMPTY:-default}"#,
+        ),
+        (
+            r#""uri": "ws://${HOST""#,
+            r#"key "uri": a reference is written ${NAME} or ${NAME:-default}; write $${ for a plain ${"#,
+        ),
+        ("", r#"key "uri": it is missing: add it"#),
+        (r#""uri": null"#, r#"key "uri": it is missing: add it"#),
+        (r#""uri": 7"#, r#"key "uri": it must be a string, and it is a number"#),
+        (
+            r#""uri": "http://x""#,
+            r#"key "uri": the URI cannot be used: the scheme of a WebSocket is ws or wss, not http or https"#,
+        ),
+        (
+            r#""uri": "ws://example.com/socket/websocket""#,
+            "key \"uri\": ws:// to example.com would send everything in the clear: use wss://, or set \"allow_insecure\": true",
+        ),
+        (
+            &format!(r#"{uri}, "header": {{}}"#),
+            r#"key "header": there is no such key; did you mean "headers"?"#,
+        ),
+        (&format!(r#"{uri}, "colour": 1"#), r#"key "colour": there is no such key"#),
+        (&format!(r#"{uri}, {uri}"#), r#"key "uri": it is there twice: remove one"#),
+        (
+            &format!(r#"{uri}, "headers": {{"X-Key": "${{EVIL}}"}}"#),
+            r#"key "headers": header "X-Key" cannot be sent: its value holds a control character"#,
+        ),
+        (
+            &format!(r#"{uri}, "headers": "X-Key: 1""#),
+            r#"key "headers": it must be an object, or a list of pairs, and it is a string"#,
+        ),
+        (
+            &format!(r#"{uri}, "max_retries": -1"#),
+            r#"key "max_retries": it must be a whole number that is not negative, nor too large"#,
+        ),
+        (
+            &format!(r#"{uri}, "reconnect": "yes""#),
+            r#"key "reconnect": it must be true or false, and it is a string"#,
+        ),
+        (
+            &format!(r#"{uri}, "reconnect_after_msec": []"#),
+            r#"key "reconnect_after_msec": a backoff needs at least one step"#,
+        ),
+        (
+            &format!(r#"{uri}, "first_retry_spread_msec": [2, 1]"#),
+            r#"key "first_retry_spread_msec": the end of a range of delays lies before its start"#,
+        ),
+        (
+            &format!(r#"{uri}, "auto_join_channels": ["phoenix"]"#),
+            r#"key "auto_join_channels": the topic "phoenix" is reserved for heartbeats and cannot be joined"#,
+        ),
+        (
+            &format!(r#"{uri}, "auto_join_channels": ["a", ["a", {{}}]]"#),
+            r#"key "auto_join_channels": the channel "a" is in it twice"#,
+        ),
+        (&format!(r#"{uri}, "vsn": "3.0.0""#), r#"key "vsn": it must be "2.0.0" or "1.0.0""#),
+        (
+            &format!(r#"{uri}, "attributes": {{"session_id": "1"}}"#),
+            "key \"attributes\": an attribute's name has 1 to 20 characters of a-z and 0-9, and is none of CloudEvents' own",
+        ),
+        (
+            &format!(r#"{uri}, "tls": {{"cafile": "x"}}"#),
+            r#"key "tls": there is no key "cafile" in it; did you mean "ca_file"?"#,
+        ),
+        (
+            &format!(r#"{uri}, "tls": {{"cert_file": "x"}}"#),
+            r#"key "tls": "cert_file" and "key_file" go together"#,
+        ),
+        (
+            &format!(r#"{uri}, "restart": "always""#),
+            r#"key "restart": it must be "transient", "permanent" or "temporary""#,
+        ),
+        (
+            &format!(r#"{uri}, "join_concurrency": 0"#),
+            r#"key "join_concurrency": it must be a whole number that is at least 1, and not too large"#,
+        ),
+    ] {
+        assert_eq!(problems(members), [format!("connection \"a\", {message}")], "{members}");
+    }
+}
+
+#[test]
+fn all_problems_of_a_document_are_told_at_once() {
+    let text = r#"{"connections": {
+        "a": {"uri": "nonsense", "header": 1, "params": {"token": "${NONE}"}},
+        "b": [],
+        "": {"uri": "ws://localhost/"},
+        "c": {"uri": "ws://localhost/"},
+        "c": {"uri": "ws://localhost/"}
+    }, "connection": {}}"#;
+    let error = Connections::from_json(text, NONE).expect_err("much is wrong");
+    let about = |problem: &Problem| (problem.connection.clone(), problem.key.clone());
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(
+        error.problems().iter().map(about).collect::<Vec<_>>(),
+        [
+            (None, some("connection")),
+            (some("a"), some("uri")),
+            (some("a"), some("header")),
+            (some("a"), some("params")),
+            (some("b"), None),
+            (some(""), None),
+            (some("c"), None),
+        ]
+    );
+    assert_eq!(error.problems()[6].kind, ProblemKind::Duplicate);
+}
+
+#[test]
+fn what_is_no_document_is_an_error_that_says_where() {
+    for (text, message) in [
+        ("", "the document cannot be read: EOF while parsing a value at line 1 column 0"),
+        ("{} x", "the document cannot be read: trailing characters at line 1 column 4"),
+        ("{}", "key \"connections\": it is missing: add it"),
+        ("[]", "it must be an object with the key \"connections\", and it is a list"),
+        (r#"{"connections": 1}"#, "key \"connections\": it must be an object, and it is a number"),
+    ] {
+        let error = Connections::from_json(text, NONE).expect_err(text);
+        assert_eq!(error.to_string(), message);
+    }
+}
+
+#[test]
+fn every_key_is_taken_and_none_is_lost() {
+    let connections = read(
+        r#"
+        "allow_insecure": true, "connect_to": "127.0.0.1:1", "vsn": "1.0.0", "headers": [["X-A", "1"], ["X-A", "2"]],
+        "params": {"n": 7, "yes": true}, "auth_token": "t",
+        "auto_join_channels": {"room:a": {"x": 1}, "room:b": null},
+        "reconnect": true, "tls": {"ca_file": "ca.pem", "server_name": "x"},
+        "restart": "permanent", "max_restarts": 1, "max_restarts_msec": 1000,
+        "attributes": {"sessionid": "s"}, "max_push_bytes": 2000"#,
+    );
+    let spec = connections.get("a").expect("it is named so");
+    let socket = Socket::new(spec.config().clone(), 1, Time::ZERO);
+    let request = socket.connect_request().expect("an address that may be dialled");
+    assert!(request.uri.target().contains("n=7&yes=true&vsn=1.0.0"), "{}", request.uri.target());
+    let names: Vec<&str> = request.headers.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["X-A", "X-A", "User-Agent"]);
+    assert_eq!(spec.config().dial_target(&request.uri), ("127.0.0.1", 1));
+    assert_eq!(request.subprotocols.len(), 2);
+    assert_eq!(socket.channels().count(), 2);
+    let tls = spec.tls_files().expect("a tls key");
+    assert_eq!((tls.ca_file.as_deref(), tls.server_name.as_deref()), (Some("ca.pem"), Some("x")));
+    let policy = RestartPolicy::new(Restart::Permanent).intensity(1, Duration::from_secs(1));
+    assert_eq!(*spec.restart_policy(), policy);
+    assert_eq!(spec.attributes()["sessionid"], "s");
+    assert_eq!(spec.config().max_push_bytes, 2_000);
+
+    let options = serde_json::to_string(&other_options()).expect("plain data");
+    let connections = read(options.trim_matches(['{', '}']));
+    let config = connections.get("a").expect("it is named so").config();
+    assert_eq!(Options::clone(config), other_options());
+}
+
+/// For editors, which show it.
+#[cfg(feature = "schema")]
+#[test]
+fn every_key_of_the_schema_is_described() {
+    let schema = Connections::json_schema();
+    let keys = schema["$defs"]["connection"]["properties"].as_object().expect("the keys");
+    for (key, schema) in keys {
+        let about = schema["description"].as_str().unwrap_or_default();
+        assert!(about.len() > 10 && !about.contains('['), "{key}: {about:?}");
+    }
+    let files = &keys["tls"]["anyOf"][0]["properties"];
+    assert!(files["ca_file"]["description"].is_string(), "{files}");
+}
+
+/// What recordings write is read from documents too.
+#[test]
+fn delays_and_rules_can_be_written_in_full() {
+    let options = |members: &str| {
+        let connections = read(members);
+        Options::clone(connections.get("a").expect("it is named so").config())
+    };
+    let written = serde_json::to_string(&Options::default()).expect("plain data");
+    let written = written.trim_matches(['{', '}']);
+    assert_eq!(options(written), Options::default());
+    let delays = r#""rejoin_after_msec": {"schedule": {"exponential": {"first": 1.5, "factor": 2, "max": 9}}, "jitter": 0}"#;
+    let micros = |micros| Duration::from_micros(micros);
+    let growing = Backoff::exponential(micros(1_500), 2.0, micros(9_000)).expect("it grows");
+    let growing = growing.jitter(0.0).expect("a share");
+    assert_eq!(options(delays).rejoin_after, growing);
+    let uri = r#""uri": "ws://localhost/""#;
+    for (members, message) in [
+        (
+            r#""rejoin_after_msec": {"schedule": {"steps": []}}"#,
+            "a backoff needs at least one step",
+        ),
+        (
+            r#""rejoin_after_msec": {"schedule": {"steps": [1]}, "jitter": 2}"#,
+            "jitter is a share from 0 to 1",
+        ),
+        (
+            r#""rejoin_after_msec": {"schedule": {"steps": [1]}, "floors": 2}"#,
+            r#"there is no key "floors" in it; did you mean "floor"?"#,
+        ),
+        (r#""rejoin_after_msec": {"jitter": 1}"#, r#"the key "schedule" is missing in it"#),
+        (
+            r#""rejoin_after_msec": "1""#,
+            "it must be a list of milliseconds, or an object with a schedule, and it is a string",
+        ),
+        (r#""tls": ["ca.pem"]"#, "it must be an object, and it is a list"),
+        (
+            r#""rejoin_after_msec": {"schedule": {"exponential": [1, 2, 3]}}"#,
+            "it must be an object, and it is a list",
+        ),
+        (r#""push_timeout_msec": -1"#, "it must be a number of milliseconds that is not negative"),
+        (r#""first_retry_spread_msec": [1]"#, "it must be a pair of milliseconds, [from, to]"),
+        (
+            r#""first_retry_spread_msec": [1, 2, 3]"#,
+            "it must be a pair of milliseconds, [from, to]",
+        ),
+        (
+            r#""close_rules": {"4001": "halt"}"#,
+            r#"it must be "retry", "retry_within_msec" or "stop""#,
+        ),
+        (r#""close_rules": {"soon": "stop"}"#, r#"the key "soon" in it is no code"#),
+        (r#""close_rules": {"+1000": "stop"}"#, r#"the key "+1000" in it is no code"#),
+        (r#""close_rules": {"1000": "stop", "01000": "retry"}"#, "the code 1000 is in it twice"),
+        (r#""status_rules": {"404": "stop", "404": "stop"}"#, "the code 404 is in it twice"),
+        (
+            r#""close_rules": {"1000": "retry_within_msec"}"#,
+            "it must be an object of this name and its value, and it is a string",
+        ),
+        (
+            r#""close_rules": {"1000": {"stop": null}}"#,
+            r#"it must be "retry", "retry_within_msec" or "stop", and it is an object"#,
+        ),
+        (
+            r#""restart": {"permanent": null}"#,
+            r#"it must be "transient", "permanent" or "temporary", and it is an object"#,
+        ),
+        (
+            r#""status_rules": {"404": 1}"#,
+            r#"it must be "backoff", "refused", "unauthorized" or "stop", and it is a number"#,
+        ),
+        (
+            r#""auto_join_channels": [["a", {}, 1]]"#,
+            "it must be a list of topics and of pairs with their parameters",
+        ),
+        (r#""params": [["a"]]"#, "it must be a pair of a name and a value"),
+        (r#""params": {"a": []}"#, "its values must be strings, numbers or booleans"),
+        (r#""strict_payloads": "${EMPTY:-true}""#, "it must be true or false, and it is a string"),
+        (r#""max_push_bytes": "9""#, "it must be a number, and it is a string"),
+        (
+            r#""max_push_bytes": 1.5"#,
+            "it must be a whole number that is not negative, nor too large",
+        ),
+    ] {
+        let problems = problems(&format!("{uri}, {members}"));
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].ends_with(message), "{members}: {}", problems[0]);
+    }
+}
+
+#[test]
+fn reconnect_false_means_no_retry() {
+    let connections = read(r#""reconnect": false, "max_retries": 5"#);
+    let config = connections.get("a").expect("it is named so").config().clone();
+    let mut socket = Socket::new(config, 1, Time::ZERO);
+    socket.connect(Time::ZERO);
+    let id = socket.connection_id().expect("an attempt");
+    let failure = phx_proto::Cause::Dial {
+        kind: phx_proto::event::DialKind::Refused,
+        message: "refused".into(),
+    };
+    socket.handle_failed(Time::ZERO, id, failure);
+    assert!(matches!(socket.status(), phx_proto::Status::GaveUp { .. }));
+}
+
+#[test]
+fn any_serde_format_can_be_read() {
+    let document = serde_json::json!({"connections": {"a": {"uri": "wss://example.com/x"}}});
+    let connections = Connections::deserialize(document.into_deserializer(), NONE).expect("read");
+    assert!(connections.get("a").is_some());
+}
+
+#[test]
+fn no_secret_is_printed() {
+    let text = r#"{"connections": {"a": {
+        "uri": "wss://example.com/x?key=s3cret", "headers": {"X-Key": "s3cret"},
+        "params": {"token": "s3cret"}, "auth_token": "s3cret",
+        "auto_join_channels": {"room:a": {"token": "s3cret"}}
+    }}}"#;
+    let connections = Connections::from_json(text, NONE).expect("read");
+    assert!(!format!("{connections:?} {connections:#?}").contains("s3cret"));
+    let broken =
+        text.replace("wss://example.com", "ftp://s3cret").replace("\"X-Key\"", "\"X Key\"");
+    let error = Connections::from_json(&broken, NONE).expect_err("no such scheme");
+    assert!(!format!("{error} {error:?}").contains("s3cret"), "{error}");
+}
+
+#[test]
+fn a_document_can_be_built_in_code() {
+    let config = phx_proto::Config::new("wss://example.com/x").expect("a good URI");
+    let config = config.push_timeout(Duration::from_secs(1));
+    let connections = Connections::new().with("a", config);
+    assert_eq!(connections.into_iter().map(|(name, _)| name).collect::<Vec<_>>(), ["a"]);
+}
+
+/// Wherever it stands, before the address or behind it.
+#[test]
+fn allow_insecure_lets_clear_text_leave() {
+    let uri = r#""uri": "ws://example.com/socket/websocket""#;
+    for members in [
+        format!(r#"{uri}, "allow_insecure": true, "connect_to": "10.0.0.1:80""#),
+        format!(r#""connect_to": "10.0.0.1:80", "allow_insecure": true, {uri}"#),
+    ] {
+        let text = format!(r#"{{"connections": {{"a": {{{members}}}}}}}"#);
+        let connections = Connections::from_json(&text, NONE).expect("it was allowed");
+        let config = connections.get("a").expect("it is there").config().clone();
+        Socket::new(config, 1, Time::ZERO).connect_request().expect("an address");
+    }
+    let refused = problems(&format!("{uri}, \"allow_insecure\": false"));
+    assert!(refused[0].contains("\"allow_insecure\": true"), "{refused:?}");
+}
+
+/// A `vsn` in the address counts as the key does, and both have to say the same.
+#[test]
+fn vsn_of_a_document_is_that_of_the_address() {
+    let vsn = |members: &str| {
+        let text = format!(r#"{{"connections": {{"a": {{{members}}}}}}}"#);
+        let connections = Connections::from_json(&text, NONE).expect("a document");
+        let config = connections.get("a").expect("it is there").config().clone();
+        let request = Socket::new(config, 1, Time::ZERO).connect_request().expect("an address");
+        request.uri.target().split_once("vsn=").map(|(_, vsn)| vsn.to_owned())
+    };
+    assert_eq!(vsn(r#""uri": "wss://h/s?vsn=1.0.0""#).as_deref(), Some("1.0.0"));
+    assert_eq!(vsn(r#""uri": "wss://h/s?vsn=1.0.0", "vsn": "1.0.0""#).as_deref(), Some("1.0.0"));
+    let contradiction = problems(r#""uri": "wss://h/s?vsn=1.0.0", "vsn": "2.0.0""#);
+    assert_eq!(contradiction.len(), 1, "{contradiction:?}");
+    assert!(contradiction[0].contains("key \"vsn\"") && contradiction[0].contains("2.0.0"));
+    let unknown = problems(r#""uri": "wss://h/s?vsn=9.0.0""#);
+    assert_eq!(unknown.len(), 1, "{unknown:?}");
+    assert!(unknown[0].contains("key \"uri\"") && unknown[0].contains("`Codec`"));
+}
+
+/// Join parameters go to the server as they stand in the document, whatever features of serde_json
+/// another crate turns on; `deserialize` reads them alike.
+#[test]
+fn numbers_of_join_parameters_are_numbers() {
+    let document = json!({"connections": {"a": {
+        "uri": "ws://localhost/socket/websocket",
+        "max_retries": 3,
+        "auto_join_channels": [["room:a", {"since": 12, "ratio": 0.5, "below": [-7]}]],
+    }}});
+    let text = document.to_string();
+    let from_text = Connections::from_json(&text, NONE).expect("a document");
+    let from_value = Connections::deserialize(document, NONE).expect("a document");
+    let mut deserializer = serde_json::Deserializer::from_str(&text);
+    let from_reader = Connections::deserialize(&mut deserializer, NONE).expect("a document");
+    for connections in [from_text, from_value, from_reader] {
+        let config = connections.get("a").expect("it is there").config().clone();
+        let mut socket = Socket::new(config, 1, Time::ZERO);
+        socket.connect(Time::ZERO);
+        while socket.poll_action(Time::ZERO).is_some() {}
+        let id = socket.connection_id().expect("an attempt");
+        socket.handle_opened(Time::ZERO, id, phx_proto::Opened::default());
+        let join = std::iter::from_fn(|| socket.poll_action(Time::ZERO))
+            .find_map(phx_proto::Action::into_frame)
+            .expect("the join");
+        let join: Value = serde_json::from_slice(join.as_bytes()).expect("JSON");
+        assert_eq!(join[4], json!({"since": 12, "ratio": 0.5, "below": [-7]}));
+    }
+}
+
+/// What is nested deeper than serde_json reads is an error, not the end of the stack.
+#[test]
+fn deep_document_is_unreadable() {
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let error = Connections::from_json(&deep, NONE).expect_err("too deep");
+    assert!(error.to_string().contains("cannot be read"), "{error}");
+}

@@ -1,0 +1,369 @@
+//! The defects of the system that the service layer is modelled on, each as the sentence that is
+//! true here, through the same door: a document of connections and a supervisor.
+
+use core::time::Duration;
+
+use crate::fleet::{Fleet, drain, run, subscribe, types};
+use phx_proto::service::{CloudEvent, Connections};
+use phx_proto::service::{SupervisedState, Supervisor};
+use phx_proto::socket::Lifecycle;
+use phx_proto::{Cause, ChannelStatus, Status};
+use serde_json::{Value, json};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A supervisor with the connections of `{"connections": …}`, all of them polled once.
+fn up(fleet: &Fleet, connections: &Value) -> Supervisor {
+    let document = json!({ "connections": connections }).to_string();
+    let environment = |name: &str| (name == "TOKEN").then(|| "s3cret".to_owned());
+    let connections = Connections::from_json(&document, environment).expect("a good document");
+    let supervisor = fleet.supervisor();
+    supervisor.start_configured(connections).expect("free names");
+    fleet.settle();
+    supervisor
+}
+
+fn uri(host: &str) -> String {
+    format!("wss://{host}/socket/websocket")
+}
+
+/// The data of an event.
+fn told(event: &CloudEvent) -> Value {
+    event.data.to_value().expect("JSON")
+}
+
+/// Defect 1: options were put where the new process could not see them.
+#[test]
+fn every_option_of_a_connection_takes_effect() {
+    let fleet = Fleet::new();
+    fleet.with_host("down", |host| host.down = true);
+    let supervisor = up(
+        &fleet,
+        &json!({
+            "a": {
+                "uri": uri("up"), "headers": {"X-Key": "k"}, "params": {"p": "1"},
+                "auto_join_channels": [["room:a", {"x": 1}]],
+            },
+            "b": {"uri": uri("down"), "max_retries": 1},
+        }),
+    );
+    let request = fleet.with_host("up", |host| host.requests[0].clone());
+    assert_eq!((request.headers[0].0.as_str(), request.headers[0].1.expose()), ("X-Key", "k"));
+    let join = fleet.with_host("up", |host| host.received[0].clone());
+    assert_eq!((&join[2], &join[4]), (&json!("room:a"), &json!({"x": 1})));
+    fleet.advance(60 * SECOND);
+    assert_eq!(fleet.dials("down"), 2, "one attempt, one retry");
+    drop(supervisor);
+}
+
+/// Defect 2: nothing merged the params into the address.
+#[test]
+fn connect_params_are_sent() {
+    let fleet = Fleet::new();
+    let params = json!({"token": "${TOKEN}", "room": "a b"});
+    let _supervisor = up(&fleet, &json!({"a": {"uri": uri("up"), "params": params}}));
+    let target = fleet.with_host("up", |host| host.requests[0].uri.target());
+    assert!(target.contains("token=s3cret"), "{target}");
+    assert!(target.contains("room=a%20b") || target.contains("room=a+b"), "{target}");
+    assert!(target.contains("vsn=2.0.0"), "{target}");
+}
+
+/// Defect 3: the name and the auto-joins were gone after the first connect.
+#[test]
+fn after_a_reconnect_the_name_and_the_auto_joins_are_still_there() {
+    let fleet = Fleet::new();
+    let channels = json!(["room:a"]);
+    let document = json!({"a": {"uri": uri("up"), "auto_join_channels": channels}});
+    let supervisor = up(&fleet, &document);
+    let mut events = subscribe(supervisor.bus(), "**");
+    for _ in 0..3 {
+        fleet.cut("up");
+        fleet.advance(15 * SECOND);
+    }
+    let events = drain(&mut events);
+    assert!(events.iter().all(|event| told(event)["connection_name"] == "a"));
+    let resumed = |event: &&phx_proto::service::CloudEvent| event.kind == "phoenix.channel.resumed";
+    assert_eq!(events.iter().filter(resumed).count(), 3);
+}
+
+/// Defect 4: topics joined by hand were forgotten by a reconnect.
+#[test]
+fn topics_joined_by_hand_are_joined_again() {
+    let fleet = Fleet::new();
+    let supervisor = up(&fleet, &json!({"a": {"uri": uri("up")}}));
+    let client = supervisor.client("a").expect("it runs");
+    let room = run(&fleet, client.join("room:dynamic", json!({}))).expect("joined");
+    fleet.cut("up");
+    fleet.advance(5 * SECOND);
+    assert_eq!(room.status(), ChannelStatus::Joined);
+}
+
+/// Defect 5: a status asked for before the first connect, or a server that was down at the start,
+/// took every connection down.
+#[test]
+fn a_server_that_is_down_at_the_start_is_waited_for_and_the_status_answers_meanwhile() {
+    let fleet = Fleet::new();
+    fleet.with_host("down", |host| host.down = true);
+    let document = json!({"a": {"uri": uri("down")}, "b": {"uri": uri("up")}});
+    let connections =
+        Connections::from_json(&json!({ "connections": document }).to_string(), |_| None)
+            .expect("a good document");
+    let supervisor = fleet.supervisor();
+    supervisor.start_configured(connections).expect("free names");
+    let status = supervisor.connection_status("a").expect("before anything was polled");
+    assert_eq!(status.lifecycle, Lifecycle::Initializing);
+    fleet.advance(120 * SECOND);
+    assert_eq!(supervisor.connection_status("b").expect("known").lifecycle, Lifecycle::Ready);
+    fleet.with_host("down", |host| host.down = false);
+    fleet.advance(10 * SECOND);
+    assert!(supervisor.health().is_healthy());
+}
+
+/// Defect 6: every push crashed the client after it was sent.
+#[test]
+fn a_push_does_nothing_but_push() {
+    let fleet = Fleet::new();
+    let supervisor = up(&fleet, &json!({"a": {"uri": uri("up")}}));
+    let client = supervisor.client("a").expect("it runs");
+    let room = run(&fleet, client.join("room:a", json!({}))).expect("joined");
+    for n in 0..10 {
+        run(&fleet, room.cast("note", json!({ "n": n }))).expect("written");
+    }
+    let notes = fleet.with_host("up", |host| {
+        host.received.iter().filter(|message| message[3] == "note").count()
+    });
+    let status = supervisor.connection_status("a").expect("known");
+    assert_eq!((notes, status.lifecycle, status.restarts), (10, Lifecycle::Ready, 0));
+}
+
+/// Defect 7: replies were thrown away, and pushes without one would have been kept for ever.
+#[test]
+fn a_reply_reaches_its_caller_and_a_push_without_one_is_forgotten_in_time() {
+    let fleet = Fleet::new();
+    let supervisor = up(&fleet, &json!({"a": {"uri": uri("up"), "push_timeout_msec": 1000}}));
+    let client = supervisor.client("a").expect("it runs");
+    let room = run(&fleet, client.join("room:a", json!({}))).expect("joined");
+    let answered = run(&fleet, async {
+        let mut push = core::pin::pin!(room.push("ask", json!({})));
+        let mut answered = false;
+        core::future::poll_fn(|cx| {
+            let ask = fleet.with_host("up", |host| {
+                host.received.iter().rfind(|message| message[3] == "ask").cloned()
+            });
+            if let (Some(ask), false) = (ask, answered) {
+                answered = true;
+                let body = json!({"status": "ok", "response": {"n": 7}});
+                fleet.says("up", &json!([ask[0], ask[1], ask[2], "phx_reply", body]));
+            }
+            push.as_mut().poll(cx)
+        })
+        .await
+    });
+    let reply = answered.expect("a reply").ok().expect("ok");
+    assert_eq!(reply.to_value().expect("JSON"), json!({"n": 7}));
+    assert!(run(&fleet, room.push("unanswered", json!({}))).is_err());
+    let stats = client.stats();
+    assert_eq!((stats.pushes_in_flight, stats.queued_pushes), (0, 0));
+}
+
+/// Defect 8: a connection that had given up was started again at once, for ever.
+#[test]
+fn spent_retries_are_the_end() {
+    let fleet = Fleet::new();
+    fleet.with_host("down", |host| host.down = true);
+    let supervisor = up(&fleet, &json!({"a": {"uri": uri("down"), "max_retries": 3}}));
+    fleet.advance(3_600 * SECOND);
+    assert_eq!(fleet.dials("down"), 4);
+    let status = supervisor.connection_status("a").expect("known");
+    assert!(matches!(status.state, SupervisedState::Ended { .. }));
+    assert_eq!((status.lifecycle, status.restarts), (Lifecycle::Terminated, 0));
+}
+
+/// Defect 9: intervals and schedules of the configuration were ignored.
+#[test]
+fn the_configured_intervals_and_schedules_are_the_ones_used() {
+    let fleet = Fleet::new();
+    let _supervisor = up(
+        &fleet,
+        &json!({"a": {
+            "uri": uri("up"), "heartbeat_interval_msec": 1000, "heartbeat_timeout_msec": 500,
+            "first_retry_spread_msec": [7000, 7000], "vsn": "1.0.0",
+        }}),
+    );
+    let target = fleet.with_host("up", |host| host.requests[0].uri.target());
+    assert!(target.contains("vsn=1.0.0"), "{target}");
+    // The fleet's servers answer vsn 2 only: to vsn 1 they are silent, so the heartbeat is missed.
+    fleet.with_host("up", |host| host.silent = true);
+    fleet.advance(2 * SECOND);
+    let beats = fleet.with_host("up", |host| {
+        host.received.iter().filter(|message| message["event"] == "heartbeat").count()
+    });
+    assert_eq!(beats, 1, "within the first second");
+    fleet.advance(4 * SECOND);
+    assert_eq!(fleet.dials("up"), 1, "not before seven seconds have passed");
+    fleet.advance(5 * SECOND);
+    assert_eq!(fleet.dials("up"), 2);
+}
+
+/// Defect 10: a crashed channel stayed closed, and a closed one stayed listed.
+#[test]
+fn a_crashed_channel_comes_back_and_a_closed_one_is_gone_and_said_to_be() {
+    let fleet = Fleet::new();
+    let channels = json!(["room:a", "room:b"]);
+    let document = json!({"a": {"uri": uri("up"), "auto_join_channels": channels}});
+    let supervisor = up(&fleet, &document);
+    let mut events = subscribe(supervisor.bus(), "jido.protocol.phoenix.a.*");
+    let join_ref = |topic: &str| {
+        fleet.with_host("up", |host| {
+            let join = |message: &&Value| message[3] == "phx_join";
+            let mut joins = host.received.iter().filter(join);
+            joins.rfind(|join| join[2] == topic).expect("a join")[0].clone()
+        })
+    };
+    let (a, b) = (join_ref("room:a"), join_ref("room:b"));
+    fleet.says("up", &json!([a, a, "room:a", "phx_error", {}]));
+    fleet.says("up", &json!([b, b, "room:b", "phx_close", {}]));
+    fleet.advance(5 * SECOND);
+    assert_eq!(
+        types(&mut events),
+        [
+            "phoenix.channel.errored",
+            "phoenix.channel.interrupted",
+            "phoenix.channel.closed",
+            "phoenix.channel.resumed",
+        ]
+    );
+    let client = supervisor.client("a").expect("it runs");
+    assert!(client.channel("room:a").is_ok());
+    assert!(client.channel("room:b").is_err(), "it is listed no more");
+}
+
+/// Defect 11: a payload that is no map crashed the client.
+#[test]
+fn a_payload_may_be_anything() {
+    let fleet = Fleet::new();
+    let channels = json!(["room:a"]);
+    let document = json!({"a": {"uri": uri("up"), "auto_join_channels": channels}});
+    let supervisor = up(&fleet, &document);
+    let mut events = subscribe(supervisor.bus(), "jido.signal.phoenix.a.**");
+    for payload in [json!([1]), json!("text"), json!(7), json!(null), json!({})] {
+        fleet.says("up", &json!([null, null, "room:a", "msg", payload]));
+        let seen = drain(&mut events);
+        assert_eq!((seen.len(), &told(&seen[0])["payload"]), (1, &payload));
+    }
+}
+
+/// Numbers were rounded on the way through (supabase-js#1270): a payload passes as the text that it is.
+#[test]
+fn numbers_pass_through_exactly() {
+    let fleet = Fleet::new();
+    let channels = json!(["room:a"]);
+    let document = json!({"a": {"uri": uri("up"), "auto_join_channels": channels}});
+    let supervisor = up(&fleet, &document);
+    let mut events = subscribe(supervisor.bus(), "jido.signal.phoenix.a.**");
+    let payload = r#"{"n":[1.0,-0,1E5,1e400,0.1000000000000000055511,10000000000000000000001]}"#;
+    fleet.sends("up", format!(r#"[null,null,"room:a","msg",{payload}]"#).into());
+    let event = drain(&mut events).remove(0);
+    assert_eq!(event.data.get("payload").expect("a payload").get(), payload);
+    let line = serde_json::to_string(&event).expect("it is JSON");
+    assert!(line.contains(&format!(r#""payload":{payload}"#)), "{line}");
+}
+
+/// Defect 12: the join's response was not kept, and the status and the signal disagreed.
+#[test]
+fn the_response_of_a_join_is_kept_and_the_status_says_what_the_signal_says() {
+    let fleet = Fleet::new();
+    fleet.with_host("up", |host| host.down = true);
+    let channels = json!(["room:a"]);
+    let document = json!({"a": {"uri": uri("up"), "auto_join_channels": channels}});
+    let supervisor = up(&fleet, &document);
+    let mut events = subscribe(supervisor.bus(), "**");
+    fleet.advance(SECOND);
+    let last = drain(&mut events).pop().expect("an event");
+    assert_eq!(told(&last)["state"], "connect_failed");
+    let status = supervisor.connection_status("a").expect("known");
+    assert!(matches!(status.state, SupervisedState::Running(Status::Waiting { .. })));
+    assert!(matches!(status.last_cause, Some(Cause::Dial { .. })));
+    fleet.with_host("up", |host| host.down = false);
+    fleet.advance(10 * SECOND);
+    let joined = drain(&mut events).pop().expect("an event");
+    assert_eq!(told(&joined)["response"], json!({"about": "room:a"}));
+    let room = supervisor.client("a").expect("it runs").channel("room:a").expect("wanted");
+    let response = room.join_response().expect("joined").to_value().expect("JSON");
+    assert_eq!(response, json!({"about": "room:a"}));
+}
+
+/// Defect 13: the list had no names, and the health was good whatever happened.
+#[test]
+fn the_list_has_the_names_and_the_health_is_what_it_is() {
+    let fleet = Fleet::new();
+    fleet.with_host("down", |host| host.down = true);
+    let supervisor = up(&fleet, &json!({"a": {"uri": uri("up")}, "b": {"uri": uri("down")}}));
+    assert_eq!(supervisor.list_connections(), ["a", "b"]);
+    let health = supervisor.health();
+    assert_eq!((health.ready(), health.is_healthy()), (1, false));
+    assert_eq!(health.connections["b"].lifecycle, Lifecycle::Initializing);
+}
+
+/// Defect 14: the configured connections were started by nobody, and only some shapes of the
+/// configuration were accepted.
+#[test]
+fn configured_connections_are_started_whatever_shape_their_lists_have() {
+    let fleet = Fleet::new();
+    let supervisor = up(
+        &fleet,
+        &json!({
+            "a": {"uri": uri("one"), "auto_join_channels": ["x"], "headers": [["X-A", "1"]]},
+            "b": {"uri": uri("two"), "auto_join_channels": {"x": {}}, "headers": {"X-A": "1"}},
+            "c": {"uri": uri("three"), "auto_join_channels": [["x", {}]]},
+        }),
+    );
+    assert!(supervisor.health().is_healthy());
+    for host in ["one", "two", "three"] {
+        assert_eq!(fleet.with_host(host, |host| host.received[0][2].clone()), "x");
+    }
+}
+
+/// Defect 15: missing secrets became empty strings, and set ones were printed.
+#[test]
+fn a_secret_is_an_error_when_it_is_missing_and_is_nowhere_to_be_read_when_it_is_there() {
+    let text = json!({"connections": {"a": {
+        "uri": "wss://up/socket/websocket?key=${TOKEN}",
+        "headers": {"X-Key": "${TOKEN}"}, "params": {"token": "${TOKEN}"},
+        "auth_token": "${TOKEN}", "auto_join_channels": {"room:a": {"token": "${TOKEN}"}},
+    }}})
+    .to_string();
+    assert!(Connections::from_json(&text, |_| None).is_err());
+    assert!(Connections::from_json(&text, |_| Some(String::new())).is_err());
+
+    let environment = |_: &str| Some("s3cret".to_owned());
+    let connections = Connections::from_json(&text, environment).expect("a good document");
+    let mut shown = format!("{connections:?} {connections:#?}");
+    let fleet = Fleet::new();
+    // The server refuses, closes, crashes and rejects, so that every kind of error is made.
+    fleet.with_host("up", |host| host.status = Some(403));
+    let supervisor = fleet.supervisor();
+    let mut events = subscribe(supervisor.bus(), "**");
+    supervisor.start_configured(connections).expect("free names");
+    fleet.advance(10 * SECOND);
+    shown += &format!("{:?}", supervisor.connection_status("a"));
+    fleet.with_host("up", |host| {
+        host.status = None;
+        host.rejects.push("room:a".to_owned());
+    });
+    fleet.advance(60 * SECOND);
+    fleet.cut("up");
+    fleet.advance(10 * SECOND);
+    shown += &format!("{:?} {supervisor:?}", supervisor.health());
+    let client = supervisor.client("a").expect("it runs");
+    shown += &format!("{client:?} {:?} {:?}", client.status(), client.stats());
+    let request = fleet.with_host("up", |host| host.requests.clone());
+    shown += &format!("{request:?}");
+    for event in drain(&mut events) {
+        shown += &format!("{event:?} {}", serde_json::to_string(&event).expect("JSON"));
+    }
+    assert!(fleet.with_host("up", |host| host.received.len()) > 1, "it did connect");
+    assert!(!shown.contains("s3cret"));
+    let sent = fleet.with_host("up", |host| host.requests[0].uri.target());
+    assert!(sent.contains("token=s3cret"), "and the server does get it");
+}

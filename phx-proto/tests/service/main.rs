@@ -1,0 +1,14 @@
+//! What a service needs on top: documents of connections, the supervisor, the router and the bus.
+
+mod bus;
+mod connection_changes;
+mod connections;
+mod defects;
+mod router;
+mod supervision;
+mod supervisor;
+
+#[path = "../support/fleet.rs"]
+mod fleet;
+#[path = "../support/options.rs"]
+mod options;

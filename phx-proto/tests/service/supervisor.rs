@@ -1,0 +1,681 @@
+//! The supervisor: named connections side by side, on virtual time.
+
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker};
+use core::time::Duration;
+use std::sync::{Arc, Mutex};
+
+use crate::fleet::{Fleet, config, drain, run, subscribe, types};
+use phx_proto::client::{ClientEvent, JoinFailed, Setup};
+use phx_proto::event::ChannelEnd;
+use phx_proto::recording::{Recorder, Recording};
+use phx_proto::service::{Connections, Ending, EventIds, Restart, RestartPolicy};
+use phx_proto::service::{StartError, Supervised, SupervisedState, Supervisor, UnknownConnection};
+use phx_proto::socket::Lifecycle;
+use phx_proto::{Cause, Config, JoinParams, Options, Signal, Status};
+use serde_json::json;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn supervised(host: &str, restart: Restart) -> Supervised {
+    Supervised::new(config(host)).restart(RestartPolicy::new(restart))
+}
+
+/// Defects 1, 5 and 14 of the model: auto-joins are applied, a server that is down at the start
+/// harms nobody, and configured connections are started.
+#[test]
+fn configured_connections_come_up_with_their_channels_joined_and_a_server_that_is_down_harms_none()
+{
+    let fleet = Fleet::new();
+    fleet.with_host("down", |host| host.down = true);
+    let supervisor = fleet.supervisor();
+    let mut events = subscribe(supervisor.bus(), "jido.protocol.phoenix.up.**");
+    let auto = |host| config(host).auto_join("room:a", JoinParams::from(json!({"x": 1})));
+    let connections = Connections::new()
+        .with("up", auto("up").expect("no reserved topic"))
+        .with("down", auto("down").expect("no reserved topic"));
+    supervisor.start_configured(connections).expect("free names");
+    fleet.settle();
+    assert_eq!(supervisor.list_connections(), ["down", "up"]);
+    let status = supervisor.connection_status("up").expect("known");
+    assert_eq!(status.lifecycle, Lifecycle::Ready);
+    assert_eq!(status.state, SupervisedState::Running(Status::Open));
+    let status = supervisor.connection_status("down").expect("known");
+    assert_eq!(status.lifecycle, Lifecycle::Initializing);
+    assert!(matches!(status.last_cause, Some(Cause::Dial { .. })));
+    assert_eq!((supervisor.health().ready(), supervisor.health().is_healthy()), (1, false));
+    assert_eq!(
+        types(&mut events),
+        ["phoenix.connection.connecting", "phoenix.connection.connected", "phoenix.channel.joined",]
+    );
+    let join = fleet.with_host("up", |host| host.received[0].clone());
+    assert_eq!((&join[3], &join[4]), (&json!("phx_join"), &json!({"x": 1})));
+
+    fleet.with_host("down", |host| host.down = false);
+    fleet.advance(60 * SECOND);
+    assert!(supervisor.health().is_healthy());
+}
+
+#[test]
+fn names_are_unique_until_their_connection_has_ended() {
+    let fleet = Fleet::new();
+    let supervisor = fleet.supervisor();
+    supervisor.start_connection("a", config("one")).expect("a free name");
+    supervisor.start_connection("b", config("one")).expect("one server twice is fine");
+    let error = supervisor.start_connection("a", config("two")).expect_err("taken");
+    assert_eq!(error, StartError::Duplicate { name: "a".into() });
+    let both = Connections::new().with("c", config("one")).with("b", config("one"));
+    assert!(supervisor.start_configured(both).is_err());
+    assert_eq!(supervisor.list_connections(), ["a", "b"], "none of them was started");
+    fleet.settle();
+    run(&fleet, supervisor.stop_connection("a")).expect("known");
+    assert_eq!(supervisor.list_connections(), ["b"]);
+    supervisor.start_connection("a", config("two")).expect("free again");
+    let unknown = UnknownConnection::new("z");
+    assert_eq!(supervisor.connection_status("z"), Err(unknown.clone()));
+    assert_eq!(run(&fleet, supervisor.stop_connection("z")), Err(unknown));
+}
+
+/// Defects 4 and 10 of the model: topics joined by hand come back, and the others never notice.
+#[test]
+fn a_loss_and_a_crash_of_one_connection_do_not_touch_the_others() {
+    let fleet = Fleet::new();
+    let supervisor = fleet.supervisor();
+    for name in ["a", "b"] {
+        supervisor.start_connection(name, config(name)).expect("a free name");
+    }
+    fleet.settle();
+    let client = supervisor.client("a").expect("it runs");
+    assert_eq!(client.name(), Some("a"));
+    let room = run(&fleet, client.join("room:x", json!({}))).expect("joined");
+    let mut of_b = subscribe(supervisor.bus(), "jido.protocol.phoenix.b.**");
+    let mut of_a = subscribe(supervisor.bus(), "jido.protocol.phoenix.a.**");
+    fleet.cut("a");
+    let status = supervisor.connection_status("a").expect("known");
+    assert!(matches!(status.last_cause, Some(Cause::TransportLost { .. })), "{status:?}");
+    fleet.advance(5 * SECOND);
+    let seen = types(&mut of_a);
+    assert!(seen.contains(&"phoenix.channel.interrupted".to_owned()), "{seen:?}");
+    assert!(seen.contains(&"phoenix.channel.resumed".to_owned()), "{seen:?}");
+    assert_eq!(types(&mut of_b), Vec::<String>::new());
+    assert_eq!((fleet.dials("a"), fleet.dials("b")), (2, 1));
+    drop(room);
+}
+
+/// Defect 8 of the model, and design 6: spent retries are final under the default policy.
+#[test]
+fn spent_retries_are_final_unless_the_policy_is_permanent() {
+    for (restart, restarted) in
+        [(Restart::Transient, false), (Restart::Temporary, false), (Restart::Permanent, true)]
+    {
+        let fleet = Fleet::new();
+        fleet.with_host("a", |host| host.down = true);
+        let supervisor = fleet.supervisor();
+        let setup = Supervised::new(config("a").max_retries(Some(2)));
+        let policy = RestartPolicy::new(restart);
+        supervisor.start_connection("a", setup.restart(policy)).expect("a free name");
+        fleet.advance(2 * SECOND);
+        assert_eq!(fleet.dials("a"), 3, "one attempt and two retries");
+        let status = supervisor.connection_status("a").expect("it answers in every state");
+        if restarted {
+            assert!(matches!(status.state, SupervisedState::Restarting { .. }), "{status:?}");
+            assert_eq!(status.lifecycle, Lifecycle::Initializing);
+            fleet.with_host("a", |host| host.down = false);
+            fleet.advance(5 * SECOND);
+            let status = supervisor.connection_status("a").expect("known");
+            assert_eq!((status.lifecycle, status.restarts), (Lifecycle::Ready, 1));
+        } else {
+            let ending = Ending::GaveUp;
+            let exhausted = false;
+            assert_eq!(status.state, SupervisedState::Ended { ending, exhausted });
+            assert_eq!(status.lifecycle, Lifecycle::Terminated);
+            assert!(matches!(status.last_cause, Some(Cause::Dial { .. })));
+            fleet.advance(600 * SECOND);
+            assert_eq!(fleet.dials("a"), 3, "and nothing is tried any more");
+            assert_eq!(fleet.tasks(), 0);
+            assert!(supervisor.client("a").is_err());
+            supervisor.start_connection("a", config("b")).expect("the name is free again");
+        }
+    }
+}
+
+/// A panic is contained to its connection, and too many of them are the end of it.
+#[test]
+fn a_panic_restarts_its_connection_until_it_happens_too_often() {
+    let fleet = Fleet::new();
+    let supervisor = fleet.supervisor();
+    let policy = RestartPolicy::new(Restart::Transient).intensity(2, 60 * SECOND);
+    let auto = config("a").auto_join("room:a", JoinParams::none()).expect("no reserved topic");
+    let setup = Supervised::new(auto).restart(policy);
+    supervisor.start_connection("a", setup).expect("a free name");
+    supervisor.start_connection("b", config("b")).expect("a free name");
+    fleet.settle();
+    let mut events = subscribe(supervisor.bus(), "jido.protocol.phoenix.a.**");
+    for round in 1..=2 {
+        let client = supervisor.client("a").expect("it runs");
+        fleet.with_host("a", |host| host.panics = true);
+        fleet.settle();
+        let seen = types(&mut events);
+        assert!(seen.contains(&"phoenix.channel.closed".to_owned()), "it is told: {seen:?}");
+        assert!(client.status() != Status::Open, "the old client is of no use");
+        fleet.advance(2 * SECOND);
+        let status = supervisor.connection_status("a").expect("known");
+        assert_eq!((status.lifecycle, status.restarts), (Lifecycle::Ready, round));
+        let seen = types(&mut events);
+        assert!(seen.contains(&"phoenix.channel.joined".to_owned()), "auto-joins come back");
+    }
+    fleet.with_host("a", |host| host.panics = true);
+    fleet.advance(2 * SECOND);
+    let status = supervisor.connection_status("a").expect("known");
+    let ending = Ending::Crashed;
+    assert_eq!(status.state, SupervisedState::Ended { ending, exhausted: true });
+    let status = supervisor.connection_status("b").expect("known");
+    assert_eq!(status.lifecycle, Lifecycle::Ready, "the other connection never noticed");
+    assert_eq!(fleet.dials("b"), 1);
+}
+
+/// A connection to `a` that has given up and waits for its restart.
+fn waiting(fleet: &Fleet, setup: impl Into<Setup>) -> Supervisor {
+    fleet.with_host("a", |host| host.down = true);
+    let supervisor = fleet.supervisor();
+    let permanent = RestartPolicy::new(Restart::Permanent);
+    let supervised = Supervised::new(setup).restart(permanent);
+    supervisor.start_connection("a", supervised).expect("a free name");
+    fleet.settle();
+    let status = supervisor.connection_status("a").expect("known");
+    assert!(matches!(status.state, SupervisedState::Restarting { .. }), "{status:?}");
+    supervisor
+}
+
+fn without_retries() -> Config {
+    config("a").max_retries(Some(0))
+}
+
+fn restart(fleet: &Fleet, supervisor: &Supervisor) {
+    fleet.with_host("a", |host| host.down = false);
+    fleet.advance(10 * SECOND);
+    let status = supervisor.connection_status("a").expect("known");
+    assert_eq!((status.lifecycle, status.restarts), (Lifecycle::Ready, 1));
+    assert_eq!(status.state, SupervisedState::Running(Status::Open));
+}
+
+#[test]
+fn handle_survives_restart() {
+    let fleet = Fleet::new();
+    let auto = without_retries().auto_join("room:auto", JoinParams::none()).expect("no such topic");
+    let supervisor = waiting(&fleet, auto);
+    let client = supervisor.client("a").expect("it waits");
+    assert!(matches!(client.status(), Status::GaveUp { .. }));
+    restart(&fleet, &supervisor);
+    assert_eq!(client.status(), Status::Open);
+    let join = fleet.with_host("a", |host| host.received[0].clone());
+    assert_eq!((&join[2], &join[3]), (&json!("room:auto"), &json!("phx_join")));
+    run(&fleet, client.join("room:a", json!({}))).expect("joined");
+}
+
+#[test]
+fn signal_stream_survives_restart() {
+    let fleet = Fleet::new();
+    let supervisor = waiting(&fleet, without_retries());
+    let mut signals = supervisor.client("a").expect("it waits").signals();
+    restart(&fleet, &supervisor);
+    let connecting = run(&fleet, signals.next());
+    assert!(
+        matches!(connecting, Some(ClientEvent::Signal(Signal::Connecting { attempt: 0, .. }))),
+        "{connecting:?}"
+    );
+    let connected = run(&fleet, signals.next());
+    assert!(
+        matches!(connected, Some(ClientEvent::Signal(Signal::Connected { .. }))),
+        "{connected:?}"
+    );
+}
+
+/// The jitter before and after it comes of two seeds, and the recording has both.
+#[test]
+fn restart_draws_a_new_seed() {
+    let fleet = Fleet::new();
+    let tape = Arc::new(Mutex::new(String::new()));
+    let sink = Arc::clone(&tape);
+    let recorder = Recorder::new(move |line| {
+        let mut tape = sink.lock().expect("no panic");
+        tape.push_str(line);
+        tape.push('\n');
+    });
+    let supervisor = waiting(&fleet, Setup::new(without_retries()).record(recorder));
+    let drawn = fleet.state().seeds;
+    restart(&fleet, &supervisor);
+    assert_eq!(fleet.state().seeds, drawn, "it was drawn when the connection ended");
+    let text = tape.lock().expect("no panic").clone();
+    assert!(text.contains(&format!(r#"{{"reseed":{{"seed":{drawn}}}}}"#)), "{text}");
+    assert!(!text.contains(&format!(r#""start":{{"seed":{drawn},"#)), "{text}");
+    let recording = Recording::parse(&text).expect("a recording");
+    let replayed: Result<Vec<_>, _> = recording.replay().collect();
+    let replayed = replayed.expect("the same again");
+    assert!(replayed.iter().any(|line| line.to_string().contains("reseed")));
+}
+
+#[test]
+fn crashed_client_is_replaced_at_once() {
+    let fleet = Fleet::new();
+    let supervisor = fleet.supervisor();
+    supervisor.start_connection("a", supervised("a", Restart::Transient)).expect("a free name");
+    let old = supervisor.client("a").expect("before its first poll");
+    fleet.settle();
+    fleet.with_host("a", |host| host.panics = true);
+    fleet.settle();
+    let client = supervisor.client("a").expect("it waits");
+    assert_eq!((client.status(), fleet.dials("a")), (Status::Idle, 1));
+    assert_eq!(old.status(), Status::GaveUp { cause: Cause::DriverPanicked });
+    let mut join = Box::pin(client.join("room:a", json!({})));
+    assert!(poll_once(join.as_mut()).is_pending());
+    restart(&fleet, &supervisor);
+    assert!(matches!(poll_once(join.as_mut()), Poll::Ready(Ok(_))));
+}
+
+#[test]
+fn connect_cuts_the_wait_for_a_restart() {
+    let fleet = Fleet::new();
+    let supervisor = waiting(&fleet, without_retries());
+    fleet.with_host("a", |host| host.down = false);
+    supervisor.client("a").expect("it waits").connect();
+    fleet.settle();
+    let status = supervisor.connection_status("a").expect("known");
+    assert_eq!(status.state, SupervisedState::Running(Status::Open));
+    fleet.advance(600 * SECOND);
+    assert_eq!(fleet.dials("a"), 2);
+}
+
+#[test]
+fn disconnect_cancels_a_restart() {
+    let fleet = Fleet::new();
+    let supervisor = waiting(&fleet, without_retries());
+    let client = supervisor.client("a").expect("it waits");
+    run(&fleet, client.disconnect());
+    fleet.settle();
+    let status = supervisor.connection_status("a").expect("known");
+    let ending = Ending::Closed;
+    assert_eq!(status.state, SupervisedState::Ended { ending, exhausted: false });
+    fleet.advance(600 * SECOND);
+    assert_eq!((fleet.dials("a"), fleet.tasks()), (1, 0));
+}
+
+/// The delays grow with each crash, and start over after `stable_after`.
+#[test]
+fn stable_connection_restarts_sooner() {
+    let fleet = Fleet::new();
+    let supervisor = fleet.supervisor();
+    let policy = RestartPolicy::new(Restart::Transient).intensity(10, 600 * SECOND);
+    let supervised = Supervised::new(config("a")).restart(policy);
+    supervisor.start_connection("a", supervised).expect("a free name");
+    fleet.settle();
+    let crash = |attempt| {
+        fleet.with_host("a", |host| host.panics = true);
+        fleet.settle();
+        let status = supervisor.connection_status("a").expect("known");
+        let SupervisedState::Restarting { until, .. } = status.state else { panic!("{status:?}") };
+        let delay = until.since(fleet.state().now);
+        let range = Options::default().rejoin_after.range(attempt);
+        assert!((range.min()..=range.max()).contains(&delay), "{attempt}: {delay:?}");
+        fleet.advance(2 * SECOND);
+    };
+    (1..=3).for_each(crash);
+    fleet.advance(2 * Options::default().stable_after);
+    (1..=2).for_each(crash);
+}
+
+/// The counters are those of the client, which is the same one.
+#[test]
+fn metrics_continue_after_restart() {
+    let fleet = Fleet::new();
+    let supervisor = waiting(&fleet, without_retries());
+    assert_eq!(supervisor.metrics()[0].stats, None, "it does not run");
+    restart(&fleet, &supervisor);
+    let stats = supervisor.metrics()[0].stats.clone().expect("it runs");
+    assert_eq!((stats.failed_attempts, stats.connections), (1, 1));
+}
+
+#[test]
+fn stopping_one_connection_closes_it_and_leaves_the_others() {
+    let fleet = Fleet::new();
+    let supervisor = fleet.supervisor();
+    for name in ["a", "b"] {
+        supervisor.start_connection(name, supervised(name, Restart::Permanent)).expect("free");
+    }
+    fleet.settle();
+    let mut events = subscribe(supervisor.bus(), "jido.protocol.phoenix.a");
+    run(&fleet, supervisor.stop_connection("a")).expect("known");
+    assert_eq!(
+        types(&mut events),
+        ["phoenix.connection.disconnected", "phoenix.connection.closed",]
+    );
+    fleet.advance(600 * SECOND);
+    assert_eq!(fleet.dials("a"), 1, "a permanent one too stays stopped");
+    assert_eq!(supervisor.list_connections(), ["b"]);
+    assert_eq!(fleet.tasks(), 1);
+}
+
+#[test]
+fn a_connection_that_waits_for_its_restart_can_be_stopped() {
+    let fleet = Fleet::new();
+    fleet.with_host("a", |host| host.down = true);
+    let supervisor = fleet.supervisor();
+    let policy = RestartPolicy::new(Restart::Permanent);
+    let setup = Supervised::new(config("a").max_retries(Some(0))).restart(policy);
+    supervisor.start_connection("a", setup).expect("a free name");
+    fleet.settle();
+    let status = supervisor.connection_status("a").expect("known");
+    assert!(matches!(status.state, SupervisedState::Restarting { .. }));
+    let mut events = subscribe(supervisor.bus(), "**");
+    run(&fleet, supervisor.stop_connection("a")).expect("known");
+    assert_eq!(types(&mut events), Vec::<String>::new(), "it had ended before");
+    assert_eq!(fleet.tasks(), 0);
+    fleet.advance(600 * SECOND);
+    assert_eq!(fleet.dials("a"), 1);
+}
+
+#[test]
+fn one_connection_is_ended_in_order_while_the_others_go_on() {
+    let fleet = Fleet::new();
+    let supervisor = fleet.supervisor();
+    for name in ["a", "b"] {
+        let auto = config(name).auto_join("room:a", JoinParams::none()).expect("no such topic");
+        supervisor.start_connection(name, auto).expect("a free name");
+    }
+    fleet.settle();
+    let unfinished = run(&fleet, supervisor.shutdown_connection("a", 5 * SECOND)).expect("known");
+    assert!(unfinished.is_empty());
+    let left = fleet.with_host("a", |host| host.received.last().cloned()).expect("a leave");
+    assert_eq!(left[3], "phx_leave", "stop_connection would have closed the socket at once");
+    assert_eq!((supervisor.list_connections(), fleet.tasks()), (vec!["b".to_owned()], 1));
+    assert_eq!(fleet.dials("b"), 1);
+    supervisor.start_connection("a", config("a")).expect("the name is free again");
+    fleet.settle();
+    assert!(supervisor.health().is_healthy());
+    let gone = run(&fleet, supervisor.shutdown_connection("z", SECOND));
+    assert_eq!(gone, Err(UnknownConnection::new("z")));
+}
+
+#[test]
+fn a_shutdown_ends_everything_in_order_and_reports_what_did_not_finish() {
+    let fleet = Fleet::new();
+    let supervisor = fleet.supervisor();
+    for name in ["a", "b"] {
+        let auto = config(name).auto_join("room:a", JoinParams::none()).expect("no such topic");
+        supervisor.start_connection(name, auto).expect("a free name");
+    }
+    fleet.settle();
+    fleet.with_host("b", |host| host.silent = true);
+    let mut events = subscribe(supervisor.bus(), "**");
+    let mut shutdown = Box::pin(supervisor.shutdown(5 * SECOND));
+    let mut cx = core::task::Context::from_waker(core::task::Waker::noop());
+    let mut unfinished = None;
+    for _ in 0..20 {
+        if let core::task::Poll::Ready(report) = shutdown.as_mut().poll(&mut cx) {
+            unfinished = Some(report);
+            break;
+        }
+        fleet.advance(SECOND);
+    }
+    let unfinished = unfinished.expect("it ends");
+    assert_eq!(unfinished.keys().collect::<Vec<_>>(), ["b"]);
+    assert_eq!(unfinished["b"].leaves, [phx_proto::Topic::from("room:a")]);
+    let left = fleet.with_host("a", |host| host.received.last().cloned()).expect("a leave");
+    assert_eq!(left[3], "phx_leave");
+    assert_eq!(fleet.tasks(), 0);
+    let kinds: Vec<String> = drain(&mut events).into_iter().map(|event| event.kind).collect();
+    assert_eq!(kinds.iter().filter(|kind| *kind == "phoenix.connection.closed").count(), 2);
+    assert_eq!(run(&fleet, events.next()), None, "the bus is closed");
+    assert!(supervisor.list_connections().is_empty());
+}
+
+#[test]
+fn dropping_the_supervisor_closes_its_connections() {
+    let fleet = Fleet::new();
+    let supervisor = fleet.supervisor();
+    supervisor.start_connection("a", config("a")).expect("a free name");
+    fleet.settle();
+    drop(supervisor);
+    fleet.settle();
+    assert_eq!(fleet.tasks(), 0);
+}
+
+/// Defect 12 of the model: what the status says is what the events say.
+#[test]
+fn the_status_answers_in_every_state() {
+    let fleet = Fleet::new();
+    fleet.with_host("a", |host| host.down = true);
+    let supervisor = fleet.supervisor();
+    supervisor.start_connection("a", config("a")).expect("a free name");
+    let status = || supervisor.connection_status("a").expect("known");
+    assert_eq!(status().lifecycle, Lifecycle::Initializing, "before it was polled");
+    fleet.settle();
+    assert!(matches!(status().state, SupervisedState::Running(Status::Waiting { .. })));
+    fleet.with_host("a", |host| host.down = false);
+    fleet.advance(2 * SECOND);
+    assert_eq!(status().state, SupervisedState::Running(Status::Open));
+    fleet.with_host("a", |host| host.silent = true);
+    let client = supervisor.client("a").expect("it runs");
+    let mut disconnect = Box::pin(client.disconnect());
+    let mut cx = core::task::Context::from_waker(core::task::Waker::noop());
+    assert!(disconnect.as_mut().poll(&mut cx).is_pending());
+    fleet.settle();
+    assert_eq!(status().lifecycle, Lifecycle::Closing);
+    fleet.advance(5 * SECOND);
+    assert_eq!(status().lifecycle, Lifecycle::Terminated);
+}
+
+#[test]
+fn metrics_are_those_of_each_connection_and_end_with_it() {
+    let fleet = Fleet::new();
+    fleet.with_host("down", |host| host.down = true);
+    let supervisor = fleet.supervisor();
+    supervisor.start_connection("a", supervised("a", Restart::Transient)).expect("a free name");
+    let spent = Supervised::new(config("down").max_retries(Some(0)));
+    supervisor.start_connection("down", spent).expect("a free name");
+    fleet.settle();
+    let metrics = supervisor.metrics();
+    let [a, down] = &metrics[..] else { panic!("{metrics:?}") };
+    assert_eq!((&*a.name, a.lifecycle), ("a", Lifecycle::Ready));
+    assert_eq!(a.stats.as_ref().expect("it runs").connections, 1);
+    assert_eq!((&*down.name, down.lifecycle), ("down", Lifecycle::Terminated));
+    assert_eq!(down.stats, None);
+    let page = phx_proto::service::metrics::openmetrics(&metrics);
+    assert!(page.contains("phx_connections_opened_total{connection=\"a\"} 1\n"), "{page}");
+}
+
+#[test]
+fn ids_of_events_are_unique_and_sorted_and_their_times_are_the_clocks() {
+    let fleet = Fleet::new();
+    let supervisor = fleet.supervisor();
+    let mut events = subscribe(supervisor.bus(), "**");
+    for name in ["a", "b", "c"] {
+        supervisor.start_connection(name, config(name)).expect("a free name");
+    }
+    fleet.settle();
+    let events = drain(&mut events);
+    assert_eq!(events.len(), 6);
+    assert!(events.is_sorted_by(|one, other| one.id < other.id));
+    assert!(events.iter().all(|event| event.time == "2023-11-14T22:13:20.000Z"));
+}
+
+fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// It was forgotten with the others, ran on, and nobody could stop it.
+#[test]
+fn connection_started_during_shutdown_does_not_leak() {
+    let fleet = Fleet::new();
+    let supervisor = fleet.supervisor();
+    supervisor.start_connection("a", config("a")).expect("a free name");
+    fleet.settle();
+    fleet.with_host("a", |host| host.silent = true);
+    let mut shutdown = Box::pin(supervisor.shutdown(5 * SECOND));
+    assert!(poll_once(shutdown.as_mut()).is_pending());
+    let late = supervisor.start_connection("late", config("late"));
+    assert_eq!(late, Err(StartError::ShutDown { name: "late".into() }));
+    let several = Connections::new().with("later", config("later"));
+    assert!(matches!(supervisor.start_configured(several), Err(StartError::ShutDown { .. })));
+    let _ = run(&fleet, shutdown);
+    fleet.settle();
+    assert_eq!((fleet.tasks(), fleet.dials("late")), (0, 0));
+    let after = supervisor.start_connection("after", config("a"));
+    assert_eq!(after, Err(StartError::ShutDown { name: "after".into() }));
+}
+
+/// A runtime that ends right after the start, say.
+#[test]
+fn keeper_dropped_before_its_first_poll_hangs_nothing() {
+    for polls in [0, 1] {
+        let fleet = Fleet::new();
+        let supervisor = fleet.supervisor();
+        supervisor.start_connection("a", config("a")).expect("a free name");
+        (0..polls).for_each(|_| fleet.settle());
+        fleet.drop_tasks();
+        let status = supervisor.connection_status("a").expect("known");
+        assert_eq!(status.lifecycle, Lifecycle::Terminated, "{polls} polls");
+        assert!(matches!(status.state, SupervisedState::Ended { .. }), "{:?}", status.state);
+        supervisor.start_connection("a", config("a")).expect("the name is free");
+        fleet.drop_tasks();
+        run(&fleet, supervisor.stop_connection("a")).expect("known");
+        assert!(supervisor.list_connections().is_empty());
+    }
+}
+
+/// Outside of a tokio runtime a spawn panics.
+#[test]
+fn start_without_an_executor_leaves_no_name_taken() {
+    let fleet = Fleet::new();
+    let supervisor = fleet.supervisor();
+    fleet.state().outside = true;
+    let start = || supervisor.start_connection("a", config("a"));
+    let started = std::panic::catch_unwind(std::panic::AssertUnwindSafe(start));
+    assert!(started.is_err(), "it says so");
+    assert!(supervisor.list_connections().is_empty());
+    let unfinished = run(&fleet, supervisor.shutdown_connection("a", SECOND));
+    assert_eq!(unfinished, Err(UnknownConnection::new("a")));
+    fleet.state().outside = false;
+    supervisor.start_connection("a", config("a")).expect("a free name");
+    fleet.settle();
+    assert!(supervisor.health().is_healthy());
+}
+
+/// A way to wait for the end of `a`, and whether it says that its task goes on.
+type Waits = for<'a> fn(&'a Supervisor) -> Pin<Box<dyn Future<Output = Option<bool>> + 'a>>;
+
+/// An executor that does not poll its tasks any more must not hang the one who waits for them.
+#[test]
+fn every_wait_is_bounded_by_the_grace() {
+    let close_timeout = 2 * SECOND;
+    let waits: &[(&str, Duration, Waits)] = &[
+        ("stop_connection", Duration::ZERO, |supervisor| {
+            Box::pin(async { supervisor.stop_connection("a").await.ok().map(|()| true) })
+        }),
+        ("shutdown_connection", 5 * SECOND, |supervisor| {
+            Box::pin(async {
+                let unfinished = supervisor.shutdown_connection("a", 5 * SECOND).await;
+                unfinished.ok().map(|unfinished| unfinished.running)
+            })
+        }),
+        ("shutdown", 5 * SECOND, |supervisor| {
+            Box::pin(async {
+                let unfinished = supervisor.shutdown(5 * SECOND).await;
+                unfinished.get("a").map(|unfinished| unfinished.running)
+            })
+        }),
+    ];
+    for polls in [0, 1] {
+        for (name, grace, wait) in waits {
+            let fleet = Fleet::new();
+            let supervisor = fleet.supervisor();
+            supervisor.start_connection("a", config("a")).expect("a free name");
+            (0..polls).for_each(|_| fleet.settle());
+            let mut waiting = wait(&supervisor);
+            let (start, step) = (fleet.state().now, Duration::from_millis(100));
+            let done = loop {
+                if let Poll::Ready(done) = poll_once(waiting.as_mut()) {
+                    break done;
+                }
+                fleet.state().now += step;
+                let waited = fleet.state().now.since(start);
+                assert!(waited <= *grace + close_timeout + 2 * SECOND, "{name}: {waited:?}");
+            };
+            assert_eq!(done, Some(true), "{name}: it says that the task did not end");
+            assert!(supervisor.list_connections().is_empty(), "{name}");
+        }
+    }
+}
+
+/// What waited was told that `disconnect` was called.
+#[test]
+fn panicked_driver_is_reported_as_such() {
+    let fleet = Fleet::new();
+    let supervisor = fleet.supervisor();
+    supervisor.start_connection("a", supervised("a", Restart::Temporary)).expect("a free name");
+    fleet.settle();
+    fleet.with_host("a", |host| host.silent = true);
+    let client = supervisor.client("a").expect("it runs");
+    let mut join = Box::pin(client.join("room:a", json!({})));
+    assert!(poll_once(join.as_mut()).is_pending());
+    fleet.settle();
+    let mut events = subscribe(supervisor.bus(), "jido.protocol.phoenix.a.**");
+    fleet.with_host("a", |host| host.panics = true);
+    fleet.settle();
+    assert_eq!(client.status(), Status::GaveUp { cause: Cause::DriverPanicked });
+    let ended = JoinFailed::Ended(ChannelEnd::GaveUp(Cause::DriverPanicked));
+    let Poll::Ready(Err(failed)) = poll_once(join.as_mut()) else { panic!("it fails") };
+    assert_eq!(failed, ended);
+    let status = supervisor.connection_status("a").expect("known");
+    assert_eq!(status.last_cause, Some(Cause::DriverPanicked));
+    assert!(matches!(status.state, SupervisedState::Ended { ending: Ending::Crashed, .. }));
+    let events = drain(&mut events);
+    let told: Vec<String> = events.iter().map(|event| event.data.to_string()).collect();
+    assert!(told.iter().any(|data| data.contains("the driver panicked")), "{told:?}");
+    assert!(told.iter().all(|data| !data.contains("disconnect was called")), "{told:?}");
+}
+
+/// An event is made for those who subscribed to it: without them not even an id is drawn.
+#[test]
+fn ids_are_drawn_for_subscribed_events_only() {
+    let fleet = Fleet::new();
+    let supervisor = fleet.supervisor();
+    let auto =
+        config("a").auto_join("room:a", JoinParams::from(json!({}))).expect("no reserved topic");
+    supervisor.start_connection("a", auto).expect("a free name");
+    fleet.settle();
+    let message = |event: &str| fleet.says("a", &json!([null, null, "room:a", event, {}]));
+    (0..10).for_each(|_| message("news"));
+    let mut others = subscribe(supervisor.bus(), "jido.protocol.phoenix.b.**");
+    let mut gave_up = subscribe(supervisor.bus(), "jido.signal.phoenix.connection.gave_up");
+    (0..10).for_each(|_| message("news"));
+
+    let mut events = subscribe(supervisor.bus(), "jido.signal.phoenix.a.room_a.wanted");
+    message("news");
+    message("wanted");
+    message("news");
+    message("wanted");
+    let events = drain(&mut events);
+    // The first seed that was drawn from this runtime is that of the ids.
+    let (mut ids, at) = (EventIds::new(1), fleet.state().now);
+    let drawn: Vec<&str> = events.iter().map(|event| &*event.id).collect();
+    assert_eq!(drawn, [ids.next(at), ids.next(at)]);
+    assert_eq!((drain(&mut others).len(), drain(&mut gave_up).len()), (0, 0));
+}
+
+/// What is not routed is noted nevertheless: the supervisor acts on it.
+#[test]
+fn connection_without_subscribers_is_supervised() {
+    let fleet = Fleet::new();
+    let supervisor = fleet.supervisor();
+    let supervised = supervised("a", Restart::Permanent);
+    supervisor.start_connection("a", supervised).expect("a free name");
+    fleet.settle();
+    fleet.with_host("a", |host| host.panics = true);
+    fleet.settle();
+    fleet.advance(60 * SECOND);
+    let status = supervisor.connection_status("a").expect("known");
+    assert_eq!((status.lifecycle, status.restarts), (Lifecycle::Ready, 1));
+    assert_eq!(status.last_cause, Some(Cause::DriverPanicked));
+}

@@ -1,0 +1,699 @@
+//! Every row of the channel table, on virtual time: no socket, no sleep.
+
+use crate::hand::{Hand, config, config_v1, ms, secs};
+use phx_proto::event::{
+    ChannelEnd, Interruption, JoinError, LeaveOutcome, NextStep, NotSentCause, RejectionKind,
+    Released, UnknownCause,
+};
+use phx_proto::socket::PendingReason;
+use phx_proto::{
+    Action, Cause, ChannelStatus, JoinParams, Payload, PushOptions, PushOutcome, Signal, Status,
+};
+use serde_json::{Value, json};
+
+fn closed(topic: &str, cause: ChannelEnd) -> Signal {
+    Signal::ChannelClosed { topic: topic.into(), cause }
+}
+
+fn left(topic: &str, outcome: LeaveOutcome) -> Signal {
+    Signal::Left { topic: topic.into(), outcome }
+}
+
+fn is_message(signal: &Signal) -> bool {
+    matches!(signal, Signal::Message { .. })
+}
+
+fn reject(hand: &mut Hand, topic: &str, response: Value) {
+    hand.answer(topic, "phx_join", "error", response);
+}
+
+/// User pain 2.
+/// Protocol: RETRY-1.
+#[test]
+fn joins_are_derived_from_the_wanted_topics_on_every_open_in_the_order_asked() {
+    let mut hand = Hand::new(config());
+    for topic in ["room:z", "room:a", "room:m"] {
+        hand.join(topic);
+        let offline = ChannelStatus::Pending(PendingReason::Offline);
+        assert_eq!(hand.socket.channel_status(topic), offline);
+    }
+    for _ in 0..3 {
+        hand.sent.clear();
+        if matches!(hand.socket.status(), Status::Idle) {
+            hand.connect();
+        } else {
+            hand.lost();
+            hand.until_dial();
+        }
+        hand.opened();
+        let topics: Vec<_> = hand.sent.iter().map(|sent| sent.topic.as_str()).collect();
+        assert_eq!(topics, ["room:z", "room:a", "room:m"]);
+    }
+}
+
+/// Protocol: JOIN-1, JOIN-14, REF-2, REF-3, REF-4.
+#[test]
+fn every_join_has_a_new_ref_which_is_its_join_ref() {
+    let mut hand = Hand::joined(config());
+    let first = hand.last_sent("room:a", "phx_join");
+    assert_eq!(first.join_ref.as_ref(), Some(&first.msg_ref));
+    hand.lost();
+    hand.until_dial();
+    hand.opened();
+    let second = hand.last_sent("room:a", "phx_join");
+    assert_eq!(second.join_ref.as_ref(), Some(&second.msg_ref));
+    assert_ne!(first.msg_ref, second.msg_ref);
+}
+
+/// User pain 4.
+#[test]
+fn at_most_join_concurrency_joins_are_unanswered() {
+    let mut hand = Hand::open(config().join_concurrency(2).unwrap());
+    for topic in ["room:a", "room:b", "room:c", "room:d"] {
+        hand.join(topic);
+    }
+    assert_eq!(hand.sent.len(), 2);
+    let slot = ChannelStatus::Pending(PendingReason::Slot);
+    assert_eq!(hand.socket.channel_status("room:c"), slot);
+    hand.answer_join("room:a");
+    assert_eq!(hand.sent.len(), 3);
+    assert_eq!(hand.sent[2].topic, "room:c");
+}
+
+/// User pain 9: a rejoin is not a first join.
+/// Protocol: RETRY-8.
+#[test]
+fn a_disconnect_interrupts_and_the_next_ok_resumes_with_the_response() {
+    let mut hand = Hand::joined(config());
+    hand.lost();
+    let cause = Cause::TransportLost { message: "reset".into() };
+    let interrupted =
+        Signal::Interrupted { topic: "room:a".into(), cause: Interruption::Disconnected(cause) };
+    assert_eq!(hand.take_signals()[0], interrupted);
+    hand.until_dial();
+    hand.opened();
+    hand.answer("room:a", "phx_join", "ok", json!({"seq": 42}));
+    let response = Payload::from(json!({"seq": 42}));
+    assert_eq!(
+        hand.signals.last(),
+        Some(&Signal::Resumed { topic: "room:a".into(), response: response.clone() })
+    );
+    assert_eq!(hand.socket.join_response("room:a"), Some(&response));
+}
+
+/// Protocol: EVENT-1, EVENT-2, EVENT-5, REF-7.
+#[test]
+fn messages_are_delivered_only_while_joined_and_counted_otherwise() {
+    let mut hand = Hand::open(config());
+    hand.join("room:a");
+    let join_ref = hand.join_ref("room:a");
+    let broadcast = json!([null, null, "room:a", "shout", {}]);
+    hand.receive(&broadcast);
+    hand.answer_join("room:a");
+    hand.receive(&broadcast);
+    hand.receive(&json!([join_ref, null, "room:a", "push", {}]));
+    hand.receive(&json!(["999", null, "room:a", "stale", {}]));
+    hand.receive(&json!([null, null, "room:other", "shout", {}]));
+    hand.leave("room:a");
+    hand.receive(&broadcast);
+    let messages = hand.signals.iter().filter(|signal| is_message(signal)).count();
+    assert_eq!(messages, 2);
+    let stats = hand.socket.stats();
+    assert_eq!((stats.messages, stats.messages_not_joined, stats.stale_frames), (2, 3, 1));
+}
+
+/// User pain 3.
+/// Protocol: END-2.
+#[test]
+fn a_crashed_channel_is_joined_again_with_growing_delays() {
+    let mut hand = Hand::joined(config());
+    for step in [100, 500, 1_000, 2_000, 5_000, 10_000, 10_000] {
+        hand.forget();
+        hand.end_channel("room:a", "phx_error");
+        assert!(matches!(
+            hand.signals.as_slice(),
+            [Signal::Errored { .. }, Signal::Interrupted { cause: Interruption::Crashed, .. }]
+        ));
+        let delay = hand.rejoin_after("room:a");
+        assert!((ms(step / 2)..=ms(step)).contains(&delay), "{delay:?} of {step}");
+        assert!(matches!(hand.socket.channel_status("room:a"), ChannelStatus::Errored { .. }));
+        hand.advance(delay);
+        hand.answer_join("room:a");
+    }
+}
+
+#[test]
+fn the_rejoin_counter_starts_over_after_a_stable_channel_and_survives_reconnects() {
+    let mut hand = Hand::joined(config().heartbeat_interval(secs(0)));
+    for _ in 0..4 {
+        hand.end_channel("room:a", "phx_error");
+        hand.advance(secs(5));
+        hand.answer_join("room:a");
+    }
+    hand.lost();
+    hand.until_dial();
+    hand.opened();
+    hand.answer_join("room:a");
+    hand.end_channel("room:a", "phx_error");
+    assert!(hand.rejoin_after("room:a") >= ms(2_500), "the fifth");
+    hand.advance(secs(5));
+    hand.answer_join("room:a");
+    hand.advance(secs(10));
+    hand.end_channel("room:a", "phx_error");
+    assert!(hand.rejoin_after("room:a") <= ms(100), "a first one again");
+}
+
+#[test]
+fn on_a_new_connection_every_wanted_topic_is_due_at_once() {
+    let mut hand = Hand::joined(config());
+    for _ in 0..5 {
+        hand.end_channel("room:a", "phx_error");
+        hand.advance(secs(10));
+        hand.answer_join("room:a");
+    }
+    hand.end_channel("room:a", "phx_error");
+    hand.lost();
+    let joins = hand.count_sent("room:a", "phx_join");
+    hand.until_dial();
+    hand.opened();
+    assert_eq!(hand.count_sent("room:a", "phx_join"), joins + 1);
+}
+
+/// User pain 3: the zombie that only a push finds.
+/// Protocol: REPLY-7.
+#[test]
+fn an_unmatched_topic_reply_on_a_joined_channel_ends_the_push_and_rejoins() {
+    let mut hand = Hand::joined(config());
+    let id = hand.socket.push(hand.now, "room:a", "echo", json!({}), PushOptions::call()).unwrap();
+    hand.drain();
+    let sent = hand.last_sent("room:a", "echo");
+    let payload = json!({"status": "error", "response": {"reason": "unmatched topic"}});
+    hand.receive(&json!([null, sent.msg_ref, "room:a", "phx_reply", payload]));
+    assert!(hand.signals.iter().any(|signal| matches!(
+        signal,
+        Signal::PushEnded { id: ended, outcome: PushOutcome::Reply(reply), .. }
+            if *ended == id && reply.status == "error"
+    )));
+    assert!(
+        hand.signals.contains(&Signal::Interrupted {
+            topic: "room:a".into(),
+            cause: Interruption::Unmatched
+        })
+    );
+    hand.rejoin_after("room:a");
+}
+
+#[test]
+fn phx_close_of_the_current_instance_ends_the_channel_for_good() {
+    let mut hand = Hand::joined(config());
+    hand.end_channel("room:a", "phx_close");
+    assert_eq!(hand.take_signals(), [closed("room:a", ChannelEnd::ClosedByServer)]);
+    hand.advance(secs(12));
+    assert_eq!(hand.count_sent("room:a", "phx_join"), 1);
+    // While joining, too.
+    hand.join("room:a");
+    hand.end_channel("room:a", "phx_close");
+    assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Closed);
+}
+
+#[test]
+fn close_error_and_reply_of_another_instance_are_stale() {
+    let mut hand = Hand::joined(config());
+    for event in ["phx_close", "phx_error"] {
+        hand.receive(&json!(["99", "99", "room:a", event, {}]));
+    }
+    assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
+    assert_eq!(hand.socket.stats().stale_frames, 2);
+}
+
+/// Protocol: END-7.
+#[test]
+fn a_close_with_a_null_ref_counts_only_when_joined_or_leaving() {
+    let null_close = json!([null, null, "room:a", "phx_close", {}]);
+    let mut hand = Hand::open(config());
+    hand.join("room:a");
+    hand.receive(&null_close);
+    assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joining);
+    hand.answer_join("room:a");
+    hand.receive(&null_close);
+    assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Closed);
+    let mut hand = Hand::joined(config());
+    hand.leave("room:a");
+    hand.receive(&null_close);
+    assert!(hand.signals.contains(&left("room:a", LeaveOutcome::Acked)));
+}
+
+#[test]
+fn a_join_that_crashes_on_the_server_is_tried_again() {
+    let mut hand = Hand::open(config());
+    hand.join("room:a");
+    reject(&mut hand, "room:a", json!({"reason": "join crashed"}));
+    let delay = hand.rejoin_after("room:a");
+    hand.advance(delay);
+    hand.answer_join("room:a");
+    assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
+}
+
+/// User pain 8.
+/// Protocol: JOIN-3, JOIN-7.
+#[test]
+fn a_rejection_is_final_for_a_first_join_and_carries_the_servers_words() {
+    for (response, kind) in [
+        (json!({"reason": "unauthorized"}), RejectionKind::Application),
+        (json!({"reason": "unmatched topic"}), RejectionKind::UnmatchedTopic),
+        (json!({"reason": "too many channels joined"}), RejectionKind::TooManyChannels),
+        (json!(["any", 1]), RejectionKind::Application),
+    ] {
+        let mut hand = Hand::open(config());
+        hand.join("room:a");
+        hand.forget();
+        reject(&mut hand, "room:a", response.clone());
+        let signals = hand.take_signals();
+        let [Signal::JoinRejected { rejection, last: true, .. }, end] = signals.as_slice() else {
+            panic!("{signals:#?}");
+        };
+        assert_eq!((rejection.kind, rejection.response.to_value().unwrap()), (kind, response));
+        assert_eq!(*end, closed("room:a", ChannelEnd::Rejected(rejection.clone())));
+        hand.advance(secs(1_000));
+        assert_eq!(hand.count_sent("room:a", "phx_join"), 1);
+    }
+}
+
+/// User pain 8.
+#[test]
+fn a_rejected_rejoin_or_auto_join_is_tried_a_bounded_number_of_times() {
+    let auto = config()
+        .auto_join("room:a", JoinParams::none())
+        .expect("no reserved topic")
+        .heartbeat_interval(secs(0));
+    let mut first = Hand::open(auto);
+    let mut again = Hand::joined(config().heartbeat_interval(secs(0)));
+    again.lost();
+    again.until_dial();
+    again.opened();
+    for hand in [&mut first, &mut again] {
+        for step in [1_000, 5_000, 30_000] {
+            reject(hand, "room:a", json!({"reason": "no"}));
+            let delay = hand.rejoin_after("room:a");
+            assert!((ms(step / 2)..=ms(step)).contains(&delay), "{delay:?} of {step}");
+            hand.advance(delay);
+        }
+        hand.forget();
+        reject(hand, "room:a", json!({"reason": "no"}));
+        assert!(matches!(
+            hand.signals.as_slice(),
+            [Signal::JoinRejected { last: true, .. }, Signal::ChannelClosed { .. }]
+        ));
+    }
+}
+
+#[test]
+fn an_ok_zeroes_the_rejections() {
+    let auto = config()
+        .auto_join("room:a", JoinParams::none())
+        .expect("no reserved topic")
+        .heartbeat_interval(secs(0));
+    let mut hand = Hand::open(auto);
+    for _ in 0..5 {
+        reject(&mut hand, "room:a", json!({"reason": "no"}));
+        hand.advance(hand.rejoin_after("room:a"));
+        hand.answer_join("room:a");
+        hand.lost();
+        hand.until_dial();
+        hand.opened();
+    }
+    assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joining);
+}
+
+#[test]
+fn too_many_channels_waits_the_longest_at_once() {
+    let auto = config().auto_join("room:a", JoinParams::none()).expect("no reserved topic");
+    let mut hand = Hand::open(auto);
+    reject(&mut hand, "room:a", json!({"reason": "too many channels joined"}));
+    assert!(hand.rejoin_after("room:a") >= secs(15));
+}
+
+/// User pain 54: joining is idempotent.
+/// User pain 55.
+/// Protocol: JOIN-12.
+#[test]
+fn a_join_of_a_wanted_topic_is_shared_if_equal_and_an_error_if_not() {
+    let mut hand = Hand::open(config());
+    hand.socket.join(hand.now, "room:a", json!({"a": 1, "b": 2})).unwrap();
+    hand.drain();
+    hand.socket.join(hand.now, "room:a", json!({"b": 2, "a": 1})).unwrap();
+    hand.drain();
+    assert_eq!((hand.sent.len(), hand.socket.interests("room:a")), (1, 2));
+    let error = hand.socket.join(hand.now, "room:a", json!({"a": 2})).unwrap_err();
+    assert_eq!(error, JoinError::ConflictingParams { topic: "room:a".into() });
+    assert_eq!(hand.socket.interests("room:a"), 2);
+}
+
+/// User pain 55.
+#[test]
+fn the_last_interest_released_leaves_and_the_others_only_detach() {
+    let mut hand = Hand::open(config());
+    let one = hand.socket.join(hand.now, "room:a", json!({})).unwrap();
+    let two = hand.socket.attach(hand.now, "room:a").unwrap();
+    hand.drain();
+    hand.answer_join("room:a");
+    assert_eq!(hand.socket.release(hand.now, one), Released::Detached);
+    assert_eq!(hand.socket.release(hand.now, one), Released::Gone);
+    hand.drain();
+    assert_eq!(hand.count_sent("room:a", "phx_leave"), 0);
+    assert_eq!(hand.socket.release(hand.now, two), Released::Leaving);
+    hand.drain();
+    assert_eq!(hand.count_sent("room:a", "phx_leave"), 1);
+}
+
+#[test]
+fn an_auto_join_stays_when_the_last_interest_goes() {
+    let mut hand =
+        Hand::open(config().auto_join("room:a", JoinParams::none()).expect("no reserved topic"));
+    let interest = hand.socket.join(hand.now, "room:a", JoinParams::none()).unwrap();
+    assert_eq!(hand.socket.release(hand.now, interest), Released::Detached);
+    assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joining);
+}
+
+/// User pain 9: with what was seen last, say.
+#[test]
+fn join_params_are_made_anew_for_every_attempt() {
+    let params = JoinParams::from_fn(|attempt| {
+        Payload::from(json!({"attempt": attempt.attempt, "rejoin": attempt.rejoin}))
+    });
+    let mut hand = Hand::open(config());
+    hand.socket.join(hand.now, "room:a", params).unwrap();
+    hand.drain();
+    hand.answer_join("room:a");
+    hand.lost();
+    hand.until_dial();
+    hand.opened();
+    let payloads: Vec<_> = hand.sent.iter().map(|sent| sent.payload.clone()).collect();
+    assert_eq!(
+        payloads,
+        [json!({"attempt": 1, "rejoin": false}), json!({"attempt": 2, "rejoin": true})]
+    );
+    hand.socket.set_join_params(hand.now, "room:a", json!({"token": "new"})).unwrap();
+    hand.lost();
+    hand.until_dial();
+    hand.opened();
+    assert_eq!(hand.last_sent("room:a", "phx_join").payload, json!({"token": "new"}));
+}
+
+/// New parameters are held to what a join is held to, and refused ones change nothing.
+#[test]
+fn set_join_params_is_checked_as_join_is() {
+    let mut hand = Hand::joined(config().max_push_bytes(200));
+    let large = json!({"x": "x".repeat(200)});
+    let refused = hand.socket.set_join_params(hand.now, "room:a", large.clone());
+    assert_eq!(refused, Err(JoinError::TooLarge { limit: 200 }));
+    assert_eq!(
+        hand.socket.join(hand.now, "room:b", large),
+        Err(JoinError::TooLarge { limit: 200 })
+    );
+    let refused = hand.socket.set_join_params(hand.now, "room:b", json!({}));
+    assert!(matches!(refused, Err(JoinError::NotWanted(_))), "{refused:?}");
+    hand.lost();
+    hand.until_dial();
+    hand.opened();
+    assert_eq!(hand.last_sent("room:a", "phx_join").payload, json!({}));
+
+    let mut hand = Hand::joined(config_v1());
+    let refused = hand.socket.set_join_params(hand.now, "room:a", Payload::binary([1]));
+    assert!(matches!(refused, Err(JoinError::Encode(_))), "{refused:?}");
+}
+
+/// The pushes that waited for the join have their outcome, though an earlier instance is left.
+#[test]
+fn unsendable_rejoin_ends_its_pushes() {
+    let mut hand = Hand::joined(config());
+    let broken = JoinParams::from_fn(|_| panic!("the application's own bug"));
+    hand.socket.set_join_params(hand.now, "room:a", broken).unwrap();
+    hand.socket.rejoin(hand.now, "room:a").unwrap();
+    let push = hand.socket.push(hand.now, "room:a", "ask", json!({}), PushOptions::call()).unwrap();
+    hand.drain();
+    hand.advance(secs(1));
+    let outcome = hand.signals.iter().find_map(|signal| match signal {
+        Signal::PushEnded { id, outcome, .. } if *id == push => Some(outcome.clone()),
+        _ => None,
+    });
+    assert_eq!(outcome, Some(PushOutcome::NotSent(NotSentCause::JoinRejected)));
+    assert_eq!(hand.socket.sizes().pushes, 0);
+}
+
+#[test]
+fn left_topic_has_no_interests() {
+    let mut hand = Hand::joined(config());
+    let interest = hand.socket.attach(hand.now, "room:a").unwrap();
+    hand.socket.leave(hand.now, "room:a").unwrap();
+    assert!(!hand.socket.is_interested(interest));
+    assert_eq!(hand.socket.sizes().interests, 0);
+}
+
+/// User pain 58.
+#[test]
+fn a_panic_in_a_params_function_ends_its_channel_and_nothing_else() {
+    let mut hand = Hand::open(config());
+    let params = JoinParams::from_fn(|_| panic!("the application's own bug"));
+    hand.socket.join(hand.now, "room:a", params).unwrap();
+    hand.join("room:b");
+    let ended = hand.signals.iter().find_map(|signal| match signal {
+        Signal::ChannelClosed { topic, cause } => Some((topic.to_string(), cause.clone())),
+        _ => None,
+    });
+    let (topic, cause) = ended.expect("an end");
+    assert_eq!(topic, "room:a");
+    assert!(matches!(cause, ChannelEnd::InvalidParams { message } if message.contains("panicked")));
+    hand.answer_join("room:b");
+    assert_eq!(hand.socket.channel_status("room:b"), ChannelStatus::Joined);
+}
+
+#[test]
+fn parameters_that_can_never_be_sent_are_refused_at_the_call_or_end_the_channel() {
+    let mut hand = Hand::open(config().max_push_bytes(100));
+    let big = json!("x".repeat(200));
+    let error = hand.socket.join(hand.now, "room:a", big.clone()).unwrap_err();
+    assert_eq!(error, JoinError::TooLarge { limit: 100 });
+    let params = JoinParams::from_fn(move |_| Payload::from(big.clone()));
+    hand.socket.join(hand.now, "room:a", params).unwrap();
+    hand.drain();
+    assert!(matches!(
+        hand.signals.last(),
+        Some(Signal::ChannelClosed { cause: ChannelEnd::InvalidParams { .. }, .. })
+    ));
+    hand.join("room:b");
+}
+
+/// Protocol: HB-9.
+#[test]
+fn the_heartbeat_topic_cannot_be_joined() {
+    let mut hand = Hand::open(config());
+    let error = hand.socket.join(hand.now, "phoenix", json!({})).unwrap_err();
+    assert_eq!(error, JoinError::Reserved { topic: "phoenix".into() });
+}
+
+/// User pain 52.
+/// Protocol: LEAVE-1, LEAVE-2.
+#[test]
+fn leave_is_acked_by_whichever_of_its_ends_comes_first() {
+    type End = fn(&mut Hand);
+    let ends: [End; 3] = [
+        |hand| hand.answer("room:a", "phx_leave", "ok", json!({})),
+        |hand| hand.end_channel("room:a", "phx_close"),
+        |hand| hand.end_channel("room:a", "phx_error"),
+    ];
+    for end in ends {
+        let mut hand = Hand::joined(config());
+        hand.leave("room:a");
+        assert_eq!(hand.take_signals(), [closed("room:a", ChannelEnd::Left)]);
+        let sent = hand.last_sent("room:a", "phx_leave");
+        assert_eq!(sent.join_ref, Some(hand.join_ref("room:a")));
+        assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Leaving);
+        end(&mut hand);
+        assert_eq!(hand.take_signals(), [left("room:a", LeaveOutcome::Acked)]);
+        // The other end comes too, and changes nothing.
+        hand.receive(&json!([sent.join_ref, sent.join_ref, "room:a", "phx_close", {}]));
+        assert_eq!(hand.take_signals(), []);
+    }
+}
+
+/// User pain 52.
+#[test]
+fn leave_ends_timed_out_offline_or_local_when_the_server_does_not_answer() {
+    let mut hand = Hand::joined(config());
+    hand.leave("room:a");
+    hand.advance(secs(10));
+    assert!(hand.signals.contains(&left("room:a", LeaveOutcome::TimedOut)));
+
+    let mut hand = Hand::joined(config());
+    hand.leave("room:a");
+    hand.lost();
+    assert!(hand.signals.contains(&left("room:a", LeaveOutcome::Offline)));
+
+    let mut hand = Hand::new(config());
+    hand.join("room:a");
+    hand.leave("room:a");
+    assert!(hand.signals.contains(&left("room:a", LeaveOutcome::Local)));
+    hand.connect();
+    hand.opened();
+    assert_eq!(hand.sent, []);
+}
+
+/// User pain 53.
+/// Protocol: LEAVE-7.
+#[test]
+fn leave_cancels_a_pending_rejoin() {
+    let mut hand = Hand::joined(config());
+    hand.end_channel("room:a", "phx_error");
+    hand.leave("room:a");
+    assert!(hand.signals.contains(&left("room:a", LeaveOutcome::Local)));
+    hand.advance(secs(20));
+    assert_eq!(hand.count_sent("room:a", "phx_join"), 1);
+}
+
+/// User pain 53.
+/// Protocol: LEAVE-8.
+#[test]
+fn leave_while_joining_is_sent_at_once_and_a_late_ok_is_swallowed() {
+    let mut hand = Hand::open(config());
+    hand.join("room:a");
+    let join_ref = hand.join_ref("room:a");
+    hand.leave("room:a");
+    assert_eq!(hand.last_sent("room:a", "phx_leave").join_ref, Some(join_ref));
+    hand.forget();
+    hand.answer_join("room:a");
+    assert_eq!(hand.take_signals(), []);
+    hand.answer("room:a", "phx_leave", "ok", json!({}));
+    assert_eq!(hand.take_signals(), [left("room:a", LeaveOutcome::Acked)]);
+}
+
+#[test]
+fn a_refused_join_ends_its_leave_as_well() {
+    let mut hand = Hand::open(config());
+    hand.join("room:a");
+    hand.leave("room:a");
+    hand.forget();
+    reject(&mut hand, "room:a", json!({"reason": "no"}));
+    assert_eq!(hand.take_signals(), [left("room:a", LeaveOutcome::Acked)]);
+}
+
+/// User pain 54.
+/// Protocol: LEAVE-5.
+#[test]
+fn a_join_while_leaving_waits_for_the_end_and_a_further_leave_cancels_it() {
+    let mut hand = Hand::joined(config());
+    hand.leave("room:a");
+    hand.join("room:a");
+    let ending = ChannelStatus::Pending(PendingReason::LeaveEnding);
+    assert_eq!(hand.socket.channel_status("room:a"), ending);
+    assert_eq!(hand.count_sent("room:a", "phx_join"), 1);
+    hand.answer("room:a", "phx_leave", "ok", json!({}));
+    assert_eq!(hand.count_sent("room:a", "phx_join"), 2);
+    hand.forget();
+    hand.answer_join("room:a");
+    assert!(matches!(hand.take_signals().as_slice(), [Signal::Joined { .. }]), "a first ok");
+
+    hand.leave("room:a");
+    hand.join("room:a");
+    hand.leave("room:a");
+    hand.answer("room:a", "phx_leave", "ok", json!({}));
+    hand.advance(secs(20));
+    assert_eq!(hand.count_sent("room:a", "phx_join"), 2);
+    assert_eq!(hand.socket.channels().count(), 0);
+}
+
+#[test]
+fn a_leave_of_a_topic_never_joined_is_an_error() {
+    let mut hand = Hand::open(config());
+    assert!(hand.socket.leave(hand.now, "room:a").is_err());
+}
+
+/// Protocol: LEAVE-6.
+#[test]
+fn the_leave_is_the_last_frame_of_its_channel_behind_the_pushes_before_it() {
+    let mut hand = Hand::joined(config());
+    hand.writable(false);
+    let id = hand.socket.push(hand.now, "room:a", "last", json!({}), PushOptions::call()).unwrap();
+    hand.leave("room:a");
+    assert!(hand.socket.push(hand.now, "room:a", "more", json!({}), PushOptions::call()).is_err());
+    hand.sent.clear();
+    hand.writable(true);
+    let events: Vec<_> = hand.sent.iter().map(|sent| sent.event.as_str()).collect();
+    assert_eq!(events, ["last", "phx_leave"]);
+    hand.answer("room:a", "phx_leave", "ok", json!({}));
+    let outcome = PushOutcome::Unknown(UnknownCause::Left);
+    assert!(hand.signals.contains(&Signal::PushEnded { id, topic: "room:a".into(), outcome }));
+}
+
+/// User pain 7.
+#[test]
+fn a_hundred_drops_in_a_row_are_all_recovered() {
+    let mut hand = Hand::joined(config());
+    for round in 0..100 {
+        hand.lost();
+        hand.until_dial();
+        hand.opened();
+        assert_eq!(hand.count_sent("room:a", "phx_join"), round + 2, "one join each");
+        hand.answer_join("room:a");
+        assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
+        hand.advance(secs(1));
+    }
+}
+
+#[test]
+fn a_rejoin_on_request_replaces_the_instance_without_a_leave() {
+    let mut hand = Hand::joined(config());
+    let pending =
+        hand.socket.push(hand.now, "room:a", "echo", json!({}), PushOptions::call()).unwrap();
+    hand.drain();
+    let old = hand.join_ref("room:a");
+    hand.socket.rejoin(hand.now, "room:a").unwrap();
+    hand.drain();
+    let outcome = PushOutcome::Unknown(UnknownCause::ChannelReplaced);
+    assert_eq!(
+        hand.take_signals(),
+        [
+            Signal::Interrupted { topic: "room:a".into(), cause: Interruption::Resync },
+            Signal::PushEnded { id: pending, topic: "room:a".into(), outcome },
+        ]
+    );
+    hand.advance(hand.rejoin_after("room:a"));
+    hand.answer_join("room:a");
+    // The close of the old instance arrives behind the ok of the new one.
+    hand.receive(&json!([old, old, "room:a", "phx_close", {}]));
+    assert!(matches!(hand.take_signals().as_slice(), [Signal::Resumed { .. }]));
+    assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
+    assert_eq!(hand.count_sent("room:a", "phx_leave"), 0);
+    assert!(hand.socket.rejoin(hand.now, "room:b").is_err());
+}
+
+#[test]
+fn disconnect_ends_every_channel_at_once() {
+    let mut hand = Hand::joined(config());
+    hand.join("room:b");
+    hand.forget();
+    hand.socket.disconnect(hand.now);
+    hand.drain();
+    assert_eq!(
+        hand.take_signals(),
+        [closed("room:a", ChannelEnd::Disconnected), closed("room:b", ChannelEnd::Disconnected)]
+    );
+    hand.close_frame(1000);
+    let id = hand.dialled.unwrap();
+    let gone = Signal::Disconnected { id, cause: Cause::LocalDisconnect, next: NextStep::Stop };
+    assert_eq!(hand.take_signals(), [gone, Signal::Closed]);
+    assert!(hand.actions.iter().any(|action| matches!(action, Action::Close { .. })));
+}
+
+#[test]
+fn an_end_that_names_no_ref_of_ours_is_stale_and_no_message() {
+    for event in ["phx_error", "phx_close"] {
+        let mut hand = Hand::joined(config());
+        hand.receive(&json!(["x1", "x1", "room:a", event, {}]));
+        // As vsn 1 says it, which has no join_ref.
+        hand.receive(&json!([null, "x1", "room:a", event, {}]));
+        assert_eq!(hand.take_signals(), []);
+        assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
+        assert_eq!(hand.socket.stats().stale_frames, 2, "{event}");
+    }
+}

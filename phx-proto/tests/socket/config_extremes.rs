@@ -1,0 +1,200 @@
+//! The ends of the range of each setter: what its documentation says of none at all, and of more
+//! than there will ever be.
+
+use std::time::Duration;
+
+use crate::hand::{Hand, config, secs};
+use phx_proto::config::{Backoff, CloseRule, DelayRange};
+use phx_proto::event::{NotSentCause, PushErrorKind, Refusal};
+use phx_proto::{Action, Cause, Config, PushOptions, PushOutcome, Signal, Status, Time};
+use serde_json::json;
+
+fn refused(status: u16, retry_after: &str) -> Cause {
+    let headers = vec![("retry-after".to_owned(), retry_after.to_owned())];
+    Cause::Refused(Refusal::new(status, headers, ""))
+}
+
+fn dial() -> Cause {
+    Cause::Dial { kind: phx_proto::event::DialKind::Refused, message: "nobody listens".into() }
+}
+
+/// Handles what is due now, with no time passing.
+fn due_now(hand: &mut Hand) {
+    hand.socket.handle_timeout(hand.now);
+    hand.drain();
+}
+
+/// Every length of time at once: this long.
+fn all_lengths(length: Duration) -> Config {
+    let range = DelayRange::new(length, length).unwrap();
+    let steps = Backoff::steps([length]).unwrap();
+    config()
+        .connect_timeout(length)
+        .close_timeout(length)
+        .first_retry_spread(range)
+        .close_rule(1000, CloseRule::RetryWithin(range))
+        .reconnect_after(steps.clone())
+        .refused_after(steps.clone())
+        .rejoin_after(steps.clone())
+        .rejected_after(steps)
+        .retry_after_max(length)
+        .stable_after(length)
+        .max_elapsed(Some(length))
+        .heartbeat_interval(length)
+        .heartbeat_timeout(length)
+        .write_stall_timeout(length)
+        .progress_max(length)
+        .join_timeout(length)
+        .join_block_max(length)
+        .leave_timeout(length)
+        .push_timeout(length)
+}
+
+#[test]
+fn with_the_longest_of_all_times_nothing_ever_expires_and_nothing_panics() {
+    let mut hand = Hand::joined(all_lengths(Duration::MAX));
+    hand.socket.push(hand.now, "room:a", "e", json!({}), PushOptions::call()).unwrap();
+    hand.drain();
+    hand.now += secs(1 << 30);
+    due_now(&mut hand);
+    assert_eq!(hand.socket.status(), Status::Open);
+    assert_eq!(hand.socket.stats().pushes_in_flight, 1);
+    hand.close_frame(1000);
+    assert!(matches!(hand.socket.status(), Status::Waiting { .. }));
+}
+
+#[test]
+fn with_no_time_at_all_everything_expires_when_it_is_looked_at_and_nothing_panics() {
+    let mut hand = Hand::new(all_lengths(Duration::ZERO));
+    hand.connect();
+    due_now(&mut hand);
+    assert_eq!(hand.socket.status(), Status::GaveUp { cause: Cause::ConnectTimeout });
+}
+
+#[test]
+fn a_push_without_time_ends_unsent_and_is_never_written() {
+    let mut hand = Hand::joined(config().push_timeout(Duration::ZERO));
+    hand.writable(false);
+    hand.socket.push(hand.now, "room:a", "e", json!({}), PushOptions::call()).unwrap();
+    due_now(&mut hand);
+    hand.writable(true);
+    let ended = hand.signals.iter().find_map(|signal| match signal {
+        Signal::PushEnded { outcome, .. } => Some(outcome.clone()),
+        _ => None,
+    });
+    assert_eq!(ended, Some(PushOutcome::NotSent(NotSentCause::TimedOut)));
+    assert_eq!(hand.count_sent("room:a", "e"), 0);
+}
+
+#[test]
+fn a_queue_for_no_push_takes_none_and_a_queue_for_no_bytes_takes_none_either() {
+    for config in [config().queued_pushes_max(0), config().queued_bytes_max(0)] {
+        let mut hand = Hand::joined(config);
+        let pushed = hand.socket.push(hand.now, "room:a", "e", json!({}), PushOptions::call());
+        assert!(matches!(pushed.unwrap_err().kind, PushErrorKind::QueueFull { limit: 0, .. }));
+    }
+}
+
+#[test]
+fn no_retries_and_no_time_for_them_give_up_at_the_first_failure() {
+    for config in [config().max_retries(Some(0)), config().max_elapsed(Some(Duration::ZERO))] {
+        let mut hand = Hand::new(config);
+        hand.connect();
+        hand.failed(dial());
+        assert!(matches!(hand.socket.status(), Status::GaveUp { .. }));
+    }
+}
+
+#[test]
+fn with_a_retry_after_max_of_zero_the_header_is_not_obeyed() {
+    let mut hand = Hand::new(config().retry_after_max(Duration::ZERO));
+    hand.connect();
+    hand.failed(refused(503, "600"));
+    let Status::Waiting { until, .. } = hand.socket.status() else { panic!("it waits") };
+    assert!(until.since(hand.now) <= secs(1), "{until:?}");
+}
+
+#[test]
+fn without_a_time_to_be_stable_every_open_connection_starts_the_counter_over() {
+    let mut hand = Hand::open(config().stable_after(Duration::ZERO).max_retries(Some(1)));
+    for _ in 0..5 {
+        hand.lost();
+        let Status::Waiting { until, attempt, .. } = hand.socket.status() else {
+            panic!("it waits")
+        };
+        assert_eq!(attempt, 1);
+        hand.now = until;
+        due_now(&mut hand);
+        hand.opened();
+    }
+}
+
+#[test]
+fn with_no_time_to_close_the_transport_is_dropped_when_it_is_looked_at() {
+    let mut hand = Hand::open(config().close_timeout(Duration::ZERO));
+    hand.socket.disconnect(hand.now);
+    hand.drain();
+    assert_eq!(hand.socket.status(), Status::Closing);
+    due_now(&mut hand);
+    assert_eq!(hand.socket.status(), Status::Closed);
+    assert!(matches!(hand.actions.last(), Some(Action::Abort { .. })), "{:?}", hand.actions);
+}
+
+/// Without heartbeats the write stall is what ends a dead connection; while a join is unanswered it
+/// waits for the join, and must not be due again and again meanwhile.
+#[test]
+fn write_stall_of_zero_does_not_spin() {
+    for timeout in [Duration::ZERO, Duration::from_nanos(1)] {
+        let config = config().heartbeat_interval(Duration::ZERO).write_stall_timeout(timeout);
+        let mut hand = Hand::open(config.clone());
+        hand.join("room:a");
+        hand.writable(false);
+        // It panics when time does not pass.
+        hand.advance(secs(5));
+        assert_eq!(hand.socket.status(), Status::Open, "the join decides");
+        hand.answer_join("room:a");
+        assert_eq!(hand.socket.status(), Status::Open);
+        hand.advance(timeout);
+        assert!(matches!(hand.socket.status(), Status::Waiting { cause: Cause::WriteStalled, .. }));
+
+        let mut hand = Hand::open(config);
+        hand.join("room:a");
+        hand.writable(false);
+        hand.advance(secs(5));
+        hand.writable(true);
+        hand.answer_join("room:a");
+        hand.advance(secs(5));
+        assert_eq!(hand.socket.status(), Status::Open, "it takes frames again");
+    }
+}
+
+/// The last instant there is counts as never, so a clock that has arrived there finds nothing due
+/// again and again.
+#[test]
+fn documented_loop_ends_at_the_last_instant() {
+    for start in [Time::MAX, Time::from_nanos(u64::MAX - 1)] {
+        let mut hand = Hand::new(config().auto_join("room:b", json!({})).expect("fits"));
+        hand.now = start;
+        hand.connect();
+        hand.opened();
+        hand.join("room:a");
+        hand.socket.push(hand.now, "room:a", "e", json!({}), PushOptions::call()).unwrap();
+        hand.drain();
+        hand.now = Time::MAX;
+        for step in 0.. {
+            assert!(step < 100, "never ends: {:?}", hand.socket.poll_timeout());
+            match hand.socket.poll_timeout() {
+                Some(timeout) if timeout.at <= hand.now => due_now(&mut hand),
+                _ => break,
+            }
+        }
+        hand.lost();
+        for step in 0.. {
+            assert!(step < 100, "never ends: {:?}", hand.socket.poll_timeout());
+            match hand.socket.poll_timeout() {
+                Some(timeout) if timeout.at <= hand.now => due_now(&mut hand),
+                _ => break,
+            }
+        }
+    }
+}

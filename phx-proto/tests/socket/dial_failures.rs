@@ -1,0 +1,101 @@
+//! What the core makes of an attempt that failed on the way to the server.
+
+use std::time::Duration;
+
+use crate::hand::{Hand, config};
+use phx_proto::event::{DialKind, NextStep, Refusal, SocksRefusal, TlsKind};
+use phx_proto::{Cause, Signal, Status};
+
+/// The cause and the next step that an observer is told of.
+fn told(hand: &mut Hand) -> (Cause, NextStep) {
+    let signals = core::mem::take(&mut hand.signals);
+    let found = signals.into_iter().find_map(|signal| match signal {
+        Signal::ConnectFailed { cause, next, .. } => Some((cause, next)),
+        _ => None,
+    });
+    found.expect("the failure is told")
+}
+
+fn delay_after(failure: Cause) -> Duration {
+    let mut hand = Hand::new(config());
+    hand.connect();
+    hand.failed(failure);
+    match told(&mut hand) {
+        (_, NextStep::Retry { delay, .. }) => delay,
+        (cause, next) => panic!("expected a retry after {cause}, got {next:?}"),
+    }
+}
+
+#[test]
+fn what_is_not_built_in_is_not_tried_again() {
+    let mut hand = Hand::new(config());
+    hand.connect();
+    hand.failed(Cause::Unsupported { message: "no TLS".to_owned() });
+    let (cause, next) = told(&mut hand);
+    assert_eq!(cause, Cause::Unsupported { message: "no TLS".to_owned() });
+    assert_eq!(next, NextStep::Stop);
+    assert!(matches!(hand.socket.status(), Status::GaveUp { .. }));
+}
+
+#[test]
+fn a_failure_of_tls_is_tried_again_soon_because_certificates_are_renewed() {
+    let delay = delay_after(Cause::Tls { kind: TlsKind::Expired, message: "expired".to_owned() });
+    assert!(delay < Duration::from_secs(1), "{delay:?}");
+}
+
+#[test]
+fn a_proxy_that_refuses_us_is_left_alone_for_longer_than_one_that_cannot_reach_the_server() {
+    let refused = |status| delay_after(Cause::ProxyRefused(Refusal::new(status, vec![], "")));
+    assert!(refused(407) >= Duration::from_secs(2), "{:?}", refused(407));
+    assert!(refused(403) >= Duration::from_secs(2), "{:?}", refused(403));
+    assert!(refused(502) < Duration::from_secs(1), "{:?}", refused(502));
+}
+
+#[test]
+fn a_refusal_by_the_proxy_says_nothing_about_the_servers_credentials() {
+    let mut hand = Hand::new(config().credentials_refreshed(true));
+    hand.connect();
+    hand.failed(Cause::ProxyRefused(Refusal::new(401, vec![], "")));
+    let (cause, next) = told(&mut hand);
+    assert_eq!(cause.name(), "proxy_refused");
+    assert!(matches!(next, NextStep::Retry { .. }), "{next:?}");
+    assert_eq!(cause.to_string(), "the proxy refused the tunnel: HTTP 401");
+    // What Phoenix means by a status is no hint here.
+    let forbidden = Cause::ProxyRefused(Refusal::new(403, vec![], ""));
+    assert_eq!(forbidden.to_string(), "the proxy refused the tunnel: HTTP 403");
+}
+
+/// Every kind, in the cause, in the counters and in the words of a log.
+#[test]
+fn kind_of_a_dial_failure_is_counted() {
+    for (kind, name) in [
+        (DialKind::Dns, "dial_dns"),
+        (DialKind::Refused, "dial_refused"),
+        (DialKind::Unreachable, "dial_unreachable"),
+        (DialKind::TimedOut, "dial_timed_out"),
+        (DialKind::Tls, "dial_tls"),
+        (DialKind::Other, "dial_other"),
+    ] {
+        let mut hand = Hand::new(config());
+        hand.connect();
+        hand.failed(Cause::Dial { kind, message: "it failed".to_owned() });
+        let (cause, _) = told(&mut hand);
+        assert_eq!(cause.dial_kind(), Some(kind));
+        assert_eq!(cause.name(), name);
+        assert_eq!(hand.socket.stats().reconnects[name], 1);
+    }
+    let tls = Cause::Tls { kind: TlsKind::Other, message: String::new() };
+    assert_eq!(tls.dial_kind(), Some(DialKind::Tls));
+    assert_eq!(Cause::ConnectTimeout.dial_kind(), Some(DialKind::TimedOut));
+    assert_eq!(Cause::HeartbeatTimeout.dial_kind(), None);
+}
+
+/// A wrong password is not tried every five seconds: proxies lock accounts.
+#[test]
+fn socks_refusal_waits_as_long_as_a_407() {
+    for refusal in [SocksRefusal::Credentials, SocksRefusal::NotAllowed] {
+        let delay = delay_after(Cause::SocksRefused(refusal));
+        assert!(delay >= Duration::from_secs(2), "{refusal}: {delay:?}");
+    }
+    assert_eq!(Cause::SocksRefused(SocksRefusal::NotAllowed).name(), "socks_refused");
+}

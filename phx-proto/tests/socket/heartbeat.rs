@@ -1,0 +1,172 @@
+//! The heartbeat machine on virtual time: when it beats, what proves life, and what a sleep of the
+//! machine forgives.
+
+use std::time::Duration;
+
+use crate::hand::{Hand, check, config, ms, secs};
+use phx_proto::event::Warning;
+use phx_proto::{Cause, Signal, Status};
+
+/// Protocol: HB-2.
+#[test]
+fn a_heartbeat_falls_due_in_the_second_half_of_the_interval_and_then_every_interval() {
+    for seed in 0..20 {
+        let mut hand = Hand::with_seed(config(), seed);
+        hand.connect();
+        hand.opened();
+        let open = hand.now;
+        let mut answered = 0;
+        for _ in 0..20 {
+            hand.advance(secs(5));
+            if hand.count_sent("phoenix", "heartbeat") > answered {
+                hand.answer_heartbeat();
+                answered += 1;
+            }
+        }
+        let beats: Vec<_> = hand.sent.iter().filter(|sent| sent.event == "heartbeat").collect();
+        check(beats[0].at.since(open), 15_000, 30_000, "the first heartbeat");
+        assert!(beats.len() >= 3, "{beats:?}");
+        for pair in beats.windows(2) {
+            assert_eq!(pair[1].at.since(pair[0].at), secs(30));
+        }
+    }
+}
+
+/// User pain 34: TCP does not tell; only the reply does.
+/// User pain 35.
+/// Protocol: HB-5.
+#[test]
+fn inbound_traffic_neither_delays_a_heartbeat_nor_stands_in_for_its_reply() {
+    let mut hand = Hand::joined(config());
+    let mut open_for = 0;
+    while hand.socket.status() == Status::Open {
+        hand.advance(secs(1));
+        hand.receive(&serde_json::json!([null, null, "room:a", "tick", {}]));
+        open_for += 1;
+    }
+    assert_eq!(hand.reconnect_after().1, Cause::HeartbeatTimeout);
+    assert!((25..=40).contains(&open_for), "{open_for} s");
+}
+
+/// User pain 33.
+/// Protocol: HB-4.
+#[test]
+fn a_missed_heartbeat_aborts_and_reconnects() {
+    let mut hand = Hand::open(config().heartbeat_interval(secs(20)));
+    hand.advance(secs(20));
+    assert_eq!(hand.count_sent("phoenix", "heartbeat"), 1);
+    hand.advance(secs(10));
+    assert!(hand.has_abort());
+    assert_eq!(hand.reconnect_after().1, Cause::HeartbeatTimeout);
+}
+
+/// User pain 33: half-open in the other direction.
+#[test]
+fn a_peer_that_stopped_reading_is_noticed_through_a_heartbeat_that_was_never_written() {
+    let mut hand = Hand::open(config());
+    hand.writable(false);
+    hand.advance(secs(40));
+    assert_eq!(hand.count_sent("phoenix", "heartbeat"), 0);
+    assert_eq!(hand.reconnect_after().1, Cause::HeartbeatTimeout);
+}
+
+#[test]
+fn with_heartbeats_off_a_write_stall_is_what_tells() {
+    let mut hand = Hand::open(config().heartbeat_interval(Duration::ZERO));
+    hand.advance(secs(1_000));
+    assert_eq!(hand.sent, []);
+    hand.writable(false);
+    hand.advance(secs(29));
+    assert!(!hand.has_abort());
+    hand.advance(secs(1));
+    assert_eq!(hand.reconnect_after().1, Cause::WriteStalled);
+}
+
+/// User pain 37.
+#[test]
+fn only_the_reply_with_the_right_topic_and_ref_proves_life() {
+    let mut hand = Hand::open(config());
+    hand.socket.probe(hand.now).unwrap();
+    hand.drain();
+    let msg_ref = hand.last_sent("phoenix", "heartbeat").msg_ref;
+    let ok = serde_json::json!({"status": "ok", "response": {}});
+    hand.receive(&serde_json::json!([null, "999", "phoenix", "phx_reply", ok]));
+    hand.receive(&serde_json::json!([null, msg_ref, "other", "phx_reply", ok]));
+    assert!(!hand.signals.iter().any(|s| matches!(s, Signal::HeartbeatAcked { .. })));
+    hand.advance(ms(40));
+    let refusal = serde_json::json!({"status": "error", "response": {}});
+    hand.receive(&serde_json::json!([null, msg_ref, "phoenix", "phx_reply", refusal]));
+    assert!(hand.signals.contains(&Signal::HeartbeatAcked { rtt: ms(40) }));
+    assert_eq!(hand.socket.stats().last_rtt, Some(ms(40)));
+}
+
+/// User pain 40.
+#[test]
+fn a_clock_jump_probes_an_open_connection_before_it_is_declared_dead() {
+    let mut hand = Hand::open(config());
+    hand.sleep(secs(3_600));
+    assert_eq!(hand.socket.status(), Status::Open);
+    assert_eq!(hand.count_sent("phoenix", "heartbeat"), 1);
+    hand.answer_heartbeat();
+    assert_eq!(hand.socket.status(), Status::Open);
+    // The surprising case: coarse ticks must not keep a dead peer alive for ever.
+    for _ in 0..20 {
+        hand.sleep(secs(60));
+    }
+    assert_ne!(hand.socket.status(), Status::Open);
+}
+
+/// User pain 38.
+#[test]
+fn a_heartbeat_interval_without_slack_is_a_warning_at_construction() {
+    let hand = Hand::new(config().heartbeat_interval(secs(60)));
+    assert_eq!(hand.signals, [Signal::Warning(Warning::HeartbeatIntervalTooLong)]);
+}
+
+#[test]
+fn a_heartbeat_that_fell_due_during_a_sleep_is_given_time_though_the_wake_up_was_told_before() {
+    let mut hand = Hand::open(config());
+    // The machine slept past the heartbeat and its deadline; the wake-up is told first, and what
+    // it asks for is answered before the deadlines are looked at.
+    hand.now += secs(50);
+    hand.socket.handle_wake(hand.now);
+    hand.drain();
+    hand.answer_heartbeat();
+    hand.sleep(ms(1));
+    assert_eq!(hand.count_sent("phoenix", "heartbeat"), 2);
+    hand.advance(secs(5));
+    assert!(!hand.has_abort(), "{:?}", hand.signals);
+    hand.advance(secs(5));
+    assert!(hand.has_abort(), "and no more than its time");
+}
+
+#[test]
+fn a_transport_that_was_blocked_when_the_machine_fell_asleep_is_probed_before_it_is_given_up() {
+    let mut hand = Hand::open(config().heartbeat_interval(secs(0)));
+    hand.writable(false);
+    hand.sleep(secs(3_600));
+    assert!(!hand.has_abort(), "a clock that jumped proves nothing");
+    let (mut alive, mut dead) = (hand, Hand::open(config().heartbeat_interval(secs(0))));
+    alive.writable(true);
+    alive.answer_heartbeat();
+    alive.advance(secs(100));
+    assert!(!alive.has_abort());
+    dead.writable(false);
+    for _ in 0..3 {
+        dead.sleep(secs(3_600));
+    }
+    assert!(dead.has_abort(), "coarse ticks keep no dead peer alive");
+}
+
+#[test]
+fn a_driver_late_by_more_than_a_short_heartbeat_timeout_still_asks_the_peer_first() {
+    let mut hand = Hand::open(config().heartbeat_interval(secs(10)).heartbeat_timeout(secs(2)));
+    hand.now = hand.socket.poll_timeout().expect("a heartbeat").at + secs(3);
+    hand.socket.handle_timeout(hand.now);
+    hand.drain();
+    assert_eq!(hand.count_sent("phoenix", "heartbeat"), 1);
+    hand.advance(ms(1_999));
+    assert_eq!(hand.socket.status(), Status::Open);
+    hand.advance(ms(1));
+    assert!(matches!(hand.socket.status(), Status::Waiting { .. }));
+}

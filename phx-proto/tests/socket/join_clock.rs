@@ -1,0 +1,328 @@
+//! The join clock and the pace of joins on virtual time: whose turn it is, and what follows when no
+//! answer comes, or the end of the connection.
+
+use crate::hand::{Hand, config, ms, secs};
+use phx_proto::socket::{PendingReason, TimerKind};
+use phx_proto::{Cause, ChannelStatus, Signal, Status, Time};
+use serde_json::json;
+
+/// Protocol: JOIN-10, JOIN-13.
+#[test]
+fn a_late_ok_of_the_newest_join_is_simply_joined() {
+    let mut hand = Hand::open(config());
+    hand.join("room:a");
+    hand.forget();
+    hand.advance(secs(15));
+    assert!(hand.signals.contains(&Signal::JoinTimedOut { topic: "room:a".into() }));
+    assert_eq!(hand.count_sent("room:a", "phx_leave"), 0, "no leave is sent");
+    assert_eq!(hand.count_sent("phoenix", "heartbeat"), 1, "one probe");
+    hand.answer_join("room:a");
+    assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
+}
+
+/// Protocol: JOIN-10.
+#[test]
+fn a_join_whose_later_heartbeat_is_answered_is_tried_again_with_backoff() {
+    let mut hand = Hand::open(config());
+    hand.join("room:a");
+    hand.advance(secs(10));
+    hand.answer_heartbeat();
+    let delay = hand.rejoin_after("room:a");
+    assert!((ms(50)..=ms(100)).contains(&delay), "{delay:?}");
+    hand.advance(delay);
+    assert_eq!(hand.count_sent("room:a", "phx_join"), 2);
+    // The reply of the first one is stale by now.
+    let first = hand.sent[0].msg_ref.clone();
+    let ok = json!({"status": "ok", "response": {}});
+    hand.receive(&json!([first, first, "room:a", "phx_reply", ok]));
+    assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joining);
+}
+
+/// Protocol: JOIN-9.
+#[test]
+fn only_the_oldest_unanswered_join_has_a_running_clock() {
+    let mut hand = Hand::open(config());
+    hand.join("room:a");
+    hand.join("room:b");
+    hand.advance(secs(9));
+    hand.answer_join("room:a");
+    hand.forget();
+    hand.advance(secs(9));
+    assert_eq!(hand.take_signals(), [], "room:b has run for 9 s only");
+    hand.advance(secs(1));
+    assert!(hand.signals.contains(&Signal::JoinTimedOut { topic: "room:b".into() }));
+}
+
+/// Protocol: HB-6.
+#[test]
+fn a_join_that_silences_the_socket_aborts_it_and_comes_last_next_time() {
+    let mut hand = Hand::open(config());
+    hand.join("room:slow");
+    hand.join("room:b");
+    hand.advance(ms(59_999));
+    assert_eq!(hand.socket.status(), Status::Open, "the heartbeat's verdict is suspended");
+    hand.advance(ms(1));
+    let cause = Cause::JoinStalled { topic: "room:slow".into() };
+    assert_eq!(hand.reconnect_after().1, cause);
+    assert!(hand.has_abort());
+    hand.sent.clear();
+    hand.until_dial();
+    hand.opened();
+    let topics: Vec<_> = hand.sent.iter().map(|sent| sent.topic.as_str()).collect();
+    assert_eq!(topics, ["room:b", "room:slow"]);
+}
+
+#[test]
+fn a_heartbeat_behind_a_slow_join_gets_its_time_after_the_join() {
+    let mut hand = Hand::open(config().heartbeat_interval(secs(1)));
+    hand.join("room:a");
+    hand.advance(secs(30));
+    assert_eq!(hand.socket.status(), Status::Open);
+    hand.answer_join("room:a");
+    hand.advance(secs(9));
+    assert_eq!(hand.socket.status(), Status::Open);
+    hand.advance(secs(1));
+    assert_eq!(hand.reconnect_after().1, Cause::HeartbeatTimeout);
+}
+
+/// The server answers joins in order, but a proxy or another server may not.
+#[test]
+fn the_answer_of_a_younger_join_does_not_restart_the_clock_of_the_oldest() {
+    let mut hand = Hand::open(config());
+    hand.join("room:a");
+    hand.join("room:b");
+    hand.advance(secs(9));
+    hand.answer_join("room:b");
+    hand.forget();
+    hand.advance(ms(999));
+    assert_eq!(hand.take_signals(), []);
+    hand.advance(ms(1));
+    assert_eq!(hand.take_signals(), [Signal::JoinTimedOut { topic: "room:a".into() }]);
+}
+
+/// The server answers joins one after another and a heartbeat behind them, so the answer to a
+/// heartbeat says of every join that was written before it that its reply is lost: eight lost
+/// replies cost one `join_timeout`, not eight.
+#[test]
+fn lost_join_replies_recover_together() {
+    let mut hand = Hand::open(config());
+    for topic in 0..8 {
+        hand.join(&format!("room:{topic}"));
+    }
+    hand.advance(secs(10));
+    // Written behind the probe, so nothing is known of it.
+    hand.answer("room:3", "phx_join", "ok", json!({}));
+    hand.join("room:late");
+    hand.answer_heartbeat();
+    for topic in (0..8).filter(|topic| *topic != 3) {
+        let delay = hand.rejoin_after(&format!("room:{topic}"));
+        assert!((ms(50)..=ms(100)).contains(&delay), "{delay:?}");
+    }
+    assert_eq!(hand.socket.channel_status("room:3"), ChannelStatus::Joined);
+    assert_eq!(hand.socket.channel_status("room:late"), ChannelStatus::Joining);
+    hand.advance(ms(100));
+    for topic in (0..8).filter(|topic| *topic != 3) {
+        assert_eq!(hand.count_sent(&format!("room:{topic}"), "phx_join"), 2);
+    }
+    // The clock of the one that is left began to run when the others were given up.
+    hand.forget();
+    hand.advance(ms(9_899));
+    assert!(hand.signals.is_empty(), "{:?}", hand.signals);
+    hand.advance(ms(1));
+    assert!(hand.signals.contains(&Signal::JoinTimedOut { topic: "room:late".into() }));
+}
+
+/// A heartbeat that was answered before the oldest join became overdue is as good a witness.
+#[test]
+fn overdue_join_is_lost_by_an_earlier_heartbeat() {
+    let mut hand = Hand::open(config());
+    hand.join("room:a");
+    hand.join("room:b");
+    hand.socket.probe(hand.now).unwrap();
+    hand.drain();
+    hand.answer_heartbeat();
+    hand.advance(ms(9_999));
+    assert_eq!(hand.socket.channel_status("room:b"), ChannelStatus::Joining);
+    assert_eq!(hand.count_sent("room:b", "phx_join"), 1, "not before the oldest is overdue");
+    hand.advance(ms(1));
+    hand.rejoin_after("room:a");
+    hand.rejoin_after("room:b");
+}
+
+/// A server with a limit of joins in any second, which closes the connection when there are more.
+struct Limited {
+    hand: Hand,
+    limit: usize,
+    connections: u32,
+}
+
+impl Limited {
+    fn new(topics: usize, limit: usize) -> Self {
+        let mut hand = Hand::new(config());
+        for topic in 0..topics {
+            hand.join(&format!("room:{topic}"));
+        }
+        hand.connect();
+        hand.opened();
+        Self { hand, limit, connections: 1 }
+    }
+
+    fn joined(&self) -> usize {
+        let joined =
+            |(_, status): &(&phx_proto::Topic, ChannelStatus)| *status == ChannelStatus::Joined;
+        self.hand.socket.channels().filter(joined).count()
+    }
+
+    /// Answers joins, a millisecond after each, until all are joined or the limit is passed. Returns
+    /// when each was written.
+    fn connection(&mut self) -> (Vec<Time>, bool) {
+        let topics = self.hand.socket.channels().count();
+        let mut answered = 0;
+        loop {
+            let joins: Vec<_> =
+                self.hand.sent.iter().filter(|sent| sent.event == "phx_join").cloned().collect();
+            let times: Vec<_> = joins.iter().map(|sent| sent.at).collect();
+            let fast = times
+                .windows(self.limit + 1)
+                .any(|window| window[self.limit].since(window[0]) < secs(1));
+            if fast {
+                self.hand.close_frame(4000);
+                return (times, false);
+            }
+            if self.joined() == topics {
+                return (times, true);
+            }
+            if let Some(sent) = joins.get(answered) {
+                answered += 1;
+                self.hand.advance(ms(1));
+                let ok = json!({"status": "ok", "response": {}});
+                self.hand.receive(&json!([
+                    sent.msg_ref,
+                    sent.msg_ref,
+                    sent.topic,
+                    "phx_reply",
+                    ok
+                ]));
+            } else {
+                self.hand.advance(ms(5));
+            }
+        }
+    }
+
+    fn reconnect(&mut self) {
+        self.hand.sent.clear();
+        self.hand.until_dial();
+        self.hand.opened();
+        self.connections += 1;
+    }
+}
+
+/// supabase/realtime#1691: the server closes when joins come too fast, and every reconnect repeats the
+/// burst.
+#[test]
+fn joins_are_paced_until_the_server_keeps_the_connection() {
+    let mut server = Limited::new(100, 20);
+    let (first, all) = server.connection();
+    assert!(!all && first.len() > 20);
+    server.reconnect();
+    let (second, all) = server.connection();
+    assert!(!all, "the second connection is as fast as the first one");
+    assert!(second.last().unwrap().since(second[0]) < ms(50));
+    let last = loop {
+        server.reconnect();
+        let (times, all) = server.connection();
+        let gaps: Vec<_> = times.windows(2).map(|pair| pair[1].since(pair[0])).collect();
+        let least = gaps.iter().min().unwrap();
+        assert!(*least > ms(1), "paced: {gaps:?}");
+        if all {
+            break gaps[0];
+        }
+        assert!(server.connections < 10, "{} of 100 joined", server.joined());
+    };
+    // Kept for a while, the next one is faster.
+    let gap = |times: &[Time]| times[1].since(times[0]);
+    server.hand.sent.clear();
+    server.hand.advance(secs(3));
+    server.hand.lost();
+    server.reconnect();
+    let (times, _) = server.connection();
+    assert_eq!(gap(&times), last * 2 / 3);
+}
+
+#[test]
+fn paced_join_has_a_reason_and_a_deadline() {
+    let mut hand = Hand::new(config());
+    for topic in 0..3 {
+        hand.join(&format!("room:{topic}"));
+    }
+    hand.connect();
+    for _ in 0..2 {
+        hand.opened();
+        hand.advance(ms(100));
+        hand.answer_join("room:0");
+        hand.answer_join("room:1");
+        hand.close_frame(1000);
+        hand.until_dial();
+    }
+    hand.sent.clear();
+    hand.opened();
+    assert_eq!(hand.sent.len(), 1, "the first is written at once");
+    let paced = ChannelStatus::Pending(PendingReason::Paced);
+    assert_eq!(hand.socket.channel_status("room:1"), paced);
+    let timeout = hand.socket.poll_timeout().unwrap();
+    assert_eq!((timeout.at, timeout.kind), (hand.now + ms(100), TimerKind::JoinPace));
+    hand.advance(ms(99));
+    assert_eq!(hand.sent.len(), 1);
+    hand.advance(ms(1));
+    assert_eq!(hand.sent.len(), 2);
+    // A join that is asked for in between waits for its turn, too.
+    hand.join("room:4");
+    assert_eq!(hand.socket.channel_status("room:4"), paced);
+    hand.advance(ms(400));
+    assert_eq!(hand.sent.len(), 4);
+    // A new life knows nothing of it.
+    hand.socket.disconnect(hand.now);
+    hand.lost();
+    hand.connect();
+    hand.join("room:0");
+    hand.join("room:1");
+    hand.sent.clear();
+    hand.opened();
+    assert_eq!(hand.sent.len(), 2);
+}
+
+/// A killed server is no limit: a thousand channels come back as fast as they are answered, after one
+/// that says goodbye, and after any number of them that do not or that came later than the joins.
+#[test]
+fn kill_paces_nothing() {
+    let mut hand = Hand::new(config());
+    for topic in 0..1_000 {
+        hand.join(&format!("room:{topic}"));
+    }
+    hand.connect();
+    for round in 0..6 {
+        hand.sent.clear();
+        hand.opened();
+        let start = hand.now;
+        for index in 0..1_000 {
+            let sent = hand.sent[index].clone();
+            let ok = json!({"status": "ok", "response": {}});
+            hand.receive(&json!([sent.msg_ref, sent.msg_ref, sent.topic, "phx_reply", ok]));
+        }
+        assert_eq!(hand.now, start);
+        assert_eq!(hand.sent.len(), 1_000, "round {round}");
+        match round {
+            0 | 1 => {
+                hand.advance(ms(100));
+                hand.lost();
+            }
+            2 => hand.close_frame(1012),
+            3 => {
+                hand.advance(ms(2_001));
+                hand.close_frame(1012);
+            }
+            _ => hand.close_frame(1012),
+        }
+        hand.until_dial();
+    }
+}

@@ -1,0 +1,654 @@
+//! Every row of the push table, on virtual time: no socket, no sleep.
+
+use crate::hand::{Hand, config, ms, secs};
+use phx_proto::event::{NotSentCause, PushErrorKind, QueueBound, UnknownCause};
+use phx_proto::socket::TimerKind;
+use phx_proto::{
+    ChannelStatus, Config, ConfigError, Payload, PushId, PushOptions, PushOutcome, Reply, Signal,
+};
+use serde_json::json;
+
+fn push_with(hand: &mut Hand, event: &str, options: PushOptions) -> PushId {
+    let id = hand
+        .socket
+        .push(hand.now, "room:a", event, json!({"e": event}), options)
+        .expect("an accepted push");
+    hand.drain();
+    id
+}
+
+fn push(hand: &mut Hand, event: &str) -> PushId {
+    push_with(hand, event, PushOptions::call())
+}
+
+/// The outcomes of a push: there must be exactly one in the end.
+fn outcomes(hand: &Hand, wanted: PushId) -> Vec<PushOutcome> {
+    hand.signals
+        .iter()
+        .filter_map(|signal| match signal {
+            Signal::PushEnded { id, outcome, .. } if *id == wanted => Some(outcome.clone()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Protocol: MSG-9, REPLY-2.
+#[test]
+fn a_reply_is_the_outcome_whatever_its_status() {
+    for status in ["ok", "error", "maybe"] {
+        let mut hand = Hand::joined(config());
+        let id = push(&mut hand, "echo");
+        hand.answer("room:a", "echo", status, json!([1]));
+        let reply = Reply::new(status, json!([1]));
+        assert_eq!(outcomes(&hand, id), [PushOutcome::Reply(reply)]);
+    }
+}
+
+/// User pain 45.
+/// Protocol: JOIN-15, PUSH-1.
+#[test]
+fn a_push_waits_for_the_join_and_is_written_in_order_after_its_ok() {
+    let mut hand = Hand::new(config());
+    hand.join("room:a");
+    push(&mut hand, "one");
+    hand.connect();
+    hand.opened();
+    push(&mut hand, "two");
+    let events = |hand: &Hand| hand.sent.iter().map(|sent| sent.event.clone()).collect::<Vec<_>>();
+    assert_eq!(events(&hand), ["phx_join"], "never before the join's ok");
+    hand.answer_join("room:a");
+    assert_eq!(events(&hand), ["phx_join", "one", "two"]);
+    let sent = hand.last_sent("room:a", "two");
+    assert_eq!(sent.join_ref, Some(hand.join_ref("room:a")), "every push carries the join_ref");
+}
+
+#[test]
+fn heartbeat_and_joins_overtake_a_backlog_of_pushes() {
+    let mut hand = Hand::joined(config());
+    hand.writable(false);
+    for _ in 0..100 {
+        push(&mut hand, "bulk");
+    }
+    hand.join("room:b");
+    hand.socket.probe(hand.now).unwrap();
+    hand.sent.clear();
+    hand.writable(true);
+    assert_eq!(hand.sent[0].event, "heartbeat");
+    assert_eq!(hand.sent[1].event, "phx_join");
+    assert_eq!(hand.sent.len(), 102);
+}
+
+/// User pain 47.
+/// Protocol: REPLY-3, REPLY-4.
+#[test]
+fn a_written_push_times_out_and_its_late_reply_is_counted() {
+    let mut hand = Hand::joined(config());
+    let id = push(&mut hand, "echo");
+    hand.advance(ms(9_999));
+    assert_eq!(outcomes(&hand, id), []);
+    hand.advance(ms(1));
+    assert_eq!(outcomes(&hand, id), [PushOutcome::TimedOut]);
+    hand.answer("room:a", "echo", "ok", json!({}));
+    assert_eq!(outcomes(&hand, id).len(), 1);
+    assert_eq!(hand.socket.stats().late_replies, 1);
+}
+
+#[test]
+fn a_push_that_was_never_written_says_so_when_its_time_is_up() {
+    let mut hand = Hand::new(config());
+    hand.join("room:a");
+    let options = PushOptions::call().timeout(ms(500));
+    let id = push_with(&mut hand, "echo", options);
+    hand.advance(ms(500));
+    assert_eq!(outcomes(&hand, id), [PushOutcome::NotSent(NotSentCause::TimedOut)]);
+    hand.connect();
+    hand.opened();
+    hand.answer_join("room:a");
+    assert_eq!(hand.count_sent("room:a", "echo"), 0);
+}
+
+/// Protocol: REPLY-4.
+#[test]
+fn a_second_reply_to_one_push_changes_nothing() {
+    let mut hand = Hand::joined(config());
+    let id = push(&mut hand, "echo");
+    hand.answer("room:a", "echo", "ok", json!({"nr": 1}));
+    hand.answer("room:a", "echo", "ok", json!({"nr": 2}));
+    assert_eq!(outcomes(&hand, id).len(), 1);
+    assert_eq!(hand.socket.stats().late_replies, 1);
+}
+
+/// User pain 44.
+/// Protocol: PUSH-4, REPLY-5, RETRY-2, RETRY-3.
+#[test]
+fn what_was_written_ends_unknown_at_once_and_what_was_not_goes_out_later_once() {
+    let mut hand = Hand::joined(config());
+    let written = push(&mut hand, "written");
+    hand.writable(false);
+    let queued = push(&mut hand, "queued");
+    hand.lost();
+    let unknown = PushOutcome::Unknown(UnknownCause::Disconnected);
+    assert_eq!(outcomes(&hand, written), [unknown]);
+    assert_eq!(outcomes(&hand, queued), []);
+    hand.until_dial();
+    hand.opened();
+    hand.answer_join("room:a");
+    assert_eq!(hand.count_sent("room:a", "written"), 1);
+    assert_eq!(hand.count_sent("room:a", "queued"), 1);
+    hand.answer("room:a", "queued", "ok", json!({}));
+    assert!(matches!(outcomes(&hand, queued).as_slice(), [PushOutcome::Reply(_)]));
+}
+
+/// Protocol: REPLY-5.
+#[test]
+fn the_end_of_a_channel_ends_its_pushes_by_cause() {
+    type End = fn(&mut Hand);
+    let cases: [(&str, End, UnknownCause, Option<NotSentCause>); 3] = [
+        // A crash keeps what is queued: the channel comes back.
+        (
+            "crash",
+            |hand| hand.end_channel("room:a", "phx_error"),
+            UnknownCause::ChannelCrashed,
+            None,
+        ),
+        (
+            "close",
+            |hand| hand.end_channel("room:a", "phx_close"),
+            UnknownCause::ChannelClosed,
+            Some(NotSentCause::ChannelClosed),
+        ),
+        (
+            "disconnect",
+            |hand| {
+                hand.socket.disconnect(hand.now);
+                hand.drain();
+            },
+            UnknownCause::Disconnected,
+            Some(NotSentCause::Disconnected),
+        ),
+    ];
+    for (name, end, unknown, not_sent) in cases {
+        let mut hand = Hand::joined(config());
+        let written = push(&mut hand, "written");
+        hand.writable(false);
+        let queued = push(&mut hand, "queued");
+        end(&mut hand);
+        assert_eq!(outcomes(&hand, written), [PushOutcome::Unknown(unknown)], "{name}");
+        let expected: Vec<_> = not_sent.map(PushOutcome::NotSent).into_iter().collect();
+        assert_eq!(outcomes(&hand, queued), expected, "{name}");
+    }
+}
+
+#[test]
+fn queued_pushes_end_with_a_final_rejection_a_leave_and_giving_up() {
+    let queued = |config| {
+        let mut hand = Hand::open(config);
+        hand.join("room:a");
+        let id = push(&mut hand, "queued");
+        (hand, id)
+    };
+    let (mut hand, id) = queued(config());
+    hand.answer("room:a", "phx_join", "error", json!({"reason": "no"}));
+    assert_eq!(outcomes(&hand, id), [PushOutcome::NotSent(NotSentCause::JoinRejected)]);
+
+    let (mut hand, id) = queued(config());
+    hand.leave("room:a");
+    assert_eq!(outcomes(&hand, id), [PushOutcome::NotSent(NotSentCause::Left)]);
+
+    let (mut hand, id) = queued(config().max_retries(Some(0)));
+    hand.lost();
+    assert_eq!(outcomes(&hand, id), [PushOutcome::NotSent(NotSentCause::GaveUp)]);
+}
+
+/// User pain 42.
+#[test]
+fn fail_fast_refuses_unless_joined_and_hands_the_payload_back() {
+    let mut hand = Hand::open(config());
+    hand.join("room:a");
+    let payload = Payload::from(json!({"precious": true}));
+    let options = PushOptions::call().fail_fast();
+    let error = hand.socket.push(hand.now, "room:a", "e", payload.clone(), options).unwrap_err();
+    assert_eq!((error.kind, error.payload), (PushErrorKind::NotJoined, payload));
+    hand.answer_join("room:a");
+    push_with(&mut hand, "e", options);
+    assert_eq!(hand.count_sent("room:a", "e"), 1);
+}
+
+/// Never joined, being left, left, or ended: whether or not the push is to fail fast.
+#[test]
+fn push_to_an_unwanted_topic_is_refused() {
+    let mut hand = Hand::open(config());
+    let refused = |hand: &mut Hand| {
+        for options in [PushOptions::call(), PushOptions::call().fail_fast()] {
+            let pushed = hand.socket.push(hand.now, "room:a", "e", json!({}), options);
+            assert_eq!(pushed.unwrap_err().kind, PushErrorKind::NotWanted);
+        }
+    };
+    refused(&mut hand);
+    hand.join("room:a");
+    hand.answer_join("room:a");
+    hand.leave("room:a");
+    assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Leaving);
+    refused(&mut hand);
+    hand.answer("room:a", "phx_leave", "ok", json!({}));
+    assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Closed);
+    refused(&mut hand);
+}
+
+/// User pain 43.
+#[test]
+fn the_queue_is_bounded_by_count_and_by_bytes() {
+    let mut hand = Hand::new(config().queued_pushes_max(2).queued_bytes_max(100));
+    hand.join("room:a");
+    let mut try_push = |bytes: usize| {
+        let payload = Payload::binary(vec![0; bytes]);
+        queue(&mut hand, "room:a", "e", payload)
+    };
+    assert_eq!(try_push(100), Err((QueueBound::Bytes, 100)), "and the event");
+    assert_eq!(try_push(98), Ok(()));
+    assert_eq!(try_push(1), Err((QueueBound::Bytes, 100)));
+    assert_eq!(try_push(0), Ok(()));
+    assert_eq!(try_push(0), Err((QueueBound::Pushes, 2)));
+    let stats = hand.socket.stats();
+    assert_eq!((stats.queued_pushes, stats.queued_bytes), (2, 100));
+}
+
+/// Pushes, and returns the bound of the queue that was in the way.
+fn queue(
+    hand: &mut Hand,
+    topic: &str,
+    event: &str,
+    payload: Payload,
+) -> Result<(), (QueueBound, usize)> {
+    let pushed = hand.socket.push(hand.now, topic, event, payload.clone(), PushOptions::call());
+    pushed.map(|_| ()).map_err(|error| {
+        assert_eq!(error.payload, payload, "handed back");
+        let PushErrorKind::QueueFull { bound, limit } = error.kind else { panic!("{error}") };
+        (bound, limit)
+    })
+}
+
+/// Twenty names of 4 MiB are 80 MiB, and not the forty bytes of their payloads.
+#[test]
+fn event_names_count_in_queued_bytes() {
+    let mut hand = Hand::new(config());
+    hand.join("room:a");
+    let event = "e".repeat(4 << 20);
+    let mut accepted = 0;
+    for _ in 0..20 {
+        match queue(&mut hand, "room:a", &event, Payload::empty()) {
+            Ok(()) => accepted += 1,
+            Err(bound) => assert_eq!(bound, (QueueBound::Bytes, 8 << 20)),
+        }
+    }
+    assert_eq!((accepted, hand.socket.stats().queued_bytes), (1, (4 << 20) + 2));
+}
+
+/// A topic that cannot be joined must not make the pushes to others fail.
+#[test]
+fn topic_takes_half_of_the_queue() {
+    let mut hand = Hand::new(config().queued_pushes_max(5).queued_bytes_max(101));
+    hand.join("room:a");
+    hand.join("room:b");
+    let small = || Payload::binary("");
+    for _ in 0..3 {
+        assert_eq!(queue(&mut hand, "room:a", "e", small()), Ok(()));
+    }
+    let refused = queue(&mut hand, "room:a", "e", small());
+    assert_eq!(refused, Err((QueueBound::PushesOfTopic, 3)), "half, rounded up");
+    let bytes = |bytes: usize| Payload::binary(vec![0; bytes]);
+    assert_eq!(queue(&mut hand, "room:b", "e", bytes(51)), Err((QueueBound::BytesOfTopic, 51)));
+    assert_eq!(queue(&mut hand, "room:b", "e", bytes(50)), Ok(()));
+    assert_eq!(queue(&mut hand, "room:b", "", bytes(1)), Err((QueueBound::BytesOfTopic, 51)));
+    assert_eq!(queue(&mut hand, "room:b", "e", bytes(50)), Err((QueueBound::Bytes, 101)));
+    // Nothing else is wanted any more.
+    hand.leave("room:b");
+    assert_eq!(queue(&mut hand, "room:a", "e", bytes(90)), Ok(()));
+    assert_eq!(queue(&mut hand, "room:a", "e", small()), Ok(()));
+    assert_eq!(queue(&mut hand, "room:a", "e", small()), Err((QueueBound::Pushes, 5)));
+}
+
+/// An instance that is left may still have pushes to write, which are of the same topic.
+#[test]
+fn topic_that_is_left_and_joined_again_takes_half_in_all() {
+    let mut hand = Hand::joined(config().queued_pushes_max(4));
+    hand.writable(false);
+    assert_eq!(queue(&mut hand, "room:a", "one", Payload::empty()), Ok(()));
+    hand.leave("room:a");
+    hand.join("room:a");
+    hand.join("room:b");
+    assert_eq!(queue(&mut hand, "room:a", "two", Payload::empty()), Ok(()));
+    let refused = queue(&mut hand, "room:a", "three", Payload::empty());
+    assert_eq!(refused, Err((QueueBound::PushesOfTopic, 2)));
+    hand.writable(true);
+    assert_eq!(queue(&mut hand, "room:a", "four", Payload::empty()), Ok(()), "one was written");
+}
+
+#[test]
+fn full_queue_names_its_bound() {
+    let mut hand = Hand::new(config().queued_pushes_max(2));
+    hand.join("room:a");
+    hand.join("room:b");
+    let mut refused = |topic: &str| {
+        let push = hand.socket.push(hand.now, topic, "e", json!({}), PushOptions::call());
+        push.map(|_| ()).map_err(|error| error.to_string())
+    };
+    assert_eq!(refused("room:a"), Ok(()));
+    let half = "the push queue is full: 1 is half of `queued_pushes_max` for one topic of several";
+    assert_eq!(refused("room:a"), Err(half.to_owned()));
+    assert_eq!(refused("room:b"), Ok(()));
+    let whole = "the push queue is full: 2 is `queued_pushes_max`";
+    assert_eq!(refused("room:b"), Err(whole.to_owned()));
+}
+
+/// So many calls in flight at most.
+fn in_flight(max: usize) -> Config {
+    config().pushes_in_flight_max(max).expect("more than none")
+}
+
+/// The events written since the last call.
+fn written(hand: &mut Hand) -> Vec<String> {
+    let events = hand.sent.iter().map(|sent| sent.event.clone()).collect();
+    hand.sent.clear();
+    events
+}
+
+/// Rooms a and b, joined.
+fn two_rooms(config: Config) -> Hand {
+    let mut hand = Hand::joined(config);
+    hand.join("room:b");
+    hand.answer_join("room:b");
+    hand.sent.clear();
+    hand
+}
+
+fn push_to(hand: &mut Hand, topic: &str, event: &str, options: PushOptions) -> PushId {
+    let id = hand.socket.push(hand.now, topic, event, json!({}), options).expect("accepted");
+    hand.drain();
+    id
+}
+
+/// Answers the oldest frame that was written since the last look, and returns what is written then.
+fn answered(hand: &mut Hand, topic: &str, msg_ref: &str) -> Vec<String> {
+    let reply = json!({"status": "ok", "response": {}});
+    hand.receive(&json!([null, msg_ref, topic, "phx_reply", reply]));
+    written(hand)
+}
+
+#[test]
+fn calls_in_flight_are_bounded() {
+    let mut hand = Hand::joined(in_flight(2));
+    let refs = |hand: &Hand| -> Vec<String> {
+        hand.sent.iter().skip(1).map(|sent| sent.msg_ref.clone()).collect()
+    };
+    let ids: Vec<PushId> = (0..5).map(|_| push(&mut hand, "call")).collect();
+    let stats = hand.socket.stats();
+    assert_eq!((stats.pushes_in_flight, stats.queued_pushes), (2, 3));
+    let first = refs(&hand);
+    assert_eq!(first.len(), 2);
+    hand.sent.clear();
+    assert_eq!(answered(&mut hand, "room:a", &first[1]), ["call"]);
+    // One that is withdrawn makes room too, whether it waits or not.
+    assert!(hand.socket.cancel_push(hand.now, ids[3]));
+    assert!(hand.socket.cancel_push(hand.now, ids[0]));
+    hand.drain();
+    assert_eq!(written(&mut hand), ["call"]);
+    assert_eq!(hand.socket.stats().pushes_in_flight, 2);
+    // And so does a timeout.
+    hand.advance(ms(100));
+    let late = push(&mut hand, "late");
+    assert_eq!(written(&mut hand), [""; 0]);
+    hand.advance(ms(9_900));
+    assert_eq!(written(&mut hand), ["late"]);
+    assert_eq!(outcomes(&hand, ids[2]), [PushOutcome::TimedOut]);
+    assert_eq!(outcomes(&hand, late), []);
+}
+
+#[test]
+fn casts_do_not_count_as_in_flight() {
+    let mut hand = Hand::joined(in_flight(1));
+    hand.sent.clear();
+    for _ in 0..10 {
+        push_with(&mut hand, "cast", PushOptions::cast());
+    }
+    assert_eq!(written(&mut hand).len(), 10);
+    push(&mut hand, "call");
+    assert_eq!(written(&mut hand), ["call"]);
+}
+
+/// What waits keeps the order of its own channel, and nothing else waits for it.
+#[test]
+fn held_call_holds_only_its_own_channel() {
+    let mut hand = two_rooms(in_flight(1));
+    push_to(&mut hand, "room:a", "a1", PushOptions::call());
+    push_to(&mut hand, "room:a", "a2", PushOptions::call());
+    let a3 = push_to(&mut hand, "room:a", "a3", PushOptions::cast());
+    push_to(&mut hand, "room:b", "b1", PushOptions::cast());
+    push_to(&mut hand, "room:b", "b2", PushOptions::call());
+    push_to(&mut hand, "room:b", "b3", PushOptions::cast());
+    let a1 = hand.sent[0].msg_ref.clone();
+    assert_eq!(written(&mut hand), ["a1", "b1"]);
+    assert_eq!(hand.socket.sizes().held_topics, 2);
+    // Heartbeats and joins are written.
+    hand.socket.probe(hand.now).expect("open");
+    hand.join("room:c");
+    assert_eq!(written(&mut hand), ["heartbeat", "phx_join"]);
+    // The oldest is next, and what was behind it and needs no place.
+    let a2_and_a3 = answered(&mut hand, "room:a", &a1);
+    assert_eq!(a2_and_a3, ["a2", "a3"]);
+    assert_eq!(outcomes(&hand, a3), [PushOutcome::Written]);
+    assert_eq!(hand.socket.sizes().held_topics, 1);
+    hand.advance(secs(10));
+    assert_eq!(hand.socket.sizes().held_topics, 0, "their time is up");
+}
+
+/// A driver that cannot write anything must not be called back at once.
+#[test]
+fn held_call_makes_no_driver_spin() {
+    let mut hand = Hand::joined(in_flight(1).heartbeat_interval(secs(0)));
+    push(&mut hand, "one");
+    hand.advance(ms(1));
+    push(&mut hand, "two");
+    assert_eq!(hand.socket.poll_action(hand.now), None);
+    let next = hand.socket.poll_timeout().expect("a push has a deadline");
+    assert_eq!((next.at.since(hand.now), next.kind), (ms(9_999), TimerKind::Push));
+    let sizes = hand.socket.sizes();
+    assert_eq!((sizes.due_frames, sizes.held_topics), (0, 1));
+}
+
+#[test]
+fn held_call_ends_with_its_timeout() {
+    let mut hand = Hand::joined(in_flight(1));
+    push(&mut hand, "one");
+    let two = push_with(&mut hand, "two", PushOptions::call().timeout(ms(50)));
+    let three = push_with(&mut hand, "three", PushOptions::cast());
+    hand.sent.clear();
+    hand.advance(ms(50));
+    assert_eq!(outcomes(&hand, two), [PushOutcome::NotSent(NotSentCause::TimedOut)]);
+    assert_eq!(written(&mut hand), ["three"], "nothing is in front of it");
+    assert_eq!(outcomes(&hand, three), [PushOutcome::Written]);
+}
+
+/// A leave never waits for a reply; what would have to is not sent.
+#[test]
+fn leave_ends_held_pushes_unsent() {
+    for blocked in [false, true] {
+        let mut hand = two_rooms(in_flight(1));
+        push_to(&mut hand, "room:b", "b1", PushOptions::call());
+        hand.writable(!blocked);
+        push_to(&mut hand, "room:a", "a1", PushOptions::cast());
+        let a2 = push_to(&mut hand, "room:a", "a2", PushOptions::call());
+        let a3 = push_to(&mut hand, "room:a", "a3", PushOptions::cast());
+        hand.leave("room:a");
+        hand.writable(true);
+        assert_eq!(written(&mut hand), ["b1", "a1", "phx_leave"], "blocked: {blocked}");
+        for id in [a2, a3] {
+            assert_eq!(outcomes(&hand, id), [PushOutcome::NotSent(NotSentCause::Left)]);
+        }
+        assert_eq!(hand.socket.sizes().held_topics, 0);
+    }
+}
+
+/// A channel that starts over writes what waited of it, in order, behind its join.
+#[test]
+fn held_calls_survive_crash_and_disconnect() {
+    type Fault = fn(&mut Hand);
+    let faults: [Fault; 2] = [
+        |hand| {
+            hand.end_channel("room:a", "phx_error");
+            hand.advance(secs(1));
+        },
+        |hand| {
+            hand.lost();
+            hand.until_dial();
+            hand.opened();
+        },
+    ];
+    for fault in faults {
+        let mut hand = Hand::joined(in_flight(1));
+        for event in ["one", "two", "three"] {
+            push(&mut hand, event);
+        }
+        let before = hand.sent.len();
+        fault(&mut hand);
+        assert_eq!(hand.socket.sizes().held_topics, 0);
+        hand.answer_join("room:a");
+        assert_eq!(written(&mut hand)[before..], ["phx_join", "two"]);
+        let stats = hand.socket.stats();
+        assert_eq!((stats.pushes_in_flight, stats.queued_pushes), (1, 1));
+    }
+}
+
+#[test]
+fn no_call_in_flight_is_refused() {
+    let refused = config().pushes_in_flight_max(0).map(|_| ());
+    assert_eq!(refused, Err(ConfigError::Zero { key: "pushes_in_flight_max" }));
+}
+
+/// User pain 48.
+/// Protocol: BIN-6, LIMIT-1, MSG-8.
+#[test]
+fn a_push_over_the_frame_limit_or_the_binary_field_limit_is_refused_at_the_call() {
+    let mut hand = Hand::joined(config().max_push_bytes(1_000));
+    let mut try_push = |event: &str, payload: Payload| {
+        hand.socket
+            .push(hand.now, "room:a", event, payload, PushOptions::call())
+            .map(|_| ())
+            .map_err(|error| error.kind)
+    };
+    let large = try_push("e", Payload::binary(vec![0; 1_000]));
+    assert!(matches!(large, Err(PushErrorKind::TooLarge { limit: 1_000, .. })), "{large:?}");
+    let event = "e".repeat(256);
+    assert!(matches!(try_push(&event, Payload::binary("x")), Err(PushErrorKind::Encode(_))));
+    assert_eq!(try_push(&event, Payload::empty()), Ok(()), "text has no such limit");
+    assert_eq!(try_push("phx_leave", Payload::empty()), Err(PushErrorKind::ReservedEvent));
+}
+
+#[test]
+fn a_cast_ends_when_it_is_written_and_its_reply_is_ignored() {
+    let mut hand = Hand::joined(config());
+    hand.writable(false);
+    let id = push_with(&mut hand, "note", PushOptions::cast());
+    assert_eq!(outcomes(&hand, id), []);
+    hand.writable(true);
+    assert_eq!(outcomes(&hand, id), [PushOutcome::Written]);
+    hand.answer("room:a", "note", "ok", json!({}));
+    assert_eq!(outcomes(&hand, id).len(), 1);
+}
+
+#[test]
+fn a_cancelled_push_is_not_written_and_a_written_one_only_forgotten() {
+    let mut hand = Hand::joined(config());
+    hand.writable(false);
+    let queued = push(&mut hand, "queued");
+    assert!(hand.socket.cancel_push(hand.now, queued));
+    hand.writable(true);
+    assert_eq!(hand.count_sent("room:a", "queued"), 0);
+    let written = push(&mut hand, "written");
+    assert!(hand.socket.cancel_push(hand.now, written));
+    assert!(!hand.socket.cancel_push(hand.now, written));
+    hand.answer("room:a", "written", "ok", json!({}));
+    for id in [queued, written] {
+        assert_eq!(outcomes(&hand, id), [PushOutcome::Cancelled]);
+    }
+}
+
+/// User pain 50.
+#[test]
+fn nothing_is_left_behind_after_many_pushes() {
+    let mut hand = Hand::joined(config().heartbeat_interval(secs(0)));
+    for round in 0..1_000 {
+        push(&mut hand, "echo");
+        if round % 3 == 0 {
+            hand.answer("room:a", "echo", "ok", json!({}));
+        } else {
+            hand.advance(secs(10));
+        }
+        hand.sent.truncate(1);
+        let joined = hand.sent.len();
+        assert_eq!(joined, 1);
+    }
+    hand.advance(secs(10));
+    let stats = hand.socket.stats();
+    assert_eq!((stats.queued_pushes, stats.queued_bytes, stats.pushes_in_flight), (0, 0, 0));
+    assert_eq!(hand.socket.poll_timeout(), None);
+}
+
+#[test]
+fn what_passed_during_a_sleep_is_told_in_the_order_in_which_it_passed() {
+    let mut hand = Hand::open(config().heartbeat_interval(secs(0)));
+    hand.join("room:a");
+    let early = push_with(&mut hand, "early", PushOptions::call().timeout(secs(9)));
+    let late = push_with(&mut hand, "late", PushOptions::call().timeout(secs(11)));
+    hand.forget();
+    hand.sleep(secs(12));
+    let ended = |id: PushId| {
+        hand.signals.iter().position(
+            |signal| matches!(signal, Signal::PushEnded { id: ended, .. } if *ended == id),
+        )
+    };
+    let overdue = Signal::JoinTimedOut { topic: "room:a".into() };
+    let overdue = hand.signals.iter().position(|signal| *signal == overdue);
+    assert!(ended(early).is_some() && ended(early) < overdue && overdue < ended(late));
+}
+
+#[test]
+fn every_frame_that_is_written_is_counted_with_its_bytes() {
+    let mut hand = Hand::joined(config());
+    let before = hand.socket.stats();
+    push_with(&mut hand, "e", PushOptions::cast());
+    let stats = hand.socket.stats();
+    let frame = r#"["1","2","room:a","e",{"e":"e"}]"#;
+    assert_eq!(stats.frames_out, before.frames_out + 1);
+    assert_eq!(stats.bytes_out, before.bytes_out + frame.len() as u64);
+}
+
+/// Only a reply without a join_ref says that the server has no channel; any other is the channel's own.
+#[test]
+fn an_answer_of_the_channel_that_reads_like_one_without_it_crashes_nothing() {
+    let mut hand = Hand::joined(config());
+    let id = push(&mut hand, "e");
+    hand.answer("room:a", "e", "error", json!({"reason": "unmatched topic"}));
+    assert!(matches!(outcomes(&hand, id)[..], [PushOutcome::Reply(_)]));
+    assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
+}
+
+#[test]
+fn the_escapes_of_a_name_count_against_the_limit_of_a_frame() {
+    let mut hand = Hand::joined(config().max_push_bytes(200));
+    let event = "\u{1}".repeat(50);
+    let options = PushOptions::call();
+    let refused = hand.socket.push(hand.now, "room:a", &event, json!({}), options);
+    let kind = refused.expect_err("300 bytes of escapes").kind;
+    assert!(matches!(kind, PushErrorKind::TooLarge { limit: 200, .. }), "{kind:?}");
+}
+
+/// It can be no answer to anything, so it says nothing about the channel either.
+#[test]
+fn an_unmatched_reply_to_a_ref_of_the_future_crashes_nothing() {
+    let mut hand = Hand::joined(config());
+    let unmatched = json!({"status": "error", "response": {"reason": "unmatched topic"}});
+    hand.receive(&json!([null, "999", "room:a", "phx_reply", unmatched]));
+    assert_eq!(hand.socket.stats().late_replies, 1);
+    assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
+}

@@ -1,0 +1,601 @@
+//! Slow links on virtual time: what they deliver, and how soon a dead one is found.
+//!
+//! The server keeps its idle timeout of 60 s. What was reported: a heartbeat's reply queues behind a
+//! transfer, the client declares the connection dead and the transfer begins again, for ever
+//! (`phoenixframework/phoenix#6770`, `theturtle32/WebSocket-Node#229`).
+
+use std::time::Duration;
+
+use crate::cases::{cases, regressions};
+use crate::hand::{Hand, config, ms, secs};
+use phx_proto::event::{DialKind, Progress};
+use phx_proto::testing::{ClientId, Direction, World};
+use phx_proto::{Cause, Config, Payload, PushOptions, PushOutcome, Signal, Status};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+const LOBBY: &str = "room:lobby";
+
+/// The default of `heartbeat_timeout` and `progress_max` together: the longest that a dead
+/// connection can be held after a heartbeat fell due.
+const FOUND_WITHIN: Duration = secs(10 + 600);
+
+/// The default of `heartbeat_interval`.
+const INTERVAL: Duration = secs(30);
+
+/// A client that is joined, 20 ms from its server, over a link of so many bytes per second each way.
+fn joined(config: Config, down: u64, up: u64) -> (World, ClientId) {
+    let mut world = World::new(7);
+    world.latency(ms(20)..=ms(20));
+    let client = world.client(config);
+    world.join(client, LOBBY, json!({}));
+    world.run_until(|world| world.is_joined(client, LOBBY));
+    world.link(client).bandwidth(Direction::Down, down).bandwidth(Direction::Up, up);
+    world.run_for(secs(1));
+    (world, client)
+}
+
+fn dial_failure() -> Cause {
+    Cause::Dial { kind: DialKind::Unreachable, message: "no way".to_owned() }
+}
+
+fn big(bytes: usize) -> Value {
+    json!("x".repeat(bytes))
+}
+
+/// Pushes with a reply, and enough time for it.
+fn push(world: &mut World, client: ClientId, event: &str, payload: Value) {
+    let options = PushOptions::call().timeout(secs(3_600));
+    world.command(client, |s, now| s.push(now, LOBBY, event, payload, options)).unwrap();
+}
+
+fn messages(world: &World, client: ClientId) -> usize {
+    world.signals(client).filter(|(_, s)| matches!(s, Signal::Message { .. })).count()
+}
+
+fn replies(world: &World, client: ClientId) -> usize {
+    let replied =
+        |s: &Signal| matches!(s, Signal::PushEnded { outcome: PushOutcome::Reply(_), .. });
+    world.signals(client).filter(|(_, s)| replied(s)).count()
+}
+
+/// Why the connection or an attempt at it ended, each time.
+fn causes(world: &World, client: ClientId) -> Vec<Cause> {
+    let cause = |(_, signal): (_, &Signal)| match signal {
+        Signal::ConnectFailed { cause, .. } | Signal::Disconnected { cause, .. } => {
+            Some(cause.clone())
+        }
+        _ => None,
+    };
+    world.signals(client).filter_map(cause).collect()
+}
+
+fn assert_one_connection(world: &World, client: ClientId) {
+    assert_eq!(causes(world, client), [], "{}", world.trace_tail());
+    assert_eq!(world.socket(client).stats().connections, 1);
+}
+
+/// A 1.5 MB broadcast over 30 kB/s, and 6 MB over 1 Mbit/s.
+#[test]
+fn large_broadcast_arrives_over_slow_link() {
+    for (bytes, down) in [(1_500_000, 30_000), (6_000_000, 125_000), (1_000_000, 1_100)] {
+        let (mut world, client) = joined(config(), down, 0);
+        if down < 2_000 {
+            // Longer than progress_max: the limit is what the manual says.
+            world.broadcast(LOBBY, "big", big(600_000));
+        } else {
+            world.broadcast(LOBBY, "big", big(bytes));
+        }
+        world.run_until(|world| messages(world, client) == 1);
+        world.run_for(secs(60));
+        assert_one_connection(&world, client);
+    }
+}
+
+/// Twenty messages, a quarter of a second apart, that take 50 s together.
+#[test]
+fn many_messages_arrive_over_slow_link() {
+    let (mut world, client) = joined(config(), 30_000, 0);
+    for _ in 0..20 {
+        world.broadcast(LOBBY, "part", big(75_000));
+        world.run_for(ms(250));
+    }
+    world.run_until(|world| messages(world, client) == 20);
+    assert_one_connection(&world, client);
+}
+
+/// A 1.2 MB push over 20 kB/s: a minute in which the server has nothing to say.
+#[test]
+fn large_push_arrives_over_slow_link() {
+    for (bytes, up) in [(1_200_000, 20_000), (1_200_000, 8_500), (4_000_000, 8_200)] {
+        let (mut world, client) = joined(config(), 0, up);
+        push(&mut world, client, "ack", big(bytes));
+        world.run_until(|world| replies(world, client) == 1);
+        world.run_for(secs(60));
+        assert_one_connection(&world, client);
+    }
+}
+
+/// A push that is longer than `progress_max` at its rate is not one heartbeat late, but several.
+#[test]
+fn many_pushes_arrive_over_slow_link() {
+    let (mut world, client) = joined(config(), 0, 8_500);
+    for _ in 0..40 {
+        push(&mut world, client, "ack", big(100_000));
+    }
+    world.run_until(|world| replies(world, client) == 40);
+    assert_one_connection(&world, client);
+}
+
+/// A join reply that takes longer than `join_block_max`.
+#[test]
+fn long_join_reply_arrives_over_slow_link() {
+    let (mut world, client) = joined(config(), 20_000, 0);
+    world.join(client, "room:other", json!({"state": big(2_000_000)}));
+    world.run_until(|world| world.is_joined(client, "room:other"));
+    assert_one_connection(&world, client);
+    assert!(!world.trace().contains("JoinTimedOut"), "{}", world.trace_tail());
+}
+
+/// With heartbeats off, what is written keeps a transport that takes no frame.
+#[test]
+fn write_stall_waits_for_bytes() {
+    let off = config().heartbeat_interval(Duration::ZERO);
+    let (mut world, client) = joined(off, 0, 10_000);
+    push(&mut world, client, "ack", big(1_500_000));
+    world.run_until(|world| replies(world, client) == 1);
+    assert_one_connection(&world, client);
+}
+
+/// While a transfer keeps the reply of a heartbeat back, further ones go out, so that the server
+/// hears something every minute (`wire/idle_timeout_close`).
+#[test]
+fn heartbeats_go_on_during_transfer() {
+    let (mut world, client) = joined(config(), 30_000, 0);
+    world.broadcast(LOBBY, "big", big(6_000_000));
+    world.run_until(|world| messages(world, client) == 1);
+    let trace = world.trace();
+    let is_beat = |line: &&str| line.contains("-> ") && line.contains("heartbeat");
+    let sent = trace.lines().filter(is_beat).count();
+    assert!(sent >= 6, "{sent} heartbeats in 200 s");
+    assert_one_connection(&world, client);
+}
+
+/// A dead direction is found within the bound, whatever goes on in the other.
+#[test]
+fn dead_direction_is_found_within_bound() {
+    for dead in [Direction::Down, Direction::Up] {
+        for busy in [false, true] {
+            let (mut world, client) = joined(config(), 50_000, 50_000);
+            world.link(client).half_open(dead);
+            let from = world.now();
+            let lost = |world: &World| !causes(world, client).is_empty();
+            while !lost(&world) && world.now().since(from) < secs(1_000) {
+                if busy {
+                    world.broadcast(LOBBY, "tick", big(5_000));
+                    let cast = |s: &mut phx_proto::Socket, now| {
+                        s.push(now, LOBBY, "noreply", big(5_000), PushOptions::cast())
+                    };
+                    let _ = world.command(client, cast);
+                }
+                world.run_for(secs(1));
+            }
+            let cause = causes(&world, client).swap_remove(0);
+            // The server hears nothing any more, and says so while broadcasts still buy time here.
+            let idle = Cause::RemoteClose { code: Some(1002), reason: String::new() };
+            let closed = dead == Direction::Up && busy && cause == idle;
+            assert!(closed || cause == Cause::HeartbeatTimeout, "{dead:?} {busy}: {cause:?}");
+            let found = world.now().since(from);
+            assert!(found <= INTERVAL + FOUND_WITHIN + secs(1), "{dead:?} {busy}: {found:?}");
+            // What is sent behind the heartbeat buys no time, so this is the short bound.
+            if dead == Direction::Down {
+                assert!(found <= INTERVAL + secs(10 + 40), "{busy}: {found:?}");
+            }
+        }
+    }
+}
+
+/// What happens on a link, and how large it is.
+#[derive(Clone, Copy, Debug)]
+enum Happening {
+    Broadcast(usize),
+    Push(usize),
+    Cast(usize),
+    Join(usize),
+    Pause(u64),
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    let size = || prop_oneof![3 => 0_usize..2_000, 2 => 0_usize..60_000, 1 => 0_usize..300_000];
+    prop_oneof![
+        3 => size().prop_map(Happening::Broadcast),
+        3 => size().prop_map(Happening::Push),
+        1 => size().prop_map(Happening::Cast),
+        1 => size().prop_map(Happening::Join),
+        3 => (0_u64..40_000).prop_map(Happening::Pause),
+    ]
+}
+
+fn happen(world: &mut World, client: ClientId, happening: Happening) {
+    match happening {
+        Happening::Broadcast(size) => world.broadcast(LOBBY, "message", big(size)),
+        Happening::Push(size) => push(world, client, "echo", big(size)),
+        Happening::Cast(size) => {
+            let cast = PushOptions::cast().timeout(secs(3_600));
+            let cast =
+                world.command(client, |s, now| s.push(now, LOBBY, "noreply", big(size), cast));
+            cast.unwrap();
+        }
+        Happening::Join(size) => {
+            let topic = format!("room:{}", world.draw(1_000_000));
+            world.join(client, topic, json!({"pad": big(size)}));
+        }
+        Happening::Pause(length) => world.run_for(ms(length)),
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(60, regressions!("slow_links")))]
+
+    /// A link that carries at least the least rates, and on which no answer is outstanding for
+    /// longer than `progress_max`, is never declared dead.
+    #[test]
+    fn slow_link_is_never_declared_dead(
+        seed in any::<u64>(),
+        down in 1_024_u64..40_000,
+        up in 8_192_u64..80_000,
+        interval in 2_u64..40,
+        happenings in prop::collection::vec(happening(), 1..25),
+    ) {
+        // All of it has to pass within progress_max.
+        let (mut below, mut above) = (0_u64, 0_u64);
+        let mut taken = Vec::new();
+        for happening in happenings {
+            let (received, sent) = match happening {
+                Happening::Broadcast(size) => (size, 0),
+                Happening::Push(size) | Happening::Join(size) => (size, size),
+                Happening::Cast(size) => (0, size),
+                Happening::Pause(_) => (0, 0),
+            };
+            (below, above) = (below + received as u64 + 500, above + sent as u64 + 500);
+            if below / down + above / up > 500 {
+                break;
+            }
+            taken.push(happening);
+        }
+        let mut world = World::new(seed);
+        world.latency(ms(0)..=ms(300));
+        let config = config().heartbeat_interval(secs(interval)).queued_bytes_max(64 << 20);
+        let client = world.client(config);
+        world.join(client, LOBBY, json!({}));
+        world.run_until(|world| world.is_joined(client, LOBBY));
+        world.link(client).bandwidth(Direction::Down, down).bandwidth(Direction::Up, up);
+        for happening in taken {
+            happen(&mut world, client, happening);
+        }
+        world.run_for(secs(900));
+        prop_assert_eq!(causes(&world, client), [], "{}", world.trace_tail());
+        let pushes = world.socket(client).stats();
+        prop_assert_eq!(pushes.pushes_in_flight + pushes.queued_pushes, 0, "all have arrived");
+    }
+
+    /// Any other link is declared dead at the latest `heartbeat_timeout` and `progress_max` after a
+    /// heartbeat fell due.
+    #[test]
+    fn dead_link_is_found_within_bound(
+        seed in any::<u64>(),
+        down in 1_u64..100_000,
+        up in 1_u64..100_000,
+        dead in prop_oneof![Just(Direction::Down), Just(Direction::Up)],
+        before in prop::collection::vec(happening(), 0..8),
+        after in prop::collection::vec(happening(), 0..8),
+    ) {
+        let mut world = World::new(seed);
+        world.latency(ms(0)..=ms(300));
+        let client = world.client(config());
+        world.join(client, LOBBY, json!({}));
+        world.run_until(|world| world.is_joined(client, LOBBY));
+        world.link(client).bandwidth(Direction::Down, down).bandwidth(Direction::Up, up);
+        for happening in before {
+            happen(&mut world, client, happening);
+        }
+        let lost_before = causes(&world, client).len();
+        prop_assume!(world.socket(client).status() == Status::Open);
+        world.link(client).half_open(dead);
+        let from = world.now();
+        for happening in after {
+            if world.socket(client).status() == Status::Open {
+                happen(&mut world, client, happening);
+            }
+        }
+        // A heartbeat that is answered on its way delays the next by nothing.
+        let bound = INTERVAL + FOUND_WITHIN + secs(1);
+        let found = world.runs_into(bound, |world| causes(world, client).len() > lost_before);
+        prop_assert!(found, "not within {bound:?} of {from}:\n{}", world.trace_tail());
+    }
+}
+
+fn report(hand: &mut Hand, read: u64, written: u64, flushed: bool) {
+    let id = hand.dialled.expect("a dial");
+    hand.socket.handle_progress(hand.now, id, Progress { read, written, flushed });
+    hand.drain();
+}
+
+/// An open connection whose heartbeat has just been written.
+fn beating() -> Hand {
+    let mut hand = Hand::joined(config());
+    hand.socket.probe(hand.now).unwrap();
+    hand.drain();
+    assert_eq!(hand.count_sent("phoenix", "heartbeat"), 1);
+    hand
+}
+
+/// When the connection is declared dead, if nothing is answered and `before` is called first.
+fn dies_after(hand: &mut Hand, mut before: impl FnMut(&mut Hand)) -> Duration {
+    let from = hand.now;
+    while hand.socket.status() == Status::Open {
+        let next = hand.socket.poll_timeout().expect("a deadline").at.since(hand.now);
+        hand.now += next;
+        before(hand);
+        hand.socket.handle_timeout(hand.now);
+        hand.drain();
+        assert!(hand.now.since(from) < secs(10_000), "it is kept for ever");
+    }
+    assert_eq!(hand.reconnect_after().1, Cause::HeartbeatTimeout);
+    hand.now.since(from)
+}
+
+/// A proxy that pings, or trickles, holds a dead connection for what its bytes buy.
+#[test]
+fn trickle_holds_dead_connection_for_its_bytes() {
+    let quiet = dies_after(&mut beating(), |_| {});
+    assert_eq!(quiet, secs(10));
+    for (bytes, bought) in [(1_024, secs(1)), (10_240, secs(10)), (u64::MAX, secs(600))] {
+        let died = dies_after(&mut beating(), |hand| report(hand, bytes, 0, true));
+        assert_eq!(died, secs(10) + bought, "{bytes}");
+    }
+    // Pings that never end: a second of time for each second.
+    let mut hand = beating();
+    let from = hand.now;
+    let died = dies_after(&mut hand, |hand| {
+        let read = hand.now.since(from).as_millis() as u64 * 2_048 / 1_000;
+        report(hand, read, 0, true);
+    });
+    assert_eq!(died, FOUND_WITHIN);
+}
+
+#[test]
+fn bytes_before_heartbeat_buy_nothing() {
+    let mut hand = Hand::joined(config());
+    report(&mut hand, 1 << 30, 0, true);
+    hand.socket.probe(hand.now).unwrap();
+    hand.drain();
+    assert_eq!(dies_after(&mut hand, |hand| report(hand, 1 << 30, 0, true)), secs(10));
+}
+
+#[test]
+fn bytes_written_ahead_of_heartbeat_buy_time() {
+    let mut hand = Hand::joined(config());
+    report(&mut hand, 0, 81_920, true);
+    hand.socket.probe(hand.now).unwrap();
+    hand.drain();
+    // And what is flushed together with it; nothing behind it.
+    report(&mut hand, 0, 163_840, true);
+    assert_eq!(dies_after(&mut hand, |hand| report(hand, 0, 1 << 30, true)), secs(10 + 10 + 10));
+}
+
+/// An answered ref proves what was written before it: those bytes are ahead of nothing.
+#[test]
+fn answer_proves_what_was_written_before() {
+    let mut hand = Hand::joined(config());
+    report(&mut hand, 0, 81_920, true);
+    let payload = Payload::from(json!({}));
+    hand.socket.push(hand.now, "room:a", "e", payload, PushOptions::call()).unwrap();
+    hand.drain();
+    hand.answer("room:a", "e", "ok", json!({}));
+    hand.socket.probe(hand.now).unwrap();
+    hand.drain();
+    assert_eq!(dies_after(&mut hand, |hand| report(hand, 0, 81_920, true)), secs(10));
+}
+
+/// A late reply is one that was awaited while time was bought: any heartbeat's will do.
+#[test]
+fn reply_to_any_heartbeat_proves_life() {
+    for answered in [0, 1] {
+        let mut hand = beating();
+        let first = hand.now;
+        let mut read = 0;
+        while hand.count_sent("phoenix", "heartbeat") < 3 {
+            let next = hand.socket.poll_timeout().expect("a deadline").at;
+            hand.now = next;
+            read += 60_000;
+            report(&mut hand, read, 0, true);
+            hand.socket.handle_timeout(hand.now);
+            hand.drain();
+            assert!(hand.now.since(first) < secs(200), "{:?}", hand.socket.status());
+        }
+        let beats: Vec<_> = hand.sent.iter().filter(|s| s.event == "heartbeat").cloned().collect();
+        let ok = json!({"status": "ok", "response": {}});
+        let to = &beats[answered];
+        hand.receive(&json!([null, to.msg_ref, "phoenix", "phx_reply", ok]));
+        let rtt = hand.now.since(to.at);
+        assert!(hand.signals.contains(&Signal::HeartbeatAcked { rtt }), "{:?}", hand.signals);
+        // Those behind it are still awaited, each from when it fell due.
+        assert!(hand.socket.awaits_answer());
+        let last = beats[2].at;
+        let _ = dies_after(&mut hand, |_| {});
+        if answered == 1 {
+            // The first one was answered with the second: only the third one counts.
+            assert_eq!(hand.now, last + secs(10));
+        }
+    }
+}
+
+/// What is flushed before a heartbeat could be written is ahead of it all the same.
+#[test]
+fn unwritten_heartbeat_is_not_flushed() {
+    let mut hand = Hand::joined(config());
+    hand.writable(false);
+    hand.socket.probe(hand.now).unwrap();
+    report(&mut hand, 0, 0, true);
+    assert_eq!(dies_after(&mut hand, |hand| report(hand, 0, 81_920, true)), secs(10 + 10));
+}
+
+/// Further heartbeats are for a transfer: with an interval below the timeout there is one.
+#[test]
+fn second_heartbeat_waits_for_the_timeout() {
+    let mut hand = Hand::joined(config().heartbeat_interval(secs(4)));
+    let died = dies_after(&mut hand, |_| {});
+    assert!(died <= secs(4 + 10), "{died:?}");
+    assert_eq!(hand.count_sent("phoenix", "heartbeat"), 1);
+}
+
+/// At most one heartbeat is unwritten, however long the transport is blocked.
+#[test]
+fn blocked_transport_owes_one_heartbeat() {
+    let mut hand = Hand::joined(config());
+    hand.writable(false);
+    let mut written = 0;
+    for _ in 0..200 {
+        written += 10_000;
+        report(&mut hand, 0, written, false);
+        hand.advance(secs(1));
+    }
+    assert_eq!(hand.socket.status(), Status::Open);
+    hand.writable(true);
+    assert_eq!(hand.count_sent("phoenix", "heartbeat"), 1);
+}
+
+#[test]
+fn join_deadlines_wait_for_bytes() {
+    let mut hand = Hand::open(config());
+    hand.join("room:a");
+    let timed_out = |hand: &Hand| {
+        hand.signals.iter().any(|signal| matches!(signal, Signal::JoinTimedOut { .. }))
+    };
+    let mut read = 0;
+    for _ in 0..100 {
+        read += 2_048;
+        report(&mut hand, read, 0, true);
+        hand.advance(secs(1));
+    }
+    assert!(!timed_out(&hand));
+    assert_eq!(hand.socket.status(), Status::Open);
+    // 200 s of bytes, then silence: what they bought is over 210 s after the join.
+    hand.advance(secs(109));
+    assert!(!timed_out(&hand), "{:?}", hand.signals);
+    hand.advance(secs(2));
+    assert!(timed_out(&hand));
+}
+
+#[test]
+fn write_stall_counts_bytes_written_only() {
+    let off = || Hand::open(config().heartbeat_interval(Duration::ZERO));
+    for (read, written, expected) in [(1 << 20, 0, 30), (0, 81_920, 40)] {
+        let mut hand = off();
+        hand.writable(false);
+        report(&mut hand, read, written, false);
+        hand.advance(secs(expected) - ms(1));
+        assert!(!hand.has_abort());
+        hand.advance(ms(1));
+        assert_eq!(hand.reconnect_after().1, Cause::WriteStalled);
+    }
+}
+
+#[test]
+fn rates_of_zero_buy_no_time() {
+    for config in
+        [config().receive_rate_min(0).send_rate_min(0), config().progress_max(Duration::ZERO)]
+    {
+        let mut hand = Hand::joined(config);
+        hand.socket.probe(hand.now).unwrap();
+        hand.drain();
+        assert_eq!(dies_after(&mut hand, |hand| report(hand, 1 << 30, 1 << 30, true)), secs(10));
+    }
+}
+
+#[test]
+fn progress_of_other_connection_is_ignored() {
+    let mut hand = beating();
+    let stale = phx_proto::ConnectionId::from_u64(99);
+    let progress = Progress { read: 1 << 30, written: 1 << 30, flushed: true };
+    hand.socket.handle_progress(hand.now, stale, progress);
+    assert_eq!(hand.socket.stats().stale_inputs, 1);
+    assert_eq!(dies_after(&mut hand, |_| {}), secs(10));
+}
+
+/// A process that is starved must keep its backoff: lateness does not dial.
+#[test]
+fn late_timeout_keeps_reconnect_wait() {
+    let step = phx_proto::config::Backoff::steps_msec(&[60_000]).unwrap().jitter(0.0).unwrap();
+    let mut hand = Hand::new(config().reconnect_after(step).push_timeout(secs(1)));
+    hand.connect();
+    hand.socket.join(hand.now, "room:a", json!({})).unwrap();
+    hand.socket.push(hand.now, "room:a", "e", json!({}), PushOptions::call()).unwrap();
+    hand.failed(dial_failure());
+    // The push's deadline is handled 20 s late.
+    hand.now += secs(21);
+    hand.socket.handle_timeout(hand.now);
+    hand.drain();
+    assert!(matches!(hand.socket.status(), Status::Waiting { .. }), "{:?}", hand.socket.status());
+}
+
+/// A network change while connecting, and another one 300 ms later, are not lost.
+#[test]
+fn wake_while_connecting_is_remembered() {
+    let step = phx_proto::config::Backoff::steps_msec(&[60_000]).unwrap().jitter(0.0).unwrap();
+    let mut hand = Hand::new(config().reconnect_after(step));
+    hand.connect();
+    hand.socket.handle_wake(hand.now);
+    hand.now += ms(300);
+    hand.failed(dial_failure());
+    assert!(matches!(hand.socket.status(), Status::Connecting { attempt: 1 }));
+    // The next one comes within a second of that: the wait ends with the second.
+    hand.now += ms(300);
+    hand.socket.handle_wake(hand.now);
+    hand.failed(dial_failure());
+    let Status::Waiting { until, .. } = hand.socket.status() else { panic!("it waits") };
+    assert_eq!(until.since(hand.now), ms(700));
+    hand.advance(ms(700));
+    assert!(matches!(hand.socket.status(), Status::Connecting { attempt: 2 }));
+    // Without another one, the wait is the schedule's.
+    hand.failed(dial_failure());
+    let Status::Waiting { until, .. } = hand.socket.status() else { panic!("it waits") };
+    assert_eq!(until.since(hand.now), secs(60));
+}
+
+/// Within a second of the last one, a wake-up shortens the wait to that second.
+#[test]
+fn second_wake_shortens_wait() {
+    let step = phx_proto::config::Backoff::steps_msec(&[60_000]).unwrap().jitter(0.0).unwrap();
+    let mut hand = Hand::new(config().reconnect_after(step));
+    hand.connect();
+    hand.failed(dial_failure());
+    hand.socket.handle_wake(hand.now);
+    hand.drain();
+    hand.failed(dial_failure());
+    hand.socket.handle_wake(hand.now);
+    let Status::Waiting { until, .. } = hand.socket.status() else { panic!("it waits") };
+    assert_eq!(until.since(hand.now), secs(1));
+}
+
+/// A join that is answered meanwhile moves the deadline of a heartbeat, and not the next one: the
+/// server would hear nothing for a minute.
+#[test]
+fn heartbeats_go_on_after_join() {
+    let mut hand = Hand::open(config());
+    while hand.count_sent("phoenix", "heartbeat") == 0 {
+        hand.advance(ms(100));
+    }
+    hand.join("room:a");
+    for second in 1..=25 {
+        report(&mut hand, second * 100_000, 0, true);
+        hand.advance(secs(1));
+    }
+    hand.answer_join("room:a");
+    for second in 26..=31 {
+        report(&mut hand, second * 100_000, 0, true);
+        hand.advance(secs(1));
+    }
+    assert_eq!(hand.count_sent("phoenix", "heartbeat"), 2);
+}

@@ -1,0 +1,33 @@
+//! What the fuzz targets do with their bytes: one function each.
+//!
+//! `fuzz/` runs them under libFuzzer; `properties/corpus.rs` runs them over the committed corpora with a plain
+//! `cargo test`, so that what was found once stays found, on any toolchain.
+
+#![allow(dead_code, unreachable_pub, reason = "each user takes its part")]
+
+mod config;
+mod decode;
+mod presence;
+mod reader;
+mod socket_ops;
+mod websocket;
+
+pub use config::config;
+pub use decode::{decode_binary, decode_text};
+pub use presence::presence;
+pub use socket_ops::socket_ops;
+pub use websocket::{upgrade, websocket_receive};
+
+/// What a target does with bytes.
+pub type Target = fn(&[u8]);
+
+/// Each target by its name.
+pub const ALL: [(&str, Target); 7] = [
+    ("decode_text", decode_text),
+    ("decode_binary", decode_binary),
+    ("socket_ops", socket_ops),
+    ("presence", presence),
+    ("config", config),
+    ("upgrade", upgrade),
+    ("websocket_receive", websocket_receive),
+];

@@ -1,0 +1,440 @@
+//! Dialling on virtual time: which address is tried when, and how long a refusal may take.
+
+use core::cell::RefCell;
+use core::future::{Future, poll_fn};
+use core::net::SocketAddr;
+use core::pin::{Pin, pin};
+use core::task::{Context, Poll, Waker};
+use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+
+use futures_io::{AsyncRead, AsyncWrite};
+use phx_proto::adapter::{Net, Resolver, dial};
+use phx_proto::config::{Proxy, Uri};
+use phx_proto::event::{DialKind, Refusal, SocksRefusal};
+use phx_proto::{Cause, Config, Socket, Time};
+
+/// What an address does when it is connected to.
+#[derive(Clone, Copy)]
+enum Manner {
+    Silent,
+    Refuses { after: u64 },
+    Fails(io::ErrorKind),
+    Connects { after: u64 },
+}
+use Manner::{Connects, Fails, Refuses, Silent};
+
+/// The network and the clock of one test, which has a thread of its own.
+#[derive(Default)]
+struct World {
+    now: u64,
+    /// When somebody wants to be polled again.
+    wakes: Vec<u64>,
+    addresses: Vec<(SocketAddr, Manner)>,
+    /// Why no name is resolved, if none is.
+    unresolvable: Option<io::ErrorKind>,
+    /// What was tried, and when.
+    log: Vec<(u64, String)>,
+    /// What every stream says, in the order and at the time.
+    script: VecDeque<(u64, Vec<u8>)>,
+}
+
+thread_local! {
+    static WORLD: RefCell<World> = RefCell::default();
+}
+
+fn world<T>(work: impl FnOnce(&mut World) -> T) -> T {
+    WORLD.with_borrow_mut(work)
+}
+
+async fn wait(milliseconds: u64) {
+    let at = world(|world| world.now + milliseconds);
+    poll_fn(|_| {
+        world(|world| {
+            if at <= world.now {
+                return Poll::Ready(());
+            }
+            world.wakes.push(at);
+            Poll::Pending
+        })
+    })
+    .await;
+}
+
+struct FakeNet;
+
+struct FakeStream;
+
+impl Net for FakeNet {
+    type Stream = FakeStream;
+
+    async fn connect(address: SocketAddr) -> io::Result<FakeStream> {
+        let manner = world(|world| {
+            world.log.push((world.now, address.to_string()));
+            let known: BTreeMap<_, _> = world.addresses.iter().copied().collect();
+            known[&address]
+        });
+        match manner {
+            Silent => core::future::pending().await,
+            Refuses { after } => {
+                wait(after).await;
+                Err(io::ErrorKind::ConnectionRefused.into())
+            }
+            Fails(kind) => Err(kind.into()),
+            Connects { after } => {
+                wait(after).await;
+                world(|world| world.log.push((world.now, format!("{address} connected"))));
+                Ok(FakeStream)
+            }
+        }
+    }
+
+    async fn sleep(duration: Duration) {
+        wait(u64::try_from(duration.as_millis()).unwrap()).await;
+    }
+}
+
+impl AsyncRead for FakeStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        world(|world| match world.script.front() {
+            Some((at, _)) if *at > world.now => {
+                world.wakes.push(*at);
+                Poll::Pending
+            }
+            Some(_) => {
+                let (_, bytes) = world.script.pop_front().unwrap();
+                buffer[..bytes.len()].copy_from_slice(&bytes);
+                Poll::Ready(Ok(bytes.len()))
+            }
+            None => Poll::Ready(Ok(0)),
+        })
+    }
+}
+
+impl AsyncWrite for FakeStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Runs to the end, with the clock leaping to whatever is waited for. `None` when nothing is.
+fn run<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    let mut cx = Context::from_waker(Waker::noop());
+    for _ in 0..10_000 {
+        if let Poll::Ready(done) = future.as_mut().poll(&mut cx) {
+            return Some(done);
+        }
+        let next = world(|world| world.wakes.drain(..).min())?;
+        world(|world| world.now = next);
+    }
+    panic!("it does not end");
+}
+
+fn resolver() -> Resolver {
+    Resolver::new(|host, _port| {
+        let found = world(|world| {
+            world.log.push((world.now, host));
+            match world.unresolvable {
+                Some(kind) => Err(kind.into()),
+                None => Ok(world.addresses.iter().map(|(address, _)| *address).collect()),
+            }
+        });
+        core::future::ready(found)
+    })
+}
+
+fn dial_once(uri: &str) -> Option<Result<(), Cause>> {
+    let config = Config::insecure(uri).unwrap();
+    let request = Socket::new(config.clone(), 1, Time::default())
+        .connect_request()
+        .expect("an address that may be dialled");
+    run(dial::<FakeNet>(&request, &config, &resolver())).map(|dialled| dialled.map(drop))
+}
+
+/// Dials a host with these addresses, whose server hangs up at once; what was tried and when.
+fn tried(addresses: &[(&str, Manner)]) -> Vec<(u64, String)> {
+    let parsed = addresses.iter().map(|(address, manner)| (address.parse().unwrap(), *manner));
+    world(|world| world.addresses = parsed.collect());
+    let _ = dial_once("ws://backend/");
+    world(|world| core::mem::take(&mut world.log))
+}
+
+fn log(entries: &[(u64, &str)]) -> Vec<(u64, String)> {
+    entries.iter().map(|(at, text)| (*at, (*text).to_owned())).collect()
+}
+
+fn message(dialled: Option<Result<(), Cause>>) -> String {
+    match dialled {
+        Some(Err(Cause::Dial { message, .. })) => message,
+        other => panic!("expected a failure to dial, got {other:?}"),
+    }
+}
+
+#[test]
+fn a_silent_address_gets_company_after_a_quarter_of_a_second() {
+    let tried = tried(&[("10.0.0.1:80", Silent), ("10.0.0.2:80", Connects { after: 10 })]);
+    let expected =
+        [(0, "backend"), (0, "10.0.0.1:80"), (250, "10.0.0.2:80"), (260, "10.0.0.2:80 connected")];
+    assert_eq!(tried, log(&expected));
+}
+
+#[test]
+fn an_address_that_fails_makes_room_for_the_next_at_once() {
+    let tried =
+        tried(&[("10.0.0.1:80", Refuses { after: 7 }), ("10.0.0.2:80", Connects { after: 10 })]);
+    let expected =
+        [(0, "backend"), (0, "10.0.0.1:80"), (7, "10.0.0.2:80"), (17, "10.0.0.2:80 connected")];
+    assert_eq!(tried, log(&expected));
+}
+
+#[test]
+fn an_early_address_that_is_slow_may_still_win() {
+    let tried =
+        tried(&[("10.0.0.1:80", Connects { after: 300 }), ("10.0.0.2:80", Connects { after: 90 })]);
+    let expected =
+        [(0, "backend"), (0, "10.0.0.1:80"), (250, "10.0.0.2:80"), (300, "10.0.0.1:80 connected")];
+    assert_eq!(tried, log(&expected));
+}
+
+#[test]
+fn the_families_take_turns() {
+    let tried = tried(&[
+        ("[fd00::1]:80", Silent),
+        ("[fd00::2]:80", Silent),
+        ("10.0.0.1:80", Silent),
+        ("[fd00::3]:80", Silent),
+    ]);
+    let expected = [
+        (0, "backend"),
+        (0, "[fd00::1]:80"),
+        (250, "10.0.0.1:80"),
+        (500, "[fd00::2]:80"),
+        (750, "[fd00::3]:80"),
+    ];
+    assert_eq!(tried, log(&expected));
+}
+
+#[test]
+fn when_every_address_fails_the_first_is_named() {
+    world(|world| {
+        world.addresses = vec![
+            ("10.0.0.1:80".parse().unwrap(), Refuses { after: 5 }),
+            ("10.0.0.2:80".parse().unwrap(), Refuses { after: 1 }),
+        ];
+    });
+    let message = message(dial_once("ws://backend/"));
+    let expected = "none of the 2 addresses of \"backend\" could be reached; 10.0.0.1:80: ";
+    assert!(message.starts_with(expected), "{message}");
+}
+
+#[test]
+fn a_name_without_addresses_is_named() {
+    assert_eq!(message(dial_once("ws://backend/")), "the name \"backend\" has no address");
+}
+
+/// The kind of a failure to dial a host with these addresses, and the address that is named.
+fn kind(addresses: &[(&str, Manner)]) -> (DialKind, String) {
+    let parsed = addresses.iter().map(|(address, manner)| (address.parse().unwrap(), *manner));
+    world(|world| world.addresses = parsed.collect());
+    match dial_once("ws://backend/") {
+        Some(Err(Cause::Dial { kind, message })) => (kind, message),
+        other => panic!("expected a failure to dial, got {other:?}"),
+    }
+}
+
+#[test]
+fn dial_failure_has_the_kind_of_its_error() {
+    for (error, expected) in [
+        (io::ErrorKind::ConnectionRefused, DialKind::Refused),
+        (io::ErrorKind::HostUnreachable, DialKind::Unreachable),
+        (io::ErrorKind::NetworkUnreachable, DialKind::Unreachable),
+        (io::ErrorKind::NetworkDown, DialKind::Unreachable),
+        (io::ErrorKind::AddrNotAvailable, DialKind::Unreachable),
+        (io::ErrorKind::TimedOut, DialKind::TimedOut),
+        (io::ErrorKind::ConnectionReset, DialKind::Other),
+        (io::ErrorKind::PermissionDenied, DialKind::Other),
+    ] {
+        assert_eq!(kind(&[("10.0.0.1:80", Fails(error))]).0, expected, "{error:?}");
+    }
+    assert_eq!(kind(&[]).0, DialKind::Dns);
+    // The server hangs up in the upgrade.
+    assert_eq!(kind(&[("10.0.0.1:80", Connects { after: 0 })]).0, DialKind::Other);
+    world(|world| world.unresolvable = Some(io::ErrorKind::TimedOut));
+    assert_eq!(kind(&[("10.0.0.1:80", Silent)]).0, DialKind::Dns);
+}
+
+/// RFC 6724 puts IPv6 first, and a host without it says "network is unreachable" at once.
+#[test]
+fn unreachable_family_does_not_hide_a_refused_port() {
+    let unreachable = Fails(io::ErrorKind::NetworkUnreachable);
+    let (kind_of, message) =
+        kind(&[("[fd00::1]:80", unreachable), ("10.0.0.1:80", Refuses { after: 1 })]);
+    assert_eq!(kind_of, DialKind::Refused);
+    assert!(message.contains("10.0.0.1:80"), "{message}");
+    let (kind_of, message) = kind(&[("[fd00::1]:80", unreachable), ("[fd00::2]:80", unreachable)]);
+    assert_eq!(kind_of, DialKind::Unreachable);
+    assert!(message.contains("[fd00::1]:80"), "{message}");
+}
+
+#[test]
+fn wss_without_tls_is_refused_before_anything_is_looked_up() {
+    let Some(Err(Cause::Unsupported { message })) = dial_once("wss://backend/") else {
+        panic!("it is refused");
+    };
+    assert!(message.contains("feature `tls`"), "{message}");
+    assert_eq!(world(|world| world.log.len()), 0);
+}
+
+#[test]
+fn a_refusals_body_that_trickles_in_is_waited_for_for_a_second_in_all() {
+    let head = b"HTTP/1.1 503 Busy\r\nContent-Length: 1000\r\n\r\n".to_vec();
+    let trickle = (1..1_000).map(|n| (5_000 + 300 * n, b"x".to_vec()));
+    world(|world| {
+        world.addresses = vec![("10.0.0.1:80".parse().unwrap(), Connects { after: 0 })];
+        world.script = core::iter::once((5_000, head)).chain(trickle).collect();
+    });
+    let Some(Err(Cause::Refused(refusal))) = dial_once("ws://backend/") else {
+        panic!("it is refused");
+    };
+    assert_eq!((refusal.status(), &*refusal.body_text()), (503, "xxx"));
+    assert_eq!(world(|world| world.now), 6_000);
+}
+
+/// Dials with this configuration; what was tried, and what became of it.
+fn dialled(config: &Config) -> (Vec<String>, Option<Result<(), Cause>>) {
+    let request = Socket::new(config.clone(), 1, Time::default()).connect_request().unwrap();
+    let outcome =
+        run(dial::<FakeNet>(&request, config, &resolver())).map(|dialled| dialled.map(drop));
+    let log = world(|world| core::mem::take(&mut world.log));
+    (log.into_iter().map(|(_, what)| what).collect(), outcome)
+}
+
+fn resolves_to(addresses: &[&str]) {
+    world(|world| {
+        let addresses = addresses.iter().map(|address| address.parse().unwrap());
+        world.addresses = addresses.map(|address| (address, Refuses { after: 1 })).collect();
+    });
+}
+
+/// Names below `localhost` are looked up in the DNS by many a resolver.
+#[test]
+fn clear_text_follows_no_name_off_this_machine() {
+    resolves_to(&["10.0.0.1:80", "127.0.0.1:80", "[::ffff:10.0.0.2]:80", "[::1]:80"]);
+    let config = Config::new("ws://a.localhost/").unwrap();
+    let (tried, _) = dialled(&config);
+    assert_eq!(tried, ["a.localhost", "127.0.0.1:80", "[::1]:80"]);
+
+    resolves_to(&["10.0.0.1:80"]);
+    let (tried, outcome) = dialled(&config);
+    assert_eq!(tried, ["a.localhost"]);
+    let message = message(outcome);
+    assert!(message.contains("resolves to 10.0.0.1, which is not this machine"), "{message}");
+
+    let (tried, _) = dialled(&Config::insecure("ws://a.localhost/").unwrap());
+    assert_eq!(tried, ["a.localhost", "10.0.0.1:80"]);
+}
+
+/// A proxy is the first to read what is sent in the clear.
+#[test]
+fn clear_text_goes_through_no_proxy_of_another_machine() {
+    resolves_to(&["127.0.0.1:80"]);
+    let through = |proxy: &str| Proxy::parse(proxy).unwrap();
+    let config = Config::new("ws://localhost/").unwrap();
+    let (tried, outcome) = dialled(&config.clone().proxy(through("proxy.internal")));
+    assert_eq!(tried, [""; 0]);
+    let Some(Err(Cause::Unsupported { message })) = outcome else { panic!("{outcome:?}") };
+    assert!(message.starts_with("ws:// to proxy.internal would send"), "{message}");
+
+    let (tried, _) = dialled(&config.proxy(through("localhost:1")));
+    assert_eq!(tried, ["localhost", "127.0.0.1:80"]);
+    let insecure = Config::insecure("ws://localhost/").unwrap();
+    let (tried, _) = dialled(&insecure.proxy(through("proxy.internal")));
+    assert_eq!(tried, ["proxy.internal", "127.0.0.1:80"]);
+}
+
+#[test]
+fn connect_to_is_dialled_in_place_of_the_host() {
+    resolves_to(&["10.0.0.1:80"]);
+    let config = Config::insecure("ws://backend/").unwrap().connect_to("forwarded:81").unwrap();
+    assert_eq!(dialled(&config).0, ["forwarded", "10.0.0.1:80"]);
+    // One that the environment names and that cannot be used is judged now.
+    let bad = |name: &str| (name == "ALL_PROXY").then(|| "ftp://proxy".to_owned());
+    let near = Config::insecure("ws://localhost/").unwrap().proxy_from_env(bad).unwrap();
+    assert_eq!(dialled(&near).0, ["localhost", "10.0.0.1:80"]);
+    let mut request = Socket::new(near.clone(), 1, Time::default()).connect_request().unwrap();
+    request.uri = Uri::parse("ws://backend/").unwrap();
+    let outcome =
+        run(dial::<FakeNet>(&request, &near, &resolver())).map(|dialled| dialled.map(drop));
+    let Some(Err(Cause::Unsupported { message })) = outcome else { panic!("{outcome:?}") };
+    assert!(message.starts_with("ALL_PROXY cannot be used"), "{message}");
+}
+
+/// The words that the page of the manual is searched for, and messages that have them. Those of TLS
+/// are in the tests of both adapters.
+#[test]
+fn manual_has_the_words_of_the_messages() {
+    let config = |uri: &str| Config::insecure(uri).unwrap();
+    let said = |script: &[u8]| {
+        resolves_to(&[]);
+        world(|world| {
+            world.addresses = vec![("10.0.0.1:80".parse().unwrap(), Connects { after: 0 })];
+            world.script = [(world.now, script.to_vec())].into();
+        });
+        message(dialled(&config("ws://backend/")).1)
+    };
+    let refusal = |status| Cause::Refused(Refusal::new(status, Vec::new(), "")).to_string();
+    world(|world| world.unresolvable = Some(io::ErrorKind::NotFound));
+    let unresolved = message(dialled(&config("ws://backend/")).1);
+    world(|world| world.unresolvable = None);
+    let messages = [
+        ("could not be resolved", unresolved),
+        ("has no address", kind(&[]).1),
+        ("refused", kind(&[("10.0.0.1:80", Refuses { after: 0 })]).1),
+        ("unreachable", kind(&[("10.0.0.1:80", Fails(io::ErrorKind::NetworkUnreachable))]).1),
+        ("took too long", Cause::ConnectTimeout.to_string()),
+        ("a wss:// address", said(b"\x15\x03\x03\x00\x02\x02\x46")),
+        ("a wss:// address", said(b"")),
+        ("/websocket", refusal(404)),
+        ("check_origin", refusal(403)),
+        ("vsn", refusal(403)),
+        ("proxy", Cause::ProxyRefused(Refusal::new(407, Vec::new(), "")).to_string()),
+        ("proxy", Cause::SocksRefused(SocksRefusal::Credentials).to_string()),
+        ("proxy", refusal(426)),
+        ("in the clear", Config::new("ws://backend/").unwrap_err().to_string()),
+        ("xn--", Config::new("ws://b\u{fc}cher.example/").unwrap_err().to_string()),
+    ];
+    let page = include_str!("../../src/manual/when_it_does_not_connect.md");
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| `")).collect();
+    for (word, message) in &messages {
+        assert!(message.contains(word), "{word}: {message}");
+        assert!(rows.iter().any(|row| row.contains(&format!("`{word}`"))), "{word} has no row");
+    }
+    // Each row leads to a heading.
+    for row in rows {
+        let anchor = row.split("](#").nth(1).and_then(|rest| rest.split(')').next()).unwrap();
+        let heading = page.lines().filter_map(|line| line.strip_prefix("# ")).any(|heading| {
+            let kept = |c: char| c.is_alphanumeric() || c == ' ' || c == '-' || c == '_';
+            let id: String = heading.to_lowercase().chars().filter(|c| kept(*c)).collect();
+            id.replace(' ', "-") == anchor
+        });
+        assert!(heading, "{anchor}");
+    }
+}

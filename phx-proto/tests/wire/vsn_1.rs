@@ -1,0 +1,264 @@
+//! vsn 1.0.0: JSON objects, and a server that never names a join_ref.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::hand::{Hand, config, config_v1};
+use phx_proto::event::PushErrorKind;
+use phx_proto::wire::{Body, Codec, DecodeProblem, EncodeError, Incoming, Outgoing, V1, WireRef};
+use phx_proto::{
+    Action, ChannelStatus, Config, Frame, Opened, Payload, PushOptions, PushOutcome, Ref, Signal,
+    Socket, Time,
+};
+use serde_json::{Value, json};
+
+fn v1() -> Config {
+    config().codec(Arc::new(V1)).expect("no vsn in the address")
+}
+
+/// A socket with `room:a` joined, and the frames it wrote.
+struct Line {
+    socket: Socket,
+    sent: Vec<Value>,
+    signals: Vec<Signal>,
+    id: Option<phx_proto::ConnectionId>,
+}
+
+const NOW: Time = Time::from_millis(5);
+
+impl Line {
+    fn joined() -> Self {
+        let socket = Socket::new(v1(), 3, NOW);
+        let mut line = Self { socket, sent: vec![], signals: vec![], id: None };
+        line.socket.join(NOW, "room:a", json!({"user": 7})).unwrap();
+        line.socket.connect(NOW);
+        line.drain();
+        line.socket.handle_opened(NOW, line.id.unwrap(), Opened::default());
+        line.drain();
+        line.receive(&json!({
+            "topic": "room:a", "event": "phx_reply", "ref": "1",
+            "payload": {"status": "ok", "response": {"hello": 1}}
+        }));
+        line.signals.clear();
+        line
+    }
+
+    fn drain(&mut self) {
+        while let Some(action) = self.socket.poll_action(NOW) {
+            match action {
+                Action::Connect { id, .. } => self.id = Some(id),
+                Action::Signal(signal) => self.signals.push(signal),
+                other => {
+                    if let Some(frame) = other.into_frame() {
+                        self.sent.push(serde_json::from_slice(frame.as_bytes()).unwrap());
+                    }
+                }
+            }
+        }
+    }
+
+    fn receive(&mut self, message: &Value) {
+        self.socket.handle_frame(NOW, self.id.unwrap(), Frame::from(message.to_string()));
+        self.drain();
+    }
+}
+
+/// Protocol: CONN-2, REF-4, V1-1, V1-3.
+#[test]
+fn the_version_is_asked_for_and_the_join_carries_its_join_ref() {
+    let line = Line::joined();
+    assert!(
+        line.socket
+            .connect_request()
+            .expect("an address that may be dialled")
+            .uri
+            .target()
+            .ends_with("?vsn=1.0.0")
+    );
+    assert_eq!(
+        line.sent,
+        [json!({
+            "topic": "room:a", "event": "phx_join", "payload": {"user": 7},
+            "ref": "1", "join_ref": "1"
+        })]
+    );
+    assert_eq!(line.socket.channel_status("room:a"), ChannelStatus::Joined);
+}
+
+/// Protocol: V1-2, V1-3.
+#[test]
+fn a_push_has_its_join_ref_and_is_answered_by_ref() {
+    let mut line = Line::joined();
+    let id = line.socket.push(NOW, "room:a", "echo", json!([1]), PushOptions::call()).unwrap();
+    line.drain();
+    assert_eq!(line.sent[1]["join_ref"], "1");
+    line.receive(&json!({
+        "topic": "room:a", "event": "phx_reply", "ref": line.sent[1]["ref"],
+        "payload": {"response": [1], "status": "ok"}
+    }));
+    assert!(matches!(
+        line.signals.as_slice(),
+        [Signal::PushEnded { id: ended, outcome: PushOutcome::Reply(_), .. }] if *ended == id
+    ));
+}
+
+/// Protocol: V1-4.
+#[test]
+fn stale_close_and_error_are_told_apart_by_ref() {
+    for event in ["phx_close", "phx_error"] {
+        let mut line = Line::joined();
+        let message = |msg_ref: &str| json!({"topic": "room:a", "event": event, "ref": msg_ref, "payload": {}});
+        line.receive(&message("99"));
+        assert_eq!(line.socket.channel_status("room:a"), ChannelStatus::Joined, "{event}");
+        assert_eq!(line.socket.stats().stale_frames, 1);
+        line.receive(&message("1"));
+        assert_ne!(line.socket.channel_status("room:a"), ChannelStatus::Joined, "{event}");
+    }
+}
+
+/// Protocol: V1-2.
+#[test]
+fn messages_without_a_join_ref_are_delivered() {
+    let mut line = Line::joined();
+    line.receive(&json!({"topic": "room:a", "event": "tick", "ref": null, "payload": {"n": 1}}));
+    let [Signal::Message { event, payload, .. }] = line.signals.as_slice() else {
+        panic!("{:?}", line.signals);
+    };
+    assert_eq!(*event, "tick");
+    assert_eq!(payload.to_value().unwrap(), json!({"n": 1}));
+}
+
+/// Protocol: V1-5.
+#[test]
+fn binary_payloads_are_refused_at_the_call() {
+    let mut line = Line::joined();
+    let error = line
+        .socket
+        .push(NOW, "room:a", "e", Payload::binary(vec![1]), PushOptions::call())
+        .unwrap_err();
+    assert_eq!(error.kind, PushErrorKind::Encode(EncodeError::NoBinary));
+    assert_eq!(error.payload, Payload::binary(vec![1]));
+}
+
+#[test]
+fn what_is_not_a_version_1_message_is_an_error_with_words() {
+    for text in [
+        "",
+        "[]",
+        "{}",
+        "{",
+        "null",
+        r#"{"topic":"t","event":"e","ref":null}"#,
+        r#"{"topic":1,"event":"e","payload":{},"ref":null}"#,
+        r#"{"topic":"t","event":"e","payload":{},"ref":null} x"#,
+        r#"{"topic":"t","event":"e","payload":{},"ref":null,"other":nonsense}"#,
+        r#"{"topic":"t","event":"phx_reply","payload":{"status":"ok"},"ref":null}"#,
+        r#"["1","1","room:a","e",{}]"#,
+    ] {
+        let error = V1.decode(&Frame::from(text)).unwrap_err();
+        assert!(matches!(error.problem, DecodeProblem::Expected { .. }), "{text}: {error}");
+    }
+    assert!(V1.decode(&Frame::Binary("x".into())).is_err());
+}
+
+#[test]
+fn members_come_in_any_order_and_the_payload_is_left_alone() {
+    let payload = r#"{ "a" : [ 1 , "}" ] }"#;
+    let text = format!(
+        r#" {{"ref":"7","payload":{payload} ,"x":{{"y":[]}},"event":"e","topic":"t\u00e9"}} "#
+    );
+    let message = V1.decode(&Frame::from(text)).unwrap();
+    assert_eq!(message.msg_ref, WireRef::Ref(Ref::from_u64(7)));
+    assert_eq!((message.join_ref, &*message.topic), (WireRef::Null, "té"));
+    let Body::Event { payload: found, .. } = message.body else { panic!("an event") };
+    assert_eq!(found.get().unwrap(), payload);
+}
+
+#[test]
+fn what_is_written_can_be_read_and_is_no_longer_than_announced() {
+    for (topic, event) in [("room:a", "e"), ("quote\"\n\u{1}", "ünï\\"), ("", "")] {
+        let payload = Payload::from(json!({"k": [1, 2]}));
+        let (join_ref, msg_ref) = (Some(Ref::from_u64(u64::MAX)), Ref::from_u64(u64::MAX));
+        let outgoing = Outgoing { join_ref, msg_ref, topic, event, payload: payload.clone() };
+        let frame = V1.encode(outgoing).unwrap();
+        assert!(frame.len() <= payload.len() + V1.max_envelope_len(topic, event));
+        let Incoming { topic: read, body, .. } = V1.decode(&frame).unwrap();
+        assert_eq!(&*read, topic);
+        assert_eq!(body, Body::Event { event: event.into(), payload });
+    }
+}
+
+#[test]
+fn every_recorded_version_1_message_of_a_server_can_be_read() {
+    let mut read = 0;
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/wire");
+    for name in ["v1_heartbeat", "v1_join_push_leave", "v1_with_join_ref", "v1_malformed"] {
+        let text = std::fs::read_to_string(format!("{folder}/{name}.jsonl")).unwrap();
+        for line in text.lines().skip(1) {
+            let event: Value = serde_json::from_str(line).unwrap();
+            if event["dir"] != "s2c" || event["kind"] != "text" {
+                continue;
+            }
+            let frame = event["text"].as_str().unwrap();
+            let expected: Value = serde_json::from_str(frame).unwrap();
+            let message = V1.decode(&Frame::from(frame)).unwrap();
+            assert_eq!(&*message.topic, expected["topic"].as_str().unwrap());
+            match message.body {
+                Body::Reply { status, response } => {
+                    assert_eq!(&*status, expected["payload"]["status"].as_str().unwrap());
+                    assert_eq!(response.to_value().unwrap(), expected["payload"]["response"]);
+                }
+                Body::Event { event, payload } => {
+                    assert_eq!(&*event, expected["event"].as_str().unwrap());
+                    assert_eq!(payload.to_value().unwrap(), expected["payload"]);
+                }
+            }
+            read += 1;
+        }
+    }
+    assert!(read >= 15, "{read} messages");
+}
+
+/// In vsn 1 no reply names a join, so the words "unmatched topic" may be an application's own: they
+/// make the channel join again once in `stable_after`, not for each push.
+/// Protocol: V1-7.
+#[test]
+fn unmatched_rejoins_once_per_stable_after() {
+    let unmatched = |hand: &mut Hand| {
+        hand.socket.push(hand.now, "room:a", "e", json!({}), PushOptions::call()).unwrap();
+        hand.drain();
+        let sent = hand.last_sent("room:a", "e");
+        let payload = json!({"status": "error", "response": {"reason": "unmatched topic"}});
+        hand.receive(&json!([null, sent.msg_ref, "room:a", "phx_reply", payload]));
+    };
+    for (config, limited) in [(config_v1(), true), (config(), false)] {
+        let mut hand = Hand::joined(config.heartbeat_interval(Duration::ZERO));
+        unmatched_of(&mut hand, unmatched, true);
+        hand.advance(Duration::from_secs(1));
+        hand.answer_join("room:a");
+        unmatched_of(&mut hand, unmatched, !limited);
+        if limited {
+            // It counts across connections.
+            hand.lost();
+            hand.until_dial();
+            hand.opened();
+            hand.answer_join("room:a");
+            unmatched_of(&mut hand, unmatched, false);
+            hand.advance(Duration::from_secs(9));
+            unmatched_of(&mut hand, unmatched, true);
+        }
+    }
+}
+
+fn unmatched_of(hand: &mut Hand, unmatched: impl Fn(&mut Hand), rejoins: bool) {
+    assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
+    hand.forget();
+    unmatched(hand);
+    let errored = matches!(hand.socket.channel_status("room:a"), ChannelStatus::Errored { .. });
+    assert_eq!(errored, rejoins, "{:?}", hand.signals);
+    // The push has its outcome either way.
+    let replied = |signal: &Signal| {
+        matches!(signal, Signal::PushEnded { outcome: PushOutcome::Reply(_), .. })
+    };
+    assert!(hand.signals.iter().any(replied));
+}

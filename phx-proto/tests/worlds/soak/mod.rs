@@ -1,0 +1,72 @@
+//! Random worlds: whatever goes wrong, the invariants hold at every step; and once nothing goes
+//! wrong any more, everything that is wanted comes about within ten minutes of virtual time.
+//!
+//! `PHX_WORLDS=100 cargo test …` runs a hundred times as many worlds; `PHX_WORLD_SEED=7` only
+//! that one, and prints its trace when it fails.
+
+#![allow(unreachable_pub, reason = "its modules share their items")]
+
+mod checks;
+mod run;
+
+use run::{Totals, run};
+
+/// In each of the four tests, which run at the same time.
+const WORLDS: u64 = 500;
+
+#[allow(clippy::disallowed_methods, reason = "a test may ask for its size")]
+fn number_from_environment(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+fn soak_part(part: u64) {
+    if let Some(seed) = number_from_environment("PHX_WORLD_SEED") {
+        if part == 0 {
+            println!("{:?}", run_or_tell(seed, true));
+        }
+        return;
+    }
+    let worlds = WORLDS * number_from_environment("PHX_WORLDS").unwrap_or(1);
+    let mut all = Totals::default();
+    for seed in part * worlds..(part + 1) * worlds {
+        let totals = run_or_tell(seed, false);
+        all.steps += totals.steps;
+        all.virtual_seconds += totals.virtual_seconds;
+        all.connections += totals.connections;
+        all.joins += totals.joins;
+        all.pushes += totals.pushes;
+        all.replies += totals.replies;
+    }
+    println!("seeds from {}, {worlds} worlds: {all:?}", part * worlds);
+    // A soak in which nothing happens proves nothing.
+    assert!(all.connections > worlds && all.joins > worlds && all.replies > worlds, "{all:?}");
+}
+
+fn run_or_tell(seed: u64, whole_trace: bool) -> Totals {
+    run(seed, whole_trace).unwrap_or_else(|wrong| {
+        panic!(
+            "world {seed}: {wrong}\nto see it again: PHX_WORLD_SEED={seed} \
+             cargo test -p phx-proto --features testing --test worlds soak -- --nocapture"
+        )
+    })
+}
+
+#[test]
+fn random_worlds_are_safe_and_come_to_rest_1() {
+    soak_part(0);
+}
+
+#[test]
+fn random_worlds_are_safe_and_come_to_rest_2() {
+    soak_part(1);
+}
+
+#[test]
+fn random_worlds_are_safe_and_come_to_rest_3() {
+    soak_part(2);
+}
+
+#[test]
+fn random_worlds_are_safe_and_come_to_rest_4() {
+    soak_part(3);
+}

@@ -1,0 +1,473 @@
+//! Worlds in which everything goes wrong, drawn from a seed.
+//!
+//! Swarm testing: each world leaves out about half of all the things that can happen, so that some
+//! worlds are all about one of them. First an unruly time, then peace, in which everything wanted
+//! has to come about.
+
+#![allow(unreachable_pub, reason = "a module of one test")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::checks::{Checks, Made, missing};
+use phx_proto::testing::{ClientId, Cut, Direction, ServerConfig, Version, World};
+use phx_proto::wire::V1;
+use phx_proto::{Config, Frame, PushOptions};
+use serde_json::{Value, json};
+
+/// How long everything may take to come about once nothing goes wrong any more: the longest wait
+/// that the defaults can have begun (300 s after repeated refusals, half as much again for jitter
+/// there is none), and what a dead connection takes to be noticed: on a slow link, `progress_max`
+/// more.
+const PEACE: Duration = Duration::from_secs(600 + 600);
+
+/// How long a large message is: half a minute on the slowest link.
+const LARGE: usize = 40_000;
+
+/// Bytes per second of a link, from the server and to it; zero is no limit. Never below the least
+/// rates, where nothing is promised.
+const BANDWIDTHS: [(u64, u64); 6] =
+    [(0, 0), (0, 0), (0, 0), (1_500, 10_000), (20_000, 20_000), (200_000, 50_000)];
+
+const TOPICS: [&str; 8] = [
+    "room:a",
+    "room:b",
+    "room:c",
+    "presence:p",
+    "slowjoin:quick",
+    "slowjoin:slow",
+    "deny:d",
+    "boom:b",
+];
+
+/// What applications do; the names are the documentation.
+const WISHES: [&str; 20] = [
+    "join",
+    "join",
+    "join",
+    "leave",
+    "push",
+    "push",
+    "push",
+    "push",
+    "cast",
+    "fail_fast",
+    "cancel",
+    "release",
+    "rejoin",
+    "connect_now",
+    "wake",
+    "probe",
+    "disconnect",
+    "broadcast",
+    "large_broadcast",
+    "large_push",
+];
+
+/// What goes wrong.
+const FAULTS: [&str; 13] = [
+    "stall",
+    "half_open",
+    "cut",
+    "cut_after",
+    "refuse",
+    "refuse_upgrade",
+    "drop",
+    "ignore",
+    "kill",
+    "shut_down",
+    "crash",
+    "hold_replies",
+    "garbage",
+];
+
+/// What a world was like, for the sum of all.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    pub steps: u64,
+    pub virtual_seconds: u64,
+    pub connections: u64,
+    pub joins: u64,
+    pub pushes: u64,
+    pub replies: u64,
+}
+
+struct Soak {
+    world: World,
+    checks: Vec<Checks>,
+    /// With whether it sends heartbeats.
+    clients: Vec<(ClientId, bool)>,
+    seen: usize,
+    numbers: u64,
+    wishes: Vec<&'static str>,
+    faults: Vec<&'static str>,
+    /// How many of a hundred happenings are faults.
+    fault_rate: u64,
+}
+
+/// Runs the world of one seed; the error says what was wrong and ends with the trace, or its end.
+pub fn run(seed: u64, whole_trace: bool) -> Result<Totals, String> {
+    let mut soak = Soak::new(seed);
+    let result = soak.run();
+    result.map_err(|wrong| {
+        let world = &soak.world;
+        let trace = if whole_trace { world.trace() } else { world.trace_tail() };
+        format!("{wrong}\n{trace}")
+    })?;
+    Ok(soak.totals())
+}
+
+impl Soak {
+    fn new(seed: u64) -> Self {
+        // The world's own draws make its set-up too, so that one number is all of it.
+        let mut dice = World::new(seed);
+        let versions = [Version::V1_7_24, Version::V1_8_9, Version::V1_8_12];
+        let version = pick(&mut dice, &versions);
+        let server = ServerConfig::default()
+            .version(version)
+            .seed(seed)
+            .drainer(dice.draw(2) == 0)
+            .channel_delay(ms(pick(&mut dice, &[0, 0, 5, 400])))
+            .presence_delay(ms(pick(&mut dice, &[0, 0, 20, 2_000])));
+        let mut world = World::with_server(seed, server);
+        let latency = pick(&mut world, &[(0, 0), (1, 5), (10, 200), (0, 3_000)]);
+        world.latency(ms(latency.0)..=ms(latency.1));
+        let mut soak = Self {
+            world,
+            checks: Vec::new(),
+            clients: Vec::new(),
+            seen: 0,
+            numbers: 0,
+            wishes: Vec::new(),
+            faults: Vec::new(),
+            fault_rate: 0,
+        };
+        soak.wishes = WISHES.into_iter().filter(|_| soak.world.draw(2) == 0).collect();
+        soak.wishes.push("join");
+        soak.faults = FAULTS.into_iter().filter(|_| soak.world.draw(2) == 0).collect();
+        soak.faults.push("cut");
+        soak.fault_rate = pick(&mut soak.world, &[5, 20, 50]);
+        for _ in 0..=soak.world.draw(3) {
+            soak.add_client();
+        }
+        soak
+    }
+
+    fn add_client(&mut self) {
+        let world = &mut self.world;
+        let joins = pick(world, &[1, 2, 8]);
+        let heartbeat = pick(world, &[0, 5, 30, 30]);
+        let mut config = Config::new("ws://localhost:4000/socket/websocket")
+            .expect("a good URI")
+            .param("user_id", "7")
+            .heartbeat_interval(Duration::from_secs(heartbeat))
+            .join_concurrency(joins)
+            .expect("some joins");
+        let in_flight = if joins == 1 { 1 } else { 16_384 };
+        config = config.pushes_in_flight_max(in_flight).expect("some calls");
+        if world.draw(3) == 0 {
+            config = config.codec(Arc::new(V1)).expect("no vsn in the address");
+        }
+        let client = world.client(config);
+        let buffer = pick(world, &[1, 3, 256]);
+        let (down, up) = pick(world, &BANDWIDTHS);
+        let link = world.link(client).buffer(buffer);
+        link.bandwidth(Direction::Down, down).bandwidth(Direction::Up, up);
+        self.clients.push((client, heartbeat > 0));
+        self.checks.push(Checks::new(client, joins, in_flight));
+    }
+
+    fn run(&mut self) -> Result<(), String> {
+        for _ in 0..20 + self.world.draw(60) {
+            let fault = self.world.draw(100) < self.fault_rate;
+            let kinds = if fault { self.faults.clone() } else { self.wishes.clone() };
+            let what = pick(&mut self.world, &kinds);
+            let (client, _) = pick(&mut self.world, &self.clients.clone());
+            self.happen(what, client)?;
+            let pause = pick(&mut self.world, &[0, 1, 30, 300, 3_000, 6_000, 30_000]);
+            let pause = self.world.draw(pause + 1);
+            self.pass(ms(pause))?;
+        }
+        self.make_peace();
+        let end = self.world.now() + PEACE;
+        loop {
+            self.look()?;
+            let Some(missing) = self.checks.iter().find_map(|c| missing(&self.world, c)) else {
+                return Ok(());
+            };
+            if !self.world.step(end) {
+                return Err(format!("after {}s of peace, {missing}", PEACE.as_secs()));
+            }
+        }
+    }
+
+    /// Lets time pass, step by step, looking after each.
+    fn pass(&mut self, length: Duration) -> Result<(), String> {
+        let end = self.world.now() + length;
+        self.look()?;
+        while self.world.step(end) {
+            self.look()?;
+        }
+        // To the very end, so that a pause is a pause.
+        self.world.run_for(end.since(self.world.now()));
+        self.look()
+    }
+
+    fn look(&mut self) -> Result<(), String> {
+        for event in &self.world.events()[self.seen..] {
+            let Some(client) = event.client else { continue };
+            let index = self.clients.iter().position(|(other, _)| *other == client);
+            if let Some(checks) = index.and_then(|index| self.checks.get_mut(index)) {
+                checks.look(event).map_err(|wrong| format!("{client}: {wrong}"))?;
+            }
+        }
+        self.seen = self.world.events().len();
+        self.checks.iter().try_for_each(|checks| checks.state(&self.world))
+    }
+
+    fn make_peace(&mut self) {
+        self.world.note("peace");
+        self.world.server().hold_replies(false);
+        self.world.restart_server();
+        for (client, beats) in self.clients.clone() {
+            self.world.link(client).heal();
+            if !beats {
+                // Without heartbeats nobody finds out that a direction is dead.
+                self.world.link(client).cut(Cut::Lost);
+            }
+        }
+    }
+
+    fn happen(&mut self, what: &str, client: ClientId) -> Result<(), String> {
+        let topic = self.topic(what, client);
+        let number = self.world.draw(4);
+        let few = usize::try_from(number).unwrap_or(0);
+        match what {
+            "join" => {
+                if std::mem::replace(&mut self.checks_of(client).closed, false) {
+                    self.checks_of(client).wanted = true;
+                    self.world.connect(client);
+                }
+                let params = params_of(&topic);
+                // A closed client refuses; so would a person.
+                let _ = self.world.command(client, |s, now| s.join(now, &*topic, params));
+            }
+            "leave" => {
+                let _ = self.world.command(client, |s, now| s.leave(now, &topic));
+            }
+            "push" => self.push(client, &topic, PushOptions::call(), 0),
+            "large_push" => self.push(client, &topic, PushOptions::call(), LARGE),
+            "cast" => self.push(client, &topic, PushOptions::cast(), 0),
+            "fail_fast" => self.push(client, &topic, PushOptions::call().fail_fast(), 0),
+            "cancel" => {
+                let oldest = self.checks_of(client).pushes.keys().next().copied();
+                if let Some(id) = oldest {
+                    self.world.command(client, |s, now| s.cancel_push(now, id));
+                }
+            }
+            "release" => {
+                let params = params_of(&topic);
+                self.world.command(client, |s, now| {
+                    if let Ok(interest) = s.join(now, &*topic, params) {
+                        let _ = s.release(now, interest);
+                    }
+                });
+            }
+            "rejoin" => {
+                let _ = self.world.command(client, |s, now| s.rejoin(now, &topic));
+            }
+            "connect_now" => {
+                let _ = self.world.command(client, |s, now| s.connect_now(now));
+            }
+            "wake" => self.world.command(client, |s, now| s.handle_wake(now)),
+            "probe" => {
+                let _ = self.world.command(client, |s, now| s.probe(now));
+            }
+            "disconnect" => {
+                self.world.disconnect(client);
+                self.checks_of(client).wanted = number < 3;
+                if number < 3 {
+                    // What it said before `connect` is looked at before the rule is lifted.
+                    self.look()?;
+                    self.checks_of(client).closed = false;
+                    self.world.connect(client);
+                }
+            }
+            "broadcast" | "large_broadcast" => {
+                self.numbers += 1;
+                let pad = if what == "broadcast" { 0 } else { LARGE };
+                let news = json!({"number": self.numbers, "pad": "x".repeat(pad)});
+                self.world.broadcast(&topic, "news", news);
+            }
+            "stall" => {
+                let length = pick(&mut self.world, &[10, 1_000, 20_000, 90_000]);
+                self.world.link(client).stall(ms(length));
+            }
+            "half_open" => {
+                let direction = pick(&mut self.world, &[Direction::Up, Direction::Down]);
+                self.world.link(client).half_open(direction);
+            }
+            "cut" => {
+                let cut = self.cut();
+                self.world.link(client).cut(cut);
+            }
+            "cut_after" => {
+                let cut = self.cut();
+                let direction = pick(&mut self.world, &[Direction::Up, Direction::Down]);
+                self.world.link(client).cut_after(direction, number, cut);
+            }
+            "refuse" => {
+                self.world.link(client).refuse_connects(few);
+            }
+            "refuse_upgrade" => {
+                let answers =
+                    [(403, None), (404, None), (429, Some("7")), (503, None), (500, None)];
+                let (status, after) = pick(&mut self.world, &answers);
+                self.world.link(client).refuse_upgrades(few, status, after);
+            }
+            "drop" => {
+                self.world.link(client).drop_connects(few);
+            }
+            "ignore" => {
+                self.world.link(client).ignore_connects(few);
+            }
+            "kill" | "shut_down" => {
+                if what == "kill" {
+                    self.world.kill_server();
+                } else {
+                    self.world.shut_server_down();
+                }
+                let away = pick(&mut self.world, &[0, 100, 5_000, 40_000]);
+                self.world.restart_server_after(ms(away));
+            }
+            "crash" if number == 0 => self.world.close_channel(&topic),
+            "crash" => self.world.crash_channel(&topic),
+            "hold_replies" => {
+                self.checks.iter_mut().for_each(|checks| checks.replies_held = true);
+                self.world.server().hold_replies(number < 2);
+            }
+            "garbage" => {
+                let peers = self.world.server().peers();
+                if let Some(peer) = peers.first() {
+                    let frames = [
+                        "nonsense",
+                        "[]",
+                        "{\"topic\":7}",
+                        "[null,\"9\",\"phoenix\",\"phx_reply\",{}]",
+                    ];
+                    let frame = Frame::from(pick(&mut self.world, &frames));
+                    self.world.server().send_raw(*peer, frame);
+                }
+            }
+            other => unreachable!("{other}"),
+        }
+        Ok(())
+    }
+
+    /// Mostly one that the client wants, but for joins.
+    fn topic(&mut self, what: &str, client: ClientId) -> String {
+        let socket = self.world.socket(client);
+        let wanted: Vec<String> = socket.channels().map(|(topic, _)| topic.to_string()).collect();
+        if what == "join" || wanted.is_empty() || self.world.draw(5) == 0 {
+            return pick(&mut self.world, &TOPICS).to_owned();
+        }
+        let nth = self.world.draw(wanted.len() as u64);
+        wanted[usize::try_from(nth).unwrap_or(0)].clone()
+    }
+
+    fn push(&mut self, client: ClientId, topic: &str, options: PushOptions, pad: usize) {
+        self.numbers += 1;
+        let number = self.numbers;
+        // What a channel does not know crashes it, so that is rare.
+        let events: &[&str] = match topic.split(':').next() {
+            Some("presence") => &["list", "update", "push_state", "untrack", "list", "echo"],
+            Some("slowjoin") => &["echo", "echo", "echo", "echo", "crash"],
+            _ => &[
+                "echo",
+                "echo",
+                "echo",
+                "echo",
+                "echo",
+                "echo",
+                "shout",
+                "shout",
+                "noreply",
+                "slow",
+                "reply_twice",
+                "slow",
+                "block",
+                "push_me",
+                "nack",
+                "crash",
+                "stop",
+                "stop_reply",
+                "kill_transport",
+                "kick",
+            ],
+        };
+        let event = pick(&mut self.world, events);
+        let wait = pick(&mut self.world, &[1, 500, 12_000]);
+        let mut payload = json!({"number": number, "ms": wait, "n": 3, "user_id": "7", "meta": {}});
+        if pad > 0 {
+            payload["pad"] = "x".repeat(pad).into();
+        }
+        let made = self.world.command(client, |s, now| s.push(now, topic, event, payload, options));
+        if let Ok(id) = made {
+            let made = Made { topic: topic.to_owned(), echo: (event == "echo").then_some(number) };
+            self.checks_of(client).pushes.insert(id, made);
+        }
+    }
+
+    fn cut(&mut self) -> Cut {
+        let cuts =
+            [Cut::Lost, Cut::Close(1000), Cut::Close(1001), Cut::Close(1012), Cut::Close(4000)];
+        pick(&mut self.world, &cuts)
+    }
+
+    fn checks_of(&mut self, client: ClientId) -> &mut Checks {
+        let index = self.clients.iter().position(|(other, _)| *other == client);
+        &mut self.checks[index.expect("one of ours")]
+    }
+
+    fn totals(&self) -> Totals {
+        let mut totals = Totals {
+            steps: self.world.steps(),
+            virtual_seconds: self.world.now().as_millis() / 1_000,
+            ..Totals::default()
+        };
+        for event in self.world.events() {
+            match event.signal() {
+                Some(phx_proto::Signal::Connected { .. }) => totals.connections += 1,
+                Some(phx_proto::Signal::Joined { .. } | phx_proto::Signal::Resumed { .. }) => {
+                    totals.joins += 1
+                }
+                Some(phx_proto::Signal::PushEnded { outcome, .. }) => {
+                    totals.pushes += 1;
+                    let replied = matches!(outcome, phx_proto::PushOutcome::Reply(_));
+                    totals.replies += u64::from(replied);
+                }
+                _ => {}
+            }
+        }
+        totals
+    }
+}
+
+/// The parameters that this topic is always joined with.
+fn params_of(topic: &str) -> Value {
+    match topic {
+        "slowjoin:quick" => json!({"ms": 200}),
+        "slowjoin:slow" => json!({"ms": 14_000}),
+        "presence:p" => json!({"key": "u7", "meta": {"mood": "fine"}}),
+        _ => json!({"topic": topic}),
+    }
+}
+
+fn pick<T: Copy>(world: &mut World, from: &[T]) -> T {
+    let nth = world.draw(from.len() as u64);
+    from[usize::try_from(nth).unwrap_or(0)]
+}
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}

@@ -1,0 +1,40 @@
+//! How many clients that lost one server dial at the same time.
+
+use std::time::Duration;
+
+#[allow(unreachable_pub, reason = "a program of its own")]
+#[path = "../../examples/storm.rs"]
+mod example;
+
+use example::{DISASTERS, draw, storm};
+
+/// Enough for the shape; the example does 100,000.
+const CLIENTS: usize = 5_000;
+
+#[test]
+fn a_server_that_is_there_again_meets_a_tenth_of_the_storm_of_phoenix_js() {
+    let [deploy, takeover, outage] = DISASTERS.map(|disaster| storm(CLIENTS, disaster));
+
+    let whole = Duration::ZERO;
+    assert!(deploy.ours.peak(whole) * 10 <= deploy.theirs.peak(whole), "{deploy}");
+    assert!(takeover.ours.peak(whole) * 10 <= takeover.theirs.peak(whole), "{takeover}");
+    // From the kill on, with what dials a closed port; and from when somebody listens again.
+    let back = outage.disaster.away;
+    assert!(outage.ours.peak(whole) * 10 <= outage.theirs.peak(whole), "{outage}");
+    assert!(outage.ours.peak(back) * 10 <= outage.theirs.peak(back), "{outage}");
+}
+
+/// So many that their picture has the shape of that of more, and is soon drawn.
+const DRAWN: usize = 2_000;
+
+#[test]
+fn the_picture_in_the_manual_is_what_the_example_draws() {
+    let drawn = draw(DRAWN, &DISASTERS.map(|disaster| storm(DRAWN, disaster)));
+    let manual = include_str!("../../src/manual/storm.svg");
+    assert!(
+        drawn == manual,
+        "draw it again: --example storm {DRAWN} phx-proto/src/manual/storm.svg"
+    );
+    assert!(manual.len() < 20_000, "{} bytes", manual.len());
+    assert!(!manual.contains("\n\n"), "a page of Markdown would end it there");
+}
