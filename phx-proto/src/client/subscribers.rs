@@ -59,13 +59,13 @@ pub(super) struct Slot {
 }
 
 impl Subscriber {
-    /// Filter the lock, even if it is poisoned. No application code runs under it, so a panic cannot
+    /// Takes the lock. No application code runs under it, so a panic cannot
     /// leave the mailbox inconsistent.
     pub(super) fn lock(&self) -> MutexGuard<'_, Slot> {
         self.slot.lock()
     }
 
-    /// Filter the next event, if there is one, without registering a waker.
+    /// Takes the next event, if there is one, without registering a waker.
     pub(super) fn take_event(&self) -> Option<ChannelEvent> {
         self.lock().mailbox.next()
     }

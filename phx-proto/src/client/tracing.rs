@@ -87,12 +87,12 @@ impl Trace {
         for BadFrames { unreported: count, problem, .. } in self.bad_frames.values() {
             warn!(
                 target: "phx", connection, address, problem, count,
-                "frames that are not the protocol"
+                "invalid frames"
             );
         }
         if self.late_replies > self.reported_late {
             let total = self.late_replies;
-            debug!(target: "phx", total, connection, address, "a reply to nothing that waits");
+            debug!(target: "phx", total, connection, address, "late replies");
         }
     }
 }
@@ -230,7 +230,7 @@ mod tests {
             };
             assert_eq!(*level, expected, "{line}");
             let name = match signal {
-                Signal::ProtocolError { .. } => "frames that are not the protocol".to_owned(),
+                Signal::ProtocolError { .. } => "invalid frames".to_owned(),
                 _ => InWords(described.name).to_string(),
             };
             assert!(line.starts_with(&name), "{name}: {line}");

@@ -68,7 +68,9 @@ impl<'de, R: Deserialize<'de>> Deserialize<'de> for Codes<R> {
                 let mut rules = BTreeMap::new();
                 while let Some((code, rule)) = map.next_entry()? {
                     if rules.insert(code, rule).is_some() {
-                        return Err(A::Error::custom(format!("the code {code} is in it twice")));
+                        return Err(A::Error::custom(format!(
+                            "the code {code} occurs twice in it"
+                        )));
                     }
                 }
                 Ok(Codes(rules))

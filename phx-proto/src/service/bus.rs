@@ -1,13 +1,13 @@
-//! The bus inside the process: events by topic pattern.
+//! An in-process event bus with subscriptions by topic pattern.
 //!
 //! ```text
 //!   supervisor ──publish──▶ Bus ──┬─▶ Subscription "jido.protocol.phoenix.backend.**"
 //!                                 └─▶ Subscription "jido.signal.phoenix.channel.*"
 //! ```
 //!
-//! Publishing never waits: each subscription has a queue with bounds, and one that is full loses
-//! its oldest event and says how many it lost. An event that matches a pattern by several of its
-//! topics is delivered once.
+//! Publishing never waits. Each subscription has a bounded queue; a full queue drops its oldest
+//! event and reports how many were lost. An event of which several topics match a subscription is
+//! delivered to it once.
 
 use core::fmt;
 use core::pin::Pin;
@@ -21,28 +21,29 @@ use crate::client::waiters::{Parked, poll_parked};
 use crate::service::router::{PatternError, Routed, TopicPattern};
 use crate::sync::{Mutex, MutexGuard};
 
-/// Events that wait for one subscriber.
+/// The maximum number of queued events of one subscription.
 const EVENTS_MAX: usize = 1_024;
-/// The bytes that they keep in memory.
+/// The maximum bytes of memory of the queued events of one subscription.
 const BYTES_MAX: usize = 8 << 20;
 
-/// A bus. Clones are the same bus; it closes when the last of them is dropped.
+/// An event bus. Clones share the bus; it closes when the last clone is dropped.
 #[derive(Clone)]
 pub struct Bus {
     publisher: Arc<Publisher>,
 }
 
-/// What a subscription yields.
+/// One item of a [`Subscription`].
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum BusEvent {
     /// An event and its topics.
     Event(Arc<Routed>),
-    /// So many events were dropped here, because the subscriber was too slow.
+    /// The number of events that were dropped at this place, because the subscriber was too slow.
     Lagged(u64),
 }
 
-/// The events that match a pattern, from [`Bus::subscribe`]. Ends when the bus is closed.
+/// A stream of the events that match a pattern, from [`Bus::subscribe`]. It ends when the bus is
+/// closed.
 #[derive(Debug)]
 #[must_use = "a subscription does nothing unless it is read"]
 pub struct Subscription {
@@ -50,8 +51,8 @@ pub struct Subscription {
     id: u64,
 }
 
-/// The subscriptions that an event goes to.
-pub(super) struct Wanted(Vec<u64>);
+/// The ids of the subscriptions that an event is delivered to.
+pub(super) struct Matched(Vec<u64>);
 
 struct Publisher {
     state: Arc<Locked>,
@@ -75,16 +76,17 @@ struct Queue {
 }
 
 impl Bus {
-    /// A bus without subscribers.
+    /// Makes a bus without subscribers.
     #[must_use]
     pub fn new() -> Self {
         let state = Arc::new(Locked(Mutex::default()));
         Self { publisher: Arc::new(Publisher { state }) }
     }
 
-    /// Everything from now on whose bus topics match `pattern`; see [`TopicPattern`].
+    /// Subscribes to every event from now on of which a bus topic matches `pattern`; see
+    /// [`TopicPattern`].
     ///
-    /// Up to 1,024 events that take 8 MiB of memory wait for a slow subscriber.
+    /// The queue of a slow subscriber holds up to 1,024 events and 8 MiB.
     ///
     /// ```
     /// # use phx_proto::service::{Bus, BusEvent};
@@ -93,7 +95,7 @@ impl Bus {
     /// while let Some(event) = joins.next().await {
     ///     match event {
     ///         BusEvent::Event(routed) => println!("{:?}", routed.event.subject),
-    ///         BusEvent::Lagged(count) => println!("{count} were missed"),
+    ///         BusEvent::Lagged(count) => println!("{count} events lost"),
     ///         other => println!("{other:?}"),
     ///     }
     /// }
@@ -103,17 +105,31 @@ impl Bus {
     ///
     /// # Errors
     ///
-    /// [`PatternError`] for a text that is no pattern.
+    /// [`PatternError`] for an invalid pattern.
     pub fn subscribe(&self, pattern: &str) -> Result<Subscription, PatternError> {
         self.subscribe_any([pattern])
     }
 
-    /// [`subscribe`](Self::subscribe) to several patterns: an event that matches more than one
-    /// comes once.
+    /// Like [`subscribe`](Self::subscribe), for several patterns. An event that matches more than
+    /// one is delivered once.
+    ///
+    /// ```
+    /// # use phx_proto::service::{Bus, BusEvent};
+    /// # async fn example(bus: Bus) -> Result<(), phx_proto::service::PatternError> {
+    /// let patterns = ["jido.signal.phoenix.connection.*", "jido.signal.phoenix.channel.*"];
+    /// let mut lifecycle = bus.subscribe_any(patterns)?;
+    /// while let Some(event) = lifecycle.next().await {
+    ///     if let BusEvent::Event(routed) = event {
+    ///         println!("{}", routed.event.kind);
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
-    /// [`PatternError`] for a text that is no pattern.
+    /// [`PatternError`] for an invalid pattern.
     pub fn subscribe_any<'a>(
         &self,
         patterns: impl IntoIterator<Item = &'a str>,
@@ -134,28 +150,29 @@ impl Bus {
         Ok(Subscription { state: Arc::clone(shared), id })
     }
 
-    /// Hands an event to every subscription that matches one of its topics; how many that were.
-    /// Never waits for any of them.
+    /// Delivers an event to every subscription that matches one of its topics, and returns how many
+    /// there were. Never waits.
     pub fn publish(&self, routed: Routed) -> usize {
         let topics = &routed.topics;
-        let wanted = self.wanted_by(|pattern| topics.iter().any(|topic| pattern.matches(topic)));
-        self.deliver(routed, &wanted)
+        let matched = self.matched_by(|pattern| topics.iter().any(|topic| pattern.matches(topic)));
+        self.deliver(routed, &matched)
     }
 
-    /// The subscriptions with a pattern that matches.
-    pub(super) fn wanted_by(&self, matches: impl Fn(&TopicPattern) -> bool) -> Wanted {
+    /// The subscriptions with a pattern for which `matches` is true.
+    pub(super) fn matched_by(&self, matches: impl Fn(&TopicPattern) -> bool) -> Matched {
         let state = self.publisher.state.lock();
-        let wanted = state.queues.iter().filter(|(_, queue)| queue.patterns.iter().any(&matches));
-        Wanted(wanted.map(|(id, _)| *id).collect())
+        let matched = state.queues.iter().filter(|(_, queue)| queue.patterns.iter().any(&matches));
+        Matched(matched.map(|(id, _)| *id).collect())
     }
 
-    /// Hands an event to those of the subscriptions that are still there; how many that are.
-    pub(super) fn deliver(&self, routed: Routed, wanted: &Wanted) -> usize {
+    /// Delivers an event to those of the subscriptions that still exist, and returns how many there
+    /// were.
+    pub(super) fn deliver(&self, routed: Routed, matched: &Matched) -> usize {
         let (routed, mut wakers, mut count) = (Arc::new(routed), Vec::new(), 0);
-        // Of the events that are dropped, this may be the last.
+        // These may be the last references, so they are dropped after the lock is released.
         let mut dropped = Vec::new();
         let mut state = self.publisher.state.lock();
-        for id in &wanted.0 {
+        for id in &matched.0 {
             if let Some(queue) = state.queues.get_mut(id) {
                 queue.push(Arc::clone(&routed), &mut dropped);
                 wakers.extend(queue.parked.take());
@@ -167,7 +184,7 @@ impl Bus {
         count
     }
 
-    /// Ends every subscription, after what waits for it. Later events go nowhere.
+    /// Ends every subscription after its queued events. Later events are delivered to none.
     pub fn close(&self) {
         self.publisher.state.close();
     }
@@ -186,7 +203,8 @@ impl Drop for Publisher {
 }
 
 impl Locked {
-    /// No code of the application runs under it, and nothing that it owns is dropped.
+    /// Takes the lock. No application code runs under it, and no application memory is dropped
+    /// under it.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock()
     }
@@ -201,14 +219,15 @@ impl Locked {
     }
 }
 
-impl Wanted {
+impl Matched {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
 impl Queue {
-    /// Adds an event; what has to go for it is left in `dropped`. One always fits, however large.
+    /// Adds an event, and moves events that do not fit any more to `dropped`. One event always
+    /// fits, however large.
     fn push(&mut self, routed: Arc<Routed>, dropped: &mut Vec<Arc<Routed>>) {
         self.bytes = self.bytes.saturating_add(routed.weight());
         self.events.push_back(routed);
@@ -232,7 +251,7 @@ impl Queue {
 }
 
 impl Subscription {
-    /// The next event; `None` once the bus is closed and everything was read.
+    /// The next event; `None` once the bus is closed and every queued event was read.
     ///
     /// Cancel safe: an event is taken only when it is returned.
     pub async fn next(&mut self) -> Option<BusEvent> {
@@ -295,18 +314,18 @@ mod tests {
     use crate::service::router::Router;
     use crate::time::Time;
 
-    /// Between the two steps subscriptions come and go.
+    /// Subscriptions are added and dropped between matching and delivery.
     #[test]
-    fn event_goes_to_subscriptions_that_are_left() {
+    fn event_reaches_remaining_subscriptions() {
         let bus = Bus::new();
         let [gone, left] = ["**", "**"].map(|pattern| bus.subscribe(pattern).unwrap());
         let other = bus.subscribe("*").unwrap();
-        let wanted = bus.wanted_by(|pattern| pattern.matches("a.b"));
-        assert!(!wanted.is_empty() && bus.wanted_by(|_| false).is_empty());
+        let matched = bus.matched_by(|pattern| pattern.matches("a.b"));
+        assert!(!matched.is_empty() && bus.matched_by(|_| false).is_empty());
         drop(gone);
         let late = bus.subscribe("**").unwrap();
         let routed = Router::new().route("a", &BTreeMap::new(), &Signal::Closed, "1", Time::ZERO);
-        assert_eq!(bus.deliver(routed.unwrap(), &wanted), 1);
+        assert_eq!(bus.deliver(routed.unwrap(), &matched), 1);
         let events = |subscription: &Subscription| {
             bus.publisher.state.lock().queues[&subscription.id].events.len()
         };

@@ -1,4 +1,4 @@
-//! The keeper: the task that keeps one supervised connection.
+//! The keeper: the task that runs and restarts one supervised connection.
 //!
 //! ```text
 //!   life ──▶ driver and signals, until it ended ──▶ Supervision ──┬─▶ wait ──▶ next life
@@ -7,9 +7,8 @@
 //!            Router ─▶ Bus, if subscribed                        done
 //! ```
 //!
-//! A restart is a new life of the same client, with a new seed for its jitter: handles and signal
-//! streams go on. A client whose driver panicked is replaced, because what the panic left behind is
-//! unknown.
+//! A restart reuses the client with a new seed for its jitter, so handles and signal streams stay
+//! valid. A client whose driver panicked is replaced, because its state after the panic is unknown.
 
 use core::future::{Future, poll_fn};
 use core::pin::Pin;
@@ -28,7 +27,7 @@ use crate::socket::Status;
 use crate::sync::Mutex;
 use crate::time::Time;
 
-/// Where the signals of a connection go.
+/// The destination of a connection's signals: the bus, by way of the router.
 pub(super) struct Outlet {
     pub(super) bus: Bus,
     pub(super) router: Router,
@@ -36,8 +35,8 @@ pub(super) struct Outlet {
     pub(super) attributes: BTreeMap<String, String>,
 }
 
-/// A connection that is kept. Dropping it wakes everything that waits for the end of the
-/// connection: also when its keeper is dropped with its runtime, or was never polled.
+/// A guard of a kept connection. Dropping it wakes all waiters for the end of the connection, even
+/// if the keeper was dropped with its runtime or never polled.
 pub(super) struct Keeping(Arc<Entry>);
 
 impl Keeping {
@@ -52,8 +51,8 @@ impl Drop for Keeping {
     }
 }
 
-/// Starts connecting. The future keeps the connection until it is stopped, or its policy lets it
-/// end.
+/// Starts connecting. The future runs until the connection is stopped or its policy does not
+/// restart it.
 pub(super) fn keep<R: Runtime>(
     runtime: R,
     supervised: Supervised,
@@ -87,26 +86,26 @@ pub(super) fn keep<R: Runtime>(
 
 struct Keeper<R: Runtime> {
     client: Client,
-    /// Until it panicked.
+    /// `None` after the driver panicked, until the restart.
     driver: Option<Driver<R>>,
     signals: Signals,
-    /// Set while the connection waits for its restart.
+    /// Set while the connection waits to be restarted.
     timer: R::Timer,
     waits: bool,
-    /// Since when the connection is open.
+    /// The time at which the connection opened.
     opened: Option<Time>,
-    /// It was open for `stable_after` since it was last started.
+    /// The connection was open for `stable_after` since its last start.
     stable: bool,
     supervision: Supervision,
     outlet: Outlet,
     setup: Setup,
     clock: R::Clock,
     runtime: R,
-    /// Dropped last: what waits for it finds everything else ended.
+    /// Dropped last, so that its waiters find everything else ended.
     keeping: Keeping,
 }
 
-/// What the keeper acts on.
+/// An event that the keeper acts on.
 enum Event {
     Ended(Ending),
     RestartDue,
@@ -154,7 +153,7 @@ impl<R: Runtime> Keeper<R> {
     fn connect(&mut self) -> SupervisedState {
         self.waits = false;
         self.client.connect();
-        // Closes it again if it was stopped in this moment.
+        // This closes the client again if the connection was stopped in the meantime.
         self.keeping.0.serve(&self.client);
         SupervisedState::Running(Status::Idle)
     }
@@ -166,17 +165,17 @@ impl<R: Runtime> Keeper<R> {
         if let Poll::Ready(ending) = self.poll_ended(cx) {
             return Poll::Ready(Event::Ended(ending));
         }
-        // The application may have called `connect` already.
+        // The application may have called `connect` itself.
         let is_due = self.waits
             && (!matches!(self.client.status(), Status::Idle | Status::GaveUp { .. })
                 || self.timer.poll_expired(cx).is_ready());
         if is_due { Poll::Ready(Event::RestartDue) } else { Poll::Pending }
     }
 
-    /// Polls the driver and routes what it signalled. Ready when the connection has ended.
+    /// Polls the driver and routes its signals. Ready when the connection has ended.
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
-        // A panic in there is the application's code, or a transport's; the driver is not polled
-        // again after it.
+        // A panic comes from application code or a transport; the driver is not polled again after
+        // it.
         let driver = &mut self.driver;
         let poll = || driver.as_mut().map_or(Poll::Pending, |driver| Pin::new(driver).poll(cx));
         let polled = catch_unwind(AssertUnwindSafe(poll));
@@ -184,7 +183,7 @@ impl<R: Runtime> Keeper<R> {
         match (polled, ending) {
             (Err(_), _) => {
                 self.driver = None;
-                // What ends with the driver is routed too.
+                // Signals from the end of the driver are routed too.
                 self.route(&Context::from_waker(Waker::noop()));
                 Poll::Ready(Ending::Crashed)
             }
@@ -193,7 +192,7 @@ impl<R: Runtime> Keeper<R> {
         }
     }
 
-    /// Publishes every signal that is subscribed to. Returns how the connection ended, if it did.
+    /// Publishes every signal that has a subscriber. Returns how the connection ended, if it did.
     fn route(&mut self, cx: &Context<'_>) -> Option<Ending> {
         let mut ending = None;
         while let Poll::Ready(Some(event)) = self.signals.poll_event(cx) {
@@ -204,11 +203,11 @@ impl<R: Runtime> Keeper<R> {
                 ClientEvent::Lagged(count) => router.plan_lagged(name, *count),
             };
             if let Some(route) = route {
-                let wanted = bus.wanted_by(|pattern| route.matches(pattern));
-                if !wanted.is_empty() {
+                let matched = bus.matched_by(|pattern| route.matches(pattern));
+                if !matched.is_empty() {
                     let at = self.clock.wall();
                     let id = ids.lock().next(at);
-                    bus.deliver(route.event(attributes, &id, at), &wanted);
+                    bus.deliver(route.event(attributes, &id, at), &matched);
                 }
             }
             if let ClientEvent::Signal(signal) = event {
@@ -218,7 +217,7 @@ impl<R: Runtime> Keeper<R> {
         ending
     }
 
-    /// Keeps what a signal means here. Returns how the connection ended, if it did.
+    /// Updates the keeper's state by a signal. Returns how the connection ended, if it did.
     fn note(&mut self, signal: Signal) -> Option<Ending> {
         let entry = &self.keeping.0;
         match signal {
@@ -251,7 +250,7 @@ impl<R: Runtime> Keeper<R> {
         None
     }
 
-    /// The connection is not open any more.
+    /// Called when the connection is no longer open.
     fn lost(&mut self) {
         let opened = self.opened.take();
         let open_for = opened.map(|opened| self.clock.now().since(opened));

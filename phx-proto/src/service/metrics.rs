@@ -1,10 +1,10 @@
-//! Counters for monitoring: what connections count, as OpenMetrics text or as JSON.
+//! Counters of connections for monitoring, as OpenMetrics text or as JSON.
 //!
-//! The text is written here, because `prometheus-client` has no state sets and would add a lock and
-//! nine crates for the rest.
+//! The module writes the text itself, because `prometheus-client` has no state sets and would add a
+//! lock and nine crates.
 //!
-//! A pure function of what it is given: nothing is kept between two pages. Counters are those of a
-//! client, so they begin at 0 again after a panic of its driver, and go on after other restarts.
+//! The functions are pure: no state is kept between two pages. Counters are those of a client, so
+//! they start again at 0 after a panic of its driver, and continue after other restarts.
 //!
 //! ```
 //! use phx_proto::service::metrics::{ConnectionMetrics, openmetrics};
@@ -28,22 +28,22 @@ use crate::socket::Lifecycle;
 /// The media type of [`openmetrics`], for the header `Content-Type`.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What one connection counts at one time.
+/// The counters of one connection at one time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectionMetrics {
-    /// Its name, the label `connection` of everything it counts.
+    /// The name of the connection, which is the label `connection` of its samples.
     pub name: String,
-    /// How it is.
+    /// The state of the connection.
     pub lifecycle: Lifecycle,
-    /// How often it was restarted.
+    /// The number of restarts.
     pub restarts: u64,
-    /// What its client counted; none while it does not run.
+    /// The counters of its client; `None` while it does not run.
     pub stats: Option<Stats>,
 }
 
 impl ConnectionMetrics {
-    /// What a connection of this name counts.
+    /// Makes the metrics of a connection.
     #[must_use]
     pub fn new(
         name: impl Into<String>,
@@ -55,13 +55,13 @@ impl ConnectionMetrics {
     }
 }
 
-/// A page in the OpenMetrics text format 1.0, complete with its `# EOF`. Every name of a connection
-/// is to be there once.
+/// A page in the OpenMetrics text format 1.0, including the final `# EOF`. Each connection name
+/// must occur once.
 #[must_use]
 pub fn openmetrics(connections: &[ConnectionMetrics]) -> String {
     let mut page = String::new();
     let tables: Vec<_> = connections.iter().map(|one| (one, table(one))).collect();
-    // Families stay together, whatever the number of connections.
+    // OpenMetrics requires the samples of a family to be together.
     let names = table(&ConnectionMetrics::new("", Lifecycle::Ready, 0, Some(Stats::default())));
     for (index, (family, _)) in names.iter().enumerate() {
         family.describe(&mut page);
@@ -84,8 +84,8 @@ pub fn openmetrics(connections: &[ConnectionMetrics]) -> String {
     page
 }
 
-/// The same as JSON, by connection: an object of the names of the samples, and of objects where
-/// there is a further label.
+/// The same metrics as JSON: for each connection an object with the names of the samples. The value
+/// is an object if the sample has a further label.
 ///
 /// ```
 /// use phx_proto::service::metrics::{ConnectionMetrics, json};
@@ -119,7 +119,7 @@ pub fn json(connections: &[ConnectionMetrics]) -> Map<String, Value> {
     connections.iter().map(|one| (one.name.clone(), object(one).into())).collect()
 }
 
-/// Samples that belong together.
+/// A metric family.
 struct Family {
     name: &'static str,
     kind: Kind,
@@ -163,7 +163,7 @@ impl Family {
     }
 }
 
-/// What a family holds for one connection.
+/// The samples of a family for one connection.
 enum Measured {
     One(Option<Amount>),
     By(&'static str, Vec<(&'static str, Amount)>),
@@ -181,7 +181,7 @@ impl Measured {
             Self::By(key, amounts) => {
                 amounts.iter().map(|(value, amount)| (Some((*key, *value)), *amount)).collect()
             }
-            // The label of a state set has the name of its family.
+            // The label of a state set has the same name as its family.
             Self::State(now) => STATES
                 .iter()
                 .map(|state| {
@@ -220,7 +220,7 @@ impl From<Amount> for Value {
     }
 }
 
-/// Every family, and what it holds for a connection; always the same families.
+/// Every family with its samples for a connection. The families are the same for all connections.
 fn table(connection: &ConnectionMetrics) -> Vec<(Family, Measured)> {
     let ConnectionMetrics { name: _, lifecycle, restarts, stats } = connection;
     let family = |name, kind, unit, help| Family { name, kind, unit, help };
@@ -231,7 +231,7 @@ fn table(connection: &ConnectionMetrics) -> Vec<(Family, Measured)> {
 
     let runs = stats.is_some();
     let nothing = Stats::default();
-    // Every field is named: one that is added does not compile until it is shown, or left out.
+    // Every field is named, so a new field does not compile until it is exported or left out here.
     let Stats {
         frames_out,
         bytes_out,
@@ -253,7 +253,7 @@ fn table(connection: &ConnectionMetrics) -> Vec<(Family, Measured)> {
         pushes_in_flight,
         last_rtt,
         last_join,
-        // A time of the runtime's own clock, which nobody outside of it can read.
+        // A time of the runtime's clock has no meaning outside the process.
         last_frame_at: _,
     } = stats.as_ref().unwrap_or(&nothing);
     let count = |count: u64| Measured::One(runs.then_some(Amount::Count(count)));
@@ -263,7 +263,7 @@ fn table(connection: &ConnectionMetrics) -> Vec<(Family, Measured)> {
 
     vec![
         (
-            family(LIFECYCLE, Kind::StateSet, None, "How the connection is."),
+            family(LIFECYCLE, Kind::StateSet, None, "State of the connection."),
             Measured::State(*lifecycle),
         ),
         (
@@ -282,11 +282,11 @@ fn table(connection: &ConnectionMetrics) -> Vec<(Family, Measured)> {
         (
             counter(
                 "phx_reconnects",
-                "Losses and failures that another attempt followed, by cause.",
+                "Losses and failed attempts that were followed by another attempt, by cause.",
             ),
             Measured::By("cause", causes.collect()),
         ),
-        (counter("phx_frames_sent", "Frames handed out to be written."), count(*frames_out)),
+        (counter("phx_frames_sent", "Frames handed to the transport."), count(*frames_out)),
         (bytes("phx_sent_bytes", Kind::Counter, "Bytes of the frames sent."), count(*bytes_out)),
         (counter("phx_frames_received", "Frames received."), count(*frames_in)),
         (
@@ -312,13 +312,17 @@ fn table(connection: &ConnectionMetrics) -> Vec<(Family, Measured)> {
             counter("phx_protocol_errors", "Frames that could not be decoded."),
             count(*protocol_errors),
         ),
-        (gauge("phx_queued_pushes", "Pushes accepted and not written yet."), size(*queued_pushes)),
+        (gauge("phx_queued_pushes", "Pushes accepted and not yet written."), size(*queued_pushes)),
         (
-            bytes("phx_queued_bytes", Kind::Gauge, "The bytes of their payloads and event names."),
+            bytes(
+                "phx_queued_bytes",
+                Kind::Gauge,
+                "Bytes of the payloads and event names of queued pushes.",
+            ),
             size(*queued_bytes),
         ),
         (
-            gauge("phx_pushes_in_flight", "Calls written and not answered yet."),
+            gauge("phx_pushes_in_flight", "Calls written and not yet answered."),
             size(*pushes_in_flight),
         ),
         (
@@ -326,7 +330,7 @@ fn table(connection: &ConnectionMetrics) -> Vec<(Family, Measured)> {
             time(*last_rtt),
         ),
         (
-            seconds("phx_join_duration_seconds", "From writing to ok of the last join."),
+            seconds("phx_join_duration_seconds", "Time from writing the last join to its ok."),
             time(*last_join),
         ),
     ]
@@ -359,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn families_stay_together_and_are_described_once() {
+    fn families_are_grouped_and_described_once() {
         let mut stats = Stats { bytes_in: 7, ..Stats::default() };
         stats.reconnects.insert("transport_lost", 3);
         let running = ConnectionMetrics::new("a", Lifecycle::Ready, 1, Some(stats));
@@ -393,9 +397,9 @@ mod tests {
         );
     }
 
-    /// A label of each cause there is, whichever it is.
+    /// Every cause has a label.
     #[test]
-    fn reconnects_are_shown_by_every_cause() {
+    fn reconnects_are_counted_by_cause() {
         let reconnects = Cause::examples().iter().map(|cause| (cause.name(), 1)).collect();
         let stats = Stats { reconnects, ..Stats::default() };
         let lines = page(&[ConnectionMetrics::new("a", Lifecycle::Ready, 0, Some(stats))]);
@@ -406,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_without_connections_is_a_page() {
+    fn page_without_connections_is_valid() {
         let lines = page(&[]);
         assert!(lines.iter().all(|line| line.starts_with('#')));
     }

@@ -1,5 +1,14 @@
-//! What a service needs on top of one connection: documents, supervision, the router, the bus and
+//! Features for a service with several connections: documents, supervision, the router, the bus and
 //! metrics.
+//!
+//! | to | use |
+//! | --- | --- |
+//! | read named connections from a document | [`Connections`] |
+//! | keep named connections open and restart them | `Supervisor` |
+//! | subscribe to the events of all connections | `Bus`, `Subscription`, [`TopicPattern`] |
+//! | turn signals into CloudEvents without a supervisor | [`Router`], [`CloudEvent`] |
+//! | decide restarts without a supervisor | [`Supervision`] |
+//! | export counters | [`metrics`] |
 
 #[cfg(feature = "driver")]
 pub(crate) mod bus;

@@ -1,10 +1,10 @@
-//! The supervision machine: when is a connection that ended started again?
+//! The supervision machine: whether and when a connection that ended is restarted.
 //!
 //! ```text
 //!             ended                    restart after a delay
 //!   Running ─────────▶ (policy) ──┬──────────────────────────▶ Running
-//!                                 ├─▶ Stopped: it was to end, or the policy lets it be
-//!                                 └─▶ Exhausted: too many restarts in too short a time
+//!                                 ├─▶ Stopped: it was closed, or the policy does not restart it
+//!                                 └─▶ Exhausted: too many restarts within the window
 //!
 //!                 │ closed on request │ gave up                │ crashed
 //!   ──────────────┼───────────────────┼────────────────────────┼─────────────
@@ -13,10 +13,9 @@
 //!   Temporary     │ stopped           │ stopped                │ stopped
 //! ```
 //!
-//! A connection reconnects by itself; this is about what is left when it does not any more. One
-//! that spent its `max_retries` has *given up*, and by default that is final: a supervisor that
-//! restarted it at once would make the limit mean nothing. A crash is a panic in the
-//! application's own code.
+//! A connection reconnects by itself. This machine decides what follows when it no longer does. A
+//! connection that used up its `max_retries` has *given up*. By default that is final, because a
+//! restart would defeat the limit. A crash is a panic in application code.
 
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -26,22 +25,22 @@ use crate::config::backoff::Backoff;
 use crate::socket::rng::Rng;
 use crate::time::Time;
 
-/// Which ends are followed by a restart.
+/// The kinds of ends after which a connection is restarted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Restart {
-    /// Crashes. The default.
+    /// Restarts after crashes. The default.
     #[default]
     Transient,
-    /// Giving up and crashes.
+    /// Restarts after giving up and after crashes.
     Permanent,
-    /// None.
+    /// Never restarts.
     Temporary,
 }
 
-/// When a connection is started again after it ended.
+/// Decides whether a connection is restarted after it ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RestartPolicy {
     pub(crate) restart: Restart,
@@ -50,14 +49,14 @@ pub struct RestartPolicy {
 }
 
 impl RestartPolicy {
-    /// Restarts after these ends, at most 3 times in 5 s.
+    /// Makes a policy that restarts after these ends, at most 3 times in 5 s.
     #[must_use]
     pub const fn new(restart: Restart) -> Self {
         Self { restart, max_restarts: 3, within: Duration::from_secs(5) }
     }
 
-    /// How many restarts are allowed within how long. One more, and the connection stays ended.
-    /// Default: 3 in 5 s.
+    /// Sets the maximum number of restarts within a time window. If one more is needed, the
+    /// connection stays ended. Default: 3 in 5 s.
     #[must_use]
     pub const fn intensity(mut self, max_restarts: u32, within: Duration) -> Self {
         self.max_restarts = max_restarts;
@@ -65,7 +64,7 @@ impl RestartPolicy {
         self
     }
 
-    /// Which ends are followed by a restart.
+    /// The kinds of ends after which the connection is restarted.
     #[must_use]
     pub const fn kind(&self) -> Restart {
         self.restart
@@ -82,30 +81,30 @@ impl Default for RestartPolicy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Ending {
-    /// It was closed on request.
+    /// The connection was closed on request.
     Closed,
-    /// It gave up: its retries are spent, or the server's refusal was final.
+    /// The connection gave up: its retries are used up, or a refusal of the server was final.
     GaveUp,
-    /// The application's own code panicked in it.
+    /// Application code panicked in the connection's task.
     Crashed,
 }
 
-/// What follows the end of a supervised connection.
+/// The decision after the end of a supervised connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// It is started again after this delay.
+    /// The connection is restarted after this delay.
     Restart {
-        /// The delay.
+        /// The time until the restart.
         delay: Duration,
     },
-    /// It stays ended.
+    /// The connection stays ended.
     Stop,
-    /// It stays ended, because it was restarted too often in too short a time.
+    /// The connection stays ended, because it was restarted too often within the window.
     Exhausted,
 }
 
-/// The restarts of one connection.
+/// The supervision state of one connection.
 ///
 /// ```
 /// use phx_proto::Time;
@@ -123,15 +122,16 @@ pub struct Supervision {
     rng: Rng,
     after_giving_up: Backoff,
     after_crash: Backoff,
-    /// When it was restarted, as far as that counts.
+    /// The times of the restarts within the window.
     restarts: VecDeque<Time>,
-    /// Restarts since it last was stable.
+    /// The number of restarts since the connection was last stable.
     attempts: u32,
     total: u64,
 }
 
 impl Supervision {
-    /// A connection that is being started for the first time. `seed` decides the jitter.
+    /// Makes the state for a connection that is started for the first time. `seed` determines the
+    /// jitter.
     #[must_use]
     pub fn new(policy: RestartPolicy, seed: u64) -> Self {
         let Options { refused_after, rejoin_after, .. } = Options::default();
@@ -146,18 +146,18 @@ impl Supervision {
         }
     }
 
-    /// The connection was open for long enough to call it stable: delays start over.
+    /// Resets the delays. Call it when the connection was open for long enough to count as stable.
     pub const fn stable(&mut self) {
         self.attempts = 0;
     }
 
-    /// How often it was restarted so far.
+    /// The number of restarts so far.
     #[must_use]
     pub const fn restarts(&self) -> u64 {
         self.total
     }
 
-    /// The connection ended at `now`.
+    /// Decides what follows when the connection has ended at `now`.
     pub fn ended(&mut self, now: Time, ending: Ending) -> Verdict {
         let backoff = match (self.policy.restart, ending) {
             (_, Ending::Closed) | (Restart::Temporary, _) => return Verdict::Stop,

@@ -1,4 +1,4 @@
-//! Named connections, each kept by a task of its own.
+//! The supervisor: named connections, each run by its own task.
 //!
 //! ```text
 //!   start_connection ─▶ Entry ◀─ status, client, stop
@@ -9,10 +9,10 @@
 //!                       Supervision ─▶ connect again after a delay, or stay ended
 //! ```
 //!
-//! A keeper owns the driver of its connection and polls it inside `catch_unwind`, so nothing that
-//! happens on one connection reaches another. It reads the signals right after the driver made
-//! them, in the same task, so the queue between the two stays short; were it to overflow, an event
-//! says by how much.
+//! A keeper owns the driver of its connection and polls it inside `catch_unwind`, so a panic on one
+//! connection does not affect another. It reads the signals right after the driver emitted them, in
+//! the same task, so the queue between the two stays short. If the queue overflows, an event
+//! reports the number of lost signals.
 
 use core::fmt;
 use core::future::{Future, poll_fn};
@@ -37,7 +37,7 @@ use crate::socket::Status;
 use crate::sync::{Mutex, MutexGuard};
 use crate::time::Time;
 
-/// Keeps named connections. Clones are the same supervisor; when the last one is dropped, its
+/// A supervisor of named connections. Clones share it; when the last clone is dropped, its
 /// connections are closed.
 ///
 /// ```
@@ -73,41 +73,42 @@ struct Inner {
     bus: Bus,
 }
 
-/// What a supervisor keeps.
+/// The connections of a supervisor.
 #[derive(Default)]
 struct Entries {
     by_name: BTreeMap<String, Arc<Entry>>,
-    /// Nothing is started any more.
+    /// No connection may be started any more.
     shut_down: bool,
 }
 
-/// What a [`Supervisor`] spawns.
+/// The future that a [`Supervisor`] spawns.
 pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// How much longer than its parts an end may take, for tasks to be polled.
+/// The extra time that the end of a connection may take, so that its task can be polled.
 const SLACK: Duration = Duration::from_secs(1);
 
-/// What a supervisor keeps: how to connect, when to restart, what to add to its events.
+/// The setup of a supervised connection: how to connect, when to restart, and which attributes its
+/// events have.
 #[derive(Clone, Debug)]
 pub struct Supervised {
     pub(super) setup: Setup,
     pub(super) policy: RestartPolicy,
     pub(super) attributes: BTreeMap<String, String>,
-    /// The document named files for TLS and nobody read them.
+    /// The document names files for TLS that were not read.
     unread_files: bool,
 }
 
-/// How one connection is.
+/// The status of one connection.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ConnectionStatus {
-    /// In four words.
+    /// The state in four words.
     pub lifecycle: Lifecycle,
-    /// In detail.
+    /// The state in detail.
     pub state: SupervisedState,
-    /// How often it was restarted.
+    /// The number of restarts.
     pub restarts: u64,
-    /// Why it was last lost, or ended.
+    /// The cause of the last loss or end.
     pub last_cause: Option<Cause>,
 }
 
@@ -115,57 +116,57 @@ pub struct ConnectionStatus {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum SupervisedState {
-    /// It runs, in this state.
+    /// The connection runs, in this state.
     Running(Status),
-    /// It ended and is started again at this time of its runtime's clock.
+    /// The connection ended and will be restarted.
     Restarting {
-        /// When.
+        /// The time of the restart, on the clock of the connection's runtime.
         until: Time,
-        /// How it ended.
+        /// How the connection ended.
         ending: Ending,
     },
-    /// It ended and stays so.
+    /// The connection ended and is not restarted.
     Ended {
-        /// How.
+        /// How the connection ended.
         ending: Ending,
-        /// Whether it would have been restarted, had that not happened too often.
+        /// Whether it was not restarted because of too many restarts before.
         exhausted: bool,
     },
 }
 
-/// How all connections are.
+/// The status of all connections.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Health {
-    /// Each of them.
+    /// The status of each connection, by name.
     pub connections: BTreeMap<String, ConnectionStatus>,
 }
 
 impl Health {
-    /// How many are open.
+    /// The number of open connections.
     #[must_use]
     pub fn ready(&self) -> usize {
         self.connections.values().filter(|status| status.lifecycle == Lifecycle::Ready).count()
     }
 
-    /// Whether all of them are open.
+    /// Whether all connections are open.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         self.ready() == self.connections.len()
     }
 }
 
-/// There is no connection of that name.
+/// There is no connection with this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no connection {name:?}")]
 #[non_exhaustive]
 pub struct UnknownConnection {
-    /// The name.
+    /// The name of the connection.
     pub name: String,
 }
 
 impl UnknownConnection {
-    /// The error for this name.
+    /// Makes the error for a name.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into() }
@@ -176,27 +177,30 @@ impl UnknownConnection {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// A connection of that name is running. Stop it first, or choose another name.
-    #[error("there is a connection {name:?} already")]
+    /// A connection with this name is running. Stop it first, or choose another name.
+    #[error("connection {name:?} is already running; stop it first, or choose another name")]
     Duplicate {
-        /// The name.
+        /// The name of the connection.
         name: String,
     },
     /// The supervisor was shut down.
-    #[error("{name:?} is not started: the supervisor was shut down")]
+    #[error("connection {name:?} was not started: the supervisor was shut down")]
     ShutDown {
-        /// The name.
+        /// The name of the connection.
         name: String,
     },
-    /// Its `tls` key names files that nobody has read: call `Connections::load_tls` first.
-    #[error("the files of the \"tls\" key of {name:?} were not read")]
+    /// The `tls` key of the connection names files that were not read: call `Connections::load_tls`
+    /// first.
+    #[error(
+        "connection {name:?} was not started: the files of its key \"tls\" were not read; call `Connections::load_tls` first"
+    )]
     UnreadFiles {
-        /// The name.
+        /// The name of the connection.
         name: String,
     },
 }
 
-/// One named connection, as supervisor and keeper share it.
+/// The state of one named connection, which the supervisor and the keeper share.
 pub(super) struct Entry {
     pub(super) name: String,
     close_timeout: Duration,
@@ -217,14 +221,14 @@ struct EntryState {
 }
 
 impl Supervised {
-    /// With the default restart policy and no attributes.
+    /// Makes a setup with the default restart policy and no attributes.
     #[must_use]
     pub fn new(setup: impl Into<Setup>) -> Self {
         let policy = RestartPolicy::default();
         Self { setup: setup.into(), policy, attributes: BTreeMap::new(), unread_files: false }
     }
 
-    /// When it is started again after it ended.
+    /// Sets the restart policy.
     #[must_use]
     pub fn restart(mut self, policy: RestartPolicy) -> Self {
         self.policy = policy;
@@ -252,9 +256,9 @@ impl From<ConnectionSpec> for Supervised {
 }
 
 impl Supervisor {
-    /// A supervisor without connections. Their events go through `router` to
-    /// [`bus`](Self::bus). Its methods may be called from any thread, so it needs a runtime whose
-    /// drivers are `Send`.
+    /// Makes a supervisor without connections. The router turns their signals into events on the
+    /// [`bus`](Self::bus). The supervisor's methods may be called from any thread, so it needs a
+    /// runtime whose drivers are `Send`.
     #[must_use]
     pub fn new<R>(runtime: R, router: Router) -> Self
     where
@@ -284,22 +288,23 @@ impl Supervisor {
         Self { inner: Arc::new(Inner { entries, spawn, sleep, bus }) }
     }
 
-    /// The bus that every event of every connection goes to.
+    /// The bus with the events of every connection.
     ///
-    /// An event is made when a subscription matches it. Without one nothing is built of a signal, and
-    /// no id is drawn: ids sort by time, and no gap in them means anything.
+    /// An event is made only when a subscription matches it. Without one, no event is built and no
+    /// id is drawn. Ids sort by time; a gap between two ids does not mean that an event was lost.
     #[must_use]
     pub fn bus(&self) -> &Bus {
         &self.inner.bus
     }
 
-    /// Starts a connection under a name and keeps it. Several connections to one server are fine.
+    /// Starts a connection under a name and supervises it. Several connections may have the same
+    /// server.
     ///
-    /// A name whose connection has ended is free again.
+    /// The name of a connection that has ended can be used again.
     ///
     /// # Errors
     ///
-    /// [`StartError`]; nothing was started then.
+    /// [`StartError`]; the connection was not started.
     pub fn start_connection(
         &self,
         name: impl Into<String>,
@@ -330,8 +335,8 @@ impl Supervisor {
     ///
     /// # Errors
     ///
-    /// [`StartError`], when one of the names is taken, or files of one were not read; none is
-    /// started then.
+    /// [`StartError`] when the supervisor was shut down, a name is in use, or files for TLS were
+    /// not read. No connection was started.
     pub fn start_configured(&self, connections: Connections) -> Result<(), StartError> {
         let entries = self.inner.lock();
         if let (true, Some((name, _))) = (entries.shut_down, connections.iter().next()) {
@@ -348,14 +353,15 @@ impl Supervisor {
         connections.into_iter().try_for_each(|(name, spec)| self.start_connection(name, spec))
     }
 
-    /// Closes a connection, waits until it is closed, and forgets its name. It waits for
-    /// [`Config::close_timeout`](crate::Config::close_timeout) and a second at most.
+    /// Closes a connection, waits until it is closed, and removes its name. It waits at most
+    /// [`Config::close_timeout`](crate::Config::close_timeout) plus one second.
     ///
-    /// Cancel safe: the closing goes on when the future is dropped; the name is free then too.
+    /// Cancel safe: the connection still closes when the future is dropped, and its name can then
+    /// be used again.
     ///
     /// # Errors
     ///
-    /// [`UnknownConnection`].
+    /// [`UnknownConnection`] when there is no connection with this name.
     pub async fn stop_connection(&self, name: &str) -> Result<(), UnknownConnection> {
         let entry = self.entry(name)?;
         entry.stop();
@@ -364,18 +370,19 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Ends a connection in order, as [`shutdown`](Self::shutdown) does all of them: waits for its
-    /// pushes, leaves its channels, closes its socket, and forgets its name. Reports what could
-    /// not be finished within `grace`. The other connections and the bus go on. It takes no longer
-    /// than `grace`, [`Config::close_timeout`](crate::Config::close_timeout) and a second, even if
-    /// the executor polls the connection no more.
+    /// Shuts down one connection gracefully: waits for its pushes, leaves its channels, closes its
+    /// socket, and removes its name. Returns what could not be finished within `grace`. The other
+    /// connections and the bus are not affected. It takes at most `grace` plus
+    /// [`Config::close_timeout`](crate::Config::close_timeout) plus one second, even if the
+    /// executor no longer polls the connection. [`shutdown`](Self::shutdown) does this for all
+    /// connections.
     ///
-    /// Cancel safe: dropping the future leaves undone what was not done yet, but the connection
-    /// is not restarted any more; call it again, or [`stop_connection`](Self::stop_connection).
+    /// Cancel safe: dropping the future stops after the step that it has reached, and the
+    /// connection is not restarted. Call it again, or [`stop_connection`](Self::stop_connection).
     ///
     /// # Errors
     ///
-    /// [`UnknownConnection`].
+    /// [`UnknownConnection`] when there is no connection with this name.
     pub async fn shutdown_connection(
         &self,
         name: &str,
@@ -387,22 +394,22 @@ impl Supervisor {
         Ok(unfinished)
     }
 
-    /// The names of all connections, those that ended included, in order.
+    /// The names of all connections in order, including those that have ended.
     #[must_use]
     pub fn list_connections(&self) -> Vec<String> {
         self.inner.lock().by_name.keys().cloned().collect()
     }
 
-    /// How a connection is; answers in every state.
+    /// The status of a connection, in every state.
     ///
     /// # Errors
     ///
-    /// [`UnknownConnection`].
+    /// [`UnknownConnection`] when there is no connection with this name.
     pub fn connection_status(&self, name: &str) -> Result<ConnectionStatus, UnknownConnection> {
         Ok(self.entry(name)?.status())
     }
 
-    /// How all connections are.
+    /// The status of all connections.
     ///
     /// ```
     /// # fn example(supervisor: phx_proto::service::Supervisor) {
@@ -416,8 +423,9 @@ impl Supervisor {
         Health { connections: self.inner.entries().into_iter().map(status).collect() }
     }
 
-    /// What every connection counts, for [`metrics::openmetrics`](crate::service::metrics::openmetrics).
-    /// Those that have ended are there, without counters.
+    /// The counters of every connection, for
+    /// [`metrics::openmetrics`](crate::service::metrics::openmetrics). A connection that has ended
+    /// is included without counters.
     ///
     /// ```
     /// # fn example(supervisor: phx_proto::service::Supervisor) {
@@ -430,26 +438,29 @@ impl Supervisor {
         self.inner.entries().iter().map(|entry| entry.metrics()).collect()
     }
 
-    /// The client of a connection, which stays the same through restarts: after giving up it begins
-    /// a new life, with a new seed for its jitter and only the auto-joins wanted. Only a panic of the
-    /// driver makes another client; the old one reports [`Cause::DriverPanicked`].
+    /// The client of a connection. It stays the same through restarts: after giving up, the client
+    /// starts over with a new seed for its jitter and only the auto-joins. Only a panic of the
+    /// driver replaces the client; the old one reports [`Cause::DriverPanicked`].
     ///
-    /// Closing it with [`Client::disconnect`] ends the connection; start it again by its name.
+    /// [`Client::disconnect`] ends the connection; [`start_connection`](Self::start_connection) can
+    /// then start another one with this name.
     ///
     /// # Errors
     ///
-    /// [`UnknownConnection`], also for one that has ended.
+    /// [`UnknownConnection`] when there is no connection with this name, or it has ended.
     pub fn client(&self, name: &str) -> Result<Client, UnknownConnection> {
         let client = self.entry(name)?.lock().client.clone();
         client.ok_or_else(|| UnknownConnection { name: name.to_owned() })
     }
 
-    /// Ends every connection in order, all at once: waits for their pushes, leaves their
-    /// channels, closes their sockets ([`Client::shutdown`]), and closes the bus. Reports what
-    /// could not be finished within `grace`, by connection. From the call on, nothing is started any
-    /// more. Takes no longer than [`shutdown_connection`](Self::shutdown_connection).
+    /// Shuts down every connection gracefully, all at the same time: waits for their pushes, leaves
+    /// their channels, closes their sockets ([`Client::shutdown`]), and then closes the bus.
+    /// Returns what could not be finished within `grace`, by connection. After the call no
+    /// connection can be started. It takes no longer than
+    /// [`shutdown_connection`](Self::shutdown_connection).
     ///
-    /// Cancel safe: dropping the future leaves undone what was not done yet; call it again.
+    /// Cancel safe: dropping the future stops after the step that it has reached. Call it again to
+    /// finish.
     pub async fn shutdown(&self, grace: Duration) -> BTreeMap<String, Unfinished> {
         self.inner.lock().shut_down = true;
         let ends = self.inner.entries().into_iter().map(|entry| {
@@ -465,16 +476,16 @@ impl Supervisor {
         unfinished.into_iter().filter(|(_, unfinished)| !unfinished.is_empty()).collect()
     }
 
-    /// Unless the name has been given to another connection meanwhile.
+    /// Removes a name, unless another connection has it by now.
     fn forget(&self, name: &str, entry: &Arc<Entry>) {
         let mut entries = self.inner.lock();
         let by_name = &mut entries.by_name;
         let is_current = by_name.get(name).is_some_and(|current| Arc::ptr_eq(current, entry));
-        // Not the last of it, which `entry` is.
+        // The caller's `entry` is dropped later, so no entry is freed under the lock.
         is_current.then(|| by_name.remove(name));
     }
 
-    /// Ends a connection in order, and says what was not finished.
+    /// Shuts down one connection gracefully, and returns what was not finished.
     async fn end(&self, entry: &Entry, grace: Duration) -> Unfinished {
         let client = entry.begin_stop();
         let limit = grace + entry.close_timeout;
@@ -490,14 +501,14 @@ impl Supervisor {
         if let Some(unfinished) = self.within(limit, in_order).await {
             return unfinished;
         }
-        // Nobody polls it. It is closed as far as that goes without.
+        // The executor does not poll the task, so the connection is closed without it.
         entry.stop();
         let stats = client.map(|client| client.stats());
         let pushes = stats.map_or(0, |stats| stats.queued_pushes + stats.pushes_in_flight);
         Unfinished { pushes, running: true, ..Unfinished::default() }
     }
 
-    /// What a future comes to, unless it takes longer than `limit` and some slack.
+    /// The output of a future; `None` if it takes longer than `limit` and some slack.
     async fn within<F: Future>(&self, limit: Duration, future: F) -> Option<F::Output> {
         let mut late = (self.inner.sleep)(limit.saturating_add(SLACK));
         let mut future = pin!(future);
@@ -520,7 +531,7 @@ impl fmt::Debug for Supervisor {
     }
 }
 
-/// A connection whose keeper is being spawned. When that panics, its name is forgotten.
+/// A connection whose keeper is being spawned. If that panics, the drop removes its name.
 struct Starting<'a> {
     supervisor: &'a Supervisor,
     entry: &'a Arc<Entry>,
@@ -533,7 +544,8 @@ impl Drop for Starting<'_> {
 }
 
 impl Inner {
-    /// No code of the application runs under it, and no lock of a connection is taken.
+    /// Takes the lock. No application code runs under it, and no lock of a connection is taken
+    /// under it.
     fn lock(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock()
     }
@@ -584,7 +596,7 @@ impl Entry {
             };
             (state.client.clone(), status)
         };
-        // Asked without the lock of the entry: a client has one of its own.
+        // The lock of the entry is not held here, because the client has its own lock.
         if let (SupervisedState::Running(running), Some(client)) = (&mut status.state, &client) {
             *running = client.status();
         }
@@ -602,12 +614,12 @@ impl Entry {
             let state = self.lock();
             state.client.clone().filter(|_| matches!(state.state, SupervisedState::Running(_)))
         };
-        // Asked without the lock of the entry: a client has one of its own.
+        // The lock of the entry is not held here, because the client has its own lock.
         let stats = client.map(|client| client.stats());
         ConnectionMetrics::new(self.name.as_str(), lifecycle, restarts, stats)
     }
 
-    /// Keeps it from being restarted, and returns its client, if it runs.
+    /// Prevents a restart, and returns the client if the connection runs.
     fn begin_stop(&self) -> Option<Client> {
         let mut state = self.lock();
         state.stop = true;
@@ -617,14 +629,14 @@ impl Entry {
         client
     }
 
-    /// Ends it: closes its connection, or its wait for a restart.
+    /// Ends the connection: closes the client, or ends the wait for a restart.
     fn stop(&self) {
         if let Some(client) = self.begin_stop() {
             client.close();
         }
     }
 
-    /// Waits until its keeper has ended.
+    /// Waits until the keeper has ended.
     async fn ended(&self) {
         let id = {
             let mut state = self.lock();
@@ -646,7 +658,7 @@ impl Entry {
     }
 }
 
-/// Somebody waits for the end of a keeper.
+/// A waiter for the end of a keeper.
 struct Waiting<'a> {
     entry: &'a Entry,
     id: u64,
@@ -661,7 +673,8 @@ impl Drop for Waiting<'_> {
 
 /// # For the keeper
 impl Entry {
-    /// This is its client from now on. If it was stopped meanwhile, the client is closed at once.
+    /// Sets the client of the connection. If the connection was stopped in the meantime, closes the
+    /// client at once.
     pub(super) fn serve(&self, client: &Client) {
         let mut state = self.lock();
         let replaced = state.client.replace(client.clone());
@@ -683,7 +696,7 @@ impl Entry {
         current.restarts = restarts;
     }
 
-    /// Ready when it is to stop; wakes the keeper when that changes.
+    /// Ready when the connection must stop; otherwise registers the keeper's waker.
     pub(super) fn poll_stop(&self, cx: &Context<'_>) -> Poll<()> {
         poll_parked(cx, |task| {
             let mut state = self.lock();
@@ -694,12 +707,12 @@ impl Entry {
         })
     }
 
-    /// The keeper ends.
+    /// Called when the keeper has ended.
     pub(super) fn done(&self) {
         let mut state = self.lock();
         state.done = true;
         if !matches!(state.state, SupervisedState::Ended { .. }) {
-            // It was dropped with its runtime, or never polled.
+            // The keeper was dropped with its runtime, or never polled.
             state.state = SupervisedState::Ended { ending: Ending::Closed, exhausted: false };
         }
         let (client, keeper) = (state.client.take(), state.keeper.take());
@@ -712,7 +725,7 @@ impl Entry {
 
 type Boxed<F> = Pin<Box<F>>;
 
-/// Waits for all of them, side by side.
+/// Waits for all futures concurrently.
 async fn all<F: Future>(mut futures: Vec<Boxed<F>>) -> Vec<F::Output> {
     let mut outputs = Vec::with_capacity(futures.len());
     poll_fn(|cx| {

@@ -127,7 +127,7 @@ fn everything_that_happens_is_told_and_nothing_of_it_is_an_error_or_a_payload() 
     told(Level::INFO, "connected");
     told(Level::INFO, "joined topic=room:lobby");
     told(Level::TRACE, "message topic=room:lobby");
-    told(Level::DEBUG, "a reply to nothing that waits total=1");
+    told(Level::DEBUG, "late replies total=1");
     told(Level::WARN, "disconnected cause=the connection was lost: cut");
     told(Level::INFO, "resumed topic=room:lobby");
     assert!(lines.iter().all(|(level, _)| *level != Level::ERROR));
@@ -180,7 +180,7 @@ fn bad_frames_are_told_by_kind_with_a_count() {
     let room = bench.joined("room:lobby");
     let bad = || -> Vec<u64> {
         let lines = subscriber.lines.lock().expect("no panic").clone();
-        let bad = lines.iter().filter(|(_, line)| line.starts_with("frames that are not"));
+        let bad = lines.iter().filter(|(_, line)| line.starts_with("invalid frames"));
         let count = bad.map(|(level, line)| {
             assert_eq!(*level, Level::WARN);
             line.rsplit_once("count=").expect("a count").1.parse().expect("a number")

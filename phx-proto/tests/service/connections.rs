@@ -77,15 +77,15 @@ fn every_mistake_has_a_message_that_says_what_to_do() {
     for (members, message) in [
         (
             r#""uri": "${EMPTY}""#,
-            r#"key "uri": the variable EMPTY is empty: give it a value, or write ${EMPTY:-default}"#,
+            r#"key "uri": the variable EMPTY is empty: set it to a value, or write ${EMPTY:-default}"#,
         ),
         (
             r#""uri": "ws://${HOST""#,
-            r#"key "uri": a reference is written ${NAME} or ${NAME:-default}; write $${ for a plain ${"#,
+            r#"key "uri": invalid variable: write ${NAME} or ${NAME:-default}, and $${ for a literal ${"#,
         ),
         ("", r#"key "uri": it is missing: add it"#),
         (r#""uri": null"#, r#"key "uri": it is missing: add it"#),
-        (r#""uri": 7"#, r#"key "uri": it must be a string, and it is a number"#),
+        (r#""uri": 7"#, r#"key "uri": it must be a string, not a number"#),
         (
             r#""uri": "http://x""#,
             r#"key "uri": the URI cannot be used: the scheme of a WebSocket is ws or wss, not http or https"#,
@@ -96,25 +96,25 @@ fn every_mistake_has_a_message_that_says_what_to_do() {
         ),
         (
             &format!(r#"{uri}, "header": {{}}"#),
-            r#"key "header": there is no such key; did you mean "headers"?"#,
+            r#"key "header": unknown key; did you mean "headers"?"#,
         ),
-        (&format!(r#"{uri}, "colour": 1"#), r#"key "colour": there is no such key"#),
-        (&format!(r#"{uri}, {uri}"#), r#"key "uri": it is there twice: remove one"#),
+        (&format!(r#"{uri}, "colour": 1"#), r#"key "colour": unknown key"#),
+        (&format!(r#"{uri}, {uri}"#), r#"key "uri": it occurs twice: remove one"#),
         (
             &format!(r#"{uri}, "headers": {{"X-Key": "${{EVIL}}"}}"#),
             r#"key "headers": header "X-Key" cannot be sent: its value holds a control character"#,
         ),
         (
             &format!(r#"{uri}, "headers": "X-Key: 1""#),
-            r#"key "headers": it must be an object, or a list of pairs, and it is a string"#,
+            r#"key "headers": it must be an object, or a list of pairs, not a string"#,
         ),
         (
             &format!(r#"{uri}, "max_retries": -1"#),
-            r#"key "max_retries": it must be a whole number that is not negative, nor too large"#,
+            r#"key "max_retries": it must be a non-negative integer that is not too large"#,
         ),
         (
             &format!(r#"{uri}, "reconnect": "yes""#),
-            r#"key "reconnect": it must be true or false, and it is a string"#,
+            r#"key "reconnect": it must be true or false, not a string"#,
         ),
         (
             &format!(r#"{uri}, "reconnect_after_msec": []"#),
@@ -130,16 +130,16 @@ fn every_mistake_has_a_message_that_says_what_to_do() {
         ),
         (
             &format!(r#"{uri}, "auto_join_channels": ["a", ["a", {{}}]]"#),
-            r#"key "auto_join_channels": the channel "a" is in it twice"#,
+            r#"key "auto_join_channels": the topic "a" occurs twice in it"#,
         ),
         (&format!(r#"{uri}, "vsn": "3.0.0""#), r#"key "vsn": it must be "2.0.0" or "1.0.0""#),
         (
             &format!(r#"{uri}, "attributes": {{"session_id": "1"}}"#),
-            "key \"attributes\": an attribute's name has 1 to 20 characters of a-z and 0-9, and is none of CloudEvents' own",
+            "key \"attributes\": invalid attribute name: use 1 to 20 characters of a-z and 0-9, and no reserved name of CloudEvents",
         ),
         (
             &format!(r#"{uri}, "tls": {{"cafile": "x"}}"#),
-            r#"key "tls": there is no key "cafile" in it; did you mean "ca_file"?"#,
+            r#"key "tls": unknown key "cafile" in it; did you mean "ca_file"?"#,
         ),
         (
             &format!(r#"{uri}, "tls": {{"cert_file": "x"}}"#),
@@ -151,7 +151,7 @@ fn every_mistake_has_a_message_that_says_what_to_do() {
         ),
         (
             &format!(r#"{uri}, "join_concurrency": 0"#),
-            r#"key "join_concurrency": it must be a whole number that is at least 1, and not too large"#,
+            r#"key "join_concurrency": it must be an integer of at least 1 that is not too large"#,
         ),
     ] {
         assert_eq!(problems(members), [format!("connection \"a\", {message}")], "{members}");
@@ -191,8 +191,8 @@ fn what_is_no_document_is_an_error_that_says_where() {
         ("", "the document cannot be read: EOF while parsing a value at line 1 column 0"),
         ("{} x", "the document cannot be read: trailing characters at line 1 column 4"),
         ("{}", "key \"connections\": it is missing: add it"),
-        ("[]", "it must be an object with the key \"connections\", and it is a list"),
-        (r#"{"connections": 1}"#, "key \"connections\": it must be an object, and it is a number"),
+        ("[]", "it must be an object with the key \"connections\", not a list"),
+        (r#"{"connections": 1}"#, "key \"connections\": it must be an object, not a number"),
     ] {
         let error = Connections::from_json(text, NONE).expect_err(text);
         assert_eq!(error.to_string(), message);
@@ -273,17 +273,17 @@ fn delays_and_rules_can_be_written_in_full() {
         ),
         (
             r#""rejoin_after_msec": {"schedule": {"steps": [1]}, "floors": 2}"#,
-            r#"there is no key "floors" in it; did you mean "floor"?"#,
+            r#"unknown key "floors" in it; did you mean "floor"?"#,
         ),
         (r#""rejoin_after_msec": {"jitter": 1}"#, r#"the key "schedule" is missing in it"#),
         (
             r#""rejoin_after_msec": "1""#,
-            "it must be a list of milliseconds, or an object with a schedule, and it is a string",
+            "it must be a list of milliseconds, or an object with a schedule, not a string",
         ),
-        (r#""tls": ["ca.pem"]"#, "it must be an object, and it is a list"),
+        (r#""tls": ["ca.pem"]"#, "it must be an object, not a list"),
         (
             r#""rejoin_after_msec": {"schedule": {"exponential": [1, 2, 3]}}"#,
-            "it must be an object, and it is a list",
+            "it must be an object, not a list",
         ),
         (r#""push_timeout_msec": -1"#, "it must be a number of milliseconds that is not negative"),
         (r#""first_retry_spread_msec": [1]"#, "it must be a pair of milliseconds, [from, to]"),
@@ -295,25 +295,28 @@ fn delays_and_rules_can_be_written_in_full() {
             r#""close_rules": {"4001": "halt"}"#,
             r#"it must be "retry", "retry_within_msec" or "stop""#,
         ),
-        (r#""close_rules": {"soon": "stop"}"#, r#"the key "soon" in it is no code"#),
-        (r#""close_rules": {"+1000": "stop"}"#, r#"the key "+1000" in it is no code"#),
-        (r#""close_rules": {"1000": "stop", "01000": "retry"}"#, "the code 1000 is in it twice"),
-        (r#""status_rules": {"404": "stop", "404": "stop"}"#, "the code 404 is in it twice"),
+        (r#""close_rules": {"soon": "stop"}"#, r#"the key "soon" in it is not a code"#),
+        (r#""close_rules": {"+1000": "stop"}"#, r#"the key "+1000" in it is not a code"#),
+        (
+            r#""close_rules": {"1000": "stop", "01000": "retry"}"#,
+            "the code 1000 occurs twice in it",
+        ),
+        (r#""status_rules": {"404": "stop", "404": "stop"}"#, "the code 404 occurs twice in it"),
         (
             r#""close_rules": {"1000": "retry_within_msec"}"#,
-            "it must be an object of this name and its value, and it is a string",
+            "it must be an object with this name and its value, not a string",
         ),
         (
             r#""close_rules": {"1000": {"stop": null}}"#,
-            r#"it must be "retry", "retry_within_msec" or "stop", and it is an object"#,
+            r#"it must be "retry", "retry_within_msec" or "stop", not an object"#,
         ),
         (
             r#""restart": {"permanent": null}"#,
-            r#"it must be "transient", "permanent" or "temporary", and it is an object"#,
+            r#"it must be "transient", "permanent" or "temporary", not an object"#,
         ),
         (
             r#""status_rules": {"404": 1}"#,
-            r#"it must be "backoff", "refused", "unauthorized" or "stop", and it is a number"#,
+            r#"it must be "backoff", "refused", "unauthorized" or "stop", not a number"#,
         ),
         (
             r#""auto_join_channels": [["a", {}, 1]]"#,
@@ -321,12 +324,9 @@ fn delays_and_rules_can_be_written_in_full() {
         ),
         (r#""params": [["a"]]"#, "it must be a pair of a name and a value"),
         (r#""params": {"a": []}"#, "its values must be strings, numbers or booleans"),
-        (r#""strict_payloads": "${EMPTY:-true}""#, "it must be true or false, and it is a string"),
-        (r#""max_push_bytes": "9""#, "it must be a number, and it is a string"),
-        (
-            r#""max_push_bytes": 1.5"#,
-            "it must be a whole number that is not negative, nor too large",
-        ),
+        (r#""strict_payloads": "${EMPTY:-true}""#, "it must be true or false, not a string"),
+        (r#""max_push_bytes": "9""#, "it must be a number, not a string"),
+        (r#""max_push_bytes": 1.5"#, "it must be a non-negative integer that is not too large"),
     ] {
         let problems = problems(&format!("{uri}, {members}"));
         assert_eq!(problems.len(), 1, "{problems:?}");

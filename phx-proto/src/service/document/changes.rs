@@ -1,26 +1,26 @@
-//! What differs between two sets of connections: what a reload has to do.
+//! The difference between two sets of connections, for a reload.
 
 use std::sync::Arc;
 
 use super::{ConnectionSpec, Connections};
 
-/// The names of two sets of connections, by what became of them; from [`Connections::changes`].
-/// Each name is in one of the lists, and each list is sorted.
+/// The names of two sets of connections by kind of change, from [`Connections::changes`]. Each name
+/// is in exactly one list, and each list is sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectionChanges {
-    /// Only in the new set.
+    /// Connections that are only in the new set.
     pub added: Vec<String>,
-    /// Only in the old one.
+    /// Connections that are only in the old set.
     pub removed: Vec<String>,
-    /// In both, and not the same.
+    /// Connections in both sets whose specifications differ.
     pub changed: Vec<String>,
-    /// In both, and the same.
+    /// Connections in both sets whose specifications are the same.
     pub unchanged: Vec<String>,
 }
 
 impl ConnectionChanges {
-    /// Whether nothing differs.
+    /// Whether the sets are the same.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty()
@@ -28,11 +28,11 @@ impl ConnectionChanges {
 }
 
 impl Connections {
-    /// What differs between these connections and `next`.
+    /// Compares these connections with `next`.
     ///
-    /// Two specifications are the same when their documents say the same once their variables are
-    /// filled in, secrets included, and the files for TLS that they name hold the same bytes. One
-    /// that was made in code is the same as its clones and no other.
+    /// Two specifications are the same when their documents are equal after variables are replaced,
+    /// secrets included, and the files for TLS that they name have the same contents. A
+    /// specification that was made in code is the same only as its clones.
     ///
     /// ```
     /// use phx_proto::service::Connections;
@@ -44,7 +44,7 @@ impl Connections {
     ///     "b": {"uri": "wss://b.example.com/", "vsn": "2.0.0"}, "c": {"uri": "wss://c.example.com/"}}}"#)?;
     /// let changes = before.changes(&after);
     /// assert_eq!((&*changes.added, &*changes.removed), (&["c".into()][..], &["a".into()][..]));
-    /// assert_eq!(changes.unchanged, ["b"], "what is written out is the default");
+    /// assert_eq!(changes.unchanged, ["b"], "an explicit default is no change");
     /// # Ok::<(), phx_proto::service::ConnectionsError>(())
     /// ```
     #[must_use]
@@ -65,9 +65,9 @@ impl Connections {
 }
 
 impl ConnectionSpec {
-    /// Whether both were read from documents that say the same, secrets included, or one is a clone
-    /// of the other. Files for TLS count by their contents once they are read, and by their names
-    /// before.
+    /// Whether both specifications are from equal documents, secrets included, or one is a clone of
+    /// the other. Files for TLS are compared by their contents once they are read, and by their
+    /// names before.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         let read = || self.source.is_same(&other.source);

@@ -1,4 +1,4 @@
-//! The keys of a connection that are no [`Options`], and the specification that both make.
+//! The keys of a connection beside [`Options`], and the specification that results from both.
 
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use crate::config::{Config, ConfigError, Options, Secret, TlsFiles, Uri};
 use crate::service::supervision::{Restart, RestartPolicy};
 use crate::wire::payload::Payload;
 
-/// The keys of a connection beside its [`Options`], with their variables filled in.
+/// The keys of a connection beside its [`Options`], after variables are replaced.
 #[derive(Clone, PartialEq, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
@@ -23,32 +23,32 @@ pub(super) struct Connection {
     /// ws:// or wss://, with the path of the socket.
     #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub(super) uri: Option<Uri>,
-    /// Lets ws:// leave this machine.
+    /// Allows ws:// to another machine.
     allow_insecure: bool,
-    /// host:port to dial in place of the URI's; Host and TLS name stay.
+    /// host:port to dial instead of the URI's; Host and TLS name stay.
     #[cfg_attr(feature = "schema", schemars(with = "String"))]
     connect_to: Option<Target>,
     /// The version of the wire format.
     vsn: Option<Vsn>,
-    /// Headers of the upgrade; Phoenix shows the socket those with x-.
+    /// Headers of the upgrade request; Phoenix passes those with x- to the socket.
     headers: Pairs,
     /// Parameters of the socket.
     params: Pairs,
     /// The token of Phoenix's auth_token.
     #[cfg_attr(feature = "schema", schemars(with = "String"))]
     auth_token: Option<Secret>,
-    /// Topics, pairs of topic and parameters, or an object of them.
+    /// A list of topics or of pairs of topic and parameters, or an object with parameters by topic.
     auto_join_channels: Channels,
     /// false means max_retries 0.
     reconnect: bool,
-    /// Files in PEM, read when the document is, and the name to verify.
+    /// PEM files, which are read with the document, and the server name to verify.
     pub(super) tls: Option<TlsFiles>,
-    /// When an ended connection is started again.
+    /// Which ends of the connection are followed by a restart.
     #[cfg_attr(feature = "schema", schemars(transform = super::schema::or_reference))]
     restart: Restart,
-    /// Restarts within max_restarts_msec that are not too many.
+    /// The maximum number of restarts within max_restarts_msec.
     max_restarts: u32,
-    /// The time that max_restarts counts in.
+    /// The time window in which max_restarts counts.
     #[serde(rename = "max_restarts_msec", with = "Msec")]
     within: Duration,
     /// CloudEvents extension attributes, added to every event.
@@ -79,8 +79,8 @@ impl Default for Connection {
 }
 
 impl Connection {
-    /// The specification, unless there is a problem: each is noted with its key. Without an address
-    /// the other keys are checked against a stand-in.
+    /// Makes the specification, and calls `note` with each problem and its key. Without an address,
+    /// the other keys are checked against a placeholder.
     pub(super) fn spec(
         mut self,
         mut options: Options,
@@ -130,7 +130,7 @@ impl Connection {
         if attributes.keys().any(|name| !crate::service::router::is_attribute_name(name)) {
             note("attributes", ProblemKind::AttributeName);
         }
-        // How it is written makes no difference: what is compared is what it means.
+        // Normalized for comparisons: different spellings of the same value are equal.
         self.vsn = Some(Vsn::of(&*config.codec));
         self.attributes = Pairs(attributes.clone().into_iter().collect());
         let restart = RestartPolicy::new(self.restart).intensity(self.max_restarts, self.within);
@@ -144,7 +144,8 @@ impl Connection {
     }
 }
 
-/// An error that names the key to set, where the configuration would name its constructor.
+/// Converts an error so that it names the key to set, where the error of the configuration names a
+/// function.
 fn in_terms_of_keys(error: ConfigError) -> ProblemKind {
     match error {
         ConfigError::Insecure { host } => ProblemKind::Invalid {

@@ -1,5 +1,5 @@
-//! The values of a document as serde reads them, with errors in the words of a document. No error
-//! repeats a value: many are secrets.
+//! A serde deserializer for document nodes, with error messages in terms of documents. No error
+//! contains a value, because many are secrets.
 
 use core::fmt::{self, Display};
 
@@ -11,7 +11,7 @@ use serde_json::Number;
 use super::error::ProblemKind;
 use super::node::Node;
 
-/// Reads a struct whose keys have these values.
+/// Deserializes a struct from these keys and values.
 pub(super) fn read<T: for<'de> Deserialize<'de>>(
     members: impl IntoIterator<Item = (String, Node)>,
 ) -> Result<T, ProblemKind> {
@@ -19,7 +19,7 @@ pub(super) fn read<T: for<'de> Deserialize<'de>>(
     T::deserialize(MapDeserializer::new(members)).map_err(|Fault(problem)| problem)
 }
 
-/// The keys of a struct that denies unknown ones, as its derived `Deserialize` lists them.
+/// The keys of a struct that denies unknown fields, from its derived `Deserialize`.
 pub(super) fn keys<T: for<'de> Deserialize<'de>>() -> &'static [&'static str] {
     struct Names(&'static [&'static str]);
 
@@ -51,7 +51,7 @@ pub(super) fn keys<T: for<'de> Deserialize<'de>>() -> &'static [&'static str] {
     T::deserialize(unknown).map_or_else(|Names(names)| names, |_| &[])
 }
 
-/// The known key that is nearest to `key`, if any is near at all.
+/// The known key that is most similar to `key`, if one is similar enough.
 pub(super) fn suggestion(
     key: &str,
     known: impl IntoIterator<Item = &'static str>,
@@ -60,7 +60,7 @@ pub(super) fn suggestion(
     (near.0 <= 1 + key.len() / 4).then_some(near.1)
 }
 
-/// How many letters must be added, taken away or changed.
+/// The edit distance (Levenshtein) between two strings.
 fn distance(one: &str, other: &str) -> usize {
     let other: Vec<char> = other.chars().collect();
     let mut row: Vec<usize> = (0..=other.len()).collect();
@@ -76,7 +76,7 @@ fn distance(one: &str, other: &str) -> usize {
     row[other.len()]
 }
 
-/// A problem, as the error of a deserialiser.
+/// A problem, as a deserializer's error.
 #[derive(Debug)]
 pub(super) struct Fault(ProblemKind);
 
@@ -126,7 +126,7 @@ impl de::Error for Fault {
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
         let near = suggestion(field, expected.iter().copied());
         let hint = near.map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
-        Self::invalid(format!("there is no key {field:?} in it{hint}"))
+        Self::invalid(format!("unknown key {field:?} in it{hint}"))
     }
 
     fn missing_field(field: &'static str) -> Self {
@@ -134,13 +134,13 @@ impl de::Error for Fault {
     }
 
     fn duplicate_field(field: &'static str) -> Self {
-        Self::invalid(format!("the key {field:?} is in it twice"))
+        Self::invalid(format!("the key {field:?} occurs twice in it"))
     }
 }
 
 const A_NUMBER: &str = "a number";
 
-/// What kind of value serde has found.
+/// The kind of the value that serde found.
 fn kind(found: &Unexpected<'_>) -> &'static str {
     match found {
         Unexpected::Unit | Unexpected::Option => "null",
@@ -152,11 +152,11 @@ fn kind(found: &Unexpected<'_>) -> &'static str {
     }
 }
 
-/// What serde calls by the name of a Rust type.
+/// A description of an integer type that serde calls by its Rust name.
 fn whole_number(expected: &str) -> Option<&'static str> {
     match expected {
-        "u32" | "u64" | "usize" => Some("a whole number that is not negative, nor too large"),
-        "a nonzero usize" => Some("a whole number that is at least 1, and not too large"),
+        "u32" | "u64" | "usize" => Some("a non-negative integer that is not too large"),
+        "a nonzero usize" => Some("an integer of at least 1 that is not too large"),
         _ => None,
     }
 }
@@ -166,8 +166,8 @@ fn in_words(expected: String) -> String {
         "a boolean" => "true or false",
         "a sequence" => "a list",
         "a map" => "an object",
-        "newtype variant" => "an object of this name and its value",
-        "unit variant" => "a name alone",
+        "newtype variant" => "an object with this name and its value",
+        "unit variant" => "a name without a value",
         "f64" => A_NUMBER,
         text if text.starts_with("struct ") => "an object",
         _ => return expected,
@@ -227,7 +227,8 @@ impl<'de> Deserializer<'de> for Node {
         visitor.visit_newtype_struct(self)
     }
 
-    /// A list of the values of a struct, which serde would take, is refused as unreadable.
+    /// Refuses a list of the values of a struct, which serde would accept, because it is
+    /// unreadable.
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match self {
             Self::Object(members) => visitor.visit_map(object(members)),
@@ -255,7 +256,7 @@ impl<'de> Deserializer<'de> for Node {
     ) -> Result<V::Value, Fault> {
         match self {
             Self::Text(text) => visitor.visit_enum(text.into_deserializer()),
-            // With null, serde would take a name that has no value.
+            // With null, serde would accept a variant without a value.
             Self::Object(members) if matches!(members[..], [(_, ref node)] if *node != Self::Null) => {
                 visitor.visit_enum(MapAccessDeserializer::new(object(members)))
             }
@@ -287,7 +288,7 @@ fn visit_number<'de, V: Visitor<'de>>(number: Number, visitor: V) -> Result<V::V
     }
     match number.as_f64().filter(|value| Number::from_f64(*value).as_ref() == Some(&number)) {
         Some(value) => visitor.visit_f64(value),
-        // One of serde_json's feature `arbitrary_precision`, in the way that only it knows.
+        // A number of serde_json's feature `arbitrary_precision`, which only serde_json can pass on.
         None => number.deserialize_any(visitor).map_err(de::Error::custom),
     }
 }
@@ -315,7 +316,7 @@ impl<'de> Deserializer<'de> for Key {
         let digits = self.0.bytes().all(|byte| byte.is_ascii_digit());
         match self.0.parse() {
             Ok(number) if digits => visitor.visit_u16(number),
-            _ => Err(Fault::invalid(format!("the key {:?} in it is no code", self.0))),
+            _ => Err(Fault::invalid(format!("the key {:?} in it is not a code", self.0))),
         }
     }
 
@@ -331,7 +332,7 @@ mod tests {
     use crate::config::Options;
 
     #[test]
-    fn suggestion_is_near_or_none() {
+    fn suggestion_is_similar_or_none() {
         let known = || keys::<Options>().iter().copied();
         assert_eq!(suggestion("max_retry", known()), Some("max_retries"));
         assert_eq!(suggestion("heartbeat_interval", known()), Some("heartbeat_interval_msec"));

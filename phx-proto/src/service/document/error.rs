@@ -1,22 +1,22 @@
-//! What is wrong with a connections document: everything at once.
+//! The errors of a connections document, with every problem at once.
 
 use core::fmt;
 
 use super::variables::VariableProblem;
 use crate::config::ConfigError;
 
-/// A connections document that cannot be used. Nothing of it is.
+/// A connections document has problems, so none of it is used.
 ///
-/// It holds every problem that was found, each with the connection and the key it is about.
-/// `Display` gives one line for each. No value of the document is repeated: many are secrets.
+/// It contains every problem, each with its connection and key. `Display` writes one line for each.
+/// It never contains a value of the document, because many are secrets.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConnectionsError {
     pub(super) problems: Vec<Problem>,
 }
 
 impl ConnectionsError {
-    /// The problems, connection by connection: those that a key has alone, in the order of the document,
-    /// then those between keys. Never empty.
+    /// The problems, connection by connection: first those of single keys in the order of the
+    /// document, then those between keys. Never empty.
     #[must_use]
     pub fn problems(&self) -> &[Problem] {
         &self.problems
@@ -37,15 +37,15 @@ impl fmt::Display for ConnectionsError {
 
 impl core::error::Error for ConnectionsError {}
 
-/// One thing that is wrong with a document.
+/// One problem of a document.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Problem {
-    /// The connection, if it is about one.
+    /// The name of the connection, if the problem has one.
     pub connection: Option<String>,
-    /// The key, if it is about one: `uri`, `headers`.
+    /// The key, if the problem has one, such as `uri` or `headers`.
     pub key: Option<String>,
-    /// What is wrong and what to do about it.
+    /// The kind of the problem, which includes what to do about it.
     pub kind: ProblemKind,
 }
 
@@ -62,66 +62,66 @@ impl fmt::Display for Problem {
     }
 }
 
-/// What is wrong.
+/// The kind of a problem.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProblemKind {
-    /// The text is not a document of its format.
+    /// The text is not a valid document of its format.
     #[error("the document cannot be read: {message}")]
     Unreadable {
-        /// What the parser said.
+        /// The message of the parser.
         message: String,
     },
-    /// A key that means nothing here.
-    #[error("there is no such key{}", .suggestion.map(|known| format!("; did you mean {known:?}?")).unwrap_or_default())]
+    /// The key is unknown.
+    #[error("unknown key{}", .suggestion.map(|known| format!("; did you mean {known:?}?")).unwrap_or_default())]
     UnknownKey {
-        /// A known key that looks much like it.
+        /// A known key with a similar name.
         suggestion: Option<&'static str>,
     },
-    /// The same key twice; which one counts would be a guess.
-    #[error("it is there twice: remove one")]
+    /// The same key or connection occurs twice.
+    #[error("it occurs twice: remove one")]
     Duplicate,
-    /// A key that must be there.
+    /// A required key is missing.
     #[error("it is missing: add it")]
     Missing,
-    /// A value of the wrong type.
-    #[error("it must be {expected}, and it is {found}")]
+    /// A value has the wrong type.
+    #[error("it must be {expected}, not {found}")]
     WrongType {
-        /// What it must be.
+        /// The expected type.
         expected: String,
-        /// What it is.
+        /// The type of the value.
         found: &'static str,
     },
-    /// A variable that is not set.
+    /// A variable is not set.
     #[error("the variable {name} is not set: set it, or write ${{{name}:-default}}")]
     VariableMissing {
-        /// Its name.
+        /// The name of the variable.
         name: String,
     },
-    /// A variable that is set to nothing.
-    #[error("the variable {name} is empty: give it a value, or write ${{{name}:-default}}")]
+    /// A variable is set and empty.
+    #[error("the variable {name} is empty: set it to a value, or write ${{{name}:-default}}")]
     VariableEmpty {
-        /// Its name.
+        /// The name of the variable.
         name: String,
     },
-    /// A `${` that starts no reference.
-    #[error("a reference is written ${{NAME}} or ${{NAME:-default}}; write $${{ for a plain ${{")]
+    /// A `${` does not start a valid variable.
+    #[error("invalid variable: write ${{NAME}} or ${{NAME:-default}}, and $${{ for a literal ${{")]
     BadReference,
-    /// The name of an attribute that CloudEvents does not allow, or uses itself.
+    /// The name of an attribute is invalid or reserved in CloudEvents.
     #[error(
-        "an attribute's name has 1 to 20 characters of a-z and 0-9, and is none of CloudEvents' own"
+        "invalid attribute name: use 1 to 20 characters of a-z and 0-9, and no reserved name of CloudEvents"
     )]
     AttributeName,
-    /// A connection without a name.
-    #[error("a connection needs a name that is not empty")]
+    /// A connection has an empty name.
+    #[error("the name of a connection must not be empty")]
     EmptyName,
-    /// A value that cannot be used.
+    /// The configuration rejects a value.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// A value that cannot be used here, for a reason of its own.
+    /// A value is invalid for another reason.
     #[error("{message}")]
     Invalid {
-        /// The reason.
+        /// The reason in words.
         message: String,
     },
 }

@@ -1,4 +1,4 @@
-//! Named connections, read from a document.
+//! Named connections that are read from a document.
 //!
 //! ```text
 //!   text ─▶ Node (every key kept) ─▶ ${variables} ─▶ each key alone ─▶ Connection and Options
@@ -7,7 +7,7 @@
 //!                └──────── problems, with connection and key ◀──────── one ConnectionSpec each
 //! ```
 //!
-//! All the problems are returned, or all the specifications.
+//! The result is all specifications, or all problems.
 //!
 //! The document is
 //!
@@ -15,8 +15,8 @@
 //! {"connections": {"backend_service": {"uri": "wss://example.com/socket/websocket"}}}
 //! ```
 //!
-//! and the keys of a connection are those of [`ConnectionSpec`]. Variables are looked up by a
-//! function of the caller's, so reading a document touches neither environment nor files.
+//! and the keys of a connection are those of [`ConnectionSpec`]. The caller passes a function that
+//! looks up variables, so reading a document accesses neither the environment nor files.
 
 mod changes;
 mod connection;
@@ -45,7 +45,7 @@ pub use spec::ConnectionSpec;
 use crate::config::tls::{Contents, Tls};
 use node::Node;
 
-/// Connections by name, each with its configuration, from a document.
+/// Named connections with their configurations, from a document.
 ///
 /// ```
 /// use phx_proto::service::Connections;
@@ -63,7 +63,7 @@ use node::Node;
 /// assert_eq!(spec.config().uri().host(), "localhost");
 /// assert!(!format!("{connections:?}").contains("s3cret"));
 ///
-/// // Without the variable the error says where and what to do.
+/// // Without the variable, the error names the place and what to do.
 /// let error = Connections::from_json(text, |_| None).unwrap_err();
 /// assert_eq!(
 ///     error.to_string(),
@@ -78,18 +78,28 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// None.
+    /// Makes an empty set of connections.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Reads a JSON document. `lookup` answers what a `${NAME}` stands for; a program passes its
-    /// environment: `|name| std::env::var(name).ok()`.
+    /// Reads a JSON document. `lookup` returns the value of a variable `${NAME}`; a program passes
+    /// its environment: `|name| std::env::var(name).ok()`.
+    ///
+    /// ```
+    /// use phx_proto::service::Connections;
+    ///
+    /// let text = r#"{"connections": {"backend": {"uri": "wss://${HOST}/socket/websocket"}}}"#;
+    /// let lookup = |name: &str| (name == "HOST").then(|| "example.com".to_owned());
+    /// let connections = Connections::from_json(text, lookup)?;
+    /// assert_eq!(connections.get("backend").unwrap().config().uri().host(), "example.com");
+    /// # Ok::<(), phx_proto::service::ConnectionsError>(())
+    /// ```
     ///
     /// # Errors
     ///
-    /// [`ConnectionsError`], with every problem there is.
+    /// [`ConnectionsError`] with every problem of the document.
     pub fn from_json(
         text: &str,
         lookup: impl Fn(&str) -> Option<String>,
@@ -98,12 +108,22 @@ impl Connections {
         Self::from_node(document, &lookup)
     }
 
-    /// Reads a document of any format that serde knows and that says what its values are. What counts
-    /// of equal keys is for that format to say; [`from_json`](Self::from_json) refuses them.
+    /// Reads a document of any self-describing format of serde. The format decides which of two
+    /// equal keys counts; [`from_json`](Self::from_json) reports them as a problem.
+    ///
+    /// ```
+    /// use phx_proto::service::Connections;
+    ///
+    /// let document = serde_json::json!({"connections": {"backend": {"uri": "wss://${HOST}/"}}});
+    /// let lookup = |name: &str| (name == "HOST").then(|| "example.com".to_owned());
+    /// let connections = Connections::deserialize(document, lookup)?;
+    /// assert_eq!(connections.len(), 1);
+    /// # Ok::<(), phx_proto::service::ConnectionsError>(())
+    /// ```
     ///
     /// # Errors
     ///
-    /// As [`from_json`](Self::from_json).
+    /// The same as [`from_json`](Self::from_json).
     pub fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
         lookup: impl Fn(&str) -> Option<String>,
@@ -119,19 +139,33 @@ impl Connections {
         reader::document(document, lookup).map(|specs| Self { specs })
     }
 
-    /// Adds a connection, in place of one that has the name already.
+    /// Adds a connection. It replaces one with the same name.
     #[must_use]
     pub fn with(mut self, name: impl Into<String>, spec: impl Into<ConnectionSpec>) -> Self {
         self.specs.insert(name.into(), spec.into());
         self
     }
 
-    /// Reads the files that `tls` keys name, with a function that reads a file:
-    /// `|path| std::fs::read(path)`.
+    /// Reads the files that `tls` keys name. `read` reads one file; a program passes `|path|
+    /// std::fs::read(path)`.
+    ///
+    /// ```
+    /// use std::io;
+    ///
+    /// use phx_proto::service::Connections;
+    ///
+    /// let text = r#"{"connections": {"backend": {
+    ///     "uri": "wss://example.com/", "tls": {"ca_file": "ca.pem"}}}}"#;
+    /// let connections = Connections::from_json(text, |_| None)?;
+    /// let missing = |_: &str| Err(io::Error::from(io::ErrorKind::NotFound));
+    /// let error = connections.load_tls(missing).unwrap_err();
+    /// assert_eq!(error.problems()[0].key.as_deref(), Some("tls"));
+    /// # Ok::<(), phx_proto::service::ConnectionsError>(())
+    /// ```
     ///
     /// # Errors
     ///
-    /// [`ConnectionsError`], with every file that cannot be used.
+    /// [`ConnectionsError`] with every file that cannot be used.
     #[cfg(feature = "tls")]
     pub fn load_tls(
         mut self,
@@ -158,24 +192,24 @@ impl Connections {
         if problems.is_empty() { Ok(self) } else { Err(ConnectionsError { problems }) }
     }
 
-    /// The connection of that name.
+    /// The connection with this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&ConnectionSpec> {
         self.specs.get(name)
     }
 
-    /// Every connection, in order of its name.
+    /// Every connection, in order of the names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &ConnectionSpec)> {
         self.specs.iter().map(|(name, spec)| (name.as_str(), spec))
     }
 
-    /// How many there are.
+    /// The number of connections.
     #[must_use]
     pub fn len(&self) -> usize {
         self.specs.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no connections.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.specs.is_empty()

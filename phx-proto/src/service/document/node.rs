@@ -1,14 +1,14 @@
-//! A document as it was written, with every key of an object, also those that come twice.
+//! A tree of a document that keeps every key of an object, including duplicates.
 //!
-//! A generic map would keep the last of two equal keys and lose the other without a word; here
-//! the second one is an error that names it.
+//! A map would silently keep the last of two equal keys. This tree lets the reader report the
+//! second one.
 
 use serde_json::value::RawValue;
 use serde_json::{Number, Value};
 
 use crate::wire::raw::members;
 
-/// One value of the document.
+/// One value of a document.
 #[derive(Clone, PartialEq)]
 pub(super) enum Node {
     Null,
@@ -20,7 +20,7 @@ pub(super) enum Node {
 }
 
 impl Node {
-    /// What kind of value it is, for messages. Its content stays out of them.
+    /// The kind of the value, for messages, which must not contain values.
     pub(super) const fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",
@@ -32,7 +32,7 @@ impl Node {
         }
     }
 
-    /// Replaces every string in it, however deep.
+    /// Replaces every string in the value, at every depth.
     pub(super) fn try_map_texts<E>(
         &mut self,
         map: &mut impl FnMut(&str) -> Result<String, E>,
@@ -56,9 +56,9 @@ impl Node {
 }
 
 impl Node {
-    /// Reads a JSON text, with every key of its objects.
+    /// Parses JSON text, keeping duplicate keys.
     pub(super) fn from_json(text: &str) -> serde_json::Result<Self> {
-        // Nested no deeper than serde_json reads, and with its words about what is wrong.
+        // This limits the nesting as serde_json does, and gives serde_json's error messages.
         serde_json::from_str::<Value>(text)?;
         serde_json::from_str::<&RawValue>(text.trim()).map(Self::from_raw)
     }
@@ -74,7 +74,7 @@ impl Node {
         }
     }
 
-    /// A value that serde_json read.
+    /// Converts a value of serde_json.
     pub(super) fn from_value(value: Value) -> Self {
         match value {
             Value::Null => Self::Null,

@@ -1,5 +1,5 @@
-//! From the document to the specifications. Every problem is noted and reading goes on, so that a
-//! document is fixed once.
+//! The reader of documents. It records every problem and continues, so that a document can be fixed
+//! in one pass.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::config::Options;
 type Members = Vec<(String, Node)>;
 type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// The specifications by name, or everything that is wrong.
+/// The specifications by name, or every problem.
 pub(super) fn document(
     document: Node,
     lookup: Lookup<'_>,
@@ -35,11 +35,11 @@ pub(super) fn document(
     if !problems.is_empty() {
         return Err(ConnectionsError { problems });
     }
-    // Without a problem there is one for every name.
+    // Without a problem every name has a specification.
     Ok(specs.into_iter().filter_map(|(name, spec)| Some((name, spec?))).collect())
 }
 
-/// The members of the one key that a document has.
+/// The members of the document's key `connections`.
 fn connections(document: Node, problems: &mut Vec<Problem>) -> Members {
     let mut note = |key: Option<&str>, kind| {
         let key = key.map(str::to_owned);
@@ -58,7 +58,7 @@ fn connections(document: Node, problems: &mut Vec<Problem>) -> Members {
                         note(Some("connections"), wrong_type("an object", &other));
                         found = Some(Vec::new());
                     }
-                    // What an editor checks the document by.
+                    // Editors use this key to find the schema.
                     ("$schema", Node::Text(_)) => {}
                     (other, _) => {
                         let suggestion = suggestion(other, ["connections"]);
@@ -80,7 +80,7 @@ fn wrong_type(expected: &str, found: &Node) -> ProblemKind {
     ProblemKind::WrongType { expected: expected.to_owned(), found: found.kind() }
 }
 
-/// Reads one connection.
+/// A reader of one connection.
 struct Reader<'a> {
     name: &'a str,
     lookup: Lookup<'a>,
@@ -115,7 +115,7 @@ impl Reader<'_> {
                 continue;
             }
             seen.push(key.clone());
-            // `null` asks for the default, which an address does not have.
+            // `null` means the default, and `uri` has none.
             if node == Node::Null {
                 if key == "uri" {
                     self.note(Some(&key), ProblemKind::Missing);

@@ -1,4 +1,4 @@
-//! The JSON Schema of a document, derived from the structs that are read.
+//! The JSON Schema of a document, derived from the structs that the reader uses.
 
 use std::borrow::Cow;
 
@@ -16,8 +16,9 @@ impl Connections {
     /// The JSON Schema (draft 2020-12) of a document, for editors and for programs that write
     /// documents.
     ///
-    /// What it accepts can still be refused for what a schema cannot say: an address that is none,
-    /// a variable that is not set, a range that ends before it begins, a topic that is there twice.
+    /// A document that matches the schema may still have problems that a schema cannot express: an
+    /// invalid address, a variable that is not set, a range that ends before it begins, a topic
+    /// that occurs twice.
     ///
     /// ```
     /// let schema = phx_proto::service::Connections::json_schema();
@@ -68,7 +69,7 @@ impl Connections {
     }
 }
 
-/// The schema of a key: with `null`, which asks for the default, if there is one.
+/// The schema of a key. If the key has a default, `null` is allowed and means the default.
 fn property(key: &str, mut schema: Value) -> Value {
     let mut take = |name| schema.as_object_mut().and_then(|schema| schema.remove(name));
     let (description, default) = (take("description"), take("default"));
@@ -88,8 +89,8 @@ fn property(key: &str, mut schema: Value) -> Value {
     schema
 }
 
-/// Ranges in place of formats that no standard knows, a list of strings in place of a schema for each,
-/// and no description that links to items of Rust.
+/// Simplifies a schema: ranges replace non-standard formats, a list of strings replaces one schema
+/// for each string, and descriptions with links to Rust items are removed.
 fn plain(schema: &mut Schema) {
     let links = |about: &Value| about.as_str().is_some_and(|about| about.contains("[`"));
     if schema.get("description").is_some_and(links) {
@@ -111,7 +112,7 @@ fn plain(schema: &mut Schema) {
     schema.insert("maximum".to_owned(), maximum.into());
 }
 
-/// One of these strings, or a reference to one.
+/// Also allows a string with a variable.
 pub(super) fn or_reference(schema: &mut Schema) {
     let mut named = core::mem::take(schema);
     let description = named.remove("description");
@@ -121,7 +122,7 @@ pub(super) fn or_reference(schema: &mut Schema) {
     }
 }
 
-/// [`Pairs`] whose names are those of CloudEvents' extension attributes.
+/// The schema of [`Pairs`] whose names are CloudEvents extension attributes.
 pub(super) fn attributes(_: &mut SchemaGenerator) -> Schema {
     pairs(&json!({
         "pattern": "^[a-z0-9]{1,20}$",
@@ -129,7 +130,7 @@ pub(super) fn attributes(_: &mut SchemaGenerator) -> Schema {
     }))
 }
 
-/// An object, or a list of pairs, with names like this.
+/// The schema of an object or a list of pairs, whose names match `name`.
 fn pairs(name: &Value) -> Schema {
     let value = json!({"type": ["string", "number", "boolean"]});
     let mut text = name.clone();

@@ -1,4 +1,4 @@
-//! One named connection: its configuration, and what a supervisor does with it.
+//! The specification of one named connection: its configuration, restart policy and attributes.
 
 use core::fmt;
 use std::collections::BTreeMap;
@@ -8,30 +8,30 @@ use super::connection::Connection;
 use crate::config::{Config, TlsFiles};
 use crate::service::supervision::RestartPolicy;
 
-/// What a supervisor needs to keep one named connection.
+/// The specification of one named connection, for a supervisor.
 ///
 /// # Keys of the document
 ///
-/// Only `uri` must be there. The others are these, and the fields of [`Options`](crate::Options), whose
-/// defaults are [`Options::default`](crate::Options::default): a length of time is a key that ends in
-/// `_msec`, a number of milliseconds.
+/// Only `uri` is required. The other keys are those in the table and the fields of
+/// [`Options`](crate::Options), whose defaults are [`Options::default`](crate::Options::default).
+/// The key of a duration ends in `_msec`, and its value is a number of milliseconds.
 ///
 /// | key | value |
 /// | --- | --- |
 /// | `uri` | `ws://` or `wss://`, with its path |
-/// | `allow_insecure` | lets `ws://` leave this machine |
-/// | `connect_to` | `host:port` to dial in place of the URI's; `Host` and the TLS name stay |
-/// | `vsn` | `"2.0.0"` or `"1.0.0"`; default: that of the query of `uri`, else `"2.0.0"` |
+/// | `allow_insecure` | allows `ws://` to another machine |
+/// | `connect_to` | `host:port` to dial instead of the URI's; `Host` and the TLS name stay |
+/// | `vsn` | `"2.0.0"` or `"1.0.0"`; default: the `vsn` in the query of `uri`, otherwise `"2.0.0"` |
 /// | `headers`, `params` | an object, or a list of pairs |
 /// | `auth_token` | the token of Phoenix's `auth_token` |
-/// | `auto_join_channels` | topics, pairs of topic and parameters, or an object of them |
+/// | `auto_join_channels` | a list of topics or of pairs of topic and parameters, or an object with parameters by topic |
 /// | `reconnect` | `false` means `max_retries` 0 |
-/// | `close_rules` | an object of close codes, in place of the default: `"retry"`, `{"retry_within_msec": [from, to]}` or `"stop"` |
-/// | `status_rules` | an object of HTTP statuses: `"backoff"`, `"refused"`, `"unauthorized"` or `"stop"` |
+/// | `close_rules` | an object by close code, which replaces the default: `"retry"`, `{"retry_within_msec": [from, to]}` or `"stop"` |
+/// | `status_rules` | an object by HTTP status: `"backoff"`, `"refused"`, `"unauthorized"` or `"stop"` |
 /// | `tls` | `ca_file`, `cert_file`, `key_file`, `server_name` |
 /// | `restart` | `"transient"`, `"permanent"` or `"temporary"` |
-/// | `max_restarts`, `max_restarts_msec` | how many restarts within how long are too many |
-/// | `attributes` | what to add to every event: CloudEvents extension attributes |
+/// | `max_restarts`, `max_restarts_msec` | the maximum number of restarts, and the time window in which they count |
+/// | `attributes` | CloudEvents extension attributes to add to every event |
 #[derive(Clone, Debug)]
 pub struct ConnectionSpec {
     pub(crate) config: Config,
@@ -41,10 +41,10 @@ pub struct ConnectionSpec {
     pub(super) source: Arc<Source>,
 }
 
-/// What a specification was made of, to compare it by.
+/// The source of a specification, for comparisons.
 #[derive(Clone, Default)]
 pub(super) struct Source {
-    /// None of one that was made in code: functions have nothing to compare.
+    /// `None` for a specification that was made in code, because functions cannot be compared.
     document: Option<Connection>,
     #[cfg(feature = "tls")]
     files: Option<crate::config::tls::Contents>,
@@ -59,7 +59,7 @@ impl Source {
         }
     }
 
-    /// The same with the files that it names, which count in place of their names.
+    /// The same source with the contents of the files, which replace their names in comparisons.
     #[cfg(feature = "tls")]
     pub(super) fn with_files(&self, files: crate::config::tls::Contents) -> Self {
         let mut source = Self { files: Some(files), ..self.clone() };
@@ -69,7 +69,7 @@ impl Source {
         source
     }
 
-    /// Whether both are documents that say the same, and name files that hold the same.
+    /// Whether both are equal documents whose files have the same contents.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         #[cfg(feature = "tls")]
         if self.files != other.files {
@@ -79,7 +79,7 @@ impl Source {
     }
 }
 
-/// Without its content, which has secrets.
+/// Omits the content, which has secrets.
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Source").finish_non_exhaustive()
@@ -87,7 +87,7 @@ impl fmt::Debug for Source {
 }
 
 impl ConnectionSpec {
-    /// With the default restart policy, no attributes and no files.
+    /// Makes a specification with the default restart policy, no attributes and no files.
     #[must_use]
     pub fn new(config: Config) -> Self {
         let restart = RestartPolicy::default();
@@ -95,7 +95,7 @@ impl ConnectionSpec {
         Self { config, restart, attributes: BTreeMap::new(), tls: None, source }
     }
 
-    /// When it is started again after it ended.
+    /// Sets the restart policy.
     #[must_use]
     pub fn restart(mut self, policy: RestartPolicy) -> Self {
         self.restart = policy;
@@ -103,26 +103,26 @@ impl ConnectionSpec {
         self
     }
 
-    /// The configuration.
+    /// The configuration of the connection.
     #[must_use]
     pub const fn config(&self) -> &Config {
         &self.config
     }
 
-    /// When it is started again.
+    /// The restart policy.
     #[must_use]
     pub const fn restart_policy(&self) -> &RestartPolicy {
         &self.restart
     }
 
-    /// The extension attributes of its events.
+    /// The extension attributes of the connection's events.
     #[must_use]
     pub const fn attributes(&self) -> &BTreeMap<String, String> {
         &self.attributes
     }
 
-    /// The files that its `tls` key names. Whoever can read files turns them into a configuration,
-    /// with `Tls::from_files`; reading the document does not.
+    /// The files that the key `tls` names. Reading a document does not read them; a caller that can
+    /// read files makes a configuration from them with `Tls::from_files`.
     #[must_use]
     pub const fn tls_files(&self) -> Option<&TlsFiles> {
         self.tls.as_ref()

@@ -1,4 +1,4 @@
-//! Values that a document may write in more than one way.
+//! Values of a document that have more than one form.
 
 use core::fmt;
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use crate::config::{codec_of, codecs};
 use crate::topic::Topic;
 use crate::wire::Codec;
 
-/// `{"a": "1"}` or `[["a", "1"]]`; numbers and booleans are written out.
+/// Pairs of strings, from `{"a": "1"}` or `[["a", "1"]]`. Numbers and booleans become strings.
 #[derive(Clone, Default, PartialEq)]
 pub(super) struct Pairs(pub(super) Vec<(String, String)>);
 
-/// One value of [`Pairs`].
+/// A value in [`Pairs`].
 struct Word(String);
 
 #[derive(serde::Deserialize)]
@@ -65,11 +65,11 @@ impl<'de> Deserialize<'de> for Pairs {
     }
 }
 
-/// Topics with their join parameters, none of them twice.
+/// Distinct topics with their join parameters.
 #[derive(Clone, Default, PartialEq)]
 pub(super) struct Channels(pub(super) Vec<(Topic, Value)>);
 
-/// A topic alone, or with parameters.
+/// A topic with or without parameters.
 struct Listed(Topic, Value);
 
 #[derive(serde::Deserialize)]
@@ -105,9 +105,9 @@ impl<'de> Deserialize<'de> for Listed {
 impl Channels {
     fn add<E: Error>(&mut self, topic: Topic, params: Value) -> Result<(), E> {
         if self.0.iter().any(|(known, _)| *known == topic) {
-            return Err(E::custom(format!("the channel {:?} is in it twice", &*topic)));
+            return Err(E::custom(format!("the topic {:?} occurs twice in it", &*topic)));
         }
-        // None at all are the same as an object without any.
+        // No parameters are the same as an empty object.
         let params = if params.is_null() { Value::Object(Map::new()) } else { params };
         self.0.push((topic, params));
         Ok(())
@@ -146,7 +146,7 @@ impl<'de> Deserialize<'de> for Channels {
     }
 }
 
-/// A version of the protocol that has a codec here.
+/// A version of the protocol that this crate has a codec for.
 #[derive(Clone, PartialEq, serde::Deserialize)]
 #[serde(try_from = "String")]
 pub(super) struct Vsn(String);

@@ -1,10 +1,10 @@
-//! `${NAME}` and `${NAME:-default}` inside strings.
+//! Variables `${NAME}` and `${NAME:-default}` inside strings.
 
-/// Fills in the references of `text`.
+/// Replaces the variables in `text` by their values.
 ///
-/// `$${` stands for a plain `${`. What a variable holds is not looked at again. A variable that is
-/// not set, or set to nothing, takes the default; without one it is an error, because an empty
-/// token is never what was meant.
+/// `$${` stands for a literal `${`. Variables inside a value are not replaced. A variable that is
+/// not set or empty takes the default. Without a default it is an error, because an empty token is
+/// never intended.
 pub(super) fn fill(
     text: &str,
     lookup: &dyn Fn(&str) -> Option<String>,
@@ -47,7 +47,7 @@ fn is_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
-/// What is wrong with a reference.
+/// The problem with a variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum VariableProblem {
     Missing { name: String },
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn references_are_filled_in_once() {
+    fn variables_are_replaced_once() {
         assert_eq!(filled("wss://${HOST}/x").unwrap(), "wss://example.com/x");
         assert_eq!(filled("${HOST}${HOST}").unwrap(), "example.comexample.com");
         assert_eq!(filled("${TRICK}").unwrap(), "${HOST}");
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_default_stands_in_for_what_is_missing_or_empty() {
+    fn default_replaces_missing_or_empty_variable() {
         assert_eq!(filled("${NONE:-a}").unwrap(), "a");
         assert_eq!(filled("${EMPTY:-a}").unwrap(), "a");
         assert_eq!(filled("${NONE:-}").unwrap(), "");
@@ -86,20 +86,20 @@ mod tests {
     }
 
     #[test]
-    fn without_a_default_they_are_errors() {
+    fn variable_without_default_is_required() {
         assert_eq!(filled("${NONE}"), Err(VariableProblem::Missing { name: "NONE".into() }));
         assert_eq!(filled("${EMPTY}"), Err(VariableProblem::Empty { name: "EMPTY".into() }));
     }
 
     #[test]
-    fn a_doubled_dollar_escapes() {
+    fn doubled_dollar_escapes() {
         assert_eq!(filled("$${HOST}").unwrap(), "${HOST}");
         assert_eq!(filled("a$${b").unwrap(), "a${b");
         assert_eq!(filled("$$").unwrap(), "$$");
     }
 
     #[test]
-    fn what_is_no_reference_is_an_error() {
+    fn invalid_reference_is_an_error() {
         assert_eq!(filled("${HOST"), Err(VariableProblem::Unclosed));
         for text in ["${}", "${1A}", "${A B}", "${A-b}", "${:-x}"] {
             assert_eq!(filled(text), Err(VariableProblem::NotAName), "{text}");

@@ -1,6 +1,6 @@
-//! The names that CloudEvents allows for extension attributes.
+//! The rule for the names of CloudEvents extension attributes.
 
-/// Names that the specification uses itself, or that its JSON format does.
+/// Names that the specification or its JSON format reserves.
 pub(crate) const TAKEN: &[&str] = &[
     "data",
     "data_base64",
@@ -14,11 +14,11 @@ pub(crate) const TAKEN: &[&str] = &[
     "type",
 ];
 
-/// Whether an extension attribute may have this name: 1 to 20 of `a` to `z` and `0` to `9`, and
-/// none of CloudEvents' own.
+/// Whether an extension attribute may have this name: 1 to 20 characters of `a` to `z` and `0` to
+/// `9`, and not a reserved name of CloudEvents.
 ///
-/// The specification says "should" of the length; a name that every transport carries is worth
-/// the limit.
+/// The specification only recommends the limit of length. It is enforced here so that every
+/// transport can carry the name.
 #[must_use]
 pub fn is_attribute_name(name: &str) -> bool {
     (1..=20).contains(&name.len())
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_short_plain_and_free() {
+    fn attribute_names_are_short_and_unreserved() {
         for name in ["sessionid", "a", "x1", "abcdefghijklmnopqrst"] {
             assert!(is_attribute_name(name), "{name}");
         }

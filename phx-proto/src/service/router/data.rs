@@ -1,4 +1,4 @@
-//! The data of an event: the members of a JSON object, whose values stay the text that they were.
+//! The data of an event: the members of a JSON object, whose values keep their original text.
 
 use core::fmt;
 use std::borrow::Cow;
@@ -14,15 +14,15 @@ use serde_json::value::{RawValue, to_raw_value};
 use crate::wire::payload::{Payload, PayloadError, unreadable};
 use crate::wire::raw::{is_nested_deeper, members, one_line};
 
-/// How deep a payload may be nested to be a part of an event as JSON. An event is two levels around
-/// it, and serde_json, like other parsers, reads fewer than 128.
+/// The maximum nesting of a payload that is a part of an event as JSON. The event adds two levels,
+/// and serde_json, like other parsers, reads fewer than 128.
 const DEPTH_MAX: usize = 125;
 
 /// The data of a [`CloudEvent`](crate::service::CloudEvent): the members of a JSON object, in order.
 ///
-/// What a server sent as JSON is checked and then kept as its text: numbers of any length, the order
-/// and repetition of keys, and escapes are written as they were read. Only line breaks and tabs
-/// between tokens become spaces, so that an event is one line.
+/// JSON from the server is checked and then kept as text: numbers of any length, the order and
+/// repetition of keys, and escapes are written as they were read. Only line breaks and tabs between
+/// tokens are replaced by spaces, so that an event is one line.
 ///
 /// ```
 /// use phx_proto::service::CloudEvent;
@@ -38,20 +38,20 @@ const DEPTH_MAX: usize = 125;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// [`Display`](fmt::Display) writes the JSON. `Debug` shows what this crate and
-/// [`insert`](Self::insert) say, and only the length of what came from elsewhere.
+/// [`Display`](fmt::Display) writes the JSON. `Debug` shows the values that this crate and
+/// [`insert`](Self::insert) set, and only the length of values from the server.
 ///
-/// Two are equal when they are written alike, character for character.
+/// Two values are equal when their JSON texts are equal.
 ///
-/// It is serialized and deserialized with `serde_json`, by way of its [`RawValue`]; another format
-/// gets it by [`to_value`](Self::to_value). Where serde reads a value twice, in an untagged enum or
-/// behind `#[serde(flatten)]`, a `RawValue` cannot be read.
+/// Serialize and deserialize it with `serde_json`, because it uses [`RawValue`]; for another
+/// format, convert it with [`to_value`](Self::to_value). A `RawValue` cannot be read where serde
+/// buffers a value: in an untagged enum or behind `#[serde(flatten)]`.
 #[derive(Clone, Default)]
 pub struct EventData {
     members: Vec<Member>,
 }
 
-/// The value of a member of an [`EventData`]. A reference; copies are cheap.
+/// A reference to the value of a member of an [`EventData`].
 #[derive(Clone, Copy)]
 pub struct EventValue<'a>(&'a Content);
 
@@ -61,24 +61,24 @@ struct Member {
     content: Content,
 }
 
-/// The value of a member. Strings and bytes are escaped when they are written: escaped they may be six
-/// times as long.
+/// The value of a member. Strings and bytes are escaped only when they are written, because escaped
+/// text may be six times as long.
 #[derive(Clone)]
 enum Content {
-    /// A string of this crate or the application.
+    /// A string from this crate or the application.
     Own(Box<str>),
-    /// Any other value of this crate or the application.
+    /// Any other value from this crate or the application.
     OwnJson(Box<RawValue>),
-    /// JSON from elsewhere.
+    /// JSON from the server.
     Json(Box<RawValue>),
-    /// A payload that is no JSON, or nested too deep; written as a string under `…_text`.
+    /// A payload that is not JSON, or is nested too deep; written as a string under `…_text`.
     Text(Box<[u8]>),
     /// A binary payload; written as base64 under `…_base64`.
     Bytes(Box<[u8]>),
 }
 
 impl EventData {
-    /// Without members.
+    /// Makes data without members.
     #[must_use]
     pub const fn new() -> Self {
         Self { members: Vec::new() }
@@ -88,19 +88,19 @@ impl EventData {
         Self { members: Vec::with_capacity(members) }
     }
 
-    /// The value of a member; of several with this key the last one, as for JavaScript.
+    /// The value of a member. If a key occurs several times, the last one counts, as in JavaScript.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<EventValue<'_>> {
         self.position(key).map(|at| EventValue(&self.members[at].content))
     }
 
-    /// The value of a member that is a string.
+    /// The value of a member if it is a string.
     #[must_use]
     pub fn get_str(&self, key: &str) -> Option<Cow<'_, str>> {
         self.get(key)?.as_str()
     }
 
-    /// Sets a member, in its place if there is one with this key.
+    /// Sets a member. A member with this key keeps its place.
     ///
     /// ```
     /// use phx_proto::service::EventData;
@@ -118,9 +118,10 @@ impl EventData {
         self.set(key.into(), content);
     }
 
-    /// Sets a member to a payload, as a [`Router`](crate::service::Router) does: JSON as it is, under `key`;
-    /// bytes as base64 under `key` with `_base64` behind it; and what is no JSON, or nested deeper
-    /// than 125 levels, as a string under `key` with `_text` behind it.
+    /// Sets a member to a payload, like a [`Router`](crate::service::Router). JSON is kept as it
+    /// is, under `key`. A binary payload becomes base64, under `key` with the suffix `_base64`. A
+    /// payload that is not JSON or is nested deeper than 125 levels becomes a string, under `key`
+    /// with the suffix `_text`.
     ///
     /// ```
     /// use phx_proto::Payload;
@@ -171,27 +172,27 @@ impl EventData {
         self.members.is_empty()
     }
 
-    /// All of it as a tree.
+    /// Parses all members into a tree.
     ///
     /// # Errors
     ///
-    /// [`PayloadError`], for a value that JSON can hold and a [`Value`] cannot: a number that no
-    /// `f64` comes near, half of a surrogate pair.
+    /// [`PayloadError`] for a value that is valid JSON and that a [`Value`] cannot hold: a number
+    /// out of the range of `f64`, or half of a surrogate pair.
     pub fn to_value(&self) -> Result<Value, PayloadError> {
         let member = |(key, value): (&str, EventValue<'_>)| Ok((key.to_owned(), value.to_value()?));
         self.iter().map(member).collect::<Result<_, _>>().map(Value::Object)
     }
 
-    /// Parses all of it as a `T`.
+    /// Parses all members as a `T`.
     ///
     /// # Errors
     ///
-    /// [`PayloadError`], for what is not a `T`.
+    /// [`PayloadError`] if the JSON is not a `T`.
     pub fn deserialize<T: DeserializeOwned>(&self) -> Result<T, PayloadError> {
         serde_json::from_str(&self.to_string()).map_err(unreadable)
     }
 
-    /// The bytes that it keeps in memory.
+    /// The bytes of memory of the members.
     #[cfg(feature = "driver")]
     pub(super) fn weight(&self) -> usize {
         let of = |member: &Member| {
@@ -233,7 +234,7 @@ impl<'a> EventValue<'a> {
             Content::Text(bytes) => Some(String::from_utf8_lossy(bytes)),
             Content::Bytes(bytes) => Some(STANDARD.encode(bytes).into()),
             Content::OwnJson(json) | Content::Json(json) => {
-                // With escapes it cannot be borrowed.
+                // A string with escapes cannot be borrowed.
                 let json = json.get();
                 serde_json::from_str::<&str>(json)
                     .map(Cow::Borrowed)
@@ -243,20 +244,20 @@ impl<'a> EventValue<'a> {
         }
     }
 
-    /// Parses it as a `T`.
+    /// Parses the value as a `T`.
     ///
     /// # Errors
     ///
-    /// [`PayloadError`], for what is not a `T`.
+    /// [`PayloadError`] if the JSON is not a `T`.
     pub fn deserialize<T: DeserializeOwned>(self) -> Result<T, PayloadError> {
         serde_json::from_str(&self.get()).map_err(unreadable)
     }
 
-    /// Parses it as a tree.
+    /// Parses the value into a tree.
     ///
     /// # Errors
     ///
-    /// As [`EventData::to_value`].
+    /// The same as [`EventData::to_value`].
     pub fn to_value(self) -> Result<Value, PayloadError> {
         self.deserialize()
     }
@@ -273,9 +274,10 @@ impl Content {
     }
 }
 
-/// A payload as JSON on one line, if it is JSON and not nested too deep. No tree is built.
+/// A payload as JSON on one line, if it is JSON and not nested too deep. Does not parse it into a
+/// tree.
 fn checked(bytes: &[u8]) -> Option<Box<RawValue>> {
-    // The parser skips over strings without looking at their bytes, and has no limit of depth.
+    // The parser does not check the bytes of strings, and has no limit of depth.
     let text = core::str::from_utf8(bytes).ok()?;
     if is_nested_deeper(text, DEPTH_MAX) {
         return None;
@@ -284,7 +286,7 @@ fn checked(bytes: &[u8]) -> Option<Box<RawValue>> {
 }
 
 fn own_json(value: &(impl Serialize + ?Sized)) -> Content {
-    // A `Value` has string keys and finite numbers, so it can always be written.
+    // This cannot fail: a `Value` has string keys and finite numbers.
     Content::OwnJson(to_raw_value(value).unwrap_or_else(|_| RawValue::NULL.to_owned()))
 }
 
@@ -324,7 +326,7 @@ impl<K: Into<Cow<'static, str>>, V: Into<Value>> FromIterator<(K, V)> for EventD
 
 impl fmt::Display for EventData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Keys are strings and values are JSON, so it can always be written.
+        // This cannot fail: keys are strings and values are JSON.
         f.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
     }
 }
@@ -377,7 +379,8 @@ impl Serialize for EventValue<'_> {
 impl<'de> Deserialize<'de> for EventData {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let data = Box::<RawValue>::deserialize(deserializer)?;
-        let members = members(&data).ok_or_else(|| D::Error::custom("the data is no object"))?;
+        let members =
+            members(&data).ok_or_else(|| D::Error::custom("the data is not an object"))?;
         let member = |(key, value): (String, &RawValue)| Member {
             key: key.into(),
             content: Content::Json(one_line(value)),

@@ -1,25 +1,25 @@
-//! The data of the event of a signal, and its type, from the signal's description.
+//! The data and the type of a signal's event, from the signal's description.
 
 use super::data::EventData;
 use super::names::Segment;
 use crate::event::description::{About, Description, Explanation};
 
-/// Up to so many segments of a type or a topic.
+/// Up to `N` segments of a type or a topic.
 pub(super) type Segments<'a, const N: usize> = [Option<Segment<'a>>; N];
 
-/// A signal as the router sees it. Nothing is allocated for it.
+/// A signal as the router sees it, without an allocation.
 #[derive(Clone, Copy)]
 pub(super) struct Details<'a> {
     description: Description<'a>,
-    /// How many signals were lost before they could be routed.
+    /// The number of signals that were lost before they could be routed.
     lagged: Option<u64>,
 }
 
 impl<'a> Details<'a> {
-    /// None for a signal that is not routed.
+    /// The details of a signal; `None` if it is not routed.
     pub(super) const fn of(description: Description<'a>) -> Option<Self> {
         match description.about {
-            // Every half minute, on every connection: a metric, not an event.
+            // A heartbeat every half minute on every connection is a metric, not an event.
             About::Measure => None,
             About::Connection | About::Channel | About::Message | About::Push | About::Trouble => {
                 Some(Self { description, lagged: None })
@@ -27,22 +27,22 @@ impl<'a> Details<'a> {
         }
     }
 
-    /// Signals that were lost before they could be routed.
+    /// The details of `count` lost signals.
     pub(super) const fn lagged(count: u64) -> Self {
         Self { description: Description::trouble().kind("lagged"), lagged: Some(count) }
     }
 
-    /// The topic, if it is about a channel.
+    /// The topic of the signal, if it has one.
     pub(super) fn subject(&self) -> Option<&'a str> {
         self.description.topic.map(|topic| topic.as_str())
     }
 
-    /// The data, with the name of the connection. The payload comes last, so that the beginning of a
-    /// long line identifies it.
+    /// The data, including the name of the connection. The payload comes last, so that the
+    /// beginning of a long line identifies the event.
     pub(super) fn data(&self, connection: &str) -> EventData {
         let Description {
             about,
-            // A log has levels; an event has its type instead.
+            // Events have types instead of levels.
             level: _,
             name: _,
             kind,
@@ -57,10 +57,10 @@ impl<'a> Details<'a> {
             delay,
             last,
             push,
-            // It is not routed.
+            // Heartbeats are not routed.
             rtt: _,
         } = self.description;
-        // A message has four members, which are its share of the memory of a bus.
+        // A message has four members; spare capacity would count against the queues of the bus.
         let members = if about == About::Message { 4 } else { 6 };
         let mut data = EventData::with_capacity(members);
         data.insert_str("connection_name", connection);
@@ -76,7 +76,7 @@ impl<'a> Details<'a> {
         text("outcome", outcome);
         text("reason", reason);
         match explanation {
-            // That of a bad frame is all there is.
+            // A bad frame has no other reason.
             Some(problem @ Explanation::Problem(_)) => {
                 data.insert_str("reason", problem.to_string());
             }

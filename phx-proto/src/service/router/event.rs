@@ -1,4 +1,4 @@
-//! CloudEvents 1.0, in the JSON format.
+//! A CloudEvents 1.0 event in the JSON format.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::data::EventData;
 use super::stamp::rfc3339;
 use crate::time::Time;
 
-/// One event, as CloudEvents 1.0 defines it; serialises as its JSON format does, on one line.
+/// An event of CloudEvents 1.0. It serialises to the JSON format of CloudEvents, on one line.
 ///
 /// `Debug` shows no payload: see [`EventData`].
 ///
@@ -28,33 +28,35 @@ use crate::time::Time;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct CloudEvent {
-    /// `1.0`. When reading, `1.0.2` counts as that: some producers write the version of the text.
+    /// The version of CloudEvents, `1.0`. When reading, `1.0.2` is accepted too, because some
+    /// producers write the version of the document.
     #[serde(deserialize_with = "version")]
     pub specversion: String,
-    /// Unique together with the source; sorts by time.
+    /// The id, which is unique together with the source and sorts by time.
     pub id: String,
-    /// Who says so.
+    /// The source of the event.
     pub source: String,
-    /// What happened.
+    /// The type of the event.
     #[serde(rename = "type")]
     pub kind: String,
-    /// About what: the topic, for what happened on a channel.
+    /// The subject: the topic, for events of a channel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
-    /// When, by RFC 3339.
+    /// The time of the event by RFC 3339.
     pub time: String,
-    /// `application/json`.
+    /// The type of the data, `application/json`.
     pub datacontenttype: String,
-    /// The details.
+    /// The details of the event.
     pub data: EventData,
-    /// Extension attributes.
+    /// The extension attributes.
     #[serde(flatten)]
     pub attributes: BTreeMap<String, String>,
 }
 
 impl CloudEvent {
-    /// An event of a program's own, for whoever reads it beside those of a
-    /// [`Router`](crate::service::Router). `id` must be new each time, `at` counts from the Unix epoch.
+    /// Makes an event of the application, for consumers that also read the events of a
+    /// [`Router`](crate::service::Router). `id` must be unique. `at` is the time since the Unix
+    /// epoch.
     ///
     /// ```
     /// use phx_proto::Time;

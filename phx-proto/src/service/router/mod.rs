@@ -1,18 +1,18 @@
-//! From signals to CloudEvents: a pure function.
+//! The router: a pure function from signals to CloudEvents and bus topics.
 //!
 //! ```text
 //!   (connection name, signal, id, time) ──▶ Router ──▶ CloudEvent
-//!                                                  └─▶ the bus topics it goes to
+//!                                                  └─▶ its bus topics
 //! ```
 //!
-//! A signal is described first, without an allocation, so that one without a subscriber costs no more
-//! than a comparison of names: [`Route`] is that description. A payload stays text: it is checked to
-//! be JSON once, for the event, and no tree is built of it.
+//! A signal is first described without an allocation, as a [`Route`], so that a signal without a
+//! subscriber costs only a comparison of names. A payload stays text: it is checked once to be
+//! JSON, and not parsed into a tree.
 //!
-//! The type of a signal in each [`TypeScheme`] follows from what it is about and from its
+//! The type of a signal in each [`TypeScheme`] follows from its subject and its
 //! [name](Signal::name); a signal without a type is not routed. The page
-//! [`events`](crate::manual::events) of the manual lists all types and topics. The router holds no state
-//! and reads no clock.
+//! [`events`](crate::manual::events) of the manual lists all types and topics. The router holds no
+//! state and reads no clock.
 
 mod attribute;
 mod data;
@@ -38,22 +38,22 @@ use names::{Segment, joined};
 use crate::event::signal::Signal;
 use crate::time::Time;
 
-/// How the types of events are named.
+/// The naming scheme of event types.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TypeScheme {
-    /// A type for each thing that can happen, and one for each event of each topic.
+    /// One type for each kind of signal, and one for each event of each topic.
     #[default]
     Templated,
-    /// Three types; the details are in the data.
+    /// Three types in all; the details are in the data.
     Fixed,
 }
 
-/// Turns signals into events.
+/// A converter from signals to CloudEvents.
 ///
-/// The data has the name of the connection, the topic, and the details of the signal; payloads as
-/// [`EventData::insert_payload`] has them. A templated type has the first 256 characters of topic and
-/// event.
+/// The data of an event contains the name of the connection, the topic and the details of the
+/// signal, with payloads in the form of [`EventData::insert_payload`]. A templated type contains
+/// the first 256 characters of topic and event.
 ///
 /// ```
 /// use phx_proto::{ConnectionId, Signal, Time};
@@ -74,34 +74,34 @@ pub struct Router {
     source: Option<String>,
 }
 
-/// An event, and where it goes.
+/// An event with its bus topics.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Routed {
     /// The event.
     pub event: CloudEvent,
-    /// The bus topics: of the connection, of the channel if it is about one, and of the type.
+    /// The bus topics: of the connection, of the channel if the event has one, and of the type.
     pub topics: Vec<String>,
 }
 
-/// An event that is not made yet, and where it would go.
+/// The description of an event that is not yet built.
 #[derive(Clone, Copy)]
 pub(crate) struct Route<'a> {
     router: &'a Router,
     name: &'a str,
     details: Details<'a>,
-    /// The type, in segments.
+    /// The segments of the type.
     kind: Segments<'a, 4>,
 }
 
 impl Router {
-    /// Templated types, the prefix `jido`.
+    /// Makes a router with templated types and the prefix `jido`.
     #[must_use]
     pub fn new() -> Self {
         Self { scheme: TypeScheme::default(), prefix: "jido".to_owned(), source: None }
     }
 
-    /// How types are named. Default [`TypeScheme::Templated`].
+    /// Sets the naming scheme of types. Default [`TypeScheme::Templated`].
     ///
     /// ```
     /// use phx_proto::{ConnectionId, Signal, Time};
@@ -119,15 +119,15 @@ impl Router {
         self
     }
 
-    /// What every bus topic begins with. Default `jido`.
+    /// Sets the prefix of every bus topic. Default `jido`.
     #[must_use]
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
-    /// The source of every event. Default `/jido_coder/phoenix` for fixed types, and
-    /// `/phoenix/<connection>` for templated ones.
+    /// Sets the source of every event. Default `/jido_coder/phoenix` for fixed types and
+    /// `/phoenix/<connection>` for templated types.
     #[must_use]
     pub fn source(mut self, source: impl Into<String>) -> Self {
         self.source = Some(source.into());
@@ -135,9 +135,9 @@ impl Router {
     }
 
     /// The event of a signal of the connection `name`, with the attributes of the connection;
-    /// none for a signal that is not routed.
+    /// `None` for a signal that is not routed.
     ///
-    /// `id` must be new each time ([`EventIds`] makes such), `at` counts from the Unix epoch.
+    /// `id` must be unique ([`EventIds`] makes unique ids). `at` is the time since the Unix epoch.
     #[must_use]
     pub fn route(
         &self,
@@ -150,7 +150,7 @@ impl Router {
         self.plan(name, signal).map(|route| route.event(attributes, id, at))
     }
 
-    /// The event that says that `count` signals of the connection were lost on the way.
+    /// The event for `count` signals of the connection that were lost before they could be routed.
     #[must_use]
     pub fn route_lagged(
         &self,
@@ -163,7 +163,7 @@ impl Router {
         self.plan_lagged(name, count).map(|route| route.event(attributes, id, at))
     }
 
-    /// Describes the event of a signal; none for a signal that is not routed.
+    /// Describes the event of a signal; `None` for a signal that is not routed.
     pub(crate) fn plan<'a>(&'a self, name: &'a str, signal: &'a Signal) -> Option<Route<'a>> {
         self.plan_of(name, Details::of(signal.describe())?)
     }
@@ -183,14 +183,14 @@ impl Router {
 }
 
 impl<'a> Route<'a> {
-    /// Whether one of its topics matches.
+    /// Whether one of the event's topics matches.
     #[cfg(feature = "driver")]
     pub(crate) fn matches(&self, pattern: &TopicPattern) -> bool {
         let mut topics = self.topics().into_iter().flatten();
         topics.any(|topic| pattern.matches_segments(self.segments(topic)))
     }
 
-    /// Makes the event.
+    /// Builds the event.
     pub(crate) fn event(
         &self,
         attributes: &BTreeMap<String, String>,
@@ -214,7 +214,7 @@ impl<'a> Route<'a> {
         Routed { event, topics }
     }
 
-    /// What follows the prefix in each of its topics: of the connection, of the channel, of the type.
+    /// The segments after the prefix of each topic: of the connection, of the channel, of the type.
     fn topics(&self) -> [Option<Segments<'a, 5>>; 3] {
         const PROTOCOL: Option<Segment<'_>> = Some(Segment::Plain("protocol"));
         const PHOENIX: Option<Segment<'_>> = Some(Segment::Plain("phoenix"));
@@ -236,7 +236,7 @@ impl<'a> Route<'a> {
 
 #[cfg(feature = "driver")]
 impl Routed {
-    /// The bytes that it keeps in memory: names, topics, attributes and data.
+    /// The bytes of memory of the event: names, topics, attributes and data.
     pub(crate) fn weight(&self) -> usize {
         let CloudEvent {
             specversion,
@@ -252,7 +252,7 @@ impl Routed {
         let text = |text: &String| text.capacity();
         let named = [specversion, id, source, kind, time, datacontenttype];
         let named: usize = named.into_iter().chain(subject).map(text).sum();
-        // A tree keeps its entries in nodes that are half empty at worst.
+        // The nodes of a tree may be half empty.
         let entry = |(key, value): (&String, &String)| {
             4 * size_of::<String>() + key.capacity() + value.capacity()
         };
@@ -274,7 +274,7 @@ mod tests {
     use super::*;
     use crate::wire::payload::Payload;
 
-    /// A signal without a subscriber is described and compared, and nothing is built.
+    /// Describing a signal and comparing it with patterns does not allocate.
     #[test]
     fn comparison_allocates_nothing() {
         let router = Router::new();

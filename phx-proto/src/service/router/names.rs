@@ -1,27 +1,27 @@
-//! Names of types and topics on the bus, by their segments: compared with a pattern without being
-//! written, and written for those who subscribed.
+//! The segments of event types and bus topics. They can be compared with a pattern without an
+//! allocation, and are written only for events with a subscriber.
 
 use core::fmt::{self, Write};
 
-/// The most characters of a topic or event that are a part of a type.
+/// The maximum number of characters of a topic or an event in a type.
 const TYPE_PART_MAX: usize = 256;
 
-/// One segment of a bus topic, before it is written.
+/// One segment of a bus topic that is not yet written.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Segment<'a> {
-    /// As it is.
+    /// A segment that is written as it is.
     Plain(&'a str),
-    /// A name. `:` and `_` stay as they are, because Phoenix's topics are full of them; what
-    /// separates segments, what a pattern gives a meaning to, and what cannot be seen is
-    /// percent-encoded. Two different names never become the same segment.
+    /// A name. `:` and `_` are kept, because Phoenix's topics contain them often. Dots, stars,
+    /// percent signs, whitespace and control characters are percent-encoded, so two different names
+    /// never become the same segment.
     Name(&'a str),
-    /// A part of a templated type: readable, and therefore lossy. The raw topic is the subject of
-    /// the event, and the raw event is in its data.
+    /// A part of a templated type. It is lossy for the sake of readability. The exact topic is the
+    /// subject of the event, and the exact event name is in its data.
     TypePart(&'a str),
 }
 
 impl Segment<'_> {
-    /// Whether it is written like this.
+    /// Whether the written segment equals `text`.
     pub(super) fn is(self, text: &str) -> bool {
         let mut rest = Rest(text);
         self.write(&mut rest).is_ok() && rest.0.is_empty()
@@ -55,7 +55,7 @@ fn is_encoded(letter: char) -> bool {
     matches!(letter, '.' | '*' | '%') || letter.is_whitespace() || letter.is_control()
 }
 
-/// The segments with dots between them.
+/// Writes the segments with dots between them.
 pub(super) fn joined<'a>(segments: impl IntoIterator<Item = Segment<'a>>) -> String {
     let mut text = String::new();
     for (index, segment) in segments.into_iter().enumerate() {
@@ -69,7 +69,8 @@ pub(super) fn joined<'a>(segments: impl IntoIterator<Item = Segment<'a>>) -> Str
     text
 }
 
-/// What is left of a text after what was written was found at its beginning.
+/// The rest of a text. Writing removes the written prefix from it, or fails if the text begins
+/// otherwise.
 struct Rest<'a>(&'a str);
 
 impl Write for Rest<'_> {
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn separators_wildcards_and_what_cannot_be_seen_are_encoded() {
+    fn special_and_invisible_characters_are_encoded() {
         assert_eq!(segment("room:lobby_1"), "room:lobby_1");
         assert_eq!(segment("a.b*c%d e\n"), "a%2Eb%2Ac%25d%20e%0A");
         assert_eq!(segment("żółw\u{a0}🐢"), "żółw%C2%A0🐢");
@@ -97,11 +98,11 @@ mod tests {
     }
 
     #[test]
-    fn types_are_readable() {
+    fn type_parts_are_readable() {
         assert_eq!(joined([Segment::TypePart("room:lobby.x y")]), "room_lobby_x_y");
     }
 
-    /// An event's name may be as long as a message; its type is not.
+    /// The name of an event may be as long as a message; its type is cut.
     #[test]
     fn type_parts_are_short() {
         let (long, cut) = ("ż".repeat(1_000_000), "ż".repeat(TYPE_PART_MAX));
@@ -110,9 +111,9 @@ mod tests {
     }
 
     proptest! {
-        /// What is compared is what is written.
+        /// Comparison agrees with the written form.
         #[test]
-        fn segment_is_what_it_writes(name in "[a.*% \\PC]{0,4}", other in "[a.%2E_\\PC]{0,4}") {
+        fn segment_equals_its_written_form(name in "[a.*% \\PC]{0,4}", other in "[a.%2E_\\PC]{0,4}") {
             for segment in [Segment::Plain(&name), Segment::Name(&name), Segment::TypePart(&name)] {
                 let written = joined([segment]);
                 prop_assert!(segment.is(&written));

@@ -1,9 +1,9 @@
-//! Patterns over bus topics.
+//! Patterns of bus topics.
 
 use super::names;
 
-/// A pattern of a subscription: literal segments between dots, `*` for any one segment, `**` for
-/// any number of them, none included.
+/// A pattern of bus topics: segments separated by dots, where `*` matches any one segment and `**`
+/// matches any number of segments, including none.
 ///
 /// ```
 /// use phx_proto::service::TopicPattern;
@@ -26,25 +26,25 @@ enum Segment {
     Any,
 }
 
-/// A text that is no pattern.
+/// An invalid pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{segment:?} is no segment of a pattern: a star stands alone, `*` for one segment and `**` \
+    "invalid pattern segment {segment:?}: a star must stand alone, `*` for one segment and `**` \
      for any number"
 )]
 #[non_exhaustive]
 pub struct PatternError {
-    /// The segment that is wrong.
+    /// The invalid segment.
     pub segment: String,
 }
 
 impl TopicPattern {
-    /// Reads a pattern.
+    /// Parses a pattern.
     ///
     /// # Errors
     ///
-    /// [`PatternError`] for a star inside a segment: it would match nothing, because a star in a
-    /// name is encoded in a bus topic.
+    /// [`PatternError`] for a star inside a segment. It could never match, because a star in a name
+    /// is percent-encoded in a bus topic.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         let segment = |text: &str| match text {
             "*" => Ok(Segment::One),
@@ -55,20 +55,21 @@ impl TopicPattern {
         Ok(Self { segments: text.split('.').map(segment).collect::<Result<_, _>>()? })
     }
 
-    /// Whether a bus topic matches.
+    /// Whether the pattern matches a bus topic.
     #[must_use]
     pub fn matches(&self, topic: &str) -> bool {
         self.matches_segments(topic.split('.').map(names::Segment::Plain))
     }
 
-    /// Whether a topic of these segments matches. Allocates nothing.
+    /// Whether the pattern matches a topic of these segments. Allocates nothing.
     pub(super) fn matches_segments<'a>(
         &self,
         mut topic: impl Iterator<Item = names::Segment<'a>> + Clone,
     ) -> bool {
         let mut at = 0;
-        // Behind the last `**`, and where in the topic it was met: what it stands for grows when the
-        // rest does not match. Those before it need not change: they matched as early as possible.
+        // The position after the last `**`, and the topic's segments from there. When the rest does
+        // not match, this `**` takes one more segment. Earlier `**` need not be retried: they
+        // matched as early as possible.
         let mut last_any = None;
         loop {
             let matched = match self.segments.get(at) {
@@ -134,13 +135,13 @@ mod tests {
     }
 
     #[test]
-    fn a_star_inside_a_segment_is_an_error() {
+    fn star_inside_segment_is_an_error() {
         for text in ["a*", "a.b*.c", "***", "*a"] {
             assert!(TopicPattern::parse(text).is_err(), "{text}");
         }
     }
 
-    /// The definition, written as slowly as it reads.
+    /// A slow reference implementation of matching.
     fn by_definition(pattern: &[&str], topic: &[&str]) -> bool {
         match (pattern.split_first(), topic.split_first()) {
             (None, None) => true,
@@ -157,7 +158,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn matching_is_as_defined(
+        fn matching_equals_its_definition(
             pattern in prop::collection::vec(prop_oneof!["[ab]", Just("*".to_owned()), Just("**".to_owned())], 1..6),
             topic in prop::collection::vec("[ab]", 1..7),
         ) {

@@ -1,4 +1,4 @@
-//! What makes an event this one: an id that sorts, and a time that people can read.
+//! The id and the time of an event.
 
 use std::time::UNIX_EPOCH;
 
@@ -8,11 +8,12 @@ use uuid::Builder;
 use crate::socket::rng::Rng;
 use crate::time::Time;
 
-/// Makes event ids in the form of UUIDv7 (RFC 9562): the milliseconds since the Unix epoch, then
-/// a counter within the millisecond, then chance.
+/// A generator of event ids in the form of UUIDv7 (RFC 9562): the milliseconds since the Unix
+/// epoch, a counter within the millisecond, and random bits.
 ///
-/// The ids of one value only grow, also when the clock does not. The supervisor draws one for each
-/// event that something is subscribed to, so what follows an id does not tell what was missed.
+/// The ids of one generator are strictly increasing, even when the clock stands still or goes back.
+/// The supervisor draws an id only for events with a subscriber, so a gap between ids does not mean
+/// that an event was lost.
 ///
 /// ```
 /// use phx_proto::Time;
@@ -30,23 +31,23 @@ pub struct EventIds {
     counter: u16,
 }
 
-/// The counter has 12 bits.
+/// The maximum of the counter, which has 12 bits.
 const COUNTER_MAX: u16 = 0x0fff;
 
 impl EventIds {
-    /// `seed` makes the ids of two processes differ; draw it from entropy.
+    /// Makes a generator. `seed` makes the ids of two processes differ; draw it from entropy.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self { rng: Rng::new(seed), millis: 0, counter: 0 }
     }
 
-    /// The next id. `at` counts from the Unix epoch.
+    /// The next id. `at` is the time since the Unix epoch.
     pub fn next(&mut self, at: Time) -> String {
         let now = at.as_millis();
         if now > self.millis {
             (self.millis, self.counter) = (now, 0);
         } else if self.counter == COUNTER_MAX {
-            // Borrowed from the future rather than repeated.
+            // The next millisecond is used early, because an id must not repeat.
             (self.millis, self.counter) = (self.millis + 1, 0);
         } else {
             self.counter += 1;
@@ -58,7 +59,7 @@ impl EventIds {
     }
 }
 
-/// A time since the Unix epoch by RFC 3339, in UTC, to the millisecond.
+/// Formats a time since the Unix epoch by RFC 3339, in UTC, with milliseconds.
 pub(super) fn rfc3339(at: Time) -> String {
     format_rfc3339_millis(UNIX_EPOCH + at.since(Time::ZERO)).to_string()
 }
@@ -68,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_written_as_in_the_calendar() {
+    fn times_are_formatted_by_calendar() {
         for (seconds, text) in [
             (0, "1970-01-01T00:00:00.000Z"),
             (951_782_399, "2000-02-28T23:59:59.000Z"),
@@ -83,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_grow_even_when_the_clock_stands_still_or_goes_back() {
+    fn ids_grow_without_the_clock() {
         let mut ids = EventIds::new(7);
         let mut last = String::new();
         for round in 0..10_000_u64 {
