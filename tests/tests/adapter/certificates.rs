@@ -1,4 +1,4 @@
-//! A certificate authority for one test, and what it signs.
+//! A certificate authority for one test, and the certificates that it signs.
 
 use std::sync::Arc;
 
@@ -39,12 +39,12 @@ impl Authority {
         Self { pem: pem("CERTIFICATE", certificate.der()), roots, issuer: Issuer::new(params, key) }
     }
 
-    /// The TLS of a server whose certificate bears this name.
+    /// The TLS configuration of a server whose certificate has this name.
     pub(crate) fn server(&self, name: &str) -> Arc<ServerConfig> {
         self.server_until(name, 2100, false)
     }
 
-    /// The same, and the client must show a certificate of this authority.
+    /// Like `server`, but the client must present a certificate of this authority.
     pub(crate) fn server_for_known_clients(&self, name: &str) -> Arc<ServerConfig> {
         self.server_until(name, 2100, true)
     }
@@ -58,7 +58,7 @@ impl Authority {
         self.server_with(name, (2000, year), known_clients)
     }
 
-    /// The same with a certificate for these years.
+    /// Like `server`, with a certificate that is valid between these years.
     pub(crate) fn server_between(&self, name: &str, from: i32, until: i32) -> Arc<ServerConfig> {
         self.server_with(name, (from, until), false)
     }
@@ -93,7 +93,7 @@ impl Authority {
         }
     }
 
-    /// The authority's own certificate, for a rustls of the caller's own.
+    /// The authority's own certificate, for a rustls configuration of the caller's.
     pub(crate) fn roots(&self) -> RootCertStore {
         self.roots.clone()
     }

@@ -1,6 +1,5 @@
-//! A clock that runs as the adapter's does and can be set ahead: a test whose subject is a timeout
-//! configures one that no busy machine reaches, and lets it pass when everything before it has
-//! happened.
+//! The adapter's clock with an offset that can be increased: a test of a timeout configures one that
+//! even a busy machine never reaches, and skips it when everything before it has happened.
 
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
@@ -17,17 +16,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A clock; clones are the same one.
+/// A clock; clones share its offset.
 #[derive(Clone, Default)]
 pub(crate) struct Clock {
-    /// How far it is ahead of the adapter's clock, in nanoseconds; changed while `timers` is locked.
+    /// The offset to the adapter's clock, in nanoseconds; changed while `timers` is locked.
     ahead: Arc<AtomicU64>,
     timers: Arc<Mutex<Vec<Weak<Mutex<Set>>>>>,
 }
 
 impl Clock {
-    /// Lets so much time pass at once, for the clients alone. A driver that finds itself more than
-    /// 5 s late takes that for a suspended machine, and asks a silent peer once more.
+    /// Advances the time of the clients at once. A driver that finds itself more than 5 s late assumes
+    /// that the machine was suspended, and sends one more heartbeat to a silent peer.
     pub(crate) fn leap(&self, by: Duration) {
         let mut all = lock(&self.timers);
         let by = u64::try_from(by.as_nanos()).expect("not centuries");
@@ -55,7 +54,7 @@ impl Clock {
     }
 }
 
-/// A timer of the adapter's, set earlier by as much as the clock is ahead.
+/// A timer of the adapter, set earlier by the clock's offset.
 pub(crate) struct Timer {
     set: Arc<Mutex<Set>>,
     clock: Clock,
@@ -75,7 +74,7 @@ impl Set {
 
 impl client::Timer for Timer {
     fn reset(&mut self, at: Option<Time>) {
-        // The timers are locked first here and in a leap, so none comes in between.
+        // Here and in `leap` the list of timers is locked first, so that none is missed.
         let _all = lock(&self.clock.timers);
         let mut set = lock(&self.set);
         set.at = at;

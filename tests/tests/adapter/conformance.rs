@@ -1,6 +1,6 @@
-//! Which scenario runs against which target, and the check that nothing is skipped in silence.
+//! The table of scenarios and targets, and the checks that none is skipped silently.
 //!
-//! A cell of the table is `yes`, or gives the reason in brackets. Every `yes` is two tests, one over
+//! A cell of the table is `yes`, or has the reason in brackets. Every `yes` is two tests, one over
 //! each transport: `conformance::<scenario>::<target>` over tungstenite, and
 //! `conformance::<scenario>::websocket::<target>` over phx's own WebSocket.
 
@@ -56,7 +56,7 @@ macro_rules! conformance {
             }
         })*
 
-        /// Each scenario with why it does not run on a target.
+        /// Each scenario, with the reason why it does not run on a target.
         const TABLE: &[(&str, [Option<&str>; 4])] = &[$((
             stringify!($scenario),
             [reason!($loopback), reason!($tls), reason!($faulty), reason!($phoenix)],
@@ -69,48 +69,48 @@ const TARGETS: [&str; 4] = ["loopback", "tls", "faulty", "phoenix"];
 const TRANSPORTS: [&str; 2] = ["", "websocket::"];
 
 conformance! {
-//  scenario                        loopback tls faulty phoenix
-    joins:                          yes      yes yes    yes;
-    auto_joins:                     yes      yes yes    yes;
-    leaves:                         yes      yes yes    yes;
-    replies_of_every_status:        yes      yes yes    yes;
-    binary_both_ways:               yes      yes yes    yes;
-    broadcasts:                     yes      yes yes    yes;
-    presence:                       yes      yes yes    yes;
-    crash_and_rejoin:               yes      yes yes    yes;
-    stop_by_the_server:             yes      yes yes    yes;
-    transport_killed:               yes      yes yes    yes;
-    kicked_by_id:                   yes      yes yes    yes;
-    kill_and_restart:               yes      yes yes    ("it is not ours to restart");
-    graceful_stop_of_the_server:    yes      yes yes    ("it is not ours to stop");
-    hundred_drops:                  yes      yes yes    yes;
-    idle_timeout:                   yes      yes yes    ("its timeout is 60 s, which is too long to wait for");
-    mebibytes:                      yes      yes yes    yes;
-    refused_upgrades:               yes      yes yes    yes;
-    refused_reconnects:             yes      yes yes    ("its refusals cannot be scripted");
-    who_am_i:                       yes      yes yes    yes;
-    auth_token:                     yes      yes yes    yes;
-    wrong_authority:                ("no TLS") yes ("no TLS") ("no TLS");
-    silent_host:                    yes      yes yes    ("no Phoenix is silent");
-    slow_consumer:                  yes      yes yes    yes;
-    fifty_channels:                 yes      yes yes    yes;
-    unicode_topics:                 yes      yes yes    yes;
-    shutdown_finishes_pushes:       yes      yes yes    yes;
-    shutdown_reports_the_rest:      yes      yes yes    yes;
-    dropped_handles:                yes      yes yes    yes;
-    wants_before_the_server_is_up:  yes      yes yes    ("it is not ours to start");
-    wanted_topics:                  yes      yes yes    yes;
-    typed_calls:                    yes      yes yes    yes;
-    streams_of_events:              yes      yes yes    yes;
-    observers_end_with_the_client:  yes      yes yes    yes;
-    half_open_and_stalled:          ("no proxy") ("no proxy") yes ("no proxy");
-    slow_link:                      ("no proxy") ("no proxy") yes ("no proxy");
-    cut_anywhere:                   ("no proxy") ("no proxy") yes ("no proxy");
-    random_faults:                  ("no proxy") ("no proxy") yes ("no proxy");
+//  scenario                            loopback tls faulty phoenix
+    joins:                              yes      yes yes    yes;
+    auto_joins:                         yes      yes yes    yes;
+    leaves:                             yes      yes yes    yes;
+    replies_of_every_status:            yes      yes yes    yes;
+    binary_both_ways:                   yes      yes yes    yes;
+    broadcasts:                         yes      yes yes    yes;
+    presence:                           yes      yes yes    yes;
+    crash_and_rejoin:                   yes      yes yes    yes;
+    server_closes_channel:              yes      yes yes    yes;
+    transport_killed:                   yes      yes yes    yes;
+    kicked_by_id:                       yes      yes yes    yes;
+    kill_and_restart:                   yes      yes yes    ("the test cannot restart it");
+    server_shutdown:                    yes      yes yes    ("the test cannot stop it");
+    hundred_drops:                      yes      yes yes    yes;
+    idle_timeout:                       yes      yes yes    ("its timeout of 60 s is too long for a test");
+    large_payloads:                     yes      yes yes    yes;
+    refused_upgrades:                   yes      yes yes    yes;
+    refused_reconnects:                 yes      yes yes    ("its refusals cannot be scripted");
+    params_and_headers:                 yes      yes yes    yes;
+    auth_token:                         yes      yes yes    yes;
+    wrong_authority:                    ("no TLS") yes ("no TLS") ("no TLS");
+    silent_host:                        yes      yes yes    ("Phoenix is never silent");
+    slow_consumer:                      yes      yes yes    yes;
+    fifty_channels:                     yes      yes yes    yes;
+    unicode_topics:                     yes      yes yes    yes;
+    shutdown_finishes_pushes:           yes      yes yes    yes;
+    shutdown_reports_unfinished_pushes: yes      yes yes    yes;
+    dropped_handles:                    yes      yes yes    yes;
+    want_before_server_starts:          yes      yes yes    ("the test cannot start it");
+    wanted_topics:                      yes      yes yes    yes;
+    typed_calls:                        yes      yes yes    yes;
+    streams_of_events:                  yes      yes yes    yes;
+    observers_end_with_the_client:      yes      yes yes    yes;
+    half_open_and_stalled:              ("no proxy") ("no proxy") yes ("no proxy");
+    slow_link:                          ("no proxy") ("no proxy") yes ("no proxy");
+    cut_anywhere:                       ("no proxy") ("no proxy") yes ("no proxy");
+    random_faults:                      ("no proxy") ("no proxy") yes ("no proxy");
 }
 
 #[test]
-fn every_scenario_is_in_the_table() {
+fn scenarios_are_in_the_table() {
     let lines = scenarios::SOURCES.iter().flat_map(|source| source.lines());
     let names = lines.filter_map(|line| line.strip_prefix("pub(in super::super) async fn "));
     let written: BTreeSet<&str> = names.filter_map(|rest| rest.split('(').next()).collect();
@@ -119,9 +119,10 @@ fn every_scenario_is_in_the_table() {
     assert_eq!(listed.len(), TABLE.len(), "each once");
 }
 
-/// Asks the test binary itself, so a test that a macro dropped is missed.
+/// Each scenario runs on each target, or the table has a reason. The list of tests comes from the test
+/// binary itself, so a test that a macro dropped is noticed.
 #[test]
-fn every_scenario_runs_on_every_target_or_says_why_not() {
+fn scenarios_run_or_name_a_reason() {
     let this = std::env::current_exe().unwrap();
     let output = Command::new(this).args(["--list", "--format", "terse"]).output().unwrap();
     let output = String::from_utf8(output.stdout).unwrap();
@@ -145,41 +146,41 @@ fn every_scenario_runs_on_every_target_or_says_why_not() {
         assert!(cells.iter().any(Option::is_none), "{scenario} runs nowhere");
     }
     let cells = tests.iter().filter(|test| test.starts_with(&format!("{}::", module_path())));
-    // The three checks are the only other tests here.
+    // The only other tests here are the three checks.
     assert_eq!(cells.count(), runs + 3);
 }
 
-/// Threads and files are counted for a whole process, so this test starts one for itself.
+/// Threads and files are counted for the whole process, so this test runs in a process of its own.
 #[test]
-fn no_thread_and_no_file_is_left_behind() {
+fn clients_leave_no_threads_or_files() {
     const ALONE: &str = "PHX_TEST_ALONE";
     if std::env::var_os(ALONE).is_none() {
-        let name = format!("{}::no_thread_and_no_file_is_left_behind", module_path());
+        let name = format!("{}::clients_leave_no_threads_or_files", module_path());
         let mut this = Command::new(std::env::current_exe().unwrap());
         this.args(["--exact", &name, "--nocapture"]).env(ALONE, "yes");
         let output = this.output().unwrap();
-        let said = |bytes| String::from_utf8_lossy(bytes).into_owned();
-        let (out, err) = (said(&output.stdout), said(&output.stderr));
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
         assert!(output.status.success() && out.contains("1 passed"), "{out}\n{err}");
         return;
     }
     let targets = [Target::Loopback, Target::Tls, Target::Faulty];
     let transports = [TransportKind::Tungstenite, TransportKind::WebSocket];
     let over_each = |play: &dyn Fn(TransportKind)| transports.into_iter().for_each(play);
-    // What a runtime makes once and keeps, such as a reactor and its thread, does not count.
+    // Things that a runtime creates once and keeps, such as a reactor and its thread, do not count.
     targets.iter().for_each(|target| over_each(&|kind| play(*target, kind, scenarios::joins)));
     let before = settled();
     over_each(&|transport| {
         for target in targets {
             play(target, transport, scenarios::transport_killed);
-            play(target, transport, scenarios::shutdown_reports_the_rest);
+            play(target, transport, scenarios::shutdown_reports_unfinished_pushes);
             play(target, transport, scenarios::dropped_handles);
         }
         play(Target::Tls, transport, scenarios::wrong_authority);
         play(Target::Faulty, transport, scenarios::kill_and_restart);
         play(Target::Faulty, transport, scenarios::random_faults);
     });
-    // A pool keeps an idle thread for a while, and a thread that ends is counted until it is gone.
+    // A pool keeps an idle thread for a while, and an ending thread is counted until it is gone.
     let is_gone = wait_until(|| {
         let now = count();
         now.0 <= before.0 && now.1 <= before.1
@@ -192,8 +193,8 @@ fn count() -> (usize, usize) {
     (resources::threads().unwrap(), resources::open_files().unwrap())
 }
 
-/// Threads and open files, once they have not changed for longer than a pool keeps an idle thread.
-/// Counting one that is about to end makes the comparison less strict, and no more than that.
+/// Threads and open files, as soon as they have not changed for longer than a pool keeps an idle
+/// thread. A thread that is about to end and still counted only makes the comparison less strict.
 fn settled() -> (usize, usize) {
     let mut last = (count(), Instant::now());
     let is_settled = wait_until(|| {
@@ -203,11 +204,11 @@ fn settled() -> (usize, usize) {
         }
         last.1.elapsed() > Duration::from_millis(700)
     });
-    assert!(is_settled, "threads or files come and go");
+    assert!(is_settled, "the number of threads or files keeps changing");
     last.0
 }
 
-/// As the test harness writes it: without the name of the binary.
+/// The module path as the test harness prints it: without the name of the binary.
 fn module_path() -> &'static str {
     module_path!().split_once("::").expect("a module of the binary").1
 }

@@ -1,4 +1,4 @@
-//! Dialling against servers that say what they are told to: every failure is typed, and one line.
+//! Dialling against scripted servers: every failure has a type and a message of one line.
 
 use core::future::poll_fn;
 use std::io::Write;
@@ -16,7 +16,7 @@ use crate::rt::{Runtime, block_on};
 
 pub(crate) type Dialled = Result<(WebSocket, Opened), Cause>;
 
-/// One attempt, without a core that would make another.
+/// Makes one attempt, without a core that would retry.
 pub(crate) async fn dial(config: Config) -> Dialled {
     let request = Socket::new(config.clone(), 1, Time::default())
         .connect_request()
@@ -38,7 +38,7 @@ async fn dial_answering(answer: impl Into<Vec<u8>>) -> Dialled {
     dial_url(&format!("ws://{addr}/socket/websocket")).await
 }
 
-/// The line of a failure that is not a refusal.
+/// The message of a failure that is not a refusal.
 pub(crate) fn line(dialled: Dialled) -> String {
     match dialled {
         Err(Cause::Dial { message, .. }) => {
@@ -51,7 +51,7 @@ pub(crate) fn line(dialled: Dialled) -> String {
 }
 
 #[test]
-fn a_refusal_keeps_status_headers_and_body() {
+fn refusal_keeps_status_headers_body() {
     block_on(async {
         for (status, reason) in [(403, "Forbidden"), (404, "Not Found"), (429, "Too Many Requests")]
         {
@@ -69,7 +69,7 @@ fn a_refusal_keeps_status_headers_and_body() {
 }
 
 #[test]
-fn a_refusal_whose_body_never_comes_is_still_a_refusal() {
+fn refusal_survives_missing_body() {
     block_on(async {
         let answer = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 100\r\n\r\nsome";
         let Err(Cause::Refused(refusal)) = dial_answering(answer).await else {
@@ -80,7 +80,7 @@ fn a_refusal_whose_body_never_comes_is_still_a_refusal() {
 }
 
 #[test]
-fn an_answer_that_is_not_http_is_a_failed_upgrade() {
+fn non_http_answer_fails_upgrade() {
     block_on(async {
         let message = line(dial_answering("SSH-2.0-OpenSSH_9.6\r\n\r\n").await);
         assert!(message.starts_with("the upgrade failed"), "{message}");
@@ -88,7 +88,7 @@ fn an_answer_that_is_not_http_is_a_failed_upgrade() {
 }
 
 #[test]
-fn a_server_that_hangs_up_in_the_upgrade_is_a_failure() {
+fn hang_up_fails_upgrade() {
     block_on(async {
         let (addr, _server) = serve_once(|stream| {
             read_head(stream);
@@ -100,25 +100,26 @@ fn a_server_that_hangs_up_in_the_upgrade_is_a_failure() {
 }
 
 #[test]
-fn a_refused_port_is_named() {
+fn refused_port_is_named() {
     block_on(async {
-        let nobody = Reserved::new();
-        let addr = nobody.addr();
+        let unused = Reserved::new();
+        let addr = unused.addr();
         let message = line(dial_url(&format!("ws://{addr}/socket/websocket")).await);
         assert!(message.starts_with(&format!("{addr} could not be reached: ")), "{message}");
     })
 }
 
 #[test]
-fn a_name_that_does_not_resolve_is_named() {
+fn unresolved_name_is_named() {
     block_on(async {
         let message = line(dial_url("ws://no-such-host.invalid/socket/websocket").await);
         assert!(message.contains("\"no-such-host.invalid\" could not be resolved"), "{message}");
     })
 }
 
+/// The answer selects no subprotocol, and a frame follows it in the same write.
 #[test]
-fn an_upgrade_without_a_subprotocol_is_open_and_keeps_the_frames_behind_it() {
+fn upgrade_keeps_early_frames() {
     block_on(async {
         let (addr, _server) = serve_once(|stream| {
             let head = accept_upgrade(stream, b"\x81\x02[]");

@@ -1,4 +1,4 @@
-//! The runtime under test, whose tasks run in an executor of the test's own.
+//! The runtime under test, with tasks that run in an executor of the test.
 
 use core::future::Future;
 use core::pin::Pin;
@@ -9,7 +9,7 @@ use crate::rt::phx::Config;
 use crate::rt::phx::client;
 use crate::rt::phx::event::ConnectRequest;
 
-/// Runs a task in the background.
+/// A function that runs a task in the background.
 pub(crate) type Spawn = Arc<dyn Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync>;
 
 #[derive(Clone)]

@@ -1,4 +1,4 @@
-//! Refused upgrades and ended connections: what the server said is the cause, whatever follows.
+//! Refused upgrades and ended connections: the server's answer or close frame is the cause, whatever follows.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -15,10 +15,10 @@ use crate::rt::phx::event::{Cause, NextStep, Refusal};
 use crate::rt::phx::rustls::{ServerConnection, StreamOwned};
 use crate::rt::phx::{CloseRule, Config, Roots, Signal, Tls};
 
-/// A ping, whose answer cannot be written any more, and code 1012, as a stopping Phoenix sends it.
+/// A ping, to which no answer can be written any more, and code 1012, as a stopping Phoenix sends them.
 const CLOSE_1012: &[u8] = &[0x89, 0, 0x88, 2, 0x03, 0xf4];
 
-/// Why a connection ended on which something was joined.
+/// The cause of the end of a connection with a joined channel.
 async fn cause_of_the_end(config: Config) -> Cause {
     let config = config.auto_join("room:lobby", serde_json::json!({})).unwrap();
     let (_client, mut signals) = Tracked::new().start_watched(config);
@@ -34,16 +34,17 @@ fn await_unread(stream: &TcpStream) {
     stream.peek(&mut [0]).unwrap();
 }
 
+/// The close frame is the cause although a reset follows at once.
 /// Protocol: CLOSE-8.
 #[test]
-fn a_close_frame_is_the_cause_though_a_reset_follows_at_once() {
+fn close_frame_survives_immediate_reset() {
     block_on(async {
         let (addr, server) = serve_once(|stream| {
             accept_upgrade(stream, b"");
             await_unread(stream);
             stream.write_all(CLOSE_1012).unwrap();
         });
-        // The thread's result is the stream: dropped with it, in the same moment as it is written.
+        // The stream is the thread's result, so it is dropped as soon as the frame is written.
         drop(server);
         let config = Config::new(&format!("ws://{addr}/socket/websocket")).unwrap();
         let cause = cause_of_the_end(config).await;
@@ -52,7 +53,7 @@ fn a_close_frame_is_the_cause_though_a_reset_follows_at_once() {
 }
 
 #[test]
-fn a_close_frame_in_tls_is_the_cause_though_a_reset_follows_at_once() {
+fn tls_close_frame_survives_immediate_reset() {
     block_on(async {
         let authority = Authority::new();
         let tls = authority.server("127.0.0.1");
@@ -71,8 +72,9 @@ fn a_close_frame_in_tls_is_the_cause_though_a_reset_follows_at_once() {
     })
 }
 
-/// What a server said is what a close rule is asked about: tungstenite reports 1002 for codes that it
-/// does not know, and nothing for a reason that is not UTF-8. With the upgrade or after it, in TLS or not.
+/// The code that the server sent decides which close rule applies. tungstenite alone would report 1002
+/// for codes that it does not know, and nothing for a reason that is not UTF-8
+/// (snapview/tungstenite-rs#502). The frame comes with the upgrade or after it.
 #[test]
 fn close_frame_is_reported_as_sent() {
     block_on(async {
@@ -95,7 +97,7 @@ fn close_frame_is_reported_as_sent() {
                         await_unread(stream);
                         stream.write_all(&frame).unwrap();
                     }
-                    // Until the client has gone, so that nothing but the close frame ends it.
+                    // Waits until the client has gone, so that only the close frame ends it.
                     let _ = std::io::copy(stream, &mut std::io::sink());
                 });
                 let config = Config::new(&format!("ws://{addr}/socket/websocket")).unwrap();
@@ -106,8 +108,9 @@ fn close_frame_is_reported_as_sent() {
     })
 }
 
+/// The rule for code 2000, which tungstenite does not know, received over TLS.
 #[test]
-fn rule_of_an_unusual_code_is_followed() {
+fn close_rule_of_unusual_code_applies() {
     block_on(async {
         let authority = Authority::new();
         let tls = authority.server("127.0.0.1");
@@ -134,7 +137,7 @@ fn rule_of_an_unusual_code_is_followed() {
 }
 
 #[test]
-fn a_connection_that_is_cut_is_lost() {
+fn cut_connection_is_lost() {
     block_on(async {
         let (addr, server) = serve_once(|stream| drop(accept_upgrade(stream, b"")));
         drop(server);
@@ -155,8 +158,9 @@ async fn refusal(answer: String) -> Refusal {
     }
 }
 
+/// The refusal has the location; the message leaves out its query.
 #[test]
-fn a_redirect_is_not_followed_and_names_its_location() {
+fn redirect_is_not_followed() {
     block_on(async {
         let refusal = refusal(
             "HTTP/1.1 302 Found\r\nLocation: https://login.example/?back=s3cret\r\n\
@@ -173,7 +177,7 @@ fn a_redirect_is_not_followed_and_names_its_location() {
 }
 
 #[test]
-fn the_first_kib_of_a_refusals_body_is_kept() {
+fn refusal_keeps_start_of_body() {
     block_on(async {
         let body = "0123456789abcdef".repeat(1 << 12);
         let length = body.len();
@@ -187,7 +191,7 @@ fn the_first_kib_of_a_refusals_body_is_kept() {
 }
 
 #[test]
-fn the_wait_that_a_refusal_asks_for_is_kept() {
+fn retry_after_is_obeyed() {
     block_on(async {
         let (addr, _server) = serve_once(|stream| {
             read_head(stream);

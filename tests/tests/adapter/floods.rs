@@ -1,4 +1,4 @@
-//! Floods of every kind: one poll of the driver is bounded, and nothing else starves.
+//! Floods of every kind: one poll of the driver is bounded, and other tasks do not starve.
 
 use core::future::{Future, poll_fn};
 use core::pin::{Pin, pin};
@@ -11,7 +11,7 @@ use crate::rt::phx::socket::Status;
 use crate::rt::phx::{Config, JoinParams};
 use crate::rt::{block_on, spawn};
 
-/// What a server can say without an end.
+/// Endless input: the name, bytes that are sent once, and bytes that are repeated.
 const FLOODS: &[(&str, &[u8], &[u8])] = &[
     ("pings", b"", b"\x89\x00"),
     ("pings with a payload", b"", b"\x89\x04ping"),
@@ -21,23 +21,23 @@ const FLOODS: &[(&str, &[u8], &[u8])] = &[
     ("pings in a fragmented message", b"\x01\x02[n", b"\x89\x00\x00\x00"),
 ];
 
-/// More than one poll may read: the frames of a batch and a few buffers.
+/// An upper bound for the bytes that one poll reads: the frames of a batch and a few buffers.
 const POLL_BYTES_MAX: usize = 160 << 10;
 
 fn config() -> Config {
     let config = Config::new("ws://localhost:4000/socket/websocket").expect("an address");
-    // Nothing is answered: on a busy machine the join would be tried again, or a heartbeat sent.
+    // The server answers nothing: with timeouts, a busy machine would retry the join or send a heartbeat.
     let config = config.heartbeat_interval(Duration::ZERO).join_timeout(Duration::MAX);
     config.auto_join("room:a", JoinParams::none()).expect("no reserved topic")
 }
 
-/// Calls `work` again and again, between the polls of everything else.
+/// Calls `work` this many times, between the polls of the other futures.
 async fn ticks(count: usize, mut work: impl FnMut()) {
     for _ in 0..count {
         work();
-        let mut gave_way = false;
+        let mut yielded = false;
         poll_fn(|cx| {
-            if core::mem::replace(&mut gave_way, true) {
+            if core::mem::replace(&mut yielded, true) {
                 return Poll::Ready(());
             }
             cx.waker().wake_by_ref();
@@ -47,8 +47,8 @@ async fn ticks(count: usize, mut work: impl FnMut()) {
     }
 }
 
-/// tungstenite reads control frames and continuations in a loop of its own, which went on for as
-/// long as there were some: on smol, no other task had a turn.
+/// tungstenite reads control frames and continuations in a loop of its own, which ran for as long as
+/// there were any: on smol, no other task was polled.
 #[test]
 fn floods_do_not_starve_the_executor() {
     for (name, once, repeated) in FLOODS {
@@ -63,22 +63,22 @@ fn floods_do_not_starve_the_executor() {
             });
             let mut ticks = pin!(ticks);
             poll_fn(|cx| {
-                // Each has its turn, as on an executor.
+                // Both are polled in turn, as by an executor.
                 assert!(driver.as_mut().poll(cx).is_pending(), "{name}");
                 Pin::as_mut(&mut ticks).poll(cx)
             })
             .await;
             assert_eq!(ticked.get(), 110, "{name}");
             assert_eq!(client.status(), Status::Open, "{name}");
-            // It was busy all the time, and wrote nevertheless.
+            // The driver was busy reading all the time, but it also wrote.
             let joins = flood.frames().into_iter().filter(|(opcode, _)| *opcode == 1).count();
             assert_eq!(joins, 1, "{name}");
         });
     }
 }
 
-/// RFC 6455 section 5.5.3: a client may answer the most recent ping only. One that answers each of
-/// them can be made to write as much as it reads.
+/// RFC 6455 section 5.5.3: a client may answer the most recent ping only. A client that answers each
+/// ping can be made to write as much as it reads.
 /// Protocol: HB-8.
 #[test]
 fn pongs_answer_the_latest_ping() {
@@ -107,7 +107,7 @@ fn pongs_answer_the_latest_ping() {
     })
 }
 
-/// A message of many reads arrives whole, though each read counts and the stream has more.
+/// A message that takes many reads arrives whole, although the driver yields between them.
 #[test]
 fn message_of_many_reads_arrives() {
     block_on(async {
@@ -116,7 +116,7 @@ fn message_of_many_reads_arrives() {
         let head = [&[0x81, 127], &(text.len() as u64).to_be_bytes()[..]].concat();
         let flood = Flood::new(&[&head, text.as_bytes()].concat(), b"");
         let (client, driver) = flood.client(config().buffers(4 << 10, 4 << 10).expect("not zero"));
-        // Spawned, so that it is polled only when something wakes it.
+        // Spawned, so that it is polled only after a wake-up.
         spawn(driver);
         until("it has arrived", || client.stats().frames_in == 1).await;
     })

@@ -1,5 +1,5 @@
-//! Ends that were asked for: what goes over the wire, how long is waited for the peer, and what is
-//! left of a client whose runtime is gone.
+//! Ends by the client's own decision: the frames on the wire, how long it waits for the peer, and the
+//! handles of a client whose runtime is gone.
 
 use core::pin::pin;
 use core::time::Duration;
@@ -27,17 +27,17 @@ use crate::rt::{block_on, in_a_runtime_that_ends, phx};
 const MS: fn(u64) -> Duration = Duration::from_millis;
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// What is done with one connection, once it is upgraded.
+/// The server's part of one connection, after the upgrade.
 type Script = Box<dyn FnOnce(&mut TcpStream) + Send>;
 
-/// A server that accepts upgrades and does with each of its connections what it is told to.
+/// A server that accepts upgrades and runs one script for each connection.
 struct Peer {
     addr: SocketAddr,
     thread: JoinHandle<()>,
 }
 
 impl Peer {
-    /// One script for each connection to come.
+    /// Starts a server that accepts one connection for each script, in order.
     fn start(scripts: Vec<Script>) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let addr = listener.local_addr().unwrap();
@@ -56,9 +56,9 @@ impl Peer {
         Config::new(&format!("ws://{}/socket/websocket", self.addr)).unwrap()
     }
 
-    /// Every script has run to its end, and none of them failed.
+    /// Waits until every script has ended, and asserts that none failed.
     fn end(self) {
-        self.thread.join().expect("the peer saw what it expected");
+        self.thread.join().expect("no script fails");
     }
 }
 
@@ -69,7 +69,7 @@ where
     phx::client::connect(config, tracked.clone()).await.unwrap()
 }
 
-/// The code of the close frame that comes, behind any other frames.
+/// Reads until a close frame and returns its code.
 fn read_close(stream: &mut TcpStream) -> u16 {
     loop {
         let (opcode, payload) = read_masked(stream);
@@ -81,22 +81,23 @@ fn read_close(stream: &mut TcpStream) -> u16 {
 
 const CLOSE_1000: &[u8] = &[0x88, 2, 0x03, 0xe8];
 
+/// A disconnect sends a close frame with 1000, and reads on until the peer answers it.
 #[test]
-fn a_disconnect_is_a_close_1000_that_waits_for_its_answer() {
+fn disconnect_closes_1000_and_waits() {
     block_on(async {
         let (closing, is_closing) = mpsc::channel();
         let (answer, may_answer) = mpsc::channel();
         let peer = Peer::start(vec![Box::new(move |stream| {
             assert_eq!(read_close(stream), 1000);
             closing.send(()).unwrap();
-            // More than the sockets between them hold: it is written only if the client still reads.
+            // More than all socket buffers hold: it can be written only if the client still reads.
             let news = [&[0x82, 127][..], &u64::to_be_bytes(1 << 20), &[7; 1 << 20]].concat();
             for _ in 0..32 {
                 stream.write_all(&news).expect("the client waits for the answer");
             }
             may_answer.recv_timeout(DEADLINE).unwrap();
             stream.write_all(CLOSE_1000).unwrap();
-            // And the client ends TCP.
+            // Then the client ends TCP.
             assert_eq!(stream.read(&mut [0]).unwrap(), 0);
         })]);
         let tracked = Tracked::new();
@@ -115,7 +116,7 @@ fn a_disconnect_is_a_close_1000_that_waits_for_its_answer() {
 
 /// Protocol: CLOSE-9.
 #[test]
-fn a_peer_that_does_not_answer_a_close_is_waited_for_up_to_the_bound() {
+fn unanswered_close_ends_after_timeout() {
     block_on(async {
         let (closing, is_closing) = mpsc::channel();
         let peer = Peer::start(vec![Box::new(move |stream| {
@@ -136,7 +137,7 @@ fn a_peer_that_does_not_answer_a_close_is_waited_for_up_to_the_bound() {
 
 /// Protocol: CLOSE-8.
 #[test]
-fn the_close_of_the_peer_is_answered_with_its_code() {
+fn peer_close_is_answered_with_its_code() {
     block_on(async {
         let (seen, codes) = mpsc::channel();
         let close_with = |code: u16| {
@@ -151,7 +152,7 @@ fn the_close_of_the_peer_is_answered_with_its_code() {
         let sent = [1000, 1001, 1002, 1011, 1012, 4000];
         let peer = Peer::start(sent.map(close_with).into());
         let tracked = Tracked::new();
-        // Another attempt would take the place of the next client.
+        // A retry would use up the script of the next client.
         let config = peer.config().max_retries(Some(0));
         for code in sent {
             let (_client, mut signals) = tracked.start_watched(config.clone());
@@ -169,7 +170,7 @@ fn the_close_of_the_peer_is_answered_with_its_code() {
 }
 
 #[test]
-fn a_dropped_client_of_a_peer_that_is_silent_ends_within_the_bound() {
+fn dropped_client_of_silent_peer_ends() {
     block_on(async {
         let (done, is_done) = mpsc::channel::<()>();
         let peer = Peer::start(vec![Box::new(move |_| {
@@ -184,7 +185,7 @@ fn a_dropped_client_of_a_peer_that_is_silent_ends_within_the_bound() {
 }
 
 #[test]
-fn a_dropped_client_of_a_peer_that_does_not_read_ends_within_the_bound() {
+fn dropped_client_of_unreading_peer_ends() {
     block_on(async {
         let (done, is_done) = mpsc::channel::<()>();
         let peer = Peer::start(vec![Box::new(move |stream| {
@@ -199,8 +200,8 @@ fn a_dropped_client_of_a_peer_that_does_not_read_ends_within_the_bound() {
         let config = config.max_push_bytes(64 << 20).queued_bytes_max(128 << 20);
         let client = connect(&tracked, config).await;
         let room = client.join("room:lobby", json!({})).await.unwrap();
-        // More than the sockets between them hold: the close frame, like the second push, waits
-        // behind the first one for ever.
+        // More than all socket buffers hold: the close frame, like the second push, is stuck behind the
+        // first push.
         let much = Payload::binary(vec![7; 32 << 20]);
         let mut pushes = Box::pin(async {
             select(pin!(room.push("a", much.clone())), pin!(room.push("b", much.clone()))).await;
@@ -222,11 +223,13 @@ async fn listen() -> Listener {
     Listener::bind(([127, 0, 0, 1], 0).into(), ServerConfig::default()).await.unwrap()
 }
 
+/// The runtime ends while one client is open with an unanswered push, one is dialling, one waits for a
+/// retry and one is closing. Pending calls fail, and new ones return at once.
 #[test]
-fn a_client_whose_runtime_ends_in_mid_flight_is_told_and_answers_at_once() {
+fn handles_answer_after_runtime_ends() {
     let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let silent = format!("ws://{}/socket/websocket", silent.local_addr().unwrap());
-    let nobody = Reserved::new();
+    let unused = Reserved::new();
     let (done, is_done) = mpsc::channel::<()>();
     let mute = Peer::start(vec![Box::new(move |_| {
         let _ = is_done.recv_timeout(TEST_DEADLINE);
@@ -243,7 +246,7 @@ fn a_client_whose_runtime_ends_in_mid_flight_is_told_and_answers_at_once() {
 
         let dialling = phx::client::start(Config::new(&silent).unwrap(), tracked.clone());
         until("it dials", || matches!(dialling.status(), Status::Connecting { .. })).await;
-        let gone = Config::new(&format!("ws://{}/socket/websocket", nobody.addr())).unwrap();
+        let gone = Config::new(&format!("ws://{}/socket/websocket", unused.addr())).unwrap();
         let waiting = phx::client::start(gone, tracked.clone());
         until("an attempt has failed", || waiting.stats().failed_attempts > 0).await;
         let closing = connect(&tracked, mute.config().close_timeout(HOUR)).await;
@@ -259,7 +262,7 @@ fn a_client_whose_runtime_ends_in_mid_flight_is_told_and_answers_at_once() {
     drop(done);
     mute.end();
     block_on(async {
-        push.await.expect_err("its fate is unknown");
+        push.await.expect_err("its outcome is unknown");
         let mut last = None;
         while let Some(event) = messages.next().await {
             last = Some(event);
@@ -270,19 +273,20 @@ fn a_client_whose_runtime_ends_in_mid_flight_is_told_and_answers_at_once() {
             assert_eq!(closed, Err(NotConnected::DriverGone));
             client.connect();
             assert_eq!(client.connect_now(), Err(NotRetrying));
-            client.join("room:other", json!({})).await.expect_err("nobody drives it");
+            client.join("room:other", json!({})).await.expect_err("no driver runs");
             assert_eq!(client.shutdown(Duration::from_secs(60)).await.pushes, 0);
             client.disconnect().await;
         }
-        room.push("echo", json!({})).await.expect_err("nobody drives it");
+        room.push("echo", json!({})).await.expect_err("no driver runs");
         room.leave().await;
     });
-    // Outside of any runtime.
+    // The handles are dropped outside of any runtime.
     drop((clients, messages));
 }
 
+/// The runtime ends at a random moment of dialling, upgrading, joining or receiving.
 #[test]
-fn a_runtime_ends_while_its_clients_are_all_over_the_place() {
+fn runtime_end_leaves_no_task() {
     for round in 0..20 {
         let (tracked, _clients) = in_a_runtime_that_ends(async |spawn| {
             let tracked = Tracked::over(Elsewhere::new(spawn));
@@ -291,7 +295,7 @@ fn a_runtime_ends_while_its_clients_are_all_over_the_place() {
             let config = config.auto_join("room:lobby", json!({"push_after": 100})).unwrap();
             let start = |_| phx::client::start(config.clone(), tracked.clone());
             let clients: Vec<Client> = (0..5).map(start).collect();
-            // At another moment every time: dialling, upgrading, joining, receiving.
+            // Each round ends at a later moment: dialling, upgrading, joining, receiving.
             for _ in 0..round {
                 crate::rt::sleep(Duration::from_micros(100)).await;
             }

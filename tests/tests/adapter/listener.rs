@@ -1,5 +1,4 @@
-//! The test listener, spoken to frame by frame: what a client sees of a server that is killed,
-//! restarted, stopped, or that refuses.
+//! The test listener, frame by frame: kills, restarts, shutdowns and refusals as a client sees them.
 
 use core::future::poll_fn;
 use core::time::Duration;
@@ -50,7 +49,7 @@ async fn join(transport: &mut WebSocket) {
 }
 
 #[test]
-fn a_join_is_answered_and_a_broadcast_arrives() {
+fn listener_answers_joins_and_broadcasts() {
     block_on(async {
         let listener = listen().await;
         let mut transport = dial(&listener.url()).await.unwrap();
@@ -61,8 +60,9 @@ fn a_join_is_answered_and_a_broadcast_arrives() {
     })
 }
 
+/// A kill ends connections without a close frame and frees the port.
 #[test]
-fn a_kill_ends_connections_without_a_close_frame_and_frees_the_port() {
+fn kill_sends_no_close_frame() {
     block_on(async {
         let port = Reserved::new();
         let mut listener = Listener::bind(port.addr(), ServerConfig::default()).await.unwrap();
@@ -81,7 +81,7 @@ fn a_kill_ends_connections_without_a_close_frame_and_frees_the_port() {
 }
 
 #[test]
-fn a_shutdown_is_a_close_frame() {
+fn shutdown_sends_close_frame() {
     block_on(async {
         let mut listener = listen().await;
         let mut transport = dial(&listener.url()).await.unwrap();
@@ -93,7 +93,7 @@ fn a_shutdown_is_a_close_frame() {
 }
 
 #[test]
-fn a_close_of_the_client_is_answered() {
+fn client_close_is_answered() {
     block_on(async {
         let listener = listen().await;
         let mut transport = dial(&listener.url()).await.unwrap();
@@ -104,13 +104,14 @@ fn a_close_of_the_client_is_answered() {
     })
 }
 
+/// The server still reads from a client that does not.
 #[test]
-fn a_client_that_does_not_read_is_still_heard() {
+fn unread_output_does_not_block_input() {
     block_on(async {
         let listener = listen().await;
         let mut transport = dial(&listener.url()).await.unwrap();
         join(&mut transport).await;
-        // More than the sockets between them hold.
+        // More than all socket buffers hold.
         listener.with(|server, _| {
             let (peer, mebibyte) = (server.peers()[0], Frame::Binary(vec![7; 1 << 20].into()));
             (0..32).for_each(|_| server.send_raw(peer, mebibyte.clone()));
@@ -141,12 +142,12 @@ fn refusals_are_http() {
 }
 
 #[test]
-fn the_servers_timers_fire() {
+fn server_timers_fire() {
     block_on(async {
         let config = ServerConfig::default().idle_timeout(Duration::from_secs(1));
         let listener = Listener::bind(([127, 0, 0, 1], 0).into(), config).await.unwrap();
         let mut transport = dial(&listener.url()).await.unwrap();
-        // Silence: wire/idle_timeout_close.
+        // After silence: wire/idle_timeout_close.
         let expected = Ended::CloseFrame { code: Some(1002), reason: String::new() };
         assert_eq!(receive(&mut transport).await, Received::Ended(expected));
     })
@@ -156,14 +157,14 @@ const UPGRADE: &str = "GET /socket/websocket?vsn=2.0.0 HTTP/1.1\r\nHost: localho
     Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-/// A raw connection. The listener runs on threads of its own.
+/// A raw TCP connection. The listener runs on threads of its own.
 fn raw(listener: &Listener) -> TcpStream {
     let stream = TcpStream::connect(listener.addr()).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream
 }
 
-/// Everything that is answered to a request, until the connection ends.
+/// Sends a request, and reads the answer until the connection ends.
 fn answer(listener: &Listener, request: &[u8]) -> String {
     let mut stream = raw(listener);
     stream.write_all(request).unwrap();
@@ -172,7 +173,7 @@ fn answer(listener: &Listener, request: &[u8]) -> String {
     String::from_utf8(answer).unwrap()
 }
 
-/// The answer is this status with the reason as text.
+/// Asserts that the answer has this status, and the reason as its text.
 fn assert_refused(answer: &str, status: &str, reason: &str) {
     assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{answer}");
     assert!(answer.contains("content-type: text/plain; charset=utf-8\r\n"), "{answer}");
@@ -181,7 +182,7 @@ fn assert_refused(answer: &str, status: &str, reason: &str) {
     assert!(head.contains(&format!("content-length: {}", body.len())), "{answer}");
 }
 
-/// What is not a proper upgrade is "400 with the reason as text", as Phoenix answers.
+/// Phoenix answers a malformed upgrade with 400 and the reason as text.
 #[test]
 fn upgrade_without_key_is_400() {
     block_on(async {
@@ -199,7 +200,7 @@ fn upgrade_by_post_is_400() {
     block_on(async {
         let listener = listen().await;
         let post = UPGRADE.replacen("GET", "POST", 1);
-        // The body does not take the answer with it, whether it comes whole or never.
+        // The answer arrives, whether the body comes whole or never.
         for (length, body) in [(0, 0), (100_000, 100_000), (10, 0)] {
             let head = post.replacen("\r\n", &format!("\r\nContent-Length: {length}\r\n"), 1);
             let answer = answer(&listener, (head + &"x".repeat(body)).as_bytes());
@@ -227,15 +228,15 @@ fn upgrade_of_bad_version_is_400() {
         }
         let bare = answer(&listener, b"GET /socket/websocket?vsn=2.0.0 HTTP/1.1\r\n\r\n");
         assert_refused(&bare, "400 Bad Request", "'upgrade' header must contain 'websocket'");
-        // Of a path that is none, there is nothing else to say.
+        // For an unknown path, the answer is 404 whatever else is wrong.
         let elsewhere = answer(&listener, b"POST /elsewhere HTTP/1.1\r\nHost: a\r\n\r\n");
         assert!(elsewhere.starts_with("HTTP/1.1 404 Not Found\r\n"), "{elsewhere}");
     })
 }
 
-/// A frame that comes with the head, in one write or in two, is not lost.
+/// A frame that comes together with the head, in one write or in two, is not lost.
 #[test]
-fn frame_behind_the_head_is_read() {
+fn frame_after_head_is_read() {
     block_on(async {
         let listener = listen().await;
         let heartbeat = br#"[null,"1","phoenix","heartbeat",{}]"#;
@@ -263,7 +264,7 @@ fn frame_behind_the_head_is_read() {
 }
 
 #[test]
-fn head_over_its_bound_is_refused() {
+fn oversized_head_is_refused() {
     block_on(async {
         let listener = listen().await;
         let field = format!("\r\nx-a: {}\r\n", "y".repeat(20_000));
@@ -282,7 +283,7 @@ fn head_over_its_bound_is_refused() {
 }
 
 #[test]
-fn slow_head_is_ended() {
+fn slow_head_times_out() {
     block_on(async {
         let config = ServerConfig::default().idle_timeout(Duration::from_millis(50));
         let listener = Listener::bind(([127, 0, 0, 1], 0).into(), config).await.unwrap();
@@ -293,7 +294,7 @@ fn slow_head_is_ended() {
     })
 }
 
-/// `wire/close_graceful_shutdown`, of a server with `drainer: false`.
+/// `wire/close_graceful_shutdown`, for a server with `drainer: false`.
 #[test]
 fn shutdown_without_drainer_closes_1000() {
     block_on(async {

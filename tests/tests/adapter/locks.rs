@@ -1,5 +1,6 @@
-//! What the application owns may call the client that it belongs to: wakers that own their task,
-//! memory with an owner, functions of join parameters. With a lock held, each is a deadlock.
+//! Code of the application that runs inside the library may call the client: wakers that own their
+//! task, memory with an owner, functions for join parameters. If the library held a lock, each would be
+//! a deadlock.
 
 use core::future::Future;
 use core::pin::Pin;
@@ -18,7 +19,7 @@ use crate::rt::phx::socket::ChannelStatus;
 use crate::rt::phx::testing::{Listener, ServerConfig};
 use crate::rt::phx::{self, Client, Config, JoinParams, Payload};
 
-/// Plays a scenario in a thread and a runtime of its own, so that a deadlock fails the test.
+/// Runs a scenario in a thread and a runtime of its own, so that a deadlock fails the test.
 fn must_end(scenario: impl AsyncFnOnce(Listener, Client) + Send + 'static) {
     let (done, wait) = mpsc::channel();
     std::thread::spawn(move || {
@@ -34,7 +35,7 @@ fn must_end(scenario: impl AsyncFnOnce(Listener, Client) + Send + 'static) {
     wait.recv_timeout(Duration::from_secs(50)).expect("neither a deadlock nor a panic");
 }
 
-/// Calls the client when it is dropped, on whatever thread that is.
+/// Calls the client when it is dropped, on any thread.
 struct Owner {
     client: Client,
     dropped: Arc<AtomicUsize>,
@@ -59,8 +60,9 @@ impl Drop for Owner {
     }
 }
 
+/// Wakers that own their task, and with it handles of the client.
 #[test]
-fn wakers_that_own_their_task_are_dropped_without_a_lock() {
+fn wakers_are_dropped_without_a_lock() {
     must_end(async |_listener, client| {
         let dropped = Arc::new(AtomicUsize::new(0));
         let owning = || {
@@ -80,7 +82,7 @@ fn wakers_that_own_their_task_are_dropped_without_a_lock() {
             Box::pin(async { drop(client.leave_topic("room:lobby").await) }),
             Box::pin(async { drop(client.shutdown(Duration::from_secs(5)).await) }),
         ];
-        // The driver answers on other threads meanwhile.
+        // Meanwhile the driver answers on other threads.
         for _ in 0..200 {
             waiting.retain_mut(|future| poll(future) == Poll::Pending);
         }
@@ -91,7 +93,7 @@ fn wakers_that_own_their_task_are_dropped_without_a_lock() {
 }
 
 #[test]
-fn owners_of_payloads_are_dropped_without_a_lock() {
+fn payload_owners_are_dropped_without_lock() {
     must_end(async |_listener, client| {
         let dropped = Arc::new(AtomicUsize::new(0));
         let owned = || {
@@ -101,18 +103,18 @@ fn owners_of_payloads_are_dropped_without_a_lock() {
         let room = client.join("room:lobby", json!({})).await.expect("joined");
         room.cast("bytes", owned()).await.expect("written");
         client.cast("room:lobby", "bytes", owned()).await.expect("written");
-        let mut withdrawn = Box::pin(room.push("bytes", owned()));
-        let first = withdrawn.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        let mut cancelled = Box::pin(room.push("bytes", owned()));
+        let first = cancelled.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert!(first.is_pending());
-        drop(withdrawn);
+        drop(cancelled);
         until("the owners are dropped", || dropped.load(Ordering::SeqCst) == 3).await;
         client.disconnect().await;
     });
 }
 
-/// The consumer holds a mutex that the function takes, and asks for the status under it.
+/// The consumer holds a mutex that the function locks, and calls `status` while it holds it.
 #[test]
-fn join_functions_may_take_the_locks_of_consumers() {
+fn join_function_may_lock_consumers_mutex() {
     must_end(async |_listener, client| {
         let room = client.join("room:lobby", json!({})).await.expect("joined");
         let shared = Arc::new(Mutex::new(7));

@@ -1,4 +1,4 @@
-//! A client of the public API against a Phoenix-like server on loopback TCP.
+//! A client with the public API against the test listener on loopback TCP.
 
 use phx_tests::ports::{Reserved, start_again};
 
@@ -19,7 +19,7 @@ async fn connect(listener: &Listener) -> Client {
 }
 
 async fn next(messages: &mut Messages) -> ChannelEvent {
-    messages.next().await.expect("the stream goes on")
+    messages.next().await.expect("the stream is open")
 }
 
 async fn next_message(messages: &mut Messages) -> (String, Value) {
@@ -32,7 +32,7 @@ async fn next_message(messages: &mut Messages) -> (String, Value) {
 }
 
 #[test]
-fn a_push_is_replied_to_and_a_broadcast_is_received() {
+fn push_and_broadcast_are_received() {
     block_on(async {
         let listener = listen().await;
         let client = connect(&listener).await;
@@ -50,7 +50,7 @@ fn a_push_is_replied_to_and_a_broadcast_is_received() {
 }
 
 #[test]
-fn a_rejected_join_is_typed() {
+fn rejected_join_is_typed() {
     block_on(async {
         let listener = listen().await;
         let client = connect(&listener).await;
@@ -68,8 +68,9 @@ fn a_rejected_join_is_typed() {
     })
 }
 
+/// The consumer sees a killed and restarted server as `Interrupted` and `Resumed`.
 #[test]
-fn a_killed_and_restarted_server_is_an_interruption_and_a_resumption() {
+fn restart_interrupts_and_resumes() {
     block_on(async {
         let port = Reserved::new();
         let mut listener = Listener::bind(port.addr(), ServerConfig::default()).await.unwrap();
@@ -90,7 +91,7 @@ fn a_killed_and_restarted_server_is_an_interruption_and_a_resumption() {
 }
 
 #[test]
-fn a_refused_upgrade_is_typed() {
+fn refused_upgrade_is_typed() {
     block_on(async {
         let listener = listen().await;
         for status in [403, 404, 429] {
@@ -106,8 +107,9 @@ fn a_refused_upgrade_is_typed() {
     })
 }
 
+/// The next connection works again.
 #[test]
-fn a_message_over_the_limit_ends_the_connection_and_the_next_one_works() {
+fn oversized_message_ends_the_connection() {
     block_on(async {
         let listener = listen().await;
         let config = Config::new(&listener.url()).unwrap().max_message_bytes(1_000);
@@ -132,8 +134,9 @@ fn a_message_over_the_limit_ends_the_connection_and_the_next_one_works() {
     })
 }
 
+/// Each malformed frame is a `ProtocolError`, and the next frame works.
 #[test]
-fn garbage_is_a_protocol_error_and_the_next_frame_works() {
+fn malformed_frame_is_protocol_error() {
     block_on(async {
         let listener = listen().await;
         let client = connect(&listener).await;

@@ -1,5 +1,5 @@
-//! What both adapters must do, in the words of the runtime-free part of their API. `crate::rt` is
-//! the adapter under test and its runtime.
+//! Tests for both adapters, written against the runtime-free part of their API. `crate::rt` is the
+//! adapter under test and its runtime.
 
 mod certificates;
 mod clock;

@@ -1,5 +1,5 @@
-//! `wss://` with the certificates and keys that people have: each that is refused says what is wrong
-//! with it and how a good one is made, and that command is run.
+//! `wss://` with common certificates and keys: the error for each refused one states what is wrong with
+//! it and the command that makes a good one, and the test runs that command.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -35,7 +35,7 @@ fn der(pem: &[u8]) -> CertificateDer<'static> {
     CertificateDer::from_pem_slice(pem).unwrap()
 }
 
-/// A server that shows this certificate, whatever it is.
+/// A server that presents this certificate without checking it.
 async fn serve(
     certificate: &[u8],
     key: &[u8],
@@ -67,15 +67,16 @@ async fn failure(config: Config) -> (TlsKind, String) {
     }
 }
 
-/// What stands between the backticks of a message.
+/// The text between the backticks of a message.
 fn command(message: &str) -> &str {
     message.split('`').nth(1).unwrap_or_else(|| panic!("no command: {message}"))
 }
 
-/// rustls/webpki#205: the certificate that every tutorial makes is that of an authority.
+/// rustls/webpki#205: the certificate that the usual tutorials create is one of an authority. The error
+/// has the command for a server's certificate.
 #[test]
-fn certificate_of_an_authority_names_the_command_for_a_servers() {
-    if !available("certificate_of_an_authority_names_the_command_for_a_servers") {
+fn ca_certificate_error_suggests_command() {
+    if !available("ca_certificate_error_suggests_command") {
         return;
     }
     block_on(async {
@@ -95,10 +96,10 @@ fn certificate_of_an_authority_names_the_command_for_a_servers() {
     })
 }
 
-/// Erlang's `public_key` leaves out the parameters of an RSA key, and OpenSSL does not mind.
+/// Erlang's `public_key` leaves out the parameters of an RSA key, and OpenSSL accepts that.
 #[test]
-fn rsa_key_without_parameters_is_accepted_as_openssl_does() {
-    if !available("rsa_key_without_parameters_is_accepted_as_openssl_does") {
+fn rsa_key_without_parameters_is_accepted() {
+    if !available("rsa_key_without_parameters_is_accepted") {
         return;
     }
     block_on(async {
@@ -106,17 +107,17 @@ fn rsa_key_without_parameters_is_accepted_as_openssl_does() {
         folder.run(&format!("{SELF_SIGNED} -addext basicConstraints=critical,CA:FALSE"));
         let (good, key) = (folder.read("cert.pem"), folder.read("key.pem"));
         let mix = without_rsa_parameters(&folder, &der(&good));
-        assert_eq!(mix.len(), der(&good).len() - 2, "nothing else is another");
+        assert_eq!(mix.len(), der(&good).len() - 2, "only the parameters are missing");
         folder.write("mix.pem", pem(&mix));
         folder.run("verify -CAfile mix.pem mix.pem");
         for version in [&version::TLS12, &version::TLS13] {
             let listener = serve(&pem(&mix), &key, &[version]).await;
             dial(trusting(&listener, &pem(&mix))).await.map(drop).unwrap();
-            // It must still be trusted.
+            // The certificate must still be trusted.
             let (kind, _) = failure(Config::new(&listener.url()).unwrap()).await;
             assert_eq!(kind, TlsKind::UnknownIssuer);
         }
-        // A signature that was damaged, and a server without the key.
+        // A damaged signature, and a server without the key.
         let mut damaged = mix.clone();
         *damaged.last_mut().unwrap() ^= 1;
         let listener = serve(&pem(&damaged), &key, &[&version::TLS13]).await;
@@ -132,9 +133,10 @@ fn rsa_key_without_parameters_is_accepted_as_openssl_does() {
     })
 }
 
+/// A certificate without `subjectAltName`, and certificates with other names, which the error lists.
 #[test]
-fn certificate_without_a_name_names_the_command_for_one() {
-    if !available("certificate_without_a_name_names_the_command_for_one") {
+fn certificate_name_error_suggests_command() {
+    if !available("certificate_name_error_suggests_command") {
         return;
     }
     block_on(async {
@@ -153,7 +155,7 @@ fn certificate_without_a_name_names_the_command_for_one() {
         let (kind, _) = failure(Config::new(&listener.url()).unwrap().tls(tls)).await;
         assert_eq!(kind, TlsKind::WrongName);
 
-        // Those that it does bear are named.
+        // The error lists the names that the certificate has.
         let authority = Authority::new();
         for name in ["backend.example", "10.0.0.1"] {
             let addr = ([127, 0, 0, 1], 0).into();
@@ -166,8 +168,9 @@ fn certificate_without_a_name_names_the_command_for_one() {
     })
 }
 
+/// The error for an expired or not yet valid certificate has its date and the time of the clock.
 #[test]
-fn certificate_out_of_its_time_says_what_the_clock_says() {
+fn certificate_validity_error_gives_dates() {
     block_on(async {
         let authority = Authority::new();
         let trusting = |listener: &Listener| trusting(listener, authority.pem.as_bytes());
@@ -187,7 +190,7 @@ fn certificate_out_of_its_time_says_what_the_clock_says() {
 }
 
 #[test]
-fn unknown_authority_names_those_that_are_trusted() {
+fn unknown_authority_error_lists_trusted_ones() {
     block_on(async {
         let authority = Authority::new();
         let addr = ([127, 0, 0, 1], 0).into();
@@ -207,7 +210,7 @@ fn unknown_authority_names_those_that_are_trusted() {
         let (kind, message) = trusting(&Authority::named("other")).await;
         assert_eq!(kind, TlsKind::UnknownIssuer);
         assert!(message.contains("trusted are those of ca.pem"), "{message}");
-        // One that was made anew under its old name.
+        // An authority that was created again under its old name.
         let (kind, message) = trusting(&Authority::new()).await;
         assert_eq!(kind, TlsKind::UnknownIssuer);
         assert!(message.contains("is among those of ca.pem and did not sign it"), "{message}");
@@ -234,15 +237,16 @@ fn from_document(url: &str, files: &[(&str, &[u8])]) -> Result<Config, String> {
     Ok(connections.get("a").unwrap().config().clone())
 }
 
-/// What is said of an identity in two files.
+/// The error for an identity in two files.
 fn refused(cert: &[u8], key: &[u8]) -> String {
     let files = [("device.pem", cert), ("device.key", key)];
     from_document("wss://backend.example/s", &files).expect_err("it is refused")
 }
 
+/// Each error for an unusable client certificate or key names its file, the problem and a remedy.
 #[test]
-fn identity_that_cannot_be_shown_names_its_file_and_a_remedy() {
-    if !available("identity_that_cannot_be_shown_names_its_file_and_a_remedy") {
+fn identity_error_names_file_and_remedy() {
+    if !available("identity_error_names_file_and_remedy") {
         return;
     }
     let folder = Folder::new();
@@ -267,7 +271,7 @@ fn identity_that_cannot_be_shown_names_its_file_and_a_remedy() {
     let (cert, key) = (read("device.pem"), read("device.key"));
     from_document("wss://h/", &[("device.pem", &cert), ("device.key", &key)]).unwrap();
 
-    // tauri-apps/tauri#15922: a byte order mark does no harm.
+    // tauri-apps/tauri#15922: a byte order mark is ignored.
     let marked = |text: &[u8]| [b"\xef\xbb\xbf", text].concat();
     let files = [("device.pem", &*marked(&cert)), ("device.key", &*marked(&key))];
     from_document("wss://h/", &files).unwrap();
@@ -332,13 +336,13 @@ fn identity_that_cannot_be_shown_names_its_file_and_a_remedy() {
         assert_eq!(refused.lines().count(), 1, "{refused}");
         assert!(!refused.contains("s3cret"));
     }
-    // Without files the parts are named, and the commands are about stand-ins.
+    // Without files the error names the part, and the command uses a placeholder for the file.
     let roots = || Roots::pem(&read("cert.pem")).unwrap();
     let error = Tls::with_identity(roots(), &cert, &read("device.p8")).unwrap_err();
     let TlsError::Pem { what, problem } = &error else { panic!("{error:?}") };
     assert_eq!(what, "the key");
     assert!(problem.contains("openssl pkey -in key.pem"), "{problem}");
-    // The command for a key that is encrypted, with the passphrase that it would ask for.
+    // The suggested command for an encrypted key works, given the passphrase.
     let line = format!("{} -passin pass:s3cret", command(problem));
     folder.write("key.pem", read("device.p8"));
     folder.run(&line);
@@ -349,9 +353,10 @@ fn roots_of(folder: &Folder) -> Roots {
     Roots::pem(&folder.read("cert.pem")).unwrap()
 }
 
-/// With TLS 1.3 the handshake is over for the client when the server says so.
+/// A missing or refused client certificate. With TLS 1.3 the client has finished its handshake when the
+/// server's alert arrives.
 #[test]
-fn missing_and_refused_client_certificates_are_told_after_the_handshake() {
+fn client_certificate_errors_follow_handshake() {
     block_on(async {
         let authority = Authority::new();
         let addr = ([127, 0, 0, 1], 0).into();
@@ -364,7 +369,7 @@ fn missing_and_refused_client_certificates_are_told_after_the_handshake() {
         let cause = Cause::Tls { kind, message };
         assert!(cause.to_string().contains("`Tls::with_identity`"), "{cause}");
 
-        // Of another authority, and of one that was made anew under its old name.
+        // From another authority, and from one that was created again under its old name.
         for other in [Authority::named("other"), Authority::new()] {
             let stranger = other.client("stranger");
             let files = [
@@ -380,9 +385,10 @@ fn missing_and_refused_client_certificates_are_told_after_the_handshake() {
     })
 }
 
-/// Bandit on a plain port hangs up on a handshake, with or without a reset.
+/// `wss://` to a plain port: Bandit closes the connection in the handshake, with or without a reset,
+/// and other servers answer with HTTP.
 #[test]
-fn plain_port_that_hangs_up_is_told_from_others() {
+fn wss_to_plain_port_suggests_ws() {
     block_on(async {
         for unread in [false, true] {
             let (addr, _server) = serve_once(move |stream| {
@@ -407,9 +413,9 @@ fn plain_port_that_hangs_up_is_told_from_others() {
     })
 }
 
-/// The other way round: `ws://` to a port that speaks TLS.
+/// `ws://` to a port that expects TLS: the answer is a TLS alert, a page of nginx, or nothing.
 #[test]
-fn port_that_speaks_tls_is_told_to_a_plain_client() {
+fn ws_to_tls_port_suggests_wss() {
     block_on(async {
         let authority = Authority::new();
         let addr = ([127, 0, 0, 1], 0).into();
@@ -418,7 +424,7 @@ fn port_that_speaks_tls_is_told_to_a_plain_client() {
         let listener = Listener::bind_tls(addr, config, tls).await.unwrap();
         let url = listener.url().replace("wss://", "ws://");
         let Err(Cause::Dial { message, .. }) = dial(Config::new(&url).unwrap()).await else {
-            panic!("it is no HTTP")
+            panic!("the answer is not HTTP")
         };
         assert!(message.contains("a wss:// address"), "{message}");
 

@@ -1,10 +1,10 @@
-//! Servers that say what they are told to, on threads of their own: no runtime is involved.
+//! Scripted servers on threads of their own, without a runtime.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread::{self, JoinHandle};
 
-/// A server for one connection. Its stream stays open for as long as the handle is kept.
+/// Starts a server for one connection. Its stream stays open while the handle is kept.
 pub(crate) fn serve_once(
     script: impl FnOnce(&mut TcpStream) + Send + 'static,
 ) -> (SocketAddr, JoinHandle<TcpStream>) {
@@ -18,7 +18,7 @@ pub(crate) fn serve_once(
     (addr, thread)
 }
 
-/// The head of the request that comes.
+/// Reads the head of a request.
 pub(crate) fn read_head(stream: &mut impl Read) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -29,7 +29,7 @@ pub(crate) fn read_head(stream: &mut impl Read) -> String {
     String::from_utf8(head).unwrap()
 }
 
-/// Reads a request for an upgrade and accepts it, with these bytes right behind the answer.
+/// Reads an upgrade request and accepts it; `behind` follows the answer in the same write.
 pub(crate) fn accept_upgrade(stream: &mut (impl Read + Write), behind: &[u8]) -> String {
     let head = read_head(stream);
     let key = header(&head, "sec-websocket-key").expect("a key");
@@ -43,11 +43,11 @@ pub(crate) fn accept_upgrade(stream: &mut (impl Read + Write), behind: &[u8]) ->
     head
 }
 
-/// The next frame, which a client masks, of at most 125 bytes: its opcode and its payload.
+/// Reads a masked frame of at most 125 bytes. Returns its opcode and its payload.
 pub(crate) fn read_masked(stream: &mut impl Read) -> (u8, Vec<u8>) {
     let mut head = [0; 6];
     stream.read_exact(&mut head).unwrap();
-    assert_eq!(head[1] & 0x80, 0x80, "a client masks");
+    assert_eq!(head[1] & 0x80, 0x80, "the client masks its frames");
     let length = usize::from(head[1] & 0x7f);
     assert!(length <= 125, "a short frame");
     let mut payload = vec![0; length];
@@ -58,7 +58,7 @@ pub(crate) fn read_masked(stream: &mut impl Read) -> (u8, Vec<u8>) {
     (head[0] & 0x0f, payload)
 }
 
-/// The value of a header of a request's head.
+/// The value of a header in the head of a request.
 pub(crate) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     let lines = head.lines().filter_map(|line| line.split_once(": "));
     lines.filter(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value).next()

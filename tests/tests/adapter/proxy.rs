@@ -1,4 +1,4 @@
-//! Through an HTTP proxy: a small one, on threads, that speaks `CONNECT`.
+//! Connections through an HTTP proxy: a small `CONNECT` proxy on threads.
 
 use core::net::SocketAddr;
 use std::io::{self, Write};
@@ -17,15 +17,15 @@ use crate::rt::phx::testing::{Listener, ServerConfig};
 use crate::rt::phx::{Config, Proxy, Roots, Tls};
 use crate::rt::{block_on, phx};
 
-/// A proxy that lets everyone through who says `user:s3cret`, or everyone.
+/// A proxy that requires the credentials `user:s3cret`, or none.
 struct ConnectProxy {
     addr: SocketAddr,
-    /// The targets it was asked for.
+    /// The targets of the requests.
     asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl ConnectProxy {
-    fn start(wants_credentials: bool) -> Self {
+    fn start(requires_credentials: bool) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let addr = listener.local_addr().unwrap();
         let asked = Arc::<Mutex<Vec<String>>>::default();
@@ -33,7 +33,7 @@ impl ConnectProxy {
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let (stream, seen) = (stream.unwrap(), Arc::clone(&seen));
-                thread::spawn(move || tunnel(stream, wants_credentials, &seen));
+                thread::spawn(move || tunnel(stream, requires_credentials, &seen));
             }
         });
         Self { addr, asked }
@@ -48,14 +48,14 @@ impl ConnectProxy {
     }
 }
 
-fn tunnel(mut client: TcpStream, wants_credentials: bool, seen: &Mutex<Vec<String>>) {
+fn tunnel(mut client: TcpStream, requires_credentials: bool, seen: &Mutex<Vec<String>>) {
     let head = read_head(&mut client);
     let target = head.strip_prefix("CONNECT ").and_then(|rest| rest.split(' ').next()).unwrap();
     assert_eq!(header(&head, "host"), Some(target), "{head}");
     seen.lock().unwrap().push(target.to_owned());
     // user:s3cret
     let known = header(&head, "proxy-authorization") == Some("Basic dXNlcjpzM2NyZXQ=");
-    if wants_credentials && !known {
+    if requires_credentials && !known {
         let answer = "HTTP/1.1 407 Proxy Authentication Required\r\n\
                       Proxy-Authenticate: Basic realm=\"test\"\r\nContent-Length: 3\r\n\r\nwho";
         client.write_all(answer.as_bytes()).unwrap();
@@ -81,7 +81,7 @@ async fn listen() -> Listener {
 }
 
 #[test]
-fn a_channel_works_through_a_proxy() {
+fn channel_works_through_proxy() {
     block_on(async {
         let (listener, proxy) = (listen().await, ConnectProxy::start(false));
         let config = Config::new(&listener.url()).unwrap();
@@ -95,7 +95,7 @@ fn a_channel_works_through_a_proxy() {
 }
 
 #[test]
-fn tls_is_spoken_through_the_proxy_with_the_server() {
+fn proxy_carries_tls_to_server() {
     block_on(async {
         let (authority, proxy) = (Authority::new(), ConnectProxy::start(false));
         let (addr, config) = (([127, 0, 0, 1], 0).into(), ServerConfig::default());
@@ -114,7 +114,7 @@ fn tls_is_spoken_through_the_proxy_with_the_server() {
 }
 
 #[test]
-fn a_proxy_that_wants_credentials_gets_them() {
+fn proxy_receives_credentials() {
     block_on(async {
         let (listener, proxy) = (listen().await, ConnectProxy::start(true));
         let config = Config::new(&listener.url()).unwrap();
@@ -136,21 +136,22 @@ fn a_proxy_that_wants_credentials_gets_them() {
     })
 }
 
+/// A refusal by the proxy, a proxy that is down, and a port that is not a proxy.
 #[test]
-fn what_goes_wrong_at_the_proxy_is_said_to_be_the_proxys() {
+fn proxy_failures_name_the_proxy() {
     block_on(async {
         let config = Config::new("wss://backend.invalid/socket/websocket").unwrap();
         let through =
             |addr: SocketAddr| config.clone().proxy(Proxy::parse(&addr.to_string()).unwrap());
-        // The name is the proxy's to resolve.
+        // The proxy resolves the name.
         let proxy = ConnectProxy::start(false);
         let refused = dial(through(proxy.addr)).await;
         let Err(Cause::ProxyRefused(refusal)) = refused else { panic!("{:?}", refused.err()) };
         assert_eq!(refusal.status(), 502);
         assert_eq!(proxy.asked(), ["backend.invalid:443"]);
 
-        let nobody = Reserved::new();
-        let free = nobody.addr();
+        let unused = Reserved::new();
+        let free = unused.addr();
         let message = line(dial(through(free)).await);
         assert!(message.starts_with(&format!("the proxy: {free} could not be")), "{message}");
 
@@ -164,7 +165,7 @@ fn what_goes_wrong_at_the_proxy_is_said_to_be_the_proxys() {
 }
 
 #[test]
-fn an_excepted_host_is_reached_without_the_proxy() {
+fn excepted_host_bypasses_proxy() {
     block_on(async {
         let (listener, proxy) = (listen().await, ConnectProxy::start(false));
         let except = Proxy::parse(&proxy.url("")).unwrap().except("127.0.0.0/8");
@@ -175,7 +176,7 @@ fn an_excepted_host_is_reached_without_the_proxy() {
 }
 
 #[test]
-fn the_environment_is_asked_only_when_told_to() {
+fn proxy_comes_from_environment() {
     block_on(async {
         let proxy = ConnectProxy::start(false);
         let url = proxy.url("");

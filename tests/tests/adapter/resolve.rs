@@ -1,5 +1,5 @@
-//! Name resolution: none of the runtime's blocking threads is taken for it, and a caller may have a
-//! resolver of its own.
+//! Name resolution: it uses none of the runtime's blocking threads, and the caller may supply a
+//! resolver.
 
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ async fn listen() -> Listener {
 }
 
 #[test]
-fn own_resolver_is_asked() {
+fn custom_resolver_is_used() {
     block_on(async {
         let listener = listen().await;
         let (addr, asked) = (listener.addr(), Arc::new(Mutex::new(Vec::new())));
@@ -33,7 +33,7 @@ fn own_resolver_is_asked() {
 }
 
 #[test]
-fn own_resolver_may_fail() {
+fn custom_resolver_may_fail() {
     block_on(async {
         let runtime =
             Runtime::new().resolve_with(|_, _| async { Err(std::io::ErrorKind::NotFound.into()) });
@@ -49,12 +49,11 @@ fn own_resolver_may_fail() {
     })
 }
 
-/// 600 clients and a name server that is down took all 512 blocking threads of a tokio process, and
-/// with them its file system, for as long as the resolver
-/// waited.
+/// With a name server that is down, 600 clients used all 512 blocking threads of a tokio process, which
+/// blocked its file I/O until the resolver timed out (tokio-rs/tokio#5338).
 ///
-/// The number of threads is a setting of the whole process on smol, so the test has one of its own,
-/// in which the only blocking thread is taken.
+/// On smol the number of threads is a setting of the whole process, so the test starts a process of its
+/// own, in which the only blocking thread is occupied.
 #[test]
 fn name_resolution_takes_no_blocking_thread() {
     const CHILD: &str = "PHX_TEST_WITHOUT_BLOCKING_THREADS";

@@ -1,4 +1,4 @@
-//! Dialled elsewhere than the URI says: port-forwards, tunnels and addresses with a zone.
+//! Dialling another address than that of the URI: port-forwards, tunnels and addresses with a zone.
 
 use core::net::SocketAddr;
 
@@ -12,7 +12,7 @@ use crate::rt::phx::testing::{Listener, ServerConfig};
 use crate::rt::phx::{Config, Roots, Tls};
 use crate::rt::{block_on, phx};
 
-/// The request that arrives at the port that is forwarded to.
+/// The head of the request that arrives at the dialled address.
 async fn request_through(config: impl FnOnce(SocketAddr) -> Config) -> String {
     let (sender, head) = std::sync::mpsc::channel();
     let (addr, _server) = serve_once(move |stream| {
@@ -23,7 +23,7 @@ async fn request_through(config: impl FnOnce(SocketAddr) -> Config) -> String {
 }
 
 #[test]
-fn connect_to_keeps_the_host_of_the_uri() {
+fn connect_to_keeps_host_header() {
     block_on(async {
         let head = request_through(|addr| {
             let config = Config::insecure("ws://backend.invalid:4000/socket/websocket").unwrap();
@@ -34,7 +34,7 @@ fn connect_to_keeps_the_host_of_the_uri() {
 }
 
 #[test]
-fn connect_to_keeps_the_name_of_the_certificate() {
+fn connect_to_keeps_certificate_name() {
     block_on(async {
         let authority = Authority::new();
         let tls = authority.server("backend.example");
@@ -47,17 +47,17 @@ fn connect_to_keeps_the_name_of_the_certificate() {
         };
         let client = phx::connect(config("wss://backend.example/socket/websocket")).await.unwrap();
         client.join("room:lobby", json!({})).await.unwrap();
-        // The address that is dialled has no say in whom to trust.
+        // The dialled address does not affect which certificate is trusted.
         let refused = dial(config("wss://other.example/socket/websocket")).await;
         let Err(Cause::Tls { message, .. }) = refused else { panic!("{:?}", refused.err()) };
         assert!(message.contains("other.example"), "{message}");
     })
 }
 
-/// Interface 1 is the loopback of Linux, and of most systems.
+/// Interface 1 is the loopback interface on Linux.
 #[cfg(target_os = "linux")]
 #[test]
-fn zone_of_an_address_is_dialled_and_not_sent() {
+fn address_zone_is_dialled_not_sent() {
     block_on(async {
         let Ok(listener) = std::net::TcpListener::bind("[::1]:0") else { return };
         let port = listener.local_addr().unwrap().port();

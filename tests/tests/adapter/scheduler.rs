@@ -1,5 +1,5 @@
-//! An adversarial scheduler: spurious polls, no budget for the runtime's own resources, streams
-//! that have nothing at every other call. Nothing is missed and no deadline is lost.
+//! An adversarial scheduler: spurious polls, an exhausted budget for the runtime's resources, streams
+//! that return `Pending` at every other call. No input and no deadline is lost.
 
 use core::future::{Future, poll_fn};
 use core::pin::pin;
@@ -15,7 +15,7 @@ use crate::rt::phx::testing::{Listener, ServerConfig};
 use crate::rt::phx::{self, Config, JoinParams, Signal};
 use crate::rt::{Runtime, Scripted, block_on, exhaust_budget, sleep, spawn};
 
-/// Polls a future whose task has used its budget in some of the polls.
+/// Polls a future; in the polls for which `starved` is true, its task has used up its budget.
 async fn without_budget<F: Future>(future: F, starved: impl Fn(usize) -> bool) -> F::Output {
     let (mut future, mut polls) = (pin!(future), 0);
     poll_fn(|cx| {
@@ -28,15 +28,15 @@ async fn without_budget<F: Future>(future: F, starved: impl Fn(usize) -> bool) -
     .await
 }
 
-/// The same, with spurious polls.
-async fn unkindly<F: Future>(future: F, starved: impl Fn(usize) -> bool) -> F::Output {
+/// Like `without_budget`, with spurious polls.
+async fn with_spurious_polls<F: Future>(future: F, starved: impl Fn(usize) -> bool) -> F::Output {
     let (mut future, mut polls) = (pin!(future), 0);
     poll_fn(|cx| {
         polls += 1;
         if starved(polls) {
             exhaust_budget();
         }
-        // Spurious polls, one of them by a task that is gone.
+        // A spurious poll by a task that is gone.
         if let Poll::Ready(done) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             return Poll::Ready(done);
         }
@@ -49,12 +49,12 @@ fn config(url: &str) -> Config {
     Config::new(url).expect("an address")
 }
 
-/// `futures::join!(consumer, driver)` with a consumer that has used the task's budget: tokio's timer
-/// then answers `Pending` without having registered anything, and the connect timeout was lost.
+/// `futures::join!(consumer, driver)` with a consumer that has used up the task's budget: tokio's timer
+/// then returns `Pending` without registering the waker, and the connect timeout was lost.
 #[test]
 fn connect_timeout_survives_an_exhausted_budget() {
     block_on(async {
-        // A server that accepts and says nothing.
+        // A server that accepts and sends nothing.
         let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
         let url = format!("ws://{}/socket/websocket", silent.local_addr().expect("an address"));
         let config = config(&url).connect_timeout(Duration::from_millis(200));
@@ -71,7 +71,7 @@ fn connect_timeout_survives_an_exhausted_budget() {
     })
 }
 
-/// Without a budget, tokio's sockets have nothing to read although the answer is there.
+/// Without a budget, tokio's sockets return `Pending` although the answer has arrived.
 #[test]
 fn answers_are_read_without_a_budget() {
     block_on(async {
@@ -82,7 +82,7 @@ fn answers_are_read_without_a_budget() {
             .heartbeat_timeout(Duration::from_secs(5));
         let (client, driver) = phx::client::client(config, Runtime::new());
         client.connect();
-        spawn(unkindly(driver, |_| true));
+        spawn(with_spurious_polls(driver, |_| true));
         let room = client.join("room:lobby", json!({})).await.expect("joined");
         for n in 0..20 {
             let reply = room.push("echo", json!({ "n": n })).await.expect("a reply");
@@ -94,7 +94,7 @@ fn answers_are_read_without_a_budget() {
     })
 }
 
-/// A heartbeat falls due though every poll of the timer was spurious.
+/// A heartbeat is sent although every poll of the timer was spurious.
 #[test]
 fn timers_survive_spurious_polls() {
     block_on(async {
@@ -110,7 +110,7 @@ fn timers_survive_spurious_polls() {
         });
         let (client, driver) = phx::client::client(config, runtime);
         client.connect();
-        spawn(unkindly(driver, |polls| polls % 2 == 0));
+        spawn(with_spurious_polls(driver, |polls| polls % 2 == 0));
         let beats = || {
             let frames = flood.frames();
             let beat = |payload: &[u8]| payload.windows(9).any(|part| part == b"heartbeat");

@@ -1,4 +1,4 @@
-//! A byte stream that the test plays, under the WebSocket of the adapter.
+//! A byte stream scripted by the test, below the WebSocket of the adapter.
 
 use core::task::{Context, Poll};
 use std::io;
@@ -9,15 +9,15 @@ use crate::rt::phx::client::Driver;
 use crate::rt::phx::{self, Client, Config};
 use crate::rt::{Runtime, Scripted};
 
-/// What the stream of a test does. `crate::rt::Scripted` makes a stream of the runtime of it.
+/// The behaviour of a test's stream. `crate::rt::Scripted` turns it into a stream of the runtime.
 pub(crate) trait Script: Send + 'static {
     fn read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>>;
 
     fn write(&mut self, bytes: &[u8]) -> Poll<io::Result<usize>>;
 }
 
-/// A server that accepts the upgrade, and then says the same again and again, without an end and
-/// without ever having nothing to say.
+/// A server that accepts the upgrade, and then sends the same bytes in an endless loop, so that every
+/// read has data.
 #[derive(Clone, Default)]
 pub(crate) struct Flood(Arc<Mutex<Wire>>);
 
@@ -25,28 +25,28 @@ pub(crate) struct Flood(Arc<Mutex<Wire>>);
 pub(crate) struct Wire {
     /// Written by the client.
     pub(crate) written: Vec<u8>,
-    /// Said in one read with the answer to the upgrade.
+    /// Sent in one read with the answer to the upgrade.
     pub(crate) behind: Vec<u8>,
-    /// Said once, before anything is repeated.
+    /// Sent once, before `repeated`.
     pub(crate) once: Vec<u8>,
-    /// Said again and again; nothing is said when it is empty.
+    /// Sent in a loop; nothing is sent if it is empty.
     pub(crate) repeated: Vec<u8>,
-    /// Where it is in `repeated`.
+    /// The position in `repeated`.
     at: usize,
     is_open: bool,
-    /// Bytes read since the test asked last.
+    /// Bytes read since the test last took this count.
     pub(crate) read: usize,
-    /// Reads so far.
+    /// The number of reads so far.
     pub(crate) reads: usize,
 }
 
-/// More than any budget of one poll.
+/// More bytes than any poll may read.
 const NO_BUDGET: usize = 16 << 20;
 
 impl Flood {
     pub(crate) fn new(once: &[u8], repeated: &[u8]) -> Self {
         let flood = Self::default();
-        // Long, so that it is copied in few pieces.
+        // Repeated, so that it is copied in few pieces.
         (flood.lock().once, flood.lock().repeated) = (once.to_vec(), repeated.repeat(1 << 10));
         flood
     }
@@ -55,7 +55,7 @@ impl Flood {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A client that connects to it.
+    /// A client that connects to this server.
     pub(crate) fn client(&self, config: Config) -> (Client, Driver<Runtime>) {
         let script = self.clone();
         let runtime = Runtime::new().dial_with(move |_| {
@@ -67,13 +67,13 @@ impl Flood {
         (client, driver)
     }
 
-    /// What the client wrote behind its request: opcodes and payloads.
+    /// The frames that the client wrote after its request: opcodes and payloads.
     pub(crate) fn frames(&self) -> Vec<(u8, Vec<u8>)> {
         let written = self.lock().written.clone();
         let head = written.windows(4).position(|end| end == b"\r\n\r\n").expect("a request");
         let (mut rest, mut frames) = (&written[head + 4..], Vec::new());
         while let [first, length, behind @ ..] = rest {
-            assert_eq!(length & 0x80, 0x80, "a client masks");
+            assert_eq!(length & 0x80, 0x80, "the client masks its frames");
             let (length, behind) = match length & 0x7f {
                 126 => {
                     let length = u16::from_be_bytes([behind[0], behind[1]]);
@@ -133,7 +133,7 @@ impl Script for Flood {
     }
 }
 
-/// A stream that has nothing at every other call, and wakes its task at once.
+/// A stream that returns `Pending` at every other read, and wakes its task at once.
 pub(crate) struct Hesitant<S> {
     script: S,
     hesitates: bool,
@@ -156,7 +156,7 @@ impl<S: Script> Script for Hesitant<S> {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        // One byte at a time.
+        // Writes one byte at a time.
         self.script.write(&bytes[..bytes.len().min(1)])
     }
 }

@@ -1,7 +1,7 @@
-//! Slow links over real sockets: a proxy shapes both directions, or swallows one.
+//! Slow links over real sockets: a proxy limits both directions, or swallows one.
 //!
-//! Public reports of what happens otherwise: a transfer that is longer than a heartbeat may take is
-//! cut, and begins again, for ever (`phoenixframework/phoenix#6770`).
+//! `phoenixframework/phoenix#6770`: a transfer that takes longer than the heartbeat timeout is cut, and
+//! each reconnect starts it again.
 
 use core::time::Duration;
 use std::time::Instant;
@@ -22,7 +22,7 @@ const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
-/// A server, a proxy that carries so many bytes per second each way, and a client of the two.
+/// A server, a proxy that limits the bytes per second in each direction, and a client.
 struct Link {
     proxy: FaultProxy,
     client: Client,
@@ -31,8 +31,8 @@ struct Link {
     runtime: Tracked,
 }
 
-/// Twenty portions a second.
-const fn carries(bytes_per_second: usize) -> Manner {
+/// A rate limit, in twenty portions per second.
+const fn limited(bytes_per_second: usize) -> Manner {
     Manner::Slow { bytes: bytes_per_second / 20, every: Duration::from_millis(50) }
 }
 
@@ -55,7 +55,7 @@ impl Link {
         };
         let server = server.expect("a loopback port");
         let proxy = FaultProxy::start(server.addr(), Rng::from_env()).expect("a port");
-        proxy.treat_new(carries(rate), carries(rate));
+        proxy.treat_new(limited(rate), limited(rate));
         let scheme = if tls { "wss" } else { "ws" };
         let mut config =
             Config::new(&format!("{scheme}://{}/socket/websocket", proxy.addr())).unwrap();
@@ -67,8 +67,8 @@ impl Link {
         Self { proxy, client, signals, server, runtime }
     }
 
-    /// A message of so many bytes from the server, or a push to it with its reply, without a
-    /// reconnect; how long it took.
+    /// Transfers this many bytes, as a message from the server or as a push with a reply, and asserts
+    /// that no reconnect was needed. Returns the duration.
     async fn transfer(self, way: Way, bytes: usize) -> Duration {
         let room = self.client.join("room:slow", json!({})).await.unwrap();
         let mut events = room.messages();
@@ -106,8 +106,9 @@ impl Link {
     }
 }
 
-/// Heartbeats every second, which may take 12 s, and transfers that take longer, so that each one
-/// would be declared dead. On a busy machine, no transfer is without the CPU for that long.
+/// Heartbeats every second with a timeout of 12 s, and transfers that take longer: without counting
+/// progress, each connection would be declared dead. Even a busy machine does not stop a transfer for
+/// that long.
 #[test]
 fn transfers_outlast_heartbeat_timeout() {
     let hasty = |config: Config| {
@@ -117,7 +118,7 @@ fn transfers_outlast_heartbeat_timeout() {
         let mut transfers = Vec::new();
         for tls in [false, true] {
             for way in [Way::Up, Way::Down] {
-                // The sockets between them take the small ones at once.
+                // The socket buffers take the small ones at once.
                 for (bytes, rate) in [(320_000, 20_000), (400_000, 20_000), (2_400_000, 100_000)] {
                     transfers.push(async move {
                         Link::new(tls, rate, hasty).await.transfer(way, bytes).await
@@ -126,12 +127,12 @@ fn transfers_outlast_heartbeat_timeout() {
             }
         }
         for took in futures_util::future::join_all(transfers).await {
-            assert!(took >= secs(14), "{took:?} proves nothing");
+            assert!(took >= secs(14), "{took:?} is shorter than the heartbeat timeout");
         }
     })
 }
 
-/// With every default, as it was reported; some minutes.
+/// With every default, as in the report; it takes two minutes.
 #[test]
 #[ignore = "takes two minutes; `cargo test -p phx-tests -- --ignored --nocapture defaults`"]
 fn transfers_succeed_with_defaults() {
@@ -154,9 +155,9 @@ fn transfers_succeed_with_defaults() {
     })
 }
 
-/// A direction that swallows everything is found, though the other one goes on.
+/// A connection that swallows everything in one direction is noticed, although the other works.
 #[test]
-fn swallowed_direction_is_found() {
+fn swallowed_direction_is_detected() {
     for way in [Way::Up, Way::Down] {
         block_on(async {
             let hasty = |config: Config| {
@@ -166,7 +167,7 @@ fn swallowed_direction_is_found() {
             let mut link = Link::new(false, 400_000, hasty).await;
             let room = link.client.join("room:slow", json!({})).await.unwrap();
             link.proxy.treat_live(way, Manner::Swallow);
-            // Something goes on in both directions.
+            // There is traffic in both directions.
             for _ in 0..20 {
                 link.server.broadcast("room:slow", "tick", json!({"pad": "x".repeat(1_000)}));
                 room.cast("noreply", json!({"pad": "x".repeat(1_000)})).await.unwrap();
@@ -182,20 +183,21 @@ fn swallowed_direction_is_found() {
     }
 }
 
-/// The server hears the parts of a message, as Cowboy and Bandit do, and closes none as idle.
+/// The server counts the parts of a message as traffic, as Cowboy and Bandit do: it does not close a
+/// connection as idle during a long message.
 /// Protocol: HB-3.
 #[test]
-fn server_hears_parts_of_message() {
+fn message_parts_keep_socket_alive() {
     block_on(async {
         let idle = ServerConfig::default().idle_timeout(secs(6));
         let mut link = Link::serving(idle, false, 100_000, |config| config).await;
         let room = link.client.join("room:slow", json!({})).await.unwrap();
         let options = PushOptions::call().timeout(secs(600));
-        // It takes ten seconds.
+        // The push takes ten seconds.
         let payload = json!({"pad": "x".repeat(1_000_000)});
         room.push_with("ack", payload, options).await.unwrap().ok().unwrap();
         drop(room);
-        // Nothing is heard now, until it closes.
+        // From now on the client is silent, until the server closes.
         let cause = signal(&mut link.signals, |signal| match signal {
             Signal::Disconnected { cause, .. } => Some(cause),
             _ => None,

@@ -1,4 +1,4 @@
-//! Through a SOCKS5 proxy: a small one, on threads.
+//! Connections through a SOCKS5 proxy: a small one on threads.
 
 use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::io::{self, Read, Write};
@@ -17,16 +17,16 @@ use crate::rt::phx::testing::{Listener, ServerConfig};
 use crate::rt::phx::{Config, Proxy, Roots, Tls};
 use crate::rt::{block_on, phx};
 
-/// A proxy that lets everyone through who says `user` and `s3cret`, or everyone, and connects to
-/// names below `.test` on this machine.
+/// A proxy that requires the credentials `user` and `s3cret`, or none, and connects names below `.test`
+/// to this machine.
 struct SocksProxy {
     addr: SocketAddr,
-    /// The targets it was asked for.
+    /// The targets of the requests.
     asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl SocksProxy {
-    fn start(wants_credentials: bool) -> Self {
+    fn start(requires_credentials: bool) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let addr = listener.local_addr().unwrap();
         let asked = Arc::<Mutex<Vec<String>>>::default();
@@ -34,7 +34,7 @@ impl SocksProxy {
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let (stream, seen) = (stream.unwrap(), Arc::clone(&seen));
-                thread::spawn(move || serve(stream, wants_credentials, &seen));
+                thread::spawn(move || serve(stream, requires_credentials, &seen));
             }
         });
         Self { addr, asked }
@@ -62,17 +62,17 @@ fn read_text(stream: &mut TcpStream) -> io::Result<String> {
     Ok(String::from_utf8(text).unwrap())
 }
 
-/// The errors are those of clients that went away.
+/// Serves one connection; an error means that the client went away.
 fn serve(
     mut client: TcpStream,
-    wants_credentials: bool,
+    requires_credentials: bool,
     seen: &Mutex<Vec<String>>,
 ) -> io::Result<()> {
     let [version, methods] = read(&mut client)?;
     assert_eq!(version, 5);
     let mut offered = vec![0; methods.into()];
     client.read_exact(&mut offered)?;
-    if wants_credentials {
+    if requires_credentials {
         if !offered.contains(&2) {
             return client.write_all(&[5, 0xff]);
         }
@@ -102,7 +102,7 @@ fn serve(
     let Ok(server) = TcpStream::connect((if here { "127.0.0.1" } else { &host }, port)) else {
         return client.write_all(&[5, 5, 0, 1, 0, 0, 0, 0, 0, 0]);
     };
-    // In two pieces, as it may arrive.
+    // In two pieces, as TCP may deliver it.
     client.write_all(&[5, 0, 0, 3, 4])?;
     client.write_all(b"here\0\0")?;
     let there = (client.try_clone()?, server.try_clone()?);
@@ -137,7 +137,7 @@ fn channel_works_through_socks5() {
 
 /// `socks5h` leaves the name to the proxy; `socks5` resolves it on this side.
 #[test]
-fn tls_is_spoken_through_socks5_with_the_server() {
+fn socks5_carries_tls_to_server() {
     block_on(async {
         let (authority, proxy) = (Authority::new(), SocksProxy::start(false));
         let (addr, config) = (([127, 0, 0, 1], 0).into(), ServerConfig::default());
@@ -158,7 +158,7 @@ fn tls_is_spoken_through_socks5_with_the_server() {
 }
 
 #[test]
-fn socks5_proxy_that_wants_credentials_gets_them() {
+fn socks5_proxy_receives_credentials() {
     block_on(async {
         let (listener, proxy) = (listen().await, SocksProxy::start(true));
         let config = Config::new(&listener.url()).unwrap();
@@ -176,8 +176,9 @@ fn socks5_proxy_that_wants_credentials_gets_them() {
     })
 }
 
+/// A refusal by the proxy, a target that it cannot reach, a proxy that is down, and an HTTP proxy.
 #[test]
-fn failure_at_socks5_is_said_to_be_the_proxys() {
+fn socks5_failures_name_the_proxy() {
     block_on(async {
         let proxy = SocksProxy::start(false);
         let config = |uri: &str| Config::new(uri).unwrap();
@@ -187,7 +188,7 @@ fn failure_at_socks5_is_said_to_be_the_proxys() {
         let refused = through("wss://forbidden.test/socket/websocket").await.map(drop);
         assert_eq!(refused, Err(Cause::SocksRefused(SocksRefusal::NotAllowed)));
         let refused = through(&format!("ws://{free}/socket/websocket")).await;
-        let Err(Cause::Dial { kind, message }) = refused else { panic!("nobody listens") };
+        let Err(Cause::Dial { kind, message }) = refused else { panic!("the target is down") };
         assert_eq!(kind, DialKind::Refused);
         assert!(message.starts_with("the proxy could not connect to the server: "), "{message}");
 
@@ -195,7 +196,7 @@ fn failure_at_socks5_is_said_to_be_the_proxys() {
         let message = line(dial(config("wss://127.0.0.1/").proxy(away)).await);
         assert!(message.starts_with(&format!("the proxy: {free} could not be")), "{message}");
 
-        // An HTTP proxy, and one that is in no hurry.
+        // An HTTP proxy.
         let (addr, _server) = serve_once(|stream| {
             stream.read_exact(&mut [0; 3]).unwrap();
             stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();

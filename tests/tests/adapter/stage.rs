@@ -1,5 +1,5 @@
-//! Where a conformance scenario plays: a server of some kind, the way to it, and at the end the
-//! question what was left behind.
+//! The environment of a conformance scenario: a server, the proxy in front of it, the runtime, and the
+//! check at the end that nothing is left behind.
 
 use core::fmt::Debug;
 use core::future::Future;
@@ -26,14 +26,14 @@ use crate::rt::phx::testing::{Listener, ServerConfig};
 use crate::rt::phx::{Client, Config, Roots, Signal, Signals, Tls};
 use crate::rt::{block_on, phx, sleep};
 
-/// What the scenarios run against.
+/// The server that a scenario runs against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Target {
     /// `testing::Listener` on loopback.
     Loopback,
-    /// The same behind TLS, with a certificate authority of the test's own.
+    /// `testing::Listener` with TLS, and a certificate authority of the test.
     Tls,
-    /// The same behind a proxy that mistreats bytes, and breaks connections when told to.
+    /// `testing::Listener` behind a proxy that splits and delays bytes, and injects faults on command.
     Faulty,
     /// The server that `PHX_URL` names: a real Phoenix, as in `tests/phoenix`.
     Phoenix,
@@ -47,13 +47,13 @@ pub(super) struct Stage {
     server: Option<Listener>,
     authority: Option<Authority>,
     proxy: Option<FaultProxy>,
-    /// Of every server and proxy there was. Nobody else's sockets are counted at the end.
+    /// The ports of every server and proxy, reserved so that only their sockets are counted at the end.
     ports: Vec<Arc<Reserved>>,
     rng: Rng,
     unique: String,
 }
 
-/// Plays one scenario on one target over one transport, and checks that nothing is left behind.
+/// Runs one scenario on one target over one transport, and checks that nothing is left behind.
 pub(super) fn play(
     target: Target,
     transport: TransportKind,
@@ -62,7 +62,7 @@ pub(super) fn play(
     let phoenix = match target {
         Target::Phoenix => match std::env::var("PHX_URL") {
             Ok(url) => Some(url),
-            Err(_) => return say_that_phoenix_is_skipped(),
+            Err(_) => return report_skipped_phoenix(),
         },
         _ => None,
     };
@@ -73,8 +73,8 @@ pub(super) fn play(
     })
 }
 
-/// Past the test harness, which hides what a passing test prints.
-fn say_that_phoenix_is_skipped() {
+/// Writes to stderr directly, because the test harness captures the output of a passing test.
+fn report_skipped_phoenix() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let _ = writeln!(
@@ -88,7 +88,7 @@ fn say_that_phoenix_is_skipped() {
 impl Stage {
     async fn new(target: Target, transport: TransportKind, phoenix: Option<String>) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        // Topics of their own for every run, because a real server outlives it.
+        // Every run has topics of its own, because a real server outlives it.
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let unique = format!("{:x}-{:x}-{count:x}", since.as_micros(), std::process::id());
@@ -110,7 +110,7 @@ impl Stage {
         stage
     }
 
-    /// Puts a server with other settings in the place of the one that is there.
+    /// Replaces the server with one that has other settings.
     pub(super) async fn serve(&mut self, config: ServerConfig) {
         let port = Arc::new(Reserved::new());
         let server = match &self.authority {
@@ -130,7 +130,7 @@ impl Stage {
         self.server = Some(server);
     }
 
-    /// Starts the server again that was stopped or killed.
+    /// Restarts a stopped or killed server.
     pub(super) async fn restart(&mut self) {
         let server = self.server();
         start_again(async || server.restart().await).await.expect("the same port");
@@ -140,20 +140,20 @@ impl Stage {
         self.target
     }
 
-    /// The server, when it is one of ours.
+    /// The test server.
     pub(super) fn server(&mut self) -> &mut Listener {
-        self.server.as_mut().expect("the table keeps this from a server that is not ours")
+        self.server.as_mut().expect("the table excludes this scenario for a real Phoenix")
     }
 
     pub(super) fn proxy(&self) -> &FaultProxy {
-        self.proxy.as_ref().expect("the table keeps this to the proxy")
+        self.proxy.as_ref().expect("the table runs this scenario only with the proxy")
     }
 
     pub(super) fn rng(&mut self) -> &mut Rng {
         &mut self.rng
     }
 
-    /// The topic of this run with this prefix and suffix.
+    /// A topic of this run with this prefix and suffix.
     pub(super) fn topic(&self, prefix: &str, suffix: &str) -> String {
         format!("{prefix}:{}{suffix}", self.unique)
     }
@@ -169,8 +169,8 @@ impl Stage {
         }
     }
 
-    /// The way to the server, with retries that suit a test, and timeouts that only a fault
-    /// reaches.
+    /// A configuration for the server, with the short retry delays of a test, and timeouts that only a
+    /// fault reaches.
     pub(super) fn config(&self) -> Config {
         self.config_to(&self.url())
     }
@@ -207,22 +207,22 @@ impl Stage {
         phx::client::connect(config, self.runtime.clone()).await
     }
 
-    /// A client that is connecting, and all of its signals from the first one on.
+    /// Starts a client, and returns it with a stream of all of its signals.
     pub(super) fn start_watched(&self, config: Config) -> (Client, Signals) {
         self.runtime.start_watched(config)
     }
 
-    /// The clock of every client here. A server has its own.
+    /// The clock of all clients. The server has its own.
     pub(super) const fn clock(&self) -> &Clock {
         self.runtime.clock()
     }
 
-    /// How many drivers run.
+    /// The number of running drivers.
     pub(super) fn drivers(&self) -> usize {
         self.runtime.live()
     }
 
-    /// Every handle is dropped by now: the drivers end, and so do the connections.
+    /// Waits until drivers and connections have ended; the scenario has dropped every handle.
     async fn end(mut self) {
         until("every driver ends", || self.runtime.live() == 0).await;
         assert!(!self.runtime.panicked(), "a driver panicked");
@@ -239,9 +239,9 @@ impl Stage {
     }
 }
 
-/// Manners of passing everything on, up and down. The server takes an upgrade request in more than
-/// 64 pieces for an attack (tungstenite's `AttackCheck`), so pieces may not be that small on the way
-/// up.
+/// Random manners, up and down, that forward everything. The server treats an upgrade request in more
+/// than 64 pieces as an attack (tungstenite's `AttackCheck`), so pieces on the way up have a minimum
+/// length.
 pub(super) fn harmless(rng: &mut Rng) -> (Manner, Manner) {
     let up = match Manner::harmless(rng) {
         Manner::Split { most } => Manner::Split { most: most.max(16) },
@@ -259,8 +259,7 @@ pub(super) async fn until(what: &str, mut check: impl FnMut() -> bool) {
     }
 }
 
-/// Drives `work` until the condition holds. The caller knows what `work` waits for, and that it has
-/// not happened: ending before the condition holds is a failure.
+/// Drives `work` until the condition holds. It is a failure if `work` ends before that.
 pub(super) async fn driven_until<F>(work: &mut F, what: &str, check: impl FnMut() -> bool)
 where
     F: Future<Output: Debug> + Unpin,
@@ -271,7 +270,7 @@ where
     }
 }
 
-/// The first signal for which `pick` has an answer.
+/// Waits for the first signal for which `pick` returns a value.
 pub(super) async fn signal<T>(signals: &mut Signals, pick: impl Fn(Signal) -> Option<T>) -> T {
     loop {
         let event = signals.next().await.expect("the driver runs");

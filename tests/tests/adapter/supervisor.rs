@@ -27,7 +27,7 @@ fn document(first: &Listener, second: &Listener) -> Connections {
     Connections::from_json(&text, |_| None).unwrap()
 }
 
-/// The next event of this type.
+/// Waits for the next event of this type.
 async fn until(events: &mut Subscription, kind: &str) -> CloudEvent {
     loop {
         match events.next().await.expect("the bus is open") {
@@ -42,8 +42,9 @@ fn subscribe(supervisor: &Supervisor, name: &str) -> Subscription {
     supervisor.bus().subscribe(&format!("jido.protocol.phoenix.{name}.**")).unwrap()
 }
 
+/// The killed server's connection resumes, the other one is not affected, and a shutdown ends both.
 #[test]
-fn named_connections_survive_the_kill_of_one_server_and_end_in_order() {
+fn connections_survive_kill_of_one_server() {
     block_on(async {
         let port = Reserved::new();
         let mut first = Listener::bind(port.addr(), ServerConfig::default()).await.unwrap();
@@ -64,7 +65,7 @@ fn named_connections_survive_the_kill_of_one_server_and_end_in_order() {
 
         let unfinished = supervisor.shutdown(DEADLINE).await;
         assert!(unfinished.is_empty(), "{unfinished:?}");
-        // The first that the other connection hears of after its join is its own end.
+        // The other connection's first event after its join is its own end.
         let BusEvent::Event(routed) = of_b.next().await.unwrap() else { panic!("an event") };
         assert_eq!(routed.event.data.get_str("reason").as_deref(), Some("left"));
         until(&mut of_b, "phoenix.connection.closed").await;
@@ -74,7 +75,7 @@ fn named_connections_survive_the_kill_of_one_server_and_end_in_order() {
 }
 
 #[test]
-fn a_name_can_be_stopped_and_started_again() {
+fn name_can_be_restarted() {
     block_on(async {
         let (first, second) = (listen().await, listen().await);
         let supervisor = phx::supervisor(Router::new());
@@ -90,10 +91,10 @@ fn a_name_can_be_stopped_and_started_again() {
     })
 }
 
-/// tokio's spawn panics outside of a runtime; smol's works everywhere. The name is free after the
-/// panic, and nothing waits for what never ran.
+/// tokio's `spawn` panics outside of a runtime; smol's works everywhere. After the panic the name is
+/// free, and `shutdown` does not wait for the task that never ran.
 #[test]
-fn start_outside_of_a_runtime_takes_no_name() {
+fn start_outside_runtime_takes_no_name() {
     let supervisor = Supervisor::new(Runtime::new(), Router::new());
     let config = || Config::new("ws://127.0.0.1:9/socket/websocket").expect("an address");
     let start = || supervisor.start_connection("a", config());
@@ -108,7 +109,7 @@ fn start_outside_of_a_runtime_takes_no_name() {
     })
 }
 
-/// The keeper is dropped with its runtime, before its first poll or after it.
+/// The supervising task is dropped with its runtime, before or after its first poll.
 #[test]
 fn connection_ends_with_its_runtime() {
     let supervisor = in_a_runtime_that_ends(async |spawn| {

@@ -8,7 +8,7 @@ use crate::rt::phx::time::Time;
 use crate::rt::{Runtime, block_on};
 
 #[test]
-fn every_seed_differs() {
+fn seeds_differ() {
     let runtime = Runtime::new();
     assert_ne!(runtime.seed(), runtime.seed());
 }
@@ -25,9 +25,9 @@ fn timer_does_not_wake_early() {
     })
 }
 
-/// Whether it was polled in between or not.
+/// Whether it was polled before the reset or not.
 #[test]
-fn reset_timer_forgets_the_earlier_time() {
+fn reset_timer_forgets_earlier_time() {
     block_on(async {
         for polled in [false, true] {
             let runtime = Runtime::new();
@@ -46,7 +46,7 @@ fn reset_timer_forgets_the_earlier_time() {
 }
 
 #[test]
-fn timer_can_be_set_outside_of_a_runtime() {
+fn timer_can_be_set_outside_runtime() {
     let mut timer = Runtime::new().timer();
     timer.reset(Some(Time::from_nanos(u64::MAX)));
     timer.reset(None);

@@ -1,4 +1,4 @@
-//! `wss://`: who is trusted, who is not, and how that is told.
+//! `wss://`: trusted and refused certificates, and the errors for the latter.
 
 use core::time::Duration;
 use std::io::{ErrorKind, Read, Write};
@@ -29,7 +29,7 @@ fn trusting(listener: &Listener, authority: &Authority) -> Config {
     Config::new(&listener.url()).unwrap().tls(Tls::new(roots))
 }
 
-/// What is said of an attempt that fails because of TLS.
+/// The message of an attempt that fails because of TLS.
 async fn failure(config: Config) -> String {
     match dial(config).await {
         Err(Cause::Tls { message, .. }) => message,
@@ -38,8 +38,9 @@ async fn failure(config: Config) -> String {
     }
 }
 
+/// Joins, pushes and broadcasts to a server with a certificate of a private authority.
 #[test]
-fn a_server_with_a_private_authority_is_joined_and_pushed_to() {
+fn private_authority_is_trusted() {
     block_on(async {
         let authority = Authority::new();
         let listener = listen(authority.server("127.0.0.1")).await;
@@ -47,12 +48,12 @@ fn a_server_with_a_private_authority_is_joined_and_pushed_to() {
         let client = phx::connect(trusting(&listener, &authority)).await.unwrap();
         let room = client.join("room:lobby", json!({})).await.unwrap();
         let mut messages = room.messages();
-        // More than fits into one TLS record, or into any buffer.
+        // Larger than a TLS record and any buffer.
         let body = json!("x".repeat(1 << 20));
         let reply = room.push("echo", body.clone()).await.unwrap();
         assert_eq!(reply.ok().unwrap().to_value().unwrap(), body);
         listener.broadcast("room:lobby", "news", body.clone());
-        let event = messages.next().await.expect("the stream goes on");
+        let event = messages.next().await.expect("the stream is open");
         let ChannelEvent::Message(message) = event else { panic!("{event:?}") };
         assert_eq!(message.payload().to_value().unwrap(), body);
         client.disconnect().await;
@@ -61,7 +62,7 @@ fn a_server_with_a_private_authority_is_joined_and_pushed_to() {
 }
 
 #[test]
-fn a_server_whose_authority_is_not_known_is_refused() {
+fn unknown_authority_is_refused() {
     block_on(async {
         let authority = Authority::new();
         let listener = listen(authority.server("127.0.0.1")).await;
@@ -76,8 +77,9 @@ fn a_server_whose_authority_is_not_known_is_refused() {
     })
 }
 
+/// The name of the certificate must be the host, or the `server_name` of the configuration.
 #[test]
-fn a_certificate_for_another_name_is_refused_unless_that_name_is_expected() {
+fn certificate_name_must_match() {
     block_on(async {
         let authority = Authority::new();
         let listener = listen(authority.server("backend.internal")).await;
@@ -92,7 +94,7 @@ fn a_certificate_for_another_name_is_refused_unless_that_name_is_expected() {
 }
 
 #[test]
-fn an_expired_certificate_is_refused() {
+fn expired_certificate_is_refused() {
     block_on(async {
         let authority = Authority::new();
         let listener = listen(authority.server_until("127.0.0.1", 2001, false)).await;
@@ -102,7 +104,7 @@ fn an_expired_certificate_is_refused() {
 }
 
 #[test]
-fn a_client_certificate_is_shown_to_a_server_that_wants_one() {
+fn client_certificate_is_presented() {
     block_on(async {
         let authority = Authority::new();
         let listener = listen(authority.server_for_known_clients("127.0.0.1")).await;
@@ -118,7 +120,7 @@ fn a_client_certificate_is_shown_to_a_server_that_wants_one() {
 }
 
 #[test]
-fn the_tls_key_of_a_document_is_what_it_names() {
+fn tls_key_of_document_applies() {
     block_on(async {
         let authority = Authority::new();
         let listener = listen(authority.server_for_known_clients("backend.internal")).await;
@@ -138,7 +140,7 @@ fn the_tls_key_of_a_document_is_what_it_names() {
             "ca.pem" => Ok(authority.pem.clone().into_bytes()),
             "device.pem" => Ok(device.chain.clone().into_bytes()),
             "device.key" => Ok(device.key.clone().into_bytes()),
-            other => panic!("nobody named {other}"),
+            other => panic!("the document does not name {other}"),
         };
         let files = spec.tls_files().expect("a tls key");
         let config = spec.config().clone().tls(Tls::from_files(files, read).unwrap());
@@ -151,7 +153,7 @@ fn the_tls_key_of_a_document_is_what_it_names() {
 }
 
 #[test]
-fn a_configuration_of_the_callers_own_is_used_as_it_is() {
+fn custom_tls_configuration_is_used() {
     block_on(async {
         let authority = Authority::new();
         let listener = listen(authority.server("127.0.0.1")).await;
@@ -166,7 +168,7 @@ fn a_configuration_of_the_callers_own_is_used_as_it_is() {
 }
 
 #[test]
-fn a_server_without_tls_is_recognised() {
+fn server_without_tls_is_recognised() {
     block_on(async {
         let (addr, _server) = serve_once(|stream| {
             stream.read_exact(&mut [0; 100]).unwrap();
@@ -178,21 +180,22 @@ fn a_server_without_tls_is_recognised() {
     })
 }
 
+/// A server that accepts the TCP connection and sends nothing (firezone/firezone#12137).
 #[test]
-fn a_server_that_accepts_and_says_nothing_is_a_connect_timeout() {
+fn silent_server_is_connect_timeout() {
     block_on(async {
         for scheme in ["ws", "wss"] {
             let (addr, _server) = serve_once(|_| ());
             let config = Config::new(&format!("{scheme}://{addr}/socket/websocket")).unwrap();
             let config = config.connect_timeout(Duration::from_millis(50));
-            let error = phx::connect(config).await.expect_err("nothing is said");
+            let error = phx::connect(config).await.expect_err("the server is silent");
             assert_eq!(error.cause, Cause::ConnectTimeout);
         }
     })
 }
 
 #[test]
-fn a_killed_and_restarted_server_is_joined_again() {
+fn restarted_tls_server_is_rejoined() {
     block_on(async {
         let authority = Authority::new();
         let port = Reserved::new();
@@ -202,20 +205,20 @@ fn a_killed_and_restarted_server_is_joined_again() {
         let room = client.join("room:lobby", json!({})).await.unwrap();
         let mut messages = room.messages();
         start_again(async || listener.restart().await).await.unwrap();
-        let event = messages.next().await.expect("the stream goes on");
+        let event = messages.next().await.expect("the stream is open");
         assert!(matches!(event, ChannelEvent::Interrupted { .. }), "{event:?}");
-        let event = messages.next().await.expect("the stream goes on");
+        let event = messages.next().await.expect("the stream is open");
         assert!(matches!(event, ChannelEvent::Resumed { .. }), "{event:?}");
     })
 }
 
 #[test]
-fn a_stream_of_the_callers_own_is_upgraded() {
+fn custom_stream_is_upgraded() {
     block_on(async {
         let config = testing::ServerConfig::default();
         let listener = Listener::bind(([127, 0, 0, 1], 0).into(), config).await.unwrap();
         let addr = listener.addr();
-        // The address is another, and not even resolved.
+        // The host of the URI is another, and is not resolved.
         let config = Config::new("wss://elsewhere.invalid/socket/websocket").unwrap();
         let runtime = Runtime::new().dial_with(move |uri| {
             assert_eq!(uri.host(), "elsewhere.invalid");
@@ -225,16 +228,17 @@ fn a_stream_of_the_callers_own_is_upgraded() {
         client.join("room:lobby", json!({})).await.unwrap();
 
         let config = Config::new("wss://elsewhere.invalid/socket/websocket").unwrap();
-        let nobody = Reserved::new();
-        let nowhere = nobody.addr();
+        let unused = Reserved::new();
+        let nowhere = unused.addr();
         let runtime = Runtime::new().dial_with(move |_| connect_tcp(nowhere));
         let error = phx::client::connect(config, runtime).await.expect_err("no stream");
         assert!(matches!(error.cause, Cause::Dial { .. }), "{error:?}");
     })
 }
 
+/// Bad certificates, keys and names are refused when the configuration is built.
 #[test]
-fn certificates_and_keys_that_make_no_sense_are_refused_when_they_are_given() {
+fn invalid_certificates_are_refused_early() {
     let authority = Authority::new();
     let roots = || Roots::pem(authority.pem.as_bytes()).unwrap();
     let device = authority.client("device");

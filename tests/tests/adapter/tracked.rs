@@ -1,5 +1,5 @@
-//! The runtime under test, with an eye on its tasks: which of them have not ended, and whether one
-//! of them panicked; and with a clock that can be set ahead.
+//! The runtime under test, with a count of its live tasks, a flag for panics, and a clock that can be
+//! advanced.
 
 use core::future::Future;
 use core::pin::Pin;
@@ -41,12 +41,12 @@ impl<R> Tracked<R> {
         Self { inner, tasks: Arc::default(), clock: Clock::default() }
     }
 
-    /// The clock of every client that it drives.
+    /// The clock of every client on this runtime.
     pub(crate) const fn clock(&self) -> &Clock {
         &self.clock
     }
 
-    /// A client that is connecting, and all of its signals from the first one on.
+    /// Starts a client, and returns it with a stream of all of its signals.
     pub(crate) fn start_watched(&self, config: Config) -> (Client, Signals)
     where
         Self: client::Runtime + client::Spawn<Driver<Self>>,
@@ -58,7 +58,7 @@ impl<R> Tracked<R> {
         (client, signals)
     }
 
-    /// How many tasks were neither completed nor dropped.
+    /// The number of tasks that were neither completed nor dropped.
     pub(crate) fn live(&self) -> usize {
         self.tasks.live.load(Ordering::SeqCst)
     }
@@ -74,7 +74,7 @@ impl<R> Tracked<R> {
     }
 }
 
-/// Lives as long as its task.
+/// A guard that lives as long as its task.
 struct Alive(Arc<Tasks>);
 
 impl Drop for Alive {
@@ -86,7 +86,7 @@ impl Drop for Alive {
     }
 }
 
-/// The clocks of the adapter, set ahead.
+/// The clock of the adapter plus the offset.
 #[derive(Clone)]
 pub(crate) struct TrackedClock {
     inner: RuntimeClock,
@@ -135,9 +135,9 @@ where
     }
 }
 
-/// A task, and that it has not ended.
+/// A task with its guard.
 pub(crate) struct Watched<F> {
-    // The future goes first, the guard last, when it is completed and when it is dropped.
+    // The future is dropped before the guard, both at completion and in a drop.
     future: Option<Pin<Box<F>>>,
     _alive: Alive,
 }

@@ -1,4 +1,4 @@
-//! An open WebSocket as the driver sees it, over the streams of the adapter and each transport.
+//! An open WebSocket as the driver uses it, over the adapter's streams and each transport.
 
 use core::future::poll_fn;
 use core::net::SocketAddr;
@@ -31,7 +31,7 @@ fn over_each(test: impl AsyncFn(&Config)) {
     })
 }
 
-/// Dials by this runtime, which has a function of its own for that.
+/// Dials with this runtime, which has a custom dial function.
 async fn open_with(runtime: Runtime, config: &Config) -> WebSocket {
     let socket = Socket::new(config.clone(), 1, Time::ZERO);
     let request = socket.connect_request().expect("it may be dialled");
@@ -42,7 +42,7 @@ async fn open(addr: SocketAddr, config: &Config) -> WebSocket {
     open_with(Runtime::new().dial_with(move |_| connect_tcp(addr)), config).await
 }
 
-/// A server that accepts the upgrade, with these bytes right behind its answer.
+/// A server that accepts the upgrade; `behind` follows its answer in the same write.
 fn server(
     behind: &'static [u8],
     script: impl FnOnce(&mut TcpStream) + Send + 'static,
@@ -80,7 +80,7 @@ fn close_frame(code: u16) -> [u8; 4] {
     [0x88, 2, high, low]
 }
 
-/// The code of the close frame that the client sends. Only one of the transports gives a reason.
+/// Reads the client's close frame and returns its code. Only one of the transports sends a reason.
 fn read_close(stream: &mut TcpStream) -> u16 {
     let (opcode, payload) = read_masked(stream);
     assert_eq!(opcode, 8);
@@ -91,8 +91,9 @@ fn closed(code: u16) -> Received {
     Received::Ended(Ended::CloseFrame { code: Some(code), reason: String::new() })
 }
 
+/// Frames that arrived together with the answer to the upgrade come first.
 #[test]
-fn leftover_of_the_upgrade_comes_first() {
+fn upgrade_leftover_comes_first() {
     over_each(async |config| {
         let (addr, server) = server(b"\x81\x02hi\x82\x03ab", |stream| {
             assert_eq!(read_masked(stream), (1, b"go on".to_vec()));
@@ -108,7 +109,7 @@ fn leftover_of_the_upgrade_comes_first() {
     });
 }
 
-/// Given to tungstenite, it would become the read buffer, and stay as small as it is.
+/// If tungstenite received the leftover, it would use it as its read buffer, which would stay that small.
 #[test]
 fn leftover_does_not_shrink_reads() {
     over_each(async |config| {
@@ -126,7 +127,7 @@ fn leftover_does_not_shrink_reads() {
     });
 }
 
-/// The server sends nothing more until it has the pong.
+/// The server waits for the pong before it sends more.
 #[test]
 fn ping_is_answered_without_other_writes() {
     over_each(async |config| {
@@ -157,9 +158,9 @@ fn frames_are_written_in_order() {
     });
 }
 
-/// The handshake is over by then.
+/// Bytes of the upgrade do not count.
 #[test]
-fn progress_counts_from_the_opening() {
+fn progress_starts_after_upgrade() {
     over_each(async |config| {
         let (addr, server) = server(b"", |stream| {
             read_masked(stream);
@@ -177,8 +178,7 @@ fn progress_counts_from_the_opening() {
     });
 }
 
-/// The answer to the ping cannot be written, which is no reason not to read on
-/// (`wire/close_graceful_shutdown`).
+/// The transport keeps reading although the pong cannot be written (`wire/close_graceful_shutdown`).
 #[test]
 fn close_frame_survives_a_reset() {
     over_each(async |config| {
@@ -189,7 +189,7 @@ fn close_frame_survives_a_reset() {
         let mut transport = open(addr, config).await;
         transport.send(text("unread")).unwrap();
         poll_fn(|cx| transport.poll_flush(cx)).await.unwrap();
-        // With bytes unread, this is a reset.
+        // With unread bytes, the drop is a reset.
         drop(server.join().unwrap());
         while transport.send(text("more")).is_ok() {
             let _ = poll_fn(|cx| transport.poll_flush(cx)).await;
@@ -226,7 +226,7 @@ fn oversized_message_closes_with_1009() {
 }
 
 #[test]
-fn vanished_server_is_a_lost_transport() {
+fn vanished_server_is_lost_transport() {
     over_each(async |config| {
         let (addr, server) = server(b"", |_| {});
         let mut transport = open(addr, config).await;
@@ -265,9 +265,9 @@ fn close_sends_its_code_and_waits() {
     });
 }
 
-/// The server has closed the connection, whatever is wrong with its frame.
+/// A close frame with half a code still reports that the server closed the connection.
 #[test]
-fn close_frame_with_half_a_code_is_one() {
+fn truncated_close_code_still_closes() {
     over_each(async |config| {
         let (addr, server) = server(b"", |stream| {
             stream.write_all(b"\x88\x01\x03").unwrap();

@@ -1,4 +1,4 @@
-//! What happens on a channel while its connection holds.
+//! Scenarios of one channel on an open connection.
 
 use core::pin::pin;
 use core::time::Duration;
@@ -20,13 +20,14 @@ use crate::rt::phx::{
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
+/// Joins with each kind of answer: ok, slow, rejected, unmatched, and crashing, which is retried.
 pub(in super::super) async fn joins(stage: &mut Stage) {
     let client = stage.connect().await;
     let topic = stage.topic("room", "");
     let room = client.join(topic.as_str(), json!({"user": 7})).await.unwrap();
     let response = json_of(&room.join_response().expect("it is joined"));
     assert_eq!(response, json!({"topic": topic, "params": {"user": 7}}));
-    // One more interest in the same join.
+    // A second handle for the same join.
     let again = client.join(topic.as_str(), json!({"user": 7})).await.unwrap();
     echoes(&again, json!({"n": 1})).await;
     assert_eq!(again.leave().await, Left::Detached);
@@ -35,7 +36,7 @@ pub(in super::super) async fn joins(stage: &mut Stage) {
     let plain = client.join(stage.topic("room", "-plain"), json!({"override": "plain"})).await;
     assert_eq!(json_of(&plain.unwrap().join_response().unwrap()), json!({}));
 
-    // What comes right behind the ok is not missed.
+    // Messages that follow the ok at once are received.
     let welcome = client.join(stage.topic("room", "-welcome"), json!({"push_after": 3})).await;
     let mut messages = welcome.unwrap().messages();
     for i in 1..=3 {
@@ -57,7 +58,7 @@ pub(in super::super) async fn joins(stage: &mut Stage) {
             other => panic!("{topic}: {other:?}"),
         }
     }
-    // A join that raises may work the next time, so it is tried until the deadline.
+    // A join that raises may succeed the next time, so it is retried until the deadline.
     let mut signals = client.signals();
     let options = JoinOptions::new().deadline(HOUR);
     let boom = client.join_with(stage.topic("boom", ""), json!({}), options);
@@ -77,6 +78,7 @@ pub(in super::super) async fn joins(stage: &mut Stage) {
     echoes(&room, json!({"n": 3})).await;
 }
 
+/// Topics of `Config::auto_join` are joined when `connect` returns.
 pub(in super::super) async fn auto_joins(stage: &mut Stage) {
     let topics = [stage.topic("room", "-a"), stage.topic("room", "-b")];
     let mut config = stage.config();
@@ -93,6 +95,7 @@ pub(in super::super) async fn auto_joins(stage: &mut Stage) {
     assert!(client.channel(stage.topic("room", "-other")).is_err());
 }
 
+/// A leave ends every handle of the topic, which can be joined again at once.
 pub(in super::super) async fn leaves(stage: &mut Stage) {
     let client = stage.connect().await;
     let topic = stage.topic("room", "");
@@ -110,12 +113,13 @@ pub(in super::super) async fn leaves(stage: &mut Stage) {
         assert!(matches!(push, Err(PushFailed::NotAccepted(_))), "{push:?}");
         assert_eq!(room.leave().await, Left::Gone);
     }
-    // The last handle that is dropped leaves too, and the topic is free at once.
+    // Dropping the last handle leaves too, and the topic is free at once.
     drop(client.join(topic.as_str(), json!({"round": 3})).await.unwrap());
     let room = client.join(topic.as_str(), json!({"round": 4})).await.unwrap();
     assert_eq!(json_of(&room.join_response().unwrap())["params"], json!({"round": 4}));
 }
 
+/// Every status of a reply, a second reply, a missing one, and slow ones beside quick ones.
 pub(in super::super) async fn replies_of_every_status(stage: &mut Stage) {
     let client = stage.connect().await;
     let room = client.join(stage.topic("room", ""), json!({})).await.unwrap();
@@ -134,14 +138,14 @@ pub(in super::super) async fn replies_of_every_status(stage: &mut Stage) {
     }
     until("the second reply is counted", || client.stats().late_replies == 1).await;
 
-    let patient = PushOptions::call().timeout(HOUR);
-    let mut silent = pin!(room.push_with("noreply", json!({}), patient));
+    let options = PushOptions::call().timeout(HOUR);
+    let mut silent = pin!(room.push_with("noreply", json!({}), options));
     driven_until(&mut silent, "it is sent", || client.stats().pushes_in_flight == 1).await;
     stage.clock().leap(HOUR);
     assert_eq!(silent.await, Err(PushFailed::TimedOut));
     room.cast("ack", json!({})).await.unwrap();
 
-    // A slow reply does not hold up the others, and every push gets its own.
+    // A slow reply does not delay the others, and every push gets its own.
     let room = &room;
     let quick = || async {
         let echo = |n: u32| async move {
@@ -151,19 +155,20 @@ pub(in super::super) async fn replies_of_every_status(stage: &mut Stage) {
         "quick"
     };
     let slow = |ms: u64| async move {
-        let push = room.push_with("slow", json!({"ms": ms}), patient).await;
+        let push = room.push_with("slow", json!({"ms": ms}), options).await;
         assert_eq!(json_of(&push.unwrap().ok().unwrap()), json!({"ms": ms}));
         "slow"
     };
     match select(pin!(slow(3_600_000)), pin!(quick())).await {
         Either::Left(_) => panic!("the quick ones waited for the slow one"),
-        // Dropping it withdraws the slow push.
+        // The drop cancels the slow push.
         Either::Right((quick, _)) => assert_eq!(quick, "quick"),
     }
     futures_util::join!(slow(50), quick());
     echoes(room, json!({})).await;
 }
 
+/// Binary pushes, replies, messages and broadcasts.
 pub(in super::super) async fn binary_both_ways(stage: &mut Stage) {
     let client = stage.connect().await;
     let room = client.join(stage.topic("room", ""), json!({})).await.unwrap();
@@ -176,7 +181,7 @@ pub(in super::super) async fn binary_both_ways(stage: &mut Stage) {
     }
     let reply = room.push("fail", Payload::binary(every_byte.clone())).await.unwrap();
     assert_eq!((&*reply.status, reply.response.as_bytes()), ("error", &*every_byte));
-    // A binary push may have a JSON reply, and a JSON push binary messages.
+    // A binary push may get a JSON reply, and a JSON push binary messages.
     assert_eq!(json_of(&ok(&room, "ack", Payload::binary(every_byte)).await), json!({}));
     ok(&room, "push_me_binary", json!({"n": 3, "size": 1_000})).await;
     for i in 1..=3 {
@@ -185,11 +190,12 @@ pub(in super::super) async fn binary_both_ways(stage: &mut Stage) {
         assert!(message.payload().is_binary());
         assert_eq!(message.payload().as_bytes(), [i; 1_000]);
     }
-    // A broadcast, which has no refs, goes to the sender too: wire/broadcast_binary.
+    // A broadcast, which has no refs, reaches the sender too: wire/broadcast_binary.
     ok(&room, "shout", Payload::binary(vec![1, 2, 3])).await;
     assert_eq!(next_message(&mut messages).await.payload().as_bytes(), [1, 2, 3]);
 }
 
+/// Broadcasts reach all members in order; `broadcast_from` skips the sender.
 pub(in super::super) async fn broadcasts(stage: &mut Stage) {
     let (alice, bob) = (stage.connect().await, stage.connect().await);
     let topic = stage.topic("room", "");
@@ -203,7 +209,7 @@ pub(in super::super) async fn broadcasts(stage: &mut Stage) {
         assert_eq!(next_json(&mut to_alice, "shout").await, json!({"n": n}));
         assert_eq!(next_json(&mut to_bob, "shout").await, json!({"n": n}));
     }
-    // To all but the sender; the next one shows that it was not merely late.
+    // The sender does not receive this one; the next one shows that it was not merely late.
     bob.cast("shout_from", json!({"from": "bob"})).await.unwrap();
     ok(&bob, "shout", json!({"n": 50})).await;
     assert_eq!(next_json(&mut to_bob, "shout").await, json!({"n": 50}));
@@ -211,11 +217,11 @@ pub(in super::super) async fn broadcasts(stage: &mut Stage) {
     assert_eq!(next_json(&mut to_alice, "shout").await, json!({"n": 50}));
 }
 
-/// Reads until the list is this one; the changes that led to it.
+/// Reads until the list equals `expected`, and returns the changes until then.
 async fn becomes(presence: &mut PresenceStream, expected: Value) -> Vec<PresenceChange> {
     let mut changes = Vec::new();
     while present(presence) != expected || !presence.is_synced() {
-        match presence.next().await.expect("the stream goes on") {
+        match presence.next().await.expect("the stream is open") {
             PresenceEvent::Change(change) => changes.push(change),
             PresenceEvent::Synced | PresenceEvent::Interrupted { .. } => {}
             other => panic!("expected a change, got {other:?}"),
@@ -228,7 +234,7 @@ fn meta(name: &str) -> Value {
     json!({"name": name})
 }
 
-/// Who is present, with the metas.
+/// The list of presences with their metas.
 fn present(presence: &PresenceStream) -> Value {
     let entry = |(key, entry): (&str, &crate::rt::phx::presence::PresenceEntry)| {
         let metas = entry.metas.iter().map(|meta| meta.data.clone());
@@ -237,6 +243,7 @@ fn present(presence: &PresenceStream) -> Value {
     Value::Object(presence.list().map(entry).collect::<Map<_, _>>())
 }
 
+/// Presence: joins, updates, a second device, leaves, and the new state after a crash of the channel.
 pub(in super::super) async fn presence(stage: &mut Stage) {
     let topic = stage.topic("presence", "");
     let tracked = |key: &str, name: &str| json!({"key": key, "meta": meta(name)});
@@ -248,9 +255,9 @@ pub(in super::super) async fn presence(stage: &mut Stage) {
     let bob = clients.1.join(topic.as_str(), tracked("bob", "phone")).await.unwrap();
     let both = json!({"alice": [meta("desk")], "bob": [meta("phone")]});
     let changes = becomes(&mut seen, both.clone()).await;
-    let came = |change: &PresenceChange| matches!(change, PresenceChange::Join { key, first: true, .. } if key == "bob");
-    assert!(changes.iter().any(came), "{changes:?}");
-    // Who comes later gets everybody with the state.
+    let joined = |change: &PresenceChange| matches!(change, PresenceChange::Join { key, first: true, .. } if key == "bob");
+    assert!(changes.iter().any(joined), "{changes:?}");
+    // A client that joins later gets the whole list with the state.
     becomes(&mut bob.presence(), both).await;
 
     ok(&bob, "update", json!({"meta": meta("train")})).await;
@@ -267,26 +274,26 @@ pub(in super::super) async fn presence(stage: &mut Stage) {
         other => panic!("{other:?}"),
     }
 
-    // A second device under a key is no second key.
+    // A second device adds a meta to its key, not a second key.
     let second = clients.2.join(topic.as_str(), tracked("alice", "watch")).await.unwrap();
     let twice = json!({"alice": [meta("desk"), meta("watch")], "bob": [meta("train")]});
     becomes(&mut seen, twice).await;
     assert_eq!(second.leave().await, Left::Left(LeaveOutcome::Acked));
     let changes = becomes(&mut seen, moved).await;
-    let went = |change: &PresenceChange| matches!(change, PresenceChange::Leave { key, last: false, .. } if key == "alice");
-    assert!(changes.iter().any(went), "{changes:?}");
+    let left = |change: &PresenceChange| matches!(change, PresenceChange::Leave { key, last: false, .. } if key == "alice");
+    assert!(changes.iter().any(left), "{changes:?}");
 
     ok(&bob, "track_extra", json!({"key": "carol", "meta": meta("guest")})).await;
     ok(&bob, "untrack", json!({})).await;
     let carol = json!({"alice": [meta("desk")], "carol": [meta("guest")]});
     let changes = becomes(&mut seen, carol.clone()).await;
-    let went = |change: &PresenceChange| matches!(change, PresenceChange::Leave { key, last: true, .. } if key == "bob");
-    assert!(changes.iter().any(went), "{changes:?}");
+    let left = |change: &PresenceChange| matches!(change, PresenceChange::Leave { key, last: true, .. } if key == "bob");
+    assert!(changes.iter().any(left), "{changes:?}");
 
-    // A crash of the own channel: the list is put right by the state of the next join.
+    // The client's own channel crashes: the state of the next join corrects the list.
     alice.cast("crash", json!({})).await.unwrap();
     loop {
-        match seen.next().await.expect("the stream goes on") {
+        match seen.next().await.expect("the stream is open") {
             PresenceEvent::Interrupted { cause, .. } => {
                 break assert_eq!(cause, Interruption::Crashed);
             }
@@ -296,18 +303,19 @@ pub(in super::super) async fn presence(stage: &mut Stage) {
     }
     assert!(!seen.is_synced());
     becomes(&mut seen, carol).await;
-    // Who leaves takes along what it tracked.
+    // A leave removes everything that the client tracked.
     bob.leave().await;
     becomes(&mut seen, json!({"alice": [meta("desk")]})).await;
 }
 
+/// A crashed channel ends its pushes as unknown and is joined again; the other channel is not affected.
 pub(in super::super) async fn crash_and_rejoin(stage: &mut Stage) {
     let client = stage.connect().await;
     let params = json!({"user": 7});
     let room = client.join(stage.topic("room", ""), params.clone()).await.unwrap();
     let other = client.join(stage.topic("room", "-other"), json!({})).await.unwrap();
     let (mut messages, mut others) = (room.messages(), other.messages());
-    // The handler raises, another stop reason, a killed process, and an event without a handler.
+    // A raising handler, an abnormal stop reason, a killed process, and an event without a handler.
     for event in ["crash", "stop_error", "kill_me", "no_such_event"] {
         let (push, unanswered) = (room.push(event, json!({})), room.push("noreply", json!({})));
         let (unanswered, push) = futures_util::join!(unanswered, push);
@@ -318,13 +326,14 @@ pub(in super::super) async fn crash_and_rejoin(stage: &mut Stage) {
         assert_eq!(resumed(&mut messages).await["params"], params, "{event}");
         echoes(&room, json!({"after": event})).await;
     }
-    // The other channel of the socket has seen nothing of it.
+    // The other channel of the socket is not affected.
     ok(&other, "shout", json!({"n": 1})).await;
     assert_eq!(next_json(&mut others, "shout").await, json!({"n": 1}));
     assert_eq!(client.stats().lost_connections, 0);
 }
 
-pub(in super::super) async fn stop_by_the_server(stage: &mut Stage) {
+/// A channel that the server closed (`phx_close`) stays closed.
+pub(in super::super) async fn server_closes_channel(stage: &mut Stage) {
     let client = stage.connect().await;
     let topic = stage.topic("room", "");
     for event in ["stop", "stop_shutdown", "leave_me", "stop_reply"] {
@@ -336,14 +345,15 @@ pub(in super::super) async fn stop_by_the_server(stage: &mut Stage) {
         } else {
             assert_eq!(push, Err(PushFailed::Unknown(UnknownCause::ChannelClosed)), "{event}");
         }
-        // It is not joined again by itself.
+        // The client does not join it again.
         let end = StreamEnd::Channel(ChannelEnd::ClosedByServer);
         assert_eq!(next(&mut messages).await, ChannelEvent::Closed(end), "{event}");
         assert_eq!(room.status(), ChannelStatus::Closed);
     }
 }
 
-pub(in super::super) async fn mebibytes(stage: &mut Stage) {
+/// Payloads of one mebibyte, text and binary, in both directions.
+pub(in super::super) async fn large_payloads(stage: &mut Stage) {
     let client = stage.connect().await;
     let room = client.join(stage.topic("room", ""), json!({})).await.unwrap();
     let mut messages = room.messages();
@@ -355,7 +365,7 @@ pub(in super::super) async fn mebibytes(stage: &mut Stage) {
     room.cast("big", json!({"bytes": 1 << 20})).await.unwrap();
     let big = next_json(&mut messages, "big").await;
     assert!(big["data"].as_str().is_some_and(|data| data.len() == 1 << 20));
-    // Several at once, and a small one between them.
+    // Several at the same time, with a small one between them.
     let (a, b, c) = futures_util::join!(
         ok(&room, "echo", Payload::binary(bytes.clone())),
         ok(&room, "ack", json!({})),
@@ -365,17 +375,18 @@ pub(in super::super) async fn mebibytes(stage: &mut Stage) {
     assert_eq!(json_of(&b), json!({}));
 }
 
+/// A full mailbox drops messages and counts them; heartbeats continue.
 pub(in super::super) async fn slow_consumer(stage: &mut Stage) {
     let config = stage.config().mailbox(4, 1 << 20).unwrap();
     let config = config.heartbeat_interval(MS(20));
     let client = stage.connect_with(config).await.unwrap();
     let room = client.join(stage.topic("room", ""), json!({})).await.unwrap();
     let mut messages = room.messages();
-    // Connecting reads signals of its own, and heartbeats that come before it is done are some.
+    // `connect` has a mailbox for signals too, which may drop heartbeats before it returns.
     let drops = client.stats().mailbox_drops;
     room.cast("push_me", json!({"n": 1_000})).await.unwrap();
     until("everything has arrived", || client.stats().messages == 1_000).await;
-    // Nobody reads the mailbox, and heartbeats go out and are answered all the same.
+    // Heartbeats are sent and answered although the mailbox is not read.
     let before = client.stats();
     until("heartbeats go on", || {
         let stats = client.stats();
@@ -391,6 +402,7 @@ pub(in super::super) async fn slow_consumer(stage: &mut Stage) {
     assert_eq!(client.stats().lost_connections, 0);
 }
 
+/// Fifty channels on one connection, which all come back after it was lost.
 pub(in super::super) async fn fifty_channels(stage: &mut Stage) {
     let client = stage.connect().await;
     let topics: Vec<String> = (0..50).map(|n| stage.topic("room", &format!("-{n}"))).collect();
@@ -406,7 +418,7 @@ pub(in super::super) async fn fifty_channels(stage: &mut Stage) {
     for (messages, topic) in streams.iter_mut().zip(&topics) {
         assert_eq!(next_json(messages, "shout").await, json!({"own": topic}));
     }
-    // All of them come back after a drop, each with its own parameters.
+    // All are joined again after a lost connection, each with its own parameters.
     rooms[0].cast("kill_transport", json!({})).await.unwrap();
     for (messages, topic) in streams.iter_mut().zip(&topics) {
         let cause = interrupted(messages).await;
@@ -415,10 +427,11 @@ pub(in super::super) async fn fifty_channels(stage: &mut Stage) {
     }
     join_all(rooms.iter().map(speak)).await;
     let left = join_all(rooms.into_iter().map(Channel::leave)).await;
-    // The streams hold on to their channels, and the leave is for all of a handle.
+    // The streams keep their channels alive, but a leave ends every handle of its channel.
     assert!(left.iter().all(|left| *left == Left::Left(LeaveOutcome::Acked)), "{left:?}");
 }
 
+/// Topics, events and payloads with Unicode, quotes and control characters.
 pub(in super::super) async fn unicode_topics(stage: &mut Stage) {
     let client = stage.connect().await;
     for suffix in

@@ -1,4 +1,4 @@
-//! How a connection is made, what it presents, and who is not let in.
+//! Scenarios of connecting: refusals, credentials and timeouts.
 
 use core::time::Duration;
 use std::net::TcpListener;
@@ -17,6 +17,7 @@ use crate::rt::phx::{Config, JoinOptions, Roots, Signal, Tls};
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
+/// `connect` fails with the status and the `Retry-After` of a refused upgrade.
 pub(in super::super) async fn refused_upgrades(stage: &mut Stage) {
     let nowhere = stage.url().replace("/socket/websocket", "/nowhere/websocket");
     assert_ne!(nowhere, stage.url());
@@ -38,10 +39,11 @@ pub(in super::super) async fn refused_upgrades(stage: &mut Stage) {
     }
 }
 
+/// A refused reconnect is retried after the delay for its status.
 pub(in super::super) async fn refused_reconnects(stage: &mut Stage) {
-    // 403 and 404 wait by a schedule of their own, which is too patient for a test.
-    let patience = Backoff::steps_msec(&[30]).unwrap().jitter(0.0).unwrap();
-    let (client, mut signals) = stage.start_watched(stage.config().refused_after(patience));
+    // 403 and 404 have a schedule of their own, whose delays are too long for a test.
+    let backoff = Backoff::steps_msec(&[30]).unwrap().jitter(0.0).unwrap();
+    let (client, mut signals) = stage.start_watched(stage.config().refused_after(backoff));
     client.wait_connected().await.unwrap();
     let room = client.join(stage.topic("room", ""), json!({})).await.unwrap();
     let mut messages = room.messages();
@@ -50,10 +52,10 @@ pub(in super::super) async fn refused_reconnects(stage: &mut Stage) {
         refusal.headers.push(("retry-after".to_owned(), header.to_owned()));
         refusal
     };
-    for (refusal, least, most) in [
+    for (refusal, min, max) in [
         (HttpRefusal::new(403, ""), MS(30), MS(30)),
         (HttpRefusal::new(410, "Gone"), MS(30), MS(30)),
-        // The wait that was asked for, and up to a fifth more, so that not all come at once.
+        // `Retry-After` plus up to a fifth, so that clients do not return all at once.
         (busy("1"), MS(1_000), MS(1_200)),
     ] {
         let status = refusal.status;
@@ -72,13 +74,14 @@ pub(in super::super) async fn refused_reconnects(stage: &mut Stage) {
             _ => None,
         })
         .await;
-        assert!((least..=most).contains(&delay), "{status}: {delay:?}");
+        assert!((min..=max).contains(&delay), "{status}: {delay:?}");
         resumed(&mut messages).await;
         echoes(&room, json!({"after": status})).await;
     }
 }
 
-pub(in super::super) async fn who_am_i(stage: &mut Stage) {
+/// Parameters and `x-` headers of the configuration reach the socket.
+pub(in super::super) async fn params_and_headers(stage: &mut Stage) {
     let config = stage.config().param("user_id", "4 2&ü=").param("a[b]", "c d");
     let config = config.header("x-my-token", "abc").unwrap();
     let config = config.header("authorization", "Bearer s3cret").unwrap();
@@ -92,14 +95,15 @@ pub(in super::super) async fn who_am_i(stage: &mut Stage) {
     assert_eq!(me["auth_token"], json!(null));
 }
 
+/// The token reaches the socket; a server that ignores it causes a warning.
 pub(in super::super) async fn auth_token(stage: &mut Stage) {
-    // In base64 it has what the standard alphabet and the one of URLs do not share.
+    // Its base64 has the characters in which the standard and the URL alphabet differ.
     let token = "??>~~~??>s3cret";
     let (client, mut signals) = stage.start_watched(stage.config().auth_token(token));
     let room = client.join(stage.topic("room", ""), json!({})).await.unwrap();
     let me = json_of(&ok(&room, "whoami", json!({})).await);
     if stage.target() == Target::Phoenix && me["auth_token"].is_null() {
-        // Phoenix 1.7 does not look at it (wire/handshake_auth_token__1.7.24), and that is told.
+        // Phoenix 1.7 ignores it (wire/handshake_auth_token__1.7.24), which the client reports.
         let warned = |signal| matches!(signal, Signal::Warning(Warning::AuthTokenNotAcknowledged));
         signal(&mut signals, |signal| warned(signal).then_some(())).await;
     } else {
@@ -107,11 +111,12 @@ pub(in super::super) async fn auth_token(stage: &mut Stage) {
     }
 }
 
+/// A server is refused whose certificate authority is not trusted.
 pub(in super::super) async fn wrong_authority(stage: &mut Stage) {
-    let stranger = Authority::new();
-    let strange = Tls::new(Roots::pem(stranger.pem.as_bytes()).unwrap());
-    let untold = Config::new(&stage.url()).unwrap();
-    for config in [stage.config().tls(strange), untold] {
+    let other = Authority::new();
+    let other_roots = Tls::new(Roots::pem(other.pem.as_bytes()).unwrap());
+    let default_roots = Config::new(&stage.url()).unwrap();
+    for config in [stage.config().tls(other_roots), default_roots] {
         let error = stage.connect_with(config).await.expect_err("it is not trusted");
         assert!(matches!(error.cause, Cause::Tls { .. }), "{error:?}");
     }
@@ -120,8 +125,9 @@ pub(in super::super) async fn wrong_authority(stage: &mut Stage) {
     echoes(&room, json!({"trusted": true})).await;
 }
 
+/// A host that accepts TCP and sends nothing is a connect timeout (firezone/firezone#12137).
 pub(in super::super) async fn silent_host(stage: &mut Stage) {
-    // Accepted by the kernel, and never by anybody.
+    // The kernel accepts the connection, but no process does.
     let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let scheme = if stage.target() == Target::Tls { "wss" } else { "ws" };
     let addr = silent.local_addr().unwrap();
@@ -131,10 +137,10 @@ pub(in super::super) async fn silent_host(stage: &mut Stage) {
         stage.proxy().treat_new(Manner::Stall, Manner::Stall);
     }
     let config = stage.config_to(&url).connect_timeout(MS(100));
-    let error = stage.connect_with(config.clone()).await.expect_err("nothing is said");
+    let error = stage.connect_with(config.clone()).await.expect_err("the host is silent");
     assert_eq!(error.cause, Cause::ConnectTimeout);
 
-    // Who joins all the same is told at the deadline what stood in the way.
+    // A join fails at its deadline, and the error has the obstacle.
     let (client, mut signals) = stage.start_watched(config);
     let options = JoinOptions::new().deadline(HOUR);
     let join = client.join_with(stage.topic("room", ""), json!({}), options);

@@ -1,5 +1,5 @@
-//! How connections end: killed, stopped, kicked, idle, finished. What was joined is joined again,
-//! unless the end was asked for here.
+//! Scenarios of ends: killed, stopped, kicked, idle, shut down. Channels are joined again, unless the
+//! client itself ended the connection.
 
 use core::pin::pin;
 use core::time::Duration;
@@ -21,7 +21,7 @@ use crate::rt::phx::{ChannelEvent, CloseRule, Messages, Signal};
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
-/// The cause of the loss of the connection that a channel was interrupted by.
+/// Waits for an interruption by a lost connection, and returns its cause.
 async fn lost(messages: &mut Messages) -> Cause {
     match interrupted(messages).await {
         Interruption::Disconnected(cause) => cause,
@@ -29,6 +29,7 @@ async fn lost(messages: &mut Messages) -> Cause {
     }
 }
 
+/// A killed transport ends pushes as unknown, and the channel is joined again with its parameters.
 pub(in super::super) async fn transport_killed(stage: &mut Stage) {
     let client = stage.connect().await;
     let room = client.join(stage.topic("room", ""), json!({"user": 7})).await.unwrap();
@@ -45,10 +46,11 @@ pub(in super::super) async fn transport_killed(stage: &mut Stage) {
     echoes(&room, json!({})).await;
 }
 
+/// `Endpoint.broadcast(id, "disconnect", …)` closes the socket, which reconnects.
 pub(in super::super) async fn kicked_by_id(stage: &mut Stage) {
     let id = stage.topic("user", "");
     let config = stage.config().param("user_id", id.as_str());
-    // By default such a code is followed by up to 2 s, because many get it at once.
+    // By default the retry after such a code waits up to 2 s, because many clients get it at once.
     let config = config.close_rule(1000, CloseRule::Retry).close_rule(1001, CloseRule::Retry);
     let kicked = stage.connect_with(config).await.unwrap();
     let kicked = kicked.join(stage.topic("room", ""), json!({})).await.unwrap();
@@ -58,13 +60,14 @@ pub(in super::super) async fn kicked_by_id(stage: &mut Stage) {
     other.cast("kick", json!({"user_id": id})).await.unwrap();
     let cause = lost(&mut messages).await;
     let Cause::RemoteClose { code: Some(code), .. } = &cause else { panic!("{cause:?}") };
-    // Phoenix 1.7 says 1000: wire/README, differences by version.
+    // Phoenix 1.7 closes with 1000: wire/README, differences by version.
     assert!(*code == 1001 || (*code == 1000 && stage.target() == Target::Phoenix), "{cause:?}");
     resumed(&mut messages).await;
     echoes(&kicked, json!({})).await;
     echoes(&other, json!({})).await;
 }
 
+/// A killed and restarted server: all channels are joined again, and a push waits for the restart.
 pub(in super::super) async fn kill_and_restart(stage: &mut Stage) {
     let client = stage.connect().await;
     let rooms = join_all(
@@ -78,10 +81,10 @@ pub(in super::super) async fn kill_and_restart(stage: &mut Stage) {
         for messages in &mut streams {
             lost(messages).await;
         }
-        // What is pushed into the gap waits for the server.
+        // A push while the server is down waits for it.
         let push = ok(&rooms[0], "echo", json!({"round": round}));
         let restart = async {
-            until("it tries", || client.stats().failed_attempts > round).await;
+            until("it retries", || client.stats().failed_attempts > round).await;
             stage.restart().await;
         };
         let (reply, ()) = futures_util::join!(push, restart);
@@ -93,8 +96,9 @@ pub(in super::super) async fn kill_and_restart(stage: &mut Stage) {
     assert_eq!(client.stats().lost_connections, 3);
 }
 
-pub(in super::super) async fn graceful_stop_of_the_server(stage: &mut Stage) {
-    // A stopping server still listens, so one that comes back at once is interrupted once more.
+/// A server that shuts down closes with 1012, and the client comes back later.
+pub(in super::super) async fn server_shutdown(stage: &mut Stage) {
+    // A stopping server still listens, so a client that reconnects at once is interrupted again.
     let later = DelayRange::new(HOUR, HOUR).unwrap();
     let config = stage.config().close_rule(1012, CloseRule::Retry).first_retry_spread(later);
     let client = stage.connect_with(config).await.unwrap();
@@ -110,6 +114,7 @@ pub(in super::super) async fn graceful_stop_of_the_server(stage: &mut Stage) {
     echoes(&room, json!({})).await;
 }
 
+/// A hundred lost connections in a row (davidstump/SwiftPhoenixClient#176).
 pub(in super::super) async fn hundred_drops(stage: &mut Stage) {
     let client = stage.connect().await;
     let room = client.join(stage.topic("room", ""), json!({})).await.unwrap();
@@ -126,7 +131,7 @@ pub(in super::super) async fn hundred_drops(stage: &mut Stage) {
     }
     let stats = client.stats();
     assert_eq!((stats.lost_connections, stats.connections), (100, 101));
-    // Nothing piles up: one driver, and one connection.
+    // Nothing accumulates: there is one driver and one connection.
     assert_eq!(stage.drivers(), 1);
     if stage.target() != Target::Phoenix {
         let server = stage.server();
@@ -134,6 +139,7 @@ pub(in super::super) async fn hundred_drops(stage: &mut Stage) {
     }
 }
 
+/// The server closes a silent socket; heartbeats keep the other one open.
 pub(in super::super) async fn idle_timeout(stage: &mut Stage) {
     stage.serve(ServerConfig::default().idle_timeout(HOUR)).await;
     let alive = stage.connect_with(stage.config().heartbeat_interval(MS(20))).await.unwrap();
@@ -141,8 +147,8 @@ pub(in super::super) async fn idle_timeout(stage: &mut Stage) {
     let silent = stage.config().heartbeat_interval(Duration::ZERO);
     let (silent, mut signals) = stage.start_watched(silent);
     silent.wait_connected().await.unwrap();
-    // From now on the server hears nothing of the one, and heartbeats of the other: the second that
-    // is answered was sent later than this, in whole milliseconds too.
+    // From now on the server receives nothing from one client and heartbeats from the other. The second
+    // answered heartbeat was sent later than `now`, even in whole milliseconds.
     let server = stage.server();
     let now = server.with(|_, now| now);
     until("a millisecond has passed", || server.with(|_, later| later) > now).await;
@@ -151,7 +157,7 @@ pub(in super::super) async fn idle_timeout(stage: &mut Stage) {
         let beat = |signal| matches!(signal, Signal::HeartbeatAcked { .. }).then_some(());
         signal(&mut beats, beat).await;
     }
-    // The end of the time of who was last heard by then, on the clock of the server.
+    // The idle timeout passes for clients that sent nothing after `now`, on the server's clock.
     stage.server().with(|server, _| server.handle_timeout(now + HOUR));
     let cause = signal(&mut signals, |signal| match signal {
         Signal::Disconnected { cause, .. } => Some(cause),
@@ -165,6 +171,7 @@ pub(in super::super) async fn idle_timeout(stage: &mut Stage) {
     assert_eq!(alive.stats().lost_connections, 0);
 }
 
+/// A shutdown waits for the replies of pushes.
 pub(in super::super) async fn shutdown_finishes_pushes(stage: &mut Stage) {
     let client = stage.connect().await;
     let room = client.join(stage.topic("room", ""), json!({})).await.unwrap();
@@ -178,30 +185,32 @@ pub(in super::super) async fn shutdown_finishes_pushes(stage: &mut Stage) {
         next(&mut messages).await,
         ChannelEvent::Closed(StreamEnd::Channel(ChannelEnd::Left))
     );
-    // It may be opened again.
+    // The client can be connected again.
     client.connect();
     client.wait_connected().await.unwrap();
     client.disconnect().await;
 }
 
-pub(in super::super) async fn shutdown_reports_the_rest(stage: &mut Stage) {
+/// A shutdown reports the pushes that are unfinished at its deadline.
+pub(in super::super) async fn shutdown_reports_unfinished_pushes(stage: &mut Stage) {
     let client = stage.connect().await;
     let room = client.join(stage.topic("room", ""), json!({})).await.unwrap();
-    let patient = PushOptions::call().timeout(HOUR);
-    let mut push = pin!(room.push_with("noreply", json!({}), patient));
+    let options = PushOptions::call().timeout(HOUR);
+    let mut push = pin!(room.push_with("noreply", json!({}), options));
     driven_until(&mut push, "it is sent", || client.stats().pushes_in_flight == 1).await;
     let (push, unfinished) = futures_util::join!(push, client.shutdown(MS(100)));
     assert_eq!(unfinished.pushes, 1);
-    let failed = push.expect_err("nobody answers it");
+    let failed = push.expect_err("it has no reply");
     assert!(matches!(failed, PushFailed::Unknown(_)), "{failed:?}");
     assert_eq!(client.status(), Status::Closed);
 }
 
-/// How long a join takes whose handle is dropped meanwhile.
+/// The duration of a join whose handle is dropped meanwhile.
 const SLOW: Duration = Duration::from_secs(5);
 
+/// Handles are dropped while idle, during a push, a join and a dial, and with a stream as the last one.
 pub(in super::super) async fn dropped_handles(stage: &mut Stage) {
-    // Idle, in the middle of a push, of a join, of the dial; and with a stream as the last handle.
+    // Idle.
     drop(stage.connect().await);
     let other = stage.connect().await;
     let other = other.join(stage.topic("room", ""), json!({})).await.unwrap();
@@ -218,16 +227,16 @@ pub(in super::super) async fn dropped_handles(stage: &mut Stage) {
     }
     drop((client, room));
     if stage.target() != Target::Phoenix {
-        // The socket sleeps through the join, and its clock is the server's.
+        // The socket is busy with the join until the server's clock has advanced.
         stage.server().with(|server, now| server.handle_timeout(now + SLOW));
     }
-    // A stream keeps its connection: what is said after the handles are gone comes.
+    // A stream keeps its connection: it receives messages after the handles are gone.
     ok(&other, "shout", json!({"still": "there"})).await;
     assert_eq!(next_json(&mut messages, "shout").await, json!({"still": "there"}));
     until("the dropped one has ended", || stage.drivers() == 2).await;
     drop(messages);
     drop(stage.start_watched(stage.config()));
-    // That nothing is left is checked at the end of every scenario.
+    // The end of every scenario checks that nothing is left.
     let client = stage.connect().await;
     let room = client.join(stage.topic("room", ""), json!({})).await.unwrap();
     client.disconnect().await;

@@ -1,4 +1,4 @@
-//! What only the proxy can do: connections that are half open, stalled, slow, or cut anywhere.
+//! Scenarios with the fault proxy: connections that are half open, stalled, slow, or cut.
 
 use core::time::Duration;
 
@@ -13,12 +13,11 @@ use crate::rt::phx::{ChannelEvent, Client, Payload};
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
-/// More than the interval of heartbeats, and than the time for an answer.
+/// More than the heartbeat interval, and more than the heartbeat timeout.
 const LEAP: Duration = Duration::from_secs(61);
 
-/// Sets the clock ahead until the client gives up its connection, because a heartbeat is not
-/// answered.
-async fn time_passes_until_lost(stage: &Stage, client: &Client) {
+/// Advances the clock until the client gives up its connection because of an unanswered heartbeat.
+async fn advance_until_lost(stage: &Stage, client: &Client) {
     let before = client.stats().lost_connections;
     until("the dead peer is noticed", || {
         let is_lost = client.stats().lost_connections > before;
@@ -30,6 +29,7 @@ async fn time_passes_until_lost(stage: &Stage, client: &Client) {
     .await;
 }
 
+/// A direction that swallows or stalls is a heartbeat timeout (firezone/firezone#2916).
 pub(in super::super) async fn half_open_and_stalled(stage: &mut Stage) {
     let client = stage.connect().await;
     let room = client.join(stage.topic("room", ""), json!({})).await.unwrap();
@@ -37,7 +37,7 @@ pub(in super::super) async fn half_open_and_stalled(stage: &mut Stage) {
     for manner in [Manner::Swallow, Manner::Stall] {
         for way in [Way::Up, Way::Down] {
             stage.proxy().treat_live(way, manner);
-            time_passes_until_lost(stage, &client).await;
+            advance_until_lost(stage, &client).await;
             let cause = interrupted(&mut messages).await;
             let expected = Interruption::Disconnected(Cause::HeartbeatTimeout);
             assert_eq!(cause, expected, "{manner:?} {way:?}");
@@ -45,21 +45,22 @@ pub(in super::super) async fn half_open_and_stalled(stage: &mut Stage) {
             echoes(&room, json!({"after": format!("{manner:?} {way:?}")})).await;
         }
     }
-    // A peer that takes nothing more, while there is much to be sent.
+    // The peer stops reading while there is much to send.
     stage.proxy().treat_live(Way::Up, Manner::Stall);
-    let much = Payload::binary(vec![7; 1 << 20]);
+    let large = Payload::binary(vec![7; 1 << 20]);
     for _ in 0..6 {
         // The queue is bounded, so the last of them may be refused.
-        let push = room.cast_with("ack", much.clone(), PushOptions::cast().timeout(MS(50)));
+        let push = room.cast_with("ack", large.clone(), PushOptions::cast().timeout(MS(50)));
         let _ = push.await;
     }
-    time_passes_until_lost(stage, &client).await;
+    advance_until_lost(stage, &client).await;
     let cause = interrupted(&mut messages).await;
     assert_eq!(cause, Interruption::Disconnected(Cause::HeartbeatTimeout));
     resumed(&mut messages).await;
     echoes(&room, json!({})).await;
 }
 
+/// Echoes over a slow link, before and after a reset.
 pub(in super::super) async fn slow_link(stage: &mut Stage) {
     let slow = Manner::Slow { bytes: 50, every: MS(1) };
     stage.proxy().treat_new(slow, slow);
@@ -69,24 +70,25 @@ pub(in super::super) async fn slow_link(stage: &mut Stage) {
     echoes(&room, json!({"text": "x".repeat(5_000)})).await;
     let reply = ok(&room, "echo", Payload::binary(vec![1; 5_000])).await;
     assert_eq!(reply.as_bytes(), [1; 5_000]);
-    // Faults on top: it comes back over a link that stays slow.
+    // After a reset the client reconnects over the slow link.
     stage.proxy().reset();
     interrupted(&mut messages).await;
     resumed(&mut messages).await;
     echoes(&room, json!({})).await;
 }
 
+/// The connection is cut after every eleventh byte of the upgrade, the join and a push.
 pub(in super::super) async fn cut_anywhere(stage: &mut Stage) {
     let client = stage.connect().await;
     let room = client.join(stage.topic("room", ""), json!({})).await.unwrap();
-    // Through the answer to the upgrade, the reply to the join and that to a push.
+    // Covers the answer to the upgrade, the reply to the join and the reply to a push.
     let first = 1 + stage.rng().below(11);
     for bytes in (first..=400).step_by(11) {
         let before = stage.proxy().accepted();
         stage.proxy().cut_next_after(bytes);
         assert_eq!(stage.proxy().cut(), 1);
         let mut pushes = 0;
-        // Every reply is more bytes down, so the cut comes, wherever it is.
+        // Every reply adds bytes from the server, so the cut is reached.
         while stage.proxy().accepted() < before + 2 {
             let _ = room.push("echo", json!({"bytes": bytes})).await;
             pushes += 1;
@@ -98,6 +100,7 @@ pub(in super::super) async fn cut_anywhere(stage: &mut Stage) {
     assert_eq!(stage.drivers(), 1);
 }
 
+/// Thirty rounds of random faults, after which everything works again.
 pub(in super::super) async fn random_faults(stage: &mut Stage) {
     let client = stage.connect().await;
     let mut rooms = Vec::new();
@@ -123,37 +126,37 @@ pub(in super::super) async fn random_faults(stage: &mut Stage) {
             5 => proxy.cut_next_after(after),
             _ => proxy.treat_new(Manner::Stall, Manner::Whole),
         }
-        // Every push ends, one way or another, and in time.
+        // Every push ends before its timeout.
         let short = PushOptions::call().timeout(MS(60));
         for room in &rooms {
             let _ = room.push_with("echo", json!({"round": round}), short).await;
         }
-        // Time for a heartbeat and for its answer, so that a dead connection is noticed, and for
-        // an attempt that stalls.
+        // Time for a heartbeat and its timeout, so that a dead connection is noticed, and for the
+        // timeout of a stalled attempt.
         for _ in 0..leaps {
             stage.clock().leap(LEAP);
         }
     }
-    // Safety was that nothing panicked; this is liveness: once the faults stop, all is well again.
+    // Safety: nothing panicked. Liveness: when the faults stop, everything works again.
     let proxy = stage.proxy();
     proxy.treat_new(Manner::Whole, Manner::Whole);
-    // The last one that was to be cut may not have come yet.
+    // The connection for the last `cut_next_after` may not have come yet.
     proxy.cut_next_after(usize::MAX);
     proxy.reset();
     for room in &rooms {
-        until("it answers", || room.status() == ChannelStatus::Joined).await;
-        // It may be the one before the reset still, so that a first push is lost with it.
+        until("it is joined", || room.status() == ChannelStatus::Joined).await;
+        // The channel may still be on the connection before the reset, which loses the first push.
         let _ = room.push("echo", json!({})).await;
-        echoes(room, json!({"well": "again"})).await;
+        echoes(room, json!({"works": "again"})).await;
     }
     let stats = client.stats();
     assert_eq!((stats.queued_pushes, stats.pushes_in_flight, stats.queued_bytes), (0, 0, 0));
     assert_eq!(stats.protocol_errors, 0);
-    // The consumer saw interruptions and resumptions in turn.
+    // The consumer received interruptions and resumptions alternately.
     ok(&rooms[0], "shout", json!({"last": true})).await;
     let mut joined = true;
     loop {
-        match messages.next().await.expect("the stream goes on") {
+        match messages.next().await.expect("the stream is open") {
             ChannelEvent::Interrupted { .. } => joined = false,
             ChannelEvent::Resumed { .. } => {
                 assert!(!joined, "resumed without an interruption");

@@ -1,5 +1,5 @@
-//! What a service does with its handles: it wants and waits, watches, calls with types, and reads some
-//! of the events.
+//! Scenarios of a service's handles: wanted topics, status changes, typed calls, and streams of some
+//! events.
 
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
@@ -14,19 +14,19 @@ use crate::rt::phx::event::{ChannelEnd, JoinError, PushErrorKind};
 use crate::rt::phx::socket::Status;
 use crate::rt::phx::{ChannelEvent, JoinOptions, JoinParams, Payload};
 
-/// The program is there before its server is, and after it was lost.
-pub(in super::super) async fn wants_before_the_server_is_up(stage: &mut Stage) {
+/// A topic is wanted before the server starts, and is joined then and after a restart.
+pub(in super::super) async fn want_before_server_starts(stage: &mut Stage) {
     stage.server().kill().await;
     let (client, signals) = stage.start_watched(stage.config());
     let room = client.want(stage.topic("room", ""), json!({"user": 7})).unwrap();
     let (mut changes, mut seen) = (client.status_changes(), Vec::new());
-    until("it tries", || client.stats().failed_attempts > 1).await;
+    until("it retries", || client.stats().failed_attempts > 1).await;
     assert_eq!(room.join_response(), None);
     let (joined, ()) = futures_util::join!(room.joined(), async { stage.restart().await });
     joined.unwrap();
     echoes(&room, json!({"n": 1})).await;
     assert_eq!(client.retry_in(), None);
-    // The stream of a slow reader begins with the state as it is.
+    // The stream of a slow reader starts with the current state.
     seen.extend(changes.next().await);
     assert_eq!(seen, [Status::Open]);
 
@@ -38,6 +38,7 @@ pub(in super::super) async fn wants_before_the_server_is_up(stage: &mut Stage) {
     drop(signals);
 }
 
+/// Conflicting and replaced join parameters, a rejected topic, and a disconnect.
 pub(in super::super) async fn wanted_topics(stage: &mut Stage) {
     let client = stage.connect().await;
     let topic = stage.topic("room", "");
@@ -76,6 +77,7 @@ struct Order {
     item: String,
 }
 
+/// Typed calls, and pushes that wait for capacity in the queue.
 pub(in super::super) async fn typed_calls(stage: &mut Stage) {
     let client = stage.connect_with(stage.config().queued_pushes_max(2)).await.unwrap();
     let room = client.want(stage.topic("room", ""), json!({})).unwrap();
@@ -87,7 +89,7 @@ pub(in super::super) async fn typed_calls(stage: &mut Stage) {
     let failed = room.call::<u32>("echo", &order).await.unwrap_err();
     assert!(matches!(failed, CallFailed::Response { .. }), "{failed}");
 
-    // Ten times what the queue holds: with a place in the line each of them goes out.
+    // Ten times the capacity of the queue: pushes that wait for it are all sent.
     let casts = (0..20).map(|n| room.cast_when_ready("ack", json!({ "n": n })));
     let calls = (0..20).map(|n| room.push_when_ready("echo", json!({ "n": n })));
     let (casts, calls) = futures_util::join!(join_all(casts), join_all(calls));
@@ -95,7 +97,7 @@ pub(in super::super) async fn typed_calls(stage: &mut Stage) {
     for (n, reply) in calls.into_iter().enumerate() {
         assert_eq!(json_of(&reply.unwrap().response), json!({ "n": n }));
     }
-    // And without one the third does not.
+    // Pushes that do not wait are refused.
     let plain = join_all((0..20).map(|n| room.cast("ack", json!({ "n": n })))).await;
     let full = |result: &Result<(), PushFailed>| match result {
         Err(PushFailed::NotAccepted(error)) => {
@@ -115,6 +117,7 @@ pub(in super::super) async fn typed_calls(stage: &mut Stage) {
     assert_eq!(room.call::<Order>("echo", &order).await.as_ref(), Ok(&order));
 }
 
+/// Streams of selected events, merged streams, and their ends.
 pub(in super::super) async fn streams_of_events(stage: &mut Stage) {
     let client = stage.connect().await;
     let topics = [stage.topic("room", "-a"), stage.topic("room", "-b")];
@@ -124,7 +127,7 @@ pub(in super::super) async fn streams_of_events(stage: &mut Stage) {
     for room in &rooms {
         room.joined().await.unwrap();
     }
-    // What came right behind the ok is in both, until the stream of everything takes it.
+    // Messages that followed the ok are in both streams, until the stream of all events takes them.
     let mut welcome = rooms[0].on("joined_push");
     assert!(!welcome.starts_now());
     for i in 1..=3 {
@@ -149,7 +152,7 @@ pub(in super::super) async fn streams_of_events(stage: &mut Stage) {
     rooms[0].push("kill_transport", json!({})).await.unwrap_err();
     let mut gaps = Vec::new();
     while gaps.len() < 4 {
-        let (topic, event) = merged.next().await.expect("the stream goes on");
+        let (topic, event) = merged.next().await.expect("the stream is open");
         let event = match event {
             ChannelEvent::Interrupted { .. } => "interrupted",
             ChannelEvent::Resumed { .. } => "resumed",
@@ -170,7 +173,7 @@ pub(in super::super) async fn streams_of_events(stage: &mut Stage) {
         merged.filter(|(_, event)| core::future::ready(matches!(event, ChannelEvent::Closed(_))));
     assert_eq!(ends.count().await, 2);
     assert!(!all.is_terminated());
-    // The welcome of the second join may or may not be among them.
+    // The stream may also have the messages that follow the second join.
     let lifecycle = all.filter(|event| {
         core::future::ready(matches!(
             event,
@@ -182,7 +185,7 @@ pub(in super::super) async fn streams_of_events(stage: &mut Stage) {
     assert_eq!(lifecycle.count().await, 3);
 }
 
-/// Tasks that watch and log must not keep a connection that the program is done with.
+/// Tasks that only observe must not keep a connection open that the program no longer uses.
 pub(in super::super) async fn observers_end_with_the_client(stage: &mut Stage) {
     let (client, mut signals) = stage.start_watched(stage.config());
     client.wait_connected().await.unwrap();

@@ -1,6 +1,6 @@
-//! The conformance scenarios: what a client sees of a server that honours the channel contract of
-//! the recordings (`tests/fixtures/wire/README.md`), written once and run by `conformance` over
-//! both adapters, against every target they make sense for.
+//! The conformance scenarios: a client against a server that follows the channel contract of the
+//! recordings (`tests/fixtures/wire/README.md`). Each is written once, and `conformance` runs it for
+//! every adapter and against every suitable target.
 
 mod channels;
 mod connections;
@@ -21,10 +21,10 @@ use serde_json::Value;
 use crate::rt::phx::event::Interruption;
 use crate::rt::phx::{Channel, ChannelEvent, Message, Messages, Payload};
 
-/// A timeout that passes only when the clock is set ahead.
+/// A timeout that passes only when the test advances the clock.
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// What is written here, for the check that all of it is run.
+/// The sources of the scenarios, for the check that the table names each of them.
 pub(super) const SOURCES: [&str; 5] = [
     include_str!("channels.rs"),
     include_str!("connections.rs"),
@@ -37,19 +37,19 @@ fn json_of(payload: &Payload) -> Value {
     payload.to_value().expect("JSON")
 }
 
-/// Pushes, and takes the response of an ok.
+/// Pushes, and returns the response of an `ok` reply.
 async fn ok(room: &Channel, event: &str, payload: impl Into<Payload>) -> Payload {
     let reply = room.push(event, payload).await.unwrap_or_else(|error| panic!("{event}: {error}"));
     reply.ok().unwrap_or_else(|error| panic!("{event}: {error}"))
 }
 
-/// The channel answers, with just what was said.
+/// Asserts that the channel replies with the same payload.
 async fn echoes(room: &Channel, payload: Value) {
     assert_eq!(json_of(&ok(room, "echo", payload.clone()).await), payload);
 }
 
 async fn next(messages: &mut Messages) -> ChannelEvent {
-    messages.next().await.expect("the stream goes on")
+    messages.next().await.expect("the stream is open")
 }
 
 async fn next_message(messages: &mut Messages) -> Message {
