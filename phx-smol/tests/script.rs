@@ -1,11 +1,11 @@
-//! `testing::Script` where the program under test runs on smol.
+//! `testing::Script` for a program that runs on smol.
 
 use phx_smol::testing::Script;
 use phx_smol::{ChannelEvent, Client, Config};
 use serde_json::json;
 use smol::channel::{Sender, bounded};
 
-/// Hands every alarm to another task.
+/// Sends every alarm to another task.
 async fn alarms(client: Client, to: Sender<u64>) {
     let room = client.join("alarms", json!({})).await.expect("a room");
     let mut events = room.messages();
@@ -17,8 +17,9 @@ async fn alarms(client: Client, to: Sender<u64>) {
     }
 }
 
+/// A program of several tasks is scripted in virtual time.
 #[test]
-fn a_program_of_several_tasks_of_smol_is_scripted_in_virtual_time() {
+fn smol_program_is_scripted() {
     let executor = smol::LocalExecutor::new();
     smol::block_on(executor.run(async {
         let script = Script::new();
@@ -32,7 +33,7 @@ fn a_program_of_several_tasks_of_smol_is_scripted_in_virtual_time() {
             }
         });
 
-        // The other tasks run while this one waits, and only then.
+        // The other tasks run only while this one waits.
         script.settled().await;
         script.connect_and_assert_join("alarms");
         for level in [3, 4, 5] {

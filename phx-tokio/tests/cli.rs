@@ -1,14 +1,14 @@
-//! The binary itself: what it prints, and the exit codes that scripts rely on.
+//! The command `phx`: its output, and the exit codes that scripts rely on.
 
-mod running;
+mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::JoinHandle;
 
-use running::{SOON, free_addr, uri};
 use serde_json::{Value, json};
+use support::running::{DEADLINE, free_addr, uri};
 
 fn phx(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_phx"));
@@ -20,7 +20,7 @@ fn run(args: &[&str]) -> Output {
     phx(args).output().unwrap()
 }
 
-/// Asserts the exit code, and one line on standard error that holds `what`.
+/// Asserts the exit code, and that standard error is one line that contains `what`.
 #[track_caller]
 fn assert_fails(output: &Output, code: i32, what: &str) {
     let line = String::from_utf8_lossy(&output.stderr);
@@ -29,7 +29,7 @@ fn assert_fails(output: &Output, code: i32, what: &str) {
     assert!(line.contains(what), "{line}");
 }
 
-/// `phx serve` on a port of its own, ended with the test.
+/// `phx serve` on a port of its own; the end of the test kills it.
 struct Serve {
     child: Child,
     url: String,
@@ -52,7 +52,7 @@ impl Drop for Serve {
     }
 }
 
-/// A server that answers every upgrade of one connection with these bytes.
+/// A server that answers the upgrade of one connection with these bytes.
 fn answering(answer: &'static str) -> (String, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}/socket/websocket", listener.local_addr().unwrap());
@@ -70,47 +70,47 @@ fn answering(answer: &'static str) -> (String, JoinHandle<()>) {
 }
 
 #[test]
-fn the_demo_shows_every_step_and_succeeds() {
+fn demo_shows_every_step() {
     let output = run(&["demo"]);
-    let story = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{story}{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     let steps = ["connected", "joined", "reply", "news", "killed", "interrupted", "next attempt"];
     for step in steps.into_iter().chain(["resumed", "disconnected", "every step worked"]) {
-        assert!(story.contains(step), "{step} is missing:\n{story}");
+        assert!(text.contains(step), "{step} is missing:\n{text}");
     }
 }
 
 #[test]
-fn a_wrong_url_is_bad_usage() {
+fn http_url_is_bad_usage() {
     assert_fails(&run(&["push", "http://localhost/", "t", "e", "{}"]), 2, "ws or wss");
 }
 
 #[test]
-fn a_payload_that_is_no_json_is_bad_usage() {
+fn malformed_payload_is_bad_usage() {
     assert_fails(&run(&["push", "ws://localhost/", "t", "e", "{"]), 2, "no JSON");
 }
 
 #[test]
-fn ws_to_another_machine_names_the_option_that_allows_it() {
+fn remote_ws_names_allow_insecure() {
     let output = run(&["push", "ws://phoenix.invalid/", "t", "e", "{}"]);
     assert_fails(&output, 2, "--allow-insecure");
 }
 
 #[test]
-fn a_refused_port_is_unreachable() {
+fn refused_port_is_unreachable() {
     let url = uri(free_addr());
     assert_fails(&run(&["push", &url, "t", "e", "{}"]), 3, "could not be reached");
 }
 
 #[test]
-fn a_403_is_a_refusal() {
+fn status_403_is_a_refusal() {
     let (url, server) = answering("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
     assert_fails(&run(&["listen", &url, "--join", "room:lobby"]), 4, "HTTP 403");
     server.join().unwrap();
 }
 
 #[test]
-fn a_secret_in_the_url_is_not_repeated() {
+fn url_secret_is_not_printed() {
     let (url, server) = answering("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
     let url = format!("{url}?token=s3cret");
     let output = run(&["push", &url, "t", "e", "{}"]);
@@ -120,14 +120,14 @@ fn a_secret_in_the_url_is_not_repeated() {
 }
 
 #[test]
-fn a_topic_without_a_channel_is_a_rejected_join() {
+fn unmatched_topic_is_rejected_join() {
     let serve = Serve::start();
     let output = run(&["push", &serve.url, "no_such:topic", "e", "{}"]);
     assert_fails(&output, 5, "no channel of the server matches the topic");
 }
 
 #[test]
-fn a_push_prints_the_response() {
+fn push_prints_the_response() {
     let serve = Serve::start();
     let output = run(&["push", &serve.url, "room:lobby", "echo", r#"{"body":"hi"}"#]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -135,7 +135,7 @@ fn a_push_prints_the_response() {
 }
 
 #[test]
-fn listen_prints_one_json_object_a_line() {
+fn listen_prints_json_lines() {
     let serve = Serve::start();
     let mut listen = phx(&["listen", &serve.url, "--join", "room:lobby"]).spawn().unwrap();
     let mut line = String::new();
@@ -148,14 +148,14 @@ fn listen_prints_one_json_object_a_line() {
 }
 
 #[test]
-fn the_exit_codes_are_in_the_help() {
+fn help_lists_exit_codes() {
     let output = run(&["--help"]);
     assert!(output.status.success());
     assert!(String::from_utf8_lossy(&output.stdout).contains("Exit codes:"));
 }
 
 #[test]
-fn the_proxy_of_the_environment_is_used() {
+fn environment_proxy_is_used() {
     let addr = free_addr();
     let mut command = phx(&["push", "wss://backend.invalid/socket/websocket", "t", "e", "{}"]);
     let output = command.env("HTTPS_PROXY", format!("http://{addr}")).output().unwrap();
@@ -165,14 +165,14 @@ fn the_proxy_of_the_environment_is_used() {
 }
 
 #[test]
-fn a_certificate_authority_that_is_none_is_a_usage_error() {
+fn invalid_ca_file_is_bad_usage() {
     let url = "wss://localhost/socket/websocket";
     for file in ["no/such/file.pem", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")] {
         assert_fails(&run(&["push", url, "t", "e", "{}", "--ca", file]), 2, file);
     }
 }
 
-/// A file that is gone with the test.
+/// A file that is removed after the test.
 struct Temporary(std::path::PathBuf);
 
 impl Temporary {
@@ -196,7 +196,7 @@ impl Drop for Temporary {
     }
 }
 
-/// Every `phx` there is to ask for help.
+/// Every command that has a help text.
 const COMMANDS: [&[&str]; 11] = [
     &[],
     &["demo"],
@@ -217,8 +217,9 @@ fn help(command: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Every help text has examples and exit codes, and fits in 80 columns.
 #[test]
-fn every_help_has_examples_and_exit_codes_and_fits_80_columns() {
+fn help_texts_are_complete() {
     for command in COMMANDS {
         let help = help(command);
         for line in help.lines() {
@@ -229,7 +230,7 @@ fn every_help_has_examples_and_exit_codes_and_fits_80_columns() {
     }
 }
 
-/// The examples of a command, lines that go on joined.
+/// The examples in the help of a command, with continued lines joined.
 fn examples(command: &str) -> Vec<String> {
     let help = help(&[command]).replace("\\\n", "");
     let examples = help.lines().filter(|line| line.starts_with("  phx "));
@@ -238,7 +239,7 @@ fn examples(command: &str) -> Vec<String> {
 
 #[cfg(unix)]
 #[test]
-fn the_examples_of_the_help_work_against_phx_serve() {
+fn help_examples_run_against_serve() {
     let mut serve = phx(&["serve", "--addr", "127.0.0.1:0"]).spawn().unwrap();
     let mut url = String::new();
     BufReader::new(serve.stdout.as_mut().unwrap()).read_line(&mut url).unwrap();
@@ -262,33 +263,33 @@ fn the_examples_of_the_help_work_against_phx_serve() {
         shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         shell
     };
-    // Those that end by themselves.
+    // Commands that end by themselves.
     for command in ["demo", "push", "cast", "check"] {
         for example in examples(command) {
             let output = shell(&example).output().unwrap();
-            let said = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success(), "{example}: {said}");
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{example}: {stderr}");
         }
     }
-    // Those that go on: they say something, and end well when they are interrupted.
+    // Commands that run until they are interrupted: they print a line, and exit with 0.
     for command in ["listen", "run"] {
         for example in examples(command) {
-            // A pipeline is not the process to interrupt.
+            // Only the first command of a pipeline is started, so that it can be interrupted.
             let (example, _) = example.split_once(" | ").unwrap_or((&example, ""));
             let mut child = shell(example).spawn().unwrap();
             let (line, _more) = first_line(&mut child);
-            // None when it has ended already, and then it says why.
+            // The line is not JSON if the process has ended already; standard error has the reason.
             let json: serde_json::Result<Value> = serde_json::from_str(&line);
             if json.is_ok() {
                 interrupt(&child);
             }
             let output = child.wait_with_output().unwrap();
-            let said = String::from_utf8_lossy(&output.stderr);
+            let stderr = String::from_utf8_lossy(&output.stderr);
             let status = output.status;
-            assert!(json.is_ok() && status.success(), "{example}: {status}: {line}{said}");
+            assert!(json.is_ok() && status.success(), "{example}: {status}: {line}{stderr}");
         }
     }
-    // What one of them recorded; the other examples there are for `listen`.
+    // Replays the recording of one of them; the other examples of `replay` are for `listen`.
     let replay = examples("replay").pop().unwrap();
     assert!(replay.starts_with("phx replay "), "{replay}");
     let output = shell(&replay).output().unwrap();
@@ -296,7 +297,7 @@ fn the_examples_of_the_help_work_against_phx_serve() {
     std::fs::remove_dir_all(&folder.0).unwrap();
 }
 
-/// The first line that a process prints, and where the others will be; in bounded time.
+/// The first line that a process prints, and the reader of its other lines. Panics after a deadline.
 #[cfg(unix)]
 #[track_caller]
 fn first_line(child: &mut Child) -> (String, impl Read + use<>) {
@@ -307,16 +308,16 @@ fn first_line(child: &mut Child) -> (String, impl Read + use<>) {
         let _ = reader.read_line(&mut line);
         let _ = sender.send((line, reader));
     });
-    receiver.recv_timeout(SOON).unwrap_or_else(|_| {
+    receiver.recv_timeout(DEADLINE).unwrap_or_else(|_| {
         child.kill().unwrap();
-        panic!("it said nothing")
+        panic!("it printed nothing")
     })
 }
 
-/// A script that reads the address may end the server at once.
+/// A script may end the server as soon as it has read the address.
 #[cfg(unix)]
 #[test]
-fn serve_ends_in_order_from_its_first_line_on() {
+fn serve_handles_signals_from_first_line() {
     let mut serve = phx(&["serve", "--addr", "127.0.0.1:0"]).spawn().unwrap();
     let (url, _more) = first_line(&mut serve);
     assert!(url.starts_with("ws://127.0.0.1:"), "{url}");
@@ -325,16 +326,18 @@ fn serve_ends_in_order_from_its_first_line_on() {
     assert!(status.success(), "{status}");
 }
 
-/// What ctrl-c sends.
+/// Sends the signal of ctrl-c.
 #[cfg(unix)]
 fn interrupt(child: &Child) {
     let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(kill.success());
 }
 
+/// A session with a crashed channel and a killed connection. The recording has no secret, and a changed
+/// recording does not replay.
 #[cfg(unix)]
 #[test]
-fn a_recorded_session_with_a_crash_and_a_killed_connection_is_replayed() {
+fn recorded_session_is_replayed() {
     const SECRET: &str = "s3cret-4711";
     let file = Temporary::new("session.jsonl");
     let mut command = phx(&["serve", "--addr", "127.0.0.1:0", "--token", SECRET]);
@@ -358,14 +361,15 @@ fn a_recorded_session_with_a_crash_and_a_killed_connection_is_replayed() {
             assert_ne!(events.read_line(&mut line).unwrap(), 0, "no {kind}");
         }
     };
-    let mut type_in = |line: &str| writeln!(serve.child.stdin.as_mut().unwrap(), "{line}").unwrap();
+    let mut type_line =
+        |line: &str| writeln!(serve.child.stdin.as_mut().unwrap(), "{line}").unwrap();
     wait_for("joined");
-    type_in(&format!("broadcast room:lobby news {{\"token\":\"{SECRET}\"}}"));
+    type_line(&format!("broadcast room:lobby news {{\"token\":\"{SECRET}\"}}"));
     wait_for("message");
-    type_in("crash room:lobby");
+    type_line("crash room:lobby");
     wait_for("interrupted");
     wait_for("resumed");
-    type_in("kill");
+    type_line("kill");
     wait_for("interrupted");
     wait_for("resumed");
     interrupt(&listen);
@@ -377,7 +381,7 @@ fn a_recorded_session_with_a_crash_and_a_killed_connection_is_replayed() {
     let trace = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{trace}{}", String::from_utf8_lossy(&output.stderr));
     assert!(!trace.contains(SECRET) && !trace.contains('\x1b'), "{trace}");
-    let story = [
+    let expected = [
         "client#1 connect\n",
         "client#1 Connected\n",
         "client#1 join room:lobby\n",
@@ -397,11 +401,11 @@ fn a_recorded_session_with_a_crash_and_a_killed_connection_is_replayed() {
         "client#1 Closed\n",
     ];
     let mut rest = &*trace;
-    for line in story {
+    for line in expected {
         rest = rest.split_once(line).unwrap_or_else(|| panic!("{line} is missing:\n{trace}")).1;
     }
 
-    // Another outcome, and a file that was cut short.
+    // A different outcome, and a truncated file.
     let other = Temporary::new("other.jsonl");
     std::fs::write(&other.0, recorded.replace("(attempt 1, transport lost)", "(attempt 9)"))
         .unwrap();
@@ -412,8 +416,9 @@ fn a_recorded_session_with_a_crash_and_a_killed_connection_is_replayed() {
     assert_fails(&run(&["replay", other.path()]), 2, &format!("line {last}: "));
 }
 
+/// `--record-payloads` adds the payloads to the recording.
 #[test]
-fn payloads_are_recorded_when_asked_for_and_join_parameters_never() {
+fn payloads_are_recorded_on_request() {
     let serve = Serve::start();
     let file = Temporary::new("payloads.jsonl");
     let push = ["push", &serve.url, "room:lobby", "echo", r#"{"body":"hi there"}"#];
@@ -421,14 +426,14 @@ fn payloads_are_recorded_when_asked_for_and_join_parameters_never() {
     assert!(run(&[&push[..], &record].concat()).status.success());
     assert!(!file.text().contains("hi there"));
     assert!(run(&[&push[..], &record, &["--record-payloads"]].concat()).status.success());
-    assert_eq!(file.text().matches("hi there").count(), 3, "pushed, sent, and answered");
+    assert_eq!(file.text().matches("hi there").count(), 3, "as a push, a frame and a reply");
     assert!(run(&["replay", file.path()]).status.success());
     let output = run(&[&push[..], &["--record-payloads"]].concat());
     assert_eq!(output.status.code(), Some(2), "it needs a file");
 }
 
 #[test]
-fn an_attempt_that_fails_is_recorded_too() {
+fn failed_attempt_is_recorded() {
     let (url, server) = answering("HTTP/1.1 503 No\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n");
     let file = Temporary::new("failed.jsonl");
     let output = run(&["listen", &url, "--join", "t", "--record", file.path()]);
@@ -439,7 +444,7 @@ fn an_attempt_that_fails_is_recorded_too() {
 }
 
 #[test]
-fn a_recording_that_cannot_be_written_or_read_names_the_file() {
+fn recording_error_names_the_file() {
     let file = "/nonexistent/folder/x.jsonl";
     let listen = ["listen", "ws://localhost:1/", "--join", "t", "--record", file];
     assert_fails(&run(&listen), 2, file);
@@ -450,14 +455,14 @@ fn a_recording_that_cannot_be_written_or_read_names_the_file() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_recording_that_broke_off_fails_the_command() {
+fn incomplete_recording_fails_the_command() {
     let serve = Serve::start();
     let push = ["push", &serve.url, "room:lobby", "echo", "{}", "--record", "/dev/full"];
     assert_fails(&run(&push), 1, "/dev/full: the recording is not whole");
 }
 
 #[test]
-fn what_is_piped_has_no_colour() {
+fn piped_output_has_no_colour() {
     for args in [&["demo"][..], &["push", "http://x/", "t", "e", "{}"]] {
         let output = phx(args).env("TERM", "xterm-256color").output().unwrap();
         assert!(!output.stdout.contains(&0x1b) && !output.stderr.contains(&0x1b));
@@ -465,7 +470,7 @@ fn what_is_piped_has_no_colour() {
 }
 
 #[test]
-fn completions_and_manual_pages_know_every_command() {
+fn completions_and_man_cover_every_command() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let output = run(&["completions", shell]);
         let script = String::from_utf8(output.stdout).unwrap();
@@ -473,7 +478,7 @@ fn completions_and_manual_pages_know_every_command() {
         for command in COMMANDS.iter().filter_map(|command| command.first()) {
             assert!(script.contains(command), "{shell}: {command}");
         }
-        assert!(script.contains("subscribe"), "{shell}: the options too");
+        assert!(script.contains("subscribe"), "{shell}: an option is missing");
     }
     for command in COMMANDS {
         let output = run(&[&["man"], command].concat());
@@ -481,7 +486,7 @@ fn completions_and_manual_pages_know_every_command() {
         assert!(output.status.success());
         let title = [&["phx"], command].concat().join("-");
         assert!(page.contains(&format!(".TH {title} 1")), "{page}");
-        // As escaped for roff.
+        // Escaped for roff.
         let name = title.replace('-', "\\-");
         assert!(page.contains(&format!("{name} \\- ")), "{page}");
         assert!(page.contains("Exit codes:"), "{command:?}");
@@ -490,10 +495,10 @@ fn completions_and_manual_pages_know_every_command() {
     assert_eq!(run(&["completions", "dance"]).status.code(), Some(2));
 }
 
-/// What a shell says to a script that it only reads.
+/// bash sources the script and completes a command.
 #[cfg(unix)]
 #[test]
-fn bash_understands_its_completions() {
+fn bash_completions_work() {
     let script = run(&["completions", "bash"]).stdout;
     let file = Temporary::new("completions.bash");
     std::fs::write(&file.0, script).unwrap();
@@ -505,7 +510,7 @@ fn bash_understands_its_completions() {
 }
 
 #[test]
-fn the_schema_is_printed_in_place_of_a_check() {
+fn check_schema_prints_the_schema() {
     let output = run(&["check", "--schema"]);
     assert!(output.status.success());
     let schema: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -514,9 +519,9 @@ fn the_schema_is_printed_in_place_of_a_check() {
     assert_eq!(run(&["check", "--schema", "connections.json"]).status.code(), Some(2));
 }
 
-/// Addresses are pasted with their `vsn`, which says what the command speaks.
+/// Users paste URLs with their `vsn`, which selects the serializer.
 #[test]
-fn vsn_of_the_url_is_spoken() {
+fn url_vsn_selects_serializer() {
     let serve = Serve::start();
     for vsn in ["1.0.0", "2.0.0"] {
         let url = format!("{}?vsn={vsn}", serve.url);

@@ -1,4 +1,4 @@
-//! What the binary prints when it does not connect, or is refused: one line that says what to do.
+//! The error of the command `phx` when it cannot connect or is refused: one line with the remedy.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ fn phx(args: &[&str]) -> Command {
     command
 }
 
-/// Asserts the exit code, and gives the one line on standard error.
+/// Asserts the exit code, and returns the only line of standard error.
 #[track_caller]
 fn line(output: &Output, code: i32) -> String {
     let text = String::from_utf8_lossy(&output.stderr).trim_end().to_owned();
@@ -29,7 +29,7 @@ fn line(output: &Output, code: i32) -> String {
     text
 }
 
-/// `phx serve` on a port of its own, ended with the test.
+/// `phx serve` on a port of its own; the end of the test kills it.
 struct Serve {
     child: Child,
     url: String,
@@ -53,7 +53,7 @@ impl Drop for Serve {
 }
 
 #[test]
-fn refused_join_prints_the_servers_reason() {
+fn refused_join_prints_reason() {
     let serve = Serve::start();
     let output = phx(&["listen", &serve.url, "--join", "deny:all"]).output().unwrap();
     let line = line(&output, 5);
@@ -61,7 +61,7 @@ fn refused_join_prints_the_servers_reason() {
 }
 
 #[test]
-fn connect_to_is_dialled_in_place_of_the_url() {
+fn connect_to_replaces_dialled_address() {
     let serve = Serve::start();
     let addr = serve.url.strip_prefix("ws://").unwrap().split('/').next().unwrap();
     let push = |url: &str, more: &[&str]| {
@@ -80,9 +80,9 @@ fn connect_to_is_dialled_in_place_of_the_url() {
     assert!(refused.contains("the address to connect to cannot be used"), "{refused}");
 }
 
-/// A proxy for another purpose, in the environment of every shell.
+/// An unusable proxy in the environment is ignored for loopback addresses.
 #[test]
-fn bad_proxy_of_the_environment_spares_this_machine() {
+fn bad_environment_proxy_spares_loopback() {
     let serve = Serve::start();
     let push = |url: &str| {
         let mut command = phx(&["push", url, "room:lobby", "echo", "{}"]);
@@ -96,13 +96,13 @@ fn bad_proxy_of_the_environment_spares_this_machine() {
 }
 
 #[test]
-fn unicode_host_is_named_in_ascii() {
+fn unicode_host_error_has_ascii_name() {
     let refused =
         line(&phx(&["listen", "wss://bücher.example/s", "--join", "t"]).output().unwrap(), 2);
     assert!(refused.contains("xn--bcher-kva.example"), "{refused}");
 }
 
-/// A file that is gone with the test.
+/// A file that is removed after the test.
 struct Temporary(PathBuf);
 
 impl Temporary {
@@ -129,19 +129,19 @@ fn pem(label: &str, der: &[u8]) -> String {
     format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
 }
 
-/// A self-signed certificate of this machine, and its key.
+/// A self-signed certificate for loopback, and its key.
 fn own() -> (rcgen::Certificate, rcgen::KeyPair) {
     let key = rcgen::KeyPair::generate().unwrap();
     let params = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
     (params.self_signed(&key).unwrap(), key)
 }
 
-/// A server behind TLS, which may want that certificate of its clients.
-async fn listen(cert: &rcgen::Certificate, key: &rcgen::KeyPair, wants: bool) -> Listener {
+/// A server with TLS, which may require that certificate of its clients.
+async fn listen(cert: &rcgen::Certificate, key: &rcgen::KeyPair, requires_it: bool) -> Listener {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider));
     let builder = builder.with_safe_default_protocol_versions().unwrap();
-    let builder = if wants {
+    let builder = if requires_it {
         let mut roots = RootCertStore::empty();
         roots.add(cert.der().clone()).unwrap();
         let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
@@ -155,9 +155,9 @@ async fn listen(cert: &rcgen::Certificate, key: &rcgen::KeyPair, wants: bool) ->
     Listener::bind_tls(addr, ServerConfig::default(), Arc::new(tls)).await.unwrap()
 }
 
-/// The options of the command are named, not the functions of the library.
+/// The errors name the options of the command instead of functions of the library.
 #[tokio::test(flavor = "multi_thread")]
-async fn tls_errors_name_the_options() {
+async fn tls_errors_name_options() {
     let (cert, key) = own();
     let ca = Temporary::new("ca.pem", &pem("CERTIFICATE", cert.der()));
     let push = async |url: &str, more: &[&str]| {
@@ -181,7 +181,7 @@ async fn tls_errors_name_the_options() {
     let output = push(&listener.url(), &shown).await;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 
-    // Its file is named where one cannot be used.
+    // The error for an unusable key names its file.
     let other = Temporary::new("other.pem", &pem("PRIVATE KEY", own().1.serialized_der()));
     let shown = ["--cert", ca.path(), "--key", other.path()];
     let refused = line(&push(&listener.url(), &shown).await, 2);

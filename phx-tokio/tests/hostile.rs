@@ -1,8 +1,8 @@
-//! Servers, clients and files that mean harm: what they cost is bounded.
+//! Hostile servers, clients and files: their cost is bounded.
 
 #![cfg(target_os = "linux")]
 
-mod process;
+mod support;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -11,15 +11,15 @@ use std::process::Command;
 use std::time::Duration;
 
 use phx_tokio::wire::Frame;
-use process::{Process, SOON, Stand, Temporary, phx, wait};
 use rustix::process::Signal;
 use serde_json::Value;
+use support::process::{DEADLINE, Process, Temporary, TestServer, phx, wait};
 
 const BAD_FRAMES: u64 = 2_000;
 
-/// Frames of two kinds that are not the protocol, to every client.
-fn send_bad_frames(stand: &Stand) {
-    stand.server(|server| {
+/// Sends malformed frames of two kinds to every client.
+fn send_bad_frames(server: &TestServer) {
+    server.with(|server| {
         for peer in server.peers() {
             for n in 0..BAD_FRAMES / 2 {
                 server.send_raw(peer, Frame::Text(format!("no protocol {n}").into()));
@@ -29,25 +29,25 @@ fn send_bad_frames(stand: &Stand) {
     });
 }
 
-/// Each kind of bad frame is an event at once, and then a count.
+/// The first bad frame of each kind is an event; later ones are counted.
 #[test]
 fn bad_frames_are_counted_by_kind() {
-    let stand = Stand::new();
-    let file = stand.connections();
+    let server = TestServer::new();
+    let file = server.connections();
     let mut process = Process::start(phx(&["run", file.path()]));
-    let said = process.said();
-    stand.sees("Joined", 2);
-    send_bad_frames(&stand);
-    stand.received();
+    let stdout = process.capture_stdout();
+    server.wait_for("Joined", 2);
+    send_bad_frames(&server);
+    server.wait_received();
     process.signal(Signal::TERM);
-    assert_eq!(process.code(), Some(0));
-    let all = said.all();
+    assert_eq!(process.exit_code(), Some(0));
+    let all = stdout.all();
     let events = all.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let bad: Vec<Value> =
         events.filter(|event| event["type"] == "phoenix.connection.protocol_error").collect();
     assert!((3..=6).contains(&bad.len()), "{bad:#?}");
     let count = |event: &Value| event["data"]["count"].as_u64().unwrap_or(1);
-    // What the bus had no space for is counted as dropped.
+    // Events that did not fit in the bus are counted as dropped.
     let dropped: u64 = all
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).unwrap())
@@ -58,27 +58,27 @@ fn bad_frames_are_counted_by_kind() {
     assert!((BAD_FRAMES..=BAD_FRAMES + 20).contains(&sum), "{sum}, {dropped} dropped");
 }
 
-/// `phx listen` says on standard error that frames are skipped, once for each kind.
+/// `phx listen` logs skipped frames once for each kind.
 #[test]
-fn bad_frames_do_not_flood_the_log() {
-    let stand = Stand::new();
-    let join = ["listen", &stand.url(), "--join", "room:z"];
+fn bad_frames_do_not_flood_log() {
+    let server = TestServer::new();
+    let join = ["listen", &server.url(), "--join", "room:z"];
     let mut process = Process::start(phx(&join));
-    let _said = process.said();
-    stand.sees("Joined", 1);
-    send_bad_frames(&stand);
-    stand.received();
+    let _stdout = process.capture_stdout();
+    server.wait_for("Joined", 1);
+    send_bad_frames(&server);
+    server.wait_received();
     process.errors.until("a frame was skipped");
     process.signal(Signal::TERM);
-    assert_eq!(process.code(), Some(0));
+    assert_eq!(process.exit_code(), Some(0));
     let log = process.errors.all();
     assert_eq!(log.matches("a frame was skipped").count(), 2, "{log}");
     assert!(log.lines().count() < 20, "{log}");
 }
 
-/// A run that serves metrics, and where.
-fn scraped(stand: &Stand, addr: &str) -> (Process, SocketAddr, Temporary) {
-    let file = stand.connections();
+/// A run that serves metrics, and the address of the metrics.
+fn scraped(server: &TestServer, addr: &str) -> (Process, SocketAddr, Temporary) {
+    let file = server.connections();
     let process = Process::start(phx(&["run", file.path(), "--metrics", addr]));
     let log = process.errors.until("/metrics");
     let port = log.split("http://").nth(1).unwrap().split('/').next().unwrap();
@@ -86,20 +86,20 @@ fn scraped(stand: &Stand, addr: &str) -> (Process, SocketAddr, Temporary) {
     (process, ([127, 0, 0, 1], port).into(), file)
 }
 
-/// Reads until the other side ends a connection, which may reset it.
+/// Reads until the peer ends the connection, with or without a reset.
 #[track_caller]
-fn ends(mut stream: &TcpStream) {
-    stream.set_read_timeout(Some(SOON)).unwrap();
+fn read_to_end(mut stream: &TcpStream) {
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
     if let Err(error) = stream.read_to_end(&mut Vec::new()) {
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     }
 }
 
-/// Sockets that ask slowly, or not at all, keep no scraper out, however many they are.
+/// Any number of sockets that send a request slowly, or none, do not block a scraper.
 #[test]
-fn slow_sockets_keep_no_scraper_out() {
-    let stand = Stand::new();
-    let (process, addr, _file) = scraped(&stand, "127.0.0.1:0");
+fn slow_sockets_do_not_block_scraper() {
+    let server = TestServer::new();
+    let (process, addr, _file) = scraped(&server, "127.0.0.1:0");
     let slow: Vec<TcpStream> = (0..256)
         .map(|n| {
             let mut slow = TcpStream::connect(addr).unwrap();
@@ -110,51 +110,51 @@ fn slow_sockets_keep_no_scraper_out() {
         })
         .collect();
     let mut scraper = TcpStream::connect(addr).unwrap();
-    scraper.set_read_timeout(Some(SOON / 2)).unwrap();
+    scraper.set_read_timeout(Some(DEADLINE / 2)).unwrap();
     scraper.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     let mut page = String::new();
     scraper.read_to_string(&mut page).unwrap();
     assert!(page.starts_with("HTTP/1.1 200 OK"), "{page}");
-    // The oldest were closed for it, and few are left.
-    ends(&slow[0]);
+    // The oldest ones were closed, and few are left.
+    read_to_end(&slow[0]);
     let files = format!("/proc/{}/fd", process.child.id());
     wait("few files", || (fs::read_dir(&files).unwrap().count() < 64).then_some(()));
     slow[255].set_nonblocking(true).unwrap();
     let kept = (&slow[255]).read(&mut [0]).map_err(|error| error.kind());
     assert_eq!(kept, Err(std::io::ErrorKind::WouldBlock));
-    // Those are cut off after a while.
+    // The remaining ones time out.
     slow[255].set_nonblocking(false).unwrap();
-    slow.iter().for_each(ends);
+    slow.iter().for_each(read_to_end);
 }
 
-/// Metrics that others than this machine can read come with a warning.
+/// A metrics address other than loopback causes a warning.
 #[test]
-fn metrics_for_everyone_are_warned_about() {
-    let stand = Stand::new();
-    let (process, _, _file) = scraped(&stand, "0.0.0.0:0");
+fn public_metrics_address_causes_warning() {
+    let server = TestServer::new();
+    let (process, _, _file) = scraped(&server, "0.0.0.0:0");
     process.errors.until("is no loopback address");
-    let (process, _, _file) = scraped(&stand, "127.0.0.1:0");
+    let (process, _, _file) = scraped(&server, "127.0.0.1:0");
     process.errors.until("keeping 1 connection");
     assert!(!process.errors.text().contains("loopback"), "{}", process.errors.text());
 }
 
-/// A recording that claims large payloads is refused before anything is allocated for them.
+/// A recording that declares huge payloads is refused before memory is allocated for them.
 #[test]
-fn recording_that_claims_a_gigabyte_is_refused() {
-    let stand = Stand::new();
+fn recording_with_huge_payload_is_refused() {
+    let server = TestServer::new();
     let file = Temporary::new("claims.jsonl");
     let payload = format!("\"{}\"", "x".repeat(4_321));
-    let push = ["push", &stand.url(), "room:a", "echo", &payload, "--record", file.path()];
+    let push = ["push", &server.url(), "room:a", "echo", &payload, "--record", file.path()];
     assert!(phx(&push).output().unwrap().status.success());
     let good = file.text();
     assert!(good.len() < 6_000 && good.contains(":4323}"), "{good}");
     let one = good.replace(":4323}", ":1073741824}");
-    // Many that are each allowed.
+    // Many payloads, each of an allowed size.
     let push = good.lines().find(|line| line.contains("\"push\"")).unwrap();
     let many = good.replace(push, &format!("{push}\n").repeat(30)).replace(":4323}", ":60000000}");
     for text in [one, many] {
         file.write(text);
-        // With memory for what is good and not for what is claimed.
+        // The memory limit suffices for the good recording, but not for the declared payloads.
         let mut shell = Command::new("sh");
         let script = "ulimit -v 1000000; exec \"$0\" replay \"$1\"";
         let output = shell.args(["-c", script, env!("CARGO_BIN_EXE_phx"), file.path()]).output();
@@ -167,14 +167,14 @@ fn recording_that_claims_a_gigabyte_is_refused() {
     assert!(phx(&["replay", file.path()]).output().unwrap().status.success());
 }
 
-/// Clock ticks of CPU time that a process has used.
+/// The CPU time of a process, in clock ticks.
 fn ticks(process: &Process) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{}/stat", process.child.id())).unwrap();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
-/// `phx serve` out of file descriptors waits, says so once, and goes on when there are some again.
+/// Out of file descriptors, `phx serve` waits, logs it once, and continues when some are free again.
 #[test]
 fn serve_without_descriptors_backs_off() {
     let mut shell = phx(&[]);
@@ -192,7 +192,7 @@ fn serve_without_descriptors_backs_off() {
     let greedy: Vec<TcpStream> = (0..64).map(|_| TcpStream::connect(&addr).unwrap()).collect();
     process.errors.until("no connection is accepted at the moment");
     let before = ticks(&process);
-    // A window to measure in, which proves nothing by itself: a loop would use all of it.
+    // A busy loop would use all CPU time of this interval.
     std::thread::sleep(Duration::from_millis(600));
     let used = ticks(&process) - before;
     assert!(used < 10, "{used} ticks");

@@ -1,44 +1,48 @@
-//! Output that blocks, or whose reader goes away: `phx` ends when it is told to, and counts what it
-//! could not write.
+//! Output that blocks, or whose reader goes away: `phx` still ends on a signal, and counts the events
+//! that it could not write.
 
 #![cfg(target_os = "linux")]
 
-mod process;
+mod support;
 
 use std::io::{Read, Write};
 use std::process::Command;
 
-use process::{Process, Stand, Terminal, phx, phx_on_one_cpu, wait};
 use rustix::process::Signal;
 use serde_json::Value;
+use support::process::{Process, Terminal, TestServer, phx, phx_on_one_cpu, wait};
 
-/// More messages than a pipe of 64 KiB holds, and fewer than the queues of `phx` do.
+/// More messages than a pipe of 64 KiB can hold, and fewer than the queues of `phx` can.
 const MESSAGES: usize = 200;
 
 type Start = fn(&[&str]) -> Command;
 
-/// A run whose output is stuck while it is connected.
-fn stuck_run(stand: &Stand, start: Start, grace: &str) -> (Process, process::Temporary) {
-    let file = stand.connections();
+/// A connected run whose output is stuck.
+fn stuck_run(
+    server: &TestServer,
+    start: Start,
+    grace: &str,
+) -> (Process, support::process::Temporary) {
+    let file = server.connections();
     let process = Process::start(start(&["run", file.path(), "--grace", grace]));
-    stand.sees("Joined", 2);
-    stand.flood("room:a", MESSAGES);
-    stand.received();
-    process.is_stuck();
+    server.wait_for("Joined", 2);
+    server.flood("room:a", MESSAGES);
+    server.wait_received();
+    process.wait_stuck();
     (process, file)
 }
 
-fn stuck_listen(stand: &Stand, start: Start) -> Process {
+fn stuck_listen(server: &TestServer, start: Start) -> Process {
     let join = ["--join", "room:z", "--join", "room:a"];
-    let process = Process::start(start(&[&["listen", &stand.url()][..], &join].concat()));
-    stand.sees("Joined", 2);
-    stand.flood("room:a", MESSAGES);
-    stand.received();
-    process.is_stuck();
+    let process = Process::start(start(&[&["listen", &server.url()][..], &join].concat()));
+    server.wait_for("Joined", 2);
+    server.flood("room:a", MESSAGES);
+    server.wait_received();
+    process.wait_stuck();
     process
 }
 
-/// The number in front of these words.
+/// The number before these words.
 #[track_caller]
 fn number_before(words: &str, text: &str) -> usize {
     let before = text.split(words).next().unwrap();
@@ -46,14 +50,14 @@ fn number_before(words: &str, text: &str) -> usize {
     before.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
-/// What was written to a pipe that was not read, in whole lines.
+/// Reads the lines that were written to the pipe so far.
 fn written(process: &mut Process) -> Vec<Value> {
     let mut text = String::new();
     process.stdout.take().unwrap().read_to_string(&mut text).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// How many events these lines stand for: one says how many were dropped.
+/// The number of events that these lines represent, dropped ones included.
 fn events(lines: &[Value]) -> usize {
     let events = lines.iter().map(|line| match (line["type"].as_str(), &line["missed"]) {
         (Some("phx.output.dropped"), _) => line["data"]["count"].as_u64().unwrap(),
@@ -63,24 +67,24 @@ fn events(lines: &[Value]) -> usize {
     usize::try_from(events.sum::<u64>()).unwrap()
 }
 
-/// One signal ends the run within its grace period; written and unwritten events are all there are.
+/// One signal ends the run within its grace period; written and lost events add up to all events.
 #[track_caller]
 fn run_ends_within_grace(start: Start, more: usize) {
-    let stand = Stand::new();
-    let (mut process, _file) = stuck_run(&stand, start, "2");
+    let server = TestServer::new();
+    let (mut process, _file) = stuck_run(&server, start, "2");
     let messages = MESSAGES + more;
-    stand.flood("room:a", more);
-    stand.received();
+    server.flood("room:a", more);
+    server.wait_received();
     process.signal(Signal::TERM);
-    assert_eq!(process.code(), Some(1));
+    assert_eq!(process.exit_code(), Some(1));
     let log = process.errors.all();
     assert!(log.contains("the grace period is over"), "{log}");
     let lost = number_before(" events could not be written", &log);
     let written = written(&mut process);
     let news = written.iter().filter(|event| event["type"] == "phoenix.a.room_a.news").count();
     assert!((1..MESSAGES).contains(&news), "{news}");
-    // Two of the connection and two joins in front; four each time about the channel that crashed
-    // and was joined again; up to five about the end.
+    // Two events of the connection and two joins at first; four for each crash and rejoin of the
+    // channel; up to five at the end.
     let all = events(&written) + lost;
     assert!((messages + 11..=messages + 18).contains(&all), "{} + {lost}", events(&written));
 }
@@ -95,14 +99,14 @@ fn run_with_stuck_output_ends_on_one_cpu() {
     run_ends_within_grace(phx_on_one_cpu, 0);
 }
 
-/// A second signal ends the run at once, whatever the grace period.
+/// A second signal ends the run at once, regardless of the grace period.
 #[track_caller]
 fn run_second_signal(start: Start) {
-    let stand = Stand::new();
-    let (mut process, _file) = stuck_run(&stand, start, "600");
+    let server = TestServer::new();
+    let (mut process, _file) = stuck_run(&server, start, "600");
     process.signal(Signal::INT);
     process.errors.until("another signal ends it at once");
-    assert_eq!(process.code_by(Signal::TERM), Some(1));
+    assert_eq!(process.signal_until_exit(Signal::TERM), Some(1));
     let log = process.errors.all();
     assert!(log.contains("told twice to end"), "{log}");
     assert!(number_before(" events could not be written", &log) > 0);
@@ -118,57 +122,57 @@ fn run_second_signal_ends_on_one_cpu() {
     run_second_signal(phx_on_one_cpu);
 }
 
-/// A wrapper delivers one request twice, to the process and to its group: it is one request.
+/// A wrapper that signals both the process and its group has sent one request.
 #[test]
 fn run_signal_delivered_twice_is_one() {
-    let stand = Stand::new();
-    let file = stand.connections();
+    let server = TestServer::new();
+    let file = server.connections();
     let mut process = Process::start(phx(&["run", file.path(), "--grace", "600"]));
-    let _said = process.said();
-    stand.sees("Joined", 2);
-    // The leaves are not answered for now.
-    stand.server(|server| server.hold_replies(true));
+    let _stdout = process.capture_stdout();
+    server.wait_for("Joined", 2);
+    // The server does not answer the leaves yet.
+    server.with(|server| server.hold_replies(true));
     process.signal(Signal::TERM);
     process.signal(Signal::INT);
     process.errors.until("another signal ends it at once");
-    stand.sees("ChannelEnded", 2);
-    stand.server(|server| server.hold_replies(false));
-    assert_eq!(process.code(), Some(0), "{}", process.errors.text());
+    server.wait_for("ChannelEnded", 2);
+    server.with(|server| server.hold_replies(false));
+    assert_eq!(process.exit_code(), Some(0), "{}", process.errors.text());
 }
 
-/// The grace period bounds the whole end, a server that answers no close frame included.
+/// The grace period bounds the whole shutdown, even if the server answers no close frame.
 #[test]
 fn run_with_silent_server_ends_within_grace() {
     let mut serve = Process::start(phx(&["serve", "--addr", "127.0.0.1:0"]));
     let url = serve.first_line();
-    let file = process::Temporary::new("silent.json");
+    let file = support::process::Temporary::new("silent.json");
     let connection = serde_json::json!({
         "uri": url.trim(), "auto_join_channels": ["room:a"], "close_timeout_msec": 600_000,
     });
     file.write(serde_json::json!({"connections": {"a": connection}}).to_string());
     let mut process = Process::start(phx(&["run", file.path(), "--grace", "1"]));
-    process.said().until("channel.joined");
+    process.capture_stdout().until("channel.joined");
     serve.signal(Signal::STOP);
-    serve.is_stopped();
+    serve.wait_stopped();
     process.signal(Signal::TERM);
-    assert_eq!(process.code(), Some(0));
+    assert_eq!(process.exit_code(), Some(0));
     assert!(process.errors.all().contains("the grace period is over"));
 }
 
 #[track_caller]
 fn listen_ends(start: Start, more: usize) {
-    let stand = Stand::new();
-    let mut process = stuck_listen(&stand, start);
+    let server = TestServer::new();
+    let mut process = stuck_listen(&server, start);
     let messages = MESSAGES + more;
-    stand.flood("room:a", more);
-    stand.received();
+    server.flood("room:a", more);
+    server.wait_received();
     process.signal(Signal::TERM);
-    assert_eq!(process.code(), Some(1));
+    assert_eq!(process.exit_code(), Some(1));
     let lost = number_before(" events could not be written", &process.errors.all());
     let written = written(&mut process);
     assert_eq!(written[0]["type"], "joined");
     // Two joins, one of which was interrupted and resumed twice. Both interruptions are one event if
-    // the first was not read before the second, and the last answer may not have come.
+    // the second came before the first was read, and the last reply may be missing.
     let all = events(&written) + lost;
     assert!((messages + 3..=messages + 6).contains(&all), "{} + {lost}", events(&written));
 }
@@ -183,57 +187,57 @@ fn listen_with_stuck_output_ends_on_one_cpu() {
     listen_ends(phx_on_one_cpu, 0);
 }
 
-/// The reader stopped, and so did the server: nothing is orderly any more.
+/// Neither the reader nor the server responds, so a clean shutdown is impossible.
 #[test]
 fn listen_second_signal_ends_at_once() {
-    let stand = Stand::new();
-    let mut process = stuck_listen(&stand, phx);
-    assert_eq!(process.code_by(Signal::INT), Some(1));
+    let server = TestServer::new();
+    let mut process = stuck_listen(&server, phx);
+    assert_eq!(process.signal_until_exit(Signal::INT), Some(1));
     number_before(" events could not be written", &process.errors.all());
 }
 
-/// While its output is stuck on one CPU, a run goes on to receive and to serve metrics.
+/// While its output is stuck, on one CPU, a run still receives messages and serves metrics.
 #[test]
-fn stuck_output_leaves_connections_and_metrics_alone() {
-    let stand = Stand::new();
-    let file = stand.connections();
+fn stuck_output_does_not_stop_metrics() {
+    let server = TestServer::new();
+    let file = server.connections();
     let args = ["run", file.path(), "--metrics", "127.0.0.1:0", "--grace", "0"];
     let mut process = Process::start(phx_on_one_cpu(&args));
     let log = process.errors.until("/metrics");
     let addr = log.split("http://").nth(1).unwrap().split('/').next().unwrap().to_owned();
-    stand.sees("Joined", 1);
-    stand.flood("room:a", MESSAGES);
-    process.is_stuck();
-    stand.flood("room:a", MESSAGES);
+    server.wait_for("Joined", 1);
+    server.flood("room:a", MESSAGES);
+    process.wait_stuck();
+    server.flood("room:a", MESSAGES);
     wait("all messages", || {
         let mut page = String::new();
         let mut stream = std::net::TcpStream::connect(&addr).unwrap();
-        stream.set_read_timeout(Some(process::SOON)).unwrap();
+        stream.set_read_timeout(Some(support::process::DEADLINE)).unwrap();
         stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
         stream.read_to_string(&mut page).unwrap();
         page.contains(&format!("phx_messages_total{{connection=\"a\"}} {}\n", 2 * MESSAGES))
             .then_some(())
     });
     process.signal(Signal::TERM);
-    assert_eq!(process.code(), Some(1));
+    assert_eq!(process.exit_code(), Some(1));
 }
 
-/// What was dropped while the output was stuck is an event once there is space, and adds up.
+/// When the output is read again, an event has the number of dropped events.
 #[test]
-fn dropped_events_are_counted_in_an_event() {
+fn dropped_events_are_counted() {
     const FLOOD: usize = 4_000;
-    let stand = Stand::new();
-    let (mut process, _file) = stuck_run(&stand, phx, "60");
-    stand.flood("room:a", FLOOD);
-    // The queues in front of the output are full by then.
-    stand.received();
+    let server = TestServer::new();
+    let (mut process, _file) = stuck_run(&server, phx, "60");
+    server.flood("room:a", FLOOD);
+    // Now the queues in front of the output are full.
+    server.wait_received();
     let joined = r#"{"id": "1", "join": {"connection": "a", "topic": "room:b"}}"#;
-    process.types(joined);
-    stand.sees("room:b", 1);
-    let said = process.said();
-    said.until("phx.control.done");
-    stand.broadcast("room:a", "last", &Value::Null);
-    let text = said.until("room_a.last");
+    process.type_line(joined);
+    server.wait_for("room:b", 1);
+    let stdout = process.capture_stdout();
+    stdout.until("phx.control.done");
+    server.broadcast("room:a", "last", &Value::Null);
+    let text = stdout.until("room_a.last");
     let events: Vec<Value> =
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let news = events.iter().filter(|event| event["type"] == "phoenix.a.room_a.news").count();
@@ -241,48 +245,49 @@ fn dropped_events_are_counted_in_an_event() {
     let dropped: u64 = dropped.map(|event| event["data"]["count"].as_u64().unwrap()).sum();
     assert!(dropped > 0, "{news} were printed");
     let all = news + usize::try_from(dropped).unwrap();
-    // Beside messages, events about channels may be among those dropped.
+    // The dropped events may include events about channels.
     assert!((MESSAGES + FLOOD..=MESSAGES + FLOOD + 8).contains(&all), "{news} + {dropped}");
     process.signal(Signal::TERM);
-    assert_eq!(process.code(), Some(0), "{}", process.errors.text());
+    assert_eq!(process.exit_code(), Some(0), "{}", process.errors.text());
 }
 
-/// A supervisor of processes starts a run again whose reader went away, even if nothing happens.
+/// The exit code makes a process supervisor restart a run whose reader went away, even while there are
+/// no events.
 #[test]
-fn run_ends_with_1_when_its_reader_goes_away() {
-    let stand = Stand::new();
-    let file = stand.connections();
+fn run_exits_1_without_reader() {
+    let server = TestServer::new();
+    let file = server.connections();
     let mut process = Process::start(phx(&["run", file.path()]));
     process.first_line();
-    stand.sees("Joined", 1);
+    server.wait_for("Joined", 1);
     drop(process.stdout.take());
-    assert_eq!(process.code(), Some(1));
+    assert_eq!(process.exit_code(), Some(1));
     assert!(process.errors.all().contains("its reader is gone"));
-    stand.sees("Disconnected", 1);
+    server.wait_for("Disconnected", 1);
 }
 
-/// `phx listen … | head -n 1` ends when head has its line, without a second one.
+/// `phx listen … | head -n 1` ends when `head` has its line, without a second event.
 #[test]
-fn listen_ends_when_head_has_its_line() {
-    let stand = Stand::new();
+fn listen_ends_with_its_reader() {
+    let server = TestServer::new();
     let mut shell = Command::new("bash");
     let script = "\"$0\" listen \"$1\" --join room:a | head -n 1; echo ${PIPESTATUS[0]}";
-    shell.args(["-c", script, env!("CARGO_BIN_EXE_phx"), &stand.url()]);
+    shell.args(["-c", script, env!("CARGO_BIN_EXE_phx"), &server.url()]);
     shell.stdout(std::process::Stdio::piped());
     let mut process = Process::start(shell);
-    let said = process.said();
-    assert_eq!(process.code(), Some(0));
-    let all = said.all();
+    let stdout = process.capture_stdout();
+    assert_eq!(process.exit_code(), Some(0));
+    let all = stdout.all();
     assert!(all.starts_with("{\"type\":\"joined\""), "{all}");
     assert_eq!(all.lines().nth(1), Some("0"));
 }
 
-/// A log that is not read stops nothing.
+/// Standard error that is not read does not stop the server.
 #[test]
 fn stuck_log_does_not_stop_serve() {
     let mut process = Process::start_unread(phx(&["serve", "--addr", "127.0.0.1:0"]));
     let url = process.first_line();
-    // More answers than a pipe holds.
+    // More answers than a pipe can hold.
     let mut stdin = process.stdin.take().unwrap();
     std::thread::spawn(move || {
         let line = format!("this is not understood: {}\n", "x".repeat(100));
@@ -291,37 +296,37 @@ fn stuck_log_does_not_stop_serve() {
     let push = phx(&["push", url.trim(), "room:a", "echo", "{}"]).output().unwrap();
     assert!(push.status.success());
     process.signal(Signal::TERM);
-    assert_eq!(process.code(), Some(0));
+    assert_eq!(process.exit_code(), Some(0));
 }
 
-/// A terminal that was stopped blocks like a pipe.
+/// A stopped terminal blocks like a pipe.
 #[test]
 fn stuck_terminal_does_not_stop_run() {
-    let stand = Stand::new();
-    let file = stand.connections();
+    let server = TestServer::new();
+    let file = server.connections();
     let terminal = Terminal::new();
     let mut command = phx(&["run", file.path(), "--grace", "1"]);
     command.stdout(terminal.stdio());
     let mut process = Process::start(command);
-    stand.sees("Joined", 2);
-    stand.flood("room:a", MESSAGES);
-    stand.received();
+    server.wait_for("Joined", 2);
+    server.flood("room:a", MESSAGES);
+    server.wait_received();
     process.signal(Signal::TERM);
-    assert_eq!(process.code(), Some(1));
+    assert_eq!(process.exit_code(), Some(1));
     number_before(" events could not be written", &process.errors.all());
 }
 
-/// A full disk is no reader that went away.
+/// A full disk is a failure, unlike a reader that went away.
 #[test]
 fn full_disk_is_a_failure() {
-    let stand = Stand::new();
+    let server = TestServer::new();
     for (command, rest) in [("listen", vec!["--join", "room:a"]), ("push", vec!["room:a", "echo"])]
     {
-        let url = stand.url();
+        let url = server.url();
         let mut command = phx(&[&[command, &url][..], &rest].concat());
         command.stdout(std::fs::File::options().write(true).open("/dev/full").unwrap());
         let mut process = Process::start(command);
-        assert_eq!(process.code(), Some(1));
+        assert_eq!(process.exit_code(), Some(1));
         let log = process.errors.all();
         assert!(log.contains("standard output: No space left on device"), "{log}");
     }

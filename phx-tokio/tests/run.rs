@@ -1,15 +1,15 @@
-//! `phx run` and `phx check`: the binary keeps named connections through what happens to their
-//! servers.
+//! `phx run`, which keeps named connections, and `phx check`.
 
 #![cfg(unix)]
 
-mod running;
+mod support;
 
-use running::{Events, File, Process, free_addr, phx, signal, stop, uri};
 use serde_json::{Value, json};
+use support::running::{Events, File, Process, free_addr, phx, signal, stop, uri};
 
+/// Three connections, of which one loses its server, one gives up, and one is not affected.
 #[test]
-fn run_keeps_each_connection_through_what_happens_to_the_others() {
+fn run_isolates_connections() {
     let (first, second) = (free_addr(), free_addr());
     let file = File::new(
         "three",
@@ -31,7 +31,7 @@ fn run_keeps_each_connection_through_what_happens_to_the_others() {
     command.env("PHX_TEST_TOKEN", "t0k3n");
     let mut events = Events::of(Process::start(command));
 
-    // Up: one with its token, one with a channel that is refused, one without a server.
+    // The start: one connection with a token, one with a rejected channel, one without a server.
     let joined = events.until("alpha", "phoenix.channel.joined", Some("room:a"));
     assert_eq!((&joined["sessionid"], &joined["source"]), (&json!("s1"), &json!("/phoenix/alpha")));
     let rejected = events.until("beta", "phoenix.channel.closed", Some("deny:b"));
@@ -45,41 +45,42 @@ fn run_keeps_each_connection_through_what_happens_to_the_others() {
     let gamma = events.count("gamma");
 
     // A message, and a crash of one channel.
-    server.types(r#"broadcast room:a news {"n":1}"#);
+    server.type_line(r#"broadcast room:a news {"n":1}"#);
     let message = events.until("alpha", "phoenix.alpha.room_a.news", Some("room:a"));
     assert_eq!(message["data"]["payload"], json!({"n": 1}));
-    server.types("crash room:a");
+    server.type_line("crash room:a");
     events.until("alpha", "phoenix.channel.interrupted", Some("room:a"));
     events.until("alpha", "phoenix.channel.resumed", Some("room:a"));
 
-    // The first server is killed: one of its connections was told not to come back.
+    // The first server is killed: one of its connections is configured not to reconnect.
     drop(server);
     let gave_up = events.until("beta", "phoenix.connection.gave_up", None);
     assert_eq!(gave_up["data"]["reason"], "transport_lost");
     let mut server = Process::serve(first, Some("t0k3n"));
     events.until("alpha", "phoenix.channel.resumed", Some("room:a"));
-    server.types(r#"broadcast room:a news {"n":2}"#);
+    server.type_line(r#"broadcast room:a news {"n":2}"#);
     events.until("alpha", "phoenix.alpha.room_a.news", None);
-    assert_eq!(events.count("gamma"), gamma, "the third one never noticed");
+    assert_eq!(events.count("gamma"), gamma, "the third one is not affected");
 
-    // The end, in order.
+    // A clean shutdown.
     let beta = events.count("beta");
     signal(&events.process.child, "-TERM");
     let left = events.until("alpha", "phoenix.channel.left", Some("room:a"));
     assert_eq!(left["data"]["outcome"], "acked");
-    let log = events.process.ends_with(0);
+    let log = events.process.expect_exit(0);
     assert!(log[0].contains("keeping 3 connections"), "{log:?}");
     let rest: Vec<String> = events.process.lines.iter().collect();
     let all = format!("{:?}{rest:?}{log:?}", events.seen);
     let is_closed = |line: &str| line.contains("gamma") && line.contains("connection.closed");
     let seen = events.seen.iter().map(Value::to_string);
     assert!(seen.chain(rest).any(|line| is_closed(&line)), "{all}");
-    assert_eq!(events.count("beta"), beta, "what has ended says nothing more");
+    assert_eq!(events.count("beta"), beta, "an ended connection has no more events");
     assert!(!all.contains("t0k3n"), "no secret is printed");
 }
 
+/// `--subscribe` selects events, and `--fixed` the fixed event types.
 #[test]
-fn run_prints_only_what_is_subscribed_to_and_knows_the_fixed_types() {
+fn run_filters_events_by_subscription() {
     let addr = free_addr();
     let _server = Process::serve(addr, None);
     let file = File::new(
@@ -95,11 +96,11 @@ fn run_prints_only_what_is_subscribed_to_and_knows_the_fixed_types() {
     assert_eq!(events.seen.len(), 1);
     assert_eq!(events.seen[0]["source"], "/jido_coder/phoenix");
     signal(&events.process.child, "-INT");
-    events.process.ends_with(0);
+    events.process.expect_exit(0);
 }
 
 #[test]
-fn run_ends_with_a_code_of_its_own_when_no_connection_is_kept_any_more() {
+fn run_exits_3_without_connections() {
     let file = File::new(
         "gone",
         &json!({"connections": {
@@ -107,14 +108,14 @@ fn run_ends_with_a_code_of_its_own_when_no_connection_is_kept_any_more() {
         }}),
     );
     let mut process = Process::start(phx(&["run", file.path()]));
-    let log = process.ends_with(3);
-    let last = log.last().expect("it says why");
+    let log = process.expect_exit(3);
+    let last = log.last().expect("a reason");
     assert!(last.contains("every connection has ended: a: connecting failed"), "{log:?}");
 }
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_second_signal_ends_run_at_once() {
+fn second_signal_ends_run() {
     let addr = free_addr();
     let server = Process::serve(addr, None);
     let file = File::new(
@@ -127,20 +128,20 @@ fn a_second_signal_ends_run_at_once() {
     let process = Process::start(phx(&["run", file.path(), "--grace", "600"]));
     let mut events = Events::of(process);
     events.until("a", "phoenix.channel.joined", None);
-    // A server that does not answer the leave.
+    // The server does not answer the leave.
     stop(&server.child);
     signal(&events.process.child, "-TERM");
-    // The first one was taken, or the second might be one with it.
-    events.process.logs("shutting down");
+    // The first signal must be handled, or the second might count as part of it.
+    events.process.expect_log("shutting down");
     events.until("a", "phoenix.channel.closed", None);
-    // One that comes right behind the first is a part of it, so it is repeated.
-    let log = events.process.ends_by("-TERM", 1);
+    // A signal right after the first counts as part of it, so it is repeated.
+    let log = events.process.signal_until_exit("-TERM", 1);
     assert!(log.iter().any(|line| line.contains("told twice to end")), "{log:#?}");
     signal(&server.child, "-CONT");
 }
 
 #[test]
-fn check_says_what_a_file_holds() {
+fn check_lists_connections() {
     let file = File::new(
         "good",
         &json!({"connections": {
@@ -161,8 +162,9 @@ fn check_says_what_a_file_holds() {
     assert!(!text.contains("s3cret"), "{text}");
 }
 
+/// Every problem of a file is reported at once, on a line of its own.
 #[test]
-fn check_and_run_tell_everything_that_is_wrong_with_a_file_one_line_each() {
+fn check_and_run_report_every_problem() {
     let file = File::new(
         "bad",
         &json!({"connections": {
@@ -182,7 +184,7 @@ fn check_and_run_tell_everything_that_is_wrong_with_a_file_one_line_each() {
 }
 
 #[test]
-fn a_file_for_tls_that_cannot_be_read_is_named() {
+fn unreadable_tls_file_is_named() {
     let file = File::new(
         "tls",
         &json!({"connections": {
@@ -196,7 +198,7 @@ fn a_file_for_tls_that_cannot_be_read_is_named() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_bad_usage() {
+fn missing_file_is_bad_usage() {
     let output = phx(&["check", "/nonexistent/connections.json"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
 }

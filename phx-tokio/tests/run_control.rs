@@ -1,15 +1,15 @@
-//! Orders on standard input of `phx run`, and the events that answer them.
+//! Orders on the standard input of `phx run`, and the events that answer them.
 
 #![cfg(unix)]
 
-mod running;
+mod support;
 
 use std::collections::BTreeSet;
 use std::fs::File as StdFile;
 use std::process::Stdio;
 
-use running::{Events, File, Process, free_addr, phx, signal, stop, uri};
 use serde_json::{Value, json};
+use support::running::{Events, File, Process, free_addr, phx, signal, stop, uri};
 
 /// A server, and a run with one connection to it that joins `room:a`.
 struct Stage {
@@ -35,10 +35,10 @@ impl Stage {
     }
 
     fn order(&mut self, order: &Value) {
-        self.events.process.types(&order.to_string());
+        self.events.process.type_line(&order.to_string());
     }
 
-    /// The data of the answer to the order with this id.
+    /// Waits for the answer to the order with this id, and returns its data.
     #[track_caller]
     fn answer(&mut self, kind: &str, id: &str) -> Value {
         let event = self.events.answer(id);
@@ -47,9 +47,9 @@ impl Stage {
     }
 
     #[track_caller]
-    fn ends(mut self) -> Vec<String> {
+    fn finish(mut self) -> Vec<String> {
         signal(&self.events.process.child, "-TERM");
-        self.events.process.ends_with(0)
+        self.events.process.expect_exit(0)
     }
 }
 
@@ -59,8 +59,9 @@ fn push(id: &str, connection: &str, topic: &str, event: &str, payload: &Value) -
     }})
 }
 
+/// Pushes, joins, casts and leaves, text and binary.
 #[test]
-fn each_order_is_carried_out_and_answered_with_its_id() {
+fn orders_are_answered_with_their_id() {
     let mut stage = Stage::new("orders");
     stage.order(&push("p1", "a", "room:a", "echo", &json!({"n": 1})));
     let done = stage.answer("phx.control.done", "p1");
@@ -71,13 +72,13 @@ fn each_order_is_carried_out_and_answered_with_its_id() {
     stage.order(&json!({"id": "j1", "join": {
         "connection": "a", "topic": "room:b", "params": {"user": 7},
     }}));
-    // At once: it waits for the join.
+    // Sent before the join is answered: the push waits for the join.
     stage.order(&push("p2", "a", "room:b", "echo", &json!({"n": 2})));
     stage.answer("phx.control.done", "j1");
     assert_eq!(stage.answer("phx.control.done", "p2")["response"], json!({"n": 2}));
 
-    // The channel stays joined: what is said there comes as an event.
-    stage.server.types(r#"broadcast room:b news {"n":3}"#);
+    // The channel stays joined: its messages are events.
+    stage.server.type_line(r#"broadcast room:b news {"n":3}"#);
     stage.events.until("a", "phoenix.a.room_b.news", None);
 
     stage.order(&json!({"id": "b1", "push": {
@@ -95,11 +96,11 @@ fn each_order_is_carried_out_and_answered_with_its_id() {
     assert_eq!(stage.answer("phx.control.done", "l1")["outcome"], "acked");
     stage.order(&push("p3", "a", "room:b", "echo", &json!({})));
     assert_eq!(stage.answer("phx.control.failed", "p3")["reason"], "not_joined");
-    stage.ends();
+    stage.finish();
 }
 
 #[test]
-fn what_cannot_be_done_says_why() {
+fn failed_orders_have_a_reason() {
     let mut stage = Stage::new("failures");
     stage.order(&push("1", "z", "room:a", "echo", &json!({})));
     let failed = stage.answer("phx.control.failed", "1");
@@ -115,18 +116,19 @@ fn what_cannot_be_done_says_why() {
     assert_eq!(stage.answer("phx.control.failed", "3")["reason"], "not_sent");
     stage.order(&json!({"id": "4", "leave": {"connection": "a", "topic": "room:z"}}));
     assert_eq!(stage.answer("phx.control.failed", "4")["reason"], "not_joined");
-    // An answer that is no ok is an answer all the same.
+    // A reply with another status than ok is a successful order.
     stage.order(&push("5", "a", "room:a", "nack", &json!({})));
     assert_eq!(stage.answer("phx.control.done", "5")["status"], "error");
-    stage.ends();
+    stage.finish();
 }
 
+/// The lines after a malformed or oversized line are still read.
 #[test]
-fn a_malformed_line_is_answered_with_its_number_and_harms_nothing() {
+fn malformed_line_is_reported_by_number() {
     let mut stage = Stage::new("malformed");
-    stage.events.process.types("{");
-    stage.events.process.types("");
-    stage.events.process.types(r#"{"id": "x", "push": {"topic": "s3cret", "connection": 7}}"#);
+    stage.events.process.type_line("{");
+    stage.events.process.type_line("");
+    stage.events.process.type_line(r#"{"id": "x", "push": {"topic": "s3cret", "connection": 7}}"#);
     let first = stage.events.report("phx.control.malformed");
     assert_eq!((&first["data"]["line"], &first["data"]["id"]), (&json!(1), &Value::Null));
     assert!(first["data"]["message"].as_str().unwrap().contains("no JSON"), "{first}");
@@ -134,19 +136,19 @@ fn a_malformed_line_is_answered_with_its_number_and_harms_nothing() {
     assert_eq!(second["line"], 3);
     assert_eq!(second["message"], "\"push\": \"connection\" is a string, not a number");
 
-    // One that is too long to be read is skipped, and the next one is not.
-    stage.events.process.types(&"x".repeat((16 << 20) + 1));
+    // An oversized line is skipped, and the next one is read.
+    stage.events.process.type_line(&"x".repeat((16 << 20) + 1));
     stage.order(&push("after", "a", "room:a", "echo", &json!({"n": 1})));
     let long = stage.events.report("phx.control.malformed");
     assert_eq!(long["data"]["line"], 4);
     assert_eq!(stage.answer("phx.control.done", "after")["line"], 5);
     let events = format!("{:?}", stage.events.seen);
-    let log = stage.ends();
+    let log = stage.finish();
     assert!(!format!("{events}{log:?}").contains("s3cret"), "{log:?}");
 }
 
 #[test]
-fn orders_on_a_channel_keep_their_order() {
+fn channel_orders_keep_their_order() {
     let mut stage = Stage::new("order");
     for n in 0..100 {
         stage.order(&json!({"id": format!("c{n}"), "cast": {
@@ -154,19 +156,20 @@ fn orders_on_a_channel_keep_their_order() {
         }}));
     }
     for n in 0..100 {
-        let heard = stage.events.until("a", "phoenix.a.room_a.shout", None);
-        assert_eq!(heard["data"]["payload"], json!({"n": n}));
+        let message = stage.events.until("a", "phoenix.a.room_a.shout", None);
+        assert_eq!(message["data"]["payload"], json!({"n": n}));
     }
-    stage.ends();
+    stage.finish();
 }
 
+/// More orders than the queue of pushes can hold.
 #[test]
-fn more_orders_than_may_wait_are_all_answered() {
+fn excess_orders_are_all_answered() {
     let mut stage = Stage::new("many");
     stop(&stage.server.child);
     const COUNT: usize = 300;
     for n in 0..COUNT {
-        // The first is sent long before its time is over, and then the others still wait.
+        // The first is sent long before its timeout, and at that time the others still wait.
         let timeout_msec = if n == 0 { 5_000 } else { 600_000 };
         stage.order(&json!({"id": format!("m{n}"), "push": {
             "connection": "a", "topic": "room:a", "event": "echo", "payload": {"n": n},
@@ -182,24 +185,24 @@ fn more_orders_than_may_wait_are_all_answered() {
         assert_eq!(done["data"]["id"], format!("m{n}"));
         assert!(n != 0 && answered.insert(n), "twice: {done}");
     }
-    stage.ends();
+    stage.finish();
 }
 
 #[test]
-fn the_end_of_standard_input_ends_control_and_not_the_run() {
+fn stdin_eof_ends_control_only() {
     let mut stage = Stage::new("eof");
     stage.order(&push("last", "a", "room:a", "echo", &json!({})));
     drop(stage.events.process.stdin.take());
     stage.answer("phx.control.done", "last");
-    stage.server.types(r#"broadcast room:a news {"n":1}"#);
+    stage.server.type_line(r#"broadcast room:a news {"n":1}"#);
     stage.events.until("a", "phoenix.a.room_a.news", None);
-    stage.events.process.logs("no more control");
-    stage.ends();
+    stage.events.process.expect_log("no more control");
+    stage.finish();
 }
 
-/// As `phx run … < /dev/null`, and `phx run … &` in a script.
+/// `phx run … < /dev/null`, and `phx run … &` in a script.
 #[test]
-fn a_run_without_standard_input_runs() {
+fn run_works_without_stdin() {
     let addr = free_addr();
     let _server = Process::serve(addr, None);
     let file = File::new(
@@ -212,12 +215,12 @@ fn a_run_without_standard_input_runs() {
         let mut events = Events::of(Process::start(command));
         events.until("a", "phoenix.channel.joined", Some("room:a"));
         signal(&events.process.child, "-TERM");
-        events.process.ends_with(0);
+        events.process.expect_exit(0);
     }
 }
 
 #[test]
-fn an_order_that_waits_is_answered_when_the_run_ends() {
+fn waiting_order_is_answered_at_end() {
     let mut stage = Stage::new("end");
     stage.order(&json!({"id": "w", "join": {"connection": "down", "topic": "room:e"}}));
     stage.order(&push("known", "a", "room:a", "echo", &json!({})));
@@ -225,5 +228,5 @@ fn an_order_that_waits_is_answered_when_the_run_ends() {
     signal(&stage.events.process.child, "-TERM");
     let ended = stage.answer("phx.control.failed", "w");
     assert_eq!(ended["reason"], "ended");
-    stage.events.process.ends_with(0);
+    stage.events.process.expect_exit(0);
 }

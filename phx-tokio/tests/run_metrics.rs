@@ -1,17 +1,17 @@
-//! `phx run --metrics` and `--metrics-every`: what a scraper gets, judged by a parser that is not
-//! ours, and what is printed.
+//! `phx run --metrics` and `--metrics-every`: the page for scrapers, read by a third-party parser, and
+//! the printed events.
 
 #![cfg(unix)]
 
-mod running;
+mod support;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use running::{Events, File, Process, SOON, free_addr, phx, signal, uri};
 use serde_json::{Value, json};
+use support::running::{DEADLINE, Events, File, Process, free_addr, phx, signal, uri};
 
 /// A run with two connections, one of them without a server, that serves metrics.
 struct Stage {
@@ -34,7 +34,7 @@ impl Stage {
         );
         let args = ["run", file.path(), "--metrics", "127.0.0.1:0"];
         let mut events = Events::of(Process::start(phx(&[&args, more].concat())));
-        let log = events.process.errors.recv_timeout(SOON).expect("where they are");
+        let log = events.process.errors.recv_timeout(DEADLINE).expect("the address of the metrics");
         let url = log.strip_prefix("phx: metrics: http://").expect("an address");
         let metrics = url.strip_suffix("/metrics").expect("a path").parse().expect("a port");
         events.until("down", "phoenix.connection.gave_up", None);
@@ -42,11 +42,11 @@ impl Stage {
         Self { events, metrics, _server: server, _file: file }
     }
 
-    /// Head and body of the answer to these bytes.
+    /// Sends these bytes, and returns the head and the body of the answer.
     fn ask(&self, request: &[u8]) -> (String, String) {
         let mut stream = TcpStream::connect(self.metrics).unwrap();
-        stream.set_read_timeout(Some(SOON)).unwrap();
-        // It may have answered before it was told everything.
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        // The server may answer before it has read everything.
         let _ = stream.write_all(request);
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
@@ -58,9 +58,9 @@ impl Stage {
         self.ask(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n")
     }
 
-    /// The page once the connection that gave up has ended, which is a little after its event.
+    /// The page after the failed connection has ended, which is a little later than its event.
     fn settled_page(&self) -> (String, String) {
-        let end = Instant::now() + SOON;
+        let end = Instant::now() + DEADLINE;
         loop {
             let (head, page) = self.page();
             let mut lines = page.lines().filter(|line| line.contains("\"down\""));
@@ -71,13 +71,13 @@ impl Stage {
         }
     }
 
-    fn ends(mut self) {
+    fn finish(mut self) {
         signal(&self.events.process.child, "-TERM");
-        self.events.process.ends_with(0);
+        self.events.process.expect_exit(0);
     }
 }
 
-/// The families of a page as prometheus_client reads them; none where that cannot be had.
+/// The families of a page as prometheus_client reads them; `None` if it cannot be installed.
 fn parsed(page: &str) -> Option<Vec<Value>> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/peers/openmetrics.py");
     let mut python = Command::new("python3");
@@ -87,24 +87,24 @@ fn parsed(page: &str) -> Option<Vec<Value>> {
         Ok(mut child) => {
             child.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
             let output = child.wait_with_output().unwrap();
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
             if output.status.code() != Some(77) {
-                assert!(output.status.success(), "{said}\n{page}");
+                assert!(output.status.success(), "{stderr}\n{page}");
                 return Some(serde_json::from_slice(&output.stdout).unwrap());
             }
-            said
+            stderr
         }
     };
     let required = std::env::var_os("PHX_REQUIRE_PEERS").is_some_and(|value| !value.is_empty());
-    assert!(!required, "PHX_REQUIRE_PEERS is set and the parser cannot be had: {why}");
-    // Not `eprintln`, which the test harness keeps to itself when a test passes.
+    assert!(!required, "PHX_REQUIRE_PEERS is set and the parser is not available: {why}");
+    // Not `eprintln`, which the test harness captures when a test passes.
     let _ = writeln!(std::io::stderr(), "SKIPPED the parser of OpenMetrics: {why}");
     None
 }
 
 #[test]
-fn a_scraper_gets_the_counters_of_every_connection() {
-    // A name that needs escapes.
+fn metrics_page_covers_every_connection() {
+    // A name that must be escaped.
     let name = "a\"b\\c\n1";
     let stage = Stage::new("metrics", name, &[]);
     let (head, page) = stage.settled_page();
@@ -114,7 +114,7 @@ fn a_scraper_gets_the_counters_of_every_connection() {
     assert!(head.contains(&format!("Content-Length: {}", page.len())), "{head}");
     let (head_only, nothing) = stage.ask(b"HEAD /metrics HTTP/1.1\r\n\r\n");
     assert!(head_only.starts_with("HTTP/1.1 200 OK\r\n") && nothing.is_empty());
-    stage.ends();
+    stage.finish();
 
     let Some(families) = parsed(&page) else { return };
     let family = |wanted: &str| {
@@ -141,8 +141,9 @@ fn a_scraper_gets_the_counters_of_every_connection() {
     }
 }
 
+/// Requests for another page, by another method, malformed or too long; and silent connections.
 #[test]
-fn what_is_no_request_for_the_page_is_told_so() {
+fn bad_metrics_requests_get_http_errors() {
     let stage = Stage::new("requests", "a", &[]);
     let long = format!("GET /metrics HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(9_000));
     for (request, status) in [
@@ -154,17 +155,17 @@ fn what_is_no_request_for_the_page_is_told_so() {
         let (head, _) = stage.ask(request);
         assert!(head.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{head}");
     }
-    // Those who connect and say nothing keep nobody out.
+    // Connections that send nothing do not block others.
     let silent: Vec<_> = (0..8).map(|_| TcpStream::connect(stage.metrics).unwrap()).collect();
     assert!(stage.page().0.starts_with("HTTP/1.1 200 OK"));
     drop(silent);
-    stage.ends();
+    stage.finish();
 }
 
 #[test]
-fn metrics_come_as_an_event_when_asked_for() {
+fn metrics_every_prints_events() {
     let mut stage = Stage::new("every", "a", &["--metrics-every", "1"]);
-    // One may be taken before what the events of the connections told.
+    // An early event may precede the changes that the connections' events reported.
     let settled = stage.events.find_report(|event| {
         let connections = &event["data"]["connections"];
         let state = |name: &str| &connections[name]["phx_connection_lifecycle"];
@@ -173,18 +174,18 @@ fn metrics_come_as_an_event_when_asked_for() {
     });
     assert_eq!(settled["data"]["connections"]["a"]["phx_connections_opened_total"], 1);
     stage.events.report("phx.metrics");
-    stage.ends();
+    stage.finish();
 }
 
 #[test]
-fn a_busy_port_is_an_error_at_the_start() {
+fn busy_metrics_port_is_an_error() {
     let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let addr = taken.local_addr().unwrap().to_string();
     let file = File::new("busy", &json!({"connections": {"a": {"uri": uri(free_addr())}}}));
     let output = phx(&["run", file.path(), "--metrics", &addr]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(said.lines().count(), 1, "{said}");
-    assert!(said.contains(&format!("metrics: {addr}: Address already in use")), "{said}");
-    assert!(output.stdout.is_empty(), "nothing has begun");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.contains(&format!("metrics: {addr}: Address already in use")), "{stderr}");
+    assert!(output.stdout.is_empty(), "no connection was started");
 }

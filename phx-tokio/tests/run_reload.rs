@@ -1,16 +1,16 @@
-//! SIGHUP to `phx run`: what differs is stopped and started, all else is not touched.
+//! SIGHUP to `phx run`: changed connections are restarted, and the others are not touched.
 
 #![cfg(unix)]
 
-mod running;
+mod support;
 
 use base64::Engine as _;
-use running::{Counter, Events, File, Process, free_addr, phx, signal, uri};
 use serde_json::json;
+use support::running::{Counter, Events, File, Process, free_addr, phx, signal, uri};
 
+/// Added connections are started, removed ones ended, changed ones restarted, and unchanged ones kept.
 #[test]
-fn a_reload_starts_what_is_added_ends_what_is_removed_restarts_what_changed_and_touches_nothing_else()
- {
+fn reload_touches_only_changed_connections() {
     let (first, second) = (free_addr(), free_addr());
     let _server = Process::serve(first, Some("t0k3n"));
     let mut other = Process::serve(second, None);
@@ -36,7 +36,7 @@ fn a_reload_starts_what_is_added_ends_what_is_removed_restarts_what_changed_and_
 
     file.write(&json!({"connections": {
         "new": {"uri": uri(second), "auto_join_channels": ["room:new"]},
-        // The same token, written out.
+        // The same token without a variable.
         "kept": {"uri": uri(first), "params": {"token": "t0k3n"}, "vsn": "2.0.0",
             "auto_join_channels": {"room:kept": null}},
         "other": {"uri": uri(second), "auto_join_channels": ["room:after"]},
@@ -49,27 +49,28 @@ fn a_reload_starts_what_is_added_ends_what_is_removed_restarts_what_changed_and_
     assert_eq!((&data["changed"], &data["unchanged"]), (&json!(["other"]), &json!(["kept"])));
 
     let left = events.until("gone", "phoenix.channel.left", Some("room:gone"));
-    assert_eq!(left["data"]["outcome"], "acked", "in order, not by a cut");
+    assert_eq!(left["data"]["outcome"], "acked", "a clean leave");
     events.until("gone", "phoenix.connection.closed", None);
     events.until("other", "phoenix.channel.left", Some("room:before"));
     events.until("other", "phoenix.channel.joined", Some("room:after"));
     events.until("new", "phoenix.channel.joined", Some("room:new"));
 
-    // The other server sees who is there: only the successors.
-    other.types(r#"broadcast room:after news {"n":1}"#);
+    // Only the new connection receives the broadcast.
+    other.type_line(r#"broadcast room:after news {"n":1}"#);
     events.until("other", "phoenix.other.room_after.news", None);
-    assert_eq!(events.count("kept"), before, "nothing happened on it");
-    assert_eq!(counter.accepted(), 1, "its server never saw another connection");
+    assert_eq!(events.count("kept"), before, "it has no new events");
+    assert_eq!(counter.accepted(), 1, "it did not reconnect");
 
     signal(&events.process.child, "-TERM");
-    let log = events.process.ends_with(0);
-    let said = "reloaded: 1 added, 1 removed, 1 changed, 1 unchanged";
-    assert!(log.iter().any(|line| line.contains(said)), "{log:?}");
+    let log = events.process.expect_exit(0);
+    let summary = "reloaded: 1 added, 1 removed, 1 changed, 1 unchanged";
+    assert!(log.iter().any(|line| line.contains(summary)), "{log:?}");
     assert!(!format!("{:?}{log:?}", events.seen).contains("t0k3n"), "no secret is printed");
 }
 
+/// A changed token restarts the connection, and the next upgrade request has it.
 #[test]
-fn a_secret_that_differs_is_a_change_and_the_next_upgrade_presents_it() {
+fn changed_secret_restarts_connection() {
     let addr = free_addr();
     let _server = Process::serve(addr, Some("right"));
     let connection = |token: &str| {
@@ -85,13 +86,13 @@ fn a_secret_that_differs_is_a_change_and_the_next_upgrade_presents_it() {
     events.until("a", "phoenix.channel.joined", Some("room:a"));
     let log = {
         signal(&events.process.child, "-TERM");
-        events.process.ends_with(0)
+        events.process.expect_exit(0)
     };
     assert!(!format!("{:?}{log:?}", events.seen).contains("wr0ng"), "no secret is printed");
 }
 
 #[test]
-fn a_bad_file_changes_nothing_and_says_why() {
+fn refused_reload_changes_nothing() {
     let addr = free_addr();
     let mut server = Process::serve(addr, None);
     let good = json!({"connections": {"a": {"uri": uri(addr), "auto_join_channels": ["room:a"]}}});
@@ -110,30 +111,31 @@ fn a_bad_file_changes_nothing_and_says_why() {
     assert_eq!(problems.len(), 3, "{problems:?}");
     assert!(problems[0].as_str().unwrap().contains("did you mean \"headers\"?"), "{problems:?}");
 
-    // One that is gone is no better.
+    // A missing file.
     std::fs::remove_file(file.path()).unwrap();
     signal(&events.process.child, "-HUP");
     let refused = events.report("phx.reload.refused");
     assert!(refused["data"]["problems"][0].as_str().unwrap().contains("No such file"));
 
-    server.types(r#"broadcast room:a news {"n":1}"#);
+    server.type_line(r#"broadcast room:a news {"n":1}"#);
     events.until("a", "phoenix.a.room_a.news", None);
     assert_eq!(events.count("a"), before + 1, "only the message");
 
-    // Mended, it is as before: nothing differs.
+    // The repaired file equals the first one: nothing changes.
     file.write(&good);
     signal(&events.process.child, "-HUP");
     let done = events.report("phx.reload.done");
     assert_eq!(done["data"]["unchanged"], json!(["a"]));
     assert_eq!(events.count("a"), before + 1);
     signal(&events.process.child, "-TERM");
-    let log = events.process.ends_with(0);
+    let log = events.process.expect_exit(0);
     assert_eq!(log.iter().filter(|line| line.contains("not reloaded: ")).count(), 4, "{log:?}");
     assert!(!format!("{:?}{log:?}", events.seen).contains("s3cret"), "{log:?}");
 }
 
+/// The run stays alive although its only connection after the reload had given up before.
 #[test]
-fn a_connection_that_had_given_up_is_started_by_a_change_and_the_run_outlives_the_gap() {
+fn reload_restarts_connection_that_gave_up() {
     let addr = free_addr();
     let spent = json!({"uri": uri(addr), "max_retries": 0});
     let file = File::new(
@@ -147,11 +149,12 @@ fn a_connection_that_had_given_up_is_started_by_a_change_and_the_run_outlives_th
     signal(&events.process.child, "-HUP");
     events.until("spent", "phoenix.connection.connected", None);
     signal(&events.process.child, "-TERM");
-    events.process.ends_with(0);
+    events.process.expect_exit(0);
 }
 
+/// The content of a TLS file counts, even if the document still has the same path.
 #[test]
-fn a_renewed_certificate_is_a_change_though_the_file_says_the_same() {
+fn renewed_certificate_is_a_change() {
     let pem = || {
         let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let text = base64::engine::general_purpose::STANDARD.encode(own.cert.der());
@@ -187,5 +190,5 @@ fn a_renewed_certificate_is_a_change_though_the_file_says_the_same() {
     let problem = refused["data"]["problems"][0].as_str().unwrap();
     assert!(problem.contains("key \"tls\"") && problem.contains("renewed.pem"), "{problem}");
     signal(&events.process.child, "-TERM");
-    events.process.ends_with(0);
+    events.process.expect_exit(0);
 }

@@ -1,4 +1,4 @@
-//! `testing::Script` where the program under test runs on tokio.
+//! `testing::Script` for a program that runs on tokio.
 
 use phx_proto::Config;
 use phx_proto::client::{ChannelEvent, Client};
@@ -6,7 +6,7 @@ use phx_proto::testing::Script;
 use serde_json::json;
 use tokio::sync::mpsc;
 
-/// Hands every alarm to another task.
+/// Sends every alarm to another task.
 async fn alarms(client: Client, to: mpsc::Sender<u64>) {
     let room = client.join("alarms", json!({})).await.expect("a room");
     let mut events = room.messages();
@@ -18,8 +18,9 @@ async fn alarms(client: Client, to: mpsc::Sender<u64>) {
     }
 }
 
+/// A program of several tasks is scripted in virtual time.
 #[tokio::test]
-async fn a_program_of_several_tasks_of_tokio_is_scripted_in_virtual_time() {
+async fn tokio_program_is_scripted() {
     let script = Script::new();
     let client = script.client(Config::new("ws://localhost/socket/websocket").expect("a URI"));
     let (to, mut levels) = mpsc::channel(1);
@@ -31,7 +32,7 @@ async fn a_program_of_several_tasks_of_tokio_is_scripted_in_virtual_time() {
         }
     });
 
-    // The other tasks run while this one waits, and only then.
+    // The other tasks run only while this one waits.
     script.settled().await;
     script.connect_and_assert_join("alarms");
     for level in [3, 4, 5] {

@@ -2,21 +2,21 @@
 
 #![cfg(target_os = "linux")]
 
-mod process;
+mod support;
 
 use std::process::Output;
 
 use phx_tokio::testing::ServerConfig;
-use process::{Process, Stand, Temporary, phx};
 use rustix::process::Signal;
 use serde_json::Value;
+use support::process::{Process, Temporary, TestServer, phx};
 
 const SECRET: &str = "s3cret-4711";
 
-/// What the server knows of a socket that was given these options.
+/// The server's view of a socket that was opened with these options.
 #[track_caller]
-fn whoami(stand: &Stand, options: &[&str]) -> Value {
-    let push = ["push", &stand.url(), "room:a", "whoami", "{}"];
+fn whoami(server: &TestServer, options: &[&str]) -> Value {
+    let push = ["push", &server.url(), "room:a", "whoami", "{}"];
     let mut command = phx(&[&push[..], options].concat());
     let output = command.env("PHX_TEST_SECRET", SECRET).output().unwrap();
     let log = String::from_utf8_lossy(&output.stderr);
@@ -24,18 +24,18 @@ fn whoami(stand: &Stand, options: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Each way to hand over a secret works from a variable and from a file, whose last line break and
-/// byte order mark are no part of it.
+/// Each kind of secret can come from a variable or a file, whose byte order mark and last line break are
+/// ignored.
 #[test]
 fn secrets_from_variables_and_files_arrive() {
-    let stand = Stand::with(ServerConfig::default().token(SECRET));
+    let server = TestServer::with_config(ServerConfig::default().token(SECRET));
     let file = Temporary::new("secret");
     file.write(format!("\u{feff}{SECRET}\r\n"));
     let named = |name: &str| format!("{name}={}", file.path());
     let token = ["--token-env", "PHX_TEST_SECRET"];
-    assert_eq!(whoami(&stand, &token)["params"]["token"], SECRET);
-    assert_eq!(whoami(&stand, &["--token-file", file.path()])["params"]["token"], SECRET);
-    let also = |options: &[&str]| whoami(&stand, &[&token[..], options].concat());
+    assert_eq!(whoami(&server, &token)["params"]["token"], SECRET);
+    assert_eq!(whoami(&server, &["--token-file", file.path()])["params"]["token"], SECRET);
+    let also = |options: &[&str]| whoami(&server, &[&token[..], options].concat());
     for options in [["--auth-token-env", "PHX_TEST_SECRET"], ["--auth-token-file", file.path()]] {
         assert_eq!(also(&options)["auth_token"], SECRET, "{options:?}");
     }
@@ -48,10 +48,10 @@ fn secrets_from_variables_and_files_arrive() {
     }
 }
 
-/// Join parameters, too; beside others they are members of one object. A recording has its length.
+/// Secret join parameters are merged with the others. A recording has only the length of the object.
 #[test]
-fn join_parameters_from_variables_and_files_arrive() {
-    let stand = Stand::new();
+fn secret_join_parameters_arrive() {
+    let server = TestServer::new();
     let file = Temporary::new("secret");
     file.write(SECRET);
     let from_file = format!("other={}", file.path());
@@ -62,7 +62,7 @@ fn join_parameters_from_variables_and_files_arrive() {
     ];
     let recording = Temporary::new("join.jsonl");
     let mut args = vec!["listen", "", "--join", "room:a", "--record", recording.path()];
-    let url = stand.url();
+    let url = server.url();
     args[1] = &url;
     args.extend(options.iter().flatten());
     let mut command = phx(&args);
@@ -72,7 +72,7 @@ fn join_parameters_from_variables_and_files_arrive() {
     let shown = std::fs::read(format!("/proc/{}/cmdline", process.child.id())).unwrap();
     assert!(!String::from_utf8_lossy(&shown).contains(SECRET));
     process.signal(Signal::TERM);
-    assert_eq!(process.code(), Some(0));
+    assert_eq!(process.exit_code(), Some(0));
     let whole = format!(r#"{{"level":3,"other":"{SECRET}","token":"{SECRET}"}}"#);
     assert!(recording.text().contains(&format!(":{}}}", whole.len())), "{}", recording.text());
     assert!(!recording.text().contains(SECRET));
@@ -82,7 +82,7 @@ fn run(args: &[&str]) -> Output {
     phx(args).env("PHX_TEST_EMPTY", "").output().unwrap()
 }
 
-/// A secret that is not there is bad usage: the variable or file is named, before anything is dialled.
+/// A missing secret is bad usage: the error names the variable or file, before anything is dialled.
 #[test]
 fn missing_secrets_are_named() {
     let empty = Temporary::new("empty");
@@ -109,7 +109,7 @@ fn missing_secrets_are_named() {
 
 /// `phx serve` takes its token in the same ways.
 #[test]
-fn serve_takes_its_token_from_a_variable_or_a_file() {
+fn serve_reads_token_from_variable_or_file() {
     let file = Temporary::new("token");
     file.write(SECRET);
     for option in [["--token-env", "PHX_TEST_SECRET"], ["--token-file", file.path()]] {
@@ -122,13 +122,13 @@ fn serve_takes_its_token_from_a_variable_or_a_file() {
         let good = [&push[..], &["--token-file", file.path()]].concat();
         assert!(phx(&good).output().unwrap().status.success());
         serve.signal(Signal::TERM);
-        assert_eq!(serve.code(), Some(0));
+        assert_eq!(serve.exit_code(), Some(0));
     }
 }
 
-/// Help names the ways that keep a secret before those that do not.
+/// Help lists the options that keep a secret before those that expose it.
 #[test]
-fn help_names_variables_and_files_first() {
+fn help_lists_safe_options_first() {
     for command in ["listen", "push", "cast", "serve"] {
         let output = phx(&[command, "--help"]).output().unwrap();
         let help = String::from_utf8(output.stdout).unwrap();

@@ -1,29 +1,29 @@
-//! What a hostile server can put on a terminal, and what people see there.
+//! Output on a terminal, in particular of text from a hostile server.
 
 #![cfg(target_os = "linux")]
 
-mod process;
+mod support;
 
 use std::process::Command;
 
 use phx_tokio::wire::Frame;
-use process::{Process, Said, Stand, Temporary, Terminal, phx};
 use rustix::process::Signal;
 use serde_json::json;
+use support::process::{Captured, Process, Temporary, Terminal, TestServer, phx};
 
-/// A line break, an escape sequence, DEL, C1 controls, and characters that hide or turn text.
+/// A line break, an escape sequence, DEL, C1 controls, and characters that hide or reverse text.
 const HOSTILE: &str = "x\n12:00:00Z room:a forged\r\u{1b}[2J\u{7f}\u{85}\u{9b}2J\u{ad}\u{200b}\u{2028}forged\
                        \u{2029}\u{202e}\u{2066}\u{feff}\u{e0041}";
 
-/// A process on a terminal, without colours: whatever escapes there are came from the server.
-fn on_terminal(mut command: Command) -> (Process, Said) {
+/// A process on a terminal, without colours, so that every escape sequence comes from the server.
+fn on_terminal(mut command: Command) -> (Process, Captured) {
     let terminal = Terminal::new();
     command.env("NO_COLOR", "1").stdout(terminal.stdio()).stderr(terminal.stdio());
     let process = Process::start(command);
     (process, terminal.screen())
 }
 
-/// Nothing on the screen but text and the ends of lines, which a terminal writes as two characters.
+/// Asserts that the screen has only text and line ends, which a terminal writes as two characters.
 #[track_caller]
 fn assert_plain(screen: &str) {
     for line in screen.split("\r\n") {
@@ -35,18 +35,18 @@ fn assert_plain(screen: &str) {
     }
 }
 
-/// Lines of the screen with this text.
+/// The number of lines on the screen with this text.
 fn count(screen: &str, text: &str) -> usize {
     screen.split("\r\n").filter(|line| line.contains(text)).count()
 }
 
 #[test]
-fn listen_shows_hostile_messages_on_one_line() {
-    let stand = Stand::new();
-    let (process, screen) = on_terminal(phx(&["listen", &stand.url(), "--join", "room:a"]));
+fn listen_escapes_hostile_messages() {
+    let server = TestServer::new();
+    let (process, screen) = on_terminal(phx(&["listen", &server.url(), "--join", "room:a"]));
     screen.until("joined");
-    stand.broadcast("room:a", HOSTILE, &json!({HOSTILE: HOSTILE}));
-    stand.broadcast("room:a", "last", &json!(null));
+    server.broadcast("room:a", HOSTILE, &json!({HOSTILE: HOSTILE}));
+    server.broadcast("room:a", "last", &json!(null));
     let all = screen.until("last null");
     assert_plain(&all);
     assert_eq!(count(&all, "room:a"), 3, "{all}");
@@ -55,52 +55,52 @@ fn listen_shows_hostile_messages_on_one_line() {
     assert_plain(&screen.all());
 }
 
-/// A topic may come from another caller, too.
+/// A topic may come from an untrusted caller.
 #[test]
 fn hostile_topics_are_escaped() {
-    let stand = Stand::new();
+    let server = TestServer::new();
     let topic = format!("room:{HOSTILE}");
-    let (process, screen) = on_terminal(phx(&["listen", &stand.url(), "--join", &topic]));
+    let (process, screen) = on_terminal(phx(&["listen", &server.url(), "--join", &topic]));
     screen.until("joined");
     assert_plain(&screen.text());
     process.signal(Signal::TERM);
-    let (_process, screen) = on_terminal(phx(&["push", &stand.url(), HOSTILE, "echo", "{}"]));
+    let (_process, screen) = on_terminal(phx(&["push", &server.url(), HOSTILE, "echo", "{}"]));
     let all = screen.all();
     assert!(all.contains("no channel of the server matches"), "{all}");
     assert_plain(&all);
 }
 
 #[test]
-fn push_shows_hostile_responses_on_one_line() {
-    let stand = Stand::new();
+fn push_escapes_hostile_responses() {
+    let server = TestServer::new();
     let payload = json!({"a": HOSTILE, HOSTILE: []}).to_string();
     let (mut process, screen) =
-        on_terminal(phx(&["push", &stand.url(), "room:a", "echo", &payload]));
-    assert_eq!(process.code(), Some(0));
+        on_terminal(phx(&["push", &server.url(), "room:a", "echo", &payload]));
+    assert_eq!(process.exit_code(), Some(0));
     let all = screen.all();
     assert_plain(&all);
     assert_eq!(count(&all, "forged"), 1, "{all}");
     // A refusal is on standard error.
     let (mut process, screen) =
-        on_terminal(phx(&["push", &stand.url(), "room:a", "nack", &payload]));
-    assert_eq!(process.code(), Some(6));
+        on_terminal(phx(&["push", &server.url(), "room:a", "nack", &payload]));
+    assert_eq!(process.exit_code(), Some(6));
     assert_plain(&screen.all());
 }
 
-/// `phx run` has words for people, and escapes in them; a pipe has JSON.
+/// On a terminal, `phx run` prints readable, escaped lines instead of JSON.
 #[test]
-fn run_shows_lines_on_a_terminal() {
-    let mut stand = Stand::new();
-    let file = stand.connections();
+fn run_prints_lines_on_terminal() {
+    let mut server = TestServer::new();
+    let file = server.connections();
     let (mut process, screen) = on_terminal(phx(&["run", file.path()]));
-    stand.sees("Joined", 2);
-    stand.broadcast("room:a", HOSTILE, &json!({HOSTILE: HOSTILE}));
-    stand.broadcast("room:a", "news", &json!({"n": 1}));
+    server.wait_for("Joined", 2);
+    server.broadcast("room:a", HOSTILE, &json!({HOSTILE: HOSTILE}));
+    server.broadcast("room:a", "news", &json!({"n": 1}));
     let all = screen.until(r#"Z a room:a news {"n":1}"#);
     assert_plain(&all);
     assert_eq!(count(&all, "forged"), 1, "{all}");
-    // Its text as the server wrote it, but for what a terminal would take for something else.
-    stand.server(|server| {
+    // The payload as the server wrote it, except for characters that a terminal would interpret.
+    server.with(|server| {
         for peer in server.peers() {
             let payload = format!("{{\r\n\t\"n\":1.0,\n\"{}\":\"\u{202e}\u{7f}\"}}", "\u{9b}");
             let text = format!("[null,null,\"room:a\",\"raw\",{payload}]");
@@ -114,34 +114,34 @@ fn run_shows_lines_on_a_terminal() {
     assert_plain(&all);
     assert!(all.contains("Z a room:a joined"), "{all}");
     assert!(!all.contains("specversion"), "{all}");
-    stand.kill();
+    server.kill();
     let all = screen.until("next attempt at ");
     let at = all.split("next attempt at ").nth(1).unwrap();
     let shape: String =
         at.chars().take(9).map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
     assert_eq!(shape, "00:00:00Z", "{all}");
     process.signal(Signal::TERM);
-    assert_eq!(process.code(), Some(0));
+    assert_eq!(process.exit_code(), Some(0));
     assert_plain(&screen.all());
 }
 
 #[test]
-fn replay_escapes_what_a_recording_holds() {
-    let stand = Stand::new();
+fn replay_escapes_recorded_text() {
+    let server = TestServer::new();
     let file = Temporary::new("hostile.jsonl");
     let topic = format!("room:{HOSTILE}");
     let args =
-        ["push", &stand.url(), &topic, "echo", "{}", "--record", file.path(), "--record-payloads"];
+        ["push", &server.url(), &topic, "echo", "{}", "--record", file.path(), "--record-payloads"];
     assert!(phx(&args).output().unwrap().status.success());
     let (mut process, screen) = on_terminal(phx(&["replay", file.path()]));
-    assert_eq!(process.code(), Some(0));
+    assert_eq!(process.exit_code(), Some(0));
     let all = screen.all();
     assert!(all.contains("forged"), "{all}");
     assert_plain(&all);
 }
 
 #[test]
-fn serve_logs_clients_and_understands_help() {
+fn serve_logs_clients_and_prints_help() {
     let terminal = Terminal::new();
     let mut command = phx(&["serve", "--addr", "127.0.0.1:0"]);
     command.env("NO_COLOR", "1").stderr(terminal.stdio());
@@ -159,11 +159,11 @@ fn serve_logs_clients_and_understands_help() {
     );
     screen.until("peer#2 was refused other:a");
     let before = screen.text().matches("broadcast TOPIC EVENT JSON").count();
-    process.types("help");
-    process.types("dance\u{9b}2J");
+    process.type_line("help");
+    process.type_line("dance\u{9b}2J");
     let all = screen.until("type help");
     assert_eq!(all.matches("broadcast TOPIC EVENT JSON").count(), before + 1, "{all}");
     assert_plain(&all);
     process.signal(Signal::TERM);
-    assert_eq!(process.code(), Some(0));
+    assert_eq!(process.exit_code(), Some(0));
 }

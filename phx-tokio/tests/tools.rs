@@ -1,10 +1,9 @@
-//! What people expect of `phx listen`, `phx push` and `phx cast`: payloads that pass through,
-//! options of such tools, causes while they wait, and ends in order.
+//! `phx listen`, `phx push` and `phx cast` as command-line tools: payloads that pass through unchanged,
+//! the usual options, progress messages, and clean ends.
 
 #![cfg(target_os = "linux")]
 
-mod process;
-mod running;
+mod support;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -16,12 +15,12 @@ use base64::engine::general_purpose::STANDARD;
 use phx_tokio::rustls;
 use phx_tokio::testing::{Listener, ServerConfig};
 use phx_tokio::wire::Frame;
-use process::{Process, Stand, Temporary, phx};
-use running::{free_addr, uri};
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use support::process::{Process, Temporary, TestServer, phx};
+use support::running::{free_addr, uri};
 
-/// What a parser that builds values would change: order and repetition of keys, numbers, escapes.
+/// JSON that a parser to values would change: order and repetition of keys, numbers, escapes.
 const VERBATIM: &str =
     r#"{"b":1.0e0,"a":123456789012345678901234567890,"b":"\ud83d\ude00\/\u00e9","c":-0}"#;
 
@@ -36,15 +35,15 @@ fn run(args: &[&str]) -> Output {
     phx(args).output().unwrap()
 }
 
-/// The output of a command that is given this standard input.
+/// The output of a command with this standard input.
 fn fed(args: &[&str], input: &[u8]) -> Output {
     let mut child = phx(args).spawn().unwrap();
-    // It may refuse before it reads.
+    // The command may fail before it reads.
     let _ = child.stdin.take().unwrap().write_all(input);
     child.wait_with_output().unwrap()
 }
 
-/// The frames that a recording of a push says were sent, in full.
+/// The line of a recording with the frame of its push.
 fn pushed(recording: &Temporary) -> String {
     let text = recording.text();
     let line = text.lines().find(|line| line.contains("\"sent\"") && line.contains("echo"));
@@ -53,12 +52,12 @@ fn pushed(recording: &Temporary) -> String {
 
 #[test]
 fn listen_prints_payloads_byte_for_byte() {
-    let stand = Stand::new();
-    let mut process = Process::start(phx(&["listen", &stand.url(), "--join", "room:a"]));
-    let mut raw = Process::start(phx(&["listen", &stand.url(), "--join", "room:a", "--raw"]));
-    let (said, raw_said) = (process.said(), raw.said());
-    stand.sees("Joined", 2);
-    stand.server(|server| {
+    let server = TestServer::new();
+    let mut process = Process::start(phx(&["listen", &server.url(), "--join", "room:a"]));
+    let mut raw = Process::start(phx(&["listen", &server.url(), "--join", "room:a", "--raw"]));
+    let (stdout, raw_stdout) = (process.capture_stdout(), raw.capture_stdout());
+    server.wait_for("Joined", 2);
+    server.with(|server| {
         for peer in server.peers() {
             let text = format!("[null,null,\"room:a\",\"e\",{VERBATIM}]");
             server.send_raw(peer, Frame::Text(text.into()));
@@ -66,30 +65,30 @@ fn listen_prints_payloads_byte_for_byte() {
             server.send_raw(peer, Frame::Text(text.into()));
         }
     });
-    let all = said.until("broken");
+    let all = stdout.until("broken");
     let line = format!(
         "{{\"type\":\"message\",\"topic\":\"room:a\",\"event\":\"e\",\"payload\":{VERBATIM}}}"
     );
     assert_eq!(all.lines().nth(1), Some(&*line));
-    said.until("\"payload\":{\"a\":   [1]}}\n");
-    raw_said.until("[1]}\n");
-    assert_eq!(raw_said.text(), format!("{VERBATIM}\n{{\"a\":   [1]}}\n"));
+    stdout.until("\"payload\":{\"a\":   [1]}}\n");
+    raw_stdout.until("[1]}\n");
+    assert_eq!(raw_stdout.text(), format!("{VERBATIM}\n{{\"a\":   [1]}}\n"));
     for mut process in [process, raw] {
         process.signal(Signal::TERM);
-        assert_eq!(process.code(), Some(0));
+        assert_eq!(process.exit_code(), Some(0));
     }
 }
 
-/// The events of `phx run` hold payloads as they came, on one line.
+/// The events of `phx run` have payloads unchanged, on one line.
 #[test]
 fn run_prints_payloads_byte_for_byte() {
-    let stand = Stand::new();
-    let file = stand.connections();
+    let server = TestServer::new();
+    let file = server.connections();
     let mut process = Process::start(phx(&["run", file.path()]));
-    let said = process.said();
-    stand.sees("Joined", 2);
+    let stdout = process.capture_stdout();
+    server.wait_for("Joined", 2);
     let numbers = "[1.0,-0,1E5,1e400,10000000000000000000001]";
-    stand.server(|server| {
+    server.with(|server| {
         for peer in server.peers() {
             for payload in [VERBATIM, numbers, "{\"a\":\r\n\t[1]}", "{\n\"a\":", "[NaN]"] {
                 let text = format!("[null,null,\"room:a\",\"news\",{payload}]");
@@ -97,10 +96,10 @@ fn run_prints_payloads_byte_for_byte() {
             }
         }
     });
-    stand.received();
+    server.wait_received();
     process.signal(Signal::TERM);
-    assert_eq!(process.code(), Some(0));
-    let all = said.all();
+    assert_eq!(process.exit_code(), Some(0));
+    let all = stdout.all();
     let news = all.lines().filter(|line| line.contains("\"phoenix.a.room_a.news\""));
     let news: Vec<&str> =
         news.map(|line| line.split_once("\"event\":\"news\",").unwrap().1).collect();
@@ -116,13 +115,13 @@ fn run_prints_payloads_byte_for_byte() {
     );
 }
 
-/// An argument, standard input and a file hold a payload; it is sent as it is.
+/// A payload from an argument, standard input or a file is sent unchanged.
 #[test]
 fn push_sends_payloads_byte_for_byte() {
-    let stand = Stand::new();
-    let url = stand.url();
+    let server = TestServer::new();
+    let url = server.url();
     let (file, recording) = (Temporary::new("payload.json"), Temporary::new("push.jsonl"));
-    // Editors put a byte order mark in front and a line break behind.
+    // Editors add a byte order mark and a line break.
     file.write(format!("\u{feff}{VERBATIM}\n"));
     let at_file = format!("@{}", file.path());
     let record = ["--record", recording.path(), "--record-payloads"];
@@ -135,7 +134,7 @@ fn push_sends_payloads_byte_for_byte() {
         let sent = sent.trim_matches('"');
         assert!(pushed(&recording).contains(sent), "{payload:?}: {}", pushed(&recording));
     }
-    // Without one it is an empty object, which Phoenix expects then.
+    // Without a payload it is an empty object, which Phoenix expects.
     assert_eq!(stdout_of(&run(&["push", &url, "room:a", "echo"])), "{}\n");
     let output = fed(&["push", &url, "room:a", "echo", "-"], b"{");
     assert_eq!(output.status.code(), Some(2));
@@ -144,8 +143,8 @@ fn push_sends_payloads_byte_for_byte() {
 
 #[test]
 fn push_sends_bytes() {
-    let stand = Stand::new();
-    let url = stand.url();
+    let server = TestServer::new();
+    let url = server.url();
     let bytes = [0, 255, b'{', b'\n', 0xef, 0xbb, 0xbf];
     let output = fed(&["push", &url, "room:a", "echo", "--binary", "-"], &bytes);
     let wanted = format!("{{\"payload_base64\":\"{}\"}}\n", STANDARD.encode(bytes));
@@ -154,41 +153,41 @@ fn push_sends_bytes() {
 
 #[test]
 fn push_repeats() {
-    let stand = Stand::new();
-    let push = ["push", &stand.url(), "room:a", "echo", "7", "--repeat", "3"];
+    let server = TestServer::new();
+    let push = ["push", &server.url(), "room:a", "echo", "7", "--repeat", "3"];
     assert_eq!(stdout_of(&run(&push)), "7\n7\n7\n");
     let slowly = [&push[..], &["--interval", "20ms"]].concat();
     assert_eq!(stdout_of(&run(&slowly)), "7\n7\n7\n");
-    // It ends with the first that fails.
-    let nack = ["push", &stand.url(), "room:a", "nack", "{}", "--repeat", "3"];
+    // It ends with the first failure.
+    let nack = ["push", &server.url(), "room:a", "nack", "{}", "--repeat", "3"];
     let output = run(&nack);
     assert_eq!(output.status.code(), Some(6));
     assert!(output.stdout.is_empty());
 }
 
-/// A cast prints nothing and has arrived when it ends.
+/// A cast prints nothing, and has arrived when the command ends.
 #[test]
 fn cast_arrives() {
-    let stand = Stand::new();
-    let url = stand.url();
+    let server = TestServer::new();
+    let url = server.url();
     let mut process = Process::start(phx(&["listen", &url, "--join", "room:a"]));
-    let said = process.said();
-    said.until("joined");
+    let stdout = process.capture_stdout();
+    stdout.until("joined");
     let cast = ["cast", &url, "room:a", "shout", r#"{"n":1}"#, "--repeat", "2"];
     assert_eq!(stdout_of(&run(&cast)), "");
-    // The channel was left behind it, so it was received.
-    stand.sees("ChannelEnded", 1);
-    stand.broadcast("room:a", "last", &json!({}));
-    let all = said.until("last");
+    // The leave comes after the cast, so the cast was received.
+    server.wait_for("ChannelEnded", 1);
+    server.broadcast("room:a", "last", &json!({}));
+    let all = stdout.until("last");
     assert_eq!(all.matches(r#""event":"shout","payload":{"n":1}"#).count(), 2, "{all}");
 }
 
-/// The events of the protocol are no events to push.
+/// Events of the protocol itself cannot be pushed.
 #[test]
 fn protocol_events_are_bad_usage() {
-    let stand = Stand::new();
+    let server = TestServer::new();
     for (command, event) in [("push", "phx_leave"), ("cast", "phx_join"), ("push", "phx_reply")] {
-        let output = run(&[command, &stand.url(), "room:a", event, "{}"]);
+        let output = run(&[command, &server.url(), "room:a", event, "{}"]);
         let log = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{log}");
         assert!(log.contains("reserved"), "{log}");
@@ -197,30 +196,30 @@ fn protocol_events_are_bad_usage() {
 
 #[test]
 fn listen_ends_after_a_count() {
-    let stand = Stand::new();
-    let args = ["listen", &stand.url(), "--join", "room:a", "--join", "room:b"];
+    let server = TestServer::new();
+    let args = ["listen", &server.url(), "--join", "room:a", "--join", "room:b"];
     let some = ["--count", "3", "--event", "news", "--event", "end", "--raw"];
     let mut process = Process::start(phx(&[&args[..], &some].concat()));
-    let said = process.said();
-    stand.sees("Joined", 2);
+    let stdout = process.capture_stdout();
+    server.wait_for("Joined", 2);
     let news = |n: u64| {
-        stand.broadcast("room:a", "other", &json!(n));
-        stand.broadcast("room:a", "news", &json!(n));
+        server.broadcast("room:a", "other", &json!(n));
+        server.broadcast("room:a", "news", &json!(n));
     };
     (0..2).for_each(news);
-    said.until("1\n");
+    stdout.until("1\n");
     (2..5).for_each(news);
-    assert_eq!(process.code(), Some(0));
-    assert_eq!(said.all(), "0\n1\n2\n");
+    assert_eq!(process.exit_code(), Some(0));
+    assert_eq!(stdout.all(), "0\n1\n2\n");
 }
 
 #[test]
 fn listen_ends_after_a_time() {
-    let stand = Stand::new();
-    let listen = ["listen", &stand.url(), "--join", "room:a", "--for"];
+    let server = TestServer::new();
+    let listen = ["listen", &server.url(), "--join", "room:a", "--for"];
     // Long enough for a join on a busy machine.
     let joined = phx(&[&listen[..], &["5s"]].concat()).spawn().unwrap();
-    // Fewer messages than were waited for are a failure of their own.
+    // Fewer messages than `--count` have an exit code of their own.
     let output = run(&[&listen[..], &["300ms", "--count", "1"]].concat());
     let log = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(7), "{log}");
@@ -229,43 +228,43 @@ fn listen_ends_after_a_time() {
     assert_eq!(stdout_of(&output), "{\"type\":\"joined\",\"topic\":\"room:a\"}\n");
 }
 
-/// SIGTERM and SIGINT are ends in order: the server sees a leave of the socket, and the code is 0.
+/// After SIGTERM and SIGINT the socket is closed cleanly, and the exit code is 0.
 #[test]
-fn signals_end_listen_and_serve_in_order() {
+fn signals_end_listen_and_serve() {
     for signal in [Signal::TERM, Signal::INT] {
-        let stand = Stand::new();
-        let mut process = Process::start(phx(&["listen", &stand.url(), "--join", "room:a"]));
+        let server = TestServer::new();
+        let mut process = Process::start(phx(&["listen", &server.url(), "--join", "room:a"]));
         process.first_line();
         process.signal(signal);
-        assert_eq!(process.code(), Some(0));
-        stand.sees("Disconnected", 1);
+        assert_eq!(process.exit_code(), Some(0));
+        server.wait_for("Disconnected", 1);
         let mut serve = Process::start(phx(&["serve", "--addr", "127.0.0.1:0"]));
         let url = serve.first_line();
         let mut listen = Process::start(phx(&["listen", url.trim(), "--join", "room:a"]));
         listen.first_line();
         serve.signal(signal);
-        assert_eq!(serve.code(), Some(0));
+        assert_eq!(serve.exit_code(), Some(0));
         // A stopping Phoenix closes with 1012.
         listen.errors.until("code 1012");
     }
 }
 
-/// A signal ends a listen that is connecting to a server that does not answer.
+/// A signal ends a `phx listen` that is connecting to a silent server.
 #[test]
-fn signal_ends_listen_while_it_connects() {
+fn signal_ends_connecting_listen() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}/socket/websocket", silent.local_addr().unwrap());
     let mut process = Process::start(phx(&["listen", &url, "--join", "room:a"]));
     let _connected = silent.accept().unwrap();
     process.signal(Signal::TERM);
-    assert_eq!(process.code(), Some(0));
+    assert_eq!(process.exit_code(), Some(0));
 }
 
-/// A join that crashes on the server is not waited for in silence, and not for ever.
+/// A join that crashes on the server is reported at each retry, and ends with `--timeout`.
 #[test]
-fn crashing_joins_are_told_while_they_are_tried() {
-    let stand = Stand::new();
-    let url = stand.url();
+fn crashing_joins_are_reported() {
+    let server = TestServer::new();
+    let url = server.url();
     let commands =
         [&["push", &url, "boom:a", "echo", "{}"][..], &["listen", &url, "--join", "boom:a"]];
     // Long enough for an attempt on a busy machine.
@@ -278,7 +277,7 @@ fn crashing_joins_are_told_while_they_are_tried() {
         assert!(log.contains("crashed in its join"), "{log}");
     }
     for mut process in limited {
-        assert_eq!(process.code(), Some(5));
+        assert_eq!(process.exit_code(), Some(5));
         let log = process.errors.all();
         assert_eq!(log.lines().count(), 1, "{log}");
         let late =
@@ -287,7 +286,7 @@ fn crashing_joins_are_told_while_they_are_tried() {
     }
 }
 
-/// `--timeout` bounds the connection and the reply, too.
+/// `--timeout` also bounds the connection and the reply.
 #[test]
 fn timeout_bounds_every_step() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -295,59 +294,59 @@ fn timeout_bounds_every_step() {
     let output = run(&["push", &url, "room:a", "echo", "{}", "--timeout", "200ms"]);
     assert_eq!(output.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&output.stderr).contains("no connection in 200 ms"));
-    let stand = Stand::new();
+    let server = TestServer::new();
     // Long enough for a join on a busy machine.
-    let output = run(&["push", &stand.url(), "room:a", "noreply", "{}", "--timeout", "5s"]);
+    let output = run(&["push", &server.url(), "room:a", "noreply", "{}", "--timeout", "5s"]);
     let log = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(6), "{log}");
     assert!(log.contains("no reply came in time"), "{log}");
 }
 
-/// A connection that is lost says why and when the next attempt is; `-q` does not.
+/// The log of a lost connection has the cause and the time of the next attempt, unless `-q` is given.
 #[test]
-fn listen_tells_the_time_of_the_next_attempt() {
-    let mut stand = Stand::new();
-    let args = ["listen", &stand.url(), "--join", "room:a"];
+fn listen_reports_time_of_next_attempt() {
+    let mut server = TestServer::new();
+    let args = ["listen", &server.url(), "--join", "room:a"];
     let mut process = Process::start(phx(&args));
     let mut quiet = Process::start(phx(&[&args[..], &["-q"]].concat()));
     process.first_line();
-    let said = quiet.said();
-    said.until("joined");
-    stand.kill();
+    let stdout = quiet.capture_stdout();
+    stdout.until("joined");
+    server.kill();
     let log = process.errors.until("next attempt at ");
     let at = log.split("next attempt at ").nth(1).unwrap();
     let shape: String =
         at.chars().take(9).map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
     assert_eq!(shape, "00:00:00Z", "{log}");
     process.errors.until("(retry 1)");
-    said.until("interrupted");
+    stdout.until("interrupted");
     quiet.signal(Signal::TERM);
-    assert_eq!(quiet.code(), Some(0));
+    assert_eq!(quiet.exit_code(), Some(0));
     assert_eq!(quiet.errors.all(), "");
 }
 
-/// A run says on standard error that a connection gave up, whatever is subscribed to.
+/// `phx run` logs connections that gave up, regardless of the subscriptions.
 #[test]
 fn run_logs_connections_that_gave_up() {
-    let stand = Stand::new();
+    let server = TestServer::new();
     for fixed in [&[][..], &["--fixed"]] {
         let file = Temporary::new("gave-up.json");
         let down = json!({"uri": uri(free_addr()), "max_retries": 0});
-        file.write(json!({"connections": {"up": {"uri": stand.url()}, "down": down}}).to_string());
+        file.write(json!({"connections": {"up": {"uri": server.url()}, "down": down}}).to_string());
         let run = ["run", file.path(), "--subscribe", "jido.signal.nothing"];
         let mut process = Process::start(phx(&[&run[..], fixed].concat()));
-        let said = process.said();
+        let stdout = process.capture_stdout();
         let log = process.errors.until("gave up");
         assert!(log.contains("phx: down: gave up: connecting failed"), "{log}");
         process.signal(Signal::TERM);
-        assert_eq!(process.code(), Some(0));
-        assert_eq!(said.all(), "");
+        assert_eq!(process.exit_code(), Some(0));
+        assert_eq!(stdout.all(), "");
     }
 }
 
-/// A file without connections is an error that shows one with them.
+/// The error for a file without connections has an example.
 #[test]
-fn check_shows_a_file_of_connections() {
+fn check_error_shows_example_file() {
     let file = Temporary::new("other.json");
     for other in [r#"{"name": "phx"}"#, "{}"] {
         file.write(other);
@@ -364,21 +363,21 @@ fn check_shows_a_file_of_connections() {
     }
 }
 
-/// Editors of other systems put a byte order mark in front of a file.
+/// Some editors start a file with a byte order mark.
 #[test]
-fn byte_order_marks_are_read_over() {
-    let stand = Stand::new();
-    let connections = stand.connections();
+fn byte_order_marks_are_ignored() {
+    let server = TestServer::new();
+    let connections = server.connections();
     connections.write(format!("\u{feff}{}", connections.text()));
     assert!(stdout_of(&run(&["check", connections.path()])).contains("room:a"));
     let recording = Temporary::new("mark.jsonl");
-    let push = ["push", &stand.url(), "room:a", "echo", "{}", "--record", recording.path()];
+    let push = ["push", &server.url(), "room:a", "echo", "{}", "--record", recording.path()];
     stdout_of(&run(&push));
     recording.write(format!("\u{feff}{}", recording.text()));
     assert!(stdout_of(&run(&["replay", recording.path()])).contains("Connected"));
 }
 
-/// A server that wants to be left alone for a while has its wish repeated.
+/// The error of a refusal has the server's `Retry-After`.
 #[test]
 fn refusal_shows_retry_after() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -401,7 +400,7 @@ fn refusal_shows_retry_after() {
     assert!(log.contains("HTTP 429") && log.contains("retry after 7 s"), "{log}");
 }
 
-/// A server that asks for a client certificate gets it.
+/// A server that requires a client certificate receives it.
 #[test]
 fn client_certificate_is_presented() {
     let pem = |label: &str, der: &[u8]| {
@@ -443,9 +442,9 @@ fn client_certificate_is_presented() {
     assert_eq!(run(&half).status.code(), Some(2));
 }
 
-/// The commands of the operators' page are commands of this version.
+/// This version accepts the commands on the manual's page for operators.
 #[test]
-fn commands_of_the_operators_page_are_understood() {
+fn operators_page_commands_are_valid() {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../phx-proto/src/manual/operating.md");
     let page = std::fs::read_to_string(page).unwrap();
     let mut seen = 0;

@@ -1,4 +1,4 @@
-//! The real binary as a process: its pipes, its terminal, and a server in this process.
+//! The command `phx` as a process with pipes or a terminal, and a test server in this process. Linux only.
 
 #![allow(dead_code, reason = "each test program uses what it needs")]
 
@@ -15,9 +15,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-/// How long any one thing may take. A few hundredths of it are usual. Less than the 30 s that a join
-/// may take by default, so that what `--timeout` bounds is seen to be bounded.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+/// How long a test waits for one condition; usually a few hundredths of that are enough. It is less than
+/// the 30 s of the default join timeout, so that a test of `--timeout` fails if the option has no effect.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 pub(crate) fn phx(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_phx"));
@@ -25,7 +25,7 @@ pub(crate) fn phx(args: &[&str]) -> Command {
     command
 }
 
-/// The same on one CPU, as in a container that has one.
+/// Like `phx`, on one CPU, as in a container that has one.
 pub(crate) fn phx_on_one_cpu(args: &[&str]) -> Command {
     let mut command = Command::new("taskset");
     command.args(["-c", "0", env!("CARGO_BIN_EXE_phx")]).args(args);
@@ -33,7 +33,7 @@ pub(crate) fn phx_on_one_cpu(args: &[&str]) -> Command {
     command
 }
 
-/// Waits until something is there.
+/// Waits until `look` returns a value.
 #[track_caller]
 pub(crate) fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
@@ -41,70 +41,70 @@ pub(crate) fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         if let Some(found) = look() {
             return found;
         }
-        assert!(start.elapsed() < SOON, "{what} did not happen");
+        assert!(start.elapsed() < DEADLINE, "{what} did not happen");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// Whether a file can be read or written without waiting, or has ended.
+/// Whether a file can be read or written without blocking, or has ended.
 fn ready(file: impl AsFd, how: PollFlags) -> bool {
     let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut [PollFd::new(&file, how)], Some(&now)).unwrap() > 0
 }
 
-/// What a stream has said so far, read by a thread.
+/// The bytes of a stream so far, read by a thread.
 #[derive(Clone)]
-pub(crate) struct Said(Arc<Mutex<(Vec<u8>, bool)>>);
+pub(crate) struct Captured(Arc<Mutex<(Vec<u8>, bool)>>);
 
-impl Said {
-    pub(crate) fn by(mut stream: impl Read + Send + 'static) -> Self {
-        let said = Self(Arc::default());
-        let own = said.clone();
+impl Captured {
+    pub(crate) fn from_stream(mut stream: impl Read + Send + 'static) -> Self {
+        let captured = Self(Arc::default());
+        let own = captured.clone();
         std::thread::spawn(move || {
             let mut bytes = [0; 4096];
-            // A terminal whose other side is closed ends with an error.
+            // A terminal whose other side is closed returns an error.
             while let Ok(read @ 1..) = stream.read(&mut bytes) {
                 own.0.lock().unwrap().0.extend_from_slice(&bytes[..read]);
             }
             own.0.lock().unwrap().1 = true;
         });
-        said
+        captured
     }
 
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.0.lock().unwrap().0).into_owned()
     }
 
-    /// Everything, once the stream has ended.
+    /// Waits for the end of the stream, and returns all of it.
     #[track_caller]
     pub(crate) fn all(&self) -> String {
         wait("the end of the stream", || self.0.lock().unwrap().1.then_some(()));
         self.text()
     }
 
-    /// Waits for a text; everything so far.
+    /// Waits until the stream contains a text, and returns everything so far.
     #[track_caller]
     pub(crate) fn until(&self, text: &str) -> String {
         let start = Instant::now();
         loop {
-            let said = self.text();
-            if said.contains(text) {
-                return said;
+            let so_far = self.text();
+            if so_far.contains(text) {
+                return so_far;
             }
-            assert!(start.elapsed() < SOON, "{text:?} is missing in:\n{said}");
+            assert!(start.elapsed() < DEADLINE, "{text:?} is missing in:\n{so_far}");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 }
 
-/// A process that ends with the test.
+/// A process that the end of the test kills.
 pub(crate) struct Process {
     pub(crate) child: Child,
     pub(crate) stdin: Option<ChildStdin>,
-    /// Not read unless the test does.
+    /// Not read, unless the test reads it.
     pub(crate) stdout: Option<ChildStdout>,
     stderr: Option<ChildStderr>,
-    pub(crate) errors: Said,
+    pub(crate) errors: Captured,
 }
 
 impl Process {
@@ -112,40 +112,40 @@ impl Process {
         let mut child = command.spawn().unwrap();
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let errors = match child.stderr.take() {
-            Some(stderr) => Said::by(stderr),
-            None => Said(Arc::default()),
+            Some(stderr) => Captured::from_stream(stderr),
+            None => Captured(Arc::default()),
         };
         Self { child, stdin, stdout, stderr: None, errors }
     }
 
-    /// The same with standard error in a pipe that is not read.
+    /// Like `start`, with standard error in a pipe that is not read.
     pub(crate) fn start_unread(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let stderr = child.stderr.take();
-        Self { child, stdin, stdout, stderr, errors: Said(Arc::default()) }
+        Self { child, stdin, stdout, stderr, errors: Captured(Arc::default()) }
     }
 
-    /// Reads standard output from now on.
-    pub(crate) fn said(&mut self) -> Said {
-        Said::by(self.stdout.take().unwrap())
+    /// Starts to read standard output.
+    pub(crate) fn capture_stdout(&mut self) -> Captured {
+        Captured::from_stream(self.stdout.take().unwrap())
     }
 
-    pub(crate) fn types(&mut self, line: &str) {
+    pub(crate) fn type_line(&mut self, line: &str) {
         writeln!(self.stdin.as_mut().unwrap(), "{line}").unwrap();
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        // It may have ended.
+        // The process may have ended.
         let _ = kill_process(Pid::from_child(&self.child), signal);
     }
 
-    /// Waits for a first line on standard output; the rest is not read.
+    /// Waits for the first line on standard output, and leaves the rest unread.
     #[track_caller]
     pub(crate) fn first_line(&mut self) -> String {
         let (stdout, mut line) = (self.stdout.as_mut().unwrap(), Vec::new());
         while !line.ends_with(b"\n") {
-            // One byte at a time: nothing is taken out of the pipe that is not asked for.
+            // One byte at a time, so that the rest stays in the pipe.
             let mut byte = [0];
             wait("the first line", || ready(&*stdout, PollFlags::IN).then_some(()));
             if stdout.read(&mut byte).unwrap() == 0 {
@@ -156,18 +156,18 @@ impl Process {
         String::from_utf8(line).unwrap()
     }
 
-    /// Waits until standard output is a pipe that takes nothing any more.
+    /// Waits until the pipe of standard output is full.
     #[track_caller]
-    pub(crate) fn is_stuck(&self) {
+    pub(crate) fn wait_stuck(&self) {
         let pipe = self.stdout.as_ref().unwrap().as_raw_fd();
-        // Another end to write to the same pipe.
+        // Another writer of the same pipe.
         let end = File::options().write(true).open(format!("/proc/self/fd/{pipe}")).unwrap();
         wait("a full pipe", || (!ready(&end, PollFlags::OUT)).then_some(()));
     }
 
-    /// Waits until every thread of it is stopped.
+    /// Waits until every thread of the process is stopped.
     #[track_caller]
-    pub(crate) fn is_stopped(&self) {
+    pub(crate) fn wait_stopped(&self) {
         let tasks = format!("/proc/{}/task", self.child.id());
         let is_stopped = |task: std::fs::DirEntry| {
             let stat = std::fs::read_to_string(task.path().join("stat")).unwrap();
@@ -179,16 +179,16 @@ impl Process {
         });
     }
 
-    /// Waits for the end; its exit code.
+    /// Waits for the end of the process, and returns its exit code.
     #[track_caller]
-    pub(crate) fn code(&mut self) -> Option<i32> {
+    pub(crate) fn exit_code(&mut self) -> Option<i32> {
         let status: ExitStatus = wait("the end of the process", || self.child.try_wait().unwrap());
         status.code()
     }
 
-    /// Repeats a signal until the process ends; its exit code.
+    /// Repeats a signal until the process ends, and returns its exit code.
     #[track_caller]
-    pub(crate) fn code_by(&mut self, signal: Signal) -> Option<i32> {
+    pub(crate) fn signal_until_exit(&mut self, signal: Signal) -> Option<i32> {
         let status: ExitStatus = wait("the end of the process", || {
             self.signal(signal);
             self.child.try_wait().unwrap()
@@ -204,19 +204,19 @@ impl Drop for Process {
     }
 }
 
-/// A Phoenix-like server in this process, on a port of its own.
-pub(crate) struct Stand {
+/// A test server in this process, on a port of its own.
+pub(crate) struct TestServer {
     runtime: tokio::runtime::Runtime,
     pub(crate) listener: Listener,
     seen: Arc<Mutex<Vec<Observation>>>,
 }
 
-impl Stand {
+impl TestServer {
     pub(crate) fn new() -> Self {
-        Self::with(ServerConfig::default())
+        Self::with_config(ServerConfig::default())
     }
 
-    pub(crate) fn with(config: ServerConfig) -> Self {
+    pub(crate) fn with_config(config: ServerConfig) -> Self {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let bound = runtime.block_on(Listener::bind(([127, 0, 0, 1], 0).into(), config));
         let (listener, seen) = (bound.unwrap(), Arc::new(Mutex::new(Vec::new())));
@@ -231,13 +231,13 @@ impl Stand {
         self.listener.url()
     }
 
-    pub(crate) fn server<T>(&self, work: impl FnOnce(&mut Server) -> T) -> T {
+    pub(crate) fn with<T>(&self, work: impl FnOnce(&mut Server) -> T) -> T {
         self.listener.with(|server, _| work(server))
     }
 
-    /// Waits until something was done by a client, for as many times.
+    /// Waits until the server has made this observation this many times.
     #[track_caller]
-    pub(crate) fn sees(&self, what: &str, times: usize) {
+    pub(crate) fn wait_for(&self, what: &str, times: usize) {
         wait(what, || (self.count(what) >= times).then_some(()));
     }
 
@@ -250,7 +250,7 @@ impl Stand {
         self.listener.broadcast(topic, event, payload.clone());
     }
 
-    /// Many messages of a kilobyte.
+    /// Broadcasts messages of a kilobyte.
     pub(crate) fn flood(&self, topic: &str, count: usize) {
         let payload = json!({"text": "x".repeat(1_000)});
         (0..count).for_each(|_| self.broadcast(topic, "news", &payload));
@@ -260,18 +260,18 @@ impl Stand {
         self.runtime.block_on(self.listener.kill());
     }
 
-    /// Waits until a client that is on `room:z`, too, has received everything so far: it joins that
-    /// one again after a crash that comes behind it.
+    /// Waits until a client that has also joined `room:z` has received everything so far: the server
+    /// crashes that channel last, and waits for the rejoin.
     #[track_caller]
-    pub(crate) fn received(&self) {
+    pub(crate) fn wait_received(&self) {
         let joined = "Joined { peer: peer#1, topic: \"room:z\"";
         let before = self.count(joined).max(1);
-        self.sees(joined, before);
+        self.wait_for(joined, before);
         self.listener.crash_channel("room:z");
-        self.sees(joined, before + 1);
+        self.wait_for(joined, before + 1);
     }
 
-    /// A file with one connection to it, `a`, that joins `room:a` and `room:z`.
+    /// A file with one connection to this server, `a`, which joins `room:a` and `room:z`.
     pub(crate) fn connections(&self) -> Temporary {
         let file = Temporary::new("connections.json");
         let connection = json!({
@@ -284,7 +284,7 @@ impl Stand {
     }
 }
 
-/// A file that is removed with the test.
+/// A file that is removed after the test.
 pub(crate) struct Temporary(PathBuf);
 
 impl Temporary {
@@ -315,30 +315,30 @@ impl Drop for Temporary {
     }
 }
 
-/// A terminal: what a process sees, and what a person sees of it.
+/// A pseudoterminal: the side of the process, and the side of the user.
 pub(crate) struct Terminal {
-    person: File,
+    user: File,
     process: File,
 }
 
 impl Terminal {
     pub(crate) fn new() -> Self {
         use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-        let person: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&person).unwrap();
-        unlockpt(&person).unwrap();
-        let name = ptsname(&person, Vec::new()).unwrap();
+        let user: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&user).unwrap();
+        unlockpt(&user).unwrap();
+        let name = ptsname(&user, Vec::new()).unwrap();
         let process = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
-        Self { person: person.into(), process }
+        Self { user: user.into(), process }
     }
 
-    /// For a stream of a process.
+    /// The terminal as a standard stream of a process.
     pub(crate) fn stdio(&self) -> Stdio {
         self.process.try_clone().unwrap().into()
     }
 
-    /// What is on the screen, from now on; the process's side is closed here.
-    pub(crate) fn screen(self) -> Said {
-        Said::by(self.person)
+    /// Starts to read the screen, and closes this handle of the process's side.
+    pub(crate) fn screen(self) -> Captured {
+        Captured::from_stream(self.user)
     }
 }

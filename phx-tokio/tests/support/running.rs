@@ -1,4 +1,4 @@
-//! The real binary as a process: what it prints, what it is told.
+//! The command `phx` as a process: its lines, its events, and its standard input.
 
 #![allow(dead_code, reason = "each test program uses what it needs")]
 
@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::net::TcpSocket;
 
-/// How long any one thing may take. It passes only in a test that fails.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+/// How long a test waits for one condition. Only a failing test waits for all of it.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 pub(crate) fn phx(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_phx"));
@@ -24,11 +24,11 @@ pub(crate) fn phx(args: &[&str]) -> Command {
     command
 }
 
-/// A loopback port that nobody listens on, and that nobody else is given while the tests run: a
-/// port that is bound and given back may be another process's in the same moment.
+/// A loopback port without a listener, which no other process can get while the tests run. A port that
+/// is bound and released could be taken at once.
 ///
-/// Its socket is bound and does not listen. With `SO_REUSEADDR`, Linux lets a server bind the same
-/// port, as often as it likes, and does not choose it for anyone who asks for port 0.
+/// Its socket is bound and does not listen. With `SO_REUSEADDR`, Linux lets servers bind the same port
+/// any number of times, and never chooses it for a bind to port 0.
 pub(crate) fn free_addr() -> SocketAddr {
     static RESERVED: Mutex<Vec<TcpSocket>> = Mutex::new(Vec::new());
     let socket = TcpSocket::new_v4().unwrap();
@@ -44,16 +44,15 @@ pub(crate) fn signal(child: &Child, name: &str) {
     assert!(sent.success());
 }
 
-/// Stops a process, which takes effect a little after the signal was sent: in Linux that is waited
-/// for, thread by thread.
+/// Stops a process. On Linux, waits until every thread is stopped, which is a little after the signal.
 #[track_caller]
 pub(crate) fn stop(child: &Child) {
     signal(child, "-STOP");
-    let end = Instant::now() + SOON;
+    let end = Instant::now() + DEADLINE;
     let tasks = format!("/proc/{}/task", child.id());
     let is_stopped = |task: std::io::Result<std::fs::DirEntry>| {
         let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
-        // The state is behind the name, which is in parentheses.
+        // The state follows the name, which is in parentheses.
         stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
     };
     while cfg!(target_os = "linux") && !std::fs::read_dir(&tasks).unwrap().all(is_stopped) {
@@ -62,16 +61,16 @@ pub(crate) fn stop(child: &Child) {
     }
 }
 
-/// The next line of a process, until a deadline that passes though there are always more lines.
+/// The next line of a process, or an error at the deadline even if the lines never end.
 fn next_line(lines: &Receiver<String>, end: Instant) -> Result<String, RecvTimeoutError> {
     let left = end.checked_duration_since(Instant::now()).ok_or(RecvTimeoutError::Timeout)?;
     lines.recv_timeout(left)
 }
 
-/// A process that ends with the test.
+/// A process that the end of the test kills.
 pub(crate) struct Process {
     pub(crate) child: Child,
-    /// None once it is closed.
+    /// `None` after it was closed.
     pub(crate) stdin: Option<ChildStdin>,
     pub(crate) lines: Receiver<String>,
     pub(crate) errors: Receiver<String>,
@@ -94,24 +93,24 @@ impl Process {
         Self { child, stdin, lines, errors }
     }
 
-    /// `phx serve`, once it listens.
+    /// Starts `phx serve`, and waits until it listens.
     pub(crate) fn serve(addr: SocketAddr, token: Option<&str>) -> Self {
         let addr = addr.to_string();
         let mut args = vec!["serve", "--addr", &addr];
         args.extend(token.iter().flat_map(|token| ["--token", token]));
         let process = Self::start(phx(&args));
-        process.lines.recv_timeout(SOON).expect("the address it listens on");
+        process.lines.recv_timeout(DEADLINE).expect("the address it listens on");
         process
     }
 
-    pub(crate) fn types(&mut self, line: &str) {
+    pub(crate) fn type_line(&mut self, line: &str) {
         writeln!(self.stdin.as_mut().unwrap(), "{line}").unwrap();
     }
 
-    /// Reads its log until a line has this in it.
+    /// Reads standard error until a line contains `what`.
     #[track_caller]
-    pub(crate) fn logs(&self, what: &str) {
-        let end = Instant::now() + SOON;
+    pub(crate) fn expect_log(&self, what: &str) {
+        let end = Instant::now() + DEADLINE;
         loop {
             let line = next_line(&self.errors, end).unwrap_or_else(|why| panic!("{what}: {why}"));
             if line.contains(what) {
@@ -120,28 +119,28 @@ impl Process {
         }
     }
 
-    /// Ends with this code when it gets the signal again and again; what its log says.
+    /// Repeats a signal until the process ends, asserts its exit code, and returns its unread log.
     #[track_caller]
-    pub(crate) fn ends_by(&mut self, name: &str, code: i32) -> Vec<String> {
+    pub(crate) fn signal_until_exit(&mut self, name: &str, code: i32) -> Vec<String> {
         let start = Instant::now();
-        while start.elapsed() < SOON && self.child.try_wait().unwrap().is_none() {
-            // It may end in between.
+        while start.elapsed() < DEADLINE && self.child.try_wait().unwrap().is_none() {
+            // The process may have ended.
             let mut kill = Command::new("kill");
             let _ = kill.args([name, &self.child.id().to_string()]).stderr(Stdio::null()).status();
             std::thread::sleep(Duration::from_millis(20));
         }
-        self.ends_with(code)
+        self.expect_exit(code)
     }
 
-    /// Ends by itself, with this code; what its log says that was not read.
+    /// Waits for the end of the process, asserts its exit code, and returns its unread log.
     #[track_caller]
-    pub(crate) fn ends_with(&mut self, code: i32) -> Vec<String> {
-        let end = Instant::now() + SOON;
+    pub(crate) fn expect_exit(&mut self, code: i32) -> Vec<String> {
+        let end = Instant::now() + DEADLINE;
         let mut errors = Vec::new();
         loop {
             match next_line(&self.errors, end) {
                 Ok(line) => errors.push(line),
-                // It ends with its standard error.
+                // The end of standard error is the end of the process.
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => panic!("it does not end: {errors:#?}"),
             }
@@ -158,14 +157,14 @@ impl Drop for Process {
     }
 }
 
-/// The events that a `phx run` prints.
+/// The events that `phx run` prints.
 ///
-/// Those of one connection come in order; how those of several interleave is the scheduler's choice. So
-/// each connection is read from where its last event was found, whatever was read for the others.
+/// The events of one connection are ordered; those of several connections interleave arbitrarily. So each
+/// connection has its own read position.
 pub(crate) struct Events {
     pub(crate) process: Process,
     pub(crate) seen: Vec<Value>,
-    /// Where in `seen` to go on, for each connection, and for `phx run` itself.
+    /// The read position in `seen`, for each connection and for `phx run` itself.
     next: HashMap<String, usize>,
 }
 
@@ -177,7 +176,7 @@ impl Events {
         Self { process, seen: Vec::new(), next: HashMap::new() }
     }
 
-    /// Reads until an event of the connection has this type and is about this topic.
+    /// Reads until an event of the connection has this type and this subject.
     #[track_caller]
     pub(crate) fn until(&mut self, connection: &str, kind: &str, subject: Option<&str>) -> Value {
         self.find(connection, |event| {
@@ -191,23 +190,23 @@ impl Events {
         self.find_report(|event| event["type"] == kind)
     }
 
-    /// Reads until an event of `phx run` itself is wanted.
+    /// Reads until `wanted` accepts an event of `phx run` itself.
     #[track_caller]
     pub(crate) fn find_report(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
         self.find(RUN, wanted)
     }
 
-    /// The answer of `phx run` to the order with this id. Orders are answered in any order.
+    /// Reads until the answer to the order with this id. Orders are answered in any order.
     #[track_caller]
     pub(crate) fn answer(&mut self, id: &str) -> Value {
         self.next.remove(RUN);
         self.find_report(|event| event["data"]["id"] == id)
     }
 
-    /// Reads until an event of the connection is wanted.
+    /// Reads until `wanted` accepts an event of the connection.
     #[track_caller]
     fn find(&mut self, connection: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let end = Instant::now() + SOON;
+        let end = Instant::now() + DEADLINE;
         let mut at = self.next.get(connection).copied().unwrap_or_default();
         loop {
             while let Some(event) = self.seen.get(at) {
@@ -226,7 +225,7 @@ impl Events {
             let Ok(line) = next_line(&self.process.lines, end) else {
                 panic!("no such event of {connection} in {:#?}", self.seen)
             };
-            let event: Value = serde_json::from_str(&line).expect("one JSON object a line");
+            let event: Value = serde_json::from_str(&line).expect("one JSON object per line");
             assert_eq!(event["specversion"], "1.0");
             self.seen.push(event);
         }
@@ -238,7 +237,7 @@ impl Events {
     }
 }
 
-/// Stands in front of a server and counts who connects to it.
+/// A proxy in front of a server that counts its connections.
 pub(crate) struct Counter {
     pub(crate) addr: SocketAddr,
     accepted: Arc<AtomicUsize>,
@@ -269,7 +268,7 @@ impl Counter {
     }
 }
 
-/// A file that is removed with the test.
+/// A file that is removed after the test.
 pub(crate) struct File(PathBuf);
 
 impl File {
