@@ -80,7 +80,8 @@ pub(super) async fn push_when_ready(
             Err(Refused::Waits(offered)) => payload = Some(offered),
             Err(Refused::ForGood(error)) => return Poll::Ready(Err(error.into())),
         }
-        // The waker is woken when the outcome arrives, which may have happened already, or when there may be space.
+        // The waker is woken when the outcome arrives, which may have happened already, or when
+        // there may be space.
         Poll::Pending
     })
     .await

@@ -26,8 +26,8 @@ pub trait Clock: Clone + Send + Sync + 'static {
 
     /// The wall clock, from the Unix epoch. The driver compares its progress with
     /// [`now`](Self::now) to notice that the machine was suspended, and a
-    /// [`Supervisor`](crate::service::Supervisor) dates its events by it; a simulation returns the same
-    /// as `now`.
+    /// [`Supervisor`](crate::service::Supervisor) dates its events by it; a simulation returns the
+    /// same as `now`.
     fn wall(&self) -> Time;
 }
 

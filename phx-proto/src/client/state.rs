@@ -505,7 +505,7 @@ impl State {
                 self.wake_lines();
             }
             // The core shrinks its own tables at the same signal.
-            Signal::HeartbeatAcked { .. } => self.waiters.give_back(),
+            Signal::HeartbeatAcked { .. } => self.waiters.shrink(),
             Signal::ProtocolError { .. } | Signal::Warning(_) => {}
         }
     }

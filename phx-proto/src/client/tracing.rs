@@ -116,7 +116,8 @@ fn emit(signal: &Signal, connection: Option<&str>, address: &str) {
         push,
         rtt,
     } = signal.describe();
-    // `tracing` needs the level as a constant at each call site, so there is one call for each level.
+    // `tracing` needs the level as a constant at each call site, so there is one call for each
+    // level.
     macro_rules! emit {
         ($level:ident) => {
             $level!(

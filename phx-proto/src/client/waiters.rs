@@ -307,7 +307,7 @@ impl Waiters {
     }
 
     /// Shrinks the registry after a busy time.
-    pub(super) fn give_back(&mut self) {
+    pub(super) fn shrink(&mut self) {
         self.entries.shrink();
     }
 }

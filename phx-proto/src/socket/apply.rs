@@ -1,4 +1,4 @@
-//! Inputs as data: the dispatch from an input to the method that it stands for.
+//! Inputs as data: the dispatch from an [`Input`] to its method.
 
 use crate::event::applied::Applied;
 use crate::event::input::Input;
@@ -7,7 +7,7 @@ use crate::time::Time;
 
 /// # Inputs as data
 impl Socket {
-    /// Carries out an [`Input`]: the same as to call the method that it stands for.
+    /// Applies an [`Input`], which is the same as calling its method.
     ///
     /// ```
     /// use phx_proto::{Applied, Config, Input, JoinParams, Socket, Time};
@@ -84,7 +84,7 @@ mod tests {
     const NOW: Time = Time::from_millis(1_000);
     const LATER: Time = Time::from_millis(31_500);
 
-    /// All that it wants to do, up to a ticket.
+    /// Polls all steps up to a ticket.
     fn drain(socket: &mut Socket, now: Time) -> (Vec<Action>, Option<JoinTicket>) {
         let mut actions = Vec::new();
         loop {
@@ -96,8 +96,8 @@ mod tests {
         }
     }
 
-    /// An idle socket, one that connects, and one with a joined topic, a push, and a join whose
-    /// parameters a function makes; with its ids and its ticket.
+    /// An idle socket, a connecting one, and one with a joined topic, a push, and a join whose
+    /// parameters a function makes; with the ids and the ticket of the last.
     fn sockets() -> ([Socket; 3], ConnectionId, InterestId, PushId, JoinTicket) {
         let config = Config::new("ws://localhost:4000/socket/websocket").expect("a good URI");
         let idle = Socket::new(config, 7, NOW);
@@ -119,8 +119,8 @@ mod tests {
         ([idle, connecting, open], id, interest, push.expect("accepted"), ticket)
     }
 
-    /// For every input, from three states: the same result, the same socket and the same actions as of
-    /// its method; and in at least one of the states the input has an effect and tells the time.
+    /// For every input, from three states: the same result, socket and actions as with its method.
+    /// In at least one of the states the input has an effect and advances the time.
     #[test]
     fn apply_equals_the_method() {
         let (sockets, id, interest, push, ticket) = sockets();

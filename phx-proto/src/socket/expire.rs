@@ -1,12 +1,12 @@
-//! Expiry of deadlines, lateness and wake-ups.
+//! The expiry of deadlines, with lateness and wake-ups.
 //!
-//! Only `handle_timeout` expires anything. Three things look alike:
+//! Only `handle_timeout` expires deadlines. Three situations look similar:
 //!
-//! | event | seen by | effect |
+//! | situation | detected by | effect |
 //! | --- | --- | --- |
-//! | lateness: a stopped process, a starved runtime | a deadline passed more than [`JUMP`] ago | the peer may be alive and its answers in the buffers, so it is probed, and deadlines of answers are extended once. A wait for the next attempt stays: a starved process must keep its backoff |
-//! | a wake-up: resume, another network | `handle_wake` | the same, and an ordinary wait for the next attempt is skipped |
-//! | a slow link | bytes moved | deadlines of answers are extended ([`progress`](crate::socket::progress)) |
+//! | lateness: a stopped process, a starved runtime | a deadline that passed more than [`JUMP`] ago | The peer may be alive and its answers in the buffers, so it is probed, and deadlines of answers are extended once. The wait for the next attempt is kept, because a starved process must keep its backoff. |
+//! | a wake-up: resume, another network | `handle_wake` | The same, and an ordinary wait for the next attempt is skipped. |
+//! | a slow link | transferred bytes | Deadlines of answers are extended ([`progress`](crate::socket::progress)). |
 
 use std::collections::VecDeque;
 
@@ -22,17 +22,17 @@ use crate::time::Time;
 impl Socket {
     /// Expires every deadline that has passed by `now`.
     ///
-    /// Report [progress](Self::handle_progress) before it. A call that comes more than 5 s after the
-    /// earliest deadline is taken for a stopped process: the peer is probed, and the deadlines of a
-    /// heartbeat and of a join are extended once.
+    /// Report [progress](Self::handle_progress) first. A call that comes more than 5 s after the
+    /// earliest deadline means that the process was stopped: the peer is probed, and the deadlines
+    /// of a heartbeat and of a join are extended once.
     pub fn handle_timeout(&mut self, now: Time) {
         let now = self.advance(now);
         let Some(next) = self.next_deadline().filter(|next| next.at <= now) else { return };
         if now.since(next.at) > JUMP {
             self.forgive(now);
         }
-        // One pass over what has passed already: with delays of zero configured, the deadlines that
-        // begin in it would otherwise be due again and again.
+        // One pass over the deadlines that have already passed. With configured delays of zero,
+        // deadlines that begin during the pass would otherwise be due without end.
         for (_, key) in self.passed_deadlines(now) {
             if self.has_passed(&key, now) {
                 self.expire(now, key);
@@ -40,11 +40,11 @@ impl Socket {
         }
     }
 
-    /// The network changed, or the machine woke up: try now what was waiting.
+    /// Reports that the network changed or the machine resumed.
     ///
-    /// Waiting: skips an ordinary wait, never one that the server asked for. Connecting: the same, if
-    /// the attempt fails. Open: probes the peer. Has an effect at most once a second; a wait is
-    /// then shortened to that second.
+    /// While waiting, it skips an ordinary wait, but not one that the server requested. While
+    /// connecting, it does the same if the attempt fails. While open, it probes the peer. It has an
+    /// effect at most once a second; an earlier call shortens the wait to that second.
     pub fn handle_wake(&mut self, now: Time) {
         let now = self.advance(now);
         match self.connection.wake(now, self.config.connect_timeout) {
@@ -54,7 +54,7 @@ impl Socket {
         }
     }
 
-    /// Probes an open connection, and restarts the time for its answers, once.
+    /// Probes an open connection and restarts its deadlines, once each.
     fn forgive(&mut self, now: Time) {
         if let Some(live) = self.connection.live_mut() {
             live.forgive(now);
@@ -104,14 +104,15 @@ impl Socket {
                     self.abort_connection(now, Cause::JoinStalled { topic });
                 }
             }
-            // Time has passed, which is all that the next join waits for.
+            // The next join waits only for this time.
             (TimerKind::JoinPace, _) => self.pace.wait_over(),
-            _ => debug_assert!(false, "{kind:?} is no deadline of this phase"),
+            _ => debug_assert!(false, "{kind:?} is not a deadline of this phase"),
         }
     }
 
-    /// Frees the memory that only a busy time needs. Called as often as a heartbeat falls due, so
-    /// that a connection that has become idle is small, and a busy one does not allocate all the time.
+    /// Frees the memory that only a busy connection needs. It is called when a heartbeat falls due,
+    /// so that a connection that has become idle is small, and a busy one does not allocate all the
+    /// time.
     fn shrink(&mut self) {
         if self.actions.is_empty() {
             self.actions = VecDeque::new();
@@ -120,11 +121,11 @@ impl Socket {
             live.shrink();
         }
         self.channels.shrink();
-        self.pushes.give_back();
+        self.pushes.shrink();
     }
 
-    /// The oldest join took too long: reports it and probes the server. Once for each join, unless a
-    /// late caller has restarted its clock.
+    /// Reports the oldest join, which is overdue, and probes the server. This happens once for each
+    /// join, unless a late caller has restarted its clock.
     fn join_overdue(&mut self, now: Time) {
         let live = self.connection.live_mut();
         let Some(join) = live.and_then(|live| live.join_overdue(now)) else { return };
@@ -135,8 +136,9 @@ impl Socket {
         self.check_overdue_join(now);
     }
 
-    /// A heartbeat written after an overdue join was answered and the join was not: its reply will
-    /// never come, nor that of any other join written before that heartbeat.
+    /// Ends joins whose replies are lost: a heartbeat that was written after an overdue join was
+    /// answered and the join was not, so the replies to all joins before that heartbeat will never
+    /// arrive.
     pub(super) fn check_overdue_join(&mut self, now: Time) {
         let Some(live) = self.connection.live().filter(|live| live.joins().is_overdue()) else {
             return;

@@ -7,22 +7,22 @@
 //!                            └──────────▶ dead ◀────┘
 //! ```
 //!
-//! The deadline runs from when the heartbeat fell *due*, written or not, so a peer that stopped
-//! reading is noticed too. Bytes extend it, by the [ledger](crate::socket::progress). Traffic
-//! neither delays a heartbeat nor stands in for its reply: clients that let it do so were dropped by
-//! their servers, or never noticed a half-open connection.
+//! The deadline runs from the time the heartbeat fell *due*, written or not, so a peer that stopped
+//! reading is detected too. Transferred bytes extend it, see the [ledger](crate::socket::progress).
+//! Other traffic neither delays a heartbeat nor replaces its reply: clients that allowed this were
+//! dropped by their servers, or never detected a half-open connection.
 //!
-//! While bytes extend the deadline of an unanswered heartbeat, further ones are written on their
-//! grid, because Phoenix closes a connection on which it reads nothing for 60 s
-//! (`wire/idle_timeout_close`). At most one is unwritten. The deadline is that of the oldest; a reply
-//! to any of them answers those before it, too, because the server replies in order.
+//! While bytes extend the deadline of an unanswered heartbeat, further heartbeats are written at
+//! their interval, because Phoenix closes a connection on which it reads nothing for 60 s
+//! (`wire/idle_timeout_close`). At most one is unwritten. The deadline is that of the oldest
+//! heartbeat. A reply to one of them also answers those before it, because the server replies in
+//! order.
 //!
-//! The server answers nothing while it runs a join (`wire/join_slow_blocks_socket`), so the deadline
-//! is suspended while a join is unanswered: the verdict then belongs to the
-//! [join clock](crate::socket::join_clock). After the last join the time of the oldest heartbeat
-//! starts over.
+//! The server answers nothing while it runs a join (`wire/join_slow_blocks_socket`), so the
+//! deadline is suspended while a join is unanswered; the [join clock](crate::socket::join_clock)
+//! runs instead. After the last join, the timeout of the oldest heartbeat starts over.
 //!
-//! The value lives and dies with one connection.
+//! The machine belongs to one connection.
 
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -32,19 +32,19 @@ use crate::socket::progress::{Baseline, Ledger};
 use crate::socket::timer::JUMP;
 use crate::time::Time;
 
-/// How many unanswered heartbeats are remembered. When one more falls due, the second oldest is
-/// forgotten: the oldest has the deadline, and the newest the best chance of a reply.
+/// The maximum number of unanswered heartbeats. When one more falls due, the second oldest is
+/// dropped: the oldest has the deadline, and the newest are the most likely to be answered.
 const UNANSWERED_MAX: usize = 64;
 
-/// Heartbeats of one connection.
+/// The heartbeats of one connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Heartbeat {
     interval: Duration,
     timeout: Duration,
     next_due: Option<Time>,
-    /// Oldest first. Only the last may be unwritten.
+    /// Unanswered heartbeats, oldest first. Only the last may be unwritten.
     unanswered: VecDeque<Beat>,
-    /// A join is unanswered: no deadline runs.
+    /// A join is unanswered, so the deadline does not run.
     suspended: bool,
     probe_after_reply: bool,
     last_answered: Option<Ref>,
@@ -52,18 +52,19 @@ pub(crate) struct Heartbeat {
 
 #[derive(Clone, Debug)]
 struct Beat {
-    /// When it fell due, whatever has moved its deadline since.
+    /// The time at which it fell due, even if its deadline was moved since.
     asked: Time,
-    /// From when its deadline runs.
+    /// The time from which its deadline runs.
     due: Time,
     baseline: Baseline,
     written: Option<(Ref, Time)>,
-    /// A late wake-up was forgiven once already.
+    /// The deadline was already extended once because the caller was late.
     forgiven: bool,
 }
 
 impl Heartbeat {
-    /// `first` is the delay of the first heartbeat; it is not used with an interval of zero.
+    /// `first` is the delay of the first heartbeat. An interval of zero disables heartbeats, except
+    /// probes.
     pub(crate) fn new(interval: Duration, timeout: Duration, first: Duration, now: Time) -> Self {
         Self {
             interval,
@@ -80,17 +81,17 @@ impl Heartbeat {
         self.next_due
     }
 
-    /// When the oldest unanswered heartbeat means a dead connection.
+    /// The time at which an unanswered heartbeat means a dead connection.
     pub(crate) fn deadline(&self, ledger: &Ledger) -> Option<Time> {
         let oldest = self.unanswered.front().filter(|_| !self.suspended)?;
-        Some(oldest.due + self.timeout + ledger.bought(&oldest.baseline))
+        Some(oldest.due + self.timeout + ledger.extension(&oldest.baseline))
     }
 
     pub(crate) const fn last_answered(&self) -> Option<Ref> {
         self.last_answered
     }
 
-    /// Whether a heartbeat waits to be written.
+    /// Whether a heartbeat must be written.
     pub(crate) fn is_owed(&self) -> bool {
         self.unanswered.back().is_some_and(|beat| beat.written.is_none())
     }
@@ -100,24 +101,25 @@ impl Heartbeat {
         !self.unanswered.is_empty()
     }
 
-    /// The interval has passed.
+    /// Called when the interval has passed.
     pub(crate) fn fall_due(&mut self, now: Time, ledger: &Ledger) {
         let Some(due) = self.next_due else { return };
-        // Kept on its grid, skipping what a late caller missed.
+        // The heartbeats stay on a fixed grid; those that a late caller missed are skipped.
         let late = now.since(due);
         let missed = late.as_nanos() / self.interval.as_nanos().max(1);
         let missed = u32::try_from(missed).unwrap_or(u32::MAX);
         self.next_due = Some(due + self.interval.saturating_mul(missed.saturating_add(1)));
         match self.unanswered.front() {
             None => {
-                // The caller is so late that the time to answer is over, or it slept. The peer has not
-                // been asked yet, so its time begins now. (A probe that a wake-up caused may have been
-                // answered already: then there is no unanswered heartbeat, as here.)
+                // The caller is so late that the timeout has already passed, or the machine was
+                // suspended. The peer has not got the heartbeat yet, so its timeout begins now. (A
+                // probe after a wake-up may already have been answered; then, as here, no heartbeat
+                // is unanswered.)
                 let unasked = late > JUMP || due + self.timeout <= now;
                 self.owe(if unasked { now } else { due }, ledger);
             }
             // The oldest is unanswered for longer than its timeout, because bytes, a join or a late
-            // caller has moved its deadline. Phoenix still has to hear from us.
+            // caller moved its deadline. Phoenix must still receive something.
             Some(oldest) if !self.is_owed() && oldest.asked + self.timeout <= now => {
                 self.owe(now, ledger);
             }
@@ -125,15 +127,15 @@ impl Heartbeat {
         }
     }
 
-    /// Asks for a heartbeat now, unless one is on its way already.
+    /// Requests a heartbeat now, unless one is unanswered.
     pub(crate) fn probe(&mut self, now: Time, ledger: &Ledger) {
         if self.unanswered.is_empty() {
             self.owe(now, ledger);
         }
     }
 
-    /// Asks for a heartbeat that is written after `after`: one in flight from before it proves
-    /// nothing about what came later.
+    /// Requests a heartbeat that is written after `after`, because the reply to an earlier
+    /// heartbeat proves nothing about later frames.
     pub(crate) fn probe_after(&mut self, after: Ref, now: Time, ledger: &Ledger) {
         match self.unanswered.back() {
             None => self.owe(now, ledger),
@@ -150,14 +152,14 @@ impl Heartbeat {
         }
     }
 
-    /// Everything written is with the operating system, heartbeats included.
+    /// Called when the transport has flushed everything, heartbeats included.
     pub(crate) fn flushed(&mut self, ledger: &Ledger) {
         for beat in self.unanswered.iter_mut().filter(|beat| beat.written.is_some()) {
             ledger.flush(&mut beat.baseline);
         }
     }
 
-    /// A reply on topic `phoenix`: the round-trip time, if it answers a heartbeat.
+    /// Handles a reply on topic `phoenix`. Returns the round-trip time if it answers a heartbeat.
     pub(crate) fn answered(
         &mut self,
         msg_ref: Ref,
@@ -169,7 +171,7 @@ impl Heartbeat {
         let written = self.unanswered.drain(..=answered).next_back()?.written;
         self.last_answered = Some(msg_ref);
         if self.unanswered.is_empty() {
-            // Most of the time none is unanswered.
+            // Usually no heartbeat is unanswered, so an empty queue keeps no memory.
             self.unanswered = VecDeque::new();
         }
         if core::mem::take(&mut self.probe_after_reply) && !self.is_owed() {
@@ -178,13 +180,13 @@ impl Heartbeat {
         written.map(|(_, at)| now.since(at))
     }
 
-    /// A join is unanswered: no deadline runs.
+    /// Suspends the deadline, because a join is unanswered.
     pub(crate) const fn suspend(&mut self) {
         // Protocol: HB-6.
         self.suspended = true;
     }
 
-    /// No join is unanswered any more: the server is free to answer now.
+    /// Resumes the deadline, because no join is unanswered and the server can answer.
     pub(crate) fn resume(&mut self, now: Time, ledger: &Ledger) {
         if core::mem::take(&mut self.suspended) {
             if let Some(oldest) = self.unanswered.front_mut() {
@@ -193,8 +195,9 @@ impl Heartbeat {
         }
     }
 
-    /// The caller was late, so a passed deadline proves nothing: probe, and give the oldest
-    /// heartbeat one more timeout. Only once, or coarse ticks would keep a dead peer alive.
+    /// Probes the peer or extends the oldest heartbeat by one timeout, because the caller was late
+    /// and a passed deadline proves nothing. Only once for each heartbeat; otherwise a caller that
+    /// is always late would never detect a dead peer.
     pub(crate) fn forgive(&mut self, now: Time, ledger: &Ledger) {
         match self.unanswered.front_mut() {
             None => self.owe(now, ledger),
@@ -229,7 +232,7 @@ mod tests {
         Ledger::new(&Config::new("ws://localhost/").unwrap())
     }
 
-    /// Every 30 s from 20 s on, with 10 s for the reply.
+    /// A heartbeat every 30 s from 20 s on, with a timeout of 10 s.
     fn heartbeat() -> (Heartbeat, Ledger) {
         let (interval, timeout) = (Duration::from_secs(30), Duration::from_secs(10));
         (Heartbeat::new(interval, timeout, Duration::from_secs(20), Time::ZERO), ledger())
@@ -237,7 +240,7 @@ mod tests {
 
     /// Each row of the diagram: Quiet, Owed, `InFlight`, and back.
     #[test]
-    fn heartbeat_goes_around() {
+    fn heartbeat_is_owed_written_and_answered() {
         let (mut beat, ledger) = heartbeat();
         let state = |beat: &Heartbeat| (beat.is_unanswered(), beat.is_owed());
         assert_eq!((state(&beat), beat.next_due()), ((false, false), Some(secs(20))));
@@ -257,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn interval_of_zero_has_no_grid() {
+    fn zero_interval_disables_heartbeats() {
         let ledger = ledger();
         let timeout = Duration::from_secs(10);
         let mut beat = Heartbeat::new(Duration::ZERO, timeout, Duration::ZERO, secs(1));
@@ -265,7 +268,7 @@ mod tests {
         assert_eq!((beat.next_due(), beat.is_owed()), (None, false));
     }
 
-    /// A late caller skips what it missed and keeps the grid.
+    /// A late caller skips the heartbeats that it missed and keeps the grid.
     #[test]
     fn late_heartbeat_stays_on_its_grid() {
         let (mut beat, ledger) = heartbeat();
@@ -303,7 +306,7 @@ mod tests {
         assert_eq!(beat.deadline(&ledger), Some(secs(22)), "only once");
     }
 
-    /// A heartbeat in flight from before a join proves nothing about the join.
+    /// The reply to a heartbeat that was written before a join proves nothing about the join.
     #[test]
     fn probe_after_waits_for_an_earlier_reply() {
         let (mut beat, ledger) = heartbeat();
@@ -325,7 +328,7 @@ mod tests {
         assert_eq!(beat.unanswered.len(), 1, "the one that fell due will do");
     }
 
-    /// Within its timeout a heartbeat is enough, however short the interval.
+    /// Within the timeout of a heartbeat no further one is sent, even with a short interval.
     #[test]
     fn no_further_heartbeat_within_the_timeout() {
         let ledger = ledger();
@@ -340,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_written_after_the_flush_buy_nothing() {
+    fn bytes_after_flush_extend_nothing() {
         use crate::event::input::Progress;
         let config = Config::new("ws://localhost/").unwrap().send_rate_min(100);
         let (mut beat, mut ledger) = (heartbeat().0, Ledger::new(&config));
@@ -352,7 +355,8 @@ mod tests {
         assert_eq!(beat.deadline(&ledger), Some(secs(12)));
     }
 
-    /// While bytes or a join extend the deadline, the grid goes on; a reply answers all before it.
+    /// While bytes or a join extend the deadline, heartbeats continue; a reply answers all earlier
+    /// ones.
     #[test]
     fn further_heartbeats_follow_while_one_is_unanswered() {
         let (mut beat, ledger) = heartbeat();

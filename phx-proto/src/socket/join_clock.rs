@@ -1,8 +1,8 @@
-//! The join clock: which join the server is working on, and for how long.
+//! The join clock: which join the server is running, and whether it is overdue.
 //!
-//! The server runs the joins of a socket one after another and answers nothing meanwhile
-//! (`wire/join_slow_blocks_socket`), so only the *oldest* unanswered join is being worked on and
-//! only its clock runs.
+//! The server runs the joins of a socket one after another and answers nothing while it does
+//! (`wire/join_slow_blocks_socket`), so only the *oldest* unanswered join is running, and only its
+//! clock runs.
 //!
 //! ```text
 //!   written ──▶ waiting its turn ──▶ running ──join_timeout──▶ overdue ──join_block_max──▶ stalled
@@ -15,17 +15,18 @@
 //!                                   (rejoin with backoff)
 //! ```
 //!
-//! An overdue join is reported and probed with one heartbeat, and no leave is sent: the late ok
-//! would otherwise arrive between the leave and the next join (`wire/join_timeout_leave_rejoin`).
-//! Refs are minted when a frame is written, so the lower of two refs was written first.
+//! An overdue join is reported, and the server is probed with one heartbeat. No leave is sent,
+//! because the late ok could then arrive between the leave and the next join
+//! (`wire/join_timeout_leave_rejoin`). Refs are minted when a frame is written, so the lower of two
+//! refs was written first.
 //!
-//! Both times are extended by the bytes that the connection has moved since the clock started, which the
-//! [ledger](crate::socket::progress) counts: a long reply on a slow link is not a join that stalls.
+//! Bytes that were transferred since the clock started extend both deadlines, see the
+//! [ledger](crate::socket::progress), because a long reply on a slow link is not a stalled join.
 //!
-//! The joins are kept in order of their refs, so a reply finds its join by bisection, whatever the order
-//! in which thousands are answered. There are at most `join_concurrency`.
+//! The joins are sorted by ref, so a reply finds its join by binary search, even when thousands are
+//! answered in any order. There are at most `join_concurrency`.
 //!
-//! The value lives and dies with one connection.
+//! The clock belongs to one connection.
 
 use crate::collections::ordered::Ordered;
 use crate::config::Config;
@@ -39,7 +40,7 @@ use crate::topic::Topic;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct JoinClock {
     unanswered: Ordered<Ref, Unanswered>,
-    /// From when the time of the oldest runs.
+    /// The start of the clock of the oldest join.
     started: Option<(Time, Baseline)>,
     overdue: bool,
     forgiven: bool,
@@ -69,7 +70,7 @@ impl JoinClock {
         self.unanswered.get(join_ref).is_some_and(|join| join.topic == *topic)
     }
 
-    /// When the oldest join is overdue, or stalled if it is overdue already.
+    /// The time at which the oldest join is overdue, or stalled if it is already overdue.
     pub(crate) fn deadline(&self, config: &Config, ledger: &Ledger) -> Option<(TimerKind, Time)> {
         // Protocol: JOIN-9.
         let (started, baseline) = self.started.as_ref()?;
@@ -77,22 +78,22 @@ impl JoinClock {
             false => (TimerKind::JoinClock, config.join_timeout),
             true => (TimerKind::JoinBlock, config.join_block_max),
         };
-        Some((kind, *started + limit + ledger.bought(baseline)))
+        Some((kind, *started + limit + ledger.extension(baseline)))
     }
 
-    /// Everything written is with the operating system, joins included.
+    /// Called when the transport has flushed everything, joins included.
     pub(crate) fn flushed(&mut self, ledger: &Ledger) {
         if let Some((_, baseline)) = &mut self.started {
             ledger.flush(baseline);
         }
     }
 
-    /// Whether the oldest join took longer than `join_timeout`.
+    /// Whether the oldest join has taken longer than `join_timeout`.
     pub(crate) const fn is_overdue(&self) -> bool {
         self.overdue
     }
 
-    /// A join was written.
+    /// Adds a join that was written.
     pub(crate) fn written(&mut self, join_ref: Ref, topic: Topic, now: Time, ledger: &Ledger) {
         self.unanswered.insert(join_ref, Unanswered { join_ref, topic, written: now });
         if self.started.is_none() {
@@ -100,7 +101,7 @@ impl JoinClock {
         }
     }
 
-    /// Takes a join off the list: it was answered, or its answer will never come.
+    /// Removes a join that was answered, or whose answer will never arrive.
     pub(crate) fn remove(
         &mut self,
         join_ref: Ref,
@@ -115,8 +116,8 @@ impl JoinClock {
         Some(removed)
     }
 
-    /// Takes the oldest join if it was written before `answered`, a heartbeat that the server has
-    /// answered: it answers in order, so the reply to the join is lost.
+    /// Takes the oldest join if it was written before the answered heartbeat `answered`. The server
+    /// answers in order, so the reply to the join is lost.
     pub(crate) fn take_lost(
         &mut self,
         answered: Ref,
@@ -129,12 +130,12 @@ impl JoinClock {
         lost
     }
 
-    /// The oldest join has taken `join_timeout`.
+    /// Marks the oldest join as overdue.
     pub(crate) const fn expire(&mut self) {
         self.overdue = true;
     }
 
-    /// The caller was late: the clock of the oldest join starts over, once.
+    /// Restarts the clock of the oldest join, because the caller was late. Only once for each join.
     pub(crate) fn forgive(&mut self, now: Time, ledger: &Ledger) {
         if !self.forgiven {
             self.restart(now, ledger);
@@ -171,7 +172,8 @@ mod tests {
         joins: JoinClock,
     }
 
-    /// Overdue after 10 s, stalled after 60 s, with these joins written at one second.
+    /// A clock with these joins written at one second; they are overdue after 10 s and stalled
+    /// after 60 s.
     fn bench(refs: impl IntoIterator<Item = u64>) -> Bench {
         let config = Config::new("ws://localhost/").unwrap().join_timeout(Duration::from_secs(10));
         let config = config.join_block_max(Duration::from_secs(60));
@@ -201,7 +203,7 @@ mod tests {
 
     /// Each row of the diagram: waiting, running, overdue, stalled, answered.
     #[test]
-    fn only_the_clock_of_the_oldest_runs() {
+    fn only_clock_of_oldest_runs() {
         let mut bench = bench([1, 2, 3]);
         assert_eq!(bench.deadline(), Some((Clock, secs(11))));
         let (topic, ledger) = (Topic::from("room:4"), bench.ledger.clone());
@@ -225,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn answered_heartbeat_proves_earlier_joins_lost() {
+    fn answered_heartbeat_proves_joins_lost() {
         let mut bench = bench([1, 2, 5]);
         bench.joins.expire();
         assert_eq!([bench.take_lost(4, 20), bench.take_lost(4, 20)], [Some(1), Some(2)]);
@@ -236,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn lateness_is_forgiven_once_for_each_join() {
+    fn lateness_is_forgiven_once_per_join() {
         let mut bench = bench([1, 2]);
         bench.joins.expire();
         bench.joins.forgive(secs(30), &bench.ledger);
@@ -249,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_written_after_the_flush_buy_nothing() {
+    fn bytes_after_flush_extend_nothing() {
         use crate::event::input::Progress;
         let mut bench = bench([1]);
         bench.ledger = Ledger::new(&bench.config.clone().send_rate_min(100));

@@ -1,51 +1,52 @@
-//! The join pace: how fast joins are written to a server that closes when they come too fast.
+//! The join pace: how fast joins are written to a server that limits them.
 //!
 //! Some servers limit joins by closing the connection (supabase/realtime#1691). A client that joins
-//! all its topics at once after every reconnect is then closed again and again.
+//! all its topics at once after every reconnect is then closed each time.
 //!
 //! ```text
 //!              the peer closed within 2 s of a join, twice in a row
 //!   Unpaced ───────────────────────────────────────────────────────▶ Paced: half of the rate
 //!      ▲                                                             that was answered
 //!      │                                                               │ ▲ │
-//!      │                        every join answered, and 2 s passed    │ │ │ closed so once more:
+//!      │                        every join answered, and 2 s passed    │ │ │ closed in the same way:
 //!      └── faster than one a millisecond ◀── half as fast again ◀──────┘ └─┘ half of that rate
 //! ```
 //!
-//! One such loss is what any killed server looks like, so it changes nothing. A connection without
-//! joins proves nothing; one that ended otherwise (by us, without a close frame, or later than 2 s after
-//! the last join) breaks the row. Joins that follow each other by less than 2 s are one burst: its rate
-//! is the number of its answers by the time from its first join to the end.
+//! A single such loss changes nothing, because the loss of any killed server looks the same. A
+//! connection without joins is ignored. A connection that ended in another way (by the client,
+//! without a close frame, or later than 2 s after the last join) resets the count. Joins less than
+//! 2 s apart form one burst. Its rate is the number of answered joins divided by the time from its
+//! first join to the end of the connection.
 //!
-//! The value outlives connections, and is reset by each new `connect`; its deadline ends with the
-//! connection.
+//! The pace is kept across connections and reset by a `connect` that starts over; its deadline ends
+//! with the connection.
 
 use core::time::Duration;
 
 use crate::time::{Time, nanos};
 
-/// How soon after a join the end of the connection is taken for the answer to it.
+/// How soon after a join the end of a connection counts as caused by the join.
 const SOON: Duration = Duration::from_secs(2);
 
-/// The bounds of the time between two joins. Below the shorter one pacing ends. The longer one is the
-/// most, because a server that crashes again and again looks like one that refuses joins, and a
-/// thousand channels should still be back within minutes.
+/// The bounds of the time between two joins. Below the shorter bound pacing ends. The longer bound
+/// exists because a server that crashes repeatedly looks like one that limits joins, and a thousand
+/// channels should still be joined within minutes.
 const SHORTEST: Duration = Duration::from_millis(1);
 const LONGEST: Duration = Duration::from_millis(250);
 
-/// How fast joins are written.
+/// The rate at which joins are written.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct JoinPace {
-    /// Connections in a row that the peer closed soon after a join.
+    /// The number of connections in a row that the peer closed soon after a join.
     cuts: u32,
-    /// The time from one join to the next; none without pacing.
+    /// The time from one join to the next; `None` without pacing.
     gap: Option<Duration>,
     burst: Option<Burst>,
-    /// When to write a further join, until that time has come.
+    /// The time of the next join, until it has passed.
     wait: Option<Time>,
 }
 
-/// Joins of one connection that follow each other closely.
+/// Joins of one connection that are less than 2 s apart.
 #[derive(Clone, Debug)]
 struct Burst {
     first: Time,
@@ -54,12 +55,12 @@ struct Burst {
 }
 
 impl JoinPace {
-    /// When the next join may be written; none means at once.
+    /// The time at which the next join may be written; `None` means at once.
     pub(crate) fn next(&self) -> Option<Time> {
         Some(self.burst.as_ref()?.last + self.gap?)
     }
 
-    /// A join is written. With `idle`, none was unanswered before it.
+    /// Records a join that is written. With `idle`, no join was unanswered before it.
     pub(crate) fn written(&mut self, now: Time, idle: bool) {
         if idle {
             self.succeed(now);
@@ -72,24 +73,24 @@ impl JoinPace {
         self.wait = self.next().or(self.wait);
     }
 
-    /// When to look for a join to write.
+    /// The deadline after which the next join may be written.
     pub(crate) const fn deadline(&self) -> Option<Time> {
         self.wait
     }
 
-    /// The deadline has passed.
+    /// Removes the deadline, which has passed.
     pub(crate) const fn wait_over(&mut self) {
         self.wait = None;
     }
 
-    /// A join was answered, whatever the answer.
+    /// Counts a join that was answered, with ok or not.
     pub(crate) fn answered(&mut self) {
         if let Some(burst) = &mut self.burst {
             burst.answered = burst.answered.saturating_add(1);
         }
     }
 
-    /// The connection ended. With `idle`, no join was due or unanswered.
+    /// Records the end of the connection. With `idle`, no join was due or unanswered.
     pub(crate) fn ended(&mut self, now: Time, by_peer: bool, idle: bool) {
         self.wait = None;
         if idle {
@@ -108,12 +109,13 @@ impl JoinPace {
         }
     }
 
-    /// Whether there was a burst, and it is over.
+    /// Whether there was a burst that is over.
     fn is_over(&self, now: Time) -> bool {
         self.burst.as_ref().is_some_and(|burst| now.since(burst.last) > SOON)
     }
 
-    /// If the last burst is over: all of it was answered, and the server kept the connection.
+    /// If the last burst is over, counts it as a success: all its joins were answered, and the
+    /// server kept the connection.
     fn succeed(&mut self, now: Time) {
         if !self.is_over(now) {
             return;
@@ -133,7 +135,8 @@ mod tests {
         Time::from_millis(ms)
     }
 
-    /// A connection: joins a millisecond apart from `at` on, all answered, and its end.
+    /// A connection with joins a millisecond apart from `at` on, all answered, which the peer ends
+    /// at `end`.
     fn cut(pace: &mut JoinPace, at: u64, joins: u32, end: u64) {
         for nth in 0..joins {
             pace.written(ms(at + u64::from(nth)), nth == 0);
@@ -143,23 +146,23 @@ mod tests {
     }
 
     #[test]
-    fn second_cut_in_a_row_paces_at_half_the_rate() {
+    fn second_cut_paces_at_half_rate() {
         let mut pace = JoinPace::default();
         cut(&mut pace, 0, 10, 100);
-        assert_eq!(pace.gap, None, "one loss is any loss");
+        assert_eq!(pace.gap, None, "a single loss changes nothing");
         cut(&mut pace, 1_000, 10, 1_100);
         assert_eq!(pace.gap, Some(Duration::from_millis(20)), "10 in 100 ms, and half of that");
         assert_eq!(pace.next(), None, "the first join of a connection waits for nothing");
         pace.written(ms(5_000), true);
         assert_eq!(pace.next(), Some(ms(5_020)));
-        // Not faster than it was, however soon the end came.
+        // The rate never increases after a cut, even if the end came soon.
         pace.answered();
         pace.ended(ms(5_001), true, false);
         assert_eq!(pace.gap, Some(Duration::from_millis(40)));
     }
 
     #[test]
-    fn deadline_ends_when_it_passes_or_the_connection_ends() {
+    fn deadline_ends_with_time_or_connection() {
         let gap = Some(Duration::from_millis(50));
         let mut pace = JoinPace { gap, ..JoinPace::default() };
         assert_eq!(pace.deadline(), None);
@@ -181,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn other_ends_break_the_row() {
+    fn other_ends_reset_the_count() {
         type End = fn(&mut JoinPace);
         let ends: [End; 3] = [
             |pace| pace.ended(ms(1_000), false, false),
@@ -196,7 +199,7 @@ mod tests {
             cut(&mut pace, 9_000, 10, 9_100);
             assert_eq!(pace.gap, None);
         }
-        // A connection without joins proves nothing.
+        // A connection without joins is ignored.
         let mut pace = JoinPace::default();
         cut(&mut pace, 0, 10, 100);
         pace.ended(ms(1_000), true, true);
@@ -205,13 +208,13 @@ mod tests {
     }
 
     #[test]
-    fn success_makes_it_faster_until_it_ends() {
+    fn success_increases_rate_until_unpaced() {
         let mut pace = JoinPace { gap: Some(Duration::from_millis(2)), ..JoinPace::default() };
         pace.written(ms(0), true);
         pace.written(ms(2), false);
         pace.answered();
         pace.ended(ms(2_002), false, true);
-        assert_eq!(pace.gap, Some(Duration::from_millis(2)), "too soon to tell");
+        assert_eq!(pace.gap, Some(Duration::from_millis(2)), "the burst is not over");
         pace.written(ms(10_000), true);
         pace.ended(ms(12_001), false, false);
         assert_eq!(pace.gap, Some(Duration::from_millis(2)), "not all were answered");
@@ -230,9 +233,9 @@ mod tests {
         assert_eq!(pace.gap, Some(Duration::from_millis(100)));
     }
 
-    /// An hour between two bursts proves nothing about how fast the second one was.
+    /// The time between two bursts does not affect the rate of the second.
     #[test]
-    fn burst_ends_when_nothing_follows() {
+    fn burst_ends_after_a_pause() {
         for idle in [true, false] {
             let mut pace = JoinPace { cuts: 1, ..JoinPace::default() };
             pace.written(ms(0), true);
@@ -245,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn gap_stays_between_its_ends() {
+    fn gap_stays_within_bounds() {
         let mut pace = JoinPace::default();
         for at in [0, 10_000] {
             pace.written(ms(at), true);

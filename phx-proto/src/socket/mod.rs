@@ -1,32 +1,32 @@
-//! [`Socket`]: one Phoenix connection and its channels, as a value.
+//! [`Socket`]: the state of one Phoenix connection and its channels, as a value without I/O.
 //!
 //! Each state machine is a file or a folder with its states, transitions, diagram and deadlines. A
-//! transition is a method of the machine that it changes, and returns what follows from it. The socket
-//! composes them: it calls a transition and carries out what follows, as signals and actions.
+//! transition is a method of the machine that it changes, and returns its effects. The socket
+//! composes the machines: it calls a transition and turns the effects into signals and actions.
 //!
-//! | machine | what it decides |
+//! | machine | decides |
 //! | --- | --- |
 //! | `connection` | when to dial, close and give up |
-//! | `retry` | after which delay to dial again |
-//! | `channel` | what happens to a topic |
-//! | `push` | which outcome a push has, and the order of frames |
+//! | `retry` | whether to dial again, and after which delay |
+//! | `channel` | when to join, rejoin and leave a topic |
+//! | `push` | the outcome of a push, and the order of frames |
 //! | `heartbeat` | whether the peer still answers |
-//! | `join_clock` | which join the server is working on, and for how long |
-//! | `join_pace` | how fast joins are written to a server that closes for them |
-//! | `write_stall` | for how long the transport has taken no frame |
-//! | `progress` | how much time the bytes that were moved buy |
+//! | `join_clock` | which join the server is running, and whether it is overdue |
+//! | `join_pace` | how fast joins are written to a server that limits them |
+//! | `write_stall` | whether a transport that takes no frame is dead |
+//! | `progress` | by how much transferred bytes extend deadlines |
 //!
-//! | composition | |
+//! | composition | contains |
 //! | --- | --- |
-//! | `connection::commands`, `channel::commands`, `push::commands` | the commands, and what follows a transition |
+//! | `connection::commands`, `channel::commands`, `push::commands` | the commands, and the effects of transitions |
 //! | `receive` | dispatch of incoming frames |
 //! | `send` | the next frame to write |
-//! | `ticket` | join parameters that a function makes |
-//! | `timer`, `expire` | deadlines, and what follows when one passes |
+//! | `ticket` | join parameters that are made by a function |
+//! | `timer`, `expire` | deadlines and their expiry |
 //! | `apply` | inputs as data |
 //!
-//! Everything that belongs to one open connection lies inside `Phase::Open`, which is dropped whole
-//! when the connection is lost: nothing old can touch anything new.
+//! All state of an open connection is inside `Phase::Open`, which is dropped as a whole when the
+//! connection is lost, so that state of an old connection cannot affect a new one.
 
 pub(crate) mod apply;
 pub(crate) mod channel;
@@ -71,35 +71,37 @@ use crate::time::Time;
 use crate::topic::Topic;
 use crate::wire::payload::Payload;
 
-/// One Phoenix connection and its channels.
+/// The state machine of one Phoenix connection and its channels.
 ///
 /// # The four families of methods
 ///
-/// * **Inspect** (`&self`): [`status`](Self::status), [`channel_status`](Self::channel_status),
-///   [`channels`](Self::channels), [`stats`](Self::stats), … They never change anything.
-/// * **Commands**: what the application wants: [`connect`](Self::connect),
+/// * **Inspection** (`&self`): [`status`](Self::status), [`channel_status`](Self::channel_status),
+///   [`channels`](Self::channels), [`stats`](Self::stats), … They change nothing.
+/// * **Commands** from the application: [`connect`](Self::connect),
 ///   [`disconnect`](Self::disconnect), [`join`](Self::join), [`leave`](Self::leave),
-///   [`push`](Self::push), … They answer at once; what comes of them is a [`Signal`].
-/// * **Inputs** (`handle_*`): what the world did. Those about I/O carry the [`ConnectionId`] they
-///   are about; one of an earlier connection is counted and ignored.
-///   [`apply`](Self::apply) takes either as data, an [`Input`](crate::Input).
-/// * **Outputs**: [`poll_action`](Self::poll_action), what to do next, and
-///   [`poll_timeout`](Self::poll_timeout), when to call [`handle_timeout`](Self::handle_timeout).
+///   [`push`](Self::push), … They return at once; their outcome follows as a [`Signal`].
+/// * **Inputs** (`handle_*`) from the driver: events of I/O and time. An input about I/O carries
+///   the [`ConnectionId`] that it belongs to; an input of an earlier connection is counted and
+///   ignored. [`apply`](Self::apply) takes a command or an input as data, an
+///   [`Input`](crate::Input).
+/// * **Outputs** to the driver: [`poll_action`](Self::poll_action) returns the next action, and
+///   [`poll_timeout`](Self::poll_timeout) the time to call
+///   [`handle_timeout`](Self::handle_timeout).
 ///
 /// # The loop
 ///
 /// 1. Call a command or an input.
-/// 2. Call `poll_action` until it answers `None`, carrying out each action.
+/// 2. Call `poll_action` until it returns `None`, and carry out each action.
 /// 3. Sleep until `poll_timeout().at`, or until the next command or input.
 /// 4. If the deadline has passed, call `handle_timeout`. Go to 2.
 ///
-/// An undrained queue is late, never wrong: actions are facts already decided, and frames are
-/// built only when pulled.
+/// A driver that polls actions late is still correct: actions are decisions that no longer change,
+/// and frames are built only when they are polled.
 ///
 /// # Time
 ///
-/// `now` must not go backwards; if it does, the latest time seen counts. Only `handle_timeout`
-/// expires anything.
+/// `now` must not go backwards; if it does, the latest `now` so far is used. Only `handle_timeout`
+/// expires deadlines.
 ///
 /// ```
 /// use phx_proto::{Action, Config, Frame, Opened, Socket, Time};
@@ -135,7 +137,7 @@ pub struct Socket {
     now: Time,
     connection: Connection,
     retry: Retry,
-    /// The address of the last connection that was open.
+    /// The address of the last connection that opened.
     opened_at: Option<Box<Uri>>,
     pace: JoinPace,
     channels: Channels,
@@ -145,16 +147,17 @@ pub struct Socket {
     stats: Stats,
     next_ref: u64,
     next_interest: u64,
-    /// Pushes, leaves and joins share one sequence: the order in which they were accepted.
+    /// The next number of the sequence that pushes, leaves and joins share: the order in which they
+    /// were accepted.
     next_order: u64,
 }
 
 impl Socket {
-    /// A socket that is idle: [`connect`](Self::connect) starts it.
+    /// Makes an idle socket; [`connect`](Self::connect) starts it.
     ///
-    /// `seed` decides all jitter. It is required, because a default would synchronise every
-    /// client in the world; with the same seed, configuration and inputs, two sockets produce
-    /// the same bytes. `now` is the caller's clock.
+    /// `seed` determines all jitter. It is required, because a default would synchronise all
+    /// clients. With the same seed, configuration and inputs, two sockets produce the same bytes.
+    /// `now` is the time on the caller's clock.
     #[must_use]
     pub fn new(config: Config, seed: u64, now: Time) -> Self {
         let mut socket = Self {
@@ -175,7 +178,8 @@ impl Socket {
             next_order: 1,
             config,
         };
-        // Phoenix closes what it has not heard from for 60 s (`wire/idle_timeout_close`).
+        // Phoenix closes a connection on which it reads nothing for 60 s
+        // (`wire/idle_timeout_close`).
         if socket.config.heartbeat_interval.as_secs() >= 60 {
             socket.signal(Signal::Warning(Warning::HeartbeatIntervalTooLong));
         }
@@ -183,13 +187,13 @@ impl Socket {
         socket
     }
 
-    /// The configuration it was made with.
+    /// The configuration that the socket was made with.
     #[must_use]
     pub const fn config(&self) -> &Config {
         &self.config
     }
 
-    /// The connection that is open or being made, if any.
+    /// The id of the connection that is open, opening or closing, if any.
     #[must_use]
     pub const fn connection_id(&self) -> Option<ConnectionId> {
         self.connection.id()
@@ -201,45 +205,45 @@ impl Socket {
         self.connection.status()
     }
 
-    /// The state of a topic; [`ChannelStatus::Closed`] for one that is not wanted.
+    /// The state of a topic; [`ChannelStatus::Closed`] for a topic that is not wanted.
     #[must_use]
     pub fn channel_status(&self, topic: &str) -> ChannelStatus {
         self.channels.get(topic).map_or(ChannelStatus::Closed, |channel| self.status_of(channel))
     }
 
-    /// Every topic that is wanted or being left, in order of topic.
+    /// Every topic that is wanted or being left, sorted by topic.
     pub fn channels(&self) -> impl Iterator<Item = (&Topic, ChannelStatus)> {
         self.channels.sorted().map(|(topic, channel)| (topic, self.status_of(channel)))
     }
 
-    /// The server's response to the join that holds, while the channel is joined.
+    /// The server's response to the present join; `None` while the channel is not joined.
     #[must_use]
     pub fn join_response(&self, topic: &str) -> Option<&Payload> {
         let want = self.channels.get(topic)?.want.as_ref()?;
         want.joined().map(|instance| &instance.response)
     }
 
-    /// Whether an interest holds: it was neither released nor did its channel end.
+    /// Whether an interest is active: it was not released, and its channel has not ended.
     #[must_use]
     pub fn is_interested(&self, interest: InterestId) -> bool {
         self.interests.get(interest).is_some()
     }
 
-    /// How many interests share a topic.
+    /// The number of interests in a topic.
     #[must_use]
     pub fn interests(&self, topic: &str) -> usize {
         self.wanted(topic).map_or(0, |want| want.interests.len())
     }
 
-    /// The parameters that a wanted topic is joined with. A join with others is refused with
-    /// [`JoinError::ConflictingParams`](crate::event::JoinError::ConflictingParams); whether they are others is
-    /// for [`JoinParams::same`].
+    /// The join parameters of a wanted topic. [`join`](Self::join) with different parameters is
+    /// refused with [`JoinError::ConflictingParams`](crate::event::JoinError::ConflictingParams);
+    /// [`JoinParams::same`] compares them.
     #[must_use]
     pub fn join_params(&self, topic: &str) -> Option<&JoinParams> {
         Some(&self.wanted(topic)?.params)
     }
 
-    /// Counters.
+    /// The counters of the socket.
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats {
@@ -250,13 +254,13 @@ impl Socket {
         }
     }
 
-    /// [`Stats::late_replies`] alone, for a driver that looks after every step.
+    /// The value of [`Stats::late_replies`] alone, for a driver that reads it after every step.
     #[must_use]
     pub const fn late_replies(&self) -> u64 {
         self.stats.late_replies
     }
 
-    /// How many live entries each table has.
+    /// The number of live entries of each table.
     #[must_use]
     pub fn sizes(&self) -> Sizes {
         let live = self.connection.live();
@@ -300,7 +304,7 @@ impl Socket {
         self.channels.get(topic)?.want.as_ref()
     }
 
-    /// Time never goes backwards in here.
+    /// Takes the caller's time, and returns the latest time so far.
     #[inline]
     fn advance(&mut self, now: Time) -> Time {
         self.now = self.now.max(now);
@@ -309,7 +313,7 @@ impl Socket {
 
     fn signal(&mut self, signal: Signal) {
         if self.actions.capacity() == 0 {
-            // All that the answer to a heartbeat needs.
+            // An idle connection needs a capacity of one, for the signal of an answered heartbeat.
             self.actions.reserve_exact(1);
         }
         self.actions.push_back(Action::Signal(signal));

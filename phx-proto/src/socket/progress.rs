@@ -1,28 +1,29 @@
-//! A ledger of the bytes that a connection has moved, and the time that they buy.
+//! A ledger of the bytes that a connection has transferred, and of how much they extend deadlines.
 //!
-//! A heartbeat's reply queues behind whatever is on its way already, and so does the heartbeat
-//! itself. On a slow link that takes longer than `heartbeat_timeout`, although nothing is wrong. So
-//! bytes extend a deadline, at a least rate:
+//! A heartbeat and its reply queue behind the bytes that are already in transit. On a slow link
+//! that can take longer than `heartbeat_timeout`, although nothing is wrong. So transferred bytes
+//! extend a deadline, by the time that they take at a minimum rate:
 //!
 //! ```text
 //!   deadline = due + timeout + min(progress_max,   bytes read since due            / receive_rate_min
 //!                                                + bytes written ahead, not proven / send_rate_min)
 //! ```
 //!
-//! An answered ref proves that the server has received everything that was written before it. What
-//! was written but not proven when the heartbeat fell due lies ahead of it, and so does what the
-//! transport writes until the heartbeat itself is flushed. What is written after that does not delay
-//! it, and buys nothing: a connection whose incoming direction is dead is not kept by what it sends.
+//! An answered ref proves that the server has received everything that was written before it. Bytes
+//! that were written but not proven when the heartbeat fell due are ahead of it, and so are the
+//! bytes that the transport writes until the heartbeat is flushed. Bytes that are written later do
+//! not delay it and extend nothing, so a connection whose incoming direction is dead is not kept
+//! alive by what it sends.
 //!
 //! ```text
 //!   written   ├────── proven ──────┼──── ahead of the heartbeat ────┼── after it ──▶
 //!                                  ▲ when it fell due               ▲ when it was flushed
 //! ```
 //!
-//! The counts are the transport's, below TLS, and as fresh as the last report. A stale report makes a
-//! deadline later, never earlier.
+//! The counts come from the transport, below TLS, and are as fresh as the last report. An outdated
+//! report makes a deadline later, never earlier.
 //!
-//! The value lives and dies with one connection.
+//! The ledger belongs to one connection.
 
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -31,8 +32,8 @@ use crate::config::Config;
 use crate::event::input::Progress;
 use crate::id::Ref;
 
-/// How many marks are kept. Beyond that every second one is dropped, so that an answer proves fewer
-/// bytes received than it could.
+/// The maximum number of marks. Beyond it every second mark is dropped, so an answer may prove
+/// fewer bytes than it could.
 const MARKS_MAX: usize = 64;
 
 /// The bytes of one connection.
@@ -41,13 +42,14 @@ pub(crate) struct Ledger {
     rates: Rates,
     read: u64,
     written: u64,
-    /// How many of the bytes written the server has certainly received.
+    /// The number of written bytes that the server has certainly received.
     proven: u64,
-    /// The first ref that was minted after so many bytes were written, oldest first.
+    /// Pairs of the first ref that was minted after a number of bytes was written, and that number;
+    /// oldest first.
     marks: VecDeque<(Ref, u64)>,
 }
 
-/// The options that turn bytes into time.
+/// The options that convert bytes to time.
 #[derive(Clone, Copy, Debug)]
 struct Rates {
     receive_min: u64,
@@ -55,12 +57,12 @@ struct Rates {
     max: Duration,
 }
 
-/// The counts at the time from which an answer is awaited.
+/// The counts at the time from which a deadline runs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Baseline {
     read: u64,
     proven: u64,
-    /// What was written when the question was flushed.
+    /// The bytes that were written when the request was flushed.
     flushed: Option<u64>,
 }
 
@@ -87,7 +89,7 @@ impl Ledger {
         }
         self.written = progress.written;
         match self.marks.back_mut() {
-            // No frame since: the mark proves more than it did.
+            // No ref was minted since the last mark, so that mark proves the new bytes too.
             Some((at, written)) if *at == next_ref => *written = self.written,
             _ => self.marks.push_back((next_ref, self.written)),
         }
@@ -100,7 +102,8 @@ impl Ledger {
         }
     }
 
-    /// The server has answered a frame with this ref, so it received everything before it.
+    /// Records that the server answered a frame with this ref, so it has received everything before
+    /// it.
     #[inline]
     pub(crate) fn answered(&mut self, msg_ref: Ref) {
         while let Some((at, written)) = self.marks.front() {
@@ -119,18 +122,19 @@ impl Ledger {
         }
     }
 
-    /// The counts as they are now, for a deadline that starts now.
+    /// The present counts, for a deadline that starts now.
     pub(crate) const fn baseline(&self) -> Baseline {
         Baseline { read: self.read, proven: self.proven, flushed: None }
     }
 
-    /// The question has left the transport: what is written from now on does not delay it.
+    /// Records in a baseline that its request was flushed: bytes that are written from now on do
+    /// not delay it.
     pub(crate) fn flush(&self, baseline: &mut Baseline) {
         baseline.flushed.get_or_insert(self.written);
     }
 
-    /// How much time the bytes since a baseline buy.
-    pub(crate) fn bought(&self, since: &Baseline) -> Duration {
+    /// The time by which the bytes since a baseline extend a deadline.
+    pub(crate) fn extension(&self, since: &Baseline) -> Duration {
         let read = self.read.saturating_sub(since.read);
         let ahead = since.flushed.unwrap_or(self.written).saturating_sub(since.proven);
         let time = at_rate(read, self.rates.receive_min)
@@ -138,18 +142,19 @@ impl Ledger {
         time.min(self.rates.max)
     }
 
-    /// How many bytes have been written.
+    /// The number of bytes written.
     pub(crate) const fn written(&self) -> u64 {
         self.written
     }
 
-    /// How much time the bytes written since `written` buy a transport that takes no frame.
-    pub(crate) fn bought_by_writing(&self, written: u64) -> Duration {
+    /// The time by which the bytes written since `written` extend the deadline of a transport that
+    /// takes no frames.
+    pub(crate) fn extension_by_writing(&self, written: u64) -> Duration {
         at_rate(self.written.saturating_sub(written), self.rates.send_min).min(self.rates.max)
     }
 }
 
-/// How long so many bytes take at a rate. At a rate of zero they count for nothing.
+/// The time that `bytes` take at a rate. A rate of zero disables the extension.
 fn at_rate(bytes: u64, bytes_per_second: u64) -> Duration {
     if bytes_per_second == 0 {
         return Duration::ZERO;
@@ -173,29 +178,29 @@ mod tests {
     }
 
     #[test]
-    fn bytes_buy_time_at_their_rates() {
+    fn bytes_extend_deadline_at_rates() {
         let mut ledger = ledger();
         ledger.report(progress(500, 20), Ref(1));
         let baseline = ledger.baseline();
-        // 20 bytes are ahead already: nothing proves them.
-        assert_eq!(ledger.bought(&baseline), Duration::from_millis(200));
+        // 20 unproven bytes are ahead of it.
+        assert_eq!(ledger.extension(&baseline), Duration::from_millis(200));
         ledger.report(progress(2_500, 120), Ref(2));
-        assert_eq!(ledger.bought(&baseline), Duration::from_millis(2_000 + 1_200));
+        assert_eq!(ledger.extension(&baseline), Duration::from_millis(2_000 + 1_200));
         ledger.report(progress(1_000_000, 120), Ref(2));
-        assert_eq!(ledger.bought(&baseline), Duration::from_secs(60));
+        assert_eq!(ledger.extension(&baseline), Duration::from_secs(60));
     }
 
     #[test]
-    fn totals_never_go_back() {
+    fn totals_never_decrease() {
         let mut ledger = ledger();
         let baseline = ledger.baseline();
         ledger.report(progress(1_000, 100), Ref(1));
         ledger.report(progress(0, 0), Ref(2));
-        assert_eq!(ledger.bought(&baseline), Duration::from_secs(2));
+        assert_eq!(ledger.extension(&baseline), Duration::from_secs(2));
     }
 
     #[test]
-    fn answered_ref_proves_what_was_before_it() {
+    fn answered_ref_proves_earlier_bytes() {
         let mut ledger = ledger();
         ledger.report(progress(0, 100), Ref(5));
         ledger.report(progress(0, 300), Ref(7));
@@ -210,28 +215,28 @@ mod tests {
     }
 
     #[test]
-    fn proof_takes_nothing_from_an_earlier_baseline() {
+    fn proof_does_not_change_earlier_baseline() {
         let mut ledger = ledger();
         ledger.report(progress(0, 100), Ref(5));
         let baseline = ledger.baseline();
         ledger.answered(Ref(5));
-        assert_eq!(ledger.bought(&baseline), Duration::from_secs(1));
-        assert_eq!(ledger.bought(&ledger.baseline()), Duration::ZERO);
+        assert_eq!(ledger.extension(&baseline), Duration::from_secs(1));
+        assert_eq!(ledger.extension(&ledger.baseline()), Duration::ZERO);
     }
 
     #[test]
-    fn bytes_after_the_flush_buy_nothing() {
+    fn bytes_after_flush_extend_nothing() {
         let mut ledger = ledger();
         let mut baseline = ledger.baseline();
         ledger.report(progress(0, 100), Ref(5));
         ledger.flush(&mut baseline);
         ledger.report(progress(0, 900), Ref(6));
         ledger.flush(&mut baseline);
-        assert_eq!(ledger.bought(&baseline), Duration::from_secs(1));
+        assert_eq!(ledger.extension(&baseline), Duration::from_secs(1));
     }
 
     #[test]
-    fn marks_are_bounded_and_prove_less_rather_than_more() {
+    fn bounded_marks_never_prove_too_much() {
         let mut ledger = ledger();
         for n in 1..=10_000 {
             ledger.report(progress(0, 10 * n), Ref(n));
@@ -245,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn rate_of_zero_buys_nothing() {
+    fn zero_rate_extends_nothing() {
         assert_eq!(at_rate(u64::MAX, 0), Duration::ZERO);
         assert_eq!(at_rate(u64::MAX, 1), Duration::from_nanos(u64::MAX));
         assert_eq!(at_rate(1, 3), Duration::from_nanos(333_333_333));

@@ -1,9 +1,9 @@
-//! Dispatch of incoming frames.
+//! The dispatch of incoming frames.
 //!
-//! Matched by topic, then by instance: the join_ref of vsn 2, or for `phx_close` and `phx_error`
-//! the ref that repeats it, which is all that vsn 1 sends. Replies are matched by ref, never by
-//! join_ref: that one is null on heartbeat replies and on "unmatched topic"
-//! (`wire/push_unjoined_topic`).
+//! A frame is matched by topic, then by instance: by the join_ref of vsn 2, or, for `phx_close` and
+//! `phx_error`, by the ref, which repeats the join_ref and is the only ref that vsn 1 sends.
+//! Replies are matched by ref, never by join_ref, because the join_ref is null on heartbeat replies
+//! and on "unmatched topic" (`wire/push_unjoined_topic`).
 
 use crate::event::cause::{
     Cause, ChannelEnd, Interruption, LeaveOutcome, NotSentCause, PushOutcome, Reply, UnknownCause,
@@ -20,11 +20,11 @@ use crate::wire::payload::Payload;
 use crate::wire::{Body, ByteStr, DecodeError, Frame, Incoming, WireRef, check_strict};
 
 impl Socket {
-    /// A frame arrived on connection `id`.
+    /// Handles a frame that arrived on connection `id`.
     ///
-    /// One that is not Phoenix's protocol becomes the signal `ProtocolError` and is skipped; one
-    /// over [`Config::max_message_bytes`](crate::Config::max_message_bytes) ends the connection
-    /// with close code 1009.
+    /// An invalid frame is reported by the signal `ProtocolError` and skipped. A frame over
+    /// [`Config::max_message_bytes`](crate::Config::max_message_bytes) ends the connection with
+    /// close code 1009.
     pub fn handle_frame(&mut self, now: Time, id: ConnectionId, frame: Frame) {
         let now = self.advance(now);
         // Protocol: RETRY-4.
@@ -65,7 +65,8 @@ impl Socket {
                     self.stats.stale_frames += 1;
                     return;
                 };
-                // Nearly every reply answers a push. A ref is minted once, so it is nothing else.
+                // Nearly every reply answers a push. A ref is minted once, so a reply to a push
+                // answers nothing else.
                 let next_ref = self.next_ref;
                 if let Some(live) = self.connection.live_mut().filter(|_| msg_ref.0 < next_ref) {
                     live.ledger.answered(msg_ref);
@@ -79,7 +80,7 @@ impl Socket {
             Body::Event { event, payload } => {
                 let named = match (join_ref, msg_ref) {
                     (WireRef::Ref(join_ref), _) => Some(Some(join_ref)),
-                    // vsn 1: only close and error have a ref, which is the join_ref.
+                    // In vsn 1 only close and error have a ref, which is the join_ref.
                     // Protocol: V1-4.
                     (WireRef::Null, WireRef::Ref(msg_ref)) => Some(Some(msg_ref)),
                     // Protocol: END-7.
@@ -92,7 +93,7 @@ impl Socket {
                         self.receive_error(now, &topic, named, payload);
                     }
                     // Protocol: END-4.
-                    // A ref that cannot be ours names no instance of ours.
+                    // A ref that this client cannot have minted names none of its instances.
                     (None, b"phx_close" | b"phx_error") => self.stats.stale_frames += 1,
                     _ => self.receive_message(&topic, join_ref, event, payload),
                 }
@@ -151,7 +152,7 @@ impl Socket {
         }
     }
 
-    /// The push that was written under this ref to this topic.
+    /// The place of the push that was written under this ref to this topic.
     fn answered(&self, topic: &ByteStr, msg_ref: Ref) -> Option<Place> {
         let place = self.pushes.by_ref(msg_ref)?;
         let (_, push) = self.pushes.get(place)?;
@@ -175,9 +176,9 @@ impl Socket {
         }
     }
 
-    /// The server has no channel for a push that was written on the joined instance. In vsn 1 replies
-    /// never name their join, and a channel of the application may reply with the same reason; so there
-    /// it counts once in `stable_after`.
+    /// Called when the server has no channel for a push that was written on the joined instance. In
+    /// vsn 1 replies never name their join, and a channel of the application may reply with the
+    /// same reason, so in vsn 1 this has an effect only once in `stable_after`.
     fn channel_unmatched(&mut self, now: Time, topic: &str) {
         let (certain, stable_after) = (self.config.codec.names_joins(), self.config.stable_after);
         let counts = self.change_want(topic, |want| {
@@ -205,8 +206,8 @@ impl Socket {
             Some(InstanceKind::Joining(_)) => {
                 self.join_refused(now, &Topic::from(topic), reply.response);
             }
-            // The join was left meanwhile: its error means that there is nothing to leave, its
-            // ok that the leave is still to be answered.
+            // The join was left in the meantime. An error means that there is nothing to leave, an
+            // ok that the leave will be answered.
             Some(InstanceKind::Leaving) if !ok => {
                 self.leave_ended(&Topic::from(topic), LeaveOutcome::Acked);
             }
@@ -218,8 +219,9 @@ impl Socket {
         }
     }
 
-    /// Whether a reply with a null join_ref, to a push to `topic`, means that the server has no channel
-    /// though ours is joined. Refs grow, so one above the join's was sent with the current join_ref.
+    /// Whether a reply with a null join_ref, to a push to `topic`, means that the server has no
+    /// channel although ours is joined. Refs increase, so a ref above the join's was sent with the
+    /// current join_ref.
     fn finds_no_channel(&self, topic: &str, msg_ref: Ref, reply: &Reply) -> bool {
         // Protocol: REPLY-7.
         reply.status == *"error"
@@ -253,7 +255,7 @@ impl Socket {
         }
     }
 
-    /// The join of a channel that ended while it was being joined is not answered any more.
+    /// Stops the clock of a join whose channel ended before the join was answered.
     fn join_is_over(&mut self, now: Time, kind: InstanceKind) {
         if let (InstanceKind::Joining(join_ref), Some(live)) = (kind, self.connection.live_mut()) {
             live.join_ended(join_ref, now);
@@ -271,14 +273,14 @@ impl Socket {
                 self.channel_crashed(now, &topic, Interruption::Crashed);
             }
             Some(InstanceKind::Surviving) => {
-                // Nothing is left to leave; the rejoin is on its way already.
+                // There is nothing to leave any more, and the rejoin is already due.
                 self.channels.change(&topic, |channel| channel.survivor_ended());
             }
             None => self.stats.stale_frames += 1,
         }
     }
 
-    /// The instance of `topic` with this join_ref, wanted or being left.
+    /// The instance of `topic` with this join_ref, whether it is wanted or being left.
     fn instance(&self, topic: &str, join_ref: Option<Ref>) -> Option<InstanceKind> {
         self.channels.get(topic)?.instance(join_ref)
     }

@@ -1,17 +1,18 @@
-//! The retry policy: whether and when to dial again after a connection was lost or an attempt failed.
+//! The retry policy: whether to dial again after a lost connection or a failed attempt, and after
+//! which delay.
 //!
 //! ```text
 //!   lost or failed ──▶ final by table? ──▶ Stop
 //!         │ no
 //!         ▼
 //!   which wait?  open connection lost ─▶ first_retry_spread, or the close code's range,
-//!                                        and never sooner than reconnect_after
+//!                                        at least the first step of reconnect_after
 //!                refused (403, 404, …) ─▶ refused_after, own counter; a 404 where a connection
-//!                                        was open before: for 2 min as anything else
+//!                                        was open before: as anything else, for 2 min
 //!                a message too large, and the last connection ended by one too ─▶ refused_after,
 //!                                        own counter
 //!                anything else ─────────▶ reconnect_after; once an open connection was lost,
-//!                                        without the steps shorter than the spread was
+//!                                        without the steps shorter than the spread
 //!         │ Retry-After: max(wait, it) + 0–20 %
 //!         ▼
 //!   over max_retries or past max_elapsed? ──▶ Stop
@@ -20,22 +21,22 @@
 //!   Retry { delay, attempt, may_skip }
 //! ```
 //!
-//! The attempt counter goes back to zero only when the lost connection had been open for
-//! `stable_after`, so a server that accepts and drops is not hammered. One random draw is made
-//! per decision.
+//! The attempt counter is reset only when the lost connection had been open for `stable_after`, so
+//! a server that accepts and drops connections is not flooded with attempts. Each decision makes
+//! one random draw.
 //!
-//! A router in front of a server that is being replaced answers 404 for as long as it has none. Where a
-//! connection was open before, the path is right, so the 404 is taken for such a deploy at first.
+//! During a deploy, a router without a server answers 404. Where a connection was open before, the
+//! path is right, so a 404 counts as such a deploy at first.
 //!
-//! A server that sends what is too large mostly sends it again, in the reply to a join, and each time
-//! costs both sides up to `max_message_bytes` of traffic. On a slow link that takes longer than
-//! `stable_after`, so only a connection that was open for longer than the longest of these waits starts
-//! the count over.
+//! A server that sends a message that is too large usually sends it again after a reconnect, in the
+//! reply to a join, which costs up to `max_message_bytes` of traffic each time. On a slow link
+//! receiving it can take longer than `stable_after`, so the count is reset only by a connection
+//! that was open for longer than the longest of these waits.
 //!
 //! The short steps of `reconnect_after` are for a client that starts before its server. A client
-//! that lost an open connection is one of many that lost theirs in the same instant: to spread
-//! their first retries over a second, and then let each make six more within half a second, would
-//! bring the stampede back (`examples/storm`).
+//! that lost an open connection is often one of many that lost theirs at the same time. Their first
+//! retries are spread over a second; if each then made six more attempts within half a second, the
+//! load peak would return (`examples/storm`). So the short steps are skipped.
 
 use core::time::Duration;
 
@@ -46,10 +47,10 @@ use crate::event::refusal::Refusal;
 use crate::socket::rng::{Rng, spread};
 use crate::time::{Time, nanos};
 
-/// How long a 404 is taken for a deploy, where a connection was open before.
+/// How long a 404 counts as a deploy, where a connection was open before.
 const DEPLOY: Duration = Duration::from_secs(120);
 
-/// What to do after a failure.
+/// The decision after a failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
     Retry { delay: Duration, attempt: u32, may_skip: bool },
@@ -59,25 +60,26 @@ pub(crate) enum Decision {
 /// The counters behind the decisions.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Retry {
-    /// Reconnects scheduled since the last stable connection.
+    /// The number of retries since the last stable connection.
     attempts: u32,
-    /// Steps of `reconnect_after` that are left out because an open connection was lost.
+    /// The number of steps of `reconnect_after` to skip because an open connection was lost.
     skipped: u32,
-    /// Refusals in a row.
+    /// The number of refusals in a row.
     refusals: u32,
-    /// The last attempt was answered 401 or 403.
+    /// The last attempt was refused with 401 or 403.
     credentials_refused: bool,
-    /// A 401 was already given one ordinary retry.
+    /// A 401 has already had its one ordinary retry.
     unauthorized: bool,
-    /// Connections in a row that ended with a message too large.
+    /// The number of connections in a row that ended with a message that is too large.
     too_large: u32,
-    /// The first 404 since the server accepted an attempt, at an address where it had.
+    /// The time of the first 404 since the last accepted attempt, at an address where a connection
+    /// was open before.
     gone_since: Option<Time>,
     failing_since: Option<Time>,
 }
 
 impl Retry {
-    /// The server accepted an attempt.
+    /// Resets the counters of refusals, because the server accepted an attempt.
     pub(crate) const fn opened(&mut self) {
         self.refusals = 0;
         self.unauthorized = false;
@@ -89,8 +91,8 @@ impl Retry {
         self.credentials_refused
     }
 
-    /// Decides after an attempt failed (`open_for` is none) or an open connection was lost. With `known`,
-    /// a connection to this address was open before.
+    /// Decides after a failed attempt (`open_for` is `None`) or a lost connection. With `known`, a
+    /// connection to this address was open before.
     pub(crate) fn decide(
         &mut self,
         config: &Config,
@@ -118,7 +120,7 @@ impl Retry {
             refusal.is_some_and(|refusal| matches!(refusal.status(), 401 | 403));
 
         let attempt = self.attempts.saturating_add(1);
-        // A close frame proves that there was a connection, whether its start was reported or not.
+        // A close frame proves that there was a connection, even if its opening was not reported.
         let was_open = open_for.is_some() || matches!(cause, Cause::RemoteClose { .. });
         let Some((range, ordinary)) = self.range(config, cause, attempt, was_open, is_deploy)
         else {
@@ -130,7 +132,8 @@ impl Retry {
         if let Some(retry_after) = retry_after {
             // Protocol: CONN-15.
             let asked = retry_after.min(config.retry_after_max).max(delay);
-            // Up to a fifth more, so that clients with the same answer do not come back together.
+            // Up to a fifth more, so that clients with the same `Retry-After` do not retry at the
+            // same time.
             let most = Duration::from_nanos(nanos(asked).saturating_add(nanos(asked) / 5));
             delay = spread(DelayRange::new(asked, most).unwrap_or(range), random);
         }
@@ -145,7 +148,7 @@ impl Retry {
         Decision::Retry { delay, attempt, may_skip: ordinary && retry_after.is_none() }
     }
 
-    /// The range to draw from and whether it is an ordinary wait; none when the cause is final.
+    /// The range of the delay, and whether it is an ordinary wait; `None` when the cause is final.
     fn range(
         &mut self,
         config: &Config,
@@ -159,8 +162,8 @@ impl Retry {
             Cause::CredentialsGaveUp { .. }
             | Cause::CredentialsUnchanged
             | Cause::Unsupported { .. } => None,
-            // A proxy answers 5xx when it does not reach the server; anything else is meant
-            // for us, and a retry will hardly change it.
+            // A proxy answers 5xx when it cannot reach the server. Any other status refuses this
+            // client, and a retry is unlikely to change that.
             Cause::ProxyRefused(refusal) if refusal.status() < 500 => {
                 Some((self.refused(config), false))
             }
@@ -195,16 +198,16 @@ impl Retry {
                 let first = first.at_least(config.reconnect_after.least());
                 let reaching = config.reconnect_after.reaching(first.max());
                 self.skipped = self.skipped.max(reaching.saturating_sub(attempt.saturating_add(1)));
-                // A connection that opens and dies again and again waits as long as one that
-                // never opens.
+                // A connection that repeatedly opens and is lost waits as long as one that never
+                // opens.
                 Some((if attempt > 1 { first.later(ordinary) } else { first }, true))
             }
             _ => Some((ordinary, true)),
         }
     }
 
-    /// How many connections in a row ended with a message too large. Failed attempts between them do
-    /// not count.
+    /// The number of connections in a row that ended with a message that is too large, including
+    /// this end. Failed attempts between them are ignored.
     fn count_too_large(&self, config: &Config, cause: &Cause, open_for: Option<Duration>) -> u32 {
         match (cause, open_for) {
             (Cause::MessageTooLarge { .. }, _) => {
@@ -233,7 +236,8 @@ mod tests {
         Duration::from_secs(secs)
     }
 
-    /// Ordinary waits of 1, 2 and 4 s, 4 s after a loss, 100 and 200 s after a refusal.
+    /// Waits of 1, 2 and 4 s for ordinary failures, 4 s after a loss, 100 and 200 s after a
+    /// refusal.
     fn config() -> Config {
         let steps = |msec: &[u64]| Backoff::steps_msec(msec).and_then(|it| it.jitter(0.0)).unwrap();
         let spread = DelayRange::new(secs(4), secs(4)).unwrap();
@@ -256,7 +260,8 @@ mod tests {
             Self { config, retry, rng, now: Time::from_millis(1), known: false }
         }
 
-        /// The wait in seconds, the number of the attempt, and whether a wake-up may skip it.
+        /// Returns the wait in seconds, the number of the attempt, and whether a wake-up may skip
+        /// the wait.
         fn after(&mut self, cause: &Cause, open_for: Option<Duration>) -> Option<(u64, u32, bool)> {
             let Self { config, retry, rng, now, known } = self;
             match retry.decide(config, rng, *now, cause, open_for, *known) {
@@ -292,7 +297,7 @@ mod tests {
         assert_eq!(waits, [(1, 1, true), (2, 2, true), (4, 3, true), (4, 4, true)]);
     }
 
-    /// After a loss the steps that are shorter than the spread are left out.
+    /// After a loss, steps that are shorter than the spread are skipped.
     #[test]
     fn lost_connection_waits_for_the_spread() {
         let mut bench = Bench::new(config());
@@ -303,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn stable_connection_starts_the_count_over() {
+    fn stable_connection_resets_count() {
         let mut bench = Bench::new(config());
         assert_eq!(
             [bench.failed(&dial()), bench.lost(59)],
@@ -313,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_have_long_waits_of_their_own() {
+    fn refusals_have_their_own_long_waits() {
         let mut bench = Bench::new(config());
         let waits = [403, 403, 503, 403].map(|status| bench.failed(&refused(status)).unwrap());
         assert_eq!(waits, [(100, 1, false), (200, 2, false), (4, 3, true), (200, 4, false)]);
@@ -323,9 +328,9 @@ mod tests {
         assert_eq!(bench.failed(&refused(403)), Some((100, 5, false)), "accepted in between");
     }
 
-    /// A router without a server answers 404, which is taken for a deploy for two minutes.
+    /// A router without a server answers 404, which counts as a deploy for two minutes.
     #[test]
-    fn status_404_is_a_deploy_where_a_connection_was_open() {
+    fn status_404_is_deploy_at_known_address() {
         let mut bench = Bench::new(config());
         assert_eq!(bench.failed(&refused(404)), Some((100, 1, false)), "never seen");
         bench.known = true;
@@ -335,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn status_401_is_retried_once_with_fresh_credentials() {
+    fn status_401_is_retried_with_fresh_credentials() {
         let mut bench = Bench::new(config().credentials_refreshed(true));
         assert_eq!(bench.failed(&refused(401)), Some((1, 1, true)));
         assert_eq!(bench.failed(&refused(401)), Some((100, 2, false)));
@@ -353,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn message_too_large_again_waits_long() {
+    fn repeated_message_too_large_waits_long() {
         let large = Cause::MessageTooLarge { limit: 10 };
         let mut bench = Bench::new(config());
         assert_eq!(bench.after(&large, Some(secs(1))), Some((4, 1, true)));

@@ -1,15 +1,16 @@
-//! Randomness without entropy: a private SplitMix64.
+//! A seeded pseudo-random generator: SplitMix64.
 //!
 //! The seed is an argument of [`Socket::new`](crate::Socket::new), so a run can be replayed from
-//! config, seed and inputs alone. The generator is ours and pinned by golden values, because a
-//! crate that changes its algorithm would silently invalidate every saved regression.
+//! configuration, seed and inputs. The generator is part of this crate and tested with golden
+//! values, because a crate that changed its algorithm would silently invalidate every saved
+//! regression.
 
 use core::time::Duration;
 
 use crate::config::backoff::DelayRange;
 use crate::time::nanos;
 
-/// SplitMix64: one 64-bit state, one output per draw.
+/// A SplitMix64 generator with 64 bits of state.
 #[derive(Clone, Debug)]
 pub(crate) struct Rng(u64);
 
@@ -26,13 +27,13 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// One draw, spread over a range with both ends included.
+    /// Draws a duration from a range that includes both ends.
     pub(crate) fn draw(&mut self, range: DelayRange) -> Duration {
         spread(range, self.next_u64())
     }
 }
 
-/// The point of `range` that the draw `random` selects: 0 is its start, `u64::MAX` its end.
+/// Maps `random` to a duration in `range`: 0 to its start, `u64::MAX` to its end.
 pub(crate) fn spread(range: DelayRange, random: u64) -> Duration {
     let (min, max) = (nanos(range.min()), nanos(range.max()));
     let width = u128::from(max - min) + 1;
@@ -46,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sequence_of_a_seed_never_changes() {
+    fn sequence_of_a_seed_never_changes() {
         let mut rng = Rng::new(1_234_567);
         let drawn: Vec<u64> = (0..5).map(|_| rng.next_u64()).collect();
         assert_eq!(
@@ -62,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_draw_reaches_both_ends_of_its_range_and_never_leaves_it() {
+    fn draw_stays_in_range_and_reaches_ends() {
         let range = DelayRange::new(Duration::from_nanos(10), Duration::from_nanos(12)).unwrap();
         assert_eq!(spread(range, 0), Duration::from_nanos(10));
         assert_eq!(spread(range, u64::MAX), Duration::from_nanos(12));
@@ -73,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_and_a_full_range_do_not_overflow() {
+    fn empty_and_full_ranges_do_not_overflow() {
         let point = DelayRange::new(Duration::MAX, Duration::MAX).unwrap();
         assert_eq!(spread(point, 99), Duration::from_nanos(u64::MAX));
         let all = DelayRange::new(Duration::ZERO, Duration::MAX).unwrap();

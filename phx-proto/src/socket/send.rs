@@ -1,9 +1,9 @@
-//! The next frame to write.
+//! The choice and the encoding of the next frame to write.
 //!
-//! Frames are built when they are pulled, and only while the transport takes them: heartbeat
-//! first, then joins in the order they were asked for, then the frames of channels in the
-//! [lane](crate::socket::push::lane). So the core knows its backlog,
-//! can expire a queued push, and forgets what belonged to a dead connection.
+//! Frames are built when they are pulled, and only while the transport takes them: first
+//! heartbeats, then joins in the order of their requests, then the frames of channels in the
+//! [lane](crate::socket::push::lane). So the core knows its backlog, can expire a queued push, and
+//! drops the frames of a dead connection.
 
 use crate::config::Config;
 use crate::config::join_params::ParamsPanicked;
@@ -24,15 +24,15 @@ use crate::wire::payload::Payload;
 use crate::wire::{EncodeError, Frame, Outgoing};
 
 impl Socket {
-    /// What to do next; none when there is nothing more for now.
+    /// The next action; `None` when there is nothing to do at present.
     ///
-    /// Everything but frames comes first and in order. Frames follow while the connection is
-    /// open and [writable](Self::handle_writable). The number of actions that one input can
-    /// cause is bounded by the number of channels and pushes there are. Poll after each input: what is not
-    /// polled waits here, messages included.
+    /// Actions other than frames come first, in order. Frames follow while the connection is open
+    /// and [writable](Self::handle_writable). The number of channels and pushes bounds the number
+    /// of actions that one input can cause. Poll after each input: actions that are not polled,
+    /// messages included, stay in memory.
     ///
-    /// A function of join parameters is called in here; [`poll_step`](Self::poll_step) leaves that
-    /// to the caller.
+    /// This function calls the functions of join parameters; [`poll_step`](Self::poll_step) leaves
+    /// that to the caller.
     pub fn poll_action(&mut self, now: Time) -> Option<Action> {
         let now = self.advance(now);
         loop {
@@ -60,7 +60,7 @@ impl Socket {
         }
     }
 
-    /// Whether there is a frame to write and a transport that takes it.
+    /// Whether there is a frame to write, and the transport takes frames.
     #[inline]
     pub(super) fn has_frames(&self) -> bool {
         self.connection.live().is_some_and(|live| {
@@ -78,17 +78,18 @@ impl Socket {
         self.pushes.in_flight() < self.config.pushes_in_flight_max.get()
     }
 
-    /// Whether one more join may be unanswered, and may be written already.
+    /// Whether one more join may be unanswered, and the join pace allows it now.
     pub(super) fn has_slot(&self, live: &Live) -> bool {
         live.joins().len() < self.config.join_concurrency.get() && self.is_paced_in()
     }
 
-    /// Whether the pace of joins lets one more be written now.
+    /// Whether the join pace allows a join now.
     pub(super) fn is_paced_in(&self) -> bool {
         self.pace.next().is_none_or(|at| at <= self.now)
     }
 
-    /// Takes the next frame; none when what wanted to write it could not or has ended.
+    /// Takes the next frame; `None` if there is none, it cannot be encoded, or its push or channel
+    /// has ended.
     #[inline]
     pub(super) fn pull(&mut self, now: Time) -> Option<Action> {
         let live = self.connection.live()?;
@@ -109,19 +110,20 @@ impl Socket {
 
     /// Whether [`poll_action`](Self::poll_action) returns something other than a frame next.
     ///
-    /// A driver whose transport is busy takes what it can act on with `while socket.has_actions()`, and
-    /// leaves the frames where they can still be cancelled or expire.
+    /// A driver whose transport is busy polls with `while socket.has_actions()`, so that frames
+    /// stay in the socket, where they can still be cancelled or expire.
     #[inline]
     #[must_use]
     pub fn has_actions(&self) -> bool {
         !self.actions.is_empty()
     }
 
-    /// When to call [`handle_timeout`](Self::handle_timeout) next, and for what.
+    /// The time to call [`handle_timeout`](Self::handle_timeout) next, and the kind of the
+    /// deadline.
     ///
-    /// It is "now" while actions other than frames wait, and never because of frames: a blocked
-    /// transport must not make a driver spin. Every command, input and `poll_action` may change
-    /// the answer.
+    /// The time is now while actions other than frames are queued. Frames do not affect it, because
+    /// a blocked transport must not make a driver spin. Every command, input and `poll_action` may
+    /// change the result.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Timeout> {
         if !self.actions.is_empty() {
@@ -132,7 +134,8 @@ impl Socket {
 
     fn pull_heartbeat(&mut self, now: Time, id: ConnectionId) -> Option<Action> {
         let msg_ref = self.mint_ref();
-        // Written or not: a codec that cannot write heartbeats has a dead connection.
+        // Marked as written in any case: if the codec cannot encode heartbeats, the connection
+        // times out.
         self.connection.live_mut()?.heartbeat.written(msg_ref, now);
         // Protocol: HB-1.
         let frame = self.encode(None, msg_ref, PHOENIX, "heartbeat", Payload::empty()).ok()?;
@@ -140,12 +143,12 @@ impl Socket {
     }
 
     fn pull_join(&mut self, now: Time, id: ConnectionId, topic: &Topic) -> Option<Action> {
-        // One whose parameters a function makes has a ticket, which comes before.
+        // Parameters that are made by a function are handled before, with a ticket.
         let params = self.wanted(topic)?.params.fixed()?.clone();
         self.write_join(now, id, topic, Ok(params))
     }
 
-    /// The frame of a due join with these parameters; none when they cannot be sent.
+    /// Writes the frame of a due join with these parameters; `None` when they cannot be sent.
     pub(super) fn write_join(
         &mut self,
         now: Time,
@@ -176,7 +179,7 @@ impl Socket {
         }
     }
 
-    /// A push in the lane is of an instance that is joined, or being left.
+    /// Writes a push of the lane. Its instance is joined or being left.
     #[inline]
     fn pull_push(&mut self, id: ConnectionId, place: Place) -> Option<Action> {
         let msg_ref = self.mint_ref();
@@ -195,8 +198,8 @@ impl Socket {
         Some(Action::Send { id, frame: frame.ok()? })
     }
 
-    /// A leave that could not be written in time is written all the same: the server still holds
-    /// the channel. To a later instance it means nothing (`wire/leave_wrong_join_ref`).
+    /// Writes a leave, even if it has timed out, because the server still holds the channel. The
+    /// server ignores it for a later instance (`wire/leave_wrong_join_ref`).
     fn pull_leave(&mut self, id: ConnectionId, topic: &Topic, join_ref: Ref) -> Option<Action> {
         let msg_ref = self.mint_ref();
         self.channels.change(topic, |channel| channel.leave_written(join_ref, msg_ref));

@@ -1,4 +1,4 @@
-//! Join parameters that a function makes, evaluated by the driver.
+//! Join parameters that are made by a function, which the driver evaluates.
 //!
 //! ```text
 //!   poll_step ──▶ Evaluate(ticket) ──▶ ticket.evaluate(), without a lock
@@ -7,9 +7,9 @@
 //! ```
 //!
 //! A function of the application may take any time and any lock, so a driver that shares its
-//! [`Socket`] calls it without holding anything. Until the result is supplied nothing has changed: no
-//! ref is minted and no slot is taken. Whatever happened in between (a disconnect, a leave, other
-//! parameters, another connection) makes the ticket stale, and its result is discarded.
+//! [`Socket`] calls it without holding a lock. Until the result is supplied, the socket does not
+//! change: no ref is minted and no slot is used. A change in the meantime (a disconnect, a leave,
+//! other parameters, another connection) makes the ticket stale, and its result is discarded.
 
 use crate::config::join_params::{JoinAttempt, ParamsPanicked};
 use crate::event::action::Action;
@@ -21,24 +21,25 @@ use crate::time::Time;
 use crate::topic::Topic;
 use crate::wire::payload::Payload;
 
-/// What to do next, from [`Socket::poll_step`].
+/// The next step, from [`Socket::poll_step`].
 ///
-/// Exhaustive on purpose, as [`Action`] is.
+/// Exhaustive on purpose, like [`Action`].
 #[derive(Clone, Debug)]
-#[must_use = "a step is to be carried out"]
+#[must_use = "a step must be carried out"]
 pub enum Step {
-    /// Carry this out.
+    /// Carry out this action.
     Action(Action),
     /// Evaluate the parameters of the next join, and supply them with [`Socket::supply_join`].
     Evaluate(JoinTicket),
 }
 
-/// # Join parameters that a function makes
+/// # Join parameters that are made by a function
 impl Socket {
-    /// [`poll_action`](Self::poll_action), except that a function of join parameters is not called in
-    /// there: the caller gets a ticket, evaluates it where it likes, and supplies the result.
+    /// Like [`poll_action`](Self::poll_action), but does not call functions of join parameters: it
+    /// returns a ticket, which the caller evaluates without a lock and whose result it supplies.
     ///
-    /// Until then, polling again yields the ticket again, unless something else is next.
+    /// Until the result is supplied, polling again returns the ticket again, unless another step
+    /// comes first.
     #[inline]
     pub fn poll_step(&mut self, now: Time) -> Option<Step> {
         let now = self.advance(now);
@@ -58,9 +59,9 @@ impl Socket {
         }
     }
 
-    /// The parameters that a ticket asked for. They are used if the ticket is what
-    /// [`poll_step`](Self::poll_step) would yield now: nothing else is to be done first, and
-    /// connection, topic and function are the same.
+    /// Supplies the parameters of a ticket. They are used if [`poll_step`](Self::poll_step) would
+    /// return this ticket now: no other step comes first, and connection, topic and function are
+    /// the same.
     pub fn supply_join(
         &mut self,
         now: Time,
@@ -81,7 +82,8 @@ impl Socket {
         }
     }
 
-    /// The ticket of the join that is the next frame, if a function makes its parameters.
+    /// The ticket of the next join, if the join is the next frame and a function makes its
+    /// parameters.
     #[inline]
     pub(super) fn next_ticket(&self) -> Option<JoinTicket> {
         let first = self.channels.first_due()?;

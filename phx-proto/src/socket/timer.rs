@@ -1,4 +1,4 @@
-//! Deadlines, derived from the state that owns each.
+//! Deadlines, each derived from the state that owns it.
 //!
 //! | deadline | owner |
 //! | --- | --- |
@@ -10,11 +10,10 @@
 //! | `Rejoin`, `Leave` | a [channel](crate::socket::channel), indexed by its `Channels` |
 //! | `Push` | a [push](crate::socket::push), indexed by its `Pushes` |
 //!
-//! Nothing is armed or disarmed: a state that is left takes its deadline with it.
-//! [`Socket::poll_timeout`] returns the earliest, and only
-//! [`handle_timeout`](Socket::handle_timeout) expires any. Equal times expire in the order of the
-//! table, channels by topic and pushes in the order they were accepted, so the order is total. The
-//! last instant, [`Time::MAX`], means no deadline.
+//! No code arms or disarms a deadline: a deadline ends with its state. [`Socket::poll_timeout`]
+//! returns the earliest, and only [`handle_timeout`](Socket::handle_timeout) expires deadlines.
+//! Equal times expire in the order of the table, channels by topic and pushes in the order of
+//! acceptance, so the order is total. [`Time::MAX`] means no deadline.
 
 use core::time::Duration;
 
@@ -23,55 +22,56 @@ use crate::socket::Socket;
 use crate::time::Time;
 use crate::topic::Topic;
 
-/// How far past its deadline a call is taken for a wake-up from sleep.
+/// How late a call must be for the machine or the process to count as suspended.
 pub(crate) const JUMP: Duration = Duration::from_secs(5);
 
 /// The earliest deadline, from [`Socket::poll_timeout`](crate::Socket::poll_timeout).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timeout {
-    /// When to call `handle_timeout`.
+    /// The time to call `handle_timeout`.
     pub at: Time,
-    /// What it is for.
+    /// The kind of the deadline.
     pub kind: TimerKind,
 }
 
-/// What a deadline is for.
+/// The kind of a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum TimerKind {
-    /// Actions wait to be polled: call `poll_action` now.
+    /// Actions are queued: call `poll_action` now.
     Actions,
-    /// When to give up on an attempt to connect.
+    /// The timeout of an attempt to connect.
     Connect,
-    /// When to dial again.
+    /// The time to dial again.
     Reconnect,
-    /// When to drop a transport whose close handshake is not over.
+    /// The timeout of a close handshake.
     Close,
-    /// When the next heartbeat falls due.
+    /// The time of the next heartbeat.
     HeartbeatDue,
-    /// When an unanswered heartbeat means a dead connection.
+    /// The timeout of an unanswered heartbeat, after which the connection counts as dead.
     HeartbeatReply,
-    /// When a transport that takes no frame is dead (heartbeats off).
+    /// The timeout of a transport that takes no frames, if heartbeats are disabled.
     WriteStall,
-    /// When to report and probe the oldest unanswered join.
+    /// The timeout of the oldest unanswered join, after which it is reported and the server is
+    /// probed.
     JoinClock,
-    /// When a join has kept the socket silent for too long.
+    /// The time at which an overdue join counts as stalled, and the connection is aborted.
     JoinBlock,
-    /// When the next join may be written to a server that closes when they come too fast.
+    /// The time at which the next join may be written to a server that limits joins.
     JoinPace,
-    /// When to join a channel again.
+    /// The time to join a channel again.
     Rejoin,
-    /// When a leave has gone unanswered for too long.
+    /// The timeout of an unanswered leave.
     Leave,
-    /// When a push has waited long enough.
+    /// The timeout of a push.
     Push,
 }
 
-/// The owner of a deadline. The order is that in which equal times expire.
+/// The owner of a deadline. Equal times expire in the order of this type.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum TimerKey {
-    /// The connection, which has one deadline of each kind.
+    /// The connection, which has at most one deadline of each kind.
     Connection(TimerKind),
     Rejoin(Topic),
     Leave(Topic),
@@ -107,7 +107,7 @@ impl Socket {
         list(TimerKind::JoinPace, self.pace.deadline());
     }
 
-    /// The earliest deadline of all, in O(1).
+    /// The earliest deadline, in O(1).
     pub(super) fn next_deadline(&self) -> Option<Timeout> {
         let mut next: Option<Timeout> = None;
         let mut offer = |kind, at| {
@@ -140,8 +140,8 @@ impl Socket {
         passed
     }
 
-    /// Whether a deadline still exists and has passed: those that expired before it may have ended
-    /// or moved it.
+    /// Whether a deadline still exists and has passed. Deadlines that expired before it may have
+    /// removed or moved it.
     pub(super) fn has_passed(&self, key: &TimerKey, now: Time) -> bool {
         let at = match key {
             TimerKey::Connection(kind) => {
@@ -160,7 +160,7 @@ impl Socket {
         at.is_some_and(|at| at <= now)
     }
 
-    /// How many deadlines there are.
+    /// The number of deadlines.
     pub(super) fn deadlines(&self) -> usize {
         let mut deadlines = self.channels.deadlines() + self.pushes.deadlines();
         self.connection_deadlines(|_, _| deadlines += 1);
@@ -187,7 +187,7 @@ mod tests {
         Config::new("ws://localhost/").unwrap()
     }
 
-    /// A push whose time is up together with a heartbeat comes after it.
+    /// A push with the same deadline as a heartbeat expires after it.
     #[test]
     fn first_of_equal_times_is_next() {
         let mut socket = connecting(config());
@@ -217,7 +217,7 @@ mod tests {
         assert!(socket.passed_deadlines(Time::MAX).is_empty());
     }
 
-    /// Equal times expire in the order of the keys, and recordings depend on it.
+    /// Equal times expire in the order of the keys. Recordings depend on this order.
     #[test]
     fn keys_have_a_total_order() {
         use TimerKind::{

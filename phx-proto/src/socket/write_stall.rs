@@ -1,18 +1,19 @@
-//! The write stall clock: for how long has the transport taken no frame?
+//! The write stall clock: whether a transport that takes no frames is dead.
 //!
 //! ```text
-//!          refuses a frame           write_stall_timeout, later by what was written
+//!          refuses a frame           write_stall_timeout, extended by written bytes
 //!   Free ──────────────────▶ Blocked ──────────────────────────────────▶ dead (abort, reconnect)
 //!    ▲                        │  │ ▲
-//!    └── takes frames again ──┘  │ │ the last join was answered: the time starts over
+//!    └── takes frames again ──┘  │ │ the last join was answered: the timeout starts over
 //!                                ▼ │
 //!                              suspended: a join is unanswered
 //! ```
 //!
-//! Only with heartbeats off: a heartbeat that cannot be written has a deadline of its own. A server that
-//! runs a join does not read, so the clock is suspended while one is unanswered.
+//! The clock is used only if heartbeats are disabled, because a heartbeat that cannot be written
+//! has its own deadline. A server does not read while it runs a join, so the clock is suspended
+//! while a join is unanswered.
 //!
-//! The value lives and dies with one connection.
+//! The clock belongs to one connection.
 
 use core::time::Duration;
 
@@ -20,10 +21,10 @@ use crate::config::Config;
 use crate::socket::progress::Ledger;
 use crate::time::Time;
 
-/// The time since the transport refused a frame.
+/// The clock of a transport that refuses frames.
 #[derive(Clone, Debug)]
 pub(crate) struct WriteStall {
-    /// None with heartbeats on.
+    /// `None` if heartbeats are enabled.
     timeout: Option<Duration>,
     blocked: Option<Blocked>,
     suspended: bool,
@@ -31,7 +32,7 @@ pub(crate) struct WriteStall {
 
 #[derive(Clone, Debug)]
 struct Blocked {
-    /// From when the deadline runs, and how many bytes were written then.
+    /// The time from which the deadline runs, with the bytes written by then.
     since: Time,
     written: u64,
 }
@@ -53,38 +54,38 @@ impl WriteStall {
         self.blocked.is_some()
     }
 
-    /// When the transport is taken for dead.
+    /// The time at which the transport counts as dead.
     pub(crate) fn deadline(&self, ledger: &Ledger) -> Option<Time> {
         let blocked = self.blocked.as_ref().filter(|_| !self.suspended)?;
-        Some(blocked.since + self.timeout? + ledger.bought_by_writing(blocked.written))
+        Some(blocked.since + self.timeout? + ledger.extension_by_writing(blocked.written))
     }
 
-    /// The transport refuses frames.
+    /// Starts the clock, because the transport refuses frames.
     pub(crate) const fn block(&mut self, now: Time, ledger: &Ledger) {
         if self.blocked.is_none() {
             self.blocked = Some(Blocked::new(now, ledger));
         }
     }
 
-    /// The transport takes frames again.
+    /// Stops the clock, because the transport takes frames again.
     pub(crate) const fn unblock(&mut self) {
         self.blocked = None;
     }
 
-    /// A join is unanswered.
+    /// Suspends the clock, because a join is unanswered.
     pub(crate) const fn suspend(&mut self) {
         self.suspended = true;
     }
 
-    /// No join is unanswered any more.
+    /// Resumes the clock, because no join is unanswered.
     pub(crate) const fn resume(&mut self, now: Time, ledger: &Ledger) {
         if core::mem::replace(&mut self.suspended, false) {
             self.restart(now, ledger);
         }
     }
 
-    /// The caller was late: the time starts over. The probe that goes with it has a deadline of its
-    /// own, so this cannot be put off for ever.
+    /// Restarts the timeout, because the caller was late. The probe that is sent at the same time
+    /// has its own deadline, so a dead transport is still detected.
     pub(crate) const fn restart(&mut self, now: Time, ledger: &Ledger) {
         if self.blocked.is_some() {
             self.blocked = Some(Blocked::new(now, ledger));
@@ -121,11 +122,7 @@ mod tests {
         ledger.report(Progress { read: 0, written: 200, flushed: false }, Ref(1));
         assert_eq!(stall.deadline(&ledger), Some(secs(33)), "bytes extend it");
         stall.restart(secs(10), &ledger);
-        assert_eq!(
-            stall.deadline(&ledger),
-            Some(secs(40)),
-            "what was written before counts no more"
-        );
+        assert_eq!(stall.deadline(&ledger), Some(secs(40)), "earlier bytes no longer count");
         stall.unblock();
         assert_eq!((stall.deadline(&ledger), stall.is_blocked()), (None, false));
         stall.restart(secs(50), &ledger);
@@ -133,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn unanswered_join_suspends_it() {
+    fn unanswered_join_suspends_clock() {
         let (mut stall, ledger) = stall();
         stall.suspend();
         stall.block(secs(1), &ledger);
@@ -145,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn heartbeats_switch_it_off() {
+    fn heartbeats_disable_clock() {
         let config = config().heartbeat_interval(Duration::from_secs(30));
         let (mut stall, ledger) = (WriteStall::new(&config), Ledger::new(&config));
         stall.block(secs(1), &ledger);

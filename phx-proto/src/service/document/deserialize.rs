@@ -288,7 +288,8 @@ fn visit_number<'de, V: Visitor<'de>>(number: Number, visitor: V) -> Result<V::V
     }
     match number.as_f64().filter(|value| Number::from_f64(*value).as_ref() == Some(&number)) {
         Some(value) => visitor.visit_f64(value),
-        // A number of serde_json's feature `arbitrary_precision`, which only serde_json can pass on.
+        // A number of serde_json's feature `arbitrary_precision`, which only serde_json can pass
+        // on.
         None => number.deserialize_any(visitor).map_err(de::Error::custom),
     }
 }

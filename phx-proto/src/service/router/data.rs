@@ -18,7 +18,8 @@ use crate::wire::raw::{is_nested_deeper, members, one_line};
 /// and serde_json, like other parsers, reads fewer than 128.
 const DEPTH_MAX: usize = 125;
 
-/// The data of a [`CloudEvent`](crate::service::CloudEvent): the members of a JSON object, in order.
+/// The data of a [`CloudEvent`](crate::service::CloudEvent): the members of a JSON object, in
+/// order.
 ///
 /// JSON from the server is checked and then kept as text: numbers of any length, the order and
 /// repetition of keys, and escapes are written as they were read. Only line breaks and tabs between

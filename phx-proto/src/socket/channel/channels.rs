@@ -1,8 +1,8 @@
-//! All channels by topic, with an index of their deadlines and of the joins that are due.
+//! The table of channels by topic, with an index of their deadlines and of due joins.
 //!
-//! A channel is changed by [`Channels::change`] only: it compares what is indexed before and after,
-//! so the index always agrees with the states, and nothing arms or disarms a deadline. In debug
-//! builds small tables are checked after every change.
+//! Only [`Channels::change`] changes a channel. It compares the indexed values before and after the
+//! change, so the index always agrees with the states, and no other code arms or disarms a
+//! deadline. Debug builds check small tables after every change.
 
 use std::collections::BTreeSet;
 
@@ -20,16 +20,16 @@ pub(crate) struct Channels {
     index: Index,
 }
 
-/// What is found without looking at every channel.
+/// Values that must be found without a scan of every channel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Index {
-    /// Deadlines of rejoins and leaves, earliest first.
+    /// The deadlines of rejoins and leaves, earliest first.
     deadlines: BTreeSet<(Time, TimerKey)>,
-    /// Joins that can be written, in the order they were asked for.
+    /// The joins that can be written, in the order of their requests.
     due: BTreeSet<(u64, Topic)>,
 }
 
-/// What the index holds of one channel.
+/// The indexed values of one channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Marks {
     rejoin: Option<Time>,
@@ -72,7 +72,7 @@ impl Index {
 }
 
 impl Channels {
-    /// `seed` makes the hashes of the table unpredictable to the server.
+    /// `seed` makes the hashes of the table unpredictable for the server.
     pub(crate) const fn seeded(seed: u64) -> Self {
         let index = Index { deadlines: BTreeSet::new(), due: BTreeSet::new() };
         Self { table: Table::seeded(seed), index }
@@ -92,13 +92,13 @@ impl Channels {
         self.table.get_key_value(topic).map(|(topic, channel)| (topic, &**channel))
     }
 
-    /// Every channel, in the order of the topics.
+    /// Every channel, sorted by topic.
     pub(crate) fn sorted(&self) -> impl Iterator<Item = (&Topic, &Channel)> {
         self.table.sorted().map(|(topic, channel)| (topic, &**channel))
     }
 
-    /// Changes a channel, if there is one, and the index with it. One that is neither wanted nor being
-    /// left any more is removed.
+    /// Changes a channel, if it exists, and updates the index. A channel that is then neither
+    /// wanted nor being left is removed.
     pub(crate) fn change<R>(
         &mut self,
         topic: &str,
@@ -116,13 +116,13 @@ impl Channels {
         Some(result)
     }
 
-    /// What a push needs of a wanted topic, with one search.
+    /// The parts of a wanted topic that a push needs, with one lookup.
     #[inline]
     pub(crate) fn pushing(&mut self, topic: &str) -> Option<ToPush<'_>> {
         self.table.get_mut(topic)?.pushing()
     }
 
-    /// The same for a topic that may have no channel yet.
+    /// Like [`change`](Self::change), for a topic that may have no channel yet.
     pub(crate) fn change_or_add<R>(
         &mut self,
         topic: &Topic,
@@ -142,43 +142,43 @@ impl Channels {
         }
     }
 
-    /// The earliest deadline of a channel.
+    /// The earliest deadline of all channels.
     #[inline]
     pub(crate) fn next_deadline(&self) -> Option<&(Time, TimerKey)> {
-        // A set without entries may still have a node to search.
+        // An empty set may still have a node to search.
         if self.index.deadlines.is_empty() { None } else { self.index.deadlines.first() }
     }
 
-    /// Those that have passed, in the order in which they expire.
+    /// The deadlines that have passed, in the order in which they expire.
     pub(crate) fn passed_deadlines(&self, now: Time) -> impl Iterator<Item = &(Time, TimerKey)> {
         self.index.deadlines.iter().take_while(move |(at, _)| *at <= now)
     }
 
-    /// How many deadlines there are.
+    /// The number of deadlines.
     pub(crate) fn deadlines(&self) -> usize {
         debug_assert!(self.agrees(), "the index is stale: {self:?}");
         self.index.deadlines.len()
     }
 
-    /// The join that was asked for first, of those that can be written with a connection.
+    /// The first of the joins that can be written once there is a connection.
     #[inline]
     pub(crate) fn first_due(&self) -> Option<&(u64, Topic)> {
         if self.index.due.is_empty() { None } else { self.index.due.first() }
     }
 
-    /// How many joins can be written with a connection.
+    /// The number of joins that can be written once there is a connection.
     pub(crate) fn due(&self) -> usize {
         self.index.due.len()
     }
 
-    /// Frees the memory of an index without entries.
+    /// Frees the memory of an empty index.
     pub(crate) fn shrink(&mut self) {
         if self.index.deadlines.is_empty() && self.index.due.is_empty() {
             self.index = Index::default();
         }
     }
 
-    /// Whether the index is what it would be if it were built now.
+    /// Whether the index equals one that is rebuilt from the channels.
     fn agrees(&self) -> bool {
         let mut index = Index::default();
         for (topic, channel) in self.sorted() {
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "stale")]
-    fn change_behind_the_index_is_noticed() {
+    fn change_past_the_index_is_detected() {
         let mut channels = wanted(&[("a", 1)]);
         channels.table.get_mut("a").unwrap().want = None;
         channels.deadlines();

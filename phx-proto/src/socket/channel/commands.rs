@@ -1,4 +1,4 @@
-//! The commands about channels: what the socket does with each transition.
+//! The commands of channels, and the effects of their transitions.
 
 use crate::config::Unfit;
 use crate::config::join_params::JoinParams;
@@ -21,18 +21,19 @@ use crate::wire::payload::Payload;
 
 /// # Commands about channels
 impl Socket {
-    /// Wants a topic: it is joined now or as soon as there is a connection, and joined again
-    /// after every loss, until it is left, closed by the server, or finally refused.
+    /// Adds an interest in a topic. The topic is joined now or as soon as there is a connection,
+    /// and joined again after every loss, until it is left, closed by the server, or finally
+    /// refused.
     ///
-    /// A topic that is wanted already is shared: no frame is sent, and each call counts one
-    /// interest. While the topic is being left, the join waits for the end of the leave.
+    /// If the topic is already wanted, no frame is sent: all interests share one join. While the
+    /// topic is being left, the join waits for the end of the leave.
     ///
-    /// What comes of it are the signals `Joined`, `JoinRejected`, `ChannelClosed`.
+    /// The outcome follows as the signals `Joined`, `JoinRejected` and `ChannelClosed`.
     ///
     /// # Errors
     ///
-    /// [`JoinError`]; nothing has changed then. Conflicting parameters (not equal as JSON, nor
-    /// the same function) are one.
+    /// [`JoinError`]; nothing was changed. Parameters conflict if they are neither equal as JSON
+    /// nor the same function.
     pub fn join(
         &mut self,
         now: Time,
@@ -60,11 +61,11 @@ impl Socket {
         Ok(self.add_interest(topic))
     }
 
-    /// One more interest in a topic that is wanted already.
+    /// Adds an interest in a topic that is already wanted.
     ///
     /// # Errors
     ///
-    /// [`NotWanted`] when it is not.
+    /// [`NotWanted`] when the topic is not wanted.
     pub fn attach(&mut self, now: Time, topic: &str) -> Result<InterestId, NotWanted> {
         self.advance(now);
         if self.wanted(topic).is_none() {
@@ -73,7 +74,8 @@ impl Socket {
         Ok(self.add_interest(topic.into()))
     }
 
-    /// Releases an interest. The last one of a topic that is not an auto-join leaves it.
+    /// Releases an interest. When the last interest in a topic is released, the topic is left,
+    /// unless it is an auto-join.
     pub fn release(&mut self, now: Time, interest: InterestId) -> Released {
         let Some(topic) = self.interests.remove(interest) else { return Released::Gone };
         let released = self.channels.change(&topic, |channel| {
@@ -92,19 +94,19 @@ impl Socket {
         }
     }
 
-    /// Leaves a topic for all who share it. Legal in every state; cancels a pending rejoin.
+    /// Leaves a topic for all its interests. Allowed in every state; cancels a pending rejoin.
     ///
-    /// The outcomes of the pushes that it ends and then the signal `ChannelClosed` follow at once, which
-    /// ends it for its subscribers. `Left` follows with the outcome of the leave: at once when the server
-    /// knows nothing of the channel, else when the server has answered, or after
-    /// [`Config::leave_timeout`](crate::Config::leave_timeout).
+    /// The outcomes of the pushes that the leave ends follow at once, and then the signal
+    /// `ChannelClosed`, which ends the topic for its subscribers. `Left` follows with the outcome
+    /// of the leave: at once if the server does not hold the channel, otherwise when the server has
+    /// answered or after [`Config::leave_timeout`](crate::Config::leave_timeout).
     ///
-    /// Pushes that could be written already go out before the leave, and have their outcome behind
-    /// `ChannelClosed`, at the latest with `Left`. The others end
-    /// [`NotSent`](crate::PushOutcome::NotSent) at once. A leave does not wait for answers, so calls that
-    /// might have to wait for [`Config::pushes_in_flight_max`](crate::Config::pushes_in_flight_max) end so
-    /// too, with the pushes of the channel behind them: that is when the calls in flight and the queued
-    /// pushes of all channels are more than this limit.
+    /// Pushes that can be written are written before the leave, and have their outcome after
+    /// `ChannelClosed`, at the latest with `Left`. The other pushes end
+    /// [`NotSent`](crate::PushOutcome::NotSent) at once. A leave does not wait for answers. So if
+    /// the calls in flight and the queued pushes of all channels together exceed
+    /// [`Config::pushes_in_flight_max`](crate::Config::pushes_in_flight_max), the queued calls of
+    /// the channel, and the pushes behind them, end [`NotSent`](crate::PushOutcome::NotSent) too.
     ///
     /// # Errors
     ///
@@ -115,7 +117,8 @@ impl Socket {
         let (topic, channel) = self.channels.get_key_value(topic).ok_or_else(not_wanted)?;
         let topic = topic.clone();
         if channel.want.is_none() {
-            // Being left already: the outcome of that leave is the outcome of this one.
+            // The topic is already being left, and that leave's outcome is also the outcome of this
+            // one.
             return Ok(());
         }
         let is_leaving = channel.leaving.is_some();
@@ -130,9 +133,9 @@ impl Socket {
             }
             return Ok(());
         };
-        // Pushes in the lane could be written already and go out before the leave, which does not wait
-        // for answers. How many are in flight depends on how often the lane was polled, and a replay polls
-        // it at other times; so the decision counts the queued ones too.
+        // Pushes in the lane are written before the leave, which does not wait for answers. How
+        // many are in flight depends on how often the lane was polled, and a replay polls it at
+        // other times; so the decision counts the queued pushes too.
         let leaving = self.channels.get(&topic).and_then(|channel| channel.leaving.as_ref());
         if let Some(group) = leaving.and_then(|leaving| leaving.pushes.clone()) {
             let most = self.pushes.in_flight() + self.pushes.queued().pushes as usize;
@@ -147,7 +150,7 @@ impl Socket {
         Ok(())
     }
 
-    /// The leave can be written from now on, behind the pushes accepted before it.
+    /// Puts the leave in the lane, behind the pushes accepted before it.
     fn leave_started(&mut self, topic: Topic, (order, join_ref): (u64, Ref)) {
         if let Some(live) = self.connection.live_mut() {
             // Protocol: LEAVE-6.
@@ -155,13 +158,13 @@ impl Socket {
         }
     }
 
-    /// Joins a joined topic again, to start over from the server's present state: for a consumer
-    /// that lost messages and cannot do without them.
+    /// Joins a joined topic again, to start over from the server's present state, for a consumer
+    /// that lost messages and needs them.
     ///
-    /// No leave is sent: the new join replaces the old instance on the server
-    /// (`wire/join_double`). It waits as a rejoin after a crash does, so a consumer that keeps
-    /// falling behind does not hammer the server. Subscribers see `Interrupted` and `Resumed`. In
-    /// every other state a join is on its way already, and nothing changes.
+    /// No leave is sent: the new join replaces the old instance on the server (`wire/join_double`).
+    /// The new join waits like a rejoin after a crash, so a consumer that keeps falling behind does
+    /// not flood the server with joins. Subscribers see `Interrupted` and `Resumed`. In every other
+    /// state this does nothing, because a join is already due.
     ///
     /// # Errors
     ///
@@ -179,8 +182,8 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// [`JoinError`] when it is not wanted, or when the join could not be sent with them; it goes on
-    /// with the ones before.
+    /// [`JoinError`] when the topic is not wanted, or when a join with these parameters could not
+    /// be sent. The previous parameters are then kept.
     pub fn set_join_params(
         &mut self,
         now: Time,
@@ -197,7 +200,7 @@ impl Socket {
     }
 }
 
-/// # What follows a transition
+/// # Effects of transitions
 impl Socket {
     pub(in crate::socket) fn add_auto_joins(&mut self) {
         for (topic, params) in self.config.auto_joins.clone() {
@@ -218,7 +221,7 @@ impl Socket {
         let interest = InterestId(self.next_interest);
         self.next_interest += 1;
         self.change_want(&topic, |want| {
-            // Most channels have one, and most connections one channel.
+            // Most channels have one interest, and most connections one channel.
             want.interests.reserve_one();
             want.interests.insert(interest, ());
         });
@@ -227,7 +230,7 @@ impl Socket {
         interest
     }
 
-    /// Changes what is wanted of a topic, if it is wanted.
+    /// Changes the want of a topic, if it is wanted.
     pub(in crate::socket) fn change_want<R>(
         &mut self,
         topic: &str,
@@ -236,12 +239,13 @@ impl Socket {
         self.channels.change(topic, |channel| channel.want.as_mut().map(change)).flatten()
     }
 
-    /// Whether a join with these parameters can be written at all, as far as that is known before it.
+    /// Checks that a join with these parameters can be written. Parameters that are made by a
+    /// function are checked when the join is written.
     fn check_params(&self, topic: &Topic, params: &JoinParams) -> Result<(), JoinError> {
         params.fixed().map_or(Ok(()), |payload| self.check_join(topic, payload))
     }
 
-    /// Whether a join with this payload can be written at all.
+    /// Checks that a join with this payload can be written.
     pub(in crate::socket) fn check_join(
         &self,
         topic: &Topic,
@@ -253,7 +257,7 @@ impl Socket {
         })
     }
 
-    /// The join of `topic` was written.
+    /// Called when the join of `topic` was written.
     pub(in crate::socket) fn join_written(&mut self, now: Time, topic: &Topic, join_ref: Ref) {
         self.channels.change(topic, |channel| channel.join_written(join_ref));
         if let Some(live) = self.connection.live_mut() {
@@ -262,7 +266,7 @@ impl Socket {
         }
     }
 
-    /// The server accepted the newest join of `topic`.
+    /// Called when the server accepted the newest join of `topic`.
     pub(in crate::socket) fn joined(
         &mut self,
         now: Time,
@@ -270,7 +274,7 @@ impl Socket {
         join_ref: Ref,
         response: Payload,
     ) {
-        // Kept for later callers, so it must not pin the read buffer.
+        // The response is kept for later callers, so it must not keep the read buffer alive.
         let response = response.into_compact();
         let kept = response.clone();
         let joined = self.channels.change(topic, |channel| channel.joined(now, join_ref, kept));
@@ -289,7 +293,7 @@ impl Socket {
         });
     }
 
-    /// The server refused the newest join of `topic`.
+    /// Called when the server refused the newest join of `topic`.
     pub(in crate::socket) fn join_refused(&mut self, now: Time, topic: &Topic, response: Payload) {
         let response = response.into_compact();
         let kind = match reason_of(&response).as_deref() {
@@ -323,8 +327,8 @@ impl Socket {
         }
     }
 
-    /// The instance is gone though we want the topic: `phx_error`, a push found no channel, or a
-    /// consumer wants to start over.
+    /// Called when an instance ends while its topic is wanted: after `phx_error`, when a push found
+    /// no channel, or when a consumer starts over.
     pub(in crate::socket) fn channel_crashed(
         &mut self,
         now: Time,
@@ -349,18 +353,18 @@ impl Socket {
         self.rejoins(topic, rejoin, rejoin_cause);
     }
 
-    /// `topic` is joined again after a wait.
+    /// Reports that `topic` is joined again after a wait.
     fn rejoins(&mut self, topic: &Topic, rejoin: Rejoin, cause: RejoinCause) {
         let (topic, Rejoin { delay, attempt }) = (topic.clone(), rejoin);
         self.actions.push_back(Action::RejoinAfter { topic, delay, attempt, cause });
     }
 
-    /// The wait before a rejoin is over.
+    /// Called when the wait before a rejoin is over.
     pub(in crate::socket) fn rejoin_due(&mut self, topic: &Topic) {
         self.channels.change(topic, |channel| channel.rejoin_due());
     }
 
-    /// The reply to a join of `topic` is lost.
+    /// Called when the reply to a join of `topic` is lost.
     pub(in crate::socket) fn join_unanswered(&mut self, now: Time, topic: &Topic, join_ref: Ref) {
         let (config, rng) = (&self.config, &mut self.rng);
         let rejoin = self.channels.change(topic, |it| it.unanswered(join_ref, now, config, rng));
@@ -369,11 +373,11 @@ impl Socket {
         }
     }
 
-    /// The leave of `topic` is over.
+    /// Called when the leave of `topic` is over.
     pub(in crate::socket) fn leave_ended(&mut self, topic: &Topic, outcome: LeaveOutcome) {
         let ended = self.channels.change(topic, |channel| channel.leave_ended());
         let Some(leaving) = ended.flatten() else { return };
-        // One that could not be written in time is written all the same, and stays in the lane.
+        // A leave that was not written in time stays in the lane and is still written.
         if let Some(live) = self.connection.live_mut().filter(|_| outcome != LeaveOutcome::TimedOut)
         {
             live.lane.remove(leaving.order);
@@ -386,7 +390,8 @@ impl Socket {
         self.signal(Signal::Left { topic: topic.clone(), outcome });
     }
 
-    /// The connection is lost: every instance ends, every wanted topic waits for the next one.
+    /// Called when the connection is lost: every instance ends, and every wanted topic waits for
+    /// the next connection.
     pub(in crate::socket) fn interrupt_channels(&mut self, now: Time, cause: &Cause) {
         let stable_after = self.config.stable_after;
         for topic in self.topics() {
@@ -400,18 +405,18 @@ impl Socket {
             }
         }
         if let Cause::JoinStalled { topic } = cause {
-            // Its join stalled the whole socket, so it is joined last from now on.
+            // The join stalled the whole socket, so the topic is joined last from now on.
             let order = self.mint_order();
             self.change_want(topic, |want| want.order = order);
         }
     }
 
-    /// Every topic that is wanted or being left, in order.
+    /// Every topic that is wanted or being left, sorted.
     fn topics(&self) -> Vec<Topic> {
         self.channels.sorted().map(|(topic, _)| topic.clone()).collect()
     }
 
-    /// Ends every channel: the connection will not come back by itself.
+    /// Ends every channel, because the connection does not reconnect by itself.
     pub(in crate::socket) fn end_channels(
         &mut self,
         cause: &ChannelEnd,
@@ -424,7 +429,7 @@ impl Socket {
         }
     }
 
-    /// Ends what is wanted of a topic, with its pushes.
+    /// Ends the want of a topic, with its pushes.
     pub(in crate::socket) fn end_want(
         &mut self,
         topic: &Topic,
@@ -437,7 +442,7 @@ impl Socket {
         }
     }
 
-    /// A topic is not wanted any more.
+    /// Called when the want of a topic was taken: ends its interests and pushes.
     fn ended_want(
         &mut self,
         want: Want,
@@ -450,8 +455,8 @@ impl Socket {
         self.signal(Signal::ChannelClosed { topic: want.topic, cause });
     }
 
-    /// The parameters of `topic` cannot be sent, so its channel ends. An earlier instance that the
-    /// server may hold is left, because its messages have no consumer any more.
+    /// Ends the channel of `topic`, because its parameters cannot be sent. An earlier instance that
+    /// the server may hold is left, because its messages have no consumer.
     pub(in crate::socket) fn end_unsendable(&mut self, now: Time, topic: &Topic, message: String) {
         let pushes = self.change_want(topic, |want| want.pushes.take()).flatten();
         let Some(Left { mut want, leave }) = self.unwant(now, topic) else { return };
@@ -467,7 +472,7 @@ impl Socket {
         }
     }
 
-    /// A topic is not wanted any more, and an instance that the server may hold is left.
+    /// Ends the want of a topic, and begins the leave of an instance that the server may hold.
     fn unwant(&mut self, now: Time, topic: &Topic) -> Option<Left> {
         // Protocol: LEAVE-7.
         let until = now + self.config.leave_timeout;
@@ -482,7 +487,7 @@ impl Socket {
         }
     }
 
-    /// Queued pushes of a channel that is not joined any more cannot be written.
+    /// Removes the queued pushes of a channel that is no longer joined from the lane.
     fn unlane(&mut self, group: Option<&Group>) {
         if let (Some(group), Some(live)) = (group, self.connection.live_mut()) {
             live.lane.remove_group(group, &self.pushes);

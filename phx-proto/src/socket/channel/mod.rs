@@ -1,4 +1,4 @@
-//! The channel machine: keeps a wanted topic joined.
+//! The channel machine: when to join, rejoin and leave a topic.
 //!
 //! ```text
 //!          join             slot free, frame pulled          ok           leave
@@ -11,7 +11,8 @@
 //!     └───────────────────── acked, timed out, offline ──────────────────────────────┘
 //! ```
 //!
-//! All there is, held to what happens by `tests/properties/diagrams.rs`:
+//! The following list has all transitions; `tests/properties/diagrams.rs` compares it with the
+//! behaviour:
 //!
 //! ```text
 //!   Closed  → Pending  join; connect, for a topic that is joined automatically
@@ -34,17 +35,18 @@
 //!           → Closed   acked, timed out, offline
 //! ```
 //!
-//! A [`Channel`] is the machine of one topic: what is *wanted* of it, and the instance
-//! that is being left, if any. Both can exist at once: a join during a leave waits for its end,
-//! because back to back the leave's reply is often lost (`wire/leave_rejoin_pipelined`).
-//! [`Channels`](channels::Channels) holds all of them, and [`commands`] brings them together with the
-//! connection and the pushes.
+//! A [`Channel`] is the machine of one topic: whether and how it is *wanted*, and the instance that
+//! is being left, if any. Both can exist at once: a join during a leave waits for the end of the
+//! leave, because the server often loses the leave's reply when a join follows directly
+//! (`wire/leave_rejoin_pipelined`). [`Channels`](channels::Channels) holds all channels, and
+//! [`commands`] composes them with the connection and the pushes.
 //!
-//! Every join makes a new instance with a new join_ref; a frame about any other
-//! instance is stale (`wire/join_double`: the close of the old one arrives after the ok of the
-//! new one). A rejoin on request leaves the old instance to be replaced by the new join; until that
-//! is written the server holds it, and a leave leaves that one. `phx_close` and `phx_error` carry the
-//! join_ref in their ref member too (`wire/leave_ok`), which is all that vsn 1 has.
+//! Every join makes a new instance with a new join_ref; a frame of any other instance is stale
+//! (`wire/join_double`: the close of the old instance arrives after the ok of the new one). For a
+//! rejoin on request, no leave is sent: the new join replaces the old instance. Until the new join
+//! is written, the server holds the old instance, and a leave refers to it. `phx_close` and
+//! `phx_error` also carry the join_ref in their ref member (`wire/leave_ok`), which is the only
+//! place for it in vsn 1.
 
 pub(crate) mod channels;
 pub(in crate::socket) mod commands;
@@ -65,28 +67,28 @@ use crate::time::Time;
 use crate::topic::Topic;
 use crate::wire::payload::Payload;
 
-/// The state of a topic, as seen from outside.
+/// The public state of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ChannelStatus {
-    /// Not wanted.
+    /// The topic is not wanted.
     Closed,
-    /// To be joined as soon as possible.
+    /// The topic will be joined as soon as possible.
     Pending(PendingReason),
-    /// The join is written and unanswered.
+    /// The join was written and is unanswered.
     Joining,
-    /// Joined.
+    /// The channel is joined.
     Joined,
-    /// The leave is unanswered.
+    /// The channel is being left.
     Leaving,
-    /// To be joined again at `until`.
+    /// The channel will be joined again at `until`.
     Errored {
-        /// When.
+        /// The time of the next join.
         until: Time,
     },
 }
 
-/// Why a join has not been written yet.
+/// The reason why a join has not been written yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PendingReason {
@@ -96,17 +98,18 @@ pub enum PendingReason {
     LeaveEnding,
     /// `join_concurrency` joins are unanswered.
     Slot,
-    /// The server closed connections when joins came too fast, and the time of this one has not come.
+    /// The server has closed connections because joins came too fast, so joins are written at a
+    /// limited rate.
     Paced,
-    /// The transport takes no frame at the moment, or the driver has not polled for one.
+    /// The transport takes no frames at present, or the driver has not polled for one.
     NotWritable,
 }
 
-/// The state of one topic.
+/// The machine of one topic.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Channel {
     pub(crate) want: Option<Want>,
-    /// Boxed, as few channels are being left.
+    /// The instance that is being left. Boxed, because few channels are being left.
     pub(crate) leaving: Option<Box<Leaving>>,
 }
 
@@ -114,26 +117,26 @@ pub(crate) struct Channel {
 #[derive(Clone, Debug)]
 pub(crate) struct Want {
     pub(crate) topic: Topic,
-    /// Joins are written in this order.
+    /// The number by which joins are written in order.
     pub(crate) order: u64,
     pub(crate) params: JoinParams,
-    /// The interests in it, in the order they were registered.
+    /// The interests in the topic, in the order of registration.
     pub(crate) interests: Ordered<InterestId>,
-    /// From the configuration: wanted without any interest.
+    /// An auto-join of the configuration, which is wanted without an interest.
     pub(crate) auto: bool,
     pub(crate) state: State,
-    /// The instance that the server still holds while a rejoin on request waits, or may hold
-    /// while the rejoin after a lost reply waits. A leave in the meantime leaves it.
+    /// An earlier instance that the server still holds while a rejoin on request waits, or may hold
+    /// while a rejoin after a lost reply waits. A leave during the wait refers to it.
     pub(crate) surviving: Option<Ref>,
-    /// The application called `join` and has seen no ok since: a rejection is its own to handle.
+    /// The application called `join` and got no ok yet, so a rejection ends the channel.
     pub(crate) first_join_called: bool,
     pub(crate) ever_joined: bool,
     pub(crate) attempts: u32,
     pub(crate) rejoins: u32,
     pub(crate) rejections: u32,
-    /// When the server last answered a push as if the channel did not exist.
+    /// The time at which the server last replied to a push as if the channel did not exist.
     pub(crate) unmatched_at: Option<Time>,
-    /// Its pushes without an outcome; none before the first.
+    /// The pushes without an outcome; `None` before the first push.
     pub(crate) pushes: Option<Group>,
 }
 
@@ -157,22 +160,22 @@ pub(crate) struct Instance {
 #[derive(Clone, Debug)]
 pub(crate) struct Leaving {
     pub(crate) join_ref: Ref,
-    /// Its place in the lane, behind the pushes accepted before it.
+    /// The order of the leave in the lane, behind the pushes accepted before it.
     pub(crate) order: u64,
-    /// When the leave has gone unanswered for too long.
+    /// The deadline of the leave.
     pub(crate) until: Time,
-    /// The ref of the leave, once written.
+    /// The ref of the leave, once it is written.
     pub(crate) leave_ref: Option<Ref>,
-    /// Accepted before the leave, and written or about to be.
+    /// The pushes that were accepted before the leave and have no outcome.
     pub(crate) pushes: Option<Group>,
 }
 
-/// Which instance of a channel a frame is about.
+/// The instance of a channel that a frame refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum InstanceKind {
     Joining(Ref),
     Joined(Ref),
-    /// It waits to be replaced by a rejoin: on request, or after a lost reply.
+    /// An earlier instance that a rejoin will replace, on request or after a lost reply.
     Surviving,
     Leaving,
 }
@@ -181,11 +184,12 @@ pub(crate) enum InstanceKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rejoin {
     pub(crate) delay: Duration,
-    /// The number of that join.
+    /// The number of the next join.
     pub(crate) attempt: u32,
 }
 
-/// What a push needs of a wanted topic. Only its pushes can be changed, which are not indexed.
+/// The parts of a wanted topic that a push needs. Only `pushes` can be changed, which is not
+/// indexed.
 #[derive(Debug)]
 pub(crate) struct ToPush<'a> {
     pub(crate) topic: &'a Topic,
@@ -196,38 +200,38 @@ pub(crate) struct ToPush<'a> {
     pub(crate) leaving: Option<&'a Group>,
 }
 
-/// What follows an ok to the join.
+/// The effect of an ok to the join.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NowJoined {
-    /// It is the first ok since the topic is wanted.
+    /// Whether it is the first ok since the topic is wanted.
     pub(crate) first: bool,
-    /// The pushes that waited for it.
+    /// The pushes that waited for the join.
     pub(crate) pushes: Option<Group>,
 }
 
-/// What follows a refused join.
+/// The effect of a refused join.
 #[derive(Debug)]
 pub(crate) enum Refused {
     Retry(Rejoin),
-    /// The last rejection: the topic is not wanted any more.
+    /// The rejection is final: the topic is no longer wanted.
     Last(Want),
 }
 
-/// What follows the loss of an instance that is still wanted.
+/// The effect of the loss of an instance whose topic is still wanted.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Crashed {
-    /// It was joined, not just being joined.
+    /// Whether the channel was joined, not joining.
     pub(crate) was_joined: bool,
     pub(crate) pushes: Option<Group>,
     pub(crate) rejoin: Rejoin,
 }
 
-/// What follows a leave: the topic is not wanted any more.
+/// The effect of a leave: the topic is no longer wanted.
 #[derive(Debug)]
 pub(crate) struct Left {
     pub(crate) want: Want,
-    /// The leave to be written, behind the pushes of the instance: its place in the lane, and the
-    /// instance. None if the server holds no instance.
+    /// The order and the join_ref of the leave to write, behind the pushes of the instance. `None`
+    /// if the server holds no instance.
     pub(crate) leave: Option<(u64, Ref)>,
 }
 
@@ -263,8 +267,8 @@ impl Want {
         matches!(self.state, State::Joining { join_ref: current } if current == join_ref)
     }
 
-    /// Leaves Joined, Joining or Errored for Pending; returns the instance if it was joined.
-    /// The rejoin counter starts over only if the instance had been stable.
+    /// Goes from Joined, Joining or Errored to Pending. Returns the instance if it was joined.
+    /// Resets the rejoin counter only if the instance was stable.
     fn lose(&mut self, now: Time, stable_after: Duration) -> Option<Instance> {
         self.surviving = None;
         match core::mem::replace(&mut self.state, State::Pending) {
@@ -278,7 +282,7 @@ impl Want {
         }
     }
 
-    /// Waits before the next join for as long as the history of the channel asks for.
+    /// Begins the wait before the next join, with a delay that grows with the number of rejoins.
     fn back_off(&mut self, now: Time, config: &Config, rng: &mut Rng) -> Rejoin {
         self.rejoins = self.rejoins.saturating_add(1);
         self.wait(now, config.rejoin_after.range(self.rejoins), rng)
@@ -297,14 +301,14 @@ impl Channel {
         self.want.is_none() && self.leaving.is_none()
     }
 
-    /// Those of its pushes that have no outcome.
+    /// The groups of pushes without an outcome.
     pub(crate) fn groups(&self) -> impl Iterator<Item = &Group> {
         let wanted = self.want.as_ref().and_then(|want| want.pushes.as_ref());
         let leaving = self.leaving.as_ref().and_then(|leaving| leaving.pushes.as_ref());
         wanted.into_iter().chain(leaving)
     }
 
-    /// The order of its join, if that could be written now.
+    /// The order of the join, if the join can be written now.
     pub(crate) const fn due(&self) -> Option<u64> {
         match &self.want {
             // Protocol: LEAVE-5.
@@ -315,7 +319,7 @@ impl Channel {
         }
     }
 
-    /// When the wait before a rejoin is over.
+    /// The end of the wait before a rejoin.
     pub(crate) const fn rejoin_at(&self) -> Option<Time> {
         match &self.want {
             Some(Want { state: State::Errored { until }, .. }) => Some(*until),
@@ -323,7 +327,7 @@ impl Channel {
         }
     }
 
-    /// When the leave has gone unanswered for too long.
+    /// The deadline of the leave.
     pub(crate) fn leave_until(&self) -> Option<Time> {
         self.leaving.as_ref().map(|leaving| leaving.until)
     }
@@ -333,10 +337,11 @@ impl Channel {
         self.want.as_ref().is_some_and(|want| want.is_joining(join_ref))
     }
 
-    /// Which of its instances a frame with this join_ref is about.
+    /// The instance that a frame with this join_ref refers to.
     pub(crate) fn instance(&self, join_ref: Option<Ref>) -> Option<InstanceKind> {
         if let Some(leaving) = &self.leaving {
-            // A null ref names no instance. While a channel is being left it means the one that is left.
+            // A null join_ref names no instance. While a channel is being left, it means the
+            // instance that is being left.
             if join_ref.is_none_or(|join_ref| join_ref == leaving.join_ref) {
                 return Some(InstanceKind::Leaving);
             }
@@ -363,7 +368,7 @@ impl Channel {
 
 /// # Transitions
 impl Channel {
-    /// A push is to be accepted.
+    /// The parts that are needed to accept a push.
     #[inline]
     pub(crate) fn pushing(&mut self) -> Option<ToPush<'_>> {
         let want = self.want.as_mut()?;
@@ -372,7 +377,7 @@ impl Channel {
         Some(ToPush { topic: &want.topic, instance, pushes: &mut want.pushes, leaving })
     }
 
-    /// The join was written.
+    /// Enters Joining, because the join was written.
     pub(crate) fn join_written(&mut self, join_ref: Ref) {
         if let Some(want) = &mut self.want {
             want.state = State::Joining { join_ref };
@@ -381,7 +386,7 @@ impl Channel {
         }
     }
 
-    /// The server accepted the newest join.
+    /// Enters Joined, because the server accepted the newest join.
     pub(crate) fn joined(
         &mut self,
         now: Time,
@@ -396,7 +401,7 @@ impl Channel {
         Some(NowJoined { first, pushes: want.pushes.clone() })
     }
 
-    /// The server refused the newest join.
+    /// Waits or ends, because the server refused the newest join.
     pub(crate) fn refused(
         &mut self,
         now: Time,
@@ -407,7 +412,7 @@ impl Channel {
         let want = self.want.as_mut()?;
         // Protocol: JOIN-5.
         if *kind == RejectionKind::JoinCrashed {
-            // The server's join raised: it may well work the next time.
+            // The join function of the server raised an error, which may not happen again.
             return Some(Refused::Retry(want.back_off(now, config, rng)));
         }
         want.rejections = want.rejections.saturating_add(1);
@@ -423,8 +428,8 @@ impl Channel {
         Some(Refused::Retry(want.wait(now, range, rng)))
     }
 
-    /// The instance is gone though the topic is wanted. With `replaced`, the server holds it until
-    /// the next join.
+    /// Enters Errored, because the instance ended while the topic is wanted. With `replaced`, the
+    /// server holds the instance until the next join.
     pub(crate) fn crashed(
         &mut self,
         now: Time,
@@ -441,7 +446,8 @@ impl Channel {
         Some(Crashed { was_joined: instance.is_some(), pushes: want.pushes.clone(), rejoin })
     }
 
-    /// The reply to this join is lost: the channel may well be there, so the instance survives.
+    /// Enters Errored, because the reply to this join was lost. The server may hold the instance,
+    /// so it is kept as surviving.
     pub(crate) fn unanswered(
         &mut self,
         join_ref: Ref,
@@ -461,15 +467,15 @@ impl Channel {
         }
     }
 
-    /// The surviving instance has ended by itself.
+    /// Removes the surviving instance, which the server has ended.
     pub(crate) fn survivor_ended(&mut self) {
         if let Some(want) = &mut self.want {
             want.surviving = None;
         }
     }
 
-    /// The connection is lost: every instance ends. `Some` if the channel was joined, with its pushes
-    /// if there are any.
+    /// Ends every instance, because the connection was lost. Returns `Some` if the channel was
+    /// joined, with its pushes if there are any.
     pub(crate) fn disconnected(
         &mut self,
         now: Time,
@@ -480,8 +486,8 @@ impl Channel {
         Some(want.pushes.clone())
     }
 
-    /// The topic is not wanted any more. An instance that the server may hold is left, with the pushes
-    /// that were accepted for it; `order` is called for the place of the leave.
+    /// Ends the want of the topic. An instance that the server may hold is left, with the pushes
+    /// that were accepted for it; `order` is called for the order of the leave.
     pub(crate) fn leave(&mut self, until: Time, order: impl FnOnce() -> u64) -> Option<Left> {
         let mut want = self.want.take()?;
         let instance = match want.state {
@@ -499,19 +505,19 @@ impl Channel {
         Some(Left { want, leave })
     }
 
-    /// The leave of this instance was written.
+    /// Stores the ref of the leave of this instance, which was written.
     pub(crate) fn leave_written(&mut self, join_ref: Ref, leave_ref: Ref) {
         if let Some(leaving) = self.leaving.as_mut().filter(|it| it.join_ref == join_ref) {
             leaving.leave_ref = Some(leave_ref);
         }
     }
 
-    /// The leave is over.
+    /// Ends the leave.
     pub(crate) fn leave_ended(&mut self) -> Option<Leaving> {
         self.leaving.take().map(|leaving| *leaving)
     }
 
-    /// The topic is not wanted any more, and there is nothing to leave.
+    /// Ends the want of the topic without a leave.
     pub(crate) fn end(&mut self) -> Option<Want> {
         self.want.take()
     }

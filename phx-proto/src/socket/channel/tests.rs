@@ -1,11 +1,12 @@
-//! The channel machine alone: each row of its diagram.
+//! Tests of the channel machine alone: each row of its diagram.
 
 use super::*;
 use crate::config::Backoff;
 
 const NOW: Time = Time::from_millis(1_000);
 
-/// The delay before the n-th rejoin is n seconds, and before that after the n-th rejection 10 n.
+/// The delay before the n-th rejoin is n seconds, and the delay after the n-th rejection is 10 n
+/// seconds.
 fn config() -> Config {
     let delays = |step: u64| {
         let steps = [step, 2 * step, 3 * step].map(|secs| secs * 1_000);
@@ -49,7 +50,7 @@ fn errored() -> Channel {
     channel
 }
 
-/// Being left, with a leave that has until second 9.
+/// A channel that is being left, with a deadline at second 9.
 fn leaving() -> Channel {
     let mut channel = joined(1);
     let left = channel.leave(Time::from_millis(9_000), || 6).expect("it is wanted");
@@ -112,7 +113,7 @@ fn crashed_channel_is_joined_again() {
     assert_eq!(want(&channel).joined().map(|instance| instance.join_ref), Some(Ref(8)));
 }
 
-/// The delays grow until an instance was stable.
+/// The delays grow until an instance is stable.
 #[test]
 fn rejoin_delay_grows_until_stable() {
     let (config, mut channel) = (config(), joined(1));
@@ -131,9 +132,9 @@ fn rejoin_delay_grows_until_stable() {
     assert_eq!(crash(&mut Channel::default(), 0), None);
 }
 
-/// A rejoin on request and a lost reply leave an instance that the server may hold.
+/// After a rejoin on request and after a lost reply, the server may hold an earlier instance.
 #[test]
-fn surviving_instance_lasts_until_the_next_join() {
+fn surviving_instance_lasts_until_next_join() {
     let (config, mut rng) = (config(), rng());
     let survives = |channel: &Channel| channel.instance(Some(Ref(1)));
     let mut replaced = joined(1);
@@ -141,7 +142,7 @@ fn surviving_instance_lasts_until_the_next_join() {
     let mut unanswered = joining(1);
     assert_eq!(unanswered.unanswered(Ref(2), NOW, &config, &mut rng), None, "another join");
     assert_eq!(unanswered.unanswered(Ref(1), NOW, &config, &mut rng), Some(rejoin(1, 2)));
-    assert_eq!(survives(&errored()), None, "a crash leaves nothing");
+    assert_eq!(survives(&errored()), None, "no instance survives a crash");
     for channel in [replaced, unanswered] {
         assert_eq!(
             (state(&channel), survives(&channel)),
@@ -163,7 +164,7 @@ fn surviving_instance_lasts_until_the_next_join() {
         assert_eq!(survives(&refused), None, "the join replaced it, whatever the answer");
         let mut channel = channel.clone();
         let left = channel.leave(Time::MAX, || 6).expect("it is wanted");
-        assert_eq!(left.leave, Some((6, Ref(1))), "it is what a leave leaves");
+        assert_eq!(left.leave, Some((6, Ref(1))), "the leave refers to it");
     }
 }
 
@@ -178,7 +179,7 @@ fn lost_connection_makes_every_state_pending() {
     assert_eq!(Channel::default().disconnected(NOW, Duration::ZERO), None);
 }
 
-/// A rejection is retried until there were too many, or ends the first join at once.
+/// A rejection is retried up to a limit, but ends the first join at once.
 #[test]
 fn rejection_is_retried_until_the_last() {
     let (config, mut rng) = (config(), rng());
@@ -199,7 +200,7 @@ fn rejection_is_retried_until_the_last() {
     first.want.as_mut().unwrap().first_join_called = true;
     assert_eq!(retry(refuse(&mut first, RejectionKind::JoinCrashed)), 1);
     assert!(matches!(refuse(&mut first, RejectionKind::Application), Some(Refused::Last(_))));
-    // An ok starts the count over, and later rejections are not the caller's.
+    // An ok resets the count, and later rejections are retried.
     let mut again = joining(1);
     again.want.as_mut().unwrap().first_join_called = true;
     again.want.as_mut().unwrap().rejections = 2;
@@ -208,7 +209,7 @@ fn rejection_is_retried_until_the_last() {
 }
 
 #[test]
-fn leave_leaves_what_the_server_holds() {
+fn leave_is_sent_if_server_holds_instance() {
     for (mut channel, leave) in [
         (pending(), None),
         (joining(3), Some((6, Ref(3)))),
@@ -231,9 +232,9 @@ fn leave_leaves_what_the_server_holds() {
     assert!(channel.end().is_some() && channel.end().is_none() && channel.is_empty());
 }
 
-/// The pushes of the instance go with the leave.
+/// The pushes of an instance stay with its leave.
 #[test]
-fn leave_takes_the_pushes_along() {
+fn leave_takes_pushes_of_its_instance() {
     let mut pushes = crate::socket::push::slab::Pushes::default();
     let mut channel = joined(1);
     channel.want.as_mut().unwrap().pushes = Some(pushes.group(None));
@@ -246,7 +247,7 @@ fn leave_takes_the_pushes_along() {
     assert!(left.want.pushes.is_some(), "nothing is left, so they end with the topic");
 }
 
-/// Which instance a frame is about, by its join_ref or none.
+/// A frame is matched to an instance by its join_ref, or without one.
 #[test]
 fn frame_finds_its_instance() {
     use InstanceKind::{Joined, Joining, Leaving};

@@ -1,4 +1,4 @@
-//! The commands and inputs about the connection: what the socket does with each transition.
+//! The commands and inputs of the connection, and the effects of its transitions.
 
 use core::time::Duration;
 
@@ -21,10 +21,11 @@ use crate::time::Time;
 
 /// # Commands about the connection
 impl Socket {
-    /// Starts connecting and keeps the connection from then on.
+    /// Starts connecting, and reconnects after every loss from then on.
     ///
-    /// While closing it is remembered. After `Closed` or `GaveUp` it begins a new life: counters
-    /// at zero, no topic wanted but the auto-joins. In every other state it changes nothing.
+    /// While the connection is closing, it connects after the close handshake. After `Closed` or
+    /// `GaveUp` it starts over: the retry counters are zero, and only the auto-joins are wanted. In
+    /// every other state it does nothing.
     pub fn connect(&mut self, now: Time) {
         let now = self.advance(now);
         match self.connection.connect(now, self.config.connect_timeout) {
@@ -39,12 +40,12 @@ impl Socket {
         }
     }
 
-    /// Closes the connection. Wins in every state: cancels every retry, ends every push and every
-    /// channel at once, and a remembered `connect` too.
+    /// Closes the connection, in every state. It cancels every retry and a `connect` that waits for
+    /// the close handshake, and ends every push and every channel at once.
     ///
     /// It does not flush: a push that was not written ends
-    /// [`NotSent`](crate::PushOutcome::NotSent). An open connection gets a close frame with code
-    /// 1000 and [`Config::close_timeout`](crate::Config::close_timeout) to answer it.
+    /// [`NotSent`](crate::PushOutcome::NotSent). An open connection is closed with code 1000, and
+    /// the server has [`Config::close_timeout`](crate::Config::close_timeout) to answer.
     pub fn disconnect(&mut self, now: Time) {
         let now = self.advance(now);
         self.end_channels(
@@ -67,12 +68,12 @@ impl Socket {
         }
     }
 
-    /// Dials now instead of waiting, with the attempt counters at zero; while connecting, drops
-    /// the attempt and begins another. Does nothing while open.
+    /// Dials now instead of waiting, with the retry counters at zero. While connecting, it aborts
+    /// the attempt and begins another. While open, it does nothing.
     ///
     /// # Errors
     ///
-    /// [`NotRetrying`] when no connection is being kept: idle, closing, closed or given up.
+    /// [`NotRetrying`] when the socket is idle, closing, closed or has given up.
     pub fn connect_now(&mut self, now: Time) -> Result<(), NotRetrying> {
         let now = self.advance(now);
         let redial = self.connection.connect_now(now, self.config.connect_timeout)?;
@@ -87,8 +88,8 @@ impl Socket {
         Ok(())
     }
 
-    /// Sends a heartbeat now, to find out whether the peer still answers. One that is on its way
-    /// already will do.
+    /// Sends a heartbeat now, to find out whether the peer still answers. Does nothing while a
+    /// heartbeat is unanswered.
     ///
     /// # Errors
     ///
@@ -100,19 +101,18 @@ impl Socket {
         Ok(())
     }
 
-    /// Replaces the seed of the jitter, for a connection that is started again: two that failed
-    /// together then do not retry together.
+    /// Replaces the seed of the jitter, for a connection that is restarted, so that connections
+    /// that failed together do not retry together.
     pub fn reseed(&mut self, now: Time, seed: u64) {
         self.advance(now);
         self.rng = Rng::new(seed);
     }
 
-    /// Replaces parameters, headers, token (and address, if given) from the next attempt on, as
-    /// a whole.
+    /// Replaces parameters, headers, token and, if given, the address, from the next attempt on.
     ///
     /// # Errors
     ///
-    /// [`CredentialsError`] for an address that may not be dialled; nothing is replaced then.
+    /// [`CredentialsError`] when the new address is not allowed; nothing is replaced.
     pub fn set_credentials(
         &mut self,
         now: Time,
@@ -126,10 +126,10 @@ impl Socket {
         Ok(())
     }
 
-    /// For the attempt `id` there are no newer credentials than the last ones.
+    /// Reports that there are no newer credentials for the attempt `id`.
     ///
-    /// Right after a 401 or a 403 that is final: the server refused these very credentials.
-    /// Otherwise the attempt goes on with them.
+    /// Right after a 401 or a 403 this is final, because the server has just refused these
+    /// credentials. Otherwise the attempt continues with them.
     pub fn credentials_unchanged(&mut self, now: Time, id: ConnectionId) {
         let now = self.advance(now);
         match self.connection.phase() {
@@ -148,14 +148,14 @@ impl Socket {
         self.credentials.uri.as_ref().unwrap_or(&self.config.uri)
     }
 
-    /// Where to dial and what to present there, as of now. Ask at dial time, so that refreshed
-    /// credentials are the ones used.
+    /// The address to dial and the credentials to present there. Call it when you dial, so that
+    /// refreshed credentials are used.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] for what may not be dialled, whichever call it came from: `ws://` that would
-    /// leave this machine without [`Config::insecure`](crate::Config::insecure), or a `vsn` other
-    /// than the codec's. Report it with [`Cause::Unsupported`], as no retry changes it.
+    /// [`ConfigError`] for an address that is not allowed: `ws://` to another machine without
+    /// [`Config::insecure`](crate::Config::insecure), or a `vsn` other than the codec's. Report it
+    /// with [`Cause::Unsupported`], because a retry cannot succeed.
     pub fn connect_request(&self) -> Result<ConnectRequest, ConfigError> {
         let credentials = &self.credentials;
         let mut uri = self.address().clone();
@@ -182,7 +182,7 @@ impl Socket {
 
 /// # Inputs about the connection
 impl Socket {
-    /// The attempt `id` succeeded: the socket is open and writable.
+    /// Reports that the attempt `id` succeeded. The connection is then open and writable.
     pub fn handle_opened(&mut self, now: Time, id: ConnectionId, opened: Opened) {
         let now = self.advance(now);
         let phase = self.connection.phase();
@@ -196,8 +196,8 @@ impl Socket {
         }
         self.stats.connections += 1;
         let interval = self.config.heartbeat_interval;
-        // Somewhere in the second half of the interval, so that clients which reconnected
-        // together do not beat together.
+        // The first heartbeat falls in the second half of the interval, so that clients that
+        // reconnected together do not send heartbeats together.
         let first =
             DelayRange::new(interval / 2, interval).map_or(interval, |range| self.rng.draw(range));
         // Protocol: CONN-10.
@@ -208,15 +208,15 @@ impl Socket {
         }
     }
 
-    /// The attempt `id` failed, for a cause that the driver knows: [`Dial`](Cause::Dial),
-    /// [`Tls`](Cause::Tls), [`Refused`](Cause::Refused) and the like. If it was reported as opened
-    /// before, the connection ends with this cause.
+    /// Reports that the attempt `id` failed, with its cause: [`Dial`](Cause::Dial),
+    /// [`Tls`](Cause::Tls), [`Refused`](Cause::Refused) and so on. If the attempt was already
+    /// reported as opened, the connection ends with this cause.
     pub fn handle_failed(&mut self, now: Time, id: ConnectionId, cause: Cause) {
         self.end(now, id, cause);
     }
 
-    /// The open connection `id` ended, or its close handshake is over. If it was not reported as
-    /// opened before, the attempt has failed with this cause.
+    /// Reports that the open connection `id` ended, or that its close handshake is over. If it was
+    /// not reported as opened, the attempt fails with this cause.
     pub fn handle_closed(&mut self, now: Time, id: ConnectionId, ended: Ended) {
         let cause = match ended {
             Ended::CloseFrame { code, reason } => Cause::RemoteClose { code, reason },
@@ -228,7 +228,7 @@ impl Socket {
         self.end(now, id, cause);
     }
 
-    /// Ends the connection or the attempt `id`, in whatever state it is.
+    /// Ends the connection or the attempt `id`, in every state.
     fn end(&mut self, now: Time, id: ConnectionId, cause: Cause) {
         let now = self.advance(now);
         match self.connection.phase() {
@@ -242,8 +242,8 @@ impl Socket {
         }
     }
 
-    /// The driver panicked and goes away: nothing is carried out any more. The connection and its
-    /// channels end for good, with [`Cause::DriverPanicked`].
+    /// Reports that the driver panicked, so that no action is carried out any more. The connection
+    /// and its channels end for good, with [`Cause::DriverPanicked`].
     pub fn handle_panicked(&mut self, now: Time) {
         let now = self.advance(now);
         let ended = self.connection.id();
@@ -260,8 +260,8 @@ impl Socket {
         }
     }
 
-    /// Whether the transport of `id` takes a frame. It does from the moment it opened: report
-    /// `false` when it refuses one, and `true` when it takes them again.
+    /// Reports whether the transport of `id` takes frames. The socket assumes that it does from the
+    /// opening on: report `false` when it refuses one, and `true` when it takes frames again.
     pub fn handle_writable(&mut self, now: Time, id: ConnectionId, writable: bool) {
         let now = self.advance(now);
         match self.connection.live_mut() {
@@ -271,13 +271,14 @@ impl Socket {
         }
     }
 
-    /// How many bytes the transport of `id` has moved. They extend the deadlines of what is
-    /// unanswered: see [`Config::receive_rate_min`](crate::Config::receive_rate_min).
+    /// Reports how many bytes the transport of `id` has transferred. They extend the deadlines of
+    /// unanswered heartbeats and joins: see
+    /// [`Config::receive_rate_min`](crate::Config::receive_rate_min).
     ///
-    /// Report the totals right before a [`handle_timeout`](Self::handle_timeout) whose time has
-    /// come, and about twice a second while the socket [awaits an answer](Self::awaits_answer); also
-    /// once some 16 KiB were written, before the next frame is pulled. An old report makes deadlines
-    /// later, never earlier. Without any report, bytes buy no time.
+    /// Report the totals right before a [`handle_timeout`](Self::handle_timeout) that is due, about
+    /// twice a second while the socket [awaits an answer](Self::awaits_answer), and after about
+    /// every 16 KiB written, before the next frame is polled. An outdated report makes deadlines
+    /// later, never earlier. Without reports, bytes extend no deadline.
     pub fn handle_progress(&mut self, now: Time, id: ConnectionId, progress: Progress) {
         self.advance(now);
         if self.connection.id() != Some(id) {
@@ -287,15 +288,15 @@ impl Socket {
         }
     }
 
-    /// Whether the verdict on the open connection depends on an answer or on its taking a frame, so
-    /// that [progress](Self::handle_progress) matters.
+    /// Whether an open connection has an unanswered heartbeat or join, or a transport that takes no
+    /// frames, so that the driver must report [progress](Self::handle_progress).
     #[must_use]
     pub fn awaits_answer(&self) -> bool {
         self.connection.live().is_some_and(Live::awaits_answer)
     }
 }
 
-/// # What follows a transition
+/// # Effects of transitions
 impl Socket {
     fn begin_life(&mut self) {
         self.retry = Retry::default();
@@ -303,7 +304,7 @@ impl Socket {
         self.add_auto_joins();
     }
 
-    /// An attempt has begun.
+    /// Signals an attempt, and asks the driver to dial.
     pub(in crate::socket) fn dialled(&mut self, Attempt { id, number: attempt }: Attempt) {
         self.signal(Signal::Connecting { id, attempt });
         self.actions.push_back(Action::Connect { id, attempt });
@@ -321,9 +322,9 @@ impl Socket {
         self.schedule(now, id, cause, None);
     }
 
-    /// The open connection is gone.
+    /// Ends the open connection, which was lost.
     pub(in crate::socket) fn connection_lost(&mut self, now: Time, cause: Cause) {
-        // A transport that is lost without a close frame may have been cut by anything on the way.
+        // Without a close frame, anything on the path may have cut the transport.
         let by_peer = matches!(cause, Cause::RemoteClose { .. });
         // Protocol: RETRY-2, RETRY-4.
         let Some(live) = self.connection.take_live() else { return };
@@ -334,7 +335,7 @@ impl Socket {
         self.schedule(now, live.id, cause, Some(now.since(live.opened_at)));
     }
 
-    /// We drop the open connection without a handshake: the peer is dead.
+    /// Aborts the open connection without a close handshake, because the peer is dead.
     pub(in crate::socket) fn abort_connection(&mut self, now: Time, cause: Cause) {
         if let Some(live) = self.connection.live() {
             self.actions.push_back(Action::Abort { id: live.id });
@@ -342,7 +343,7 @@ impl Socket {
         }
     }
 
-    /// We close the open connection because of what the peer sent.
+    /// Closes the open connection because of what the peer sent.
     pub(in crate::socket) fn close_connection(&mut self, now: Time, code: u16, cause: Cause) {
         let Some(live) = self.connection.take_live() else { return };
         self.pace_ended(now, &live, false);
@@ -354,7 +355,7 @@ impl Socket {
         self.actions.push_back(Action::Close { id, code, reason: "" });
     }
 
-    /// The close handshake is over, or was cut short.
+    /// Continues after the close handshake, complete or not.
     pub(in crate::socket) fn close_finished(&mut self, now: Time) {
         let Some((id, then)) = self.connection.finish_close() else { return };
         match then {
@@ -381,7 +382,7 @@ impl Socket {
         });
     }
 
-    /// Waits for the next attempt, or gives up, as the retry policy decides.
+    /// Waits for the next attempt or gives up, by the decision of the retry policy.
     fn schedule(&mut self, now: Time, id: ConnectionId, cause: Cause, open_for: Option<Duration>) {
         let known = self.opened_at.as_deref().is_some_and(|it| it.is_same_endpoint(self.address()));
         match self.retry.decide(&self.config, &mut self.rng, now, &cause, open_for, known) {
@@ -400,8 +401,8 @@ impl Socket {
         }
     }
 
-    /// Ends every channel for good, and the connection or attempt, if there is one: its id, and
-    /// whether it was open.
+    /// Ends every channel and the connection for good. `ended` is the id of the connection or
+    /// attempt, if there is one, and whether it was open.
     fn give_up(&mut self, ended: Option<(ConnectionId, bool)>, cause: Cause) {
         self.connection.give_up(cause.clone());
         if let Some((id, was_open)) = ended {
@@ -415,8 +416,8 @@ impl Socket {
         self.signal(Signal::GaveUp { cause });
     }
 
-    /// The pace of joins learns from the end of a connection. Call it before the channels are
-    /// interrupted: it asks whether joins were due.
+    /// Updates the join pace after the end of a connection. Call it before the channels are
+    /// interrupted, because it needs to know whether joins were due.
     fn pace_ended(&mut self, now: Time, live: &Live, by_peer: bool) {
         let idle = live.joins().is_empty() && self.channels.first_due().is_none();
         self.pace.ended(now, by_peer, idle);

@@ -1,7 +1,7 @@
-//! The state of one open connection, which ends with it.
+//! The state of one open connection.
 //!
-//! It lies inside [`Phase::Open`](crate::socket::connection::Phase), so a connection that is lost takes
-//! its joins, heartbeats, frames and deadlines along, and nothing of it can touch the next one.
+//! It is inside [`Phase::Open`](crate::socket::connection::Phase), so the joins, heartbeats, frames
+//! and deadlines of a connection are dropped with it and cannot affect the next one.
 
 use core::time::Duration;
 
@@ -26,16 +26,16 @@ pub(crate) struct Live {
     pub(crate) ledger: Ledger,
     pub(crate) heartbeat: Heartbeat,
     pub(crate) stall: WriteStall,
-    /// Changed by the methods below only: an unanswered join suspends the deadlines of the heartbeat
-    /// and of the write stall.
+    /// Private, because an unanswered join suspends the deadlines of the heartbeat and of the write
+    /// stall: only the methods of `Live` change it.
     joins: JoinClock,
     pub(crate) lane: Lane,
-    /// Pushes that the server may still answer though they have their outcome.
+    /// Pushes that have their outcome and may still get a reply.
     pub(crate) abandoned: Abandoned,
 }
 
 impl Live {
-    /// `first_heartbeat` is the delay of the first one.
+    /// `first_heartbeat` is the delay of the first heartbeat.
     pub(crate) fn new(
         id: ConnectionId,
         now: Time,
@@ -59,7 +59,7 @@ impl Live {
         &self.joins
     }
 
-    /// Lists its deadlines, in the order in which equal ones expire.
+    /// Lists the deadlines of the connection, in the order in which equal ones expire.
     #[inline]
     pub(crate) fn deadlines(
         &self,
@@ -74,12 +74,12 @@ impl Live {
         }
     }
 
-    /// Whether the verdict on the connection depends on an answer or on its taking a frame.
+    /// Whether a heartbeat or a join is unanswered, or the transport takes no frames.
     pub(crate) fn awaits_answer(&self) -> bool {
         self.heartbeat.is_unanswered() || !self.joins.is_empty() || self.stall.is_blocked()
     }
 
-    /// The transport reports its totals. `next_ref` is the next ref that will be minted.
+    /// Takes the transport's totals. `next_ref` is the next ref that will be minted.
     pub(crate) fn progress(&mut self, progress: Progress, next_ref: Ref) {
         self.ledger.report(progress, next_ref);
         if progress.flushed {
@@ -88,28 +88,28 @@ impl Live {
         }
     }
 
-    /// The caller was late or the machine slept: probes the peer, and restarts the time for its
-    /// answers, once.
+    /// Probes the peer and restarts its deadlines, once each, because the caller was late or the
+    /// machine was suspended.
     pub(crate) fn forgive(&mut self, now: Time) {
         self.heartbeat.forgive(now, &self.ledger);
         self.joins.forgive(now, &self.ledger);
         self.stall.restart(now, &self.ledger);
     }
 
-    /// A join was written.
+    /// Starts the clock of a join that was written.
     pub(crate) fn join_written(&mut self, join_ref: Ref, topic: Topic, now: Time) {
         self.joins.written(join_ref, topic, now, &self.ledger);
         self.joins_changed(now);
     }
 
-    /// A join was answered, or its answer will never come.
+    /// Removes a join that was answered, or whose answer will never arrive.
     pub(crate) fn join_ended(&mut self, join_ref: Ref, now: Time) -> Option<Unanswered> {
         let ended = self.joins.remove(join_ref, now, &self.ledger);
         self.joins_changed(now);
         ended
     }
 
-    /// The oldest join is overdue: returns it, and probes the server.
+    /// Marks the oldest join as overdue, probes the server, and returns the join.
     pub(crate) fn join_overdue(&mut self, now: Time) -> Option<Unanswered> {
         let join = self.joins.oldest()?.clone();
         self.joins.expire();
@@ -118,15 +118,15 @@ impl Live {
         Some(join)
     }
 
-    /// Takes an unanswered join that was written before `answered`, a heartbeat that the server has
-    /// answered: the reply to the join is lost.
+    /// Takes an unanswered join that was written before the answered heartbeat `answered`. The
+    /// server answers in order, so the reply to the join is lost.
     pub(crate) fn take_lost_join(&mut self, answered: Ref, now: Time) -> Option<Unanswered> {
         let lost = self.joins.take_lost(answered, now, &self.ledger);
         self.joins_changed(now);
         lost
     }
 
-    /// Frees the memory that only a busy time needs.
+    /// Frees the memory that only a busy connection needs.
     pub(crate) fn shrink(&mut self) {
         self.lane.shrink();
         self.joins.shrink();
@@ -134,7 +134,8 @@ impl Live {
         self.ledger.shrink();
     }
 
-    /// The server answers nothing and reads nothing while it runs a join.
+    /// Suspends or resumes the other deadlines. The server neither answers nor reads while it runs
+    /// a join.
     fn joins_changed(&mut self, now: Time) {
         if self.joins.is_empty() {
             self.heartbeat.resume(now, &self.ledger);
@@ -159,7 +160,8 @@ mod tests {
         live: Live,
     }
 
-    /// Overdue after 10 s, stalled after 60 s; with or without heartbeats every 30 s.
+    /// Joins are overdue after 10 s and stalled after 60 s; heartbeats are sent every 30 s or not
+    /// at all.
     fn bench(heartbeats: bool) -> Bench {
         let interval = Duration::from_secs(if heartbeats { 30 } else { 0 });
         let config = Config::new("ws://localhost/").unwrap().heartbeat_interval(interval);
@@ -180,9 +182,9 @@ mod tests {
         }
     }
 
-    /// The server answers nothing while it runs a join, so the verdict is the join clock's.
+    /// The server answers nothing while it runs a join, so only the join clock runs.
     #[test]
-    fn unanswered_join_suspends_the_heartbeat() {
+    fn unanswered_join_suspends_heartbeat() {
         use TimerKind::{HeartbeatDue, HeartbeatReply, JoinClock};
         let mut bench = bench(true);
         bench.live.heartbeat.probe(secs(1), &bench.live.ledger);
@@ -198,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn unanswered_join_suspends_the_write_stall() {
+    fn unanswered_join_suspends_write_stall() {
         use TimerKind::{JoinClock, WriteStall};
         let mut bench = bench(false);
         bench.live.stall.block(secs(1), &bench.live.ledger);
@@ -231,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn flush_ends_what_written_bytes_buy() {
+    fn flush_ends_extension_by_written_bytes() {
         let mut bench = bench(true);
         bench.live.heartbeat.probe(secs(1), &bench.live.ledger);
         bench.live.heartbeat.written(Ref(1), secs(1));
@@ -244,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn answer_is_awaited_by_each_verdict() {
+    fn each_unanswered_kind_awaits_answer() {
         let waits: [fn(&mut Live); 3] = [
             |live| live.heartbeat.probe(secs(1), &live.ledger),
             |live| live.join_written(Ref(2), "room:a".into(), secs(1)),

@@ -1,4 +1,4 @@
-//! The connection machine.
+//! The connection machine: when to dial, close and give up.
 //!
 //! ```text
 //!             connect              opened        disconnect           ended
@@ -8,8 +8,9 @@
 //!                           Waiting ◀────────┘
 //! ```
 //!
-//! Every transition, held to what happens by `tests/properties/diagrams.rs`; beside them, `connect_now` replaces an
-//! attempt by another, and a driver that panicked gives up in any state but Closed and `GaveUp`:
+//! The following list has all transitions; `tests/properties/diagrams.rs` compares it with the
+//! behaviour. In addition, `connect_now` replaces an attempt by another, and a panic of the driver
+//! leads from every state but Closed to `GaveUp`:
 //!
 //! ```text
 //!   Idle       → Connecting  connect
@@ -32,16 +33,18 @@
 //!              → Closed      disconnect
 //! ```
 //!
-//! A close frame of the server is answered by the transport; every *remote* end leads to a retry
-//! unless a table of the configuration rules it out, because servers send 1000 on restarts too
-//! (`wire/close_graceful_shutdown`). Only a local `disconnect` is final by itself.
+//! The transport answers a close frame of the server. Every *remote* end leads to a retry unless a
+//! table of the configuration forbids it, because servers also send 1000 when they restart
+//! (`wire/close_graceful_shutdown`). Only a local `disconnect` is always final.
 //!
-//! The end of a connection is reported in this order: the interruption of each channel, the outcomes of
-//! its pushes, `Disconnected`, and then what follows. Every `Connecting` is followed by one of
-//! `Connected` and `ConnectFailed`, every `Connected` by a `Disconnected`.
+//! The end of a connection is signalled in this order: the interruption of each channel, the
+//! outcomes of its pushes, `Disconnected`, and then the signals of the next step. Every
+//! `Connecting` is followed by one of `Connected` and `ConnectFailed`, every `Connected` by a
+//! `Disconnected`.
 //!
 //! [`Connection`] is the machine. When an attempt or a connection ends, the [retry
-//! policy](crate::socket::retry) decides between Waiting and `GaveUp`; [`commands`] brings the two together.
+//! policy](crate::socket::retry) decides between Waiting and `GaveUp`; [`commands`] brings the two
+//! together.
 
 mod commands;
 pub(crate) mod live;
@@ -57,44 +60,44 @@ use crate::socket::connection::live::Live;
 use crate::socket::timer::TimerKind;
 use crate::time::Time;
 
-/// How often a wake-up may have an effect.
+/// The minimum time between two wake-ups that have an effect.
 const WAKE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The state of the connection, as seen from outside.
+/// The public state of the connection.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Status {
-    /// Never connected.
+    /// The connection was never started.
     Idle,
-    /// An attempt is being made.
+    /// An attempt to connect is in progress.
     Connecting {
-        /// 0 for the first one, then the number of the retry.
+        /// Zero for the first attempt, then the number of the retry.
         attempt: u32,
     },
-    /// Open.
+    /// The connection is open.
     Open,
-    /// Waiting for the next attempt.
+    /// The socket waits for the next attempt.
     Waiting {
-        /// When it is made.
+        /// The time of the next attempt.
         until: Time,
-        /// Which it will be, from 1.
+        /// The number of that retry, from 1.
         attempt: u32,
-        /// Why it is needed.
+        /// The cause of the retry.
         cause: Cause,
     },
-    /// The close handshake is being made.
+    /// The close handshake is in progress.
     Closing,
-    /// Closed by `disconnect`.
+    /// The connection was closed by `disconnect`.
     Closed,
-    /// Not tried any more.
+    /// The connection ended and is not retried.
     GaveUp {
-        /// The last cause.
+        /// The cause of the last end.
         cause: Cause,
     },
 }
 
 impl Status {
-    /// The same in four words.
+    /// The state reduced to four values.
     #[must_use]
     pub const fn lifecycle(&self) -> Lifecycle {
         match self {
@@ -106,17 +109,17 @@ impl Status {
     }
 }
 
-/// The state of a connection in four words.
+/// The state of a connection, reduced to four values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Lifecycle {
-    /// It is not open yet, or not open again.
+    /// The connection is not open yet, or not open again.
     Initializing,
-    /// It is open.
+    /// The connection is open.
     Ready,
-    /// It is being closed.
+    /// The connection is closing.
     Closing,
-    /// It ended.
+    /// The connection ended.
     Terminated,
 }
 
@@ -133,18 +136,19 @@ impl Lifecycle {
     }
 }
 
-/// The connection: its phase, and when a wake-up may have an effect.
+/// The connection machine: its phase, and the state of wake-ups.
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
     phase: Phase,
     next_id: u64,
-    /// When a wake-up last had an effect, or will have.
+    /// The time at which a wake-up last had, or will have, an effect.
     last_wake: Option<Time>,
-    /// A wake-up came during the attempt: should it fail, the wait after it is skipped.
+    /// A wake-up came during the present attempt. If the attempt fails, the wait after it is
+    /// skipped.
     woken: bool,
 }
 
-/// The state of the connection, with what belongs to it and its deadline.
+/// The state of the connection, with its data and its deadline.
 #[derive(Clone, Debug)]
 pub(crate) enum Phase {
     Idle,
@@ -156,62 +160,62 @@ pub(crate) enum Phase {
     GaveUp { cause: Cause },
 }
 
-/// What follows the close handshake.
+/// The next step after the close handshake.
 #[derive(Clone, Debug)]
 pub(crate) enum AfterClose {
-    /// Nothing.
+    /// The connection stays closed.
     Stay,
-    /// `connect` was called meanwhile.
+    /// `connect` was called during the close handshake.
     Connect,
-    /// We closed because of the peer, so this is a lost connection.
+    /// The client closed because of the peer, so the connection counts as lost.
     Retry { cause: Cause, open_for: Duration },
 }
 
-/// An attempt that has begun.
+/// An attempt that has begun and must be dialled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "an attempt is to be dialled"]
+#[must_use = "an attempt must be dialled"]
 pub(crate) struct Attempt {
     pub(crate) id: ConnectionId,
     pub(crate) number: u32,
 }
 
-/// What follows `connect`.
+/// The effect of `connect`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Connect {
-    /// Nothing: the connection is being kept already.
+    /// None: the connection was already started.
     Kept,
     Dial(Attempt),
-    /// A new life begins, now or after the close handshake.
+    /// The connection starts over, now or after the close handshake.
     NewLife(Option<Attempt>),
 }
 
-/// What follows `connect_now`: an attempt, and the one that it replaces.
+/// The effect of `connect_now`: a new attempt, and the attempt that it replaces.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Redial {
     pub(crate) aborted: Option<ConnectionId>,
     pub(crate) attempt: Attempt,
 }
 
-/// What follows `disconnect`.
+/// The effect of `disconnect`.
 #[derive(Debug)]
 pub(crate) enum Disconnect {
-    /// The open connection gets its close handshake.
+    /// The close handshake of the open connection begins.
     Close(Box<Live>),
-    /// The attempt is dropped.
+    /// The attempt is aborted.
     Abort(ConnectionId),
-    /// There was neither.
+    /// The connection is closed at once, without a handshake.
     Closed,
-    /// Nothing: it is closed or being closed.
+    /// None: the connection is already closed or closing.
     Nothing,
 }
 
-/// What follows a wake-up.
+/// The effect of a wake-up.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Woken {
     Nothing,
-    /// The wait is over.
+    /// The wait ends with an attempt.
     Dial(Attempt),
-    /// The peer of the open connection is probed.
+    /// The peer of the open connection must be probed.
     Probe,
 }
 
@@ -246,7 +250,7 @@ impl Connection {
         self.phase.status()
     }
 
-    /// The connection that is open, being made or being closed.
+    /// The id of the connection that is open, opening or closing.
     pub(crate) const fn id(&self) -> Option<ConnectionId> {
         match &self.phase {
             Phase::Connecting { id, .. } | Phase::Closing { id, .. } => Some(*id),
@@ -271,7 +275,7 @@ impl Connection {
         }
     }
 
-    /// Whether topics can be wanted in this state.
+    /// Whether joins are accepted in this state.
     pub(crate) const fn accepts_joins(&self) -> bool {
         !matches!(
             self.phase,
@@ -279,7 +283,7 @@ impl Connection {
         )
     }
 
-    /// The deadline of the phase. Those of an open connection are [its own](Live::deadlines).
+    /// The deadline of the phase. An open connection has [its own deadlines](Live::deadlines).
     #[inline]
     pub(crate) const fn deadline(&self) -> Option<(TimerKind, Time)> {
         match &self.phase {
@@ -290,7 +294,7 @@ impl Connection {
         }
     }
 
-    /// When a wake-up may have an effect again.
+    /// The earliest time at which a wake-up may have an effect.
     fn may_wake_at(&self) -> Time {
         self.last_wake.map_or(Time::ZERO, |last| last + WAKE_INTERVAL)
     }
@@ -298,7 +302,8 @@ impl Connection {
 
 /// # Transitions
 impl Connection {
-    /// The application wants a connection. An attempt has `timeout`, here and below.
+    /// Starts the connection, if it is not started. `timeout` is the timeout of an attempt, here
+    /// and in the other transitions.
     pub(crate) fn connect(&mut self, now: Time, timeout: Duration) -> Connect {
         match &mut self.phase {
             Phase::Idle => Connect::Dial(self.dial(now, 0, timeout)),
@@ -316,7 +321,7 @@ impl Connection {
         }
     }
 
-    /// Begins an attempt, in place of whatever was before it.
+    /// Begins an attempt, which replaces the present phase.
     pub(crate) fn dial(&mut self, now: Time, number: u32, timeout: Duration) -> Attempt {
         let id = ConnectionId(self.next_id);
         self.next_id += 1;
@@ -325,7 +330,7 @@ impl Connection {
         Attempt { id, number }
     }
 
-    /// The application wants an attempt now.
+    /// Begins an attempt now, instead of the wait or of the present attempt.
     pub(crate) fn connect_now(
         &mut self,
         now: Time,
@@ -342,13 +347,14 @@ impl Connection {
         Ok(Some(Redial { aborted, attempt: self.dial(now, 0, timeout) }))
     }
 
-    /// The attempt succeeded.
+    /// Enters Open, because the attempt succeeded.
     pub(crate) fn open(&mut self, live: Box<Live>) {
         self.woken = false;
         self.phase = Phase::Open(live);
     }
 
-    /// The application wants no connection. The close handshake has `timeout`.
+    /// Closes the connection or aborts the attempt. `timeout` is the timeout of the close
+    /// handshake.
     pub(crate) fn disconnect(&mut self, now: Time, timeout: Duration) -> Disconnect {
         match core::mem::replace(&mut self.phase, Phase::Closed) {
             Phase::Open(live) => {
@@ -365,7 +371,8 @@ impl Connection {
         }
     }
 
-    /// The open connection is over. It is Closed until the caller has decided what follows.
+    /// Takes the state of an open connection that has ended. The phase is Closed until the caller
+    /// sets the next one.
     pub(crate) fn take_live(&mut self) -> Option<Box<Live>> {
         match core::mem::replace(&mut self.phase, Phase::Closed) {
             Phase::Open(live) => Some(live),
@@ -376,7 +383,7 @@ impl Connection {
         }
     }
 
-    /// Begins the close handshake of a connection that was open.
+    /// Begins the close handshake of a connection whose state was taken.
     pub(crate) fn close(
         &mut self,
         now: Time,
@@ -387,8 +394,8 @@ impl Connection {
         self.phase = Phase::Closing { id, then, until: now + timeout };
     }
 
-    /// The close handshake is over, or was cut short. The connection is Closed until the caller has
-    /// decided what follows.
+    /// Ends the close handshake, complete or not. The phase is Closed until the caller sets the
+    /// next one.
     pub(crate) fn finish_close(&mut self) -> Option<(ConnectionId, AfterClose)> {
         match core::mem::replace(&mut self.phase, Phase::Closed) {
             Phase::Closing { id, then, .. } => Some((id, then)),
@@ -399,12 +406,12 @@ impl Connection {
         }
     }
 
-    /// The next attempt is to be made at `until`. With `may_skip`, a wake-up ends the wait.
+    /// Begins the wait for an attempt at `until`. With `may_skip`, a wake-up ends the wait.
     pub(crate) fn wait(&mut self, until: Time, attempt: u32, cause: Cause, may_skip: bool) {
         self.phase = Phase::Waiting { until, attempt, cause, may_skip };
     }
 
-    /// The wait is over.
+    /// Ends the wait and begins the attempt.
     pub(crate) fn dial_again(&mut self, now: Time, timeout: Duration) -> Option<Attempt> {
         match self.phase {
             Phase::Waiting { attempt, .. } => Some(self.dial(now, attempt, timeout)),
@@ -412,12 +419,12 @@ impl Connection {
         }
     }
 
-    /// No attempt will be made any more.
+    /// Ends the connection for good: no attempt follows.
     pub(crate) fn give_up(&mut self, cause: Cause) {
         self.phase = Phase::GaveUp { cause };
     }
 
-    /// The network changed, or the machine woke up.
+    /// Handles a wake-up: the network changed, or the machine resumed.
     pub(crate) fn wake(&mut self, now: Time, timeout: Duration) -> Woken {
         match &self.phase {
             Phase::Connecting { .. } | Phase::Closing { then: AfterClose::Retry { .. }, .. } => {
@@ -436,12 +443,12 @@ impl Connection {
         }
     }
 
-    /// Skips the wait that has just begun if a wake-up came during the attempt before it.
+    /// Skips the wait that has just begun, if a wake-up came during the attempt before it.
     pub(crate) fn skip_wait_if_woken(&mut self, now: Time, timeout: Duration) -> Option<Attempt> {
         if core::mem::take(&mut self.woken) { self.skip_wait(now, timeout) } else { None }
     }
 
-    /// Dials now instead of waiting, or when a second has passed since the last wake-up.
+    /// Ends the wait now, or shortens it to one second after the last wake-up.
     fn skip_wait(&mut self, now: Time, timeout: Duration) -> Option<Attempt> {
         let at = self.may_wake_at().max(now);
         let Phase::Waiting { until, may_skip: true, .. } = &mut self.phase else { return None };

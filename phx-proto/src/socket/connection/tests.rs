@@ -1,4 +1,4 @@
-//! The connection machine alone: each row of its diagram.
+//! Tests of the connection machine alone: each row of its diagram.
 
 use super::*;
 
@@ -34,7 +34,7 @@ fn open() -> Connection {
     connection
 }
 
-/// Waits from second 2 to second 60 for attempt 3.
+/// A wait from second 2 to second 60 for attempt 3.
 fn waiting(may_skip: bool) -> Connection {
     let mut connection = open();
     assert!(connection.take_live().is_some());
@@ -65,7 +65,7 @@ fn retry() -> AfterClose {
     AfterClose::Retry { cause: cause(), open_for: Duration::from_secs(1) }
 }
 
-/// The deadline of each phase lies in its state; an open connection has its own.
+/// Each phase has at most one deadline; an open connection has its own.
 #[test]
 fn each_phase_has_its_deadline() {
     let deadlines = [
@@ -83,7 +83,7 @@ fn each_phase_has_its_deadline() {
 }
 
 #[test]
-fn only_an_open_connection_is_live() {
+fn only_open_connection_is_live() {
     let id = Some(ConnectionId(1));
     let rows = [
         (Connection::new(), None, false, true),
@@ -126,7 +126,7 @@ fn connect_dials_or_begins_a_new_life() {
 }
 
 #[test]
-fn connect_now_replaces_the_wait_or_the_attempt() {
+fn connect_now_replaces_wait_or_attempt() {
     let mut connection = waiting(false);
     let redial = Redial { aborted: None, attempt: attempt(2, 0) };
     assert_eq!(connection.connect_now(secs(9), ATTEMPT), Ok(Some(redial)));
@@ -163,7 +163,7 @@ fn disconnect_wins_in_every_state() {
 }
 
 #[test]
-fn only_a_close_handshake_is_finished() {
+fn only_close_handshake_is_finished() {
     for mut connection in [Connection::new(), connecting(), open(), waiting(true), gave_up()] {
         let before = connection.status();
         assert!(connection.finish_close().is_none());
@@ -183,7 +183,7 @@ fn wait_ends_with_its_attempt() {
 
 /// A wake-up skips an ordinary wait, at most once a second.
 #[test]
-fn wake_up_skips_an_ordinary_wait() {
+fn wake_up_skips_ordinary_wait() {
     let mut connection = waiting(true);
     assert_eq!(connection.wake(secs(9), ATTEMPT), Woken::Dial(attempt(2, 3)));
     connection.wait(secs(60), 4, cause(), true);
@@ -199,9 +199,9 @@ fn wake_up_skips_an_ordinary_wait() {
     assert_eq!(asked_for.deadline(), Some((TimerKind::Reconnect, secs(60))));
 }
 
-/// A wake-up during an attempt skips the wait after it, if that is an ordinary one.
+/// A wake-up during an attempt skips the wait after it, if the wait may be skipped.
 #[test]
-fn wake_up_during_an_attempt_is_remembered() {
+fn wake_up_during_attempt_skips_next_wait() {
     for mut connection in [connecting(), closing(retry())] {
         assert_eq!(connection.wake(secs(2), ATTEMPT), Woken::Nothing);
         connection.wait(secs(60), 1, cause(), true);
@@ -225,7 +225,7 @@ fn wake_up_during_an_attempt_is_remembered() {
 }
 
 #[test]
-fn wake_up_probes_an_open_connection_once_a_second() {
+fn wake_up_probes_open_connection_each_second() {
     let mut connection = open();
     let woken = [5_000, 5_999, 6_000].map(|at| connection.wake(Time::from_millis(at), ATTEMPT));
     assert_eq!(woken, [Woken::Probe, Woken::Nothing, Woken::Probe]);

@@ -1,8 +1,8 @@
-//! A list of refs whose push ended before its reply: casts, timeouts, withdrawals.
+//! A list of refs whose push ended before its reply: casts, timeouts and withdrawals.
 //!
-//! The server may still answer them, and an answer can matter: "unmatched topic" means that a channel
-//! is gone (`wire/push_unjoined_topic`), that of the topic that was pushed to and no other,
-//! so the topic is kept beside the ref.
+//! The server may still reply to them, and the reply can matter: "unmatched topic" means that the
+//! server no longer holds the channel (`wire/push_unjoined_topic`). It concerns only the topic of
+//! the push, so the topic is kept with the ref.
 //!
 //! ```text
 //!   written, ended without a reply ──▶ kept ──┬─ its reply ──────────────────────▶ taken
@@ -10,18 +10,18 @@
 //!                                             └─ 64 others ended since ──────────▶ dropped
 //! ```
 //!
-//! That reply comes from the server's socket, which answers heartbeats too and in order: when a
-//! heartbeat that was written later is answered, it will not come any more.
+//! That reply comes from the server's socket process, which also answers heartbeats, in order. Once
+//! a heartbeat that was written later is answered, the reply can no longer arrive.
 //!
-//! The value lives and dies with one connection.
+//! The list belongs to one connection.
 
 use crate::id::Ref;
 use crate::topic::Topic;
 
-/// How many are kept: of more, the replies to the last ones prove the same.
+/// The maximum number of entries. Replies to the latest pushes are enough to detect a lost channel.
 const CAPACITY: usize = 64;
 
-/// Pushes that ended before their reply, the latest ones.
+/// The latest pushes that ended before their reply.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Abandoned {
     pushes: Vec<(Ref, Topic)>,
@@ -35,13 +35,14 @@ impl Abandoned {
         self.pushes.push((msg_ref, topic));
     }
 
-    /// Whether `msg_ref` was the ref of a push to `topic`; a second reply is not asked about it.
+    /// Removes the entry of `msg_ref` and `topic`, and returns whether there was one.
     pub(crate) fn take(&mut self, msg_ref: Ref, topic: &str) -> bool {
         let found = self.pushes.iter().position(|(it, to)| *it == msg_ref && **to == *topic);
         found.map(|index| self.pushes.remove(index)).is_some()
     }
 
-    /// The heartbeat `answered` was answered: what was written before it is answered or never will be.
+    /// Removes every ref that was written before the answered heartbeat `answered`, because no
+    /// reply to it can arrive any more.
     pub(crate) fn drop_before(&mut self, answered: Ref) {
         self.pushes.retain(|(msg_ref, _)| *msg_ref > answered);
     }
@@ -59,12 +60,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn list_keeps_the_latest_and_gives_each_once() {
+    fn list_keeps_latest_and_returns_each_once() {
         let mut abandoned = Abandoned::default();
         for number in 1..=70 {
             abandoned.add(Ref(number), Topic::from("room:a"));
         }
-        assert!(!abandoned.take(Ref(6), "room:a"), "64 later ones pushed it out");
+        assert!(!abandoned.take(Ref(6), "room:a"), "64 later entries replaced it");
         assert!(!abandoned.take(Ref(7), "room:b"), "it was pushed to another topic");
         assert!(abandoned.take(Ref(7), "room:a"));
         assert!(!abandoned.take(Ref(7), "room:a"), "once");
@@ -73,6 +74,6 @@ mod tests {
         assert!(abandoned.take(Ref(31), "room:a"));
         abandoned.drop_before(Ref(71));
         abandoned.shrink();
-        assert_eq!(abandoned.pushes.capacity(), 0, "an idle connection keeps nothing");
+        assert_eq!(abandoned.pushes.capacity(), 0, "an empty list has no memory");
     }
 }

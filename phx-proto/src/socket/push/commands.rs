@@ -1,4 +1,4 @@
-//! The commands about pushes, and the end of a push.
+//! The commands of pushes, and the end of a push.
 
 use crate::config::{Config, Unfit};
 use crate::event::cause::{NotSentCause, PushOutcome, UnknownCause};
@@ -16,18 +16,17 @@ use crate::wire::payload::Payload;
 
 /// # Commands about pushes
 impl Socket {
-    /// Pushes an event to a wanted topic. Its one outcome follows as the signal `PushEnded`.
+    /// Pushes an event to a wanted topic. Exactly one outcome follows, as the signal `PushEnded`.
     ///
-    /// Unless it is to [fail fast](PushOptions::fail_fast), a push to a channel that is not
-    /// joined at the moment waits for it, through disconnects and crashes too, until its
-    /// timeout. Queued pushes are written in the order they were accepted, never before the
-    /// join was answered. While
-    /// [`Config::pushes_in_flight_max`](crate::Config::pushes_in_flight_max) calls await their replies
-    /// further calls wait too, with what follows them on their channel.
+    /// A push to a channel that is not joined waits for the join, through disconnects and crashes,
+    /// until its timeout, unless it [fails fast](PushOptions::fail_fast). Queued pushes are written
+    /// in the order they were accepted, and never before the join is answered. While
+    /// [`Config::pushes_in_flight_max`](crate::Config::pushes_in_flight_max) calls are unanswered,
+    /// further calls wait, with the pushes that follow them on their channel.
     ///
     /// # Errors
     ///
-    /// [`PushError`], with the payload handed back; nothing was queued.
+    /// [`PushError`], which returns the payload; nothing was queued.
     pub fn push(
         &mut self,
         now: Time,
@@ -68,8 +67,8 @@ impl Socket {
         Ok(id)
     }
 
-    /// Withdraws a push. If it was written already, the server may still handle it; its reply
-    /// then counts as late. Returns whether there was one to withdraw.
+    /// Withdraws a push. If it was already written, the server may still handle it, and its reply
+    /// counts as late. Returns whether the push existed.
     pub fn cancel_push(&mut self, now: Time, id: PushId) -> bool {
         self.advance(now);
         match self.pushes.place(id) {
@@ -80,7 +79,7 @@ impl Socket {
 }
 
 impl Socket {
-    /// Ends a push with the one outcome it has, wherever it was.
+    /// Ends a push with its outcome, in every state.
     pub(in crate::socket) fn end_push(
         &mut self,
         place: Place,
@@ -92,7 +91,7 @@ impl Socket {
         self.end_unheld(place, outcome)
     }
 
-    /// The same for one that cannot be held back, as it was written.
+    /// Like [`end_push`](Self::end_push), for a push that was written and so is not held.
     #[inline]
     pub(in crate::socket) fn end_unheld(
         &mut self,
@@ -112,12 +111,12 @@ impl Socket {
         true
     }
 
-    /// Ends what is not written of a group.
+    /// Ends the unwritten pushes of a group.
     pub(in crate::socket) fn end_queued(&mut self, group: &Group, cause: NotSentCause) {
         self.end_members(group, |push| !push.is_written(), |_| PushOutcome::NotSent(cause));
     }
 
-    /// Ends the calls of a group that are not written, with what is queued behind the first of them.
+    /// Ends the unwritten calls of a group, and every queued push behind the first of them.
     pub(in crate::socket) fn end_queued_calls(&mut self, group: &Group, cause: NotSentCause) {
         let queued = self.pushes.members(group).filter(|(_, _, push)| !push.is_written());
         let calls = queued.skip_while(|(_, _, push)| push.cast).map(|(place, ..)| place);
@@ -126,8 +125,7 @@ impl Socket {
         }
     }
 
-    /// Their channel is not joined any more: ends what was written on its instance, and what was to
-    /// fail fast.
+    /// Ends the written and the fail-fast pushes of a channel that is no longer joined.
     pub(in crate::socket) fn interrupt_pushes(
         &mut self,
         group: Option<&Group>,
@@ -139,7 +137,7 @@ impl Socket {
         self.end_members(group, fast, |_| PushOutcome::NotSent(NotSentCause::Interrupted));
     }
 
-    /// Ends some of a group, in the order they were accepted.
+    /// Ends some pushes of a group, in the order they were accepted.
     pub(in crate::socket) fn end_members(
         &mut self,
         group: &Group,
@@ -154,7 +152,7 @@ impl Socket {
         }
     }
 
-    /// Ends a group, in the order its pushes were accepted.
+    /// Ends all pushes of a group, in the order they were accepted, and the group itself.
     pub(in crate::socket) fn end_group(
         &mut self,
         group: Option<Group>,
@@ -166,7 +164,7 @@ impl Socket {
     }
 }
 
-/// Whether the push can be written.
+/// Checks that the push can be written.
 #[inline]
 fn check_push(
     config: &Config,
@@ -180,8 +178,8 @@ fn check_push(
     })
 }
 
-/// Whether the queue takes a push of so many bytes to this channel, one of so many topics. What
-/// is queued is in memory, so no sum overflows.
+/// Checks that the queue has space for a push of `bytes` to this channel. The tuple also has the
+/// number of topics. The sums cannot overflow, because everything queued is in memory.
 #[inline]
 fn check_queue(
     config: &Config,
@@ -192,13 +190,13 @@ fn check_queue(
     let all = pushes.queued();
     let half = (config.queued_pushes_max / 2, config.queued_bytes_max / 2);
     if (all.pushes as usize) < half.0 && all.bytes + bytes <= half.1 {
-        // Not even all topics together have their half.
+        // All topics together use less than half, so no topic can exceed its half.
         return Ok(());
     }
     check_full_queue(config, pushes, of, bytes)
 }
 
-/// The same when half of the queue is taken.
+/// The full check, for a queue that is at least half full.
 #[inline(never)]
 fn check_full_queue(
     config: &Config,
@@ -219,7 +217,7 @@ fn check_full_queue(
         return Ok(());
     }
     let (pushes_max, bytes_max) = (pushes_max.div_ceil(2), bytes_max.div_ceil(2));
-    // Of its present instance, and of one that is being left.
+    // The pushes of the present instance and of an instance that is being left.
     let groups = channel.pushes.iter().chain(channel.leaving);
     let queued = groups.map(|group| pushes.queued_of(group));
     let of_topic =

@@ -1,4 +1,4 @@
-//! Pushes that are held back because `pushes_in_flight_max` calls are in flight.
+//! The groups of pushes that are held because `pushes_in_flight_max` calls are in flight.
 //!
 //! ```text
 //!   lane ── a call reaches the front at `pushes_in_flight_max` ──▶ held, as the head of its group
@@ -9,10 +9,10 @@
 //!                                             is not held any more
 //! ```
 //!
-//! One push of each group is held, its first that is not written; the others are found
-//! behind it in the group. So a channel's frames keep their order, casts of every other channel pass,
-//! and a reply costs a search among the groups that are held. Heartbeats, joins and
-//! leaves never wait for it: a leave ends the calls of its channel that might have to wait.
+//! Each held group is represented by its head, its first unwritten push; the others follow it in
+//! the group. So the frames of a channel keep their order, casts of other channels are not blocked,
+//! and a reply costs one search among the held groups. Heartbeats, joins and leaves are never held:
+//! a leave ends the calls of its channel that might have to wait.
 //!
 //! The value lives and dies with one connection.
 
@@ -20,16 +20,17 @@ use std::collections::BTreeMap;
 
 use crate::socket::push::slab::{Group, Place};
 
-/// A push of a group and whether it is a cast, with the order in which it was accepted.
+/// The head of a group: its order of acceptance, its place, and whether it is a cast.
 pub(crate) type Head = (u64, Place, bool);
 
-/// The first push that is not written, of each group that is held.
+/// The heads of all held groups.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Held {
     heads: BTreeMap<Group, Head>,
-    /// Heads that wait until fewer calls are in flight, in the order of acceptance.
+    /// The heads that are calls, in the order of acceptance. They wait until fewer calls are in
+    /// flight.
     calls: BTreeMap<u64, Place>,
-    /// Heads that wait for their turn only.
+    /// The heads that are casts, in the order of acceptance. They wait only for their turn.
     casts: BTreeMap<u64, Place>,
 }
 
@@ -39,7 +40,7 @@ impl Held {
         self.heads.is_empty()
     }
 
-    /// How many groups are held.
+    /// The number of held groups.
     pub(crate) fn len(&self) -> usize {
         self.heads.len()
     }
@@ -48,7 +49,8 @@ impl Held {
         self.heads.contains_key(group)
     }
 
-    /// The push that is written next, of those that can be: calls only with a place in flight.
+    /// The head to write next. Calls are included only with `may_call`, when one more call may be
+    /// in flight.
     #[inline]
     pub(crate) fn next(&self, may_call: bool) -> Option<(u64, Place)> {
         if self.is_empty() { None } else { self.first(may_call) }
@@ -60,14 +62,15 @@ impl Held {
         heads.map(|(order, place)| (*order, *place)).min_by_key(|(order, _)| *order)
     }
 
-    /// Holds a group from this push on.
+    /// Holds a group, whose head is this push.
     pub(crate) fn hold(&mut self, group: Group, head: Head) {
         let (order, place, cast) = head;
         self.of(cast).insert(order, place);
         self.heads.insert(group, head);
     }
 
-    /// The push accepted as `order` is not queued any more, and `next` is the one behind it in its group.
+    /// Replaces the head `order` of a group, which is no longer queued, by `next`, the push behind
+    /// it.
     pub(crate) fn follow(&mut self, group: Group, order: u64, next: Option<Head>) {
         if self.heads.get(&group).is_none_or(|(head, ..)| *head != order) {
             return;
@@ -78,7 +81,7 @@ impl Held {
         }
     }
 
-    /// The group is not held any more.
+    /// Releases a group.
     pub(crate) fn release(&mut self, group: &Group) {
         let Some((order, _, cast)) = self.heads.remove(group) else { return };
         self.of(cast).remove(&order);
@@ -100,9 +103,9 @@ mod tests {
     use crate::topic::Topic;
     use crate::wire::payload::Payload;
 
-    /// Heads are written in the order of acceptance; a call only with a place in flight.
+    /// Heads are written in the order of acceptance, a call only when one more may be in flight.
     #[test]
-    fn next_head_is_the_first_that_may_be_written() {
+    fn next_head_is_first_writable() {
         let mut pushes = Pushes::default();
         let (mut held, mut places) = (Held::default(), Vec::new());
         let groups = [1, 2, 3].map(|id| {

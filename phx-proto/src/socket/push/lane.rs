@@ -1,4 +1,4 @@
-//! The lane: frames of channels that can be written, in the order they were accepted.
+//! The lane: a queue of the channel frames that can be written, in the order of acceptance.
 //!
 //! ```text
 //!   push of a joined channel, leave ──▶ lane ──▶ next frame
@@ -8,10 +8,10 @@
 //!                                       held
 //! ```
 //!
-//! A leave lies behind the pushes accepted before it. Pushes that have to wait for replies are set
-//! aside in [`held`](crate::socket::push::held), and nothing else waits for them.
+//! A leave is behind the pushes accepted before it. Pushes that must wait for replies are moved to
+//! [`held`](crate::socket::push::held), and block nothing else.
 //!
-//! The value lives and dies with one connection.
+//! The lane belongs to one connection.
 
 use crate::collections::ordered::Ordered;
 use crate::id::Ref;
@@ -19,19 +19,19 @@ use crate::socket::push::held::Held;
 use crate::socket::push::slab::{Group, Place, Pushes};
 use crate::topic::Topic;
 
-/// A frame that could be written now.
+/// A frame that can be written now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum LaneItem {
     Push(Place),
-    /// Of the instance with this join_ref. It is written even if the leave has timed out.
+    /// The leave of the instance with this join_ref. It is written even if the leave has timed out.
     Leave(Topic, Ref),
 }
 
-/// Frames of channels, by the order in which they were accepted.
+/// A queue of channel frames, keyed by the order of acceptance.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Lane {
     items: Ordered<u64, LaneItem>,
-    /// Pushes that wait until fewer calls are in flight, or behind one that does.
+    /// Pushes that wait until fewer calls are in flight, and the pushes behind them.
     held: Held,
 }
 
@@ -41,37 +41,37 @@ impl Lane {
         self.items.len()
     }
 
-    /// How many groups of pushes are held.
+    /// The number of held groups.
     #[inline]
     pub(crate) fn held(&self) -> usize {
         self.held.len()
     }
 
-    /// Whether there is something to [pop](Self::pop). With `may_call`, one more call may be in
+    /// Whether [`pop`](Self::pop) has something to return. With `may_call`, one more call may be in
     /// flight.
     #[inline]
     pub(crate) fn is_ready(&self, may_call: bool) -> bool {
         self.items.len() > 0 || !self.held.is_empty() && self.held.next(may_call).is_some()
     }
 
-    /// A push or a leave can be written.
+    /// Adds a push or a leave that can be written.
     #[inline]
     pub(crate) fn insert(&mut self, order: u64, item: LaneItem) {
         self.items.insert(order, item);
     }
 
-    /// Many can be written that are in order.
+    /// Adds many items, which are sorted.
     pub(crate) fn extend(&mut self, items: impl IntoIterator<Item = (u64, LaneItem)>) {
         self.items.extend(items);
     }
 
-    /// What was accepted as `order` is not to be written any more.
+    /// Removes the item with this order.
     #[inline]
     pub(crate) fn remove(&mut self, order: u64) {
         self.items.remove(order);
     }
 
-    /// The pushes of a group cannot be written any more.
+    /// Removes the pushes of a group.
     pub(crate) fn remove_group(&mut self, group: &Group, pushes: &Pushes) {
         for (_, id, _) in pushes.members(group) {
             self.items.remove(id.0);
@@ -79,7 +79,7 @@ impl Lane {
         self.held.release(group);
     }
 
-    /// The next frame; none when it has to be held back, or there is none.
+    /// Takes the next frame; `None` if there is none, or if the next frame must be held.
     #[inline]
     pub(crate) fn pop(&mut self, pushes: &Pushes, may_call: bool) -> Option<LaneItem> {
         if may_call && self.held.is_empty() {
@@ -92,7 +92,7 @@ impl Lane {
     fn pop_beside_held(&mut self, pushes: &Pushes, may_call: bool) -> Option<LaneItem> {
         if let Some((order, place)) = self.held.next(may_call) {
             if self.items.first().is_none_or(|(first, _)| order <= first) {
-                // It may not have come to the front of the lane yet.
+                // It may not have reached the front of the lane yet.
                 self.items.remove(order);
                 self.held.follow(pushes.group_of(place), order, pushes.behind(place));
                 return Some(LaneItem::Push(place));
@@ -105,8 +105,8 @@ impl Lane {
         }
     }
 
-    /// Holds a push back that is next in the lane, if it may not be written now: one before it in its
-    /// group is held back, or it is a call too many.
+    /// Holds a push that has reached the front, if it may not be written now: its group is held, or
+    /// it is a call and no more may be in flight. Returns whether it is held.
     fn hold_back(&mut self, pushes: &Pushes, order: u64, place: Place, may_call: bool) -> bool {
         let group = pushes.group_of(place);
         let Some((_, push)) = pushes.get(place) else { return false };
@@ -120,7 +120,8 @@ impl Lane {
         true
     }
 
-    /// A push is about to end; if it is held, the one behind it in its group takes its place.
+    /// Called before a push ends. If it is the head of a held group, the push behind it becomes the
+    /// head.
     #[inline]
     pub(crate) fn ending(&mut self, pushes: &Pushes, place: Place) {
         if !self.held.is_empty() {
@@ -135,7 +136,7 @@ impl Lane {
         }
     }
 
-    /// Frees the memory of a lane without entries.
+    /// Frees the memory of an empty lane.
     pub(crate) fn shrink(&mut self) {
         self.items.give_back();
         if self.held.is_empty() {
@@ -195,9 +196,9 @@ mod tests {
         assert_eq!((lane.pop(pushes, true), lane.is_ready(true)), (None, false));
     }
 
-    /// With no place in flight a call is held, and its channel behind it; others pass.
+    /// At the limit of calls in flight, a call holds its group; other groups are not blocked.
     #[test]
-    fn call_too_many_holds_its_group() {
+    fn call_over_limit_holds_its_group() {
         let mut bench = Bench::default();
         let (one, other) = (bench.pushes.group(None), bench.pushes.group(None));
         let call = bench.push(1, &one, PushOptions::call());
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn end_of_a_held_push_frees_the_one_behind_it() {
+    fn end_of_held_push_frees_next() {
         let mut bench = Bench::default();
         let group = bench.pushes.group(None);
         let call = bench.push(1, &group, PushOptions::call());
@@ -224,7 +225,7 @@ mod tests {
         assert_eq!(bench.pop(false), Some(behind));
     }
 
-    /// A push that can be written since later, but was accepted before, is written before.
+    /// A push that was accepted earlier is written first, even if it became writable later.
     #[test]
     fn held_push_does_not_overtake() {
         let mut bench = Bench::default();

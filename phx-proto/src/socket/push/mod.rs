@@ -1,22 +1,22 @@
-//! The push machine: from an accepted call to exactly one outcome.
+//! The push machine: from an accepted push to exactly one outcome.
 //!
 //! ```text
 //!             channel joined, frame pulled          reply
 //!   Queued ──────────────────────────────▶ Written ───────▶ Reply
 //!     │  timeout, leave, close, give-up      │  timeout ───▶ TimedOut
-//!     └────────────▶ NotSent                 │  no answer can come any more ──▶ Unknown
+//!     └────────────▶ NotSent                 │  no reply can arrive any more ─▶ Unknown
 //!   either, withdrawn ──▶ Cancelled          └─ (a cast ends here: Written)
 //! ```
 //!
-//! [`Push`] is the machine. At most `pushes_in_flight_max` calls are Written; at that, further ones stay
-//! Queued, and the [`lane`] keeps the order of their channels. What may still be answered after its
-//! outcome is [`abandoned`].
+//! [`Push`] is the machine. At most `pushes_in_flight_max` calls are Written; at the limit further
+//! calls stay Queued, and the [`lane`] keeps the order within their channels. A push that may still
+//! be answered after its outcome is [`abandoned`].
 //!
-//! A push keeps its [`PushId`](crate::PushId) for life. Its wire ref is minted when the frame is pulled, so
-//! nothing that was waiting carries a ref of another connection, and nothing that may have been
-//! written is ever written again. Replies are matched by ref alone (and topic): the join_ref of a
-//! reply is null when the server knew no channel (`wire/push_unjoined_topic`). All pushes, and how one
-//! is found, are in [`slab`].
+//! A push keeps its [`PushId`](crate::PushId) until its outcome. Its wire ref is minted when the
+//! frame is pulled, so a queued push never has a ref of another connection, and a push that may
+//! have been written is never written again. Replies are matched by ref and topic only: the
+//! join_ref of a reply is null when the server found no channel (`wire/push_unjoined_topic`). The
+//! table of all pushes and its indexes are in [`slab`].
 
 pub(crate) mod abandoned;
 mod commands;
@@ -56,12 +56,12 @@ impl Push {
         Self { topic, cast, fail_fast, state: State::Queued(payload) }
     }
 
-    /// Takes the payload to be written under `msg_ref`; none if it was taken.
+    /// Takes the payload to write under `msg_ref`; `None` if the push was already written.
     #[inline]
     pub(crate) fn write(&mut self, msg_ref: Ref) -> Option<Payload> {
         if self.is_written() {
             // Protocol: PUSH-4.
-            // Never twice.
+            // A push is never written twice.
             return None;
         }
         match core::mem::replace(&mut self.state, State::Written(msg_ref)) {
@@ -75,7 +75,7 @@ impl Push {
         self.written().is_some()
     }
 
-    /// The ref it was written under.
+    /// The ref that the push was written under.
     #[inline]
     pub(crate) const fn written(&self) -> Option<Ref> {
         match self.state {
@@ -84,7 +84,8 @@ impl Push {
         }
     }
 
-    /// The bytes of its payload while it is queued, which is in [a buffer of our own](Payload::make_own).
+    /// The bytes of the payload while the push is queued. The payload is in [its own
+    /// buffer](Payload::make_own).
     #[inline]
     pub(crate) fn queued_len(&self) -> usize {
         match &self.state {
@@ -93,8 +94,8 @@ impl Push {
         }
     }
 
-    /// The outcome when its channel or connection ends, which depends on whether it may have reached
-    /// the server.
+    /// The outcome when the channel or the connection ends. It depends on whether the push may have
+    /// reached the server.
     pub(crate) const fn outcome_at_end(
         &self,
         unknown: UnknownCause,
@@ -107,7 +108,7 @@ impl Push {
         }
     }
 
-    /// The outcome when its time is up.
+    /// The outcome when the push times out.
     pub(crate) const fn outcome_at_timeout(&self) -> PushOutcome {
         if self.is_written() {
             PushOutcome::TimedOut
@@ -125,9 +126,9 @@ mod tests {
         Push::queued(Topic::from("room:a"), Payload::from(serde_json::json!({"n": 1})), options)
     }
 
-    /// Each row of the diagram: what a push ends with depends on whether it was written.
+    /// Each row of the diagram: the outcome depends on whether the push was written.
     #[test]
-    fn outcome_depends_on_whether_it_was_written() {
+    fn outcome_depends_on_being_written() {
         let mut push = queued(PushOptions::call());
         let end = |push: &Push| {
             push.outcome_at_end(UnknownCause::Disconnected, NotSentCause::Disconnected)

@@ -1,4 +1,4 @@
-//! All pushes without an outcome, and the ways to find one.
+//! A table of all pushes without an outcome, with indexes by id, ref, deadline and group.
 //!
 //! ```text
 //!   PushId ──▶ by_id ──┐
@@ -7,10 +7,10 @@
 //!   a topic, or an instance that is being left ──▶ Group: first, last
 //! ```
 //!
-//! A push that is accepted, written and answered in the usual order touches no search tree, hashes
-//! nothing and, once the tables have grown to the number of outstanding pushes, allocates nothing: the
-//! slab reuses the entry of an ended push, and the event of the next push is written into the memory of
-//! its event. What ends many pushes at once walks through their group.
+//! A push that is accepted, written and answered in the usual order uses no search tree and no
+//! hash. Once the tables have grown to the number of outstanding pushes, it does not allocate: the
+//! slab reuses the entry of an ended push, and the memory of its event name. Operations that end
+//! many pushes iterate over their group.
 
 use core::fmt;
 use core::num::{NonZeroU32, NonZeroU64};
@@ -27,36 +27,37 @@ use crate::time::Time;
 use crate::topic::Topic;
 use crate::wire::payload::Payload;
 
-/// Where a push lies, until it has its outcome.
+/// The key of a push in the slab, valid until the push has its outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place(NonZeroU32);
 
-/// The pushes of one wanted topic, or of one instance that is being left, in the order they were
-/// accepted. Whoever holds one hands it on or [disbands](Pushes::disband) it.
+/// The id of a group: the pushes of one wanted topic, or of one instance that is being left, in the
+/// order of acceptance. The owner of a group passes it on or [disbands](Pushes::disband) it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Group(u32);
 
-/// The longest event whose memory is kept: while a reply is awaited, and for that of a further push.
+/// The maximum capacity of an event name that is kept while a reply is awaited, and for reuse by a
+/// later push.
 pub(crate) const EVENT_KEPT: usize = 256;
 
-/// What is accepted and not yet written.
+/// Totals of the pushes that are accepted and not yet written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Queued {
     pub(crate) pushes: u32,
-    /// The memory that they hold: payloads and event names. The topic is shared with its channel.
+    /// The bytes of their payloads and event names. The topic is shared with its channel.
     pub(crate) bytes: usize,
 }
 
 #[derive(Clone, Default)]
 pub(crate) struct Pushes {
     entries: Slab<Entry>,
-    /// The event of each push. The memory is kept for the next push, unless it is long.
+    /// The event name of each push. The memory is kept for the next push, unless it is long.
     events: Vec<String>,
     by_id: Ordered<PushId, Place>,
     by_ref: Ordered<Ref, Place>,
     deadlines: Deadlines,
     groups: Vec<Ends>,
-    /// Groups without an owner.
+    /// The free list of groups.
     free_groups: Vec<u32>,
     queued: Queued,
 }
@@ -76,12 +77,12 @@ struct Entry {
 struct Ends {
     first: Option<Place>,
     last: Option<Place>,
-    /// The ref of the instance that its pushes are written on, or were last. Refs begin with one.
+    /// The ref of the instance that its pushes are, or last were, written on. Refs begin at one.
     instance: Option<NonZeroU64>,
     queued: Queued,
 }
 
-/// A push that is to be written.
+/// A push to write.
 #[derive(Debug)]
 pub(crate) struct Due<'a> {
     pub(crate) join_ref: Option<Ref>,
@@ -123,29 +124,29 @@ impl Pushes {
         self.queued
     }
 
-    /// What of it is in this group.
+    /// The totals of one group.
     #[inline]
     pub(crate) fn queued_of(&self, group: &Group) -> Queued {
         self.groups[group.0 as usize].queued
     }
 
-    /// How many are written and have no outcome.
+    /// The number of pushes that are written and have no outcome.
     #[inline]
     pub(crate) fn in_flight(&self) -> usize {
         self.by_ref.len()
     }
 
-    /// How many groups somebody holds.
+    /// The number of groups that have an owner.
     pub(crate) fn groups(&self) -> usize {
         self.groups.len() - self.free_groups.len()
     }
 
-    /// Armed deadlines.
+    /// The number of deadlines.
     pub(crate) fn deadlines(&self) -> usize {
         self.deadlines.len()
     }
 
-    /// An empty group, whose pushes are written on this instance.
+    /// Makes an empty group, whose pushes are written on this instance.
     pub(crate) fn group(&mut self, instance: Option<Ref>) -> Group {
         let instance = instance.and_then(|it| NonZeroU64::new(it.0));
         let ends = Ends { instance, ..Ends::default() };
@@ -161,13 +162,12 @@ impl Pushes {
         })
     }
 
-    /// The pushes of a group are written on this instance from now on.
+    /// Sets the instance that the pushes of a group are written on.
     pub(crate) fn written_on(&mut self, group: &Group, instance: Ref) {
         self.groups[group.0 as usize].instance = NonZeroU64::new(instance.0);
     }
 
-    /// Takes a push into a group, behind the ones that are there. With its event goes what it counts in
-    /// the queue.
+    /// Adds a push at the end of a group. `bytes` is its size in the queue.
     #[inline(always)]
     pub(crate) fn insert(
         &mut self,
@@ -177,7 +177,7 @@ impl Pushes {
         deadline: Time,
         group: &Group,
     ) -> Place {
-        debug_assert_eq!(bytes, push.queued_len() + event.len(), "what it counts in the queue");
+        debug_assert_eq!(bytes, push.queued_len() + event.len(), "the size in the queue");
         let ends = &mut self.groups[group.0 as usize];
         self.queued.add(bytes);
         ends.queued.add(bytes);
@@ -212,7 +212,7 @@ impl Pushes {
         Some((entry.id, &entry.push))
     }
 
-    /// Marks a queued push as written under `msg_ref`, and lends what is to be written.
+    /// Marks a queued push as written under `msg_ref`, and returns the parts of its frame.
     #[inline]
     pub(crate) fn write(&mut self, place: Place, msg_ref: Ref) -> Option<Due<'_>> {
         let Entry { push, group, .. } = self.entries.get_mut(place.key())?;
@@ -227,7 +227,7 @@ impl Pushes {
         Some(Due { join_ref, topic: &push.topic, event, payload, cast: push.cast })
     }
 
-    /// The frame of a push is made; while its reply is awaited it needs no long event.
+    /// Frees a long event name, once the frame of the push is built.
     #[cold]
     pub(crate) fn framed(&mut self, place: Place) {
         drop_long(&mut self.events[place.key()]);
@@ -245,7 +245,7 @@ impl Pushes {
         Some((id.0, behind, push.cast))
     }
 
-    /// Takes a push out of everything.
+    /// Removes a push from the table, its group and every index.
     #[inline]
     pub(crate) fn remove(&mut self, place: Place) -> Option<(PushId, Push)> {
         let Entry { push, id, deadline, group, before, behind } =
@@ -287,8 +287,8 @@ impl Pushes {
         )
     }
 
-    /// Gives back the room that a busy time needed, if there is no push now.
-    pub(crate) fn give_back(&mut self) {
+    /// Frees the memory that a busy time needed, if there are no pushes.
+    pub(crate) fn shrink(&mut self) {
         if self.by_id.len() == 0 {
             (self.entries, self.events) = (Slab::new(), Vec::new());
             self.by_id.give_back();
@@ -300,24 +300,24 @@ impl Pushes {
         }
     }
 
-    /// Takes back an empty group.
+    /// Frees an empty group.
     pub(crate) fn disband(&mut self, group: Group) {
         debug_assert!(self.groups[group.0 as usize].first.is_none(), "{group:?} is not empty");
         self.free_groups.push(group.0);
     }
 
-    /// When the first of them has waited long enough.
+    /// The earliest deadline of a push.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
         self.deadlines.first()
     }
 
-    /// Those that have waited long enough, in the order in which their time was up.
+    /// The pushes whose deadline has passed, in the order of their deadlines.
     pub(crate) fn overdue(&self, now: Time) -> Vec<(Time, PushId)> {
         self.deadlines.passed(now)
     }
 }
 
-/// The pushes, without vacant entries.
+/// Omits vacant entries.
 impl fmt::Debug for Pushes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all: BTreeMap<PushId, &Push> =
@@ -339,7 +339,7 @@ fn drop_long(event: &mut String) {
     }
 }
 
-/// Four thousand million pushes at a time do not fit into memory.
+/// Converts a key. It cannot fail, because 2³² pushes do not fit into memory.
 fn index(at: usize) -> u32 {
     u32::try_from(at).expect("fewer pushes than memory could hold")
 }
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_push_is_found_by_id_by_ref_and_in_its_group_until_it_is_removed() {
+    fn push_is_found_until_it_is_removed() {
         let mut pushes = Pushes::default();
         let (one, other) = (pushes.group(Some(Ref(5))), pushes.group(None));
         let places: Vec<Place> = (1..=4)
@@ -370,7 +370,7 @@ mod tests {
         assert_eq!((ids(&pushes, &one), ids(&pushes, &other)), (vec![1, 3, 4], vec![2]));
         let due = pushes.write(places[2], Ref(7)).expect("it is queued");
         assert_eq!((due.join_ref, due.event, due.topic.as_str()), (Some(Ref(5)), "e", "room:a"));
-        assert!(pushes.write(places[2], Ref(8)).is_none(), "never twice");
+        assert!(pushes.write(places[2], Ref(8)).is_none(), "written once");
         assert_eq!((pushes.by_ref(Ref(7)), pushes.by_ref(Ref(8))), (Some(places[2]), None));
         assert_eq!((pushes.in_flight(), pushes.queued()), (1, Queued { pushes: 3, bytes: 9 }));
         let queued = (pushes.queued_of(&one), pushes.queued_of(&other));
@@ -393,15 +393,15 @@ mod tests {
     }
 
     #[test]
-    fn what_a_burst_needed_is_given_back_when_it_is_over() {
+    fn memory_of_burst_is_freed() {
         let mut pushes = Pushes::default();
         let group = pushes.group(None);
         let places: Vec<Place> = (1..=1_000).map(|id| accept(&mut pushes, id, &group)).collect();
         for place in places {
-            pushes.give_back();
+            pushes.shrink();
             assert!(pushes.remove(place).is_some());
         }
-        pushes.give_back();
+        pushes.shrink();
         assert_eq!((pushes.entries.capacity(), pushes.events.capacity()), (0, 0));
         assert_eq!(pushes.queued(), Queued::default());
         assert_eq!(pushes.groups(), 1, "the group is still held");
@@ -409,12 +409,12 @@ mod tests {
         assert_eq!(pushes.place(PushId(1_001)), Some(place));
         assert!(pushes.remove(place).is_some());
         pushes.disband(group);
-        pushes.give_back();
+        pushes.shrink();
         assert_eq!((pushes.groups.capacity(), pushes.free_groups.capacity()), (0, 0));
     }
 
     #[test]
-    fn a_place_keeps_no_long_event_when_its_push_is_gone() {
+    fn free_entry_keeps_no_long_event() {
         let mut pushes = Pushes::default();
         let group = pushes.group(None);
         for (id, event) in [(1, "new_msg".to_owned()), (2, "e".repeat(100_000))] {
@@ -447,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_for_a_push_does_not_grow() {
+    fn size_of_a_push_does_not_grow() {
         let (push, group) = (size_of::<Entry>(), size_of::<Ends>());
         assert!(push <= 144 && group <= 32, "{push} and {group} bytes");
     }
