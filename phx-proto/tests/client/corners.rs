@@ -23,9 +23,10 @@ fn arrives(bench: &Bench, message: &Value) {
     bench.memory.world().to_client.push_back(Received::Frame(frame));
 }
 
-/// User pain 35: a busy connection writes its heartbeats all the same.
+/// A busy connection still writes its pushes and heartbeats. Reported in firezone/firezone#12312
+/// and firezone/firezone#4484.
 #[test]
-fn a_flood_of_messages_does_not_keep_pushes_and_heartbeats_from_being_written() {
+fn flood_of_messages_starves_no_writes() {
     let mut bench = Bench::new(|config| config);
     let room = bench.joined("room:lobby");
     bench.memory.world().flood = Some(message(0));
@@ -45,9 +46,10 @@ fn a_flood_of_messages_does_not_keep_pushes_and_heartbeats_from_being_written() 
     assert_eq!(bench.memory.world().dials, 2, "and a heartbeat without an answer still counts");
 }
 
-/// User pain 40: an answer that waits in the buffer is not late.
+/// An answer that arrived while the executor was busy is not late. Reported in
+/// phoenixframework/phoenix#5984 and davidstump/SwiftPhoenixClient#117.
 #[test]
-fn what_arrived_while_the_executor_was_busy_is_read_before_deadlines_are_looked_at() {
+fn buffered_answer_is_read_before_deadlines() {
     for backlog in [0, 100] {
         let mut bench = Bench::new(|config| config);
         let room = bench.joined("room:lobby");
@@ -69,9 +71,9 @@ fn what_arrived_while_the_executor_was_busy_is_read_before_deadlines_are_looked_
     }
 }
 
-/// User pain 61.
+/// Reported in supabase/supabase-flutter#536.
 #[test]
-fn the_deadline_of_a_join_says_that_the_join_kept_crashing() {
+fn join_deadline_reports_repeated_crashes() {
     let mut bench = Bench::new(|config| config);
     let client = bench.client.clone();
     let mut join = pin!(client.join("room:lobby", json!({})));
@@ -92,7 +94,7 @@ fn the_deadline_of_a_join_says_that_the_join_kept_crashing() {
 }
 
 #[test]
-fn a_handle_that_nobody_reads_does_not_have_its_channel_joined_anew() {
+fn unread_handle_causes_no_rejoin() {
     let mut bench = Bench::new(|config| config.mailbox(2, 1_000).expect("not zero"));
     let client = bench.client.clone();
     let options = JoinOptions::new().mailbox(MailboxPolicy::Rejoin);
@@ -116,7 +118,7 @@ fn a_handle_that_nobody_reads_does_not_have_its_channel_joined_anew() {
 }
 
 #[test]
-fn the_state_of_the_connection_is_not_lost_on_a_slow_reader_of_signals() {
+fn slow_signal_reader_gets_connection_state() {
     let mut bench = Bench::new(|config| config.mailbox(4, 1_000).expect("not zero"));
     let _room = bench.joined("room:lobby");
     let mut signals = bench.client.signals();
@@ -154,7 +156,7 @@ fn must_end(scenario: impl FnOnce() + Send + 'static) {
 }
 
 #[test]
-fn join_parameters_may_hold_the_last_handle_of_another_channel() {
+fn join_params_may_own_another_handle() {
     must_end(|| {
         let mut bench = Bench::new(|config| config);
         let kept = bench.joined("room:a");
@@ -179,7 +181,7 @@ fn join_parameters_may_hold_the_last_handle_of_another_channel() {
 }
 
 #[test]
-fn join_parameters_are_converted_outside_the_lock() {
+fn join_params_are_converted_outside_the_lock() {
     struct Curious(phx_proto::client::Client);
 
     impl From<Curious> for Payload {
@@ -196,8 +198,9 @@ fn join_parameters_are_converted_outside_the_lock() {
     });
 }
 
+/// When their channel ends.
 #[test]
-fn join_parameters_are_dropped_outside_the_lock_when_their_channel_ends() {
+fn join_params_are_dropped_outside_the_lock() {
     must_end(|| {
         let mut bench = Bench::new(|config| config);
         let kept = bench.joined("room:a");

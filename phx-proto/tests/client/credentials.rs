@@ -42,11 +42,11 @@ fn refused(status: u16) -> Cause {
     Cause::Refused(Refusal::new(status, Vec::new(), ""))
 }
 
-/// User pain 11: asked per attempt.
-/// User pain 12: and awaited.
-/// User pain 14: replaced as a whole.
+/// The provider is awaited, and its answer replaces the earlier credentials as a whole. Reported in
+/// CuatroElixir/slipstream#48, dsrees/JavaPhoenixClient#82, phoenixframework/phoenix#3515,
+/// phoenixframework/phoenix#6285 and supabase/supabase-js#2596.
 #[test]
-fn every_attempt_uses_what_the_provider_says_then_in_place_of_all_before() {
+fn provider_is_asked_for_every_attempt() {
     let count = AtomicUsize::new(0);
     let mut bench = Bench::new(|config| {
         let config = config.param("old", "1");
@@ -67,9 +67,10 @@ fn every_attempt_uses_what_the_provider_says_then_in_place_of_all_before() {
     assert!(queries[2].contains("token=three"), "{queries:?}");
 }
 
-/// User pain 16: the provider can tell a refusal from a network that is down.
+/// It can tell a refusal from a network that is down. A 401 is retried with new credentials.
+/// Reported in phoenixframework/phoenix#4414 and phoenixframework/phoenix#2847.
 #[test]
-fn the_provider_sees_why_the_last_attempt_failed_and_a_401_is_tried_with_new_ones() {
+fn provider_sees_why_the_last_attempt_failed() {
     let mut asked = None;
     let mut bench = Bench::new(|config| {
         let (setup, seen) = setup(config, |_| Ok(token("t")));
@@ -88,9 +89,9 @@ fn the_provider_sees_why_the_last_attempt_failed_and_a_401_is_tried_with_new_one
     assert_eq!(bench.client.status(), Status::Open);
 }
 
-/// User pain 18.
+/// At any other time the attempt goes on. Reported in tinyhumansai/openhuman#2892.
 #[test]
-fn unchanged_is_final_right_after_a_refusal_and_goes_on_otherwise() {
+fn unchanged_is_final_after_refusal() {
     for (failure, is_final) in [
         (refused(401), true),
         (refused(403), true),
@@ -113,16 +114,18 @@ fn unchanged_is_final_right_after_a_refusal_and_goes_on_otherwise() {
     }
 }
 
+/// Nothing is dialled.
 #[test]
-fn giving_up_is_final_and_dials_nothing() {
+fn provider_giving_up_is_final() {
     let bench = Bench::new(|config| setup(config, |_| Ok(Provided::GiveUp("revoked".into()))).0);
     let cause = Cause::CredentialsGaveUp { reason: "revoked".into() };
     assert_eq!(bench.client.status(), Status::GaveUp { cause });
     assert_eq!(bench.memory.world().dials, 0);
 }
 
+/// The next attempt asks again.
 #[test]
-fn an_error_is_a_failed_attempt_and_the_next_one_asks_again() {
+fn provider_error_is_a_failed_attempt() {
     let count = AtomicUsize::new(0);
     let mut bench = Bench::new(|config| {
         setup(config, move |_| match count.fetch_add(1, Ordering::Relaxed) {
@@ -139,7 +142,7 @@ fn an_error_is_a_failed_attempt_and_the_next_one_asks_again() {
 }
 
 #[test]
-fn an_address_that_may_not_be_dialled_is_a_failed_attempt() {
+fn provider_address_not_allowed_fails_the_attempt() {
     let bench = Bench::new(|config| {
         let uri = Uri::parse("ws://example.com/socket/websocket").expect("a URI");
         setup(config, move |_| Ok(Provided::Use(Credentials::new().uri(uri.clone())))).0
@@ -150,7 +153,7 @@ fn an_address_that_may_not_be_dialled_is_a_failed_attempt() {
 }
 
 #[test]
-fn a_panic_of_the_provider_is_a_failed_attempt() {
+fn provider_panic_is_a_failed_attempt() {
     let count = AtomicUsize::new(0);
     let mut bench = Bench::new(|config| {
         setup(config, move |_| {
@@ -164,9 +167,9 @@ fn a_panic_of_the_provider_is_a_failed_attempt() {
     assert_eq!(bench.client.status(), Status::Open);
 }
 
-/// User pain 31: one deadline for everything.
+/// One deadline covers the whole attempt. Reported in firezone/firezone#11591.
 #[test]
-fn a_provider_that_never_answers_is_cut_off_by_the_connect_timeout() {
+fn connect_timeout_covers_the_provider() {
     let mut bench = Bench::new(|config| {
         Setup::new(config.connect_timeout(Duration::from_secs(3)))
             .credentials(|_| pending::<Result<Provided, CredentialsFailed>>())
@@ -178,9 +181,9 @@ fn a_provider_that_never_answers_is_cut_off_by_the_connect_timeout() {
     assert_eq!(cause, Cause::ConnectTimeout);
 }
 
-/// User pain 27.
+/// Reported in phoenixframework/phoenix#1841 and phoenixframework/phoenix#2187.
 #[test]
-fn disconnect_wins_over_a_provider_that_has_not_answered() {
+fn disconnect_wins_over_pending_provider() {
     let mut bench = Bench::new(|config| {
         Setup::new(config).credentials(|_| pending::<Result<Provided, CredentialsFailed>>())
     });
@@ -195,7 +198,8 @@ fn disconnect_wins_over_a_provider_that_has_not_answered() {
     assert_eq!(bench.memory.world().dials, 0);
 }
 
-/// The driver dials nothing that the core refuses, and does not try again: no retry changes it.
+/// The driver dials nothing that the core refuses, and does not retry, because a retry would change
+/// nothing.
 #[test]
 fn refused_address_is_not_dialled() {
     let elsewhere =

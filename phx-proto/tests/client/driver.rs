@@ -14,7 +14,7 @@ use phx_proto::event::Interruption;
 use serde_json::json;
 
 #[test]
-fn a_join_and_a_push_are_answered() {
+fn join_and_push_are_answered() {
     let mut bench = Bench::new(|config| config);
     let room = bench.joined("room:lobby");
     assert!(room.join_response().is_some());
@@ -29,7 +29,7 @@ fn a_join_and_a_push_are_answered() {
 }
 
 #[test]
-fn a_refused_join_carries_the_servers_words() {
+fn refused_join_carries_server_response() {
     let mut bench = Bench::new(|config| config);
     let client = bench.client.clone();
     let mut join = pin!(client.join("room:secret", json!({})));
@@ -39,9 +39,9 @@ fn a_refused_join_carries_the_servers_words() {
     assert!(matches!(ready(join.as_mut()), Err(JoinFailed::Rejected(_))));
 }
 
-/// User pain 10.
+/// Reported in supabase-community/supabase-kt#255.
 #[test]
-fn a_gap_is_visible_between_the_messages_around_it() {
+fn gap_is_visible_between_messages() {
     let mut bench = Bench::new(|config| config);
     let room = bench.joined("room:lobby");
     let mut messages = room.messages();
@@ -61,9 +61,10 @@ fn a_gap_is_visible_between_the_messages_around_it() {
     assert!(poll(pin!(messages.next())).is_pending());
 }
 
-/// User pain 59: a join is cancel-safe.
+/// A join is cancel-safe. Reported in phoenixframework/phoenix_live_view#1937 and
+/// phoenixframework/phoenix#3827.
 #[test]
-fn dropping_a_join_releases_its_interest() {
+fn dropped_join_releases_its_interest() {
     let mut bench = Bench::new(|config| config);
     let client = bench.client.clone();
     {
@@ -78,7 +79,7 @@ fn dropping_a_join_releases_its_interest() {
 }
 
 #[test]
-fn a_join_ends_at_its_deadline() {
+fn join_ends_at_its_deadline() {
     let mut bench = Bench::new(|config| config);
     let client = bench.client.clone();
     let options = JoinOptions::new().deadline(Duration::from_secs(1));
@@ -108,7 +109,7 @@ fn reading_goes_on_while_writing_is_blocked() {
 }
 
 #[test]
-fn a_slow_consumer_sees_how_much_it_missed() {
+fn slow_consumer_sees_how_much_it_missed() {
     let mut bench = Bench::new(|config| config.mailbox(2, 1 << 20).expect("not zero"));
     let room = bench.joined("room:lobby");
     let mut messages = room.messages();
@@ -120,8 +121,9 @@ fn a_slow_consumer_sees_how_much_it_missed() {
     assert!(matches!(next(&mut messages), Some(ChannelEvent::Message(_))));
 }
 
+/// It refuses frames after a flush.
 #[test]
-fn a_transport_that_refuses_frames_after_a_flush_is_not_asked_again_and_again() {
+fn refusing_transport_is_not_polled_in_loop() {
     let mut bench = Bench::new(|config| config);
     let room = bench.joined("room:lobby");
     bench.memory.world().blocked = true;
@@ -138,7 +140,7 @@ fn a_transport_that_refuses_frames_after_a_flush_is_not_asked_again_and_again() 
 }
 
 #[test]
-fn an_overflow_can_join_the_channel_anew() {
+fn overflow_can_rejoin_the_channel() {
     let mut bench = Bench::new(|config| config.mailbox(2, 1 << 20).expect("not zero"));
     let client = bench.client.clone();
     let options = JoinOptions::new().mailbox(MailboxPolicy::Rejoin);
@@ -162,8 +164,9 @@ fn an_overflow_can_join_the_channel_anew() {
     assert!(matches!(next(&mut messages), Some(ChannelEvent::Resumed { .. })));
 }
 
+/// The others go on.
 #[test]
-fn a_handle_that_detached_is_done_while_the_others_go_on() {
+fn detached_handle_ends_alone() {
     let mut bench = Bench::new(|config| config);
     let room = bench.joined("room:lobby");
     let other = bench.client.channel("room:lobby").expect("it is wanted");
@@ -179,8 +182,9 @@ fn a_handle_that_detached_is_done_while_the_others_go_on() {
     assert_eq!(bench.last_sent()[3], "phx_join", "no leave was sent");
 }
 
+/// Another `connect` is possible.
 #[test]
-fn disconnect_ends_the_streams_and_the_driver_stays_for_another_connect() {
+fn disconnect_ends_streams_but_not_driver() {
     let mut bench = Bench::new(|config| config);
     let room = bench.joined("room:lobby");
     let mut messages = room.messages();
@@ -196,9 +200,9 @@ fn disconnect_ends_the_streams_and_the_driver_stays_for_another_connect() {
     assert!(matches!(client.status(), Status::Open));
 }
 
-/// User pain 60.
+/// It closes the connection first. Reported in liveview-native/phoenix-channels-client#156.
 #[test]
-fn dropping_the_last_handle_closes_and_completes_the_driver() {
+fn dropping_last_handle_completes_the_driver() {
     let mut bench = Bench::new(|config| config);
     let room = bench.joined("room:lobby");
     assert!(!bench.settle());
@@ -211,7 +215,7 @@ fn dropping_the_last_handle_closes_and_completes_the_driver() {
 }
 
 #[test]
-fn dropping_the_driver_ends_everything_that_waits() {
+fn dropping_driver_ends_every_waiter() {
     let mut bench = Bench::new(|config| config);
     let room = bench.joined("room:lobby");
     let Bench { client, driver, .. } = bench;

@@ -121,7 +121,7 @@ fn bench() -> (Bench, phx_proto::client::Channel) {
 
 type Case = (&'static str, fn(&mut Bench, phx_proto::client::Channel));
 
-/// The waker of the async book's executor owns its task, and whatever that holds.
+/// The waker of the async book's executor owns its task, and everything that the task owns.
 #[test]
 fn wakers_are_not_dropped_under_a_lock() {
     let cases: &[Case] = &[
@@ -344,9 +344,9 @@ fn overflow(bench: &mut Bench, salt: u64) {
     }
 }
 
-/// The same for every policy of a mailbox, and for one whose reader starts over.
+/// For every policy of a mailbox, and for one whose reader starts over.
 #[test]
-fn messages_that_a_mailbox_drops_are_dropped_after_the_lock() {
+fn mailbox_drops_messages_after_the_lock() {
     let policies = [
         MailboxPolicy::DropOldest,
         MailboxPolicy::DropNewest,
@@ -455,10 +455,10 @@ fn join_functions_may_call_their_client() {
     }));
 }
 
-/// The consumer holds a mutex that the function takes, and asks for the status under it.
+/// The consumer locks a mutex that the function takes, and asks for the status under it.
 #[test]
 #[allow(clippy::disallowed_methods, reason = "a deadlock takes two threads")]
-fn join_functions_may_take_the_locks_of_consumers() {
+fn join_functions_may_take_consumer_locks() {
     let scenario = || {
         let (mut bench, room) = bench();
         let shared = Arc::new(Mutex::new(0));
@@ -496,7 +496,7 @@ fn fickle(client: &Client, calls: &Arc<Mutex<usize>>) -> JoinParams {
     })
 }
 
-/// A function that changes what it is called for, time after time, does not keep the executor.
+/// A function that changes its own channel on every call does not block the executor.
 #[test]
 fn driver_yields_after_two_stale_functions() {
     let scenario = || {

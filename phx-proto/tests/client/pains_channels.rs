@@ -23,9 +23,10 @@ fn lefts(hand: &Hand) -> Vec<LeaveOutcome> {
     hand.signals.iter().filter_map(outcome).collect()
 }
 
-/// User pain 52: a leave is over when it is over, and says how.
+/// Its outcome shows when the server never answered. Reported in phoenixframework/phoenix#6792 and
+/// phoenixframework/phoenix#2047.
 #[test]
-fn leave_resolves_when_the_server_has_answered_and_says_if_it_never_did() {
+fn leave_resolves_with_the_server_answer() {
     type End = fn(&mut Bench);
     let answered = |bench: &mut Bench| {
         bench.reply("ok", json!({}));
@@ -50,9 +51,10 @@ fn leave_resolves_when_the_server_has_answered_and_says_if_it_never_did() {
     }
 }
 
-/// User pain 53: leave is legal whatever the channel is doing.
+/// Leave is legal whatever the channel is doing. Reported in phoenixframework/phoenix#1265 and
+/// phoenixframework/phoenix#1483.
 #[test]
-fn leave_is_legal_in_every_state_of_a_channel() {
+fn leave_is_legal_in_every_state() {
     type Prepare = fn(&mut Hand);
     let states: [(&str, Prepare, Option<LeaveOutcome>); 8] = [
         ("offline, idle", |hand| hand.join("room:a"), Some(LeaveOutcome::Local)),
@@ -148,9 +150,10 @@ fn leave_is_legal_in_every_state_of_a_channel() {
     }
 }
 
-/// User pain 54: a topic can be joined as often as one likes, together and one after another.
+/// A topic can be joined any number of times, together and one after another. Reported in
+/// supabase/supabase-js#1440 and braverhealth/phoenix-socket-dart#87.
 #[test]
-fn a_topic_can_be_joined_again_after_every_kind_of_end() {
+fn topic_can_be_joined_after_every_end() {
     type End = fn(&mut Hand);
     let ends: [(&str, End); 5] = [
         ("left", |hand| {
@@ -189,9 +192,10 @@ fn a_topic_can_be_joined_again_after_every_kind_of_end() {
     }
 }
 
-/// User pain 55: the same function is the same parameters, another one is not.
+/// The same function counts as equal parameters, another one does not. Reported in
+/// supabase/supabase#12467 and phoenixframework/phoenix#3171.
 #[test]
-fn a_topic_is_shared_by_callers_with_the_same_function_of_parameters() {
+fn topic_is_shared_with_same_params_function() {
     let make = |n: u64| JoinParams::from_fn(move |_| Payload::from(json!({"n": n})));
     let params = make(1);
     let mut hand = Hand::open(config());
@@ -205,9 +209,10 @@ fn a_topic_is_shared_by_callers_with_the_same_function_of_parameters() {
     assert_eq!(hand.socket.interests("room:a"), 2);
 }
 
-/// User pain 55: two parts of an application and one topic.
+/// Two parts of an application use one topic. Reported in supabase/supabase#12467 and
+/// phoenixframework/phoenix#3171.
 #[test]
-fn handles_of_one_topic_share_a_join_and_the_last_one_leaves() {
+fn handles_share_a_join_until_last_leaves() {
     let mut bench = Bench::new(|config| config);
     let first = bench.joined("room:lobby");
     let client = bench.client.clone();
@@ -226,11 +231,11 @@ fn handles_of_one_topic_share_a_join_and_the_last_one_leaves() {
     assert_eq!(bench.last_sent()[3], "phx_leave");
 }
 
-/// User pain 57: one owner, commands from every thread, and no callback that runs in the middle
-/// of a change.
+/// The state has one owner, commands come from every thread, and no callback runs in the middle of
+/// a change. Reported in davidstump/SwiftPhoenixClient#188 and dsrees/JavaPhoenixClient#22.
 #[test]
 #[allow(clippy::disallowed_methods, reason = "threads are what this is about")]
-fn handles_may_be_used_from_many_threads_at_once() {
+fn handles_work_from_many_threads() {
     const fn is_shared<T: Send + Sync>() {}
     is_shared::<Socket>();
     is_shared::<Client>();
@@ -269,9 +274,9 @@ fn handles_may_be_used_from_many_threads_at_once() {
     assert_eq!(room.status(), ChannelStatus::Joined);
 }
 
-/// User pain 58: one consumer that panics, or never reads, is its own problem.
+/// A consumer that panics, or never reads, affects only itself.
 #[test]
-fn a_consumer_that_goes_away_does_not_keep_the_others_from_their_events() {
+fn failed_consumer_blocks_no_other_consumer() {
     let mut bench = Bench::new(|config| config);
     let room = bench.joined("room:lobby");
     let mut well = room.messages();
@@ -286,9 +291,10 @@ fn a_consumer_that_goes_away_does_not_keep_the_others_from_their_events() {
     assert!(matches!(next(&mut well), Some(ChannelEvent::Message(_))));
 }
 
-/// User pain 59: what a dropped future asked for is taken back, or goes on, as it says.
+/// The documentation of each future states whether dropping it withdraws the request. Reported in
+/// phoenixframework/phoenix_live_view#1937 and phoenixframework/phoenix#3827.
 #[test]
-fn dropping_a_push_withdraws_it_and_dropping_a_leave_lets_it_go_on() {
+fn dropped_push_withdraws_dropped_leave_continues() {
     let mut bench = Bench::new(|config| config);
     let room = bench.joined("room:lobby");
     // Not written: never written.
@@ -331,9 +337,10 @@ fn dropping_a_push_withdraws_it_and_dropping_a_leave_lets_it_go_on() {
     assert!(bench.client.channel("room:lobby").is_err());
 }
 
-/// User pain 60: a drop in any place is one command and waits for nothing.
+/// Also after the driver. A drop is one command and waits for nothing. Reported in
+/// liveview-native/phoenix-channels-client#156.
 #[test]
-fn handles_may_be_dropped_in_any_order_and_after_the_driver() {
+fn handles_may_be_dropped_in_any_order() {
     let mut bench = Bench::new(|config| config);
     let room = bench.joined("room:lobby");
     let messages = room.messages();
@@ -362,9 +369,9 @@ fn handles_may_be_dropped_in_any_order_and_after_the_driver() {
     drop(client);
 }
 
-/// User pain 61: whatever goes wrong says in the same breath what follows.
+/// Every failure names what the client does next. Reported in supabase/supabase-flutter#536.
 #[test]
-fn every_failure_tells_what_follows_it() {
+fn failure_names_the_next_step() {
     // A lost connection: when the next attempt is.
     let mut hand = Hand::joined(config());
     hand.lost();
@@ -420,7 +427,7 @@ fn every_failure_tells_what_follows_it() {
 }
 
 #[test]
-fn a_crash_while_joining_is_followed_by_a_rejoin() {
+fn crash_while_joining_rejoins() {
     for config in [config(), config_v1()] {
         let mut hand = Hand::open(config);
         hand.join("room:a");
@@ -444,7 +451,7 @@ fn a_crash_while_joining_is_followed_by_a_rejoin() {
 
 /// `wire/v1_join_push_leave`: a channel that was joined without a join_ref ends with a null ref.
 #[test]
-fn an_error_with_a_null_ref_counts_only_when_joined_or_leaving() {
+fn error_with_null_ref_needs_joined_or_leaving() {
     let null_error = json!([null, null, "room:a", "phx_error", {}]);
     for config in [config(), config_v1()] {
         let mut hand = Hand::open(config.clone());

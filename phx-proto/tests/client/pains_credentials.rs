@@ -19,11 +19,11 @@ use phx_proto::{
 use proptest::prelude::*;
 use serde_json::json;
 
-/// User pain 13: a join's parameters are asked for anew too, so an hour later they hold the token
-/// of then.
+/// Join parameters are computed per attempt, so an hour later they have the token of that time.
+/// Reported in supabase/realtime-js#123 and supabase/supabase-js#1732.
 /// Protocol: RETRY-6.
 #[test]
-fn a_rejoin_carries_the_token_of_its_own_time() {
+fn rejoin_carries_a_fresh_token() {
     let token = Arc::new(AtomicUsize::new(1));
     let source = Arc::clone(&token);
     let params = JoinParams::from_fn(move |_| {
@@ -52,9 +52,10 @@ fn a_rejoin_carries_the_token_of_its_own_time() {
     assert_eq!(hand.last_sent("room:a", "phx_join").payload, json!({"token": 4}));
 }
 
-/// User pain 15: every way to an attempt leads past the provider.
+/// A timer, a wake-up and `connect_now` all ask the provider. Reported in
+/// supabase/supabase-js#2613.
 #[test]
-fn the_provider_is_asked_after_a_timer_a_wake_and_connect_now_alike() {
+fn provider_is_asked_on_every_path() {
     type Dial = fn(&mut Bench);
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
@@ -110,9 +111,10 @@ fn the_provider_is_asked_after_a_timer_a_wake_and_connect_now_alike() {
     }
 }
 
-/// User pain 16: a refusal by the server and a network that is down are different causes.
+/// A refusal by the server and a network that is down are different causes. Reported in
+/// phoenixframework/phoenix#4414 and phoenixframework/phoenix#2847.
 #[test]
-fn a_refused_token_and_a_network_that_is_down_look_different() {
+fn refused_token_differs_from_network_failure() {
     let causes = [
         Cause::Refused(Refusal::new(403, Vec::new(), "")),
         Cause::Dial { kind: phx_proto::event::DialKind::Refused, message: "no route".into() },
@@ -128,9 +130,10 @@ fn a_refused_token_and_a_network_that_is_down_look_different() {
     assert_ne!(causes[0].name(), causes[1].name());
 }
 
-/// User pain 17: what a status means is a table, and the server's own code is in the body.
+/// Rules decide what a status means, and the server's own code is in the body. Reported in
+/// firezone/firezone#2464 and firezone/firezone#14735.
 #[test]
-fn the_body_of_a_refusal_is_there_to_be_read() {
+fn refusal_body_is_readable() {
     let body = r#"{"type":"about:blank","code":"token_expired"}"#;
     let headers = vec![("content-type".to_owned(), "application/problem+json".to_owned())];
     let mut hand = Hand::new(config());
@@ -142,9 +145,10 @@ fn the_body_of_a_refusal_is_there_to_be_read() {
     assert_eq!(refusal.header("Content-Type"), Some("application/problem+json"));
 }
 
-/// User pain 19: nothing that is printed holds the token, wherever it was put.
+/// Wherever it was configured. Reported in phoenixframework/phoenix#5778 and
+/// davidstump/SwiftPhoenixClient#292.
 #[test]
-fn a_token_is_in_nothing_that_is_printed() {
+fn token_is_never_printed() {
     let secret = "hunter2-hunter2";
     let uri = format!("ws://localhost:4000/socket/websocket?api_key={secret}");
     let config = Config::new(&uri)
@@ -171,9 +175,10 @@ fn a_token_is_in_nothing_that_is_printed() {
     }
 }
 
-/// User pain 20: a token with a line break would be a header of its own.
+/// A token with a line break would become a header of its own. It does not panic. Reported in
+/// firezone/firezone#12992.
 #[test]
-fn a_header_that_would_break_the_request_is_an_error_and_no_panic() {
+fn invalid_header_is_an_error() {
     for value in ["a\nb", "a\r\nx-admin: 1", "a\0b"] {
         assert!(config().header("authorization", value).is_err(), "{value:?}");
     }
@@ -188,10 +193,10 @@ fn a_header_that_would_break_the_request_is_an_error_and_no_panic() {
     assert!(request.subprotocols[1].expose().chars().all(|c| c.is_ascii_graphic()));
 }
 
-/// User pain 21: the server's last words reach the application, in the core and through the
-/// driver.
+/// The server's reason reaches the application, in the core and through the driver. Reported in
+/// firezone/firezone#9289.
 #[test]
-fn the_reason_of_a_close_frame_is_told() {
+fn close_reason_is_reported() {
     let reason = "token expired, bye".to_owned();
     let mut hand = Hand::joined(config());
     hand.ended(Ended::CloseFrame { code: Some(4001), reason: reason.clone() });
@@ -219,9 +224,10 @@ fn the_reason_of_a_close_frame_is_told() {
     assert_eq!(told, [cause]);
 }
 
-/// User pain 21: "go away" of a channel is told too.
+/// Every refusal of the rejoin carries the server's reason, and the last one ends the channel.
+/// Reported in firezone/firezone#9289.
 #[test]
-fn the_words_of_a_refused_rejoin_are_told_every_time_and_end_the_channel_in_the_end() {
+fn refused_rejoin_reports_reason_until_end() {
     let mut hand = Hand::joined(config().heartbeat_interval(secs(0)).join_rejections_max(1));
     hand.lost();
     hand.until_dial();
@@ -246,7 +252,7 @@ fn the_words_of_a_refused_rejoin_are_told_every_time_and_end_the_channel_in_the_
 }
 
 #[test]
-fn credentials_may_not_lead_off_loopback_without_tls() {
+fn credentials_need_tls_off_loopback() {
     let off = |uri: &str| Credentials::new().param("t", "1").uri(Uri::parse(uri).expect("good"));
     let mut hand = Hand::new(config().param("old", "1"));
     let error = hand.socket.set_credentials(hand.now, off("ws://example.com/socket/websocket"));
@@ -271,7 +277,7 @@ fn credentials_may_not_lead_off_loopback_without_tls() {
 
 /// No order of calls sends credentials in the clear to another machine.
 #[test]
-fn clear_text_is_never_dialled_unasked() {
+fn clear_text_is_never_dialled_by_default() {
     type Make = fn() -> Config;
     let elsewhere =
         || Credentials::new().auth_token("t").uri(Uri::parse("ws://example.com/s").unwrap());
@@ -307,10 +313,10 @@ fn clear_text_is_never_dialled_unasked() {
 proptest! {
     #![proptest_config(cases(300, regressions!("pains_credentials")))]
 
-    /// Whatever is called in whatever order, a request for `ws://` off this machine is made only of a
-    /// configuration that asked for it.
+    /// In any order of calls, a request for `ws://` to another machine is made only if the
+    /// configuration allows it.
     #[test]
-    fn no_request_leaves_in_the_clear_unasked(
+    fn no_request_is_unencrypted_by_default(
         insecure in any::<bool>(),
         start in 0_usize..4,
         calls in proptest::collection::vec((any::<bool>(), 0_usize..4), 0..4),
@@ -343,7 +349,7 @@ proptest! {
 /// Nine of ten Supabase addresses that are pasted from a browser have a `vsn` in them.
 /// Protocol: CONN-2.
 #[test]
-fn vsn_in_the_address_chooses_the_codec() {
+fn vsn_in_uri_chooses_the_codec() {
     let vsn = |config: Config| {
         let request = Hand::new(config).socket.connect_request().expect("an address");
         request.uri.target().split_once('?').map(|(_, query)| query.to_owned()).unwrap()
@@ -383,8 +389,8 @@ fn vsn_in_the_address_chooses_the_codec() {
     assert!(matches!(hand.socket.connect_request(), Err(ConfigError::Vsn { .. })));
 }
 
-/// A host, a header's name and a header's value are judged alike wherever they are given, so nothing is
-/// accepted that the request then refuses for ever.
+/// A host, a header's name and a header's value are checked by the same rule wherever they are
+/// given, so nothing is accepted that every request then refuses.
 #[test]
 fn hosts_and_headers_have_one_rule() {
     for host in ["a,b", "a\\b", "a\"b", "a<b", "a[b", "a]b", "u@h", "a^b", "a{b}"] {
@@ -426,10 +432,10 @@ fn hosts_and_headers_have_one_rule() {
     }
 }
 
-/// What errors print is looked through for a planted token, as everything else is: frames that cannot be
-/// read, payloads of another type, refusals. Each has a method that shows what a person needs.
+/// A planted token is searched for in the text of errors: frames that cannot be read, payloads of
+/// another type, refusals. Each has a method that shows the full text.
 #[test]
-fn no_error_prints_what_a_server_said() {
+fn errors_print_no_server_text() {
     const TOKEN: &str = "s3cret-t0ken";
     #[derive(Debug, serde::Deserialize)]
     struct Numbers {

@@ -29,9 +29,10 @@ fn outcomes(hand: &Hand, wanted: PushId) -> Vec<PushOutcome> {
     hand.signals.iter().filter_map(outcome).collect()
 }
 
-/// User pain 42: to wait or to fail at once is for each push to say, and so is for how long.
+/// Each push chooses whether it fails at once or waits for the channel, and for how long. Reported
+/// in phoenixframework/phoenix#1241 and phoenixframework/phoenix#1295.
 #[test]
-fn each_push_says_whether_and_for_how_long_it_waits_for_the_channel() {
+fn push_chooses_whether_to_wait() {
     let mut hand = Hand::open(config());
     hand.join("room:a");
     let push = |hand: &mut Hand, options: PushOptions| {
@@ -50,9 +51,10 @@ fn each_push_says_whether_and_for_how_long_it_waits_for_the_channel() {
     assert!(matches!(outcomes(&hand, patient).as_slice(), [PushOutcome::Reply(_)]));
 }
 
-/// User pain 43: a full queue is the error of the push that did not fit; what was accepted stays.
+/// The error belongs to the push that did not fit; accepted pushes stay. Reported in
+/// AndroidPoet/supabase-kmp#54.
 #[test]
-fn a_full_queue_refuses_the_newest_and_drops_nothing_that_was_accepted() {
+fn full_queue_refuses_the_newest_push() {
     let mut hand = Hand::new(config().queued_pushes_max(3));
     hand.join("room:a");
     let accepted: Vec<_> = ["one", "two", "three"].map(|event| push(&mut hand, event)).into();
@@ -76,9 +78,10 @@ fn a_full_queue_refuses_the_newest_and_drops_nothing_that_was_accepted() {
     }
 }
 
-/// User pain 44: what was to be said on one channel holds up no other, and goes with its channel.
+/// The pushes of one channel block no other channel, and end with their own. Reported in
+/// firezone/firezone#12069 and firezone/firezone#9985.
 #[test]
-fn a_channel_that_does_not_come_back_holds_up_nothing() {
+fn lost_channel_blocks_no_other_channel() {
     let mut hand = Hand::joined(config());
     hand.join("room:stuck");
     let options = PushOptions::call();
@@ -97,10 +100,11 @@ fn a_channel_that_does_not_come_back_holds_up_nothing() {
     assert_eq!(hand.count_sent("room:stuck", "e"), 0);
 }
 
-/// User pain 45: "joined" of before is not ready now.
+/// A channel that was joined before is not ready until its rejoin is answered. Reported in
+/// firezone/firezone#9647 and firezone/firezone#4242.
 /// Protocol: END-6, JOIN-15.
 #[test]
-fn nothing_is_pipelined_behind_a_join_or_a_rejoin() {
+fn pushes_are_not_pipelined_behind_joins() {
     let mut hand = Hand::joined(config());
     let joins = |hand: &Hand| hand.sent.last().expect("a frame").event.clone();
     hand.lost();
@@ -119,9 +123,10 @@ fn nothing_is_pipelined_behind_a_join_or_a_rejoin() {
     assert_eq!(again.join_ref, Some(hand.join_ref("room:a")));
 }
 
-/// User pain 45: what a crash found in the queue waits for the rejoin too, and keeps its place.
+/// They wait for the rejoin, are written once, and keep their order. Reported in
+/// firezone/firezone#9647 and firezone/firezone#4242.
 #[test]
-fn what_was_queued_when_its_channel_crashed_is_written_once_after_the_rejoin() {
+fn queued_pushes_are_written_after_crash() {
     for resync in [false, true] {
         let mut hand = Hand::joined(config());
         hand.writable(false);
@@ -143,10 +148,11 @@ fn what_was_queued_when_its_channel_crashed_is_written_once_after_the_rejoin() {
     }
 }
 
-/// User pain 46: the handle of a push stays, its ref is made when it is written.
+/// The handle of a push is stable, and its ref is made when it is written. Reported in
+/// phoenixframework/phoenix#4948 and phoenixframework/phoenix#6788.
 /// Protocol: REF-1.
 #[test]
-fn a_ref_is_minted_when_its_frame_is_written_and_never_used_twice() {
+fn refs_are_minted_at_write_and_unique() {
     let mut hand = Hand::joined(config());
     hand.writable(false);
     let cancelled = push(&mut hand, "cancelled");
@@ -169,9 +175,10 @@ fn a_ref_is_minted_when_its_frame_is_written_and_never_used_twice() {
     assert_eq!(refs, ["1", "2", "3"]);
 }
 
-/// User pain 47: a reply that comes too late is counted, and is not the reply to the next push.
+/// A late reply is counted, and does not answer the next push. Reported in
+/// phoenixframework/phoenix#3827.
 #[test]
-fn a_reply_after_the_timeout_is_counted_and_answers_nothing_else() {
+fn reply_after_timeout_answers_nothing_else() {
     let mut hand = Hand::joined(config().heartbeat_interval(secs(0)));
     let first = push(&mut hand, "echo");
     let late = hand.last_sent("room:a", "echo");
@@ -188,10 +195,10 @@ fn a_reply_after_the_timeout_is_counted_and_answers_nothing_else() {
     assert_eq!(outcomes(&hand, second), []);
 }
 
-/// User pain 48: too large is said before anything is sent, with the size; a reply that is too
-/// large is a cause with the limit.
+/// A push that is too large is refused before it is sent, with its size; a received message that is
+/// too large is a cause with the limit. Reported in phoenixframework/phoenix#1873.
 #[test]
-fn too_large_is_an_error_with_its_size_in_both_directions() {
+fn too_large_reports_its_size() {
     let mut hand = Hand::joined(config().max_push_bytes(1_000).max_message_bytes(1_000));
     let payload = Payload::binary(vec![7; 1_000]);
     let refused = hand
@@ -210,9 +217,10 @@ fn too_large_is_an_error_with_its_size_in_both_directions() {
     assert_eq!(hand.reconnect_after().1, Cause::MessageTooLarge { limit: 1_000 });
 }
 
-/// User pain 49: joins that fail, by whatever end, leave nothing behind.
+/// A thousand joins that fail in different ways. Reported in the changelog of
+/// CuatroElixir/slipstream 1.0.2.
 #[test]
-fn a_thousand_failed_joins_leave_nothing_behind() {
+fn failed_joins_leave_nothing_behind() {
     let mut hand = Hand::open(config().heartbeat_interval(secs(0)));
     let before = hand.socket.sizes();
     for round in 0..1_000 {
@@ -238,9 +246,10 @@ fn a_thousand_failed_joins_leave_nothing_behind() {
     }
 }
 
-/// User pain 50: a reconnect costs nothing that outlives it.
+/// A thousand reconnects leave every table as it was. Reported in supabase/supabase-js#1902 and
+/// supabase/supabase-js#1907.
 #[test]
-fn a_thousand_reconnects_leave_every_table_as_it_was() {
+fn reconnects_leave_nothing_behind() {
     let mut hand = Hand::joined(config());
     for topic in ["room:b", "room:c"] {
         hand.join(topic);
@@ -270,9 +279,10 @@ fn a_thousand_reconnects_leave_every_table_as_it_was() {
     }
 }
 
-/// User pain 51: the server's limit has a type, and a handle that is dropped leaves its topic.
+/// The server's limit of channels has a type, and a handle that is dropped leaves its topic.
+/// Reported in supabase/realtime#843 and supabase/supabase#40902.
 #[test]
-fn the_limit_of_channels_is_typed_and_dropped_handles_do_not_reach_it() {
+fn channel_limit_is_typed() {
     let mut hand = Hand::open(config());
     hand.join("room:a");
     hand.answer("room:a", "phx_join", "error", json!({"reason": "too many channels joined"}));
@@ -294,7 +304,7 @@ fn the_limit_of_channels_is_typed_and_dropped_handles_do_not_reach_it() {
 }
 
 #[test]
-fn an_unmatched_topic_for_a_push_of_an_older_instance_does_not_crash_the_channel() {
+fn unmatched_topic_of_older_instance_is_ignored() {
     for config in [config(), config_v1()] {
         for cast in [false, true] {
             let mut hand = Hand::joined(config.clone());
@@ -347,8 +357,9 @@ impl Codec for Moody {
     }
 }
 
+/// It blocks no other push.
 #[test]
-fn what_cannot_be_written_after_all_is_not_sent_and_holds_up_nothing() {
+fn unencodable_push_ends_unsent() {
     let mut hand = Hand::joined(config().codec(Arc::new(Moody)).expect("no vsn in the address"));
     for options in [PushOptions::call(), PushOptions::cast()] {
         let bad = hand.socket.push(hand.now, "room:a", "unspeakable", json!({}), options).unwrap();
@@ -370,7 +381,7 @@ fn what_cannot_be_written_after_all_is_not_sent_and_holds_up_nothing() {
 }
 
 #[test]
-fn the_evidence_of_a_bad_frame_is_its_first_256_bytes() {
+fn bad_frame_evidence_is_256_bytes() {
     for (len, kept) in [(1, 1), (256, 256), (257, 256), (100_000, 256)] {
         let mut hand = Hand::joined(config());
         hand.receive_text(&"x".repeat(len));
@@ -381,10 +392,10 @@ fn the_evidence_of_a_bad_frame_is_its_first_256_bytes() {
     }
 }
 
-/// `wire/join_unicode_topic`.
+/// Topics and events, as in `wire/join_unicode_topic`.
 /// Protocol: MSG-2, MSG-3.
 #[test]
-fn topics_and_events_with_escapes_are_the_same_ones_both_ways() {
+fn escaped_names_survive_both_ways() {
     let mut hand = Hand::open(config());
     let topic = "room:a \"b\"\\\n\u{1f600}\u{2028}";
     hand.join(topic);
@@ -410,7 +421,7 @@ fn topics_and_events_with_escapes_are_the_same_ones_both_ways() {
 }
 
 #[test]
-fn payloads_are_checked_on_arrival_only_if_asked_for() {
+fn payloads_are_checked_only_if_strict() {
     let bad = r#"[null,null,"room:a","e",{"a":nope}]"#;
     let mut lax = Hand::joined(config());
     lax.receive_text(bad);
@@ -457,7 +468,7 @@ fn number(event: Option<ChannelEvent>) -> u64 {
 }
 
 #[test]
-fn a_full_mailbox_can_drop_the_newest() {
+fn full_mailbox_can_drop_the_newest() {
     let (mut bench, mut messages) = overflowed(MailboxPolicy::DropNewest);
     assert_eq!((number(next(&mut messages)), number(next(&mut messages))), (0, 1));
     assert_eq!(next(&mut messages), Some(ChannelEvent::Lagged(3)));
@@ -467,7 +478,7 @@ fn a_full_mailbox_can_drop_the_newest() {
 }
 
 #[test]
-fn a_full_mailbox_can_end_its_stream() {
+fn full_mailbox_can_end_its_stream() {
     let (mut bench, mut messages) = overflowed(MailboxPolicy::Close);
     let other = bench.client.channel("room:lobby").expect("it is wanted");
     let mut others = other.messages();
@@ -487,7 +498,7 @@ fn a_full_mailbox_can_end_its_stream() {
 }
 
 #[test]
-fn a_message_right_behind_the_ok_of_the_join_is_the_first_of_the_stream() {
+fn message_behind_join_ok_is_first() {
     let mut bench = Bench::new(|config| config);
     let client = bench.client.clone();
     let mut join = pin!(client.join("room:lobby", json!({})));
@@ -508,7 +519,7 @@ fn a_message_right_behind_the_ok_of_the_join_is_the_first_of_the_stream() {
 /// 256 outstanding pushes through handles of their own made broadcasts seven times slower, and
 /// their mailboxes, which have no reader, counted drops.
 #[test]
-fn handles_that_only_push_have_no_mailbox() {
+fn push_only_handles_have_no_mailbox() {
     let mut bench = Bench::new(|config| config.mailbox(4, 10_000).expect("not zero"));
     let room = bench.joined("room:lobby");
     let mut messages = room.messages();

@@ -24,10 +24,11 @@ fn dial_failure() -> Cause {
     Cause::Dial { kind: phx_proto::event::DialKind::Refused, message: "refused".into() }
 }
 
-/// User pain 1: "joined" belongs to a connection; no channel outlives it, whoever ended it.
+/// "Joined" belongs to a connection: no channel keeps it, whichever side ended the connection.
+/// Reported in phoenixframework/phoenix#3669 and supabase/supabase-swift#196.
 /// Protocol: CLOSE-7.
 #[test]
-fn the_end_of_a_connection_ends_joined_for_every_channel_in_the_same_step() {
+fn connection_end_interrupts_channels_at_once() {
     type End = fn(&mut Hand);
     let ends: [(&str, End); 4] = [
         ("lost", |hand| {
@@ -60,11 +61,11 @@ fn the_end_of_a_connection_ends_joined_for_every_channel_in_the_same_step() {
     }
 }
 
-/// User pain 4: one join of a topic is on its way at a time, and its clock starts when it is
-/// written, not when it is asked for.
+/// One join of a topic is unanswered at a time, and its clock starts when it is written, not when
+/// it is requested. Reported in phoenixframework/phoenix#1579 and phoenixframework/phoenix#2035.
 /// Protocol: JOIN-12.
 #[test]
-fn joins_of_a_topic_never_overlap_and_their_clock_starts_when_they_are_written() {
+fn joins_of_one_topic_never_overlap() {
     let mut hand = Hand::open(config().heartbeat_interval(secs(0)));
     hand.writable(false);
     hand.join("room:a");
@@ -86,10 +87,11 @@ fn joins_of_a_topic_never_overlap_and_their_clock_starts_when_they_are_written()
     assert_eq!(hand.count_sent("room:a", "phx_join"), 1);
 }
 
-/// User pain 4: the rejoin that a crash had scheduled is not made on top of the reconnect's.
+/// The rejoin that a crash had scheduled is not made in addition to the one of the reconnect.
+/// Reported in phoenixframework/phoenix#1579 and phoenixframework/phoenix#2035.
 /// Protocol: RETRY-4.
 #[test]
-fn a_scheduled_rejoin_goes_with_its_connection() {
+fn scheduled_rejoin_ends_with_its_connection() {
     let mut hand = Hand::joined(config());
     for _ in 0..5 {
         hand.end_channel("room:a", "phx_error");
@@ -108,10 +110,11 @@ fn a_scheduled_rejoin_goes_with_its_connection() {
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
 }
 
-/// User pain 5: nothing of a join is buffered while offline.
+/// Joins are not buffered while offline. Reported in davidstump/SwiftPhoenixClient#177 and
+/// phoenixframework/phoenix#2035.
 /// Protocol: CONN-10.
 #[test]
-fn a_join_asked_for_while_offline_is_one_frame_on_open() {
+fn offline_join_is_one_frame_on_open() {
     let mut hand = Hand::new(config());
     hand.join("room:a");
     hand.connect();
@@ -124,11 +127,11 @@ fn a_join_asked_for_while_offline_is_one_frame_on_open() {
     assert_eq!(hand.count_sent("room:a", "phx_join"), 1);
 }
 
-/// User pain 6: no leave precedes a rejoin, and what is left over from an earlier instance does
-/// not close the new one.
+/// The reply to the leave of an earlier instance does not close the new one. Reported in
+/// supabase/supabase-py#1311 and supabase/realtime-js#169.
 /// Protocol: RETRY-2, RETRY-4.
 #[test]
-fn a_reconnect_sends_no_leave_and_a_leave_reply_of_before_closes_nothing() {
+fn reconnect_sends_no_leave() {
     let mut hand = Hand::joined(config());
     hand.leave("room:a");
     let leave = hand.last_sent("room:a", "phx_leave");
@@ -150,9 +153,10 @@ fn a_reconnect_sends_no_leave_and_a_leave_reply_of_before_closes_nothing() {
     assert_eq!((stats.late_replies, stats.stale_frames), (1, 1));
 }
 
-/// User pain 7: the tenth outage is handled like the first, whatever its kind.
+/// The tenth outage is handled like the first, whatever its kind. Reported in
+/// davidstump/SwiftPhoenixClient#176 and supabase/realtime-py#258.
 #[test]
-fn every_kind_of_loss_is_recovered_again_and_again() {
+fn every_loss_recovers_repeatedly() {
     let mut hand = Hand::joined(config());
     for round in 0..50 {
         match round % 5 {
@@ -185,10 +189,10 @@ fn every_kind_of_loss_is_recovered_again_and_again() {
     }
 }
 
-/// User pain 28: a disconnect and a connect in a row leave one live connection, and the old one
-/// is told to close.
+/// The old one is closed. Reported in phoenixframework/phoenix#6600 and
+/// phoenixframework/phoenix#6103.
 #[test]
-fn a_disconnect_and_a_connect_in_a_row_leave_one_connection() {
+fn disconnect_then_connect_leaves_one_connection() {
     for connecting in [true, false] {
         let mut hand = Hand::new(config());
         hand.connect();
@@ -221,9 +225,10 @@ fn a_disconnect_and_a_connect_in_a_row_leave_one_connection() {
     }
 }
 
-/// User pain 29: `connect_now` forgets the wait and what led to it.
+/// `connect_now` resets the wait and the counters that led to it. Reported in
+/// firezone/firezone#5065 and firezone/firezone#13438.
 #[test]
-fn connect_now_starts_the_counters_over() {
+fn connect_now_resets_the_counters() {
     let mut hand = Hand::new(config().max_retries(Some(10)));
     hand.connect();
     for _ in 0..10 {
@@ -253,10 +258,10 @@ fn connect_now_starts_the_counters_over() {
     assert!(hand.reconnect_after().0 <= secs(5));
 }
 
-/// User pain 30: every attempt of a runtime gets the name, never an address found before, so an
-/// attempt is a look-up.
+/// Every attempt of a runtime gets the name, never an address that was resolved before, so each
+/// attempt looks it up. Reported in firezone/firezone#7289 and firezone/firezone#10853.
 #[test]
-fn every_attempt_is_handed_the_name_of_the_host() {
+fn attempt_gets_the_host_name() {
     let mut bench = Bench::new(|config| config);
     for _ in 0..3 {
         bench.memory.world().failures.push_back(dial_failure());
@@ -269,9 +274,10 @@ fn every_attempt_is_handed_the_name_of_the_host() {
     assert!(world.requests.iter().all(|request| request.uri.host() == "localhost"));
 }
 
-/// User pain 31: a dial without an end, while the join has a deadline of its own.
+/// A dial that never ends, while the join has its own deadline. Reported in
+/// firezone/firezone#11591.
 #[test]
-fn connecting_and_joining_have_deadlines_of_their_own() {
+fn connecting_and_joining_have_own_deadlines() {
     let mut hand = Hand::new(config());
     hand.join("room:a");
     hand.connect();
@@ -285,9 +291,10 @@ fn connecting_and_joining_have_deadlines_of_their_own() {
 }
 
 proptest! {
-    /// User pain 24: "every millisecond" is not to be had, whatever schedule is asked for.
+    /// No schedule leads to a retry every millisecond. Reported in
+    /// braverhealth/phoenix-socket-dart#34.
     #[test]
-    fn no_schedule_makes_a_retry_sooner_than_the_floor(
+    fn floor_bounds_every_schedule(
         steps in prop::collection::vec(0_u64..30, 1..5),
         jitter in 0.0_f64..=1.0,
         seed: u64,
@@ -328,7 +335,7 @@ proptest! {
 }
 
 #[test]
-fn a_retry_after_that_is_shorter_than_the_backoff_does_not_shorten_it() {
+fn short_retry_after_keeps_the_backoff() {
     let steps = Backoff::steps_msec(&[60_000]).unwrap().jitter(0.0).unwrap();
     for seed in 0..20 {
         let mut hand = Hand::with_seed(config().reconnect_after(steps.clone()), seed);
@@ -351,8 +358,9 @@ fn closing(config: phx_proto::Config) -> Hand {
     hand
 }
 
+/// The client reconnects anyway.
 #[test]
-fn a_connect_while_closing_with_1009_changes_nothing_because_it_reconnects_anyway() {
+fn connect_while_closing_1009_changes_nothing() {
     let mut hand = closing(config());
     hand.connect();
     assert_eq!(hand.socket.connect_now(hand.now), Err(NotRetrying));
@@ -366,8 +374,9 @@ fn a_connect_while_closing_with_1009_changes_nothing_because_it_reconnects_anywa
     assert_eq!(hand.count_sent("room:a", "phx_join"), 2, "what was wanted is wanted still");
 }
 
+/// A `connect` after it starts over.
 #[test]
-fn a_disconnect_while_closing_with_1009_wins_and_a_connect_after_it_is_a_new_life() {
+fn disconnect_while_closing_1009_wins() {
     for reconnect in [false, true] {
         let mut hand = closing(config());
         let id = hand
@@ -397,7 +406,7 @@ fn a_disconnect_while_closing_with_1009_wins_and_a_connect_after_it_is_a_new_lif
 }
 
 #[test]
-fn giving_up_after_1009_waits_for_the_end_of_the_closing() {
+fn give_up_after_1009_waits_for_close() {
     let mut hand = closing(config().max_retries(Some(0)));
     assert_ne!(hand.socket.channel_status("room:a"), ChannelStatus::Closed);
     hand.forget();
@@ -413,7 +422,7 @@ fn giving_up_after_1009_waits_for_the_end_of_the_closing() {
 }
 
 #[test]
-fn a_clock_that_goes_backwards_is_a_clock_that_stands_still() {
+fn backward_clock_counts_as_stopped() {
     // `at` is how many milliseconds a call is from the one before it.
     fn play(mut at: impl FnMut(i64) -> Time) -> String {
         let mut socket = Socket::new(config(), 7, at(5_000));
@@ -459,9 +468,10 @@ fn a_clock_that_goes_backwards_is_a_clock_that_stands_still() {
     assert!(backwards.contains("PushEnded"), "{backwards}");
 }
 
-/// User pain 53: in the middle of a dial, and between two of them.
+/// In the middle of a dial, and between two of them. Reported in phoenixframework/phoenix#1265 and
+/// phoenixframework/phoenix#1483.
 #[test]
-fn a_leave_before_the_connection_is_there_needs_no_connection() {
+fn leave_while_dialling_needs_no_connection() {
     let mut hand = Hand::new(config());
     hand.connect();
     hand.join("room:a");
@@ -477,7 +487,7 @@ fn a_leave_before_the_connection_is_there_needs_no_connection() {
 }
 
 #[test]
-fn a_join_waits_through_disconnects() {
+fn join_waits_through_disconnects() {
     let mut bench = Bench::new(|config| config);
     let client = bench.client.clone();
     let mut join = pin!(client.join("room:lobby", json!({})));
@@ -495,7 +505,7 @@ fn a_join_waits_through_disconnects() {
 }
 
 #[test]
-fn a_wall_clock_that_outran_the_other_is_a_wake() {
+fn wall_clock_jump_is_a_wake() {
     for (jump, wakes) in [(secs(1), false), (secs(3), true)] {
         // Open: the peer is asked at once.
         let mut bench = Bench::new(|config| config);
@@ -517,7 +527,7 @@ fn a_wall_clock_that_outran_the_other_is_a_wake() {
 }
 
 #[test]
-fn a_client_can_connect_now_and_probe() {
+fn client_can_connect_now_and_probe() {
     let steps = Backoff::steps_msec(&[60_000]).unwrap();
     let mut bench = Bench::new(|config| config.reconnect_after(steps));
     assert_eq!(bench.client.connect_now(), Ok(()), "open: nothing to do");

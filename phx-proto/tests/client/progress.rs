@@ -58,7 +58,8 @@ fn bytes_written_extend_heartbeat_deadline() {
     drop(room);
 }
 
-/// What an answer proves is known to 16 KiB, however long no answer was awaited.
+/// The driver knows to 16 KiB what an answer proves, however long it was since an answer was
+/// awaited.
 #[test]
 fn written_bytes_are_reported_before_next_frame() {
     let mut bench = Bench::new(|config| config);
@@ -74,9 +75,10 @@ fn written_bytes_are_reported_before_next_frame() {
     assert_eq!(dies_after(&mut bench), 10);
 }
 
-/// Bytes that lay in a buffer while the process was stopped say nothing about the peer now.
+/// Bytes that lay in a buffer while the process was stopped are no evidence that the peer is alive
+/// now.
 #[test]
-fn bytes_behind_a_gap_buy_nothing() {
+fn bytes_behind_a_gap_extend_nothing() {
     let mut bench = probing();
     bench.advance(secs(2));
     read(&bench, 1_000);
@@ -86,16 +88,17 @@ fn bytes_behind_a_gap_buy_nothing() {
 }
 
 #[test]
-fn bytes_after_a_gap_count_once_socket_was_empty() {
+fn bytes_after_gap_count_from_empty_socket() {
     let mut bench = probing();
     bench.advance(secs(7));
     read(&bench, 20);
     assert_eq!(dies_after(&mut bench), 10 - 7 + 20);
 }
 
-/// A socket that is never found empty: what a buffer may have held is left out, the rest counts.
+/// A socket that is never found empty: the bytes that a buffer may have contained are left out, the
+/// rest counts.
 #[test]
-fn bytes_after_a_gap_count_beyond_a_full_buffer() {
+fn bytes_after_gap_count_beyond_full_buffer() {
     for (kib, bought) in [(8_000, 0), (8_192, 0), (8_192 + 50, 50)] {
         let mut bench = probing();
         bench.memory.world().flood = Some(json!([null, null, "room:z", "e", {}]));
@@ -110,7 +113,7 @@ fn bytes_after_a_gap_count_beyond_a_full_buffer() {
     }
 }
 
-/// An idle connection is not polled for a long time, and that is no gap that matters.
+/// An idle connection is not polled for a long time, and that is not a gap.
 #[test]
 fn quiet_connection_loses_no_evidence() {
     let mut bench = Bench::new(|config| config);
@@ -123,8 +126,8 @@ fn quiet_connection_loses_no_evidence() {
     drop(room);
 }
 
-/// A process that was stopped, or a runtime that was blocked: the answer lies in the buffer, and is
-/// read before any deadline is looked at.
+/// After the process was stopped, or its runtime was blocked, the answer is in the buffer, and is
+/// read before any deadline expires.
 #[test]
 fn stopped_process_reads_before_it_expires() {
     for stopped in [4, 7, 60, 3_600] {
@@ -141,7 +144,7 @@ fn stopped_process_reads_before_it_expires() {
 
 /// Without an answer in the buffer, a late driver gives the peer one more timeout.
 #[test]
-fn late_driver_asks_once_more() {
+fn late_driver_probes_once_more() {
     let mut bench = probing();
     bench.advance(secs(60));
     assert_eq!(bench.client.status(), Status::Open);

@@ -10,8 +10,9 @@ use serde_json::json;
 
 const GRACE: Duration = Duration::from_secs(5);
 
+/// It waits for the replies of pushes.
 #[test]
-fn a_shutdown_waits_for_replies_then_leaves_then_closes() {
+fn shutdown_waits_then_leaves_then_closes() {
     let mut bench = Bench::new(|config| config);
     let room = bench.joined("room:lobby");
     let mut push = pin!(room.push("ask", json!({})));
@@ -37,8 +38,9 @@ fn a_shutdown_waits_for_replies_then_leaves_then_closes() {
     assert_eq!(bench.client.status(), Status::Closed);
 }
 
+/// For which the grace period was too short.
 #[test]
-fn a_shutdown_reports_what_the_grace_period_was_too_short_for() {
+fn shutdown_reports_unfinished_work() {
     let mut bench = Bench::new(|config| config);
     let room = bench.joined("room:lobby");
     let mut push = pin!(room.push("ask", json!({})));
@@ -59,7 +61,7 @@ fn a_shutdown_reports_what_the_grace_period_was_too_short_for() {
 }
 
 #[test]
-fn a_shutdown_with_nothing_to_finish_closes_at_once() {
+fn idle_shutdown_closes_at_once() {
     let mut bench = Bench::new(|config| config);
     let client = bench.client.clone();
     let mut shutdown = pin!(client.shutdown(GRACE));
@@ -69,7 +71,7 @@ fn a_shutdown_with_nothing_to_finish_closes_at_once() {
 }
 
 #[test]
-fn a_shutdown_without_a_connection_waits_for_one_while_pushes_are_queued() {
+fn offline_shutdown_waits_while_pushes_are_queued() {
     let mut bench = Bench::new(|config| config);
     let room = bench.joined("room:lobby");
     bench.cut();
@@ -92,7 +94,7 @@ fn a_shutdown_without_a_connection_waits_for_one_while_pushes_are_queued() {
 }
 
 #[test]
-fn a_shutdown_ends_when_the_driver_is_dropped() {
+fn shutdown_ends_with_dropped_driver() {
     let mut bench = Bench::new(|config| config);
     let room = bench.joined("room:lobby");
     let mut push = pin!(room.push("ask", json!({})));

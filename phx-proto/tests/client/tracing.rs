@@ -102,8 +102,9 @@ fn spans_are_not_touched_under_a_lock() {
     ended.expect("neither a deadlock nor a panic");
 }
 
+/// No event is an error, and none contains a payload.
 #[test]
-fn everything_that_happens_is_told_and_nothing_of_it_is_an_error_or_a_payload() {
+fn trace_covers_everything_without_payloads() {
     let subscriber = Lines::default();
     let _guard = tracing::subscriber::set_default(subscriber.clone());
     let mut bench = Bench::new(|config| config);
@@ -171,9 +172,10 @@ fn events_name_their_connection_and_its_end() {
     drop(unnamed);
 }
 
-/// A server that sends garbage costs a line for each kind of it a minute, and no frame is uncounted.
+/// With a count: a server that sends garbage costs a line for each kind of it a minute, and every
+/// frame is counted.
 #[test]
-fn bad_frames_are_told_by_kind_with_a_count() {
+fn bad_frames_are_traced_by_kind() {
     let subscriber = Lines::default();
     let _guard = tracing::subscriber::set_default(subscriber.clone());
     let mut bench = Bench::new(|config| config.heartbeat_interval(Duration::from_secs(3_600)));

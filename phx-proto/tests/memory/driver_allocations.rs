@@ -29,7 +29,7 @@ fn read(messages: &mut Messages) -> usize {
 }
 
 #[test]
-fn a_message_goes_from_the_transport_to_the_consumer_without_an_allocation() {
+fn message_reaches_consumer_without_allocation() {
     let mut bench = Bench::new(|config| config);
     let room = bench.joined("room:lobby");
     let mut messages = room.messages();
@@ -102,7 +102,7 @@ fn take(events: &mut Subscription) -> Option<BusEvent> {
     }
 }
 
-/// Without a subscriber a message is not looked into. With one it is kept once more, as text.
+/// Without a subscriber a message is not parsed. With one it is kept once more, as text.
 #[test]
 fn hostile_message_costs_little() {
     for (shape, frame) in hostile() {

@@ -12,7 +12,7 @@ fn at_most(size: usize, bound: usize) {
 }
 
 #[test]
-fn the_values_of_the_interface_do_not_grow() {
+fn interface_types_keep_their_size() {
     // With the deadlines of the connection, the rings of its pushes and the table of its topics: in
     // return an idle connection keeps no node of a tree, and a push costs a third of what it did.
     // With what bytes moved buy: the ledger, and a baseline for each answer awaited. The pace of joins

@@ -23,12 +23,13 @@ fn allocations(run: impl FnOnce()) -> u64 {
 }
 
 #[test]
-fn the_counter_counts() {
+fn counter_counts() {
     assert_eq!(allocations(|| drop(std::hint::black_box(Box::new(7)))), 1);
 }
 
+/// Whatever the kind and size of a frame.
 #[test]
-fn decoding_allocates_nothing_whatever_the_kind_and_size_of_a_frame() {
+fn decoding_allocates_nothing() {
     let large = "x".repeat(16 * 1024);
     let binary = [&[2, 6, 3], b"room:amsg".as_slice(), large.as_bytes()].concat();
     let frames = [
@@ -45,7 +46,7 @@ fn decoding_allocates_nothing_whatever_the_kind_and_size_of_a_frame() {
 }
 
 #[test]
-fn a_message_goes_through_the_core_without_an_allocation() {
+fn message_passes_core_without_allocation() {
     let mut hand = Hand::joined(config());
     let id = hand.dialled.expect("a dial");
     let frame = text(r#"[null,null,"room:a","msg",{"body":"hi"}]"#);

@@ -62,7 +62,7 @@ fn lobby(configure: impl FnOnce(phx_proto::Config) -> phx_proto::Config) -> (Ben
 }
 
 #[test]
-fn a_list_asked_for_late_still_begins_with_the_state() {
+fn late_list_begins_with_the_state() {
     let (mut bench, room) = lobby(|config| config);
     let _messages = room.messages();
     joins(&mut bench, "bob", "b1");
@@ -73,7 +73,7 @@ fn a_list_asked_for_late_still_begins_with_the_state() {
 }
 
 #[test]
-fn a_list_can_be_looked_at_without_reading_its_events() {
+fn list_is_readable_without_its_events() {
     let (mut bench, room) = lobby(|config| config);
     let mut presence = room.presence();
     assert_eq!(ready(pin!(presence.synced())), Ok(()));
@@ -84,8 +84,9 @@ fn a_list_can_be_looked_at_without_reading_its_events() {
     assert_eq!(keys(&presence), ["ann", "bob", "me"]);
 }
 
+/// The changes are emitted.
 #[test]
-fn after_a_gap_the_list_is_put_right_and_the_changes_told() {
+fn list_is_resynced_after_gap() {
     let (mut bench, room) = lobby(|config| config);
     let mut presence = room.presence();
     events(&mut presence);
@@ -102,7 +103,7 @@ fn after_a_gap_the_list_is_put_right_and_the_changes_told() {
 }
 
 #[test]
-fn a_list_that_missed_messages_has_the_channel_joined_anew() {
+fn list_that_missed_messages_rejoins() {
     let (mut bench, room) = lobby(|config| config.mailbox(2, 1 << 20).expect("not zero"));
     let mut presence = room.presence();
     presence.catch_up();
@@ -122,7 +123,7 @@ fn a_list_that_missed_messages_has_the_channel_joined_anew() {
 }
 
 #[test]
-fn a_state_that_is_not_known_any_more_is_asked_for_by_a_join() {
+fn forgotten_state_is_requested_by_join() {
     let (mut bench, room) = lobby(|config| config);
     for n in 0..256 {
         joins(&mut bench, "ann", &format!("a{n}"));
@@ -137,7 +138,7 @@ fn a_state_that_is_not_known_any_more_is_asked_for_by_a_join() {
 }
 
 #[test]
-fn a_malformed_message_is_told_and_the_next_one_counts() {
+fn malformed_message_is_reported_and_skipped() {
     let (mut bench, room) = lobby(|config| config);
     let mut presence = room.presence();
     events(&mut presence);
@@ -147,7 +148,7 @@ fn a_malformed_message_is_told_and_the_next_one_counts() {
 }
 
 #[test]
-fn the_end_of_the_channel_ends_the_list() {
+fn channel_end_ends_the_list() {
     let (mut bench, room) = lobby(|config| config);
     let mut presence = room.presence();
     presence.catch_up();
@@ -163,7 +164,7 @@ fn the_end_of_the_channel_ends_the_list() {
 }
 
 #[test]
-fn other_readers_of_the_topic_see_the_gap_that_a_resync_makes() {
+fn resync_gap_is_visible_to_other_readers() {
     let (mut bench, room) = lobby(|config| config.mailbox(2, 1 << 20).expect("not zero"));
     let mut messages = room.messages();
     while poll(pin!(messages.next())).is_ready() {}
@@ -182,7 +183,7 @@ fn other_readers_of_the_topic_see_the_gap_that_a_resync_makes() {
 
 /// Protocol: PRES-9.
 #[test]
-fn a_list_asked_for_during_a_gap_waits_for_the_next_state() {
+fn list_made_during_gap_awaits_state() {
     let (mut bench, room) = lobby(|config| config.mailbox(1, 1 << 20).expect("not zero"));
     bench.cut();
     let mut presence = room.presence();
@@ -199,8 +200,8 @@ fn joins_sent(bench: &Bench) -> usize {
     bench.memory.world().to_server.iter().filter(|sent| sent[3] == "phx_join").count()
 }
 
-/// What comes right behind the ok is not lost to a stream that is made after the join: no second
-/// join is sent for it, though messages wait that are many times what a log may hold otherwise.
+/// Messages right behind the ok are not lost to a stream that is made after the join: no second
+/// join is sent for it, even with many more messages waiting than a log may otherwise contain.
 #[test]
 fn stream_after_join_begins_with_the_state() {
     let mut bench = Bench::new(|config| config);
@@ -221,7 +222,7 @@ fn stream_after_join_begins_with_the_state() {
     assert_eq!(joins_sent(&bench), 1);
 }
 
-/// What the logs keep is bounded for each channel, and costs a join beyond.
+/// The memory of the logs is bounded for each channel. A stream beyond the bound costs a join.
 #[test]
 fn log_over_its_bound_costs_one_rejoin() {
     for (users, rejoins) in [(900, 0), (1_100, 1)] {
@@ -271,9 +272,9 @@ fn logs_of_many_channels_are_bounded_together() {
     }
 }
 
-/// A channel that is left gives the memory of its log back to the others.
+/// A channel that is left releases the memory of its log.
 #[test]
-fn log_of_a_left_channel_counts_no_more() {
+fn log_of_left_channel_is_freed() {
     let mut bench = Bench::new(|config| config.heartbeat_interval(Duration::ZERO));
     let kept = bench.joined("room:kept");
     let meta = json!({"metas": [{"phx_ref": "f", "about": "x".repeat(900_000)}]});
@@ -310,7 +311,7 @@ fn log_of_a_left_channel_counts_no_more() {
 
 /// A list over its bound ends its stream, and its mailbox with it.
 #[test]
-fn list_over_its_bound_ends_the_stream() {
+fn list_over_bound_ends_the_stream() {
     let (mut bench, room) = lobby(|config| config);
     let mut presence = room.presence().bytes_max(10_000);
     assert_eq!(events(&mut presence), ["+ann", "+me", "+me", "synced"]);

@@ -52,10 +52,11 @@ fn listed(presence: &Presence) -> Vec<String> {
         .collect()
 }
 
-/// User pain 62: a diff before the state is neither lost nor taken for the whole list.
+/// It is applied to the state: it is neither lost nor taken for the whole list. Reported in
+/// phoenixframework/phoenix#2255 and phoenixframework/phoenix#3475.
 /// Protocol: PRES-1, PRES-2, PRES-4.
 #[test]
-fn a_diff_before_the_state_is_held_back_and_applied_to_it() {
+fn diff_before_state_is_held_back() {
     let mut presence = Presence::new();
     presence.joined();
     assert!(diff(&mut presence, json!({"bob": metas(&["b1"])}), json!({})).is_empty());
@@ -66,10 +67,10 @@ fn a_diff_before_the_state_is_held_back_and_applied_to_it() {
     assert!(presence.is_synced());
 }
 
-/// `wire/presence_state_and_own_diff`: the state already holds what the diff before it says.
+/// The state already contains what the diff before it adds (`wire/presence_state_and_own_diff`).
 /// Protocol: PRES-3.
 #[test]
-fn a_meta_that_comes_twice_is_there_once() {
+fn repeated_meta_is_listed_once() {
     let mut presence = Presence::new();
     diff(&mut presence, json!({"ann": metas(&["a1"])}), json!({}));
     state(&mut presence, json!({"ann": metas(&["a1"])}));
@@ -78,10 +79,11 @@ fn a_meta_that_comes_twice_is_there_once() {
     assert_eq!(listed(&presence), ["ann a1 a2"]);
 }
 
-/// User pain 62: whoever left during a gap is told as a leave.
+/// Keys that left during a gap are reported as leaves. Reported in phoenixframework/phoenix#2255
+/// and phoenixframework/phoenix#3475.
 /// Protocol: PRES-7, PRES-8.
 #[test]
-fn a_resync_tells_who_came_and_who_left_in_the_gap() {
+fn resync_reports_joins_and_leaves() {
     let mut presence = Presence::new();
     state(&mut presence, json!({"ann": metas(&["a1", "a2"]), "bob": metas(&["b1"])}));
     presence.joined();
@@ -91,10 +93,11 @@ fn a_resync_tells_who_came_and_who_left_in_the_gap() {
     assert_eq!(listed(&presence), ["ann a2 a3", "cy c1"]);
 }
 
-/// `wire/presence_update`; user pain 62: an update is not a leave and a join.
+/// Not a leave and a join (`wire/presence_update`). Reported in phoenixframework/phoenix#2255 and
+/// phoenixframework/phoenix#3475.
 /// Protocol: PRES-5, PRES-6.
 #[test]
-fn an_update_is_one_change() {
+fn update_is_one_change() {
     let mut presence = Presence::new();
     state(&mut presence, json!({"ann": metas(&["a1", "x"])}));
     let changes = diff(
@@ -107,7 +110,7 @@ fn an_update_is_one_change() {
 }
 
 #[test]
-fn a_resync_knows_an_update_too() {
+fn resync_recognises_updates() {
     let mut presence = Presence::new();
     state(&mut presence, json!({"ann": metas(&["a1"])}));
     presence.joined();
@@ -115,10 +118,10 @@ fn a_resync_knows_an_update_too() {
     assert_eq!(state(&mut presence, after), ["~ann a1 a2"]);
 }
 
-/// Every meta is told once: the second one that names the same predecessor merely joined, and the
-/// second of two that left under one ref merely left.
+/// Every meta is in one change: the second one that names the same predecessor merely joined, and
+/// the second of two that left under one ref merely left.
 #[test]
-fn each_meta_is_told_by_one_change() {
+fn meta_appears_in_one_change() {
     let linked = |to: &str| json!({"phx_ref": to, "phx_ref_prev": "a1"});
     let mut presence = Presence::new();
     state(&mut presence, json!({"ann": metas(&["a1"])}));
@@ -133,9 +136,9 @@ fn each_meta_is_told_by_one_change() {
     assert_eq!(changes, ["~ann a1 a2", "-ann a1"]);
 }
 
-/// Someone who keeps count of the keys by `first` and `last` must hear of each.
+/// A consumer that counts the keys by `first` and `last` sees each key come and go.
 #[test]
-fn an_update_never_hides_that_a_key_came_or_went() {
+fn update_keeps_first_and_last() {
     let after = || json!({"ann": {"metas": [{"phx_ref": "a2", "phx_ref_prev": "a1"}]}});
     let mut presence = Presence::new();
     state(&mut presence, json!({}));
@@ -152,15 +155,15 @@ fn an_update_never_hides_that_a_key_came_or_went() {
 
 /// Protocol: PRES-3.
 #[test]
-fn a_leave_of_a_key_that_is_not_there_is_nothing() {
+fn leave_of_absent_key_is_ignored() {
     let mut presence = Presence::new();
     state(&mut presence, json!({}));
     assert!(diff(&mut presence, json!({}), json!({"ann": metas(&["a1"])})).is_empty());
 }
 
-/// Design 4.7 and 4.8: 256 diffs are held back, then the channel must be joined anew.
+/// 256 diffs are held back; then the channel must be joined again.
 #[test]
-fn too_many_diffs_before_the_state_are_an_error_until_the_next_join() {
+fn too_many_held_diffs_are_an_error() {
     let mut presence: Presence = Presence::new();
     let payload = Payload::from(json!({"joins": {"ann": metas(&["a1"])}, "leaves": {}}));
     for _ in 0..256 {
@@ -175,8 +178,9 @@ fn too_many_diffs_before_the_state_are_an_error_until_the_next_join() {
     assert_eq!(state(&mut presence, json!({"bob": metas(&["b1"])})), ["+bob b1 first"]);
 }
 
+/// It is an error.
 #[test]
-fn what_is_no_presence_message_is_an_error_and_changes_nothing() {
+fn malformed_message_changes_nothing() {
     let mut presence = Presence::<Value>::new();
     state(&mut presence, json!({"ann": metas(&["a1"])}));
     for bad in [json!([]), json!({"ann": {}}), json!({"ann": {"metas": [{}]}}), json!(null)] {
@@ -191,9 +195,10 @@ fn what_is_no_presence_message_is_an_error_and_changes_nothing() {
     assert!(presence.is_synced());
 }
 
+/// Metas have the application's type, and entries keep what `fetch` added on the server.
 /// Protocol: PRES-11.
 #[test]
-fn metas_have_the_type_of_the_application_and_entries_keep_what_fetch_added() {
+fn metas_are_typed_and_entries_complete() {
     #[derive(Clone, Debug, PartialEq, serde::Deserialize)]
     struct Device {
         name: String,
@@ -212,9 +217,9 @@ fn metas_have_the_type_of_the_application_and_entries_keep_what_fetch_added() {
     assert!(error.to_string().contains("name"), "{error}");
 }
 
-/// Adding the changes up gives the list, also when one diff brings a meta and its successor.
+/// Adding the changes up gives the list, also when one diff contains a meta and its successor.
 #[test]
-fn a_meta_that_comes_and_is_replaced_in_one_diff_is_told_as_a_join_and_a_leave() {
+fn replaced_new_meta_is_join_and_leave() {
     let mut presence = Presence::new();
     state(&mut presence, json!({"ann": metas(&["a1"])}));
     let joins = json!({"ann": {"metas": [
@@ -226,9 +231,9 @@ fn a_meta_that_comes_and_is_replaced_in_one_diff_is_told_as_a_join_and_a_leave()
     assert_eq!(listed(&presence), ["ann a1 a3"]);
 }
 
-/// Another crate may turn on features of serde_json that change how a number is shown to a visitor.
+/// Another crate may enable features of serde_json that change how a number is shown to a visitor.
 #[test]
-fn numbers_of_metas_are_numbers() {
+fn meta_numbers_stay_numbers() {
     #[derive(Clone, Debug, PartialEq, serde::Deserialize)]
     struct Meta {
         online_at: u64,
@@ -264,9 +269,9 @@ fn numbers_of_metas_are_numbers() {
     }
 }
 
-/// A list has a bound. What passes it frees the list, and a larger bound takes the same state.
+/// Exceeding the bound frees the list, and with a larger bound the same state is accepted.
 #[test]
-fn list_over_its_bound_ends_typed() {
+fn list_over_bound_is_a_typed_error() {
     let users = |count: usize| {
         let user = |at| (format!("user{at}"), metas(&[&format!("r{at}")]));
         Payload::from(Value::Object((0..count).map(user).collect()))
@@ -298,9 +303,9 @@ fn list_over_its_bound_ends_typed() {
     assert_eq!(presence.sync_state(&users(10_000)).map(|changes| changes.len()), Ok(10_000));
 }
 
-/// Who comes and goes for ever takes no memory that is not given back.
+/// Keys that come and go for ever release their memory.
 #[test]
-fn list_that_stays_small_never_ends() {
+fn list_with_churn_stays_within_bound() {
     let mut presence = Presence::<Value>::new().bytes_max(20_000);
     state(&mut presence, json!({"ann": metas(&["a"])}));
     for at in 0..2_000 {
@@ -311,10 +316,9 @@ fn list_that_stays_small_never_ends() {
     assert_eq!(listed(&presence), ["ann a r1999"]);
 }
 
-/// Diffs that wait for their state count by the memory that they take, which is many times their
-/// text.
+/// Diffs that are held back count by the memory that they take, which is many times their text.
 #[test]
-fn held_diffs_count_by_their_memory() {
+fn held_diffs_count_their_memory() {
     let empty = vec![json!({"": 0}); 4_000];
     let meta = json!({"phx_ref": "f", "x": empty});
     let diff = json!({"joins": {"ann": {"metas": [meta]}}, "leaves": {}});
@@ -345,7 +349,7 @@ const HOSTILE: [(&str, Shape); 7] = [
 
 /// A list holds what its bound allows, whatever it is made of.
 #[test]
-fn list_memory_is_its_bound() {
+fn list_memory_stays_within_bound() {
     const MAX: usize = 256 << 10;
     for (name, shape) in HOSTILE {
         let diff = |at| {
@@ -369,9 +373,9 @@ fn list_memory_is_its_bound() {
     }
 }
 
-/// A message whose values alone would be too much is not parsed.
+/// A message whose values alone would exceed the bound is not parsed.
 #[test]
-fn message_heavier_than_the_bound_is_not_parsed() {
+fn message_above_bound_is_not_parsed() {
     let meta = json!({"phx_ref": "f", "x": vec![json!({"": 0}); 400_000]});
     let hostile = json!({"ann": {"metas": [meta]}});
     let diff = Payload::from(json!({"joins": hostile, "leaves": {}}));
@@ -388,9 +392,9 @@ fn message_heavier_than_the_bound_is_not_parsed() {
     assert!(held.bytes_max < 10_000, "{} bytes for {}", held.bytes_max, hostile.len());
 }
 
-/// As every reader of JSON has it, in whatever order the keys come.
+/// As in every reader of JSON, in whatever order the keys come.
 #[test]
-fn last_of_a_repeated_key_counts() {
+fn last_of_repeated_key_counts() {
     let mut presence = Presence::<Value>::new();
     let state = r#"{"zoe":{"metas":[{"phx_ref":"z1"}]},"ann":{"metas":[{"phx_ref":"a1"}]},
         "bob":{"metas":[{"phx_ref":"b1"}]},"ann":{"metas":[{"phx_ref":"a2"}]}}"#;
@@ -416,7 +420,7 @@ fn received(text: &str) -> Payload {
 
 /// Each update has the key, so that a long key with many metas would become many times its message.
 #[test]
-fn updates_under_a_long_key_are_bounded() {
+fn updates_under_long_key_are_bounded() {
     let entry = |generation: usize| {
         let meta = |at| {
             let prev = format!("{}-{at}", generation.wrapping_sub(1));

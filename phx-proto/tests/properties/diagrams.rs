@@ -202,15 +202,16 @@ fn assert_drawn(machine: &Machine, seen: &BTreeSet<Transition>) {
     }
 }
 
+/// Every transition that occurs is drawn, and every one that is drawn occurs.
 #[test]
-fn the_diagrams_draw_every_transition_that_happens_and_no_other() {
+fn diagrams_draw_exactly_what_happens() {
     let watch = watched();
     assert_drawn(&CONNECTION, &watch.connection_seen);
     assert_drawn(&CHANNEL, &watch.channel_seen);
 }
 
 #[test]
-fn the_diagrams_begin_where_the_machines_do() {
+fn diagrams_begin_where_machines_do() {
     let config = Config::new("ws://localhost/socket/websocket").expect("an address");
     let socket = Socket::new(config, 1, Time::ZERO);
     assert_eq!(socket.status(), Status::Idle);

@@ -296,39 +296,40 @@ fn setting(name: &str) -> Option<String> {
 /// Catches, changed by hand: one join too many at once, a `disconnect` that leaves the deadline of
 /// the reconnect armed, the timer of a push that outlives it.
 #[test]
-fn every_short_sequence_from_nothing_holds() {
+fn short_sequences_from_start_hold() {
     Search::run(&FROM_IDLE);
 }
 
 /// Catches, changed by hand: a push written before the rejoin's ok, a leave whose deadline does
 /// nothing, a dead connection that is not aborted, an interruption that channels do not learn of.
 #[test]
-fn every_short_sequence_from_two_joined_channels_holds() {
+fn short_sequences_from_two_channels_hold() {
     Search::run(&FROM_JOINED);
 }
 
-/// Catches, changed by hand: an overdue join that is given up before the server was heard behind it
-/// (`answered_later` left out of `check_overdue_join`).
+/// From an open connection. Catches, changed by hand: an overdue join that is given up before the
+/// server was heard behind it (`answered_later` left out of `check_overdue_join`).
 #[test]
-fn every_short_sequence_from_an_open_connection_in_vsn_1_holds() {
+fn short_sequences_in_vsn_1_hold() {
     Search::run(&FROM_OPEN);
 }
 
 #[test]
-fn every_short_sequence_of_failures_holds() {
+fn short_sequences_of_failures_hold() {
     Search::run(&FROM_FAILING);
 }
 
-/// Catches, changed by hand: a call that is written although one is in flight, a cast that overtakes
-/// the held call of its channel, a leave that waits behind one, a held call that no answer frees.
+/// One call may be in flight. Catches, changed by hand: a call that is written although one is in
+/// flight, a cast that overtakes the held call of its channel, a leave that waits behind one, a
+/// held call that no answer frees.
 #[test]
-fn every_short_sequence_with_one_call_in_flight_holds() {
+fn short_sequences_with_one_call_hold() {
     Search::run(&FROM_FULL);
 }
 
-/// Sharing the future of like states loses no state.
+/// Sharing the future of equal states loses no state.
 #[test]
-fn the_search_comes_to_the_same_states_as_one_that_shares_nothing() {
+fn search_with_sharing_reaches_same_states() {
     for tiny in WORLDS {
         let search = |pruned| {
             let (seen, word) = (HashMap::new(), Vec::new());
@@ -344,9 +345,9 @@ fn the_search_comes_to_the_same_states_as_one_that_shares_nothing() {
     }
 }
 
-/// One word alone, with its trace: that of `PHX_WORD`, or one that comes to a reply.
+/// One word alone, with its trace: that of `PHX_WORD`, or one that leads to a reply.
 #[test]
-fn the_word_that_is_asked_for_is_carried_out() {
+fn word_from_environment_is_run() {
     let word = setting("PHX_WORD").unwrap_or_else(|| "idle 0 3 6 11 10 11".into());
     let mut parts = word.split(' ');
     let name = parts.next().expect("the name of a world");

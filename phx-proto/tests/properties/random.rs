@@ -61,7 +61,7 @@ proptest! {
     /// join's ok, messages of an earlier instance, a close of an earlier connection that ends this
     /// one, a cast without its outcome.
     #[test]
-    fn no_sequence_of_operations_breaks_an_invariant((setup, steps) in strategy::run(80)) {
+    fn random_sequences_hold_invariants((setup, steps) in strategy::run(80)) {
         ran(setup, &steps);
     }
 }
@@ -72,13 +72,14 @@ proptest! {
     /// Catches one queued push too many (`>=` made `>` in `check_push`), which short runs rarely fill,
     /// and a retry that forgets its count but not since when it fails.
     #[test]
-    fn long_sequences_break_no_invariant_either((setup, steps) in strategy::run(400)) {
+    fn long_sequences_hold_invariants((setup, steps) in strategy::run(400)) {
         ran(setup, &steps);
     }
 
-    /// Catches a seed that is mixed with anything but itself, such as a count of the sockets made.
+    /// The same seed and inputs, and a clone. Catches a seed that is mixed with anything but
+    /// itself, such as a count of the sockets made.
     #[test]
-    fn the_same_seed_and_inputs_give_the_same_actions_and_so_does_a_clone(
+    fn same_inputs_give_same_actions(
         (setup, steps) in strategy::run(60),
         at in any::<proptest::sample::Index>(),
     ) {
@@ -96,7 +97,7 @@ proptest! {
     /// Catches a delay that depends on the reading of the clock (a first heartbeat later by
     /// `now.as_nanos() % 7`).
     #[test]
-    fn shifting_all_times_shifts_the_deadlines_and_nothing_else(
+    fn shifted_times_shift_only_deadlines(
         (setup, steps) in strategy::run(60),
         shift in 1_u64..1 << 61,
     ) {
@@ -111,7 +112,7 @@ proptest! {
 
     /// Catches a poll that finds nothing and mints a ref all the same.
     #[test]
-    fn polling_when_there_is_nothing_changes_nothing((setup, steps) in strategy::run(40)) {
+    fn idle_polls_change_nothing((setup, steps) in strategy::run(40)) {
         let mut world = World::new(setup);
         for step in steps {
             world.step(Step { polls: None, ..step });
@@ -124,8 +125,9 @@ proptest! {
         }
     }
 
+    /// It writes no more frames, and no other pushes.
     #[test]
-    fn a_driver_that_does_not_drain_writes_no_more_frames_and_no_other_pushes(
+    fn undrained_driver_writes_no_other_frames(
         (setup, steps) in strategy::run(40),
         burst in strategy::steps(20),
         polls in proptest::collection::vec(0_u8..3, 20),
@@ -165,10 +167,11 @@ proptest! {
         prop_assert!(numbers(lazy).is_subset(&numbers(eager)), "{:?} {:?}", lazy, eager);
     }
 
-    /// Catches a leave whose deadline does nothing (`TimerKey::Leave(_) => {}`), a leave whose reply is
-    /// not looked at, an interruption that is not told to the channels.
+    /// Every push has its outcome. Catches a leave whose deadline does nothing (`TimerKey::Leave(_)
+    /// => {}`), a leave whose reply is not looked at, an interruption that is not passed to the
+    /// channels.
     #[test]
-    fn once_faults_stop_every_wanted_channel_is_joined_and_every_push_has_its_outcome(
+    fn wanted_channels_join_once_faults_stop(
         (setup, steps) in strategy::run(80),
         peace in peace(),
     ) {
@@ -184,7 +187,7 @@ proptest! {
     /// Catches a deadline that is armed at the last instant, where nothing later can replace it, and a
     /// write stall of zero that is armed again while a join is unanswered.
     #[test]
-    fn documented_loop_ends_whatever_the_time((setup, steps) in strategy::run(60)) {
+    fn documented_loop_always_ends((setup, steps) in strategy::run(60)) {
         let mut world = ran(setup, &steps);
         world.drain();
         for now in [world.now, Time::MAX] {
@@ -201,7 +204,7 @@ proptest! {
 
     /// Catches the same leave without a deadline, and the timer of a push that outlives it.
     #[test]
-    fn after_leaving_and_disconnecting_nothing_is_left_behind(
+    fn disconnect_leaves_nothing_behind(
         (setup, steps) in strategy::run(80),
         peace in peace(),
     ) {
@@ -273,7 +276,7 @@ fn label(entry: &Entry) -> Option<String> {
 
 /// The properties would hold of operations that never get anywhere.
 #[test]
-fn random_operations_reach_everything_that_can_happen() {
+fn random_operations_reach_every_event() {
     const WANTED: &str = "Abort, Close, Connect, Join, Send, end ClosedByServer, \
         end Disconnected, end GaveUp ConnectTimeout, end InvalidParams, end Left, end Rejected, \
         gap Crashed, gap Disconnected HeartbeatTimeout, gap Disconnected JoinStalled, \

@@ -220,7 +220,7 @@ fn config() -> Config {
 }
 
 #[test]
-fn a_replay_does_what_was_recorded() {
+fn replay_repeats_the_recording() {
     let tape = Tape::default();
     eventful(&tape.recorder(), config());
     let trace = tape.trace();
@@ -240,8 +240,7 @@ fn a_replay_does_what_was_recorded() {
     }
 }
 
-/// An attempt fails for every cause there is: the replay does the same, and a provider's words are
-/// hidden.
+/// An attempt fails for every cause: the replay does the same, and a provider's text is redacted.
 #[test]
 #[cfg(feature = "testing")]
 fn every_cause_is_replayed() {
@@ -269,8 +268,8 @@ fn every_cause_is_replayed() {
     }
 }
 
-/// A number of milliseconds has no room for the nanoseconds of long delays, so what is recorded does
-/// without them from the start.
+/// A number of milliseconds cannot represent the nanoseconds of long delays, so the recorded socket
+/// rounds them from the start.
 #[test]
 fn delays_over_13_days_are_replayed() {
     let days = |days: u64| Duration::from_secs(days * 86_400);
@@ -297,7 +296,7 @@ fn delays_over_13_days_are_replayed() {
 }
 
 #[test]
-fn no_secret_is_in_a_recording() {
+fn recording_contains_no_secret() {
     let tape = Tape::default();
     eventful(&tape.recorder(), config());
     let text = tape.text();
@@ -310,7 +309,7 @@ fn no_secret_is_in_a_recording() {
 }
 
 #[test]
-fn with_payloads_messages_are_told_and_join_parameters_are_not() {
+fn recorded_payloads_exclude_join_params() {
     let tape = Tape::default();
     eventful(&tape.recorder().with_payloads(), config());
     tape.trace();
@@ -372,9 +371,9 @@ fn custom_codec_join_params_are_redacted() {
     }
 }
 
-/// Conflicts depend on what parameters say, which is not told.
+/// Conflicts depend on the content of parameters, which is redacted.
 #[test]
-fn parameters_conflict_in_a_replay_if_they_did() {
+fn conflicting_params_conflict_in_replay() {
     let tape = Tape::default();
     let auto = JoinParams::from_fn(|_| Payload::from(json!({"auto": 1})));
     let config = Config::new("ws://localhost:4000/socket/websocket").unwrap();
@@ -415,7 +414,7 @@ fn opened(config: Config, recorder: &Recorder) -> (RecordedSocket, ConnectionId)
 }
 
 #[test]
-fn what_a_strict_configuration_refuses_is_refused_in_a_replay() {
+fn strict_refusals_are_replayed() {
     let tape = Tape::default();
     let config = Config::new("ws://localhost:4000/socket/websocket").unwrap();
     let (mut socket, id) = opened(config.strict_payloads(true), &tape.recorder());
@@ -432,7 +431,7 @@ fn what_a_strict_configuration_refuses_is_refused_in_a_replay() {
 }
 
 #[test]
-fn of_a_frame_that_is_too_large_only_the_length_is_told() {
+fn too_large_frame_is_recorded_as_length() {
     let tape = Tape::default();
     let config = Config::new("ws://localhost:4000/socket/websocket").unwrap();
     let config = config.max_message_bytes(100);
@@ -445,8 +444,9 @@ fn of_a_frame_that_is_too_large_only_the_length_is_told() {
     assert!(tape.trace().contains("Close 1009"));
 }
 
+/// It replaces fixed parameters.
 #[test]
-fn a_function_that_replaces_fixed_parameters_is_replayed() {
+fn replacing_params_function_is_replayed() {
     let tape = Tape::default();
     let config = Config::new("ws://localhost:4000/socket/websocket").unwrap();
     let (mut socket, id) = opened(config, &tape.recorder());
@@ -464,7 +464,7 @@ fn a_function_that_replaces_fixed_parameters_is_replayed() {
 }
 
 #[test]
-fn vsn_1_is_replayed_too() {
+fn recording_of_vsn_1_is_replayed() {
     for query in ["", "?apikey=s3cret&vsn=1.0.0"] {
         vsn_1_is_replayed(query);
     }
@@ -495,7 +495,7 @@ fn vsn_1_is_replayed(query: &str) {
 }
 
 #[test]
-fn a_client_with_a_recorder_is_recorded_from_its_first_step_to_its_last() {
+fn recorder_covers_every_step_of_client() {
     let tape = Tape::default();
     let setup = |config| Setup::new(config).record(tape.recorder());
     let mut bench = Bench::new(setup);
@@ -527,7 +527,7 @@ fn a_client_with_a_recorder_is_recorded_from_its_first_step_to_its_last() {
 }
 
 #[test]
-fn two_clients_of_a_recorder_are_told_apart() {
+fn recorder_separates_two_clients() {
     let tape = Tape::default();
     let recorder = tape.recorder();
     let config = || Config::new("ws://localhost:4000/socket/websocket").unwrap();
@@ -543,7 +543,7 @@ fn two_clients_of_a_recorder_are_told_apart() {
 }
 
 #[test]
-fn a_replay_says_where_it_does_otherwise() {
+fn replay_reports_where_it_diverges() {
     let tape = Tape::default();
     eventful(&tape.recorder(), config());
     let text = tape.text();
@@ -571,7 +571,7 @@ fn a_replay_says_where_it_does_otherwise() {
 }
 
 #[test]
-fn a_recording_that_is_none_names_the_line() {
+fn invalid_recording_error_names_the_line() {
     let tape = Tape::default();
     eventful(&tape.recorder(), config());
     let text = tape.text();
@@ -634,7 +634,7 @@ fn recording_has_every_option_exactly() {
     assert!(Recording::parse(&format!("{header}\n{start}")).is_ok());
 }
 
-/// Whatever the defaults of the version that reads it: what is not there is an error.
+/// A missing option is an error, whatever the defaults of the version that reads the recording.
 #[test]
 fn recording_without_an_option_is_refused() {
     let (header, start) = start(config());
@@ -656,7 +656,7 @@ fn recording_without_an_option_is_refused() {
 proptest! {
     #![proptest_config(cases(200, regressions!("recording")))]
 
-    /// Whatever applications and servers do: nothing that the core decides by is missing.
+    /// Any application and any server: every input of the core's decisions is recorded.
     #[test]
     fn any_run_can_be_replayed((setup, steps) in strategy::run(60), payloads in any::<bool>()) {
         let tape = Tape::default();
@@ -668,9 +668,9 @@ proptest! {
         tape.trace();
     }
 
-    /// A file that was damaged is an error or another run, never a panic of the reader.
+    /// A damaged file is an error or another run.
     #[test]
-    fn no_damage_makes_the_reader_panic(
+    fn damaged_recording_never_panics(
         (setup, steps) in strategy::run(10),
         cut in any::<prop::sample::Index>(),
         line in any::<prop::sample::Index>(),

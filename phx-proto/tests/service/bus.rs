@@ -24,7 +24,7 @@ fn next(subscription: &mut phx_proto::service::Subscription) -> Poll<Option<BusE
 }
 
 #[test]
-fn an_event_reaches_every_matching_subscription_once() {
+fn event_reaches_each_matching_subscription_once() {
     let bus = Bus::new();
     let mut all = subscribe(&bus, "**");
     let mut lobby = subscribe(&bus, "jido.protocol.phoenix.*.room:lobby");
@@ -36,7 +36,7 @@ fn an_event_reaches_every_matching_subscription_once() {
 }
 
 #[test]
-fn several_patterns_in_one_subscription_deliver_an_event_once() {
+fn several_patterns_deliver_an_event_once() {
     let bus = Bus::new();
     let mut both = bus.subscribe_any(["**", "jido.protocol.**"]).expect("patterns");
     bus.publish(small("t"));
@@ -45,14 +45,15 @@ fn several_patterns_in_one_subscription_deliver_an_event_once() {
 }
 
 #[test]
-fn what_was_published_before_is_not_delivered() {
+fn earlier_events_are_not_delivered() {
     let bus = Bus::new();
     assert_eq!(bus.publish(small("t")), 0);
     assert_eq!(types(&mut subscribe(&bus, "**")).len(), 0);
 }
 
+/// It sees how many were lost.
 #[test]
-fn a_slow_subscriber_loses_the_oldest_and_sees_how_many() {
+fn slow_subscriber_loses_the_oldest() {
     let bus = Bus::new();
     let mut slow = subscribe(&bus, "**");
     (0..1_030).for_each(|n| {
@@ -64,7 +65,7 @@ fn a_slow_subscriber_loses_the_oldest_and_sees_how_many() {
 }
 
 #[test]
-fn bytes_are_bounded_too() {
+fn bytes_are_bounded() {
     let bus = Bus::new();
     let mut slow = subscribe(&bus, "**");
     for _ in 0..12 {
@@ -74,9 +75,10 @@ fn bytes_are_bounded_too() {
     assert!((4..=6).contains(&lost), "{lost}");
 }
 
-/// What an event holds beside its payload counts: an event's name, bytes that are no JSON, attributes.
+/// All that an event holds beside its payload counts: an event's name, bytes that are not JSON,
+/// attributes.
 #[test]
-fn everything_an_event_holds_is_counted() {
+fn event_memory_is_counted() {
     let long = "x".repeat(1 << 20);
     let named =
         Signal::Message { topic: "t".into(), event: (&*long).into(), payload: Payload::empty() };
@@ -104,7 +106,7 @@ fn everything_an_event_holds_is_counted() {
 }
 
 #[test]
-fn a_closed_bus_ends_its_subscriptions_after_what_waits() {
+fn closed_bus_ends_subscriptions_after_backlog() {
     let bus = Bus::new();
     let mut subscription = subscribe(&bus, "**");
     assert_eq!(next(&mut subscription), Poll::Pending);
@@ -115,7 +117,7 @@ fn a_closed_bus_ends_its_subscriptions_after_what_waits() {
 }
 
 #[test]
-fn a_dropped_subscription_costs_nothing() {
+fn dropped_subscription_costs_nothing() {
     let bus = Bus::new();
     drop(subscribe(&bus, "**"));
     assert_eq!(bus.publish(small("t")), 0);

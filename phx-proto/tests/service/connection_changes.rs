@@ -55,7 +55,7 @@ fn own_keys() -> [(&'static str, Value, Value); 14] {
 }
 
 #[test]
-fn each_key_by_itself_makes_a_difference() {
+fn each_key_makes_a_difference() {
     let options = |options: Options| match serde_json::to_value(options) {
         Ok(Value::Object(options)) => options,
         other => panic!("{other:?}"),
@@ -82,7 +82,7 @@ fn each_key_by_itself_makes_a_difference() {
 }
 
 #[test]
-fn how_a_document_is_written_makes_none() {
+fn notation_makes_no_difference() {
     let plain = with("heartbeat_interval_msec", &json!(30_000));
     assert!(plain.changes(&with("vsn", &json!("2.0.0"))).is_empty(), "both are defaults");
     assert!(plain.changes(&with("max_retries", &Value::Null)).is_empty());
@@ -94,7 +94,7 @@ fn how_a_document_is_written_makes_none() {
     assert!(topics.changes(&with("auto_join_channels", &json!({"room:a": null}))).is_empty());
 }
 
-/// The document says the same; what its variable holds does not.
+/// The document is the same; the value of its variable is not.
 #[test]
 fn rotated_secret_is_a_change() {
     let text = json!({"connections": {"a": {
@@ -109,7 +109,7 @@ fn rotated_secret_is_a_change() {
     assert_eq!(read("one").changes(&read("two")).changed, ["a"]);
 }
 
-/// There is nothing to compare functions by.
+/// Functions cannot be compared.
 #[test]
 fn specification_in_code_equals_only_its_clones() {
     let made = || {
@@ -129,7 +129,7 @@ fn specification_in_code_equals_only_its_clones() {
 
 #[cfg(feature = "tls")]
 #[test]
-fn files_for_tls_count_by_what_is_in_them() {
+fn tls_files_count_by_content() {
     let pem = |label: &str, der: &[u8]| {
         use base64::Engine as _;
         let text = base64::engine::general_purpose::STANDARD.encode(der);

@@ -36,7 +36,7 @@ fn read(members: &str) -> Connections {
 }
 
 #[test]
-fn the_example_is_read_with_its_three_variables() {
+fn example_is_read_with_three_variables() {
     let text = include_str!("../../examples/connections.example.json");
     let connections = Connections::from_json(text, environment).expect("the example");
     assert_eq!(connections.len(), 2);
@@ -57,8 +57,9 @@ fn the_example_is_read_with_its_three_variables() {
     assert_eq!(local.restart_policy().kind(), Restart::Permanent);
 }
 
+/// The error names each missing variable, and where it is used.
 #[test]
-fn without_its_variables_the_example_says_which_and_where() {
+fn example_without_variables_names_them() {
     let text = include_str!("../../examples/connections.example.json");
     let error = Connections::from_json(text, NONE).expect_err("no environment").to_string();
     assert_eq!(
@@ -70,9 +71,9 @@ fn without_its_variables_the_example_says_which_and_where() {
     );
 }
 
-/// The snapshot of every message: each names connection and key and says what to do.
+/// The snapshot of every message: each names connection and key, and what to do.
 #[test]
-fn every_mistake_has_a_message_that_says_what_to_do() {
+fn every_mistake_has_a_helpful_message() {
     let uri = r#""uri": "ws://localhost/socket/websocket""#;
     for (members, message) in [
         (
@@ -159,7 +160,7 @@ fn every_mistake_has_a_message_that_says_what_to_do() {
 }
 
 #[test]
-fn all_problems_of_a_document_are_told_at_once() {
+fn all_problems_are_reported_at_once() {
     let text = r#"{"connections": {
         "a": {"uri": "nonsense", "header": 1, "params": {"token": "${NONE}"}},
         "b": [],
@@ -186,7 +187,7 @@ fn all_problems_of_a_document_are_told_at_once() {
 }
 
 #[test]
-fn what_is_no_document_is_an_error_that_says_where() {
+fn invalid_document_error_has_a_position() {
     for (text, message) in [
         ("", "the document cannot be read: EOF while parsing a value at line 1 column 0"),
         ("{} x", "the document cannot be read: trailing characters at line 1 column 4"),
@@ -200,7 +201,7 @@ fn what_is_no_document_is_an_error_that_says_where() {
 }
 
 #[test]
-fn every_key_is_taken_and_none_is_lost() {
+fn every_key_is_read() {
     let connections = read(
         r#"
         "allow_insecure": true, "connect_to": "127.0.0.1:1", "vsn": "1.0.0", "headers": [["X-A", "1"], ["X-A", "2"]],
@@ -232,10 +233,10 @@ fn every_key_is_taken_and_none_is_lost() {
     assert_eq!(Options::clone(config), other_options());
 }
 
-/// For editors, which show it.
+/// For editors, which show the descriptions.
 #[cfg(feature = "schema")]
 #[test]
-fn every_key_of_the_schema_is_described() {
+fn schema_describes_every_key() {
     let schema = Connections::json_schema();
     let keys = schema["$defs"]["connection"]["properties"].as_object().expect("the keys");
     for (key, schema) in keys {
@@ -246,7 +247,7 @@ fn every_key_of_the_schema_is_described() {
     assert!(files["ca_file"]["description"].is_string(), "{files}");
 }
 
-/// What recordings write is read from documents too.
+/// Documents accept the form that recordings write, too.
 #[test]
 fn delays_and_rules_can_be_written_in_full() {
     let options = |members: &str| {
@@ -357,7 +358,7 @@ fn any_serde_format_can_be_read() {
 }
 
 #[test]
-fn no_secret_is_printed() {
+fn document_prints_no_secret() {
     let text = r#"{"connections": {"a": {
         "uri": "wss://example.com/x?key=s3cret", "headers": {"X-Key": "s3cret"},
         "params": {"token": "s3cret"}, "auth_token": "s3cret",
@@ -372,16 +373,16 @@ fn no_secret_is_printed() {
 }
 
 #[test]
-fn a_document_can_be_built_in_code() {
+fn document_can_be_built_in_code() {
     let config = phx_proto::Config::new("wss://example.com/x").expect("a good URI");
     let config = config.push_timeout(Duration::from_secs(1));
     let connections = Connections::new().with("a", config);
     assert_eq!(connections.into_iter().map(|(name, _)| name).collect::<Vec<_>>(), ["a"]);
 }
 
-/// Wherever it stands, before the address or behind it.
+/// Before the address or behind it.
 #[test]
-fn allow_insecure_lets_clear_text_leave() {
+fn allow_insecure_permits_clear_text() {
     let uri = r#""uri": "ws://example.com/socket/websocket""#;
     for members in [
         format!(r#"{uri}, "allow_insecure": true, "connect_to": "10.0.0.1:80""#),
@@ -396,9 +397,9 @@ fn allow_insecure_lets_clear_text_leave() {
     assert!(refused[0].contains("\"allow_insecure\": true"), "{refused:?}");
 }
 
-/// A `vsn` in the address counts as the key does, and both have to say the same.
+/// A `vsn` in the address counts as the key does, and both have to be equal.
 #[test]
-fn vsn_of_a_document_is_that_of_the_address() {
+fn document_vsn_must_match_the_uri() {
     let vsn = |members: &str| {
         let text = format!(r#"{{"connections": {{"a": {{{members}}}}}}}"#);
         let connections = Connections::from_json(&text, NONE).expect("a document");
@@ -416,10 +417,10 @@ fn vsn_of_a_document_is_that_of_the_address() {
     assert!(unknown[0].contains("key \"uri\"") && unknown[0].contains("`Codec`"));
 }
 
-/// Join parameters go to the server as they stand in the document, whatever features of serde_json
-/// another crate turns on; `deserialize` reads them alike.
+/// Join parameters are sent as they are in the document, whatever features of serde_json another
+/// crate enables; `deserialize` reads them alike.
 #[test]
-fn numbers_of_join_parameters_are_numbers() {
+fn join_param_numbers_stay_numbers() {
     let document = json!({"connections": {"a": {
         "uri": "ws://localhost/socket/websocket",
         "max_retries": 3,
@@ -445,9 +446,9 @@ fn numbers_of_join_parameters_are_numbers() {
     }
 }
 
-/// What is nested deeper than serde_json reads is an error, not the end of the stack.
+/// Nesting deeper than serde_json accepts is an error, and does not overflow the stack.
 #[test]
-fn deep_document_is_unreadable() {
+fn deep_document_is_an_error() {
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     let error = Connections::from_json(&deep, NONE).expect_err("too deep");
     assert!(error.to_string().contains("cannot be read"), "{error}");

@@ -32,9 +32,9 @@ fn told(event: &CloudEvent) -> Value {
     event.data.to_value().expect("JSON")
 }
 
-/// Defect 1: options were put where the new process could not see them.
+/// A predecessor put options where the new process could not see them.
 #[test]
-fn every_option_of_a_connection_takes_effect() {
+fn every_connection_option_takes_effect() {
     let fleet = Fleet::new();
     fleet.with_host("down", |host| host.down = true);
     let supervisor = up(
@@ -56,7 +56,7 @@ fn every_option_of_a_connection_takes_effect() {
     drop(supervisor);
 }
 
-/// Defect 2: nothing merged the params into the address.
+/// A predecessor never merged the params into the address.
 #[test]
 fn connect_params_are_sent() {
     let fleet = Fleet::new();
@@ -68,9 +68,9 @@ fn connect_params_are_sent() {
     assert!(target.contains("vsn=2.0.0"), "{target}");
 }
 
-/// Defect 3: the name and the auto-joins were gone after the first connect.
+/// A predecessor lost both after the first connect.
 #[test]
-fn after_a_reconnect_the_name_and_the_auto_joins_are_still_there() {
+fn reconnect_keeps_name_and_auto_joins() {
     let fleet = Fleet::new();
     let channels = json!(["room:a"]);
     let document = json!({"a": {"uri": uri("up"), "auto_join_channels": channels}});
@@ -86,9 +86,9 @@ fn after_a_reconnect_the_name_and_the_auto_joins_are_still_there() {
     assert_eq!(events.iter().filter(resumed).count(), 3);
 }
 
-/// Defect 4: topics joined by hand were forgotten by a reconnect.
+/// A predecessor forgot topics joined by hand on a reconnect.
 #[test]
-fn topics_joined_by_hand_are_joined_again() {
+fn manually_joined_topics_are_rejoined() {
     let fleet = Fleet::new();
     let supervisor = up(&fleet, &json!({"a": {"uri": uri("up")}}));
     let client = supervisor.client("a").expect("it runs");
@@ -98,10 +98,10 @@ fn topics_joined_by_hand_are_joined_again() {
     assert_eq!(room.status(), ChannelStatus::Joined);
 }
 
-/// Defect 5: a status asked for before the first connect, or a server that was down at the start,
-/// took every connection down.
+/// The status answers meanwhile. In a predecessor, a status requested before the first connect, or
+/// a server that was down at the start, ended every connection.
 #[test]
-fn a_server_that_is_down_at_the_start_is_waited_for_and_the_status_answers_meanwhile() {
+fn server_down_at_start_is_awaited() {
     let fleet = Fleet::new();
     fleet.with_host("down", |host| host.down = true);
     let document = json!({"a": {"uri": uri("down")}, "b": {"uri": uri("up")}});
@@ -119,9 +119,9 @@ fn a_server_that_is_down_at_the_start_is_waited_for_and_the_status_answers_meanw
     assert!(supervisor.health().is_healthy());
 }
 
-/// Defect 6: every push crashed the client after it was sent.
+/// A predecessor crashed the client after every push.
 #[test]
-fn a_push_does_nothing_but_push() {
+fn push_has_no_side_effect() {
     let fleet = Fleet::new();
     let supervisor = up(&fleet, &json!({"a": {"uri": uri("up")}}));
     let client = supervisor.client("a").expect("it runs");
@@ -136,9 +136,10 @@ fn a_push_does_nothing_but_push() {
     assert_eq!((notes, status.lifecycle, status.restarts), (10, Lifecycle::Ready, 0));
 }
 
-/// Defect 7: replies were thrown away, and pushes without one would have been kept for ever.
+/// A push without a reply is forgotten after its timeout. A predecessor dropped replies, and kept
+/// pushes without one for ever.
 #[test]
-fn a_reply_reaches_its_caller_and_a_push_without_one_is_forgotten_in_time() {
+fn reply_reaches_its_caller() {
     let fleet = Fleet::new();
     let supervisor = up(&fleet, &json!({"a": {"uri": uri("up"), "push_timeout_msec": 1000}}));
     let client = supervisor.client("a").expect("it runs");
@@ -166,9 +167,9 @@ fn a_reply_reaches_its_caller_and_a_push_without_one_is_forgotten_in_time() {
     assert_eq!((stats.pushes_in_flight, stats.queued_pushes), (0, 0));
 }
 
-/// Defect 8: a connection that had given up was started again at once, for ever.
+/// A predecessor started a connection that had given up again at once, for ever.
 #[test]
-fn spent_retries_are_the_end() {
+fn spent_retries_are_final() {
     let fleet = Fleet::new();
     fleet.with_host("down", |host| host.down = true);
     let supervisor = up(&fleet, &json!({"a": {"uri": uri("down"), "max_retries": 3}}));
@@ -179,9 +180,9 @@ fn spent_retries_are_the_end() {
     assert_eq!((status.lifecycle, status.restarts), (Lifecycle::Terminated, 0));
 }
 
-/// Defect 9: intervals and schedules of the configuration were ignored.
+/// Schedules too. A predecessor ignored both.
 #[test]
-fn the_configured_intervals_and_schedules_are_the_ones_used() {
+fn configured_intervals_are_used() {
     let fleet = Fleet::new();
     let _supervisor = up(
         &fleet,
@@ -205,9 +206,10 @@ fn the_configured_intervals_and_schedules_are_the_ones_used() {
     assert_eq!(fleet.dials("up"), 2);
 }
 
-/// Defect 10: a crashed channel stayed closed, and a closed one stayed listed.
+/// Events report both. In a predecessor a crashed channel stayed closed, and a closed one stayed
+/// listed.
 #[test]
-fn a_crashed_channel_comes_back_and_a_closed_one_is_gone_and_said_to_be() {
+fn crashed_channel_rejoins_closed_one_ends() {
     let fleet = Fleet::new();
     let channels = json!(["room:a", "room:b"]);
     let document = json!({"a": {"uri": uri("up"), "auto_join_channels": channels}});
@@ -238,9 +240,9 @@ fn a_crashed_channel_comes_back_and_a_closed_one_is_gone_and_said_to_be() {
     assert!(client.channel("room:b").is_err(), "it is listed no more");
 }
 
-/// Defect 11: a payload that is no map crashed the client.
+/// A predecessor crashed on a payload that was not a map.
 #[test]
-fn a_payload_may_be_anything() {
+fn payload_may_be_any_json() {
     let fleet = Fleet::new();
     let channels = json!(["room:a"]);
     let document = json!({"a": {"uri": uri("up"), "auto_join_channels": channels}});
@@ -253,7 +255,7 @@ fn a_payload_may_be_anything() {
     }
 }
 
-/// Numbers were rounded on the way through (supabase-js#1270): a payload passes as the text that it is.
+/// A payload passes as text, so numbers are not rounded (supabase/supabase-js#1270).
 #[test]
 fn numbers_pass_through_exactly() {
     let fleet = Fleet::new();
@@ -269,9 +271,10 @@ fn numbers_pass_through_exactly() {
     assert!(line.contains(&format!(r#""payload":{payload}"#)), "{line}");
 }
 
-/// Defect 12: the join's response was not kept, and the status and the signal disagreed.
+/// The status agrees with the signal. A predecessor did not keep the response, and the two
+/// disagreed.
 #[test]
-fn the_response_of_a_join_is_kept_and_the_status_says_what_the_signal_says() {
+fn join_response_is_kept_in_status() {
     let fleet = Fleet::new();
     fleet.with_host("up", |host| host.down = true);
     let channels = json!(["room:a"]);
@@ -293,9 +296,9 @@ fn the_response_of_a_join_is_kept_and_the_status_says_what_the_signal_says() {
     assert_eq!(response, json!({"about": "room:a"}));
 }
 
-/// Defect 13: the list had no names, and the health was good whatever happened.
+/// In a predecessor the list had no names, and the health was always good.
 #[test]
-fn the_list_has_the_names_and_the_health_is_what_it_is() {
+fn list_has_names_and_true_health() {
     let fleet = Fleet::new();
     fleet.with_host("down", |host| host.down = true);
     let supervisor = up(&fleet, &json!({"a": {"uri": uri("up")}, "b": {"uri": uri("down")}}));
@@ -305,10 +308,9 @@ fn the_list_has_the_names_and_the_health_is_what_it_is() {
     assert_eq!(health.connections["b"].lifecycle, Lifecycle::Initializing);
 }
 
-/// Defect 14: the configured connections were started by nobody, and only some shapes of the
-/// configuration were accepted.
+/// A predecessor did not start them, and accepted only some forms of the configuration.
 #[test]
-fn configured_connections_are_started_whatever_shape_their_lists_have() {
+fn configured_connections_start_in_every_notation() {
     let fleet = Fleet::new();
     let supervisor = up(
         &fleet,
@@ -324,9 +326,9 @@ fn configured_connections_are_started_whatever_shape_their_lists_have() {
     }
 }
 
-/// Defect 15: missing secrets became empty strings, and set ones were printed.
+/// In a predecessor missing secrets became empty strings, and set ones were printed.
 #[test]
-fn a_secret_is_an_error_when_it_is_missing_and_is_nowhere_to_be_read_when_it_is_there() {
+fn secret_is_required_and_never_printed() {
     let text = json!({"connections": {"a": {
         "uri": "wss://up/socket/websocket?key=${TOKEN}",
         "headers": {"X-Key": "${TOKEN}"}, "params": {"token": "${TOKEN}"},

@@ -108,8 +108,9 @@ fn table() -> Vec<(Signal, Option<&'static str>, Option<&'static str>)> {
     ]
 }
 
+/// In both schemes, or it is not routed.
 #[test]
-fn every_signal_has_its_type_in_both_schemes_or_is_not_routed() {
+fn every_signal_has_its_types() {
     let templated = Router::new();
     let fixed = Router::new().scheme(TypeScheme::Fixed);
     for (signal, in_templated, in_fixed) in table() {
@@ -200,8 +201,9 @@ fn events_page_lists_every_fixed_type_and_topic() {
     assert!(listed("jido.").keys().eq(topics.iter()), "{topics:?}");
 }
 
+/// Connection, channel and type.
 #[test]
-fn an_event_of_a_channel_goes_to_connection_channel_and_type() {
+fn channel_event_has_three_bus_topics() {
     let signal = message("room:lobby", "msg", Payload::from(json!({"body": "hi"})));
     let Routed { event, topics, .. } = route(&Router::new(), &signal).unwrap();
     assert_eq!(
@@ -249,9 +251,9 @@ fn prefix_and_source_can_be_chosen() {
     assert_eq!(route(&fixed, &Signal::Closed).unwrap().event.source, "/jido_coder/phoenix");
 }
 
-/// Defects 11 and 12 of the model: payloads of any kind, and responses, are carried.
+/// Payloads of any kind, and responses.
 #[test]
-fn payloads_of_every_kind_become_valid_json() {
+fn payloads_become_valid_json() {
     for (payload, key, value) in [
         (Payload::from(json!([1])), "payload", json!([1])),
         (Payload::from(json!("text")), "payload", json!("text")),
@@ -280,7 +282,7 @@ fn told(data: &EventData) -> Value {
     data.to_value().unwrap()
 }
 
-/// What a parser would change stays as it is (supabase-js#1270).
+/// Text that a parser would change is kept (supabase/supabase-js#1270).
 #[test]
 fn payload_text_is_kept() {
     for text in [
@@ -318,7 +320,7 @@ fn event_is_one_line() {
     assert_eq!(told(&event.data), json!({"a": [1, {"b": "x\ny"}]}));
 }
 
-/// What is no JSON is a string with its text, and the event is JSON.
+/// A payload that is not JSON becomes a string with its text, and the event is JSON.
 #[test]
 fn invalid_payload_becomes_text() {
     let controls = "\u{1}\u{1f}\u{7f}";
@@ -350,7 +352,7 @@ fn invalid_payload_becomes_text() {
     }
 }
 
-/// Readers have a limit of depth, which an event is well under, whatever a server sends.
+/// Readers have a limit of depth. Events stay well below it, whatever a server sends.
 #[test]
 fn deep_payload_becomes_text() {
     let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
@@ -370,7 +372,7 @@ fn deep_payload_becomes_text() {
 
 /// A response ends where it ends, also when the reply goes on with other members.
 #[test]
-fn further_members_of_a_reply_are_left_out() {
+fn further_reply_members_are_left_out() {
     let reply = |body: &str| {
         let frame = Frame::from(format!(r#"["1","2","t","phx_reply",{body}]"#));
         let Body::Reply { status, response } = V2.decode(&frame).unwrap().body else { panic!() };
@@ -406,9 +408,9 @@ fn debug_shows_no_payload() {
     }
 }
 
-/// The accessors of the data, on what was routed and on what was read.
+/// And as a whole, on events that were routed and on events that were read.
 #[test]
-fn data_is_read_by_member_and_as_a_whole() {
+fn data_is_readable_by_member() {
     #[derive(Debug, PartialEq, serde::Deserialize)]
     struct Data {
         topic: String,
@@ -458,9 +460,9 @@ fn data_is_changed_by_member() {
     assert_eq!(serde_json::from_str::<EventData>("{}").unwrap(), EventData::new());
 }
 
-/// A type is readable; an event's name of any length does not make it long.
+/// A type stays readable, whatever the length of an event's name.
 #[test]
-fn type_of_a_long_event_is_short() {
+fn type_of_long_event_is_short() {
     let long = "x".repeat(1_000_000);
     let routed = route(&Router::new(), &message("t", &long, Payload::empty())).unwrap();
     assert!(routed.event.kind.len() < 400);
@@ -469,7 +471,7 @@ fn type_of_a_long_event_is_short() {
 }
 
 #[test]
-fn a_disconnect_says_why_and_what_follows() {
+fn disconnect_event_has_cause_and_next_step() {
     let cause = Cause::HeartbeatTimeout;
     let next = NextStep::Retry { delay: Duration::from_millis(250), attempt: 3 };
     let signal = Signal::Disconnected { id: ConnectionId::from_u64(1), cause, next };
@@ -480,14 +482,14 @@ fn a_disconnect_says_why_and_what_follows() {
 }
 
 #[test]
-fn what_was_lost_on_the_way_is_an_event_too() {
+fn lost_signals_are_an_event() {
     let routed = Router::new().route_lagged("a", &BTreeMap::new(), 7, "i", AT).unwrap();
     assert_eq!(routed.event.kind, "phoenix.connection.lagged");
     assert_eq!(told(&routed.event.data)["count"], 7);
 }
 
 #[test]
-fn an_event_survives_being_written_and_read() {
+fn event_survives_a_round_trip() {
     for (signal, ..) in table() {
         let Some(Routed { event, .. }) = route(&Router::new(), &signal) else { continue };
         let text = serde_json::to_string(&event).unwrap();
@@ -541,7 +543,7 @@ fn nearly_json() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// The data is one line of JSON whatever a server wrote; what is JSON differs by space at most.
+    /// The data is one line of JSON whatever a server wrote; JSON payloads change by space at most.
     #[test]
     fn data_is_valid_json(text in nearly_json()) {
         let frame = Frame::from(format!(r#"[null,null,"t","e",{text}]"#));
@@ -568,9 +570,9 @@ proptest! {
         prop_assert_eq!(&serde_json::from_str::<CloudEvent>(&line).unwrap(), &event);
     }
 
-    /// Design 5: two different (connection, topic) pairs never share a bus topic.
+    /// Two different (connection, topic) pairs never share a bus topic.
     #[test]
-    fn the_bus_topic_tells_connection_and_topic_apart(
+    fn bus_topic_separates_connection_and_topic(
         one in ("[a-z.*% :_\\PC]{0,6}", "[a-z.*% :_\\PC]{0,6}"),
         other in ("[a-z.*% :_\\PC]{0,6}", "[a-z.*% :_\\PC]{0,6}"),
     ) {
@@ -591,7 +593,7 @@ proptest! {
     }
 }
 
-/// As text and as JSON, with the padding that strict readers ask for.
+/// As text and as JSON, with the padding that strict readers require.
 #[test]
 fn binary_value_is_padded_base64() {
     let mut data = EventData::new();

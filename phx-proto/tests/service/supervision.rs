@@ -13,7 +13,7 @@ fn supervision(restart: Restart) -> Supervision {
 const NOW: Time = Time::from_millis(1_000);
 
 #[test]
-fn each_policy_restarts_after_the_endings_of_its_row() {
+fn policy_decides_which_ends_restart() {
     for (restart, ending, restarted) in [
         (Restart::Permanent, Ending::Closed, false),
         (Restart::Permanent, Ending::GaveUp, true),
@@ -32,16 +32,16 @@ fn each_policy_restarts_after_the_endings_of_its_row() {
     }
 }
 
-/// Defect 8 of the model: a limit on retries that a restart makes meaningless.
+/// A restart would make the limit on retries meaningless.
 #[test]
-fn giving_up_is_final_under_transient() {
+fn give_up_is_final_under_transient() {
     let mut supervision = supervision(Restart::Transient);
     assert_eq!(supervision.ended(NOW, Ending::GaveUp), Verdict::Stop);
     assert_eq!(supervision.restarts(), 0);
 }
 
 #[test]
-fn giving_up_is_followed_by_the_long_waits_under_permanent() {
+fn give_up_waits_long_under_permanent() {
     let mut supervision = supervision(Restart::Permanent);
     let mut now = NOW;
     for seconds in [5, 15, 60, 300, 300] {
@@ -61,7 +61,7 @@ fn giving_up_is_followed_by_the_long_waits_under_permanent() {
 }
 
 #[test]
-fn too_many_restarts_in_too_short_a_time_are_the_end() {
+fn too_many_restarts_are_final() {
     let policy = RestartPolicy::new(Restart::Transient).intensity(2, Duration::from_secs(10));
     let mut supervision = Supervision::new(policy, 7);
     assert!(matches!(supervision.ended(NOW, Ending::Crashed), Verdict::Restart { .. }));
@@ -81,10 +81,10 @@ fn ending() -> impl Strategy<Value = Ending> {
 }
 
 proptest! {
-    /// Whatever ends when, no window of the policy's length holds more restarts than it allows,
-    /// every delay is one of the schedule's, and the same seed says the same.
+    /// Whatever ends when, no window of the policy's length contains more restarts than it allows,
+    /// every delay is one of the schedule's, and the same seed decides the same.
     #[test]
-    fn the_intensity_is_never_exceeded(
+    fn intensity_is_never_exceeded(
         restart in restart(),
         max in 0_u32..5,
         within in 0_u64..20_000,

@@ -22,11 +22,9 @@ fn supervised(host: &str, restart: Restart) -> Supervised {
     Supervised::new(config(host)).restart(RestartPolicy::new(restart))
 }
 
-/// Defects 1, 5 and 14 of the model: auto-joins are applied, a server that is down at the start
-/// harms nobody, and configured connections are started.
+/// Auto-joins are applied, and a server that is down at the start harms no other connection.
 #[test]
-fn configured_connections_come_up_with_their_channels_joined_and_a_server_that_is_down_harms_none()
-{
+fn configured_connections_start_with_joined_channels() {
     let fleet = Fleet::new();
     fleet.with_host("down", |host| host.down = true);
     let supervisor = fleet.supervisor();
@@ -58,7 +56,7 @@ fn configured_connections_come_up_with_their_channels_joined_and_a_server_that_i
 }
 
 #[test]
-fn names_are_unique_until_their_connection_has_ended() {
+fn names_are_unique_until_connection_ends() {
     let fleet = Fleet::new();
     let supervisor = fleet.supervisor();
     supervisor.start_connection("a", config("one")).expect("a free name");
@@ -77,9 +75,9 @@ fn names_are_unique_until_their_connection_has_ended() {
     assert_eq!(run(&fleet, supervisor.stop_connection("z")), Err(unknown));
 }
 
-/// Defects 4 and 10 of the model: topics joined by hand come back, and the others never notice.
+/// Topics joined by hand come back, and the other connections do not notice.
 #[test]
-fn a_loss_and_a_crash_of_one_connection_do_not_touch_the_others() {
+fn loss_and_crash_affect_one_connection() {
     let fleet = Fleet::new();
     let supervisor = fleet.supervisor();
     for name in ["a", "b"] {
@@ -103,9 +101,9 @@ fn a_loss_and_a_crash_of_one_connection_do_not_touch_the_others() {
     drop(room);
 }
 
-/// Defect 8 of the model, and design 6: spent retries are final under the default policy.
+/// Spent retries are final under the default policy.
 #[test]
-fn spent_retries_are_final_unless_the_policy_is_permanent() {
+fn spent_retries_are_final_unless_permanent() {
     for (restart, restarted) in
         [(Restart::Transient, false), (Restart::Temporary, false), (Restart::Permanent, true)]
     {
@@ -140,9 +138,9 @@ fn spent_retries_are_final_unless_the_policy_is_permanent() {
     }
 }
 
-/// A panic is contained to its connection, and too many of them are the end of it.
+/// A panic affects only its connection, and too many of them end it.
 #[test]
-fn a_panic_restarts_its_connection_until_it_happens_too_often() {
+fn panic_restarts_its_connection_within_limits() {
     let fleet = Fleet::new();
     let supervisor = fleet.supervisor();
     let policy = RestartPolicy::new(Restart::Transient).intensity(2, 60 * SECOND);
@@ -232,7 +230,7 @@ fn signal_stream_survives_restart() {
     );
 }
 
-/// The jitter before and after it comes of two seeds, and the recording has both.
+/// The jitter before and after it comes from two seeds, and the recording has both.
 #[test]
 fn restart_draws_a_new_seed() {
     let fleet = Fleet::new();
@@ -275,7 +273,7 @@ fn crashed_client_is_replaced_at_once() {
 }
 
 #[test]
-fn connect_cuts_the_wait_for_a_restart() {
+fn connect_ends_the_restart_delay() {
     let fleet = Fleet::new();
     let supervisor = waiting(&fleet, without_retries());
     fleet.with_host("a", |host| host.down = false);
@@ -301,7 +299,7 @@ fn disconnect_cancels_a_restart() {
     assert_eq!((fleet.dials("a"), fleet.tasks()), (1, 0));
 }
 
-/// The delays grow with each crash, and start over after `stable_after`.
+/// The delays grow with each crash, and are reset after `stable_after`.
 #[test]
 fn stable_connection_restarts_sooner() {
     let fleet = Fleet::new();
@@ -325,7 +323,7 @@ fn stable_connection_restarts_sooner() {
     (1..=2).for_each(crash);
 }
 
-/// The counters are those of the client, which is the same one.
+/// The counters belong to the client, which is the same one.
 #[test]
 fn metrics_continue_after_restart() {
     let fleet = Fleet::new();
@@ -337,7 +335,7 @@ fn metrics_continue_after_restart() {
 }
 
 #[test]
-fn stopping_one_connection_closes_it_and_leaves_the_others() {
+fn stop_closes_only_its_connection() {
     let fleet = Fleet::new();
     let supervisor = fleet.supervisor();
     for name in ["a", "b"] {
@@ -357,7 +355,7 @@ fn stopping_one_connection_closes_it_and_leaves_the_others() {
 }
 
 #[test]
-fn a_connection_that_waits_for_its_restart_can_be_stopped() {
+fn connection_awaiting_restart_can_be_stopped() {
     let fleet = Fleet::new();
     fleet.with_host("a", |host| host.down = true);
     let supervisor = fleet.supervisor();
@@ -376,7 +374,7 @@ fn a_connection_that_waits_for_its_restart_can_be_stopped() {
 }
 
 #[test]
-fn one_connection_is_ended_in_order_while_the_others_go_on() {
+fn graceful_stop_ends_one_connection() {
     let fleet = Fleet::new();
     let supervisor = fleet.supervisor();
     for name in ["a", "b"] {
@@ -397,8 +395,9 @@ fn one_connection_is_ended_in_order_while_the_others_go_on() {
     assert_eq!(gone, Err(UnknownConnection::new("z")));
 }
 
+/// It reports the work that did not finish.
 #[test]
-fn a_shutdown_ends_everything_in_order_and_reports_what_did_not_finish() {
+fn shutdown_ends_in_order_and_reports() {
     let fleet = Fleet::new();
     let supervisor = fleet.supervisor();
     for name in ["a", "b"] {
@@ -431,7 +430,7 @@ fn a_shutdown_ends_everything_in_order_and_reports_what_did_not_finish() {
 }
 
 #[test]
-fn dropping_the_supervisor_closes_its_connections() {
+fn dropped_supervisor_closes_its_connections() {
     let fleet = Fleet::new();
     let supervisor = fleet.supervisor();
     supervisor.start_connection("a", config("a")).expect("a free name");
@@ -441,9 +440,9 @@ fn dropping_the_supervisor_closes_its_connections() {
     assert_eq!(fleet.tasks(), 0);
 }
 
-/// Defect 12 of the model: what the status says is what the events say.
+/// The status agrees with the events.
 #[test]
-fn the_status_answers_in_every_state() {
+fn status_answers_in_every_state() {
     let fleet = Fleet::new();
     fleet.with_host("a", |host| host.down = true);
     let supervisor = fleet.supervisor();
@@ -466,8 +465,9 @@ fn the_status_answers_in_every_state() {
     assert_eq!(status().lifecycle, Lifecycle::Terminated);
 }
 
+/// They are counted per connection.
 #[test]
-fn metrics_are_those_of_each_connection_and_end_with_it() {
+fn metrics_end_with_their_connection() {
     let fleet = Fleet::new();
     fleet.with_host("down", |host| host.down = true);
     let supervisor = fleet.supervisor();
@@ -485,8 +485,9 @@ fn metrics_are_those_of_each_connection_and_end_with_it() {
     assert!(page.contains("phx_connections_opened_total{connection=\"a\"} 1\n"), "{page}");
 }
 
+/// The times of events are those of the clock.
 #[test]
-fn ids_of_events_are_unique_and_sorted_and_their_times_are_the_clocks() {
+fn event_ids_are_unique_and_sorted() {
     let fleet = Fleet::new();
     let supervisor = fleet.supervisor();
     let mut events = subscribe(supervisor.bus(), "**");
@@ -504,7 +505,7 @@ fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// It was forgotten with the others, ran on, and nobody could stop it.
+/// It was forgotten with the others, ran on, and could not be stopped.
 #[test]
 fn connection_started_during_shutdown_does_not_leak() {
     let fleet = Fleet::new();
@@ -525,9 +526,9 @@ fn connection_started_during_shutdown_does_not_leak() {
     assert_eq!(after, Err(StartError::ShutDown { name: "after".into() }));
 }
 
-/// A runtime that ends right after the start, say.
+/// For example in a runtime that ends right after the start.
 #[test]
-fn keeper_dropped_before_its_first_poll_hangs_nothing() {
+fn keeper_dropped_unpolled_hangs_nothing() {
     for polls in [0, 1] {
         let fleet = Fleet::new();
         let supervisor = fleet.supervisor();
@@ -544,9 +545,9 @@ fn keeper_dropped_before_its_first_poll_hangs_nothing() {
     }
 }
 
-/// Outside of a tokio runtime a spawn panics.
+/// Without an executor: outside of a tokio runtime a spawn panics.
 #[test]
-fn start_without_an_executor_leaves_no_name_taken() {
+fn failed_start_leaves_name_free() {
     let fleet = Fleet::new();
     let supervisor = fleet.supervisor();
     fleet.state().outside = true;
@@ -565,9 +566,9 @@ fn start_without_an_executor_leaves_no_name_taken() {
 /// A way to wait for the end of `a`, and whether it says that its task goes on.
 type Waits = for<'a> fn(&'a Supervisor) -> Pin<Box<dyn Future<Output = Option<bool>> + 'a>>;
 
-/// An executor that does not poll its tasks any more must not hang the one who waits for them.
+/// An executor that does not poll its tasks any more must not hang the caller.
 #[test]
-fn every_wait_is_bounded_by_the_grace() {
+fn grace_bounds_every_wait() {
     let close_timeout = 2 * SECOND;
     let waits: &[(&str, Duration, Waits)] = &[
         ("stop_connection", Duration::ZERO, |supervisor| {
@@ -608,9 +609,9 @@ fn every_wait_is_bounded_by_the_grace() {
     }
 }
 
-/// What waited was told that `disconnect` was called.
+/// Its waiters were given the error that `disconnect` was called.
 #[test]
-fn panicked_driver_is_reported_as_such() {
+fn panicked_driver_is_reported_as_panic() {
     let fleet = Fleet::new();
     let supervisor = fleet.supervisor();
     supervisor.start_connection("a", supervised("a", Restart::Temporary)).expect("a free name");
@@ -636,7 +637,7 @@ fn panicked_driver_is_reported_as_such() {
     assert!(told.iter().all(|data| !data.contains("disconnect was called")), "{told:?}");
 }
 
-/// An event is made for those who subscribed to it: without them not even an id is drawn.
+/// An event is made only if there is a subscription to it: otherwise not even an id is drawn.
 #[test]
 fn ids_are_drawn_for_subscribed_events_only() {
     let fleet = Fleet::new();
@@ -664,7 +665,7 @@ fn ids_are_drawn_for_subscribed_events_only() {
     assert_eq!((drain(&mut others).len(), drain(&mut gave_up).len()), (0, 0));
 }
 
-/// What is not routed is noted nevertheless: the supervisor acts on it.
+/// The supervisor acts on signals that are not routed, too.
 #[test]
 fn connection_without_subscribers_is_supervised() {
     let fleet = Fleet::new();

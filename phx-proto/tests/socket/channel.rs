@@ -27,10 +27,11 @@ fn reject(hand: &mut Hand, topic: &str, response: Value) {
     hand.answer(topic, "phx_join", "error", response);
 }
 
-/// User pain 2.
+/// Joins are derived from the wanted topics, in the order in which they were asked for. Reported in
+/// CuatroElixir/slipstream#18 and mobileoverlord/phoenix_client#26.
 /// Protocol: RETRY-1.
 #[test]
-fn joins_are_derived_from_the_wanted_topics_on_every_open_in_the_order_asked() {
+fn wanted_topics_are_joined_on_every_open() {
     let mut hand = Hand::new(config());
     for topic in ["room:z", "room:a", "room:m"] {
         hand.join(topic);
@@ -53,7 +54,7 @@ fn joins_are_derived_from_the_wanted_topics_on_every_open_in_the_order_asked() {
 
 /// Protocol: JOIN-1, JOIN-14, REF-2, REF-3, REF-4.
 #[test]
-fn every_join_has_a_new_ref_which_is_its_join_ref() {
+fn join_has_a_new_ref_as_join_ref() {
     let mut hand = Hand::joined(config());
     let first = hand.last_sent("room:a", "phx_join");
     assert_eq!(first.join_ref.as_ref(), Some(&first.msg_ref));
@@ -65,9 +66,9 @@ fn every_join_has_a_new_ref_which_is_its_join_ref() {
     assert_ne!(first.msg_ref, second.msg_ref);
 }
 
-/// User pain 4.
+/// Reported in phoenixframework/phoenix#1579 and phoenixframework/phoenix#2035.
 #[test]
-fn at_most_join_concurrency_joins_are_unanswered() {
+fn join_concurrency_bounds_unanswered_joins() {
     let mut hand = Hand::open(config().join_concurrency(2).unwrap());
     for topic in ["room:a", "room:b", "room:c", "room:d"] {
         hand.join(topic);
@@ -80,10 +81,12 @@ fn at_most_join_concurrency_joins_are_unanswered() {
     assert_eq!(hand.sent[2].topic, "room:c");
 }
 
-/// User pain 9: a rejoin is not a first join.
+/// A disconnect interrupts the channel. The next ok resumes it, with the response of the rejoin: a
+/// rejoin is not a first join. Reported in phoenixframework/phoenix#3379 and
+/// supabase-community/supabase-kt#255.
 /// Protocol: RETRY-8.
 #[test]
-fn a_disconnect_interrupts_and_the_next_ok_resumes_with_the_response() {
+fn rejoin_resumes_with_its_response() {
     let mut hand = Hand::joined(config());
     hand.lost();
     let cause = Cause::TransportLost { message: "reset".into() };
@@ -101,9 +104,10 @@ fn a_disconnect_interrupts_and_the_next_ok_resumes_with_the_response() {
     assert_eq!(hand.socket.join_response("room:a"), Some(&response));
 }
 
+/// Messages at any other time are counted.
 /// Protocol: EVENT-1, EVENT-2, EVENT-5, REF-7.
 #[test]
-fn messages_are_delivered_only_while_joined_and_counted_otherwise() {
+fn messages_are_delivered_only_while_joined() {
     let mut hand = Hand::open(config());
     hand.join("room:a");
     let join_ref = hand.join_ref("room:a");
@@ -122,10 +126,10 @@ fn messages_are_delivered_only_while_joined_and_counted_otherwise() {
     assert_eq!((stats.messages, stats.messages_not_joined, stats.stale_frames), (2, 3, 1));
 }
 
-/// User pain 3.
+/// Reported in mobileoverlord/phoenix_client#25 and liveview-native/liveview-client-swiftui#1559.
 /// Protocol: END-2.
 #[test]
-fn a_crashed_channel_is_joined_again_with_growing_delays() {
+fn crashed_channel_rejoins_with_growing_delays() {
     let mut hand = Hand::joined(config());
     for step in [100, 500, 1_000, 2_000, 5_000, 10_000, 10_000] {
         hand.forget();
@@ -142,8 +146,9 @@ fn a_crashed_channel_is_joined_again_with_growing_delays() {
     }
 }
 
+/// The counter survives a reconnect.
 #[test]
-fn the_rejoin_counter_starts_over_after_a_stable_channel_and_survives_reconnects() {
+fn rejoin_counter_resets_after_stable_channel() {
     let mut hand = Hand::joined(config().heartbeat_interval(secs(0)));
     for _ in 0..4 {
         hand.end_channel("room:a", "phx_error");
@@ -164,7 +169,7 @@ fn the_rejoin_counter_starts_over_after_a_stable_channel_and_survives_reconnects
 }
 
 #[test]
-fn on_a_new_connection_every_wanted_topic_is_due_at_once() {
+fn new_connection_makes_every_topic_due() {
     let mut hand = Hand::joined(config());
     for _ in 0..5 {
         hand.end_channel("room:a", "phx_error");
@@ -179,10 +184,11 @@ fn on_a_new_connection_every_wanted_topic_is_due_at_once() {
     assert_eq!(hand.count_sent("room:a", "phx_join"), joins + 1);
 }
 
-/// User pain 3: the zombie that only a push finds.
+/// The server has lost the channel, and only a push finds out. Reported in
+/// mobileoverlord/phoenix_client#25 and liveview-native/liveview-client-swiftui#1559.
 /// Protocol: REPLY-7.
 #[test]
-fn an_unmatched_topic_reply_on_a_joined_channel_ends_the_push_and_rejoins() {
+fn unmatched_topic_reply_ends_push_and_rejoins() {
     let mut hand = Hand::joined(config());
     let id = hand.socket.push(hand.now, "room:a", "echo", json!({}), PushOptions::call()).unwrap();
     hand.drain();
@@ -204,7 +210,7 @@ fn an_unmatched_topic_reply_on_a_joined_channel_ends_the_push_and_rejoins() {
 }
 
 #[test]
-fn phx_close_of_the_current_instance_ends_the_channel_for_good() {
+fn phx_close_of_current_instance_is_final() {
     let mut hand = Hand::joined(config());
     hand.end_channel("room:a", "phx_close");
     assert_eq!(hand.take_signals(), [closed("room:a", ChannelEnd::ClosedByServer)]);
@@ -216,8 +222,9 @@ fn phx_close_of_the_current_instance_ends_the_channel_for_good() {
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Closed);
 }
 
+/// `phx_close`, `phx_error` and replies.
 #[test]
-fn close_error_and_reply_of_another_instance_are_stale() {
+fn frames_of_another_instance_are_stale() {
     let mut hand = Hand::joined(config());
     for event in ["phx_close", "phx_error"] {
         hand.receive(&json!(["99", "99", "room:a", event, {}]));
@@ -226,9 +233,10 @@ fn close_error_and_reply_of_another_instance_are_stale() {
     assert_eq!(hand.socket.stats().stale_frames, 2);
 }
 
+/// In any other state it is stale.
 /// Protocol: END-7.
 #[test]
-fn a_close_with_a_null_ref_counts_only_when_joined_or_leaving() {
+fn close_with_null_ref_needs_joined_or_leaving() {
     let null_close = json!([null, null, "room:a", "phx_close", {}]);
     let mut hand = Hand::open(config());
     hand.join("room:a");
@@ -244,7 +252,7 @@ fn a_close_with_a_null_ref_counts_only_when_joined_or_leaving() {
 }
 
 #[test]
-fn a_join_that_crashes_on_the_server_is_tried_again() {
+fn crashed_join_is_retried() {
     let mut hand = Hand::open(config());
     hand.join("room:a");
     reject(&mut hand, "room:a", json!({"reason": "join crashed"}));
@@ -254,10 +262,10 @@ fn a_join_that_crashes_on_the_server_is_tried_again() {
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
 }
 
-/// User pain 8.
+/// It carries the server's response. Reported in supabase/supabase-js#2596.
 /// Protocol: JOIN-3, JOIN-7.
 #[test]
-fn a_rejection_is_final_for_a_first_join_and_carries_the_servers_words() {
+fn rejection_of_first_join_is_final() {
     for (response, kind) in [
         (json!({"reason": "unauthorized"}), RejectionKind::Application),
         (json!({"reason": "unmatched topic"}), RejectionKind::UnmatchedTopic),
@@ -279,9 +287,9 @@ fn a_rejection_is_final_for_a_first_join_and_carries_the_servers_words() {
     }
 }
 
-/// User pain 8.
+/// So has a rejected auto-join. Reported in supabase/supabase-js#2596.
 #[test]
-fn a_rejected_rejoin_or_auto_join_is_tried_a_bounded_number_of_times() {
+fn rejected_rejoin_has_bounded_retries() {
     let auto = config()
         .auto_join("room:a", JoinParams::none())
         .expect("no reserved topic")
@@ -308,7 +316,7 @@ fn a_rejected_rejoin_or_auto_join_is_tried_a_bounded_number_of_times() {
 }
 
 #[test]
-fn an_ok_zeroes_the_rejections() {
+fn ok_resets_rejections() {
     let auto = config()
         .auto_join("room:a", JoinParams::none())
         .expect("no reserved topic")
@@ -325,19 +333,21 @@ fn an_ok_zeroes_the_rejections() {
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joining);
 }
 
+/// The first retry already waits for the longest delay.
 #[test]
-fn too_many_channels_waits_the_longest_at_once() {
+fn too_many_channels_waits_longest() {
     let auto = config().auto_join("room:a", JoinParams::none()).expect("no reserved topic");
     let mut hand = Hand::open(auto);
     reject(&mut hand, "room:a", json!({"reason": "too many channels joined"}));
     assert!(hand.rejoin_after("room:a") >= secs(15));
 }
 
-/// User pain 54: joining is idempotent.
-/// User pain 55.
+/// Joining is idempotent. Parameters that differ are an error. Reported in
+/// supabase/supabase-js#1440, braverhealth/phoenix-socket-dart#87, supabase/supabase#12467 and
+/// phoenixframework/phoenix#3171.
 /// Protocol: JOIN-12.
 #[test]
-fn a_join_of_a_wanted_topic_is_shared_if_equal_and_an_error_if_not() {
+fn join_of_wanted_topic_is_shared() {
     let mut hand = Hand::open(config());
     hand.socket.join(hand.now, "room:a", json!({"a": 1, "b": 2})).unwrap();
     hand.drain();
@@ -349,9 +359,9 @@ fn a_join_of_a_wanted_topic_is_shared_if_equal_and_an_error_if_not() {
     assert_eq!(hand.socket.interests("room:a"), 2);
 }
 
-/// User pain 55.
+/// The others only detach. Reported in supabase/supabase#12467 and phoenixframework/phoenix#3171.
 #[test]
-fn the_last_interest_released_leaves_and_the_others_only_detach() {
+fn last_released_interest_leaves() {
     let mut hand = Hand::open(config());
     let one = hand.socket.join(hand.now, "room:a", json!({})).unwrap();
     let two = hand.socket.attach(hand.now, "room:a").unwrap();
@@ -367,7 +377,7 @@ fn the_last_interest_released_leaves_and_the_others_only_detach() {
 }
 
 #[test]
-fn an_auto_join_stays_when_the_last_interest_goes() {
+fn auto_join_outlives_the_last_interest() {
     let mut hand =
         Hand::open(config().auto_join("room:a", JoinParams::none()).expect("no reserved topic"));
     let interest = hand.socket.join(hand.now, "room:a", JoinParams::none()).unwrap();
@@ -375,9 +385,10 @@ fn an_auto_join_stays_when_the_last_interest_goes() {
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joining);
 }
 
-/// User pain 9: with what was seen last, say.
+/// For example with the id of the last event that was seen. Reported in
+/// phoenixframework/phoenix#3379 and supabase-community/supabase-kt#255.
 #[test]
-fn join_params_are_made_anew_for_every_attempt() {
+fn join_params_are_computed_per_attempt() {
     let params = JoinParams::from_fn(|attempt| {
         Payload::from(json!({"attempt": attempt.attempt, "rejoin": attempt.rejoin}))
     });
@@ -402,7 +413,7 @@ fn join_params_are_made_anew_for_every_attempt() {
 
 /// New parameters are held to what a join is held to, and refused ones change nothing.
 #[test]
-fn set_join_params_is_checked_as_join_is() {
+fn set_join_params_checks_like_join() {
     let mut hand = Hand::joined(config().max_push_bytes(200));
     let large = json!({"x": "x".repeat(200)});
     let refused = hand.socket.set_join_params(hand.now, "room:a", large.clone());
@@ -450,9 +461,8 @@ fn left_topic_has_no_interests() {
     assert_eq!(hand.socket.sizes().interests, 0);
 }
 
-/// User pain 58.
 #[test]
-fn a_panic_in_a_params_function_ends_its_channel_and_nothing_else() {
+fn params_panic_ends_only_its_channel() {
     let mut hand = Hand::open(config());
     let params = JoinParams::from_fn(|_| panic!("the application's own bug"));
     hand.socket.join(hand.now, "room:a", params).unwrap();
@@ -468,8 +478,9 @@ fn a_panic_in_a_params_function_ends_its_channel_and_nothing_else() {
     assert_eq!(hand.socket.channel_status("room:b"), ChannelStatus::Joined);
 }
 
+/// They are refused at the call. If a function returns them, they end the channel.
 #[test]
-fn parameters_that_can_never_be_sent_are_refused_at_the_call_or_end_the_channel() {
+fn unsendable_params_are_refused() {
     let mut hand = Hand::open(config().max_push_bytes(100));
     let big = json!("x".repeat(200));
     let error = hand.socket.join(hand.now, "room:a", big.clone()).unwrap_err();
@@ -486,16 +497,17 @@ fn parameters_that_can_never_be_sent_are_refused_at_the_call_or_end_the_channel(
 
 /// Protocol: HB-9.
 #[test]
-fn the_heartbeat_topic_cannot_be_joined() {
+fn heartbeat_topic_cannot_be_joined() {
     let mut hand = Hand::open(config());
     let error = hand.socket.join(hand.now, "phoenix", json!({})).unwrap_err();
     assert_eq!(error, JoinError::Reserved { topic: "phoenix".into() });
 }
 
-/// User pain 52.
+/// The reply and `phx_close` both answer a leave. Reported in phoenixframework/phoenix#6792 and
+/// phoenixframework/phoenix#2047.
 /// Protocol: LEAVE-1, LEAVE-2.
 #[test]
-fn leave_is_acked_by_whichever_of_its_ends_comes_first() {
+fn leave_is_acked_by_first_answer() {
     type End = fn(&mut Hand);
     let ends: [End; 3] = [
         |hand| hand.answer("room:a", "phx_leave", "ok", json!({})),
@@ -517,9 +529,10 @@ fn leave_is_acked_by_whichever_of_its_ends_comes_first() {
     }
 }
 
-/// User pain 52.
+/// Timed out, offline or local. Reported in phoenixframework/phoenix#6792 and
+/// phoenixframework/phoenix#2047.
 #[test]
-fn leave_ends_timed_out_offline_or_local_when_the_server_does_not_answer() {
+fn unanswered_leave_reports_how_it_ended() {
     let mut hand = Hand::joined(config());
     hand.leave("room:a");
     hand.advance(secs(10));
@@ -539,10 +552,10 @@ fn leave_ends_timed_out_offline_or_local_when_the_server_does_not_answer() {
     assert_eq!(hand.sent, []);
 }
 
-/// User pain 53.
+/// Reported in phoenixframework/phoenix#1265 and phoenixframework/phoenix#1483.
 /// Protocol: LEAVE-7.
 #[test]
-fn leave_cancels_a_pending_rejoin() {
+fn leave_cancels_pending_rejoin() {
     let mut hand = Hand::joined(config());
     hand.end_channel("room:a", "phx_error");
     hand.leave("room:a");
@@ -551,10 +564,11 @@ fn leave_cancels_a_pending_rejoin() {
     assert_eq!(hand.count_sent("room:a", "phx_join"), 1);
 }
 
-/// User pain 53.
+/// The late ok of the join is swallowed. Reported in phoenixframework/phoenix#1265 and
+/// phoenixframework/phoenix#1483.
 /// Protocol: LEAVE-8.
 #[test]
-fn leave_while_joining_is_sent_at_once_and_a_late_ok_is_swallowed() {
+fn leave_while_joining_is_sent_at_once() {
     let mut hand = Hand::open(config());
     hand.join("room:a");
     let join_ref = hand.join_ref("room:a");
@@ -568,7 +582,7 @@ fn leave_while_joining_is_sent_at_once_and_a_late_ok_is_swallowed() {
 }
 
 #[test]
-fn a_refused_join_ends_its_leave_as_well() {
+fn refused_join_ends_its_leave() {
     let mut hand = Hand::open(config());
     hand.join("room:a");
     hand.leave("room:a");
@@ -577,10 +591,11 @@ fn a_refused_join_ends_its_leave_as_well() {
     assert_eq!(hand.take_signals(), [left("room:a", LeaveOutcome::Acked)]);
 }
 
-/// User pain 54.
+/// It waits for the end of the leave, and a further leave cancels it. Reported in
+/// supabase/supabase-js#1440 and braverhealth/phoenix-socket-dart#87.
 /// Protocol: LEAVE-5.
 #[test]
-fn a_join_while_leaving_waits_for_the_end_and_a_further_leave_cancels_it() {
+fn join_while_leaving_waits() {
     let mut hand = Hand::joined(config());
     hand.leave("room:a");
     hand.join("room:a");
@@ -603,14 +618,15 @@ fn a_join_while_leaving_waits_for_the_end_and_a_further_leave_cancels_it() {
 }
 
 #[test]
-fn a_leave_of_a_topic_never_joined_is_an_error() {
+fn leave_of_unknown_topic_is_an_error() {
     let mut hand = Hand::open(config());
     assert!(hand.socket.leave(hand.now, "room:a").is_err());
 }
 
+/// The pushes that were accepted before it are written first.
 /// Protocol: LEAVE-6.
 #[test]
-fn the_leave_is_the_last_frame_of_its_channel_behind_the_pushes_before_it() {
+fn leave_is_last_frame_of_its_channel() {
     let mut hand = Hand::joined(config());
     hand.writable(false);
     let id = hand.socket.push(hand.now, "room:a", "last", json!({}), PushOptions::call()).unwrap();
@@ -625,9 +641,9 @@ fn the_leave_is_the_last_frame_of_its_channel_behind_the_pushes_before_it() {
     assert!(hand.signals.contains(&Signal::PushEnded { id, topic: "room:a".into(), outcome }));
 }
 
-/// User pain 7.
+/// Reported in davidstump/SwiftPhoenixClient#176 and supabase/realtime-py#258.
 #[test]
-fn a_hundred_drops_in_a_row_are_all_recovered() {
+fn hundred_drops_in_a_row_recover() {
     let mut hand = Hand::joined(config());
     for round in 0..100 {
         hand.lost();
@@ -640,8 +656,9 @@ fn a_hundred_drops_in_a_row_are_all_recovered() {
     }
 }
 
+/// The new join replaces the instance on the server.
 #[test]
-fn a_rejoin_on_request_replaces_the_instance_without_a_leave() {
+fn requested_rejoin_sends_no_leave() {
     let mut hand = Hand::joined(config());
     let pending =
         hand.socket.push(hand.now, "room:a", "echo", json!({}), PushOptions::call()).unwrap();
@@ -685,8 +702,9 @@ fn disconnect_ends_every_channel_at_once() {
     assert!(hand.actions.iter().any(|action| matches!(action, Action::Close { .. })));
 }
 
+/// Nor is it delivered as a message.
 #[test]
-fn an_end_that_names_no_ref_of_ours_is_stale_and_no_message() {
+fn end_with_unknown_ref_is_stale() {
     for event in ["phx_error", "phx_close"] {
         let mut hand = Hand::joined(config());
         hand.receive(&json!(["x1", "x1", "room:a", event, {}]));

@@ -15,9 +15,9 @@ fn left(hand: &Hand) -> Vec<LeaveOutcome> {
     hand.signals.iter().filter_map(outcome).collect()
 }
 
-/// `wire/join_double`: until the new join replaces it, the server holds the old instance.
+/// Until the new join replaces it, the server holds the old instance (`wire/join_double`).
 #[test]
-fn a_leave_while_a_rejoin_on_request_waits_leaves_the_instance_that_the_server_holds() {
+fn leave_during_requested_rejoin_leaves_old_instance() {
     let mut hand = Hand::joined(config());
     let old = hand.join_ref("room:a");
     hand.socket.rejoin(hand.now, "room:a").unwrap();
@@ -32,8 +32,9 @@ fn a_leave_while_a_rejoin_on_request_waits_leaves_the_instance_that_the_server_h
     assert_eq!(hand.count_sent("room:a", "phx_join"), 1, "the rejoin is cancelled");
 }
 
+/// The server closes the instance that the rejoin was to replace.
 #[test]
-fn the_close_of_the_instance_that_a_rejoin_was_to_replace_ends_the_channel() {
+fn close_before_requested_rejoin_ends_channel() {
     let mut hand = Hand::joined(config());
     hand.socket.rejoin(hand.now, "room:a").unwrap();
     hand.drain();
@@ -46,8 +47,9 @@ fn the_close_of_the_instance_that_a_rejoin_was_to_replace_ends_the_channel() {
     assert_eq!(hand.count_sent("room:a", "phx_join"), 1);
 }
 
+/// The instance that the rejoin was to replace has crashed, so a leave is local.
 #[test]
-fn the_crash_of_the_instance_that_a_rejoin_was_to_replace_leaves_nothing_to_leave() {
+fn crash_before_requested_rejoin_needs_no_leave() {
     let mut hand = Hand::joined(config());
     hand.socket.rejoin(hand.now, "room:a").unwrap();
     hand.drain();
@@ -58,7 +60,7 @@ fn the_crash_of_the_instance_that_a_rejoin_was_to_replace_leaves_nothing_to_leav
 }
 
 #[test]
-fn what_comes_from_the_old_instance_after_the_new_join_is_stale() {
+fn frames_of_replaced_instance_are_stale() {
     let mut hand = Hand::joined(config());
     let old = hand.join_ref("room:a");
     hand.socket.rejoin(hand.now, "room:a").unwrap();
@@ -69,9 +71,10 @@ fn what_comes_from_the_old_instance_after_the_new_join_is_stale() {
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
 }
 
-/// User pain 51: a channel that was left must not stay on the server.
+/// A channel that was left must not stay on the server, even if its leave timed out before it was
+/// written. Reported in supabase/realtime#843 and supabase/supabase#40902.
 #[test]
-fn a_leave_that_could_not_be_written_in_time_is_written_later_all_the_same() {
+fn overdue_unwritten_leave_is_still_written() {
     let mut hand = Hand::joined(config().heartbeat_interval(secs(0)));
     let join_ref = hand.join_ref("room:a");
     hand.writable(false);
@@ -90,7 +93,7 @@ fn a_leave_that_could_not_be_written_in_time_is_written_later_all_the_same() {
 }
 
 #[test]
-fn an_unwritten_leave_goes_with_its_connection() {
+fn unwritten_leave_is_dropped_with_connection() {
     let mut hand = Hand::joined(config().heartbeat_interval(secs(0)));
     hand.writable(false);
     hand.leave("room:a");
@@ -102,7 +105,7 @@ fn an_unwritten_leave_goes_with_its_connection() {
 }
 
 #[test]
-fn the_end_of_a_channel_while_joining_frees_its_slot_at_once() {
+fn channel_end_while_joining_frees_slot() {
     for event in ["phx_close", "phx_error"] {
         let mut hand = Hand::open(config().join_concurrency(1).unwrap());
         hand.join("room:a");
@@ -116,15 +119,14 @@ fn the_end_of_a_channel_while_joining_frees_its_slot_at_once() {
 }
 
 #[test]
-fn phoenix_cannot_be_an_auto_join() {
+fn phoenix_topic_cannot_be_auto_joined() {
     let error = config().auto_join("phoenix", JoinParams::none()).unwrap_err();
     assert_eq!(error, ConfigError::ReservedTopic);
 }
 
-/// S1: "unmatched topic" comes with a null join_ref
-/// (`wire/join_unmatched_topic`).
+/// The reply "unmatched topic" has a null join_ref (`wire/join_unmatched_topic`).
 #[test]
-fn a_join_of_an_unmatched_topic_is_refused_though_the_reply_names_no_join_ref() {
+fn join_of_unmatched_topic_is_refused() {
     let mut hand = Hand::open(config());
     hand.join("room:a");
     let response = json!({"reason": "unmatched topic"});
@@ -140,7 +142,7 @@ fn a_join_of_an_unmatched_topic_is_refused_though_the_reply_names_no_join_ref() 
 }
 
 #[test]
-fn a_join_that_crashes_is_told_and_tried_again() {
+fn crashed_join_is_reported_and_retried() {
     let mut hand = Hand::open(config());
     hand.join("room:a");
     hand.answer("room:a", "phx_join", "error", json!({"reason": "join crashed"}));
@@ -153,9 +155,9 @@ fn a_join_that_crashes_is_told_and_tried_again() {
     assert_eq!(hand.count_sent("room:a", "phx_join"), 2);
 }
 
-/// User pain 56: keyed by topic.
+/// Channels are keyed by topic. Reported in supabase/supabase-js#1612.
 #[test]
-fn leaving_one_channel_leaves_the_others_alone() {
+fn leave_affects_only_its_channel() {
     let mut hand = Hand::joined(config());
     for topic in ["room:b", "room:ab"] {
         hand.join(topic);
@@ -169,7 +171,7 @@ fn leaving_one_channel_leaves_the_others_alone() {
 }
 
 #[test]
-fn a_join_that_waits_for_a_leave_survives_the_loss_of_the_connection() {
+fn join_behind_leave_survives_disconnect() {
     let mut hand = Hand::joined(config());
     hand.leave("room:a");
     hand.join("room:a");
@@ -184,7 +186,7 @@ fn a_join_that_waits_for_a_leave_survives_the_loss_of_the_connection() {
 }
 
 #[test]
-fn a_push_that_fails_fast_ends_unsent_when_the_channel_is_interrupted_first() {
+fn fail_fast_push_ends_unsent_on_interruption() {
     for crash in [false, true] {
         let mut hand = Hand::joined(config());
         hand.writable(false);
@@ -209,7 +211,7 @@ fn a_push_that_fails_fast_ends_unsent_when_the_channel_is_interrupted_first() {
 }
 
 #[test]
-fn an_interruption_for_a_rejoin_on_request_names_itself() {
+fn requested_rejoin_has_its_own_interruption() {
     let mut hand = Hand::joined(config());
     hand.socket.rejoin(hand.now, "room:a").unwrap();
     hand.drain();
@@ -221,8 +223,9 @@ fn an_interruption_for_a_rejoin_on_request_names_itself() {
     assert_eq!(hand.take_signals(), []);
 }
 
+/// The server may hold the channel although its answer to the join never came.
 #[test]
-fn a_leave_after_a_join_whose_answer_is_given_up_leaves_what_the_server_may_hold() {
+fn leave_after_unanswered_join_is_sent() {
     let mut hand = Hand::open(config());
     hand.join("room:a");
     let join_ref = hand.join_ref("room:a");
@@ -238,7 +241,7 @@ fn a_leave_after_a_join_whose_answer_is_given_up_leaves_what_the_server_may_hold
 }
 
 #[test]
-fn a_leave_that_ended_before_it_was_written_is_not_written() {
+fn ended_leave_is_not_written() {
     let mut hand = Hand::open(config());
     hand.join("room:a");
     let join_ref = hand.join_ref("room:a");
@@ -252,10 +255,10 @@ fn a_leave_that_ended_before_it_was_written_is_not_written() {
     assert_eq!(hand.count_sent("room:a", "phx_leave"), 0);
 }
 
-/// Only who pushed to a channel can learn from the reply that the server has none: a reply that
-/// answers a push to another topic says nothing about the topic that it names.
+/// Only the push that it answers shows which channel the server has lost: a reply to a push on
+/// another topic does not concern the topic that it names.
 #[test]
-fn unmatched_reply_to_another_topic_crashes_nothing() {
+fn unmatched_reply_to_another_topic_is_ignored() {
     type Ending = fn(&mut Hand);
     let endings: [(&str, PushOptions, Ending); 4] = [
         ("waiting", PushOptions::call(), |_| {}),
@@ -286,9 +289,9 @@ fn unmatched_reply_to_another_topic_crashes_nothing() {
     }
 }
 
-/// Nor does a reply under the ref of what is no push: a join, a leave, a heartbeat.
+/// The ref is that of a join, a leave or a heartbeat.
 #[test]
-fn unmatched_reply_to_no_push_crashes_nothing() {
+fn unmatched_reply_to_no_push_is_ignored() {
     let mut hand = Hand::joined(config());
     hand.join("room:b");
     hand.socket.probe(hand.now).unwrap();
@@ -300,10 +303,10 @@ fn unmatched_reply_to_no_push_crashes_nothing() {
     }
 }
 
-/// A second reply is nobody's, and so is one behind the answer to a later heartbeat: the server's socket
-/// writes both in order.
+/// A second reply matches nothing, and neither does one behind the answer to a later heartbeat: the
+/// server writes both in order.
 #[test]
-fn unmatched_reply_that_comes_twice_or_too_late_crashes_nothing() {
+fn repeated_or_late_unmatched_reply_is_ignored() {
     let unmatched = json!({"status": "error", "response": {"reason": "unmatched topic"}});
     let mut hand = Hand::joined(config());
     hand.socket.push(hand.now, "room:a", "e", json!({}), PushOptions::call()).unwrap();
@@ -325,8 +328,8 @@ fn unmatched_reply_that_comes_twice_or_too_late_crashes_nothing() {
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
 }
 
-/// What is remembered of pushes whose reply may still come is bounded: of more casts than that the
-/// last ones count.
+/// The memory of casts whose reply may still arrive is bounded; beyond the bound only the latest
+/// casts count.
 #[test]
 fn unmatched_replies_to_many_casts_rejoin_once() {
     let mut hand = Hand::joined(config());

@@ -50,8 +50,9 @@ fn all_lengths(length: Duration) -> Config {
         .push_timeout(length)
 }
 
+/// `Duration::MAX` everywhere: nothing expires and nothing panics.
 #[test]
-fn with_the_longest_of_all_times_nothing_ever_expires_and_nothing_panics() {
+fn durations_max_never_expire() {
     let mut hand = Hand::joined(all_lengths(Duration::MAX));
     hand.socket.push(hand.now, "room:a", "e", json!({}), PushOptions::call()).unwrap();
     hand.drain();
@@ -63,8 +64,9 @@ fn with_the_longest_of_all_times_nothing_ever_expires_and_nothing_panics() {
     assert!(matches!(hand.socket.status(), Status::Waiting { .. }));
 }
 
+/// Zero everywhere: everything expires at the next poll, and nothing panics.
 #[test]
-fn with_no_time_at_all_everything_expires_when_it_is_looked_at_and_nothing_panics() {
+fn durations_zero_expire_at_once() {
     let mut hand = Hand::new(all_lengths(Duration::ZERO));
     hand.connect();
     due_now(&mut hand);
@@ -72,7 +74,7 @@ fn with_no_time_at_all_everything_expires_when_it_is_looked_at_and_nothing_panic
 }
 
 #[test]
-fn a_push_without_time_ends_unsent_and_is_never_written() {
+fn push_with_zero_timeout_ends_unsent() {
     let mut hand = Hand::joined(config().push_timeout(Duration::ZERO));
     hand.writable(false);
     hand.socket.push(hand.now, "room:a", "e", json!({}), PushOptions::call()).unwrap();
@@ -86,8 +88,9 @@ fn a_push_without_time_ends_unsent_and_is_never_written() {
     assert_eq!(hand.count_sent("room:a", "e"), 0);
 }
 
+/// Zero pushes, or zero bytes.
 #[test]
-fn a_queue_for_no_push_takes_none_and_a_queue_for_no_bytes_takes_none_either() {
+fn queue_of_zero_accepts_no_push() {
     for config in [config().queued_pushes_max(0), config().queued_bytes_max(0)] {
         let mut hand = Hand::joined(config);
         let pushed = hand.socket.push(hand.now, "room:a", "e", json!({}), PushOptions::call());
@@ -95,8 +98,9 @@ fn a_queue_for_no_push_takes_none_and_a_queue_for_no_bytes_takes_none_either() {
     }
 }
 
+/// So does zero time for retries.
 #[test]
-fn no_retries_and_no_time_for_them_give_up_at_the_first_failure() {
+fn zero_retries_give_up_at_first_failure() {
     for config in [config().max_retries(Some(0)), config().max_elapsed(Some(Duration::ZERO))] {
         let mut hand = Hand::new(config);
         hand.connect();
@@ -106,7 +110,7 @@ fn no_retries_and_no_time_for_them_give_up_at_the_first_failure() {
 }
 
 #[test]
-fn with_a_retry_after_max_of_zero_the_header_is_not_obeyed() {
+fn retry_after_max_zero_ignores_header() {
     let mut hand = Hand::new(config().retry_after_max(Duration::ZERO));
     hand.connect();
     hand.failed(refused(503, "600"));
@@ -115,7 +119,7 @@ fn with_a_retry_after_max_of_zero_the_header_is_not_obeyed() {
 }
 
 #[test]
-fn without_a_time_to_be_stable_every_open_connection_starts_the_counter_over() {
+fn stable_after_zero_resets_on_open() {
     let mut hand = Hand::open(config().stable_after(Duration::ZERO).max_retries(Some(1)));
     for _ in 0..5 {
         hand.lost();
@@ -129,8 +133,9 @@ fn without_a_time_to_be_stable_every_open_connection_starts_the_counter_over() {
     }
 }
 
+/// It is dropped at the next poll.
 #[test]
-fn with_no_time_to_close_the_transport_is_dropped_when_it_is_looked_at() {
+fn close_timeout_zero_drops_the_transport() {
     let mut hand = Hand::open(config().close_timeout(Duration::ZERO));
     hand.socket.disconnect(hand.now);
     hand.drain();
@@ -168,8 +173,8 @@ fn write_stall_of_zero_does_not_spin() {
     }
 }
 
-/// The last instant there is counts as never, so a clock that has arrived there finds nothing due
-/// again and again.
+/// The last instant counts as never, so a clock that has arrived there finds no deadline that is
+/// due again and again.
 #[test]
 fn documented_loop_ends_at_the_last_instant() {
     for start in [Time::MAX, Time::from_nanos(u64::MAX - 1)] {

@@ -17,9 +17,9 @@ fn refused(status: u16, headers: &[(&str, &str)]) -> Cause {
     Cause::Refused(Refusal::new(status, headers, ""))
 }
 
-/// User pain 31.
+/// Reported in firezone/firezone#11591.
 #[test]
-fn an_attempt_without_an_answer_is_aborted_after_connect_timeout() {
+fn unanswered_attempt_is_aborted_after_connect_timeout() {
     let mut hand = Hand::new(config());
     hand.connect();
     assert_eq!(hand.socket.poll_timeout().map(|t| t.kind), Some(TimerKind::Connect));
@@ -30,10 +30,10 @@ fn an_attempt_without_an_answer_is_aborted_after_connect_timeout() {
     assert_eq!(hand.reconnect_after().1, Cause::ConnectTimeout);
 }
 
-/// User pain 22.
+/// Reported in phoenixframework/phoenix#4045 and phoenixframework/phoenix#5942.
 /// Protocol: RETRY-5.
 #[test]
-fn the_first_retry_after_a_lost_connection_is_spread_by_its_cause() {
+fn first_retry_is_spread_by_cause() {
     for seed in 0..50 {
         for (code, to) in
             [(None, 1_500), (Some(1000), 2_000), (Some(1001), 2_000), (Some(1012), 2_000)]
@@ -50,9 +50,9 @@ fn the_first_retry_after_a_lost_connection_is_spread_by_its_cause() {
     }
 }
 
-/// User pain 22.
+/// Reported in phoenixframework/phoenix#4045 and phoenixframework/phoenix#5942.
 #[test]
-fn the_spread_after_a_deploy_uses_its_whole_range() {
+fn deploy_spread_uses_its_whole_range() {
     let delays: Vec<_> = (0..200)
         .map(|seed| {
             let mut hand = Hand::with_seed(config(), seed);
@@ -66,9 +66,10 @@ fn the_spread_after_a_deploy_uses_its_whole_range() {
     assert!(delays.iter().any(|delay| *delay > ms(1_800)));
 }
 
+/// The last step repeats.
 /// Protocol: RETRY-5.
 #[test]
-fn further_retries_follow_the_steps_with_jitter_and_the_last_repeats() {
+fn retries_follow_steps_with_jitter() {
     for seed in 0..20 {
         let mut hand = Hand::with_seed(config(), seed);
         hand.connect();
@@ -82,7 +83,7 @@ fn further_retries_follow_the_steps_with_jitter_and_the_last_repeats() {
 }
 
 #[test]
-fn an_exponential_schedule_can_be_chosen() {
+fn exponential_schedule_can_be_chosen() {
     let backoff = Backoff::exponential(ms(100), 3.0, secs(1)).unwrap().jitter(0.0).unwrap();
     let mut hand = Hand::new(config().reconnect_after(backoff));
     hand.connect();
@@ -92,9 +93,9 @@ fn an_exponential_schedule_can_be_chosen() {
     }
 }
 
-/// User pain 25.
+/// Reported in phoenixframework/phoenix#6766.
 #[test]
-fn a_server_that_accepts_and_drops_is_not_hammered() {
+fn accept_and_drop_server_is_not_hammered() {
     let mut hand = Hand::new(config());
     hand.connect();
     let mut last = Duration::ZERO;
@@ -109,7 +110,7 @@ fn a_server_that_accepts_and_drops_is_not_hammered() {
 }
 
 #[test]
-fn the_attempt_counter_starts_over_after_a_stable_connection() {
+fn attempt_counter_resets_after_stable_connection() {
     let mut hand = Hand::new(config());
     hand.connect();
     for _ in 0..10 {
@@ -125,8 +126,9 @@ fn the_attempt_counter_starts_over_after_a_stable_connection() {
     check(hand.reconnect_after().0, 1_000, 2_000, "the second attempt");
 }
 
+/// After an open connection was lost.
 #[test]
-fn after_an_open_connection_was_lost_the_steps_shorter_than_the_spread_are_left_out() {
+fn steps_below_the_spread_are_skipped() {
     let spread = |max| DelayRange::new(ms(10), ms(max)).expect("a range");
     for (max, steps) in [
         (1_500, &[2_000, 5_000, 5_000][..]),
@@ -152,8 +154,9 @@ fn after_an_open_connection_was_lost_the_steps_shorter_than_the_spread_are_left_
     }
 }
 
+/// It neither restarts nor shortens them.
 #[test]
-fn a_second_loss_in_a_row_neither_restarts_nor_shortens_the_steps() {
+fn second_loss_keeps_the_steps() {
     let mut hand = Hand::new(config());
     hand.connect();
     for (from, to) in [(10, 1_500), (1_000, 2_000), (2_500, 5_000)] {
@@ -164,9 +167,9 @@ fn a_second_loss_in_a_row_neither_restarts_nor_shortens_the_steps() {
     }
 }
 
-/// User pain 23.
+/// Reported in phoenixframework/phoenix#5155.
 #[test]
-fn a_stable_connection_brings_the_steps_back_that_a_longer_spread_left_out() {
+fn stable_connection_restores_skipped_steps() {
     let range = DelayRange::new(secs(4), secs(5)).unwrap();
     let mut hand = Hand::open(config().close_rule(4001, CloseRule::RetryWithin(range)));
     hand.close_frame(4001);
@@ -199,9 +202,9 @@ fn max_retries_counts_scheduled_reconnects() {
     }
 }
 
-/// User pain 23.
+/// Reported in phoenixframework/phoenix#5155.
 #[test]
-fn a_delay_that_would_pass_max_elapsed_gives_up_now() {
+fn delay_beyond_max_elapsed_gives_up() {
     let steps = Backoff::steps_msec(&[400]).unwrap().jitter(0.0).unwrap();
     let limits = config().reconnect_after(steps).max_elapsed(Some(ms(1_000)));
     let mut hand = Hand::new(limits);
@@ -214,7 +217,7 @@ fn a_delay_that_would_pass_max_elapsed_gives_up_now() {
     assert!(matches!(hand.socket.status(), Status::GaveUp { .. }));
 }
 
-/// User pain 26.
+/// Reported in phoenixframework/phoenix#3161 and mtrudel/bandit#582.
 /// Protocol: CLOSE-1.
 #[test]
 fn every_remote_close_code_reconnects_by_default() {
@@ -225,9 +228,10 @@ fn every_remote_close_code_reconnects_by_default() {
     }
 }
 
-/// User pain 26: whoever wants the opposite.
+/// Some applications want the connection to stay closed after a code. Reported in
+/// phoenixframework/phoenix#3161 and mtrudel/bandit#582.
 #[test]
-fn the_close_code_table_can_stop_and_can_set_a_range() {
+fn close_rules_can_stop_or_delay() {
     let range = DelayRange::new(secs(30), secs(60)).unwrap();
     let rules =
         config().close_rule(4001, CloseRule::Stop).close_rule(1013, CloseRule::RetryWithin(range));
@@ -241,7 +245,7 @@ fn the_close_code_table_can_stop_and_can_set_a_range() {
 
 /// Protocol: CLOSE-8.
 #[test]
-fn the_first_cause_wins_over_the_reset_that_follows() {
+fn first_cause_wins_over_later_reset() {
     let mut hand = Hand::open(config());
     hand.close_frame(1012);
     hand.lost();
@@ -253,7 +257,7 @@ fn the_first_cause_wins_over_the_reset_that_follows() {
 }
 
 #[test]
-fn a_401_stops_unless_credentials_are_refreshed() {
+fn status_401_stops_without_fresh_credentials() {
     let mut hand = Hand::new(config());
     hand.connect();
     hand.failed(refused(401, &[]));
@@ -268,9 +272,10 @@ fn a_401_stops_unless_credentials_are_refreshed() {
     check(hand.reconnect_after().0, 2_500, 5_000, "a repeated 401 is a refusal");
 }
 
+/// They wait longer than losses do.
 /// Protocol: RETRY-7.
 #[test]
-fn refusals_wait_long_on_their_own_counter() {
+fn refusals_have_their_own_counter() {
     for status in [301, 400, 403, 404] {
         let mut hand = Hand::new(config());
         hand.connect();
@@ -293,7 +298,7 @@ fn refusals_wait_long_on_their_own_counter() {
 }
 
 #[test]
-fn a_busy_server_is_asked_again_with_ordinary_backoff() {
+fn busy_server_gets_ordinary_backoff() {
     for status in [408, 425, 429, 500, 502, 503, 599] {
         let mut hand = Hand::new(config());
         hand.connect();
@@ -302,9 +307,9 @@ fn a_busy_server_is_asked_again_with_ordinary_backoff() {
     }
 }
 
-/// User pain 17.
+/// Reported in firezone/firezone#2464 and firezone/firezone#14735.
 #[test]
-fn the_status_table_can_be_changed() {
+fn status_rules_can_be_changed() {
     let rules = config().status_rule(403, StatusRule::Stop).status_rule(500, StatusRule::Refused);
     let mut hand = Hand::new(rules.clone());
     hand.connect();
@@ -316,16 +321,18 @@ fn the_status_table_can_be_changed() {
     check(hand.reconnect_after().0, 2_500, 5_000, "500 as a refusal");
 }
 
+/// Paths of Phoenix sockets usually end in `/websocket`.
 #[test]
-fn a_404_says_that_the_path_usually_ends_in_websocket() {
+fn status_404_hints_at_websocket_path() {
     let Cause::Refused(refusal) = refused(404, &[]) else { unreachable!("built above") };
     assert!(Cause::Refused(refusal).to_string().contains("/websocket"));
 }
 
-/// User pain 22: the server may set the window.
+/// Both forms: seconds and an HTTP date. The server may set the window. Reported in
+/// phoenixframework/phoenix#4045 and phoenixframework/phoenix#5942.
 /// Protocol: CONN-15.
 #[test]
-fn retry_after_is_obeyed_in_both_forms_and_up_to_a_maximum() {
+fn retry_after_is_obeyed_up_to_maximum() {
     let date = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
     let later = ("retry-after", "Sun, 06 Nov 1994 08:50:37 GMT");
     for seed in 0..20 {
@@ -343,8 +350,9 @@ fn retry_after_is_obeyed_in_both_forms_and_up_to_a_maximum() {
     }
 }
 
+/// If the provider gives up, that is final.
 #[test]
-fn a_provider_error_backs_off_and_its_giving_up_is_final() {
+fn provider_error_backs_off() {
     let mut hand = Hand::new(config().credentials_refreshed(true));
     hand.connect();
     hand.failed(Cause::CredentialsFailed { message: "vault is sealed".into() });
@@ -354,8 +362,9 @@ fn a_provider_error_backs_off_and_its_giving_up_is_final() {
     assert!(matches!(hand.socket.status(), Status::GaveUp { .. }));
 }
 
+/// At any other time they are used as they are.
 #[test]
-fn unchanged_credentials_are_final_right_after_a_refusal_and_fine_otherwise() {
+fn unchanged_credentials_are_final_after_refusal() {
     for status in [401, 403] {
         let mut hand = Hand::new(config().credentials_refreshed(true));
         hand.connect();
@@ -373,8 +382,9 @@ fn unchanged_credentials_are_final_right_after_a_refusal_and_fine_otherwise() {
     }
 }
 
+/// The next dial uses them.
 #[test]
-fn credentials_are_replaced_as_a_whole_and_used_by_the_next_dial() {
+fn credentials_are_replaced_as_a_whole() {
     let hand_config = config().param("token", "old").param("keep", "no");
     let mut hand = Hand::new(hand_config);
     hand.socket.set_credentials(hand.now, Credentials::new().param("token", "new")).unwrap();
@@ -388,8 +398,9 @@ fn credentials_are_replaced_as_a_whole_and_used_by_the_next_dial() {
     );
 }
 
+/// A server that selects no subprotocol causes a warning.
 #[test]
-fn an_auth_token_travels_as_a_subprotocol_and_silence_about_it_is_a_warning() {
+fn auth_token_travels_as_subprotocol() {
     let mut hand = Hand::new(config().auth_token("secret-token-1"));
     let request = hand.socket.connect_request().expect("an address that may be dialled");
     let offered: Vec<_> = request.subprotocols.iter().map(|s| s.expose().to_owned()).collect();
@@ -408,7 +419,7 @@ fn an_auth_token_travels_as_a_subprotocol_and_silence_about_it_is_a_warning() {
     assert!(!hand.signals.contains(&warning));
 }
 
-/// User pain 27.
+/// Reported in phoenixframework/phoenix#1841 and phoenixframework/phoenix#2187.
 #[test]
 fn disconnect_wins_in_every_state() {
     type Prepare = fn(&mut Hand);
@@ -447,9 +458,10 @@ fn disconnect_wins_in_every_state() {
     }
 }
 
+/// It aborts if the peer does not answer in time.
 /// Protocol: CLOSE-9.
 #[test]
-fn disconnect_sends_1000_and_aborts_a_peer_that_does_not_answer() {
+fn disconnect_sends_1000_then_aborts() {
     let mut hand = Hand::open(config());
     hand.socket.disconnect(hand.now);
     hand.drain();
@@ -462,8 +474,9 @@ fn disconnect_sends_1000_and_aborts_a_peer_that_does_not_answer() {
     assert_eq!(hand.socket.status(), Status::Closed);
 }
 
+/// A later disconnect cancels it.
 #[test]
-fn connect_while_closing_is_remembered_and_a_later_disconnect_cancels_it() {
+fn connect_while_closing_is_remembered() {
     for cancel in [false, true] {
         let mut hand = Hand::open(config());
         let first = hand.dialled;
@@ -484,7 +497,7 @@ fn connect_while_closing_is_remembered_and_a_later_disconnect_cancels_it() {
 }
 
 #[test]
-fn connect_after_the_end_is_a_new_life_with_auto_joins_alone() {
+fn connect_after_end_keeps_auto_joins_only() {
     let auto =
         config().auto_join("room:auto", phx_proto::JoinParams::none()).expect("no reserved topic");
     let mut hand = Hand::open(auto);
@@ -504,7 +517,7 @@ fn connect_after_the_end_is_a_new_life_with_auto_joins_alone() {
 }
 
 #[test]
-fn giving_up_ends_every_channel() {
+fn give_up_ends_every_channel() {
     let mut hand = Hand::open(config().max_retries(Some(0)));
     hand.join("room:a");
     hand.forget();
@@ -513,9 +526,10 @@ fn giving_up_ends_every_channel() {
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Closed);
 }
 
-/// User pain 29.
+/// It ends a wait, and replaces an attempt that is under way. Reported in firezone/firezone#5065
+/// and firezone/firezone#13438.
 #[test]
-fn connect_now_overrides_a_wait_and_redials_while_connecting() {
+fn connect_now_dials_at_once() {
     let mut hand = Hand::new(config());
     assert_eq!(hand.socket.connect_now(hand.now), Err(NotRetrying));
     hand.connect();
@@ -536,8 +550,9 @@ fn connect_now_overrides_a_wait_and_redials_while_connecting() {
     assert_eq!(hand.socket.connect_now(hand.now), Err(NotRetrying));
 }
 
+/// A wait that the server asked for is kept.
 #[test]
-fn a_wake_skips_an_ordinary_wait_but_never_one_the_server_asked_for() {
+fn wake_skips_wait_but_not_retry_after() {
     type Fail = fn(&mut Hand);
     let ordinary = |hand: &mut Hand| hand.failed(dial_failure());
     let refusal = |hand: &mut Hand| hand.failed(refused(403, &[]));
@@ -554,7 +569,7 @@ fn a_wake_skips_an_ordinary_wait_but_never_one_the_server_asked_for() {
 }
 
 #[test]
-fn wakes_have_an_effect_at_most_once_a_second() {
+fn wake_acts_at_most_once_a_second() {
     let steps = Backoff::steps_msec(&[60_000]).unwrap();
     let mut hand = Hand::new(config().reconnect_after(steps));
     hand.connect();
@@ -571,10 +586,10 @@ fn wakes_have_an_effect_at_most_once_a_second() {
     assert_eq!(dials, 3, "the first, and one for each second begun");
 }
 
-/// User pain 28.
+/// Reported in phoenixframework/phoenix#6600 and phoenixframework/phoenix#6103.
 /// Protocol: RETRY-4.
 #[test]
-fn inputs_of_an_earlier_connection_change_nothing() {
+fn inputs_of_earlier_connection_change_nothing() {
     let mut hand = Hand::open(config());
     let old = hand.dialled.unwrap();
     hand.lost();
@@ -594,9 +609,9 @@ fn inputs_of_an_earlier_connection_change_nothing() {
     assert_eq!(hand.socket.stats().stale_inputs, 5);
 }
 
-/// User pain 48.
+/// The next connection works. Reported in phoenixframework/phoenix#1873.
 #[test]
-fn a_message_over_the_limit_ends_the_connection_with_1009_and_the_next_one_works() {
+fn message_over_limit_closes_with_1009() {
     let mut hand = Hand::joined(config().max_message_bytes(200));
     hand.receive_text(&format!("[null,null,\"room:a\",\"big\",\"{}\"]", "x".repeat(300)));
     assert_eq!(hand.close_code(), Some(1009));
@@ -608,7 +623,8 @@ fn a_message_over_the_limit_ends_the_connection_with_1009_and_the_next_one_works
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
 }
 
-/// What is sent after a join is sent after every join, and each time costs the whole of it.
+/// A message that follows a join follows every join, and each time all of it is transferred, so the
+/// delay is that of a refusal.
 #[test]
 fn repeated_message_too_large_waits_as_refused() {
     let mut hand = Hand::joined(config().max_message_bytes(200).heartbeat_interval(secs(0)));
@@ -690,8 +706,9 @@ fn refusal_is_shared_by_every_channel() {
     assert_eq!(ended, topics.len() + 2);
 }
 
+/// The next good frame still works.
 #[test]
-fn garbage_is_reported_and_the_next_good_frame_still_works() {
+fn garbage_is_reported_and_skipped() {
     let mut hand = Hand::joined(config());
     for garbage in ["", "garbage", "{}", "[1,2]", "[null,null,\"room:a\",\"e\"]", "[null,1,2,3,4]"]
     {
@@ -712,9 +729,9 @@ const FAILED: End = |hand| hand.failed(dial_failure());
 const PANICKED: End = |hand| hand.socket.handle_panicked(hand.now);
 const LEFT: End = |hand| hand.socket.disconnect(hand.now);
 
-/// Whatever ends an attempt that never opened.
+/// `ConnectFailed` is emitted for every way in which an attempt ends that never opened.
 #[test]
-fn connect_failed_ends_an_attempt() {
+fn connect_failed_ends_every_attempt() {
     let replaced: End = |hand| hand.socket.connect_now(hand.now).expect("it is connecting");
     let late: End = |hand| hand.advance(secs(10));
     for (number, end) in [FAILED, Hand::lost, PANICKED, LEFT, replaced, late].iter().enumerate() {
@@ -730,9 +747,9 @@ fn connect_failed_ends_an_attempt() {
     }
 }
 
-/// Whatever ends a connection that was open.
+/// `Disconnected` is emitted for every way in which an open connection ends.
 #[test]
-fn disconnected_ends_an_open_connection() {
+fn disconnected_ends_every_open_connection() {
     let closed: End = |hand| {
         hand.socket.disconnect(hand.now);
         hand.close_frame(1000);
@@ -749,9 +766,9 @@ fn disconnected_ends_an_open_connection() {
     }
 }
 
-/// User pain 61.
+/// Reported in supabase/supabase-flutter#536.
 #[test]
-fn disconnected_says_what_follows() {
+fn disconnected_names_the_next_step() {
     let mut hand = Hand::open(config());
     hand.forget();
     hand.lost();
@@ -762,10 +779,10 @@ fn disconnected_says_what_follows() {
     assert!(matches!(hand.actions.as_slice(), [Action::ReconnectAfter { attempt: 1, .. }]));
 }
 
-/// A driver may learn of the end of a connection before it has reported the start, or the other way
-/// round. What it names ends all the same.
+/// A driver may learn of the end of a connection before it has reported the start. The connection
+/// with that id ends all the same.
 #[test]
-fn end_of_the_attempt_is_a_failed_attempt() {
+fn closed_before_opened_is_failed_attempt() {
     let mut hand = Hand::new(config());
     hand.connect();
     hand.lost();
@@ -789,7 +806,7 @@ fn end_of_the_attempt_is_a_failed_attempt() {
 }
 
 #[test]
-fn failure_of_an_open_connection_is_its_loss() {
+fn failed_after_opened_is_a_loss() {
     let mut hand = Hand::joined(config());
     hand.failed(dial_failure());
     let refused =
@@ -803,7 +820,7 @@ fn failure_of_an_open_connection_is_its_loss() {
 }
 
 #[test]
-fn failure_while_closing_ends_the_close() {
+fn failed_while_closing_ends_the_close() {
     let mut hand = Hand::open(config());
     hand.socket.disconnect(hand.now);
     hand.drain();
@@ -812,7 +829,7 @@ fn failure_while_closing_ends_the_close() {
     assert_eq!(hand.socket.poll_timeout(), None);
 }
 
-/// Thousands of clients that are told the same hour must not come back in the same second.
+/// Thousands of clients that were given the same hour must not come back in the same second.
 #[test]
 fn retry_after_at_its_cap_is_spread() {
     let mut delays = Vec::new();
@@ -829,9 +846,9 @@ fn retry_after_at_its_cap_is_spread() {
 }
 
 /// A router without a backend answers 404 for the length of a deploy: where a connection was open
-/// before, that is no wrong path.
+/// before, the path is not wrong.
 #[test]
-fn not_found_after_an_open_connection_is_a_deploy() {
+fn status_404_after_open_is_a_deploy() {
     let mut hand = Hand::new(config().heartbeat_interval(Duration::ZERO));
     hand.connect();
     hand.opened();
@@ -880,7 +897,7 @@ fn not_found_after_an_open_connection_is_a_deploy() {
 }
 
 #[test]
-fn not_found_elsewhere_is_refused() {
+fn status_404_elsewhere_is_refused() {
     let at = |uri: &str| Credentials::new().uri(phx_proto::config::Uri::parse(uri).unwrap());
     let delay = |uri: &str, rule: Option<StatusRule>| {
         let config = match rule {

@@ -27,7 +27,7 @@ fn delay_after(failure: Cause) -> Duration {
 }
 
 #[test]
-fn what_is_not_built_in_is_not_tried_again() {
+fn unsupported_dial_is_not_retried() {
     let mut hand = Hand::new(config());
     hand.connect();
     hand.failed(Cause::Unsupported { message: "no TLS".to_owned() });
@@ -37,22 +37,25 @@ fn what_is_not_built_in_is_not_tried_again() {
     assert!(matches!(hand.socket.status(), Status::GaveUp { .. }));
 }
 
+/// Certificates are renewed.
 #[test]
-fn a_failure_of_tls_is_tried_again_soon_because_certificates_are_renewed() {
+fn tls_failure_is_retried_soon() {
     let delay = delay_after(Cause::Tls { kind: TlsKind::Expired, message: "expired".to_owned() });
     assert!(delay < Duration::from_secs(1), "{delay:?}");
 }
 
+/// A proxy that refuses this client is left alone for longer than one that cannot reach the server.
 #[test]
-fn a_proxy_that_refuses_us_is_left_alone_for_longer_than_one_that_cannot_reach_the_server() {
+fn proxy_refusal_waits_longer_than_unreachable_server() {
     let refused = |status| delay_after(Cause::ProxyRefused(Refusal::new(status, vec![], "")));
     assert!(refused(407) >= Duration::from_secs(2), "{:?}", refused(407));
     assert!(refused(403) >= Duration::from_secs(2), "{:?}", refused(403));
     assert!(refused(502) < Duration::from_secs(1), "{:?}", refused(502));
 }
 
+/// It does not concern the credentials for the server.
 #[test]
-fn a_refusal_by_the_proxy_says_nothing_about_the_servers_credentials() {
+fn proxy_refusal_keeps_server_credentials() {
     let mut hand = Hand::new(config().credentials_refreshed(true));
     hand.connect();
     hand.failed(Cause::ProxyRefused(Refusal::new(401, vec![], "")));
@@ -65,9 +68,9 @@ fn a_refusal_by_the_proxy_says_nothing_about_the_servers_credentials() {
     assert_eq!(forbidden.to_string(), "the proxy refused the tunnel: HTTP 403");
 }
 
-/// Every kind, in the cause, in the counters and in the words of a log.
+/// Every kind, in the cause, in the counters and in the text of a log.
 #[test]
-fn kind_of_a_dial_failure_is_counted() {
+fn dial_failure_kinds_are_counted() {
     for (kind, name) in [
         (DialKind::Dns, "dial_dns"),
         (DialKind::Refused, "dial_refused"),
@@ -92,7 +95,7 @@ fn kind_of_a_dial_failure_is_counted() {
 
 /// A wrong password is not tried every five seconds: proxies lock accounts.
 #[test]
-fn socks_refusal_waits_as_long_as_a_407() {
+fn socks_refusal_waits_like_407() {
     for refusal in [SocksRefusal::Credentials, SocksRefusal::NotAllowed] {
         let delay = delay_after(Cause::SocksRefused(refusal));
         assert!(delay >= Duration::from_secs(2), "{refusal}: {delay:?}");

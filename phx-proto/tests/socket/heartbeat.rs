@@ -7,9 +7,10 @@ use crate::hand::{Hand, check, config, ms, secs};
 use phx_proto::event::Warning;
 use phx_proto::{Cause, Signal, Status};
 
+/// The first one is due in the second half of the interval.
 /// Protocol: HB-2.
 #[test]
-fn a_heartbeat_falls_due_in_the_second_half_of_the_interval_and_then_every_interval() {
+fn heartbeat_is_due_every_interval() {
     for seed in 0..20 {
         let mut hand = Hand::with_seed(config(), seed);
         hand.connect();
@@ -32,11 +33,12 @@ fn a_heartbeat_falls_due_in_the_second_half_of_the_interval_and_then_every_inter
     }
 }
 
-/// User pain 34: TCP does not tell; only the reply does.
-/// User pain 35.
+/// It neither delays a heartbeat nor counts as its reply: TCP does not report a dead peer. Reported
+/// in firezone/firezone#8220, firezone/firezone#12248, firezone/firezone#12312 and
+/// firezone/firezone#4484.
 /// Protocol: HB-5.
 #[test]
-fn inbound_traffic_neither_delays_a_heartbeat_nor_stands_in_for_its_reply() {
+fn inbound_traffic_replaces_no_heartbeat() {
     let mut hand = Hand::joined(config());
     let mut open_for = 0;
     while hand.socket.status() == Status::Open {
@@ -48,10 +50,10 @@ fn inbound_traffic_neither_delays_a_heartbeat_nor_stands_in_for_its_reply() {
     assert!((25..=40).contains(&open_for), "{open_for} s");
 }
 
-/// User pain 33.
+/// Reported in firezone/firezone#2916 and phoenixframework/phoenix#2123.
 /// Protocol: HB-4.
 #[test]
-fn a_missed_heartbeat_aborts_and_reconnects() {
+fn missed_heartbeat_aborts_and_reconnects() {
     let mut hand = Hand::open(config().heartbeat_interval(secs(20)));
     hand.advance(secs(20));
     assert_eq!(hand.count_sent("phoenix", "heartbeat"), 1);
@@ -60,9 +62,10 @@ fn a_missed_heartbeat_aborts_and_reconnects() {
     assert_eq!(hand.reconnect_after().1, Cause::HeartbeatTimeout);
 }
 
-/// User pain 33: half-open in the other direction.
+/// A connection that is half-open in the other direction: the peer has stopped reading. Reported in
+/// firezone/firezone#2916 and phoenixframework/phoenix#2123.
 #[test]
-fn a_peer_that_stopped_reading_is_noticed_through_a_heartbeat_that_was_never_written() {
+fn unwritten_heartbeat_detects_stalled_peer() {
     let mut hand = Hand::open(config());
     hand.writable(false);
     hand.advance(secs(40));
@@ -71,7 +74,7 @@ fn a_peer_that_stopped_reading_is_noticed_through_a_heartbeat_that_was_never_wri
 }
 
 #[test]
-fn with_heartbeats_off_a_write_stall_is_what_tells() {
+fn write_stall_detects_dead_peer_without_heartbeats() {
     let mut hand = Hand::open(config().heartbeat_interval(Duration::ZERO));
     hand.advance(secs(1_000));
     assert_eq!(hand.sent, []);
@@ -82,9 +85,9 @@ fn with_heartbeats_off_a_write_stall_is_what_tells() {
     assert_eq!(hand.reconnect_after().1, Cause::WriteStalled);
 }
 
-/// User pain 37.
+/// Reported in firezone/firezone#4296.
 #[test]
-fn only_the_reply_with_the_right_topic_and_ref_proves_life() {
+fn heartbeat_reply_must_match_topic_and_ref() {
     let mut hand = Hand::open(config());
     hand.socket.probe(hand.now).unwrap();
     hand.drain();
@@ -100,9 +103,10 @@ fn only_the_reply_with_the_right_topic_and_ref_proves_life() {
     assert_eq!(hand.socket.stats().last_rtt, Some(ms(40)));
 }
 
-/// User pain 40.
+/// Only an unanswered probe declares the connection dead. Reported in phoenixframework/phoenix#5984
+/// and davidstump/SwiftPhoenixClient#117.
 #[test]
-fn a_clock_jump_probes_an_open_connection_before_it_is_declared_dead() {
+fn clock_jump_probes_the_connection_first() {
     let mut hand = Hand::open(config());
     hand.sleep(secs(3_600));
     assert_eq!(hand.socket.status(), Status::Open);
@@ -116,15 +120,17 @@ fn a_clock_jump_probes_an_open_connection_before_it_is_declared_dead() {
     assert_ne!(hand.socket.status(), Status::Open);
 }
 
-/// User pain 38.
+/// The warning is emitted at construction. Reported in firezone/firezone#4348 and
+/// firezone/firezone#12246.
 #[test]
-fn a_heartbeat_interval_without_slack_is_a_warning_at_construction() {
+fn heartbeat_interval_without_slack_is_warned() {
     let hand = Hand::new(config().heartbeat_interval(secs(60)));
     assert_eq!(hand.signals, [Signal::Warning(Warning::HeartbeatIntervalTooLong)]);
 }
 
+/// Even if the wake-up was reported before the timeout.
 #[test]
-fn a_heartbeat_that_fell_due_during_a_sleep_is_given_time_though_the_wake_up_was_told_before() {
+fn heartbeat_due_during_sleep_gets_time() {
     let mut hand = Hand::open(config());
     // The machine slept past the heartbeat and its deadline; the wake-up is told first, and what
     // it asks for is answered before the deadlines are looked at.
@@ -140,8 +146,10 @@ fn a_heartbeat_that_fell_due_during_a_sleep_is_given_time_though_the_wake_up_was
     assert!(hand.has_abort(), "and no more than its time");
 }
 
+/// The machine fell asleep while the transport took no frames. After the sleep it is probed before
+/// it is declared dead.
 #[test]
-fn a_transport_that_was_blocked_when_the_machine_fell_asleep_is_probed_before_it_is_given_up() {
+fn transport_blocked_before_sleep_is_probed_first() {
     let mut hand = Hand::open(config().heartbeat_interval(secs(0)));
     hand.writable(false);
     hand.sleep(secs(3_600));
@@ -158,8 +166,9 @@ fn a_transport_that_was_blocked_when_the_machine_fell_asleep_is_probed_before_it
     assert!(dead.has_abort(), "coarse ticks keep no dead peer alive");
 }
 
+/// The driver is late by more than a short `heartbeat_timeout`.
 #[test]
-fn a_driver_late_by_more_than_a_short_heartbeat_timeout_still_asks_the_peer_first() {
+fn late_driver_still_probes_first() {
     let mut hand = Hand::open(config().heartbeat_interval(secs(10)).heartbeat_timeout(secs(2)));
     hand.now = hand.socket.poll_timeout().expect("a heartbeat").at + secs(3);
     hand.socket.handle_timeout(hand.now);

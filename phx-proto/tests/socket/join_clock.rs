@@ -8,7 +8,7 @@ use serde_json::json;
 
 /// Protocol: JOIN-10, JOIN-13.
 #[test]
-fn a_late_ok_of_the_newest_join_is_simply_joined() {
+fn late_ok_of_newest_join_joins() {
     let mut hand = Hand::open(config());
     hand.join("room:a");
     hand.forget();
@@ -20,9 +20,11 @@ fn a_late_ok_of_the_newest_join_is_simply_joined() {
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
 }
 
+/// The heartbeat behind the join was answered, so the reply to the join is lost. The retry has a
+/// backoff.
 /// Protocol: JOIN-10.
 #[test]
-fn a_join_whose_later_heartbeat_is_answered_is_tried_again_with_backoff() {
+fn join_passed_by_heartbeat_is_retried() {
     let mut hand = Hand::open(config());
     hand.join("room:a");
     hand.advance(secs(10));
@@ -40,7 +42,7 @@ fn a_join_whose_later_heartbeat_is_answered_is_tried_again_with_backoff() {
 
 /// Protocol: JOIN-9.
 #[test]
-fn only_the_oldest_unanswered_join_has_a_running_clock() {
+fn only_oldest_unanswered_join_has_a_clock() {
     let mut hand = Hand::open(config());
     hand.join("room:a");
     hand.join("room:b");
@@ -53,9 +55,10 @@ fn only_the_oldest_unanswered_join_has_a_running_clock() {
     assert!(hand.signals.contains(&Signal::JoinTimedOut { topic: "room:b".into() }));
 }
 
+/// It aborts the connection, and is the last to be joined on the next one.
 /// Protocol: HB-6.
 #[test]
-fn a_join_that_silences_the_socket_aborts_it_and_comes_last_next_time() {
+fn join_that_blocks_the_socket_comes_last() {
     let mut hand = Hand::open(config());
     hand.join("room:slow");
     hand.join("room:b");
@@ -73,7 +76,7 @@ fn a_join_that_silences_the_socket_aborts_it_and_comes_last_next_time() {
 }
 
 #[test]
-fn a_heartbeat_behind_a_slow_join_gets_its_time_after_the_join() {
+fn heartbeat_timeout_starts_after_slow_join() {
     let mut hand = Hand::open(config().heartbeat_interval(secs(1)));
     hand.join("room:a");
     hand.advance(secs(30));
@@ -87,7 +90,7 @@ fn a_heartbeat_behind_a_slow_join_gets_its_time_after_the_join() {
 
 /// The server answers joins in order, but a proxy or another server may not.
 #[test]
-fn the_answer_of_a_younger_join_does_not_restart_the_clock_of_the_oldest() {
+fn younger_answer_keeps_the_oldest_clock() {
     let mut hand = Hand::open(config());
     hand.join("room:a");
     hand.join("room:b");
@@ -101,8 +104,8 @@ fn the_answer_of_a_younger_join_does_not_restart_the_clock_of_the_oldest() {
 }
 
 /// The server answers joins one after another and a heartbeat behind them, so the answer to a
-/// heartbeat says of every join that was written before it that its reply is lost: eight lost
-/// replies cost one `join_timeout`, not eight.
+/// heartbeat proves that the replies to all earlier joins are lost: eight lost replies cost one
+/// `join_timeout`, not eight.
 #[test]
 fn lost_join_replies_recover_together() {
     let mut hand = Hand::open(config());
@@ -132,9 +135,9 @@ fn lost_join_replies_recover_together() {
     assert!(hand.signals.contains(&Signal::JoinTimedOut { topic: "room:late".into() }));
 }
 
-/// A heartbeat that was answered before the oldest join became overdue is as good a witness.
+/// A heartbeat that was answered before the oldest join became overdue is equally good evidence.
 #[test]
-fn overdue_join_is_lost_by_an_earlier_heartbeat() {
+fn overdue_join_is_lost_by_earlier_heartbeat() {
     let mut hand = Hand::open(config());
     hand.join("room:a");
     hand.join("room:b");
@@ -217,10 +220,10 @@ impl Limited {
     }
 }
 
-/// supabase/realtime#1691: the server closes when joins come too fast, and every reconnect repeats the
-/// burst.
+/// The server closes when joins come too fast, and every reconnect repeats the burst
+/// (supabase/realtime#1691).
 #[test]
-fn joins_are_paced_until_the_server_keeps_the_connection() {
+fn joins_are_paced_until_connection_lasts() {
     let mut server = Limited::new(100, 20);
     let (first, all) = server.connection();
     assert!(!all && first.len() > 20);
@@ -250,7 +253,7 @@ fn joins_are_paced_until_the_server_keeps_the_connection() {
 }
 
 #[test]
-fn paced_join_has_a_reason_and_a_deadline() {
+fn paced_join_has_reason_and_deadline() {
     let mut hand = Hand::new(config());
     for topic in 0..3 {
         hand.join(&format!("room:{topic}"));
@@ -291,10 +294,11 @@ fn paced_join_has_a_reason_and_a_deadline() {
     assert_eq!(hand.sent.len(), 2);
 }
 
-/// A killed server is no limit: a thousand channels come back as fast as they are answered, after one
-/// that says goodbye, and after any number of them that do not or that came later than the joins.
+/// A killed server is not a limit: a thousand channels come back as fast as they are answered,
+/// after one kill with a close frame, and after any number of kills without one or later than the
+/// joins.
 #[test]
-fn kill_paces_nothing() {
+fn killed_server_causes_no_pacing() {
     let mut hand = Hand::new(config());
     for topic in 0..1_000 {
         hand.join(&format!("room:{topic}"));

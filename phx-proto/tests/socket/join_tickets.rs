@@ -111,7 +111,7 @@ fn params_are_stale_after_any_change() {
 }
 
 #[test]
-fn params_are_stale_after_the_same_join_again() {
+fn params_are_stale_after_repeated_join() {
     let (mut hand, same) = (Hand::open(config()), made(1));
     hand.socket.join(hand.now, "room:a", same.clone()).unwrap();
     let old = ticket(&mut hand);
@@ -190,10 +190,9 @@ fn poll_action_writes_what_tickets_write() {
     assert!(in_place.0.len() > 3, "{in_place:?}");
 }
 
-/// A panic on a rejoin closed the channel here and left it joined on the server, which went on
-/// sending its messages.
+/// Without a leave the server would keep the channel, and go on sending its messages.
 #[test]
-fn panic_on_rejoin_leaves_what_the_server_holds() {
+fn panic_on_rejoin_leaves_the_channel() {
     let mut hand = Hand::joined(config());
     let broken = JoinParams::from_fn(|_| panic!("the application's own bug"));
     hand.socket.set_join_params(hand.now, "room:a", broken).unwrap();
@@ -214,7 +213,7 @@ fn panic_on_rejoin_leaves_what_the_server_holds() {
 }
 
 #[test]
-fn panic_after_a_crash_leaves_nothing() {
+fn panic_after_crash_sends_no_leave() {
     let mut hand = Hand::joined(config());
     let broken = JoinParams::from_fn(|_| panic!("the application's own bug"));
     hand.socket.set_join_params(hand.now, "room:a", broken).unwrap();
@@ -226,7 +225,7 @@ fn panic_after_a_crash_leaves_nothing() {
 }
 
 #[test]
-fn supplied_panic_ends_its_channel_alone() {
+fn supplied_panic_ends_only_its_channel() {
     let mut hand = waiting(config());
     hand.socket.join(hand.now, "room:b", json!({})).unwrap();
     let ticket = ticket(&mut hand);
@@ -238,7 +237,7 @@ fn supplied_panic_ends_its_channel_alone() {
 }
 
 #[test]
-fn no_function_is_due_without_a_slot() {
+fn params_function_needs_a_free_slot() {
     let mut hand = Hand::joined(config().join_concurrency(1).expect("not zero"));
     hand.join("room:b");
     hand.socket.join(hand.now, "room:c", made(1)).unwrap();

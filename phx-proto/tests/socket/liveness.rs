@@ -5,10 +5,10 @@ use crate::hand::{Hand, config, ms, secs};
 use phx_proto::{Cause, ChannelStatus, Ended, Signal, Status};
 use serde_json::json;
 
-/// User pain 36: a heartbeat that the old connection did not answer says nothing about the new
-/// one.
+/// A heartbeat that the old connection did not answer is no evidence against the new one. Reported
+/// in phoenixframework/phoenix#3083 and braverhealth/phoenix-socket-dart#28.
 #[test]
-fn an_outstanding_heartbeat_goes_with_its_connection() {
+fn outstanding_heartbeat_ends_with_its_connection() {
     let mut hand = Hand::joined(config());
     hand.socket.probe(hand.now).unwrap();
     hand.drain();
@@ -29,9 +29,10 @@ fn an_outstanding_heartbeat_goes_with_its_connection() {
     assert_eq!(hand.count_sent("phoenix", "heartbeat"), 1);
 }
 
-/// User pain 36: nor does what is left of the old connection's deadlines.
+/// Nor does what is left of the old connection's deadlines. Reported in
+/// phoenixframework/phoenix#3083 and braverhealth/phoenix-socket-dart#28.
 #[test]
-fn no_deadline_of_a_connection_outlives_it() {
+fn deadlines_end_with_their_connection() {
     for joining in [false, true] {
         let mut hand = Hand::joined(config());
         hand.socket.probe(hand.now).unwrap();
@@ -50,9 +51,10 @@ fn no_deadline_of_a_connection_outlives_it() {
     assert_eq!(hand.socket.sizes().deadlines, 1, "nor that of a write stall");
 }
 
-/// User pain 39: the cause of a close is ours, and is not read from a code that comes after it.
+/// The cause is the missed heartbeat, and not the code that the transport reports after it.
+/// Reported in davidstump/SwiftPhoenixClient#219 and dsrees/JavaPhoenixClient#32.
 #[test]
-fn a_missed_heartbeat_reconnects_whatever_close_code_the_transport_reports_then() {
+fn missed_heartbeat_reconnects_despite_close_code() {
     let mut hand = Hand::joined(config());
     hand.socket.probe(hand.now).unwrap();
     hand.advance(secs(10));
@@ -66,9 +68,10 @@ fn a_missed_heartbeat_reconnects_whatever_close_code_the_transport_reports_then(
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
 }
 
-/// User pain 40: the time to answer is not the time between two heartbeats.
+/// `probe` sends a heartbeat at once. Reported in phoenixframework/phoenix#5984 and
+/// davidstump/SwiftPhoenixClient#117.
 #[test]
-fn a_heartbeat_has_a_timeout_of_its_own_and_can_be_asked_for() {
+fn heartbeat_timeout_is_independent_of_interval() {
     let config = config().heartbeat_interval(secs(300)).heartbeat_timeout(ms(700));
     let mut hand = Hand::open(config);
     hand.advance(secs(100));
@@ -85,9 +88,10 @@ fn a_heartbeat_has_a_timeout_of_its_own_and_can_be_asked_for() {
     assert_eq!(hand.reconnect_after().1, Cause::HeartbeatTimeout);
 }
 
-/// User pain 40: a wake-up asks the peer at once, and gives it the time to answer.
+/// A wake-up sends a heartbeat at once, and gives the peer the time to answer. Reported in
+/// phoenixframework/phoenix#5984 and davidstump/SwiftPhoenixClient#117.
 #[test]
-fn a_wake_probes_an_open_connection_and_declares_nothing_dead() {
+fn wake_probes_open_connection() {
     let mut hand = Hand::open(config());
     hand.socket.handle_wake(hand.now);
     hand.drain();
@@ -103,9 +107,10 @@ fn a_wake_probes_an_open_connection_and_declares_nothing_dead() {
     assert_eq!(hand.count_sent("phoenix", "heartbeat"), 1);
 }
 
-/// User pain 40: the same with heartbeats off; the answer still counts.
+/// The answer still counts. Reported in phoenixframework/phoenix#5984 and
+/// davidstump/SwiftPhoenixClient#117.
 #[test]
-fn a_wake_probes_even_with_heartbeats_off() {
+fn wake_probes_with_heartbeats_off() {
     let mut hand = Hand::open(config().heartbeat_interval(secs(0)));
     hand.socket.handle_wake(hand.now);
     hand.drain();
@@ -116,9 +121,10 @@ fn a_wake_probes_even_with_heartbeats_off() {
     assert_eq!((hand.socket.status(), hand.sent.len()), (Status::Open, 1));
 }
 
-/// User pain 41: an owed heartbeat that was not written is not written to the next connection.
+/// A heartbeat that was due and not written is not written to the next connection. Reported in
+/// eoinsha/JavaPhoenixChannels#39 and braverhealth/phoenix-socket-dart#5.
 #[test]
-fn an_owed_heartbeat_is_dropped_with_its_connection() {
+fn owed_heartbeat_is_dropped_with_connection() {
     let mut hand = Hand::joined(config());
     hand.writable(false);
     hand.socket.probe(hand.now).unwrap();
@@ -140,7 +146,7 @@ fn an_owed_heartbeat_is_dropped_with_its_connection() {
 }
 
 #[test]
-fn a_wake_forgives_the_join_clock_once() {
+fn wake_extends_join_clock_once() {
     // The machine sleeps while the oldest join runs: the server may have answered long ago.
     let mut hand = Hand::open(config());
     hand.join("room:a");

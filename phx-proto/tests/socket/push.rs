@@ -34,7 +34,7 @@ fn outcomes(hand: &Hand, wanted: PushId) -> Vec<PushOutcome> {
 
 /// Protocol: MSG-9, REPLY-2.
 #[test]
-fn a_reply_is_the_outcome_whatever_its_status() {
+fn reply_of_any_status_is_the_outcome() {
     for status in ["ok", "error", "maybe"] {
         let mut hand = Hand::joined(config());
         let id = push(&mut hand, "echo");
@@ -44,10 +44,10 @@ fn a_reply_is_the_outcome_whatever_its_status() {
     }
 }
 
-/// User pain 45.
+/// Reported in firezone/firezone#9647 and firezone/firezone#4242.
 /// Protocol: JOIN-15, PUSH-1.
 #[test]
-fn a_push_waits_for_the_join_and_is_written_in_order_after_its_ok() {
+fn push_waits_for_join_in_order() {
     let mut hand = Hand::new(config());
     hand.join("room:a");
     push(&mut hand, "one");
@@ -63,7 +63,7 @@ fn a_push_waits_for_the_join_and_is_written_in_order_after_its_ok() {
 }
 
 #[test]
-fn heartbeat_and_joins_overtake_a_backlog_of_pushes() {
+fn heartbeat_and_joins_overtake_pushes() {
     let mut hand = Hand::joined(config());
     hand.writable(false);
     for _ in 0..100 {
@@ -78,10 +78,10 @@ fn heartbeat_and_joins_overtake_a_backlog_of_pushes() {
     assert_eq!(hand.sent.len(), 102);
 }
 
-/// User pain 47.
+/// Reported in phoenixframework/phoenix#3827.
 /// Protocol: REPLY-3, REPLY-4.
 #[test]
-fn a_written_push_times_out_and_its_late_reply_is_counted() {
+fn late_reply_of_timed_out_push_is_counted() {
     let mut hand = Hand::joined(config());
     let id = push(&mut hand, "echo");
     hand.advance(ms(9_999));
@@ -94,7 +94,7 @@ fn a_written_push_times_out_and_its_late_reply_is_counted() {
 }
 
 #[test]
-fn a_push_that_was_never_written_says_so_when_its_time_is_up() {
+fn unwritten_push_times_out_as_unsent() {
     let mut hand = Hand::new(config());
     hand.join("room:a");
     let options = PushOptions::call().timeout(ms(500));
@@ -109,7 +109,7 @@ fn a_push_that_was_never_written_says_so_when_its_time_is_up() {
 
 /// Protocol: REPLY-4.
 #[test]
-fn a_second_reply_to_one_push_changes_nothing() {
+fn second_reply_changes_nothing() {
     let mut hand = Hand::joined(config());
     let id = push(&mut hand, "echo");
     hand.answer("room:a", "echo", "ok", json!({"nr": 1}));
@@ -118,10 +118,11 @@ fn a_second_reply_to_one_push_changes_nothing() {
     assert_eq!(hand.socket.stats().late_replies, 1);
 }
 
-/// User pain 44.
+/// A push that was not written is written once, on the next connection. Reported in
+/// firezone/firezone#12069 and firezone/firezone#9985.
 /// Protocol: PUSH-4, REPLY-5, RETRY-2, RETRY-3.
 #[test]
-fn what_was_written_ends_unknown_at_once_and_what_was_not_goes_out_later_once() {
+fn push_ends_unknown_on_disconnect_if_written() {
     let mut hand = Hand::joined(config());
     let written = push(&mut hand, "written");
     hand.writable(false);
@@ -141,7 +142,7 @@ fn what_was_written_ends_unknown_at_once_and_what_was_not_goes_out_later_once() 
 
 /// Protocol: REPLY-5.
 #[test]
-fn the_end_of_a_channel_ends_its_pushes_by_cause() {
+fn channel_end_ends_pushes_by_cause() {
     type End = fn(&mut Hand);
     let cases: [(&str, End, UnknownCause, Option<NotSentCause>); 3] = [
         // A crash keeps what is queued: the channel comes back.
@@ -179,8 +180,9 @@ fn the_end_of_a_channel_ends_its_pushes_by_cause() {
     }
 }
 
+/// A final rejection, a leave, and giving up.
 #[test]
-fn queued_pushes_end_with_a_final_rejection_a_leave_and_giving_up() {
+fn queued_pushes_end_with_their_channel() {
     let queued = |config| {
         let mut hand = Hand::open(config);
         hand.join("room:a");
@@ -200,9 +202,10 @@ fn queued_pushes_end_with_a_final_rejection_a_leave_and_giving_up() {
     assert_eq!(outcomes(&hand, id), [PushOutcome::NotSent(NotSentCause::GaveUp)]);
 }
 
-/// User pain 42.
+/// The error returns the payload. Reported in phoenixframework/phoenix#1241 and
+/// phoenixframework/phoenix#1295.
 #[test]
-fn fail_fast_refuses_unless_joined_and_hands_the_payload_back() {
+fn fail_fast_refuses_unless_joined() {
     let mut hand = Hand::open(config());
     hand.join("room:a");
     let payload = Payload::from(json!({"precious": true}));
@@ -214,9 +217,9 @@ fn fail_fast_refuses_unless_joined_and_hands_the_payload_back() {
     assert_eq!(hand.count_sent("room:a", "e"), 1);
 }
 
-/// Never joined, being left, left, or ended: whether or not the push is to fail fast.
+/// Never joined, being left, left, or ended, with and without `fail_fast`.
 #[test]
-fn push_to_an_unwanted_topic_is_refused() {
+fn push_to_unwanted_topic_is_refused() {
     let mut hand = Hand::open(config());
     let refused = |hand: &mut Hand| {
         for options in [PushOptions::call(), PushOptions::call().fail_fast()] {
@@ -235,9 +238,9 @@ fn push_to_an_unwanted_topic_is_refused() {
     refused(&mut hand);
 }
 
-/// User pain 43.
+/// Reported in AndroidPoet/supabase-kmp#54.
 #[test]
-fn the_queue_is_bounded_by_count_and_by_bytes() {
+fn queue_is_bounded_by_count_and_bytes() {
     let mut hand = Hand::new(config().queued_pushes_max(2).queued_bytes_max(100));
     hand.join("room:a");
     let mut try_push = |bytes: usize| {
@@ -268,7 +271,7 @@ fn queue(
     })
 }
 
-/// Twenty names of 4 MiB are 80 MiB, and not the forty bytes of their payloads.
+/// Twenty names of 4 MiB are 80 MiB, not the forty bytes of their payloads.
 #[test]
 fn event_names_count_in_queued_bytes() {
     let mut hand = Hand::new(config());
@@ -286,7 +289,7 @@ fn event_names_count_in_queued_bytes() {
 
 /// A topic that cannot be joined must not make the pushes to others fail.
 #[test]
-fn topic_takes_half_of_the_queue() {
+fn topic_takes_half_the_queue() {
     let mut hand = Hand::new(config().queued_pushes_max(5).queued_bytes_max(101));
     hand.join("room:a");
     hand.join("room:b");
@@ -308,9 +311,9 @@ fn topic_takes_half_of_the_queue() {
     assert_eq!(queue(&mut hand, "room:a", "e", small()), Err((QueueBound::Pushes, 5)));
 }
 
-/// An instance that is left may still have pushes to write, which are of the same topic.
+/// An instance that is left may still have pushes to write. They count towards the same topic.
 #[test]
-fn topic_that_is_left_and_joined_again_takes_half_in_all() {
+fn rejoined_topic_still_takes_half_the_queue() {
     let mut hand = Hand::joined(config().queued_pushes_max(4));
     hand.writable(false);
     assert_eq!(queue(&mut hand, "room:a", "one", Payload::empty()), Ok(()));
@@ -416,9 +419,9 @@ fn casts_do_not_count_as_in_flight() {
     assert_eq!(written(&mut hand), ["call"]);
 }
 
-/// What waits keeps the order of its own channel, and nothing else waits for it.
+/// A held call keeps the order of its own channel. Other channels do not wait for it.
 #[test]
-fn held_call_holds_only_its_own_channel() {
+fn held_call_blocks_only_its_channel() {
     let mut hand = two_rooms(in_flight(1));
     push_to(&mut hand, "room:a", "a1", PushOptions::call());
     push_to(&mut hand, "room:a", "a2", PushOptions::call());
@@ -469,7 +472,7 @@ fn held_call_ends_with_its_timeout() {
     assert_eq!(outcomes(&hand, three), [PushOutcome::Written]);
 }
 
-/// A leave never waits for a reply; what would have to is not sent.
+/// A leave never waits for a reply, so a push that would have to is not sent.
 #[test]
 fn leave_ends_held_pushes_unsent() {
     for blocked in [false, true] {
@@ -489,7 +492,7 @@ fn leave_ends_held_pushes_unsent() {
     }
 }
 
-/// A channel that starts over writes what waited of it, in order, behind its join.
+/// A channel that is joined again writes its held calls, in order, behind its join.
 #[test]
 fn held_calls_survive_crash_and_disconnect() {
     type Fault = fn(&mut Hand);
@@ -520,15 +523,16 @@ fn held_calls_survive_crash_and_disconnect() {
 }
 
 #[test]
-fn no_call_in_flight_is_refused() {
+fn zero_calls_in_flight_is_refused() {
     let refused = config().pushes_in_flight_max(0).map(|_| ());
     assert_eq!(refused, Err(ConfigError::Zero { key: "pushes_in_flight_max" }));
 }
 
-/// User pain 48.
+/// The limit of a frame, and that of a field of a binary frame. Reported in
+/// phoenixframework/phoenix#1873.
 /// Protocol: BIN-6, LIMIT-1, MSG-8.
 #[test]
-fn a_push_over_the_frame_limit_or_the_binary_field_limit_is_refused_at_the_call() {
+fn push_over_frame_limits_is_refused() {
     let mut hand = Hand::joined(config().max_push_bytes(1_000));
     let mut try_push = |event: &str, payload: Payload| {
         hand.socket
@@ -544,8 +548,9 @@ fn a_push_over_the_frame_limit_or_the_binary_field_limit_is_refused_at_the_call(
     assert_eq!(try_push("phx_leave", Payload::empty()), Err(PushErrorKind::ReservedEvent));
 }
 
+/// Its reply is ignored.
 #[test]
-fn a_cast_ends_when_it_is_written_and_its_reply_is_ignored() {
+fn cast_ends_when_written() {
     let mut hand = Hand::joined(config());
     hand.writable(false);
     let id = push_with(&mut hand, "note", PushOptions::cast());
@@ -556,8 +561,9 @@ fn a_cast_ends_when_it_is_written_and_its_reply_is_ignored() {
     assert_eq!(outcomes(&hand, id).len(), 1);
 }
 
+/// If it was written already, its reply is ignored.
 #[test]
-fn a_cancelled_push_is_not_written_and_a_written_one_only_forgotten() {
+fn cancelled_push_is_not_written() {
     let mut hand = Hand::joined(config());
     hand.writable(false);
     let queued = push(&mut hand, "queued");
@@ -573,9 +579,9 @@ fn a_cancelled_push_is_not_written_and_a_written_one_only_forgotten() {
     }
 }
 
-/// User pain 50.
+/// Reported in supabase/supabase-js#1902 and supabase/supabase-js#1907.
 #[test]
-fn nothing_is_left_behind_after_many_pushes() {
+fn many_pushes_leave_nothing_behind() {
     let mut hand = Hand::joined(config().heartbeat_interval(secs(0)));
     for round in 0..1_000 {
         push(&mut hand, "echo");
@@ -595,7 +601,7 @@ fn nothing_is_left_behind_after_many_pushes() {
 }
 
 #[test]
-fn what_passed_during_a_sleep_is_told_in_the_order_in_which_it_passed() {
+fn deadlines_during_sleep_expire_in_order() {
     let mut hand = Hand::open(config().heartbeat_interval(secs(0)));
     hand.join("room:a");
     let early = push_with(&mut hand, "early", PushOptions::call().timeout(secs(9)));
@@ -613,7 +619,7 @@ fn what_passed_during_a_sleep_is_told_in_the_order_in_which_it_passed() {
 }
 
 #[test]
-fn every_frame_that_is_written_is_counted_with_its_bytes() {
+fn written_frames_and_bytes_are_counted() {
     let mut hand = Hand::joined(config());
     let before = hand.socket.stats();
     push_with(&mut hand, "e", PushOptions::cast());
@@ -623,9 +629,10 @@ fn every_frame_that_is_written_is_counted_with_its_bytes() {
     assert_eq!(stats.bytes_out, before.bytes_out + frame.len() as u64);
 }
 
-/// Only a reply without a join_ref says that the server has no channel; any other is the channel's own.
+/// Only a reply without a join_ref shows that the server has no channel. Any other reply comes from
+/// the channel itself, even with the reason "unmatched topic".
 #[test]
-fn an_answer_of_the_channel_that_reads_like_one_without_it_crashes_nothing() {
+fn unmatched_reason_with_join_ref_is_ordinary() {
     let mut hand = Hand::joined(config());
     let id = push(&mut hand, "e");
     hand.answer("room:a", "e", "error", json!({"reason": "unmatched topic"}));
@@ -634,7 +641,7 @@ fn an_answer_of_the_channel_that_reads_like_one_without_it_crashes_nothing() {
 }
 
 #[test]
-fn the_escapes_of_a_name_count_against_the_limit_of_a_frame() {
+fn name_escapes_count_against_frame_limit() {
     let mut hand = Hand::joined(config().max_push_bytes(200));
     let event = "\u{1}".repeat(50);
     let options = PushOptions::call();
@@ -643,9 +650,9 @@ fn the_escapes_of_a_name_count_against_the_limit_of_a_frame() {
     assert!(matches!(kind, PushErrorKind::TooLarge { limit: 200, .. }), "{kind:?}");
 }
 
-/// It can be no answer to anything, so it says nothing about the channel either.
+/// It cannot be an answer, so it does not concern the channel either.
 #[test]
-fn an_unmatched_reply_to_a_ref_of_the_future_crashes_nothing() {
+fn unmatched_reply_to_future_ref_is_ignored() {
     let mut hand = Hand::joined(config());
     let unmatched = json!({"status": "error", "response": {"reason": "unmatched topic"}});
     hand.receive(&json!([null, "999", "room:a", "phx_reply", unmatched]));

@@ -44,11 +44,11 @@ fn unmatched() -> Value {
     json!({"status": "error", "response": {"reason": "unmatched topic"}})
 }
 
-/// S1: join_ref is null on broadcasts (`wire/broadcast_text`), on heartbeat replies
+/// Join_ref is null on broadcasts (`wire/broadcast_text`), on heartbeat replies
 /// (`wire/heartbeat_ok`) and on "unmatched topic" (`wire/push_unjoined_topic`).
 /// Protocol: REF-8, EVENT-2, REPLY-1, REPLY-7.
 #[test]
-fn what_comes_with_a_null_join_ref_is_matched_by_topic_and_ref() {
+fn null_join_ref_matches_topic_and_ref() {
     for config in versions() {
         let mut hand = Hand::joined(config);
         hand.receive(&json!([null, null, "room:a", "shout", {"x": 1}]));
@@ -76,10 +76,10 @@ fn what_comes_with_a_null_join_ref_is_matched_by_topic_and_ref() {
     }
 }
 
-/// S1: `wire/join_unmatched_topic`: only ref and topic say which join was refused.
+/// Only ref and topic show which join was refused (`wire/join_unmatched_topic`).
 /// Protocol: JOIN-4.
 #[test]
-fn the_refusal_of_a_join_of_an_unmatched_topic_is_the_refusal_of_that_join() {
+fn unmatched_topic_refuses_the_right_join() {
     for config in versions() {
         let mut hand = Hand::open(config);
         hand.join("nosuch:1");
@@ -90,11 +90,11 @@ fn the_refusal_of_a_join_of_an_unmatched_topic_is_the_refusal_of_that_join() {
     }
 }
 
-/// S2: `wire/join_double`: the ok of the new join comes first, the `phx_close` of the old one
-/// after it. The last join wins.
+/// The ok of the new join comes first, the `phx_close` of the old one after it
+/// (`wire/join_double`). The last join wins.
 /// Protocol: JOIN-11.
 #[test]
-fn the_close_of_a_replaced_instance_does_not_close_the_new_one() {
+fn close_of_replaced_instance_is_stale() {
     for config in versions() {
         let mut hand = Hand::joined(config);
         let old = hand.join_ref("room:a");
@@ -108,11 +108,11 @@ fn the_close_of_a_replaced_instance_does_not_close_the_new_one() {
     }
 }
 
-/// S3: a leave is answered by a reply and a `phx_close`, and either may be the one that arrives
+/// A leave is answered by a reply and a `phx_close`, and either may be the one that arrives
 /// (`wire/leave_ok`, `wire/leave_rejoin_pipelined`).
 /// Protocol: LEAVE-2.
 #[test]
-fn a_leave_ends_with_its_reply_or_its_close_whichever_comes() {
+fn leave_ends_with_reply_or_close() {
     for config in versions() {
         for by_close in [false, true] {
             let mut hand = Hand::joined(config.clone());
@@ -127,10 +127,10 @@ fn a_leave_ends_with_its_reply_or_its_close_whichever_comes() {
     }
 }
 
-/// S3: `wire/leave_wrong_join_ref`: a leave that the server takes for stale gets no reply at all.
+/// A leave that the server takes for stale gets no reply at all (`wire/leave_wrong_join_ref`).
 /// Protocol: LEAVE-3.
 #[test]
-fn a_leave_that_is_never_answered_ends_and_the_topic_can_be_joined_again() {
+fn unanswered_leave_ends_and_topic_rejoins() {
     for config in versions() {
         let mut hand = Hand::joined(config.heartbeat_interval(secs(0)));
         hand.leave("room:a");
@@ -144,11 +144,11 @@ fn a_leave_that_is_never_answered_ends_and_the_topic_can_be_joined_again() {
     }
 }
 
-/// S4: `wire/join_slow_blocks_socket`: while one `join/3` runs the server answers neither a
-/// heartbeat nor another join.
+/// While one `join/3` runs the server answers neither a heartbeat nor another join
+/// (`wire/join_slow_blocks_socket`). The slowness of one join does not count against the next.
 /// Protocol: JOIN-9, HB-6.
 #[test]
-fn a_slow_join_is_not_taken_for_a_dead_connection_nor_for_the_slowness_of_the_next_join() {
+fn slow_join_is_no_dead_connection() {
     let mut hand = Hand::open(config().heartbeat_interval(secs(10)));
     hand.join("room:slow");
     hand.join("room:b");
@@ -168,11 +168,11 @@ fn a_slow_join_is_not_taken_for_a_dead_connection_nor_for_the_slowness_of_the_ne
     }
 }
 
-/// S5: `phx_close` and `phx_error` carry the join_ref in their ref too, which is all that vsn 1
-/// has (`wire/leave_ok`, `wire/v1_with_join_ref`).
+/// `phx_close` and `phx_error` carry the join_ref in their ref too, which is all that vsn 1 has
+/// (`wire/leave_ok`, `wire/v1_with_join_ref`).
 /// Protocol: END-4, V1-4, RETRY-4.
 #[test]
-fn close_and_error_are_told_apart_by_ref_where_there_is_no_join_ref() {
+fn close_and_error_match_by_ref() {
     for config in versions() {
         for event in ["phx_close", "phx_error"] {
             let mut hand = Hand::joined(config.clone());
@@ -190,12 +190,12 @@ fn close_and_error_are_told_apart_by_ref_where_there_is_no_join_ref() {
     }
 }
 
-/// S6: Phoenix 1.8.3 to 1.8.11 drops a push with a null join_ref in silence
+/// Phoenix 1.8.3 to 1.8.11 drops a push with a null join_ref in silence
 /// (`wire/push_null_join_ref__1.8.9`), and a leave too (`wire/leave_null_join_ref__1.8.9`). An
 /// empty one in a binary frame is dropped by every version (`wire/binary_empty_refs`).
 /// Protocol: REF-5, V1-3.
 #[test]
-fn every_frame_of_a_channel_carries_its_join_ref() {
+fn channel_frames_carry_join_ref() {
     for (config, binary) in [(config(), true), (config_v1(), false)] {
         let mut hand = Hand::joined(config);
         push(&mut hand, "text");
@@ -216,11 +216,12 @@ fn every_frame_of_a_channel_carries_its_join_ref() {
     }
 }
 
-/// S7: the server's own refusals (`wire/join_unmatched_topic`, `wire/join_crash`,
-/// `wire/join_too_many_channels`) beside the application's (`wire/join_denied`).
+/// The server's own refusals (`wire/join_unmatched_topic`, `wire/join_crash`,
+/// `wire/join_too_many_channels`) beside the application's (`wire/join_denied`). A crashed join is
+/// retried.
 /// Protocol: JOIN-5, JOIN-6.
 #[test]
-fn each_refusal_of_the_server_has_its_own_kind_and_a_crashed_join_is_tried_again() {
+fn server_refusals_have_kinds() {
     for (reason, kind, last) in [
         ("unmatched topic", RejectionKind::UnmatchedTopic, true),
         ("join crashed", RejectionKind::JoinCrashed, false),
@@ -243,11 +244,11 @@ fn each_refusal_of_the_server_has_its_own_kind_and_a_crashed_join_is_tried_again
     assert!(hand.rejoin_after("room:a") >= secs(15));
 }
 
-/// S8: the payload of `phx_error` is `{"reason":"channel_crash"}` in `wire/channel_crash` and `{}`
-/// in `wire/channel_crash__1.7.24`.
+/// The payload of `phx_error` is `{"reason":"channel_crash"}` in `wire/channel_crash` and `{}` in
+/// `wire/channel_crash__1.7.24`.
 /// Protocol: END-3.
 #[test]
-fn a_crash_is_a_crash_whatever_its_payload_says() {
+fn crash_ignores_its_payload() {
     for config in versions() {
         for payload in [json!({"reason": "channel_crash"}), json!({}), json!(null), json!([1])] {
             let mut hand = Hand::joined(config.clone());
@@ -267,12 +268,12 @@ fn a_crash_is_a_crash_whatever_its_payload_says() {
     }
 }
 
-/// S9: a deploy closes with 1012 (`wire/close_graceful_shutdown`), `disconnect` of an id with 1001
+/// A deploy closes with 1012 (`wire/close_graceful_shutdown`), `disconnect` of an id with 1001
 /// (`wire/close_disconnect_by_id`), 1000 or 1011 by version, an idle timeout with 1002
 /// (`wire/idle_timeout_close`), a killed process with nothing at all (`wire/transport_killed`).
 /// Protocol: CLOSE-1.
 #[test]
-fn no_close_of_the_server_is_the_end_of_the_connection() {
+fn server_close_codes_all_reconnect() {
     for code in [1000, 1001, 1002, 1011, 1012] {
         let mut hand = Hand::joined(config());
         hand.close_frame(code);
@@ -288,11 +289,11 @@ fn no_close_of_the_server_is_the_end_of_the_connection() {
     assert!(matches!(hand.socket.status(), Status::Waiting { .. }));
 }
 
-/// S10: `wire/handshake_rejected`: a refused connect is a 403 with an empty body, or whatever an
-/// `error_handler` says; a bug in it is a 500.
+/// A refused connect is a 403 with an empty body, or what an `error_handler` writes; a bug in it is
+/// a 500 (`wire/handshake_rejected`).
 /// Protocol: CONN-14, RETRY-7.
 #[test]
-fn a_refused_connect_is_kept_with_its_status_headers_and_body() {
+fn refused_connect_keeps_status_headers_body() {
     let retry_after = vec![("retry-after".to_owned(), "1".to_owned())];
     for (status, headers, body) in
         [(403, vec![], ""), (429, retry_after, "Too many requests"), (500, vec![], "oops")]
@@ -313,12 +314,12 @@ fn a_refused_connect_is_kept_with_its_status_headers_and_body() {
     }
 }
 
-/// S11: `wire/handshake_auth_token_variants`: the server decodes the standard alphabet without
-/// padding, whatever the name says; a server without `auth_token` names no subprotocol
-/// (`wire/handshake_auth_token__1.7.24`).
+/// The server decodes the standard alphabet without padding, despite the name
+/// (`wire/handshake_auth_token_variants`). A server without `auth_token` selects no subprotocol
+/// (`wire/handshake_auth_token__1.7.24`), which is not an error.
 /// Protocol: CONN-6, CONN-7, CONN-8.
 #[test]
-fn an_auth_token_is_in_the_standard_alphabet_unpadded_and_silence_about_it_is_no_error() {
+fn auth_token_is_unpadded_standard_base64() {
     // Bytes that give '+', '/' and padding in base64.
     let mut hand = Hand::new(config().auth_token("\u{3ff}?>~~"));
     let request = hand.socket.connect_request().expect("an address that may be dialled");
@@ -344,12 +345,12 @@ fn an_auth_token_is_in_the_standard_alphabet_unpadded_and_silence_about_it_is_no
     assert!(!unpadded.signals.contains(&warning));
 }
 
-/// S12: a frame that the server cannot decode costs the whole connection
-/// (`wire/malformed_closes_all_channels`), so none is written: fields of binary frames have at
-/// most 255 bytes, and vsn 1 has no binary frames (`wire/v1_binary`).
+/// A frame that the server cannot decode costs the whole connection
+/// (`wire/malformed_closes_all_channels`), so none is written: fields of binary frames have at most
+/// 255 bytes, and vsn 1 has no binary frames (`wire/v1_binary`).
 /// Protocol: BIN-6, V1-5.
 #[test]
-fn what_the_server_could_not_decode_is_refused_at_the_call() {
+fn undecodable_frames_are_refused_locally() {
     let long = "e".repeat(256);
     for (config, event, ok) in
         [(config(), &long[..255], true), (config(), &long[..], false), (config_v1(), "e", false)]
@@ -379,7 +380,7 @@ fn what_the_server_could_not_decode_is_refused_at_the_call() {
     }
 }
 
-/// S12: the client's binary push has a ref, the server's has none (`wire/binary_echo`,
+/// The client's binary push has a ref, the server's has none (`wire/binary_echo`,
 /// `wire/broadcast_binary`).
 /// Protocol: BIN-1, BIN-2, BIN-3, BIN-4.
 #[test]
@@ -416,12 +417,12 @@ fn binary_frames_are_asymmetric() {
     assert_eq!(hand.socket.stats().stale_frames, 1);
 }
 
-/// S13: any received data keeps the server's side alive for its 60 s (`wire/idle_timeout_close`,
-/// `wire/idle_timeout_pings`); our side needs the reply, for nothing else proves that the peer is
-/// there.
+/// Any received data keeps the server's side alive for its 60 s (`wire/idle_timeout_close`,
+/// `wire/idle_timeout_pings`). Our side needs the reply, which is the only evidence that the peer
+/// is there.
 /// Protocol: HB-2, HB-5.
 #[test]
-fn heartbeats_come_within_the_servers_idle_timeout_and_only_their_reply_proves_life() {
+fn heartbeats_stay_within_server_idle_timeout() {
     for config in versions() {
         let mut hand = Hand::joined(config);
         let start = hand.now;
@@ -447,12 +448,11 @@ fn heartbeats_come_within_the_servers_idle_timeout_and_only_their_reply_proves_l
     }
 }
 
-/// S3: a leave of what the server does not hold is answered ok all the same
-/// (`wire/leave_never_joined`), and a close of its own accord is final
-/// (`wire/channel_stop_normal`).
+/// A leave of a channel that the server does not have is answered with ok
+/// (`wire/leave_never_joined`), and a close by the server is final (`wire/channel_stop_normal`).
 /// Protocol: END-1.
 #[test]
-fn a_close_by_the_server_is_not_followed_by_a_rejoin() {
+fn server_close_of_channel_is_final() {
     for config in versions() {
         let mut hand = Hand::joined(config);
         hand.end_channel("room:a", "phx_close");

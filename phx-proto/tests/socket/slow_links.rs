@@ -104,7 +104,7 @@ fn many_messages_arrive_over_slow_link() {
     assert_one_connection(&world, client);
 }
 
-/// A 1.2 MB push over 20 kB/s: a minute in which the server has nothing to say.
+/// A 1.2 MB push over 20 kB/s: a minute in which the server has nothing to send.
 #[test]
 fn large_push_arrives_over_slow_link() {
     for (bytes, up) in [(1_200_000, 20_000), (1_200_000, 8_500), (4_000_000, 8_200)] {
@@ -116,7 +116,7 @@ fn large_push_arrives_over_slow_link() {
     }
 }
 
-/// A push that is longer than `progress_max` at its rate is not one heartbeat late, but several.
+/// A push that takes longer than `progress_max` delays several heartbeats.
 #[test]
 fn many_pushes_arrive_over_slow_link() {
     let (mut world, client) = joined(config(), 0, 8_500);
@@ -137,7 +137,7 @@ fn long_join_reply_arrives_over_slow_link() {
     assert!(!world.trace().contains("JoinTimedOut"), "{}", world.trace_tail());
 }
 
-/// With heartbeats off, what is written keeps a transport that takes no frame.
+/// With heartbeats off, written bytes keep a transport that takes no frame.
 #[test]
 fn write_stall_waits_for_bytes() {
     let off = config().heartbeat_interval(Duration::ZERO);
@@ -147,8 +147,8 @@ fn write_stall_waits_for_bytes() {
     assert_one_connection(&world, client);
 }
 
-/// While a transfer keeps the reply of a heartbeat back, further ones go out, so that the server
-/// hears something every minute (`wire/idle_timeout_close`).
+/// While a transfer delays the reply of a heartbeat, further ones are sent, so that the server
+/// receives something every minute (`wire/idle_timeout_close`).
 #[test]
 fn heartbeats_go_on_during_transfer() {
     let (mut world, client) = joined(config(), 30_000, 0);
@@ -161,7 +161,7 @@ fn heartbeats_go_on_during_transfer() {
     assert_one_connection(&world, client);
 }
 
-/// A dead direction is found within the bound, whatever goes on in the other.
+/// A dead direction is found within the bound, even if the other one carries data.
 #[test]
 fn dead_direction_is_found_within_bound() {
     for dead in [Direction::Down, Direction::Up] {
@@ -237,7 +237,7 @@ fn happen(world: &mut World, client: ClientId, happening: Happening) {
 proptest! {
     #![proptest_config(cases(60, regressions!("slow_links")))]
 
-    /// A link that carries at least the least rates, and on which no answer is outstanding for
+    /// A link that carries at least the minimum rates, and on which no answer is outstanding for
     /// longer than `progress_max`, is never declared dead.
     #[test]
     fn slow_link_is_never_declared_dead(
@@ -345,9 +345,9 @@ fn dies_after(hand: &mut Hand, mut before: impl FnMut(&mut Hand)) -> Duration {
     hand.now.since(from)
 }
 
-/// A proxy that pings, or trickles, holds a dead connection for what its bytes buy.
+/// A proxy that pings, or trickles, extends a dead connection by the time that its bytes are worth.
 #[test]
-fn trickle_holds_dead_connection_for_its_bytes() {
+fn trickle_extends_dead_connection_by_bytes() {
     let quiet = dies_after(&mut beating(), |_| {});
     assert_eq!(quiet, secs(10));
     for (bytes, bought) in [(1_024, secs(1)), (10_240, secs(10)), (u64::MAX, secs(600))] {
@@ -365,7 +365,7 @@ fn trickle_holds_dead_connection_for_its_bytes() {
 }
 
 #[test]
-fn bytes_before_heartbeat_buy_nothing() {
+fn bytes_before_heartbeat_extend_nothing() {
     let mut hand = Hand::joined(config());
     report(&mut hand, 1 << 30, 0, true);
     hand.socket.probe(hand.now).unwrap();
@@ -374,7 +374,7 @@ fn bytes_before_heartbeat_buy_nothing() {
 }
 
 #[test]
-fn bytes_written_ahead_of_heartbeat_buy_time() {
+fn bytes_ahead_of_heartbeat_extend_deadline() {
     let mut hand = Hand::joined(config());
     report(&mut hand, 0, 81_920, true);
     hand.socket.probe(hand.now).unwrap();
@@ -384,9 +384,10 @@ fn bytes_written_ahead_of_heartbeat_buy_time() {
     assert_eq!(dies_after(&mut hand, |hand| report(hand, 0, 1 << 30, true)), secs(10 + 10 + 10));
 }
 
-/// An answered ref proves what was written before it: those bytes are ahead of nothing.
+/// An answered ref proves that everything written before it has arrived: those bytes extend no
+/// later deadline.
 #[test]
-fn answer_proves_what_was_written_before() {
+fn answer_covers_earlier_bytes() {
     let mut hand = Hand::joined(config());
     report(&mut hand, 0, 81_920, true);
     let payload = Payload::from(json!({}));
@@ -398,7 +399,8 @@ fn answer_proves_what_was_written_before() {
     assert_eq!(dies_after(&mut hand, |hand| report(hand, 0, 81_920, true)), secs(10));
 }
 
-/// A late reply is one that was awaited while time was bought: any heartbeat's will do.
+/// The reply to an older heartbeat is late only because of the transfer, so the reply to any
+/// heartbeat counts.
 #[test]
 fn reply_to_any_heartbeat_proves_life() {
     for answered in [0, 1] {
@@ -431,7 +433,7 @@ fn reply_to_any_heartbeat_proves_life() {
     }
 }
 
-/// What is flushed before a heartbeat could be written is ahead of it all the same.
+/// A flush before a heartbeat could be written does not cover that heartbeat.
 #[test]
 fn unwritten_heartbeat_is_not_flushed() {
     let mut hand = Hand::joined(config());
@@ -443,7 +445,7 @@ fn unwritten_heartbeat_is_not_flushed() {
 
 /// Further heartbeats are for a transfer: with an interval below the timeout there is one.
 #[test]
-fn second_heartbeat_waits_for_the_timeout() {
+fn second_heartbeat_waits_for_timeout() {
     let mut hand = Hand::joined(config().heartbeat_interval(secs(4)));
     let died = dies_after(&mut hand, |_| {});
     assert!(died <= secs(4 + 10), "{died:?}");
@@ -503,7 +505,7 @@ fn write_stall_counts_bytes_written_only() {
 }
 
 #[test]
-fn rates_of_zero_buy_no_time() {
+fn rates_of_zero_extend_nothing() {
     for config in
         [config().receive_rate_min(0).send_rate_min(0), config().progress_max(Duration::ZERO)]
     {
@@ -524,7 +526,7 @@ fn progress_of_other_connection_is_ignored() {
     assert_eq!(dies_after(&mut hand, |_| {}), secs(10));
 }
 
-/// A process that is starved must keep its backoff: lateness does not dial.
+/// A starved process must keep its backoff: a late timeout does not dial early.
 #[test]
 fn late_timeout_keeps_reconnect_wait() {
     let step = phx_proto::config::Backoff::steps_msec(&[60_000]).unwrap().jitter(0.0).unwrap();
@@ -540,7 +542,7 @@ fn late_timeout_keeps_reconnect_wait() {
     assert!(matches!(hand.socket.status(), Status::Waiting { .. }), "{:?}", hand.socket.status());
 }
 
-/// A network change while connecting, and another one 300 ms later, are not lost.
+/// A network change while connecting, and another one 300 ms later, both take effect.
 #[test]
 fn wake_while_connecting_is_remembered() {
     let step = phx_proto::config::Backoff::steps_msec(&[60_000]).unwrap().jitter(0.0).unwrap();
@@ -579,8 +581,8 @@ fn second_wake_shortens_wait() {
     assert_eq!(until.since(hand.now), secs(1));
 }
 
-/// A join that is answered meanwhile moves the deadline of a heartbeat, and not the next one: the
-/// server would hear nothing for a minute.
+/// A join that is answered meanwhile moves the deadline of a heartbeat, and not the next heartbeat;
+/// otherwise the server would receive nothing for a minute.
 #[test]
 fn heartbeats_go_on_after_join() {
     let mut hand = Hand::open(config());

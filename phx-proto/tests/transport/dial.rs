@@ -189,7 +189,7 @@ fn message(dialled: Option<Result<(), Cause>>) -> String {
 }
 
 #[test]
-fn a_silent_address_gets_company_after_a_quarter_of_a_second() {
+fn silent_address_starts_next_after_250_ms() {
     let tried = tried(&[("10.0.0.1:80", Silent), ("10.0.0.2:80", Connects { after: 10 })]);
     let expected =
         [(0, "backend"), (0, "10.0.0.1:80"), (250, "10.0.0.2:80"), (260, "10.0.0.2:80 connected")];
@@ -197,7 +197,7 @@ fn a_silent_address_gets_company_after_a_quarter_of_a_second() {
 }
 
 #[test]
-fn an_address_that_fails_makes_room_for_the_next_at_once() {
+fn failed_address_starts_next_at_once() {
     let tried =
         tried(&[("10.0.0.1:80", Refuses { after: 7 }), ("10.0.0.2:80", Connects { after: 10 })]);
     let expected =
@@ -206,7 +206,7 @@ fn an_address_that_fails_makes_room_for_the_next_at_once() {
 }
 
 #[test]
-fn an_early_address_that_is_slow_may_still_win() {
+fn slow_early_address_may_still_win() {
     let tried =
         tried(&[("10.0.0.1:80", Connects { after: 300 }), ("10.0.0.2:80", Connects { after: 90 })]);
     let expected =
@@ -215,7 +215,7 @@ fn an_early_address_that_is_slow_may_still_win() {
 }
 
 #[test]
-fn the_families_take_turns() {
+fn address_families_take_turns() {
     let tried = tried(&[
         ("[fd00::1]:80", Silent),
         ("[fd00::2]:80", Silent),
@@ -233,7 +233,7 @@ fn the_families_take_turns() {
 }
 
 #[test]
-fn when_every_address_fails_the_first_is_named() {
+fn first_failure_is_reported_if_all_fail() {
     world(|world| {
         world.addresses = vec![
             ("10.0.0.1:80".parse().unwrap(), Refuses { after: 5 }),
@@ -246,7 +246,7 @@ fn when_every_address_fails_the_first_is_named() {
 }
 
 #[test]
-fn a_name_without_addresses_is_named() {
+fn name_without_addresses_is_reported() {
     assert_eq!(message(dial_once("ws://backend/")), "the name \"backend\" has no address");
 }
 
@@ -281,9 +281,9 @@ fn dial_failure_has_the_kind_of_its_error() {
     assert_eq!(kind(&[("10.0.0.1:80", Silent)]).0, DialKind::Dns);
 }
 
-/// RFC 6724 puts IPv6 first, and a host without it says "network is unreachable" at once.
+/// RFC 6724 puts IPv6 first, and a host without it reports "network is unreachable" at once.
 #[test]
-fn unreachable_family_does_not_hide_a_refused_port() {
+fn unreachable_family_hides_no_refused_port() {
     let unreachable = Fails(io::ErrorKind::NetworkUnreachable);
     let (kind_of, message) =
         kind(&[("[fd00::1]:80", unreachable), ("10.0.0.1:80", Refuses { after: 1 })]);
@@ -295,7 +295,7 @@ fn unreachable_family_does_not_hide_a_refused_port() {
 }
 
 #[test]
-fn wss_without_tls_is_refused_before_anything_is_looked_up() {
+fn wss_without_tls_fails_before_lookup() {
     let Some(Err(Cause::Unsupported { message })) = dial_once("wss://backend/") else {
         panic!("it is refused");
     };
@@ -304,7 +304,7 @@ fn wss_without_tls_is_refused_before_anything_is_looked_up() {
 }
 
 #[test]
-fn a_refusals_body_that_trickles_in_is_waited_for_for_a_second_in_all() {
+fn trickling_refusal_body_waits_one_second() {
     let head = b"HTTP/1.1 503 Busy\r\nContent-Length: 1000\r\n\r\n".to_vec();
     let trickle = (1..1_000).map(|n| (5_000 + 300 * n, b"x".to_vec()));
     world(|world| {
@@ -334,9 +334,9 @@ fn resolves_to(addresses: &[&str]) {
     });
 }
 
-/// Names below `localhost` are looked up in the DNS by many a resolver.
+/// Many resolvers look up names below `localhost` in the DNS.
 #[test]
-fn clear_text_follows_no_name_off_this_machine() {
+fn clear_text_follows_no_remote_name() {
     resolves_to(&["10.0.0.1:80", "127.0.0.1:80", "[::ffff:10.0.0.2]:80", "[::1]:80"]);
     let config = Config::new("ws://a.localhost/").unwrap();
     let (tried, _) = dialled(&config);
@@ -352,9 +352,9 @@ fn clear_text_follows_no_name_off_this_machine() {
     assert_eq!(tried, ["a.localhost", "10.0.0.1:80"]);
 }
 
-/// A proxy is the first to read what is sent in the clear.
+/// A proxy reads everything that is sent in the clear.
 #[test]
-fn clear_text_goes_through_no_proxy_of_another_machine() {
+fn clear_text_uses_no_remote_proxy() {
     resolves_to(&["127.0.0.1:80"]);
     let through = |proxy: &str| Proxy::parse(proxy).unwrap();
     let config = Config::new("ws://localhost/").unwrap();
@@ -371,7 +371,7 @@ fn clear_text_goes_through_no_proxy_of_another_machine() {
 }
 
 #[test]
-fn connect_to_is_dialled_in_place_of_the_host() {
+fn connect_to_replaces_the_dialled_host() {
     resolves_to(&["10.0.0.1:80"]);
     let config = Config::insecure("ws://backend/").unwrap().connect_to("forwarded:81").unwrap();
     assert_eq!(dialled(&config).0, ["forwarded", "10.0.0.1:80"]);
@@ -387,10 +387,10 @@ fn connect_to_is_dialled_in_place_of_the_host() {
     assert!(message.starts_with("ALL_PROXY cannot be used"), "{message}");
 }
 
-/// The words that the page of the manual is searched for, and messages that have them. Those of TLS
-/// are in the tests of both adapters.
+/// The page of the manual quotes these words of the messages, so that a search finds them. Those of
+/// TLS are in the tests of both adapters.
 #[test]
-fn manual_has_the_words_of_the_messages() {
+fn manual_quotes_the_messages() {
     let config = |uri: &str| Config::insecure(uri).unwrap();
     let said = |script: &[u8]| {
         resolves_to(&[]);

@@ -66,8 +66,9 @@ fn frames_behind_the_head_are_kept() {
     assert_eq!(&upgraded.leftover[..], b"\x81\x02hi\x81");
 }
 
+/// Names and values, also among other tokens.
 #[test]
-fn names_and_values_match_whatever_their_case_and_among_other_tokens() {
+fn headers_match_in_any_case() {
     let accept = accept_key(KEY);
     let upgraded = answer(&format!(
         "HTTP/1.1 101\r\nUPGRADE: WebSocket\r\nconnection: keep-alive\r\nConnection: foo ,UPGRADE\r\n\
@@ -87,7 +88,7 @@ fn bare_line_feeds_and_folded_lines_are_read() {
 }
 
 #[test]
-fn a_header_value_that_is_not_utf8_is_no_error() {
+fn header_value_may_be_invalid_utf8() {
     let mut bytes = switching("X-Note: caf?\r\n").into_bytes();
     let at = bytes.iter().position(|&byte| byte == b'?').expect("the placeholder");
     bytes[at] = 0xe9;
@@ -121,14 +122,14 @@ fn only_an_offered_subprotocol_may_be_selected() {
 
 /// Protocol: CONN-12.
 #[test]
-fn an_extension_is_an_error_because_none_was_offered() {
+fn extension_not_offered_is_an_error() {
     let error = answer(&switching("Sec-WebSocket-Extensions: permessage-deflate\r\n"));
     let answered = "permessage-deflate".to_owned();
     assert_eq!(error, Err(UpgradeError::UnexpectedExtension { answered }));
 }
 
 #[test]
-fn a_wrong_or_missing_or_doubled_accept_is_an_error() {
+fn wrong_missing_or_doubled_accept_is_error() {
     let good = switching("");
     let line = format!("Sec-WebSocket-Accept: {}\r\n", accept_key(KEY));
     let other = format!("Sec-WebSocket-Accept: {}\r\n", accept_key([8; 16]));
@@ -146,7 +147,7 @@ fn a_wrong_or_missing_or_doubled_accept_is_an_error() {
 }
 
 #[test]
-fn a_101_for_something_else_is_not_an_upgrade() {
+fn status_101_needs_websocket_upgrade() {
     let good = switching("");
     for (from, to) in [
         ("Upgrade: websocket\r\n", "Upgrade: h2c\r\n"),
@@ -207,8 +208,8 @@ fn head_over_the_limit_keeps_its_status() {
     assert_eq!(outcome(line.as_bytes().chunks(1)), Err(UpgradeError::HeadTooLarge));
 }
 
-/// RFC 9112 lets a client read what it can: one bad line of a proxy must not hide that a server said
-/// 401, nor when to come back, nor close a WebSocket that was opened.
+/// RFC 9112 lets a client read the lines that are valid: one bad line of a proxy must not hide a
+/// 401 or a Retry-After, nor close a WebSocket that was opened.
 #[test]
 fn bad_header_line_hides_nothing() {
     for bad in [
@@ -248,7 +249,7 @@ fn hundreds_of_headers_are_read() {
 }
 
 #[test]
-fn a_line_that_never_ends_is_given_up_at_the_limit() {
+fn endless_line_fails_at_the_limit() {
     let mut upgrade = upgrade();
     assert_eq!(upgrade.handle_read(b"HTTP/1.1 200 OK\r\nX: "), Ok(UpgradeStep::More));
     let reads =
@@ -258,7 +259,7 @@ fn a_line_that_never_ends_is_given_up_at_the_limit() {
 }
 
 #[test]
-fn what_is_not_http_is_noticed_at_its_first_bytes() {
+fn non_http_fails_at_first_bytes() {
     for (text, evidence) in [
         ("SSH-2.0-OpenSSH_9.2\r\n", "SSH-2.0-OpenSSH_9.2"),
         ("\x15\x03\x01\x00\x02\x02\x46", "\\x15\\x03\\x01\\x00\\x02\\x02F"),
@@ -274,7 +275,7 @@ fn what_is_not_http_is_noticed_at_its_first_bytes() {
 }
 
 #[test]
-fn an_echo_of_the_request_does_not_put_its_query_into_the_error() {
+fn echoed_request_leaks_no_query() {
     let mut machine = upgrade();
     let request = machine.poll_write().to_vec();
     let error = machine.handle_read(&request).expect_err("an echo is no answer");
@@ -282,9 +283,9 @@ fn an_echo_of_the_request_does_not_put_its_query_into_the_error() {
     assert!(shown.contains("GET /socket/websocket") && !shown.contains("s3cret"), "{shown}");
 }
 
-/// A proxy answers a CONNECT in the same words.
+/// A proxy answers a CONNECT with the same status.
 #[test]
-fn connect_keeps_the_status_of_a_bad_head() {
+fn connect_keeps_status_of_bad_head() {
     let request = TunnelRequest { host: "h", port: 443, credentials: None };
     let answer =
         |text: &str| Connect::new(&request).expect("a request").handle_read(text.as_bytes());
@@ -300,14 +301,14 @@ fn connect_keeps_the_status_of_a_bad_head() {
 }
 
 #[test]
-fn a_stream_that_ends_early_says_after_how_much() {
+fn early_end_reports_received_bytes() {
     assert_eq!(upgrade().handle_eof(), UpgradeError::Eof { received: 0 });
     let error = answer("HTTP/1.1 101 Swit");
     assert_eq!(error, Err(UpgradeError::Eof { received: 17 }));
 }
 
 #[test]
-fn a_body_with_a_length_ends_there() {
+fn body_with_length_ends_there() {
     let refusal = refusal_at_once("HTTP/1.1 403 No\r\nContent-Length: 3\r\n\r\nsorry");
     assert_eq!(refusal.body_text(), "sor");
     let refusal =
@@ -320,7 +321,7 @@ fn a_body_with_a_length_ends_there() {
 }
 
 #[test]
-fn a_chunked_body_is_put_together() {
+fn chunked_body_is_assembled() {
     let head =
         "HTTP/1.1 500 Oops\r\nContent-Length: 99\r\nTransfer-Encoding: gzip, Chunked\r\n\r\n";
     let refusal =
@@ -340,7 +341,7 @@ fn a_chunked_body_is_put_together() {
 }
 
 #[test]
-fn a_body_of_unknown_length_ends_with_the_stream() {
+fn body_without_length_ends_with_stream() {
     for text in [
         "HTTP/1.1 502 Bad Gateway\r\n\r\n<html>",
         "HTTP/1.0 502 Bad Gateway\r\nTransfer-Encoding: gzip\r\n\r\n<html>",
@@ -355,7 +356,7 @@ fn a_body_of_unknown_length_ends_with_the_stream() {
 }
 
 #[test]
-fn the_first_kib_of_a_body_is_enough() {
+fn body_is_read_up_to_1_kib() {
     for framing in ["", "Content-Length: 5000\r\n", "Transfer-Encoding: chunked\r\n"] {
         let size = if framing.contains("chunked") { "1000\r\n" } else { "" };
         let text = format!("HTTP/1.1 503 Busy\r\n{framing}\r\n{size}{}", "x".repeat(4096));
@@ -364,7 +365,7 @@ fn the_first_kib_of_a_body_is_enough() {
 }
 
 #[test]
-fn a_refusal_without_a_body_does_not_wait_for_one() {
+fn refusal_without_body_does_not_wait() {
     for head in [
         "HTTP/1.1 204 No Content\r\n",
         "HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n",
@@ -379,14 +380,14 @@ fn a_refusal_without_a_body_does_not_wait_for_one() {
 }
 
 #[test]
-fn a_redirect_tells_where_to() {
+fn redirect_reports_its_location() {
     let refusal =
         refusal_at_once("HTTP/1.1 301 Moved\r\nLocation: wss://x/\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(refusal.location(), Some("wss://x/"));
 }
 
 #[test]
-fn input_after_the_outcome_is_an_error_of_the_caller() {
+fn input_after_outcome_is_caller_error() {
     for text in [switching(""), "HTTP/1.1 204 Odd\r\n\r\n".to_owned(), "what?".to_owned()] {
         let mut upgrade = upgrade();
         let first = upgrade.handle_read(text.as_bytes());
@@ -462,7 +463,7 @@ fn comparable(outcome: Result<Upgraded, UpgradeError>) -> Result<Upgraded, Upgra
 
 proptest! {
     #[test]
-    fn the_outcome_does_not_depend_on_how_the_answer_is_cut(
+    fn outcome_is_independent_of_cuts(
         answer in any_answer(),
         places in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
     ) {
@@ -492,8 +493,9 @@ proptest! {
     }
 }
 
+/// Of every kind of answer.
 #[test]
-fn every_single_cut_of_every_kind_of_answer_gives_the_same() {
+fn every_single_cut_gives_same_outcome() {
     for answer in [
         format!("{}frames", switching("Sec-WebSocket-Protocol: phoenix\r\n")),
         "HTTP/1.1 429 Slow\r\nContent-Length: 5\r\nRetry-After: 1\r\n\r\nsorry".to_owned(),
@@ -509,9 +511,9 @@ fn every_single_cut_of_every_kind_of_answer_gives_the_same() {
     }
 }
 
-/// A head of 16 KiB has room for thousands of headers, whose entries would take many times as much.
+/// A head of 16 KiB can contain thousands of headers, whose entries would take many times as much.
 #[test]
-fn headers_beyond_the_first_1024_are_left_out() {
+fn headers_beyond_1024_are_left_out() {
     let headers = "a:b\r\n".repeat(1_023);
     let text = format!(
         "HTTP/1.1 403 Forbidden\r\n{headers}x-last: 1\r\n folded\r\nx-more: 2\r\n\tfolded\r\ncontent-length: 0\r\n\r\n"

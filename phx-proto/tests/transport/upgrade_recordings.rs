@@ -159,7 +159,7 @@ fn plain_handshakes_open_without_a_subprotocol() {
 
 /// Protocol: CONN-6.
 #[test]
-fn an_auth_token_is_offered_the_way_the_server_takes_it() {
+fn auth_token_is_offered_as_server_accepts() {
     let [Ok(upgraded)] = &replay("handshake_auth_token", 1)[..] else { panic!("refused") };
     assert_eq!(upgraded.protocol.as_deref(), Some("phoenix"));
 
@@ -169,14 +169,14 @@ fn an_auth_token_is_offered_the_way_the_server_takes_it() {
 
 /// Protocol: CONN-8.
 #[test]
-fn an_answer_that_names_no_subprotocol_is_an_open_socket() {
+fn answer_without_subprotocol_opens() {
     let [Ok(upgraded)] = &replay("handshake_auth_token__1.7.24", 1)[..] else { panic!("refused") };
     assert_eq!(upgraded.protocol, None);
 }
 
 /// Protocol: CONN-7, CONN-9.
 #[test]
-fn the_variants_of_the_auth_token_end_as_recorded() {
+fn auth_token_variants_end_as_recorded() {
     let statuses: Vec<u16> = replay("handshake_auth_token_variants", 10)
         .iter()
         .map(|outcome| outcome.as_ref().map_or_else(Refusal::status, |_| 101))
@@ -206,9 +206,10 @@ fn versions_end_as_recorded() {
     }
 }
 
+/// A trailing slash is not wrong.
 /// Protocol: CONN-1.
 #[test]
-fn wrong_paths_are_404_and_a_trailing_slash_is_not() {
+fn wrong_paths_are_404() {
     let outcomes = replay("handshake_wrong_path", 4);
     let [Err(a), Err(b), Ok(_), Err(d)] = &outcomes[..] else { panic!("{outcomes:?}") };
     for refusal in [a, b, d] {

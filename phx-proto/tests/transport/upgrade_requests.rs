@@ -32,7 +32,7 @@ fn with_header(name: &str, value: &str) -> Result<String, UpgradeError> {
 
 /// Protocol: CONN-1, CONN-5, CONN-6, CONN-13.
 #[test]
-fn the_request_is_this_to_the_byte() {
+fn request_has_these_exact_bytes() {
     let request = UpgradeRequest {
         host: "[::1]:4000",
         target: "/socket/websocket?vsn=2.0.0&name=a%20b",
@@ -55,7 +55,7 @@ fn the_request_is_this_to_the_byte() {
 }
 
 #[test]
-fn the_accept_is_that_of_the_rfc() {
+fn accept_matches_rfc_6455() {
     assert_eq!(accept_key(*b"the sample nonce"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
 }
 
@@ -73,9 +73,9 @@ fn bytes_written_piecemeal_add_up() {
     assert!(upgrade.poll_write().is_empty());
 }
 
-/// User pain 20.
+/// Reported in firezone/firezone#12992.
 #[test]
-fn a_header_that_would_inject_another_is_refused() {
+fn header_injection_is_refused() {
     for value in ["a\r\nX-Admin: 1", "a\nX-Admin: 1", "a\rb", "a\0b", "a\x7fb", "a\x1bb"] {
         let error = with_header("x-name", value).expect_err(value);
         let UpgradeError::InvalidHeader { name, .. } = &error else { panic!("{error:?}") };
@@ -91,7 +91,7 @@ fn a_header_that_would_inject_another_is_refused() {
 }
 
 #[test]
-fn headers_of_the_handshake_itself_are_refused() {
+fn handshake_headers_are_refused() {
     for name in [
         "Host",
         "UPGRADE",
@@ -111,8 +111,9 @@ fn headers_of_the_handshake_itself_are_refused() {
     with_header("Origin", "https://example.org").expect("not the machine's");
 }
 
+/// They would break the head.
 #[test]
-fn targets_and_hosts_that_would_break_the_head_are_refused() {
+fn invalid_targets_and_hosts_are_refused() {
     for target in ["", "socket", "*", "/a b", "/a\r\nX: y", "/a\0", "/\u{e4}", "/a#b", "http://x/"]
     {
         let error = written(&UpgradeRequest { target, ..REQUEST });
@@ -126,8 +127,9 @@ fn targets_and_hosts_that_would_break_the_head_are_refused() {
     }
 }
 
+/// They would break the list.
 #[test]
-fn subprotocols_that_would_break_the_list_are_refused() {
+fn invalid_subprotocols_are_refused() {
     for (offers, wrong) in [
         (&["phoenix", ""][..], 1),
         (&["phoenix", "a,b"], 1),
@@ -145,7 +147,7 @@ fn subprotocols_that_would_break_the_list_are_refused() {
 }
 
 #[test]
-fn debug_shows_nothing_secret() {
+fn debug_shows_no_secret() {
     let request = UpgradeRequest {
         target: "/socket/websocket?token=s3cret",
         headers: &[pair("x-api-key", "s3cret")],
@@ -175,8 +177,9 @@ fn debug_shows_nothing_secret() {
     assert!(!shown.contains("s3cret"), "{shown}");
 }
 
+/// The authority twice, and the credentials in Base64.
 #[test]
-fn connect_writes_the_authority_twice_and_the_credentials_in_base64() {
+fn connect_writes_authority_and_credentials() {
     let credentials = Some(ProxyCredentials { username: "Aladdin", password: "open sesame" });
     let connect = Connect::new(&TunnelRequest { credentials, ..CONNECT }).expect("legal");
     // The credentials are the example of RFC 7617.
@@ -191,7 +194,7 @@ fn connect_writes_the_authority_twice_and_the_credentials_in_base64() {
 }
 
 #[test]
-fn connect_refuses_hosts_and_credentials_that_it_cannot_send() {
+fn connect_refuses_unsendable_hosts_and_credentials() {
     for host in ["", "example.org:443", "a b", "a\r\nX: y", "u@h", "::1::2"] {
         let error = Connect::new(&TunnelRequest { host, ..CONNECT }).map(drop);
         assert!(matches!(error, Err(UpgradeError::InvalidHost { .. })), "{host:?}: {error:?}");
@@ -203,8 +206,9 @@ fn connect_refuses_hosts_and_credentials_that_it_cannot_send() {
     }
 }
 
+/// The bytes that follow are the server's.
 #[test]
-fn any_2xx_opens_the_tunnel_and_what_follows_is_the_servers() {
+fn any_2xx_opens_the_tunnel() {
     for head in [
         "HTTP/1.0 200 Connection established\r\n\r\n",
         "HTTP/1.1 204\r\n\r\n",
@@ -221,7 +225,7 @@ fn any_2xx_opens_the_tunnel_and_what_follows_is_the_servers() {
 }
 
 #[test]
-fn a_proxy_that_wants_credentials_says_so() {
+fn proxy_asking_for_credentials_is_reported() {
     let mut connect = Connect::new(&CONNECT).expect("legal");
     let answer = b"HTTP/1.1 407 Proxy Authentication Required\r\n\
                    Proxy-Authenticate: Basic realm=\"x\"\r\nContent-Length: 4\r\n\r\nauth";
@@ -236,7 +240,7 @@ fn a_proxy_that_wants_credentials_says_so() {
 }
 
 #[test]
-fn other_proxy_answers_are_refusals_or_errors_too() {
+fn other_proxy_answers_fail() {
     let mut connect = Connect::new(&CONNECT).expect("legal");
     assert_eq!(connect.handle_read(b"HTTP/1.1 502 Bad\r\n\r\nno such host"), Ok(UpgradeStep::More));
     let pending = connect.pending_refusal().expect("the head is known");
@@ -254,9 +258,9 @@ fn other_proxy_answers_are_refusals_or_errors_too() {
 }
 
 proptest! {
-    /// Whatever goes in, what comes out is one head with exactly the lines that were meant.
+    /// The head has exactly the lines that were meant, whatever the input.
     #[test]
-    fn no_input_adds_a_line_to_the_head(
+    fn no_input_adds_a_header_line(
         host in "\\PC{0,8}|[a-z\r\n:]{1,8}",
         target in "/[ -~\r\n\0]{0,12}|\\PC{0,8}",
         headers in prop::collection::vec(("[a-zA-Z\r\n: -]{1,6}", "[ -~\r\n\0\t]{0,8}|\\PC{0,8}"), 0..3),

@@ -68,7 +68,7 @@ fn address_is_sent_in_its_own_form() {
 }
 
 #[test]
-fn what_cannot_be_sent_is_refused() {
+fn unsendable_values_are_refused() {
     let long = "a".repeat(256);
     for host in ["", "a b", "a:1", "[::1]:1", "[nope]", "fe80::1%eth0", "ü", "a\r\n", &long] {
         let error = socks(host, None).expect_err(host);
@@ -82,7 +82,7 @@ fn what_cannot_be_sent_is_refused() {
 }
 
 #[test]
-fn credentials_are_sent_only_when_they_are_wanted() {
+fn credentials_are_sent_only_on_request() {
     let given = Some(("user", "s3cret"));
     let (sent, tunnel) = outcome(given, [&[5, 0][..], &granted(&NO_ADDRESS[1..6])]);
     assert!(sent.starts_with(&[5, 2, 0, 2, 5, 1, 0, 3]), "{sent:?}");
@@ -99,7 +99,7 @@ fn credentials_are_sent_only_when_they_are_wanted() {
 }
 
 #[test]
-fn every_form_of_address_may_stand_in_the_reply() {
+fn reply_accepts_every_address_form() {
     let name = [&[3, 11][..], b"example.org"].concat();
     for address in [&[1, 10, 0, 0, 1][..], &[[4].as_slice(), &[0; 16]].concat(), &name, &[3, 0]] {
         let answers = [&[5, 0][..], &granted(address), b"\x16"].concat();
@@ -148,7 +148,7 @@ fn refusal_names_its_reason() {
 }
 
 #[test]
-fn end_of_the_stream_is_an_error_everywhere() {
+fn end_of_stream_is_always_an_error() {
     let answers = [&[5, 2, 1, 0][..], &granted(&[3, 2, b'a', b'b'])].concat();
     for end in 0..answers.len() {
         let (_, error) = outcome(Some(("u", "p")), [&answers[..end]]);
@@ -182,7 +182,7 @@ fn any_answers() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn outcome_does_not_depend_on_how_answers_are_cut(
+    fn outcome_is_independent_of_cuts(
         answers in any_answers(),
         at in any::<prop::sample::Index>(),
         wanted in any::<bool>(),
@@ -201,7 +201,7 @@ proptest! {
         let _ = outcome(Some(("u", "p")), reads.iter().map(Vec::as_slice));
     }
 
-    /// Whatever the names are: lengths and contents arrive as they were given.
+    /// Lengths and contents of any names arrive as they were given.
     #[test]
     fn any_credentials_can_be_read_back(
         user in "[^\\r]{1,60}",

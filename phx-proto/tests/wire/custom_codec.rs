@@ -136,7 +136,7 @@ impl Line {
 }
 
 #[test]
-fn custom_codec_carries_joins_pushes_replies_and_messages() {
+fn custom_codec_carries_every_message() {
     let mut line = Line::open();
     assert!(
         line.socket
@@ -191,7 +191,7 @@ fn undecodable_frame_is_a_protocol_error() {
 }
 
 #[test]
-fn refused_payload_is_the_callers_error() {
+fn refused_payload_is_caller_error() {
     let mut line = Line::open();
     line.socket.join(NOW, "room:a", json!({})).expect("an accepted join");
     let payload = Payload::binary("bytes");
@@ -273,10 +273,10 @@ fn json_codec_copies_and_parses_nothing() {
     assert_eq!(written.as_bytes()["room:a say - 2\n".len()..].as_ptr(), at);
 }
 
-/// What stands in a frame as a payload may be anything. Its reader gets the error; a strict
-/// configuration reports the frame.
+/// A payload in a frame may be any text. Its reader gets the error; a strict configuration reports
+/// the frame.
 #[test]
-fn invalid_received_json_is_the_readers_error() {
+fn invalid_received_json_is_reader_error() {
     for strict in [false, true] {
         let config = config().strict_payloads(strict).codec(Arc::new(Headed));
         let mut socket = Socket::new(config.expect("no vsn in the address"), 1, NOW);

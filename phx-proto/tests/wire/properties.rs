@@ -117,7 +117,7 @@ proptest! {
     #![proptest_config(config(2_000))]
 
     #[test]
-    fn no_bytes_make_a_decoder_panic(bytes in vec(any::<u8>(), 0..300)) {
+    fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..300)) {
         for codec in [&V2 as &dyn Codec, &V1] {
             let _ = exercise(codec, &text(&bytes));
             let _ = exercise(codec, &Frame::Binary(Bytes::copy_from_slice(&bytes)));
@@ -125,7 +125,7 @@ proptest! {
     }
 
     #[test]
-    fn no_damaged_binary_frame_makes_a_decoder_panic(
+    fn damaged_binary_frames_never_panic(
         bytes in damaged_bytes((0_u8..4, vec(0_u8..12, 0..6), vec(any::<u8>(), 0..60))
             .prop_map(|(kind, lengths, rest)| [vec![kind], lengths, rest].concat())),
     ) {
@@ -136,27 +136,29 @@ proptest! {
 proptest! {
     #![proptest_config(config(5_000))]
 
+    /// Scanning the frame, and then parsing its parts, accepts what a strict parse of the whole
+    /// frame accepts.
     #[test]
-    fn scanning_and_then_parsing_the_parts_accepts_what_a_strict_parse_of_the_frame_accepts(
+    fn scanner_accepts_what_strict_parser_accepts(
         frame in v2_frame(),
     ) {
         agrees(&V2, &frame, read_v2(&frame))?;
     }
 
     #[test]
-    fn the_same_holds_for_replies_as_phoenix_writes_them(frame in compact_reply()) {
+    fn scanner_agrees_on_replies_of_phoenix(frame in compact_reply()) {
         agrees(&V2, &frame, read_v2(&frame))?;
     }
 
     #[test]
-    fn the_same_holds_for_the_objects_of_vsn_1(frame in v1_frame()) {
+    fn scanner_agrees_on_vsn_1(frame in v1_frame()) {
         agrees(&V1, &frame, read_v1(&frame))?;
     }
 }
 
-/// The two properties above would hold of generators that never make a good frame.
+/// Of every kind: the properties above would hold of generators that never make a good frame.
 #[test]
-fn the_generators_make_good_and_bad_frames_of_every_kind() {
+fn generators_make_good_and_bad_frames() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     type Reader = fn(&[u8]) -> Option<Read>;
     let kinds: [(BoxedStrategy<Vec<u8>>, Reader, _); 3] = [
@@ -183,7 +185,7 @@ proptest! {
 
     /// Protocol: MSG-1, MSG-4, V1-1.
     #[test]
-    fn what_is_encoded_as_text_decodes_to_the_same(
+    fn text_round_trip_is_lossless(
         join_ref in proptest::option::of(any_ref()),
         msg_ref in any_ref(),
         topic in any_name(),
@@ -219,7 +221,7 @@ proptest! {
 
     /// Protocol: MSG-7.
     #[test]
-    fn a_reply_is_read_in_either_order_of_its_keys(
+    fn reply_keys_come_in_any_order(
         join_ref in proptest::option::of(any_ref()),
         msg_ref in any_ref(),
         topic in any_name(),
@@ -259,7 +261,7 @@ proptest! {
 
     /// Protocol: BIN-1, BIN-5, BIN-6, BIN-7.
     #[test]
-    fn a_binary_push_has_the_documented_layout(
+    fn binary_push_has_documented_layout(
         join_ref in proptest::option::of(any_ref()),
         msg_ref in any_ref(),
         lengths in (0_usize..=300, 0_usize..=300),
@@ -288,7 +290,7 @@ proptest! {
 
     /// Protocol: BIN-2, BIN-3, BIN-4, BIN-5, BIN-9.
     #[test]
-    fn binary_frames_of_a_server_decode_with_fields_of_any_length(
+    fn server_binary_fields_have_any_length(
         refs in (proptest::option::of(any_ref()), proptest::option::of(any_ref())),
         lengths in (0_usize..=255, 0_usize..=255),
         unicode in any::<bool>(),
@@ -325,7 +327,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_is_read_from_a_binary_frame_by_vsn_1(bytes in vec(any::<u8>(), 0..40)) {
+    fn vsn_1_reads_no_binary_frame(bytes in vec(any::<u8>(), 0..40)) {
         prop_assert!(exercise(&V1, &Frame::Binary(Bytes::from(bytes))).is_err());
     }
 }
@@ -333,8 +335,8 @@ proptest! {
 proptest! {
     #![proptest_config(config(5_000))]
 
-    /// Space between two tokens has no meaning in JSON: a frame has the same reading with it and
-    /// without, whether it is good or not.
+    /// Space between two tokens has no meaning in JSON: a frame is read alike with it and without,
+    /// whether it is valid or not.
     #[test]
     fn space_between_tokens_changes_nothing(
         tokens in reply_tokens(),
@@ -361,9 +363,10 @@ proptest! {
     }
 }
 
-/// Found by the properties: a string of a payload could hold any bytes.
+/// Neither to the strict check nor in a member that has no reader. Found by the properties: a
+/// string of a payload could contain any bytes.
 #[test]
-fn what_is_not_utf8_is_not_json_to_the_strict_check_nor_in_a_member_that_nobody_reads() {
+fn invalid_utf8_is_not_json() {
     let read = |frame: &[u8]| V2.decode(&text(frame));
     let message = read(b"[null,null,\"t\",\"e\",\"\xff\"]").expect("an envelope");
     assert!(payload_of(&message).to_value().is_err());
@@ -376,7 +379,7 @@ fn what_is_not_utf8_is_not_json_to_the_strict_check_nor_in_a_member_that_nobody_
 }
 
 #[test]
-fn a_binary_frame_may_end_behind_its_fields() {
+fn binary_frame_may_end_behind_fields() {
     for (kind, fields) in [(0, &["1", "t", "e"][..]), (1, &["1", "2", "t", "ok"]), (2, &["t", "e"])]
     {
         let message = V2.decode(&binary_frame(kind, fields, b"")).expect("a frame without data");
@@ -387,7 +390,7 @@ fn a_binary_frame_may_end_behind_its_fields() {
 
 /// The brace is cut off behind the response, so it must be one.
 #[test]
-fn a_reply_that_ends_with_anything_but_its_brace_is_refused() {
+fn reply_must_end_with_its_brace() {
     for end in ["{}x", "{}]", "[1]]", "1\"", "12", "true", "}", " }"] {
         let frame = format!(r#"[null,"1","t","phx_reply",{{"status":"ok","response":{end}]"#);
         assert!(V2.decode(&Frame::from(&*frame)).is_err(), "{frame}");
@@ -395,9 +398,9 @@ fn a_reply_that_ends_with_anything_but_its_brace_is_refused() {
     }
 }
 
-/// What has no consumer is checked to be JSON, and nothing may be missing or follow.
+/// Parts without a consumer are checked to be JSON, and nothing may be missing or follow.
 #[test]
-fn bad_parts_of_an_envelope_are_refused() {
+fn bad_envelope_parts_are_refused() {
     let v1 = |members: &str| format!(r#"{{"topic":"t","event":"e",{members}"#);
     let good: [(&dyn Codec, String); 2] =
         [(&V2, r#"[null,null,"t","e",{}]"#.into()), (&V1, v1(r#""payload":{}}"#))];
@@ -416,8 +419,8 @@ fn bad_parts_of_an_envelope_are_refused() {
     }
 }
 
-/// No Phoenix writes a key twice. Both versions still agree on which status counts, however the frame is
-/// spaced: the one in front, else the last one.
+/// No Phoenix writes a key twice. Both versions still agree on which status counts, whatever the
+/// space in the frame: the one in front, else the last one.
 #[test]
 fn repeated_status_has_one_reading() {
     let read = |frame: String, codec: &dyn Codec| {
@@ -451,9 +454,9 @@ fn repeated_status_has_one_reading() {
     }
 }
 
-/// Every recorded frame, of both directions, good or malformed.
+/// Every recorded frame, of both directions, valid or malformed.
 #[test]
-fn every_recorded_frame_is_read_as_a_plain_parser_reads_it() {
+fn recorded_frames_match_a_plain_parser() {
     let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/wire");
     let (mut texts, mut good, mut binaries) = (0, 0, 0);
     for entry in std::fs::read_dir(directory).expect("the fixtures are part of the repository") {

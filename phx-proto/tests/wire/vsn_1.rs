@@ -65,7 +65,7 @@ impl Line {
 
 /// Protocol: CONN-2, REF-4, V1-1, V1-3.
 #[test]
-fn the_version_is_asked_for_and_the_join_carries_its_join_ref() {
+fn vsn_is_requested_and_join_has_join_ref() {
     let line = Line::joined();
     assert!(
         line.socket
@@ -87,7 +87,7 @@ fn the_version_is_asked_for_and_the_join_carries_its_join_ref() {
 
 /// Protocol: V1-2, V1-3.
 #[test]
-fn a_push_has_its_join_ref_and_is_answered_by_ref() {
+fn push_has_join_ref_and_matches_by_ref() {
     let mut line = Line::joined();
     let id = line.socket.push(NOW, "room:a", "echo", json!([1]), PushOptions::call()).unwrap();
     line.drain();
@@ -104,7 +104,7 @@ fn a_push_has_its_join_ref_and_is_answered_by_ref() {
 
 /// Protocol: V1-4.
 #[test]
-fn stale_close_and_error_are_told_apart_by_ref() {
+fn stale_close_and_error_match_by_ref() {
     for event in ["phx_close", "phx_error"] {
         let mut line = Line::joined();
         let message = |msg_ref: &str| json!({"topic": "room:a", "event": event, "ref": msg_ref, "payload": {}});
@@ -118,7 +118,7 @@ fn stale_close_and_error_are_told_apart_by_ref() {
 
 /// Protocol: V1-2.
 #[test]
-fn messages_without_a_join_ref_are_delivered() {
+fn messages_without_join_ref_are_delivered() {
     let mut line = Line::joined();
     line.receive(&json!({"topic": "room:a", "event": "tick", "ref": null, "payload": {"n": 1}}));
     let [Signal::Message { event, payload, .. }] = line.signals.as_slice() else {
@@ -141,7 +141,7 @@ fn binary_payloads_are_refused_at_the_call() {
 }
 
 #[test]
-fn what_is_not_a_version_1_message_is_an_error_with_words() {
+fn invalid_message_is_a_described_error() {
     for text in [
         "",
         "[]",
@@ -161,8 +161,9 @@ fn what_is_not_a_version_1_message_is_an_error_with_words() {
     assert!(V1.decode(&Frame::Binary("x".into())).is_err());
 }
 
+/// The payload is left as it is.
 #[test]
-fn members_come_in_any_order_and_the_payload_is_left_alone() {
+fn members_come_in_any_order() {
     let payload = r#"{ "a" : [ 1 , "}" ] }"#;
     let text = format!(
         r#" {{"ref":"7","payload":{payload} ,"x":{{"y":[]}},"event":"e","topic":"t\u00e9"}} "#
@@ -175,7 +176,7 @@ fn members_come_in_any_order_and_the_payload_is_left_alone() {
 }
 
 #[test]
-fn what_is_written_can_be_read_and_is_no_longer_than_announced() {
+fn encoding_round_trips_within_announced_length() {
     for (topic, event) in [("room:a", "e"), ("quote\"\n\u{1}", "ünï\\"), ("", "")] {
         let payload = Payload::from(json!({"k": [1, 2]}));
         let (join_ref, msg_ref) = (Some(Ref::from_u64(u64::MAX)), Ref::from_u64(u64::MAX));
@@ -189,7 +190,7 @@ fn what_is_written_can_be_read_and_is_no_longer_than_announced() {
 }
 
 #[test]
-fn every_recorded_version_1_message_of_a_server_can_be_read() {
+fn recorded_server_messages_are_readable() {
     let mut read = 0;
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/wire");
     for name in ["v1_heartbeat", "v1_join_push_leave", "v1_with_join_ref", "v1_malformed"] {
@@ -223,7 +224,7 @@ fn every_recorded_version_1_message_of_a_server_can_be_read() {
 /// make the channel join again once in `stable_after`, not for each push.
 /// Protocol: V1-7.
 #[test]
-fn unmatched_rejoins_once_per_stable_after() {
+fn unmatched_topic_rejoins_once_per_stable_after() {
     let unmatched = |hand: &mut Hand| {
         hand.socket.push(hand.now, "room:a", "e", json!({}), PushOptions::call()).unwrap();
         hand.drain();

@@ -60,7 +60,7 @@ fn causes(world: &World, client: ClientId) -> Vec<Cause> {
 }
 
 #[test]
-fn latency_that_varies_delays_and_never_reorders() {
+fn varying_latency_never_reorders() {
     let (mut world, client) = joined();
     world.link(client).latency(ms(0)..=ms(3_000));
     let pushes: Vec<PushId> = (0..50)
@@ -86,8 +86,9 @@ fn latency_that_varies_delays_and_never_reorders() {
     assert!(heard.into_iter().eq(0..50));
 }
 
+/// It is shorter than the heartbeat allows.
 #[test]
-fn a_stall_that_is_shorter_than_the_heartbeat_allows_costs_nothing_but_time() {
+fn short_stall_only_delays() {
     let (mut world, client) = joined();
     world.link(client).stall(secs(9));
     let push = world.push(client, LOBBY, "echo", json!({}));
@@ -96,8 +97,9 @@ fn a_stall_that_is_shorter_than_the_heartbeat_allows_costs_nothing_but_time() {
     assert_eq!(causes(&world, client), []);
 }
 
+/// The connection is declared dead.
 #[test]
-fn a_stall_without_end_is_a_dead_connection_and_its_push_has_an_unknown_fate() {
+fn endless_stall_ends_push_unknown() {
     let (mut world, client) = joined();
     world.link(client).stall(secs(3_600));
     let push = world.command(client, |socket, now| {
@@ -110,8 +112,9 @@ fn a_stall_without_end_is_a_dead_connection_and_its_push_has_an_unknown_fate() {
     assert_eq!(causes(&world, client)[0], Cause::HeartbeatTimeout);
 }
 
+/// Within an interval and a timeout.
 #[test]
-fn a_direction_that_dies_in_silence_is_noticed_within_a_heartbeat_and_its_timeout() {
+fn silent_direction_is_detected_by_heartbeat() {
     for direction in [Direction::Up, Direction::Down] {
         let (mut world, client) = joined();
         let died = world.now();
@@ -126,8 +129,9 @@ fn a_direction_that_dies_in_silence_is_noticed_within_a_heartbeat_and_its_timeou
     }
 }
 
+/// At once, and it is never written again.
 #[test]
-fn a_push_that_was_cut_off_is_unknown_at_once_and_never_written_again() {
+fn cut_off_push_ends_unknown() {
     for (direction, cut) in [
         (Direction::Up, Cut::Lost),
         (Direction::Down, Cut::Lost),
@@ -153,8 +157,9 @@ fn a_push_that_was_cut_off_is_unknown_at_once_and_never_written_again() {
     }
 }
 
+/// If its timeout comes first, it ends as not sent.
 #[test]
-fn a_push_during_an_outage_waits_and_is_written_once_or_says_that_it_was_not() {
+fn push_during_outage_is_written_once() {
     let (mut world, client) = joined();
     world.kill_server();
     world.restart_server_after(secs(20));
@@ -172,7 +177,7 @@ fn a_push_during_an_outage_waits_and_is_written_once_or_says_that_it_was_not() {
 }
 
 #[test]
-fn refused_connects_are_tried_again_with_growing_patience() {
+fn refused_connects_retry_with_growing_delays() {
     let (mut world, client) = joined();
     world.link(client).refuse_connects(8).cut(Cut::Lost);
     world.run_until(|world| world.socket(client).status() != Status::Open);
@@ -188,7 +193,7 @@ fn refused_connects_are_tried_again_with_growing_patience() {
 }
 
 #[test]
-fn a_server_that_accepts_and_drops_is_not_hammered() {
+fn accept_and_drop_server_is_not_hammered() {
     let mut world = World::new(7);
     let client = world.idle_client(config());
     world.link(client).drop_connects(1_000);
@@ -200,8 +205,9 @@ fn a_server_that_accepts_and_drops_is_not_hammered() {
     assert_eq!(opened.count(), attempts, "each of them opened");
 }
 
+/// The client dials soon after the time that the server asked for.
 #[test]
-fn retry_after_is_waited_for_and_not_for_long_more() {
+fn retry_after_is_obeyed_closely() {
     let mut world = World::new(7);
     let client = world.idle_client(config());
     world.link(client).refuse_upgrades(1, 429, Some("30"));
@@ -211,8 +217,9 @@ fn retry_after_is_waited_for_and_not_for_long_more() {
     assert!((Time::ZERO + secs(30)..=Time::ZERO + secs(36)).contains(&now), "{now}");
 }
 
+/// 401 is final, 403 is retried slowly, and 503 soon.
 #[test]
-fn a_401_ends_it_a_403_asks_again_slowly_and_a_503_soon() {
+fn refusals_retry_by_status() {
     let first_wait = |status| {
         let mut world = World::new(7);
         let client = world.idle_client(config());
@@ -228,7 +235,7 @@ fn a_401_ends_it_a_403_asks_again_slowly_and_a_503_soon() {
 }
 
 #[test]
-fn an_attempt_that_nobody_answers_is_given_up_after_the_connect_timeout() {
+fn unanswered_attempt_ends_at_connect_timeout() {
     let mut world = World::new(7);
     let client = world.idle_client(config());
     world.link(client).ignore_connects(1);
@@ -241,7 +248,7 @@ fn an_attempt_that_nobody_answers_is_given_up_after_the_connect_timeout() {
 }
 
 #[test]
-fn a_full_buffer_holds_frames_back_in_the_core_and_loses_none() {
+fn full_buffer_holds_frames_back() {
     let (mut world, client) = joined();
     world.link(client).buffer(2).stall(secs(5));
     let pushes: Vec<PushId> =
@@ -254,8 +261,9 @@ fn a_full_buffer_holds_frames_back_in_the_core_and_loses_none() {
     assert_eq!(causes(&world, client), []);
 }
 
+/// On the same connection.
 #[test]
-fn a_crash_of_a_channel_is_mended_on_the_same_connection_and_its_close_is_not() {
+fn crashed_channel_rejoins_closed_does_not() {
     let (mut world, client) = joined();
     world.crash_channel(LOBBY);
     world.run_until(|world| !world.is_joined(client, LOBBY));
@@ -266,8 +274,9 @@ fn a_crash_of_a_channel_is_mended_on_the_same_connection_and_its_close_is_not() 
     assert_eq!(causes(&world, client), []);
 }
 
+/// It is final.
 #[test]
-fn a_client_closes_for_good_and_the_server_hears_of_it() {
+fn client_close_reaches_the_server() {
     let (mut world, client) = joined();
     world.disconnect(client);
     world.run_for(secs(60));
@@ -278,7 +287,7 @@ fn a_client_closes_for_good_and_the_server_hears_of_it() {
 }
 
 #[test]
-fn the_fault_of_one_link_is_nothing_to_the_other_clients() {
+fn link_fault_affects_only_its_client() {
     let mut world = World::new(7);
     world.latency(ms(5)..=ms(50));
     let clients: Vec<ClientId> = (0..50).map(|_| world.client(config())).collect();
@@ -295,7 +304,7 @@ fn the_fault_of_one_link_is_nothing_to_the_other_clients() {
 }
 
 #[test]
-fn a_restart_brings_a_thousand_clients_back_at_different_times() {
+fn restart_spreads_a_thousand_clients() {
     let mut world = World::new(7);
     let clients: Vec<ClientId> = (0..1_000).map(|_| world.client(config())).collect();
     world.run_for(secs(15));

@@ -13,7 +13,7 @@ use serde_json::json;
 mod simulate_own_client;
 
 #[test]
-fn the_example_of_a_client_of_ones_own_runs() {
+fn example_simulate_own_client_runs() {
     simulate_own_client::main();
 }
 
@@ -37,8 +37,9 @@ fn polite_on(script: &Script, config: Config) -> Running<Result<String, JoinFail
     script.spawn(polite(script.client(config)))
 }
 
+/// Every verb of a script, once.
 #[test]
-fn every_verb_sees_its_part_of_a_polite_life() {
+fn verbs_observe_an_ordinary_session() {
     for config in
         [config(), config().codec(std::sync::Arc::new(V1)).expect("no vsn in the address")]
     {
@@ -63,7 +64,7 @@ fn every_verb_sees_its_part_of_a_polite_life() {
 }
 
 #[test]
-fn a_refused_join_a_crash_and_a_close_reach_the_program() {
+fn refusal_crash_and_close_reach_program() {
     let script = Script::new();
     let running = polite_on(&script, config());
     script.accept_connect();
@@ -83,8 +84,9 @@ fn a_refused_join_a_crash_and_a_close_reach_the_program() {
     assert!(script.finish(running).expect("joined").contains("crashed on the server"));
 }
 
+/// With reconnects and heartbeats.
 #[test]
-fn an_hour_of_reconnects_and_heartbeats_passes_at_once() {
+fn virtual_hour_passes_at_once() {
     let script = Script::new();
     let client = script.client(config());
     script.accept_connect();
@@ -100,8 +102,9 @@ fn an_hour_of_reconnects_and_heartbeats_passes_at_once() {
     assert_eq!(client.stats().connections, 4);
 }
 
+/// Its client can be dropped.
 #[test]
-fn a_program_can_sleep_in_virtual_time_and_its_client_be_dropped() {
+fn program_sleeps_in_virtual_time() {
     let script = Script::new();
     let (client, runtime) = (script.client(config()), script.runtime());
     let running = script.spawn(async move {
@@ -121,7 +124,7 @@ fn message_of(fails: impl FnOnce() + std::panic::UnwindSafe) -> String {
     panic.downcast_ref::<String>().cloned().expect("a message")
 }
 
-/// What a client presents, by name, so that a test of tokens needs no parser.
+/// The parts of a request have names, so that a test of tokens needs no parser.
 #[test]
 fn connect_request_has_params_headers_and_token() {
     let script = Script::new();
@@ -146,7 +149,7 @@ fn connect_request_has_params_headers_and_token() {
 }
 
 #[test]
-fn the_message_of_a_failed_assertion_shows_what_did_happen() {
+fn failed_assertion_shows_what_happened() {
     let message = message_of(|| {
         let script = Script::new().patience(Duration::from_secs(5));
         let _running = polite_on(&script, config());
@@ -162,7 +165,7 @@ fn the_message_of_a_failed_assertion_shows_what_did_happen() {
 }
 
 #[test]
-fn the_message_of_a_failed_refutation_shows_what_did_happen() {
+fn failed_refutation_shows_what_happened() {
     let message = message_of(|| {
         let script = Script::new();
         let _running = polite_on(&script, config());
@@ -174,7 +177,7 @@ fn the_message_of_a_failed_refutation_shows_what_did_happen() {
 }
 
 #[test]
-fn speaking_without_a_connection_or_a_channel_is_an_error_of_the_test() {
+fn script_without_connection_or_channel_panics() {
     let script = Script::new();
     let _client = script.client(config());
     let silent = script.clone();

@@ -11,8 +11,9 @@ use example::{DISASTERS, draw, storm};
 /// Enough for the shape; the example does 100,000.
 const CLIENTS: usize = 5_000;
 
+/// When the server is back, it meets a tenth of the dials of phoenix.js.
 #[test]
-fn a_server_that_is_there_again_meets_a_tenth_of_the_storm_of_phoenix_js() {
+fn storm_is_a_tenth_of_phoenix_js() {
     let [deploy, takeover, outage] = DISASTERS.map(|disaster| storm(CLIENTS, disaster));
 
     let whole = Duration::ZERO;
@@ -28,7 +29,7 @@ fn a_server_that_is_there_again_meets_a_tenth_of_the_storm_of_phoenix_js() {
 const DRAWN: usize = 2_000;
 
 #[test]
-fn the_picture_in_the_manual_is_what_the_example_draws() {
+fn manual_picture_is_drawn_by_example() {
     let drawn = draw(DRAWN, &DISASTERS.map(|disaster| storm(DRAWN, disaster)));
     let manual = include_str!("../../src/manual/storm.svg");
     assert!(

@@ -593,14 +593,16 @@ fn stress(seed: u64, config: Config, version: Version) {
     assert_eq!(world.socket.stats().lost_connections, stats.lost_connections);
 }
 
-/// User pain 50, and every other one of the first fifty at once.
+/// At the end the wanted topics are joined once and nothing else is left. Reported in
+/// supabase/supabase-js#1902 and supabase/supabase-js#1907.
 #[test]
-fn a_thousand_lost_connections_end_with_the_wanted_topics_joined_once_and_nothing_left_over() {
+fn thousand_losses_leave_topics_joined_once() {
     stress(1, config(), Version::V1_8_12);
 }
 
-/// User pain 50: in vsn 1, where nothing of the server has a join_ref, and with Phoenix 1.7.24.
+/// In vsn 1, where no frame of the server has a join_ref, and with Phoenix 1.7.24. Reported in
+/// supabase/supabase-js#1902 and supabase/supabase-js#1907.
 #[test]
-fn a_thousand_lost_connections_end_alike_in_vsn_1_of_an_older_server() {
+fn thousand_losses_recover_in_vsn_1() {
     stress(2, config_v1(), Version::V1_7_24);
 }

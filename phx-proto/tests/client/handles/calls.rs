@@ -42,7 +42,7 @@ fn call_takes_and_returns_types() {
 }
 
 #[test]
-fn refused_call_shows_the_servers_reason() {
+fn refused_call_shows_server_reason() {
     let script = Script::new();
     let (_client, orders) = joined(&script, config(), "orders");
     let buying = buy(&script, &orders);
@@ -84,7 +84,7 @@ fn unwritable_request_is_not_sent() {
     script.refute_push("orders", "buy");
 }
 
-/// A call waits through an outage before it is written, and ends at once when it was.
+/// A call waits through an outage before it is written, and ends at once if it was written.
 #[test]
 fn call_ends_unknown_on_disconnect() {
     let script = Script::new();
@@ -152,7 +152,7 @@ fn full(
 }
 
 #[test]
-fn pushes_that_wait_go_out_in_order() {
+fn waiting_pushes_go_out_in_order() {
     let script = Script::new();
     let (client, room, first) = full(&script);
     let waiting = ["three", "four", "five"].map(|event| cast(&script, &room, event));
@@ -187,9 +187,9 @@ fn pushes_that_wait_go_out_in_order() {
     assert!(places.is_sorted(), "{log}");
 }
 
-/// Those that wait are served before one that comes while there is space for one.
+/// Waiting pushes are served before one that comes when there is space for one.
 #[test]
-fn late_push_stands_behind_those_that_wait() {
+fn late_push_queues_behind_waiting_ones() {
     let mut bench = Bench::new(|config| config.queued_pushes_max(1));
     let room = bench.client.want("room:lobby", json!({})).expect("it is accepted");
     let mut first = pin!(room.cast("one", json!({})));
@@ -213,9 +213,9 @@ fn late_push_stands_behind_those_that_wait() {
     assert!(poll(third.as_mut()).is_ready());
 }
 
-/// The line of one topic does not hold up another.
+/// Each topic has its own backlog of waiters.
 #[test]
-fn line_of_one_topic_does_not_block_another() {
+fn topic_backlog_blocks_no_other_topic() {
     let script = Script::new();
     let client = script.client(config().queued_pushes_max(4));
     let [slow, fast] =
@@ -233,9 +233,9 @@ fn line_of_one_topic_does_not_block_another() {
     assert!(held.iter().all(|casting| !casting.is_finished()));
 }
 
-/// Space may be for any of the topics that wait, so the first of each line is woken.
+/// Space may be for any of the topics that have waiters, so the first of each is woken.
 #[test]
-fn first_of_each_line_is_woken() {
+fn first_waiter_of_each_topic_is_woken() {
     let script = Script::new();
     let client = script.client(config().queued_pushes_max(2));
     let [slow, fast] =
@@ -253,7 +253,7 @@ fn first_of_each_line_is_woken() {
 }
 
 #[test]
-fn push_larger_than_the_queue_is_an_error() {
+fn push_larger_than_queue_is_an_error() {
     let script = Script::new();
     let client = script.client(config().queued_bytes_max(100));
     let room = client.want("room:lobby", json!({})).expect("it is accepted");
@@ -262,9 +262,9 @@ fn push_larger_than_the_queue_is_an_error() {
     assert!(matches!(failed, Err(PushFailed::NotAccepted(_))), "{failed:?}");
 }
 
-/// Everyone in the line is woken, one after the other.
+/// Every waiter of the topic is woken, one after the other.
 #[test]
-fn end_of_the_channel_ends_the_line() {
+fn channel_end_ends_its_waiters() {
     let script = Script::new();
     let (_client, room, first) = full(&script);
     let waiting = ["three", "four", "five"].map(|event| cast(&script, &room, event));
@@ -282,9 +282,9 @@ fn end_of_the_channel_ends_the_line() {
     assert_eq!(script.now().as_millis(), 0, "at once");
 }
 
-/// The queue is full of another topic's pushes, so none of this one ends with it.
+/// The queue is full of another topic's pushes, so the end of this topic ends none of them.
 #[test]
-fn end_of_a_topic_without_pushes_ends_its_line() {
+fn topic_without_pushes_ends_its_waiters() {
     let script = Script::new();
     let (client, _room, _first) = full(&script);
     let other = client.want("room:other", json!({})).expect("it is accepted");
@@ -296,7 +296,7 @@ fn end_of_a_topic_without_pushes_ends_its_line() {
 }
 
 #[test]
-fn disconnect_ends_the_line() {
+fn disconnect_ends_push_waiters() {
     let script = Script::new();
     let (client, room, _first) = full(&script);
     let waiting = cast(&script, &room, "three");
@@ -307,7 +307,7 @@ fn disconnect_ends_the_line() {
 
 /// The handle is done while others keep the topic, and while the queue stays full.
 #[test]
-fn line_ends_for_a_handle_that_left() {
+fn left_handle_ends_its_waiters() {
     let script = Script::new();
     let (client, room, _first) = full(&script);
     let other = client.channel("room:lobby").expect("it is wanted");
@@ -318,7 +318,7 @@ fn line_ends_for_a_handle_that_left() {
 }
 
 #[test]
-fn dropped_waiter_leaves_the_line() {
+fn dropped_waiter_leaves_the_backlog() {
     let mut bench = Bench::new(|config| config.queued_pushes_max(1));
     let room = bench.client.want("room:lobby", json!({})).expect("it is accepted");
     let mut first = pin!(room.cast("one", json!({})));
@@ -356,7 +356,7 @@ fn written_call_makes_space() {
 
 /// Topics come and go, and a program may have waited on each of them.
 #[test]
-fn lines_of_past_topics_keep_nothing() {
+fn past_topics_keep_no_waiters() {
     let bench = Bench::new(|config| config.queued_pushes_max(1));
     let first = bench.client.want("room:first", json!({})).expect("it is accepted");
     let mut queued = pin!(first.cast("one", json!({})));
@@ -372,9 +372,9 @@ fn lines_of_past_topics_keep_nothing() {
     assert!(info.bytes_current < 1_000, "{} bytes for lines that are gone", info.bytes_current);
 }
 
-/// The first of the line is dropped after it was woken: the next one is woken in its place.
+/// The first waiter is dropped after it was woken: the next one is woken in its place.
 #[test]
-fn waiter_dropped_after_its_turn_wakes_the_next() {
+fn dropped_woken_waiter_wakes_the_next() {
     let script = Script::new();
     let (_client, room, _first) = full(&script);
     let mut lost = Box::pin({
@@ -394,7 +394,7 @@ fn waiter_dropped_after_its_turn_wakes_the_next() {
 
 /// While there is no connection, only timeouts make space.
 #[test]
-fn timeout_of_a_queued_push_makes_space() {
+fn timeout_of_queued_push_makes_space() {
     let script = Script::new();
     let (client, room, first) = full(&script);
     let [waiting, next, last] = ["three", "four", "five"].map(|event| cast(&script, &room, event));

@@ -30,7 +30,7 @@ fn name(status: &Status) -> &'static str {
 }
 
 #[test]
-fn status_changes_show_every_state_to_a_fast_reader() {
+fn fast_reader_sees_every_status() {
     let script = Script::new();
     let client = script.client(config());
     let mut changes = client.status_changes();
@@ -59,9 +59,9 @@ fn status_changes_show_every_state_to_a_fast_reader() {
     assert_eq!(seen, expected.concat());
 }
 
-/// What a slow reader gets is the present state, once; it costs no memory meanwhile.
+/// A slow reader gets the present state, once; it costs no memory meanwhile.
 #[test]
-fn status_changes_hold_the_latest_state_only() {
+fn slow_reader_gets_latest_status_only() {
     let mut bench = Bench::new(|config| config);
     let mut changes = bench.client.status_changes();
     assert_eq!(ready(pin!(changes.next())), Some(Status::Open));
@@ -78,7 +78,7 @@ fn status_changes_hold_the_latest_state_only() {
     assert!(!changes.is_terminated());
 }
 
-/// A task that watches or logs must not keep a connection that the program is done with.
+/// A task that watches or logs must not keep a connection that the program no longer uses.
 #[test]
 fn observers_do_not_keep_the_connection() {
     let script = Script::new();
@@ -126,7 +126,7 @@ fn weak_client_is_the_same_client() {
 }
 
 #[test]
-fn retry_in_counts_down_to_the_next_attempt() {
+fn retry_in_counts_down_to_next_attempt() {
     let script = Script::new();
     let client = script.client(config());
     assert_eq!(client.retry_in(), None, "it is connecting");
@@ -139,9 +139,9 @@ fn retry_in_counts_down_to_the_next_attempt() {
     assert_eq!(client.retry_in(), None);
 }
 
-/// A driver that is late: the time of the attempt is over, and there is no such thing as less than none.
+/// A late driver: the attempt is overdue, and the result is not negative.
 #[test]
-fn retry_in_is_zero_when_the_attempt_is_due() {
+fn retry_in_is_zero_when_due() {
     let mut bench = Bench::new(|config| config);
     bench.cut();
     assert!(bench.client.retry_in().is_some());
@@ -150,7 +150,7 @@ fn retry_in_is_zero_when_the_attempt_is_due() {
 }
 
 #[test]
-fn status_stream_that_is_dropped_keeps_nothing() {
+fn dropped_status_stream_keeps_nothing() {
     let bench = Bench::new(|config| config);
     let look = || drop(bench.client.status_changes());
     look();
@@ -168,7 +168,7 @@ impl Wake for Count {
 
 /// Waking from a suspend moves the next attempt, which is no signal.
 #[test]
-fn status_change_without_a_signal_wakes() {
+fn status_change_without_signal_wakes() {
     let mut bench = Bench::new(|config| config);
     let mut changes = bench.client.status_changes();
     let long = Cause::Dial { kind: phx_proto::event::DialKind::Refused, message: String::new() };
@@ -197,7 +197,7 @@ fn status_change_without_a_signal_wakes() {
 
 /// That the connection is closing is no signal either.
 #[test]
-fn closing_wakes_those_that_watch() {
+fn closing_wakes_status_watchers() {
     let bench = Bench::new(|config| config);
     let mut changes = bench.client.status_changes();
     let count = Arc::new(Count(AtomicU32::new(0)));

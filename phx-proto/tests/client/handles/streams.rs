@@ -10,9 +10,9 @@ use serde_json::json;
 use super::{config, in_words, joined, now, number, read};
 use crate::bench::{Bench, ready};
 
-/// A stream of some events has them, and everything that is not a message.
+/// A stream of some events yields those events, and everything that is not a message.
 #[test]
-fn on_has_its_events_and_the_gaps_between_them() {
+fn on_yields_its_events_and_gaps() {
     let script = Script::new();
     let (_client, room) = joined(&script, config(), "room:lobby");
     let one = read(&script, room.on("a"));
@@ -35,7 +35,7 @@ fn on_has_its_events_and_the_gaps_between_them() {
 
 /// A flood of one event does not cost another one its messages.
 #[test]
-fn flood_of_other_events_does_not_fill_the_mailbox() {
+fn flood_of_other_events_fills_no_mailbox() {
     let script = Script::new();
     let (_client, room) = joined(&script, config().mailbox(2, 1 << 20).expect("two"), "room:lobby");
     let alarms = room.on("alarm");
@@ -53,8 +53,8 @@ fn flood_of_other_events_does_not_fill_the_mailbox() {
     assert_eq!(noise, ["lagged 98", r#"noise {"n":98}"#, r#"noise {"n":99}"#, closed]);
 }
 
-/// What comes right behind the join is not missed, whichever stream asks for it, until the stream of all
-/// events has taken it.
+/// Messages right behind the join are not missed, whichever stream asks for them, until the stream
+/// of all events has taken them.
 #[test]
 fn on_begins_with_the_join() {
     let script = Script::new();
@@ -85,9 +85,9 @@ fn on_begins_with_the_join() {
     assert_eq!(in_words(&script.finish(read(&script, late))), end);
 }
 
-/// A message that is not taken stands between two gaps, which are one then.
+/// A message that the stream does not take stood between two gaps, which are then merged.
 #[test]
-fn gaps_around_other_events_are_one() {
+fn gaps_around_other_events_are_merged() {
     let script = Script::new();
     let (_client, room) = joined(&script, config(), "room:lobby");
     for _ in 0..2 {
@@ -107,9 +107,9 @@ fn gaps_around_other_events_are_one() {
     }
 }
 
-/// A presence list has a mailbox of its own, too.
+/// A presence list has its own mailbox, too.
 #[test]
-fn flood_of_events_does_not_lose_the_presence() {
+fn flood_of_events_keeps_the_presence() {
     let script = Script::new();
     let (_client, room) = joined(&script, config().mailbox(2, 1 << 20).expect("two"), "room:lobby");
     let mut presence = room.presence();
@@ -153,10 +153,10 @@ fn mailbox_options_bound_one_stream() {
     assert!(client.stats().mailbox_drops >= 38);
 }
 
-/// The first mailbox of a handle fills and drops its oldest messages while the handle uses `on` alone.
-/// That is no loss, until the first mailbox is read after all.
+/// The first mailbox of a handle fills and drops its oldest messages while the handle uses `on`
+/// alone. That is not a loss, until the first mailbox is read after all.
 #[test]
-fn drops_count_once_a_mailbox_is_read() {
+fn drops_count_only_once_mailbox_is_read() {
     let script = Script::new();
     let (client, room) = joined(&script, config(), "room:lobby");
     let ticks = room.on_any_with(["tick"], MailboxOptions::new().messages(400));
@@ -173,7 +173,7 @@ fn drops_count_once_a_mailbox_is_read() {
 
 /// A stream with smaller bounds than the first mailbox begins with a loss, which is counted.
 #[test]
-fn losses_of_a_smaller_mailbox_are_counted() {
+fn losses_of_smaller_mailbox_are_counted() {
     let script = Script::new();
     let (client, room) = joined(&script, config(), "room:lobby");
     for n in 0..5 {
@@ -186,9 +186,9 @@ fn losses_of_a_smaller_mailbox_are_counted() {
     assert_eq!(words[..2], ["lagged 4", r#"tick {"n":4}"#]);
 }
 
-/// A stream that is read, and would rather start over than miss one of its events.
+/// A stream that is read, and whose policy is to start over rather than miss one of its events.
 #[test]
-fn overflow_of_some_events_joins_again() {
+fn overflow_of_event_stream_rejoins() {
     let script = Script::new();
     let (_client, room) = joined(&script, config(), "room:lobby");
     let strict = MailboxOptions::new().messages(2).policy(MailboxPolicy::Rejoin);
@@ -207,9 +207,9 @@ fn overflow_of_some_events_joins_again() {
     assert_eq!(words[..3], ["lagged 3", "interrupted", "resumed"]);
 }
 
-/// The first mailbox overflowed and has ended, which is nothing to a stream with bounds of its own.
+/// The first mailbox overflowed and has ended. A stream with bounds of its own sees a loss.
 #[test]
-fn overflow_of_the_first_mailbox_is_a_loss() {
+fn overflow_of_first_mailbox_is_a_loss() {
     let script = Script::new();
     let client = script.client(config().mailbox(2, 1 << 20).expect("two"));
     let options = phx_proto::client::JoinOptions::new().mailbox(MailboxPolicy::Close);
@@ -228,7 +228,7 @@ fn overflow_of_the_first_mailbox_is_a_loss() {
 }
 
 #[test]
-fn on_after_the_end_has_what_waited() {
+fn on_after_end_yields_the_backlog() {
     let script = Script::new();
     let (_client, room) = joined(&script, config(), "room:lobby");
     script.push("room:lobby", "last", json!({}));
@@ -240,7 +240,7 @@ fn on_after_the_end_has_what_waited() {
     assert_eq!(events, [ChannelEvent::Closed(StreamEnd::Gone)]);
 }
 
-/// Events that are no messages say nothing of their topic, which a merged stream needs.
+/// Events that are not messages do not contain their topic, which a merged stream needs.
 #[test]
 fn stream_with_topic_names_it_in_every_event() {
     let script = Script::new();
@@ -288,9 +288,9 @@ fn streams_are_fused() {
     assert_eq!(ready(pin!(presence.next())), None);
 }
 
-/// Nothing waits for a stream of events that do not come, not even the end of the program.
+/// A stream of events that never come ends with its channel, so the program can end too.
 #[test]
-fn on_ends_with_a_leave() {
+fn on_ends_with_leave() {
     let script = Script::new();
     let (client, room) = joined(&script, config(), "room:lobby");
     let reading = read(&script, room.on("never"));

@@ -25,7 +25,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// The backend is down when the program starts, for longer than a join waits by default.
 #[test]
-fn want_waits_for_a_backend_that_is_down() {
+fn want_waits_for_backend_that_is_down() {
     let script = Script::new().patience(10 * MINUTE);
     let client = script.client(config());
     let orders = client.want("orders", json!({"since": 7})).expect("it is accepted");
@@ -60,7 +60,7 @@ fn wanted_topic_is_left_with_its_handle() {
 
 /// Nothing is lost between the join and the first look at the messages.
 #[test]
-fn messages_of_a_wanted_topic_begin_with_its_join() {
+fn messages_of_wanted_topic_begin_with_join() {
     let script = Script::new();
     let (_client, room) = joined(&script, config(), "room:lobby");
     script.push("room:lobby", "welcome", json!({}));
@@ -72,7 +72,7 @@ fn messages_of_a_wanted_topic_begin_with_its_join() {
     assert_eq!(in_words(&script.finish(reading)), expected);
 }
 
-/// The reason of the server reaches a caller that waits, before and after the refusal.
+/// The server's reason reaches a waiter, before and after the refusal.
 #[test]
 fn refusal_ends_want_with_its_reason() {
     let script = Script::new();
@@ -110,7 +110,7 @@ fn refusal_ends_want_with_its_reason() {
 }
 
 #[test]
-fn joined_waits_for_the_join_after_a_loss() {
+fn joined_waits_after_a_loss() {
     let script = Script::new();
     let (_client, room) = joined(&script, config(), "room:lobby");
     script.disconnect();
@@ -124,9 +124,9 @@ fn joined_waits_for_the_join_after_a_loss() {
     assert_eq!(script.finish(waiting), Ok(()));
 }
 
-/// Nothing in the program asked for the join, so a refusal of it is tried again.
+/// No code asked for the join, so a refusal of it is retried.
 #[test]
-fn joined_of_an_auto_join_waits_through_refusals() {
+fn joined_of_auto_join_outlasts_refusals() {
     let script = Script::new();
     let config = config().auto_join("orders", json!({})).expect("a topic");
     let client = script.client(config);
@@ -143,7 +143,7 @@ fn joined_of_an_auto_join_waits_through_refusals() {
 }
 
 #[test]
-fn join_without_deadline_outlasts_an_outage() {
+fn join_without_deadline_outlasts_outage() {
     let script = Script::new().patience(10 * MINUTE);
     let client = script.client(config());
     let join = |options: JoinOptions| {
@@ -166,8 +166,8 @@ fn join_without_deadline_outlasts_an_outage() {
     assert!(script.finish(patient).is_ok());
 }
 
-/// A second join of a topic replaces the function of the first where it asks for that.
-/// A disconnect ends a handle; another one wants the same topic in the client's next life.
+/// A second join of a topic can replace the function of the first. A disconnect ends a handle;
+/// another one wants the same topic after the next `connect`.
 #[test]
 fn ended_handle_sets_no_join_params() {
     let script = Script::new();
@@ -186,7 +186,7 @@ fn ended_handle_sets_no_join_params() {
 }
 
 #[test]
-fn join_replaces_parameters_when_asked_to() {
+fn join_replaces_params_when_asked_to() {
     let script = Script::new();
     let client = script.client(config());
     let made_by =
@@ -249,7 +249,7 @@ fn replaced_function_is_dropped_outside_the_lock() {
 }
 
 #[test]
-fn rejoin_starts_over_from_the_servers_state() {
+fn rejoin_starts_over_from_server_state() {
     let script = Script::new();
     let (client, room) = joined(&script, config(), "room:lobby");
     let reading = read(&script, room.messages());
@@ -279,9 +279,9 @@ fn rejoin_starts_over_from_the_servers_state() {
     drop(other);
 }
 
-/// Two clones of a handle: one waits, the other gives the interest up while another handle goes on.
+/// Two clones of a handle: one waits, the other releases the interest while another handle goes on.
 #[test]
-fn joined_ends_with_the_handle_that_left() {
+fn joined_ends_with_left_handle() {
     let script = Script::new();
     let client = script.client(config());
     let room = client.want("room:lobby", json!({})).expect("it is accepted");
@@ -300,7 +300,7 @@ fn joined_ends_with_the_handle_that_left() {
 }
 
 #[test]
-fn disconnect_ends_what_is_wanted() {
+fn disconnect_ends_wanted_topics() {
     let script = Script::new();
     let client = script.client(config());
     let room = client.want("room:lobby", json!({})).expect("it is accepted");
@@ -321,7 +321,7 @@ fn disconnect_ends_what_is_wanted() {
 }
 
 #[test]
-fn attached_handle_has_a_policy_of_its_own() {
+fn attached_handle_has_its_own_policy() {
     let script = Script::new();
     let (client, _room) = joined(&script, config().mailbox(1, 1 << 20).expect("one"), "room:lobby");
     let options = JoinOptions::new().mailbox(MailboxPolicy::Close);
@@ -337,7 +337,7 @@ fn attached_handle_has_a_policy_of_its_own() {
 }
 
 #[test]
-fn joined_that_is_dropped_keeps_nothing() {
+fn dropped_joined_keeps_nothing() {
     let bench = Bench::new(|config| config);
     let client = bench.client.clone();
     let room = client.want("room:lobby", json!({})).expect("it is accepted");
@@ -348,7 +348,7 @@ fn joined_that_is_dropped_keeps_nothing() {
 }
 
 #[test]
-fn joined_ends_with_the_driver() {
+fn joined_ends_with_driver() {
     let bench = Bench::new(|config| config);
     let room = bench.client.want("room:lobby", json!({})).expect("it is accepted");
     let mut waiting = pin!(room.joined());

@@ -64,7 +64,7 @@ fn deep_trees() {
 }
 
 #[test]
-fn brackets_without_end() {
+fn endless_brackets() {
     both("brackets", &message("room:a", "msg", &"[".repeat(SIZE)));
 }
 

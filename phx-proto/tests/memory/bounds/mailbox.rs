@@ -104,7 +104,7 @@ fn very_many_tiny_messages() {
     row("mailbox of 1 MiB: 20,000 tiny ones", MIB, bytes);
 }
 
-/// What the reader took in advance counts too, and so does what came since.
+/// The messages that the reader took in advance count too, and so do those that came since.
 #[test]
 fn messages_in_hand() {
     let (mut bench, room) = room(|config| config);
@@ -201,7 +201,7 @@ fn slices(bench: &mut Bench, messages: &mut Messages, join_ref: &str, at_once: u
 /// A consumer that keeps up gets slices of the read buffer; one that waits for many gets them too,
 /// while the messages of its connection are small.
 #[test]
-fn messages_are_not_copied_without_need() {
+fn messages_are_not_copied_needlessly() {
     let (mut bench, room) = room(|config| config);
     let mut messages = room.messages();
     assert_eq!(slices(&mut bench, &mut messages, "null", 200), 800);

@@ -9,7 +9,7 @@ use crate::bench::Bench;
 /// The log of presence messages for a stream that is made later, of a channel without a
 /// presence stream.
 #[test]
-fn log_nobody_asked_for() {
+fn log_without_a_stream() {
     let mut bench = Bench::new(|config| config.mailbox(1, 1).expect("not zero"));
     let room = bench.joined("room:a");
     let bytes = held(|| {

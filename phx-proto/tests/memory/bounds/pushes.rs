@@ -124,7 +124,8 @@ fn replies_to_unpolled_futures() {
     assert!(outcomes.into_iter().all(|outcome| outcome.is_ready()));
 }
 
-/// What is taken or given up is subtracted again: a reply that comes alone is never copied.
+/// Replies that are taken or dropped are subtracted again: a reply that comes alone is never
+/// copied.
 #[test]
 fn taken_replies_free_the_bound() {
     let mut bench = Bench::new(|config| config.mailbox(16, 300 * KIB).expect("a mailbox"));
@@ -153,7 +154,7 @@ fn taken_replies_free_the_bound() {
     }
 }
 
-/// A refusal is shared by those who wait.
+/// A refusal is shared by its waiters.
 #[test]
 fn refusal_of_many_waiting_joins() {
     let mut bench = Bench::new(|config| config);

@@ -252,7 +252,7 @@ fn autobahn_6_1_to_6_3_texts() {
     case("6.3.2", &fragments(TEXT, &invalid, 1), &[], INVALID_PAYLOAD);
 }
 
-/// Fail fast: what follows the byte that is wrong has not been sent when the client closes.
+/// Fail fast: the client closes before the rest behind the invalid byte has been sent.
 #[test]
 fn autobahn_6_4_fails_fast() {
     let payload = [KOSME, b"\xf4\x90\x80\x80edited"].concat();
@@ -427,9 +427,8 @@ fn autobahn_7_1_to_7_5_close_frames() {
     case("7.5.1", &[close(&close_payload(1000, &reason))], &[], INVALID_PAYLOAD);
 }
 
-/// 7.7 has the codes that may be sent, and 7.9 and 7.13 those that may not.
-///
-/// 7.13 is informational: 5000 and above are undefined by the RFC.
+/// 7.7 has the codes that may be sent, and 7.9 and 7.13 those that may not. 7.13 is informational:
+/// 5000 and above are undefined by the RFC.
 #[test]
 fn autobahn_7_7_to_7_13_close_codes() {
     let valid = [
@@ -499,7 +498,7 @@ fn autobahn_9_7_and_9_8_round_trips() {
     }
 }
 
-/// A server that fragments whatever it sends, at 1,300 bytes.
+/// A server that splits every message at 1,300 bytes.
 #[test]
 fn autobahn_10_1_1_auto_fragmentation() {
     let payload = vec![b'*'; 65_536];

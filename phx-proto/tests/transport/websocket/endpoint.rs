@@ -33,7 +33,7 @@ fn failed(endpoint: &mut Endpoint, frames: &[Raw]) -> Violation {
     receive(endpoint, [&bytes[..]]).violation.expect("a violation")
 }
 
-/// Ten frames in one read: their payloads are parts of the buffer, and nothing was copied.
+/// Ten frames in one read: their payloads are parts of the buffer, and nothing is copied.
 #[test]
 fn messages_are_slices_of_the_buffer() {
     let stream: Vec<u8> = (0..10).flat_map(|at| raw(TEXT, vec![b'a' + at; 64]).bytes()).collect();
@@ -49,7 +49,7 @@ fn messages_are_slices_of_the_buffer() {
 }
 
 #[test]
-fn missing_counts_down_to_the_end_of_a_frame() {
+fn missing_counts_down_to_frame_end() {
     let mut endpoint = client();
     let frame = raw(BINARY, vec![0; 1_000]).bytes();
     let mut buffer = BytesMut::new();
@@ -76,7 +76,7 @@ fn latest_ping_is_answered() {
     assert_eq!(written(&mut endpoint), []);
 }
 
-/// Section 5.5.2: unless a close frame was received. That ours went out changes nothing.
+/// RFC 6455, section 5.5.2: unless a close frame was received. Our own close frame changes nothing.
 /// Protocol: HB-8.
 #[test]
 fn ping_is_answered_until_close_is_received() {
@@ -136,7 +136,7 @@ fn control_frames_go_between_fragments() {
 
 /// Protocol: LIMIT-3.
 #[test]
-fn ping_is_refused_when_it_cannot_be_sent() {
+fn unsendable_ping_is_refused() {
     let mut endpoint = client();
     let long = endpoint.ping(Bytes::from_static(&[0; 126]));
     assert_eq!(long, Err(PingRefused::TooLong { length: 126 }));
@@ -177,7 +177,7 @@ fn outbox_is_bounded() {
 }
 
 #[test]
-fn text_that_is_not_utf8_is_not_sent() {
+fn invalid_utf8_text_is_not_sent() {
     let mut endpoint = client();
     let frame = || Frame::Text(Bytes::from_static(b"\xff"));
     assert_eq!(endpoint.send(frame()), Err(SendError::NotUtf8(frame())));
@@ -217,9 +217,10 @@ fn unsendable_code_does_not_close() {
     assert_eq!((endpoint.state(), written(&mut endpoint)), (State::Open, vec![]));
 }
 
-/// The answer echoes the code, and nothing goes before it: not the messages, not the rest of one.
+/// The answer echoes the code, and is sent before everything else: before queued messages, and
+/// before the rest of a message.
 #[test]
-fn close_of_the_peer_is_answered_at_once() {
+fn peer_close_is_answered_at_once() {
     let mut endpoint = Endpoint::client(&Limits { fragment_bytes: 2, ..Limits::default() });
     endpoint.send(Frame::from("abcd")).expect("there is room");
     endpoint.send(Frame::from("e")).expect("there is room");
@@ -236,7 +237,7 @@ fn close_of_the_peer_is_answered_at_once() {
 
 /// Our close frame waits behind messages when the peer's arrives: the answer is sent instead of it.
 #[test]
-fn close_that_waits_is_replaced_by_the_answer() {
+fn waiting_close_is_replaced_by_answer() {
     let mut endpoint = client();
     endpoint.send(Frame::from("a")).expect("there is room");
     endpoint.close(4000, "").expect("a sendable code");
@@ -329,7 +330,7 @@ fn violations_name_their_clause() {
     assert_eq!((unmasked.clause(), unmasked), ("5.1", Violation::UnmaskedByClient));
 }
 
-/// A length of 125 in 16 bits is against the RFC, one of 126 is not; so with 65,535 in 64.
+/// A length of 125 in 16 bits violates the RFC, one of 126 does not; likewise 65,535 in 64 bits.
 #[test]
 fn length_forms_meet_without_a_gap() {
     for (length, length_bytes, is_right) in [
@@ -348,9 +349,9 @@ fn length_forms_meet_without_a_gap() {
     }
 }
 
-/// No more is handed over once there is as much as was asked for.
+/// At most the requested number of bytes is returned.
 #[test]
-fn transmit_stops_at_the_maximum() {
+fn transmit_stops_at_maximum() {
     let mut endpoint = client();
     for _ in 0..3 {
         endpoint.send(Frame::from("abcd")).expect("there is room");
@@ -363,7 +364,7 @@ fn transmit_stops_at_the_maximum() {
 
 /// A caller that loses bytes of the frame that is arriving loses the connection, and nothing panics.
 #[test]
-fn lost_bytes_of_a_buffer_do_not_panic() {
+fn lost_buffer_bytes_do_not_panic() {
     let mut endpoint = client();
     let mut buffer = BytesMut::from(&raw(TEXT, vec![b'x'; 100]).bytes()[..50]);
     assert_eq!(endpoint.poll_event(&mut buffer), Ok(None));
@@ -373,9 +374,9 @@ fn lost_bytes_of_a_buffer_do_not_panic() {
     assert!(matches!(endpoint.poll_event(&mut buffer), Ok(Some(Event::Message(_)))));
 }
 
-/// Exactly what the limits say is received.
+/// Messages and frames of exactly the limits are received.
 #[test]
-fn limits_are_reached_and_not_exceeded() {
+fn limits_are_exact() {
     let limits = Limits {
         message_bytes_max: 10,
         frame_bytes_max: 8,
@@ -411,7 +412,7 @@ fn limits_are_reached_and_not_exceeded() {
 }
 
 #[test]
-fn eof_is_a_fault_without_a_close_frame() {
+fn eof_without_close_frame_is_fault() {
     assert_eq!(client().handle_eof(), Err(Fault::Eof));
     let mut endpoint = client();
     endpoint.close(1000, "").expect("a sendable code");
@@ -445,8 +446,8 @@ const ANSWER: &[u8] =
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
-/// From the request to a message, whatever pieces the server's bytes come in: what follows its answer in
-/// the same read are frames.
+/// From the request to a message, whatever pieces the server's bytes come in: the bytes behind its
+/// answer in the same read are frames.
 #[test]
 fn upgrade_is_the_first_phase() {
     let stream = [ANSWER, &raw(TEXT, "hello").bytes(), &raw(CLOSE, "").bytes()].concat();
@@ -648,10 +649,10 @@ impl Pair {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
-    /// Everything that was accepted arrives, in order, until an end closes: then what arrives is what
-    /// was accepted first, and both ends close in order.
+    /// Every accepted message arrives, in order, until an end closes: then a prefix of what was
+    /// accepted arrives, and both ends close in order.
     #[test]
-    fn two_endpoints_understand_each_other(
+    fn two_endpoints_interoperate(
         steps in vec(step(), 0..60), fragment_bytes in 1..40_usize, outbox_bytes_max in 1..400_usize,
     ) {
         let limits = Limits { fragment_bytes, outbox_bytes_max, ..Limits::default() };

@@ -273,19 +273,20 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn client_reads_as_tungstenite_does(stream in stream(), ours in sizes(), theirs in sizes()) {
+    fn client_reads_like_tungstenite(stream in stream(), ours in sizes(), theirs in sizes()) {
         agrees(Role::Client, &stream, &ours, &theirs)?;
     }
 
     #[test]
-    fn server_reads_as_tungstenite_does(stream in stream(), ours in sizes(), theirs in sizes()) {
+    fn server_reads_like_tungstenite(stream in stream(), ours in sizes(), theirs in sizes()) {
         agrees(Role::Server, &stream.of_a_client(), &ours, &theirs)?;
     }
 
-    /// What our client writes, in fragments and with pings between them, tungstenite's server reads.
+    /// Messages of our client, in fragments and with pings between them, are read by the server of
+    /// tungstenite.
     /// Protocol: LIMIT-3.
     #[test]
-    fn tungstenite_reads_what_is_sent(
+    fn tungstenite_reads_what_client_sends(
         messages in vec((any::<bool>(), "\\PC{0,150}"), 0..6),
         fragment_bytes in 1..100_usize,
         theirs in sizes(),
@@ -311,9 +312,9 @@ proptest! {
     }
 }
 
-/// Every first and second byte, alone and within a message: both judge them alike.
+/// Every first and second byte, alone and within a message.
 #[test]
-fn every_header_is_judged_as_tungstenite_does() {
+fn every_header_is_judged_like_tungstenite() {
     let max = 1 << 17;
     let limits = Limits { message_bytes_max: max, frame_bytes_max: max, ..limits() };
     let filler = vec![1; max];

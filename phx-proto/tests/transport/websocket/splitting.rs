@@ -56,9 +56,9 @@ proptest! {
         }
     }
 
-    /// What was decided on is not taken back by what follows.
+    /// Later bytes do not change what was decided before.
     #[test]
-    fn prefix_of_a_stream_comes_to_a_prefix(stream in stream(), at in any::<Index>()) {
+    fn prefix_of_stream_gives_prefix(stream in stream(), at in any::<Index>()) {
         let endpoint = Endpoint::client(&limits());
         let bytes = stream.bytes();
         let end = at.index(bytes.len() + 1);
@@ -71,8 +71,8 @@ proptest! {
     }
 }
 
-/// Every first and second byte, within a message and outside of one, for both roles: byte by byte they
-/// come to the same.
+/// Every first and second byte, within a message and outside of one, for both roles: byte by byte
+/// the result is the same.
 #[test]
 fn every_header_splits_alike() {
     let begun = raw(TEXT, "a").not_final();

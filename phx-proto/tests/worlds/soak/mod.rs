@@ -52,21 +52,21 @@ fn run_or_tell(seed: u64, whole_trace: bool) -> Totals {
 }
 
 #[test]
-fn random_worlds_are_safe_and_come_to_rest_1() {
+fn random_worlds_hold_invariants_1() {
     soak_part(0);
 }
 
 #[test]
-fn random_worlds_are_safe_and_come_to_rest_2() {
+fn random_worlds_hold_invariants_2() {
     soak_part(1);
 }
 
 #[test]
-fn random_worlds_are_safe_and_come_to_rest_3() {
+fn random_worlds_hold_invariants_3() {
     soak_part(2);
 }
 
 #[test]
-fn random_worlds_are_safe_and_come_to_rest_4() {
+fn random_worlds_hold_invariants_4() {
     soak_part(3);
 }
