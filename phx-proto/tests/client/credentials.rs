@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::bench::Bench;
-use phx_proto::client::{ConnectAttempt, CredentialsFailed, Provided, Setup};
-use phx_proto::config::Uri;
-use phx_proto::event::Refusal;
-use phx_proto::{Cause, Config, Credentials, Status};
+use crate::hand::{Hand, config, secs};
+use phx_proto::client::{ClientEvent, ConnectAttempt, CredentialsFailed, Provided, Setup};
+use phx_proto::config::{Backoff, Uri};
+use phx_proto::event::{NextStep, Refusal};
+use phx_proto::{Cause, Config, Credentials, Ended, Signal, Status};
 
 /// Longer than any delay of the schedules in here.
 const LONG: Duration = Duration::from_secs(20);
@@ -211,4 +212,94 @@ fn refused_address_is_not_dialled() {
     };
     assert!(message.contains("ws:// to example.com"), "{message}");
     assert_eq!(queries(&bench), Vec::<String>::new());
+}
+
+/// A timer, a wake-up and `connect_now` all ask the provider. Reported in
+/// supabase/supabase-js#2613.
+#[test]
+fn provider_is_asked_on_every_path() {
+    type Dial = fn(&mut Bench);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let mut bench = Bench::new(|config| {
+        let steps = Backoff::steps_msec(&[60_000]).expect("a schedule");
+        Setup::new(config.reconnect_after(steps)).credentials(move |_| {
+            let nr = count.fetch_add(1, Ordering::Relaxed);
+            async move { Ok(Provided::Use(Credentials::new().param("token", format!("t{nr}")))) }
+        })
+    });
+    let ways: [(&str, Dial); 5] = [
+        ("timer", |bench| {
+            for _ in 0..60 {
+                if bench.client.status() != Status::Open {
+                    bench.advance(secs(1));
+                }
+            }
+        }),
+        ("wake", |bench| {
+            bench.memory.world().slept += secs(10);
+            bench.settle();
+        }),
+        ("connect_now", |bench| {
+            bench.client.connect_now().expect("it is being kept");
+            bench.settle();
+        }),
+        ("clock jump", |bench| bench.advance(secs(600))),
+        ("disconnect and connect", |bench| {
+            bench.client.set_credentials(Credentials::new()).expect("no address in it");
+            let client = bench.client.clone();
+            let mut disconnect = core::pin::pin!(client.disconnect());
+            assert!(crate::bench::poll(disconnect.as_mut()).is_ready(), "nothing is open");
+            bench.client.connect();
+            bench.settle();
+        }),
+    ];
+    for (round, (way, dial)) in ways.into_iter().enumerate() {
+        assert_eq!(bench.client.status(), Status::Open, "before {way}");
+        assert_eq!(asked.load(Ordering::Relaxed), 2 * round + 1, "before {way}");
+        // A stable connection is lost; the first retry is soon, and fails.
+        bench.advance(secs(11));
+        let failure =
+            Cause::Dial { kind: phx_proto::event::DialKind::Refused, message: "no route".into() };
+        bench.memory.world().failures.push_back(failure);
+        bench.cut();
+        bench.advance(secs(2));
+        assert!(matches!(bench.client.status(), Status::Waiting { .. }), "before {way}");
+        dial(&mut bench);
+        assert_eq!(bench.client.status(), Status::Open, "after {way}");
+        let world = bench.memory.world();
+        let target = world.requests.last().expect("a request").uri.target();
+        assert!(target.contains(&format!("token=t{}", 2 * round + 2)), "after {way}: {target}");
+    }
+}
+
+/// The server's reason reaches the application, in the core and through the driver. Reported in
+/// firezone/firezone#9289.
+#[test]
+fn close_reason_is_reported() {
+    let reason = "token expired, bye".to_owned();
+    let mut hand = Hand::joined(config());
+    hand.ended(Ended::CloseFrame { code: Some(4001), reason: reason.clone() });
+    let cause = Cause::RemoteClose { code: Some(4001), reason: reason.clone() };
+    let (delay, told) = hand.reconnect_after();
+    assert_eq!(told, cause);
+    let id = hand.dialled.expect("a dial");
+    let next = NextStep::Retry { delay, attempt: 1 };
+    assert!(hand.signals.contains(&Signal::Disconnected { id, cause: cause.clone(), next }));
+    assert!(cause.to_string().contains("4001") && cause.to_string().contains("token expired"));
+
+    let mut bench = Bench::new(|config| config);
+    let mut signals = bench.client.signals();
+    let ended = Ended::CloseFrame { code: Some(4001), reason };
+    bench.memory.world().to_client.push_back(phx_proto::client::Received::Ended(ended));
+    bench.settle();
+    let mut told = Vec::new();
+    while let core::task::Poll::Ready(Some(event)) =
+        crate::bench::poll(core::pin::pin!(signals.next()))
+    {
+        if let ClientEvent::Signal(Signal::Disconnected { cause, .. }) = event {
+            told.push(cause);
+        }
+    }
+    assert_eq!(told, [cause]);
 }

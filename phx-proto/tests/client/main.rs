@@ -1,23 +1,20 @@
 //! The async client: the driver over a transport in memory, and the handles.
 
+mod channels;
 mod corners;
 mod credentials;
 mod driver;
 #[cfg(feature = "testing")]
 mod handles;
 mod locks;
-mod pains_channels;
-mod pains_credentials;
-mod pains_pushes;
-mod pains_reconnect;
+mod mailboxes;
 mod progress;
+mod reconnect;
 mod shutdown;
 #[cfg(feature = "tracing")]
 mod tracing;
 
 #[path = "../support/bench.rs"]
 mod bench;
-#[path = "../support/cases.rs"]
-mod cases;
 #[path = "../support/hand.rs"]
 mod hand;

@@ -51,7 +51,7 @@ fn example_is_read_with_three_variables() {
     assert_eq!(
         socket.channel_status("room:jobs"),
         ChannelStatus::Pending(PendingReason::Offline),
-        "defect 1 of the model: auto-joins are applied"
+        "auto-joins are applied"
     );
     let local = connections.get("local_tools").expect("it is named so");
     assert_eq!(local.restart_policy().kind(), Restart::Permanent);

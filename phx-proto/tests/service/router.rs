@@ -120,7 +120,7 @@ fn every_signal_has_its_types() {
             assert_eq!(kind, expected, "{signal:?}");
             let Some(Routed { event, topics, .. }) = routed else { continue };
             let name = event.data.get_str("connection_name");
-            assert_eq!(name.as_deref(), Some("backend_service"), "defect 3 of the model");
+            assert_eq!(name.as_deref(), Some("backend_service"), "the name of its connection");
             assert_eq!(event.attributes["sessionid"], "s1");
             assert_eq!((event.id.as_str(), event.specversion.as_str()), ("id-1", "1.0"));
             assert_eq!(topics[0], "jido.protocol.phoenix.backend_service");

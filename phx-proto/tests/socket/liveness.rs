@@ -1,5 +1,4 @@
-//! What users of other clients report about heartbeats (user pains 33 to 41). Most of it is proven
-//! row by row in `heartbeat.rs`.
+//! Heartbeats, probes and wake-ups across reconnects. The rows of the heartbeat's table are in `heartbeat.rs`.
 
 use crate::hand::{Hand, config, ms, secs};
 use phx_proto::{Cause, ChannelStatus, Ended, Signal, Status};

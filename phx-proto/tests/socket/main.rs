@@ -4,12 +4,15 @@ mod channel;
 mod channel_corners;
 mod config_extremes;
 mod connection;
+mod credentials;
 mod dial_failures;
 mod heartbeat;
 mod join_clock;
 mod join_tickets;
 mod liveness;
 mod push;
+mod push_corners;
+mod reconnect;
 mod server_facts;
 mod slow_links;
 

@@ -1,10 +1,6 @@
-//! What users of other clients report about reconnecting: the connection comes back and the
-//! channels do not (user pains 1 to 10), or it comes back too often, too late or twice (22 to
-//! 32). What the tests of the machines prove already is cited there.
+//! Losses, reconnects and rejoins: how soon, how often, and that nothing of the old connection acts on the
+//! new one.
 
-use core::pin::pin;
-
-use crate::bench::{Bench, poll, ready};
 use crate::hand::{Hand, config, ms, secs};
 use phx_proto::config::{Backoff, CloseRule, DelayRange};
 use phx_proto::event::{LeaveOutcome, NextStep, NotRetrying, NotSentCause, Refusal};
@@ -258,22 +254,6 @@ fn connect_now_resets_the_counters() {
     assert!(hand.reconnect_after().0 <= secs(5));
 }
 
-/// Every attempt of a runtime gets the name, never an address that was resolved before, so each
-/// attempt looks it up. Reported in firezone/firezone#7289 and firezone/firezone#10853.
-#[test]
-fn attempt_gets_the_host_name() {
-    let mut bench = Bench::new(|config| config);
-    for _ in 0..3 {
-        bench.memory.world().failures.push_back(dial_failure());
-        bench.cut();
-        (0..4).for_each(|_| bench.advance(secs(3)));
-        assert_eq!(bench.client.status(), Status::Open);
-    }
-    let world = bench.memory.world();
-    assert_eq!(world.dials, 7);
-    assert!(world.requests.iter().all(|request| request.uri.host() == "localhost"));
-}
-
 /// A dial that never ends, while the join has its own deadline. Reported in
 /// firezone/firezone#11591.
 #[test]
@@ -484,70 +464,4 @@ fn leave_while_dialling_needs_no_connection() {
     hand.until_dial();
     hand.opened();
     assert_eq!(hand.sent, []);
-}
-
-#[test]
-fn join_waits_through_disconnects() {
-    let mut bench = Bench::new(|config| config);
-    let client = bench.client.clone();
-    let mut join = pin!(client.join("room:lobby", json!({})));
-    assert!(poll(join.as_mut()).is_pending());
-    bench.settle();
-    for _ in 0..3 {
-        bench.cut();
-        assert!(poll(join.as_mut()).is_pending());
-        bench.advance(secs(6));
-        assert_eq!(bench.last_sent()[3], "phx_join");
-    }
-    bench.reply("ok", json!({}));
-    assert!(ready(join.as_mut()).is_ok());
-    assert_eq!(bench.memory.world().to_server.len(), 4);
-}
-
-#[test]
-fn wall_clock_jump_is_a_wake() {
-    for (jump, wakes) in [(secs(1), false), (secs(3), true)] {
-        // Open: the peer is asked at once.
-        let mut bench = Bench::new(|config| config);
-        let _room = bench.joined("room:lobby");
-        bench.memory.world().slept += jump;
-        bench.settle();
-        assert_eq!(bench.last_sent()[3] == "heartbeat", wakes, "{jump:?}");
-        // Waiting: the wait is over.
-        let steps = Backoff::steps_msec(&[60_000]).unwrap();
-        let mut bench = Bench::new(|config| config.reconnect_after(steps));
-        bench.memory.world().failures.push_back(dial_failure());
-        bench.cut();
-        bench.advance(secs(1));
-        let dials = bench.memory.world().dials;
-        bench.memory.world().slept += jump;
-        bench.settle();
-        assert_eq!(bench.memory.world().dials > dials, wakes, "{jump:?}");
-    }
-}
-
-#[test]
-fn client_can_connect_now_and_probe() {
-    let steps = Backoff::steps_msec(&[60_000]).unwrap();
-    let mut bench = Bench::new(|config| config.reconnect_after(steps));
-    assert_eq!(bench.client.connect_now(), Ok(()), "open: nothing to do");
-    bench.client.probe().expect("open");
-    bench.settle();
-    assert_eq!(bench.last_sent()[3], "heartbeat");
-    bench.memory.world().failures.push_back(dial_failure());
-    bench.cut();
-    bench.advance(secs(1));
-    assert!(bench.client.probe().is_err(), "nobody to ask");
-    assert!(matches!(bench.client.status(), Status::Waiting { .. }));
-    bench.client.connect_now().expect("a connection is kept");
-    bench.settle();
-    bench.client.connect_now().expect("a connection is kept");
-    bench.settle();
-    assert_eq!(bench.client.status(), Status::Open);
-    let client = bench.client.clone();
-    let mut disconnect = pin!(client.disconnect());
-    assert!(poll(disconnect.as_mut()).is_pending());
-    bench.settle();
-    ready(disconnect.as_mut());
-    assert_eq!(bench.client.connect_now(), Err(NotRetrying));
 }

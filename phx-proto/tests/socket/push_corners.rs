@@ -1,17 +1,11 @@
-//! What users of other clients report about pushes, buffers and memory (user pains 42 to 51).
-//! Most of it is proven row by row in `socket/push.rs`.
+//! Pushes through queues, crashes, timeouts and reconnects, and the memory that they leave.
 
-use core::pin::pin;
 use std::sync::Arc;
 
-use crate::bench::{Bench, next, poll, ready};
 use crate::hand::{Hand, config, config_v1, ms, secs};
-use phx_proto::client::{ChannelEvent, JoinOptions, MailboxPolicy, PushFailed, StreamEnd};
-use phx_proto::event::{NotSentCause, PushErrorKind, QueueBound, RejectionKind, UnknownCause};
+use phx_proto::event::{NotSentCause, PushErrorKind, QueueBound, UnknownCause};
 use phx_proto::wire::{Codec, DecodeError, EncodeError, Incoming, Outgoing, V2};
-use phx_proto::{
-    Cause, ChannelStatus, Frame, JoinParams, Payload, PushId, PushOptions, PushOutcome, Signal,
-};
+use phx_proto::{Cause, ChannelStatus, Frame, Payload, PushId, PushOptions, PushOutcome, Signal};
 use serde_json::{Value, json};
 
 fn push(hand: &mut Hand, event: &str) -> PushId {
@@ -279,30 +273,6 @@ fn reconnects_leave_nothing_behind() {
     }
 }
 
-/// The server's limit of channels has a type, and a handle that is dropped leaves its topic.
-/// Reported in supabase/realtime#843 and supabase/supabase#40902.
-#[test]
-fn channel_limit_is_typed() {
-    let mut hand = Hand::open(config());
-    hand.join("room:a");
-    hand.answer("room:a", "phx_join", "error", json!({"reason": "too many channels joined"}));
-    assert!(hand.signals.iter().any(|signal| matches!(
-        signal,
-        Signal::JoinRejected { rejection, .. } if rejection.kind == RejectionKind::TooManyChannels
-    )));
-    assert_eq!(hand.socket.channels().count(), 0);
-
-    let mut bench = Bench::new(|config| config);
-    for round in 0..200 {
-        let room = bench.joined(&format!("room:{round}"));
-        drop(room);
-        bench.settle();
-        assert_eq!(bench.last_sent()[3], "phx_leave");
-        bench.reply("ok", json!({}));
-    }
-    assert_eq!(bench.memory.world().to_server.len(), 400);
-}
-
 #[test]
 fn unmatched_topic_of_older_instance_is_ignored() {
     for config in [config(), config_v1()] {
@@ -442,135 +412,4 @@ fn payloads_are_checked_only_if_strict() {
     ));
     assert!(matches!(strict.take_signals().as_slice(), [Signal::ProtocolError { .. }]));
     assert_eq!(outcomes(&strict, id), []);
-}
-
-fn message(n: u64) -> Value {
-    json!([null, null, "room:lobby", "msg", { "n": n }])
-}
-
-/// A bench with a mailbox of two messages and this policy, after five messages.
-fn overflowed(policy: MailboxPolicy) -> (Bench, phx_proto::client::Messages) {
-    let mut bench = Bench::new(|config| config.mailbox(2, 1 << 20).expect("not zero"));
-    let client = bench.client.clone();
-    let options = JoinOptions::new().mailbox(policy);
-    let mut join = pin!(client.join_with("room:lobby", JoinParams::none(), options));
-    assert!(poll(join.as_mut()).is_pending());
-    bench.settle();
-    bench.reply("ok", json!({}));
-    let messages = ready(join.as_mut()).expect("joined").messages();
-    (0..5).for_each(|n| bench.says(&message(n)));
-    (bench, messages)
-}
-
-fn number(event: Option<ChannelEvent>) -> u64 {
-    let Some(ChannelEvent::Message(message)) = event else { panic!("{event:?}") };
-    message.payload().to_value().expect("JSON")["n"].as_u64().expect("a number")
-}
-
-#[test]
-fn full_mailbox_can_drop_the_newest() {
-    let (mut bench, mut messages) = overflowed(MailboxPolicy::DropNewest);
-    assert_eq!((number(next(&mut messages)), number(next(&mut messages))), (0, 1));
-    assert_eq!(next(&mut messages), Some(ChannelEvent::Lagged(3)));
-    bench.says(&message(5));
-    assert_eq!(number(next(&mut messages)), 5);
-    assert_eq!(bench.client.stats().mailbox_drops, 3);
-}
-
-#[test]
-fn full_mailbox_can_end_its_stream() {
-    let (mut bench, mut messages) = overflowed(MailboxPolicy::Close);
-    let other = bench.client.channel("room:lobby").expect("it is wanted");
-    let mut others = other.messages();
-    assert_eq!((number(next(&mut messages)), number(next(&mut messages))), (0, 1));
-    let mut rest = Vec::new();
-    for _ in 0..5 {
-        rest.extend(next(&mut messages));
-        if rest.last().is_some_and(|event| matches!(event, ChannelEvent::Closed(_))) {
-            break;
-        }
-    }
-    assert_eq!(rest.last(), Some(&ChannelEvent::Closed(StreamEnd::Overflow)), "{rest:?}");
-    assert_eq!(next(&mut messages), None);
-    // Only this stream: the channel lives on.
-    bench.says(&message(9));
-    assert_eq!(number(next(&mut others)), 9);
-}
-
-#[test]
-fn message_behind_join_ok_is_first() {
-    let mut bench = Bench::new(|config| config);
-    let client = bench.client.clone();
-    let mut join = pin!(client.join("room:lobby", json!({})));
-    assert!(poll(join.as_mut()).is_pending());
-    bench.settle();
-    // Both are read before the application sees the ok.
-    bench.reply("ok", json!({}));
-    bench.says(&message(1));
-    let room = ready(join.as_mut()).expect("joined");
-    let mut messages = room.messages();
-    assert_eq!(number(next(&mut messages)), 1);
-    // A later stream begins now.
-    let mut later = room.messages();
-    bench.says(&message(2));
-    assert_eq!((number(next(&mut messages)), number(next(&mut later))), (2, 2));
-}
-
-/// 256 outstanding pushes through handles of their own made broadcasts seven times slower, and
-/// their mailboxes, which have no reader, counted drops.
-#[test]
-fn push_only_handles_have_no_mailbox() {
-    let mut bench = Bench::new(|config| config.mailbox(4, 10_000).expect("not zero"));
-    let room = bench.joined("room:lobby");
-    let mut messages = room.messages();
-    let client = bench.client.clone();
-    let handles: Vec<_> =
-        (0..256).map(|_| client.channel("room:lobby").expect("it is wanted")).collect();
-    let mut pushes: Vec<_> =
-        handles.iter().map(|handle| Box::pin(handle.push("ask", json!({})))).collect();
-    pushes.iter_mut().for_each(|push| assert!(poll(push.as_mut()).is_pending()));
-    for n in 0..20 {
-        bench.says(&message(n));
-        assert_eq!(number(next(&mut messages)), n);
-    }
-    assert_eq!(bench.client.stats().mailbox_drops, 0);
-    drop(pushes);
-    // A stream of such a handle begins when it is asked for.
-    let mut later = handles[0].messages();
-    bench.says(&message(20));
-    assert_eq!((number(next(&mut messages)), number(next(&mut later))), (20, 20));
-    let mut second = handles[0].messages();
-    bench.says(&message(21));
-    assert_eq!((number(next(&mut later)), number(next(&mut second))), (21, 21));
-}
-
-#[test]
-fn client_pushes_without_a_handle() {
-    let mut bench = Bench::new(|config| config);
-    let room = bench.joined("room:lobby");
-    let client = bench.client.clone();
-    let mut push = pin!(client.push("room:lobby", "ask", json!({"n": 1})));
-    assert!(poll(push.as_mut()).is_pending());
-    bench.settle();
-    assert_eq!((&bench.last_sent()[3], &bench.last_sent()[4]), (&json!("ask"), &json!({"n": 1})));
-    bench.reply("ok", json!({"n": 2}));
-    let reply = ready(push.as_mut()).expect("a reply");
-    assert_eq!(reply.response.to_value().expect("JSON"), json!({"n": 2}));
-
-    let mut cast = pin!(client.cast("room:lobby", "note", json!({})));
-    assert!(poll(cast.as_mut()).is_pending());
-    bench.settle();
-    assert_eq!(bench.last_sent()[3], "note");
-    ready(cast.as_mut()).expect("written");
-
-    let unwanted = ready(pin!(client.push("room:other", "ask", json!({}))));
-    let Err(PushFailed::NotAccepted(error)) = unwanted else { panic!("{unwanted:?}") };
-    assert_eq!(error.kind, PushErrorKind::NotWanted);
-
-    // It does not hold the topic.
-    let mut waiting = Box::pin(client.push("room:lobby", "ask", json!({})));
-    assert!(poll(waiting.as_mut()).is_pending());
-    drop((room, waiting));
-    bench.settle();
-    assert_eq!(bench.last_sent()[3], "phx_leave");
 }

@@ -1,20 +1,15 @@
-//! What users of other clients report about tokens and refusals (user pains 11 to 21). The
-//! provider's own tests are in `credentials.rs`; the tables of statuses in
-//! `socket/connection.rs`.
+//! Tokens, refusals and addresses: what is sent where, and what is never printed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::bench::Bench;
 use crate::cases::{cases, regressions};
 use crate::hand::{Hand, config, secs};
-use phx_proto::client::{ClientEvent, Provided, Setup};
-use phx_proto::config::{Backoff, Uri};
-use phx_proto::event::{ChannelEnd, CredentialsError, NextStep, Refusal};
+use phx_proto::config::Uri;
+use phx_proto::event::{ChannelEnd, CredentialsError, Refusal};
 use phx_proto::wire::{Codec, V1, V2};
 use phx_proto::{
-    Cause, ChannelStatus, Config, ConfigError, Credentials, Ended, JoinParams, Payload, Signal,
-    Status,
+    Cause, ChannelStatus, Config, ConfigError, Credentials, JoinParams, Payload, Signal,
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -50,65 +45,6 @@ fn rejoin_carries_a_fresh_token() {
     hand.answer("room:a", "phx_join", "error", json!({"reason": "expired"}));
     hand.advance(secs(2));
     assert_eq!(hand.last_sent("room:a", "phx_join").payload, json!({"token": 4}));
-}
-
-/// A timer, a wake-up and `connect_now` all ask the provider. Reported in
-/// supabase/supabase-js#2613.
-#[test]
-fn provider_is_asked_on_every_path() {
-    type Dial = fn(&mut Bench);
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&asked);
-    let mut bench = Bench::new(|config| {
-        let steps = Backoff::steps_msec(&[60_000]).expect("a schedule");
-        Setup::new(config.reconnect_after(steps)).credentials(move |_| {
-            let nr = count.fetch_add(1, Ordering::Relaxed);
-            async move { Ok(Provided::Use(Credentials::new().param("token", format!("t{nr}")))) }
-        })
-    });
-    let ways: [(&str, Dial); 5] = [
-        ("timer", |bench| {
-            for _ in 0..60 {
-                if bench.client.status() != Status::Open {
-                    bench.advance(secs(1));
-                }
-            }
-        }),
-        ("wake", |bench| {
-            bench.memory.world().slept += secs(10);
-            bench.settle();
-        }),
-        ("connect_now", |bench| {
-            bench.client.connect_now().expect("it is being kept");
-            bench.settle();
-        }),
-        ("clock jump", |bench| bench.advance(secs(600))),
-        ("disconnect and connect", |bench| {
-            bench.client.set_credentials(Credentials::new()).expect("no address in it");
-            let client = bench.client.clone();
-            let mut disconnect = core::pin::pin!(client.disconnect());
-            assert!(crate::bench::poll(disconnect.as_mut()).is_ready(), "nothing is open");
-            bench.client.connect();
-            bench.settle();
-        }),
-    ];
-    for (round, (way, dial)) in ways.into_iter().enumerate() {
-        assert_eq!(bench.client.status(), Status::Open, "before {way}");
-        assert_eq!(asked.load(Ordering::Relaxed), 2 * round + 1, "before {way}");
-        // A stable connection is lost; the first retry is soon, and fails.
-        bench.advance(secs(11));
-        let failure =
-            Cause::Dial { kind: phx_proto::event::DialKind::Refused, message: "no route".into() };
-        bench.memory.world().failures.push_back(failure);
-        bench.cut();
-        bench.advance(secs(2));
-        assert!(matches!(bench.client.status(), Status::Waiting { .. }), "before {way}");
-        dial(&mut bench);
-        assert_eq!(bench.client.status(), Status::Open, "after {way}");
-        let world = bench.memory.world();
-        let target = world.requests.last().expect("a request").uri.target();
-        assert!(target.contains(&format!("token=t{}", 2 * round + 2)), "after {way}: {target}");
-    }
 }
 
 /// A refusal by the server and a network that is down are different causes. Reported in
@@ -191,37 +127,6 @@ fn invalid_header_is_an_error() {
     let target = request.uri.target();
     assert!(target.contains("token=a%20b%0D%0A%26c"), "{target}");
     assert!(request.subprotocols[1].expose().chars().all(|c| c.is_ascii_graphic()));
-}
-
-/// The server's reason reaches the application, in the core and through the driver. Reported in
-/// firezone/firezone#9289.
-#[test]
-fn close_reason_is_reported() {
-    let reason = "token expired, bye".to_owned();
-    let mut hand = Hand::joined(config());
-    hand.ended(Ended::CloseFrame { code: Some(4001), reason: reason.clone() });
-    let cause = Cause::RemoteClose { code: Some(4001), reason: reason.clone() };
-    let (delay, told) = hand.reconnect_after();
-    assert_eq!(told, cause);
-    let id = hand.dialled.expect("a dial");
-    let next = NextStep::Retry { delay, attempt: 1 };
-    assert!(hand.signals.contains(&Signal::Disconnected { id, cause: cause.clone(), next }));
-    assert!(cause.to_string().contains("4001") && cause.to_string().contains("token expired"));
-
-    let mut bench = Bench::new(|config| config);
-    let mut signals = bench.client.signals();
-    let ended = Ended::CloseFrame { code: Some(4001), reason };
-    bench.memory.world().to_client.push_back(phx_proto::client::Received::Ended(ended));
-    bench.settle();
-    let mut told = Vec::new();
-    while let core::task::Poll::Ready(Some(event)) =
-        crate::bench::poll(core::pin::pin!(signals.next()))
-    {
-        if let ClientEvent::Signal(Signal::Disconnected { cause, .. }) = event {
-            told.push(cause);
-        }
-    }
-    assert_eq!(told, [cause]);
 }
 
 /// Every refusal of the rejoin carries the server's reason, and the last one ends the channel.
@@ -311,7 +216,7 @@ fn clear_text_is_never_dialled_by_default() {
 }
 
 proptest! {
-    #![proptest_config(cases(300, regressions!("pains_credentials")))]
+    #![proptest_config(cases(300, regressions!("credentials")))]
 
     /// In any order of calls, a request for `ws://` to another machine is made only if the
     /// configuration allows it.
