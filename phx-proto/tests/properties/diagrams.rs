@@ -1,9 +1,8 @@
-//! The diagrams of the two machines are held to what the machines do.
+//! The diagrams of the two machines are compared with their behaviour.
 //!
 //! Random operations (those of `random.rs`) run, and after every call and every poll the
-//! status of the connection and of each topic is looked at. Each change that is seen must be drawn,
-//! and each that is drawn must be seen: in the README, in ARCHITECTURE.md, and in the list at the
-//! top of the machine's own file.
+//! status of the connection and of each topic is observed. Each change that is observed must be in
+//! the diagram at the top of the machine's file, and each one of the diagram must be observed.
 
 #![allow(clippy::disallowed_methods, reason = "the tests may read files, the core may not")]
 
@@ -19,51 +18,31 @@ use phx_proto::{ChannelStatus, Config, Socket, Status, Time};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 
-/// A change of state, from and to; nothing stands for the beginning.
+/// A change of state, from and to.
 type Transition = (String, String);
 
-/// One of the two machines, and where it is drawn.
+/// One of the two machines.
 struct Machine {
-    /// A state that the other does not have.
-    known_by: &'static str,
-    /// Its file, with its theory of operation and the enum of its states.
+    /// Its file, with its diagram and the enum of its states.
     source: &'static str,
     states: &'static str,
 }
 
-const CONNECTION: Machine = Machine {
-    known_by: "Idle",
-    source: "src/socket/connection/mod.rs",
-    states: "pub enum Status {",
-};
+const CONNECTION: Machine =
+    Machine { source: "src/socket/connection/mod.rs", states: "pub enum Status {" };
 
-const CHANNEL: Machine = Machine {
-    known_by: "Joining",
-    source: "src/socket/channel/mod.rs",
-    states: "pub enum ChannelStatus {",
-};
-
-const DOCUMENTS: [&str; 2] = ["../README.md", "../ARCHITECTURE.md"];
+const CHANNEL: Machine =
+    Machine { source: "src/socket/channel/mod.rs", states: "pub enum ChannelStatus {" };
 
 fn read(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The transitions of a Mermaid state diagram; several between two states may be drawn apart.
-fn drawn(diagram: &str) -> BTreeSet<Transition> {
-    let arrows = diagram.lines().filter_map(|line| line.trim().split_once(" --> "));
-    let transition = |(from, rest): (&str, &str)| {
-        let (to, why) = rest.split_once(": ").unwrap_or((rest, ""));
-        assert!(from == "[*]" || !why.is_empty(), "{from} --> {to} does not say why");
-        (from.replace("[*]", ""), to.to_owned())
-    };
-    arrows.map(transition).collect()
-}
-
-/// The list in the comment at the top of a source file: `//!   From → To   why`, where an arrow
-/// without a state before it goes on with the last one.
-fn listed(source: &str) -> BTreeSet<Transition> {
+/// The diagram at the top of a source file, `//!   From → To   why`, where an arrow without a state
+/// before it starts from the last one: its initial state and its transitions.
+fn drawn(source: &str) -> (String, BTreeSet<Transition>) {
+    let mut initial = None;
     let mut from = String::new();
     let mut transitions = BTreeSet::new();
     for line in source.lines().map_while(|line| line.strip_prefix("//!")) {
@@ -72,29 +51,16 @@ fn listed(source: &str) -> BTreeSet<Transition> {
             before.trim().clone_into(&mut from);
         }
         let (to, why) = after.trim().split_once(' ').unwrap_or_default();
-        assert!(!why.trim().is_empty(), "{line} does not say why");
+        assert!(!why.trim().is_empty(), "{line}: the transition has no reason");
+        initial.get_or_insert_with(|| from.clone());
         transitions.insert((from.clone(), to.to_owned()));
     }
-    transitions
+    (initial.expect("a diagram"), transitions)
 }
 
 impl Machine {
-    /// Every place where it is drawn, each with a name.
-    fn diagrams(&self) -> Vec<(&'static str, BTreeSet<Transition>)> {
-        let mut found = vec![(self.source, listed(&read(self.source)))];
-        for document in DOCUMENTS {
-            let text = read(document);
-            let diagrams = text.split("```mermaid\nstateDiagram-v2\n").skip(1);
-            let diagrams = diagrams.map(|rest| rest.split("```").next().unwrap_or_default());
-            let mut own = diagrams.filter(|diagram| diagram.contains(self.known_by));
-            let diagram = own.next().unwrap_or_else(|| panic!("{document}: {}", self.known_by));
-            assert!(own.next().is_none(), "{document} draws it twice");
-            let mut transitions = drawn(diagram);
-            // The list in the source begins where it begins.
-            transitions.retain(|(from, _)| !from.is_empty());
-            found.push((document, transitions));
-        }
-        found
+    fn diagram(&self) -> (String, BTreeSet<Transition>) {
+        drawn(&read(self.source))
     }
 
     /// The variants of the enum.
@@ -120,7 +86,7 @@ fn state(status: &impl Debug) -> String {
 /// How many topics [`strategy`] names.
 const TOPICS: u8 = 6;
 
-/// Looks at a socket, and remembers how what it sees has changed.
+/// Observes a socket, and records each change of its states.
 #[derive(Default)]
 struct Watch {
     connection: String,
@@ -150,7 +116,7 @@ impl Watch {
         }
     }
 
-    /// A run, watched after every call and every poll.
+    /// A run, observed after every call and every poll.
     fn run(&mut self, setup: Setup, steps: Vec<Step>) {
         let mut world = World::new(setup);
         self.begin(&world.socket);
@@ -174,7 +140,7 @@ impl Watch {
     }
 }
 
-/// Every run is watched, and so long that what is rare is seen too.
+/// Enough runs that rare transitions occur too.
 fn watched() -> Watch {
     let mut watch = Watch::default();
     let mut runner = TestRunner::deterministic();
@@ -192,14 +158,14 @@ fn watched() -> Watch {
 
 #[track_caller]
 fn assert_drawn(machine: &Machine, seen: &BTreeSet<Transition>) {
-    for (place, drawn) in machine.diagrams() {
-        let never: Vec<_> = drawn.difference(seen).collect();
-        assert!(never.is_empty(), "{place} draws what never happens: {never:?}");
-        let missing: Vec<_> = seen.difference(&drawn).collect();
-        assert!(missing.is_empty(), "{place} does not draw what happens: {missing:?}");
-        let states: BTreeSet<_> = drawn.into_iter().flat_map(|(from, to)| [from, to]).collect();
-        assert_eq!(states, machine.states(), "{place}: the states are those of the enum");
-    }
+    let place = machine.source;
+    let (_, drawn) = machine.diagram();
+    let never: Vec<_> = drawn.difference(seen).collect();
+    assert!(never.is_empty(), "{place} draws transitions that never occur: {never:?}");
+    let missing: Vec<_> = seen.difference(&drawn).collect();
+    assert!(missing.is_empty(), "{place} lacks transitions that occur: {missing:?}");
+    let states: BTreeSet<_> = drawn.into_iter().flat_map(|(from, to)| [from, to]).collect();
+    assert_eq!(states, machine.states(), "{place}: the states are those of the enum");
 }
 
 /// Every transition that occurs is drawn, and every one that is drawn occurs.
@@ -216,9 +182,6 @@ fn diagrams_begin_where_machines_do() {
     let socket = Socket::new(config, 1, Time::ZERO);
     assert_eq!(socket.status(), Status::Idle);
     assert_eq!(socket.channel_status("room:lobby"), ChannelStatus::Closed);
-    for document in DOCUMENTS {
-        let text = read(document);
-        let beginnings = text.lines().filter_map(|line| line.trim().strip_prefix("[*] --> "));
-        assert_eq!(beginnings.collect::<Vec<_>>(), ["Idle", "Closed"], "{document}");
-    }
+    assert_eq!(CONNECTION.diagram().0, "Idle");
+    assert_eq!(CHANNEL.diagram().0, "Closed");
 }

@@ -1,18 +1,6 @@
 //! The channel machine: when to join, rejoin and leave a topic.
 //!
-//! ```text
-//!          join             slot free, frame pulled          ok           leave
-//!   Closed ─────▶ Pending ─────────────────────────▶ Joining ────▶ Joined ──────▶ Leaving
-//!     ▲             ▲ ▲                                │  │          │  │            │
-//!     │         due │ └──────── connection lost ───────┼──┼──────────┘  │            │
-//!     │             Errored ◀───────── failed ─────────┘  └─▶ Closed    │            │
-//!     │                ▲                                                │            │
-//!     │                └─── phx_error, "unmatched topic", rejoin ───────┘            │
-//!     └───────────────────── acked, timed out, offline ──────────────────────────────┘
-//! ```
-//!
-//! The following list has all transitions; `tests/properties/diagrams.rs` compares it with the
-//! behaviour:
+//! All transitions; `tests/properties/diagrams.rs` compares the diagram with the behaviour:
 //!
 //! ```text
 //!   Closed  → Pending  join; connect, for a topic that is joined automatically

@@ -1,16 +1,8 @@
 //! The connection machine: when to dial, close and give up.
 //!
-//! ```text
-//!             connect              opened        disconnect           ended
-//!   Idle ───────────────▶ Connecting ─────▶ Open ──────────▶ Closing ──────▶ Closed
-//!                           ▲  │ failed      │ lost             │ (connect was called)
-//!                 due, wake │  ▼             ▼                  └──▶ Connecting
-//!                           Waiting ◀────────┘
-//! ```
-//!
-//! The following list has all transitions; `tests/properties/diagrams.rs` compares it with the
-//! behaviour. In addition, `connect_now` replaces an attempt by another, and a panic of the driver
-//! leads from every state but Closed to `GaveUp`:
+//! All transitions; `tests/properties/diagrams.rs` compares the diagram with the behaviour. In
+//! addition, `connect_now` replaces an attempt by another, and a panic of the driver leads from
+//! every state but Closed to `GaveUp`:
 //!
 //! ```text
 //!   Idle       → Connecting  connect
