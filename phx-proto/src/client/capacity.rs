@@ -104,7 +104,7 @@ struct Place<'a> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let Some(number) = self.number else { return };
-        drop(self.shared.peek(|state| state.leave_line(self.topic, number)));
+        drop(self.shared.with_state(|state| state.leave_line(self.topic, number)));
     }
 }
 

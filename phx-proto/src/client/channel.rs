@@ -164,7 +164,7 @@ impl Channel {
     /// ```
     /// # use phx_proto::client::{Client, JoinFailed};
     /// # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
-    /// // The configuration says `auto_join("orders", …)`.
+    /// // The configuration has `auto_join("orders", …)`.
     /// let orders = client.channel("orders")?;
     /// orders.joined().await?;
     /// # Ok(())
@@ -223,13 +223,15 @@ impl Channel {
     /// The state of the channel.
     #[must_use]
     pub fn status(&self) -> ChannelStatus {
-        self.inner.shared().peek(|state| state.socket.channel_status(&self.inner.topic))
+        self.inner.shared().with_state(|state| state.socket.channel_status(&self.inner.topic))
     }
 
     /// The server's response to the present join; `None` while the channel is not joined.
     #[must_use]
     pub fn join_response(&self) -> Option<Payload> {
-        self.inner.shared().peek(|state| state.socket.join_response(&self.inner.topic).cloned())
+        self.inner
+            .shared()
+            .with_state(|state| state.socket.join_response(&self.inner.topic).cloned())
     }
 
     /// Replaces the parameters of future joins, for every handle of the topic. The present join is
@@ -538,10 +540,10 @@ impl Channel {
     /// The stream has its own mailbox, bounded by [`Config::mailbox`](crate::Config::mailbox), so a
     /// flood of other events cannot fill it. On a handle of [`Client::join`](super::Client::join)
     /// or [`Client::want`](super::Client::want), before the first call of
-    /// [`messages`](Self::messages), the stream begins with a copy of what the handle's first
-    /// mailbox still holds; losses of that mailbox appear as `Lagged`, whatever events were lost.
-    /// After that call, and on other handles, it begins now ([`Messages::starts_now`]). Never
-    /// waits.
+    /// [`messages`](Self::messages), the stream begins with a copy of the messages that the
+    /// handle's first mailbox still holds. Messages that this mailbox has dropped are reported as
+    /// `Lagged`, even if they were other events. After that call, and on other handles, it begins
+    /// now ([`Messages::starts_now`]). Never waits.
     ///
     /// ```
     /// # use phx_proto::client::{Channel, ChannelEvent};
@@ -735,7 +737,7 @@ pub(super) struct PendingPush<'a> {
 impl Drop for PendingPush<'_> {
     fn drop(&mut self) {
         let Some(id) = self.id else { return };
-        let waiter = self.shared.peek(|state| state.forget_push(id));
+        let waiter = self.shared.with_state(|state| state.forget_push(id));
         if waiter.is_some() {
             self.shared.command(|state, now| apply!(state, now, CancelPush { id }));
         }
@@ -756,11 +758,11 @@ impl PendingJoin<'_> {
 
 impl Drop for PendingJoin<'_> {
     fn drop(&mut self) {
-        drop(self.shared.peek(|state| state.forget_join(self.id)));
+        drop(self.shared.with_state(|state| state.forget_join(self.id)));
     }
 }
 
-/// A leave that is awaited; dropping it removes its waiter, and the leave continues.
+/// A leave that is awaited; dropping it removes its waiter and does not stop the leave.
 pub(super) struct PendingLeave<'a> {
     pub(super) shared: &'a Shared,
     pub(super) id: WaiterId,
@@ -774,7 +776,7 @@ impl PendingLeave<'_> {
 
 impl Drop for PendingLeave<'_> {
     fn drop(&mut self) {
-        drop(self.shared.peek(|state| state.waiters.remove(self.id)));
+        drop(self.shared.with_state(|state| state.waiters.remove(self.id)));
     }
 }
 

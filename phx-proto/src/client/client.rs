@@ -167,15 +167,16 @@ impl Client {
     /// The state of the connection.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.handle.shared.peek(|state| state.socket.status())
+        self.handle.shared.with_state(|state| state.socket.status())
     }
 
     /// Counters of the connection, including the drops of its mailboxes.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.handle
-            .shared
-            .peek(|state| Stats { mailbox_drops: state.mailbox_drops, ..state.socket.stats() })
+        self.handle.shared.with_state(|state| Stats {
+            mailbox_drops: state.mailbox_drops,
+            ..state.socket.stats()
+        })
     }
 
     /// A stream of the connection's states: the present one first, then each change. It holds the
@@ -252,14 +253,14 @@ impl Client {
     /// # }
     /// ```
     pub fn signals(&self) -> Signals {
-        let id = self.handle.shared.peek(|state| state.add_signals());
+        let id = self.handle.shared.with_state(|state| state.add_signals());
         Signals::new(Arc::clone(&self.handle.shared), id)
     }
 
     /// Signals for the router, which reads them as soon as they arrive; the bounds are generous.
     #[cfg(feature = "service")]
     pub(crate) fn signals_for_routing(&self) -> Signals {
-        let id = self.handle.shared.peek(|state| state.add_signals_up_to(4_096, 64 << 20));
+        let id = self.handle.shared.with_state(|state| state.add_signals_up_to(4_096, 64 << 20));
         Signals::new(Arc::clone(&self.handle.shared), id)
     }
 
@@ -421,7 +422,7 @@ impl Client {
     /// # use phx_proto::event::NotWanted;
     /// # use phx_proto::client::Client;
     /// # async fn example(client: Client) -> Result<(), NotWanted> {
-    /// // The configuration says `auto_join("room:lobby", …)`.
+    /// // The configuration has `auto_join("room:lobby", …)`.
     /// let mut events = client.channel("room:lobby")?.messages();
     /// # let _ = events.next().await;
     /// # Ok(())
@@ -460,7 +461,7 @@ impl Client {
     /// ```
     /// # use phx_proto::client::{Client, PushFailed};
     /// # async fn example(client: Client) -> Result<(), PushFailed> {
-    /// // The configuration says `auto_join("orders", …)`.
+    /// // The configuration has `auto_join("orders", …)`.
     /// let reply = client.push("orders", "buy", serde_json::json!({"id": 7})).await?;
     /// println!("{}", reply.status);
     /// # Ok(())
@@ -576,7 +577,7 @@ struct Watcher<'a> {
 impl Drop for Watcher<'_> {
     fn drop(&mut self) {
         if let Some(id) = self.id {
-            drop(self.shared.peek(|state| state.waiters.remove(id)));
+            drop(self.shared.with_state(|state| state.waiters.remove(id)));
         }
     }
 }

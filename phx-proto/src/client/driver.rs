@@ -15,9 +15,9 @@
 //!
 //! Transferred bytes extend deadlines. The driver reports the transport's totals to the core right
 //! before it expires deadlines, twice a second while an answer is awaited, and after every
-//! [`REPORT_BYTES`] written. Bytes that may have been in a buffer while the process did not run
-//! prove nothing and are left out: after a gap in polling, reads count again once the transport was
-//! found empty or [`CATCH_UP_BYTES`] were read.
+//! [`REPORT_BYTES`] written. Bytes that may have waited in a buffer while the process did not run
+//! prove nothing, so they are not reported. After a gap in polling, reads count again once the
+//! transport was found empty or [`CATCH_UP_BYTES`] were read.
 //!
 //! # What runs where
 //!
@@ -31,9 +31,9 @@
 //! | drops of payloads, parameters, signals and messages that the application may own | the same as wakers | no |
 //! | recorders and `tracing` subscribers | the driver's, or that of the caller of a command | no |
 //!
-//! The work of one poll is bounded: by the number of frames read, including control frames and
-//! reads without a message; of frames written; of join parameters that were evaluated in vain; and
-//! of rounds. At a bound the driver wakes itself and returns.
+//! Four counts bound the work of one poll: frames read (including control frames and reads without
+//! a message), frames written, join parameters evaluated in vain, and rounds. At a bound the driver
+//! wakes itself and returns.
 
 use core::fmt;
 use core::future::Future;
@@ -88,12 +88,12 @@ const SUSPENDED: Duration = Duration::from_secs(2);
 /// How often progress is reported while an answer is awaited.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The number of written bytes after which progress is reported again. It is the precision to which
-/// the core knows how many bytes an answer proves received.
+/// The number of written bytes after which progress is reported again. An answer proves received
+/// bytes to the core with this precision.
 const REPORT_BYTES: u64 = 16 << 10;
 
-/// The time between two polls after which the bytes that are read next may have been in a buffer
-/// before.
+/// If the driver was not polled for this time, the bytes that it reads next may have waited in a
+/// buffer.
 const GAP: Duration = Duration::from_secs(1);
 
 /// The size of a receive buffer that the driver allows for; larger than on any ordinary system.
@@ -151,7 +151,8 @@ struct Link<T> {
     sent: bool,
     /// The number of read bytes that do not prove that the peer is alive.
     stale: u64,
-    /// The total of read bytes from which on they may have come from a buffer.
+    /// The total of read bytes at the last gap in polling; the bytes after it may have waited in a
+    /// buffer.
     catching_up: Option<u64>,
     /// The value of `Input::Writable` that was last applied to the core.
     writable: bool,
@@ -272,7 +273,7 @@ impl<R: Runtime> Driver<R> {
             self.spare = Some(cx.waker().clone());
         }
         let mut task = Task::new(cx.waker(), self.spare.take());
-        let _ = self.shared.peek(|state| state.listen(&mut task));
+        let _ = self.shared.with_state(|state| state.listen(&mut task));
         self.spare = task.into_spare();
     }
 
@@ -319,7 +320,7 @@ impl<R: Runtime> Driver<R> {
     /// does not hold the lock.
     fn carry_out(&mut self, now: Time) -> bool {
         let mut moved = false;
-        while let Some(action) = self.shared.peek(State::next_todo) {
+        while let Some(action) = self.shared.with_state(State::next_todo) {
             moved = true;
             match action {
                 Action::Connect { id, attempt } => {
@@ -363,7 +364,7 @@ impl<R: Runtime> Driver<R> {
     /// Calls the credential provider, or dials if there is none.
     fn begin(&mut self, now: Time, id: ConnectionId, attempt: u32) {
         let Some(provider) = &self.provider else { return self.dial(now, id) };
-        let after = self.shared.peek(|state| state.last_cause.clone());
+        let after = self.shared.with_state(|state| state.last_cause.clone());
         match ProviderCall::new(&**provider, ConnectAttempt { attempt, after }) {
             Ok(provider_call) => self.provider_call = Some((id, provider_call)),
             Err(failure) => {
@@ -376,7 +377,7 @@ impl<R: Runtime> Driver<R> {
     fn dial(&mut self, now: Time, id: ConnectionId) {
         let (request, config) = self
             .shared
-            .peek(|state| (state.socket.connect_request(), state.socket.config().clone()));
+            .with_state(|state| (state.socket.connect_request(), state.socket.config().clone()));
         match request {
             Ok(request) => {
                 self.dial = Some((id, self.runtime.connect(request, &config)));
@@ -471,7 +472,8 @@ impl<R: Runtime> Driver<R> {
                 state.drain(now);
             }
         });
-        // The memory behind a frame may be the transport's own, so the last of it is dropped here.
+        // A frame may be a slice of the transport's memory, so its last reference is dropped here,
+        // after the lock is released.
         link.gathered.drain(..handled);
         if over {
             self.link = None;
@@ -612,7 +614,7 @@ impl<R: Runtime> Driver<R> {
     }
 
     fn outlook(&self) -> Outlook {
-        self.shared.peek(|state| {
+        self.shared.with_state(|state| {
             let core = state.socket.poll_timeout().map(|next| next.at);
             Outlook {
                 finished: state.is_finished(),

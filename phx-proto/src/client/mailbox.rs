@@ -38,8 +38,8 @@ pub enum MailboxPolicy {
     /// Drops every queued message and joins the channel again, so that the consumer starts over
     /// from the server's present state. Suitable for channels that carry state. The consumer sees
     /// `Lagged`, `Interrupted` and `Resumed`; the other subscribers of the topic see the last two.
-    /// Before the handle's first stream is made, its mailbox drops the oldest messages instead, and
-    /// the channel is joined again when that stream is made after a loss.
+    /// Before the handle's first stream is made, its mailbox drops the oldest messages instead. If
+    /// any were dropped, the channel is joined again when the stream is made.
     Rejoin,
     /// Ends the stream after the messages that are already queued.
     Close,

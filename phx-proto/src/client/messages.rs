@@ -165,10 +165,10 @@ impl Messages {
         self.channel.topic()
     }
 
-    /// Whether the stream began when it was made instead of with the join of its handle. Such a
-    /// stream may lack messages that followed right after the join, such as a first state. This is
-    /// true of every stream of a handle except the first [`messages`](super::Channel::messages),
-    /// and of all streams of a handle of [`Client::channel`](super::Client::channel).
+    /// Whether the stream began at its creation, not at the join of its handle. Such a stream may
+    /// lack messages that followed right after the join, such as a first state.
+    /// [`Channel::messages`](super::Channel::messages) and [`on_any`](super::Channel::on_any)
+    /// describe which streams these are.
     #[must_use]
     pub const fn starts_now(&self) -> bool {
         self.starts_now
@@ -266,6 +266,6 @@ impl FusedStream for TopicMessages {
 
 impl Drop for Messages {
     fn drop(&mut self) {
-        self.channel.shared().peek(|state| state.drop_mailbox(&self.mailbox));
+        self.channel.shared().with_state(|state| state.drop_mailbox(&self.mailbox));
     }
 }

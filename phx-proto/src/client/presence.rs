@@ -89,7 +89,8 @@ impl<M> PresenceStream<M> {
         self.presence.get(key)
     }
 
-    /// Whether the list is complete. It is not before the first state and during a gap.
+    /// Whether the list is complete. The list is incomplete before the first state and during a
+    /// gap.
     #[must_use]
     pub const fn is_synced(&self) -> bool {
         self.presence.is_synced()
@@ -222,7 +223,7 @@ impl<M: Clone + DeserializeOwned> PresenceStream<M> {
             Err(PresenceError::OutOfSync) => self.resync(0),
             Err(PresenceError::TooLarge { .. }) => {
                 self.log = Vec::new().into_iter();
-                self.channel.shared().peek(|state| {
+                self.channel.shared().with_state(|state| {
                     state.drop_mailbox(&self.mailbox);
                     state.clear_mailbox(&self.mailbox);
                 });
@@ -269,7 +270,7 @@ impl<M: Clone + DeserializeOwned> FusedStream for PresenceStream<M> {
 
 impl<M> Drop for PresenceStream<M> {
     fn drop(&mut self) {
-        self.channel.shared().peek(|state| state.drop_mailbox(&self.mailbox));
+        self.channel.shared().with_state(|state| state.drop_mailbox(&self.mailbox));
     }
 }
 

@@ -2,8 +2,8 @@
 //! a place to run.
 //!
 //! These are [`Runtime`], [`Clock`], [`Timer`], [`Transport`] and [`Spawn`]. They are poll-based,
-//! so that one future can read while a write is blocked, and so that nothing is lost when a poll is
-//! the last one.
+//! so that one future can read while a write is blocked, and so that no data is lost when a poll is
+//! not followed by another.
 //!
 //! Only clocks must be `Send`. A [`Driver`](super::Driver) is `Send` exactly when the transport,
 //! the timer and the dial future of its runtime are, so a single-threaded runtime can use types

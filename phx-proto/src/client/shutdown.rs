@@ -67,7 +67,7 @@ impl Client {
             topics
         });
         grace_period.wait(|state| state.socket.channels().count()).await;
-        let leaves = shared.peek(|state| {
+        let leaves = shared.with_state(|state| {
             let left = |topic: &Topic| state.socket.channels().any(|(other, _)| other == topic);
             topics.into_iter().filter(left).collect()
         });
@@ -100,7 +100,7 @@ impl GracePeriod<'_> {
 
 impl Drop for GracePeriod<'_> {
     fn drop(&mut self) {
-        drop(self.shared.peek(|state| state.waiters.remove(self.id)));
+        drop(self.shared.with_state(|state| state.waiters.remove(self.id)));
     }
 }
 

@@ -70,13 +70,13 @@ impl Stream for Signals {
 
 impl FusedStream for Signals {
     fn is_terminated(&self) -> bool {
-        self.shared.peek(|state| state.signals_are_over(self.id))
+        self.shared.with_state(|state| state.signals_are_over(self.id))
     }
 }
 
 impl Drop for Signals {
     fn drop(&mut self) {
-        drop(self.shared.peek(|state| state.waiters.remove(self.id)));
+        drop(self.shared.with_state(|state| state.waiters.remove(self.id)));
     }
 }
 
@@ -403,7 +403,7 @@ mod tests {
         assert_eq!(info.bytes_current, 0);
     }
 
-    /// The state of a topic is dropped only for the bytes of its response.
+    /// The state of a topic is dropped only when the responses exceed the bound in bytes.
     #[test]
     fn large_states_stay_within_byte_bound() {
         let mut queue = SignalQueue::new(3, 10_000);

@@ -8,10 +8,10 @@
 //!                       └───────────────────────┘
 //! ```
 //!
-//! There is no command channel: a handle locks the state, calls the core and has its result, which
-//! includes a payload that was not accepted. Therefore dropping a handle or a future is a plain
-//! synchronous call. After every command and every input the core's actions are drained, so a stale
-//! event can never complete a newer waiter. Frames stay in the core until the driver has a
+//! There is no command channel: a handle locks the state, calls the core and returns the result at
+//! once, and with it a payload that was not accepted. Therefore dropping a handle or a future is a
+//! plain synchronous call. After every command and every input the core's actions are drained, so a
+//! stale event can never complete a newer waiter. Frames stay in the core until the driver has a
 //! transport that takes them.
 //!
 //! Each mailbox has its own lock. A consumer takes only that lock; the driver takes it while it
@@ -147,7 +147,7 @@ impl Shared {
     }
 
     /// Runs `look` under the lock without draining the core, so `look` must not apply an input.
-    pub(super) fn peek<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
+    pub(super) fn with_state<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
         self.locked(look)
     }
 
@@ -171,7 +171,7 @@ impl Shared {
         mut look: impl FnMut(&mut State) -> Result<T, WaiterId>,
     ) -> Poll<T> {
         poll_parked(cx, |task| {
-            self.peek(|state| match look(state) {
+            self.with_state(|state| match look(state) {
                 Ok(outcome) => Poll::Ready(outcome),
                 Err(id) => {
                     let waiter = state.waiters.get_mut(id);
@@ -228,8 +228,8 @@ pub(super) struct State {
     now: Time,
     /// The cause of the end of the previous connection or attempt.
     pub(super) last_cause: Option<Cause>,
-    /// A second reference to the join parameters of every topic, so that the core never drops the
-    /// last one, and no function of the application is dropped, under the lock.
+    /// A second reference to the join parameters of every topic. With it, the core never drops the
+    /// last reference, and a function of the application, under the lock.
     params: Table<JoinParams>,
     pub(super) discarded: Vec<Discarded>,
     /// Topics to join again, because a mailbox with

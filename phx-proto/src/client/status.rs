@@ -29,7 +29,7 @@ pub struct StatusChanges {
 
 impl StatusChanges {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        let id = shared.peek(|state| state.await_status());
+        let id = shared.with_state(|state| state.await_status());
         Self { shared, id, seen: None, done: false }
     }
 
@@ -77,6 +77,6 @@ impl FusedStream for StatusChanges {
 
 impl Drop for StatusChanges {
     fn drop(&mut self) {
-        drop(self.shared.peek(|state| state.waiters.remove(self.id)));
+        drop(self.shared.with_state(|state| state.waiters.remove(self.id)));
     }
 }

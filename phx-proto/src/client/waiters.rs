@@ -172,7 +172,7 @@ pub(super) struct Waiters {
 }
 
 impl Waiters {
-    /// A new number for a waiter that has no id of the core.
+    /// A new number for the id of a waiter. Waiters of pushes use the core's id instead.
     pub(super) const fn mint(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Publishing never waits. Each subscription has a bounded queue; a full queue drops its oldest
-//! event and reports how many were lost. An event of which several topics match a subscription is
-//! delivered to it once.
+//! event and reports how many were lost. An event is delivered once to each subscription, even if
+//! several of its topics match.
 
 use core::fmt;
 use core::pin::Pin;
@@ -83,7 +83,7 @@ impl Bus {
         Self { publisher: Arc::new(Publisher { state }) }
     }
 
-    /// Subscribes to every event from now on of which a bus topic matches `pattern`; see
+    /// Subscribes to every event from now on with a bus topic that matches `pattern`; see
     /// [`TopicPattern`].
     ///
     /// The queue of a slow subscriber holds up to 1,024 events and 8 MiB.
@@ -184,7 +184,7 @@ impl Bus {
         count
     }
 
-    /// Ends every subscription after its queued events. Later events are delivered to none.
+    /// Ends every subscription after its queued events. Later events reach no subscription.
     pub fn close(&self) {
         self.publisher.state.close();
     }

@@ -1,7 +1,7 @@
 //! The keeper: the task that runs and restarts one supervised connection.
 //!
 //! ```text
-//!   life ──▶ driver and signals, until it ended ──▶ Supervision ──┬─▶ wait ──▶ next life
+//!   run ───▶ driver and signals, until the end ───▶ Supervision ──┬─▶ wait ──▶ next run
 //!                    │ every signal                               │ stop
 //!                    ▼                                            ▼
 //!            Router ─▶ Bus, if subscribed                        done

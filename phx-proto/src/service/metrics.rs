@@ -84,8 +84,8 @@ pub fn openmetrics(connections: &[ConnectionMetrics]) -> String {
     page
 }
 
-/// The same metrics as JSON: for each connection an object with the names of the samples. The value
-/// is an object if the sample has a further label.
+/// The same metrics as JSON: for each connection an object with the names of the samples. If a
+/// family has a further label, its value is an object by that label.
 ///
 /// ```
 /// use phx_proto::service::metrics::{ConnectionMetrics, json};

@@ -44,8 +44,8 @@ pub(crate) struct Ledger {
     written: u64,
     /// The number of written bytes that the server has certainly received.
     proven: u64,
-    /// Pairs of the first ref that was minted after a number of bytes was written, and that number;
-    /// oldest first.
+    /// The marks, oldest first: the first ref that was minted after a report, and the bytes written
+    /// by then.
     marks: VecDeque<(Ref, u64)>,
 }
 

@@ -29,9 +29,9 @@
 //! path is right, so a 404 counts as such a deploy at first.
 //!
 //! A server that sends a message that is too large usually sends it again after a reconnect, in the
-//! reply to a join, which costs up to `max_message_bytes` of traffic each time. On a slow link
-//! receiving it can take longer than `stable_after`, so the count is reset only by a connection
-//! that was open for longer than the longest of these waits.
+//! reply to a join, which costs up to `max_message_bytes` of traffic each time. Over a slow link,
+//! receiving it can take longer than `stable_after`. So only a connection that was open for longer
+//! than the longest of these waits resets the count.
 //!
 //! The short steps of `reconnect_after` are for a client that starts before its server. A client
 //! that lost an open connection is often one of many that lost theirs at the same time. Their first

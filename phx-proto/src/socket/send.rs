@@ -78,7 +78,7 @@ impl Socket {
         self.pushes.in_flight() < self.config.pushes_in_flight_max.get()
     }
 
-    /// Whether one more join may be unanswered, and the join pace allows it now.
+    /// Whether `join_concurrency` and the join pace allow one more join now.
     pub(super) fn has_slot(&self, live: &Live) -> bool {
         live.joins().len() < self.config.join_concurrency.get() && self.is_paced_in()
     }

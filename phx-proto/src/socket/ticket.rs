@@ -35,8 +35,9 @@ pub enum Step {
 
 /// # Join parameters that are made by a function
 impl Socket {
-    /// Like [`poll_action`](Self::poll_action), but does not call functions of join parameters: it
-    /// returns a ticket, which the caller evaluates without a lock and whose result it supplies.
+    /// Like [`poll_action`](Self::poll_action), but does not call functions of join parameters. It
+    /// returns a ticket instead; the caller evaluates the ticket and [supplies](Self::supply_join)
+    /// the result.
     ///
     /// Until the result is supplied, polling again returns the ticket again, unless another step
     /// comes first.

@@ -78,7 +78,7 @@ fn property(key: &str, mut schema: Value) -> Value {
     }
     if key != "uri" {
         schema = json!({"anyOf": [schema, {"type": "null"}]});
-        // Of a struct that is not a document's, they are the defaults of its fields.
+        // A default of null is left out, because `null` itself means the default.
         if let Some(default) = default.filter(|default| !default.is_null()) {
             schema["default"] = default;
         }

@@ -15,7 +15,7 @@ use crate::wire::payload::{Payload, PayloadError, unreadable};
 use crate::wire::raw::{is_nested_deeper, members, one_line};
 
 /// The maximum nesting of a payload that is a part of an event as JSON. The event adds two levels,
-/// and serde_json, like other parsers, reads fewer than 128.
+/// and serde_json, like other parsers, reads fewer than 128 levels.
 const DEPTH_MAX: usize = 125;
 
 /// The data of a [`CloudEvent`](crate::service::CloudEvent): the members of a JSON object, in
@@ -149,7 +149,7 @@ impl EventData {
         self.set(key.into(), Content::Own(text.into()));
     }
 
-    /// Removes every member with this key; whether there was one.
+    /// Removes every member with this key. Returns whether there was one.
     pub fn remove(&mut self, key: &str) -> bool {
         let before = self.members.len();
         self.members.retain(|member| member.key != key);
@@ -227,7 +227,7 @@ impl<'a> EventValue<'a> {
         }
     }
 
-    /// The text of a string.
+    /// The text of the value if it is a string.
     #[must_use]
     pub fn as_str(self) -> Option<Cow<'a, str>> {
         match self.0 {

@@ -69,8 +69,8 @@ pub(super) fn joined<'a>(segments: impl IntoIterator<Item = Segment<'a>>) -> Str
     text
 }
 
-/// The rest of a text. Writing removes the written prefix from it, or fails if the text begins
-/// otherwise.
+/// The rest of a text that is compared with a segment. Writing to it removes the written prefix,
+/// and fails if the text does not begin with it.
 struct Rest<'a>(&'a str);
 
 impl Write for Rest<'_> {
@@ -102,7 +102,7 @@ mod tests {
         assert_eq!(joined([Segment::TypePart("room:lobby.x y")]), "room_lobby_x_y");
     }
 
-    /// The name of an event may be as long as a message; its type is cut.
+    /// The name of an event may be as long as a message; its type is truncated.
     #[test]
     fn type_parts_are_short() {
         let (long, cut) = ("ż".repeat(1_000_000), "ż".repeat(TYPE_PART_MAX));

@@ -68,7 +68,7 @@ pub enum Status {
     },
     /// The connection is open.
     Open,
-    /// The socket waits for the next attempt.
+    /// The client waits for the next attempt.
     Waiting {
         /// The time of the next attempt.
         until: Time,

@@ -14,7 +14,7 @@
 //! and a reply costs one search among the held groups. Heartbeats, joins and leaves are never held:
 //! a leave ends the calls of its channel that might have to wait.
 //!
-//! The value lives and dies with one connection.
+//! The held groups belong to one connection.
 
 use std::collections::BTreeMap;
 
