@@ -1,6 +1,7 @@
 //! The channel machine: when to join, rejoin and leave a topic.
 //!
-//! All transitions; `tests/properties/diagrams.rs` compares the diagram with the behaviour:
+//! The diagram has all transitions, and `tests/properties/diagrams.rs` compares it with the
+//! behaviour:
 //!
 //! ```text
 //!   Closed  → Pending  join; connect, for a topic that is joined automatically

@@ -1,8 +1,8 @@
 //! The connection machine: when to dial, close and give up.
 //!
-//! All transitions; `tests/properties/diagrams.rs` compares the diagram with the behaviour. In
-//! addition, `connect_now` replaces an attempt by another, and a panic of the driver leads from
-//! every state but Closed to `GaveUp`:
+//! The diagram has all transitions, and `tests/properties/diagrams.rs` compares it with the
+//! behaviour. In addition, `connect_now` replaces an attempt by another, and a panic of the driver
+//! leads from every state but Closed to `GaveUp`:
 //!
 //! ```text
 //!   Idle       → Connecting  connect
