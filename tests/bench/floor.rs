@@ -1,8 +1,8 @@
-//! The floor: the least that a Channels client can do, on the same runtime and the same transport.
+//! The floor: a minimal Channels client on the same runtime and the same transport.
 //!
-//! It scans the envelope, finds the channel, matches the ref and reads one field of the payload
-//! with serde. It writes in batches. It has no API, no timeouts, no heartbeat and no second
-//! connection, and it believes everything the server says.
+//! It scans the envelope, finds the channel, matches the ref and reads one field of the payload with
+//! serde. It writes in batches. It has no API, no timeouts, no heartbeat and no second connection, and it
+//! trusts the server.
 
 use core::future::poll_fn;
 use core::pin::Pin;
@@ -36,7 +36,7 @@ struct Joined {
     received: u64,
 }
 
-/// A message in pieces.
+/// The parts of a message.
 struct Scanned<'a> {
     msg_ref: Option<u64>,
     topic: &'a str,
@@ -45,7 +45,7 @@ struct Scanned<'a> {
 }
 
 impl Floor {
-    /// A connection with so many channels, whose buffers have these sizes.
+    /// Opens a connection with this many channels and buffers of this size.
     pub(crate) async fn open(port: u16, topics: u64, buffers: usize) -> Result<Self, Failure> {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_nodelay(true)?;
@@ -111,7 +111,7 @@ impl Floor {
         Ok(Round { messages: all, cpu, wall, latency })
     }
 
-    /// The next message; before it waits for one, what was written goes out.
+    /// Polls for the next message, and flushes pending writes before it waits.
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Failure>> {
         match Pin::new(&mut self.socket).poll_next_unpin(cx) {
             Poll::Ready(message) => Poll::Ready(Ok(message.ok_or("the connection ended")??)),
@@ -151,7 +151,7 @@ impl Floor {
         Ok(())
     }
 
-    /// Matches a reply and reads what it carries; when it was asked for, if that is of interest.
+    /// Matches a reply and reads its payload. Returns the time of its push, if that was recorded.
     fn read_reply(&mut self, message: &Message) -> Result<Option<Instant>, Failure> {
         let scanned = scan(message)?;
         self.channels.get(scanned.topic).ok_or("a channel")?;
@@ -195,7 +195,7 @@ impl Floor {
         Ok(Round { messages: all, cpu, wall, ..Round::default() })
     }
 
-    /// Reads on and does nothing for a while; the memory of the process after it.
+    /// Stays idle for this long, and returns the memory of the process after it.
     pub(crate) async fn idle_for(mut self, time: Duration) -> u64 {
         let reading = async { while let Some(Ok(_)) = self.socket.next().await {} };
         let waiting = async {
@@ -253,7 +253,7 @@ fn scan_binary(bytes: &[u8]) -> Option<Scanned<'_>> {
     })
 }
 
-/// The number at the front of a binary payload.
+/// The number at the start of a binary payload.
 pub(crate) fn number_in(payload: &[u8]) -> Result<u64, Failure> {
     let (number, _) = payload.split_first_chunk().ok_or("eight bytes")?;
     Ok(u64::from_be_bytes(*number))

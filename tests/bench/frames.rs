@@ -1,17 +1,17 @@
-//! What goes over the wire: payloads of a stated size, and WebSocket frames of a server.
+//! Payloads of a given size, and the WebSocket frames of a server.
 
 use core::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-/// What a message carries.
+/// The kind of a message's payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Body {
     /// 64 bytes of JSON.
     Small,
     /// 1 KiB of JSON: a list of records.
     Records,
-    /// 16 KiB of the same.
+    /// 16 KiB of JSON: a list of records.
     ManyRecords,
     /// 16 KiB of JSON that is one string.
     LongString,
@@ -20,7 +20,7 @@ pub(crate) enum Body {
 }
 
 impl Body {
-    /// The payload with this number in it, which is the field that is read.
+    /// The payload with this number in the field that the consumer reads.
     pub(crate) fn payload(self, number: u64) -> Vec<u8> {
         match self {
             Self::Small => padded(format!(r#"{{"n":{number},"body":""#), 64).into_bytes(),
@@ -69,7 +69,7 @@ pub(crate) struct Numbered {
     pub(crate) n: u64,
 }
 
-/// What is pushed to be echoed.
+/// The payload of a push to be echoed.
 #[derive(Debug, Serialize)]
 pub(crate) struct Echo<'a> {
     pub(crate) n: u64,
@@ -79,7 +79,7 @@ pub(crate) struct Echo<'a> {
 /// Fills an echo up to 64 bytes.
 pub(crate) const FILLER: &str = "abcdefghijklmnopqrstuvwxyzabcdefghijklmn";
 
-/// What the server is asked for: so many messages, in turns over the topics `room:0` and so on.
+/// A request for `count` messages from the server, in turns over the topics `room:0` and so on.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Flood {
     pub(crate) count: u64,
@@ -107,7 +107,7 @@ pub(crate) fn length_byte(bytes: &[u8]) -> u8 {
     u8::try_from(bytes.len()).expect("topics and refs of a benchmark are short")
 }
 
-/// Adds a frame of a server, which is not masked.
+/// Appends an unmasked frame, as a server sends it.
 pub(crate) fn put_frame(out: &mut Vec<u8>, binary: bool, parts: &[&[u8]]) {
     let length: usize = parts.iter().map(|part| part.len()).sum();
     out.push(if binary { 0x82 } else { 0x81 });

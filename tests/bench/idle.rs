@@ -1,4 +1,4 @@
-//! What a connection costs that does nothing: its memory, and when its heartbeats are.
+//! The cost of an idle connection: its memory, and the times of its heartbeats.
 
 use core::time::Duration;
 use std::process::Command;
@@ -12,10 +12,11 @@ use super::server::Server;
 use super::workloads::BUFFERS;
 use crate::rt;
 
-/// So many connections are opened at a time.
+/// The number of connections that are opened concurrently.
 const AT_A_TIME: u64 = 50;
 
-/// For both sides and presets, a process each, as memory that was freed may stay with a process.
+/// Prints the table for both sides and presets. Each row is measured in a process of its own, because a
+/// process may keep freed memory.
 pub(crate) fn table() -> Result<(), Failure> {
     println!("\n{:36} {:>9} {:>9}", "resident memory, KiB", "measured", "target");
     let target = rt::IDLE_TARGET;
@@ -40,8 +41,8 @@ pub(crate) fn table() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Opens the connections and prints what each takes; with more than one channel, what a further
-/// channel takes.
+/// Opens the connections and prints the memory of each; with more than one channel, the memory of a
+/// further channel.
 pub(crate) fn alone(
     side: &str,
     preset: &str,
@@ -52,7 +53,7 @@ pub(crate) fn alone(
     let (port, floor, many) = (server.port, side == "floor", preset == "many");
     let each = rt::block_on(async move {
         if floor {
-            // The first of everything is nobody's.
+            // One-time allocations are not counted.
             rt::all([Floor::open(port, 1, BUFFERS).await?.idle_for(Duration::ZERO)]).await;
             let before = resident();
             let open = (0..connections).map(|_| async move {
@@ -102,14 +103,14 @@ async fn open(port: u16, many: bool, count: u64, topics: u64) -> Result<Vec<Ours
 
 const INTERVAL: Duration = Duration::from_secs(20);
 
-/// Counts the heartbeats of every second for a while, and the CPU time they take.
+/// Counts the heartbeats in each second of an interval, and their CPU time.
 pub(crate) fn heartbeats(connections: u64) -> Result<(), Failure> {
     let server = Server::start()?;
     let port = server.port;
     rt::block_on(async move {
         let held = open(port, true, connections, 1).await?;
         let count = || held.iter().map(|ours| ours.client().stats().frames_in).sum::<u64>();
-        // By then each of them has sent its first.
+        // After this, every connection has sent its first heartbeat.
         rt::sleep(INTERVAL).await;
         let (mut seen, mut before) = (Vec::new(), count());
         let (spent, start) = (cpu(), Instant::now());

@@ -1,5 +1,5 @@
-//! What is measured: the CPU time of this process, its resident memory, and what comes of several
-//! rounds. The server is another process, so neither its time nor its memory is in here.
+//! Measurements: the CPU time and the resident memory of this process, and the median of several rounds.
+//! The server is another process, so neither its time nor its memory is included.
 
 use core::time::Duration;
 use std::fs;
@@ -20,29 +20,29 @@ pub(crate) fn resident() -> u64 {
     number.parse::<u64>().expect("a number") * 1_024
 }
 
-/// What one round of a workload cost.
+/// The cost of one round of a workload.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Round {
     pub(crate) messages: u64,
     pub(crate) cpu: Duration,
     pub(crate) wall: Duration,
-    /// The median time from a push to its reply, where that is what is measured.
+    /// The median time from a push to its reply, in workloads that measure it.
     pub(crate) latency: Duration,
 }
 
 impl Round {
-    /// CPU time of a message, in nanoseconds.
+    /// CPU time per message, in nanoseconds.
     pub(crate) fn cpu_each(&self) -> f64 {
         self.cpu.as_nanos() as f64 / self.messages as f64
     }
 
-    /// Messages in a second.
+    /// Messages per second.
     pub(crate) fn rate(&self) -> f64 {
         self.messages as f64 / self.wall.as_secs_f64()
     }
 }
 
-/// The one in the middle.
+/// The median.
 pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);

@@ -1,8 +1,8 @@
 //! The benchmark of both adapters, written once. `examples/bench.rs` of each of them includes it,
 //! with the runtime as `rt` and the adapter as `phx`.
 //!
-//! Ours and the floor take turns in one process, so that whatever else the machine does meets both;
-//! what is compared is CPU time, and the median of the ratios.
+//! The client and the floor take turns in one process, so that other load on the machine affects both.
+//! The result is the median of the ratios of their CPU time.
 
 mod floor;
 mod frames;
@@ -13,7 +13,7 @@ mod server;
 mod storm;
 mod workloads;
 
-/// Why there is no result.
+/// The error of a benchmark.
 pub(crate) type Failure = Box<dyn core::error::Error + Send + Sync>;
 
 const USAGE: &str = "\
@@ -24,10 +24,10 @@ usage: bench                                    everything
        bench storm                              a consumer that does not keep up
        bench once WORKLOAD ours|floor MESSAGES  one workload, for a profiler";
 
-/// Of each side; an odd number has one in the middle.
+/// Rounds of each side; odd, so that the median is one of them.
 const ROUNDS: usize = 9;
 
-/// Does what the arguments say.
+/// Runs the benchmark that the arguments select.
 pub(crate) fn run() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();

@@ -1,4 +1,4 @@
-//! What a benchmark needs of smol: its global executor, which has one thread.
+//! The runtime functions of the benchmark for smol: its global executor, which has one thread.
 
 use core::future::Future;
 use core::time::Duration;
@@ -7,19 +7,19 @@ use std::net::TcpStream;
 pub(crate) use async_tungstenite::tungstenite;
 use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
-/// What both crates' examples call it.
+/// The common name for both runtimes.
 pub(crate) type WebSocketStream = async_tungstenite::WebSocketStream<smol::net::TcpStream>;
 
-/// A stream that was upgraded already.
+/// Wraps a stream that is already upgraded.
 pub(crate) async fn web_socket(stream: TcpStream, config: WebSocketConfig) -> WebSocketStream {
     let stream = smol::Async::new(stream).expect("smol takes it").into();
     WebSocketStream::from_raw_socket(stream, Role::Client, Some(config)).await
 }
 
-/// What an idle connection may take, in KiB.
+/// The target for the memory of an idle connection, in KiB.
 pub(crate) const IDLE_TARGET: f64 = 14.0;
 
-/// Runs all of it on the thread of the executor; this one waits.
+/// Runs a future on the thread of the executor, and waits for it.
 pub(crate) fn block_on<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
     smol::block_on(smol::spawn(work))
 }

@@ -1,4 +1,4 @@
-//! What a benchmark needs of tokio: one thread, as many connections of one program share it.
+//! The runtime functions of the benchmark for tokio: one thread, which all connections share.
 
 use core::future::Future;
 use core::time::Duration;
@@ -7,20 +7,20 @@ use std::net::TcpStream;
 pub(crate) use tokio_tungstenite::tungstenite;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
-/// What both crates' examples call it.
+/// The common name for both runtimes.
 pub(crate) type WebSocketStream = tokio_tungstenite::WebSocketStream<tokio::net::TcpStream>;
 
-/// A stream that was upgraded already.
+/// Wraps a stream that is already upgraded.
 pub(crate) async fn web_socket(stream: TcpStream, config: WebSocketConfig) -> WebSocketStream {
     stream.set_nonblocking(true).expect("a socket can be non-blocking");
     let stream = tokio::net::TcpStream::from_std(stream).expect("tokio takes it");
     WebSocketStream::from_raw_socket(stream, Role::Client, Some(config)).await
 }
 
-/// What an idle connection may take, in KiB.
+/// The target for the memory of an idle connection, in KiB.
 pub(crate) const IDLE_TARGET: f64 = 12.0;
 
-/// Runs all of it on one thread.
+/// Runs a future on one thread.
 pub(crate) fn block_on<T>(work: impl Future<Output = T> + Send + 'static) -> T {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_all().build().expect("a runtime").block_on(work)

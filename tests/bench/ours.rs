@@ -1,4 +1,4 @@
-//! The same workloads through this client, used as an application would use it.
+//! The workloads with this client, used as an application would use it.
 
 use core::time::Duration;
 use std::time::Instant;
@@ -17,14 +17,14 @@ use crate::rt;
 pub(crate) struct Ours {
     client: Client,
     rooms: Vec<Channel>,
-    /// One for each room, while no task has them.
+    /// The stream of each room, while no task uses it.
     streams: Vec<Messages>,
-    /// Messages that a mailbox had no room for.
+    /// Messages that a full mailbox dropped.
     pub(crate) lost: u64,
 }
 
-/// The configuration of every workload; only more may be queued than by default. `TRANSPORT=websocket`
-/// chooses that transport.
+/// The configuration of every workload: the default with a longer push queue. `TRANSPORT=websocket`
+/// selects that transport.
 pub(crate) fn config(port: u16) -> Result<Config, Failure> {
     let uri = format!("ws://127.0.0.1:{port}/socket/websocket");
     let config = Config::new(&uri)?.queued_pushes_max(20_000);
@@ -37,7 +37,7 @@ pub(crate) fn config(port: u16) -> Result<Config, Failure> {
 }
 
 impl Ours {
-    /// A connection with so many channels.
+    /// Opens a connection with this many channels.
     pub(crate) async fn open(config: Config, topics: u64) -> Result<Self, Failure> {
         let client = phx::connect(config).await?;
         let mut rooms = Vec::new();
@@ -57,7 +57,7 @@ impl Ours {
         }
     }
 
-    /// So many callers at once, each of which waits for its reply.
+    /// Runs `outstanding` concurrent callers, each of which waits for its reply.
     async fn echo(&mut self, body: Body, outstanding: u64, all: u64) -> Result<Round, Failure> {
         let (before, start) = (cpu(), Instant::now());
         let each = all / outstanding;
@@ -117,7 +117,7 @@ impl Ours {
     }
 }
 
-/// Pushes one after another; the median time until the reply, if it is the only caller's.
+/// Pushes one after another. Returns the median time until the reply, if this is the only caller.
 async fn call(room: Channel, body: Body, count: u64, alone: bool) -> Result<Duration, Failure> {
     let mut latencies = Vec::new();
     for n in 0..count {
@@ -136,7 +136,7 @@ async fn call(room: Channel, body: Body, count: u64, alone: bool) -> Result<Dura
     Ok(Duration::from_nanos(median(latencies) as u64))
 }
 
-/// Reads until so many messages were there, or were lost.
+/// Reads until this many messages were received or lost.
 async fn consume(mut stream: Messages, body: Body, all: u64) -> Result<(Messages, u64), Failure> {
     let (mut seen, mut lost) = (0, 0);
     while seen + lost < all {

@@ -1,6 +1,6 @@
-//! The server of the benchmark: a process of its own, one thread for each connection, no more
-//! Phoenix than is needed. What it sends in a flood is rendered before, so that it is never what
-//! a client waits for.
+//! The server of the benchmark: a process of its own with one thread per connection, which implements
+//! only what the workloads need. The frames of a flood are rendered in advance, so that clients never
+//! wait for the server.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -13,17 +13,17 @@ use crate::rt::tungstenite;
 use super::Failure;
 use super::frames::{Body, Flood, broadcast, length_byte, put_frame, topic};
 
-/// Ten thousand threads need not have much.
+/// The stack size of a thread; small, because there are ten thousand of them.
 const STACK: usize = 128 << 10;
 
-/// A running server, which ends with this value.
+/// A running server, which ends when this value is dropped.
 pub(crate) struct Server {
     child: Child,
     pub(crate) port: u16,
 }
 
 impl Server {
-    /// Starts this very program as the server.
+    /// Starts this program again as the server.
     pub(crate) fn start() -> Result<Self, Failure> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg("serve")
@@ -31,8 +31,8 @@ impl Server {
             .stdout(Stdio::piped())
             .spawn()?;
         let mut port = String::new();
-        let mut said = io::BufReader::new(child.stdout.take().expect("it is piped"));
-        io::BufRead::read_line(&mut said, &mut port)?;
+        let mut stdout = io::BufReader::new(child.stdout.take().expect("it is piped"));
+        io::BufRead::read_line(&mut stdout, &mut port)?;
         Ok(Self { child, port: port.trim().parse()? })
     }
 }
@@ -51,7 +51,7 @@ pub(crate) fn serve() -> Result<(), Failure> {
     thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
             let started = thread::Builder::new().stack_size(STACK).spawn(move || {
-                // How a connection ends is the client's business.
+                // The client reports how a connection ended.
                 let _ = connection(stream);
             });
             started.expect("another thread");
@@ -102,7 +102,7 @@ fn connection(stream: TcpStream) -> Result<(), Failure> {
     }
 }
 
-/// The opcode of a whole frame of a client, and where its payload is once it is unmasked.
+/// Unmasks a complete client frame in place. Returns its opcode and the range of its payload.
 fn next_frame(bytes: &mut [u8]) -> Option<(u8, core::ops::Range<usize>)> {
     let opcode = bytes.first()? & 0x0f;
     let (length, head) = match bytes.get(1)? & 0x7f {
@@ -118,7 +118,7 @@ fn next_frame(bytes: &mut [u8]) -> Option<(u8, core::ops::Range<usize>)> {
     Some((opcode, start..start + length))
 }
 
-/// Answers with ok, and an echo with what it carries; whoever asks for a flood gets that too.
+/// Answers with `ok`, and an echo with its payload. Returns the flood, if one was requested.
 fn answer_text(text: &[u8], out: &mut Vec<u8>) -> Result<Option<Flood>, Failure> {
     // Neither refs nor the topics of a benchmark have a comma.
     let mut parts = text[1..text.len() - 1].splitn(5, |byte| *byte == b',');
@@ -141,7 +141,7 @@ fn answer_binary(push: &[u8], out: &mut Vec<u8>) -> Option<Flood> {
     None
 }
 
-/// Frames in a row, ready to be written again and again.
+/// A sequence of frames that can be written repeatedly.
 struct Rendered {
     bytes: Vec<u8>,
     ends: Vec<usize>,

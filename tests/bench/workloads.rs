@@ -1,4 +1,4 @@
-//! The workloads that have a ratio to the floor, and the table of them.
+//! The workloads that are compared with the floor, and the table of their ratios.
 
 use super::Failure;
 use super::floor::Floor;
@@ -8,16 +8,16 @@ use super::ours::{self, Ours};
 use super::server::Server;
 use crate::rt;
 
-/// What is done in one round.
+/// The work of one round.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Job {
-    /// Pushes that the server echoes, so many of them unanswered at any time.
+    /// Pushes that the server echoes, with `outstanding` of them unanswered at any time.
     Echo { body: Body, outstanding: u64, messages: u64 },
-    /// Broadcasts on so many topics, in turns.
+    /// Broadcasts on `topics` topics in turn.
     Receive { body: Body, topics: u64, messages: u64 },
 }
 
-/// A job with what is expected of its CPU time, as a multiple of the floor's.
+/// A job with targets for its CPU time, as a multiple of the floor's.
 pub(crate) struct Workload {
     pub(crate) name: &'static str,
     job: Job,
@@ -54,7 +54,7 @@ pub(crate) const WORKLOADS: [Workload; 12] = [
     echo("echo-1", Body::Small, [1, 4_000], [1.25, 1.1]),
     echo("echo-64", Body::Small, [64, 64_000], [1.35, 1.2]),
     echo("echo-1024", Body::Small, [1_024, 102_400], [1.9, 1.4]),
-    // Its target is 1.2 times what one message costs with 1,024 outstanding, see the table.
+    // Its target is 1.2 times the cost of a message with 1,024 outstanding, see the table.
     echo("echo-10000", Body::Small, [10_000, 100_000], [0.0, 0.0]),
     echo("echo-binary-1", Body::Binary, [1, 4_000], [1.3, 1.15]),
     echo("echo-binary-64", Body::Binary, [64, 64_000], [1.3, 1.15]),
@@ -96,10 +96,10 @@ pub(crate) fn once(name: &str, side: &str, messages: u64) -> Result<(), Failure>
     Ok(())
 }
 
-/// The default of `Config::buffers`, which the floor is given too.
+/// The default of `Config::buffers`, which the floor uses too.
 pub(crate) const BUFFERS: usize = 16 << 10;
 
-/// Prints the table of every workload whose name starts so.
+/// Prints the table of all workloads with this prefix.
 pub(crate) fn table(prefix: &str, rounds: usize) -> Result<(), Failure> {
     let server = Server::start()?;
     println!(
@@ -112,7 +112,7 @@ pub(crate) fn table(prefix: &str, rounds: usize) -> Result<(), Failure> {
         let (rounds, lost) = rt::block_on(async move {
             let mut floor = Floor::open(port, topics, BUFFERS).await?;
             let mut ours = Ours::open(ours::config(port)?, topics).await?;
-            // Not counted: memory is touched and caches are filled.
+            // A warm-up round, which is not counted.
             floor.run(job).await?;
             ours.run(job).await?;
             let mut pairs = Vec::new();
@@ -129,7 +129,7 @@ pub(crate) fn table(prefix: &str, rounds: usize) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Prints a line, and returns what one message of ours costs in it.
+/// Prints a line, and returns the cost of a message with this client.
 fn print(workload: &Workload, rounds: &[[Round; 2]], lost: u64, at_1024: Option<f64>) -> f64 {
     let of = |what: fn(&[Round; 2]) -> f64| median(rounds.iter().map(what));
     let floor = of(|[floor, _]| floor.cpu_each());

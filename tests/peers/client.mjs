@@ -1,8 +1,8 @@
 // The official client against a server: `node client.mjs SCENARIO URL`.
 //
-// Each scenario is a function below. It may ask the one who started it to do something with the
-// server: it writes {"ask": name, ...} as a line and reads {"answer": ...}. It ends with status 0,
-// or with what went wrong on stderr and status 1.
+// Each scenario is a function below. It can request an operation on the server from the parent process:
+// it writes {"ask": name, ...} as a line and reads {"answer": ...}. The exit status is 0, or 1 with the
+// error on stderr.
 
 import assert from "node:assert/strict"
 import { createInterface } from "node:readline"
@@ -11,14 +11,14 @@ import { WebSocket } from "ws"
 
 const [scenario, url] = process.argv.slice(2)
 
-// Nothing below waits longer than this for one thing. It passes only when something is wrong.
-const PATIENCE = 60_000
-// What is over only when the server's clock is set ahead.
+// The timeout of every wait below. It passes only when something is wrong.
+const DEADLINE = 60_000
+// A time that passes only when the server's clock is advanced.
 const HOUR = 3_600_000
-// The same, and shorter than the server's idle timeout.
+// Such a time, shorter than the server's idle timeout.
 const HALF_A_MINUTE = 30_000
 
-// Asking.
+// Requests to the parent process.
 
 const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]()
 
@@ -29,7 +29,7 @@ async function ask(name, rest = {}) {
   return JSON.parse(value).answer
 }
 
-// Sets the clock of the server ahead to a time that it told, and so much more.
+// Advances the server's clock to a time from `now`, plus `later`.
 const reach = (now, later) => ask("reach", { at: now + later })
 
 // Waiting.
@@ -37,12 +37,12 @@ const reach = (now, later) => ask("reach", { at: now + later })
 function within(promise, what) {
   let timer
   const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`waited too long for ${what}`)), PATIENCE)
+    timer = setTimeout(() => reject(new Error(`waited too long for ${what}`)), DEADLINE)
   })
   return Promise.race([promise, late]).finally(() => clearTimeout(timer))
 }
 
-// What was put in is taken out in the same order, by whoever waits for it.
+// A FIFO queue; `take` waits for an item.
 class Queue {
   items = []
   wanted = []
@@ -57,9 +57,9 @@ class Queue {
   }
 }
 
-// Waits until something is so that nothing tells of.
+// Polls a condition that has no event.
 async function until(what, check) {
-  const end = Date.now() + PATIENCE
+  const end = Date.now() + DEADLINE
   while(!await check()){
     assert(Date.now() < end, `waited too long until ${what}`)
     await pause(10)
@@ -73,7 +73,7 @@ const pause = ms => new Promise(resolve => setTimeout(resolve, ms))
 function newSocket(opts = {}) {
   const socket = new Socket(url, {
     transport: WebSocket,
-    timeout: PATIENCE,
+    timeout: DEADLINE,
     reconnectAfterMs: () => 20,
     rejoinAfterMs: () => 20,
     ...opts,
@@ -101,7 +101,7 @@ const outcome = push => within(new Promise(resolve => {
   }
 }), "an outcome")
 
-// A channel whose ends and events are kept; `joins` gets the response of each ok.
+// A channel that queues its errors, closes and events; `joins` queues the response of each ok.
 function newChannel(socket, topic, params, ...events) {
   const channel = socket.channel(topic, params)
   channel.joins = new Queue(`a join of ${topic}`)
@@ -168,7 +168,7 @@ const scenarios = {
   async pushes() {
     const socket = await connected({ params: { user_id: "ann", "a b": "ö&=" } })
     const room = newChannel(socket, "room:lobby", {}, "pushed")
-    // Before the join is answered, so it is sent behind the answer.
+    // A push before the join is answered is sent after the answer.
     const joining = outcome(room.join())
     const early = outcome(room.push("echo", { early: true }))
     assert.equal((await joining).status, "ok")
@@ -184,7 +184,7 @@ const scenarios = {
     assert.deepEqual(await outcome(room.push("odd_status", {})), odd)
     assert.equal((await outcome(room.push("noreply", {}, 100))).status, "timeout")
 
-    // A late reply finds its push, behind the one of a later push.
+    // A late reply finds its push, after the reply to a later push.
     const order = []
     const slow = ok(room.push("slow", { ms: HALF_A_MINUTE })).then(() => order.push("slow"))
     await ok(room.push("echo", {})).then(() => order.push("fast"))
@@ -207,7 +207,7 @@ const scenarios = {
     ann.push("shout_from", { nr: 1 })
     assert.deepEqual(await bob.events.shout.take(), { nr: 1 })
     await ok(ann.push("shout", { nr: 2 }))
-    // Not the first one, which was for everyone else.
+    // Not the first one, which the sender does not receive.
     assert.deepEqual(await ann.events.shout.take(), { nr: 2 })
     assert.deepEqual(await bob.events.shout.take(), { nr: 2 })
     await ask("broadcast", { topic: "room:lobby", event: "news", payload: { from: "server" } })
@@ -219,7 +219,7 @@ const scenarios = {
 
   async binary() {
     const [one, two] = [await connected(), await connected()]
-    // Longer in bytes than in characters, as the header of a frame counts.
+    // Longer in bytes than in characters: the header of a frame counts bytes.
     const topic = "room:größe"
     const ann = await joined(one, topic, {}, "shout", "pushed_bin", "名前")
     const bob = await joined(two, topic, {}, "shout")
@@ -244,7 +244,7 @@ const scenarios = {
     const socket = await connected()
     const room = await joined(socket, "room:lobby", {}, "news")
     const other = await joined(socket, "room:other", {})
-    // Its own crash, one from the outside, and the push that no clause handles.
+    // A crash by a push, one from outside, and an event that no clause handles.
     const crashes = [
       () => room.push("crash", {}),
       () => ask("crash", { topic: "room:lobby" }),
@@ -276,15 +276,15 @@ const scenarios = {
     const watched = (socket, key) => {
       const channel = newChannel(socket, topic, { key, meta: { state: "new" } })
       const presence = new Presence(channel)
-      const told = []
-      presence.onJoin((key, before) => told.push(`${before ? "again" : "join"} ${key}`))
-      presence.onLeave((key, now) => told.push(`${now.metas.length ? "part" : "leave"} ${key}`))
+      const calls = []
+      presence.onJoin((key, before) => calls.push(`${before ? "again" : "join"} ${key}`))
+      presence.onLeave((key, now) => calls.push(`${now.metas.length ? "part" : "leave"} ${key}`))
       channel.join().receive("ok", response => channel.joins.put(response))
       const lists = expected => until(JSON.stringify(expected), () => {
         try { assert.deepEqual(list(presence), expected) } catch { return false }
         return true
       })
-      return { channel, presence, told, lists }
+      return { channel, presence, calls, lists }
     }
     const ann = watched(one, "ann")
     await ann.lists({ ann: ["new"] })
@@ -297,33 +297,33 @@ const scenarios = {
     await ann.lists({ ann: ["new"], bob: ["busy"] })
     assert.equal(ann.presence.state.bob.metas[0].phx_ref_prev, ref)
 
-    // A second device of bob's.
+    // A second device of bob.
     await ok(ann.channel.push("track_extra", { key: "bob", meta: { state: "phone" } }))
     await ann.lists({ ann: ["new"], bob: ["busy", "phone"] })
     await bob.lists({ ann: ["new"], bob: ["busy", "phone"] })
     const state = await ok(bob.channel.push("list", {}))
     assert.deepEqual(Object.keys(state).sort(), ["ann", "bob"])
 
-    ann.told.length = 0
+    ann.calls.length = 0
     await ok(bob.channel.push("untrack", {}))
     await ann.lists({ ann: ["new"], bob: ["phone"] })
-    assert.deepEqual(ann.told, ["part bob"])
+    assert.deepEqual(ann.calls, ["part bob"])
 
-    // Whoever goes in a gap is gone after it.
-    bob.told.length = 0
+    // A presence that leaves during a gap is gone after it.
+    bob.calls.length = 0
     await disconnected(two)
     ann.channel.leave()
     await until("both are gone", async () => await ask("joined", { topic }) === 0)
     two.connect()
     await bob.lists({ bob: ["new"] })
-    assert(bob.told.includes("leave ann"), String(bob.told))
+    assert(bob.calls.includes("leave ann"), String(bob.calls))
   },
 
   async heartbeat() {
-    // The server closes a socket that is silent for an hour: see the Rust side.
+    // The Rust side configures the server to close a socket that is silent for an hour.
     const silent = await connected({ heartbeatIntervalMs: 10 * HOUR })
     const alive = await connected({ heartbeatIntervalMs: 20 })
-    // For the client the interval is also the time for an answer, which a busy machine may need.
+    // The client uses the interval as its heartbeat timeout too, which is too short for a busy machine.
     alive.heartbeatTimeout = () => {}
     let beats = 0
     alive.onMessage(({ topic, event, payload }) => {
@@ -331,8 +331,8 @@ const scenarios = {
       assert.deepEqual([event, payload], ["phx_reply", { status: "ok", response: {} }])
       beats += 1
     })
-    // From now on the server hears nothing of the one, and heartbeats of the other: of those that
-    // are answered, all but the first were sent after this, and the last more than 1 ms after it.
+    // From now on the server receives nothing from one client and heartbeats from the other. All answered
+    // heartbeats but the first were sent after this, and the last more than 1 ms after it.
     const now = await ask("now")
     beats = 0
     await until("three heartbeats", () => beats >= 3)
@@ -353,7 +353,7 @@ const scenarios = {
     const joinRef = room.joinRef()
     const leaving = room.leave()
     await room.closes.take()
-    // The client takes a leave for done when it is sent, so what the server says is looked at here.
+    // The client considers a leave done when it is sent, so the server's frames are checked here.
     const { event, ref, payload } = await frames.take()
     assert.deepEqual(
       { event, ref, payload },
@@ -365,7 +365,7 @@ const scenarios = {
     assert.equal(await ask("joined", { topic: "room:lobby" }), 1)
     await echoes(other, 1)
 
-    // The client leaves a topic that it joins a second time, and joins in the same breath.
+    // A second join of a topic makes the client leave it and join again at once.
     const second = await joined(socket, "room:other", { second: true })
     await other.closes.take()
     await echoes(second, 2)
@@ -376,7 +376,7 @@ const scenarios = {
     hasty.join()
     hasty.leave()
     await hasty.closes.take()
-    // An answer to something later, so the server has seen both.
+    // The reply to a later push: the server has read both.
     await echoes(second, 3)
     await until("it is left", async () => await ask("joined", { topic: "room:hasty" }) === 0)
   },
@@ -390,8 +390,8 @@ const scenarios = {
       if(event === "stop_reply"){ assert.deepEqual(await ok(push), { bye: true }) }
       await room.closes.take()
       assert.deepEqual(room.errors.items, [])
-      // It does not come back by itself, which would take 20 ms: a timer that is set later, and for
-      // longer, is later than that, and what is answered then was sent behind that join.
+      // The client does not join again by itself, which would take 20 ms. This timer starts later and
+      // takes longer, so the echo after it would be sent after that join.
       await pause(40)
       await echoes(other, event)
       assert.deepEqual(room.joins.items, [])
@@ -415,7 +415,7 @@ const scenarios = {
       await end()
       await socket.closed.take()
       for(const channel of [room, other]){ await channel.errors.take() }
-      // Kept by the client, and sent when the channel is joined again.
+      // The client keeps the push, and sends it when the channel is joined again.
       const kept = outcome(room.push("echo", { kept: what }))
       if(what.startsWith("the server")){ await ask("restart") }
       await socket.opened.take()
@@ -424,7 +424,7 @@ const scenarios = {
       assert.deepEqual(await kept, { status: "ok", response: { kept: what } })
       await echoes(other, what)
       assert.equal(await ask("joined", { topic: "room:lobby" }), 1)
-      // Attempts while nobody listened.
+      // Discards failed attempts from the time when the server was down.
       socket.closed.items.length = 0
       for(const channel of [room, other]){ channel.errors.items.length = 0 }
     }
@@ -455,8 +455,8 @@ const scenarios = {
   },
 
   async token() {
-    // In base64 with a plus and with padding, which is cut; never with a slash, which JavaScript's
-    // WebSocket takes for no subprotocol.
+    // Its base64 has a plus, and padding, which the client removes. It has no slash, which JavaScript's
+    // WebSocket refuses in a subprotocol.
     const authToken = "secret~>~>"
     assert.equal(btoa(authToken), "c2VjcmV0fj5+Pg==")
     const socket = await connected({ authToken })

@@ -1,6 +1,6 @@
-"""The Python packages of requirements.txt, installed beside this file, once.
+"""Installs the Python packages of requirements.txt beside this file, once.
 
-Exits with 77 where they cannot be had: then the caller skips, visibly.
+Exits with 77 if they are not available: the caller then skips, visibly.
 """
 
 import os
@@ -27,7 +27,7 @@ def installed():
 
 
 def install():
-    # Aside, and renamed when it is complete: two tests may do so at a time.
+    # In a temporary folder, renamed when complete: two tests may install at the same time.
     with tempfile.TemporaryDirectory(prefix=".installing-", dir=HERE) as aside:
         target = os.path.join(aside, "modules")
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
@@ -35,11 +35,11 @@ def install():
         done = subprocess.run(pip, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
                               timeout=120, check=False)
         if done.returncode != 0:
-            said = f"pip: {done.stderr.strip()[-300:]}"
-            if "THESE PACKAGES DO NOT MATCH THE HASHES" in said:
-                # No reason to skip.
-                sys.exit(said)
-            print(said, file=sys.stderr)
+            error = f"pip: {done.stderr.strip()[-300:]}"
+            if "THESE PACKAGES DO NOT MATCH THE HASHES" in error:
+                # This is a failure, and no reason to skip.
+                sys.exit(error)
+            print(error, file=sys.stderr)
             sys.exit(CANNOT)
         with open(os.path.join(target, "requirements.txt"), "w", encoding="utf-8") as file:
             file.write(read(WANTED))

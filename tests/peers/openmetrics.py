@@ -1,6 +1,6 @@
-"""The OpenMetrics parser of prometheus_client, asked over stdin: a page in, its families out as JSON.
+"""The OpenMetrics parser of prometheus_client: reads a page on stdin, prints its families as JSON.
 
-Exits with 1 for what is no page, and with 77 where the parser cannot be had: then the caller skips,
+Exits with 1 for a malformed page, and with 77 if the parser is not available: the caller then skips,
 visibly.
 """
 
@@ -22,7 +22,7 @@ def main():
     try:
         families = list(text_string_to_metric_families(sys.stdin.read()))
     except ValueError as error:
-        sys.exit(f"no OpenMetrics: {error}")
+        sys.exit(f"not OpenMetrics: {error}")
     print(json.dumps([
         {
             "name": family.name,

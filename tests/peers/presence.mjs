@@ -1,17 +1,16 @@
-// The official client's Presence, asked over stdin: one case a line, one answer a line.
+// The official client's Presence over stdin and stdout: one case per line, one answer per line.
 //
 // A case is a list of steps:
 //   {"joined": true}      the channel was joined (again): its joinRef changes
-//   {"drop_held": true}   forget the diffs that wait for a state
+//   {"drop_held": true}   drop the diffs that wait for a state
 //   {"state": {...}}      a presence_state
 //   {"diff": {...}}       a presence_diff
-// The answer has one entry for each step: the callbacks it made, the list and whether a state is
-// awaited.
+// The answer has one entry per step: the callbacks that it made, the list, and whether a state is awaited.
 
 import { createInterface } from "node:readline"
 import { Presence } from "phoenix"
 
-// All that a Presence asks of its channel.
+// The part of a channel that a Presence uses.
 class ChannelStub {
   handlers = new Map()
   joins = 0
@@ -20,7 +19,7 @@ class ChannelStub {
   receive(event, payload) { this.handlers.get(event)(payload) }
 }
 
-// A copy of how it is now: the client goes on to change what it hands to a callback.
+// A deep copy, because the client changes a callback's arguments later.
 const frozen = value => JSON.parse(JSON.stringify(value))
 
 function run(steps) {

@@ -1,5 +1,5 @@
-// Ajv, asked over stdin: the schema on the first line, then a document a line; whether the schema
-// accepts it, and what it says against it.
+// Ajv over stdin and stdout: the schema on the first line, then one document per line. The answer is whether
+// the schema accepts the document, and the errors.
 
 import { createInterface } from "node:readline"
 import Ajv2020 from "ajv/dist/2020.js"

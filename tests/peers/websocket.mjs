@@ -1,11 +1,11 @@
-// A WebSocket server of the package `ws`, for the WebSocket machine to talk to.
+// A WebSocket server of the package `ws`, as a peer of the WebSocket machine.
 //
-// The first line on stdout has the port; every other one is how a connection ended there: the code and
-// the reason that were received. The path selects what the server does.
+// The first line on stdout has the port; each further line has the close code and the reason that were
+// received at the end of a connection. The path selects the behaviour of the server.
 
 import { WebSocketServer } from "ws";
 
-const say = (value) => process.stdout.write(JSON.stringify(value) + "\n");
+const print = (value) => process.stdout.write(JSON.stringify(value) + "\n");
 
 const server = new WebSocketServer({
   host: "127.0.0.1",
@@ -14,10 +14,10 @@ const server = new WebSocketServer({
   verifyClient: ({ req }, answer) => answer(req.url !== "/refused", 403, "no"),
 });
 
-server.on("listening", () => say({ port: server.address().port }));
+server.on("listening", () => print({ port: server.address().port }));
 
 server.on("connection", (socket, request) => {
-  socket.on("close", (code, reason) => say({ code, reason: reason.toString() }));
+  socket.on("close", (code, reason) => print({ code, reason: reason.toString() }));
   socket.on("error", () => {});
   const paths = {
     "/echo": () => socket.on("message", (data, binary) => socket.send(data, { binary })),

@@ -1,4 +1,4 @@
-"""A WebSocket server of the package `websockets`, the twin of websocket.mjs."""
+"""A WebSocket server of the package `websockets` with the behaviour of websocket.mjs."""
 
 import asyncio
 import json
@@ -7,12 +7,12 @@ import sys
 import modules
 
 
-def say(value):
+def print_line(value):
     print(json.dumps(value), flush=True)
 
 
 async def fragments():
-    # Each of them is a frame, and an empty one is the last.
+    # Each part is a frame; the library adds an empty last one.
     for part in ["fr\u00e4g", "", "ments"]:
         yield part
 
@@ -29,7 +29,7 @@ async def serve(connection):
             await connection.send("early")
         elif path == "/pings":
             pongs = [(data, await connection.ping(data)) for data in ["a", "b", "c"]]
-            # A later pong answers the pings before it, too.
+            # A later pong also answers the pings before it.
             await pongs[-1][1]
             await connection.send("pong c")
         elif path == "/fragments":
@@ -45,10 +45,10 @@ async def serve(connection):
         await connection.wait_closed()
     except ConnectionClosed:
         pass
-    say({"code": connection.close_code, "reason": connection.close_reason})
+    print_line({"code": connection.close_code, "reason": connection.close_reason})
 
 
-def judge(connection, request):
+def refuse(connection, request):
     if request.path == "/refused":
         return connection.respond(403, "no")
     return None
@@ -57,9 +57,9 @@ def judge(connection, request):
 async def main():
     from websockets.asyncio.server import serve as listen
 
-    async with listen(serve, "127.0.0.1", 0, compression=None, process_request=judge,
+    async with listen(serve, "127.0.0.1", 0, compression=None, process_request=refuse,
                       max_size=None) as server:
-        say({"port": server.sockets[0].getsockname()[1]})
+        print_line({"port": server.sockets[0].getsockname()[1]})
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
 

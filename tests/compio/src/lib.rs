@@ -1,8 +1,8 @@
-//! Phoenix Channels client for compio: completion-based I/O, and one thread, which neither streams nor
-//! tasks can leave.
+//! Phoenix Channels client for compio: completion-based I/O on one thread, which neither streams nor tasks
+//! can leave.
 //!
-//! It is the smallest adapter over real sockets: a clock, a timer, streams, dialling and spawning.
-//! The conformance tests hold it to what the other two must do.
+//! It is the smallest adapter over real sockets: a clock, a timer, streams, dialling and spawning. It
+//! passes the same conformance tests as the other two.
 
 use core::future::{Future, Ready};
 use core::net::SocketAddr;
@@ -45,7 +45,7 @@ impl Default for CompioRuntime {
     }
 }
 
-/// The clocks of the operating system. All that leaves the thread.
+/// The clocks of the operating system. The only part that other threads use.
 #[derive(Clone, Debug)]
 pub struct CompioClock {
     origin: Instant,
@@ -90,14 +90,14 @@ impl Runtime for CompioRuntime {
     }
 }
 
-/// For futures that cannot leave this thread, too.
+/// Spawns futures that are not `Send`, too.
 impl<F: Future<Output = ()> + 'static> Spawn<F> for CompioRuntime {
     fn spawn(&self, future: F) {
         compio::runtime::spawn(future).detach();
     }
 }
 
-/// A timer of compio's: a future that is made when it is polled first.
+/// A compio timer: a future that is created at the first poll.
 pub struct CompioTimer {
     origin: Instant,
     at: Option<Instant>,
@@ -126,8 +126,8 @@ impl Timer for CompioTimer {
     }
 }
 
-/// What a WebSocket can run over. compio owns the buffers of an operation until it completes;
-/// `AsyncStream` copies between them and those of the caller.
+/// A stream for a WebSocket. compio owns the buffers of an operation until it completes; `AsyncStream`
+/// copies between them and the caller's.
 type Stream = Pin<Box<dyn Bytes>>;
 
 /// The wrapper of tungstenite for the traits of `futures_io`.
@@ -138,7 +138,7 @@ pub trait Bytes: AsyncRead + AsyncWrite {}
 
 impl<S: AsyncRead + AsyncWrite> Bytes for S {}
 
-/// The sockets of compio, as dialling wants them.
+/// The sockets of compio, for dialling.
 #[derive(Debug)]
 pub struct CompioNet;
 

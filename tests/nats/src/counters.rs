@@ -1,25 +1,25 @@
-//! What happened so far. Nothing is lost without one of these.
+//! Counters of the example; every loss is counted by one of them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Value, json};
 
-/// Counters only grow, but for `waiting`.
+/// The counters. All but `waiting` only grow.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Parcels that the broker confirmed.
     pub forwarded: AtomicU64,
-    /// Parcels that wait for it, now.
+    /// Parcels that are waiting for the broker.
     pub waiting: AtomicU64,
-    /// Parcels that the spool had no room for.
+    /// Parcels that were dropped because the spool was full.
     pub dropped: AtomicU64,
-    /// Events that the bus dropped because they were not taken in time.
+    /// Events that the bus dropped because the example read them too slowly.
     pub lagged: AtomicU64,
-    /// Parcels that no broker takes: too large, or with too long a subject.
+    /// Parcels that are too large for the broker, or whose subject is too long.
     pub unfit: AtomicU64,
-    /// Orders from NATS that were carried out, or answered with why not.
+    /// Orders from NATS that were performed, or answered with an error.
     pub orders: AtomicU64,
-    /// Times that the client of NATS dropped orders because too many waited.
+    /// How often the NATS client dropped orders because too many were waiting.
     pub orders_lost: AtomicU64,
 }
 

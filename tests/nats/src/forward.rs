@@ -1,15 +1,15 @@
-//! Events of the bus to the broker: in order, at least once, while there is room.
+//! Forwards events of the bus to the broker: in order, and at least once while the spool has capacity.
 //!
 //! ```text
-//!   bus ─▶ Spool ─▶ a batch and a marker to ourselves ─▶ broker
+//!   bus ─▶ Spool ─▶ a batch and a marker to itself ────▶ broker
 //!            ▲                                             │
-//!            └───── the marker came back: it has them ◀────┘
+//!            └───── the marker came back: confirmed ◀──────┘
 //! ```
 //!
-//! NATS itself says nothing about a message that was published. But it keeps the order of a
-//! connection, so once a message to ourselves has come back, the broker has everything before it.
-//! Until then the batch stays in the spool, and is published again after a lost connection: a
-//! subscriber may see an event twice, with the same `Nats-Msg-Id`.
+//! NATS does not acknowledge a published message, but it keeps the order of a connection. So when a
+//! marker that the example sent to itself has come back, the broker has everything before it. Until then
+//! the batch stays in the spool, and is published again after a lost connection: a subscriber may receive
+//! an event twice, with the same `Nats-Msg-Id`.
 
 use core::time::Duration;
 use std::sync::Arc;
@@ -26,18 +26,18 @@ use crate::counters::Counters;
 use crate::spool::{Parcel, Spool};
 use crate::subject::subject;
 
-/// Parcels that are published before they are confirmed.
+/// The maximum number of unconfirmed parcels.
 const BATCH: usize = 64;
-/// What an id takes in the headers, with room.
+/// An upper bound for the headers of a parcel.
 const HEADERS_BYTES: usize = 256;
-/// How long a broker may take to confirm a batch.
+/// The timeout for the confirmation of a batch.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(5);
 
 /// Forwards events to NATS.
 pub struct Forward {
     pub client: Client,
     pub connected: watch::Receiver<bool>,
-    /// An event is published under each of its bus topics that matches.
+    /// Selects the bus topics under which an event is published.
     pub pattern: TopicPattern,
     pub spool: Spool,
     pub counters: Arc<Counters>,
@@ -50,7 +50,7 @@ struct Published {
 }
 
 impl Forward {
-    /// Forwards until the bus is closed and everything is confirmed, or `grace` has passed since.
+    /// Forwards until the bus is closed, and then until everything is confirmed or `grace` has passed.
     pub async fn run(
         mut self,
         mut events: Subscription,
@@ -79,13 +79,13 @@ impl Forward {
                 },
                 Some(marker) = markers.next() => {
                     let up_to = published.as_ref().map(|published| published.up_to.to_string());
-                    // One of an earlier attempt says nothing about this one.
+                    // A marker of an earlier attempt does not confirm this one.
                     if up_to.is_some_and(|up_to| up_to.as_bytes() == &marker.payload[..]) {
                         let up_to = published.take().map_or(0, |published| published.up_to);
                         Counters::add(&self.counters.forwarded, self.spool.confirm(up_to));
                     }
                 }
-                // What was published to a connection that is lost may be lost with it.
+                // A lost connection may have lost the published batch.
                 Ok(()) = self.connected.changed() => published = None,
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
                     if again_at.is_some_and(|again_at| Instant::now() >= again_at) {
@@ -102,7 +102,7 @@ impl Forward {
         let Ok(body) = serde_json::to_vec(&routed.event) else { return };
         let body = Bytes::from(body);
         for topic in routed.topics.iter().filter(|topic| self.pattern.matches(topic)) {
-            // With its headers. Nothing will make it smaller.
+            // The size with headers. A parcel that is too large now will never fit.
             let size = body.len() + topic.len() + HEADERS_BYTES;
             match subject(topic) {
                 Some(subject) if size <= self.client.max_payload() => {
@@ -114,7 +114,7 @@ impl Forward {
         }
     }
 
-    /// Publishes the oldest parcels, and a marker behind them.
+    /// Publishes the oldest parcels, and then a marker.
     async fn publish(&self, inbox: &str) -> Option<Published> {
         let again_at = Instant::now() + CONFIRM_WITHIN;
         let (batch, up_to) = self.spool.batch(BATCH);
@@ -125,7 +125,7 @@ impl Forward {
                 let sent = self.client.publish_with_headers(parcel.subject, headers, parcel.body);
                 match sent.await {
                     Ok(()) => {}
-                    // A broker that takes less than the one before.
+                    // This broker has a smaller limit than the one before.
                     Err(error) if error.kind() != PublishErrorKind::Send => {
                         Counters::add(&self.counters.unfit, 1);
                     }
@@ -134,7 +134,7 @@ impl Forward {
             }
             let _ = self.client.publish(inbox.to_owned(), up_to.to_string().into()).await;
         };
-        // The client's own queue may be full of what it cannot send. Then it is tried again.
+        // The client's own queue may be full while it cannot send. Then the batch is retried.
         let _ = timeout(CONFIRM_WITHIN, publish).await;
         Some(Published { up_to, again_at })
     }

@@ -1,5 +1,5 @@
-//! Example: outgrowing one process. Signals of named connections go to NATS, and pushes come from
-//! there.
+//! Example of a service with more than one process: signals of named connections go to NATS, and pushes
+//! come from NATS.
 //!
 //! ```text
 //!   Phoenix ◀─▶ Supervisor ─▶ Bus ─▶ Forward (spool) ─▶ NATS ─▶ any number of processes
@@ -31,10 +31,10 @@ use counters::Counters;
 use forward::Forward;
 use spool::Spool;
 
-/// Bodies that wait for the broker.
+/// The capacity of the spool in bytes.
 const SPOOL_BYTES_MAX: usize = 16 << 20;
 
-/// How long what waits, and the connections, may take at the end.
+/// The grace period at the end, for the connections and for the spool.
 const GRACE: Duration = Duration::from_secs(5);
 
 #[tokio::main]
@@ -48,8 +48,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let text = std::fs::read_to_string(file)?;
     let connections = Connections::from_json(&text, |name| std::env::var(name).ok())?;
     let counters = Arc::new(Counters::default());
-    let (told, connected) = watch::channel(false);
-    let client = connect(&url, told, Arc::clone(&counters)).await?;
+    let (sender, connected) = watch::channel(false);
+    let client = connect(&url, sender, Arc::clone(&counters)).await?;
 
     let supervisor = phx_tokio::supervisor(Router::new());
     let events = supervisor.bus().subscribe(&pattern)?;
@@ -69,17 +69,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
         () = show(&counters) => {}
     }
     supervisor.shutdown(GRACE).await;
-    // The bus is closed: what waits is forwarded, or given up and counted.
+    // The bus is closed: waiting parcels are forwarded, or given up and counted.
     forward.await??;
     if client.connection_state() == async_nats::connection::State::Connected {
-        // Replies to orders are on their way.
+        // Replies to orders may still be in the client's buffer.
         let _ = tokio::time::timeout(GRACE, client.flush()).await;
     }
     println!("{}", counters.json());
     Ok(())
 }
 
-/// Connects, now or later: a broker that is away is no reason not to start.
+/// Connects in the background, so that the example starts without a broker.
 async fn connect(
     url: &str,
     connected: watch::Sender<bool>,
@@ -92,7 +92,7 @@ async fn connect(
         .max_reconnects(None)
         .connection_timeout(Duration::from_secs(5))
         .ping_interval(Duration::from_secs(10))
-        // What waits does so in the spool, where it is counted.
+        // Parcels wait in the spool, where they are counted.
         .client_capacity(128)
         .subscription_capacity(1_024)
         .reconnect_delay_callback(|attempts| {

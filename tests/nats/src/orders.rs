@@ -1,7 +1,7 @@
-//! The reverse: a request to [`SUBJECT`] is a push on a channel, and its reply is the response.
+//! Orders from NATS: a request to [`SUBJECT`] is a push on a channel, and its reply is the response.
 //!
 //! Request: `{"connection": …, "topic": …, "event": …, "payload": …}`. Reply: `{"status": …,
-//! "response": …}`, or `{"error": …}`, after which `"sent"` says whether the server may have got it.
+//! "response": …}`, or `{"error": …, "sent": …}`, where `sent` is true if the server may have received it.
 
 use std::sync::Arc;
 
@@ -15,14 +15,14 @@ use tokio::task::JoinSet;
 
 use crate::counters::Counters;
 
-/// Where requests go. Processes that share it share the work: each request reaches one of them.
+/// The subject of requests. Each request reaches one of the processes that subscribe to it.
 pub const SUBJECT: &str = "phx.push";
 
-/// Requests that are carried out at a time. More wait in the client of NATS, which counts what it
-/// has no room for.
+/// The maximum number of concurrent requests. Further ones wait in the NATS client, which counts those
+/// that it drops.
 const OUTSTANDING_MAX: usize = 256;
 
-/// Carries out requests until the future is dropped.
+/// Performs requests until the future is dropped.
 pub async fn obey(
     client: Client,
     supervisor: Supervisor,
@@ -31,10 +31,10 @@ pub async fn obey(
     let mut requests = client.queue_subscribe(SUBJECT, "phx".to_owned()).await?;
     let mut outstanding = JoinSet::new();
     loop {
-        let room = outstanding.len() < OUTSTANDING_MAX;
+        let has_capacity = outstanding.len() < OUTSTANDING_MAX;
         tokio::select! {
             Some(_) = outstanding.join_next(), if !outstanding.is_empty() => {}
-            request = requests.next(), if room => {
+            request = requests.next(), if has_capacity => {
                 let Some(request) = request else { return Ok(()) };
                 let (client, supervisor) = (client.clone(), supervisor.clone());
                 let counters = Arc::clone(&counters);
@@ -42,7 +42,7 @@ pub async fn obey(
                     let reply = carry_out(&request, &supervisor).await;
                     Counters::add(&counters.orders, 1);
                     if let Some(to) = request.reply {
-                        // Whoever asked sees a timeout when the broker is gone.
+                        // If the broker is gone, the requester gets a timeout.
                         let _ = client.publish(to, reply.to_string().into()).await;
                     }
                 });
@@ -58,9 +58,9 @@ async fn carry_out(request: &Message, supervisor: &Supervisor) -> EventData {
         reply.insert("sent", sent);
         reply
     };
-    // Its members stay text: a payload is pushed as it is written.
+    // The members stay text, so that the payload is pushed unchanged.
     let Ok(order) = serde_json::from_slice::<EventData>(&request.payload) else {
-        return failed("the request is no JSON object".to_owned(), false);
+        return failed("the request is not a JSON object".to_owned(), false);
     };
     let text = |key: &str| {
         let text = order.get_str(key);

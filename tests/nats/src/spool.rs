@@ -1,4 +1,4 @@
-//! What waits for the broker: bounded, the oldest goes first, and every loss is counted.
+//! A bounded queue of parcels for the broker, which drops the oldest and counts every loss.
 
 use std::collections::VecDeque;
 
@@ -7,7 +7,7 @@ use bytes::Bytes;
 /// A message for the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parcel {
-    /// Of the event: what a subscriber tells repetitions by.
+    /// Id of the event, by which a subscriber recognises repetitions.
     pub id: String,
     pub subject: String,
     pub body: Bytes,
@@ -18,7 +18,7 @@ pub struct Parcel {
 pub struct Spool {
     parcels: VecDeque<Parcel>,
     bytes: usize,
-    /// The number of the first of them.
+    /// The number of the first parcel.
     first: u64,
     parcels_max: usize,
     bytes_max: usize,
@@ -30,7 +30,7 @@ impl Spool {
         Self { parcels: VecDeque::new(), bytes: 0, first: 0, parcels_max, bytes_max, dropped: 0 }
     }
 
-    /// Adds a parcel, and drops the oldest for as long as there are too many. One always fits.
+    /// Adds a parcel, and drops the oldest ones until the bounds hold. One parcel always fits.
     pub fn push(&mut self, parcel: Parcel) {
         self.bytes += parcel.body.len();
         self.parcels.push_back(parcel);
@@ -43,14 +43,14 @@ impl Spool {
     }
 
     /// The oldest parcels, and the number that confirms them.
-    pub fn batch(&self, most: usize) -> (Vec<Parcel>, u64) {
-        let batch: Vec<Parcel> = self.parcels.iter().take(most).cloned().collect();
+    pub fn batch(&self, max: usize) -> (Vec<Parcel>, u64) {
+        let batch: Vec<Parcel> = self.parcels.iter().take(max).cloned().collect();
         let up_to = self.first + u64::try_from(batch.len()).unwrap_or(u64::MAX);
         (batch, up_to)
     }
 
-    /// The broker has everything before this number; how many that were. Those that were dropped
-    /// meanwhile are counted as dropped, though it may have them.
+    /// Removes all parcels before this number, which the broker has, and returns their count. Parcels that
+    /// were dropped in the meantime stay counted as dropped, although the broker may have them.
     pub fn confirm(&mut self, up_to: u64) -> u64 {
         let mut confirmed = 0;
         while self.first < up_to && self.pop() {
@@ -74,7 +74,7 @@ impl Spool {
         self.parcels.is_empty()
     }
 
-    /// How many had no room.
+    /// The number of dropped parcels.
     pub const fn dropped(&self) -> u64 {
         self.dropped
     }
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_goes_when_there_is_no_room_and_is_counted() {
+    fn full_spool_drops_oldest() {
         let mut spool = Spool::new(3, 100);
         (0..5).for_each(|id| spool.push(parcel(id, 1)));
         assert_eq!((ids(&spool), spool.dropped()), (vec!["2".into(), "3".into(), "4".into()], 2));
@@ -103,8 +103,9 @@ mod tests {
         assert_eq!((ids(&spool), spool.dropped()), (vec!["6".into()], 6), "one always fits");
     }
 
+    /// The first parcel of the confirmed batch was dropped in the meantime.
     #[test]
-    fn what_is_confirmed_goes_also_when_some_of_it_went_before() {
+    fn confirm_skips_dropped_parcels() {
         let mut spool = Spool::new(3, 100);
         (0..3).for_each(|id| spool.push(parcel(id, 1)));
         let (batch, up_to) = spool.batch(2);

@@ -1,14 +1,14 @@
-//! From bus topics to NATS subjects.
+//! Conversion of bus topics to NATS subjects.
 //!
-//! Both are segments between dots, and a segment of the bus has neither dots, `*` nor what cannot
-//! be seen: those are percent-encoded there. What is left is `>`, which NATS reserves, the empty
-//! segment, which it does not know, and a length that a broker refuses a connection for. So a
-//! pattern of the bus is a pattern of NATS, with `>` for `**`, and two topics are never one subject.
+//! Both are segments separated by dots, and the bus percent-encodes dots, `*` and invisible characters in
+//! a segment. Three differences remain: `>`, which NATS reserves, the empty segment, which NATS does not
+//! allow, and a length for which a broker closes the connection. So a pattern of the bus is a pattern of
+//! NATS, with `>` for `**`, and two topics never have the same subject.
 
-/// A broker reads lines of 4,096 bytes, and a header has its share of them.
+/// A broker reads lines of at most 4,096 bytes, which include the header.
 const BYTES_MAX: usize = 2_048;
 
-/// The subject for a bus topic; none for one that is too long.
+/// The subject for a bus topic; `None` if it is too long.
 pub fn subject(topic: &str) -> Option<String> {
     let mut subject = String::with_capacity(topic.len());
     for (index, segment) in topic.split('.').enumerate() {
@@ -16,7 +16,7 @@ pub fn subject(topic: &str) -> Option<String> {
             subject.push('.');
         }
         if segment.is_empty() {
-            // No other segment is that: a percent sign of the bus has two digits behind it.
+            // No other segment becomes this: a percent sign of the bus is followed by two digits.
             subject.push('%');
         }
         for letter in segment.chars() {
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_nats_reserves_is_encoded_and_nothing_else() {
+    fn only_reserved_characters_are_encoded() {
         let same = "jido.protocol.phoenix.a.room:lobby_1";
         assert_eq!(subject(same).as_deref(), Some(same));
         assert_eq!(subject("jido.a>b.>").as_deref(), Some("jido.a%3Eb.%3E"));
@@ -42,8 +42,9 @@ mod tests {
         assert_eq!(subject("jido.%2E%20").as_deref(), Some("jido.%2E%20"));
     }
 
+    /// A broker closes the connection for a longer one.
     #[test]
-    fn a_subject_that_would_cost_the_connection_is_none() {
+    fn oversized_subject_is_refused() {
         assert!(subject(&"x".repeat(BYTES_MAX)).is_some());
         assert_eq!(subject(&"x".repeat(BYTES_MAX + 1)), None);
     }

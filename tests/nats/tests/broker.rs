@@ -1,8 +1,8 @@
-//! The example with a real broker, a `nats-server` of its own on a loopback port that is killed and
-//! started again; the Phoenix-like server is in this process.
+//! The example with a real broker: a `nats-server` on a loopback port, which the tests kill and restart.
+//! The Phoenix-like server runs in this process.
 //!
-//! Between the example and the broker is a gate: it opens once the test itself has subscribed, so
-//! nothing is forwarded before somebody hears it.
+//! A gate between the example and the broker opens when the test itself has subscribed, so that the test
+//! receives everything that is forwarded.
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -20,10 +20,10 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-/// How long any one thing may take. It passes only in a test that fails.
-const SOON: Duration = Duration::from_secs(60);
+/// How long a test waits for one condition. Only a failing test waits for all of it.
+const DEADLINE: Duration = Duration::from_secs(60);
 
-/// How often a condition is checked that nothing announces.
+/// How often a condition without a notification is polled.
 const TICK: Duration = Duration::from_millis(5);
 
 /// Waits until the condition holds.
@@ -33,7 +33,7 @@ async fn until(what: &str, mut check: impl FnMut() -> bool) {
             sleep(TICK).await;
         }
     };
-    timeout(SOON, wait).await.expect(what);
+    timeout(DEADLINE, wait).await.expect(what);
 }
 
 /// A loopback port reserved for as long as this value lives. Its socket is bound and does
@@ -56,7 +56,7 @@ impl Reserved {
     }
 }
 
-/// A process that ends with the test.
+/// A process that the end of the test kills.
 struct Process(Child);
 
 impl Drop for Process {
@@ -66,9 +66,9 @@ impl Drop for Process {
     }
 }
 
-/// The broker, and how to reach it directly.
+/// Starts a broker.
 fn broker(port: u16) -> Process {
-    // Debian puts it where only root looks.
+    // Debian installs it in a folder that is only in root's PATH.
     let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
     let mut command = Command::new("nats-server");
     command.args(["--addr", "127.0.0.1", "--port", &port.to_string()]).env("PATH", path);
@@ -77,7 +77,7 @@ fn broker(port: u16) -> Process {
     Process(child)
 }
 
-/// A client of the broker itself, once the broker answers.
+/// Connects to the broker directly, as soon as it answers.
 async fn direct(port: u16) -> Client {
     let connect = async {
         loop {
@@ -87,20 +87,20 @@ async fn direct(port: u16) -> Client {
             }
         }
     };
-    timeout(SOON, connect).await.expect("the broker answers")
+    timeout(DEADLINE, connect).await.expect("the broker answers")
 }
 
-/// Hears everything below `jido`, from now on.
+/// Subscribes to everything below `jido`.
 async fn subscribe(client: &Client) -> Subscriber {
     let subscriber = client.subscribe("jido.>").await.unwrap();
-    // The broker knows of it: it has answered what came behind.
+    // The broker has the subscription when it has answered a later message.
     let mut own = client.subscribe("own").await.unwrap();
     client.publish("own", "".into()).await.unwrap();
-    timeout(SOON, own.next()).await.expect("it comes back");
+    timeout(DEADLINE, own.next()).await.expect("it comes back");
     subscriber
 }
 
-/// Lets the example through to the broker, or not.
+/// A proxy between the example and the broker that can be closed.
 struct Gate {
     port: Reserved,
     open: Option<JoinHandle<()>>,
@@ -112,7 +112,7 @@ impl Gate {
     }
 
     async fn open(&mut self, broker: u16) {
-        // A process that another test starts holds the sockets of this one until its program runs.
+        // Between `fork` and `exec`, a process that another test starts holds the sockets of this one.
         let bind = async {
             loop {
                 match TcpListener::bind(self.port.addr).await {
@@ -121,7 +121,7 @@ impl Gate {
                 }
             }
         };
-        let listener = timeout(SOON, bind).await.expect("the port is free again");
+        let listener = timeout(DEADLINE, bind).await.expect("the port is free again");
         self.open = Some(tokio::spawn(async move {
             let mut streams = tokio::task::JoinSet::new();
             while let Ok((mut example, _)) = listener.accept().await {
@@ -143,15 +143,15 @@ impl Gate {
     }
 }
 
-/// The example, and a server with a room for it.
+/// The example, and a server with a channel for it.
 struct Stage {
     server: Listener,
     gate: Gate,
     example: Process,
     counters: UnboundedReceiver<String>,
-    /// The counters that were printed last.
+    /// The last printed counters.
     last: Value,
-    /// What the example has logged: shown when a test fails.
+    /// The log of the example, which a failing test shows.
     log: Arc<Mutex<String>>,
     file: PathBuf,
 }
@@ -190,15 +190,15 @@ impl Stage {
         stage
     }
 
-    /// The next counters that are printed; none when the example has ended.
+    /// The next printed counters; `None` when the example has ended.
     async fn next_counters(&mut self, what: &str) -> Option<Value> {
-        let Ok(line) = timeout(SOON, self.counters.recv()).await else {
+        let Ok(line) = timeout(DEADLINE, self.counters.recv()).await else {
             panic!("{what} did not come; {}, log:\n{}", self.last, self.log.lock().unwrap())
         };
         Some(serde_json::from_str(&line?).expect("JSON"))
     }
 
-    /// Waits until the counters are like this; what they are then.
+    /// Waits until `like` accepts the counters, and returns them.
     async fn counted(&mut self, what: &str, like: impl Fn(&Value) -> bool) -> Value {
         while !like(&self.last) {
             self.last = self.next_counters(what).await.expect("it has not ended");
@@ -212,11 +212,11 @@ impl Stage {
         }
     }
 
-    /// Ends it in order, and returns the last counters.
-    async fn ends(&mut self) -> Value {
+    /// Shuts the example down, and returns the last counters.
+    async fn finish(&mut self) -> Value {
         let id = self.example.0.id().to_string();
         assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
-        // It ends with its standard output.
+        // The end of standard output is the end of the process.
         while let Some(counters) = self.next_counters("the end").await {
             self.last = counters;
         }
@@ -235,12 +235,12 @@ impl Drop for Stage {
 /// The subject of the channel.
 const CHANNEL: &str = "jido.protocol.phoenix.backend.room:a%20b";
 
-/// The numbers of the news that come, until the last of them; repetitions left out.
+/// Reads the news until number `last`, and returns their numbers without repetitions.
 async fn news(events: &mut Subscriber, last: u32) -> Vec<u64> {
     let mut ids = Vec::new();
     let mut numbers = Vec::new();
     while numbers.last() != Some(&u64::from(last)) {
-        let message = timeout(SOON, events.next()).await;
+        let message = timeout(DEADLINE, events.next()).await;
         let message = message.unwrap_or_else(|_| panic!("not all came: {numbers:?}")).unwrap();
         let event: Value = serde_json::from_slice(&message.payload).expect("a CloudEvent");
         let id = message.headers.as_ref().and_then(|headers| headers.get("Nats-Msg-Id"));
@@ -257,7 +257,7 @@ async fn news(events: &mut Subscriber, last: u32) -> Vec<u64> {
 const PATTERN: &str = "jido.protocol.phoenix.backend.*";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_survive_a_broker_that_is_killed_and_started_again() {
+async fn events_survive_broker_restart() {
     let reserved = Reserved::new();
     let port = reserved.port();
     let mut stage = Stage::new("killed", &[PATTERN]).await;
@@ -267,7 +267,7 @@ async fn events_survive_a_broker_that_is_killed_and_started_again() {
     stage.broadcast(0..10);
     assert_eq!(news(&mut events, 9).await, (0..10).collect::<Vec<_>>());
 
-    // Killed with messages on their way; more come while it is away.
+    // Killed with messages on their way; more come while it is down.
     stage.broadcast(10..100);
     drop(first);
     stage.gate.close().await;
@@ -278,20 +278,21 @@ async fn events_survive_a_broker_that_is_killed_and_started_again() {
     let mut events = subscribe(&direct(port).await).await;
     stage.gate.open(port).await;
     let after = news(&mut events, 199).await;
-    // What the first broker had confirmed was with it; nothing after that is missing.
+    // The first broker had the confirmed ones; nothing after them is missing.
     let expected: Vec<u64> = (after[0]..200).collect();
     assert_eq!(after, expected);
     assert!(after[0] <= 100, "{after:?}");
     let counters = stage.counted("none waiting", |counters| counters["waiting"] == 0).await;
     assert_eq!((&counters["dropped"], &counters["lagged"]), (&json!(0), &json!(0)));
-    let last = stage.ends().await;
-    assert_eq!(last["waiting"], 0, "the end was forwarded too");
+    let last = stage.finish().await;
+    assert_eq!(last["waiting"], 0, "the last events were forwarded too");
 }
 
+/// A full spool drops the oldest events and counts them; the rest is forwarded later.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_does_not_come_costs_the_oldest_events_and_they_are_counted() {
+async fn absent_broker_costs_oldest_events() {
     let mut stage = Stage::new("away", &[PATTERN, "20"]).await;
-    // The join, and 100 messages, for 20 places.
+    // The join and 100 messages, for a capacity of 20.
     stage.broadcast(0..100);
     let counters = stage.counted("81 dropped", |counters| counters["dropped"] == 81).await;
     assert_eq!((&counters["waiting"], &counters["forwarded"]), (&json!(20), &json!(0)));
@@ -304,21 +305,21 @@ async fn a_broker_that_does_not_come_costs_the_oldest_events_and_they_are_counte
     assert_eq!(news(&mut events, 99).await, (80..100).collect::<Vec<_>>(), "the newest ones");
     let counters = stage.counted("20 forwarded", |counters| counters["forwarded"] == 20).await;
     assert_eq!(counters["dropped"], 81);
-    stage.ends().await;
+    stage.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_never_comes_does_not_keep_the_end_waiting() {
+async fn absent_broker_does_not_delay_exit() {
     let mut stage = Stage::new("never", &[PATTERN]).await;
     stage.broadcast(0..3);
     stage.counted("4 waiting", |counters| counters["waiting"] == 4).await;
-    let last = stage.ends().await;
+    let last = stage.finish().await;
     assert_eq!(last["forwarded"], 0);
-    assert!(last["waiting"].as_u64() >= Some(4), "given up, and told: {last}");
+    assert!(last["waiting"].as_u64() >= Some(4), "given up, and counted: {last}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_is_a_push_and_its_reply_the_response() {
+async fn request_is_pushed_and_answered() {
     let reserved = Reserved::new();
     let port = reserved.port();
     let mut stage = Stage::new("orders", &[]).await;
@@ -326,7 +327,7 @@ async fn a_request_is_a_push_and_its_reply_the_response() {
     let client = direct(port).await;
     stage.gate.open(port).await;
     let ask = async |order: &Value| -> Value {
-        // Until the example has subscribed, nobody is there to answer.
+        // There is no answer until the example has subscribed.
         let answer = async {
             loop {
                 match client.request("phx.push", order.to_string().into()).await {
@@ -335,7 +336,7 @@ async fn a_request_is_a_push_and_its_reply_the_response() {
                 }
             }
         };
-        timeout(SOON, answer).await.expect("an answer")
+        timeout(DEADLINE, answer).await.expect("an answer")
     };
     let order = json!({
         "connection": "backend", "topic": "room:a b", "event": "echo", "payload": {"n": 7},
@@ -351,6 +352,6 @@ async fn a_request_is_a_push_and_its_reply_the_response() {
         let answer = ask(&bad).await;
         assert_eq!((&answer["error"], &answer["sent"]), (&json!(error), &json!(false)));
     }
-    let last = stage.ends().await;
+    let last = stage.finish().await;
     assert_eq!(last["orders"], 4);
 }

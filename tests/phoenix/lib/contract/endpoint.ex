@@ -2,7 +2,7 @@ defmodule Contract.Endpoint do
   @moduledoc false
   use Phoenix.Endpoint, otp_app: :contract
 
-  # Phoenix 1.7 does not know auth_token, and does not mind it.
+  # Phoenix 1.7 ignores the option auth_token.
   socket "/socket", Contract.UserSocket,
     websocket: [
       timeout: 60_000,
