@@ -53,7 +53,7 @@ fn handles_share_a_join_until_last_leaves() {
     bench.settle();
     assert_eq!(bench.memory.world().to_server.len(), 1, "one join, no leave");
     let mut messages = second.messages();
-    bench.says(&json!([null, null, "room:lobby", "msg", {}]));
+    bench.server_sends(&json!([null, null, "room:lobby", "msg", {}]));
     assert!(matches!(next(&mut messages), Some(ChannelEvent::Message(_))));
     drop((second, messages));
     bench.settle();
@@ -116,7 +116,7 @@ fn failed_consumer_blocks_no_other_consumer() {
         panic!("the consumer's own bug")
     }));
     assert!(panicked.is_err());
-    bench.says(&json!([null, null, "room:lobby", "msg", {}]));
+    bench.server_sends(&json!([null, null, "room:lobby", "msg", {}]));
     assert!(matches!(next(&mut well), Some(ChannelEvent::Message(_))));
 }
 
@@ -137,7 +137,7 @@ fn dropped_push_withdraws_dropped_leave_continues() {
     bench.settle();
     assert_eq!(bench.last_sent()[3], "phx_join");
     assert_eq!(bench.client.stats().queued_pushes, 0);
-    // Written: the reply is nobody's.
+    // Written: the reply has no waiter.
     {
         let mut push = pin!(room.push("forgotten", json!({})));
         assert!(poll(push.as_mut()).is_pending());
@@ -155,7 +155,7 @@ fn dropped_push_withdraws_dropped_leave_continues() {
         bench.reply("ok", json!({"n": 1}));
         assert!(ready(push.as_mut()).expect("a reply").is_ok());
     }
-    // A leave that nobody waits for is a leave.
+    // A leave whose future was dropped is still a leave.
     {
         let mut leave = pin!(room.leave());
         assert!(poll(leave.as_mut()).is_pending());

@@ -103,10 +103,10 @@ fn unread_handle_causes_no_rejoin() {
     bench.settle();
     bench.reply("ok", json!({}));
     let room = ready(join.as_mut()).expect("joined");
-    (0..20).for_each(|n| bench.says(&message(n)));
+    (0..20).for_each(|n| bench.server_sends(&message(n)));
     bench.advance(Duration::from_secs(1));
     assert_eq!(bench.memory.world().to_server.len(), 1, "one join");
-    // Whoever begins to read starts over from the server's present state, once.
+    // A reader that begins starts over from the server's present state, once.
     let mut messages = room.messages();
     bench.advance(Duration::from_secs(1));
     assert_eq!(bench.last_sent()[3], "phx_join");
@@ -126,7 +126,9 @@ fn slow_signal_reader_gets_connection_state() {
     bench.advance(Duration::from_secs(3));
     bench.reply("ok", json!({}));
     for n in 0..100 {
-        bench.says(&json!([null, null, "room:lobby", "msg", { "n": n, "x": "x".repeat(900) }]));
+        bench.server_sends(
+            &json!([null, null, "room:lobby", "msg", { "n": n, "x": "x".repeat(900) }]),
+        );
     }
     let mut bytes = 0;
     let mut connected = false;

@@ -19,7 +19,7 @@ fn token(text: &str) -> Provided {
     Provided::Use(Credentials::new().param("token", text))
 }
 
-/// A setup whose provider answers with what `answer` says of the attempt, and keeps the attempts.
+/// A setup whose provider calls `answer` for each attempt, and keeps the attempts.
 fn setup(
     config: Config,
     answer: impl Fn(&ConnectAttempt) -> Result<Provided, CredentialsFailed> + Send + Sync + 'static,
@@ -68,7 +68,7 @@ fn provider_is_asked_for_every_attempt() {
     assert!(queries[2].contains("token=three"), "{queries:?}");
 }
 
-/// It can tell a refusal from a network that is down. A 401 is retried with new credentials.
+/// It can distinguish a refusal from a network that is down. A 401 is retried with new credentials.
 /// Reported in phoenixframework/phoenix#4414 and phoenixframework/phoenix#2847.
 #[test]
 fn provider_sees_why_the_last_attempt_failed() {
@@ -281,8 +281,8 @@ fn close_reason_is_reported() {
     let mut hand = Hand::joined(config());
     hand.ended(Ended::CloseFrame { code: Some(4001), reason: reason.clone() });
     let cause = Cause::RemoteClose { code: Some(4001), reason: reason.clone() };
-    let (delay, told) = hand.reconnect_after();
-    assert_eq!(told, cause);
+    let (delay, reported) = hand.reconnect_after();
+    assert_eq!(reported, cause);
     let id = hand.dialled.expect("a dial");
     let next = NextStep::Retry { delay, attempt: 1 };
     assert!(hand.signals.contains(&Signal::Disconnected { id, cause: cause.clone(), next }));
@@ -293,13 +293,13 @@ fn close_reason_is_reported() {
     let ended = Ended::CloseFrame { code: Some(4001), reason };
     bench.memory.world().to_client.push_back(phx_proto::client::Received::Ended(ended));
     bench.settle();
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     while let core::task::Poll::Ready(Some(event)) =
         crate::bench::poll(core::pin::pin!(signals.next()))
     {
         if let ClientEvent::Signal(Signal::Disconnected { cause, .. }) = event {
-            told.push(cause);
+            reported.push(cause);
         }
     }
-    assert_eq!(told, [cause]);
+    assert_eq!(reported, [cause]);
 }

@@ -45,12 +45,12 @@ fn gap_is_visible_between_messages() {
     let mut bench = Bench::new(|config| config);
     let room = bench.joined("room:lobby");
     let mut messages = room.messages();
-    bench.says(&json!([null, null, "room:lobby", "msg", {"n": 1}]));
+    bench.server_sends(&json!([null, null, "room:lobby", "msg", {"n": 1}]));
     bench.cut();
     bench.advance(Duration::from_secs(3));
     assert_eq!(bench.memory.world().dials, 2);
     bench.reply("ok", json!({}));
-    bench.says(&json!([null, null, "room:lobby", "msg", {"n": 2}]));
+    bench.server_sends(&json!([null, null, "room:lobby", "msg", {"n": 2}]));
 
     let Some(ChannelEvent::Message(message)) = next(&mut messages) else { panic!("a message") };
     assert_eq!((&**message.topic(), message.event()), ("room:lobby", "msg"));
@@ -99,7 +99,7 @@ fn reading_goes_on_while_writing_is_blocked() {
     bench.memory.world().blocked = true;
     let mut cast = pin!(room.cast("typing", json!({})));
     assert!(poll(cast.as_mut()).is_pending());
-    bench.says(&json!([null, null, "room:lobby", "msg", {"n": 1}]));
+    bench.server_sends(&json!([null, null, "room:lobby", "msg", {"n": 1}]));
     assert!(matches!(next(&mut messages), Some(ChannelEvent::Message(_))));
     assert!(poll(cast.as_mut()).is_pending());
     bench.memory.world().blocked = false;
@@ -114,7 +114,7 @@ fn slow_consumer_sees_how_much_it_missed() {
     let room = bench.joined("room:lobby");
     let mut messages = room.messages();
     for n in 0..5 {
-        bench.says(&json!([null, null, "room:lobby", "msg", {"n": n}]));
+        bench.server_sends(&json!([null, null, "room:lobby", "msg", {"n": n}]));
     }
     assert_eq!(next(&mut messages), Some(ChannelEvent::Lagged(3)));
     assert!(matches!(next(&mut messages), Some(ChannelEvent::Message(_))));
@@ -151,7 +151,7 @@ fn overflow_can_rejoin_the_channel() {
     let room = ready(join.as_mut()).expect("joined");
     let mut messages = room.messages();
     for n in 0..3 {
-        bench.says(&json!([null, null, "room:lobby", "msg", {"n": n}]));
+        bench.server_sends(&json!([null, null, "room:lobby", "msg", {"n": n}]));
     }
     bench.advance(Duration::from_secs(1));
     assert_eq!(bench.last_sent()[3], "phx_join");
@@ -173,7 +173,7 @@ fn detached_handle_ends_alone() {
     let (clone, mut first, mut second) = (room.clone(), room.messages(), room.messages());
     let mut others = other.messages();
     assert_eq!(ready(pin!(room.leave())), Left::Detached);
-    bench.says(&json!([null, null, "room:lobby", "msg", {}]));
+    bench.server_sends(&json!([null, null, "room:lobby", "msg", {}]));
     assert!(matches!(next(&mut first), Some(ChannelEvent::Closed(_))));
     assert!(matches!(next(&mut second), Some(ChannelEvent::Closed(_))));
     assert!(matches!(next(&mut others), Some(ChannelEvent::Message(_))));

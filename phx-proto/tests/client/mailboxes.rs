@@ -52,7 +52,7 @@ fn overflowed(policy: MailboxPolicy) -> (Bench, phx_proto::client::Messages) {
     bench.settle();
     bench.reply("ok", json!({}));
     let messages = ready(join.as_mut()).expect("joined").messages();
-    (0..5).for_each(|n| bench.says(&message(n)));
+    (0..5).for_each(|n| bench.server_sends(&message(n)));
     (bench, messages)
 }
 
@@ -61,7 +61,7 @@ fn full_mailbox_can_drop_the_newest() {
     let (mut bench, mut messages) = overflowed(MailboxPolicy::DropNewest);
     assert_eq!((number(next(&mut messages)), number(next(&mut messages))), (0, 1));
     assert_eq!(next(&mut messages), Some(ChannelEvent::Lagged(3)));
-    bench.says(&message(5));
+    bench.server_sends(&message(5));
     assert_eq!(number(next(&mut messages)), 5);
     assert_eq!(bench.client.stats().mailbox_drops, 3);
 }
@@ -82,7 +82,7 @@ fn full_mailbox_can_end_its_stream() {
     assert_eq!(rest.last(), Some(&ChannelEvent::Closed(StreamEnd::Overflow)), "{rest:?}");
     assert_eq!(next(&mut messages), None);
     // Only this stream: the channel lives on.
-    bench.says(&message(9));
+    bench.server_sends(&message(9));
     assert_eq!(number(next(&mut others)), 9);
 }
 
@@ -95,13 +95,13 @@ fn message_behind_join_ok_is_first() {
     bench.settle();
     // Both are read before the application sees the ok.
     bench.reply("ok", json!({}));
-    bench.says(&message(1));
+    bench.server_sends(&message(1));
     let room = ready(join.as_mut()).expect("joined");
     let mut messages = room.messages();
     assert_eq!(number(next(&mut messages)), 1);
     // A later stream begins now.
     let mut later = room.messages();
-    bench.says(&message(2));
+    bench.server_sends(&message(2));
     assert_eq!((number(next(&mut messages)), number(next(&mut later))), (2, 2));
 }
 
@@ -119,17 +119,17 @@ fn push_only_handles_have_no_mailbox() {
         handles.iter().map(|handle| Box::pin(handle.push("ask", json!({})))).collect();
     pushes.iter_mut().for_each(|push| assert!(poll(push.as_mut()).is_pending()));
     for n in 0..20 {
-        bench.says(&message(n));
+        bench.server_sends(&message(n));
         assert_eq!(number(next(&mut messages)), n);
     }
     assert_eq!(bench.client.stats().mailbox_drops, 0);
     drop(pushes);
     // A stream of such a handle begins when it is asked for.
     let mut later = handles[0].messages();
-    bench.says(&message(20));
+    bench.server_sends(&message(20));
     assert_eq!((number(next(&mut messages)), number(next(&mut later))), (20, 20));
     let mut second = handles[0].messages();
-    bench.says(&message(21));
+    bench.server_sends(&message(21));
     assert_eq!((number(next(&mut later)), number(next(&mut second))), (21, 21));
 }
 

@@ -136,7 +136,7 @@ fn stopped_process_reads_before_it_expires() {
         let ok = json!({"status": "ok", "response": {}});
         let reply = json!([null, beat[1], "phoenix", "phx_reply", ok]);
         bench.memory.world().now += secs(stopped);
-        bench.says(&reply);
+        bench.server_sends(&reply);
         assert_eq!(bench.client.status(), Status::Open, "{stopped} s");
         assert_eq!(bench.memory.world().dials, 1);
     }

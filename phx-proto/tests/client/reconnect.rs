@@ -80,7 +80,7 @@ fn client_can_connect_now_and_probe() {
     bench.memory.world().failures.push_back(dial_failure());
     bench.cut();
     bench.advance(secs(1));
-    assert!(bench.client.probe().is_err(), "nobody to ask");
+    assert!(bench.client.probe().is_err(), "no connection to probe");
     assert!(matches!(bench.client.status(), Status::Waiting { .. }));
     bench.client.connect_now().expect("a connection is kept");
     bench.settle();

@@ -1,4 +1,4 @@
-//! What the driver says to `tracing`.
+//! Events and spans of the feature `tracing`.
 
 use core::fmt::Write as _;
 use core::time::Duration;
@@ -91,7 +91,7 @@ fn spans_are_not_touched_under_a_lock() {
         // The clock is the runtime's; that of a simulation may be anybody's.
         bench.memory.world().clock_calls = Some(bench.client.clone());
         for _ in 0..2 {
-            bench.says(&json!("not the protocol"));
+            bench.server_sends(&json!("not the protocol"));
             bench.advance(Duration::from_secs(61));
         }
         bench.memory.world().clock_calls = None;
@@ -110,33 +110,35 @@ fn trace_covers_everything_without_payloads() {
     let mut bench = Bench::new(|config| config);
     *subscriber.client.lock().expect("no panic") = Some(bench.client.clone());
     let room = bench.joined("room:lobby");
-    bench.says(&json!([null, null, "room:lobby", "msg", {"token": "s3cret"}]));
-    bench.says(&json!(["1", "77", "room:lobby", "phx_reply", {"status": "ok", "response": {}}]));
+    bench.server_sends(&json!([null, null, "room:lobby", "msg", {"token": "s3cret"}]));
+    bench.server_sends(
+        &json!(["1", "77", "room:lobby", "phx_reply", {"status": "ok", "response": {}}]),
+    );
     bench.cut();
     bench.advance(Duration::from_secs(3));
     bench.reply("ok", json!({}));
     drop(room);
     bench.settle();
     let lines = subscriber.lines.lock().expect("no panic").clone();
-    let told = |level: Level, part: &str| {
+    let traced = |level: Level, part: &str| {
         assert!(
             lines.iter().any(|(of, line)| *of == level && line.contains(part)),
             "{level} {part} in {lines:#?}"
         );
     };
-    told(Level::DEBUG, "connecting");
-    told(Level::INFO, "connected");
-    told(Level::INFO, "joined topic=room:lobby");
-    told(Level::TRACE, "message topic=room:lobby");
-    told(Level::DEBUG, "late replies total=1");
-    told(Level::WARN, "disconnected cause=the connection was lost: cut");
-    told(Level::INFO, "resumed topic=room:lobby");
+    traced(Level::DEBUG, "connecting");
+    traced(Level::INFO, "connected");
+    traced(Level::INFO, "joined topic=room:lobby");
+    traced(Level::TRACE, "message topic=room:lobby");
+    traced(Level::DEBUG, "late replies total=1");
+    traced(Level::WARN, "disconnected cause=the connection was lost: cut");
+    traced(Level::INFO, "resumed topic=room:lobby");
     assert!(lines.iter().all(|(level, _)| *level != Level::ERROR));
     assert!(lines.iter().all(|(_, line)| !line.contains("s3cret")));
     *subscriber.client.lock().expect("no panic") = None;
 }
 
-/// Programs with many connections tell them apart, and a close by the server is a warning.
+/// Programs with many connections can distinguish them, and a close by the server is a warning.
 #[test]
 fn events_name_their_connection_and_its_end() {
     let subscriber = Lines::default();
@@ -146,10 +148,12 @@ fn events_name_their_connection_and_its_end() {
     });
     let _room = bench.joined("room:lobby");
     let _lost = bench.joined("room:lost");
-    bench.says(&json!("not the protocol"));
-    bench.says(&json!(["2", null, "room:lost", "phx_error", {}]));
-    bench.says(&json!(["1", null, "room:lobby", "phx_close", {}]));
-    bench.says(&json!(["1", "77", "room:lobby", "phx_reply", {"status": "ok", "response": {}}]));
+    bench.server_sends(&json!("not the protocol"));
+    bench.server_sends(&json!(["2", null, "room:lost", "phx_error", {}]));
+    bench.server_sends(&json!(["1", null, "room:lobby", "phx_close", {}]));
+    bench.server_sends(
+        &json!(["1", "77", "room:lobby", "phx_reply", {"status": "ok", "response": {}}]),
+    );
     let lines = subscriber.lines.lock().expect("no panic").clone();
     let named = r#" connection="backend" address="ws://localhost:4000/socket/websocket"#;
     assert!(lines.iter().all(|(_, line)| line.contains(named)), "{lines:#?}");
@@ -190,15 +194,15 @@ fn bad_frames_are_traced_by_kind() {
         count.collect()
     };
     for _ in 0..500 {
-        bench.says(&json!({"not": "a list"}));
-        bench.says(&json!([null, null, 7, "msg", {}]));
+        bench.server_sends(&json!({"not": "a list"}));
+        bench.server_sends(&json!([null, null, 7, "msg", {}]));
     }
     assert_eq!(bad(), [1, 1], "the first of each kind");
     bench.advance(Duration::from_secs(59));
-    bench.says(&json!([null, null, "room:lobby", "msg", {}]));
+    bench.server_sends(&json!([null, null, "room:lobby", "msg", {}]));
     assert_eq!(bad(), [1, 1]);
     bench.advance(Duration::from_secs(1));
-    bench.says(&json!([null, null, "room:lobby", "msg", {}]));
+    bench.server_sends(&json!([null, null, "room:lobby", "msg", {}]));
     assert_eq!(bad(), [1, 1, 499, 499], "a minute later the rest");
     drop(room);
 }

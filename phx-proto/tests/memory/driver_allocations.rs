@@ -46,9 +46,9 @@ fn message_reaches_consumer_without_allocation() {
         });
         counted.count_total
     };
-    batch(); // the queues get their room
+    batch(); // the queues get their capacity
     let counts: Vec<u64> = (0..8).map(|_| batch()).collect();
-    // The room for a batch is given back when nothing more comes: it grows anew in a few steps,
+    // The capacity for a batch is released when nothing more comes: it grows again in a few steps,
     // however many messages there are.
     assert!(counts.iter().all(|count| *count <= 8), "{counts:?} for {BATCH} messages each");
 }

@@ -19,23 +19,23 @@ fn state(bench: &mut Bench, state: &Value) {
     let sent = bench.memory.world().to_server.clone();
     let join = sent.iter().rev().find(|sent| sent[3] == "phx_join").expect("a join was sent");
     let join_ref = &join[0];
-    bench.says(&json!([join_ref, null, TOPIC, "presence_state", state]));
+    bench.server_sends(&json!([join_ref, null, TOPIC, "presence_state", state]));
 }
 
 fn joins(bench: &mut Bench, key: &str, phx_ref: &str) {
     let diff = json!({"joins": {key: metas(phx_ref)}, "leaves": {}});
-    bench.says(&json!([null, null, TOPIC, "presence_diff", diff]));
+    bench.server_sends(&json!([null, null, TOPIC, "presence_diff", diff]));
 }
 
-/// Every event that is ready, in words.
+/// Every event that is ready, as text.
 fn events(presence: &mut PresenceStream) -> Vec<String> {
-    let mut told = Vec::new();
+    let mut found = Vec::new();
     loop {
         let event = match poll(pin!(presence.next())) {
             core::task::Poll::Ready(Some(event)) => event,
-            _ => return told,
+            _ => return found,
         };
-        told.push(match event {
+        found.push(match event {
             PresenceEvent::Change(PresenceChange::Join { key, .. }) => format!("+{key}"),
             PresenceEvent::Change(PresenceChange::Leave { key, .. }) => format!("-{key}"),
             PresenceEvent::Synced => "synced".into(),
@@ -142,7 +142,7 @@ fn malformed_message_is_reported_and_skipped() {
     let (mut bench, room) = lobby(|config| config);
     let mut presence = room.presence();
     events(&mut presence);
-    bench.says(&json!([null, null, TOPIC, "presence_diff", {"joins": 7}]));
+    bench.server_sends(&json!([null, null, TOPIC, "presence_diff", {"joins": 7}]));
     joins(&mut bench, "bob", "b1");
     assert_eq!(events(&mut presence), ["malformed", "+bob"]);
 }
@@ -247,7 +247,7 @@ fn logs_of_many_channels_are_bounded_together() {
             let topic = format!("room:{at}");
             let room = bench.joined(&topic);
             let join_ref = bench.last_sent()[0].clone();
-            bench.says(&json!([join_ref, null, topic, "presence_state", {"ann": meta}]));
+            bench.server_sends(&json!([join_ref, null, topic, "presence_state", {"ann": meta}]));
             room
         })
         .collect();
@@ -264,7 +264,7 @@ fn logs_of_many_channels_are_bounded_together() {
         if !kept {
             bench.reply("ok", json!({}));
             let sent = bench.last_sent();
-            bench.says(&json!([sent[0], null, sent[2], "presence_state", {"bob": meta}]));
+            bench.server_sends(&json!([sent[0], null, sent[2], "presence_state", {"bob": meta}]));
             assert_eq!(ready(pin!(presence.synced())), Ok(()));
             assert_eq!(keys(&presence), ["bob"]);
         }
@@ -278,15 +278,15 @@ fn log_of_left_channel_is_freed() {
     let mut bench = Bench::new(|config| config.heartbeat_interval(Duration::ZERO));
     let kept = bench.joined("room:kept");
     let meta = json!({"metas": [{"phx_ref": "f", "about": "x".repeat(900_000)}]});
-    let says = |bench: &mut Bench, topic: &str| {
+    let send_state = |bench: &mut Bench, topic: &str| {
         let join_ref = bench.last_sent()[0].clone();
-        bench.says(&json!([join_ref, null, topic, "presence_state", {"ann": meta}]));
+        bench.server_sends(&json!([join_ref, null, topic, "presence_state", {"ann": meta}]));
     };
-    says(&mut bench, "room:kept");
+    send_state(&mut bench, "room:kept");
     for at in 0..30 {
         let topic = format!("room:{at}");
         let room = bench.joined(&topic);
-        says(&mut bench, &topic);
+        send_state(&mut bench, &topic);
         if at % 3 == 0 {
             // The logs end with the connection, which had been open for long.
             bench.advance(Duration::from_secs(11));
@@ -296,8 +296,10 @@ fn log_of_left_channel_is_freed() {
             sent.retain(|sent| sent[3] == "phx_join");
             for join in &sent[sent.len() - 2..] {
                 let body = json!({"status": "ok", "response": {}});
-                bench.says(&json!([join[0], join[1], join[2], "phx_reply", body]));
-                bench.says(&json!([join[0], null, join[2], "presence_state", {"ann": meta}]));
+                bench.server_sends(&json!([join[0], join[1], join[2], "phx_reply", body]));
+                bench.server_sends(
+                    &json!([join[0], null, join[2], "presence_state", {"ann": meta}]),
+                );
             }
         }
         drop(room);
@@ -317,7 +319,7 @@ fn list_over_bound_ends_the_stream() {
     assert_eq!(events(&mut presence), ["+ann", "+me", "+me", "synced"]);
     let users = (0..100).map(|at| (format!("user{at}"), metas("f")));
     let diff = json!({"joins": Value::Object(users.collect()), "leaves": {}});
-    bench.says(&json!([null, null, TOPIC, "presence_diff", diff]));
+    bench.server_sends(&json!([null, null, TOPIC, "presence_diff", diff]));
     joins(&mut bench, "bob", "b1");
     let end = PresenceEvent::Closed(StreamEnd::PresenceTooLarge);
     assert_eq!(ready(pin!(presence.next())), Some(end));

@@ -13,15 +13,15 @@ fn metas(refs: &[&str]) -> Value {
 }
 
 fn state(presence: &mut Presence, state: Value) -> Vec<String> {
-    told(presence.sync_state(&Payload::from(state)).expect("a state"))
+    described(presence.sync_state(&Payload::from(state)).expect("a state"))
 }
 
 fn diff(presence: &mut Presence, joins: Value, leaves: Value) -> Vec<String> {
     let payload = Payload::from(json!({ "joins": joins, "leaves": leaves }));
-    told(presence.sync_diff(&payload).expect("a diff"))
+    described(presence.sync_diff(&payload).expect("a diff"))
 }
 
-fn told(changes: Vec<PresenceChange>) -> Vec<String> {
+fn described(changes: Vec<PresenceChange>) -> Vec<String> {
     let refs = |metas: Vec<phx_proto::presence::PresenceMeta>| {
         metas.into_iter().map(|meta| meta.phx_ref).collect::<Vec<_>>().join(" ")
     };
@@ -170,7 +170,7 @@ fn too_many_held_diffs_are_an_error() {
         assert_eq!(presence.sync_diff(&payload), Ok(Vec::new()));
     }
     assert_eq!(presence.sync_diff(&payload), Err(PresenceError::OutOfSync));
-    // Told once; neither the state of the old join nor its diffs count any more.
+    // The error is returned once; neither the state of the old join nor its diffs count any more.
     assert_eq!(presence.sync_diff(&payload), Ok(Vec::new()));
     assert!(state(&mut presence, json!({"bob": metas(&["b1"])})).is_empty());
     assert!(presence.is_empty() && !presence.is_synced());
@@ -404,7 +404,7 @@ fn last_of_repeated_key_counts() {
         "al":{"metas":[{"phx_ref":"x"}]},"bob":{"metas":[{"phx_ref":"b3","phx_ref_prev":"b1"}]}},
         "leaves":{"zoe":{"metas":[]},"bob":{"metas":[{"phx_ref":"b1"}]},
         "zoe":{"metas":[{"phx_ref":"z1"}]}}}"#;
-    let changes = told(presence.sync_diff(&received(diff)).expect("a diff"));
+    let changes = described(presence.sync_diff(&received(diff)).expect("a diff"));
     assert_eq!(changes, ["+al x first", "~bob b1 b3", "-zoe z1 last"]);
     assert_eq!(listed(&presence), ["al x", "ann a2", "bob b3"]);
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use crate::ops::settle::Peace;
 use crate::ops::world::World;
-use crate::ops::{Answer, Conn, End, Fail, Named, Op, PushKind, Say, Setup, Start, Step};
+use crate::ops::{Answer, Conn, End, Fail, Named, Op, PushKind, ServerMessage, Setup, Start, Step};
 
 /// How long the words are, without `PHX_DEPTH`.
 const DEPTH: u32 = 6;
@@ -68,8 +68,8 @@ const fn cast(topic: u8) -> Op {
     Op::Push { topic, kind, timeout: None, size: 0 }
 }
 
-const fn say(topic: u8, what: Say, named: Named) -> Op {
-    Op::Say { topic, what, named }
+const fn server_message(topic: u8, what: ServerMessage, named: Named) -> Op {
+    Op::ServerMessage { topic, what, named }
 }
 
 /// From nothing: connecting, joining, and the deadlines of both.
@@ -109,8 +109,8 @@ const FROM_JOINED: Tiny = Tiny {
         push(0),
         push(1),
         OK,
-        say(0, Say::Error, Named::Current),
-        say(0, Say::Close, Named::Current),
+        server_message(0, ServerMessage::Error, Named::Current),
+        server_message(0, ServerMessage::Close, Named::Current),
         BLOCKED,
         WRITABLE,
         Op::ToTimeout,
@@ -136,9 +136,9 @@ const FROM_OPEN: Tiny = Tiny {
         Op::Answer { nth: 1, how: Answer::Ok },
         Op::Answer { nth: 0, how: Answer::Unmatched },
         Op::AnswerAny { nth: 0, how: Answer::Ok },
-        say(0, Say::Close, Named::Earlier(0)),
-        say(0, Say::Error, Named::Current),
-        say(0, Say::Message, Named::Null),
+        server_message(0, ServerMessage::Close, Named::Earlier(0)),
+        server_message(0, ServerMessage::Error, Named::Current),
+        server_message(0, ServerMessage::Message, Named::Null),
         Op::ToTimeout,
     ],
     deeper: 0,
@@ -180,7 +180,7 @@ const FROM_FULL: Tiny = Tiny {
         OK,
         leave(0),
         join(0),
-        say(0, Say::Error, Named::Current),
+        server_message(0, ServerMessage::Error, Named::Current),
         Op::Cancel { nth: 1 },
         BLOCKED,
         WRITABLE,
@@ -272,7 +272,7 @@ impl Search {
     }
 }
 
-/// Says which word it was when a check fails.
+/// Prints the word when a check fails.
 impl Drop for Search {
     fn drop(&mut self) {
         if std::thread::panicking() {

@@ -1,10 +1,10 @@
-//! Properties of the core, on any sequence of operations there is.
+//! Properties of the core, on random sequences of operations.
 //!
 //! Every property watches every checker of `ops/checkers` too, after every step.
 //!
 //! "Catches" names a change of one line of the core that was tried by hand and fails the property.
 //! Of the changes tried, these survive this file; the first two and the last change nothing that
-//! can be told, the others are caught by tables instead:
+//! can be observed, the others are caught by tables instead:
 //!
 //! * without `!push.is_written()` in `end_fail_fast`: what was written has ended just before;
 //! * without `take_expired` in `handle_timeout`: what an expiry disarms finds its state gone;
@@ -19,7 +19,7 @@
 //! * a wake that may come more than once a second: no checker counts wakes
 //!   (`socket/connection.rs` does);
 //! * a join that was left and then refused does not end its leave at once: the leave ends by its
-//!   own reply or deadline, and no checker says how soon (`socket/channel.rs` does);
+//!   own reply or deadline, and no checker bounds how soon (`socket/channel.rs` does);
 //! * gaps that stay when `Ordered::extend` sorts: of two equal keys a bisection finds the later one.
 
 use std::collections::BTreeSet;
@@ -135,7 +135,7 @@ proptest! {
         // At one instant, and nothing that depends on what was written.
         let burst = burst.iter().map(|step| step.op).filter(|op| !matches!(
             op,
-            Op::Answer { .. } | Op::AnswerAny { .. } | Op::AnswerAll | Op::Say { .. }
+            Op::Answer { .. } | Op::AnswerAny { .. } | Op::AnswerAll | Op::ServerMessage { .. }
                 | Op::Cancel { .. } | Op::ToTimeout | Op::Advance { .. } | Op::Backwards { .. }
         ));
         // A bound in flight bites the one that wrote more: what waits ends with its leave.

@@ -151,7 +151,7 @@ fn eventful(recorder: &Recorder, config: Config) {
     let due = socket.poll_timeout().unwrap().at;
     socket.handle_timeout(due);
     let id = drain(&mut socket, due).unwrap();
-    // An HTTP client says where it asked, with the query.
+    // The error of an HTTP client contains the URL, with the query.
     let message = format!("GET https://auth.example.com/?key={SECRET}: timed out");
     socket.handle_failed(due, id, Cause::CredentialsFailed { message });
     drain(&mut socket, due);
@@ -165,7 +165,7 @@ fn eventful(recorder: &Recorder, config: Config) {
     let opened = Opened { protocol: Some(format!("base64url.bearer.phx.{SECRET}")) };
     socket.handle_opened(due, id, opened);
     let mut now = due;
-    let mut says = |socket: &mut RecordedSocket, frame: Frame| {
+    let mut receive = |socket: &mut RecordedSocket, frame: Frame| {
         now += Duration::from_millis(1);
         socket.handle_frame(now, id, frame);
         while socket.poll_action(now).is_some() {}
@@ -177,29 +177,32 @@ fn eventful(recorder: &Recorder, config: Config) {
         let reply = json!({"status": "ok", "response": {"session": SECRET}});
         text(json!([n.to_string(), n.to_string(), topic, "phx_reply", reply]))
     };
-    says(&mut socket, ok(2, "room:lobby"));
-    let now = says(&mut socket, ok(3, "room:fresh"));
+    receive(&mut socket, ok(2, "room:lobby"));
+    let now = receive(&mut socket, ok(3, "room:fresh"));
     let call = PushOptions::call();
     socket.push(now, "room:lobby", "secret", json!({"s": SECRET}), call).unwrap();
     let bytes = Payload::binary(SECRET.as_bytes());
     socket.push(now, "room:lobby", "bytes", bytes, call.timeout(Duration::from_secs(3))).unwrap();
     socket.push(now, "room:nowhere", "secret", json!({"s": SECRET}), call).unwrap_err();
-    says(&mut socket, text(json!([null, null, "room:lobby", "news", {"s": SECRET}])));
+    receive(&mut socket, text(json!([null, null, "room:lobby", "news", {"s": SECRET}])));
     let mut broadcast = vec![2, 10, 4];
     broadcast.extend_from_slice(b"room:lobbynews");
     broadcast.extend_from_slice(SECRET.as_bytes());
-    says(&mut socket, Frame::Binary(broadcast.into()));
-    // What is said twice, or beside the protocol, is not told either.
-    says(
+    receive(&mut socket, Frame::Binary(broadcast.into()));
+    // Members that come twice, and frames outside the protocol, are not recorded either.
+    receive(
         &mut socket,
         Frame::from(format!(
             r#"["2","5","room:lobby","phx_reply",{{"response":"{SECRET}","extra":"{SECRET}","status":"ok","response":{{}}}}]"#
         )),
     );
-    says(&mut socket, Frame::from(format!("{{{SECRET}").as_str()));
-    says(&mut socket, Frame::from(format!(r#"[null,null,"room:lobby","bad",{SECRET}]"#).as_str()));
+    receive(&mut socket, Frame::from(format!("{{{SECRET}").as_str()));
+    receive(
+        &mut socket,
+        Frame::from(format!(r#"[null,null,"room:lobby","bad",{SECRET}]"#).as_str()),
+    );
     let crash = json!(["2", "2", "room:lobby", "phx_error", {"why": SECRET}]);
-    let now = says(&mut socket, text(crash));
+    let now = receive(&mut socket, text(crash));
     let end = Ended::CloseFrame { code: Some(1012), reason: String::new() };
     socket.handle_closed(now, id, end);
     drain(&mut socket, now);
@@ -257,11 +260,11 @@ fn every_cause_is_replayed() {
         while socket.poll_action(ms(1)).is_some() {}
         drop(socket);
         let trace = tape.trace();
-        let [told] = &*trace.lines().filter(|it| it.contains(" failed (")).collect::<Vec<_>>()
+        let [failed] = &*trace.lines().filter(|it| it.contains(" failed (")).collect::<Vec<_>>()
         else {
             panic!("{trace}")
         };
-        assert!(told.contains(&format!("failed ({name}")), "{name}: {told}");
+        assert!(failed.contains(&format!("failed ({name}")), "{name}: {failed}");
         assert!(trace.contains(&format!("ConnectFailed ({name}")), "{name}: {trace}");
         let text = tape.text();
         assert!(!text.contains("the vault is sealed") && !text.contains("signed out"), "{text}");
@@ -385,7 +388,7 @@ fn conflicting_params_conflict_in_replay() {
     socket.join(ms(0), "short", json!(1)).unwrap();
     socket.join(ms(0), "none", json!({})).unwrap();
     socket.join(ms(0), "none", json!([])).unwrap_err();
-    // The same text as what is held would have, if that were not told apart.
+    // The same text as the redacted parameters would have without a mark of their own.
     socket.join(ms(0), "long", json!({"a": 1})).unwrap();
     socket.join(ms(0), "long", json!({})).unwrap_err();
     // A topic of the configuration with other parameters, for one life.

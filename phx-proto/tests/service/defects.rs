@@ -28,7 +28,7 @@ fn uri(host: &str) -> String {
 }
 
 /// The data of an event.
-fn told(event: &CloudEvent) -> Value {
+fn data_of(event: &CloudEvent) -> Value {
     event.data.to_value().expect("JSON")
 }
 
@@ -81,7 +81,7 @@ fn reconnect_keeps_name_and_auto_joins() {
         fleet.advance(15 * SECOND);
     }
     let events = drain(&mut events);
-    assert!(events.iter().all(|event| told(event)["connection_name"] == "a"));
+    assert!(events.iter().all(|event| data_of(event)["connection_name"] == "a"));
     let resumed = |event: &&phx_proto::service::CloudEvent| event.kind == "phoenix.channel.resumed";
     assert_eq!(events.iter().filter(resumed).count(), 3);
 }
@@ -154,7 +154,7 @@ fn reply_reaches_its_caller() {
             if let (Some(ask), false) = (ask, answered) {
                 answered = true;
                 let body = json!({"status": "ok", "response": {"n": 7}});
-                fleet.says("up", &json!([ask[0], ask[1], ask[2], "phx_reply", body]));
+                fleet.server_sends("up", &json!([ask[0], ask[1], ask[2], "phx_reply", body]));
             }
             push.as_mut().poll(cx)
         })
@@ -223,8 +223,8 @@ fn crashed_channel_rejoins_closed_one_ends() {
         })
     };
     let (a, b) = (join_ref("room:a"), join_ref("room:b"));
-    fleet.says("up", &json!([a, a, "room:a", "phx_error", {}]));
-    fleet.says("up", &json!([b, b, "room:b", "phx_close", {}]));
+    fleet.server_sends("up", &json!([a, a, "room:a", "phx_error", {}]));
+    fleet.server_sends("up", &json!([b, b, "room:b", "phx_close", {}]));
     fleet.advance(5 * SECOND);
     assert_eq!(
         types(&mut events),
@@ -249,9 +249,9 @@ fn payload_may_be_any_json() {
     let supervisor = up(&fleet, &document);
     let mut events = subscribe(supervisor.bus(), "jido.signal.phoenix.a.**");
     for payload in [json!([1]), json!("text"), json!(7), json!(null), json!({})] {
-        fleet.says("up", &json!([null, null, "room:a", "msg", payload]));
+        fleet.server_sends("up", &json!([null, null, "room:a", "msg", payload]));
         let seen = drain(&mut events);
-        assert_eq!((seen.len(), &told(&seen[0])["payload"]), (1, &payload));
+        assert_eq!((seen.len(), &data_of(&seen[0])["payload"]), (1, &payload));
     }
 }
 
@@ -283,14 +283,14 @@ fn join_response_is_kept_in_status() {
     let mut events = subscribe(supervisor.bus(), "**");
     fleet.advance(SECOND);
     let last = drain(&mut events).pop().expect("an event");
-    assert_eq!(told(&last)["state"], "connect_failed");
+    assert_eq!(data_of(&last)["state"], "connect_failed");
     let status = supervisor.connection_status("a").expect("known");
     assert!(matches!(status.state, SupervisedState::Running(Status::Waiting { .. })));
     assert!(matches!(status.last_cause, Some(Cause::Dial { .. })));
     fleet.with_host("up", |host| host.down = false);
     fleet.advance(10 * SECOND);
     let joined = drain(&mut events).pop().expect("an event");
-    assert_eq!(told(&joined)["response"], json!({"about": "room:a"}));
+    assert_eq!(data_of(&joined)["response"], json!({"about": "room:a"}));
     let room = supervisor.client("a").expect("it runs").channel("room:a").expect("wanted");
     let response = room.join_response().expect("joined").to_value().expect("JSON");
     assert_eq!(response, json!({"about": "room:a"}));

@@ -263,7 +263,7 @@ fn payloads_become_valid_json() {
         (Payload::binary(""), "payload_base64", json!("")),
     ] {
         let routed = route(&Router::new(), &message("t", "e", payload)).unwrap();
-        assert_eq!(told(&routed.event.data)[key], value, "{key}");
+        assert_eq!(data_of(&routed.event.data)[key], value, "{key}");
     }
 }
 
@@ -278,7 +278,7 @@ fn event_of(payload: Payload) -> CloudEvent {
     route(&Router::new(), &message("t", "e", payload)).unwrap().event
 }
 
-fn told(data: &EventData) -> Value {
+fn data_of(data: &EventData) -> Value {
     data.to_value().unwrap()
 }
 
@@ -317,7 +317,7 @@ fn event_is_one_line() {
     }));
     let event: CloudEvent = serde_json::from_str(&pretty.unwrap()).unwrap();
     assert!(!serde_json::to_string(&event).unwrap().contains('\n'));
-    assert_eq!(told(&event.data), json!({"a": [1, {"b": "x\ny"}]}));
+    assert_eq!(data_of(&event.data), json!({"a": [1, {"b": "x\ny"}]}));
 }
 
 /// A payload that is not JSON becomes a string with its text, and the event is JSON.
@@ -475,7 +475,7 @@ fn disconnect_event_has_cause_and_next_step() {
     let cause = Cause::HeartbeatTimeout;
     let next = NextStep::Retry { delay: Duration::from_millis(250), attempt: 3 };
     let signal = Signal::Disconnected { id: ConnectionId::from_u64(1), cause, next };
-    let data = told(&route(&Router::new(), &signal).unwrap().event.data);
+    let data = data_of(&route(&Router::new(), &signal).unwrap().event.data);
     assert_eq!(data["state"], "disconnected");
     assert_eq!(data["reason"], "heartbeat_timeout");
     assert_eq!((&data["reconnect_attempts"], &data["retry_after_msec"]), (&json!(3), &json!(250)));
@@ -485,7 +485,7 @@ fn disconnect_event_has_cause_and_next_step() {
 fn lost_signals_are_an_event() {
     let routed = Router::new().route_lagged("a", &BTreeMap::new(), 7, "i", AT).unwrap();
     assert_eq!(routed.event.kind, "phoenix.connection.lagged");
-    assert_eq!(told(&routed.event.data)["count"], 7);
+    assert_eq!(data_of(&routed.event.data)["count"], 7);
 }
 
 #[test]

@@ -155,7 +155,7 @@ fn panic_restarts_its_connection_within_limits() {
         fleet.with_host("a", |host| host.panics = true);
         fleet.settle();
         let seen = types(&mut events);
-        assert!(seen.contains(&"phoenix.channel.closed".to_owned()), "it is told: {seen:?}");
+        assert!(seen.contains(&"phoenix.channel.closed".to_owned()), "it is reported: {seen:?}");
         assert!(client.status() != Status::Open, "the old client is of no use");
         fleet.advance(2 * SECOND);
         let status = supervisor.connection_status("a").expect("known");
@@ -553,7 +553,7 @@ fn failed_start_leaves_name_free() {
     fleet.state().outside = true;
     let start = || supervisor.start_connection("a", config("a"));
     let started = std::panic::catch_unwind(std::panic::AssertUnwindSafe(start));
-    assert!(started.is_err(), "it says so");
+    assert!(started.is_err(), "the caller gets the panic");
     assert!(supervisor.list_connections().is_empty());
     let unfinished = run(&fleet, supervisor.shutdown_connection("a", SECOND));
     assert_eq!(unfinished, Err(UnknownConnection::new("a")));
@@ -563,7 +563,7 @@ fn failed_start_leaves_name_free() {
     assert!(supervisor.health().is_healthy());
 }
 
-/// A way to wait for the end of `a`, and whether it says that its task goes on.
+/// A way to wait for the end of `a`, and whether it reports that its task goes on.
 type Waits = for<'a> fn(&'a Supervisor) -> Pin<Box<dyn Future<Output = Option<bool>> + 'a>>;
 
 /// An executor that does not poll its tasks any more must not hang the caller.
@@ -603,7 +603,7 @@ fn grace_bounds_every_wait() {
                 let waited = fleet.state().now.since(start);
                 assert!(waited <= *grace + close_timeout + 2 * SECOND, "{name}: {waited:?}");
             };
-            assert_eq!(done, Some(true), "{name}: it says that the task did not end");
+            assert_eq!(done, Some(true), "{name}: it reports that the task did not end");
             assert!(supervisor.list_connections().is_empty(), "{name}");
         }
     }
@@ -632,9 +632,9 @@ fn panicked_driver_is_reported_as_panic() {
     assert_eq!(status.last_cause, Some(Cause::DriverPanicked));
     assert!(matches!(status.state, SupervisedState::Ended { ending: Ending::Crashed, .. }));
     let events = drain(&mut events);
-    let told: Vec<String> = events.iter().map(|event| event.data.to_string()).collect();
-    assert!(told.iter().any(|data| data.contains("the driver panicked")), "{told:?}");
-    assert!(told.iter().all(|data| !data.contains("disconnect was called")), "{told:?}");
+    let data: Vec<String> = events.iter().map(|event| event.data.to_string()).collect();
+    assert!(data.iter().any(|data| data.contains("the driver panicked")), "{data:?}");
+    assert!(data.iter().all(|data| !data.contains("disconnect was called")), "{data:?}");
 }
 
 /// An event is made only if there is a subscription to it: otherwise not even an id is drawn.
@@ -646,7 +646,7 @@ fn ids_are_drawn_for_subscribed_events_only() {
         config("a").auto_join("room:a", JoinParams::from(json!({}))).expect("no reserved topic");
     supervisor.start_connection("a", auto).expect("a free name");
     fleet.settle();
-    let message = |event: &str| fleet.says("a", &json!([null, null, "room:a", event, {}]));
+    let message = |event: &str| fleet.server_sends("a", &json!([null, null, "room:a", event, {}]));
     (0..10).for_each(|_| message("news"));
     let mut others = subscribe(supervisor.bus(), "jido.protocol.phoenix.b.**");
     let mut gave_up = subscribe(supervisor.bus(), "jido.signal.phoenix.connection.gave_up");

@@ -708,7 +708,7 @@ fn end_with_unknown_ref_is_stale() {
     for event in ["phx_error", "phx_close"] {
         let mut hand = Hand::joined(config());
         hand.receive(&json!(["x1", "x1", "room:a", event, {}]));
-        // As vsn 1 says it, which has no join_ref.
+        // As in vsn 1, which has no join_ref.
         hand.receive(&json!([null, "x1", "room:a", event, {}]));
         assert_eq!(hand.take_signals(), []);
         assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);

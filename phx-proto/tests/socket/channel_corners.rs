@@ -30,7 +30,7 @@ fn leave_during_requested_rejoin_leaves_old_instance() {
     hand.leave("room:a");
     let leave = hand.last_sent("room:a", "phx_leave");
     assert_eq!(leave.join_ref, Some(old));
-    assert!(left(&hand).is_empty(), "not before the server says so");
+    assert!(left(&hand).is_empty(), "not before the server answers");
     hand.answer("room:a", "phx_leave", "ok", json!({}));
     assert_eq!(left(&hand), [LeaveOutcome::Acked]);
     hand.advance(secs(60));
@@ -90,7 +90,7 @@ fn overdue_unwritten_leave_is_still_written() {
     hand.writable(true);
     assert_eq!(hand.count_sent("room:a", "phx_leave"), 1);
     assert_eq!(hand.last_sent("room:a", "phx_leave").join_ref, Some(join_ref));
-    // Its late reply is nobody's.
+    // Its late reply matches nothing.
     hand.answer("room:a", "phx_leave", "ok", json!({}));
     hand.answer_join("room:a");
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
@@ -324,7 +324,7 @@ fn repeated_or_late_unmatched_reply_is_ignored() {
     hand.socket.probe(hand.now).unwrap();
     hand.drain();
     let cast = hand.last_sent("room:a", "e").msg_ref;
-    // The heartbeat overtakes the cast, so its answer says nothing of it yet.
+    // The heartbeat overtakes the cast, so its answer proves nothing about it yet.
     hand.answer_heartbeat();
     hand.socket.probe(hand.now).unwrap();
     hand.drain();
@@ -528,7 +528,7 @@ fn topic_can_be_joined_after_every_end() {
         let mut hand = Hand::joined(config().heartbeat_interval(secs(0)));
         end(&mut hand);
         hand.forget();
-        // With other parameters, too: nobody shares them any more.
+        // With other parameters, too: they are not shared any more.
         hand.socket.join(hand.now, "room:a", json!({"other": true})).expect(name);
         hand.drain();
         hand.advance(secs(10));

@@ -1,4 +1,4 @@
-//! The ends of the range of each setter: what its documentation says of none at all, and of more
+//! The ends of the range of each setter, as documented: zero, and more
 //! than there will ever be.
 
 use std::time::Duration;
@@ -15,7 +15,7 @@ fn refused(status: u16, retry_after: &str) -> Cause {
 }
 
 fn dial() -> Cause {
-    Cause::Dial { kind: phx_proto::event::DialKind::Refused, message: "nobody listens".into() }
+    Cause::Dial { kind: phx_proto::event::DialKind::Refused, message: "connection refused".into() }
 }
 
 /// Handles what is due now, with no time passing.

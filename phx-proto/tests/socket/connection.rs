@@ -791,7 +791,7 @@ fn closed_before_opened_is_failed_attempt() {
     assert_eq!(hand.socket.stats().stale_inputs, 0);
     hand.until_dial();
     assert_eq!(hand.socket.poll_timeout().map(|t| t.kind), Some(TimerKind::Connect));
-    // A close frame says that the connection was open: its rule holds.
+    // A close frame proves that the connection was open: its rule applies.
     let mut hand = Hand::new(config().close_rule(4000, CloseRule::Stop));
     hand.connect();
     hand.close_frame(4000);
@@ -872,7 +872,7 @@ fn status_404_after_open_is_a_deploy() {
     hand.until_dial();
     hand.failed(refused(404, &[]));
     check(hand.reconnect_after().0, 7_500, 15_000, "refused_after");
-    // Once it was open again, the minutes begin anew.
+    // Once it was open again, the minutes start over.
     hand.until_dial();
     hand.opened();
     hand.advance(secs(10));

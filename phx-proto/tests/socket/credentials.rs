@@ -142,10 +142,10 @@ fn refused_rejoin_reports_reason_until_end() {
         hand.forget();
         hand.answer("room:a", "phx_join", "error", words.clone());
         let signals = hand.take_signals();
-        let Some(Signal::JoinRejected { rejection, last: told, .. }) = signals.first() else {
+        let Some(Signal::JoinRejected { rejection, last: reported, .. }) = signals.first() else {
             panic!("{signals:#?}")
         };
-        assert_eq!((rejection.response.to_value().unwrap(), *told), (words.clone(), last));
+        assert_eq!((rejection.response.to_value().unwrap(), *reported), (words.clone(), last));
         if last {
             let cause = ChannelEnd::Rejected(rejection.clone());
             let closed = Signal::ChannelClosed { topic: "room:a".into(), cause };
@@ -269,7 +269,7 @@ fn vsn_in_uri_chooses_the_codec() {
     hand.answer_join("room:a");
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined, "an object was read");
     assert_eq!(vsn(of("?vsn=2%2E0.0").unwrap()), "vsn=2%2E0.0");
-    // What says the same twice is no contradiction; anything else is one where it is made.
+    // Two equal values are no contradiction; any other pair is an error where it is made.
     of("?vsn=1.0.0").unwrap().codec(Arc::new(V1)).expect("the same");
     for (query, codec) in
         [("?vsn=1.0.0", Arc::new(V2) as Arc<dyn Codec>), ("?vsn=2.0.0", Arc::new(V1))]

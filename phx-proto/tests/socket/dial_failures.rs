@@ -6,21 +6,21 @@ use crate::hand::{Hand, config};
 use phx_proto::event::{DialKind, NextStep, Refusal, SocksRefusal, TlsKind};
 use phx_proto::{Cause, Signal, Status};
 
-/// The cause and the next step that an observer is told of.
-fn told(hand: &mut Hand) -> (Cause, NextStep) {
+/// The cause and the next step in the signal of the failure.
+fn reported(hand: &mut Hand) -> (Cause, NextStep) {
     let signals = core::mem::take(&mut hand.signals);
     let found = signals.into_iter().find_map(|signal| match signal {
         Signal::ConnectFailed { cause, next, .. } => Some((cause, next)),
         _ => None,
     });
-    found.expect("the failure is told")
+    found.expect("the failure is reported")
 }
 
 fn delay_after(failure: Cause) -> Duration {
     let mut hand = Hand::new(config());
     hand.connect();
     hand.failed(failure);
-    match told(&mut hand) {
+    match reported(&mut hand) {
         (_, NextStep::Retry { delay, .. }) => delay,
         (cause, next) => panic!("expected a retry after {cause}, got {next:?}"),
     }
@@ -31,7 +31,7 @@ fn unsupported_dial_is_not_retried() {
     let mut hand = Hand::new(config());
     hand.connect();
     hand.failed(Cause::Unsupported { message: "no TLS".to_owned() });
-    let (cause, next) = told(&mut hand);
+    let (cause, next) = reported(&mut hand);
     assert_eq!(cause, Cause::Unsupported { message: "no TLS".to_owned() });
     assert_eq!(next, NextStep::Stop);
     assert!(matches!(hand.socket.status(), Status::GaveUp { .. }));
@@ -59,7 +59,7 @@ fn proxy_refusal_keeps_server_credentials() {
     let mut hand = Hand::new(config().credentials_refreshed(true));
     hand.connect();
     hand.failed(Cause::ProxyRefused(Refusal::new(401, vec![], "")));
-    let (cause, next) = told(&mut hand);
+    let (cause, next) = reported(&mut hand);
     assert_eq!(cause.name(), "proxy_refused");
     assert!(matches!(next, NextStep::Retry { .. }), "{next:?}");
     assert_eq!(cause.to_string(), "the proxy refused the tunnel: HTTP 401");
@@ -82,7 +82,7 @@ fn dial_failure_kinds_are_counted() {
         let mut hand = Hand::new(config());
         hand.connect();
         hand.failed(Cause::Dial { kind, message: "it failed".to_owned() });
-        let (cause, _) = told(&mut hand);
+        let (cause, _) = reported(&mut hand);
         assert_eq!(cause.dial_kind(), Some(kind));
         assert_eq!(cause.name(), name);
         assert_eq!(hand.socket.stats().reconnects[name], 1);

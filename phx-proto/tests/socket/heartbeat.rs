@@ -132,7 +132,7 @@ fn heartbeat_interval_without_slack_is_warned() {
 #[test]
 fn heartbeat_due_during_sleep_gets_time() {
     let mut hand = Hand::open(config());
-    // The machine slept past the heartbeat and its deadline; the wake-up is told first, and what
+    // The machine slept past the heartbeat and its deadline; the wake-up is reported first, and what
     // it asks for is answered before the deadlines are looked at.
     hand.now += secs(50);
     hand.socket.handle_wake(hand.now);

@@ -95,7 +95,7 @@ fn wake_probes_open_connection() {
     hand.socket.handle_wake(hand.now);
     hand.drain();
     assert_eq!(hand.count_sent("phoenix", "heartbeat"), 1);
-    // A heartbeat that is out already gets its time anew, once.
+    // An unanswered heartbeat gets its whole timeout again, once.
     hand.advance(secs(9));
     hand.socket.handle_wake(hand.now);
     hand.advance(secs(9));

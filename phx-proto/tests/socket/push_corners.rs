@@ -291,7 +291,7 @@ fn unmatched_topic_of_older_instance_is_ignored() {
             assert_eq!(hand.take_signals(), []);
             assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
             assert_eq!(hand.socket.stats().late_replies, 1);
-            // One of this instance does, though nobody waits for the reply to a cast.
+            // One of this instance does, although the reply to a cast has no waiter.
             hand.socket.push(hand.now, "room:a", "new", json!({}), options).unwrap();
             hand.drain();
             let new = hand.last_sent("room:a", "new");
@@ -378,10 +378,10 @@ fn escaped_names_survive_both_ways() {
         "[\"{join_ref}\",null,\"room:a \\u0022b\\u0022\\\\\\n\\ud83d\\ude00\\u2028\",\"\\u0073ay\\/\",{{}}]"
     ));
     let signals = hand.take_signals();
-    let [Signal::Message { topic: told, event, .. }] = signals.as_slice() else {
+    let [Signal::Message { topic: delivered, event, .. }] = signals.as_slice() else {
         panic!("{signals:?}")
     };
-    assert_eq!((&**told, &**event), (topic, "say/"));
+    assert_eq!((&**delivered, &**event), (topic, "say/"));
     // An escaped `phx_error` is one.
     hand.receive_text(&format!(
         "[\"{join_ref}\",\"{join_ref}\",{},\"phx\\u005ferror\",{{}}]",
@@ -397,7 +397,7 @@ fn payloads_are_checked_only_if_strict() {
     lax.receive_text(bad);
     let signals = lax.take_signals();
     let [Signal::Message { payload, .. }] = signals.as_slice() else { panic!("{signals:?}") };
-    assert!(payload.to_value().is_err(), "whoever reads it is told");
+    assert!(payload.to_value().is_err(), "the reader gets the error");
 
     let mut strict = Hand::joined(config().strict_payloads(true));
     strict.receive_text(bad);

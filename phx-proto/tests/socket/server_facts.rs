@@ -255,12 +255,12 @@ fn crash_ignores_its_payload() {
             let join_ref = hand.join_ref("room:a");
             hand.receive(&json!([join_ref, join_ref, "room:a", "phx_error", payload]));
             let signals = hand.take_signals();
-            let [Signal::Errored { payload: told, .. }, Signal::Interrupted { cause, .. }] =
+            let [Signal::Errored { payload: delivered, .. }, Signal::Interrupted { cause, .. }] =
                 signals.as_slice()
             else {
                 panic!("{signals:#?}")
             };
-            assert_eq!((told.to_value().unwrap(), cause), (payload, &Interruption::Crashed));
+            assert_eq!((delivered.to_value().unwrap(), cause), (payload, &Interruption::Crashed));
             hand.advance(hand.rejoin_after("room:a"));
             hand.answer_join("room:a");
             assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
@@ -337,7 +337,7 @@ fn auth_token_is_unpadded_standard_base64() {
     assert_eq!(hand.socket.status(), Status::Open);
     let warning = Signal::Warning(Warning::AuthTokenNotAcknowledged);
     assert!(hand.signals.contains(&warning));
-    // A server that took it says `phoenix`.
+    // A server that accepted it selects `phoenix`.
     let id = unpadded.dialled.expect("a dial");
     let opened = Opened { protocol: Some("phoenix".into()) };
     unpadded.socket.handle_opened(unpadded.now, id, opened);

@@ -81,7 +81,7 @@ fn large_broadcast_arrives_over_slow_link() {
     for (bytes, down) in [(1_500_000, 30_000), (6_000_000, 125_000), (1_000_000, 1_100)] {
         let (mut world, client) = joined(config(), down, 0);
         if down < 2_000 {
-            // Longer than progress_max: the limit is what the manual says.
+            // Longer than progress_max: the limit is that of the manual.
             world.broadcast(LOBBY, "big", big(600_000));
         } else {
             world.broadcast(LOBBY, "big", big(bytes));
@@ -181,7 +181,7 @@ fn dead_direction_is_found_within_bound() {
                 world.run_for(secs(1));
             }
             let cause = causes(&world, client).swap_remove(0);
-            // The server hears nothing any more, and says so while broadcasts still buy time here.
+            // The server receives nothing any more, and times out while broadcasts still extend the deadline here.
             let idle = Cause::RemoteClose { code: Some(1002), reason: String::new() };
             let closed = dead == Direction::Up && busy && cause == idle;
             assert!(closed || cause == Cause::HeartbeatTimeout, "{dead:?} {busy}: {cause:?}");

@@ -38,7 +38,7 @@ pub struct World {
     pub flushes_while_blocked: bool,
     /// The clock calls this client, as the application's own may.
     pub clock_calls: Option<Client>,
-    /// What the wire says that it has moved.
+    /// The progress that the wire reports.
     pub moved: Progress,
     /// Bytes that the next read takes from the operating system.
     pub unread: u64,
@@ -190,7 +190,7 @@ impl Bench {
         self.settle();
     }
 
-    pub fn says(&mut self, message: &Value) {
+    pub fn server_sends(&mut self, message: &Value) {
         let frame = Frame::Text(Bytes::from(message.to_string()));
         self.memory.world().to_client.push_back(Received::Frame(frame));
         self.settle();
@@ -210,7 +210,7 @@ impl Bench {
     pub fn reply(&mut self, status: &str, response: Value) {
         let sent = self.last_sent();
         let body = json!({"status": status, "response": response});
-        self.says(&json!([sent[0], sent[1], sent[2], "phx_reply", body]));
+        self.server_sends(&json!([sent[0], sent[1], sent[2], "phx_reply", body]));
     }
 
     pub fn joined(&mut self, topic: &str) -> Channel {

@@ -119,7 +119,7 @@ impl Fleet {
         self.settle();
     }
 
-    pub fn says(&self, host: &str, message: &Value) {
+    pub fn server_sends(&self, host: &str, message: &Value) {
         self.sends(host, Frame::from(message.to_string()));
     }
 

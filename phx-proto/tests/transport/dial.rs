@@ -29,14 +29,14 @@ use Manner::{Connects, Fails, Refuses, Silent};
 #[derive(Default)]
 struct World {
     now: u64,
-    /// When somebody wants to be polled again.
+    /// When the timers are due.
     wakes: Vec<u64>,
     addresses: Vec<(SocketAddr, Manner)>,
     /// Why no name is resolved, if none is.
     unresolvable: Option<io::ErrorKind>,
     /// What was tried, and when.
     log: Vec<(u64, String)>,
-    /// What every stream says, in the order and at the time.
+    /// The bytes that every stream receives, and when.
     script: VecDeque<(u64, Vec<u8>)>,
 }
 

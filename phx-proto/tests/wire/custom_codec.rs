@@ -126,7 +126,13 @@ impl Line {
         self.drain();
     }
 
-    fn says(&mut self, join_ref: Option<&str>, msg_ref: Option<&str>, event: &str, payload: Value) {
+    fn receive_message(
+        &mut self,
+        join_ref: Option<&str>,
+        msg_ref: Option<&str>,
+        event: &str,
+        payload: Value,
+    ) {
         let owned = |text: Option<&str>| text.map(str::to_owned);
         let envelope =
             Envelope(owned(join_ref), owned(msg_ref), "room:a".into(), event.into(), payload);
@@ -151,7 +157,12 @@ fn custom_codec_carries_every_message() {
     let join = &line.sent[0];
     assert_eq!((join.0.as_deref(), join.1.as_deref()), (Some("1"), Some("1")));
     assert_eq!((join.3.as_str(), &join.4), ("phx_join", &json!({"user": 7})));
-    line.says(Some("1"), Some("1"), "phx_reply", json!({"status": "ok", "response": {"n": 1}}));
+    line.receive_message(
+        Some("1"),
+        Some("1"),
+        "phx_reply",
+        json!({"status": "ok", "response": {"n": 1}}),
+    );
     assert_eq!(line.socket.channel_status("room:a"), ChannelStatus::Joined);
 
     let options = PushOptions::call();
@@ -159,14 +170,14 @@ fn custom_codec_carries_every_message() {
     line.drain();
     assert_eq!((line.sent[1].3.as_str(), &line.sent[1].4), ("ask", &json!([1, 2])));
     let answer = json!({"response": {"sum": 3}, "status": "ok"});
-    line.says(Some("1"), Some("2"), "phx_reply", answer);
+    line.receive_message(Some("1"), Some("2"), "phx_reply", answer);
     let reply = line.signals.iter().find_map(|signal| match signal {
         Signal::PushEnded { outcome: PushOutcome::Reply(reply), .. } => Some(reply.clone()),
         _ => None,
     });
     assert_eq!(reply.expect("a reply").response.to_value().unwrap(), json!({"sum": 3}));
 
-    line.says(None, None, "news", json!({"unicode": "żółw 🐢", "deep": [[[null]]]}));
+    line.receive_message(None, None, "news", json!({"unicode": "żółw 🐢", "deep": [[[null]]]}));
     let Some(Signal::Message { event, payload, .. }) = line.signals.last() else {
         panic!("{:?}", line.signals)
     };
@@ -186,7 +197,12 @@ fn undecodable_frame_is_a_protocol_error() {
         line.signals.iter().filter(is_error).count()
     };
     assert_eq!(errors(&line), 2);
-    line.says(Some("1"), Some("1"), "phx_reply", json!({"status": "ok", "response": {}}));
+    line.receive_message(
+        Some("1"),
+        Some("1"),
+        "phx_reply",
+        json!({"status": "ok", "response": {}}),
+    );
     assert_eq!(line.socket.channel_status("room:a"), ChannelStatus::Joined);
 }
 

@@ -19,7 +19,7 @@ fn storm_is_a_tenth_of_phoenix_js() {
     let whole = Duration::ZERO;
     assert!(deploy.ours.peak(whole) * 10 <= deploy.theirs.peak(whole), "{deploy}");
     assert!(takeover.ours.peak(whole) * 10 <= takeover.theirs.peak(whole), "{takeover}");
-    // From the kill on, with what dials a closed port; and from when somebody listens again.
+    // From the kill on, including dials to a closed port; and from the restart on.
     let back = outage.disaster.away;
     assert!(outage.ours.peak(whole) * 10 <= outage.theirs.peak(whole), "{outage}");
     assert!(outage.ours.peak(back) * 10 <= outage.theirs.peak(back), "{outage}");

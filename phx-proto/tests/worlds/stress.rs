@@ -65,7 +65,7 @@ struct Link {
     peer: PeerId,
     up: Pipe<Travels>,
     down: Pipe<Travels>,
-    /// Half-open: nothing arrives any more, nobody is told.
+    /// Half-open: nothing arrives any more, and no end is reported.
     frozen: bool,
     /// The client still looks at it.
     open: bool,
@@ -230,7 +230,7 @@ impl World {
                 }
             }
             Action::ReconnectAfter { .. } | Action::RejoinAfter { .. } => {}
-            Action::Signal(signal) => self.told(signal),
+            Action::Signal(signal) => self.on_signal(signal),
         }
         true
     }
@@ -244,7 +244,7 @@ impl World {
         }
     }
 
-    fn told(&mut self, signal: Signal) {
+    fn on_signal(&mut self, signal: Signal) {
         match signal {
             Signal::Joined { topic, .. } | Signal::Resumed { topic, .. } => {
                 assert!(self.joined.insert(topic.clone()), "{topic} is joined twice");
@@ -353,7 +353,7 @@ impl World {
             let Some(item) = link.down.due(self.now) else { continue };
             moved = true;
             if !link.open {
-                // Nobody reads it any more, or it was read a moment too late.
+                // It is not read any more, or it was read a moment too late.
                 if let (Travels::Frame(frame), 0) = (item, self.dice.roll(4)) {
                     self.socket.handle_frame(self.now, *id, frame);
                 }
@@ -417,7 +417,7 @@ impl World {
             }
             5 => {
                 link.frozen = true;
-                // Somebody may notice and say so.
+                // The application may notice and probe.
                 if self.dice.roll(2) == 0 {
                     let _ = self.socket.probe(now);
                 }
@@ -583,7 +583,7 @@ fn stress(seed: u64, config: Config, version: Version) {
     );
     println!("reconnects by cause: {:?}", stats.reconnects);
     assert_eq!(stats.protocol_errors, 0);
-    // The test has done what it says.
+    // The test has met every kind of fault.
     assert!(world.crashed > 100 && world.rejected > 100 && world.pushes.len() > 1_000);
     assert!(stats.reconnects.len() >= 5, "{:?}", stats.reconnects);
     // It stays like that.

@@ -62,7 +62,7 @@ fn call_with_another_response_keeps_it() {
     script.reply(&push, "ok", json!({"sum": 12}));
     match script.finish(buying) {
         Err(failed @ CallFailed::Response { .. }) => {
-            assert!(failed.to_string().contains("of another type"), "{failed}");
+            assert!(failed.to_string().contains("not of the requested type"), "{failed}");
             let CallFailed::Response { response, .. } = failed else { unreachable!() };
             assert_eq!(response.to_value().expect("JSON"), json!({"sum": 12}));
         }

@@ -6,7 +6,7 @@
 //! * [`World`](world::World) makes an [`Input`](phx_proto::Input) of each operation and applies it: it
 //!   is the driver, the application and a server without manners. It writes a [trace](world::Entry) of everything that came out.
 //! * [`checkers`] watch one invariant each, after every step.
-//! * [`fingerprint`] tells whether two worlds have the same future.
+//! * [`fingerprint`] decides whether two worlds have the same future.
 //! * [`settle`] plays a server that behaves, for what must happen in the end.
 //! * [`strategy`] makes operations at random, some kinds switched off per run.
 
@@ -92,17 +92,17 @@ pub enum Op {
         nth: u8,
         how: Answer,
     },
-    /// It says ok to everything that is unanswered, in order.
+    /// It answers everything that is unanswered with ok, in order.
     AnswerAll,
     /// It answers, on this connection, the n-th frame of all there ever were.
     AnswerAny {
         nth: u8,
         how: Answer,
     },
-    /// It says something about a topic.
-    Say {
+    /// It sends a message about a topic.
+    ServerMessage {
         topic: u8,
-        what: Say,
+        what: ServerMessage,
         named: Named,
     },
     /// It sends what is not the protocol, or too much of it.
@@ -143,7 +143,7 @@ pub struct PushKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fail {
     Dial,
-    /// An HTTP status, and what `Retry-After` says in seconds.
+    /// An HTTP status, and `Retry-After` in seconds.
     Refused(u16, Option<u16>),
     Credentials,
     CredentialsGaveUp,
@@ -170,7 +170,7 @@ pub enum Answer {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Say {
+pub enum ServerMessage {
     Error,
     Close,
     Message,

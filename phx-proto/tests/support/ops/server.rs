@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::peer::{Sent, binary, message};
 use super::world::{Called, World, assert_same, name, pick};
-use super::{Answer, Named, Say};
+use super::{Answer, Named, ServerMessage};
 
 impl World {
     /// A frame; one that can only be about something that is over must change nothing but counters,
@@ -57,7 +57,7 @@ impl World {
         }
         let id = self.socket.connection_id().expect("an open connection");
         let sent = &mut self.sent[index];
-        // Any "unmatched topic" without a join_ref may say that a channel is lost.
+        // Any "unmatched topic" without a join_ref may mean that a channel is lost.
         let unmatched = matches!(how, Answer::Unmatched | Answer::Error(_));
         let astray = how == Answer::Astray;
         let stale = astray || ((sent.answered || sent.conn != id) && !unmatched);
@@ -98,7 +98,7 @@ impl World {
         Called::Reply { topic: sent.topic, msg_ref: sent.msg_ref, ok: status == "ok" }
     }
 
-    pub fn say(&mut self, topic: u8, what: Say, named: Named) -> Called {
+    pub fn send_message(&mut self, topic: u8, what: ServerMessage, named: Named) -> Called {
         if self.socket.status() != Status::Open {
             return Called::Other;
         }
@@ -122,22 +122,22 @@ impl World {
             _ => join.is_some_and(|join| newest.is_none_or(|it| it.msg_ref != join.msg_ref)),
         };
         let event = match what {
-            Say::Error => "phx_error",
-            Say::Close => "phx_close",
-            Say::Message | Say::BinaryMessage => "said",
+            ServerMessage::Error => "phx_error",
+            ServerMessage::Close => "phx_close",
+            ServerMessage::Message | ServerMessage::BinaryMessage => "news",
         };
-        let frame = if what == Say::BinaryMessage && !self.setup.vsn_1 {
+        let frame = if what == ServerMessage::BinaryMessage && !self.setup.vsn_1 {
             match join_ref.as_str() {
                 Some(join_ref) => binary(0, &[join_ref, &topic, event]),
                 None => binary(2, &[&topic, event]),
             }
         } else {
-            let ends = matches!(what, Say::Error | Say::Close);
+            let ends = matches!(what, ServerMessage::Error | ServerMessage::Close);
             let msg_ref = if ends { join_ref.clone() } else { Value::Null };
             message(self.setup.vsn_1, &join_ref, &msg_ref, &topic, event, &json!({"k": 1}))
         };
-        // Only vsn 1 cannot tell messages of one instance from those of another.
-        let ends = matches!(what, Say::Error | Say::Close);
+        // Only in vsn 1 messages do not show which instance they belong to.
+        let ends = matches!(what, ServerMessage::Error | ServerMessage::Close);
         self.receive(id, frame, stale && (ends || !self.setup.vsn_1));
         Called::Frame
     }

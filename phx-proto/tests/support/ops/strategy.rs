@@ -9,7 +9,9 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::Union;
 
-use super::{Answer, Conn, End, Fail, Named, Op, PushKind, Say, Setup, Span, Start, Step};
+use super::{
+    Answer, Conn, End, Fail, Named, Op, PushKind, ServerMessage, Setup, Span, Start, Step,
+};
 
 /// A run: how the socket is set up, and what is done to it.
 pub fn run(steps: usize) -> impl Strategy<Value = (Setup, Vec<Step>)> {
@@ -113,8 +115,8 @@ fn kinds() -> Vec<Kind> {
         at(
             16,
             false,
-            (topic(), say(), named())
-                .prop_map(|(topic, what, named)| Op::Say { topic, what, named })
+            (topic(), server_message(), named())
+                .prop_map(|(topic, what, named)| Op::ServerMessage { topic, what, named })
                 .boxed(),
         ),
         at(2, false, any::<u8>().prop_map(|nth| Op::Garbage { nth }).boxed()),
@@ -202,8 +204,13 @@ fn answer() -> impl Strategy<Value = Answer> {
     ]
 }
 
-fn say() -> impl Strategy<Value = Say> {
-    prop_oneof![Just(Say::Error), Just(Say::Close), Just(Say::Message), Just(Say::BinaryMessage)]
+fn server_message() -> impl Strategy<Value = ServerMessage> {
+    prop_oneof![
+        Just(ServerMessage::Error),
+        Just(ServerMessage::Close),
+        Just(ServerMessage::Message),
+        Just(ServerMessage::BinaryMessage)
+    ]
 }
 
 fn named() -> impl Strategy<Value = Named> {

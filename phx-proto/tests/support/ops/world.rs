@@ -119,7 +119,7 @@ pub struct World {
     pub policy: Policy,
     pub socket: TestedSocket,
     pub now: Time,
-    /// The latest time the socket was told.
+    /// The latest time that was passed to the socket.
     pub latest: Time,
     pub checkers: Checkers,
     /// Actions that are decided and not yet polled.
@@ -136,7 +136,7 @@ pub struct World {
     pub numbers: u64,
     /// The last poll found nothing, and nothing was called since.
     pub dry: bool,
-    /// What the socket was told of the transport of the current connection.
+    /// Whether the transport of the current connection takes frames, as reported to the socket.
     pub writable: bool,
     /// Deadlines handled at one instant, with nothing else happening.
     pub timeouts_here: u32,
@@ -246,7 +246,11 @@ impl World {
     pub fn after_step(&mut self) {
         let timeout = self.socket.poll_timeout();
         let actions = timeout.is_some_and(|timeout| timeout.kind == TimerKind::Actions);
-        assert_eq!(actions, !self.pending.is_empty(), "the deadline says what waits: {timeout:?}");
+        assert_eq!(
+            actions,
+            !self.pending.is_empty(),
+            "the deadline matches what waits: {timeout:?}"
+        );
         let origin = Time::from_nanos(self.setup.origin);
         self.trace.push(Entry::Deadline(timeout.map(|it| (it.at.since(origin), it.kind))));
         let moment = moment!(self);
@@ -344,7 +348,7 @@ impl World {
         assert!(self.timeouts_here <= 3, "time does not pass: {timeout:?}");
         self.dry = false;
         let called = self.carry_out(op);
-        if tells_the_time(op, &called) {
+        if passes_the_time(op, &called) {
             self.latest = self.latest.max(self.now);
         }
         self.trace.push(Entry::Called(called.clone()));
@@ -409,7 +413,9 @@ impl World {
                 0 => return Called::Other,
                 len => return self.reply(usize::from(nth) % len, how),
             },
-            Op::Say { topic, what, named } => return self.say(topic, what, named),
+            Op::ServerMessage { topic, what, named } => {
+                return self.send_message(topic, what, named);
+            }
             Op::Advance { handle: false, .. } | Op::Backwards { .. } => return Called::Other,
             Op::Advance { handle: true, .. } | Op::ToTimeout => Input::Timeout,
         };
@@ -593,15 +599,15 @@ impl World {
     }
 }
 
-/// Whether the socket was told the time: it cannot know of time that passed unseen.
-fn tells_the_time(op: Op, called: &Called) -> bool {
+/// Whether the call passes the time to the socket: it cannot know of time that passed unseen.
+fn passes_the_time(op: Op, called: &Called) -> bool {
     match op {
         Op::Backwards { .. } => false,
         Op::Advance { handle, .. } => handle,
         Op::Release { .. } => {
             matches!(called, Called::Released { released: Released::Leaving, .. })
         }
-        Op::Cancel { .. } | Op::Answer { .. } | Op::AnswerAny { .. } | Op::Say { .. } => {
+        Op::Cancel { .. } | Op::Answer { .. } | Op::AnswerAny { .. } | Op::ServerMessage { .. } => {
             *called != Called::Other
         }
         _ => true,

@@ -17,11 +17,11 @@ pub fn decode_text(data: &[u8]) {
     }
 }
 
-/// Binary frames: vsn 2 reads them or says why not; vsn 1 has none.
+/// Binary frames: vsn 2 decodes them or returns an error; vsn 1 has none.
 pub fn decode_binary(data: &[u8]) {
     let frame = Frame::Binary(Bytes::copy_from_slice(data));
     if let Ok(message) = exercise(&V2, &frame) {
-        // The lengths are in the frame; nothing is longer than they say, and nothing is lost.
+        // The lengths are in the frame; nothing exceeds them, and nothing is lost.
         let (name, payload) = match &message.body {
             Body::Reply { status, response } => (status, response),
             Body::Event { event, payload } => (event, payload),

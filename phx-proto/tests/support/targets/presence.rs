@@ -18,19 +18,19 @@ pub fn presence(data: &[u8]) {
     if data.first().is_some_and(|first| first & 0x80 != 0) {
         presence = presence.bytes_max(20_000);
     }
-    let mut told = Refs::new();
+    let mut folded = Refs::new();
     let mut held = 0;
     let mut reader = Reader(data);
-    while step(&mut presence, &mut told, &mut held, &mut reader).is_some() {
-        assert_eq!(refs(&presence), told);
-        assert_eq!((presence.len(), presence.is_empty()), (told.len(), told.is_empty()));
-        assert!(told.keys().all(|key| presence.get(key).is_some()));
+    while step(&mut presence, &mut folded, &mut held, &mut reader).is_some() {
+        assert_eq!(refs(&presence), folded);
+        assert_eq!((presence.len(), presence.is_empty()), (folded.len(), folded.is_empty()));
+        assert!(folded.keys().all(|key| presence.get(key).is_some()));
     }
 }
 
 fn step(
     presence: &mut Presence<Value>,
-    told: &mut Refs,
+    folded: &mut Refs,
     held: &mut usize,
     reader: &mut Reader<'_>,
 ) -> Option<()> {
@@ -45,21 +45,21 @@ fn step(
             assert!(!presence.is_synced());
         }
         2 => {
-            // Whatever is left is the text of one message.
+            // The rest is the text of one message.
             let payload = Payload::binary(reader.0);
             reader.0 = &[];
             for payload in [payload.clone(), text(&payload)] {
                 for result in [presence.sync_diff(&payload), presence.sync_state(&payload)] {
-                    let _ = taken(told, result);
+                    let _ = taken(folded, result);
                 }
             }
         }
         3 | 4 => {
             let state = entries(reader)?;
             let synced = presence.is_synced();
-            taken(told, presence.sync_state(&Payload::from(state.clone()))).expect("a state");
+            taken(folded, presence.sync_state(&Payload::from(state.clone()))).expect("a state");
             if presence.is_synced() && (synced || *held == 0) {
-                assert_eq!(with_metas(told), with_metas(&wanted(&state)));
+                assert_eq!(with_metas(folded), with_metas(&wanted(&state)));
             }
             *held = 0;
         }
@@ -68,7 +68,7 @@ fn step(
             let synced = presence.is_synced();
             let payload = Payload::from(json!({"joins": joins, "leaves": leaves}));
             let changes =
-                taken(told, presence.sync_diff(&payload)).expect("a diff, and not too many");
+                taken(folded, presence.sync_diff(&payload)).expect("a diff, and not too many");
             assert!(synced || changes == 0);
             *held += usize::from(!synced);
         }
@@ -78,17 +78,17 @@ fn step(
 
 /// What became of a message; how many changes it made. A list that is too large is empty.
 fn taken(
-    told: &mut Refs,
+    folded: &mut Refs,
     result: Result<Vec<PresenceChange>, PresenceError>,
 ) -> Result<usize, PresenceError> {
     match result {
         Ok(changes) => {
             let count = changes.len();
-            fold(told, changes);
+            fold(folded, changes);
             Ok(count)
         }
         Err(PresenceError::TooLarge { .. }) => {
-            told.clear();
+            folded.clear();
             Ok(0)
         }
         Err(error) => Err(error),
@@ -122,28 +122,28 @@ fn entries(reader: &mut Reader<'_>) -> Option<Value> {
     Some(Value::from(entries))
 }
 
-fn fold(told: &mut Refs, changes: Vec<PresenceChange>) {
+fn fold(folded: &mut Refs, changes: Vec<PresenceChange>) {
     for change in changes {
         match change {
             PresenceChange::Join { key, metas, first } => {
-                assert_eq!(first, !told.contains_key(&key), "first: {key}");
-                let refs = told.entry(key).or_default();
+                assert_eq!(first, !folded.contains_key(&key), "first: {key}");
+                let refs = folded.entry(key).or_default();
                 refs.extend(metas.into_iter().map(|meta| meta.phx_ref));
             }
             PresenceChange::Leave { key, metas, last } => {
-                let refs = told.get_mut(&key).expect("who leaves was there");
+                let refs = folded.get_mut(&key).expect("a key that leaves was present");
                 for meta in metas {
                     refs.remove(&meta.phx_ref);
                 }
-                // The rest of an update is told, so nothing that is left can be forgotten.
+                // The rest of an update is a change too, so no meta that left can be forgotten.
                 assert_eq!(last, refs.is_empty(), "last: {key}");
                 if last {
-                    told.remove(&key);
+                    folded.remove(&key);
                 }
             }
             PresenceChange::Update { key, before, after } => {
                 assert_eq!(after.phx_ref_prev.as_ref(), Some(&before.phx_ref));
-                let refs = told.get_mut(&key).expect("who is updated was there");
+                let refs = folded.get_mut(&key).expect("a key that is updated was present");
                 refs.remove(&before.phx_ref);
                 refs.insert(after.phx_ref);
             }

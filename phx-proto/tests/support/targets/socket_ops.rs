@@ -5,7 +5,9 @@ use std::time::Duration;
 use super::reader::Reader;
 use crate::ops::settle::Peace;
 use crate::ops::world::World;
-use crate::ops::{Answer, Conn, End, Fail, Named, Op, PushKind, Say, Setup, Span, Start, Step};
+use crate::ops::{
+    Answer, Conn, End, Fail, Named, Op, PushKind, ServerMessage, Setup, Span, Start, Step,
+};
 
 /// More steps than this find nothing that fewer would not, and are slow.
 const STEPS_MAX: usize = 150;
@@ -95,7 +97,11 @@ fn op(kind: u8, reader: &mut Reader<'_>) -> Option<Op> {
         23 => Op::Answer { nth: reader.byte()?, how: answer(reader)? },
         24 => Op::AnswerAll,
         25 => Op::AnswerAny { nth: reader.byte()?, how: answer(reader)? },
-        26 => Op::Say { topic: topic(reader)?, what: say(reader)?, named: named(reader)? },
+        26 => Op::ServerMessage {
+            topic: topic(reader)?,
+            what: server_message(reader)?,
+            named: named(reader)?,
+        },
         27 => Op::Garbage { nth: reader.byte()? },
         28 => Op::FrameOn(conn(reader)?),
         29 => Op::Advance { by: span(reader)?, handle: reader.flag()? },
@@ -161,8 +167,13 @@ fn answer(reader: &mut Reader<'_>) -> Option<Answer> {
     })
 }
 
-fn say(reader: &mut Reader<'_>) -> Option<Say> {
-    let all = [Say::Error, Say::Close, Say::Message, Say::BinaryMessage];
+fn server_message(reader: &mut Reader<'_>) -> Option<ServerMessage> {
+    let all = [
+        ServerMessage::Error,
+        ServerMessage::Close,
+        ServerMessage::Message,
+        ServerMessage::BinaryMessage,
+    ];
     Some(all[usize::from(reader.below(4)?)])
 }
 

@@ -210,8 +210,8 @@ fn tungstenite(role: Role, max: usize, pieces: Vec<&[u8]>) -> (Vec<Item>, Verdic
     }
 }
 
-/// What tungstenite is to make of a stream that came to this; `None` where it reads on although RFC
-/// 6455 says that the connection has failed.
+/// The result that tungstenite must reach where ours is this; `None` where it reads on although the
+/// connection has failed according to RFC 6455.
 fn expected_of_tungstenite(ours: &Outcome) -> Option<(Vec<Item>, Verdict)> {
     let mut items = ours.items.clone();
     let violation_close = Item::Close(Some(1002), "Protocol violation".to_owned());

@@ -16,7 +16,7 @@ pub struct Checks {
     client: ClientId,
     join_concurrency: usize,
     pushes_in_flight_max: usize,
-    /// Whether the connection is closed and nobody asked for another.
+    /// Whether the connection is closed and no other was requested.
     pub closed: bool,
     /// Whether the application wants a connection.
     pub wanted: bool,
@@ -48,7 +48,7 @@ struct Seen {
     live: Option<String>,
     /// Why it is all right to join while the server holds an instance.
     may_replace: bool,
-    /// Left, and how that ended is not told yet.
+    /// Left, and the end of the leave is not reported yet.
     leaving: bool,
     /// The number of the last broadcast.
     last_broadcast: u64,
@@ -79,7 +79,7 @@ impl Checks {
         }
     }
 
-    /// Looks at one event; the error says which invariant it breaks.
+    /// Looks at one event; the error names the invariant that it breaks.
     pub fn look(&mut self, event: &TraceEvent) -> Result<(), String> {
         match &event.what {
             What::Received(frame) => {

@@ -105,7 +105,7 @@ struct Soak {
     fault_rate: u64,
 }
 
-/// Runs the world of one seed; the error says what was wrong and ends with the trace, or its end.
+/// Runs the world of one seed; the error names the broken invariant and ends with the trace, or its end.
 pub fn run(seed: u64, whole_trace: bool) -> Result<Totals, String> {
     let mut soak = Soak::new(seed);
     let result = soak.run();
@@ -232,7 +232,7 @@ impl Soak {
         for (client, beats) in self.clients.clone() {
             self.world.link(client).heal();
             if !beats {
-                // Without heartbeats nobody finds out that a direction is dead.
+                // Without heartbeats a dead direction is not detected.
                 self.world.link(client).cut(Cut::Lost);
             }
         }

@@ -121,7 +121,7 @@ impl Checker for JoinClock {
 }
 
 /// While the transport takes frames and everything was polled, no join waits but for a slot or for
-/// the end of a leave; and joins overtake what other channels have to say.
+/// the end of a leave; and joins overtake the frames of other channels.
 #[derive(Clone, Debug, Default)]
 pub struct Prompt;
 
@@ -143,15 +143,15 @@ impl Checker for Prompt {
     }
 }
 
-/// What subscribers are told of a topic makes sense: every gap is visible, and messages come only
+/// The signals of a topic are consistent: every gap is visible, and messages come only
 /// while joined.
 #[derive(Clone, Debug, Default)]
 pub struct Story {
-    topics: BTreeMap<String, Told>,
+    topics: BTreeMap<String, Reported>,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Told {
+struct Reported {
     joined: bool,
     ever_joined: bool,
     leaving: bool,
@@ -177,38 +177,38 @@ impl Checker for Story {
             | Signal::Message { topic, .. } => topic,
             _ => return,
         };
-        let told = self.topics.entry(topic.to_string()).or_default();
+        let reported = self.topics.entry(topic.to_string()).or_default();
         let (fits, next) = match signal {
-            Signal::Joined { .. } => (!told.joined && !told.ever_joined, true),
-            Signal::Resumed { .. } => (!told.joined && told.ever_joined, true),
-            Signal::JoinRejected { .. } | Signal::JoinTimedOut { .. } => (!told.joined, false),
-            Signal::Interrupted { .. } => (told.joined, false),
-            Signal::Message { .. } => (told.joined, true),
-            Signal::Left { .. } => (std::mem::take(&mut told.leaving), told.joined),
+            Signal::Joined { .. } => (!reported.joined && !reported.ever_joined, true),
+            Signal::Resumed { .. } => (!reported.joined && reported.ever_joined, true),
+            Signal::JoinRejected { .. } | Signal::JoinTimedOut { .. } => (!reported.joined, false),
+            Signal::Interrupted { .. } => (reported.joined, false),
+            Signal::Message { .. } => (reported.joined, true),
+            Signal::Left { .. } => (std::mem::take(&mut reported.leaving), reported.joined),
             Signal::ChannelClosed { cause, .. } => {
                 // One whose parameters cannot be sent leaves what the server still holds.
                 let left = matches!(cause, ChannelEnd::InvalidParams { .. })
                     && at.socket.channels().any(|(other, _)| other == topic);
-                told.leaving |= *cause == ChannelEnd::Left || left;
-                told.ever_joined = false;
+                reported.leaving |= *cause == ChannelEnd::Left || left;
+                reported.ever_joined = false;
                 (true, false)
             }
             _ => return,
         };
-        assert!(fits, "{signal:?} after {told:?}");
-        told.joined = next;
-        told.ever_joined |= next;
+        assert!(fits, "{signal:?} after {reported:?}");
+        reported.joined = next;
+        reported.ever_joined |= next;
     }
 
     fn settled(&mut self, at: &Moment<'_>) {
-        for (topic, told) in &self.topics {
+        for (topic, reported) in &self.topics {
             let status = at.socket.channel_status(topic);
             assert_eq!(
-                told.joined,
+                reported.joined,
                 status == ChannelStatus::Joined,
-                "{topic}: {told:?} {status:?}"
+                "{topic}: {reported:?} {status:?}"
             );
-            assert_eq!(told.joined, at.socket.join_response(topic).is_some());
+            assert_eq!(reported.joined, at.socket.join_response(topic).is_some());
         }
         if matches!(at.socket.status(), Status::Closed | Status::GaveUp { .. }) {
             assert_eq!(at.socket.channels().count(), 0, "every channel has ended");
@@ -243,7 +243,11 @@ impl Checker for Interests {
                 if shared {
                     assert_eq!(*released, Released::Detached, "others want {held:?}");
                 } else if held.is_some() && !at.setup.auto_join {
-                    assert_eq!(*released, Released::Leaving, "nobody wants {held:?}");
+                    assert_eq!(
+                        *released,
+                        Released::Leaving,
+                        "there is no other interest than {held:?}"
+                    );
                 }
                 self.gone.extend(held.map(|_| *interest));
             }

@@ -16,8 +16,8 @@ use crate::ops::world::Called;
 pub struct OneTransport {
     /// Whether its close handshake was started.
     transport: Option<(ConnectionId, bool)>,
-    /// What the application was told of, and whether it was open.
-    told: BTreeMap<ConnectionId, bool>,
+    /// Connections that were signalled, and whether they were open.
+    signalled: BTreeMap<ConnectionId, bool>,
     last: Option<ConnectionId>,
     /// Attempts that ended otherwise than by request.
     failed: u64,
@@ -47,19 +47,27 @@ impl Checker for OneTransport {
                 assert_eq!(known.map(|(id, _)| id), Some(*id), "there is one to drop");
             }
             Action::Signal(Signal::Connecting { id, .. }) => {
-                assert_eq!(self.told.insert(*id, false), None);
-                assert_eq!(self.told.len(), 1, "the earlier one has ended: {self:?}");
+                assert_eq!(self.signalled.insert(*id, false), None);
+                assert_eq!(self.signalled.len(), 1, "the earlier one has ended: {self:?}");
             }
             Action::Signal(Signal::Connected { id }) => {
-                assert_eq!(self.told.insert(*id, true), Some(false), "{id:?}");
+                assert_eq!(self.signalled.insert(*id, true), Some(false), "{id:?}");
             }
             Action::Signal(Signal::ConnectFailed { id, cause, .. }) => {
-                assert_eq!(self.told.remove(id), Some(false), "{id:?} was open, or ended twice");
+                assert_eq!(
+                    self.signalled.remove(id),
+                    Some(false),
+                    "{id:?} was open, or ended twice"
+                );
                 let by_request = matches!(cause, Cause::LocalDisconnect | Cause::Superseded);
                 self.failed += u64::from(!by_request);
             }
             Action::Signal(Signal::Disconnected { id, .. }) => {
-                assert_eq!(self.told.remove(id), Some(true), "{id:?} never opened, or ended twice");
+                assert_eq!(
+                    self.signalled.remove(id),
+                    Some(true),
+                    "{id:?} never opened, or ended twice"
+                );
             }
             _ => {}
         }
@@ -75,13 +83,13 @@ impl Checker for OneTransport {
             _ => None,
         };
         assert_eq!(self.transport.map(|(_, closing)| closing), expected, "{status:?}");
-        assert_eq!(self.told.len(), usize::from(held.is_some()), "{status:?}: {self:?}");
+        assert_eq!(self.signalled.len(), usize::from(held.is_some()), "{status:?}: {self:?}");
         assert_eq!(at.socket.stats().failed_attempts, self.failed, "{self:?}");
     }
 }
 
 /// After `Closed` or `GaveUp` nothing comes out, and no deadline runs, until the next `connect`;
-/// a `disconnect` after `GaveUp` may say `Closed`.
+/// a `disconnect` after `GaveUp` may be signalled as `Closed`.
 #[derive(Clone, Debug, Default)]
 pub struct QuietAfterEnd {
     ended: bool,
@@ -110,7 +118,7 @@ impl Checker for QuietAfterEnd {
 
     fn settled(&mut self, at: &Moment<'_>) {
         let ended = matches!(at.socket.status(), Status::Closed | Status::GaveUp { .. });
-        assert_eq!(self.ended, ended, "the end is told");
+        assert_eq!(self.ended, ended, "the end is signalled");
         if ended && at.drained {
             assert_eq!(at.socket.poll_timeout(), None, "nothing runs after the end");
         }

@@ -15,7 +15,7 @@ use super::world::Called;
 /// What a checker can see beside what happens.
 #[derive(Debug)]
 pub struct Moment<'a> {
-    /// The latest time the socket was told.
+    /// The latest time that was passed to the socket.
     pub now: Time,
     /// As it is after what happened.
     pub socket: &'a Socket,
@@ -25,7 +25,7 @@ pub struct Moment<'a> {
     pub drained: bool,
     /// The last poll found nothing.
     pub dry: bool,
-    /// The transport takes frames, as far as the socket was told.
+    /// The transport takes frames, as far as was reported to the socket.
     pub writable: bool,
 }
 

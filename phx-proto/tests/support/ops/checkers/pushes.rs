@@ -126,7 +126,7 @@ impl Checker for OneOutcome {
         assert!(!self.open.values().any(|push| push.cast && push.written.is_some()), "{self:?}");
         if at.dry && at.writable {
             // What can be written is written: of a joined channel nothing waits but behind a call, and
-            // that only while as many are in flight as may be. A leave waits for nothing.
+            // that only while `pushes_in_flight_max` are in flight. A leave waits for nothing.
             let full = in_flight >= at.setup.pushes_in_flight_max;
             let mut first: BTreeSet<&str> = BTreeSet::new();
             for push in self.open.values().filter(|push| push.written.is_none()) {
