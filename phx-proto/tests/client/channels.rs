@@ -10,8 +10,8 @@ use phx_proto::event::LeaveOutcome;
 use phx_proto::{ChannelStatus, Socket};
 use serde_json::json;
 
-/// Its outcome shows when the server never answered. Reported in phoenixframework/phoenix#6792 and
-/// phoenixframework/phoenix#2047.
+/// The outcome of a leave shows when the server never answered. Reported in
+/// phoenixframework/phoenix#6792 and phoenixframework/phoenix#2047.
 #[test]
 fn leave_resolves_with_the_server_answer() {
     type End = fn(&mut Bench);
@@ -166,8 +166,8 @@ fn dropped_push_withdraws_dropped_leave_continues() {
     assert!(bench.client.channel("room:lobby").is_err());
 }
 
-/// Also after the driver. A drop is one command and waits for nothing. Reported in
-/// liveview-native/phoenix-channels-client#156.
+/// Handles may be dropped after the driver, too. A drop is one command and waits for nothing.
+/// Reported in liveview-native/phoenix-channels-client#156.
 #[test]
 fn handles_may_be_dropped_in_any_order() {
     let mut bench = Bench::new(|config| config);

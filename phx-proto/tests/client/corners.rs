@@ -17,7 +17,7 @@ fn message(n: u64) -> Value {
     json!([null, null, "room:lobby", "msg", { "n": n }])
 }
 
-/// Puts a frame into the client's receive buffer without waking anyone.
+/// Puts a frame into the client's receive buffer without waking a task.
 fn arrives(bench: &Bench, message: &Value) {
     let frame = Frame::Text(Bytes::from(message.to_string()));
     bench.memory.world().to_client.push_back(Received::Frame(frame));
@@ -41,7 +41,7 @@ fn flood_of_messages_starves_no_writes() {
         }
     }
     assert_eq!(bench.last_sent()[3], "heartbeat");
-    // A flood puts the clock off for some polls, not for ever.
+    // A flood delays the clock by some polls, not for ever.
     (0..20).for_each(|_| bench.advance(Duration::from_secs(1)));
     assert_eq!(bench.memory.world().dials, 2, "and a heartbeat without an answer still counts");
 }
@@ -200,7 +200,7 @@ fn join_params_are_converted_outside_the_lock() {
     });
 }
 
-/// When their channel ends.
+/// Join parameters are dropped when their channel ends.
 #[test]
 fn join_params_are_dropped_outside_the_lock() {
     must_end(|| {

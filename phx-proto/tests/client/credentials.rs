@@ -68,8 +68,8 @@ fn provider_is_asked_for_every_attempt() {
     assert!(queries[2].contains("token=three"), "{queries:?}");
 }
 
-/// It can distinguish a refusal from a network that is down. A 401 is retried with new credentials.
-/// Reported in phoenixframework/phoenix#4414 and phoenixframework/phoenix#2847.
+/// The provider can distinguish a refusal from a network that is down. A 401 is retried with new
+/// credentials. Reported in phoenixframework/phoenix#4414 and phoenixframework/phoenix#2847.
 #[test]
 fn provider_sees_why_the_last_attempt_failed() {
     let mut asked = None;
@@ -90,7 +90,7 @@ fn provider_sees_why_the_last_attempt_failed() {
     assert_eq!(bench.client.status(), Status::Open);
 }
 
-/// At any other time the attempt goes on. Reported in tinyhumansai/openhuman#2892.
+/// At any other time `Unchanged` lets the attempt go on. Reported in tinyhumansai/openhuman#2892.
 #[test]
 fn unchanged_is_final_after_refusal() {
     for (failure, is_final) in [
@@ -115,7 +115,7 @@ fn unchanged_is_final_after_refusal() {
     }
 }
 
-/// Nothing is dialled.
+/// After the provider gave up, nothing is dialled.
 #[test]
 fn provider_giving_up_is_final() {
     let bench = Bench::new(|config| setup(config, |_| Ok(Provided::GiveUp("revoked".into()))).0);
@@ -124,7 +124,7 @@ fn provider_giving_up_is_final() {
     assert_eq!(bench.memory.world().dials, 0);
 }
 
-/// The next attempt asks again.
+/// The next attempt asks the provider again.
 #[test]
 fn provider_error_is_a_failed_attempt() {
     let count = AtomicUsize::new(0);

@@ -121,7 +121,7 @@ fn slow_consumer_sees_how_much_it_missed() {
     assert!(matches!(next(&mut messages), Some(ChannelEvent::Message(_))));
 }
 
-/// It refuses frames after a flush.
+/// A transport that refuses frames after a flush must not make the driver spin.
 #[test]
 fn refusing_transport_is_not_polled_in_loop() {
     let mut bench = Bench::new(|config| config);
@@ -164,7 +164,7 @@ fn overflow_can_rejoin_the_channel() {
     assert!(matches!(next(&mut messages), Some(ChannelEvent::Resumed { .. })));
 }
 
-/// The others go on.
+/// The other handles of the topic go on.
 #[test]
 fn detached_handle_ends_alone() {
     let mut bench = Bench::new(|config| config);
@@ -182,7 +182,7 @@ fn detached_handle_ends_alone() {
     assert_eq!(bench.last_sent()[3], "phx_join", "no leave was sent");
 }
 
-/// Another `connect` is possible.
+/// The driver stays for another `connect`.
 #[test]
 fn disconnect_ends_streams_but_not_driver() {
     let mut bench = Bench::new(|config| config);
@@ -200,7 +200,8 @@ fn disconnect_ends_streams_but_not_driver() {
     assert!(matches!(client.status(), Status::Open));
 }
 
-/// It closes the connection first. Reported in liveview-native/phoenix-channels-client#156.
+/// The driver closes the connection, and then completes. Reported in
+/// liveview-native/phoenix-channels-client#156.
 #[test]
 fn dropping_last_handle_completes_the_driver() {
     let mut bench = Bench::new(|config| config);

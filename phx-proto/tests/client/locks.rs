@@ -1,4 +1,4 @@
-//! Nothing of the application's runs under a lock: executors that own their wakers, owners of
+//! No code of the application runs under a lock: executors that own their wakers, owners of
 //! payloads and functions of join parameters may all call the client that they belong to.
 
 use core::future::Future;
@@ -36,7 +36,7 @@ fn must_end(scenarios: impl IntoIterator<Item = (String, impl FnOnce() + Send + 
     assert!(late.is_empty(), "a deadlock or a panic in {late:?}");
 }
 
-/// Something that the application hands over, and that calls the client when it is dropped.
+/// A value of the application that calls the client when it is dropped.
 struct Owner {
     client: Client,
     bus: Option<Bus>,
@@ -98,7 +98,7 @@ fn poll_with<F: Future + ?Sized>(future: Pin<&mut F>, waker: &Waker) -> Poll<F::
     future.poll(&mut Context::from_waker(waker))
 }
 
-/// Polls a future so that its waker is replaced, replaced by its equal, and forgotten.
+/// Polls a future so that its waker is replaced, replaced by its equal, and dropped.
 fn replace_and_forget<F: Future>(client: &Client, future: F) {
     let mut future = Box::pin(future);
     assert!(poll_with(future.as_mut(), &owning(client)).is_pending());
@@ -112,7 +112,7 @@ fn replace_and_forget<F: Future>(client: &Client, future: F) {
     drop(future);
 }
 
-/// A bench whose channel is joined and whose server answers nothing more.
+/// A bench whose channel is joined and whose server does not answer any more.
 fn bench() -> (Bench, phx_proto::client::Channel) {
     let mut bench = Bench::new(|config| config);
     let room = bench.joined("room:lobby");
@@ -170,7 +170,7 @@ fn wakers_are_not_dropped_under_a_lock() {
         ("signals", |bench, _| {
             let mut signals = bench.client.signals();
             replace_and_forget(&bench.client, async { signals.next().await });
-            // What is parked goes with the stream.
+            // A parked message is dropped with the stream.
             let waiting = poll_with(pin!(signals.next()), &owning(&bench.client));
             assert!(waiting.is_pending());
             drop(signals);
@@ -344,7 +344,7 @@ fn overflow(bench: &mut Bench, salt: u64) {
     }
 }
 
-/// For every policy of a mailbox, and for one whose reader starts over.
+/// Tried with every policy of a mailbox, and with one whose reader starts over.
 #[test]
 fn mailbox_drops_messages_after_the_lock() {
     let policies = [
@@ -403,7 +403,7 @@ fn joins_of(bench: &Bench, topic: &str) -> Vec<Value> {
 
 #[test]
 fn join_functions_may_call_their_client() {
-    // Whether what was made is still wanted after it, and the status of its topic.
+    // Whether the parameters are still wanted after it, and the status of the topic.
     let cases: &[(&str, Function, &[u64], ChannelStatus)] = &[
         ("looks", |client| drop((client.status(), client.stats())), &[1], ChannelStatus::Joining),
         (
@@ -519,7 +519,7 @@ fn driver_yields_after_two_stale_functions() {
     must_end([("fickle".to_owned(), scenario)]);
 }
 
-/// Remembers that it was woken.
+/// Records that it was woken.
 #[derive(Default)]
 struct Woken(core::sync::atomic::AtomicBool);
 

@@ -1,4 +1,4 @@
-//! What the driver reports of the bytes that a transport has moved, on virtual time.
+//! The progress that the driver reports, on virtual time.
 
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ fn bytes_written_extend_heartbeat_deadline() {
     bench.memory.world().moved.written = 80 << 10;
     bench.client.probe().unwrap();
     bench.settle();
-    // What is written after it was flushed buys nothing.
+    // Bytes that are written after the flush extend nothing.
     bench.memory.world().moved.written += 8 << 20;
     assert_eq!(dies_after(&mut bench), 10 + 10);
     drop(room);

@@ -50,7 +50,7 @@ fn join_waits_through_disconnects() {
 #[test]
 fn wall_clock_jump_is_a_wake() {
     for (jump, wakes) in [(secs(1), false), (secs(3), true)] {
-        // Open: the peer is asked at once.
+        // Open: the peer is probed at once.
         let mut bench = Bench::new(|config| config);
         let _room = bench.joined("room:lobby");
         bench.memory.world().slept += jump;

@@ -10,7 +10,7 @@ use serde_json::json;
 
 const GRACE: Duration = Duration::from_secs(5);
 
-/// It waits for the replies of pushes.
+/// A shutdown waits for the replies of pushes, then leaves the channels, then closes.
 #[test]
 fn shutdown_waits_then_leaves_then_closes() {
     let mut bench = Bench::new(|config| config);
@@ -38,7 +38,7 @@ fn shutdown_waits_then_leaves_then_closes() {
     assert_eq!(bench.client.status(), Status::Closed);
 }
 
-/// For which the grace period was too short.
+/// The report lists the work for which the grace period was too short.
 #[test]
 fn shutdown_reports_unfinished_work() {
     let mut bench = Bench::new(|config| config);

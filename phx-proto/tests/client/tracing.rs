@@ -88,7 +88,7 @@ fn spans_are_not_touched_under_a_lock() {
         let mut bench = span.in_scope(|| Bench::new(|config| config));
         *subscriber.client.lock().expect("no panic") = Some(bench.client.clone());
         let _room = bench.joined("room:lobby");
-        // The clock is the runtime's; that of a simulation may be anybody's.
+        // The clock is the runtime's; that of a simulation may have any origin.
         bench.memory.world().clock_calls = Some(bench.client.clone());
         for _ in 0..2 {
             bench.server_sends(&json!("not the protocol"));
@@ -176,8 +176,8 @@ fn events_name_their_connection_and_its_end() {
     drop(unnamed);
 }
 
-/// With a count: a server that sends garbage costs a line for each kind of it a minute, and every
-/// frame is counted.
+/// A server that sends garbage costs one line a minute for each kind of it; its count includes
+/// every frame.
 #[test]
 fn bad_frames_are_traced_by_kind() {
     let subscriber = Lines::default();

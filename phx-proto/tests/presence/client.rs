@@ -84,7 +84,7 @@ fn list_is_readable_without_its_events() {
     assert_eq!(keys(&presence), ["ann", "bob", "me"]);
 }
 
-/// The changes are emitted.
+/// The changes of the gap are emitted.
 #[test]
 fn list_is_resynced_after_gap() {
     let (mut bench, room) = lobby(|config| config);
@@ -328,7 +328,7 @@ fn list_over_bound_ends_the_stream() {
     presence.catch_up();
     assert!(keys(&presence).is_empty() && !presence.is_synced());
     assert_eq!(ready(pin!(presence.synced())), Err(StreamEnd::Gone));
-    // Another stream of the channel is none the worse.
+    // Another stream of the channel is not affected.
     let mut other = room.presence();
     assert_eq!(ready(pin!(other.synced())), Ok(()));
     assert_eq!(keys(&other).len(), 104);

@@ -1,4 +1,4 @@
-//! Presence as a value: the list, the changes, and what holds them back.
+//! Presence as a value: the list, the changes, and the diffs that are held back.
 
 use phx_proto::Frame;
 use phx_proto::presence::{PresenceChange, PresenceError};
@@ -6,7 +6,7 @@ use phx_proto::wire::{Body, Codec, V2};
 use phx_proto::{Payload, Presence};
 use serde_json::{Value, json};
 
-/// `f1` under `ann` with nothing else said.
+/// `f1` under `ann`, without further members.
 fn metas(refs: &[&str]) -> Value {
     let metas: Vec<Value> = refs.iter().map(|phx_ref| json!({ "phx_ref": phx_ref })).collect();
     json!({ "metas": metas })
@@ -52,7 +52,7 @@ fn listed(presence: &Presence) -> Vec<String> {
         .collect()
 }
 
-/// It is applied to the state: it is neither lost nor taken for the whole list. Reported in
+/// The diff is applied to the state: it is neither lost nor taken for the whole list. Reported in
 /// phoenixframework/phoenix#2255 and phoenixframework/phoenix#3475.
 /// Protocol: PRES-1, PRES-2, PRES-4.
 #[test]
@@ -93,8 +93,8 @@ fn resync_reports_joins_and_leaves() {
     assert_eq!(listed(&presence), ["ann a2 a3", "cy c1"]);
 }
 
-/// Not a leave and a join (`wire/presence_update`). Reported in phoenixframework/phoenix#2255 and
-/// phoenixframework/phoenix#3475.
+/// An update is not a leave and a join (`wire/presence_update`). Reported in
+/// phoenixframework/phoenix#2255 and phoenixframework/phoenix#3475.
 /// Protocol: PRES-5, PRES-6.
 #[test]
 fn update_is_one_change() {
@@ -178,7 +178,7 @@ fn too_many_held_diffs_are_an_error() {
     assert_eq!(state(&mut presence, json!({"bob": metas(&["b1"])})), ["+bob b1 first"]);
 }
 
-/// It is an error.
+/// A malformed presence message is an error.
 #[test]
 fn malformed_message_changes_nothing() {
     let mut presence = Presence::<Value>::new();

@@ -1,4 +1,4 @@
-//! Every sequence of operations there is, in tiny worlds: two topics, few operations, not long.
+//! Every short sequence of operations in tiny worlds with two topics.
 //!
 //! A property samples; here nothing is left out. Each world has an alphabet of at least twelve
 //! operations, and all words over it up to `DEPTH` letters are carried out, with every checker of
@@ -36,7 +36,7 @@ struct Tiny {
     alphabet: &'static [Op],
     /// How much longer the words are, where there are few states.
     deeper: u32,
-    /// Fewer states than this at `DEPTH`, and the search has lost its way.
+    /// Fewer states than this at `DEPTH` mean that the search is broken.
     states_min: usize,
 }
 
@@ -72,7 +72,7 @@ const fn server_message(topic: u8, what: ServerMessage, named: Named) -> Op {
     Op::ServerMessage { topic, what, named }
 }
 
-/// From nothing: connecting, joining, and the deadlines of both.
+/// From the start: connecting, joining, and the deadlines of both.
 const FROM_IDLE: Tiny = Tiny {
     name: "idle",
     setup: Setup { join_concurrency: 1, ..SETUP },
@@ -119,7 +119,7 @@ const FROM_JOINED: Tiny = Tiny {
     states_min: 90_000,
 };
 
-/// From an open connection in vsn 1, where frames name no instance: what is late or about the
+/// From an open connection in vsn 1, where frames name no instance: late frames, and frames of the
 /// instance before.
 const FROM_OPEN: Tiny = Tiny {
     name: "open",
@@ -145,7 +145,7 @@ const FROM_OPEN: Tiny = Tiny {
     states_min: 50_000,
 };
 
-/// From nothing, without channels: what ends attempts and connections, and what follows.
+/// From the start, without channels: the ends of attempts and connections, and the retries.
 const FROM_FAILING: Tiny = Tiny {
     name: "failing",
     setup: Setup { heartbeats: false, credentials_refreshed: true, ..SETUP },
@@ -168,7 +168,8 @@ const FROM_FAILING: Tiny = Tiny {
     states_min: 9_000,
 };
 
-/// From two joined channels with one call in flight at most: what waits for it, behind it, and not.
+/// From two joined channels with one call in flight at most: pushes that wait for it, wait behind it,
+/// or do not wait.
 const FROM_FULL: Tiny = Tiny {
     name: "full",
     setup: Setup { start: Start::Joined, pushes_in_flight_max: 1, heartbeats: false, ..SETUP },
@@ -307,8 +308,8 @@ fn short_sequences_from_two_channels_hold() {
     Search::run(&FROM_JOINED);
 }
 
-/// From an open connection. Catches, changed by hand: an overdue join that is given up before the
-/// server was heard behind it (`answered_later` left out of `check_overdue_join`).
+/// Begins with an open connection. Catches, changed by hand: an overdue join that is given up
+/// before the server was heard behind it (`answered_later` left out of `check_overdue_join`).
 #[test]
 fn short_sequences_in_vsn_1_hold() {
     Search::run(&FROM_OPEN);

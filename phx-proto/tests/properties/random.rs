@@ -10,12 +10,12 @@
 //! * without `take_expired` in `handle_timeout`: what an expiry disarms finds its state gone;
 //! * without `join_ref == WireRef::Null` in `push_answered`: the world's channels never answer a push
 //!   as a server without the channel does (`socket/push.rs`);
-//! * without `live.lane.remove` in `leave_ended`: a leave too many means nothing to the server
+//! * without `live.lane.remove` in `leave_ended`: the server ignores a leave too many
 //!   (`channel_corners.rs`);
 //! * timers and pushes that pass in two orders, not one: no checker compares them
 //!   (`socket/push.rs`);
 //! * a join clock that every answer restarts, not only that of the oldest join: no checker here
-//!   holds a verdict to its latest moment (`socket/join_clock.rs` does);
+//!   bounds how late a decision may be (`socket/join_clock.rs` does);
 //! * a wake that may come more than once a second: no checker counts wakes
 //!   (`socket/connection.rs` does);
 //! * a join that was left and then refused does not end its leave at once: the leave ends by its
@@ -125,7 +125,7 @@ proptest! {
         }
     }
 
-    /// It writes no more frames, and no other pushes.
+    /// A driver that does not drain the actions writes no more frames, and no other pushes.
     #[test]
     fn undrained_driver_writes_no_other_frames(
         (setup, steps) in strategy::run(40),
@@ -138,7 +138,7 @@ proptest! {
             Op::Answer { .. } | Op::AnswerAny { .. } | Op::AnswerAll | Op::ServerMessage { .. }
                 | Op::Cancel { .. } | Op::ToTimeout | Op::Advance { .. } | Op::Backwards { .. }
         ));
-        // A bound in flight bites the one that wrote more: what waits ends with its leave.
+        // The bound in flight holds back the driver that wrote more: its held pushes end with the leave.
         let mut eager = ran(Setup { pushes_in_flight_max: 16_384, ..setup }, &steps);
         eager.drain();
         let mut lazy = eager.clone();
@@ -148,7 +148,8 @@ proptest! {
             lazy.step(Step { op, polls: Some(polls) });
         }
         lazy.drain();
-        // The bound of the queue can bite the lazy one, and spare it later what the other suffers.
+        // The bound of the queue can refuse a push of the undrained driver, which later lacks the effects of
+        // it.
         let accepted = |world: &World| -> BTreeSet<u64> {
             let pushed = world.trace.iter().filter_map(|entry| match entry {
                 Entry::Called(Called::Push { number, id: Some(_), .. }) => Some(*number),
@@ -292,7 +293,7 @@ fn random_operations_reach_every_event() {
         reconnect Refused, reconnect RemoteClose, reconnect TransportLost, \
         reconnect WriteStalled, rejoin Crashed, rejoin JoinCrashed, rejoin JoinUnanswered, \
         rejoin Rejected, rejoin Resync";
-    // And every signal, but for the warnings: those come of the configuration.
+    // And every signal, but for the warnings: those come from the configuration.
     let signals = Signal::NAMES.iter().filter(|name| **name != "warning");
     let mut missing: BTreeSet<&str> = WANTED.split(", ").chain(signals.copied()).collect();
     let mut runner = proptest::test_runner::TestRunner::deterministic();

@@ -1,4 +1,4 @@
-//! Recordings: what is in them, what is not, and that a replay does the same again.
+//! Recordings: their content, redaction, and replay.
 
 #[path = "../support/bench.rs"]
 mod bench;
@@ -50,7 +50,7 @@ impl Tape {
         self.0.lock().unwrap().clone()
     }
 
-    /// The trace of the replay, which does the same.
+    /// The trace of the replay, which must not diverge.
     #[track_caller]
     fn trace(&self) -> String {
         let text = self.text();
@@ -115,7 +115,7 @@ impl Inputs for RecordedSocket {
     }
 }
 
-/// A life with everything in it that has a secret.
+/// A run that contains every kind of secret.
 fn eventful(recorder: &Recorder, config: Config) {
     let mut socket = RecordedSocket::new(config, 7, Time::ZERO, Some(recorder));
     let drain = |socket: &mut RecordedSocket, now| {
@@ -391,7 +391,7 @@ fn conflicting_params_conflict_in_replay() {
     // The same text as the redacted parameters would have without a mark of their own.
     socket.join(ms(0), "long", json!({"a": 1})).unwrap();
     socket.join(ms(0), "long", json!({})).unwrap_err();
-    // A topic of the configuration with other parameters, for one life.
+    // A topic of the configuration with other parameters, until the next `connect`.
     socket.join(ms(0), "auto", auto.clone()).unwrap();
     let left = socket.apply(ms(0), Input::Leave { topic: "auto".into() });
     assert_eq!(left, Applied::Leave(Ok(())));
@@ -447,7 +447,7 @@ fn too_large_frame_is_recorded_as_length() {
     assert!(tape.trace().contains("Close 1009"));
 }
 
-/// It replaces fixed parameters.
+/// The function replaces fixed parameters.
 #[test]
 fn replacing_params_function_is_replayed() {
     let tape = Tape::default();
@@ -563,9 +563,9 @@ fn replay_reports_where_it_diverges() {
     assert_ne!(other, text);
     let divergence = Recording::parse(&other).unwrap().replay().find_map(Result::err).unwrap();
     assert!(divergence.recorded.contains("room:other"), "{divergence}");
-    // It ends there.
+    // The replay ends there.
     assert!(recording.replay().last().unwrap().is_err());
-    // Without its input it has nothing to do.
+    // Without its input the replay has nothing to do.
     let less: Vec<&str> =
         text.lines().filter(|line| !line.contains("\"in\":\"connect\"")).collect();
     let recording = Recording::parse(&less.join("\n")).unwrap();
@@ -671,7 +671,7 @@ proptest! {
         tape.trace();
     }
 
-    /// A damaged file is an error or another run.
+    /// A damaged file is an error, or another run.
     #[test]
     fn damaged_recording_never_panics(
         (setup, steps) in strategy::run(10),

@@ -1,4 +1,4 @@
-//! The bus: who gets what, and what a slow subscriber loses.
+//! The bus: delivery by pattern, and the losses of slow subscribers.
 
 use core::future::Future as _;
 use core::task::{Context, Poll, Waker};
@@ -51,7 +51,7 @@ fn earlier_events_are_not_delivered() {
     assert_eq!(types(&mut subscribe(&bus, "**")).len(), 0);
 }
 
-/// It sees how many were lost.
+/// The subscriber gets the number of lost events.
 #[test]
 fn slow_subscriber_loses_the_oldest() {
     let bus = Bus::new();
@@ -75,7 +75,7 @@ fn bytes_are_bounded() {
     assert!((4..=6).contains(&lost), "{lost}");
 }
 
-/// All that an event holds beside its payload counts: an event's name, bytes that are not JSON,
+/// The memory of an event beside its payload counts: an event's name, bytes that are not JSON,
 /// attributes.
 #[test]
 fn event_memory_is_counted() {

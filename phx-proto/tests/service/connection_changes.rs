@@ -1,4 +1,4 @@
-//! What a reload has to do: which connections of two documents are the same.
+//! Changes between two documents of connections, as a reload applies them.
 
 use crate::options::other_options;
 use phx_proto::service::Connections;

@@ -1,4 +1,4 @@
-//! Connections documents: what is read, and what each mistake is answered with.
+//! Documents of connections: their keys, and the message for each mistake.
 
 use core::time::Duration;
 
@@ -233,7 +233,7 @@ fn every_key_is_read() {
     assert_eq!(Options::clone(config), other_options());
 }
 
-/// For editors, which show the descriptions.
+/// Editors show the descriptions.
 #[cfg(feature = "schema")]
 #[test]
 fn schema_describes_every_key() {
@@ -380,7 +380,7 @@ fn document_can_be_built_in_code() {
     assert_eq!(connections.into_iter().map(|(name, _)| name).collect::<Vec<_>>(), ["a"]);
 }
 
-/// Before the address or behind it.
+/// The key may be before the address or behind it.
 #[test]
 fn allow_insecure_permits_clear_text() {
     let uri = r#""uri": "ws://example.com/socket/websocket""#;

@@ -1,5 +1,5 @@
-//! The defects of the system that the service layer is modelled on, each as the sentence that is
-//! true here, through the same door: a document of connections and a supervisor.
+//! Defects of a predecessor of the service layer, which must not occur here. Each test uses a document
+//! of connections and a supervisor, as an application does.
 
 use core::time::Duration;
 
@@ -180,7 +180,7 @@ fn spent_retries_are_final() {
     assert_eq!((status.lifecycle, status.restarts), (Lifecycle::Terminated, 0));
 }
 
-/// Schedules too. A predecessor ignored both.
+/// Intervals and schedules of the document. A predecessor ignored both.
 #[test]
 fn configured_intervals_are_used() {
     let fleet = Fleet::new();

@@ -1,4 +1,4 @@
-//! The router: every signal to its event, and where it goes.
+//! The router: the event and the bus topics of every signal.
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -108,7 +108,7 @@ fn table() -> Vec<(Signal, Option<&'static str>, Option<&'static str>)> {
     ]
 }
 
-/// In both schemes, or it is not routed.
+/// Every signal has a type in both schemes, or is not routed.
 #[test]
 fn every_signal_has_its_types() {
     let templated = Router::new();
@@ -201,7 +201,7 @@ fn events_page_lists_every_fixed_type_and_topic() {
     assert!(listed("jido.").keys().eq(topics.iter()), "{topics:?}");
 }
 
-/// Connection, channel and type.
+/// The bus topics of the connection, of the channel and of the type.
 #[test]
 fn channel_event_has_three_bus_topics() {
     let signal = message("room:lobby", "msg", Payload::from(json!({"body": "hi"})));
@@ -251,7 +251,7 @@ fn prefix_and_source_can_be_chosen() {
     assert_eq!(route(&fixed, &Signal::Closed).unwrap().event.source, "/jido_coder/phoenix");
 }
 
-/// Payloads of any kind, and responses.
+/// Payloads of any kind, and responses, become JSON.
 #[test]
 fn payloads_become_valid_json() {
     for (payload, key, value) in [
@@ -408,7 +408,7 @@ fn debug_shows_no_payload() {
     }
 }
 
-/// And as a whole, on events that were routed and on events that were read.
+/// Members, and the data as a whole, of events that were routed and of events that were read.
 #[test]
 fn data_is_readable_by_member() {
     #[derive(Debug, PartialEq, serde::Deserialize)]

@@ -81,8 +81,8 @@ fn ending() -> impl Strategy<Value = Ending> {
 }
 
 proptest! {
-    /// Whatever ends when, no window of the policy's length contains more restarts than it allows,
-    /// every delay is one of the schedule's, and the same seed decides the same.
+    /// In any order of endings, no window of the policy's length contains more restarts than it
+    /// allows, every delay is one of the schedule's, and the same seed decides the same.
     #[test]
     fn intensity_is_never_exceeded(
         restart in restart(),

@@ -395,7 +395,7 @@ fn graceful_stop_ends_one_connection() {
     assert_eq!(gone, Err(UnknownConnection::new("z")));
 }
 
-/// It reports the work that did not finish.
+/// A shutdown reports the work that did not finish.
 #[test]
 fn shutdown_ends_in_order_and_reports() {
     let fleet = Fleet::new();
@@ -465,7 +465,7 @@ fn status_answers_in_every_state() {
     assert_eq!(status().lifecycle, Lifecycle::Terminated);
 }
 
-/// They are counted per connection.
+/// Metrics are counted per connection.
 #[test]
 fn metrics_end_with_their_connection() {
     let fleet = Fleet::new();
@@ -505,7 +505,7 @@ fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// It was forgotten with the others, ran on, and could not be stopped.
+/// Such a connection was forgotten with the others, ran on, and could not be stopped.
 #[test]
 fn connection_started_during_shutdown_does_not_leak() {
     let fleet = Fleet::new();
@@ -526,7 +526,7 @@ fn connection_started_during_shutdown_does_not_leak() {
     assert_eq!(after, Err(StartError::ShutDown { name: "after".into() }));
 }
 
-/// For example in a runtime that ends right after the start.
+/// A runtime may end right after the start.
 #[test]
 fn keeper_dropped_unpolled_hangs_nothing() {
     for polls in [0, 1] {
@@ -609,7 +609,7 @@ fn grace_bounds_every_wait() {
     }
 }
 
-/// Its waiters were given the error that `disconnect` was called.
+/// The waiters were given the error that `disconnect` was called.
 #[test]
 fn panicked_driver_is_reported_as_panic() {
     let fleet = Fleet::new();

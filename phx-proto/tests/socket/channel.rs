@@ -222,7 +222,7 @@ fn phx_close_of_current_instance_is_final() {
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Closed);
 }
 
-/// `phx_close`, `phx_error` and replies.
+/// `phx_close`, `phx_error` and replies of another instance change nothing.
 #[test]
 fn frames_of_another_instance_are_stale() {
     let mut hand = Hand::joined(config());
@@ -233,7 +233,7 @@ fn frames_of_another_instance_are_stale() {
     assert_eq!(hand.socket.stats().stale_frames, 2);
 }
 
-/// In any other state it is stale.
+/// In any other state a close with a null ref is stale.
 /// Protocol: END-7.
 #[test]
 fn close_with_null_ref_needs_joined_or_leaving() {
@@ -262,7 +262,7 @@ fn crashed_join_is_retried() {
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
 }
 
-/// It carries the server's response. Reported in supabase/supabase-js#2596.
+/// The rejection carries the server's response. Reported in supabase/supabase-js#2596.
 /// Protocol: JOIN-3, JOIN-7.
 #[test]
 fn rejection_of_first_join_is_final() {
@@ -287,7 +287,7 @@ fn rejection_of_first_join_is_final() {
     }
 }
 
-/// So has a rejected auto-join. Reported in supabase/supabase-js#2596.
+/// A rejected auto-join has bounded retries, too. Reported in supabase/supabase-js#2596.
 #[test]
 fn rejected_rejoin_has_bounded_retries() {
     let auto = config()
@@ -359,7 +359,8 @@ fn join_of_wanted_topic_is_shared() {
     assert_eq!(hand.socket.interests("room:a"), 2);
 }
 
-/// The others only detach. Reported in supabase/supabase#12467 and phoenixframework/phoenix#3171.
+/// Releasing any other interest only detaches its handle. Reported in supabase/supabase#12467 and
+/// phoenixframework/phoenix#3171.
 #[test]
 fn last_released_interest_leaves() {
     let mut hand = Hand::open(config());
@@ -385,7 +386,7 @@ fn auto_join_outlives_the_last_interest() {
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joining);
 }
 
-/// For example with the id of the last event that was seen. Reported in
+/// Join parameters may contain, for example, the id of the last event that was seen. Reported in
 /// phoenixframework/phoenix#3379 and supabase-community/supabase-kt#255.
 #[test]
 fn join_params_are_computed_per_attempt() {
@@ -478,7 +479,7 @@ fn params_panic_ends_only_its_channel() {
     assert_eq!(hand.socket.channel_status("room:b"), ChannelStatus::Joined);
 }
 
-/// They are refused at the call. If a function returns them, they end the channel.
+/// The call fails. If a function returns such parameters, they end the channel.
 #[test]
 fn unsendable_params_are_refused() {
     let mut hand = Hand::open(config().max_push_bytes(100));
@@ -529,7 +530,7 @@ fn leave_is_acked_by_first_answer() {
     }
 }
 
-/// Timed out, offline or local. Reported in phoenixframework/phoenix#6792 and
+/// The outcome is timed out, offline or local. Reported in phoenixframework/phoenix#6792 and
 /// phoenixframework/phoenix#2047.
 #[test]
 fn unanswered_leave_reports_how_it_ended() {
@@ -591,7 +592,7 @@ fn refused_join_ends_its_leave() {
     assert_eq!(hand.take_signals(), [left("room:a", LeaveOutcome::Acked)]);
 }
 
-/// It waits for the end of the leave, and a further leave cancels it. Reported in
+/// The join waits for the end of the leave, and a further leave cancels it. Reported in
 /// supabase/supabase-js#1440 and braverhealth/phoenix-socket-dart#87.
 /// Protocol: LEAVE-5.
 #[test]
@@ -702,7 +703,7 @@ fn disconnect_ends_every_channel_at_once() {
     assert!(hand.actions.iter().any(|action| matches!(action, Action::Close { .. })));
 }
 
-/// Nor is it delivered as a message.
+/// An end whose ref is unknown is not delivered as a message either.
 #[test]
 fn end_with_unknown_ref_is_stale() {
     for event in ["phx_error", "phx_close"] {

@@ -50,7 +50,7 @@ fn all_lengths(length: Duration) -> Config {
         .push_timeout(length)
 }
 
-/// `Duration::MAX` everywhere: nothing expires and nothing panics.
+/// With `Duration::MAX` for every duration, nothing expires and nothing panics.
 #[test]
 fn durations_max_never_expire() {
     let mut hand = Hand::joined(all_lengths(Duration::MAX));
@@ -64,7 +64,7 @@ fn durations_max_never_expire() {
     assert!(matches!(hand.socket.status(), Status::Waiting { .. }));
 }
 
-/// Zero everywhere: everything expires at the next poll, and nothing panics.
+/// With zero for every duration, everything expires at the next poll, and nothing panics.
 #[test]
 fn durations_zero_expire_at_once() {
     let mut hand = Hand::new(all_lengths(Duration::ZERO));
@@ -88,7 +88,7 @@ fn push_with_zero_timeout_ends_unsent() {
     assert_eq!(hand.count_sent("room:a", "e"), 0);
 }
 
-/// Zero pushes, or zero bytes.
+/// A queue of zero pushes, or of zero bytes.
 #[test]
 fn queue_of_zero_accepts_no_push() {
     for config in [config().queued_pushes_max(0), config().queued_bytes_max(0)] {
@@ -98,7 +98,7 @@ fn queue_of_zero_accepts_no_push() {
     }
 }
 
-/// So does zero time for retries.
+/// Zero time for retries gives up, too.
 #[test]
 fn zero_retries_give_up_at_first_failure() {
     for config in [config().max_retries(Some(0)), config().max_elapsed(Some(Duration::ZERO))] {
@@ -133,7 +133,7 @@ fn stable_after_zero_resets_on_open() {
     }
 }
 
-/// It is dropped at the next poll.
+/// The transport is dropped at the next poll.
 #[test]
 fn close_timeout_zero_drops_the_transport() {
     let mut hand = Hand::open(config().close_timeout(Duration::ZERO));

@@ -126,7 +126,7 @@ fn attempt_counter_resets_after_stable_connection() {
     check(hand.reconnect_after().0, 1_000, 2_000, "the second attempt");
 }
 
-/// After an open connection was lost.
+/// After an open connection was lost, steps shorter than the spread are skipped.
 #[test]
 fn steps_below_the_spread_are_skipped() {
     let spread = |max| DelayRange::new(ms(10), ms(max)).expect("a range");
@@ -154,7 +154,7 @@ fn steps_below_the_spread_are_skipped() {
     }
 }
 
-/// It neither restarts nor shortens them.
+/// A second loss in a row neither restarts nor shortens the steps.
 #[test]
 fn second_loss_keeps_the_steps() {
     let mut hand = Hand::new(config());
@@ -272,7 +272,7 @@ fn status_401_stops_without_fresh_credentials() {
     check(hand.reconnect_after().0, 2_500, 5_000, "a repeated 401 is a refusal");
 }
 
-/// They wait longer than losses do.
+/// Refusals wait longer than losses do.
 /// Protocol: RETRY-7.
 #[test]
 fn refusals_have_their_own_counter() {
@@ -328,7 +328,7 @@ fn status_404_hints_at_websocket_path() {
     assert!(Cause::Refused(refusal).to_string().contains("/websocket"));
 }
 
-/// Both forms: seconds and an HTTP date. The server may set the window. Reported in
+/// The header has two forms: seconds and an HTTP date. The server may set the window. Reported in
 /// phoenixframework/phoenix#4045 and phoenixframework/phoenix#5942.
 /// Protocol: CONN-15.
 #[test]
@@ -362,7 +362,7 @@ fn provider_error_backs_off() {
     assert!(matches!(hand.socket.status(), Status::GaveUp { .. }));
 }
 
-/// At any other time they are used as they are.
+/// At any other time the unchanged credentials are used.
 #[test]
 fn unchanged_credentials_are_final_after_refusal() {
     for status in [401, 403] {
@@ -382,7 +382,7 @@ fn unchanged_credentials_are_final_after_refusal() {
     }
 }
 
-/// The next dial uses them.
+/// The next dial uses the new credentials.
 #[test]
 fn credentials_are_replaced_as_a_whole() {
     let hand_config = config().param("token", "old").param("keep", "no");
@@ -458,7 +458,7 @@ fn disconnect_wins_in_every_state() {
     }
 }
 
-/// It aborts if the peer does not answer in time.
+/// The connection is aborted if the peer does not answer in time.
 /// Protocol: CLOSE-9.
 #[test]
 fn disconnect_sends_1000_then_aborts() {
@@ -526,8 +526,8 @@ fn give_up_ends_every_channel() {
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Closed);
 }
 
-/// It ends a wait, and replaces an attempt that is under way. Reported in firezone/firezone#5065
-/// and firezone/firezone#13438.
+/// `connect_now` ends a wait, and replaces an attempt that is under way. Reported in
+/// firezone/firezone#5065 and firezone/firezone#13438.
 #[test]
 fn connect_now_dials_at_once() {
     let mut hand = Hand::new(config());

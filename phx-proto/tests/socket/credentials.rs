@@ -81,7 +81,7 @@ fn refusal_body_is_readable() {
     assert_eq!(refusal.header("Content-Type"), Some("application/problem+json"));
 }
 
-/// Wherever it was configured. Reported in phoenixframework/phoenix#5778 and
+/// A token is redacted wherever it was configured. Reported in phoenixframework/phoenix#5778 and
 /// davidstump/SwiftPhoenixClient#292.
 #[test]
 fn token_is_never_printed() {
@@ -111,7 +111,7 @@ fn token_is_never_printed() {
     }
 }
 
-/// A token with a line break would become a header of its own. It does not panic. Reported in
+/// A token with a line break would become a header of its own. The error is no panic. Reported in
 /// firezone/firezone#12992.
 #[test]
 fn invalid_header_is_an_error() {

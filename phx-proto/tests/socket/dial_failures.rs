@@ -37,7 +37,7 @@ fn unsupported_dial_is_not_retried() {
     assert!(matches!(hand.socket.status(), Status::GaveUp { .. }));
 }
 
-/// Certificates are renewed.
+/// Certificates are renewed, so a retry may succeed.
 #[test]
 fn tls_failure_is_retried_soon() {
     let delay = delay_after(Cause::Tls { kind: TlsKind::Expired, message: "expired".to_owned() });
@@ -53,7 +53,7 @@ fn proxy_refusal_waits_longer_than_unreachable_server() {
     assert!(refused(502) < Duration::from_secs(1), "{:?}", refused(502));
 }
 
-/// It does not concern the credentials for the server.
+/// The refusal does not concern the credentials for the server.
 #[test]
 fn proxy_refusal_keeps_server_credentials() {
     let mut hand = Hand::new(config().credentials_refreshed(true));

@@ -33,8 +33,8 @@ fn heartbeat_is_due_every_interval() {
     }
 }
 
-/// It neither delays a heartbeat nor counts as its reply: TCP does not report a dead peer. Reported
-/// in firezone/firezone#8220, firezone/firezone#12248, firezone/firezone#12312 and
+/// Traffic neither delays a heartbeat nor counts as its reply: TCP does not report a dead peer.
+/// Reported in firezone/firezone#8220, firezone/firezone#12248, firezone/firezone#12312 and
 /// firezone/firezone#4484.
 /// Protocol: HB-5.
 #[test]
@@ -128,7 +128,7 @@ fn heartbeat_interval_without_slack_is_warned() {
     assert_eq!(hand.signals, [Signal::Warning(Warning::HeartbeatIntervalTooLong)]);
 }
 
-/// Even if the wake-up was reported before the timeout.
+/// The peer gets time even if the wake-up was reported before the timeout.
 #[test]
 fn heartbeat_due_during_sleep_gets_time() {
     let mut hand = Hand::open(config());

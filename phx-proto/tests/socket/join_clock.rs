@@ -55,7 +55,7 @@ fn only_oldest_unanswered_join_has_a_clock() {
     assert!(hand.signals.contains(&Signal::JoinTimedOut { topic: "room:b".into() }));
 }
 
-/// It aborts the connection, and is the last to be joined on the next one.
+/// The join aborts the connection, and is the last to be written on the next one.
 /// Protocol: HB-6.
 #[test]
 fn join_that_blocks_the_socket_comes_last() {

@@ -28,7 +28,7 @@ fn outstanding_heartbeat_ends_with_its_connection() {
     assert_eq!(hand.count_sent("phoenix", "heartbeat"), 1);
 }
 
-/// Nor does what is left of the old connection's deadlines. Reported in
+/// No deadline of the old connection is armed on the new one. Reported in
 /// phoenixframework/phoenix#3083 and braverhealth/phoenix-socket-dart#28.
 #[test]
 fn deadlines_end_with_their_connection() {
@@ -106,7 +106,7 @@ fn wake_probes_open_connection() {
     assert_eq!(hand.count_sent("phoenix", "heartbeat"), 1);
 }
 
-/// The answer still counts. Reported in phoenixframework/phoenix#5984 and
+/// The answer to the probe still counts. Reported in phoenixframework/phoenix#5984 and
 /// davidstump/SwiftPhoenixClient#117.
 #[test]
 fn wake_probes_with_heartbeats_off() {

@@ -180,7 +180,7 @@ fn channel_end_ends_pushes_by_cause() {
     }
 }
 
-/// A final rejection, a leave, and giving up.
+/// The channel ends by a final rejection, a leave, and giving up.
 #[test]
 fn queued_pushes_end_with_their_channel() {
     let queued = |config| {
@@ -217,7 +217,7 @@ fn fail_fast_refuses_unless_joined() {
     assert_eq!(hand.count_sent("room:a", "e"), 1);
 }
 
-/// Never joined, being left, left, or ended, with and without `fail_fast`.
+/// The topic was never joined, is being left, was left, or has ended; with and without `fail_fast`.
 #[test]
 fn push_to_unwanted_topic_is_refused() {
     let mut hand = Hand::open(config());
@@ -256,7 +256,7 @@ fn queue_is_bounded_by_count_and_bytes() {
     assert_eq!((stats.queued_pushes, stats.queued_bytes), (2, 100));
 }
 
-/// Pushes, and returns the bound of the queue that was in the way.
+/// Pushes, and returns the bound of the queue that was exceeded.
 fn queue(
     hand: &mut Hand,
     topic: &str,
@@ -391,7 +391,7 @@ fn calls_in_flight_are_bounded() {
     assert_eq!(first.len(), 2);
     hand.sent.clear();
     assert_eq!(answered(&mut hand, "room:a", &first[1]), ["call"]);
-    // One that is withdrawn makes room too, whether it waits or not.
+    // A withdrawn push frees space too, whether it waits or not.
     assert!(hand.socket.cancel_push(hand.now, ids[3]));
     assert!(hand.socket.cancel_push(hand.now, ids[0]));
     hand.drain();
@@ -548,7 +548,7 @@ fn push_over_frame_limits_is_refused() {
     assert_eq!(try_push("phx_leave", Payload::empty()), Err(PushErrorKind::ReservedEvent));
 }
 
-/// Its reply is ignored.
+/// The reply to a cast is ignored.
 #[test]
 fn cast_ends_when_written() {
     let mut hand = Hand::joined(config());
@@ -561,7 +561,7 @@ fn cast_ends_when_written() {
     assert_eq!(outcomes(&hand, id).len(), 1);
 }
 
-/// If it was written already, its reply is ignored.
+/// If the push was written already, its reply is ignored.
 #[test]
 fn cancelled_push_is_not_written() {
     let mut hand = Hand::joined(config());
@@ -650,7 +650,7 @@ fn name_escapes_count_against_frame_limit() {
     assert!(matches!(kind, PushErrorKind::TooLarge { limit: 200, .. }), "{kind:?}");
 }
 
-/// It cannot be an answer, so it does not concern the channel either.
+/// The reply cannot be an answer, so it does not concern the channel either.
 #[test]
 fn unmatched_reply_to_future_ref_is_ignored() {
     let mut hand = Hand::joined(config());

@@ -117,7 +117,7 @@ fn pushes_are_not_pipelined_behind_joins() {
     assert_eq!(again.join_ref, Some(hand.join_ref("room:a")));
 }
 
-/// They wait for the rejoin, are written once, and keep their order. Reported in
+/// Queued pushes wait for the rejoin, are written once, and keep their order. Reported in
 /// firezone/firezone#9647 and firezone/firezone#4242.
 #[test]
 fn queued_pushes_are_written_after_crash() {
@@ -327,7 +327,7 @@ impl Codec for Moody {
     }
 }
 
-/// It blocks no other push.
+/// A push that cannot be encoded blocks no other push.
 #[test]
 fn unencodable_push_ends_unsent() {
     let mut hand = Hand::joined(config().codec(Arc::new(Moody)).expect("no vsn in the address"));

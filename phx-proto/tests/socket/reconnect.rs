@@ -1,5 +1,5 @@
-//! Losses, reconnects and rejoins: how soon, how often, and that nothing of the old connection acts on the
-//! new one.
+//! Losses, reconnects and rejoins: how soon, how often, and that no state of the old connection acts on
+//! the new one.
 
 use crate::hand::{Hand, config, ms, secs};
 use phx_proto::config::{Backoff, CloseRule, DelayRange};
@@ -185,7 +185,7 @@ fn every_loss_recovers_repeatedly() {
     }
 }
 
-/// The old one is closed. Reported in phoenixframework/phoenix#6600 and
+/// The old connection is closed. Reported in phoenixframework/phoenix#6600 and
 /// phoenixframework/phoenix#6103.
 #[test]
 fn disconnect_then_connect_leaves_one_connection() {
@@ -210,7 +210,7 @@ fn disconnect_then_connect_leaves_one_connection() {
         let new = hand.dialled.expect("a dial");
         assert!(new > old);
         hand.opened();
-        // The old transport comes to life after all.
+        // The old transport opens after all.
         hand.socket.handle_opened(hand.now, old, Opened::default());
         hand.socket.handle_frame(hand.now, old, Frame::from("[]"));
         hand.socket.handle_closed(hand.now, old, Ended::MessageTooLarge);
@@ -448,8 +448,8 @@ fn backward_clock_counts_as_stopped() {
     assert!(backwards.contains("PushEnded"), "{backwards}");
 }
 
-/// In the middle of a dial, and between two of them. Reported in phoenixframework/phoenix#1265 and
-/// phoenixframework/phoenix#1483.
+/// A leave in the middle of a dial, and between two dials. Reported in
+/// phoenixframework/phoenix#1265 and phoenixframework/phoenix#1483.
 #[test]
 fn leave_while_dialling_needs_no_connection() {
     let mut hand = Hand::new(config());

@@ -1,5 +1,5 @@
-//! What a Phoenix server does, fact by fact, and that the core knows it. Each fact was recorded;
-//! where vsn 1 differs, both are played.
+//! Facts about Phoenix servers, and how the core handles each. Each fact was recorded;
+//! where vsn 1 differs, both versions are tested.
 
 use crate::hand::{Hand, config, config_v1, ms, secs};
 use phx_proto::event::{
@@ -44,7 +44,7 @@ fn unmatched() -> Value {
     json!({"status": "error", "response": {"reason": "unmatched topic"}})
 }
 
-/// Join_ref is null on broadcasts (`wire/broadcast_text`), on heartbeat replies
+/// The join_ref is null on broadcasts (`wire/broadcast_text`), on heartbeat replies
 /// (`wire/heartbeat_ok`) and on "unmatched topic" (`wire/push_unjoined_topic`).
 /// Protocol: REF-8, EVENT-2, REPLY-1, REPLY-7.
 #[test]
@@ -236,7 +236,7 @@ fn server_refusals_have_kinds() {
         let joins = if last { 1 } else { 2 };
         assert_eq!(hand.count_sent("room:a", "phx_join"), joins, "{reason}");
     }
-    // What is joined by itself waits for room instead of hammering.
+    // An auto-join waits for a free slot instead of retrying at once.
     let auto = config().auto_join("room:a", JoinParams::none()).expect("no reserved topic");
     let mut hand = Hand::open(auto);
     hand.answer("room:a", "phx_join", "error", json!({"reason": "too many channels joined"}));
@@ -426,7 +426,7 @@ fn heartbeats_stay_within_server_idle_timeout() {
     for config in versions() {
         let mut hand = Hand::joined(config);
         let start = hand.now;
-        // A busy client beats all the same.
+        // A busy client sends heartbeats all the same.
         for _ in 0..59 {
             push(&mut hand, "busy");
             hand.advance(secs(1));

@@ -181,13 +181,14 @@ fn dead_direction_is_found_within_bound() {
                 world.run_for(secs(1));
             }
             let cause = causes(&world, client).swap_remove(0);
-            // The server receives nothing any more, and times out while broadcasts still extend the deadline here.
+            // The server receives nothing any more, and times out while broadcasts still extend the
+            // deadline here.
             let idle = Cause::RemoteClose { code: Some(1002), reason: String::new() };
             let closed = dead == Direction::Up && busy && cause == idle;
             assert!(closed || cause == Cause::HeartbeatTimeout, "{dead:?} {busy}: {cause:?}");
             let found = world.now().since(from);
             assert!(found <= INTERVAL + FOUND_WITHIN + secs(1), "{dead:?} {busy}: {found:?}");
-            // What is sent behind the heartbeat buys no time, so this is the short bound.
+            // Bytes behind the heartbeat extend nothing, so this is the short bound.
             if dead == Direction::Down {
                 assert!(found <= INTERVAL + secs(10 + 40), "{busy}: {found:?}");
             }
@@ -195,7 +196,7 @@ fn dead_direction_is_found_within_bound() {
     }
 }
 
-/// What happens on a link, and how large it is.
+/// An event on a link, and its size.
 #[derive(Clone, Copy, Debug)]
 enum Happening {
     Broadcast(usize),
@@ -483,7 +484,7 @@ fn join_deadlines_wait_for_bytes() {
     }
     assert!(!timed_out(&hand));
     assert_eq!(hand.socket.status(), Status::Open);
-    // 200 s of bytes, then silence: what they bought is over 210 s after the join.
+    // 200 s of bytes, then silence: the time that they are worth is over 210 s after the join.
     hand.advance(secs(109));
     assert!(!timed_out(&hand), "{:?}", hand.signals);
     hand.advance(secs(2));

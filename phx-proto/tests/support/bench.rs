@@ -18,7 +18,7 @@ use phx_proto::event::Progress;
 use phx_proto::{Cause, Config, ConnectRequest, Ended, Frame, Opened, Time};
 use serde_json::{Value, json};
 
-/// Everything but the driver: the clock and both ends of the one wire there is.
+/// Everything but the driver: the clock and both ends of the one wire.
 #[derive(Default)]
 pub struct World {
     pub now: Time,

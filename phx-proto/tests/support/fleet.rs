@@ -100,7 +100,7 @@ impl Fleet {
         }
     }
 
-    /// The executor is dropped with its tasks, in whatever they are doing.
+    /// The executor is dropped with its tasks, wherever they are suspended.
     pub fn drop_tasks(&self) {
         let tasks = core::mem::take(&mut self.state().tasks);
         drop(tasks);
@@ -110,7 +110,7 @@ impl Fleet {
         self.state().tasks.len()
     }
 
-    /// The host goes away without a word.
+    /// The host goes away without a close frame.
     pub fn cut(&self, host: &str) {
         self.with_host(host, |host| {
             let message = "cut".to_owned();

@@ -42,7 +42,7 @@ pub struct Sent {
     pub payload: Value,
 }
 
-/// A socket, its clock, and everything it said since it was last asked.
+/// A socket, its clock, and its actions since the last `forget`.
 pub struct Hand {
     pub socket: Socket,
     pub now: Time,

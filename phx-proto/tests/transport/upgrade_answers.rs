@@ -66,7 +66,7 @@ fn frames_behind_the_head_are_kept() {
     assert_eq!(&upgraded.leftover[..], b"\x81\x02hi\x81");
 }
 
-/// Names and values, also among other tokens.
+/// Names and values match in any case, also among other tokens.
 #[test]
 fn headers_match_in_any_case() {
     let accept = accept_key(KEY);
@@ -493,7 +493,7 @@ proptest! {
     }
 }
 
-/// Of every kind of answer.
+/// Every kind of answer, cut at every byte.
 #[test]
 fn every_single_cut_gives_same_outcome() {
     for answer in [

@@ -111,7 +111,7 @@ fn handshake_headers_are_refused() {
     with_header("Origin", "https://example.org").expect("not the machine's");
 }
 
-/// They would break the head.
+/// Such a target or host would break the head.
 #[test]
 fn invalid_targets_and_hosts_are_refused() {
     for target in ["", "socket", "*", "/a b", "/a\r\nX: y", "/a\0", "/\u{e4}", "/a#b", "http://x/"]
@@ -127,7 +127,7 @@ fn invalid_targets_and_hosts_are_refused() {
     }
 }
 
-/// They would break the list.
+/// Such a name would break the list of subprotocols.
 #[test]
 fn invalid_subprotocols_are_refused() {
     for (offers, wrong) in [

@@ -156,7 +156,7 @@ proptest! {
     }
 }
 
-/// Of every kind: the properties above would hold of generators that never make a good frame.
+/// The properties above would hold of generators that never make a good frame.
 #[test]
 fn generators_make_good_and_bad_frames() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();

@@ -1,4 +1,4 @@
-//! Each fault that a link or a server can have, with the promise that it puts to the test.
+//! Each fault of a link or a server, and the guarantee that it tests.
 
 use std::time::Duration;
 
@@ -86,7 +86,7 @@ fn varying_latency_never_reorders() {
     assert!(heard.into_iter().eq(0..50));
 }
 
-/// It is shorter than the heartbeat allows.
+/// The stall is shorter than the heartbeat allows.
 #[test]
 fn short_stall_only_delays() {
     let (mut world, client) = joined();
@@ -97,7 +97,7 @@ fn short_stall_only_delays() {
     assert_eq!(causes(&world, client), []);
 }
 
-/// The connection is declared dead.
+/// The connection is declared dead, and the push has an unknown outcome.
 #[test]
 fn endless_stall_ends_push_unknown() {
     let (mut world, client) = joined();
@@ -112,7 +112,7 @@ fn endless_stall_ends_push_unknown() {
     assert_eq!(causes(&world, client)[0], Cause::HeartbeatTimeout);
 }
 
-/// Within an interval and a timeout.
+/// A direction that fails silently is detected within an interval and a timeout.
 #[test]
 fn silent_direction_is_detected_by_heartbeat() {
     for direction in [Direction::Up, Direction::Down] {
@@ -129,7 +129,7 @@ fn silent_direction_is_detected_by_heartbeat() {
     }
 }
 
-/// At once, and it is never written again.
+/// The push ends at once, and is never written again.
 #[test]
 fn cut_off_push_ends_unknown() {
     for (direction, cut) in [
@@ -261,7 +261,7 @@ fn full_buffer_holds_frames_back() {
     assert_eq!(causes(&world, client), []);
 }
 
-/// On the same connection.
+/// A crashed channel is joined again on the same connection, a closed one is not.
 #[test]
 fn crashed_channel_rejoins_closed_does_not() {
     let (mut world, client) = joined();
@@ -274,7 +274,7 @@ fn crashed_channel_rejoins_closed_does_not() {
     assert_eq!(causes(&world, client), []);
 }
 
-/// It is final.
+/// The close of a client is final.
 #[test]
 fn client_close_reaches_the_server() {
     let (mut world, client) = joined();

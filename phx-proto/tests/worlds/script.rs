@@ -37,7 +37,7 @@ fn polite_on(script: &Script, config: Config) -> Running<Result<String, JoinFail
     script.spawn(polite(script.client(config)))
 }
 
-/// Every verb of a script, once.
+/// Uses every verb of a script once.
 #[test]
 fn verbs_observe_an_ordinary_session() {
     for config in
@@ -84,7 +84,7 @@ fn refusal_crash_and_close_reach_program() {
     assert!(script.finish(running).expect("joined").contains("crashed on the server"));
 }
 
-/// With reconnects and heartbeats.
+/// An hour with reconnects and heartbeats.
 #[test]
 fn virtual_hour_passes_at_once() {
     let script = Script::new();
@@ -102,7 +102,7 @@ fn virtual_hour_passes_at_once() {
     assert_eq!(client.stats().connections, 4);
 }
 
-/// Its client can be dropped.
+/// The client of the program can be dropped.
 #[test]
 fn program_sleeps_in_virtual_time() {
     let script = Script::new();

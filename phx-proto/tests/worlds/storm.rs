@@ -11,7 +11,7 @@ use example::{DISASTERS, draw, storm};
 /// Enough for the shape; the example does 100,000.
 const CLIENTS: usize = 5_000;
 
-/// When the server is back, it meets a tenth of the dials of phoenix.js.
+/// A server that is back meets at most a tenth of the dials that phoenix.js would make.
 #[test]
 fn storm_is_a_tenth_of_phoenix_js() {
     let [deploy, takeover, outage] = DISASTERS.map(|disaster| storm(CLIENTS, disaster));

@@ -1,4 +1,4 @@
-//! The simulated world: what it shows of a short story, and that it always shows the same.
+//! The trace of a simulated world, which depends only on the seed.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ fn short_story_has_its_golden_trace() {
     assert!(trace == expected, "first difference: {differs:#?}; the whole trace:\n{trace}");
 }
 
-/// Byte for byte, and another seed gives another trace.
+/// The trace is the same byte for byte, and another seed gives another trace.
 #[test]
 fn seed_determines_the_trace() {
     assert_eq!(format!("{:?}", story(1).events()), format!("{:?}", story(1).events()));

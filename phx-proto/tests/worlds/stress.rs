@@ -67,7 +67,7 @@ struct Link {
     down: Pipe<Travels>,
     /// Half-open: nothing arrives any more, and no end is reported.
     frozen: bool,
-    /// The client still looks at it.
+    /// The client still uses it.
     open: bool,
     /// The server is done with it.
     dropped: bool,

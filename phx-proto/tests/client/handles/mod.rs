@@ -18,7 +18,7 @@ fn config() -> Config {
     Config::new("ws://localhost:4000/socket/websocket").expect("a good URI")
 }
 
-/// Lets everything go on that can.
+/// Runs every task until none makes progress.
 fn settle(script: &Script) {
     script.advance(Duration::ZERO);
 }
@@ -31,7 +31,7 @@ fn joined(script: &Script, config: Config, topic: &str) -> (Client, Channel) {
     (client, room)
 }
 
-/// Runs a future that must be over without any time passing.
+/// Runs a future that must complete without any time passing.
 #[track_caller]
 fn now<T: Send + 'static>(script: &Script, future: impl Future<Output = T> + Send + 'static) -> T {
     let running = script.spawn(future);
@@ -40,7 +40,7 @@ fn now<T: Send + 'static>(script: &Script, future: impl Future<Output = T> + Sen
     script.finish(running)
 }
 
-/// A stream on its own task, whose events are looked at one after the other.
+/// A stream on its own task, whose events are read one after the other.
 fn read(script: &Script, mut messages: Messages) -> Running<Vec<ChannelEvent>> {
     script.spawn(async move {
         let mut events = Vec::new();
@@ -51,7 +51,7 @@ fn read(script: &Script, mut messages: Messages) -> Running<Vec<ChannelEvent>> {
     })
 }
 
-/// The events in a few words each.
+/// A short text for each event.
 fn in_words(events: &[ChannelEvent]) -> Vec<String> {
     let in_words = |event: &ChannelEvent| match event {
         ChannelEvent::Message(message) => {

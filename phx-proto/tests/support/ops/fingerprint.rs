@@ -6,7 +6,7 @@ use std::hash::Hasher as _;
 
 use super::world::World;
 
-/// Takes what is shown, and keeps none of it.
+/// Hashes the text that `Debug` writes, without keeping it.
 struct Sink(DefaultHasher);
 
 impl fmt::Write for Sink {

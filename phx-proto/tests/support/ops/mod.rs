@@ -4,10 +4,11 @@
 //! * [`Op`] is plain data. Its numbers select among what there is at the moment (the n-th
 //!   unanswered frame, the n-th topic), so every sequence of operations means something.
 //! * [`World`](world::World) makes an [`Input`](phx_proto::Input) of each operation and applies it: it
-//!   is the driver, the application and a server without manners. It writes a [trace](world::Entry) of everything that came out.
+//!   is the driver, the application and a server that breaks rules. It writes
+//!   a [trace](world::Entry) of everything that came out.
 //! * [`checkers`] watch one invariant each, after every step.
 //! * [`fingerprint`] decides whether two worlds have the same future.
-//! * [`settle`] plays a server that behaves, for what must happen in the end.
+//! * [`settle`] plays a server that follows the rules, for what must happen in the end.
 //! * [`strategy`] makes operations at random, some kinds switched off per run.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]

@@ -31,7 +31,7 @@ impl Sent {
         self.topic == "phoenix"
     }
 
-    /// Reads a frame as a server does. Anything a server would choke on panics.
+    /// Reads a frame as a server does. Panics at anything that a server could not decode.
     pub fn parse(conn: ConnectionId, at: Time, frame: &Frame, vsn_1: bool) -> Self {
         let (join_ref, msg_ref, topic, event, number) = match frame {
             Frame::Binary(bytes) => parse_binary(bytes),
@@ -105,7 +105,7 @@ pub fn binary(kind: u8, fields: &[&str]) -> Frame {
     Frame::Binary(Bytes::from(bytes))
 }
 
-/// What is not the protocol, in some of the ways there are; the last one is over the limit.
+/// Frames outside the protocol; the last one exceeds the limit.
 pub fn garbage(nth: u8, limit: usize) -> Frame {
     match nth % 8 {
         0 => Frame::from(""),

@@ -1,4 +1,4 @@
-//! The server of a [`World`]: it answers whatever it was asked, with or without manners.
+//! The server of a [`World`]: it answers any frame, by the rules or against them.
 
 use phx_proto::{Applied, ConnectionId, Frame, Input, Status};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! A server that behaves from now on, for what must happen in the end.
+//! A server that follows the rules from now on, for what must happen in the end.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Carries operations out, and shows the checkers everything that comes of them.
+//! Carries operations out, and passes every effect to the checkers.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub type TestedSocket = phx_proto::recording::RecordedSocket;
 #[cfg(not(feature = "recording"))]
 pub type TestedSocket = phx_proto::Socket;
 
-/// What a checker can see beside what happens.
+/// The state that a checker can see beside the events.
 macro_rules! moment {
     ($world:expr) => {
         Moment {
@@ -40,7 +40,7 @@ macro_rules! moment {
     };
 }
 
-/// What was called, and what came of it.
+/// A call and its result.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Called {
     Connect,
@@ -257,7 +257,7 @@ impl World {
         self.checkers.each(|checker| checker.settled(&moment));
     }
 
-    /// Everything there is to poll.
+    /// Polls every action.
     pub fn drain(&mut self) {
         for _ in 0..10_000 {
             if !self.poll() {

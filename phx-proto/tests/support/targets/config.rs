@@ -16,8 +16,8 @@ fn environment(name: &str) -> Option<String> {
     }
 }
 
-/// No panic; an error has words, and none of them is the environment's secret; a configuration
-/// that was accepted can be dialled, with a request that is one.
+/// No panic; an error has a text without the secret of the environment; an accepted configuration can
+/// be dialled with a valid request.
 pub fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     match Connections::from_json(text, environment) {
@@ -31,7 +31,7 @@ pub fn config(data: &[u8]) {
         Err(error) => {
             assert!(!error.problems().is_empty() && !error.to_string().is_empty());
             for problem in error.problems() {
-                // A host, a topic and the name of a header are said; they are no secrets.
+                // A host, a topic and the name of a header are printed; they are no secrets.
                 let named = match &problem.kind {
                     ProblemKind::Config(ConfigError::Header { name, .. }) => name.contains(SECRET),
                     ProblemKind::Invalid { message } => {

@@ -1,4 +1,4 @@
-//! What the fuzz targets do with their bytes: one function each.
+//! The fuzz targets, one function each.
 //!
 //! `fuzz/` runs them under libFuzzer; `properties/corpus.rs` runs them over the committed corpora with a plain
 //! `cargo test`, so that what was found once stays found, on any toolchain.
@@ -18,7 +18,7 @@ pub use presence::presence;
 pub use socket_ops::socket_ops;
 pub use websocket::{upgrade, websocket_receive};
 
-/// What a target does with bytes.
+/// A target.
 pub type Target = fn(&[u8]);
 
 /// Each target by its name.

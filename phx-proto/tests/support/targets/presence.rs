@@ -76,7 +76,7 @@ fn step(
     Some(())
 }
 
-/// What became of a message; how many changes it made. A list that is too large is empty.
+/// The result of a message: how many changes it made. A list that is too large is empty.
 fn taken(
     folded: &mut Refs,
     result: Result<Vec<PresenceChange>, PresenceError>,

@@ -9,7 +9,7 @@ const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 /// The first byte: which side reads, and under which limits; the second one: how the rest is cut.
 ///
-/// However it is cut, the same comes of it; texts are UTF-8, limits are kept, and what was received can
+/// However it is cut, the result is the same; texts are UTF-8, limits are kept, and what was received can
 /// be sent again and is received as it was.
 pub fn websocket_receive(data: &[u8]) {
     let [options, cut, stream @ ..] = data else { return };
@@ -97,7 +97,7 @@ fn send_again(messages: Vec<Frame>, from_server: bool, fragment_bytes: usize) {
     assert!(received.eq(messages));
 }
 
-/// The answer to an upgrade, cut by the first byte: cut otherwise it comes to the same.
+/// The answer to an upgrade, cut by the first byte: any other cut gives the same outcome.
 pub fn upgrade(data: &[u8]) {
     let Some((cut, answer)) = data.split_first() else { return };
     let whole = upgraded(answer, answer.len());
@@ -114,7 +114,7 @@ pub fn upgrade(data: &[u8]) {
     }
 }
 
-/// What became of it, with the bytes behind the answer, at the end of the stream.
+/// The outcome, with the bytes behind the answer, at the end of the stream.
 fn upgraded(answer: &[u8], cut: usize) -> Result<Upgraded, UpgradeError> {
     let mut upgrade = Upgrade::new(&UpgradeRequest {
         host: "localhost",

@@ -1,4 +1,4 @@
-//! What the wire properties share: an independent reading of frames, and text that is nearly JSON.
+//! An independent reading of frames, and generators of text that is nearly JSON.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 

@@ -1,4 +1,4 @@
-//! An independent, strict reading of whole text frames by `serde_json`: slow, and plainly right.
+//! An independent, strict reading of whole text frames by `serde_json`: slow, and evidently correct.
 //!
 //! The decoders scan the envelope and leave the payload alone. Their result, with each part then
 //! parsed strictly, must be what this reading finds, and be refused when this refuses.
@@ -52,7 +52,7 @@ pub fn read_v1(frame: &[u8]) -> Option<Read> {
     Some(Read { join_ref, msg_ref, topic, what, payload })
 }
 
-/// What a decoder found, with its payload parsed strictly; none when that fails.
+/// The result of a decoder, with its payload parsed strictly; `None` when that fails.
 pub fn read_parts(message: &Incoming) -> Option<Read> {
     let (what, payload) = match &message.body {
         Body::Reply { status, response } => (format!("phx_reply/{status}"), response),

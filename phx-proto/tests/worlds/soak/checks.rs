@@ -288,7 +288,7 @@ impl Checks {
     }
 }
 
-/// What is still missing for peace: every wanted channel joined on both sides, and nothing else
+/// What is missing for the end of a run: every wanted channel joined on both sides, and nothing else
 /// on the server; every push ended; no leave under way.
 pub fn missing(world: &World, checks: &Checks) -> Option<String> {
     let client = checks.client;

@@ -1,5 +1,5 @@
-//! Random worlds: whatever goes wrong, the invariants hold at every step; and once nothing goes
-//! wrong any more, everything that is wanted comes about within ten minutes of virtual time.
+//! Random worlds: the invariants hold at every step, whatever fails; and once faults stop, every wanted
+//! channel is joined and every push ends within ten minutes of virtual time.
 //!
 //! `PHX_WORLDS=100 cargo test …` runs a hundred times as many worlds; `PHX_WORLD_SEED=7` only
 //! that one, and prints its trace when it fails.

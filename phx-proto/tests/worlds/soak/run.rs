@@ -1,8 +1,8 @@
 //! Worlds in which everything goes wrong, drawn from a seed.
 //!
 //! Swarm testing: each world leaves out about half of all the things that can happen, so that some
-//! worlds are all about one of them. First an unruly time, then peace, in which everything wanted
-//! has to come about.
+//! worlds are all about one of them. First comes a time with faults, then one without, in which every
+//! wanted channel has to be joined.
 
 #![allow(unreachable_pub, reason = "a module of one test")]
 
@@ -40,7 +40,7 @@ const TOPICS: [&str; 8] = [
     "boom:b",
 ];
 
-/// What applications do; the names are the documentation.
+/// Actions of applications; the names are the documentation.
 const WISHES: [&str; 20] = [
     "join",
     "join",
@@ -64,7 +64,7 @@ const WISHES: [&str; 20] = [
     "large_push",
 ];
 
-/// What goes wrong.
+/// Faults.
 const FAULTS: [&str; 13] = [
     "stall",
     "half_open",
@@ -81,7 +81,7 @@ const FAULTS: [&str; 13] = [
     "garbage",
 ];
 
-/// What a world was like, for the sum of all.
+/// Totals of one world.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Totals {
     pub steps: u64,
@@ -249,7 +249,7 @@ impl Soak {
                     self.world.connect(client);
                 }
                 let params = params_of(&topic);
-                // A closed client refuses; so would a person.
+                // A closed client refuses.
                 let _ = self.world.command(client, |s, now| s.join(now, &*topic, params));
             }
             "leave" => {
@@ -287,7 +287,7 @@ impl Soak {
                 self.world.disconnect(client);
                 self.checks_of(client).wanted = number < 3;
                 if number < 3 {
-                    // What it said before `connect` is looked at before the rule is lifted.
+                    // The events before `connect` are checked before the rule is lifted.
                     self.look()?;
                     self.checks_of(client).closed = false;
                     self.world.connect(client);

@@ -1,4 +1,4 @@
-//! What is true of channels.
+//! Invariants of channels.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What is true of the connection.
+//! Invariants of the connection.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -126,7 +126,7 @@ impl Checker for QuietAfterEnd {
 }
 
 /// At most one heartbeat is unanswered until its time is over, one that is asked for is the next
-/// frame, and a connection ends for want of an answer only when there was time to answer.
+/// frame, and a connection ends for a missing answer only when there was time to answer.
 #[derive(Clone, Debug, Default)]
 pub struct Heartbeats {
     /// Refs, oldest first: a reply to one is a reply to those before it.

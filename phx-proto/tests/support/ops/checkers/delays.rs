@@ -1,4 +1,4 @@
-//! Delays are within the range that the policy gives them, and what waits for one waits.
+//! Invariants of delays: each is within the range of the policy, and is waited for.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

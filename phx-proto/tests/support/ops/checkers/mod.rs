@@ -12,12 +12,12 @@ use super::peer::Sent;
 use super::setup::Policy;
 use super::world::Called;
 
-/// What a checker can see beside what happens.
+/// The state that a checker can see beside the events.
 #[derive(Debug)]
 pub struct Moment<'a> {
     /// The latest time that was passed to the socket.
     pub now: Time,
-    /// As it is after what happened.
+    /// The socket after the event.
     pub socket: &'a Socket,
     pub setup: &'a Setup,
     pub policy: &'a Policy,

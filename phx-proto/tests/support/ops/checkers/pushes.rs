@@ -1,4 +1,4 @@
-//! What is true of pushes.
+//! Invariants of pushes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -231,7 +231,7 @@ impl Checker for Order {
     }
 }
 
-/// What waits and what is in flight is bounded, by count and by bytes.
+/// Queued pushes and calls in flight are bounded, by count and by bytes.
 #[derive(Clone, Debug, Default)]
 pub struct Bounds {
     /// The most channels there were with a call that waited for another's reply.
