@@ -138,6 +138,9 @@ pub mod manual;
 pub mod presence;
 #[cfg(feature = "recording")]
 pub mod recording;
+#[cfg(all(test, shuttle))]
+#[path = "../tests/schedules/mod.rs"]
+mod schedules;
 #[cfg(feature = "service")]
 pub mod service;
 pub mod socket;

@@ -253,6 +253,10 @@ impl Drop for Asking {
     }
 }
 
+#[cfg(all(test, shuttle))]
+#[path = "../../tests/schedules/resolve.rs"]
+mod schedules;
+
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "the look-ups have threads")]
 mod tests {

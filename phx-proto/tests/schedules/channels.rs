@@ -1,0 +1,320 @@
+//! Channels: joins, pushes, mailboxes and their readers.
+
+use core::future::{Future, poll_fn};
+use core::pin::pin;
+use core::task::{Context, Poll, Waker};
+use core::time::Duration;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::world::{World, finish, run};
+use super::{search, wait};
+use crate::client::{
+    Channel, ChannelEvent, Client, MailboxOptions, MailboxPolicy, Messages, PushFailed, StreamEnd,
+};
+use crate::{ChannelStatus, Status};
+
+fn joined(client: &Client) -> Channel {
+    wait(client.join("room:a", json!({}))).expect("joined")
+}
+
+/// Reads to the end of the stream: the numbers of the messages, and how many were lost.
+async fn read(mut messages: Messages) -> (Vec<u64>, u64) {
+    let (mut numbers, mut lost) = (Vec::new(), 0);
+    while let Some(event) = messages.next().await {
+        match event {
+            ChannelEvent::Message(message) => {
+                let number = message.payload().to_value().expect("JSON");
+                numbers.push(number.as_u64().expect("a number"));
+            }
+            ChannelEvent::Lagged(count) => lost += count,
+            ChannelEvent::Closed(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    (numbers, lost)
+}
+
+/// One of two joins of a topic is cancelled when the answer arrives: the other one holds.
+#[test]
+fn schedule_join_cancelled_as_its_answer_arrives() {
+    search(|| {
+        let world = World::new();
+        let client = world.client(|config| config);
+        let join = |client: Client| async move { client.join("room:a", json!({})).await };
+        let (cancelled, kept) = (run(join(client.clone())), run(join(client.clone())));
+        cancelled.abort();
+        let room = finish(kept).expect("joined");
+        let messages = room.messages();
+        drop(wait(cancelled));
+        world.say("room:a", "msg", json!(1));
+        let reader = run(read(messages));
+        wait(room.push("ask", json!({}))).expect("answered");
+        let _ = wait(room.leave());
+        assert_eq!(finish(reader), (vec![1], 0));
+        drop(client);
+        world.ended();
+    });
+}
+
+/// Pushes end with an outcome when the connection ends, but for one whose future is dropped.
+#[test]
+fn schedule_push_cancelled_as_the_connection_ends() {
+    search(|| {
+        let world = World::new();
+        let client = world.client(|config| config);
+        let room = joined(&client);
+        let push = |room: Channel| async move { room.push("ask", json!({})).await };
+        let cancelled = run(push(room.clone()));
+        let kept = [0, 1].map(|_| run(push(room.clone())));
+        let weak = client.downgrade();
+        let redials = run(async move {
+            let mut changes = weak.upgrade().expect("a handle").status_changes();
+            while let Some(status) = changes.next().await {
+                if matches!(status, Status::Waiting { .. }) {
+                    weak.upgrade().expect("a handle").connect_now().expect("it waits");
+                    return;
+                }
+            }
+        });
+        world.cut();
+        cancelled.abort();
+        finish(redials);
+        for push in kept {
+            match finish(push) {
+                Ok(reply) => assert!(reply.is_ok()),
+                Err(PushFailed::Unknown(_)) => {}
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+        drop(wait(cancelled));
+        drop((room, client));
+        world.ended();
+    });
+}
+
+/// Readers of one channel see the same messages and its end, while another task leaves it.
+#[test]
+fn schedule_readers_see_the_end_when_another_leaves() {
+    search(|| {
+        let world = World::new();
+        let client = world.client(|config| config);
+        let room = joined(&client);
+        let readers = [0, 1].map(|_| run(read(room.messages())));
+        let given_up = run(read(room.messages()));
+        let detached = client.channel("room:a").expect("wanted");
+        let detaches = run(async move { detached.leave().await });
+        for number in 0..3 {
+            world.say("room:a", "msg", json!(number));
+        }
+        given_up.abort();
+        let one = client.clone();
+        let leaves = run(async move { one.leave_topic("room:a").await.expect("wanted") });
+        let _ = finish(detaches);
+        finish(leaves);
+        let [one, two] = readers.map(finish);
+        for (numbers, lost) in [&one, &two] {
+            assert!((0..numbers.len() as u64).eq(numbers.iter().copied()), "{numbers:?}");
+            assert_eq!(*lost, 0);
+        }
+        drop((wait(given_up), room, client));
+        world.ended();
+    });
+}
+
+/// A mailbox that is filled and read at once: every message is seen or counted, in order.
+#[test]
+fn schedule_full_mailbox_is_drained() {
+    search(|| {
+        for policy in [MailboxPolicy::DropOldest, MailboxPolicy::DropNewest] {
+            let world = World::new();
+            let client = world.client(|config| config);
+            let room = joined(&client);
+            // Two of sixteen are lent to the reader at once.
+            let options = MailboxOptions::new().messages(16).policy(policy);
+            let reader = run(read(room.on_any_with(["msg"], options)));
+            let other = run(read(room.on_any_with(["msg"], options.messages(1))));
+            for number in 0..20 {
+                world.say("room:a", "msg", json!(number));
+            }
+            // The answer is behind them.
+            wait(room.push("ask", json!({}))).expect("answered");
+            let _ = wait(room.leave());
+            for (numbers, lost) in [finish(reader), finish(other)] {
+                assert_eq!(numbers.len() as u64 + lost, 20, "{numbers:?} and {lost}");
+                assert!(numbers.is_sorted_by(|one, two| one < two), "{numbers:?}");
+            }
+            drop(client);
+            world.ended();
+        }
+    });
+}
+
+/// A mailbox that joins its channel again when it is full: the reader starts over, and loses nothing
+/// that came after.
+#[test]
+fn schedule_overflow_joins_again() {
+    search(|| {
+        let world = World::new();
+        let client = world.client(|config| config);
+        let room = joined(&client);
+        let options = MailboxOptions::new().messages(2).policy(MailboxPolicy::Rejoin);
+        let mut messages = room.on_any_with(["msg", "last"], options);
+        let reader = run(async move {
+            let mut interrupted = false;
+            while let Some(event) = messages.next().await {
+                match event {
+                    ChannelEvent::Interrupted { .. } => interrupted = true,
+                    ChannelEvent::Resumed { .. } => interrupted = false,
+                    ChannelEvent::Message(message) => {
+                        assert!(!interrupted);
+                        if message.event() == "last" {
+                            return;
+                        }
+                    }
+                    ChannelEvent::Lagged(_) => {}
+                    ChannelEvent::Closed(end) => panic!("{end:?}"),
+                }
+            }
+        });
+        for number in 0..4 {
+            world.say("room:a", "msg", json!(number));
+        }
+        // It is answered at once, or after the channel was joined again.
+        let one = room.clone();
+        let asks = run(async move { one.push("ask", json!({})).await });
+        while !asks.is_finished() && room.status() == ChannelStatus::Joined {
+            shuttle::thread::yield_now();
+        }
+        world.advance(Duration::from_secs(20));
+        drop(finish(asks));
+        wait(room.joined()).expect("joined");
+        world.say("room:a", "last", json!(0));
+        finish(reader);
+        drop((room, client));
+        world.ended();
+    });
+}
+
+/// Polls a future with another waker first, and with that of its task from the next poll on.
+async fn with_two_wakers<F: Future>(future: F) -> F::Output {
+    struct Ignored;
+    impl std::task::Wake for Ignored {
+        fn wake(self: Arc<Self>) {}
+    }
+    let mut future = pin!(future);
+    let mut first = true;
+    poll_fn(move |cx| {
+        if core::mem::replace(&mut first, false) {
+            let other = Waker::from(Arc::new(Ignored));
+            cx.waker().wake_by_ref();
+            return future.as_mut().poll(&mut Context::from_waker(&other));
+        }
+        future.as_mut().poll(cx)
+    })
+    .await
+}
+
+/// The waker of the last poll is the one that is woken.
+#[test]
+fn schedule_waker_replaced_between_polls() {
+    search(|| {
+        let world = World::new();
+        let client = world.client(|config| config);
+        let (one, mut changes) = (client.clone(), client.status_changes());
+        let mut signals = client.signals();
+        let watcher = run(async move {
+            while with_two_wakers(changes.next()).await != Some(Status::Closed) {}
+        });
+        let listener = run(async move { while with_two_wakers(signals.next()).await.is_some() {} });
+        let joins = run(async move { with_two_wakers(one.join("room:a", json!({}))).await });
+        let room = finish(joins).expect("joined");
+        let mut messages = room.messages();
+        let reader = run(async move { with_two_wakers(messages.next()).await });
+        let asks = run(async move {
+            with_two_wakers(room.push("ask", json!({}))).await.expect("answered");
+            with_two_wakers(room.leave()).await
+        });
+        world.say("room:a", "msg", json!(0));
+        drop((finish(reader), finish(asks)));
+        wait(with_two_wakers(client.disconnect()));
+        finish(watcher);
+        drop(client);
+        finish(listener);
+        world.ended();
+    });
+}
+
+/// Pushes wait in line for a queue of one; one of them goes away at any time.
+#[test]
+fn schedule_line_for_the_push_queue_moves_on() {
+    search(|| {
+        let world = World::new();
+        let client = world.client(|config| config.queued_pushes_max(1));
+        let room = client.want("room:a", json!({})).expect("a topic");
+        let push = |room: Channel| async move { room.push_when_ready("ask", json!({})).await };
+        let tasks = [0, 1, 2, 3].map(|_| run(push(room.clone())));
+        tasks[1].abort();
+        for (number, task) in tasks.into_iter().enumerate() {
+            if number == 1 {
+                drop(wait(task));
+            } else {
+                assert!(finish(task).expect("answered").is_ok());
+            }
+        }
+        drop((room, client));
+        world.ended();
+    });
+}
+
+/// Pushes wait in line when their channel is left: none waits for ever.
+#[test]
+fn schedule_line_ends_with_its_channel() {
+    search(|| {
+        let world = World::new();
+        let client = world.client(|config| config.queued_pushes_max(1));
+        let room = client.want("room:a", json!({})).expect("a topic");
+        let tasks = [0, 1, 2].map(|_| {
+            let room = room.clone();
+            run(async move { room.cast_when_ready("note", json!({})).await })
+        });
+        let leaves = run(async move { room.leave().await });
+        for task in tasks {
+            drop(finish(task));
+        }
+        let _ = finish(leaves);
+        drop(client);
+        world.ended();
+    });
+}
+
+/// A topic that is left and joined at once: the join is answered, and its stream is not that of the
+/// channel before it.
+#[test]
+fn schedule_join_beside_leave() {
+    search(|| {
+        let world = World::new();
+        let client = world.client(|config| config);
+        let first = joined(&client);
+        let old = run(read(first.messages()));
+        let leaves = run(async move { first.leave().await });
+        let one = client.clone();
+        let joins = run(async move {
+            let room = one.join("room:a", json!({})).await.expect("joined");
+            let mut messages = room.messages();
+            drop(room.push("ask", json!({})).await.expect("answered"));
+            let end = pin!(messages.next()).as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            let ended = matches!(
+                end,
+                Poll::Ready(Some(ChannelEvent::Closed(StreamEnd::Channel(_) | StreamEnd::Gone)))
+            );
+            assert!(!ended, "{end:?}");
+        });
+        let _ = finish(leaves);
+        finish(joins);
+        drop(finish(old));
+        drop(client);
+        world.ended();
+    });
+}
