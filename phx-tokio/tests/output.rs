@@ -1,5 +1,5 @@
 //! Output that blocks, or whose reader goes away: `phx` still ends on a signal, and counts the events
-//! that it could not write.
+//! that it could not write (apollographql/router#4625, grafana/loki#2361).
 
 #![cfg(target_os = "linux")]
 

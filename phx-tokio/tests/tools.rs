@@ -50,6 +50,7 @@ fn pushed(recording: &Temporary) -> String {
     line.unwrap_or_else(|| panic!("{text}")).to_owned()
 }
 
+/// supabase/supabase-js#1270: numbers must not be rounded on their way through a tool.
 #[test]
 fn listen_prints_payloads_byte_for_byte() {
     let server = TestServer::new();

@@ -1,5 +1,5 @@
-// Ajv over stdin and stdout: the schema on the first line, then one document per line. The answer is whether
-// the schema accepts the document, and the errors.
+// Ajv over stdin and stdout: the schema on the first line, then one document per line. The answer has the
+// errors, and whether the schema accepts the document.
 
 import { createInterface } from "node:readline"
 import Ajv2020 from "ajv/dist/2020.js"

@@ -45,7 +45,7 @@ pub const TABLE: &[(&str, Class)] = &[
     ("close_push_after_close", Class::Server),
     ("frame_too_big", Class::Conforming),
     ("handshake_auth_token", Class::Conforming),
-    // The server ignores the token, but the client sends it all the same.
+    // The server ignores the token, but the client still sends it.
     ("handshake_auth_token__1.7.24", Class::Conforming),
     ("handshake_auth_token_variants", Class::Server),
     ("handshake_compress_off", Class::Server),

@@ -33,7 +33,7 @@ use crate::recording::{Dir, Event, What};
 /// Longer than any recording, heartbeats' jumps included.
 const NEVER: Duration = Duration::from_secs(3600);
 
-/// What a client did in a conversation.
+/// The result of a conversation.
 #[derive(Debug)]
 pub struct Run {
     /// Its outputs, in order.
@@ -50,7 +50,7 @@ pub struct Run {
 ///
 /// # Errors
 ///
-/// The first difference between what it sends and what is recorded.
+/// The first difference between a frame that it sends and the recorded one.
 pub fn run(
     conversation: &Conversation,
     pushes: Pushes,

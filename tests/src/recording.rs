@@ -21,7 +21,7 @@ pub struct Recording {
     pub path: String,
     /// The settings of the recorded server, if they were not the default ones.
     pub server: Option<String>,
-    /// What happened, in order.
+    /// The events, in order.
     pub events: Vec<Event>,
 }
 
@@ -49,7 +49,7 @@ pub enum Dir {
     Server,
 }
 
-/// What happened.
+/// The content of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
     /// A text or binary message.

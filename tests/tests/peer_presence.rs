@@ -549,7 +549,7 @@ fn added_up(changes: &[PresenceChange]) -> Metas {
 
 /// The one intended difference. If a channel is joined again before its state came, the official client
 /// keeps the diffs that it held back and applies them to the state of the new join: a presence that
-/// joined before the gap and left during it stays in the list for ever. Ours drops them, because the
+/// joined before the gap and left during it stays in the list forever. Ours drops them, because the
 /// new state already includes them.
 #[test]
 fn presence_drops_diffs_of_earlier_join() {

@@ -1,4 +1,5 @@
-//! Refused upgrades and ended connections: the server's answer or close frame is the cause, whatever follows.
+//! Refused upgrades and ended connections: the server's answer or close frame is the cause, even if a
+//! reset follows.
 
 use std::io::Write;
 use std::net::TcpStream;

@@ -135,6 +135,7 @@ fn unanswered_close_ends_after_timeout() {
     })
 }
 
+/// firezone/firezone#12251: a close frame that the client did not answer.
 /// Protocol: CLOSE-8.
 #[test]
 fn peer_close_is_answered_with_its_code() {

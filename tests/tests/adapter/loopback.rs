@@ -90,6 +90,7 @@ fn restart_interrupts_and_resumes() {
     })
 }
 
+/// phoenixframework/phoenix#5155: a refusal must differ from a network fault.
 #[test]
 fn refused_upgrade_is_typed() {
     block_on(async {
@@ -107,7 +108,7 @@ fn refused_upgrade_is_typed() {
     })
 }
 
-/// The next connection works again.
+/// The cause names the limit (phoenixframework/phoenix#1873), and the next connection works.
 #[test]
 fn oversized_message_ends_the_connection() {
     block_on(async {

@@ -22,6 +22,8 @@ async fn request_through(config: impl FnOnce(SocketAddr) -> Config) -> String {
     head.recv().unwrap()
 }
 
+/// The dialled address is another than that of the URI, as behind a port-forward
+/// (snapview/tungstenite-rs#255, vi/websocat#82).
 #[test]
 fn connect_to_keeps_host_header() {
     block_on(async {

@@ -155,7 +155,8 @@ fn transfers_succeed_with_defaults() {
     })
 }
 
-/// A connection that swallows everything in one direction is noticed, although the other works.
+/// A connection that swallows everything in one direction is noticed, although the other works
+/// (firezone/firezone#2916).
 #[test]
 fn swallowed_direction_is_detected() {
     for way in [Way::Up, Way::Down] {

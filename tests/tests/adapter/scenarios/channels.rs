@@ -20,7 +20,8 @@ use crate::rt::phx::{
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
-/// Joins with each kind of answer: ok, slow, rejected, unmatched, and crashing, which is retried.
+/// Joins with each kind of answer: ok, slow, rejected, unmatched, and crashing, which is retried. Two
+/// handles share one join (supabase/supabase#12467).
 pub(in super::super) async fn joins(stage: &mut Stage) {
     let client = stage.connect().await;
     let topic = stage.topic("room", "");
@@ -308,7 +309,8 @@ pub(in super::super) async fn presence(stage: &mut Stage) {
     becomes(&mut seen, json!({"alice": [meta("desk")]})).await;
 }
 
-/// A crashed channel ends its pushes as unknown and is joined again; the other channel is not affected.
+/// A crashed channel ends its pushes as unknown and is joined again (mobileoverlord/phoenix_client#25);
+/// the other channel is not affected.
 pub(in super::super) async fn crash_and_rejoin(stage: &mut Stage) {
     let client = stage.connect().await;
     let params = json!({"user": 7});

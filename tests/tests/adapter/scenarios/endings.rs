@@ -29,7 +29,8 @@ async fn lost(messages: &mut Messages) -> Cause {
     }
 }
 
-/// A killed transport ends pushes as unknown, and the channel is joined again with its parameters.
+/// A killed transport ends pushes as unknown, and the channel is joined again with its parameters
+/// (supabase/supabase-swift#196).
 pub(in super::super) async fn transport_killed(stage: &mut Stage) {
     let client = stage.connect().await;
     let room = client.join(stage.topic("room", ""), json!({"user": 7})).await.unwrap();
@@ -67,7 +68,8 @@ pub(in super::super) async fn kicked_by_id(stage: &mut Stage) {
     echoes(&other, json!({})).await;
 }
 
-/// A killed and restarted server: all channels are joined again, and a push waits for the restart.
+/// A killed and restarted server: all channels are joined again (CuatroElixir/slipstream#18), and a push
+/// waits for the restart.
 pub(in super::super) async fn kill_and_restart(stage: &mut Stage) {
     let client = stage.connect().await;
     let rooms = join_all(
@@ -96,7 +98,8 @@ pub(in super::super) async fn kill_and_restart(stage: &mut Stage) {
     assert_eq!(client.stats().lost_connections, 3);
 }
 
-/// A server that shuts down closes with 1012, and the client comes back later.
+/// A server that shuts down closes with 1012, and the client comes back later
+/// (phoenixframework/phoenix#4045).
 pub(in super::super) async fn server_shutdown(stage: &mut Stage) {
     // A stopping server still listens, so a client that reconnects at once is interrupted again.
     let later = DelayRange::new(HOUR, HOUR).unwrap();
