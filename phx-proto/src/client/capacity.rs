@@ -53,8 +53,8 @@ pub(super) async fn push_when_ready(
         let mut left = None;
         let accepted = shared.command(|state, now| {
             let goes_on = state.socket.is_interested(interest);
-            if goes_on && state.others_are_first(topic, place.number) {
-                state.stand_in_line(topic, &mut place.number, &mut waker);
+            if goes_on && state.is_behind_others(topic, place.number) {
+                state.enter_line(topic, &mut place.number, &mut waker);
                 return Err(Refused::Waits(offered));
             }
             let error = match accept(state, now, offered) {
@@ -68,7 +68,7 @@ pub(super) async fn push_when_ready(
             let full = matches!(error.kind, PushErrorKind::QueueFull { .. });
             // A payload that does not fit an empty queue never fits.
             if full && state.socket.stats().queued_pushes > 0 {
-                state.stand_in_line(topic, &mut place.number, &mut waker);
+                state.enter_line(topic, &mut place.number, &mut waker);
                 return Err(Refused::Waits(error.payload));
             }
             left = place.number.take().and_then(|number| state.leave_line(topic, number));
@@ -109,12 +109,12 @@ impl Drop for Place<'_> {
 }
 
 impl State {
-    fn others_are_first(&self, topic: &Topic, own: Option<u64>) -> bool {
+    fn is_behind_others(&self, topic: &Topic, own: Option<u64>) -> bool {
         let first = self.lines.get(topic).and_then(BTreeSet::first).copied();
         first.is_some() && first != own
     }
 
-    fn stand_in_line(&mut self, topic: &Topic, place: &mut Option<u64>, waker: &mut Option<Waker>) {
+    fn enter_line(&mut self, topic: &Topic, place: &mut Option<u64>, waker: &mut Option<Waker>) {
         let number = *place.get_or_insert_with(|| {
             let number = self.waiters.mint();
             self.waiters.register(WaiterId::Capacity(number), Wait::Capacity, None);

@@ -737,7 +737,7 @@ pub(super) struct PendingPush<'a> {
 impl Drop for PendingPush<'_> {
     fn drop(&mut self) {
         let Some(id) = self.id else { return };
-        let waiter = self.shared.with_state(|state| state.forget_push(id));
+        let waiter = self.shared.with_state(|state| state.remove_push(id));
         if waiter.is_some() {
             self.shared.command(|state, now| apply!(state, now, CancelPush { id }));
         }
@@ -758,7 +758,7 @@ impl PendingJoin<'_> {
 
 impl Drop for PendingJoin<'_> {
     fn drop(&mut self) {
-        drop(self.shared.with_state(|state| state.forget_join(self.id)));
+        drop(self.shared.with_state(|state| state.remove_join(self.id)));
     }
 }
 

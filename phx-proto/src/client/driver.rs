@@ -613,10 +613,10 @@ impl<R: Runtime> Driver<R> {
         false
     }
 
-    fn outlook(&self) -> Outlook {
+    fn pending(&self) -> PendingWork {
         self.shared.with_state(|state| {
             let core = state.socket.poll_timeout().map(|next| next.at);
-            Outlook {
+            PendingWork {
                 finished: state.is_finished(),
                 next: [core, state.waiters.next_deadline()].into_iter().flatten().min(),
                 awaits_answer: state.socket.awaits_answer(),
@@ -637,7 +637,7 @@ fn evaluate(shared: &Shared, clock: &impl Clock, ticket: &JoinTicket) -> Supplie
 }
 
 /// The state of the connection after a round: what the driver still has to do or wait for.
-struct Outlook {
+struct PendingWork {
     finished: bool,
     next: Option<Time>,
     awaits_answer: bool,
@@ -675,20 +675,20 @@ impl<R: Runtime> Driver<R> {
             moved |= this.poll_read(now, &mut reads, cx);
             this.expire(now, reads);
             moved |= this.poll_write(now, &mut writes, cx);
-            let outlook = this.outlook();
-            if outlook.finished {
+            let pending = this.pending();
+            if pending.finished {
                 this.link = None;
                 return Poll::Ready(());
             }
-            let report = this.report(now, outlook.awaits_answer);
-            let next = outlook.next.into_iter().chain(report).min();
+            let report = this.report(now, pending.awaits_answer);
+            let next = pending.next.into_iter().chain(report).min();
             moved |= this.poll_timer(now, next, cx);
             rounds -= 1;
             if reads == 0 || writes == 0 || rounds == 0 {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            if !moved && !outlook.todo {
+            if !moved && !pending.todo {
                 return Poll::Pending;
             }
         }

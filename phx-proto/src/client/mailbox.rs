@@ -214,14 +214,14 @@ impl Mailbox {
     /// exceeded.
     #[inline]
     fn settle(&mut self) {
-        let (beside, discarded) = (self.beside(), &mut self.discarded);
+        let (fixed, discarded) = (self.fixed_bytes(), &mut self.discarded);
         let copy = |entry: &mut Entry| {
             let copy = entry.message.compact();
             entry.load = Load::own(copy.weight());
             discarded.push(core::mem::replace(&mut entry.message, copy));
             entry.load
         };
-        self.account.settle(&mut self.entries, beside, |entry| entry.load, copy);
+        self.account.settle(&mut self.entries, fixed, |entry| entry.load, copy);
     }
 
     pub(super) fn interrupted(&mut self, cause: Interruption) {
@@ -354,14 +354,14 @@ impl Mailbox {
     }
 
     /// The bytes of prefetched messages and of gaps, which copying cannot reduce.
-    const fn beside(&self) -> usize {
+    const fn fixed_bytes(&self) -> usize {
         self.prefetched.1.saturating_add(self.gap_bytes)
     }
 
     fn is_full_for(&self, load: Load) -> bool {
         !self.entries.is_empty()
             && (self.entries.len() + self.prefetched.0 >= self.limits.messages
-                || !self.account.fits(load, self.beside()))
+                || !self.account.fits(load, self.fixed_bytes()))
     }
 
     fn drop_oldest(&mut self) {
@@ -614,7 +614,7 @@ mod tests {
         let original = first.payload.as_bytes().as_ptr();
         mailbox.message(first, load);
         mailbox.message(slice("1", 5_000).0, load);
-        assert_eq!(mailbox.discarded.len(), 0, "exactly the bound");
+        assert_eq!(mailbox.discarded.len(), 0, "exactly at the bound");
         mailbox.message(slice("2", 5_000).0, load);
         assert_eq!(mailbox.discarded.len(), 2);
         assert_eq!(mailbox.discarded[0].payload.as_bytes().as_ptr(), original);
@@ -725,7 +725,7 @@ mod tests {
                 if let Op::Message(_) = op {
                     let few = mailbox.entries.len() <= 1;
                     let tail = mailbox.tail.as_ref().map_or(0, |gap| gap.weight());
-                    let held = kept + mailbox.beside() - tail;
+                    let held = kept + mailbox.fixed_bytes() - tail;
                     prop_assert!(few || held <= 20_000, "{}", held);
                 }
             }

@@ -174,7 +174,7 @@ impl Messages {
         self.starts_now
     }
 
-    /// The same stream with the topic beside each event, for merging the streams of several
+    /// The same stream with the topic added to each event, for merging the streams of several
     /// channels.
     ///
     /// ```

@@ -204,11 +204,11 @@ pub(super) struct ProviderCall(ProviderFuture);
 impl ProviderCall {
     /// Calls the provider. It is user code, so the lock must not be held.
     pub(super) fn new(provider: &Provider, attempt: ConnectAttempt) -> Result<Self, Cause> {
-        contain(|| provider(attempt)).map(Self)
+        catch_panic(|| provider(attempt)).map(Self)
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Provided, Cause>> {
-        match contain(|| self.0.as_mut().poll(cx)) {
+        match catch_panic(|| self.0.as_mut().poll(cx)) {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(Ok(Provided::GiveUp(reason)))) => {
                 Poll::Ready(Err(Cause::CredentialsGaveUp { reason }))
@@ -224,7 +224,7 @@ impl ProviderCall {
 
 /// Catches a panic of the provider, which must not end the connection's task. The provider is not
 /// called again for this attempt, so an inconsistent state stays inside the provider.
-fn contain<T>(call: impl FnOnce() -> T) -> Result<T, Cause> {
+fn catch_panic<T>(call: impl FnOnce() -> T) -> Result<T, Cause> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|_| Cause::CredentialsFailed {
         message: "the credential provider panicked".to_owned(),
     })

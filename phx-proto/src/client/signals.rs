@@ -70,7 +70,7 @@ impl Stream for Signals {
 
 impl FusedStream for Signals {
     fn is_terminated(&self) -> bool {
-        self.shared.with_state(|state| state.signals_are_over(self.id))
+        self.shared.with_state(|state| state.signals_ended(self.id))
     }
 }
 

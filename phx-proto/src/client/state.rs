@@ -389,7 +389,7 @@ impl State {
         }
         while self.socket.has_actions() {
             match self.socket.poll_action(now) {
-                Some(action) => self.act(action),
+                Some(action) => self.handle_action(action),
                 None => break,
             }
             while let Some(topic) = self.resyncs.pop() {
@@ -411,7 +411,7 @@ impl State {
                     self.wake_lines();
                     return Some(Pulled::Frame(id, frame));
                 }
-                Step::Action(other) => self.act(other),
+                Step::Action(other) => self.handle_action(other),
                 Step::Evaluate(ticket) => return Some(Pulled::Evaluate(ticket)),
             }
         }
@@ -429,7 +429,7 @@ impl State {
     }
 
     /// Dispatches a signal, and queues other actions for the driver.
-    fn act(&mut self, action: Action) {
+    fn handle_action(&mut self, action: Action) {
         match action {
             Action::Signal(signal) => self.dispatch(signal),
             Action::ReconnectAfter { .. } | Action::RejoinAfter { .. } => {}
@@ -478,12 +478,12 @@ impl State {
                 self.resolve_joins(&topic, &Err(JoinFailed::Rejected(rejection)));
             }
             Signal::JoinRejected { topic, rejection, last: false } => {
-                self.note(&topic, &JoinObstacle::Rejected(rejection));
+                self.set_obstacle(&topic, &JoinObstacle::Rejected(rejection));
             }
-            Signal::JoinTimedOut { topic } => self.note(&topic, &JoinObstacle::TimedOut),
+            Signal::JoinTimedOut { topic } => self.set_obstacle(&topic, &JoinObstacle::TimedOut),
             Signal::Errored { topic, payload } => {
                 // The payload is kept for long, so it must not keep the read buffer alive.
-                self.note(&topic, &JoinObstacle::Crashed(payload.into_compact()));
+                self.set_obstacle(&topic, &JoinObstacle::Crashed(payload.into_compact()));
             }
             Signal::Interrupted { topic, cause } => {
                 self.change_log(&topic, PresenceLog::stop);
@@ -633,7 +633,7 @@ impl State {
     }
 
     /// Takes the result of a join. The waiter stays registered until
-    /// [`forget_join`](Self::forget_join).
+    /// [`remove_join`](Self::remove_join).
     pub(super) fn join_result(&mut self, id: WaiterId) -> Result<Result<(), JoinFailed>, WaiterId> {
         let Some(join) = self.waiters.get_mut(id).and_then(Waiter::join) else {
             return Ok(Err(JoinFailed::Ended(ChannelEnd::Left)));
@@ -643,13 +643,13 @@ impl State {
 
     /// Removes the waiter of a join, which the caller drops after the lock is released.
     #[must_use = "drop a waiter after the lock is released"]
-    pub(super) fn forget_join(&mut self, id: WaiterId) -> Option<Waiter> {
+    pub(super) fn remove_join(&mut self, id: WaiterId) -> Option<Waiter> {
         let mut waiter = self.waiters.remove(id)?;
         if let (Some(join), WaiterId::Join(number)) = (waiter.join(), id) {
             if let Some(audience) = self.topics.get_mut(&join.topic) {
                 audience.joins.remove(&number);
             }
-            self.tidy(&join.topic);
+            self.remove_topic_if_unused(&join.topic);
         }
         Some(waiter)
     }
@@ -684,7 +684,7 @@ impl State {
         }
     }
 
-    fn note(&mut self, topic: &Topic, obstacle: &JoinObstacle) {
+    fn set_obstacle(&mut self, topic: &Topic, obstacle: &JoinObstacle) {
         let Some(audience) = self.topics.get(topic) else { return };
         for number in audience.joins.keys() {
             let waiter = self.waiters.get_mut(WaiterId::Join(*number));
@@ -709,7 +709,7 @@ impl State {
     }
 
     /// Removes the topic's entry if it has no waiters and no subscribers.
-    pub(super) fn tidy(&mut self, topic: &Topic) {
+    pub(super) fn remove_topic_if_unused(&mut self, topic: &Topic) {
         let empty =
             |audience: &Audience| audience.joins.is_empty() && audience.mailboxes.is_empty();
         if self.topics.get(topic).is_some_and(|audience| empty(audience)) {
@@ -760,7 +760,7 @@ impl State {
 
     /// Removes the waiter of a push, which the caller drops after the lock is released.
     #[must_use = "drop a waiter after the lock is released"]
-    pub(super) fn forget_push(&mut self, push: PushId) -> Option<Waiter> {
+    pub(super) fn remove_push(&mut self, push: PushId) -> Option<Waiter> {
         let waiter = self.waiters.remove(WaiterId::Push(push))?;
         if let Wait::Push(wait) = &waiter.wait {
             self.replies_kept -= wait.kept;

@@ -300,7 +300,7 @@ impl State {
             }
             stays
         });
-        self.tidy(topic);
+        self.remove_topic_if_unused(topic);
     }
 
     pub(super) fn drop_mailbox(&mut self, subscriber: &Arc<Subscriber>) {
@@ -308,7 +308,7 @@ impl State {
         if let Some(audience) = self.topics.get_mut(topic) {
             audience.mailboxes.retain(|other| !Arc::ptr_eq(other, subscriber));
         }
-        self.tidy(topic);
+        self.remove_topic_if_unused(topic);
     }
 }
 
@@ -337,7 +337,7 @@ impl State {
     }
 
     /// Whether a stream of signals has ended.
-    pub(super) fn signals_are_over(&mut self, id: WaiterId) -> bool {
+    pub(super) fn signals_ended(&mut self, id: WaiterId) -> bool {
         let waiter = self.waiters.get_mut(id).map(|waiter| &waiter.wait);
         match waiter {
             Some(Wait::Signals(queue)) => self.driver_gone && queue.is_empty(),

@@ -211,14 +211,14 @@ impl<R: Runtime> Keeper<R> {
                 }
             }
             if let ClientEvent::Signal(signal) = event {
-                ending = self.note(signal).or(ending);
+                ending = self.update(signal).or(ending);
             }
         }
         ending
     }
 
     /// Updates the keeper's state by a signal. Returns how the connection ended, if it did.
-    fn note(&mut self, signal: Signal) -> Option<Ending> {
+    fn update(&mut self, signal: Signal) -> Option<Ending> {
         let entry = &self.keeping.0;
         match signal {
             Signal::Connected { .. } => self.opened = Some(self.clock.now()),

@@ -105,7 +105,7 @@ impl Socket {
                 }
             }
             // The next join waits only for this time.
-            (TimerKind::JoinPace, _) => self.pace.wait_over(),
+            (TimerKind::JoinPace, _) => self.pace.clear_wait(),
             _ => debug_assert!(false, "{kind:?} is not a deadline of this phase"),
         }
     }

@@ -256,7 +256,7 @@ mod tests {
         beat.probe(secs(24), &ledger);
         beat.probe(secs(25), &ledger);
         assert_eq!((state(&beat), beat.deadline(&ledger)), ((true, true), Some(secs(34))));
-        assert_eq!(beat.unanswered.len(), 1, "the first probe will do");
+        assert_eq!(beat.unanswered.len(), 1, "no second probe");
     }
 
     #[test]
@@ -274,13 +274,13 @@ mod tests {
         let (mut beat, ledger) = heartbeat();
         beat.fall_due(secs(81), &ledger);
         assert_eq!(beat.next_due(), Some(secs(110)));
-        assert_eq!(beat.deadline(&ledger), Some(secs(91)), "the peer was not asked before");
+        assert_eq!(beat.deadline(&ledger), Some(secs(91)), "the peer had not been asked");
         let (mut beat, _) = heartbeat();
         beat.fall_due(secs(24), &ledger);
         assert_eq!(beat.deadline(&ledger), Some(secs(30)), "a little late counts from the grid");
         let (mut beat, _) = heartbeat();
         beat.fall_due(secs(26), &ledger);
-        assert_eq!(beat.deadline(&ledger), Some(secs(36)), "as late as after a sleep");
+        assert_eq!(beat.deadline(&ledger), Some(secs(36)), "as late as after a suspension");
     }
 
     #[test]
@@ -290,7 +290,7 @@ mod tests {
         beat.fall_due(secs(20), &ledger);
         assert_eq!(beat.deadline(&ledger), None);
         beat.resume(secs(45), &ledger);
-        assert_eq!(beat.deadline(&ledger), Some(secs(55)), "its time starts over");
+        assert_eq!(beat.deadline(&ledger), Some(secs(55)), "the timeout starts over");
         beat.resume(secs(50), &ledger);
         assert_eq!(beat.deadline(&ledger), Some(secs(55)), "it was running");
     }
@@ -325,7 +325,7 @@ mod tests {
         beat.probe_after(Ref(8), secs(7), &ledger);
         beat.fall_due(secs(20), &ledger);
         assert!(beat.answered(Ref(7), secs(21), &ledger).is_some());
-        assert_eq!(beat.unanswered.len(), 1, "the one that fell due will do");
+        assert_eq!(beat.unanswered.len(), 1, "no further one");
     }
 
     /// Within the timeout of a heartbeat no further one is sent, even with a short interval.
@@ -339,7 +339,7 @@ mod tests {
         beat.fall_due(secs(12), &ledger);
         assert!(!beat.is_owed());
         beat.fall_due(secs(18), &ledger);
-        assert!(beat.is_owed(), "later the verdict is put off, so the peer must hear of us");
+        assert!(beat.is_owed(), "the deadline was moved, so a further one is sent");
     }
 
     #[test]

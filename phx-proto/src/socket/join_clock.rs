@@ -210,7 +210,10 @@ mod tests {
         bench.joins.written(Ref(4), topic, secs(4), &ledger);
         assert_eq!(bench.deadline(), Some((Clock, secs(11))), "a later join");
         assert!(bench.remove(4, 4));
-        assert!(bench.remove(2, 5) && bench.deadline() == Some((Clock, secs(11))), "not its turn");
+        assert!(
+            bench.remove(2, 5) && bench.deadline() == Some((Clock, secs(11))),
+            "not the oldest"
+        );
         assert!(
             bench.remove(1, 6) && bench.deadline() == Some((Clock, secs(16))),
             "the next one's"
@@ -232,7 +235,7 @@ mod tests {
         bench.joins.expire();
         assert_eq!([bench.take_lost(4, 20), bench.take_lost(4, 20)], [Some(1), Some(2)]);
         assert_eq!(bench.take_lost(4, 20), None, "written after that heartbeat");
-        assert_eq!(bench.deadline(), Some((Clock, secs(30))), "now it is the turn of that one");
+        assert_eq!(bench.deadline(), Some((Clock, secs(30))), "the clock of that join runs now");
         assert_eq!((bench.take_lost(6, 21), bench.take_lost(6, 21)), (Some(5), None));
         assert_eq!((bench.deadline(), bench.joins.len()), (None, 0));
     }

@@ -79,7 +79,7 @@ impl JoinPace {
     }
 
     /// Removes the deadline, which has passed.
-    pub(crate) const fn wait_over(&mut self) {
+    pub(crate) const fn clear_wait(&mut self) {
         self.wait = None;
     }
 
@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(pace.deadline(), None);
         pace.written(ms(0), true);
         assert_eq!(pace.deadline(), Some(ms(50)));
-        pace.wait_over();
+        pace.clear_wait();
         assert_eq!((pace.deadline(), pace.next()), (None, Some(ms(50))));
         pace.written(ms(60), false);
         assert_eq!(pace.deadline(), Some(ms(110)));
@@ -260,6 +260,6 @@ mod tests {
             pace.written(ms(at), true);
             pace.ended(ms(at), true, false);
         }
-        assert_eq!(pace.gap, Some(SHORTEST), "in no time at all");
+        assert_eq!(pace.gap, Some(SHORTEST), "the burst took no time");
     }
 }

@@ -266,7 +266,7 @@ impl Socket {
         let live = self.connection.live();
         let channels: Vec<&Channel> = self.channels.sorted().map(|(_, channel)| channel).collect();
         let groups: Vec<&Group> = channels.iter().flat_map(|channel| channel.groups()).collect();
-        debug_assert_eq!(groups.len(), self.pushes.groups(), "every group is held");
+        debug_assert_eq!(groups.len(), self.pushes.groups(), "every group has an owner");
         let pushes_of_channels = groups.iter().map(|group| self.pushes.members(group).count());
         Sizes {
             channels: self.channels.len(),
@@ -294,7 +294,7 @@ impl Socket {
                 Some(live) if live.joins().len() >= self.config.join_concurrency.get() => {
                     PendingReason::Slot
                 }
-                Some(_) if !self.is_paced_in() => PendingReason::Paced,
+                Some(_) if !self.pace_allows_join() => PendingReason::Paced,
                 Some(_) => PendingReason::NotWritable,
             }),
         }

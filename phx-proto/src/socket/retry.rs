@@ -332,7 +332,11 @@ mod tests {
     #[test]
     fn status_404_is_deploy_at_known_address() {
         let mut bench = Bench::new(config());
-        assert_eq!(bench.failed(&refused(404)), Some((100, 1, false)), "never seen");
+        assert_eq!(
+            bench.failed(&refused(404)),
+            Some((100, 1, false)),
+            "no connection was open there"
+        );
         bench.known = true;
         assert_eq!(bench.failed(&refused(404)), Some((2, 2, true)));
         bench.now += DEPLOY;
@@ -376,7 +380,7 @@ mod tests {
         let mut bench = Bench::new(config().max_elapsed(Some(secs(10))));
         assert_eq!(bench.failed(&dial()), Some((1, 1, true)));
         bench.now += secs(8);
-        assert_eq!(bench.failed(&dial()), Some((2, 2, true)), "over after exactly 10 s");
+        assert_eq!(bench.failed(&dial()), Some((2, 2, true)), "the limit is inclusive");
         assert_eq!(bench.failed(&dial()), None);
         assert_eq!(Bench::new(config()).failed(&Cause::CredentialsUnchanged), None);
     }

@@ -80,11 +80,11 @@ impl Socket {
 
     /// Whether `join_concurrency` and the join pace allow one more join now.
     pub(super) fn has_slot(&self, live: &Live) -> bool {
-        live.joins().len() < self.config.join_concurrency.get() && self.is_paced_in()
+        live.joins().len() < self.config.join_concurrency.get() && self.pace_allows_join()
     }
 
     /// Whether the join pace allows a join now.
-    pub(super) fn is_paced_in(&self) -> bool {
+    pub(super) fn pace_allows_join(&self) -> bool {
         self.pace.next().is_none_or(|at| at <= self.now)
     }
 

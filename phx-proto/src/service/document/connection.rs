@@ -79,19 +79,19 @@ impl Default for Connection {
 }
 
 impl Connection {
-    /// Makes the specification, and calls `note` with each problem and its key. Without an address,
-    /// the other keys are checked against a placeholder.
+    /// Makes the specification, and calls `report` with each problem and its key. Without an
+    /// address, the other keys are checked against a placeholder.
     pub(super) fn spec(
         mut self,
         mut options: Options,
-        mut note: impl FnMut(&str, ProblemKind),
+        mut report: impl FnMut(&str, ProblemKind),
     ) -> Option<ConnectionSpec> {
         if !core::mem::replace(&mut self.reconnect, true) {
             options.max_retries = Some(0);
         }
         let config = self.uri.clone().map(|uri| Config::at(uri, self.allow_insecure));
         let config = config
-            .and_then(|config| config.map_err(|error| note("uri", in_terms_of_keys(error))).ok());
+            .and_then(|config| config.map_err(|error| report("uri", with_key_names(error))).ok());
         let mut config = match config {
             Some(config) => config,
             None => Config::insecure("ws://localhost/").ok()?,
@@ -100,7 +100,7 @@ impl Connection {
         let mut set =
             |config: &mut Config, key: &str, change: Change<'_>| match change(config.clone()) {
                 Ok(changed) => *config = changed,
-                Err(error) => note(key, in_terms_of_keys(error)),
+                Err(error) => report(key, with_key_names(error)),
             };
         if let Some(codec) = self.vsn.as_ref().and_then(Vsn::codec) {
             set(&mut config, "vsn", &|config| config.codec(codec.clone()));
@@ -124,11 +124,11 @@ impl Connection {
             config = config.auth_token(token.clone());
         }
         if let Some(problem) = self.tls.as_ref().and_then(TlsFiles::problem) {
-            note("tls", ProblemKind::Invalid { message: problem.to_owned() });
+            report("tls", ProblemKind::Invalid { message: problem.to_owned() });
         }
         let attributes: BTreeMap<String, String> = self.attributes.0.iter().cloned().collect();
         if attributes.keys().any(|name| !crate::service::router::is_attribute_name(name)) {
-            note("attributes", ProblemKind::AttributeName);
+            report("attributes", ProblemKind::AttributeName);
         }
         // Normalized for comparisons: different spellings of the same value are equal.
         self.vsn = Some(Vsn::of(&*config.codec));
@@ -146,7 +146,7 @@ impl Connection {
 
 /// Converts an error so that it names the key to set, where the error of the configuration names a
 /// function.
-fn in_terms_of_keys(error: ConfigError) -> ProblemKind {
+fn with_key_names(error: ConfigError) -> ProblemKind {
     match error {
         ConfigError::Insecure { host } => ProblemKind::Invalid {
             message: format!(

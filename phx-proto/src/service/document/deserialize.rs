@@ -102,21 +102,21 @@ impl de::Error for Fault {
     fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
         let expected = expected.to_string();
         let found = kind(&found);
-        match whole_number(&expected) {
+        match integer_description(&expected) {
             Some(expected) if found == A_NUMBER => Self::invalid(format!("it must be {expected}")),
             Some(_) => Self(ProblemKind::WrongType { expected: A_NUMBER.to_owned(), found }),
-            None => Self(ProblemKind::WrongType { expected: in_words(expected), found }),
+            None => Self(ProblemKind::WrongType { expected: description_of(expected), found }),
         }
     }
 
     fn invalid_value(_: Unexpected<'_>, expected: &dyn Expected) -> Self {
         let expected = expected.to_string();
-        let known = whole_number(&expected).map(str::to_owned);
-        Self::invalid(format!("it must be {}", known.unwrap_or_else(|| in_words(expected))))
+        let known = integer_description(&expected).map(str::to_owned);
+        Self::invalid(format!("it must be {}", known.unwrap_or_else(|| description_of(expected))))
     }
 
     fn invalid_length(_: usize, expected: &dyn Expected) -> Self {
-        Self::invalid(format!("it must be {}", in_words(expected.to_string())))
+        Self::invalid(format!("it must be {}", description_of(expected.to_string())))
     }
 
     fn unknown_variant(_: &str, expected: &'static [&'static str]) -> Self {
@@ -153,7 +153,7 @@ fn kind(found: &Unexpected<'_>) -> &'static str {
 }
 
 /// A description of an integer type that serde calls by its Rust name.
-fn whole_number(expected: &str) -> Option<&'static str> {
+fn integer_description(expected: &str) -> Option<&'static str> {
     match expected {
         "u32" | "u64" | "usize" => Some("a non-negative integer that is not too large"),
         "a nonzero usize" => Some("an integer of at least 1 that is not too large"),
@@ -161,7 +161,7 @@ fn whole_number(expected: &str) -> Option<&'static str> {
     }
 }
 
-fn in_words(expected: String) -> String {
+fn description_of(expected: String) -> String {
     let word = match expected.as_str() {
         "a boolean" => "true or false",
         "a sequence" => "a list",
@@ -202,7 +202,7 @@ impl<'de> Deserializer<'de> for Node {
             Self::Number(number) => visit_number(number, visitor),
             Self::Text(text) => visitor.visit_string(text),
             Self::List(nodes) => {
-                let expected = in_words((&visitor as &dyn Expected).to_string());
+                let expected = description_of((&visitor as &dyn Expected).to_string());
                 let mut nodes = SeqDeserializer::new(nodes.into_iter());
                 let value = visitor.visit_seq(&mut nodes)?;
                 let too_long = |_: Fault| Fault::invalid(format!("it must be {expected}"));

@@ -24,10 +24,10 @@ pub(super) fn document(
     for (name, node) in connections(document, &mut problems) {
         let mut reader = Reader { name: &name, lookup, problems: &mut problems };
         if name.is_empty() {
-            reader.note(None, ProblemKind::EmptyName);
+            reader.report(None, ProblemKind::EmptyName);
         }
         if specs.contains_key(&name) {
-            reader.note(None, ProblemKind::Duplicate);
+            reader.report(None, ProblemKind::Duplicate);
         }
         let spec = reader.connection(node);
         specs.insert(name, spec);
@@ -41,7 +41,7 @@ pub(super) fn document(
 
 /// The members of the document's key `connections`.
 fn connections(document: Node, problems: &mut Vec<Problem>) -> Members {
-    let mut note = |key: Option<&str>, kind| {
+    let mut report = |key: Option<&str>, kind| {
         let key = key.map(str::to_owned);
         problems.push(Problem { connection: None, key, kind });
     };
@@ -51,23 +51,23 @@ fn connections(document: Node, problems: &mut Vec<Problem>) -> Members {
             for (key, node) in members {
                 match (key.as_str(), node) {
                     ("connections", _) if found.is_some() => {
-                        note(Some("connections"), ProblemKind::Duplicate);
+                        report(Some("connections"), ProblemKind::Duplicate);
                     }
                     ("connections", Node::Object(connections)) => found = Some(connections),
                     ("connections", other) => {
-                        note(Some("connections"), wrong_type("an object", &other));
+                        report(Some("connections"), wrong_type("an object", &other));
                         found = Some(Vec::new());
                     }
                     // Editors use this key to find the schema.
                     ("$schema", Node::Text(_)) => {}
                     (other, _) => {
                         let suggestion = suggestion(other, ["connections"]);
-                        note(Some(other), ProblemKind::UnknownKey { suggestion });
+                        report(Some(other), ProblemKind::UnknownKey { suggestion });
                     }
                 }
             }
         }
-        other => note(None, wrong_type("an object with the key \"connections\"", &other)),
+        other => report(None, wrong_type("an object with the key \"connections\"", &other)),
     }
     if found.is_none() && problems.is_empty() {
         let key = Some("connections".to_owned());
@@ -88,14 +88,14 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn note(&mut self, key: Option<&str>, kind: ProblemKind) {
+    fn report(&mut self, key: Option<&str>, kind: ProblemKind) {
         let (connection, key) = (Some(self.name.to_owned()), key.map(str::to_owned));
         self.problems.push(Problem { connection, key, kind });
     }
 
     fn connection(&mut self, node: Node) -> Option<ConnectionSpec> {
         let Node::Object(members) = node else {
-            self.note(None, wrong_type("an object", &node));
+            self.report(None, wrong_type("an object", &node));
             return None;
         };
         let before = self.problems.len();
@@ -107,23 +107,23 @@ impl Reader<'_> {
             if !is_own && !is_option {
                 let known = own.iter().chain(options).copied();
                 let suggestion = suggestion(&key, known);
-                self.note(Some(&key), ProblemKind::UnknownKey { suggestion });
+                self.report(Some(&key), ProblemKind::UnknownKey { suggestion });
                 continue;
             }
             if seen.contains(&key) {
-                self.note(Some(&key), ProblemKind::Duplicate);
+                self.report(Some(&key), ProblemKind::Duplicate);
                 continue;
             }
             seen.push(key.clone());
             // `null` means the default, and `uri` has none.
             if node == Node::Null {
                 if key == "uri" {
-                    self.note(Some(&key), ProblemKind::Missing);
+                    self.report(Some(&key), ProblemKind::Missing);
                 }
                 continue;
             }
             if let Err(problem) = node.try_map_texts(&mut |text| fill(text, self.lookup)) {
-                self.note(Some(&key), problem.into());
+                self.report(Some(&key), problem.into());
                 continue;
             }
             let alone = [(key.clone(), node.clone())];
@@ -132,20 +132,20 @@ impl Reader<'_> {
                 false => read::<Connection>(alone).map(drop),
             };
             match good {
-                Err(kind) => self.note(Some(&key), kind),
+                Err(kind) => self.report(Some(&key), kind),
                 Ok(()) if is_option => option_members.push((key, node)),
                 Ok(()) => own_members.push((key, node)),
             }
         }
         if !seen.iter().any(|key| key == "uri") {
-            self.note(Some("uri"), ProblemKind::Missing);
+            self.report(Some("uri"), ProblemKind::Missing);
         }
         let whole = read::<Connection>(own_members)
             .and_then(|own| Ok((own, read::<Options>(option_members)?)));
         let spec = match whole {
-            Ok((own, options)) => own.spec(options, |key, kind| self.note(Some(key), kind)),
+            Ok((own, options)) => own.spec(options, |key, kind| self.report(Some(key), kind)),
             Err(kind) => {
-                self.note(None, kind);
+                self.report(None, kind);
                 None
             }
         };

@@ -122,7 +122,7 @@ impl Socket {
             return Ok(());
         }
         let is_leaving = channel.leaving.is_some();
-        let Some(left) = self.unwant(now, &topic) else { return Err(not_wanted()) };
+        let Some(left) = self.begin_leave(now, &topic) else { return Err(not_wanted()) };
         self.drop_interests(&left.want);
         let closed = Signal::ChannelClosed { topic: topic.clone(), cause: ChannelEnd::Left };
         let Some(leave) = left.leave else {
@@ -346,7 +346,7 @@ impl Socket {
             Interruption::Resync => (UnknownCause::ChannelReplaced, RejoinCause::Resync),
             _ => (UnknownCause::ChannelCrashed, RejoinCause::Crashed),
         };
-        self.unlane(pushes.as_ref());
+        self.remove_from_lane(pushes.as_ref());
         self.signal(Signal::Interrupted { topic: topic.clone(), cause });
         // Protocol: END-6, REPLY-5.
         self.interrupt_pushes(pushes.as_ref(), unknown);
@@ -459,7 +459,7 @@ impl Socket {
     /// the server may hold is left, because its messages have no consumer.
     pub(in crate::socket) fn end_unsendable(&mut self, now: Time, topic: &Topic, message: String) {
         let pushes = self.change_want(topic, |want| want.pushes.take()).flatten();
-        let Some(Left { mut want, leave }) = self.unwant(now, topic) else { return };
+        let Some(Left { mut want, leave }) = self.begin_leave(now, topic) else { return };
         want.pushes = pushes;
         self.ended_want(
             want,
@@ -473,7 +473,7 @@ impl Socket {
     }
 
     /// Ends the want of a topic, and begins the leave of an instance that the server may hold.
-    fn unwant(&mut self, now: Time, topic: &Topic) -> Option<Left> {
+    fn begin_leave(&mut self, now: Time, topic: &Topic) -> Option<Left> {
         // Protocol: LEAVE-7.
         let until = now + self.config.leave_timeout;
         let next_order = &mut self.next_order;
@@ -488,7 +488,7 @@ impl Socket {
     }
 
     /// Removes the queued pushes of a channel that is no longer joined from the lane.
-    fn unlane(&mut self, group: Option<&Group>) {
+    fn remove_from_lane(&mut self, group: Option<&Group>) {
         if let (Some(group), Some(live)) = (group, self.connection.live_mut()) {
             live.lane.remove_group(group, &self.pushes);
         }

@@ -161,7 +161,7 @@ fn surviving_instance_lasts_until_next_join() {
         let mut refused = channel.clone();
         refused.join_written(Ref(9));
         assert!(refused.refused(NOW, &RejectionKind::JoinCrashed, &config, &mut rng).is_some());
-        assert_eq!(survives(&refused), None, "the join replaced it, whatever the answer");
+        assert_eq!(survives(&refused), None, "the join replaced it, accepted or not");
         let mut channel = channel.clone();
         let left = channel.leave(Time::MAX, || 6).expect("it is wanted");
         assert_eq!(left.leave, Some((6, Ref(1))), "the leave refers to it");
@@ -222,7 +222,7 @@ fn leave_is_sent_if_server_holds_instance() {
         assert_eq!(state(&channel), if leave.is_some() { "Leaving" } else { "Closed" }, "{before}");
     }
     let mut channel = leaving();
-    assert!(channel.leave(Time::MAX, || 7).is_none(), "left already");
+    assert!(channel.leave(Time::MAX, || 7).is_none(), "already left");
     channel.leave_written(Ref(2), Ref(10));
     assert_eq!(channel.leaving.as_ref().and_then(|it| it.leave_ref), None, "another instance");
     channel.leave_written(Ref(1), Ref(10));
@@ -244,7 +244,7 @@ fn leave_takes_pushes_of_its_instance() {
     let mut channel = pending();
     channel.want.as_mut().unwrap().pushes = Some(pushes.group(None));
     let left = channel.leave(Time::MAX, || 6).expect("it is wanted");
-    assert!(left.want.pushes.is_some(), "nothing is left, so they end with the topic");
+    assert!(left.want.pushes.is_some(), "without a leave they end with the topic");
 }
 
 /// A frame is matched to an instance by its join_ref, or without one.

@@ -31,8 +31,8 @@ impl Socket {
         match self.connection.connect(now, self.config.connect_timeout) {
             Connect::Kept => {}
             Connect::Dial(attempt) => self.dialled(attempt),
-            Connect::NewLife(attempt) => {
-                self.begin_life();
+            Connect::StartOver(attempt) => {
+                self.start_over();
                 if let Some(attempt) = attempt {
                     self.dialled(attempt);
                 }
@@ -298,7 +298,7 @@ impl Socket {
 
 /// # Effects of transitions
 impl Socket {
-    fn begin_life(&mut self) {
+    fn start_over(&mut self) {
         self.retry = Retry::default();
         self.pace = JoinPace::default();
         self.add_auto_joins();

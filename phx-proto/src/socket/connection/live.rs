@@ -196,7 +196,7 @@ mod tests {
         assert!(bench.live.join_ended(Ref(2), secs(5)).is_some());
         assert_eq!(bench.deadlines(), [due, (JoinClock, secs(15))], "one is left");
         assert!(bench.live.join_ended(Ref(3), secs(6)).is_some());
-        assert_eq!(bench.deadlines(), [due, (HeartbeatReply, secs(16))], "its time starts over");
+        assert_eq!(bench.deadlines(), [due, (HeartbeatReply, secs(16))], "the timeout starts over");
     }
 
     #[test]
@@ -212,7 +212,7 @@ mod tests {
             "written after that heartbeat"
         );
         assert!(bench.live.take_lost_join(Ref(3), secs(5)).is_some());
-        assert_eq!(bench.deadlines(), [(WriteStall, secs(25))], "its time starts over");
+        assert_eq!(bench.deadlines(), [(WriteStall, secs(25))], "the timeout starts over");
         bench.live.forgive(secs(9));
         let reply = (TimerKind::HeartbeatReply, secs(19));
         assert_eq!(bench.deadlines(), [reply, (WriteStall, secs(29))], "probed instead");
@@ -242,7 +242,11 @@ mod tests {
             bench.live.progress(Progress { read: 0, written, flushed }, Ref(3));
         }
         let join = (TimerKind::JoinClock, secs(13));
-        assert_eq!(bench.deadlines().last(), Some(&join), "a second for the 100 before the flush");
+        assert_eq!(
+            bench.deadlines().last(),
+            Some(&join),
+            "one second for the 100 bytes before the flush"
+        );
     }
 
     #[test]

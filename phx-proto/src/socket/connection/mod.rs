@@ -178,7 +178,7 @@ pub(crate) enum Connect {
     Kept,
     Dial(Attempt),
     /// The connection starts over, now or after the close handshake.
-    NewLife(Option<Attempt>),
+    StartOver(Option<Attempt>),
 }
 
 /// The effect of `connect_now`: a new attempt, and the attempt that it replaces.
@@ -300,11 +300,11 @@ impl Connection {
         match &mut self.phase {
             Phase::Idle => Connect::Dial(self.dial(now, 0, timeout)),
             Phase::Closed | Phase::GaveUp { .. } => {
-                Connect::NewLife(Some(self.dial(now, 0, timeout)))
+                Connect::StartOver(Some(self.dial(now, 0, timeout)))
             }
             Phase::Closing { then: then @ AfterClose::Stay, .. } => {
                 *then = AfterClose::Connect;
-                Connect::NewLife(None)
+                Connect::StartOver(None)
             }
             Phase::Closing { .. }
             | Phase::Connecting { .. }

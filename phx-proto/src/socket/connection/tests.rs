@@ -110,7 +110,7 @@ fn only_open_connection_is_live() {
 fn connect_dials_or_begins_a_new_life() {
     for mut connection in [closed(), gave_up()] {
         let followed = connection.connect(secs(9), ATTEMPT);
-        let Connect::NewLife(Some(attempt)) = followed else { panic!("{followed:?}") };
+        let Connect::StartOver(Some(attempt)) = followed else { panic!("{followed:?}") };
         assert_eq!((attempt.number, connection.id()), (0, Some(attempt.id)));
     }
     for mut connection in [connecting(), open(), waiting(true), closing(retry())] {
@@ -119,7 +119,7 @@ fn connect_dials_or_begins_a_new_life() {
         assert_eq!(connection.status(), before);
     }
     let mut connection = closing(AfterClose::Stay);
-    assert_eq!(connection.connect(secs(9), ATTEMPT), Connect::NewLife(None));
+    assert_eq!(connection.connect(secs(9), ATTEMPT), Connect::StartOver(None));
     assert_eq!(connection.connect(secs(9), ATTEMPT), Connect::Kept, "remembered once");
     let end = connection.finish_close();
     assert!(matches!(end, Some((ConnectionId(1), AfterClose::Connect))), "{end:?}");
@@ -154,7 +154,7 @@ fn disconnect_wins_in_every_state() {
     for then in [AfterClose::Stay, AfterClose::Connect, retry()] {
         let mut connection = closing(then);
         assert!(matches!(connection.disconnect(secs(4), CLOSE), Disconnect::Nothing));
-        assert_eq!(connection.deadline(), Some((TimerKind::Close, secs(7))), "as it was");
+        assert_eq!(connection.deadline(), Some((TimerKind::Close, secs(7))), "unchanged");
         assert!(matches!(connection.finish_close(), Some((_, AfterClose::Stay))));
         assert_eq!(connection.status(), Status::Closed);
         assert!(connection.finish_close().is_none());

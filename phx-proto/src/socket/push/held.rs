@@ -122,7 +122,7 @@ mod tests {
         held.follow(groups[0].clone(), 9, None);
         assert_eq!(held.len(), 2, "9 is not its head");
         held.follow(groups[0].clone(), 1, Some((3, places[2], false)));
-        assert_eq!(held.next(true), Some((2, places[1])), "the one behind it comes later");
+        assert_eq!(held.next(true), Some((2, places[1])), "the next head has a later order");
         held.follow(groups[1].clone(), 2, None);
         assert_eq!((held.next(false), held.next(true)), (None, Some((3, places[2]))));
         held.release(&groups[0]);

@@ -125,12 +125,12 @@ impl Lane {
     #[inline]
     pub(crate) fn ending(&mut self, pushes: &Pushes, place: Place) {
         if !self.held.is_empty() {
-            self.let_follow(pushes, place);
+            self.follow_held(pushes, place);
         }
     }
 
     #[cold]
-    fn let_follow(&mut self, pushes: &Pushes, place: Place) {
+    fn follow_held(&mut self, pushes: &Pushes, place: Place) {
         if let Some((id, _)) = pushes.get(place) {
             self.held.follow(pushes.group_of(place), id.0, pushes.behind(place));
         }

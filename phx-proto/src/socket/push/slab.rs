@@ -422,7 +422,7 @@ mod tests {
             let place =
                 pushes.insert(PushId(id), push, (&event, event.len() + 2), Time::ZERO, &group);
             assert!(pushes.remove(place).is_some());
-            assert_eq!(pushes.events.len(), 1, "an entry is used again");
+            assert_eq!(pushes.events.len(), 1, "the entry is reused");
             let kept = pushes.events[place.key()].capacity();
             assert!(kept <= EVENT_KEPT && (id == 2 || kept > 0), "{kept} bytes");
         }
