@@ -1,24 +1,24 @@
-//! How an auth token travels: as a WebSocket subprotocol.
+//! The WebSocket subprotocol that carries an auth token.
 //!
-//! The name Phoenix gave the scheme says base64url, but the server decodes the STANDARD alphabet:
-//! a `-` or `_` is answered with 500, while `+` and `/` work (`wire/handshake_auth_token_variants`).
-//! Padding is optional there; it is left out here, as phoenix.js does.
+//! Phoenix named the scheme base64url, but its server decodes the STANDARD alphabet: it replies to `-`
+//! or `_` with 500, while `+` and `/` work (`wire/handshake_auth_token_variants`). The server accepts
+//! tokens with and without padding; this client omits it, like phoenix.js.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 
-/// What the server looks for among the offered subprotocols.
+/// The prefix of the offered subprotocol by which the server recognises the token.
 pub(crate) const AUTH_TOKEN_PREFIX: &str = "base64url.bearer.phx.";
 
-/// The subprotocol that carries `token`, to be offered *after* `phoenix`.
+/// Returns the subprotocol that carries `token`. Offer it *after* `phoenix`.
 ///
-/// A server that reads it (Phoenix 1.8) selects `phoenix`; without `phoenix` in the offer it
-/// selects nothing. Phoenix 1.7 ignores the offer altogether, and the token with it
-/// (`wire/handshake_auth_token__1.7.24`). The result is as secret as the token.
+/// A server that reads the token (Phoenix 1.8) selects `phoenix`; if `phoenix` is not offered, it selects
+/// nothing. Phoenix 1.7 ignores the offer and with it the token (`wire/handshake_auth_token__1.7.24`).
+/// The result is as secret as the token.
 ///
 /// ```
 /// assert_eq!(phx_proto::config::auth_token_subprotocol("abcd"), "base64url.bearer.phx.YWJjZA");
-/// // The surprising case: despite the name, the alphabet is the standard one.
+/// // Despite the name base64url, the alphabet is the standard one.
 /// assert_eq!(phx_proto::config::auth_token_subprotocol("?>~"), "base64url.bearer.phx.Pz5+");
 /// ```
 #[must_use]
@@ -35,7 +35,7 @@ mod tests {
 
     /// Protocol: CONN-7.
     #[test]
-    fn the_recorded_token_is_encoded_as_the_server_accepted_it() {
+    fn auth_token_is_encoded_as_recorded() {
         // wire/handshake_auth_token
         assert_eq!(
             auth_token_subprotocol("secret-token-1"),

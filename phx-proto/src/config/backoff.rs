@@ -1,12 +1,12 @@
-//! Delays between attempts, as values.
+//! Backoff schedules for retries.
 //!
-//! A [`Backoff`] maps an attempt number to the [`DelayRange`] its delay is drawn from. It holds no
-//! counter and no clock; the machines that use it count attempts and draw once per schedule, so
-//! the sequence of a seed can be explained draw by draw.
+//! A [`Backoff`] maps an attempt number to a [`DelayRange`], from which the delay is drawn. It has no
+//! counter and no clock. The state machines that use it count attempts and draw one random number for
+//! each retry, so the delays of a given seed can be reproduced.
 //!
 //! The range of attempt *n* with nominal delay *d* is
-//! `[max(floor, d·(1−jitter)), max(floor, d)]`. Jitter defaults to one half: phoenix.js has none,
-//! and every deploy of a busy server then meets all its clients at once.
+//! `[max(floor, d·(1−jitter)), max(floor, d)]`. Jitter defaults to one half. phoenix.js has none, so
+//! after a deploy all clients of a busy server reconnect at the same moments.
 
 use core::fmt;
 use core::time::Duration;
@@ -20,14 +20,14 @@ use super::msec::{Length, Msec};
 use crate::config::ConfigError;
 use crate::time::nanos;
 
-/// The least delay between attempts unless configured otherwise: even a schedule of zeros cannot
-/// make a client hammer its server.
+/// The default of [`Backoff::floor`]. It keeps a client from flooding its server even with a schedule of
+/// zeros.
 const FLOOR: Duration = Duration::from_millis(10);
 
-/// The jitter unless configured otherwise, in millionths.
+/// The default jitter, in millionths.
 const JITTER_PPM: u32 = 500_000;
 
-/// A closed range of delays. Written as a pair of milliseconds.
+/// A closed range of delays. Its serialized form is a pair of milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(into = "Ends", try_from = "Ends")]
@@ -37,11 +37,11 @@ pub struct DelayRange {
 }
 
 impl DelayRange {
-    /// The range from `min` to `max`, both included.
+    /// Creates the range from `min` to `max`, both included.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::EmptyRange`] when `max` is less than `min`.
+    /// [`ConfigError::EmptyRange`] if `max` is less than `min`.
     pub const fn new(min: Duration, max: Duration) -> Result<Self, ConfigError> {
         if max.as_nanos() < min.as_nanos() {
             return Err(ConfigError::EmptyRange);
@@ -49,7 +49,7 @@ impl DelayRange {
         Ok(Self { min, max })
     }
 
-    /// A range from two lengths in milliseconds, in either order.
+    /// Creates a range from milliseconds. The caller ensures that `min` is not greater than `max`.
     pub(crate) const fn from_millis(min: u64, max: u64) -> Self {
         Self { min: Duration::from_millis(min), max: Duration::from_millis(max) }
     }
@@ -72,12 +72,12 @@ impl DelayRange {
         (self.min..=self.max).contains(&delay)
     }
 
-    /// The range with no delay under `floor`.
+    /// The range with both ends raised to at least `floor`.
     pub(crate) fn at_least(self, floor: Duration) -> Self {
         self.later(Self { min: floor, max: floor })
     }
 
-    /// The later of two ranges, end by end.
+    /// The range whose ends are the later ones of both ranges.
     pub(crate) fn later(self, other: Self) -> Self {
         Self { min: self.min.max(other.min), max: self.max.max(other.max) }
     }
@@ -104,9 +104,9 @@ impl TryFrom<Ends> for DelayRange {
 
 /// A schedule of delays with jitter and a floor.
 ///
-/// In a document it is a list of milliseconds, or an object with everything:
-/// `{"schedule": {"steps": [100, 1000]}, "jitter": 0.5, "floor": 10}`, or
-/// `{"exponential": {"first": 100, "factor": 2, "max": 30000}}` for the schedule.
+/// In a document a backoff is a list of milliseconds, or an object such as
+/// `{"schedule": {"steps": [100, 1000]}, "jitter": 0.5, "floor": 10}`. An exponential schedule is
+/// `{"exponential": {"first": 100, "factor": 2, "max": 30000}}`.
 ///
 /// ```
 /// use core::time::Duration;
@@ -115,7 +115,7 @@ impl TryFrom<Ends> for DelayRange {
 /// let backoff = Backoff::steps_msec(&[100, 1_000])?;
 /// assert_eq!(backoff.range(1).max(), Duration::from_millis(100));
 /// assert_eq!(backoff.range(2).min(), Duration::from_millis(500));
-/// // The surprising case: the last step repeats for ever.
+/// // The last step repeats.
 /// assert_eq!(backoff.range(99), backoff.range(2));
 /// # Ok::<(), phx_proto::ConfigError>(())
 /// ```
@@ -147,11 +147,11 @@ pub(crate) enum Schedule {
 }
 
 impl Backoff {
-    /// One delay per attempt; the last one repeats.
+    /// Creates a schedule with one delay for each attempt. The last delay repeats.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::EmptyBackoff`] when there is no step.
+    /// [`ConfigError::EmptyBackoff`] if `steps` is empty.
     pub fn steps(steps: impl Into<Vec<Duration>>) -> Result<Self, ConfigError> {
         let steps = steps.into();
         if steps.is_empty() {
@@ -160,26 +160,27 @@ impl Backoff {
         Ok(Self::from_schedule(Schedule::Steps(Cow::Owned(steps))))
     }
 
-    /// Steps that take no memory. There must be one.
+    /// Creates a schedule from static steps, of which there must be at least one. It allocates nothing.
     pub(super) const fn fixed(steps: &'static [Duration]) -> Self {
         Self::from_schedule(Schedule::Steps(Cow::Borrowed(steps)))
     }
 
-    /// [`steps`](Self::steps) in milliseconds, as Phoenix's own clients write them.
+    /// Creates [`steps`](Self::steps) from milliseconds, the unit that Phoenix's own clients use.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::EmptyBackoff`] when there is no step.
+    /// [`ConfigError::EmptyBackoff`] if `steps` is empty.
     pub fn steps_msec(steps: &[u64]) -> Result<Self, ConfigError> {
         Self::steps(steps.iter().copied().map(Duration::from_millis).collect::<Vec<_>>())
     }
 
-    /// `first`, then each delay `factor` times the one before, up to `max`. With a `first` of zero
-    /// they grow from the [floor](Self::floor), or from a millisecond if that is zero too.
+    /// Creates a schedule that starts with `first` and multiplies each delay by `factor`, up to `max`. If
+    /// `first` is zero, delays grow from the [floor](Self::floor), or from a millisecond if that is zero
+    /// too.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::BackoffFactor`] when `factor` is not a number from 1.01 to 1000.
+    /// [`ConfigError::BackoffFactor`] if `factor` is not a number from 1.01 to 1000.
     pub fn exponential(first: Duration, factor: f64, max: Duration) -> Result<Self, ConfigError> {
         let factor_ppm = factor_ppm(factor)?;
         Ok(Self::from_schedule(Schedule::Exponential { first, factor_ppm, max }))
@@ -189,24 +190,24 @@ impl Backoff {
         Self { schedule, jitter_ppm: JITTER_PPM, floor: FLOOR }
     }
 
-    /// The share of each delay that is left to chance: 0 for none, 1 for all of it. Default 0.5.
+    /// Sets the random share of each delay, from 0 (none) to 1 (the whole delay). The default is 0.5.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Jitter`] when `jitter` is not a number from 0 to 1.
+    /// [`ConfigError::Jitter`] if `jitter` is not a number from 0 to 1.
     pub fn jitter(mut self, jitter: f64) -> Result<Self, ConfigError> {
         self.jitter_ppm = jitter_ppm(jitter)?;
         Ok(self)
     }
 
-    /// The least delay, whatever the schedule says. Default 10 ms.
+    /// Sets the shortest delay, which applies to every step of the schedule. The default is 10 ms.
     #[must_use]
     pub const fn floor(mut self, floor: Duration) -> Self {
         self.floor = floor;
         self
     }
 
-    /// The range that the delay before attempt `attempt` (from 1) is drawn from.
+    /// The range from which the delay before attempt `attempt` (from 1) is drawn.
     #[must_use]
     pub fn range(&self, attempt: u32) -> DelayRange {
         let nominal = self.nominal(attempt);
@@ -218,21 +219,21 @@ impl Backoff {
         }
     }
 
-    /// The least delay.
+    /// The floor of the schedule.
     pub(crate) const fn least(&self) -> Duration {
         self.floor
     }
 
-    /// The range of the longest delay there is.
+    /// The range of the longest delay of the schedule.
     #[must_use]
     pub fn longest(&self) -> DelayRange {
         self.range(u32::MAX)
     }
 
-    /// The first attempt whose delay, before jitter, is not shorter than `delay`; when there is
-    /// none, the first from which on the delay stays the same.
+    /// The first attempt whose delay before jitter is at least `delay`. If there is none, the first
+    /// attempt with the longest delay.
     pub(crate) fn reaching(&self, delay: Duration) -> u32 {
-        // Nothing is shorter than the floor.
+        // Every delay is at least the floor.
         let delay = if delay > self.floor { delay } else { Duration::ZERO };
         match &self.schedule {
             Schedule::Steps(steps) => {
@@ -247,7 +248,7 @@ impl Backoff {
         }
     }
 
-    /// The first of the delays that grow: nothing grows from zero.
+    /// The delay from which an exponential schedule grows, in nanoseconds. It is never zero.
     fn start(&self, first: Duration) -> u64 {
         let start = if first.is_zero() { self.floor } else { first };
         nanos(if start.is_zero() { Duration::from_millis(1) } else { start })
@@ -256,7 +257,7 @@ impl Backoff {
     fn nominal(&self, attempt: u32) -> Duration {
         let index = usize::try_from(attempt.saturating_sub(1)).unwrap_or(usize::MAX);
         match &self.schedule {
-            // Never empty: `steps` refuses that.
+            // `steps` is never empty: the constructors refuse that.
             Schedule::Steps(steps) => steps[index.min(steps.len() - 1)],
             Schedule::Exponential { first, factor_ppm, max } => {
                 let max = nanos(*max);
@@ -273,8 +274,8 @@ impl Backoff {
     }
 }
 
-/// `first` and each delay a factor longer than the one before, by a nanosecond at least, until one
-/// cannot be longer: by a hundredth each time, that passes any maximum within some 4,500 steps.
+/// The delays of an exponential schedule, each longer than the one before by the factor, and by at least
+/// a nanosecond. It ends at `u64::MAX`, which the smallest factor of 1.01 reaches within some 4,500 steps.
 fn growing(first: u64, factor_ppm: u64) -> impl Iterator<Item = u64> {
     core::iter::successors(Some(first), move |delay| {
         let next = u128::from(*delay) * u128::from(factor_ppm) / 1_000_000;
@@ -293,7 +294,7 @@ fn jitter_ppm(jitter: f64) -> Result<u32, ConfigError> {
     allowed.then(|| (jitter * 1e6).round() as u32).ok_or(ConfigError::Jitter)
 }
 
-/// The parts of a [`Backoff`] as they are written, which loses nothing.
+/// The serialized form of a [`Backoff`], with all of its parts.
 #[derive(Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(remote = "Backoff", deny_unknown_fields)]
@@ -343,7 +344,7 @@ impl<'de> Deserialize<'de> for Backoff {
     }
 }
 
-/// Delays in milliseconds, at least one.
+/// The serialized form of steps: at least one delay in milliseconds.
 struct Steps;
 
 impl Steps {
@@ -363,7 +364,7 @@ impl Steps {
     }
 }
 
-/// A jitter from 0 to 1.
+/// The serialized form of a jitter: a number from 0 to 1.
 struct Jitter;
 
 impl Jitter {
@@ -380,7 +381,7 @@ impl Jitter {
     }
 }
 
-/// A factor from 1.01 to 1000.
+/// The serialized form of a factor: a number from 1.01 to 1000.
 struct Factor;
 
 impl Factor {
@@ -420,19 +421,19 @@ mod tests {
     }
 
     #[test]
-    fn the_floor_holds_against_a_schedule_of_zeros() {
+    fn floor_applies_to_schedule_of_zeros() {
         let backoff = Backoff::steps_msec(&[0]).unwrap();
         assert_eq!(backoff.range(1), DelayRange { min: ms(10), max: ms(10) });
     }
 
     #[test]
-    fn no_jitter_makes_every_delay_its_nominal_one() {
+    fn delay_without_jitter_is_nominal() {
         let backoff = Backoff::steps_msec(&[100, 200]).unwrap().jitter(0.0).unwrap();
         assert_eq!(backoff.range(2), DelayRange { min: ms(200), max: ms(200) });
     }
 
     #[test]
-    fn an_exponential_schedule_grows_to_its_maximum_and_stays() {
+    fn exponential_schedule_stays_at_its_maximum() {
         let backoff = Backoff::exponential(ms(100), 2.0, ms(1_000)).unwrap().jitter(0.0).unwrap();
         let delays: Vec<_> = (1..=6).map(|n| backoff.range(n).max()).collect();
         assert_eq!(delays, [ms(100), ms(200), ms(400), ms(800), ms(1_000), ms(1_000)]);
@@ -440,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn the_attempt_that_reaches_a_delay_is_the_first_or_the_longest() {
+    fn reaching_returns_first_or_longest_attempt() {
         let steps = Backoff::steps_msec(&[10, 100, 1_000]).unwrap();
         let doubling = Backoff::exponential(ms(10), 2.0, ms(100)).unwrap();
         for (delay, of_steps, of_doubling) in
@@ -456,31 +457,31 @@ mod tests {
     }
 
     #[test]
-    fn exponential_schedule_grows_from_nothing() {
+    fn exponential_schedule_grows_from_zero() {
         let no_jitter = |first, factor| {
             Backoff::exponential(first, factor, ms(1_000)).unwrap().jitter(0.0).unwrap()
         };
         let from_zero = no_jitter(ms(0), 2.0);
         let delays: Vec<_> = (1..=4).map(|n| from_zero.range(n).max()).collect();
-        assert_eq!(delays, [ms(10), ms(20), ms(40), ms(80)], "zero is the floor");
+        assert_eq!(delays, [ms(10), ms(20), ms(40), ms(80)], "zero grows from the floor");
         let delays: Vec<_> =
             (1..=3).map(|n| from_zero.clone().floor(ms(0)).range(n).max()).collect();
-        assert_eq!(delays, [ms(1), ms(2), ms(4)], "or a millisecond without one");
+        assert_eq!(delays, [ms(1), ms(2), ms(4)], "or from a millisecond without one");
         let tiny = no_jitter(Duration::from_nanos(1), 1.01);
-        assert_eq!(tiny.range(u32::MAX).max(), ms(1_000), "a hundredth of a nanosecond is a step");
+        assert_eq!(tiny.range(u32::MAX).max(), ms(1_000), "grows by at least a nanosecond");
         assert_eq!(no_jitter(ms(0), 2.0).longest().max(), ms(1_000));
         let nothing = Backoff::exponential(ms(0), 2.0, ms(0)).unwrap();
         assert_eq!((nothing.range(9).max(), nothing.reaching(ms(50))), (ms(10), 1));
     }
 
     #[test]
-    fn a_huge_schedule_saturates() {
+    fn huge_schedule_saturates() {
         let backoff = Backoff::exponential(Duration::MAX, 1_000.0, Duration::MAX).unwrap();
         assert!(backoff.range(u32::MAX).min() <= backoff.range(u32::MAX).max());
     }
 
     #[test]
-    fn impossible_values_are_refused() {
+    fn invalid_backoff_is_refused() {
         assert_eq!(Backoff::steps([]), Err(ConfigError::EmptyBackoff));
         assert_eq!(Backoff::exponential(ms(1), 0.5, ms(2)), Err(ConfigError::BackoffFactor));
         assert_eq!(Backoff::exponential(ms(1), f64::NAN, ms(2)), Err(ConfigError::BackoffFactor));

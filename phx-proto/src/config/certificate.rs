@@ -1,8 +1,8 @@
-//! What stands in PEM files and certificates, as far as an error has to name it.
+//! A reader of PEM files and certificates for error messages.
 //!
-//! Trust is decided by webpki alone; what is read here only words a message.
+//! Only webpki decides about trust. This module explains why a file cannot be used.
 
-/// The problem with a text that should have an item of PEM in it and has none that can be used.
+/// Explains why a text does not contain a usable PEM item of the kind `wanted`.
 pub(super) fn pem_problem(text: &[u8], wanted: &str, file: &str) -> Option<String> {
     let has = |needle: &str| text.windows(needle.len()).any(|part| part == needle.as_bytes());
     let begins = |label: &str| has(&format!("-----BEGIN {label}-----"));
@@ -11,7 +11,7 @@ pub(super) fn pem_problem(text: &[u8], wanted: &str, file: &str) -> Option<Strin
     }
     if begins("ENCRYPTED PRIVATE KEY") || has("Proc-Type: 4,ENCRYPTED") {
         return Some(format!(
-            "it is encrypted, and no passphrase is asked for: write it without one, \
+            "it is encrypted, and phx does not ask for a passphrase: decrypt it, \
              `openssl pkey -in {file} -out {file}.plain`"
         ));
     }
@@ -27,44 +27,44 @@ pub(super) fn pem_problem(text: &[u8], wanted: &str, file: &str) -> Option<Strin
     }
     let found = [
         ("CERTIFICATE", "a certificate"),
-        ("CERTIFICATE REQUEST", "a request for a certificate, which an authority has yet to sign"),
+        ("CERTIFICATE REQUEST", "a certificate request, which an authority has to sign first"),
         ("PRIVATE KEY", "a private key"),
         ("RSA PRIVATE KEY", "a private key"),
         ("EC PRIVATE KEY", "a private key"),
         ("PUBLIC KEY", "a public key"),
-        ("TRUSTED CERTIFICATE", "a certificate in a form of OpenSSL's own"),
-        ("OPENSSH PRIVATE KEY", "a key of OpenSSH"),
+        ("TRUSTED CERTIFICATE", "a certificate in a format that only OpenSSL reads"),
+        ("OPENSSH PRIVATE KEY", "an OpenSSH key"),
     ];
     let found = found.into_iter().find(|(label, _)| begins(label));
-    found.map(|(_, what)| format!("there is no {wanted} in it, but {what}"))
+    found.map(|(_, what)| format!("it contains {what}, but no {wanted}"))
 }
 
-/// A text without the byte order mark that some editors put before it.
+/// Strips the byte order mark that some editors write at the start of a text.
 pub(super) fn without_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
-/// What is said of a certificate.
+/// Facts about a certificate for an error message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Facts {
-    /// 1 or 3.
+    /// The X.509 version, 1 or 3.
     pub(super) version: u8,
-    /// Its subject's common name, if it has one, escaped.
+    /// The common name of the subject, escaped.
     pub(super) common_name: Option<String>,
 }
 
-/// Reads the front of a certificate (RFC 5280 section 4.1).
+/// Reads the version and the subject of a certificate (RFC 5280 section 4.1).
 pub(super) fn facts(der: &[u8]) -> Option<Facts> {
     let (_, certificate, _) = element(der)?;
     let (_, body, _) = element(certificate)?;
-    let (tag, first, behind) = element(body)?;
-    // `[0] EXPLICIT INTEGER`; version 1 is the default, and left out.
+    let (tag, first, after) = element(body)?;
+    // `[0] EXPLICIT INTEGER`. It is absent for version 1, the default.
     let (version, rest) = match tag {
-        0xa0 => (element(first)?.1.last()?.checked_add(1)?, behind),
+        0xa0 => (element(first)?.1.last()?.checked_add(1)?, after),
         _ => (1, body),
     };
     let mut rest = rest;
-    // The serial number, the algorithm, the issuer and the validity.
+    // Skips the serial number, the algorithm, the issuer and the validity.
     for _ in 0..4 {
         rest = element(rest)?.2;
     }
@@ -72,7 +72,7 @@ pub(super) fn facts(der: &[u8]) -> Option<Facts> {
     Some(Facts { version, common_name: common_name(subject) })
 }
 
-/// The last common name in a distinguished name.
+/// Returns the last common name in a distinguished name.
 fn common_name(mut names: &[u8]) -> Option<String> {
     const COMMON_NAME: &[u8] = &[0x55, 4, 3];
     let mut found = None;
@@ -87,7 +87,7 @@ fn common_name(mut names: &[u8]) -> Option<String> {
     found
 }
 
-/// The tag and the content of the first element, and what follows it.
+/// Splits off the first DER element. Returns its tag, its content and the rest.
 fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&[tag, first], rest) = der.split_first_chunk()?;
     let (length, rest) = match first {
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn version_and_name_are_read_from_a_certificate() {
+    fn certificate_facts_are_read() {
         let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
         params.distinguished_name.push(rcgen::DnType::CommonName, "dev\u{1b}ice");
         let key = rcgen::KeyPair::generate().unwrap();
@@ -121,7 +121,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_no_certificate_or_some(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+        fn certificate_reader_accepts_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
             let _ = facts(&bytes);
             let nested = [&[0x30, 0x81, 80, 0x30, 78, 0xa0, 3, 2, 1, 2], &bytes[..]].concat();
             let _ = facts(&nested);

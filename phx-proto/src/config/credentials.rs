@@ -1,19 +1,19 @@
-//! What a connection attempt presents to the server.
+//! Credentials of a connection attempt.
 
 use super::http::header_problem;
 use super::{ConfigError, Secret, Uri};
 
 /// Parameters, headers and token of a connection attempt.
 ///
-/// Replaced as a whole by [`Socket::set_credentials`](crate::Socket::set_credentials), never
-/// merged: a token that was taken away must not be sent again. `Debug` shows names only.
+/// [`Socket::set_credentials`](crate::Socket::set_credentials) replaces all of them and merges nothing,
+/// so that a removed token is never sent again. `Debug` shows names only.
 ///
 /// ```
 /// use phx_proto::Credentials;
 ///
 /// let credentials = Credentials::new().auth_token("s3cret").header("x-device", "7")?;
 /// assert!(!format!("{credentials:?}").contains("s3cret"));
-/// // A value cannot smuggle in another header.
+/// // A value cannot inject another header.
 /// assert!(Credentials::new().header("x-device", "7\r\nx-admin: yes").is_err());
 /// # Ok::<(), phx_proto::ConfigError>(())
 /// ```
@@ -26,13 +26,13 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// None at all.
+    /// Creates empty credentials.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Another address for the following attempts, in place of the configured one.
+    /// Sets another address for the next attempts, instead of the configured one.
     #[must_use]
     pub fn uri(mut self, uri: Uri) -> Self {
         self.uri = Some(uri);
@@ -41,8 +41,8 @@ impl Credentials {
 
     /// Adds a connect parameter, sent in the query of the upgrade request.
     ///
-    /// Queries end up in the logs of proxies; a token travels better as
-    /// [`auth_token`](Self::auth_token) or in an `x-` header.
+    /// Proxies write queries to their logs, so a token should be sent as
+    /// [`auth_token`](Self::auth_token) or in an `x-` header instead.
     #[must_use]
     pub fn param(mut self, name: impl Into<String>, value: impl Into<Secret>) -> Self {
         self.params.push((name.into(), value.into()));
@@ -51,16 +51,16 @@ impl Credentials {
 
     /// Adds a header to the upgrade request.
     ///
-    /// `User-Agent` is `phx/` and the version of this crate unless it is given here, because there
-    /// are firewalls that refuse requests without one; given as an empty value, none is sent.
+    /// The default `User-Agent` is `phx/` and the version of this crate, because some firewalls refuse
+    /// requests without one. An empty value removes the header.
     ///
-    /// Phoenix hands only headers whose name starts with `x-` to the application
-    /// (`wire/push_whoami_headers`); others are seen by proxies alone.
+    /// Phoenix passes only headers whose name starts with `x-` to the application
+    /// (`wire/push_whoami_headers`). Other headers reach only the proxies and servers in front of it.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Header`] for a name that is no token, a value with a control character
-    /// (CR and LF would start another header), or a header that belongs to the upgrade itself.
+    /// [`ConfigError::Header`] if the name is not a token, if the value has a control character (CR and
+    /// LF would start another header), or if the upgrade itself sets the header.
     pub fn header(
         mut self,
         name: impl Into<String>,
@@ -74,7 +74,7 @@ impl Credentials {
         Ok(self)
     }
 
-    /// The token for Phoenix's `auth_token`, sent as a WebSocket subprotocol.
+    /// Sets the token for Phoenix's `auth_token` option, which is sent as a WebSocket subprotocol.
     ///
     /// A server without that option, such as any Phoenix 1.7, ignores it
     /// (`wire/handshake_auth_token__1.7.24`); the client then warns with
@@ -86,11 +86,11 @@ impl Credentials {
     }
 }
 
-/// The client's name, for servers and the proxies on the way.
+/// The default value of the header `User-Agent`.
 const USER_AGENT: &str = concat!("phx/", env!("CARGO_PKG_VERSION"));
 
 impl Credentials {
-    /// The headers to send: those that were added, and the default `User-Agent`.
+    /// The headers to send: the added ones, and the default `User-Agent` if none was added.
     pub(crate) fn sent_headers(&self) -> Vec<(String, Secret)> {
         let is_agent = |name: &str| name.eq_ignore_ascii_case("user-agent");
         let mut headers = self.headers.clone();
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_header_cannot_inject_another_one() {
+    fn header_value_cannot_inject_header() {
         for value in ["a\r\nX-Evil: 1", "a\nb", "a\rb", "a\0b", " a", "a\n"] {
             let error = Credentials::new().header("x-token", value).unwrap_err();
             assert!(matches!(&error, ConfigError::Header { .. }), "{value:?}");
@@ -117,16 +117,16 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_the_upgrade_itself_are_refused() {
+    fn header_of_the_upgrade_is_refused() {
         for name in ["Host", "upgrade", "Sec-WebSocket-Key", "", "a b", "a:b"] {
             assert!(Credentials::new().header(name, "v").is_err(), "{name:?}");
         }
         assert!(Credentials::new().header("X-API-Key", "k").is_ok());
     }
 
-    /// Cloudflare and others answer 403 to requests without the header.
+    /// Cloudflare and others reply with 403 to requests without the header.
     #[test]
-    fn user_agent_has_a_default_that_can_be_replaced() {
+    fn user_agent_default_can_be_replaced() {
         let sent = |credentials: Credentials| -> Vec<(String, String)> {
             let headers = credentials.sent_headers().into_iter();
             headers.map(|(name, value)| (name, value.expose().to_owned())).collect()
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_no_value() {
+    fn credentials_debug_shows_no_value() {
         let credentials = Credentials::new()
             .param("token", "s3cret")
             .header("x-key", "s3cret")

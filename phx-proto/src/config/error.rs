@@ -1,88 +1,88 @@
-//! What can be wrong with a configuration.
+//! Errors of configuration values.
 
-/// Why a configuration value was refused. The caller's to mend; nothing was started.
+/// An invalid configuration value. Nothing has been started.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// An address to connect to that is none.
-    #[error("the address to connect to cannot be used: {problem}")]
+    /// The address given to [`Config::connect_to`](crate::Config::connect_to) is invalid.
+    #[error("invalid connect_to address: {problem}")]
     ConnectTo {
-        /// What is wrong with it.
+        /// The problem with the address.
         problem: &'static str,
     },
-    /// A schedule of delays without a single step.
+    /// A backoff schedule has no steps.
     #[error("a backoff needs at least one step")]
     EmptyBackoff,
-    /// A range whose end lies before its start.
-    #[error("the end of a range of delays lies before its start")]
+    /// A range of delays ends before it starts.
+    #[error("a range of delays must not end before it starts")]
     EmptyRange,
-    /// An exponential factor outside 1.01 to 1000.
-    #[error("a backoff's factor is a number from 1.01 to 1000")]
+    /// The factor of an exponential backoff is not from 1.01 to 1000.
+    #[error("the factor of a backoff must be a number from 1.01 to 1000")]
     BackoffFactor,
-    /// A header that could not be sent, or that would smuggle in another one.
-    #[error("header {name:?} cannot be sent: {problem}")]
+    /// A header is invalid, or would inject another header.
+    #[error("invalid header {name:?}: {problem}")]
     Header {
-        /// The header's name. Its value is not repeated: it is often a secret.
+        /// Name of the header. The error omits the value, which is often a secret.
         name: String,
-        /// What is wrong with it.
+        /// The problem with the header.
         problem: &'static str,
     },
-    /// `ws://` to a host that is not this machine.
+    /// A `ws://` address leads to another machine.
     #[error(
         "ws:// to {host} would send credentials in the clear: use wss://, or build the \
          configuration with `Config::insecure`"
     )]
     Insecure {
-        /// The host.
+        /// The host that is not this machine.
         host: String,
     },
-    /// A jitter outside 0 to 1.
-    #[error("jitter is a share from 0 to 1")]
+    /// A jitter is not from 0 to 1.
+    #[error("the jitter must be a number from 0 to 1")]
     Jitter,
-    /// A proxy that cannot be used. Its text is not repeated, as it may hold a password.
-    #[error("{origin} cannot be used: {problem}")]
+    /// A proxy is invalid. The error omits its text, which may contain a password.
+    #[error("invalid {origin}: {problem}")]
     Proxy {
-        /// Where it was named: a variable of the environment, say.
+        /// Where the proxy was set: `proxy`, or the name of an environment variable.
         origin: &'static str,
-        /// What is wrong with it.
+        /// The problem with the proxy.
         problem: &'static str,
     },
-    /// The topic of heartbeats, which is no channel.
+    /// The topic `phoenix`, which belongs to heartbeats, cannot be joined.
     #[error("the topic \"phoenix\" is reserved for heartbeats and cannot be joined")]
     ReservedTopic,
-    /// A host name that is not ASCII.
+    /// A host name is not ASCII.
     #[error("the host {host:?} is not ASCII: {}", xn(.ascii.as_deref()))]
     UnicodeHost {
         /// The host.
         host: String,
-        /// What to write in its place, if it can be told without tables of Unicode.
+        /// The ASCII form of the host, if it can be computed without Unicode tables.
         ascii: Option<String>,
     },
-    /// The URI cannot be used. Its text is not repeated, as it may hold a token.
-    #[error("the URI cannot be used: {problem}")]
+    /// The URI is invalid. The error omits its text, which may contain a token.
+    #[error("invalid uri: {problem}")]
     Uri {
-        /// What is wrong with it.
+        /// The problem with the URI.
         problem: &'static str,
     },
-    /// The query asks for another version of the protocol than the codec speaks.
+    /// The query has a `vsn` that is not the one of the codec.
     #[error(
-        "the query asks for another vsn than {spoken}, which the codec speaks: leave vsn out \
-         of the URI and the parameters"
+        "the vsn in the query is not {spoken}, the vsn of the codec: leave vsn out of the URI and \
+         the parameters"
     )]
     Vsn {
         /// The vsn of the codec.
         spoken: String,
     },
-    /// The URI asks for a version of the protocol that is not known here. It is not repeated.
+    /// The URI has a `vsn` that this crate does not implement. The error omits it.
     #[error(
-        "the vsn in the URI is neither 2.0.0 nor 1.0.0: leave it out, and give \
-         `Config::codec` a `Codec` that speaks it"
+        "the vsn in the URI is neither 2.0.0 nor 1.0.0: leave it out, and set a `Codec` for it \
+         with `Config::codec`"
     )]
     UnknownVsn,
-    /// A number that must not be zero.
+    /// A number is zero that must not be.
     #[error("{key} must be at least 1")]
     Zero {
-        /// The setting.
+        /// Name of the setting.
         key: &'static str,
     },
 }

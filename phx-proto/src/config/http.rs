@@ -1,52 +1,51 @@
-//! What may stand in the head of an HTTP request: one rule each for hosts, header names and header
-//! values, wherever they are given.
+//! Checks of hosts, header names and header values for the head of an HTTP request.
 
-/// The headers that the upgrade writes itself, or that would give the request a body: then the
-/// server would take the first frames for it.
+/// Headers that the application cannot set: the upgrade writes them itself, or they would announce a
+/// request body, and the server would read the first frames as that body.
 const OWNED: [&str; 5] = ["host", "connection", "upgrade", "content-length", "transfer-encoding"];
 const OWNED_PREFIX: &str = "sec-websocket-";
 
-/// What is wrong with a header, if anything: a line break in it would start another header.
+/// Returns the problem with a header, if any. A line break in a value would start another header.
 pub(crate) fn header_problem(name: &str, value: &str) -> Option<&'static str> {
     if !is_token(name) {
-        return Some("its name is not an HTTP token");
+        return Some("the name is not an HTTP token");
     }
     let lower = name.to_ascii_lowercase();
     if OWNED.contains(&lower.as_str()) || lower.starts_with(OWNED_PREFIX) {
-        return Some("it belongs to the WebSocket upgrade itself");
+        return Some("the WebSocket upgrade sets it");
     }
     if !is_value(value.as_bytes()) {
-        return Some("its value holds a control character");
+        return Some("the value contains a control character");
     }
     if value.trim() != value {
-        return Some("its value starts or ends with white space");
+        return Some("the value starts or ends with whitespace");
     }
     None
 }
 
-/// What is wrong with a host, or with a host and its port, if anything.
+/// Returns the problem with a host, or with a host and its port, if any.
 pub(crate) fn host_problem(host: &str) -> Option<&'static str> {
     if host.is_empty() {
-        return Some("it has no host");
+        return Some("missing host");
     }
     if !host.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Some("only visible ASCII may stand in a host (IDNs in their xn-- form)");
+        return Some("the host is not visible ASCII: write an IDN in its xn-- form");
     }
     if host.contains('@') {
-        return Some("it holds user information: pass credentials as headers or parameters");
+        return Some("it contains user information: pass credentials as headers or parameters");
     }
     if host.contains(['/', '?', '#', ',', '\\', '"', '<', '>', '^', '`', '{', '|', '}']) {
-        return Some("the host has a character in it that no host has");
+        return Some("the host contains an invalid character");
     }
     None
 }
 
-/// Whether it is a name of a header (RFC 9110 section 5.6.2).
+/// Whether a string is a valid header name (RFC 9110 section 5.6.2).
 pub(crate) fn is_token(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(is_token_byte)
 }
 
-/// Whether it may be the value of a header: a line break in it would start another one.
+/// Whether bytes are a valid header value. A line break would start another header.
 pub(crate) fn is_value(value: &[u8]) -> bool {
     !value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t')
 }

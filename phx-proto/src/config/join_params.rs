@@ -1,4 +1,4 @@
-//! What a join says to the server, decided per attempt.
+//! Join parameters: the payload of `phx_join`, fixed or computed for each attempt.
 
 use core::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,34 +7,33 @@ use std::sync::Arc;
 use crate::topic::Topic;
 use crate::wire::payload::Payload;
 
-/// One attempt to join, as seen by a [`JoinParams`] function.
+/// The join attempt for which a [`JoinParams`] function computes the payload.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct JoinAttempt {
-    /// The topic.
+    /// The topic to join.
     pub topic: Topic,
-    /// Which attempt this is since the topic was asked for, from 1.
+    /// The number of this attempt since the application requested the topic, from 1.
     pub attempt: u32,
-    /// Whether the channel has been joined before, so that the consumer may have missed
-    /// messages.
+    /// Whether the channel was joined before, so that the consumer may have missed messages.
     pub rejoin: bool,
 }
 
-/// The function of the join parameters panicked.
+/// The join parameters function panicked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the function of the join parameters panicked")]
+#[error("the join parameters function panicked")]
 pub struct ParamsPanicked;
 
 type ParamsFn = dyn Fn(&JoinAttempt) -> Payload + Send + Sync;
 
-/// The payload of `phx_join`: fixed, or made anew for each attempt.
+/// The payload of `phx_join`: fixed, or computed for each attempt.
 ///
-/// A function serves what changes between attempts: a fresh token, the id of the last message
-/// seen. The driver of a client calls it from its own task, so it should be quick; it holds nothing
-/// meanwhile, so the function may take locks and call its client. When the topic is left, joined with
-/// other parameters or disconnected in between, what it made is discarded. If it panics, its channel
-/// ends with [`ChannelEnd::InvalidParams`](crate::event::ChannelEnd::InvalidParams), and is left if the
-/// server still holds it; nothing else happens.
+/// Use a function for values that change between attempts, such as a fresh token or the id of the last
+/// message received. The driver calls the function on its own task, so it should be quick. The driver
+/// holds no lock meanwhile, so the function may take locks and call its client. The result is discarded
+/// if the topic was left or disconnected meanwhile, or joined with other parameters. If the function
+/// panics, its channel ends with [`ChannelEnd::InvalidParams`](crate::event::ChannelEnd::InvalidParams),
+/// and the client leaves it if it is still joined on the server; other channels are not affected.
 #[derive(Clone)]
 pub struct JoinParams(Inner);
 
@@ -45,37 +44,37 @@ enum Inner {
 }
 
 impl JoinParams {
-    /// No parameters: `{}`.
+    /// Empty parameters: `{}`.
     #[must_use]
     pub fn none() -> Self {
         Self(Inner::Fixed(Payload::empty()))
     }
 
-    /// Parameters made by a function, once per attempt.
+    /// Creates parameters from a function, which is called once for each attempt.
     ///
     /// ```
     /// use phx_proto::{JoinParams, Payload};
     /// use serde_json::json;
     ///
     /// let params = JoinParams::from_fn(|attempt| {
-    ///     // After a gap the server need not send what was there before.
+    ///     // After a reconnect the server need not send the history again.
     ///     Payload::from(json!({"history": !attempt.rejoin}))
     /// });
     /// # let _ = params;
     /// ```
     ///
-    /// A function that holds a handle of its own client keeps that client from closing by itself
-    /// when the other handles are dropped.
+    /// If the function owns a handle of its own client, that client does not close when the other
+    /// handles are dropped.
     #[must_use]
     pub fn from_fn(function: impl Fn(&JoinAttempt) -> Payload + Send + Sync + 'static) -> Self {
         Self(Inner::Function(Arc::new(function)))
     }
 
-    /// The payload for this attempt.
+    /// Computes the payload for an attempt.
     pub(crate) fn payload(&self, attempt: &JoinAttempt) -> Result<Payload, ParamsPanicked> {
         match &self.0 {
             Inner::Fixed(payload) => Ok(payload.clone()),
-            // A bug in the parameters of one channel must not take the others down.
+            // A panic in the parameters of one channel must not end the others.
             // Protocol: RETRY-6.
             Inner::Function(function) => {
                 catch_unwind(AssertUnwindSafe(|| function(attempt))).map_err(|_| ParamsPanicked)
@@ -83,7 +82,7 @@ impl JoinParams {
         }
     }
 
-    /// The payload, if it is known without an attempt.
+    /// The payload, if it is fixed.
     pub(crate) fn fixed(&self) -> Option<&Payload> {
         match &self.0 {
             Inner::Fixed(payload) => Some(payload),
@@ -91,9 +90,9 @@ impl JoinParams {
         }
     }
 
-    /// Whether two callers ask for the same: payloads that are equal as JSON, or clones of one function.
+    /// Whether two parameters are the same: payloads that are equal as JSON, or clones of one function.
     ///
-    /// A topic that is wanted with other parameters is not joined with these; see
+    /// Callers that join one topic share its parameters; see
     /// [`Socket::join_params`](crate::Socket::join_params).
     #[must_use]
     pub fn same(&self, other: &Self) -> bool {
@@ -107,7 +106,7 @@ impl JoinParams {
 
 impl<T: Into<Payload>> From<T> for JoinParams {
     fn from(payload: T) -> Self {
-        // Kept for as long as the topic is wanted, so it must not pin a read buffer.
+        // The parameters live as long as the topic is wanted, so they must not keep a read buffer alive.
         Self(Inner::Fixed(payload.into().into_compact()))
     }
 }

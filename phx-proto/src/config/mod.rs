@@ -1,8 +1,8 @@
 //! Configuration of one connection.
 //!
-//! A [`Config`] is built in code with consuming setters and is valid at every step: whatever
-//! could be impossible is refused where it is given, so nothing downstream checks again. Its numbers
-//! and policies are [`Options`], which have the defaults; each setter says why one would change it.
+//! A [`Config`] is built with consuming setters. Each setter refuses invalid values, so a configuration
+//! is always valid and is not checked again later. Its numbers and policies are [`Options`], which define
+//! the defaults; the documentation of each setter explains when to change it.
 
 pub(crate) mod auth_token;
 pub(crate) mod backoff;
@@ -51,7 +51,7 @@ use crate::topic::Topic;
 use crate::wire::payload::Payload;
 use crate::wire::{Codec, EncodeError, V1, V2, largest_envelope};
 
-/// Everything a [`Socket`](crate::Socket) needs to know.
+/// The configuration of a [`Socket`](crate::Socket).
 ///
 /// ```
 /// use core::time::Duration;
@@ -78,32 +78,31 @@ pub struct Config {
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<crate::config::tls::Tls>,
     pub(crate) auto_joins: Vec<(Topic, JoinParams)>,
-    /// Shared by the clones of a configuration: those of thousands of connections, say.
+    /// Shared by all clones of a configuration, such as those of thousands of connections.
     pub(crate) options: Arc<Options>,
 }
 
 impl Config {
-    /// A configuration with every default, for the socket at `uri`.
+    /// Creates a configuration for the Phoenix socket at `uri`, with the default of every option.
     ///
     /// The path of a Phoenix socket usually ends in `/websocket`:
-    /// `wss://example.com/socket/websocket`. A `vsn` in its query chooses the
-    /// [`codec`](Self::codec).
+    /// `wss://example.com/socket/websocket`. A `vsn` in the query selects the [`codec`](Self::codec).
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Uri`] for what is no `ws://` or `wss://` URI, [`ConfigError::Insecure`] for
+    /// [`ConfigError::Uri`] if `uri` is not a `ws://` or `wss://` URI, [`ConfigError::Insecure`] for
     /// `ws://` to a host that is not this machine, and [`ConfigError::UnknownVsn`] for a `vsn` that is
     /// neither 2.0.0 nor 1.0.0.
     pub fn new(uri: &str) -> Result<Self, ConfigError> {
         Self::at(Uri::parse(uri)?, false)
     }
 
-    /// Like [`new`](Self::new), but lets `ws://` leave this machine: tokens and messages then
-    /// travel in the clear.
+    /// Like [`new`](Self::new), but allows `ws://` to other machines. Tokens and messages are then sent
+    /// unencrypted.
     ///
     /// # Errors
     ///
-    /// As [`new`](Self::new), but for [`ConfigError::Insecure`].
+    /// The errors of [`new`](Self::new), except [`ConfigError::Insecure`].
     pub fn insecure(uri: &str) -> Result<Self, ConfigError> {
         Self::at(Uri::parse(uri)?, true)
     }
@@ -137,12 +136,12 @@ impl Config {
         &self.uri
     }
 
-    /// The topics that are joined without being asked for.
+    /// The topics that were added with [`auto_join`](Self::auto_join).
     pub fn auto_joined(&self) -> impl Iterator<Item = &Topic> {
         self.auto_joins.iter().map(|(topic, _)| topic)
     }
 
-    /// Whether a message can be written, and is not larger than a frame may be.
+    /// Checks that a message can be encoded and does not exceed the largest frame allowed.
     #[inline]
     pub(crate) fn check_frame(
         &self,
@@ -152,7 +151,7 @@ impl Config {
     ) -> Result<(), Unfit> {
         self.codec.check(topic, event, payload).map_err(Unfit::Encode)?;
         let (len, limit) = (payload.len(), self.max_push_bytes);
-        // To measure an envelope is to walk through the names, which hardly ever decides.
+        // Computing the length of the envelope scans the names, and is rarely needed.
         if len.saturating_add(largest_envelope(topic, event)) <= limit {
             return Ok(());
         }
@@ -162,7 +161,7 @@ impl Config {
     }
 }
 
-/// The options, as fields: `config.push_timeout`.
+/// Gives access to the options as fields: `config.push_timeout`.
 impl Deref for Config {
     type Target = Options;
 
@@ -171,24 +170,24 @@ impl Deref for Config {
     }
 }
 
-/// The codecs of this crate, the usual one first.
+/// The codecs of this crate, the default first.
 pub(crate) fn codecs() -> [Arc<dyn Codec>; 2] {
     [Arc::new(V2), Arc::new(V1)]
 }
 
-/// The codec of a version of the protocol, if it is one of ours.
+/// The codec of this crate for a `vsn`, if there is one.
 pub(crate) fn codec_of(vsn: &str) -> Option<Arc<dyn Codec>> {
     codecs().into_iter().find(|codec| codec.vsn() == vsn)
 }
 
-/// Why a message cannot be written.
+/// Why a message cannot be sent.
 #[derive(Debug)]
 pub(crate) enum Unfit {
     Encode(EncodeError),
     TooLarge { bytes: usize, limit: usize },
 }
 
-/// Names the address without its query values, and no secret.
+/// Shows the address without its query values, and no secrets.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")

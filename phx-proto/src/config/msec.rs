@@ -1,4 +1,4 @@
-//! Lengths of time as documents and recordings write them: numbers of milliseconds.
+//! Durations as numbers of milliseconds, the form of documents and recordings.
 
 use core::fmt;
 use core::time::Duration;
@@ -8,13 +8,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::time::nanos;
 
-/// Below this, milliseconds as a floating-point number are exact to the nanosecond: 13 days.
+/// The number of nanoseconds (13 days) below which milliseconds as a floating-point number are exact to
+/// the nanosecond.
 const EXACT: u64 = 1 << 50;
 
 /// A [`Duration`] in milliseconds, for `#[serde(with = "Msec")]`.
 ///
-/// It has a fraction if there is one and the whole is less than 13 days. What is longer than the
-/// clock's 584 years is as good as for ever.
+/// The number has a fraction if the duration is shorter than 13 days and not a whole number of
+/// milliseconds. The clock ends after 584 years, so a longer duration never elapses.
 pub(crate) struct Msec;
 
 impl Msec {
@@ -59,7 +60,7 @@ impl Visitor<'_> for Msec {
     }
 }
 
-/// A length in milliseconds.
+/// A duration that serializes as milliseconds.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
@@ -107,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn milliseconds_are_whole_or_have_a_fraction() {
+    fn msec_is_whole_or_has_fraction() {
         for (length, written) in [
             (Duration::ZERO, json!(0)),
             (Duration::from_millis(1_500), json!(1_500)),
@@ -127,7 +128,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn milliseconds_of_13_days_are_exact(nanos in 0..EXACT) {
+        fn msec_is_exact_for_13_days(nanos in 0..EXACT) {
             let length = Duration::from_nanos(nanos);
             let written = to_value(Length(length)).unwrap().to_string();
             let read = read(serde_json::from_str(&written).unwrap());

@@ -1,8 +1,8 @@
 //! Every number and policy of a connection, as plain data.
 //!
-//! One more option is a field here, its value in [`Options::default`], a setter in `setters.rs`, its
-//! use and its test. Documents, their JSON Schema, recordings and comparisons follow from the field:
-//! its name and its type say how it is written, its documentation describes the key.
+//! A new option needs a field here, its value in [`Options::default`], a setter in `setters.rs`, its use
+//! and its test. Documents, their JSON Schema, recordings and comparisons are derived from the field. Its
+//! documentation is the description in the JSON Schema.
 
 use core::num::NonZeroUsize;
 use core::time::Duration;
@@ -16,114 +16,116 @@ use super::transport::TransportKind;
 
 /// Every number and policy of a connection.
 ///
-/// A [`Config`](crate::Config) has a setter for each of them, which says more, and derefs to its
-/// options: `config.push_timeout`. In a document each field is a key; the key of a length of time ends
-/// in `_msec`. What a document leaves out is the [default](Options::default).
+/// [`Config`](crate::Config) has a setter for each option, whose documentation has the details, and derefs
+/// to its options: `config.push_timeout`. In a document each field is a key; the key of a duration ends in
+/// `_msec`. An omitted key has its [default](Options::default).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Options {
-    /// How long an attempt to connect may take.
+    /// Timeout of an attempt to connect.
     #[serde(rename = "connect_timeout_msec", with = "Msec")]
     pub connect_timeout: Duration,
-    /// How long a close may take.
+    /// Timeout of the closing handshake.
     #[serde(rename = "close_timeout_msec", with = "Msec")]
     pub close_timeout: Duration,
-    /// The shortest and the longest delay of the first retry after a loss.
+    /// Range of the delay of the first retry after an open connection was lost.
     #[serde(rename = "first_retry_spread_msec")]
     pub first_retry_spread: DelayRange,
-    /// Delays between attempts to connect; the last repeats.
+    /// Delays between attempts to connect; the last one repeats.
     #[serde(rename = "reconnect_after_msec")]
     pub reconnect_after: Backoff,
-    /// Delays after a refused upgrade; the last repeats.
+    /// Delays after a refused upgrade; the last one repeats.
     #[serde(rename = "refused_after_msec")]
     pub refused_after: Backoff,
-    /// The longest Retry-After that is obeyed.
+    /// The longest delay that a Retry-After header can request.
     #[serde(rename = "retry_after_max_msec", with = "Msec")]
     pub retry_after_max: Duration,
-    /// How long a connection is open before it counts as stable.
+    /// Time after which an open connection counts as stable.
     #[serde(rename = "stable_after_msec", with = "Msec")]
     pub stable_after: Duration,
-    /// Retries before giving up; null for no limit.
+    /// The most retries before giving up; null for no limit.
     pub max_retries: Option<u32>,
-    /// How long to try before giving up; null for no limit.
+    /// The longest time to retry before giving up; null for no limit.
     #[serde(rename = "max_elapsed_msec", with = "OptionalMsec")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<Msec>"))]
     pub max_elapsed: Option<Duration>,
-    /// What close codes mean, in place of the default; any other one is a retry.
+    /// Rules for close codes, instead of the defaults; any other code is followed by a retry.
     #[serde(rename = "close_rules")]
     pub(crate) close_policy: ClosePolicy,
-    /// What HTTP statuses of a refused upgrade mean; any other one means what its class does.
+    /// Rules for HTTP statuses of a refused upgrade; any other status has the rule of its class.
     #[serde(rename = "status_rules")]
     pub(crate) status_policy: StatusPolicy,
 
-    /// How often a heartbeat is sent; 0 for never.
+    /// Time between heartbeats; 0 disables them.
     #[serde(rename = "heartbeat_interval_msec", with = "Msec")]
     pub heartbeat_interval: Duration,
-    /// How long the answer to a heartbeat may take.
+    /// Timeout of the reply to a heartbeat.
     #[serde(rename = "heartbeat_timeout_msec", with = "Msec")]
     pub heartbeat_timeout: Duration,
-    /// How long a write may be stuck, without heartbeats.
+    /// Timeout of a blocked write, if heartbeats are disabled.
     #[serde(rename = "write_stall_timeout_msec", with = "Msec")]
     pub write_stall_timeout: Duration,
-    /// Bytes per second: how much time the bytes read buy an answer.
+    /// The slowest link from the server, in bytes per second. Bytes read extend the deadline of a reply
+    /// by their time at this rate.
     pub receive_rate_min: u64,
-    /// Bytes per second: how much time the bytes written buy an answer.
+    /// The slowest link to the server, in bytes per second. Bytes written extend the deadline of a reply
+    /// by their time at this rate.
     pub send_rate_min: u64,
-    /// The longest time that bytes moved may extend the deadline of an answer.
+    /// The most by which bytes read and written can extend the deadline of a reply.
     #[serde(rename = "progress_max_msec", with = "Msec")]
     pub progress_max: Duration,
 
-    /// How long a join may take.
+    /// Time after which an unanswered join is reported.
     #[serde(rename = "join_timeout_msec", with = "Msec")]
     pub join_timeout: Duration,
-    /// How long a join may block the connection.
+    /// The longest time that an unanswered join may block the connection.
     #[serde(rename = "join_block_max_msec", with = "Msec")]
     pub join_block_max: Duration,
-    /// Joins that wait for their answer at a time.
+    /// The most joins that are unanswered at a time.
     pub join_concurrency: NonZeroUsize,
-    /// Delays after a crashed channel; the last repeats.
+    /// Delays before a crashed channel is joined again; the last one repeats.
     #[serde(rename = "rejoin_after_msec")]
     pub rejoin_after: Backoff,
-    /// Delays after a rejected join; the last repeats.
+    /// Delays before a rejected join is retried; the last one repeats.
     #[serde(rename = "rejected_after_msec")]
     pub rejected_after: Backoff,
-    /// Rejections in a row before a topic is given up.
+    /// The most rejections in a row that are followed by a retry.
     pub join_rejections_max: u32,
-    /// How long a leave may take.
+    /// Timeout of a leave.
     #[serde(rename = "leave_timeout_msec", with = "Msec")]
     pub leave_timeout: Duration,
 
-    /// How long a push may take, from the call to its outcome.
+    /// Timeout of a push, from the call to its outcome.
     #[serde(rename = "push_timeout_msec", with = "Msec")]
     pub push_timeout: Duration,
-    /// Pushes that wait to be written.
+    /// The most pushes that wait to be written.
     pub queued_pushes_max: usize,
-    /// Bytes of payloads and event names of pushes that wait to be written.
+    /// The most bytes of payloads and event names of pushes that wait to be written.
     pub queued_bytes_max: usize,
-    /// Calls that may await their replies.
+    /// The most calls that wait for their replies.
     pub pushes_in_flight_max: NonZeroUsize,
-    /// The largest frame that is sent, in bytes.
+    /// The largest frame to send, in bytes.
     pub max_push_bytes: usize,
-    /// The largest message that is received, in bytes.
+    /// The largest message to receive, in bytes.
     pub max_message_bytes: usize,
-    /// Whether payloads are checked on arrival.
+    /// Whether received payloads are checked to be JSON.
     pub strict_payloads: bool,
 
-    /// Messages that wait for one consumer.
+    /// The most messages that wait for one consumer.
     pub mailbox_messages_max: NonZeroUsize,
-    /// Bytes of messages that wait for one consumer.
+    /// The most bytes of messages that wait for one consumer.
     pub mailbox_bytes_max: usize,
-    /// The buffer for reading, in bytes.
+    /// Size of the read buffer in bytes.
     pub read_buffer_bytes: NonZeroUsize,
-    /// The buffer for writing, in bytes.
+    /// Size of the write buffer in bytes.
     pub write_buffer_bytes: usize,
-    /// The implementation of WebSocket: `tungstenite`, or `websocket` for the one of phx itself.
+    /// The WebSocket implementation: `tungstenite`, or `websocket` for the one of phx itself.
     pub transport: TransportKind,
 }
 
-/// Meant for production. As a document writes them:
+/// Defaults for production. This is their form in a document:
 ///
 /// ```
 /// let written = r#"{
@@ -171,21 +173,21 @@ pub struct Options {
 /// }"#;
 /// let written: serde_json::Value = serde_json::from_str(written)?;
 /// let defaults = phx_proto::Options::default();
-/// // A list of delays is short for delays with jitter 0.5 and a floor of 10 ms.
+/// // A list of delays is short for a backoff with jitter 0.5 and a floor of 10 ms.
 /// assert_eq!(serde_json::from_value::<phx_proto::Options>(written.clone())?, defaults);
-/// // Every option is in it.
+/// // The document has every option.
 /// let all = serde_json::to_value(defaults)?;
 /// assert!(all.as_object().unwrap().keys().eq(written.as_object().unwrap().keys()));
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 impl Default for Options {
     fn default() -> Self {
-        /// 1000 and 1012 are what a Phoenix deploy sends (`wire/close_graceful_shutdown`), 1001 what
-        /// its `disconnect` broadcast does (`wire/close_disconnect_by_id`), 1013 is "try again
-        /// later". All of them hit many clients at once, hence the wider spread.
+        /// A Phoenix deploy closes with 1000 or 1012 (`wire/close_graceful_shutdown`), its `disconnect`
+        /// broadcast with 1001 (`wire/close_disconnect_by_id`), and 1013 is "try again later". All of
+        /// them reach many clients at once, so the retries are spread further.
         const SPREAD: CloseRule = CloseRule::RetryWithin(DelayRange::from_millis(10, 2_000));
         let seconds = Duration::from_secs;
-        // Every connection has the schedules and the rules, so they take no memory.
+        // Every connection has the schedules and the rules, so the default ones are static.
         Self {
             connect_timeout: seconds(10),
             close_timeout: seconds(2),
@@ -223,7 +225,7 @@ impl Default for Options {
             queued_pushes_max: 1_024,
             queued_bytes_max: 8 << 20,
             pushes_in_flight_max: count(16_384),
-            // Bandit closes the whole connection over 8,000,000 bytes, since 1.11.0.
+            // Since 1.11.0, Bandit closes the whole connection for a frame of more than 8,000,000 bytes.
             max_push_bytes: 7 << 20,
             // Protocol: LIMIT-2.
             max_message_bytes: 64 << 20,
@@ -248,17 +250,17 @@ const fn millis<const N: usize>(steps: [u64; N]) -> [Duration; N] {
 }
 
 const fn count(number: usize) -> NonZeroUsize {
-    NonZeroUsize::new(number).expect("no count of the defaults is zero")
+    NonZeroUsize::new(number).expect("no default count is zero")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Bandit 1.11 and later ends the whole connection over 8,000,000 bytes, the header of the frame
-    /// included (`websocket/handshake.ex` and `connection.ex` of Bandit 1.12.5).
+    /// Bandit 1.11 and later closes the whole connection for a frame of more than 8,000,000 bytes including
+    /// its header (`websocket/handshake.ex` and `connection.ex` of Bandit 1.12.5).
     #[test]
-    fn largest_push_by_default_fits_bandit() {
+    fn default_max_push_bytes_fits_bandit() {
         const HEADER: usize = 14;
         assert!(Options::default().max_push_bytes + HEADER <= 8_000_000);
     }

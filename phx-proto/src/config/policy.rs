@@ -1,4 +1,4 @@
-//! Decisions that are tables: what a close code and what a refused upgrade mean.
+//! Rules for close codes and for the HTTP statuses of refused upgrades.
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::config::backoff::DelayRange;
 
-/// What to do after the server closed the connection with some code.
+/// The rule for a close code with which the server closed the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
@@ -18,30 +18,31 @@ use crate::config::backoff::DelayRange;
 pub enum CloseRule {
     /// Reconnect within [`Config::first_retry_spread`](crate::Config::first_retry_spread).
     Retry,
-    /// Reconnect after a delay from this range (longer once attempts keep failing).
+    /// Reconnect after a delay from this range. Delays grow if attempts keep failing.
     #[serde(rename = "retry_within_msec")]
     RetryWithin(DelayRange),
     /// Give up: the connection ends as `GaveUp`.
     Stop,
 }
 
-/// What to do after the server refused the upgrade with some HTTP status.
+/// The rule for an HTTP status with which the server refused the upgrade.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum StatusRule {
-    /// Ordinary backoff: the server is busy or broken, not unwilling.
+    /// Reconnect with the delays of [`Config::reconnect_after`](crate::Config::reconnect_after), because
+    /// the server is probably busy or failing for a short time.
     Backoff,
-    /// The long waits of [`Config::refused_after`](crate::Config::refused_after).
+    /// Reconnect with the long delays of [`Config::refused_after`](crate::Config::refused_after).
     Refused,
-    /// Give up; with a credential provider, one ordinary retry with fresh credentials first.
+    /// Give up. With a credential provider, first retry once with fresh credentials.
     Unauthorized,
     /// Give up.
     Stop,
 }
 
-/// Codes to rules, each code once.
+/// A map from codes to rules. Deserializing a duplicate code is an error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
@@ -81,12 +82,12 @@ impl<'de, R: Deserialize<'de>> Deserialize<'de> for Codes<R> {
     }
 }
 
-/// Close codes to rules, with a rule for the rest.
+/// The rules for close codes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(into = "Codes<CloseRule>", from = "Codes<CloseRule>")]
 pub(crate) struct ClosePolicy {
-    /// In order of code.
+    /// Sorted by code.
     rules: Cow<'static, [(u16, CloseRule)]>,
 }
 
@@ -103,7 +104,7 @@ impl From<Codes<CloseRule>> for ClosePolicy {
 }
 
 impl ClosePolicy {
-    /// Rules that take no memory, in order of code.
+    /// Creates a policy from static rules, sorted by code. It allocates nothing.
     pub(super) const fn fixed(rules: &'static [(u16, CloseRule)]) -> Self {
         Self { rules: Cow::Borrowed(rules) }
     }
@@ -116,7 +117,7 @@ impl ClosePolicy {
         }
     }
 
-    /// The rule for a close frame with this code, or without one.
+    /// The rule for a close frame with or without a code.
     pub(crate) fn rule(&self, code: Option<u16>) -> CloseRule {
         let found = self.rules.iter().find(|(other, _)| Some(*other) == code);
         // Protocol: CLOSE-1.
@@ -124,7 +125,7 @@ impl ClosePolicy {
     }
 }
 
-/// HTTP statuses to rules, with defaults by class.
+/// The rules for HTTP statuses, with defaults for each class.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
@@ -137,8 +138,8 @@ impl StatusPolicy {
         self.rules.0.insert(status, rule);
     }
 
-    /// The rule for a refused upgrade. Redirects and successes that are not an upgrade are
-    /// refusals too: the address is wrong, and asking again soon will not mend it.
+    /// The rule for a refused upgrade. Redirects and successful responses without an upgrade are refusals
+    /// too: the address is wrong, so a retry soon would fail again.
     pub(crate) fn rule(&self, status: u16) -> StatusRule {
         if let Some(rule) = self.rules.0.get(&status) {
             return *rule;

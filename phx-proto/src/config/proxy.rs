@@ -1,4 +1,4 @@
-//! The proxy on the way to the server, HTTP or SOCKS5, and the hosts that are reached without it.
+//! HTTP and SOCKS5 proxies, and the hosts that are reached without them.
 
 use core::fmt;
 use core::net::IpAddr;
@@ -6,10 +6,10 @@ use core::net::IpAddr;
 use super::uri::{self, lower_case, percent_decode, split_port};
 use super::{ConfigError, Secret, Uri};
 
-/// A proxy that is asked for a tunnel, for `ws://` and `wss://` alike: an HTTP proxy with `CONNECT`,
-/// or a SOCKS5 proxy.
+/// A proxy through which the client opens a tunnel: an HTTP proxy with `CONNECT`, or a SOCKS5 proxy. It
+/// serves both `ws://` and `wss://`.
 ///
-/// TLS, where there is any, is spoken through the tunnel with the server itself.
+/// For `wss://`, TLS is established with the server through the tunnel.
 ///
 /// ```
 /// use phx_proto::Config;
@@ -29,34 +29,34 @@ pub struct Proxy {
     except: Vec<Except>,
 }
 
-/// What is spoken with the proxy.
+/// The protocol of a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// `CONNECT`.
+    /// HTTP `CONNECT`.
     Http,
-    /// The name of the server is resolved on this side.
+    /// SOCKS5. The client resolves the name of the server.
     Socks5,
-    /// The name of the server is resolved by the proxy.
+    /// SOCKS5. The proxy resolves the name of the server.
     Socks5h,
 }
 
-/// Hosts that are reached without the proxy.
+/// An entry of the hosts that are reached without the proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Except {
     All,
-    /// A domain and everything below it.
+    /// A domain and its subdomains.
     Domain(String, Option<u16>),
     Network(IpAddr, u32),
     Address(IpAddr, Option<u16>),
 }
 
 impl Proxy {
-    /// `http://host:port`, `socks5://host:port` or `socks5h://host:port`, with `user:password@`
-    /// before the host if the proxy wants them, percent-encoded. Without a scheme it is `http`;
-    /// without a port it is 80, or 1080 for SOCKS5.
+    /// Parses `http://host:port`, `socks5://host:port` or `socks5h://host:port`, with a percent-encoded
+    /// `user:password@` before the host if the proxy requires it. The default scheme is `http`; the
+    /// default port is 80, or 1080 for SOCKS5.
     ///
-    /// With `socks5` the name of the server is resolved here, with `socks5h` by the proxy, as an
-    /// HTTP proxy does.
+    /// With `socks5` the client resolves the name of the server. With `socks5h` the proxy does, like an
+    /// HTTP proxy.
     ///
     /// ```
     /// use phx_proto::Config;
@@ -70,30 +70,34 @@ impl Proxy {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Proxy`], which does not repeat the text, as it may hold a password.
+    /// [`ConfigError::Proxy`]. The error omits the text, which may contain a password.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        parse(text).map_err(|problem| ConfigError::Proxy { origin: "the proxy", problem })
+        parse(text).map_err(|problem| ConfigError::Proxy { origin: "proxy", problem })
     }
 
-    /// A user and a password for the proxy (HTTP's Basic scheme, or those of SOCKS5, which has room
-    /// for 255 bytes each).
+    /// Sets a user and a password for the proxy, for HTTP's Basic scheme or for SOCKS5, which allows 255
+    /// bytes each.
     #[must_use]
     pub fn credentials(mut self, user: impl Into<String>, password: impl Into<Secret>) -> Self {
         self.credentials = Some((user.into(), password.into()));
         self
     }
 
-    /// Hosts that are reached without the proxy, in place of those given so far, separated by
-    /// commas as in `NO_PROXY`: a domain, which means every host below it too; an address; a
-    /// network such as `10.0.0.0/8`; each but the last with `:port` if only that port is meant;
-    /// or `*` for all. What is none of these matches nothing.
+    /// Sets the hosts that are reached without the proxy, and replaces those set before. The format is
+    /// that of `NO_PROXY`, separated by commas:
+    ///
+    /// * a domain, which includes its subdomains, or an address, each with an optional `:port`;
+    /// * a network such as `10.0.0.0/8`;
+    /// * `*` for all hosts.
+    ///
+    /// Any other entry is ignored.
     #[must_use]
     pub fn except(mut self, hosts: &str) -> Self {
         self.except = exceptions(hosts);
         self
     }
 
-    /// What is spoken with it: `http`, `socks5` or `socks5h`.
+    /// The protocol of the proxy: `http`, `socks5` or `socks5h`.
     #[must_use]
     pub const fn scheme(&self) -> &'static str {
         match self.kind {
@@ -120,7 +124,7 @@ impl Proxy {
         self.port
     }
 
-    /// The user and the password, if it is told any.
+    /// The user and the password for the proxy, if any.
     #[must_use]
     pub fn user_and_password(&self) -> Option<(&str, &Secret)> {
         self.credentials.as_ref().map(|(user, password)| (user.as_str(), password))
@@ -129,10 +133,10 @@ impl Proxy {
     /// Whether this address is reached through the proxy.
     #[must_use]
     pub fn applies_to(&self, uri: &Uri) -> bool {
-        self.leads_to(uri.host(), uri.port())
+        self.is_for(uri.host(), uri.port())
     }
 
-    pub(super) fn leads_to(&self, host: &str, port: u16) -> bool {
+    pub(super) fn is_for(&self, host: &str, port: u16) -> bool {
         !is_excepted(&self.except, host, port)
     }
 }
@@ -153,8 +157,8 @@ fn is_excepted(except: &[Except], host: &str, port: u16) -> bool {
     })
 }
 
-/// The proxies that the environment names. One that cannot be used is an error only for who would
-/// use it.
+/// The proxies in the environment variables. An invalid proxy is an error only for an address that would
+/// be reached through it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Environment {
     secure: Option<Result<Proxy, ConfigError>>,
@@ -163,7 +167,7 @@ pub(crate) struct Environment {
 }
 
 impl Environment {
-    /// What is there, by way of a function that looks a variable up; none when nothing is.
+    /// Reads the proxies through a function that looks up a variable. Returns `None` if no proxy is set.
     pub(super) fn read(lookup: impl Fn(&str) -> Option<String>) -> Option<Self> {
         let set = |name: &str| lookup(name).filter(|value| !value.trim().is_empty());
         let named = |names: &[&'static str]| {
@@ -172,22 +176,21 @@ impl Environment {
         };
         let environment = Self {
             secure: named(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]),
-            // `HTTP_PROXY` is left out because a CGI server sets it to what a client sent as the
-            // header `Proxy`.
+            // `HTTP_PROXY` is not read, because a CGI server sets it from a client's header `Proxy`.
             clear: named(&["http_proxy", "all_proxy", "ALL_PROXY"]),
             except: exceptions(&set("no_proxy").or_else(|| set("NO_PROXY")).unwrap_or_default()),
         };
         (environment.secure.is_some() || environment.clear.is_some()).then_some(environment)
     }
 
-    /// The proxy on the way to this host.
+    /// The proxy for this host, if any.
     pub(super) fn proxy_to(
         &self,
         secure: bool,
         host: &str,
         port: u16,
     ) -> Result<Option<&Proxy>, ConfigError> {
-        // What is meant by such a variable is never this machine itself.
+        // These variables never apply to this machine itself.
         if uri::is_loopback(host) || is_excepted(&self.except, host, port) {
             return Ok(None);
         }
@@ -206,23 +209,23 @@ fn parse(text: &str) -> Result<Proxy, &'static str> {
         "http" => Kind::Http,
         "socks5" => Kind::Socks5,
         "socks5h" => Kind::Socks5h,
-        _ => return Err("its scheme is none of http, socks5 and socks5h"),
+        _ => return Err("the scheme must be http, socks5 or socks5h"),
     };
     if rest.bytes().any(|byte| !byte.is_ascii_graphic()) {
-        return Err("it holds a space, a control or a character that must be percent-encoded");
+        return Err("spaces, control characters and non-ASCII characters must be percent-encoded");
     }
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let (credentials, address) = match authority.rsplit_once('@') {
         None => (None, authority),
         Some((user_info, address)) => {
             let (user, password) = user_info.split_once(':').unwrap_or((user_info, ""));
-            let decode = |text| percent_decode(text).ok_or("its user or password is no UTF-8");
+            let decode = |text| percent_decode(text).ok_or("the user or password is not UTF-8");
             (Some((decode(user)?, Secret::from(decode(password)?))), address)
         }
     };
     let (host, port) = split_port(address).map_err(|error| match error {
         ConfigError::Uri { problem } => problem,
-        _ => "its host or port makes no sense",
+        _ => "the host or port is invalid",
     })?;
     let host = lower_case(&host);
     let port = port.unwrap_or(if kind == Kind::Http { 80 } else { 1080 });
@@ -250,8 +253,8 @@ fn parse_except(entry: &str) -> Option<Except> {
 }
 
 fn is_within(address: IpAddr, network: IpAddr, bits: u32) -> bool {
-    // With `bits` at or over the width everything must be equal; shifting by the width would
-    // overflow, so a network of 0 bits is told apart.
+    // If `bits` is at least the width, all bits must be equal. Zero bits are a separate case, because
+    // shifting by the width would overflow.
     match (address, network) {
         (IpAddr::V4(address), IpAddr::V4(network)) => {
             let differing = address.to_bits() ^ network.to_bits();
@@ -294,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn the_parts_of_a_proxy_are_found() {
+    fn proxy_is_parsed() {
         let proxy = Proxy::parse("http://u%40s:p%3Aw@Proxy.Example:3128/").unwrap();
         assert_eq!((proxy.host(), proxy.port()), ("proxy.example", 3128));
         assert_eq!(proxy.credentials, Some(("u@s".to_owned(), Secret::from("p:w"))));
@@ -306,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_bad_proxy_is_refused_and_its_password_not_repeated() {
+    fn invalid_proxy_is_refused_without_its_password() {
         for text in [
             "",
             "http://",
@@ -327,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn exceptions_are_domains_addresses_networks_and_everything() {
+    fn exceptions_match_domains_addresses_and_networks() {
         let applies = |except: &str, uri: &str| {
             let proxy = Proxy::parse("proxy").unwrap().except(except);
             proxy.applies_to(&Uri::parse(uri).unwrap())
@@ -353,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_names_a_proxy_by_scheme() {
+    fn environment_has_proxy_for_each_scheme() {
         let all = [("https_proxy", "a"), ("HTTPS_PROXY", "b"), ("ALL_PROXY", "c")];
         assert_eq!(host_from_env("wss://h/", &all).as_deref(), Some("a"));
         assert_eq!(host_from_env("wss://h/", &all[1..]).as_deref(), Some("b"));
@@ -365,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_excepts_hosts_and_this_machine() {
+    fn environment_excepts_hosts_and_this_machine() {
         let proxy = ("ALL_PROXY", "http://p:1");
         let except = [proxy, ("NO_PROXY", "internal")];
         assert_eq!(host_from_env("wss://a.internal/", &except), None);
@@ -375,9 +378,9 @@ mod tests {
         assert!(error.to_string().contains("HTTPS_PROXY"), "{error}");
     }
 
-    /// ALL_PROXY of another tool must not keep anyone from a host that is reached without it.
+    /// An invalid ALL_PROXY, set for another tool, must not affect hosts that are reached without it.
     #[test]
-    fn bad_proxy_of_the_environment_is_judged_when_it_would_be_used() {
+    fn invalid_environment_proxy_fails_only_when_used() {
         let bad = ("ALL_PROXY", "socks4://p");
         for uri in ["ws://localhost/", "ws://127.0.0.1/", "wss://[::ffff:127.0.0.1]/"] {
             assert_eq!(from_env(uri, &[bad]), Ok(None), "{uri}");
@@ -386,12 +389,12 @@ mod tests {
         assert_eq!(host_from_env("wss://h/", &[("https_proxy", "p"), bad]).as_deref(), Some("p"));
         assert!(from_env("ws://h/", &[("https_proxy", "p"), bad]).is_err());
 
-        // The address that credentials bring along is judged when it is dialled.
+        // An address from credentials is checked when it is dialled.
         let config = Config::new("wss://localhost/").unwrap();
         let config = config.proxy_from_env(|name| (name == "all_proxy").then(|| "ftp://p".into()));
         let config = config.unwrap();
         assert!(config.proxy_to(&Uri::parse("wss://elsewhere/").unwrap()).is_err());
-        // What is dialled decides, not what is asked for there.
+        // The dialled address decides, not the one in the URI.
         let elsewhere = Config::new("wss://elsewhere/").unwrap().connect_to("localhost").unwrap();
         let lookup = |name: &str| (name == "all_proxy").then(|| "ftp://p".to_owned());
         assert!(elsewhere.clone().proxy_from_env(lookup).is_ok());

@@ -1,9 +1,9 @@
-//! The ASCII form of a host name (RFC 3492), for an error that says what to write.
+//! Punycode (RFC 3492): the ASCII form of a host name, suggested in an error.
 //!
-//! Only for names that lower case alone brings into the form that IDNA wants: normalising the
-//! others needs tables of Unicode, and a wrong name would lead to a wrong host.
+//! It covers only names that IDNA normalises by lower case alone. Other names need Unicode tables, and a
+//! wrong name would lead to a wrong host.
 
-/// The `xn--` form of a host, label by label; `None` when it cannot be told without tables.
+/// Returns the `xn--` form of a host, or `None` if a label needs Unicode tables.
 pub(super) fn to_ascii(host: &str) -> Option<String> {
     // The dots of RFC 3490 section 3.1.
     let labels = host.split(['.', '\u{3002}', '\u{ff0e}', '\u{ff61}']);
@@ -22,7 +22,7 @@ const T_MAX: u32 = 26;
 const SKEW: u32 = 38;
 const DAMP: u32 = 700;
 
-/// One label, in lower case, with its prefix (RFC 3492 section 6.3).
+/// Encodes one label, which must be in lower case, with its prefix (RFC 3492 section 6.3).
 fn encode(label: &str) -> Option<String> {
     if label.chars().any(needs_tables) {
         return None;
@@ -57,7 +57,7 @@ fn encode(label: &str) -> Option<String> {
     (output.len() <= 63 - "xn--".len()).then(|| format!("xn--{output}"))
 }
 
-/// A generalised variable-length integer (RFC 3492 section 3.3).
+/// Appends a generalised variable-length integer (RFC 3492 section 3.3).
 fn push_number(output: &mut String, mut number: u32, bias: u32) {
     const DIGITS: &[u8; BASE as usize] = b"abcdefghijklmnopqrstuvwxyz0123456789";
     let mut k = BASE;
@@ -85,8 +85,8 @@ fn adapt(delta: u32, points: u32, first: bool) -> u32 {
     k + (BASE - T_MIN + 1) * delta / (delta + SKEW)
 }
 
-/// Characters that IDNA composes, maps or refuses: combining marks, presentation and compatibility
-/// forms, general punctuation, and what has no glyph.
+/// Whether IDNA composes, maps or refuses a character: combining marks, presentation and compatibility
+/// forms, general punctuation, and characters without a glyph.
 const fn needs_tables(c: char) -> bool {
     matches!(c,
         '\u{80}'..='\u{bf}'
@@ -106,9 +106,9 @@ const fn needs_tables(c: char) -> bool {
 mod tests {
     use super::*;
 
-    /// The samples of RFC 3492 section 7.1 that have no upper case, and names that are in use.
+    /// The samples of RFC 3492 section 7.1 without upper case, and names that are in use.
     #[test]
-    fn names_get_their_ascii_form() {
+    fn host_name_has_ascii_form() {
         for (name, ascii) in [
             ("bücher.example", "xn--bcher-kva.example"),
             ("BÜCHER.Example", "xn--bcher-kva.example"),

@@ -1,4 +1,4 @@
-//! Where an address is dialled, through which proxy, and whether it may be reached in the clear.
+//! The route to a server: the address to dial, the proxy, and whether clear text is allowed.
 //!
 //! ```text
 //! URI's host ──▶ connect_to, if given ──▶ target ──▶ proxy set in code, unless it excepts the target
@@ -7,12 +7,12 @@
 //!                                            └──────▶ the target itself
 //! ```
 //!
-//! Header `Host` and the name in TLS are always those of the URI.
+//! The header `Host` and the server name in TLS are always those of the URI.
 
 use super::uri::{self, lower_case, split_port};
 use super::{Config, ConfigError, Proxy, Uri};
 
-/// An address to dial in place of the URI's; without a port, the URI's.
+/// An address to dial instead of the URI's. Without a port, the port of the URI is used.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(try_from = "String")]
 pub(crate) struct Target {
@@ -22,12 +22,12 @@ pub(crate) struct Target {
 
 impl Target {
     pub(super) fn parse(address: &str) -> Result<Self, ConfigError> {
-        let bad = |problem| ConfigError::ConnectTo { problem };
+        let invalid = |problem| ConfigError::ConnectTo { problem };
         if address.contains("://") {
-            return Err(bad("write host:port, without a scheme"));
+            return Err(invalid("write host:port, without a scheme"));
         }
         let (host, port) = split_port(address).map_err(|error| match error {
-            ConfigError::Uri { problem } => bad(problem),
+            ConfigError::Uri { problem } => invalid(problem),
             other => other,
         })?;
         Ok(Self { host: lower_case(&host), port })
@@ -42,7 +42,7 @@ impl TryFrom<String> for Target {
     }
 }
 
-/// As [`Config::connect_to`] takes it.
+/// The form that [`Config::connect_to`] parses.
 impl core::fmt::Display for Target {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "{}", uri::BracketedHost(&self.host))?;
@@ -50,8 +50,8 @@ impl core::fmt::Display for Target {
     }
 }
 
-/// Whether `uri` may be asked for by way of the host that is dialled: `ws://` is for this machine
-/// alone, unless the configuration lets it leave. Every path to a connection passes here.
+/// Checks that clear text stays on this machine: a `ws://` URI, and the host that is dialled for it, must
+/// be loopback unless the configuration is insecure. Every connection is checked here.
 pub(crate) fn check_clear_text(
     uri: &Uri,
     dialled: &str,
@@ -67,8 +67,8 @@ pub(crate) fn check_clear_text(
 }
 
 impl Config {
-    /// Whether `uri` may be dialled under this configuration, proxies aside: in the clear only where
-    /// that was allowed, and for the version that the codec speaks.
+    /// Checks that `uri` may be dialled with this configuration: clear text only where it is allowed, and
+    /// no `vsn` other than that of the codec. It does not check proxies.
     pub(crate) fn check_uri(&self, uri: &Uri) -> Result<(), ConfigError> {
         check_clear_text(uri, self.dial_target(uri).0, self.allow_insecure)?;
         let spoken = self.codec.vsn();
@@ -78,8 +78,8 @@ impl Config {
         Ok(())
     }
 
-    /// The host and the port that lead to this address: those of
-    /// [`connect_to`](Self::connect_to), or its own.
+    /// The host and the port to dial for this address: those of [`connect_to`](Self::connect_to), or its
+    /// own.
     #[must_use]
     pub fn dial_target<'a>(&'a self, uri: &'a Uri) -> (&'a str, u16) {
         match &self.connect_to {
@@ -88,22 +88,22 @@ impl Config {
         }
     }
 
-    /// The proxy on the way to this address, if it is reached through one.
+    /// The proxy through which this address is reached, if any.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Proxy`] for one that the environment names and that cannot be used.
+    /// [`ConfigError::Proxy`] if the environment names an invalid proxy for this address.
     pub fn proxy_to(&self, uri: &Uri) -> Result<Option<&Proxy>, ConfigError> {
         let (host, port) = self.dial_target(uri);
         match (&self.proxy, &self.environment) {
-            (Some(proxy), _) => Ok(Some(&**proxy).filter(|proxy| proxy.leads_to(host, port))),
+            (Some(proxy), _) => Ok(Some(&**proxy).filter(|proxy| proxy.is_for(host, port))),
             (None, Some(environment)) => environment.proxy_to(uri.is_secure(), host, port),
             (None, None) => Ok(None),
         }
     }
 
-    /// Whether the URI may be asked for through this proxy, if there is one; and whether every
-    /// address of the host that is dialled must be one of this machine.
+    /// Checks that `uri` may be reached through `proxy`, if there is one. Returns whether every resolved
+    /// address of the dialled host must be an address of this machine.
     #[cfg(feature = "adapter")]
     pub(crate) fn check_route(
         &self,
@@ -163,10 +163,10 @@ mod tests {
     }
 
     proptest! {
-        /// Clear text leaves this machine only when it may: whatever is dialled, and from
-        /// wherever the URI comes.
+        /// Clear text leaves this machine only if the configuration is insecure, for any dialled host and
+        /// for URIs from the configuration and from credentials.
         #[test]
-        fn clear_text_needs_loopback_on_both_sides(
+        fn clear_text_requires_loopback(
             (configured, near) in host(),
             target in prop::option::of(host()),
             (refreshed, refreshed_near) in host(),

@@ -1,10 +1,10 @@
-//! Values that must not reach a log.
+//! A string that is redacted in logs.
 
 use core::fmt;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-/// A string that prints as `[redacted]`: `Debug`, `Display` and `Serialize` all hide it.
+/// A string that `Debug`, `Display` and `Serialize` replace with `[redacted]`.
 ///
 /// ```
 /// use phx_proto::config::Secret;
@@ -20,7 +20,7 @@ pub struct Secret(String);
 const REDACTED: &str = "[redacted]";
 
 impl Secret {
-    /// The value itself. Named so that a reviewer sees where a secret leaves its wrapper.
+    /// The value itself. The name makes every use of a secret easy to find in a review.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0

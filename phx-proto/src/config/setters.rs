@@ -1,5 +1,5 @@
-//! The setters of [`Config`], one for every policy. What they say of zero and of the longest
-//! times is held by `tests/socket/config_extremes.rs`; the defaults are those of `Options::default`.
+//! The setters of [`Config`], one for every policy. `tests/socket/config_extremes.rs` tests their documented
+//! behaviour for zero and for the longest durations. The defaults are those of `Options::default`.
 
 use core::num::NonZeroUsize;
 use core::time::Duration;
@@ -15,7 +15,7 @@ use crate::config::join_params::JoinParams;
 use crate::topic::Topic;
 use crate::wire::Codec;
 
-/// # What an attempt presents
+/// # Credentials and codec
 impl Config {
     /// Adds a connect parameter; see [`Credentials::param`].
     #[must_use]
@@ -28,7 +28,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// As [`Credentials::header`].
+    /// The errors of [`Credentials::header`].
     pub fn header(
         mut self,
         name: impl Into<String>,
@@ -38,25 +38,25 @@ impl Config {
         Ok(self)
     }
 
-    /// The token for Phoenix's `auth_token`; see [`Credentials::auth_token`].
+    /// Sets the token for Phoenix's `auth_token` option; see [`Credentials::auth_token`].
     #[must_use]
     pub fn auth_token(mut self, token: impl Into<Secret>) -> Self {
         self.credentials = self.credentials.auth_token(token);
         self
     }
 
-    /// All of parameters, headers, token and address at once, in place of those given so far. An
-    /// address that may not be dialled ends the first attempt.
+    /// Sets all credentials at once: parameters, headers, token and address. It replaces those set before.
+    /// An address that may not be dialled ends the first attempt.
     #[must_use]
     pub fn credentials(mut self, credentials: Credentials) -> Self {
         self.credentials = credentials;
         self
     }
 
-    /// Says that credentials are refreshed before each attempt, so that a first 401 is worth
-    /// another try with new ones. By default they are not.
+    /// Sets whether credentials are refreshed before each attempt. If they are, a first 401 is followed by
+    /// a retry with new credentials. The default is `false`.
     ///
-    /// A driver with a credential provider sets this; when driving by hand, set it if you call
+    /// A driver with a credential provider sets this. If you drive the socket yourself, set it if you call
     /// [`Socket::set_credentials`](crate::Socket::set_credentials) on every `Connect`.
     #[must_use]
     pub const fn credentials_refreshed(mut self, refreshed: bool) -> Self {
@@ -64,8 +64,8 @@ impl Config {
         self
     }
 
-    /// How messages are written. Default: what a `vsn` in the query of the address asks for, else
-    /// [`V2`](crate::wire::V2), Phoenix's own default.
+    /// Sets the codec. The default is the one for the `vsn` in the query of the address, or
+    /// [`V2`](crate::wire::V2) if there is none, like Phoenix's own clients.
     ///
     /// ```
     /// use phx_proto::{Config, wire::V1};
@@ -77,18 +77,18 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Vsn`] when the address asks for another version.
+    /// [`ConfigError::Vsn`] if the query of the address has another `vsn`.
     pub fn codec(mut self, codec: Arc<dyn Codec>) -> Result<Self, ConfigError> {
         self.codec = codec;
         self.check_uri(&self.uri)?;
         Ok(self)
     }
 
-    /// Adds a topic that is joined in every life of the connection without being asked for.
+    /// Adds a topic that is joined whenever the client connects, without a call of `join`.
     ///
-    /// A rejected auto-join is tried again up to
-    /// [`join_rejections_max`](Self::join_rejections_max) times. Later calls with the same topic
-    /// replace its parameters. With the driver, `Client::channel` gives a handle of it.
+    /// A rejected auto-join is retried up to [`join_rejections_max`](Self::join_rejections_max) times.
+    /// Later calls with the same topic replace its parameters. With the driver, `Client::channel` returns
+    /// a handle of the topic.
     ///
     /// ```
     /// use phx_proto::{Config, JoinParams};
@@ -118,15 +118,15 @@ impl Config {
     }
 }
 
-/// # The way to the server
+/// # Route to the server
 impl Config {
-    /// Dials this address in place of the URI's host and port, for a port-forward, an ingress or a
-    /// tunnel: `127.0.0.1:8443`, `[::1]:8443`, or a host alone, which keeps the port. Default: none.
+    /// Sets an address to dial instead of the URI's host and port, for a port-forward, an ingress or a
+    /// tunnel: `127.0.0.1:8443`, `[::1]:8443`, or a host alone, which keeps the port of the URI. By
+    /// default there is none.
     ///
-    /// The header `Host` and the name that the server's certificate must bear stay the URI's. It is
-    /// used for every attempt, also when credentials come with another URI; proxies and their
-    /// exceptions are matched against this address. A caller's own stream (`dial_with`) is not
-    /// affected.
+    /// The header `Host` and the name in the server's certificate are still those of the URI. The address
+    /// is used for every attempt, even if credentials contain another URI. Proxies and their exceptions
+    /// are matched against this address. It does not affect a stream that the caller dials (`dial_with`).
     ///
     /// ```
     /// use phx_proto::Config;
@@ -135,15 +135,15 @@ impl Config {
     /// let config = Config::new("wss://backend.example.com/socket/websocket")?
     ///     .connect_to("127.0.0.1:8443")?;
     /// assert_eq!(config.dial_target(config.uri()), ("127.0.0.1", 8443));
-    /// // The surprising case: clear text may not leave this machine this way either.
+    /// // Clear text may not leave this machine this way either.
     /// assert!(Config::new("ws://localhost/socket/websocket")?.connect_to("10.0.0.1:80").is_err());
     /// # Ok::<(), phx_proto::ConfigError>(())
     /// ```
     ///
     /// # Errors
     ///
-    /// [`ConfigError::ConnectTo`] for what is no address, and [`ConfigError::Insecure`] when a
-    /// `ws://` URI would leave this machine.
+    /// [`ConfigError::ConnectTo`] if the address is invalid, and [`ConfigError::Insecure`] if a `ws://`
+    /// URI would leave this machine.
     pub fn connect_to(self, address: &str) -> Result<Self, ConfigError> {
         self.dial(Target::parse(address)?)
     }
@@ -154,29 +154,28 @@ impl Config {
         Ok(self)
     }
 
-    /// The proxy to go through, for every host that it does not
-    /// [except](Proxy::except), this machine included. Default: none, whatever the environment
-    /// says.
+    /// Sets the proxy for every host that it does not [except](Proxy::except), including this machine. By
+    /// default there is none, and environment variables are not read.
     #[must_use]
     pub fn proxy(mut self, proxy: Proxy) -> Self {
         self.proxy = Some(Arc::new(proxy));
         self
     }
 
-    /// The proxy that the environment names, if any: `https_proxy`, `HTTPS_PROXY`, `all_proxy` or
-    /// `ALL_PROXY` for `wss://`, `http_proxy` or the last two for `ws://`. Never for this machine,
-    /// nor for the hosts in `no_proxy` or `NO_PROXY`; and not when one is set with
-    /// [`proxy`](Self::proxy), which comes first.
+    /// Sets the proxy from environment variables: `https_proxy`, `HTTPS_PROXY`, `all_proxy` or `ALL_PROXY`
+    /// for `wss://`, and `http_proxy`, `all_proxy` or `ALL_PROXY` for `ws://`. It is not used for this
+    /// machine, for the hosts in `no_proxy` or `NO_PROXY`, or if a proxy is set with
+    /// [`proxy`](Self::proxy).
     ///
-    /// The environment is asked now, through `lookup`. What it says is judged when it would be
-    /// used: a proxy that cannot be used is no error for an address that is reached without it.
+    /// The variables are read now, through `lookup`. An invalid proxy is an error only for an address that
+    /// would be reached through it.
     ///
     /// ```
     /// use phx_proto::Config;
     ///
     /// let config = Config::new("wss://example.com/socket/websocket")?
     ///     .proxy_from_env(|name| std::env::var(name).ok())?;
-    /// // The surprising case: nothing is wrong with a proxy that is not used.
+    /// // An invalid proxy that is not used is not an error.
     /// let bad = |name: &str| (name == "ALL_PROXY").then(|| "ftp://proxy".to_owned());
     /// assert!(Config::new("wss://localhost/socket/websocket")?.proxy_from_env(bad).is_ok());
     /// # Ok::<(), phx_proto::ConfigError>(())
@@ -184,8 +183,8 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Proxy`], naming the variable, when the configured address would be reached
-    /// through a proxy that cannot be used.
+    /// [`ConfigError::Proxy`] with the name of the variable if the configured address would be reached
+    /// through an invalid proxy.
     pub fn proxy_from_env(
         mut self,
         lookup: impl Fn(&str) -> Option<String>,
@@ -195,8 +194,8 @@ impl Config {
         Ok(self)
     }
 
-    /// Whom `wss://` trusts and what it shows: a [`Tls`](crate::config::Tls), or a caller's own
-    /// `Arc<rustls::ClientConfig>`. Default: Mozilla's roots, and no certificate.
+    /// Sets the trusted roots and the client certificate for `wss://`: a [`Tls`](crate::config::Tls), or
+    /// the caller's own `Arc<rustls::ClientConfig>`. The default is Mozilla's roots and no certificate.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(mut self, tls: impl Into<crate::config::tls::Tls>) -> Self {
@@ -207,10 +206,10 @@ impl Config {
 
 /// # Options
 ///
-/// Each sets a field of the [`Options`], which a configuration derefs to. Their defaults are those of
-/// [`Options::default`].
+/// Each setter below sets a field of the [`Options`], to which a configuration derefs. The defaults are
+/// those of [`Options::default`].
 impl Config {
-    /// All options at once, in place of what was set so far.
+    /// Sets all options at once and replaces those set before.
     ///
     /// ```
     /// use core::time::Duration;
@@ -235,32 +234,33 @@ impl Config {
 
 /// # Connection
 ///
-/// Every length of time is allowed. One that is too long for the clock never ends, and with none at
-/// all what it bounds has failed by the time it is looked at.
+/// Every duration is allowed. A timeout that is too long for the clock never expires, and a timeout of
+/// zero expires at the next check.
 impl Config {
-    /// The bound on one attempt, from `Connect` to the open socket: credentials, name
-    /// resolution, TCP, TLS and upgrade together. With zero, every attempt fails.
+    /// Sets the timeout of one attempt, from `Connect` to the open socket. It includes credentials, name
+    /// resolution, TCP, TLS and the upgrade. With zero, every attempt fails.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.options_mut().connect_timeout = timeout;
         self
     }
 
-    /// How long the peer may take to answer our close frame before TCP is dropped. With zero the
-    /// frame is written, if it can be at once, and its answer is not awaited.
+    /// Sets the time to wait for the peer's close frame before the TCP connection is dropped. With zero,
+    /// the client sends its close frame only if it can be written at once, and does not wait for the
+    /// peer's.
     #[must_use]
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.options_mut().close_timeout = timeout;
         self
     }
 
-    /// The range of the first retry after an open connection was lost.
+    /// Sets the range of delays of the first retry after an open connection was lost.
     ///
-    /// A deploy often ends connections without any close frame, so even this retry is spread: far
-    /// enough that a hundred thousand clients of one server do not dial within a few tenths of a
-    /// second (the example `storm`). For the same reason the retries after it leave out the steps of
-    /// [`reconnect_after`](Self::reconnect_after) that are shorter than the end of this range. A
-    /// client that is alone may choose less.
+    /// A deploy often ends connections without a close frame, so even this retry is spread. The default is
+    /// wide enough that a hundred thousand clients of one server do not dial within a few tenths of a
+    /// second (the example `storm`). For the same reason later retries skip the steps of
+    /// [`reconnect_after`](Self::reconnect_after) that are shorter than the end of this range. If few
+    /// clients use the server, a shorter range is enough.
     ///
     /// ```
     /// use core::time::Duration;
@@ -277,12 +277,12 @@ impl Config {
         self
     }
 
-    /// Delays between further attempts; the last repeats.
+    /// Sets the delays between further attempts; the last one repeats.
     ///
-    /// A client that starts before its server takes them one by one. Once an open connection was
-    /// lost, the steps shorter than the [`first_retry_spread`](Self::first_retry_spread), or than
-    /// the range of the close code, are left out until a connection has been stable: by default
-    /// the second retry comes 1 to 2 s after the first, the third 2.5 to 5 s after that.
+    /// A client that starts before its server uses all steps. After an open connection was lost, the
+    /// client skips the steps shorter than the [`first_retry_spread`](Self::first_retry_spread), or than
+    /// the range of the close code, until a connection has been stable. By default the second retry
+    /// follows the first after 1 to 2 s, and the third follows after another 2.5 to 5 s.
     ///
     /// ```
     /// use core::time::Duration;
@@ -299,57 +299,58 @@ impl Config {
         self
     }
 
-    /// Delays after the server refused the upgrade with a status that a retry will hardly
-    /// change, such as 403 or 404. They have a counter of their own.
+    /// Sets the delays after the server refused the upgrade with a status that a retry is unlikely to
+    /// change, such as 403 or 404. Such attempts have their own counter.
     ///
-    /// So it waits when a second connection in a row ended with
-    /// [`Cause::MessageTooLarge`](crate::Cause::MessageTooLarge), and after each one that follows, until one
-    /// ends otherwise or lasts longer than the longest of these delays.
+    /// The same delays apply when two or more connections in a row ended with
+    /// [`Cause::MessageTooLarge`](crate::Cause::MessageTooLarge), until a connection ends for another reason
+    /// or lasts longer than the longest of these delays.
     ///
-    /// A 404 where a connection was open before (same scheme, host, port and path) is what a router
-    /// answers during a deploy: for 2 min from the first one it waits as other failures do.
+    /// A router may reply with 404 during a deploy. So if a connection to the same scheme, host, port and
+    /// path was open before, 404 has the delays of [`reconnect_after`](Self::reconnect_after) for 2 min
+    /// from the first one.
     #[must_use]
     pub fn refused_after(mut self, backoff: Backoff) -> Self {
         self.options_mut().refused_after = backoff;
         self
     }
 
-    /// The most that a `Retry-After` header is obeyed, before the spread of up to a fifth that every
-    /// such delay gets. With zero it is not obeyed.
+    /// Sets the longest delay that a `Retry-After` header can request. A random spread of up to a fifth is
+    /// added to it. With zero, the header is ignored.
     #[must_use]
     pub fn retry_after_max(mut self, max: Duration) -> Self {
         self.options_mut().retry_after_max = max;
         self
     }
 
-    /// How long a connection, or a joined channel, must have held when it is lost for its
-    /// attempt counter to go back to zero.
+    /// Sets the time after which a connection, or a joined channel, counts as stable. Its attempt counter
+    /// is reset when it is lost after that time.
     ///
-    /// Without it, and so with zero, a server that accepts and drops would be asked at the first
-    /// step for ever.
+    /// With zero, a client retries a server that accepts and drops connections with the first delay every
+    /// time.
     #[must_use]
     pub fn stable_after(mut self, after: Duration) -> Self {
         self.options_mut().stable_after = after;
         self
     }
 
-    /// How many reconnects may be scheduled since the last stable connection. None is no limit,
-    /// 0 never reconnects; what comes after the last one is `GaveUp`.
+    /// Sets the most retries since the last stable connection; after them the connection ends as
+    /// `GaveUp`. `None` means no limit, and 0 disables retries.
     #[must_use]
     pub fn max_retries(mut self, max: Option<u32>) -> Self {
         self.options_mut().max_retries = max;
         self
     }
 
-    /// How long to go on trying, from the first failure since the last stable connection.
-    /// None is no limit. A delay that would pass it gives up at once, so zero does at the first
-    /// failure.
+    /// Sets the longest time to retry, from the first failure since the last stable connection. `None`
+    /// means no limit. If the next delay would end later, the client gives up at once; with zero, it gives
+    /// up at the first failure.
     ///
     /// ```
     /// use core::time::Duration;
     /// use phx_proto::Config;
     ///
-    /// // A tool: a few tries, and not for long.
+    /// // A command-line tool: a few attempts within half a minute.
     /// let config = Config::new("wss://example.com/socket/websocket")?
     ///     .max_retries(Some(5))
     ///     .max_elapsed(Some(Duration::from_secs(30)));
@@ -361,14 +362,14 @@ impl Config {
         self
     }
 
-    /// What a close code means. By default every one is followed by a retry, 1000 included (Phoenix
-    /// sends it on restarts); those that hit many clients at once have a wider spread.
+    /// Sets the rule for a close code. By default every code is followed by a retry, including 1000, which
+    /// Phoenix sends when it restarts. Codes that reach many clients at once have a wider spread.
     ///
     /// ```
     /// use phx_proto::Config;
     /// use phx_proto::config::CloseRule;
     ///
-    /// // This server says 4001 when the account was closed.
+    /// // This server closes with 4001 when the account was deleted.
     /// let config = Config::new("wss://example.com/socket/websocket")?
     ///     .close_rule(4001, CloseRule::Stop);
     /// # Ok::<(), phx_proto::ConfigError>(())
@@ -379,15 +380,15 @@ impl Config {
         self
     }
 
-    /// What the HTTP status of a refused upgrade means. By default 401 is
+    /// Sets the rule for an HTTP status of a refused upgrade. By default 401 is
     /// [`Unauthorized`](StatusRule::Unauthorized); 408, 425, 429 and 5xx are
-    /// [`Backoff`](StatusRule::Backoff); anything else is [`Refused`](StatusRule::Refused).
+    /// [`Backoff`](StatusRule::Backoff); any other status is [`Refused`](StatusRule::Refused).
     ///
     /// ```
     /// use phx_proto::Config;
     /// use phx_proto::config::StatusRule;
     ///
-    /// // Behind this gateway a 404 is a deploy, and a 403 is final.
+    /// // This gateway replies with 404 during a deploy, and its 403 is final.
     /// let config = Config::new("wss://example.com/socket/websocket")?
     ///     .status_rule(404, StatusRule::Backoff)
     ///     .status_rule(403, StatusRule::Stop);
@@ -402,10 +403,10 @@ impl Config {
 
 /// # Liveness
 impl Config {
-    /// The time between heartbeats. Zero turns them off.
+    /// Sets the time between heartbeats. Zero disables them.
     ///
-    /// Phoenix closes a connection on which it heard nothing for 60 s by default
-    /// (`wire/idle_timeout_close`), so keep well below that: from 60 s on there is a
+    /// By default Phoenix closes a connection on which it received nothing for 60 s
+    /// (`wire/idle_timeout_close`), so choose less. An interval of 60 s or more causes
     /// [`Warning::HeartbeatIntervalTooLong`](crate::event::Warning::HeartbeatIntervalTooLong).
     #[must_use]
     pub fn heartbeat_interval(mut self, interval: Duration) -> Self {
@@ -413,18 +414,18 @@ impl Config {
         self
     }
 
-    /// How long after it fell due a heartbeat may go unanswered.
+    /// Sets the timeout of the reply to a heartbeat, measured from when the heartbeat was due.
     ///
-    /// It must leave room for the slowest round trip, and for the event loop of a busy server;
-    /// less than a second will cut connections that are well.
+    /// Allow for the slowest round trip and for delays of a busy server. With less than a second, healthy
+    /// connections will be closed.
     #[must_use]
     pub fn heartbeat_timeout(mut self, timeout: Duration) -> Self {
         self.options_mut().heartbeat_timeout = timeout;
         self
     }
 
-    /// With heartbeats off: how long the transport may refuse frames before the connection is
-    /// given up as dead. Bytes written meanwhile extend it, by
+    /// Sets how long the transport may refuse frames before the connection counts as dead. It applies only
+    /// if heartbeats are disabled. Bytes written meanwhile extend it by
     /// [`send_rate_min`](Self::send_rate_min).
     #[must_use]
     pub fn write_stall_timeout(mut self, timeout: Duration) -> Self {
@@ -432,39 +433,38 @@ impl Config {
         self
     }
 
-    /// The slowest link from the server, in bytes per second. With zero, bytes that are read extend
+    /// Sets the slowest link from the server to support, in bytes per second. With zero, bytes read extend
     /// no deadline.
     ///
-    /// A heartbeat's reply, and a join's, queue behind what is on its way already. So every byte
-    /// read while one of them is awaited extends its deadline by its time at this rate, at most by
-    /// [`progress_max`](Self::progress_max). A lower rate finds a dead connection that still
-    /// trickles later; a higher one cuts links that are slower.
+    /// The replies to heartbeats and joins queue behind data that is already on its way. So every byte read
+    /// while the client waits for one of them extends its deadline by the byte's time at this rate, at most
+    /// by [`progress_max`](Self::progress_max). With a lower rate, a dead connection that still delivers a
+    /// few bytes is detected later; with a higher rate, connections over slower links are closed.
     #[must_use]
     pub fn receive_rate_min(mut self, bytes_per_second: u64) -> Self {
         self.options_mut().receive_rate_min = bytes_per_second;
         self
     }
 
-    /// The slowest link to the server, in bytes per second. With zero, bytes that are written extend
+    /// Sets the slowest link to the server to support, in bytes per second. With zero, bytes written extend
     /// no deadline.
     ///
-    /// A heartbeat, and a join, queue behind what was written before them. So every byte that lies
-    /// ahead of one, and that no answer has proven received, extends its deadline by its time at
-    /// this rate, at most by [`progress_max`](Self::progress_max). The operating system takes
-    /// megabytes before it says that nothing leaves; at a lower rate those hide a dead connection
-    /// for longer.
+    /// Heartbeats and joins queue behind data written before them. So every byte ahead of one of them,
+    /// unless a reply proves that the server received it, extends its deadline by the byte's time at this
+    /// rate, at most by [`progress_max`](Self::progress_max). The operating system buffers megabytes before
+    /// it reports that nothing can be sent; with a lower rate, a dead connection is detected later because
+    /// of them.
     #[must_use]
     pub fn send_rate_min(mut self, bytes_per_second: u64) -> Self {
         self.options_mut().send_rate_min = bytes_per_second;
         self
     }
 
-    /// By how much bytes may extend the deadline of one answer.
+    /// Sets the most by which bytes read and written can extend the deadline of one reply.
     ///
-    /// A dead connection is found at the latest this long, and
-    /// [`heartbeat_timeout`](Self::heartbeat_timeout), after a heartbeat fell due. It also bounds the
-    /// largest message of a slow link: a message that takes longer than this to transfer never
-    /// arrives.
+    /// A dead connection is detected at the latest after [`heartbeat_timeout`](Self::heartbeat_timeout) and
+    /// this time, measured from when a heartbeat was due. It also limits the messages of a slow link: a
+    /// message that takes longer than this to transfer never arrives.
     #[must_use]
     pub fn progress_max(mut self, longest: Duration) -> Self {
         self.options_mut().progress_max = longest;
@@ -474,28 +474,28 @@ impl Config {
 
 /// # Channels
 impl Config {
-    /// How long the oldest unanswered join may take before it is reported and probed. It ends
-    /// nothing by itself: a late ok still counts.
+    /// Sets the time after which the oldest unanswered join is reported and probed. It does not end the
+    /// join: a late ok still counts.
     #[must_use]
     pub fn join_timeout(mut self, timeout: Duration) -> Self {
         self.options_mut().join_timeout = timeout;
         self
     }
 
-    /// How long a join may keep the whole socket silent before the connection is dropped.
-    /// It is counted as [`join_timeout`](Self::join_timeout) is: from when the join is the oldest that
-    /// is unanswered.
+    /// Sets how long an unanswered join may keep the whole connection silent before the connection is
+    /// dropped. Like [`join_timeout`](Self::join_timeout), it is measured from when the join becomes the
+    /// oldest unanswered one.
     #[must_use]
     pub fn join_block_max(mut self, max: Duration) -> Self {
         self.options_mut().join_block_max = max;
         self
     }
 
-    /// How many joins may be unanswered at once, from 1.
+    /// Sets the most joins that may be unanswered at once, at least 1.
     ///
-    /// When the server closes two connections in a row within 2 s of joins, as servers with a limit
-    /// of joins do, they are written at half of the rate that was answered, and faster again when
-    /// that works.
+    /// A server with a rate limit for joins may close the connection. If two connections in a row are closed
+    /// within 2 s of joins, the client sends joins at half the rate that the server answered, and raises the
+    /// rate again while that works.
     ///
     /// # Errors
     ///
@@ -505,29 +505,29 @@ impl Config {
         Ok(self)
     }
 
-    /// Delays before a crashed channel is joined again; the last repeats.
+    /// Sets the delays before a crashed channel is joined again; the last one repeats.
     #[must_use]
     pub fn rejoin_after(mut self, backoff: Backoff) -> Self {
         self.options_mut().rejoin_after = backoff;
         self
     }
 
-    /// Delays before a rejected rejoin or auto-join is tried again; the last repeats.
+    /// Sets the delays before a rejected rejoin or auto-join is retried; the last one repeats.
     #[must_use]
     pub fn rejected_after(mut self, backoff: Backoff) -> Self {
         self.options_mut().rejected_after = backoff;
         self
     }
 
-    /// How many rejections in a row are followed by another try, for rejoins and auto-joins.
-    /// With 0 the first one is final.
+    /// Sets the most rejections in a row that are followed by a retry, for rejoins and auto-joins. With 0
+    /// the first rejection is final.
     #[must_use]
     pub fn join_rejections_max(mut self, max: u32) -> Self {
         self.options_mut().join_rejections_max = max;
         self
     }
 
-    /// How long a leave may go unanswered. A join of the same topic waits as long.
+    /// Sets the timeout of a leave. A new join of the same topic waits until the leave has ended.
     #[must_use]
     pub fn leave_timeout(mut self, timeout: Duration) -> Self {
         self.options_mut().leave_timeout = timeout;
@@ -537,7 +537,7 @@ impl Config {
 
 /// # Pushes, limits and buffers
 impl Config {
-    /// How long a push may take, from the call to its outcome. Each push can have its own
+    /// Sets the timeout of a push, from the call to its outcome. Each push can have its own
     /// ([`PushOptions::timeout`](crate::PushOptions::timeout)).
     #[must_use]
     pub fn push_timeout(mut self, timeout: Duration) -> Self {
@@ -545,39 +545,41 @@ impl Config {
         self
     }
 
-    /// How many pushes may be accepted and not yet written, on all channels together. With 0 no push
-    /// is accepted, because each of them waits for the transport first.
+    /// Sets the most pushes that are accepted and not yet written, on all channels together. With 0 no push
+    /// is accepted, because each push waits for the transport first.
     ///
-    /// While more than one topic is wanted or being left, none holds more than half of it (rounded up),
-    /// so pushes to one that cannot be joined do not make those to the others fail. A push beyond either
-    /// is refused with [`PushErrorKind::QueueFull`](crate::event::PushErrorKind::QueueFull).
+    /// While more than one topic is wanted or being left, one topic can use at most half of the queue
+    /// (rounded up), so a topic that cannot be joined does not make pushes to other topics fail. A push
+    /// beyond either limit is refused with
+    /// [`PushErrorKind::QueueFull`](crate::event::PushErrorKind::QueueFull).
     #[must_use]
     pub fn queued_pushes_max(mut self, max: usize) -> Self {
         self.options_mut().queued_pushes_max = max;
         self
     }
 
-    /// How many bytes of payloads and event names may be accepted and not yet written;
-    /// while more than one topic is wanted or being left, each holds at most half of it, as with
-    /// [`queued_pushes_max`](Self::queued_pushes_max). A push that is larger by itself is never taken, so
-    /// raise it together with [`max_push_bytes`](Self::max_push_bytes): to twice of that for several
-    /// topics.
+    /// Sets the most bytes of payloads and event names of pushes that are accepted and not yet written.
+    /// While more than one topic is wanted or being left, one topic can use at most half, as with
+    /// [`queued_pushes_max`](Self::queued_pushes_max). A single push that is larger is never accepted, so
+    /// raise this together with [`max_push_bytes`](Self::max_push_bytes): to twice its value if there are
+    /// several topics.
     ///
-    /// It bounds the memory that is held: a payload that is a slice of a larger buffer is copied when it is
-    /// accepted, instead of when its frame is built. What is not counted is at most a kilobyte and a half
-    /// for each push, or a quarter of its payload.
+    /// The limit counts memory. A payload that is a slice of a larger buffer is copied when it is accepted,
+    /// instead of when its frame is built. For each push at most a kilobyte and a half, or a quarter of its
+    /// payload, is not counted.
     #[must_use]
     pub fn queued_bytes_max(mut self, max: usize) -> Self {
         self.options_mut().queued_bytes_max = max;
         self
     }
 
-    /// How many calls may be written and await their replies, on all channels together, from 1.
+    /// Sets the most calls that are written and wait for their replies, on all channels together, at least
+    /// 1.
     ///
-    /// At that, further calls wait in the queue, within its bounds and their own timeouts, until one is
-    /// answered or ends. So does what is behind such a call on its channel, casts included, as a channel's
-    /// frames keep their order. Everything else is written as ever: casts of other channels, heartbeats,
-    /// joins and leaves. A leave ends what waits of its channel
+    /// When this number is reached, further calls wait in the queue, within its limits and their own
+    /// timeouts, until a call ends. Pushes after such a call on the same channel wait too, including casts,
+    /// because the frames of a channel keep their order. Other frames are written as usual: casts of other
+    /// channels, heartbeats, joins and leaves. A leave ends the waiting pushes of its channel as
     /// [`NotSent`](crate::PushOutcome::NotSent).
     ///
     /// # Errors
@@ -588,21 +590,21 @@ impl Config {
         Ok(self)
     }
 
-    /// The largest frame that is sent, in bytes. A push or a join beyond it is refused at the call.
+    /// Sets the largest frame to send, in bytes. The call of a larger push or join returns an error.
     ///
-    /// Set it to the server's `max_frame_size` if that is smaller: the server closes the whole
-    /// connection otherwise (`wire/frame_too_big`). Bandit 1.11 and later takes 8,000,000 bytes, or
-    /// 10,000,000 behind WebSockAdapter 0.6; Cowboy 2.17 and later takes 1,000,000.
+    /// Set it to the server's `max_frame_size` if that is smaller: the server closes the whole connection
+    /// for a larger frame (`wire/frame_too_big`). Bandit 1.11 and later accepts 8,000,000 bytes, or
+    /// 10,000,000 with WebSockAdapter 0.6; Cowboy 2.17 and later accepts 1,000,000.
     #[must_use]
     pub fn max_push_bytes(mut self, max: usize) -> Self {
         self.options_mut().max_push_bytes = max;
         self
     }
 
-    /// The largest message that is accepted, in bytes; less
-    /// [for many connections](Self::for_many_connections). A larger one ends the connection with close
-    /// code 1009 and [`Cause::MessageTooLarge`](crate::Cause::MessageTooLarge), and the connection is made
-    /// again. When that ends the next one too, further attempts wait by
+    /// Sets the largest message to receive, in bytes. [`for_many_connections`](Self::for_many_connections)
+    /// lowers it. A larger message ends the connection with close code 1009 and
+    /// [`Cause::MessageTooLarge`](crate::Cause::MessageTooLarge), and the client reconnects. If the next
+    /// connection ends the same way, further attempts wait for the delays of
     /// [`refused_after`](Self::refused_after).
     #[must_use]
     pub fn max_message_bytes(mut self, max: usize) -> Self {
@@ -610,25 +612,25 @@ impl Config {
         self
     }
 
-    /// Whether payloads are checked to be JSON on arrival. By default a payload is parsed once, by
-    /// its reader. When it is checked, what is no JSON is a
-    /// [`Signal::ProtocolError`](crate::Signal::ProtocolError) and is not delivered.
+    /// Sets whether received payloads are checked to be JSON. By default they are not, and each payload is
+    /// parsed once, by its consumer. With the check, a message with an invalid payload is not delivered but
+    /// reported as [`Signal::ProtocolError`](crate::Signal::ProtocolError).
     #[must_use]
     pub fn strict_payloads(mut self, strict: bool) -> Self {
         self.options_mut().strict_payloads = strict;
         self
     }
 
-    /// How many messages, and how many bytes of them, wait for a slow consumer: for each subscriber.
-    /// Used by the `driver` feature.
+    /// Sets the most messages, and the most bytes of them, that wait for one slow consumer. Used by the
+    /// `driver` feature.
     ///
-    /// A stream takes up to an eighth of either in hand at once. Those count as waiting, and
-    /// are not dropped any more. The bytes are of the memory that is held, names and read buffers
-    /// included; see [bounds](crate::manual::bounds).
+    /// A stream takes up to an eighth of either from its mailbox at once. Those messages still count, and
+    /// are no longer dropped. The bytes count memory, including names and read buffers; see
+    /// [bounds](crate::manual::bounds).
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Zero`] for no messages.
+    /// [`ConfigError::Zero`] for 0 messages.
     pub fn mailbox(mut self, messages: usize, bytes: usize) -> Result<Self, ConfigError> {
         let options = self.options_mut();
         options.mailbox_messages_max = not_zero("mailbox", messages)?;
@@ -636,15 +638,14 @@ impl Config {
         Ok(self)
     }
 
-    /// The buffers of a connection that is one of thousands and idle most of the time: 4 KiB for
-    /// reading, 4 KiB for writing, and messages of at most 8 MiB
-    /// ([`max_message_bytes`](Self::max_message_bytes)).
+    /// Sets small buffers for a process with thousands of mostly idle connections: 4 KiB for reading,
+    /// 4 KiB for writing, and messages of at most 8 MiB ([`max_message_bytes`](Self::max_message_bytes)).
     ///
-    /// It saves 12 KiB of resident memory a connection. What it costs is a system call for every
-    /// 4 KiB that are read in a burst, where the default has one for every 16 KiB.
+    /// This saves 12 KiB of resident memory for each connection. In a burst, each system call reads 4 KiB
+    /// instead of 16 KiB.
     #[must_use]
     pub fn for_many_connections(mut self) -> Self {
-        const BUFFER: NonZeroUsize = NonZeroUsize::new(4 << 10).expect("it is not zero");
+        const BUFFER: NonZeroUsize = NonZeroUsize::new(4 << 10).expect("4 KiB is not zero");
         let options = self.options_mut();
         options.read_buffer_bytes = BUFFER;
         options.write_buffer_bytes = BUFFER.get();
@@ -652,9 +653,9 @@ impl Config {
         self
     }
 
-    /// The socket's read and write buffers in bytes. The defaults are good for one busy connection;
-    /// with thousands of idle ones, see
-    /// [`for_many_connections`](Self::for_many_connections). Used by the adapters.
+    /// Sets the sizes of the socket's read and write buffers in bytes. The defaults suit one busy
+    /// connection; for thousands of idle ones see [`for_many_connections`](Self::for_many_connections).
+    /// Used by the adapters.
     ///
     /// ```
     /// let one_of_many = phx_proto::Config::new("wss://example.com/socket/websocket")?
@@ -665,7 +666,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Zero`] for a read buffer of 0.
+    /// [`ConfigError::Zero`] for a read buffer of 0 bytes.
     pub fn buffers(mut self, read: usize, write: usize) -> Result<Self, ConfigError> {
         let options = self.options_mut();
         options.read_buffer_bytes = not_zero("buffers", read)?;
@@ -673,7 +674,7 @@ impl Config {
         Ok(self)
     }
 
-    /// The implementation of WebSocket that the adapters use; see [`TransportKind`] for the differences.
+    /// Sets the WebSocket implementation that the adapters use; see [`TransportKind`] for the differences.
     ///
     /// ```
     /// # #[cfg(feature = "websocket")]
@@ -698,10 +699,10 @@ fn not_zero(key: &'static str, number: usize) -> Result<NonZeroUsize, ConfigErro
     NonZeroUsize::new(number).ok_or(ConfigError::Zero { key })
 }
 
-/// # What adapters read
+/// # For adapters
 #[cfg(feature = "tls")]
 impl Config {
-    /// What was given to [`tls`](Self::tls), or its default.
+    /// The TLS configuration set with [`tls`](Self::tls), or the default.
     #[must_use]
     pub fn tls_in_use(&self) -> &crate::config::tls::Tls {
         self.tls.as_ref().unwrap_or_else(|| crate::config::tls::Tls::standard())

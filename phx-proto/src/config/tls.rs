@@ -1,7 +1,7 @@
-//! Whom a `wss://` connection trusts, and how it shows itself.
+//! TLS configuration: trusted roots and the client certificate.
 //!
-//! The cryptography is always that of ring, named explicitly: nothing depends on which provider
-//! some other crate of the program has installed.
+//! The cryptography is always that of ring, which is selected explicitly, so a provider that another crate
+//! of the program installed has no effect.
 
 use core::fmt;
 use std::io;
@@ -17,39 +17,39 @@ use super::verifier::{Verifier, provider};
 use crate::config::TlsFiles;
 use crate::config::uri::without_zone;
 
-/// The TLS side of a configuration; see [`Config::tls`](crate::Config::tls).
+/// The TLS configuration of a connection; see [`Config::tls`](crate::Config::tls).
 ///
 /// ```
 /// use phx_proto::Config;
 /// use phx_proto::config::{Roots, Tls};
 ///
 /// # fn private_ca(ca_pem: &[u8], cert: &[u8], key: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
-/// // A private certificate authority, and a certificate to show to the server.
+/// // A private certificate authority, and a client certificate for the server.
 /// let tls = Tls::with_identity(Roots::pem(ca_pem)?, cert, key)?;
 /// let config = Config::new("wss://backend.internal/socket/websocket")?.tls(tls);
 /// # Ok(())
 /// # }
-/// // With neither, the server's certificate is checked against Mozilla's roots.
+/// // By default the server's certificate is checked against Mozilla's roots.
 /// let config = Config::new("wss://example.com/socket/websocket")?;
 /// # Ok::<(), phx_proto::ConfigError>(())
 /// ```
 #[derive(Clone)]
 pub struct Tls {
     client: Arc<ClientConfig>,
-    /// Apart, because few have any of it and every connection would have the room for it.
+    /// Allocated separately to keep this type small, because every connection has one.
     more: Option<Arc<More>>,
 }
 
 #[derive(Clone, Default)]
 struct More {
     server_name: Option<ServerName<'static>>,
-    /// The authorities that are trusted, in words: `those of ca.pem`.
+    /// Description of the trusted authorities for errors: `those of ca.pem`.
     trusted: Option<String>,
-    /// The certificate that is shown: `device.pem`.
+    /// Description of the client certificate for errors: `device.pem`.
     shown: Option<String>,
 }
 
-/// The contents of the files of [`TlsFiles`].
+/// The contents of the files that [`TlsFiles`] names.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Contents {
     ca: Option<Vec<u8>>,
@@ -57,7 +57,7 @@ pub(crate) struct Contents {
 }
 
 impl Contents {
-    /// Reads every file that is named.
+    /// Reads the files.
     pub(crate) fn read(
         files: &TlsFiles,
         read: impl Fn(&str) -> io::Result<Vec<u8>>,
@@ -79,7 +79,7 @@ impl Contents {
 }
 
 impl Tls {
-    /// Trusts these roots and shows no certificate.
+    /// Creates a configuration that trusts these roots and has no client certificate.
     #[must_use]
     pub fn new(roots: Roots) -> Self {
         let trusted = roots.origin.clone();
@@ -88,21 +88,25 @@ impl Tls {
         tls
     }
 
-    /// Trusts these roots and shows a certificate: its chain, leaf first, and its key, in PEM. A byte
-    /// order mark before either is skipped.
+    /// Creates a configuration that trusts these roots and has a client certificate: its chain, leaf
+    /// first, and its key, both in PEM. A byte order mark is skipped.
     ///
-    /// Whether the certificate is still valid is not looked at: the server says so.
+    /// The validity period of the certificate is not checked; the server checks it.
     ///
     /// # Errors
     ///
-    /// [`TlsError`] when there is no certificate or no key, when the key is encrypted, when they do
-    /// not belong together, and for a certificate of X.509 version 1.
+    /// [`TlsError`] if the certificate or the key is missing, if the key is encrypted, if they do not
+    /// belong together, or if the certificate is of X.509 version 1.
     pub fn with_identity(roots: Roots, chain: &[u8], key: &[u8]) -> Result<Self, TlsError> {
         let names = Names { chain: "the certificate chain", key: "the key" };
-        Self::showing(roots, (chain, key), names)
+        Self::named_identity(roots, (chain, key), names)
     }
 
-    fn showing(roots: Roots, pem: (&[u8], &[u8]), names: Names<'_>) -> Result<Self, TlsError> {
+    fn named_identity(
+        roots: Roots,
+        pem: (&[u8], &[u8]),
+        names: Names<'_>,
+    ) -> Result<Self, TlsError> {
         let chain = certificates(pem.0, names.chain)?;
         let key = private_key(pem.1, names.key)?;
         let leaf = facts(&chain[0]);
@@ -128,8 +132,8 @@ impl Tls {
         Ok(tls)
     }
 
-    /// What the `tls` key of a document of connections names, with a function that reads a file.
-    /// Without a `ca_file` it is Mozilla's roots that are trusted.
+    /// Creates the configuration for the `tls` key of a connections document. `read` reads a file. Without
+    /// a `ca_file`, Mozilla's roots are trusted.
     ///
     /// ```no_run
     /// use phx_proto::config::{Tls, TlsError};
@@ -146,8 +150,7 @@ impl Tls {
     ///
     /// # Errors
     ///
-    /// [`TlsError`], naming the file, for one that cannot be read and for whatever is wrong with what
-    /// is in it.
+    /// [`TlsError`] with the name of the file if it cannot be read or is invalid.
     pub fn from_files(
         files: &TlsFiles,
         read: impl Fn(&str) -> io::Result<Vec<u8>>,
@@ -163,7 +166,7 @@ impl Tls {
         let tls = match (&contents.identity, &files.cert_file, &files.key_file) {
             (Some((chain, key)), Some(chain_file), Some(key_file)) => {
                 let names = Names { chain: chain_file, key: key_file };
-                Self::showing(roots, (chain, key), names)?
+                Self::named_identity(roots, (chain, key), names)?
             }
             _ => Self::new(roots),
         };
@@ -174,16 +177,16 @@ impl Tls {
     }
 
     fn of(mut client: ClientConfig) -> Self {
-        // A server that offers HTTP/2 too would otherwise be free to choose it.
+        // Without this, a server that also offers HTTP/2 could choose it.
         client.alpn_protocols = vec![b"http/1.1".to_vec()];
         Arc::new(client).into()
     }
 
-    /// The name that the server's certificate must bear, when it is not the host of the address.
+    /// Sets the name that the server's certificate must have, if it is not the host of the address.
     ///
     /// # Errors
     ///
-    /// [`TlsError::Name`] for what is neither a DNS name nor an IP address.
+    /// [`TlsError::Name`] if `name` is neither a DNS name nor an IP address.
     pub fn server_name(mut self, name: &str) -> Result<Self, TlsError> {
         let parsed = ServerName::try_from(name.to_owned());
         let parsed = parsed.map_err(|_| TlsError::Name { name: name.to_owned() })?;
@@ -199,11 +202,12 @@ impl Tls {
         self.more.as_ref()?.server_name.as_ref()
     }
 
-    /// The name to verify for this host, and to announce: the given one, or the host's own.
+    /// The name to verify and to send in SNI for this host: the one set with
+    /// [`server_name`](Self::server_name), or the host itself.
     ///
     /// # Errors
     ///
-    /// [`TlsError::Name`] for a host that is neither a DNS name nor an IP address.
+    /// [`TlsError::Name`] if `host` is neither a DNS name nor an IP address.
     pub fn name_for(&self, host: &str) -> Result<ServerName<'static>, TlsError> {
         match self.given_name() {
             Some(name) => Ok(name.clone()),
@@ -212,14 +216,14 @@ impl Tls {
         }
     }
 
-    /// Whose certificates are trusted, in words.
+    /// Description of the trusted authorities for an error message.
     #[cfg(feature = "adapter")]
     pub(crate) fn trusted(&self) -> &str {
         let known = self.more.as_ref().and_then(|more| more.trusted.as_deref());
         known.unwrap_or("those that the configuration names")
     }
 
-    /// The certificate that is shown, in words, if one is known of.
+    /// Description of the client certificate for an error message, if there is one.
     #[cfg(feature = "adapter")]
     pub(crate) fn shown(&self) -> Option<&str> {
         self.more.as_ref()?.shown.as_deref()
@@ -231,14 +235,14 @@ impl Tls {
         Arc::clone(&self.client)
     }
 
-    /// What is used when nothing else is configured: Mozilla's roots, made once.
+    /// The default configuration with Mozilla's roots, created once.
     pub(crate) fn standard() -> &'static Self {
         static STANDARD: OnceLock<Tls> = OnceLock::new();
         STANDARD.get_or_init(|| Self::new(Roots::webpki()))
     }
 }
 
-/// A configuration of the caller's own, used as it is.
+/// Uses the caller's own configuration unchanged.
 impl From<Arc<ClientConfig>> for Tls {
     fn from(client: Arc<ClientConfig>) -> Self {
         Self { client, more: None }
@@ -251,29 +255,29 @@ impl fmt::Debug for Tls {
     }
 }
 
-/// The certificate authorities that are trusted to name servers.
+/// The trusted certificate authorities.
 #[derive(Clone)]
 pub struct Roots {
     store: RootCertStore,
-    /// In words, for errors.
+    /// Description for errors.
     origin: String,
 }
 
 impl Roots {
-    /// Mozilla's, as they were when the crate `webpki-roots` was published.
+    /// Mozilla's roots, as of the release of the crate `webpki-roots`.
     #[must_use]
     pub fn webpki() -> Self {
         let store = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
         Self { store, origin: "Mozilla's".to_owned() }
     }
 
-    /// Those of the operating system. Reads files, so make it once and keep it.
+    /// The roots of the operating system. This reads files, so call it once and keep the result.
     ///
-    /// Certificates of the system that make no sense are left out.
+    /// Invalid certificates of the system are skipped.
     ///
     /// # Errors
     ///
-    /// [`TlsError::Native`] when the system has none that can be used.
+    /// [`TlsError::Native`] if the system has no valid root.
     #[cfg(feature = "tls-native-roots")]
     pub fn native() -> Result<Self, TlsError> {
         let found = rustls_native_certs::load_native_certs();
@@ -286,11 +290,11 @@ impl Roots {
         Ok(Self { store, origin: "the operating system's".to_owned() })
     }
 
-    /// Only those in a PEM file, each a certificate authority, or a self-signed certificate that a
-    /// server shows as its own. A byte order mark before it is skipped.
+    /// Only the roots in a PEM file. Each is a certificate authority, or the self-signed certificate of a
+    /// server. A byte order mark is skipped.
     ///
-    /// A server's own certificate works only if it does not say that it is an authority
-    /// (`CA:TRUE`), as those of `openssl req -x509` do unless they are told otherwise:
+    /// The self-signed certificate of a server must not be marked as an authority (`CA:TRUE`). By default
+    /// `openssl req -x509` does so; this command does not:
     ///
     /// ```text
     /// openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 365 \\
@@ -298,16 +302,16 @@ impl Roots {
     ///   -addext basicConstraints=critical,CA:FALSE
     /// ```
     ///
-    /// Those of `mix phx.gen.cert` work as they are.
+    /// Certificates of `mix phx.gen.cert` work unchanged.
     ///
     /// # Errors
     ///
-    /// [`TlsError::Pem`] when there is none, or one makes no sense.
+    /// [`TlsError::Pem`] if the file has no certificate or an invalid one.
     pub fn pem(pem: &[u8]) -> Result<Self, TlsError> {
         Self::from_pem(pem, "the certificate authority")
     }
 
-    /// With the name of the file.
+    /// Like [`pem`](Self::pem), with the name of the file for errors.
     fn from_pem(pem: &[u8], file: &str) -> Result<Self, TlsError> {
         let mut store = RootCertStore::empty();
         add(&mut store, pem, file)?;
@@ -318,11 +322,11 @@ impl Roots {
         Ok(Self { store, origin })
     }
 
-    /// These and those in a PEM file.
+    /// Adds the roots in a PEM file.
     ///
     /// # Errors
     ///
-    /// As [`pem`](Self::pem).
+    /// The errors of [`pem`](Self::pem).
     pub fn and_pem(mut self, pem: &[u8]) -> Result<Self, TlsError> {
         add(&mut self.store, pem, "the certificate authority")?;
         self.origin.push_str(" and those that were added");
@@ -334,7 +338,7 @@ fn add(store: &mut RootCertStore, pem: &[u8], what: &str) -> Result<(), TlsError
     for certificate in certificates(pem, what)? {
         store.add(certificate).map_err(|error| TlsError::Pem {
             what: what.to_owned(),
-            problem: format!("a certificate in it makes no sense ({error})"),
+            problem: format!("it contains an invalid certificate ({error})"),
         })?;
     }
     Ok(())
@@ -346,42 +350,42 @@ impl fmt::Debug for Roots {
     }
 }
 
-/// What is wrong with certificates, keys or names.
+/// An invalid certificate, key, server name or file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// PEM that cannot be used.
-    #[error("{what} cannot be used: {problem}")]
+    /// A PEM file is invalid.
+    #[error("cannot use {what}: {problem}")]
     Pem {
-        /// The file, or which one it is.
+        /// The name of the file, or a description such as `the key`.
         what: String,
-        /// What is wrong with it.
+        /// The problem with the file.
         problem: String,
     },
-    /// A file that cannot be read.
-    #[error("{path} cannot be read: {problem}")]
+    /// A file cannot be read.
+    #[error("cannot read {path}: {problem}")]
     File {
-        /// Its path.
+        /// Path of the file.
         path: String,
-        /// What is wrong with it.
+        /// The error of the function that read it.
         problem: String,
     },
-    /// A certificate and a key that cannot be shown.
-    #[error("the certificate cannot be shown: {problem}")]
+    /// The client certificate and its key cannot be used.
+    #[error("cannot use the client certificate: {problem}")]
     Identity {
-        /// What is wrong with them.
+        /// The problem with the certificate or the key.
         problem: String,
     },
-    /// What no certificate can bear.
+    /// A server name is neither a DNS name nor an IP address.
     #[error("{name:?} is neither a DNS name nor an IP address")]
     Name {
-        /// The name.
+        /// The server name.
         name: String,
     },
-    /// The operating system has no certificate authorities.
-    #[error("the operating system has no certificate authority that can be used: {problem}")]
+    /// The operating system has no valid certificate authorities.
+    #[error("the operating system has no valid certificate authority: {problem}")]
     Native {
-        /// What it said, if anything.
+        /// The first error of the operating system, or empty.
         problem: String,
     },
 }
@@ -396,16 +400,16 @@ fn builder(roots: Roots) -> ConfigBuilder<ClientConfig, WantsClientCert> {
         .with_custom_certificate_verifier(Arc::new(verifier))
 }
 
-/// What the two parts of an identity are called in an error: by their files, if they have any.
+/// The names of a client certificate and its key in an error: their files, if they come from files.
 #[derive(Clone, Copy)]
 struct Names<'a> {
     chain: &'a str,
     key: &'a str,
 }
 
-/// What a command is given: a file that is known, or one that stands for it.
-fn file<'a>(what: &'a str, else_file: &'a str) -> &'a str {
-    if what.contains(' ') { else_file } else { what }
+/// The file name to show in a suggested command: `what` if it is a file name, or `placeholder`.
+fn file<'a>(what: &'a str, placeholder: &'a str) -> &'a str {
+    if what.contains(' ') { placeholder } else { what }
 }
 
 fn identity_problem(error: &rustls::Error, names: Names<'_>, subject: &str) -> String {
@@ -413,12 +417,12 @@ fn identity_problem(error: &rustls::Error, names: Names<'_>, subject: &str) -> S
     let (cert_file, key_file) = (file(chain, "cert.pem"), file(key, "key.pem"));
     match error {
         rustls::Error::InconsistentKeys(_) => format!(
-            "{key} is not the key of the first certificate in {chain}{subject}; these two are \
-             equal when it is: `openssl pkey -in {key_file} -pubout` and `openssl x509 -in \
+            "{key} is not the key of the first certificate in {chain}{subject}; these two commands \
+             must print the same key: `openssl pkey -in {key_file} -pubout` and `openssl x509 -in \
              {cert_file} -noout -pubkey`"
         ),
         rustls::Error::General(_) => format!(
-            "{key} is of a kind that is not spoken here: make another, `openssl genpkey -algorithm \
+            "{key} has a key type that is not supported: create another, `openssl genpkey -algorithm \
              EC -pkeyopt ec_paramgen_curve:P-256 -out {key_file}` ({error})"
         ),
         _ => format!("{chain}{subject}: {error}"),
@@ -430,7 +434,7 @@ fn private_key(pem: &[u8], what: &str) -> Result<PrivateKeyDer<'static>, TlsErro
     PrivateKeyDer::from_pem_slice(pem).map_err(|error| TlsError::Pem {
         what: what.to_owned(),
         problem: pem_problem(pem, "private key", file(what, "key.pem"))
-            .unwrap_or_else(|| format!("there is no private key in it ({error})")),
+            .unwrap_or_else(|| format!("it contains no private key ({error})")),
     })
 }
 
@@ -446,7 +450,7 @@ fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, 
         (_, Some(error)) if pem.starts_with(b"-----BEGIN CERTIFICATE-----") => error.to_string(),
         (Some(problem), _) => problem,
         (None, Some(error)) => error.to_string(),
-        (None, None) => "there is no certificate in it".to_owned(),
+        (None, None) => "it contains no certificate".to_owned(),
     };
     Err(TlsError::Pem { what: what.to_owned(), problem })
 }

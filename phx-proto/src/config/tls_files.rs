@@ -1,8 +1,8 @@
-//! The files for TLS that a document of connections names.
+//! The TLS files of a connections document.
 
 use serde::Deserialize;
 
-/// The files of a connection's `tls` key.
+/// The files in the `tls` key of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "schema", schemars(extend("dependentRequired" = {
@@ -11,22 +11,22 @@ use serde::Deserialize;
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct TlsFiles {
-    /// The certificate authorities to trust, in PEM, in place of Mozilla's.
+    /// The certificate authorities to trust instead of Mozilla's, in PEM.
     pub ca_file: Option<String>,
-    /// The certificate chain to show, in PEM.
+    /// The chain of the client certificate, in PEM.
     pub cert_file: Option<String>,
-    /// Its key, in PEM.
+    /// The key of the client certificate, in PEM.
     pub key_file: Option<String>,
-    /// The name to check the server's certificate against, in place of the host of the URI.
+    /// The name that the server's certificate must have, instead of the host of the URI.
     pub server_name: Option<String>,
 }
 
 impl TlsFiles {
-    /// What is wrong with them before any is read.
+    /// Returns the problem with the combination of files, if any. It reads no file.
     #[cfg(any(feature = "service", feature = "tls"))]
     pub(crate) fn problem(&self) -> Option<&'static str> {
         let alone = self.cert_file.is_some() != self.key_file.is_some();
-        alone.then_some("\"cert_file\" and \"key_file\" go together")
+        alone.then_some("\"cert_file\" and \"key_file\" must be given together")
     }
 }
 
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
     use crate::config::tls::Tls;
 
-    /// Without a document, too, whose reader refuses it.
+    /// The reader of a document refuses this too.
     #[test]
     fn certificate_without_its_key_is_refused() {
         let file = || Some("a.pem".to_owned());
@@ -45,7 +45,7 @@ mod tests {
         ];
         for files in alone {
             let error = Tls::from_files(&files, |_| unreachable!("no file")).unwrap_err();
-            assert!(error.to_string().contains("go together"), "{error}");
+            assert!(error.to_string().contains("given together"), "{error}");
         }
     }
 }

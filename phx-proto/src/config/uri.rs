@@ -1,5 +1,4 @@
-//! The address of a Phoenix socket: just enough of a URI parser, and one that never prints a
-//! query value, because tokens travel there.
+//! The address of a Phoenix socket: a minimal URI that prints no query values, because they may be tokens.
 
 use core::fmt;
 use core::net::{IpAddr, Ipv6Addr};
@@ -8,7 +7,7 @@ use std::borrow::Cow;
 use super::http::host_problem;
 use super::{ConfigError, punycode};
 
-/// `ws://` or `wss://`, host, port, path and query of a socket.
+/// A `ws://` or `wss://` address: host, port, path and query of a socket.
 #[derive(Clone, PartialEq, Eq, serde::Deserialize)]
 #[serde(try_from = "String")]
 pub struct Uri {
@@ -33,26 +32,28 @@ impl Uri {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Uri`], saying what is wrong; the text of the URI is not repeated in the
-    /// error, as it may hold a token.
+    /// [`ConfigError::Uri`] with the problem, and [`ConfigError::UnicodeHost`] for a host that is not
+    /// ASCII. The errors omit the text of the URI, which may contain a token.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let bad = |problem| Err(ConfigError::Uri { problem });
+        let invalid = |problem| Err(ConfigError::Uri { problem });
         let Some((scheme, rest)) = text.split_once("://") else {
-            return bad("it has no scheme: write ws://host/path or wss://host/path");
+            return invalid("missing scheme: write ws://host/path or wss://host/path");
         };
         let secure = match scheme.to_ascii_lowercase().as_str() {
             "ws" => false,
             "wss" => true,
             "http" | "https" => {
-                return bad("the scheme of a WebSocket is ws or wss, not http or https");
+                return invalid("the scheme must be ws or wss, not http or https");
             }
-            _ => return bad("the scheme is neither ws nor wss"),
+            _ => return invalid("the scheme must be ws or wss"),
         };
         let rest = rest.split_once('#').map_or(rest, |(before, _)| before);
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, target) = rest.split_at(end);
         if target.bytes().any(|byte| byte <= b' ' || byte == 0x7f || byte >= 0x80) {
-            return bad("it holds a space, a control or a character that must be percent-encoded");
+            return invalid(
+                "spaces, control characters and non-ASCII characters must be percent-encoded",
+            );
         }
         let (host, port) = split_port(authority)?;
         let port = match port {
@@ -84,7 +85,7 @@ impl Uri {
         &self.host
     }
 
-    /// The port, given or implied by the scheme.
+    /// The port, or the default port of the scheme.
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.port
@@ -96,7 +97,7 @@ impl Uri {
         &self.path
     }
 
-    /// The path and query, as the request line of the upgrade has them. May hold secrets.
+    /// The path and the query for the request line of the upgrade. May contain secrets.
     #[must_use]
     pub fn target(&self) -> String {
         if self.query.is_empty() {
@@ -106,14 +107,14 @@ impl Uri {
         }
     }
 
-    /// The value of the `Host` header: the port only when it is not the scheme's own, and never
-    /// the zone of an IPv6 address, which means nothing to another machine (RFC 6874 section 4).
+    /// The value of the `Host` header. It omits the default port of the scheme, and the zone of an IPv6
+    /// address, which has no meaning on another machine (RFC 6874 section 4).
     #[must_use]
     pub fn host_header(&self) -> String {
         self.with_port(without_zone(&self.host))
     }
 
-    /// Host and port as they stand in a URI: the host header, and the zone.
+    /// Host and port in the form of a URI: like the `Host` header, but with the zone.
     pub(crate) fn authority(&self) -> String {
         self.with_port(&self.host)
     }
@@ -124,20 +125,20 @@ impl Uri {
         if self.port == default { host.to_string() } else { format!("{host}:{}", self.port) }
     }
 
-    /// Whether the host is this machine: `localhost`, `127.0.0.0/8`, `::1`, or one of these IPv4
-    /// addresses written as IPv6 (`::ffff:127.0.0.1`).
+    /// Whether the host is this machine: `localhost`, a name below it, `127.0.0.0/8`, `::1`, or one of these
+    /// IPv4 addresses written as IPv6 (`::ffff:127.0.0.1`).
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         is_loopback(&self.host)
     }
 
-    /// Whether both have the same scheme, host, port and path, whatever their queries.
+    /// Whether both have the same scheme, host, port and path. Queries are ignored.
     pub(crate) fn is_same_endpoint(&self, other: &Self) -> bool {
         (self.secure, &self.host, self.port, &self.path)
             == (other.secure, &other.host, other.port, &other.path)
     }
 
-    /// The same address with a parameter more in its query, percent-encoded.
+    /// Appends a percent-encoded parameter to the query.
     pub(crate) fn push_param(&mut self, name: &str, value: &str) {
         if !self.query.is_empty() {
             self.query.push('&');
@@ -147,7 +148,7 @@ impl Uri {
         percent_encode(value, &mut self.query);
     }
 
-    /// The values of the parameters of this name in the query. One that is not UTF-8 is empty.
+    /// The values of all query parameters with this name. A value that is not UTF-8 is empty.
     pub(crate) fn params<'a>(&'a self, name: &'a str) -> impl Iterator<Item = String> + 'a {
         let decoded = |text| percent_decode(text).unwrap_or_default();
         self.query.split('&').filter_map(move |pair| {
@@ -165,24 +166,24 @@ impl TryFrom<String> for Uri {
     }
 }
 
-/// Whether a host, as [`Uri::host`] has it, is this machine.
+/// Whether a host in the form of [`Uri::host`] is this machine.
 pub(crate) fn is_loopback(host: &str) -> bool {
     host == "localhost"
         || host.ends_with(".localhost")
         || address(host).is_some_and(|address| address.is_loopback())
 }
 
-/// The address that a host is, if it is one; IPv4 in IPv6 is IPv4.
+/// Parses a host as an IP address. IPv4 written as IPv6 becomes IPv4.
 pub(crate) fn address(host: &str) -> Option<IpAddr> {
     without_zone(host).parse().ok().map(|address: IpAddr| address.to_canonical())
 }
 
-/// A host without the zone of an IPv6 address.
+/// Strips the zone of an IPv6 address from a host.
 pub(crate) fn without_zone(host: &str) -> &str {
     host.split_once('%').map_or(host, |(address, _)| address)
 }
 
-/// Names of hosts have no case; those of interfaces, which are zones, do.
+/// Converts a host to lower case, except the zone of an IPv6 address: interface names are case-sensitive.
 pub(super) fn lower_case(host: &str) -> String {
     match host.split_once('%') {
         Some((address, zone)) => format!("{}%{zone}", address.to_ascii_lowercase()),
@@ -190,46 +191,46 @@ pub(super) fn lower_case(host: &str) -> String {
     }
 }
 
-/// An error for a host, with or without a port, that is not ASCII.
+/// Checks that a host, with or without a port, is ASCII.
 fn check_ascii(authority: &str) -> Result<(), ConfigError> {
     let host = authority.split(':').next().unwrap_or_default();
-    // Longer than any name is.
+    // A name that is too long or has control characters gets the error of `host_problem`.
     if host.is_ascii() || host.len() > 253 || host.chars().any(char::is_control) {
         return Ok(());
     }
     Err(ConfigError::UnicodeHost { host: host.to_owned(), ascii: punycode::to_ascii(host) })
 }
 
-/// Host and port of an authority. The host is as [`Uri::host`] has it, but for its case.
+/// Splits an authority into host and port. The host has the form of [`Uri::host`], but keeps its case.
 pub(super) fn split_port(authority: &str) -> Result<(Cow<'_, str>, Option<u16>), ConfigError> {
-    let bad = |problem| Err(ConfigError::Uri { problem });
+    let invalid = |problem| Err(ConfigError::Uri { problem });
     if !authority.contains('@') {
         check_ascii(authority)?;
     }
     if let Some(problem) = host_problem(authority) {
-        return bad(problem);
+        return invalid(problem);
     }
     let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
         let Some((host, after)) = rest.split_once(']') else {
-            return bad("the IPv6 address has no closing bracket");
+            return invalid("the IPv6 address has no closing bracket");
         };
         let (address, zone) = match host.split_once('%') {
-            // `%25` is how RFC 6874 writes the `%` in a URI; a bare one is what people paste.
+            // RFC 6874 writes the `%` as `%25` in a URI. A bare `%` is common in pasted addresses.
             Some((address, zone)) => (address, Some(zone.strip_prefix("25").unwrap_or(zone))),
             None => (host, None),
         };
         if address.parse::<Ipv6Addr>().is_err() {
-            return bad("what stands in brackets is not an IPv6 address");
+            return invalid("the text in brackets is not an IPv6 address");
         }
         let host = match zone {
             None => Cow::Borrowed(host),
             Some(zone) if is_zone(zone) => Cow::Owned(format!("{address}%{zone}")),
-            Some(_) => return bad("the zone of the IPv6 address is no name of an interface"),
+            Some(_) => return invalid("the zone of the IPv6 address is not an interface name"),
         };
         match after.strip_prefix(':') {
             Some(port) => (host, Some(port)),
             None if after.is_empty() => (host, None),
-            None => return bad("something other than a port follows the IPv6 address"),
+            None => return invalid("only a port may follow the IPv6 address"),
         }
     } else {
         let (host, port) = match authority.split_once(':') {
@@ -237,26 +238,26 @@ pub(super) fn split_port(authority: &str) -> Result<(Cow<'_, str>, Option<u16>),
             None => (authority, None),
         };
         if host.contains('%') {
-            return bad("the host is percent-encoded: write its xn-- form");
+            return invalid("the host is percent-encoded: write its xn-- form");
         }
         (Cow::Borrowed(host), port)
     };
     if host.contains(['[', ']']) {
-        return bad("brackets are for IPv6 addresses");
+        return invalid("only IPv6 addresses have brackets");
     }
     if let Some(problem) = host_problem(&host) {
-        return bad(problem);
+        return invalid(problem);
     }
     match port {
         None | Some("") => Ok((host, None)),
         Some(port) => match port.parse::<u16>() {
             Ok(number) if number != 0 => Ok((host, Some(number))),
-            _ => bad("the port is not a number from 1 to 65535"),
+            _ => invalid("the port must be a number from 1 to 65535"),
         },
     }
 }
 
-/// The text with its percent-encoded bytes decoded; none for what is not UTF-8 then.
+/// Decodes percent-encoded bytes. Returns `None` if the encoding is invalid or the result is not UTF-8.
 pub(super) fn percent_decode(text: &str) -> Option<String> {
     let mut bytes = text.bytes();
     let mut decoded = Vec::with_capacity(text.len());
@@ -272,7 +273,7 @@ pub(super) fn percent_decode(text: &str) -> Option<String> {
     String::from_utf8(decoded).ok()
 }
 
-/// The name or the number of a network interface, of unreserved characters.
+/// Whether a text can be the name or the number of a network interface.
 fn is_zone(zone: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     !zone.is_empty() && zone.bytes().all(allowed)
@@ -293,7 +294,7 @@ fn percent_encode(text: &str, out: &mut String) {
     }
 }
 
-/// A host as it stands in a URI: an IPv6 address in brackets.
+/// A host in the form of a URI, with brackets around an IPv6 address.
 pub(super) struct BracketedHost<'a>(pub(super) &'a str);
 
 impl fmt::Display for BracketedHost<'_> {
@@ -306,7 +307,7 @@ impl fmt::Display for BracketedHost<'_> {
     }
 }
 
-/// The URI with its query values hidden: `wss://example.com/socket/websocket?token=…`.
+/// The URI with its query values redacted: `wss://example.com/socket/websocket?token=…`.
 impl fmt::Display for Uri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.secure { "wss" } else { "ws" };
@@ -316,7 +317,7 @@ impl fmt::Display for Uri {
             let separator = if index == 0 { '?' } else { '&' };
             match pair.split_once('=') {
                 Some((name, _)) => write!(f, "{separator}{name}=…")?,
-                // A bare word may be the token itself.
+                // A parameter without a value may be the token itself.
                 None => write!(f, "{separator}…")?,
             }
         }
@@ -335,7 +336,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_parts_of_a_uri_are_found() {
+    fn uri_is_parsed() {
         let uri = Uri::parse("ws://Example.COM:4000/socket/websocket?a=1&b=2#frag").unwrap();
         assert_eq!((uri.host(), uri.port(), uri.is_secure()), ("example.com", 4000, false));
         assert_eq!(uri.target(), "/socket/websocket?a=1&b=2");
@@ -346,14 +347,14 @@ mod tests {
     }
 
     #[test]
-    fn a_uri_prints_without_its_query_values() {
+    fn uri_prints_without_query_values() {
         let uri = Uri::parse("wss://h/socket/websocket?token=s3cret&s3cret&vsn=2.0.0").unwrap();
         assert_eq!(uri.to_string(), "wss://h/socket/websocket?token=…&…&vsn=…");
         assert!(!format!("{uri:?}").contains("s3cret"));
     }
 
     #[test]
-    fn loopback_is_recognised_by_address_and_by_name() {
+    fn loopback_is_recognised_by_address_and_name() {
         for host in [
             "localhost",
             "127.0.0.1",
@@ -386,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn unicode_host_names_its_ascii_form() {
+    fn unicode_host_error_has_ascii_form() {
         let error = Uri::parse("wss://Bücher.example:4000/s?token=s3cret").unwrap_err();
         let expected = "the host \"Bücher.example\" is not ASCII: write \"xn--bcher-kva.example\"";
         assert_eq!(error.to_string(), expected);
@@ -408,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_bad_uri_is_refused() {
+    fn invalid_uri_is_refused() {
         for text in [
             "",
             "localhost:4000",

@@ -1,10 +1,9 @@
-//! The check of a server's certificate: webpki's, which also takes an RSA key whose identifier lacks
-//! its parameters.
+//! A certificate verifier that is webpki's, but also accepts RSA keys whose algorithm identifier has no
+//! parameters.
 //!
-//! RFC 3279 section 2.3.1 wants a NULL there, and Erlang's `public_key` leaves it out: so do the
-//! certificates of `mix phx.gen.cert`, which OpenSSL and with it curl accept. The identifier only
-//! says that the key is one of RSA, so nothing is weaker for it: the same key is checked by the same
-//! algorithm.
+//! RFC 3279 section 2.3.1 requires a NULL as parameters, and Erlang's `public_key` omits it, so the
+//! certificates of `mix phx.gen.cert` have none. OpenSSL and curl accept them. The identifier only states
+//! that the key is an RSA key, so this does not weaken the check: the same algorithm verifies the same key.
 
 use std::sync::{Arc, OnceLock};
 
@@ -17,11 +16,11 @@ use rustls::pki_types::{
 };
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-/// An algorithm under the identifier of RSA without parameters.
+/// An algorithm with the identifier of RSA without parameters.
 #[derive(Debug)]
 struct WithoutParameters(&'static dyn SignatureVerificationAlgorithm);
 
-/// The object identifier of rsaEncryption, and nothing behind it.
+/// The object identifier of rsaEncryption, without parameters.
 const RSA_WITHOUT_PARAMETERS: AlgorithmIdentifier = AlgorithmIdentifier::from_slice(&[
     0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01,
 ]);
@@ -51,8 +50,8 @@ impl SignatureVerificationAlgorithm for WithoutParameters {
 
 type Algorithms = &'static [&'static dyn SignatureVerificationAlgorithm];
 
-/// ring's algorithms with those of RSA a second time, for keys without parameters; and the latter
-/// alone by scheme, because TLS 1.3 looks at the first of a scheme only. Made once.
+/// ring's algorithms, plus a copy of each RSA algorithm for keys without parameters. The second value maps
+/// schemes to those copies alone, because TLS 1.3 uses only the first algorithm of a scheme. Created once.
 fn algorithms() -> &'static (WebPkiSupportedAlgorithms, WebPkiSupportedAlgorithms) {
     static MADE: OnceLock<(WebPkiSupportedAlgorithms, WebPkiSupportedAlgorithms)> = OnceLock::new();
     MADE.get_or_init(|| {
@@ -86,18 +85,18 @@ fn concat(one: Algorithms, two: Algorithms) -> Algorithms {
     [one, two].concat().leak()
 }
 
-/// ring, with these algorithms.
+/// The provider of ring with the algorithms of [`algorithms`].
 pub(super) fn provider() -> Arc<CryptoProvider> {
     let signature_verification_algorithms = algorithms().0;
     Arc::new(CryptoProvider { signature_verification_algorithms, ..ring::default_provider() })
 }
 
-/// See the [module](self).
+/// The verifier; see the [module](self).
 #[derive(Debug)]
 pub(super) struct Verifier(Arc<WebPkiServerVerifier>);
 
 impl Verifier {
-    /// For these roots, of which there is at least one.
+    /// Creates a verifier for these roots, of which there must be at least one.
     pub(super) fn new(roots: RootCertStore, provider: Arc<CryptoProvider>) -> Self {
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
         Self(verifier.build().expect("there is a root, and there are no revocation lists"))
@@ -153,9 +152,9 @@ impl ServerCertVerifier for Verifier {
 mod tests {
     use super::*;
 
-    /// Every algorithm of ring's is there as it was, and only those of RSA a second time.
+    /// Every algorithm of ring is unchanged, and only RSA algorithms are added.
     #[test]
-    fn algorithms_are_only_added_for_rsa() {
+    fn algorithms_are_added_only_for_rsa() {
         let known = ring::default_provider().signature_verification_algorithms;
         let (ours, second) = algorithms();
         assert!(

@@ -1,4 +1,4 @@
-//! What a presence consists of, and what can happen to one.
+//! Presence entries, their metas, and changes of the list.
 
 use serde::de::{DeserializeOwned, Deserializer, Error as _, Unexpected};
 use serde::{Deserialize, Serialize};
@@ -6,37 +6,36 @@ use serde_json::{Error, Map, Value};
 
 use crate::wire::weight::members_weight;
 
-/// Everything that is present under one key: usually a user, with a meta for each of their
-/// devices.
+/// The presence of one key: usually a user, with a meta for each of their devices.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct PresenceEntry<M = Value> {
-    /// One for each tracked process, oldest first.
+    /// One meta for each tracked process, oldest first.
     pub metas: Vec<PresenceMeta<M>>,
-    /// What the server's `fetch` callback added beside the metas, as of the latest join.
+    /// Members that the server's `fetch` callback added to the entry, as of the latest join.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
 
-/// One tracked process.
+/// The meta of one tracked process.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct PresenceMeta<M = Value> {
-    /// Its identity: new for each track and each update.
+    /// The id of the meta. The server assigns a new one for each track and each update.
     pub phx_ref: String,
-    /// The meta that this one replaced by an update (`wire/presence_update`).
+    /// The `phx_ref` of the meta that this one replaced in an update (`wire/presence_update`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phx_ref_prev: Option<String>,
-    /// What the application said about it.
+    /// The application's own data.
     #[serde(flatten)]
     pub data: M,
-    /// The memory behind it, as the bound of the list counts it: that of the values it was read
-    /// from, which is an upper estimate for a type of the application.
+    /// The weight of the values that the meta was read from, without the struct itself. For a type of
+    /// the application this is an upper estimate.
     #[serde(skip)]
-    pub(super) behind: usize,
+    pub(super) weight: usize,
 }
 
-/// The same content.
+/// Compares the content and ignores the weight.
 impl<M: PartialEq> PartialEq for PresenceMeta<M> {
     fn eq(&self, other: &Self) -> bool {
         self.phx_ref == other.phx_ref
@@ -45,8 +44,8 @@ impl<M: PartialEq> PartialEq for PresenceMeta<M> {
     }
 }
 
-// What the application said is read from serde_json's own values. By `flatten` it would go through
-// values of serde's, in which a number is an object once another crate turns on the feature
+// The application's data is read from values of serde_json. With `flatten` it would be read from
+// serde's own buffered values, in which a number is an object once another crate enables the feature
 // `arbitrary_precision` of serde_json.
 
 impl<'de, M: DeserializeOwned> Deserialize<'de> for PresenceEntry<M> {
@@ -61,14 +60,14 @@ impl<'de, M: DeserializeOwned> Deserialize<'de> for PresenceMeta<M> {
     }
 }
 
-/// An entry from its value, whose parts are moved and not read again.
+/// Reads an entry from its value. The parts of the value are moved, not copied.
 pub(super) fn entry<M: DeserializeOwned>(value: Value) -> Result<PresenceEntry<M>, Error> {
     // Protocol: PRES-11.
     let Value::Object(mut extra) = value else { return Err(unexpected(&value, "an object")) };
     match extra.remove("metas") {
         Some(Value::Array(metas)) => {
             let metas = metas.into_iter().map(meta).collect::<Result<_, _>>()?;
-            // A map that became empty keeps a node.
+            // A map that became empty keeps its root node allocated.
             let extra = if extra.is_empty() { Map::new() } else { extra };
             Ok(PresenceEntry { metas, extra })
         }
@@ -90,12 +89,12 @@ fn meta<M: DeserializeOwned>(value: Value) -> Result<PresenceMeta<M>, Error> {
         Some(other) => return Err(unexpected(&other, "a string")),
     };
     let refs = phx_ref.len() + phx_ref_prev.as_ref().map_or(0, String::len);
-    let behind = refs + members_weight(&members);
+    let weight = refs + members_weight(&members);
     let data = M::deserialize(Value::Object(members))?;
-    Ok(PresenceMeta { phx_ref, phx_ref_prev, data, behind })
+    Ok(PresenceMeta { phx_ref, phx_ref_prev, data, weight })
 }
 
-/// Without the value, which is the user's.
+/// Creates the error for a value of the wrong type. It does not contain the value, which is private.
 fn unexpected(value: &Value, expected: &'static str) -> Error {
     let kind = match value {
         Value::Null => Unexpected::Unit,
@@ -108,41 +107,42 @@ fn unexpected(value: &Value, expected: &'static str) -> Error {
     Error::invalid_type(kind, &expected)
 }
 
-/// One thing that happened to the list.
+/// One change of the presence list.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum PresenceChange<M = Value> {
-    /// Metas came.
+    /// Metas were added to a key.
     Join {
-        /// Under this key.
+        /// The key.
         key: String,
-        /// Which.
+        /// The added metas.
         metas: Vec<PresenceMeta<M>>,
         /// Whether the key was not present before.
         first: bool,
     },
-    /// Metas went.
+    /// Metas were removed from a key.
     Leave {
-        /// Under this key.
+        /// The key.
         key: String,
-        /// Which.
+        /// The removed metas.
         metas: Vec<PresenceMeta<M>>,
-        /// Whether nothing of the key is left.
+        /// Whether the key has no metas left.
         last: bool,
     },
-    /// A meta was replaced: the server sends it as a join and a leave that point at each other.
+    /// A meta was replaced. The server sends this as a join that names its predecessor and a leave of
+    /// that predecessor.
     Update {
-        /// Under this key.
+        /// The key.
         key: String,
-        /// What it was.
+        /// The meta before the update.
         before: PresenceMeta<M>,
-        /// What it is now.
+        /// The meta after the update.
         after: PresenceMeta<M>,
     },
 }
 
 impl<M> PresenceChange<M> {
-    /// The key that changed.
+    /// The key whose presence changed.
     #[must_use]
     pub fn key(&self) -> &str {
         match self {

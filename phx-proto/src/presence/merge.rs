@@ -1,7 +1,7 @@
-//! The arithmetic of presence: what differs between two lists, and a list after a diff.
+//! Computing and applying differences between presence lists.
 //!
-//! The work of a message is linear in what it holds and in the metas of the keys that it names, but
-//! for the logarithm of sorting: refs are looked up in sorted lists, never one by one.
+//! The work for a message is O(n log n) in its metas and in those of the keys that it names: refs are
+//! looked up in sorted lists.
 
 use core::cmp::Ordering;
 use core::fmt;
@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use super::entry::{self, PresenceChange, PresenceEntry, PresenceMeta};
 use crate::wire::weight::members_weight;
 
-/// Presences of a message, in order of their keys.
+/// The presences of a message, sorted by key.
 #[derive(Clone, Debug)]
 pub(super) struct Entries<M>(Vec<(String, PresenceEntry<M>)>);
 
@@ -26,7 +26,8 @@ impl<'de, M: DeserializeOwned> Deserialize<'de> for Entries<M> {
     }
 }
 
-/// Visits the keys of a list. Each entry is the application's, and read as a value of serde_json.
+/// Visits the keys of a list. Each entry is read from a value of serde_json, because it contains data of
+/// the application.
 struct EntriesVisitor<M>(PhantomData<M>);
 
 impl<'de, M: DeserializeOwned> Visitor<'de> for EntriesVisitor<M> {
@@ -41,7 +42,7 @@ impl<'de, M: DeserializeOwned> Visitor<'de> for EntriesVisitor<M> {
         while let Some((key, value)) = map.next_entry::<String, Value>()? {
             entries.push((key, entry::entry(value).map_err(A::Error::custom)?));
         }
-        // The server sends each key once, in order. Of a key that comes twice the last one counts.
+        // The server sends each key once, in order. Of duplicate keys the last one counts.
         if !entries.is_sorted_by(|(one, _), (two, _)| one < two) {
             entries.sort_by(|(one, _): &(String, _), (two, _)| one.cmp(two));
             entries.reverse();
@@ -64,13 +65,13 @@ impl<M> Entries<M> {
         Some(&self.0[at].1)
     }
 
-    /// The memory they take.
+    /// The memory of all presences, in bytes.
     fn weight(&self) -> usize {
         self.0.iter().map(|(key, entry)| weight_of(key, entry)).sum()
     }
 }
 
-/// The list: every presence, and the memory they take.
+/// The presence list and its weight.
 #[derive(Clone, Debug)]
 pub(super) struct List<M> {
     pub(super) entries: BTreeMap<String, PresenceEntry<M>>,
@@ -94,12 +95,13 @@ pub(super) struct Diff<M> {
 }
 
 impl<M> Diff<M> {
-    /// The memory it takes.
+    /// The memory of the diff, in bytes.
     pub(super) fn weight(&self) -> usize {
         self.joins.weight() + self.leaves.weight()
     }
 
-    /// The most that the keys of its changes take, in bytes: each update has one of its own.
+    /// An upper bound on the memory of the keys in the resulting changes, in bytes. Each update has its
+    /// own copy of the key.
     pub(super) fn keys_weight(&self) -> usize {
         let joins = self.joins.0.iter();
         let keys = joins.map(|(key, entry)| key.len().saturating_mul(entry.metas.len()));
@@ -108,7 +110,7 @@ impl<M> Diff<M> {
 }
 
 impl<M: Clone> Diff<M> {
-    /// What leads from `now` to `state`, meta by meta.
+    /// Computes the diff that changes `now` to `state`.
     pub(super) fn between(now: &List<M>, state: Entries<M>) -> Self {
         let now = &now.entries;
         let mut leaves = Vec::new();
@@ -137,11 +139,11 @@ impl<M: Clone> Diff<M> {
         Self { joins, leaves: Entries(leaves) }
     }
 
-    /// Applies the joins and then the leaves. A meta that is there already keeps its content up
-    /// to date and is not doubled; one that is not there cannot leave.
+    /// Applies the joins and then the leaves. A join of a known meta replaces it, and a leave of an
+    /// unknown one is ignored.
     pub(super) fn apply(self, list: &mut List<M>) -> Vec<PresenceChange<M>> {
         let mut changes = Vec::with_capacity(self.joins.0.len() + self.leaves.0.len());
-        // Where the metas are, among those of a key that left, that are part of an update.
+        // For each key, the indices of the metas that left as part of an update.
         let mut replaced = BTreeMap::<String, BTreeSet<usize>>::new();
         for (key, joined) in self.joins.0 {
             // Protocol: PRES-5.
@@ -181,11 +183,12 @@ impl<M: Clone> Diff<M> {
     }
 }
 
-/// Which of the metas of a key that left each of those that came replaced; nothing at all if none
-/// did.
+/// For each meta that joined a key, the index of the meta in `left` that it replaced, if any. The result
+/// is empty if no meta was replaced.
 ///
-/// Nothing else may hide in an update: not that the key came, nor that it went, nor that the
-/// predecessor came too, nor a second meta with the same predecessor.
+/// A join and a leave become an update only if no other change would be lost by that. So this excludes
+/// metas of a key that is new, metas that also leave, predecessors that also join, and a second meta with
+/// the same predecessor.
 fn predecessors<'a, M>(
     joined: &'a [PresenceMeta<M>],
     left: &'a [PresenceMeta<M>],
@@ -208,7 +211,7 @@ fn predecessors<'a, M>(
 }
 
 impl<M: Clone> List<M> {
-    /// Adds metas under a key; whether nothing was there before.
+    /// Adds metas to a key. Returns whether the key is new.
     fn join(&mut self, key: &str, metas: &[PresenceMeta<M>], extra: Map<String, Value>) -> bool {
         let Some(entry) = self.entries.get_mut(key) else {
             let entry = PresenceEntry { metas: metas.to_vec(), extra };
@@ -225,7 +228,7 @@ impl<M: Clone> List<M> {
         false
     }
 
-    /// Removes metas from a key; whether nothing is left of it, `None` if nothing was there.
+    /// Removes metas from a key. Returns whether it has none left, or `None` if the key is unknown.
     fn leave(&mut self, key: &str, metas: &[PresenceMeta<M>]) -> Option<bool> {
         let entry = self.entries.get_mut(key)?;
         self.weight -= of_entry(key, entry);
@@ -243,27 +246,27 @@ impl<M: Clone> List<M> {
     }
 }
 
-/// Removes those with the refs of others; the memory that was behind them.
+/// Removes the metas with the refs of `others`. Returns the weight of the removed ones.
 fn remove<M>(metas: &mut Vec<PresenceMeta<M>>, others: &[PresenceMeta<M>]) -> usize {
     let others = Refs::of(others);
     let mut removed = 0;
     metas.retain(|meta| {
         let stays = !others.has(&meta.phx_ref);
         if !stays {
-            removed += meta.behind;
+            removed += meta.weight;
         }
         stays
     });
     removed
 }
 
-/// The memory that a presence takes.
+/// The memory of a presence, in bytes.
 fn weight_of<M>(key: &str, entry: &PresenceEntry<M>) -> usize {
     of_entry(key, entry) + of_metas(&entry.metas)
 }
 
-/// The same without what is behind its metas. Its place counts twice, as a node of the list may be
-/// half full.
+/// The memory of a presence without the values of its metas. Its slot in the list counts twice, because a
+/// node of the list may be half full.
 fn of_entry<M>(key: &str, entry: &PresenceEntry<M>) -> usize {
     2 * size_of::<(String, PresenceEntry<M>)>()
         + key.len()
@@ -272,16 +275,16 @@ fn of_entry<M>(key: &str, entry: &PresenceEntry<M>) -> usize {
 }
 
 fn of_metas<M>(metas: &[PresenceMeta<M>]) -> usize {
-    metas.iter().map(|meta| meta.behind).sum()
+    metas.iter().map(|meta| meta.weight).sum()
 }
 
-/// The refs of metas.
+/// A set of the refs of metas.
 enum Refs<'a, M> {
     Few(&'a [PresenceMeta<M>]),
     Many(Vec<Ref<'a>>),
 }
 
-/// So few are looked through one by one.
+/// Up to this number of refs, a linear search is used.
 const FEW: usize = 4;
 
 impl<'a, M> Refs<'a, M> {
@@ -302,7 +305,7 @@ impl<'a, M> Refs<'a, M> {
     }
 }
 
-/// A ref, whose comparisons are the steps of the merge.
+/// A ref. Tests count its comparisons as steps.
 #[derive(Clone, Copy)]
 struct Ref<'a>(&'a str);
 
@@ -346,7 +349,7 @@ mod tests {
         STEPS.set(STEPS.get() + 1);
     }
 
-    /// A meta of an application, whose copies are steps as well.
+    /// Data of an application. Its clones count as steps too.
     #[derive(Debug, Deserialize)]
     struct Counted {}
 
@@ -357,7 +360,7 @@ mod tests {
         }
     }
 
-    /// Metas of one generation; each replaces the one of the generation before.
+    /// The metas of one generation. Each replaces one of the generation before.
     fn metas(count: usize, generation: usize) -> Value {
         let meta = |at| {
             let phx_ref = format!("{generation}-{at}");
@@ -371,7 +374,7 @@ mod tests {
         serde_json::from_value(value).expect("presences")
     }
 
-    /// The steps of one case, from the list before it.
+    /// The number of steps to apply a diff to a list.
     fn steps(
         list: &mut List<Counted>,
         diff: impl FnOnce(&List<Counted>) -> Diff<Counted>,
@@ -381,7 +384,7 @@ mod tests {
         STEPS.get()
     }
 
-    /// The steps of every shape with so many metas.
+    /// The number of steps for every shape of change with `count` metas.
     fn shapes(count: usize) -> [(&'static str, usize); 7] {
         let one_key = |generation| entries(json!({"ann": metas(count, generation)}));
         let many_keys = |generation| {
@@ -409,18 +412,18 @@ mod tests {
         ]
     }
 
-    /// Eight times the metas take at most eight times the steps, times what sorting adds.
+    /// Eight times the metas take at most eight times the steps, and half as many again for sorting.
     #[test]
-    fn steps_are_linear_in_the_metas() {
+    fn merge_steps_are_linear_in_metas() {
         for ((shape, few), (_, many)) in shapes(500).into_iter().zip(shapes(4_000)) {
             assert!(many <= 8 * few * 3 / 2, "{shape}: {few} steps and {many}");
             assert!(many <= 4_000 * 250, "{shape}: {many} steps");
         }
     }
 
-    /// The list is as heavy as its entries, whatever has come and gone.
+    /// The weight of the list is the sum of its entries' weights after any joins and leaves.
     #[test]
-    fn weight_is_that_of_the_entries() {
+    fn list_weight_is_sum_of_entries() {
         let mut list = List::<Value>::new();
         for round in 0..40_usize {
             let key = ["ann", "bob", "cy"][round % 3];
@@ -429,7 +432,7 @@ mod tests {
                 entry["user"] = json!({"name": "x".repeat(round)});
                 serde_json::from_value(json!({key: entry})).expect("presences")
             };
-            // Some of those that come are there, and some of those that leave are not.
+            // Some metas that join are known already, and some that leave are not.
             let (came, went) = (entries(round % 7 + 1, round % 4), entries(round % 5, round % 3));
             Diff { joins: came, leaves: went }.apply(&mut list);
             let entries = list.entries.iter().map(|(key, entry)| weight_of(key, entry));

@@ -1,23 +1,23 @@
-//! Presence: who is there, kept equal to the server's list.
+//! A copy of the server's presence list, kept in sync.
 //!
 //! ```text
 //!              joined                       state                    diff
 //!   (new) ─▶ Waiting{held diffs} ───────────────────────▶ Synced ◀────────┐
-//!              ▲   │ diff: held back          ▲  │ joined    └──────────┘
+//!              ▲   │ diff: queued             ▲  │ joined    └──────────┘
 //!              │   │ too many                 │  └──────▶ Waiting
 //!       joined │   ▼                          │ state: the list is replaced, changes reported
-//!              └─ Lost: nothing counts until the channel is joined again; from any state when
-//!                 the list would be too large, which empties it
+//!              └─ Lost: messages are ignored until the channel is joined again; entered from
+//!                 any state when the list would be too large, which clears it
 //! ```
 //!
-//! After a join the server sends the whole list once (`presence_state`) and then what changes
-//! (`presence_diff`). The diff of the client's own arrival usually comes *before* the state that
-//! already holds it (`wire/presence_state_and_own_diff`), so diffs are held back until the first
-//! state after each join and applied to it then; an entry is known by its `phx_ref`, so applying
-//! one twice changes nothing.
+//! After a join the server sends the whole list once (`presence_state`) and then its changes
+//! (`presence_diff`). The diff with the client's own arrival usually comes *before* the state that
+//! already contains it (`wire/presence_state_and_own_diff`). So diffs are queued until the first state
+//! after each join, and then applied to it. Metas are identified by their `phx_ref`, so applying a diff
+//! twice has no further effect.
 //!
-//! The list survives an interruption, as the last thing known. The state that follows the rejoin
-//! is compared with it, so whoever left in the gap is told as a leave.
+//! The list keeps its last content during an interruption. The state that follows the rejoin is compared
+//! with it, so a user who left meanwhile is reported as a leave.
 
 mod entry;
 mod merge;
@@ -31,17 +31,18 @@ use merge::{Diff, Entries, List};
 
 use crate::wire::payload::{Payload, PayloadError};
 
-/// Diffs held back while the state is awaited.
-const HELD_DIFFS_MAX: usize = 256;
-/// The memory they take.
-const HELD_BYTES_MAX: usize = 8 << 20;
-/// The memory of a list, unless the application sets another bound.
+/// The most diffs that are queued before the state arrives.
+const QUEUED_DIFFS_MAX: usize = 256;
+/// The most memory of queued diffs, in bytes.
+const QUEUED_BYTES_MAX: usize = 8 << 20;
+/// The default of [`Presence::bytes_max`].
 const LIST_BYTES_MAX: usize = 64 << 20;
 
-/// The presences of one channel, as a value: feed it what the channel receives.
+/// The presence list of one channel, as a value. The caller passes it the presence messages of the
+/// channel.
 ///
-/// `M` is the application's part of a meta, all of it but `phx_ref` and `phx_ref_prev`; any type
-/// that deserialises from that object will do.
+/// `M` is the application's part of a meta: any type that deserializes from the meta's object without
+/// `phx_ref` and `phx_ref_prev`.
 ///
 /// ```
 /// use phx_proto::{Payload, Presence};
@@ -68,41 +69,40 @@ pub struct Presence<M = Value> {
     bytes_max: usize,
 }
 
-/// How the list stands to the server's.
+/// Whether the list follows the server's list.
 #[derive(Clone, Debug)]
 enum SyncState<M> {
-    /// The state of the present join has not come.
+    /// The state after the latest join has not arrived yet.
     Waiting {
-        held: Vec<Diff<M>>,
+        queued: Vec<Diff<M>>,
         weight: usize,
     },
     Synced,
-    /// Diffs were lost, so the state of this join would not be enough.
+    /// Diffs were lost, so the list would be wrong even after the state of this join.
     Lost,
 }
 
 impl<M> SyncState<M> {
     const fn waiting() -> Self {
-        Self::Waiting { held: Vec::new(), weight: 0 }
+        Self::Waiting { queued: Vec::new(), weight: 0 }
     }
 }
 
-/// A presence message could not be applied. The list is as it was, unless it is too large.
+/// A presence message could not be applied. The list is unchanged, unless it is too large.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PresenceError {
-    /// The server's message is no presence message, or its metas are no `M`. The list may differ
-    /// from the server's until the next rejoin.
-    #[error("not a presence message: {0}")]
+    /// The message is not a presence message, or its metas cannot be deserialized as `M`. The list may
+    /// differ from the server's until the next rejoin.
+    #[error("invalid presence message: {0}")]
     Malformed(PayloadError),
-    /// More than 256 diffs, or 8 MiB of memory for them, came before the state they belong to.
-    /// Messages are ignored until the channel is joined again: call
-    /// [`Socket::rejoin`](crate::Socket::rejoin).
-    #[error("the presence is out of sync: too many diffs came before the state")]
+    /// More than 256 diffs, or 8 MiB of them, arrived before their state. Messages are ignored until the
+    /// channel is joined again: call [`Socket::rejoin`](crate::Socket::rejoin).
+    #[error("the presence list is out of sync: too many diffs arrived before the state")]
     OutOfSync,
-    /// The list would take more memory than [`Presence::bytes_max`] allows. It is empty now, and
-    /// nothing counts until the channel is joined again, which makes sense with a larger bound.
-    #[error("the presence list is too large: it may take {max} bytes; raise `bytes_max`")]
+    /// The list would take more memory than [`Presence::bytes_max`] allows. It has been cleared, and
+    /// messages are ignored until the channel is joined again. Raise the bound before that.
+    #[error("the presence list would exceed {max} bytes: raise `bytes_max`")]
     TooLarge {
         /// The bound, in bytes.
         max: usize,
@@ -116,39 +116,39 @@ impl From<PayloadError> for PresenceError {
 }
 
 impl<M> Presence<M> {
-    /// Nobody, waiting for the first state.
+    /// An empty list that waits for the first state.
     #[must_use]
     pub const fn new() -> Self {
         Self { list: List::new(), progress: SyncState::waiting(), bytes_max: LIST_BYTES_MAX }
     }
 
-    /// How many bytes of memory the list may take, 64 MiB by default: some 50,000 users with one
-    /// small meta each.
+    /// Sets the most memory that the list may take, in bytes. The default is 64 MiB, enough for about
+    /// 50,000 users with one small meta each.
     ///
-    /// Metas count as the [`Value`] that they are read from, which is more than a type of the
-    /// application usually takes. A list that would take more is
-    /// [`TooLarge`](PresenceError::TooLarge). While a message is applied, its own values and the
-    /// changes take memory too, up to as much again each.
+    /// A meta counts as the [`Value`] that it was read from, which usually takes more than a type of the
+    /// application. A message that would exceed the bound fails with
+    /// [`TooLarge`](PresenceError::TooLarge). While a message is applied, its values and the resulting
+    /// changes may take as much memory again each.
     #[must_use]
     pub fn bytes_max(mut self, bytes: usize) -> Self {
         self.bytes_max = bytes;
         self
     }
 
-    /// Says that the channel was joined, for the first time or again: a state follows, and diffs
-    /// are held back until it comes. The list stays until then.
+    /// Call this when the channel was joined, for the first time or again. Diffs are then queued until
+    /// the state arrives, and the list keeps its content until then.
     pub fn joined(&mut self) {
         // Protocol: PRES-9.
         self.progress = SyncState::waiting();
     }
 
-    /// Says that messages of the channel were lost: nothing counts until the next
+    /// Call this when messages of the channel were lost. Messages are then ignored until the next
     /// [`joined`](Self::joined).
     pub fn lost(&mut self) {
         self.progress = SyncState::Lost;
     }
 
-    /// Whether the list follows the server's; not so between a join and its state.
+    /// Whether the list follows the server's. It does not between a join and its state.
     #[must_use]
     pub const fn is_synced(&self) -> bool {
         matches!(self.progress, SyncState::Synced)
@@ -158,7 +158,7 @@ impl<M> Presence<M> {
         matches!(self.progress, SyncState::Lost)
     }
 
-    /// Every presence, in order of its key.
+    /// Every presence, sorted by key.
     pub fn list(&self) -> impl Iterator<Item = (&str, &PresenceEntry<M>)> {
         self.list.entries.iter().map(|(key, entry)| (key.as_str(), entry))
     }
@@ -169,13 +169,13 @@ impl<M> Presence<M> {
         self.list.entries.get(key)
     }
 
-    /// How many keys are present.
+    /// The number of keys that are present.
     #[must_use]
     pub fn len(&self) -> usize {
         self.list.entries.len()
     }
 
-    /// Whether nobody is present, as far as is known.
+    /// Whether the list is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.list.entries.is_empty()
@@ -183,8 +183,8 @@ impl<M> Presence<M> {
 }
 
 impl<M: Clone + DeserializeOwned> Presence<M> {
-    /// Applies a `presence_state`: the list becomes this one and then takes the diffs that were
-    /// held back. The changes are those against the list before, leaves included.
+    /// Applies a `presence_state`: replaces the list, applies the queued diffs, and returns the changes
+    /// from the previous list, including leaves.
     ///
     /// # Errors
     ///
@@ -197,21 +197,21 @@ impl<M: Clone + DeserializeOwned> Presence<M> {
             return Ok(Vec::new());
         }
         let state: Entries<M> = self.read(payload)?;
-        let held = match core::mem::replace(&mut self.progress, SyncState::Synced) {
-            SyncState::Waiting { held, .. } => held,
+        let queued = match core::mem::replace(&mut self.progress, SyncState::Synced) {
+            SyncState::Waiting { queued, .. } => queued,
             SyncState::Synced | SyncState::Lost => Vec::new(),
         };
         // Protocol: PRES-1, PRES-8.
         let mut changes = self.apply(Diff::between(&self.list, state))?;
         // Protocol: PRES-4.
-        for diff in held {
+        for diff in queued {
             changes.append(&mut self.apply(diff)?);
         }
         Ok(changes)
     }
 
-    /// Applies a `presence_diff`, or holds it back until the state comes; it yields no change
-    /// then.
+    /// Applies a `presence_diff` and returns its changes. Before the state has arrived, the diff is queued
+    /// and the result is empty.
     ///
     /// # Errors
     ///
@@ -225,19 +225,19 @@ impl<M: Clone + DeserializeOwned> Presence<M> {
         }
         let diff: Diff<M> = self.read(payload)?;
         // Protocol: PRES-2, PRES-4.
-        let SyncState::Waiting { held, weight } = &mut self.progress else {
+        let SyncState::Waiting { queued, weight } = &mut self.progress else {
             return self.apply(diff);
         };
         *weight = weight.saturating_add(diff.weight());
-        if held.len() < HELD_DIFFS_MAX && *weight <= HELD_BYTES_MAX {
-            held.push(diff);
+        if queued.len() < QUEUED_DIFFS_MAX && *weight <= QUEUED_BYTES_MAX {
+            queued.push(diff);
             return Ok(Vec::new());
         }
         self.progress = SyncState::Lost;
         Err(PresenceError::OutOfSync)
     }
 
-    /// Reads a message, unless its values alone take more memory than the list may.
+    /// Parses a message, unless its values alone would exceed the bound of the list.
     fn read<T: DeserializeOwned>(&mut self, payload: &Payload) -> Result<T, PresenceError> {
         if weight::text_exceeds(payload.as_bytes(), self.bytes_max) {
             return Err(self.too_large());

@@ -1,29 +1,30 @@
-//! The weight of JSON text before it is parsed.
+//! An estimate of the memory that a JSON text takes once it is parsed.
 
 use serde_json::Value;
 
 use crate::wire::weight::nodes_weight;
 
-/// No byte of text becomes more memory than this: the five of `{"":}` around a value are a map.
+/// The most memory that one byte of text can become, in bytes. The worst case is the five bytes of
+/// `{"":}` around a value, which become a map.
 const MOST_PER_BYTE: usize = (nodes_weight(1) + size_of::<Value>()) / 5 + 1;
 
-/// Whether JSON text weighs more than `max` once it is parsed, as
-/// [`tree_weight`](crate::wire::weight::tree_weight) weighs values. A short text is not looked at.
+/// Whether a JSON text takes more than `max` bytes once it is parsed, by the measure of
+/// [`tree_weight`](crate::wire::weight::tree_weight). A text too short for that is not scanned.
 pub(super) fn text_exceeds(text: &[u8], max: usize) -> bool {
     text.len() > max / MOST_PER_BYTE && text_weight(text, max) > max
 }
 
-/// How deep serde_json reads.
+/// The deepest nesting that serde_json reads.
 const DEPTH_MAX: usize = 128;
 
-/// The weight of the values of a JSON text, up to where it passes `max`. What is no JSON is counted
-/// in some way, and found by the parser.
+/// The weight of the values of a JSON text. It stops once the sum exceeds `max`. For text that is not
+/// JSON the result is arbitrary; the parser rejects such text later.
 fn text_weight(text: &[u8], max: usize) -> usize {
-    // Whether each open container is a map, and how many commas it has.
+    // For each open container, whether it is a map, and its number of commas.
     let mut open = [(false, 0_usize); DEPTH_MAX];
     let mut depth = 0;
     let mut sum = size_of::<Value>();
-    // Whether nothing has come since the last container was opened.
+    // Whether the innermost container has no content so far.
     let mut empty = false;
     let mut at = 0;
     while let (Some(byte), true) = (text.get(at), sum <= max) {
@@ -62,7 +63,7 @@ fn text_weight(text: &[u8], max: usize) -> usize {
                     let (is_map, commas) = open[last];
                     sum +=
                         if is_map { nodes_weight(commas + 1) + size_of::<Value>() } else { ITEM };
-                    // The commas were counted as they came, in case that this had no end.
+                    // Commas were counted as list items at once, in case the text has no end.
                     sum -= if is_map { commas * (ITEM - size_of::<Value>()) } else { 0 };
                 }
             }
@@ -86,9 +87,9 @@ mod tests {
         tree_weight(&serde_json::from_str(text).expect("JSON"))
     }
 
-    /// The weight of a text is that of its values, and at no byte more than the most.
+    /// The weight of a text matches that of its values, and never exceeds the most per byte.
     #[test]
-    fn text_weighs_what_its_values_weigh() {
+    fn text_weight_matches_parsed_values() {
         let many = |item: &str| format!("[{}]", vec![item; 1_000].join(","));
         let members: Map<String, Value> = (0..100).map(|at| (at.to_string(), json!(at))).collect();
         let nested = format!("{}0{}", "{\"\":".repeat(100), "}".repeat(100));
@@ -105,7 +106,7 @@ mod tests {
         ] {
             let (weight, estimated) = (parsed(&text), text_weight(text.as_bytes(), usize::MAX));
             let start = &text[..text.len().min(20)];
-            // An escape is longer as text.
+            // An escape is longer in the text than in the value.
             assert!(estimated >= weight, "{start}: {estimated} < {weight}");
             assert!(estimated <= weight + weight / 50, "{start}: {estimated} of {weight}");
             assert!(weight <= text.len() * MOST_PER_BYTE, "{start}: {weight} of {}", text.len());
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_too_heavy_is_not_read_to_its_end() {
+    fn heavy_text_is_not_scanned_to_its_end() {
         for item in ["{\"\":0},", "[],", "0,", "\"a\",", "{\"a\":[{}],\"b\":0},"] {
             let text = format!("[{}0]", item.repeat(100_000));
             let weight = text_weight(text.as_bytes(), usize::MAX);

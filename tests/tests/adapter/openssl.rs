@@ -309,7 +309,7 @@ fn identity_error_names_file_and_remedy() {
         (
             refused(&cert, &read("koblitz.key")),
             "device.key",
-            "of a kind that is not spoken here",
+            "has a key type that is not supported",
             "openssl genpkey -algorithm EC",
         ),
         (
@@ -325,11 +325,11 @@ fn identity_error_names_file_and_remedy() {
             "openssl pkcs12 -in device.key -nodes",
         ),
         (refused(&utf16(&cert), &key), "device.pem", "UTF-16", "save it as UTF-8"),
-        (refused(&key, &key), "device.pem", "no certificate in it, but a private key", ""),
+        (refused(&key, &key), "device.pem", "a private key, but no certificate", ""),
         (refused(&read("device.csr"), &key), "device.pem", "but a request for a certificate", ""),
-        (refused(&cert, &cert), "device.key", "no private key in it, but a certificate", ""),
+        (refused(&cert, &cert), "device.key", "a certificate, but no private key", ""),
         (refused(b" \n", &key), "device.pem", "it is empty", ""),
-        (refused(b"hello", &key), "device.pem", "there is no certificate in it", ""),
+        (refused(b"hello", &key), "device.pem", "it contains no certificate", ""),
     ] {
         assert!(refused.contains(named) && refused.contains(wrong), "{wrong}: {refused}");
         assert!(refused.contains(remedy), "{remedy}: {refused}");
