@@ -1,4 +1,4 @@
-//! What a driver must do next.
+//! Actions: the orders of the socket to its driver.
 
 use core::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::wire::Frame;
 ///
 /// Exhaustive on purpose: the compiler of an embedder reports a new variant.
 #[derive(Clone, Debug, PartialEq)]
-#[must_use = "an action is decided: the core assumes that it is carried out"]
+#[must_use = "the core assumes that every action is carried out"]
 pub enum Action {
-    /// Dial, asking [`Socket::connect_request`](crate::Socket::connect_request) for the address
-    /// at that moment, then call `handle_opened` or `handle_failed` with this id.
+    /// Dial the address that [`Socket::connect_request`](crate::Socket::connect_request) returns at that
+    /// moment. Then call `handle_opened` or `handle_failed` with this id.
     Connect {
         /// The id of the new connection.
         id: ConnectionId,
@@ -25,21 +25,21 @@ pub enum Action {
     },
     /// Write a frame.
     Send {
-        /// The connection to write it to.
+        /// The connection to write to.
         id: ConnectionId,
         /// The frame.
         frame: Frame,
     },
-    /// Write a frame, which is the join of a channel.
+    /// Write the frame that joins a channel.
     Join {
-        /// The connection to write it to.
+        /// The connection to write to.
         id: ConnectionId,
-        /// The topic that is joined.
+        /// The topic to join.
         topic: Topic,
         /// The frame.
         frame: Frame,
     },
-    /// Start the WebSocket close handshake; then call `handle_closed` when the transport ends.
+    /// Start the WebSocket close handshake. Call `handle_closed` when the transport has ended.
     Close {
         /// The connection to close.
         id: ConnectionId,
@@ -48,38 +48,38 @@ pub enum Action {
         /// The close reason.
         reason: &'static str,
     },
-    /// Drop the transport, or the attempt at one, at once. Nothing need be reported back.
+    /// Drop the transport, or the attempt to connect, at once. The driver need not report the end.
     Abort {
         /// The connection to drop.
         id: ConnectionId,
     },
-    /// A fact for observers: the next attempt follows after a delay. The deadline itself is in
-    /// [`Socket::poll_timeout`](crate::Socket::poll_timeout).
+    /// For observers only: the next attempt to connect follows after a delay. The socket keeps the
+    /// deadline; see [`Socket::poll_timeout`](crate::Socket::poll_timeout).
     ReconnectAfter {
-        /// The delay that was chosen.
+        /// The delay before the attempt.
         delay: Duration,
-        /// Which attempt it will be, from 1.
+        /// The number of the attempt, from 1.
         attempt: u32,
-        /// Why it is needed.
+        /// The cause of the retry.
         cause: Cause,
     },
-    /// A fact for observers: a channel is joined again after a delay.
+    /// For observers only: a channel is joined again after a delay.
     RejoinAfter {
-        /// The topic.
+        /// The topic of the channel.
         topic: Topic,
-        /// The delay that was chosen.
+        /// The delay before the attempt.
         delay: Duration,
-        /// Which attempt it will be, from 1.
+        /// The number of the attempt, from 1.
         attempt: u32,
-        /// Why it is needed.
+        /// The cause of the rejoin.
         cause: RejoinCause,
     },
-    /// Something the application should see.
+    /// A signal for the application.
     Signal(Signal),
 }
 
 impl Action {
-    /// The frame to write, if this is a `Send` or a `Join`.
+    /// Returns the frame to write, if this is a `Send` or a `Join`.
     #[must_use]
     pub fn into_frame(self) -> Option<Frame> {
         match self {
@@ -89,13 +89,13 @@ impl Action {
     }
 }
 
-/// Where to dial and what to present there. `Debug` redacts.
+/// The address to dial and the credentials for the upgrade. `Debug` redacts secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectRequest {
-    /// The address, its query with every parameter and `vsn`.
+    /// The address. Its query has every parameter and `vsn`.
     pub uri: Uri,
-    /// The headers to send beside those of the upgrade.
+    /// The headers to send in addition to those of the upgrade.
     pub headers: Vec<(String, Secret)>,
     /// The WebSocket subprotocols to offer: none, or `phoenix` and the one that carries the
     /// `auth_token` (`wire/handshake_auth_token`).

@@ -1,4 +1,4 @@
-//! What an applied input returns.
+//! The results of inputs.
 
 use crate::event::action::Action;
 use crate::event::error::{
@@ -6,64 +6,64 @@ use crate::event::error::{
 };
 use crate::id::{InterestId, PushId};
 
-/// What [`Socket::apply`](crate::Socket::apply) returns: the result of the method that the
+/// The result of [`Socket::apply`](crate::Socket::apply), which is the result of the method that the
 /// [`Input`](crate::Input) stands for.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-#[must_use = "it may be a refusal, or a frame to write"]
+#[must_use = "it may be an error, or a frame to write"]
 pub enum Applied {
     /// The method returns nothing.
     Done,
-    /// Of [`Input::ConnectNow`](crate::Input::ConnectNow).
+    /// The result of [`Input::ConnectNow`](crate::Input::ConnectNow).
     ConnectNow(Result<(), NotRetrying>),
-    /// Of [`Input::Probe`](crate::Input::Probe).
+    /// The result of [`Input::Probe`](crate::Input::Probe).
     Probe(Result<(), NotOpen>),
-    /// Of [`Input::Join`](crate::Input::Join).
+    /// The result of [`Input::Join`](crate::Input::Join).
     Join(Result<InterestId, JoinError>),
-    /// Of [`Input::Attach`](crate::Input::Attach).
+    /// The result of [`Input::Attach`](crate::Input::Attach).
     Attach(Result<InterestId, NotWanted>),
-    /// Of [`Input::Release`](crate::Input::Release).
+    /// The result of [`Input::Release`](crate::Input::Release).
     Release(Released),
-    /// Of [`Input::Leave`](crate::Input::Leave).
+    /// The result of [`Input::Leave`](crate::Input::Leave).
     Leave(Result<(), NotWanted>),
-    /// Of [`Input::Rejoin`](crate::Input::Rejoin).
+    /// The result of [`Input::Rejoin`](crate::Input::Rejoin).
     Rejoin(Result<(), NotWanted>),
-    /// Of [`Input::SetJoinParams`](crate::Input::SetJoinParams).
+    /// The result of [`Input::SetJoinParams`](crate::Input::SetJoinParams).
     SetJoinParams(Result<(), JoinError>),
-    /// Of [`Input::SupplyJoin`](crate::Input::SupplyJoin).
+    /// The result of [`Input::SupplyJoin`](crate::Input::SupplyJoin).
     SupplyJoin(Supplied),
-    /// Of [`Input::Push`](crate::Input::Push).
+    /// The result of [`Input::Push`](crate::Input::Push).
     Push(Result<PushId, PushError>),
-    /// Of [`Input::CancelPush`](crate::Input::CancelPush): whether there was one to withdraw.
+    /// The result of [`Input::CancelPush`](crate::Input::CancelPush): whether a push was cancelled.
     CancelPush(bool),
-    /// Of [`Input::SetCredentials`](crate::Input::SetCredentials).
+    /// The result of [`Input::SetCredentials`](crate::Input::SetCredentials).
     SetCredentials(Result<(), CredentialsError>),
 }
 
-/// What became of a released interest.
+/// The effect of releasing an interest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 #[must_use]
 pub enum Released {
-    /// Others still want the topic: nothing is sent.
+    /// The topic has other interests, so nothing is sent.
     Detached,
-    /// It was the last one: the topic is being left, and `Left` follows.
+    /// It was the last interest. The topic is being left, and `Left` follows.
     Leaving,
     /// The topic had ended before.
     Gone,
 }
 
-/// What became of supplied join parameters.
+/// The effect of supplying join parameters.
 ///
 /// Exhaustive on purpose, as [`Action`] is: the compiler of an embedder reports a new variant.
 #[derive(Clone, Debug, PartialEq)]
 #[must_use = "it may be a frame to write"]
 pub enum Supplied {
-    /// An [`Action::Join`]: write its frame.
+    /// An [`Action::Join`], whose frame the driver must write.
     Join(Action),
-    /// The parameters cannot be sent, or their function panicked: the channel has ended, and
+    /// The parameters cannot be sent, or their function panicked. The channel has ended, and
     /// [`Signal::ChannelClosed`](crate::Signal::ChannelClosed) follows.
     Ended,
-    /// Another step is next by now. Nothing has changed.
+    /// The ticket is out of date, because another step is next. Nothing has changed.
     Stale,
 }

@@ -1,10 +1,10 @@
-//! Why things ended: connections, channels, pushes and leaves.
+//! Causes: why connections, channels, pushes and leaves ended.
 //!
-//! Causes are kept whole (close code, HTTP answer, the server's own words), because a policy can
-//! only be right about what it can see.
+//! Causes keep all details (close code, HTTP response, the server's reason), because a retry policy needs
+//! them.
 //!
-//! The text of each is whole too, and one line: what it holds is part of it. So its `source()` is what
-//! comes after the text, most often nothing, and a chain of sources repeats no text.
+//! The `Display` text of a cause is one complete line, which includes the text of any inner error.
+//! `source()` does not return that inner error again, so printing the chain of sources repeats no text.
 
 use core::fmt;
 use core::time::Duration;
@@ -18,12 +18,13 @@ use crate::topic::Topic;
 use crate::wire::ByteStr;
 use crate::wire::payload::Payload;
 
-/// Why a connection, or an attempt at one, ended.
+/// Why a connection, or an attempt to connect, ended.
 ///
-/// A driver reports those of a failed attempt to
-/// [`Socket::handle_failed`](crate::Socket::handle_failed); the socket adds its own.
+/// The driver passes the cause of a failed attempt to
+/// [`Socket::handle_failed`](crate::Socket::handle_failed). Other causes come from the socket itself.
 ///
-/// It is serialized for recordings and logs: of a [`Refusal`] its status and how long to wait.
+/// The serialized form is for recordings and logs. Of a [`Refusal`] it has only the status and the headers
+/// that determine the delay.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -31,22 +32,23 @@ pub enum Cause {
     /// The server sent a close frame.
     #[error(fmt = remote_close)]
     RemoteClose {
-        /// Its code, if it had one.
+        /// The close code, if the frame had one.
         code: Option<u16>,
-        /// Its reason; Phoenix leaves it empty.
+        /// The close reason. Phoenix leaves it empty.
         reason: String,
     },
-    /// The transport ended without a close frame: a killed server, a cut network, a reset.
+    /// The transport ended without a close frame, because the server was killed, the network failed or the
+    /// connection was reset.
     #[error("the connection was lost: {message}")]
     TransportLost {
-        /// What the transport said.
+        /// The error of the transport.
         message: String,
     },
-    /// A message was larger than [`Config::max_message_bytes`](crate::Config::max_message_bytes);
-    /// the connection was closed with code 1009. When it happens again on the next connection, the
-    /// attempt after that waits by [`Config::refused_after`](crate::Config::refused_after).
+    /// A message was larger than [`Config::max_message_bytes`](crate::Config::max_message_bytes), so the
+    /// connection was closed with code 1009. If this happens again on the next connection, the attempt after
+    /// that waits for the delays of [`Config::refused_after`](crate::Config::refused_after).
     #[error(
-        "the server sent a message of more than {limit} bytes; if it may, raise \
+        "the server sent a message of more than {limit} bytes; to accept it, raise \
          `Config::max_message_bytes` (the key `max_message_bytes`)"
     )]
     MessageTooLarge {
@@ -59,61 +61,63 @@ pub enum Cause {
     /// Name resolution, TCP or the upgrade failed.
     #[error("connecting failed: {message}")]
     Dial {
-        /// Which of these, and how.
+        /// The kind of failure.
         kind: DialKind,
-        /// What failed.
+        /// The error.
         message: String,
     },
-    /// TLS failed: the server's certificate is not trusted, say.
+    /// TLS failed, for example because the server's certificate is not trusted.
     #[error("TLS failed: {message}{}", Advice(.kind))]
     Tls {
-        /// Whose fault it is, to say what to do about it.
+        /// The kind of failure, which determines the advice in the message.
         kind: TlsKind,
-        /// What failed.
+        /// The error.
         message: String,
     },
-    /// The proxy answered with an HTTP status other than 2xx. 407 says that it wants credentials,
-    /// or others than these.
+    /// The proxy replied with an HTTP status other than 2xx. 407 means that it requires credentials, or
+    /// rejects those that were sent.
     #[error("the proxy refused the tunnel: {}", OfProxy(.0))]
     ProxyRefused(Refusal),
-    /// The SOCKS5 proxy refused the tunnel: it wants credentials, or forbids the address.
+    /// The SOCKS5 proxy refused the tunnel, because of the credentials or the address.
     #[error("the proxy refused the tunnel: {0}")]
     SocksRefused(SocksRefusal),
-    /// The address asks for something that is not built in, or can never work. Final.
+    /// The address needs a feature that is not enabled, or can never work. The client does not retry.
     #[error("{message}")]
     Unsupported {
-        /// What it is.
+        /// Description of the missing feature or of the problem.
         message: String,
     },
-    /// The server answered the upgrade with an HTTP status other than 101.
+    /// The server replied to the upgrade with an HTTP status other than 101.
     #[error("the server refused the upgrade: {0}")]
     Refused(Refusal),
-    /// The credential provider failed; the attempt counts as a failure with backoff.
+    /// The credential provider failed. The client retries after a backoff delay.
     #[error("the credential provider failed: {message}")]
     CredentialsFailed {
-        /// What it said.
+        /// The error of the credential provider.
         message: String,
     },
-    /// The credential provider gave up. Final.
+    /// The credential provider gave up. The client does not retry.
     #[error("the credential provider gave up: {reason}")]
     CredentialsGaveUp {
-        /// Its reason.
+        /// The reason of the credential provider.
         reason: String,
     },
-    /// The credential provider had nothing new after the server refused what it gave. Final.
-    #[error("the server refused the credentials and there are no others")]
+    /// The server refused the credentials, and the provider returned no new ones. The client does not
+    /// retry.
+    #[error("the server refused the credentials, and the credential provider has no others")]
     CredentialsUnchanged,
-    /// A heartbeat went unanswered.
+    /// The server did not reply to a heartbeat in time.
     #[error("a heartbeat went unanswered")]
     HeartbeatTimeout,
-    /// The transport took no frame for too long.
-    #[error("the transport took no frame for too long")]
+    /// The transport accepted no frame for longer than
+    /// [`Config::write_stall_timeout`](crate::Config::write_stall_timeout).
+    #[error("the transport accepted no frame for too long")]
     WriteStalled,
-    /// A join kept the socket silent for longer than
+    /// The server sent nothing while a join was unanswered, for longer than
     /// [`Config::join_block_max`](crate::Config::join_block_max).
-    #[error("the join of {topic:?} kept the socket silent for too long")]
+    #[error("the server sent nothing for too long, because of the join of {topic:?}")]
     JoinStalled {
-        /// The topic whose join it was; it is joined last on the next connection.
+        /// The topic of the join. It is joined last on the next connection.
         topic: Topic,
     },
     /// [`Socket::connect_now`](crate::Socket::connect_now) replaced the attempt.
@@ -122,8 +126,8 @@ pub enum Cause {
     /// [`Socket::disconnect`](crate::Socket::disconnect) was called.
     #[error("disconnect was called")]
     LocalDisconnect,
-    /// The driver panicked: a bug of its transport, its runtime or a codec. Final for this
-    /// driver; a supervisor starts another one.
+    /// The driver panicked, because of a bug in its transport, its runtime or a codec. This driver ends; a
+    /// supervisor starts another one.
     #[error("the driver panicked")]
     DriverPanicked,
 }
@@ -178,8 +182,8 @@ fn remote_close(code: &Option<u16>, reason: &str, f: &mut fmt::Formatter<'_>) ->
 }
 
 impl Cause {
-    /// How dialling failed, if it did: the kind of [`Dial`](Self::Dial), [`DialKind::Tls`] for
-    /// [`Tls`](Self::Tls), [`DialKind::TimedOut`] for [`ConnectTimeout`](Self::ConnectTimeout).
+    /// The kind of dial failure, if this is one: the kind of [`Dial`](Self::Dial), [`DialKind::Tls`] for
+    /// [`Tls`](Self::Tls), and [`DialKind::TimedOut`] for [`ConnectTimeout`](Self::ConnectTimeout).
     #[must_use]
     pub const fn dial_kind(&self) -> Option<DialKind> {
         match self {
@@ -190,7 +194,7 @@ impl Cause {
         }
     }
 
-    /// The text that it holds; empty where there is none.
+    /// The text inside the cause, or empty.
     #[cfg(any(feature = "driver", feature = "recording"))]
     pub(crate) fn text(&self) -> &str {
         match self {
@@ -216,7 +220,7 @@ impl Cause {
         }
     }
 
-    /// The bytes that it holds in memory.
+    /// The memory that the cause holds, in bytes.
     #[cfg(feature = "driver")]
     pub(crate) fn held_bytes(&self) -> usize {
         match self {
@@ -225,8 +229,8 @@ impl Cause {
         }
     }
 
-    /// The same without the words of a credential provider: they are those of the application, or of
-    /// its HTTP client, which may print the address and the credentials of its request.
+    /// Replaces the message of a credential provider with `redacted`. The message comes from the application
+    /// or from its HTTP client, and may contain the address and the credentials of a request.
     #[cfg(feature = "recording")]
     pub(crate) fn redacted(self, redacted: &str) -> Self {
         let redacted = redacted.to_owned();
@@ -237,13 +241,13 @@ impl Cause {
         }
     }
 
-    /// The name in words, and what tells it apart: `remote close 1012`, `refused 503`.
+    /// The name in words with its code or topic: `remote close 1012`, `refused 503`.
     pub(crate) const fn brief(&self) -> Brief<'_, Self> {
         Brief(self)
     }
 }
 
-/// Few words that say the same on every machine, for traces.
+/// A short text for traces, which is the same on every machine.
 pub(crate) struct Brief<'a, T>(&'a T);
 
 impl fmt::Display for Brief<'_, Cause> {
@@ -258,7 +262,7 @@ impl fmt::Display for Brief<'_, Cause> {
     }
 }
 
-/// How an attempt failed before there was an HTTP answer.
+/// How an attempt failed before there was an HTTP response.
 ///
 /// ```
 /// use phx_proto::Cause;
@@ -281,17 +285,16 @@ impl fmt::Display for Brief<'_, Cause> {
 pub enum DialKind {
     /// The name could not be resolved, or has no address.
     Dns,
-    /// The server's machine, or a proxy in its name, refused the connection: nothing listens on
-    /// the port.
+    /// Nothing listens on the port: the server's machine, or a proxy on its behalf, refused the connection.
     Refused,
-    /// There is no way to the address: no route, no network.
+    /// There is no route to the address, or no network.
     Unreachable,
-    /// The operating system or the proxy gave up waiting. An attempt that outlasts
-    /// [`Config::connect_timeout`](crate::Config::connect_timeout) is [`Cause::ConnectTimeout`].
+    /// The operating system or the proxy timed out. An attempt that takes longer than
+    /// [`Config::connect_timeout`](crate::Config::connect_timeout) ends with [`Cause::ConnectTimeout`].
     TimedOut,
-    /// TLS failed, which is [`Cause::Tls`].
+    /// TLS failed; see [`Cause::Tls`].
     Tls,
-    /// Anything else: a stream that ended in the middle, an answer that makes no sense.
+    /// Any other failure, such as a stream that ended early or an invalid response.
     Other,
 }
 
@@ -302,36 +305,36 @@ pub enum DialKind {
 pub enum TlsKind {
     /// The server's certificate is signed by an authority that is not trusted.
     UnknownIssuer,
-    /// The server's certificate bears other names.
+    /// The server's certificate is for other names.
     WrongName,
     /// The server's certificate has expired, or this machine's clock is ahead.
     Expired,
     /// The server's certificate is not valid yet, or this machine's clock is behind.
     NotYetValid,
-    /// The server's certificate cannot be used for another reason, which the message has.
+    /// The server's certificate is invalid for another reason, which is in the message.
     BadCertificate,
-    /// The server wants a certificate of the client, and was shown none. With TLS 1.3 it says so
-    /// only after the handshake.
+    /// The server requires a client certificate, and none is configured. With TLS 1.3 the server reports
+    /// this only after the handshake.
     CertificateRequired,
-    /// The server does not accept the certificate that it was shown.
+    /// The server rejected the client certificate.
     CertificateRefused,
-    /// What answers does not speak TLS.
+    /// The peer does not speak TLS.
     NotTls,
-    /// The connection ended in the handshake.
+    /// The connection ended during the handshake.
     Lost,
-    /// Anything else.
+    /// Any other failure.
     Other,
 }
 
 impl TlsKind {
-    /// What to do about it, in terms of this crate and of the keys of a connections document.
+    /// How to fix the failure, with the names of this crate and the keys of a connections document.
     const fn advice(self) -> Option<&'static str> {
         match self {
             Self::UnknownIssuer => Some(
                 "if it is the right one, trust its authority with `Roots::pem` (the key `ca_file`)",
             ),
             Self::WrongName => Some(
-                "if it is the right one, say which name to verify with `Tls::server_name` (the key \
+                "if it is the right one, set the name to verify with `Tls::server_name` (the key \
                  `server_name`)",
             ),
             Self::CertificateRequired => Some(
@@ -350,26 +353,26 @@ impl fmt::Display for Advice<'_> {
     }
 }
 
-/// Why a joined channel stopped being joined while it was still wanted.
+/// Why a joined channel was interrupted. It is still wanted, and joined again.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Interruption {
-    /// The connection was lost; the channel is joined again once there is another.
+    /// The connection was lost. The channel is joined again on the next connection.
     #[error("{0}")]
     Disconnected(Cause),
-    /// The server's channel crashed (`phx_error`); it is joined again after a delay.
+    /// The channel crashed on the server (`phx_error`). It is joined again after a delay.
     #[error("the channel crashed on the server")]
     Crashed,
-    /// The server answered a push as if the channel did not exist; it is joined again.
+    /// The server replied to a push as if the channel did not exist. The channel is joined again.
     #[error("the server does not know the channel any more")]
     Unmatched,
-    /// [`Socket::rejoin`](crate::Socket::rejoin) was called, by a consumer that fell behind, say.
-    #[error("the channel is joined anew on request")]
+    /// [`Socket::rejoin`](crate::Socket::rejoin) was called, for example by a consumer that fell behind.
+    #[error("a rejoin was requested")]
     Resync,
 }
 
 impl Interruption {
-    /// The name for logs and events: that of the [`Cause`], where there is one.
+    /// The name for logs and events. For a disconnect it is the name of the [`Cause`].
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -380,7 +383,7 @@ impl Interruption {
         }
     }
 
-    /// The bytes that it holds in memory.
+    /// The memory that the interruption holds, in bytes.
     #[cfg(feature = "driver")]
     pub(crate) fn held_bytes(&self) -> usize {
         match self {
@@ -403,21 +406,22 @@ impl fmt::Display for Brief<'_, Interruption> {
     }
 }
 
-/// Why the core goes on to join a channel again after a delay.
+/// Why a channel is joined again after a delay.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RejoinCause {
-    /// The server's channel crashed (`phx_error`), or answered a push as if it did not exist.
+    /// The channel crashed on the server (`phx_error`), or the server replied to a push as if the channel
+    /// did not exist.
     #[error("the channel crashed on the server")]
     Crashed,
-    /// The join itself crashed on the server ("join crashed").
+    /// The channel's `join` crashed on the server ("join crashed").
     #[error("the channel crashed in its join: see the log of the server")]
     JoinCrashed,
     /// [`Socket::rejoin`](crate::Socket::rejoin) was called.
     #[error("a rejoin was requested")]
     Resync,
-    /// The reply to the join will never come: a heartbeat written after it was answered.
-    #[error("the server did not answer the join, and answered a heartbeat written after it")]
+    /// The reply to the join will not arrive: the server replied to a heartbeat that was written after it.
+    #[error("the server replied to a heartbeat written after the join, but not to the join")]
     JoinUnanswered,
     /// The server refused the join with this response.
     #[error("the server refused the join: {}", reason(.0))]
@@ -432,23 +436,23 @@ names! { RejoinCause {
     Self::Rejected(_) => "rejected";
 } }
 
-/// Why a channel ended. It is not joined again by itself.
+/// Why a channel ended. The client does not join it again.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChannelEnd {
     /// The server closed the channel (`phx_close`).
     #[error("the server closed the channel")]
     ClosedByServer,
-    /// The server refused the join for good.
+    /// The server refused the join, and no retry is left.
     #[error("the server refused the join: {0}")]
     Rejected(Rejection),
-    /// The application left.
+    /// The application left the channel.
     #[error("the application left the channel")]
     Left,
     /// The join parameters could not be sent.
     #[error("the join parameters cannot be sent: {message}")]
     InvalidParams {
-        /// What is wrong with them.
+        /// The problem with the parameters.
         message: String,
     },
     /// The connection gave up.
@@ -460,7 +464,8 @@ pub enum ChannelEnd {
 }
 
 impl ChannelEnd {
-    /// The name for logs and events: that of the refusal or of the [`Cause`], where there is one.
+    /// The name for logs and events. For a refusal or a lost connection it is the name of the
+    /// [`RejectionKind`] or of the [`Cause`].
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -488,8 +493,7 @@ impl fmt::Display for Brief<'_, ChannelEnd> {
     }
 }
 
-/// A refused join. `Display` gives the server's reason, on one line and not more than 200
-/// characters of it.
+/// A refused join. `Display` shows at most 200 characters of the server's reason, on one line.
 ///
 /// ```
 /// use phx_proto::Payload;
@@ -502,14 +506,14 @@ impl fmt::Display for Brief<'_, ChannelEnd> {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Rejection {
-    /// What kind of refusal it is.
+    /// The kind of refusal.
     pub kind: RejectionKind,
-    /// The server's response, untouched.
+    /// The server's response, not parsed.
     pub response: Payload,
 }
 
 impl Rejection {
-    /// A refusal of this kind.
+    /// Creates a refusal of this kind.
     #[must_use]
     pub fn new(kind: RejectionKind, response: impl Into<Payload>) -> Self {
         Self { kind, response: response.into() }
@@ -524,10 +528,10 @@ impl fmt::Display for Rejection {
                 f.write_str("no channel of the server matches the topic")
             }
             RejectionKind::JoinCrashed => {
-                f.write_str("the channel crashed in its join: the server's log says why")
+                f.write_str("the channel crashed in its join: see the log of the server")
             }
             RejectionKind::TooManyChannels => {
-                f.write_str("the connection has as many channels as the server allows")
+                f.write_str("the connection has reached the server's limit of channels")
             }
         }
     }
@@ -535,17 +539,18 @@ impl fmt::Display for Rejection {
 
 impl core::error::Error for Rejection {}
 
-/// The refusals that Phoenix itself makes, told apart from the application's.
+/// The kind of a refused join: a refusal of the application, or one of Phoenix itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RejectionKind {
-    /// The channel's `join` said no; the response holds its reason.
+    /// The application's `join` returned an error. The response has its reason.
     Application,
     /// No channel of the server matches the topic (`wire/join_unmatched_topic`).
     UnmatchedTopic,
-    /// The server's `join` raised ("join crashed"; `wire/join_crash`). Tried again with backoff.
+    /// The application's `join` raised ("join crashed"; `wire/join_crash`). The client retries with
+    /// backoff.
     JoinCrashed,
-    /// The socket has as many channels as the server allows (`wire/join_too_many_channels`).
+    /// The socket has reached the server's limit of channels (`wire/join_too_many_channels`).
     TooManyChannels,
 }
 
@@ -563,19 +568,19 @@ pub enum PushOutcome {
     /// The server replied.
     #[error("the server replied {:?}: {}", .0.status, reason(&.0.response))]
     Reply(Reply),
-    /// A cast was written; nothing more is known of it.
+    /// A cast was written. Whether the server handled it is not known.
     #[error("the push was written")]
     Written,
-    /// It was written, and no reply came in time. The server may have handled it.
+    /// The push was written, and no reply arrived in time. The server may have handled it.
     #[error("no reply came in time")]
     TimedOut,
-    /// It was written, and no reply can come any more. The server may have handled it.
+    /// The push was written, and no reply can arrive any more. The server may have handled it.
     #[error("the push was sent and its outcome is unknown: {0}")]
     Unknown(UnknownCause),
-    /// It was never written: safe to push again.
+    /// The push was never written, so it is safe to push again.
     #[error("the push was not sent: {0}")]
     NotSent(NotSentCause),
-    /// The caller withdrew it.
+    /// The caller cancelled the push.
     #[error("the push was cancelled")]
     Cancelled,
 }
@@ -608,35 +613,35 @@ impl fmt::Display for Brief<'_, PushOutcome> {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Reply {
-    /// `ok`, `error`, or whatever the server says (`wire/push_replies`).
+    /// The status: `ok`, `error`, or any other string of the server (`wire/push_replies`).
     pub status: ByteStr,
     /// The response: any JSON value, or bytes.
     pub response: Payload,
 }
 
 impl Reply {
-    /// A reply with this status.
+    /// Creates a reply with this status.
     #[must_use]
     pub fn new(status: impl Into<ByteStr>, response: impl Into<Payload>) -> Self {
         Self { status: status.into(), response: response.into() }
     }
 }
 
-/// Why the fate of a written push is unknown.
+/// Why it is unknown whether the server handled a written push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnknownCause {
     /// The connection was lost.
     #[error("the connection was lost")]
     Disconnected,
-    /// The server's channel crashed (`wire/channel_crash`: no reply is sent).
+    /// The channel crashed on the server, which then sends no replies (`wire/channel_crash`).
     #[error("the channel crashed on the server")]
     ChannelCrashed,
     /// The server closed the channel.
     #[error("the server closed the channel")]
     ChannelClosed,
-    /// The channel is being replaced by a new join (`wire/join_double`: the server answers
-    /// nothing of the old one).
+    /// A new join replaces the channel. The server does not reply to pushes of the old instance
+    /// (`wire/join_double`).
     #[error("the channel is joined again")]
     ChannelReplaced,
     /// The application left the channel.
@@ -656,10 +661,10 @@ names! { UnknownCause {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotSentCause {
-    /// Its time ran out while it waited for the channel.
-    #[error("its time ran out while it waited for the channel")]
+    /// The push timed out while it waited for the channel.
+    #[error("it timed out while it waited for the channel")]
     TimedOut,
-    /// It was to [fail fast](crate::PushOptions::fail_fast), and the channel was interrupted
+    /// The push was made with [`fail_fast`](crate::PushOptions::fail_fast), and the channel was interrupted
     /// before it was written.
     #[error("the channel was interrupted")]
     Interrupted,
@@ -669,7 +674,7 @@ pub enum NotSentCause {
     /// The application left the channel.
     #[error("the application left the channel")]
     Left,
-    /// The server refused the join for good.
+    /// The server refused the join, and no retry is left.
     #[error("the server refused the join")]
     JoinRejected,
     /// The connection gave up.
@@ -678,8 +683,8 @@ pub enum NotSentCause {
     /// `disconnect` was called.
     #[error("disconnect was called")]
     Disconnected,
-    /// It could not be encoded, or grew over the limit with its envelope.
-    #[error("it cannot be encoded, or is too large with its envelope")]
+    /// The push could not be encoded, or its frame exceeded the limit.
+    #[error("it cannot be encoded, or its frame is too large")]
     Encoding,
 }
 
@@ -698,17 +703,17 @@ names! { NotSentCause {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LeaveOutcome {
-    /// The server confirmed it, in one of the ways it does (`wire/leave_ok`).
+    /// The server confirmed the leave (`wire/leave_ok`), or the channel ended on the server meanwhile.
     #[error("the server confirmed the leave")]
     Acked,
-    /// The server did not confirm it in time.
+    /// The server did not confirm the leave in time.
     #[error("the server did not confirm the leave in time")]
     TimedOut,
-    /// The connection was lost first, which ends the channel too.
+    /// The connection was lost before the confirmation, which ends the channel on the server too.
     #[error("the connection ended before the leave was confirmed")]
     Offline,
-    /// Nothing of the channel was on the server.
-    #[error("the server did not hold the channel")]
+    /// The channel was not joined on the server, so nothing was sent.
+    #[error("the channel was not joined on the server")]
     Local,
 }
 
@@ -719,19 +724,19 @@ names! { LeaveOutcome {
     Self::Local => "local";
 } }
 
-/// What happens next after a connection was lost, or an attempt failed.
+/// The next step after a connection was lost, or an attempt failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NextStep {
     /// Another attempt follows after this delay.
     Retry {
-        /// The delay that was chosen.
+        /// The delay before the attempt.
         delay: Duration,
-        /// Which attempt it will be, from 1.
+        /// The number of the attempt, from 1.
         attempt: u32,
     },
-    /// A new connection was asked for and is dialled at once.
+    /// The caller requested a new connection, which is dialled at once.
     Reconnect,
-    /// Nothing: the connection gave up, or was closed on request.
+    /// No attempt follows: the connection gave up, or the caller closed it.
     Stop,
 }

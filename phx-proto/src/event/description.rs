@@ -1,5 +1,5 @@
-//! The description of a signal, for consumers that treat all signals alike: the router, `tracing`,
-//! bounded queues.
+//! A uniform description of signals, for consumers that handle all signals in the same way: the router,
+//! `tracing` and bounded queues.
 
 use core::fmt;
 use core::time::Duration;
@@ -10,7 +10,7 @@ use crate::topic::Topic;
 use crate::wire::payload::Payload;
 use crate::wire::{ByteStr, DecodeError};
 
-/// What a signal is about.
+/// The subject of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum About {
     /// The state of the connection.
@@ -21,29 +21,29 @@ pub(crate) enum About {
     Message,
     /// A push.
     Push,
-    /// Not a state of the connection, but about it.
+    /// A problem of the connection that does not change its state.
     Trouble,
     /// A measurement.
     Measure,
 }
 
-/// How much attention a signal deserves.
+/// The log level of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Level {
-    /// There may be any number of them.
+    /// A signal that may be very frequent.
     Trace,
-    /// For debugging.
+    /// A signal for debugging.
     Debug,
-    /// What an operator expects to see.
+    /// A signal of normal operation.
     Info,
-    /// It may need an operator.
+    /// A signal that may need the attention of an operator.
     Warn,
 }
 
-/// A signal, described. Nothing is allocated for it.
+/// The description of a signal. Creating it allocates nothing.
 ///
-/// Consumers destructure it without `..`: a new member does not compile until each of them shows it or
-/// leaves it out.
+/// Consumers destructure it without `..`, so a new field does not compile until every consumer uses it or
+/// ignores it explicitly.
 #[derive(Clone, Copy)]
 #[cfg_attr(not(feature = "tracing"), allow(dead_code, reason = "some are for logs only"))]
 pub(crate) struct Description<'a> {
@@ -51,7 +51,7 @@ pub(crate) struct Description<'a> {
     pub(crate) level: Level,
     /// The name of the signal.
     pub(crate) name: &'static str,
-    /// The name among those about the same thing: `closed` for `channel_closed`.
+    /// The name among signals with the same subject, such as `closed` for `channel_closed`.
     pub(crate) kind: &'static str,
     pub(crate) topic: Option<&'a Topic>,
     /// The event of a message.
@@ -60,15 +60,15 @@ pub(crate) struct Description<'a> {
     pub(crate) status: Option<&'a ByteStr>,
     /// The payload or the response.
     pub(crate) payload: Option<&'a Payload>,
-    /// How a leave ended.
+    /// The outcome of a leave.
     pub(crate) outcome: Option<&'static str>,
-    /// Why, as a name.
+    /// The name of the cause.
     pub(crate) reason: Option<&'static str>,
-    /// Why, in words.
+    /// The text of the cause.
     pub(crate) explanation: Option<Explanation<'a>>,
     /// The number of an attempt to connect.
     pub(crate) attempt: Option<u32>,
-    /// When the next attempt follows.
+    /// The delay before the next attempt.
     pub(crate) delay: Option<Duration>,
     /// Whether a refusal of a join is final.
     pub(crate) last: Option<bool>,
@@ -77,7 +77,7 @@ pub(crate) struct Description<'a> {
     pub(crate) rtt: Option<Duration>,
 }
 
-/// Why something happened, in words.
+/// The text of a cause.
 #[derive(Clone, Copy)]
 pub(crate) enum Explanation<'a> {
     Cause(&'a Cause),
@@ -107,22 +107,22 @@ impl<'a> Description<'a> {
         }
     }
 
-    /// A state of the connection.
+    /// Describes a state of the connection.
     pub(crate) const fn connection(level: Level) -> Self {
         Self::new(About::Connection, level)
     }
 
-    /// A state of a channel.
+    /// Describes a state of a channel.
     pub(crate) const fn channel(level: Level, topic: &'a Topic) -> Self {
         Self { topic: Some(topic), ..Self::new(About::Channel, level) }
     }
 
-    /// Not a state of the connection, but about it.
+    /// Describes a problem of the connection that does not change its state.
     pub(crate) const fn trouble() -> Self {
         Self::new(About::Trouble, Level::Warn)
     }
 
-    /// A measurement.
+    /// Describes a measurement.
     pub(crate) const fn measure() -> Self {
         Self::new(About::Measure, Level::Trace)
     }
@@ -149,7 +149,7 @@ impl<'a> Description<'a> {
         }
     }
 
-    /// With the name of the signal, which is its kind too if none was set.
+    /// Sets the name of the signal. It becomes the kind too if no kind was set.
     pub(crate) const fn named(mut self, name: &'static str) -> Self {
         self.name = name;
         if self.kind.is_empty() { self.kind(name) } else { self }
@@ -212,8 +212,7 @@ impl<'a> Description<'a> {
         self
     }
 
-    /// The bytes that the signal holds beside its kind and its topic: its payload, its explanation. Zero for
-    /// those that have neither.
+    /// The memory of the signal's payload and explanation, in bytes.
     #[cfg(feature = "driver")]
     pub(crate) fn held_bytes(&self) -> usize {
         let payload = self.payload.map_or(0, Payload::held_len);
@@ -237,7 +236,7 @@ impl fmt::Display for Explanation<'_> {
         match self {
             Self::Cause(cause) => cause.fmt(f),
             Self::Text(text) => f.write_str(text),
-            // Without the evidence: a frame may hold secrets.
+            // Omits the evidence, because a frame may contain secrets.
             Self::Problem(error) => error.problem.fmt(f),
         }
     }

@@ -1,4 +1,4 @@
-//! Errors of the commands: the caller's to handle, returned at once, with nothing changed.
+//! Errors of commands. A command that returns an error has changed nothing.
 
 use core::fmt;
 
@@ -7,27 +7,27 @@ use crate::topic::Topic;
 use crate::wire::EncodeError;
 use crate::wire::payload::Payload;
 
-/// `connect_now` had nothing to hurry.
+/// The error of `connect_now` if the client is neither connected nor connecting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no connection being kept: call `connect` first")]
+#[error("the client is neither connected nor connecting: call `connect` first")]
 pub struct NotRetrying;
 
-/// `probe` needs an open connection.
+/// The error of `probe` if the connection is not open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the connection is not open")]
 pub struct NotOpen;
 
-/// Why a join, or new parameters of one, was not accepted.
+/// Why a join, or new join parameters, were not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum JoinError {
-    /// The connection is closed or gave up; joins are accepted again after `connect`.
+    /// The connection is closed or gave up. Joins are accepted again after `connect`.
     #[error("the connection is closed: call `connect` first")]
     Closed,
-    /// The topic is already wanted with other parameters. Leave it first, or replace them with
+    /// The topic was requested before with other parameters. Leave it first, or replace them with
     /// `set_join_params` or `JoinOptions::replace_params`.
     #[error(
-        "{topic:?} is already wanted with other parameters: leave it first, or replace them with \
+        "{topic:?} is already in use with other parameters: leave it first, or replace them with \
          `JoinOptions::replace_params`"
     )]
     ConflictingParams {
@@ -40,16 +40,16 @@ pub enum JoinError {
         /// The topic.
         topic: Topic,
     },
-    /// The join could never be written.
+    /// The join cannot be encoded.
     #[error("the join cannot be sent: {0}")]
     Encode(EncodeError),
-    /// There is no join to have these parameters.
+    /// New parameters were set for a topic that is not wanted.
     #[error(transparent)]
     NotWanted(#[from] NotWanted),
     /// The join frame would be larger than [`Config::max_push_bytes`](crate::Config::max_push_bytes).
-    #[error("the join would be larger than {limit} bytes")]
+    #[error("the join would be larger than {limit} bytes (`max_push_bytes`)")]
     TooLarge {
-        /// The limit.
+        /// The limit in bytes.
         limit: usize,
     },
 }
@@ -60,7 +60,7 @@ impl From<EncodeError> for JoinError {
     }
 }
 
-/// The topic is not wanted.
+/// The topic is not wanted: it was never joined, or its channel has ended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{topic:?} has not been joined, or its channel has ended: call `join` first")]
 #[non_exhaustive]
@@ -70,21 +70,21 @@ pub struct NotWanted {
 }
 
 impl NotWanted {
-    /// The error for this topic.
+    /// Creates the error for this topic.
     #[must_use]
     pub fn new(topic: impl Into<Topic>) -> Self {
         Self { topic: topic.into() }
     }
 }
 
-/// A push that was not accepted, with its payload handed back.
+/// A push that was not accepted. It returns the payload to the caller.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{kind}")]
 #[non_exhaustive]
 pub struct PushError {
-    /// Why.
+    /// Why the push was not accepted.
     pub kind: PushErrorKind,
-    /// The payload, as it was given.
+    /// The unchanged payload.
     pub payload: Payload,
 }
 
@@ -95,30 +95,30 @@ pub enum PushErrorKind {
     /// The topic is not wanted: it was never joined, or it was left or has ended. Join it first.
     #[error("the topic was not joined, or it was left: call `join` first")]
     NotWanted,
-    /// The topic is wanted and not joined now, and the push is to
-    /// [fail fast](crate::PushOptions::fail_fast). A later try may find it joined.
-    #[error("the channel is not joined now, and the push is to fail fast")]
+    /// The channel is not joined at the moment, and the push was made with
+    /// [`fail_fast`](crate::PushOptions::fail_fast). A later attempt may succeed.
+    #[error("the channel is not joined at the moment, and the push was made with `fail_fast`")]
     NotJoined,
-    /// The push queue is full. The server did not get it, and a later try may find it shorter.
-    #[error("the push queue is full: {limit} is {bound}")]
+    /// The push queue is full. The push was not sent, and a later attempt may succeed.
+    #[error("the push queue is full: {bound} is {limit}")]
     QueueFull {
-        /// Which of its bounds was reached.
+        /// The limit that was reached.
         bound: QueueBound,
-        /// The bound: a number of pushes, or of bytes.
+        /// The value of the limit: a number of pushes, or of bytes.
         limit: usize,
     },
     /// The frame would be larger than [`Config::max_push_bytes`](crate::Config::max_push_bytes).
-    #[error("the frame would have {bytes} bytes, {limit} are allowed")]
+    #[error("the frame would have {bytes} bytes, more than {limit} (`max_push_bytes`)")]
     TooLarge {
-        /// Its size.
+        /// The size of the frame in bytes.
         bytes: usize,
-        /// The limit.
+        /// The limit in bytes.
         limit: usize,
     },
-    /// The push could never be written.
+    /// The push cannot be encoded.
     #[error("the push cannot be sent: {0}")]
     Encode(EncodeError),
-    /// `phx_join` and `phx_leave` are commands of the protocol: use `join` and `leave`.
+    /// The event is `phx_join` or `phx_leave`, which belong to the protocol. Use `join` and `leave`.
     #[error("the event is reserved for the protocol")]
     ReservedEvent,
 }
@@ -129,19 +129,19 @@ impl From<EncodeError> for PushErrorKind {
     }
 }
 
-/// A bound of the push queue.
+/// A limit of the push queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum QueueBound {
-    /// [`Config::queued_pushes_max`](crate::Config::queued_pushes_max), of all topics together.
+    /// [`Config::queued_pushes_max`](crate::Config::queued_pushes_max), for all topics together.
     Pushes,
-    /// [`Config::queued_bytes_max`](crate::Config::queued_bytes_max), of all topics together.
+    /// [`Config::queued_bytes_max`](crate::Config::queued_bytes_max), for all topics together.
     Bytes,
-    /// The half of [`Config::queued_pushes_max`](crate::Config::queued_pushes_max) that one topic may
-    /// hold while there are others.
+    /// Half of [`Config::queued_pushes_max`](crate::Config::queued_pushes_max), the limit for one topic
+    /// while there are others.
     PushesOfTopic,
-    /// The half of [`Config::queued_bytes_max`](crate::Config::queued_bytes_max) that one topic may
-    /// hold while there are others.
+    /// Half of [`Config::queued_bytes_max`](crate::Config::queued_bytes_max), the limit for one topic while
+    /// there are others.
     BytesOfTopic,
 }
 
@@ -150,17 +150,17 @@ impl fmt::Display for QueueBound {
         f.write_str(match self {
             Self::Pushes => "`queued_pushes_max`",
             Self::Bytes => "`queued_bytes_max`",
-            Self::PushesOfTopic => "half of `queued_pushes_max` for one topic of several",
-            Self::BytesOfTopic => "half of `queued_bytes_max` for one topic of several",
+            Self::PushesOfTopic => "half of `queued_pushes_max`, for one topic of several,",
+            Self::BytesOfTopic => "half of `queued_bytes_max`, for one topic of several,",
         })
     }
 }
 
-/// Why credentials were not taken.
+/// Why credentials were not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CredentialsError {
-    /// Their address may not be dialled.
+    /// The address in the credentials may not be dialled.
     #[error(transparent)]
     Config(#[from] ConfigError),
 }

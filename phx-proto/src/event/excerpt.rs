@@ -1,14 +1,14 @@
-//! The words of a peer in a message of ours: on one line, bounded, with nothing in them that could
-//! move a cursor or turn text around.
+//! Excerpts of a peer's text for messages: bounded, on one line, and without characters that could move
+//! the cursor or reverse the text.
 
 use core::fmt::{self, Write as _};
 
 use crate::wire::payload::Payload;
 
-/// The most characters of a peer's text that a message repeats.
+/// The most characters of an excerpt.
 const MOST: usize = 200;
 
-/// A text of the peer's, escaped and bounded.
+/// A text of a peer, escaped and bounded.
 pub(crate) struct Excerpt<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Excerpt<'_> {
@@ -16,9 +16,9 @@ impl fmt::Display for Excerpt<'_> {
         let mut chars = self.0.chars();
         for c in chars.by_ref().take(MOST) {
             match c {
-                // Harmless, and JSON is full of them.
+                // These are harmless and frequent in JSON, so they are not escaped.
                 '"' | '\'' | '\\' => f.write_char(c)?,
-                // Controls, line breaks and format characters such as U+202E.
+                // Escapes control characters, line breaks and format characters such as U+202E.
                 c => write!(f, "{}", c.escape_debug())?,
             }
         }
@@ -29,7 +29,7 @@ impl fmt::Display for Excerpt<'_> {
     }
 }
 
-/// The reason that a response gives: its member `reason` if that is a string, else all of it.
+/// The reason in a response: its member `reason` if that is a string, otherwise the whole response.
 pub(crate) fn reason(response: &Payload) -> String {
     if response.is_binary() {
         return format!("{} bytes that are not JSON", response.len());
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reason_of_a_response_is_one_bounded_line() {
+    fn response_reason_is_one_bounded_line() {
         for (response, expected) in [
             (json!({"reason": "unauthorized"}), "unauthorized"),
             (

@@ -1,30 +1,29 @@
-//! What `Retry-After` asks for.
+//! The delay of a `Retry-After` header.
 //!
-//! The core has no clock, and a server's clock need not agree with ours anyway: a `Retry-After`
-//! date is measured against the `Date` that the same response carries.
+//! The core has no clock, and the clock of a server may differ from ours. So a date in `Retry-After` is
+//! compared with the `Date` of the same response.
 
 use core::time::Duration;
 
 use httpdate::parse_http_date;
 
-/// The longest wait that [`retry_after`] reports, about 136 years. It only keeps later arithmetic
-/// far away from overflow; how long to wait at most is the reconnect policy's business.
+/// The longest delay that [`retry_after`] returns, about 136 years. It only prevents overflows later; the
+/// reconnect policy limits the delay.
 const LONGEST_WAIT: u64 = u32::MAX as u64;
 
-/// How long a `Retry-After` header asks to wait (RFC 9110 section 10.2.3).
+/// Returns the delay that a `Retry-After` header requests (RFC 9110 section 10.2.3).
 ///
-/// `value` is a number of seconds, or a date in one of the three forms of RFC 9110 section 5.6.7,
-/// which is measured against `date_header`, the response's own `Date`. A date that is not after it
-/// asks for no wait. `None` when the value is neither, or a date without a readable `Date` beside
-/// it.
+/// `value` is a number of seconds, or a date in one of the three forms of RFC 9110 section 5.6.7. A date
+/// is compared with `date_header`, the `Date` of the response; if it is not later, the delay is zero.
+/// Returns `None` if `value` is invalid, or if it is a date and `date_header` is missing or invalid.
 pub(crate) fn retry_after(value: &str, date_header: Option<&str>) -> Option<Duration> {
     let value = value.trim_ascii();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // Only an overflow can fail here: a wait too long to be written down.
+        // Parsing digits can only fail because of an overflow.
         let seconds = value.parse().unwrap_or(LONGEST_WAIT);
         return Some(Duration::from_secs(seconds.min(LONGEST_WAIT)));
     }
-    // Two dates that were read are subtracted; no clock is.
+    // This subtracts two parsed dates and reads no clock.
     let (until, date) = (parse_http_date(value).ok()?, parse_http_date(date_header?).ok()?);
     let wait = until.duration_since(date).unwrap_or_default();
     Some(wait.min(Duration::from_secs(LONGEST_WAIT)))
@@ -44,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn three_date_forms_are_read() {
+    fn http_date_has_three_forms() {
         for date in [
             "Sun, 06 Nov 1994 08:50:37 GMT",
             "Sunday, 06-Nov-94 08:50:37 GMT",
@@ -57,15 +56,15 @@ mod tests {
         assert_eq!(seconds_after_example("Wed Nov 16 08:49:37 1994"), Some(864_000));
     }
 
-    /// Seconds since the epoch, by `date -u -d`.
+    /// The seconds since the epoch are from `date -u -d`.
     #[test]
-    fn known_dates_are_exact() {
+    fn http_date_is_exact() {
         for (date, expected) in [
             ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
             ("Tue, 29 Feb 2000 12:00:00 GMT", 951_825_600),
             ("Mon, 01 Mar 2100 00:00:00 GMT", 4_107_542_400),
             ("Tue, 19 Jan 2038 03:14:08 GMT", 2_147_483_648),
-            // A year of two digits is of the twentieth century from 70 on.
+            // A year of two digits is in the twentieth century from 70 on.
             ("Thursday, 01-Jan-70 00:00:00 GMT", 0),
             ("Tuesday, 01-Jan-69 00:00:00 GMT", 3_124_224_000),
         ] {
@@ -75,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_date_is_none() {
+    fn invalid_http_date_is_none() {
         for date in [
             "",
             "now",
@@ -115,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn absurd_wait_is_cut() {
+    fn retry_after_is_limited() {
         let longest = Duration::from_secs(LONGEST_WAIT);
         assert_eq!(retry_after("99999999999999999999999999", None), Some(longest));
         assert_eq!(retry_after("18446744073709551615", None), Some(longest));
@@ -124,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn date_is_measured_against_response_date() {
+    fn retry_after_date_needs_response_date() {
         let (at, date) = ("Sun, 06 Nov 1994 08:50:37 GMT", "Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(retry_after(at, Some(date)), Some(Duration::from_secs(60)));
         assert_eq!(retry_after(date, Some(at)), Some(Duration::ZERO), "in the past");
@@ -134,7 +133,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_never_panics(value in any::<String>(), date in any::<String>()) {
+        fn retry_after_accepts_any_text(value in any::<String>(), date in any::<String>()) {
             let _ = retry_after(&value, Some(&date));
         }
     }

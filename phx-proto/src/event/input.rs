@@ -1,5 +1,5 @@
-//! What goes into the machine: its commands and the events of the world around it, as one enum, and
-//! their arguments.
+//! Inputs of the socket, as one enum: commands of the application and events of the transport and the
+//! clock. Also their arguments.
 
 use core::time::Duration;
 
@@ -12,24 +12,24 @@ use crate::topic::Topic;
 use crate::wire::payload::Payload;
 use crate::wire::{ByteStr, Frame};
 
-/// What an opened connection agreed on.
+/// The result of the upgrade of an opened connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Opened {
-    /// The subprotocol that the server chose, if any.
+    /// The subprotocol that the server selected, if any.
     pub protocol: Option<String>,
 }
 
-/// How many bytes a connection has moved since it opened, counted below TLS.
+/// The number of bytes that a connection has read and written since it opened, counted below TLS.
 ///
-/// Totals, so a report that is left out loses nothing.
+/// The numbers are totals, so the driver may skip a report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Bytes read from the peer. Leave out those that lay in a buffer while the process did not
-    /// run: they are no evidence that the peer is alive now.
+    /// Bytes read from the peer. Do not count bytes that were buffered while the process was suspended:
+    /// they do not prove that the peer is alive now.
     pub read: u64,
-    /// Bytes that the operating system took to be sent.
+    /// Bytes that the operating system accepted for sending.
     pub written: u64,
-    /// Every frame handed to the transport is among them.
+    /// Whether `written` includes every frame that was passed to the transport.
     pub flushed: bool,
 }
 
@@ -37,32 +37,32 @@ pub struct Progress {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Ended {
-    /// A close frame was read. Report this even when a reset follows at once: the close frame is
-    /// the cause.
+    /// A close frame was read. Report this even if a reset follows at once, because the close frame is the
+    /// cause.
     CloseFrame {
-        /// Its code, if it had one.
+        /// The close code, if the frame had one.
         code: Option<u16>,
-        /// Its reason.
+        /// The close reason.
         reason: String,
     },
     /// The transport ended or failed without a close frame.
     Lost {
-        /// What the transport said.
+        /// The error of the transport.
         message: String,
     },
-    /// The transport gave up on a message over the limit.
+    /// The transport stopped at a message that exceeds the limit.
     MessageTooLarge,
 }
 
-/// How a push is made.
+/// The options of a push.
 ///
 /// ```
 /// use core::time::Duration;
 /// use phx_proto::PushOptions;
 ///
-/// let patient = PushOptions::call().timeout(Duration::from_secs(60));
-/// let eager = PushOptions::cast().fail_fast();
-/// assert_ne!(patient, eager);
+/// let slow = PushOptions::call().timeout(Duration::from_secs(60));
+/// let now_or_never = PushOptions::cast().fail_fast();
+/// assert_ne!(slow, now_or_never);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PushOptions {
@@ -78,13 +78,13 @@ impl PushOptions {
         Self { cast: false, fail_fast: false, timeout: None }
     }
 
-    /// A push that ends when it is written; a reply is ignored.
+    /// A push that ends when it is written. A reply is ignored.
     #[must_use]
     pub const fn cast() -> Self {
         Self { cast: true, fail_fast: false, timeout: None }
     }
 
-    /// How long it may take, from the call to its outcome, in place of
+    /// Sets the timeout from the call to the outcome, instead of
     /// [`Config::push_timeout`](crate::Config::push_timeout).
     #[must_use]
     pub const fn timeout(mut self, timeout: Duration) -> Self {
@@ -92,9 +92,9 @@ impl PushOptions {
         self
     }
 
-    /// Refuses the push at once when the channel is not joined, and ends it unsent when the
-    /// channel is interrupted before it was written. By default it waits for the join, through
-    /// disconnects too, until its timeout.
+    /// Refuses the push at once if the channel is not joined, and ends it unsent if the channel is
+    /// interrupted before it was written. By default a push waits for the join until its timeout, even
+    /// through disconnects.
     #[must_use]
     pub const fn fail_fast(mut self) -> Self {
         self.fail_fast = true;
@@ -108,11 +108,11 @@ impl Default for PushOptions {
     }
 }
 
-/// Everything that changes a [`Socket`](crate::Socket), as data: the commands of the application and
-/// the events of the world around it. [`Socket::apply`](crate::Socket::apply) carries one out.
+/// Everything that changes a [`Socket`](crate::Socket), as data: commands of the application and events of
+/// the transport and the clock. [`Socket::apply`](crate::Socket::apply) applies an input.
 ///
-/// Each variant stands for the method that it names, which documents it. What reads inputs from
-/// elsewhere (a recording, a fuzzer, a test) needs no dispatch of its own.
+/// Each variant stands for the method that it names, which documents it. A recording, a fuzzer or a test
+/// can apply inputs without a dispatch of its own.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Input {
@@ -128,7 +128,7 @@ pub enum Input {
     Join {
         /// The topic.
         topic: Topic,
-        /// The parameters of its joins.
+        /// The join parameters.
         params: JoinParams,
     },
     /// [`Socket::attach`](crate::Socket::attach).
@@ -155,14 +155,14 @@ pub enum Input {
     SetJoinParams {
         /// The topic.
         topic: Topic,
-        /// The parameters from the next join on.
+        /// The parameters of the next and later joins.
         params: JoinParams,
     },
     /// [`Socket::supply_join`](crate::Socket::supply_join).
     SupplyJoin {
-        /// The ticket that asked for the parameters.
+        /// The ticket for which the parameters were computed.
         ticket: JoinTicket,
-        /// What [`JoinTicket::evaluate`] returned.
+        /// The result of [`JoinTicket::evaluate`].
         params: Result<Payload, ParamsPanicked>,
     },
     /// [`Socket::push`](crate::Socket::push).
@@ -173,7 +173,7 @@ pub enum Input {
         event: ByteStr,
         /// The payload.
         payload: Payload,
-        /// How it is pushed.
+        /// The options of the push.
         options: PushOptions,
     },
     /// [`Socket::cancel_push`](crate::Socket::cancel_push).
@@ -197,7 +197,7 @@ pub enum Input {
     Opened {
         /// The attempt that succeeded.
         id: ConnectionId,
-        /// What was agreed on.
+        /// The result of the upgrade.
         opened: Opened,
     },
     /// [`Socket::handle_failed`](crate::Socket::handle_failed).
@@ -216,7 +216,7 @@ pub enum Input {
     },
     /// [`Socket::handle_frame`](crate::Socket::handle_frame).
     Frame {
-        /// The connection that it came from.
+        /// The connection that received the frame.
         id: ConnectionId,
         /// The frame.
         frame: Frame,
@@ -225,14 +225,14 @@ pub enum Input {
     Writable {
         /// The connection.
         id: ConnectionId,
-        /// Whether its transport takes frames.
+        /// Whether the transport accepts frames.
         writable: bool,
     },
     /// [`Socket::handle_progress`](crate::Socket::handle_progress).
     Progress {
         /// The connection.
         id: ConnectionId,
-        /// How many bytes it has moved.
+        /// The bytes read and written so far.
         progress: Progress,
     },
     /// [`Socket::handle_timeout`](crate::Socket::handle_timeout).
@@ -244,10 +244,10 @@ pub enum Input {
 }
 
 impl Input {
-    /// The connection that it is about; none for commands and for what concerns the whole socket.
+    /// The connection of an I/O input; `None` for commands and for inputs that affect the whole socket.
     ///
-    /// One about an earlier connection is counted in
-    /// [`Stats::stale_inputs`](crate::event::Stats::stale_inputs) and changes nothing else.
+    /// The socket counts an input of an earlier connection in
+    /// [`Stats::stale_inputs`](crate::event::Stats::stale_inputs) and otherwise ignores it.
     #[must_use]
     pub const fn connection(&self) -> Option<ConnectionId> {
         match self {

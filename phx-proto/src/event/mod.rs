@@ -1,5 +1,5 @@
-//! Plain data that goes into the machine and comes out of it: inputs, actions, signals, causes,
-//! errors and counters.
+//! The inputs and outputs of the socket as plain data: inputs, actions, signals, causes, errors and
+//! counters.
 
 pub(crate) mod action;
 pub(crate) mod applied;

@@ -1,17 +1,16 @@
-//! What the variants of an enum are called, as one table beside them.
+//! A macro that gives each variant of an enum a name for logs, from one table next to the enum.
 
 use core::fmt::{self, Write as _};
 
-/// Implements `name` and `NAMES`. A variant without a row does not compile; with an example in each
-/// row, `examples` has one of every name.
+/// Implements `name` and `NAMES`, and `examples` if each row has an example. A variant without a row does
+/// not compile.
 macro_rules! names {
     ($Enum:ident { $($pattern:pat => $name:literal, $example:expr;)+ }) => {
         $crate::event::names::names! { $Enum { $($pattern => $name;)+ } }
 
         #[cfg(any(test, feature = "testing"))]
         impl $Enum {
-            /// One of every name, in the order of [`NAMES`](Self::NAMES), for tests of whatever
-            /// treats them.
+            /// One example for every name, in the order of [`NAMES`](Self::NAMES), for tests.
             #[must_use]
             pub fn examples() -> Vec<Self> {
                 vec![$($example),+]
@@ -23,9 +22,9 @@ macro_rules! names {
             #[doc = concat!("Every [name](Self::name):", $(" `", $name, "`",)+ ".")]
             pub const NAMES: &'static [&'static str] = &[$($name),+];
 
-            /// The name for logs, metrics and events, in small letters with `_` between words.
+            /// The name for logs, metrics and events, in snake case.
             #[must_use]
-            #[allow(unused_variables, reason = "a pattern may be that of a larger table")]
+            #[allow(unused_variables, reason = "a larger table may use the bindings of the pattern")]
             pub const fn name(&self) -> &'static str {
                 match self {
                     $($pattern => $name,)+
@@ -37,7 +36,7 @@ macro_rules! names {
 
 pub(crate) use names;
 
-/// A name in words: `join timed out`.
+/// A name with spaces between its words: `join timed out`.
 pub(crate) struct InWords(pub(crate) &'static str);
 
 impl fmt::Display for InWords {

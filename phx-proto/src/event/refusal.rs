@@ -1,4 +1,4 @@
-//! An HTTP answer that refused a connection.
+//! Refusals: HTTP responses and SOCKS5 replies that refuse a connection.
 
 use core::fmt;
 use core::time::Duration;
@@ -11,16 +11,16 @@ use serde::{Deserialize, Serialize};
 use crate::config::auth_token::AUTH_TOKEN_PREFIX;
 use crate::event::http_date;
 
-/// An HTTP answer that refused a connection: its status, its headers and how its body begins.
+/// An HTTP response that refused a connection: its status, its headers and the start of its body.
 ///
-/// Clones share it: every channel and every caller that ends with it has the same one.
+/// Clones share one allocation, because every channel and caller that ends because of it has one.
 ///
-/// Phoenix refuses with 403 and an empty body when `connect/3` returns an error, unless the
-/// endpoint has its own error handler; it answers 500 when `connect/3` raises
-/// (`wire/handshake_rejected`) and 404 on a path without a socket (`wire/handshake_wrong_path`).
+/// Phoenix refuses with 403 and an empty body if `connect/3` returns an error, unless the endpoint has its
+/// own error handler. It replies with 500 if `connect/3` raises (`wire/handshake_rejected`), and with 404 on
+/// a path without a socket (`wire/handshake_wrong_path`).
 ///
-/// `Debug` is fit for a log: values of headers that may carry a secret (cookies, anything about
-/// authentication, tokens and keys) and the query of a `Location` are not printed.
+/// `Debug` redacts the values of headers that may contain a secret (cookies, authentication, tokens and
+/// keys) and the query of a `Location`.
 ///
 /// ```
 /// use core::time::Duration;
@@ -33,23 +33,24 @@ use crate::event::http_date;
 /// assert_eq!(refusal.retry_after(), Some(Duration::from_secs(30)));
 /// assert_eq!(refusal.body_text(), "Too many requests");
 /// ```
-/// It is serialized as its status and what [`retry_after`](Self::retry_after) goes by: nothing else
-/// that the server said, which may be secret.
+///
+/// The serialized form has only the status and the headers that [`retry_after`](Self::retry_after) uses,
+/// because the rest may contain secrets.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "Deciding", from = "Deciding")]
-pub struct Refusal(Arc<Answer>);
+#[serde(into = "Serialized", from = "Serialized")]
+pub struct Refusal(Arc<Response>);
 
 #[derive(PartialEq, Eq)]
-struct Answer {
+struct Response {
     status: u16,
     headers: Vec<(String, String)>,
     body: Bytes,
 }
 
-/// What of a [`Refusal`] decides about the next attempt.
+/// The serialized form of a [`Refusal`]: the parts that determine the next attempt.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Deciding {
+struct Serialized {
     status: u16,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retry_after: Option<String>,
@@ -57,15 +58,15 @@ struct Deciding {
     date: Option<String>,
 }
 
-impl From<Refusal> for Deciding {
+impl From<Refusal> for Serialized {
     fn from(refusal: Refusal) -> Self {
         let header = |name| refusal.header(name).map(str::to_owned);
         Self { status: refusal.status(), retry_after: header("retry-after"), date: header("date") }
     }
 }
 
-impl From<Deciding> for Refusal {
-    fn from(Deciding { status, retry_after, date }: Deciding) -> Self {
+impl From<Serialized> for Refusal {
+    fn from(Serialized { status, retry_after, date }: Serialized) -> Self {
         let headers = [("retry-after", retry_after), ("date", date)];
         let headers =
             headers.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
@@ -74,18 +75,18 @@ impl From<Deciding> for Refusal {
 }
 
 impl Refusal {
-    /// How much of the body is kept, in bytes.
+    /// The most bytes of the body that are kept.
     pub const MAX_BODY: usize = 1024;
 
-    /// A refusal from its parts; of the body the first [`MAX_BODY`](Self::MAX_BODY) bytes are kept.
+    /// Creates a refusal from its parts. It keeps the first [`MAX_BODY`](Self::MAX_BODY) bytes of the body.
     #[must_use]
     pub fn new(status: u16, headers: Vec<(String, String)>, body: impl Into<Bytes>) -> Self {
         let mut body = body.into();
         if body.len() > Self::MAX_BODY {
-            // A copy, because a slice would keep the whole body alive.
+            // Copies the bytes, because a slice would keep the whole body alive.
             body = Bytes::copy_from_slice(&body[..Self::MAX_BODY]);
         }
-        Self(Arc::new(Answer { status, headers, body }))
+        Self(Arc::new(Response { status, headers, body }))
     }
 
     /// The HTTP status code.
@@ -94,31 +95,31 @@ impl Refusal {
         self.0.status
     }
 
-    /// The headers in the order they came, names spelled as they came, repeated ones repeated.
+    /// The headers in their original order and spelling, including duplicates.
     #[must_use]
     pub fn headers(&self) -> &[(String, String)] {
         &self.0.headers
     }
 
-    /// The value of the first header of that name, whatever its case.
+    /// The value of the first header with this name. Case is ignored.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         header(&self.0.headers, name)
     }
 
-    /// The first [`MAX_BODY`](Self::MAX_BODY) bytes of the body, or all of it.
+    /// The body, or its first [`MAX_BODY`](Self::MAX_BODY) bytes.
     #[must_use]
     pub fn body(&self) -> &Bytes {
         &self.0.body
     }
 
-    /// The body as text; what is not UTF-8 becomes U+FFFD.
+    /// The body as text. Bytes that are not UTF-8 become U+FFFD.
     #[must_use]
     pub fn body_text(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.0.body)
     }
 
-    /// The bytes that it holds in memory: its headers, their entries, and what is kept of its body.
+    /// The memory of the headers and of the kept part of the body, in bytes.
     #[cfg(feature = "driver")]
     pub(crate) fn held_bytes(&self) -> usize {
         let entry = size_of::<(String, String)>();
@@ -127,14 +128,14 @@ impl Refusal {
             + self.0.body.len()
     }
 
-    /// Where a redirect points, as the server wrote it: possibly relative, possibly with secrets
-    /// in its query.
+    /// The target of a redirect as the server wrote it. It may be relative, and its query may contain
+    /// secrets.
     #[must_use]
     pub fn location(&self) -> Option<&str> {
         self.header("location")
     }
 
-    /// What nginx, Apache and Go say to a plain request on a port that speaks TLS.
+    /// Whether the body is the one that nginx, Apache or Go sends for a plain request on a TLS port.
     fn mentions_https(&self) -> bool {
         let body = self.body_text();
         ["HTTPS port", "HTTPS server", "speaking plain HTTP to an SSL"]
@@ -142,18 +143,18 @@ impl Refusal {
             .any(|words| body.contains(words))
     }
 
-    /// How long the server asks to be left alone.
+    /// The delay that the header `Retry-After` requests before the next attempt.
     ///
-    /// `Retry-After` in seconds, or a date measured against the response's own `Date`: zero when it
-    /// is past, `None` when there is no `Date` to measure against. Not limited in any useful way:
-    /// a server may say a century.
+    /// The header has a number of seconds, or a date that is compared with the `Date` of the response. The
+    /// result is zero if the date is in the past, and `None` if there is a date but no `Date`. There is no
+    /// useful upper limit: a server may request a century.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         http_date::retry_after(self.header("retry-after")?, self.header("date"))
     }
 }
 
-/// `HTTP 403`, with a hint where the status has a usual cause.
+/// Shows `HTTP 403`, with a hint if the status has a usual cause.
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "HTTP {}", self.0.status)?;
@@ -162,15 +163,17 @@ impl fmt::Display for Refusal {
                 f.write_str(" (the port speaks TLS: this is a wss:// address)")
             }
             (403, _) => f.write_str(
-                " (Phoenix says so when the socket's connect/3 refuses, when check_origin does not \
-                 allow the header Origin, and when it does not know the vsn)",
+                " (Phoenix replies with it when the socket's connect/3 refuses, when check_origin does \
+                 not allow the header Origin, and when it does not support the vsn)",
             ),
             (404, _) => f.write_str(" (the path of a Phoenix socket usually ends in /websocket)"),
-            (407, _) => f.write_str(" (the proxy wants credentials, or others than these)"),
-            (200..=299 | 426, _) => {
-                f.write_str(" (what answers speaks no WebSocket there: is a proxy in the way?)")
-            }
-            // Redirects are not followed: what is sent along is not meant for just anyone.
+            (407, _) => f.write_str(
+                " (the proxy requires credentials, or rejects those that were sent)",
+            ),
+            (200..=299 | 426, _) => f.write_str(
+                " (the peer does not support WebSocket at this address: did a proxy reply?)",
+            ),
+            // Redirects are not followed, because the request contains credentials.
             (300..=399, Some(location)) => {
                 write!(f, " (it redirects to {})", logged_value("location", location))
             }
@@ -181,7 +184,7 @@ impl fmt::Display for Refusal {
 
 impl core::error::Error for Refusal {}
 
-/// The same of a proxy, which has nothing to do with Phoenix.
+/// The refusal of a proxy, without the hints about Phoenix.
 pub(crate) struct OfProxy<'a>(pub(crate) &'a Refusal);
 
 impl fmt::Display for OfProxy<'_> {
@@ -198,10 +201,10 @@ impl fmt::Display for OfProxy<'_> {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum SocksRefusal {
-    /// It wants a user and a password, or others than it was given.
-    #[error("it wants a user and a password, or others than these")]
+    /// The proxy requires a user and a password, or rejects those that were sent.
+    #[error("it requires a user and a password, or rejects those that were sent")]
     Credentials,
-    /// Its rules forbid the address.
+    /// The rules of the proxy do not allow the address.
     #[error("its rules do not allow this address")]
     NotAllowed,
 }
@@ -211,18 +214,18 @@ impl fmt::Debug for Refusal {
         f.debug_struct("Refusal")
             .field("status", &self.0.status)
             .field("headers", &LoggedHeaders(&self.0.headers))
-            // An error page may repeat the request, and with it the token.
+            // An error page may quote the request, and with it the token.
             .field("body_bytes", &self.0.body.len())
             .finish()
     }
 }
 
-/// The value of the first header of that name, whatever its case.
+/// The value of the first header with this name. Case is ignored.
 pub(crate) fn header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
     headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| &**value)
 }
 
-/// Response headers as a log may show them.
+/// Response headers, redacted for a log.
 pub(crate) struct LoggedHeaders<'a>(pub(crate) &'a [(String, String)]);
 
 impl fmt::Debug for LoggedHeaders<'_> {
@@ -232,13 +235,13 @@ impl fmt::Debug for LoggedHeaders<'_> {
     }
 }
 
-/// The value of a response header without what may be a secret. Matches parts of names, so that
-/// `Set-Cookie`, `WWW-Authenticate`, `Proxy-Authenticate`, `X-Csrf-Token` and `X-Api-Key` are all
-/// caught; better one header too many than one too few.
+/// Redacts the value of a response header if it may be a secret. It matches parts of names, so that it
+/// covers `Set-Cookie`, `WWW-Authenticate`, `Proxy-Authenticate`, `X-Csrf-Token` and `X-Api-Key`. It may
+/// redact more headers than necessary.
 ///
-/// Of an address the query, the fragment and the user information are left out: a redirect often repeats
-/// the query it was asked with, token and all. `Link`, `Refresh` and `Referer` hold addresses among other
-/// words, so nothing of them is shown, nor of any other header with such an address in it.
+/// In an address it redacts the query, the fragment and the user information, because a redirect often
+/// contains the query of the request with its token. `Link`, `Refresh` and `Referer` have addresses inside
+/// other text, so they are redacted completely, like any other header with such an address.
 fn logged_value<'a>(name: &str, value: &'a str) -> Cow<'a, str> {
     const SECRET: [&str; 9] =
         ["auth", "cookie", "token", "secret", "session", "-key", "link", "refresh", "refer"];
@@ -256,7 +259,7 @@ fn logged_value<'a>(name: &str, value: &'a str) -> Cow<'a, str> {
     Cow::Borrowed(value)
 }
 
-/// An address without its user information, query and fragment.
+/// Redacts user information, query and fragment of an address.
 fn logged_address(address: &str) -> Cow<'_, str> {
     let end = address.find(['?', '#']).unwrap_or(address.len());
     let (path, rest) = address.split_at(end);
@@ -291,14 +294,14 @@ mod tests {
     }
 
     #[test]
-    fn only_the_first_kib_of_the_body_is_kept() {
+    fn refusal_keeps_first_kib_of_body() {
         let refusal = Refusal::new(500, Vec::new(), vec![b'x'; Refusal::MAX_BODY + 1]);
         assert_eq!(refusal.body().len(), Refusal::MAX_BODY);
         assert_eq!(Refusal::new(500, Vec::new(), "short").body(), "short");
     }
 
     #[test]
-    fn headers_are_found_whatever_their_case_and_the_first_wins() {
+    fn header_lookup_ignores_case() {
         let refusal = refusal(&[("X-Reason", "full"), ("x-reason", "late"), ("LOCATION", "/")]);
         assert_eq!(refusal.header("x-REASON"), Some("full"));
         assert_eq!(refusal.location(), Some("/"));
@@ -307,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_uses_the_date_of_the_response() {
+    fn retry_after_uses_response_date() {
         let at = ("retry-after", "Sun, 06 Nov 1994 08:50:37 GMT");
         let date = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(refusal(&[at, date]).retry_after(), Some(Duration::from_secs(60)));
@@ -316,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_no_secret() {
+    fn refusal_debug_shows_no_secret() {
         let secrets = refusal(&[
             ("Set-Cookie", "id=s3cret"),
             ("authorization", "Bearer s3cret"),
@@ -345,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redirect_names_its_location_without_the_query() {
+    fn redirect_location_is_redacted() {
         let headers = vec![("Location".to_owned(), "https://h/login?token=s3cret".to_owned())];
         let shown = Refusal::new(302, headers, "").to_string();
         assert_eq!(shown, "HTTP 302 (it redirects to https://h/login?[redacted])");
@@ -364,12 +367,12 @@ mod tests {
     }
 
     #[test]
-    fn status_with_a_usual_cause_has_a_hint() {
+    fn status_with_usual_cause_has_hint() {
         assert_eq!(Refusal::new(410, Vec::new(), "").to_string(), "HTTP 410");
         assert!(refusal(&[]).to_string().contains("check_origin"));
         let plain = |body: &str| Refusal::new(400, Vec::new(), body.to_owned()).to_string();
         assert_eq!(plain("no"), "HTTP 400");
-        assert!(Refusal::new(200, Vec::new(), "").to_string().contains("a proxy in the way"));
+        assert!(Refusal::new(200, Vec::new(), "").to_string().contains("did a proxy reply"));
         assert!(plain("The plain HTTP request was sent to HTTPS port").contains("wss://"));
         assert!(Refusal::new(404, Vec::new(), "").to_string().contains("/websocket"));
     }

@@ -1,7 +1,7 @@
-//! What the application sees.
+//! Signals: the events for the application.
 //!
-//! A new signal is a variant, a row in the table below it, and whatever treats it specially: the
-//! router, `tracing`, bounded queues, traces and recordings go by the row.
+//! A new signal needs a variant, a row in the table below, and code in any consumer that handles it
+//! specially. The router, `tracing`, bounded queues, traces and recordings use the row.
 
 use core::fmt;
 use core::time::Duration;
@@ -20,49 +20,49 @@ use crate::wire::{ByteStr, DecodeError};
 #[cfg(any(test, feature = "testing"))]
 use examples::{CONNECTION, RETRY, bad, name, payload, rejection, replied, topic};
 
-/// One thing that happened, in the past tense.
+/// An event for the application.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Signal {
     /// An attempt to connect began.
     Connecting {
-        /// Its id.
+        /// The id of the connection.
         id: ConnectionId,
-        /// 0 for the first one, then the number of the retry.
+        /// 0 for the first attempt, then the number of the retry.
         attempt: u32,
     },
-    /// The socket is open. Joins follow.
+    /// The connection is open. Joins follow.
     Connected {
-        /// Its id.
+        /// The id of the connection.
         id: ConnectionId,
     },
-    /// An attempt failed, or was given up: it never opened.
+    /// An attempt to connect failed or was cancelled.
     ConnectFailed {
-        /// The id of the attempt.
+        /// The id of the connection.
         id: ConnectionId,
-        /// Why.
+        /// Why the attempt failed.
         cause: Cause,
-        /// What happens next.
+        /// The next step.
         next: NextStep,
     },
     /// An open connection was lost or closed.
     Disconnected {
-        /// Its id.
+        /// The id of the connection.
         id: ConnectionId,
-        /// Why.
+        /// Why the connection ended.
         cause: Cause,
-        /// What happens next.
+        /// The next step.
         next: NextStep,
     },
-    /// The connection will not be tried again. Every channel has ended.
+    /// The client gave up and will not retry. Every channel has ended.
     GaveUp {
-        /// The last cause.
+        /// Why the last connection or attempt ended.
         cause: Cause,
     },
     /// A local `disconnect` is complete. Every channel has ended.
     Closed,
 
-    /// The channel is joined, for the first time since it was asked for.
+    /// The channel is joined, for the first time since the application requested it.
     Joined {
         /// The topic.
         topic: Topic,
@@ -80,9 +80,9 @@ pub enum Signal {
     JoinRejected {
         /// The topic.
         topic: Topic,
-        /// Its refusal.
+        /// The server's refusal.
         rejection: Rejection,
-        /// Whether there will be no further try; `ChannelClosed` follows then.
+        /// Whether no retry is left. `ChannelClosed` follows in that case.
         last: bool,
     },
     /// The oldest unanswered join took longer than
@@ -91,32 +91,32 @@ pub enum Signal {
         /// The topic.
         topic: Topic,
     },
-    /// The server's channel crashed (`phx_error`).
+    /// The channel crashed on the server (`phx_error`).
     Errored {
         /// The topic.
         topic: Topic,
         /// The payload of the `phx_error`.
         payload: Payload,
     },
-    /// A joined channel is not joined any more, though it is still wanted.
+    /// A joined channel is not joined any more. It is still wanted, and joined again.
     Interrupted {
         /// The topic.
         topic: Topic,
-        /// Why.
+        /// Why the channel was interrupted.
         cause: Interruption,
     },
     /// A leave ended.
     Left {
         /// The topic.
         topic: Topic,
-        /// How.
+        /// How the leave ended.
         outcome: LeaveOutcome,
     },
-    /// The channel ended and is not joined again by itself.
+    /// The channel ended. The client does not join it again.
     ChannelClosed {
         /// The topic.
         topic: Topic,
-        /// Why.
+        /// Why the channel ended.
         cause: ChannelEnd,
     },
 
@@ -126,36 +126,35 @@ pub enum Signal {
         topic: Topic,
         /// The event.
         event: ByteStr,
-        /// The payload, not yet parsed.
+        /// The payload, not parsed yet.
         payload: Payload,
     },
     /// A push ended.
     PushEnded {
-        /// Which.
+        /// The id of the push.
         id: PushId,
-        /// On which topic.
+        /// The topic of the push.
         topic: Topic,
-        /// How.
+        /// The outcome of the push.
         outcome: PushOutcome,
     },
 
-    /// A heartbeat was answered.
+    /// The server replied to a heartbeat.
     HeartbeatAcked {
-        /// The time from its writing to its answer.
+        /// The time from writing the heartbeat to the reply.
         rtt: Duration,
     },
-    /// The server sent something that is not Phoenix's protocol. The frame is skipped; the
-    /// connection goes on.
+    /// The server sent a frame that violates the protocol. The client skips it and keeps the connection.
     ProtocolError {
-        /// What was wrong, with evidence.
+        /// The error with its evidence.
         error: DecodeError,
     },
-    /// Something works less well than was asked for.
+    /// The configuration does not work as intended.
     Warning(Warning),
 }
 
-/// Implements the methods that describe a signal, from one row for each variant: its name, what follows
-/// it in a trace, its [`Description`], and an example. A variant without a row does not compile.
+/// Implements the methods that describe a signal, from one row for each variant: its name, the rest of its
+/// line in a trace, its [`Description`], and an example. A variant without a row does not compile.
 macro_rules! table {
     ($(
         $Variant:ident $({ $($field:tt)* })? $(($($value:tt)*))? => $name:literal,
@@ -178,8 +177,8 @@ macro_rules! table {
             }
         }
 
-        /// The variant, its topic, and what tells it from others in a few words that hold nothing of a
-        /// payload: `Disconnected (remote close 1012)`, `Message room:lobby new_msg`.
+        /// Shows the variant, its topic and its most important detail, without payloads:
+        /// `Disconnected (remote close 1012)`, `Message room:lobby new_msg`.
         #[allow(unused_variables)]
         impl fmt::Display for Signal {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -205,11 +204,11 @@ table! {
         Self::Connected { id: CONNECTION };
     ConnectFailed { cause, next, .. } => "connect_failed",
         (" ({})", cause.brief()),
-        Description::connection(before(*next)).cause(cause).next(*next),
+        Description::connection(loss_level(*next)).cause(cause).next(*next),
         Self::ConnectFailed { id: CONNECTION, cause: Cause::ConnectTimeout, next: RETRY };
     Disconnected { cause, next, .. } => "disconnected",
         (" ({})", cause.brief()),
-        Description::connection(before(*next)).cause(cause).next(*next),
+        Description::connection(loss_level(*next)).cause(cause).next(*next),
         Self::Disconnected { id: CONNECTION, cause: Cause::HeartbeatTimeout, next: RETRY };
     GaveUp { cause } => "gave_up",
         (" ({})", cause.brief()),
@@ -276,8 +275,8 @@ table! {
         Self::Warning(Warning::AuthTokenNotAcknowledged);
 }
 
-/// A loss is worth a warning when something is still to be done about it.
-const fn before(next: NextStep) -> Level {
+/// The level of a lost connection: a warning if a retry follows after a delay.
+const fn loss_level(next: NextStep) -> Level {
     match next {
         NextStep::Retry { .. } => Level::Warn,
         NextStep::Reconnect | NextStep::Stop => Level::Info,
@@ -293,7 +292,7 @@ const fn interrupted<'a>(topic: &'a Topic, cause: &'a Interruption) -> Descripti
 }
 
 const fn channel_closed<'a>(topic: &'a Topic, cause: &'a ChannelEnd) -> Description<'a> {
-    // Of a refusal and of the end of the connection there was a warning before.
+    // A refusal, and the end of the connection, have caused a warning before.
     let level = match cause {
         ChannelEnd::ClosedByServer | ChannelEnd::InvalidParams { .. } => Level::Warn,
         ChannelEnd::Rejected(_)
@@ -311,20 +310,20 @@ const fn channel_closed<'a>(topic: &'a Topic, cause: &'a ChannelEnd) -> Descript
 }
 
 impl Signal {
-    /// The topic, of one that is about a channel, a message or a push.
+    /// The topic of a signal about a channel, a message or a push.
     #[must_use]
     pub const fn topic(&self) -> Option<&Topic> {
         self.describe().topic
     }
 
-    /// The payload or the response that came with it.
+    /// The payload or the response of the signal, if it has one.
     #[must_use]
     pub const fn payload(&self) -> Option<&Payload> {
         self.describe().payload
     }
 
-    /// The same without what its slices of a frame keep alive. The core has copied the responses of
-    /// joins already.
+    /// Copies the signal's slices of a frame into memory of their own. The responses of joins are copies
+    /// already.
     #[cfg(feature = "driver")]
     pub(crate) fn into_compact(mut self) -> Self {
         match &mut self {
@@ -344,14 +343,14 @@ impl Signal {
     }
 }
 
-/// Something that works less well than was asked for.
+/// A part of the configuration that does not work as intended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Warning {
-    /// An `auth_token` was sent and the server chose no subprotocol, as Phoenix 1.7 and every
-    /// server without `auth_token: true` do: it did not look at the token.
+    /// An `auth_token` was sent, but the server selected no subprotocol, so it ignored the token. Phoenix 1.7
+    /// and every server without `auth_token: true` do so.
     AuthTokenNotAcknowledged,
-    /// The heartbeat interval leaves no slack before Phoenix's default idle timeout of 60 s.
+    /// The heartbeat interval is not shorter than Phoenix's default idle timeout of 60 s.
     HeartbeatIntervalTooLong,
 }
 
@@ -362,7 +361,7 @@ names! { Warning {
 
 #[cfg(any(test, feature = "testing"))]
 mod examples {
-    //! What the examples of signals are made of.
+    //! Parts of the examples of signals.
 
     use core::time::Duration;
 
@@ -382,7 +381,7 @@ mod examples {
         "room:lobby".into()
     }
 
-    /// A slice of a longer frame, as a received one is.
+    /// A slice of a longer frame, like a received payload.
     pub(super) fn payload() -> Payload {
         let frame = Bytes::from_static(br#"[null,null,"room:lobby","msg",{"token":"s3cret"}]"#);
         Payload::unparsed(frame.slice(30..frame.len() - 1))
@@ -410,30 +409,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn example_of_every_signal() {
+    fn signal_examples_are_complete() {
         let names: Vec<&str> = Signal::examples().iter().map(Signal::name).collect();
         assert_eq!(names, Signal::NAMES);
     }
 
-    /// What a variant holds is in its description: `Debug` shows every field.
+    /// The description has every field of a variant that `Debug` shows.
     #[test]
-    fn description_leaves_nothing_out() {
+    fn signal_description_is_complete() {
         for signal in Signal::examples() {
             let debug = format!("{signal:?}");
             assert_eq!(signal.payload().is_some(), debug.contains("Payload("), "{debug}");
             assert_eq!(signal.topic().is_some(), debug.contains("topic: "), "{debug}");
-            let told = signal.describe();
-            assert_eq!(told.event.is_some(), debug.contains("event: "), "{debug}");
-            assert_eq!(told.last.is_some(), debug.contains("last: "), "{debug}");
-            let why = told.reason.or(told.outcome).is_some() || told.explanation.is_some();
+            let described = signal.describe();
+            assert_eq!(described.event.is_some(), debug.contains("event: "), "{debug}");
+            assert_eq!(described.last.is_some(), debug.contains("last: "), "{debug}");
+            let why =
+                described.reason.or(described.outcome).is_some() || described.explanation.is_some();
             let given = ["cause: ", "rejection: ", "outcome: ", "error: ", "Warning("];
             let given = given.iter().any(|part| debug.contains(part));
-            assert_eq!(why || told.status.is_some(), given, "{debug}");
+            assert_eq!(why || described.status.is_some(), given, "{debug}");
         }
     }
 
     #[test]
-    fn display_names_variant_and_topic_without_payload() {
+    fn signal_display_shows_topic_without_payload() {
         for signal in Signal::examples() {
             let (shown, debug) = (signal.to_string(), format!("{signal:?}"));
             let variant = debug.split(|c: char| !c.is_alphanumeric()).next();
@@ -445,7 +445,7 @@ mod tests {
 
     #[test]
     #[cfg(feature = "driver")]
-    fn compact_signal_keeps_no_frame_alive() {
+    fn compact_signal_releases_its_frame() {
         for signal in Signal::examples() {
             let compact = signal.clone().into_compact();
             assert_eq!(compact, signal);
@@ -458,7 +458,7 @@ mod tests {
 
     #[test]
     #[cfg(feature = "driver")]
-    fn held_bytes_count_payload_and_words() {
+    fn held_bytes_include_payload_and_text() {
         for signal in Signal::examples() {
             let payload = signal.payload().map_or(0, Payload::len);
             let held = signal.describe().held_bytes();

@@ -1,32 +1,31 @@
-//! How much a socket holds.
+//! Sizes of the tables of a socket.
 
-/// How many live entries each table of a socket has, from
-/// [`Socket::sizes`](crate::Socket::sizes).
+/// The number of live entries in each table of a socket, from [`Socket::sizes`](crate::Socket::sizes).
 ///
-/// For whoever has to know that nothing grows: with the same topics wanted and no push waiting,
-/// every reconnect ends with the same sizes.
+/// Use it to check for leaks: with the same topics wanted and no push waiting, the sizes are the same after
+/// every reconnect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Sizes {
     /// Topics that are wanted or being left.
     pub channels: usize,
-    /// Interests in them.
+    /// Interests in those topics.
     pub interests: usize,
     /// Pushes without an outcome.
     pub pushes: usize,
-    /// The same pushes, counted channel by channel.
+    /// Pushes without an outcome, summed over the channels. Equal to `pushes`.
     pub pushes_of_channels: usize,
     /// Armed deadlines.
     pub deadlines: usize,
-    /// Actions that are decided and not yet polled.
+    /// Actions that are decided and not polled yet.
     pub actions: usize,
-    /// Joins written on this connection and unanswered.
+    /// Joins written on this connection and not answered yet.
     pub unanswered_joins: usize,
-    /// Joins that could be written.
+    /// Joins that are ready to be written.
     pub due_joins: usize,
-    /// Pushes and leaves that could be written.
+    /// Pushes and leaves that are ready to be written.
     pub due_frames: usize,
-    /// Channels whose next push waits until fewer calls are in flight
-    /// ([`Config::pushes_in_flight_max`](crate::Config::pushes_in_flight_max)), or for its turn after that.
+    /// Channels whose next push waits because of
+    /// [`Config::pushes_in_flight_max`](crate::Config::pushes_in_flight_max), or for its turn after that.
     pub held_topics: usize,
 }

@@ -1,11 +1,12 @@
-//! Counters, for people and for tests.
+//! Counters of a socket.
 
 use core::time::Duration;
 use std::collections::BTreeMap;
 
 use crate::time::Time;
 
-/// What happened so far, from [`Socket::stats`](crate::Socket::stats). Counters only grow.
+/// Counters and current values of a socket, from [`Socket::stats`](crate::Socket::stats). Counters only
+/// grow; values marked "now" go up and down.
 ///
 /// ```
 /// use phx_proto::event::Stats;
@@ -21,13 +22,13 @@ use crate::time::Time;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Frames handed out to be written.
+    /// Frames passed to the driver to be written.
     pub frames_out: u64,
-    /// Their bytes.
+    /// Bytes of the frames passed to the driver.
     pub bytes_out: u64,
-    /// Frames received on the current connection of their time.
+    /// Frames received, except those of an earlier connection.
     pub frames_in: u64,
-    /// Their bytes.
+    /// Bytes of the frames received.
     pub bytes_in: u64,
     /// Connections that opened.
     pub connections: u64,
@@ -35,7 +36,7 @@ pub struct Stats {
     pub failed_attempts: u64,
     /// Open connections that were lost.
     pub lost_connections: u64,
-    /// Why each of them, and each failed attempt, was followed by another: reconnects by the
+    /// Lost connections and failed attempts that were followed by a retry, by the
     /// [name](crate::Cause::name) of the cause.
     pub reconnects: BTreeMap<&'static str, u64>,
     /// Messages delivered.
@@ -47,7 +48,7 @@ pub struct Stats {
     pub stale_frames: u64,
     /// Inputs that carried the id of an earlier connection.
     pub stale_inputs: u64,
-    /// Replies that no call waits for: a second reply, a reply that came too late, a reply to a cast.
+    /// Replies for which no call was waiting: second replies, late replies, and replies to casts.
     pub late_replies: u64,
     /// Messages that mailboxes dropped, and signals that streams of signals dropped. A mailbox counts only
     /// once it is read: the first mailbox of a handle that uses only [`on`](crate::client::Channel::on)
@@ -57,14 +58,14 @@ pub struct Stats {
     pub protocol_errors: u64,
     /// Pushes accepted and not yet written, now.
     pub queued_pushes: usize,
-    /// The bytes of their payloads and event names, now.
+    /// Bytes of payloads and event names of the queued pushes, now.
     pub queued_bytes: usize,
     /// Calls written and not yet answered, now.
     pub pushes_in_flight: usize,
-    /// The last heartbeat's round-trip time.
+    /// Round-trip time of the last heartbeat.
     pub last_rtt: Option<Duration>,
-    /// How long the last join that was answered with ok took, from its writing.
+    /// Time from writing to reply of the last successful join.
     pub last_join: Option<Duration>,
-    /// When the last frame was received.
+    /// Time at which the last frame was received.
     pub last_frame_at: Option<Time>,
 }

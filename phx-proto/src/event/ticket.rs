@@ -1,4 +1,4 @@
-//! The ticket of a join whose parameters a function makes; `socket/ticket` issues and redeems it.
+//! The ticket of a join whose parameters a function computes; `socket/ticket` issues and redeems it.
 
 use core::fmt;
 
@@ -6,29 +6,30 @@ use crate::config::join_params::{JoinAttempt, JoinParams, ParamsPanicked};
 use crate::id::ConnectionId;
 use crate::wire::payload::Payload;
 
-/// A join that is next and whose parameters a function makes.
+/// A join that is due and whose parameters a function computes.
 #[derive(Clone)]
 pub struct JoinTicket {
     pub(crate) connection: ConnectionId,
-    /// Of the topic: another one after it was left and joined again.
+    /// Identifies the channel. It changes when the topic is left and joined again.
     pub(crate) order: u64,
     pub(crate) attempt: JoinAttempt,
-    /// Held, so that no other function can have its address.
+    /// Keeps the function alive, so that no other function can have the same address.
     pub(crate) params: JoinParams,
 }
 
 impl JoinTicket {
-    /// The attempt that the parameters are for.
+    /// The attempt for which the parameters are computed.
     #[must_use]
     pub const fn attempt(&self) -> &JoinAttempt {
         &self.attempt
     }
 
-    /// Calls the function.
+    /// Calls the function and returns the parameters.
     ///
     /// # Errors
     ///
-    /// [`ParamsPanicked`], to be supplied as well: the channel ends then, and no other.
+    /// [`ParamsPanicked`] if the function panicked. Pass it to
+    /// [`Socket::supply_join`](crate::Socket::supply_join) too; only this channel ends then.
     pub fn evaluate(&self) -> Result<Payload, ParamsPanicked> {
         self.params.payload(&self.attempt)
     }

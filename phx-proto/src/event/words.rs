@@ -1,7 +1,6 @@
-//! Actions in words, one line each: what the traces of worlds and of recordings are made of.
+//! One-line texts of actions, for the traces of simulated worlds and of recordings.
 //!
-//! Nothing of a payload is in them but the start of a frame, and nothing that depends on the
-//! machine.
+//! They contain the start of each frame but no other payloads, and nothing that depends on the machine.
 
 use core::fmt;
 use core::time::Duration;
@@ -38,7 +37,7 @@ impl fmt::Display for Millis {
     }
 }
 
-/// A frame on one line, cut short when it is long.
+/// A frame on one line, truncated if it is long.
 pub(crate) struct Shown<'a>(pub(crate) &'a Frame);
 
 impl fmt::Display for Shown<'_> {

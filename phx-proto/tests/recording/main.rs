@@ -229,7 +229,7 @@ fn replay_repeats_the_recording() {
     let trace = tape.trace();
     for line in [
         "t=0ms client#1 join room:lobby",
-        "client#1 = refused: \"room:lobby\" is already wanted with other parameters",
+        "client#1 = refused: \"room:lobby\" is already in use with other parameters",
         "client#1 failed (refused 503)",
         "client#1 Joined room:lobby",
         "client#1 push room:lobby secret <25 bytes>",

@@ -337,10 +337,11 @@ fn full_queue_names_its_bound() {
         push.map(|_| ()).map_err(|error| error.to_string())
     };
     assert_eq!(refused("room:a"), Ok(()));
-    let half = "the push queue is full: 1 is half of `queued_pushes_max` for one topic of several";
+    let half =
+        "the push queue is full: half of `queued_pushes_max`, for one topic of several, is 1";
     assert_eq!(refused("room:a"), Err(half.to_owned()));
     assert_eq!(refused("room:b"), Ok(()));
-    let whole = "the push queue is full: 2 is `queued_pushes_max`";
+    let whole = "the push queue is full: `queued_pushes_max` is 2";
     assert_eq!(refused("room:b"), Err(whole.to_owned()));
 }
 

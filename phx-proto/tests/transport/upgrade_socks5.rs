@@ -117,7 +117,7 @@ fn refusal_names_its_reason() {
     let credentials = UpgradeError::SocksRefused(SocksRefusal::Credentials);
     assert_eq!(answered(&[5, 0xff]), credentials);
     assert_eq!(answered(&[5, 2, 1, 1]), credentials);
-    assert!(credentials.to_string().contains("wants a user and a password"), "{credentials}");
+    assert!(credentials.to_string().contains("requires a user and a password"), "{credentials}");
     // Nothing need follow the code.
     let forbidden = answered(&[5, 0, 5, 2]);
     assert_eq!(forbidden, UpgradeError::SocksRefused(SocksRefusal::NotAllowed));
