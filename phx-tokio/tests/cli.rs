@@ -450,7 +450,7 @@ fn recording_error_names_the_file() {
     assert_fails(&run(&listen), 2, file);
     assert_fails(&run(&["replay", file]), 2, file);
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
-    assert_fails(&run(&["replay", manifest]), 2, "line 1: this is not how a recording begins");
+    assert_fails(&run(&["replay", manifest]), 2, "line 1: not the header of a recording");
 }
 
 #[cfg(target_os = "linux")]

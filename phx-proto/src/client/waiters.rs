@@ -238,7 +238,7 @@ impl Waiters {
         }
         if !matches!(id, WaiterId::Push(_)) {
             // Pushes are likely to come again soon; other waiters are not.
-            self.entries.give_back();
+            self.entries.shrink_if_empty();
         }
         Some(waiter)
     }

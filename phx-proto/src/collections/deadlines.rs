@@ -1,9 +1,9 @@
-//! The deadlines of pushes.
+//! A queue of the deadlines of pushes.
 //!
-//! Most pushes are given the same time, so their deadlines come in order and nearly all are
-//! cancelled in order, when replies arrive: a ring takes them at the cost of looking at its ends. A
-//! deadline that comes out of order goes into a tree, at the cost of a search. Equal times fall
-//! back on the order in which the pushes were accepted, so the order of expiry is total.
+//! Most pushes have the same timeout, so their deadlines are inserted in order and nearly all are removed
+//! in order, when replies arrive. A ring buffer stores these in constant time. A deadline that is inserted
+//! out of order goes into a tree. Equal deadlines expire in the order in which the pushes were accepted, so
+//! the order of expiry is total.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::collections::ordered::Ordered;
 use crate::id::PushId;
 use crate::time::Time;
 
-/// When each push has waited long enough.
+/// The deadline of each push, sorted.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Deadlines {
     in_order: Ordered<(Time, PushId)>,
@@ -35,7 +35,7 @@ impl Deadlines {
         }
     }
 
-    /// The earliest.
+    /// The earliest deadline.
     #[inline]
     pub(crate) fn first(&self) -> Option<Time> {
         let first = self.in_order.first().map(|((at, _), ())| at);
@@ -45,15 +45,15 @@ impl Deadlines {
         }
     }
 
-    /// Those that have passed, earliest first.
-    pub(crate) fn passed(&self, now: Time) -> Vec<(Time, PushId)> {
+    /// The deadlines that have expired, earliest first. They stay in the queue.
+    pub(crate) fn expired(&self, now: Time) -> Vec<(Time, PushId)> {
         let in_order = self.in_order.iter().map(|(key, ())| key);
-        let mut passed: Vec<_> = in_order.take_while(|(at, _)| *at <= now).collect();
+        let mut expired: Vec<_> = in_order.take_while(|(at, _)| *at <= now).collect();
         if !self.others.is_empty() {
-            passed.extend(self.others.iter().take_while(|(at, _)| *at <= now));
-            passed.sort_unstable();
+            expired.extend(self.others.iter().take_while(|(at, _)| *at <= now));
+            expired.sort_unstable();
         }
-        passed
+        expired
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn deadlines_pass_by_time_then_acceptance() {
+    fn deadlines_expire_by_time_then_acceptance() {
         let mut deadlines = Deadlines::default();
         let key = |ms, id| (Time::from_millis(ms), PushId(id));
         for (ms, id) in [(50, 1), (10, 2), (50, 3), (60, 4), (50, 5), (10, 6)] {
@@ -75,10 +75,10 @@ mod tests {
         assert_eq!((deadlines.len(), deadlines.first()), (6, Some(Time::from_millis(10))));
         deadlines.remove(Time::from_millis(10), PushId(2));
         deadlines.remove(Time::from_millis(50), PushId(3));
-        // There is none like it.
+        // Removing an unknown deadline has no effect.
         deadlines.remove(Time::from_millis(50), PushId(2));
-        let passed = [key(10, 6), key(50, 1), key(50, 5)];
-        assert_eq!(deadlines.passed(Time::from_millis(59)), passed);
-        assert_eq!(deadlines.len(), 4, "they stay until they are removed");
+        let expired = [key(10, 6), key(50, 1), key(50, 5)];
+        assert_eq!(deadlines.expired(Time::from_millis(59)), expired);
+        assert_eq!(deadlines.len(), 4, "expired deadlines stay until they are removed");
     }
 }

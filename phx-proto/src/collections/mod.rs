@@ -1,4 +1,4 @@
-//! Containers that a measurement has earned.
+//! Containers that measurably outperform those of the standard library.
 
 pub(crate) mod deadlines;
 pub(crate) mod ordered;

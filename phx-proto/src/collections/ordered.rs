@@ -1,13 +1,13 @@
 //! A sorted ring buffer: O(1) push at the back and pop at the front, binary search otherwise.
 //!
-//! Its keys are numbers that are counted up, and nearly all of them are removed from the front. A key
-//! that is removed elsewhere leaves a gap. Gaps are dropped when they reach the front, and all of them
-//! when they are more than half of the ring, so a removal costs its search and an amortised constant. Only
-//! an insertion out of order moves its neighbours; many at a time (the pushes that waited for a join, behind
-//! those of another channel) are merged.
+//! Keys are consecutive numbers, and nearly all entries are removed from the front. An entry that is removed
+//! elsewhere leaves a tombstone. Tombstones are dropped when they reach an end of the ring, and all of them
+//! when they are more than half of it, so a removal costs its search and an amortised constant. Only an
+//! insertion out of order moves its neighbours. Many such entries at once (the pushes that waited for a join)
+//! are merged.
 //!
-//! With a `BTreeMap` in its place, a push and its reply take 34 % more instructions (3,324 instead of
-//! 2,478): its node is allocated and freed whenever the map goes from empty to one entry and back.
+//! With a `BTreeMap` instead, a push and its reply take 34 % more instructions (3,324 instead of 2,478): the
+//! map allocates and frees a node whenever it goes from empty to one entry and back.
 
 use core::fmt;
 use std::collections::VecDeque;
@@ -15,9 +15,9 @@ use std::collections::VecDeque;
 use crate::id::{InterestId, PushId, Ref};
 use crate::time::Time;
 
-/// A key that is made by counting: most keys are their predecessor's number plus one.
+/// A key with a number that usually is one more than that of the key before it.
 pub(crate) trait Numbered: Ord + Copy {
-    /// The number that was counted.
+    /// The number of the key.
     fn number(self) -> u64;
 }
 
@@ -51,16 +51,16 @@ impl Numbered for (Time, PushId) {
     }
 }
 
-/// A sorted ring. A key is inserted once.
+/// A sorted ring buffer.
 #[derive(Clone)]
 pub(crate) struct Ordered<K, V = ()> {
-    /// Neither its first nor its last entry is a gap.
+    /// An entry without a value is a tombstone. The first and the last entry never are.
     ring: VecDeque<(K, Option<V>)>,
-    gaps: usize,
+    tombstones: usize,
 }
 
-/// Fewer gaps than this are not worth a pass over the ring.
-const GAPS_MIN: usize = 32;
+/// Fewer tombstones than this are not worth a pass over the ring.
+const TOMBSTONES_MIN: usize = 32;
 
 impl<K, V> Default for Ordered<K, V> {
     fn default() -> Self {
@@ -70,11 +70,11 @@ impl<K, V> Default for Ordered<K, V> {
 
 impl<K, V> Ordered<K, V> {
     pub(crate) const fn new() -> Self {
-        Self { ring: VecDeque::new(), gaps: 0 }
+        Self { ring: VecDeque::new(), tombstones: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.ring.len() - self.gaps
+        self.ring.len() - self.tombstones
     }
 }
 
@@ -92,31 +92,31 @@ impl<K: Numbered, V> Ordered<K, V> {
         match self.find(key) {
             Ok(at) => {
                 if self.ring[at].1.replace(value).is_none() {
-                    self.gaps -= 1;
+                    self.tombstones -= 1;
                 }
             }
             Err(at) => self.ring.insert(at, (key, Some(value))),
         }
     }
 
-    /// Makes room for one entry in an empty ring, which would begin with four.
+    /// Allocates capacity for one entry in an empty ring, which would otherwise start with four.
     pub(crate) fn reserve_one(&mut self) {
         if self.ring.capacity() == 0 {
             self.ring.reserve_exact(1);
         }
     }
 
-    /// Inserts many that are in order, and none of them here already, in one pass over all.
+    /// Inserts sorted entries with new keys, in one pass over the ring.
     pub(crate) fn extend(&mut self, entries: impl IntoIterator<Item = (K, V)>) {
         let mut entries = entries.into_iter().peekable();
         let Some((first, _)) = entries.peek() else { return };
         let in_order = self.last().is_none_or(|last| last < *first);
         if !in_order {
-            self.drop_gaps();
+            self.drop_tombstones();
         }
         self.ring.extend(entries.map(|(key, value)| (key, Some(value))));
         if !in_order {
-            // Two runs, which a stable sort merges.
+            // The ring consists of two sorted runs, which a stable sort merges.
             self.ring.make_contiguous().sort_by_key(|(key, _)| *key);
         }
     }
@@ -126,26 +126,26 @@ impl<K: Numbered, V> Ordered<K, V> {
         if self.first().is_some_and(|(first, _)| first == key) {
             return self.pop_first().map(|(_, value)| value);
         }
-        self.remove_behind(key)
+        self.remove_after_first(key)
     }
 
-    fn remove_behind(&mut self, key: K) -> Option<V> {
+    fn remove_after_first(&mut self, key: K) -> Option<V> {
         let at = self.find(key).ok()?;
         let value = self.ring[at].1.take()?;
-        self.gaps += 1;
+        self.tombstones += 1;
         while self.ring.back().is_some_and(|(_, value)| value.is_none()) {
             self.ring.pop_back();
-            self.gaps -= 1;
+            self.tombstones -= 1;
         }
-        if self.gaps >= GAPS_MIN && self.gaps * 2 > self.ring.len() {
-            self.drop_gaps();
+        if self.tombstones >= TOMBSTONES_MIN && self.tombstones * 2 > self.ring.len() {
+            self.drop_tombstones();
         }
         Some(value)
     }
 
-    fn drop_gaps(&mut self) {
+    fn drop_tombstones(&mut self) {
         self.ring.retain(|(_, value)| value.is_some());
-        self.gaps = 0;
+        self.tombstones = 0;
     }
 
     /// The entry with the lowest key.
@@ -163,33 +163,33 @@ impl<K: Numbered, V> Ordered<K, V> {
     #[inline(always)]
     pub(crate) fn pop_first(&mut self) -> Option<(K, V)> {
         let (key, value) = self.ring.pop_front()?;
-        if self.gaps > 0 {
-            self.drop_gaps_in_front();
+        if self.tombstones > 0 {
+            self.drop_leading_tombstones();
         }
         value.map(|value| (key, value))
     }
 
-    fn drop_gaps_in_front(&mut self) {
+    fn drop_leading_tombstones(&mut self) {
         while self.ring.front().is_some_and(|(_, value)| value.is_none()) {
             self.ring.pop_front();
-            self.gaps -= 1;
+            self.tombstones -= 1;
         }
     }
 
-    /// Gives back the room that a busy time needed, if there is no entry now.
-    pub(crate) fn give_back(&mut self) {
+    /// Frees the memory if the ring is empty.
+    pub(crate) fn shrink_if_empty(&mut self) {
         if self.ring.is_empty() {
             self.ring = VecDeque::new();
         }
     }
 
-    /// Gives back most of the room that a busy time needed, whatever is left.
+    /// Frees unused capacity if at most a quarter is in use.
     #[cfg(feature = "driver")]
     pub(crate) fn shrink(&mut self) {
         if self.ring.is_empty() {
             self.ring = VecDeque::new();
         } else if self.ring.capacity() >= 16 && self.len() * 4 <= self.ring.capacity() {
-            self.drop_gaps();
+            self.drop_tombstones();
             self.ring.shrink_to(self.len() * 2);
         }
     }
@@ -212,24 +212,25 @@ impl<K: Numbered, V> Ordered<K, V> {
         self.ring.get_mut(at)?.1.as_mut()
     }
 
-    /// The entries in the order of their keys.
+    /// The entries, sorted by key.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (K, &V)> {
         self.ring.iter().filter_map(|(key, value)| Some((*key, value.as_ref()?)))
     }
 
-    /// The entries in the order of their keys.
+    /// The entries, sorted by key.
     #[cfg(feature = "driver")]
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (K, &mut V)> {
         self.ring.iter_mut().filter_map(|(key, value)| Some((*key, value.as_mut()?)))
     }
 
-    /// Looks where the key is when none is missing between it and the last one, and searches if it is not
-    /// there: bisection among a thousand costs ten branches that no processor predicts.
+    /// Finds the index of a key. It first tries the index that the key has if no number is missing between it
+    /// and the last key, and otherwise uses binary search, which among a thousand entries costs ten branches
+    /// that a processor cannot predict.
     fn find(&self, key: K) -> Result<usize, usize> {
         if let Some((last, _)) = self.ring.back() {
-            let behind = last.number().wrapping_sub(key.number());
+            let distance = last.number().wrapping_sub(key.number());
             let at =
-                usize::try_from(behind).ok().and_then(|it| (self.ring.len() - 1).checked_sub(it));
+                usize::try_from(distance).ok().and_then(|it| (self.ring.len() - 1).checked_sub(it));
             if let Some(at) = at.filter(|at| self.ring[*at].0 == key) {
                 return Ok(at);
             }
@@ -252,7 +253,7 @@ mod tests {
     use crate::socket::rng::Rng;
 
     #[test]
-    fn it_is_a_sorted_map_whatever_the_order_of_coming_and_leaving() {
+    fn ordered_behaves_like_sorted_map() {
         let mut rng = Rng::new(7);
         let mut draw = |most: u64| rng.next_u64() % most;
         for round in 0..200 {
@@ -286,7 +287,7 @@ mod tests {
                     }
                 }
                 if round % 3 == 0 {
-                    // Many leave from the middle.
+                    // Removes many entries from the middle.
                     let key = draw(next + 1);
                     assert_eq!(ordered.remove(key), model.remove(&key));
                 }
@@ -299,9 +300,9 @@ mod tests {
         }
     }
 
-    /// Replies may come in any order: to ten thousand joins in reverse, say.
+    /// Replies may arrive in any order, such as those to ten thousand joins in reverse order.
     #[test]
-    fn removal_in_any_order_takes_few_comparisons() {
+    fn removal_takes_few_comparisons() {
         use core::cell::Cell;
         use core::cmp::Ordering;
 
@@ -341,7 +342,7 @@ mod tests {
             COMPARED.with(|compared| compared.set(0));
             assert!((0..LEN).all(|at| ordered.get(Key(order(at) * stride)).is_some()));
             let compared = COMPARED.with(Cell::get) / LEN;
-            // None is missing with a stride of one: each is where it must be.
+            // With a stride of one no number is missing, so the first index tried is right.
             let most = if stride == 1 { 2 } else { 14 + 3 };
             assert!(compared <= most, "{compared} comparisons for each, stride {stride}");
             COMPARED.with(|compared| compared.set(0));
@@ -352,27 +353,27 @@ mod tests {
     }
 
     #[test]
-    fn room_is_given_back_when_there_is_no_entry_whatever_the_order_they_left_in() {
+    fn empty_ring_frees_its_memory() {
         for in_order in [true, false] {
             let mut ordered = Ordered::new();
             (0..1_000).for_each(|key| ordered.insert(key, ()));
             for key in 0..1_000 {
-                ordered.give_back();
+                ordered.shrink_if_empty();
                 assert!(ordered.remove(if in_order { key } else { 999 - key }).is_some());
             }
             assert!(ordered.ring.capacity() >= 1_000);
-            ordered.give_back();
+            ordered.shrink_if_empty();
             assert_eq!((ordered.len(), ordered.ring.capacity()), (0, 0));
         }
     }
 
     #[cfg(feature = "driver")]
     #[test]
-    fn room_shrinks_though_an_entry_stays() {
+    fn sparse_ring_shrinks() {
         let mut ordered = Ordered::new();
         (0..1_000).for_each(|key| ordered.insert(key, key));
         ordered.shrink();
-        assert!(ordered.ring.capacity() >= 1_000, "all of it is in use");
+        assert!(ordered.ring.capacity() >= 1_000, "the whole capacity is in use");
         (1..999).for_each(|key| assert_eq!(ordered.remove(key), Some(key)));
         ordered.shrink();
         assert!(ordered.ring.capacity() <= 16, "{}", ordered.ring.capacity());
@@ -380,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_in_front_does_not_keep_what_left_behind_it() {
+    fn tombstones_after_first_entry_are_dropped() {
         let mut ordered = Ordered::new();
         ordered.insert(0, ());
         for key in 1..100_000_u64 {

@@ -1,10 +1,11 @@
 //! A hash map keyed by topic.
 //!
-//! The core is a pure function of its inputs, so the hash is seeded by the caller and never by the
-//! system, and the map's own order is not observable: iteration sorts first.
+//! The core is a pure function of its inputs. So the caller provides the seed of the hash, and iteration
+//! sorts the entries, so that the order of the map is not observable.
 //!
-//! The hasher is ours: with the standard library's `DefaultHasher`, seeded the same way, a message takes
-//! 33 % more instructions from its frame to the consumer (1,251 instead of 944, among 1,000 channels).
+//! It uses its own hasher. With the standard library's `DefaultHasher`, seeded in the same way, a message
+//! takes 33 % more instructions from its frame to the consumer (1,251 instead of 944, among 1,000
+//! channels).
 
 #![expect(clippy::disallowed_types, reason = "seeded, and its order is not observable")]
 
@@ -21,7 +22,7 @@ pub(crate) struct Table<V> {
     map: HashMap<Key, V, Seeded>,
 }
 
-/// A topic, found by its bytes: a name that is a slice of a frame is not checked for being UTF-8.
+/// A topic that is looked up by its bytes, so that a name in a frame need not be checked for UTF-8 again.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Key(Topic);
 
@@ -40,7 +41,7 @@ impl Hash for Key {
     }
 }
 
-/// Anything with the name of a topic.
+/// A type that contains the name of a topic.
 pub(crate) trait Name {
     fn bytes(&self) -> &[u8];
 }
@@ -66,7 +67,7 @@ impl Name for ByteStr {
     }
 }
 
-/// Starts every hash with the seed.
+/// Builds hashers that start with the seed.
 #[derive(Clone)]
 struct Seeded(u64);
 
@@ -79,17 +80,17 @@ impl BuildHasher for Seeded {
     }
 }
 
-/// Multiplies eight bytes at a time into the state and folds the halves of the product; the last eight
-/// overlap those before them.
+/// A hasher that multiplies eight bytes at a time into its state and folds the halves of the product. The
+/// last eight bytes overlap those before them.
 struct Folded(u64);
 
 impl Hasher for Folded {
     #[inline]
     fn write(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
-        while let Some((word, behind)) = rest.split_first_chunk() {
+        while let Some((word, after)) = rest.split_first_chunk() {
             self.0 = fold(self.0, u64::from_le_bytes(*word));
-            rest = behind;
+            rest = after;
         }
         let last = match (bytes.last_chunk(), bytes.first_chunk(), bytes.last_chunk()) {
             (Some(word), ..) => u64::from_le_bytes(*word),
@@ -101,7 +102,7 @@ impl Hasher for Folded {
         self.0 = fold(self.0, last);
     }
 
-    /// The length of a name, which is written in front of its bytes.
+    /// Hashes the length of a name, which is written before its bytes.
     #[inline]
     fn write_usize(&mut self, number: usize) {
         self.0 ^= number as u64;
@@ -117,12 +118,12 @@ impl Hasher for Folded {
 const fn fold(hash: u64, word: u64) -> u64 {
     const ODD: u128 = 0x9e37_79b9_7f4a_7c15;
     let product = (hash ^ word) as u128 * ODD;
-    // The complement, so that zero in does not mean zero out.
+    // The complement prevents that a zero input gives a zero hash.
     !((product >> 64) as u64 ^ product as u64)
 }
 
 impl<V> Table<V> {
-    /// With a seed of its own, as somebody else may choose the topics.
+    /// Creates an empty table. The seed prevents a peer from choosing topics whose hashes collide.
     pub(crate) const fn seeded(seed: u64) -> Self {
         Self { map: HashMap::with_hasher(Seeded(seed)) }
     }
@@ -166,7 +167,7 @@ impl<V> Table<V> {
         Some(value)
     }
 
-    /// Every entry, in the order of the topics.
+    /// Every entry, sorted by topic.
     pub(crate) fn sorted(&self) -> impl Iterator<Item = (&Topic, &V)> {
         let mut entries: Vec<(&Topic, &V)> =
             self.map.iter().map(|(Key(topic), value)| (topic, value)).collect();
@@ -174,7 +175,7 @@ impl<V> Table<V> {
         entries.into_iter()
     }
 
-    /// Changes every entry, in no order: the change of one must not depend on another.
+    /// Changes every entry in arbitrary order. The change of an entry must not depend on another one.
     #[cfg(feature = "driver")]
     pub(crate) fn for_each_mut(&mut self, mut change: impl FnMut(&Topic, &mut V)) {
         for (Key(topic), value) in &mut self.map {
@@ -197,7 +198,7 @@ mod tests {
     use crate::socket::rng::Rng;
 
     #[test]
-    fn entries_are_found_replaced_removed_and_listed_in_order() {
+    fn table_finds_replaces_removes_and_sorts() {
         let mut table: Table<u32> = Table::seeded(7);
         for (at, topic) in ["room:b", "room:a", "", "a much longer topic:42"].iter().enumerate() {
             assert_eq!(table.insert(Topic::from(*topic), at as u32), None);
@@ -221,13 +222,13 @@ mod tests {
     }
 
     #[test]
-    fn it_is_a_map_whatever_comes_and_leaves() {
+    fn table_behaves_like_map() {
         let mut rng = Rng::new(7);
         let mut draw = |most: u64| rng.next_u64() % most;
         for seed in 0..100 {
             let (mut table, mut model) = (Table::seeded(seed), BTreeMap::new());
             for step in 0..400 {
-                // Few topics, so that cells are shared and freed all the time.
+                // Uses few topics, so that entries are often replaced and removed.
                 let topic = Topic::from(format!("t{}", draw(if seed % 2 == 0 { 12 } else { 100 })));
                 match draw(4) {
                     0 => assert_eq!(table.insert(topic.clone(), step), model.insert(topic, step)),
@@ -246,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn topics_that_differ_in_one_byte_spread_over_all_buckets() {
+    fn similar_topics_spread_over_buckets() {
         let mut buckets = [0_u32; 256];
         for at in 0..25_600 {
             buckets[(Seeded(1).hash_one(format!("room:{at}").as_bytes()) & 255) as usize] += 1;

@@ -27,7 +27,7 @@ pub(super) fn pem_problem(text: &[u8], wanted: &str, file: &str) -> Option<Strin
     }
     let found = [
         ("CERTIFICATE", "a certificate"),
-        ("CERTIFICATE REQUEST", "a certificate request, which an authority has to sign first"),
+        ("CERTIFICATE REQUEST", "a certificate request (an authority has to sign it first)"),
         ("PRIVATE KEY", "a private key"),
         ("RSA PRIVATE KEY", "a private key"),
         ("EC PRIVATE KEY", "a private key"),

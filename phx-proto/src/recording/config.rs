@@ -1,4 +1,4 @@
-//! The redacted configuration: everything that the core decides by, and no secret.
+//! The recorded configuration: everything that affects the core, with secrets redacted.
 
 use core::time::Duration;
 
@@ -12,15 +12,15 @@ use crate::config::{Config, ConfigError, Credentials, Options, Uri, codec_of};
 use crate::time::nanos;
 use crate::wire::payload::Payload;
 
-/// What stands where a secret stood.
-pub(super) const HIDDEN: &str = "hidden";
+/// The text that replaces a secret.
+pub(super) const REDACTED: &str = "hidden";
 
-/// A length of time in nanoseconds; the longest is as good as for ever.
+/// A duration in nanoseconds. The longest one means no timeout.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Nanos(u64);
 
-/// A [`Config`].
+/// The record of a [`Config`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ConfigRecord {
@@ -36,16 +36,15 @@ pub(super) struct ConfigRecord {
     options: Options,
 }
 
-/// The options as they are recorded: lengths over 13 days have no fractions of a millisecond. What is
-/// recorded decides by these, so that its replay decides the same.
-pub(super) fn as_recorded(options: &Options) -> Options {
+/// Rounds the options to the precision of a recording, in which durations over 13 days have no fractions of
+/// a millisecond. A recorded socket uses the rounded options, so that its replay behaves in the same way.
+pub(super) fn rounded(options: &Options) -> Options {
     let written = serde_json::to_value(options);
     written.and_then(serde_json::from_value).unwrap_or_else(|_| options.clone())
 }
 
-/// Reads options that are all there, each in the form in which it is recorded: what a document may
-/// leave out, and what it may write shorter, would be completed by the defaults of the version that
-/// reads it.
+/// Reads options and checks that every option is present and complete. A document may omit options or parts
+/// of them, but in a recording they would get the defaults of the version that reads it.
 fn complete<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Options, D::Error> {
     let recorded = Value::deserialize(deserializer)?;
     let options = Options::deserialize(&recorded).map_err(D::Error::custom)?;
@@ -60,7 +59,7 @@ fn complete<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Options, D::Er
     }
 }
 
-/// [`Credentials`]: the names of what they hold.
+/// The record of [`Credentials`], with names only.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CredentialsRecord {
@@ -71,20 +70,20 @@ pub(super) struct CredentialsRecord {
     auth_token: bool,
 }
 
-/// [`JoinParams`].
+/// The record of [`JoinParams`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum ParamsRecord {
-    /// The same every time.
+    /// Fixed parameters.
     Fixed(PayloadRecord),
-    /// Made for each join; what it made stands where the join was written.
+    /// A function. Its results are in the lines of the joins.
     Function,
 }
 
-/// Why a configuration in a recording cannot be used.
+/// Why the configuration of a recording cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum BadConfig {
-    #[error("the configuration: {0}")]
+pub(super) enum InvalidConfig {
+    #[error("invalid configuration: {0}")]
     Config(#[from] ConfigError),
     #[error("a codec of vsn {0} cannot be replayed")]
     Codec(String),
@@ -94,7 +93,7 @@ impl ConfigRecord {
     pub(super) fn of(config: &Config) -> Self {
         let auto_joins = config.auto_joins.iter();
         Self {
-            uri: hidden_uri(&config.uri),
+            uri: redacted_uri(&config.uri),
             allow_insecure: config.allow_insecure,
             connect_to: config.connect_to.as_ref().map(ToString::to_string),
             credentials: CredentialsRecord::of(&config.credentials),
@@ -107,15 +106,15 @@ impl ConfigRecord {
         }
     }
 
-    /// The configuration, with fillers in place of what is hidden.
-    pub(super) fn config(&self) -> Result<Config, BadConfig> {
+    /// Restores the configuration, with fillers instead of secrets.
+    pub(super) fn config(&self) -> Result<Config, InvalidConfig> {
         let config = Config::insecure(&self.uri)?.options(self.options.clone());
         let config = match &self.connect_to {
             Some(address) => config.connect_to(address)?,
             None => config,
         };
         let codec = codec_of(&self.vsn);
-        let codec = codec.ok_or_else(|| BadConfig::Codec(self.vsn.clone()))?;
+        let codec = codec.ok_or_else(|| InvalidConfig::Codec(self.vsn.clone()))?;
         let config = config
             .codec(codec)?
             .credentials(self.credentials.credentials()?)
@@ -134,7 +133,7 @@ impl CredentialsRecord {
             pairs.iter().map(|(name, _)| name.clone()).collect()
         };
         Self {
-            uri: credentials.uri.as_ref().map(hidden_uri),
+            uri: credentials.uri.as_ref().map(redacted_uri),
             params: names(&credentials.params),
             headers: names(&credentials.headers),
             auth_token: credentials.auth_token.is_some(),
@@ -147,22 +146,25 @@ impl CredentialsRecord {
             credentials = credentials.uri(Uri::parse(uri)?);
         }
         for name in &self.params {
-            credentials = credentials.param(name, HIDDEN);
+            credentials = credentials.param(name, REDACTED);
         }
         for name in &self.headers {
-            credentials = credentials.header(name, HIDDEN)?;
+            credentials = credentials.header(name, REDACTED)?;
         }
-        Ok(if self.auth_token { credentials.auth_token(HIDDEN) } else { credentials })
+        Ok(if self.auth_token { credentials.auth_token(REDACTED) } else { credentials })
     }
 }
 
 impl ParamsRecord {
-    /// Never with what they say: they are where tokens travel.
+    /// Records join parameters. They are always redacted, because they may contain tokens.
     pub(super) fn of(params: &JoinParams) -> Self {
-        params.fixed().map_or(Self::Function, |payload| Self::Fixed(PayloadRecord::hidden(payload)))
+        params
+            .fixed()
+            .map_or(Self::Function, |payload| Self::Fixed(PayloadRecord::redacted(payload)))
     }
 
-    /// Parameters like them, with fillers. A function is never called: what it made is supplied.
+    /// Restores the parameters, with fillers. The replay never calls the function; it supplies the recorded
+    /// results.
     pub(super) fn params(&self) -> JoinParams {
         match self {
             Self::Fixed(payload) => payload.payload().into(),
@@ -183,18 +185,18 @@ impl From<Nanos> for Duration {
     }
 }
 
-/// The address with the names of its query, and nothing of their values.
-fn hidden_uri(uri: &Uri) -> String {
+/// The address with the names of its query and without the values.
+fn redacted_uri(uri: &Uri) -> String {
     let scheme = if uri.is_secure() { "wss" } else { "ws" };
     let target = uri.target();
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
     let pairs =
         query.split('&').filter(|pair| !pair.is_empty()).map(|pair| match pair.split_once('=') {
-            // What chooses the codec is no secret.
+            // The `vsn` selects the codec and is not secret.
             Some(("vsn", vsn)) => format!("vsn={vsn}"),
-            Some((name, _)) => format!("{name}={HIDDEN}"),
-            // A bare word may be the token itself.
-            None => HIDDEN.to_owned(),
+            Some((name, _)) => format!("{name}={REDACTED}"),
+            // A parameter without a value may be the token itself.
+            None => REDACTED.to_owned(),
         });
     let query = pairs.collect::<Vec<_>>().join("&");
     let separator = if query.is_empty() { "" } else { "?" };

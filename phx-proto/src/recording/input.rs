@@ -1,10 +1,10 @@
-//! Redacted inputs: everything that the core decides by, and no secret.
+//! Recorded inputs: everything that affects the core, with secrets redacted.
 
 use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::config::{CredentialsRecord, HIDDEN, Nanos, ParamsRecord};
+use super::config::{CredentialsRecord, Nanos, ParamsRecord, REDACTED};
 use super::redact::{FrameRecord, PayloadRecord};
 use crate::config::ConfigError;
 use crate::config::join_params::JoinParams;
@@ -15,7 +15,7 @@ use crate::socket::Socket;
 use crate::topic::Topic;
 use crate::wire::Codec;
 
-/// An [`Input`], redacted.
+/// The record of an [`Input`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum InputRecord {
@@ -26,7 +26,7 @@ pub(super) enum InputRecord {
     Join {
         topic: Topic,
         params: ParamsRecord,
-        /// The topic is wanted already, with other parameters.
+        /// Whether the topic was wanted before with other parameters.
         #[serde(default, skip_serializing_if = "core::ops::Not::not")]
         conflicting: bool,
     },
@@ -97,10 +97,10 @@ pub(super) enum InputRecord {
 }
 
 impl InputRecord {
-    /// The record of an input that is about to be applied to this socket; `None` for
-    /// [`Input::SupplyJoin`], whose parameters are in the frame that follows. `whole` keeps what
-    /// payloads say.
-    pub(super) fn of(input: &Input, socket: &Socket, whole: bool) -> Option<Self> {
+    /// Records an input that is about to be applied to this socket. Returns `None` for
+    /// [`Input::SupplyJoin`], whose parameters are in the frame that follows. With `payloads`, payloads are
+    /// not redacted.
+    pub(super) fn of(input: &Input, socket: &Socket, payloads: bool) -> Option<Self> {
         let topic = Topic::clone;
         Some(match input {
             Input::Connect => Self::Connect,
@@ -123,9 +123,9 @@ impl InputRecord {
             Input::Push { topic: of, event, payload, options } => Self::Push {
                 topic: topic(of),
                 event: event.to_string(),
-                payload: match whole {
-                    true => PayloadRecord::whole(payload),
-                    false => PayloadRecord::hidden(payload),
+                payload: match payloads {
+                    true => PayloadRecord::full(payload),
+                    false => PayloadRecord::redacted(payload),
                 },
                 cast: options.cast,
                 fail_fast: options.fail_fast,
@@ -139,14 +139,14 @@ impl InputRecord {
             Input::CredentialsUnchanged { id } => Self::CredentialsUnchanged { conn: id.as_u64() },
             Input::Opened { id, opened } => Self::Opened {
                 conn: id.as_u64(),
-                // A server that repeats the offer repeats the token with it.
+                // A server that repeats the offered protocols repeats the token in them.
                 protocol: opened.protocol.as_deref().map(|protocol| match protocol {
                     "phoenix" => "phoenix".to_owned(),
                     _ => "other".to_owned(),
                 }),
             },
             Input::Failed { id, cause } => {
-                Self::Failed { conn: id.as_u64(), cause: cause.clone().redacted(HIDDEN) }
+                Self::Failed { conn: id.as_u64(), cause: cause.clone().redacted(REDACTED) }
             }
             Input::Closed { id, ended } => {
                 Self::Closed { conn: id.as_u64(), ended: EndedRecord::of(ended) }
@@ -155,7 +155,7 @@ impl InputRecord {
                 conn: id.as_u64(),
                 frame: match frame.len() > socket.config().max_message_bytes {
                     true => FrameRecord::unreadable(frame),
-                    false => FrameRecord::received(frame, codec_of(socket), whole),
+                    false => FrameRecord::received(frame, codec_of(socket), payloads),
                 },
             },
             Input::Writable { id, writable } => {
@@ -171,7 +171,7 @@ impl InputRecord {
         })
     }
 
-    /// The input that was recorded, for this socket, with fillers in place of what is hidden.
+    /// Restores the input for this socket, with fillers instead of redacted data.
     pub(super) fn input(&self, socket: &Socket) -> Result<Input, ConfigError> {
         let conn = |number: &u64| ConnectionId::from_u64(*number);
         let topic = Topic::clone;
@@ -236,26 +236,27 @@ fn codec_of(socket: &Socket) -> &dyn Codec {
 
 /// Whether the socket wants the topic with other parameters than these.
 fn conflicts(socket: &Socket, topic: &str, params: &JoinParams) -> bool {
-    socket.join_params(topic).is_some_and(|held| !held.same(params))
+    socket.join_params(topic).is_some_and(|current| !current.same(params))
 }
 
-/// The parameters of a join: the very ones that the topic has, unless they were others.
+/// The parameters of a replayed join: those that the topic has, unless the recorded join was in conflict with
+/// them.
 fn params_for(
     socket: &Socket,
     topic: &str,
     record: &ParamsRecord,
     conflicting: bool,
 ) -> JoinParams {
-    let made = record.params();
-    let held = socket.join_params(topic);
-    match (conflicting, conflicts(socket, topic, &made), record, held) {
-        (false, true, _, Some(held)) => held.clone(),
+    let restored = record.params();
+    let current = socket.join_params(topic);
+    match (conflicting, conflicts(socket, topic, &restored), record, current) {
+        (false, true, _, Some(current)) => current.clone(),
         (true, false, ParamsRecord::Fixed(payload), _) => payload.filled(b'y').into(),
-        _ => made,
+        _ => restored,
     }
 }
 
-/// An [`Ended`].
+/// The record of an [`Ended`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum EndedRecord {
@@ -282,7 +283,7 @@ impl EndedRecord {
     }
 }
 
-/// The line of a trace: inputs are in lower case.
+/// The text of the input in a trace. Inputs are in lower case.
 impl fmt::Display for InputRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -9,32 +9,32 @@ use super::input::InputRecord;
 use super::redact::FrameRecord;
 use crate::time::Time;
 
-/// The version of the format. A change that an older reader would misread is a new one.
+/// The version of the format. It changes when older readers would misread a recording.
 pub(super) const FORMAT: u32 = 2;
 
-/// The first line.
+/// The first line of a recording.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Header {
     /// The version of the format.
     pub(super) phx_recording: u32,
-    /// The version of this crate that wrote it.
+    /// The version of this crate that wrote the recording.
     pub(super) version: String,
 }
 
-/// Every other line.
+/// Any line after the first.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Line {
-    /// Whose: the clients of one recorder are numbered from 1.
+    /// The number of the client. The clients of one recorder are numbered from 1.
     pub(super) client: u64,
-    /// When.
+    /// The time of the event.
     pub(super) at: Time,
-    /// What.
+    /// The event.
     #[serde(flatten)]
     pub(super) what: What,
 }
 
-/// As in the entries of a presence: not by `flatten`, which keeps no number of serde_json's feature
-/// `arbitrary_precision`.
+/// Like presence entries, this does not use `flatten`, which cannot read numbers if serde_json's feature
+/// `arbitrary_precision` is enabled.
 impl<'de> Deserialize<'de> for Line {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut what = Map::<String, Value>::deserialize(deserializer)?;
@@ -51,15 +51,15 @@ impl<'de> Deserialize<'de> for Line {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum What {
-    /// The client was made.
+    /// The client was created.
     Start(Box<Start>),
     /// An input.
     In(InputRecord),
     /// The result of the input in the line before.
     Answer(String),
-    /// A frame that it wrote.
+    /// A frame that the client wrote.
     Sent(FrameRecord),
-    /// Another action, in words.
+    /// The text of any other action.
     Out(String),
 }
 
@@ -73,10 +73,10 @@ pub(super) struct Start {
 }
 
 impl What {
-    /// The bytes of the fillers that a replay makes for it.
-    pub(super) fn claims(&self) -> u64 {
+    /// The number of filler bytes that a replay allocates for this line.
+    pub(super) fn filler_len(&self) -> u64 {
         let params = |params: &ParamsRecord| match params {
-            ParamsRecord::Fixed(payload) => payload.claims(),
+            ParamsRecord::Fixed(payload) => payload.filler_len(),
             ParamsRecord::Function => 0,
         };
         match self {
@@ -88,8 +88,8 @@ impl What {
                 InputRecord::Join { params: record, .. }
                 | InputRecord::SetJoinParams { params: record, .. },
             ) => params(record),
-            Self::In(InputRecord::Push { payload, .. }) => payload.claims(),
-            Self::In(InputRecord::Frame { frame, .. }) | Self::Sent(frame) => frame.claims(),
+            Self::In(InputRecord::Push { payload, .. }) => payload.filler_len(),
+            Self::In(InputRecord::Frame { frame, .. }) | Self::Sent(frame) => frame.filler_len(),
             Self::In(_) | Self::Answer(_) | Self::Out(_) => 0,
         }
     }

@@ -1,8 +1,8 @@
 //! Redacted payloads and frames.
 //!
-//! Of a redacted payload the length is kept, because limits and queues count bytes; a replay has a
-//! filler of that length in its place. A frame is recorded as its envelope, which is all that the core
-//! reads, and written again from it: so nothing else in it (a repeated key, say) is kept.
+//! A redacted payload keeps its length, because limits and queues count bytes; a replay uses a filler of that
+//! length instead. A frame is recorded as its envelope, which is all that the core reads, and restored from
+//! it. Other parts of the frame, such as duplicate keys, are not kept.
 
 use core::fmt;
 
@@ -15,18 +15,18 @@ use crate::id::Ref;
 use crate::wire::payload::Payload;
 use crate::wire::{Body, Codec, Frame, V2, WireRef, check_strict};
 
-/// The reasons of the server's own by which the core tells refusals apart: no secrets.
+/// Reasons of Phoenix itself, by which the core distinguishes refusals. They are not secret.
 const KNOWN_REASONS: [&str; 3] = ["join crashed", "unmatched topic", "too many channels joined"];
 
-/// A payload.
+/// The record of a payload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum PayloadRecord {
-    /// JSON of this many bytes.
+    /// The length of redacted JSON.
     Hidden(Length),
-    /// So many bytes.
+    /// The length of redacted bytes.
     HiddenBinary(Length),
-    /// What should be JSON and is not, of this many bytes.
+    /// The length of a redacted payload that should be JSON and is not.
     HiddenInvalid(Length),
     /// The JSON text itself.
     Json(String),
@@ -34,15 +34,15 @@ pub(super) enum PayloadRecord {
     Binary(Hex),
 }
 
-/// A frame.
+/// The record of a frame.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum FrameRecord {
-    /// Its envelope, and what its payload is.
+    /// The envelope and the record of the payload.
     Message(Box<MessageRecord>),
-    /// A frame that is not the protocol, or larger than allowed: its length.
+    /// The length of a text frame that violates the protocol or exceeds the limit.
     UnreadableText(Length),
-    /// The same of a binary frame.
+    /// The length of a binary frame that violates the protocol or exceeds the limit.
     UnreadableBinary(Length),
     /// The text itself.
     Text(String),
@@ -59,35 +59,35 @@ pub(super) struct MessageRecord {
     #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
     msg_ref: Option<u64>,
     topic: String,
-    /// None for a reply.
+    /// The event; `None` for a reply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     event: Option<String>,
-    /// Of a reply.
+    /// The status of a reply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     status: Option<String>,
     payload: PayloadRecord,
 }
 
-/// A length in bytes, which a replay makes a filler of: see [`PayloadRecord::claims`].
+/// A length in bytes, for which a replay creates a filler; see [`PayloadRecord::filler_len`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub(super) struct Length(u64);
 
-/// Bytes, as hexadecimal digits.
+/// Bytes that serialize as hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Hex(Bytes);
 
 impl PayloadRecord {
-    /// The payload with what it says.
-    pub(super) fn whole(payload: &Payload) -> Self {
+    /// Records the content of a payload.
+    pub(super) fn full(payload: &Payload) -> Self {
         if payload.is_binary() {
             return Self::Binary(Hex(Bytes::copy_from_slice(payload.as_bytes())));
         }
-        payload.get().map_or_else(|_| Self::hidden(payload), |text| Self::Json(text.to_owned()))
+        payload.get().map_or_else(|_| Self::redacted(payload), |text| Self::Json(text.to_owned()))
     }
 
-    /// The payload without what it says. An empty object says nothing.
-    pub(super) fn hidden(payload: &Payload) -> Self {
+    /// Records a payload without its content. An empty object is recorded as it is.
+    pub(super) fn redacted(payload: &Payload) -> Self {
         let length = Length(payload.len() as u64);
         if payload.is_binary() {
             Self::HiddenBinary(length)
@@ -100,7 +100,7 @@ impl PayloadRecord {
         }
     }
 
-    /// The response of a reply: the core reads one member of it, the reason.
+    /// Records the response of a reply without its content, except a reason that the core reads.
     fn response(payload: &Payload) -> Self {
         #[derive(Deserialize)]
         struct Reason {
@@ -109,21 +109,22 @@ impl PayloadRecord {
         let reason = payload.deserialize::<Reason>().map(|response| response.reason);
         match KNOWN_REASONS.iter().find(|known| reason.as_deref() == Ok(**known)) {
             Some(known) => Self::Json(format!(r#"{{"reason":"{known}"}}"#)),
-            None => Self::hidden(payload),
+            None => Self::redacted(payload),
         }
     }
 
-    /// A payload like it, with a filler in place of what is hidden.
+    /// Restores the payload, with a filler instead of redacted content.
     pub(super) fn payload(&self) -> Payload {
         self.filled(b'x')
     }
 
-    /// The same with this byte in the filler, so that two of one length can differ.
+    /// Like [`payload`](Self::payload), with this byte in the filler, so that two payloads of the same length
+    /// can differ.
     pub(super) fn filled(&self, byte: u8) -> Payload {
         match self {
             Self::Hidden(length) => Payload::unparsed(Bytes::from(match length.get() {
                 0 => Vec::new(),
-                // A string would have no room for the byte.
+                // A string of one or two bytes has no content.
                 1 => vec![b'0' + (byte & 1)],
                 2 if byte & 1 == 1 => b"[]".to_vec(),
                 length => {
@@ -139,8 +140,8 @@ impl PayloadRecord {
         }
     }
 
-    /// The bytes of the filler that it asks for, which are not in the recording.
-    pub(super) const fn claims(&self) -> u64 {
+    /// The number of filler bytes that restoring the payload allocates.
+    pub(super) const fn filler_len(&self) -> u64 {
         match self {
             Self::Hidden(length) | Self::HiddenBinary(length) | Self::HiddenInvalid(length) => {
                 length.0
@@ -159,7 +160,7 @@ impl fmt::Display for PayloadRecord {
         match self {
             Self::Hidden(length) => write!(f, "<{} bytes>", length.0),
             Self::HiddenBinary(length) => write!(f, "<binary, {} bytes>", length.0),
-            Self::HiddenInvalid(length) => write!(f, "<no JSON, {} bytes>", length.0),
+            Self::HiddenInvalid(length) => write!(f, "<invalid JSON, {} bytes>", length.0),
             Self::Json(text) => f.write_str(text),
             Self::Binary(Hex(bytes)) => write!(f, "<binary, {} bytes>", bytes.len()),
         }
@@ -167,35 +168,34 @@ impl fmt::Display for PayloadRecord {
 }
 
 impl FrameRecord {
-    /// A frame that came from the server.
-    pub(super) fn received(frame: &Frame, codec: &dyn Codec, whole: bool) -> Self {
+    /// Records a frame from the server. With `payloads`, it is not redacted.
+    pub(super) fn received(frame: &Frame, codec: &dyn Codec, payloads: bool) -> Self {
         match frame {
-            Frame::Text(bytes) if whole => {
+            Frame::Text(bytes) if payloads => {
                 if let Ok(text) = core::str::from_utf8(bytes) {
                     return Self::Text(text.to_owned());
                 }
             }
-            Frame::Binary(bytes) if whole => return Self::Binary(Hex(bytes.clone())),
+            Frame::Binary(bytes) if payloads => return Self::Binary(Hex(bytes.clone())),
             _ => {}
         }
         Self::envelope(frame, codec)
     }
 
-    /// A frame that goes to the server.
-    pub(super) fn sent(frame: &Frame, codec: &dyn Codec, whole: bool) -> Self {
-        if whole { Self::received(frame, codec, true) } else { Self::written(frame, codec) }
+    /// Records a frame to the server. With `payloads`, it is not redacted.
+    pub(super) fn sent(frame: &Frame, codec: &dyn Codec, payloads: bool) -> Self {
+        if payloads { Self::received(frame, codec, true) } else { Self::written(frame, codec) }
     }
 
-    /// The join of a topic. Its parameters are where tokens travel: they are redacted even where
-    /// payloads are not, whatever the frame looks like.
+    /// Records the join of a topic. Its parameters may contain tokens, so they are always redacted.
     pub(super) fn join(frame: &Frame, codec: &dyn Codec) -> Self {
         Self::written(frame, codec)
     }
 
     fn written(frame: &Frame, codec: &dyn Codec) -> Self {
         let Frame::Binary(bytes) = frame else { return Self::envelope(frame, codec) };
-        // The server's frames have other headers than the client's, and those of another
-        // codec are unknown: what looks like a topic may be a token.
+        // The client's binary frames have another header than the server's, which the codec decodes. The
+        // headers of other codecs are unknown, and a token in them might be mistaken for a topic.
         let message =
             if codec.vsn() == V2.vsn() { MessageRecord::binary_push(bytes) } else { None };
         message.map_or_else(|| Self::unreadable(frame), |message| Self::Message(message.into()))
@@ -208,10 +208,10 @@ impl FrameRecord {
                 (None, Some(status.as_str().to_owned()), PayloadRecord::response(response))
             }
             Body::Event { event, payload } => {
-                (Some(event.as_str().to_owned()), None, PayloadRecord::hidden(payload))
+                (Some(event.as_str().to_owned()), None, PayloadRecord::redacted(payload))
             }
         };
-        // A look for what a strict configuration would refuse: bytes that are no UTF-8, say.
+        // Checks for payloads that a strict configuration refuses, such as those that are not UTF-8.
         let payload = match payload {
             PayloadRecord::Hidden(length) if check_strict(&message).is_err() => {
                 PayloadRecord::HiddenInvalid(length)
@@ -228,22 +228,22 @@ impl FrameRecord {
         }))
     }
 
-    /// A frame of which nothing but the length is recorded.
+    /// Records only the length of a frame.
     pub(super) fn unreadable(frame: &Frame) -> Self {
         let length = Length(frame.len() as u64);
         if frame.is_text() { Self::UnreadableText(length) } else { Self::UnreadableBinary(length) }
     }
 
-    /// The bytes of the filler that it asks for, which are not in the recording.
-    pub(super) const fn claims(&self) -> u64 {
+    /// The number of filler bytes that restoring the frame allocates.
+    pub(super) const fn filler_len(&self) -> u64 {
         match self {
-            Self::Message(message) => message.payload.claims(),
+            Self::Message(message) => message.payload.filler_len(),
             Self::UnreadableText(length) | Self::UnreadableBinary(length) => length.0,
             Self::Text(_) | Self::Binary(_) => 0,
         }
     }
 
-    /// The topic and the payload, if it is a join.
+    /// The topic and the payload, if the frame is a join.
     pub(super) fn joined(&self) -> Option<(&str, &PayloadRecord)> {
         match self {
             Self::Message(message) if message.event.as_deref() == Some("phx_join") => {
@@ -253,7 +253,7 @@ impl FrameRecord {
         }
     }
 
-    /// A frame from the server that says the same, as far as the core can tell.
+    /// Restores a frame from the server. For the core it is equivalent to the original one.
     pub(super) fn frame(&self, vsn_1: bool) -> Frame {
         match self {
             Self::Message(message) if message.payload.is_binary() => {
@@ -261,7 +261,7 @@ impl FrameRecord {
             }
             Self::Message(message) => Frame::Text(message.to_text(vsn_1).into()),
             Self::UnreadableText(length) => Frame::Text(vec![b'x'; length.get()].into()),
-            // No kind of binary frame begins like that.
+            // No valid binary frame starts with this byte.
             Self::UnreadableBinary(length) => Frame::Binary(vec![0xff; length.get()].into()),
             Self::Text(text) => Frame::from(text.as_str()),
             Self::Binary(Hex(bytes)) => Frame::Binary(bytes.clone()),
@@ -269,7 +269,7 @@ impl FrameRecord {
     }
 }
 
-/// The line of a trace, without its arrow.
+/// The text of the frame in a trace, without its arrow.
 impl fmt::Display for FrameRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -283,14 +283,15 @@ impl fmt::Display for FrameRecord {
 }
 
 impl MessageRecord {
-    /// The header of a client's push: the lengths of join_ref, ref, topic and event, then they.
+    /// Reads the header of a binary push of the client: the lengths of join_ref, ref, topic and event, then
+    /// these fields.
     fn binary_push(bytes: &[u8]) -> Option<Self> {
         let (&[0, join_ref, msg_ref, topic, event], mut rest) = bytes.split_first_chunk()? else {
             return None;
         };
         let mut take = |length: u8| {
-            let (field, behind) = rest.split_at_checked(usize::from(length))?;
-            rest = behind;
+            let (field, after) = rest.split_at_checked(usize::from(length))?;
+            rest = after;
             core::str::from_utf8(field).ok()
         };
         let (join_ref, msg_ref) = (take(join_ref)?, take(msg_ref)?);
@@ -309,7 +310,7 @@ impl MessageRecord {
         let topic = quoted(&self.topic);
         let event = quoted(self.event.as_deref().unwrap_or("phx_reply"));
         let front = if vsn_1 {
-            // Nothing that need not be there: what was small enough must stay so.
+            // Omits optional members, so that the frame does not exceed a limit that the original met.
             let named = |name, number: Option<u64>| {
                 number.map_or_else(String::new, |number| format!(r#""{name}":"{number}","#))
             };
@@ -349,7 +350,7 @@ impl MessageRecord {
             }
         };
         let mut frame = vec![kind];
-        // They were one byte each in the frame that was recorded.
+        // Each length was one byte in the recorded frame.
         frame.extend(fields.iter().map(|field| u8::try_from(field.len()).unwrap_or(u8::MAX)));
         fields.iter().for_each(|field| frame.extend_from_slice(field.as_bytes()));
         frame.extend_from_slice(self.payload.payload().as_bytes());
@@ -400,13 +401,13 @@ impl<'de> Deserialize<'de> for Hex {
             _ => None,
         });
         let bytes: Option<Vec<u8>> = pairs.collect();
-        let bytes = bytes
-            .ok_or_else(|| D::Error::custom("bytes are written as pairs of hexadecimal digits"))?;
+        let bytes =
+            bytes.ok_or_else(|| D::Error::custom("bytes must be pairs of hexadecimal digits"))?;
         Ok(Self(bytes.into()))
     }
 }
 
-/// A ref as a number: 0 is one that no client ever sends.
+/// A ref as a number. Zero stands for a foreign ref, because this client never sends it.
 const fn number(wire: WireRef) -> Option<u64> {
     match wire {
         WireRef::Null => None,

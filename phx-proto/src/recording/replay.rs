@@ -1,4 +1,4 @@
-//! Recordings, read and driven again.
+//! Reading and replaying recordings.
 
 use core::fmt;
 use std::collections::{BTreeMap, VecDeque};
@@ -13,16 +13,16 @@ use crate::socket::{Socket, Step};
 use crate::time::Time;
 use crate::wire::payload::Payload;
 
-/// The bytes that the lengths of a recording may claim in all, beside [`CLAIMS_PER_BYTE`]: a message
-/// of the default [`Config::max_message_bytes`], received and answered.
-const CLAIMS_MAX: u64 = 128 << 20;
+/// The filler bytes that any recording may need, in addition to [`FILLER_PER_BYTE`]. It is enough for a
+/// message of the default [`Config::max_message_bytes`] and its reply.
+const FILLER_MAX: u64 = 128 << 20;
 
-/// The bytes that they may claim for each byte of the recording. A line of a frame has about a
-/// hundred bytes, so these are frames of 100 KiB on average. A few kilobytes that claim a gigabyte
-/// are refused before anything is allocated for them.
-const CLAIMS_PER_BYTE: u64 = 1_024;
+/// The filler bytes that a recording may need for each of its own bytes. The line of a frame has about a
+/// hundred bytes, so this allows frames of 100 KiB on average. A recording of a few kilobytes that needs a
+/// gigabyte is refused before anything is allocated.
+const FILLER_PER_BYTE: u64 = 1_024;
 
-/// A recording that was read; see [the module](super).
+/// A parsed recording; see [the module](super).
 #[derive(Clone, Debug)]
 pub struct Recording {
     version: String,
@@ -33,38 +33,38 @@ pub struct Recording {
 struct Numbered {
     number: usize,
     line: Line,
-    /// Of the start of a client.
+    /// The configuration, in the line that starts a client.
     config: Option<Config>,
 }
 
-/// Why a text is no recording. Lines count from 1.
+/// Why a text is not a valid recording. Lines count from 1.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordingError {
-    /// There is nothing in it.
-    #[error("line 1: it is empty")]
+    /// The text is empty.
+    #[error("line 1: the recording is empty")]
     Empty,
-    /// It does not begin as a recording does.
-    #[error("line 1: this is not how a recording begins")]
+    /// The first line is not the header of a recording.
+    #[error("line 1: not the header of a recording")]
     NotARecording,
-    /// It is of a format that this version does not know.
-    #[error("line 1: it has format {found}, and this version reads format {FORMAT}")]
+    /// The recording has a format that this version does not support.
+    #[error("line 1: unsupported format {found}: this version reads format {FORMAT}")]
     Format {
-        /// Its format.
+        /// The format of the recording.
         found: u32,
     },
-    /// A line cannot be understood: it was cut short, say.
+    /// A line is invalid, for example because it is truncated.
     #[error("line {line}: {problem}")]
     Line {
-        /// Which.
+        /// Number of the line.
         line: usize,
-        /// What is wrong with it.
+        /// The problem with the line.
         problem: String,
     },
 }
 
 impl RecordingError {
-    /// The line that is at fault, from 1.
+    /// The number of the invalid line, from 1.
     #[must_use]
     pub const fn line(&self) -> usize {
         match self {
@@ -74,17 +74,17 @@ impl RecordingError {
     }
 }
 
-/// The replay did something else than what was recorded: this version differs from the one that
-/// wrote the recording, or something decides that is not in it.
+/// The replay differs from the recording. Either this version behaves differently from the one that wrote
+/// the recording, or the behaviour depends on something that is not recorded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: the recording has `{recorded}`, the replay {}", self.replayed())]
 #[non_exhaustive]
 pub struct Divergence {
     /// The line of the recording, from 1.
     pub line: usize,
-    /// What it says.
+    /// The recorded action or result.
     pub recorded: String,
-    /// What the replay did instead; none when it had nothing to do.
+    /// The replayed action or result; `None` if there was none.
     pub replayed: Option<String>,
 }
 
@@ -98,13 +98,13 @@ impl Divergence {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TraceLine {
-    /// When, on the clock of the client that was recorded.
+    /// The time, on the clock of the recorded client.
     pub at: Time,
-    /// Which client of the recorder, from 1.
+    /// The number of the client, from 1.
     pub client: u64,
-    /// Whether it is an input; else the client did it.
+    /// Whether the line is an input; otherwise it is an action or a result.
     pub is_input: bool,
-    /// What.
+    /// The text of the input, the action or the result.
     pub text: String,
 }
 
@@ -115,11 +115,11 @@ impl fmt::Display for TraceLine {
 }
 
 impl Recording {
-    /// Reads a recording.
+    /// Parses a recording.
     ///
     /// # Errors
     ///
-    /// [`RecordingError`], with the line that is at fault.
+    /// [`RecordingError`] with the number of the invalid line.
     pub fn parse(text: &str) -> Result<Self, RecordingError> {
         let mut lines = text.lines().enumerate().map(|(index, line)| (index + 1, line));
         let (_, first) = lines.next().ok_or(RecordingError::Empty)?;
@@ -130,30 +130,31 @@ impl Recording {
         }
         let mut clients = Vec::new();
         let length = u64::try_from(text.len()).unwrap_or(u64::MAX);
-        let claims_max = length.saturating_mul(CLAIMS_PER_BYTE).saturating_add(CLAIMS_MAX);
-        let mut claims = 0_u64;
+        let filler_max = length.saturating_mul(FILLER_PER_BYTE).saturating_add(FILLER_MAX);
+        let mut filler = 0_u64;
         let read = |(number, text): (usize, &str)| {
-            let bad = |problem| RecordingError::Line { line: number, problem };
-            let line: Line = serde_json::from_str(text).map_err(|error| bad(in_words(&error)))?;
-            claims = claims.saturating_add(line.what.claims());
-            if claims > claims_max {
+            let invalid = |problem| RecordingError::Line { line: number, problem };
+            let line: Line =
+                serde_json::from_str(text).map_err(|error| invalid(parse_problem(&error)))?;
+            filler = filler.saturating_add(line.what.filler_len());
+            if filler > filler_max {
                 let problem = format!(
-                    "the payloads up to here would have {claims} bytes, and a recording of this \
-                     size has at most {claims_max}"
+                    "the redacted payloads up to this line have {filler} bytes, more than the \
+                     {filler_max} that are allowed for a recording of this size"
                 );
-                return Err(bad(problem));
+                return Err(invalid(problem));
             }
             let known = clients.contains(&line.client);
             let config = match &line.what {
                 What::Start(_) if known => {
-                    return Err(bad(format!("client {} starts a second time", line.client)));
+                    return Err(invalid(format!("client {} starts a second time", line.client)));
                 }
                 What::Start(start) => {
                     clients.push(line.client);
-                    Some(start.config.config().map_err(|error| bad(error.to_string()))?)
+                    Some(start.config.config().map_err(|error| invalid(error.to_string()))?)
                 }
                 _ if !known => {
-                    return Err(bad(format!("client {} has not started", line.client)));
+                    return Err(invalid(format!("client {} has not started", line.client)));
                 }
                 _ => None,
             };
@@ -163,36 +164,52 @@ impl Recording {
         Ok(Self { version, lines })
     }
 
-    /// The version of phx-proto that wrote it.
+    /// The version of phx-proto that wrote the recording.
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// Drives sockets through it, line by line. The trace ends with the recording, or behind the
-    /// first [`Divergence`].
+    /// Replays the recording line by line and returns its trace. The trace ends after the last line, or after
+    /// the first [`Divergence`].
+    ///
+    /// ```
+    /// use phx_proto::recording::{Recording, RecordingError};
+    ///
+    /// /// Prints the trace of a recording.
+    /// fn print(recording: &str) -> Result<(), RecordingError> {
+    ///     for line in Recording::parse(recording)?.replay() {
+    ///         match line {
+    ///             Ok(line) => println!("{line}"),
+    ///             Err(divergence) => eprintln!("{divergence}"),
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # assert_eq!(print(""), Err(RecordingError::Empty));
+    /// ```
     pub fn replay(&self) -> Replay<'_> {
         Replay { recording: self, next: 0, players: BTreeMap::new() }
     }
 }
 
-/// What a parser says, without the line, of which it sees one.
-fn in_words(error: &serde_json::Error) -> String {
+/// The message of the parser without its line number, because the parser reads one line at a time.
+fn parse_problem(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    let what = text.split(" at line ").next().unwrap_or_default();
-    format!("{what}, at column {}", error.column())
+    let problem = text.split(" at line ").next().unwrap_or_default();
+    format!("{problem}, at column {}", error.column())
 }
 
 /// The trace of a recording, from [`Recording::replay`].
 #[derive(Debug)]
-#[must_use = "nothing is driven unless the trace is read"]
+#[must_use = "a replay does nothing unless it is iterated"]
 pub struct Replay<'a> {
     recording: &'a Recording,
     next: usize,
     players: BTreeMap<u64, Player>,
 }
 
-/// One client that is driven again.
+/// The replay of one client.
 #[derive(Debug)]
 struct Player {
     socket: Socket,
@@ -201,11 +218,11 @@ struct Player {
     answer: Option<String>,
 }
 
-/// What functions of join parameters made, by the line where the join was written.
+/// The results of join parameter functions, by the line of the join.
 #[derive(Debug, Default)]
 struct Joins {
     line: usize,
-    made: BTreeMap<String, VecDeque<(usize, Payload)>>,
+    results: BTreeMap<String, VecDeque<(usize, Payload)>>,
 }
 
 impl Iterator for Replay<'_> {
@@ -231,7 +248,7 @@ impl Replay<'_> {
     fn step(&mut self, numbered: &Numbered) -> Result<Option<TraceLine>, Divergence> {
         let Numbered { number, line: Line { client, at, what }, config } = numbered;
         let traced = |is_input, text: String| {
-            // One line, whatever topics and servers say.
+            // Replaces line breaks, which topics and messages of the server may contain.
             let text = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
             Some(TraceLine { at: *at, client: *client, is_input, text })
         };
@@ -242,7 +259,7 @@ impl Replay<'_> {
             let (uri, vsn) = (config.uri(), config.codec.vsn());
             return Ok(traced(true, format!("start {uri}, vsn {vsn}, seed {}", start.seed)));
         }
-        // Every client has started: that was checked when it was read.
+        // `parse` has checked that every client has started.
         let Some(player) = self.players.get_mut(client) else { return Ok(None) };
         player.joins.line = *number;
         let diverged =
@@ -250,7 +267,7 @@ impl Replay<'_> {
         Ok(match what {
             What::Start(_) => None,
             What::In(input) => {
-                player.tell(*at, input);
+                player.apply(*at, input);
                 traced(true, input.to_string())
             }
             What::Answer(recorded) => {
@@ -261,12 +278,12 @@ impl Replay<'_> {
                 traced(false, format!("= {recorded}")).filter(|_| recorded != "accepted")
             }
             What::Sent(_) | What::Out(_) => {
-                let replayed = player.act(*at);
+                let replayed = player.next_action(*at);
                 if !replayed.as_ref().is_some_and(|replayed| same(what, replayed)) {
                     return diverged(shown(what), replayed.as_ref().map(shown));
                 }
                 let text = shown(what);
-                // Of two that say the same, one is enough.
+                // The signal repeats the action `Connect`, so the trace omits it.
                 traced(false, text).filter(|line| !line.text.starts_with("Connecting "))
             }
         })
@@ -285,14 +302,14 @@ fn shown(what: &What) -> String {
 fn same(recorded: &What, replayed: &What) -> bool {
     match (recorded, replayed) {
         (What::Sent(recorded), What::Sent(replayed)) => recorded == replayed,
-        (What::Out(recorded), What::Out(replayed)) => gist(recorded) == gist(replayed),
+        (What::Out(recorded), What::Out(replayed)) => comparable(recorded) == comparable(replayed),
         _ => false,
     }
 }
 
-/// Without the words of errors about what a recording does not have: a filler is wrong in another
-/// place than what it stands for, and so are join parameters that could not be sent.
-fn gist(text: &str) -> &str {
+/// Strips the details of errors about redacted data. They differ in a replay, because a filler is invalid in
+/// another way than the original payload or join parameters.
+fn comparable(text: &str) -> &str {
     let ends = ["ProtocolError ", " (InvalidParams "]
         .iter()
         .filter_map(|cut| Some(text.find(cut)? + cut.len()));
@@ -301,29 +318,30 @@ fn gist(text: &str) -> &str {
 
 impl Joins {
     fn of(client: u64, lines: &[Numbered]) -> Self {
-        let mut made: BTreeMap<String, VecDeque<_>> = BTreeMap::new();
+        let mut results: BTreeMap<String, VecDeque<_>> = BTreeMap::new();
         for Numbered { number, line, .. } in
             lines.iter().filter(|other| other.line.client == client)
         {
             if let What::Sent(frame) = &line.what {
                 if let Some((topic, payload)) = frame.joined() {
-                    made.entry(topic.to_owned())
+                    results
+                        .entry(topic.to_owned())
                         .or_default()
                         .push_back((*number, payload.payload()));
                 }
             }
         }
-        Self { line: 0, made }
+        Self { line: 0, results }
     }
 
-    /// What the function made for the join that is written in the present line, if one is.
+    /// Takes the result of the function for the join in the current line, if there is one.
     fn take(&mut self, topic: &str) -> Option<Payload> {
-        let made = self.made.get_mut(topic)?;
-        while made.front().is_some_and(|(line, _)| *line < self.line) {
-            made.pop_front();
+        let results = self.results.get_mut(topic)?;
+        while results.front().is_some_and(|(line, _)| *line < self.line) {
+            results.pop_front();
         }
-        made.front().is_some_and(|(line, _)| *line == self.line).then_some(())?;
-        made.pop_front().map(|(_, payload)| payload)
+        results.front().is_some_and(|(line, _)| *line == self.line).then_some(())?;
+        results.pop_front().map(|(_, payload)| payload)
     }
 }
 
@@ -337,15 +355,15 @@ impl Player {
         }
     }
 
-    fn act(&mut self, at: Time) -> Option<What> {
+    fn next_action(&mut self, at: Time) -> Option<What> {
         let action = loop {
             match self.socket.poll_step(at)? {
                 Step::Action(action) => break action,
                 Step::Evaluate(ticket) => {
-                    // A function that made nothing that could be written panicked, for all that one
-                    // can tell.
-                    let made = self.joins.take(&ticket.attempt().topic).ok_or(ParamsPanicked);
-                    if let Supplied::Join(join) = self.socket.supply_join(at, &ticket, made) {
+                    // Without a recorded join, the function panicked, or its result could not be sent.
+                    // Both end the channel in the same way.
+                    let params = self.joins.take(&ticket.attempt().topic).ok_or(ParamsPanicked);
+                    if let Supplied::Join(join) = self.socket.supply_join(at, &ticket, params) {
                         break join;
                     }
                 }
@@ -354,9 +372,9 @@ impl Player {
         Some(socket::recorded(&action, &*self.socket.config().codec, self.payloads))
     }
 
-    fn tell(&mut self, at: Time, record: &InputRecord) {
+    fn apply(&mut self, at: Time, record: &InputRecord) {
         self.answer = match record.input(&self.socket) {
-            Ok(input) => socket::applied_in_words(&self.socket.apply(at, input)),
+            Ok(input) => socket::applied_text(&self.socket.apply(at, input)),
             Err(error) => Some(format!("refused: {error}")),
         };
     }

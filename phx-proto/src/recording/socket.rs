@@ -4,7 +4,7 @@ use core::fmt;
 use core::ops::Deref;
 use std::sync::Arc;
 
-use super::config::{ConfigRecord, as_recorded};
+use super::config::{ConfigRecord, rounded};
 use super::input::InputRecord;
 use super::line::{Line, Start, What};
 use super::redact::FrameRecord;
@@ -22,11 +22,11 @@ use crate::time::Time;
 use crate::wire::payload::Payload;
 use crate::wire::{Codec, Frame};
 
-/// A [`Socket`] whose inputs and actions go to a [`Recorder`].
+/// A [`Socket`] whose inputs and actions are written to a [`Recorder`].
 ///
-/// Every input is an [`Input`] that is [applied](Self::apply); [`push`](Self::push) and
-/// [`handle_frame`](Self::handle_frame) are shorthands for the two that there are many of. Methods that
-/// change nothing are those of the socket, by `Deref`. Without a recorder each costs one branch.
+/// Pass inputs to [`apply`](Self::apply); [`push`](Self::push) and [`handle_frame`](Self::handle_frame) are
+/// faster forms of the two most frequent ones. Methods of the socket that change nothing are available
+/// through `Deref`. Without a recorder each call costs one branch.
 pub struct RecordedSocket {
     socket: Socket,
     log: Option<Box<Log>>,
@@ -37,16 +37,16 @@ struct Log {
     tape: Arc<Tape>,
     client: u64,
     payloads: bool,
-    /// The latest time of an input, as the socket clamps those of later ones.
+    /// The latest time of an input. The socket raises earlier times to it.
     latest: Time,
 }
 
 impl RecordedSocket {
-    /// [`Socket::new`], recorded if there is a recorder.
+    /// Like [`Socket::new`]. The socket is recorded if there is a recorder.
     #[must_use]
     pub fn new(mut config: Config, seed: u64, now: Time, recorder: Option<&Recorder>) -> Self {
         if recorder.is_some() {
-            let options = as_recorded(&config);
+            let options = rounded(&config);
             config = config.options(options);
         }
         let log = recorder.map(|recorder| {
@@ -63,7 +63,7 @@ impl RecordedSocket {
         Self { socket: Socket::new(config, seed, now), log }
     }
 
-    /// Hands the queued lines to the sink of the recorder. So does dropping the socket.
+    /// Passes the queued lines to the sink of the recorder. Dropping the socket does so too.
     pub fn flush(&self) {
         if let Some(log) = &self.log {
             log.tape.flush();
@@ -75,7 +75,7 @@ impl RecordedSocket {
         self.log.as_ref().map(|log| Arc::clone(&log.tape))
     }
 
-    /// [`Socket::apply`].
+    /// Like [`Socket::apply`].
     pub fn apply(&mut self, now: Time, input: Input) -> Applied {
         let Some(log) = &mut self.log else { return self.socket.apply(now, input) };
         log.advance(now);
@@ -86,17 +86,17 @@ impl RecordedSocket {
         if let Applied::SupplyJoin(Supplied::Join(join)) = &applied {
             log.write(log.action(&self.socket, join));
         }
-        if let Some(answer) = applied_in_words(&applied) {
+        if let Some(answer) = applied_text(&applied) {
             log.write(What::Answer(answer));
         }
         applied
     }
 
-    /// [`Socket::push`]: applies [`Input::Push`], whose names are not copied unless it is recorded.
+    /// Like [`Socket::push`]. It copies topic and event only if the socket is recorded.
     ///
     /// # Errors
     ///
-    /// [`PushError`], with the payload.
+    /// [`PushError`] with the payload.
     pub fn push(
         &mut self,
         now: Time,
@@ -116,7 +116,7 @@ impl RecordedSocket {
         }
     }
 
-    /// [`Socket::handle_frame`]: applies [`Input::Frame`].
+    /// Like [`Socket::handle_frame`].
     #[inline]
     pub fn handle_frame(&mut self, now: Time, id: ConnectionId, frame: Frame) {
         if self.log.is_none() {
@@ -125,7 +125,7 @@ impl RecordedSocket {
         let _ = self.apply(now, Input::Frame { id, frame });
     }
 
-    /// [`Socket::poll_action`].
+    /// Like [`Socket::poll_action`].
     #[inline]
     pub fn poll_action(&mut self, now: Time) -> Option<Action> {
         let action = self.socket.poll_action(now);
@@ -133,7 +133,7 @@ impl RecordedSocket {
         action
     }
 
-    /// [`Socket::poll_step`].
+    /// Like [`Socket::poll_step`].
     #[inline]
     pub fn poll_step(&mut self, now: Time) -> Option<Step> {
         let step = self.socket.poll_step(now);
@@ -147,7 +147,7 @@ impl RecordedSocket {
     #[inline]
     fn note_action(&mut self, now: Time, action: Option<&Action>) {
         if let Some(log) = &mut self.log {
-            // A poll without an action counts, too: time does not go back behind it.
+            // A poll without an action advances the time too.
             log.advance(now);
             if let Some(action) = action {
                 log.write(log.action(&self.socket, action));
@@ -197,10 +197,10 @@ impl Log {
     }
 }
 
-/// An action as the recording has it.
+/// Records an action.
 pub(super) fn recorded(action: &Action, codec: &dyn Codec, payloads: bool) -> What {
-    struct InWords<'a>(&'a Action);
-    impl fmt::Display for InWords<'_> {
+    struct Text<'a>(&'a Action);
+    impl fmt::Display for Text<'_> {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             write_action(f, self.0)
         }
@@ -208,17 +208,17 @@ pub(super) fn recorded(action: &Action, codec: &dyn Codec, payloads: bool) -> Wh
     match action {
         Action::Send { frame, .. } => What::Sent(FrameRecord::sent(frame, codec, payloads)),
         Action::Join { frame, .. } => What::Sent(FrameRecord::join(frame, codec)),
-        // Without its evidence, which is the frame.
+        // Omits the evidence, which is the frame.
         Action::Signal(Signal::ProtocolError { error }) => {
             What::Out(format!("ProtocolError {} at byte {}", error.problem, error.offset))
         }
-        other => What::Out(InWords(other).to_string()),
+        other => What::Out(Text(other).to_string()),
     }
 }
 
-/// The result of a command as the recording has it; `None` for what has no line.
-pub(super) fn applied_in_words(applied: &Applied) -> Option<String> {
-    fn words<T, E: fmt::Display>(
+/// The recorded text of the result of an input; `None` if the result is not recorded.
+pub(super) fn applied_text(applied: &Applied) -> Option<String> {
+    fn text<T, E: fmt::Display>(
         result: &Result<T, E>,
         accepted: impl FnOnce(&T) -> String,
     ) -> Option<String> {
@@ -232,13 +232,13 @@ pub(super) fn applied_in_words(applied: &Applied) -> Option<String> {
         Applied::Done | Applied::Release(_) | Applied::SupplyJoin(_) | Applied::CancelPush(_) => {
             None
         }
-        Applied::ConnectNow(result) => words(result, accepted),
-        Applied::Probe(result) => words(result, accepted),
-        Applied::Join(result) => words(result, |interest| format!("{interest:?}")),
-        Applied::Attach(result) => words(result, |interest| format!("{interest:?}")),
-        Applied::Leave(result) | Applied::Rejoin(result) => words(result, accepted),
-        Applied::SetJoinParams(result) => words(result, accepted),
-        Applied::Push(result) => words(result, |push| format!("{push:?}")),
-        Applied::SetCredentials(result) => words(result, accepted),
+        Applied::ConnectNow(result) => text(result, accepted),
+        Applied::Probe(result) => text(result, accepted),
+        Applied::Join(result) => text(result, |interest| format!("{interest:?}")),
+        Applied::Attach(result) => text(result, |interest| format!("{interest:?}")),
+        Applied::Leave(result) | Applied::Rejoin(result) => text(result, accepted),
+        Applied::SetJoinParams(result) => text(result, accepted),
+        Applied::Push(result) => text(result, |push| format!("{push:?}")),
+        Applied::SetCredentials(result) => text(result, accepted),
     }
 }

@@ -1,7 +1,7 @@
-//! The queue of recorded lines, and the sink that takes them.
+//! The queue of recorded lines, and their sink.
 //!
-//! Lines are written while the core is locked, in order, and queued here. The writer flushes them after
-//! the lock, because the sink is code of the application.
+//! Lines are queued in order while the core is locked. They are flushed after the lock was released, because
+//! the sink is code of the application.
 
 use core::fmt;
 use std::collections::VecDeque;
@@ -13,15 +13,14 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Records the inputs and actions of clients; see [the module](super).
 ///
-/// Clones write to one sink. Each client that is made with it has a number of its own in the
-/// lines, from 1.
+/// Clones write to the same sink. Each client of a recorder has its own number in the lines, from 1.
 #[derive(Clone)]
 pub struct Recorder {
     pub(super) tape: Arc<Tape>,
     pub(super) payloads: bool,
 }
 
-/// A sink, and the lines that wait for it.
+/// A sink and the lines queued for it.
 pub(crate) struct Tape {
     lines: Mutex<VecDeque<String>>,
     sink: Mutex<Box<Sink>>,
@@ -31,14 +30,25 @@ pub(crate) struct Tape {
 type Sink = dyn FnMut(&str) + Send;
 
 impl Recorder {
-    /// Hands every line, without its end, to `sink`: in order, and never two at once.
+    /// Creates a recorder that passes every line, without its line break, to `sink`. Lines are passed in
+    /// order, and never two at the same time.
     ///
-    /// The sink is called by whichever thread made the core do something, so it should be quick,
-    /// and it may not call back into a client that it records. It has every line of a call by the
-    /// time that the call returns.
+    /// The sink is called on the thread that called the client or its driver. It should be quick, and it must
+    /// not call back into a client that it records. Before that call returns, the sink has received all of its
+    /// lines.
     ///
-    /// Of payloads, the lengths are recorded. Credentials, values of the query and join parameters are
+    /// Only the lengths of payloads are recorded. Credentials, values of the query and join parameters are
     /// never recorded.
+    ///
+    /// ```
+    /// use phx_proto::recording::Recorder;
+    /// use std::sync::mpsc;
+    ///
+    /// let (lines, written) = mpsc::channel();
+    /// // The receiver may write the lines to a file on another thread.
+    /// let recorder = Recorder::new(move |line| drop(lines.send(line.to_owned())));
+    /// # drop((recorder, written));
+    /// ```
     #[must_use]
     pub fn new(sink: impl FnMut(&str) + Send + 'static) -> Self {
         let header =
@@ -52,8 +62,8 @@ impl Recorder {
         Self { tape: Arc::new(tape), payloads: false }
     }
 
-    /// Records the payloads of messages, pushes and replies, too. Join parameters are still left out; a
-    /// token that the application sends in a push is not.
+    /// Records the payloads of messages, pushes and replies too. Join parameters are still not recorded, but
+    /// a token that the application sends in a push is.
     #[must_use]
     pub const fn with_payloads(mut self) -> Self {
         self.payloads = true;
@@ -68,19 +78,19 @@ impl fmt::Debug for Recorder {
 }
 
 impl Tape {
-    /// The number of a new client.
+    /// Assigns the number of a new client.
     pub(super) fn number(&self) -> u64 {
         self.clients.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Queues a line. It is plain data, so serialising it cannot fail.
+    /// Queues a line. A line is plain data, so serialising it cannot fail.
     pub(super) fn push(&self, line: &Line) {
         if let Ok(line) = serde_json::to_string(line) {
             self.lines.lock().push_back(line);
         }
     }
 
-    /// Hands the queued lines to the sink.
+    /// Passes the queued lines to the sink.
     pub(crate) fn flush(&self) {
         let mut sink = self.sink.lock();
         loop {

@@ -145,7 +145,7 @@ impl JoinClock {
 
     /// Frees the memory of an empty list.
     pub(crate) fn shrink(&mut self) {
-        self.unanswered.give_back();
+        self.unanswered.shrink_if_empty();
     }
 
     fn restart(&mut self, now: Time, ledger: &Ledger) {

@@ -599,21 +599,21 @@ fn invalid_recording_error_names_the_line() {
     assert!(with(&[start, connect, start]).starts_with("line 4: client 1 starts a second time"));
     let huge =
         r#"{"client":1,"at":0,"in":{"frame":{"conn":1,"frame":{"unreadable_text":99999999999}}}}"#;
-    let refused = "line 3: the payloads up to here would have ";
+    let refused = "line 3: the redacted payloads up to this line have ";
     assert!(with(&[start, huge]).starts_with(refused));
     // Several that would each be allowed; a frame that was sent counts like one that came.
     let many =
         r#"{"client":1,"at":0,"in":{"frame":{"conn":1,"frame":{"unreadable_text":99999999}}}}"#;
     let sent = r#"{"client":1,"at":0,"sent":{"unreadable_binary":99999999}}"#;
     assert!(Recording::parse(&[first, start, many].join("\n")).is_ok());
-    assert!(with(&[start, many, sent]).starts_with("line 4: the payloads up to here"));
-    assert!(with(&[start, sent, many]).starts_with("line 4: the payloads up to here"));
+    assert!(with(&[start, many, sent]).starts_with("line 4: the redacted payloads up to this line"));
+    assert!(with(&[start, sent, many]).starts_with("line 4: the redacted payloads up to this line"));
     let hex = r#"{"client":1,"at":0,"in":{"frame":{"conn":1,"frame":{"binary":"0g"}}}}"#;
     assert!(with(&[start, hex]).contains("hexadecimal"));
     let foreign = start.replace("2.0.0", "3.0.0");
     assert!(with(&[&foreign]).contains("vsn 3.0.0 cannot be replayed"));
     let uri = start.replace("ws://", "http://");
-    assert!(with(&[&uri]).contains("the configuration: "));
+    assert!(with(&[&uri]).contains("invalid configuration: "));
     let reserved = start.replace("\"room:auto\"", "\"phoenix\"");
     assert!(with(&[&reserved]).contains("reserved for heartbeats"), "{}", with(&[&reserved]));
 }

@@ -326,7 +326,7 @@ fn identity_error_names_file_and_remedy() {
         ),
         (refused(&utf16(&cert), &key), "device.pem", "UTF-16", "save it as UTF-8"),
         (refused(&key, &key), "device.pem", "a private key, but no certificate", ""),
-        (refused(&read("device.csr"), &key), "device.pem", "but a request for a certificate", ""),
+        (refused(&read("device.csr"), &key), "device.pem", "a certificate request", ""),
         (refused(&cert, &cert), "device.key", "a certificate, but no private key", ""),
         (refused(b" \n", &key), "device.pem", "it is empty", ""),
         (refused(b"hello", &key), "device.pem", "it contains no certificate", ""),

@@ -138,7 +138,7 @@ impl Lane {
 
     /// Frees the memory of an empty lane.
     pub(crate) fn shrink(&mut self) {
-        self.items.give_back();
+        self.items.shrink_if_empty();
         if self.held.is_empty() {
             self.held = Held::default();
         }

@@ -291,8 +291,8 @@ impl Pushes {
     pub(crate) fn shrink(&mut self) {
         if self.by_id.len() == 0 {
             (self.entries, self.events) = (Slab::new(), Vec::new());
-            self.by_id.give_back();
-            self.by_ref.give_back();
+            self.by_id.shrink_if_empty();
+            self.by_ref.shrink_if_empty();
             self.deadlines = Deadlines::default();
         }
         if self.groups() == 0 {
@@ -313,7 +313,7 @@ impl Pushes {
 
     /// The pushes whose deadline has passed, in the order of their deadlines.
     pub(crate) fn overdue(&self, now: Time) -> Vec<(Time, PushId)> {
-        self.deadlines.passed(now)
+        self.deadlines.expired(now)
     }
 }
 
