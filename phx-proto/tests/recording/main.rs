@@ -606,8 +606,12 @@ fn invalid_recording_error_names_the_line() {
         r#"{"client":1,"at":0,"in":{"frame":{"conn":1,"frame":{"unreadable_text":99999999}}}}"#;
     let sent = r#"{"client":1,"at":0,"sent":{"unreadable_binary":99999999}}"#;
     assert!(Recording::parse(&[first, start, many].join("\n")).is_ok());
-    assert!(with(&[start, many, sent]).starts_with("line 4: the redacted payloads up to this line"));
-    assert!(with(&[start, sent, many]).starts_with("line 4: the redacted payloads up to this line"));
+    assert!(
+        with(&[start, many, sent]).starts_with("line 4: the redacted payloads up to this line")
+    );
+    assert!(
+        with(&[start, sent, many]).starts_with("line 4: the redacted payloads up to this line")
+    );
     let hex = r#"{"client":1,"at":0,"in":{"frame":{"conn":1,"frame":{"binary":"0g"}}}}"#;
     assert!(with(&[start, hex]).contains("hexadecimal"));
     let foreign = start.replace("2.0.0", "3.0.0");
