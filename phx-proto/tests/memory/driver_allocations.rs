@@ -1,6 +1,5 @@
-//! What a received message allocates on its way from the transport to the consumer: nothing, once
-//! the queues on that way have their room. And what a message costs a supervised connection that is
-//! made to cost as much as possible.
+//! Allocations of a received message on its way from the transport to the consumer: none, once the
+//! queues on that way have their capacity. And the cost of a hostile message for a supervised connection.
 
 use core::future::Future;
 use core::pin::pin;

@@ -1,5 +1,5 @@
-//! How large the values are that every connection, message and push costs. A bound that fails
-//! is moved only with the reason in the commit that moves it.
+//! Sizes of the types that exist per connection, message and push. A bound that fails is moved only
+//! with the reason in the commit that moves it.
 
 use core::mem::size_of;
 
@@ -15,9 +15,8 @@ fn at_most(size: usize, bound: usize) {
 fn interface_types_keep_their_size() {
     // With the deadlines of the connection, the rings of its pushes and the table of its topics: in
     // return an idle connection keeps no node of a tree, and a push costs a third of what it did.
-    // With what bytes moved buy: the ledger, and a baseline for each answer awaited. The pace of joins
-    // outlives connections, and knows its last burst; so does the address that was open, for the first
-    // 404 there.
+    // Includes the ledger of bytes and a baseline for each awaited answer. The pace of joins outlives
+    // connections, with its last burst; so does the address that was open, for the first 404 there.
     at_most(size_of::<Socket>(), 2672);
     at_most(size_of::<Action>(), 112);
     at_most(size_of::<Signal>(), 112);

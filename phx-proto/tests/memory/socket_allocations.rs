@@ -1,5 +1,5 @@
-//! What a received message allocates: nothing. Its topic, event and payload are slices of the
-//! frame that the transport allocated.
+//! A received message allocates nothing: its topic, event and payload are slices of the frame that
+//! the transport allocated.
 
 use crate::hand::{Hand, config};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -58,6 +58,6 @@ fn message_passes_core_without_allocation() {
             assert!(hand.socket.poll_action(hand.now).is_none());
         }
     };
-    receive(1); // the queue of actions has its room from then on
+    receive(1); // the queue of actions has its capacity from then on
     assert_eq!(allocations(|| receive(1_000)), 0);
 }

@@ -412,7 +412,7 @@ fn join_params_are_computed_per_attempt() {
     assert_eq!(hand.last_sent("room:a", "phx_join").payload, json!({"token": "new"}));
 }
 
-/// New parameters are held to what a join is held to, and refused ones change nothing.
+/// New parameters pass the checks of a join, and refused ones change nothing.
 #[test]
 fn set_join_params_checks_like_join() {
     let mut hand = Hand::joined(config().max_push_bytes(200));

@@ -653,7 +653,7 @@ fn error_with_null_ref_needs_joined_or_leaving() {
         let crashed = Interruption::Crashed;
         let interrupted = Signal::Interrupted { topic: "room:a".into(), cause: crashed };
         assert_eq!(hand.signals.last(), Some(&interrupted));
-        // Waiting to rejoin: nothing that it could be about.
+        // Waiting to rejoin: there is no instance that it could name.
         hand.receive(&null_error);
         assert_eq!(hand.socket.stats().stale_frames, 2);
 

@@ -1,5 +1,4 @@
-//! The ends of the range of each setter, as documented: zero, and more
-//! than there will ever be.
+//! The documented meaning of the smallest and the largest value of each setter.
 
 use std::time::Duration;
 
@@ -24,7 +23,7 @@ fn due_now(hand: &mut Hand) {
     hand.drain();
 }
 
-/// Every length of time at once: this long.
+/// Every duration is this one.
 fn all_lengths(length: Duration) -> Config {
     let range = DelayRange::new(length, length).unwrap();
     let steps = Backoff::steps([length]).unwrap();

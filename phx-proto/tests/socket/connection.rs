@@ -133,7 +133,7 @@ fn steps_below_the_spread_are_skipped() {
     for (max, steps) in [
         (1_500, &[2_000, 5_000, 5_000][..]),
         (400, &[500, 1_000, 2_000, 5_000]),
-        // Who chooses a short spread gets the short steps.
+        // With a short spread the short steps are kept.
         (50, &[50, 100, 150, 200]),
         (9_999, &[5_000, 5_000]),
     ] {
@@ -285,10 +285,10 @@ fn refusals_have_their_own_counter() {
             hand.until_dial();
         }
         if status == 404 {
-            // After an accepted upgrade that is another matter.
+            // After an accepted upgrade the counter is the ordinary one.
             continue;
         }
-        // An accepted upgrade ends the row.
+        // An accepted upgrade resets the counter.
         hand.opened();
         hand.lost();
         hand.until_dial();
@@ -880,7 +880,7 @@ fn status_404_after_open_is_a_deploy() {
     hand.until_dial();
     hand.failed(refused(404, &[]));
     check(hand.reconnect_after().0, 500, 2_000, "reconnect_after");
-    // So they do if it was open for a moment only, and a wake skips the wait.
+    // They also do if it was open for a moment only; and a wake skips the wait.
     hand.advance(secs(130));
     hand.opened();
     hand.lost();
@@ -891,7 +891,7 @@ fn status_404_after_open_is_a_deploy() {
     hand.socket.handle_wake(hand.now);
     hand.drain();
     assert_ne!(hand.dialled, before, "dialled at once");
-    // Another refusal is another matter.
+    // Another refusal is not retried soon.
     hand.failed(refused(403, &[]));
     check(hand.reconnect_after().0, 2_500, 5_000, "refused_after");
 }

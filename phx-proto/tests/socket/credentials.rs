@@ -1,4 +1,4 @@
-//! Tokens, refusals and addresses: what is sent where, and what is never printed.
+//! Tokens, refusals and addresses: which requests contain them, and which output never does.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

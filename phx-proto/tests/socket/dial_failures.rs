@@ -1,4 +1,4 @@
-//! What the core makes of an attempt that failed on the way to the server.
+//! Attempts that fail on the way to the server: causes, counters and delays.
 
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ fn proxy_refusal_keeps_server_credentials() {
     assert_eq!(cause.name(), "proxy_refused");
     assert!(matches!(next, NextStep::Retry { .. }), "{next:?}");
     assert_eq!(cause.to_string(), "the proxy refused the tunnel: HTTP 401");
-    // What Phoenix means by a status is no hint here.
+    // The meaning of a status in Phoenix is no hint here.
     let forbidden = Cause::ProxyRefused(Refusal::new(403, vec![], ""));
     assert_eq!(forbidden.to_string(), "the proxy refused the tunnel: HTTP 403");
 }

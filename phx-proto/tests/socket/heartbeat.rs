@@ -1,5 +1,5 @@
-//! The heartbeat machine on virtual time: when it beats, what proves life, and what a sleep of the
-//! machine forgives.
+//! The heartbeat machine on virtual time: when heartbeats are due, what counts as an answer, and the
+//! effect of a sleep of the machine.
 
 use std::time::Duration;
 

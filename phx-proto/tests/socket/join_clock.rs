@@ -1,5 +1,5 @@
-//! The join clock and the pace of joins on virtual time: whose turn it is, and what follows when no
-//! answer comes, or the end of the connection.
+//! The join clock and the pace of joins on virtual time: which join is next, and what follows a missing
+//! answer or the end of the connection.
 
 use crate::hand::{Hand, config, ms, secs};
 use phx_proto::socket::{PendingReason, TimerKind};
@@ -283,7 +283,7 @@ fn paced_join_has_reason_and_deadline() {
     assert_eq!(hand.socket.channel_status("room:4"), paced);
     hand.advance(ms(400));
     assert_eq!(hand.sent.len(), 4);
-    // A new life knows nothing of it.
+    // After a disconnect the pace is reset.
     hand.socket.disconnect(hand.now);
     hand.lost();
     hand.connect();

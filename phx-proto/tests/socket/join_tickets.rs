@@ -61,7 +61,7 @@ fn nothing_changes_before_params_are_supplied() {
     assert_eq!(actions(&mut hand), []);
 }
 
-/// Something that happens between the ticket and its result.
+/// An event between the ticket and its result.
 type Between = fn(&mut Hand);
 
 #[test]

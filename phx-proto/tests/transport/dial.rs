@@ -15,7 +15,7 @@ use phx_proto::config::{Proxy, Uri};
 use phx_proto::event::{DialKind, Refusal, SocksRefusal};
 use phx_proto::{Cause, Config, Socket, Time};
 
-/// What an address does when it is connected to.
+/// The behaviour of an address on a connect.
 #[derive(Clone, Copy)]
 enum Manner {
     Silent,
@@ -134,7 +134,7 @@ impl AsyncWrite for FakeStream {
     }
 }
 
-/// Runs to the end, with the clock leaping to whatever is waited for. `None` when nothing is.
+/// Runs to the end, advancing the clock to the next timer. `None` if there is none.
 fn run<T>(future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     let mut cx = Context::from_waker(Waker::noop());
@@ -169,7 +169,7 @@ fn dial_once(uri: &str) -> Option<Result<(), Cause>> {
     run(dial::<FakeNet>(&request, &config, &resolver())).map(|dialled| dialled.map(drop))
 }
 
-/// Dials a host with these addresses, whose server hangs up at once; what was tried and when.
+/// Dials a host with these addresses, whose server closes at once; returns what was tried and when.
 fn tried(addresses: &[(&str, Manner)]) -> Vec<(u64, String)> {
     let parsed = addresses.iter().map(|(address, manner)| (address.parse().unwrap(), *manner));
     world(|world| world.addresses = parsed.collect());
@@ -275,7 +275,7 @@ fn dial_failure_has_the_kind_of_its_error() {
         assert_eq!(kind(&[("10.0.0.1:80", Fails(error))]).0, expected, "{error:?}");
     }
     assert_eq!(kind(&[]).0, DialKind::Dns);
-    // The server hangs up in the upgrade.
+    // The server closes during the upgrade.
     assert_eq!(kind(&[("10.0.0.1:80", Connects { after: 0 })]).0, DialKind::Other);
     world(|world| world.unresolvable = Some(io::ErrorKind::TimedOut));
     assert_eq!(kind(&[("10.0.0.1:80", Silent)]).0, DialKind::Dns);
@@ -318,7 +318,7 @@ fn trickling_refusal_body_waits_one_second() {
     assert_eq!(world(|world| world.now), 6_000);
 }
 
-/// Dials with this configuration; what was tried, and what became of it.
+/// Dials with this configuration; returns what was tried, and the result.
 fn dialled(config: &Config) -> (Vec<String>, Option<Result<(), Cause>>) {
     let request = Socket::new(config.clone(), 1, Time::default()).connect_request().unwrap();
     let outcome =
@@ -375,7 +375,7 @@ fn connect_to_replaces_the_dialled_host() {
     resolves_to(&["10.0.0.1:80"]);
     let config = Config::insecure("ws://backend/").unwrap().connect_to("forwarded:81").unwrap();
     assert_eq!(dialled(&config).0, ["forwarded", "10.0.0.1:80"]);
-    // One that the environment names and that cannot be used is judged now.
+    // A proxy of the environment that cannot be used is an error now.
     let bad = |name: &str| (name == "ALL_PROXY").then(|| "ftp://proxy".to_owned());
     let near = Config::insecure("ws://localhost/").unwrap().proxy_from_env(bad).unwrap();
     assert_eq!(dialled(&near).0, ["localhost", "10.0.0.1:80"]);

@@ -1,4 +1,4 @@
-//! What the upgrade machine makes of the server's answer, however it is cut into reads.
+//! The upgrade machine and the server's answer, however it is cut into reads.
 
 use phx_proto::event::Refusal;
 use phx_proto::upgrade::{
@@ -27,7 +27,7 @@ fn outcome<'a>(reads: impl IntoIterator<Item = &'a [u8]>) -> Result<Upgraded, Up
     let mut reads = reads.into_iter();
     while let Some(bytes) = reads.next() {
         if let UpgradeStep::Done(mut upgraded) = upgrade.handle_read(bytes)? {
-            // What the machine never saw is as much of the stream's rest as what it gives back.
+            // Bytes that the machine never saw belong to the rest, like those that it returns.
             let unread = reads.flatten().copied();
             upgraded.leftover = upgraded.leftover.iter().copied().chain(unread).collect();
             return Ok(upgraded);
@@ -48,7 +48,7 @@ fn refusal_at_once(text: &str) -> Refusal {
     }
 }
 
-/// A 101 as it should be, with `more` headers.
+/// A valid 101, with `more` headers.
 fn switching(more: &str) -> String {
     let accept = accept_key(KEY);
     format!(
@@ -235,7 +235,7 @@ fn bad_header_line_hides_nothing() {
         assert_eq!(upgraded.headers.len(), 4, "{bad:?}");
         assert_eq!(outcome(switching(&head).as_bytes().chunks(1)), Ok(upgraded));
     }
-    // What the handshake needs has to be there all the same.
+    // The headers that the handshake needs are still required.
     let broken = switching("").replace("Sec-WebSocket-Accept:", "Sec-WebSocket-Accept :");
     assert!(matches!(answer(&broken), Err(UpgradeError::BadAccept { answered: None, .. })));
 }
@@ -328,7 +328,7 @@ fn chunked_body_is_assembled() {
         refusal_at_once(&format!("{head}3;ext=\"a\"\r\nabc\r\n0A\r\ndefghijklm\r\n0\r\n"));
     assert_eq!(refusal.body_text(), "abcdefghijklm");
 
-    // Where it stops making sense it ends.
+    // The body ends where its encoding becomes invalid.
     for (body, kept) in [
         ("3\r\nabcX", "abc"),
         ("3\r\nabc\r\nzz\r\n", "abc"),

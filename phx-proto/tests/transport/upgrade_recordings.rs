@@ -88,7 +88,7 @@ fn run(upgrade: &mut Upgrade, reads: &[&[u8]]) -> Result<Upgraded, UpgradeError>
     panic!("undecided after the whole answer: {upgrade:?}");
 }
 
-/// Plays every handshake of a recording and checks our request and our verdict.
+/// Plays every handshake of a recording and checks our request and the outcome.
 fn replay(scenario: &str, expected: usize) -> Vec<Result<Upgraded, Refusal>> {
     let handshakes = handshakes(scenario);
     assert_eq!(handshakes.len(), expected, "handshakes in {scenario}");

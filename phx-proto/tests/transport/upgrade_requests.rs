@@ -1,4 +1,4 @@
-//! What the upgrade machine and the proxy machine write, and what they refuse to.
+//! Requests that the upgrade machine and the proxy machine write, and those that they refuse.
 
 use phx_proto::upgrade::{
     Connect, ProxyCredentials, TunnelRequest, Upgrade, UpgradeError, UpgradeRequest, UpgradeStep,
@@ -246,7 +246,7 @@ fn other_proxy_answers_fail() {
     let pending = connect.pending_refusal().expect("the head is known");
     assert_eq!(connect.handle_eof(), UpgradeError::ProxyRefused(pending));
 
-    // A proxy that upgrades was not asked to.
+    // A proxy that answers with an upgrade.
     let mut connect = Connect::new(&CONNECT).expect("legal");
     let error = connect.handle_read(b"HTTP/1.1 101 Switching\r\n\r\n");
     assert!(matches!(error, Err(UpgradeError::ProxyRefused(_))), "{error:?}");

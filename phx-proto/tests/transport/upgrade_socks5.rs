@@ -1,5 +1,4 @@
-//! The tunnel through a SOCKS5 proxy: what is sent, and what is made of the answers, however they
-//! are cut into reads.
+//! The tunnel through a SOCKS5 proxy: the requests, and the answers, however they are cut into reads.
 
 use phx_proto::event::SocksRefusal;
 use phx_proto::upgrade::{ProxyCredentials, Socks5, TunnelRequest, UpgradeError, UpgradeStep};
@@ -13,7 +12,7 @@ fn socks(host: &str, credentials: Option<(&str, &str)>) -> Result<Socks5, Upgrad
     Socks5::new(&TunnelRequest { host, port: 443, credentials })
 }
 
-/// Writes what there is.
+/// Writes all pending bytes.
 fn written(socks: &mut Socks5) -> Vec<u8> {
     let bytes = socks.poll_write().to_vec();
     socks.handle_written(bytes.len());
@@ -118,7 +117,7 @@ fn refusal_names_its_reason() {
     assert_eq!(answered(&[5, 0xff]), credentials);
     assert_eq!(answered(&[5, 2, 1, 1]), credentials);
     assert!(credentials.to_string().contains("requires a user and a password"), "{credentials}");
-    // Nothing need follow the code.
+    // The code may be the last byte.
     let forbidden = answered(&[5, 0, 5, 2]);
     assert_eq!(forbidden, UpgradeError::SocksRefused(SocksRefusal::NotAllowed));
     for (code, text) in [
@@ -169,7 +168,7 @@ fn debug_shows_no_password() {
     assert!(!shown.contains("115, 51") && !shown.contains("s3cret"), "{shown}");
 }
 
-/// Answers that get somewhere, with anything behind them.
+/// Answers whose beginning is valid, with any bytes behind them.
 fn any_answers() -> impl Strategy<Value = Vec<u8>> {
     let method = prop::sample::select(vec![vec![5, 0], vec![5, 2, 1, 0], vec![5, 2, 5, 1]]);
     let reply = (0_u8..10, any::<u8>(), 0_u8..6, prop::collection::vec(any::<u8>(), 0..24));

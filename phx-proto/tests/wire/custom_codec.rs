@@ -1,5 +1,5 @@
-//! Codecs of one's own, for servers that configured a format under their own vsn: MessagePack, and JSON
-//! behind another envelope.
+//! Custom codecs, for servers with a format under their own vsn: MessagePack, and JSON with another
+//! envelope.
 
 use std::sync::Arc;
 
@@ -17,8 +17,8 @@ use phx_proto::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// `[join_ref, ref, topic, event, payload]` as MessagePack. It has no use for bytes that are not
-/// a value, so it refuses them.
+/// `[join_ref, ref, topic, event, payload]` as MessagePack. It refuses bytes that are not a
+/// value.
 #[derive(Debug)]
 struct MessagePack;
 
@@ -217,8 +217,8 @@ fn refused_payload_is_caller_error() {
     assert_eq!(error.payload, payload, "handed back");
 }
 
-/// JSON text behind a header of its own: `topic event join_ref ref` and a line break. What it reads
-/// are slices of the frame, and what it writes stands around the payload.
+/// JSON text behind a header of its own: `topic event join_ref ref` and a line break. It reads
+/// slices of the frame, and writes the header in front of the payload.
 #[derive(Debug)]
 struct Headed;
 

@@ -1,4 +1,4 @@
-//! Properties of the decoders and encoders, on any bytes there are.
+//! Properties of the decoders and encoders, on arbitrary bytes.
 
 use crate::cases::{cases, regressions};
 use crate::wire::near_json::{compact_reply, damaged_bytes, reply_tokens, v1_frame, v2_frame};
@@ -24,7 +24,7 @@ fn text(bytes: &[u8]) -> Frame {
     Frame::Text(Bytes::copy_from_slice(bytes))
 }
 
-/// Decodes and looks at everything that came of it.
+/// Decodes and reads every part of the result.
 fn exercise(codec: &dyn Codec, frame: &Frame) -> Result<Incoming, DecodeError> {
     let decoded = codec.decode(frame);
     match &decoded {
@@ -363,7 +363,8 @@ proptest! {
     }
 }
 
-/// Neither to the strict check nor in a member that has no reader. Found by the properties: a
+/// Text with invalid UTF-8 is refused by the strict check, and in a member without a reader. Found by
+/// the properties: a
 /// string of a payload could contain any bytes.
 #[test]
 fn invalid_utf8_is_not_json() {
@@ -508,7 +509,7 @@ fn written_back(message: &Incoming) -> Frame {
     }
 }
 
-/// The bytes of a recorded message; none for what is no message.
+/// The bytes of a recorded message; `None` for other lines.
 fn recorded_bytes(line: &Value) -> Option<Vec<u8>> {
     if let Some(text) = line["text"].as_str() {
         return Some(text.as_bytes().to_vec());

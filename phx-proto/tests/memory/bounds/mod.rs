@@ -1,4 +1,4 @@
-//! Each bound against the memory that is held at it, counted by the allocator.
+//! The memory that is held at each bound, counted by the allocator.
 //!
 //! Every row feeds one queue adversarially: small messages beside large ones in one read buffer, long
 //! names, many headers, deep and small JSON values. What is held afterwards is at most 1.25 times the
@@ -27,10 +27,10 @@ use serde_json::Value;
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
-/// What a queue and a client may hold beside what is stated.
+/// The memory that a queue and a client may hold in addition to the stated bound.
 const CONSTANT: usize = 128 * KIB;
 
-/// Prints a row, and holds it to its bound.
+/// Prints a row, and asserts its bound.
 fn row(name: &str, stated: usize, held: u64) {
     let allowed = (stated + stated / 4 + CONSTANT) as u64;
     let verdict = if held <= allowed { "" } else { " ✗" };
@@ -47,7 +47,7 @@ fn held<T>(work: impl FnOnce() -> T) -> u64 {
     u64::try_from(info.bytes_current).unwrap_or_default()
 }
 
-/// The most bytes that were held at a time during `work`: of what is dropped as a whole at its bound.
+/// The peak of the bytes held during `work`, for values that are dropped as a whole at their bound.
 fn peak<T>(work: impl FnOnce() -> T) -> u64 {
     measure(|| drop(work())).bytes_max
 }

@@ -1,4 +1,4 @@
-//! Pushes that wait, calls in flight, and refusals that joins wait behind.
+//! Queued pushes, calls in flight, and refusals that many joins wait for.
 
 use core::future::Future;
 use core::task::{Context, Poll, Waker};

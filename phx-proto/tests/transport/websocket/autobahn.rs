@@ -1,5 +1,5 @@
-//! The cases of the Autobahn test suite for clients, by their numbers: what the server sends, and what
-//! a client that echoes messages has to answer by the strict reading.
+//! The cases of the Autobahn test suite for clients, by their numbers: the frames of the server, and the
+//! answers of an echoing client by the strict reading.
 //!
 //! The client answers each event at once, as the suite's own clients do: 2.10 and 2.11 expect a pong
 //! for every one of ten pings. It sends messages in one frame, because the suite takes a ping between

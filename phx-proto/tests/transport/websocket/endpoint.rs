@@ -1,4 +1,4 @@
-//! What an endpoint does of its own accord: pongs, probes, the closing handshake, limits.
+//! Pongs, probes, the closing handshake and limits of an endpoint.
 
 use bytes::{Bytes, BytesMut};
 use phx_proto::Frame;
@@ -166,7 +166,7 @@ fn outbox_is_bounded() {
         (endpoint.send(long), endpoint.send(frame())),
         (Ok(()), Err(SendError::Full(frame())))
     );
-    // Full is what holds as much as the limit, no more.
+    // The outbox is full at exactly the limit.
     let mut exact = Endpoint::client(&Limits { outbox_bytes_max: 60 + 64, ..limits });
     assert_eq!((exact.send(frame()), exact.send(frame())), (Ok(()), Err(SendError::Full(frame()))));
     // Messages of no bytes are bounded, too.

@@ -1,5 +1,5 @@
-//! The WebSocket machine: the cases of Autobahn, tungstenite as the oracle, and what an endpoint does
-//! of its own accord.
+//! The WebSocket machine: the cases of Autobahn, tungstenite as the oracle, and the behaviour of an
+//! endpoint.
 
 mod autobahn;
 mod endpoint;

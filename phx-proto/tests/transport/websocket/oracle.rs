@@ -1,4 +1,4 @@
-//! tungstenite as the oracle: the same bytes into both, cut differently, come to the same.
+//! tungstenite as the oracle: the same bytes, cut differently, have the same result in both.
 //!
 //! Where they differ, tungstenite departs from RFC 6455, and [`expected_of_tungstenite`] has the case
 //! with its clause. What both read is also fed to our server and written by our sender.
@@ -41,7 +41,7 @@ impl Stream {
         bytes
     }
 
-    /// As a client sends it: every frame masked that was not, and the other way around.
+    /// The stream as a client sends it: masking of every frame is inverted.
     pub(crate) fn of_a_client(mut self) -> Self {
         self.frames.iter_mut().for_each(|frame| frame.masked ^= true);
         self
@@ -173,14 +173,14 @@ impl Write for Stage<'_> {
     }
 }
 
-/// How a stream was judged, by the code that answers it.
+/// The verdict on a stream, by the close code that answers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     NoFault,
     Fault(u16),
 }
 
-/// What tungstenite makes of a stream, up to the first close frame.
+/// The result of tungstenite for a stream, up to the first close frame.
 fn tungstenite(role: Role, max: usize, pieces: Vec<&[u8]>) -> (Vec<Item>, Verdict) {
     let config = WebSocketConfig::default().max_message_size(Some(max)).max_frame_size(Some(max));
     let mut context = WebSocketContext::new(role, Some(config));

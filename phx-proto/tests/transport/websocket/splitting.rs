@@ -1,4 +1,4 @@
-//! What comes of a stream does not depend on how it was cut into reads.
+//! The result of a stream does not depend on how it was cut into reads.
 
 use phx_proto::websocket::{Endpoint, Limits};
 use proptest::collection::vec;
@@ -21,7 +21,7 @@ fn splits_alike(endpoint: &Endpoint, bytes: &[u8], sizes: &[usize]) -> Result<()
     Ok(())
 }
 
-/// Limits of which each is in reach of the streams.
+/// Limits that the streams can reach.
 fn tight() -> impl Strategy<Value = Limits> {
     (0..400_usize, 0..400_usize, 0..4_u32, 0..3_u32).prop_map(
         |(message, frame, fragments, empty)| Limits {

@@ -100,14 +100,14 @@ pub(crate) fn read_frames(mut bytes: &[u8], masked: bool) -> Vec<(bool, u8, Vec<
     frames
 }
 
-/// What came of a stream.
+/// The result of a stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) items: Vec<Item>,
     pub(crate) violation: Option<Violation>,
 }
 
-/// What was received, with its content, which the `Debug` of events does not show.
+/// The received events, with their content, which their `Debug` does not show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Item {
     Text(Vec<u8>),
