@@ -102,8 +102,8 @@
 //!   [`Config`] document them.
 //! * **Invalid input is reported**, as [`Signal::ProtocolError`], and the connection goes on. A panic is
 //!   a bug in this crate.
-//! * **Secrets stay out of logs.** [`Secret`](config::Secret), [`Uri`](config::Uri) and [`Payload`] print
-//!   themselves redacted.
+//! * **Secrets stay out of logs.** The text forms of [`Secret`](config::Secret), [`Uri`](config::Uri) and
+//!   [`Payload`] are redacted.
 //!
 //! The [`manual`] has pages about the loop, policies, credentials, backpressure, presence, testing and
 //! other runtimes. Further pages answer one question each, such as how to wait for a backend or how to

@@ -3,7 +3,7 @@
 //! The core never reads a clock. Every call that can start or fire a deadline takes `now`, a
 //! [`Time`]: nanoseconds since an origin that the caller chooses and keeps for the life of the
 //! [`Socket`](crate::Socket). A driver converts from its clock in one place; a simulation just
-//! counts. Because it is a number, traces, corpora and recordings are plain data too.
+//! counts. A time is a number, so traces, corpora and recordings are plain data too.
 
 use core::fmt;
 use core::ops::{Add, AddAssign, Sub};

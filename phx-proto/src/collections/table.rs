@@ -118,7 +118,7 @@ impl Hasher for Folded {
 const fn fold(hash: u64, word: u64) -> u64 {
     const ODD: u128 = 0x9e37_79b9_7f4a_7c15;
     let product = (hash ^ word) as u128 * ODD;
-    // The complement prevents that a zero input gives a zero hash.
+    // Without the complement, zero input would give a zero hash.
     !((product >> 64) as u64 ^ product as u64)
 }
 

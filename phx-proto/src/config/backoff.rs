@@ -77,7 +77,7 @@ impl DelayRange {
         self.later(Self { min: floor, max: floor })
     }
 
-    /// The range whose ends are the later ones of both ranges.
+    /// The range from the later of both starts to the later of both ends.
     pub(crate) fn later(self, other: Self) -> Self {
         Self { min: self.min.max(other.min), max: self.max.max(other.max) }
     }

@@ -55,7 +55,7 @@ impl Credentials {
     /// requests without one. An empty value removes the header.
     ///
     /// Phoenix passes only headers whose name starts with `x-` to the application
-    /// (`wire/push_whoami_headers`). Other headers reach only the proxies and servers in front of it.
+    /// (`wire/push_whoami_headers`). Other headers are visible only to proxies on the way.
     ///
     /// # Errors
     ///

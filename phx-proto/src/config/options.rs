@@ -68,10 +68,10 @@ pub struct Options {
     #[serde(rename = "write_stall_timeout_msec", with = "Msec")]
     pub write_stall_timeout: Duration,
     /// The slowest link from the server, in bytes per second. Bytes read extend the deadline of a reply
-    /// by their time at this rate.
+    /// by the time that they take at this rate.
     pub receive_rate_min: u64,
     /// The slowest link to the server, in bytes per second. Bytes written extend the deadline of a reply
-    /// by their time at this rate.
+    /// by the time that they take at this rate.
     pub send_rate_min: u64,
     /// The most by which bytes read and written can extend the deadline of a reply.
     #[serde(rename = "progress_max_msec", with = "Msec")]
@@ -121,7 +121,7 @@ pub struct Options {
     pub read_buffer_bytes: NonZeroUsize,
     /// Size of the write buffer in bytes.
     pub write_buffer_bytes: usize,
-    /// The WebSocket implementation: `tungstenite`, or `websocket` for the one of phx itself.
+    /// The WebSocket implementation: `tungstenite`, or `websocket` for phx's own.
     pub transport: TransportKind,
 }
 

@@ -307,8 +307,8 @@ impl Config {
     /// or lasts longer than the longest of these delays.
     ///
     /// A router may reply with 404 during a deploy. So if a connection to the same scheme, host, port and
-    /// path was open before, 404 has the delays of [`reconnect_after`](Self::reconnect_after) for 2 min
-    /// from the first one.
+    /// path was open before, a 404 is followed by the delays of [`reconnect_after`](Self::reconnect_after)
+    /// instead, until 2 min after the first 404.
     #[must_use]
     pub fn refused_after(mut self, backoff: Backoff) -> Self {
         self.options_mut().refused_after = backoff;
@@ -326,8 +326,8 @@ impl Config {
     /// Sets the time after which a connection, or a joined channel, counts as stable. Its attempt counter
     /// is reset when it is lost after that time.
     ///
-    /// With zero, a client retries a server that accepts and drops connections with the first delay every
-    /// time.
+    /// With zero, the counter is reset after every connection. If a server accepts connections and drops
+    /// them, its clients then always retry with the first delay.
     #[must_use]
     pub fn stable_after(mut self, after: Duration) -> Self {
         self.options_mut().stable_after = after;
@@ -437,9 +437,9 @@ impl Config {
     /// no deadline.
     ///
     /// The replies to heartbeats and joins queue behind data that is already on its way. So every byte read
-    /// while the client waits for one of them extends its deadline by the byte's time at this rate, at most
-    /// by [`progress_max`](Self::progress_max). With a lower rate, a dead connection that still delivers a
-    /// few bytes is detected later; with a higher rate, connections over slower links are closed.
+    /// while the client waits for one of them extends its deadline by the time that the byte takes at this
+    /// rate, at most by [`progress_max`](Self::progress_max). With a lower rate, a dead connection that still
+    /// delivers a few bytes is detected later; with a higher rate, connections over slower links are closed.
     #[must_use]
     pub fn receive_rate_min(mut self, bytes_per_second: u64) -> Self {
         self.options_mut().receive_rate_min = bytes_per_second;
@@ -449,11 +449,11 @@ impl Config {
     /// Sets the slowest link to the server to support, in bytes per second. With zero, bytes written extend
     /// no deadline.
     ///
-    /// Heartbeats and joins queue behind data written before them. So every byte ahead of one of them,
-    /// unless a reply proves that the server received it, extends its deadline by the byte's time at this
-    /// rate, at most by [`progress_max`](Self::progress_max). The operating system buffers megabytes before
-    /// it reports that nothing can be sent; with a lower rate, a dead connection is detected later because
-    /// of them.
+    /// Heartbeats and joins queue behind data written before them. So every byte ahead of one of them extends
+    /// its deadline by the time that the byte takes at this rate, unless a reply proves that the server has
+    /// received the byte. The extension is at most [`progress_max`](Self::progress_max). The operating system
+    /// buffers megabytes before it reports that nothing can be sent. With a lower rate these bytes extend the
+    /// deadline further, so a dead connection is detected later.
     #[must_use]
     pub fn send_rate_min(mut self, bytes_per_second: u64) -> Self {
         self.options_mut().send_rate_min = bytes_per_second;
@@ -462,9 +462,10 @@ impl Config {
 
     /// Sets the most by which bytes read and written can extend the deadline of one reply.
     ///
-    /// A dead connection is detected at the latest after [`heartbeat_timeout`](Self::heartbeat_timeout) and
-    /// this time, measured from when a heartbeat was due. It also limits the messages of a slow link: a
-    /// message that takes longer than this to transfer never arrives.
+    /// A dead connection is detected at the latest after the sum of
+    /// [`heartbeat_timeout`](Self::heartbeat_timeout) and this time, measured from when a heartbeat was due.
+    /// This time also limits the messages of a slow link: a message that takes longer to transfer never
+    /// arrives.
     #[must_use]
     pub fn progress_max(mut self, longest: Duration) -> Self {
         self.options_mut().progress_max = longest;
@@ -590,7 +591,7 @@ impl Config {
         Ok(self)
     }
 
-    /// Sets the largest frame to send, in bytes. The call of a larger push or join returns an error.
+    /// Sets the largest frame to send, in bytes. A call with a larger push or join returns an error.
     ///
     /// Set it to the server's `max_frame_size` if that is smaller: the server closes the whole connection
     /// for a larger frame (`wire/frame_too_big`). Bandit 1.11 and later accepts 8,000,000 bytes, or

@@ -1,4 +1,4 @@
-//! A certificate verifier that is webpki's, but also accepts RSA keys whose algorithm identifier has no
+//! The certificate verifier of webpki, extended to accept RSA keys whose algorithm identifier has no
 //! parameters.
 //!
 //! RFC 3279 section 2.3.1 requires a NULL as parameters, and Erlang's `public_key` omits it, so the

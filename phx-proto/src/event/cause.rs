@@ -464,8 +464,8 @@ pub enum ChannelEnd {
 }
 
 impl ChannelEnd {
-    /// The name for logs and events. For a refusal or a lost connection it is the name of the
-    /// [`RejectionKind`] or of the [`Cause`].
+    /// The name for logs and events. For a refused join it is the name of the [`RejectionKind`], and after
+    /// the connection gave up it is the name of the [`Cause`].
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {

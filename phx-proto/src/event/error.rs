@@ -150,8 +150,8 @@ impl fmt::Display for QueueBound {
         f.write_str(match self {
             Self::Pushes => "`queued_pushes_max`",
             Self::Bytes => "`queued_bytes_max`",
-            Self::PushesOfTopic => "half of `queued_pushes_max`, for one topic of several,",
-            Self::BytesOfTopic => "half of `queued_bytes_max`, for one topic of several,",
+            Self::PushesOfTopic => "half of `queued_pushes_max` (the limit of one topic)",
+            Self::BytesOfTopic => "half of `queued_bytes_max` (the limit of one topic)",
         })
     }
 }

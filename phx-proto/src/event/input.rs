@@ -1,5 +1,5 @@
-//! Inputs of the socket, as one enum: commands of the application and events of the transport and the
-//! clock. Also their arguments.
+//! The inputs of the socket, as one enum, and their arguments. An input is a command of the application, or
+//! an event of the transport or of the clock.
 
 use core::time::Duration;
 

@@ -292,7 +292,7 @@ const fn interrupted<'a>(topic: &'a Topic, cause: &'a Interruption) -> Descripti
 }
 
 const fn channel_closed<'a>(topic: &'a Topic, cause: &'a ChannelEnd) -> Description<'a> {
-    // A refusal, and the end of the connection, have caused a warning before.
+    // A refusal has caused a warning before, and so has the end of the connection.
     let level = match cause {
         ChannelEnd::ClosedByServer | ChannelEnd::InvalidParams { .. } => Level::Warn,
         ChannelEnd::Rejected(_)

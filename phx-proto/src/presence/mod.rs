@@ -101,7 +101,7 @@ pub enum PresenceError {
     #[error("the presence list is out of sync: too many diffs arrived before the state")]
     OutOfSync,
     /// The list would take more memory than [`Presence::bytes_max`] allows. It has been cleared, and
-    /// messages are ignored until the channel is joined again. Raise the bound before that.
+    /// messages are ignored until the channel is joined again. Raise the bound before you join it again.
     #[error("the presence list would exceed {max} bytes: raise `bytes_max`")]
     TooLarge {
         /// The bound, in bytes.

@@ -27,7 +27,7 @@ use crate::wire::{
 /// # The lock
 ///
 /// The client calls its codec for every frame while it holds its lock. A codec must not block, take
-/// locks or call back into the client; nor may the code that drops the codec's buffers.
+/// locks or call back into the client. The same holds for code that runs when its buffers are dropped.
 pub trait Codec: fmt::Debug + Send + Sync {
     /// The `vsn` query parameter that selects this format on the server.
     fn vsn(&self) -> &str;
@@ -76,8 +76,8 @@ pub trait Codec: fmt::Debug + Send + Sync {
     fn max_envelope_len(&self, topic: &str, event: &str) -> usize;
 }
 
-/// The greatest value that [`Codec::max_envelope_len`] may return. Every byte of a name may need an
-/// escape of six.
+/// The greatest value that [`Codec::max_envelope_len`] may return. Every byte of a name may become an
+/// escape of six bytes.
 #[inline]
 pub(crate) const fn largest_envelope(topic: &str, event: &str) -> usize {
     topic.len().saturating_add(event.len()).saturating_mul(6).saturating_add(256)

@@ -46,8 +46,8 @@ pub enum Frame {
 /// A ref or join_ref of an incoming message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WireRef {
-    /// `null` or absent, as in broadcasts, and in join_refs of heartbeat replies and of the "unmatched
-    /// topic" reply.
+    /// `null` or absent. Broadcasts have neither ref; heartbeat replies and the "unmatched topic" reply have
+    /// no join_ref.
     Null,
     /// A canonical decimal number, the only kind that this client sends.
     Ref(Ref),

@@ -297,9 +297,9 @@ impl Payload {
     }
 
     /// Copies the payload into a buffer that becomes the frame in place, unless it is in one already.
-    /// The buffer holds [`len`](Self::len) bytes plus the headroom and at most a quarter, while a slice
-    /// may keep any amount of memory alive. A queued payload is copied here instead of when its frame is
-    /// built, so there is no additional copy.
+    /// Besides [`len`](Self::len) bytes and the headroom, that buffer has unused capacity of at most a
+    /// quarter, while a slice may keep any amount of memory alive. A queued payload is copied here instead
+    /// of when its frame is built, so there is no additional copy.
     #[inline]
     pub(crate) fn make_own(&mut self) {
         if !matches!(self.kind, Kind::Own | Kind::OwnBinary) {
@@ -422,8 +422,8 @@ fn with_headroom(bytes: &[u8], end: bool) -> Bytes {
     if end {
         buffer.extend_from_slice(&[0]);
     }
-    // `split` turns the buffer into shared memory, as in `Payload::json`. The additional byte of
-    // capacity makes it do so.
+    // `split` turns the buffer into shared memory, as in `Payload::json`, because one byte of capacity
+    // is left over.
     buffer.split().freeze()
 }
 

@@ -316,7 +316,7 @@ impl Scanner<'_> {
     ///
     /// If a reply has several statuses, the one that is its first member counts, otherwise the last one.
     /// Of several responses the last one counts, as for `JSON.parse`. Phoenix never writes two. With this
-    /// rule the members on both sides of a response delimit it, so the cost does not grow with its length.
+    /// rule a usual response is found from both ends of the text, so the cost does not grow with its length.
     #[inline(always)]
     pub(super) fn reply(&mut self) -> Scan<Body> {
         // The two forms that servers write. The order of the keys depends on their OTP release.

@@ -42,8 +42,8 @@ fn short_len(bytes: &[u8]) -> usize {
     bytes.iter().take_while(|byte| simple(byte)).count()
 }
 
-/// Sets the high bit of each byte that needs an escape or is not ASCII (a stop). Bits above the lowest
-/// stop may be wrong.
+/// Finds the stops of a word, which are the bytes that need an escape or are not ASCII. The high bit of
+/// each stop is set. Bits above the lowest stop may be wrong.
 #[inline]
 const fn stops(word: u64) -> u64 {
     const fn below(word: u64, limit: u8) -> u64 {

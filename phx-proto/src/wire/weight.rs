@@ -133,7 +133,7 @@ impl Load {
     }
 
     /// Whether the message keeps more than three times its own size alive. Such a message is copied even
-    /// if it is alone in the queue. A large message never keeps more alive than that.
+    /// if it is alone in the queue. The frame of a large message is never that much larger than its weight.
     pub(crate) const fn is_small(self) -> bool {
         self.own < self.kept / 3
     }

@@ -337,8 +337,7 @@ fn full_queue_names_its_bound() {
         push.map(|_| ()).map_err(|error| error.to_string())
     };
     assert_eq!(refused("room:a"), Ok(()));
-    let half =
-        "the push queue is full: half of `queued_pushes_max`, for one topic of several, is 1";
+    let half = "the push queue is full: half of `queued_pushes_max` (the limit of one topic) is 1";
     assert_eq!(refused("room:a"), Err(half.to_owned()));
     assert_eq!(refused("room:b"), Ok(()));
     let whole = "the push queue is full: `queued_pushes_max` is 2";
