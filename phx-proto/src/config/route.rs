@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn target_is_a_host_with_or_without_a_port() {
+    fn target_port_is_optional() {
         let target = |address: &str| {
             let config = Config::new("wss://example.com:4443/s").unwrap().connect_to(address)?;
             let (host, port) = config.dial_target(config.uri());

@@ -121,8 +121,8 @@ pub(super) fn encode(message: Outgoing<'_>) -> Result<Bytes, EncodeError> {
     let len = lengths.len() + join_len + ref_len + topic.len() + event.len();
     Ok(payload.enclose(
         len,
-        |room| {
-            let mut front = Front(room);
+        |buffer| {
+            let mut front = Front(buffer);
             front.put(&lengths);
             if let Some(join_ref) = join_ref {
                 front.put_digits(join_ref, join_len);

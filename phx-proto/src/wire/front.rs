@@ -96,23 +96,23 @@ mod tests {
     fn escaped_string_has_computed_length() {
         for text in ["", "room:lobby", "a \"quoted\" \\ one", "é", "\u{0}\u{1f}\n", "x\u{7f}😀"]
         {
-            let mut room = vec![0; string_len(text) + 2];
-            let mut front = Front(&mut room);
+            let mut buffer = vec![0; string_len(text) + 2];
+            let mut front = Front(&mut buffer);
             front.put(b"\"");
             front.put_string(text, string_len(text));
             front.put(b"\"");
             assert!(front.0.is_empty());
-            assert_eq!(serde_json::from_slice::<String>(&room).unwrap(), text);
+            assert_eq!(serde_json::from_slice::<String>(&buffer).unwrap(), text);
         }
     }
 
     #[test]
     fn ref_is_written_with_all_digits() {
         for number in [1, 9, 10, 99, 100, 1_234_567, 10_u64.pow(19) - 1, 10_u64.pow(19), u64::MAX] {
-            let mut room = [0; 20];
+            let mut buffer = [0; 20];
             let len = digits_len(Ref(number));
-            Front(&mut room[..len]).put_digits(Ref(number), len);
-            assert_eq!(&room[..len], number.to_string().as_bytes());
+            Front(&mut buffer[..len]).put_digits(Ref(number), len);
+            assert_eq!(&buffer[..len], number.to_string().as_bytes());
         }
     }
 }

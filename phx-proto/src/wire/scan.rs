@@ -196,9 +196,9 @@ impl Scanner<'_> {
         }
         if let [b'"', first @ b'1'..=b'9', rest @ ..] = &self.bytes[self.at..] {
             let (mut number, mut rest) = (u64::from(first - b'0'), rest);
-            while let [digit @ b'0'..=b'9', behind @ ..] = rest {
+            while let [digit @ b'0'..=b'9', after @ ..] = rest {
                 number = number.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
-                rest = behind;
+                rest = after;
             }
             let end = self.bytes.len() - rest.len();
             // Nineteen digits always fit into 64 bits; longer refs are rare.

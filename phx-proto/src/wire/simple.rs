@@ -65,9 +65,9 @@ const fn first(stops: u64) -> usize {
 pub(super) fn is_ascii(bytes: &[u8]) -> bool {
     let mut seen = 0;
     let mut rest = bytes;
-    while let Some((word, behind)) = rest.split_first_chunk() {
+    while let Some((word, after)) = rest.split_first_chunk() {
         seen |= u64::from_le_bytes(*word);
-        rest = behind;
+        rest = after;
     }
     match bytes.last_chunk() {
         Some(word) => (seen | u64::from_le_bytes(*word)) & HIGH == 0,

@@ -44,8 +44,8 @@ pub(super) fn encode(message: Outgoing<'_>) -> Bytes {
     let len = refs + 2 * NEXT.len() + topic_len + event_len + LAST.len();
     payload.enclose(
         len,
-        |room| {
-            let mut front = Front(room);
+        |buffer| {
+            let mut front = Front(buffer);
             if let Some(join_ref) = join_ref {
                 front.put(OPEN);
                 front.put_digits(join_ref, join_len);

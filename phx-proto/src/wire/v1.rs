@@ -62,8 +62,8 @@ pub(super) fn encode(message: Outgoing<'_>) -> Bytes {
     let len = open + ref_len + TOPIC.len() + topic_len + EVENT.len() + event_len + PAYLOAD.len();
     payload.enclose(
         len,
-        |room| {
-            let mut front = Front(room);
+        |buffer| {
+            let mut front = Front(buffer);
             if let Some(join_ref) = join_ref {
                 // Protocol: V1-3.
                 front.put(OPEN_JOIN);
