@@ -203,6 +203,6 @@ fn socks5_failures_name_the_proxy() {
         });
         let http = Proxy::parse(&format!("socks5h://{addr}")).unwrap();
         let message = line(dial(config("wss://127.0.0.1/").proxy(http)).await);
-        assert!(message.contains("write http://"), "{message}");
+        assert!(message.contains("use http://"), "{message}");
     })
 }
