@@ -462,7 +462,7 @@ impl<R: Runtime> Driver<R> {
             while state.todo.is_empty() {
                 if let Some(frame) = link.gathered.get(handled) {
                     handled += 1;
-                    state.handle_frame(now, id, frame.clone());
+                    state.handle_frame(now, id, frame);
                 } else if let Some(ended) = link.ended.take() {
                     over = true;
                     state.apply(now, Input::Closed { id, ended });

@@ -184,7 +184,7 @@ impl Shared {
     fn locked<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let answer = work(&mut state);
-        let wakes = core::mem::take(&mut state.wakes);
+        let wakes = state.wakes.take();
         let discarded = core::mem::take(&mut state.discarded);
         #[cfg(feature = "tracing")]
         let trace = {
@@ -270,6 +270,12 @@ impl Wakes {
         }
     }
 
+    #[inline]
+    fn take(&mut self) -> Self {
+        Self { first: self.first.take(), more: core::mem::take(&mut self.more) }
+    }
+
+    #[inline]
     fn wake(self) {
         if let Some(first) = self.first {
             first.wake();
@@ -373,7 +379,7 @@ impl State {
     }
 
     #[inline]
-    pub(super) fn handle_frame(&mut self, now: Time, id: ConnectionId, frame: Frame) {
+    pub(super) fn handle_frame(&mut self, now: Time, id: ConnectionId, frame: &Frame) {
         self.read_buffer.received(frame.len());
         self.socket.handle_frame(now, id, frame);
     }
@@ -742,7 +748,10 @@ impl State {
             }
             self.replies_kept += kept;
         }
-        waiter.wait = Wait::Push(PushWait { outcome: Some(outcome), kept });
+        if let Wait::Push(wait) = &mut waiter.wait {
+            wait.outcome = Some(outcome);
+            wait.kept = kept;
+        }
         self.wakes.extend(waiter.take_waker());
     }
 

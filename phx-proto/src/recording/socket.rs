@@ -1,5 +1,6 @@
 //! A [`Socket`] whose inputs and actions are recorded.
 
+use core::borrow::Borrow;
 use core::fmt;
 use core::ops::Deref;
 use std::sync::Arc;
@@ -118,11 +119,11 @@ impl RecordedSocket {
 
     /// Like [`Socket::handle_frame`].
     #[inline]
-    pub fn handle_frame(&mut self, now: Time, id: ConnectionId, frame: Frame) {
+    pub fn handle_frame(&mut self, now: Time, id: ConnectionId, frame: impl Borrow<Frame>) {
         if self.log.is_none() {
             return self.socket.handle_frame(now, id, frame);
         }
-        let _ = self.apply(now, Input::Frame { id, frame });
+        let _ = self.apply(now, Input::Frame { id, frame: frame.borrow().clone() });
     }
 
     /// Like [`Socket::poll_action`].

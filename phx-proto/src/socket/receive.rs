@@ -5,6 +5,8 @@
 //! Replies are matched by ref, never by join_ref, because the join_ref is null on heartbeat replies
 //! and on "unmatched topic" (`wire/push_unjoined_topic`).
 
+use core::borrow::Borrow;
+
 use crate::event::cause::{
     Cause, ChannelEnd, Interruption, LeaveOutcome, NotSentCause, PushOutcome, Reply, UnknownCause,
 };
@@ -25,7 +27,15 @@ impl Socket {
     /// An invalid frame is reported by the signal `ProtocolError` and skipped. A frame over
     /// [`Config::max_message_bytes`](crate::Config::max_message_bytes) ends the connection with
     /// close code 1009.
-    pub fn handle_frame(&mut self, now: Time, id: ConnectionId, frame: Frame) {
+    ///
+    /// A payload is a slice of the frame's memory. A driver that keeps its socket behind a lock passes a
+    /// reference and drops the frame after it has released the lock.
+    #[inline]
+    pub fn handle_frame(&mut self, now: Time, id: ConnectionId, frame: impl Borrow<Frame>) {
+        self.frame_received(now, id, frame.borrow());
+    }
+
+    fn frame_received(&mut self, now: Time, id: ConnectionId, frame: &Frame) {
         let now = self.advance(now);
         // Protocol: RETRY-4.
         if self.connection.live().is_none_or(|live| live.id != id) {
@@ -39,7 +49,7 @@ impl Socket {
         if frame.len() > limit {
             return self.close_connection(now, 1009, Cause::MessageTooLarge { limit });
         }
-        match self.decode(&frame) {
+        match self.decode(frame) {
             Ok(message) => self.receive(now, message),
             Err(error) => {
                 self.stats.protocol_errors += 1;
