@@ -1,4 +1,4 @@
-//! The core by hand: no runtime, no socket, no clock but a variable.
+//! Drives the core by hand: without a runtime or a socket, and with a variable as its clock.
 
 use phx_proto::testing::{HttpRequest, Output, Server, ServerConfig};
 use phx_proto::{Action, Config, Opened, Signal, Socket, Time};
@@ -12,25 +12,24 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     socket.join(now, "room:lobby", json!({"user": 7}))?;
     socket.connect(now);
 
-    // Two minutes, of which a few microseconds pass.
+    // Two minutes of simulated time, which take a few microseconds.
     while now < Time::from_millis(120_000) {
         while let Some(action) = socket.poll_action(now) {
             match action {
                 Action::Connect { id, .. } => {
-                    let path = socket
-                        .connect_request()
-                        .expect("an address that may be dialled")
-                        .uri
-                        .target();
+                    let path = socket.connect_request().expect("a valid address").uri.target();
                     let request = HttpRequest { path, ..HttpRequest::default() };
-                    let accepted = server.connect(now, &request).expect("the server takes us");
+                    let accepted =
+                        server.connect(now, &request).expect("the server accepts the upgrade");
                     (connection, peer) = (Some(id), Some(accepted.peer));
                     socket.handle_opened(now, id, Opened::default());
                 }
                 Action::Send { frame, .. } | Action::Join { frame, .. } => {
                     server.handle_frame(now, peer.expect("an open connection"), &frame);
                 }
-                Action::Signal(Signal::HeartbeatAcked { .. }) => println!("{now} still there"),
+                Action::Signal(Signal::HeartbeatAcked { .. }) => {
+                    println!("{now} heartbeat answered")
+                }
                 Action::Signal(signal) => println!("{now} {signal:?}"),
                 other => println!("{now} {other:?}"),
             }
@@ -38,7 +37,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         match (server.poll_output(), connection) {
             (Some(Output::Send { frame, .. }), Some(id)) => socket.handle_frame(now, id, frame),
             _ => {
-                // Nothing is on its way: jump to the next deadline.
+                // Nothing is in transit: jump to the next deadline.
                 now = socket.poll_timeout().expect("a heartbeat falls due").at;
                 socket.handle_timeout(now);
             }
@@ -48,6 +47,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 #[test]
-fn the_example_runs_to_its_end() {
+fn example_runs_to_completion() {
     main().unwrap();
 }

@@ -1,7 +1,7 @@
 //! The driver in a runtime that is neither tokio nor smol: a loop that polls everything.
 //!
-//! A real runtime waits for its wakers instead of looking again every millisecond, and dials a
-//! socket where this one talks to a server in the same process. The rest is what it takes.
+//! A real runtime waits for wakers instead of polling every millisecond, and dials a socket instead
+//! of a server in the same process. Everything else that a runtime must implement is here.
 #![allow(clippy::disallowed_methods, reason = "a runtime has a clock; the core has none")]
 #![allow(clippy::disallowed_types, reason = "a runtime has a clock; the core has none")]
 
@@ -44,7 +44,7 @@ impl Own {
     }
 }
 
-/// The only part that any thread may have: a handle of the client keeps one.
+/// The only part that must be `Send` and `Sync`, because each handle of the client keeps a clock.
 #[derive(Clone)]
 struct OwnClock(Instant);
 
@@ -69,7 +69,7 @@ impl Runtime for Own {
     }
 
     fn seed(&self) -> u64 {
-        // A real one asks the operating system for entropy.
+        // A real runtime asks the operating system for entropy.
         self.clock.wall().as_nanos()
     }
 
@@ -77,7 +77,7 @@ impl Runtime for Own {
         Alarm { clock: self.clock.clone(), at: None }
     }
 
-    /// A real one boxes an `async` block that resolves, connects and upgrades.
+    /// A real runtime boxes an `async` block that resolves, connects and upgrades.
     fn connect(&self, request: ConnectRequest, _: &Config) -> Self::Dial {
         let request = HttpRequest { path: request.uri.target(), ..HttpRequest::default() };
         let accepted = self.server.borrow_mut().connect(self.clock.now(), &request);
@@ -93,7 +93,7 @@ impl Runtime for Own {
     }
 }
 
-/// No `Send` is asked for.
+/// This runtime does not require `Send`.
 impl<F: Future<Output = ()> + 'static> Spawn<F> for Own {
     fn spawn(&self, future: F) {
         self.tasks.borrow_mut().push(Box::pin(future));
@@ -128,7 +128,9 @@ impl Transport for Wire {
         while let Some(output) = self.runtime.server.borrow_mut().poll_output() {
             self.received.push_back(match output {
                 Output::Send { frame, .. } => Received::Frame(frame),
-                _ => Received::Ended(Ended::Lost { message: "the server ended it".into() }),
+                _ => Received::Ended(Ended::Lost {
+                    message: "the server ended the connection".into(),
+                }),
             });
         }
         if self.closed {
@@ -174,6 +176,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 #[test]
-fn the_example_runs_to_its_end() {
+fn example_runs_to_completion() {
     main().unwrap();
 }

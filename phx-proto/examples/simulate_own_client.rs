@@ -1,12 +1,12 @@
-//! Your own client, its server killed and back again, in no time:
-//! `cargo run -p phx-proto --features driver,testing --example simulate_own_client`
+//! Tests a client against a server that is killed and restarted, in virtual time: `cargo run -p
+//! phx-proto --features driver,testing --example simulate_own_client`
 
 use phx_proto::Config;
 use phx_proto::client::{ChannelEvent, Client};
 use phx_proto::testing::Script;
 use serde_json::json;
 
-/// The program under test: reports what it measures, and counts how often it was cut off.
+/// The program under test: reports measurements, and counts the interruptions of its channel.
 async fn thermometer(client: Client) -> u32 {
     let room = client.join("sensor:7", json!({"kind": "temperature"})).await.expect("a room");
     let mut events = room.messages();
@@ -24,7 +24,7 @@ async fn thermometer(client: Client) -> u32 {
     gaps
 }
 
-/// Plays the server of a day on which things go wrong.
+/// Plays the server.
 pub fn main() {
     let script = Script::new();
     let config = Config::new("ws://localhost:4000/socket/websocket").expect("an address");
@@ -35,17 +35,17 @@ pub fn main() {
     let reading = script.assert_push("sensor:7", "reading");
     assert_eq!(reading.json(), json!({"celsius": 21}));
 
-    // The server is killed, and when it is back it cannot serve at first.
+    // The server is killed, and at first it cannot serve after its restart.
     script.disconnect();
     script.refuse_connect(503);
     script.refuse_connect(503);
     script.connect_and_assert_join("sensor:7");
 
-    // The thermometer is where it was, and does not report what nobody asked for.
+    // The thermometer has rejoined, and sends nothing without a request.
     script.refute_push("sensor:7", "reading");
     script.push("sensor:7", "measure", json!({}));
     script.assert_push("sensor:7", "reading");
     script.close_channel("sensor:7");
-    assert_eq!(script.finish(running), 1, "one gap");
+    assert_eq!(script.finish(running), 1, "one interruption");
     println!("{}", script.log());
 }

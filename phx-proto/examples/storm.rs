@@ -1,7 +1,7 @@
-//! 100,000 clients lose their server and come back: how many of them dial at the same time?
+//! Simulates 100,000 clients that lose their server: how many of them dial at the same time?
 //!
-//! Ours are real cores with the default configuration, in a simulated world; next to them the same
-//! number of clients with the schedule of phoenix.js, which all do the same at the same time.
+//! Our clients are real cores with the default configuration, in a simulated world. They are
+//! compared with the same number of clients with the schedule of phoenix.js, which has no jitter.
 //!
 //! `cargo run --release -p phx-proto --features testing --example storm [CLIENTS [FILE.svg]]`
 //! prints numbers, or writes a picture of them.
@@ -18,31 +18,32 @@ use serde_json::json;
 
 pub use draw::draw;
 
-/// What phoenix.js waits before each attempt, in milliseconds; no jitter, the last one repeats.
+/// The delays of phoenix.js before each attempt, in milliseconds, without jitter; the last one
+/// repeats.
 const PHOENIX_JS: [u64; 10] = [10, 50, 100, 150, 200, 250, 500, 1_000, 2_000, 5_000];
 
-/// One way, on every link, in milliseconds.
+/// The one-way latency of every link, in milliseconds.
 const LATENCY: (u64, u64) = (5, 50);
 
-/// What happens to the server.
+/// An outage of the server.
 #[derive(Clone, Copy, Debug)]
 pub struct Disaster {
-    /// In words.
+    /// A description.
     pub name: &'static str,
-    /// Whether it says goodbye with close frames, as in a deploy.
+    /// Whether the server sends close frames first, as in a deploy.
     pub graceful: bool,
-    /// How long nobody listens.
+    /// How long the port is closed.
     pub away: Duration,
 }
 
-/// What happens to it here.
+/// The outages of this example.
 pub const DISASTERS: [Disaster; 3] = [
     Disaster { name: "a deploy: another node takes over", graceful: true, away: Duration::ZERO },
     Disaster { name: "killed: another node takes over", graceful: false, away: Duration::ZERO },
     Disaster { name: "killed, away for 20 s", graceful: false, away: Duration::from_secs(20) },
 ];
 
-/// Attempts to connect per 100 ms, from the disaster on.
+/// Attempts to connect per 100 ms, from the start of the outage.
 #[derive(Clone, Debug, Default)]
 pub struct Attempts(pub Vec<usize>);
 
@@ -55,17 +56,17 @@ impl Attempts {
         self.0[bucket] += 1;
     }
 
-    /// The most in 100 ms, from this time after the disaster on.
+    /// The most attempts in 100 ms, from this time after the start of the outage.
     pub fn peak(&self, from: Duration) -> usize {
         let first = usize::try_from(from.as_millis() / 100).unwrap_or(usize::MAX);
         self.0.iter().skip(first).copied().max().unwrap_or(0)
     }
 }
 
-/// Both kinds of clients after one disaster.
+/// Both kinds of clients after one outage.
 #[derive(Debug)]
 pub struct Storm {
-    /// What happened.
+    /// The outage.
     pub disaster: Disaster,
     /// The clients of this crate.
     pub ours: Attempts,
@@ -73,7 +74,7 @@ pub struct Storm {
     pub theirs: Attempts,
 }
 
-/// Lets it happen to so many clients of either kind.
+/// Simulates the outage with this many clients of each kind.
 pub fn storm(clients: usize, disaster: Disaster) -> Storm {
     Storm { disaster, ours: ours(clients, disaster), theirs: theirs(clients, disaster) }
 }

@@ -1,4 +1,4 @@
-//! A file as one binary push, and the server's reply.
+//! Sends a file as one binary push and prints the size of the server's reply.
 //!
 //! ```text
 //! cargo run -p phx-smol --example binary-smol -- ws://127.0.0.1:4000/socket/websocket Cargo.toml
@@ -13,7 +13,7 @@ use serde_json::json;
 
 async fn upload(uri: &str, file: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
     let bytes = std::fs::read(file)?;
-    // The default limit of a push is 7 MiB; the server has one of its own.
+    // The default limit for a push is 7 MiB. The server has its own limit.
     let config = Config::new(uri)?.max_push_bytes(64 << 20).queued_bytes_max(64 << 20);
     let client = phx_smol::connect(config).await?;
     let room = client.join("room:uploads", json!({})).await?;

@@ -1,9 +1,9 @@
-//! A service: three channels, a token for every attempt, health and readiness, and an orderly end.
+//! A service: three channels, a token for every attempt, health and readiness, graceful shutdown.
 //!
 //! `cargo run -p phx-smol --features tracing --example service-smol -- ws://127.0.0.1:4000/socket/websocket 127.0.0.1:8080`
 //!
-//! `GET /health` is 200 while the process is well, `GET /ready` while the connection is open; else it is 503
-//! and names the time of the next attempt. SIGTERM finishes what was begun.
+//! `GET /health` returns 200 while the process is healthy. `GET /ready` returns 200 while the connection is open,
+//! and otherwise 503 with the time of the next attempt. SIGTERM finishes pending work and exits.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -27,31 +27,31 @@ struct Order {
     item: String,
 }
 
-/// Where a real service asks its identity provider.
+/// Returns a made-up token; a real service asks its identity provider.
 async fn fetch_token(attempt: u32) -> Result<String, std::io::Error> {
     Ok(format!("token-{attempt}"))
 }
 
-/// The status and the text of the answer to an HTTP request.
+/// The status and the text of the response to an HTTP request.
 fn answer(path: &str, client: &WeakClient) -> (u16, String) {
     let client = client.upgrade();
     match (path, client.as_ref().map(|client| (client.status(), client.retry_in()))) {
-        ("/health", _) => (200, "well".to_owned()),
+        ("/health", _) => (200, "healthy".to_owned()),
         ("/ready", Some((phx_smol::socket::Status::Open, _))) => (200, "ready".to_owned()),
         ("/ready", Some((_, Some(wait)))) => (503, format!("next attempt in {wait:.1?}")),
         ("/ready", other) => (503, format!("not connected: {other:?}")),
-        _ => (404, "there are /health and /ready".to_owned()),
+        _ => (404, "the paths are /health and /ready".to_owned()),
     }
 }
 
-/// A typed call for an order. A refusal by the server does not end the service.
+/// Confirms an order with a typed call. A refusal by the server does not end the service.
 async fn confirm(orders: &Channel, order: &Message) -> Result<u64, Failure> {
     let order: Order = order.payload().deserialize()?;
     match orders.call::<Order>("echo", &order).await {
         Ok(confirmed) => println!("confirmed {} of order {}", confirmed.item, confirmed.id),
         Err(failed) if failed.is_refused() => println!("order {}: {failed}", order.id),
         Err(failed) if failed.is_safe_to_repeat() => println!("order {} later: {failed}", order.id),
-        Err(failed) => println!("look into order {}: {failed}", order.id),
+        Err(failed) => println!("check order {}: {failed}", order.id),
     }
     Ok(order.id)
 }
@@ -61,17 +61,17 @@ async fn run(uri: &str, address: &str) -> Result<(), Failure> {
         let token = fetch_token(attempt.attempt).await.map_err(CredentialsFailed::new)?;
         Ok(Provided::Use(Credentials::new().auth_token(token)))
     });
-    let client = phx_smol::start(setup); // the backend may be down: nothing here waits for it
+    let client = phx_smol::start(setup); // does not wait: the backend may be down
     outside::serve(address, client.downgrade()).await?;
     let last = Arc::new(AtomicU64::new(0));
-    let since = Arc::clone(&last); // a rejoin asks for the orders since the last one
+    let since = Arc::clone(&last); // a rejoin requests the orders after the last one
     let since = move || json!({ "since": since.load(Ordering::Relaxed) });
     let orders = client.want("room:orders", JoinParams::from_fn(move |_| since().into()))?;
     let prices = client.want("room:prices", Payload::empty())?;
     let control = client.want("room:control", Payload::empty())?;
 
     let (mut ordered, mut commands) = (orders.on("order"), control.messages());
-    // Of prices the latest counts, so a slow consumer holds one and no more.
+    // Only the latest price matters, so the mailbox keeps one message.
     let mut priced = prices.on_any_with(["price"], MailboxOptions::new().messages(1));
     let mut terminated = pin!(outside::terminated().fuse());
     loop {
@@ -91,7 +91,7 @@ async fn run(uri: &str, address: &str) -> Result<(), Failure> {
             other => println!("{other:?}"), // Interrupted, Resumed, Lagged(n)
         }
     }
-    println!("ended in order: {}", client.shutdown(Duration::from_secs(10)).await.is_empty());
+    println!("finished everything: {}", client.shutdown(Duration::from_secs(10)).await.is_empty());
     Ok(())
 }
 

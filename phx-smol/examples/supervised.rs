@@ -1,4 +1,4 @@
-//! Many connections under a supervisor, from a file, with their events on a bus.
+//! Runs the connections of a file under a supervisor, and prints their events from the bus.
 //!
 //! ```text
 //! cargo run -p phx-smol --example supervised-smol -- phx-proto/examples/connections.example.json

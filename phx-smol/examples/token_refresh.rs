@@ -1,4 +1,4 @@
-//! A token that expires: a fresh one for every attempt to connect.
+//! Expiring tokens: fetches a new token for every attempt to connect.
 //!
 //! ```text
 //! cargo run -p phx-smol --example token_refresh-smol -- ws://127.0.0.1:4000/socket/websocket
@@ -11,7 +11,7 @@ use phx_smol::client::{ClientEvent, CredentialsFailed, Provided, Setup};
 use phx_smol::event::Cause;
 use phx_smol::{Config, Credentials};
 
-/// Where a real program asks its identity provider.
+/// Returns a made-up token; a real program asks its identity provider.
 async fn fetch_token() -> Result<String, std::io::Error> {
     static COUNT: AtomicU32 = AtomicU32::new(1);
     Ok(format!("token-{}", COUNT.fetch_add(1, Ordering::Relaxed)))
@@ -19,7 +19,7 @@ async fn fetch_token() -> Result<String, std::io::Error> {
 
 async fn run(uri: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
     let setup = Setup::new(Config::new(uri)?).credentials(|attempt| async move {
-        // The server did not like the last one, and there will be no other kind.
+        // The server refused the last token, and another one of the same account would not help.
         if matches!(&attempt.after, Some(Cause::Refused(refusal)) if refusal.status() == 403) {
             return Ok(Provided::GiveUp("this account may not connect".into()));
         }
@@ -28,7 +28,7 @@ async fn run(uri: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
         Ok(Provided::Use(Credentials::new().auth_token(token)))
     });
     let client = phx_smol::start(setup);
-    let mut signals = client.signals(); // from now on: the first `Connected` may be over
+    let mut signals = client.signals(); // later signals only: the first `Connected` may have passed
     client.wait_connected().await?;
     println!("connected");
     while let Some(event) = signals.next().await {

@@ -1,4 +1,4 @@
-//! The sockets of smol, as dialling wants them.
+//! The sockets of smol for the dialler.
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -23,8 +23,8 @@ impl Net for SmolNet {
 
     async fn connect(address: SocketAddr) -> io::Result<Wire> {
         let stream = TcpStream::connect(address).await?;
-        // Channels send small frames that somebody waits for. Where the option cannot be set they
-        // are merely later.
+        // Channels send small frames, which Nagle's algorithm would delay. If this fails, they are only
+        // slower.
         let _ = stream.set_nodelay(true);
         Ok(Box::new(stream))
     }
@@ -52,10 +52,10 @@ impl Wrap for SmolNet {
     }
 }
 
-/// What a WebSocket can run over.
+/// A byte stream under a WebSocket.
 pub(crate) trait Bytes: smol::io::AsyncRead + smol::io::AsyncWrite + Send + Unpin {}
 
 impl<S: smol::io::AsyncRead + smol::io::AsyncWrite + Send + Unpin> Bytes for S {}
 
-/// A stream of smol's, or TLS on one.
+/// A smol stream, plain or with TLS.
 pub(crate) type Wire = Box<dyn Bytes>;

@@ -1,4 +1,4 @@
-//! The clock, the timer, the dialling and the spawning of smol, as the driver wants them.
+//! The driver's runtime on smol: clock, timer, dialling and spawning.
 
 use core::fmt;
 use core::future::Future;
@@ -18,10 +18,10 @@ use smol::io::{AsyncRead, AsyncWrite};
 
 use crate::net::{SmolNet, Wire};
 
-/// Runs a driver on smol.
+/// The smol runtime for a driver.
 ///
-/// The clock is the operating system's. [`spawn`](Spawn::spawn) uses smol's global executor;
-/// dialling and timers work on any executor, because smol's reactor runs on a thread of its own.
+/// Its clock is the operating system's. [`spawn`](Spawn::spawn) uses smol's global executor; dialling
+/// and timers work on any executor, because smol's reactor runs on a thread of its own.
 #[derive(Clone)]
 pub struct SmolRuntime {
     origin: Instant,
@@ -32,14 +32,14 @@ pub struct SmolRuntime {
 type Dialler = dyn Fn(Uri) -> Pin<Box<dyn Future<Output = io::Result<Wire>> + Send>> + Send + Sync;
 
 impl SmolRuntime {
-    /// A runtime whose clock starts now.
+    /// Creates a runtime whose clock starts at zero now.
     #[must_use]
     pub fn new() -> Self {
         Self { origin: Instant::now(), dialler: None, resolver: Resolver::system() }
     }
 
-    /// Dials with a function of the caller's own, which yields a stream that leads to the server:
-    /// TCP, proxy and TLS are then all its own business, and the upgrade is asked for on it.
+    /// Dials with `dial`, which opens a stream to the server. TCP, proxy and TLS are then up to that
+    /// function; the client only upgrades the stream to a WebSocket.
     ///
     /// ```no_run
     /// use phx_smol::SmolRuntime;
@@ -68,17 +68,17 @@ impl SmolRuntime {
 }
 
 impl SmolRuntime {
-    /// Looks names up with a function of the caller's own, which takes a host and a port: another
-    /// protocol, or answers of its own. Addresses are not looked up.
+    /// Looks names up with `resolve`, which takes a host and a port. It is not called for IP
+    /// addresses.
     ///
-    /// By default the system's resolver is asked, on at most four threads of the process for all of
-    /// its connections, and once for all attempts that wait for the same host.
+    /// By default the system's resolver is used, on at most four threads of the process for all its
+    /// connections; attempts that wait for the same host share one look-up.
     ///
     /// ```no_run
     /// use phx_smol::SmolRuntime;
     /// use phx_smol::{Config, client};
     ///
-    /// # async fn to_one_of_ours() -> Result<(), Box<dyn std::error::Error>> {
+    /// # async fn to_a_fixed_address() -> Result<(), Box<dyn std::error::Error>> {
     /// let config = Config::new("wss://backend.internal/socket/websocket")?;
     /// let runtime = SmolRuntime::new()
     ///     .resolve_with(|_host, port| async move { Ok(vec![([10, 0, 0, 7], port).into()]) });
@@ -111,7 +111,7 @@ impl Default for SmolRuntime {
     }
 }
 
-/// The clocks of a [`SmolRuntime`]: the monotonic one is the operating system's.
+/// The clocks of a [`SmolRuntime`]. The monotonic clock is the operating system's.
 #[derive(Clone, Debug)]
 pub struct SmolClock {
     origin: Instant,
@@ -158,7 +158,7 @@ impl Runtime for SmolRuntime {
     }
 }
 
-/// What is spawned moves between threads, so it must be `Send`.
+/// Spawned futures move between threads, so they must be `Send`.
 ///
 /// ```no_run
 /// # use phx_smol::SmolRuntime;
@@ -175,12 +175,12 @@ impl Runtime for SmolRuntime {
 /// ```
 impl<F: Future<Output = ()> + Send + 'static> Spawn<F> for SmolRuntime {
     fn spawn(&self, future: F) {
-        // The task ends by itself when its handles are gone, so nobody waits for it.
+        // Not awaited: the driver ends by itself when its handles are dropped.
         smol::spawn(future).detach();
     }
 }
 
-/// A timer of smol's.
+/// A smol timer.
 #[derive(Debug)]
 pub struct SmolTimer {
     origin: Instant,
@@ -201,7 +201,7 @@ impl Timer for SmolTimer {
     }
 
     fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // A timer of smol's fires once, and is asked again after that.
+        // A smol timer fires once, but the driver polls an expired timer again.
         if self.at.is_some_and(|at| at <= Instant::now()) {
             return Poll::Ready(());
         }
@@ -209,5 +209,5 @@ impl Timer for SmolTimer {
     }
 }
 
-/// A time that no clock reaches, for deadlines that the platform's clock cannot express.
+/// The delay for deadlines that the platform's clock cannot represent.
 const FAR_FUTURE: Duration = Duration::from_secs(30 * 365 * 24 * 3_600);

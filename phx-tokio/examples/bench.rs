@@ -1,11 +1,11 @@
-//! What this client costs beside a bare tungstenite client that does the least a Channels client
-//! can do, both measured in the same run.
+//! A benchmark of this client against a bare tungstenite client that does the minimum of a Channels
+//! client, in one run.
 //!
 //! ```text
 //! cargo run --release -p phx-tokio --features testing --example bench-tokio
 //! ```
 //!
-//! `tests/bench/run` raises the limit of open files and does it for both adapters.
+//! `tests/bench/run` raises the limit of open files and runs the benchmark for both adapters.
 
 #[path = "../../tests/bench/mod.rs"]
 mod bench;

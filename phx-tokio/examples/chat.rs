@@ -1,11 +1,11 @@
-//! A chat client: what is typed is pushed to a room, what others say is printed.
+//! A chat client: pushes each line that is typed to a room, and prints the messages of others.
 //!
 //! ```text
 //! cargo run -p phx-tokio --example chat-tokio -- ws://127.0.0.1:4000/socket/websocket room:lobby
 //! ```
 //!
-//! It talks to any Phoenix whose room broadcasts the event `shout`. Stop the server and start it
-//! again: the room is joined again by itself.
+//! It works with any Phoenix server whose room broadcasts the event `shout`. Stop the server and start
+//! it again: the client rejoins the room.
 
 use std::error::Error;
 use std::io::stdin;
@@ -20,12 +20,12 @@ async fn chat(uri: &str, topic: &str) -> Result<(), Box<dyn Error + Send + Sync>
     let room = client.join(topic, json!({})).await?;
     let mut messages = room.messages();
 
-    // Reading a terminal blocks, so it has a thread. Handles work on any.
+    // Reading a terminal blocks, so a thread does it. Handles work on any thread.
     thread::spawn(move || {
         for line in stdin().lines().map_while(Result::ok) {
             match block_on(room.push("shout", json!({ "body": line }))) {
                 Ok(reply) => eprintln!("({})", reply.status),
-                Err(error) => eprintln!("(not said: {error})"),
+                Err(error) => eprintln!("(not sent: {error})"),
             }
         }
         block_on(client.disconnect());

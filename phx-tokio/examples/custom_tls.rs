@@ -1,4 +1,4 @@
-//! A server whose certificate comes from a private authority.
+//! Connects to a server whose certificate comes from a private authority.
 //!
 //! ```text
 //! cargo run -p phx-tokio --example custom_tls-tokio -- wss://backend.internal/socket/websocket ca.pem
@@ -10,12 +10,12 @@ use phx_tokio::{Config, Roots, Tls};
 use serde_json::json;
 
 async fn run(uri: &str, ca: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
-    // In place of Mozilla's roots, not beside them. `Tls::with_identity` shows a certificate too,
-    // and an `Arc<rustls::ClientConfig>` of your own goes in the same way.
+    // These roots replace Mozilla's. `Tls::with_identity` also presents a client certificate, and
+    // `Config::tls` accepts an `Arc<rustls::ClientConfig>` as well.
     let tls = Tls::new(Roots::pem(&std::fs::read(ca)?)?);
     let client = phx_tokio::connect(Config::new(uri)?.tls(tls)).await?;
     let room = client.join("room:lobby", json!({})).await?;
-    println!("joined: {}", room.join_response().ok_or("lost again")?.get()?);
+    println!("joined: {}", room.join_response().ok_or("not joined any more")?.get()?);
     client.disconnect().await;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Who is there: the list of a channel, and what changes.
+//! Presence: prints who is on a topic, and every change.
 //!
 //! ```text
 //! cargo run -p phx-tokio --example presence-tokio -- ws://127.0.0.1:4000/socket/websocket presence:lobby ann
@@ -26,7 +26,9 @@ async fn watch(uri: &str, topic: &str, me: &str) -> Result<(), Box<dyn Error + S
                 let keys: Vec<&str> = presence.list().map(|(key, _)| key).collect();
                 println!("here: {}", keys.join(", "));
             }
-            PresenceEvent::Interrupted { cause, .. } => println!("(not sure: {cause:?})"),
+            PresenceEvent::Interrupted { cause, .. } => {
+                println!("(unknown until rejoined: {cause:?})")
+            }
             _ => {}
         }
     }

@@ -1,4 +1,4 @@
-//! Payloads with types of your own, both ways.
+//! Payloads of your own types, sent and received.
 //!
 //! ```text
 //! cargo run -p phx-tokio --example typed-tokio -- ws://127.0.0.1:4000/socket/websocket
@@ -20,12 +20,12 @@ async fn run(uri: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
     let room = client.join("room:orders", Payload::json(&())?).await?;
     let mut messages = room.messages();
 
-    // Serialised once, at the call, into the buffer that becomes the frame.
+    // The call serializes the value once, into the buffer of the frame.
     let order = Order { id: 7, items: vec!["tea".into(), "milk".into()] };
     let reply = room.push("echo", Payload::json(&order)?).await?.ok()?;
     assert_eq!(reply.deserialize::<Order>()?, order);
 
-    // Parsed once, by whoever reads it; a message of another shape is an error of this line.
+    // `deserialize` parses the message; if it does not match the type, that is an error here.
     room.cast("shout", Payload::json(&order)?).await?;
     if let Some(ChannelEvent::Message(message)) = messages.next().await {
         println!("{}: {:?}", message.event(), message.payload().deserialize::<Order>()?);

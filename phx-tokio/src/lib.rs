@@ -22,39 +22,58 @@
 //! # }
 //! ```
 //!
-//! The connection is kept: after a loss it is dialled again with a delay that grows, every channel
-//! is joined again, and a consumer sees the gap as `Interrupted` and `Resumed`.
+//! The client stays connected: after a loss it reconnects with a growing delay and joins every channel
+//! again. A consumer sees the gap as `Interrupted` and `Resumed`.
 //!
-//! A program also needs `tokio` with the features `macros` and `rt-multi-thread`, or a runtime of its
-//! own making with I/O and time enabled.
+//! A program also needs `tokio` with the features `macros` and `rt-multi-thread`, or a tokio runtime
+//! that it builds itself with I/O and time enabled.
 //!
-//! The protocol, all decisions and the handles are those of [`phx_proto`]; this crate adds tokio's
+//! The protocol, all decisions and the handles come from [`phx_proto`]; this crate adds tokio's
 //! sockets, timers and tasks.
 //!
-//! # Where to read on
+//! # Which type do I need?
 //!
-//! * [`connect`] waits for the first connection, [`start`] does not, [`client`](client()) spawns nothing, and
-//!   [`supervisor`] keeps many under names.
-//! * [`Config`] has a setter for each decision; [`Client`], [`Channel`] and [`Messages`] are the
-//!   handles. Each async function says what happens when its future is dropped.
+//! | to | use |
+//! | --- | --- |
+//! | connect, and wait until the connection is open | [`connect`], which returns a [`Client`] |
+//! | connect in the background | [`start`] |
+//! | spawn the driver yourself | [`client`](client()) |
+//! | keep many connections by name | [`supervisor`] |
+//! | set the address, timeouts, limits and retries | [`Config`] |
+//! | send a token that changes | [`Credentials`] for the connection, [`JoinParams`] for a topic |
+//! | join a topic | [`Client::join`], which returns a [`Channel`]; [`Client::want`] does not wait |
+//! | send an event | [`Channel::push`] waits for the reply, [`Channel::cast`] does not |
+//! | receive the messages of a topic | [`Messages`], a stream of [`ChannelEvent`]s, from [`Channel::messages`] or [`Channel::on`] |
+//! | know who is on a topic | [`PresenceStream`], from [`Channel::presence`] |
+//! | observe losses, retries and refusals | [`Signals`], from [`Client::signals`] |
+//! | build or read a payload | [`Payload`] |
+//! | trust a private authority, or present a certificate | [`Tls`] and [`Config::tls`] |
+//! | dial over your own stream, or resolve names yourself | [`TokioRuntime`] |
+//! | run connections from a file | [`Connections`] and [`Router`] |
+//! | test a program without a network | [`testing::Script`] |
+//! | test a program against a server | [`testing::Listener`] |
+//!
+//! # Further reading
+//!
+//! * Each async function documents what happens when its future is dropped.
 //! * The [`manual`] answers questions: how to [wait for a backend](manual::wait_for_a_backend), to
 //!   [refresh tokens](manual::credentials), to [share a topic](manual::share_a_topic), to [bound memory](manual::backpressure), to
 //!   [test a service](manual::testing_your_client), to [log](manual::log_and_trace), to [shut down](manual::shut_down).
-//! * The examples in the repository are short and run as they are: `service` is a whole one; `chat`, `typed`,
-//!   `binary`, `presence`, `token_refresh`, `supervised` and `custom_tls` show one thing each.
+//! * The examples in the repository are short and run without changes: `service` is a complete service; `chat`,
+//!   `typed`, `binary`, `presence`, `token_refresh`, `supervised` and `custom_tls` show one feature each.
 //!
 //! # Features
 //!
-//! | feature | what it adds |
+//! | feature | adds |
 //! | --- | --- |
-//! | `tls` (default) | `wss://`, over rustls with ring; Mozilla's roots unless [`Config::tls`] says otherwise |
+//! | `tls` (default) | `wss://`, over rustls with ring, with Mozilla's roots unless [`Config::tls`] sets others |
 //! | `tls-native-roots` | [`Roots::native`]: the certificate authorities of the operating system |
-//! | `service` (default) | documents of connections, the [supervisor], the router and the bus, metrics: module [`service`] |
+//! | `service` (default) | module [`service`]: connections from a document, the [supervisor], the router and the bus, metrics |
 //! | `schema` | `Connections::json_schema`: the JSON Schema of a document of connections |
-//! | `websocket` | phx's own WebSocket in place of tungstenite, by [`Config::transport`] |
-//! | `tracing` | what happens, as events of the `tracing` crate with the target `phx` |
-//! | `recording` | [`recording`]: what a client receives and does, in a file that can be replayed |
-//! | `testing` | [`testing::Listener`]: a Phoenix-like server on a TCP port, for your tests too |
+//! | `websocket` | phx's own WebSocket as an alternative to tungstenite, selected with [`Config::transport`] |
+//! | `tracing` | events of the `tracing` crate with the target `phx` |
+//! | `recording` | module [`recording`]: files with the inputs and actions of a client, which can be replayed |
+//! | `testing` | module [`testing`]: a Phoenix-like server, on a TCP port or in memory |
 //! | `cli` | the command `phx` |
 
 mod net;
@@ -88,16 +107,16 @@ pub use crate::runtime::{TokioClock, TokioRuntime, TokioTimer};
 
 /// Connects, and waits until the connection is open.
 ///
-/// Reconnecting is automatic from then on; when this first attempt fails, nothing goes on in the
-/// background.
+/// After that, the client reconnects automatically. If this first attempt fails, nothing continues
+/// in the background.
 ///
 /// # Errors
 ///
-/// Why the first attempt failed: the server could not be reached, or refused the upgrade.
+/// The reason why the first attempt failed: the server could not be reached, or refused the upgrade.
 ///
 /// # Panics
 ///
-/// Outside of a tokio runtime.
+/// Outside a tokio runtime.
 ///
 /// # Cancel safety
 ///
@@ -106,30 +125,29 @@ pub async fn connect(setup: impl Into<client::Setup>) -> Result<Client, client::
     phx_proto::client::connect(setup, TokioRuntime::new()).await
 }
 
-/// Starts connecting in the background and goes on until it succeeds, or until what the
-/// configuration says about giving up.
+/// Connects in the background, and retries until it succeeds or the configured limits end it.
 ///
 /// # Panics
 ///
-/// Outside of a tokio runtime.
+/// Outside a tokio runtime.
 #[must_use = "dropping the client closes the connection"]
 pub fn start(setup: impl Into<client::Setup>) -> Client {
     phx_proto::client::start(setup, TokioRuntime::new())
 }
 
-/// A client and the future that drives it, for those who spawn it themselves.
+/// Creates a client and the future that drives it, for a program that spawns the driver itself.
 ///
-/// Nothing is dialled: poll the driver, and call [`Client::connect`].
+/// It does not connect: poll the driver, and call [`Client::connect`].
 #[must_use = "the driver does the work"]
 pub fn client(setup: impl Into<client::Setup>) -> (Client, client::Driver<TokioRuntime>) {
     phx_proto::client::client(setup, TokioRuntime::new())
 }
 
-/// A supervisor for named connections, whose events go through `router` to its bus.
+/// Creates a supervisor for named connections; their events go through `router` to its bus.
 ///
 /// # Panics
 ///
-/// Outside of a tokio runtime.
+/// Outside a tokio runtime.
 #[cfg(feature = "service")]
 #[must_use = "dropping the supervisor closes its connections"]
 pub fn supervisor(router: Router) -> service::Supervisor {

@@ -1,4 +1,4 @@
-//! The sockets of tokio, as dialling wants them.
+//! The sockets of tokio for the dialler.
 
 use core::future::{Future, poll_fn};
 use core::net::SocketAddr;
@@ -28,8 +28,8 @@ impl Net for TokioNet {
 
     async fn connect(address: SocketAddr) -> io::Result<Stream> {
         let stream = TcpStream::connect(address).await?;
-        // Channels send small frames that somebody waits for. Where the option cannot be set they
-        // are merely later.
+        // Channels send small frames, which Nagle's algorithm would delay. If this fails, they are only
+        // slower.
         let _ = stream.set_nodelay(true);
         Ok(Stream::new(stream))
     }
@@ -61,15 +61,15 @@ impl Wrap for TokioNet {
     }
 }
 
-/// What a WebSocket can run over.
+/// A byte stream under a WebSocket.
 trait Bytes: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
 
 impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Bytes for S {}
 
-/// A stream of tokio's with the traits of `futures_io`.
+/// A tokio stream with the traits of `futures_io`.
 ///
-/// It is polled outside of tokio's cooperative budget: `Pending` must mean that there is nothing to
-/// read, or no capacity to write. The driver has a budget of its own.
+/// It is polled outside tokio's cooperative budget: `Pending` must mean that there is nothing to read
+/// or no capacity to write. The driver has its own budget.
 pub(crate) struct Stream(Box<dyn Bytes>);
 
 impl Stream {
@@ -128,7 +128,7 @@ impl tokio::io::AsyncRead for Tokio {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // tungstenite and rustls read into memory that is initialized already.
+        // tungstenite and rustls pass initialized memory, so this costs nothing.
         let read = ready!(Pin::new(&mut self.0).poll_read(cx, buffer.initialize_unfilled()))?;
         buffer.advance(read);
         Poll::Ready(Ok(()))

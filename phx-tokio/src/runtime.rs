@@ -1,4 +1,4 @@
-//! The clock, the timer, the dialling and the spawning of tokio, as the driver wants them.
+//! The driver's runtime on tokio: clock, timer, dialling and spawning.
 
 use core::fmt;
 use core::future::Future;
@@ -18,11 +18,11 @@ use tokio::time::{Instant, Sleep};
 
 use crate::net::{Stream, TokioNet};
 
-/// Runs a driver on tokio.
+/// The tokio runtime for a driver.
 ///
-/// The clock is tokio's own, so a test with a paused clock is on virtual time. Dialling, timers
-/// and [`spawn`](Spawn::spawn) need a tokio runtime with I/O and time enabled around them;
-/// making this value does not.
+/// Its clock is tokio's, so a test with a paused clock runs in virtual time. Dialling, timers and
+/// [`spawn`](Spawn::spawn) must be used within a tokio runtime with I/O and time enabled; this value
+/// can be created anywhere.
 #[derive(Clone)]
 pub struct TokioRuntime {
     origin: Instant,
@@ -34,14 +34,14 @@ type Dialler =
     dyn Fn(Uri) -> Pin<Box<dyn Future<Output = io::Result<Stream>> + Send>> + Send + Sync;
 
 impl TokioRuntime {
-    /// A runtime whose clock starts now.
+    /// Creates a runtime whose clock starts at zero now.
     #[must_use]
     pub fn new() -> Self {
         Self { origin: Instant::now(), dialler: None, resolver: Resolver::system() }
     }
 
-    /// Dials with a function of the caller's own, which yields a stream that leads to the server:
-    /// TCP, proxy and TLS are then all its own business, and the upgrade is asked for on it.
+    /// Dials with `dial`, which opens a stream to the server. TCP, proxy and TLS are then up to that
+    /// function; the client only upgrades the stream to a WebSocket.
     ///
     /// ```no_run
     /// use phx_tokio::TokioRuntime;
@@ -70,17 +70,17 @@ impl TokioRuntime {
 }
 
 impl TokioRuntime {
-    /// Looks names up with a function of the caller's own, which takes a host and a port: another
-    /// protocol, or answers of its own. Addresses are not looked up.
+    /// Looks names up with `resolve`, which takes a host and a port. It is not called for IP
+    /// addresses.
     ///
-    /// By default the system's resolver is asked, on at most four threads of the process for all of
-    /// its connections, and once for all attempts that wait for the same host.
+    /// By default the system's resolver is used, on at most four threads of the process for all its
+    /// connections; attempts that wait for the same host share one look-up.
     ///
     /// ```no_run
     /// use phx_tokio::TokioRuntime;
     /// use phx_tokio::{Config, client};
     ///
-    /// # async fn to_one_of_ours() -> Result<(), Box<dyn std::error::Error>> {
+    /// # async fn to_a_fixed_address() -> Result<(), Box<dyn std::error::Error>> {
     /// let config = Config::new("wss://backend.internal/socket/websocket")?;
     /// let runtime = TokioRuntime::new()
     ///     .resolve_with(|_host, port| async move { Ok(vec![([10, 0, 0, 7], port).into()]) });
@@ -113,7 +113,7 @@ impl Default for TokioRuntime {
     }
 }
 
-/// The clocks of a [`TokioRuntime`]: the monotonic one is tokio's own.
+/// The clocks of a [`TokioRuntime`]. The monotonic clock is tokio's.
 #[derive(Clone, Debug)]
 pub struct TokioClock {
     origin: Instant,
@@ -152,7 +152,7 @@ impl Runtime for TokioRuntime {
     fn connect(&self, request: ConnectRequest, config: &Config) -> Pin<Box<Dial>> {
         let (config, resolver) = (config.clone(), self.resolver.clone());
         let stream = self.dialler.as_ref().map(|dialler| dialler(request.uri.clone()));
-        // Outside of tokio's cooperative budget, as everything that the driver polls.
+        // Outside tokio's cooperative budget, like everything that the driver polls.
         Box::pin(tokio::task::unconstrained(async move {
             let connecting = adapter::connect::<TokioNet>(stream, &request, &config, &resolver);
             let (socket, opened) = connecting.await?;
@@ -161,7 +161,7 @@ impl Runtime for TokioRuntime {
     }
 }
 
-/// What is spawned moves between threads, so it must be `Send`.
+/// Spawned futures move between threads, so they must be `Send`.
 ///
 /// ```no_run
 /// # use phx_tokio::TokioRuntime;
@@ -178,18 +178,18 @@ impl Runtime for TokioRuntime {
 /// ```
 impl<F: Future<Output = ()> + Send + 'static> Spawn<F> for TokioRuntime {
     fn spawn(&self, future: F) {
-        // The task ends by itself when its handles are gone, so nobody waits for it.
+        // Not awaited: the driver ends by itself when its handles are dropped.
         drop(tokio::spawn(future));
     }
 }
 
-/// A timer of tokio's. Made without a runtime; polled within one.
+/// A tokio timer. It can be created outside a runtime, but must be polled within one.
 #[derive(Debug)]
 pub struct TokioTimer {
     origin: Instant,
     at: Option<Instant>,
-    /// Made on the first poll, because `Sleep::new` panics outside of a runtime, and kept, because
-    /// it is reset with every frame.
+    /// Created on the first poll, because creating a `Sleep` outside a runtime panics. Kept after
+    /// that, because every frame resets it.
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
@@ -207,10 +207,10 @@ impl Timer for TokioTimer {
     fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(at) = self.at else { return Poll::Pending };
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
-        // With the budget of its task used up, a sleep is pending without having registered.
+        // Once its task has used up the budget, a sleep is pending without registering a waker.
         Pin::new(&mut tokio::task::unconstrained(sleep.as_mut())).poll(cx)
     }
 }
 
-/// A time that no clock reaches, for deadlines that the platform's clock cannot express.
+/// The delay for deadlines that the platform's clock cannot represent.
 const FAR_FUTURE: Duration = Duration::from_secs(30 * 365 * 24 * 3_600);

@@ -1,5 +1,5 @@
-//! A Phoenix-like server on a TCP port, for tests: [`phx_proto::testing::Server`] over real
-//! sockets.
+//! Test servers: [`Listener`] is a Phoenix-like server on a TCP port, [`Script`] is a scripted one in
+//! memory.
 
 use core::net::SocketAddr;
 use std::io;
@@ -36,10 +36,10 @@ use crate::runtime::TokioRuntime;
 /// let room = client.join("room:lobby", json!({})).await?;
 /// let mut events = room.messages();
 /// server.kill().await; // no close frame
-/// server.restart().await?; // the same port, and nothing is remembered
+/// server.restart().await?; // the same port, with a new state
 /// while let Some(event) = events.next().await {
 ///     if matches!(event, ChannelEvent::Resumed { .. }) {
-///         break; // a push before it could have gone to the server that is gone
+///         break; // an earlier push could have been lost with the killed server
 ///     }
 /// }
 /// let reply = room.push("echo", json!({"still": "here"})).await?.ok()?;
@@ -50,7 +50,7 @@ use crate::runtime::TokioRuntime;
 /// # }
 /// ```
 ///
-/// Dropping it ends it as [`kill`](Self::kill) does.
+/// Dropping the listener stops it as [`kill`](Self::kill) does.
 #[derive(Debug)]
 pub struct Listener {
     addr: SocketAddr,
@@ -73,26 +73,26 @@ impl Listener {
         }
     }
 
-    /// Listens on `addr`; port 0 takes any that is free.
+    /// Listens on `addr`; port 0 selects a free port.
     ///
-    /// Cancel safe: dropping the future listens to nothing.
+    /// Cancel safe: if the future is dropped, nothing listens.
     ///
     /// # Errors
     ///
-    /// Those of binding: the port is in use, or not allowed.
+    /// The error of binding: for example, the port is in use or not permitted.
     pub async fn bind(addr: SocketAddr, config: ServerConfig) -> io::Result<Self> {
         let mut this = Self::new(addr, config);
         this.restart().await?;
         Ok(this)
     }
 
-    /// Listens on `addr` as [`bind`](Self::bind) does, behind TLS.
+    /// Listens on `addr` as [`bind`](Self::bind) does, with TLS.
     ///
     /// Cancel safe, as [`bind`](Self::bind).
     ///
     /// # Errors
     ///
-    /// Those of binding.
+    /// The error of binding.
     #[cfg(feature = "tls")]
     pub async fn bind_tls(
         addr: SocketAddr,
@@ -105,7 +105,7 @@ impl Listener {
         Ok(this)
     }
 
-    /// The address of the socket.
+    /// The URI of the server's socket.
     #[must_use]
     pub fn url(&self) -> String {
         #[cfg(feature = "tls")]
@@ -115,7 +115,7 @@ impl Listener {
         format!("{scheme}://{}/socket/websocket", self.addr)
     }
 
-    /// The address it listens on, or listened on before it was killed.
+    /// The address that the server listens on, or listened on before it was killed.
     #[must_use]
     pub const fn addr(&self) -> SocketAddr {
         self.addr
@@ -123,24 +123,24 @@ impl Listener {
 
     /// Drops every TCP connection without a close frame and stops listening, as a crash does.
     ///
-    /// Not cancel safe: when the future is dropped it still ends, but the port may be in use for a
-    /// moment, and the server still knows its peers.
+    /// Not cancel safe: if the future is dropped, the server still ends, but the port may be in use
+    /// for a moment, and the server still lists its peers.
     pub async fn kill(&mut self) {
         if let Some(task) = self.task.take() {
             task.abort();
-            // Waiting for it means that the port is free afterwards.
+            // Awaited, so that the port is free afterwards.
             let _ = task.await;
             self.hub.forget_peers();
         }
     }
 
-    /// Listens again on the same port, with a server that has forgotten everything.
+    /// Restarts the server on the same port, with a new state.
     ///
-    /// Not cancel safe: when the future is dropped it is killed, and not back.
+    /// Not cancel safe: if the future is dropped, the server is killed and may not listen again.
     ///
     /// # Errors
     ///
-    /// Those of binding.
+    /// The error of binding.
     pub async fn restart(&mut self) -> io::Result<()> {
         self.kill().await;
         let listener = TcpListener::bind(self.addr).await?;
@@ -154,25 +154,38 @@ impl Listener {
         Ok(())
     }
 
-    /// Does something with the server and sends what comes of it.
+    /// Calls `work` with the server and the current time, and then sends the server's outputs.
+    ///
+    /// ```
+    /// use phx_tokio::testing::{HttpRefusal, Listener, ServerConfig};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # tokio::runtime::Runtime::new()?.block_on(async {
+    /// let server = Listener::bind(([127, 0, 0, 1], 0).into(), ServerConfig::default()).await?;
+    /// server.with(|server, _now| server.refuse_next(HttpRefusal::new(503, "busy")));
+    /// assert!(phx_tokio::connect(phx_tokio::Config::new(&server.url())?).await.is_err());
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     pub fn with<T>(&self, work: impl FnOnce(&mut Server, Time) -> T) -> T {
         self.hub.with(work)
     }
 
-    /// Broadcasts to everyone who has joined the topic.
+    /// Broadcasts to every client that has joined the topic.
     pub fn broadcast(&self, topic: &str, event: &str, payload: Value) {
         self.with(|server, now| server.broadcast(now, topic, event, payload));
     }
 
-    /// Crashes the topic's channels: `phx_error` to everyone who has joined it.
+    /// Crashes the topic's channels: every client that has joined it receives `phx_error`.
     pub fn crash_channel(&self, topic: &str) {
         self.with(|server, now| server.crash_channel(now, topic));
     }
 
     /// Closes every connection as a stopping Phoenix does, waits for the connections to end, and
-    /// stops listening. A client that does not answer is not waited for.
+    /// stops listening. It waits at most a second for a client that does not answer.
     ///
-    /// Not cancel safe: when the future is dropped the connections are closing, and it still
+    /// Not cancel safe: if the future is dropped, the connections are closing, and the server still
     /// listens.
     pub async fn shutdown(&mut self) {
         self.with(|server, now| server.shutdown(now));

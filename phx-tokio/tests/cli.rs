@@ -87,7 +87,7 @@ fn http_url_is_bad_usage() {
 
 #[test]
 fn malformed_payload_is_bad_usage() {
-    assert_fails(&run(&["push", "ws://localhost/", "t", "e", "{"]), 2, "no JSON");
+    assert_fails(&run(&["push", "ws://localhost/", "t", "e", "{"]), 2, "not JSON");
 }
 
 #[test]
@@ -458,7 +458,7 @@ fn recording_error_names_the_file() {
 fn incomplete_recording_fails_the_command() {
     let serve = Serve::start();
     let push = ["push", &serve.url, "room:lobby", "echo", "{}", "--record", "/dev/full"];
-    assert_fails(&run(&push), 1, "/dev/full: the recording is not whole");
+    assert_fails(&run(&push), 1, "/dev/full: the recording is incomplete");
 }
 
 #[test]
@@ -491,7 +491,7 @@ fn completions_and_man_cover_every_command() {
         assert!(page.contains(&format!("{name} \\- ")), "{page}");
         assert!(page.contains("Exit codes:"), "{command:?}");
     }
-    assert_fails(&run(&["man", "dance"]), 2, "no command \"dance\"");
+    assert_fails(&run(&["man", "dance"]), 2, "unknown command \"dance\"");
     assert_eq!(run(&["completions", "dance"]).status.code(), Some(2));
 }
 

@@ -132,7 +132,7 @@ fn slow_sockets_do_not_block_scraper() {
 fn public_metrics_address_causes_warning() {
     let server = TestServer::new();
     let (process, _, _file) = scraped(&server, "0.0.0.0:0");
-    process.errors.until("is no loopback address");
+    process.errors.until("is not a loopback address");
     let (process, _, _file) = scraped(&server, "127.0.0.1:0");
     process.errors.until("keeping 1 connection");
     assert!(!process.errors.text().contains("loopback"), "{}", process.errors.text());
@@ -190,13 +190,13 @@ fn serve_without_descriptors_backs_off() {
     let url = process.first_line();
     let addr = url.trim().trim_start_matches("ws://").split('/').next().unwrap().to_owned();
     let greedy: Vec<TcpStream> = (0..64).map(|_| TcpStream::connect(&addr).unwrap()).collect();
-    process.errors.until("no connection is accepted at the moment");
+    process.errors.until("connections cannot be accepted at the moment");
     let before = ticks(&process);
     // A busy loop would use all CPU time of this interval.
     std::thread::sleep(Duration::from_millis(600));
     let used = ticks(&process) - before;
     assert!(used < 10, "{used} ticks");
-    assert_eq!(process.errors.text().matches("no connection is accepted").count(), 1);
+    assert_eq!(process.errors.text().matches("connections cannot be accepted").count(), 1);
     drop(greedy);
     wait("a connection again", || {
         phx(&["push", url.trim(), "room:a", "echo"])

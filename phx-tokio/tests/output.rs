@@ -78,7 +78,7 @@ fn run_ends_within_grace(start: Start, more: usize) {
     process.signal(Signal::TERM);
     assert_eq!(process.exit_code(), Some(1));
     let log = process.errors.all();
-    assert!(log.contains("the grace period is over"), "{log}");
+    assert!(log.contains("the grace period has ended"), "{log}");
     let lost = number_before(" events could not be written", &log);
     let written = written(&mut process);
     let news = written.iter().filter(|event| event["type"] == "phoenix.a.room_a.news").count();
@@ -105,10 +105,10 @@ fn run_second_signal(start: Start) {
     let server = TestServer::new();
     let (mut process, _file) = stuck_run(&server, start, "600");
     process.signal(Signal::INT);
-    process.errors.until("another signal ends it at once");
+    process.errors.until("another signal exits at once");
     assert_eq!(process.signal_until_exit(Signal::TERM), Some(1));
     let log = process.errors.all();
-    assert!(log.contains("ended at once"), "{log}");
+    assert!(log.contains("second signal"), "{log}");
     assert!(number_before(" events could not be written", &log) > 0);
 }
 
@@ -134,7 +134,7 @@ fn run_signal_delivered_twice_is_one() {
     server.with(|server| server.hold_replies(true));
     process.signal(Signal::TERM);
     process.signal(Signal::INT);
-    process.errors.until("another signal ends it at once");
+    process.errors.until("another signal exits at once");
     server.wait_for("ChannelEnded", 2);
     server.with(|server| server.hold_replies(false));
     assert_eq!(process.exit_code(), Some(0), "{}", process.errors.text());
@@ -156,7 +156,7 @@ fn run_with_silent_server_ends_within_grace() {
     serve.wait_stopped();
     process.signal(Signal::TERM);
     assert_eq!(process.exit_code(), Some(0));
-    assert!(process.errors.all().contains("the grace period is over"));
+    assert!(process.errors.all().contains("the grace period has ended"));
 }
 
 #[track_caller]
@@ -262,7 +262,7 @@ fn run_exits_1_without_reader() {
     server.wait_for("Joined", 1);
     drop(process.stdout.take());
     assert_eq!(process.exit_code(), Some(1));
-    assert!(process.errors.all().contains("its reader is gone"));
+    assert!(process.errors.all().contains("the reader has closed it"));
     server.wait_for("Disconnected", 1);
 }
 

@@ -131,10 +131,10 @@ fn malformed_line_is_reported_by_number() {
     stage.events.process.type_line(r#"{"id": "x", "push": {"topic": "s3cret", "connection": 7}}"#);
     let first = stage.events.report("phx.control.malformed");
     assert_eq!((&first["data"]["line"], &first["data"]["id"]), (&json!(1), &Value::Null));
-    assert!(first["data"]["message"].as_str().unwrap().contains("no JSON"), "{first}");
+    assert!(first["data"]["message"].as_str().unwrap().contains("not JSON"), "{first}");
     let second = stage.answer("phx.control.malformed", "x");
     assert_eq!(second["line"], 3);
-    assert_eq!(second["message"], "\"push\": \"connection\" is a string, not a number");
+    assert_eq!(second["message"], "\"push\": \"connection\" must be a string, not a number");
 
     // An oversized line is skipped, and the next one is read.
     stage.events.process.type_line(&"x".repeat((16 << 20) + 1));
@@ -196,7 +196,7 @@ fn stdin_eof_ends_control_only() {
     stage.answer("phx.control.done", "last");
     stage.server.type_line(r#"broadcast room:a news {"n":1}"#);
     stage.events.until("a", "phoenix.a.room_a.news", None);
-    stage.events.process.expect_log("no more control");
+    stage.events.process.expect_log("no further orders");
     stage.finish();
 }
 

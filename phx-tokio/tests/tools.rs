@@ -224,7 +224,7 @@ fn listen_ends_after_a_time() {
     let output = run(&[&listen[..], &["300ms", "--count", "1"]].concat());
     let log = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(7), "{log}");
-    assert!(log.contains("0 of 1 messages came in 300 ms"), "{log}");
+    assert!(log.contains("0 of 1 messages arrived in 300 ms"), "{log}");
     let output = joined.wait_with_output().unwrap();
     assert_eq!(stdout_of(&output), "{\"type\":\"joined\",\"topic\":\"room:a\"}\n");
 }
@@ -273,7 +273,7 @@ fn crashing_joins_are_reported() {
         commands.map(|args| Process::start(phx(&[args, &["--timeout", "5s", "--quiet"]].concat())));
     for args in commands {
         let process = Process::start(phx(args));
-        let log = process.errors.until("trying again");
+        let log = process.errors.until("retrying");
         assert!(log.contains("phx: boom:a: the server refused the join: "), "{log}");
         assert!(log.contains("crashed in its join"), "{log}");
     }
@@ -294,7 +294,7 @@ fn timeout_bounds_every_step() {
     let url = format!("ws://{}/socket/websocket", silent.local_addr().unwrap());
     let output = run(&["push", &url, "room:a", "echo", "{}", "--timeout", "200ms"]);
     assert_eq!(output.status.code(), Some(3));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("no connection in 200 ms"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("not connected within 200 ms"));
     let server = TestServer::new();
     // Long enough for a join on a busy machine.
     let output = run(&["push", &server.url(), "room:a", "noreply", "{}", "--timeout", "5s"]);

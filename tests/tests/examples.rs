@@ -283,7 +283,7 @@ fn service_outlives_its_backend() {
         service.expect_line("listening on ");
         let listening = service.output.last().expect("a line");
         let address = listening.trim_start_matches("listening on ").to_owned();
-        assert_eq!(get(&address, "/health"), (200, "well".to_owned()));
+        assert_eq!(get(&address, "/health"), (200, "healthy".to_owned()));
         service.expect_line("connect failed");
         let (status, text) = get(&address, "/ready");
         assert!(status == 503 && !text.is_empty(), "{status} {text}");
@@ -304,7 +304,7 @@ fn service_outlives_its_backend() {
         let pid = service.child.id().to_string();
         let killed = Command::new("kill").args(["-TERM", &pid]).status().expect("kill exists");
         assert!(killed.success());
-        service.expect_line("ended in order: true");
+        service.expect_line("finished everything: true");
         service.expect_success();
     }
 }

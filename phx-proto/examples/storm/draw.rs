@@ -1,13 +1,13 @@
-//! The storms as a picture: how many of the clients dial in each 100 ms, ours beside phoenix.js.
+//! Draws the storms: how many clients dial in each 100 ms, of phx and of phoenix.js.
 
 use std::fmt::Write as _;
 
 use super::{Attempts, Storm};
 
-/// Of the picture, in pixels; each storm has a panel of its own.
+/// The width of the picture in pixels; each storm has its own panel.
 const WIDTH: usize = 720;
 const PANEL: usize = 170;
-/// Of the drawing in a panel: where it begins, and how large it is.
+/// The position and the size of the drawing in a panel.
 const LEFT: usize = 48;
 const TOP: usize = 34;
 const HEIGHT: usize = 100;
@@ -16,8 +16,8 @@ const ACROSS: usize = WIDTH - LEFT - 12;
 const OURS: &str = "#1f78d1";
 const THEIRS: &str = "#e0872b";
 
-/// The storms of so many clients, in one picture. Without blank lines, so that it can stand in a
-/// page of Markdown; text has the colour of the page.
+/// Draws storms with this many clients in one picture. It has no blank lines, so that it can be
+/// embedded in a page of Markdown; the text has the colour of the page.
 pub fn draw(clients: usize, storms: &[Storm]) -> String {
     let height = storms.len() * PANEL + 24;
     let mut svg = format!(
@@ -52,7 +52,7 @@ pub fn draw(clients: usize, storms: &[Storm]) -> String {
 
 fn panel(svg: &mut String, top: usize, clients: usize, storm: &Storm) {
     let Storm { disaster, ours, theirs } = storm;
-    // As long as the server is away, and what is interesting after it.
+    // The outage and the first seconds after it.
     let seconds = usize::try_from(disaster.away.as_secs()).unwrap_or(0) + 5;
     let most = ours.0.iter().chain(&theirs.0).copied().max().unwrap_or(0).max(1);
     let percent = |count: usize| format!("{:.1} %", count as f64 * 100.0 / clients as f64);
@@ -71,7 +71,7 @@ fn panel(svg: &mut String, top: usize, clients: usize, storm: &Storm) {
         percent(other),
         LEFT - 4,
         top + TOP + 10,
-        // Some dial twice in one of them.
+        // More than 100 % if clients dial twice within 100 ms.
         format_args!("{:.0} %", most as f64 * 100.0 / clients as f64),
     );
     for (attempts, colour) in [(theirs, THEIRS), (ours, OURS)] {
@@ -94,14 +94,14 @@ fn panel(svg: &mut String, top: usize, clients: usize, storm: &Storm) {
     svg.push('\n');
 }
 
-/// Steps over so many buckets, the highest of `most` attempts being as high as the panel, and back
-/// to the line.
+/// The outline of the first `buckets` buckets, which returns to the base line. It is scaled so that
+/// `most` attempts have the height of the panel.
 fn outline(attempts: &Attempts, buckets: usize, most: usize) -> String {
     let mut path = String::new();
     let (mut x, mut height) = (0, 0);
     for bucket in 0..buckets {
         let count = attempts.0.get(bucket).copied().unwrap_or(0);
-        // In tenths of a pixel; what is there at all can be seen.
+        // In tenths of a pixel, rounded up so that a single attempt is visible.
         let now = (count * HEIGHT * 10).div_ceil(most);
         if now != height {
             let _ = write!(path, "{}{}", across(&mut x, bucket, buckets), up(height, now));

@@ -143,7 +143,8 @@ fn text(
         Vsn::V2 => json!([join_ref, msg_ref, topic, event, payload]),
         Vsn::V1 => json!({ "event": event, "payload": payload, "ref": msg_ref, "topic": topic }),
     };
-    // Sorted, as Elixir writes small maps, whichever features of serde_json other crates enable.
+    // Keys are sorted, as Elixir writes small maps, whichever features of serde_json other crates
+    // enable.
     message.sort_all_objects();
     Frame::Text(Bytes::from(message.to_string()))
 }

@@ -62,8 +62,8 @@ impl ServerConfig {
     }
 
     /// The idle timeout: a socket whose client sends neither frames nor pings for this long is
-    /// closed with 1002 (`wire/idle_timeout_close`). By default 60 seconds. With real sockets it
-    /// also limits the head of the upgrade request, which is then answered with 408.
+    /// closed with 1002 (`wire/idle_timeout_close`). By default 60 seconds. With real sockets it is
+    /// also the timeout for the head of the upgrade request; after it, the response is 408.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.idle_timeout = timeout;

@@ -127,7 +127,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// The effects to run at once, if the delay is zero.
+    /// If the delay is zero, the effects: the caller runs them at once.
     pub(super) fn delay_channel(
         &mut self,
         now: Time,

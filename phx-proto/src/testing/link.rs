@@ -202,7 +202,7 @@ impl Link {
 
     /// The one-way latency, drawn for each parcel. By default there is none.
     ///
-    /// A reversed range counts as its start alone.
+    /// If the range is reversed, its start is used.
     pub fn latency(&mut self, range: RangeInclusive<Duration>) -> &mut Self {
         let (min, max) = (*range.start(), *range.end());
         self.latency = DelayRange::new(min, max.max(min)).unwrap_or(NO_TIME);
@@ -255,8 +255,8 @@ impl Link {
         self
     }
 
-    /// Cuts the current connection, or without one the next, after this many more frames have
-    /// arrived in this direction. Frames after them are lost.
+    /// Cuts the current connection (if there is none, the next one) after this many more frames
+    /// have arrived in this direction. Frames after them are lost.
     pub fn cut_after(&mut self, direction: Direction, frames: u64, cut: Cut) -> &mut Self {
         self.note(|| format!("the link will be cut after {frames} frames {direction:?} ({cut:?})"));
         match self.wires.values_mut().next_back() {

@@ -225,12 +225,12 @@ impl Hub {
         let mut late = pin!(N::sleep(timeout));
         let opening = pin!(self.open::<N>(Io::new(stream), late.as_mut()));
         let Some((stream, leftover, peer)) = opening.await else { return };
-        let mut heard = Heard { meter: stream.meter().clone(), bytes: 0 };
+        let mut activity = Activity { meter: stream.meter().clone(), bytes: 0 };
         // Only bytes after the upgrade count as activity, even if this is polled late.
-        heard.more();
+        activity.is_new();
         let stream = stream.with_leftover(leftover.into());
         let mut socket = N::wrap(stream, Role::Server, None).await;
-        poll_fn(|cx| self.poll_converse(&mut socket, peer, &mut heard, cx)).await;
+        poll_fn(|cx| self.poll_converse(&mut socket, peer, &mut activity, cx)).await;
         // The reply to a client's close frame may still be in the buffer.
         let mut late = pin!(N::sleep(CLOSE_TIMEOUT));
         poll_fn(|cx| match Pin::new(&mut socket).poll_flush(cx) {
@@ -324,7 +324,7 @@ impl Hub {
         &self,
         socket: &mut S,
         peer: PeerId,
-        heard: &mut Heard,
+        activity: &mut Activity,
         cx: &mut Context<'_>,
     ) -> Poll<()>
     where
@@ -338,7 +338,7 @@ impl Hub {
                     Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
                     Poll::Pending => {
                         reading = false;
-                        if heard.more() {
+                        if activity.is_new() {
                             self.with(|server, now| server.handle_bytes(now, peer));
                         }
                     }
@@ -401,14 +401,14 @@ impl Hub {
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
 /// Detects activity on a connection: a part of a message keeps it from being closed as idle.
-struct Heard {
+struct Activity {
     meter: Meter,
     bytes: usize,
 }
 
-impl Heard {
+impl Activity {
     /// Whether more bytes have arrived since the last call.
-    fn more(&mut self) -> bool {
+    fn is_new(&mut self) -> bool {
         let bytes = self.meter.bytes_read();
         core::mem::replace(&mut self.bytes, bytes) != bytes
     }

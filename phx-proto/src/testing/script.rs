@@ -230,7 +230,7 @@ impl Script {
         {
             let mut stage = self.stage.lock();
             stage.note("the server accepts");
-            stage.heard.clear();
+            stage.unclaimed.clear();
             let (to_client, joins) = (VecDeque::new(), BTreeMap::new());
             stage.wires.insert(number, Wire { vsn, to_client, joins, is_over: false });
         }
@@ -360,8 +360,8 @@ impl Script {
     #[track_caller]
     pub fn assert_push(&self, topic: &str, event: &str) -> Sent {
         self.expect(&format!("a {event} of {topic:?}"), |stage| {
-            let nth = stage.heard.iter().position(|sent| sent.is(topic, event))?;
-            Some(stage.heard.remove(nth))
+            let nth = stage.unclaimed.iter().position(|sent| sent.is(topic, event))?;
+            Some(stage.unclaimed.remove(nth))
         })
     }
 
@@ -373,7 +373,7 @@ impl Script {
     #[track_caller]
     pub fn refute_push(&self, topic: &str, event: &str) {
         self.refute(&format!("a {event} of {topic:?}"), |stage| {
-            stage.heard.iter().any(|sent| sent.is(topic, event))
+            stage.unclaimed.iter().any(|sent| sent.is(topic, event))
         });
     }
 

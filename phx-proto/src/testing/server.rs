@@ -68,7 +68,7 @@ pub struct Server {
     refusals: VecDeque<HttpRefusal>,
     /// The time of the latest input, or of the timer that is firing.
     now: Time,
-    /// Draws delays.
+    /// The source of random delays.
     rng: Rng,
     /// Presence diffs that are not broadcast yet, with their topics.
     diffs: VecDeque<(String, Value)>,
@@ -206,13 +206,13 @@ impl Server {
     /// idle (`wire/idle_timeout_pings`).
     pub fn handle_ping(&mut self, now: Time, peer: PeerId) {
         self.advance(now);
-        self.heard(now, peer);
+        self.record_activity(now, peer);
     }
 
     /// Handles the arrival of a part of a message. It keeps the socket from being closed as idle,
     /// because servers count bytes, not messages.
     pub fn handle_bytes(&mut self, now: Time, peer: PeerId) {
-        self.heard(now, peer);
+        self.record_activity(now, peer);
         self.advance(now);
     }
 
@@ -352,7 +352,7 @@ impl Server {
         self.advance(now);
         if let Some(socket) = self.sockets.get_mut(&peer) {
             socket.mailbox.push_back(mail);
-            self.heard(now, peer);
+            self.record_activity(now, peer);
             self.drain(now, peer);
         }
     }
@@ -434,13 +434,13 @@ impl Server {
 
     /// The socket that reaches the idle timeout first. A sleeping socket does not check it.
     fn next_idle(&self) -> Option<(Time, PeerId)> {
-        self.awake.first().map(|(heard, peer)| (*heard + self.config.idle_timeout, *peer))
+        self.awake.first().map(|(last, peer)| (*last + self.config.idle_timeout, *peer))
     }
 
     /// Records activity of a socket.
-    fn heard(&mut self, now: Time, peer: PeerId) {
+    fn record_activity(&mut self, now: Time, peer: PeerId) {
         let Some(socket) = self.sockets.get_mut(&peer) else { return };
-        let before = core::mem::replace(&mut socket.heard, now);
+        let before = core::mem::replace(&mut socket.last_activity, now);
         if self.awake.remove(&(before, peer)) {
             self.awake.insert((now, peer));
         }
@@ -450,14 +450,14 @@ impl Server {
     pub(super) fn fall_asleep(&mut self, peer: PeerId) {
         let Some(socket) = self.sockets.get_mut(&peer) else { return };
         socket.busy = true;
-        self.awake.remove(&(socket.heard, peer));
+        self.awake.remove(&(socket.last_activity, peer));
     }
 
-    /// Wakes a socket. It reads what arrived during its sleep now, so that counts as activity now.
+    /// Wakes a socket. Input that arrived during its sleep counts as activity at this moment.
     pub(super) fn wake_up(&mut self, now: Time, peer: PeerId) {
         let Some(socket) = self.sockets.get_mut(&peer) else { return };
         socket.busy = false;
-        socket.heard = now;
+        socket.last_activity = now;
         self.awake.insert((now, peer));
     }
 
@@ -473,7 +473,7 @@ impl Server {
     /// Removes a connection. Its channels end with it, and their presences leave.
     pub(super) fn remove(&mut self, peer: PeerId) {
         let Some(socket) = self.sockets.remove(&peer) else { return };
-        self.awake.remove(&(socket.heard, peer));
+        self.awake.remove(&(socket.last_activity, peer));
         self.observer.observe(|| Observation::Disconnected { peer });
         if let Some(held) = &mut self.held {
             held.retain(|reply| reply.peer != peer);

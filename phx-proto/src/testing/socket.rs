@@ -31,7 +31,7 @@ pub(super) struct Socket {
     pub(super) admission: Admission,
     pub(super) channels: BTreeMap<String, Channel>,
     /// The time of the client's last activity.
-    pub(super) heard: Time,
+    pub(super) last_activity: Time,
     /// Whether the socket sleeps in a join.
     pub(super) busy: bool,
     pub(super) mailbox: VecDeque<Mail>,
@@ -90,7 +90,7 @@ impl Socket {
         Self {
             admission,
             channels: BTreeMap::new(),
-            heard: now,
+            last_activity: now,
             busy: false,
             mailbox: VecDeque::new(),
             joining: None,

@@ -40,7 +40,7 @@ pub(super) struct Stage {
     /// The connections, by the number of their attempt; the last one is current.
     pub(super) wires: BTreeMap<u64, Wire>,
     /// Frames of the client that no assertion has consumed.
-    pub(super) heard: Vec<Sent>,
+    pub(super) unclaimed: Vec<Sent>,
     pub(super) log: Vec<String>,
     spawned: Vec<Pin<Box<dyn Future<Output = ()> + Send>>>,
     timers: BTreeMap<u64, (Time, Waker)>,
@@ -187,7 +187,7 @@ impl Stage {
         if sent.event == "phx_join" {
             wire.joins.insert(sent.topic.clone(), sent.join_ref.clone());
         }
-        self.heard.push(sent);
+        self.unclaimed.push(sent);
         self.note(&format!("client: {}", Shown(frame)));
     }
 }

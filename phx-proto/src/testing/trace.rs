@@ -56,7 +56,7 @@ impl TraceEvent {
         }
     }
 
-    /// Whether the event appears in the text. Of two events that say the same, one does not.
+    /// Whether the event appears in the text. An event that repeats another one is left out.
     pub(super) const fn is_shown(&self) -> bool {
         !matches!(self.signal(), Some(Signal::Connecting { .. }))
     }

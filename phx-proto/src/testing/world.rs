@@ -459,8 +459,8 @@ impl World {
         &self.clients[client.0].socket
     }
 
-    /// Whether a client is connected and its transport accepts frames. It does not while its
-    /// [`buffer`](Link::buffer) is full.
+    /// Whether a client is connected and its transport accepts frames. A full
+    /// [`buffer`](Link::buffer) accepts none.
     #[must_use]
     pub fn is_writable(&self, client: ClientId) -> bool {
         let client = &self.clients[client.0];

@@ -1,4 +1,4 @@
-//! The dialler: takes a URI to an upgraded stream.
+//! The dialler: opens a stream to the server of a URI and upgrades it.
 //!
 //! ```text
 //! host ─resolve─▶ addresses ─race─▶ stream ─CONNECT─▶ ─TLS─▶ ─upgrade─▶ upgraded stream

@@ -14,7 +14,7 @@ use crate::websocket::upgrade::{
     Connect, Socks5, Tunnel, Upgrade, UpgradeError, UpgradeStep, Upgraded,
 };
 
-/// Timeout for the body of a refusal, from its head on: the status matters more than the body.
+/// The timeout for a refusal's body after its head. It is short, because the status matters more.
 const REFUSAL_BODY_WAIT: Duration = Duration::from_secs(1);
 
 /// Why an exchange failed.
@@ -33,7 +33,7 @@ pub(super) trait Machine {
     fn handle_read(&mut self, bytes: &[u8]) -> Result<UpgradeStep<Self::Done>, UpgradeError>;
     fn handle_eof(&mut self) -> UpgradeError;
     fn pending_refusal(&self) -> Option<Refusal>;
-    /// The error that this machine would have reported had the body of the refusal been complete.
+    /// Wraps a refusal in the error of this machine.
     fn refused(refusal: Refusal) -> UpgradeError;
 }
 

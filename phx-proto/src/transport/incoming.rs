@@ -6,11 +6,10 @@
 //!              latest ping  may it read? ◀───── one read ──────┘
 //! ```
 //!
-//! tungstenite reads control frames and fragments in a loop of its own, for as long as there are
-//! some, and answers every ping with a write. The server decides how long that loop runs. So each
-//! call of tungstenite may read from the stream once, and the
-//! [watch](crate::websocket::control_watch) takes the pings out; the WebSocket answers the latest
-//! one.
+//! tungstenite reads control frames and fragments in an internal loop until none is left, and
+//! answers every ping with a write. The server decides how long that loop runs. So each call of
+//! tungstenite may read from the stream once, and the [watch](crate::websocket::control_watch)
+//! takes the pings out; the WebSocket answers the latest one.
 
 use std::sync::Arc;
 

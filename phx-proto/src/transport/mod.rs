@@ -1,5 +1,4 @@
-//! The code that the adapters share: everything between a runtime's sockets and the driver's
-//! [`Runtime`](crate::client::Runtime) that does not depend on the runtime.
+//! The code that the adapters share: dialling and the WebSocket, over the sockets of any runtime.
 //!
 //! ```text
 //!             ┌───────────────── here ───────────────────┐
@@ -11,7 +10,7 @@
 //! ```
 //!
 //! This module is for authors of adapters and is not covered by the stability promise. Nothing here
-//! requires `Send`: a type is as `Send` as the streams and futures of the adapter.
+//! requires `Send`: a type is `Send` if the streams and futures of the adapter are.
 
 mod dial;
 mod exchange;
@@ -94,7 +93,8 @@ pub trait Wrap: Net {
     ) -> impl Future<Output = Self::Socket>;
 }
 
-/// Dials once and opens the WebSocket; over `stream` if the caller opens one.
+/// Dials once and opens the WebSocket. If the caller passes a `stream`, it is used instead of
+/// dialling.
 ///
 /// # Errors
 ///

@@ -40,8 +40,8 @@ use crate::wire::Frame;
 /// The largest read whose buffer is on the stack.
 const SMALL: usize = 2 << 10;
 
-/// The most by which a read buffer grows at once for a frame that does not fit: a peer may announce
-/// more than it sends.
+/// The largest step by which a read buffer grows for a long frame. It is limited, because a peer
+/// may announce more than it sends.
 const PORTION: usize = 64 << 10;
 
 /// The most bytes that are masked for one write.
@@ -142,9 +142,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Native<S> {
 
     /// Makes room in the buffer for a read, and returns the size of that read.
     ///
-    /// Growing moves the contents of the buffer, so a new buffer has twice the size of a read: a
-    /// frame whose end does not fit into one read still fits behind its beginning. For a long frame
-    /// the buffer grows by doubling, because the peer may have announced more than it sends.
+    /// Growing the buffer copies its contents. To avoid that, a new buffer has twice the size of a
+    /// read, so the rest of a partly read frame usually fits. For a long frame the buffer grows by
+    /// doubling, because the peer may have announced more than it sends.
     fn reserve(&mut self, size: usize, missing: usize) -> usize {
         let portion = missing.min(PORTION.max(self.read.len()));
         let spare = self.read.capacity() - self.read.len();
@@ -200,8 +200,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Native<S> {
         self.reply_due = self.poll_write_out(cx).is_pending();
     }
 
-    /// Ready when the stream has taken and flushed everything. After a failed write, which the
-    /// stream reports to its meter, it discards further writes.
+    /// Writes and flushes all output. The stream reports a failed write to its meter and discards
+    /// later writes.
     fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteFailed>> {
         loop {
             while !self.write.is_empty() {

@@ -80,8 +80,8 @@ pub(super) fn no_address(host: &str) -> Cause {
     Cause::Dial { kind: DialKind::Dns, message }
 }
 
-/// The first failure, preferring one of an address that was reachable: a host without IPv6 reports
-/// every IPv6 address as unreachable.
+/// The failure to report: the first one that is not "unreachable", or else the first. A host
+/// without IPv6 reports every IPv6 address as unreachable.
 type FirstError = Option<(SocketAddr, io::Error)>;
 
 /// The race of one host: the functions of a [`Net`] and the futures that they return.

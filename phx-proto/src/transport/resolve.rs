@@ -175,7 +175,8 @@ impl Pool {
         }
     }
 
-    /// The next host that has a waiter. With none, the calling thread counts as ended.
+    /// The next host that has a waiter. If there is none, the calling thread must end, and is not
+    /// counted any more.
     fn next_host(&self) -> Option<String> {
         let mut state = self.lock();
         while let Some(host) = state.queue.pop_front() {

@@ -20,7 +20,7 @@ pub struct Io<S> {
     stream: S,
     meter: Meter,
     counts: bool,
-    /// Limits the reads once tungstenite does them.
+    /// Limits the reads of tungstenite; `None` during the upgrade.
     reads: Option<Reads>,
     /// Bytes that were read with the upgrade response and come first.
     leftover: Bytes,

@@ -156,7 +156,7 @@ pub(super) struct Totals {
 }
 
 impl Totals {
-    /// Starts from the present counts.
+    /// Counts from now on.
     pub(super) fn new(meter: Meter) -> Self {
         Self { seen: meter.counts(), meter, moved: Progress::default() }
     }
@@ -204,7 +204,7 @@ where
     /// Queues a close frame, and writes it if the stream takes it at once.
     fn start_close(&mut self, code: CloseCode, reason: &str) {
         let frame = CloseFrame { code, reason: within_control_frame(reason).into() };
-        // Fails after an earlier close frame, or when nothing can be written any more.
+        // Fails if a close frame was sent before, or if the connection is lost.
         let _ = Pin::new(&mut self.socket).start_send(Message::Close(Some(frame)));
     }
 
@@ -219,7 +219,7 @@ where
     fn answer_ping(&mut self, cx: &mut Context<'_>) {
         if !self.pong_waits {
             let Some(payload) = self.reads.take_ping() else { return };
-            // Fails after an earlier close frame, or when nothing can be written any more.
+            // Fails if a close frame was sent before, or if the connection is lost.
             let sent = Pin::new(&mut self.socket).start_send(Message::Pong(payload));
             self.pong_waits = sent.is_ok();
         }

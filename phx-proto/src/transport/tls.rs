@@ -84,7 +84,7 @@ fn problem(host: &str, config: &Config, error: &Error) -> (TlsKind, String) {
                 CertificateError::ExpiredContext { time, not_after } => (
                     TlsKind::Expired,
                     format!(
-                        "it expired on {}, and this machine's clock says {}: renew it, or set the \
+                        "it expired on {}, and this machine's clock is at {}: renew it, or set the \
                          clock",
                         date(*not_after),
                         date(*time)
@@ -93,7 +93,7 @@ fn problem(host: &str, config: &Config, error: &Error) -> (TlsKind, String) {
                 CertificateError::NotValidYetContext { time, not_before } => (
                     TlsKind::NotYetValid,
                     format!(
-                        "it is not valid before {}, and this machine's clock says {}: set the clock, \
+                        "it is not valid before {}, and this machine's clock is at {}: set the clock, \
                          or wait",
                         date(*not_before),
                         date(*time)
@@ -126,7 +126,7 @@ fn problem(host: &str, config: &Config, error: &Error) -> (TlsKind, String) {
         }
         Error::AlertReceived(alert)
             if is_about_certificate(*alert)
-                // A signature in the certificate, or one made with its key.
+                // `DecryptError` is about a signature in the certificate, or one made with its key.
                 || *alert == AlertDescription::DecryptError
                     && config.tls_in_use().shown().is_some() =>
         {

@@ -65,7 +65,7 @@ pub(super) fn read(payload: &[u8]) -> Result<Close, Violation> {
     };
     let code = u16::from_be_bytes(*code);
     let text = String::from_utf8_lossy(reason);
-    // A lossy conversion of valid UTF-8 borrows it.
+    // The lossy conversion borrows its input only if that is valid UTF-8.
     let is_utf8 = matches!(text, std::borrow::Cow::Borrowed(_));
     let close = Close { code: Some(code), reason: text.into_owned() };
     if !is_sendable(code) {

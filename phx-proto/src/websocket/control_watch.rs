@@ -150,7 +150,7 @@ fn skipped_header(bytes: &[u8]) -> Option<(usize, u64)> {
     }
 }
 
-/// Subtracts up to `there` from `left`, and returns the difference.
+/// Subtracts `there` from `left`, or `left` itself if that is less; returns the subtracted number.
 fn skip(left: &mut u64, there: usize) -> usize {
     let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(there);
     *left -= taken as u64;

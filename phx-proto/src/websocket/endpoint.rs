@@ -233,8 +233,8 @@ impl Endpoint {
         }
     }
 
-    /// How many bytes the frame that is arriving still lacks; zero until its header is complete.
-    /// `buffered` is the length of the buffer.
+    /// The number of bytes that are missing from the frame that is arriving; zero until its header
+    /// is complete. `buffered` is the length of the buffer.
     ///
     /// A buffer with room for them need not be moved while they arrive. But the peer has only
     /// announced them, so reserve the room in steps.

@@ -101,7 +101,7 @@ impl Receiver {
     /// most messages of Phoenix are. In all other cases it returns `None` and leaves the buffer to
     /// [`poll`](Self::poll), which gives the same results.
     ///
-    /// By the instruction benchmark, a message of 64 bytes costs half as much here as there.
+    /// In the instruction benchmark, a message of 64 bytes costs half as much on this path.
     #[inline]
     pub(super) fn poll_whole(&self, buffer: &mut BytesMut) -> Option<Frame> {
         let (length, size) = match **buffer {
@@ -164,7 +164,7 @@ impl Receiver {
                 },
             };
             let there = buffer.len().min(current.length);
-            // Empty if the caller removed bytes that were to stay in the buffer.
+            // The slice is empty if the caller removed bytes that were to stay in the buffer.
             let next = buffer.get_mut(current.checked..there).unwrap_or_default();
             self.check(&current.header, current.checked, next)?;
             if there < current.length {

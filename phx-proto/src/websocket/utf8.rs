@@ -101,7 +101,8 @@ mod tests {
         str::from_utf8(bytes).map(|_| ()).map_err(|error| error.valid_up_to() as u64)
     }
 
-    /// Every pair of bytes and, after a lead byte, every triple, in one piece and byte by byte.
+    /// Validates every pair of bytes, and every triple that begins with a lead byte, in one piece
+    /// and byte by byte.
     #[test]
     fn short_sequences_validate_in_any_pieces() {
         for a in 0..=255 {

@@ -1,4 +1,4 @@
-//! The ways in from outside on smol: HTTP, by httparse, and SIGTERM.
+//! The service's external inputs on smol: HTTP requests, with httparse, and SIGTERM.
 
 use std::io;
 
@@ -19,7 +19,7 @@ pub(crate) async fn serve(address: &str, client: WeakClient) -> io::Result<()> {
     Ok(())
 }
 
-/// One answer to a connection, of whose request only the path counts.
+/// Answers one request on a connection; only the path of the request is used.
 async fn reply(mut stream: TcpStream, client: WeakClient) -> io::Result<()> {
     let (mut buffer, mut read) = ([0; 4_096], 0);
     let path = loop {

@@ -1,4 +1,4 @@
-//! The ways in from outside on tokio: HTTP, by axum, and SIGTERM.
+//! The service's external inputs on tokio: HTTP requests, with axum, and SIGTERM.
 
 use std::io;
 

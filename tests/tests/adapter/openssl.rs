@@ -184,7 +184,7 @@ fn certificate_validity_error_gives_dates() {
             let listener = Listener::bind_tls(addr, config, tls).await.unwrap();
             let (found, message) = failure(trusting(&listener)).await;
             assert_eq!(found, kind, "{message}");
-            assert!(message.contains(day) && message.contains("clock says 20"), "{message}");
+            assert!(message.contains(day) && message.contains("clock is at 20"), "{message}");
         }
     })
 }

@@ -11,15 +11,15 @@ use crate::event::refusal::{Refusal, SocksRefusal};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UpgradeError {
-    /// The host must not be used in a `Host` header or a `CONNECT` line.
+    /// The host is invalid in a `Host` header or a `CONNECT` line.
     #[error("invalid host: {reason}")]
     InvalidHost {
         /// The rule that it breaks.
         reason: &'static str,
     },
 
-    /// The request target must not be used in a request line. It is not repeated, because its query
-    /// may be secret.
+    /// The request target is invalid in a request line. It is not repeated, because its query may
+    /// be secret.
     #[error("invalid request target: {reason}")]
     InvalidTarget {
         /// The rule that it breaks.
@@ -36,8 +36,8 @@ pub enum UpgradeError {
         reason: &'static str,
     },
 
-    /// A subprotocol must not be used in the list of offers. It is not repeated, because it may be
-    /// an auth token.
+    /// A subprotocol is invalid in the list of offers. It is not repeated, because it may be an
+    /// auth token.
     #[error("invalid subprotocol at position {index}: {reason}")]
     InvalidSubprotocol {
         /// Its position among the offers, from zero.
@@ -61,12 +61,12 @@ pub enum UpgradeError {
     #[error("the server refused the upgrade: {0}")]
     Refused(Refusal),
 
-    /// The proxy answered with a status other than 2xx. 407 means that it requires credentials, or
-    /// other ones.
+    /// The proxy answered with a status other than 2xx. 407 means that credentials are missing or
+    /// wrong.
     #[error("the proxy refused the tunnel: HTTP {status}{hint}", status = .0.status(), hint = proxy_hint(.0))]
     ProxyRefused(Refusal),
 
-    /// The SOCKS5 proxy requires credentials, or other ones, or its rules forbid the address.
+    /// The credentials for the SOCKS5 proxy are missing or wrong, or its rules forbid the address.
     #[error("the proxy refused the tunnel: {0}")]
     SocksRefused(SocksRefusal),
 
@@ -180,7 +180,7 @@ const fn http_hint(byte: u8) -> &'static str {
 
 fn proxy_hint(refusal: &Refusal) -> &'static str {
     match refusal.status() {
-        407 => " (it wants credentials, or others than these)",
+        407 => " (the credentials are missing or wrong)",
         _ => "",
     }
 }

@@ -173,7 +173,8 @@ impl Upgrade {
         self.response.handle_eof().map_or_else(|error| error, UpgradeError::Refused)
     }
 
-    /// The refusal whose head is complete and whose body is not: for a caller that stops waiting.
+    /// The refusal, if its head is complete and its body is not. For a caller whose deadline
+    /// passes.
     #[must_use]
     pub fn pending_refusal(&self) -> Option<Refusal> {
         self.response.pending_refusal()

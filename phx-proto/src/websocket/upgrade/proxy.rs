@@ -1,6 +1,6 @@
 //! The tunnel through an HTTP proxy with `CONNECT`.
 //!
-//! It has the same shape as [`Upgrade`](super::Upgrade) and uses the same response parser; only the
+//! It has the interface of [`Upgrade`](super::Upgrade) and uses the same response parser; only the
 //! request and the status that counts as success differ.
 
 use core::fmt;
@@ -122,7 +122,8 @@ impl Connect {
         self.response.handle_eof().map_or_else(|error| error, UpgradeError::ProxyRefused)
     }
 
-    /// The refusal whose head is complete and whose body is not: for a caller that stops waiting.
+    /// The refusal, if its head is complete and its body is not. For a caller whose deadline
+    /// passes.
     #[must_use]
     pub fn pending_refusal(&self) -> Option<Refusal> {
         self.response.pending_refusal()

@@ -34,7 +34,7 @@ const MAX_HEAD: usize = 16 * 1024;
 /// The most headers of a response that are parsed: each takes more memory than the few bytes in
 /// which it can be sent.
 const MAX_HEADERS: usize = 1_024;
-/// The most bytes of a response that is not HTTP that are kept as evidence.
+/// The most bytes that are kept as evidence of a response that is not HTTP.
 const MAX_EVIDENCE: usize = 64;
 
 #[derive(Clone)]
@@ -85,8 +85,8 @@ impl Response {
         match core::mem::replace(&mut self.state, State::Finished) {
             State::Head { mut buffer, skipped } => {
                 buffer.extend_from_slice(bytes);
-                // A head ends with a line, so only a buffer that may not be HTTP at all is parsed
-                // before a line break arrives. This way a head that arrives byte by byte is not
+                // A head ends with a line, so the buffer is parsed only after a line break, unless
+                // its contents may not be HTTP at all. So a head that arrives byte by byte is not
                 // parsed for each byte.
                 let look = bytes.contains(&b'\n')
                     || buffer.len() <= MAX_EVIDENCE
@@ -106,8 +106,8 @@ impl Response {
     pub(super) fn handle_eof(&mut self) -> Result<Refusal, UpgradeError> {
         match core::mem::replace(&mut self.state, State::Finished) {
             State::Head { buffer, skipped } => {
-                // Not parsed since its last line, see above; it may be invalid and not only
-                // incomplete.
+                // The bytes after the last line break are not parsed yet: they may be invalid, not
+                // only incomplete.
                 parse(&buffer, MAX_HEAD - skipped)?;
                 Err(UpgradeError::Eof { received: self.received })
             }
@@ -116,7 +116,7 @@ impl Response {
         }
     }
 
-    /// The refusal whose head is complete and whose body is not.
+    /// The refusal, if its head is complete and its body is not.
     pub(super) fn pending_refusal(&self) -> Option<Refusal> {
         match &self.state {
             State::Body { head, body } => {
@@ -137,7 +137,7 @@ impl Response {
                     self.state = State::Head { buffer, skipped };
                     return Ok(Event::More);
                 }
-                // Whatever its status, the start of its body is unknown.
+                // A refusal even with a success status, because the end of the head is unknown.
                 Found::TooLong(head) => {
                     return Ok(Event::Refused(Refusal::new(head.status, head.headers, "")));
                 }

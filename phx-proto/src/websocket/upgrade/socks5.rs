@@ -12,7 +12,7 @@
 //!         +------------------+------------+--------------> error
 //! ```
 //!
-//! It has the same shape as [`Connect`](super::Connect), except that a read may be followed by
+//! It has the interface of [`Connect`](super::Connect), except that a read may be followed by
 //! another write. Every message contains its own length, so the outcome does not depend on how the
 //! bytes were cut into reads. A refusal is complete with its code, because proxies send nothing
 //! after it.
@@ -112,10 +112,9 @@ impl Socks5 {
     ///
     /// # Errors
     ///
-    /// [`UpgradeError::SocksRefused`] if the proxy requires credentials, or other ones, or its
-    /// rules forbid the address; [`UpgradeError::SocksFailed`] if it could not connect to the
-    /// server; [`UpgradeError::NotSocks`]; [`UpgradeError::Finished`] after an outcome was
-    /// returned.
+    /// [`UpgradeError::SocksRefused`] if the credentials are missing or wrong, or the proxy's rules
+    /// forbid the address; [`UpgradeError::SocksFailed`] if it could not connect to the server;
+    /// [`UpgradeError::NotSocks`]; [`UpgradeError::Finished`] after an outcome was returned.
     pub fn handle_read(&mut self, bytes: &[u8]) -> Result<UpgradeStep<Tunnel>, UpgradeError> {
         if self.state == State::Finished {
             return Err(UpgradeError::Finished);

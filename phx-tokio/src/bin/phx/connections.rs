@@ -1,4 +1,4 @@
-//! A file of connections: how it is read, and `phx check`.
+//! Reads a file of connections; `phx check`.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::exit::Failed;
 use crate::output::entry;
 use crate::source;
 
-/// Shown for a file that is JSON of something else.
+/// An example, shown for a valid JSON file with other contents.
 const EXAMPLE: &str = r#"{"connections": {
   "backend": {
     "uri": "wss://example.com/socket/websocket",
@@ -18,16 +18,16 @@ const EXAMPLE: &str = r#"{"connections": {
   }
 }}"#;
 
-/// Says what a file holds, or everything that is wrong with it.
+/// Prints the connections of a file, or reports every problem in it.
 pub(crate) fn check(file: &Path) -> Result<(), Failed> {
     let connections = read(file)?;
     for (name, spec) in connections.iter() {
         let topics: Vec<&str> = spec.config().auto_joined().map(|topic| topic.as_str()).collect();
         let channels = match topics.len() {
-            0 => "joins nothing by itself".to_owned(),
+            0 => "joins no topics on its own".to_owned(),
             _ => format!("joins {}", topics.join(", ")),
         };
-        // Without the values of its query: they may be tokens.
+        // Without the values of its query, which may be tokens.
         let uri = spec.config().uri().to_string();
         let object = json!({"name": name, "uri": uri, "channels": topics});
         if entry(name, &[&uri, &channels], &object).is_err() {
@@ -37,7 +37,7 @@ pub(crate) fn check(file: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The connections of a file, with the files that it names, or everything that is wrong.
+/// Reads the connections of a file, and the files that it names, or reports every problem.
 pub(crate) fn read(file: &Path) -> Result<Connections, Failed> {
     let bad = |error: &dyn core::fmt::Display| {
         let lines: Vec<String> =

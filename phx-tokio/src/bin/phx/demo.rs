@@ -1,4 +1,5 @@
-//! `phx demo`: a server and a client in one process, on real sockets, with a kill in between.
+//! `phx demo`: a server and a client in one process, on real sockets; the server is killed and
+//! restarted.
 
 use core::future::Future;
 use core::time::Duration;
@@ -17,64 +18,65 @@ use crate::style::{Style, Tone};
 
 const TOPIC: &str = "room:lobby";
 
-/// How long any one step may take, on a machine that is busy with other things too.
+/// The timeout of each step, long enough for a busy machine.
 const STEP: Duration = Duration::from_secs(30);
 
-/// Shows every step, and fails with the first that does.
+/// Runs every step, and fails with the first that fails.
 pub(crate) async fn run() -> Result<(), Failed> {
     let any_port = ([127, 0, 0, 1], 0).into();
     let mut listener = step("start the server", listen(any_port)).await??;
     let url = listener.url();
-    say("server", &format!("listening at {url}"));
+    print("server", &format!("listening at {url}"));
 
-    // Alone with its server it need not keep apart from others: the recovery fits into a step.
+    // One client alone needs no spread of its retries, and a short delay lets the recovery fit in a
+    // step.
     let soon = DelayRange::new(Duration::from_millis(10), Duration::from_millis(200));
     let soon = soon.map_err(|error| failed("configure", &error))?;
     let config = Config::new(&url).map_err(|error| failed("configure", &error))?;
     let config = config.first_retry_spread(soon);
     let client = step("connect", phx_tokio::connect(config)).await?;
     let client = client.map_err(|error| failed("connect", &error))?;
-    say("client", "connected");
+    print("client", "connected");
 
     let joined = step("join", client.join(TOPIC, json!({}))).await?;
     let room = joined.map_err(|error| failed("join", &error))?;
     let mut messages = room.messages();
     let mut signals = client.signals();
-    say("client", &format!("joined {TOPIC}"));
+    print("client", &format!("joined {TOPIC}"));
 
     push(&room, json!({"body": "hello"})).await?;
 
     listener.broadcast(TOPIC, "news", json!({"headline": "phx speaks"}));
     let news = step("receive a broadcast", message(&mut messages)).await??;
-    say("client", &format!("received news {news}"));
+    print("client", &format!("received news {news}"));
 
     step("kill the server", listener.kill()).await?;
-    tell("server", Tone::Bad, "killed: every TCP connection dropped without a close frame");
+    print_toned("server", Tone::Bad, "killed: every TCP connection dropped without a close frame");
     step("notice the kill", interrupted(&mut messages)).await??;
-    tell("client", Tone::Gap, "interrupted: the channel waits for the connection");
+    print_toned("client", Tone::Gap, "interrupted: the channel waits for the connection");
 
-    // The loss and two failed attempts: the delays can be seen to be chosen anew.
+    // The loss and two failed attempts show that each delay is chosen at random.
     for _ in 0..3 {
         let (cause, delay) = step("choose a delay", retry(&mut signals)).await??;
         let cause = match cause {
             Cause::TransportLost { .. } => "the connection was lost".to_owned(),
-            Cause::Dial { .. } => "nobody listens there".to_owned(),
+            Cause::Dial { .. } => "the port is closed".to_owned(),
             other => other.to_string(),
         };
-        say("client", &format!("{cause}; next attempt in {} ms", delay.as_millis()));
+        print("client", &format!("{cause}; next attempt in {} ms", delay.as_millis()));
     }
 
     let restarted = step("restart the server", listener.restart()).await?;
     restarted.map_err(|error| failed("restart the server", &error))?;
-    say("server", &format!("back at {url}"));
+    print("server", &format!("listening again at {url}"));
     step("recover", resumed(&mut messages)).await??;
-    tell("client", Tone::Good, &format!("resumed: {TOPIC} is joined again"));
+    print_toned("client", Tone::Good, &format!("resumed: {TOPIC} is joined again"));
 
     push(&room, json!({"body": "still here"})).await?;
     drop(messages);
     goodbye(&client, room).await?;
     step("stop the server", listener.shutdown()).await?;
-    tell("demo", Tone::Good, "every step worked");
+    print_toned("demo", Tone::Good, "every step worked");
     Ok(())
 }
 
@@ -82,7 +84,7 @@ async fn push(room: &Channel, payload: Value) -> Result<(), Failed> {
     let reply = step("push", room.push("echo", payload.clone())).await?;
     let reply = reply.map_err(|error| failed("push", &error))?;
     let response = reply.ok().map_err(|error| failed("push", &error))?;
-    say("client", &format!("pushed {payload}, reply {}", value(&response)));
+    print("client", &format!("pushed {payload}, reply {}", value(&response)));
     Ok(())
 }
 
@@ -92,11 +94,11 @@ async fn goodbye(client: &Client, room: Channel) -> Result<(), Failed> {
         other => return Err(Failed::Local(format!("demo: leave: {other:?}"))),
     }
     step("disconnect", client.disconnect()).await?;
-    say("client", "left and disconnected");
+    print("client", "left and disconnected");
     Ok(())
 }
 
-/// The next message of the channel; anything else first is a failure.
+/// The next message of the channel; any other event is a failure.
 async fn message(messages: &mut Messages) -> Result<Value, Failed> {
     match messages.next().await {
         Some(ChannelEvent::Message(message)) => Ok(value(message.payload())),
@@ -136,26 +138,26 @@ async fn retry(signals: &mut Signals) -> Result<(Cause, Duration), Failed> {
             return Ok((cause, delay));
         }
     }
-    Err(Failed::Local("the client ended instead of trying again".to_owned()))
+    Err(Failed::Local("the client ended instead of retrying".to_owned()))
 }
 
-/// One step, in bounded time.
+/// Runs one step within the timeout.
 async fn step<T>(name: &str, work: impl Future<Output = T>) -> Result<T, Failed> {
     let done = timeout(STEP, work).await;
-    done.map_err(|_| Failed::Local(format!("demo: {name}: nothing after {} s", STEP.as_secs())))
+    done.map_err(|_| Failed::Local(format!("demo: {name}: no result after {} s", STEP.as_secs())))
 }
 
 fn failed(name: &str, error: &dyn core::fmt::Display) -> Failed {
     Failed::Local(format!("demo: {name}: {error}"))
 }
 
-/// One line of the story.
-fn say(who: &str, what: &str) {
-    tell(who, Tone::Plain, what);
+/// Prints one line.
+fn print(who: &str, what: &str) {
+    print_toned(who, Tone::Plain, what);
 }
 
-/// One line of the story in a colour. That nobody reads it any more is no reason to stop it.
-fn tell(who: &str, tone: Tone, what: &str) {
+/// Prints one line in a colour. The demo continues if the reader closes the output.
+fn print_toned(who: &str, tone: Tone, what: &str) {
     let style = Style::stdout();
     let who = style.paint(Tone::Name, format!("{who:>7}"));
     let _ = writeln!(io::stdout(), "{who}  {}", style.paint(tone, what));

@@ -1,12 +1,12 @@
-//! Durations on the command line: `500ms`, `10s`, `2m`, `1h`; a bare number is seconds.
+//! Durations on the command line: `500ms`, `10s`, `2m`, `1h`; a plain number is seconds.
 
 use core::time::Duration;
 
-/// The longest: a hundred years.
+/// The longest duration: a hundred years.
 const SECONDS_MAX: f64 = 100.0 * 366.0 * 86_400.0;
 
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
-    let bad = || "write it as 500ms, 10s, 2m or 1h".to_owned();
+    let bad = || "expected a duration such as 500ms, 10s, 2m or 1h".to_owned();
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
         "ms" => 0.001,
@@ -20,12 +20,12 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     }
     let seconds = digits.parse::<f64>().map_err(|_| bad())? * unit;
     if seconds > SECONDS_MAX {
-        return Err("this is too long".to_owned());
+        return Err("the duration is too long".to_owned());
     }
     Ok(Duration::from_secs_f64(seconds))
 }
 
-/// As people read it.
+/// Formats a duration for a message.
 pub(crate) fn shown(duration: Duration) -> String {
     if duration < Duration::from_secs(1) {
         format!("{} ms", duration.as_millis())
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn units_are_understood() {
+    fn durations_parse_with_units() {
         for (text, msec) in [
             ("5", 5_000),
             ("0", 0),

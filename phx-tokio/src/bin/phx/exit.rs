@@ -1,4 +1,4 @@
-//! How `phx` ends: one line on standard error, and an exit code that a script can tell apart.
+//! The errors of `phx`: a line on standard error, and an exit code that a script can check.
 
 use core::fmt;
 use core::time::Duration;
@@ -11,31 +11,31 @@ use phx_tokio::event::{Cause, ChannelEnd, Refusal, Rejection, TlsKind};
 use crate::output::json_of;
 use crate::{duration, log};
 
-/// Why a command failed. Its `Display` is one line.
+/// The error of a command. `Display` gives one line.
 #[derive(Debug)]
 pub(crate) enum Failed {
-    /// A step of the demo, a replay that went another way, or something of this machine.
+    /// A local failure, a failed step of the demo, or a replay that diverges.
     Local(String),
-    /// The command line.
+    /// Bad usage of the command line.
     Usage(String),
-    /// A file with mistakes in it: one line for each.
+    /// A file with problems: one line for each.
     File(Vec<String>),
-    /// No connection, or none any more.
+    /// The connection could not be made, or is lost for good.
     Unreachable(String),
-    /// An HTTP status instead of a WebSocket.
+    /// The server answered the upgrade with an HTTP status.
     Refused(String),
     /// A join was rejected.
     Rejected(String),
-    /// A push went wrong.
+    /// A push failed.
     Push(String),
-    /// Fewer messages came than were asked for.
+    /// Fewer messages than `--count` arrived in time.
     TooFew(String),
 }
 
 impl Failed {
-    /// What it means for the command that the connection ended, or could not be made.
+    /// The error for a connection that could not be made, or has ended.
     pub(crate) fn connection(url: &str, cause: &Cause) -> Self {
-        // The query may hold a token.
+        // Without the query, which may contain a token.
         let url = url.split(['?', '#']).next().unwrap_or(url);
         let text = format!("{url}: {}", in_terms_of_options(cause));
         match cause {
@@ -44,7 +44,7 @@ impl Failed {
         }
     }
 
-    /// What it means that a join failed, for which there was this time.
+    /// The error for a join that failed; `within` was its timeout.
     pub(crate) fn join(topic: &str, error: &JoinFailed, within: Duration) -> Self {
         let late = format!("{topic}: not joined within {}", duration::shown(within));
         match error {
@@ -80,7 +80,7 @@ impl Failed {
         }
     }
 
-    /// Prints it, on standard error, and gives the code.
+    /// Prints the error to standard error and returns its exit code.
     pub(crate) fn report(&self) -> ExitCode {
         for line in self.to_string().lines() {
             log::failure(line);
@@ -104,16 +104,16 @@ impl fmt::Display for Failed {
         else {
             return Ok(());
         };
-        // Servers' words may hold line breaks; a script reads one line.
+        // Text of a server may contain line breaks; a script reads one line.
         f.write_str(&line.replace(['\n', '\r'], " "))
     }
 }
 
-/// What it means that a channel's events came to an end.
+/// The error for a channel whose stream of events has ended.
 pub(crate) fn ended(topic: &str, end: &StreamEnd) -> Failed {
     match end {
         StreamEnd::Channel(end) => channel_ended(topic, end),
-        _ => Failed::Local(format!("{topic}: too slow for what the server sends")),
+        _ => Failed::Local(format!("{topic}: the consumer is too slow for the server")),
     }
 }
 
@@ -135,11 +135,11 @@ fn channel_ended(topic: &str, end: &ChannelEnd) -> Failed {
     }
 }
 
-/// What went wrong, with the options of this command where the library names its functions.
+/// Describes a cause, with the options of this command where the library names functions.
 fn in_terms_of_options(cause: &Cause) -> String {
     let Cause::Tls { kind, message } = cause else { return cause.to_string() };
     let advice = match kind {
-        TlsKind::UnknownIssuer => "; if it is the right one, pass its authority with --ca FILE",
+        TlsKind::UnknownIssuer => "; if you trust the server, pass its authority with --ca FILE",
         TlsKind::CertificateRequired => "; pass one with --cert FILE and --key FILE",
         _ => "",
     };
@@ -150,12 +150,12 @@ fn rejected(topic: &str, rejection: &Rejection) -> Failed {
     Failed::Rejected(format!("{topic}: {}", refusal(rejection)))
 }
 
-/// What a server refused a join for.
+/// The message for a refused join.
 pub(crate) fn refusal(rejection: &Rejection) -> String {
     format!("the server refused the join: {rejection}")
 }
 
-/// A server's reason as JSON on one line, cut where it is long.
+/// A server's reason as JSON on one line, truncated if it is long.
 pub(crate) fn reason(response: &Payload) -> String {
     const LETTERS_MAX: usize = 300;
     let text = json_of(response);
@@ -165,10 +165,10 @@ pub(crate) fn reason(response: &Payload) -> String {
     }
 }
 
-/// How long the server asks to be left alone, if it does.
+/// The delay that the server asks for before a retry, if any.
 fn retry_after(refusal: &Refusal) -> String {
     match refusal.retry_after() {
-        Some(after) => format!("; it asks to retry after {} s", after.as_secs()),
+        Some(after) => format!("; the server asks to retry after {} s", after.as_secs()),
         None => String::new(),
     }
 }

@@ -1,5 +1,5 @@
-//! What is generated from what `phx` knows about itself: completions and manual pages from its
-//! definition, the schema of a file of connections from the keys that are read.
+//! Generated output: shell completions and manual pages from the command line's definition, and the
+//! JSON Schema of a file of connections.
 
 use std::io::{self, Write};
 
@@ -10,23 +10,23 @@ use phx_tokio::Connections;
 use crate::args::Cli;
 use crate::exit::Failed;
 
-/// Prints a script that completes `phx` in a shell.
+/// Prints a completion script for a shell.
 pub(crate) fn completions(shell: Shell) -> Result<(), Failed> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "phx", &mut script);
     print(&script)
 }
 
-/// Prints the manual page of `phx`, or of one of its commands.
+/// Prints the manual page of `phx` or of one of its commands.
 pub(crate) fn man(command: Option<&str>) -> Result<(), Failed> {
     let mut phx = Cli::command();
     phx.build();
     let page = match command {
         None => phx,
-        // It calls itself phx-run, as `man phx-run` wants.
+        // Named phx-run, as `man phx-run` expects.
         Some(name) => match phx.find_subcommand(name) {
             Some(found) => found.clone(),
-            None => return Err(Failed::Usage(format!("there is no command {name:?}"))),
+            None => return Err(Failed::Usage(format!("unknown command {name:?}"))),
         },
     };
     let mut text = Vec::new();
@@ -43,7 +43,7 @@ pub(crate) fn schema() -> Result<(), Failed> {
 fn print(text: &[u8]) -> Result<(), Failed> {
     let mut out = io::stdout().lock();
     match out.write_all(text).and_then(|()| out.flush()) {
-        // Nobody reads all of it: `phx man | head`.
+        // The reader may close the output early: `phx man | head`.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failed::Local(format!("standard output: {error}")))
         }

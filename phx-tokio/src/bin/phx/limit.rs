@@ -1,13 +1,14 @@
-//! A limit of repeated reports: the first of a kind at once, then one a period with a count.
+//! A rate limit for repeated reports: the first of a kind at once, then one per period with a
+//! count.
 
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-/// Kinds that are told apart; further ones are one more kind together.
+/// The most kinds that are distinguished; further kinds are counted together.
 const KINDS_MAX: usize = 64;
 
-/// Limits reports by their kind.
+/// Limits the rate of reports by their kind.
 #[derive(Debug)]
 pub(crate) struct Limit<T> {
     period: Duration,
@@ -17,7 +18,7 @@ pub(crate) struct Limit<T> {
 #[derive(Debug)]
 struct Kind<T> {
     since: Instant,
-    /// How many were held back since then, and the last of them.
+    /// The number of reports held back since then, and the last of them.
     held: Option<(u64, T)>,
 }
 
@@ -26,7 +27,7 @@ impl<T> Limit<T> {
         Self { period, kinds: BTreeMap::new() }
     }
 
-    /// Hands a report back when it is to be made now, and holds it back otherwise.
+    /// Returns a report that may be made now; holds it back otherwise.
     pub(crate) fn report(&mut self, now: Instant, kind: &str, report: T) -> Option<T> {
         let kind =
             if self.kinds.len() < KINDS_MAX || self.kinds.contains_key(kind) { kind } else { "" };
@@ -43,8 +44,8 @@ impl<T> Limit<T> {
         }
     }
 
-    /// Takes a report whose period is over, with how many it stands for. A kind that was quiet for
-    /// a period is new again.
+    /// Takes a held report whose period has ended, with the number of reports that it stands for. A
+    /// kind without reports in a period starts over.
     pub(crate) fn due(&mut self, now: Instant) -> Option<(u64, T)> {
         let period = self.period;
         let over = |kind: &Kind<T>| now.saturating_duration_since(kind.since) >= period;
@@ -54,18 +55,18 @@ impl<T> Limit<T> {
         kind.held.take()
     }
 
-    /// Takes a report that is held back, whether its period is over or not.
+    /// Takes a held report, even before its period has ended.
     pub(crate) fn rest(&mut self) -> Option<(u64, T)> {
         self.kinds.values_mut().find_map(|kind| kind.held.take())
     }
 
-    /// When [`due`](Self::due) is next worth a look.
+    /// When [`due`](Self::due) should be called next.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.kinds.values().map(|kind| kind.since + self.period).min()
     }
 }
 
-/// The kind of a bad frame: what is wrong with it, without what differs from frame to frame.
+/// The kind of a bad frame: its problem without the details that vary between frames.
 pub(crate) fn kind_of_problem(problem: &str) -> &str {
     problem.split([':', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9']).next().unwrap_or(problem)
 }
@@ -77,7 +78,7 @@ mod tests {
     const PERIOD: Duration = Duration::from_secs(10);
 
     #[test]
-    fn first_of_a_kind_then_a_count() {
+    fn repeated_reports_become_a_count() {
         let (mut limit, start) = (Limit::new(PERIOD), Instant::now());
         assert_eq!(limit.report(start, "a", 1), Some(1));
         assert_eq!(limit.report(start, "b", 2), Some(2));
@@ -88,14 +89,14 @@ mod tests {
         assert_eq!(limit.next(), Some(start + PERIOD));
         assert_eq!(limit.due(start + PERIOD), Some((7, 9)));
         assert_eq!(limit.due(start + PERIOD), None);
-        assert_eq!(limit.report(start + PERIOD, "b", 10), Some(10), "it was quiet for a period");
+        assert_eq!(limit.report(start + PERIOD, "b", 10), Some(10), "no report in a period");
         assert_eq!(limit.report(start + PERIOD, "a", 11), None);
         assert_eq!(limit.rest(), Some((1, 11)));
         assert_eq!(limit.rest(), None);
     }
 
     #[test]
-    fn kinds_are_bounded() {
+    fn number_of_kinds_is_bounded() {
         let (mut limit, start) = (Limit::new(PERIOD), Instant::now());
         let made = (0..1_000).filter(|n| limit.report(start, &n.to_string(), ()).is_some());
         assert_eq!(made.count(), KINDS_MAX + 1);

@@ -1,4 +1,4 @@
-//! `phx listen`: joins topics and prints what happens on them until a signal ends it.
+//! `phx listen`: joins topics and prints their events until a signal ends it.
 //!
 //! ```text
 //!   Messages of each topic ─▶ follow (a task each) ─▶ Writer ─▶ standard output
@@ -6,8 +6,8 @@
 //!   signal, --count, --for ────────┘
 //! ```
 //!
-//! While the output is not read, messages wait in the mailbox of their topic, whose bounds drop the
-//! oldest; how many is the event `lagged`.
+//! While the output is not read, messages wait in the mailbox of their topic. At its limits the
+//! mailbox drops the oldest messages; the event `lagged` has their number.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
@@ -28,19 +28,19 @@ use crate::style::Tone;
 use crate::target::{Connected, Target};
 use crate::writer::Gone;
 
-/// How long an end may take that was asked for: 2 s, less what counting, the last lines of the log
-/// and the process itself take.
+/// The timeout of a requested end: 2 s, less the time for counting, for the last lines of the log
+/// and for the process itself.
 const END: Duration = Duration::from_millis(1_500);
 
-/// What `phx listen` takes from the command line.
+/// The options of `phx listen`.
 #[derive(Debug, Args)]
 pub(crate) struct Listen {
     #[command(flatten)]
     target: Target,
-    /// A topic to join; may be given several times
+    /// A topic to join; may be repeated
     #[arg(short = 'j', long = "join", value_name = "TOPIC", required = true)]
     topics: Vec<String>,
-    /// Print only messages with this event; may be given several times
+    /// Print only messages with this event; may be repeated
     #[arg(short, long = "event", value_name = "NAME")]
     events: Vec<String>,
     /// End after this many messages
@@ -50,23 +50,23 @@ pub(crate) struct Listen {
     /// End after this time, such as 10s or 5m
     #[arg(long = "for", value_name = "TIME", value_parser = crate::duration::parse)]
     duration: Option<Duration>,
-    /// Print the payloads of messages and nothing else, one a line
+    /// Print only the payloads of messages, one per line
     #[arg(long)]
     raw: bool,
 }
 
-/// What the listeners share.
+/// The state that the listeners share.
 struct Printer {
     output: Output,
     events: BTreeSet<String>,
     raw: bool,
-    /// Messages that are still to be printed, of `--count`.
+    /// With `--count`: messages that are still to be printed.
     left: Option<AtomicU64>,
     /// The last of them was printed.
     enough: Notify,
 }
 
-/// Runs until a signal ends it, the reader of its output goes away, or every channel has ended.
+/// Runs until a signal arrives, the reader closes the output, or every channel has ended.
 pub(crate) async fn run(listen: Listen) -> Result<(), Failed> {
     let mut stop = Stop::new().map_err(|error| Failed::Local(error.to_string()))?;
     let output = Output::start()?;
@@ -74,7 +74,7 @@ pub(crate) async fn run(listen: Listen) -> Result<(), Failed> {
     let connected = tokio::select! {
         biased;
         _ = stop.request() => return Ok(()),
-        gone = output.closed() => return over(gone),
+        gone = output.closed() => return output_gone(gone),
         () = passed(until) => return listen.too_few(listen.count),
         connected = listen.target.connect() => connected?,
     };
@@ -91,12 +91,12 @@ pub(crate) async fn run(listen: Listen) -> Result<(), Failed> {
         biased;
         _ = stop.request() => Ok(()),
         () = printer.enough.notified() => Ok(()),
-        gone = output.closed() => over(gone),
+        gone = output.closed() => output_gone(gone),
         () = passed(until) => listen.too_few(printer.missing()),
         done = follow_all(&connected, &listen.topics, &printer, &stages, &mut listeners) => done,
     };
 
-    // Nothing new comes; what is there is printed, for as long as that may take.
+    // No further messages are accepted; those that have arrived are printed within the limit.
     let mut lost = 0;
     let end = async {
         let _ = stage.send(Stage::Drain);
@@ -114,7 +114,7 @@ pub(crate) async fn run(listen: Listen) -> Result<(), Failed> {
         loop {
             tokio::select! {
                 biased;
-                // First, so that every channel has ended before anything is counted.
+                // Polled first, so that every channel has ended before anything is counted.
                 () = &mut end => break,
                 request = stop.request() => {
                     if request == Request::AtOnce {
@@ -128,30 +128,30 @@ pub(crate) async fn run(listen: Listen) -> Result<(), Failed> {
         }
     }
     let _ = stage.send(Stage::Count);
-    // Counting has no timeout, which could pass on a busy machine before it is done and leave
-    // messages out: it waits for nothing, and the channels have ended, so no message is added.
+    // Counting has no timeout: on a busy machine it could expire early and leave messages out. It
+    // does not wait for anything, and the channels have ended, so no message is added.
     while let Some(ended) = listeners.join_next().await {
         lost += ended.map_or(0, |(lost, _)| lost);
     }
     let lost = lost + output.writer().unwritten();
     let recorded = connected.recorded();
     match output.writer().gone() {
-        // Lines that are left over were for the reader, who does not want them.
-        Some(gone) => over(gone)?,
+        // The reader closed the output, so the remaining lines are not a loss.
+        Some(gone) => output_gone(gone)?,
         None => Output::lost(lost)?,
     }
     if at_once {
-        return Err(Failed::Local("it was told twice to end, and ended at once".to_owned()));
+        return Err(Failed::Local("a second signal forced the exit".to_owned()));
     }
     done.and(recorded)
 }
 
 impl Listen {
-    /// What it means that the time is over, with as many messages missing.
+    /// The result when the time is over and `missing` messages have not been printed.
     fn too_few(&self, missing: Option<u64>) -> Result<(), Failed> {
         match (missing, self.count) {
             (Some(missing), Some(count)) if missing > 0 => Err(Failed::TooFew(format!(
-                "{} of {count} messages came in {}",
+                "{} of {count} messages arrived in {}",
                 count - missing,
                 crate::duration::shown(self.duration.unwrap_or_default())
             ))),
@@ -160,10 +160,10 @@ impl Listen {
     }
 }
 
-/// What it means that nothing can be written any more.
-fn over(gone: Gone) -> Result<(), Failed> {
+/// The result when the output can no longer be written.
+fn output_gone(gone: Gone) -> Result<(), Failed> {
     match gone {
-        // Such as `phx listen … | head`.
+        // For example `phx listen … | head`.
         Gone::Reader => Ok(()),
         Gone::Failed(why) => Err(Failed::Local(format!("standard output: {why}"))),
     }
@@ -176,7 +176,7 @@ async fn passed(until: Option<Instant>) {
     }
 }
 
-/// Joins the topics and follows each; the first channel that fails decides.
+/// Joins the topics and follows each; the first channel that fails ends the command.
 async fn follow_all(
     connected: &Connected,
     topics: &[String],
@@ -212,15 +212,15 @@ async fn follow_all(
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Printed {
     Yes,
-    /// The output took it not, and the time is over.
+    /// The time is over, and the output did not accept the line.
     No,
-    /// The output is gone, and counts what it did not write itself.
+    /// The output has failed; the writer counts what it did not write.
     Gone,
 }
 
 impl Printer {
-    /// Prints the events of one channel until it ends, as far as the stage says. How many could not
-    /// be printed, and why the channel ended.
+    /// Prints the events of one channel until it ends or the stage ends it. Returns how many could
+    /// not be printed, and the result of the channel.
     async fn follow(
         &self,
         topic: &str,
@@ -250,7 +250,7 @@ impl Printer {
                     Printed::Gone => return (0, Ok(())),
                     Printed::No => {
                         let mut lost = stands_for;
-                        while let Some(event) = at_hand(&mut messages).await {
+                        while let Some(event) = available(&mut messages).await {
                             lost += match event {
                                 ChannelEvent::Lagged(count) => count,
                                 ChannelEvent::Message(_) if self.wants(&event) => 1,
@@ -287,18 +287,18 @@ impl Printer {
         }
     }
 
-    /// Whether a message is to be printed.
+    /// Whether an event is to be printed.
     fn wants(&self, event: &ChannelEvent) -> bool {
         let ChannelEvent::Message(message) = event else { return true };
         self.events.is_empty() || self.events.contains(message.event())
     }
 
-    /// How many messages of `--count` have not come.
+    /// With `--count`: how many messages have not been printed.
     fn missing(&self) -> Option<u64> {
         self.left.as_ref().map(|left| left.load(Ordering::SeqCst))
     }
 
-    /// The line of something that is no message.
+    /// The line of an event other than a message.
     fn note(
         &self,
         kind: &str,
@@ -309,12 +309,12 @@ impl Printer {
         (!self.raw).then(|| self.output.event(kind, topic, words, members))
     }
 
-    /// The line of an event; none for one that is not printed.
+    /// The line of an event; `None` for one that is not printed.
     fn line(&self, topic: &str, event: ChannelEvent) -> Option<String> {
         match event {
             ChannelEvent::Message(message) => {
                 if let Some(left) = &self.left {
-                    // A ticket for each; those that come too late are not printed.
+                    // Each message decrements the count; messages after the last are not printed.
                     let one_less = |left: u64| left.checked_sub(1);
                     left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).ok()?;
                 }
@@ -343,7 +343,7 @@ impl Printer {
             ChannelEvent::Closed(end) => {
                 let cause = exit::ended(topic, &end).to_string();
                 let members = Members::new().text("cause", &cause);
-                // The line on standard error says why; a terminal shows both.
+                // A terminal also shows the line on standard error, which has the reason.
                 self.note("closed", topic, (Tone::Bad, "closed", ""), &members)
             }
             other => {
@@ -354,8 +354,8 @@ impl Printer {
     }
 }
 
-/// The next event if it is there already.
-async fn at_hand(messages: &mut Messages) -> Option<ChannelEvent> {
+/// The next event if it is available at once.
+async fn available(messages: &mut Messages) -> Option<ChannelEvent> {
     tokio::select! {
         biased;
         event = messages.next() => event,

@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
-            let code = Failed::Local(format!("no runtime: {error}")).report();
+            let code = Failed::Local(format!("the runtime could not be started: {error}")).report();
             log::flush();
             return code;
         }
@@ -61,9 +61,9 @@ fn main() -> ExitCode {
             Command::Cast(push) => push::cast(*push).await,
         }
     };
-    // A bug must end the process, too, so that a supervisor starts it again.
+    // A panic must end the process, so that a supervisor restarts it.
     let done = catch_unwind(AssertUnwindSafe(|| runtime.block_on(work)));
-    // Reading standard input cannot be cancelled, so it must not be waited for.
+    // Reading standard input cannot be cancelled, so the shutdown must not wait for it.
     runtime.shutdown_background();
     let code = match done {
         Ok(Ok(())) => ExitCode::SUCCESS,

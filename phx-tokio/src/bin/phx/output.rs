@@ -1,7 +1,8 @@
-//! Standard output: readable lines on a terminal, one JSON object a line otherwise.
+//! Standard output: readable lines on a terminal, one JSON object per line otherwise.
 //!
-//! Payloads pass as the text that the server sent, byte for byte: numbers, order and repetition of
-//! keys, escapes. Only line breaks between tokens become spaces, so that an object stays one line.
+//! Payloads are printed as the server sent them, byte for byte: numbers, order and repetition of
+//! keys, escapes. Only line breaks between tokens become spaces, so that an object stays on one
+//! line.
 
 use core::fmt::Write as _;
 use core::time::Duration;
@@ -19,7 +20,7 @@ use crate::exit::Failed;
 use crate::style::{Style, Tone};
 use crate::writer::{Gone, Writer};
 
-/// Standard output, in one of two forms, behind a [`Writer`]. Clones share it.
+/// Standard output in one of the two forms, behind a [`Writer`]. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Output {
     human: bool,
@@ -28,7 +29,7 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Starts writing in the form that suits the reader.
+    /// Starts the writer, in the form for a terminal or for a program.
     pub(crate) fn start() -> Result<Self, Failed> {
         let writer = Writer::start("standard output", io::stdout())
             .and_then(|writer| watch_reader(writer.clone()).map(|()| writer));
@@ -36,7 +37,7 @@ impl Output {
         Ok(Self { human: io::stdout().is_terminal(), style: Style::stdout(), writer })
     }
 
-    /// Whether the reader is a terminal.
+    /// Whether the output is a terminal.
     pub(crate) const fn is_human(&self) -> bool {
         self.human
     }
@@ -50,8 +51,8 @@ impl Output {
         &self.writer
     }
 
-    /// Something that happened on a topic: for people the time, the topic and `words`; for programs
-    /// an object with `type`, `topic` and the members.
+    /// Formats an event of a topic: on a terminal the time, the topic and the words; otherwise an
+    /// object with `type`, `topic` and the members.
     pub(crate) fn event(
         &self,
         kind: &str,
@@ -70,18 +71,18 @@ impl Output {
         if rest.is_empty() { line } else { format!("{line} {}", style.paint(Tone::Plain, rest)) }
     }
 
-    /// A payload by itself.
+    /// Formats a payload alone.
     pub(crate) fn payload(&self, text: &str) -> String {
         if self.human { self.style.paint(Tone::Plain, text) } else { text.to_owned() }
     }
 
-    /// Waits until nothing can be written any more. A pipe whose reader goes away is noticed without
-    /// a write, so that `phx listen … | head -n 1` ends when it has its line.
+    /// Waits until the output can no longer be written. A closed pipe is detected without a write,
+    /// so that `phx listen … | head -n 1` ends once `head` has its line.
     pub(crate) async fn closed(&self) -> Gone {
         self.writer.closed().await
     }
 
-    /// The events that could not be written, as the failure of an end that was to be orderly.
+    /// The failure of a graceful end for events that could not be written.
     pub(crate) fn lost(events: u64) -> Result<(), Failed> {
         match events {
             0 => Ok(()),
@@ -93,20 +94,20 @@ impl Output {
     }
 }
 
-/// Watches for the reader of standard output to close it, without writing anything: on a thread,
-/// which is blocked until then.
+/// Detects that the reader closes standard output without writing to it, on a thread that is
+/// blocked until then.
 #[cfg(unix)]
 fn watch_reader(writer: Writer) -> io::Result<()> {
     use rustix::event::{PollFd, PollFlags, poll};
     let watch = move || {
         let stdout = io::stdout();
         loop {
-            // An error or the end of the other side is reported without being asked for.
+            // Errors and hang-ups are reported even though no event is requested.
             let mut polled = [PollFd::new(&stdout, PollFlags::empty())];
             match poll(&mut polled, None) {
                 Ok(_) if !polled[0].revents().is_empty() => return writer.reader_is_gone(),
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                // The next write finds out.
+                // The next write fails instead.
                 Err(_) => return,
             }
         }
@@ -114,18 +115,18 @@ fn watch_reader(writer: Writer) -> io::Result<()> {
     std::thread::Builder::new().name("reader".to_owned()).spawn(watch).map(drop)
 }
 
-/// The next write finds out.
+/// The next write fails instead.
 #[cfg(not(unix))]
 fn watch_reader(_: Writer) -> io::Result<()> {
     Ok(())
 }
 
-/// Prints an entry of a list at once: for people its name and a line for each of `words`, for
-/// programs the object.
+/// Prints one entry of a list directly: on a terminal its name and a line for each of `words`,
+/// otherwise the object.
 ///
 /// # Errors
 ///
-/// When the output has no reader any more.
+/// If the output has no reader.
 pub(crate) fn entry(name: &str, words: &[&str], object: &Value) -> io::Result<()> {
     let mut out = io::stdout().lock();
     if out.is_terminal() {
@@ -140,7 +141,7 @@ pub(crate) fn entry(name: &str, words: &[&str], object: &Value) -> io::Result<()
     out.flush()
 }
 
-/// Members of a JSON object, behind others.
+/// Additional members of a JSON object, each after a comma.
 #[derive(Debug, Default)]
 pub(crate) struct Members(String);
 
@@ -149,13 +150,13 @@ impl Members {
         Self(String::new())
     }
 
-    /// One whose value is a string.
+    /// Adds a member whose value is a string.
     pub(crate) fn text(self, key: &str, value: &str) -> Self {
         let value = quoted(value);
         self.json(key, &value)
     }
 
-    /// One whose value is JSON already.
+    /// Adds a member whose value is JSON already.
     pub(crate) fn json(mut self, key: &str, value: &str) -> Self {
         // Writing to a string cannot fail.
         let _ = write!(self.0, ",{}:{value}", quoted(key));
@@ -167,8 +168,8 @@ fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-/// A payload as JSON on one line: its own text; bytes as `{"payload_base64": …}`; what is no JSON
-/// as a string.
+/// A payload as JSON on one line: JSON as its own text, bytes as `{"payload_base64": …}`, invalid
+/// JSON as a string.
 pub(crate) fn json_of(payload: &Payload) -> Cow<'_, str> {
     if payload.is_binary() {
         let text = STANDARD.encode(payload.as_bytes());
@@ -180,7 +181,7 @@ pub(crate) fn json_of(payload: &Payload) -> Cow<'_, str> {
     }
 }
 
-/// JSON without its line breaks: inside of a string there can be none.
+/// Replaces the line breaks of JSON; a JSON string cannot contain one.
 fn one_line(json: &str) -> Cow<'_, str> {
     if json.contains(['\n', '\r']) {
         Cow::Owned(json.replace(['\n', '\r'], " "))
@@ -189,7 +190,7 @@ fn one_line(json: &str) -> Cow<'_, str> {
     }
 }
 
-/// The time of day, in UTC: the standard library knows no other.
+/// The time of day in UTC: the standard library knows no time zones.
 pub(crate) fn clock() -> String {
     time_of_day(Duration::ZERO)
 }
@@ -206,9 +207,10 @@ pub(crate) fn time_of_day(delay: Duration) -> String {
 mod tests {
     use super::*;
 
-    /// What a parser would change stays as it is; only line breaks go.
+    /// Payload text stays as it is, even where a parser would change it; only line breaks are
+    /// replaced.
     #[test]
-    fn payload_text_passes_through() {
+    fn payload_text_is_unchanged() {
         let text = r#"{"b":1.0e0,"a":123456789012345678901234567890,"b":"\ud83d\/","a":-0}"#;
         let payload = Payload::json(serde_json::from_str::<&RawValue>(text).unwrap()).unwrap();
         assert_eq!(json_of(&payload), text);
@@ -218,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn members_follow_others() {
+    fn members_begin_with_a_comma() {
         let members = Members::new().text("e\n", "a\"b").json("payload", "{}");
         assert_eq!(members.0, r#","e\n":"a\"b","payload":{}"#);
     }

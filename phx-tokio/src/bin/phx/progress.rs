@@ -1,4 +1,4 @@
-//! Attempts and causes of a connection, on standard error as they happen.
+//! Reports retries of a connection and their causes on standard error.
 
 use core::time::Duration;
 use std::collections::BTreeSet;
@@ -15,7 +15,7 @@ use crate::limit::{Limit, kind_of_problem};
 use crate::log::log;
 use crate::output::time_of_day;
 
-/// How often bad frames of one kind are reported.
+/// The period for reports of bad frames of one kind.
 const BAD_FRAMES_EVERY: Duration = Duration::from_secs(10);
 
 /// Reports until it is dropped.
@@ -23,7 +23,7 @@ const BAD_FRAMES_EVERY: Duration = Duration::from_secs(10);
 pub(crate) struct Progress(Option<JoinHandle<()>>);
 
 impl Progress {
-    /// Starts reporting, unless it is to be quiet.
+    /// Starts reporting, unless `quiet` is set.
     pub(crate) fn start(client: &Client, url: &str, quiet: bool) -> Self {
         if quiet {
             return Self(None);
@@ -67,13 +67,13 @@ impl Drop for Progress {
 
 struct Report {
     url: String,
-    /// A crash of these is an event of the channel.
+    /// Joined topics: a crash of one is reported as an event of the channel.
     joined: BTreeSet<Topic>,
     bad: Limit<String>,
 }
 
 impl Report {
-    /// The line about a signal; none for one that is no news to the user of the command.
+    /// The line for a signal; `None` for a signal that users of the command do not need.
     fn line(&mut self, signal: Signal) -> Option<String> {
         let url = &self.url;
         match signal {
@@ -81,12 +81,12 @@ impl Report {
             Signal::Connecting { attempt, .. } => {
                 Some(format!("{url}: connecting (retry {attempt})"))
             }
-            Signal::Connected { .. } => Some(format!("{url}: connected again")),
+            Signal::Connected { .. } => Some(format!("{url}: reconnected")),
             Signal::ConnectFailed { cause, next: NextStep::Retry { delay, .. }, .. }
             | Signal::Disconnected { cause, next: NextStep::Retry { delay, .. }, .. } => {
                 Some(format!("{url}: {cause}; next attempt at {}", time_of_day(delay)))
             }
-            // The command ends with the cause.
+            // The command itself fails with the cause.
             Signal::ConnectFailed { .. }
             | Signal::Disconnected { .. }
             | Signal::GaveUp { .. }
@@ -100,13 +100,13 @@ impl Report {
                 None
             }
             Signal::JoinRejected { topic, rejection, last: false } => {
-                Some(format!("{topic}: {}; trying again", refusal(&rejection)))
+                Some(format!("{topic}: {}; retrying", refusal(&rejection)))
             }
             Signal::JoinTimedOut { topic } => {
-                Some(format!("{topic}: the join is not answered yet"))
+                Some(format!("{topic}: the server has not answered the join yet"))
             }
             Signal::Errored { topic, .. } if !self.joined.contains(&topic) => {
-                Some(format!("{topic}: the channel crashed on the server; joining again"))
+                Some(format!("{topic}: the channel crashed on the server; rejoining"))
             }
             Signal::ProtocolError { error } => {
                 let problem = error.problem.to_string();
@@ -121,7 +121,7 @@ impl Report {
             | Signal::PushEnded { .. }
             | Signal::HeartbeatAcked { .. }
             | Signal::Warning(_) => None,
-            // One that this command does not know: better said in its own words than not at all.
+            // A signal that this command does not know is printed as the library describes it.
             other => Some(format!("{url}: {other}")),
         }
     }
@@ -137,7 +137,7 @@ impl Report {
 mod tests {
     use super::*;
 
-    /// A signal that is not left out on purpose has a line.
+    /// Every signal that is not left out on purpose has a line.
     #[test]
     fn every_other_signal_is_reported() {
         const LEFT_OUT: [&str; 12] = [

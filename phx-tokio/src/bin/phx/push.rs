@@ -1,4 +1,4 @@
-//! `phx push` and `phx cast`: join a topic, push an event once or several times.
+//! `phx push` and `phx cast`: join a topic and push an event once or repeatedly.
 
 use core::time::Duration;
 
@@ -13,11 +13,11 @@ use crate::source;
 use crate::target::{Connected, Target};
 use crate::writer::Gone;
 
-/// How long the server may take to confirm that the channel was left, after a cast: it has handled
-/// then what came before.
+/// The timeout for the confirmation of the leave after a cast. The confirmation proves that the
+/// server has handled the event.
 const LEAVE: Duration = Duration::from_secs(2);
 
-/// What `phx push` and `phx cast` take from the command line.
+/// The options of `phx push` and `phx cast`.
 #[derive(Debug, Args)]
 pub(crate) struct Push {
     #[command(flatten)]
@@ -26,20 +26,20 @@ pub(crate) struct Push {
     topic: String,
     /// The event
     event: String,
-    /// JSON, @FILE to read a file, or - for standard input
+    /// JSON payload; @FILE reads a file, - standard input
     #[arg(value_name = "PAYLOAD", default_value = "{}")]
     payload: String,
-    /// Read the payload from a file, whatever its name
+    /// Read the payload from a file; its name may begin with - or @
     #[arg(long, value_name = "FILE", conflicts_with = "payload")]
     file: Option<std::path::PathBuf>,
-    /// Push the payload's bytes as they are, as a binary frame
+    /// Push the payload's bytes as a binary frame
     #[arg(short, long)]
     binary: bool,
-    /// Push it this many times
+    /// Push the event this many times
     #[arg(long, value_name = "N", default_value_t = 1)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     repeat: u64,
-    /// Wait from one push to the next, such as 500ms
+    /// Wait between pushes, such as 500ms
     #[arg(long, value_name = "TIME", value_parser = crate::duration::parse)]
     #[arg(requires = "repeat")]
     interval: Option<Duration>,
@@ -60,11 +60,11 @@ pub(crate) async fn push(push: Push) -> Result<(), Failed> {
                 reply.map_err(|error| Failed::Push(format!("{topic}: {event}: {error}")))?;
             if &*reply.status != "ok" {
                 let (status, why) = (&reply.status, reason(&reply.response));
-                let answer = format!("{topic}: {event} was answered {status}: {why}");
+                let answer = format!("{topic}: {event} was answered with {status}: {why}");
                 return Err(Failed::Push(answer));
             }
             match out.writer().send(out.payload(&json_of(&reply.response))).await {
-                // It need not be printed then.
+                // Nothing needs to be printed then.
                 Ok(()) | Err(Gone::Reader) => Ok(()),
                 Err(Gone::Failed(why)) => Err(Failed::Local(format!("standard output: {why}"))),
             }
@@ -97,12 +97,12 @@ pub(crate) async fn cast(push: Push) -> Result<(), Failed> {
 }
 
 impl Push {
-    /// The payload, before anything is connected.
+    /// Reads the payload, before connecting.
     fn payload(&self) -> Result<Payload, Failed> {
         if self.event.starts_with("phx_") {
             let event = &self.event;
             return Err(Failed::Usage(format!(
-                "the event {event:?} is reserved for the protocol: joining and leaving are done by phx"
+                "the event {event:?} is reserved for the protocol: phx joins and leaves by itself"
             )));
         }
         let bytes = match &self.file {
@@ -112,7 +112,7 @@ impl Push {
         if self.binary {
             return Ok(Payload::binary(bytes));
         }
-        let bad = |error| Failed::Usage(format!("the payload is no JSON: {error}"));
+        let bad = |error| Failed::Usage(format!("the payload is not JSON: {error}"));
         source::json(&bytes).map_err(bad)
     }
 
@@ -132,7 +132,7 @@ impl Push {
         done.and(recorded)
     }
 
-    /// Does it as often as was asked for, and ends with the first failure.
+    /// Repeats the work as requested, and ends with the first failure.
     async fn each(&self, work: impl AsyncFn() -> Result<(), Failed>) -> Result<(), Failed> {
         let pause = self.interval.unwrap_or_default();
         let mut ticks = interval(pause.max(Duration::from_nanos(1)));

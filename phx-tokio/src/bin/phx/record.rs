@@ -1,4 +1,4 @@
-//! `--record FILE`: takes down what the client receives and does, for a bug report.
+//! `--record FILE`: records what the client receives and does, for a bug report.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -13,12 +13,12 @@ use crate::exit::Failed;
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
     path: PathBuf,
-    /// Why it could not be written to its end.
+    /// The error that ended the recording early.
     failed: Arc<Mutex<Option<io::Error>>>,
 }
 
 impl Record {
-    /// Creates the file, for its owner alone, and what writes to it.
+    /// Creates the file, readable by its owner only, and the recorder that writes it.
     pub(crate) fn create(path: &Path, payloads: bool) -> Result<(Self, Recorder), Failed> {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true);
@@ -32,20 +32,20 @@ impl Record {
         let recorder = Recorder::new(move |line| {
             let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
             if failed.is_none() {
-                // In one piece: whoever is killed leaves whole lines behind.
+                // One write per line, so that a killed process leaves whole lines behind.
                 *failed = file.write_all(format!("{line}\n").as_bytes()).err();
             }
         });
         Ok((record, if payloads { recorder.with_payloads() } else { recorder }))
     }
 
-    /// Says where the recording is, or why it is not whole.
+    /// Prints where the recording is, or returns the error that ended it early.
     pub(crate) fn finish(&self) -> Result<(), Failed> {
         let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.path.display();
         match &*failed {
             Some(error) => {
-                Err(Failed::Local(format!("{path}: the recording is not whole: {error}")))
+                Err(Failed::Local(format!("{path}: the recording is incomplete: {error}")))
             }
             None => Ok(()),
         }

@@ -1,4 +1,4 @@
-//! `phx replay`: drives the core through a recording and prints its trace.
+//! `phx replay`: runs the core with the inputs of a recording and prints the trace.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -9,7 +9,7 @@ use crate::exit::Failed;
 use crate::source;
 use crate::style::{Style, Tone};
 
-/// Prints the trace, up to where the replay does something else.
+/// Prints the trace, up to the point where the replay diverges.
 pub(crate) fn run(file: &Path) -> Result<(), Failed> {
     let bad =
         |error: &dyn core::fmt::Display| Failed::File(vec![format!("{}: {error}", file.display())]);
@@ -26,7 +26,7 @@ pub(crate) fn run(file: &Path) -> Result<(), Failed> {
             ))
         })?;
         if writeln!(out, "{}", painted(style, &line)).is_err() {
-            // Nobody reads any more: `phx replay … | head`.
+            // The reader may close the output early: `phx replay … | head`.
             return Ok(());
         }
     }

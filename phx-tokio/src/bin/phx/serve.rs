@@ -1,4 +1,4 @@
-//! `phx serve`: a Phoenix-like server to try things out with.
+//! `phx serve`: a Phoenix-like server for experiments.
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -19,34 +19,34 @@ use crate::signals::Stop;
 use crate::style::{Style, Tone, escaped};
 use crate::target::secret;
 
-/// What can be typed while it serves.
+/// The commands on standard input.
 const COMMANDS: [&str; 6] = [
-    "  broadcast TOPIC EVENT JSON   to everyone on the topic",
-    "  crash TOPIC                  every channel on it",
-    "  close TOPIC                  every channel on it",
-    "  kick USER_ID                 the sockets that connected with it",
+    "  broadcast TOPIC EVENT JSON   to every client on the topic",
+    "  crash TOPIC                  every channel on the topic",
+    "  close TOPIC                  every channel on the topic",
+    "  kick USER_ID                 the sockets that connected with this id",
     "  kill                         every connection, without a close frame",
     "  help                         this list",
 ];
 
-/// How long an orderly end may take.
+/// The timeout of a graceful end.
 const END: Duration = Duration::from_secs(2);
-/// How often a failing accept is reported.
+/// The period for reports of failed accepts.
 const FAILURES_EVERY: Duration = Duration::from_secs(10);
 
-/// What `phx serve` takes from the command line.
+/// The options of `phx serve`.
 #[derive(Args)]
 pub(crate) struct Serve {
-    /// Where to listen; port 0 is any
+    /// Where to listen; port 0 selects a free port
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:4000")]
     addr: SocketAddr,
-    /// Refuse sockets with another parameter `token` than this variable's
+    /// Require the connect parameter `token` to match an environment variable
     #[arg(long, value_name = "VARIABLE")]
     token_env: Option<String>,
-    /// Refuse sockets with another parameter `token` than this file's
+    /// Require the connect parameter `token` to match a file
     #[arg(long, value_name = "FILE", conflicts_with = "token_env")]
     token_file: Option<PathBuf>,
-    /// Refuse sockets with another parameter `token` than this
+    /// Require the connect parameter `token` to match this value
     #[arg(long, value_name = "VALUE", conflicts_with_all = ["token_env", "token_file"])]
     token: Option<String>,
 }
@@ -79,16 +79,16 @@ pub(crate) async fn run(serve: Serve) -> Result<(), Failed> {
                 let now = Instant::now();
                 let due = failures.due(now).map(|(_, message)| message);
                 if let Some(message) = failures.report(now, "", message.clone()).or(due) {
-                    log(&format!("no connection is accepted at the moment: {message}"));
+                    log(&format!("connections cannot be accepted at the moment: {message}"));
                 }
             }
-            observation if people => tell(observation),
+            observation if people => print(observation),
             _ => {}
         });
     });
-    // The queue has space: it is the first line.
+    // Always accepted, because it is the first line.
     let _ = output.writer().try_send(listener.url());
-    plain("serving until ctrl-c; topics and events are those of phx_proto::testing::Server. Type");
+    plain("serving until ctrl-c; phx_proto::testing documents the topics and events. Commands:");
     COMMANDS.into_iter().for_each(plain);
     let mut typed = lines();
     loop {
@@ -96,7 +96,7 @@ pub(crate) async fn run(serve: Serve) -> Result<(), Failed> {
             biased;
             _ = stop.request() => break,
             Some(line) = typed.recv() => {
-                if let Err(problem) = obey(&listener, &line) {
+                if let Err(problem) = carry_out(&listener, &line) {
                     plain(&escaped(&problem));
                 }
             }
@@ -111,8 +111,8 @@ pub(crate) async fn run(serve: Serve) -> Result<(), Failed> {
     Ok(())
 }
 
-/// One line about what a client did.
-fn tell(observation: &Observation) {
+/// Prints one line about an event of a client.
+fn print(observation: &Observation) {
     let style = Style::stderr();
     let (who, tone, what) = match observation {
         Observation::Connected { peer } => {
@@ -139,7 +139,7 @@ fn tell(observation: &Observation) {
     plain(&format!("{time} {who} {}", style.paint(tone, what)));
 }
 
-/// Starts the server that `demo` shows.
+/// Starts the server for `phx demo`.
 pub(crate) async fn listen(addr: SocketAddr) -> Result<Listener, Failed> {
     bind(addr, ServerConfig::default()).await
 }
@@ -149,7 +149,7 @@ async fn bind(addr: SocketAddr, config: ServerConfig) -> Result<Listener, Failed
     bound.map_err(|error| Failed::Local(format!("{addr}: {error}")))
 }
 
-/// Standard input by lines. It is read by a thread of its own: reading blocks.
+/// The lines of standard input. A thread reads them, because reading blocks.
 fn lines() -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel(16);
     tokio::task::spawn_blocking(move || {
@@ -162,16 +162,16 @@ fn lines() -> mpsc::Receiver<String> {
     receiver
 }
 
-/// Carries out one typed line.
-fn obey(listener: &Listener, line: &str) -> Result<(), String> {
+/// Carries out one command.
+fn carry_out(listener: &Listener, line: &str) -> Result<(), String> {
     let mut words = line.trim().splitn(4, ' ');
     let mut next = || words.next().unwrap_or_default();
     match (next(), next(), next(), next()) {
         ("", ..) => {}
         ("help", "", "", "") => COMMANDS.into_iter().for_each(plain),
         ("broadcast", topic, event, json) if !event.is_empty() => {
-            let payload: Value =
-                serde_json::from_str(json).map_err(|error| format!("no JSON: {error}"))?;
+            let payload: Value = serde_json::from_str(json)
+                .map_err(|error| format!("the payload is not JSON: {error}"))?;
             listener.broadcast(topic, event, payload);
         }
         ("crash", topic, "", "") if !topic.is_empty() => listener.crash_channel(topic),
@@ -183,7 +183,7 @@ fn obey(listener: &Listener, line: &str) -> Result<(), String> {
         }
         ("kill", "", "", "") => listener.with(|server, _| server.kill_all()),
         (other, ..) => {
-            return Err(format!("{other:?} is not understood that way: type help"));
+            return Err(format!("invalid command {other:?}: type help"));
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Signals of the terminal and of the service manager: to end, and to read a file again.
+//! Signals of the terminal and of the service manager: shut down, reload.
 
 use core::time::Duration;
 use std::io;
@@ -7,22 +7,23 @@ use std::time::Instant;
 #[cfg(unix)]
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// How far apart two signals must be to count as two: wrappers (`timeout`, a shell's job control,
-/// a container's init) deliver one request twice, to the process and to its group.
+/// The least time between two signals that count as two. Wrappers (`timeout`, a shell's job
+/// control, a container's init) deliver one request twice, to the process and to its group.
 const APART: Duration = Duration::from_millis(250);
 
-/// What a signal asks for.
+/// The request of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
-    /// An end in order.
+    /// Shut down gracefully.
     End,
-    /// An end at once.
+    /// Exit at once.
     AtOnce,
 }
 
-/// Requests to end: SIGINT and SIGTERM.
+/// Requests to shut down: SIGINT and SIGTERM.
 pub(crate) struct Stop {
-    // Both from the start: one that comes before it is awaited must not end the process.
+    // Both are registered from the start: a signal before the first await must not kill the
+    // process.
     #[cfg(unix)]
     interrupt: Signal,
     #[cfg(unix)]
@@ -43,7 +44,7 @@ impl Stop {
         })
     }
 
-    /// Waits for a request. One that is not [`APART`] from the first is a part of it.
+    /// Waits for a request. A signal within [`APART`] of the first belongs to it.
     ///
     /// Cancel safe.
     pub(crate) async fn request(&mut self) -> Request {
@@ -63,12 +64,12 @@ impl Stop {
         }
     }
 
-    /// Whether an end was requested.
+    /// Whether a shutdown was requested.
     pub(crate) const fn is_asked(&self) -> bool {
         self.first.is_some()
     }
 
-    /// Whether an end at once was requested.
+    /// Whether an exit at once was requested.
     pub(crate) const fn is_asked_twice(&self) -> bool {
         self.twice
     }
@@ -84,7 +85,7 @@ impl Stop {
     }
 }
 
-/// Requests to read the file again: SIGHUP, where there is one.
+/// Requests to reload the file: SIGHUP, where the platform has it.
 pub(crate) struct Reloads {
     #[cfg(unix)]
     hangup: Signal,
@@ -98,7 +99,7 @@ impl Reloads {
         })
     }
 
-    /// Waits for the next request. Those that come while one is carried out are one more.
+    /// Waits for the next request. Requests during a reload count as one more.
     pub(crate) async fn next(&mut self) {
         #[cfg(unix)]
         if self.hangup.recv().await.is_some() {

@@ -1,5 +1,5 @@
-//! Where values come from that do not belong on a command line, which every user of the machine can
-//! read: environment variables, files and standard input.
+//! Sources of values: environment variables, files and standard input. Every user of the machine
+//! can read a command line, so secrets do not belong there.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -11,15 +11,15 @@ use serde_json::value::RawValue;
 
 use crate::exit::Failed;
 
-/// The largest file with a secret. A token has a few kilobytes.
+/// The largest file with a secret. Tokens have a few kilobytes.
 const SECRET_MAX: u64 = 64 << 10;
-/// The largest payload or document. The default `max_push_bytes` is less.
+/// The largest payload or document, which is more than the default `max_push_bytes`.
 const TEXT_MAX: u64 = 64 << 20;
 
-/// What some editors write in front of a text.
+/// A byte order mark, which some editors write at the start of a file.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// The secret in an environment variable.
+/// Reads the secret in an environment variable.
 pub(crate) fn variable(name: &str) -> Result<Secret, Failed> {
     match std::env::var(name) {
         Ok(value) if value.is_empty() => {
@@ -35,7 +35,7 @@ pub(crate) fn variable(name: &str) -> Result<Secret, Failed> {
     }
 }
 
-/// The secret in a file: its text without the line break at its end.
+/// Reads the secret in a file, without the line break at its end.
 pub(crate) fn secret_file(path: &Path) -> Result<Secret, Failed> {
     let bytes = file(path, SECRET_MAX)?;
     let text = text_of(bytes, path)?;
@@ -47,18 +47,17 @@ pub(crate) fn secret_file(path: &Path) -> Result<Secret, Failed> {
     Ok(Secret::from(secret))
 }
 
-/// The text of a file, without a byte order mark.
+/// Reads the text of a file, without a byte order mark.
 pub(crate) fn text_file(path: &Path) -> Result<String, Failed> {
     text_of(file(path, u64::MAX)?, path)
 }
 
-/// The bytes of a file with a payload.
+/// Reads the bytes of a file with a payload.
 pub(crate) fn payload_file(path: &Path) -> Result<Vec<u8>, Failed> {
     file(path, TEXT_MAX)
 }
 
-/// The bytes that an argument stands for: `-` is standard input, `@FILE` a file, and anything else
-/// is itself.
+/// The bytes of an argument: `-` is standard input, `@FILE` a file, anything else its own text.
 pub(crate) fn bytes(argument: &str) -> Result<Vec<u8>, Failed> {
     if argument == "-" {
         let stdin = Path::new("standard input");
@@ -70,7 +69,7 @@ pub(crate) fn bytes(argument: &str) -> Result<Vec<u8>, Failed> {
     }
 }
 
-/// JSON as it is written, byte for byte, as a payload.
+/// JSON as a payload with the same text, byte for byte.
 pub(crate) fn json(bytes: &[u8]) -> Result<Payload, String> {
     let text = core::str::from_utf8(without_mark(bytes)).map_err(|error| error.to_string())?;
     let raw: &RawValue = serde_json::from_str(text).map_err(|error| error.to_string())?;
@@ -93,7 +92,7 @@ fn limited(input: impl Read, max: u64) -> io::Result<Vec<u8>> {
 
 fn text_of(bytes: Vec<u8>, path: &Path) -> Result<String, Failed> {
     let text = String::from_utf8(without_mark(&bytes).to_vec());
-    text.map_err(|_| bad(path, &"this is not UTF-8 text"))
+    text.map_err(|_| bad(path, &"the text is not UTF-8"))
 }
 
 fn without_mark(bytes: &[u8]) -> &[u8] {

@@ -1,21 +1,21 @@
-//! How far the tasks go that print, while a command ends.
+//! The stages in which printing tasks end.
 
 use tokio::sync::watch;
 
-/// A stage of the end. Each includes those before it.
+/// A stage of the shutdown. Each includes the earlier ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stage {
-    /// They print what comes.
+    /// Print everything that arrives.
     Follow,
-    /// They print what is there.
+    /// Print what has arrived, and then end.
     Drain,
-    /// They count what is there.
+    /// Count what has arrived, and then end.
     Count,
 }
 
-/// Waits until the end has come that far.
+/// Waits until the shutdown has reached a stage.
 pub(crate) async fn reached(stages: &mut watch::Receiver<Stage>, stage: Stage) {
-    // The sender lives as long as the tasks matter.
+    // If the sender was dropped, nothing waits for the tasks any more.
     if stages.wait_for(|now| *now >= stage).await.is_err() {
         core::future::pending().await
     }

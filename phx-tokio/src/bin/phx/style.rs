@@ -1,27 +1,27 @@
-//! Text for people: colour on a terminal that has it, and escapes for what a terminal would obey.
+//! Text for a terminal: colours if it supports them, and escapes for control characters.
 
 use core::fmt;
 use std::borrow::Cow;
 use std::io::{self, IsTerminal};
 
-/// What a colour means here.
+/// The meaning of a colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tone {
     /// It works, or works again.
     Good,
-    /// Something is missing for now.
+    /// It is interrupted for now.
     Gap,
     /// It failed.
     Bad,
     /// The name of a thing.
     Name,
-    /// Beside the point.
+    /// Less important.
     Quiet,
-    /// The text itself.
+    /// Plain text.
     Plain,
 }
 
-/// Whether to colour what goes to one of the two outputs.
+/// Whether one of the two outputs is coloured.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Style {
     coloured: bool,
@@ -41,8 +41,8 @@ impl Style {
         Self { coloured: stream.is_terminal() && wanted }
     }
 
-    /// The text in the colour of its meaning, on one line and [escaped]: what a server sends must
-    /// neither move the cursor nor look like a line of `phx`.
+    /// Colours a text by its meaning, on one line and [escaped]: text of a server must neither move
+    /// the cursor nor look like a line of `phx`.
     pub(crate) fn paint(self, tone: Tone, text: impl fmt::Display) -> String {
         let text = escaped(&text.to_string()).into_owned();
         let code = match tone {
@@ -57,7 +57,8 @@ impl Style {
     }
 }
 
-/// <https://no-color.org>, <https://bixense.com/clicolors>, and terminals that can do nothing.
+/// Follows <https://no-color.org>, <https://bixense.com/clicolors>, and terminals without
+/// capabilities.
 fn wants_colour(variable: impl Fn(&str) -> Option<String>) -> bool {
     let no_color = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
     let off = variable("CLICOLOR").is_some_and(|value| value == "0");
@@ -65,8 +66,8 @@ fn wants_colour(variable: impl Fn(&str) -> Option<String>) -> bool {
     !(no_color || off || dumb)
 }
 
-/// The text with line breaks, control characters (C0, DEL, C1) and invisible format characters
-/// written as escapes, as in `\u{202e}`.
+/// Escapes line breaks, control characters (C0, DEL, C1) and invisible format characters, as in
+/// `\u{202e}`.
 pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_escaped) {
         return Cow::Borrowed(text);
@@ -86,8 +87,8 @@ fn is_escaped(letter: char) -> bool {
     letter.is_control() || FORMAT.iter().any(|(first, last)| (*first..=*last).contains(&letter))
 }
 
-/// Characters of the general categories Cf (format), Zl and Zp (line and paragraph separators),
-/// and what Unicode keeps for more of them.
+/// Characters of the general categories Cf (format), Zl and Zp (line and paragraph separators), and
+/// the ranges that Unicode reserves for more of them.
 const FORMAT: [(char, char); 19] = [
     ('\u{ad}', '\u{ad}'),
     ('\u{600}', '\u{605}'),
@@ -115,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn colour_can_be_declined_in_three_ways() {
+    fn colour_can_be_disabled_three_ways() {
         let set = |name: &'static str, value: &'static str| {
             wants_colour(move |asked| (asked == name).then(|| value.to_owned()))
         };
@@ -125,13 +126,13 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_says_cannot_move_the_cursor() {
+    fn server_text_cannot_move_cursor() {
         let style = Style { coloured: true };
         assert_eq!(style.paint(Tone::Plain, "a\x1b[2J\u{9b}b\r"), "a\\u{1b}[2J\\u{9b}b\\r");
         assert_eq!(style.paint(Tone::Good, "a\nb"), "\x1b[32ma\\nb\x1b[0m");
     }
 
-    /// Every kind of character that can hide or forge text is escaped; text is left alone.
+    /// Every kind of character that can hide or forge text is escaped; other text is unchanged.
     #[test]
     fn format_characters_are_escaped() {
         for letter in

@@ -1,4 +1,4 @@
-//! What `phx listen`, `phx push` and `phx cast` connect to, and what they present there.
+//! The server that `phx listen`, `phx push` and `phx cast` connect to, and the credentials for it.
 
 use core::fmt::{self, Display};
 use core::time::Duration;
@@ -17,55 +17,55 @@ use crate::progress::Progress;
 use crate::record::Record;
 use crate::{duration, source};
 
-/// The socket to connect to and what to present there. The connection goes through the proxy that
-/// the environment names, if it names one.
+/// The socket to connect to, and the credentials for it. The connection uses the proxy of the
+/// environment variables, if they name one.
 #[derive(Args)]
 pub(crate) struct Target {
-    /// The socket, such as ws://127.0.0.1:4000/socket/websocket
+    /// The socket URL, such as ws://127.0.0.1:4000/socket/websocket
     pub(crate) url: String,
 
-    /// Send the connect parameter `token`, from a variable
+    /// Send the connect parameter `token`, from an environment variable
     #[arg(long, value_name = "VARIABLE")]
     token_env: Option<String>,
     /// Send the connect parameter `token`, from a file
     #[arg(long, value_name = "FILE", conflicts_with = "token_env")]
     token_file: Option<PathBuf>,
-    /// Send the auth token of Phoenix 1.8, from a variable
+    /// Send the auth token of Phoenix 1.8, from an environment variable
     #[arg(long, value_name = "VARIABLE")]
     auth_token_env: Option<String>,
     /// Send the auth token of Phoenix 1.8, from a file
     #[arg(long, value_name = "FILE", conflicts_with = "auth_token_env")]
     auth_token_file: Option<PathBuf>,
-    /// Send a connect parameter, from a variable
+    /// Send a connect parameter, from an environment variable
     #[arg(long, value_name = "NAME=VARIABLE", value_parser = name_and_value)]
     param_env: Vec<(String, String)>,
     /// Send a connect parameter, from a file
     #[arg(long, value_name = "NAME=FILE", value_parser = name_and_value)]
     param_file: Vec<(String, String)>,
-    /// Send a header of the upgrade, from a variable
+    /// Send a header of the upgrade, from an environment variable
     #[arg(long, value_name = "NAME=VARIABLE", value_parser = name_and_value)]
     header_env: Vec<(String, String)>,
     /// Send a header of the upgrade, from a file
     #[arg(long, value_name = "NAME=FILE", value_parser = name_and_value)]
     header_file: Vec<(String, String)>,
-    /// Add a string to the join parameters, from a variable
+    /// Add a string to the join parameters, from an environment variable
     #[arg(long, value_name = "NAME=VARIABLE", value_parser = name_and_value)]
     join_param_env: Vec<(String, String)>,
     /// Add a string to the join parameters, from a file
     #[arg(long, value_name = "NAME=FILE", value_parser = name_and_value)]
     join_param_file: Vec<(String, String)>,
 
-    /// Send a connect parameter; every user of this machine can see it
+    /// Send a connect parameter; other users of this machine can see it
     #[arg(long = "param", value_name = "NAME=VALUE", value_parser = name_and_value)]
     params: Vec<(String, String)>,
-    /// Send a header of the upgrade; Phoenix shows the socket those with x-
+    /// Send an upgrade header; channels can read only x-* headers
     #[arg(long = "header", value_name = "NAME=VALUE", value_parser = name_and_value)]
     headers: Vec<(String, String)>,
     /// Join with these parameters; @FILE reads a file, - standard input
     #[arg(long, value_name = "JSON")]
     join_params: Option<String>,
 
-    /// Trust the certificate authorities of a PEM file, not Mozilla's
+    /// Trust the authorities in a PEM file instead of Mozilla's
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// Present a client certificate: a PEM file with its chain
@@ -74,45 +74,45 @@ pub(crate) struct Target {
     /// The private key of the client certificate: a PEM file
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
-    /// Dial this host:port; Host and the name in TLS stay the URL's
+    /// Dial this host:port; the Host header and TLS use the URL's host
     #[arg(long, value_name = "ADDR")]
     connect_to: Option<String>,
-    /// Let ws:// leave this machine: all of it travels in the clear
+    /// Allow ws:// to other machines, which sends everything in the clear
     #[arg(long)]
     allow_insecure: bool,
 
-    /// Give up when it is not done within this time, such as 10s
+    /// Fail if the command is not done within this time, such as 10s
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub(crate) timeout: Option<Duration>,
-    /// Print no attempts and causes on standard error, only the failure
+    /// Do not print retries and their causes, only the failure
     #[arg(short, long)]
     quiet: bool,
-    /// Write what the client receives and does to a file, for `phx replay`
-    /// and bug reports; secrets, join parameters and payloads are left out
+    /// Record what the client receives and does in a file, for `phx replay`
+    /// and bug reports, without secrets, join parameters and payloads
     #[arg(long, value_name = "FILE", verbatim_doc_comment)]
     record: Option<PathBuf>,
-    /// Record the payloads of messages, pushes and replies
+    /// Record the payloads of messages, pushes and replies as well
     #[arg(long, requires = "record")]
     record_payloads: bool,
 }
 
-/// How long a join may take without `--timeout`; that of [`JoinOptions::new`].
+/// The timeout of a join without `--timeout`; the default of [`JoinOptions::new`].
 const JOIN_DEADLINE: Duration = Duration::from_secs(30);
 
-/// A connection, and what goes on beside it.
+/// An open connection, with its recording and its reports.
 pub(crate) struct Connected {
     pub(crate) client: Client,
     params: JoinParams,
     timeout: Option<Duration>,
-    /// When everything that waits gives up.
+    /// The deadline of the whole command.
     until: Option<Instant>,
     record: Option<Record>,
-    /// Reports attempts until it is dropped.
+    /// Reports retries until it is dropped.
     _progress: Progress,
 }
 
 impl Target {
-    /// Connects, or says in one line why not.
+    /// Connects, or returns the error in one line.
     pub(crate) async fn connect(&self) -> Result<Connected, Failed> {
         let until = self.timeout.map(|timeout| Instant::now() + timeout);
         let params = self.join_params()?.into();
@@ -132,7 +132,9 @@ impl Target {
                 Err(_) => {
                     let timeout = duration::shown(self.timeout.unwrap_or_default());
                     let url = self.url_without_query();
-                    return Err(Failed::Unreachable(format!("{url}: no connection in {timeout}")));
+                    return Err(Failed::Unreachable(format!(
+                        "{url}: not connected within {timeout}"
+                    )));
                 }
             },
         };
@@ -156,7 +158,7 @@ impl Target {
         }
     }
 
-    /// The query may hold a token.
+    /// The query may contain a token.
     fn url_without_query(&self) -> &str {
         self.url.split(['?', '#']).next().unwrap_or(&self.url)
     }
@@ -169,7 +171,7 @@ impl Target {
                      --allow-insecure"
                 ),
                 phx_tokio::config::ConfigError::Uri { problem } => {
-                    format!("the URL cannot be used: {problem}")
+                    format!("invalid URL: {problem}")
                 }
                 ref other => other.to_string(),
             };
@@ -224,7 +226,7 @@ impl Target {
         tls.map(Some).map_err(|error| Failed::Usage(error.to_string()))
     }
 
-    /// The parameters of joins, other members than those of the options as they are written.
+    /// The parameters of joins. Members that no option sets keep their text.
     fn join_params(&self) -> Result<Payload, Failed> {
         let bad = |error: &dyn Display| Failed::Usage(format!("--join-params: {error}"));
         let given = match &self.join_params {
@@ -237,7 +239,8 @@ impl Target {
             return Ok(given);
         }
         let members = given.deserialize::<BTreeMap<String, Box<RawValue>>>();
-        let mut members = members.map_err(|_| bad(&"parameters are added to an object only"))?;
+        let mut members =
+            members.map_err(|_| bad(&"only an object can have further parameters"))?;
         let mut add = |name: &String, secret: &Secret| {
             let value = to_raw_value(secret.expose()).map_err(|error| bad(&error))?;
             members.insert(name.clone(), value);
@@ -254,7 +257,7 @@ impl Target {
 }
 
 impl Connected {
-    /// Joins, or says in one line why not.
+    /// Joins a topic, or returns the error in one line.
     pub(crate) async fn join(&self, topic: &str) -> Result<Channel, Failed> {
         let options = JoinOptions::new();
         let options = options.deadline(self.remaining().unwrap_or(JOIN_DEADLINE));
@@ -263,25 +266,25 @@ impl Connected {
         joined.map_err(|error| Failed::join(topic, &error, within))
     }
 
-    /// How long what is waited for may take.
+    /// The time until the deadline.
     pub(crate) fn remaining(&self) -> Option<Duration> {
         self.until.map(|until| until.saturating_duration_since(Instant::now()))
     }
 
-    /// Says whether the recording is whole.
+    /// Prints where the recording is, or returns the error that ended it early.
     pub(crate) fn recorded(&self) -> Result<(), Failed> {
         self.record.as_ref().map_or(Ok(()), Record::finish)
     }
 }
 
-/// Parameters and headers are often secrets, and so is the URL's query.
+/// Hides the fields: parameters and headers are often secrets, and so is the URL's query.
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Target").finish_non_exhaustive()
     }
 }
 
-/// A secret that one of two options names.
+/// The secret that one of two options names.
 pub(crate) fn secret(
     variable: Option<&str>,
     file: Option<&PathBuf>,
@@ -296,7 +299,7 @@ pub(crate) fn secret(
 fn name_and_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("write it as NAME=VALUE".to_owned()),
+        _ => Err("expected NAME=VALUE".to_owned()),
     }
 }
 
@@ -312,7 +315,7 @@ mod tests {
         target: Target,
     }
 
-    /// A secret that is added to parameters leaves the others as they are written.
+    /// Adding a secret to join parameters does not change the text of the others.
     #[test]
     fn join_params_are_kept_as_text() {
         let file = std::env::temp_dir().join(format!("phx-{}-secret", std::process::id()));

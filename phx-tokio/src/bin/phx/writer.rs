@@ -4,8 +4,8 @@
 //!   tasks ──send──▶ queue (bounded) ──▶ one thread ──write──▶ pipe, terminal, file
 //! ```
 //!
-//! A pipe whose reader stopped, or a terminal after ctrl-s, blocks `write` for as long as it likes.
-//! Only this thread is blocked then: connections, metrics and signals go on, on one CPU too.
+//! A pipe that is not read, or a terminal after ctrl-s, can block `write` for any length of time.
+//! It blocks only this thread: connections, metrics and signals continue, even on one CPU.
 
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -15,14 +15,14 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
-/// Lines in the queue.
+/// The capacity of the queue in lines.
 const LINES_MAX: usize = 1_024;
-/// Bytes in the queue; one line is always accepted, however long.
+/// The capacity of the queue in bytes; a single line is accepted whatever its length.
 const BYTES_MAX: usize = 8 << 20;
-/// Bytes of several lines that are written at once. A write of up to `PIPE_BUF` bytes to a pipe is
-/// atomic, so the number of lines that were not written is exact.
+/// The most bytes of several lines in one write. A write of up to `PIPE_BUF` bytes to a pipe is
+/// atomic, so the number of unwritten lines is exact.
 const BATCH_MAX: usize = 4_096;
-/// How long the thread may be late with the last lines of an output that takes them.
+/// The most time that the thread may lag behind an output that accepts the last lines.
 const LATE_MAX: Duration = Duration::from_secs(5);
 
 /// A bounded queue in front of an output. Clones share it.
@@ -31,33 +31,33 @@ pub(crate) struct Writer {
     shared: Arc<Shared>,
 }
 
-/// Why nothing can be written any more.
+/// The reason why the output can no longer be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Gone {
     /// The reader of a pipe closed it.
     Reader,
-    /// Anything else, such as a full disk.
+    /// Another error, such as a full disk.
     Failed(String),
 }
 
 struct Shared {
     state: Mutex<State>,
-    /// Wakes the thread: there is a line to write.
+    /// Wakes the thread when there is a line to write.
     filled: Condvar,
-    /// Wakes threads that wait for the end of the queue.
+    /// Wakes threads that wait until the queue is empty.
     written: Condvar,
-    /// Wakes tasks that wait for space, for the end of the queue, or for the end of the reader.
+    /// Wakes tasks that wait for space, for an empty queue, or for the end of the reader.
     changed: Notify,
 }
 
 #[derive(Default)]
 struct State {
-    /// Each with how many events it stands for.
+    /// The lines, each with the number of events that it stands for.
     lines: VecDeque<(String, u64)>,
     bytes: usize,
-    /// Events of the lines in the queue.
+    /// The number of events in the queue.
     queued: u64,
-    /// Events of the write that is in progress.
+    /// The number of events in the current write.
     writing: u64,
     gone: Option<Gone>,
 }
@@ -72,12 +72,12 @@ impl Writer {
             changed: Notify::new(),
         });
         let own = Arc::clone(&shared);
-        // Not joined: it may be blocked for ever, and the end of the process takes it along.
+        // Not joined: it may be blocked forever, and it ends with the process.
         std::thread::Builder::new().name(name.to_owned()).spawn(move || own.write_all(out))?;
         Ok(Self { shared })
     }
 
-    /// Queues a line if there is space; hands it back otherwise.
+    /// Queues a line if there is space; returns it otherwise.
     pub(crate) fn try_send(&self, line: String) -> Result<(), String> {
         self.try_send_for(line, 1)
     }
@@ -99,12 +99,12 @@ impl Writer {
 
     /// Queues a line as soon as there is space.
     ///
-    /// Cancel safe: a line of a dropped future is not queued.
+    /// Cancel safe: if the future is dropped, the line is not queued.
     pub(crate) async fn send(&self, line: String) -> Result<(), Gone> {
         self.send_for(line, 1).await
     }
 
-    /// Queues a line that stands for several events, such as one that says how many were dropped.
+    /// Queues a line that stands for several events, such as a count of dropped ones.
     ///
     /// Cancel safe, as [`send`](Self::send).
     pub(crate) async fn send_for(&self, mut line: String, events: u64) -> Result<(), Gone> {
@@ -121,12 +121,12 @@ impl Writer {
         }
     }
 
-    /// Why nothing can be written any more, once that is so.
+    /// The reason why the output can no longer be written, if that is the case.
     pub(crate) fn gone(&self) -> Option<Gone> {
         self.shared.lock().gone.clone()
     }
 
-    /// How many events of the queued lines are not written.
+    /// The number of queued events that are not written.
     pub(crate) fn unwritten(&self) -> u64 {
         self.shared.lock().unwritten()
     }
@@ -148,10 +148,10 @@ impl Writer {
         }
     }
 
-    /// Waits until every queued line is written, on a thread, for at most `timeout`.
+    /// Blocks until every queued line is written, for at most `timeout`.
     ///
-    /// While `is_ready` returns true, the output takes more and only the thread that writes is late,
-    /// as on a busy machine: the wait goes on for up to [`LATE_MAX`].
+    /// If `is_ready` returns true, the output accepts more and only the writing thread lags, as on
+    /// a busy machine: then the wait continues for up to [`LATE_MAX`].
     pub(crate) fn flush(&self, timeout: Duration, mut is_ready: impl FnMut() -> bool) {
         let start = Instant::now();
         loop {
@@ -165,7 +165,7 @@ impl Writer {
         }
     }
 
-    /// Waits until nothing can be written any more.
+    /// Waits until the output can no longer be written.
     pub(crate) async fn closed(&self) -> Gone {
         loop {
             let changed = self.shared.changed.notified();
@@ -176,7 +176,7 @@ impl Writer {
         }
     }
 
-    /// Marks the reader as gone, found out without a write.
+    /// Marks the reader as gone, without a write.
     pub(crate) fn reader_is_gone(&self) {
         self.shared.end(Gone::Reader);
     }
@@ -206,7 +206,7 @@ impl Shared {
                     state.lines.push_front((line, events));
                     break;
                 }
-                // A long line is not copied.
+                // A long line is written without a copy.
                 if batch.is_empty() {
                     batch = line;
                 } else {
@@ -246,7 +246,7 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(30);
 
-    /// An output that writes when it is allowed to.
+    /// An output that writes when the test allows it.
     struct Gate {
         open: Receiver<()>,
         written: Sender<Vec<u8>>,
@@ -270,7 +270,7 @@ mod tests {
         (Writer::start("test", Gate { open, written }).unwrap(), opener, seen)
     }
 
-    /// A blocked output fills the queue up to its bounds; the rest is handed back.
+    /// A blocked output fills the queue up to its capacity; further lines are returned.
     #[test]
     fn queue_is_bounded_while_output_blocks() {
         let (writer, open, seen) = gated();
@@ -286,17 +286,18 @@ mod tests {
         assert_eq!((lines, writer.unwritten()), (accepted, 0));
     }
 
-    /// One line is accepted however long; a second one waits for it.
+    /// One line is accepted whatever its length; a second one waits for it.
     #[test]
     fn queue_is_bounded_in_bytes() {
         let (writer, _open, _seen) = gated();
         let huge = "x".repeat(BYTES_MAX + 1);
-        // The first may be with the thread already.
+        // The thread may have taken the first line already.
         let accepted = (0..5).filter(|_| writer.try_send(huge.clone()).is_ok()).count();
         assert!((1..=2).contains(&accepted), "{accepted}");
     }
 
-    /// Lines in the queue of an output whose reader went away are counted, and none is accepted.
+    /// If the reader closes the output, the queued lines are counted and no further line is
+    /// accepted.
     #[test]
     fn reader_gone_is_reported() {
         let (writer, open, _seen) = gated();
@@ -309,9 +310,9 @@ mod tests {
         assert_eq!(writer.unwritten(), 1);
     }
 
-    /// A line that says how many events were dropped stands for them when it is lost, too.
+    /// A lost line with a count of dropped events counts as that many events.
     #[test]
-    fn lines_stand_for_events() {
+    fn line_counts_its_events() {
         let (writer, open, _seen) = gated();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(writer.send_for("7 were dropped".to_owned(), 7)).unwrap();
@@ -323,8 +324,8 @@ mod tests {
         assert_eq!(writer.unwritten(), 0);
     }
 
-    /// A blocked output is given up after the timeout; a thread that is late with one that is ready
-    /// is waited for.
+    /// `flush` stops waiting for a blocked output after the timeout, but waits for a thread that
+    /// lags behind an output that is ready.
     #[test]
     fn flush_waits_for_a_late_thread() {
         const SHORT: Duration = Duration::from_millis(1);

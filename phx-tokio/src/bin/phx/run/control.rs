@@ -1,4 +1,4 @@
-//! Control: orders on standard input, and what became of each.
+//! The control of `phx run`: orders on standard input, and their results as events.
 //!
 //! ```text
 //!   standard input ─▶ lines (a thread: reading blocks) ─▶ Order ─▶ begun, in order of the lines
@@ -6,8 +6,8 @@
 //!                                                malformed ─┴────────────┴─▶ reports
 //! ```
 //!
-//! Orders are begun one after another, so pushes on a channel keep their order, and wait side by
-//! side. When [`OUTSTANDING_MAX`] wait, no further line is read until one has ended.
+//! Orders are started one after another, so pushes on a channel keep their order, and then run
+//! concurrently. While [`OUTSTANDING_MAX`] are running, no further line is read.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, IsTerminal, Read};
@@ -29,16 +29,16 @@ use super::order::{Command, Malformed, Order};
 use super::reports::Reports;
 use crate::log::log;
 
-/// Orders that were begun and have not ended.
+/// The most orders that run at a time.
 const OUTSTANDING_MAX: usize = 256;
 
-/// The longest line: a binary payload of the default `max_push_bytes`, as base64, and some room.
+/// The longest line: a binary payload of the default `max_push_bytes` as base64, and some more.
 const LINE_MAX: usize = 16 << 20;
 
-/// The channels that orders joined, by connection and topic: a handle that is dropped leaves.
+/// The channels that orders joined, by connection and topic. Dropping a handle would leave.
 type Joined = Arc<Mutex<BTreeMap<(String, String), Channel>>>;
 
-/// Carries out what standard input asks for.
+/// Carries out the orders on standard input.
 pub(super) struct Control {
     supervisor: Supervisor,
     reports: Reports,
@@ -49,7 +49,7 @@ pub(super) struct Control {
 /// A line and its number, from 1.
 struct Line {
     number: u64,
-    /// None when it was too long.
+    /// `None` if the line was too long.
     text: Option<Vec<u8>>,
 }
 
@@ -58,11 +58,11 @@ impl Control {
         Self { supervisor, reports, joined: Joined::default(), outstanding: JoinSet::new() }
     }
 
-    /// Carries out orders; after the end of standard input, waits for ever.
+    /// Carries out orders; waits forever after the end of standard input.
     ///
-    /// Dropping the future loses no order that was begun.
+    /// Dropping the future loses no order that was started.
     pub(super) async fn obey(&mut self) {
-        // Reading from the terminal would stop a run in the background.
+        // A background process that reads from its terminal would be stopped.
         if io::stdin().is_terminal() {
             return core::future::pending().await;
         }
@@ -77,11 +77,11 @@ impl Control {
                 },
             }
         }
-        log("standard input has ended: no more control");
+        log("standard input has ended: no further orders");
         core::future::pending().await
     }
 
-    /// Waits until every order that was begun has been answered.
+    /// Waits until every order that was started has its result.
     pub(super) async fn finish(&mut self) {
         while self.outstanding.join_next().await.is_some() {}
     }
@@ -102,7 +102,7 @@ impl Control {
             drop(line);
             carry_out(order, number, &supervisor, &joined, &reports).await;
         });
-        // Begun here: what follows on the next line comes after it.
+        // The first poll starts it, before the next line is read.
         let ended = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx).is_ready())).await;
         if !ended {
             self.outstanding.spawn(work as Pin<Box<dyn Future<Output = ()> + Send>>);
@@ -110,7 +110,7 @@ impl Control {
     }
 }
 
-/// Standard input by lines. Ends with it, and when nobody wants more.
+/// The lines of standard input. Ends with it, or when the receiver is dropped.
 fn lines() -> mpsc::Receiver<Line> {
     let (sender, receiver) = mpsc::channel(1);
     tokio::task::spawn_blocking(move || {
@@ -126,7 +126,7 @@ fn lines() -> mpsc::Receiver<Line> {
     receiver
 }
 
-/// The next line, or `None` at the end of the input; of one that is too long nothing is kept.
+/// The next line, or `None` at the end of the input. A line that is too long is discarded.
 fn line(input: &mut impl BufRead) -> Option<Option<Vec<u8>>> {
     let mut text = Vec::new();
     let limit = u64::try_from(LINE_MAX).unwrap_or(u64::MAX);
@@ -151,7 +151,7 @@ async fn malformed(reports: &Reports, line: u64, bad: Malformed) {
     reports.answer("phx.control.malformed", None, data).await;
 }
 
-/// Why an order failed: a word for programs, a sentence for people, and what the server said.
+/// Why an order failed: a word for programs, a sentence for users, and the server's response.
 struct Why {
     reason: &'static str,
     message: String,
@@ -196,7 +196,7 @@ async fn carry_out(
     reports.answer(kind, Some(topic), data).await;
 }
 
-/// Carries out a command, and adds what came of it to the data.
+/// Carries out a command, and adds its result to the data.
 async fn outcome(
     command: Command,
     connection: &str,
@@ -227,7 +227,7 @@ async fn outcome(
                 data.insert_payload("response", &response);
             }
             let mut joined = joined.lock().unwrap_or_else(PoisonError::into_inner);
-            // Of connections that ended meanwhile, and of topics that were left.
+            // Removes channels of connections that have ended, and of topics that were left.
             joined.retain(|_, channel| channel.status() != ChannelStatus::Closed);
             joined.insert((connection.to_owned(), topic.to_owned()), channel);
         }
@@ -257,7 +257,7 @@ fn not_joined(error: &JoinFailed) -> Why {
     }
 }
 
-/// As the types of events name it, so that a caller knows whether to repeat it.
+/// Reasons are named like the types of events; a caller can decide by them whether to retry.
 fn not_pushed(error: PushFailed) -> Why {
     let reason = match &error {
         PushFailed::NotAccepted(PushError {
@@ -278,7 +278,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_whole_and_one_that_is_too_long_is_skipped() {
+    fn overlong_line_is_skipped() {
         let long = "x".repeat(LINE_MAX + 7);
         let text = format!("one\n{long}\nthree\n\nlast");
         let mut input = text.as_bytes();

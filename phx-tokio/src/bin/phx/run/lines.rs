@@ -1,4 +1,4 @@
-//! Events as lines: JSON for programs, words for people on a terminal.
+//! Formats events as lines: JSON for programs, words on a terminal.
 
 use core::time::Duration;
 use std::borrow::Cow;
@@ -8,8 +8,8 @@ use phx_tokio::service::{CloudEvent, EventValue};
 use crate::output::{Output, time_of_day};
 use crate::style::{Style, Tone};
 
-/// Members of the data that a line has in another place, or that say nothing more.
-const SAID: [&str; 7] = [
+/// Members of the data that the line already shows elsewhere, or that add nothing.
+const OMITTED: [&str; 7] = [
     "connection_name",
     "topic",
     "event",
@@ -19,12 +19,12 @@ const SAID: [&str; 7] = [
     "reconnect_attempts",
 ];
 
-/// The line of an event, in the form that suits the reader.
+/// The line of an event, in the form for the output.
 pub(super) fn line(output: &Output, event: &CloudEvent) -> Option<String> {
     if output.is_human() {
         Some(words(output.style(), event))
     } else {
-        // Strings and JSON can be written.
+        // Strings and JSON always serialize.
         serde_json::to_string(event).ok()
     }
 }
@@ -48,7 +48,7 @@ fn words(style: Style, event: &CloudEvent) -> String {
     let explained = text("message");
     words.extend(explained.as_ref().map(|message| style.paint(Tone::Plain, message)));
     for (key, value) in event.data.iter() {
-        let hidden = SAID.contains(&key) || (key == "reason" && explained.is_some());
+        let hidden = OMITTED.contains(&key) || (key == "reason" && explained.is_some());
         if hidden {
             continue;
         }
@@ -67,7 +67,7 @@ fn words(style: Style, event: &CloudEvent) -> String {
     words.join(" ")
 }
 
-/// What the end of a type means.
+/// The tone for the last word of a type.
 fn tone(kind: &str) -> Tone {
     match kind.rsplit('.').next().unwrap_or_default() {
         "connected" | "joined" | "resumed" | "done" | "replied" => Tone::Good,
@@ -87,9 +87,10 @@ mod tests {
 
     use super::*;
 
-    /// Whatever is routed is a line with its name, and with its cause and topic where it has them.
+    /// Every routed event becomes a line with its name, and with its cause and topic if it has
+    /// them.
     #[test]
-    fn every_signal_is_a_line() {
+    fn every_signal_has_a_line() {
         for signal in Signal::examples() {
             let attributes = BTreeMap::new();
             let routed = Router::new().route("backend", &attributes, &signal, "1", Time::ZERO);

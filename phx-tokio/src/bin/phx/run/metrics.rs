@@ -1,8 +1,8 @@
-//! Metrics of `phx run`: a page over HTTP, and an event every so often.
+//! Metrics of `phx run`: a page over HTTP, and a periodic event.
 //!
-//! HTTP is hyper's, one request a connection. A client that is slow to ask, or idle instead of
-//! reading the answer, is cut off after a while; when there are too many connections, the oldest
-//! makes place for the newest, so that slow clients cannot keep a scraper out.
+//! hyper serves HTTP, one request per connection. A client that is slow to send its request, or
+//! that does not read the response, is disconnected after a timeout. At the limit of connections
+//! the newest replaces the oldest, so slow clients cannot keep a scraper out.
 
 use core::convert::Infallible;
 use core::future::{poll_fn, ready};
@@ -31,18 +31,18 @@ use crate::log::log;
 
 /// The largest head of a request.
 const HEAD_MAX: usize = 8 << 10;
-/// How long a head may take.
+/// The timeout for a head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a connection may take in all: one whose client does not read is idle until then.
+/// The timeout for a whole connection; a client that does not read stays connected until then.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long the client may take to close its end behind the answer.
+/// How long the client may take to close its end after the response.
 const LINGER: Duration = Duration::from_secs(1);
-/// Connections at a time.
+/// The most connections at a time.
 const CONNECTIONS_MAX: usize = 16;
-/// The pause after a connection could not be accepted.
+/// The pause after a failed accept.
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 
-/// Takes the port, so that one that is taken already is known before anything has begun.
+/// Binds the port before anything else starts, so that a port in use is reported at once.
 pub(super) async fn bind(addr: SocketAddr) -> Result<TcpListener, Failed> {
     let bad = |error: std::io::Error| Failed::Local(format!("metrics: {addr}: {error}"));
     let listener = TcpListener::bind(addr).await.map_err(bad)?;
@@ -50,8 +50,8 @@ pub(super) async fn bind(addr: SocketAddr) -> Result<TcpListener, Failed> {
     log(&format!("metrics: http://{addr}/metrics"));
     if !addr.ip().to_canonical().is_loopback() {
         log(&format!(
-            "warning: metrics: {addr} is no loopback address: everyone who reaches it can read \
-             them, without TLS and without a password"
+            "warning: metrics: {addr} is not a loopback address: anyone who can reach it can read \
+             the metrics, without TLS and without a password"
         ));
     }
     Ok(listener)
@@ -77,7 +77,7 @@ pub(super) async fn serve(listener: TcpListener, supervisor: Supervisor) -> ! {
                 oldest_first.push_back(connections.spawn(converse(stream, supervisor.clone())));
             }
             Err(error) => {
-                // Out of file descriptors, say: it passes, and is not tried in a tight loop.
+                // Usually too many open files. The pause avoids a busy loop.
                 log(&format!("metrics: {error}"));
                 sleep(ACCEPT_AGAIN).await;
             }
@@ -85,8 +85,12 @@ pub(super) async fn serve(listener: TcpListener, supervisor: Supervisor) -> ! {
     }
 }
 
-/// Prints the metrics as an event, again and again.
-pub(super) async fn tell(every: Duration, supervisor: Supervisor, reports: Reports) -> ! {
+/// Prints the metrics as an event, periodically.
+pub(super) async fn print_periodically(
+    every: Duration,
+    supervisor: Supervisor,
+    reports: Reports,
+) -> ! {
     let mut ticks = interval_at(Instant::now() + every, every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -110,12 +114,13 @@ async fn converse(stream: TcpStream, supervisor: Supervisor) {
         .keep_alive(false)
         .title_case_headers(true)
         .serve_connection(TokioIo::new(stream), service);
-    // What goes wrong is the client's doing, which has its answer or is gone.
+    // An error concerns this client alone: it has its response or is gone.
     let served = poll_fn(|cx| connection.poll_without_shutdown(cx).map(|_| ()));
     if timeout(IDLE_TIMEOUT, served).await.is_err() {
         return;
     }
-    // What it still sends is read: closing on unread bytes would reset the answer away.
+    // Reads what the client still sends: closing with unread bytes would reset the connection and
+    // could discard the response.
     let mut stream = connection.into_parts().io.into_inner();
     let _ = stream.shutdown().await;
     let mut rest = [0; 1024];
@@ -128,12 +133,12 @@ fn answer<B>(request: &Request<B>, page: impl FnOnce() -> String) -> Response<Fu
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     let (status, kind, text) = match request.uri().path() {
         _ if !is_read => {
-            (StatusCode::METHOD_NOT_ALLOWED, PLAIN, "GET and HEAD are served\n".into())
+            (StatusCode::METHOD_NOT_ALLOWED, PLAIN, "only GET and HEAD are supported\n".into())
         }
         "/metrics" => (StatusCode::OK, HeaderValue::from_static(metrics::CONTENT_TYPE), page()),
         _ => (StatusCode::NOT_FOUND, PLAIN, "the metrics are at /metrics\n".into()),
     };
-    // The answer to HEAD has the length of the page, and hyper leaves the body out.
+    // The response to HEAD has the length of the page; hyper omits the body.
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, kind);
@@ -149,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_answered_by_method_and_path() {
+    fn response_depends_on_method_and_path() {
         for (method, path, status) in [
             (Method::GET, "/metrics", 200),
             (Method::HEAD, "/metrics?x=1", 200),

@@ -1,4 +1,4 @@
-//! `phx run`: named connections from a file, kept until it is told to end.
+//! `phx run`: keeps the named connections of a file until it is stopped.
 //!
 //! ```text
 //!              ┌─▶ Supervisor ─▶ Bus ──▶ reports ─▶ standard output
@@ -41,27 +41,27 @@ use control::Control;
 use reload::Reload;
 use reports::Reports;
 
-/// Events that say that a connection gave up, in either naming.
+/// Event types that report that a connection gave up, in either naming.
 const GAVE_UP: [&str; 2] =
     ["jido.signal.phoenix.connection.gave_up", "jido.signal.jido_coder.phoenix.connection.state"];
 
-/// How long writing what is left may take once the time is over.
+/// The timeout for writing the remaining events after the grace period.
 const LAST_EVENTS: Duration = Duration::from_millis(100);
 
-/// What `phx run` is told on the command line.
+/// The options of `phx run`.
 pub(crate) struct Run {
     pub(crate) file: PathBuf,
     pub(crate) patterns: Vec<String>,
     pub(crate) fixed: bool,
-    /// How long the whole end may take.
+    /// The time limit of the whole shutdown.
     pub(crate) grace: Duration,
-    /// Where to serve metrics.
+    /// The address for metrics.
     pub(crate) metrics: Option<SocketAddr>,
-    /// How often to tell them as an event.
+    /// The period of the metrics event.
     pub(crate) metrics_every: Option<Duration>,
 }
 
-/// Keeps the connections of a file until it is told to end, and prints their events.
+/// Keeps the connections of a file until it is stopped, and prints their events.
 pub(crate) async fn run(run: Run) -> Result<(), Failed> {
     let local = |error: std::io::Error| Failed::Local(error.to_string());
     let connections = read(&run.file)?;
@@ -106,14 +106,16 @@ pub(crate) async fn run(run: Run) -> Result<(), Failed> {
     };
     let tell = async {
         match run.metrics_every {
-            Some(every) => metrics::tell(every, supervisor.clone(), reports.clone()).await,
+            Some(every) => {
+                metrics::print_periodically(every, supervisor.clone(), reports.clone()).await
+            }
             None => pending().await,
         }
     };
     let ended: Option<Failed> = tokio::select! {
         biased;
         _ = stop.request() => None,
-        // A supervisor of processes is to start it again, with an output that is read.
+        // A failure, so that a process supervisor restarts the run with an output that is read.
         gone = output.closed() => Some(gone_by(gone)),
         ended = all_ended(&supervisor, reloading) => Some(ended),
         never = reload.at_each(reloads, reloading) => never,
@@ -122,21 +124,21 @@ pub(crate) async fn run(run: Run) -> Result<(), Failed> {
         never = tell => never,
         never = log_gave_up(gave_up) => never,
     };
-    // What writing and counting the last events and the last lines of the log take is a part of it.
+    // The limit includes the time to write and count the last events and lines of the log.
     let until = Instant::now() + run.grace.saturating_sub(2 * LAST_EVENTS + LAST_LINES);
     if ended.is_none() {
-        log("shutting down; another signal ends it at once");
+        log("shutting down; another signal exits at once");
     }
     let mut left = None;
     let end = async {
         // The other half is for close frames, which may take 2 s, and for the output.
         let unfinished = supervisor.shutdown(run.grace / 2).await;
-        // Their connections are closed, so each order has its outcome.
+        // The connections are closed, so each order has its result.
         control.finish().await;
         for (name, unfinished) in &unfinished {
             log_unfinished(name, unfinished);
         }
-        // The bus is closed and nobody can report, so the printer ends after what waits.
+        // The bus is closed and no reporter is left, so the printer ends after the queued events.
         drop((control, reports));
         left = Some((&mut printer).await.unwrap_or(0));
         let _ = output.writer().flushed().await;
@@ -144,12 +146,12 @@ pub(crate) async fn run(run: Run) -> Result<(), Failed> {
     let is_over = tokio::select! {
         biased;
         () = at_once(&mut stop) => {
-            log("told twice to end: ended at once");
+            log("a second signal: exiting at once");
             true
         }
         () = end => false,
         () = sleep_until(until) => {
-            log("the grace period is over");
+            log("the grace period has ended");
             true
         }
     };
@@ -168,21 +170,21 @@ pub(crate) async fn run(run: Run) -> Result<(), Failed> {
             }
             Err(ended)
         }
-        // The reader was told to end, too, such as by ctrl-c.
+        // The reader may have received the same signal, for example by ctrl-c.
         (None, Some(Gone::Reader)) => Ok(()),
         (None, Some(gone)) => Err(gone_by(gone)),
         (None, None) => {
             Output::lost(lost)?;
             if stop.is_asked_twice() {
-                return Err(Failed::Local("it was told twice to end, and ended at once".into()));
+                return Err(Failed::Local("a second signal forced the exit".into()));
             }
             Ok(())
         }
     }
 }
 
-/// Ends the printer in little time: what is there is written if the output takes it, or counted. How
-/// many events could not be printed.
+/// Ends the printer quickly: the remaining events are written if the output accepts them, and
+/// counted otherwise. Returns how many could not be printed.
 async fn written_or_counted(
     mut printer: JoinHandle<u64>,
     stage: &watch::Sender<Stage>,
@@ -194,41 +196,42 @@ async fn written_or_counted(
         let _ = timeout(LAST_EVENTS, writer.flushed()).await;
         return printed.unwrap_or(0);
     }
-    // Nothing is added to what is counted.
+    // No further events arrive during the count.
     bus.close();
     let _ = stage.send(Stage::Count);
-    // It waits for nothing but the CPU, and a timeout that passes meanwhile would leave events out.
+    // Without a timeout, which could expire on a busy machine and leave events out: it waits for
+    // the CPU alone.
     printer.await.unwrap_or(0)
 }
 
-/// What it means that nothing can be written any more.
+/// The error when the output can no longer be written.
 fn gone_by(gone: Gone) -> Failed {
     Failed::Local(match gone {
-        Gone::Reader => "standard output: its reader is gone".to_owned(),
+        Gone::Reader => "standard output: the reader has closed it".to_owned(),
         Gone::Failed(why) => format!("standard output: {why}"),
     })
 }
 
-/// Waits for a request to end at once.
+/// Waits for a request to exit at once.
 async fn at_once(stop: &mut Stop) {
     while stop.request().await != Request::AtOnce {}
 }
 
-/// Says on standard error when a connection gave up, whatever is printed.
+/// Logs connections that gave up, whatever the subscription is.
 async fn log_gave_up(mut events: Subscription) -> ! {
     while let Some(event) = events.next().await {
         let BusEvent::Event(routed) = event else { continue };
         let text = |key: &str| routed.event.data.get_str(key);
         if text("state").as_deref() == Some("gave_up") {
             let name = text("connection_name").unwrap_or_default();
-            let why = text("message").unwrap_or("no cause is known".into());
+            let why = text("message").unwrap_or("unknown cause".into());
             log(&format!("{name}: gave up: {why}"));
         }
     }
     pending().await
 }
 
-/// Says what a connection could not finish before it ended.
+/// Logs what a connection could not finish before it ended.
 fn log_unfinished(name: &str, unfinished: &Unfinished) {
     if !unfinished.is_empty() {
         let (pushes, leaves) = (unfinished.pushes, unfinished.leaves.len());
@@ -236,14 +239,14 @@ fn log_unfinished(name: &str, unfinished: &Unfinished) {
     }
 }
 
-/// Waits until no connection is kept any more, and says what that means.
+/// Waits until every connection has ended, and returns the error for that.
 async fn all_ended(supervisor: &Supervisor, reloading: &AtomicBool) -> Failed {
-    // States change a few times an hour, and nothing waits for this but the end of the process.
+    // States change rarely, and only the end of the process depends on this check.
     let mut look = tokio::time::interval(Duration::from_millis(200));
     loop {
         look.tick().await;
         if reloading.load(Ordering::Relaxed) {
-            // What ends now may have a successor.
+            // A connection that ends during a reload may have a successor.
             continue;
         }
         let health = supervisor.health();
@@ -271,9 +274,9 @@ mod tests {
     use super::*;
     use crate::stage::reached;
 
-    /// Counting that takes longer than anything here may take to be written, as on a busy machine.
+    /// Counting may take longer than the timeout for writing, as on a busy machine.
     #[tokio::test]
-    async fn slow_counting_leaves_no_event_out() {
+    async fn slow_counting_counts_every_event() {
         let writer = Writer::start("test", std::io::sink()).unwrap();
         let (stage, mut stages) = watch::channel(Stage::Follow);
         let printer = tokio::spawn(async move {

@@ -1,11 +1,11 @@
-//! What a control line asks for, or what is wrong with it.
+//! Parses a line of standard input as an order.
 //!
 //! ```json
 //! {"id": "7", "push": {"connection": "backend", "topic": "room:a", "event": "buy", "payload": {}}}
 //! ```
 //!
-//! Messages name keys and kinds of values, never a value: payloads are often secret. Payloads pass as
-//! the text that they are: numbers of any length, order and repetition of keys.
+//! Error messages name keys and types, never values, because payloads are often secret. Payloads
+//! keep their text: numbers of any length, order and repetition of keys.
 
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -15,13 +15,13 @@ use base64::engine::general_purpose::STANDARD;
 use phx_tokio::Payload;
 use serde_json::value::RawValue;
 
-/// The longest id: it is kept while its order is carried out, and it is the caller's.
+/// The longest id, which the caller chooses and which is kept while its order runs.
 const ID_MAX: usize = 256;
 
-/// One order.
+/// An order: a command with the id that its caller chose.
 #[derive(Debug)]
 pub(super) struct Order {
-    /// The caller's own, and part of the answer.
+    /// The caller's id; the result contains it.
     pub(super) id: String,
     pub(super) command: Command,
     pub(super) connection: String,
@@ -47,13 +47,13 @@ impl Command {
     }
 }
 
-/// The members of an object, as they are written.
+/// The members of an object, each with its text.
 type Members<'a> = BTreeMap<String, &'a RawValue>;
 
-/// A line that is no order.
+/// The error for an invalid line.
 #[derive(Debug)]
 pub(super) struct Malformed {
-    /// The caller's id, if as much could be read.
+    /// The caller's id, if it could be read.
     pub(super) id: Option<String>,
     pub(super) message: String,
 }
@@ -61,16 +61,16 @@ pub(super) struct Malformed {
 impl Order {
     pub(super) fn parse(line: &[u8]) -> Result<Self, Malformed> {
         let bad = |id: Option<&String>, message: String| Malformed { id: id.cloned(), message };
-        let no_json = |error| bad(None, format!("the line is no JSON: {error}"));
+        let no_json = |error| bad(None, format!("the line is not JSON: {error}"));
         let line: &RawValue = serde_json::from_slice(line).map_err(no_json)?;
         if kind(line) != "an object" {
-            return Err(bad(None, format!("a line is an object, not {}", kind(line))));
+            return Err(bad(None, format!("the line must be an object, not {}", kind(line))));
         }
         let mut members: Members<'_> = serde_json::from_str(line.get()).map_err(no_json)?;
         let id = match members.remove("id").map(text) {
             Some(Some(id)) if !id.is_empty() && id.len() <= ID_MAX => id,
             Some(_) => {
-                let message = format!("the key \"id\" is a string of 1 to {ID_MAX} bytes");
+                let message = format!("the key \"id\" must be a string of 1 to {ID_MAX} bytes");
                 return Err(bad(None, message));
             }
             None => return Err(bad(None, "the key \"id\" is missing".to_owned())),
@@ -80,7 +80,7 @@ impl Order {
 
     fn of(id: &str, members: Members<'_>) -> Result<Self, String> {
         const WANTED: &str =
-            "beside \"id\" there is one of \"push\", \"cast\", \"join\" and \"leave\"";
+            "beside \"id\" there must be one of \"push\", \"cast\", \"join\" and \"leave\"";
         let mut members = members.into_iter();
         let (Some((name, value)), None) = (members.next(), members.next()) else {
             return Err(WANTED.to_owned());
@@ -89,7 +89,7 @@ impl Order {
             return Err(WANTED.to_owned());
         }
         let Ok(members) = serde_json::from_str(value.get()) else {
-            return Err(format!("the key {name:?} is an object, not {}", kind(value)));
+            return Err(format!("the key {name:?} must be an object, not {}", kind(value)));
         };
         let mut details = Details { of: &name, members };
         let (connection, topic) = (details.text("connection")?, details.text("topic")?);
@@ -110,7 +110,7 @@ impl Order {
     }
 }
 
-/// What is inside of a command.
+/// The members of a command.
 struct Details<'a> {
     of: &'a str,
     members: Members<'a>,
@@ -119,8 +119,9 @@ struct Details<'a> {
 impl Details<'_> {
     fn text(&mut self, key: &str) -> Result<String, String> {
         match self.members.remove(key) {
-            Some(value) => text(value)
-                .ok_or_else(|| format!("{:?}: {key:?} is a string, not {}", self.of, kind(value))),
+            Some(value) => text(value).ok_or_else(|| {
+                format!("{:?}: {key:?} must be a string, not {}", self.of, kind(value))
+            }),
             None => Err(format!("{:?}: {key:?} is missing", self.of)),
         }
     }
@@ -130,12 +131,14 @@ impl Details<'_> {
             None => Ok(None),
             Some(value) => match serde_json::from_str(value.get()) {
                 Ok(msec) => Ok(Some(Duration::from_millis(msec))),
-                Err(_) => Err(format!("{:?}: {key:?} is a whole number of milliseconds", self.of)),
+                Err(_) => {
+                    Err(format!("{:?}: {key:?} must be a whole number of milliseconds", self.of))
+                }
             },
         }
     }
 
-    /// `{}` when there is none, which Phoenix expects then.
+    /// `{}` if the member is missing, which is what Phoenix expects.
     fn json(&mut self, key: &str) -> Payload {
         let payload = self.members.remove(key).and_then(|value| Payload::json(value).ok());
         payload.unwrap_or_else(Payload::empty)
@@ -146,22 +149,25 @@ impl Details<'_> {
             return Ok(self.json("payload"));
         };
         if self.members.contains_key("payload") {
-            return Err(format!("{:?}: there is a \"payload\" and a \"payload_base64\"", self.of));
+            return Err(format!(
+                "{:?}: \"payload\" and \"payload_base64\" exclude each other",
+                self.of
+            ));
         }
         let bytes = text(value).and_then(|text| STANDARD.decode(text).ok());
-        let bytes = bytes.ok_or_else(|| format!("{:?}: \"payload_base64\" is no base64", self.of));
+        let bytes = bytes.ok_or_else(|| format!("{:?}: \"payload_base64\" is not base64", self.of));
         bytes.map(Payload::binary)
     }
 
     fn nothing_else(&self) -> Result<(), String> {
         match self.members.keys().next() {
             None => Ok(()),
-            Some(key) => Err(format!("{:?}: there is no key {key:?}", self.of)),
+            Some(key) => Err(format!("{:?}: unknown key {key:?}", self.of)),
         }
     }
 }
 
-/// The text of a string.
+/// The text of a JSON string.
 fn text(value: &RawValue) -> Option<String> {
     serde_json::from_str(value.get()).ok()
 }
@@ -170,12 +176,12 @@ fn kind(value: &RawValue) -> &'static str {
     match value.get().as_bytes().first() {
         Some(b'n') => "null",
         Some(b't' | b'f') => "a boolean",
-        Some(b'"') if text(value).is_none() => "one with half of a surrogate pair",
+        Some(b'"') if text(value).is_none() => "a string with an unpaired surrogate",
         Some(b'"') => "a string",
         Some(b'[') => "a list",
-        // Its members have no keys that can be read.
+        // One of its keys contains an invalid escape.
         Some(b'{') if serde_json::from_str::<Members<'_>>(value.get()).is_err() => {
-            "one whose keys have half of a surrogate pair"
+            "an object whose keys have an unpaired surrogate"
         }
         Some(b'{') => "an object",
         _ => "a number",
@@ -187,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_command_is_read() {
+    fn every_command_parses() {
         let read =
             |line: &str| Order::parse(line.as_bytes()).unwrap_or_else(|bad| panic!("{bad:?}"));
         let push = read(
@@ -199,7 +205,7 @@ mod tests {
         assert_eq!((&*event, payload.to_value().unwrap()), ("e", serde_json::json!({"x": 1})));
         assert_eq!(timeout, Some(Duration::from_millis(5)));
 
-        // As it is written.
+        // The payload keeps its text.
         let text = r#"{"b":1.0, "a":10000000000000000000001,"b":1e400}"#;
         let push = read(&format!(
             r#"{{"id": "7", "push": {{"connection": "a", "topic": "t", "event": "e",
@@ -220,14 +226,14 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_named_and_no_value_is_repeated() {
+    fn errors_name_keys_and_hide_values() {
         for (line, id, message) in [
-            ("{", None, "no JSON"),
-            ("\u{0}", None, "no JSON"),
+            ("{", None, "not JSON"),
+            ("\u{0}", None, "not JSON"),
             ("[\"s3cret\"]", None, "an object, not a list"),
             ("{}", None, "\"id\" is missing"),
-            (r#"{"id": 7}"#, None, "\"id\" is a string"),
-            (r#"{"id": ""}"#, None, "\"id\" is a string"),
+            (r#"{"id": 7}"#, None, "\"id\" must be a string"),
+            (r#"{"id": ""}"#, None, "\"id\" must be a string"),
             (
                 r#"{"id": "x", "leave": {"topic": "\ud800"}}"#,
                 Some("x"),
@@ -236,36 +242,40 @@ mod tests {
             (
                 r#"{"id": "x", "leave": {"connection": "\ud800"}}"#,
                 Some("x"),
-                "is a string, not one with half of a surrogate pair",
+                "must be a string, not a string with an unpaired surrogate",
             ),
-            (r#"{"id": "x", "leave": {"\ud800": 1}}"#, Some("x"), "half of a surrogate pair"),
-            (r#"{"\ud800": 1}"#, None, "half of a surrogate pair"),
+            (r#"{"id": "x", "leave": {"\ud800": 1}}"#, Some("x"), "an unpaired surrogate"),
+            (r#"{"\ud800": 1}"#, None, "an unpaired surrogate"),
             (r#"{"id": "x"}"#, Some("x"), "one of \"push\""),
             (r#"{"id": "x", "shove": {}}"#, Some("x"), "one of \"push\""),
             (r#"{"id": "x", "push": {}, "join": {}}"#, Some("x"), "one of \"push\""),
-            (r#"{"id": "x", "push": "s3cret"}"#, Some("x"), "\"push\" is an object, not a string"),
+            (
+                r#"{"id": "x", "push": "s3cret"}"#,
+                Some("x"),
+                "\"push\" must be an object, not a string",
+            ),
             (r#"{"id": "x", "leave": {"topic": "t"}}"#, Some("x"), "\"connection\" is missing"),
             (
                 r#"{"id": "x", "leave": {"connection": "a", "topic": 1}}"#,
                 Some("x"),
-                "\"topic\" is a string, not a number",
+                "\"topic\" must be a string, not a number",
             ),
             (
                 r#"{"id": "x", "leave": {"connection": "a", "topic": "t", "event": "s3cret"}}"#,
                 Some("x"),
-                "no key \"event\"",
+                "unknown key \"event\"",
             ),
             (
                 r#"{"id": "x", "push": {"connection": "a", "topic": "t", "event": "e",
                     "payload_base64": "s3cret!"}}"#,
                 Some("x"),
-                "no base64",
+                "not base64",
             ),
             (
                 r#"{"id": "x", "push": {"connection": "a", "topic": "t", "event": "e",
                     "payload": {}, "payload_base64": ""}}"#,
                 Some("x"),
-                "a \"payload\" and",
+                "exclude each other",
             ),
             (
                 r#"{"id": "x", "push": {"connection": "a", "topic": "t", "event": "e",

@@ -1,11 +1,11 @@
-//! The file again, without a restart: what differs is stopped and started, all else is not
-//! touched.
+//! Reloads the file without a restart: connections that differ are stopped and started, all others
+//! are not touched.
 //!
 //! ```text
 //!   SIGHUP ─▶ read the file ──bad──▶ phx.reload.refused, and nothing changes
 //!                  │ good
 //!                  ▼
-//!             what differs ─▶ removed and changed ones end in order, all at once
+//!             differences ─▶ removed and changed ones shut down gracefully, all at once
 //!                             changed ones start as soon as their predecessor has ended
 //!                             added ones start ─▶ phx.reload.done
 //! ```
@@ -24,19 +24,19 @@ use crate::connections::read;
 use crate::log::log;
 use crate::signals::Reloads;
 
-/// What is kept, and what changes it.
+/// The running connections, and the means to change them.
 pub(super) struct Reload {
     pub(super) file: PathBuf,
-    /// How long what is stopped may take to end in order.
+    /// The time limit for a connection to shut down gracefully.
     pub(super) grace: Duration,
     pub(super) supervisor: Supervisor,
     pub(super) reports: Reports,
-    /// What the file said when it was last good.
+    /// The last valid contents of the file.
     pub(super) kept: Connections,
 }
 
 impl Reload {
-    /// Reloads whenever that is asked for, and shows while it does.
+    /// Reloads at every request; `going_on` is true during a reload.
     pub(super) async fn at_each(mut self, mut asked: Reloads, going_on: &AtomicBool) -> ! {
         loop {
             asked.next().await;
@@ -46,7 +46,7 @@ impl Reload {
         }
     }
 
-    /// Reads the file again and carries out what differs.
+    /// Reads the file again and applies the differences.
     async fn once(&mut self) {
         let file = self.file.display().to_string();
         let next = match read(&self.file) {
@@ -67,12 +67,12 @@ impl Reload {
             let (supervisor, next) = (self.supervisor.clone(), next.get(&name).cloned());
             steps.spawn(async move {
                 end(&supervisor, &name, grace).await;
-                // A changed one.
+                // A changed connection.
                 next.map_or(Ok(()), |next| supervisor.start_connection(name, next))
             });
         }
         for name in &changes.added {
-            // Added ones are in the new set.
+            // An added connection, which is in the new set.
             let Some(spec) = next.get(name).cloned() else { continue };
             not_started(self.supervisor.start_connection(name, spec));
         }
@@ -102,13 +102,13 @@ impl Reload {
 }
 
 async fn end(supervisor: &Supervisor, name: &str, grace: Duration) {
-    // One that is not known any more needs no end.
+    // An unknown connection needs no shutdown.
     if let Ok(unfinished) = supervisor.shutdown_connection(name, grace).await {
         super::log_unfinished(name, &unfinished);
     }
 }
 
-/// Names are the run's own, so this says that something is wrong with the program.
+/// The names are consistent, so an error here is a bug in this program.
 fn not_started(started: Result<(), StartError>) {
     if let Err(error) = started {
         log(&format!("reload: {error}"));

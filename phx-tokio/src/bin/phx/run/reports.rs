@@ -1,4 +1,4 @@
-//! What `phx run` prints: the events of its connections, and those of its own.
+//! The events that `phx run` prints: those of its connections, and its own.
 //!
 //! ```text
 //!   Bus ──subscription──┐
@@ -7,8 +7,9 @@
 //!   metrics: reports
 //! ```
 //!
-//! Only the printer waits for an output that is not read. The subscription is bounded then, and so
-//! are the reports: what is dropped is counted, and the count is an event as soon as there is space.
+//! Only the printer waits for an output that is not read. The subscription is bounded, and so is
+//! the queue of reports: dropped events are counted, and the count is an event as soon as there is
+//! space.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
@@ -26,20 +27,20 @@ use crate::log::log;
 use crate::output::Output;
 use crate::stage::{Stage, reached};
 
-/// Where the events of `phx run` itself come from.
+/// The source of the events of `phx run` itself.
 const SOURCE: &str = "/phx/run";
 
-/// The type of the event that says how many were dropped.
+/// The type of the event with the number of dropped events.
 const DROPPED: &str = "phx.output.dropped";
 
-/// Reports that wait for the printer.
+/// The most reports that wait for the printer.
 const WAITING_MAX: usize = 64;
 
-/// How often bad frames of one connection and kind are an event.
+/// The period for events about bad frames of one connection and kind.
 const BAD_FRAMES_EVERY: Duration = Duration::from_secs(10);
 
-/// Reports what `phx run` did, as events beside those of the connections. They are printed whatever
-/// is subscribed to: the sender of an order waits for its answer.
+/// Reports the actions of `phx run` as events, in addition to those of the connections. They are
+/// printed whatever the subscription is, because the sender of an order waits for its result.
 #[derive(Clone)]
 pub(super) struct Reports {
     sender: mpsc::Sender<CloudEvent>,
@@ -47,7 +48,7 @@ pub(super) struct Reports {
     lost: Arc<AtomicU64>,
 }
 
-/// Makes events.
+/// Creates events with unique ids.
 #[derive(Clone)]
 struct Stamps {
     ids: Arc<Mutex<EventIds>>,
@@ -59,7 +60,7 @@ pub(super) struct Printer {
     subscription: Subscription,
     reports: mpsc::Receiver<CloudEvent>,
     stamps: Stamps,
-    /// Reports that found no space.
+    /// The number of reports that found no space.
     lost: Arc<AtomicU64>,
     output: Output,
     bad_frames: Limit<CloudEvent>,
@@ -76,7 +77,7 @@ impl Stamps {
 }
 
 impl Reports {
-    /// The reports, and the printer of them and of a subscription.
+    /// Creates the reports, and the printer for them and for a subscription.
     pub(super) fn new(subscription: Subscription, output: Output) -> (Self, Printer) {
         let runtime = TokioRuntime::new();
         let ids = Arc::new(Mutex::new(EventIds::new(runtime.seed())));
@@ -93,16 +94,16 @@ impl Reports {
         (Self { sender, stamps, lost }, printer)
     }
 
-    /// Hands the answer to an order to the printer, and waits while too many wait for it already:
-    /// no further order is read then.
+    /// Passes the result of an order to the printer, and waits while its queue is full: no further
+    /// order is read then.
     pub(super) async fn answer(&self, kind: &str, subject: Option<String>, data: EventData) {
         let mut event = self.stamps.event(kind, data);
         event.subject = subject;
-        // Nobody reads any more, and the run ends for that reason.
+        // The output is closed, and the run ends for that reason.
         let _ = self.sender.send(event).await;
     }
 
-    /// Hands an event to the printer; drops and counts it while too many wait for it.
+    /// Passes an event to the printer; drops and counts it if the queue is full.
     pub(super) fn offer(&self, kind: &str, data: EventData) {
         if self.sender.try_send(self.stamps.event(kind, data)).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
@@ -111,8 +112,8 @@ impl Reports {
 }
 
 impl Printer {
-    /// Prints until the bus is closed and no report can come any more, until nothing can be written,
-    /// or as far as the stage says. How many events could not be printed.
+    /// Prints until the bus is closed and no reporter is left, until the output fails, or until the
+    /// stage ends it. Returns how many events could not be printed.
     pub(super) async fn print(mut self, mut stages: watch::Receiver<Stage>) -> u64 {
         let (mut bus_open, mut reports_open) = (true, true);
         while bus_open || reports_open {
@@ -159,7 +160,7 @@ impl Printer {
         0
     }
 
-    /// Writes an event; what is left when it is not to be waited for any longer.
+    /// Writes an event; the error is the number of lost events, when it must not wait any longer.
     async fn write(
         &mut self,
         event: CloudEvent,
@@ -170,7 +171,7 @@ impl Printer {
             Some(count) if event.kind == DROPPED => count,
             _ => 1,
         };
-        // A large one is not kept twice while its line waits.
+        // A large event is not kept twice while its line waits.
         drop(event);
         tokio::select! {
             biased;
@@ -184,7 +185,7 @@ impl Printer {
         Err(stands_for + self.rest().await)
     }
 
-    /// How many events are left.
+    /// The number of remaining events.
     async fn rest(&mut self) -> u64 {
         let mut left = self.lost.swap(0, Ordering::Relaxed);
         while self.reports.try_recv().is_ok() {
@@ -204,7 +205,7 @@ impl Printer {
         }
     }
 
-    /// The event to print for one of the bus, if it is not held back.
+    /// The event to print for an event of the bus; `None` if it is held back.
     fn routed(&mut self, event: BusEvent) -> Option<CloudEvent> {
         let routed = match event {
             BusEvent::Lagged(count) => return Some(self.dropped(count)),
@@ -232,7 +233,7 @@ impl Printer {
     }
 }
 
-/// The last of several bad frames, with how many it stands for.
+/// The last of several bad frames, with the number that it stands for.
 fn counted(mut event: CloudEvent, count: u64) -> CloudEvent {
     event.data.insert("count", count);
     event
