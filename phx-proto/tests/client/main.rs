@@ -6,6 +6,7 @@ mod credentials;
 mod driver;
 #[cfg(feature = "testing")]
 mod handles;
+#[cfg(feature = "service")]
 mod locks;
 mod mailboxes;
 mod progress;

@@ -297,6 +297,7 @@ fn vsn_in_uri_chooses_the_codec() {
 /// A host, a header's name and a header's value are checked by the same rule wherever they are
 /// given, so nothing is accepted that every request then refuses.
 #[test]
+#[cfg(all(feature = "service", feature = "upgrade"))]
 fn hosts_and_headers_have_one_rule() {
     for host in ["a,b", "a\\b", "a\"b", "a<b", "a[b", "a]b", "u@h", "a^b", "a{b}"] {
         assert!(Uri::parse(&format!("ws://{host}/s")).is_err(), "{host}");

@@ -14,6 +14,7 @@ mod push;
 mod push_corners;
 mod reconnect;
 mod server_facts;
+#[cfg(feature = "testing")]
 mod slow_links;
 
 #[path = "../support/cases.rs"]
