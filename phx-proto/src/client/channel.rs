@@ -175,8 +175,8 @@ impl Channel {
     ///
     /// [`JoinFailed`] when the channel ends: the server refuses the join, the application leaves,
     /// the connection is closed or gives up. [`JoinFailed::NotAccepted`] when the channel had
-    /// already ended and the cause is no longer known, because the handle's first stream was
-    /// dropped before the end or never existed.
+    /// already ended and the handle does not know the cause: its first stream was dropped before
+    /// the end or never existed.
     pub async fn joined(&self) -> Result<(), JoinFailed> {
         self.joined_within(Duration::MAX).await
     }
@@ -540,10 +540,10 @@ impl Channel {
     /// The stream has its own mailbox, bounded by [`Config::mailbox`](crate::Config::mailbox), so a
     /// flood of other events cannot fill it. On a handle of [`Client::join`](super::Client::join)
     /// or [`Client::want`](super::Client::want), before the first call of
-    /// [`messages`](Self::messages), the stream begins with a copy of the messages that the
-    /// handle's first mailbox still holds. Messages that this mailbox has dropped are reported as
-    /// `Lagged`, even if they were other events. After that call, and on other handles, it begins
-    /// now ([`Messages::starts_now`]). Never waits.
+    /// [`messages`](Self::messages), the stream begins with the messages that the handle's first
+    /// mailbox still holds. Messages that this mailbox has dropped are reported as `Lagged`, even
+    /// if they were other events. After that call, and on other handles, it begins now
+    /// ([`Messages::starts_now`]). Never waits.
     ///
     /// ```
     /// # use phx_proto::client::{Channel, ChannelEvent};

@@ -730,9 +730,9 @@ impl State {
         self.waiters.register(WaiterId::Push(push), Wait::Push(PushWait::default()), waker);
     }
 
-    /// Keeps the outcome of a push until its future takes it. Each future that is not polled could
-    /// keep one read buffer alive, so once the outcomes exceed the bound of a mailbox, a response
-    /// is copied out of its buffer.
+    /// Keeps the outcome of a push until its future takes it. A future that is not polled keeps its
+    /// reply's read buffer alive. Once the outcomes exceed the bound of a mailbox, further
+    /// responses are copied out of their buffers.
     fn finish_push(&mut self, id: PushId, mut outcome: PushOutcome) {
         let Some(waiter) = self.waiters.get_mut(WaiterId::Push(id)) else { return };
         let mut kept = 0;

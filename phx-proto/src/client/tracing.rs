@@ -1,8 +1,8 @@
 //! Signals as events of the `tracing` crate.
 //!
-//! The target is `phx`, and the span is the one in which the client was made. Every event has the
-//! fields `connection`, the name of the connection if it has one, and `address`, the address of its
-//! configuration without user, password and the values of its query. The levels are `info` for
+//! The target is `phx`, and the span is the one in which the client was made. Every event has two
+//! common fields. `connection` is the name of the connection, if it has one. `address` is the
+//! configured address without user, password and the values of its query. The levels are `info` for
 //! expected events, `warn` for events that may need an operator, and `debug` and `trace` for the
 //! rest. There is no `error`, because no signal is a bug of the program. No payload is logged.
 //!

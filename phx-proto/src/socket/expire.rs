@@ -136,8 +136,8 @@ impl Socket {
         self.check_overdue_join(now);
     }
 
-    /// Ends joins whose replies are lost: a heartbeat that was written after an overdue join was
-    /// answered and the join was not, so the replies to all joins before that heartbeat will never
+    /// Ends joins whose replies are lost. The server answers in order, so when it answers a
+    /// heartbeat, the replies to unanswered joins that were written before the heartbeat will never
     /// arrive.
     pub(super) fn check_overdue_join(&mut self, now: Time) {
         let Some(live) = self.connection.live().filter(|live| live.joins().is_overdue()) else {

@@ -20,8 +20,8 @@
 //! (`wire/join_timeout_leave_rejoin`). Refs are minted when a frame is written, so the lower of two
 //! refs was written first.
 //!
-//! Bytes that were transferred since the clock started extend both deadlines, see the
-//! [ledger](crate::socket::progress), because a long reply on a slow link is not a stalled join.
+//! Bytes that were transferred since the clock started extend both deadlines, because a long reply
+//! on a slow link is not a stalled join; see the [ledger](crate::socket::progress).
 //!
 //! The joins are sorted by ref, so a reply finds its join by binary search, even when thousands are
 //! answered in any order. There are at most `join_concurrency`.

@@ -1,9 +1,9 @@
 //! The dispatch of incoming frames.
 //!
-//! A frame is matched by topic, then by instance: by the join_ref of vsn 2, or, for `phx_close` and
-//! `phx_error`, by the ref, which repeats the join_ref and is the only ref that vsn 1 sends.
-//! Replies are matched by ref, never by join_ref, because the join_ref is null on heartbeat replies
-//! and on "unmatched topic" (`wire/push_unjoined_topic`).
+//! A frame is matched by topic, then by instance. In vsn 2 the join_ref names the instance.
+//! `phx_close` and `phx_error` repeat it in their ref, which is the only ref in vsn 1. Replies are
+//! matched by ref, never by join_ref, because the join_ref is null on heartbeat replies and on
+//! "unmatched topic" (`wire/push_unjoined_topic`).
 
 use core::borrow::Borrow;
 
@@ -28,8 +28,8 @@ impl Socket {
     /// [`Config::max_message_bytes`](crate::Config::max_message_bytes) ends the connection with
     /// close code 1009.
     ///
-    /// A payload is a slice of the frame's memory. A driver that keeps its socket behind a lock passes a
-    /// reference and drops the frame after it has released the lock.
+    /// A payload is a slice of the frame's memory. A driver that keeps its socket behind a lock
+    /// passes a reference and drops the frame after it has released the lock.
     #[inline]
     pub fn handle_frame(&mut self, now: Time, id: ConnectionId, frame: impl Borrow<Frame>) {
         self.frame_received(now, id, frame.borrow());
@@ -188,7 +188,7 @@ impl Socket {
 
     /// Called when the server has no channel for a push that was written on the joined instance. In
     /// vsn 1 replies never name their join, and a channel of the application may reply with the
-    /// same reason, so in vsn 1 this has an effect only once in `stable_after`.
+    /// same reason. So in vsn 1 this has an effect only once in `stable_after`.
     fn channel_unmatched(&mut self, now: Time, topic: &str) {
         let (certain, stable_after) = (self.config.codec.names_joins(), self.config.stable_after);
         let counts = self.change_want(topic, |want| {

@@ -28,8 +28,8 @@
 //! During a deploy, a router without a server answers 404. Where a connection was open before, the
 //! path is right, so a 404 counts as such a deploy at first.
 //!
-//! A server that sends a message that is too large usually sends it again after a reconnect, in the
-//! reply to a join, which costs up to `max_message_bytes` of traffic each time. Over a slow link,
+//! A message that is too large is often the reply to a join, so the server sends it again after
+//! each reconnect. Each time costs up to `max_message_bytes` of traffic. Over a slow link,
 //! receiving it can take longer than `stable_after`. So only a connection that was open for longer
 //! than the longest of these waits resets the count.
 //!

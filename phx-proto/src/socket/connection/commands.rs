@@ -275,10 +275,10 @@ impl Socket {
     /// unanswered heartbeats and joins: see
     /// [`Config::receive_rate_min`](crate::Config::receive_rate_min).
     ///
-    /// Report the totals right before a [`handle_timeout`](Self::handle_timeout) that is due, about
-    /// twice a second while the socket [awaits an answer](Self::awaits_answer), and after about
-    /// every 16 KiB written, before the next frame is polled. An outdated report makes deadlines
-    /// later, never earlier. Without reports, bytes extend no deadline.
+    /// Report the totals right before a [`handle_timeout`](Self::handle_timeout) that is due, and
+    /// about twice a second while the socket [awaits an answer](Self::awaits_answer). Also report
+    /// them after about every 16 KiB written, before you poll the next frame. An outdated report
+    /// makes deadlines later, never earlier. Without reports, bytes extend no deadline.
     pub fn handle_progress(&mut self, now: Time, id: ConnectionId, progress: Progress) {
         self.advance(now);
         if self.connection.id() != Some(id) {
