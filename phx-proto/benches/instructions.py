@@ -1,16 +1,16 @@
-"""Reads the profiles that `benches/instructions` made, prints the table, judges the gates."""
+"""Reads the profiles of `benches/instructions`, prints the table, and checks the gates."""
 
 import re
 import sys
 from pathlib import Path
 
 SLACK = 1.10
-# What misses its target by more than the slack, and what it cost when that was last looked at.
-# It may not get dearer; the entry goes when the target is met.
+# Operations that miss their target by more than the slack, with their count when it was last set.
+# The count must not grow; the entry is removed when the target is met.
 MISSED: dict[str, int] = {}
 # Operations whose cost must not depend on a size, and by how much it may.
 SIZES = {"decode text": 1.05, "decode reply": 1.05, "core: frame in": 1.10, "core: join answered": 1.20}
-# What the sizes are called, the small one and the large one.
+# The names of the sizes, the small one and the large one.
 PAIRS = [("64 B", "16 KiB"), ("1,000 unanswered", "16,000 unanswered")]
 
 
@@ -20,7 +20,7 @@ def total(profile: Path) -> int:
 
 
 def spent(profile: Path) -> list[tuple[int, str]]:
-    """What each function cost by itself, the dearest first. `callgrind_annotate` does not read
+    """The own cost of each function, the highest first. `callgrind_annotate` does not read
     a profile that is one part of several."""
     own, function, called = {}, "", False
     for line in profile.read_text().splitlines():

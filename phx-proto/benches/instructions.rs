@@ -1,10 +1,10 @@
-//! What the core costs, one operation after another, for counting instructions under callgrind.
+//! The operations of the core, one after another, for counting instructions under callgrind.
 //!
-//! Run by the script `benches/instructions`, which turns the counts into a table with the targets
-//! beside them. Each case prints one line (repetitions, target, name). Callgrind collects inside
-//! of [`measured`] alone: what an operation needs is made ready outside of it, and what comes of
-//! it is dropped outside, so the allocator is as it is in a program that goes on. Run without
-//! callgrind the program only shows that all cases still work.
+//! The script `benches/instructions` runs this program and prints a table of the counts and their
+//! targets. Each case prints one line (repetitions, target, name). Callgrind collects only inside of
+//! [`measured`]: an operation's values are built before it, and its results are dropped after it, so
+//! the allocator is in the state of a running program. Without callgrind the program only checks that
+//! all cases work.
 
 use std::hint::black_box;
 use std::mem;
@@ -34,7 +34,7 @@ fn counted() {
     black_box(());
 }
 
-/// One case: what is made ready, what is counted. The target is 0 where there is none.
+/// One case: the preparation, and the operation that is counted. A target of 0 means none.
 fn case<T, R>(
     name: &str,
     target: u32,
@@ -158,7 +158,7 @@ fn pushes() {
                 let ended = hand.socket.poll_action(NOW);
                 assert!(matches!(ended, Some(Action::Signal(Signal::PushEnded { .. }))));
                 assert!(hand.socket.poll_action(NOW).is_none());
-                // The transport's and the application's to drop.
+                // The transport and the application drop these.
                 mem::forget((topic, written, ended));
             },
         );
@@ -285,7 +285,7 @@ impl Hand {
         }
         hand.drain();
         assert_eq!(hand.socket.sizes().unanswered_joins, 0);
-        // A large request makes the allocator sort what was freed until now, which would else be counted
+        // A large request makes the allocator sort what was freed until now, which would otherwise be counted
         // with the first operation that makes one.
         drop(black_box(Vec::<u8>::with_capacity(1 << 16)));
         hand

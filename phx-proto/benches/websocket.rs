@@ -1,4 +1,4 @@
-//! What a frame costs beside tungstenite, in one run: nanoseconds a message, the median of the rounds.
+//! The cost of a frame beside tungstenite, in one run: nanoseconds per message, the median of the rounds.
 //!
 //! `cargo bench -p phx-proto --bench websocket --features websocket`
 
@@ -15,7 +15,7 @@ use tungstenite::Message;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 use tungstenite::protocol::{Role, WebSocketContext, frame};
 
-/// An odd number has one in the middle.
+/// An odd number, so that there is a middle one.
 const ROUNDS: usize = 31;
 /// How much is read or written at once.
 const BATCH: usize = 128 * 1024;
@@ -129,7 +129,7 @@ fn theirs_send(opcode: u8, payload: &Bytes, batch: usize) -> impl FnMut() {
     }
 }
 
-/// Takes everything; the end of what is read is a wait for more.
+/// Accepts every write; the end of the input is `WouldBlock`.
 struct Stage<'a>(&'a [u8]);
 
 impl Read for Stage<'_> {
