@@ -1,17 +1,17 @@
 //! Channels: joins, pushes, mailboxes and their readers.
 
-use core::future::{Future, poll_fn};
+use core::future::Future as _;
 use core::pin::pin;
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
-use std::sync::Arc;
 
 use serde_json::json;
 
-use super::world::{World, finish, run};
+use super::world::{World, calling, config, finish, polled_once, run, with_two_wakers};
 use super::{search, wait};
 use crate::client::{
     Channel, ChannelEvent, Client, MailboxOptions, MailboxPolicy, Messages, PushFailed, StreamEnd,
+    WeakClient, client,
 };
 use crate::{ChannelStatus, Status};
 
@@ -197,51 +197,87 @@ fn schedule_overflow_joins_again() {
     });
 }
 
-/// Polls a future with another waker first, and with that of its task from the next poll on.
-async fn with_two_wakers<F: Future>(future: F) -> F::Output {
-    struct Ignored;
-    impl std::task::Wake for Ignored {
-        fn wake(self: Arc<Self>) {}
-    }
-    let mut future = pin!(future);
-    let mut first = true;
-    poll_fn(move |cx| {
-        if core::mem::replace(&mut first, false) {
-            let other = Waker::from(Arc::new(Ignored));
-            cx.waker().wake_by_ref();
-            return future.as_mut().poll(&mut Context::from_waker(&other));
-        }
-        future.as_mut().poll(cx)
-    })
-    .await
+/// The waker of an executor that asks the client for its state when one is woken or dropped.
+fn asking(client: &WeakClient) -> Waker {
+    let client = client.clone();
+    calling(move || drop(client.upgrade().map(|client| client.status())))
 }
 
-/// The waker of the last poll is the one that is woken.
+/// The waker of the last poll is the one that is woken. Those before it call the client when they are
+/// woken and dropped.
 #[test]
 fn schedule_waker_replaced_between_polls() {
     search(|| {
         let world = World::new();
-        let client = world.client(|config| config);
-        let (one, mut changes) = (client.clone(), client.status_changes());
-        let mut signals = client.signals();
+        let (client, driver) = client(config(), world.clone());
+        let weak = client.downgrade();
+        let driver = run(with_two_wakers(asking(&weak), driver));
+        client.connect();
+        let (one, mut changes, mut signals) =
+            (client.clone(), client.status_changes(), client.signals());
+        let of = weak.clone();
         let watcher = run(async move {
-            while with_two_wakers(changes.next()).await != Some(Status::Closed) {}
+            while with_two_wakers(asking(&of), changes.next()).await != Some(Status::Closed) {}
         });
-        let listener = run(async move { while with_two_wakers(signals.next()).await.is_some() {} });
-        let joins = run(async move { with_two_wakers(one.join("room:a", json!({}))).await });
+        let of = weak.clone();
+        let listener = run(async move {
+            while with_two_wakers(asking(&of), signals.next()).await.is_some() {}
+        });
+        let waker = asking(&weak);
+        let joins = run(async move { with_two_wakers(waker, one.join("room:a", json!({}))).await });
         let room = finish(joins).expect("joined");
         let mut messages = room.messages();
-        let reader = run(async move { with_two_wakers(messages.next()).await });
+        let waker = asking(&weak);
+        let reader = run(async move { with_two_wakers(waker, messages.next()).await });
+        let of = weak.clone();
         let asks = run(async move {
-            with_two_wakers(room.push("ask", json!({}))).await.expect("answered");
-            with_two_wakers(room.leave()).await
+            with_two_wakers(asking(&of), room.push("ask", json!({}))).await.expect("answered");
+            with_two_wakers(asking(&of), room.leave()).await
         });
         world.say("room:a", "msg", json!(0));
         drop((finish(reader), finish(asks)));
-        wait(with_two_wakers(client.disconnect()));
+        wait(with_two_wakers(asking(&weak), client.disconnect()));
         finish(watcher);
         drop(client);
         finish(listener);
+        finish(driver);
+    });
+}
+
+/// Futures that are polled once and dropped, with wakers that call the client when they are woken and
+/// dropped.
+#[test]
+fn schedule_wakers_dropped_with_their_futures() {
+    search(|| {
+        let world = World::new();
+        let client = world.client(|config| config.queued_pushes_max(1));
+        let weak = client.downgrade();
+        let room = client.want("room:a", json!({})).expect("a topic");
+        let (one, of) = (client.clone(), weak.clone());
+        let connection = run(async move {
+            let (mut changes, mut signals) = (one.status_changes(), one.signals());
+            drop(changes.next().await);
+            polled_once(asking(&of), changes.next());
+            drop(changes);
+            polled_once(asking(&of), signals.next());
+            drop(signals);
+            polled_once(asking(&of), one.wait_connected());
+            polled_once(asking(&of), one.join("room:b", json!({})));
+        });
+        let (one, of) = (room.clone(), weak.clone());
+        let channel = run(async move {
+            let mut messages = one.messages();
+            polled_once(asking(&of), messages.next());
+            drop(messages);
+            polled_once(asking(&of), one.push("ask", json!({})));
+            polled_once(asking(&of), one.push_when_ready("ask", json!({})));
+            polled_once(asking(&of), one.push_when_ready("ask", json!({})));
+        });
+        world.say("room:a", "msg", json!(0));
+        finish(connection);
+        finish(channel);
+        polled_once(asking(&weak), room.leave());
+        drop(client);
         world.ended();
     });
 }

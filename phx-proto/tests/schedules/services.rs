@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::world::{World, config, finish, run};
+use super::world::{World, calling, config, finish, polled_once, run, with_two_wakers};
 use super::{search, wait};
 use crate::client::Client;
 use crate::event::signal::Signal;
@@ -38,6 +38,16 @@ fn schedule_bus_subscribe_publish_unsubscribe() {
         let bus = Bus::new();
         let first = run(count(bus.subscribe("**").expect("a pattern")));
         let given_up = run(count(bus.subscribe("**").expect("a pattern")));
+        let (one, mut dropped) = (bus.clone(), bus.subscribe("**").expect("a pattern"));
+        let asks = run(async move {
+            let asking = || {
+                let bus = one.clone();
+                calling(move || drop(format!("{bus:?}")))
+            };
+            drop(with_two_wakers(asking(), dropped.next()).await);
+            polled_once(asking(), dropped.next());
+            drop(dropped);
+        });
         let one = bus.clone();
         let late = run(async move {
             let subscription = one.subscribe("**").expect("a pattern");
@@ -52,6 +62,7 @@ fn schedule_bus_subscribe_publish_unsubscribe() {
         });
         given_up.abort();
         assert!(finish(publishes) >= 2);
+        finish(asks);
         drop((wait(given_up), bus));
         assert_eq!(finish(first), 3);
         let (own, seen) = finish(late);
@@ -91,7 +102,7 @@ fn schedule_one_name_started_and_stopped_by_two() {
             let supervisor = supervisor.clone();
             run(async move {
                 match start(&supervisor, "a") {
-                    Ok(()) => drop(supervisor.stop_connection("a").await),
+                    Ok(()) => supervisor.stop_connection("a").await.expect("known"),
                     Err(StartError::Duplicate { .. }) => {}
                     Err(other) => panic!("{other:?}"),
                 }

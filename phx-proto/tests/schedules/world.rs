@@ -1,7 +1,7 @@
 //! A runtime on shuttle: a wire and a clock in memory, tasks whose wakers own them, a server.
 
 use core::future::{Future, poll_fn};
-use core::pin::Pin;
+use core::pin::{Pin, pin};
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
@@ -180,6 +180,44 @@ pub(crate) fn run<T: Send + 'static>(
 /// The output of a task that was not cancelled, and not forgotten.
 pub(crate) fn finish<T>(task: JoinHandle<Option<T>>) -> T {
     wait(task).expect("not aborted").expect("a task was not woken any more")
+}
+
+/// A waker that calls a function when it is woken and when the last clone of it is dropped.
+pub(super) fn calling(call: impl Fn() + Send + Sync + 'static) -> Waker {
+    struct Calling<F: Fn()>(F);
+    impl<F: Fn() + Send + Sync + 'static> Wake for Calling<F> {
+        fn wake(self: Arc<Self>) {
+            (self.0)();
+        }
+    }
+    impl<F: Fn()> Drop for Calling<F> {
+        fn drop(&mut self) {
+            (self.0)();
+        }
+    }
+    Waker::from(Arc::new(Calling(call)))
+}
+
+/// Polls a future with another waker first, and with that of its task from the next poll on.
+pub(super) async fn with_two_wakers<F: Future>(other: Waker, future: F) -> F::Output {
+    let mut future = pin!(future);
+    let mut other = Some(other);
+    poll_fn(move |cx| match other.take() {
+        Some(other) => {
+            cx.waker().wake_by_ref();
+            future.as_mut().poll(&mut Context::from_waker(&other))
+        }
+        None => future.as_mut().poll(cx),
+    })
+    .await
+}
+
+/// Polls a future once and drops it, with the last clone of its waker.
+pub(super) fn polled_once(waker: Waker, future: impl Future) {
+    let mut future = pin!(future);
+    let _ = future.as_mut().poll(&mut Context::from_waker(&waker));
+    drop(waker);
+    shuttle::thread::yield_now();
 }
 
 pub(super) fn config() -> Config {
