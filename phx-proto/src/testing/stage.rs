@@ -8,7 +8,7 @@
 use core::fmt;
 use core::future::{Future, poll_fn};
 use core::pin::Pin;
-use core::task::{Context, Poll, Waker};
+use core::task::{Context, Poll, Waker, ready};
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use super::codec::{self, Vsn};
 use super::script::Sent;
+use crate::client::waiters::{Parked, poll_parked};
 use crate::client::{Clock, Received, Runtime, Spawn, Timer, Transport, WriteFailed};
 use crate::config::Config;
 use crate::event::action::ConnectRequest;
@@ -43,8 +44,9 @@ pub(super) struct Stage {
     pub(super) unclaimed: Vec<Sent>,
     pub(super) log: Vec<String>,
     spawned: Vec<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    timers: BTreeMap<u64, (Time, Waker)>,
-    wakers: BTreeMap<u64, Waker>,
+    timers: BTreeMap<u64, (Time, Parked)>,
+    /// The wakers of attempts and connections.
+    wakers: BTreeMap<u64, Parked>,
     numbers: u64,
 }
 
@@ -79,11 +81,10 @@ impl ScriptRuntime {
     pub(super) fn set_now(&self, now: Time) {
         self.change(|stage| {
             stage.now = stage.now.max(now);
-            let due = |(_, (at, _)): &(&u64, &mut (Time, Waker))| *at <= now;
             let due: Vec<u64> =
-                stage.timers.iter_mut().filter(due).map(|(number, _)| *number).collect();
+                stage.timers.iter().filter(|(_, (at, _))| *at <= now).map(|(id, _)| *id).collect();
             let timers = due.iter().filter_map(|number| stage.timers.remove(number));
-            ((), timers.map(|(_, waker)| waker).collect())
+            ((), timers.filter_map(|(_, mut parked)| parked.take()).collect())
         });
     }
 
@@ -92,7 +93,7 @@ impl ScriptRuntime {
         self.change(|stage| {
             stage.dials.remove(&number);
             stage.verdicts.insert(number, verdict);
-            ((), stage.wakers.remove(&number).into_iter().collect())
+            ((), stage.take_waker(number))
         });
     }
 
@@ -117,7 +118,7 @@ impl ScriptRuntime {
             };
             wire.to_client.push_back(received);
             stage.note(&line);
-            (true, stage.wakers.remove(&number).into_iter().collect())
+            (true, stage.take_waker(number))
         })
     }
 
@@ -146,6 +147,10 @@ impl Stage {
 
     pub(super) fn next_timer(&self) -> Option<Time> {
         self.timers.values().map(|(at, _)| *at).min()
+    }
+
+    fn take_waker(&mut self, number: u64) -> Vec<Waker> {
+        self.wakers.remove(&number).and_then(|mut parked| parked.take()).into_iter().collect()
     }
 
     fn number(&mut self) -> u64 {
@@ -248,12 +253,15 @@ impl Future for ScriptDial {
     type Output = Result<(ScriptTransport, Opened), Cause>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut stage = self.stage.lock();
-        let Some(verdict) = stage.verdicts.remove(&self.number) else {
-            stage.wakers.insert(self.number, cx.waker().clone());
-            return Poll::Pending;
-        };
-        let (stage, number) = (self.stage.clone(), self.number);
+        let number = self.number;
+        let verdict = ready!(poll_parked(cx, |task| {
+            let mut stage = self.stage.lock();
+            match stage.verdicts.remove(&number) {
+                Some(verdict) => Poll::Ready(verdict),
+                None => stage.wakers.entry(number).or_default().park(task),
+            }
+        }));
+        let stage = self.stage.clone();
         Poll::Ready(verdict.map(|_| (ScriptTransport { stage, number }, Opened::default())))
     }
 }
@@ -262,10 +270,12 @@ impl Drop for ScriptDial {
     fn drop(&mut self) {
         let mut stage = self.stage.lock();
         stage.verdicts.remove(&self.number);
-        stage.wakers.remove(&self.number);
+        let parked = stage.wakers.remove(&self.number);
         if stage.dials.remove(&self.number).is_some() {
             stage.note("client: gives the attempt up");
         }
+        drop(stage);
+        drop(parked);
     }
 }
 
@@ -278,13 +288,14 @@ pub struct ScriptTransport {
 
 impl Transport for ScriptTransport {
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Received> {
-        let mut stage = self.stage.lock();
-        let wire = stage.wires.get_mut(&self.number);
-        if let Some(received) = wire.and_then(|wire| wire.to_client.pop_front()) {
-            return Poll::Ready(received);
-        }
-        stage.wakers.insert(self.number, cx.waker().clone());
-        Poll::Pending
+        poll_parked(cx, |task| {
+            let mut stage = self.stage.lock();
+            let wire = stage.wires.get_mut(&self.number);
+            match wire.and_then(|wire| wire.to_client.pop_front()) {
+                Some(received) => Poll::Ready(received),
+                None => stage.wakers.entry(self.number).or_default().park(task),
+            }
+        })
     }
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), WriteFailed>> {
@@ -298,7 +309,7 @@ impl Transport for ScriptTransport {
                 return (Err(WriteFailed), Vec::new());
             }
             stage.receive(self.number, &frame);
-            (Ok(()), stage.wakers.remove(&self.number).into_iter().collect())
+            (Ok(()), stage.take_waker(self.number))
         })
     }
 
@@ -314,7 +325,7 @@ impl Transport for ScriptTransport {
                 let ended = Ended::CloseFrame { code: Some(1000), reason: String::new() };
                 wire.to_client.push_back(Received::Ended(ended));
             }
-            ((), stage.wakers.remove(&self.number).into_iter().collect())
+            ((), stage.take_waker(self.number))
         });
     }
 }
@@ -322,10 +333,12 @@ impl Transport for ScriptTransport {
 impl Drop for ScriptTransport {
     fn drop(&mut self) {
         let mut stage = self.stage.lock();
-        stage.wakers.remove(&self.number);
-        if stage.wires.remove(&self.number).is_some_and(|wire| !wire.is_over) {
+        let (parked, wire) = (stage.wakers.remove(&self.number), stage.wires.remove(&self.number));
+        if wire.as_ref().is_some_and(|wire| !wire.is_over) {
             stage.note("client: drops the connection");
         }
+        drop(stage);
+        drop((parked, wire));
     }
 }
 
@@ -340,23 +353,26 @@ pub struct ScriptTimer {
 impl Timer for ScriptTimer {
     fn reset(&mut self, at: Option<Time>) {
         self.at = at;
-        self.stage.lock().timers.remove(&self.number);
+        let parked = self.stage.lock().timers.remove(&self.number);
+        drop(parked);
     }
 
     fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(at) = self.at else { return Poll::Pending };
-        let mut stage = self.stage.lock();
-        if at <= stage.now {
-            return Poll::Ready(());
-        }
-        stage.timers.insert(self.number, (at, cx.waker().clone()));
-        Poll::Pending
+        poll_parked(cx, |task| {
+            let mut stage = self.stage.lock();
+            if at <= stage.now {
+                return Poll::Ready(());
+            }
+            let (_, parked) = stage.timers.entry(self.number).or_insert((at, Parked::new()));
+            parked.park(task)
+        })
     }
 }
 
 impl Drop for ScriptTimer {
     fn drop(&mut self) {
-        self.stage.lock().timers.remove(&self.number);
+        self.reset(None);
     }
 }
 

@@ -1,18 +1,24 @@
 //! The connection: handles, the driver, those that watch, what the application supplies.
 
+use core::future::{Future as _, poll_fn};
+use core::pin::Pin;
+use core::task::{Context, Poll};
 use core::time::Duration;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::json;
 
-use super::world::{World, finish, run};
+use super::world::{World, calling, config, finish, run};
 use super::{search, wait};
-use crate::client::{Client, ClientEvent, Setup};
+use crate::client::{
+    Client, ClientEvent, Clock as _, Received, Runtime as _, Setup, Timer as _, Transport as _,
+};
 use crate::event::signal::Signal;
 use crate::recording::{Recorder, Recording};
 use crate::sync::Mutex;
-use crate::{JoinParams, Payload, Status};
+use crate::testing::Script;
+use crate::{JoinParams, Payload, Socket, Status, Time};
 
 /// The last handle closes the connection, and the driver ends, whatever drops it and when.
 #[test]
@@ -302,5 +308,49 @@ fn schedule_shutdown_beside_disconnect_and_connect() {
         finish(push);
         drop(client);
         world.ended();
+    });
+}
+
+/// The runtime of a script clones, wakes and drops wakers without its lock: those of an executor may
+/// use the script.
+#[test]
+fn schedule_script_calls_no_waker_under_its_lock() {
+    /// Polls with a waker that is replaced, and with one that stays.
+    fn twice<T>(script: &Script, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) {
+        for _ in 0..2 {
+            let runtime = script.runtime();
+            let waker = calling(move || _ = runtime.now());
+            assert!(poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+    }
+    search(|| {
+        let script = Script::new();
+        let other = script.clone();
+        let looks = run(async move { drop(other.log()) });
+        let runtime = script.runtime();
+        let socket = Socket::new(config(), 1, Time::ZERO);
+        let dial = || {
+            let request = socket.connect_request().expect("a valid URI");
+            let mut dial = runtime.connect(request, socket.config());
+            twice(&script, |cx| Pin::new(&mut dial).poll(cx));
+            dial
+        };
+        drop(dial());
+        let dialled = dial();
+        script.accept_connect();
+        let Ok((mut transport, _)) = wait(dialled) else { panic!("it was accepted") };
+        twice(&script, |cx| transport.poll_receive(cx));
+        transport.close(1000, "");
+        assert!(matches!(wait(poll_fn(|cx| transport.poll_receive(cx))), Received::Ended(_)));
+        twice(&script, |cx| transport.poll_receive(cx));
+        drop(transport);
+        let mut timer = runtime.timer();
+        for _ in 0..2 {
+            timer.reset(Some(Time::from_millis(1_000)));
+            twice(&script, |cx| timer.poll_expired(cx));
+        }
+        script.advance(Duration::from_millis(999));
+        drop(timer);
+        finish(looks);
     });
 }
