@@ -8,6 +8,8 @@ mod router;
 mod supervision;
 mod supervisor;
 
+#[path = "../support/cases.rs"]
+mod cases;
 #[path = "../support/fleet.rs"]
 mod fleet;
 #[path = "../support/options.rs"]

@@ -3,6 +3,7 @@
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::cases::{cases, regressions};
 use phx_proto::event::{
     ChannelEnd, Interruption, LeaveOutcome, NextStep, NotSentCause, Rejection, RejectionKind,
     UnknownCause, Warning,
@@ -543,6 +544,8 @@ fn nearly_json() -> impl Strategy<Value = String> {
 }
 
 proptest! {
+    #![proptest_config(cases(256, regressions!("router")))]
+
     /// The data is one line of JSON whatever a server wrote; JSON payloads change by space at most.
     #[test]
     fn data_is_valid_json(text in nearly_json()) {

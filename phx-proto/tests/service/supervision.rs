@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use crate::cases::{cases, regressions};
 use phx_proto::Time;
 use phx_proto::service::{Ending, Restart, RestartPolicy, Supervision, Verdict};
 use proptest::prelude::*;
@@ -81,6 +82,8 @@ fn ending() -> impl Strategy<Value = Ending> {
 }
 
 proptest! {
+    #![proptest_config(cases(256, regressions!("supervision")))]
+
     /// In any order of endings, no window of the policy's length contains more restarts than it
     /// allows, every delay is one of the schedule's, and the same seed decides the same.
     #[test]

@@ -1,6 +1,7 @@
 //! Losses, reconnects and rejoins: how soon, how often, and that no state of the old connection acts on
 //! the new one.
 
+use crate::cases::{cases, regressions};
 use crate::hand::{Hand, config, ms, secs};
 use phx_proto::config::{Backoff, CloseRule, DelayRange};
 use phx_proto::event::{LeaveOutcome, NextStep, NotRetrying, NotSentCause, Refusal};
@@ -271,6 +272,8 @@ fn connecting_and_joining_have_own_deadlines() {
 }
 
 proptest! {
+    #![proptest_config(cases(256, regressions!("reconnect")))]
+
     /// No schedule leads to a retry every millisecond. Reported in
     /// braverhealth/phoenix-socket-dart#34.
     #[test]

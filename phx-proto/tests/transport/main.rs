@@ -8,3 +8,6 @@ mod upgrade_requests;
 mod upgrade_socks5;
 #[cfg(all(feature = "testing", feature = "websocket"))]
 mod websocket;
+
+#[path = "../support/cases.rs"]
+mod cases;

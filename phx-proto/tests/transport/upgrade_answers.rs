@@ -1,5 +1,6 @@
 //! The upgrade machine and the server's answer, however it is cut into reads.
 
+use crate::cases::{cases, regressions};
 use phx_proto::event::Refusal;
 use phx_proto::upgrade::{
     Connect, TunnelRequest, Upgrade, UpgradeError, UpgradeRequest, UpgradeStep, Upgraded,
@@ -462,6 +463,8 @@ fn comparable(outcome: Result<Upgraded, UpgradeError>) -> Result<Upgraded, Upgra
 }
 
 proptest! {
+    #![proptest_config(cases(256, regressions!("upgrade_answers")))]
+
     #[test]
     fn outcome_is_independent_of_cuts(
         answer in any_answer(),

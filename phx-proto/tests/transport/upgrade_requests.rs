@@ -1,5 +1,6 @@
 //! Requests that the upgrade machine and the proxy machine write, and those that they refuse.
 
+use crate::cases::{cases, regressions};
 use phx_proto::upgrade::{
     Connect, ProxyCredentials, TunnelRequest, Upgrade, UpgradeError, UpgradeRequest, UpgradeStep,
     accept_key,
@@ -258,6 +259,8 @@ fn other_proxy_answers_fail() {
 }
 
 proptest! {
+    #![proptest_config(cases(256, regressions!("upgrade_requests")))]
+
     /// The head has exactly the lines that were meant, whatever the input.
     #[test]
     fn no_input_adds_a_header_line(

@@ -1,5 +1,6 @@
 //! The tunnel through a SOCKS5 proxy: the requests, and the answers, however they are cut into reads.
 
+use crate::cases::{cases, regressions};
 use phx_proto::event::SocksRefusal;
 use phx_proto::upgrade::{ProxyCredentials, Socks5, TunnelRequest, UpgradeError, UpgradeStep};
 use proptest::prelude::*;
@@ -180,6 +181,8 @@ fn any_answers() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
+    #![proptest_config(cases(256, regressions!("upgrade_socks5")))]
+
     #[test]
     fn outcome_is_independent_of_cuts(
         answers in any_answers(),

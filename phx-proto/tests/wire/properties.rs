@@ -364,8 +364,7 @@ proptest! {
 }
 
 /// Text with invalid UTF-8 is refused by the strict check, and in a member without a reader. Found by
-/// the properties: a
-/// string of a payload could contain any bytes.
+/// the properties: a string of a payload could contain any bytes.
 #[test]
 fn invalid_utf8_is_not_json() {
     let read = |frame: &[u8]| V2.decode(&text(frame));

@@ -1,5 +1,6 @@
 //! Pongs, probes, the closing handshake and limits of an endpoint.
 
+use crate::cases::{cases, regressions};
 use bytes::{Bytes, BytesMut};
 use phx_proto::Frame;
 use phx_proto::upgrade::{Upgrade, UpgradeError, UpgradeRequest};
@@ -647,7 +648,7 @@ impl Pair {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(cases(256, regressions!("websocket")))]
 
     /// Every accepted message arrives, in order, until an end closes: then a prefix of what was
     /// accepted arrives, and both ends close in order.

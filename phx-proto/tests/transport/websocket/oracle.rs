@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 
+use crate::cases::{cases, regressions};
 use phx_proto::Frame;
 use phx_proto::websocket::{Endpoint, Limits, Violation};
 use proptest::collection::vec;
@@ -270,7 +271,7 @@ fn agrees(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(cases(512, regressions!("websocket")))]
 
     #[test]
     fn client_reads_like_tungstenite(stream in stream(), ours in sizes(), theirs in sizes()) {

@@ -1,5 +1,6 @@
 //! The result of a stream does not depend on how it was cut into reads.
 
+use crate::cases::{cases, regressions};
 use phx_proto::websocket::{Endpoint, Limits};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -35,7 +36,7 @@ fn tight() -> impl Strategy<Value = Limits> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(cases(256, regressions!("websocket")))]
 
     #[test]
     fn splitting_changes_nothing(
