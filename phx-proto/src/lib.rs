@@ -1,9 +1,10 @@
 //! Phoenix Channels as a pure, sans-IO state machine.
 //!
 //! [`Socket`] is one connection to a Phoenix server and its channels, as a value. Frames, transport
-//! events and clock readings go in; [`Action`]s come out: connect, send, join, rejoin-after,
-//! reconnect-after, close, signal. It does no I/O, reads no clock, draws no entropy and spawns
-//! nothing, so it can be embedded in any runtime, driven by hand in a simulation, and fuzzed.
+//! events and clock readings go in; [`Action`]s come out: dial, write a frame, close or drop the
+//! connection, pass a signal to the application. It does no I/O, reads no clock, draws no entropy
+//! and spawns nothing, so it can be embedded in any runtime, driven by hand in a simulation, and
+//! fuzzed.
 //!
 //! Most programs want the async handles of an adapter, `phx-tokio` or `phx-smol`. Both are built on
 //! this crate and re-export its modules.
@@ -36,9 +37,9 @@
 //! 3. Sleep until [`Socket::poll_timeout`] or until the next command or event.
 //! 4. At the deadline, call [`Socket::handle_timeout`]. Go to 2.
 //!
-//! The example below is a whole program. Its server is a function, and its clock is a number, so a
-//! minute passes at once. The connection is lost after the reply, and the socket reconnects and joins
-//! the channel again on its own:
+//! The example below is a whole program. Its server is a function and its clock is a number, so it
+//! simulates a minute without waiting. The connection is lost after the reply, and the socket
+//! reconnects and joins the channel again on its own:
 //!
 //! ```
 //! use phx_proto::{Action, Config, Ended, Frame, Opened, PushOptions, Signal, Socket, Time};
@@ -97,9 +98,10 @@
 //!   carries a [`ConnectionId`], and every join has a new join_ref.
 //! * **Every accepted push has exactly one [`PushOutcome`].** A push that may have been written is
 //!   never written again.
-//! * **Every gap is visible**, as [`Signal::Interrupted`] and then [`Signal::Resumed`].
-//! * **Bounded.** Queues, timeouts and the evidence in error reports have limits. The setters of
-//!   [`Config`] document them.
+//! * **Every interruption is visible.** A channel that may have missed messages gets
+//!   [`Signal::Interrupted`] and then [`Signal::Resumed`].
+//! * **Bounded.** Queues, timeouts and the parts of frames that error reports contain have limits.
+//!   The setters of [`Config`] document them.
 //! * **Invalid input is reported**, as [`Signal::ProtocolError`], and the connection goes on. A panic is
 //!   a bug in this crate.
 //! * **Secrets stay out of logs.** The text forms of [`Secret`](config::Secret), [`Uri`](config::Uri) and

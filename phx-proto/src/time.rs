@@ -2,8 +2,8 @@
 //!
 //! The core never reads a clock. Every call that can start or fire a deadline takes `now`, a
 //! [`Time`]: nanoseconds since an origin that the caller chooses and keeps for the life of the
-//! [`Socket`](crate::Socket). A driver converts from its clock in one place; a simulation just
-//! counts. A time is a number, so traces, corpora and recordings are plain data too.
+//! [`Socket`](crate::Socket). A driver converts from its clock in one place; a simulation
+//! increments a number. A time is a number, so traces, corpora and recordings are plain data too.
 
 use core::fmt;
 use core::ops::{Add, AddAssign, Sub};
@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 /// let start = Time::from_millis(1_500);
 /// let later = start + Duration::from_millis(250);
 /// assert_eq!(later.since(start), Duration::from_millis(250));
-/// // An earlier time is zero after a later one; nothing panics.
+/// // The time since a later point is zero; it does not panic.
 /// assert_eq!(start.since(later), Duration::ZERO);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]

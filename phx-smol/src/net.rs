@@ -1,4 +1,4 @@
-//! The sockets of smol for the dialler.
+//! TCP and TLS streams of smol, for the dialler that the adapters share.
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -23,8 +23,8 @@ impl Net for SmolNet {
 
     async fn connect(address: SocketAddr) -> io::Result<Wire> {
         let stream = TcpStream::connect(address).await?;
-        // Channels send small frames, which Nagle's algorithm would delay. If this fails, they are only
-        // slower.
+        // Channels send small frames, which Nagle's algorithm would delay. If the option cannot be
+        // set, they are only slower.
         let _ = stream.set_nodelay(true);
         Ok(Box::new(stream))
     }

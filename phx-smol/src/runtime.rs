@@ -175,7 +175,7 @@ impl Runtime for SmolRuntime {
 /// ```
 impl<F: Future<Output = ()> + Send + 'static> Spawn<F> for SmolRuntime {
     fn spawn(&self, future: F) {
-        // Not awaited: the driver ends by itself when its handles are dropped.
+        // The task is not awaited: the driver ends when its handles are dropped.
         smol::spawn(future).detach();
     }
 }

@@ -1,4 +1,4 @@
-//! The sockets of tokio for the dialler.
+//! TCP and TLS streams of tokio, for the dialler that the adapters share.
 
 use core::future::{Future, poll_fn};
 use core::net::SocketAddr;
@@ -28,8 +28,8 @@ impl Net for TokioNet {
 
     async fn connect(address: SocketAddr) -> io::Result<Stream> {
         let stream = TcpStream::connect(address).await?;
-        // Channels send small frames, which Nagle's algorithm would delay. If this fails, they are only
-        // slower.
+        // Channels send small frames, which Nagle's algorithm would delay. If the option cannot be
+        // set, they are only slower.
         let _ = stream.set_nodelay(true);
         Ok(Stream::new(stream))
     }

@@ -152,7 +152,7 @@ impl Runtime for TokioRuntime {
     fn connect(&self, request: ConnectRequest, config: &Config) -> Pin<Box<Dial>> {
         let (config, resolver) = (config.clone(), self.resolver.clone());
         let stream = self.dialler.as_ref().map(|dialler| dialler(request.uri.clone()));
-        // Outside tokio's cooperative budget, like everything that the driver polls.
+        // The dial runs outside tokio's cooperative budget, like everything that the driver polls.
         Box::pin(tokio::task::unconstrained(async move {
             let connecting = adapter::connect::<TokioNet>(stream, &request, &config, &resolver);
             let (socket, opened) = connecting.await?;
@@ -178,7 +178,7 @@ impl Runtime for TokioRuntime {
 /// ```
 impl<F: Future<Output = ()> + Send + 'static> Spawn<F> for TokioRuntime {
     fn spawn(&self, future: F) {
-        // Not awaited: the driver ends by itself when its handles are dropped.
+        // The task is not awaited: the driver ends when its handles are dropped.
         drop(tokio::spawn(future));
     }
 }
@@ -188,8 +188,8 @@ impl<F: Future<Output = ()> + Send + 'static> Spawn<F> for TokioRuntime {
 pub struct TokioTimer {
     origin: Instant,
     at: Option<Instant>,
-    /// Created on the first poll, because creating a `Sleep` outside a runtime panics. Kept after
-    /// that, because every frame resets it.
+    /// It is created on the first poll, because creating a `Sleep` outside a runtime panics. It is
+    /// kept after that, because it is reset often.
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
@@ -207,7 +207,8 @@ impl Timer for TokioTimer {
     fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(at) = self.at else { return Poll::Pending };
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
-        // Once its task has used up the budget, a sleep is pending without registering a waker.
+        // Within the budget, a `Sleep` would be pending once the task has used the budget up, and
+        // would not register its deadline.
         Pin::new(&mut tokio::task::unconstrained(sleep.as_mut())).poll(cx)
     }
 }

@@ -1,4 +1,4 @@
-//! The line of pushes that wait for space in the push queue.
+//! The lines of pushes that wait for space in the push queue: one line for each topic.
 //!
 //! ```text
 //!   push_when_ready ─▶ first in its line? ─ yes ─▶ accepted ─▶ the push queue
@@ -9,7 +9,8 @@
 //!
 //! The first waiter of each line is woken when a frame leaves the queue, when a push ends, and when
 //! the channel ends. A waiter whose push is accepted, or whose future is dropped, wakes the next
-//! one. So a frame that leaves the queue wakes one future for each topic, however many wait.
+//! one. So a frame that leaves the queue wakes one future for each topic, however many futures
+//! wait.
 
 use core::future::poll_fn;
 use core::task::{Poll, Waker, ready};
@@ -48,7 +49,8 @@ pub(super) async fn push_when_ready(
             return Poll::Ready(Ok(outcome));
         }
         let offered = payload.take().unwrap_or_else(Payload::empty);
-        // What remains in these two is dropped after the lock is released.
+        // A waker that is not stored, and a waiter that leaves its line, are dropped after the lock
+        // is released.
         let mut waker = Some(cx.waker().clone());
         let mut left = None;
         let accepted = shared.command(|state, now| {
@@ -80,8 +82,8 @@ pub(super) async fn push_when_ready(
             Err(Refused::Waits(offered)) => payload = Some(offered),
             Err(Refused::ForGood(error)) => return Poll::Ready(Err(error.into())),
         }
-        // The waker is woken when the outcome arrives, which may have happened already, or when
-        // there may be space.
+        // The waker is woken when there may be space, or when the outcome arrives, even if it has
+        // arrived already.
         Poll::Pending
     })
     .await

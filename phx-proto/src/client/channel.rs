@@ -72,8 +72,8 @@ pub(super) struct ChannelInner {
     topic: Topic,
     interest: InterestId,
     policy: MailboxPolicy,
-    /// The mailbox that exists from the join call on, until `messages` takes it. `None` for a
-    /// handle of `Client::channel`.
+    /// The mailbox that exists from the call of `join` or `want` until `messages` takes it. `None`
+    /// for a handle of `Client::channel`.
     first: Option<Arc<Subscriber>>,
     first_taken: AtomicBool,
 }
@@ -138,7 +138,7 @@ impl Drop for ChannelInner {
 }
 
 impl Channel {
-    /// The interest must exist already, and so must the mailbox of a handle that joined.
+    /// The interest must exist already. If the handle joined the topic, its mailbox must exist too.
     pub(super) fn new(
         handle: Arc<Handle>,
         topic: Topic,
@@ -154,9 +154,10 @@ impl Channel {
 
     /// Waits until the channel is joined, without a timeout; returns at once if it is joined.
     ///
-    /// Disconnects, join timeouts and crashes do not end the wait. After a loss it waits for the
-    /// next join. The join of an [auto-join](crate::Config::auto_join) is retried when the server
-    /// refuses it, so refusals do not end that wait either.
+    /// Disconnects, join timeouts and crashes do not end the wait. After the connection was lost,
+    /// the future waits for the next join. The server may refuse an
+    /// [auto-join](crate::Config::auto_join): it is retried, and a refusal ends the wait only when
+    /// no retry is left.
     ///
     /// Cancel safe: the wait changes nothing. Any number of futures may wait at once; each takes a
     /// small entry until it is dropped.
@@ -293,8 +294,8 @@ impl Channel {
         self.push_with(event, payload, PushOptions::call()).await
     }
 
-    /// Like [`push`](Self::push), with another timeout, or failing at once when the channel is not
-    /// joined.
+    /// Like [`push`](Self::push), with [`PushOptions`](crate::PushOptions): another timeout, or an
+    /// error at once when the channel is not joined.
     ///
     /// Cancel safe, and waits through disconnects, like [`push`](Self::push).
     ///
@@ -350,8 +351,8 @@ impl Channel {
         self.call_with(event, request, PushOptions::call()).await
     }
 
-    /// Like [`call`](Self::call), with another timeout, or failing at once when the channel is not
-    /// joined.
+    /// Like [`call`](Self::call), with [`PushOptions`](crate::PushOptions): another timeout, or an
+    /// error at once when the channel is not joined.
     ///
     /// Cancel safe, and waits through disconnects, like [`call`](Self::call).
     ///
@@ -447,8 +448,8 @@ impl Channel {
         self.cast_with(event, payload, PushOptions::cast()).await
     }
 
-    /// Like [`cast`](Self::cast), with another timeout, or failing at once when the channel is not
-    /// joined.
+    /// Like [`cast`](Self::cast), with [`PushOptions`](crate::PushOptions): another timeout, or an
+    /// error at once when the channel is not joined.
     ///
     /// Cancel safe, and waits through disconnects, like [`cast`](Self::cast).
     ///
@@ -692,7 +693,7 @@ pub(super) async fn push_and_wait(
             state.await_push(id, waker.take());
             Ok::<_, PushFailed>(id)
         });
-        // The waker is woken when the outcome arrives, which may have happened already.
+        // The waker is woken when the outcome arrives, even if it has arrived already.
         pending.id = Some(accepted?);
         Poll::Pending
     })
@@ -720,7 +721,7 @@ fn failed(outcome: PushOutcome) -> PushFailed {
         PushOutcome::TimedOut => PushFailed::TimedOut,
         PushOutcome::Unknown(cause) => PushFailed::Unknown(cause),
         PushOutcome::NotSent(cause) => PushFailed::NotSent(cause),
-        // A call cannot end as written, nor a cast with a reply.
+        // A call cannot end with `Written`, and a cast cannot end with `Reply`.
         PushOutcome::Cancelled | PushOutcome::Written | PushOutcome::Reply(_) => {
             PushFailed::Cancelled
         }
@@ -730,7 +731,7 @@ fn failed(outcome: PushOutcome) -> PushFailed {
 /// A push whose outcome is awaited; dropping it withdraws the push.
 pub(super) struct PendingPush<'a> {
     pub(super) shared: &'a Shared,
-    /// Set from the push's acceptance until its outcome is taken.
+    /// The id is set from the acceptance of the push until its outcome is taken.
     pub(super) id: Option<PushId>,
 }
 

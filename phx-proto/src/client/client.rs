@@ -180,8 +180,8 @@ impl Client {
     }
 
     /// A stream of the connection's states: the present one first, then each change. It holds the
-    /// latest state only, so a slow reader misses the states in between, and nothing waits for the
-    /// reader.
+    /// latest state only, so a slow reader misses the states in between. The connection never waits
+    /// for the reader.
     ///
     /// The stream does not keep the connection open. It ends when the driver ends, soon after the
     /// last handle of the client and its channels is dropped.
@@ -257,7 +257,8 @@ impl Client {
         Signals::new(Arc::clone(&self.handle.shared), id)
     }
 
-    /// Signals for the router, which reads them as soon as they arrive; the bounds are generous.
+    /// Signals for the router. The bounds are large, because the router reads the signals as soon
+    /// as they arrive.
     #[cfg(feature = "service")]
     pub(crate) fn signals_for_routing(&self) -> Signals {
         let id = self.handle.shared.with_state(|state| state.add_signals_up_to(4_096, 64 << 20));
@@ -373,7 +374,7 @@ impl Client {
     /// # use phx_proto::client::{Client, JoinFailed};
     /// # async fn example(client: Client) -> Result<(), JoinFailed> {
     /// let orders = client.want("orders", serde_json::json!({}))?; // the backend may be down
-    /// // … serve the health check, and then, however long it takes:
+    /// // … start the health check, and then wait without a timeout:
     /// orders.joined().await?;
     /// # Ok(())
     /// # }
@@ -480,8 +481,8 @@ impl Client {
         self.push_with(topic, event, payload, PushOptions::call()).await
     }
 
-    /// Like [`push`](Self::push), with another timeout, or failing at once when the topic is not
-    /// joined.
+    /// Like [`push`](Self::push), with [`PushOptions`](crate::PushOptions): another timeout, or an
+    /// error at once when the topic is not joined.
     ///
     /// Cancel safe, and waits through disconnects, like [`Channel::push`].
     ///
@@ -516,8 +517,8 @@ impl Client {
         self.cast_with(topic, event, payload, PushOptions::cast()).await
     }
 
-    /// Like [`cast`](Self::cast), with another timeout, or failing at once when the topic is not
-    /// joined.
+    /// Like [`cast`](Self::cast), with [`PushOptions`](crate::PushOptions): another timeout, or an
+    /// error at once when the topic is not joined.
     ///
     /// Cancel safe, and waits through disconnects, like [`Channel::cast`].
     ///

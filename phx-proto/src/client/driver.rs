@@ -10,14 +10,14 @@
 //! own budget. The driver pulls a frame from the core only when the transport can take one, so it
 //! never holds a frame itself. It gathers received frames and hands them to the core as one batch,
 //! so it takes the lock, and wakes a consumer, once for many frames. The clock decides what has
-//! expired, and the driver reads before it asks the clock: an answer that was in a buffer while the
-//! executor was busy is not late. The timer only wakes the driver.
+//! expired, and the driver reads frames before it reads the clock. So an answer that was in a
+//! buffer while the executor was busy does not count as late. The timer only wakes the driver.
 //!
 //! Transferred bytes extend deadlines. The driver reports the transport's totals to the core right
 //! before it expires deadlines, twice a second while an answer is awaited, and after every
 //! [`REPORT_BYTES`] written. Bytes that may have waited in a buffer while the process did not run
-//! prove nothing, so they are not reported. After a gap in polling, reads count again once the
-//! transport was found empty or [`CATCH_UP_BYTES`] were read.
+//! do not prove that the peer is alive, so they are not reported. After a gap in polling, reads
+//! count again once the transport was found empty or [`CATCH_UP_BYTES`] were read.
 //!
 //! # What runs where
 //!
@@ -32,8 +32,8 @@
 //! | recorders and `tracing` subscribers | the driver's, or that of the caller of a command | no |
 //!
 //! Four counts bound the work of one poll: frames read (including control frames and reads without
-//! a message), frames written, join parameters evaluated in vain, and rounds. At a bound the driver
-//! wakes itself and returns.
+//! a message), frames written, join parameters that were stale when they were evaluated, and
+//! rounds. At a bound the driver wakes itself and returns.
 
 use core::fmt;
 use core::future::Future;
@@ -61,8 +61,8 @@ use crate::wire::payload::Payload;
 /// write.
 const BUDGET: u32 = 64;
 
-/// The number of frames that a read without a complete message counts for: it may have been a whole
-/// buffer of the smallest fragments.
+/// The number of frames that a read without a complete message counts as, because it may have read
+/// a whole buffer of the smallest fragments.
 const PART: u32 = 16;
 
 /// The number of bytes of frames after which a batch is handed to the core. A batch has at least
@@ -88,8 +88,9 @@ const SUSPENDED: Duration = Duration::from_secs(2);
 /// How often progress is reported while an answer is awaited.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The number of written bytes after which progress is reported again. An answer proves received
-/// bytes to the core with this precision.
+/// The number of written bytes after which progress is reported again. An answer proves that the
+/// server has received the bytes written before the request; the core knows their number to within
+/// this many bytes.
 const REPORT_BYTES: u64 = 16 << 10;
 
 /// If the driver was not polled for this time, the bytes that it reads next may have waited in a
@@ -115,7 +116,7 @@ pub struct Driver<R: Runtime> {
     dial: Option<(ConnectionId, R::Dial)>,
     link: Option<Link<R::Transport>>,
     timer: R::Timer,
-    /// The time that the timer is set to: the next deadline, or before it.
+    /// The time that the timer is set to: the next deadline or an earlier time.
     timer_at: Option<Time>,
     /// The waker that the timer was last polled with.
     timer_waker: Option<Waker>,
@@ -177,7 +178,7 @@ impl<T> Link<T> {
 }
 
 impl<T: Transport> Link<T> {
-    /// The transport's totals, without the read bytes that prove nothing.
+    /// The transport's totals, without the read bytes that do not prove that the peer is alive.
     fn progress(&mut self) -> Progress {
         let Progress { read, written, .. } = self.transport.progress();
         let fresh = self.catching_up.unwrap_or(read);
@@ -526,8 +527,9 @@ impl<R: Runtime> Driver<R> {
                 Pulled::Frame(to, frame) => (to, frame),
                 Pulled::Evaluate(ticket) => match evaluate(&self.shared, &self.clock, &ticket) {
                     Supplied::Join(Action::Join { id, frame, .. }) => (id, frame),
-                    // A function that changes the parameters each time it is called must not block
-                    // the executor.
+                    // A function may set other parameters for its topic whenever it is called, so
+                    // that each result is stale. The driver stops after the second stale result of
+                    // a poll, so that it does not block the executor.
                     Supplied::Stale if core::mem::replace(&mut self.stale, true) => {
                         *budget = 0;
                         break;
@@ -552,8 +554,9 @@ impl<R: Runtime> Driver<R> {
         if link.flush && !link.broken {
             match link.transport.poll_flush(cx) {
                 Poll::Ready(Ok(())) => {
-                    // The transport may take frames again, and no waker reports that. It is asked
-                    // once; a transport that still refuses must wake the driver itself.
+                    // After the flush the transport may take frames again, and no waker reports
+                    // that. So `poll_ready` is called once more; a transport that still takes none
+                    // must wake the driver itself.
                     again = link.retry_ready && !link.writable;
                     link.flush = false;
                     link.retry_ready = false;

@@ -15,7 +15,7 @@
 //!   The only application code that runs under the lock is a [codec](crate::wire::Codec), whose
 //!   contract forbids calls back into the client.
 //! * The driver's task calls the functions of [`JoinParams`](crate::JoinParams::from_fn) and
-//!   credential providers while the lock is free. Wakers, payloads and every other value that may
+//!   credential providers without holding the lock. Wakers, payloads and every other value that may
 //!   own application memory are cloned and dropped outside the lock.
 //! * Dropping a future or a handle cancels its request, synchronously.
 

@@ -26,8 +26,8 @@ pub trait Clock: Clone + Send + Sync + 'static {
 
     /// The wall clock, from the Unix epoch. The driver compares its progress with
     /// [`now`](Self::now) to notice that the machine was suspended, and a
-    /// [`Supervisor`](crate::service::Supervisor) dates its events by it; a simulation returns the
-    /// same as `now`.
+    /// [`Supervisor`](crate::service::Supervisor) dates its events by it. In a simulation it may
+    /// return the same as `now`.
     fn wall(&self) -> Time;
 }
 
@@ -74,11 +74,12 @@ pub trait Timer: Unpin + 'static {
 
     /// Ready once the set time has come; never ready while the timer is not set.
     ///
-    /// `Pending` is a promise: the waker of this call, or of the last one with a waker that [wakes
-    /// the same task](core::task::Waker::will_wake), is woken when the set time has come. The
-    /// driver relies on it, and polls the timer again only for another time or another waker. A
-    /// runtime whose timers return `Pending` for other reasons, as tokio's do when the cooperative
-    /// budget of a task is used up, must poll them outside that budget.
+    /// A timer that returns `Pending` must wake the task when the set time has come. It may use the
+    /// waker of this call, or of an earlier call if that one [wakes the same
+    /// task](core::task::Waker::will_wake). The driver relies on this: it polls the timer again
+    /// only for another time or another waker. A runtime whose timers return `Pending` for other
+    /// reasons, as tokio's do when the cooperative budget of a task is used up, must poll them
+    /// outside that budget.
     fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }
 
@@ -132,8 +133,8 @@ pub enum Received {
     Control,
     /// Bytes were read and no message is complete; there may be more to read.
     Part,
-    /// The end of the connection. A close frame that was read is the cause even when a reset
-    /// follows at once, as Phoenix does it (`wire/close_graceful_shutdown`).
+    /// The end of the connection. If a close frame was read, it is the cause even when a reset
+    /// follows at once, as it does when Phoenix stops (`wire/close_graceful_shutdown`).
     Ended(Ended),
 }
 

@@ -169,8 +169,8 @@ impl Setup {
     }
 
     /// Records every input and action of the client's core, for a bug report that can be replayed;
-    /// [`recording`](crate::recording) lists the contents. By default nothing is recorded, which
-    /// costs one branch a step.
+    /// [`recording`](crate::recording) lists the contents. By default nothing is recorded; each
+    /// step then costs one branch.
     #[cfg(feature = "recording")]
     #[must_use]
     pub fn record(mut self, recorder: Recorder) -> Self {

@@ -147,8 +147,8 @@ impl SignalQueue {
         self.lagged == 0 && self.many.is_empty() && self.states.is_empty()
     }
 
-    /// Adds a signal. Returns the number of signals that were lost for it, and the signals to drop
-    /// after the lock is released. One signal always fits, however large.
+    /// Adds a signal. Returns the number of signals that were lost to make room for it, and the
+    /// signals to drop after the lock is released. One signal always fits, however large.
     pub(super) fn push(&mut self, signal: &Signal, read_buffer: &ReadBuffer) -> (u64, Vec<Signal>) {
         let mut dropped = Vec::new();
         let number = self.next;

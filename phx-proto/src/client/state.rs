@@ -9,10 +9,10 @@
 //! ```
 //!
 //! There is no command channel: a handle locks the state, calls the core and returns the result at
-//! once, and with it a payload that was not accepted. Therefore dropping a handle or a future is a
-//! plain synchronous call. After every command and every input the core's actions are drained, so a
-//! stale event can never complete a newer waiter. Frames stay in the core until the driver has a
-//! transport that takes them.
+//! once. Therefore dropping a handle or a future is a plain synchronous call, and the error of a
+//! push that was not accepted contains the payload. After every command and every input the core's
+//! actions are drained, so a stale event can never complete a newer waiter. Frames stay in the core
+//! until the driver has a transport that takes them.
 //!
 //! Each mailbox has its own lock. A consumer takes only that lock; the driver takes it while it
 //! holds the lock of the state.
@@ -199,7 +199,7 @@ impl Shared {
         }
         #[cfg(feature = "tracing")]
         trace.emit(&self.span, self.name.as_deref(), &self.address);
-        // These values may own handles of this very client.
+        // These values may own handles of this client, whose drop takes the lock.
         drop(discarded);
         wakes.wake();
         answer
@@ -228,14 +228,16 @@ pub(super) struct State {
     now: Time,
     /// The cause of the end of the previous connection or attempt.
     pub(super) last_cause: Option<Cause>,
-    /// A second reference to the join parameters of every topic. With it, the core never drops the
-    /// last reference, and a function of the application, under the lock.
+    /// A second reference to the join parameters of every topic, so that the core never drops the
+    /// last one under the lock. That drop may run code of the application, if the parameters are a
+    /// function.
     params: Table<JoinParams>,
     pub(super) discarded: Vec<Discarded>,
     /// Topics to join again, because a mailbox with
     /// [`MailboxPolicy::Rejoin`](super::MailboxPolicy::Rejoin) overflowed.
     pub(super) resyncs: Vec<Topic>,
-    /// The subscribers of each topic. Boxed, because vacant entries of a hash map take memory too.
+    /// The subscribers of each topic. The values are boxed, because vacant entries of a hash map
+    /// take memory too.
     pub(super) topics: Table<Box<Audience>>,
     /// The waiters for space in the push queue, by topic and in the order of their calls.
     pub(super) lines: BTreeMap<Topic, BTreeSet<u64>>,

@@ -4,7 +4,8 @@
 //! common fields. `connection` is the name of the connection, if it has one. `address` is the
 //! configured address without user, password and the values of its query. The levels are `info` for
 //! expected events, `warn` for events that may need an operator, and `debug` and `trace` for the
-//! rest. There is no `error`, because no signal is a bug of the program. No payload is logged.
+//! rest. The level `error` is not used, because no signal reports a bug of the program. No payload
+//! is logged.
 //!
 //! A subscriber is code of the application, so it is called after the lock is released.
 

@@ -202,7 +202,8 @@ impl Waiters {
 
     fn remove_deadline(&mut self, deadline: Time, id: WaiterId) {
         self.deadlines.remove(&(deadline, id));
-        // An empty tree keeps a node allocated, and most connections never join again.
+        // An empty tree keeps a node allocated, so a new tree replaces it: most connections never
+        // join again.
         if self.deadlines.is_empty() {
             self.deadlines = BTreeSet::new();
         }
@@ -237,7 +238,8 @@ impl Waiters {
             self.remove_deadline(deadline, id);
         }
         if !matches!(id, WaiterId::Push(_)) {
-            // Pushes are likely to come again soon; other waiters are not.
+            // Another push is likely to follow, so the memory is kept for it; other waiters are
+            // rare.
             self.entries.shrink_if_empty();
         }
         Some(waiter)
@@ -254,7 +256,8 @@ impl Waiters {
         let Wait::Push(wait) = &mut self.entries.get_mut(id)?.wait else { return None };
         let Some(outcome) = wait.outcome.take() else { return Some(Err(id)) };
         let kept = wait.kept;
-        // Dropping it under the lock is safe: it was woken, so it has no waker. It has no deadline.
+        // The waiter may be dropped under the lock: it was woken, so it has no waker, and it has no
+        // deadline.
         drop(self.entries.remove(id));
         Some(Ok((outcome, kept)))
     }

@@ -81,7 +81,7 @@ impl BuildHasher for Seeded {
 }
 
 /// A hasher that multiplies eight bytes at a time into its state and folds the halves of the product. The
-/// last eight bytes overlap those before them.
+/// last step takes the last eight bytes, which may overlap those before.
 struct Folded(u64);
 
 impl Hasher for Folded {

@@ -77,7 +77,7 @@ impl DelayRange {
         self.later(Self { min: floor, max: floor })
     }
 
-    /// The range from the later of both starts to the later of both ends.
+    /// The range that starts at the later start of the two ranges and ends at their later end.
     pub(crate) fn later(self, other: Self) -> Self {
         Self { min: self.min.max(other.min), max: self.max.max(other.max) }
     }

@@ -1,6 +1,6 @@
 //! Checks of hosts, header names and header values for the head of an HTTP request.
 
-/// Headers that the application cannot set: the upgrade writes them itself, or they would announce a
+/// Headers that the application cannot set. The upgrade writes some of them itself; the others announce a
 /// request body, and the server would read the first frames as that body.
 const OWNED: [&str; 5] = ["host", "connection", "upgrade", "content-length", "transfer-encoding"];
 const OWNED_PREFIX: &str = "sec-websocket-";

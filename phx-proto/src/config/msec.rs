@@ -8,14 +8,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::time::nanos;
 
-/// The number of nanoseconds (13 days) below which milliseconds as a floating-point number are exact to
-/// the nanosecond.
+/// The limit in nanoseconds (13 days) below which a floating-point number of milliseconds is exact to the
+/// nanosecond.
 const EXACT: u64 = 1 << 50;
 
 /// A [`Duration`] in milliseconds, for `#[serde(with = "Msec")]`.
 ///
 /// The number has a fraction if the duration is shorter than 13 days and not a whole number of
-/// milliseconds. The clock ends after 584 years, so a longer duration never elapses.
+/// milliseconds. [`Time`](crate::Time) ends after 584 years, so a longer duration never elapses.
 pub(crate) struct Msec;
 
 impl Msec {

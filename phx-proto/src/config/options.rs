@@ -51,10 +51,11 @@ pub struct Options {
     #[serde(rename = "max_elapsed_msec", with = "OptionalMsec")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<Msec>"))]
     pub max_elapsed: Option<Duration>,
-    /// Rules for close codes, instead of the defaults; any other code is followed by a retry.
+    /// Rules for close codes, which replace the default rules. A code without a rule is followed by a
+    /// retry.
     #[serde(rename = "close_rules")]
     pub(crate) close_policy: ClosePolicy,
-    /// Rules for HTTP statuses of a refused upgrade; any other status has the rule of its class.
+    /// Rules for HTTP statuses of a refused upgrade. A status without a rule has its default rule.
     #[serde(rename = "status_rules")]
     pub(crate) status_policy: StatusPolicy,
 
@@ -187,7 +188,8 @@ impl Default for Options {
         /// them reach many clients at once, so the retries are spread further.
         const SPREAD: CloseRule = CloseRule::RetryWithin(DelayRange::from_millis(10, 2_000));
         let seconds = Duration::from_secs;
-        // Every connection has the schedules and the rules, so the default ones are static.
+        // Every connection has the schedules and the rules, so the default ones are static and need no
+        // memory for each connection.
         Self {
             connect_timeout: seconds(10),
             close_timeout: seconds(2),

@@ -138,8 +138,8 @@ impl StatusPolicy {
         self.rules.0.insert(status, rule);
     }
 
-    /// The rule for a refused upgrade. Redirects and successful responses without an upgrade are refusals
-    /// too: the address is wrong, so a retry soon would fail again.
+    /// The rule for a refused upgrade. Redirects, and successful responses without an upgrade, are refusals
+    /// too: the address is wrong, so an early retry would fail again.
     pub(crate) fn rule(&self, status: u16) -> StatusRule {
         if let Some(rule) = self.rules.0.get(&status) {
             return *rule;

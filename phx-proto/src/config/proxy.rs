@@ -83,8 +83,8 @@ impl Proxy {
         self
     }
 
-    /// Sets the hosts that are reached without the proxy, and replaces those set before. The format is
-    /// that of `NO_PROXY`, separated by commas:
+    /// Sets the hosts that are reached without the proxy, and replaces those set before. The format is that
+    /// of `NO_PROXY`: entries separated by commas. An entry is
     ///
     /// * a domain, which includes its subdomains, or an address, each with an optional `:port`;
     /// * a network such as `10.0.0.0/8`;
@@ -190,7 +190,7 @@ impl Environment {
         host: &str,
         port: u16,
     ) -> Result<Option<&Proxy>, ConfigError> {
-        // These variables never apply to this machine itself.
+        // The proxies of the environment are never used for this machine itself.
         if uri::is_loopback(host) || is_excepted(&self.except, host, port) {
             return Ok(None);
         }

@@ -1,7 +1,7 @@
 //! Punycode (RFC 3492): the ASCII form of a host name, suggested in an error.
 //!
-//! It covers only names that IDNA normalises by lower case alone. Other names need Unicode tables, and a
-//! wrong name would lead to a wrong host.
+//! It covers only names that IDNA normalises by conversion to lower case alone. Other names need Unicode
+//! tables, and a wrong name would lead to a wrong host.
 
 /// Returns the `xn--` form of a host, or `None` if a label needs Unicode tables.
 pub(super) fn to_ascii(host: &str) -> Option<String> {

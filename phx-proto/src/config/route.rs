@@ -78,8 +78,8 @@ impl Config {
         Ok(())
     }
 
-    /// The host and the port to dial for this address: those of [`connect_to`](Self::connect_to), or its
-    /// own.
+    /// The host and the port to dial for this address: those of [`connect_to`](Self::connect_to), or those
+    /// of the address.
     #[must_use]
     pub fn dial_target<'a>(&'a self, uri: &'a Uri) -> (&'a str, u16) {
         match &self.connect_to {

@@ -425,8 +425,8 @@ impl Config {
     }
 
     /// Sets how long the transport may refuse frames before the connection counts as dead. It applies only
-    /// if heartbeats are disabled. Bytes written meanwhile extend it by
-    /// [`send_rate_min`](Self::send_rate_min).
+    /// if heartbeats are disabled. Bytes written meanwhile extend this time, as
+    /// [`send_rate_min`](Self::send_rate_min) describes.
     #[must_use]
     pub fn write_stall_timeout(mut self, timeout: Duration) -> Self {
         self.options_mut().write_stall_timeout = timeout;
@@ -436,10 +436,11 @@ impl Config {
     /// Sets the slowest link from the server to support, in bytes per second. With zero, bytes read extend
     /// no deadline.
     ///
-    /// The replies to heartbeats and joins queue behind data that is already on its way. So every byte read
-    /// while the client waits for one of them extends its deadline by the time that the byte takes at this
-    /// rate, at most by [`progress_max`](Self::progress_max). With a lower rate, a dead connection that still
-    /// delivers a few bytes is detected later; with a higher rate, connections over slower links are closed.
+    /// The replies to heartbeats and joins queue behind data that is already on its way. So every byte that
+    /// is read while the client waits for a reply extends the deadline of that reply by the time that the
+    /// byte takes at this rate, at most by [`progress_max`](Self::progress_max). With a lower rate, a dead
+    /// connection that still delivers a few bytes is detected later; with a higher rate, connections over
+    /// slower links are closed.
     #[must_use]
     pub fn receive_rate_min(mut self, bytes_per_second: u64) -> Self {
         self.options_mut().receive_rate_min = bytes_per_second;
@@ -449,11 +450,12 @@ impl Config {
     /// Sets the slowest link to the server to support, in bytes per second. With zero, bytes written extend
     /// no deadline.
     ///
-    /// Heartbeats and joins queue behind data written before them. So every byte ahead of one of them extends
-    /// its deadline by the time that the byte takes at this rate, unless a reply proves that the server has
-    /// received the byte. The extension is at most [`progress_max`](Self::progress_max). The operating system
-    /// buffers megabytes before it reports that nothing can be sent. With a lower rate these bytes extend the
-    /// deadline further, so a dead connection is detected later.
+    /// Heartbeats and joins queue behind data written before them. So each byte ahead of a heartbeat or a
+    /// join extends the deadline of the reply, by the time that the byte takes at this rate. A byte no
+    /// longer counts once a reply proves that the server has received it. The extension is at most
+    /// [`progress_max`](Self::progress_max). The operating system buffers megabytes before it reports that
+    /// nothing can be sent. With a lower rate these bytes extend the deadline further, so a dead connection
+    /// is detected later.
     #[must_use]
     pub fn send_rate_min(mut self, bytes_per_second: u64) -> Self {
         self.options_mut().send_rate_min = bytes_per_second;
@@ -475,8 +477,8 @@ impl Config {
 
 /// # Channels
 impl Config {
-    /// Sets the time after which the oldest unanswered join is reported and probed. It does not end the
-    /// join: a late ok still counts.
+    /// Sets the time after which the oldest unanswered join is reported, and the server is probed with a
+    /// heartbeat. The join goes on: a late ok still counts.
     #[must_use]
     pub fn join_timeout(mut self, timeout: Duration) -> Self {
         self.options_mut().join_timeout = timeout;
@@ -494,9 +496,9 @@ impl Config {
 
     /// Sets the most joins that may be unanswered at once, at least 1.
     ///
-    /// A server with a rate limit for joins may close the connection. If two connections in a row are closed
-    /// within 2 s of joins, the client sends joins at half the rate that the server answered, and raises the
-    /// rate again while that works.
+    /// A server with a rate limit for joins may close the connection. If two connections in a row are
+    /// closed within 2 s of joins, the client sends joins at half the rate at which the server answered
+    /// them, and raises the rate again while the server answers every join.
     ///
     /// # Errors
     ///
@@ -566,8 +568,8 @@ impl Config {
     /// several topics.
     ///
     /// The limit counts memory. A payload that is a slice of a larger buffer is copied when it is accepted,
-    /// instead of when its frame is built. For each push at most a kilobyte and a half, or a quarter of its
-    /// payload, is not counted.
+    /// instead of when its frame is built. For each push, at most a kilobyte and a half or a quarter of its
+    /// payload, whichever is more, is not counted.
     #[must_use]
     pub fn queued_bytes_max(mut self, max: usize) -> Self {
         self.options_mut().queued_bytes_max = max;
@@ -625,9 +627,9 @@ impl Config {
     /// Sets the most messages, and the most bytes of them, that wait for one slow consumer. Used by the
     /// `driver` feature.
     ///
-    /// A stream takes up to an eighth of either from its mailbox at once. Those messages still count, and
-    /// are no longer dropped. The bytes count memory, including names and read buffers; see
-    /// [bounds](crate::manual::bounds).
+    /// A stream takes up to an eighth of either from its mailbox at once. Those messages still count
+    /// against the limits, but are not dropped any more. The bytes count memory, including names and read
+    /// buffers; see [bounds](crate::manual::bounds).
     ///
     /// # Errors
     ///

@@ -36,7 +36,7 @@ use crate::config::uri::without_zone;
 #[derive(Clone)]
 pub struct Tls {
     client: Arc<ClientConfig>,
-    /// Allocated separately to keep this type small, because every connection has one.
+    /// The rest is allocated separately to keep this type small, because every connection has one.
     more: Option<Arc<More>>,
 }
 
@@ -177,7 +177,7 @@ impl Tls {
     }
 
     fn of(mut client: ClientConfig) -> Self {
-        // Without this, a server that also offers HTTP/2 could choose it.
+        // Without this list, a server that also offers HTTP/2 could choose HTTP/2.
         client.alpn_protocols = vec![b"http/1.1".to_vec()];
         Arc::new(client).into()
     }
@@ -294,7 +294,7 @@ impl Roots {
     /// server. A byte order mark is skipped.
     ///
     /// The self-signed certificate of a server must not be marked as an authority (`CA:TRUE`). By default
-    /// `openssl req -x509` does so; this command does not:
+    /// `openssl req -x509` marks it as one; this command does not:
     ///
     /// ```text
     /// openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 365 \\

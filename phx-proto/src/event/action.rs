@@ -15,8 +15,8 @@ use crate::wire::Frame;
 #[derive(Clone, Debug, PartialEq)]
 #[must_use = "the core assumes that every action is carried out"]
 pub enum Action {
-    /// Dial the address that [`Socket::connect_request`](crate::Socket::connect_request) returns at that
-    /// moment. Then call `handle_opened` or `handle_failed` with this id.
+    /// Call [`Socket::connect_request`](crate::Socket::connect_request) and dial the address that it
+    /// returns. Then call `handle_opened` or `handle_failed` with this id.
     Connect {
         /// The id of the new connection.
         id: ConnectionId,

@@ -23,8 +23,8 @@ use crate::wire::payload::Payload;
 /// The driver passes the cause of a failed attempt to
 /// [`Socket::handle_failed`](crate::Socket::handle_failed). Other causes come from the socket itself.
 ///
-/// The serialized form is for recordings and logs. Of a [`Refusal`] it has only the status and the headers
-/// that determine the delay.
+/// The serialized form is for recordings and logs. It contains only two parts of a [`Refusal`]: the status,
+/// and the headers that determine the delay.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -115,7 +115,7 @@ pub enum Cause {
     WriteStalled,
     /// The server sent nothing while a join was unanswered, for longer than
     /// [`Config::join_block_max`](crate::Config::join_block_max).
-    #[error("the server sent nothing for too long, because of the join of {topic:?}")]
+    #[error("the server sent nothing for too long while the join of {topic:?} was unanswered")]
     JoinStalled {
         /// The topic of the join. It is joined last on the next connection.
         topic: Topic,
@@ -420,7 +420,8 @@ pub enum RejoinCause {
     /// [`Socket::rejoin`](crate::Socket::rejoin) was called.
     #[error("a rejoin was requested")]
     Resync,
-    /// The reply to the join will not arrive: the server replied to a heartbeat that was written after it.
+    /// The reply to the join will not arrive: the server replied to a heartbeat that was written after the
+    /// join.
     #[error("the server replied to a heartbeat written after the join, but not to the join")]
     JoinUnanswered,
     /// The server refused the join with this response.
@@ -665,7 +666,7 @@ pub enum NotSentCause {
     #[error("it timed out while it waited for the channel")]
     TimedOut,
     /// The push was made with [`fail_fast`](crate::PushOptions::fail_fast), and the channel was interrupted
-    /// before it was written.
+    /// before the push was written.
     #[error("the channel was interrupted")]
     Interrupted,
     /// The server closed the channel.

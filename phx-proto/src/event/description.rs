@@ -51,7 +51,7 @@ pub(crate) struct Description<'a> {
     pub(crate) level: Level,
     /// The name of the signal.
     pub(crate) name: &'static str,
-    /// The name among signals with the same subject, such as `closed` for `channel_closed`.
+    /// The short name, for consumers that know the subject: `closed` for `channel_closed`.
     pub(crate) kind: &'static str,
     pub(crate) topic: Option<&'a Topic>,
     /// The event of a message.
@@ -149,7 +149,7 @@ impl<'a> Description<'a> {
         }
     }
 
-    /// Sets the name of the signal. It becomes the kind too if no kind was set.
+    /// Sets the name of the signal. If no kind was set, the name is the kind too.
     pub(crate) const fn named(mut self, name: &'static str) -> Self {
         self.name = name;
         if self.kind.is_empty() { self.kind(name) } else { self }

@@ -16,7 +16,7 @@ impl fmt::Display for Excerpt<'_> {
         let mut chars = self.0.chars();
         for c in chars.by_ref().take(MOST) {
             match c {
-                // These are harmless and frequent in JSON, so they are not escaped.
+                // Quotes and backslashes are harmless and frequent in JSON, so they are not escaped.
                 '"' | '\'' | '\\' => f.write_char(c)?,
                 // Escapes control characters, line breaks and format characters such as U+202E.
                 c => write!(f, "{}", c.escape_debug())?,

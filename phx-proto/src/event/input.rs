@@ -92,9 +92,9 @@ impl PushOptions {
         self
     }
 
-    /// Refuses the push at once if the channel is not joined, and ends it unsent if the channel is
-    /// interrupted before it was written. By default a push waits for the join until its timeout, even
-    /// through disconnects.
+    /// Refuses the push at once if the channel is not joined, and ends the push as not sent if the channel
+    /// is interrupted before the push was written. By default a push waits for the join until its timeout,
+    /// even through disconnects.
     #[must_use]
     pub const fn fail_fast(mut self) -> Self {
         self.fail_fast = true;

@@ -146,8 +146,8 @@ impl Refusal {
     /// The delay that the header `Retry-After` requests before the next attempt.
     ///
     /// The header has a number of seconds, or a date that is compared with the `Date` of the response. The
-    /// result is zero if the date is in the past, and `None` if there is a date but no `Date`. There is no
-    /// useful upper limit: a server may request a century.
+    /// result is zero if the date is in the past, and `None` if there is a date but no `Date`. A server may
+    /// request a century, so limit the result before you use it.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         http_date::retry_after(self.header("retry-after")?, self.header("date"))
@@ -239,9 +239,10 @@ impl fmt::Debug for LoggedHeaders<'_> {
 /// covers `Set-Cookie`, `WWW-Authenticate`, `Proxy-Authenticate`, `X-Csrf-Token` and `X-Api-Key`. It may
 /// redact more headers than necessary.
 ///
-/// In an address it redacts the query, the fragment and the user information, because a redirect often
+/// In a `Location` it redacts the query, the fragment and the user information, because a redirect often
 /// contains the query of the request with its token. `Link`, `Refresh` and `Referer` have addresses inside
-/// other text, so they are redacted completely, like any other header with such an address.
+/// other text, so they are redacted completely. So is any other header whose value contains an address with
+/// one of these three parts.
 fn logged_value<'a>(name: &str, value: &'a str) -> Cow<'a, str> {
     const SECRET: [&str; 9] =
         ["auth", "cookie", "token", "secret", "session", "-key", "link", "refresh", "refer"];

@@ -85,8 +85,8 @@ pub enum Signal {
         /// Whether no retry is left. `ChannelClosed` follows in that case.
         last: bool,
     },
-    /// The oldest unanswered join took longer than
-    /// [`Config::join_timeout`](crate::Config::join_timeout). It is being probed.
+    /// The oldest unanswered join took longer than [`Config::join_timeout`](crate::Config::join_timeout).
+    /// The server is probed with a heartbeat.
     JoinTimedOut {
         /// The topic.
         topic: Topic,
@@ -292,7 +292,7 @@ const fn interrupted<'a>(topic: &'a Topic, cause: &'a Interruption) -> Descripti
 }
 
 const fn channel_closed<'a>(topic: &'a Topic, cause: &'a ChannelEnd) -> Description<'a> {
-    // A refusal has caused a warning before, and so has the end of the connection.
+    // The signal of the refusal is a warning already, and so is that of the end of the connection.
     let level = match cause {
         ChannelEnd::ClosedByServer | ChannelEnd::InvalidParams { .. } => Level::Warn,
         ChannelEnd::Rejected(_)
@@ -347,8 +347,8 @@ impl Signal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Warning {
-    /// An `auth_token` was sent, but the server selected no subprotocol, so it ignored the token. Phoenix 1.7
-    /// and every server without `auth_token: true` do so.
+    /// An `auth_token` was sent, but the server selected no subprotocol, so it ignored the token. Phoenix
+    /// 1.7 and every server without `auth_token: true` ignore it.
     AuthTokenNotAcknowledged,
     /// The heartbeat interval is not shorter than Phoenix's default idle timeout of 60 s.
     HeartbeatIntervalTooLong,

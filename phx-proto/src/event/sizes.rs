@@ -25,7 +25,7 @@ pub struct Sizes {
     pub due_joins: usize,
     /// Pushes and leaves that are ready to be written.
     pub due_frames: usize,
-    /// Channels whose next push waits because
-    /// [`Config::pushes_in_flight_max`](crate::Config::pushes_in_flight_max) was reached, until it is their turn.
+    /// Channels whose pushes are held because
+    /// [`Config::pushes_in_flight_max`](crate::Config::pushes_in_flight_max) was reached.
     pub held_topics: usize,
 }

@@ -50,9 +50,9 @@ pub struct Stats {
     pub stale_inputs: u64,
     /// Replies for which no call was waiting: second replies, late replies, and replies to casts.
     pub late_replies: u64,
-    /// Messages that mailboxes dropped, and signals that streams of signals dropped. A mailbox counts only
-    /// once it is read: the first mailbox of a handle that uses only [`on`](crate::client::Channel::on)
-    /// counts nothing. Always 0 without the driver.
+    /// Messages that mailboxes dropped, and signals that streams of signals dropped. The drops of a mailbox
+    /// count only once a consumer reads it. So those of the first mailbox of a handle that uses only
+    /// [`on`](crate::client::Channel::on) do not count. Always 0 without the driver.
     pub mailbox_drops: u64,
     /// Frames that could not be decoded.
     pub protocol_errors: u64,

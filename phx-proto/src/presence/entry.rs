@@ -67,7 +67,7 @@ pub(super) fn entry<M: DeserializeOwned>(value: Value) -> Result<PresenceEntry<M
     match extra.remove("metas") {
         Some(Value::Array(metas)) => {
             let metas = metas.into_iter().map(meta).collect::<Result<_, _>>()?;
-            // A map that became empty keeps its root node allocated.
+            // A map that became empty keeps its root node allocated, so a new map replaces it.
             let extra = if extra.is_empty() { Map::new() } else { extra };
             Ok(PresenceEntry { metas, extra })
         }
@@ -129,8 +129,8 @@ pub enum PresenceChange<M = Value> {
         /// Whether the key has no metas left.
         last: bool,
     },
-    /// A meta was replaced. The server sends this as a join that names its predecessor and a leave of
-    /// that predecessor.
+    /// A meta was replaced. The server sends an update as a join of the new meta, which names the old one,
+    /// and a leave of the old one.
     Update {
         /// The key.
         key: String,

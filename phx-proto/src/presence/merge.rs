@@ -1,7 +1,7 @@
 //! Computing and applying differences between presence lists.
 //!
-//! The work for a message is O(n log n) in its metas and in those of the keys that it names: refs are
-//! looked up in sorted lists.
+//! Applying a message takes O(n log n), because refs are looked up in sorted lists. Here n is the number of
+//! metas in the message and in the list under the keys that the message names.
 
 use core::cmp::Ordering;
 use core::fmt;
@@ -186,8 +186,8 @@ impl<M: Clone> Diff<M> {
 /// For each meta that joined a key, the index of the meta in `left` that it replaced, if any. The result
 /// is empty if no meta was replaced.
 ///
-/// A join and a leave become an update only if no other change would be lost by that. So this excludes
-/// metas of a key that is new, metas that also leave, predecessors that also join, and a second meta with
+/// A join and a leave become an update only if no other change is lost by that. These are not updates:
+/// metas of a new key, metas that also leave, metas whose predecessor also joins, and a second meta with
 /// the same predecessor.
 fn predecessors<'a, M>(
     joined: &'a [PresenceMeta<M>],
@@ -412,7 +412,8 @@ mod tests {
         ]
     }
 
-    /// Eight times the metas take at most eight times the steps, and half as many again for sorting.
+    /// Eight times as many metas take at most twelve times as many steps: eight times for the metas, and
+    /// half of that in addition for sorting.
     #[test]
     fn merge_steps_are_linear_in_metas() {
         for ((shape, few), (_, many)) in shapes(500).into_iter().zip(shapes(4_000)) {

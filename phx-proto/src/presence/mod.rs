@@ -88,7 +88,8 @@ impl<M> SyncState<M> {
     }
 }
 
-/// A presence message could not be applied. The list is unchanged, unless it is too large.
+/// A presence message could not be applied. The list is unchanged, except after
+/// [`TooLarge`](Self::TooLarge), which clears it.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PresenceError {
@@ -126,9 +127,9 @@ impl<M> Presence<M> {
     /// 50,000 users with one small meta each.
     ///
     /// A meta counts as the [`Value`] that it was read from, which usually takes more than a type of the
-    /// application. A message that would exceed the bound fails with
-    /// [`TooLarge`](PresenceError::TooLarge). While a message is applied, its values and the resulting
-    /// changes may take as much memory again each.
+    /// application. A message that would exceed the bound fails with [`TooLarge`](PresenceError::TooLarge).
+    /// While a message is applied, its values may take as much memory in addition, and so may the resulting
+    /// changes.
     #[must_use]
     pub fn bytes_max(mut self, bytes: usize) -> Self {
         self.bytes_max = bytes;
@@ -148,7 +149,8 @@ impl<M> Presence<M> {
         self.progress = SyncState::Lost;
     }
 
-    /// Whether the list follows the server's. It does not between a join and its state.
+    /// Whether the list is in sync with the server's. It is not in sync between a join and the state that
+    /// follows.
     #[must_use]
     pub const fn is_synced(&self) -> bool {
         matches!(self.progress, SyncState::Synced)

@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use crate::wire::weight::nodes_weight;
 
-/// The most memory that one byte of text can become, in bytes. The worst case is the five bytes of
-/// `{"":}` around a value, which become a map.
+/// The most memory, in bytes, that one byte of text takes once it is parsed. The worst case is `{"":}`
+/// around a value: these five bytes become a map.
 const MOST_PER_BYTE: usize = (nodes_weight(1) + size_of::<Value>()) / 5 + 1;
 
 /// Whether a JSON text takes more than `max` bytes once it is parsed, by the measure of
@@ -63,7 +63,8 @@ fn text_weight(text: &[u8], max: usize) -> usize {
                     let (is_map, commas) = open[last];
                     sum +=
                         if is_map { nodes_weight(commas + 1) + size_of::<Value>() } else { ITEM };
-                    // Commas were counted as list items at once, in case the text has no end.
+                    // Each comma was counted as a list item when it was read, because the text may end
+                    // before its container. The commas of a map weigh less.
                     sum -= if is_map { commas * (ITEM - size_of::<Value>()) } else { 0 };
                 }
             }
@@ -87,7 +88,7 @@ mod tests {
         tree_weight(&serde_json::from_str(text).expect("JSON"))
     }
 
-    /// The weight of a text matches that of its values, and never exceeds the most per byte.
+    /// The weight of a text matches that of its values, and never exceeds [`MOST_PER_BYTE`] for each byte.
     #[test]
     fn text_weight_matches_parsed_values() {
         let many = |item: &str| format!("[{}]", vec![item; 1_000].join(","));

@@ -15,7 +15,7 @@ use crate::wire::payload::Payload;
 /// The text that replaces a secret.
 pub(super) const REDACTED: &str = "hidden";
 
-/// A duration in nanoseconds. The longest one means no timeout.
+/// A duration in nanoseconds. `u64::MAX` means no timeout.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Nanos(u64);
@@ -106,7 +106,7 @@ impl ConfigRecord {
         }
     }
 
-    /// Restores the configuration, with fillers instead of secrets.
+    /// Restores the configuration, with a placeholder for each secret.
     pub(super) fn config(&self) -> Result<Config, InvalidConfig> {
         let config = Config::insecure(&self.uri)?.options(self.options.clone());
         let config = match &self.connect_to {
@@ -163,8 +163,8 @@ impl ParamsRecord {
             .map_or(Self::Function, |payload| Self::Fixed(PayloadRecord::redacted(payload)))
     }
 
-    /// Restores the parameters, with fillers. The replay never calls the function; it supplies the recorded
-    /// results.
+    /// Restores the parameters, with fillers of the recorded lengths. The replay never calls a function; it
+    /// supplies the recorded results.
     pub(super) fn params(&self) -> JoinParams {
         match self {
             Self::Fixed(payload) => payload.payload().into(),

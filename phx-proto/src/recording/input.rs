@@ -139,7 +139,7 @@ impl InputRecord {
             Input::CredentialsUnchanged { id } => Self::CredentialsUnchanged { conn: id.as_u64() },
             Input::Opened { id, opened } => Self::Opened {
                 conn: id.as_u64(),
-                // A server that repeats the offered protocols repeats the token in them.
+                // Any other protocol may contain the token: a server may repeat the offered protocols.
                 protocol: opened.protocol.as_deref().map(|protocol| match protocol {
                     "phoenix" => "phoenix".to_owned(),
                     _ => "other".to_owned(),

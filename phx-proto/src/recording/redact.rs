@@ -124,7 +124,7 @@ impl PayloadRecord {
         match self {
             Self::Hidden(length) => Payload::unparsed(Bytes::from(match length.get() {
                 0 => Vec::new(),
-                // A string of one or two bytes has no content.
+                // No JSON string has one byte, and only `""` has two, so other values serve as fillers.
                 1 => vec![b'0' + (byte & 1)],
                 2 if byte & 1 == 1 => b"[]".to_vec(),
                 length => {
@@ -194,8 +194,9 @@ impl FrameRecord {
 
     fn written(frame: &Frame, codec: &dyn Codec) -> Self {
         let Frame::Binary(bytes) = frame else { return Self::envelope(frame, codec) };
-        // The client's binary frames have another header than the server's, which the codec decodes. The
-        // headers of other codecs are unknown, and a token in them might be mistaken for a topic.
+        // The codec decodes only the server's binary frames, whose header differs from that of the
+        // client's. The client's header of vsn 2.0.0 is read here. Those of other codecs are unknown, so
+        // only the length of such a frame is recorded: a token in it could be mistaken for a topic.
         let message =
             if codec.vsn() == V2.vsn() { MessageRecord::binary_push(bytes) } else { None };
         message.map_or_else(|| Self::unreadable(frame), |message| Self::Message(message.into()))

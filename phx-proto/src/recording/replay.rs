@@ -360,7 +360,7 @@ impl Player {
             match self.socket.poll_step(at)? {
                 Step::Action(action) => break action,
                 Step::Evaluate(ticket) => {
-                    // Without a recorded join, the function panicked, or its result could not be sent.
+                    // If no join is recorded here, the function panicked, or its result could not be sent.
                     // Both end the channel in the same way.
                     let params = self.joins.take(&ticket.attempt().topic).ok_or(ParamsPanicked);
                     if let Supplied::Join(join) = self.socket.supply_join(at, &ticket, params) {

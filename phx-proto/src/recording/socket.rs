@@ -64,7 +64,7 @@ impl RecordedSocket {
         Self { socket: Socket::new(config, seed, now), log }
     }
 
-    /// Passes the queued lines to the sink of the recorder. Dropping the socket does so too.
+    /// Passes the queued lines to the sink of the recorder. Dropping the socket passes them too.
     pub fn flush(&self) {
         if let Some(log) = &self.log {
             log.tape.flush();

@@ -33,9 +33,9 @@ impl Recorder {
     /// Creates a recorder that passes every line, without its line break, to `sink`. Lines are passed in
     /// order, and never two at the same time.
     ///
-    /// The sink is called on the thread that calls the client or polls its driver. It should be quick, and it
-    /// must not call back into a client that it records. When such a call returns, the sink has received all
-    /// lines of that call.
+    /// The sink is called on the thread that calls the client or polls its driver. It should be quick, and
+    /// it must not call back into a client that it records. When a call of the client or a poll of the
+    /// driver returns, the sink has received all of its lines.
     ///
     /// Only the lengths of payloads are recorded. Credentials, values of the query and join parameters are
     /// never recorded.

@@ -101,7 +101,7 @@ struct Keeper<R: Runtime> {
     setup: Setup,
     clock: R::Clock,
     runtime: R,
-    /// Dropped last, so that its waiters find everything else ended.
+    /// This field is dropped last, so that the waiters find everything else ended.
     keeping: Keeping,
 }
 

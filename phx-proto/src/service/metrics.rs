@@ -3,8 +3,9 @@
 //! The module writes the text itself, because `prometheus-client` has no state sets and would add a
 //! lock and nine crates.
 //!
-//! The functions are pure: no state is kept between two pages. Counters are those of a client, so
-//! they start again at 0 after a panic of its driver, and continue after other restarts.
+//! The functions are pure: they keep no state between calls. The counters are those of a client.
+//! After a panic of the driver the client is replaced, so they start again at 0; after other
+//! restarts they continue.
 //!
 //! ```
 //! use phx_proto::service::metrics::{ConnectionMetrics, openmetrics};
@@ -84,8 +85,9 @@ pub fn openmetrics(connections: &[ConnectionMetrics]) -> String {
     page
 }
 
-/// The same metrics as JSON: for each connection an object with the names of the samples. If a
-/// family has a further label, its value is an object by that label.
+/// The same metrics as JSON: an object for each connection, with the names of the samples as keys.
+/// If the samples have a further label, the value is an object with the values of that label as
+/// keys.
 ///
 /// ```
 /// use phx_proto::service::metrics::{ConnectionMetrics, json};

@@ -13,9 +13,9 @@
 //!   Temporary     │ stopped           │ stopped                │ stopped
 //! ```
 //!
-//! A connection reconnects by itself. This machine decides what follows when it no longer does. A
-//! connection that used up its `max_retries` has *given up*. By default that is final, because a
-//! restart would defeat the limit. A crash is a panic in application code.
+//! A connection reconnects by itself. This machine decides what follows when the connection has
+//! ended. A connection that used up its `max_retries` has *given up*. By default that is final,
+//! because a restart would defeat the limit. A crash is a panic in application code.
 
 use core::time::Duration;
 use std::collections::VecDeque;

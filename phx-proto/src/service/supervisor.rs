@@ -9,10 +9,10 @@
 //!                       Supervision ─▶ connect again after a delay, or stay ended
 //! ```
 //!
-//! A keeper owns the driver of its connection and polls it inside `catch_unwind`, so a panic on one
-//! connection does not affect another. It reads the signals right after the driver emitted them, in
-//! the same task, so the queue between the two stays short. If the queue overflows, an event
-//! reports the number of lost signals.
+//! Each connection has a keeper. The keeper owns the driver of the connection and polls it inside
+//! `catch_unwind`, so a panic on one connection does not affect another. It reads the signals right
+//! after the driver emitted them, in the same task, so the queue between driver and keeper stays
+//! short. If the queue overflows, an event reports the number of lost signals.
 
 use core::fmt;
 use core::future::{Future, poll_fn};
@@ -102,7 +102,7 @@ pub struct Supervised {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ConnectionStatus {
-    /// The state in four words.
+    /// The state in short.
     pub lifecycle: Lifecycle,
     /// The state in detail.
     pub state: SupervisedState,
@@ -297,7 +297,7 @@ impl Supervisor {
         &self.inner.bus
     }
 
-    /// Starts a connection under a name and supervises it. Several connections may have the same
+    /// Starts a connection under a name and supervises it. Several connections may use the same
     /// server.
     ///
     /// The name of a connection that has ended can be used again.
@@ -481,7 +481,7 @@ impl Supervisor {
         let mut entries = self.inner.lock();
         let by_name = &mut entries.by_name;
         let is_current = by_name.get(name).is_some_and(|current| Arc::ptr_eq(current, entry));
-        // The caller's `entry` is dropped later, so no entry is freed under the lock.
+        // The caller still has a reference, `entry`, so no entry is freed under the lock.
         is_current.then(|| by_name.remove(name));
     }
 
@@ -531,7 +531,8 @@ impl fmt::Debug for Supervisor {
     }
 }
 
-/// A connection whose keeper is being spawned. If that panics, the drop removes its name.
+/// A connection whose keeper is being spawned. If spawning panics, the drop of this value removes
+/// the name.
 struct Starting<'a> {
     supervisor: &'a Supervisor,
     entry: &'a Arc<Entry>,

@@ -133,7 +133,7 @@ mod tests {
 
     use super::*;
 
-    /// [`Borrow`] requires the same hash and order. A lookup by `&str` depends on them.
+    /// [`Borrow`] requires the hash and the order of `str`, because a lookup by `&str` uses them.
     #[test]
     fn byte_str_hashes_like_str() {
         let names = ["", "room:a", "é", "a longer name than fits into a word"];

@@ -26,8 +26,8 @@ use crate::wire::{
 ///
 /// # The lock
 ///
-/// The client calls its codec for every frame while it holds its lock. A codec must not block, take
-/// locks or call back into the client. The same holds for code that runs when its buffers are dropped.
+/// The client holds its lock while it calls the codec for a frame. A codec must not block, take locks or
+/// call back into the client. The same holds for code that runs when its buffers are dropped.
 pub trait Codec: fmt::Debug + Send + Sync {
     /// The `vsn` query parameter that selects this format on the server.
     fn vsn(&self) -> &str;
@@ -50,8 +50,9 @@ pub trait Codec: fmt::Debug + Send + Sync {
     /// default is `true`.
     ///
     /// In such a format an "unmatched topic" reply with a null join_ref can only come from Phoenix itself,
-    /// and the channel is joined again. In vsn 1.0.0 an application may send the same reason, so it makes
-    /// a channel join again at most once in [`Config::stable_after`](crate::Config::stable_after).
+    /// and the channel is joined again. In vsn 1.0.0 an application may send the same reason, so such a
+    /// reply makes a channel join again at most once in
+    /// [`Config::stable_after`](crate::Config::stable_after).
     fn names_joins(&self) -> bool {
         true
     }

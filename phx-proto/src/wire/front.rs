@@ -1,5 +1,5 @@
-//! A writer for the part of a frame in front of its payload. Its length is computed first, and it is then
-//! written into a buffer of that length.
+//! A writer for the part of a frame in front of the payload. The length of that part is computed first; the
+//! part is then written into a buffer of that length.
 
 use core::mem;
 

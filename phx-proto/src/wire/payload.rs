@@ -15,15 +15,15 @@ use serde_json::Value;
 
 use crate::wire::{Detail, first_of_members};
 
-/// [`Payload::HEADROOM`].
+/// A short name for [`Payload::HEADROOM`].
 const HEADROOM: usize = Payload::HEADROOM;
 
 /// The initial capacity for a serialised payload, enough for one of common length.
 const USUAL: usize = 160;
 
-/// The greatest unused capacity of a buffer, unless a quarter of its length is more. A buffer that grew
-/// by doubling may have as much unused capacity as content, and every bound in bytes would have to
-/// count it.
+/// The most unused capacity of a buffer in bytes, or a quarter of its length if that is more. Without this
+/// limit, a buffer that grew by doubling could have as much unused capacity as content, and every bound in
+/// bytes would have to count it.
 const SPARE_MAX: usize = 1 << 10;
 
 /// The static memory of [`Payload::empty`].
@@ -138,8 +138,8 @@ impl Payload {
         Self { buffer: Bytes::from_static(EMPTY), kind: Kind::Found }
     }
 
-    /// Creates a payload from received JSON text, without copying or parsing it. For a
-    /// [`Codec`](crate::wire::Codec) that finds the text of a payload in a frame.
+    /// Creates a payload from received JSON text, without copying or parsing it. A
+    /// [`Codec`](crate::wire::Codec) uses it when it finds the text of a payload in a frame.
     ///
     /// Nothing is checked here. The caller guarantees that the text is one JSON value without whitespace
     /// around it. If it is not, [`deserialize`](Self::deserialize) and [`to_value`](Self::to_value) return
@@ -186,7 +186,7 @@ impl Payload {
     /// The bytes of the JSON text, or of the binary payload.
     ///
     /// If the payload is the response of a reply, each call scans it to find its end.
-    /// [`deserialize`](Self::deserialize) does not.
+    /// [`deserialize`](Self::deserialize) does not need this scan.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.buffer[self.range()]
@@ -198,7 +198,7 @@ impl Payload {
     #[inline(always)]
     pub fn len(&self) -> usize {
         match self.kind {
-            // The usual kind of a push, whose length is read several times.
+            // A push usually has this kind of payload, and its length is read several times.
             Kind::Own => self.buffer.len() - HEADROOM - 1,
             _ => self.range().len(),
         }
@@ -296,10 +296,10 @@ impl Payload {
         }
     }
 
-    /// Copies the payload into a buffer that becomes the frame in place, unless it is in one already.
-    /// Besides [`len`](Self::len) bytes and the headroom, that buffer has unused capacity of at most a
-    /// quarter, while a slice may keep any amount of memory alive. A queued payload is copied here instead
-    /// of when its frame is built, so there is no additional copy.
+    /// Copies the payload into a buffer that becomes the frame in place, unless it is in one already. A
+    /// slice may keep any amount of memory alive; that buffer has, besides [`len`](Self::len) bytes and the
+    /// headroom, at most 1 KiB or a quarter of its length unused. A queued payload is copied here and not
+    /// when its frame is built, so there is no additional copy.
     #[inline]
     pub(crate) fn make_own(&mut self) {
         if !matches!(self.kind, Kind::Own | Kind::OwnBinary) {
@@ -336,7 +336,7 @@ impl Payload {
     }
 
     /// Builds a frame: `front_len` bytes that `write_front` fills, this payload, and, if the payload is
-    /// JSON, the byte `end`. For [`Codec::encode`](crate::wire::Codec::encode).
+    /// JSON, the byte `end`. Use it in [`Codec::encode`](crate::wire::Codec::encode).
     ///
     /// The envelope is written around the payload in place if three conditions hold: the payload was
     /// made by [`json`](Self::json) or [`binary`](Self::binary), or was in the push queue; no clone of it

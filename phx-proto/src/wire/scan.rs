@@ -4,9 +4,9 @@
 //! function recurses, so deep nesting cannot exhaust the stack.
 //!
 //! Frames as Phoenix servers write them, without whitespace and escapes, take the inlined branches; the
-//! `#[cold]` functions read the rest of JSON. Each function reads one token or a fixed sequence of
-//! tokens, so whitespace never changes the result. A separate reader for the usual form alone would save
-//! 37 of the 944 instructions from a frame to its message, and none for a reply.
+//! `#[cold]` functions read the rest of JSON. Each function reads one token or a fixed sequence of tokens,
+//! so whitespace never changes the result. A separate reader for the usual form alone would save 37 of the
+//! 944 instructions that a message takes from its frame to the consumer, and none of those of a reply.
 
 use core::ops::Range;
 
@@ -241,8 +241,7 @@ impl Scanner<'_> {
         Ok(start..self.at)
     }
 
-    /// Takes a value that has no consumer and checks that it is JSON, which [`value`](Self::value) does
-    /// not.
+    /// Takes a value that has no consumer. Unlike [`value`](Self::value), it checks that the value is JSON.
     pub(super) fn ignored(&mut self, expected: &'static str) -> Scan<Range<usize>> {
         let value = self.value(expected)?;
         self.check(value.clone(), expected)?;
@@ -314,9 +313,10 @@ impl Scanner<'_> {
 
     /// Reads the part as a reply.
     ///
-    /// If a reply has several statuses, the one that is its first member counts, otherwise the last one.
-    /// Of several responses the last one counts, as for `JSON.parse`. Phoenix never writes two. With this
-    /// rule a usual response is found from both ends of the text, so the cost does not grow with its length.
+    /// Phoenix never writes two statuses or two responses. If a reply has several statuses, its first
+    /// member counts if that is a status, and otherwise the last status. Of several responses the last one
+    /// counts, as for `JSON.parse`. With this rule a usual response is found from both ends of the text, so
+    /// the cost does not grow with its length.
     #[inline(always)]
     pub(super) fn reply(&mut self) -> Scan<Body> {
         // The two forms that servers write. The order of the keys depends on their OTP release.
@@ -376,7 +376,7 @@ impl Scanner<'_> {
         }
         self.take(b'}', "the end of the reply")?;
         self.end("the end of the array after the reply")?;
-        // If the first member was a status, a response would have returned from the loop.
+        // If the first member is a status, there is no response: the loop returns when it reads one.
         let status = last.or(first.map(Ok)).ok_or(Expected("a status in the reply"))??;
         let response = response.ok_or(Expected("a response in the reply"))?;
         Ok(Body::Reply { status, response: Payload::unparsed(self.frame.slice(response)) })
@@ -392,8 +392,8 @@ impl Scanner<'_> {
     }
 
     /// Reads the response at the current position, if a usual status is the last member of the text. That
-    /// member belongs to the reply itself: the last brace closes the reply, and a quote inside a string
-    /// follows a backslash.
+    /// member cannot be a part of the response: the last brace closes the reply, and a quote inside a
+    /// string would follow a backslash.
     #[inline(always)]
     fn response_before_status(&mut self) -> Option<Scan<Body>> {
         self.next_byte();
@@ -505,7 +505,7 @@ const fn is_delimiter(byte: u8) -> bool {
     is_space(byte) || matches!(byte, b',' | b':') || is_structure(byte)
 }
 
-/// Whether a byte outside of strings opens or closes a string, an object or an array.
+/// Whether a byte, which is not inside a string, opens or closes a string, an object or an array.
 const fn is_structure(byte: u8) -> bool {
     matches!(byte, b'"' | b'{' | b'}' | b'[' | b']')
 }

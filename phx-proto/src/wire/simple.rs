@@ -18,7 +18,7 @@ pub(super) fn simple_len(bytes: &[u8]) -> usize {
         }
         at += 8;
     }
-    // The last word overlaps bytes that were checked before and have no stops.
+    // The last word overlaps bytes that were checked before and need no escape.
     if let (true, Some(word)) = (at < bytes.len(), bytes.last_chunk::<8>()) {
         let stops = stops(u64::from_le_bytes(*word));
         return if stops == 0 { bytes.len() } else { bytes.len() - 8 + first(stops) };

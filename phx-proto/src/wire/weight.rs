@@ -1,14 +1,13 @@
 //! Memory accounting for queued messages, shared by every bounded queue.
 //!
-//! An incoming message consists of slices of its frame, and the frame is a slice of the transport's
-//! read buffer. Three bytes may keep megabytes alive, and [`Bytes`] does not reveal how much. So a
-//! message has two sizes: the memory that a copy of it takes ([`Load::own`]), and the memory that it
-//! keeps alive as received ([`Load::kept`]), which is the whole read buffer as estimated by
-//! [`ReadBuffer`]. A queue sums up the second. When the sum exceeds the bound, the queue copies
-//! messages out of their buffers ([`compact`]), oldest first and each at most once, until the sum fits.
-//! It drops messages only if they would not fit with all of them copied. [`Account`] keeps these sums.
-//! A consumer that keeps up causes no copy, unless one small message alone keeps more than the bound
-//! alive.
+//! An incoming message consists of slices of its frame, and the frame is a slice of the transport's read
+//! buffer. Three bytes may keep megabytes alive, and [`Bytes`] does not reveal how much. So a message has
+//! two sizes: the memory that a copy of it takes ([`Load::own`]), and the memory that it keeps alive as
+//! received ([`Load::kept`]), which is the whole read buffer as estimated by [`ReadBuffer`]. A queue sums
+//! up the second. When the sum exceeds the bound, the queue copies messages out of their buffers
+//! ([`compact`]), oldest first and each at most once, until the sum fits. It drops messages only if they
+//! would not fit even after all of them were copied. [`Account`] keeps these sums. A consumer that keeps up
+//! causes no copy, unless one small message alone keeps more than the bound alive.
 
 #![allow(dead_code, reason = "some functions are used only by queues of optional features")]
 
@@ -76,11 +75,11 @@ pub(crate) fn compact(name: &ByteStr, payload: &Payload) -> (ByteStr, Payload) {
 /// configured size of the buffer and the sizes of the frames.
 ///
 /// Transports read into one buffer and return slices of it. The buffer grows when a frame does not fit
-/// after the bytes already read, and doubles if no slice of it is left. It is then used for the frames
-/// that follow, so a small message may keep the memory of the largest frame before it alive. A message
-/// that arrived in fragments does so too, because its parts are collected in a buffer that doubles.
-/// Transports do not report when they release such a buffer, so the largest frame counts until the end
-/// of the connection.
+/// after the bytes already read, and it doubles if no slice of it is in use any more. It is then used for
+/// the frames that follow, so a small message may keep alive a buffer that has grown for the largest frame
+/// so far. A message that arrived in fragments may keep as much alive, because its parts are collected in a
+/// buffer that doubles. Transports do not report when they release such a buffer, so the largest frame
+/// counts until the end of the connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReadBuffer {
     configured: usize,
@@ -155,8 +154,8 @@ impl Account {
         Self { max, own: 0, kept: 0, compact: 0 }
     }
 
-    /// Whether another entry fits if all entries are copied. `lent` bytes that cannot be copied count
-    /// too. If it does not fit, an entry has to be dropped.
+    /// Whether another entry fits if all entries are copied. `lent` is a number of further bytes that
+    /// copying cannot reduce. If the entry does not fit, one has to be dropped.
     #[inline]
     pub(crate) const fn fits(&self, load: Load, lent: usize) -> bool {
         self.own.saturating_add(lent).saturating_add(load.own) <= self.max

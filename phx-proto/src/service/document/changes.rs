@@ -30,9 +30,9 @@ impl ConnectionChanges {
 impl Connections {
     /// Compares these connections with `next`.
     ///
-    /// Two specifications are the same when their documents are equal after variables are replaced,
-    /// secrets included, and the files for TLS that they name have the same contents. A
-    /// specification that was made in code is the same only as its clones.
+    /// Two specifications are the same when two things hold: their documents, including secrets,
+    /// are equal after variables are replaced, and the files for TLS that they name have the same
+    /// contents. A specification that was made in code is the same only as its own clones.
     ///
     /// ```
     /// use phx_proto::service::Connections;

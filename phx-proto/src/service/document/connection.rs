@@ -25,12 +25,14 @@ pub(super) struct Connection {
     pub(super) uri: Option<Uri>,
     /// Allows ws:// to another machine.
     allow_insecure: bool,
-    /// host:port to dial instead of the URI's; Host and TLS name stay.
+    /// host:port to dial instead of the URI's. The header Host and the TLS name are still those of
+    /// the URI.
     #[cfg_attr(feature = "schema", schemars(with = "String"))]
     connect_to: Option<Target>,
     /// The version of the wire format.
     vsn: Option<Vsn>,
-    /// Headers of the upgrade request; Phoenix passes those with x- to the socket.
+    /// Headers of the upgrade request. Phoenix passes only those that start with x- to the
+    /// application.
     headers: Pairs,
     /// Parameters of the socket.
     params: Pairs,
@@ -41,7 +43,7 @@ pub(super) struct Connection {
     auto_join_channels: Channels,
     /// false means max_retries 0.
     reconnect: bool,
-    /// PEM files, which are read with the document, and the server name to verify.
+    /// PEM files, which are read after the document, and the server name to verify.
     pub(super) tls: Option<TlsFiles>,
     /// Which ends of the connection are followed by a restart.
     #[cfg_attr(feature = "schema", schemars(transform = super::schema::or_reference))]
@@ -130,7 +132,8 @@ impl Connection {
         if attributes.keys().any(|name| !crate::service::router::is_attribute_name(name)) {
             report("attributes", ProblemKind::AttributeName);
         }
-        // Normalized for comparisons: different spellings of the same value are equal.
+        // These keys are normalized, so that different spellings of the same value compare as
+        // equal.
         self.vsn = Some(Vsn::of(&*config.codec));
         self.attributes = Pairs(attributes.clone().into_iter().collect());
         let restart = RestartPolicy::new(self.restart).intensity(self.max_restarts, self.within);

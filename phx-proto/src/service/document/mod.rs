@@ -7,7 +7,7 @@
 //!                └──────── problems, with connection and key ◀──────── one ConnectionSpec each
 //! ```
 //!
-//! The result is all specifications, or all problems.
+//! The reader returns either all specifications or all problems.
 //!
 //! The document is
 //!

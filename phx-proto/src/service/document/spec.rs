@@ -20,7 +20,7 @@ use crate::service::supervision::RestartPolicy;
 /// | --- | --- |
 /// | `uri` | `ws://` or `wss://`, with its path |
 /// | `allow_insecure` | allows `ws://` to another machine |
-/// | `connect_to` | `host:port` to dial instead of the URI's; `Host` and the TLS name stay |
+/// | `connect_to` | `host:port` to dial instead of the URI's; the header `Host` and the TLS name are still those of the URI |
 /// | `vsn` | `"2.0.0"` or `"1.0.0"`; default: the `vsn` in the query of `uri`, otherwise `"2.0.0"` |
 /// | `headers`, `params` | an object, or a list of pairs |
 /// | `auth_token` | the token of Phoenix's `auth_token` |

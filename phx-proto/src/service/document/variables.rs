@@ -3,8 +3,8 @@
 /// Replaces the variables in `text` by their values.
 ///
 /// `$${` stands for a literal `${`. Variables inside a value are not replaced. A variable that is
-/// not set or empty takes the default. Without a default it is an error, because an empty token is
-/// never intended.
+/// unset or empty is replaced by its default. If it has none, that is an error, because an empty
+/// token is never intended.
 pub(super) fn fill(
     text: &str,
     lookup: &dyn Fn(&str) -> Option<String>,

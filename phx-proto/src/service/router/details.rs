@@ -7,7 +7,7 @@ use crate::event::description::{About, Description, Explanation};
 /// Up to `N` segments of a type or a topic.
 pub(super) type Segments<'a, const N: usize> = [Option<Segment<'a>>; N];
 
-/// A signal as the router sees it, without an allocation.
+/// The description of a signal for the router. Creating it allocates nothing.
 #[derive(Clone, Copy)]
 pub(super) struct Details<'a> {
     description: Description<'a>,
@@ -19,7 +19,8 @@ impl<'a> Details<'a> {
     /// The details of a signal; `None` if it is not routed.
     pub(super) const fn of(description: Description<'a>) -> Option<Self> {
         match description.about {
-            // A heartbeat every half minute on every connection is a metric, not an event.
+            // Heartbeats are not routed: each connection sends one every half minute, and the
+            // metrics contain the last round trip.
             About::Measure => None,
             About::Connection | About::Channel | About::Message | About::Push | About::Trouble => {
                 Some(Self { description, lagged: None })
@@ -76,7 +77,7 @@ impl<'a> Details<'a> {
         text("outcome", outcome);
         text("reason", reason);
         match explanation {
-            // A bad frame has no other reason.
+            // The signal of an invalid frame has no cause, so the problem is the reason.
             Some(problem @ Explanation::Problem(_)) => {
                 data.insert_str("reason", problem.to_string());
             }

@@ -29,7 +29,7 @@ use crate::time::Time;
 #[non_exhaustive]
 pub struct CloudEvent {
     /// The version of CloudEvents, `1.0`. When reading, `1.0.2` is accepted too, because some
-    /// producers write the version of the document.
+    /// producers write the version of the specification's text.
     #[serde(deserialize_with = "version")]
     pub specversion: String,
     /// The id, which is unique together with the source and sorts by time.
