@@ -27,6 +27,21 @@
 //! | [`from_phoenix_channels_client`] | the names of `phoenix_channels_client` and their counterparts |
 //!
 //! Each page is a module without items. Some pages need the feature `driver` or `service`.
+//!
+//! # Words
+//!
+//! | word | meaning |
+//! | --- | --- |
+//! | client | one connection to a server, with all its reconnects |
+//! | topic, channel | a topic is a name such as `room:lobby`; a channel is the conversation on a topic, from a join to its end |
+//! | handle | a `Client` or a `Channel` value in your program; the client leaves a topic when its last handle is dropped |
+//! | wanted topic | a topic that the client joins on every connection: the program has a handle of it, or it is an auto-join |
+//! | push | an event that the program sends: a *call* waits for a reply, a *cast* does not |
+//! | message | an event that the server sends on a topic |
+//! | consumer | the code that reads a stream of messages; its *mailbox* is the bounded queue of that stream |
+//! | gap | the time between `Interrupted` and `Resumed`, in which a channel was not joined; the server does not repeat messages of that time |
+//! | signal | a [`Signal`](crate::Signal): one thing that happened to a client |
+//! | core, driver | the core is the [`Socket`](crate::Socket), which decides; the driver is the future that dials, reads and writes for it |
 
 #[doc = include_str!("protocol.md")]
 pub mod protocol {}
