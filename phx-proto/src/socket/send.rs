@@ -199,9 +199,12 @@ impl Socket {
     }
 
     /// Writes a leave, even if it has timed out, because the server still holds the channel. The
-    /// server ignores it for a later instance (`wire/leave_wrong_join_ref`).
+    /// server ignores it for a later instance (`wire/leave_wrong_join_ref`), so the next join drops it.
     fn pull_leave(&mut self, id: ConnectionId, topic: &Topic, join_ref: Ref) -> Option<Action> {
         let msg_ref = self.mint_ref();
+        if let Some(live) = self.connection.live_mut() {
+            live.lane.settle_late_leave(topic);
+        }
         self.channels.change(topic, |channel| channel.leave_written(join_ref, msg_ref));
         let frame =
             // Protocol: LEAVE-1, REF-5.

@@ -86,10 +86,10 @@ fn overdue_unwritten_leave_is_still_written() {
     hand.leave("room:a");
     hand.advance(secs(11));
     assert_eq!(left(&hand), [LeaveOutcome::TimedOut]);
-    hand.join("room:a");
     hand.writable(true);
     assert_eq!(hand.count_sent("room:a", "phx_leave"), 1);
     assert_eq!(hand.last_sent("room:a", "phx_leave").join_ref, Some(join_ref));
+    hand.join("room:a");
     // Its late reply matches nothing.
     hand.answer("room:a", "phx_leave", "ok", json!({}));
     hand.answer_join("room:a");
@@ -663,4 +663,25 @@ fn error_with_null_ref_needs_joined_or_leaving() {
         assert_eq!(left(&hand), [LeaveOutcome::Acked]);
         assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Closed);
     }
+}
+
+/// A transport that takes a frame now and then gets the joins first. The late leaves of a topic that is
+/// left and joined again and again must not pile up behind them: a join replaces the instance on the
+/// server (`wire/join_double`), so there is nothing left to leave.
+#[test]
+fn late_leave_is_dropped_by_the_next_join() {
+    let mut hand = Hand::joined(config());
+    let old = hand.join_ref("room:a");
+    hand.writable(false);
+    hand.leave("room:a");
+    hand.advance(secs(10));
+    assert_eq!(left(&hand), [LeaveOutcome::TimedOut]);
+    assert_eq!(hand.socket.sizes().due_frames, 1, "the server still holds the channel");
+    hand.join("room:a");
+    hand.writable(true);
+    assert_ne!(hand.join_ref("room:a"), old);
+    assert_eq!(hand.count_sent("room:a", "phx_leave"), 0);
+    assert_eq!(hand.socket.sizes().due_frames, 0);
+    hand.answer_join("room:a");
+    assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
 }

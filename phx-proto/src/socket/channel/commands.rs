@@ -377,10 +377,13 @@ impl Socket {
     pub(in crate::socket) fn leave_ended(&mut self, topic: &Topic, outcome: LeaveOutcome) {
         let ended = self.channels.change(topic, |channel| channel.leave_ended());
         let Some(leaving) = ended.flatten() else { return };
-        // A leave that was not written in time stays in the lane and is still written.
-        if let Some(live) = self.connection.live_mut().filter(|_| outcome != LeaveOutcome::TimedOut)
-        {
-            live.lane.remove(leaving.order);
+        if let Some(live) = self.connection.live_mut() {
+            match outcome {
+                LeaveOutcome::TimedOut if leaving.leave_ref.is_some() => {}
+                // A leave that was not written in time stays in the lane and is still written.
+                LeaveOutcome::TimedOut => live.lane.leave_is_late(topic.clone(), leaving.order),
+                _ => live.lane.remove(leaving.order),
+            }
         }
         let unknown = match outcome {
             LeaveOutcome::Offline => UnknownCause::Disconnected,

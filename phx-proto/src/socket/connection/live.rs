@@ -98,6 +98,7 @@ impl Live {
 
     /// Starts the clock of a join that was written.
     pub(crate) fn join_written(&mut self, join_ref: Ref, topic: Topic, now: Time) {
+        self.lane.settle_late_leave(&topic);
         self.joins.written(join_ref, topic, now, &self.ledger);
         self.joins_changed(now);
     }

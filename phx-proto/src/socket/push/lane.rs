@@ -33,6 +33,8 @@ pub(crate) struct Lane {
     items: Ordered<u64, LaneItem>,
     /// Pushes that wait until fewer calls are in flight, and the pushes behind them.
     held: Held,
+    /// Leaves that timed out before they were written, at most one of each topic.
+    late: Vec<(Topic, u64)>,
 }
 
 impl Lane {
@@ -69,6 +71,20 @@ impl Lane {
     #[inline]
     pub(crate) fn remove(&mut self, order: u64) {
         self.items.remove(order);
+    }
+
+    /// Remembers that the leave accepted as `order` timed out before it was written.
+    pub(crate) fn leave_is_late(&mut self, topic: Topic, order: u64) {
+        self.late.push((topic, order));
+    }
+
+    /// Forgets the late leave of a topic whose leave or join is being written. The server replaces the
+    /// old instance at the join, so the lane does not keep a leave for it.
+    pub(crate) fn settle_late_leave(&mut self, topic: &str) {
+        if let Some(at) = self.late.iter().position(|(late, _)| **late == *topic) {
+            let (_, order) = self.late.swap_remove(at);
+            self.items.remove(order);
+        }
     }
 
     /// Removes the pushes of a group.
@@ -139,6 +155,9 @@ impl Lane {
     /// Frees the memory of an empty lane.
     pub(crate) fn shrink(&mut self) {
         self.items.shrink_if_empty();
+        if self.late.is_empty() {
+            self.late = Vec::new();
+        }
         if self.held.is_empty() {
             self.held = Held::default();
         }
