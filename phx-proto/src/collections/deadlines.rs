@@ -82,3 +82,19 @@ mod tests {
         assert_eq!(deadlines.len(), 4, "expired deadlines stay until they are removed");
     }
 }
+
+#[cfg(test)]
+mod canonical {
+    use super::*;
+
+    impl Deadlines {
+        /// Every deadline, earliest first: which part it lies in makes no difference.
+        pub(crate) fn entries(&self) -> Vec<(Time, PushId)> {
+            let Self { in_order, others } = self;
+            let mut all: Vec<(Time, PushId)> = in_order.entries().map(|(key, ())| key).collect();
+            all.extend(others.iter().copied());
+            all.sort_unstable();
+            all
+        }
+    }
+}

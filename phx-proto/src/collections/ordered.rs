@@ -392,3 +392,17 @@ mod tests {
         assert!(ordered.ring.len() < 100, "{} places for {}", ordered.ring.len(), ordered.len());
     }
 }
+
+#[cfg(test)]
+mod canonical {
+    use super::*;
+
+    impl<K: Numbered, V> Ordered<K, V> {
+        /// Every entry: where tombstones are makes no difference.
+        pub(crate) fn entries(&self) -> impl Iterator<Item = (K, &V)> {
+            let Self { ring, tombstones } = self;
+            assert_eq!(ring.iter().filter(|(_, value)| value.is_none()).count(), *tombstones);
+            ring.iter().filter_map(|(key, value)| Some((*key, value.as_ref()?)))
+        }
+    }
+}

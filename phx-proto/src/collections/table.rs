@@ -256,3 +256,16 @@ mod tests {
         assert!(least > Some(&50) && most < Some(&150), "{least:?} to {most:?} of 100");
     }
 }
+
+#[cfg(test)]
+mod canonical {
+    use super::*;
+
+    impl<V> Table<V> {
+        /// Every entry, in the order of the topics: where the map keeps it makes no difference.
+        pub(crate) fn entries(&self) -> impl Iterator<Item = (&Topic, &V)> {
+            let Self { map: _ } = self;
+            self.sorted()
+        }
+    }
+}

@@ -378,3 +378,37 @@ mod tests {
         assert!(beat.answered(Ref(10), secs(9_999), &ledger).is_some(), "the oldest stays");
     }
 }
+
+#[cfg(test)]
+mod canonical {
+    use super::*;
+    use crate::socket::fixpoint::form::Form;
+
+    impl Heartbeat {
+        pub(crate) fn canonical(&self, form: &mut Form<'_>, ledger: &Ledger) {
+            let Self {
+                interval: _,
+                timeout,
+                next_due,
+                unanswered,
+                suspended,
+                probe_after_reply,
+                // What it proves of the joins is written with them.
+                last_answered: _,
+            } = self;
+            form.option(*next_due, Form::deadline);
+            form.number(unanswered.len() as u64);
+            for Beat { asked, due, baseline, written, forgiven } in unanswered {
+                form.time(*asked, *timeout);
+                let longest = form.longest_answer();
+                form.time(*due, longest);
+                baseline.canonical(form, ledger);
+                // The time of its writing is only reported, as a round-trip time.
+                form.option(*written, |form, (msg_ref, _)| form.msg_ref(msg_ref));
+                form.flag(*forgiven);
+            }
+            form.flag(*suspended);
+            form.flag(*probe_after_reply);
+        }
+    }
+}

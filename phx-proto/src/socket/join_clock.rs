@@ -273,3 +273,35 @@ mod tests {
         assert_eq!(bench.joins.oldest().map(|join| join.written), Some(secs(1)));
     }
 }
+
+#[cfg(test)]
+mod canonical {
+    use super::*;
+    use crate::socket::fixpoint::form::Form;
+
+    impl JoinClock {
+        /// `answered` is the last heartbeat that the server answered.
+        pub(crate) fn canonical(
+            &self,
+            form: &mut Form<'_>,
+            ledger: &Ledger,
+            answered: Option<Ref>,
+        ) {
+            let Self { unanswered, started, overdue, forgiven } = self;
+            form.number(unanswered.len() as u64);
+            for (key, Unanswered { join_ref, topic, written: _ }) in unanswered.entries() {
+                assert_eq!(key, *join_ref);
+                form.msg_ref(*join_ref);
+                form.text(topic);
+                form.flag(answered.is_some_and(|answered| *join_ref < answered));
+            }
+            form.option(started.as_ref(), |form, (at, baseline)| {
+                let longest = form.longest_answer();
+                form.time(*at, longest);
+                baseline.canonical(form, ledger);
+            });
+            form.flag(*overdue);
+            form.flag(*forgiven);
+        }
+    }
+}

@@ -263,3 +263,28 @@ mod tests {
         assert_eq!(pace.gap, Some(SHORTEST), "the burst took no time");
     }
 }
+
+#[cfg(test)]
+mod canonical {
+    use super::*;
+    use crate::socket::fixpoint::form::Form;
+
+    impl JoinPace {
+        pub(crate) fn canonical(&self, form: &mut Form<'_>) {
+            let Self { cuts, gap, burst, wait } = self;
+            form.count(*cuts, 2);
+            // Only a server that closes connections is asked how long ago the joins were.
+            form.option(burst.as_ref().filter(|_| form.habits.closes), |form, burst| {
+                let Burst { first, last, answered } = burst;
+                form.time(*last, SOON + Duration::from_nanos(1));
+                if form.habits.paces {
+                    form.time(*first, Duration::MAX);
+                    form.number(u64::from(*answered));
+                }
+            });
+            assert!(form.habits.paces || gap.is_none() && *cuts < 2, "joins are paced: {self:?}");
+            form.option(*gap, |form, gap| form.duration(gap, Duration::MAX));
+            form.option(*wait, Form::deadline);
+        }
+    }
+}

@@ -32,6 +32,8 @@ pub(crate) mod apply;
 pub(crate) mod channel;
 mod connection;
 mod expire;
+#[cfg(test)]
+pub(crate) mod fixpoint;
 mod heartbeat;
 mod join_clock;
 mod join_pace;
@@ -334,4 +336,79 @@ const fn mint(next: &mut u64) -> u64 {
     let minted = *next;
     *next += 1;
     minted
+}
+
+#[cfg(test)]
+mod canonical {
+    use super::*;
+    use crate::socket::fixpoint::form::Form;
+
+    impl Socket {
+        /// All actions are polled, and the configuration and the credentials are the same in all states
+        /// of a world.
+        pub(super) fn canonical(&self, form: &mut Form<'_>) {
+            let Self {
+                config: _,
+                credentials: _,
+                rng,
+                now,
+                connection,
+                retry,
+                opened_at,
+                pace,
+                channels,
+                interests,
+                pushes,
+                actions,
+                stats,
+                next_ref,
+                next_interest,
+                next_order,
+            } = self;
+            assert_eq!((*now, actions.len()), (form.now, 0));
+            rng.canonical(form);
+            connection.canonical(form, pushes);
+            retry.canonical(form);
+            form.flag(opened_at.is_some());
+            pace.canonical(form);
+            channels.canonical(form, pushes);
+            form.number(interests.len() as u64);
+            for (interest, topic) in interests.entries() {
+                form.interest(interest);
+                form.text(topic);
+            }
+            pushes.canonical(form);
+            only_reported(stats);
+            form.msg_ref(Ref(*next_ref));
+            form.interest(InterestId(*next_interest));
+            form.order(*next_order);
+        }
+    }
+
+    /// Nothing that is counted here decides anything.
+    const fn only_reported(stats: &Stats) {
+        let Stats {
+            frames_out: _,
+            bytes_out: _,
+            frames_in: _,
+            bytes_in: _,
+            connections: _,
+            failed_attempts: _,
+            lost_connections: _,
+            reconnects: _,
+            messages: _,
+            messages_not_joined: _,
+            stale_frames: _,
+            stale_inputs: _,
+            late_replies: _,
+            mailbox_drops: _,
+            protocol_errors: _,
+            queued_pushes: _,
+            queued_bytes: _,
+            pushes_in_flight: _,
+            last_rtt: _,
+            last_join: _,
+            last_frame_at: _,
+        } = stats;
+    }
 }

@@ -256,3 +256,46 @@ mod tests {
         assert_eq!(at_rate(1, 3), Duration::from_nanos(333_333_333));
     }
 }
+
+#[cfg(test)]
+mod canonical {
+    use super::*;
+    use crate::socket::fixpoint::form::Form;
+
+    impl Ledger {
+        pub(crate) fn canonical(&self, form: &mut Form<'_>) {
+            let Self { rates, read: _, written, proven, marks } = self;
+            form.number(rates.most(*written - *proven));
+            form.number(marks.len() as u64);
+            for (at, ahead) in marks {
+                form.msg_ref(*at);
+                form.number(rates.most(*written - *ahead));
+            }
+        }
+    }
+
+    impl Ledger {
+        /// The bytes written since, up to as many as make a difference.
+        pub(crate) fn written_since(&self, written: u64) -> u64 {
+            self.rates.most(self.written - written)
+        }
+    }
+
+    impl Baseline {
+        pub(crate) fn canonical(&self, form: &mut Form<'_>, ledger: &Ledger) {
+            let Self { read, proven, flushed } = self;
+            form.number(ledger.rates.most(ledger.read - *read));
+            form.flag(flushed.is_some());
+            form.number(ledger.rates.most(flushed.unwrap_or(ledger.written) - *proven));
+        }
+    }
+
+    impl Rates {
+        /// More bytes than this buy no more time.
+        fn most(&self, bytes: u64) -> u64 {
+            let Self { receive_min, send_min, max } = self;
+            let seconds = max.as_secs() + 1;
+            bytes.min((*receive_min).max(*send_min).saturating_mul(seconds))
+        }
+    }
+}

@@ -385,3 +385,36 @@ mod tests {
         assert_eq!(Bench::new(config()).failed(&Cause::CredentialsUnchanged), None);
     }
 }
+
+#[cfg(test)]
+mod canonical {
+    use super::*;
+    use crate::socket::fixpoint::form::Form;
+
+    impl Retry {
+        pub(crate) fn canonical(&self, form: &mut Form<'_>) {
+            let Self {
+                attempts,
+                skipped,
+                refusals,
+                credentials_refused,
+                unauthorized,
+                too_large,
+                gone_since,
+                failing_since,
+            } = self;
+            let config = form.config;
+            // Whether it is the first one makes a difference, too.
+            form.attempts(*attempts, &config.reconnect_after, config.max_retries.unwrap_or(1));
+            form.attempts(*skipped, &config.reconnect_after, 0);
+            form.attempts(*refusals, &config.refused_after, 0);
+            form.flag(*credentials_refused);
+            form.flag(*unauthorized);
+            form.attempts(*too_large, &config.refused_after, 2);
+            form.option(*gone_since, |form, at| form.time(at, DEPLOY));
+            let limit = config.max_elapsed;
+            let failing_since = failing_since.filter(|_| limit.is_some());
+            form.option(failing_since, |form, at| form.time(at, limit.unwrap_or_default()));
+        }
+    }
+}

@@ -36,6 +36,8 @@ impl Rng {
 /// Maps `random` to a duration in `range`: 0 to its start, `u64::MAX` to its end.
 pub(crate) fn spread(range: DelayRange, random: u64) -> Duration {
     let (min, max) = (nanos(range.min()), nanos(range.max()));
+    #[cfg(test)]
+    canonical::note(max - min);
     let width = u128::from(max - min) + 1;
     // The product is below 2^64 * 2^64, and its upper half below `width`.
     let offset = (u128::from(random) * width) >> 64;
@@ -79,5 +81,55 @@ mod tests {
         assert_eq!(spread(point, 99), Duration::from_nanos(u64::MAX));
         let all = DelayRange::new(Duration::ZERO, Duration::MAX).unwrap();
         assert_eq!(spread(all, u64::MAX), Duration::from_nanos(u64::MAX));
+    }
+}
+
+#[cfg(test)]
+mod canonical {
+    use super::*;
+    use crate::socket::fixpoint::form::Form;
+
+    use core::cell::Cell;
+
+    thread_local! {
+        static WIDEST: Cell<u64> = const { Cell::new(0) };
+    }
+
+    impl Rng {
+        /// Nothing: a draw without width does not depend on it.
+        pub(crate) const fn canonical(&self, _: &mut Form<'_>) {
+            let Self(_) = self;
+        }
+
+        /// The generator whose next output is this one.
+        pub(crate) fn before(output: u64) -> Self {
+            let inverse = |odd: u64| {
+                (0..6).fold(odd, |it, _| it.wrapping_mul(2u64.wrapping_sub(odd.wrapping_mul(it))))
+            };
+            let unshift = |z: u64, by: u32| (0..6).fold(z, |it, _| z ^ (it >> by));
+            let z = unshift(output, 31).wrapping_mul(inverse(0x94d0_49bb_1331_11eb));
+            let z = unshift(z, 27).wrapping_mul(inverse(0xbf58_476d_1ce4_e5b9));
+            Self(unshift(z, 30).wrapping_sub(0x9e37_79b9_7f4a_7c15))
+        }
+
+        pub(crate) const fn seed(&self) -> u64 {
+            self.0
+        }
+
+        /// The width of the widest range that this thread has drawn from since the last call.
+        pub(crate) fn take_widest() -> u64 {
+            WIDEST.replace(0)
+        }
+    }
+
+    pub(super) fn note(width: u64) {
+        WIDEST.set(WIDEST.get().max(width));
+    }
+
+    #[test]
+    fn output_can_be_chosen() {
+        for output in [0, 1, 7, u64::MAX / 3, u64::MAX] {
+            assert_eq!(Rng::before(output).next_u64(), output);
+        }
     }
 }

@@ -149,3 +149,23 @@ mod tests {
         assert_eq!((stall.deadline(&ledger), stall.is_blocked()), (None, true));
     }
 }
+
+#[cfg(test)]
+mod canonical {
+    use super::*;
+    use crate::socket::fixpoint::form::Form;
+
+    impl WriteStall {
+        pub(crate) fn canonical(&self, form: &mut Form<'_>, ledger: &Ledger) {
+            let Self { timeout, blocked, suspended } = self;
+            form.flag(blocked.is_some());
+            // Without a timeout the rest makes no difference.
+            let running = blocked.as_ref().zip(*timeout);
+            form.option(running, |form, (Blocked { since, written }, timeout)| {
+                form.time(*since, timeout + form.config.progress_max);
+                form.number(ledger.written_since(*written));
+            });
+            form.flag(*suspended);
+        }
+    }
+}

@@ -241,3 +241,22 @@ mod tests {
         channels.deadlines();
     }
 }
+
+#[cfg(test)]
+mod canonical {
+    use super::*;
+    use crate::socket::fixpoint::form::Form;
+    use crate::socket::push::slab::Pushes;
+
+    impl Channels {
+        pub(crate) fn canonical(&self, form: &mut Form<'_>, pushes: &Pushes) {
+            let Self { table, index: _ } = self;
+            assert!(self.agrees(), "the index is stale: {self:?}");
+            form.number(table.len() as u64);
+            for (topic, channel) in table.entries() {
+                form.text(topic);
+                channel.canonical(form, pushes);
+            }
+        }
+    }
+}

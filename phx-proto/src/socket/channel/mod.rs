@@ -511,3 +511,90 @@ impl Channel {
         self.want.take()
     }
 }
+
+#[cfg(test)]
+mod canonical {
+    use super::*;
+    use crate::socket::fixpoint::form::Form;
+    use crate::socket::push::slab::Pushes;
+
+    impl Channel {
+        pub(crate) fn canonical(&self, form: &mut Form<'_>, pushes: &Pushes) {
+            let Self { want, leaving } = self;
+            form.option(want.as_ref(), |form, want| want.canonical(form, pushes));
+            form.option(leaving.as_deref(), |form, leaving| {
+                let Leaving { join_ref, order, until, leave_ref, pushes: group } = leaving;
+                form.msg_ref(*join_ref);
+                form.order(*order);
+                form.deadline(*until);
+                form.option(*leave_ref, Form::msg_ref);
+                let current = Some(*join_ref);
+                form.option(group.as_ref(), |form, group| {
+                    pushes.canonical_group(form, group, current);
+                });
+            });
+        }
+    }
+
+    impl Want {
+        fn canonical(&self, form: &mut Form<'_>, pushes: &Pushes) {
+            let Self {
+                topic: _,
+                order,
+                params,
+                interests,
+                auto,
+                state,
+                surviving,
+                first_join_called,
+                ever_joined,
+                // Told to a function of the parameters and to observers.
+                attempts: _,
+                rejoins,
+                rejections,
+                unmatched_at,
+                pushes: group,
+            } = self;
+            form.order(*order);
+            form.flag(params.fixed().is_some());
+            form.number(interests.len() as u64);
+            interests.entries().for_each(|(interest, ())| form.interest(interest));
+            form.flag(*auto);
+            state.canonical(form);
+            form.option(*surviving, Form::msg_ref);
+            form.flag(*first_join_called);
+            form.flag(*ever_joined);
+            let config = form.config;
+            form.attempts(*rejoins, &config.rejoin_after, 0);
+            form.attempts(*rejections, &config.rejected_after, config.join_rejections_max);
+            let stable_after = config.stable_after;
+            form.option(*unmatched_at, |form, at| form.time(at, stable_after));
+            let current = self.joined().map(|instance| instance.join_ref);
+            form.option(group.as_ref(), |form, group| {
+                pushes.canonical_group(form, group, current);
+            });
+        }
+    }
+
+    impl State {
+        fn canonical(&self, form: &mut Form<'_>) {
+            match self {
+                Self::Pending => form.number(0),
+                Self::Joining { join_ref } => {
+                    form.number(1);
+                    form.msg_ref(*join_ref);
+                }
+                // The response is the same in all worlds.
+                Self::Joined(Instance { join_ref, since, response: _ }) => {
+                    form.number(2);
+                    form.msg_ref(*join_ref);
+                    form.time(*since, form.config.stable_after);
+                }
+                Self::Errored { until } => {
+                    form.number(3);
+                    form.deadline(*until);
+                }
+            }
+        }
+    }
+}

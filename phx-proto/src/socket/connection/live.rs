@@ -265,3 +265,25 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+mod canonical {
+    use super::*;
+    use crate::socket::fixpoint::form::Form;
+    use crate::socket::push::slab::Pushes;
+
+    impl Live {
+        pub(crate) fn canonical(&self, form: &mut Form<'_>, pushes: &Pushes) {
+            let Self { id, opened_at, ledger, heartbeat, stall, joins, lane, abandoned } = self;
+            form.connection(*id);
+            let longest = form.longest_open();
+            form.time(*opened_at, longest);
+            ledger.canonical(form);
+            heartbeat.canonical(form, ledger);
+            stall.canonical(form, ledger);
+            joins.canonical(form, ledger, heartbeat.last_answered());
+            lane.canonical(form, pushes);
+            abandoned.canonical(form);
+        }
+    }
+}

@@ -452,3 +452,66 @@ impl Connection {
         if at > now { None } else { self.dial_again(now, timeout) }
     }
 }
+
+#[cfg(test)]
+mod canonical {
+    use super::*;
+    use crate::socket::fixpoint::form::Form;
+    use crate::socket::push::slab::Pushes;
+
+    impl Connection {
+        pub(crate) fn canonical(&self, form: &mut Form<'_>, pushes: &Pushes) {
+            let Self { phase, next_id, last_wake, woken } = self;
+            form.connection(ConnectionId(*next_id));
+            form.option(*last_wake, |form, at| form.time(at, WAKE_INTERVAL));
+            form.flag(*woken);
+            phase.canonical(form, pushes);
+        }
+    }
+
+    impl Phase {
+        /// The cause of a wait or of giving up, and the number of an attempt, are only reported.
+        fn canonical(&self, form: &mut Form<'_>, pushes: &Pushes) {
+            match self {
+                Self::Idle => form.number(0),
+                Self::Connecting { id, attempt: _, until } => {
+                    form.number(1);
+                    form.connection(*id);
+                    form.deadline(*until);
+                }
+                Self::Open(live) => {
+                    form.number(2);
+                    live.canonical(form, pushes);
+                }
+                Self::Waiting { until, attempt: _, cause: _, may_skip } => {
+                    form.number(3);
+                    form.deadline(*until);
+                    form.flag(*may_skip);
+                }
+                Self::Closing { id, then, until } => {
+                    form.number(4);
+                    form.connection(*id);
+                    form.deadline(*until);
+                    then.canonical(form);
+                }
+                Self::Closed => form.number(5),
+                Self::GaveUp { cause: _ } => form.number(6),
+            }
+        }
+    }
+
+    impl AfterClose {
+        fn canonical(&self, form: &mut Form<'_>) {
+            match self {
+                Self::Stay => form.number(0),
+                Self::Connect => form.number(1),
+                Self::Retry { cause, open_for } => {
+                    form.number(2);
+                    form.text(cause.name());
+                    let longest = form.longest_open();
+                    form.duration(*open_for, longest);
+                }
+            }
+        }
+    }
+}

@@ -77,3 +77,24 @@ mod tests {
         assert_eq!(abandoned.pushes.capacity(), 0, "an empty list has no memory");
     }
 }
+
+#[cfg(test)]
+mod canonical {
+    use super::*;
+    use crate::socket::fixpoint::form::Form;
+
+    impl Abandoned {
+        /// One that the server cannot answer any more makes no difference, as long as there are not so
+        /// many of them that they push others out.
+        pub(crate) fn canonical(&self, form: &mut Form<'_>) {
+            let Self { pushes } = self;
+            assert!(pushes.len() < CAPACITY, "too many: {self:?}");
+            for (msg_ref, topic) in pushes {
+                if form.answerable.contains(&msg_ref.0) {
+                    form.msg_ref(*msg_ref);
+                    form.text(topic);
+                }
+            }
+        }
+    }
+}

@@ -129,3 +129,25 @@ mod tests {
         assert_eq!((held.is_empty(), held.next(true)), (true, None));
     }
 }
+
+#[cfg(test)]
+mod canonical {
+    use super::*;
+    use crate::socket::fixpoint::form::Form;
+
+    impl Held {
+        pub(crate) fn canonical(&self, form: &mut Form<'_>) {
+            let Self { heads, calls, casts } = self;
+            form.number(heads.len() as u64);
+            let mut all: Vec<&Head> = heads.values().collect();
+            all.sort_unstable_by_key(|(order, ..)| *order);
+            for (order, place, cast) in all {
+                form.order(*order);
+                form.flag(*cast);
+                let others = if *cast { casts } else { calls };
+                assert_eq!(others.get(order), Some(place), "{self:?}");
+            }
+            assert_eq!(calls.len() + casts.len(), heads.len(), "{self:?}");
+        }
+    }
+}

@@ -267,3 +267,42 @@ mod tests {
         assert_eq!((bench.lane.len(), bench.lane.held(), bench.lane.is_ready(true)), (0, 0, false));
     }
 }
+
+#[cfg(test)]
+mod canonical {
+    use super::*;
+    use crate::socket::fixpoint::form::Form;
+
+    impl Lane {
+        pub(crate) fn canonical(&self, form: &mut Form<'_>, pushes: &Pushes) {
+            let Self { items, held, late } = self;
+            form.number(items.len() as u64);
+            for (order, item) in items.entries() {
+                form.order(order);
+                match item {
+                    LaneItem::Push(place) => {
+                        form.number(0);
+                        let (id, _) = pushes.get(*place).expect("it ends with its push");
+                        assert_eq!(id.0, order);
+                    }
+                    LaneItem::Leave(topic, join_ref) => {
+                        form.number(1);
+                        form.text(topic);
+                        form.msg_ref(*join_ref);
+                    }
+                }
+            }
+            held.canonical(form);
+            form.number(late.len() as u64);
+            late.iter().for_each(|(_, order)| form.order(*order));
+        }
+
+        /// The instances whose leaves are to be written.
+        pub(crate) fn leaves(&self) -> impl Iterator<Item = Ref> {
+            self.items.entries().filter_map(|(_, item)| match item {
+                LaneItem::Leave(_, join_ref) => Some(*join_ref),
+                LaneItem::Push(_) => None,
+            })
+        }
+    }
+}

@@ -151,3 +151,26 @@ mod tests {
         assert_eq!(push.written(), Some(Ref(5)));
     }
 }
+
+#[cfg(test)]
+mod canonical {
+    use super::*;
+    use crate::socket::fixpoint::form::Form;
+
+    impl Push {
+        pub(crate) fn canonical(&self, form: &mut Form<'_>) {
+            let Self { topic, cast, fail_fast, state } = self;
+            form.text(topic);
+            form.flag(*cast);
+            form.flag(*fail_fast);
+            match state {
+                // Every push of a world has the same payload.
+                State::Queued(_) => form.number(0),
+                State::Written(msg_ref) => {
+                    form.number(1);
+                    form.msg_ref(*msg_ref);
+                }
+            }
+        }
+    }
+}

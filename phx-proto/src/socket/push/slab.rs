@@ -452,3 +452,63 @@ mod tests {
         assert!(push <= 144 && group <= 32, "{push} and {group} bytes");
     }
 }
+
+#[cfg(test)]
+mod canonical {
+    use super::*;
+    use crate::socket::fixpoint::form::Form;
+
+    impl Pushes {
+        /// Where an entry lies, and which number a group has, makes no difference.
+        pub(crate) fn canonical(&self, form: &mut Form<'_>) {
+            let Self { entries, events, by_id, by_ref, deadlines, groups, free_groups, queued } =
+                self;
+            assert_eq!(entries.len(), by_id.len());
+            assert!(free_groups.len() <= groups.len());
+            form.number(by_id.len() as u64);
+            let (mut written, mut waiting, mut armed) = (0, Queued::default(), Vec::new());
+            for (key, place) in by_id.entries() {
+                let Entry { push, id, deadline, group: _, before: _, behind: _ } =
+                    &entries[place.key()];
+                assert_eq!(key, *id);
+                form.order(id.0);
+                push.canonical(form);
+                form.deadline(*deadline);
+                armed.push((*deadline, *id));
+                match push.written() {
+                    Some(msg_ref) => {
+                        assert_eq!(by_ref.get(msg_ref), Some(place));
+                        written += 1;
+                    }
+                    None => waiting.add(push.queued_len() + events[place.key()].len()),
+                }
+            }
+            armed.sort_unstable();
+            assert_eq!(deadlines.entries(), armed);
+            assert_eq!((by_ref.len(), *queued), (written, waiting));
+        }
+
+        /// The members of a group, and whether they are written on the instance that is joined or being
+        /// left. One of before makes no difference: it is replaced before anything is written.
+        pub(crate) fn canonical_group(
+            &self,
+            form: &mut Form<'_>,
+            group: &Group,
+            current: Option<Ref>,
+        ) {
+            let Ends { first: _, last, instance, queued } = &self.groups[group.0 as usize];
+            form.flag(instance.map(|it| Ref(it.get())) == current);
+            let (mut waiting, mut before) = (Queued::default(), None);
+            for (place, id, push) in self.members(group) {
+                form.order(id.0);
+                let entry = &self.entries[place.key()];
+                assert_eq!((entry.before, entry.group), (before, group.0));
+                before = Some(place);
+                if !push.is_written() {
+                    waiting.add(push.queued_len() + self.events[place.key()].len());
+                }
+            }
+            assert_eq!((*last, *queued), (before, waiting));
+        }
+    }
+}

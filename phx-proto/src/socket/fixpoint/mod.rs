@@ -1,0 +1,332 @@
+//! Every reachable state of small worlds.
+//!
+//! [`search`] visits all states of a [world](world), breadth first, until there is no new one. A world is
+//! a real [`Socket`](crate::Socket) with its driver, an application, a link and an honest server, which do
+//! whatever the world's list of operations allows, in any order. Two states are the same if they have the
+//! same [form]. So what holds in all states of a world holds for ever in it, and not to a depth:
+//!
+//! * **Safety**: the invariants in [`checks`] hold after every operation.
+//! * **Agreement**: whenever everything is joined and delivered, the server holds the channels that are
+//!   joined and no others.
+//! * **Liveness**: once the application is silent and faults have stopped, there is neither a cycle nor an
+//!   end without everything joined and every push ended. The longest way there is the bound.
+//! * **Silence**: with heartbeats, time alone ends the connection to a server that is not heard any more.
+//!
+//! What a world leaves out:
+//!
+//! * Durations are whole seconds from 1 to 4, and time passes to the next deadline only. So nothing is late,
+//!   and no clock jumps.
+//! * A random draw has no width, and a search asserts that. The exception is the delay of the first
+//!   heartbeat of a connection, of which both ends are tried.
+//! * The link holds `link_max` frames in each direction. It is not writable when it is full.
+//! * Except in `paced`, the server does not close two connections in a row soon after a join.
+//! * Counters that are only reported, times that are only reported, and payloads are not a part of a form.
+//!
+//! Whether the forms hide a difference is tried, too: a part of the states that are taken for the same are
+//! run on side by side, and must do the same.
+//!
+//! A check that fails prints the shortest path to it, as a trace and as a [test](print) to paste.
+//! CONTRIBUTING.md has the commands.
+
+mod checks;
+pub(crate) mod form;
+mod print;
+mod search;
+mod world;
+
+use world::{Bytes, FINAL, Failure, Kind, Op, RESTART, Settings, Verdict};
+
+use crate::socket::fixpoint::search::{Found, Search};
+
+const WORLD: Settings = Settings {
+    name: "",
+    application: &[],
+    faults: &[],
+    interests_max: 1,
+    pushes_max: 1,
+    link_max: 1,
+    vsn_1: false,
+    function: false,
+    paced: false,
+    closes_max: None,
+    heartbeat: None,
+    push_timeout: 1,
+    leave_timeout: 1,
+    join_timeout: 1,
+    join_block_max: 2,
+    stable_after: 1,
+    reconnect_after: &[1],
+    rejoin_after: &[1],
+    rejections_max: 1,
+    progress_max: 0,
+    max_retries: None,
+    max_elapsed: None,
+    join_concurrency: 1,
+    queued_pushes_max: 4,
+    in_flight_max: 16,
+};
+
+const REFUSE: Op = Op::Serve(Verdict::Refuse);
+const CRASH: Op = Op::Serve(Verdict::Crash);
+const SILENT: Op = Op::Serve(Verdict::Silent);
+const DIAL_FAILS: Op = Op::Failed(Failure::Dial);
+const CALL: Op = Op::Push(0, Kind::Call);
+const CAST: Op = Op::Push(0, Kind::Cast);
+
+/// What ends attempts and connections, and what follows.
+static CONNECTION: Settings = Settings {
+    name: "connection",
+    application: &[Op::Connect, Op::Disconnect, Op::ConnectNow, Op::Wake],
+    faults: &[
+        DIAL_FAILS,
+        Op::Failed(Failure::Refused(403)),
+        Op::Failed(Failure::Refused(503)),
+        Op::Cut,
+        Op::TooLarge,
+        Op::Close(1011),
+        Op::Close(RESTART),
+        Op::Close(FINAL),
+    ],
+    reconnect_after: &[1, 2],
+    stable_after: 2,
+    ..WORLD
+};
+
+/// The same with a limit to retries.
+static LIMITED: Settings =
+    Settings { name: "limited", max_retries: Some(3), max_elapsed: Some(4), ..CONNECTION };
+
+/// Heartbeats and probes, without channels.
+static BEATS: Settings = Settings {
+    name: "beats",
+    application: &[Op::Connect, Op::Disconnect, Op::Wake, Op::Probe],
+    faults: &[DIAL_FAILS, Op::Cut],
+    heartbeat: Some((2, 1)),
+    ..WORLD
+};
+
+/// One topic and a push.
+static TOPIC: Settings = Settings {
+    name: "topic",
+    link_max: 2,
+    application: &[Op::Connect, Op::Disconnect, Op::Join(0), Op::Leave(0), Op::Rejoin(0), CALL],
+    faults: &[Op::Cut, REFUSE, CRASH, Op::CrashChannel(0), Op::CloseChannel(0)],
+    ..WORLD
+};
+
+/// Two topics, and one join at a time.
+static TWO_TOPICS: Settings = Settings {
+    name: "two topics",
+    application: &[Op::Connect, Op::Join(0), Op::Join(1), Op::Leave(0)],
+    faults: &[Op::Cut, CRASH, Op::CrashChannel(0)],
+    ..WORLD
+};
+
+/// Two interests in one topic, and rejoins on request.
+static TWO_INTERESTS: Settings = Settings {
+    name: "two interests",
+    link_max: 2,
+    leave_timeout: 2,
+    application: &[Op::Connect, Op::Disconnect, Op::Join(0), Op::Release(0), Op::Rejoin(0)],
+    faults: &[Op::Cut, Op::CloseChannel(0)],
+    interests_max: 2,
+    ..WORLD
+};
+
+/// vsn 1.0.0, where no reply names its join, and a server that may not answer.
+static VSN_1: Settings = Settings {
+    name: "vsn 1",
+    link_max: 2,
+    application: &[Op::Connect, Op::Join(0), Op::Leave(0), CALL],
+    faults: &[Op::Cut, Op::CrashChannel(0), Op::CloseChannel(0), SILENT],
+    vsn_1: true,
+    ..WORLD
+};
+
+/// A function makes the parameters of joins, and may panic or make too much.
+static FUNCTION: Settings = Settings {
+    name: "function",
+    link_max: 2,
+    leave_timeout: 2,
+    application: &[Op::Connect, Op::Disconnect, Op::Join(0), Op::Leave(0), Op::Rejoin(0)],
+    faults: &[Op::Cut, Op::CrashChannel(0)],
+    function: true,
+    ..WORLD
+};
+
+/// A queue of two pushes and one call in flight, for three pushes.
+static FULL: Settings = Settings {
+    name: "full",
+    application: &[
+        Op::Connect,
+        Op::Join(0),
+        Op::Leave(0),
+        CALL,
+        CAST,
+        Op::Push(0, Kind::FailFast),
+        Op::Cancel,
+    ],
+    faults: &[Op::Cut, Op::CrashChannel(0)],
+    pushes_max: 3,
+    queued_pushes_max: 2,
+    in_flight_max: 1,
+    ..WORLD
+};
+
+/// Heartbeats, and a server that may never answer a join.
+static LOST_REPLY: Settings = Settings {
+    name: "lost reply",
+    application: &[Op::Connect, Op::Join(0), Op::Leave(0), Op::Wake],
+    faults: &[SILENT, Op::CrashChannel(0), CRASH, Op::Cut],
+    heartbeat: Some((2, 1)),
+    ..WORLD
+};
+
+/// A server that closes connections because of joins.
+static PACED: Settings = Settings {
+    name: "paced",
+    application: &[Op::Connect, Op::Join(0), Op::Join(1)],
+    faults: &[Op::Close(RESTART)],
+    paced: true,
+    closes_max: Some(2),
+    join_concurrency: 2,
+    ..WORLD
+};
+
+/// Bytes that buy an answer time.
+static PROGRESS: Settings = Settings {
+    name: "progress",
+    application: &[Op::Connect, Op::Probe, Op::Join(0)],
+    faults: &[Op::Moved(Bytes::Read), Op::Moved(Bytes::Written), Op::Moved(Bytes::Flushed)],
+    heartbeat: Some((2, 1)),
+    progress_max: 1,
+    ..WORLD
+};
+
+/// The worlds that every run of the tests searches.
+static SMALL: [&Settings; 12] = [
+    &CONNECTION,
+    &LIMITED,
+    &BEATS,
+    &TOPIC,
+    &TWO_TOPICS,
+    &TWO_INTERESTS,
+    &VSN_1,
+    &FUNCTION,
+    &FULL,
+    &LOST_REPLY,
+    &PACED,
+    &PROGRESS,
+];
+
+/// Worlds that take minutes.
+static LARGE: [Settings; 6] = [
+    Settings {
+        name: "large topic",
+        application: &[
+            Op::Connect,
+            Op::Disconnect,
+            Op::Join(0),
+            Op::Leave(0),
+            Op::Rejoin(0),
+            CALL,
+            Op::Cancel,
+        ],
+        faults: &[
+            DIAL_FAILS,
+            Op::Cut,
+            REFUSE,
+            CRASH,
+            SILENT,
+            Op::CrashChannel(0),
+            Op::CloseChannel(0),
+        ],
+        push_timeout: 2,
+        leave_timeout: 2,
+        ..TOPIC
+    },
+    Settings {
+        name: "large two topics",
+        application: &[Op::Connect, Op::Join(0), Op::Join(1), Op::Leave(0), Op::Leave(1)],
+        join_concurrency: 2,
+        ..TWO_TOPICS
+    },
+    Settings { name: "large full", link_max: 2, ..FULL },
+    Settings { name: "large lost reply", link_max: 2, ..LOST_REPLY },
+    Settings { name: "large paced", closes_max: Some(3), ..PACED },
+    Settings {
+        name: "large progress",
+        progress_max: 2,
+        link_max: 2,
+        application: &[Op::Connect, Op::Probe, Op::Join(0), Op::Leave(0)],
+        ..PROGRESS
+    },
+];
+
+fn run(settings: &'static Settings) -> Found {
+    let found = Search::new(settings).run();
+    println!("{}", found.row(settings.name));
+    found
+}
+
+#[expect(clippy::disallowed_methods, reason = "the tests may look around, the core may not")]
+fn setting(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+macro_rules! worlds {
+    ($($test:ident: $world:ident,)+) => {
+        $(
+            #[test]
+            fn $test() {
+                run(&$world);
+            }
+        )+
+    };
+}
+
+worlds! {
+    fixpoint_connection: CONNECTION,
+    fixpoint_limited_retries: LIMITED,
+    fixpoint_heartbeats: BEATS,
+    fixpoint_topic_and_push: TOPIC,
+    fixpoint_two_topics: TWO_TOPICS,
+    fixpoint_two_interests: TWO_INTERESTS,
+    fixpoint_vsn_1: VSN_1,
+    fixpoint_failing_join_function: FUNCTION,
+    fixpoint_full_queue: FULL,
+    fixpoint_lost_reply: LOST_REPLY,
+    fixpoint_paced_joins: PACED,
+    fixpoint_progress: PROGRESS,
+}
+
+/// The worlds that `PHX_FIXPOINT` names, or `all` of them.
+#[test]
+fn fixpoint_worlds_on_request() {
+    let Some(names) = setting("PHX_FIXPOINT") else { return };
+    let all = SMALL.into_iter().chain(&LARGE);
+    let mut asked = 0;
+    for settings in all.filter(|it| names == "all" || names.split(',').any(|name| name == it.name))
+    {
+        run(settings);
+        asked += 1;
+    }
+    assert!(asked > 0, "no such world: {names}");
+}
+
+/// The forms of a world do not depend on what came before: refs, ids and the clock are renamed.
+#[test]
+fn fixpoint_form_forgets_the_past() {
+    let reconnects = |times: u32| {
+        let mut world = world::World::new(&CONNECTION);
+        world.step(Op::Connect);
+        for _ in 0..times {
+            world.step(Op::Opened(world::Draw::Lowest));
+            world.step(Op::Cut);
+            world.step(Op::Tick);
+        }
+        world.form()
+    };
+    assert_ne!(reconnects(0), reconnects(2), "it has been open");
+    assert_eq!(reconnects(2), reconnects(7));
+}
