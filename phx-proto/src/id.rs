@@ -4,7 +4,7 @@ use core::fmt;
 
 /// Identifies one connection attempt, from its dial to its end.
 ///
-/// Every I/O input and action carries one. Ids only grow within a [`Socket`](crate::Socket), so
+/// Every I/O input and action carries an id. Ids only grow within a [`Socket`](crate::Socket), so
 /// the socket recognises an input that belongs to an earlier connection and ignores it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub(crate) u64);

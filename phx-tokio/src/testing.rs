@@ -128,7 +128,7 @@ impl Listener {
     pub async fn kill(&mut self) {
         if let Some(task) = self.task.take() {
             task.abort();
-            // Awaited, so that the port is free afterwards.
+            // The task is awaited, so that the port is free afterwards.
             let _ = task.await;
             self.hub.forget_peers();
         }

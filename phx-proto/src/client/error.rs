@@ -31,7 +31,7 @@ impl ConnectError {
         self.cause.dial_kind() == Some(DialKind::TimedOut)
     }
 
-    /// Whether the server or a proxy refused the connection with an answer.
+    /// Whether the server or a proxy answered and refused the connection.
     #[must_use]
     pub const fn is_refused(&self) -> bool {
         matches!(self.cause, Cause::Refused(_) | Cause::ProxyRefused(_) | Cause::SocksRefused(_))

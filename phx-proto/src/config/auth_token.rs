@@ -1,8 +1,8 @@
 //! The WebSocket subprotocol that carries an auth token.
 //!
-//! Phoenix named the scheme base64url, but its server decodes the STANDARD alphabet: it replies to `-`
-//! or `_` with 500, while `+` and `/` work (`wire/handshake_auth_token_variants`). The server accepts
-//! tokens with and without padding; this client omits it, like phoenix.js.
+//! Phoenix named the scheme base64url, but its server decodes the STANDARD alphabet: it replies to `-` or
+//! `_` with 500, while `+` and `/` work (`wire/handshake_auth_token_variants`). The server accepts tokens
+//! with and without padding; this client omits the padding, like phoenix.js.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;

@@ -58,7 +58,7 @@ pub(super) fn facts(der: &[u8]) -> Option<Facts> {
     let (_, certificate, _) = element(der)?;
     let (_, body, _) = element(certificate)?;
     let (tag, first, after) = element(body)?;
-    // `[0] EXPLICIT INTEGER`. It is absent for version 1, the default.
+    // The version is `[0] EXPLICIT INTEGER`, which is absent for version 1, the default.
     let (version, rest) = match tag {
         0xa0 => (element(first)?.1.last()?.checked_add(1)?, after),
         _ => (1, body),

@@ -29,11 +29,11 @@ type ParamsFn = dyn Fn(&JoinAttempt) -> Payload + Send + Sync;
 /// The payload of `phx_join`: fixed, or computed for each attempt.
 ///
 /// Use a function for values that change between attempts, such as a fresh token or the id of the last
-/// message received. The driver calls the function on its own task, so it should be quick. The driver
-/// holds no lock meanwhile, so the function may take locks and call its client. The result is discarded
-/// if the topic was left or disconnected meanwhile, or joined with other parameters. If the function
-/// panics, its channel ends with [`ChannelEnd::InvalidParams`](crate::event::ChannelEnd::InvalidParams),
-/// and the client leaves it if it is still joined on the server; other channels are not affected.
+/// message received. The driver calls the function on its own task, so it should be quick. The driver holds
+/// no lock meanwhile, so the function may take locks and call its client. The result is discarded if
+/// meanwhile the connection ended, or the topic was left or got other parameters. If the function panics,
+/// its channel ends with [`ChannelEnd::InvalidParams`](crate::event::ChannelEnd::InvalidParams). If that
+/// channel is still joined on the server, the client leaves it. Other channels are not affected.
 #[derive(Clone)]
 pub struct JoinParams(Inner);
 

@@ -78,7 +78,7 @@ pub struct Config {
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<crate::config::tls::Tls>,
     pub(crate) auto_joins: Vec<(Topic, JoinParams)>,
-    /// Shared by all clones of a configuration, such as those of thousands of connections.
+    /// The options are shared by all clones of a configuration, such as those of thousands of connections.
     pub(crate) options: Arc<Options>,
 }
 

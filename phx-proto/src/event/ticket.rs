@@ -28,8 +28,9 @@ impl JoinTicket {
     ///
     /// # Errors
     ///
-    /// [`ParamsPanicked`] if the function panicked. Pass it to
-    /// [`Socket::supply_join`](crate::Socket::supply_join) too; only this channel ends then.
+    /// [`ParamsPanicked`] if the function panicked. Pass this error to
+    /// [`Socket::supply_join`](crate::Socket::supply_join), as you would pass the parameters: it ends only
+    /// this channel.
     pub fn evaluate(&self) -> Result<Payload, ParamsPanicked> {
         self.params.payload(&self.attempt)
     }

@@ -227,8 +227,8 @@ impl<'de> Deserializer<'de> for Node {
         visitor.visit_newtype_struct(self)
     }
 
-    /// Refuses a list of the values of a struct, which serde would accept, because it is
-    /// unreadable.
+    /// Accepts only an object. serde would also accept a list of a struct's values, which would be
+    /// hard to read in a document.
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match self {
             Self::Object(members) => visitor.visit_map(object(members)),

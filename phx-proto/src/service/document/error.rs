@@ -7,8 +7,8 @@ use crate::config::ConfigError;
 
 /// A connections document has problems, so none of it is used.
 ///
-/// It contains every problem, each with its connection and key. `Display` writes one line for each.
-/// It never contains a value of the document, because many are secrets.
+/// The error contains every problem, each with its connection and key. `Display` writes one line
+/// for each. The error never contains a value of the document, because many are secrets.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConnectionsError {
     pub(super) problems: Vec<Problem>,

@@ -107,7 +107,7 @@ impl Channels {
         if self.0.iter().any(|(known, _)| *known == topic) {
             return Err(E::custom(format!("the topic {:?} occurs twice in it", &*topic)));
         }
-        // No parameters are the same as an empty object.
+        // Omitted parameters equal an empty object.
         let params = if params.is_null() { Value::Object(Map::new()) } else { params };
         self.0.push((topic, params));
         Ok(())
