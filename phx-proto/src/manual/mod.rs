@@ -8,7 +8,7 @@
 //! | [`share_a_topic`] | several handles of one topic, streams of selected events, merged streams |
 //! | [`presence`] | the list of present clients |
 //! | [`backpressure`] | what happens when a consumer, the network or the server is too slow |
-//! | [`bounds`] | every bound: what it counts, its setter, and what happens at it |
+//! | [`bounds`] | every bound: what it counts, its setter, and what happens when it is reached |
 //! | [`policies`] | every decision of the client, and the reason for it |
 //! | [`storm`] | a picture of the load on a server that comes back |
 //! | [`log_and_trace`] | how to see what a connection does: logs, signals, states, errors |
@@ -16,7 +16,7 @@
 //! | [`recording`](crate::recording) | a recording of what a client did, for a bug report (feature `recording`) |
 //! | [`shut_down`] | how to end a program in order |
 //! | [`many_connections`] | how to keep many connections |
-//! | [`operating`] | `phx run` as a service: reload, control, metrics, more than one process |
+//! | [`operating`] | `phx run` as a service: the file, shutdown, reload, control, metrics, more than one process |
 //! | [`testing_your_client`] | how to test your code against a server that the test controls |
 //! | [`run_loop`] | the loop of a driver, step by step |
 //! | [`time_and_randomness`] | why `now` is an argument and a seed is required |
