@@ -12,7 +12,7 @@ fn corpus_of_every_fuzz_target_passes() {
         let entries = fs::read_dir(&corpus).unwrap_or_else(|error| panic!("{name}: {error}"));
         let mut files: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
         files.sort();
-        assert!(files.len() >= 10, "{name}: only {} files", files.len());
+        assert!(!files.is_empty(), "{name}: no files");
         for file in files {
             let data = fs::read(&file).expect("a file");
             // `cargo test` prints this only when the test fails, and then the last line is the one.
