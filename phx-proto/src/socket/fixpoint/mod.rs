@@ -98,10 +98,12 @@ static LIMITED: Settings =
 
 /// Heartbeats and probes, without channels.
 static BEATS: Settings = Settings {
-    name: "beats",
+    name: "heartbeats",
     application: &[Op::Connect, Op::Disconnect, Op::Wake, Op::Probe],
     faults: &[DIAL_FAILS, Op::Cut],
     heartbeat: Some((2, 1)),
+    reconnect_after: &[1, 2],
+    stable_after: 2,
     ..WORLD
 };
 
