@@ -43,7 +43,7 @@ pub struct Tls {
 #[derive(Clone, Default)]
 struct More {
     server_name: Option<ServerName<'static>>,
-    /// Description of the trusted authorities for errors: `those of ca.pem`.
+    /// Description of the trusted authorities for errors: `the certificates in ca.pem`.
     trusted: Option<String>,
     /// Description of the client certificate for errors: `device.pem`.
     shown: Option<String>,
@@ -220,7 +220,7 @@ impl Tls {
     #[cfg(feature = "adapter")]
     pub(crate) fn trusted(&self) -> &str {
         let known = self.more.as_ref().and_then(|more| more.trusted.as_deref());
-        known.unwrap_or("those that the configuration names")
+        known.unwrap_or("the root certificates of the configuration")
     }
 
     /// Description of the client certificate for an error message, if there is one.
@@ -268,7 +268,7 @@ impl Roots {
     #[must_use]
     pub fn webpki() -> Self {
         let store = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        Self { store, origin: "Mozilla's".to_owned() }
+        Self { store, origin: "Mozilla's root certificates".to_owned() }
     }
 
     /// The roots of the operating system. This reads files, so call it once and keep the result.
@@ -287,7 +287,7 @@ impl Roots {
             let problem = found.errors.first().map(ToString::to_string);
             return Err(TlsError::Native { problem: problem.unwrap_or_default() });
         }
-        Ok(Self { store, origin: "the operating system's".to_owned() })
+        Ok(Self { store, origin: "the operating system's root certificates".to_owned() })
     }
 
     /// Only the roots in a PEM file. Each is a certificate authority, or the self-signed certificate of a
@@ -316,8 +316,8 @@ impl Roots {
         let mut store = RootCertStore::empty();
         add(&mut store, pem, file)?;
         let origin = match file {
-            "the certificate authority" => "those that the configuration names".to_owned(),
-            file => format!("those of {file}"),
+            "the certificate authority" => "the root certificates of the configuration".to_owned(),
+            file => format!("the certificates in {file}"),
         };
         Ok(Self { store, origin })
     }
@@ -329,7 +329,7 @@ impl Roots {
     /// The errors of [`pem`](Self::pem).
     pub fn and_pem(mut self, pem: &[u8]) -> Result<Self, TlsError> {
         add(&mut self.store, pem, "the certificate authority")?;
-        self.origin.push_str(" and those that were added");
+        self.origin.push_str(" and the added certificates");
         Ok(self)
     }
 }

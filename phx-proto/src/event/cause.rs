@@ -74,8 +74,8 @@ pub enum Cause {
         /// The error.
         message: String,
     },
-    /// The proxy replied with an HTTP status other than 2xx. 407 means that it requires credentials, or
-    /// rejects those that were sent.
+    /// The proxy replied with an HTTP status other than 2xx. Status 407 means that the proxy credentials
+    /// are missing or wrong.
     #[error("the proxy refused the tunnel: {}", OfProxy(.0))]
     ProxyRefused(Refusal),
     /// The SOCKS5 proxy refused the tunnel, because of the credentials or the address.

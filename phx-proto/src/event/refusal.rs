@@ -160,16 +160,14 @@ impl fmt::Display for Refusal {
         write!(f, "HTTP {}", self.0.status)?;
         match (self.0.status, self.location()) {
             (400, _) if self.mentions_https() => {
-                f.write_str(" (the port speaks TLS: this is a wss:// address)")
+                f.write_str(" (the port speaks TLS: use a wss:// address)")
             }
             (403, _) => f.write_str(
-                " (Phoenix replies with it when the socket's connect/3 refuses, when check_origin does \
-                 not allow the header Origin, and when it does not support the vsn)",
+                " (Phoenix sends this status if connect/3 refuses, if check_origin forbids the header \
+                 Origin, or if it does not support the vsn)",
             ),
             (404, _) => f.write_str(" (the path of a Phoenix socket usually ends in /websocket)"),
-            (407, _) => f.write_str(
-                " (the proxy requires credentials, or rejects those that were sent)",
-            ),
+            (407, _) => f.write_str(" (the proxy credentials are missing or wrong)"),
             (200..=299 | 426, _) => f.write_str(
                 " (the peer does not support WebSocket at this address: did a proxy reply?)",
             ),
@@ -201,11 +199,11 @@ impl fmt::Display for OfProxy<'_> {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum SocksRefusal {
-    /// The proxy requires a user and a password, or rejects those that were sent.
-    #[error("it requires a user and a password, or rejects those that were sent")]
+    /// The proxy credentials are missing or wrong.
+    #[error("the proxy credentials are missing or wrong")]
     Credentials,
     /// The rules of the proxy do not allow the address.
-    #[error("its rules do not allow this address")]
+    #[error("the rules of the proxy forbid this address")]
     NotAllowed,
 }
 

@@ -1,4 +1,4 @@
-//! Inputs as data: the dispatch from an [`Input`] to its method.
+//! The dispatch from an [`Input`], a command or an input as data, to its method.
 
 use crate::event::applied::Applied;
 use crate::event::input::Input;
@@ -7,7 +7,7 @@ use crate::time::Time;
 
 /// # Inputs as data
 impl Socket {
-    /// Applies an [`Input`], which is the same as calling its method.
+    /// Applies an [`Input`]. The effect is the same as that of calling the input's method.
     ///
     /// ```
     /// use phx_proto::{Applied, Config, Input, JoinParams, Socket, Time};
@@ -84,7 +84,7 @@ mod tests {
     const NOW: Time = Time::from_millis(1_000);
     const LATER: Time = Time::from_millis(31_500);
 
-    /// Polls all steps up to a ticket.
+    /// Polls all steps; stops at a ticket.
     fn drain(socket: &mut Socket, now: Time) -> (Vec<Action>, Option<JoinTicket>) {
         let mut actions = Vec::new();
         loop {
@@ -96,8 +96,9 @@ mod tests {
         }
     }
 
-    /// An idle socket, a connecting one, and one with a joined topic, a push, and a join whose
-    /// parameters a function makes; with the ids and the ticket of the last.
+    /// Three sockets: an idle one, a connecting one, and one with a joined topic, a push, and a
+    /// join whose parameters are made by a function. Also returns the ids and the ticket of the
+    /// third.
     fn sockets() -> ([Socket; 3], ConnectionId, InterestId, PushId, JoinTicket) {
         let config = Config::new("ws://localhost:4000/socket/websocket").expect("a good URI");
         let idle = Socket::new(config, 7, NOW);
@@ -119,8 +120,8 @@ mod tests {
         ([idle, connecting, open], id, interest, push.expect("accepted"), ticket)
     }
 
-    /// For every input, from three states: the same result, socket and actions as with its method.
-    /// In at least one of the states the input has an effect and advances the time.
+    /// From each of three states, every input gives the same result, socket and actions as its
+    /// method. In at least one of the states it has an effect and advances the time.
     #[test]
     fn apply_equals_the_method() {
         let (sockets, id, interest, push, ticket) = sockets();

@@ -1,4 +1,4 @@
-//! The expiry of deadlines, with lateness and wake-ups.
+//! The expiry of deadlines, also when the caller is late and after a wake-up.
 //!
 //! Only `handle_timeout` expires deadlines. Three situations look similar:
 //!
@@ -22,17 +22,17 @@ use crate::time::Time;
 impl Socket {
     /// Expires every deadline that has passed by `now`.
     ///
-    /// Report [progress](Self::handle_progress) first. A call that comes more than 5 s after the
-    /// earliest deadline means that the process was stopped: the peer is probed, and the deadlines
-    /// of a heartbeat and of a join are extended once.
+    /// Report [progress](Self::handle_progress) first. If a call comes more than 5 s after the
+    /// earliest deadline, the process was probably stopped. Then the peer is probed, and the
+    /// deadlines of a heartbeat and of a join are extended once.
     pub fn handle_timeout(&mut self, now: Time) {
         let now = self.advance(now);
         let Some(next) = self.next_deadline().filter(|next| next.at <= now) else { return };
         if now.since(next.at) > JUMP {
             self.forgive(now);
         }
-        // One pass over the deadlines that have already passed. With configured delays of zero,
-        // deadlines that begin during the pass would otherwise be due without end.
+        // The loop covers only the deadlines that have already passed. If it included deadlines
+        // that begin during the loop, it would never end with configured delays of zero.
         for (_, key) in self.passed_deadlines(now) {
             if self.has_passed(&key, now) {
                 self.expire(now, key);
@@ -42,9 +42,11 @@ impl Socket {
 
     /// Reports that the network changed or the machine resumed.
     ///
-    /// While waiting, it skips an ordinary wait, but not one that the server requested. While
-    /// connecting, it does the same if the attempt fails. While open, it probes the peer. It has an
-    /// effect at most once a second; an earlier call shortens the wait to that second.
+    /// While the connection waits for the next attempt, the call ends the wait, unless the server
+    /// requested it. While it connects, the call has the same effect on the next wait, if the
+    /// attempt fails. While it is open, the call probes the peer. Calls have an effect at most once
+    /// a second: less than a second after the last one, a call shortens the wait so that it ends
+    /// when the second has passed.
     pub fn handle_wake(&mut self, now: Time) {
         let now = self.advance(now);
         match self.connection.wake(now, self.config.connect_timeout) {
@@ -54,7 +56,8 @@ impl Socket {
         }
     }
 
-    /// Probes an open connection and restarts its deadlines, once each.
+    /// Probes the peer of an open connection and restarts the deadlines of its answers, each at
+    /// most once.
     fn forgive(&mut self, now: Time) {
         if let Some(live) = self.connection.live_mut() {
             live.forgive(now);
@@ -104,7 +107,7 @@ impl Socket {
                     self.abort_connection(now, Cause::JoinStalled { topic });
                 }
             }
-            // The next join waits only for this time.
+            // No other state changes: the time was all that the next join waited for.
             (TimerKind::JoinPace, _) => self.pace.clear_wait(),
             _ => debug_assert!(false, "{kind:?} is not a deadline of this phase"),
         }
@@ -125,7 +128,7 @@ impl Socket {
     }
 
     /// Reports the oldest join, which is overdue, and probes the server. This happens once for each
-    /// join, unless a late caller has restarted its clock.
+    /// join, or again after a late caller has restarted the clock of the join.
     fn join_overdue(&mut self, now: Time) {
         let live = self.connection.live_mut();
         let Some(join) = live.and_then(|live| live.join_overdue(now)) else { return };

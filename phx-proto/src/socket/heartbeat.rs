@@ -7,15 +7,16 @@
 //!                            └──────────▶ dead ◀────┘
 //! ```
 //!
-//! The deadline runs from the time the heartbeat fell *due*, written or not, so a peer that stopped
-//! reading is detected too. Transferred bytes extend it, see the [ledger](crate::socket::progress).
-//! Other traffic neither delays a heartbeat nor replaces its reply: clients that allowed this were
-//! dropped by their servers, or never detected a half-open connection.
+//! The deadline runs from the time when the heartbeat fell *due*, even if it could not be written,
+//! so a peer that stopped reading is detected too. Transferred bytes extend the deadline; see the
+//! [ledger](crate::socket::progress). Other traffic does not delay a heartbeat, because servers
+//! have dropped clients that did so. Nor does it replace the reply, because such clients never
+//! detected a half-open connection.
 //!
 //! While bytes extend the deadline of an unanswered heartbeat, further heartbeats are written at
 //! their interval, because Phoenix closes a connection on which it reads nothing for 60 s
-//! (`wire/idle_timeout_close`). At most one is unwritten. The deadline is that of the oldest
-//! heartbeat. A reply to one of them also answers those before it, because the server replies in
+//! (`wire/idle_timeout_close`). At most one of them is unwritten, and the deadline of the oldest
+//! counts. A reply to one heartbeat also answers those before it, because the server replies in
 //! order.
 //!
 //! The server answers nothing while it runs a join (`wire/join_slow_blocks_socket`), so the
@@ -44,7 +45,7 @@ pub(crate) struct Heartbeat {
     next_due: Option<Time>,
     /// Unanswered heartbeats, oldest first. Only the last may be unwritten.
     unanswered: VecDeque<Beat>,
-    /// A join is unanswered, so the deadline does not run.
+    /// Whether the deadline is suspended, because a join is unanswered.
     suspended: bool,
     probe_after_reply: bool,
     last_answered: Option<Ref>,
@@ -52,19 +53,19 @@ pub(crate) struct Heartbeat {
 
 #[derive(Clone, Debug)]
 struct Beat {
-    /// The time at which it fell due, even if its deadline was moved since.
+    /// The time at which it fell due. Unlike `due`, it is not changed when the deadline is moved.
     asked: Time,
     /// The time from which its deadline runs.
     due: Time,
     baseline: Baseline,
     written: Option<(Ref, Time)>,
-    /// The deadline was already extended once because the caller was late.
+    /// Whether the deadline was already extended because the caller was late.
     forgiven: bool,
 }
 
 impl Heartbeat {
-    /// `first` is the delay of the first heartbeat. An interval of zero disables heartbeats, except
-    /// probes.
+    /// Creates the machine of a connection. `first` is the delay of the first heartbeat. An
+    /// interval of zero disables heartbeats, except probes.
     pub(crate) fn new(interval: Duration, timeout: Duration, first: Duration, now: Time) -> Self {
         Self {
             interval,
@@ -104,22 +105,24 @@ impl Heartbeat {
     /// Called when the interval has passed.
     pub(crate) fn fall_due(&mut self, now: Time, ledger: &Ledger) {
         let Some(due) = self.next_due else { return };
-        // The heartbeats stay on a fixed grid; those that a late caller missed are skipped.
+        // The due times are multiples of the interval from the first one; those that a late caller
+        // missed are skipped.
         let late = now.since(due);
         let missed = late.as_nanos() / self.interval.as_nanos().max(1);
         let missed = u32::try_from(missed).unwrap_or(u32::MAX);
         self.next_due = Some(due + self.interval.saturating_mul(missed.saturating_add(1)));
         match self.unanswered.front() {
             None => {
-                // The caller is so late that the timeout has already passed, or the machine was
-                // suspended. The peer has not got the heartbeat yet, so its timeout begins now. (A
-                // probe after a wake-up may already have been answered; then, as here, no heartbeat
-                // is unanswered.)
+                // If the caller is so late that the timeout has already passed, or the machine was
+                // suspended, the timeout begins now, because the heartbeat was not sent yet. (This
+                // is also the case if a probe after a wake-up was already answered: then no
+                // heartbeat is unanswered either.)
                 let unasked = late > JUMP || due + self.timeout <= now;
                 self.owe(if unasked { now } else { due }, ledger);
             }
-            // The oldest is unanswered for longer than its timeout, because bytes, a join or a late
-            // caller moved its deadline. Phoenix must still receive something.
+            // The oldest has been unanswered for longer than its timeout, because bytes, a join or
+            // a late caller moved its deadline. A further heartbeat is sent, so that Phoenix does
+            // not close the connection as idle.
             Some(oldest) if !self.is_owed() && oldest.asked + self.timeout <= now => {
                 self.owe(now, ledger);
             }
@@ -171,7 +174,8 @@ impl Heartbeat {
         let written = self.unanswered.drain(..=answered).next_back()?.written;
         self.last_answered = Some(msg_ref);
         if self.unanswered.is_empty() {
-            // Usually no heartbeat is unanswered, so an empty queue keeps no memory.
+            // Frees the memory of the queue when it is empty, because usually no heartbeat is
+            // unanswered.
             self.unanswered = VecDeque::new();
         }
         if core::mem::take(&mut self.probe_after_reply) && !self.is_owed() {
@@ -195,9 +199,9 @@ impl Heartbeat {
         }
     }
 
-    /// Probes the peer or extends the oldest heartbeat by one timeout, because the caller was late
-    /// and a passed deadline proves nothing. Only once for each heartbeat; otherwise a caller that
-    /// is always late would never detect a dead peer.
+    /// Probes the peer, or extends the deadline of the oldest heartbeat by one timeout, because
+    /// after a late call a passed deadline does not prove that the peer is dead. A heartbeat is
+    /// extended only once; otherwise a caller that is always late would never detect a dead peer.
     pub(crate) fn forgive(&mut self, now: Time, ledger: &Ledger) {
         match self.unanswered.front_mut() {
             None => self.owe(now, ledger),
@@ -268,7 +272,8 @@ mod tests {
         assert_eq!((beat.next_due(), beat.is_owed()), (None, false));
     }
 
-    /// A late caller skips the heartbeats that it missed and keeps the grid.
+    /// After a late call, the missed heartbeats are skipped, and the next one is due at its
+    /// original time.
     #[test]
     fn late_heartbeat_stays_on_its_grid() {
         let (mut beat, ledger) = heartbeat();

@@ -15,16 +15,16 @@
 //!                                   (rejoin with backoff)
 //! ```
 //!
-//! An overdue join is reported, and the server is probed with one heartbeat. No leave is sent,
-//! because the late ok could then arrive between the leave and the next join
-//! (`wire/join_timeout_leave_rejoin`). Refs are minted when a frame is written, so the lower of two
-//! refs was written first.
+//! When a join is overdue, the clock reports it, and the client probes the server with one
+//! heartbeat. It sends no leave, because the late ok could then arrive between the leave and the
+//! next join (`wire/join_timeout_leave_rejoin`). A ref is assigned when its frame is written, so of
+//! two frames the one with the lower ref was written first.
 //!
 //! Bytes that were transferred since the clock started extend both deadlines, because a long reply
 //! on a slow link is not a stalled join; see the [ledger](crate::socket::progress).
 //!
-//! The joins are sorted by ref, so a reply finds its join by binary search, even when thousands are
-//! answered in any order. There are at most `join_concurrency`.
+//! The joins are sorted by ref, so the join of a reply is found by binary search, even among
+//! thousands that are answered in any order. There are at most `join_concurrency` of them.
 //!
 //! The clock belongs to one connection.
 
@@ -70,7 +70,8 @@ impl JoinClock {
         self.unanswered.get(join_ref).is_some_and(|join| join.topic == *topic)
     }
 
-    /// The time at which the oldest join is overdue, or stalled if it is already overdue.
+    /// The time at which the oldest join becomes overdue or, if it is overdue, the time at which it
+    /// becomes stalled.
     pub(crate) fn deadline(&self, config: &Config, ledger: &Ledger) -> Option<(TimerKind, Time)> {
         // Protocol: JOIN-9.
         let (started, baseline) = self.started.as_ref()?;
@@ -135,7 +136,8 @@ impl JoinClock {
         self.overdue = true;
     }
 
-    /// Restarts the clock of the oldest join, because the caller was late. Only once for each join.
+    /// Restarts the clock of the oldest join, because the caller was late. This happens only once
+    /// for each join.
     pub(crate) fn forgive(&mut self, now: Time, ledger: &Ledger) {
         if !self.forgiven {
             self.restart(now, ledger);

@@ -12,25 +12,27 @@
 //!      └── faster than one a millisecond ◀── half as fast again ◀──────┘ └─┘ half of that rate
 //! ```
 //!
-//! A single such loss changes nothing, because the loss of any killed server looks the same. A
-//! connection without joins is ignored. A connection that ended in another way (by the client,
-//! without a close frame, or later than 2 s after the last join) resets the count. Joins less than
-//! 2 s apart form one burst. Its rate is the number of answered joins divided by the time from its
-//! first join to the end of the connection.
+//! The machine counts the connections in a row that the peer ended within 2 s of a join. The first
+//! one changes nothing, because the loss of a killed server looks the same. A connection without
+//! joins is ignored. A connection that ended in another way (by the client, without a close frame,
+//! or later than 2 s after the last join) resets the count. From the second one on, joins are
+//! written at half the rate of the last burst, or at half the present rate if that is lower. A
+//! burst is a series of joins less than 2 s apart; its rate is the number of answered joins divided
+//! by the time from its first join to the end of the connection.
 //!
-//! The pace is kept across connections and reset by a `connect` that starts over; its deadline ends
-//! with the connection.
+//! The pace is kept across connections. A `connect` that starts over resets it. Its deadline
+//! belongs to one connection.
 
 use core::time::Duration;
 
 use crate::time::{Time, nanos};
 
-/// How soon after a join the end of a connection counts as caused by the join.
+/// If a connection ends within this time after a join, the join counts as the cause.
 const SOON: Duration = Duration::from_secs(2);
 
-/// The bounds of the time between two joins. Below the shorter bound pacing ends. The longer bound
-/// exists because a server that crashes repeatedly looks like one that limits joins, and a thousand
-/// channels should still be joined within minutes.
+/// The bounds of the time between two joins. When the time falls below the lower bound, pacing
+/// ends. The upper bound exists because a server that crashes repeatedly looks like one that limits
+/// joins, and a thousand channels should still be joined within minutes.
 const SHORTEST: Duration = Duration::from_millis(1);
 const LONGEST: Duration = Duration::from_millis(250);
 
@@ -135,8 +137,8 @@ mod tests {
         Time::from_millis(ms)
     }
 
-    /// A connection with joins a millisecond apart from `at` on, all answered, which the peer ends
-    /// at `end`.
+    /// A connection with joins every millisecond from `at` on. All are answered, and the peer ends
+    /// the connection at `end`.
     fn cut(pace: &mut JoinPace, at: u64, joins: u32, end: u64) {
         for nth in 0..joins {
             pace.written(ms(at + u64::from(nth)), nth == 0);

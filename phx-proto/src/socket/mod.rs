@@ -1,7 +1,7 @@
 //! [`Socket`]: the state of one Phoenix connection and its channels, as a value without I/O.
 //!
 //! Each state machine is a file or a folder with its states, transitions, diagram and deadlines. A
-//! transition is a method of the machine that it changes, and returns its effects. The socket
+//! transition is a method of the machine that it changes; it returns the effects. The socket
 //! composes the machines: it calls a transition and turns the effects into signals and actions.
 //!
 //! | machine | decides |
@@ -97,8 +97,8 @@ use crate::wire::payload::Payload;
 /// 3. Sleep until `poll_timeout().at`, or until the next command or input.
 /// 4. If the deadline has passed, call `handle_timeout`. Go to 2.
 ///
-/// A driver that polls actions late is still correct: actions are decisions that no longer change,
-/// and frames are built only when they are polled.
+/// A driver may poll actions late: queued actions do not change any more, and frames are built only
+/// when they are polled.
 ///
 /// # Time
 ///
@@ -218,7 +218,8 @@ impl Socket {
         self.channels.sorted().map(|(topic, channel)| (topic, self.status_of(channel)))
     }
 
-    /// The server's response to the present join; `None` while the channel is not joined.
+    /// The server's response to the join of the present instance; `None` while the channel is not
+    /// joined.
     #[must_use]
     pub fn join_response(&self, topic: &str) -> Option<&Payload> {
         let want = self.channels.get(topic)?.want.as_ref()?;
@@ -256,7 +257,7 @@ impl Socket {
         }
     }
 
-    /// The value of [`Stats::late_replies`] alone, for a driver that reads it after every step.
+    /// Only the counter [`Stats::late_replies`], for a driver that reads it after every step.
     #[must_use]
     pub const fn late_replies(&self) -> u64 {
         self.stats.late_replies
@@ -315,7 +316,8 @@ impl Socket {
 
     fn signal(&mut self, signal: Signal) {
         if self.actions.capacity() == 0 {
-            // An idle connection needs a capacity of one, for the signal of an answered heartbeat.
+            // An idle connection needs a capacity of one, for the signal of an answered heartbeat;
+            // the rest is freed.
             self.actions.reserve_exact(1);
         }
         self.actions.push_back(Action::Signal(signal));

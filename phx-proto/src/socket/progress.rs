@@ -1,4 +1,5 @@
-//! A ledger of the bytes that a connection has transferred, and of how much they extend deadlines.
+//! A ledger of the bytes that a connection has transferred. It computes by how much they extend
+//! deadlines.
 //!
 //! A heartbeat and its reply queue behind the bytes that are already in transit. On a slow link
 //! that can take longer than `heartbeat_timeout`, although nothing is wrong. So transferred bytes
@@ -9,11 +10,11 @@
 //!                                                + bytes written ahead, not proven / send_rate_min)
 //! ```
 //!
-//! An answered ref proves that the server has received everything that was written before it. Bytes
-//! that were written but not proven when the heartbeat fell due are ahead of it, and so are the
-//! bytes that the transport writes until the heartbeat is flushed. Bytes that are written later do
-//! not delay it and extend nothing, so a connection whose incoming direction is dead is not kept
-//! alive by what it sends.
+//! The answer to a ref proves that the server has received everything that was written before that
+//! ref. Written bytes without such a proof may still be in transit. Those that exist when the
+//! heartbeat falls due are ahead of it, and so are the bytes that the transport writes until the
+//! heartbeat is flushed. Bytes that are written later do not delay it and extend nothing, so a
+//! connection whose incoming direction is dead is not kept alive by what it sends.
 //!
 //! ```text
 //!   written   ├────── proven ──────┼──── ahead of the heartbeat ────┼── after it ──▶
@@ -89,7 +90,8 @@ impl Ledger {
         }
         self.written = progress.written;
         match self.marks.back_mut() {
-            // No ref was minted since the last mark, so that mark proves the new bytes too.
+            // No ref was minted since the last mark, so the ref of that mark also proves the new
+            // bytes.
             Some((at, written)) if *at == next_ref => *written = self.written,
             _ => self.marks.push_back((next_ref, self.written)),
         }
@@ -127,8 +129,8 @@ impl Ledger {
         Baseline { read: self.read, proven: self.proven, flushed: None }
     }
 
-    /// Records in a baseline that its request was flushed: bytes that are written from now on do
-    /// not delay it.
+    /// Records in a baseline that its request was flushed. Bytes that are written later do not
+    /// delay the request.
     pub(crate) fn flush(&self, baseline: &mut Baseline) {
         baseline.flushed.get_or_insert(self.written);
     }
@@ -182,7 +184,7 @@ mod tests {
         let mut ledger = ledger();
         ledger.report(progress(500, 20), Ref(1));
         let baseline = ledger.baseline();
-        // 20 unproven bytes are ahead of it.
+        // Twenty unproven bytes are ahead of the heartbeat.
         assert_eq!(ledger.extension(&baseline), Duration::from_millis(200));
         ledger.report(progress(2_500, 120), Ref(2));
         assert_eq!(ledger.extension(&baseline), Duration::from_millis(2_000 + 1_200));

@@ -75,8 +75,8 @@ impl Socket {
                     self.stats.stale_frames += 1;
                     return;
                 };
-                // Nearly every reply answers a push. A ref is minted once, so a reply to a push
-                // answers nothing else.
+                // Fast path: nearly every reply answers a push. A ref is used for only one frame,
+                // so the reply cannot belong to a join or a leave too.
                 let next_ref = self.next_ref;
                 if let Some(live) = self.connection.live_mut().filter(|_| msg_ref.0 < next_ref) {
                     live.ledger.answered(msg_ref);
@@ -103,7 +103,8 @@ impl Socket {
                         self.receive_error(now, &topic, named, payload);
                     }
                     // Protocol: END-4.
-                    // A ref that this client cannot have minted names none of its instances.
+                    // If this client cannot have minted the ref, the frame belongs to none of its
+                    // instances.
                     (None, b"phx_close" | b"phx_error") => self.stats.stale_frames += 1,
                     _ => self.receive_message(&topic, join_ref, event, payload),
                 }
@@ -186,9 +187,10 @@ impl Socket {
         }
     }
 
-    /// Called when the server has no channel for a push that was written on the joined instance. In
-    /// vsn 1 replies never name their join, and a channel of the application may reply with the
-    /// same reason. So in vsn 1 this has an effect only once in `stable_after`.
+    /// Called when the server replies that it has no channel for a push that was written on the
+    /// joined instance. In vsn 1 the reply has no join_ref, so it may also come from the
+    /// application's channel, with the same reason. So in vsn 1 this has an effect at most once in
+    /// `stable_after`.
     fn channel_unmatched(&mut self, now: Time, topic: &str) {
         let (certain, stable_after) = (self.config.codec.names_joins(), self.config.stable_after);
         let counts = self.change_want(topic, |want| {
@@ -216,8 +218,8 @@ impl Socket {
             Some(InstanceKind::Joining(_)) => {
                 self.join_refused(now, &Topic::from(topic), reply.response);
             }
-            // The join was left in the meantime. An error means that there is nothing to leave, an
-            // ok that the leave will be answered.
+            // The channel was left before the join was answered. An error means that there is no
+            // instance to leave; after an ok, the server will answer the leave.
             Some(InstanceKind::Leaving) if !ok => {
                 self.leave_ended(&Topic::from(topic), LeaveOutcome::Acked);
             }
@@ -229,9 +231,9 @@ impl Socket {
         }
     }
 
-    /// Whether a reply with a null join_ref, to a push to `topic`, means that the server has no
-    /// channel although ours is joined. Refs increase, so a ref above the join's was sent with the
-    /// current join_ref.
+    /// Whether a reply with a null join_ref to a push means that the server has no channel for
+    /// `topic`, although this client regards it as joined. Refs increase, so a push with a ref
+    /// above that of the join was sent with the current join_ref.
     fn finds_no_channel(&self, topic: &str, msg_ref: Ref, reply: &Reply) -> bool {
         // Protocol: REPLY-7.
         reply.status == *"error"
@@ -283,7 +285,8 @@ impl Socket {
                 self.channel_crashed(now, &topic, Interruption::Crashed);
             }
             Some(InstanceKind::Surviving) => {
-                // There is nothing to leave any more, and the rejoin is already due.
+                // The server has ended the instance, so there is none to leave. The rejoin is
+                // already scheduled.
                 self.channels.change(&topic, |channel| channel.survivor_ended());
             }
             None => self.stats.stale_frames += 1,

@@ -25,18 +25,20 @@
 //! a server that accepts and drops connections is not flooded with attempts. Each decision makes
 //! one random draw.
 //!
-//! During a deploy, a router without a server answers 404. Where a connection was open before, the
-//! path is right, so a 404 counts as such a deploy at first.
+//! During a deploy, a router that has no server answers 404. If a connection to the address was
+//! open before, the path is right, so for the first two minutes a 404 counts as a deploy.
 //!
 //! A message that is too large is often the reply to a join, so the server sends it again after
-//! each reconnect. Each time costs up to `max_message_bytes` of traffic. Over a slow link,
-//! receiving it can take longer than `stable_after`. So only a connection that was open for longer
-//! than the longest of these waits resets the count.
+//! each reconnect, at a cost of up to `max_message_bytes` of traffic. So the waits grow with the
+//! number of such losses in a row. Over a slow link, receiving the message can take longer than
+//! `stable_after`. So the count is reset only by a connection that was open for longer than the
+//! longest of these waits.
 //!
-//! The short steps of `reconnect_after` are for a client that starts before its server. A client
-//! that lost an open connection is often one of many that lost theirs at the same time. Their first
-//! retries are spread over a second; if each then made six more attempts within half a second, the
-//! load peak would return (`examples/storm`). So the short steps are skipped.
+//! The short steps of `reconnect_after` are for a client that starts before its server. When a
+//! client loses an open connection, many other clients often lose theirs at the same time. Their
+//! first retries are spread over a second. If each client then made six more attempts within half a
+//! second, the load peak would return (`examples/storm`). So the short steps are skipped after such
+//! a loss.
 
 use core::time::Duration;
 
@@ -47,7 +49,7 @@ use crate::event::refusal::Refusal;
 use crate::socket::rng::{Rng, spread};
 use crate::time::{Time, nanos};
 
-/// How long a 404 counts as a deploy, where a connection was open before.
+/// The time for which a 404 counts as a deploy, at an address where a connection was open before.
 const DEPLOY: Duration = Duration::from_secs(120);
 
 /// The decision after a failure.
@@ -66,9 +68,9 @@ pub(crate) struct Retry {
     skipped: u32,
     /// The number of refusals in a row.
     refusals: u32,
-    /// The last attempt was refused with 401 or 403.
+    /// Whether the last attempt was refused with 401 or 403.
     credentials_refused: bool,
-    /// A 401 has already had its one ordinary retry.
+    /// Whether a 401 was already retried once after an ordinary delay.
     unauthorized: bool,
     /// The number of connections in a row that ended with a message that is too large.
     too_large: u32,
@@ -132,7 +134,7 @@ impl Retry {
         if let Some(retry_after) = retry_after {
             // Protocol: CONN-15.
             let asked = retry_after.min(config.retry_after_max).max(delay);
-            // Up to a fifth more, so that clients with the same `Retry-After` do not retry at the
+            // Adds up to a fifth, so that clients with the same `Retry-After` do not retry at the
             // same time.
             let most = Duration::from_nanos(nanos(asked).saturating_add(nanos(asked) / 5));
             delay = spread(DelayRange::new(asked, most).unwrap_or(range), random);
@@ -162,8 +164,8 @@ impl Retry {
             Cause::CredentialsGaveUp { .. }
             | Cause::CredentialsUnchanged
             | Cause::Unsupported { .. } => None,
-            // A proxy answers 5xx when it cannot reach the server. Any other status refuses this
-            // client, and a retry is unlikely to change that.
+            // With 5xx the proxy reports that it cannot reach the server. With any other status it
+            // refuses this client, and a retry will probably not change that.
             Cause::ProxyRefused(refusal) if refusal.status() < 500 => {
                 Some((self.refused(config), false))
             }
@@ -198,8 +200,8 @@ impl Retry {
                 let first = first.at_least(config.reconnect_after.least());
                 let reaching = config.reconnect_after.reaching(first.max());
                 self.skipped = self.skipped.max(reaching.saturating_sub(attempt.saturating_add(1)));
-                // A connection that repeatedly opens and is lost waits as long as one that never
-                // opens.
+                // After a connection that opens and is lost repeatedly, the wait is as long as
+                // after failed attempts.
                 Some((if attempt > 1 { first.later(ordinary) } else { first }, true))
             }
             _ => Some((ordinary, true)),
@@ -236,8 +238,8 @@ mod tests {
         Duration::from_secs(secs)
     }
 
-    /// Waits of 1, 2 and 4 s for ordinary failures, 4 s after a loss, 100 and 200 s after a
-    /// refusal.
+    /// A configuration with waits of 1, 2 and 4 s after ordinary failures, 4 s after a loss, and
+    /// 100 and 200 s after a refusal.
     fn config() -> Config {
         let steps = |msec: &[u64]| Backoff::steps_msec(msec).and_then(|it| it.jitter(0.0)).unwrap();
         let spread = DelayRange::new(secs(4), secs(4)).unwrap();

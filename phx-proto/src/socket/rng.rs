@@ -1,9 +1,9 @@
 //! A seeded pseudo-random generator: SplitMix64.
 //!
 //! The seed is an argument of [`Socket::new`](crate::Socket::new), so a run can be replayed from
-//! configuration, seed and inputs. The generator is part of this crate and tested with golden
-//! values, because a crate that changed its algorithm would silently invalidate every saved
-//! regression.
+//! configuration, seed and inputs. The generator is part of this crate and tested with fixed
+//! values. If it came from another crate, a change of the algorithm there would silently invalidate
+//! every saved regression.
 
 use core::time::Duration;
 

@@ -1,9 +1,9 @@
 //! The choice and the encoding of the next frame to write.
 //!
-//! Frames are built when they are pulled, and only while the transport takes them: first
+//! Frames are built when the driver polls them, and only while the transport accepts frames: first
 //! heartbeats, then joins in the order of their requests, then the frames of channels in the
-//! [lane](crate::socket::push::lane). So the core knows its backlog, can expire a queued push, and
-//! drops the frames of a dead connection.
+//! [lane](crate::socket::push::lane). So the core knows its backlog, a queued push can expire, and
+//! no frame of a dead connection is left over.
 
 use crate::config::Config;
 use crate::config::join_params::ParamsPanicked;
@@ -31,8 +31,8 @@ impl Socket {
     /// of actions that one input can cause. Poll after each input: actions that are not polled,
     /// messages included, stay in memory.
     ///
-    /// This function calls the functions of join parameters; [`poll_step`](Self::poll_step) leaves
-    /// that to the caller.
+    /// If a function makes the parameters of a join, this method calls it;
+    /// [`poll_step`](Self::poll_step) leaves that call to the caller.
     pub fn poll_action(&mut self, now: Time) -> Option<Action> {
         let now = self.advance(now);
         loop {
@@ -121,9 +121,9 @@ impl Socket {
     /// The time to call [`handle_timeout`](Self::handle_timeout) next, and the kind of the
     /// deadline.
     ///
-    /// The time is now while actions other than frames are queued. Frames do not affect it, because
-    /// a blocked transport must not make a driver spin. Every command, input and `poll_action` may
-    /// change the result.
+    /// While actions other than frames are queued, the time is now. Queued frames do not affect it,
+    /// because otherwise a driver would spin while its transport is blocked. Every command, input
+    /// and `poll_action` may change the result.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Timeout> {
         if !self.actions.is_empty() {
@@ -134,8 +134,8 @@ impl Socket {
 
     fn pull_heartbeat(&mut self, now: Time, id: ConnectionId) -> Option<Action> {
         let msg_ref = self.mint_ref();
-        // Marked as written in any case: if the codec cannot encode heartbeats, the connection
-        // times out.
+        // The heartbeat is marked as written even if the codec cannot encode it. Then no reply
+        // comes, and the connection times out.
         self.connection.live_mut()?.heartbeat.written(msg_ref, now);
         // Protocol: HB-1.
         let frame = self.encode(None, msg_ref, PHOENIX, "heartbeat", Payload::empty()).ok()?;
@@ -143,7 +143,8 @@ impl Socket {
     }
 
     fn pull_join(&mut self, now: Time, id: ConnectionId, topic: &Topic) -> Option<Action> {
-        // Parameters that are made by a function are handled before, with a ticket.
+        // Parameters that are made by a function do not reach this code: the caller handles them
+        // with a ticket.
         let params = self.wanted(topic)?.params.fixed()?.clone();
         self.write_join(now, id, topic, Ok(params))
     }

@@ -23,7 +23,7 @@ use crate::wire::payload::Payload;
 
 /// The next step, from [`Socket::poll_step`].
 ///
-/// Exhaustive on purpose, like [`Action`].
+/// The enum is exhaustive, like [`Action`], so that a driver cannot overlook a new variant.
 #[derive(Clone, Debug)]
 #[must_use = "a step must be carried out"]
 pub enum Step {
@@ -39,7 +39,7 @@ impl Socket {
     /// returns a ticket instead; the caller evaluates the ticket and [supplies](Self::supply_join)
     /// the result.
     ///
-    /// Until the result is supplied, polling again returns the ticket again, unless another step
+    /// Until the result is supplied, the next poll returns the same ticket, unless another step
     /// comes first.
     #[inline]
     pub fn poll_step(&mut self, now: Time) -> Option<Step> {

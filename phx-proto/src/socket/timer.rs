@@ -10,10 +10,11 @@
 //! | `Rejoin`, `Leave` | a [channel](crate::socket::channel), indexed by its `Channels` |
 //! | `Push` | a [push](crate::socket::push), indexed by its `Pushes` |
 //!
-//! No code arms or disarms a deadline: a deadline ends with its state. [`Socket::poll_timeout`]
-//! returns the earliest, and only [`handle_timeout`](Socket::handle_timeout) expires deadlines.
-//! Equal times expire in the order of the table, channels by topic and pushes in the order of
-//! acceptance, so the order is total. [`Time::MAX`] means no deadline.
+//! No code arms or disarms a deadline: it exists as long as the state that it belongs to.
+//! [`Socket::poll_timeout`] returns the earliest, and only
+//! [`handle_timeout`](Socket::handle_timeout) expires deadlines. Equal times expire in the order of
+//! the table, channels by topic and pushes in the order of acceptance, so the order is total.
+//! [`Time::MAX`] means no deadline.
 
 use core::time::Duration;
 
@@ -22,7 +23,7 @@ use crate::socket::Socket;
 use crate::time::Time;
 use crate::topic::Topic;
 
-/// How late a call must be for the machine or the process to count as suspended.
+/// If a call is later than this, the machine or the process counts as suspended.
 pub(crate) const JUMP: Duration = Duration::from_secs(5);
 
 /// The earliest deadline, from [`Socket::poll_timeout`](crate::Socket::poll_timeout).
@@ -140,7 +141,7 @@ impl Socket {
         passed
     }
 
-    /// Whether a deadline still exists and has passed. Deadlines that expired before it may have
+    /// Whether a deadline still exists and has passed. The expiry of earlier deadlines may have
     /// removed or moved it.
     pub(super) fn has_passed(&self, key: &TimerKey, now: Time) -> bool {
         let at = match key {

@@ -9,9 +9,9 @@
 //!                              suspended: a join is unanswered
 //! ```
 //!
-//! The clock is used only if heartbeats are disabled, because a heartbeat that cannot be written
-//! has its own deadline. A server does not read while it runs a join, so the clock is suspended
-//! while a join is unanswered.
+//! The clock is used only if heartbeats are disabled. With heartbeats it is not needed, because a
+//! heartbeat that cannot be written has its own deadline. While the server runs a join, it does not
+//! read, so the clock is suspended while a join is unanswered.
 //!
 //! The clock belongs to one connection.
 

@@ -1,5 +1,5 @@
-//! The channels of the test server as pure functions: a join returns a verdict, an event returns
-//! effects.
+//! The channels of the test server as pure functions: one returns the verdict on a join, one the
+//! effects of an event.
 //!
 //! Nothing here changes state; `effects.rs` carries the effects out.
 
@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 use super::codec::Payload;
 use super::handshake::Admission;
 
-/// The most messages that one `push_me` sends, and the most bytes that one `big` or
-/// `push_me_binary` makes. A larger request crashes the channel instead of the process.
+/// The maximum number of messages of one `push_me`, and of bytes of one `big` or `push_me_binary`.
+/// A larger request crashes the channel; without the limit, it could crash the test process.
 const MOST_MESSAGES: u64 = 100_000;
 const MOST_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -30,7 +30,7 @@ pub(super) enum JoinVerdict {
     Unmatched,
     /// The join was refused or raised; the reply contains the reason.
     Refused(&'static str),
-    /// Accepted after `sleep`, during which the whole socket waits.
+    /// The join is accepted after `sleep`; until then, the whole socket handles nothing.
     Accepted { kind: Kind, response: Value, sleep: Duration, after: Vec<Effect> },
 }
 
@@ -41,7 +41,7 @@ pub(super) enum Effect {
     Reply { status: &'static str, response: Payload },
     /// Answers the push later, without blocking the channel.
     ReplyLater { after: Duration, response: Payload },
-    /// Sleeps, and only then answers the push and handles the next message.
+    /// Blocks the channel: it sleeps, answers the push, and only then handles the next message.
     Block { sleep: Duration, response: Payload },
     /// Sends a message to the channel's own client.
     Push { event: String, payload: Payload },
@@ -98,7 +98,7 @@ pub(super) fn handle_in(
         Kind::Presence => presence_event(event, payload),
         Kind::SlowJoin => (event == "echo").then(|| vec![reply("ok", payload.clone())]),
     };
-    // No clause of the handler matches: wire/push_unknown_event.
+    // The handler has no clause for this event, so it crashes the channel: wire/push_unknown_event.
     effects.unwrap_or_else(|| vec![Effect::Crash])
 }
 
@@ -239,7 +239,7 @@ fn numbered(event: &str, count: u64) -> impl Iterator<Item = Effect> {
     (1..=count).map(move |i| push(event, Payload::Json(json!({ "i": i }))))
 }
 
-/// A broadcast takes a map or binary; any other payload raises in the sender.
+/// A broadcast accepts a map or binary data; with any other payload, the sender raises.
 fn shout(payload: &Payload, to_self: bool) -> Effect {
     match payload {
         Payload::Json(Value::Object(_)) | Payload::Binary(_) => {

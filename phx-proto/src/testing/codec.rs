@@ -1,7 +1,9 @@
-//! The serializers of the test server: v2 arrays, v2 binary frames and v1 objects.
+//! The serializers of the test server, for the arrays and binary frames of v2 and the objects of
+//! v1.
 //!
-//! It is independent of [`crate::wire`] on purpose. It works on [`serde_json::Value`], because the
-//! server echoes refs and topics of any JSON type (`wire/malformed_topic_number_join`).
+//! The module shares no code with [`crate::wire`], so that a mistake in one is found by the other.
+//! It uses [`serde_json::Value`], because the server echoes refs and topics of any JSON type
+//! (`wire/malformed_topic_number_join`).
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -36,7 +38,7 @@ pub(super) struct Inbound {
     pub(super) payload: Payload,
 }
 
-/// The reason why a frame of the client is invalid; it decides the close code.
+/// The reason why a frame of the client is invalid. It determines the close code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DecodeFault {
     /// The serializer raised.
@@ -143,14 +145,14 @@ fn text(
         Vsn::V2 => json!([join_ref, msg_ref, topic, event, payload]),
         Vsn::V1 => json!({ "event": event, "payload": payload, "ref": msg_ref, "topic": topic }),
     };
-    // Keys are sorted, as Elixir writes small maps, whichever features of serde_json other crates
-    // enable.
+    // Sorts the keys, because Elixir writes small maps in that order. The result does not depend on
+    // the features of serde_json that other crates enable.
     message.sort_all_objects();
     Frame::Text(Bytes::from(message.to_string()))
 }
 
-/// Encodes kind, one length byte for each part, the parts, the data. A part of more than 255 bytes
-/// fails (`wire/binary_topic_too_long`), and so does every binary in v1 (`wire/v1_binary`).
+/// Encodes a binary frame: the kind, one length byte for each part, the parts, the data. It fails
+/// for a part of more than 255 bytes (`wire/binary_topic_too_long`), and in v1 (`wire/v1_binary`).
 fn binary(vsn: Vsn, kind: u8, parts: &[&str], data: &[u8]) -> Result<Frame, EncodeFault> {
     if vsn == Vsn::V1 {
         return Err(EncodeFault);
@@ -184,7 +186,7 @@ fn topic_text(topic: &Value) -> Result<&str, EncodeFault> {
 
 fn decode_array(value: Value) -> Result<Inbound, DecodeFault> {
     let Value::Array(members) = value else { return Err(DecodeFault::Serializer) };
-    // More than five members are valid: wire/malformed_array6.
+    // An array with more than five members is valid: wire/malformed_array6.
     let mut members = members.into_iter();
     let mut next = || members.next().ok_or(DecodeFault::Serializer);
     Ok(Inbound {
@@ -242,7 +244,7 @@ fn split(bytes: &[u8], len: u8) -> Result<(&[u8], &[u8]), DecodeFault> {
 
 fn parse(bytes: &[u8]) -> Result<Value, DecodeFault> {
     let text = core::str::from_utf8(bytes).map_err(|_| DecodeFault::NotUtf8)?;
-    // The nesting limit is that of serde_json.
+    // serde_json limits the nesting.
     let read = serde_json::from_str::<Value>(text);
     read.and_then(|_| serde_json::from_str::<&RawValue>(text.trim()))
         .map_err(|_| DecodeFault::Serializer)
@@ -269,7 +271,8 @@ fn json_of(raw: &RawValue) -> Result<Value, DecodeFault> {
     }
 }
 
-/// Converts a number with any digits: the server keeps a fraction as a 64-bit float.
+/// Converts a number of any length. A number with a fraction becomes a 64-bit float, as on the
+/// server.
 fn number_of(number: &Number) -> Result<Value, DecodeFault> {
     if let Some(number) = number.as_i64() {
         return Ok(Value::from(number));

@@ -94,9 +94,9 @@ impl ServerConfig {
         self
     }
 
-    /// Whether [`shutdown`](super::Server::shutdown) drains. With a drainer, sockets with a channel
-    /// receive close code 1012. Without one (`drainer: false` on Phoenix's socket), every socket
-    /// receives 1000. By default there is one.
+    /// Whether the server has a drainer, which [`shutdown`](super::Server::shutdown) uses. With a
+    /// drainer, sockets with a channel receive close code 1012. Without a drainer (`drainer: false`
+    /// on Phoenix's socket), every socket receives 1000. By default the server has one.
     #[must_use]
     pub fn drainer(mut self, drains: bool) -> Self {
         self.drainer = drains;
@@ -106,10 +106,11 @@ impl ServerConfig {
     /// The maximum delay before a channel handles a message, drawn for each message. By default
     /// there is none.
     ///
-    /// Channels are processes of their own. So the reply to a heartbeat, which the socket sends, or
-    /// the reply of another channel can overtake the reply to an earlier push or leave. A message
-    /// can also arrive between the reply to a join and what the channel does after its join.
-    /// Replies to joins are sent by the socket and are never overtaken.
+    /// On a real server every channel is a separate process. So the reply to a heartbeat, which
+    /// comes from the socket's process, or the reply of another channel can overtake the reply to
+    /// an earlier push or leave. A message can also arrive between the reply to a join and what the
+    /// channel does after its join. Replies to joins are sent by the socket and are never
+    /// overtaken.
     #[must_use]
     pub fn channel_delay(mut self, most: Duration) -> Self {
         self.channel_delay = most;
@@ -119,8 +120,9 @@ impl ServerConfig {
     /// The maximum delay before a presence diff is broadcast, drawn for each diff. By default there
     /// is none.
     ///
-    /// The tracker records a change at once and broadcasts it later, in order. So with simultaneous
-    /// joins, each `presence_state` contains metas whose diffs arrive only after it.
+    /// The presence tracker records a change at once and broadcasts it later, in order. So when
+    /// several clients join at the same time, a client's `presence_state` already contains metas
+    /// whose diffs arrive after it.
     #[must_use]
     pub fn presence_delay(mut self, most: Duration) -> Self {
         self.presence_delay = most;

@@ -10,7 +10,7 @@ use super::socket::{Channel, End};
 use crate::time::Time;
 
 impl Server {
-    /// Runs effects in order, for as long as the channel instance lives.
+    /// Runs effects in order, and stops if the channel instance ends.
     pub(super) fn run(
         &mut self,
         now: Time,
@@ -123,11 +123,11 @@ impl Server {
         self.work_off(now, peer, topic, instance);
     }
 
-    /// Runs effects of a channel, and handles its messages, after a delay.
+    /// Runs effects of a channel, and then handles its messages, after a delay.
     ///
     /// # Errors
     ///
-    /// If the delay is zero, the effects: the caller runs them at once.
+    /// The effects, if the delay is zero: the caller must run them at once.
     pub(super) fn delay_channel(
         &mut self,
         now: Time,
@@ -229,7 +229,7 @@ impl Server {
         self.forget_channel(topic, channel.instance);
     }
 
-    /// Drops the leftovers of an ended channel instance.
+    /// Drops the pending replies and events of a channel instance that has ended.
     pub(super) fn forget_channel(&mut self, topic: &str, instance: u64) {
         if let Some(held) = &mut self.held {
             held.retain(|reply| reply.instance != Some(instance));

@@ -8,9 +8,9 @@
 //!                       down: at_client   ─▶ drain: the core's actions onto its link
 //! ```
 //!
-//! Every change of a client ends in `reschedule`, which keeps the client's one entry in the agenda:
-//! the earlier of its core's deadline and its link's next delivery. The server and the client have
-//! different names for a connection; only this module knows both.
+//! Every change of a client ends with a call of `reschedule`. It updates the client's entry in the
+//! agenda, which is the earlier of the core's deadline and the link's next delivery. The server and
+//! the client have different ids for a connection; only this module maps them.
 
 use super::handshake;
 use super::link::{Direction, Parcel};
@@ -25,7 +25,7 @@ use crate::event::refusal::Refusal;
 use crate::id::ConnectionId;
 use crate::time::Time;
 
-/// The subject of the next step. At equal times, the order of the variants decides.
+/// What the next step runs. At equal times, the variant that comes first is run first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Next {
     Restart,
@@ -227,7 +227,7 @@ impl World {
 }
 
 impl Client {
-    /// Reports to the core how many bytes a slow link has carried.
+    /// Reports to the core how many bytes a link with a bandwidth has transferred.
     fn report(&mut self, now: Time) {
         let Some(id) = self.open else { return };
         if let Some(progress) = self.link.progress(now, id) {
@@ -244,7 +244,7 @@ impl Client {
     }
 }
 
-/// Converts a request of the core to what the server receives.
+/// Converts a request of the core to a request of the server.
 impl From<&ConnectRequest> for handshake::HttpRequest {
     fn from(request: &ConnectRequest) -> Self {
         let plain = |(name, value): &(String, Secret)| (name.clone(), value.expose().to_owned());

@@ -1,8 +1,8 @@
 //! The upgrade handshake: path, origin, subprotocol, version and the connect callback.
 //!
-//! The order of the checks is the server's: path (404), origin (403), token (500) and subprotocol
-//! (403), `vsn` and the callback (403, 429, 500), and last whether the request is a WebSocket
-//! upgrade at all (400).
+//! The checks have the same order as in Phoenix: the path (404), the origin (403), the token (500)
+//! and the subprotocol (403), `vsn` and the connect callback (403, 429, 500), and last, whether the
+//! request is a WebSocket upgrade (400).
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -20,9 +20,9 @@ pub struct HttpRequest {
     pub method: String,
     /// The request target: the path with its query, such as `/socket/websocket?vsn=2.0.0`.
     pub path: String,
-    /// The header fields, with names in any case. A request that contains none of `host`,
-    /// `connection`, `upgrade`, `sec-websocket-key` and `sec-websocket-version` is accepted as an
-    /// upgrade without its HTTP part; with any of them it must be a valid upgrade request.
+    /// The header fields, with names in any case. A request without any of `host`, `connection`,
+    /// `upgrade`, `sec-websocket-key` and `sec-websocket-version` counts as an upgrade, so that a
+    /// test can omit these headers. With any of them, the request must be a valid upgrade.
     pub headers: Vec<(String, String)>,
 }
 
@@ -39,7 +39,7 @@ pub struct HttpRefusal {
     pub body: String,
 }
 
-/// An accepted upgrade, to be answered with 101.
+/// An accepted upgrade. The caller answers it with 101.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Accepted {
@@ -174,7 +174,7 @@ fn subprotocol(
     request: &HttpRequest,
 ) -> Result<(Option<String>, Option<String>), HttpRefusal> {
     let Some(offer) = field(request, "sec-websocket-protocol") else { return Ok((None, None)) };
-    // Ignored: wire/handshake_auth_token__1.7.24.
+    // This version ignores the token: wire/handshake_auth_token__1.7.24.
     if version == Version::V1_7_24 {
         return Ok((None, None));
     }
@@ -194,7 +194,8 @@ fn subprotocol(
     }
 }
 
-/// Decodes the standard alphabet, despite the prefix, with or without padding.
+/// Decodes base64 in the standard alphabet (although the prefix says base64url), with or without
+/// padding.
 pub(super) fn decode_token(token: &str) -> Option<String> {
     let config = GeneralPurposeConfig::new()
         .with_decode_padding_mode(DecodePaddingMode::Indifferent)

@@ -8,8 +8,8 @@
 //!                         accepted() or refused(): the response
 //! ```
 //!
-//! This module refuses only invalid HTTP. A valid request that is not a valid upgrade is answered
-//! by the [`Server`], as Phoenix does.
+//! This module refuses only invalid HTTP. The [`Server`] answers every valid request, also one that
+//! is not an upgrade, as Phoenix does.
 //!
 //! [`Server`]: super::Server
 
@@ -45,7 +45,8 @@ impl Head {
     /// The response to a request that is not HTTP/1.1, or is too long.
     pub(super) fn handle_read(&mut self, bytes: &[u8]) -> Result<Option<Asked>, HttpRefusal> {
         self.buffer.extend_from_slice(bytes);
-        // A head ends with a line, so a head that arrives byte by byte is not parsed for each byte.
+        // A head ends with a line break, so it is parsed only when one arrives, not for each byte
+        // of a slow head.
         if !bytes.contains(&b'\n') && self.buffer.len() <= HEAD_MAX {
             return Ok(None);
         }
@@ -63,8 +64,8 @@ impl Head {
                 let key = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(KEY));
                 let key = key.map(|(_, key)| key.clone()).unwrap_or_default();
                 if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("upgrade")) {
-                    // Without any HTTP field, the server would accept it as an upgrade without its
-                    // HTTP part.
+                    // The server accepts a request without any field of an upgrade as an upgrade,
+                    // so an empty field `upgrade` is added.
                     headers.push(("upgrade".to_owned(), String::new()));
                 }
                 let method = request.method.unwrap_or_default().to_owned();
@@ -118,7 +119,7 @@ pub(super) fn refused(refusal: &HttpRefusal) -> Vec<u8> {
 
 fn answer(status: u16, headers: &[(String, String)], body: &str) -> Vec<u8> {
     let mut answer = format!("HTTP/1.1 {status} {}\r\n", phrase(status));
-    // A test may script any field; one that would break the head is omitted.
+    // A test may set any field. A field that would make the head invalid is omitted.
     let fits = |name: &str, value: &str| is_token(name) && is_value(value.as_bytes());
     for (name, value) in headers.iter().filter(|(name, value)| fits(name, value)) {
         answer.extend([name, ": ", value, "\r\n"]);

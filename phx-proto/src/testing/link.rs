@@ -7,9 +7,9 @@
 //!
 //! A [`Link`] behaves like TCP: parcels arrive in order, and the end of the stream arrives after
 //! everything that was sent before it. Each [`Parcel`] is delivered after a latency that is drawn
-//! from the link's own seed, and never before its predecessor. The link reads no clock: its driver
-//! passes in the time, takes due parcels from [`poll`](Link::poll), and calls again at
-//! [`poll_timeout`](Link::poll_timeout).
+//! from the link's own seed, and never before its predecessor. The link reads no clock: the caller
+//! passes in the time, takes parcels that have arrived from [`poll`](Link::poll), and calls it
+//! again at [`poll_timeout`](Link::poll_timeout).
 //!
 //! There are two kinds of faults. Some affect the current connection: [`stall`](Link::stall),
 //! [`half_open`](Link::half_open), [`cut`](Link::cut), [`cut_after`](Link::cut_after). The others
@@ -19,10 +19,11 @@
 //! [`heal`](Link::heal) ends them all.
 //!
 //! With a [`bandwidth`](Link::bandwidth), a frame takes time to arrive and delays everything after
-//! it, and the link counts bytes as a transport does ([`progress`](Link::progress)).
+//! it. The link then also counts bytes, as a transport does ([`progress`](Link::progress)).
 //!
-//! A dead direction keeps what is written to it, as a kernel keeps bytes that the peer does not
-//! acknowledge: the sender notices only a full [`buffer`](Link::buffer) or silence.
+//! A dead direction buffers what is written to it, as a kernel buffers bytes that the peer does not
+//! acknowledge. So the sender only notices that the [`buffer`](Link::buffer) is full, or that no
+//! answer comes.
 //!
 //! [`World`](super::World) drives one link for each client; a test can also drive a link itself.
 
@@ -40,7 +41,7 @@ use crate::socket::rng::Rng;
 use crate::time::Time;
 use crate::wire::Frame;
 
-/// How many bytes the client's operating system buffers for a slow direction.
+/// The capacity of the send buffer in the client's operating system, on a link with a bandwidth.
 const SEND_BUFFER: u64 = 64 << 10;
 
 /// The size of a frame in addition to its payload.
@@ -148,11 +149,11 @@ enum Fate {
 struct Wire {
     up: Pipe,
     down: Pipe,
-    /// The client's end is closed: nothing more is delivered to it.
+    /// Whether the client's end is closed, so that nothing more is delivered to it.
     client_gone: bool,
-    /// The server's end is closed, or there never was one.
+    /// Whether the server's end is closed or never existed.
     server_gone: bool,
-    /// Nothing that is sent from now on arrives.
+    /// Whether the connection was cut, so that nothing that is sent on it arrives.
     severed: bool,
     drop_when_open: bool,
 }
@@ -162,7 +163,7 @@ struct Wire {
 struct Pipe {
     queue: VecDeque<Transit>,
     last: Time,
-    /// When the link is free to carry the next frame.
+    /// The time at which the transfer of the next frame can begin.
     free: Time,
     /// The bytes of frames that were sent, and of those that have arrived.
     sent: u64,
@@ -209,8 +210,8 @@ impl Link {
         self
     }
 
-    /// The most frames of the client that may be on their way; then its transport accepts no more.
-    /// By default 256.
+    /// The maximum number of the client's frames in transit. While there are that many, its
+    /// transport accepts no more. By default 256.
     pub fn buffer(&mut self, frames: usize) -> &mut Self {
         self.buffer = frames.max(1);
         self
@@ -349,7 +350,7 @@ impl Link {
         match self.fates.pop_front() {
             Some(Fate::Fail(failure)) => {
                 wire.server_gone = true;
-                // There and back.
+                // The refusal arrives after the latency of both directions.
                 let back = now + self.rng.draw(self.latency) + self.rng.draw(self.latency);
                 wire.down.push(back, Parcel::Failed(failure), 0);
                 self.wires.insert(id, wire);
@@ -421,8 +422,8 @@ impl Link {
     /// The bytes that the client's transport has read and written so far; `None` on a link without
     /// a bandwidth, where frames do not delay each other.
     ///
-    /// The written bytes are those that the operating system accepted: what has arrived, and 64 KiB
-    /// more.
+    /// The written bytes are those that the operating system has accepted: those that have arrived,
+    /// and up to 64 KiB more in its buffer.
     #[must_use]
     pub fn progress(&self, now: Time, id: ConnectionId) -> Option<Progress> {
         if self.bandwidth == [None; 2] {
@@ -513,7 +514,7 @@ impl Wire {
     fn sever(&mut self, now: Time, cut: Cut) {
         self.up.dead = None;
         self.down.dead = None;
-        // A second cut is not noticed: both ends learn of the first.
+        // The connection is already cut, so a second cut has no effect.
         if core::mem::replace(&mut self.severed, true) {
             return;
         }

@@ -1,4 +1,4 @@
-//! The test server on real sockets, except for binding and spawning.
+//! The test server on real sockets. The adapters bind the socket and spawn the tasks.
 //!
 //! ```text
 //! accept ─▶ one future per connection ──frames──▶ ┌ Mutex ─────────┐
@@ -7,9 +7,9 @@
 //!                                                   a future for its timers
 //! ```
 //!
-//! This module reads and answers the HTTP upgrade itself, so that the server's refusals are sent as
-//! they are; tungstenite receives a stream that is already upgraded. The server is in a mutex,
-//! because tests access it from outside. No lock is held across an await.
+//! This module reads and answers the HTTP upgrade itself, so that the server's refusals are sent
+//! unchanged; tungstenite only receives streams that are already upgraded. The server is in a
+//! mutex, because tests access it while connections are served. No lock is held across an await.
 
 use core::fmt;
 use core::future::{Future, poll_fn};
@@ -36,7 +36,7 @@ use crate::time::Time;
 use crate::transport::{Io, Meter, Net, Wrap};
 use crate::wire::Frame;
 
-/// The sockets of a runtime, as far as serving needs them.
+/// The parts of a runtime that a server needs: sockets.
 pub trait Serve: Wrap {
     /// A listening socket.
     type Listener: Send + Sync + 'static;
@@ -144,13 +144,14 @@ impl Hub {
         done
     }
 
-    /// Removes the connections, which were dropped with [`run`](Self::run).
+    /// Removes the entries of all connections, whose tasks ended when [`run`](Self::run) was
+    /// dropped.
     pub fn forget_peers(&self) {
         self.lock().peers.clear();
     }
 
-    /// Completes when no connection is left, or after a second: a peer that does not answer the
-    /// close frame is not awaited any longer. Cancel safe.
+    /// Completes when no connection is left, or after a second, because a peer may not answer the
+    /// close frame. Cancel safe.
     pub async fn emptied<N: Net>(&self) {
         let mut late = pin!(N::sleep(CLOSE_TIMEOUT));
         poll_fn(|cx| {
@@ -183,8 +184,8 @@ impl Hub {
                 match accepted {
                     Ok(stream) => connections.push(Arc::clone(&self).serve::<N>(stream)),
                     Err(error) => {
-                        // Usually because of too many open files: the next attempt would fail at
-                        // once too, until a client disconnects.
+                        // Usually there are too many open files. Without a pause, each further
+                        // attempt would fail at once, until a client disconnects.
                         self.lock().server.accept_failed(&error);
                         pause.set(N::sleep(ACCEPT_PAUSE));
                         paused = true;
@@ -226,7 +227,8 @@ impl Hub {
         let opening = pin!(self.open::<N>(Io::new(stream), late.as_mut()));
         let Some((stream, leftover, peer)) = opening.await else { return };
         let mut activity = Activity { meter: stream.meter().clone(), bytes: 0 };
-        // Only bytes after the upgrade count as activity, even if this is polled late.
+        // Resets the counter: only bytes after the upgrade count as activity, even if this task is
+        // polled late.
         activity.is_new();
         let stream = stream.with_leftover(leftover.into());
         let mut socket = N::wrap(stream, Role::Server, None).await;
@@ -309,7 +311,8 @@ impl Hub {
         let answer = state.server.connect((self.clock)(), &asked.request);
         let answer = match answer {
             Ok(accepted) => {
-                // Registered before outputs are delivered, so that the first frames are not lost.
+                // The peer is registered before outputs are delivered, so that its first frames are
+                // not lost.
                 state.peers.insert(accepted.peer, Peer::default());
                 Ok((asked.accepted(&accepted), accepted.peer))
             }
@@ -319,7 +322,7 @@ impl Hub {
         answer
     }
 
-    /// Exchanges frames in both directions; ready when one side has ended the connection.
+    /// Exchanges frames in both directions. It is ready when one side has ended the connection.
     fn poll_converse<S>(
         &self,
         socket: &mut S,
@@ -344,7 +347,7 @@ impl Hub {
                     }
                 }
             }
-            // Reading reports a failed write, as the end.
+            // If a write fails, the next read reports the end.
             if Pin::new(&mut *socket).poll_ready(cx).is_pending() {
                 if reading {
                     continue;
@@ -373,7 +376,7 @@ impl Hub {
         self.with(|server, now| match message {
             Message::Text(text) => server.handle_frame(now, peer, &Frame::Text(text.into())),
             Message::Binary(bytes) => server.handle_frame(now, peer, &Frame::Binary(bytes)),
-            // Further reading writes the reply and ends the stream.
+            // The next reads write the reply and then return the end of the stream.
             Message::Close(frame) => {
                 server.handle_close(now, peer, frame.map(|frame| u16::from(frame.code)));
             }
@@ -400,7 +403,8 @@ impl Hub {
 /// The pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
-/// Detects activity on a connection: a part of a message keeps it from being closed as idle.
+/// Detects activity on a connection. Even a part of a message is activity, so the connection is not
+/// idle.
 struct Activity {
     meter: Meter,
     bytes: usize,

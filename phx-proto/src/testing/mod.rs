@@ -1,5 +1,5 @@
-//! Phoenix-like test servers on virtual time: nothing in this module opens a socket, reads a clock
-//! or sleeps.
+//! Test servers that behave like Phoenix, on virtual time: no code in this module opens a socket,
+//! reads a clock or sleeps.
 //!
 //! | to test | use | description |
 //! | --- | --- | --- |
@@ -9,12 +9,12 @@
 //!
 //! # Worlds
 //!
-//! A [`World`] is deterministic: its seed decides every latency and every client's jitter, and the
-//! same calls give the same [`trace`](World::trace), byte for byte. Virtual time costs nothing: an
-//! hour of outage is simulated in about a millisecond. Inject faults into a [`Link`] (stall,
-//! half-open, cut after a number of frames, refused and dropped connects, HTTP refusals) or into
-//! the server (kill, restart, shut down, crash a channel). Read the trace when a test fails, and
-//! commit it as a golden file:
+//! A [`World`] is deterministic: its seed determines every latency and every client's jitter, and
+//! with the same seed the same calls give the same [`trace`](World::trace), byte for byte. Virtual
+//! time is fast: an outage of an hour is simulated in about a millisecond. Inject faults into a
+//! [`Link`] (stall, half-open, cut after a number of frames, refused and dropped connects, HTTP
+//! refusals) or into the server (kill, restart, shut down, crash a channel). Read the trace when a
+//! test fails, and commit it as a golden file:
 //!
 //! ```text
 //! t=50ms client#1 Interrupted room:lobby (transport lost)
@@ -23,8 +23,8 @@
 //! ```
 //!
 //! To search for bugs, let [`World::draw`] choose what happens next, and check the invariants after
-//! every [`World::step`]; then stop the faults, and check that the wanted state is reached. A
-//! failing seed is a complete bug report.
+//! every [`World::step`]; then stop the faults, and check that the wanted state is reached. The
+//! seed of a failure is enough to reproduce it.
 //!
 //! # Scripts
 //!
@@ -44,8 +44,8 @@
 //! closes come out. It opens no socket, reads no clock and draws no entropy, so the same seed and
 //! inputs always give the same outputs. It was written from recordings of real Phoenix servers
 //! (1.7.24, 1.8.9 and 1.8.12, cited here as `wire/<name>`) and is checked against every WebSocket
-//! recording. Its codec shares no code with the client's, so a mistake on one side does not cancel
-//! out on the other.
+//! recording. Its codec shares no code with the client's, so a mistake on one side is not hidden by
+//! the same mistake on the other.
 //!
 //! ```text
 //!  connect ────► handshake ──► Socket (one per peer) ──► Channel (one per joined topic)

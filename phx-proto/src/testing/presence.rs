@@ -1,8 +1,8 @@
 //! The presence tracker: the entries of each topic, and the diffs of their changes.
 //!
 //! An entry belongs to a channel instance and ends with it. Entries keep the order in which they
-//! were tracked, so metas are listed oldest first. Every change gives one diff with both members,
-//! even if one is empty (`wire/presence_two_clients`).
+//! were tracked, so metas are listed oldest first. Every change gives one diff with the members
+//! `joins` and `leaves`, even if one is empty (`wire/presence_two_clients`).
 
 use std::collections::BTreeMap;
 
@@ -88,7 +88,7 @@ impl Presence {
         self.topics.get(topic).map_or_else(|| json!({}), |entries| grouped(entries))
     }
 
-    /// A unique ref in the server's format: 16 characters of base64url.
+    /// Draws a unique `phx_ref` in the server's format: 16 characters of base64url.
     fn draw_ref(&mut self) -> String {
         self.drawn = self.drawn.wrapping_add(1);
         let mut bytes = [0; 12];
@@ -115,7 +115,7 @@ fn grouped(entries: &[Entry]) -> Value {
     keys.into_iter().map(|(key, metas)| (key.to_owned(), json!({ "metas": metas }))).collect()
 }
 
-/// One step of SplitMix64, indexed instead of iterated.
+/// The number at an index of a SplitMix64 sequence.
 fn mix(seed: u64, index: u32) -> u64 {
     let mut z = seed.wrapping_add(u64::from(index).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -7,13 +7,13 @@
 //!
 //! A [`Script`] replaces the network and the server of the client under test: clock, timers,
 //! connections and executor, all in memory. Its methods are the actions of a server: accept a
-//! connect, expect a join, reply, push, drop the connection. Before each of them, every task that
-//! can make progress runs. A method that expects something lets *virtual* time pass until it
-//! arrives, at most for the script's [`patience`](Script::patience), so tests of reconnects and
-//! timeouts do not wait. If it does not arrive, the message of the panic lists what did happen.
+//! connect, expect a join, reply, push, drop the connection. Each method first runs every task that
+//! can make progress. A method that expects something lets *virtual* time pass until it arrives, at
+//! most for the script's [`time_limit`](Script::time_limit), so tests of reconnects and timeouts do
+//! not wait. If it does not arrive, the message of the panic lists what did happen.
 //!
-//! An `assert_` method consumes what it found: the next call looks for the next one. The script
-//! answers heartbeats. It uses only the newest connection.
+//! An `assert_` method consumes the frame that it found; the next call looks for a later frame. The
+//! script answers heartbeats. It uses only the newest connection.
 //!
 //! No executor is needed: [`Script::spawn`] runs futures, and the other methods poll them. In a
 //! test with tokio or smol, where some of the program runs on that executor, await
@@ -44,7 +44,7 @@ use crate::wire::payload::Payload;
 /// The most polls of the tasks before the script reports a busy loop.
 const ROUNDS: u32 = 100_000;
 
-/// How often [`Script::settled`] yields to the other tasks of the executor.
+/// The number of times that [`Script::settled`] yields to the other tasks of the executor.
 const TURNS: u32 = 32;
 
 /// A frame that the client sent.
@@ -100,7 +100,7 @@ impl Sent {
 pub struct Script {
     stage: ScriptRuntime,
     tasks: Arc<Mutex<Vec<Task>>>,
-    patience: Duration,
+    time_limit: Duration,
     quiet: Duration,
 }
 
@@ -116,20 +116,20 @@ impl Script {
         Self {
             stage: ScriptRuntime::default(),
             tasks: Arc::default(),
-            patience: Duration::from_secs(60),
+            time_limit: Duration::from_secs(60),
             quiet: Duration::from_millis(100),
         }
     }
 
-    /// The timeout, in virtual time, of methods that expect something. By default one minute.
+    /// Sets the limit of virtual time for methods that expect something. By default one minute.
     #[must_use]
-    pub const fn patience(mut self, most: Duration) -> Self {
-        self.patience = most;
+    pub const fn time_limit(mut self, limit: Duration) -> Self {
+        self.time_limit = limit;
         self
     }
 
-    /// How long, in virtual time, the `refute_` methods wait for what must not arrive. By default
-    /// 100 ms.
+    /// Sets how much virtual time the `refute_` methods let pass while they check that nothing
+    /// arrives. By default 100 ms.
     #[must_use]
     pub const fn quiet(mut self, length: Duration) -> Self {
         self.quiet = length;
@@ -437,7 +437,7 @@ impl Script {
         for _ in 0..ROUNDS {
             let mut tasks = self.lock_tasks();
             tasks.extend(self.stage.take_spawned().into_iter().map(Task::new));
-            // Not under the lock, because a task may use the script.
+            // The tasks are polled without the lock, because a task may use the script.
             let mut all = core::mem::take(&mut *tasks);
             drop(tasks);
             let moved = all.iter().any(Task::is_woken);
@@ -454,7 +454,7 @@ impl Script {
         self.tasks.lock()
     }
 
-    /// Moves the clock to the next timer; returns false if there is none until `end`.
+    /// Moves the clock to the next timer. Returns false if no timer expires by `end`.
     fn move_on(&self, end: Time) -> bool {
         self.settle();
         let next = self.stage.lock().next_timer().filter(|at| *at <= end);
@@ -467,7 +467,7 @@ impl Script {
 
     #[track_caller]
     fn expect<T>(&self, what: &str, mut look: impl FnMut(&mut Stage) -> Option<T>) -> T {
-        let end = self.now() + self.patience;
+        let end = self.now() + self.time_limit;
         loop {
             self.settle();
             let found = look(&mut self.stage.lock());
@@ -475,7 +475,7 @@ impl Script {
                 return found;
             }
             if !self.move_on(end) {
-                let seconds = self.patience.as_secs_f64();
+                let seconds = self.time_limit.as_secs_f64();
                 panic!(
                     "expected {what} within {seconds}s. Tasks on another executor run only during \
                      `script.settled().await`: add it before this call. Log:\n{}",

@@ -72,12 +72,12 @@ pub struct Server {
     rng: Rng,
     /// Presence diffs that are not broadcast yet, with their topics.
     diffs: VecDeque<(String, Value)>,
-    /// When the last of these diffs is broadcast.
+    /// The time at which the last of these diffs is broadcast.
     diffs_until: Time,
     pub(super) observer: Observer,
 }
 
-/// A reply that [`Server::hold_replies`] keeps back.
+/// A reply that is held because of [`Server::hold_replies`].
 #[derive(Debug)]
 pub(super) struct HeldReply {
     pub(super) peer: PeerId,
@@ -306,9 +306,9 @@ impl Server {
         });
     }
 
-    /// While `hold` is true, keeps back replies to joins, pushes and leaves; heartbeats are
-    /// answered, and pushes and broadcasts are sent. False sends the held replies in order. A held
-    /// reply to a push is lost if its channel ends first.
+    /// With `true`, the server holds its replies to joins, pushes and leaves; it still answers
+    /// heartbeats and sends pushes and broadcasts. With `false`, it sends the held replies in
+    /// order. A held reply to a push is lost if its channel ends first.
     pub fn hold_replies(&mut self, hold: bool) {
         if hold {
             self.held.get_or_insert_default();
@@ -347,7 +347,7 @@ impl Server {
         self.sockets.get(&peer).into_iter().flat_map(|s| s.channels.keys().map(String::as_str))
     }
 
-    /// Delivers mail to a socket, which handles it at once unless it sleeps.
+    /// Adds an event to the mailbox of a socket, which handles it at once unless it sleeps.
     fn receive(&mut self, now: Time, peer: PeerId, mail: Mail) {
         self.advance(now);
         if let Some(socket) = self.sockets.get_mut(&peer) {
@@ -432,7 +432,7 @@ impl Server {
         let _ = self.broadcast_from(&topic, "presence_diff", &Payload::Json(diff), None);
     }
 
-    /// The socket that reaches the idle timeout first. A sleeping socket does not check it.
+    /// The socket that reaches the idle timeout first. A sleeping socket has no idle timeout.
     fn next_idle(&self) -> Option<(Time, PeerId)> {
         self.awake.first().map(|(last, peer)| (*last + self.config.idle_timeout, *peer))
     }
@@ -485,7 +485,7 @@ impl Server {
 
     fn end_all(&mut self, code: impl Fn(&Socket) -> Option<u16>) {
         self.awake.clear();
-        // The pending diffs have no receiver left.
+        // No client is left to receive the pending diffs.
         self.diffs.clear();
         self.timers.retain(|_, timer| !matches!(timer, Timer::DiffDue));
         for (peer, socket) in core::mem::take(&mut self.sockets) {
@@ -495,7 +495,7 @@ impl Server {
             self.outputs.push_back(Output::Drop { peer });
             self.observer.observe(|| Observation::Disconnected { peer });
             for (topic, channel) in socket.channels {
-                // There is no receiver left for the diff.
+                // No client is left to receive the diff.
                 let _ = self.presence.untrack(&topic, channel.instance, None);
             }
         }

@@ -1,5 +1,5 @@
-//! The process of one connection: it reads frames, runs joins, and passes other messages to
-//! channels.
+//! The simulated process of one connection: it reads frames, runs joins, and passes other messages
+//! to channels.
 //!
 //! ```text
 //!            frame
@@ -81,7 +81,7 @@ struct Joining {
     kind: Kind,
     response: Value,
     after: Vec<Effect>,
-    /// The join_ref of the channel that this one replaces.
+    /// The join_ref of the channel that the new one replaces.
     replaced: Option<Value>,
 }
 
@@ -158,8 +158,9 @@ impl Server {
             return;
         }
         let leave = event == "phx_leave";
-        // Frames that were queued in a mailbox are read together: the join kills the old channel
-        // before that channel handles the leave (wire/join_timeout_leave_rejoin).
+        // The socket reads all frames that were queued in its mailbox before a channel runs, so the
+        // join kills the old channel before that channel handles the leave
+        // (wire/join_timeout_leave_rejoin).
         if leave && socket.next_is_join_of(&message.topic) {
             return;
         }
@@ -204,7 +205,7 @@ impl Server {
                 self.observer.observe(|| Observation::JoinRefused { peer, topic });
                 self.unmatched(peer, &message);
             }
-            // A rejoin is not counted twice: wire/join_too_many_channels.
+            // A rejoin does not count as one more channel: wire/join_too_many_channels.
             _ if full && !rejoin => refuse(self, "too many channels joined"),
             JoinVerdict::Refused(reason) => {
                 let replaced = self.replace_channel(peer, &topic);

@@ -1,9 +1,9 @@
 //! The in-memory runtime of a [`Script`](super::Script): clock, timers, connections and tasks.
 //!
-//! The stage implements the driver's [`Runtime`] and [`Transport`]. It is passive: frames arrive at
-//! once, a timer expires when the script moves the clock, and a woken task is polled when the
-//! script runs the tasks. Real wakers are called as well, so a driver on another executor is woken
-//! there.
+//! The stage implements the driver's [`Runtime`] and [`Transport`]. It has no thread: frames arrive
+//! at once, a timer expires when the script moves the clock, and a woken task is polled when the
+//! script runs the tasks. The stage also calls the wakers of other executors, so a driver may run
+//! on one.
 
 use core::fmt;
 use core::future::{Future, poll_fn};
@@ -158,7 +158,8 @@ impl Stage {
         self.numbers
     }
 
-    /// Receives a frame of the client. Heartbeats are answered at once, so that no script has to.
+    /// Receives a frame of the client. The stage answers heartbeats at once, so that a script need
+    /// not do so.
     fn receive(&mut self, number: u64, frame: &Frame) {
         let Some(wire) = self.wires.get_mut(&number) else { return };
         let Ok(inbound) = codec::decode(wire.vsn, frame) else {
@@ -170,7 +171,7 @@ impl Stage {
             let (join_ref, topic) = (&inbound.join_ref, &inbound.topic);
             let reply = codec::encode_reply(wire.vsn, join_ref, &inbound.msg_ref, topic, "ok", &ok);
             wire.to_client.extend(reply.map(Received::Frame));
-            // One line for a series of heartbeats.
+            // A series of heartbeats gets only one line.
             const BEATS: &str = "client: heartbeats, answered";
             if !self.log.last().is_some_and(|line| line.ends_with(BEATS)) {
                 self.note(BEATS);

@@ -1,4 +1,5 @@
-//! Tests of the server that no recording covers: scripted events, sleeping channels, hostile input.
+//! Tests of the server's behaviour that no recording covers: scripted events, sleeping channels,
+//! hostile input.
 
 use core::time::Duration;
 
@@ -321,8 +322,8 @@ fn heartbeat_reply_overtakes_channel_reply() {
     assert!((5..20).contains(&overtaken), "{overtaken} of 20");
 }
 
-/// Each `presence_state` contains both, and the diffs come after it; "under load a state can also
-/// hold metas whose join diffs come only after it".
+/// Two clients join at the same time. The `presence_state` of each contains both clients, and the
+/// diffs of the joins come after it.
 #[test]
 fn simultaneous_presence_joins_share_state() {
     let config = ServerConfig::default().seed(3).presence_delay(Duration::from_millis(50));

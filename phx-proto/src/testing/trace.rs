@@ -1,4 +1,4 @@
-//! The trace of a world, as data and as text that suits a diff.
+//! The trace of a world, as data and as text that can be compared with a diff.
 //!
 //! Every action of a client's core, every frame that reached it and every fault is one
 //! [`TraceEvent`]. Its text is one line:
@@ -7,8 +7,9 @@
 //! t=1500ms client#2 ReconnectAfter 210ms (attempt 3, heartbeat timeout)
 //! ```
 //!
-//! Lines contain whole milliseconds, no address and nothing that depends on the machine. So two
-//! runs with one seed are equal byte for byte, and a change of behaviour changes only a few lines.
+//! Times are in whole milliseconds, and no line contains an address or anything else that depends
+//! on the machine. So two runs with the same seed have the same text, and a change of behaviour
+//! changes only a few lines.
 
 use core::fmt;
 

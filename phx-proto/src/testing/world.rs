@@ -6,19 +6,19 @@
 //!                    Socket ─▶ Link ─▶ ┘
 //! ```
 //!
-//! A [`World`] keeps an agenda of when each client (its deadlines, and arrivals on its link) and
-//! the server are due next. [`step`](World::step) moves the clock to the earliest of them and runs
-//! that one event; its consequences at the same instant are further steps. So a test can check
-//! every intermediate state, and an hour of silence costs nothing. At one instant the order is: a
-//! restart of the server, the server, the clients by number. A client reads what has arrived before
-//! it checks its deadlines, as the drivers do.
+//! A [`World`] keeps an agenda: the next time at which each client has a deadline or an arrival on
+//! its link, and the next deadline of the server. [`step`](World::step) moves the clock to the
+//! earliest of these times and runs that one event; consequences at the same instant are further
+//! steps. So a test can check every intermediate state, and time without events is skipped. At one
+//! instant the order is: a restart of the server, the server, the clients by number. A client reads
+//! what has arrived before it checks its deadlines, as the drivers do.
 //!
 //! All randomness (latencies, the clients' jitter, [`World::draw`]) comes from one seed. So the
 //! seed and the calls of the test determine the run, and the [`trace`](World::trace) is the same,
 //! byte for byte.
 //!
-//! Calls of the test happen at [`World::now`]. The resulting actions are carried out at once, and
-//! the following steps deliver what they put on the links.
+//! Calls of the test happen at [`World::now`]. The world carries out the resulting actions at once.
+//! The following steps deliver the frames that these actions put on the links.
 
 use core::ops::RangeInclusive;
 use core::time::Duration;
@@ -43,7 +43,7 @@ use crate::time::Time;
 use crate::topic::Topic;
 use crate::wire::payload::Payload;
 
-/// More steps than this at one instant mean an endless loop.
+/// The maximum number of steps at one instant. More of them mean an endless loop.
 const STEPS_AT_ONCE: u32 = 10_000_000;
 
 /// A simulated world of clients, links and a server; see [worlds](super#worlds).
@@ -73,7 +73,7 @@ const STEPS_AT_ONCE: u32 = 10_000_000;
 pub struct World {
     pub(super) now: Time,
     rng: Rng,
-    patience: Duration,
+    time_limit: Duration,
     pub(super) server: Server,
     pub(super) listening: bool,
     pub(super) restart_at: Option<Time>,
@@ -117,7 +117,7 @@ impl World {
         Self {
             now: Time::ZERO,
             rng: Rng::new(seed),
-            patience: Duration::from_secs(3_600),
+            time_limit: Duration::from_secs(3_600),
             server: Server::new(config),
             listening: true,
             restart_at: None,
@@ -133,20 +133,20 @@ impl World {
         }
     }
 
-    /// The latency of the links of further clients. By default there is none.
+    /// Sets the latency of the links of clients that are added later. By default there is none.
     pub fn latency(&mut self, range: RangeInclusive<Duration>) -> &mut Self {
         self.latency = range;
         self
     }
 
-    /// The timeout of [`run_until`](Self::run_until). By default an hour of virtual time.
-    pub fn patience(&mut self, most: Duration) -> &mut Self {
-        self.patience = most;
+    /// Sets the limit of virtual time for [`run_until`](Self::run_until). By default one hour.
+    pub fn time_limit(&mut self, limit: Duration) -> &mut Self {
+        self.time_limit = limit;
         self
     }
 
-    /// From now on keeps only the events for which `keeps` returns true, for worlds that are too
-    /// large to keep all.
+    /// From now on, the world keeps only the events for which `keeps` returns true. Use it for
+    /// worlds with too many events to keep all of them.
     ///
     /// ```
     /// use phx_proto::Config;
@@ -345,7 +345,7 @@ impl World {
     ///
     /// # Panics
     ///
-    /// If time has stood still for ten million steps.
+    /// If the time has not advanced for ten million steps.
     pub fn step(&mut self, limit: Time) -> bool {
         self.settle();
         let restart = self.restart_at.map(|at| (at, Next::Restart));
@@ -384,7 +384,7 @@ impl World {
     ///
     /// # Panics
     ///
-    /// If the world's [`patience`](Self::patience) passes first. The message ends with the last
+    /// If the world's [`time_limit`](Self::time_limit) passes first. The message ends with the last
     /// events.
     ///
     /// ```
@@ -398,13 +398,13 @@ impl World {
     /// ```
     #[track_caller]
     pub fn run_until(&mut self, is_true: impl FnMut(&Self) -> bool) {
-        let patience = self.patience;
-        if !self.runs_into(patience, is_true) {
-            panic!("not true within {}s:\n{}", patience.as_secs_f64(), self.trace_tail());
+        let limit = self.time_limit;
+        if !self.runs_into(limit, is_true) {
+            panic!("not true within {}s:\n{}", limit.as_secs_f64(), self.trace_tail());
         }
     }
 
-    /// Runs until `is_true` returns true, for at most `most`; returns whether it did.
+    /// Runs until `is_true` returns true, for at most `most`. Returns whether it returned true.
     ///
     /// ```
     /// use core::time::Duration;

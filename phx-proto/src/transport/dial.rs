@@ -7,9 +7,9 @@
 //!                                      | SocksRefused
 //! ```
 //!
-//! Every attempt looks the name up, so a server that has moved is found again. The dialler has no
-//! timeout of its own: the core limits the whole attempt. Every failure is one line that names what
-//! failed.
+//! Every attempt resolves the name again, so it finds a server that has moved. The dialler has no
+//! timeout: the core limits the whole attempt. The message of every failure is one line that names
+//! the step that failed.
 
 use core::future::Future;
 use std::io;
@@ -83,7 +83,7 @@ async fn tunnel<N: Net>(
     port: u16,
     only_here: bool,
 ) -> Result<Io<N::Stream>, Cause> {
-    // The zone names an interface of this machine, which the proxy does not have.
+    // The zone is left out: it names an interface of this machine, which the proxy does not have.
     let host = without_zone(host);
     if proxy.kind() != proxy::Kind::Socks5 {
         return tunnel_to::<N>(resolver, proxy, host, port, only_here).await;
@@ -92,7 +92,8 @@ async fn tunnel<N: Net>(
     for address in race::resolve(resolver, host, port, only_here).await? {
         let address = address.ip().to_string();
         match tunnel_to::<N>(resolver, proxy, &address, port, only_here).await {
-            // Another address may be reachable; any other failure concerns the proxy itself.
+            // After a failure to reach this address, the next one is tried. Any other failure
+            // concerns the proxy itself, so it is returned.
             Err(unreached @ Cause::Dial { .. }) => failure.get_or_insert(unreached),
             outcome => return outcome,
         };
@@ -143,7 +144,8 @@ async fn tunnel_to<N: Net>(
     if tunnel.leftover.is_empty() {
         Ok(stream)
     } else {
-        // Both TLS and HTTP have the client send first, so no byte may follow the proxy's reply.
+        // In TLS and in HTTP the client sends first, so the server's first byte cannot come right
+        // after the proxy's reply.
         Err(failed("the proxy: unexpected data after its reply"))
     }
 }
@@ -206,8 +208,8 @@ fn not_upgraded(broken: Broken, uri: &Uri, config: &Config) -> Cause {
     let (shows, _) = (true, config);
     let hint = match (uri.is_secure(), shows) {
         // A TLS port answers plain HTTP with an alert, or closes the connection.
-        (false, _) => "; a TLS port does that: use a wss:// address",
-        (true, false) => "; a server that requires a client certificate does that",
+        (false, _) => "; the port may require TLS: use a wss:// address",
+        (true, false) => "; the server may require a client certificate",
         (true, true) => "",
     };
     match broken {
@@ -239,7 +241,7 @@ fn upgrade_failed(error: UpgradeError) -> Cause {
     }
 }
 
-/// RFC 6455 section 4.1 asks for 16 random bytes, so that no cache can answer for the server.
+/// Sixteen random bytes (RFC 6455 section 4.1), so that a cache cannot answer for the server.
 fn random_key() -> [u8; 16] {
     let mut key = [0; 16];
     entropy(&mut key);

@@ -19,7 +19,7 @@ const REFUSAL_BODY_WAIT: Duration = Duration::from_secs(1);
 
 /// Why an exchange failed.
 pub(super) enum Broken {
-    /// The machine rejected the peer's answer, or its own request.
+    /// The machine rejected the peer's response, or the request that it was to send.
     Http(UpgradeError),
     /// The stream failed.
     Io(io::Error),
@@ -66,7 +66,7 @@ macro_rules! machine {
 machine!(Upgrade, Upgraded, UpgradeError::Refused);
 machine!(Connect, Tunnel, UpgradeError::ProxyRefused);
 
-/// A SOCKS refusal is complete with its code: it has no body.
+/// A SOCKS refusal consists of a code, so there is no body to wait for.
 impl Machine for Socks5 {
     type Done = Tunnel;
     fn poll_write(&self) -> &[u8] {
@@ -128,8 +128,8 @@ async fn write<N: Net, M: Machine>(stream: &mut Io<N::Stream>, machine: &mut M) 
         return;
     }
     while !machine.poll_write().is_empty() {
-        // A server may answer and close before it has read everything. Its answer can still be read
-        // and explains more than the failed write.
+        // A server may answer and close the stream before it has read the whole request. Its answer
+        // can still be read, and explains more than the error of the write.
         match poll_fn(|cx| Pin::new(&mut *stream).poll_write(cx, machine.poll_write())).await {
             Ok(0) | Err(_) => {
                 machine.handle_written(usize::MAX);
@@ -141,7 +141,7 @@ async fn write<N: Net, M: Machine>(stream: &mut Io<N::Stream>, machine: &mut M) 
     let _ = poll_fn(|cx| Pin::new(&mut *stream).poll_flush(cx)).await;
 }
 
-/// Passes read bytes to the machine; an empty slice is the end of the stream.
+/// Passes bytes from the stream to the machine; an empty slice means the end of the stream.
 fn take<M: Machine>(machine: &mut M, bytes: &[u8]) -> Result<Option<M::Done>, UpgradeError> {
     if bytes.is_empty() {
         return Err(machine.handle_eof());

@@ -1,4 +1,4 @@
-//! The filter in front of tungstenite: limits its reads and takes out pings.
+//! A filter between the stream and tungstenite: it limits the reads and removes pings.
 //!
 //! ```text
 //!   stream ──read──▶ Io ──took──▶ tungstenite ──▶ WebSocket
@@ -7,9 +7,10 @@
 //! ```
 //!
 //! tungstenite reads control frames and fragments in an internal loop until none is left, and
-//! answers every ping with a write. The server decides how long that loop runs. So each call of
-//! tungstenite may read from the stream once, and the [watch](crate::websocket::control_watch)
-//! takes the pings out; the WebSocket answers the latest one.
+//! answers every ping with a write. So a server could keep that loop running. Therefore each call
+//! of tungstenite may read from the stream only once, and the
+//! [watch](crate::websocket::control_watch) removes the pings, of which the WebSocket answers the
+//! latest.
 
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ pub(super) struct Reads(Arc<ReadState>);
 #[derive(Debug, Default)]
 struct ReadState {
     allowed: AtomicBool,
-    /// A read was refused since the last one was allowed.
+    /// Whether a read was refused since [`Reads::allow`] was last called.
     refused: AtomicBool,
     watch: Mutex<ControlWatch>,
 }
@@ -52,7 +53,7 @@ impl Reads {
         self.0.refused.store(false, Ordering::Relaxed);
     }
 
-    /// Whether the allowed read took place and a further one was refused.
+    /// Whether a further read was refused after the allowed one.
     pub(super) fn refused(&self) -> bool {
         self.0.refused.load(Ordering::Relaxed)
     }
@@ -67,7 +68,7 @@ impl Reads {
         self.watch().sent_close().cloned()
     }
 
-    /// No application code runs under this lock.
+    /// Locks the watch. No application code runs under this lock.
     fn watch(&self) -> MutexGuard<'_, ControlWatch> {
         self.0.watch.lock()
     }

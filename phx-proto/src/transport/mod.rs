@@ -1,4 +1,5 @@
-//! The code that the adapters share: dialling and the WebSocket, over the sockets of any runtime.
+//! Code that the adapters share: the dialler and the WebSocket, which run on the sockets of any
+//! runtime.
 //!
 //! ```text
 //!             ┌───────────────── here ───────────────────┐
@@ -51,7 +52,7 @@ use crate::event::input::{Opened, Progress};
 use crate::time::Time;
 use crate::wire::Frame;
 
-/// The sockets and the clock of a runtime, as far as dialling needs them.
+/// The parts of a runtime that dialling needs: sockets and a timer.
 pub trait Net: 'static {
     /// A TCP stream, plain or with TLS.
     type Stream: AsyncRead + AsyncWrite + Unpin + 'static;
@@ -173,14 +174,14 @@ impl<N: Wrap> Transport for Socket<N> {
     }
 }
 
-/// The wall clock, as time since the Unix epoch. A clock that is set before the epoch stands still,
-/// so its deadlines never fall due.
+/// The wall clock, as time since the Unix epoch. While the clock is set to a time before the epoch,
+/// the result is zero, so no deadline expires.
 #[must_use]
 pub fn wall() -> Time {
     Time::ZERO + UNIX_EPOCH.elapsed().unwrap_or_default()
 }
 
-/// Sixty-four bits of the operating system's entropy.
+/// A random number from the operating system's entropy.
 #[must_use]
 pub fn random_u64() -> u64 {
     let mut bytes = [0; 8];

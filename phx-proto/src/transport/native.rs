@@ -12,13 +12,15 @@
 //!               └────────────▶ TCP or TLS ──────────┘
 //! ```
 //!
-//! Reading decides how a connection ended, as in the other [WebSocket](super::streams). A failed
-//! write only stops the writing, because a stopping Phoenix sends a close frame and then resets the
-//! connection (`wire/close_graceful_shutdown`).
+//! How a connection ended is determined by reading, as in the
+//! [WebSocket over tungstenite](super::streams). A failed write only stops further writes, because
+//! a Phoenix that stops sends a close frame and then resets the connection
+//! (`wire/close_graceful_shutdown`): the close frame is still to be read.
 //!
-//! An idle connection has no buffers. Bytes for it are read into a small buffer on the stack and
-//! copied into an allocation of their own size. A read that fills its buffer makes the next one
-//! larger, up to [`Config::buffers`]; its messages are slices of one buffer.
+//! An idle connection has no buffers. When bytes arrive, they are read into a small buffer on the
+//! stack and copied into an allocation of exactly their size. After a read that fills its buffer,
+//! the next read gets a larger buffer on the heap, up to [`Config::buffers`], and the messages are
+//! slices of that buffer.
 
 use core::fmt;
 use core::pin::Pin;
@@ -40,8 +42,8 @@ use crate::wire::Frame;
 /// The largest read whose buffer is on the stack.
 const SMALL: usize = 2 << 10;
 
-/// The largest step by which a read buffer grows for a long frame. It is limited, because a peer
-/// may announce more than it sends.
+/// For a long frame, the read buffer first grows by at most this many bytes, and then by doubling,
+/// because a peer may announce more than it sends.
 const PORTION: usize = 64 << 10;
 
 /// The most bytes that are masked for one write.
@@ -58,15 +60,16 @@ pub struct Native<S> {
     /// The size of the first read of the next wake-up.
     size: usize,
     size_max: usize,
-    /// The last read did not fill its buffer, so the stream is most likely drained.
+    /// Whether the last read did not fill its buffer, so that the stream probably has no more
+    /// bytes.
     drained: bool,
     /// Masked bytes that are not written yet.
     write: BytesMut,
-    /// With this many bytes queued, further messages wait for a flush.
+    /// The number of queued bytes from which on further messages wait for a flush.
     write_max: usize,
     /// A pong or the reply to a close frame is due to be written.
     reply_due: bool,
-    /// The end that an unsendable message caused, until reading reports it.
+    /// The error of a message that could not be sent. The next read reports it as the end.
     unsendable: Option<Ended>,
 }
 
@@ -82,7 +85,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Native<S> {
         let limits = Limits {
             message_bytes_max: config.max_message_bytes,
             frame_bytes_max: config.max_message_bytes,
-            // `poll_ready` is the limit; a message that passed it must fit.
+            // The outbox has no limit here, because `poll_ready` already limits the queued bytes.
             outbox_bytes_max: usize::MAX,
             ..Limits::default()
         };
@@ -140,11 +143,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Native<S> {
         Poll::Ready(Ok(read))
     }
 
-    /// Makes room in the buffer for a read, and returns the size of that read.
+    /// Reserves space in the buffer for a read, and returns the size of that read.
     ///
     /// Growing the buffer copies its contents. To avoid that, a new buffer has twice the size of a
-    /// read, so the rest of a partly read frame usually fits. For a long frame the buffer grows by
-    /// doubling, because the peer may have announced more than it sends.
+    /// read, so the rest of an incomplete frame usually fits. For a long frame the buffer is
+    /// doubled step by step instead of allocated at once, because the peer may have announced more
+    /// than it sends.
     fn reserve(&mut self, size: usize, missing: usize) -> usize {
         let portion = missing.min(PORTION.max(self.read.len()));
         let spare = self.read.capacity() - self.read.len();
@@ -172,8 +176,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Native<S> {
         }
     }
 
-    /// Ends the connection after a fault. The close frame for a violation is written if the stream
-    /// takes it at once; the end does not wait for it.
+    /// Ends the connection after a fault. After a violation a close frame is written if the stream
+    /// accepts it at once; the function does not wait for that.
     fn failed(&mut self, fault: &Fault, cx: &mut Context<'_>) -> Ended {
         self.reply(cx);
         let lost = |message: String| Ended::Lost { message };
@@ -195,13 +199,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Native<S> {
         }
     }
 
-    /// Writes the pong or close frame that is due, if the stream takes it at once.
+    /// Writes the pending pong or close frame, if the stream accepts it at once.
     fn reply(&mut self, cx: &mut Context<'_>) {
         self.reply_due = self.poll_write_out(cx).is_pending();
     }
 
-    /// Writes and flushes all output. The stream reports a failed write to its meter and discards
-    /// later writes.
+    /// Writes and flushes all output. If a write fails, the stream records that in its meter and
+    /// discards later writes.
     fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteFailed>> {
         loop {
             while !self.write.is_empty() {
@@ -238,7 +242,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Transport for Native<S> {
                 Ok(None) => {}
                 Err(fault) => return Poll::Ready(Received::Ended(self.failed(&fault, cx))),
             }
-            // All pings of one read get one pong.
+            // One pong answers all pings of a read.
             if self.reply_due {
                 self.reply(cx);
             }
@@ -279,7 +283,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Transport for Native<S> {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteFailed>> {
         if self.unsendable.is_some() {
-            // Reading reports the end.
+            // The next read reports the end of the connection.
             cx.waker().wake_by_ref();
             return Poll::Ready(Err(WriteFailed));
         }
@@ -293,7 +297,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Transport for Native<S> {
     }
 
     fn close(&mut self, code: u16, reason: &str) {
-        // The core closes only with codes that may be sent; any other one is replaced by 1000.
+        // The core passes only codes that may be sent. For any other code, 1000 is sent.
         if self.endpoint.close(code, reason).is_err() {
             let _ = self.endpoint.close(1000, reason);
         }

@@ -1,7 +1,8 @@
-//! Connecting to the first address of a host that answers (RFC 8305, "Happy Eyeballs").
+//! A connection race: connects to the first address of a host that answers (RFC 8305, "Happy
+//! Eyeballs").
 //!
-//! An attempt to an address that has not answered for 250 ms goes on, and the next address is tried
-//! beside it. When an attempt fails, the next one starts at once.
+//! If an address has not answered after 250 ms, its attempt continues, and an attempt to the next
+//! address starts in parallel. When an attempt fails, the next one starts at once.
 
 use core::future::{Future, poll_fn};
 use core::net::SocketAddr;
@@ -15,7 +16,8 @@ use super::dial::kind_of;
 use super::{Net, Resolver};
 use crate::event::cause::{Cause, DialKind};
 
-/// How long an attempt runs alone before the next starts beside it (RFC 8305 section 5).
+/// The delay between the start of an attempt and that of the next one in parallel (RFC 8305 section
+/// 5).
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 
 /// Looks the host up and connects to one of its addresses; see [`resolve`].
@@ -49,8 +51,8 @@ pub(super) async fn connect<N: Net>(
     })
 }
 
-/// Looks a host up. With `only_here`, only loopback addresses are returned, because a name such as
-/// `a.localhost` resolves to whatever the resolver answers.
+/// Looks a host up. With `only_here`, only loopback addresses are returned, because a resolver may
+/// return any address for a name such as `a.localhost`.
 pub(super) async fn resolve(
     resolver: &Resolver,
     host: &str,
@@ -84,13 +86,13 @@ pub(super) fn no_address(host: &str) -> Cause {
 /// without IPv6 reports every IPv6 address as unreachable.
 type FirstError = Option<(SocketAddr, io::Error)>;
 
-/// The race of one host: the functions of a [`Net`] and the futures that they return.
+/// The race to one host, with the functions of a [`Net`] and the futures that they return.
 struct Race<C, S, Connecting, Sleep> {
     connect: C,
     sleep: S,
     waiting: VecDeque<SocketAddr>,
     attempts: Vec<(SocketAddr, Pin<Box<Connecting>>)>,
-    /// When this ends, the next address is tried beside the running attempts.
+    /// A timer. When it expires, an attempt to the next address starts in parallel.
     next_after: Option<Pin<Box<Sleep>>>,
     first_error: FirstError,
 }
@@ -144,7 +146,7 @@ where
 }
 
 /// Alternates the address families, so that a host with many unreachable IPv6 addresses costs one
-/// stagger (RFC 8305 section 4). The resolver's preferred family goes first.
+/// delay of 250 ms (RFC 8305 section 4). The resolver's preferred family goes first.
 fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let prefers_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (first, second): (Vec<_>, Vec<_>) =

@@ -1,4 +1,5 @@
-//! Name resolution: the system's resolver on a few dedicated threads, or a function of the caller.
+//! Name resolution by the system's resolver, on a few dedicated threads, or by a function of the
+//! caller.
 //!
 //! ```text
 //!   attempts ──ask──▶ Flight of a host ──queue──▶ at most 4 threads ──▶ getaddrinfo
@@ -9,12 +10,11 @@
 //! The system's resolver blocks its thread, for 20 s and more when a name server is down. On a
 //! runtime's blocking threads, a few hundred reconnecting clients would occupy all of them and keep
 //! the runtime from shutting down. So all look-ups of a process share a few threads, across its
-//! runtimes. The threads are detached, so nothing waits for them, and they end when the queue is
-//! empty.
+//! runtimes. The threads are detached: no code joins them, and each ends when the queue is empty.
 //!
 //! Attempts that wait for the same host share one look-up. The answer is not cached for later
-//! attempts, so a server that has moved is found again. A cancelled attempt removes a look-up from
-//! the queue if it has not begun and no other attempt waits for it.
+//! attempts, so they find a server that has moved. A cancelled attempt removes a look-up from the
+//! queue if it has not begun and no other attempt waits for it.
 
 use core::fmt;
 use core::future::Future;
@@ -30,7 +30,7 @@ use std::sync::{Arc, LazyLock};
 use crate::client::waiters::{Parked, poll_parked};
 use crate::sync::{Mutex, MutexGuard, thread};
 
-/// The most names that a process looks up at a time.
+/// The maximum number of threads, and so of names that a process looks up at a time.
 const THREADS_MAX: usize = 4;
 
 type Addresses = io::Result<Vec<SocketAddr>>;
@@ -54,7 +54,7 @@ impl Resolver {
     ///
     /// use phx_proto::adapter::Resolver;
     ///
-    /// // Answers every name with the address of a local proxy.
+    /// // This resolver returns the address of a local proxy for every name.
     /// let resolver = Resolver::new(|_host, port| async move {
     ///     Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))])
     /// });
@@ -147,7 +147,8 @@ impl Pool {
                 (flight, true)
             }
         };
-        // Registered under the pool's lock, so a thread that takes the host sees the waiter.
+        // The waiter is registered under the pool's lock, so a thread that then takes the host from
+        // the queue sees it.
         let id = flight.lock().register();
         let asking = Asking { flight, id };
         let spawns = is_new && state.threads < THREADS_MAX;
@@ -175,8 +176,8 @@ impl Pool {
         }
     }
 
-    /// The next host that has a waiter. If there is none, the calling thread must end, and is not
-    /// counted any more.
+    /// The next host that has a waiter. `None` means that the calling thread must end; it is then
+    /// no longer counted.
     fn next_host(&self) -> Option<String> {
         let mut state = self.lock();
         while let Some(host) = state.queue.pop_front() {
@@ -271,7 +272,7 @@ mod tests {
 
     use super::*;
 
-    /// A resolver that answers once the test opens it.
+    /// A pool whose look-ups block until the test opens the gate.
     struct Gate {
         pool: Arc<Pool>,
         /// The hosts whose look-up has begun.
@@ -328,7 +329,7 @@ mod tests {
         let mut asking: Vec<_> = (0..600).map(|n| gate.pool.ask(&format!("host{n}"))).collect();
         assert_eq!(gate.pool.lock().threads, 4);
         let begun: Vec<String> = gate.begun.iter().take(4).collect();
-        // All other attempts are cancelled.
+        // Cancels all attempts but four.
         asking.truncate(4);
         gate.open();
         for asking in asking {
@@ -342,7 +343,7 @@ mod tests {
         assert_eq!((state.queue.len(), state.flights.len()), (0, 0));
     }
 
-    /// A process ends while a look-up is stuck. The child process runs this same test.
+    /// A process can end while a look-up is stuck. The test starts itself in a child process.
     #[test]
     fn stuck_lookup_does_not_delay_exit() {
         const CHILD: &str = "PHX_TEST_STUCK_LOOKUP";

@@ -1,8 +1,8 @@
 //! The byte stream under a WebSocket, for any runtime.
 //!
-//! After a failed write, it discards further writes, so that reading reaches the true end; see
-//! [`streams`](super::streams). Bytes are counted once: the stream under TLS counts them, the TLS
-//! stream does not.
+//! After a failed write it discards further writes, and reading continues to the end of the stream;
+//! see [`streams`](super::streams). Only the stream under TLS counts bytes, so that no byte is
+//! counted twice.
 
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
@@ -22,7 +22,8 @@ pub struct Io<S> {
     counts: bool,
     /// Limits the reads of tungstenite; `None` during the upgrade.
     reads: Option<Reads>,
-    /// Bytes that were read with the upgrade response and come first.
+    /// Bytes that followed the upgrade response in the same read. They are returned before any
+    /// others.
     leftover: Bytes,
 }
 
@@ -33,7 +34,7 @@ impl<S> Io<S> {
         Self { stream, meter, counts: true, reads: None, leftover }
     }
 
-    /// Wraps a TLS stream; the stream under it counts the bytes and reports failed writes.
+    /// Wraps a TLS stream; the stream under it counts the bytes and records failed writes.
     #[cfg(feature = "tls")]
     pub(crate) fn above(stream: S, meter: Meter) -> Self {
         Self { meter, counts: false, ..Self::new(stream) }
@@ -45,14 +46,15 @@ impl<S> Io<S> {
 
     /// Returns `leftover` before reading on.
     ///
-    /// If tungstenite received these bytes, they would become its read buffer: one that is as small
-    /// as they are and grows by a frame at a time, which costs a system call per frame.
+    /// If tungstenite received these bytes directly, it would use them as its read buffer. That
+    /// buffer would be as small as the bytes and grow by one frame at a time, which costs a system
+    /// call per frame.
     pub(crate) fn with_leftover(mut self, leftover: Bytes) -> Self {
         self.leftover = leftover;
         self
     }
 
-    /// Limits the reads from now on.
+    /// Limits the reads from now on: each must be allowed by `reads`.
     pub(super) fn with_reads(mut self, reads: Reads) -> Self {
         self.reads = Some(reads);
         self
@@ -120,6 +122,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Io<S> {
 
 /// Takes up to `max` bytes from the front.
 fn take_front(bytes: &mut Bytes, max: usize) -> Bytes {
-    // Taking everything leaves no reference to the buffer.
+    // If everything is taken, the buffer is freed.
     if bytes.len() <= max { core::mem::take(bytes) } else { bytes.split_to(max) }
 }

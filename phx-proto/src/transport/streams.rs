@@ -12,13 +12,13 @@
 //!                        └──── TCP or TLS ─────┘
 //! ```
 //!
-//! Reading decides how a connection ended. A failed write must not hide a close frame that is still
-//! to be read: a stopping Phoenix sends one and then resets the connection
+//! How a connection ended is determined by reading. A failed write must not hide a close frame that
+//! is still to be read: a Phoenix that stops sends one and then resets the connection
 //! (`wire/close_graceful_shutdown`). So after a failed write [`Io`](super::Io) discards further
-//! writes and keeps reading to the true end, which a broken connection reaches at once. It records
-//! the failure in [`Meter`], where it also counts the bytes that it moves.
+//! writes, and reading continues to the end of the stream, which comes at once on a broken
+//! connection. `Io` records the failure in [`Meter`], where it also counts the transferred bytes.
 //!
-//! [`incoming`](super::incoming) answers pings and limits the reads for one message.
+//! [`incoming`](super::incoming) takes the pings and limits the reads of one call.
 
 use core::fmt;
 use core::pin::Pin;
@@ -131,7 +131,7 @@ impl Meter {
         self.0.written.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// How many bytes were read, modulo the size of the counter.
+    /// How many bytes were read. The counter wraps around.
     #[cfg(feature = "testing")]
     pub(crate) fn bytes_read(&self) -> usize {
         self.0.read.load(Ordering::Relaxed)
@@ -146,7 +146,7 @@ impl Meter {
     }
 }
 
-/// The totals of a meter since the opening, without the bytes of the handshakes.
+/// The totals of a meter since the connection was opened, without the bytes of the handshakes.
 #[derive(Debug)]
 pub(super) struct Totals {
     meter: Meter,
@@ -156,12 +156,12 @@ pub(super) struct Totals {
 }
 
 impl Totals {
-    /// Counts from now on.
+    /// Starts to count at zero now.
     pub(super) fn new(meter: Meter) -> Self {
         Self { seen: meter.counts(), meter, moved: Progress::default() }
     }
 
-    /// Fails once a write has failed.
+    /// An error if a write has failed.
     pub(super) fn state(&self) -> Result<(), WriteFailed> {
         self.meter.state()
     }
@@ -180,7 +180,7 @@ pub struct Tungstenite<S> {
     socket: S,
     totals: Totals,
     reads: Reads,
-    /// A pong is in the write buffer; until it is written, no second pong is queued.
+    /// Whether a pong is in the write buffer. Until it is written, no second pong is queued.
     pong_waits: bool,
 }
 

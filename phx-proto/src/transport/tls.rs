@@ -29,8 +29,9 @@ pub(super) async fn secure<N: Net>(
     Ok(Io::above(secured?, meter))
 }
 
-/// The cause, if TLS failed and not the connection under it. With TLS 1.3 a server checks the
-/// client's certificate after the handshake, so the upgrade can fail this way too.
+/// The cause of an error of TLS; `None` for an error of the connection under it. With TLS 1.3 a
+/// server checks the client's certificate after the handshake, so an upgrade can also fail with an
+/// error of TLS.
 pub(super) fn failure(uri: &Uri, config: &Config, error: &io::Error) -> Option<Cause> {
     let error = error.get_ref()?.downcast_ref()?;
     let (kind, message) = problem(uri.host(), config, error);
@@ -39,14 +40,14 @@ pub(super) fn failure(uri: &Uri, config: &Config, error: &io::Error) -> Option<C
 
 fn lost(uri: &Uri, error: &io::Error) -> Cause {
     let message = format!(
-        "the connection to {:?} was lost in the handshake ({error}): a port without TLS does \
-         that (use a ws:// address), and so does a proxy or a firewall on the path",
+        "the connection to {:?} was lost in the TLS handshake ({error}): the port may not use TLS \
+         (then use a ws:// address), or a proxy or a firewall may have closed the connection",
         uri.host()
     );
     Cause::Tls { kind: TlsKind::Lost, message }
 }
 
-/// The command that creates a server's own certificate.
+/// The command that creates a self-signed certificate for a server.
 fn command(host: &str) -> String {
     let kind = if host.parse::<core::net::IpAddr>().is_ok() { "IP" } else { "DNS" };
     format!(
@@ -63,15 +64,17 @@ fn problem(host: &str, config: &Config, error: &Error) -> (TlsKind, String) {
                 CertificateError::UnknownIssuer => (
                     TlsKind::UnknownIssuer,
                     format!(
-                        "it is signed by an authority that is not trusted; trusted are {}",
+                        "it is signed by an authority that is not trusted; the client trusts {}",
                         config.tls_in_use().trusted()
                     ),
                 ),
                 CertificateError::BadSignature => (
                     TlsKind::UnknownIssuer,
                     format!(
-                        "an authority of that name is among {} and did not sign it, or the server \
-                         does not hold its key: was the authority created again?",
+                        "its signature is wrong: {} include an authority with the issuer's name, \
+                         but that authority did not sign it, or the server does not hold the \
+                         certificate's key; if the authority was created again, replace its \
+                         certificate",
                         config.tls_in_use().trusted()
                     ),
                 ),
@@ -79,7 +82,7 @@ fn problem(host: &str, config: &Config, error: &Error) -> (TlsKind, String) {
                     (TlsKind::WrongName, wrong_name(host, presented))
                 }
                 CertificateError::NotValidForName => {
-                    (TlsKind::WrongName, "it is for another name".to_owned())
+                    (TlsKind::WrongName, "it is for another host name".to_owned())
                 }
                 CertificateError::ExpiredContext { time, not_after } => (
                     TlsKind::Expired,
@@ -106,8 +109,8 @@ fn problem(host: &str, config: &Config, error: &Error) -> (TlsKind, String) {
         Error::InvalidMessage(InvalidMessage::InvalidContentType) => (
             TlsKind::NotTls,
             format!(
-                "the server at {host:?} does not speak TLS: is this a ws:// address, or is there a \
-                 proxy on the path? ({error})"
+                "the server at {host:?} does not speak TLS: use a ws:// address, or look for a proxy \
+                 on the path ({error})"
             ),
         ),
         Error::AlertReceived(AlertDescription::CertificateRequired) => (
@@ -132,12 +135,14 @@ fn problem(host: &str, config: &Config, error: &Error) -> (TlsKind, String) {
         {
             let shown = config.tls_in_use().shown().unwrap_or("the client certificate");
             let why = match alert {
-                AlertDescription::DecryptError => "a signature in it, or by its key, is wrong",
+                AlertDescription::DecryptError => {
+                    "a signature in it, or one made with its key, is wrong"
+                }
                 AlertDescription::CertificateExpired => "it has expired, or is not valid yet",
                 AlertDescription::UnknownCA => "the server does not know its issuer",
                 _ => "the server does not accept it",
             };
-            let look = "`openssl x509 -noout -dates -issuer -in` prints its contents";
+            let look = "inspect it with `openssl x509 -noout -dates -issuer -in FILE`";
             let message = format!("{host:?} refuses {shown}: {why}; {look} ({error})");
             (TlsKind::CertificateRefused, message)
         }
@@ -148,8 +153,7 @@ fn problem(host: &str, config: &Config, error: &Error) -> (TlsKind, String) {
 fn wrong_name(host: &str, presented: &[String]) -> String {
     if presented.is_empty() {
         return format!(
-            "it has no name in subjectAltName, and its common name is ignored: create it with one, \
-             {}",
+            "it has no subjectAltName, and its common name is ignored: create it with {}",
             command(host)
         );
     }
@@ -163,18 +167,21 @@ fn wrong_name(host: &str, presented: &[String]) -> String {
     format!("it is for other names: {shown}{more}")
 }
 
-/// rustls keeps these errors of webpki behind a type of its own.
+/// rustls wraps these errors of webpki in an opaque type, so only their text is available.
 fn bad_certificate(host: &str, error: &CertificateError) -> String {
     let shown = format!("{error:?}");
     if shown.contains("CaUsedAsEndEntity") {
         return format!(
-            "it is marked as an authority (CA:TRUE), as `openssl req -x509` makes them, which a \
-             server's own must not be: create it with {}",
+            "it is marked as an authority (CA:TRUE), the default of `openssl req -x509`, but a \
+             server's certificate must not be an authority: create it with {}",
             command(host)
         );
     }
     if shown.contains("UnsupportedCertVersion") {
-        return format!("it has X.509 version 1: create one of version 3, {}", command(host));
+        return format!(
+            "it has X.509 version 1, and version 3 is required: create it with {}",
+            command(host)
+        );
     }
     error.to_string()
 }

@@ -10,8 +10,8 @@
 //!    └───────────────────────────────────────▶ Failing ────transmitted──────┘
 //! ```
 //!
-//! A violation in `Sent` leads to `Closed`, without a second close frame. The end of the stream
-//! leads to `Closed` from every state.
+//! A violation in the state `Sent` leads to `Closed`, without a second close frame. The end of the
+//! stream leads to `Closed` from every state.
 
 use core::fmt;
 
@@ -47,9 +47,10 @@ pub struct UnsendableCode(pub u16);
 
 /// Whether a close frame may have this code.
 ///
-/// RFC 6455 section 7.4.2: 0 to 999 are not used; 1000 to 2999 are the protocol's, of which section
-/// 7.4.1 and the IANA registry define 1000 to 1003 and 1007 to 1014; 3000 to 3999 are for libraries and
-/// 4000 to 4999 for applications. 1004 is reserved, and 1005, 1006 and 1015 MUST NOT be sent.
+/// RFC 6455 section 7.4.2: 0 to 999 are not used; 1000 to 2999 belong to the protocol, and of these
+/// section 7.4.1 and the IANA registry define 1000 to 1003 and 1007 to 1014; 3000 to 3999 are for
+/// libraries and 4000 to 4999 for applications. 1004 is reserved, and 1005, 1006 and 1015 MUST NOT
+/// be sent.
 const fn is_sendable(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
@@ -65,7 +66,7 @@ pub(super) fn read(payload: &[u8]) -> Result<Close, Violation> {
     };
     let code = u16::from_be_bytes(*code);
     let text = String::from_utf8_lossy(reason);
-    // The lossy conversion borrows its input only if that is valid UTF-8.
+    // `from_utf8_lossy` borrows its input only if the input is valid UTF-8.
     let is_utf8 = matches!(text, std::borrow::Cow::Borrowed(_));
     let close = Close { code: Some(code), reason: text.into_owned() };
     if !is_sendable(code) {
@@ -78,8 +79,8 @@ pub(super) fn read(payload: &[u8]) -> Result<Close, Violation> {
     Ok(close)
 }
 
-/// The payload of a close frame. The reason is cut to the space beside the code (RFC 6455 section
-/// 5.5).
+/// The payload of a close frame. The reason is cut to the space that the code leaves in a control
+/// frame (RFC 6455 section 5.5).
 fn write(code: u16, reason: &str) -> Bytes {
     let mut end = reason.len().min(CONTROL_MAX - 2);
     while !reason.is_char_boundary(end) {
@@ -95,7 +96,7 @@ fn write(code: u16, reason: &str) -> Bytes {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Handshake {
     state: State,
-    /// A close frame was received.
+    /// Whether a close frame was received.
     received: bool,
 }
 
@@ -104,7 +105,7 @@ pub(super) struct Handshake {
 enum State {
     #[default]
     Open,
-    /// `close` was called; the messages accepted before it go first.
+    /// `close` was called; the messages accepted before the call are sent first.
     Draining(Bytes),
     /// Our close frame was transmitted; the peer's has not been received.
     Sent,

@@ -1,4 +1,5 @@
-//! A scanner of a stream's frame headers: it replaces pings and records the close frame.
+//! A scanner of the frame headers in a stream. It replaces pings by pongs and records the close
+//! frame.
 //!
 //! ```text
 //!          2 to 14 bytes                  payload is over
@@ -9,12 +10,13 @@
 //!   Control, kept ──payload is over──▶ Closed: further bytes are ignored (RFC 6455 section 5.5.1)
 //! ```
 //!
-//! tungstenite reports 1002 for every code outside its list (1014, 1016 to 2999, 5000 and above),
-//! and loses the code of a close frame whose reason is not UTF-8. But the code decides which close
-//! rule applies. tungstenite also answers each ping with a write, although one answer to the latest
-//! is enough (RFC 6455 section 5.5.3). So the stream is scanned here, under tungstenite and above
-//! TLS. A ping is changed into a pong, which tungstenite ignores. Payloads are skipped by their
-//! length, so a read costs a few instructions for each frame in it.
+//! tungstenite reports 1002 for every close code that it does not know (1014, 1016 to 2999, 5000
+//! and above), and loses the code of a close frame whose reason is not UTF-8. But the code
+//! determines which close rule of the configuration applies. tungstenite also answers each ping
+//! with a write, although one answer to the latest is enough (RFC 6455 section 5.5.3). So this
+//! scanner reads the stream before tungstenite does, after TLS. It changes each ping into a pong,
+//! which tungstenite ignores. Payloads are skipped by their length, so a read costs a few
+//! instructions for each frame in it.
 
 use bytes::Bytes;
 
@@ -44,7 +46,7 @@ enum State {
     Closed,
 }
 
-/// A ping or a close frame that is not complete yet.
+/// A ping or a close frame whose payload has not arrived completely.
 #[derive(Debug)]
 struct Control {
     is_close: bool,
@@ -150,7 +152,7 @@ fn skipped_header(bytes: &[u8]) -> Option<(usize, u64)> {
     }
 }
 
-/// Subtracts `there` from `left`, or `left` itself if that is less; returns the subtracted number.
+/// Subtracts the smaller of `left` and `there` from `left`, and returns it.
 fn skip(left: &mut u64, there: usize) -> usize {
     let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(there);
     *left -= taken as u64;
@@ -176,7 +178,7 @@ fn after(header: [u8; HEADER_MAX], len: u8) -> State {
         short => u64::from(short),
     };
     let is_close = header[0] & 0x0f == 8;
-    // A ping that is too long is left to tungstenite, which reports the violation.
+    // A ping that is too long is not replaced, so that tungstenite reports the violation.
     if is_close || (header[0] == PING && short < 126) {
         let mut mask = [0; 4];
         if masked {

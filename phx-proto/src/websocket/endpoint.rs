@@ -1,5 +1,5 @@
-//! A WebSocket endpoint, from the upgrade to the end of the stream. It combines the receiving half,
-//! the sending half and the closing handshake.
+//! A WebSocket endpoint: the receiving half, the sending half and the closing handshake of one
+//! connection, from the upgrade to the end of the stream.
 //!
 //! ```text
 //!                  101 Switching Protocols            both close frames, a violation,
@@ -35,12 +35,12 @@ pub struct Limits {
     pub frame_bytes_max: usize,
     /// The most fragments of a received message.
     pub fragments_max: u32,
-    /// The most empty fragments of a received message: they cost time, and a limit in bytes does
-    /// not stop them.
+    /// The most empty fragments of a received message. They cost time, and no limit in bytes
+    /// applies to them.
     pub empty_fragments_max: u32,
     /// The capacity of the outbox: while it holds this many bytes or more, [`Endpoint::send`] fails
-    /// with [`SendError::Full`]. Each message counts 64 bytes in addition to its own. The message
-    /// that reaches the limit may exceed it.
+    /// with [`SendError::Full`]. Each message counts 64 bytes in addition to its length. The
+    /// message that reaches the limit may exceed it.
     pub outbox_bytes_max: usize,
     /// The most bytes of a sent data frame. Longer messages are cut into fragments, with a ping
     /// after each except the last. Zero counts as one.
@@ -66,8 +66,8 @@ impl Default for Limits {
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// The stream was upgraded: messages can be sent and received. [`Upgraded::leftover`] is empty,
-    /// because bytes that followed the server's response stay in the buffer.
+    /// The stream was upgraded: messages can be sent and received. [`Upgraded::leftover`] is empty;
+    /// bytes that followed the server's response stay in the caller's buffer.
     Opened(Box<Upgraded>),
     /// A complete message. A text message is valid UTF-8.
     Message(Frame),
@@ -75,11 +75,11 @@ pub enum Event {
     Ping(Bytes),
     /// A pong that does not answer a probe of an upload.
     Pong(Bytes),
-    /// A pong that acknowledges an upload: the number of message bytes that the peer has read since
-    /// the opening ([`Upload::acknowledged`]).
+    /// A pong that acknowledges an upload, with the number of message bytes that the peer has read
+    /// since the connection was opened ([`Upload::acknowledged`]).
     Acknowledged(u64),
-    /// The peer's close frame. Nothing is received after it. Unless our own was sent before, the
-    /// reply is the next frame that [`Endpoint::poll_transmit`] appends.
+    /// The peer's close frame. No event follows it. Unless the endpoint has already sent a close
+    /// frame, the next frame that [`Endpoint::poll_transmit`] appends is the reply.
     Close(Close),
 }
 
@@ -141,7 +141,7 @@ pub enum State {
 /// assert!(write.starts_with(b"GET /socket/websocket?vsn=2.0.0 HTTP/1.1\r\n"));
 /// write.clear(); // A program writes it to the stream.
 ///
-/// // The response, and the first frame in the same read.
+/// // One read returns the response and the first frame.
 /// read.extend_from_slice(
 ///     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
 ///       Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n\x81\x05hello",
@@ -203,8 +203,8 @@ impl Endpoint {
 
     /// Returns the next event. Call it until `None` after every read.
     ///
-    /// It removes consumed bytes from the front of `buffer`. The rest is the beginning of a frame:
-    /// leave it there and append the next read to it.
+    /// It removes consumed bytes from the front of `buffer`. After `None`, the rest is the
+    /// beginning of a frame: leave it there, and append the bytes of the next read.
     ///
     /// # Errors
     ///
@@ -236,8 +236,8 @@ impl Endpoint {
     /// The number of bytes that are missing from the frame that is arriving; zero until its header
     /// is complete. `buffered` is the length of the buffer.
     ///
-    /// A buffer with room for them need not be moved while they arrive. But the peer has only
-    /// announced them, so reserve the room in steps.
+    /// If the buffer has capacity for them, it is not moved while they arrive. But the peer has
+    /// only announced them, so reserve the capacity in steps.
     #[must_use]
     pub fn missing(&self, buffered: usize) -> usize {
         self.receiver.missing(buffered)
@@ -308,8 +308,8 @@ impl Endpoint {
     /// how many bytes it has appended.
     ///
     /// Appended frames are final, and a pong or a reply to a close frame comes after them. So write
-    /// the contents of `out` before the next call, and let `max` be what the stream takes at once.
-    /// The last frame may exceed it by a fragment.
+    /// the contents of `out` before the next call, and set `max` to the number of bytes that the
+    /// stream accepts at once. The output may exceed `max` by one frame.
     ///
     /// `keys` returns a mask key for each frame of a client (RFC 6455 section 5.3); see
     /// [`MaskKeys`](super::MaskKeys).
@@ -344,7 +344,7 @@ impl Endpoint {
             return 0;
         }
         if let Phase::Upgrading(upgrade) = &mut self.phase {
-            // RFC 6455 section 4.1: no frame before the server's response.
+            // RFC 6455 section 4.1: the client sends no frame before the server's response.
             let request = upgrade.poll_write();
             let length = request.len();
             out.extend_from_slice(request);
@@ -440,7 +440,7 @@ impl Endpoint {
 mod tests {
     use super::*;
 
-    /// An idle connection consists of an endpoint without buffers.
+    /// An idle connection has an endpoint without buffers, so the size of the struct is its memory.
     #[test]
     fn endpoint_is_small() {
         let size = size_of::<Endpoint>();

@@ -6,7 +6,7 @@
 //!                              0 to 125: itself; 126: 16 bits follow; 127: 64 bits follow
 //! ```
 //!
-//! A header is checked in the order of its bytes, so the reported violation does not depend on how
+//! The bytes of a header are checked in order, so the reported violation does not depend on how
 //! many bytes have arrived.
 
 use bytes::BytesMut;
@@ -64,9 +64,9 @@ pub(super) struct Header {
 /// What the receiver expects of the next frame.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Expected {
-    /// The peer is a client.
+    /// Whether the peer is a client.
     pub(super) masked: bool,
-    /// A message has begun and its last fragment has not arrived.
+    /// Whether a message has begun and its last fragment has not arrived.
     pub(super) continuation: bool,
 }
 
@@ -183,7 +183,7 @@ impl Header {
     }
 }
 
-/// The offset in a header at which the length, in its shortest form, ends.
+/// The offset in a header behind the length, in its shortest form.
 const fn length_end(length: u64) -> usize {
     match length {
         0..=125 => 2,
@@ -198,8 +198,7 @@ mod tests {
 
     const SERVERS: Expected = Expected { masked: false, continuation: false };
 
-    /// Every header that can be written is parsed back, and a part of one is reported as
-    /// incomplete.
+    /// Parsing returns every header that can be written, and reports any part of it as incomplete.
     #[test]
     fn written_header_round_trips() {
         let opcodes = [Opcode::Text, Opcode::Binary, Opcode::Close, Opcode::Ping, Opcode::Pong];
@@ -225,7 +224,8 @@ mod tests {
 
     #[test]
     fn first_byte_is_checked_before_second() {
-        // A reserved bit, an unknown opcode, a mask and a length that is too long for a ping.
+        // This header has a reserved bit, an unknown opcode, a mask, and a length that is too long
+        // for a ping.
         let bytes = [0b1101_1011, 0xff];
         for end in 1..=2 {
             let read = Header::read(&bytes[..end], SERVERS);

@@ -5,8 +5,8 @@
 //!   payload byte i  XOR  key byte i mod 4
 //! ```
 //!
-//! Random keys keep the author of a payload from choosing the bytes on the wire, which a proxy
-//! might take for a request. So keys must be unpredictable, unlike the jitter of a retry.
+//! Without random keys, the author of a payload could choose the bytes on the wire, and a proxy
+//! might take them for a request. So keys must be unpredictable, unlike the jitter of a retry.
 
 use core::fmt;
 
@@ -33,12 +33,12 @@ const BLOCK: usize = 256;
 pub struct MaskKeys<F> {
     fill: F,
     block: [u8; BLOCK],
-    /// The offset of the next key; at the end of the block there is none.
+    /// The offset of the next key. At the end of the block, a new block is drawn.
     at: usize,
 }
 
 impl<F: FnMut(&mut [u8])> MaskKeys<F> {
-    /// Creates a source of keys. `fill` is first called for the first key.
+    /// Creates a source of keys. It does not call `fill` before the first key is needed.
     ///
     /// ```
     /// use phx_proto::websocket::MaskKeys;
@@ -79,7 +79,8 @@ impl<F> fmt::Debug for MaskKeys<F> {
 /// Masks or unmasks the bytes of a payload that begin at `offset` (RFC 6455 section 5.3).
 #[inline]
 pub(super) fn apply(bytes: &mut [u8], key: [u8; 4], offset: usize) {
-    // The first byte in memory is the lowest byte of a little-endian number.
+    // Little-endian conversion is used because the first byte in memory is then the lowest byte of
+    // the number.
     let key = u32::from_le_bytes(key).rotate_right(offset as u32 % 4 * 8).to_le_bytes();
     let [a, b, c, d] = key;
     let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);

@@ -12,9 +12,9 @@
 //!   └──────────────────────────────────────────────────┴───────────────┘
 //! ```
 //!
-//! Incomplete input stays in the caller's buffer. The part of a payload that has arrived is already
-//! unmasked and checked, so no byte is processed twice, a text fails at its first invalid byte, and
-//! the outcome does not depend on how the stream was cut into reads.
+//! Incomplete input stays in the caller's buffer. The part of a payload that has arrived is
+//! unmasked and checked at once. So no byte is processed twice, a text fails at its first invalid
+//! byte, and the outcome does not depend on how the stream was cut into reads.
 //!
 //! A message in one frame is a slice of the buffer. Fragments are copied into a buffer of their own.
 
@@ -42,7 +42,7 @@ pub(super) enum Received {
 /// The receiving half of an endpoint.
 #[derive(Clone, Debug)]
 pub(super) struct Receiver {
-    /// The peer is a client, so its frames are masked.
+    /// Whether the peer is a client, whose frames are masked.
     masked: bool,
     frame_max: usize,
     message_max: usize,
@@ -54,7 +54,7 @@ pub(super) struct Receiver {
     message: Option<Assembly>,
     /// The UTF-8 check of the text that is arriving.
     utf8: Utf8,
-    /// A close frame or a violation was received.
+    /// Whether a close frame or a violation was received.
     over: bool,
 }
 
@@ -125,7 +125,8 @@ impl Receiver {
         Some(message(is_text, frame))
     }
 
-    /// Consumes bytes from the front of the buffer until a frame completes something.
+    /// Consumes bytes from the front of the buffer until a frame completes a message, or a control
+    /// frame is complete.
     pub(super) fn poll(&mut self, buffer: &mut BytesMut) -> Result<Option<Received>, Violation> {
         if self.over {
             // RFC 6455 section 1.4: after receiving a close frame, a peer discards any further data;
@@ -164,7 +165,8 @@ impl Receiver {
                 },
             };
             let there = buffer.len().min(current.length);
-            // The slice is empty if the caller removed bytes that were to stay in the buffer.
+            // If the caller removed bytes that had to stay in the buffer, the slice is empty
+            // instead of a panic.
             let next = buffer.get_mut(current.checked..there).unwrap_or_default();
             self.check(&current.header, current.checked, next)?;
             if there < current.length {
@@ -198,7 +200,8 @@ impl Receiver {
         let Header { length, .. } = *header;
         let within = |max| usize::try_from(length).ok().filter(|length| *length <= max);
         if header.opcode.is_control() {
-            // At most 125 bytes, and not part of the message around the control frame.
+            // A control frame has at most 125 bytes and is not part of the message whose fragments
+            // surround it.
             return Ok(length as usize);
         }
         let max = self.frame_max;

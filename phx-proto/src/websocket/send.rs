@@ -12,8 +12,8 @@
 //!
 //! A message that is longer than a fragment is sent with a ping after each fragment except the
 //! last. The payload of that ping is the number of message bytes before it, so its pong proves that
-//! the peer has read them. This is end-to-end progress of an upload; a count of written bytes would
-//! only show what the buffers on the way have taken.
+//! the peer has read them. These pongs show how much of an upload has reached the peer; a count of
+//! written bytes only shows what the buffers on the way have accepted.
 
 use core::{fmt, str};
 use std::collections::VecDeque;
@@ -92,7 +92,7 @@ pub(super) struct Sender {
     fragment_max: usize,
     outbox_max: usize,
     outbox: VecDeque<Frame>,
-    /// The most messages in the outbox since it was last empty.
+    /// The maximum number of messages in the outbox since it was last empty.
     peak: usize,
     /// The cost of the queued messages and of the current one.
     held: usize,
@@ -100,7 +100,7 @@ pub(super) struct Sender {
     ping: Option<Bytes>,
     /// The payload of the latest unanswered ping.
     pong: Option<Bytes>,
-    /// A fragment was transmitted, and more of its message is to come.
+    /// Whether a probe must follow: a fragment was transmitted, and its message continues.
     probe_due: bool,
     /// The count in the latest probe.
     probed: u64,
@@ -161,7 +161,7 @@ impl Sender {
     }
 
     pub(super) fn push(&mut self, frame: Frame) -> Result<(), SendError> {
-        // A message that is larger than the outbox is accepted while the outbox is not full.
+        // While the outbox is not full, it accepts one more message of any size.
         if self.held >= self.outbox_max {
             return Err(SendError::Full(frame));
         }
@@ -211,7 +211,7 @@ impl Sender {
         Some(count)
     }
 
-    /// Drops queued data that must not be sent any more.
+    /// Drops queued data, which must not be sent any more.
     pub(super) fn abandon(&mut self) {
         self.outbox = VecDeque::new();
         self.held = 0;
@@ -236,7 +236,7 @@ impl Sender {
         if close.may_send_data() && self.transmit_data(out, keys) {
             return true;
         }
-        // Our own close frame follows the data that was accepted before it.
+        // Our close frame follows the data that was accepted before the call of `close`.
         let Some(payload) = close.take() else { return false };
         self.frame(out, Opcode::Close, true, &payload, keys);
         true
@@ -345,7 +345,7 @@ fn weight(frame: &Frame) -> usize {
 mod tests {
     use super::*;
 
-    /// Memory of a burst is freed when the traffic is small again, not between bursts.
+    /// The memory that a burst needed is freed when the traffic is small again, not between bursts.
     #[test]
     fn outbox_shrinks_after_burst() {
         let mut sender = Sender::new(true, &Limits::default());

@@ -17,7 +17,7 @@ pub(super) struct Utf8 {
     /// The first bytes of a character that is not complete yet.
     begun: [u8; 4],
     len: usize,
-    /// How many bytes were validated as complete characters.
+    /// The number of bytes in complete, valid characters.
     valid: u64,
 }
 
@@ -32,7 +32,7 @@ impl Utf8 {
         if self.len > 0 {
             bytes = self.complete(bytes)?;
         }
-        // Most JSON is ASCII, and this check is faster.
+        // Fast path for ASCII, because most JSON is ASCII.
         if bytes.is_ascii() {
             self.valid += bytes.len() as u64;
             return Ok(());
@@ -52,7 +52,7 @@ impl Utf8 {
         Ok(())
     }
 
-    /// Ends the text; the next call begins another one.
+    /// Ends the text. The next call of [`push`](Self::push) begins another one.
     ///
     /// # Errors
     ///
@@ -101,8 +101,8 @@ mod tests {
         str::from_utf8(bytes).map(|_| ()).map_err(|error| error.valid_up_to() as u64)
     }
 
-    /// Validates every pair of bytes, and every triple that begins with a lead byte, in one piece
-    /// and byte by byte.
+    /// Every pair of bytes, and every triple that begins with a lead byte, gives the same result in
+    /// one piece and byte by byte.
     #[test]
     fn short_sequences_validate_in_any_pieces() {
         for a in 0..=255 {

@@ -46,7 +46,7 @@ pub enum Violation {
         opcode: u8,
     },
 
-    /// The length is written in more bytes than it needs.
+    /// The length is encoded in more bytes than necessary.
     #[error("the length {length} is not written in its shortest form")]
     LengthNotMinimal {
         /// The length.
@@ -61,7 +61,7 @@ pub enum Violation {
     #[error("a continuation frame without a message to continue")]
     UnexpectedContinuation,
 
-    /// A message begins before the last fragment of another one.
+    /// A message begins before the last fragment of the previous message.
     #[error("a message (opcode {opcode:#x}) begins within another one")]
     InterleavedMessage {
         /// The opcode.
@@ -105,7 +105,8 @@ pub enum Violation {
     /// A message is longer than [`Limits::message_bytes_max`](super::Limits::message_bytes_max).
     #[error("a message of at least {length} bytes is longer than {max}")]
     MessageTooLong {
-        /// The bytes of the message so far, including those that its current frame announces.
+        /// The number of bytes of the message so far, including the announced length of its current
+        /// frame.
         length: u64,
         /// The limit.
         max: usize,
@@ -128,7 +129,8 @@ pub enum Violation {
 }
 
 impl Violation {
-    /// The section of RFC 6455 that the peer violated, or that allows the limit.
+    /// The section of RFC 6455 that the peer violated or, for a limit, the section that allows the
+    /// limit.
     #[must_use]
     pub const fn clause(&self) -> &'static str {
         match self {
@@ -153,14 +155,14 @@ impl Violation {
     #[must_use]
     pub const fn close_code(&self) -> u16 {
         match self {
-            // The data does not fit the type of the message.
+            // 1007: the data does not fit the type of the message.
             Self::TextNotUtf8 { .. } | Self::CloseReasonNotUtf8 { .. } => 1007,
-            // The message is too big to process.
+            // 1009: the message is too big to process.
             Self::FrameTooLong { .. }
             | Self::MessageTooLong { .. }
             | Self::TooManyFragments { .. }
             | Self::TooManyEmptyFragments { .. } => 1009,
-            // A protocol error.
+            // 1002: a protocol error.
             _ => 1002,
         }
     }
@@ -175,7 +177,7 @@ impl Violation {
     }
 }
 
-/// The reason why a WebSocket ended other than by the closing handshake.
+/// The reason why a WebSocket ended without a closing handshake.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Fault {

@@ -151,7 +151,7 @@ fn connect_request_has_params_headers_and_token() {
 #[test]
 fn failed_assertion_shows_what_happened() {
     let message = message_of(|| {
-        let script = Script::new().patience(Duration::from_secs(5));
+        let script = Script::new().time_limit(Duration::from_secs(5));
         let _running = polite_on(&script, config());
         script.connect_and_assert_join("room:lobby");
         script.assert_push("room:lobby", "goodbye");

@@ -199,7 +199,7 @@ fn unknown_authority_error_lists_trusted_ones() {
         let listener = Listener::bind_tls(addr, config, tls).await.unwrap();
         let (kind, message) = failure(Config::new(&listener.url()).unwrap()).await;
         assert_eq!(kind, TlsKind::UnknownIssuer);
-        assert!(message.contains("trusted are Mozilla's"), "{message}");
+        assert!(message.contains("the client trusts Mozilla's"), "{message}");
         let cause = Cause::Tls { kind, message };
         assert!(cause.to_string().contains("`Roots::pem` (the key `ca_file`)"), "{cause}");
         assert_eq!(cause.dial_kind(), Some(DialKind::Tls));
@@ -209,11 +209,11 @@ fn unknown_authority_error_lists_trusted_ones() {
         };
         let (kind, message) = trusting(&Authority::named("other")).await;
         assert_eq!(kind, TlsKind::UnknownIssuer);
-        assert!(message.contains("trusted are those of ca.pem"), "{message}");
+        assert!(message.contains("the client trusts the certificates in ca.pem"), "{message}");
         // An authority that was created again under its old name.
         let (kind, message) = trusting(&Authority::new()).await;
         assert_eq!(kind, TlsKind::UnknownIssuer);
-        assert!(message.contains("is among those of ca.pem and did not sign it"), "{message}");
+        assert!(message.contains("the certificates in ca.pem include an authority"), "{message}");
     })
 }
 

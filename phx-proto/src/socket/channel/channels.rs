@@ -15,12 +15,13 @@ use crate::topic::Topic;
 /// Every topic that is wanted or being left.
 #[derive(Clone, Debug)]
 pub(crate) struct Channels {
-    /// Boxed, because a table has more capacity than entries.
+    /// The channels are boxed, because a hash table has more capacity than entries, and an empty
+    /// slot is then small.
     table: Table<Box<Channel>>,
     index: Index,
 }
 
-/// Values that must be found without a scan of every channel.
+/// Sorted sets of the values that must be found without a scan of every channel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Index {
     /// The deadlines of rejoins and leaves, earliest first.
@@ -72,7 +73,7 @@ impl Index {
 }
 
 impl Channels {
-    /// `seed` makes the hashes of the table unpredictable for the server.
+    /// Creates an empty table. `seed` makes its hashes unpredictable for the server.
     pub(crate) const fn seeded(seed: u64) -> Self {
         let index = Index { deadlines: BTreeSet::new(), due: BTreeSet::new() };
         Self { table: Table::seeded(seed), index }
@@ -97,7 +98,7 @@ impl Channels {
         self.table.sorted().map(|(topic, channel)| (topic, &**channel))
     }
 
-    /// Changes a channel, if it exists, and updates the index. A channel that is then neither
+    /// Changes a channel, if it exists, and updates the index. Afterwards a channel that is neither
     /// wanted nor being left is removed.
     pub(crate) fn change<R>(
         &mut self,
@@ -145,7 +146,7 @@ impl Channels {
     /// The earliest deadline of all channels.
     #[inline]
     pub(crate) fn next_deadline(&self) -> Option<&(Time, TimerKey)> {
-        // An empty set may still have a node to search.
+        // The check makes an empty set fast: even then, `first` may search a node.
         if self.index.deadlines.is_empty() { None } else { self.index.deadlines.first() }
     }
 

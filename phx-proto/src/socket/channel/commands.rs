@@ -21,9 +21,9 @@ use crate::wire::payload::Payload;
 
 /// # Commands about channels
 impl Socket {
-    /// Adds an interest in a topic. The topic is joined now or as soon as there is a connection,
-    /// and joined again after every loss, until it is left, closed by the server, or finally
-    /// refused.
+    /// Adds an interest in a topic. The topic is joined now or as soon as there is a connection. It
+    /// is joined again after every crash and every loss of the connection, until it is left, the
+    /// server closes it, or the server's refusal is final.
     ///
     /// If the topic is already wanted, no frame is sent: all interests share one join. While the
     /// topic is being left, the join waits for the end of the leave.
@@ -101,12 +101,13 @@ impl Socket {
     /// of the leave: at once if the server does not hold the channel, otherwise when the server has
     /// answered or after [`Config::leave_timeout`](crate::Config::leave_timeout).
     ///
-    /// Pushes that can be written are written before the leave, and have their outcome after
-    /// `ChannelClosed`, at the latest with `Left`. The other pushes end
-    /// [`NotSent`](crate::PushOutcome::NotSent) at once. A leave does not wait for answers. So if
-    /// the calls in flight and the queued pushes of all channels together exceed
+    /// Pushes that can be written are written before the leave, and their outcome follows after
+    /// `ChannelClosed`, at the latest together with `Left`. The other pushes end with
+    /// [`NotSent`](crate::PushOutcome::NotSent) at once. These include queued calls that would have
+    /// to wait for answers, because the leave does not wait: if the calls in flight and the queued
+    /// pushes of all channels together exceed
     /// [`Config::pushes_in_flight_max`](crate::Config::pushes_in_flight_max), the queued calls of
-    /// the channel, and the pushes behind them, end [`NotSent`](crate::PushOutcome::NotSent) too.
+    /// this channel, and the pushes behind them, also end with `NotSent`.
     ///
     /// # Errors
     ///
@@ -117,8 +118,8 @@ impl Socket {
         let (topic, channel) = self.channels.get_key_value(topic).ok_or_else(not_wanted)?;
         let topic = topic.clone();
         if channel.want.is_none() {
-            // The topic is already being left, and that leave's outcome is also the outcome of this
-            // one.
+            // The topic is already being left. The outcome of that leave is also the outcome of
+            // this call.
             return Ok(());
         }
         let is_leaving = channel.leaving.is_some();
@@ -133,9 +134,10 @@ impl Socket {
             }
             return Ok(());
         };
-        // Pushes in the lane are written before the leave, which does not wait for answers. How
-        // many are in flight depends on how often the lane was polled, and a replay polls it at
-        // other times; so the decision counts the queued pushes too.
+        // Pushes in the lane are written before the leave, which does not wait for answers. The
+        // number of pushes in flight depends on how often the lane was polled, and a replay polls
+        // it at other times. So the decision also counts the queued pushes, which makes it the same
+        // in a replay.
         let leaving = self.channels.get(&topic).and_then(|channel| channel.leaving.as_ref());
         if let Some(group) = leaving.and_then(|leaving| leaving.pushes.clone()) {
             let most = self.pushes.in_flight() + self.pushes.queued().pushes as usize;
@@ -158,13 +160,13 @@ impl Socket {
         }
     }
 
-    /// Joins a joined topic again, to start over from the server's present state, for a consumer
-    /// that lost messages and needs them.
+    /// Joins a joined topic again, so that a consumer that lost messages starts over from the
+    /// present state of the server.
     ///
     /// No leave is sent: the new join replaces the old instance on the server (`wire/join_double`).
     /// The new join waits like a rejoin after a crash, so a consumer that keeps falling behind does
-    /// not flood the server with joins. Subscribers see `Interrupted` and `Resumed`. In every other
-    /// state this does nothing, because a join is already due.
+    /// not flood the server with joins. Subscribers see `Interrupted` and `Resumed`. If the topic
+    /// is not joined, this does nothing, because a join is unanswered or will follow.
     ///
     /// # Errors
     ///
@@ -230,7 +232,7 @@ impl Socket {
         interest
     }
 
-    /// Changes the want of a topic, if it is wanted.
+    /// Changes the [`Want`] of a topic, if the topic is wanted.
     pub(in crate::socket) fn change_want<R>(
         &mut self,
         topic: &str,
@@ -239,13 +241,13 @@ impl Socket {
         self.channels.change(topic, |channel| channel.want.as_mut().map(change)).flatten()
     }
 
-    /// Checks that a join with these parameters can be written. Parameters that are made by a
-    /// function are checked when the join is written.
+    /// Checks that a join with these parameters can be encoded and is not too large. Parameters
+    /// that are made by a function are checked when the join is written.
     fn check_params(&self, topic: &Topic, params: &JoinParams) -> Result<(), JoinError> {
         params.fixed().map_or(Ok(()), |payload| self.check_join(topic, payload))
     }
 
-    /// Checks that a join with this payload can be written.
+    /// Checks that a join with this payload can be encoded and is not too large.
     pub(in crate::socket) fn check_join(
         &self,
         topic: &Topic,
@@ -274,7 +276,8 @@ impl Socket {
         join_ref: Ref,
         response: Payload,
     ) {
-        // The response is kept for later callers, so it must not keep the read buffer alive.
+        // The response is kept for later callers, so it is copied; a slice would keep the whole
+        // read buffer alive.
         let response = response.into_compact();
         let kept = response.clone();
         let joined = self.channels.change(topic, |channel| channel.joined(now, join_ref, kept));
@@ -327,8 +330,8 @@ impl Socket {
         }
     }
 
-    /// Called when an instance ends while its topic is wanted: after `phx_error`, when a push found
-    /// no channel, or when a consumer starts over.
+    /// Called when an instance ends while its topic is wanted: after `phx_error`, when the server
+    /// had no channel for a push, or after `rejoin`.
     pub(in crate::socket) fn channel_crashed(
         &mut self,
         now: Time,
@@ -380,7 +383,8 @@ impl Socket {
         if let Some(live) = self.connection.live_mut() {
             match outcome {
                 LeaveOutcome::TimedOut if leaving.leave_ref.is_some() => {}
-                // A leave that was not written in time stays in the lane and is still written.
+                // The leave timed out before it was written. It stays in the lane and is written
+                // late, unless the topic is joined again first.
                 LeaveOutcome::TimedOut => live.lane.leave_is_late(topic.clone(), leaving.order),
                 _ => live.lane.remove(leaving.order),
             }
@@ -432,7 +436,7 @@ impl Socket {
         }
     }
 
-    /// Ends the want of a topic, with its pushes.
+    /// Makes a topic no longer wanted, and ends its pushes.
     pub(in crate::socket) fn end_want(
         &mut self,
         topic: &Topic,
@@ -445,7 +449,7 @@ impl Socket {
         }
     }
 
-    /// Called when the want of a topic was taken: ends its interests and pushes.
+    /// Called when a topic is no longer wanted: ends its interests and pushes.
     fn ended_want(
         &mut self,
         want: Want,
@@ -458,8 +462,8 @@ impl Socket {
         self.signal(Signal::ChannelClosed { topic: want.topic, cause });
     }
 
-    /// Ends the channel of `topic`, because its parameters cannot be sent. An earlier instance that
-    /// the server may hold is left, because its messages have no consumer.
+    /// Ends the channel of `topic`, because its parameters cannot be sent. If the server may hold
+    /// an earlier instance, that instance is left, because its messages have no consumer.
     pub(in crate::socket) fn end_unsendable(&mut self, now: Time, topic: &Topic, message: String) {
         let pushes = self.change_want(topic, |want| want.pushes.take()).flatten();
         let Some(Left { mut want, leave }) = self.begin_leave(now, topic) else { return };
@@ -475,7 +479,7 @@ impl Socket {
         }
     }
 
-    /// Ends the want of a topic, and begins the leave of an instance that the server may hold.
+    /// Makes a topic no longer wanted, and begins to leave the instance that the server may hold.
     fn begin_leave(&mut self, now: Time, topic: &Topic) -> Option<Left> {
         // Protocol: LEAVE-7.
         let until = now + self.config.leave_timeout;

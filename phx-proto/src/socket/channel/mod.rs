@@ -33,9 +33,9 @@
 //! Every join makes a new instance with a new join_ref; a frame of any other instance is stale
 //! (`wire/join_double`: the close of the old instance arrives after the ok of the new one). For a
 //! rejoin on request, no leave is sent: the new join replaces the old instance. Until the new join
-//! is written, the server holds the old instance, and a leave refers to it. `phx_close` and
-//! `phx_error` also carry the join_ref in their ref member (`wire/leave_ok`), which is the only
-//! place for it in vsn 1.
+//! is written, the server holds the old instance, and a leave refers to the old one. `phx_close`
+//! and `phx_error` contain the join_ref in their ref member too (`wire/leave_ok`); in vsn 1 it is
+//! only there.
 
 pub(crate) mod channels;
 pub(in crate::socket) mod commands;
@@ -106,24 +106,28 @@ pub(crate) struct Channel {
 #[derive(Clone, Debug)]
 pub(crate) struct Want {
     pub(crate) topic: Topic,
-    /// The number by which joins are written in order.
+    /// The order of the join: joins are written in ascending order.
     pub(crate) order: u64,
     pub(crate) params: JoinParams,
     /// The interests in the topic, in the order of registration.
     pub(crate) interests: Ordered<InterestId>,
-    /// An auto-join of the configuration, which is wanted without an interest.
+    /// Whether the topic is an auto-join of the configuration, which is wanted even without an
+    /// interest.
     pub(crate) auto: bool,
     pub(crate) state: State,
-    /// An earlier instance that the server still holds while a rejoin on request waits, or may hold
-    /// while a rejoin after a lost reply waits. A leave during the wait refers to it.
+    /// An earlier instance during the wait before a rejoin. After a `rejoin` on request the server
+    /// still holds it; after a lost reply the server may hold it. A leave during the wait refers to
+    /// it.
     pub(crate) surviving: Option<Ref>,
-    /// The application called `join` and got no ok yet, so a rejection ends the channel.
+    /// Whether the application called `join` and no ok has arrived since. Then a rejection ends the
+    /// channel.
     pub(crate) first_join_called: bool,
     pub(crate) ever_joined: bool,
     pub(crate) attempts: u32,
     pub(crate) rejoins: u32,
     pub(crate) rejections: u32,
-    /// The time at which the server last replied to a push as if the channel did not exist.
+    /// The time of the last reply "unmatched topic" to a push, by which the server reports that it
+    /// has no channel.
     pub(crate) unmatched_at: Option<Time>,
     /// The pushes without an outcome; `None` before the first push.
     pub(crate) pushes: Option<Group>,
@@ -177,8 +181,8 @@ pub(crate) struct Rejoin {
     pub(crate) attempt: u32,
 }
 
-/// The parts of a wanted topic that a push needs. Only `pushes` can be changed, which is not
-/// indexed.
+/// The parts of a wanted topic that a push needs. Only `pushes`, which is not indexed, can be
+/// changed.
 #[derive(Debug)]
 pub(crate) struct ToPush<'a> {
     pub(crate) topic: &'a Topic,
@@ -192,7 +196,7 @@ pub(crate) struct ToPush<'a> {
 /// The effect of an ok to the join.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NowJoined {
-    /// Whether it is the first ok since the topic is wanted.
+    /// Whether this is the first ok since the topic became wanted.
     pub(crate) first: bool,
     /// The pushes that waited for the join.
     pub(crate) pushes: Option<Group>,
@@ -209,7 +213,7 @@ pub(crate) enum Refused {
 /// The effect of the loss of an instance whose topic is still wanted.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Crashed {
-    /// Whether the channel was joined, not joining.
+    /// Whether the channel was joined. If not, it was joining.
     pub(crate) was_joined: bool,
     pub(crate) pushes: Option<Group>,
     pub(crate) rejoin: Rejoin,
@@ -329,8 +333,8 @@ impl Channel {
     /// The instance that a frame with this join_ref refers to.
     pub(crate) fn instance(&self, join_ref: Option<Ref>) -> Option<InstanceKind> {
         if let Some(leaving) = &self.leaving {
-            // A null join_ref names no instance. While a channel is being left, it means the
-            // instance that is being left.
+            // A null join_ref names no instance. If the channel is being left, the frame is matched
+            // to the instance that is being left.
             if join_ref.is_none_or(|join_ref| join_ref == leaving.join_ref) {
                 return Some(InstanceKind::Leaving);
             }
@@ -401,7 +405,8 @@ impl Channel {
         let want = self.want.as_mut()?;
         // Protocol: JOIN-5.
         if *kind == RejectionKind::JoinCrashed {
-            // The join function of the server raised an error, which may not happen again.
+            // The server's join callback raised an error. The next join may succeed, so this counts
+            // as a crash.
             return Some(Refused::Retry(want.back_off(now, config, rng)));
         }
         want.rejections = want.rejections.saturating_add(1);

@@ -1,12 +1,12 @@
-//! Tests of the channel machine alone: each row of its diagram.
+//! Tests of the channel machine without a socket: each row of its diagram.
 
 use super::*;
 use crate::config::Backoff;
 
 const NOW: Time = Time::from_millis(1_000);
 
-/// The delay before the n-th rejoin is n seconds, and the delay after the n-th rejection is 10 n
-/// seconds.
+/// A configuration with a delay of n seconds before the n-th rejoin, and of 10 n seconds after the
+/// n-th rejection.
 fn config() -> Config {
     let delays = |step: u64| {
         let steps = [step, 2 * step, 3 * step].map(|secs| secs * 1_000);
@@ -179,7 +179,7 @@ fn lost_connection_makes_every_state_pending() {
     assert_eq!(Channel::default().disconnected(NOW, Duration::ZERO), None);
 }
 
-/// A rejection is retried up to a limit, but ends the first join at once.
+/// A rejected rejoin is retried up to a limit; a rejection of the first join is final at once.
 #[test]
 fn rejection_is_retried_until_the_last() {
     let (config, mut rng) = (config(), rng());

@@ -88,8 +88,8 @@ impl Socket {
         Ok(())
     }
 
-    /// Sends a heartbeat now, to find out whether the peer still answers. Does nothing while a
-    /// heartbeat is unanswered.
+    /// Sends a heartbeat now, to check that the peer still answers. While a heartbeat is
+    /// unanswered, it does nothing.
     ///
     /// # Errors
     ///
@@ -128,8 +128,8 @@ impl Socket {
 
     /// Reports that there are no newer credentials for the attempt `id`.
     ///
-    /// Right after a 401 or a 403 this is final, because the server has just refused these
-    /// credentials. Otherwise the attempt continues with them.
+    /// If the last attempt ended with a 401 or a 403, the connection gives up, because the server
+    /// has just refused these credentials. Otherwise the attempt continues with them.
     pub fn credentials_unchanged(&mut self, now: Time, id: ConnectionId) {
         let now = self.advance(now);
         match self.connection.phase() {
@@ -242,8 +242,8 @@ impl Socket {
         }
     }
 
-    /// Reports that the driver panicked, so that no action is carried out any more. The connection
-    /// and its channels end for good, with [`Cause::DriverPanicked`].
+    /// Reports that the driver panicked. No further action is carried out, so the connection and
+    /// its channels end for good, with [`Cause::DriverPanicked`].
     pub fn handle_panicked(&mut self, now: Time) {
         let now = self.advance(now);
         let ended = self.connection.id();
@@ -324,7 +324,8 @@ impl Socket {
 
     /// Ends the open connection, which was lost.
     pub(in crate::socket) fn connection_lost(&mut self, now: Time, cause: Cause) {
-        // Without a close frame, anything on the path may have cut the transport.
+        // Without a close frame, it is unknown whether the server or a proxy on the path ended the
+        // transport.
         let by_peer = matches!(cause, Cause::RemoteClose { .. });
         // Protocol: RETRY-2, RETRY-4.
         let Some(live) = self.connection.take_live() else { return };
@@ -355,7 +356,7 @@ impl Socket {
         self.actions.push_back(Action::Close { id, code, reason: "" });
     }
 
-    /// Continues after the close handshake, complete or not.
+    /// Continues after the close handshake, whether it was completed or timed out.
     pub(in crate::socket) fn close_finished(&mut self, now: Time) {
         let Some((id, then)) = self.connection.finish_close() else { return };
         match then {
@@ -401,8 +402,8 @@ impl Socket {
         }
     }
 
-    /// Ends every channel and the connection for good. `ended` is the id of the connection or
-    /// attempt, if there is one, and whether it was open.
+    /// Ends every channel and the connection for good. `ended` is the id of the connection or the
+    /// attempt that ended, if there is one, and whether it was open.
     fn give_up(&mut self, ended: Option<(ConnectionId, bool)>, cause: Cause) {
         self.connection.give_up(cause.clone());
         if let Some((id, was_open)) = ended {

@@ -26,8 +26,8 @@ pub(crate) struct Live {
     pub(crate) ledger: Ledger,
     pub(crate) heartbeat: Heartbeat,
     pub(crate) stall: WriteStall,
-    /// Private, because an unanswered join suspends the deadlines of the heartbeat and of the write
-    /// stall: only the methods of `Live` change it.
+    /// The join clock. It is private, and only the methods of `Live` change it, because an
+    /// unanswered join suspends the deadlines of the heartbeat and of the write stall.
     joins: JoinClock,
     pub(crate) lane: Lane,
     /// Pushes that have their outcome and may still get a reply.
@@ -35,7 +35,8 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// `first_heartbeat` is the delay of the first heartbeat.
+    /// Creates the state of a connection that has just opened. `first_heartbeat` is the delay of
+    /// the first heartbeat.
     pub(crate) fn new(
         id: ConnectionId,
         now: Time,
@@ -88,8 +89,8 @@ impl Live {
         }
     }
 
-    /// Probes the peer and restarts its deadlines, once each, because the caller was late or the
-    /// machine was suspended.
+    /// Probes the peer and restarts the deadlines of its answers, each deadline at most once,
+    /// because the caller was late or the machine was suspended.
     pub(crate) fn forgive(&mut self, now: Time) {
         self.heartbeat.forgive(now, &self.ledger);
         self.joins.forgive(now, &self.ledger);
@@ -161,8 +162,8 @@ mod tests {
         live: Live,
     }
 
-    /// Joins are overdue after 10 s and stalled after 60 s; heartbeats are sent every 30 s or not
-    /// at all.
+    /// A connection whose joins are overdue after 10 s and stalled after 60 s, with heartbeats
+    /// every 30 s or without heartbeats.
     fn bench(heartbeats: bool) -> Bench {
         let interval = Duration::from_secs(if heartbeats { 30 } else { 0 });
         let config = Config::new("ws://localhost/").unwrap().heartbeat_interval(interval);
@@ -183,7 +184,7 @@ mod tests {
         }
     }
 
-    /// The server answers nothing while it runs a join, so only the join clock runs.
+    /// While the server runs a join, it answers nothing, so only the join clock runs.
     #[test]
     fn unanswered_join_suspends_heartbeat() {
         use TimerKind::{HeartbeatDue, HeartbeatReply, JoinClock};

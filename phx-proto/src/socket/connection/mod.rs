@@ -25,9 +25,10 @@
 //!              → Closed      disconnect
 //! ```
 //!
-//! The transport answers a close frame of the server. Every *remote* end leads to a retry unless a
-//! table of the configuration forbids it, because servers also send 1000 when they restart
-//! (`wire/close_graceful_shutdown`). Only a local `disconnect` is always final.
+//! The transport answers a close frame of the server; the machine does not. Every *remote* end
+//! leads to a retry, unless the close rules of the configuration forbid it, because servers also
+//! send 1000 when they restart (`wire/close_graceful_shutdown`). Only a local `disconnect` is
+//! always final.
 //!
 //! The end of a connection is signalled in this order: the interruption of each channel, the
 //! outcomes of its pushes, `Disconnected`, and then the signals of the next step. Every
@@ -135,8 +136,8 @@ pub(crate) struct Connection {
     next_id: u64,
     /// The time at which a wake-up last had, or will have, an effect.
     last_wake: Option<Time>,
-    /// A wake-up came during the present attempt. If the attempt fails, the wait after it is
-    /// skipped.
+    /// Whether a wake-up came during the present attempt. If the attempt fails, the wait after it
+    /// is then skipped.
     woken: bool,
 }
 
@@ -163,7 +164,7 @@ pub(crate) enum AfterClose {
     Retry { cause: Cause, open_for: Duration },
 }
 
-/// An attempt that has begun and must be dialled.
+/// An attempt that has begun and that the driver must dial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "an attempt must be dialled"]
 pub(crate) struct Attempt {
@@ -174,7 +175,7 @@ pub(crate) struct Attempt {
 /// The effect of `connect`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Connect {
-    /// None: the connection was already started.
+    /// No effect: the connection was already started.
     Kept,
     Dial(Attempt),
     /// The connection starts over, now or after the close handshake.
@@ -197,7 +198,7 @@ pub(crate) enum Disconnect {
     Abort(ConnectionId),
     /// The connection is closed at once, without a handshake.
     Closed,
-    /// None: the connection is already closed or closing.
+    /// No effect: the connection is already closed or closing.
     Nothing,
 }
 
@@ -364,7 +365,7 @@ impl Connection {
     }
 
     /// Takes the state of an open connection that has ended. The phase is Closed until the caller
-    /// sets the next one.
+    /// sets the next phase.
     pub(crate) fn take_live(&mut self) -> Option<Box<Live>> {
         match core::mem::replace(&mut self.phase, Phase::Closed) {
             Phase::Open(live) => Some(live),
@@ -386,8 +387,8 @@ impl Connection {
         self.phase = Phase::Closing { id, then, until: now + timeout };
     }
 
-    /// Ends the close handshake, complete or not. The phase is Closed until the caller sets the
-    /// next one.
+    /// Ends the close handshake, whether it was completed or timed out. The phase is Closed until
+    /// the caller sets the next phase.
     pub(crate) fn finish_close(&mut self) -> Option<(ConnectionId, AfterClose)> {
         match core::mem::replace(&mut self.phase, Phase::Closed) {
             Phase::Closing { id, then, .. } => Some((id, then)),

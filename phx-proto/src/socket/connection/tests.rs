@@ -1,4 +1,4 @@
-//! Tests of the connection machine alone: each row of its diagram.
+//! Tests of the connection machine without a socket: each row of its diagram.
 
 use super::*;
 

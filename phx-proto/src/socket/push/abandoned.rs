@@ -1,8 +1,8 @@
 //! A list of refs whose push ended before its reply: casts, timeouts and withdrawals.
 //!
-//! The server may still reply to them, and the reply can matter: "unmatched topic" means that the
-//! server no longer holds the channel (`wire/push_unjoined_topic`). It concerns only the topic of
-//! the push, so the topic is kept with the ref.
+//! The server may still reply to such a push, and the reply "unmatched topic" means that the server
+//! no longer holds the channel (`wire/push_unjoined_topic`). This concerns only the topic of the
+//! push, so the topic is kept with the ref.
 //!
 //! ```text
 //!   written, ended without a reply ──▶ kept ──┬─ its reply ──────────────────────▶ taken
@@ -10,8 +10,8 @@
 //!                                             └─ 64 others ended since ──────────▶ dropped
 //! ```
 //!
-//! That reply comes from the server's socket process, which also answers heartbeats, in order. Once
-//! a heartbeat that was written later is answered, the reply can no longer arrive.
+//! The server's socket process sends that reply, and it also answers heartbeats, in order. So when
+//! a later heartbeat is answered, the reply can no longer arrive, and the entry is removed.
 //!
 //! The list belongs to one connection.
 

@@ -67,8 +67,8 @@ impl Socket {
         Ok(id)
     }
 
-    /// Withdraws a push. If it was already written, the server may still handle it, and its reply
-    /// counts as late. Returns whether the push existed.
+    /// Withdraws a push; returns whether it existed. If the push was already written, the server
+    /// may still handle it, and its reply counts as late.
     pub fn cancel_push(&mut self, now: Time, id: PushId) -> bool {
         self.advance(now);
         match self.pushes.place(id) {
@@ -116,7 +116,7 @@ impl Socket {
         self.end_members(group, |push| !push.is_written(), |_| PushOutcome::NotSent(cause));
     }
 
-    /// Ends the unwritten calls of a group, and every queued push behind the first of them.
+    /// Ends the unwritten pushes of a group from the first unwritten call on.
     pub(in crate::socket) fn end_queued_calls(&mut self, group: &Group, cause: NotSentCause) {
         let queued = self.pushes.members(group).filter(|(_, _, push)| !push.is_written());
         let calls = queued.skip_while(|(_, _, push)| push.cast).map(|(place, ..)| place);
@@ -178,8 +178,8 @@ fn check_push(
     })
 }
 
-/// Checks that the queue has space for a push of `bytes` to this channel. The tuple also has the
-/// number of topics. The sums cannot overflow, because everything queued is in memory.
+/// Checks that the queue has space for a push of `bytes` bytes. `of` is the channel and the number
+/// of topics. The sums cannot overflow, because all queued data is in memory.
 #[inline]
 fn check_queue(
     config: &Config,
@@ -190,7 +190,8 @@ fn check_queue(
     let all = pushes.queued();
     let half = (config.queued_pushes_max / 2, config.queued_bytes_max / 2);
     if (all.pushes as usize) < half.0 && all.bytes + bytes <= half.1 {
-        // All topics together use less than half, so no topic can exceed its half.
+        // Less than half of the queue is used, so no topic can exceed its limit, which is half of
+        // the queue.
         return Ok(());
     }
     check_full_queue(config, pushes, of, bytes)

@@ -11,8 +11,8 @@
 //!
 //! Each held group is represented by its head, its first unwritten push; the others follow it in
 //! the group. So the frames of a channel keep their order, casts of other channels are not blocked,
-//! and a reply costs one search among the held groups. Heartbeats, joins and leaves are never held:
-//! a leave ends the calls of its channel that might have to wait.
+//! and each reply costs one search among the held groups. Heartbeats, joins and leaves are never
+//! held. (A leave ends the calls of its channel that might have to wait.)
 //!
 //! The held groups belong to one connection.
 
@@ -30,7 +30,8 @@ pub(crate) struct Held {
     /// The heads that are calls, in the order of acceptance. They wait until fewer calls are in
     /// flight.
     calls: BTreeMap<u64, Place>,
-    /// The heads that are casts, in the order of acceptance. They wait only for their turn.
+    /// The heads that are casts, in the order of acceptance. They may be written at once, each when
+    /// it is the first.
     casts: BTreeMap<u64, Place>,
 }
 
@@ -49,8 +50,8 @@ impl Held {
         self.heads.contains_key(group)
     }
 
-    /// The head to write next. Calls are included only with `may_call`, when one more call may be
-    /// in flight.
+    /// The head to write next. `may_call` means that one more call may be in flight; without it,
+    /// calls are left out.
     #[inline]
     pub(crate) fn next(&self, may_call: bool) -> Option<(u64, Place)> {
         if self.is_empty() { None } else { self.first(may_call) }

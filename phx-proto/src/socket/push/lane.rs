@@ -8,8 +8,8 @@
 //!                                       held
 //! ```
 //!
-//! A leave is behind the pushes accepted before it. Pushes that must wait for replies are moved to
-//! [`held`](crate::socket::push::held), and block nothing else.
+//! A leave is behind the pushes accepted before it. Pushes that must wait until fewer calls are in
+//! flight are moved to [`held`](crate::socket::push::held), so they do not block other frames.
 //!
 //! The lane belongs to one connection.
 
@@ -108,7 +108,7 @@ impl Lane {
     fn pop_beside_held(&mut self, pushes: &Pushes, may_call: bool) -> Option<LaneItem> {
         if let Some((order, place)) = self.held.next(may_call) {
             if self.items.first().is_none_or(|(first, _)| order <= first) {
-                // It may not have reached the front of the lane yet.
+                // The head may still be in the lane, if it has not reached the front.
                 self.items.remove(order);
                 self.held.follow(pushes.group_of(place), order, pushes.behind(place));
                 return Some(LaneItem::Push(place));

@@ -7,10 +7,10 @@
 //!   a topic, or an instance that is being left ──▶ Group: first, last
 //! ```
 //!
-//! A push that is accepted, written and answered in the usual order uses no search tree and no
-//! hash. Once the tables have grown to the number of outstanding pushes, it does not allocate: the
-//! slab reuses the entry of an ended push, and the memory of its event name. Operations that end
-//! many pushes iterate over their group.
+//! For pushes that are accepted, written and answered in the same order, no operation searches a
+//! tree or a hash table. When the tables have grown to the number of outstanding pushes, a push
+//! does not allocate: it reuses the entry of an ended push and the memory of that push's event
+//! name. Operations that end many pushes iterate over the group of the pushes.
 
 use core::fmt;
 use core::num::{NonZeroU32, NonZeroU64};
@@ -77,7 +77,8 @@ struct Entry {
 struct Ends {
     first: Option<Place>,
     last: Option<Place>,
-    /// The ref of the instance that its pushes are, or last were, written on. Refs begin at one.
+    /// The join_ref of the instance on which the group's pushes are written, or were last written;
+    /// `None` if the topic was never joined. Refs begin at one.
     instance: Option<NonZeroU64>,
     queued: Queued,
 }
@@ -227,7 +228,7 @@ impl Pushes {
         Some(Due { join_ref, topic: &push.topic, event, payload, cast: push.cast })
     }
 
-    /// Frees a long event name, once the frame of the push is built.
+    /// Frees the event name, if it is long, after the frame of the push was built.
     #[cold]
     pub(crate) fn framed(&mut self, place: Place) {
         drop_long(&mut self.events[place.key()]);

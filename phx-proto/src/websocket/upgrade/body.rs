@@ -1,11 +1,12 @@
-//! The start of a refusal's body, for every kind of framing (RFC 9112 section 6.3).
+//! A parser for the start of a refusal's body, for every kind of framing (RFC 9112 section 6.3).
 //!
 //! No error is reported here, because the refusal matters more than its body. Invalid framing ends
 //! the body where it becomes invalid.
 
 use crate::event::refusal::Refusal;
 
-/// A line with the size of a chunk has a few bytes; extensions make it longer, but not this long.
+/// The longest accepted line with the size of a chunk. Usually it has a few bytes; chunk extensions
+/// can make it longer.
 const MAX_SIZE_LINE: usize = 128;
 
 #[derive(Clone)]
@@ -83,7 +84,7 @@ impl Body {
                 line.push(byte);
                 if byte == b'\n' || line.len() >= MAX_SIZE_LINE {
                     self.framing = match httparse::parse_chunk_size(line) {
-                        // The last chunk has no data; trailers are ignored.
+                        // A chunk of size zero is the last one; trailers after it are ignored.
                         Ok(httparse::Status::Complete((_, size))) if size > 0 => {
                             Framing::Chunked(Chunk::Data(size))
                         }

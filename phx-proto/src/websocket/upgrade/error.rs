@@ -4,30 +4,31 @@ use crate::event::refusal::{Refusal, SocksRefusal};
 
 /// The reason why an upgrade, or a tunnel through a proxy, failed.
 ///
-/// The first group is the caller's fault and comes from [`Upgrade::new`](super::Upgrade::new) and
-/// [`Connect::new`](super::Connect::new); for it [`is_callers`](Self::is_callers) is true. The
-/// other variants blame the peer and quote it as evidence, escaped to printable ASCII. No variant
+/// The variants up to [`Finished`](Self::Finished) are the caller's fault:
+/// [`is_callers`](Self::is_callers) is true. Most of them come from
+/// [`Upgrade::new`](super::Upgrade::new) and [`Connect::new`](super::Connect::new). The other
+/// variants are the peer's fault and quote its response, escaped to printable ASCII. No variant
 /// contains a secret that the caller passed in.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UpgradeError {
-    /// The host is invalid in a `Host` header or a `CONNECT` line.
+    /// The host is not valid for a `Host` header or a `CONNECT` line.
     #[error("invalid host: {reason}")]
     InvalidHost {
         /// The rule that it breaks.
         reason: &'static str,
     },
 
-    /// The request target is invalid in a request line. It is not repeated, because its query may
-    /// be secret.
+    /// The request target is invalid. The error does not contain it, because its query may be
+    /// secret.
     #[error("invalid request target: {reason}")]
     InvalidTarget {
         /// The rule that it breaks.
         reason: &'static str,
     },
 
-    /// A request header has a name or a value that HTTP forbids, or one that the machine sets
-    /// itself.
+    /// A request header has a name or a value that HTTP forbids, or its name is one that the
+    /// machine sets itself.
     #[error("invalid header {name:?}: {reason}")]
     InvalidHeader {
         /// The name as it was passed in.
@@ -36,8 +37,8 @@ pub enum UpgradeError {
         reason: &'static str,
     },
 
-    /// A subprotocol is invalid in the list of offers. It is not repeated, because it may be an
-    /// auth token.
+    /// An offered subprotocol is invalid. The error does not contain it, because it may be an auth
+    /// token.
     #[error("invalid subprotocol at position {index}: {reason}")]
     InvalidSubprotocol {
         /// Its position among the offers, from zero.
@@ -61,12 +62,13 @@ pub enum UpgradeError {
     #[error("the server refused the upgrade: {0}")]
     Refused(Refusal),
 
-    /// The proxy answered with a status other than 2xx. 407 means that credentials are missing or
-    /// wrong.
+    /// The proxy answered with a status other than 2xx. Status 407 means that the proxy credentials
+    /// are missing or wrong.
     #[error("the proxy refused the tunnel: HTTP {status}{hint}", status = .0.status(), hint = proxy_hint(.0))]
     ProxyRefused(Refusal),
 
-    /// The credentials for the SOCKS5 proxy are missing or wrong, or its rules forbid the address.
+    /// The SOCKS5 proxy refused the tunnel: the proxy credentials are missing or wrong, or the rules
+    /// of the proxy forbid the address.
     #[error("the proxy refused the tunnel: {0}")]
     SocksRefused(SocksRefusal),
 
@@ -85,12 +87,12 @@ pub enum UpgradeError {
     },
 
     /// The response is not HTTP/1.
-    #[error("the response is not HTTP: {reason}, it begins with \"{evidence}\"")]
+    #[error("the response is not HTTP: {reason}; it begins with \"{evidence}\"")]
     NotHttp {
         /// The reason why it is not.
         reason: &'static str,
-        /// The beginning of its first line: at most 64 bytes, and never past a `?`, because an echo
-        /// of the request would reveal the secrets in its query.
+        /// The beginning of its first line: at most 64 bytes, and only up to a `?`, because the
+        /// peer may echo the request, whose query contains secrets.
         evidence: String,
     },
 
@@ -114,7 +116,7 @@ pub enum UpgradeError {
     BadAccept {
         /// The value that matches our key.
         expected: String,
-        /// The value that the server sent, if any.
+        /// The value that the server sent; `None` if the header was missing.
         answered: Option<String>,
     },
 
@@ -143,8 +145,7 @@ pub enum UpgradeError {
 }
 
 impl UpgradeError {
-    /// True for the variants that are the caller's fault: a retry with the same request always
-    /// fails.
+    /// Whether the error is the caller's fault, so that a retry with the same request always fails.
     #[must_use]
     pub const fn is_callers(&self) -> bool {
         matches!(
@@ -173,14 +174,15 @@ fn socks_reply(code: u8) -> String {
     }
 }
 
-/// An HTTP proxy answers a SOCKS5 greeting with `HTTP/1.1 400 Bad Request`.
+/// A hint for a first byte `H`: an HTTP proxy answers a SOCKS5 greeting with
+/// `HTTP/1.1 400 Bad Request`.
 const fn http_hint(byte: u8) -> &'static str {
     if byte == b'H' { " (for an HTTP proxy, use http://)" } else { "" }
 }
 
 fn proxy_hint(refusal: &Refusal) -> &'static str {
     match refusal.status() {
-        407 => " (the credentials are missing or wrong)",
+        407 => " (the proxy credentials are missing or wrong)",
         _ => "",
     }
 }

@@ -10,14 +10,15 @@
 //!
 //! Write until [`poll_write`](Upgrade::poll_write) is empty, then read until
 //! [`handle_read`](Upgrade::handle_read) returns an outcome. The outcome does not depend on how the
-//! bytes are cut into reads. A machine may be dropped at any point. It has no clock: when the
-//! caller's deadline passes, [`Upgrade::pending_refusal`] returns the refusal of a server that was
-//! only slow to send the body. Send no frame before `Done`, because such frames are usually lost
+//! bytes are cut into reads. A machine may be dropped at any point. It has no clock. If the
+//! caller's deadline passes while the body of a refusal is incomplete, [`Upgrade::pending_refusal`]
+//! returns the refusal. Send no frame before `Done`, because such frames are usually lost
 //! (`wire/handshake_pipelined_frame`).
 //!
 //! tungstenite's own client handshake is not used, because it rejects a response that selects no
 //! subprotocol when one was offered. Phoenix 1.7 responds like that whenever an auth token is
-//! offered (`wire/handshake_auth_token__1.7.24`). Here that is [`Upgraded::protocol`]` == None`.
+//! offered (`wire/handshake_auth_token__1.7.24`). This machine accepts it, and
+//! [`Upgraded::protocol`] is `None`.
 //!
 //! ```
 //! use phx_proto::upgrade::{UpgradeStep, Upgrade, UpgradeRequest, accept_key};
@@ -40,7 +41,7 @@
 //!      Sec-WebSocket-Accept: {accept}\r\n\r\n\u{1}"
 //! );
 //! let UpgradeStep::Done(upgraded) = upgrade.handle_read(answer.as_bytes())? else { unreachable!() };
-//! // Frames may follow the head in the same read: pass them on to the WebSocket.
+//! // The same read may contain frames after the head: pass them on to the WebSocket.
 //! assert_eq!(upgraded.leftover, "\u{1}");
 //! # Ok(())
 //! # }
@@ -84,7 +85,8 @@ pub struct UpgradeRequest<'a> {
     /// The subprotocols to offer, in order of preference; empty for none. An auth token is offered
     /// as `phoenix` and [`auth_token_subprotocol`](crate::config::auth_token_subprotocol).
     pub subprotocols: &'a [String],
-    /// 16 random bytes, new for every attempt. They keep caches from answering and are not secret.
+    /// 16 random bytes, new for every attempt. With them the response of a cache is detected. They
+    /// are not secret.
     pub key: [u8; 16],
 }
 
@@ -100,7 +102,7 @@ pub struct Upgrade {
 /// The state of an upgrade, or of a tunnel through a proxy, after a read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UpgradeStep<T> {
-    /// Not decided yet: read more.
+    /// The outcome is not known yet: read more.
     More,
     /// The stream is open, and the machine has finished.
     Done(T),
@@ -173,8 +175,7 @@ impl Upgrade {
         self.response.handle_eof().map_or_else(|error| error, UpgradeError::Refused)
     }
 
-    /// The refusal, if its head is complete and its body is not. For a caller whose deadline
-    /// passes.
+    /// The refusal, if its head is complete and its body is not. Call it when a deadline passes.
     #[must_use]
     pub fn pending_refusal(&self) -> Option<Refusal> {
         self.response.pending_refusal()
@@ -213,7 +214,7 @@ impl Upgrade {
             });
         }
 
-        // An empty header selects nothing.
+        // An empty header selects no extension.
         // Protocol: CONN-12.
         if tokens(&head.headers, "sec-websocket-extensions").next().is_some() {
             let answered = printable(&joined(&head.headers, "sec-websocket-extensions"));
@@ -249,7 +250,7 @@ fn joined(headers: &[(String, String)], name: &'static str) -> String {
     tokens(headers, name).collect::<Vec<_>>().join(", ")
 }
 
-/// The peer's text, escaped for a line of a log.
+/// Text of the peer, escaped so that it fits into one line of a log.
 fn printable(text: &str) -> String {
     text.escape_debug().to_string()
 }

@@ -15,7 +15,7 @@ impl Outbox {
         Self { bytes, written: 0 }
     }
 
-    /// Appends bytes, for a request that continues after a response.
+    /// Appends bytes, for a protocol in which another request follows a response.
     pub(super) fn extend(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }

@@ -15,7 +15,7 @@ use super::response::{Event, Response};
 use super::{UpgradeError, UpgradeStep};
 use crate::event::refusal::{LoggedHeaders, Refusal};
 
-/// The address that the proxy is to connect to.
+/// The address to which the proxy must connect.
 #[derive(Clone, Copy, Debug)]
 pub struct TunnelRequest<'a> {
     /// The server's name or address; an IPv6 address with or without its brackets.
@@ -30,7 +30,8 @@ pub struct TunnelRequest<'a> {
 /// with at most 255 bytes each. `Debug` prints neither.
 #[derive(Clone, Copy)]
 pub struct ProxyCredentials<'a> {
-    /// The user, without colons for HTTP, because a colon ends the user there.
+    /// The user. For HTTP it must not contain a colon, because in the Basic scheme a colon ends the
+    /// user.
     pub username: &'a str,
     /// The password.
     pub password: &'a str,
@@ -108,7 +109,8 @@ impl Connect {
     pub fn handle_read(&mut self, bytes: &[u8]) -> Result<UpgradeStep<Tunnel>, UpgradeError> {
         match self.response.handle_read(bytes)? {
             Event::More => Ok(UpgradeStep::More),
-            // Content-Length and Transfer-Encoding have no meaning here (RFC 9110 section 9.3.6).
+            // In a 2xx response to `CONNECT`, Content-Length and Transfer-Encoding are ignored (RFC
+            // 9110 section 9.3.6).
             Event::Open(head, leftover) => {
                 Ok(UpgradeStep::Done(Tunnel { headers: head.headers, leftover }))
             }
@@ -122,8 +124,7 @@ impl Connect {
         self.response.handle_eof().map_or_else(|error| error, UpgradeError::ProxyRefused)
     }
 
-    /// The refusal, if its head is complete and its body is not. For a caller whose deadline
-    /// passes.
+    /// The refusal, if its head is complete and its body is not. Call it when a deadline passes.
     #[must_use]
     pub fn pending_refusal(&self) -> Option<Refusal> {
         self.response.pending_refusal()

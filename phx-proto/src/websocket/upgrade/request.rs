@@ -1,7 +1,7 @@
 //! Validation and encoding of the request.
 //!
-//! Every byte of the head is checked first: a line break in a header value would begin another
-//! header.
+//! Every byte of the head is validated before it is encoded, because a line break in a value would
+//! begin another header.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,14 +10,14 @@ use sha1::{Digest as _, Sha1};
 use super::{UpgradeError, UpgradeRequest};
 use crate::config::http::{header_problem, host_problem};
 
-/// RFC 6455 section 1.3.
+/// The GUID that a server appends to the key (RFC 6455 section 1.3).
 const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// The `Sec-WebSocket-Accept` that answers a key (RFC 6455 section 4.2.2): base64 of the SHA-1 of
 /// the base64 of the key and a fixed GUID.
 ///
 /// ```
-/// // The example of the RFC.
+/// // This is the example of the RFC.
 /// let key = *b"the sample nonce";
 /// assert_eq!(phx_proto::upgrade::accept_key(key), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
 /// ```
@@ -51,7 +51,7 @@ pub(super) fn encode(request: &UpgradeRequest<'_>) -> Result<Vec<u8>, UpgradeErr
     head.header("Sec-WebSocket-Version", "13");
     head.header("Sec-WebSocket-Key", &STANDARD.encode(request.key));
     if !request.subprotocols.is_empty() {
-        // One header with a list, because Phoenix reads only the first header.
+        // All offers are in one header, because Phoenix reads only the first header of that name.
         // Protocol: CONN-6.
         head.header("Sec-WebSocket-Protocol", &request.subprotocols.join(", "));
     }
@@ -103,8 +103,8 @@ fn check_target(target: &str) -> Result<(), UpgradeError> {
     Ok(())
 }
 
-/// RFC 6455 section 4.1 asks for a token, but then an auth token that contains a `/` could not be
-/// sent in the way that Phoenix expects.
+/// RFC 6455 section 4.1 requires a token. This check also allows other characters, because an auth
+/// token may contain a `/`, and Phoenix expects it as a subprotocol.
 fn check_subprotocols(subprotocols: &[String]) -> Result<(), UpgradeError> {
     for (index, subprotocol) in subprotocols.iter().enumerate() {
         let fault = |reason| Err(UpgradeError::InvalidSubprotocol { index, reason });

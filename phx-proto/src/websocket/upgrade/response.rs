@@ -1,4 +1,4 @@
-//! The response parser: the head and, of a refusal, the start of the body.
+//! A parser for the response: the head and, if it is a refusal, the start of the body.
 //!
 //! ```text
 //!              1xx: skipped
@@ -16,9 +16,10 @@
 //! ```
 //!
 //! The outcome does not depend on how the bytes were cut into reads: every decision is a function
-//! of the bytes so far. (Only the moment at which a malformed head is detected varies.) The status
-//! of a refusal matters more than its body and headers. So a body that is malformed, truncated or
-//! too long does not hide the status, nor does an invalid header line or a head that is too long.
+//! of the bytes so far. (Only the time at which a malformed head is detected depends on the reads.)
+//! The status of a refusal matters more than its body and headers. So a body that is malformed,
+//! truncated or too long does not hide the status, nor does an invalid header line or a head that
+//! is too long.
 
 use core::fmt;
 
@@ -31,8 +32,8 @@ use crate::event::refusal::Refusal;
 
 /// The limit for everything before the body, including the heads of interim responses, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
-/// The most headers of a response that are parsed: each takes more memory than the few bytes in
-/// which it can be sent.
+/// The maximum number of headers that are kept. A header can be sent in a few bytes and takes more
+/// memory than that.
 const MAX_HEADERS: usize = 1_024;
 /// The most bytes that are kept as evidence of a response that is not HTTP.
 const MAX_EVIDENCE: usize = 64;
@@ -40,7 +41,8 @@ const MAX_EVIDENCE: usize = 64;
 #[derive(Clone)]
 pub(super) struct Response {
     state: State,
-    /// Whether a status ends HTTP on this stream and opens the WebSocket or the tunnel.
+    /// Whether a response with this status opens the WebSocket or the tunnel, so that the bytes
+    /// after the head are no longer HTTP.
     opens: fn(u16) -> bool,
     received: usize,
 }
@@ -49,7 +51,7 @@ pub(super) struct Response {
 enum State {
     Head {
         buffer: Vec<u8>,
-        /// The size of interim responses, which are no longer in the buffer.
+        /// The total size of interim responses, which were removed from the buffer.
         skipped: usize,
     },
     Body {
@@ -85,9 +87,9 @@ impl Response {
         match core::mem::replace(&mut self.state, State::Finished) {
             State::Head { mut buffer, skipped } => {
                 buffer.extend_from_slice(bytes);
-                // A head ends with a line, so the buffer is parsed only after a line break, unless
-                // its contents may not be HTTP at all. So a head that arrives byte by byte is not
-                // parsed for each byte.
+                // A head ends with a line break, so the buffer is parsed only when one arrives, not
+                // for each byte of a slow head. Short buffers are parsed anyway, to detect early
+                // what is not HTTP, and so are buffers at the limit.
                 let look = bytes.contains(&b'\n')
                     || buffer.len() <= MAX_EVIDENCE
                     || skipped + buffer.len() >= MAX_HEAD;
@@ -106,8 +108,8 @@ impl Response {
     pub(super) fn handle_eof(&mut self) -> Result<Refusal, UpgradeError> {
         match core::mem::replace(&mut self.state, State::Finished) {
             State::Head { buffer, skipped } => {
-                // The bytes after the last line break are not parsed yet: they may be invalid, not
-                // only incomplete.
+                // The bytes after the last line break are parsed now, because they may be invalid,
+                // not only incomplete.
                 parse(&buffer, MAX_HEAD - skipped)?;
                 Err(UpgradeError::Eof { received: self.received })
             }
@@ -137,7 +139,8 @@ impl Response {
                     self.state = State::Head { buffer, skipped };
                     return Ok(Event::More);
                 }
-                // A refusal even with a success status, because the end of the head is unknown.
+                // Even with a success status this is a refusal, because the end of the head is
+                // unknown.
                 Found::TooLong(head) => {
                     return Ok(Event::Refused(Refusal::new(head.status, head.headers, "")));
                 }
@@ -170,7 +173,7 @@ fn refusal(head: Head, body: Body) -> Refusal {
     Refusal::new(head.status, head.headers, body.into_kept())
 }
 
-/// The contents of the head's buffer.
+/// The result of parsing the buffer of the head.
 enum Found {
     Incomplete,
     /// A complete head, and its size in bytes.
@@ -181,8 +184,9 @@ enum Found {
 
 /// Parses the head at the start of `buffer`, of at most `limit` bytes.
 ///
-/// The status counts whatever follows it. So an invalid header line is left out, as is one with a
-/// control character in its value: one bad line of a proxy must not hide a 401 or a `Retry-After`.
+/// A valid status line determines the outcome. Header lines that are invalid or contain a control
+/// character in the value are left out, because one bad line of a proxy must not hide a 401 or a
+/// `Retry-After`.
 fn parse(buffer: &[u8], limit: usize) -> Result<Found, UpgradeError> {
     // Bytes after the limit are ignored, so the outcome does not depend on what arrived with them.
     let window = &buffer[..buffer.len().min(limit)];
@@ -223,7 +227,7 @@ fn parse(buffer: &[u8], limit: usize) -> Result<Found, UpgradeError> {
 #[derive(Default)]
 struct Headers {
     read: Vec<(String, String)>,
-    /// The last line was left out, so its folded continuations are left out too.
+    /// Whether the last line was left out; then its folded continuations are left out too.
     left_out: bool,
 }
 
@@ -238,7 +242,7 @@ impl Headers {
                     }
                     whole.push_str(&more);
                 }
-                // The complete value of the header is unknown, so it is removed.
+                // The complete value of the header is unknown, so the header is removed.
                 (Some(_), None) if !self.left_out => {
                     self.read.pop();
                     self.left_out = true;

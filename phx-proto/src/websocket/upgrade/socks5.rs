@@ -14,8 +14,7 @@
 //!
 //! It has the interface of [`Connect`](super::Connect), except that a read may be followed by
 //! another write. Every message contains its own length, so the outcome does not depend on how the
-//! bytes were cut into reads. A refusal is complete with its code, because proxies send nothing
-//! after it.
+//! bytes were cut into reads. A refusal has no text: proxies send nothing after its code.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -40,7 +39,7 @@ const USER_AND_PASSWORD: u8 = 2;
 /// let mut socks = Socks5::new(&request)?;
 /// assert_eq!(socks.poll_write(), [5, 1, 0]);
 /// socks.handle_written(3);
-/// // The proxy needs no credentials: the address is next.
+/// // The proxy requires no credentials, so the client sends the address next.
 /// assert_eq!(socks.handle_read(&[5, 0])?, UpgradeStep::More);
 /// assert!(socks.poll_write().ends_with(b"example.org\x01\xbb"));
 /// socks.handle_written(socks.poll_write().len());
@@ -55,7 +54,8 @@ pub struct Socks5 {
     state: State,
     /// The part of the expected message that has arrived; at most 262 bytes.
     buffer: Vec<u8>,
-    /// The messages that may have to follow. Not printed, because the first contains a password.
+    /// The messages that the client may have to send next. `Debug` does not print them, because the
+    /// first contains a password.
     auth: Option<Hidden>,
     connect: Vec<u8>,
     received: usize,

@@ -26,7 +26,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// The backend is down when the program starts, for longer than a join waits by default.
 #[test]
 fn want_waits_for_backend_that_is_down() {
-    let script = Script::new().patience(10 * MINUTE);
+    let script = Script::new().time_limit(10 * MINUTE);
     let client = script.client(config());
     let orders = client.want("orders", json!({"since": 7})).expect("it is accepted");
     let waiting = script.spawn({
@@ -144,7 +144,7 @@ fn joined_of_auto_join_outlasts_refusals() {
 
 #[test]
 fn join_without_deadline_outlasts_outage() {
-    let script = Script::new().patience(10 * MINUTE);
+    let script = Script::new().time_limit(10 * MINUTE);
     let client = script.client(config());
     let join = |options: JoinOptions| {
         let client = client.clone();
