@@ -1,5 +1,5 @@
-//! The command line. The lines of the help texts are broken by hand to fit a terminal of 80 columns,
-//! so no crate is needed to measure the terminal. A test runs the examples.
+//! The definition of the command line. The help texts have fixed line breaks for a terminal of 80
+//! columns, so no crate is needed to measure the terminal. A test runs the examples in them.
 
 use core::net::SocketAddr;
 use core::time::Duration;

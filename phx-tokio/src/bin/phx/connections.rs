@@ -1,4 +1,4 @@
-//! Reads a file of connections; `phx check`.
+//! The reader of a file of connections, and the command `phx check`.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::exit::Failed;
 use crate::output::entry;
 use crate::source;
 
-/// An example, shown for a valid JSON file with other contents.
+/// An example that the error shows if a file is valid JSON but has no connections.
 const EXAMPLE: &str = r#"{"connections": {
   "backend": {
     "uri": "wss://example.com/socket/websocket",
@@ -27,7 +27,7 @@ pub(crate) fn check(file: &Path) -> Result<(), Failed> {
             0 => "joins no topics on its own".to_owned(),
             _ => format!("joins {}", topics.join(", ")),
         };
-        // Without the values of its query, which may be tokens.
+        // The address is printed without the values of its query, which may be tokens.
         let uri = spec.config().uri().to_string();
         let object = json!({"name": name, "uri": uri, "channels": topics});
         if entry(name, &[&uri, &channels], &object).is_err() {

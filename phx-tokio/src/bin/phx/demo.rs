@@ -21,15 +21,15 @@ const TOPIC: &str = "room:lobby";
 /// The timeout of each step, long enough for a busy machine.
 const STEP: Duration = Duration::from_secs(30);
 
-/// Runs every step, and fails with the first that fails.
+/// Runs the steps in order, and returns the error of the first that fails.
 pub(crate) async fn run() -> Result<(), Failed> {
     let any_port = ([127, 0, 0, 1], 0).into();
     let mut listener = step("start the server", listen(any_port)).await??;
     let url = listener.url();
     print("server", &format!("listening at {url}"));
 
-    // One client alone needs no spread of its retries, and a short delay lets the recovery fit in a
-    // step.
+    // A single client need not spread its retries. With a short delay, the recovery takes less time
+    // than the timeout of a step.
     let soon = DelayRange::new(Duration::from_millis(10), Duration::from_millis(200));
     let soon = soon.map_err(|error| failed("configure", &error))?;
     let config = Config::new(&url).map_err(|error| failed("configure", &error))?;
@@ -55,7 +55,8 @@ pub(crate) async fn run() -> Result<(), Failed> {
     step("notice the kill", interrupted(&mut messages)).await??;
     print_toned("client", Tone::Gap, "interrupted: the channel waits for the connection");
 
-    // The loss and two failed attempts show that each delay is chosen at random.
+    // The demo prints three delays, after the loss and after two failed attempts, to show that each
+    // is random.
     for _ in 0..3 {
         let (cause, delay) = step("choose a delay", retry(&mut signals)).await??;
         let cause = match cause {

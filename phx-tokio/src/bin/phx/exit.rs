@@ -20,7 +20,7 @@ pub(crate) enum Failed {
     Usage(String),
     /// A file with problems: one line for each.
     File(Vec<String>),
-    /// The connection could not be made, or is lost for good.
+    /// The connection could not be opened, or it was lost and is not retried.
     Unreachable(String),
     /// The server answered the upgrade with an HTTP status.
     Refused(String),
@@ -35,7 +35,7 @@ pub(crate) enum Failed {
 impl Failed {
     /// The error for a connection that could not be made, or has ended.
     pub(crate) fn connection(url: &str, cause: &Cause) -> Self {
-        // Without the query, which may contain a token.
+        // The URL is shown without its query, which may contain a token.
         let url = url.split(['?', '#']).next().unwrap_or(url);
         let text = format!("{url}: {}", in_terms_of_options(cause));
         match cause {
@@ -104,7 +104,8 @@ impl fmt::Display for Failed {
         else {
             return Ok(());
         };
-        // Text of a server may contain line breaks; a script reads one line.
+        // Line breaks are escaped: text of a server may contain them, and a script expects one
+        // line.
         f.write_str(&line.replace(['\n', '\r'], " "))
     }
 }
@@ -135,7 +136,7 @@ fn channel_ended(topic: &str, end: &ChannelEnd) -> Failed {
     }
 }
 
-/// Describes a cause, with the options of this command where the library names functions.
+/// Describes a cause like the library, but names command-line options instead of functions.
 fn in_terms_of_options(cause: &Cause) -> String {
     let Cause::Tls { kind, message } = cause else { return cause.to_string() };
     let advice = match kind {

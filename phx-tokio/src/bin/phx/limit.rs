@@ -1,5 +1,5 @@
-//! A rate limit for repeated reports: the first of a kind at once, then one per period with a
-//! count.
+//! A rate limit for repeated reports: the first report of a kind is made at once, and then one
+//! report with a count in each period.
 
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ pub(crate) struct Limit<T> {
 #[derive(Debug)]
 struct Kind<T> {
     since: Instant,
-    /// The number of reports held back since then, and the last of them.
+    /// The number of reports held back in this period, and the last of them.
     held: Option<(u64, T)>,
 }
 
@@ -27,7 +27,7 @@ impl<T> Limit<T> {
         Self { period, kinds: BTreeMap::new() }
     }
 
-    /// Returns a report that may be made now; holds it back otherwise.
+    /// Returns the report if it may be made now; otherwise holds it back.
     pub(crate) fn report(&mut self, now: Instant, kind: &str, report: T) -> Option<T> {
         let kind =
             if self.kinds.len() < KINDS_MAX || self.kinds.contains_key(kind) { kind } else { "" };
@@ -44,8 +44,8 @@ impl<T> Limit<T> {
         }
     }
 
-    /// Takes a held report whose period has ended, with the number of reports that it stands for. A
-    /// kind without reports in a period starts over.
+    /// Takes a held report whose period has ended, with the number of reports that it stands for.
+    /// If a kind had no reports in a period, its next report is made at once again.
     pub(crate) fn due(&mut self, now: Instant) -> Option<(u64, T)> {
         let period = self.period;
         let over = |kind: &Kind<T>| now.saturating_duration_since(kind.since) >= period;

@@ -6,8 +6,8 @@
 //!   signal, --count, --for ────────┘
 //! ```
 //!
-//! While the output is not read, messages wait in the mailbox of their topic. At its limits the
-//! mailbox drops the oldest messages; the event `lagged` has their number.
+//! While the output is not read, messages wait in the mailbox of their topic. A full mailbox drops
+//! the oldest messages, and the event `lagged` has their number.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
@@ -28,8 +28,8 @@ use crate::style::Tone;
 use crate::target::{Connected, Target};
 use crate::writer::Gone;
 
-/// The timeout of a requested end: 2 s, less the time for counting, for the last lines of the log
-/// and for the process itself.
+/// The timeout for the end after a signal. The whole end may take 2 s; the rest of it is for
+/// counting, for the last lines of the log and for the process itself.
 const END: Duration = Duration::from_millis(1_500);
 
 /// The options of `phx listen`.
@@ -62,7 +62,7 @@ struct Printer {
     raw: bool,
     /// With `--count`: messages that are still to be printed.
     left: Option<AtomicU64>,
-    /// The last of them was printed.
+    /// Signals that the last of these messages was printed.
     enough: Notify,
 }
 
@@ -96,7 +96,8 @@ pub(crate) async fn run(listen: Listen) -> Result<(), Failed> {
         done = follow_all(&connected, &listen.topics, &printer, &stages, &mut listeners) => done,
     };
 
-    // No further messages are accepted; those that have arrived are printed within the limit.
+    // From here on, no further messages are accepted; those that have arrived are printed within
+    // the timeout.
     let mut lost = 0;
     let end = async {
         let _ = stage.send(Stage::Drain);
@@ -114,7 +115,7 @@ pub(crate) async fn run(listen: Listen) -> Result<(), Failed> {
         loop {
             tokio::select! {
                 biased;
-                // Polled first, so that every channel has ended before anything is counted.
+                // This future is polled first, so that every channel has ended before the count.
                 () = &mut end => break,
                 request = stop.request() => {
                     if request == Request::AtOnce {
@@ -128,15 +129,16 @@ pub(crate) async fn run(listen: Listen) -> Result<(), Failed> {
         }
     }
     let _ = stage.send(Stage::Count);
-    // Counting has no timeout: on a busy machine it could expire early and leave messages out. It
-    // does not wait for anything, and the channels have ended, so no message is added.
+    // The count has no timeout, because on a busy machine a timeout could expire early, and
+    // messages would be left out. The count ends by itself: it waits for nothing, and no message is
+    // added, because the channels have ended.
     while let Some(ended) = listeners.join_next().await {
         lost += ended.map_or(0, |(lost, _)| lost);
     }
     let lost = lost + output.writer().unwritten();
     let recorded = connected.recorded();
     match output.writer().gone() {
-        // The reader closed the output, so the remaining lines are not a loss.
+        // The reader closed the output on purpose, so unwritten lines are not an error.
         Some(gone) => output_gone(gone)?,
         None => Output::lost(lost)?,
     }
@@ -147,7 +149,7 @@ pub(crate) async fn run(listen: Listen) -> Result<(), Failed> {
 }
 
 impl Listen {
-    /// The result when the time is over and `missing` messages have not been printed.
+    /// The result when the timeout has expired and `missing` messages have not been printed.
     fn too_few(&self, missing: Option<u64>) -> Result<(), Failed> {
         match (missing, self.count) {
             (Some(missing), Some(count)) if missing > 0 => Err(Failed::TooFew(format!(
@@ -163,7 +165,7 @@ impl Listen {
 /// The result when the output can no longer be written.
 fn output_gone(gone: Gone) -> Result<(), Failed> {
     match gone {
-        // For example `phx listen … | head`.
+        // The reader closed the pipe, for example in `phx listen … | head`.
         Gone::Reader => Ok(()),
         Gone::Failed(why) => Err(Failed::Local(format!("standard output: {why}"))),
     }
@@ -176,7 +178,7 @@ async fn passed(until: Option<Instant>) {
     }
 }
 
-/// Joins the topics and follows each; the first channel that fails ends the command.
+/// Joins the topics and prints the events of each. The first channel that fails ends the command.
 async fn follow_all(
     connected: &Connected,
     topics: &[String],
@@ -212,7 +214,7 @@ async fn follow_all(
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Printed {
     Yes,
-    /// The time is over, and the output did not accept the line.
+    /// The timeout expired before the output accepted the line.
     No,
     /// The output has failed; the writer counts what it did not write.
     Gone,
@@ -343,7 +345,7 @@ impl Printer {
             ChannelEvent::Closed(end) => {
                 let cause = exit::ended(topic, &end).to_string();
                 let members = Members::new().text("cause", &cause);
-                // A terminal also shows the line on standard error, which has the reason.
+                // The words for a terminal omit the cause, because the line on standard error has it.
                 self.note("closed", topic, (Tone::Bad, "closed", ""), &members)
             }
             other => {

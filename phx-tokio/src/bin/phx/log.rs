@@ -1,7 +1,8 @@
 //! The log on standard error: one line for each event that an operator should know.
 //!
-//! Lines go through a [`Writer`], because standard error may also be a pipe that is not read. While
-//! its queue is full, lines are counted, and the next line contains the count.
+//! Lines go through a [`Writer`], because standard error may be a pipe that is not read. While the
+//! queue of the writer is full, lines are dropped and counted, and the next line contains the
+//! count.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
@@ -64,7 +65,7 @@ fn is_ready() -> bool {
     poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
-/// Unknown on this platform.
+/// On this platform the answer is unknown.
 #[cfg(not(unix))]
 const fn is_ready() -> bool {
     false

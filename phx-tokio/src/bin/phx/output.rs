@@ -20,7 +20,7 @@ use crate::exit::Failed;
 use crate::style::{Style, Tone};
 use crate::writer::{Gone, Writer};
 
-/// Standard output in one of the two forms, behind a [`Writer`]. Clones share it.
+/// Standard output, as lines for a terminal or as JSON, behind a [`Writer`]. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Output {
     human: bool,
@@ -51,8 +51,8 @@ impl Output {
         &self.writer
     }
 
-    /// Formats an event of a topic: on a terminal the time, the topic and the words; otherwise an
-    /// object with `type`, `topic` and the members.
+    /// Formats an event of a topic: for a terminal the time, the topic and `words`; otherwise an
+    /// object with `type`, `topic` and `members`.
     pub(crate) fn event(
         &self,
         kind: &str,
@@ -82,7 +82,7 @@ impl Output {
         self.writer.closed().await
     }
 
-    /// The failure of a graceful end for events that could not be written.
+    /// The error at a graceful end if events could not be written.
     pub(crate) fn lost(events: u64) -> Result<(), Failed> {
         match events {
             0 => Ok(()),
@@ -94,15 +94,15 @@ impl Output {
     }
 }
 
-/// Detects that the reader closes standard output without writing to it, on a thread that is
-/// blocked until then.
+/// Starts a thread that detects without a write that the reader has closed standard output. The
+/// thread blocks until then.
 #[cfg(unix)]
 fn watch_reader(writer: Writer) -> io::Result<()> {
     use rustix::event::{PollFd, PollFlags, poll};
     let watch = move || {
         let stdout = io::stdout();
         loop {
-            // Errors and hang-ups are reported even though no event is requested.
+            // No event is requested: `poll` reports errors and hang-ups anyway.
             let mut polled = [PollFd::new(&stdout, PollFlags::empty())];
             match poll(&mut polled, None) {
                 Ok(_) if !polled[0].revents().is_empty() => return writer.reader_is_gone(),
@@ -121,8 +121,8 @@ fn watch_reader(_: Writer) -> io::Result<()> {
     Ok(())
 }
 
-/// Prints one entry of a list directly: on a terminal its name and a line for each of `words`,
-/// otherwise the object.
+/// Prints one entry of a list without the writer: on a terminal its name and a line for each of
+/// `words`, otherwise the object.
 ///
 /// # Errors
 ///
@@ -190,7 +190,7 @@ fn one_line(json: &str) -> Cow<'_, str> {
     }
 }
 
-/// The time of day in UTC: the standard library knows no time zones.
+/// The time of day in UTC, because the standard library does not know time zones.
 pub(crate) fn clock() -> String {
     time_of_day(Duration::ZERO)
 }
@@ -207,8 +207,8 @@ pub(crate) fn time_of_day(delay: Duration) -> String {
 mod tests {
     use super::*;
 
-    /// Payload text stays as it is, even where a parser would change it; only line breaks are
-    /// replaced.
+    /// The text of a payload is unchanged, even where a parser would change it; only line breaks
+    /// are replaced.
     #[test]
     fn payload_text_is_unchanged() {
         let text = r#"{"b":1.0e0,"a":123456789012345678901234567890,"b":"\ud83d\/","a":-0}"#;

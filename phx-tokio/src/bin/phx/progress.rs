@@ -67,7 +67,8 @@ impl Drop for Progress {
 
 struct Report {
     url: String,
-    /// Joined topics: a crash of one is reported as an event of the channel.
+    /// The joined topics. A crash of such a channel is printed as an event of the channel, so it is
+    /// not reported here.
     joined: BTreeSet<Topic>,
     bad: Limit<String>,
 }
@@ -86,7 +87,7 @@ impl Report {
             | Signal::Disconnected { cause, next: NextStep::Retry { delay, .. }, .. } => {
                 Some(format!("{url}: {cause}; next attempt at {}", time_of_day(delay)))
             }
-            // The command itself fails with the cause.
+            // No line: the command fails and prints the cause.
             Signal::ConnectFailed { .. }
             | Signal::Disconnected { .. }
             | Signal::GaveUp { .. }
@@ -137,7 +138,7 @@ impl Report {
 mod tests {
     use super::*;
 
-    /// Every signal that is not left out on purpose has a line.
+    /// Every signal has a line, except those that are left out on purpose.
     #[test]
     fn every_other_signal_is_reported() {
         const LEFT_OUT: [&str; 12] = [

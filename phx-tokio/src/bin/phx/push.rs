@@ -13,8 +13,8 @@ use crate::source;
 use crate::target::{Connected, Target};
 use crate::writer::Gone;
 
-/// The timeout for the confirmation of the leave after a cast. The confirmation proves that the
-/// server has handled the event.
+/// The timeout for the reply to the leave after a cast. The reply proves that the server has
+/// handled the event.
 const LEAVE: Duration = Duration::from_secs(2);
 
 /// The options of `phx push` and `phx cast`.
@@ -64,7 +64,7 @@ pub(crate) async fn push(push: Push) -> Result<(), Failed> {
                 return Err(Failed::Push(answer));
             }
             match out.writer().send(out.payload(&json_of(&reply.response))).await {
-                // Nothing needs to be printed then.
+                // If the reader has closed the output, this is not an error.
                 Ok(()) | Err(Gone::Reader) => Ok(()),
                 Err(Gone::Failed(why)) => Err(Failed::Local(format!("standard output: {why}"))),
             }
@@ -132,7 +132,7 @@ impl Push {
         done.and(recorded)
     }
 
-    /// Repeats the work as requested, and ends with the first failure.
+    /// Repeats the work as requested, and stops at the first failure.
     async fn each(&self, work: impl AsyncFn() -> Result<(), Failed>) -> Result<(), Failed> {
         let pause = self.interval.unwrap_or_default();
         let mut ticks = interval(pause.max(Duration::from_nanos(1)));

@@ -32,7 +32,8 @@ impl Record {
         let recorder = Recorder::new(move |line| {
             let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
             if failed.is_none() {
-                // One write per line, so that a killed process leaves whole lines behind.
+                // Each line is written with one call, so that the file has only whole lines even if
+                // the process is killed.
                 *failed = file.write_all(format!("{line}\n").as_bytes()).err();
             }
         });

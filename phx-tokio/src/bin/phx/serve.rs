@@ -57,7 +57,8 @@ impl core::fmt::Debug for Serve {
     }
 }
 
-/// Serves until a signal ends it; then closes every connection as a stopping Phoenix does.
+/// Serves until a signal arrives, and then closes every connection, as Phoenix does at a graceful
+/// shutdown.
 pub(crate) async fn run(serve: Serve) -> Result<(), Failed> {
     let mut stop = Stop::new().map_err(|error| Failed::Local(error.to_string()))?;
     let config = ServerConfig::default();
@@ -86,7 +87,7 @@ pub(crate) async fn run(serve: Serve) -> Result<(), Failed> {
             _ => {}
         });
     });
-    // Always accepted, because it is the first line.
+    // The queue accepts this line, because it is the first.
     let _ = output.writer().try_send(listener.url());
     plain("serving until ctrl-c; phx_proto::testing documents the topics and events. Commands:");
     COMMANDS.into_iter().for_each(plain);

@@ -7,8 +7,9 @@ use std::time::Instant;
 #[cfg(unix)]
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The least time between two signals that count as two. Wrappers (`timeout`, a shell's job
-/// control, a container's init) deliver one request twice, to the process and to its group.
+/// Two signals count as two requests only if at least this time is between them. Wrappers
+/// (`timeout`, a shell's job control, a container's init) send the same signal twice, to the
+/// process and to its group.
 const APART: Duration = Duration::from_millis(250);
 
 /// The request of a signal.
@@ -22,8 +23,8 @@ pub(crate) enum Request {
 
 /// Requests to shut down: SIGINT and SIGTERM.
 pub(crate) struct Stop {
-    // Both are registered from the start: a signal before the first await must not kill the
-    // process.
+    // Both handlers are registered when the value is created, so that a signal before the first
+    // await does not kill the process.
     #[cfg(unix)]
     interrupt: Signal,
     #[cfg(unix)]
@@ -44,7 +45,7 @@ impl Stop {
         })
     }
 
-    /// Waits for a request. A signal within [`APART`] of the first belongs to it.
+    /// Waits for a request. A signal within [`APART`] after the first counts as the same request.
     ///
     /// Cancel safe.
     pub(crate) async fn request(&mut self) -> Request {
@@ -99,7 +100,7 @@ impl Reloads {
         })
     }
 
-    /// Waits for the next request. Requests during a reload count as one more.
+    /// Waits for the next request. All requests during a reload count as one.
     pub(crate) async fn next(&mut self) {
         #[cfg(unix)]
         if self.hangup.recv().await.is_some() {

@@ -1,5 +1,5 @@
-//! Sources of values: environment variables, files and standard input. Every user of the machine
-//! can read a command line, so secrets do not belong there.
+//! Readers of values from environment variables, files and standard input. Secrets do not belong on
+//! the command line, because every user of the machine can read it.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -7,11 +7,11 @@ use std::io::{self, IsTerminal};
 /// The meaning of a colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tone {
-    /// It works, or works again.
+    /// Something works, or works again.
     Good,
-    /// It is interrupted for now.
+    /// Something is interrupted and will be retried.
     Gap,
-    /// It failed.
+    /// Something failed.
     Bad,
     /// The name of a thing.
     Name,
@@ -87,8 +87,8 @@ fn is_escaped(letter: char) -> bool {
     letter.is_control() || FORMAT.iter().any(|(first, last)| (*first..=*last).contains(&letter))
 }
 
-/// Characters of the general categories Cf (format), Zl and Zp (line and paragraph separators), and
-/// the ranges that Unicode reserves for more of them.
+/// The ranges of characters in the general categories Cf (format), Zl and Zp (line and paragraph
+/// separators), and the ranges that Unicode reserves for further such characters.
 const FORMAT: [(char, char); 19] = [
     ('\u{ad}', '\u{ad}'),
     ('\u{600}', '\u{605}'),

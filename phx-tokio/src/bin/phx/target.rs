@@ -226,7 +226,7 @@ impl Target {
         tls.map(Some).map_err(|error| Failed::Usage(error.to_string()))
     }
 
-    /// The parameters of joins. Members that no option sets keep their text.
+    /// The parameters of joins. The text of members that are not set by other options is unchanged.
     fn join_params(&self) -> Result<Payload, Failed> {
         let bad = |error: &dyn Display| Failed::Usage(format!("--join-params: {error}"));
         let given = match &self.join_params {
@@ -277,14 +277,14 @@ impl Connected {
     }
 }
 
-/// Hides the fields: parameters and headers are often secrets, and so is the URL's query.
+/// Redacts all fields, because parameters, headers and the query of the URL are often secret.
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Target").finish_non_exhaustive()
     }
 }
 
-/// The secret that one of two options names.
+/// Reads the secret from the environment variable or the file that an option names.
 pub(crate) fn secret(
     variable: Option<&str>,
     file: Option<&PathBuf>,
@@ -315,7 +315,7 @@ mod tests {
         target: Target,
     }
 
-    /// Adding a secret to join parameters does not change the text of the others.
+    /// A secret is added to the join parameters without a change to the text of the other members.
     #[test]
     fn join_params_are_kept_as_text() {
         let file = std::env::temp_dir().join(format!("phx-{}-secret", std::process::id()));

@@ -22,7 +22,8 @@ const BYTES_MAX: usize = 8 << 20;
 /// The most bytes of several lines in one write. A write of up to `PIPE_BUF` bytes to a pipe is
 /// atomic, so the number of unwritten lines is exact.
 const BATCH_MAX: usize = 4_096;
-/// The most time that the thread may lag behind an output that accepts the last lines.
+/// The maximum additional time that [`Writer::flush`] waits for the thread while the output accepts
+/// lines.
 const LATE_MAX: Duration = Duration::from_secs(5);
 
 /// A bounded queue in front of an output. Clones share it.
@@ -72,7 +73,7 @@ impl Writer {
             changed: Notify::new(),
         });
         let own = Arc::clone(&shared);
-        // Not joined: it may be blocked forever, and it ends with the process.
+        // The thread is not joined, because it may be blocked forever; it ends with the process.
         std::thread::Builder::new().name(name.to_owned()).spawn(move || own.write_all(out))?;
         Ok(Self { shared })
     }
@@ -176,7 +177,7 @@ impl Writer {
         }
     }
 
-    /// Marks the reader as gone, without a write.
+    /// Records that the reader has closed the output, although no write has failed.
     pub(crate) fn reader_is_gone(&self) {
         self.shared.end(Gone::Reader);
     }
@@ -310,7 +311,7 @@ mod tests {
         assert_eq!(writer.unwritten(), 1);
     }
 
-    /// A lost line with a count of dropped events counts as that many events.
+    /// If a line that stands for several dropped events is lost, all these events are counted.
     #[test]
     fn line_counts_its_events() {
         let (writer, open, _seen) = gated();

@@ -1,4 +1,5 @@
-//! The control of `phx run`: orders on standard input, and their results as events.
+//! The control of `phx run`: it reads orders from standard input and reports their results as
+//! events.
 //!
 //! ```text
 //!   standard input ─▶ lines (a thread: reading blocks) ─▶ Order ─▶ begun, in order of the lines
@@ -32,10 +33,12 @@ use crate::log::log;
 /// The most orders that run at a time.
 const OUTSTANDING_MAX: usize = 256;
 
-/// The longest line: a binary payload of the default `max_push_bytes` as base64, and some more.
+/// The longest line, in bytes. It can contain a binary payload of the default `max_push_bytes` as
+/// base64, and the rest of an order.
 const LINE_MAX: usize = 16 << 20;
 
-/// The channels that orders joined, by connection and topic. Dropping a handle would leave.
+/// The channels that orders joined, by connection and topic. They are kept because dropping the
+/// handle of a channel leaves it.
 type Joined = Arc<Mutex<BTreeMap<(String, String), Channel>>>;
 
 /// Carries out the orders on standard input.
@@ -62,7 +65,8 @@ impl Control {
     ///
     /// Dropping the future loses no order that was started.
     pub(super) async fn obey(&mut self) {
-        // A background process that reads from its terminal would be stopped.
+        // A terminal is not read, because the system would stop a process in its background that
+        // reads from it.
         if io::stdin().is_terminal() {
             return core::future::pending().await;
         }
@@ -102,7 +106,8 @@ impl Control {
             drop(line);
             carry_out(order, number, &supervisor, &joined, &reports).await;
         });
-        // The first poll starts it, before the next line is read.
+        // The order is polled once before the next line is read, so that orders start in their
+        // sequence.
         let ended = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx).is_ready())).await;
         if !ended {
             self.outstanding.spawn(work as Pin<Box<dyn Future<Output = ()> + Send>>);
@@ -110,7 +115,8 @@ impl Control {
     }
 }
 
-/// The lines of standard input. Ends with it, or when the receiver is dropped.
+/// The lines of standard input. The thread ends at the end of the input, or when the receiver is
+/// dropped.
 fn lines() -> mpsc::Receiver<Line> {
     let (sender, receiver) = mpsc::channel(1);
     tokio::task::spawn_blocking(move || {
@@ -257,7 +263,7 @@ fn not_joined(error: &JoinFailed) -> Why {
     }
 }
 
-/// Reasons are named like the types of events; a caller can decide by them whether to retry.
+/// The words are those in the types of events. With them a caller can decide whether to retry.
 fn not_pushed(error: PushFailed) -> Why {
     let reason = match &error {
         PushFailed::NotAccepted(PushError {

@@ -1,8 +1,8 @@
 //! Metrics of `phx run`: a page over HTTP, and a periodic event.
 //!
 //! hyper serves HTTP, one request per connection. A client that is slow to send its request, or
-//! that does not read the response, is disconnected after a timeout. At the limit of connections
-//! the newest replaces the oldest, so slow clients cannot keep a scraper out.
+//! that does not read the response, is disconnected after a timeout. When the maximum number of
+//! connections is open, a new one replaces the oldest, so slow clients cannot block a scraper.
 
 use core::convert::Infallible;
 use core::future::{poll_fn, ready};
@@ -77,7 +77,7 @@ pub(super) async fn serve(listener: TcpListener, supervisor: Supervisor) -> ! {
                 oldest_first.push_back(connections.spawn(converse(stream, supervisor.clone())));
             }
             Err(error) => {
-                // Usually too many open files. The pause avoids a busy loop.
+                // Usually the cause is too many open files. The pause avoids a busy loop.
                 log(&format!("metrics: {error}"));
                 sleep(ACCEPT_AGAIN).await;
             }
@@ -114,7 +114,7 @@ async fn converse(stream: TcpStream, supervisor: Supervisor) {
         .keep_alive(false)
         .title_case_headers(true)
         .serve_connection(TokioIo::new(stream), service);
-    // An error concerns this client alone: it has its response or is gone.
+    // An error is ignored: it concerns only this client, which has its response or has gone.
     let served = poll_fn(|cx| connection.poll_without_shutdown(cx).map(|_| ()));
     if timeout(IDLE_TIMEOUT, served).await.is_err() {
         return;

@@ -41,7 +41,8 @@ use control::Control;
 use reload::Reload;
 use reports::Reports;
 
-/// Event types that report that a connection gave up, in either naming.
+/// The types of the event that a connection gave up: one type for each kind of event, and the fixed
+/// type.
 const GAVE_UP: [&str; 2] =
     ["jido.signal.phoenix.connection.gave_up", "jido.signal.jido_coder.phoenix.connection.state"];
 
@@ -115,7 +116,8 @@ pub(crate) async fn run(run: Run) -> Result<(), Failed> {
     let ended: Option<Failed> = tokio::select! {
         biased;
         _ = stop.request() => None,
-        // A failure, so that a process supervisor restarts the run with an output that is read.
+        // This is a failure, so that a process supervisor restarts the command with an output that
+        // is read.
         gone = output.closed() => Some(gone_by(gone)),
         ended = all_ended(&supervisor, reloading) => Some(ended),
         never = reload.at_each(reloads, reloading) => never,
@@ -131,7 +133,8 @@ pub(crate) async fn run(run: Run) -> Result<(), Failed> {
     }
     let mut left = None;
     let end = async {
-        // The other half is for close frames, which may take 2 s, and for the output.
+        // Orders get half of the time. The other half is for close frames, which may take 2 s, and
+        // for the output.
         let unfinished = supervisor.shutdown(run.grace / 2).await;
         // The connections are closed, so each order has its result.
         control.finish().await;
@@ -199,8 +202,8 @@ async fn written_or_counted(
     // No further events arrive during the count.
     bus.close();
     let _ = stage.send(Stage::Count);
-    // Without a timeout, which could expire on a busy machine and leave events out: it waits for
-    // the CPU alone.
+    // The count has no timeout, because on a busy machine a timeout could expire early, and events
+    // would be left out. The count waits for nothing but the CPU.
     printer.await.unwrap_or(0)
 }
 
@@ -239,9 +242,10 @@ fn log_unfinished(name: &str, unfinished: &Unfinished) {
     }
 }
 
-/// Waits until every connection has ended, and returns the error for that.
+/// Waits until every connection has ended, and then returns an error.
 async fn all_ended(supervisor: &Supervisor, reloading: &AtomicBool) -> Failed {
-    // States change rarely, and only the end of the process depends on this check.
+    // The state is polled, because it changes rarely, and only the end of the process depends on
+    // it.
     let mut look = tokio::time::interval(Duration::from_millis(200));
     loop {
         look.tick().await;
@@ -274,7 +278,8 @@ mod tests {
     use super::*;
     use crate::stage::reached;
 
-    /// Counting may take longer than the timeout for writing, as on a busy machine.
+    /// All events are counted even if, as on a busy machine, the count takes longer than the
+    /// timeout for writing.
     #[tokio::test]
     async fn slow_counting_counts_every_event() {
         let writer = Writer::start("test", std::io::sink()).unwrap();

@@ -1,5 +1,5 @@
-//! Reloads the file without a restart: connections that differ are stopped and started, all others
-//! are not touched.
+//! Reloads the file without a restart of the process: connections that have changed are stopped and
+//! started, and all others continue.
 //!
 //! ```text
 //!   SIGHUP ─▶ read the file ──bad──▶ phx.reload.refused, and nothing changes

@@ -7,9 +7,9 @@
 //!   metrics: reports
 //! ```
 //!
-//! Only the printer waits for an output that is not read. The subscription is bounded, and so is
-//! the queue of reports: dropped events are counted, and the count is an event as soon as there is
-//! space.
+//! If the output is not read, only the printer waits. The subscription and the queue of reports are
+//! bounded: when they are full, events are dropped and counted, and an event with the count follows
+//! as soon as there is space.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
@@ -39,8 +39,9 @@ const WAITING_MAX: usize = 64;
 /// The period for events about bad frames of one connection and kind.
 const BAD_FRAMES_EVERY: Duration = Duration::from_secs(10);
 
-/// Reports the actions of `phx run` as events, in addition to those of the connections. They are
-/// printed whatever the subscription is, because the sender of an order waits for its result.
+/// Reports the actions of `phx run` as events, in addition to the events of the connections. These
+/// reports are printed with every subscription, because the sender of an order waits for its
+/// result.
 #[derive(Clone)]
 pub(super) struct Reports {
     sender: mpsc::Sender<CloudEvent>,
@@ -60,7 +61,7 @@ pub(super) struct Printer {
     subscription: Subscription,
     reports: mpsc::Receiver<CloudEvent>,
     stamps: Stamps,
-    /// The number of reports that found no space.
+    /// The number of reports that were dropped because the queue was full.
     lost: Arc<AtomicU64>,
     output: Output,
     bad_frames: Limit<CloudEvent>,
@@ -94,8 +95,8 @@ impl Reports {
         (Self { sender, stamps, lost }, printer)
     }
 
-    /// Passes the result of an order to the printer, and waits while its queue is full: no further
-    /// order is read then.
+    /// Passes the result of an order to the printer, and waits while the printer's queue is full.
+    /// No further order is read during that time.
     pub(super) async fn answer(&self, kind: &str, subject: Option<String>, data: EventData) {
         let mut event = self.stamps.event(kind, data);
         event.subject = subject;
@@ -160,7 +161,7 @@ impl Printer {
         0
     }
 
-    /// Writes an event; the error is the number of lost events, when it must not wait any longer.
+    /// Writes an event. If it must not wait any longer, the error is the number of lost events.
     async fn write(
         &mut self,
         event: CloudEvent,
@@ -171,7 +172,7 @@ impl Printer {
             Some(count) if event.kind == DROPPED => count,
             _ => 1,
         };
-        // A large event is not kept twice while its line waits.
+        // The event is dropped before the wait, so that a large event is not in memory twice.
         drop(event);
         tokio::select! {
             biased;
@@ -233,7 +234,7 @@ impl Printer {
     }
 }
 
-/// The last of several bad frames, with the number that it stands for.
+/// The event for the last of several bad frames, with the number of them.
 fn counted(mut event: CloudEvent, count: u64) -> CloudEvent {
     event.data.insert("count", count);
     event
