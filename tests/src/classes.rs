@@ -3,16 +3,17 @@
 /// Which side a recording checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
-    /// A client of this library could have sent every frame: string refs (of any value), a join whose
-    /// join_ref is its ref, the join_ref on every push and leave, pushes only on a joined topic,
-    /// one heartbeat at a time, no ping, a close with code 1000 and no reason, and an upgrade request
-    /// that the library can make. A second join of a joined topic is `Socket::rejoin`; a join behind
-    /// an unanswered leave is a client whose `leave_timeout` had passed; a payload may be any JSON
-    /// text, because the application may push raw JSON. Checks client and server.
+    /// A client of this library could have sent every frame: string refs (of any value), a join
+    /// whose join_ref is its ref, the join_ref on every push and leave, pushes only on a joined
+    /// topic, one heartbeat at a time, no ping, a close with code 1000 and no reason, and an
+    /// upgrade request that the library can make. A second join of a joined topic corresponds to
+    /// `Socket::rejoin`, and a join after an unanswered leave to a client whose `leave_timeout` has
+    /// passed. A payload may be any JSON text, because the application may push raw JSON. Such a
+    /// recording checks the client and the server.
     ///
     /// `client_recordings` derives the class from each file and compares it with the table.
     Conforming,
-    /// Any other WebSocket recording: checks the test server only.
+    /// Any other WebSocket recording. It checks only the test server.
     Server,
     /// Long-poll, a transport that this project does not implement.
     OutOfScope,
@@ -34,7 +35,7 @@ pub const TABLE: &[(&str, Class)] = &[
     ("channel_stop_normal", Class::Server),
     ("channel_stop_other_reason", Class::Conforming),
     ("channel_stop_shutdown", Class::Conforming),
-    // Its close frame has a reason; the core never sends one.
+    // The recorded close frame has a reason, which the core never sends.
     ("close_by_client", Class::Server),
     ("close_by_client_nocode", Class::Server),
     ("close_disconnect_by_id", Class::Conforming),
@@ -110,7 +111,7 @@ pub const TABLE: &[(&str, Class)] = &[
     ("malformed_binary_kind1", Class::Server),
     ("malformed_binary_kind9", Class::Server),
     ("malformed_closes_all_channels", Class::Server),
-    // As payloads, duplicate keys and numbers out of range are raw JSON like any other.
+    // Duplicate keys and numbers out of range are allowed in a payload, which is raw JSON.
     ("malformed_duplicate_keys", Class::Conforming),
     ("malformed_empty_text", Class::Server),
     ("malformed_json_scalar", Class::Server),
@@ -146,8 +147,9 @@ pub const TABLE: &[(&str, Class)] = &[
     ("push_unknown_event", Class::Conforming),
     ("push_whoami_headers", Class::Conforming),
     ("transport_killed", Class::Conforming),
-    // No recording of vsn 1 conforms: the recorder omits the join_ref, or sends a stale one, or a null
-    // ref. `client_recordings` plays v1_with_join_ref and v1_heartbeat without those frames.
+    // No recording of vsn 1 is conforming, because the recorder omits the join_ref, or sends a
+    // stale join_ref or a null ref. The test `client_recordings` plays v1_with_join_ref and
+    // v1_heartbeat without those frames.
     ("v1_binary", Class::Server),
     ("v1_heartbeat", Class::Server),
     ("v1_join_push_leave", Class::Server),

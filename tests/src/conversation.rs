@@ -21,8 +21,7 @@ pub struct Opening {
     pub path: String,
     /// The recorded header fields of the request; empty if the handshake was not recorded.
     pub headers: Vec<(String, String)>,
-    /// The server's answer; `None` if the handshake was not recorded, which means that it
-    /// succeeded.
+    /// The server's answer. `None` means that the handshake was not recorded; then it succeeded.
     pub answer: Option<Answer>,
     /// Time of the request.
     pub ms: u64,
@@ -103,7 +102,7 @@ impl Conversation {
                 let answer = Answer { status, headers: answered, body };
                 opening(path, headers.clone(), Some(answer))
             }
-            // The first connection has no line of its own.
+            // The recording has no line for the opening of the first connection.
             _ => opening(&recording.path, Vec::new(), None),
         };
         Ok(Self { name, opening, events })
@@ -137,7 +136,7 @@ impl Conversation {
         found.map(|(_, value)| value.as_str())
     }
 
-    /// The `auth_token`, if it was offered as this library offers it: behind `phoenix`, in standard
+    /// The `auth_token`, if it was offered in the way of this library: after `phoenix`, in standard
     /// base64 without padding (`handshake_auth_token`).
     #[must_use]
     pub fn auth_token(&self) -> Option<String> {

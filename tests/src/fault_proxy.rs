@@ -5,9 +5,9 @@
 //!          ◀──      ◀─ down ──    ◀──              both have a Manner of passing bytes on
 //! ```
 //!
-//! It uses threads and blocking sockets instead of a runtime, so it cannot fail together with the
-//! runtime under test. Faults are set separately for live and for future connections: a middlebox
-//! that forgot one connection does no harm to the next.
+//! It uses threads and blocking sockets, so a fault of the runtime under test does not affect it.
+//! Faults are set separately for live and for future connections, because a real middlebox that
+//! drops the state of one connection does not affect the next.
 //!
 //! [`FaultProxy::close`] (or dropping it) ends every connection and joins every thread.
 
@@ -43,7 +43,7 @@ pub enum Manner {
         /// The maximum length of a piece, in bytes.
         most: usize,
     },
-    /// Collected, and written together when no byte has arrived for `wait`.
+    /// Bytes are collected, and written together when none has arrived for `wait`.
     Coalesce {
         /// How long to wait for more bytes.
         wait: Duration,
@@ -55,14 +55,14 @@ pub enum Manner {
         /// Time between writes.
         every: Duration,
     },
-    /// Read and discarded: the connection is half open.
+    /// Bytes are read and discarded: the connection is half open.
     Swallow,
-    /// Not even read.
+    /// Bytes are not read.
     Stall,
 }
 
 impl Manner {
-    /// A random manner that forwards everything, sooner or later.
+    /// A random manner that forwards everything, possibly late.
     pub fn harmless(rng: &mut Rng) -> Self {
         match rng.below(4) {
             0 => Self::Whole,
@@ -88,7 +88,8 @@ const LIVE_MAX: usize = 256;
 /// How long a write may block before the connection is checked for its end.
 const WRITE_TICK: Duration = Duration::from_millis(20);
 
-/// The number of pieces with a pause between them, so that the receiver likely reads them one by one.
+/// After each of the first pieces, up to this number, there is a pause, so that the receiver
+/// probably reads each piece separately.
 const SEPARATE_PIECES: u32 = 64;
 
 /// A proxy on a loopback port of its own.
@@ -103,7 +104,7 @@ pub struct FaultProxy {
 struct Shared {
     upstream: SocketAddr,
     state: Mutex<State>,
-    /// A connection came or went.
+    /// Notifies waiters that a connection was added or has ended.
     changed: Condvar,
 }
 
@@ -111,7 +112,7 @@ struct Shared {
 struct State {
     stopping: bool,
     rng: Rng,
-    /// The manners of connections to come.
+    /// The manners of future connections.
     up: Manner,
     down: Manner,
     /// The number of bytes from the server after which the next connection is cut.
@@ -133,7 +134,7 @@ struct Pair {
 struct Flow {
     up: Manner,
     down: Manner,
-    /// Bytes from the server that are still forwarded before the connection is cut.
+    /// The number of bytes from the server after which the connection is cut.
     down_left: Option<usize>,
     /// The number of bytes that were discarded.
     swallowed: usize,
@@ -229,7 +230,7 @@ impl FaultProxy {
         lock(&self.shared.state).live.values().map(|pair| lock(&pair.flow).swallowed).sum()
     }
 
-    /// Ends everything and joins every thread.
+    /// Ends every connection and joins every thread.
     ///
     /// # Panics
     ///
@@ -257,7 +258,7 @@ impl FaultProxy {
     fn stop(&mut self) {
         let Some(accepting) = self.accepting.take() else { return };
         lock(&self.shared.state).stopping = true;
-        // It may sit in `accept`.
+        // Wakes the listener's thread, which may be blocked in `accept`.
         let _ = TcpStream::connect(self.port.addr());
         let joined = accepting.join();
         if !thread::panicking() {
@@ -345,7 +346,8 @@ impl Pair {
         self.changed.notify_all();
         for socket in [&self.near, &self.far] {
             if ending == Ending::Reset {
-                // Closing is a reset from now on, and this wakes the reader without a FIN.
+                // From now on, closing the socket sends a reset. The shutdown wakes the reader
+                // without a FIN.
                 let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
                 let _ = socket.shutdown(Shutdown::Read);
             } else {
@@ -438,7 +440,8 @@ impl Pair {
         Ok(())
     }
 
-    /// Writes until the connection is over; an error if it shall be cut.
+    /// Writes the bytes until the connection ends. It returns an error if the connection must be
+    /// cut.
     fn pass(&self, way: Way, mut to: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
         let mut is_last = false;
         if let (Way::Down, Some(left)) = (way, &mut lock(&self.flow).down_left) {
@@ -452,7 +455,7 @@ impl Pair {
             }
             match to.write(bytes) {
                 Ok(count) => bytes = &bytes[count..],
-                // The receiver does not read.
+                // The receiver does not read, so the write timed out.
                 Err(error)
                     if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
                 Err(error) => return Err(error),
@@ -462,13 +465,13 @@ impl Pair {
     }
 }
 
-/// Appends bytes until none has arrived for `wait`, or there are 256 KiB.
+/// Appends bytes until none has arrived for `wait`, or 256 KiB have been collected.
 fn gather(mut from: &TcpStream, bytes: &mut Vec<u8>, wait: Duration) {
     let mut buffer = vec![0; 16 * 1024];
     let _ = from.set_read_timeout(Some(wait.max(Duration::from_micros(1))));
     while bytes.len() < 256 * 1024 {
         match from.read(&mut buffer) {
-            // The caller reads the end once more.
+            // The next read of the caller returns the end again.
             Ok(0) | Err(_) => break,
             Ok(count) => bytes.extend_from_slice(&buffer[..count]),
         }

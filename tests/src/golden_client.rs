@@ -1,12 +1,13 @@
 //! A client under test, driven through one recorded conversation.
 //!
-//! Each recorded client frame is turned into the command that makes a client send it; the
-//! frame that the client sends must be the recorded one, refs renamed by order of first use. Each server
-//! frame is fed as recorded, its refs renamed to ours.
+//! For each recorded client frame, the test issues the command that makes a client send it, and
+//! compares the frame that is sent with the recorded one. Refs are renamed in the order of their
+//! first use. The client receives each server frame as recorded, except that its refs are replaced
+//! by those of the client.
 //!
-//! The clock shows the recorded milliseconds, but for jumps: heartbeats and rejoins are sent when
-//! the client's own deadline passes, wherever that lies. The recorder never waited long enough
-//! for any other deadline to pass.
+//! The clock follows the recorded milliseconds, except for jumps: for a heartbeat or a rejoin, it
+//! advances to the client's deadline, which differs from that of the recorder. The recorder never
+//! waited long enough for any other deadline to pass.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,7 +31,7 @@ use crate::prediction::{Prediction, Pushes, REJOIN_NEVER};
 use crate::reading::{Data, Reading, read};
 use crate::recording::{Dir, Event, What};
 
-/// Longer than any recording, heartbeats' jumps included.
+/// A delay that is longer than any recording, including the jumps for heartbeats.
 const NEVER: Duration = Duration::from_secs(3600);
 
 /// The result of a conversation.
@@ -38,9 +39,9 @@ const NEVER: Duration = Duration::from_secs(3600);
 pub struct Run {
     /// Its outputs, in order.
     pub outputs: Vec<Output>,
-    /// Frames of its own, each equal to the recorded one.
+    /// The number of frames that it sent, each equal to the recorded one.
     pub sent: u64,
-    /// Frames fed to it.
+    /// The number of frames that it received.
     pub received: u64,
     /// Its counters at the end.
     pub stats: Stats,
@@ -157,7 +158,7 @@ impl Client {
         Ok(())
     }
 
-    /// The application disconnects, unless it has done so.
+    /// The application disconnects, unless it has already done so.
     fn finish(&mut self) {
         if self.socket.status() == Status::Closed {
             return;
@@ -171,7 +172,8 @@ impl Client {
         }
     }
 
-    /// Issues the command that makes a client send this frame, and compares the frame it sends.
+    /// Issues the command that makes a client send this frame, and compares the sent frame with the
+    /// recorded one.
     fn send(&mut self, recorded: &Frame) -> Result<(), String> {
         let reading = read(self.vsn, Dir::ClientToServer, recorded)?;
         let topic = &*reading.topic;
@@ -244,8 +246,8 @@ impl Client {
         Ok(())
     }
 
-    /// The server's frame with our refs instead of the recorded ones; unchanged, to the byte, if they
-    /// are the same.
+    /// The server's frame with the refs of the client instead of the recorded ones. If the refs are
+    /// the same, every byte is unchanged.
     fn rename(&self, frame: &Frame) -> Result<Frame, String> {
         let recorded = read(self.vsn, Dir::ServerToClient, frame)?;
         let mut renamed = recorded.clone();
@@ -275,7 +277,7 @@ impl Client {
         panic!("the client never stops emitting actions");
     }
 
-    /// Fires deadlines before `until`; one at `until` itself fires after the event.
+    /// Expires the deadlines before `until`. A deadline at `until` expires after the event.
     fn pass_time(&mut self, until: Time) {
         for _ in 0..1_000 {
             match self.socket.poll_timeout().filter(|timeout| timeout.at < until) {
@@ -352,8 +354,8 @@ fn config(conversation: &Conversation, prediction: &Prediction) -> Result<Config
     })
 }
 
-/// Whether the client would ask for the recorded upgrade: path, query (in any order), headers of
-/// the application and subprotocols.
+/// Compares the client's upgrade request with the recorded one: path, query (in any order), headers
+/// of the application and subprotocols.
 fn check_request(conversation: &Conversation, socket: &Socket) -> Result<(), String> {
     let request = socket.connect_request().expect("an address that may be dialled");
     let target = request.uri.target();
@@ -390,7 +392,7 @@ fn check_request(conversation: &Conversation, socket: &Socket) -> Result<(), Str
     Ok(())
 }
 
-/// One renaming of refs, by order of first use.
+/// A mapping between recorded refs and refs of the client, in the order of their first use.
 #[derive(Default)]
 struct Refs {
     to_ours: BTreeMap<String, String>,
@@ -398,8 +400,8 @@ struct Refs {
 }
 
 impl Refs {
-    /// Pairs a recorded ref with ours; the same two must always stand for each other. Returns
-    /// ours, null for null.
+    /// Maps a recorded ref to the ref of the client, and returns the latter; null is mapped to
+    /// null. It is an error if one of them was already mapped to another ref.
     fn pair(&mut self, recorded: &Value, ours: &Value) -> Result<Value, String> {
         match (recorded, ours) {
             (Value::Null, Value::Null) => Ok(Value::Null),

@@ -11,7 +11,7 @@ use std::{env, fs, process};
 ///
 /// # Panics
 ///
-/// If it cannot and `PHX_REQUIRE_PEERS` is set.
+/// If it cannot be run and `PHX_REQUIRE_PEERS` is set.
 pub fn available(test: &str) -> bool {
     static ANSWER: OnceLock<Option<String>> = OnceLock::new();
     let why = ANSWER.get_or_init(|| {
@@ -25,7 +25,7 @@ pub fn available(test: &str) -> bool {
     false
 }
 
-/// A folder that `openssl` works in.
+/// A temporary folder in which `openssl` runs.
 #[derive(Debug)]
 pub struct Folder(PathBuf);
 
@@ -100,8 +100,8 @@ impl Drop for Folder {
     }
 }
 
-/// A self-signed certificate with an RSA key, in DER, without the NULL that should follow the
-/// identifier of the key, as Erlang writes it; signed again with `key.pem` in the folder.
+/// Removes the NULL that should follow the key's identifier from a self-signed RSA certificate in
+/// DER, as Erlang does, and signs the result with `key.pem` in the folder.
 ///
 /// # Panics
 ///

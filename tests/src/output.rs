@@ -1,5 +1,5 @@
-//! A client's outputs to its application and its transport, as plain data that both sides of the
-//! golden test can produce: the prediction from a recording, and the client under test.
+//! The outputs of a client to its application and its transport, as plain data. In the golden test,
+//! the prediction from a recording and the client under test both produce them.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::reading::Data;
 pub enum Output {
     /// An attempt began: the signal, and the action behind it.
     Connecting,
-    /// The transport shall dial.
+    /// The action `Connect`: the transport must dial.
     Dial,
     /// The socket is open.
     Connected,
@@ -28,11 +28,11 @@ pub enum Output {
     Lost(Ending, Delay),
     /// An attempt failed, and another follows.
     Failed(Ending, Delay),
-    /// The action `ReconnectAfter`, which goes with both.
+    /// The action `ReconnectAfter`, which accompanies `Lost` and `Failed`.
     ReconnectAfter(Ending, Delay),
-    /// The transport shall send a close frame.
+    /// The transport must send a close frame.
     Close(u16),
-    /// The client is done.
+    /// The signal `Closed`, after which the client is idle.
     Closed,
     /// Joined for the first time.
     Joined(String, Data),
@@ -58,7 +58,7 @@ pub enum Output {
     PushEnded(usize, String, Outcome),
     /// A heartbeat was answered after this many milliseconds.
     HeartbeatAcked(u64),
-    /// Anything that occurs in no recording.
+    /// An output that occurs in no recording.
     Other(String),
 }
 
@@ -71,7 +71,7 @@ pub enum Ending {
     Lost,
     /// The upgrade was answered by an HTTP status, with headers and body.
     Refused(u16, Vec<(String, String)>, String),
-    /// Anything that ends no recorded connection.
+    /// A cause that occurs in no recording.
     Other(String),
 }
 
@@ -110,7 +110,7 @@ pub enum Outcome {
     Unknown(&'static str),
 }
 
-/// A delay: a range where it is predicted, a single value where the client chose it.
+/// A delay: a range in the prediction, a single value in the client's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delay(pub Duration, pub Duration);
 

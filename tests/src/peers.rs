@@ -30,7 +30,7 @@ const INSTALL_MAX: Duration = Duration::from_secs(120);
 const NO_PACKAGES: i32 = 77;
 /// The oldest node that the scripts run on.
 const NODE_MIN: u32 = 18;
-/// The copy of the lock that was installed, kept with what was installed.
+/// The copy of the lock file from which the packages were installed, stored with the packages.
 const INSTALLED: &str = "node_modules/.phx-installed-lock.json";
 
 /// Whether the official client can be run here. If not, prints that the test is skipped and returns
@@ -38,7 +38,8 @@ const INSTALLED: &str = "node_modules/.phx-installed-lock.json";
 ///
 /// # Panics
 ///
-/// If it cannot and `PHX_REQUIRE_PEERS` is set, or if the lock and the packages disagree.
+/// If it cannot be run and `PHX_REQUIRE_PEERS` is set, or if the lock file and the packages
+/// disagree.
 pub fn available(test: &str) -> bool {
     static ANSWER: OnceLock<Result<(), String>> = OnceLock::new();
     match ANSWER.get_or_init(prepare) {
@@ -54,7 +55,7 @@ pub fn available(test: &str) -> bool {
 fn skip(test: &str, why: &str) {
     let required = std::env::var_os("PHX_REQUIRE_PEERS").is_some_and(|value| !value.is_empty());
     assert!(!required, "PHX_REQUIRE_PEERS is set and {why}");
-    // Not `eprintln`, which the test harness captures when a test passes.
+    // `eprintln` is not used, because the test harness captures its output when a test passes.
     let _ = writeln!(io::stderr(), "SKIPPED {test}: {why}");
 }
 
@@ -70,8 +71,9 @@ fn prepare() -> Result<(), String> {
     if is_installed(peers, &lock) {
         return Ok(());
     }
-    // Installed in a folder of its own and renamed when complete: several test programs may install at
-    // the same time, and one that is killed leaves nothing that looks installed.
+    // The packages are installed in a temporary folder, which is renamed when it is complete.
+    // Several test programs may install at the same time, and one that is killed must not leave a
+    // folder that looks complete.
     let aside = peers.join(format!(".installing-{}", process::id()));
     let installed = install(peers, &aside, &lock);
     let _ = fs::remove_dir_all(&aside);
@@ -93,14 +95,14 @@ fn install(peers: &Path, aside: &Path, lock: &[u8]) -> Result<(), String> {
     npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"]);
     npm.args(["--fetch-retries=1", "--fetch-timeout=30000"]);
     output(npm.current_dir(aside), INSTALL_MAX).inspect_err(|error| {
-        // A broken lock or a tampered package is a failure, and no reason to skip.
+        // With an invalid lock file or a modified package the test fails; it is not skipped.
         let ours = ["EUSAGE", "EINTEGRITY", "ETARGET", "EJSONPARSE"];
         assert!(!ours.iter().any(|code| error.contains(code)), "npm ci: {error}");
     })?;
     fs::write(aside.join(INSTALLED), lock).map_err(at)?;
     let (from, to) = (aside.join("node_modules"), peers.join("node_modules"));
     if fs::rename(&from, &to).is_err() {
-        // An older one is there, or another test program was faster.
+        // The rename failed: there is an older installation, or another test program was faster.
         if is_installed(peers, lock) {
             return Ok(());
         }
@@ -140,12 +142,12 @@ fn output(command: &mut Command, within: Duration) -> Result<(String, ExitStatus
     Ok((stdout.text(), status))
 }
 
-/// A child that does not outlive its owner.
+/// A child process that is killed when this is dropped.
 #[derive(Debug)]
 struct Killed(Child);
 
 impl Killed {
-    /// Waits for its end; `None` if it still runs after `within`.
+    /// Waits until the process ends; `None` if it still runs after `within`.
     fn wait(&mut self, within: Duration) -> io::Result<Option<ExitStatus>> {
         let until = Instant::now() + within;
         loop {
@@ -168,7 +170,7 @@ impl Drop for Killed {
     }
 }
 
-/// The bytes of a stream so far, read by a thread of its own.
+/// The bytes of a stream so far. A separate thread reads them.
 #[derive(Clone, Debug, Default)]
 struct Collected(Arc<Mutex<Vec<u8>>>, Arc<Mutex<Option<Receiver<()>>>>);
 
@@ -198,7 +200,7 @@ fn collect(mut stream: impl Read + Send + 'static) -> Collected {
     collected
 }
 
-/// A script that runs, and is killed when this is dropped.
+/// A running script, which is killed when this is dropped.
 #[derive(Debug)]
 pub struct Script {
     child: Killed,
@@ -223,7 +225,8 @@ impl Script {
     ///
     /// # Panics
     ///
-    /// If they are not and `PHX_REQUIRE_PEERS` is set, or if the script ends for another reason.
+    /// If Python or the packages are not available and `PHX_REQUIRE_PEERS` is set, or if the script
+    /// ends for another reason.
     #[must_use]
     pub fn python(test: &str, script: &str) -> Option<(Self, Value)> {
         let why = match Self::start("python3", script, &[]) {
@@ -276,7 +279,7 @@ impl Script {
     ///
     /// # Panics
     ///
-    /// If no line comes in time, or a line is not JSON.
+    /// If no line arrives in time, or a line is not JSON.
     pub fn receive(&mut self, within: Duration) -> Option<Value> {
         match self.lines.recv_timeout(within) {
             Ok(line) => match serde_json::from_str(&line) {

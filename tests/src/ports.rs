@@ -1,8 +1,8 @@
 //! Loopback ports that belong to a test.
 //!
-//! A port that was bound with port 0 and released is free: the kernel may hand it to another test in
-//! the same moment. Then a server cannot be started on it again, or a client that should be refused
-//! finds a listener.
+//! After a port that was bound with port 0 is released, the kernel may give it to another test at
+//! once. Then a server cannot be started on it again, or a client that should be refused finds a
+//! listener.
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,9 +15,9 @@ use crate::waiting::{DEADLINE, TICK};
 
 /// A loopback port reserved for as long as this value lives.
 ///
-/// Its socket is bound and does not listen, so connections are refused. With `SO_REUSEADDR`, which
-/// the standard library and both runtimes set, Linux lets listeners bind the same port any number of
-/// times, and never chooses it for a bind to port 0.
+/// The value contains a socket that is bound and does not listen, so connections are refused. With
+/// `SO_REUSEADDR`, which the standard library and both runtimes set, Linux allows any number of
+/// further listeners on the port, and never chooses it for a bind to port 0.
 #[derive(Debug)]
 pub struct Reserved {
     addr: SocketAddr,
@@ -56,9 +56,9 @@ impl Default for Reserved {
 
 /// Starts a server again on its port, as soon as the port is free.
 ///
-/// Between `fork` and `exec`, a child process holds every socket that was open in its parent, so in a
-/// test program that starts processes a port may stay in use for a moment after its listener was
-/// dropped. Blocks until it is free.
+/// Between `fork` and `exec`, a child process holds every socket that was open in its parent, so in
+/// a test program that starts processes a port may stay in use for a moment after its listener was
+/// dropped. This function blocks until the port is free.
 ///
 /// # Errors
 ///
@@ -81,7 +81,7 @@ mod tests {
 
     use super::*;
 
-    /// A server that is stopped and started again on its port.
+    /// A server can be stopped and started again on its port; in between, connections are refused.
     #[test]
     fn reserved_port_refuses_until_bound() {
         let port = Reserved::new();

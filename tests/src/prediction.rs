@@ -1,11 +1,12 @@
 //! A predictor of a client's outputs, which reads a recording and nothing else.
 //!
-//! This is a second, much smaller client, written from the fixtures' README and the documented
-//! signals: it derives the command behind each recorded client frame and the meaning of each server
-//! frame at that moment. It shares no code with the library, only names.
+//! It is a second, much smaller client, written from the fixtures' README and the documented
+//! signals. From each recorded client frame it derives the command that caused it, and for each
+//! server frame it derives its effect in the present state. It shares no code with the library,
+//! only names.
 //!
-//! Every conversation ends with a `disconnect`, so that each push gets an outcome and each channel
-//! an end.
+//! Every conversation ends with a `disconnect`, so that every push gets an outcome and every
+//! channel ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,21 +23,21 @@ use crate::recording::{Dir, Event, What};
 pub enum Pushes {
     /// As calls, which wait for a reply.
     Calls,
-    /// As casts, which do not.
+    /// As casts, which do not wait for a reply.
     Casts,
 }
 
 /// The rejoin delay for recordings in which the recorder never rejoined: longer than any of them.
 pub const REJOIN_NEVER: Duration = Duration::from_secs(3600);
 
-/// The outputs and counters that a client must end up with.
+/// The outputs and counters that are expected of a client.
 #[derive(Debug, Default)]
 pub struct Prediction {
     /// The client's outputs, in order.
     pub outputs: Vec<Output>,
     /// Frames of an earlier instance of a channel, which the client must drop.
     pub stale_frames: u64,
-    /// Replies to which no waiter is left.
+    /// Replies to pushes that already have their outcome.
     pub late_replies: u64,
     /// Delivered messages.
     pub messages: u64,
@@ -48,13 +49,13 @@ pub struct Prediction {
     pub frames_out: u64,
     /// Inputs after the end of the connection, which change nothing.
     pub stale_inputs: u64,
-    /// How long the recorder waited for a leave that was still unanswered when it joined again.
+    /// If the recorder joined a topic again while its leave was unanswered, how long it had waited.
     pub leave_timeout: Option<Duration>,
     /// Whether the recorder joined a joined topic again.
     pub rejoins: bool,
 }
 
-/// A topic, as the recorder and the server see it.
+/// The state of a topic for the recorder and the server.
 #[derive(Debug)]
 struct Channel {
     join_ref: String,
@@ -88,7 +89,7 @@ struct Waiting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Line {
     Open,
-    /// We sent a close frame.
+    /// The client has sent a close frame.
     Closing,
     Down,
 }
@@ -97,8 +98,8 @@ enum Line {
 ///
 /// # Errors
 ///
-/// If the conversation has something that no client of this library does, or that the predictor does
-/// not cover.
+/// If the recorder did something in the conversation that no client of this library does, or that
+/// the predictor does not support.
 pub fn predict(conversation: &Conversation, pushes: Pushes) -> Result<Prediction, String> {
     let mut predictor = Predictor {
         pushes,
@@ -212,7 +213,8 @@ impl Predictor {
                 self.ended(Ending::CloseFrame(*code));
                 Ok(())
             }
-            // Even if the recorder dropped TCP: to the client that is a network fault.
+            // This is the case even if the recorder ended TCP, because for the client that is a
+            // fault of the network.
             (_, What::Eof) => {
                 self.ended(Ending::Lost);
                 Ok(())
@@ -221,7 +223,8 @@ impl Predictor {
         }
     }
 
-    /// Processes a frame of the recorder: a client sends it on the command of its application.
+    /// Processes a frame of the recorder, which a client sends because of a command of its
+    /// application.
     fn client_frame(&mut self, reading: &Reading, ms: u64) -> Result<(), String> {
         let topic = &reading.topic;
         let msg_ref = string(&reading.msg_ref)?;
@@ -310,7 +313,8 @@ impl Predictor {
         if let Some(reply) = &reading.reply {
             return self.reply(reading, reply, ms);
         }
-        // Fact 3, and fact 48 for vsn 1: the ref of these two repeats the join_ref.
+        // `phx_close` and `phx_error` repeat the join_ref in their ref (fact 3, and fact 48 for vsn
+        // 1).
         let named = match (reading.event.as_str(), &reading.join_ref, &reading.msg_ref) {
             ("phx_close" | "phx_error", Value::Null, msg_ref) => msg_ref.as_str(),
             (_, join_ref, _) => join_ref.as_str(),
@@ -437,14 +441,14 @@ impl Predictor {
         self.emit(Output::RejoinAfter(topic.to_owned(), cause, attempt, delay));
     }
 
-    /// The leave of `topic` is over.
+    /// Ends the leave of `topic`.
     fn left(&mut self, topic: &str, outcome: &'static str, pushes: &'static str) {
         let Some(leaving) = self.leaving.remove(topic) else { return };
         self.unknown(topic, &leaving.join_ref, pushes);
         self.emit(Output::Left(topic.to_owned(), outcome));
     }
 
-    /// Ends the pushes of this instance, whose replies can no longer come.
+    /// Ends the pushes of this instance, whose replies can no longer arrive.
     fn unknown(&mut self, topic: &str, join_ref: &str, why: &'static str) {
         let on_it = |push: &Waiting| push.topic == topic && push.join_ref == join_ref;
         let mut lost: Vec<usize> =
@@ -464,7 +468,7 @@ impl Predictor {
         topics
     }
 
-    /// The server or the network ended the connection.
+    /// Handles the end of the connection by the server or the network.
     fn ended(&mut self, ending: Ending) {
         match std::mem::replace(&mut self.line, Line::Down) {
             Line::Open => {}

@@ -16,7 +16,7 @@ use crate::recording::Dir;
 pub enum Data {
     /// JSON text.
     Json(String),
-    /// The rest of a binary frame.
+    /// The rest of a binary frame, after its header.
     Bytes(Vec<u8>),
 }
 
@@ -50,7 +50,7 @@ pub struct Reading {
     pub topic: String,
     /// The event; `phx_reply` of a binary reply.
     pub event: String,
-    /// The payload; of a binary reply its response.
+    /// The payload. For a binary reply, its response.
     pub payload: Data,
     /// The status and the response, if the server replies.
     pub reply: Option<ReplyReading>,

@@ -32,20 +32,20 @@ pub struct Event {
     pub ms: u64,
     /// The connection; empty in a recording of one connection.
     pub conn: String,
-    /// Which side did it.
+    /// The side that caused the event.
     pub dir: Dir,
     /// The event itself.
     pub what: What,
 }
 
-/// The side that did something.
+/// The side that caused an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dir {
     /// The recorder, as a client.
     ClientToServer,
     /// The server.
     ServerToClient,
-    /// The test harness, to the server's process.
+    /// The test harness, which sent a signal to the server's process.
     Server,
 }
 
@@ -120,7 +120,7 @@ pub fn names() -> Vec<String> {
 ///
 /// # Panics
 ///
-/// If the file is missing or has anything outside of the format: nothing is skipped.
+/// If the file is missing or contains something that the format does not allow.
 #[must_use]
 pub fn load(name: &str) -> Recording {
     let text = fs::read_to_string(directory().join(format!("{name}.jsonl")))
@@ -151,7 +151,8 @@ pub fn parse(name: &str, text: &str) -> Recording {
     }
 }
 
-/// The events of the lines, fragments joined; a connection has at most one incomplete message.
+/// The events of the lines, with the fragments of each message joined. A connection has at most one
+/// incomplete message.
 fn whole(lines: impl Iterator<Item = Line>) -> Vec<Event> {
     let mut events = Vec::new();
     let mut begun: BTreeMap<(String, bool), Event> = BTreeMap::new();
@@ -176,7 +177,7 @@ fn whole(lines: impl Iterator<Item = Line>) -> Vec<Event> {
 }
 
 impl Event {
-    /// Appends the next fragment of its message.
+    /// Appends the next fragment to the message.
     fn followed_by(mut self, more: &[u8]) -> Self {
         let What::Frame { frame, .. } = &mut self.what else { panic!("no message: {self:?}") };
         let bytes = Bytes::from([frame.as_bytes(), more].concat());

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 ///
 /// Those of reading `/proc/self/fd`.
 pub fn open_files() -> io::Result<usize> {
-    // One of them is the folder itself, while it is read.
+    // Reading the folder opens one more file, which is not counted.
     Ok(fs::read_dir("/proc/self/fd")?.count() - 1)
 }
 
@@ -23,8 +23,8 @@ pub fn threads() -> io::Result<usize> {
     Ok(fs::read_dir("/proc/self/task")?.count())
 }
 
-/// The number of this process's sockets that have this loopback port at one of their ends. Unlike
-/// [`open_files`], it is meaningful while other tests run in the same process.
+/// The number of sockets of this process with this loopback port at one of their ends. Unlike
+/// [`open_files`], it does not depend on other tests in the same process.
 ///
 /// # Errors
 ///

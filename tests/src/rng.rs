@@ -15,8 +15,8 @@ impl Rng {
         Self { seed, state: seed }
     }
 
-    /// A generator whose seed is the environment variable `PHX_SEED`, or random without it. Prints
-    /// the seed, so that the output of a failing test is enough to repeat it.
+    /// A generator whose seed is the environment variable `PHX_SEED`, or random if it is not set.
+    /// It prints the seed, so that a failing test can be repeated from its output.
     pub fn from_env() -> Self {
         let given = std::env::var("PHX_SEED").ok();
         let given = given.map(|text| text.parse().expect("PHX_SEED is a number"));

@@ -3,8 +3,8 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a test waits for one condition. Only a failing test waits for all of it, so it is far
-/// longer than anything takes on a busy machine.
+/// How long a test waits for one condition. It is far longer than a condition takes on a busy
+/// machine, because only a failing test waits until the end.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// How long a whole test may take before it counts as hung.

@@ -1,9 +1,9 @@
-//! The client against every recording whose client it could have been.
+//! Tests of the client against every recording that a client of this library could have produced.
 //!
-//! Both directions are checked: given the command, the client must send each recorded client frame
-//! (JSON with its payload to the byte, binary to the byte, refs renamed by order of first use), and
-//! after each server frame its outputs must equal the prediction of an independent reading of the
-//! recording.
+//! Both directions are checked. After each command, the client must send the recorded frame: in
+//! JSON the payload must have the same bytes, in a binary frame all bytes must be the same, and
+//! refs are renamed in the order of their first use. After each server frame, its outputs must
+//! equal a prediction that independent code makes from the recording.
 
 use phx_proto::Ref;
 use phx_proto::wire::{Body, Codec, Incoming, V1, V2, WireRef};
@@ -125,7 +125,7 @@ fn recording_classes_match_the_prediction() {
 #[test]
 fn client_matches_conforming_recordings() {
     let compared = play_all("conforming", &connections(Class::Conforming), Pushes::Calls);
-    // Pinned, so that a loader that loses connections or lines is noticed.
+    // The counts are fixed, so that a loader that loses connections or lines is detected.
     assert_eq!((compared.conversations, compared.sent, compared.received), (61, 130, 176));
 }
 
@@ -208,7 +208,8 @@ fn client_matches_recordings_with_cuts() {
     }
 }
 
-/// The core closes without a reason; the recorder gave one, which the server ignores (fact 34).
+/// The core closes without a reason. The recorder sent a reason, which the server ignores (fact
+/// 34).
 #[test]
 fn client_close_ends_as_recorded() {
     let mut conversation =

@@ -24,7 +24,8 @@ use tokio::runtime::Runtime;
 
 const RUNTIMES: [&str; 2] = ["tokio", "smol"];
 
-/// The folder of the built examples. Compiles nothing if all tests of the workspace were built.
+/// The folder of the built examples, which are compiled first. If all tests of the workspace were
+/// built, nothing is left to compile.
 static EXAMPLES: LazyLock<PathBuf> = LazyLock::new(|| {
     let this = std::env::current_exe().expect("a test has a path");
     let profile = this.ancestors().nth(2).expect("target/<profile>/deps");
@@ -189,8 +190,8 @@ fn pem(certificate: &[u8]) -> String {
     format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
 }
 
-/// It sends the lines of its standard input, prints messages, and continues after a restart of the
-/// server.
+/// The chat client sends the lines of its standard input, prints messages, and continues after a
+/// restart of the server.
 #[test]
 fn chat_survives_a_restart() {
     for runtime in RUNTIMES {
@@ -271,7 +272,8 @@ fn get(address: &str, path: &str) -> (u16, String) {
     (status.expect("a status"), text.to_owned())
 }
 
-/// It starts before its backend, survives a restart of it, and shuts down cleanly on SIGTERM.
+/// The service starts before its backend, survives a restart of the backend, and shuts down cleanly
+/// on SIGTERM.
 #[test]
 #[cfg(unix)]
 fn service_outlives_its_backend() {

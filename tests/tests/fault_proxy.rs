@@ -1,5 +1,6 @@
-//! The fault proxy injects the faults that it is set to, and leaves no socket behind. These tests use
-//! plain sockets: if a fault were not injected, the tests of our clients that need it would pass.
+//! The fault proxy injects the faults that were set, and leaves no socket open. These tests use
+//! plain sockets. Without them, a fault that is not injected would go unnoticed, because the tests
+//! of the clients would then pass.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -40,7 +41,8 @@ impl Line {
 
     /// Closes it, and asserts that the proxy left no socket behind.
     fn end(self) {
-        // Reserved until the sockets are counted, so that no other test's sockets are included.
+        // The port stays reserved until the sockets are counted, so that no socket of another test
+        // is included.
         let port = self.proxy.port();
         self.proxy.close();
         drop((self.client, self.server));
@@ -111,8 +113,9 @@ fn split_and_coalesce_shape_reads() {
     };
     assert!(wait_until(arrives_in_pieces), "always in one piece");
 
-    // The end of the stream ends the wait for more, so the wait can be longer than any pause here.
-    // Without coalescing, the pauses between the bytes would make them arrive in several reads.
+    // The wait for further bytes ends with the stream, so it can be longer than any pause of the
+    // test. Without coalescing, the bytes would arrive in several reads because of the pauses
+    // between them.
     let coalesce = Manner::Coalesce { wait: DEADLINE };
     for _ in 0..10 {
         let mut line = Line::with(|proxy| proxy.treat_new(coalesce, coalesce));
@@ -157,7 +160,7 @@ fn cut_is_eof_and_reset_an_error() {
 #[test]
 fn reset_of_one_end_is_forwarded() {
     let mut line = Line::new();
-    // With a byte unread, closing is a reset (RFC 1122 section 4.2.2.13).
+    // Closing a stream with an unread byte sends a reset (RFC 1122 section 4.2.2.13).
     line.server.write_all(b"x").unwrap();
     line.client.peek(&mut [0]).unwrap();
     drop(line.client);
@@ -197,7 +200,7 @@ fn stalled_direction_loses_nothing() {
     line.client.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
     let mut written = 0;
     let chunk = pattern(251 * 64);
-    // Bounded, but more than all socket buffers together hold.
+    // The loop is bounded. It writes more bytes than all socket buffers together can hold.
     let full = (0..4_096).any(|_| match line.client.write(&chunk[written % 251..]) {
         Ok(count) => {
             written += count;

@@ -1,5 +1,5 @@
-//! A driver written with public items of `phx_proto` and without its `client`: futures over an in-memory
-//! transport, on virtual time.
+//! A driver that uses only public items of `phx_proto`, and not its module `client`. It consists of
+//! futures over an in-memory transport, on virtual time.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -269,7 +269,8 @@ fn carry_out(shared: &Shared, now: Time, blocked: &mut Option<ConnectionId>) {
         let action = match step {
             Step::Action(action) => action,
             Step::Evaluate(ticket) => {
-                // The function belongs to the application: nothing is borrowed while it runs.
+                // The function belongs to the application, so the socket is not borrowed while it
+                // runs.
                 let params = ticket.evaluate();
                 match shared.socket.borrow_mut().supply_join(now, &ticket, params) {
                     Supplied::Join(action) => action,
@@ -325,8 +326,8 @@ fn call(shared: &Shared, topic: &str, event: &str, n: u32) -> PushId {
     pushed.expect("an accepted push")
 }
 
-/// Joins with fixed parameters and with those of a function, a push, a message, heartbeats, a lost
-/// connection and its resumption, and a close.
+/// The driver performs joins with fixed parameters and with parameters from a function, a push, a
+/// message, heartbeats, the resumption after a lost connection, and a close.
 #[test]
 fn own_driver_keeps_a_connection() {
     let shared = Shared::new(config());

@@ -2,8 +2,8 @@
 //! each Phoenix version in turn. The scenarios are in `tests/peers/client.mjs`; they send requests for
 //! server operations, which are performed here.
 //!
-//! This shows that the official client accepts our server, so that our client and our server cannot
-//! share a mistake unnoticed.
+//! The tests show that the official client accepts this server. So a mistake that this client and
+//! this server share is detected.
 
 use core::time::Duration;
 
@@ -101,7 +101,7 @@ scenarios! {
     official_client_leaves_and_rejoins: "leave";
     /// A channel that the server closed normally stays closed.
     official_client_leaves_closed_channel_alone: "closes";
-    /// After cuts, kills and restarts.
+    /// The official client reconnects after cuts, kills and restarts.
     official_client_reconnects_after_faults: "reconnects";
     official_client_disconnects_and_reconnects: "disconnects";
     official_client_sees_refused_upgrade: "refused";
@@ -115,8 +115,8 @@ fn official_client_heartbeats_keep_its_socket() {
     play("heartbeat", &EVERY, &config);
 }
 
-/// Not for Phoenix 1.7, which ignores `auth_token`: it selects no subprotocol, and then JavaScript's
-/// WebSocket ends the connection.
+/// Phoenix 1.7 is left out, because it ignores `auth_token` and selects no subprotocol;
+/// JavaScript's WebSocket then ends the connection.
 #[test]
 fn official_client_sends_auth_token() {
     play("token", &EVERY[1..], &ServerConfig::default());

@@ -1,10 +1,11 @@
 //! `Presence` against the official client's, with the same states and diffs: the lists are equal, and
 //! so are the changes, if an `Update` is read as a join and a leave.
 //!
-//! Not compared, because no Phoenix server sends it: messages that are not presence messages, a diff
-//! that lacks a member, a null `phx_ref_prev`, duplicate members in one object, and text that is not
-//! Unicode. Nor is the order of the keys, which in JavaScript depends on whether they look like
-//! numbers. One intended difference has a test of its own.
+//! Some inputs are not compared, because no Phoenix server sends them: messages that are not
+//! presence messages, a diff without one of its members, a null `phx_ref_prev`, duplicate members
+//! in one object, and text that is not Unicode. The order of the keys is not compared either,
+//! because in JavaScript it depends on whether they look like numbers. The one intended difference
+//! has a separate test.
 //!
 //! `PHX_CASES` multiplies the cases, `PHX_SEED` repeats a run.
 
@@ -155,8 +156,8 @@ enum Change {
     Untrack {
         which: usize,
     },
-    /// The connection breaks, and `missed` changes later the channel is joined again. The state is sent
-    /// after another `before_state` changes, and already has them.
+    /// The connection is lost. The channel is joined again after `missed` further changes. The
+    /// state is sent after another `before_state` changes, which it contains.
     Gap {
         missed: usize,
         before_state: usize,
@@ -329,7 +330,7 @@ fn official_steps(steps: &[Step]) -> Vec<Value> {
                 official.push(json!({ "joined": true }));
             }
             Step::Lost => lost = true,
-            // The official client has no notion of a gap; it receives nothing during one.
+            // The official client does not know that messages were lost; it just receives none.
             _ if lost => {}
             Step::State(state) => official.push(json!({ "state": state })),
             Step::Diff { joins, leaves } => {
@@ -368,9 +369,9 @@ fn as_doubles(value: Value) -> Value {
     }
 }
 
-/// Whether our changes equal their callbacks, key by key and in order. They report at most one join and
-/// one leave per key and diff; we report updates for metas linked by `phx_ref_prev`, and a join and a
-/// leave for the rest.
+/// Whether the changes of phx equal the callbacks of the official client, key by key and in order.
+/// The official client reports at most one join and one leave per key and diff. phx reports updates
+/// for metas that are linked by `phx_ref_prev`, and a join and a leave for the rest.
 fn same_changes(ours: &[PresenceChange], theirs: &Value) -> Result<(), String> {
     let mut by_key = BTreeMap::<&str, VecDeque<&PresenceChange>>::new();
     for change in ours {
@@ -483,9 +484,9 @@ fn presence_equals_official_client() {
     });
 }
 
-/// A tracker acts as the server: joins before their state, diffs that the state already has, changes
-/// during gaps. In the end the list equals the server's, the changes alone add up to it, and the
-/// official client agrees after every step.
+/// A tracker acts as the server. It produces joins before their state, diffs that the state already
+/// contains, and changes while messages are lost. In the end the list equals that of the server, it
+/// can be built from the changes alone, and the official client agrees after every step.
 #[test]
 fn presence_converges_after_gaps() {
     check("gaps and resyncs", 1_000, &changes(), |official, changes| {
@@ -547,10 +548,10 @@ fn added_up(changes: &[PresenceChange]) -> Metas {
     list
 }
 
-/// The one intended difference. If a channel is joined again before its state came, the official client
-/// keeps the diffs that it held back and applies them to the state of the new join: a presence that
-/// joined before the gap and left during it stays in the list forever. Ours drops them, because the
-/// new state already includes them.
+/// The one intended difference. If a channel is joined again before its state arrived, the official
+/// client keeps the diffs that it held back and applies them to the state of the new join. So a
+/// presence that joined before the interruption and left during it stays in the list forever. phx
+/// drops these diffs, because the new state already includes them.
 #[test]
 fn presence_drops_diffs_of_earlier_join() {
     if !available("held back for another join") {

@@ -137,7 +137,8 @@ fn values() -> Vec<Value> {
     values
 }
 
-/// For every key and every kind of value, except what a schema cannot express.
+/// The schema and the reader agree for every key and every kind of value, except where a schema
+/// cannot express the rule.
 #[test]
 fn schema_agrees_with_reader() {
     let Some(schema) = Schema::start("schema") else { return };

@@ -180,7 +180,7 @@ fn fragments_are_joined(server: &mut Server) {
     server.ended();
 }
 
-/// A frame that arrives in the same read as the answer to the upgrade.
+/// A frame that arrives in the same read as the answer to the upgrade is received.
 fn early_message_is_received(server: &mut Server) {
     let mut client = server.connect("/early");
     assert_eq!(client.message(), Frame::from("early"));
@@ -214,7 +214,7 @@ fn refused_upgrade_is_reported(server: &mut Server) {
     assert_eq!(refusal.status(), 403);
 }
 
-/// The stream ends without a close frame.
+/// If the stream ends without a close frame, the endpoint reports a fault.
 fn cut_connection_is_a_fault(server: &mut Server) {
     let mut client = server.connect("/echo");
     client.stream.shutdown(Shutdown::Both).expect("it is open");

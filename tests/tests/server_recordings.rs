@@ -1,10 +1,10 @@
 //! The test server against every WebSocket recording of a real server.
 //!
-//! Each recording's client side is fed to `testing::Server` at the recorded times, on virtual
-//! time; its output is compared, connection by connection and in order, with what the real one sent.
-//! JSON is compared as values, `phx_ref` values up to one renaming for the whole recording. The time
-//! of each output may lie up to `SLACK_MS` before the recorded one but never after it. Pongs are left
-//! out: the listener writes them, not `testing::Server`.
+//! `testing::Server` receives the client side of each recording at the recorded times, on virtual
+//! time. Its output is compared with that of the real server, for each connection and in order.
+//! JSON is compared as values, and `phx_ref` values are renamed consistently in the whole
+//! recording. An output may be up to `SLACK_MS` earlier than the recorded one, but not later. Pongs
+//! are not compared, because the listener writes them, not `testing::Server`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -108,7 +108,7 @@ fn test_server_matches_recordings() {
     assert_eq!(compared, websocket);
 }
 
-/// Without its entry in `RACES`, each of these recordings differs.
+/// Each recording in `RACES` differs without its entry, so no entry is superfluous.
 #[test]
 fn race_entries_are_needed() {
     for race in RACES {
@@ -183,7 +183,7 @@ impl Replay {
             _ => self.default_path.clone(),
         };
         if !self.peers.contains_key(&event.conn) {
-            // The first connection has no line of its own.
+            // The recording has no line for the opening of the first connection.
             let request = HttpRequest { path, ..HttpRequest::default() };
             let accepted = self.server.connect(now, &request);
             let accepted = accepted.expect("the recorded server accepted it");
@@ -331,7 +331,7 @@ fn compare_all(recorded: &Sides, actual: &Sides) -> Result<(), String> {
     Ok(())
 }
 
-/// One renaming of `phx_ref` values, the same on all connections.
+/// A mapping between recorded and actual `phx_ref` values, the same on all connections.
 #[derive(Default)]
 struct Refs {
     ours: BTreeMap<String, String>,

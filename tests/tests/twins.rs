@@ -28,7 +28,8 @@ impl Twin {
     fn neutral(&self, text: &str) -> String {
         text.replace(self.type_prefix, "Runtime")
             .replace(self.runtime, "runtime")
-            // smol has one runtime for the whole program; a tokio runtime must be created.
+            // These differ, because smol has one runtime for the whole program, but a tokio runtime
+            // must be created.
             .replace("runtime::runtime::Runtime::new()?.block_on", "runtime::block_on")
     }
 
@@ -56,7 +57,7 @@ impl Twin {
     fn features(&self) -> Vec<String> {
         let manifest = self.read("Cargo.toml");
         let section = manifest.split("[features]\n").nth(1).unwrap().split("\n[").next().unwrap();
-        // Comments count: they are the documentation of a feature.
+        // Comments are compared too, because they are the documentation of a feature.
         let lines = section.lines().filter(|line| line.starts_with('#') || line.contains(" = "));
         let named = lines.map(|line| match line.split_once(" = ") {
             Some((name, _)) if !name.starts_with('#') && name != "default" => name.to_owned(),

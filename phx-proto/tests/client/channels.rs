@@ -10,7 +10,7 @@ use phx_proto::event::LeaveOutcome;
 use phx_proto::{ChannelStatus, Socket};
 use serde_json::json;
 
-/// The outcome of a leave shows when the server never answered. Reported in
+/// If the server never answers a leave, the outcome of the leave shows it. Reported in
 /// phoenixframework/phoenix#6792 and phoenixframework/phoenix#2047.
 #[test]
 fn leave_resolves_with_the_server_answer() {
@@ -60,8 +60,8 @@ fn handles_share_a_join_until_last_leaves() {
     assert_eq!(bench.last_sent()[3], "phx_leave");
 }
 
-/// The state has one owner, commands come from every thread, and no callback runs in the middle of
-/// a change. Reported in davidstump/SwiftPhoenixClient#188 and dsrees/JavaPhoenixClient#22.
+/// One owner has the state, every thread may send commands, and no callback runs in the middle of a
+/// change. Reported in davidstump/SwiftPhoenixClient#188 and dsrees/JavaPhoenixClient#22.
 #[test]
 #[allow(clippy::disallowed_methods, reason = "threads are what this is about")]
 fn handles_work_from_many_threads() {

@@ -145,8 +145,7 @@ fn slow_signal_reader_gets_connection_state() {
     assert!(bytes <= 1_000, "{bytes} bytes");
 }
 
-/// Runs `scenario` in a thread of its own, so that a deadlock fails the test instead of hanging
-/// it.
+/// Runs `scenario` in a separate thread, so that a deadlock makes the test fail instead of hang.
 #[allow(clippy::disallowed_methods, reason = "a deadlock can be seen only from another thread")]
 fn must_end(scenario: impl FnOnce() + Send + 'static) {
     let (done, wait) = mpsc::channel();

@@ -1,4 +1,4 @@
-//! Credentials asked for before every attempt, over a transport in memory.
+//! Credentials that a provider returns before every attempt, over a transport in memory.
 
 use core::future::pending;
 use core::time::Duration;
@@ -12,7 +12,7 @@ use phx_proto::config::{Backoff, Uri};
 use phx_proto::event::{NextStep, Refusal};
 use phx_proto::{Cause, Config, Credentials, Ended, Signal, Status};
 
-/// Longer than any delay of the schedules in here.
+/// A time that is longer than any delay of the schedules in these tests.
 const LONG: Duration = Duration::from_secs(20);
 
 fn token(text: &str) -> Provided {
@@ -90,7 +90,8 @@ fn provider_sees_why_the_last_attempt_failed() {
     assert_eq!(bench.client.status(), Status::Open);
 }
 
-/// At any other time `Unchanged` lets the attempt go on. Reported in tinyhumansai/openhuman#2892.
+/// After a refusal, the answer `Unchanged` is final. At any other time the attempt continues.
+/// Reported in tinyhumansai/openhuman#2892.
 #[test]
 fn unchanged_is_final_after_refusal() {
     for (failure, is_final) in [
@@ -199,8 +200,8 @@ fn disconnect_wins_over_pending_provider() {
     assert_eq!(bench.memory.world().dials, 0);
 }
 
-/// The driver dials nothing that the core refuses, and does not retry, because a retry would change
-/// nothing.
+/// The driver does not dial an address that the core refuses. It does not retry either, because the
+/// result would be the same.
 #[test]
 fn refused_address_is_not_dialled() {
     let elsewhere =
@@ -214,8 +215,8 @@ fn refused_address_is_not_dialled() {
     assert_eq!(queries(&bench), Vec::<String>::new());
 }
 
-/// A timer, a wake-up and `connect_now` all ask the provider. Reported in
-/// supabase/supabase-js#2613.
+/// The provider is called for the attempts of a timer, of a wake-up and of `connect_now`. Reported
+/// in supabase/supabase-js#2613.
 #[test]
 fn provider_is_asked_on_every_path() {
     type Dial = fn(&mut Bench);

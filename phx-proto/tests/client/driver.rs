@@ -121,7 +121,7 @@ fn slow_consumer_sees_how_much_it_missed() {
     assert!(matches!(next(&mut messages), Some(ChannelEvent::Message(_))));
 }
 
-/// A transport that refuses frames after a flush must not make the driver spin.
+/// If a transport refuses frames after a flush, the driver must not poll it in a loop.
 #[test]
 fn refusing_transport_is_not_polled_in_loop() {
     let mut bench = Bench::new(|config| config);
@@ -164,7 +164,7 @@ fn overflow_can_rejoin_the_channel() {
     assert!(matches!(next(&mut messages), Some(ChannelEvent::Resumed { .. })));
 }
 
-/// The other handles of the topic go on.
+/// A handle that is detached ends. The other handles of the topic continue.
 #[test]
 fn detached_handle_ends_alone() {
     let mut bench = Bench::new(|config| config);
@@ -182,7 +182,7 @@ fn detached_handle_ends_alone() {
     assert_eq!(bench.last_sent()[3], "phx_join", "no leave was sent");
 }
 
-/// The driver stays for another `connect`.
+/// After a disconnect the driver continues to run, so that the client can connect again.
 #[test]
 fn disconnect_ends_streams_but_not_driver() {
     let mut bench = Bench::new(|config| config);

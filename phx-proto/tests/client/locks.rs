@@ -15,8 +15,7 @@ use phx_proto::service::Bus;
 use phx_proto::{ChannelStatus, Frame, JoinParams, Payload, PushOptions, Status};
 use serde_json::{Value, json};
 
-/// Runs each scenario in a thread of its own, so that a deadlock fails the test instead of hanging
-/// it.
+/// Runs each scenario in a separate thread, so that a deadlock makes the test fail instead of hang.
 #[allow(clippy::disallowed_methods, reason = "a deadlock can be seen only from another thread")]
 fn must_end(scenarios: impl IntoIterator<Item = (String, impl FnOnce() + Send + 'static)>) {
     let run = |(name, scenario): (String, _)| {
@@ -455,7 +454,8 @@ fn join_functions_may_call_their_client() {
     }));
 }
 
-/// The consumer locks a mutex that the function takes, and asks for the status under it.
+/// The consumer locks a mutex that the function locks too, and requests the status while it holds
+/// the mutex.
 #[test]
 #[allow(clippy::disallowed_methods, reason = "a deadlock takes two threads")]
 fn join_functions_may_take_consumer_locks() {
@@ -485,7 +485,7 @@ fn join_functions_may_take_consumer_locks() {
     must_end([("a mutex".to_owned(), scenario)]);
 }
 
-/// Parameters that replace themselves by others whenever they are evaluated.
+/// A function of join parameters that replaces itself at every call.
 fn fickle(client: &Client, calls: &Arc<Mutex<usize>>) -> JoinParams {
     let (client, calls) = (client.clone(), Arc::clone(calls));
     JoinParams::from_fn(move |_| {

@@ -105,8 +105,8 @@ fn message_behind_join_ok_is_first() {
     assert_eq!((number(next(&mut messages)), number(next(&mut later))), (2, 2));
 }
 
-/// 256 outstanding pushes through handles of their own made broadcasts seven times slower, and
-/// their mailboxes, which have no reader, counted drops.
+/// With a mailbox for each handle, 256 outstanding pushes through separate handles made broadcasts
+/// seven times slower, and the mailboxes, which had no reader, counted drops.
 #[test]
 fn push_only_handles_have_no_mailbox() {
     let mut bench = Bench::new(|config| config.mailbox(4, 10_000).expect("not zero"));

@@ -21,12 +21,13 @@ fn probing() -> Bench {
     bench
 }
 
-/// So many KiB have arrived, and are read when the driver is polled next.
+/// Adds bytes, in KiB, that the driver reads when it is polled next.
 fn read(bench: &Bench, kib: u64) {
     bench.memory.world().unread += kib << 10;
 }
 
-/// For how many seconds the connection is kept, if the driver is polled every half.
+/// The number of seconds until the connection is declared dead, if the driver is polled every half
+/// second.
 fn dies_after(bench: &mut Bench) -> u64 {
     for half in 1..4_000 {
         bench.advance(Duration::from_millis(500));
@@ -58,8 +59,8 @@ fn bytes_written_extend_heartbeat_deadline() {
     drop(room);
 }
 
-/// The driver knows to 16 KiB what an answer proves, however long it was since an answer was
-/// awaited.
+/// The driver reports written bytes at least every 16 KiB, so the bytes that an answer proves are
+/// known with that accuracy, even if no answer was awaited for a long time.
 #[test]
 fn written_bytes_are_reported_before_next_frame() {
     let mut bench = Bench::new(|config| config);
@@ -75,7 +76,7 @@ fn written_bytes_are_reported_before_next_frame() {
     assert_eq!(dies_after(&mut bench), 10);
 }
 
-/// Bytes that lay in a buffer while the process was stopped are no evidence that the peer is alive
+/// Bytes that were in a buffer while the process was stopped do not prove that the peer is alive
 /// now.
 #[test]
 fn bytes_behind_a_gap_extend_nothing() {
@@ -95,8 +96,8 @@ fn bytes_after_gap_count_from_empty_socket() {
     assert_eq!(dies_after(&mut bench), 10 - 7 + 20);
 }
 
-/// A socket that is never found empty: the bytes that a buffer may have contained are left out, the
-/// rest counts.
+/// If the socket is never empty, the bytes that a buffer may have contained are ignored, and the
+/// others extend deadlines.
 #[test]
 fn bytes_after_gap_count_beyond_full_buffer() {
     for (kib, bought) in [(8_000, 0), (8_192, 0), (8_192 + 50, 50)] {
@@ -113,7 +114,7 @@ fn bytes_after_gap_count_beyond_full_buffer() {
     }
 }
 
-/// An idle connection is not polled for a long time, and that is not a gap.
+/// An idle connection is not polled for a long time. That does not count as a stopped process.
 #[test]
 fn quiet_connection_loses_no_evidence() {
     let mut bench = Bench::new(|config| config);

@@ -13,8 +13,8 @@ fn dial_failure() -> Cause {
     Cause::Dial { kind: phx_proto::event::DialKind::Refused, message: "refused".into() }
 }
 
-/// Every attempt of a runtime gets the name, never an address that was resolved before, so each
-/// attempt looks it up. Reported in firezone/firezone#7289 and firezone/firezone#10853.
+/// For every attempt the runtime gets the host name, not an address from an earlier attempt, so the
+/// name is resolved again. Reported in firezone/firezone#7289 and firezone/firezone#10853.
 #[test]
 fn attempt_gets_the_host_name() {
     let mut bench = Bench::new(|config| config);

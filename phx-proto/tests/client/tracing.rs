@@ -10,8 +10,8 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-/// Keeps every event as a line, and calls back into the client, as a subscriber may that sends
-/// its log over the very connection it is about.
+/// Keeps every event as a line, and calls the client, as a subscriber does that sends its log over
+/// the same connection.
 #[derive(Clone, Default)]
 struct Lines {
     lines: Arc<Mutex<Vec<(Level, String)>>>,
@@ -138,7 +138,7 @@ fn trace_covers_everything_without_payloads() {
     *subscriber.client.lock().expect("no panic") = None;
 }
 
-/// Programs with many connections can distinguish them, and a close by the server is a warning.
+/// Events contain the name of their connection, and a close by the server is a warning.
 #[test]
 fn events_name_their_connection_and_its_end() {
     let subscriber = Lines::default();
@@ -176,8 +176,7 @@ fn events_name_their_connection_and_its_end() {
     drop(unnamed);
 }
 
-/// A server that sends garbage costs one line a minute for each kind of it; its count includes
-/// every frame.
+/// For invalid frames there is one line a minute for each kind, with a count of all such frames.
 #[test]
 fn bad_frames_are_traced_by_kind() {
     let subscriber = Lines::default();

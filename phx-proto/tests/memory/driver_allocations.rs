@@ -1,5 +1,5 @@
-//! Allocations of a received message on its way from the transport to the consumer: none, once the
-//! queues on that way have their capacity. And the cost of a hostile message for a supervised connection.
+//! A received message is not allocated between the transport and the consumer, when the queues in
+//! between have their capacity. A hostile message has a bounded cost for a supervised connection.
 
 use core::future::Future;
 use core::pin::pin;
@@ -101,7 +101,7 @@ fn take(events: &mut Subscription) -> Option<BusEvent> {
     }
 }
 
-/// Without a subscriber a message is not parsed. With one it is kept once more, as text.
+/// Without a subscriber a message is not parsed. With a subscriber, one more copy is held, as text.
 #[test]
 fn hostile_message_costs_little() {
     for (shape, frame) in hostile() {

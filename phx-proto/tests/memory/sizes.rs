@@ -1,5 +1,5 @@
-//! Sizes of the types that exist per connection, message and push. A bound that fails is moved only
-//! with the reason in the commit that moves it.
+//! Sizes of the types that exist per connection, message and push. A bound may be changed only in a
+//! commit that states the reason.
 
 use core::mem::size_of;
 

@@ -27,7 +27,7 @@ fn counter_counts() {
     assert_eq!(allocations(|| drop(std::hint::black_box(Box::new(7)))), 1);
 }
 
-/// True of frames of every kind and size.
+/// Decoding allocates nothing for frames of every kind and size.
 #[test]
 fn decoding_allocates_nothing() {
     let large = "x".repeat(16 * 1024);

@@ -52,7 +52,7 @@ fn keys(presence: &PresenceStream) -> Vec<&str> {
     presence.list().map(|(key, _)| key).collect()
 }
 
-/// A joined channel whose server sent its state and the own diff before it.
+/// A joined channel. The server has sent the diff of the client's own join, and then the state.
 fn lobby(configure: impl FnOnce(phx_proto::Config) -> phx_proto::Config) -> (Bench, Channel) {
     let mut bench = Bench::new(configure);
     let room = bench.joined(TOPIC);
@@ -84,7 +84,7 @@ fn list_is_readable_without_its_events() {
     assert_eq!(keys(&presence), ["ann", "bob", "me"]);
 }
 
-/// The changes of the gap are emitted.
+/// The changes that were missed during an interruption are emitted after the rejoin.
 #[test]
 fn list_is_resynced_after_gap() {
     let (mut bench, room) = lobby(|config| config);
@@ -200,8 +200,8 @@ fn joins_sent(bench: &Bench) -> usize {
     bench.memory.world().to_server.iter().filter(|sent| sent[3] == "phx_join").count()
 }
 
-/// Messages right behind the ok are not lost to a stream that is made after the join: no second
-/// join is sent for it, even with many more messages waiting than a log may otherwise contain.
+/// A stream that is created after the join gets the messages that followed the ok. No second join
+/// is sent for it, even if more messages are queued than a log may otherwise contain.
 #[test]
 fn stream_after_join_begins_with_the_state() {
     let mut bench = Bench::new(|config| config);
@@ -222,7 +222,8 @@ fn stream_after_join_begins_with_the_state() {
     assert_eq!(joins_sent(&bench), 1);
 }
 
-/// The memory of the logs is bounded for each channel. A stream beyond the bound costs a join.
+/// The memory of the logs is bounded for each channel. If the bound was exceeded, a new stream
+/// causes a rejoin.
 #[test]
 fn log_over_its_bound_costs_one_rejoin() {
     for (users, rejoins) in [(900, 0), (1_100, 1)] {

@@ -118,8 +118,8 @@ fn resync_recognises_updates() {
     assert_eq!(state(&mut presence, after), ["~ann a1 a2"]);
 }
 
-/// Every meta is in one change: the second one that names the same predecessor merely joined, and
-/// the second of two that left under one ref merely left.
+/// Every meta is in exactly one change. If two metas name the same predecessor, the second is a
+/// join. If two metas leave with the same ref, the second is a leave.
 #[test]
 fn meta_appears_in_one_change() {
     let linked = |to: &str| json!({"phx_ref": to, "phx_ref_prev": "a1"});
@@ -136,7 +136,7 @@ fn meta_appears_in_one_change() {
     assert_eq!(changes, ["~ann a1 a2", "-ann a1"]);
 }
 
-/// A consumer that counts the keys by `first` and `last` sees each key come and go.
+/// A consumer that counts keys by `first` and `last` gets the right number of keys.
 #[test]
 fn update_keeps_first_and_last() {
     let after = || json!({"ann": {"metas": [{"phx_ref": "a2", "phx_ref_prev": "a1"}]}});
@@ -217,7 +217,7 @@ fn metas_are_typed_and_entries_complete() {
     assert!(error.to_string().contains("name"), "{error}");
 }
 
-/// Adding the changes up gives the list, also when one diff contains a meta and its successor.
+/// The list can be built from the changes, even if one diff contains a meta and its successor.
 #[test]
 fn replaced_new_meta_is_join_and_leave() {
     let mut presence = Presence::new();
@@ -231,7 +231,8 @@ fn replaced_new_meta_is_join_and_leave() {
     assert_eq!(listed(&presence), ["ann a1 a3"]);
 }
 
-/// Another crate may enable features of serde_json that change how a number is shown to a visitor.
+/// A number in a meta stays a number, even if another crate enables features of serde_json that
+/// represent numbers differently.
 #[test]
 fn meta_numbers_stay_numbers() {
     #[derive(Clone, Debug, PartialEq, serde::Deserialize)]
@@ -303,7 +304,7 @@ fn list_over_bound_is_a_typed_error() {
     assert_eq!(presence.sync_state(&users(10_000)).map(|changes| changes.len()), Ok(10_000));
 }
 
-/// Keys that come and go for ever release their memory.
+/// When keys join and leave again and again, their memory is freed.
 #[test]
 fn list_with_churn_stays_within_bound() {
     let mut presence = Presence::<Value>::new().bytes_max(20_000);
@@ -347,7 +348,7 @@ const HOSTILE: [(&str, Shape); 7] = [
     ("long ref", |at| ("all".to_owned(), json!({"phx_ref": at.to_string() + &"r".repeat(5_000)}))),
 ];
 
-/// A list holds what its bound allows, whatever it is made of.
+/// The memory of a list stays within its bound, for lists of every shape.
 #[test]
 fn list_memory_stays_within_bound() {
     const MAX: usize = 256 << 10;
@@ -392,7 +393,7 @@ fn message_above_bound_is_not_parsed() {
     assert!(held.bytes_max < 10_000, "{} bytes for {}", held.bytes_max, hostile.len());
 }
 
-/// As in every reader of JSON, in whatever order the keys come.
+/// Of repeated keys the last one counts, in every order of the keys.
 #[test]
 fn last_of_repeated_key_counts() {
     let mut presence = Presence::<Value>::new();

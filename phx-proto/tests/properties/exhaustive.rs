@@ -1,9 +1,10 @@
 //! Every short sequence of operations in tiny worlds with two topics.
 //!
-//! A property samples; here nothing is left out. Each world has an alphabet of at least twelve
-//! operations, and all words over it up to `DEPTH` letters are carried out, with every checker of
-//! `ops/checkers` after every letter. From every state that is met on the way, but the outermost,
-//! faults then stop, and everything wanted must be joined and every push have its outcome.
+//! A property test samples; this search is complete. Each world has an alphabet of at least twelve
+//! operations, and all words of up to `DEPTH` letters are carried out, with every checker of
+//! `ops/checkers` after every letter. From every state on the way, except those at full depth, the
+//! faults are also stopped: then every wanted topic must be joined and every push must get its
+//! outcome.
 //!
 //! Words with the same beginning share it: the search goes depth first and clones the world at
 //! each letter. Two words that lead to the same state share what follows: a state whose future was
@@ -26,7 +27,7 @@ use crate::ops::{Answer, Conn, End, Fail, Named, Op, PushKind, ServerMessage, Se
 /// How long the words are, without `PHX_DEPTH`.
 const DEPTH: u32 = 6;
 
-/// More than the longest waits there can be.
+/// More than the longest possible wait.
 const LONG: Duration = Duration::from_secs(5 * 3_600);
 
 /// A setup, and the operations that are carried out in it.

@@ -663,7 +663,8 @@ fn recording_without_an_option_is_refused() {
 proptest! {
     #![proptest_config(cases(200, regressions!("recording")))]
 
-    /// Any application and any server: every input of the core's decisions is recorded.
+    /// With any application and any server, a run can be replayed, because every input of the core
+    /// is recorded.
     #[test]
     fn any_run_can_be_replayed((setup, steps) in strategy::run(60), payloads in any::<bool>()) {
         let tape = Tape::default();
@@ -675,7 +676,7 @@ proptest! {
         tape.trace();
     }
 
-    /// A damaged file is an error, or another run.
+    /// A damaged file is reported as an error or replays as another run; it never causes a panic.
     #[test]
     fn damaged_recording_never_panics(
         (setup, steps) in strategy::run(10),

@@ -58,7 +58,7 @@ fn schedule_join_cancelled_as_its_answer_arrives() {
     });
 }
 
-/// Pushes end with an outcome when the connection ends, but for one whose future is dropped.
+/// When the connection ends, every push gets an outcome, except one whose future was dropped.
 #[test]
 fn schedule_push_cancelled_as_the_connection_ends() {
     search(|| {
@@ -282,7 +282,8 @@ fn schedule_wakers_dropped_with_their_futures() {
     });
 }
 
-/// Pushes wait in line for a queue of one; one of them goes away at any time.
+/// Pushes wait for a queue with a capacity of one. One of them is dropped at any time; the others
+/// are sent.
 #[test]
 fn schedule_line_for_the_push_queue_moves_on() {
     search(|| {
@@ -304,7 +305,7 @@ fn schedule_line_for_the_push_queue_moves_on() {
     });
 }
 
-/// Pushes wait in line when their channel is left: none waits for ever.
+/// Pushes wait for the queue when their channel is left. None of them waits forever.
 #[test]
 fn schedule_line_ends_with_its_channel() {
     search(|| {

@@ -1,4 +1,4 @@
-//! The connection: handles, the driver, those that watch, what the application supplies.
+//! The connection: handles, the driver, watchers, and functions of the application.
 
 use core::future::{Future as _, poll_fn};
 use core::pin::Pin;
@@ -20,7 +20,8 @@ use crate::sync::Mutex;
 use crate::testing::Script;
 use crate::{JoinParams, Payload, Socket, Status, Time};
 
-/// The last handle closes the connection, and the driver ends, whatever drops it and when.
+/// When the last handle is dropped, on any task and at any time, the connection is closed and the
+/// driver ends.
 #[test]
 fn schedule_handles_dropped_while_driver_polls() {
     search(|| {
@@ -43,7 +44,7 @@ fn schedule_handles_dropped_while_driver_polls() {
     });
 }
 
-/// A driver that is dropped, as with its runtime, ends everything that waits.
+/// When the driver is dropped, for example with its runtime, every waiting future ends.
 #[test]
 fn schedule_driver_dropped_ends_all_that_wait() {
     search(|| {
@@ -152,7 +153,7 @@ fn schedule_signals_are_counted_or_seen() {
     });
 }
 
-/// A function of join parameters and a consumer lock what the application shares, each in its way.
+/// A function of join parameters and a consumer lock the same mutex of the application.
 #[test]
 fn schedule_join_function_locks_what_a_consumer_holds() {
     search(|| {
@@ -220,7 +221,7 @@ fn schedule_params_replaced_during_evaluation() {
     });
 }
 
-/// What the application owns calls the client when it is dropped, wherever that is.
+/// A value of the application calls the client when it is dropped, on any task.
 #[test]
 fn schedule_payload_owners_call_the_client() {
     struct Owner(Client);
@@ -287,7 +288,8 @@ fn schedule_recording_has_the_order_of_the_core() {
     });
 }
 
-/// An orderly end and a disorderly one at once: both come to an end, and so does the driver.
+/// A shutdown runs at the same time as disconnects and connects. All of them complete, and the
+/// driver ends.
 #[test]
 fn schedule_shutdown_beside_disconnect_and_connect() {
     search(|| {

@@ -27,7 +27,7 @@ fn at_rest(pool: &Pool) {
     }
 }
 
-/// Those who wait for a look-up come and go: everyone who stays has an answer.
+/// Waiters of a look-up are added and dropped. Every waiter that is not dropped gets an answer.
 #[test]
 fn schedule_lookup_answers_all_who_stay() {
     search(|| {
@@ -48,7 +48,7 @@ fn schedule_lookup_answers_all_who_stay() {
     });
 }
 
-/// All who wait for a look-up go away: it ends, and the next one is answered.
+/// All waiters of a look-up are dropped. The look-up ends, and the next one is answered.
 #[test]
 fn schedule_lookup_that_all_gave_up_ends() {
     search(|| {

@@ -31,7 +31,8 @@ fn publish(bus: &Bus) -> usize {
     bus.publish(routed.expect("it has topics"))
 }
 
-/// Subscriptions come, read and go while events are published: each has all from its beginning on.
+/// Subscriptions are created, read and dropped while events are published. Each gets all events
+/// since it was created.
 #[test]
 fn schedule_bus_subscribe_publish_unsubscribe() {
     search(|| {
@@ -148,7 +149,7 @@ fn schedule_start_beside_shutdown() {
     });
 }
 
-/// A runtime that drops what it is to spawn: its connections end, and their names are free.
+/// A runtime drops the tasks that it should spawn. Their connections end, and the names are free.
 #[test]
 fn schedule_keeper_dropped_before_its_first_poll() {
     search(|| {
@@ -169,7 +170,7 @@ fn schedule_keeper_dropped_before_its_first_poll() {
     });
 }
 
-/// A runtime that ends with its keepers: whatever waits for them ends.
+/// A runtime ends with the supervising tasks on it. Every call that waits for them returns.
 #[test]
 fn schedule_keeper_dropped_while_it_is_waited_for() {
     search(|| {
@@ -208,7 +209,7 @@ fn restarted(world: &World) -> (Supervisor, Client) {
     (supervisor, client)
 }
 
-/// A connection that is to be restarted is stopped when its time comes.
+/// A connection is stopped at the time at which it would be restarted.
 #[test]
 fn schedule_restart_beside_stop() {
     search(|| {

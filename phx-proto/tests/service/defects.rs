@@ -68,7 +68,8 @@ fn connect_params_are_sent() {
     assert!(target.contains("vsn=2.0.0"), "{target}");
 }
 
-/// A predecessor lost both after the first connect.
+/// After a reconnect the connection has its name and its auto-joins. A predecessor lost both after
+/// the first connect.
 #[test]
 fn reconnect_keeps_name_and_auto_joins() {
     let fleet = Fleet::new();
@@ -98,8 +99,8 @@ fn manually_joined_topics_are_rejoined() {
     assert_eq!(room.status(), ChannelStatus::Joined);
 }
 
-/// The status answers meanwhile. In a predecessor, a status requested before the first connect, or
-/// a server that was down at the start, ended every connection.
+/// While the server is down, the status can be read. In a predecessor, a status request before the
+/// first connect, or a server that was down at the start, ended every connection.
 #[test]
 fn server_down_at_start_is_awaited() {
     let fleet = Fleet::new();
@@ -206,8 +207,8 @@ fn configured_intervals_are_used() {
     assert_eq!(fleet.dials("up"), 2);
 }
 
-/// Events report both. In a predecessor a crashed channel stayed closed, and a closed one stayed
-/// listed.
+/// A crashed channel is joined again, a closed one ends, and events report both. In a predecessor a
+/// crashed channel stayed closed, and a closed one stayed listed.
 #[test]
 fn crashed_channel_rejoins_closed_one_ends() {
     let fleet = Fleet::new();
@@ -308,7 +309,8 @@ fn list_has_names_and_true_health() {
     assert_eq!(health.connections["b"].lifecycle, Lifecycle::Initializing);
 }
 
-/// A predecessor did not start them, and accepted only some forms of the configuration.
+/// Configured connections start. A predecessor did not start them, and accepted only some forms of
+/// the configuration.
 #[test]
 fn configured_connections_start_in_every_notation() {
     let fleet = Fleet::new();

@@ -230,7 +230,7 @@ fn signal_stream_survives_restart() {
     );
 }
 
-/// The jitter before and after it comes from two seeds, and the recording has both.
+/// A restart draws a new seed for the jitter, and the recording has both seeds.
 #[test]
 fn restart_draws_a_new_seed() {
     let fleet = Fleet::new();
@@ -323,7 +323,7 @@ fn stable_connection_restarts_sooner() {
     (1..=2).for_each(crash);
 }
 
-/// The counters belong to the client, which is the same one.
+/// The counters continue after a restart, because the restart keeps the client.
 #[test]
 fn metrics_continue_after_restart() {
     let fleet = Fleet::new();
@@ -505,7 +505,8 @@ fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// Such a connection was forgotten with the others, ran on, and could not be stopped.
+/// A connection that was started during a shutdown used to leave the supervisor's list, continued
+/// to run, and could not be stopped.
 #[test]
 fn connection_started_during_shutdown_does_not_leak() {
     let fleet = Fleet::new();
@@ -609,7 +610,7 @@ fn grace_bounds_every_wait() {
     }
 }
 
-/// The waiters were given the error that `disconnect` was called.
+/// Waiters get the error of a panic. They used to get the error of a `disconnect`.
 #[test]
 fn panicked_driver_is_reported_as_panic() {
     let fleet = Fleet::new();

@@ -104,7 +104,7 @@ fn rejoin_resumes_with_its_response() {
     assert_eq!(hand.socket.join_response("room:a"), Some(&response));
 }
 
-/// Messages at any other time are counted.
+/// While the channel is not joined, messages are dropped and counted.
 /// Protocol: EVENT-1, EVENT-2, EVENT-5, REF-7.
 #[test]
 fn messages_are_delivered_only_while_joined() {
@@ -146,7 +146,7 @@ fn crashed_channel_rejoins_with_growing_delays() {
     }
 }
 
-/// The counter survives a reconnect.
+/// A channel that was joined for long enough resets the rejoin counter; a reconnect alone does not.
 #[test]
 fn rejoin_counter_resets_after_stable_channel() {
     let mut hand = Hand::joined(config().heartbeat_interval(secs(0)));
@@ -184,7 +184,7 @@ fn new_connection_makes_every_topic_due() {
     assert_eq!(hand.count_sent("room:a", "phx_join"), joins + 1);
 }
 
-/// The server has lost the channel, and only a push finds out. Reported in
+/// The server has lost the channel, and the client learns it from the reply to a push. Reported in
 /// mobileoverlord/phoenix_client#25 and liveview-native/liveview-client-swiftui#1559.
 /// Protocol: REPLY-7.
 #[test]
@@ -565,7 +565,7 @@ fn leave_cancels_pending_rejoin() {
     assert_eq!(hand.count_sent("room:a", "phx_join"), 1);
 }
 
-/// The late ok of the join is swallowed. Reported in phoenixframework/phoenix#1265 and
+/// A late ok of the join is ignored. Reported in phoenixframework/phoenix#1265 and
 /// phoenixframework/phoenix#1483.
 /// Protocol: LEAVE-8.
 #[test]
@@ -703,7 +703,8 @@ fn disconnect_ends_every_channel_at_once() {
     assert!(hand.actions.iter().any(|action| matches!(action, Action::Close { .. })));
 }
 
-/// An end whose ref is unknown is not delivered as a message either.
+/// A `phx_close` or `phx_error` with an unknown ref is stale, and it is not delivered as a message
+/// either.
 #[test]
 fn end_with_unknown_ref_is_stale() {
     for event in ["phx_error", "phx_close"] {

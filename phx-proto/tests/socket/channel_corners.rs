@@ -1,5 +1,5 @@
-//! The channel machine where two things happen at once: a leave during a rejoin, an end during a
-//! join, a transport that takes no frames.
+//! Corner cases of the channel machine, where two events coincide: a leave during a rejoin, an end
+//! during a join, a transport that accepts no frames.
 
 use crate::hand::{Hand, config, config_v1, ms, secs};
 use phx_proto::event::{
@@ -308,8 +308,8 @@ fn unmatched_reply_to_no_push_is_ignored() {
     }
 }
 
-/// A second reply matches nothing, and neither does one behind the answer to a later heartbeat: the
-/// server writes both in order.
+/// A second reply to a push is ignored, and so is a reply after the answer to a later heartbeat,
+/// because the server writes replies in order.
 #[test]
 fn repeated_or_late_unmatched_reply_is_ignored() {
     let unmatched = json!({"status": "error", "response": {"reason": "unmatched topic"}});
@@ -399,7 +399,7 @@ fn pushes_end_before_their_channel() {
     }
 }
 
-/// Leave is legal whatever the channel is doing. Reported in phoenixframework/phoenix#1265 and
+/// A channel can be left in every state. Reported in phoenixframework/phoenix#1265 and
 /// phoenixframework/phoenix#1483.
 #[test]
 fn leave_is_legal_in_every_state() {
@@ -498,8 +498,8 @@ fn leave_is_legal_in_every_state() {
     }
 }
 
-/// A topic can be joined any number of times, together and one after another. Reported in
-/// supabase/supabase-js#1440 and braverhealth/phoenix-socket-dart#87.
+/// A topic can be joined any number of times, by several handles at once and one after another.
+/// Reported in supabase/supabase-js#1440 and braverhealth/phoenix-socket-dart#87.
 #[test]
 fn topic_can_be_joined_after_every_end() {
     type End = fn(&mut Hand);

@@ -23,7 +23,7 @@ fn due_now(hand: &mut Hand) {
     hand.drain();
 }
 
-/// Every duration is this one.
+/// A configuration in which every duration has this value.
 fn all_lengths(length: Duration) -> Config {
     let range = DelayRange::new(length, length).unwrap();
     let steps = Backoff::steps([length]).unwrap();
@@ -144,8 +144,8 @@ fn close_timeout_zero_drops_the_transport() {
     assert!(matches!(hand.actions.last(), Some(Action::Abort { .. })), "{:?}", hand.actions);
 }
 
-/// Without heartbeats the write stall is what ends a dead connection; while a join is unanswered it
-/// waits for the join, and must not be due again and again meanwhile.
+/// Without heartbeats, the write stall clock detects a dead connection. While a join is unanswered,
+/// the clock is suspended, so it must not expire again and again.
 #[test]
 fn write_stall_of_zero_does_not_spin() {
     for timeout in [Duration::ZERO, Duration::from_nanos(1)] {

@@ -623,8 +623,8 @@ fn message_over_limit_closes_with_1009() {
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
 }
 
-/// A message that follows a join follows every join, and each time all of it is transferred, so the
-/// delay is that of a refusal.
+/// If a message that is too large follows a join, it follows every join and is transferred each
+/// time. So the retry waits as long as after a refusal.
 #[test]
 fn repeated_message_too_large_waits_as_refused() {
     let mut hand = Hand::joined(config().max_message_bytes(200).heartbeat_interval(secs(0)));
@@ -682,7 +682,7 @@ fn many_connections_take_smaller_messages() {
     assert_eq!(defaults.for_many_connections().max_message_bytes, 8 << 20);
 }
 
-/// Thousands of channels that end with one refusal must not have a copy of its headers each.
+/// One refusal may end thousands of channels, so they share its headers instead of a copy each.
 #[test]
 fn refusal_is_shared_by_every_channel() {
     let mut hand = Hand::new(config().max_retries(Some(0)));
@@ -779,8 +779,8 @@ fn disconnected_names_the_next_step() {
     assert!(matches!(hand.actions.as_slice(), [Action::ReconnectAfter { attempt: 1, .. }]));
 }
 
-/// A driver may learn of the end of a connection before it has reported the start. The connection
-/// with that id ends all the same.
+/// A driver may report the end of a connection before it has reported that it opened. Then the
+/// attempt with that id fails.
 #[test]
 fn closed_before_opened_is_failed_attempt() {
     let mut hand = Hand::new(config());

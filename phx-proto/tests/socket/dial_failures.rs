@@ -44,7 +44,8 @@ fn tls_failure_is_retried_soon() {
     assert!(delay < Duration::from_secs(1), "{delay:?}");
 }
 
-/// A proxy that refuses this client is left alone for longer than one that cannot reach the server.
+/// After a refusal by the proxy, the retry waits longer than after a failure of the proxy to reach
+/// the server.
 #[test]
 fn proxy_refusal_waits_longer_than_unreachable_server() {
     let refused = |status| delay_after(Cause::ProxyRefused(Refusal::new(status, vec![], "")));
@@ -68,7 +69,7 @@ fn proxy_refusal_keeps_server_credentials() {
     assert_eq!(forbidden.to_string(), "the proxy refused the tunnel: HTTP 403");
 }
 
-/// Every kind, in the cause, in the counters and in the text of a log.
+/// Every kind of failure is in the cause, in the counters and in the text of a log.
 #[test]
 fn dial_failure_kinds_are_counted() {
     for (kind, name) in [

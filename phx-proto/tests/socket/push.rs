@@ -271,7 +271,8 @@ fn queue(
     })
 }
 
-/// Twenty names of 4 MiB are 80 MiB, not the forty bytes of their payloads.
+/// The event names of twenty pushes with 4 MiB each count as 80 MiB. With the payloads alone it
+/// would be forty bytes.
 #[test]
 fn event_names_count_in_queued_bytes() {
     let mut hand = Hand::new(config());
@@ -344,7 +345,7 @@ fn full_queue_names_its_bound() {
     assert_eq!(refused("room:b"), Err(whole.to_owned()));
 }
 
-/// So many calls in flight at most.
+/// A configuration with this maximum number of calls in flight.
 fn in_flight(max: usize) -> Config {
     config().pushes_in_flight_max(max).expect("more than none")
 }
@@ -472,7 +473,7 @@ fn held_call_ends_with_its_timeout() {
     assert_eq!(outcomes(&hand, three), [PushOutcome::Written]);
 }
 
-/// A leave never waits for a reply, so a push that would have to is not sent.
+/// A leave never waits for a reply, so a push that would have to wait for one is not sent.
 #[test]
 fn leave_ends_held_pushes_unsent() {
     for blocked in [false, true] {

@@ -302,7 +302,7 @@ fn unmatched_topic_of_older_instance_is_ignored() {
     }
 }
 
-/// vsn 2, but what `check` accepted cannot be written after all.
+/// A codec for vsn 2 that fails to encode a frame although its `check` accepted it.
 #[derive(Debug)]
 struct Moody;
 

@@ -1,5 +1,5 @@
-//! Losses, reconnects and rejoins: how soon, how often, and that no state of the old connection acts on
-//! the new one.
+//! Losses, reconnects and rejoins: when and how often they happen. No state of the old connection
+//! affects the new one.
 
 use crate::cases::{cases, regressions};
 use crate::hand::{Hand, config, ms, secs};
@@ -333,7 +333,7 @@ fn short_retry_after_keeps_the_backoff() {
     }
 }
 
-/// A hand that is closing with 1009 because of what it received.
+/// A connection that is closing with 1009, because a message was too large.
 fn closing(config: phx_proto::Config) -> Hand {
     let mut hand = Hand::joined(config.max_message_bytes(100));
     hand.receive_text(&"x".repeat(101));

@@ -1,8 +1,8 @@
 //! Slow links on virtual time: what they deliver, and how soon a dead one is found.
 //!
-//! The server keeps its idle timeout of 60 s. What was reported: a heartbeat's reply queues behind a
-//! transfer, the client declares the connection dead and the transfer begins again, for ever
-//! (`phoenixframework/phoenix#6770`, `theturtle32/WebSocket-Node#229`).
+//! The server has its idle timeout of 60 s. Other clients had this defect: the reply to a heartbeat
+//! queues behind a transfer, the client declares the connection dead, and the transfer begins
+//! again, forever (`phoenixframework/phoenix#6770`, `theturtle32/WebSocket-Node#229`).
 
 use std::time::Duration;
 
@@ -346,7 +346,8 @@ fn dies_after(hand: &mut Hand, mut before: impl FnMut(&mut Hand)) -> Duration {
     hand.now.since(from)
 }
 
-/// A proxy that pings, or trickles, extends a dead connection by the time that its bytes are worth.
+/// If a proxy sends pings or a few bytes on a dead connection, they extend its deadline only by the
+/// time that these bytes take at the minimum rate.
 #[test]
 fn trickle_extends_dead_connection_by_bytes() {
     let quiet = dies_after(&mut beating(), |_| {});
@@ -444,7 +445,8 @@ fn unwritten_heartbeat_is_not_flushed() {
     assert_eq!(dies_after(&mut hand, |hand| report(hand, 0, 81_920, true)), secs(10 + 10));
 }
 
-/// Further heartbeats are for a transfer: with an interval below the timeout there is one.
+/// Further heartbeats are sent only during a long transfer. An interval below the timeout causes no
+/// second heartbeat.
 #[test]
 fn second_heartbeat_waits_for_timeout() {
     let mut hand = Hand::joined(config().heartbeat_interval(secs(4)));
@@ -567,7 +569,8 @@ fn wake_while_connecting_is_remembered() {
     assert_eq!(until.since(hand.now), secs(60));
 }
 
-/// Within a second of the last one, a wake-up shortens the wait to that second.
+/// Less than a second after the last wake-up, a wake-up shortens the wait so that it ends when the
+/// second has passed.
 #[test]
 fn second_wake_shortens_wait() {
     let step = phx_proto::config::Backoff::steps_msec(&[60_000]).unwrap().jitter(0.0).unwrap();

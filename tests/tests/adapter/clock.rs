@@ -1,5 +1,6 @@
-//! The adapter's clock with an offset that can be increased: a test of a timeout configures one that
-//! even a busy machine never reaches, and skips it when everything before it has happened.
+//! The adapter's clock with an offset that can be increased. A test of a timeout configures a
+//! timeout that even a busy machine never reaches, and advances the clock past it when everything
+//! before it has happened.
 
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
@@ -25,8 +26,8 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// Advances the time of the clients at once. A driver that finds itself more than 5 s late assumes
-    /// that the machine was suspended, and sends one more heartbeat to a silent peer.
+    /// Advances the time of the clients at once. A driver that is more than 5 s late assumes that
+    /// the machine was suspended, and sends one more heartbeat to a silent peer.
     pub(crate) fn leap(&self, by: Duration) {
         let mut all = lock(&self.timers);
         let by = u64::try_from(by.as_nanos()).expect("not centuries");
@@ -74,7 +75,7 @@ impl Set {
 
 impl client::Timer for Timer {
     fn reset(&mut self, at: Option<Time>) {
-        // Here and in `leap` the list of timers is locked first, so that none is missed.
+        // Here and in `leap`, the list of timers is locked first, so that `leap` wakes every timer.
         let _all = lock(&self.clock.timers);
         let mut set = lock(&self.set);
         set.at = at;

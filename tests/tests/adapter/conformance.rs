@@ -1,8 +1,8 @@
-//! The table of scenarios and targets, and the checks that none is skipped silently.
+//! The table of scenarios and targets, and the checks that no scenario is skipped without a reason.
 //!
-//! A cell of the table is `yes`, or has the reason in brackets. Every `yes` is two tests, one over
-//! each transport: `conformance::<scenario>::<target>` over tungstenite, and
-//! `conformance::<scenario>::websocket::<target>` over phx's own WebSocket.
+//! A cell of the table is `yes`, or contains the reason for a skip in brackets. Every `yes`
+//! produces two tests, one for each transport: `conformance::<scenario>::<target>` over
+//! tungstenite, and `conformance::<scenario>::websocket::<target>` over phx's own WebSocket.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -56,7 +56,7 @@ macro_rules! conformance {
             }
         })*
 
-        /// Each scenario, with the reason why it does not run on a target.
+        /// Each scenario, with `yes` or the reason for a skip for each target.
         const TABLE: &[(&str, [Option<&str>; 4])] = &[$((
             stringify!($scenario),
             [reason!($loopback), reason!($tls), reason!($faulty), reason!($phoenix)],
@@ -119,8 +119,8 @@ fn scenarios_are_in_the_table() {
     assert_eq!(listed.len(), TABLE.len(), "each once");
 }
 
-/// Each scenario runs on each target, or the table has a reason. The list of tests comes from the test
-/// binary itself, so a test that a macro dropped is noticed.
+/// Each scenario runs on each target, or the table has a reason. The test binary lists its tests,
+/// so a test that a macro omits is detected.
 #[test]
 fn scenarios_run_or_name_a_reason() {
     let this = std::env::current_exe().unwrap();
@@ -146,11 +146,11 @@ fn scenarios_run_or_name_a_reason() {
         assert!(cells.iter().any(Option::is_none), "{scenario} runs nowhere");
     }
     let cells = tests.iter().filter(|test| test.starts_with(&format!("{}::", module_path())));
-    // The only other tests here are the three checks.
+    // The only other tests in this module are its three checks.
     assert_eq!(cells.count(), runs + 3);
 }
 
-/// Threads and files are counted for the whole process, so this test runs in a process of its own.
+/// Threads and files are counted for the whole process, so this test starts a separate process.
 #[test]
 fn clients_leave_no_threads_or_files() {
     const ALONE: &str = "PHX_TEST_ALONE";
@@ -167,7 +167,8 @@ fn clients_leave_no_threads_or_files() {
     let targets = [Target::Loopback, Target::Tls, Target::Faulty];
     let transports = [TransportKind::Tungstenite, TransportKind::WebSocket];
     let over_each = |play: &dyn Fn(TransportKind)| transports.into_iter().for_each(play);
-    // Things that a runtime creates once and keeps, such as a reactor and its thread, do not count.
+    // The first run creates what a runtime creates once and keeps, such as a reactor and its
+    // thread, so that it is not counted.
     targets.iter().for_each(|target| over_each(&|kind| play(*target, kind, scenarios::joins)));
     let before = settled();
     over_each(&|transport| {
@@ -194,7 +195,7 @@ fn count() -> (usize, usize) {
 }
 
 /// Threads and open files, as soon as they have not changed for longer than a pool keeps an idle
-/// thread. A thread that is about to end and still counted only makes the comparison less strict.
+/// thread. If a thread that is about to end is still counted, the comparison is only less strict.
 fn settled() -> (usize, usize) {
     let mut last = (count(), Instant::now());
     let is_settled = wait_until(|| {

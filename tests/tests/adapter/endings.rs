@@ -16,7 +16,8 @@ use crate::rt::phx::event::{Cause, NextStep, Refusal};
 use crate::rt::phx::rustls::{ServerConnection, StreamOwned};
 use crate::rt::phx::{CloseRule, Config, Roots, Signal, Tls};
 
-/// A ping, to which no answer can be written any more, and code 1012, as a stopping Phoenix sends them.
+/// A ping and a close frame with code 1012, as Phoenix sends them at a shutdown. The ping can no
+/// longer be answered.
 const CLOSE_1012: &[u8] = &[0x89, 0, 0x88, 2, 0x03, 0xf4];
 
 /// The cause of the end of a connection with a joined channel.
@@ -30,7 +31,8 @@ async fn cause_of_the_end(config: Config) -> Cause {
     cause.await
 }
 
-/// Waits for bytes that are never read, so that closing is a reset (RFC 1122 section 4.2.2.13).
+/// Waits until bytes have arrived and leaves them unread, so that closing the stream sends a reset
+/// (RFC 1122 section 4.2.2.13).
 fn await_unread(stream: &TcpStream) {
     stream.peek(&mut [0]).unwrap();
 }
@@ -73,8 +75,8 @@ fn tls_close_frame_survives_immediate_reset() {
     })
 }
 
-/// The code that the server sent decides which close rule applies. tungstenite alone would report 1002
-/// for codes that it does not know, and nothing for a reason that is not UTF-8
+/// The code that the server sent determines which close rule applies. tungstenite alone would
+/// report 1002 for codes that it does not know, and nothing for a reason that is not UTF-8
 /// (snapview/tungstenite-rs#502). The frame comes with the upgrade or after it.
 #[test]
 fn close_frame_is_reported_as_sent() {
@@ -98,7 +100,8 @@ fn close_frame_is_reported_as_sent() {
                         await_unread(stream);
                         stream.write_all(&frame).unwrap();
                     }
-                    // Waits until the client has gone, so that only the close frame ends it.
+                    // Waits until the client has closed the stream, so that the close frame is the
+                    // only cause of the end.
                     let _ = std::io::copy(stream, &mut std::io::sink());
                 });
                 let config = Config::new(&format!("ws://{addr}/socket/websocket")).unwrap();

@@ -26,7 +26,8 @@ const POLL_BYTES_MAX: usize = 160 << 10;
 
 fn config() -> Config {
     let config = Config::new("ws://localhost:4000/socket/websocket").expect("an address");
-    // The server answers nothing: with timeouts, a busy machine would retry the join or send a heartbeat.
+    // The timeouts are off, because the server answers nothing: on a busy machine the client would
+    // retry the join or send a heartbeat.
     let config = config.heartbeat_interval(Duration::ZERO).join_timeout(Duration::MAX);
     config.auto_join("room:a", JoinParams::none()).expect("no reserved topic")
 }
@@ -47,8 +48,8 @@ async fn ticks(count: usize, mut work: impl FnMut()) {
     }
 }
 
-/// tungstenite reads control frames and continuations in a loop of its own, which ran for as long as
-/// there were any: on smol, no other task was polled.
+/// tungstenite reads control frames and continuations in an internal loop, which continued as long
+/// as there were any, so on smol no other task was polled.
 #[test]
 fn floods_do_not_starve_the_executor() {
     for (name, once, repeated) in FLOODS {
@@ -63,7 +64,7 @@ fn floods_do_not_starve_the_executor() {
             });
             let mut ticks = pin!(ticks);
             poll_fn(|cx| {
-                // Both are polled in turn, as by an executor.
+                // The driver and the other task are polled in turn, as by an executor.
                 assert!(driver.as_mut().poll(cx).is_pending(), "{name}");
                 Pin::as_mut(&mut ticks).poll(cx)
             })
@@ -77,8 +78,8 @@ fn floods_do_not_starve_the_executor() {
     }
 }
 
-/// RFC 6455 section 5.5.3: a client may answer the most recent ping only. A client that answers each
-/// ping can be made to write as much as it reads.
+/// RFC 6455 section 5.5.3: a client may answer the most recent ping only. If the client answered
+/// each ping, a server could make it write as much as it reads.
 /// Protocol: HB-8.
 #[test]
 fn pongs_answer_the_latest_ping() {
@@ -116,7 +117,7 @@ fn message_of_many_reads_arrives() {
         let head = [&[0x81, 127], &(text.len() as u64).to_be_bytes()[..]].concat();
         let flood = Flood::new(&[&head, text.as_bytes()].concat(), b"");
         let (client, driver) = flood.client(config().buffers(4 << 10, 4 << 10).expect("not zero"));
-        // Spawned, so that it is polled only after a wake-up.
+        // The consumer is spawned, so that it is polled only after a wake-up.
         spawn(driver);
         until("it has arrived", || client.stats().frames_in == 1).await;
     })

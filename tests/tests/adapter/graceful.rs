@@ -1,5 +1,5 @@
-//! Ends by the client's own decision: the frames on the wire, how long it waits for the peer, and the
-//! handles of a client whose runtime is gone.
+//! Connections that the client ends: the frames on the wire, how long the client waits for the
+//! peer, and the handles of a client whose runtime has ended.
 
 use core::pin::pin;
 use core::time::Duration;
@@ -90,7 +90,8 @@ fn disconnect_closes_1000_and_waits() {
         let peer = Peer::start(vec![Box::new(move |stream| {
             assert_eq!(read_close(stream), 1000);
             closing.send(()).unwrap();
-            // More than all socket buffers hold: it can be written only if the client still reads.
+            // This message is larger than all socket buffers together, so it can be written only if
+            // the client still reads.
             let news = [&[0x82, 127][..], &u64::to_be_bytes(1 << 20), &[7; 1 << 20]].concat();
             for _ in 0..32 {
                 stream.write_all(&news).expect("the client waits for the answer");
@@ -135,7 +136,7 @@ fn unanswered_close_ends_after_timeout() {
     })
 }
 
-/// firezone/firezone#12251: a close frame that the client did not answer.
+/// The client answers the peer's close frame (firezone/firezone#12251: a client did not).
 /// Protocol: CLOSE-8.
 #[test]
 fn peer_close_is_answered_with_its_code() {
@@ -153,7 +154,7 @@ fn peer_close_is_answered_with_its_code() {
         let sent = [1000, 1001, 1002, 1011, 1012, 4000];
         let peer = Peer::start(sent.map(close_with).into());
         let tracked = Tracked::new();
-        // A retry would use up the script of the next client.
+        // The client does not retry, because a retry would use the script of the next client.
         let config = peer.config().max_retries(Some(0));
         for code in sent {
             let (_client, mut signals) = tracked.start_watched(config.clone());
@@ -201,8 +202,8 @@ fn dropped_client_of_unreading_peer_ends() {
         let config = config.max_push_bytes(64 << 20).queued_bytes_max(128 << 20);
         let client = connect(&tracked, config).await;
         let room = client.join("room:lobby", json!({})).await.unwrap();
-        // More than all socket buffers hold: the close frame, like the second push, is stuck behind the
-        // first push.
+        // The first push is larger than all socket buffers together, so the second push and the
+        // close frame cannot be written.
         let much = Payload::binary(vec![7; 32 << 20]);
         let mut pushes = Box::pin(async {
             select(pin!(room.push("a", much.clone())), pin!(room.push("b", much.clone()))).await;

@@ -104,14 +104,14 @@ fn client_close_is_answered() {
     })
 }
 
-/// The server still reads from a client that does not.
+/// The server still reads from a client that does not read.
 #[test]
 fn unread_output_does_not_block_input() {
     block_on(async {
         let listener = listen().await;
         let mut transport = dial(&listener.url()).await.unwrap();
         join(&mut transport).await;
-        // More than all socket buffers hold.
+        // More bytes than all socket buffers together can hold.
         listener.with(|server, _| {
             let (peer, mebibyte) = (server.peers()[0], Frame::Binary(vec![7; 1 << 20].into()));
             (0..32).for_each(|_| server.send_raw(peer, mebibyte.clone()));
@@ -147,7 +147,7 @@ fn server_timers_fire() {
         let config = ServerConfig::default().idle_timeout(Duration::from_secs(1));
         let listener = Listener::bind(([127, 0, 0, 1], 0).into(), config).await.unwrap();
         let mut transport = dial(&listener.url()).await.unwrap();
-        // After silence: wire/idle_timeout_close.
+        // The close code after silence: wire/idle_timeout_close.
         let expected = Ended::CloseFrame { code: Some(1002), reason: String::new() };
         assert_eq!(receive(&mut transport).await, Received::Ended(expected));
     })
@@ -157,7 +157,7 @@ const UPGRADE: &str = "GET /socket/websocket?vsn=2.0.0 HTTP/1.1\r\nHost: localho
     Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-/// A raw TCP connection. The listener runs on threads of its own.
+/// A raw, blocking TCP connection. The listener runs on other threads.
 fn raw(listener: &Listener) -> TcpStream {
     let stream = TcpStream::connect(listener.addr()).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -200,7 +200,7 @@ fn upgrade_by_post_is_400() {
     block_on(async {
         let listener = listen().await;
         let post = UPGRADE.replacen("GET", "POST", 1);
-        // The answer arrives, whether the body comes whole or never.
+        // The answer arrives whether the body arrives completely or not at all.
         for (length, body) in [(0, 0), (100_000, 100_000), (10, 0)] {
             let head = post.replacen("\r\n", &format!("\r\nContent-Length: {length}\r\n"), 1);
             let answer = answer(&listener, (head + &"x".repeat(body)).as_bytes());
@@ -228,7 +228,7 @@ fn upgrade_of_bad_version_is_400() {
         }
         let bare = answer(&listener, b"GET /socket/websocket?vsn=2.0.0 HTTP/1.1\r\n\r\n");
         assert_refused(&bare, "400 Bad Request", "'upgrade' header must contain 'websocket'");
-        // For an unknown path, the answer is 404 whatever else is wrong.
+        // For an unknown path, the answer is 404 even if the request has other faults.
         let elsewhere = answer(&listener, b"POST /elsewhere HTTP/1.1\r\nHost: a\r\n\r\n");
         assert!(elsewhere.starts_with("HTTP/1.1 404 Not Found\r\n"), "{elsewhere}");
     })

@@ -1,6 +1,6 @@
-//! Code of the application that runs inside the library may call the client: wakers that own their
-//! task, memory with an owner, functions for join parameters. If the library held a lock, each would be
-//! a deadlock.
+//! Some code of the application runs inside the library: wakers that own their task, the destructor
+//! of a payload's memory, functions for join parameters. Such code may call the client. If the
+//! library held a lock during the call, it would deadlock.
 
 use core::future::Future;
 use core::pin::Pin;
@@ -19,7 +19,7 @@ use crate::rt::phx::socket::ChannelStatus;
 use crate::rt::phx::testing::{Listener, ServerConfig};
 use crate::rt::phx::{self, Client, Config, JoinParams, Payload};
 
-/// Runs a scenario in a thread and a runtime of its own, so that a deadlock fails the test.
+/// Runs a scenario in a separate thread and runtime, so that a deadlock makes the test fail.
 fn must_end(scenario: impl AsyncFnOnce(Listener, Client) + Send + 'static) {
     let (done, wait) = mpsc::channel();
     std::thread::spawn(move || {

@@ -1,5 +1,5 @@
-//! `wss://` with common certificates and keys: the error for each refused one states what is wrong with
-//! it and the command that makes a good one, and the test runs that command.
+//! `wss://` with common certificates and keys. The error for each one that is refused states the
+//! problem and a command that creates a correct one, and the test runs that command.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -72,8 +72,8 @@ fn command(message: &str) -> &str {
     message.split('`').nth(1).unwrap_or_else(|| panic!("no command: {message}"))
 }
 
-/// rustls/webpki#205: the certificate that the usual tutorials create is one of an authority. The error
-/// has the command for a server's certificate.
+/// The certificate that common tutorials create is that of an authority, which is refused
+/// (rustls/webpki#205). The error has the command for a server's certificate.
 #[test]
 fn ca_certificate_error_suggests_command() {
     if !available("ca_certificate_error_suggests_command") {
@@ -117,7 +117,8 @@ fn rsa_key_without_parameters_is_accepted() {
             let (kind, _) = failure(Config::new(&listener.url()).unwrap()).await;
             assert_eq!(kind, TlsKind::UnknownIssuer);
         }
-        // A damaged signature, and a server without the key.
+        // The errors for a damaged signature and for a server that does not hold the key of its
+        // certificate.
         let mut damaged = mix.clone();
         *damaged.last_mut().unwrap() ^= 1;
         let listener = serve(&pem(&damaged), &key, &[&version::TLS13]).await;
@@ -133,7 +134,8 @@ fn rsa_key_without_parameters_is_accepted() {
     })
 }
 
-/// A certificate without `subjectAltName`, and certificates with other names, which the error lists.
+/// The errors for a certificate without `subjectAltName` and for certificates with other names,
+/// which the error lists.
 #[test]
 fn certificate_name_error_suggests_command() {
     if !available("certificate_name_error_suggests_command") {
@@ -369,7 +371,8 @@ fn client_certificate_errors_follow_handshake() {
         let cause = Cause::Tls { kind, message };
         assert!(cause.to_string().contains("`Tls::with_identity`"), "{cause}");
 
-        // From another authority, and from one that was created again under its old name.
+        // The certificates are from another authority, and from one that was created again with the
+        // same name.
         for other in [Authority::named("other"), Authority::new()] {
             let stranger = other.client("stranger");
             let files = [
@@ -392,7 +395,7 @@ fn wss_to_plain_port_suggests_ws() {
     block_on(async {
         for unread in [false, true] {
             let (addr, _server) = serve_once(move |stream| {
-                // With bytes unread, closing is a reset.
+                // Closing a stream with unread bytes sends a reset.
                 let mut hello = [0; 5];
                 let _ = if unread { Ok(()) } else { stream.read_exact(&mut hello) };
                 let _ = stream.shutdown(Shutdown::Both);

@@ -1,4 +1,4 @@
-//! Scripted servers on threads of their own, without a runtime.
+//! Scripted servers on separate threads, without a runtime.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -29,7 +29,8 @@ pub(crate) fn read_head(stream: &mut impl Read) -> String {
     String::from_utf8(head).unwrap()
 }
 
-/// Reads an upgrade request and accepts it; `behind` follows the answer in the same write.
+/// Reads an upgrade request and accepts it. The bytes of `behind` follow the answer in the same
+/// write.
 pub(crate) fn accept_upgrade(stream: &mut (impl Read + Write), behind: &[u8]) -> String {
     let head = read_head(stream);
     let key = header(&head, "sec-websocket-key").expect("a key");

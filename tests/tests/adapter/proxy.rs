@@ -128,7 +128,10 @@ fn proxy_receives_credentials() {
         }
         let error = phx::connect(through(&proxy.url(""))).await.expect_err("it is refused");
         assert!(matches!(error.cause, Cause::ProxyRefused(_)), "{error:?}");
-        assert!(error.to_string().contains("requires credentials"), "{error}");
+        assert!(
+            error.to_string().contains("the proxy credentials are missing or wrong"),
+            "{error}"
+        );
 
         dial(through(&proxy.url("user:s3cret@"))).await.map(drop).unwrap();
         let given = Proxy::parse(&proxy.url("")).unwrap().credentials("user", "s3cret");

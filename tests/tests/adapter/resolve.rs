@@ -1,5 +1,5 @@
-//! Name resolution: it uses none of the runtime's blocking threads, and the caller may supply a
-//! resolver.
+//! Name resolution: the client uses none of the runtime's blocking threads, and the caller may
+//! supply a resolver.
 
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -49,8 +49,8 @@ fn custom_resolver_may_fail() {
     })
 }
 
-/// With a name server that is down, 600 clients used all 512 blocking threads of a tokio process, which
-/// blocked its file I/O until the resolver timed out (tokio-rs/tokio#5338).
+/// When a name server was down, 600 clients used all 512 blocking threads of a tokio process, which
+/// blocked the process's file I/O until the resolver timed out (tokio-rs/tokio#5338).
 ///
 /// On smol the number of threads is a setting of the whole process, so the test starts a process of its
 /// own, in which the only blocking thread is occupied.

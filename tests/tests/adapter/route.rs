@@ -1,4 +1,5 @@
-//! Dialling another address than that of the URI: port-forwards, tunnels and addresses with a zone.
+//! Dialling an address other than that of the URI: port-forwards, tunnels and addresses with a
+//! zone.
 
 use core::net::SocketAddr;
 
@@ -22,8 +23,8 @@ async fn request_through(config: impl FnOnce(SocketAddr) -> Config) -> String {
     head.recv().unwrap()
 }
 
-/// The dialled address is another than that of the URI, as behind a port-forward
-/// (snapview/tungstenite-rs#255, vi/websocat#82).
+/// The dialled address is not that of the URI, as behind a port-forward
+/// (snapview/tungstenite-rs#255, vi/websocat#82); the header `Host` is still that of the URI.
 #[test]
 fn connect_to_keeps_host_header() {
     block_on(async {

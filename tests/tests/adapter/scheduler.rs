@@ -1,5 +1,6 @@
-//! An adversarial scheduler: spurious polls, an exhausted budget for the runtime's resources, streams
-//! that return `Pending` at every other call. No input and no deadline is lost.
+//! Tests with an adversarial scheduler: spurious polls, an exhausted budget for the runtime's
+//! resources, and streams that return `Pending` at every second call. No input and no deadline is
+//! lost.
 
 use core::future::{Future, poll_fn};
 use core::pin::pin;
@@ -36,7 +37,7 @@ async fn with_spurious_polls<F: Future>(future: F, starved: impl Fn(usize) -> bo
         if starved(polls) {
             exhaust_budget();
         }
-        // A spurious poll by a task that is gone.
+        // A spurious poll, with the waker of a task that has ended.
         if let Poll::Ready(done) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             return Poll::Ready(done);
         }
@@ -49,8 +50,8 @@ fn config(url: &str) -> Config {
     Config::new(url).expect("an address")
 }
 
-/// `futures::join!(consumer, driver)` with a consumer that has used up the task's budget: tokio's timer
-/// then returns `Pending` without registering the waker, and the connect timeout was lost.
+/// The connect timeout was lost in `futures::join!(consumer, driver)`, if the consumer had used up
+/// the task's budget: tokio's timer then returns `Pending` without registering the waker.
 #[test]
 fn connect_timeout_survives_an_exhausted_budget() {
     block_on(async {

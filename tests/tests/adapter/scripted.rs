@@ -34,7 +34,7 @@ pub(crate) struct Wire {
     /// The position in `repeated`.
     at: usize,
     is_open: bool,
-    /// Bytes read since the test last took this count.
+    /// The number of bytes that were read since the test last reset this count.
     pub(crate) read: usize,
     /// The number of reads so far.
     pub(crate) reads: usize,

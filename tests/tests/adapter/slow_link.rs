@@ -1,7 +1,7 @@
 //! Slow links over real sockets: a proxy limits both directions, or swallows one.
 //!
-//! `phoenixframework/phoenix#6770`: a transfer that takes longer than the heartbeat timeout is cut, and
-//! each reconnect starts it again.
+//! In `phoenixframework/phoenix#6770`, a transfer that takes longer than the heartbeat timeout is
+//! cut, and each reconnect starts it again.
 
 use core::time::Duration;
 use std::time::Instant;
@@ -106,9 +106,9 @@ impl Link {
     }
 }
 
-/// Heartbeats every second with a timeout of 12 s, and transfers that take longer: without counting
-/// progress, each connection would be declared dead. Even a busy machine does not stop a transfer for
-/// that long.
+/// The client sends heartbeats every second with a timeout of 12 s, and the transfers take longer.
+/// If transferred bytes did not extend the timeout, each connection would be declared dead. Even a
+/// busy machine does not stop a transfer for 12 s.
 #[test]
 fn transfers_outlast_heartbeat_timeout() {
     let hasty = |config: Config| {
@@ -118,7 +118,7 @@ fn transfers_outlast_heartbeat_timeout() {
         let mut transfers = Vec::new();
         for tls in [false, true] {
             for way in [Way::Up, Way::Down] {
-                // The socket buffers take the small ones at once.
+                // Small frames fit into the socket buffers at once.
                 for (bytes, rate) in [(320_000, 20_000), (400_000, 20_000), (2_400_000, 100_000)] {
                     transfers.push(async move {
                         Link::new(tls, rate, hasty).await.transfer(way, bytes).await
@@ -132,7 +132,7 @@ fn transfers_outlast_heartbeat_timeout() {
     })
 }
 
-/// With every default, as in the report; it takes two minutes.
+/// The same transfers with the default options, as in the report. The test takes two minutes.
 #[test]
 #[ignore = "takes two minutes; `cargo test -p phx-tests -- --ignored --nocapture defaults`"]
 fn transfers_succeed_with_defaults() {
@@ -155,8 +155,8 @@ fn transfers_succeed_with_defaults() {
     })
 }
 
-/// A connection that swallows everything in one direction is noticed, although the other works
-/// (firezone/firezone#2916).
+/// The client detects a connection that discards everything in one direction, although the other
+/// direction works (firezone/firezone#2916).
 #[test]
 fn swallowed_direction_is_detected() {
     for way in [Way::Up, Way::Down] {

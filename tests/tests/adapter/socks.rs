@@ -1,4 +1,4 @@
-//! Connections through a SOCKS5 proxy: a small one on threads.
+//! Connections through a SOCKS5 proxy, which is a small server on threads.
 
 use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::io::{self, Read, Write};
@@ -135,7 +135,7 @@ fn channel_works_through_socks5() {
     })
 }
 
-/// `socks5h` leaves the name to the proxy; `socks5` resolves it on this side.
+/// With `socks5h` the proxy resolves the name; with `socks5` the client does.
 #[test]
 fn socks5_carries_tls_to_server() {
     block_on(async {

@@ -1,5 +1,5 @@
-//! The environment of a conformance scenario: a server, the proxy in front of it, the runtime, and the
-//! check at the end that nothing is left behind.
+//! The environment of a conformance scenario: a server, the proxy in front of it, the runtime, and
+//! the check at the end that no task and no socket is left.
 
 use core::fmt::Debug;
 use core::future::Future;
@@ -88,7 +88,7 @@ fn report_skipped_phoenix() {
 impl Stage {
     async fn new(target: Target, transport: TransportKind, phoenix: Option<String>) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        // Every run has topics of its own, because a real server outlives it.
+        // Every run uses different topics, because a real server runs longer than the test.
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let unique = format!("{:x}-{:x}-{count:x}", since.as_micros(), std::process::id());

@@ -42,7 +42,8 @@ fn subscribe(supervisor: &Supervisor, name: &str) -> Subscription {
     supervisor.bus().subscribe(&format!("jido.protocol.phoenix.{name}.**")).unwrap()
 }
 
-/// The killed server's connection resumes, the other one is not affected, and a shutdown ends both.
+/// One of two servers is killed and restarted. Its connection resumes, the other connection is not
+/// affected, and a shutdown ends both.
 #[test]
 fn connections_survive_kill_of_one_server() {
     block_on(async {
@@ -65,7 +66,7 @@ fn connections_survive_kill_of_one_server() {
 
         let unfinished = supervisor.shutdown(DEADLINE).await;
         assert!(unfinished.is_empty(), "{unfinished:?}");
-        // The other connection's first event after its join is its own end.
+        // The next event of the other connection after its join is its end at the shutdown.
         let BusEvent::Event(routed) = of_b.next().await.unwrap() else { panic!("an event") };
         assert_eq!(routed.event.data.get_str("reason").as_deref(), Some("left"));
         until(&mut of_b, "phoenix.connection.closed").await;

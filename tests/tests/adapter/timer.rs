@@ -25,7 +25,7 @@ fn timer_does_not_wake_early() {
     })
 }
 
-/// Whether it was polled before the reset or not.
+/// The test covers a timer that was polled before the reset, and one that was not.
 #[test]
 fn reset_timer_forgets_earlier_time() {
     block_on(async {

@@ -137,7 +137,7 @@ where
 
 /// A task with its guard.
 pub(crate) struct Watched<F> {
-    // The future is dropped before the guard, both at completion and in a drop.
+    // The field comes before the guard, so the future is dropped first.
     future: Option<Pin<Box<F>>>,
     _alive: Alive,
 }

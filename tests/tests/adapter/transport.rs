@@ -158,7 +158,7 @@ fn frames_are_written_in_order() {
     });
 }
 
-/// Bytes of the upgrade do not count.
+/// The progress does not include the bytes of the upgrade.
 #[test]
 fn progress_starts_after_upgrade() {
     over_each(async |config| {
@@ -189,7 +189,7 @@ fn close_frame_survives_a_reset() {
         let mut transport = open(addr, config).await;
         transport.send(text("unread")).unwrap();
         poll_fn(|cx| transport.poll_flush(cx)).await.unwrap();
-        // With unread bytes, the drop is a reset.
+        // The drop sends a reset, because bytes are unread.
         drop(server.join().unwrap());
         while transport.send(text("more")).is_ok() {
             let _ = poll_fn(|cx| transport.poll_flush(cx)).await;

@@ -84,7 +84,7 @@ fn unwritable_request_is_not_sent() {
     script.refute_push("orders", "buy");
 }
 
-/// A call waits through an outage before it is written, and ends at once if it was written.
+/// During an outage, a call that is not written waits, and a call that was written ends at once.
 #[test]
 fn call_ends_unknown_on_disconnect() {
     let script = Script::new();
@@ -132,7 +132,7 @@ fn dropped_call_withdraws_the_push() {
     script.refute_push("orders", "buy");
 }
 
-/// A cast that waits for space, on a task of its own.
+/// A separate task with a cast that waits for space in the queue.
 fn cast(script: &Script, room: &Channel, event: &'static str) -> Running<Result<(), PushFailed>> {
     let room = room.clone();
     let casting = script.spawn(async move { room.cast_when_ready(event, json!({})).await });
@@ -187,7 +187,7 @@ fn waiting_pushes_go_out_in_order() {
     assert!(places.is_sorted(), "{log}");
 }
 
-/// Waiting pushes are served before one that comes when there is space for one.
+/// If there is space for one push, a waiting push gets it before a new one.
 #[test]
 fn late_push_queues_behind_waiting_ones() {
     let mut bench = Bench::new(|config| config.queued_pushes_max(1));
@@ -233,7 +233,8 @@ fn topic_backlog_blocks_no_other_topic() {
     assert!(held.iter().all(|casting| !casting.is_finished()));
 }
 
-/// Space may be for any of the topics that have waiters, so the first of each is woken.
+/// Free space in the queue may suit any topic that has waiters, so the first waiter of each topic
+/// is woken.
 #[test]
 fn first_waiter_of_each_topic_is_woken() {
     let script = Script::new();
@@ -282,7 +283,8 @@ fn channel_end_ends_its_waiters() {
     assert_eq!(script.now().as_millis(), 0, "at once");
 }
 
-/// The queue is full of another topic's pushes, so the end of this topic ends none of them.
+/// The queue is full of pushes of another topic, so the end of this topic frees no space. Its
+/// waiters end nevertheless.
 #[test]
 fn topic_without_pushes_ends_its_waiters() {
     let script = Script::new();
@@ -305,7 +307,7 @@ fn disconnect_ends_push_waiters() {
     assert!(script.finish(waiting).expect_err("it is closed").is_safe_to_repeat());
 }
 
-/// The handle is done while others keep the topic, and while the queue stays full.
+/// A handle is left while other handles keep the topic, and while the queue stays full.
 #[test]
 fn left_handle_ends_its_waiters() {
     let script = Script::new();
@@ -354,7 +356,7 @@ fn written_call_makes_space() {
     assert!(waiting.is_finished() && !call.is_finished(), "{}", script.log());
 }
 
-/// Topics come and go, and a program may have waited on each of them.
+/// A program that joins and leaves many topics may wait on each of them once.
 #[test]
 fn past_topics_keep_no_waiters() {
     let bench = Bench::new(|config| config.queued_pushes_max(1));

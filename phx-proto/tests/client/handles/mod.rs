@@ -1,6 +1,6 @@
 //! The handles of the async client, as a program uses them: a test plays the server, in virtual time.
 //!
-//! Wakers are real here: a future that nothing wakes is not polled, and its test fails.
+//! Futures are polled only after a wake-up, so a test fails if one is missing.
 
 mod calls;
 mod status;

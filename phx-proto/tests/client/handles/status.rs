@@ -59,7 +59,7 @@ fn fast_reader_sees_every_status() {
     assert_eq!(seen, expected.concat());
 }
 
-/// A slow reader gets the present state, once; it costs no memory meanwhile.
+/// A slow reader gets the present state once. States that it missed use no memory.
 #[test]
 fn slow_reader_gets_latest_status_only() {
     let mut bench = Bench::new(|config| config);
@@ -139,7 +139,7 @@ fn retry_in_counts_down_to_next_attempt() {
     assert_eq!(client.retry_in(), None);
 }
 
-/// A late driver: the attempt is overdue, and the result is not negative.
+/// If the driver is late and an attempt is overdue, the result is zero, not negative.
 #[test]
 fn retry_in_is_zero_when_due() {
     let mut bench = Bench::new(|config| config);
@@ -166,7 +166,8 @@ impl Wake for Count {
     }
 }
 
-/// Waking from a suspend moves the next attempt, which is no signal.
+/// A wake-up changes the time of the next attempt without a signal; watchers are notified all the
+/// same.
 #[test]
 fn status_change_without_signal_wakes() {
     let mut bench = Bench::new(|config| config);
@@ -195,7 +196,7 @@ fn status_change_without_signal_wakes() {
     assert_eq!(changes_poll(&mut changes, &mut cx), Some(bench.client.status()));
 }
 
-/// That the connection is closing is no signal either.
+/// The state `Closing` has no signal; watchers are notified all the same.
 #[test]
 fn closing_wakes_status_watchers() {
     let bench = Bench::new(|config| config);

@@ -33,7 +33,7 @@ fn on_yields_its_events_and_gaps() {
     assert_eq!(in_words(&script.finish(any)), expected);
 }
 
-/// A flood of one event does not cost another one its messages.
+/// A flood of one event does not push messages of other events out of their mailbox.
 #[test]
 fn flood_of_other_events_fills_no_mailbox() {
     let script = Script::new();
@@ -53,8 +53,8 @@ fn flood_of_other_events_fills_no_mailbox() {
     assert_eq!(noise, ["lagged 98", r#"noise {"n":98}"#, r#"noise {"n":99}"#, closed]);
 }
 
-/// Messages right behind the join are not missed, whichever stream asks for them, until the stream
-/// of all events has taken them.
+/// A new stream begins with the messages that followed the join, until the stream of all events has
+/// taken them.
 #[test]
 fn on_begins_with_the_join() {
     let script = Script::new();
@@ -85,7 +85,7 @@ fn on_begins_with_the_join() {
     assert_eq!(in_words(&script.finish(read(&script, late))), end);
 }
 
-/// A message that the stream does not take stood between two gaps, which are then merged.
+/// Two interruptions are merged if only messages that the stream does not select are between them.
 #[test]
 fn gaps_around_other_events_are_merged() {
     let script = Script::new();
@@ -186,7 +186,8 @@ fn losses_of_smaller_mailbox_are_counted() {
     assert_eq!(words[..2], ["lagged 4", r#"tick {"n":4}"#]);
 }
 
-/// A stream that is read, and whose policy is to start over rather than miss one of its events.
+/// A stream with the policy to join again on overflow: the channel is rejoined, and no event is
+/// silently missed.
 #[test]
 fn overflow_of_event_stream_rejoins() {
     let script = Script::new();
@@ -207,7 +208,7 @@ fn overflow_of_event_stream_rejoins() {
     assert_eq!(words[..3], ["lagged 3", "interrupted", "resumed"]);
 }
 
-/// The first mailbox overflowed and has ended. A stream with bounds of its own sees a loss.
+/// The first mailbox overflowed and has ended. A stream with other bounds reports the loss.
 #[test]
 fn overflow_of_first_mailbox_is_a_loss() {
     let script = Script::new();
@@ -288,7 +289,7 @@ fn streams_are_fused() {
     assert_eq!(ready(pin!(presence.next())), None);
 }
 
-/// A stream of events that never come ends with its channel, so the program can end too.
+/// A stream of events that never arrive ends with its channel, so the program can end too.
 #[test]
 fn on_ends_with_leave() {
     let script = Script::new();

@@ -104,7 +104,7 @@ fn very_many_tiny_messages() {
     row("mailbox of 1 MiB: 20,000 tiny ones", MIB, bytes);
 }
 
-/// The messages that the reader took in advance count too, and so do those that came since.
+/// The bound includes messages that the reader took in advance, and those that arrived since.
 #[test]
 fn messages_in_hand() {
     let (mut bench, room) = room(|config| config);
@@ -139,7 +139,7 @@ fn several_mailboxes_of_one_topic() {
     row("3 mailboxes of one topic", 3 * 8 * MIB, bytes);
 }
 
-/// Each gap keeps the response of the join that ended it.
+/// Each interruption in the mailbox holds the response of the join that ended it.
 #[test]
 fn responses_of_rejoins() {
     let (mut bench, room) = room(|config| config);
@@ -182,7 +182,8 @@ fn other_policies() {
     }
 }
 
-/// Feeds small messages in read buffers of their own; how many of them were delivered as they came.
+/// Sends small messages in separate read buffers. Returns how many were delivered as slices of
+/// these buffers.
 fn slices(bench: &mut Bench, messages: &mut Messages, join_ref: &str, at_once: usize) -> usize {
     let mut slices = 0;
     for _ in 0..4 {
@@ -198,8 +199,8 @@ fn slices(bench: &mut Bench, messages: &mut Messages, join_ref: &str, at_once: u
     slices
 }
 
-/// A consumer that keeps up gets slices of the read buffer; one that waits for many gets them too,
-/// while the messages of its connection are small.
+/// A consumer that keeps up gets slices of the read buffer. So does a consumer with many queued
+/// messages, as long as the messages of its connection are small.
 #[test]
 fn messages_are_not_copied_needlessly() {
     let (mut bench, room) = room(|config| config);

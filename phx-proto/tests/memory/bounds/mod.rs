@@ -1,8 +1,9 @@
 //! The memory that is held at each bound, counted by the allocator.
 //!
-//! Every row feeds one queue adversarially: small messages beside large ones in one read buffer, long
-//! names, many headers, deep and small JSON values. What is held afterwards is at most 1.25 times the
-//! stated bound plus [`CONSTANT`]. A hostile message of any shape costs at most three times its size.
+//! Every row feeds one queue adversarially: small messages beside large ones in one read buffer,
+//! long names, many headers, deep and small JSON values. Afterwards the queue holds at most 1.25
+//! times the stated bound plus [`CONSTANT`]. A hostile message of any shape costs at most three
+//! times its size.
 //!
 //! `cargo test -p phx-proto --all-features --test memory bounds -- --nocapture --test-threads 1 | grep '│'`
 //! prints the table.
@@ -39,7 +40,7 @@ fn row(name: &str, stated: usize, held: u64) {
     assert!(held <= allowed, "{name}: {held} bytes are held, {allowed} are allowed");
 }
 
-/// The bytes that are still held after `work`, which returns whatever holds them.
+/// The bytes that are still allocated after `work`, which returns the value that holds them.
 fn held<T>(work: impl FnOnce() -> T) -> u64 {
     let mut kept = None;
     let info = measure(|| kept = Some(work()));

@@ -6,8 +6,7 @@ use serde_json::Value;
 use super::{KIB, MIB, held, large, message, one_buffer, peak, receive, row};
 use crate::bench::Bench;
 
-/// The log of presence messages for a stream that is made later, of a channel without a
-/// presence stream.
+/// A channel without a presence stream logs presence messages for a stream that is created later.
 #[test]
 fn log_without_a_stream() {
     let mut bench = Bench::new(|config| config.mailbox(1, 1).expect("not zero"));
@@ -43,7 +42,7 @@ fn log_of_small_objects() {
     row("presence log: small objects", MIB, bytes);
 }
 
-/// Diffs that are held back until the state comes.
+/// Diffs that are held back until the state arrives.
 #[test]
 fn held_diffs() {
     for (name, meta) in [

@@ -124,7 +124,7 @@ fn replies_to_unpolled_futures() {
     assert!(outcomes.into_iter().all(|outcome| outcome.is_ready()));
 }
 
-/// Replies that are taken or dropped are subtracted again: a reply that comes alone is never
+/// A reply that is taken or dropped no longer counts, so a reply that arrives alone is never
 /// copied.
 #[test]
 fn taken_replies_free_the_bound() {

@@ -16,7 +16,7 @@ fn machine() -> Upgrade {
     Upgrade::new(&request).expect("a legal request")
 }
 
-/// The head of a response is at most 16 KiB and 1,024 headers, whatever it consists of.
+/// At most 16 KiB and 1,024 headers of the head of a response are held, for heads of every shape.
 #[test]
 fn endless_response_heads() {
     for (name, line) in [
@@ -41,8 +41,8 @@ fn endless_response_heads() {
     }
 }
 
-/// A refusal keeps its head, of which 1,024 headers with 48 bytes of bookkeeping each, and the first
-/// KiB of its body.
+/// A refusal holds its head and the first KiB of its body. The head has up to 1,024 headers, with
+/// 48 bytes of overhead each.
 #[test]
 fn refusal_with_a_full_head() {
     for (name, header) in [("short", "a:b\r\n"), ("long", "x-header-name: some value\r\n")] {

@@ -120,7 +120,7 @@ pub(in super::super) async fn leaves(stage: &mut Stage) {
     assert_eq!(json_of(&room.join_response().unwrap())["params"], json!({"round": 4}));
 }
 
-/// Every status of a reply, a second reply, a missing one, and slow ones beside quick ones.
+/// Replies with every status, a second reply, a missing reply, and slow replies next to quick ones.
 pub(in super::super) async fn replies_of_every_status(stage: &mut Stage) {
     let client = stage.connect().await;
     let room = client.join(stage.topic("room", ""), json!({})).await.unwrap();
@@ -146,7 +146,7 @@ pub(in super::super) async fn replies_of_every_status(stage: &mut Stage) {
     assert_eq!(silent.await, Err(PushFailed::TimedOut));
     room.cast("ack", json!({})).await.unwrap();
 
-    // A slow reply does not delay the others, and every push gets its own.
+    // A slow reply does not delay the others, and every push gets its own reply.
     let room = &room;
     let quick = || async {
         let echo = |n: u32| async move {
@@ -210,7 +210,8 @@ pub(in super::super) async fn broadcasts(stage: &mut Stage) {
         assert_eq!(next_json(&mut to_alice, "shout").await, json!({"n": n}));
         assert_eq!(next_json(&mut to_bob, "shout").await, json!({"n": n}));
     }
-    // The sender does not receive this one; the next one shows that it was not merely late.
+    // The sender does not receive this broadcast. The next one arrives, so the first was not merely
+    // late.
     bob.cast("shout_from", json!({"from": "bob"})).await.unwrap();
     ok(&bob, "shout", json!({"n": 50})).await;
     assert_eq!(next_json(&mut to_bob, "shout").await, json!({"n": 50}));
@@ -317,7 +318,8 @@ pub(in super::super) async fn crash_and_rejoin(stage: &mut Stage) {
     let room = client.join(stage.topic("room", ""), params.clone()).await.unwrap();
     let other = client.join(stage.topic("room", "-other"), json!({})).await.unwrap();
     let (mut messages, mut others) = (room.messages(), other.messages());
-    // A raising handler, an abnormal stop reason, a killed process, and an event without a handler.
+    // Each of these crashes the channel: a handler that raises, an abnormal stop reason, a killed
+    // process, an event without a handler.
     for event in ["crash", "stop_error", "kill_me", "no_such_event"] {
         let (push, unanswered) = (room.push(event, json!({})), room.push("noreply", json!({})));
         let (unanswered, push) = futures_util::join!(unanswered, push);
@@ -384,7 +386,8 @@ pub(in super::super) async fn slow_consumer(stage: &mut Stage) {
     let client = stage.connect_with(config).await.unwrap();
     let room = client.join(stage.topic("room", ""), json!({})).await.unwrap();
     let mut messages = room.messages();
-    // `connect` has a mailbox for signals too, which may drop heartbeats before it returns.
+    // `connect` also reads signals from a mailbox, which may drop signals of heartbeats before
+    // `connect` returns.
     let drops = client.stats().mailbox_drops;
     room.cast("push_me", json!({"n": 1_000})).await.unwrap();
     until("everything has arrived", || client.stats().messages == 1_000).await;

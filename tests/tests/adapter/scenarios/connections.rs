@@ -41,7 +41,8 @@ pub(in super::super) async fn refused_upgrades(stage: &mut Stage) {
 
 /// A refused reconnect is retried after the delay for its status.
 pub(in super::super) async fn refused_reconnects(stage: &mut Stage) {
-    // 403 and 404 have a schedule of their own, whose delays are too long for a test.
+    // 403 and 404 are left out, because their separate schedule has delays that are too long for a
+    // test.
     let backoff = Backoff::steps_msec(&[30]).unwrap().jitter(0.0).unwrap();
     let (client, mut signals) = stage.start_watched(stage.config().refused_after(backoff));
     client.wait_connected().await.unwrap();
@@ -55,7 +56,7 @@ pub(in super::super) async fn refused_reconnects(stage: &mut Stage) {
     for (refusal, min, max) in [
         (HttpRefusal::new(403, ""), MS(30), MS(30)),
         (HttpRefusal::new(410, "Gone"), MS(30), MS(30)),
-        // `Retry-After` plus up to a fifth, so that clients do not return all at once.
+        // The delay is `Retry-After` plus up to a fifth, so that clients do not retry all at once.
         (busy("1"), MS(1_000), MS(1_200)),
     ] {
         let status = refusal.status;
@@ -97,7 +98,8 @@ pub(in super::super) async fn params_and_headers(stage: &mut Stage) {
 
 /// The token reaches the socket; a server that ignores it causes a warning.
 pub(in super::super) async fn auth_token(stage: &mut Stage) {
-    // Its base64 has the characters in which the standard and the URL alphabet differ.
+    // The base64 of this token has characters in which the standard alphabet and the URL alphabet
+    // differ.
     let token = "??>~~~??>s3cret";
     let (client, mut signals) = stage.start_watched(stage.config().auth_token(token));
     let room = client.join(stage.topic("room", ""), json!({})).await.unwrap();
@@ -111,7 +113,7 @@ pub(in super::super) async fn auth_token(stage: &mut Stage) {
     }
 }
 
-/// A server is refused whose certificate authority is not trusted.
+/// The client refuses a server whose certificate authority is not trusted.
 pub(in super::super) async fn wrong_authority(stage: &mut Stage) {
     let other = Authority::new();
     let other_roots = Tls::new(Roots::pem(other.pem.as_bytes()).unwrap());
@@ -125,7 +127,8 @@ pub(in super::super) async fn wrong_authority(stage: &mut Stage) {
     echoes(&room, json!({"trusted": true})).await;
 }
 
-/// A host that accepts TCP and sends nothing is a connect timeout (firezone/firezone#12137).
+/// With a host that accepts TCP and sends nothing, the attempt ends with a connect timeout
+/// (firezone/firezone#12137).
 pub(in super::super) async fn silent_host(stage: &mut Stage) {
     // The kernel accepts the connection, but no process does.
     let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();

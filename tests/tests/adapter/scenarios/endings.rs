@@ -1,5 +1,6 @@
-//! Scenarios of ends: killed, stopped, kicked, idle, shut down. Channels are joined again, unless the
-//! client itself ended the connection.
+//! Scenarios in which connections end: the server is killed or stopped, a user is kicked, the
+//! connection is idle, the client shuts down. Channels are joined again, unless the client itself
+//! ended the connection.
 
 use core::pin::pin;
 use core::time::Duration;
@@ -29,8 +30,8 @@ async fn lost(messages: &mut Messages) -> Cause {
     }
 }
 
-/// A killed transport ends pushes as unknown, and the channel is joined again with its parameters
-/// (supabase/supabase-swift#196).
+/// When the transport is killed, pushes end with an unknown outcome, and the channel is joined
+/// again with its parameters (supabase/supabase-swift#196).
 pub(in super::super) async fn transport_killed(stage: &mut Stage) {
     let client = stage.connect().await;
     let room = client.join(stage.topic("room", ""), json!({"user": 7})).await.unwrap();
@@ -68,8 +69,8 @@ pub(in super::super) async fn kicked_by_id(stage: &mut Stage) {
     echoes(&other, json!({})).await;
 }
 
-/// A killed and restarted server: all channels are joined again (CuatroElixir/slipstream#18), and a push
-/// waits for the restart.
+/// After the server was killed and restarted, all channels are joined again
+/// (CuatroElixir/slipstream#18). A push in between waits for the restart.
 pub(in super::super) async fn kill_and_restart(stage: &mut Stage) {
     let client = stage.connect().await;
     let rooms = join_all(
@@ -83,7 +84,7 @@ pub(in super::super) async fn kill_and_restart(stage: &mut Stage) {
         for messages in &mut streams {
             lost(messages).await;
         }
-        // A push while the server is down waits for it.
+        // A push that is made while the server is down waits for the restart.
         let push = ok(&rooms[0], "echo", json!({"round": round}));
         let restart = async {
             until("it retries", || client.stats().failed_attempts > round).await;
@@ -98,10 +99,11 @@ pub(in super::super) async fn kill_and_restart(stage: &mut Stage) {
     assert_eq!(client.stats().lost_connections, 3);
 }
 
-/// A server that shuts down closes with 1012, and the client comes back later
+/// A server that shuts down closes connections with 1012, and the client reconnects later
 /// (phoenixframework/phoenix#4045).
 pub(in super::super) async fn server_shutdown(stage: &mut Stage) {
-    // A stopping server still listens, so a client that reconnects at once is interrupted again.
+    // During its shutdown the server still listens, so a client that reconnects at once is
+    // interrupted again.
     let later = DelayRange::new(HOUR, HOUR).unwrap();
     let config = stage.config().close_rule(1012, CloseRule::Retry).first_retry_spread(later);
     let client = stage.connect_with(config).await.unwrap();

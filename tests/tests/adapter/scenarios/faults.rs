@@ -29,7 +29,8 @@ async fn advance_until_lost(stage: &Stage, client: &Client) {
     .await;
 }
 
-/// A direction that swallows or stalls is a heartbeat timeout (firezone/firezone#2916).
+/// If a direction of the connection discards or stalls bytes, the connection ends with a heartbeat
+/// timeout (firezone/firezone#2916).
 pub(in super::super) async fn half_open_and_stalled(stage: &mut Stage) {
     let client = stage.connect().await;
     let room = client.join(stage.topic("room", ""), json!({})).await.unwrap();
@@ -45,7 +46,7 @@ pub(in super::super) async fn half_open_and_stalled(stage: &mut Stage) {
             echoes(&room, json!({"after": format!("{manner:?} {way:?}")})).await;
         }
     }
-    // The peer stops reading while there is much to send.
+    // The peer stops reading while the client has many bytes to send.
     stage.proxy().treat_live(Way::Up, Manner::Stall);
     let large = Payload::binary(vec![7; 1 << 20]);
     for _ in 0..6 {
@@ -137,10 +138,11 @@ pub(in super::super) async fn random_faults(stage: &mut Stage) {
             stage.clock().leap(LEAP);
         }
     }
-    // Safety: nothing panicked. Liveness: when the faults stop, everything works again.
+    // Safety: no task has panicked. Liveness: when the faults stop, everything works again.
     let proxy = stage.proxy();
     proxy.treat_new(Manner::Whole, Manner::Whole);
-    // The connection for the last `cut_next_after` may not have come yet.
+    // The fault of the last `cut_next_after` may still be pending, because no connection was opened
+    // since.
     proxy.cut_next_after(usize::MAX);
     proxy.reset();
     for room in &rooms {

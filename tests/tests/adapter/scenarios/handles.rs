@@ -89,7 +89,8 @@ pub(in super::super) async fn typed_calls(stage: &mut Stage) {
     let failed = room.call::<u32>("echo", &order).await.unwrap_err();
     assert!(matches!(failed, CallFailed::Response { .. }), "{failed}");
 
-    // Ten times the capacity of the queue: pushes that wait for it are all sent.
+    // The test makes ten times as many pushes as fit into the queue. Those that wait for capacity
+    // are all sent.
     let casts = (0..20).map(|n| room.cast_when_ready("ack", json!({ "n": n })));
     let calls = (0..20).map(|n| room.push_when_ready("echo", json!({ "n": n })));
     let (casts, calls) = futures_util::join!(join_all(casts), join_all(calls));
