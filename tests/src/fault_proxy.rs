@@ -88,8 +88,8 @@ const LIVE_MAX: usize = 256;
 /// How long a write may block before the connection is checked for its end.
 const WRITE_TICK: Duration = Duration::from_millis(20);
 
-/// After each of the first pieces, up to this number, there is a pause, so that the receiver
-/// probably reads each piece separately.
+/// The number of first pieces that are followed by a pause, so that the receiver probably reads
+/// each of them separately.
 const SEPARATE_PIECES: u32 = 64;
 
 /// A proxy on a loopback port of its own.

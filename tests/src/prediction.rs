@@ -49,7 +49,8 @@ pub struct Prediction {
     pub frames_out: u64,
     /// Inputs after the end of the connection, which change nothing.
     pub stale_inputs: u64,
-    /// If the recorder joined a topic again while its leave was unanswered, how long it had waited.
+    /// How long the recorder had waited for an unanswered leave when it joined the topic again, if
+    /// it did.
     pub leave_timeout: Option<Duration>,
     /// Whether the recorder joined a joined topic again.
     pub rejoins: bool,

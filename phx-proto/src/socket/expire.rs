@@ -107,7 +107,7 @@ impl Socket {
                     self.abort_connection(now, Cause::JoinStalled { topic });
                 }
             }
-            // No other state changes: the time was all that the next join waited for.
+            // The next join waited only for this time, so no other state changes.
             (TimerKind::JoinPace, _) => self.pace.clear_wait(),
             _ => debug_assert!(false, "{kind:?} is not a deadline of this phase"),
         }

@@ -10,8 +10,8 @@
 //! The deadline runs from the time when the heartbeat fell *due*, even if it could not be written,
 //! so a peer that stopped reading is detected too. Transferred bytes extend the deadline; see the
 //! [ledger](crate::socket::progress). Other traffic does not delay a heartbeat, because servers
-//! have dropped clients that did so. Nor does it replace the reply, because such clients never
-//! detected a half-open connection.
+//! have dropped clients whose heartbeats it delays. Other traffic does not replace the reply
+//! either, because a client that accepts it as a reply never detects a half-open connection.
 //!
 //! While bytes extend the deadline of an unanswered heartbeat, further heartbeats are written at
 //! their interval, because Phoenix closes a connection on which it reads nothing for 60 s

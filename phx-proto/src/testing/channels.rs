@@ -1,5 +1,5 @@
-//! The channels of the test server as pure functions: one returns the verdict on a join, one the
-//! effects of an event.
+//! The channels of the test server as pure functions: one returns the verdict on a join, and
+//! another returns the effects of an event.
 //!
 //! Nothing here changes state; `effects.rs` carries the effects out.
 

@@ -404,7 +404,8 @@ impl World {
         }
     }
 
-    /// Runs until `is_true` returns true, for at most `most`. Returns whether it returned true.
+    /// Runs until `is_true` returns true, for at most `most`. Returns false if the time passed
+    /// first.
     ///
     /// ```
     /// use core::time::Duration;

@@ -7,10 +7,10 @@
 //! ```
 //!
 //! tungstenite reads control frames and fragments in an internal loop until none is left, and
-//! answers every ping with a write. So a server could keep that loop running. Therefore each call
-//! of tungstenite may read from the stream only once, and the
-//! [watch](crate::websocket::control_watch) removes the pings, of which the WebSocket answers the
-//! latest.
+//! answers every ping with a write. So a server could keep that loop running. To prevent this, each
+//! call of tungstenite may read from the stream only once. The
+//! [watch](crate::websocket::control_watch) removes the pings, and the WebSocket answers the latest
+//! of them.
 
 use std::sync::Arc;
 

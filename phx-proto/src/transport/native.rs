@@ -65,7 +65,7 @@ pub struct Native<S> {
     drained: bool,
     /// Masked bytes that are not written yet.
     write: BytesMut,
-    /// The number of queued bytes from which on further messages wait for a flush.
+    /// When this many bytes are queued, further messages wait for a flush.
     write_max: usize,
     /// A pong or the reply to a close frame is due to be written.
     reply_due: bool,

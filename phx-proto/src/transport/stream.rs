@@ -122,6 +122,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Io<S> {
 
 /// Takes up to `max` bytes from the front.
 fn take_front(bytes: &mut Bytes, max: usize) -> Bytes {
-    // If everything is taken, the buffer is freed.
+    // If everything is taken, no reference to the buffer is kept.
     if bytes.len() <= max { core::mem::take(bytes) } else { bytes.split_to(max) }
 }

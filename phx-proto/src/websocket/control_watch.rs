@@ -1,4 +1,4 @@
-//! A scanner of the frame headers in a stream. It replaces pings by pongs and records the close
+//! A scanner of the frame headers in a stream. It replaces pings with pongs and records the close
 //! frame.
 //!
 //! ```text
@@ -152,7 +152,7 @@ fn skipped_header(bytes: &[u8]) -> Option<(usize, u64)> {
     }
 }
 
-/// Subtracts the smaller of `left` and `there` from `left`, and returns it.
+/// Subtracts the smaller of `left` and `there` from `left`, and returns the subtracted number.
 fn skip(left: &mut u64, there: usize) -> usize {
     let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(there);
     *left -= taken as u64;

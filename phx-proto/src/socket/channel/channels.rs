@@ -146,7 +146,7 @@ impl Channels {
     /// The earliest deadline of all channels.
     #[inline]
     pub(crate) fn next_deadline(&self) -> Option<&(Time, TimerKey)> {
-        // The check makes an empty set fast: even then, `first` may search a node.
+        // The check is a fast path: `first` may search a node even in an empty set.
         if self.index.deadlines.is_empty() { None } else { self.index.deadlines.first() }
     }
 

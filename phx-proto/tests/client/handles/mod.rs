@@ -1,6 +1,6 @@
 //! The handles of the async client, as a program uses them: a test plays the server, in virtual time.
 //!
-//! Futures are polled only after a wake-up, so a test fails if one is missing.
+//! Futures are polled only after a wake-up, so a test fails if a wake-up is missing.
 
 mod calls;
 mod status;
