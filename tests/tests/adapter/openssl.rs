@@ -130,7 +130,7 @@ fn rsa_key_without_parameters_is_accepted() {
         let listener = serve(&pem(&mix), &other.read("key.pem"), &[&version::TLS13]).await;
         let (kind, message) = failure(trusting(&listener, &pem(&mix))).await;
         assert_eq!(kind, TlsKind::UnknownIssuer, "{message}");
-        assert!(message.contains("does not hold its key"), "{message}");
+        assert!(message.contains("does not hold the certificate's key"), "{message}");
     })
 }
 
