@@ -67,28 +67,37 @@ impl Flood {
         (client, driver)
     }
 
-    /// The frames that the client wrote after its request: opcodes and payloads.
+    /// The whole frames that the client wrote after its request: opcodes and payloads. The client may
+    /// be about to write the rest of a further frame.
     pub(crate) fn frames(&self) -> Vec<(u8, Vec<u8>)> {
         let written = self.lock().written.clone();
         let head = written.windows(4).position(|end| end == b"\r\n\r\n").expect("a request");
         let (mut rest, mut frames) = (&written[head + 4..], Vec::new());
-        while let [first, length, behind @ ..] = rest {
-            assert_eq!(length & 0x80, 0x80, "the client masks its frames");
-            let (length, behind) = match length & 0x7f {
-                126 => {
-                    let length = u16::from_be_bytes([behind[0], behind[1]]);
-                    (usize::from(length), &behind[2..])
-                }
-                length => (usize::from(length), behind),
-            };
-            let (mask, behind) = behind.split_at(4);
-            let (payload, behind) = behind.split_at(length);
-            let mask = mask.iter().cycle();
-            frames.push((first & 0x0f, payload.iter().zip(mask).map(|(b, m)| b ^ m).collect()));
+        while let Some((frame, behind)) = whole_frame(rest) {
+            frames.push(frame);
             rest = behind;
         }
         frames
     }
+}
+
+/// The opcode and the payload of the masked frame that `bytes` begin with, and what is behind it; none
+/// if it is not whole.
+fn whole_frame(bytes: &[u8]) -> Option<((u8, Vec<u8>), &[u8])> {
+    let (&[first, length], behind) = bytes.split_first_chunk()?;
+    assert_eq!(length & 0x80, 0x80, "the client masks its frames");
+    let (length, behind) = match length & 0x7f {
+        126 => {
+            let (length, behind) = behind.split_first_chunk()?;
+            (usize::from(u16::from_be_bytes(*length)), behind)
+        }
+        length => (usize::from(length), behind),
+    };
+    let (mask, behind) = behind.split_at_checked(4)?;
+    let (payload, behind) = behind.split_at_checked(length)?;
+    let mask = mask.iter().cycle();
+    let payload = payload.iter().zip(mask).map(|(byte, mask)| byte ^ mask).collect();
+    Some(((first & 0x0f, payload), behind))
 }
 
 impl Script for Flood {
