@@ -73,31 +73,30 @@ impl Flood {
         let written = self.lock().written.clone();
         let head = written.windows(4).position(|end| end == b"\r\n\r\n").expect("a request");
         let (mut rest, mut frames) = (&written[head + 4..], Vec::new());
-        while let Some((frame, behind)) = whole_frame(rest) {
+        while let Some(frame) = whole_frame(&mut rest) {
             frames.push(frame);
-            rest = behind;
         }
         frames
     }
 }
 
-/// The opcode and the payload of the masked frame that `bytes` begin with, and what is behind it; none
-/// if it is not whole.
-fn whole_frame(bytes: &[u8]) -> Option<((u8, Vec<u8>), &[u8])> {
-    let (&[first, length], behind) = bytes.split_first_chunk()?;
+/// Takes the masked frame that `bytes` begin with, as its opcode and its payload. Returns `None` if the
+/// frame is not whole.
+fn whole_frame(bytes: &mut &[u8]) -> Option<(u8, Vec<u8>)> {
+    let (&[first, length], rest) = bytes.split_first_chunk()?;
     assert_eq!(length & 0x80, 0x80, "the client masks its frames");
-    let (length, behind) = match length & 0x7f {
+    let (length, rest) = match length & 0x7f {
         126 => {
-            let (length, behind) = behind.split_first_chunk()?;
-            (usize::from(u16::from_be_bytes(*length)), behind)
+            let (length, rest) = rest.split_first_chunk()?;
+            (usize::from(u16::from_be_bytes(*length)), rest)
         }
-        length => (usize::from(length), behind),
+        length => (usize::from(length), rest),
     };
-    let (mask, behind) = behind.split_at_checked(4)?;
-    let (payload, behind) = behind.split_at_checked(length)?;
+    let (mask, rest) = rest.split_at_checked(4)?;
+    let (payload, rest) = rest.split_at_checked(length)?;
+    *bytes = rest;
     let mask = mask.iter().cycle();
-    let payload = payload.iter().zip(mask).map(|(byte, mask)| byte ^ mask).collect();
-    Some(((first & 0x0f, payload), behind))
+    Some((first & 0x0f, payload.iter().zip(mask).map(|(byte, mask)| byte ^ mask).collect()))
 }
 
 impl Script for Flood {
