@@ -553,7 +553,7 @@ mod canonical {
                 surviving,
                 first_join_called,
                 ever_joined,
-                // Told to a function of the parameters and to observers.
+                // Passed to functions of join parameters and to observers.
                 attempts: _,
                 rejoins,
                 rejections,

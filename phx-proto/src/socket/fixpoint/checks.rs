@@ -29,7 +29,7 @@ const SOON: Duration = Duration::from_secs(2);
 pub(crate) struct Checks {
     /// Pushes without an outcome.
     pushes: BTreeMap<PushId, Accepted>,
-    topics: [Told; 2],
+    topics: [Seen; 2],
     /// Instances of this connection that a frame may name, by join_ref.
     instances: BTreeMap<u64, Instance>,
     /// Joins whose answer is awaited, and their topics.
@@ -73,9 +73,9 @@ struct Accepted {
     written: Option<u64>,
 }
 
-/// What the application was told of a topic.
+/// What the application has seen of a topic.
 #[derive(Clone, Debug, Default)]
-struct Told {
+struct Seen {
     joined: bool,
     ever_joined: bool,
     leaving: bool,
@@ -142,7 +142,7 @@ impl Checks {
             form.deadline(*deadline);
             form.option(*written, |form, msg_ref| form.msg_ref(Ref(msg_ref)));
         }
-        topics.iter().for_each(|told| told.canonical(form, unanswered, instances));
+        topics.iter().for_each(|seen| seen.canonical(form, unanswered, instances));
         form.number(instances.len() as u64);
         for (join_ref, Instance { topic, confirmed, surviving, left }) in instances {
             form.msg_ref(Ref(*join_ref));
@@ -279,11 +279,11 @@ impl Checks {
             self.beats.push(sent.msg_ref);
             return;
         }
-        let told = &mut self.topics[usize::from(sent.topic)];
+        let seen = &mut self.topics[usize::from(sent.topic)];
         if sent.event == Event::Join {
             assert_eq!(sent.join_ref, sent.msg_ref, "a join's ref is its join_ref");
-            assert!(told.until.take().is_none_or(|until| until <= world.now), "too early");
-            told.newest = Some((sent.msg_ref, world.now));
+            assert!(seen.until.take().is_none_or(|until| until <= world.now), "too early");
+            seen.newest = Some((sent.msg_ref, world.now));
             self.last_join = Some(world.now);
             self.instances.retain(|_, it| it.topic != sent.topic || it.left);
             let fresh =
@@ -301,8 +301,8 @@ impl Checks {
         if sent.event == Event::Leave {
             assert!(instance.left, "{sent:?}");
             self.instances.remove(&sent.join_ref);
-            if told.leaving {
-                told.leave = Some(sent.msg_ref);
+            if seen.leaving {
+                seen.leave = Some(sent.msg_ref);
             }
             return;
         }
@@ -349,7 +349,7 @@ impl Checks {
             }
             Signal::ConnectFailed { .. } => self.offline(),
             Signal::PushEnded { id, outcome, .. } => self.push_ended(*id, outcome, world.now),
-            _ => self.told(signal, world),
+            _ => self.observe(signal, world),
         }
     }
 
@@ -368,12 +368,12 @@ impl Checks {
         self.instances.clear();
         self.unanswered.clear();
         self.beats.clear();
-        for told in &mut self.topics {
-            (told.newest, told.leave, told.until, told.since) = (None, None, None, None);
+        for seen in &mut self.topics {
+            (seen.newest, seen.leave, seen.until, seen.since) = (None, None, None, None);
         }
     }
 
-    fn told(&mut self, signal: &Signal, world: &World) {
+    fn observe(&mut self, signal: &Signal, world: &World) {
         let topic = match signal {
             Signal::Joined { topic, .. }
             | Signal::Resumed { topic, .. }
@@ -387,40 +387,40 @@ impl Checks {
             _ => return,
         };
         let at = TOPICS.iter().position(|it| **it == **topic).expect("a topic of the world");
-        let told = &mut self.topics[at];
-        let newest = told.newest.map(|(newest, _)| newest);
+        let seen = &mut self.topics[at];
+        let newest = seen.newest.map(|(newest, _)| newest);
         let end = |instances: &mut BTreeMap<u64, Instance>, keep_left: bool| {
             instances.retain(|_, it| usize::from(it.topic) != at || keep_left && it.left);
         };
         match signal {
             Signal::Joined { .. } | Signal::Resumed { .. } => {
                 let first = matches!(signal, Signal::Joined { .. });
-                assert_eq!((told.joined, told.ever_joined), (false, !first), "{signal:?}");
+                assert_eq!((seen.joined, seen.ever_joined), (false, !first), "{signal:?}");
                 let newest = newest.expect("a join was written");
                 assert!(self.instances[&newest].confirmed, "joined without the server's ok");
-                (told.joined, told.ever_joined, told.rejections) = (true, true, 0);
-                told.since = Some(world.now);
+                (seen.joined, seen.ever_joined, seen.rejections) = (true, true, 0);
+                seen.since = Some(world.now);
             }
             Signal::JoinRejected { rejection, last, .. } => {
-                assert!(!told.joined, "{signal:?}");
+                assert!(!seen.joined, "{signal:?}");
                 end(&mut self.instances, true);
                 let crashed = rejection.kind == RejectionKind::JoinCrashed;
-                told.rejections += u32::from(!crashed);
+                seen.rejections += u32::from(!crashed);
                 let most = world.socket.config.join_rejections_max;
-                let expected = !crashed && (!told.ever_joined || told.rejections > most);
+                let expected = !crashed && (!seen.ever_joined || seen.rejections > most);
                 assert_eq!(*last, expected, "{signal:?}");
             }
             Signal::JoinTimedOut { .. } => {
-                let (_, written) = told.newest.expect("a join was written");
+                let (_, written) = seen.newest.expect("a join was written");
                 let timeout = world.socket.config.join_timeout;
-                assert!(world.now >= written + timeout && !told.joined, "{signal:?}");
+                assert!(world.now >= written + timeout && !seen.joined, "{signal:?}");
             }
             Signal::Errored { .. } => {
                 self.unanswered.retain(|join_ref, _| Some(*join_ref) != newest);
             }
             Signal::Interrupted { cause, .. } => {
-                assert!(told.joined, "{signal:?}");
-                told.joined = false;
+                assert!(seen.joined, "{signal:?}");
+                seen.joined = false;
                 if *cause == Interruption::Resync {
                     let newest = newest.and_then(|newest| self.instances.get_mut(&newest));
                     newest.expect("the joined instance").surviving = true;
@@ -429,8 +429,8 @@ impl Checks {
                 }
             }
             Signal::Left { outcome, .. } => {
-                assert!(core::mem::take(&mut told.leaving), "{signal:?}");
-                told.leave = None;
+                assert!(core::mem::take(&mut seen.leaving), "{signal:?}");
+                seen.leave = None;
                 // A leave that timed out is still written. That of an earlier instance is, too.
                 if *outcome == LeaveOutcome::Acked {
                     self.instances.retain(|join_ref, _| Some(*join_ref) != newest);
@@ -440,7 +440,7 @@ impl Checks {
                 let held = world.socket.channels.get(topic).is_some_and(|it| it.leaving.is_some());
                 let leaves = match cause {
                     ChannelEnd::Left => true,
-                    ChannelEnd::InvalidParams { .. } => held && !told.leaving,
+                    ChannelEnd::InvalidParams { .. } => held && !seen.leaving,
                     _ => false,
                 };
                 if leaves {
@@ -453,8 +453,8 @@ impl Checks {
                 if *cause == ChannelEnd::ClosedByServer {
                     self.unanswered.retain(|join_ref, _| Some(*join_ref) != newest);
                 }
-                let leaving = told.leaving || leaves;
-                *told = Told { leaving, leave: told.leave, newest: told.newest, ..Told::default() };
+                let leaving = seen.leaving || leaves;
+                *seen = Seen { leaving, leave: seen.leave, newest: seen.newest, ..Seen::default() };
                 self.now.closed.push(topic.to_string());
             }
             _ => {}
@@ -490,19 +490,19 @@ impl Checks {
 
     fn rejoins(&mut self, topic: &str, delay: Duration, cause: &RejoinCause, world: &World) {
         let at = TOPICS.iter().position(|it| **it == *topic).expect("a topic of the world");
-        let (told, config) = (&mut self.topics[at], &world.socket.config);
+        let (seen, config) = (&mut self.topics[at], &world.socket.config);
         let expected = if matches!(cause, RejoinCause::Rejected(_)) {
-            assert!(told.rejections <= config.join_rejections_max, "{cause:?}");
-            secs(REJECTED_AFTER[(told.rejections as usize).clamp(1, 2) - 1])
+            assert!(seen.rejections <= config.join_rejections_max, "{cause:?}");
+            secs(REJECTED_AFTER[(seen.rejections as usize).clamp(1, 2) - 1])
         } else {
             let stable =
-                told.since.take().is_some_and(|it| world.now.since(it) >= config.stable_after);
-            told.rejoins = if stable { 1 } else { told.rejoins + 1 };
+                seen.since.take().is_some_and(|it| world.now.since(it) >= config.stable_after);
+            seen.rejoins = if stable { 1 } else { seen.rejoins + 1 };
             let steps = world.settings.rejoin_after;
-            secs(steps[told.rejoins.min(steps.len()) - 1])
+            secs(steps[seen.rejoins.min(steps.len()) - 1])
         };
-        assert_eq!(delay, expected, "{topic}: {cause:?}, {told:?}");
-        told.until = Some(world.now + delay);
+        assert_eq!(delay, expected, "{topic}: {cause:?}, {seen:?}");
+        seen.until = Some(world.now + delay);
     }
 
     fn dialled(&mut self, world: &World) {
@@ -647,10 +647,10 @@ impl Checks {
     }
 
     fn check_topic(&self, at: usize, world: &World, writable: bool) {
-        let (told, socket, topic) = (&self.topics[at], &world.socket, TOPICS[at]);
+        let (seen, socket, topic) = (&self.topics[at], &world.socket, TOPICS[at]);
         let status = socket.channel_status(topic);
-        assert_eq!(told.joined, status == ChannelStatus::Joined, "{topic}: {told:?} {status:?}");
-        assert_eq!(told.joined, socket.join_response(topic).is_some());
+        assert_eq!(seen.joined, status == ChannelStatus::Joined, "{topic}: {seen:?} {status:?}");
+        assert_eq!(seen.joined, socket.join_response(topic).is_some());
         let is_open = socket.status() == Status::Open;
         if !is_open {
             use ChannelStatus::{Errored, Joined, Joining, Leaving};
@@ -663,36 +663,36 @@ impl Checks {
             }
             ChannelStatus::Pending(PendingReason::Paced) => assert!(world.settings.paced),
             ChannelStatus::Pending(PendingReason::LeaveEnding) | ChannelStatus::Leaving => {
-                assert!(told.leaving, "{topic}: {told:?}");
+                assert!(seen.leaving, "{topic}: {seen:?}");
             }
-            ChannelStatus::Errored { until } => assert_eq!(told.until, Some(until)),
+            ChannelStatus::Errored { until } => assert_eq!(seen.until, Some(until)),
             _ => {}
         }
         let Some(Said::Reply { to, status: reply, .. }) = self.now.said else { return };
         if usize::from(to.topic) != at {
             return;
         }
-        if to.event == Event::Join && told.newest.is_some_and(|(it, _)| it == to.msg_ref) {
+        if to.event == Event::Join && seen.newest.is_some_and(|(it, _)| it == to.msg_ref) {
             assert_ne!(status, ChannelStatus::Joining, "{topic}: the join was answered");
-            assert!(!told.joined || self.now.joined[at] || reply == Reply::Ok, "{topic}");
+            assert!(!seen.joined || self.now.joined[at] || reply == Reply::Ok, "{topic}");
         }
         if to.event == Event::Leave {
-            assert_ne!(told.leave, Some(to.msg_ref), "{topic}: the leave was answered");
+            assert_ne!(seen.leave, Some(to.msg_ref), "{topic}: the leave was answered");
         }
     }
 
     /// With everything delivered, the server holds the channels that are joined and no others.
     fn check_agreement(&self, world: &World) {
         let Link::Open(wire) = &world.link else { return };
-        for (at, told) in self.topics.iter().enumerate() {
+        for (at, seen) in self.topics.iter().enumerate() {
             let held = wire.channels.get(&(at as u8)).copied();
-            let joined = told.newest.map(|(newest, _)| newest).filter(|_| told.joined);
-            assert_eq!(held, joined, "{}: {told:?}", TOPICS[at]);
+            let joined = seen.newest.map(|(newest, _)| newest).filter(|_| seen.joined);
+            assert_eq!(held, joined, "{}: {seen:?}", TOPICS[at]);
         }
     }
 }
 
-impl Told {
+impl Seen {
     fn canonical(
         &self,
         form: &mut Form<'_>,
