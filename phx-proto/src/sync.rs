@@ -1,9 +1,9 @@
-//! The lock, the atomics and the threads of state that several tasks share.
+//! The lock, the atomics and the threads for state that several tasks share.
 //!
-//! They are the standard library's, except in the unit tests of a build with `--cfg shuttle`: there
-//! they are those of shuttle, which runs the same code under many schedules (`tests/schedules`). `Arc`,
-//! `Weak` and `Waker` are the standard library's in both: no lock is taken when they are cloned, and
-//! what a drop of the last of them does takes its locks from here.
+//! They come from the standard library, except in the unit tests of a build with `--cfg shuttle`. There
+//! they come from shuttle, which runs the same code under many schedules (`tests/schedules`). `Arc`,
+//! `Weak` and `Waker` always come from the standard library. This hides no schedule: cloning them takes
+//! no lock, and code that runs when the last one is dropped takes its locks from this module.
 
 #[cfg(all(test, shuttle))]
 use shuttle::sync as imp;
@@ -17,8 +17,8 @@ pub(crate) use shuttle::thread;
 #[cfg(all(not(all(test, shuttle)), feature = "adapter"))]
 pub(crate) use std::thread;
 
-/// A mutex that a panic does not poison: what it protects is changed by our own code, which leaves
-/// nothing half changed.
+/// A mutex that ignores poisoning. Only the code of this crate changes the protected value, and it
+/// never leaves a change half done.
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(imp::Mutex<T>);
 

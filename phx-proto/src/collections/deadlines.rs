@@ -1,9 +1,9 @@
 //! A queue of the deadlines of pushes.
 //!
-//! Most pushes have the same timeout, so their deadlines are inserted in order and nearly all are removed
-//! in order, when replies arrive. A ring buffer stores these in constant time. A deadline that is inserted
-//! out of order goes into a tree. Equal deadlines expire in the order in which the pushes were accepted, so
-//! the order of expiry is total.
+//! Most pushes have the same timeout, so their deadlines are inserted in order. Replies usually arrive
+//! in the order of the pushes, so nearly all deadlines are also removed in order. A ring buffer stores
+//! these in constant time. A deadline that is inserted out of order goes into a tree. Equal deadlines
+//! expire in the order in which the pushes were accepted, so the order of expiry is total.
 
 use std::collections::BTreeSet;
 
@@ -88,7 +88,7 @@ mod canonical {
     use super::*;
 
     impl Deadlines {
-        /// Every deadline, earliest first: which part it lies in makes no difference.
+        /// Every deadline, earliest first, whether it is in the ring buffer or in the tree.
         pub(crate) fn entries(&self) -> Vec<(Time, PushId)> {
             let Self { in_order, others } = self;
             let mut all: Vec<(Time, PushId)> = in_order.entries().map(|(key, ())| key).collect();

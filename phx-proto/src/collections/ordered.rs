@@ -224,8 +224,9 @@ impl<K: Numbered, V> Ordered<K, V> {
     }
 
     /// Finds the index of a key. If no number is missing between this key and the last one, the index
-    /// follows from the difference of their numbers, so that index is tried first. Otherwise it uses binary
-    /// search, which among a thousand entries costs ten branches that a processor cannot predict.
+    /// follows from the difference of their numbers, so that index is tried first. Only if the key is
+    /// not there, a binary search follows. Among a thousand entries it costs ten branches that a
+    /// processor cannot predict.
     fn find(&self, key: K) -> Result<usize, usize> {
         if let Some((last, _)) = self.ring.back() {
             let distance = last.number().wrapping_sub(key.number());
@@ -398,7 +399,7 @@ mod canonical {
     use super::*;
 
     impl<K: Numbered, V> Ordered<K, V> {
-        /// Every entry: where tombstones are makes no difference.
+        /// Every entry, without the tombstones.
         pub(crate) fn entries(&self) -> impl Iterator<Item = (K, &V)> {
             let Self { ring, tombstones } = self;
             assert_eq!(ring.iter().filter(|(_, value)| value.is_none()).count(), *tombstones);

@@ -175,7 +175,7 @@ impl<V> Table<V> {
         entries.into_iter()
     }
 
-    /// Changes every entry in arbitrary order. The change of an entry must not depend on another one.
+    /// Changes every entry in arbitrary order. The change of an entry must not depend on other entries.
     #[cfg(feature = "driver")]
     pub(crate) fn for_each_mut(&mut self, mut change: impl FnMut(&Topic, &mut V)) {
         for (Key(topic), value) in &mut self.map {
@@ -262,7 +262,7 @@ mod canonical {
     use super::*;
 
     impl<V> Table<V> {
-        /// Every entry, in the order of the topics: where the map keeps it makes no difference.
+        /// Every entry, sorted by topic.
         pub(crate) fn entries(&self) -> impl Iterator<Item = (&Topic, &V)> {
             let Self { map: _ } = self;
             self.sorted()

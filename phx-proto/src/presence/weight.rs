@@ -9,7 +9,8 @@ use crate::wire::weight::nodes_weight;
 const MOST_PER_BYTE: usize = (nodes_weight(1) + size_of::<Value>()) / 5 + 1;
 
 /// Whether a JSON text takes more than `max` bytes once it is parsed, by the measure of
-/// [`tree_weight`](crate::wire::weight::tree_weight). A text too short for that is not scanned.
+/// [`tree_weight`](crate::wire::weight::tree_weight). A text that is too short to exceed `max` is not
+/// scanned.
 pub(super) fn text_exceeds(text: &[u8], max: usize) -> bool {
     text.len() > max / MOST_PER_BYTE && text_weight(text, max) > max
 }

@@ -1,4 +1,4 @@
-//! The dispatch from an [`Input`], a command or an input as data, to its method.
+//! Dispatch of commands and inputs as data, each an [`Input`], to their methods.
 
 use crate::event::applied::Applied;
 use crate::event::input::Input;

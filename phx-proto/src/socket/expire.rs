@@ -42,11 +42,12 @@ impl Socket {
 
     /// Reports that the network changed or the machine resumed.
     ///
-    /// While the connection waits for the next attempt, the call ends the wait, unless the server
-    /// requested it. While it connects, the call has the same effect on the next wait, if the
-    /// attempt fails. While it is open, the call probes the peer. Calls have an effect at most once
-    /// a second: less than a second after the last one, a call shortens the wait so that it ends
-    /// when the second has passed.
+    /// While the connection waits for the next attempt, the call ends the wait. It does not end the
+    /// longer waits after a refusal, after a `Retry-After` of the server, or after repeated messages
+    /// that are too large. While the connection is being opened, the call has the same effect on the
+    /// next wait, if the attempt fails. While it is open, the call probes the peer. Calls end a wait or
+    /// probe at most once a second. An earlier call shortens the wait, so that it ends one second after
+    /// the last call that had an effect.
     pub fn handle_wake(&mut self, now: Time) {
         let now = self.advance(now);
         match self.connection.wake(now, self.config.connect_timeout) {

@@ -53,9 +53,10 @@ pub(crate) struct Heartbeat {
 
 #[derive(Clone, Debug)]
 struct Beat {
-    /// The time at which it fell due. Unlike `due`, it is not changed when the deadline is moved.
+    /// The time at which the heartbeat fell due. Unlike `due`, it does not change when the deadline
+    /// is moved.
     asked: Time,
-    /// The time from which its deadline runs.
+    /// The time from which the deadline of the heartbeat runs.
     due: Time,
     baseline: Baseline,
     written: Option<(Ref, Time)>,
@@ -398,7 +399,8 @@ mod canonical {
                 unanswered,
                 suspended,
                 probe_after_reply,
-                // What it proves of the joins is written with them.
+                // Omitted: the form of the join clock contains what the last answer proves about
+                // the joins.
                 last_answered: _,
             } = self;
             form.option(*next_due, Form::deadline);
@@ -408,7 +410,7 @@ mod canonical {
                 let longest = form.longest_answer();
                 form.time(*due, longest);
                 baseline.canonical(form, ledger);
-                // The time of its writing is only reported, as a round-trip time.
+                // The time of writing is omitted: it only serves to report the round-trip time.
                 form.option(*written, |form, (msg_ref, _)| form.msg_ref(msg_ref));
                 form.flag(*forgiven);
             }

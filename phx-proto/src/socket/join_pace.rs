@@ -275,7 +275,7 @@ mod canonical {
         pub(crate) fn canonical(&self, form: &mut Form<'_>) {
             let Self { cuts, gap, burst, wait } = self;
             form.count(*cuts, 2);
-            // Only a server that closes connections is asked how long ago the joins were.
+            // The age of the joins makes a difference only with a server that closes connections.
             form.option(burst.as_ref().filter(|_| form.habits.closes), |form, burst| {
                 let Burst { first, last, answered } = burst;
                 form.time(*last, SOON + Duration::from_nanos(1));

@@ -149,8 +149,8 @@ pub struct Socket {
     stats: Stats,
     next_ref: u64,
     next_interest: u64,
-    /// The next number of the sequence that pushes, leaves and joins share: the order in which they
-    /// were accepted.
+    /// The next number of the sequence that pushes, leaves and joins share. The numbers give the order
+    /// in which they were accepted.
     next_order: u64,
 }
 
@@ -346,8 +346,8 @@ mod canonical {
     use crate::socket::fixpoint::form::Form;
 
     impl Socket {
-        /// All actions are polled, and the configuration and the credentials are the same in all states
-        /// of a world.
+        /// The form omits the actions, which have all been polled, and the configuration and the
+        /// credentials, which are the same in all states of a world.
         pub(super) fn canonical(&self, form: &mut Form<'_>) {
             let Self {
                 config: _,
@@ -387,7 +387,7 @@ mod canonical {
         }
     }
 
-    /// Nothing that is counted here decides anything.
+    /// Lists every counter, to show that none of them affects a decision.
     const fn only_reported(stats: &Stats) {
         let Stats {
             frames_out: _,

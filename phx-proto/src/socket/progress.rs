@@ -277,7 +277,8 @@ mod canonical {
     }
 
     impl Ledger {
-        /// The bytes written since, up to as many as make a difference.
+        /// The number of bytes written since `written`, capped at the largest number that makes a
+        /// difference.
         pub(crate) fn written_since(&self, written: u64) -> u64 {
             self.rates.most(self.written - written)
         }
@@ -293,7 +294,7 @@ mod canonical {
     }
 
     impl Rates {
-        /// More bytes than this buy no more time.
+        /// Caps a number of bytes: more bytes do not extend a deadline further.
         fn most(&self, bytes: u64) -> u64 {
             let Self { receive_min, send_min, max } = self;
             let seconds = max.as_secs() + 1;

@@ -200,8 +200,8 @@ impl Retry {
                 let first = first.at_least(config.reconnect_after.least());
                 let reaching = config.reconnect_after.reaching(first.max());
                 self.skipped = self.skipped.max(reaching.saturating_sub(attempt.saturating_add(1)));
-                // After a connection that opens and is lost repeatedly, the wait is as long as
-                // after failed attempts.
+                // When connections open and are lost repeatedly, the waits are as long as after
+                // failed attempts.
                 Some((if attempt > 1 { first.later(ordinary) } else { first }, true))
             }
             _ => Some((ordinary, true)),
@@ -406,7 +406,8 @@ mod canonical {
                 failing_since,
             } = self;
             let config = form.config;
-            // Whether it is the first one makes a difference, too.
+            // Without `max_retries` the limit is 1, because the delay after a loss depends on
+            // whether it is the first attempt.
             form.attempts(*attempts, &config.reconnect_after, config.max_retries.unwrap_or(1));
             form.attempts(*skipped, &config.reconnect_after, 0);
             form.attempts(*refusals, &config.refused_after, 0);

@@ -96,7 +96,8 @@ mod canonical {
     }
 
     impl Rng {
-        /// Nothing: a draw without width does not depend on it.
+        /// Writes nothing: the range of a draw in a world is a single value, so the state of the
+        /// generator makes no difference.
         pub(crate) const fn canonical(&self, _: &mut Form<'_>) {
             let Self(_) = self;
         }

@@ -159,7 +159,7 @@ mod canonical {
         pub(crate) fn canonical(&self, form: &mut Form<'_>, ledger: &Ledger) {
             let Self { timeout, blocked, suspended } = self;
             form.flag(blocked.is_some());
-            // Without a timeout the rest makes no difference.
+            // Without a timeout, `since` and `written` make no difference.
             let running = blocked.as_ref().zip(*timeout);
             form.option(running, |form, (Blocked { since, written }, timeout)| {
                 form.time(*since, timeout + form.config.progress_max);

@@ -297,9 +297,9 @@ impl Payload {
     }
 
     /// Copies the payload into a buffer that becomes the frame in place, unless it is in one already. A
-    /// slice may keep any amount of memory alive; that buffer has, besides [`len`](Self::len) bytes and the
-    /// headroom, at most 1 KiB or a quarter of its length unused. A queued payload is copied here and not
-    /// when its frame is built, so there is no additional copy.
+    /// slice may keep any amount of memory alive. The new buffer holds [`len`](Self::len) bytes and the
+    /// headroom, and at most 1 KiB or a quarter of its length is unused. A queued payload is copied here
+    /// and not when its frame is built, so there is no additional copy.
     #[inline]
     pub(crate) fn make_own(&mut self) {
         if !matches!(self.kind, Kind::Own | Kind::OwnBinary) {

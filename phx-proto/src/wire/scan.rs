@@ -376,7 +376,8 @@ impl Scanner<'_> {
         }
         self.take(b'}', "the end of the reply")?;
         self.end("the end of the array after the reply")?;
-        // If the first member is a status, there is no response: the loop returns when it reads one.
+        // If the first member is a status, there is no response here: the loop returns when it reads a
+        // response after that status.
         let status = last.or(first.map(Ok)).ok_or(Expected("a status in the reply"))??;
         let response = response.ok_or(Expected("a response in the reply"))?;
         Ok(Body::Reply { status, response: Payload::unparsed(self.frame.slice(response)) })

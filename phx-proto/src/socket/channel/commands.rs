@@ -103,11 +103,10 @@ impl Socket {
     ///
     /// Pushes that can be written are written before the leave, and their outcome follows after
     /// `ChannelClosed`, at the latest together with `Left`. The other pushes end with
-    /// [`NotSent`](crate::PushOutcome::NotSent) at once. These include queued calls that would have
-    /// to wait for answers, because the leave does not wait: if the calls in flight and the queued
-    /// pushes of all channels together exceed
+    /// [`NotSent`](crate::PushOutcome::NotSent) at once. The leave does not wait for answers to
+    /// calls. So if the calls in flight and the queued pushes of all channels together exceed
     /// [`Config::pushes_in_flight_max`](crate::Config::pushes_in_flight_max), the queued calls of
-    /// this channel, and the pushes behind them, also end with `NotSent`.
+    /// this channel and the pushes behind them also end with `NotSent`.
     ///
     /// # Errors
     ///
@@ -136,8 +135,8 @@ impl Socket {
         };
         // Pushes in the lane are written before the leave, which does not wait for answers. The
         // number of pushes in flight depends on how often the lane was polled, and a replay polls
-        // it at other times. So the decision also counts the queued pushes, which makes it the same
-        // in a replay.
+        // it at other times. So the decision whether to end queued calls also counts the queued
+        // pushes, which makes it the same in a replay.
         let leaving = self.channels.get(&topic).and_then(|channel| channel.leaving.as_ref());
         if let Some(group) = leaving.and_then(|leaving| leaving.pushes.clone()) {
             let most = self.pushes.in_flight() + self.pushes.queued().pushes as usize;

@@ -28,14 +28,14 @@
 //! is being left, if any. Both can exist at once: a join during a leave waits for the end of the
 //! leave, because the server often loses the leave's reply when a join follows directly
 //! (`wire/leave_rejoin_pipelined`). [`Channels`](channels::Channels) holds all channels, and
-//! [`commands`] composes them with the connection and the pushes.
+//! [`commands`] connects them with the connection and the pushes.
 //!
 //! Every join makes a new instance with a new join_ref; a frame of any other instance is stale
 //! (`wire/join_double`: the close of the old instance arrives after the ok of the new one). For a
 //! rejoin on request, no leave is sent: the new join replaces the old instance. Until the new join
 //! is written, the server holds the old instance, and a leave refers to the old one. `phx_close`
-//! and `phx_error` contain the join_ref in their ref member too (`wire/leave_ok`); in vsn 1 it is
-//! only there.
+//! and `phx_error` contain the join_ref in their ref member too (`wire/leave_ok`); in vsn 1 only
+//! the ref member contains it.
 
 pub(crate) mod channels;
 pub(in crate::socket) mod commands;
@@ -481,7 +481,7 @@ impl Channel {
     }
 
     /// Ends the want of the topic. An instance that the server may hold is left, with the pushes
-    /// that were accepted for it; `order` is called for the order of the leave.
+    /// that were accepted for it; `order` returns the order of that leave.
     pub(crate) fn leave(&mut self, until: Time, order: impl FnOnce() -> u64) -> Option<Left> {
         let mut want = self.want.take()?;
         let instance = match want.state {
@@ -553,7 +553,8 @@ mod canonical {
                 surviving,
                 first_join_called,
                 ever_joined,
-                // Passed to functions of join parameters and to observers.
+                // Omitted: it is only reported, to the function that makes join parameters and to
+                // observers.
                 attempts: _,
                 rejoins,
                 rejections,

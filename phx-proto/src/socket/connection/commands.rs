@@ -260,8 +260,9 @@ impl Socket {
         }
     }
 
-    /// Reports whether the transport of `id` takes frames. The socket assumes that it does from the
-    /// opening on: report `false` when it refuses one, and `true` when it takes frames again.
+    /// Reports whether the transport of `id` takes frames. The socket assumes that a new connection
+    /// takes frames: report `false` when the transport refuses a frame, and `true` when it takes
+    /// frames again.
     pub fn handle_writable(&mut self, now: Time, id: ConnectionId, writable: bool) {
         let now = self.advance(now);
         match self.connection.live_mut() {

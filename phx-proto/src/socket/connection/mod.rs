@@ -471,7 +471,8 @@ mod canonical {
     }
 
     impl Phase {
-        /// The cause of a wait or of giving up, and the number of an attempt, are only reported.
+        /// The form omits the causes of a wait and of giving up, and the number of an attempt,
+        /// because they are only reported.
         fn canonical(&self, form: &mut Form<'_>, pushes: &Pushes) {
             match self {
                 Self::Idle => form.number(0),

@@ -1,6 +1,7 @@
-//! What must hold after every operation: the invariants of `tests/ops/checkers`, for searches that end.
+//! Checks of the invariants after every operation: those of `tests/ops/checkers`, with a finite state.
 //!
-//! What they remember is part of a state's form, so it forgets what can make no difference any more.
+//! The history that the checks keep is part of the form of a state. So they drop the parts that can no
+//! longer make a difference, because otherwise a search would never end.
 
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -22,36 +23,38 @@ use crate::socket::fixpoint::world::{
 use crate::socket::{ChannelStatus, PendingReason, Socket, Status};
 use crate::time::Time;
 
-/// How soon after a join the end of a connection is taken for the answer to it.
+/// If a connection ends within this time after a join, the join counts as the cause.
 const SOON: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Checks {
     /// Pushes without an outcome.
     pushes: BTreeMap<PushId, Accepted>,
-    topics: [Seen; 2],
-    /// Instances of this connection that a frame may name, by join_ref.
+    topics: [Told; 2],
+    /// The instances of this connection that a frame may refer to, by join_ref.
     instances: BTreeMap<u64, Instance>,
-    /// Joins whose answer is awaited, and their topics.
+    /// The topic of each unanswered join, by join_ref.
     unanswered: BTreeMap<u64, u8>,
-    /// Unanswered heartbeats, oldest first, and when the first of them was written.
+    /// The refs of the unanswered heartbeats, oldest first. `beat_written` is the time at which the
+    /// first of them was written.
     beats: Vec<u64>,
     beat_written: Time,
-    /// A heartbeat may be owed and could not be written.
+    /// Whether the link took no frames after the last operation, so that a heartbeat may be due and not
+    /// written.
     owed: bool,
-    /// On this connection every frame could be written at once.
+    /// Whether the link took frames after every operation on this connection.
     prompt: bool,
     retries: Retries,
-    /// The last join of this connection.
+    /// The time of the last join of this connection.
     last_join: Option<Time>,
-    /// The server closed the last connection soon after a join.
+    /// Whether the server closed the last connection soon after a join.
     cut: bool,
-    /// How often the server closed the connection.
+    /// The number of times that the server closed a connection.
     closes: u32,
-    /// The connection ended for good.
+    /// Whether the connection ended for good.
     ended: bool,
 
-    /// The present operation, and what it delivered. Not a part of the state.
+    /// The present operation and the frame that it delivered. They are not a part of the state.
     now: Present,
 }
 
@@ -73,20 +76,20 @@ struct Accepted {
     written: Option<u64>,
 }
 
-/// What the application has seen of a topic.
+/// The state of a topic, as the signals have reported it to the application.
 #[derive(Clone, Debug, Default)]
 struct Seen {
     joined: bool,
     ever_joined: bool,
     leaving: bool,
-    /// The newest join of this connection, and when it was written.
+    /// The ref of the newest join of this connection, and the time at which it was written.
     newest: Option<(u64, Time)>,
-    /// The ref of the leave that is awaited.
+    /// The ref of the leave that is unanswered.
     leave: Option<u64>,
     rejoins: usize,
     rejections: u32,
     since: Option<Time>,
-    /// Before this time the topic is not joined again.
+    /// The earliest time of the next join.
     until: Option<Time>,
 }
 
@@ -94,13 +97,13 @@ struct Seen {
 struct Instance {
     topic: u8,
     confirmed: bool,
-    /// It waits to be replaced by a rejoin.
+    /// Whether a rejoin will replace the instance.
     surviving: bool,
-    /// It is being left.
+    /// Whether the instance is being left.
     left: bool,
 }
 
-/// The history behind the delays between attempts.
+/// The history that determines the delays between attempts.
 #[derive(Clone, Debug, Default)]
 struct Retries {
     attempts: usize,
@@ -108,10 +111,10 @@ struct Retries {
     refusals: usize,
     too_large: usize,
     opened_at: Option<Time>,
-    /// How long the connection was open when it was closed because of the peer.
+    /// For a connection that the client closed because of the peer, the time for which it was open.
     closed_after: Option<Duration>,
     failing_since: Option<Time>,
-    /// The next attempt comes then, or after a wake-up if that is allowed.
+    /// The time of the next attempt, and whether a wake-up may start it earlier.
     wait: Option<(Time, bool)>,
     woken: bool,
 }
@@ -182,7 +185,7 @@ impl Checks {
         *self.pushes.keys().next().expect("a push")
     }
 
-    /// How many pushes are not written.
+    /// The number of pushes that are not written.
     pub(crate) fn queued(&self) -> usize {
         self.pushes.values().filter(|push| push.written.is_none()).count()
     }
@@ -195,7 +198,7 @@ impl Checks {
         self.cut
     }
 
-    /// An operation begins.
+    /// Called before an operation.
     pub(crate) fn begin(&mut self, op: Op, socket: &Socket) {
         let joined = [0, 1].map(|at| socket.channel_status(TOPICS[at]) == ChannelStatus::Joined);
         self.now = Present {
@@ -238,7 +241,7 @@ impl Checks {
         self.pushes.insert(id, Accepted { topic, kind, deadline, written: None });
     }
 
-    /// The client reads a frame.
+    /// Called when the client reads a frame.
     pub(crate) fn delivered(&mut self, said: Said, _now: Time) {
         self.now.said = Some(said);
         let Said::Reply { to, status, .. } = said else { return };
@@ -247,7 +250,7 @@ impl Checks {
                 if self.beats.contains(&to.msg_ref) {
                     self.beats.retain(|beat| *beat > to.msg_ref);
                 }
-                // The answers to joins that were written before it are lost.
+                // Answers to joins that were written before this heartbeat are lost.
                 self.unanswered.retain(|join_ref, _| *join_ref > to.msg_ref);
             }
             Event::Join => {
@@ -260,7 +263,7 @@ impl Checks {
         }
     }
 
-    /// A frame was pulled.
+    /// Called when the driver polled a frame.
     pub(crate) fn written(&mut self, sent: Sent, world: &World) {
         let socket = &world.socket;
         assert!(sent.msg_ref >= self.now.next_ref, "refs grow: {sent:?}");
@@ -318,7 +321,7 @@ impl Checks {
         assert!(calls <= socket.config.pushes_in_flight_max.get(), "{self:?}");
     }
 
-    /// An action other than a frame was polled.
+    /// Called when the driver polled an action other than a frame.
     pub(crate) fn decided(&mut self, action: &Action, world: &World) {
         let signal = match action {
             Action::Signal(signal) => signal,
@@ -429,9 +432,10 @@ impl Checks {
                 }
             }
             Signal::Left { outcome, .. } => {
-                assert!(core::mem::take(&mut seen.leaving), "{signal:?}");
-                seen.leave = None;
-                // A leave that timed out is still written. That of an earlier instance is, too.
+                assert!(core::mem::take(&mut told.leaving), "{signal:?}");
+                told.leave = None;
+                // A leave that timed out is still written, and so is the leave of an earlier instance.
+                // So only an answered leave removes instances.
                 if *outcome == LeaveOutcome::Acked {
                     self.instances.retain(|join_ref, _| Some(*join_ref) != newest);
                 }
@@ -514,7 +518,7 @@ impl Checks {
         }
     }
 
-    /// The delay that the history asks for.
+    /// Checks a delay before an attempt: the history determines it.
     fn reconnects(&mut self, delay: Duration, cause: &Cause, world: &World) {
         let (retries, config, now) = (&mut self.retries, &world.socket.config, world.now);
         let open_for = retries.closed_after.take();
@@ -569,11 +573,12 @@ impl Checks {
         retries.wait = Some((now + delay, may_skip));
     }
 
-    /// The operation is over, and everything was polled.
+    /// Called after an operation, when every action has been polled.
     pub(crate) fn end(&mut self, writable: bool, socket: &Socket) {
         self.owed = !writable;
         self.prompt &= writable;
-        // What the socket does not know any more it cannot name. If it does, that is noticed.
+        // Drops the instances that the socket no longer knows. If a later frame refers to one of them,
+        // the check of that frame fails.
         let known = |(join_ref, instance): (&u64, &mut Instance)| {
             let join_ref = Ref(*join_ref);
             let channel = socket.channels.get(TOPICS[usize::from(instance.topic)]);
@@ -681,7 +686,7 @@ impl Checks {
         }
     }
 
-    /// With everything delivered, the server holds the channels that are joined and no others.
+    /// When every frame is delivered, the server holds exactly the channels that the client has joined.
     fn check_agreement(&self, world: &World) {
         let Link::Open(wire) = &world.link else { return };
         for (at, seen) in self.topics.iter().enumerate() {
@@ -704,7 +709,7 @@ impl Seen {
         form.flag(*joined);
         form.flag(*ever_joined);
         form.flag(*leaving);
-        // One that ended is forgotten.
+        // A join whose instance has ended makes no difference, so the form omits it.
         let newest =
             newest.filter(|(it, _)| unanswered.contains_key(it) || instances.contains_key(it));
         form.option(newest, |form, (msg_ref, at)| {

@@ -1,7 +1,7 @@
-//! The canonical form of a state: two states with the same form behave alike.
+//! The canonical form of a state. Two states with the same form behave in the same way.
 //!
-//! Each struct of the machine writes its own fields, in a module `canonical` at the end of its file, and
-//! destructures itself completely: a field that is added does not compile until its form is decided.
+//! Each struct of the machine writes its own fields, in a module `canonical` at the end of its file. It
+//! destructures itself completely, so a new field does not compile until it has a form.
 //!
 //! | field | form |
 //! | --- | --- |
@@ -19,7 +19,7 @@ use crate::config::{Backoff, Config};
 use crate::id::{ConnectionId, InterestId, Ref};
 use crate::time::{Time, nanos};
 
-/// What a number is, which decides whether it is renamed.
+/// The kind of a number that is renamed. Each kind has its own ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Sort {
     Ref,
@@ -31,26 +31,28 @@ enum Sort {
 /// Collects the form of one state.
 pub(crate) struct Form<'a> {
     bytes: Vec<u8>,
-    /// What is renamed, and the place of its new name.
+    /// The numbers to rename, each with its kind and with the index in `bytes` of its new name.
     names: Vec<(Sort, u64, usize)>,
     pub(crate) now: Time,
     pub(crate) config: &'a Config,
-    /// Refs of pushes that the server may still answer.
+    /// The refs that the server may still answer.
     pub(crate) answerable: Vec<u64>,
-    /// What the server does in this world.
+    /// The behaviour of the server in this world.
     pub(crate) habits: Habits,
 }
 
-/// What the server of a world does, where it makes differences that do not matter elsewhere.
+/// The behaviour of a world's server, as far as the form depends on it. Some parts of the state make a
+/// difference only with a server that behaves in this way.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Habits {
-    /// It may send messages that are too large.
+    /// Whether the server may send messages that are too large.
     pub(crate) sends_too_large: bool,
-    /// It may close a connection, which may be because of a join.
+    /// Whether the server may close a connection, also soon after a join.
     pub(crate) closes: bool,
-    /// It may do so twice in a row. Otherwise joins are never paced.
+    /// Whether the server may close two connections in a row soon after a join. Otherwise joins are
+    /// never paced.
     pub(crate) paces: bool,
-    /// How often it may do so is limited.
+    /// Whether the number of connections that the server may close is limited.
     pub(crate) limited: bool,
 }
 
@@ -106,7 +108,7 @@ impl<'a> Form<'a> {
         }
     }
 
-    /// How far a time lies ahead, or how long ago it was: at most `oldest`.
+    /// Writes a time relative to the present: how far it lies ahead, or its age, capped at `oldest`.
     pub(crate) fn time(&mut self, at: Time, oldest: Duration) {
         if at > self.now {
             self.number(2);
@@ -117,7 +119,7 @@ impl<'a> Form<'a> {
         }
     }
 
-    /// A deadline, which has not passed.
+    /// Writes a deadline. It has not passed.
     pub(crate) fn deadline(&mut self, at: Time) {
         self.time(at, Duration::ZERO);
     }
@@ -130,28 +132,29 @@ impl<'a> Form<'a> {
         self.number(u64::from(count.min(most)));
     }
 
-    /// The longest age of an answer's deadline that makes a difference.
+    /// The greatest age of an unanswered request that makes a difference: no deadline of an answer is
+    /// longer.
     pub(crate) fn longest_answer(&self) -> Duration {
         let config = self.config;
         let limits = [config.heartbeat_timeout, config.join_timeout, config.join_block_max];
         limits.into_iter().max().unwrap_or_default() + config.progress_max
     }
 
-    /// The longest that a connection is open before its age makes no difference.
+    /// The greatest age of an open connection that makes a difference.
     pub(crate) fn longest_open(&self) -> Duration {
         let refused = self.config.refused_after.longest().max() + Duration::from_nanos(1);
         let stable_after = self.config.stable_after;
         if self.habits.sends_too_large { stable_after.max(refused) } else { stable_after }
     }
 
-    /// A number of earlier attempts, which selects the next step of a schedule, or is compared with
-    /// `limit`.
+    /// Writes a number of earlier attempts. It selects the next step of a schedule or is compared with
+    /// `limit`, so it is capped at the greater of the last step and `limit`.
     pub(crate) fn attempts(&mut self, count: u32, backoff: &Backoff, limit: u32) {
         let Schedule::Steps(steps) = &backoff.schedule else { panic!("a schedule of steps") };
         self.count(count, (steps.len() as u32 - 1).max(limit));
     }
 
-    /// The bytes of the form, with everything renamed by its rank.
+    /// Returns the bytes of the form, in which every renamed number is replaced by its rank.
     pub(crate) fn finish(mut self) -> Vec<u8> {
         self.names.sort_unstable();
         let mut last = None;
@@ -169,7 +172,7 @@ impl<'a> Form<'a> {
     }
 }
 
-/// A hash of a form, wide enough that no two of a search are ever the same.
+/// A hash of a form. It is so wide that two forms of a search practically never have the same hash.
 pub(crate) fn hash(bytes: &[u8]) -> u128 {
     const ODD: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
     let mut hash = bytes.len() as u128;

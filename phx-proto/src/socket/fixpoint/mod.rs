@@ -1,32 +1,36 @@
 //! Every reachable state of small worlds.
 //!
-//! [`search`] visits all states of a [world](world), breadth first, until there is no new one. A world is
-//! a real [`Socket`](crate::Socket) with its driver, an application, a link and an honest server, which do
-//! whatever the world's list of operations allows, in any order. Two states are the same if they have the
-//! same [form]. So what holds in all states of a world holds for ever in it, and not to a depth:
+//! [`search`] visits all states of a [world](world), breadth first, until it finds no new one. A world
+//! is a real [`Socket`](crate::Socket) with a driver, an application, a link and a server that follows
+//! the protocol. They carry out the operations that the world allows, in any order. Two states with the
+//! same [form] count as one. So an invariant that holds in all states of a world holds after any number
+//! of operations:
 //!
 //! * **Safety**: the invariants in [`checks`] hold after every operation.
-//! * **Agreement**: whenever everything is joined and delivered, the server holds the channels that are
-//!   joined and no others.
-//! * **Liveness**: once the application is silent and faults have stopped, there is neither a cycle nor an
-//!   end without everything joined and every push ended. The longest way there is the bound.
-//! * **Silence**: with heartbeats, time alone ends the connection to a server that is not heard any more.
+//! * **Agreement**: whenever every wanted topic is joined and every frame is delivered, the server holds
+//!   exactly the channels that the client has joined.
+//! * **Liveness**: once the application makes no more calls and faults have stopped, every path leads to
+//!   the goal: every wanted topic is joined and every push has its outcome, or the connection has ended
+//!   for good. No path is a cycle without the goal or stops before it. The longest path to the goal is
+//!   the bound.
+//! * **Silence**: with heartbeats, the client ends a connection on which it receives nothing, without
+//!   any other operation than the passing of time.
 //!
 //! What a world leaves out:
 //!
-//! * Durations are whole seconds from 1 to 4, and time passes to the next deadline only. So nothing is late,
-//!   and no clock jumps.
-//! * A random draw has no width, and a search asserts that. The exception is the delay of the first
-//!   heartbeat of a connection, of which both ends are tried.
-//! * The link holds `link_max` frames in each direction. It is not writable when it is full.
+//! * Durations are whole seconds from 1 to 4, and time advances only to the next deadline. So no call is
+//!   late, and the clock never jumps.
+//! * The range of every random draw is a single value, which the search asserts. The exception is the
+//!   delay of the first heartbeat of a connection: the search tries both ends of its range.
+//! * The link holds at most `link_max` frames in each direction. A full link is not writable.
 //! * Except in `paced`, the server does not close two connections in a row soon after a join.
-//! * Counters that are only reported, times that are only reported, and payloads are not a part of a form.
+//! * The form omits payloads, and counters and times that are only reported.
 //!
-//! Whether the forms hide a difference is tried, too: a part of the states that are taken for the same are
-//! run on side by side, and must do the same.
+//! The search also tests that a form omits nothing that matters: it takes some pairs of states with the
+//! same form, carries out the same further operations on both, and compares the results.
 //!
-//! A check that fails prints the shortest path to it, as a trace and as a [test](print) to paste.
-//! CONTRIBUTING.md has the commands.
+//! When a check fails, the search prints the shortest path to the failure, as a trace and as a
+//! [test](print) to paste. CONTRIBUTING.md has the commands.
 
 mod checks;
 pub(crate) mod form;
@@ -73,7 +77,7 @@ const DIAL_FAILS: Op = Op::Failed(Failure::Dial);
 const CALL: Op = Op::Push(0, Kind::Call);
 const CAST: Op = Op::Push(0, Kind::Cast);
 
-/// What ends attempts and connections, and what follows.
+/// Everything that ends an attempt or a connection, and the retries that follow.
 static CONNECTION: Settings = Settings {
     name: "connection",
     application: &[Op::Connect, Op::Disconnect, Op::ConnectNow, Op::Wake],
@@ -92,7 +96,7 @@ static CONNECTION: Settings = Settings {
     ..WORLD
 };
 
-/// The same with a limit to retries.
+/// The world `connection` with a limit to retries.
 static LIMITED: Settings =
     Settings { name: "limited", max_retries: Some(3), max_elapsed: Some(4), ..CONNECTION };
 
@@ -107,7 +111,7 @@ static BEATS: Settings = Settings {
     ..WORLD
 };
 
-/// One topic and a push.
+/// One topic and one push at a time.
 static TOPIC: Settings = Settings {
     name: "topic",
     link_max: 2,
@@ -135,7 +139,7 @@ static TWO_INTERESTS: Settings = Settings {
     ..WORLD
 };
 
-/// vsn 1.0.0, where no reply names its join, and a server that may not answer.
+/// vsn 1.0.0, in which replies carry no join_ref, and a server that may leave a request unanswered.
 static VSN_1: Settings = Settings {
     name: "vsn 1",
     link_max: 2,
@@ -145,7 +149,7 @@ static VSN_1: Settings = Settings {
     ..WORLD
 };
 
-/// A function makes the parameters of joins, and may panic or make too much.
+/// A function makes the parameters of joins. It may panic, or return parameters that are too large.
 static FUNCTION: Settings = Settings {
     name: "function",
     link_max: 2,
@@ -156,7 +160,7 @@ static FUNCTION: Settings = Settings {
     ..WORLD
 };
 
-/// A queue of two pushes and one call in flight, for three pushes.
+/// Three pushes at a time, with a queue of two pushes and at most one call in flight.
 static FULL: Settings = Settings {
     name: "full",
     application: &[
@@ -195,7 +199,7 @@ static PACED: Settings = Settings {
     ..WORLD
 };
 
-/// Bytes that buy an answer time.
+/// Transferred bytes, which extend the deadlines of answers.
 static PROGRESS: Settings = Settings {
     name: "progress",
     application: &[Op::Connect, Op::Probe, Op::Join(0)],
@@ -205,7 +209,7 @@ static PROGRESS: Settings = Settings {
     ..WORLD
 };
 
-/// The worlds that every run of the tests searches.
+/// The worlds that are searched in every run of the tests.
 static SMALL: [&Settings; 12] = [
     &CONNECTION,
     &LIMITED,
@@ -221,7 +225,7 @@ static SMALL: [&Settings; 12] = [
     &PROGRESS,
 ];
 
-/// Worlds that take minutes.
+/// Worlds whose search takes minutes.
 static LARGE: [Settings; 6] = [
     Settings {
         name: "large topic",
@@ -302,7 +306,7 @@ worlds! {
     fixpoint_progress: PROGRESS,
 }
 
-/// The worlds that `PHX_FIXPOINT` names, or `all` of them.
+/// Searches the worlds that the environment variable `PHX_FIXPOINT` lists, or all of them for `all`.
 #[test]
 fn fixpoint_worlds_on_request() {
     let Some(names) = setting("PHX_FIXPOINT") else { return };
@@ -316,7 +320,8 @@ fn fixpoint_worlds_on_request() {
     assert!(asked > 0, "no such world: {names}");
 }
 
-/// The forms of a world do not depend on what came before: refs, ids and the clock are renamed.
+/// A form does not depend on earlier operations that make no difference: refs and ids are renamed, and
+/// times are relative to the clock.
 #[test]
 fn fixpoint_form_forgets_the_past() {
     let reconnects = |times: u32| {

@@ -1,11 +1,12 @@
-//! A path as a trace, and as a unit test to paste.
+//! Prints a path as a trace, and as a unit test to paste.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::config::Options;
 use crate::socket::fixpoint::world::{Op, Settings, World};
 
-/// The path to a state: what happened and what came of it, and the same as a test.
+/// Prints the path to a state: each operation with its time, the actions that it caused and the
+/// state after it, and then the same path as a test.
 pub(crate) fn path(settings: &'static Settings, path: &[Op]) -> String {
     let (trace, script) = run(settings, path);
     format!("{trace}\n{script}")
@@ -35,7 +36,8 @@ fn run(settings: &'static Settings, path: &[Op]) -> (String, String) {
     (trace, test(settings, &world.script.unwrap_or_default()))
 }
 
-/// The calls of a path as a test outside the crate. Its last call is the one that broke a check.
+/// Prints the calls of a path as a test outside the crate. The last call is the one after which a
+/// check failed.
 fn test(settings: &Settings, calls: &[String]) -> String {
     let all = |options: &Options| serde_json::to_value(options).expect("options");
     let (mut options, default) = (all(&settings.config()), all(&Options::default()));
@@ -116,7 +118,7 @@ mod tests {
         next(&mut socket, now); // Signal(Joined { topic: "a", response: Payload(json, 2 bytes) })
     }
 
-    /// The test above is the path as it is printed.
+    /// The test above equals the printed test of the path.
     #[test]
     fn fixpoint_path_prints_as_a_test() {
         let text = path(&TWO_INTERESTS, &PATH);

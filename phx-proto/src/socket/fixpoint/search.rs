@@ -1,4 +1,4 @@
-//! A breadth-first search through all states of a world, until there is no further one.
+//! A breadth-first search through all states of a world.
 
 #![expect(
     clippy::disallowed_types,
@@ -15,34 +15,36 @@ use crate::socket::fixpoint::print;
 use crate::socket::fixpoint::world::{Op, Settings, World};
 use crate::time::nanos;
 
-/// A search with more states than this has lost its way.
+/// The maximum number of states. A search that finds more fails.
 const STATES_MAX: usize = 5_000_000;
 
-/// Of so many merged pairs one is run on.
+/// One in this number of states that are reached again is compared with the state of the same form.
 const PAIRS: u64 = 499;
 
-/// In one state of so many, inputs about an earlier connection are tried.
+/// In one of this number of states, the search tries inputs about an earlier connection.
 const STALE: u32 = 16;
 
-/// How many operations both of a pair are run on, in every way.
+/// The length of the sequences of further operations after which the two states of a pair are
+/// compared.
 const PAIR_DEPTH: u32 = 2;
 
-/// What a search found.
+/// The result of a search.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) states: usize,
     pub(crate) edges: u64,
-    /// The longest shortest path.
+    /// The length of the shortest path to the farthest state, in operations.
     pub(crate) depth: u32,
-    /// Operations from any state to the goal, once faults have stopped: the most that it takes.
+    /// The maximum number of operations from any state to the goal, once faults have stopped.
     pub(crate) operations: u32,
-    /// The same in time.
+    /// The maximum time from any state to the goal, once faults have stopped.
     pub(crate) time: Duration,
-    /// Time from any open connection to its end, if nothing comes from the server any more.
+    /// The maximum time until an open connection ends, if the client receives nothing more from the
+    /// server.
     pub(crate) silence: Duration,
-    /// Pairs of states with the same form that were run on.
+    /// The number of pairs of states with the same form that were compared.
     pub(crate) pairs: u64,
-    /// The time of the search.
+    /// The duration of the search.
     pub(crate) took: Duration,
 }
 
@@ -59,7 +61,7 @@ impl Found {
     }
 }
 
-/// A state: how it was reached first.
+/// A state, as the operation by which it was first reached, and the state before that operation.
 #[derive(Clone, Copy, Debug)]
 struct Node {
     parent: u32,
@@ -67,14 +69,14 @@ struct Node {
     depth: u32,
 }
 
-/// What is known of each state beside its path.
+/// The properties of a state, without its path.
 #[derive(Clone, Copy, Debug, Default)]
 struct Facts {
     is_goal: bool,
     is_open: bool,
-    /// Its peaceful successors, in `peace`.
+    /// The range of its peaceful successors in [`Search::peace`].
     peace: (u32, u32),
-    /// The next deadline leads to this state, so many nanoseconds later.
+    /// The state after the next deadline, and the nanoseconds until then.
     tick: Option<(u32, u64)>,
 }
 
@@ -83,11 +85,11 @@ pub(crate) struct Search {
     index: HashMap<u128, u32>,
     nodes: Vec<Node>,
     facts: Vec<Facts>,
-    /// Peaceful edges: the successor and the nanoseconds that pass.
+    /// Peaceful edges: the successor, and the nanoseconds that pass. See [`World::peaceful`].
     peace: Vec<(u32, u64)>,
     found: Found,
     merged: u64,
-    /// The path that is being carried out.
+    /// The state and the operation that are being checked, whose path is printed if a check fails.
     present: Option<(u32, Option<Op>)>,
 }
 
@@ -155,7 +157,8 @@ impl Search {
         self.facts.push(Facts { is_goal, is_open, peace, tick });
     }
 
-    /// The number of a state, which is queued if it is new.
+    /// Returns the number of a state. Queues a new state, and compares some of the states that are
+    /// known already with the state of the same form.
     fn enter(
         &mut self,
         parent: u32,
@@ -205,8 +208,8 @@ impl Search {
         world
     }
 
-    /// Once faults have stopped there is no cycle without the goal, and no end without it: the longest
-    /// way to it is the bound.
+    /// Checks that every path reaches the goal once faults have stopped: no path is a cycle without
+    /// the goal or stops before it. The longest path to the goal is the bound.
     fn check_goal(&mut self) {
         #[derive(Clone, Copy, PartialEq, Eq)]
         enum Mark {
@@ -268,7 +271,8 @@ impl Search {
             Duration::from_nanos(longest.iter().map(|it| it.1).max().unwrap_or_default());
     }
 
-    /// A server that is not heard any more is noticed: time alone ends every open connection.
+    /// Checks that every open connection ends after some time, if the client receives nothing from the
+    /// server.
     fn check_silence(&mut self) {
         if self.settings.heartbeat.is_none() {
             return;
@@ -287,7 +291,8 @@ impl Search {
     }
 }
 
-/// Two states with the same form do the same, whatever happens next.
+/// Checks that two states with the same form behave in the same way after every sequence of `depth`
+/// operations.
 fn compare(first: &World, second: &World, depth: u32) {
     let ops = first.enabled();
     assert_eq!(ops, second.enabled(), "of two states with the same form");

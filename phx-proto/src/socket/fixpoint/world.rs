@@ -1,4 +1,5 @@
-//! A small world: a real [`Socket`], its driver and its application, a link and an honest server.
+//! A small world: a real [`Socket`], its driver and its application, a link, and a server that follows
+//! the protocol.
 //!
 //! ```text
 //!   application ──▶ Socket ──▶ driver ══ to_server ══▶ server: joins one after another
@@ -6,9 +7,10 @@
 //!                     └── time ──┘                       │
 //! ```
 //!
-//! The link delivers in order, loses only by ending, and stalls when an operation other than its own is
-//! carried out. It takes frames up to a number, and is not writable then. Time passes by
-//! [`Op::Tick`] only, to the next deadline.
+//! The link delivers frames in order and loses frames only when it ends. It moves a frame only in
+//! [`Op::Deliver`] and [`Op::Serve`], so any other operation may come first. It holds a limited number
+//! of frames, and a full link is not writable. Only [`Op::Tick`] advances the time, to the next
+//! deadline.
 
 use core::fmt::Write as _;
 use core::time::Duration;
@@ -41,28 +43,29 @@ pub(crate) const TOPICS: [&str; 2] = ["a", "b"];
 /// A message of more bytes than this is too large, in either direction.
 const MESSAGE_MAX: usize = 300;
 
-/// What happens in a world, and with which options.
+/// The operations and the options of a world.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
     pub(crate) name: &'static str,
-    /// What the application does.
+    /// The operations of the application.
     pub(crate) application: &'static [Op],
-    /// What the server and the network do to it.
+    /// The faults that the server and the network may cause.
     pub(crate) faults: &'static [Op],
-    /// Interests in a topic at a time.
+    /// The maximum number of interests in a topic at a time.
     pub(crate) interests_max: usize,
-    /// Pushes without an outcome at a time.
+    /// The maximum number of pushes without an outcome at a time.
     pub(crate) pushes_max: usize,
-    /// Frames that the link holds in each direction.
+    /// The maximum number of frames in the link in each direction.
     pub(crate) link_max: usize,
     pub(crate) vsn_1: bool,
-    /// The parameters of joins are made by a function.
+    /// Whether a function makes the parameters of joins.
     pub(crate) function: bool,
-    /// The server may close two connections in a row soon after a join.
+    /// Whether the server may close two connections in a row soon after a join.
     pub(crate) paced: bool,
-    /// How often the server may close the connection in all; without, there is no limit.
+    /// The maximum number of times that the server closes a connection; `None` means no limit.
     pub(crate) closes_max: Option<u32>,
-    /// What follows is in seconds.
+    /// Interval and timeout of heartbeats; `None` disables them. These and all durations below are in
+    /// seconds.
     pub(crate) heartbeat: Option<(u64, u64)>,
     pub(crate) push_timeout: u64,
     pub(crate) leave_timeout: u64,
@@ -80,10 +83,10 @@ pub(crate) struct Settings {
     pub(crate) in_flight_max: usize,
 }
 
-/// One thing that happens.
+/// One operation of the application, the driver, the link or the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Op {
-    /// The application.
+    /// The application calls `connect`. The variants up to `Cancel` are its other calls.
     Connect,
     Disconnect,
     ConnectNow,
@@ -91,23 +94,24 @@ pub(crate) enum Op {
     Probe,
     Join(u8),
     Leave(u8),
-    /// Releases its oldest interest in a topic.
+    /// The application releases its oldest interest in a topic.
     Release(u8),
     Rejoin(u8),
     Push(u8, Kind),
-    /// Withdraws its oldest push.
+    /// The application withdraws its oldest push.
     Cancel,
 
-    /// Time: the next deadline has come.
+    /// The time advances to the next deadline.
     Tick,
-    /// The driver. A draw is the lowest or the highest of its range.
+    /// The driver reports that the attempt succeeded. The delay of the first heartbeat is the lowest or
+    /// the highest of its range.
     Opened(Draw),
     Failed(Failure),
     /// The close handshake is over.
     Ended,
-    /// The function of join parameters returned.
+    /// The driver supplies the result of the function that makes join parameters.
     Supply(Made),
-    /// The transport reports bytes, which buy a second.
+    /// The transport reports one more byte, which extends deadlines by one second.
     Moved(Bytes),
 
     /// The link delivers the next frame to the client.
@@ -119,7 +123,7 @@ pub(crate) enum Op {
 
     /// The server handles the next frame.
     Serve(Verdict),
-    /// The channel of a topic crashes, or ends.
+    /// The channel of a topic crashes; with `CloseChannel` it ends.
     CrashChannel(u8),
     CloseChannel(u8),
     /// The server closes the connection with this code.
@@ -160,13 +164,13 @@ pub(crate) enum Bytes {
     Flushed,
 }
 
-/// What the server answers to a join or a push.
+/// The answer of the server to a join or a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Ok,
     Refuse,
     Crash,
-    /// It never answers.
+    /// The server never answers.
     Silent,
 }
 
@@ -177,7 +181,7 @@ pub(crate) struct Sent {
     pub(crate) topic: u8,
     pub(crate) join_ref: u64,
     pub(crate) msg_ref: u64,
-    /// The id of a push, which is its payload.
+    /// The id of a push. It is also the payload of the push.
     pub(crate) push: u64,
 }
 
@@ -215,13 +219,13 @@ pub(crate) enum Link {
     Closing(ConnectionId),
 }
 
-/// An open connection, and what the server holds of it.
+/// An open connection, with the frames in the link and the channels on the server.
 #[derive(Clone, Debug)]
 pub(crate) struct Wire {
     pub(crate) id: ConnectionId,
     pub(crate) to_server: VecDeque<Sent>,
     pub(crate) to_client: VecDeque<Said>,
-    /// The instance of each topic, by its join_ref.
+    /// The join_ref of the instance of each topic.
     pub(crate) channels: BTreeMap<u8, u64>,
     moved: (u64, u64),
 }
@@ -233,14 +237,16 @@ pub(crate) struct World {
     pub(crate) socket: Socket,
     pub(crate) now: Time,
     pub(crate) link: Link,
-    /// The driver evaluates the parameters of a join, and polls nothing but signals meanwhile.
+    /// The ticket whose join parameters the driver is evaluating. Until it supplies them, the driver
+    /// polls no frames.
     ticket: Option<JoinTicket>,
     pub(crate) interests: Vec<(u8, InterestId)>,
     pub(crate) checks: Checks,
     params: JoinParams,
-    /// What came of the last operation, while a path is compared or printed.
+    /// The actions that followed the last operation. They are kept only while a path is compared or
+    /// printed.
     pub(crate) seen: Option<Vec<Action>>,
-    /// Each call as a line of code, while a path is printed.
+    /// Each call as a line of code. They are kept only while a path is printed.
     pub(crate) script: Option<Vec<String>>,
 }
 
@@ -257,14 +263,14 @@ fn point(seconds: u64) -> DelayRange {
     DelayRange::new(secs(seconds), secs(seconds)).expect("a range")
 }
 
-/// The code that is retried after a delay of its own, and the one that is final.
+/// The close code that is retried after a delay of its own. After `FINAL` there is no retry.
 pub(crate) const RESTART: u16 = 1012;
 pub(crate) const FINAL: u16 = 1008;
 pub(crate) const RESTART_AFTER: u64 = 2;
 pub(crate) const FIRST_RETRY: u64 = 1;
 pub(crate) const REFUSED_AFTER: [u64; 2] = [3, 4];
 pub(crate) const REJECTED_AFTER: [u64; 2] = [1, 2];
-/// A byte buys a second.
+/// The minimum rates, in bytes per second. So one byte extends a deadline by one second.
 const RATE: u64 = 1;
 
 impl Settings {
@@ -327,7 +333,8 @@ impl World {
         }
     }
 
-    /// The form of the state. After one operation it includes what came of it, if that was kept.
+    /// The form of the state. If the actions after the last operation are kept in `seen`, it includes
+    /// them.
     pub(crate) fn form(&self) -> Vec<u8> {
         let config = &self.socket.config;
         let mut form = Form::new(self.now, config, self.settings.habits());
@@ -398,7 +405,7 @@ impl World {
         checks.canonical(form);
     }
 
-    /// What the application and the server see of an action.
+    /// Writes the parts of an action that the application or the server can observe.
     fn canonical_action(&self, form: &mut Form<'_>, action: &Action) {
         match action {
             Action::Connect { id, attempt: _ } => {
@@ -473,7 +480,7 @@ impl World {
         }
     }
 
-    /// Everything that can happen now.
+    /// The operations that are possible now.
     pub(crate) fn enabled(&self) -> Vec<Op> {
         let mut ops: Vec<Op> = Vec::new();
         let may = |op: &&Op| self.application_may(**op);
@@ -508,8 +515,9 @@ impl World {
         ops
     }
 
-    /// What happens once the application is silent and faults have stopped: everything that can be
-    /// delivered or answered is, in any order, and time passes when there is nothing else.
+    /// The operations that are possible once the application makes no more calls and faults have
+    /// stopped. Every frame that can be delivered or answered is, in any order. Time advances only when
+    /// no other operation is possible.
     pub(crate) fn peaceful(&self) -> Vec<Op> {
         if self.ticket.is_some() {
             return vec![Op::Supply(Made::Params)];
@@ -597,7 +605,7 @@ impl World {
         }
     }
 
-    /// One operation, what the driver does after it, and every check.
+    /// Carries out one operation and what the driver does after it, and then runs every check.
     pub(crate) fn step(&mut self, op: Op) {
         if let Some(seen) = &mut self.seen {
             seen.clear();
@@ -938,7 +946,7 @@ impl World {
         self.socket.handle_closed(self.now, id, Ended::Lost { message: String::new() });
     }
 
-    /// The driver polls everything there is.
+    /// The driver polls and carries out every action.
     fn pump(&mut self) {
         for _ in 0..1_000 {
             let step = if self.ticket.is_some() {
@@ -967,7 +975,7 @@ impl World {
         panic!("the socket never stops: {:?}", self.socket);
     }
 
-    /// The driver carries an action out.
+    /// The driver carries out an action.
     fn absorb(&mut self, action: Action) {
         match &action {
             Action::Connect { id, .. } => {
@@ -1018,7 +1026,7 @@ impl World {
         }
     }
 
-    /// Reads a frame as a server does.
+    /// Parses a frame of the client, as a server does.
     fn parse(&self, frame: &Frame) -> Sent {
         let Frame::Text(bytes) = frame else { panic!("a text frame") };
         let value: Value = serde_json::from_slice(bytes).expect("JSON");
@@ -1050,7 +1058,8 @@ impl World {
         }
     }
 
-    /// Whether everything wanted is joined, every push has its outcome, and nothing is on its way.
+    /// Whether the goal is reached: every push has its outcome, and either every wanted topic is joined
+    /// and no frame is in the link, or the connection is not started or has ended for good.
     pub(crate) fn is_settled(&self) -> bool {
         let joined = |(_, status): (_, ChannelStatus)| status == ChannelStatus::Joined;
         let connection = match self.socket.status() {
@@ -1066,7 +1075,7 @@ impl World {
         connection && self.ticket.is_none() && self.checks.open_pushes() == 0
     }
 
-    /// Inputs about a connection that is over change nothing.
+    /// Checks that inputs about an earlier connection change nothing.
     pub(crate) fn check_stale_inputs(&self, form: &[u8]) {
         let mut world = self.clone();
         let (now, id) = (self.now, ConnectionId(0));
@@ -1079,7 +1088,7 @@ impl World {
         assert_eq!(world.form(), form, "an input about an earlier connection");
     }
 
-    /// The state in a few lines.
+    /// The state in one line of text.
     pub(crate) fn show(&self) -> String {
         let mut text = String::new();
         let _ = write!(text, "{:?}", self.socket.status());
@@ -1178,7 +1187,7 @@ impl Wire {
 
 impl Sent {
     fn canonical(&self, form: &mut Form<'_>) {
-        // The server does not look into a push.
+        // The form omits the payload of a push, because the server does not read it.
         let Self { event, topic, join_ref, msg_ref, push: _ } = self;
         form.number(*event as u64);
         form.number(u64::from(*topic));

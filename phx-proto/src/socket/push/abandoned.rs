@@ -84,8 +84,8 @@ mod canonical {
     use crate::socket::fixpoint::form::Form;
 
     impl Abandoned {
-        /// One that the server cannot answer any more makes no difference, as long as there are not so
-        /// many of them that they push others out.
+        /// The form omits entries that the server can no longer answer. They make no difference,
+        /// because the list is never full here, so they displace no other entry.
         pub(crate) fn canonical(&self, form: &mut Form<'_>) {
             let Self { pushes } = self;
             assert!(pushes.len() < CAPACITY, "too many: {self:?}");

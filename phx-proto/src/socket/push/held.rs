@@ -30,8 +30,8 @@ pub(crate) struct Held {
     /// The heads that are calls, in the order of acceptance. They wait until fewer calls are in
     /// flight.
     calls: BTreeMap<u64, Place>,
-    /// The heads that are casts, in the order of acceptance. They may be written at once, each when
-    /// it is the first.
+    /// The heads that are casts, in the order of acceptance. They need not wait for answers: a cast is
+    /// written when no head that may be written is older.
     casts: BTreeMap<u64, Place>,
 }
 
@@ -50,8 +50,8 @@ impl Held {
         self.heads.contains_key(group)
     }
 
-    /// The head to write next. `may_call` means that one more call may be in flight; without it,
-    /// calls are left out.
+    /// The head to write next. `may_call` means that one more call may be in flight; without it, only
+    /// casts are considered.
     #[inline]
     pub(crate) fn next(&self, may_call: bool) -> Option<(u64, Place)> {
         if self.is_empty() { None } else { self.first(may_call) }

@@ -297,7 +297,7 @@ mod canonical {
             late.iter().for_each(|(_, order)| form.order(*order));
         }
 
-        /// The instances whose leaves are to be written.
+        /// The join_refs of the instances whose leaves are in the lane.
         pub(crate) fn leaves(&self) -> impl Iterator<Item = Ref> {
             self.items.entries().filter_map(|(_, item)| match item {
                 LaneItem::Leave(_, join_ref) => Some(*join_ref),

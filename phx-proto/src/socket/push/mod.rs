@@ -164,7 +164,8 @@ mod canonical {
             form.flag(*cast);
             form.flag(*fail_fast);
             match state {
-                // Every push of a world has the same payload.
+                // The payload is omitted: in a world it is the id of the push, which the form
+                // already contains.
                 State::Queued(_) => form.number(0),
                 State::Written(msg_ref) => {
                     form.number(1);

@@ -288,7 +288,7 @@ impl Pushes {
         )
     }
 
-    /// Frees the memory that a busy time needed, if there are no pushes.
+    /// Frees the memory of the tables, if there are no pushes.
     pub(crate) fn shrink(&mut self) {
         if self.by_id.len() == 0 {
             (self.entries, self.events) = (Slab::new(), Vec::new());
@@ -460,7 +460,8 @@ mod canonical {
     use crate::socket::fixpoint::form::Form;
 
     impl Pushes {
-        /// Where an entry lies, and which number a group has, makes no difference.
+        /// The form omits the places of entries and the numbers of groups, because they make no
+        /// difference.
         pub(crate) fn canonical(&self, form: &mut Form<'_>) {
             let Self { entries, events, by_id, by_ref, deadlines, groups, free_groups, queued } =
                 self;
@@ -490,7 +491,8 @@ mod canonical {
         }
 
         /// The members of a group, and whether they are written on the instance that is joined or being
-        /// left. One of before makes no difference: it is replaced before anything is written.
+        /// left. Any earlier instance makes no difference, because it is replaced before a push of the
+        /// group is written.
         pub(crate) fn canonical_group(
             &self,
             form: &mut Form<'_>,
