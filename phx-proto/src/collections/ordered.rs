@@ -224,8 +224,8 @@ impl<K: Numbered, V> Ordered<K, V> {
     }
 
     /// Finds the index of a key. If no number is missing between this key and the last one, the index
-    /// follows from the difference of their numbers, so that index is tried first. Only if the key is
-    /// not there, a binary search follows. Among a thousand entries it costs ten branches that a
+    /// follows from the difference of their numbers, so that index is tried first. A binary search
+    /// follows only if the key is not there. Among a thousand entries it costs ten branches that a
     /// processor cannot predict.
     fn find(&self, key: K) -> Result<usize, usize> {
         if let Some((last, _)) = self.ring.back() {

@@ -136,8 +136,8 @@ impl<M> Presence<M> {
         self
     }
 
-    /// Call this when the channel was joined, for the first time or again. Diffs are then queued until
-    /// the state arrives, and the list keeps its content until then.
+    /// Call this when the channel has been joined, for the first time or again. Diffs are then queued
+    /// until the state arrives, and the list keeps its content until then.
     pub fn joined(&mut self) {
         // Protocol: PRES-9.
         self.progress = SyncState::waiting();

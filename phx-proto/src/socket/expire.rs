@@ -46,8 +46,8 @@ impl Socket {
     /// longer waits after a refusal, after a `Retry-After` of the server, or after repeated messages
     /// that are too large. While the connection is being opened, the call has the same effect on the
     /// next wait, if the attempt fails. While it is open, the call probes the peer. Calls end a wait or
-    /// probe at most once a second. An earlier call shortens the wait, so that it ends one second after
-    /// the last call that had an effect.
+    /// probe at most once a second. A call that comes sooner only shortens the wait, so that it ends one
+    /// second after the last call that had an effect.
     pub fn handle_wake(&mut self, now: Time) {
         let now = self.advance(now);
         match self.connection.wake(now, self.config.connect_timeout) {

@@ -407,7 +407,7 @@ mod canonical {
             } = self;
             let config = form.config;
             // Without `max_retries` the limit is 1, because the delay after a loss depends on
-            // whether it is the first attempt.
+            // whether the next attempt is the first.
             form.attempts(*attempts, &config.reconnect_after, config.max_retries.unwrap_or(1));
             form.attempts(*skipped, &config.reconnect_after, 0);
             form.attempts(*refusals, &config.refused_after, 0);

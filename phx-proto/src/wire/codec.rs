@@ -68,8 +68,8 @@ pub trait Codec: fmt::Debug + Send + Sync {
         Ok(())
     }
 
-    /// An upper bound on the bytes that a frame has besides its payload. It must not exceed 256 plus six
-    /// for each byte of topic and event.
+    /// An upper bound on the bytes that a frame has besides its payload. It must not exceed 256 bytes,
+    /// plus six bytes for each byte of topic and event.
     ///
     /// A push whose frame could be larger than
     /// [`Config::max_push_bytes`](crate::Config::max_push_bytes) is refused. This method is called only

@@ -298,8 +298,8 @@ impl Payload {
 
     /// Copies the payload into a buffer that becomes the frame in place, unless it is in one already. A
     /// slice may keep any amount of memory alive. The new buffer holds [`len`](Self::len) bytes and the
-    /// headroom, and at most 1 KiB or a quarter of its length is unused. A queued payload is copied here
-    /// and not when its frame is built, so there is no additional copy.
+    /// headroom. Its unused capacity is at most 1 KiB, or a quarter of its length if that is more. A
+    /// queued payload is copied here and not when its frame is built, so there is no additional copy.
     #[inline]
     pub(crate) fn make_own(&mut self) {
         if !matches!(self.kind, Kind::Own | Kind::OwnBinary) {
@@ -422,8 +422,8 @@ fn with_headroom(bytes: &[u8], end: bool) -> Bytes {
     if end {
         buffer.extend_from_slice(&[0]);
     }
-    // `split` turns the buffer into shared memory, as in `Payload::json`, because one byte of capacity
-    // is left over.
+    // One byte of capacity is left over, so `split` turns the buffer into shared memory, as in
+    // `Payload::json`.
     buffer.split().freeze()
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The server never sends a join_ref (`wire/v1_join_push_leave`). In `phx_close` and `phx_error` the
 //! `ref` member is the join_ref that the client sent with its join, so this client sends one in every
-//! frame. As with vsn 2, the payload is not parsed.
+//! frame of a channel. As with vsn 2, the payload is not parsed.
 
 use bytes::Bytes;
 

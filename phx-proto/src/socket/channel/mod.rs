@@ -454,7 +454,7 @@ impl Channel {
         Some(want.back_off(now, config, rng))
     }
 
-    /// The wait before a rejoin is over.
+    /// Called when the wait before a rejoin is over.
     pub(crate) fn rejoin_due(&mut self) {
         if let Some(want) = &mut self.want {
             want.state = State::Pending;

@@ -311,7 +311,7 @@ impl Socket {
         self.actions.push_back(Action::Connect { id, attempt });
     }
 
-    /// The wait is over.
+    /// Called when the wait for the next attempt is over.
     pub(in crate::socket) fn dial_again(&mut self, now: Time) {
         if let Some(attempt) = self.connection.dial_again(now, self.config.connect_timeout) {
             self.dialled(attempt);

@@ -1,7 +1,7 @@
-//! Checks of the invariants after every operation: those of `tests/ops/checkers`, with a finite state.
+//! Checks of the invariants of `tests/ops/checkers`, after every operation of a search.
 //!
-//! The history that the checks keep is part of the form of a state. So they drop the parts that can no
-//! longer make a difference, because otherwise a search would never end.
+//! The history that the checks keep is part of the form of a state. So the checks drop every part that
+//! can no longer make a difference. Otherwise the number of states would be infinite.
 
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -435,7 +435,7 @@ impl Checks {
                 assert!(core::mem::take(&mut told.leaving), "{signal:?}");
                 told.leave = None;
                 // A leave that timed out is still written, and so is the leave of an earlier instance.
-                // So only an answered leave removes instances.
+                // So only an answered leave removes its instance.
                 if *outcome == LeaveOutcome::Acked {
                     self.instances.retain(|join_ref, _| Some(*join_ref) != newest);
                 }
@@ -518,7 +518,7 @@ impl Checks {
         }
     }
 
-    /// Checks a delay before an attempt: the history determines it.
+    /// Checks the delay before an attempt, which the history determines.
     fn reconnects(&mut self, delay: Duration, cause: &Cause, world: &World) {
         let (retries, config, now) = (&mut self.retries, &world.socket.config, world.now);
         let open_for = retries.closed_after.take();

@@ -119,7 +119,7 @@ impl<'a> Form<'a> {
         }
     }
 
-    /// Writes a deadline. It has not passed.
+    /// Writes a deadline that has not passed.
     pub(crate) fn deadline(&mut self, at: Time) {
         self.time(at, Duration::ZERO);
     }
@@ -132,8 +132,8 @@ impl<'a> Form<'a> {
         self.number(u64::from(count.min(most)));
     }
 
-    /// The greatest age of an unanswered request that makes a difference: no deadline of an answer is
-    /// longer.
+    /// The greatest age of an unanswered request that makes a difference: the longest timeout of an
+    /// answer, with its greatest extension.
     pub(crate) fn longest_answer(&self) -> Duration {
         let config = self.config;
         let limits = [config.heartbeat_timeout, config.join_timeout, config.join_block_max];
@@ -172,7 +172,7 @@ impl<'a> Form<'a> {
     }
 }
 
-/// A hash of a form. It is so wide that two forms of a search practically never have the same hash.
+/// A hash of a form. With 128 bits, two forms of a search practically never have the same hash.
 pub(crate) fn hash(bytes: &[u8]) -> u128 {
     const ODD: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
     let mut hash = bytes.len() as u128;

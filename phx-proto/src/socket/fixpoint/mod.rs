@@ -3,20 +3,20 @@
 //! [`search`] visits all states of a [world](world), breadth first, until it finds no new one. A world
 //! is a real [`Socket`](crate::Socket) with a driver, an application, a link and a server that follows
 //! the protocol. They carry out the operations that the world allows, in any order. Two states with the
-//! same [form] count as one. So an invariant that holds in all states of a world holds after any number
-//! of operations:
+//! same [form] count as one. When the search ends, it has visited every state. So an invariant that
+//! holds in all of them holds after any number of operations:
 //!
 //! * **Safety**: the invariants in [`checks`] hold after every operation.
 //! * **Agreement**: whenever every wanted topic is joined and every frame is delivered, the server holds
 //!   exactly the channels that the client has joined.
 //! * **Liveness**: once the application makes no more calls and faults have stopped, every path leads to
 //!   the goal: every wanted topic is joined and every push has its outcome, or the connection has ended
-//!   for good. No path is a cycle without the goal or stops before it. The longest path to the goal is
-//!   the bound.
-//! * **Silence**: with heartbeats, the client ends a connection on which it receives nothing, without
-//!   any other operation than the passing of time.
+//!   for good. No path runs in a cycle or stops before it reaches the goal. The longest path to the goal
+//!   is the bound.
+//! * **Silence**: with heartbeats, the client ends a connection on which it receives nothing, even if
+//!   only time passes.
 //!
-//! What a world leaves out:
+//! What a search leaves out:
 //!
 //! * Durations are whole seconds from 1 to 4, and time advances only to the next deadline. So no call is
 //!   late, and the clock never jumps.

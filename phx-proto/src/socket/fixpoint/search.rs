@@ -18,14 +18,15 @@ use crate::time::nanos;
 /// The maximum number of states. A search that finds more fails.
 const STATES_MAX: usize = 5_000_000;
 
-/// One in this number of states that are reached again is compared with the state of the same form.
+/// Of the states that a search reaches again, it compares one in this number with the state of the
+/// same form that it found first.
 const PAIRS: u64 = 499;
 
 /// In one of this number of states, the search tries inputs about an earlier connection.
 const STALE: u32 = 16;
 
-/// The length of the sequences of further operations after which the two states of a pair are
-/// compared.
+/// The two states of a pair are compared after every sequence of up to this number of further
+/// operations.
 const PAIR_DEPTH: u32 = 2;
 
 /// The result of a search.
@@ -107,7 +108,8 @@ impl Search {
         }
     }
 
-    /// Visits every state, and checks that each reaches the goal.
+    /// Visits every state. Then checks that each reaches the goal, and that the client detects a
+    /// silent server.
     pub(crate) fn run(mut self) -> Found {
         let start = Instant::now();
         let world = World::new(self.settings);
@@ -157,8 +159,8 @@ impl Search {
         self.facts.push(Facts { is_goal, is_open, peace, tick });
     }
 
-    /// Returns the number of a state. Queues a new state, and compares some of the states that are
-    /// known already with the state of the same form.
+    /// Returns the number of a state. Queues the state if it is new. Otherwise compares some of these
+    /// states with the state of the same form that was found first.
     fn enter(
         &mut self,
         parent: u32,
@@ -208,8 +210,8 @@ impl Search {
         world
     }
 
-    /// Checks that every path reaches the goal once faults have stopped: no path is a cycle without
-    /// the goal or stops before it. The longest path to the goal is the bound.
+    /// Checks that every path reaches the goal once faults have stopped: no path runs in a cycle or
+    /// stops before it reaches the goal. The longest path to the goal is the bound.
     fn check_goal(&mut self) {
         #[derive(Clone, Copy, PartialEq, Eq)]
         enum Mark {
@@ -291,8 +293,8 @@ impl Search {
     }
 }
 
-/// Checks that two states with the same form behave in the same way after every sequence of `depth`
-/// operations.
+/// Checks that two states with the same form behave in the same way after every sequence of up to
+/// `depth` operations.
 fn compare(first: &World, second: &World, depth: u32) {
     let ops = first.enabled();
     assert_eq!(ops, second.enabled(), "of two states with the same form");

@@ -193,7 +193,7 @@ pub(crate) enum Event {
     Push,
 }
 
-/// A frame of the server, or the end of the connection behind its frames.
+/// A frame of the server, or the end of the connection, which comes after all frames of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Said {
     Reply { to: Sent, named: bool, status: Reply },
@@ -246,7 +246,7 @@ pub(crate) struct World {
     /// The actions that followed the last operation. They are kept only while a path is compared or
     /// printed.
     pub(crate) seen: Option<Vec<Action>>,
-    /// Each call as a line of code. They are kept only while a path is printed.
+    /// The calls as lines of code. They are kept only while a path is printed.
     pub(crate) script: Option<Vec<String>>,
 }
 
@@ -449,7 +449,7 @@ impl World {
                         form.text(topic);
                         form.text(&format!("{outcome:?}"));
                     }
-                    // The round-trip time is only reported.
+                    // The form omits the round-trip time, which is only reported.
                     Signal::HeartbeatAcked { .. } => form.text("acked"),
                     other => form.text(&other.to_string()),
                 }
@@ -516,8 +516,8 @@ impl World {
     }
 
     /// The operations that are possible once the application makes no more calls and faults have
-    /// stopped. Every frame that can be delivered or answered is, in any order. Time advances only when
-    /// no other operation is possible.
+    /// stopped. Frames are delivered and answered in any order. Time advances only when no other
+    /// operation is possible.
     pub(crate) fn peaceful(&self) -> Vec<Op> {
         if self.ticket.is_some() {
             return vec![Op::Supply(Made::Params)];
@@ -859,7 +859,7 @@ impl World {
         }
     }
 
-    /// The transport takes frames again.
+    /// Reports that the transport takes frames again.
     fn unblock(&mut self, id: ConnectionId) {
         self.write(|| format!("socket.handle_writable(now, id({id}), true);"));
         self.socket.handle_writable(self.now, id, true);
