@@ -97,8 +97,8 @@ pub enum PresenceError {
     /// differ from the server's until the next rejoin.
     #[error("invalid presence message: {0}")]
     Malformed(PayloadError),
-    /// More than 256 diffs, or 8 MiB of them, arrived before their state. Messages are ignored until the
-    /// channel is joined again: call [`Socket::rejoin`](crate::Socket::rejoin).
+    /// More than 256 diffs, or diffs of more than 8 MiB, arrived before their state. Messages are
+    /// ignored until the channel is joined again: call [`Socket::rejoin`](crate::Socket::rejoin).
     #[error("the presence list is out of sync: too many diffs arrived before the state")]
     OutOfSync,
     /// The list would take more memory than [`Presence::bytes_max`] allows. It has been cleared, and

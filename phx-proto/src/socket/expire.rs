@@ -5,7 +5,7 @@
 //! | situation | detected by | effect |
 //! | --- | --- | --- |
 //! | lateness: a stopped process, a starved runtime | a deadline that passed more than [`JUMP`] ago | The peer may be alive and its answers in the buffers, so it is probed, and deadlines of answers are extended once. The wait for the next attempt is kept, because a starved process must keep its backoff. |
-//! | a wake-up: resume, another network | `handle_wake` | The same, and an ordinary wait for the next attempt is skipped. |
+//! | a wake-up: resume, another network | `handle_wake` | The peer is probed and deadlines of answers are extended once, as for lateness. An ordinary wait for the next attempt is skipped. |
 //! | a slow link | transferred bytes | Deadlines of answers are extended ([`progress`](crate::socket::progress)). |
 
 use std::collections::VecDeque;

@@ -10,8 +10,9 @@
 //! The deadline runs from the time when the heartbeat fell *due*, even if it could not be written,
 //! so a peer that stopped reading is detected too. Transferred bytes extend the deadline; see the
 //! [ledger](crate::socket::progress). Other traffic does not delay a heartbeat, because servers
-//! have dropped clients whose heartbeats it delays. Other traffic does not replace the reply
-//! either, because a client that accepts it as a reply never detects a half-open connection.
+//! have dropped clients whose heartbeats were delayed by other traffic. Other traffic does not
+//! replace the reply either, because a client that accepts it as a reply never detects a half-open
+//! connection.
 //!
 //! While bytes extend the deadline of an unanswered heartbeat, further heartbeats are written at
 //! their interval, because Phoenix closes a connection on which it reads nothing for 60 s
@@ -115,9 +116,9 @@ impl Heartbeat {
         match self.unanswered.front() {
             None => {
                 // If the caller is so late that the timeout has already passed, or the machine was
-                // suspended, the timeout begins now, because the heartbeat was not sent yet. (This
-                // is also the case if a probe after a wake-up was already answered: then no
-                // heartbeat is unanswered either.)
+                // suspended, the timeout begins now, because the heartbeat was not sent yet. If a
+                // probe after a wake-up was already answered, no heartbeat is unanswered either,
+                // and the timeout also begins now.
                 let unasked = late > JUMP || due + self.timeout <= now;
                 self.owe(if unasked { now } else { due }, ledger);
             }

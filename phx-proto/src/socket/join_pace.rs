@@ -13,12 +13,12 @@
 //! ```
 //!
 //! The machine counts the connections in a row that the peer ended within 2 s of a join. The first
-//! one changes nothing, because the loss of a killed server looks the same. A connection without
-//! joins is ignored. A connection that ended in another way (by the client, without a close frame,
-//! or later than 2 s after the last join) resets the count. From the second one on, joins are
-//! written at half the rate of the last burst, or at half the present rate if that is lower. A
-//! burst is a series of joins less than 2 s apart; its rate is the number of answered joins divided
-//! by the time from its first join to the end of the connection.
+//! such connection changes nothing, because the loss of a killed server looks the same. A connection
+//! without joins is ignored. A connection that ended in another way (by the client, without a close
+//! frame, or later than 2 s after the last join) resets the count. From the second counted connection
+//! on, joins are written at half the rate of the last burst, or at half the present rate if that is
+//! lower. A burst is a series of joins less than 2 s apart; its rate is the number of answered joins
+//! divided by the time from its first join to the end of the connection.
 //!
 //! The pace is kept across connections. A `connect` that starts over resets it. Its deadline
 //! belongs to one connection.
@@ -157,7 +157,7 @@ mod tests {
         assert_eq!(pace.next(), None, "the first join of a connection waits for nothing");
         pace.written(ms(5_000), true);
         assert_eq!(pace.next(), Some(ms(5_020)));
-        // The rate never increases after a cut, even if the end came soon.
+        // The rate never increases after a cut, even if the connection ended after a short time.
         pace.answered();
         pace.ended(ms(5_001), true, false);
         assert_eq!(pace.gap, Some(Duration::from_millis(40)));

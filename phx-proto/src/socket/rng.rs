@@ -96,8 +96,9 @@ mod canonical {
     }
 
     impl Rng {
-        /// Writes nothing: the range of a draw in a world is a single value, so the state of the
-        /// generator makes no difference.
+        /// Writes nothing, because the state of the generator makes no difference in a world: every
+        /// range is a single value, except that of the first heartbeat, for which the world sets
+        /// the seed.
         pub(crate) const fn canonical(&self, _: &mut Form<'_>) {
             let Self(_) = self;
         }

@@ -7,9 +7,10 @@
 //!   broadcast       2, |topic|, |event|,                     topic, event, data
 //! ```
 //!
-//! A length is one byte and counts bytes. A push from the server has no ref, unlike one from the client
-//! (`wire/binary_echo`, `wire/broadcast_binary`). The server reads an empty join_ref as an empty string
-//! and drops the push (`wire/binary_empty_refs`), so a client always sends a join_ref.
+//! A length, such as `|topic|`, is one byte and counts bytes. A push from the server has no ref, unlike
+//! one from the client (`wire/binary_echo`, `wire/broadcast_binary`). The server reads an empty
+//! join_ref as an empty string and drops the push (`wire/binary_empty_refs`), so a client always sends
+//! a join_ref.
 
 use bytes::Bytes;
 

@@ -27,7 +27,7 @@ use crate::wire::{
 /// # The lock
 ///
 /// The client holds its lock while it calls the codec for a frame. A codec must not block, take locks or
-/// call back into the client. The same holds for code that runs when its buffers are dropped.
+/// call back into the client. The same holds for code that runs when a buffer of the codec is dropped.
 pub trait Codec: fmt::Debug + Send + Sync {
     /// The `vsn` query parameter that selects this format on the server.
     fn vsn(&self) -> &str;

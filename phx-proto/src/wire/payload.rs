@@ -360,7 +360,7 @@ impl Payload {
         end: u8,
     ) -> Bytes {
         let is_json = !self.is_binary();
-        // There is one call of `write_front`, so that it is inlined.
+        // There is only one call of `write_front`, so that the compiler inlines it.
         let mut front = front_len;
         let mut buffer =
             if matches!(self.kind, Kind::Own | Kind::OwnBinary) && front_len <= HEADROOM {

@@ -314,12 +314,13 @@ impl Scanner<'_> {
     /// Reads the part as a reply.
     ///
     /// Phoenix never writes two statuses or two responses. If a reply has several statuses, its first
-    /// member counts if that is a status, and otherwise the last status. Of several responses the last one
-    /// counts, as for `JSON.parse`. With this rule a usual response is found from both ends of the text, so
-    /// the cost does not grow with its length.
+    /// member counts if that member is a status; otherwise the last status counts. Of several responses
+    /// the last one counts, as for `JSON.parse`. With this rule a usual response is found from both ends
+    /// of the text, so the cost does not grow with its length.
     #[inline(always)]
     pub(super) fn reply(&mut self) -> Scan<Body> {
-        // The two forms that servers write. The order of the keys depends on their OTP release.
+        // The two forms that servers write. The order of the keys depends on the OTP release of the
+        // server.
         let start = self.at;
         if self.take_exactly(b"{\"response\":") {
             if let Some(reply) = self.response_before_status() {

@@ -26,9 +26,9 @@
 //! ```
 //!
 //! The transport answers a close frame of the server; the machine does not. Every *remote* end
-//! leads to a retry, unless the close rules of the configuration forbid it, because servers also
-//! send 1000 when they restart (`wire/close_graceful_shutdown`). Only a local `disconnect` is
-//! always final.
+//! leads to a retry, unless the close rules or the retry limits of the configuration forbid it,
+//! because servers also send 1000 when they restart (`wire/close_graceful_shutdown`). Only a local
+//! `disconnect` is always final.
 //!
 //! The end of a connection is signalled in this order: the interruption of each channel, the
 //! outcomes of its pushes, `Disconnected`, and then the signals of the next step. Every

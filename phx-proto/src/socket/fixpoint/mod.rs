@@ -23,7 +23,8 @@
 //! * The range of every random draw is a single value, which the search asserts. The exception is the
 //!   delay of the first heartbeat of a connection: the search tries both ends of its range.
 //! * The link holds at most `link_max` frames in each direction. A full link is not writable.
-//! * Except in `paced`, the server does not close two connections in a row soon after a join.
+//! * Except in worlds with `paced`, the server does not close two connections in a row soon after a
+//!   join.
 //! * The form omits payloads, and counters and times that are only reported.
 //!
 //! The search also tests that a form omits nothing that matters: it takes some pairs of states with the

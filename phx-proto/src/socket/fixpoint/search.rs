@@ -159,8 +159,8 @@ impl Search {
         self.facts.push(Facts { is_goal, is_open, peace, tick });
     }
 
-    /// Returns the number of a state. Queues the state if it is new. Otherwise compares some of these
-    /// states with the state of the same form that was found first.
+    /// Returns the number of a state. A new state is queued. Of the other states, one in [`PAIRS`] is
+    /// compared with the state of the same form that was found first.
     fn enter(
         &mut self,
         parent: u32,
@@ -315,7 +315,7 @@ fn compare(first: &World, second: &World, depth: u32) {
     }
 }
 
-/// Prints the path of a check that fails.
+/// Prints the path to a check that failed.
 impl Drop for Search {
     fn drop(&mut self) {
         if let Some((at, op)) = self.present.filter(|_| std::thread::panicking()) {

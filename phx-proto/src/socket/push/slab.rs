@@ -72,7 +72,7 @@ struct Entry {
     behind: Option<Place>,
 }
 
-/// The ends of a group.
+/// The first and the last push of a group, its instance and its totals.
 #[derive(Clone, Debug, Default)]
 struct Ends {
     first: Option<Place>,
