@@ -11,8 +11,8 @@
 //! so a peer that stopped reading is detected too. Transferred bytes extend the deadline; see the
 //! [ledger](crate::socket::progress). Other traffic does not delay a heartbeat, because servers
 //! have dropped clients whose heartbeats were delayed by other traffic. Other traffic does not
-//! replace the reply either, because a client that accepts it as a reply never detects a half-open
-//! connection.
+//! replace the reply either, because a client that accepts other traffic as a reply never detects a
+//! half-open connection.
 //!
 //! While bytes extend the deadline of an unanswered heartbeat, further heartbeats are written at
 //! their interval, because Phoenix closes a connection on which it reads nothing for 60 s

@@ -25,9 +25,9 @@
 //!              → Closed      disconnect
 //! ```
 //!
-//! The transport answers a close frame of the server; the machine does not. Every *remote* end
-//! leads to a retry, unless the close rules or the retry limits of the configuration forbid it,
-//! because servers also send 1000 when they restart (`wire/close_graceful_shutdown`). Only a local
+//! The transport answers a close frame of the server; the machine does not. Servers also send 1000
+//! when they restart (`wire/close_graceful_shutdown`), so every *remote* end leads to a retry,
+//! unless the close rules or the retry limits of the configuration forbid it. Only a local
 //! `disconnect` is always final.
 //!
 //! The end of a connection is signalled in this order: the interruption of each channel, the
