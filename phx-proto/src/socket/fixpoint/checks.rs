@@ -76,7 +76,7 @@ struct Accepted {
     written: Option<u64>,
 }
 
-/// The state of a topic, as the signals have reported it to the application.
+/// The state of a topic, as the signals and the written frames show it.
 #[derive(Clone, Debug, Default)]
 struct Seen {
     joined: bool,

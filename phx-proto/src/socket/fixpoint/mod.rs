@@ -10,9 +10,9 @@
 //! * **Agreement**: whenever every wanted topic is joined and every frame is delivered, the server holds
 //!   exactly the channels that the client has joined.
 //! * **Liveness**: once the application makes no more calls and faults have stopped, every path leads to
-//!   the goal: every wanted topic is joined and every push has its outcome, or the connection has ended
-//!   for good. No path runs in a cycle or stops before it reaches the goal. The longest path to the goal
-//!   is the bound.
+//!   the goal: every wanted topic is joined and every push has its outcome, or the connection is not
+//!   started or has ended for good. No path runs in a cycle or stops before it reaches the goal. The
+//!   longest path to the goal is the bound.
 //! * **Silence**: with heartbeats, the client ends a connection on which it receives nothing, even if
 //!   only time passes.
 //!
